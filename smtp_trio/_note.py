@@ -1,0 +1,87 @@
+"""What the log says of a message: one line, or one JSON object. Whatever a peer said of itself is cleared of controls first."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from attrs import asdict, frozen
+
+from .protocol import Command, Mail, Rcpt, Reply
+
+if TYPE_CHECKING:
+    from ._session import Session
+    from ._values import Envelope
+
+#: Where a store leaves its own id for a message, in ``Envelope.context``.
+STORED = "smtp_trio.store_id"
+
+
+def clean(text: str) -> str:
+    """Text that does no harm in a log or on a terminal."""
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+@frozen
+class Note:
+    """One message, or one refusal on the way to it. ``seconds`` is what its data took."""
+
+    time: str
+    id: str
+    peer: str
+    helo: str
+    protocol: str
+    tls: str
+    user: str
+    sender: str
+    to: tuple[str, ...]
+    size: int
+    reply: str
+    stored: str
+    seconds: float
+
+    @classmethod
+    def of(
+        cls,
+        session: Session,
+        command: Command,
+        reply: Reply | None,
+        envelope: Envelope | None,
+        size: int,
+        seconds: float,
+    ) -> Note:
+        """The note about a session's command, answered so; None: the peer was gone before it could be."""
+        recipients = envelope.recipients if envelope is not None else ()
+        if isinstance(command, Rcpt):  # the one that was refused
+            recipients = (command.recipient,)
+        mail = command if isinstance(command, Mail) else envelope.mail if envelope is not None else None
+        return cls(
+            time=session.server.now().isoformat(timespec="milliseconds"),
+            id=envelope.id if envelope is not None else session.id,
+            peer=str(session.peer),
+            helo=clean(session.hello.domain) if session.hello is not None else "",
+            protocol=session.protocol_name,
+            tls=session.tls.version if session.tls is not None else "",
+            user=clean(session.user or ""),
+            sender=mail.sender.raw if mail is not None else "",
+            to=tuple(path.raw for path in recipients),
+            size=size,
+            reply=clean(str(reply)) if reply is not None else "no answer: the client is gone",
+            stored=str(envelope.context.get(STORED, "")) if envelope is not None else "",
+            seconds=round(seconds, 6),
+        )
+
+    def __str__(self) -> str:
+        to = ",".join(f"<{address}>" for address in self.to)
+        optional = {"tls": self.tls, "user": self.user, "stored": self.stored}
+        return (
+            f"{self.time} {self.id} peer={self.peer} helo={self.helo or '-'} proto={self.protocol} "
+            f"from=<{self.sender}> to={to or '-'} size={self.size} seconds={self.seconds:.3f} "
+            + "".join(f"{key}={value} " for key, value in optional.items() if value)
+            + f'reply="{self.reply}"'
+        )
+
+    def json(self) -> str:
+        """The note as one JSON object."""
+        fields: dict[str, Any] = asdict(self)
+        return json.dumps(fields, ensure_ascii=False)

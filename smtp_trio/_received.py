@@ -1,0 +1,44 @@
+"""The ``Received:`` field that a server puts on top of a message it takes (RFC 5321 4.4)."""
+
+from __future__ import annotations
+
+import re
+from email.utils import format_datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._session import Session
+
+#: What a client may say of itself and still not break the field's syntax: characters of a domain or a literal.
+UNSAFE = re.compile(r"[^A-Za-z0-9.:_\[\]-]")
+
+
+def with_type(session: Session) -> str:
+    """The protocol by the names of RFC 3848 and RFC 6531 4.3: ESMTPSA is ESMTP with TLS and AUTH."""
+    if session.hello is None or not session.hello.extended:
+        return "SMTP"
+    envelope = session.envelope
+    base = "UTF8SMTP" if envelope is not None and envelope.smtputf8 else "ESMTP"
+    return base + "S" * (session.tls is not None) + "A" * (session.user is not None)
+
+
+def received(session: Session) -> bytes:
+    """``Received: from … by … with … id … for …; date``, folded, with its CRLF. It names nobody in ``for`` but a sole recipient.
+
+    (RFC 5321 7.2: more than one would show blind copies.) The TLS in use is not told.
+    """
+    peer, envelope = session.peer, session.envelope
+    hello = session.hello.domain if session.hello is not None else "unknown"
+    literal = f"IPv6:{peer.host}" if ":" in peer.host else peer.host
+    comment = f"{peer.name or 'unknown'} [{literal}]" if peer.kind == "tcp" else peer.kind
+    lines = [
+        f"Received: from {UNSAFE.sub('?', hello)[:255]} ({comment})",
+        f"by {session.server.name} with {session.protocol_name}",
+    ]
+    if envelope is not None:
+        lines[1] += f" id {envelope.id}"
+        if len(envelope.rcpts) == 1:
+            lines.append(f"for <{envelope.rcpts[0].recipient.raw}>")
+    lines[-1] += ";"
+    lines.append(format_datetime(session.server.now()))
+    return ("\r\n\t".join(lines) + "\r\n").encode()

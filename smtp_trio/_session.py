@@ -1,0 +1,540 @@
+"""One session with one client: one task, which pulls commands from the core and awaits the application's hooks.
+
+The order of things in `Session._command` is that of the design: the core has judged the line and its place already, so a hook sees
+only what is in order. The answer moves the state of the protocol before anything goes over the network.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import trio
+
+from . import _received
+from ._body import Body
+from ._hooks import NOWHERE
+from ._note import Note
+from ._values import Envelope, MessageState, Peer, TlsInfo
+from ._wire import Wire
+from .protocol import (
+    CONNECTION_LOST,
+    NEED_DATA,
+    BadCommand,
+    BodyError,
+    Command,
+    Connect,
+    CountedCommand,
+    Data,
+    Ehlo,
+    EndOfBody,
+    Expn,
+    Hello,
+    Helo,
+    Help,
+    Mail,
+    Noop,
+    Quit,
+    Rcpt,
+    Reply,
+    Rset,
+    ServerProtocol,
+    Vrfy,
+)
+from .protocol.commands import ANYTIME
+from .protocol.extension import Step
+from .protocol.extensions.auth import FAILED, TRY_LATER, AuthCommand, AuthResponse
+from .protocol.extensions.chunking import Bdat, BdatLast
+from .protocol.extensions.starttls import StartTlsCommand
+from .protocol.replies import LOCAL_ERROR
+
+if TYPE_CHECKING:
+    from ._server import Server
+
+log = logging.getLogger("smtp_trio.session")
+messages = logging.getLogger("smtp_trio.message")
+
+#: Seconds for the reply to a message that was taken: it goes out even while the session is being cancelled.
+REPLY = 5
+
+#: Which hook a command has, besides `Hooks.message`.
+HOOK: dict[type[Command], str] = {Mail: "mail", Rcpt: "rcpt", Vrfy: "vrfy", Expn: "expn", Help: "help"}
+#: What `Hooks.message` may accept by itself: nothing that moves octets or opens a dialogue of its own.
+MESSAGE_ACCEPTS = (Hello, Mail, Rcpt, Rset, Noop, Vrfy, Expn, Help)
+
+
+class Session:
+    """A client's session, as hooks see it. ``context`` is a dict that is yours for as long as it lasts."""
+
+    def __init__(self, server: Server, stream: trio.abc.Stream, peer: Peer, local: Peer) -> None:
+        self.server = server
+        self.id = server.token(10).hex()
+        self.peer, self.local = peer, local
+        self.context: dict[Any, Any] = {}
+        #: What became of the last message; None while there was none.
+        self.last_message: MessageState | None = None
+        self.protocol: ServerProtocol = server.new_protocol()
+        self.wire = Wire(stream, self.protocol, server.timeouts.write)
+        self.tls: TlsInfo | None = None
+        #: Nothing more will be heard.
+        self.over = False
+        #: It waits for the peer with nothing under way: `Server.stop` may say goodbye at once.
+        self.idle = False
+        self.connected = False
+        self._idle_scope = trio.CancelScope()
+        self._hook_scope: trio.CancelScope | None = None
+        self._hooks = server.installed
+        self._settled: Reply | None = None
+        self._deciding: Command | None = None  # what the running hook may answer
+        self._transactions = 0
+        self._transaction: dict[Any, Any] = {}
+        self._next: Command | None = None
+        self._failures = 0  # of AUTH
+        self._silent = False
+
+    # --- what hooks may ask ----------------------------------------------------------------------------------------
+
+    @property
+    def stream(self) -> trio.abc.Stream:
+        """The Trio stream, inside TLS when there is TLS. Whoever reads or writes here breaks the protocol."""
+        return self.wire.stream
+
+    @property
+    def hello(self) -> Hello | None:
+        """The last accepted HELO or EHLO."""
+        return self.protocol.facts.hello
+
+    @property
+    def user(self) -> str | None:
+        """Who the client proved to be (RFC 4954), or None."""
+        return self.protocol.facts.user
+
+    @property
+    def pending(self) -> Command | None:
+        """The command that is being answered, or None."""
+        pending = self.protocol.pending
+        return pending if isinstance(pending, Command) else None
+
+    @property
+    def buffered(self) -> int:
+        """Octets received behind it, and not yet parsed."""
+        return self.protocol.buffered
+
+    @property
+    def envelope(self) -> Envelope | None:
+        """The transaction that is open, or being opened by the MAIL under way; None between transactions."""
+        facts = self.protocol.facts
+        mail = facts.mail
+        if mail is None:
+            pending = self.protocol.pending
+            if not isinstance(pending, Mail):
+                return None
+            mail = pending
+        return Envelope(f"{self.id}-{self._transactions}", mail, tuple(facts.rcpts), self._transaction)
+
+    @property
+    def protocol_name(self) -> str:
+        """How the client speaks to us, by the names of RFC 3848: ``ESMTPSA``, say."""
+        return _received.with_type(self)
+
+    def received(self) -> bytes:
+        """The ``Received:`` field for the message under way, with its CRLF (RFC 5321 4.4)."""
+        return _received.received(self)
+
+    def success(self, text: str | None = None) -> None:
+        """Answer the command under way with its usual reply, in other words if given. It leaves when the hook ends."""
+        usual = self._usual(self._may_settle())
+        self._settle(usual if text is None else Reply(usual.code, text, usual.status))
+
+    def failure(self, code: int, text: str, status: str | None = None) -> None:
+        """Refuse the command under way. Raises ValueError for a code that is no refusal."""
+        if not 400 <= code <= 599:
+            raise ValueError(f"{code} is no refusal: 4yz or 5yz is")
+        self._settle(Reply(code, text, status))
+
+    def send(self, code: int, text: str, status: str | None = None) -> None:
+        """Answer the command under way with any code that it may have."""
+        self._settle(Reply(code, text, status))
+
+    def _may_settle(self) -> Command:
+        if self._deciding is None:
+            raise RuntimeError("there is no command to answer here")
+        return self._deciding
+
+    def _settle(self, reply: Reply) -> None:
+        command = self._may_settle()
+        if self._settled is not None:
+            raise RuntimeError(f"{command.verb} was answered twice: {self._settled} and {reply}")
+        self._settled = reply
+
+    def _usual(self, command: Command) -> Reply:
+        if isinstance(command, EndOfBody | CountedCommand | Data):
+            envelope = self.envelope
+            assert envelope is not None
+            return Reply(250, f"Ok: queued as {envelope.id}", "2.0.0")
+        return self.protocol.usual(command)
+
+    # --- the session's task -----------------------------------------------------------------------------------------
+
+    async def run(self, *, implicit_tls: bool) -> None:
+        """The whole session, but for its end."""
+        with self._idle_scope:
+            if implicit_tls and not await self._start_tls():
+                return
+            if isinstance(self.stream, trio.SSLStream):
+                self.tls = TlsInfo.of(self.stream)
+                self.protocol.facts.secure = True
+            self.connected = True
+            await self._greet()
+            while not self.over:
+                await self._turn()
+            await self.wire.flush()
+            return
+        await self._say_goodbye()
+
+    async def _greet(self) -> None:
+        command = self.protocol.next_event()
+        assert isinstance(command, Connect)
+        name = self.server.name
+        failure = Reply(421, f"{name} Local error in processing; closing the connection", "")
+        reply = await self._call("connect", decides=command, failure=failure)
+        if self.tls is not None:
+            await self._call("secured")
+        if reply is not None and reply.code == 220:
+            reply = Reply(220, f"{name} ESMTP {reply.text}", "")  # RFC 5321 4.2: the domain stands first
+        await self.answer(reply or self.protocol.usual(command))
+
+    async def _turn(self) -> None:
+        """One command, from its arrival to its answer."""
+        command, self._next = self._next, None
+        if command is None:
+            try:
+                command = await self._receive_command()
+            except BadCommand as bad:
+                await self.refuse(bad)
+                return
+            if command is None:
+                return
+        handler = HANDLERS.get(type(command), Session._command)
+        await handler(self, command)
+
+    async def _receive_command(self) -> Command | None:
+        """The next command. Replies leave before we wait for it: never wait for input while output is owed (RFC 2920 3.2 (7))."""
+        protocol, wire, scope = self.protocol, self.wire, self._idle_scope
+        event = protocol.next_event()
+        if event is NEED_DATA:
+            if rest := wire.flush_now():
+                await wire.send(rest)
+            if self.server.stopping:
+                scope.cancel()  # what was received is answered; nothing else is waited for
+            # One deadline for the whole command: octets without an end of line win nobody time.
+            scope.deadline = trio.current_time() + self.server.timeouts.command
+            self.idle = True
+            while event is NEED_DATA:
+                await wire.receive()
+                if scope.cancel_called:  # woken and given data at once: the first counts, and no hook runs any more
+                    await trio.lowlevel.checkpoint()
+                event = protocol.next_event()
+            self.idle = False
+            scope.deadline = math.inf
+        if event is CONNECTION_LOST:
+            self.over = True
+            return None
+        assert isinstance(event, Command)
+        self.server.count_command()
+        return event
+
+    async def _say_goodbye(self) -> None:
+        """The idle scope was cancelled: by its own deadline or by `Server.stop`."""
+        self.idle = False
+        name = self.server.name
+        if self.server.stopping:
+            await self._close(Reply(421, f"{name} Server is shutting down", "4.3.2"))
+        else:
+            await self.timed_out()
+            await self.wire.flush()
+
+    async def timed_out(self) -> None:
+        """The peer was silent for too long: tell the hook, and then the peer (RFC 5321 4.5.3.2.7)."""
+        self.over = True
+        await self._call("timeout")
+        await self._close(Reply(421, f"{self.server.name} Timeout: closing the connection", "4.4.2"))
+
+    async def _close(self, reply: Reply) -> None:
+        self.over = True
+        await self._call("response", reply)
+        self.protocol.close(reply)
+        await self.wire.flush()
+
+    def wake(self) -> None:
+        """`Server.stop`: wait for the peer no longer. Only for an idle session; a hook must not be cut off by this."""
+        self._idle_scope.cancel()
+
+    async def end(self) -> None:
+        """The session's last hooks, when all else is over."""
+        if self.protocol.facts.mail is not None:
+            await self._call("reset")
+        await self._call("disconnect")
+
+    def last_words(self) -> None:
+        """We are being cancelled: say so if that needs no waiting (RFC 5321 3.8)."""
+        if not self.over:
+            self.over = True
+            self.protocol.close(Reply(421, f"{self.server.name} Server is shutting down", "4.3.2"))
+            self.wire.flush_now()
+
+    # --- commands ---------------------------------------------------------------------------------------------------
+
+    async def _command(self, command: Command) -> None:
+        """A command with no course of its own: `Hooks.message`, then its hook, then the answer."""
+        if type(command) is Mail:
+            self._transactions += 1
+            self._transaction = {}
+        reply = await self.consult(command)
+        if reply is None:
+            name = HOOK.get(type(command))
+            if name in self._hooks:
+                reply = await self._call(name, command, decides=command)
+        if reply is not None and reply.refused and isinstance(command, Mail | Rcpt):
+            self.note(command, reply, envelope=self.envelope)
+        await self.answer(reply or self.protocol.usual(command))
+
+    async def _hello(self, hello: Command) -> None:
+        lost = self.protocol.facts.mail is not None
+        reply = await self.consult(hello)
+        if reply is None and "helo" in self._hooks:
+            reply = await self._call("helo", hello, decides=hello)
+        usual = self.protocol.usual(hello)
+        if reply is not None and reply.code == 250:
+            # RFC 5321 4.1.1.1: the words stand behind the domain in the first line; what is on offer is not the hook's to say.
+            first, _, rest = usual.text.partition("\n")
+            reply = Reply(250, f"{first} {reply.text}\n{rest}".rstrip("\n"), "")
+        reply = reply or usual
+        await self.answer(reply)
+        if lost and reply.accepted:  # RFC 5321 4.1.4: as if RSET had been said
+            await self._call("reset")
+
+    async def _rset(self, command: Command) -> None:
+        reply = await self.consult(command) or self.protocol.usual(command)
+        await self.answer(reply)
+        if reply.accepted:
+            await self._call("reset")
+
+    async def _quit(self, command: Command) -> None:
+        reply = await self.consult(command) or self.protocol.usual(command)
+        self.over = reply.accepted
+        await self.answer(reply)
+
+    async def _starttls(self, command: Command) -> None:
+        refusal = await self.consult(command)
+        if refusal is not None:
+            await self.answer(refusal)
+            return
+        assert isinstance(command, StartTlsCommand)
+        for step in command.talk():
+            if isinstance(step, Reply):
+                await self.answer(step)
+            elif step is Step.UPGRADE and not self.over:
+                if await self._start_tls():
+                    await self._call("secured")
+
+    async def _start_tls(self) -> bool:
+        """Shake hands. When that fails there is nobody left to talk to: the session is over."""
+        context = self.server.tls
+        assert context is not None
+        self.idle = True
+        try:
+            stream = await self.wire.start_tls(context, self.server.timeouts.tls)
+        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as exc:
+            log.info("%s: TLS handshake failed: %s", self.id, exc.__cause__ or type(exc).__name__)
+            self.over = True
+            return False
+        self.idle = False
+        self.tls = TlsInfo.of(stream)
+        if self.connected:
+            self.protocol.secured()
+        return True
+
+    async def _auth(self, command: Command) -> None:
+        """The exchange of RFC 4954 4: the mechanism asks, the client answers, and the hook judges the claim."""
+        reply = await self.consult(command)
+        if reply is None:
+            assert isinstance(command, AuthCommand)
+            talk, line = command.talk(), None
+            try:
+                while True:
+                    await self.answer(talk.send(line))
+                    response = await self._receive_command()
+                    if response is None:
+                        return
+                    assert isinstance(response, AuthResponse)
+                    line = response.line
+            except BadCommand as bad:
+                reply = bad.reply
+            except StopIteration as done:
+                credentials = done.value
+                reply = await self._call("auth", credentials, decides=command, failure=TRY_LATER)
+                if reply is None or reply.accepted:
+                    self.protocol.authenticated(credentials.user)
+        if reply is not None and reply.code == FAILED.code:
+            self._failures += 1
+            if self._failures >= self.server.limits.auth_failures:
+                name = self.server.name
+                reply = Reply(421, f"{name} Too many authentication failures; closing the connection", "4.7.0")
+        await self.answer(reply or command.usual)
+
+    async def _message(self, command: Command) -> None:
+        """DATA, or the first BDAT: the message, from here to its answer."""
+        envelope = self.envelope
+        assert envelope is not None
+        body = Body(self, command, envelope)
+        self.last_message = MessageState.NOT_TAKEN
+        began = trio.current_time()
+        reply = await self.consult(command)
+        if reply is None:
+            usual = self._usual(command)
+            reply = await self._call("data", body, decides=command, failure=LOCAL_ERROR) or usual
+        if body.started or reply.accepted:
+            await body.finish(keep=reply.accepted and body.error is None)
+        if body.interrupted is not None:
+            self._next = body.interrupted
+            return
+        if self.over and not body.due:
+            self.note(command, None, envelope=envelope, size=body.size, began=began)
+            return
+        if body.error is not None:
+            reply = self.protocol.fault or body.error.reply or reply
+        await self._verdict(reply, body)
+        self.note(command, reply, envelope=envelope, size=body.size, began=began)
+
+    async def _verdict(self, reply: Reply, body: Body) -> None:
+        """Answer the message. Once it is taken, nothing comes between that and the 250 but this one write, which is shielded."""
+        if not reply.accepted:
+            self.server.count_refused()
+            await self.answer(reply)
+            return
+        self.last_message = MessageState.UNACKNOWLEDGED
+        self.server.count_message(body.size)
+        if "response" in self._hooks:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + REPLY):
+                await self._call("response", reply)
+        self.protocol.send(reply)
+        if rest := self.wire.flush_now():
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + REPLY):
+                await self.wire.send(rest)
+        if not self.wire.broken:
+            self.last_message = MessageState.ACKNOWLEDGED
+
+    # --- answers ----------------------------------------------------------------------------------------------------
+
+    async def answer(self, reply: Reply) -> None:
+        """Give this answer to the pending command."""
+        if "response" in self._hooks:
+            await self._call("response", reply)
+        command = self.protocol.pending
+        self.protocol.send(reply)
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("%s: %r -> %s", self.id, command, reply)
+        if reply.code == 421:
+            self.over = True
+        # RFC 2920 3.2 (5), (6): the answers to these are not held back for company.
+        if isinstance(command, BadCommand) or not command.groupable:  # type: ignore[union-attr]
+            await self.wire.flush()
+
+    def note(
+        self, command: Command, reply: Reply | None, *, envelope: Envelope | None, size: int = 0, began: float | None = None
+    ) -> None:
+        """A line for the log of messages: what became of one, or of a command that would have led to one. None: no answer."""
+        if messages.isEnabledFor(logging.INFO):
+            seconds = 0.0 if began is None else trio.current_time() - began
+            note = Note.of(self, command, reply, envelope, size, seconds)
+            messages.info("%s", note, extra={"note": note})
+
+    async def refuse(self, bad: BadCommand) -> None:
+        """Answer a command that the core refuses."""
+        self.server.count_command(error=True)
+        if bad.close:
+            self.over = True
+        await self.answer(bad.reply)
+
+    async def consult(self, command: Command) -> Reply | None:
+        """Ask `Hooks.message`."""
+        if "message" not in self._hooks:
+            return None
+        return await self._call("message", command, decides=command)
+
+    def start_hook_clock(self) -> None:
+        """The hook works again: its time begins anew."""
+        if self._hook_scope is not None:
+            self._hook_scope.deadline = trio.current_time() + self.server.timeouts.hook
+
+    def stop_hook_clock(self) -> None:
+        """The hook waits for the peer, which is not its fault."""
+        if self._hook_scope is not None:
+            self._hook_scope.deadline = math.inf
+
+    async def _call(
+        self, name: str, *args: Any, decides: Command | None = None, failure: Reply = LOCAL_ERROR
+    ) -> Reply | None:
+        """Call a hook if somebody wrote it. Whatever goes wrong in it becomes ``failure``, and is told to the `error` hook."""
+        hook = self._hooks.get(name)
+        if hook is None:
+            return HOOKLESS.get(name)
+        outer = self._deciding, self._settled, self._hook_scope
+        self._deciding, self._settled = decides, None
+        try:
+            with trio.move_on_after(self.server.timeouts.hook) as self._hook_scope:
+                answer = await hook(self, *args)
+            if self._hook_scope.cancelled_caught:
+                raise trio.TooSlowError(f"the {name} hook took more than {self.server.timeouts.hook} s")
+            return None if decides is None else self._checked(name, decides, answer)
+        except Exception as exc:
+            if (bug := without_body_error(exc)) is not None:
+                await self.server.report(bug, f"{self.id}: {name} hook failed")
+            return failure if decides is not None else None
+        finally:
+            self._deciding, self._settled, self._hook_scope = outer
+
+    def _checked(self, name: str, command: Command, answer: Reply | None) -> Reply | None:
+        """The hook's answer, if it is one that this command may get (RFC 5321 4.3.2)."""
+        if self._settled is not None:
+            if answer is not None:
+                raise RuntimeError(f"the {name} hook settled {self._settled} and returned {answer} as well")
+            answer = self._settled
+        if answer is None:
+            return None
+        if not isinstance(answer, Reply):
+            raise TypeError(f"the {name} hook returned {answer!r}; it must be a Reply or None")
+        codes = EndOfBody.codes if isinstance(command, Data) else command.codes
+        if answer.code not in codes and answer.code not in ANYTIME:
+            raise ValueError(f"the {name} hook answered {command.verb} with {answer.code}, which that may not have")
+        if name == "message" and answer.accepted and not isinstance(command, MESSAGE_ACCEPTS):
+            raise ValueError(f"the message hook cannot accept {command.verb}")
+        return answer
+
+
+def without_body_error(exc: Exception) -> Exception | None:
+    """What is left of an exception when `BodyError`, which is nobody's bug, is taken out of it."""
+    if isinstance(exc, BodyError):
+        return None
+    if isinstance(exc, ExceptionGroup):
+        return exc.split(BodyError)[1]
+    return exc
+
+
+#: What the default of a hook would say, where that is not None.
+HOOKLESS: dict[str, Reply] = {"data": NOWHERE, "auth": FAILED}
+
+HANDLERS: dict[type[Command], Callable[[Session, Any], Coroutine[Any, Any, None]]] = {
+    StartTlsCommand: Session._starttls,
+    AuthCommand: Session._auth,
+    Rset: Session._rset,
+    Quit: Session._quit,
+    Data: Session._message,
+    Bdat: Session._message,
+    BdatLast: Session._message,
+    Helo: Session._hello,
+    Ehlo: Session._hello,
+}

@@ -1,0 +1,83 @@
+"""The SMTP protocol without any I/O: useful by itself, as h11 is for HTTP. Nothing here knows of Trio, sockets, clocks or TLS.
+
+    protocol = ServerProtocol("mx.example.org")
+    protocol.send(protocol.usual(protocol.next_event()))       # the greeting
+    protocol.receive_data(b"EHLO client.example\\r\\n")
+    protocol.next_event()                                      # Ehlo(domain='client.example')
+"""
+
+from .commands import (
+    Command,
+    Connect,
+    CountedCommand,
+    Data,
+    Ehlo,
+    EndOfBody,
+    Expn,
+    Hello,
+    Helo,
+    Help,
+    Mail,
+    Noop,
+    Param,
+    Params,
+    Quit,
+    Rcpt,
+    Rset,
+    Vrfy,
+)
+from .dialogue import BASE, Dialogue, Phase, Table
+from .errors import BadCommand, BodyError, LocalProtocolError, ProtocolError, RemoteProtocolError, SMTPError
+from .extension import Extension, Facts, Grammar
+from .extensions import STANDARD, standard
+from .limits import Limits
+from .replies import Reply
+from .server import CONNECTION_LOST, END_OF_BODY, END_OF_CHUNK, FAULT, NEED_DATA, Event, ServerProtocol, Signal
+from .syntax import Path
+
+__all__ = [
+    "BASE",
+    "CONNECTION_LOST",
+    "END_OF_BODY",
+    "END_OF_CHUNK",
+    "FAULT",
+    "NEED_DATA",
+    "STANDARD",
+    "BadCommand",
+    "BodyError",
+    "Command",
+    "Connect",
+    "CountedCommand",
+    "Data",
+    "Dialogue",
+    "Ehlo",
+    "EndOfBody",
+    "Event",
+    "Expn",
+    "Extension",
+    "Facts",
+    "Grammar",
+    "Hello",
+    "Helo",
+    "Help",
+    "Limits",
+    "LocalProtocolError",
+    "Mail",
+    "Noop",
+    "Param",
+    "Params",
+    "Path",
+    "Phase",
+    "ProtocolError",
+    "Quit",
+    "Rcpt",
+    "RemoteProtocolError",
+    "Reply",
+    "Rset",
+    "SMTPError",
+    "ServerProtocol",
+    "Signal",
+    "Table",
+    "Vrfy",
+    "standard",
+]

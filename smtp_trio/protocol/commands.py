@@ -1,0 +1,386 @@
+"""The commands of RFC 5321 as frozen values: what a client writes with ``encode`` a server reads with ``decode``.
+
+`Connect` and `EndOfBody` are no commands on the wire, but they are questions that the server answers with a reply, so the dialogue
+treats them as such: the greeting answers the first, and the reply to a message the second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar, Generic, Self, TypeVar, cast, overload
+
+from attrs import evolve, field, frozen
+
+from . import replies, syntax
+from .errors import BadCommand
+from .replies import Reply
+
+T = TypeVar("T")
+
+# RFC 5321 4.3.2: any command may be told these. 530 is RFC 4954 6 and RFC 3207 4; 451 is what a server in trouble can always say.
+ANYTIME = frozenset({421, 451, 500, 501, 530})
+
+
+@frozen(eq=False)
+class Param(Generic[T]):
+    """A parameter of MAIL or RCPT that an extension brings along (RFC 5321 4.1.2, esmtp-param).
+
+    ``parse`` gets the value, or None when there is no "=value", and gives None for one that is not allowed (501). ``format`` turns
+    the value back, into None for no "=value". ``room`` is how many octets the extension adds to the command line's limit.
+    """
+
+    keyword: str
+    parse: Callable[[str | None], T | None]
+    format: Callable[[T], str | None]
+    room: int = 0
+
+    def __repr__(self) -> str:
+        return self.keyword
+
+
+class Params(Mapping[Param[Any], Any]):
+    """The parameters of one command, by `Param`: ``mail.params.get(SIZE)`` is an int or None to a type checker too."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Mapping[Param[Any], Any] | None = None) -> None:
+        self._values = dict(values) if values else {}
+
+    def __getitem__(self, param: Param[T]) -> T:
+        return cast("T", self._values[param])
+
+    @overload  # type: ignore[override]
+    def get(self, param: Param[T]) -> T | None: ...
+    @overload
+    def get(self, param: Param[T], default: T) -> T: ...
+    def get(self, param: Param[T], default: T | None = None) -> T | None:
+        """The parameter's value, or the default when it was not given."""
+        return self._values.get(param, default)
+
+    def __iter__(self) -> Iterator[Param[Any]]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __hash__(self) -> int:
+        return hash(self.encode())
+
+    def __repr__(self) -> str:
+        return f"<Params {self.encode()}>"
+
+    def encode(self) -> str:
+        """The parameters as they stand in a command: ``SIZE=100 BODY=8BITMIME``; "" when there are none."""
+        words = []
+        for param, value in self._values.items():
+            text = param.format(value)
+            words.append(param.keyword if text is None else f"{param.keyword}={text}")
+        return " ".join(words)
+
+
+NO_PARAMS = Params()
+#: The parameters that may be given now, by keyword in upper case.
+Grammar = Mapping[str, Param[Any]]
+
+
+def parse_params(text: str, grammar: Grammar) -> Params:
+    """Read ``SIZE=100 BODY=8BITMIME``. Raises `BadCommand`: 501 for what is malformed or given twice, 555 for the unknown."""
+    values: dict[Param[Any], Any] = {}
+    for word in text.split(" "):
+        if not word:  # two spaces in a row: strictly not allowed, harmless
+            continue
+        match = syntax.PARAMETER.fullmatch(word)
+        if match is None:
+            raise BadCommand(Reply(501, f"Malformed parameter: {word}", "5.5.4"))
+        keyword, value = match.group("keyword", "value")
+        param = grammar.get(keyword.upper())
+        if param is None:  # RFC 5321 4.1.1.11
+            raise BadCommand(Reply(555, f"Parameter not recognized: {keyword}", "5.5.4"))
+        if param in values:
+            raise BadCommand(Reply(501, f"Parameter given twice: {keyword}", "5.5.4"))
+        values[param] = parsed = param.parse(value)
+        if parsed is None:
+            raise BadCommand(Reply(501, f"Bad value for parameter: {word}", "5.5.4"))
+    return Params(values)
+
+
+@frozen
+class Command:
+    """A question from the client to the server."""
+
+    verb: ClassVar[str] = ""
+    #: RFC 2920 3.2: the answer may wait for others to share a write with.
+    groupable: ClassVar[bool] = False
+    #: The reply codes that this command may get besides `ANYTIME` (RFC 5321 4.3.2 and the RFCs of the extensions).
+    codes: ClassVar[frozenset[int]] = frozenset()
+    #: The reply when all is well and nobody wants other words.
+    usual: ClassVar[Reply] = replies.OK
+    #: How HELP shows it.
+    usage: ClassVar[str] = ""
+    #: What follows it is no longer SMTP in the clear: nothing may be waiting behind it (RFC 3207 4.2).
+    upgrades: ClassVar[bool] = False
+    #: It is a `CountedCommand`.
+    counted: ClassVar[bool] = False
+
+    def encode(self) -> str:
+        """The command as a line, without its CRLF."""
+        return self.verb
+
+    def complete(self, reply: Reply) -> Reply:
+        """The reply with the status that is usual here, if it has none of its own: a 250 says 2.1.5 to RCPT, say."""
+        if reply.status is None and reply.code == self.usual.code:
+            return evolve(reply, status=self.usual.status)
+        return reply
+
+    @classmethod
+    def decode(cls, argument: str, grammar: Grammar) -> Command:
+        """The command that this argument makes. Raises `BadCommand` with the reply that a bad one gets."""
+        # RFC 5321 4.3.2: a command that takes no argument is told 501 when it gets one. Trailing white space SHOULD be
+        # tolerated (4.1.1).
+        if argument.strip(" \t"):
+            raise BadCommand(Reply(501, f"{cls.verb} takes no argument", "5.5.4"))
+        return cls()
+
+
+@frozen
+class CountedCommand(Command):
+    """A command with ``size`` octets of the message behind its line, whatever its answer. ``last``: the message ends with them."""
+
+    size: int
+
+    counted = True
+    last: ClassVar[bool] = False
+
+
+@frozen
+class Connect(Command):
+    """The client has connected; the greeting is the answer (RFC 5321 3.1)."""
+
+    verb = "CONNECT"
+    codes = frozenset({220, *range(400, 460), *range(500, 560)})
+    usual = Reply(220, "ESMTP", "")
+
+
+@frozen
+class Hello(Command):
+    """HELO or EHLO: the client says who it is (RFC 5321 4.1.1.1).
+
+    ``domain`` is a domain or an address literal, as sent; text behind it, which some clients send, is dropped.
+    """
+
+    domain: str
+    extended: ClassVar[bool] = True
+    codes = frozenset({250, 502, 504, 550, 554})
+
+    def encode(self) -> str:
+        return f"{self.verb} {self.domain}"
+
+    @classmethod
+    def decode(cls, argument: str, grammar: Grammar) -> Self:
+        words = argument.split()
+        if not words:
+            raise BadCommand(Reply(501, f"{cls.verb} needs your domain or address literal: {cls.usage}", "5.5.4"))
+        if not words[0].isascii():  # RFC 6531 3.7.1 has A-labels here
+            raise BadCommand(Reply(501, "Domain must be ASCII; write it with A-labels (xn--)", "5.5.4"))
+        # A domain that is none is no reason for refusal (RFC 5321 4.1.4); a hook may think otherwise.
+        return cls(words[0])
+
+
+@frozen
+class Ehlo(Hello):
+    """EHLO: hello, and which extensions do you have? (RFC 5321 4.1.1.1)"""
+
+    verb = "EHLO"
+    usage = "EHLO domain"
+
+
+@frozen
+class Helo(Hello):
+    """HELO: hello, without extensions (RFC 5321 4.1.1.1)."""
+
+    verb = "HELO"
+    usage = "HELO domain"
+    extended = False
+
+
+@frozen
+class Mail(Command):
+    """MAIL FROM: begins a transaction and names its sender, the reverse-path (RFC 5321 4.1.1.2)."""
+
+    sender: syntax.Path
+    params: Params = NO_PARAMS
+
+    verb = "MAIL"
+    usage = "MAIL FROM:<reverse-path> [parameters]"
+    groupable = True
+    codes = frozenset({250, 450, 451, 452, 455, 503, 550, 552, 553, 555})
+    usual = replies.SENDER_OK
+
+    def encode(self) -> str:
+        return f"MAIL FROM:<{self.sender.raw}> {self.params.encode()}".rstrip()
+
+    @classmethod
+    def decode(cls, argument: str, grammar: Grammar) -> Self:
+        path, params = _path_and_params(cls, argument, "FROM", "5.1.7", grammar)
+        return cls(path, params)
+
+
+@frozen
+class Rcpt(Command):
+    """RCPT TO: adds a recipient, a forward-path (RFC 5321 4.1.1.3)."""
+
+    recipient: syntax.Path
+    params: Params = NO_PARAMS
+
+    verb = "RCPT"
+    usage = "RCPT TO:<forward-path> [parameters]"
+    groupable = True
+    codes = frozenset({250, 251, 450, 451, 452, 455, 503, 550, 551, 552, 553, 555, 556})
+    usual = replies.RECIPIENT_OK
+
+    def encode(self) -> str:
+        return f"RCPT TO:<{self.recipient.raw}> {self.params.encode()}".rstrip()
+
+    @classmethod
+    def decode(cls, argument: str, grammar: Grammar) -> Self:
+        path, params = _path_and_params(cls, argument, "TO", "5.1.3", grammar)
+        if path.is_null:  # RFC 5321 4.1.1.3: Forward-path = Path; the null path is for senders
+            raise BadCommand(Reply(501, "A recipient cannot be <>", "5.1.3"))
+        return cls(path, params)
+
+
+def _path_and_params(
+    cls: type[Command], argument: str, word: str, status: str, grammar: Grammar
+) -> tuple[syntax.Path, Params]:
+    match = syntax.ARGUMENT.fullmatch(argument.rstrip(" \t"))
+    if match is None or match["word"].upper() != word:
+        raise BadCommand(Reply(501, f"Syntax: {cls.usage}", "5.5.4"))
+    path = syntax.Path.parse(match["path"])
+    if path is None:
+        raise BadCommand(Reply(501, f"Malformed address: {match['path']}", status))
+    text = match["params"]
+    return path, parse_params(text, grammar) if text else NO_PARAMS
+
+
+@frozen
+class Data(Command):
+    """DATA: the message follows, up to a line with a dot alone (RFC 5321 4.1.1.4)."""
+
+    verb = "DATA"
+    usage = "DATA"
+    codes = frozenset({354, 450, 451, 452, 503, 550, 552, 554})
+    usual = replies.START_MAIL_INPUT
+
+
+@frozen
+class EndOfBody(Command):
+    """The message has ended; the reply to this takes it over or refuses it (RFC 5321 4.1.1.4)."""
+
+    verb = "end of data"
+    codes = frozenset({250, 450, 451, 452, 550, 552, 554})
+
+    def encode(self) -> str:
+        return "."
+
+
+@frozen
+class Rset(Command):
+    """RSET: forget the transaction, keep the session (RFC 5321 4.1.1.5)."""
+
+    verb = "RSET"
+    usage = "RSET"
+    groupable = True
+    codes = frozenset({250})
+
+
+@frozen
+class Noop(Command):
+    """NOOP: say that you are there; an argument is ignored (RFC 5321 4.1.1.9)."""
+
+    verb = "NOOP"
+    usage = "NOOP [ignored]"
+    codes = frozenset({250})
+
+    @classmethod
+    def decode(cls, argument: str, grammar: Grammar) -> Self:
+        return cls()
+
+
+@frozen
+class Quit(Command):
+    """QUIT: say goodbye, and close (RFC 5321 4.1.1.10)."""
+
+    verb = "QUIT"
+    usage = "QUIT"
+    codes = frozenset({221})
+
+
+@frozen
+class Query(Command):
+    """VRFY or EXPN: ask about a user or a list (RFC 5321 3.5). ``argument`` is as sent; ``params`` is what stands behind it."""
+
+    argument: str
+    params: Params = NO_PARAMS
+
+    def encode(self) -> str:
+        return f"{self.verb} {self.argument} {self.params.encode()}".rstrip()
+
+    @classmethod
+    def decode(cls, argument: str, grammar: Grammar) -> Self:
+        name, params = argument.strip(" \t"), NO_PARAMS
+        # RFC 6531 3.7.4.2: SMTPUTF8 is the one parameter there is, and it stands last.
+        head, _, last = name.rpartition(" ")
+        if head and last.upper() in grammar:
+            name, params = head.rstrip(), parse_params(last, grammar)
+        if not name:
+            raise BadCommand(Reply(501, f"Syntax: {cls.usage}", "5.5.4"))
+        return cls(name, params)
+
+
+@frozen
+class Vrfy(Query):
+    """VRFY: is this a user of yours? (RFC 5321 4.1.1.6)"""
+
+    verb = "VRFY"
+    usage = "VRFY user or mailbox"
+    codes = frozenset({250, 251, 252, 450, 502, 504, 550, 551, 553})
+    usual = replies.CANNOT_VRFY
+
+
+@frozen
+class Expn(Query):
+    """EXPN: who is on this list? (RFC 5321 4.1.1.7)"""
+
+    verb = "EXPN"
+    usage = "EXPN list"
+    codes = frozenset({250, 252, 450, 502, 504, 550})
+    usual = replies.NOT_IMPLEMENTED
+
+
+@frozen
+class Help(Command):
+    """HELP: what can you do, or how does this command go? (RFC 5321 4.1.1.8)"""
+
+    topic: str = field(default="")
+
+    verb = "HELP"
+    usage = "HELP [command]"
+    codes = frozenset({211, 214, 502, 504})
+
+    def encode(self) -> str:
+        return f"HELP {self.topic}".rstrip()
+
+    @classmethod
+    def decode(cls, argument: str, grammar: Grammar) -> Self:
+        return cls(argument.strip(" \t"))
+
+
+#: The verbs of RFC 5321 itself; extensions add theirs.
+VERBS: dict[str, type[Command]] = {
+    cls.verb: cls for cls in (Helo, Ehlo, Mail, Rcpt, Data, Rset, Noop, Quit, Vrfy, Expn, Help)
+}
+#: What is recognized and not served gets 502, not 500 (RFC 5321 4.2.4): verbs of old (F.6), and those of extensions that are off.
+#: True: the connection ends there, since the octets of a BDAT that nobody reads the size of would be taken for commands.
+UNSERVED: dict[str, bool] = {
+    verb: verb == "BDAT" for verb in ("SEND", "SOML", "SAML", "TURN", "STARTTLS", "AUTH", "BDAT")
+}

@@ -1,0 +1,169 @@
+"""What may be said when, and where it leads: the one table, for servers and clients alike.
+
+SMTP is questions and answers, and both sides see every question and every answer. So one machine does for both: it is *asked* a
+command and moves when that command is *answered*, by the first digit of the reply and nothing else (RFC 5321 4.3.2).
+
+A row says: in this phase the command may be given, and this is the phase that such an answer leads to. Extensions bring rows of
+their own, with phases of their own if need be. Whether the channel is secure or the client has logged in is no phase: those are
+facts (`extension.Facts`), and whoever minds them asks there.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Iterable, Mapping
+
+from attrs import frozen
+
+from .commands import Command, Connect, Data, Ehlo, EndOfBody, Expn, Helo, Help, Mail, Noop, Quit, Rcpt, Rset, Vrfy
+from .errors import LocalProtocolError
+from .replies import Reply
+
+
+class Phase(enum.Enum):
+    """Where a session stands. An extension may bring further phases as members of an enum of its own."""
+
+    CONNECTED = "connected, not greeted"
+    REJECTED = "turned away by the greeting"
+    GREETED = "greeted, no EHLO yet"
+    READY = "ready for a transaction"
+    SENDER = "has a sender"
+    RECIPIENT = "has a recipient"
+    BODY = "message under way"
+    CLOSED = "over"
+
+
+CONNECTED, REJECTED, GREETED, READY, SENDER, RECIPIENT, BODY, CLOSED = Phase
+#: RFC 5321 4.1.4: in these a client may give commands that have nothing to do with a transaction.
+OPEN = (GREETED, READY, SENDER, RECIPIENT)
+
+Rows = Mapping[type[Command], Mapping[enum.Enum, enum.Enum]]
+
+
+def everywhere(*phases: enum.Enum) -> dict[enum.Enum, enum.Enum]:
+    """Rows for a command that may be given in these phases and changes none of them."""
+    return {phase: phase for phase in phases}
+
+
+@frozen
+class Table:
+    """The rows, by kind of answer. An answer without a row leaves the phase as it was."""
+
+    accepted: Rows  # 2yz
+    proceed: Rows  # 3yz: the server waits for more
+    refused: Rows  # 4yz and 5yz
+
+    def merge(self, others: Iterable[Table]) -> Table:
+        """This table with the rows of others added. Raises ValueError where two of them disagree."""
+        tables = (self, *others)
+        kinds = ("accepted", "proceed", "refused")
+        return Table(*(_merge([getattr(table, kind) for table in tables]) for kind in kinds))
+
+    def legal(self) -> dict[type[Command], frozenset[enum.Enum]]:
+        """In which phases each command may be given: those that it has a row for."""
+        commands = {*self.accepted, *self.proceed}
+        return {
+            command: frozenset({*self.accepted.get(command, {}), *self.proceed.get(command, {})}) for command in commands
+        }
+
+
+def _merge(rows: Iterable[Rows]) -> dict[type[Command], dict[enum.Enum, enum.Enum]]:
+    merged: dict[type[Command], dict[enum.Enum, enum.Enum]] = {}
+    for some in rows:
+        for command, leads in some.items():
+            row = merged.setdefault(command, {})
+            for phase, target in leads.items():
+                if row.setdefault(phase, target) is not target:
+                    raise ValueError(f"two rows for {command.__name__} in {phase.name}")
+    return merged
+
+
+#: RFC 5321 4.1.4, the order of commands, and 3.3, the mail transaction.
+BASE = Table(
+    accepted={
+        Connect: {CONNECTED: GREETED},
+        # "An EHLO command MAY be issued by a client later in the session": it clears the transaction as RSET does.
+        Ehlo: {GREETED: READY, READY: READY, SENDER: READY, RECIPIENT: READY},
+        Helo: {GREETED: READY, READY: READY, SENDER: READY, RECIPIENT: READY},
+        Mail: {READY: SENDER},
+        Rcpt: {SENDER: RECIPIENT, RECIPIENT: RECIPIENT},
+        EndOfBody: {BODY: READY},
+        # 4.1.1.5: RSET undoes MAIL and RCPT, never EHLO; before EHLO it is fine as well (4.1.4).
+        Rset: {GREETED: GREETED, READY: READY, SENDER: READY, RECIPIENT: READY},
+        Noop: everywhere(*OPEN),
+        Vrfy: everywhere(*OPEN),
+        Expn: everywhere(*OPEN),
+        Help: everywhere(*OPEN),
+        # 3.1: a client that was turned away can do nothing but QUIT.
+        Quit: {phase: CLOSED for phase in (REJECTED, *OPEN)},
+    },
+    proceed={
+        Data: {RECIPIENT: BODY},
+    },
+    refused={
+        Connect: {CONNECTED: REJECTED},
+        # A refusal in place of the 354 is the verdict on the message, as one at its end is: both clear the buffers (4.1.1.4).
+        Data: {RECIPIENT: READY},
+        EndOfBody: {BODY: READY},
+    },
+)
+
+
+class Dialogue:
+    """One session's place in the table.
+
+    ``phase`` is where it is; ``hoped`` is where it will be when all that was asked is accepted, which is what a client that sends
+    ahead must go by (RFC 2920 3.1). A server has at most one question open, so for it the two differ only while it thinks.
+    """
+
+    def __init__(self, table: Table = BASE) -> None:
+        self.phase: enum.Enum = CONNECTED
+        self.asked: deque[Command] = deque()
+        self._table = table
+        self._legal = table.legal()
+
+    @property
+    def hoped(self) -> enum.Enum:
+        """The phase after everything that was asked is answered with yes."""
+        phase = self.phase
+        for command in self.asked:
+            phase = self._lead(command, self._table.proceed, self._table.accepted, phase)
+        return phase
+
+    def allows(self, command: type[Command]) -> bool:
+        """Whether the command is in order now."""
+        return self.hoped in self._legal.get(command, ())
+
+    def ask(self, command: Command) -> None:
+        """A question goes out (client) or came in (server). Raises LocalProtocolError when it is out of order."""
+        if not self.allows(type(command)):
+            raise LocalProtocolError(f"{command.verb} is out of order: {self.hoped.value}")
+        self.asked.append(command)
+
+    def answer(self, reply: Reply) -> Command:
+        """The oldest question is answered, and gives way: returns it. Raises LocalProtocolError when there is none."""
+        if not self.asked:
+            raise LocalProtocolError(f"nothing was asked that {reply.code} could answer")
+        command = self.asked.popleft()
+        if reply.code < 300:
+            rows = self._table.accepted
+        elif reply.code < 400:
+            rows = self._table.proceed
+        else:
+            rows = self._table.refused
+        self.phase = self._lead(command, rows, {}, self.phase)
+        return command
+
+    def enter(self, phase: enum.Enum) -> None:
+        """Go to a phase that no reply leads to: a TLS handshake is done (RFC 3207 4.2), or the connection is lost."""
+        self.phase = phase
+        self.asked.clear()
+
+    @staticmethod
+    def _lead(command: Command, rows: Rows, others: Rows, phase: enum.Enum) -> enum.Enum:
+        for some in (rows, others):
+            target = some.get(type(command), {}).get(phase)
+            if target is not None:
+                return target
+        return phase

@@ -1,0 +1,34 @@
+"""8BITMIME, RFC 6152: a message may hold octets above 127, and says so."""
+
+from __future__ import annotations
+
+from ..commands import Command, Mail, Param
+from ..extension import Extension, Facts
+from ..replies import Reply
+
+# RFC 6152 2 (4) and RFC 3030 3 (4): the third needs an extension of its own to be offered.
+BODIES = frozenset({"7BIT", "8BITMIME", "BINARYMIME"})
+
+
+def _body(value: str | None) -> str | None:
+    return value.upper() if value is not None and value.upper() in BODIES else None
+
+
+#: MAIL FROM:<…> BODY=7BIT | 8BITMIME | BINARYMIME. RFC 3030 3 (8) makes room for it.
+BODY: Param[str] = Param("BODY", _body, str, room=16)
+
+
+class EightBitMime(Extension):
+    """8-bit MIME transport (RFC 6152). Eight-bit data without the parameter is taken and kept as it is."""
+
+    keyword = "8BITMIME"
+    params = {Mail: (BODY,)}
+
+    def review(self, command: Command, facts: Facts) -> Reply | None:
+        if (
+            isinstance(command, Mail)
+            and command.params.get(BODY) == "BINARYMIME"
+            and "BINARYMIME" not in facts.offered
+        ):
+            return Reply(501, "BODY=BINARYMIME is not offered here", "5.5.4")
+        return None

@@ -1,0 +1,28 @@
+"""HELP and EXPN, RFC 5321 4.1.1.8 and 4.1.1.7: what is shown of them in the answer to EHLO.
+
+HELP is always there. EXPN is an option of the application, and MUST be listed when it is there (RFC 5321 3.5.2).
+"""
+
+from __future__ import annotations
+
+from .. import replies
+from ..extension import Extension, Facts
+from ..replies import Reply
+
+
+class HelpExtension(Extension):
+    """HELP (RFC 5321 4.1.1.8)."""
+
+    keyword = "HELP"
+
+
+class ExpnExtension(Extension):
+    """EXPN, when the application answers it (RFC 5321 3.5.2)."""
+
+    keyword = "EXPN"
+
+    def advertise(self, facts: Facts) -> str | None:
+        return "EXPN" if "EXPN" in facts.verifies else None
+
+    def gate(self, verb: str, facts: Facts) -> Reply | None:
+        return replies.NOT_IMPLEMENTED if verb == "EXPN" and "EXPN" not in facts.verifies else None

@@ -1,0 +1,39 @@
+"""SMTPUTF8, RFC 6531: mailboxes and header fields in UTF-8."""
+
+from __future__ import annotations
+
+from ..commands import Command, Expn, Mail, Param, Rcpt, Vrfy
+from ..extension import Extension, Facts
+from ..replies import Reply
+
+
+def _flag(value: str | None) -> bool | None:
+    # RFC 6531 3.4: the parameter has no value, and one with a value MUST NOT be accepted.
+    return True if value is None else None
+
+
+#: MAIL FROM:<…> SMTPUTF8
+SMTPUTF8: Param[bool] = Param("SMTPUTF8", _flag, lambda _: None, room=10)
+
+BAD_SENDER = Reply(550, "A non-ASCII sender needs the parameter SMTPUTF8", "5.6.7")
+BAD_RECIPIENT = Reply(553, "A non-ASCII recipient needs the parameter SMTPUTF8 on MAIL", "5.6.7")
+
+
+class SmtpUtf8(Extension):
+    """Internationalized mail (RFC 6531)."""
+
+    keyword = "SMTPUTF8"
+    params = {Mail: (SMTPUTF8,), Vrfy: (SMTPUTF8,), Expn: (SMTPUTF8,)}
+    needs = ("8BITMIME",)  # RFC 6531 3.1 (8)
+
+    def review(self, command: Command, facts: Facts) -> Reply | None:
+        return refuse_utf8(command, facts)
+
+
+def refuse_utf8(command: Command, facts: Facts) -> Reply | None:
+    """RFC 6531 3.5: a non-ASCII path in a transaction that was not begun with SMTPUTF8."""
+    if isinstance(command, Mail) and not command.sender.is_ascii and SMTPUTF8 not in command.params:
+        return BAD_SENDER
+    if isinstance(command, Rcpt) and not command.recipient.is_ascii:
+        return None if facts.mail is not None and SMTPUTF8 in facts.mail.params else BAD_RECIPIENT
+    return None

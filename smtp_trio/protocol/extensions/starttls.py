@@ -1,0 +1,71 @@
+"""STARTTLS, RFC 3207: turn this connection into a TLS one."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+
+from attrs import frozen
+
+from ..commands import Command
+from ..dialogue import READY, Table
+from ..extension import Extension, Facts, Step
+from ..replies import Reply
+
+
+class TlsPhase(enum.Enum):
+    """The phase that STARTTLS brings along."""
+
+    HANDSHAKE = "TLS handshake under way"
+
+
+HANDSHAKE = TlsPhase.HANDSHAKE
+
+GO_AHEAD = Reply(220, "Ready to start TLS", "2.0.0")
+TLS_FIRST = Reply(530, "Must issue a STARTTLS command first", "5.7.0")
+ALREADY = Reply(503, "TLS is active already", "5.5.1")
+NOT_CONFIGURED = Reply(502, "STARTTLS is not configured here", "5.5.1")
+
+# RFC 3207 4: a server that requires TLS answers everything else with 530, and never these.
+ALWAYS = frozenset({"EHLO", "NOOP", "QUIT", "STARTTLS"})
+
+
+@frozen
+class StartTlsCommand(Command):
+    """STARTTLS (RFC 3207 4)."""
+
+    verb = "STARTTLS"
+    usage = "STARTTLS"
+    upgrades = True
+    codes = frozenset({220, 454, 501, 502, 503})
+    usual = GO_AHEAD
+
+    def talk(self) -> Iterator[Reply | Step]:
+        """The server's side: say yes, then shake hands."""
+        yield GO_AHEAD
+        yield Step.UPGRADE
+
+
+@frozen
+class StartTls(Extension):
+    """STARTTLS (RFC 3207). ``required``: nothing but NOOP, EHLO, STARTTLS and QUIT before it."""
+
+    required: bool = False
+
+    keyword = "STARTTLS"
+    verbs = (StartTlsCommand,)
+    # Only between transactions, and only after EHLO has shown it. What comes next is the handshake, then a new beginning.
+    table = Table(accepted={StartTlsCommand: {READY: HANDSHAKE}}, proceed={}, refused={})
+
+    def advertise(self, facts: Facts) -> str | None:
+        # RFC 3207 4.2: MUST NOT be shown once TLS is active.
+        return "STARTTLS" if facts.tls and not facts.secure else None
+
+    def gate(self, verb: str, facts: Facts) -> Reply | None:
+        if self.required and not facts.secure and verb not in ALWAYS:
+            return TLS_FIRST
+        if verb == "STARTTLS" and facts.secure:
+            return ALREADY
+        if verb == "STARTTLS" and not facts.tls:
+            return NOT_CONFIGURED
+        return None

@@ -1,0 +1,433 @@
+"""The server's half of the core: octets in, commands out; replies in, octets out. It never waits, and knows no clock.
+
+    protocol.receive_data(octets)            # b"" at the end of input
+    event = protocol.next_event()            # one question at a time …
+    protocol.send(reply)                     # … which must be answered before the next: the state moves here
+    octets = protocol.data_to_send()
+
+Events are `Command` values, ``bytes`` (a piece of the message) and `Signal` members. The first is `Connect`, whose answer is the
+greeting. A command that the core refuses by itself is raised as `BadCommand`, and answered with ``protocol.send(exc.reply)``.
+
+A message by DATA: the `Data` event, answered 354; pieces; `END_OF_BODY`, answered with the verdict. By BDAT: the `Bdat` event; its
+pieces; `END_OF_CHUNK` or, after LAST, `END_OF_BODY`, answered with the answer to that BDAT.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+
+from . import replies
+from .body import Inspector, Newlines
+from .commands import (
+    UNSERVED,
+    VERBS,
+    Command,
+    Connect,
+    CountedCommand,
+    Data,
+    Ehlo,
+    EndOfBody,
+    Expn,
+    Hello,
+    Helo,
+    Help,
+    Mail,
+    Noop,
+    Quit,
+    Rcpt,
+    Rset,
+    Vrfy,
+)
+from .dialogue import CLOSED, GREETED, SENDER, Dialogue
+from .errors import BadCommand, LocalProtocolError
+from .extension import NOTHING, Extension, Facts, Grammar
+from .extensions import STANDARD
+from .extensions.eightbitmime import BODY
+from .framing import Counted, Dotted, Inbox, Lines
+from .limits import Limits
+from .replies import Reply
+
+
+class Signal(enum.Enum):
+    """What `ServerProtocol.next_event` gives besides commands and pieces of the message."""
+
+    NEED_DATA = "receive more, then ask again"
+    END_OF_CHUNK = "a BDAT's octets are over: answer it"
+    END_OF_BODY = "the message is over: answer it"
+    FAULT = "the message cannot be accepted any more, and its rest is dropped; `ServerProtocol.fault` is its answer"
+    CONNECTION_LOST = "the input has ended"
+
+
+NEED_DATA, END_OF_CHUNK, END_OF_BODY, FAULT, CONNECTION_LOST = Signal
+Event = Command | bytes | Signal
+
+#: The commands that do no work: a session gets ``Limits.junk`` of them a message.
+JUNK = (Noop, Rset, Vrfy, Expn, Help)
+#: What other protocols begin with: a browser made to talk to a mail server (RFC 5321 says nothing; nobody may be harmed by it).
+ALIEN = frozenset({"GET", "POST", "PUT", "HEAD", "CONNECT", "OPTIONS", "DELETE", "PATCH", "TRACE"})
+
+
+class ServerProtocol:
+    """One session's protocol. Several tasks must not use it at once."""
+
+    def __init__(
+        self,
+        name: str = "localhost",
+        *,
+        size: int = 31457280,
+        tls: bool = False,
+        logins: bool = False,
+        verifies: Iterable[str] = (),
+        extensions: Iterable[Extension] | Grammar = STANDARD,
+        limits: Limits | None = None,
+        newlines: Newlines = "reject",
+    ) -> None:
+        """``name`` is the server's own; ``size`` the largest message in octets, 0 for any; ``tls``: STARTTLS can be served.
+
+        ``logins``: somebody judges AUTH. ``verifies``: those of VRFY and EXPN that somebody answers. ``newlines`` is what becomes
+        of a bare CR or LF in a message. Raises ValueError for extensions that do not go together.
+        """
+        self.limits = limits or Limits()
+        self.grammar = extensions if isinstance(extensions, Grammar) else Grammar(extensions, line=self.limits.line)
+        self.facts = Facts(name, size, tls, logins, frozenset(verifies))
+        self.dialogue = Dialogue(self.grammar.table)
+        #: The reply that the message under way must get, once it cannot be accepted any more.
+        self.fault: Reply | None = None
+        #: The question that waits for `send`, if one does.
+        self.pending: Command | BadCommand | None = Connect()
+        self.dialogue.ask(self.pending)
+        self._begun = False
+        self._newlines = newlines
+        self._enhanced = self.grammar.has("ENHANCEDSTATUSCODES")
+        self._offer = NOTHING
+        self._inbox = Inbox()
+        self._lines = Lines(self._inbox)
+        self._reader: Dotted | Counted | None = None  # of the message's octets, while they come
+        self._inspector: Inspector | None = None  # of the message under way
+        self._dropping = False  # nobody wants the rest of it
+        self._refused: tuple[Counted, BadCommand] | None = None  # octets of a refused BDAT, and its answer
+        self._input_over = False
+        self._outbox: list[bytes] = []
+        self._errors = self._junk = 0
+
+    # --- octets -----------------------------------------------------------------------------------------------------
+
+    @property
+    def buffered(self) -> int:
+        """Octets received and not yet worked on."""
+        return len(self._inbox)
+
+    @property
+    def body(self) -> Inspector | None:
+        """What is known of the message under way, from its first octet to its answer; None between messages."""
+        return self._inspector
+
+    @property
+    def closed(self) -> bool:
+        """After QUIT: nothing that is said counts any more (RFC 5321 4.1.1.10)."""
+        return self.dialogue.phase is CLOSED
+
+    def receive_data(self, data: bytes) -> None:
+        """Octets have come from the peer; b"" when there will be no more."""
+        if data:
+            self._inbox.add(data)
+        else:
+            self._input_over = True
+
+    def data_to_send(self) -> bytes:
+        """Take what must go to the peer now; b"" when there is nothing."""
+        outbox = self._outbox
+        data = outbox[0] if len(outbox) == 1 else b"".join(outbox)
+        outbox.clear()
+        return data
+
+    # --- events -----------------------------------------------------------------------------------------------------
+
+    def next_event(self) -> Event:
+        """The next thing that happened.
+
+        Raises `BadCommand` for a command that is refused already, and LocalProtocolError while another waits for its answer.
+        """
+        if self._reader is not None:
+            return self._next_piece(self._reader)
+        if self.pending is not None:
+            if self._begun:
+                raise LocalProtocolError(f"{self.pending} must be answered first")
+            self._begun = True
+            assert isinstance(self.pending, Connect)
+            return self.pending
+        try:
+            if self._refused is not None:
+                return self._next_refused(*self._refused)
+            line = self._next_line()
+            if line is None:
+                return CONNECTION_LOST if self._input_over else NEED_DATA
+            return self._next_command(line)
+        except BadCommand as bad:
+            self._blame(bad)
+            raise
+
+    def _next_line(self) -> bytes | None:
+        grammar, inbox, phase = self.grammar, self._inbox, self.dialogue.phase
+        if phase is GREETED and inbox.data.startswith(b"\x16\x03", inbox.at):  # a ClientHello holds no line, ever
+            raise BadCommand(Reply(500, "TLS on a port that is not for it; use STARTTLS", "5.5.2"), close=True)
+        # RFC 4954 4: lines of AUTH may be longer. Only a line that is long already is worth a look at what it is.
+        raw = grammar.raw.get(phase)
+        if len(inbox) > grammar.line and grammar.long_lines:
+            head = inbox.data[inbox.at : inbox.at + 16].partition(b" ")[0].upper().decode("latin-1")
+            verb = raw.verb if raw else head
+            if verb in grammar.long_lines:
+                return self._pull(grammar.long_lines[verb], Reply(500, f"{verb} line too long", "5.5.6"))
+        return self._pull(grammar.line, replies.LONG_LINE)
+
+    def _pull(self, limit: int, too_long: Reply) -> bytes | None:
+        try:
+            return self._lines.pull(limit, too_long)
+        except BadCommand:
+            raw = self.grammar.raw.get(self.dialogue.phase)
+            if raw is not None:  # the refusal answers the exchange that this line belonged to
+                self.dialogue.ask(raw.decode("", {}))
+            raise
+
+    def _next_command(self, line: bytes) -> Event:
+        """Order of the checks: the line, the verb, what must come first (530), the argument, the sequence, the extensions."""
+        grammar = self.grammar
+        raw = grammar.raw.get(self.dialogue.phase)
+        if raw is not None:
+            return self._ask(raw.decode(line.decode("latin-1"), {}))
+        cls, argument = self._split(line)
+        if cls.counted:
+            return self._next_counted(cls, argument)
+        self._pass_gates(cls.verb)
+        try:
+            command = cls.decode(argument, self._offer.grammar.get(cls, {}))
+        except BadCommand as bad:
+            bad.verb = cls.verb
+            raise
+        self._check(command)
+        return self._ask(command)
+
+    def _split(self, line: bytes) -> tuple[type[Command], str]:
+        """The verb's command and its argument."""
+        try:
+            text = line.decode()  # UTF-8; whether more than ASCII was allowed is asked where it stands (RFC 6531)
+        except UnicodeDecodeError:
+            raise BadCommand(replies.BAD_UTF8) from None
+        verb, _, argument = text.rstrip(" \t").partition(" ")
+        cls = self.grammar.verbs.get(verb) or self.grammar.verbs.get(verb.upper() if verb.isascii() else "")
+        if cls is not None:
+            if not argument.isprintable():
+                raise BadCommand(replies.BAD_CHARACTER, verb=cls.verb)
+            return cls, argument
+        if not verb:
+            raise BadCommand(replies.EMPTY_LINE)
+        if not (verb.isascii() and verb.isprintable()):
+            raise BadCommand(replies.BAD_VERB)
+        verb = verb.upper()
+        if verb in ALIEN and self.dialogue.phase is GREETED:
+            raise BadCommand(replies.NOT_SMTP, verb=verb, close=True)
+        if verb not in UNSERVED:
+            raise BadCommand(replies.UNKNOWN, verb=verb)
+        raise BadCommand(replies.NOT_IMPLEMENTED, verb=verb, close=UNSERVED[verb])
+
+    def _next_counted(self, cls: type[Command], argument: str) -> Event:
+        """A command with octets behind it: they are read past whatever it is told, lest they be taken for commands (RFC 3030 2)."""
+        command = cls.decode(argument, {})
+        assert isinstance(command, CountedCommand)
+        octets = Counted(self._inbox, command.size)
+        if 0 < self.facts.size * 10 < command.size:
+            raise BadCommand(replies.TOO_BIG, verb=cls.verb, close=True)
+        try:
+            self._pass_gates(cls.verb)
+            self._check(command)
+        except BadCommand as bad:
+            self._refused = octets, bad
+            return self._next_refused(octets, bad)
+        self._begin_body(octets)
+        return self._ask(command)
+
+    def _next_refused(self, octets: Counted, bad: BadCommand) -> Event:
+        octets.pull()
+        if not octets.ended:
+            return CONNECTION_LOST if self._input_over else NEED_DATA
+        self._refused = None
+        raise bad
+
+    def _pass_gates(self, verb: str) -> None:
+        for extension in self.grammar.gates:
+            if (reply := extension.gate(verb, self.facts)) is not None:
+                raise BadCommand(reply, verb=verb)
+
+    def _check(self, command: Command) -> None:
+        """A well-formed command: is it in order (RFC 5321 4.1.4), and does any extension object?"""
+        verb, facts, phase = command.verb, self.facts, self.dialogue.phase
+        if not facts.extended and verb not in VERBS:
+            raise BadCommand(Reply(503, "Send EHLO first", "5.5.1"), verb=verb)
+        if not self.dialogue.allows(type(command)):
+            if phase is SENDER and facts.turned_down and (command.counted or type(command) is Data):
+                # RFC 5321 3.3 and RFC 2920 3.1: there were recipients, and every one was refused.
+                raise BadCommand(replies.NO_RECIPIENTS, verb=verb)
+            raise BadCommand(Reply(503, f"{verb} is out of order: {phase.value}", "5.5.1"), verb=verb)
+        for extension in self.grammar.reviews:
+            if (reply := extension.review(command, facts)) is not None:
+                raise BadCommand(reply, verb=verb)
+        if type(command) is Rcpt and len(facts.rcpts) >= self.limits.recipients:
+            # RFC 5321 4.5.3.1.10: 452, so that the client sends to the rest in another transaction.
+            raise BadCommand(replies.TOO_MANY_RECIPIENTS, verb=verb)
+        if self.limits.strict_lengths:
+            path = command.sender if type(command) is Mail else command.recipient if type(command) is Rcpt else None
+            if path is not None and path.is_too_long:
+                raise BadCommand(Reply(501, "Path too long", "5.1.7" if verb == "MAIL" else "5.1.3"), verb=verb)
+        if command.upgrades and len(self._inbox):
+            # RFC 3207 4.2 would have it thrown away. Nobody honest sends it, so the connection ends before it is answered.
+            raise BadCommand(Reply(554, f"Data behind {verb}; closing", "5.5.0"), verb=verb, close=True)
+
+    def _ask(self, command: Command) -> Command:
+        if isinstance(command, JUNK):
+            self._junk += 1
+            if self._junk > self.limits.junk:
+                self._count_error(command.verb)
+        self.dialogue.ask(command)
+        self.pending = command
+        return command
+
+    def _blame(self, bad: BadCommand) -> None:
+        """A command was refused by the core: that is an error of the peer's, unless it is only too much of a good thing (4yz)."""
+        self.pending = bad
+        if bad.reply.permanent and not bad.close:
+            self._count_error(bad.verb)
+
+    def _count_error(self, verb: str) -> None:
+        self._errors += 1
+        if self._errors >= self.limits.errors:
+            # RFC 5321 4.2.1 and 3.8: 421 announces the close. One such command is never enough for it.
+            reply = Reply(421, f"{self.facts.name} Too many errors; closing the connection", "4.7.0")
+            self.pending = BadCommand(reply, verb=verb, close=True)
+            raise self.pending
+
+    # --- the message ------------------------------------------------------------------------------------------------
+
+    def discard(self) -> None:
+        """Nobody wants the rest of the message: its octets give no more events, only its end does."""
+        self._dropping = True
+
+    def _begin_body(self, reader: Dotted | Counted) -> None:
+        self._reader = reader
+        if self._inspector is None:
+            facts = self.facts
+            binary = facts.mail is not None and facts.mail.params.get(BODY) == "BINARYMIME"
+            newlines: Newlines = "preserve" if binary else self._newlines
+            self._inspector = Inspector(newlines, facts.size, self.limits.received)
+            self._dropping, self.fault = False, None
+
+    def _next_piece(self, reader: Dotted | Counted) -> Event:
+        inspector = self._inspector
+        assert inspector is not None
+        data = b"" if reader.ended else reader.pull()
+        last = reader.ended and (self.pending is None or getattr(self.pending, "last", False))
+        if self.fault is not None or self._dropping:
+            inspector.skip(len(data))
+            if inspector.far_too_big and not reader.ended:
+                self.fault = replies.TOO_MUCH
+                return self._end_body(last=True)
+        elif data or last:
+            data = inspector.check(data, end=last)
+            if inspector.fault is not None:
+                self.fault = inspector.fault
+                return FAULT
+            if data:
+                return data
+        if reader.ended:
+            return self._end_body(last=last)
+        return CONNECTION_LOST if self._input_over else NEED_DATA
+
+    def _end_body(self, *, last: bool) -> Signal:
+        self._reader = None
+        if self.pending is None:  # DATA was answered by 354; its end is a question of its own
+            self._ask(EndOfBody())
+        return END_OF_BODY if last else END_OF_CHUNK
+
+    # --- answers ----------------------------------------------------------------------------------------------------
+
+    def usual(self, command: Command) -> Reply:
+        """What this command is answered with when nobody has another idea."""
+        name = self.facts.name
+        match command:
+            case Connect():
+                return Reply(220, f"{name} ESMTP", "")
+            case Ehlo():
+                return self.grammar.offer(self.facts).reply
+            case Helo():
+                return Reply(250, name, "")
+            case Quit():
+                return Reply(221, f"{name} Goodbye", "2.0.0")
+            case Help():
+                return self._help(command.topic)
+        return command.usual
+
+    def _help(self, topic: str) -> Reply:
+        verbs = self.grammar.verbs
+        if not topic:
+            return Reply(214, f"Commands: {' '.join(verbs)}\nHELP command tells how it is written", "2.0.0")
+        command = verbs.get(topic.upper() if topic.isascii() else "")
+        if command is None:  # RFC 5321 4.3.2: 504 for a topic that is unknown
+            return Reply(504, f"No help for {topic}", "5.5.4")
+        return Reply(214, f"Syntax: {command.usage}", "2.0.0")
+
+    def send(self, reply: Reply) -> None:
+        """Answer the pending question. The state moves here, before anything goes over the network.
+
+        Raises LocalProtocolError when there is none, or the reply accepts a message that cannot be.
+        """
+        command = self.pending
+        if command is None:
+            raise LocalProtocolError(f"there is nothing that {reply} could answer")
+        if isinstance(command, BadCommand):
+            self.facts.turned_down += command.verb == "RCPT"
+            enhanced = command.verb not in ("EHLO", "HELO")
+        else:
+            self._settle(command, reply)
+            enhanced = not isinstance(command, Connect | Hello)
+            reply = command.complete(reply)
+        self.pending = None
+        self._outbox.append(reply.encode(enhanced=enhanced and self._enhanced))
+
+    def _settle(self, command: Command, reply: Reply) -> None:
+        facts, dialogue = self.facts, self.dialogue
+        verdict = command.counted or type(command) is EndOfBody
+        if verdict and self._reader is not None:
+            raise LocalProtocolError(f"the octets of {command.verb} must be taken before it is answered")
+        if verdict and reply.accepted and self.fault is not None:
+            raise LocalProtocolError(f"the message cannot be accepted: {self.fault}")
+        dialogue.answer(reply)
+        facts.settle(command, reply, dialogue.phase)
+        if isinstance(command, Hello):
+            if reply.accepted:
+                self._offer = self.grammar.offer(facts) if facts.extended else NOTHING
+                facts.offered = self._offer.keywords
+        elif type(command) is Data and reply.intermediate:
+            self._begin_body(Dotted(self._inbox))
+        if self._inspector is not None and (facts.mail is None or (verdict and reply.refused)):
+            if verdict and reply.accepted:
+                self._errors = self._junk = 0
+            self._inspector = self.fault = None
+
+    def authenticated(self, user: str) -> None:
+        """The client has proved to be ``user``: call it before the 235 is sent (RFC 4954 4)."""
+        self.facts.user = user
+
+    def close(self, reply: Reply) -> None:
+        """Say 421 without having been asked, and hear nothing more (RFC 5321 3.8)."""
+        self.dialogue.enter(CLOSED)
+        self.pending = None
+        self._reader = self._inspector = None
+        self._outbox.append(reply.encode(enhanced=self._enhanced))
+
+    def secured(self) -> None:
+        """TLS is up: all that the client said before is forgotten (RFC 3207 4.2)."""
+        self.facts.forget()
+        self.facts.secure = True
+        self._offer = NOTHING
+        self._inbox.clear()
+        self.dialogue.enter(GREETED)

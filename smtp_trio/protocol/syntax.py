@@ -1,0 +1,160 @@
+"""The grammar of RFC 5321 4.1.2 as values and pure functions: paths, domains, address literals, xtext.
+
+Lines are parsed as text that has already been decoded (ASCII or UTF-8) and cleared of control characters. Every expression is
+linear: no two branches of it can match the same character, so no input makes it backtrack.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Final
+
+from attrs import frozen
+
+# RFC 6531 3.3 adds UTF-8 beyond ASCII to atext, qtext, sub-domain and esmtp-value. Whether it was allowed here is asked later.
+UTF8: Final = "\u00a0-\U0010ffff"
+
+# Local-part = Dot-string / Quoted-string. Dots in odd places (".a", "a..b", "a.") are taken, as every large receiver takes them.
+ATOM: Final = rf"[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~.{UTF8}-]+"
+QUOTED: Final = rf'"(?:[ !#-\[\]-~{UTF8}]|\\[ -~])*"'
+# Domain = sub-domain *("." sub-domain). The underscore is not in it, but it is in the world.
+DOMAIN: Final = rf"[A-Za-z0-9_{UTF8}-]+(?:\.[A-Za-z0-9_{UTF8}-]+)*"
+LITERAL: Final = r"\[[!-Z^-~]+\]"
+# A-d-l ":" of RFC 5321 4.1.2: a source route. It MUST be accepted and SHOULD be ignored (RFC 5321 4.1.1.3, appendix C).
+ROUTE: Final = rf"@{DOMAIN}(?:,@{DOMAIN})*:"
+MAILBOX: Final = rf"(?P<local>{ATOM}|{QUOTED})@(?P<domain>{DOMAIN}|{LITERAL})"
+
+# Where the path of a MAIL or RCPT ends and its parameters begin. The colon may stand between spaces and the brackets may be
+# missing, as Postfix and most others have it; strictly neither is allowed (RFC 5321 3.3).
+ARGUMENT = re.compile(
+    rf"""(?P<word>FROM|TO)\ *:\ *
+         (?P<path> < (?:{ROUTE})? (?: {QUOTED} | [^">] )* > | [^\ <>]+ )
+         (?:\ +(?P<params>.*))?""",
+    re.IGNORECASE | re.VERBOSE,
+)
+PATH = re.compile(rf"(?:{ROUTE})?(?P<mailbox>{MAILBOX})")
+HELLO = re.compile(rf"(?:{DOMAIN}|{LITERAL})(?: .*)?")
+PARAMETER = re.compile(rf"(?P<keyword>[A-Za-z0-9][A-Za-z0-9-]*)(?:=(?P<value>[!-<>-~{UTF8}]+))?")
+DIGITS = re.compile(r"[0-9]{1,20}")
+XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*")
+XTEXT_HEX = re.compile(r"\+([0-9A-F]{2})")
+XTEXT_SPECIAL = re.compile(rb"[^!-*,-<>-~]")
+
+LOCAL_OCTETS, DOMAIN_OCTETS, PATH_OCTETS = 64, 255, 256  # RFC 5321 4.5.3.1.1 to .3
+
+
+@frozen(cache_hash=True)
+class Path:
+    """A reverse-path or forward-path (RFC 5321 4.1.2), without its brackets and without its source route.
+
+    ``raw`` is the mailbox as it was sent, "" for the null reverse-path. ``local`` keeps its case (RFC 5321 2.4) and its quotes.
+    ``domain`` is in lower case with A-labels, "[…]" for an address literal, None for the bare ``<Postmaster>`` and for ``<>``.
+    ``bracketed`` is false when the brackets, which the grammar wants, were missing.
+    """
+
+    raw: str
+    local: str
+    domain: str | None
+    bracketed: bool = True
+
+    @property
+    def is_null(self) -> bool:
+        """The null reverse-path ``<>``, which mail about mail comes from (RFC 5321 4.5.5)."""
+        return not self.raw
+
+    @property
+    def is_postmaster(self) -> bool:
+        """The one mailbox that every server takes, with a domain or without, in any case (RFC 5321 4.5.1)."""
+        return self.local.lower() == "postmaster"
+
+    @property
+    def user(self) -> str:
+        """The local part up to its first "+": ``fred`` of ``fred+lists``."""
+        return self.local.partition("+")[0]
+
+    @property
+    def detail(self) -> str | None:
+        """The local part behind its first "+" (RFC 5233 calls it the detail), or None."""
+        _, plus, detail = self.local.partition("+")
+        return detail if plus else None
+
+    @property
+    def is_ascii(self) -> bool:
+        """False for a path that only SMTPUTF8 can carry (RFC 6531 3.3)."""
+        return self.raw.isascii()
+
+    @property
+    def is_too_long(self) -> bool:
+        """Beyond the lengths of RFC 5321 4.5.3.1.1 to .3, which a receiver need not hold others to."""
+        domain = self.raw[len(self.local) + 1 :]
+        return (
+            len(self.local.encode()) > LOCAL_OCTETS
+            or len(domain.encode()) > DOMAIN_OCTETS
+            or len(self.raw.encode()) + len("<>") > PATH_OCTETS
+        )
+
+    def __str__(self) -> str:
+        return self.local if self.domain is None else f"{self.local}@{self.domain}"
+
+    @classmethod
+    def parse(cls, text: str) -> Path | None:
+        """The path that ``text`` spells, in brackets or without; None when it spells none."""
+        bracketed = text.startswith("<")
+        inner = text[1:-1] if bracketed else text
+        if bracketed != text.endswith(">"):
+            return None
+        if not inner:
+            return NULL if bracketed else None
+        match = PATH.fullmatch(inner)
+        if match is None:
+            return cls(inner, inner, None, bracketed) if inner.lower() == "postmaster" else None
+        mailbox, local, domain = match.group("mailbox", "local", "domain")
+        canonical = canonical_domain(domain)
+        return None if canonical is None else cls(mailbox, local, canonical, bracketed)
+
+
+NULL = Path("", "", None)
+
+
+def canonical_domain(text: str) -> str | None:
+    """A domain in lower case and with A-labels (RFC 5890), an address literal checked; None when it can be neither."""
+    if text.startswith("["):
+        return text if is_literal(text) else None
+    if text.isascii():
+        return text.lower()
+    import idna  # here, since it is slow to import and most servers never see a U-label
+
+    try:
+        return idna.encode(text, uts46=True).decode("ascii").lower()
+    except idna.IDNAError:
+        return None
+
+
+def is_literal(text: str) -> bool:
+    """Whether ``[…]`` is an address literal of RFC 5321 4.1.3. IPv6 is the only tag that was ever registered."""
+    inner = text[1:-1]
+    try:
+        if inner[:5].lower() == "ipv6:":
+            ipaddress.IPv6Address(inner[5:])
+        else:
+            ipaddress.IPv4Address(inner)
+    except ValueError:
+        return False
+    return True
+
+
+def decode_xtext(text: str) -> str | None:
+    """xtext of RFC 3461 4: "+" and two upper-case hex digits stand for an octet. None when it is not xtext, or not UTF-8 inside."""
+    if XTEXT.fullmatch(text) is None:
+        return None
+    octets = XTEXT_HEX.sub(lambda match: chr(int(match[1], 16)), text)
+    try:
+        return octets.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def encode_xtext(text: str) -> str:
+    """The xtext (RFC 3461 4) that ``decode_xtext`` turns back into ``text``."""
+    return XTEXT_SPECIAL.sub(lambda match: b"+%02X" % match[0][0], text.encode()).decode("ascii")
