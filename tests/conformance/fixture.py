@@ -1,0 +1,121 @@
+"""A server for black-box conformance runners: known mailboxes, known faults, and every accepted message as a file.
+
+    python fixture.py --port P --submission-port P --smtps-port P --sink DIR
+
+It prints a line for each listening port, and stops on SIGINT or SIGTERM. Each message that got its 250 is one file in
+the sink: a line `ENV <sender> <recipient,recipient>`, then the content as it was sent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import ssl
+from functools import partial
+from pathlib import Path
+
+import trio
+import trustme
+
+import smtp_trio
+from smtp_trio import Reply
+from smtp_trio.protocol.extensions import Auth, StartTls, standard
+
+NAME = "mx.test"
+HOST = "127.0.0.1"
+DOMAIN = "example.com"
+USER, PASSWORD = "test", "secret"
+
+UNKNOWN = Reply(550, "No such user here", "5.1.1")
+ELSEWHERE = Reply(550, "We do not relay", "5.7.1")
+LATER = Reply(450, "Mailbox busy, try again later", "4.2.1")
+REFUSED = Reply(535, "Authentication credentials invalid", "5.7.8")
+
+
+class Mailboxes(smtp_trio.Hooks):
+    """Mailboxes at one domain, some of them broken on purpose; what they take goes to the sink."""
+
+    def __init__(self, sink: Path) -> None:
+        self.sink = trio.Path(sink)
+
+    async def rcpt(self, session: smtp_trio.Session, rcpt: smtp_trio.protocol.Rcpt) -> Reply | None:
+        path = rcpt.recipient
+        if path.domain not in (DOMAIN, None):
+            return ELSEWHERE
+        match path.local.lower():
+            case "user" | "user2" | "recipient" | "postmaster":
+                return None
+            case local if local.startswith("ok-"):
+                return None
+            case "later":
+                return LATER
+            case "slow":
+                await trio.sleep(30)
+                return None
+            case "slow2":
+                await trio.sleep(1)
+                return None
+            case "crash":
+                raise RuntimeError("SECRET-TRACE-TOKEN")
+            case "crlfreply":
+                return Reply(250, "ok\r\n221 bye")
+            case "utf8reply":
+                return Reply(250, "příjemce přijat")
+            case "badcode":
+                return Reply(999, "no such code")  # raises ValueError: a bug in the hook
+        return UNKNOWN
+
+    async def data(self, session: smtp_trio.Session, body: smtp_trio.Body) -> Reply | None:
+        content = await body.read()
+        envelope = session.envelope
+        assert envelope is not None
+        if any(path.local.lower() == "ok-crashdata" for path in envelope.recipients):
+            raise RuntimeError("SECRET-TRACE-TOKEN")
+        recipients = ",".join(path.raw for path in envelope.recipients)
+        unfinished = self.sink / f".{envelope.id}"
+        await unfinished.write_bytes(f"ENV <{envelope.sender.raw}> <{recipients}>\n".encode() + content)
+        await unfinished.rename(self.sink / envelope.id)
+        return None
+
+
+class Accounts(Mailboxes):
+    """The same mailboxes for people with a password."""
+
+    async def auth(self, session: smtp_trio.Session, credentials: smtp_trio.Credentials) -> Reply | None:
+        acts_for_itself = credentials.authzid in ("", credentials.user)
+        proved = (credentials.user, credentials.password) == (USER, PASSWORD)
+        return None if acts_for_itself and proved else REFUSED
+
+
+async def main(ports: dict[str, int], sink: Path) -> None:
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trustme.CA().issue_cert(NAME, "localhost", HOST).configure_cert(tls)
+    make = partial(smtp_trio.Server, name=NAME, size=1048576, tls=tls, limits=smtp_trio.Limits(recipients=100))
+    strict = standard(StartTls(required=True), Auth(required=True))
+    servers = {
+        "mx": make(Mailboxes(sink)),
+        "submission": make(Accounts(sink), extensions=strict),
+        "smtps": make(Accounts(sink)),
+    }
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            for profile, port in ports.items():
+                serve = partial(servers[profile].serve, implicit_tls=profile == "smtps")
+                listeners: list[trio.SocketListener] = await nursery.start(serve, port, HOST)
+                print(profile, *listeners[0].socket.getsockname(), flush=True)
+            async for _ in signals:
+                nursery.cancel_scope.cancel()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="A server for black-box conformance runners.")
+    parser.add_argument("--port", type=int, required=True, help="plain SMTP, STARTTLS if wanted")
+    parser.add_argument("--submission-port", type=int, help="STARTTLS, then AUTH, then mail")
+    parser.add_argument("--smtps-port", type=int, help="TLS from the first octet on")
+    parser.add_argument("--sink", type=Path, required=True, help="the folder for accepted messages")
+    options = parser.parse_args()
+    options.sink.mkdir(parents=True, exist_ok=True)
+    logging.basicConfig(level=logging.INFO)
+    chosen = {"mx": options.port, "submission": options.submission_port, "smtps": options.smtps_port}
+    trio.run(main, {profile: port for profile, port in chosen.items() if port is not None}, options.sink)
