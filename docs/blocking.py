@@ -1,0 +1,49 @@
+"""The core on a blocking socket: a server for one client, with no event loop at all. The pages show it, and it runs."""
+
+from __future__ import annotations
+
+import socket
+
+from smtp_trio.protocol import (
+    CONNECTION_LOST,
+    END_OF_BODY,
+    END_OF_CHUNK,
+    NEED_DATA,
+    BadCommand,
+    Command,
+    Reply,
+    ServerProtocol,
+)
+
+
+def serve(client: socket.socket) -> None:
+    """Talk to one client, and print what it sends."""
+    protocol = ServerProtocol("mx.example.org")
+    while not protocol.closed:
+        try:
+            event = protocol.next_event()
+        except BadCommand as refused:
+            protocol.send(refused.reply)
+            if refused.close:
+                break
+            continue
+        if event is NEED_DATA:
+            client.sendall(protocol.data_to_send())
+            protocol.receive_data(client.recv(65536))
+        elif event is CONNECTION_LOST:
+            return
+        elif isinstance(event, bytes):
+            print(event.decode(errors="replace"), end="")
+        elif event is END_OF_BODY or event is END_OF_CHUNK:
+            protocol.send(protocol.fault or Reply(250, "Ok: printed", "2.0.0"))
+        elif isinstance(event, Command) and not event.counted:  # a BDAT is answered behind its octets
+            protocol.send(protocol.usual(event))  # a real server would ask its application first
+    client.sendall(protocol.data_to_send())
+
+
+if __name__ == "__main__":
+    with socket.create_server(("127.0.0.1", 2525)) as listener:
+        while True:
+            connection, _ = listener.accept()
+            with connection:
+                serve(connection)
