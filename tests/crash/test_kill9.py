@@ -1,0 +1,21 @@
+"""Kill -9 at some moment under load: see kill9.py. SMTP_TRIO_CRASH_ROUNDS asks for more rounds than one."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .kill9 import kill_round
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(600)]
+
+
+@pytest.mark.parametrize("seed", range(int(os.environ.get("SMTP_TRIO_CRASH_ROUNDS", "1"))))
+@pytest.mark.parametrize("kind", ["maildir", "sqlite"])
+def test_nothing_acknowledged_is_lost(tmp_path: Path, kind: str, seed: int) -> None:
+    print(kill_round(f"{kind}:{tmp_path / 'store'}", seed, 5000))

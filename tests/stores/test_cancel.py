@@ -1,0 +1,87 @@
+"""A cancellation at every step of ``put``: the message is kept and its name returned, or nothing is left of it."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+from attrs import define
+
+from smtp_trio.stores import Maildir, SQLite, read
+
+from .sessions import body, large, transaction
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@define(eq=False)
+class CancelAt(trio.abc.Instrument):
+    """Cancels a scope when one task is about to take its k-th step."""
+
+    k: int
+    scope: trio.CancelScope
+    task: trio.lowlevel.Task | None = None
+
+    def watch(self) -> None:
+        self.task = trio.lowlevel.current_task()
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if task is self.task:
+            self.k -= 1
+            if self.k == 0:
+                self.scope.cancel()
+
+
+async def put_three(
+    store: Maildir | SQLite, chunks: tuple[bytes, ...], victim: int, instrument: CancelAt, stored: dict[int, str]
+) -> None:
+    """Three sessions at once, of which one is cancelled."""
+
+    async def put(n: int) -> None:
+        if n == victim:
+            instrument.watch()
+            with instrument.scope:
+                stored[n] = await store.put(transaction(), body(*chunks))
+        else:
+            stored[n] = await store.put(transaction(), body(*chunks))
+
+    async with trio.open_nursery() as nursery:
+        for n in range(3):
+            nursery.start_soon(put, n)
+    await store.aclose()
+
+
+def kept(store: Maildir | SQLite) -> dict[str, bytes]:
+    if isinstance(store, Maildir):
+        assert os.listdir(store.tmp) == []
+        return {name: read(os.path.join(store.new, name)).message for name in os.listdir(store.new)}
+    assert os.listdir(os.path.dirname(store.path)) == ["store"]
+    with closing(sqlite3.connect(store.path)) as db:
+        return dict(db.execute("SELECT uid, body FROM messages").fetchall())
+
+
+@pytest.mark.parametrize("make", [Maildir, SQLite])
+@pytest.mark.parametrize("chunks", [(b"small\r\n",), tuple(large())], ids=["small", "large"])
+def test_cancel_at_every_step(tmp_path: Path, make: type[Maildir | SQLite], chunks: tuple[bytes, ...]) -> None:
+    outcomes = set()
+    descriptors = os.listdir("/proc/self/fd")
+    for k in range(1, 1000):
+        (tmp_path / str(k)).mkdir()
+        store = make(tmp_path / str(k) / "store")
+        stored: dict[int, str] = {}
+        instrument = CancelAt(k, trio.CancelScope())
+        trio.run(put_three, store, chunks, k % 3, instrument, stored, instruments=[instrument])
+
+        assert kept(store) == dict.fromkeys(stored.values(), b"".join(chunks))
+        assert len(stored) == 2 + (k % 3 in stored)
+        assert len(os.listdir("/proc/self/fd")) == len(descriptors)
+        outcomes.add(k % 3 in stored)
+        if not instrument.scope.cancel_called:
+            break
+    assert outcomes == {True, False}
+    assert k > len(chunks)

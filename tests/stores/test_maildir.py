@@ -1,0 +1,156 @@
+"""The Maildir store's files: where they are, what they are called, what is in them, and what ``read`` makes of it."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from smtp_trio.stores import Maildir, Stored, StoreError, maildir, read
+
+from .sessions import between_transactions, body, envelope, large, transaction
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FORGED = (
+    b"Return-Path: <forged@evil.test>\r\nEnvelope-To: <forged@evil.test>\r\nSubject: hello\r\n\r\n..leading dot\r\n"
+)
+
+
+async def put(store: Maildir, *chunks: bytes, sender: str = "me@client.test", to: tuple[str, ...] = ()) -> str:
+    return await store.put(transaction(sender, *to), body(*chunks))
+
+
+async def test_a_message_and_its_envelope(tmp_path: Path) -> None:
+    store = Maildir(tmp_path / "box")
+    session = transaction("Me@Client.TEST", "a@mx.test", "hidden+bcc@mx.test", "Postmaster")
+    name = await store.put(session, body(FORGED[:40], FORGED[40:]))
+
+    assert envelope(session).context["smtp_trio.store_id"] == name
+    assert (tmp_path / "box/new" / name).read_bytes() == (
+        b"Return-Path: <Me@Client.TEST>\r\n"
+        b"Envelope-To: <a@mx.test>\r\n"
+        b"Envelope-To: <hidden+bcc@mx.test>\r\n"
+        b"Envelope-To: <Postmaster>\r\n"
+    ) + session.received() + FORGED
+    assert read(tmp_path / "box/new" / name) == Stored(
+        "Me@Client.TEST",
+        ("a@mx.test", "hidden+bcc@mx.test", "Postmaster"),
+        FORGED,
+        session.server.now().replace(microsecond=0),
+    )
+
+
+@pytest.mark.parametrize(
+    ("sender", "recipient"),
+    [
+        ("", "you@mx.test"),
+        ("jürgen@bücher.test", "用户@例子.test"),
+        ('"a b;c>"@client.test', '"; Sun, 22 Nov 2026 09:23:26 +0000"@[IPv6:::1]'),
+    ],
+)
+async def test_envelopes_of_every_kind(tmp_path: Path, sender: str, recipient: str) -> None:
+    name = await put(Maildir(tmp_path), b"hello\r\n", sender=sender, to=(recipient,))
+
+    stored = read(tmp_path / "new" / name)
+    assert (stored.sender, stored.recipients, stored.message) == (sender, (recipient,), b"hello\r\n")
+
+
+@pytest.mark.parametrize("message", [b"", b"\r\n", b" not a continuation\r\n", b"\x00\xff\r\r\n\n", b"no end"])
+@pytest.mark.parametrize("newline", ["crlf", "lf"])
+async def test_messages_of_every_kind(tmp_path: Path, message: bytes, newline: str) -> None:
+    store = Maildir(tmp_path, newline=newline)  # type: ignore[arg-type]
+    name = await put(store, *(message[n : n + 1] for n in range(len(message))))
+
+    expected = message if newline == "crlf" else message.replace(b"\r\n", b"\n")
+    assert read(tmp_path / "new" / name).message == expected
+
+
+async def test_unix_files_have_no_cr_wherever_the_chunks_are_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("smtp_trio.stores._spool.MEMORY", 7)
+    message = b"a\r\n\r\nbc\r\ndefg\r\n\r" + b"\nx\ry\r\n" * 5
+    store = Maildir(tmp_path, newline="lf")
+    for size in range(1, 20):
+        name = await put(store, *(message[n : n + size] for n in range(0, len(message), size)))
+        content = (tmp_path / "new" / name).read_bytes()
+        assert read(tmp_path / "new" / name).message == message.replace(b"\r\n", b"\n")
+        assert b"\r\n" not in content
+        assert name.endswith(f",S={len(content)}")
+
+
+async def test_a_large_message_goes_through_a_file(tmp_path: Path) -> None:
+    chunks = tuple(large())
+    name = await put(Maildir(tmp_path), *chunks)
+
+    assert read(tmp_path / "new" / name).message == b"".join(chunks)
+    assert os.listdir(tmp_path / "tmp") == []
+
+
+async def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maildir, "HOST", maildir.safe("host/name:1"))
+    store = Maildir(tmp_path)
+    names = [await put(store, b"hello\r\n") for _ in range(3)]
+
+    assert len(set(names)) == 3
+    for name in names:
+        size = (tmp_path / "new" / name).stat().st_size
+        assert re.fullmatch(rf"1795339406\.M4711P{os.getpid()}Q\d+\.host\\057name\\0721,S={size}", name)
+
+
+async def test_the_box_is_made_and_private(tmp_path: Path) -> None:
+    name = await put(Maildir(tmp_path / "far/off/box"), b"hello\r\n")
+
+    assert sorted(os.listdir(tmp_path / "far/off/box")) == ["cur", "new", "tmp"]
+    assert stat.S_IMODE((tmp_path / "far/off/box").stat().st_mode) == 0o700
+    assert stat.S_IMODE((tmp_path / "far/off/box/new" / name).stat().st_mode) == 0o600
+
+
+async def test_what_a_killed_process_left_goes_after_36_hours(tmp_path: Path) -> None:
+    for folder in ("tmp", "new", "cur", "tmp/folder"):
+        (tmp_path / folder).mkdir()
+    old = time.time() - 36 * 3600 - 60
+    for name in ("tmp/old", "new/old", "cur/old", "tmp/young"):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (old, old if name != "tmp/young" else old + 120))
+    os.utime(tmp_path / "tmp/folder", (old, old))
+    await Maildir(tmp_path).open()
+
+    assert sorted(os.listdir(tmp_path / "tmp")) == ["folder", "young"]
+    assert os.listdir(tmp_path / "new") == os.listdir(tmp_path / "cur") == ["old"]
+
+
+async def test_no_delivery_is_made_over_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maildir, "unique_name", lambda now: "same")
+    store = Maildir(tmp_path)
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "tmp/same").write_bytes(b"another's")
+    with pytest.raises(StoreError):
+        await put(store, b"hello\r\n")
+    with pytest.raises(StoreError):
+        await put(store, *large())
+
+    assert (tmp_path / "tmp/same").read_bytes() == b"another's"
+    assert os.listdir(tmp_path / "new") == []
+
+
+async def test_a_session_without_a_message(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="none under way"):
+        await Maildir(tmp_path).put(between_transactions(), body())
+
+
+def test_a_bad_newline_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'crlf' or 'lf'"):
+        Maildir(tmp_path, newline="\n")  # type: ignore[arg-type]
+
+
+def test_a_file_of_another_program_is_no_message_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"Subject: hello\r\n\r\n")
+    with pytest.raises(ValueError, match="does not begin with"):
+        read(tmp_path / "file")
