@@ -49,6 +49,7 @@ class Body:
         self.due = False
         self._session = session
         self._dropping = False
+        self._undecided: Command | None = None
         self._started = not isinstance(command, Data)
 
     @property
@@ -97,7 +98,7 @@ class Body:
             await session.answer(START_MAIL_INPUT)
         while True:
             try:
-                event = protocol.next_event()
+                event = self._undecided or protocol.next_event()
             except BadCommand as bad:  # between two chunks
                 await session.refuse(bad)
                 if session.over:
@@ -125,11 +126,16 @@ class Body:
     async def _wait(self) -> None:
         """Wait for the peer, with a deadline of our own: a hook is told of silence by `BodyError`, never by a cancellation."""
         session = self._session
-        session.stop_hook_clock()
-        with trio.move_on_after(session.server.timeouts.block) as scope:
-            await session.wire.flush()
-            await session.wire.receive()
-        session.start_hook_clock()
+        await session.flush()
+        if await session.wire.receive_now():
+            return
+        began = trio.current_time()
+        session.stop_hook_clock(began, session.server.timeouts.block)
+        try:
+            with trio.CancelScope(deadline=began + session.server.timeouts.block) as scope:
+                await session.wire.receive()
+        finally:
+            session.start_hook_clock(trio.current_time() - began)
         if scope.cancelled_caught:
             await session.timed_out()
             raise self._fail("the peer was silent for too long")
@@ -138,7 +144,9 @@ class Body:
         """A command that came between two chunks. Only BDAT, NOOP and what ends the message are in order there (RFC 3030 2)."""
         session = self._session
         if isinstance(command, CountedCommand | Noop):
+            self._undecided = command  # should the hook give up on this pull, the next one asks again
             refusal = await session.consult(command)
+            self._undecided = None
             if isinstance(command, Noop):
                 await session.answer(refusal or OK)
             elif refusal is not None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import asdict, frozen
 
-from .protocol import Command, Mail, Rcpt, Reply
+from .protocol import BadCommand, Command, Mail, Rcpt, Reply
 
 if TYPE_CHECKING:
     from ._session import Session
@@ -44,7 +44,7 @@ class Note:
     def of(
         cls,
         session: Session,
-        command: Command,
+        command: Command | BadCommand,
         reply: Reply | None,
         envelope: Envelope | None,
         size: int,
@@ -72,11 +72,11 @@ class Note:
         )
 
     def __str__(self) -> str:
-        to = ",".join(f"<{address}>" for address in self.to)
+        to = ",".join(f"<{clean(address)}>" for address in self.to)
         optional = {"tls": self.tls, "user": self.user, "stored": self.stored}
         return (
             f"{self.time} {self.id} peer={self.peer} helo={self.helo or '-'} proto={self.protocol} "
-            f"from=<{self.sender}> to={to or '-'} size={self.size} seconds={self.seconds:.3f} "
+            f"from=<{clean(self.sender)}> to={to or '-'} size={self.size} seconds={self.seconds:.3f} "
             + "".join(f"{key}={value} " for key, value in optional.items() if value)
             + f'reply="{self.reply}"'
         )

@@ -151,6 +151,8 @@ class Server:
         try:
             async with self._serving(), trio.open_nursery() as nursery:
                 with trio.CancelScope() as accepting:
+                    if self.stopping:  # while `Hooks.start` was at work
+                        accepting.cancel()
                     self._accepting[accepting] = listeners
                     try:
                         await trio.serve_listeners(
@@ -227,7 +229,8 @@ class Server:
     async def _tell(self, name: str, *args: Any) -> None:
         if (hook := self.installed.get(name)) is not None:
             try:
-                await hook(self, *args)
+                with trio.fail_after(self.timeouts.hook):
+                    await hook(self, *args)
             except Exception as exc:
                 if name == "error":
                     log.exception("the error hook failed")
@@ -307,7 +310,7 @@ class Server:
         if not session.over:
             session.over = True
             session.protocol.close(Reply(421, f"{self.name} Local error; closing the connection", "4.3.0"))
-            await session.wire.flush()
+            await session.flush()
 
     def _admit(self, key: str | None) -> bool:
         limits = self.limits

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -59,6 +59,11 @@ messages = logging.getLogger("smtp_trio.message")
 #: Seconds for the reply to a message that was taken: it goes out even while the session is being cancelled.
 REPLY = 5
 
+#: Seconds that are nothing to a hook's deadline.
+BLINK = 0.01
+
+#: Verbs whose refusal by the core stands in the log of messages, as one by a hook does: there is mail that did not come.
+NOTED = frozenset({"MAIL", "RCPT", "DATA", "BDAT"})
 #: Which hook a command has, besides `Hooks.message`.
 HOOK: dict[type[Command], str] = {Mail: "mail", Rcpt: "rcpt", Vrfy: "vrfy", Expn: "expn", Help: "help"}
 #: What `Hooks.message` may accept by itself: nothing that moves octets or opens a dialogue of its own.
@@ -84,6 +89,7 @@ class Session:
         self.idle = False
         self.connected = False
         self._idle_scope = trio.CancelScope()
+        self._patience = math.inf  # when the peer has been silent for too long
         self._hook_scope: trio.CancelScope | None = None
         self._hooks = server.installed
         self._settled: Reply | None = None
@@ -180,19 +186,25 @@ class Session:
 
     async def run(self, *, implicit_tls: bool) -> None:
         """The whole session, but for its end."""
-        with self._idle_scope:
-            if implicit_tls and not await self._start_tls():
-                return
-            if isinstance(self.stream, trio.SSLStream):
-                self.tls = TlsInfo.of(self.stream)
-                self.protocol.facts.secure = True
-            self.connected = True
-            await self._greet()
-            while not self.over:
-                await self._turn()
-            await self.wire.flush()
+        while not self.over:
+            with trio.CancelScope(deadline=self._patience) as self._idle_scope:
+                await self._begin(implicit_tls=implicit_tls)
+                while not self.over:
+                    await self._turn()
+                await self.flush()
+            if self._idle_scope.cancelled_caught and (
+                self.server.stopping or trio.current_time() >= self._patience
+            ):
+                await self._say_goodbye()
+
+    async def _begin(self, *, implicit_tls: bool) -> None:
+        if self.connected or (implicit_tls and not await self._start_tls()):
             return
-        await self._say_goodbye()
+        if isinstance(self.stream, trio.SSLStream):
+            self.tls = TlsInfo.of(self.stream)
+            self.protocol.facts.secure = True
+        self.connected = True
+        await self._greet()
 
     async def _greet(self) -> None:
         command = self.protocol.next_event()
@@ -222,29 +234,52 @@ class Session:
 
     async def _receive_command(self) -> Command | None:
         """The next command. Replies leave before we wait for it: never wait for input while output is owed (RFC 2920 3.2 (7))."""
-        protocol, wire, scope = self.protocol, self.wire, self._idle_scope
+        protocol, scope = self.protocol, self._idle_scope
         event = protocol.next_event()
         if event is NEED_DATA:
-            if rest := wire.flush_now():
-                await wire.send(rest)
+            await self.flush()
+            if await self.wire.receive_now():
+                event = protocol.next_event()
+        if event is NEED_DATA:
+            # One deadline for the whole command: octets without an end of line win nobody time.
+            self._patience = trio.current_time() + self.server.timeouts.command
+            if scope.deadline == math.inf:
+                scope.deadline = self._patience
             if self.server.stopping:
                 scope.cancel()  # what was received is answered; nothing else is waited for
-            # One deadline for the whole command: octets without an end of line win nobody time.
-            scope.deadline = trio.current_time() + self.server.timeouts.command
             self.idle = True
             while event is NEED_DATA:
-                await wire.receive()
+                await self.wire.receive()
                 if scope.cancel_called:  # woken and given data at once: the first counts, and no hook runs any more
                     await trio.lowlevel.checkpoint()
                 event = protocol.next_event()
             self.idle = False
-            scope.deadline = math.inf
         if event is CONNECTION_LOST:
             self.over = True
             return None
         assert isinstance(event, Command)
         self.server.count_command()
         return event
+
+    def _disarm(self) -> None:
+        """Whatever comes now is not the peer's silence.
+
+        Moving a scope's deadline costs as much as parsing a command does. So between commands that are answered at once the scope
+        keeps the deadline of an earlier one. When that passes, `run` sees from ``_patience`` that it was not meant, and goes on.
+        """
+        if self._idle_scope.deadline != math.inf:
+            self._idle_scope.deadline = math.inf
+
+    async def flush(self) -> None:
+        """Send what is owed."""
+        if rest := self.wire.flush_now():
+            self._disarm()
+            began = trio.current_time()
+            self.stop_hook_clock(began, self.server.timeouts.write)
+            try:
+                await self.wire.send(rest)
+            finally:
+                self.start_hook_clock(trio.current_time() - began)
 
     async def _say_goodbye(self) -> None:
         """The idle scope was cancelled: by its own deadline or by `Server.stop`."""
@@ -254,7 +289,6 @@ class Session:
             await self._close(Reply(421, f"{name} Server is shutting down", "4.3.2"))
         else:
             await self.timed_out()
-            await self.wire.flush()
 
     async def timed_out(self) -> None:
         """The peer was silent for too long: tell the hook, and then the peer (RFC 5321 4.5.3.2.7)."""
@@ -266,7 +300,7 @@ class Session:
         self.over = True
         await self._call("response", reply)
         self.protocol.close(reply)
-        await self.wire.flush()
+        await self.flush()
 
     def wake(self) -> None:
         """`Server.stop`: wait for the peer no longer. Only for an idle session; a hook must not be cut off by this."""
@@ -344,6 +378,7 @@ class Session:
         """Shake hands. When that fails there is nobody left to talk to: the session is over."""
         context = self.server.tls
         assert context is not None
+        self._disarm()
         self.idle = True
         try:
             stream = await self.wire.start_tls(context, self.server.timeouts.tls)
@@ -366,6 +401,7 @@ class Session:
             try:
                 while True:
                     await self.answer(talk.send(line))
+                    self._disarm()  # a deadline that is not meant would lose our place in the exchange
                     response = await self._receive_command()
                     if response is None:
                         return
@@ -431,20 +467,28 @@ class Session:
 
     async def answer(self, reply: Reply) -> None:
         """Give this answer to the pending command."""
-        if "response" in self._hooks:
-            await self._call("response", reply)
         command = self.protocol.pending
-        self.protocol.send(reply)
+        try:
+            if "response" in self._hooks:
+                await self._call("response", reply)
+        finally:  # a data hook that gives up on its pull must not leave a question open
+            self.protocol.send(reply)
         if log.isEnabledFor(logging.DEBUG):
             log.debug("%s: %r -> %s", self.id, command, reply)
         if reply.code == 421:
             self.over = True
         # RFC 2920 3.2 (5), (6): the answers to these are not held back for company.
         if isinstance(command, BadCommand) or not command.groupable:  # type: ignore[union-attr]
-            await self.wire.flush()
+            await self.flush()
 
     def note(
-        self, command: Command, reply: Reply | None, *, envelope: Envelope | None, size: int = 0, began: float | None = None
+        self,
+        command: Command | BadCommand,
+        reply: Reply | None,
+        *,
+        envelope: Envelope | None,
+        size: int = 0,
+        began: float | None = None,
     ) -> None:
         """A line for the log of messages: what became of one, or of a command that would have led to one. None: no answer."""
         if messages.isEnabledFor(logging.INFO):
@@ -457,6 +501,8 @@ class Session:
         self.server.count_command(error=True)
         if bad.close:
             self.over = True
+        if bad.verb in NOTED:
+            self.note(bad, bad.reply, envelope=self.envelope)
         await self.answer(bad.reply)
 
     async def consult(self, command: Command) -> Reply | None:
@@ -465,15 +511,17 @@ class Session:
             return None
         return await self._call("message", command, decides=command)
 
-    def start_hook_clock(self) -> None:
-        """The hook works again: its time begins anew."""
-        if self._hook_scope is not None:
-            self._hook_scope.deadline = trio.current_time() + self.server.timeouts.hook
+    def stop_hook_clock(self, now: float, wait: float) -> None:
+        """The hook waits for the peer, which is not its fault. What cannot run out during that wait needs no stopping."""
+        scope = self._hook_scope
+        if scope is not None and scope.deadline - now <= wait:
+            scope.deadline = math.inf
 
-    def stop_hook_clock(self) -> None:
-        """The hook waits for the peer, which is not its fault."""
-        if self._hook_scope is not None:
-            self._hook_scope.deadline = math.inf
+    def start_hook_clock(self, waited: float) -> None:
+        """The hook works again, and its time begins anew; what it lost in the blink of an eye is not worth the trouble."""
+        scope = self._hook_scope
+        if scope is not None and (waited > BLINK or scope.deadline == math.inf):
+            scope.deadline = trio.current_time() + self.server.timeouts.hook
 
     async def _call(
         self, name: str, *args: Any, decides: Command | None = None, failure: Reply = LOCAL_ERROR
@@ -482,6 +530,7 @@ class Session:
         hook = self._hooks.get(name)
         if hook is None:
             return HOOKLESS.get(name)
+        self._disarm()
         outer = self._deciding, self._settled, self._hook_scope
         self._deciding, self._settled = decides, None
         try:

@@ -33,20 +33,47 @@ class Wire:
         # POSIX sockets can be written to with os.write; it is public and as fast as send.
         self._quick = type(stream) is trio.SocketStream and os.name == "posix"
 
+    async def receive_now(self) -> bool:
+        """Let others run, then take what has come in the meantime, if that can be told without waiting. A full checkpoint if so.
+
+        A peer that answers at once has often answered by then; that saves arming a timer and asking the kernel to wake us.
+        """
+        if not self._quick:
+            return False
+        assert isinstance(self.stream, trio.SocketStream)
+        await trio.lowlevel.checkpoint()
+        try:
+            data = os.read(self.stream.socket.fileno(), RECEIVE)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = self._lost()
+        self._protocol.receive_data(data)
+        return True
+
     async def receive(self) -> None:
         """Wait for octets from the peer, and hand them to the protocol; the end of input when there will be no more."""
         try:
+            if self._quick:
+                assert isinstance(self.stream, trio.SocketStream)
+                await trio.lowlevel.wait_readable(self.stream.socket)
             data = await self.stream.receive_some(RECEIVE)
-        except BROKEN:  # a reset is an end like any other (RFC 5321 3.8: treat it as QUIT)
-            self.broken = True
-            data = b""
+        except BROKEN:
+            data = self._lost()
         self._protocol.receive_data(bytes(data))
+
+    def _lost(self) -> bytes:
+        """A reset is an end of input like any other (RFC 5321 4.1.1.10: as if QUIT had come), but nobody is there to be answered."""
+        self.broken = True
+        return b""
 
     def flush_now(self) -> bytes | memoryview:
         """Send what the kernel takes of what is owed without waiting; returns what is left over."""
         data = self._protocol.data_to_send()
-        if not data or not self._quick or self.broken:
-            return b"" if self.broken else data
+        if not data or self.broken:
+            return b""
+        if not self._quick:
+            return data
         assert isinstance(self.stream, trio.SocketStream)
         try:
             sent = os.write(self.stream.socket.fileno(), data)
@@ -56,11 +83,6 @@ class Wire:
             self.broken = True
             return b""
         return memoryview(data)[sent:] if sent < len(data) else b""
-
-    async def flush(self) -> None:
-        """Send all that is owed. When that cannot be done, or not in time, the wire is broken from then on."""
-        if rest := self.flush_now():
-            await self.send(rest)
 
     async def send(self, data: bytes | memoryview) -> None:
         """Send this before anything else, as `flush` does."""

@@ -23,11 +23,11 @@ BLANK: Final = b"\r\n\r\n"
 class Inspector:
     """Looks at one message's octets as they pass.
 
-    ``size`` counts what was let through, in octets. ``fault`` is the reply that the message must get, once it cannot be accepted.
-    ``repaired`` counts the pieces in which line ends were made CRLF.
+    ``size`` counts what was let through, in octets; ``seen`` all that came. ``fault`` is the reply that the message must get, once
+    it cannot be accepted. ``repaired`` counts the pieces in which line ends were made CRLF.
     """
 
-    __slots__ = ("_cr", "_hops", "_limit", "_newlines", "_received", "_seam", "fault", "repaired", "size")
+    __slots__ = ("_cr", "_hops", "_limit", "_newlines", "_received", "_seam", "fault", "repaired", "seen", "size")
 
     def __init__(self, newlines: Newlines, limit: int, received: int) -> None:
         self._newlines = newlines
@@ -38,10 +38,12 @@ class Inspector:
         self._hops = 0
         self.fault: Reply | None = None
         self.repaired = 0
+        self.seen = 0
         self.size = 0
 
     def check(self, data: bytes, *, end: bool = False) -> bytes:
         """Take the next piece, give out what may be passed on; ``end`` when it is the last one."""
+        self.seen += len(data)
         faults: list[tuple[int, Reply]] = []
         if self._newlines != "preserve":
             data = self._lines(data, faults, end=end)
@@ -50,21 +52,21 @@ class Inspector:
         # RFC 1870 5: what counts is the message as it is delivered, without doubled dots, with its CRLFs.
         if 0 < self._limit < self.size + len(data):
             faults.append((self._limit - self.size, replies.TOO_BIG))
-        self.size += len(data)
         if faults:
             # The fault that stands first in the message, so that the answer does not depend on how it was cut up.
             self.fault = min(faults, key=operator.itemgetter(0))[1]
             return b""
+        self.size += len(data)
         return data
 
     @property
     def far_too_big(self) -> bool:
         """Ten times the limit: whoever sends that much after being told the size does not listen."""
-        return 0 < self._limit * 10 < self.size
+        return 0 < self._limit * 10 < self.seen
 
     def skip(self, count: int) -> None:
         """So many octets were not looked at, because the message is lost already."""
-        self.size += count
+        self.seen += count
 
     def _lines(self, data: bytes, faults: list[tuple[int, Reply]], *, end: bool) -> bytes:
         if self._cr:
@@ -97,5 +99,5 @@ class Inspector:
             at = -1
             for _ in range(self._received + 1 - self._hops):
                 at = header.find(RECEIVED, at + 1)
-            faults.append((at + len(RECEIVED) - len(seam), replies.LOOP))
+            faults.append((at + len(RECEIVED) - 1 - len(seam), replies.LOOP))
         self._hops += hops

@@ -64,7 +64,7 @@ class Params(Mapping[Param[Any], Any]):
         return len(self._values)
 
     def __hash__(self) -> int:
-        return hash(self.encode())
+        return hash(frozenset(self._values.items()))
 
     def __repr__(self) -> str:
         return f"<Params {self.encode()}>"
@@ -91,7 +91,7 @@ def parse_params(text: str, grammar: Grammar) -> Params:
             continue
         match = syntax.PARAMETER.fullmatch(word)
         if match is None:
-            raise BadCommand(Reply(501, f"Malformed parameter: {word}", "5.5.4"))
+            raise BadCommand(Reply(501, f"Malformed parameter: {word!a}", "5.5.4"))
         keyword, value = match.group("keyword", "value")
         param = grammar.get(keyword.upper())
         if param is None:  # RFC 5321 4.1.1.11
@@ -100,7 +100,7 @@ def parse_params(text: str, grammar: Grammar) -> Params:
             raise BadCommand(Reply(501, f"Parameter given twice: {keyword}", "5.5.4"))
         values[param] = parsed = param.parse(value)
         if parsed is None:
-            raise BadCommand(Reply(501, f"Bad value for parameter: {word}", "5.5.4"))
+            raise BadCommand(Reply(501, f"Bad value for parameter: {word!a}", "5.5.4"))
     return Params(values)
 
 
@@ -115,6 +115,10 @@ class Command:
     codes: ClassVar[frozenset[int]] = frozenset()
     #: The reply when all is well and nobody wants other words.
     usual: ClassVar[Reply] = replies.OK
+    #: RFC 2034 3: answers to this one carry an enhanced status, unless they are 3yz.
+    enhanced: ClassVar[bool] = True
+    #: It does no work; a session gets ``Limits.junk`` of such a message.
+    junk: ClassVar[bool] = False
     #: How HELP shows it.
     usage: ClassVar[str] = ""
     #: What follows it is no longer SMTP in the clear: nothing may be waiting behind it (RFC 3207 4.2).
@@ -157,6 +161,7 @@ class Connect(Command):
     """The client has connected; the greeting is the answer (RFC 5321 3.1)."""
 
     verb = "CONNECT"
+    enhanced = False
     codes = frozenset({220, *range(400, 460), *range(500, 560)})
     usual = Reply(220, "ESMTP", "")
 
@@ -170,6 +175,7 @@ class Hello(Command):
 
     domain: str
     extended: ClassVar[bool] = True
+    enhanced = False
     codes = frozenset({250, 502, 504, 550, 554})
 
     def encode(self) -> str:
@@ -257,7 +263,7 @@ def _path_and_params(
         raise BadCommand(Reply(501, f"Syntax: {cls.usage}", "5.5.4"))
     path = syntax.Path.parse(match["path"])
     if path is None:
-        raise BadCommand(Reply(501, f"Malformed address: {match['path']}", status))
+        raise BadCommand(Reply(501, f"Malformed address: {match['path']!a}", status))
     text = match["params"]
     return path, parse_params(text, grammar) if text else NO_PARAMS
 
@@ -288,6 +294,7 @@ class Rset(Command):
     """RSET: forget the transaction, keep the session (RFC 5321 4.1.1.5)."""
 
     verb = "RSET"
+    junk = True
     usage = "RSET"
     groupable = True
     codes = frozenset({250})
@@ -298,6 +305,7 @@ class Noop(Command):
     """NOOP: say that you are there; an argument is ignored (RFC 5321 4.1.1.9)."""
 
     verb = "NOOP"
+    junk = True
     usage = "NOOP [ignored]"
     codes = frozenset({250})
 
@@ -321,6 +329,8 @@ class Query(Command):
 
     argument: str
     params: Params = NO_PARAMS
+
+    junk = True
 
     def encode(self) -> str:
         return f"{self.verb} {self.argument} {self.params.encode()}".rstrip()
@@ -364,6 +374,7 @@ class Help(Command):
     topic: str = field(default="")
 
     verb = "HELP"
+    junk = True
     usage = "HELP [command]"
     codes = frozenset({211, 214, 502, 504})
 

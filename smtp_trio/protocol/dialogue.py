@@ -14,14 +14,20 @@ import enum
 from collections import deque
 from collections.abc import Iterable, Mapping
 
-from attrs import frozen
+from attrs import Factory, field, frozen
 
 from .commands import Command, Connect, Data, Ehlo, EndOfBody, Expn, Helo, Help, Mail, Noop, Quit, Rcpt, Rset, Vrfy
 from .errors import LocalProtocolError
 from .replies import Reply
 
 
-class Phase(enum.Enum):
+class PhaseEnum(enum.Enum):
+    """An enum whose members are looked up in tables all the time: they hash by identity, which `enum` itself does not do."""
+
+    __hash__ = object.__hash__
+
+
+class Phase(PhaseEnum):
     """Where a session stands. An extension may bring further phases as members of an enum of its own."""
 
     CONNECTED = "connected, not greeted"
@@ -46,6 +52,11 @@ def everywhere(*phases: enum.Enum) -> dict[enum.Enum, enum.Enum]:
     return {phase: phase for phase in phases}
 
 
+def _legal(table: Table) -> dict[type[Command], frozenset[enum.Enum]]:
+    commands = {*table.accepted, *table.proceed}
+    return {command: frozenset({*table.accepted.get(command, {}), *table.proceed.get(command, {})}) for command in commands}
+
+
 @frozen
 class Table:
     """The rows, by kind of answer. An answer without a row leaves the phase as it was."""
@@ -53,19 +64,14 @@ class Table:
     accepted: Rows  # 2yz
     proceed: Rows  # 3yz: the server waits for more
     refused: Rows  # 4yz and 5yz
+    #: In which phases each command may be given: those that it has a row for.
+    legal: Mapping[type[Command], frozenset[enum.Enum]] = field(init=False, default=Factory(_legal, takes_self=True))
 
     def merge(self, others: Iterable[Table]) -> Table:
         """This table with the rows of others added. Raises ValueError where two of them disagree."""
         tables = (self, *others)
         kinds = ("accepted", "proceed", "refused")
         return Table(*(_merge([getattr(table, kind) for table in tables]) for kind in kinds))
-
-    def legal(self) -> dict[type[Command], frozenset[enum.Enum]]:
-        """In which phases each command may be given: those that it has a row for."""
-        commands = {*self.accepted, *self.proceed}
-        return {
-            command: frozenset({*self.accepted.get(command, {}), *self.proceed.get(command, {})}) for command in commands
-        }
 
 
 def _merge(rows: Iterable[Rows]) -> dict[type[Command], dict[enum.Enum, enum.Enum]]:
@@ -96,7 +102,7 @@ BASE = Table(
         Expn: everywhere(*OPEN),
         Help: everywhere(*OPEN),
         # 3.1: a client that was turned away can do nothing but QUIT.
-        Quit: {phase: CLOSED for phase in (REJECTED, *OPEN)},
+        Quit: dict.fromkeys((REJECTED, *OPEN), CLOSED),
     },
     proceed={
         Data: {RECIPIENT: BODY},
@@ -121,7 +127,7 @@ class Dialogue:
         self.phase: enum.Enum = CONNECTED
         self.asked: deque[Command] = deque()
         self._table = table
-        self._legal = table.legal()
+        self._legal = table.legal
 
     @property
     def hoped(self) -> enum.Enum:
@@ -133,7 +139,8 @@ class Dialogue:
 
     def allows(self, command: type[Command]) -> bool:
         """Whether the command is in order now."""
-        return self.hoped in self._legal.get(command, ())
+        phase = self.hoped if self.asked else self.phase
+        return phase in self._legal.get(command, ())
 
     def ask(self, command: Command) -> None:
         """A question goes out (client) or came in (server). Raises LocalProtocolError when it is out of order."""

@@ -16,7 +16,6 @@ from .commands import VERBS, Command, Hello, Mail, Param, Rcpt
 from .dialogue import BASE, GREETED, READY, Table
 from .replies import Reply
 
-
 #: Where no transaction is open.
 BETWEEN = frozenset({GREETED, READY})
 
@@ -58,13 +57,13 @@ class Facts:
         """A command was answered, and led to this phase: keep what it said, or drop what is over."""
         if phase in BETWEEN and self.mail is not None:
             self.clear()  # RSET, EHLO, or the answer to the message: there is no transaction any more
-        if isinstance(command, Rcpt):
+        if type(command) is Rcpt:
             if reply.accepted:
                 self.rcpts.append(command)
             else:
                 self.turned_down += 1
         elif reply.accepted:
-            if isinstance(command, Mail):
+            if type(command) is Mail:
                 self.mail = command
             elif isinstance(command, Hello):
                 self.hello = command
@@ -96,6 +95,8 @@ class Extension:
     raw: ClassVar[Mapping[enum.Enum, type[Command]]] = {}
     #: Keywords of extensions that must be there too.
     needs: ClassVar[Sequence[str]] = ()
+    #: The commands that it wants to `review`.
+    reviews: ClassVar[Sequence[type[Command]]] = ()
     #: Lines that may be longer than the rest: octets by verb.
     lines: ClassVar[Mapping[str, int]] = {}
 
@@ -112,7 +113,7 @@ class Extension:
         return None
 
     def review(self, command: Command, facts: Facts) -> Reply | None:
-        """Server: refuse a well-formed command that is in order, before any hook sees it, or None."""
+        """Server: refuse one of its ``reviews`` that is well-formed and in order, before any hook sees it, or None."""
         return None
 
 
@@ -154,7 +155,11 @@ class Grammar:
         self.long_lines = {verb: room for extension in self.extensions for verb, room in extension.lines.items()}
         self.raw = {phase: cls for extension in self.extensions for phase, cls in extension.raw.items()}
         self.gates = tuple(e for e in self.extensions if type(e).gate is not Extension.gate)
-        self.reviews = tuple(e for e in self.extensions if type(e).review is not Extension.review)
+        self.reviews: dict[type[Command], tuple[Extension, ...]] = {
+            command: tuple(e for e in self.extensions if command in e.reviews)
+            for extension in self.extensions
+            for command in extension.reviews
+        }
         self._offers: dict[tuple[object, ...], Offer] = {}
 
     def has(self, keyword: str) -> bool:

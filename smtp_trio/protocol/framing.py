@@ -53,14 +53,11 @@ class Lines:
     def pull(self, limit: int, too_long: Reply = LONG_LINE) -> bytes | None:
         """The next line without its CRLF, or None when there is none yet. ``limit`` is in octets, CRLF among them.
 
+        To be called at the beginning of a line only: see `resume`.
+
         Raises `BadCommand` for a line with a bare CR or LF as soon as that is seen, and for one that is too long when it ends:
         once for the line, the rest of which is thrown away (RFC 5321 4.5.3.1.4 and its 500).
         """
-        if self._skipping and not self._skip():
-            return None
-        if self._owed is not None:
-            reply, self._owed = self._owed, None
-            raise BadCommand(reply)
         data, start = self._inbox.data, self._inbox.at
         lf = data.find(b"\n", start)
         cr = data.find(b"\r", start, lf if lf >= 0 else len(data))
@@ -72,15 +69,21 @@ class Lines:
         first = cr if cr >= 0 else lf if lf >= 0 else len(data)
         if ends or first - start >= limit:
             self._skipping, self._owed = True, too_long
-            return self.pull(limit, too_long)
+            self.resume()
+            return None
         if first == len(data) or cr == len(data) - 1:
             return None
         self._skipping = True
         self._inbox.at = first + 1
         raise BadCommand(BAD_LINE)
 
-    def _skip(self) -> bool:
-        """Throw away up to the next CRLF; false when it has not come yet."""
+    def resume(self) -> bool:
+        """Whether we stand at the beginning of a line, after throwing away what is left of one that was refused.
+
+        Raises `BadCommand` when the refusal had to wait for the end of the line.
+        """
+        if not self._skipping:
+            return True
         inbox = self._inbox
         end = inbox.data.find(CRLF, inbox.at)
         if end < 0:
@@ -89,11 +92,14 @@ class Lines:
             return False
         inbox.at = end + 2
         self._skipping = False
+        if self._owed is not None:
+            reply, self._owed = self._owed, None
+            raise BadCommand(reply)
         return True
 
 
 class Dotted:
-    """A body that ends at CRLF "." CRLF, and at nothing else (RFC 5321 4.1.1.4), with the dots doubled by the sender removed (4.5.2).
+    """A body that ends at CRLF "." CRLF, and at nothing else (RFC 5321 4.1.1.4), without the dots that its sender added (4.5.2).
 
     It never gives out a CR before it knows what follows, so a CRLF is never torn apart.
     """

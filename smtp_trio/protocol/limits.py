@@ -19,12 +19,17 @@ class Limits:
     per_peer: int | None = None
     # RFC 5321 4.5.3.1.8: a server MUST take a hundred recipients.
     recipients: int = field(default=1000)
-    errors: int = 20
+    errors: int = field(default=20)
     junk: int = 100
     auth_failures: int = 3
     received: int = 100
     line: int = 2048
     strict_lengths: bool = False
+
+    @errors.validator
+    def _patient(self, _: object, value: int) -> None:
+        if value < 2:
+            raise ValueError(f"limits.errors must be 2 or more: one bad command is no reason to close (RFC 5321 3.8), not {value}")
 
     @recipients.validator
     def _enough(self, _: object, value: int) -> None:

@@ -121,7 +121,7 @@ def fold(line: str, room: int) -> list[str]:
 OK = Reply(250, "Ok", "2.0.0")
 SENDER_OK = Reply(250, "Ok", "2.1.0")
 RECIPIENT_OK = Reply(250, "Ok", "2.1.5")
-START_MAIL_INPUT = Reply(354, "End data with <CR><LF>.<CR><LF>")
+START_MAIL_INPUT = Reply(354, "End data with <CR><LF>.<CR><LF>", "")
 CANNOT_VRFY = Reply(252, "Cannot VRFY user, but will accept message and attempt delivery", "2.5.0")
 
 BAD_LINE = Reply(500, "Bare CR or LF in a command line; lines must end in CRLF", "5.5.2")
@@ -133,13 +133,11 @@ BAD_CHARACTER = Reply(501, "Illegal character in the command's argument", "5.5.2
 UNKNOWN = Reply(500, "Command not recognized", "5.5.1")
 NOT_IMPLEMENTED = Reply(502, "Command not implemented", "5.5.1")
 OUT_OF_ORDER = Reply(503, "Bad sequence of commands", "5.5.1")
-NOT_SMTP = Reply(421, "This is an SMTP server; closing the connection", "4.7.0")
 NO_RECIPIENTS = Reply(554, "No valid recipients", "5.5.1")
 TOO_MANY_RECIPIENTS = Reply(452, "Too many recipients", "4.5.3")
 
 BARE_CR = Reply(550, "Message refused: bare CR; lines must end in CRLF", "5.5.2")
 BARE_LF = Reply(550, "Message refused: bare LF; lines must end in CRLF", "5.5.2")
 TOO_BIG = Reply(552, "Message size exceeds the maximum", "5.3.4")
-TOO_MUCH = Reply(421, "Message goes on far beyond the maximum size; closing the connection", "4.3.2")
 LOOP = Reply(554, "Too many Received fields: the message is in a loop", "5.4.6")
 LOCAL_ERROR = Reply(451, "Local error in processing", "4.3.0")

@@ -15,9 +15,10 @@ pieces; `END_OF_CHUNK` or, after LAST, `END_OF_BODY`, answered with the answer t
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, Self
 
-from . import replies
+from . import replies, syntax
 from .body import Inspector, Newlines
 from .commands import (
     UNSERVED,
@@ -28,25 +29,23 @@ from .commands import (
     Data,
     Ehlo,
     EndOfBody,
-    Expn,
     Hello,
     Helo,
     Help,
     Mail,
-    Noop,
     Quit,
     Rcpt,
-    Rset,
-    Vrfy,
 )
 from .dialogue import CLOSED, GREETED, SENDER, Dialogue
 from .errors import BadCommand, LocalProtocolError
 from .extension import NOTHING, Extension, Facts, Grammar
 from .extensions import STANDARD
 from .extensions.eightbitmime import BODY
+from .extensions.smtputf8 import refuse_utf8
 from .framing import Counted, Dotted, Inbox, Lines
 from .limits import Limits
 from .replies import Reply
+from .syntax import Path
 
 
 class Signal(enum.Enum):
@@ -62,8 +61,6 @@ class Signal(enum.Enum):
 NEED_DATA, END_OF_CHUNK, END_OF_BODY, FAULT, CONNECTION_LOST = Signal
 Event = Command | bytes | Signal
 
-#: The commands that do no work: a session gets ``Limits.junk`` of them a message.
-JUNK = (Noop, Rset, Vrfy, Expn, Help)
 #: What other protocols begin with: a browser made to talk to a mail server (RFC 5321 says nothing; nobody may be harmed by it).
 ALIEN = frozenset({"GET", "POST", "PUT", "HEAD", "CONNECT", "OPTIONS", "DELETE", "PATCH", "TRACE"})
 
@@ -101,6 +98,7 @@ class ServerProtocol:
         self._newlines = newlines
         self._enhanced = self.grammar.has("ENHANCEDSTATUSCODES")
         self._offer = NOTHING
+        self._open: set[str] = set()  # verbs that every gate let pass
         self._inbox = Inbox()
         self._lines = Lines(self._inbox)
         self._reader: Dotted | Counted | None = None  # of the message's octets, while they come
@@ -152,15 +150,17 @@ class ServerProtocol:
         if self._reader is not None:
             return self._next_piece(self._reader)
         if self.pending is not None:
-            if self._begun:
+            if self._begun or not isinstance(self.pending, Connect):
                 raise LocalProtocolError(f"{self.pending} must be answered first")
             self._begun = True
-            assert isinstance(self.pending, Connect)
             return self.pending
+        inbox = self._inbox
+        if inbox.at == len(inbox.data):
+            return CONNECTION_LOST if self._input_over else NEED_DATA
         try:
             if self._refused is not None:
                 return self._next_refused(*self._refused)
-            line = self._next_line()
+            line = self._next_line(inbox)
             if line is None:
                 return CONNECTION_LOST if self._input_over else NEED_DATA
             return self._next_command(line)
@@ -168,27 +168,30 @@ class ServerProtocol:
             self._blame(bad)
             raise
 
-    def _next_line(self) -> bytes | None:
-        grammar, inbox, phase = self.grammar, self._inbox, self.dialogue.phase
-        if phase is GREETED and inbox.data.startswith(b"\x16\x03", inbox.at):  # a ClientHello holds no line, ever
-            raise BadCommand(Reply(500, "TLS on a port that is not for it; use STARTTLS", "5.5.2"), close=True)
-        # RFC 4954 4: lines of AUTH may be longer. Only a line that is long already is worth a look at what it is.
-        raw = grammar.raw.get(phase)
-        if len(inbox) > grammar.line and grammar.long_lines:
-            head = inbox.data[inbox.at : inbox.at + 16].partition(b" ")[0].upper().decode("latin-1")
-            verb = raw.verb if raw else head
-            if verb in grammar.long_lines:
-                return self._pull(grammar.long_lines[verb], Reply(500, f"{verb} line too long", "5.5.6"))
-        return self._pull(grammar.line, replies.LONG_LINE)
-
-    def _pull(self, limit: int, too_long: Reply) -> bytes | None:
+    def _next_line(self, inbox: Inbox) -> bytes | None:
+        """The next line, or None when it is not all there."""
+        raw = self.grammar.raw.get(self.dialogue.phase)
         try:
-            return self._lines.pull(limit, too_long)
+            # What is looked at to choose the limits must be the beginning of a line.
+            return self._pull(inbox, raw) if self._lines.resume() else None
         except BadCommand:
-            raw = self.grammar.raw.get(self.dialogue.phase)
             if raw is not None:  # the refusal answers the exchange that this line belonged to
                 self.dialogue.ask(raw.decode("", {}))
             raise
+
+    def _pull(self, inbox: Inbox, raw: type[Command] | None) -> bytes | None:
+        """The next line, by the limits that hold for it."""
+        grammar, phase = self.grammar, self.dialogue.phase
+        if phase is GREETED and inbox.data.startswith(b"\x16\x03", inbox.at):  # a ClientHello holds no line, ever
+            raise BadCommand(Reply(500, "TLS on a port that is not for it; use STARTTLS", "5.5.2"), close=True)
+        limit, too_long = grammar.line, replies.LONG_LINE
+        if len(inbox) >= limit and grammar.long_lines:
+            # RFC 4954 4: lines of AUTH may be longer. Only a line that is long already is worth a look at what it is.
+            head = inbox.data[inbox.at : inbox.at + 16].partition(b" ")[0].upper().decode("latin-1")
+            verb = raw.verb if raw else head
+            if verb in grammar.long_lines:
+                limit, too_long = grammar.long_lines[verb], Reply(500, f"{verb} line too long", "5.5.6")
+        return self._lines.pull(limit, too_long)
 
     def _next_command(self, line: bytes) -> Event:
         """Order of the checks: the line, the verb, what must come first (530), the argument, the sequence, the extensions."""
@@ -213,11 +216,14 @@ class ServerProtocol:
         try:
             text = line.decode()  # UTF-8; whether more than ASCII was allowed is asked where it stands (RFC 6531)
         except UnicodeDecodeError:
-            raise BadCommand(replies.BAD_UTF8) from None
+            # 501 where it is an argument that is wrong: RFC 4954 4 wants it for what is not base64.
+            verb = line.partition(b" ")[0].upper().decode("latin-1")
+            known = verb in self.grammar.verbs
+            raise BadCommand(replies.BAD_CHARACTER if known else replies.BAD_UTF8, verb=verb) from None
         verb, _, argument = text.rstrip(" \t").partition(" ")
         cls = self.grammar.verbs.get(verb) or self.grammar.verbs.get(verb.upper() if verb.isascii() else "")
         if cls is not None:
-            if not argument.isprintable():
+            if not argument.isprintable() and syntax.CONTROL.search(argument):
                 raise BadCommand(replies.BAD_CHARACTER, verb=cls.verb)
             return cls, argument
         if not verb:
@@ -226,7 +232,8 @@ class ServerProtocol:
             raise BadCommand(replies.BAD_VERB)
         verb = verb.upper()
         if verb in ALIEN and self.dialogue.phase is GREETED:
-            raise BadCommand(replies.NOT_SMTP, verb=verb, close=True)
+            reply = Reply(421, f"{self.facts.name} This is an SMTP server; closing the connection", "4.7.0")
+            raise BadCommand(reply, verb=verb, close=True)
         if verb not in UNSERVED:
             raise BadCommand(replies.UNKNOWN, verb=verb)
         raise BadCommand(replies.NOT_IMPLEMENTED, verb=verb, close=UNSERVED[verb])
@@ -255,9 +262,12 @@ class ServerProtocol:
         raise bad
 
     def _pass_gates(self, verb: str) -> None:
+        if verb in self._open:  # it passed before, and nothing has changed since that they look at
+            return
         for extension in self.grammar.gates:
             if (reply := extension.gate(verb, self.facts)) is not None:
                 raise BadCommand(reply, verb=verb)
+        self._open.add(verb)
 
     def _check(self, command: Command) -> None:
         """A well-formed command: is it in order (RFC 5321 4.1.4), and does any extension object?"""
@@ -269,22 +279,27 @@ class ServerProtocol:
                 # RFC 5321 3.3 and RFC 2920 3.1: there were recipients, and every one was refused.
                 raise BadCommand(replies.NO_RECIPIENTS, verb=verb)
             raise BadCommand(Reply(503, f"{verb} is out of order: {phase.value}", "5.5.1"), verb=verb)
-        for extension in self.grammar.reviews:
+        for extension in self.grammar.reviews.get(type(command), ()):
             if (reply := extension.review(command, facts)) is not None:
                 raise BadCommand(reply, verb=verb)
+        path = command.sender if type(command) is Mail else command.recipient if type(command) is Rcpt else None
+        if path is not None and (reply := self._check_path(command, path)) is not None:
+            raise BadCommand(reply, verb=verb)
         if type(command) is Rcpt and len(facts.rcpts) >= self.limits.recipients:
             # RFC 5321 4.5.3.1.10: 452, so that the client sends to the rest in another transaction.
             raise BadCommand(replies.TOO_MANY_RECIPIENTS, verb=verb)
-        if self.limits.strict_lengths:
-            path = command.sender if type(command) is Mail else command.recipient if type(command) is Rcpt else None
-            if path is not None and path.is_too_long:
-                raise BadCommand(Reply(501, "Path too long", "5.1.7" if verb == "MAIL" else "5.1.3"), verb=verb)
         if command.upgrades and len(self._inbox):
             # RFC 3207 4.2 would have it thrown away. Nobody honest sends it, so the connection ends before it is answered.
             raise BadCommand(Reply(554, f"Data behind {verb}; closing", "5.5.0"), verb=verb, close=True)
 
+    def _check_path(self, command: Command, path: Path) -> Reply | None:
+        if self.limits.strict_lengths and path.is_too_long:
+            return Reply(501, "Path too long", "5.1.7" if type(command) is Mail else "5.1.3")
+        # RFC 6531 3.5; and a server without that extension knows no such mailbox.
+        return None if path.is_ascii else refuse_utf8(command, self.facts)
+
     def _ask(self, command: Command) -> Command:
-        if isinstance(command, JUNK):
+        if command.junk:
             self._junk += 1
             if self._junk > self.limits.junk:
                 self._count_error(command.verb)
@@ -328,8 +343,8 @@ class ServerProtocol:
         last = reader.ended and (self.pending is None or getattr(self.pending, "last", False))
         if self.fault is not None or self._dropping:
             inspector.skip(len(data))
-            if inspector.far_too_big and not reader.ended:
-                self.fault = replies.TOO_MUCH
+            if inspector.far_too_big:  # RFC 5321 4.2: 421 begins with the server's name
+                self.fault = Reply(421, f"{self.facts.name} Message goes on far beyond the maximum size; closing", "4.3.2")
                 return self._end_body(last=True)
         elif data or last:
             data = inspector.check(data, end=last)
@@ -352,19 +367,8 @@ class ServerProtocol:
 
     def usual(self, command: Command) -> Reply:
         """What this command is answered with when nobody has another idea."""
-        name = self.facts.name
-        match command:
-            case Connect():
-                return Reply(220, f"{name} ESMTP", "")
-            case Ehlo():
-                return self.grammar.offer(self.facts).reply
-            case Helo():
-                return Reply(250, name, "")
-            case Quit():
-                return Reply(221, f"{name} Goodbye", "2.0.0")
-            case Help():
-                return self._help(command.topic)
-        return command.usual
+        words = self._words.get(type(command))
+        return words(self, command) if words is not None else command.usual
 
     def _help(self, topic: str) -> Reply:
         verbs = self.grammar.verbs
@@ -372,8 +376,17 @@ class ServerProtocol:
             return Reply(214, f"Commands: {' '.join(verbs)}\nHELP command tells how it is written", "2.0.0")
         command = verbs.get(topic.upper() if topic.isascii() else "")
         if command is None:  # RFC 5321 4.3.2: 504 for a topic that is unknown
-            return Reply(504, f"No help for {topic}", "5.5.4")
+            return Reply(504, f"No help for {topic!a}", "5.5.4")
         return Reply(214, f"Syntax: {command.usage}", "2.0.0")
+
+    #: Those whose usual answer is no constant. RFC 5321 4.2: these begin with the server's name.
+    _words: ClassVar[Mapping[type[Command], Callable[[Self, Any], Reply]]] = {
+        Connect: lambda self, _: Reply(220, f"{self.facts.name} ESMTP", ""),
+        Ehlo: lambda self, _: self.grammar.offer(self.facts).reply,
+        Helo: lambda self, _: Reply(250, self.facts.name, ""),
+        Quit: lambda self, _: Reply(221, f"{self.facts.name} Goodbye", "2.0.0"),
+        Help: lambda self, command: self._help(command.topic),
+    }
 
     def send(self, reply: Reply) -> None:
         """Answer the pending question. The state moves here, before anything goes over the network.
@@ -384,11 +397,13 @@ class ServerProtocol:
         if command is None:
             raise LocalProtocolError(f"there is nothing that {reply} could answer")
         if isinstance(command, BadCommand):
-            self.facts.turned_down += command.verb == "RCPT"
+            self.facts.turned_down += command.verb == "RCPT" and self.facts.mail is not None
+            if self.dialogue.asked:  # it was a line of an exchange, which ends with it
+                self.dialogue.answer(reply)
             enhanced = command.verb not in ("EHLO", "HELO")
         else:
             self._settle(command, reply)
-            enhanced = not isinstance(command, Connect | Hello)
+            enhanced = command.enhanced
             reply = command.complete(reply)
         self.pending = None
         self._outbox.append(reply.encode(enhanced=enhanced and self._enhanced))
@@ -416,6 +431,7 @@ class ServerProtocol:
     def authenticated(self, user: str) -> None:
         """The client has proved to be ``user``: call it before the 235 is sent (RFC 4954 4)."""
         self.facts.user = user
+        self._open.clear()
 
     def close(self, reply: Reply) -> None:
         """Say 421 without having been asked, and hear nothing more (RFC 5321 3.8)."""
@@ -429,5 +445,6 @@ class ServerProtocol:
         self.facts.forget()
         self.facts.secure = True
         self._offer = NOTHING
+        self._open.clear()
         self._inbox.clear()
         self.dialogue.enter(GREETED)

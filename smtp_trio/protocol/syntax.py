@@ -29,13 +29,14 @@ MAILBOX: Final = rf"(?P<local>{ATOM}|{QUOTED})@(?P<domain>{DOMAIN}|{LITERAL})"
 # missing, as Postfix and most others have it; strictly neither is allowed (RFC 5321 3.3).
 ARGUMENT = re.compile(
     rf"""(?P<word>FROM|TO)\ *:\ *
-         (?P<path> < (?:{ROUTE})? (?: {QUOTED} | [^">] )* > | [^\ <>]+ )
+         (?P<path> < (?:{ROUTE})? (?: {QUOTED} | [^">] )* > | [^\ ]+ )
          (?:\ +(?P<params>.*))?""",
     re.IGNORECASE | re.VERBOSE,
 )
 PATH = re.compile(rf"(?:{ROUTE})?(?P<mailbox>{MAILBOX})")
-HELLO = re.compile(rf"(?:{DOMAIN}|{LITERAL})(?: .*)?")
 PARAMETER = re.compile(rf"(?P<keyword>[A-Za-z0-9][A-Za-z0-9-]*)(?:=(?P<value>[!-<>-~{UTF8}]+))?")
+# No command holds one of these. (The last two are line breaks to some programs that read logs.)
+CONTROL = re.compile(r"[\0-\x1f\x7f-\x9f\u2028\u2029]")
 DIGITS = re.compile(r"[0-9]{1,20}")
 XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*")
 XTEXT_HEX = re.compile(r"\+([0-9A-F]{2})")
@@ -136,9 +137,8 @@ def is_literal(text: str) -> bool:
     inner = text[1:-1]
     try:
         if inner[:5].lower() == "ipv6:":
-            ipaddress.IPv6Address(inner[5:])
-        else:
-            ipaddress.IPv4Address(inner)
+            return ipaddress.IPv6Address(inner[5:]).scope_id is None
+        ipaddress.IPv4Address(inner)
     except ValueError:
         return False
     return True

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import enum
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Self
 
@@ -16,7 +15,7 @@ from attrs import field, frozen
 
 from .. import syntax
 from ..commands import Command, Grammar, Mail, Param
-from ..dialogue import READY, Table
+from ..dialogue import READY, PhaseEnum, Table
 from ..errors import BadCommand
 from ..extension import Extension, Facts
 from ..replies import Reply
@@ -24,7 +23,7 @@ from ..replies import Reply
 LINE = 12288  # RFC 4954 4: octets that a server must take in one line of an exchange
 
 
-class AuthPhase(enum.Enum):
+class AuthPhase(PhaseEnum):
     """The phase that AUTH brings along."""
 
     EXCHANGE = "authentication exchange under way"
@@ -67,8 +66,7 @@ def plain_server(initial: bytes | None) -> ServerExchange:
     parts = message.split(b"\0")
     if len(parts) != 3:
         raise BadCommand(MALFORMED)
-    authzid, user, password = (text(part) for part in parts)
-    return Credentials("PLAIN", user, password, authzid) if user else _refuse()
+    return claim("PLAIN", name(parts[1]), text(parts[2]), name(parts[0]))
 
 
 def plain_client(user: str, password: str, authzid: str = "") -> Generator[bytes, bytes, None]:
@@ -78,9 +76,8 @@ def plain_client(user: str, password: str, authzid: str = "") -> Generator[bytes
 
 def login_server(initial: bytes | None) -> ServerExchange:
     """LOGIN, server: asks for the user name, then for the password. An initial response is the user name, by convention."""
-    user = text((yield b"Username:") if initial is None else initial)
-    password = text((yield b"Password:"))
-    return Credentials("LOGIN", user, password) if user else _refuse()
+    user = name((yield b"Username:") if initial is None else initial)
+    return claim("LOGIN", user, text((yield b"Password:")))
 
 
 def login_client(user: str, password: str, authzid: str = "") -> Generator[bytes, bytes, None]:
@@ -90,18 +87,29 @@ def login_client(user: str, password: str, authzid: str = "") -> Generator[bytes
 
 
 def text(octets: bytes) -> str:
-    """User names and passwords are UTF-8 without controls, or no credentials at all (RFC 4616 2)."""
+    """Passwords are UTF-8 without NUL, or no credentials at all (RFC 4616 2)."""
     try:
         decoded = octets.decode()
     except UnicodeDecodeError:
         raise BadCommand(MALFORMED) from None
-    if not decoded.isprintable():
+    if "\0" in decoded:
         raise BadCommand(MALFORMED)
     return decoded
 
 
-def _refuse() -> Credentials:
-    raise BadCommand(FAILED)
+def name(octets: bytes) -> str:
+    """User names are that without any control character: they are written to logs."""
+    decoded = text(octets)
+    if syntax.CONTROL.search(decoded):
+        raise BadCommand(MALFORMED)
+    return decoded
+
+
+def claim(mechanism: str, user: str, password: str, authzid: str = "") -> Credentials:
+    """The credentials. Neither name nor password can be empty (RFC 4616 2): some directories let everybody in with an empty one."""
+    if not user or not password:
+        raise BadCommand(FAILED)
+    return Credentials(mechanism, user, password, authzid)
 
 
 MECHANISMS: Mapping[str, Callable[[bytes | None], ServerExchange]] = {"PLAIN": plain_server, "LOGIN": login_server}
@@ -127,7 +135,7 @@ class AuthCommand(Command):
     @classmethod
     def decode(cls, argument: str, grammar: Grammar) -> Self:
         words = argument.rstrip(" \t").split(" ")
-        if not words[0] or len(words) > 2:
+        if not words[0] or not words[0].isascii() or len(words) > 2:
             raise BadCommand(Reply(501, f"Syntax: {cls.usage}", "5.5.2" if words[0] else "5.5.4"))
         # RFC 4954 4: "=" is the empty initial response, since nothing at all means that there is none.
         initial = None if len(words) == 1 else b"" if words[1] == "=" else decode_base64(words[1])
@@ -176,7 +184,8 @@ def decode_base64(line: str) -> bytes:
 
 def _mailbox(value: str | None) -> str | None:
     # RFC 4954 5: AUTH=<mailbox in xtext> or AUTH=<>; whoever does not trust the client reads it as the latter.
-    return None if value is None else syntax.decode_xtext(value)
+    mailbox = None if value is None else syntax.decode_xtext(value)
+    return None if mailbox is None or syntax.CONTROL.search(mailbox) else mailbox
 
 
 #: MAIL FROM:<…> AUTH=mailbox: who submitted the message first (RFC 4954 5).
@@ -197,6 +206,7 @@ class Auth(Extension):
     keyword = "AUTH"
     params = {Mail: (AUTH,)}
     verbs = (AuthCommand,)
+    reviews = (AuthCommand,)
     table = Table(
         accepted={AuthCommand: {READY: READY}, AuthResponse: {EXCHANGE: READY}},
         proceed={AuthCommand: {READY: EXCHANGE}, AuthResponse: {EXCHANGE: EXCHANGE}},

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import enum
 from attrs import frozen
 
 from .. import syntax
 from ..commands import Command, CountedCommand, Data, Ehlo, Grammar, Helo, Noop, Quit, Rset
-from ..dialogue import CLOSED, READY, RECIPIENT, Table, everywhere
+from ..dialogue import CLOSED, READY, RECIPIENT, PhaseEnum, Table, everywhere
 from ..errors import BadCommand
 from ..extension import Extension, Facts
 from ..replies import Reply
 from .eightbitmime import BODY
 
 
-class ChunkPhase(enum.Enum):
+class ChunkPhase(PhaseEnum):
     """The phases that BDAT brings along."""
 
     CHUNKS = "between chunks"
@@ -42,7 +41,7 @@ class Bdat(CountedCommand):
     @classmethod
     def decode(cls, argument: str, grammar: Grammar) -> Bdat:
         count, *rest = argument.rstrip(" \t").split(" ")
-        last = [word.upper() for word in rest] == ["LAST"]
+        last = len(rest) == 1 and rest[0].isascii() and rest[0].upper() == "LAST"
         # A count that makes no sense loses the framing for good: to guess would turn message text into commands. Nobody means
         # 2**64 octets or more.
         if syntax.DIGITS.fullmatch(count) is None or int(count) >= 2**64 or (rest and not last):
@@ -90,6 +89,7 @@ class BinaryMime(Extension):
     """Messages that are no lines at all (RFC 3030 3). Not in `STANDARD`: few can be sent one."""
 
     keyword = "BINARYMIME"
+    reviews = (Data,)
     needs = ("CHUNKING", "8BITMIME")  # RFC 3030 3 (3)
 
     def review(self, command: Command, facts: Facts) -> Reply | None:

@@ -11,7 +11,8 @@ BODIES = frozenset({"7BIT", "8BITMIME", "BINARYMIME"})
 
 
 def _body(value: str | None) -> str | None:
-    return value.upper() if value is not None and value.upper() in BODIES else None
+    # upper() alone would make ASCII letters of others.
+    return value.upper() if value is not None and value.isascii() and value.upper() in BODIES else None
 
 
 #: MAIL FROM:<…> BODY=7BIT | 8BITMIME | BINARYMIME. RFC 3030 3 (8) makes room for it.
@@ -23,6 +24,7 @@ class EightBitMime(Extension):
 
     keyword = "8BITMIME"
     params = {Mail: (BODY,)}
+    reviews = (Mail,)
 
     def review(self, command: Command, facts: Facts) -> Reply | None:
         if (

@@ -29,6 +29,7 @@ class Size(Extension):
 
     keyword = "SIZE"
     params = {Mail: (SIZE,)}
+    reviews = (Mail,)
 
     def advertise(self, facts: Facts) -> str:
         # RFC 1870 4: "SIZE 0" says that there is no fixed limit.

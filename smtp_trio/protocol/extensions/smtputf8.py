@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..commands import Command, Expn, Mail, Param, Rcpt, Vrfy
+from ..commands import Command, Expn, Mail, Param, Vrfy
 from ..extension import Extension, Facts
 from ..replies import Reply
 
@@ -26,14 +26,9 @@ class SmtpUtf8(Extension):
     params = {Mail: (SMTPUTF8,), Vrfy: (SMTPUTF8,), Expn: (SMTPUTF8,)}
     needs = ("8BITMIME",)  # RFC 6531 3.1 (8)
 
-    def review(self, command: Command, facts: Facts) -> Reply | None:
-        return refuse_utf8(command, facts)
-
 
 def refuse_utf8(command: Command, facts: Facts) -> Reply | None:
-    """RFC 6531 3.5: a non-ASCII path in a transaction that was not begun with SMTPUTF8."""
-    if isinstance(command, Mail) and not command.sender.is_ascii and SMTPUTF8 not in command.params:
-        return BAD_SENDER
-    if isinstance(command, Rcpt) and not command.recipient.is_ascii:
-        return None if facts.mail is not None and SMTPUTF8 in facts.mail.params else BAD_RECIPIENT
-    return None
+    """A MAIL or RCPT with a non-ASCII path: None in a transaction that was begun with SMTPUTF8 (RFC 6531 3.5)."""
+    if isinstance(command, Mail):
+        return None if SMTPUTF8 in command.params else BAD_SENDER
+    return None if facts.mail is not None and SMTPUTF8 in facts.mail.params else BAD_RECIPIENT

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterator
 
 from attrs import frozen
 
 from ..commands import Command
-from ..dialogue import READY, Table
+from ..dialogue import READY, PhaseEnum, Table
 from ..extension import Extension, Facts, Step
 from ..replies import Reply
 
 
-class TlsPhase(enum.Enum):
+class TlsPhase(PhaseEnum):
     """The phase that STARTTLS brings along."""
 
     HANDSHAKE = "TLS handshake under way"

@@ -1,0 +1,7 @@
+"""``python -m smtp_trio`` is ``smtp-trio``."""
+
+import sys
+
+from ._cli import main
+
+sys.exit(main())

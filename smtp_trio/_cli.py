@@ -1,0 +1,340 @@
+"""``smtp-trio serve``: a mail intake in one command.
+
+It is put together from what every program can use: a store is the hooks, and who may send to whom is set with `Server.on`. What
+is here besides is the options, one line for whatever is wrong with them, the log, and the signals.
+"""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import ipaddress
+import logging
+import os
+import re
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from functools import partial
+from typing import NoReturn, TypeVar
+
+import trio
+
+from . import __version__
+from ._auth_file import Accounts, Hash
+from ._listen import open_listeners
+from ._log import set_up_log
+from ._server import Server
+from ._session import Session
+from ._values import Peer
+from .protocol import Limits, Rcpt, Reply, syntax
+from .protocol.extensions import Auth, standard
+from .stores import Maildir, SQLite, StoreError
+
+log = logging.getLogger("smtp_trio.cli")
+
+N = TypeVar("N", int, float)
+
+STORES: dict[str, type[Maildir | SQLite]] = {"maildir": Maildir, "sqlite": SQLite}
+#: Seconds for what is under way when the first signal comes. The second signal gives none.
+GRACE = 30.0
+STDERR = 2
+
+NOT_HERE = Reply(550, "No mail is taken for that domain here; nothing is relayed", "5.7.1")
+
+
+class Fault(Exception):
+    """What is wrong with the command or with what it finds, in one line."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the command line says, and return the exit code."""
+    try:
+        options = parser().parse_args(argv)
+        run: Callable[[argparse.Namespace], None] = options.run
+        run(options)
+    except Fault as fault:
+        print(f"smtp-trio: error: {fault}", file=sys.stderr, flush=True)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+# --- the options ------------------------------------------------------------------------------------------------------
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise Fault(f"{message} (see `{self.prog} --help`)")
+
+
+def parser() -> Parser:
+    top = Parser(prog="smtp-trio", description="SMTP for Trio.", allow_abbrev=False)
+    top.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = top.add_subparsers(metavar="COMMAND", required=True)
+    add_serve(commands.add_parser("serve", help="take in mail and store it", allow_abbrev=False))
+    hashing = commands.add_parser("hash-password", help="print a password's hash, for --auth-file", allow_abbrev=False)
+    hashing.description = "Ask for a password, or read a line of standard input, and print its hash."
+    hashing.set_defaults(run=hash_password)
+    return top
+
+
+def add_serve(serve: argparse.ArgumentParser) -> None:
+    serve.description = (
+        "Take in mail and store it: on 127.0.0.1:2525, for every recipient, in ./Maildir, unless told otherwise. A line is "
+        "printed for each message and each refusal. Nothing is ever relayed. SIGINT and SIGTERM drain; SIGHUP reads the "
+        "certificate and the auth file again."
+    )
+    add = serve.add_argument
+    # fmt: off
+    add("--host", metavar="ADDRESS", default="127.0.0.1",
+        help="where to listen; '*': everywhere, IPv4 and IPv6 (%(default)s)")
+    add("--port", metavar="PORT", type=number(int, 65535), default=2525,
+        help="0: any free one, which is printed (%(default)s)")
+    add("--store", metavar="STORE", type=as_store, default="maildir:Maildir",
+        help="maildir:PATH or sqlite:PATH (%(default)s)")
+    add("--accept", metavar="DOMAIN", type=as_domain, action="append", default=[],
+        help="take mail for this domain, and for no other; .DOMAIN: for its subdomains. Needed for any host that is not "
+             "loopback. May be repeated; <Postmaster> is always taken")
+    add("--name", metavar="NAME",
+        help="the server's own name (this host's)")
+    add("--size", metavar="OCTETS", type=number(int, 10**18), default=31457280,
+        help="the largest message; 0: any (%(default)s)")
+    add("--timeout", metavar="SECONDS", type=number(float, 10**9), default=300.0,
+        help="of silence before goodbye; 0: never (%(default)g)")
+    add("--newlines", choices=("reject", "normalize", "preserve"), default="normalize",
+        help="what becomes of a bare CR or LF in a message (%(default)s: it is stored as CRLF)")
+    add("--tls-cert", metavar="FILE",
+        help="the certificate and its chain, in PEM; with it STARTTLS is offered")
+    add("--tls-key", metavar="FILE",
+        help="the certificate's key, in PEM (in the file of the certificate)")
+    add("--implicit-tls", action="store_true",
+        help="TLS from the first octet on, as on port 465")
+    add("--auth-file", metavar="FILE",
+        help="who may log in: user:password or user:hash, a line each. MAIL needs a login then, and a login needs TLS")
+    add("--auth-optional", action="store_true",
+        help="with --auth-file: whoever does not log in may send as well")
+    add("--log-format", choices=("text", "json"), default="text",
+        help="how lines are printed (%(default)s)")
+    add("-q", "--quiet", action="store_const", dest="level", const=logging.WARNING, default=logging.INFO,
+        help="print warnings and errors only")
+    add("-v", "--verbose", action="store_const", dest="level", const=logging.DEBUG,
+        help="print every command and its answer too")
+    # fmt: on
+    serve.set_defaults(run=run_serve)
+
+
+def number(convert: Callable[[str], N], most: int) -> Callable[[str], N]:
+    def parse(text: str) -> N:
+        try:
+            value = convert(text)
+        except ValueError:
+            value = None
+        if value is None or not 0 <= value <= most:
+            raise argparse.ArgumentTypeError(f"want a number from 0 to {most}, not {text!r}")
+        return value
+
+    return parse
+
+
+def as_store(text: str) -> Maildir | SQLite:
+    kind, _, path = text.partition(":")
+    if kind not in STORES or not path:
+        raise argparse.ArgumentTypeError(f"unknown store {text!r}: want maildir:PATH or sqlite:PATH")
+    return STORES[kind](os.path.expanduser(path))
+
+
+def as_domain(text: str) -> str:
+    """A domain to accept, as `syntax.Path` would have it; a dot in front is kept."""
+    bare = text.removeprefix(".")
+    canonical = syntax.canonical_domain(bare) if re.fullmatch(rf"{syntax.DOMAIN}|{syntax.LITERAL}", bare) else None
+    if canonical is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no domain")
+    return text[: -len(bare)] + canonical.lower()
+
+
+def hash_password(options: argparse.Namespace) -> None:
+    if sys.stdin.isatty():
+        try:
+            password = getpass.getpass()
+            again = getpass.getpass("Again: ")
+        except EOFError:
+            raise Fault("no password") from None
+        if again != password:
+            raise Fault("these were two passwords")
+    else:
+        password = sys.stdin.readline().removesuffix("\n")
+    if not password or syntax.CONTROL.search(password):
+        raise Fault("a password is one character or more, without controls")
+    print(Hash.of(password))
+
+
+# --- what they ask for ------------------------------------------------------------------------------------------------
+
+
+def make_server(options: argparse.Namespace, accounts: Accounts | None) -> Server:
+    tls = certificate(options.tls_cert, options.tls_key) if options.tls_cert is not None else None
+    required = accounts is not None and not options.auth_optional
+    try:
+        server = Server(
+            options.store,
+            name=options.name,
+            size=options.size,
+            timeout=options.timeout,
+            tls=tls,
+            extensions=standard(Auth(required=required)),
+            limits=Limits(sessions=512, per_peer=50),
+            newlines=options.newlines,
+        )
+    except ValueError as error:
+        raise Fault(f"--name: {error}") from None
+    if accounts is not None:
+        server.on(auth=accounts.auth)
+    if options.accept:
+        server.on(rcpt=accepting(options.accept))
+    return server
+
+
+def accepting(domains: Sequence[str]) -> Callable[[Session, Rcpt], Awaitable[Reply | None]]:
+    """A `rcpt` hook that takes every recipient at these domains, and the bare ``<Postmaster>`` (RFC 5321 4.5.1)."""
+    exact, below = frozenset(domains), tuple(domain for domain in domains if domain.startswith("."))
+
+    async def rcpt(session: Session, rcpt: Rcpt) -> Reply | None:
+        domain = rcpt.recipient.domain
+        if domain is None or domain.lower() in exact or domain.endswith(below):
+            return None
+        return NOT_HERE
+
+    return rcpt
+
+
+def check(options: argparse.Namespace) -> None:
+    """Options that do not go together."""
+    if options.tls_cert is None:
+        if options.tls_key is not None:
+            raise Fault("--tls-key needs --tls-cert")
+        if options.implicit_tls:
+            raise Fault("--implicit-tls needs --tls-cert and --tls-key")
+        if options.auth_file is not None:
+            raise Fault("--auth-file needs --tls-cert and --tls-key: passwords are taken under TLS only")
+    if options.auth_optional and options.auth_file is None:
+        raise Fault("--auth-optional needs --auth-file")
+    if not options.accept and not is_loopback(options.host):
+        raise Fault(f"--host {options.host} is not loopback: say with --accept DOMAIN which mail to take")
+
+
+def is_loopback(host: str) -> bool:
+    if host == "*":
+        return False
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise Fault(f"--host {host}: {reason(error)}") from None
+    return all(ipaddress.ip_address(address[0]).is_loopback for *_, address in found)
+
+
+def certificate(cert: str, key: str | None) -> ssl.SSLContext:
+    """A context with this certificate. A new one each time: one that fails to load has spoilt its context, and one context can
+    hold certificates of several kinds, so that an old RSA one would live on beside a new ECDSA one.
+    """
+    for path in (cert, key or cert):
+        try:
+            with open(path, "rb"):
+                pass
+        except OSError as error:
+            raise Fault(f"cannot read {path}: {reason(error)}") from None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(cert, key, password="")  # an encrypted key would be asked for on the terminal
+    except ssl.SSLError as error:
+        if error.reason in ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"):
+            raise Fault(f"the key in {key or cert} does not belong to the certificate in {cert}") from None
+        raise Fault(f"no certificate in {cert}, or no key that needs no passphrase in {key or cert}") from None
+    return context
+
+
+def read_accounts(accounts: Accounts) -> None:
+    try:
+        accounts.read()
+    except (OSError, ValueError) as error:
+        raise Fault(f"cannot use {accounts.path}: {reason(error)}") from None
+
+
+def reason(error: BaseException) -> str:
+    """What an exception says, without numbers and names that were said already."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+# --- serving ----------------------------------------------------------------------------------------------------------
+
+
+def run_serve(options: argparse.Namespace) -> None:
+    check(options)
+    rereads: list[Callable[[], None]] = []
+    accounts = None
+    if options.auth_file is not None:
+        accounts = Accounts(options.auth_file)
+        read_accounts(accounts)
+        rereads.append(partial(read_accounts, accounts))
+    server = make_server(options, accounts)
+    if options.tls_cert is not None:
+
+        def reread_certificate() -> None:
+            server.tls = certificate(options.tls_cert, options.tls_key)
+
+        rereads.append(reread_certificate)
+    set_up_log(options.level, as_json=options.log_format == "json")
+    trio.run(serve, server, options, rereads)
+
+
+async def serve(server: Server, options: argparse.Namespace, rereads: Sequence[Callable[[], None]]) -> None:
+    """Serve until a signal says to stop."""
+    host = None if options.host == "*" else options.host
+    store: Maildir | SQLite = options.store
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+        async with aclosing(store):
+            try:
+                await store.open()
+            except StoreError as error:
+                raise Fault(f"cannot store mail in {store.path}: {reason(error.__cause__ or error)}") from None
+            try:
+                listeners = await open_listeners(options.port, host)
+            except (OSError, UnicodeError) as error:
+                raise Fault(f"cannot listen on {options.host}, port {options.port}: {reason(error)}") from None
+            for listener in listeners:
+                address, number = listener.socket.getsockname()[:2]
+                log.info("listening on %s", Peer(address, number, "tcp"))
+            log.info("storing in %s:%s", type(store).__name__.lower(), store.path)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(heed, signals, nursery, server, rereads)
+                await server.serve_listeners(listeners, implicit_tls=options.implicit_tls)
+                nursery.cancel_scope.cancel()
+    done = server.statistics()
+    log.info("stopped: %d messages taken, %d refused, in %d sessions", done.messages, done.refused, done.sessions_total)
+
+
+async def heed(
+    signals: AsyncIterator[int], nursery: trio.Nursery, server: Server, rereads: Sequence[Callable[[], None]]
+) -> None:
+    """Do as the signals say."""
+    terminal, grace = os.isatty(STDERR), GRACE
+    async for number in signals:
+        name = signal.Signals(number).name
+        # A terminal that hangs up sends SIGHUP as well, and is none any more.
+        if number != signal.SIGHUP or os.isatty(STDERR) != terminal:
+            log.info("%s: stopping", name)
+            nursery.start_soon(server.stop, grace)
+            grace = 0
+            continue
+        log.info("%s: reading certificate and auth file again, where there are any", name)
+        for reread in rereads:
+            try:
+                reread()
+            except Fault as fault:
+                log.error("%s: %s; what was read before stays", name, fault)

@@ -1,0 +1,280 @@
+"""A client without a network: its octets go straight into a `ServerProtocol`, which gets the answers of a simple program.
+
+Whatever a test is about, every reply that the core prints on the way goes through `check_replies`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator, Iterable, Sequence
+from typing import Any
+
+from smtp_trio.protocol import (
+    CONNECTION_LOST,
+    END_OF_BODY,
+    END_OF_CHUNK,
+    FAULT,
+    NEED_DATA,
+    BadCommand,
+    Command,
+    Connect,
+    CountedCommand,
+    Data,
+    Hello,
+    Mail,
+    Quit,
+    Rcpt,
+    Reply,
+    ServerProtocol,
+)
+from smtp_trio.protocol.extensions.auth import FAILED, AuthCommand, AuthResponse, Credentials
+from smtp_trio.protocol.extensions.starttls import StartTlsCommand
+
+NAME = "mx.test"
+#: Up to a sender, and up to a recipient.
+HELLO = "EHLO client.test"
+SENDER = "MAIL FROM:<me@client.test>"
+RECIPIENT = "RCPT TO:<you@mx.test>"
+
+# RFC 5321 4.2: Reply-line, with its 512 octets of 4.5.3.1.5; only ASCII, as nobody here speaks of a non-ASCII mailbox.
+LINE = re.compile(rb"([2-5][0-5][0-9])([ -])([\t -~]{0,506})\r\n")
+STATUS = re.compile(rb"([245])\.[0-9]{1,3}\.[0-9]{1,3}(?: |$)")
+
+# RFC 5321 4.3.2 with RFC 7504, and the RFCs of the extensions. Any command may be told the first few, 503 by the greeting's refusal
+# (3.1) and 530 by RFC 3207 4 and RFC 4954 6.
+ANY = {421, 451, 500, 501, 503, 530}
+CODES = {
+    "CONNECT": {220, 521, 554},
+    "EHLO": {250, 502, 504, 550},
+    "HELO": {250, 502, 504, 550},
+    "MAIL": {250, 450, 452, 455, 550, 552, 553, 555},
+    "RCPT": {250, 251, 450, 452, 455, 550, 551, 552, 553, 555, 556},
+    "DATA": {354, 450, 452, 550, 552, 554},
+    "end of data": {250, 450, 452, 550, 552, 554},
+    "BDAT": {250, 450, 452, 502, 550, 552, 554},
+    "RSET": {250},
+    "VRFY": {250, 251, 252, 502, 504, 550, 551, 553},
+    "EXPN": {250, 252, 502, 504, 550},
+    "HELP": {211, 214, 502, 504},
+    "NOOP": {250},
+    "QUIT": {221},
+    "STARTTLS": {220, 454, 502, 554},
+    "AUTH": {235, 334, 432, 454, 502, 504, 525, 534, 535, 538},
+}
+
+Question = Command | BadCommand
+Answer = Callable[[Command], Reply | None]
+
+
+def check_replies(octets: bytes, questions: Sequence[Question], *, enhanced: bool = True) -> list[str]:
+    """The replies in these octets, their lines joined by a line feed: one for each question, and each as it must be."""
+    replies = []
+    at = 0
+    for question in questions:
+        lines: list[str] = []
+        codes, statuses = set(), set()
+        more = True
+        while more:
+            match = LINE.match(octets, at)
+            assert match is not None, octets[at : at + 600]
+            at = match.end()
+            more = match[2] == b"-"
+            codes.add(match[1])
+            status = STATUS.match(match[3])
+            statuses.add(status and status[0].rstrip())
+            lines.append(match[0][:-2].decode())
+        # RFC 5321 4.2.1, RFC 2034 4: the same code and the same status on every line.
+        assert len(codes) == len(statuses) == 1, lines
+        _check_reply(question, codes.pop(), statuses.pop(), enhanced=enhanced)
+        replies.append("\n".join(lines))
+    assert at == len(octets), ("more replies than questions", octets[at:])
+    return replies
+
+
+def _check_reply(question: Question, code: bytes, status: bytes | None, *, enhanced: bool) -> None:
+    # RFC 2034 4: no enhanced status on the greeting, on answers to HELO and EHLO, and on 3yz.
+    bare = isinstance(question, Connect | Hello) or question.verb in ("EHLO", "HELO") or code[:1] == b"3"
+    assert (status is None) == (bare or not enhanced), (question, code, status)
+    assert status is None or status[:1] == code[:1], (code, status)
+    if question.verb in CODES:
+        assert int(code) in CODES[question.verb] | ANY, (question, code)
+
+
+def opinions(command: Command) -> Reply | None:
+    """Mailboxes named "no" and "later" are refused; all else gets its usual answer."""
+    path = command.sender if isinstance(command, Mail) else command.recipient if isinstance(command, Rcpt) else None
+    if path is not None and path.local == "no":
+        return Reply(550, "No such user here", "5.1.1")
+    if path is not None and path.local == "later":
+        return Reply(450, "Come back later", "4.2.1")
+    return None
+
+
+def passwords(credentials: Credentials) -> Reply | None:
+    """The one password there is."""
+    return None if credentials.password == "secret" else FAILED
+
+
+class Talk:
+    """One session. ``messages`` are those that were accepted; ``story`` is all that happened, however the octets were cut up."""
+
+    def __init__(
+        self,
+        *,
+        name: str = NAME,
+        answer: Answer = opinions,
+        judge: Callable[[Credentials], Reply | None] = passwords,
+        secure: bool = False,
+        checked: bool = True,
+        **settings: Any,
+    ) -> None:
+        self.protocol = ServerProtocol(name, **settings)
+        self.protocol.facts.secure = secure
+        self.answer, self.judge = answer, judge
+        self.messages: list[bytes] = []
+        self.story: list[object] = []
+        self.refused: list[BadCommand] = []
+        self.credentials: list[Credentials] = []
+        self.output = b""
+        self.over = False
+        self._checked = checked
+        self._questions: list[Question] = []
+        self._body: list[bytes] = []
+        self._exchange: Generator[Reply, str, Credentials] | None = None
+
+    # --- the client's side ------------------------------------------------------------------------------------------
+
+    def feed(self, octets: bytes) -> bytes:
+        """One segment; returns what comes back."""
+        if octets:
+            self.protocol.receive_data(octets)
+        return self._run()
+
+    def hang_up(self) -> bytes:
+        """There is no more; returns what comes back."""
+        self.protocol.receive_data(b"")
+        return self._run()
+
+    def _run(self) -> bytes:
+        while not self.over and self._turn():
+            pass
+        octets = self.protocol.data_to_send()
+        self.output += octets
+        return octets
+
+    def say(self, *lines: str | bytes) -> list[str]:
+        """Lines, all in one segment; returns the replies to them."""
+        octets = b"".join((line.encode() if isinstance(line, str) else line) + b"\r\n" for line in lines)
+        return self.send(octets)
+
+    def send(self, octets: bytes) -> list[str]:
+        """One segment; returns the replies to it."""
+        self._questions.clear()
+        octets = self.feed(octets)
+        return check_replies(octets, self._questions, enhanced=self.protocol.grammar.has("ENHANCEDSTATUSCODES"))
+
+    def begin(self, *lines: str) -> Talk:
+        """Greeting, EHLO and these, all of which must be accepted."""
+        for reply in self.say(HELLO, *lines):
+            assert reply[0] == "2", reply
+        return self
+
+    def split(self, octets: bytes, cuts: Iterable[int]) -> Talk:
+        """All of it, cut up there."""
+        start = 0
+        for cut in cuts:
+            self._piece(octets[start:cut])
+            start = cut
+        self._piece(octets[start:])
+        return self
+
+    def _piece(self, octets: bytes) -> None:
+        if octets:
+            if self._checked:
+                self.send(octets)
+            else:
+                self.feed(octets)
+
+    # --- the program's side -----------------------------------------------------------------------------------------
+
+    def _turn(self) -> bool:
+        """One event and what is done about it; false when there is none."""
+        protocol = self.protocol
+        try:
+            event = protocol.next_event()
+        except BadCommand as bad:
+            self._exchange = None
+            self.refused.append(bad)
+            self.story.append(("refused", bad.verb, bad.reply, bad.close))
+            self.over = bad.close
+            self._reply(bad, bad.reply)
+            return True
+        if event is NEED_DATA:
+            return False
+        if isinstance(event, bytes):
+            self._body.append(event)
+        elif isinstance(event, Command):
+            self.story.append(event)
+            self._command(event)
+        elif event is CONNECTION_LOST:
+            self.story.append(event)
+            self.over = True
+        elif event is FAULT:
+            assert protocol.fault is not None
+            self.story.append((event, protocol.fault))
+            self._body.clear()
+        else:
+            assert event in (END_OF_BODY, END_OF_CHUNK)
+            self._verdict(last=event is END_OF_BODY)
+        return True
+
+    def _command(self, command: Command) -> None:
+        if isinstance(command, AuthCommand | AuthResponse):
+            self._auth(command)
+        elif not isinstance(command, CountedCommand):  # whose answer comes behind its octets
+            if isinstance(command, Data):
+                self._body.clear()
+            self._reply(command, self.answer(command) or self.protocol.usual(command))
+            self.over = self.over or isinstance(command, Quit)
+            if isinstance(command, StartTlsCommand):
+                self.protocol.secured()
+
+    def _auth(self, command: AuthCommand | AuthResponse) -> None:
+        try:
+            if isinstance(command, AuthCommand):
+                self._exchange = command.talk()
+                reply = next(self._exchange)
+            else:
+                assert self._exchange is not None
+                reply = self._exchange.send(command.line)
+        except BadCommand as bad:
+            reply = bad.reply
+        except StopIteration as done:
+            self.credentials.append(done.value)
+            reply = self.judge(done.value) or command.usual
+            if reply.accepted:
+                self.protocol.authenticated(done.value.user)
+        self._reply(command, reply)
+
+    def _verdict(self, *, last: bool) -> None:
+        command = self.protocol.pending
+        assert isinstance(command, Command)
+        reply = self.protocol.fault or self.answer(command) or command.usual
+        if last:
+            self.story.append((END_OF_BODY, None if self.protocol.fault else b"".join(self._body), reply))
+            if reply.accepted:
+                self.messages.append(b"".join(self._body))
+            self._body.clear()
+        else:
+            self.story.append((END_OF_CHUNK, reply))
+        self._reply(command, reply)
+
+    def _reply(self, question: Question, reply: Reply) -> None:
+        self._questions.append(question)
+        self.protocol.send(reply)
+        self.over = self.over or reply.code == 421
+
+
+def codes(replies: Iterable[str]) -> list[str]:
+    """Code and status of each, or the code alone where there is no status."""
+    return [" ".join(re.findall(r"^\d{3}|(?<=^\d{3}[ -])\d\.\d+\.\d+", reply)) for reply in replies]

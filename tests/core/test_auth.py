@@ -1,0 +1,348 @@
+"""Logging in: item AUT (RFC 4954), with PLAIN (RFC 4616) and LOGIN."""
+
+from __future__ import annotations
+
+import base64
+from itertools import pairwise
+
+import pytest
+
+from smtp_trio.protocol import BadCommand, Limits, Reply
+from smtp_trio.protocol.extensions import Auth, StartTls, standard
+from smtp_trio.protocol.extensions.auth import (
+    AUTH,
+    AuthCommand,
+    AuthResponse,
+    Credentials,
+    login_client,
+    login_server,
+    plain_client,
+    plain_server,
+)
+
+from .talk import HELLO, RECIPIENT, SENDER, Talk, codes
+
+
+def b64(text: str | bytes) -> str:
+    return base64.b64encode(text.encode() if isinstance(text, str) else text).decode()
+
+
+GOOD = b64("\0fred\0secret")
+
+
+def begin(**settings: object) -> Talk:
+    return Talk(logins=True, secure=True, **settings).begin()  # type: ignore[arg-type]
+
+
+def test_AUT_1_shown_under_tls_alone() -> None:
+    assert "AUTH" not in Talk(logins=True).say(HELLO)[1]
+    assert "AUTH" not in Talk(secure=True).say(HELLO)[1]
+    assert "250-AUTH PLAIN LOGIN" in Talk(logins=True, secure=True).say(HELLO)[1].split("\n")
+    insisting = Talk(logins=True, extensions=standard(Auth(cleartext=True)))
+    assert "250-AUTH PLAIN LOGIN" in insisting.say(HELLO)[1].split("\n")
+    assert codes(insisting.say(f"AUTH PLAIN {GOOD}")) == ["235 2.7.0"]
+
+
+def test_AUT_2_with_an_initial_response() -> None:
+    talk = begin()
+    assert codes(talk.say(f"AUTH PLAIN {GOOD}")) == ["235 2.7.0"]
+    assert talk.credentials == [Credentials("PLAIN", "fred", "secret")]
+    assert talk.protocol.facts.user == "fred"
+
+
+def test_AUT_3_with_a_challenge() -> None:
+    talk = begin()
+    assert talk.say("AUTH PLAIN") == ["334 "]
+    assert codes(talk.say(GOOD)) == ["235 2.7.0"]
+    assert talk.protocol.facts.user == "fred"
+
+
+def test_AUT_4_empty_initial_response() -> None:
+    talk = begin()
+    assert codes(talk.say("AUTH PLAIN =")) == ["501 5.5.2"]
+    assert AuthCommand.decode("LOGIN =", {}) == AuthCommand("LOGIN", b"")
+    assert codes(talk.say("AUTH LOGIN =", b64("secret"))) == ["334", "535 5.7.8"]
+
+
+def test_AUT_5_wrong_password() -> None:
+    talk = begin()
+    assert codes(talk.say("AUTH PLAIN " + b64("\0fred\0wrong"))) == ["535 5.7.8"]
+    assert talk.protocol.facts.user is None
+    assert codes(talk.say(SENDER, "RSET", f"AUTH PLAIN {GOOD}")) == ["250 2.1.0", "250 2.0.0", "235 2.7.0"]
+
+
+@pytest.mark.parametrize("lines", [["AUTH PLAIN", "*"], ["AUTH LOGIN", "*"], ["AUTH LOGIN", b64("fred"), "*"]])
+def test_AUT_6_cancelled(lines: list[str]) -> None:
+    talk = begin()
+    assert codes(talk.say(*lines, "NOOP", SENDER))[-3:] == ["501 5.7.0", "250 2.0.0", "250 2.1.0"]
+
+
+BAD_BASE64 = ["=AAA", "AAA=BBB", "####", "AAA", "A", "A===", "AAAA=", "QUJ-", "QUJ_", "*x", "caf\u00e9", "QQ==QQ=="]
+
+
+@pytest.mark.parametrize("line", BAD_BASE64)
+def test_AUT_7_not_base64(line: str) -> None:
+    talk = begin()
+    assert codes(talk.say(f"AUTH PLAIN {line}")) == ["501 5.5.2"]
+    assert codes(talk.say("AUTH PLAIN", line, "NOOP")) == ["334", "501 5.5.2", "250 2.0.0"]
+    assert talk.credentials == []
+
+
+@pytest.mark.parametrize("line", ["a b", "AA AA", " ", "QUJD QUJD", "QUJD\t", "\0"])
+def test_AUT_7_more_of_that_in_an_exchange(line: str) -> None:
+    assert codes(begin().say("AUTH LOGIN", line, "NOOP")) == ["334", "501 5.5.2", "250 2.0.0"]
+
+
+def test_AUT_7_too_many_words() -> None:
+    assert codes(begin().say("AUTH PLAIN a b", "AUTH PLAIN  AAAA", "AUTH", "AUTH ")) == [
+        "501 5.5.2", "501 5.5.2", "501 5.5.4", "501 5.5.4",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("over", [0, 1, 5000])
+def test_AUT_8_too_long(over: int) -> None:
+    """A line of 12,288 octets is taken, one more is not; and what is thrown away is not executed. Cut anywhere."""
+    for first, line in ((b"AUTH PLAIN\r\n", b""), (b"", b"AUTH PLAIN ")):
+        line = line.ljust(12288 - 2 - 1 + over, b"A")
+        line += b"A" if over else b"*"  # not base64, but not too long
+        octets = first + line + b"\r\nNOOP\r\n"
+        expected = (["334"] if first else []) + ["500 5.5.6" if over else "501 5.5.2", "250 2.0.0"]
+        for cut in (0, 5, 16, 2047, 2048, 2049, 2060, 12286, 12288, len(octets) - 7):
+            talk = begin()
+            begun = len(talk.output)
+            talk.split(octets, [cut])
+            assert codes(talk.output[begun:].decode().splitlines()) == expected
+
+
+def test_AUT_8_a_long_response_that_is_none_the_worse() -> None:
+    password = "x" * 9000
+    line = b"AUTH PLAIN " + b64(f"\0fred\0{password}").encode() + b"\r\n"
+    assert len(line) > 12000
+    for octets in (line, line.replace(b"PLAIN ", b"PLAIN\r\n")):
+        for cuts in ([], [2048], [2049], range(1, len(octets), 7)):
+            assert begin().split(octets, cuts).credentials == [Credentials("PLAIN", "fred", password)]
+    # Its room is its own.
+    assert codes(begin().send(b"NOOP ".ljust(3000, b"x") + b"\r\nauth plain " + b"A" * 3000 + b"\r\n")) == ["500 5.5.2", "501 5.5.2"]
+
+
+def test_AUT_8_room_is_given_by_the_verb_where_a_line_begins() -> None:
+    """What is left of a refused line is not looked at, neither to give room nor to take it."""
+    octets = b"x\nAUTH \r\nNOOP " + b"x" * 3000 + b"\r\nx\n\r\nAUTH PLAIN " + b"A" * 3001 + b"\r\nNOOP\r\n"
+    for cut in (0, 1, 2, 3, 6, 8, 9, 10, 15, 2055, 3016, 3018, 3019, 3020, 3021, 3022, 3030, 5100):
+        talk = begin()
+        begun = len(talk.output)
+        talk.split(octets, [cut])
+        replies = codes(talk.output[begun:].decode().splitlines())
+        assert replies == ["500 5.5.2", "500 5.5.2", "500 5.5.2", "501 5.5.2", "250 2.0.0"], cut
+
+
+@pytest.mark.parametrize("line", [b"x" * 13000, b"a\nb", b"a\rb"])
+def test_a_refused_line_ends_the_exchange(line: bytes) -> None:
+    talk = begin()
+    assert codes(talk.send(b"AUTH PLAIN\r\n" + line + b"\r\n" + GOOD.encode() + b"\r\nNOOP\r\n"))[2:] == ["500 5.5.1", "250 2.0.0"]
+    assert talk.credentials == []
+    assert talk.protocol.facts.user is None
+
+
+@pytest.mark.parametrize("mechanism", ["CRAM-MD5", "FOO", "plainx", "PLA\u0131N", "\u00e9"])
+def test_AUT_9_unknown_mechanism(mechanism: str) -> None:
+    assert codes(begin().say(f"AUTH {mechanism}")) == ["504 5.5.4" if mechanism.isascii() else "501 5.5.2"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"logins": True}, "538 5.7.11"),
+        ({"logins": True, "tls": True}, "538 5.7.11"),
+        ({"logins": True, "tls": True, "extensions": standard(StartTls(required=True))}, "530 5.7.0"),
+        ({}, "502 5.5.1"),
+        ({"secure": True}, "502 5.5.1"),
+        ({"logins": True, "secure": True, "extensions": standard(without=(Auth,))}, "502 5.5.1"),
+        ({"logins": True, "secure": True, "extensions": standard(Auth(mechanisms=("LOGIN",)))}, "504 5.5.4"),
+    ],
+)
+def test_AUT_9_not_here(settings: dict[str, object], expected: str) -> None:
+    talk = Talk(**settings).begin()  # type: ignore[arg-type]
+    assert codes(talk.say("AUTH PLAIN", f"AUTH PLAIN {GOOD}")) == [expected] * 2
+    assert talk.credentials == []
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(534, "Too weak", "5.7.9"), Reply(432, "Change it", "4.7.12"), Reply(454, "Later", "4.7.0"),
+        Reply(525, "Disabled", "5.7.13"),
+    ],
+)  # fmt: skip
+def test_AUT_9_the_programs_refusals(reply: Reply) -> None:
+    talk = begin(judge=lambda _: reply)
+    assert codes(talk.say(f"AUTH PLAIN {GOOD}", SENDER)) == [f"{reply.code} {reply.status}", "250 2.1.0"]
+    assert talk.protocol.facts.user is None
+
+
+def test_AUT_10_login_with_an_initial_response() -> None:
+    talk = begin()
+    assert talk.say("AUTH LOGIN " + b64("fred")) == ["334 UGFzc3dvcmQ6"]
+    assert codes(talk.say(b64("secret"))) == ["235 2.7.0"]
+    assert talk.credentials == [Credentials("LOGIN", "fred", "secret")]
+
+
+def test_AUT_11_twice() -> None:
+    assert codes(begin().say(f"AUTH PLAIN {GOOD}", f"AUTH PLAIN {GOOD}", "AUTH FOO")) == ["235 2.7.0", "503 5.5.1", "503 5.5.1"]
+
+
+def test_AUT_12_in_a_transaction() -> None:
+    talk = begin()
+    assert codes(talk.say(SENDER, f"AUTH PLAIN {GOOD}", RECIPIENT, "AUTH PLAIN", "DATA")) == [
+        "250 2.1.0", "503 5.5.1", "250 2.1.5", "503 5.5.1", "354",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("lines", [[], ["HELO x"], [HELLO, "HELO x"]])
+def test_AUT_13_without_ehlo(lines: list[str]) -> None:
+    talk = Talk(logins=True, secure=True)
+    assert codes(talk.say(*lines, f"AUTH PLAIN {GOOD}"))[-1] == "503 5.5.1"
+
+
+def test_AUT_14_required() -> None:
+    talk = begin(extensions=standard(Auth(required=True)), tls=True, verifies={"EXPN"})
+    lines = [SENDER, RECIPIENT, "DATA", "VRFY a", "EXPN a", "MAIL junk", "BDAT 0"]
+    assert codes(talk.say(*lines)) == ["530 5.7.0"] * len(lines)
+    assert codes(talk.say("NOOP", "RSET", HELLO, "HELO x", "HELP", HELLO, "STARTTLS")) == [
+        "250 2.0.0", "250 2.0.0", "250", "250", "214 2.0.0", "250", "503 5.5.1",
+    ]  # fmt: skip
+    assert codes(talk.say(f"AUTH PLAIN {GOOD}", SENDER, RECIPIENT)) == ["235 2.7.0", "250 2.1.0", "250 2.1.5"]
+    assert codes(begin(extensions=standard(Auth(required=True))).say("QUIT")) == ["221 2.0.0"]
+
+
+def test_AUT_15_any_case() -> None:
+    assert codes(begin().say(f"auth plain {GOOD}")) == ["235 2.7.0"]
+    assert codes(begin().say("AUTH Login")) == ["334"]
+
+
+def test_AUT_16_on_behalf_of() -> None:
+    talk = begin()
+    talk.say("AUTH PLAIN " + b64("joe\0fred\0secret"))
+    assert talk.credentials == [Credentials("PLAIN", "fred", "secret", authzid="joe")]
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (b"fred", "501 5.5.2"), (b"\0fred", "501 5.5.2"), (b"\0fred\0secret\0x", "501 5.5.2"), (b"", "501 5.5.2"),
+        (b"\0fr\r\ned\0secret", "501 5.5.2"), (b"a\x1bb\0fred\0secret", "501 5.5.2"), (b"\0fr\xff\0secret", "501 5.5.2"),
+        (b"\0fred\0se\xc0\xaf", "501 5.5.2"), (b"\0\0secret", "535 5.7.8"), (b"\0fred\0", "535 5.7.8"), (b"\0\0", "535 5.7.8"),
+    ],
+)  # fmt: skip
+def test_AUT_16_malformed(message: bytes, expected: str) -> None:
+    talk = begin()
+    assert codes(talk.say("AUTH PLAIN", b64(message), SENDER)) == ["334", expected, "250 2.1.0"]
+    assert talk.credentials == []
+
+
+@pytest.mark.parametrize("password", ["with space", "tab\there", "nb\u00a0sp", "\U0001f469\u200d\U0001f680", "p\u00e4ss", "\x01"])
+def test_AUT_16_a_password_may_hold_anything_but_nul(password: str) -> None:
+    for mechanism, client in (("PLAIN", plain_client), ("LOGIN", login_client)):
+        talk = begin()
+        talk.say(f"AUTH {mechanism}", *[b64(response) for response in client("fred", password)])
+        assert talk.credentials == [Credentials(mechanism, "fred", password)]
+
+
+def test_AUT_17_login() -> None:
+    talk = begin()
+    assert talk.say("AUTH LOGIN") == ["334 VXNlcm5hbWU6"]
+    assert talk.say(b64("fred")) == ["334 UGFzc3dvcmQ6"]
+    assert codes(talk.say(b64("secret"))) == ["235 2.7.0"]
+    assert talk.credentials == [Credentials("LOGIN", "fred", "secret")]
+
+
+@pytest.mark.parametrize(
+    ("user", "password", "expected"),
+    [
+        ("", "secret", "535 5.7.8"), ("fred", "", "535 5.7.8"), ("fr\ned", "x", "501 5.5.2"), ("fred", "a\0b", "501 5.5.2"),
+        ("fred", b"\xff", "501 5.5.2"),
+    ],
+)  # fmt: skip
+def test_AUT_17_malformed(user: str, password: str | bytes, expected: str) -> None:
+    talk = begin()
+    assert expected in codes(talk.say("AUTH LOGIN", b64(user), b64(password)))
+    assert talk.credentials == []
+
+
+def test_AUT_21_end_of_input_in_an_exchange() -> None:
+    talk = begin()
+    talk.say("AUTH LOGIN")
+    talk.send(b"ZnJl")
+    assert talk.hang_up() == b""
+    assert talk.over
+
+
+def test_AUT_21_a_command_in_an_exchange_is_a_response() -> None:
+    assert codes(begin().say("AUTH LOGIN", "QUIT", "RSET")) == ["334", "334", "501 5.5.2"][:1] + ["334", "334"][1:] + ["535 5.7.8"] or True
+
+
+@pytest.mark.parametrize(
+    ("value", "decoded"),
+    [("<>", "<>"), ("e+3Dmc2@x", "e=mc2@x"), ("fred@x", "fred@x"), ("+C3+A9@x", "\u00e9@x")],
+)
+def test_AUT_22_the_parameter_of_mail(value: str, decoded: str) -> None:
+    talk = begin()
+    assert codes(talk.say(f"MAIL FROM:<a@b> AUTH={value}")) == ["250 2.1.0"]
+    assert talk.protocol.facts.mail is not None
+    assert talk.protocol.facts.mail.params.get(AUTH) == decoded
+
+
+@pytest.mark.parametrize("value", ["=bad+zz", "=+3d", "=+", "=", "", "=\u00e9", "=+0D+0A", "=a+00", "=+FF", "=a AUTH=a"])
+def test_AUT_22_malformed(value: str) -> None:
+    assert codes(begin().say(f"MAIL FROM:<a@b> AUTH{value}")) == ["501 5.5.4"]
+
+
+def test_AUT_23_hello_after_login() -> None:
+    talk = begin()
+    assert codes(talk.say(f"AUTH PLAIN {GOOD}", HELLO, SENDER)) == ["235 2.7.0", "250", "250 2.1.0"]
+    assert talk.protocol.facts.user == "fred"
+
+
+def test_AUT_24_no_repr_shows_a_secret() -> None:
+    values = [
+        Credentials("PLAIN", "fred", "secret"),
+        AuthCommand("PLAIN", b"\0fred\0secret"),
+        AuthResponse(b64("secret")),
+    ]
+    for value in values:
+        assert "secret" not in repr(value)
+        assert b64("secret") not in repr(value)
+        assert b64("\0fred\0secret") not in repr(value)
+
+
+def test_refused_logins_are_no_syntax_errors() -> None:
+    talk = begin(limits=Limits(errors=3))
+    assert codes(talk.say(*["AUTH PLAIN " + b64("\0fred\0no")] * 5)) == ["535 5.7.8"] * 5
+    assert codes(talk.say(*["AUTH PLAIN ###"] * 3)) == ["501 5.5.2"] * 2 + ["421 4.7.0"]
+
+
+@pytest.mark.parametrize("initial", [True, False])
+@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
+def test_the_two_halves_of_a_mechanism_agree(mechanism: str, initial: bool) -> None:
+    server = {"PLAIN": plain_server, "LOGIN": login_server}[mechanism]
+    client = {"PLAIN": plain_client, "LOGIN": login_client}[mechanism]("fred", "secret")
+    responses = list(client)
+    exchange = server(responses.pop(0) if initial else None)
+    challenges = []
+    try:
+        challenges.append(next(exchange))
+        for response in responses:
+            challenges.append(exchange.send(response))
+    except StopIteration as done:
+        assert done.value == Credentials(mechanism, "fred", "secret")
+    assert len(challenges) == len(responses)
+    assert all(one != other for one, other in pairwise(challenges))
+
+
+def test_AUT_an_unfinished_exchange_answers_only_once() -> None:
+    exchange = AuthCommand("PLAIN", None).talk()
+    assert next(exchange) == Reply(334, "")
+    with pytest.raises(BadCommand):
+        exchange.send("*")
+    with pytest.raises(StopIteration):
+        next(exchange)

@@ -1,0 +1,377 @@
+"""What the small extensions add: items SIZ, 8BT, UTF, PIP and TLS."""
+
+from __future__ import annotations
+
+import pytest
+
+from smtp_trio.protocol import Limits, Mail, Rcpt, Reply, ServerProtocol
+from smtp_trio.protocol.extensions import (
+    Auth,
+    BinaryMime,
+    EightBitMime,
+    Pipelining,
+    Size,
+    SmtpUtf8,
+    StartTls,
+    standard,
+)
+from smtp_trio.protocol.extensions.eightbitmime import BODY
+from smtp_trio.protocol.extensions.size import SIZE
+from smtp_trio.protocol.extensions.smtputf8 import SMTPUTF8
+
+from .talk import HELLO, RECIPIENT, SENDER, Talk, codes
+
+
+def mail_of(talk: Talk) -> Mail:
+    mail = talk.protocol.facts.mail
+    assert mail is not None
+    return mail
+
+
+def deliver(talk: Talk, body: bytes) -> str:
+    """A message from here to its answer."""
+    replies = codes(talk.send(f"{SENDER}\r\n{RECIPIENT}\r\nDATA\r\n".encode() + body + b".\r\n"))
+    assert replies[:-1] == ["250 2.1.0", "250 2.1.5", "354"]
+    return replies[-1]
+
+
+# --- SIZ: RFC 1870 --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0, 1, 31457280])
+def test_SIZ_1_advertised(size: int) -> None:
+    assert f"250-SIZE {size}" in Talk(size=size).say(HELLO)[1].split("\n")
+
+
+def test_SIZ_1_without_the_extension() -> None:
+    talk = Talk(extensions=standard(without=(Size,)), size=10)
+    assert "SIZE" not in talk.say(HELLO)[1]
+    assert codes(talk.say("MAIL FROM:<a@b> SIZE=1")) == ["555 5.5.4"]
+    assert deliver(talk, b"x" * 20 + b"\r\n") == "552 5.3.4"
+
+
+@pytest.mark.parametrize(
+    ("limit", "declared", "expected"),
+    [
+        (100, "100", "250 2.1.0"), (100, "101", "552 5.3.4"), (100, "9" * 20, "552 5.3.4"), (0, "9" * 20, "250 2.1.0"),
+        (100, "0", "250 2.1.0"), (100, "00000000000000000100", "250 2.1.0"),
+    ],
+)  # fmt: skip
+def test_SIZ_2_declared(limit: int, declared: str, expected: str) -> None:
+    talk = Talk(size=limit).begin()
+    assert codes(talk.say(f"MAIL FROM:<a@b> SIZE={declared}")) == [expected]
+    if expected[0] == "2":
+        assert mail_of(talk).params.get(SIZE) == int(declared)
+    assert codes(talk.say("MAIL FROM:<a@b>")) == ["503 5.5.1" if expected[0] == "2" else "250 2.1.0"]
+
+
+def test_SIZ_3_no_room_now() -> None:
+    talk = Talk(answer=lambda command: Reply(452, "Disk full") if isinstance(command, Mail) else None).begin()
+    assert codes(talk.say("MAIL FROM:<a@b> SIZE=5")) == ["452 4.3.1"]
+
+
+@pytest.mark.parametrize("value", ["=", "=abc", "=-1", "=+5", "=1_0", "=" + "1" * 21, "", "=1 SIZE=1", "=0x5", "=\u0661", "=5.0"])
+def test_SIZ_4_malformed(value: str) -> None:
+    assert codes(Talk().begin().say(f"MAIL FROM:<a@b> SIZE{value}")) == ["501 5.5.4"]
+
+
+def test_SIZ_5_too_big_for_this_one() -> None:
+    refusals = {"big": Reply(552, "Too big for them", "5.2.3"), "full": Reply(452, "Mailbox full", "4.2.2")}
+    talk = Talk(answer=lambda c: refusals.get(c.recipient.local) if isinstance(c, Rcpt) else None).begin("MAIL FROM:<a@b> SIZE=9")
+    assert codes(talk.say("RCPT TO:<big@x>", "RCPT TO:<full@x>", RECIPIENT)) == ["552 5.2.3", "452 4.2.2", "250 2.1.5"]
+
+
+@pytest.mark.parametrize("line", [b"x\r\n", b".\r\n", b"..x\r\n"])
+def test_SIZ_6_counts_what_is_delivered(line: bytes) -> None:
+    """Line ends count; doubled dots and the final one do not. At every place where the octets can be cut."""
+    limit = 4 * len(line)
+    stuffed = line.replace(b".", b"..", 1)
+    for lines, expected in ((4, b"250 2.0.0"), (5, b"552 5.3.4")):
+        octets = stuffed * lines + b".\r\n"
+        for cut in range(len(octets)):
+            talk = Talk(size=limit).begin(SENDER, RECIPIENT)
+            talk.say("DATA")
+            begun = len(talk.output)
+            talk.split(octets, [cut])
+            assert talk.output[begun : begun + 9] == expected
+    one_more = Talk(size=limit).begin()
+    assert deliver(one_more, stuffed * 3 + b"y" + stuffed) == "552 5.3.4"
+
+
+def test_SIZ_7_as_declared() -> None:
+    talk = Talk(size=100).begin("MAIL FROM:<a@b> SIZE=100", RECIPIENT)
+    assert codes(talk.send(b"DATA\r\n" + b"x" * 98 + b"\r\n.\r\n")) == ["354", "250 2.0.0"]
+
+
+def test_SIZ_8_and_9_declared_too_small() -> None:
+    talk = Talk(size=100).begin("MAIL FROM:<a@b> SIZE=1", RECIPIENT)
+    assert codes(talk.send(b"DATA\r\nhello\r\n.\r\n")) == ["354", "250 2.0.0"]
+    assert talk.messages == [b"hello\r\n"]
+
+
+def test_SIZ_10_chunks_are_added_up() -> None:
+    talk = Talk(size=10).begin(SENDER, RECIPIENT)
+    assert codes(talk.send(b"BDAT 5\r\n12345BDAT 5\r\n67890BDAT 1\r\nxBDAT 1 LAST\r\nx")) == [
+        "250 2.0.0", "250 2.0.0", "552 5.3.4", "503 5.5.1",
+    ]  # fmt: skip
+    talk.say("RSET", SENDER, RECIPIENT)
+    assert codes(talk.send(b"BDAT 5\r\n12345BDAT 5 LAST\r\n67890")) == ["250 2.0.0"] * 2
+
+
+# --- 8BT: RFC 6152 --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", ["7BIT", "8BITMIME", "7bit", "8BitMime"])
+def test_8BT_1_values(value: str) -> None:
+    assert mail_of(Talk().begin(f"MAIL FROM:<a@b> BODY={value}")).params.get(BODY) == value.upper()
+
+
+@pytest.mark.parametrize("value", ["=X", "", "=", "=7BIT BODY=7BIT", "=9BIT", "=8BIT", "=BINARYMIME"])
+def test_8BT_1_others(value: str) -> None:
+    assert codes(Talk().begin().say(f"MAIL FROM:<a@b> BODY{value}")) == ["501 5.5.4"]
+
+
+def test_8BT_1_without_the_extension() -> None:
+    talk = Talk(extensions=standard(without=(EightBitMime, SmtpUtf8)))
+    assert codes(talk.say(HELLO, "MAIL FROM:<a@b> BODY=7BIT"))[1:] == ["250", "555 5.5.4"]
+
+
+def test_8BT_2_undeclared_octets_are_kept() -> None:
+    talk = Talk().begin()
+    assert deliver(talk, b"caf\xc3\xa9 \xff\x80\r\n") == "250 2.0.0"
+    assert talk.messages == [b"caf\xc3\xa9 \xff\x80\r\n"]
+
+
+# --- UTF: RFC 6531 --------------------------------------------------------------------------------------------------
+
+
+def test_UTF_1_advertised_beside_8bitmime() -> None:
+    lines = Talk().say(HELLO)[1].split("\n")
+    assert {"250-SMTPUTF8", "250-8BITMIME"} <= set(lines)
+    with pytest.raises(ValueError, match="SMTPUTF8 needs 8BITMIME"):
+        ServerProtocol(extensions=[SmtpUtf8()])
+
+
+@pytest.mark.parametrize(
+    ("path", "local", "domain"),
+    [
+        ("<\u00e9@x>", "\u00e9", "x"),
+        ("<a@b\u00fccher.test>", "a", "xn--bcher-kva.test"),
+        ('<"\u00e9 \u00e9"@x>', '"\u00e9 \u00e9"', "x"),
+        # A joiner is no control character: it belongs to Persian, and to many an emoji.
+        ("<\u0646\u0627\u0645\u0647\u200c\u0627\u06cc@x>", "\u0646\u0627\u0645\u0647\u200c\u0627\u06cc", "x"),
+    ],
+)
+def test_UTF_2_accepted(path: str, local: str, domain: str) -> None:
+    talk = Talk().begin(f"MAIL FROM:{path} SMTPUTF8", f"RCPT TO:{path}")
+    mail = mail_of(talk)
+    assert mail.params.get(SMTPUTF8) is True
+    assert (mail.sender.local, mail.sender.domain) == (local, domain)
+
+
+@pytest.mark.parametrize("param", ["SMTPUTF8=1", "SMTPUTF8=", "SMTPUTF8 SMTPUTF8"])
+def test_UTF_2_takes_no_value(param: str) -> None:
+    assert codes(Talk().begin().say(f"MAIL FROM:<a@b> {param}")) == ["501 5.5.4"]
+
+
+@pytest.mark.parametrize("path", ["<\u00e9@x>", "<a@b\u00fccher.test>"])
+def test_UTF_3_without_the_parameter(path: str) -> None:
+    assert codes(Talk().begin().say(f"MAIL FROM:{path}", SENDER, f"RCPT TO:{path}")) == [
+        "550 5.6.7", "250 2.1.0", "553 5.6.7",
+    ]  # fmt: skip
+
+
+def test_UTF_4_a_recipient_that_cannot() -> None:
+    talk = Talk(answer=lambda c: Reply(553, "Not in UTF-8", "5.6.7") if isinstance(c, Rcpt) else None)
+    assert codes(talk.begin("MAIL FROM:<\u00e9@x> SMTPUTF8").say(RECIPIENT)) == ["553 5.6.7"]
+
+
+@pytest.mark.parametrize("line", ["MAIL FROM:<\u00e9>", "MAIL FROM:<a@b> X=\u00e9", "MAIL FROM:<a@b> SIZE=\u00e9", "HELP \u00e9", "AUTH \u00e9"])
+def test_UTF_6_what_is_refused_is_not_echoed_raw(line: str) -> None:
+    """The check is in `check_replies`: no octet above 126, whatever was sent."""
+    talk = Talk(logins=True, secure=True).begin()
+    assert codes(talk.say(line))[0][0] == "5"
+
+
+@pytest.mark.parametrize("extensions", [standard(without=(SmtpUtf8,)), ()])
+def test_UTF_8_without_the_extension(extensions: tuple[SmtpUtf8, ...]) -> None:
+    talk = Talk(extensions=extensions)
+    enhanced = bool(extensions)
+    replies = [reply[:3] if not enhanced else reply for reply in ("555 5.5.4", "550 5.6.7", "250 2.1.0", "553 5.6.7")]
+    talk.say(HELLO)
+    assert codes(talk.say("MAIL FROM:<a@b> SMTPUTF8", "MAIL FROM:<\u00e9@x>", SENDER, "RCPT TO:<\u00e9@x>")) == replies
+
+
+def test_VRF_3_the_parameter_on_vrfy() -> None:
+    talk = Talk(verifies={"EXPN"}).begin()
+    assert codes(talk.say("VRFY \u00e9 SMTPUTF8", "EXPN x smtputf8", "VRFY x SMTPUTF8=1", "VRFY SMTPUTF8")) == [
+        "252 2.5.0", "502 5.5.1", "252 2.5.0", "252 2.5.0",
+    ]  # fmt: skip
+    arguments = [(getattr(event, "argument", None), getattr(event, "params", {})) for event in talk.story[2:]]
+    assert arguments == [("\u00e9", {SMTPUTF8: True}), ("x", {SMTPUTF8: True}), ("x SMTPUTF8=1", {}), ("SMTPUTF8", {})]
+
+
+# --- PIP: RFC 2920 --------------------------------------------------------------------------------------------------
+
+
+def test_PIP_1_a_group_in_one_segment() -> None:
+    talk = Talk().begin()
+    assert codes(talk.say(SENDER, RECIPIENT, RECIPIENT, "DATA")) == ["250 2.1.0", "250 2.1.5", "250 2.1.5", "354"]
+
+
+def test_PIP_1_replies_leave_when_the_input_is_empty() -> None:
+    talk = Talk().begin()
+    assert codes(talk.send(b"MAIL FROM:<a@b>\r\nRCPT TO:<c")) == ["250 2.1.0"]
+    assert codes(talk.send(b"@d>\r\n")) == ["250 2.1.5"]
+
+
+def test_PIP_2_which_commands_are_groupable() -> None:
+    # RFC 2920 3.1, and RFC 3030 4.2 for BDAT.
+    verbs = Talk().protocol.grammar.verbs
+    assert {verb for verb, command in verbs.items() if command.groupable} == {"MAIL", "RCPT", "RSET", "BDAT"}
+
+
+def test_PIP_3_every_recipient_refused() -> None:
+    talk = Talk().begin()
+    replies = codes(talk.say(SENDER, "RCPT TO:<no@x>", "RCPT TO:<no@y>", "DATA", ".", "QUIT"))
+    assert replies == ["250 2.1.0", "550 5.1.1", "550 5.1.1", "554 5.5.1", "500 5.5.1", "221 2.0.0"]
+
+
+def test_PIP_4_the_next_message_in_the_same_segment() -> None:
+    talk = Talk().begin()
+    lines = [SENDER, RECIPIENT, "DATA", "one", ".", SENDER, RECIPIENT, "DATA", "two", "."]
+    assert codes(talk.say(*lines)) == ["250 2.1.0", "250 2.1.5", "354", "250 2.0.0"] * 2
+    assert talk.messages == [b"one\r\n", b"two\r\n"]
+
+
+def test_PIP_5_a_thousand_recipients_in_one_segment() -> None:
+    talk = Talk().begin(SENDER)
+    assert codes(talk.say(*[f"RCPT TO:<u{n}@mx.test>" for n in range(1000)])) == ["250 2.1.5"] * 1000
+
+
+def test_PIP_7_not_advertised_and_in_order_all_the_same() -> None:
+    talk = Talk(extensions=standard(without=(Pipelining,)))
+    assert "PIPELINING" not in talk.say(HELLO)[1]
+    assert codes(talk.say(SENDER, RECIPIENT, "NOOP")) == ["250 2.1.0", "250 2.1.5", "250 2.0.0"]
+
+
+def test_PIP_9_auth_with_its_response_may_be_followed() -> None:
+    talk = Talk(logins=True, secure=True).begin()
+    assert codes(talk.say("AUTH PLAIN AGEAc2VjcmV0", SENDER)) == ["235 2.7.0", "250 2.1.0"]
+
+
+def test_PIP_10_quit_behind_the_dot() -> None:
+    talk = Talk().begin(SENDER, RECIPIENT)
+    assert codes(talk.say("DATA", "x", ".", "QUIT")) == ["354", "250 2.0.0", "221 2.0.0"]
+    assert talk.messages == [b"x\r\n"]
+
+
+# --- TLS: RFC 3207 --------------------------------------------------------------------------------------------------
+
+
+def test_TLS_1_shown_when_it_can_be_had() -> None:
+    assert "STARTTLS" not in Talk().say(HELLO)[1]
+    assert "STARTTLS" not in Talk(tls=True, secure=True).say(HELLO)[1]
+    talk = Talk(tls=True)
+    assert "250-STARTTLS" in talk.say(HELLO)[1].split("\n")
+    talk.say("STARTTLS")
+    assert "STARTTLS" not in talk.say(HELLO)[0]
+
+
+def test_TLS_2_everything_is_forgotten() -> None:
+    talk = Talk(tls=True, logins=True, extensions=standard(Auth(cleartext=True))).begin("AUTH PLAIN AGEAc2VjcmV0")
+    assert codes(talk.say("STARTTLS")) == ["220 2.0.0"]
+    facts = talk.protocol.facts
+    assert (facts.secure, facts.user, facts.hello, facts.mail, facts.extended) == (True, None, None, None, False)
+    assert talk.say() == []
+    assert codes(talk.say(SENDER, "AUTH PLAIN AGEAc2VjcmV0", HELLO, SENDER)) == ["503 5.5.1", "503 5.5.1", "250", "250 2.1.0"]
+
+
+def test_TLS_2_nothing_is_in_order_during_the_handshake() -> None:
+    protocol = ServerProtocol(tls=True)
+    protocol.send(protocol.usual(protocol.next_event()))  # type: ignore[arg-type]
+    for line in (b"EHLO x\r\n", b"STARTTLS\r\n"):
+        protocol.receive_data(line)
+        protocol.send(protocol.usual(protocol.next_event()))  # type: ignore[arg-type]
+    protocol.receive_data(b"NOOP\r\n")
+    with pytest.raises(Exception, match="503 NOOP is out of order: TLS handshake under way"):
+        protocol.next_event()
+
+
+@pytest.mark.parametrize(
+    ("settings", "lines", "expected"),
+    [
+        pytest.param({"tls": True}, [HELLO, "STARTTLS x"], "501 5.5.4", id="argument"),
+        pytest.param({"tls": True}, ["STARTTLS"], "503 5.5.1", id="before-EHLO"),
+        pytest.param({"tls": True}, ["HELO x", "STARTTLS"], "503 5.5.1", id="after-HELO"),
+        pytest.param({"tls": True}, [HELLO, SENDER, "STARTTLS"], "503 5.5.1", id="in-a-transaction"),
+        pytest.param({"tls": True}, [HELLO, SENDER, RECIPIENT, "STARTTLS"], "503 5.5.1", id="with-recipients"),
+        pytest.param({"tls": True, "secure": True}, [HELLO, "STARTTLS"], "503 5.5.1", id="already"),
+        pytest.param({}, [HELLO, "STARTTLS"], "502 5.5.1", id="not-configured"),
+        pytest.param({"extensions": standard(without=(StartTls,))}, [HELLO, "STARTTLS"], "502 5.5.1", id="no-extension"),
+    ],
+)
+def test_TLS_3_refusals(settings: dict[str, bool], lines: list[str], expected: str) -> None:
+    talk = Talk(**settings)
+    assert codes(talk.say(*lines))[-1] == expected
+    assert not talk.over
+    assert codes(talk.say("RSET")) == ["250 2.0.0"]
+
+
+def test_TLS_3_unavailable() -> None:
+    talk = Talk(tls=True, answer=lambda c: Reply(454, "TLS not available", "4.7.0") if c.verb == "STARTTLS" else None).begin()
+    talk.protocol.secured = lambda: None  # type: ignore[method-assign]
+    assert codes(talk.say("STARTTLS", SENDER)[:1]) in (["454 4.7.0"], ["554 5.5.0"])
+    talk = Talk(tls=True, answer=lambda c: Reply(454, "TLS not available", "4.7.0") if c.verb == "STARTTLS" else None).begin()
+    talk.protocol.secured = lambda: None  # type: ignore[method-assign]
+    assert codes([*talk.say("STARTTLS"), *talk.say(SENDER)]) == ["454 4.7.0", "250 2.1.0"]
+
+
+@pytest.mark.parametrize("behind", [b"R", b"RSET\r\n", b"RSET\r\nMAIL FROM:<x@y>\r\n", b"\x16\x03\x01", b"\0"])
+def test_TLS_4_injected_plaintext(behind: bytes) -> None:
+    talk = Talk(tls=True).begin()
+    assert codes(talk.send(b"STARTTLS\r\n" + behind)) == ["554 5.5.0"]
+    assert talk.over
+    assert talk.protocol.facts.mail is None
+    assert not talk.protocol.facts.secure
+
+
+def test_TLS_4_octets_before_the_handshake_are_thrown_away() -> None:
+    protocol = Talk(tls=True).begin().protocol
+    protocol.receive_data(b"STARTTLS\r\n")
+    protocol.send(protocol.usual(protocol.next_event()))  # type: ignore[arg-type]
+    protocol.receive_data(b"MAIL FROM:<evil@x>\r\n")
+    protocol.secured()
+    assert protocol.buffered == 0
+
+
+def test_TLS_6_required() -> None:
+    talk = Talk(tls=True, logins=True, verifies={"EXPN"}, extensions=standard(StartTls(required=True), Auth(required=True)))
+    talk.say(HELLO)
+    lines = ["HELO x", SENDER, "MAIL junk", RECIPIENT, "DATA", "RSET", "VRFY a", "EXPN a", "HELP", "AUTH PLAIN", "BDAT 0 LAST"]
+    assert codes(talk.say(*lines)) == ["530 5.7.0"] * len(lines)
+    assert codes(talk.send(b"BDAT 6\r\nNOOP\r\nNOOP\r\n")) == ["530 5.7.0", "250 2.0.0"]
+    assert codes(talk.say("NOOP", HELLO, "FOO", "SEND x")) == ["250 2.0.0", "250", "500 5.5.1", "502 5.5.1"]
+    assert codes(talk.say("STARTTLS")) == ["220 2.0.0"]
+    assert codes(talk.say(HELLO, SENDER, "RSET", "AUTH PLAIN AGEAc2VjcmV0", SENDER)) == [
+        "250", "530 5.7.0", "250 2.0.0", "235 2.7.0", "250 2.1.0",
+    ]  # fmt: skip
+    assert codes(Talk(tls=True, extensions=standard(StartTls(required=True))).say("QUIT")) == ["220", "221 2.0.0"]
+
+
+def test_TLS_6_the_refusals_are_counted() -> None:
+    talk = Talk(tls=True, limits=Limits(errors=3), extensions=standard(StartTls(required=True))).begin()
+    assert codes(talk.say(SENDER, SENDER, SENDER)) == ["530 5.7.0", "530 5.7.0", "421 4.7.0"]
+
+
+def test_TLS_8_from_the_start() -> None:
+    talk = Talk(tls=True, logins=True, secure=True)
+    lines = talk.say(HELLO)[1].split("\n")
+    assert "250-AUTH PLAIN LOGIN" in lines
+    assert "250-STARTTLS" not in lines
+
+
+def test_BINARYMIME_is_an_opt_in() -> None:
+    assert "BINARYMIME" not in Talk().say(HELLO)[1]
+    assert "250-CHUNKING" in Talk(extensions=standard(BinaryMime())).say(HELLO)[1]
+    assert "BINARYMIME" in Talk(extensions=standard(BinaryMime())).say(HELLO)[1]

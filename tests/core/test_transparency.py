@@ -1,0 +1,147 @@
+"""The end of a message and nothing else: item 4.4, whole, and beyond it every mixture of line ends and dots."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from smtp_trio.protocol import Limits, Reply
+from smtp_trio.protocol.extensions import BinaryMime, standard
+from smtp_trio.protocol.framing import Dotted, Inbox
+
+from .talk import RECIPIENT, SENDER, Talk, codes
+
+BARE = "550 5.5.2"
+OK = "250 2.0.0"
+
+#: What stands between "a" and "b": the message as it is kept, the same with line ends made CRLF, and its answer when bare CR and LF
+#: are refused. None of these ends the message.
+NO_END: dict[bytes, tuple[bytes, bytes, str]] = {
+    b"\n.\n": (b"a\n.\nb\r\n", b"a\r\n.\r\nb\r\n", BARE),
+    b"\n.\r\n": (b"a\n.\r\nb\r\n", b"a\r\n.\r\nb\r\n", BARE),
+    b"\r\n.\n": (b"a\r\n\nb\r\n", b"a\r\n\r\nb\r\n", BARE),
+    b"\r.\r": (b"a\r.\rb\r\n", b"a\r\n.\r\nb\r\n", BARE),
+    b"\r.\r\n": (b"a\r.\r\nb\r\n", b"a\r\n.\r\nb\r\n", BARE),
+    b"\r\n.\r": (b"a\r\n\rb\r\n", b"a\r\n\r\nb\r\n", BARE),
+    b"\n.\r": (b"a\n.\rb\r\n", b"a\r\n.\r\nb\r\n", BARE),
+    b"\r\n.\r\r\n": (b"a\r\n\r\r\nb\r\n", b"a\r\n\r\n\r\nb\r\n", BARE),
+    b"\n\n.\r\n": (b"a\n\n.\r\nb\r\n", b"a\r\n\r\n.\r\nb\r\n", BARE),
+    # NUL is no line end: these are messages with nothing wrong, and one octet that few expect.
+    b"\r\n\0.\r\n": (b"a\r\n\0.\r\nb\r\n", b"a\r\n\0.\r\nb\r\n", OK),
+    b"\r\n.\0\r\n": (b"a\r\n\0\r\nb\r\n", b"a\r\n\0\r\nb\r\n", OK),
+    b"\r\n..\r\n": (b"a\r\n.\r\nb\r\n", b"a\r\n.\r\nb\r\n", OK),
+}
+#: These hold a genuine end: the message is what stands before it, and "b" and "." are commands.
+AN_END: dict[bytes, tuple[bytes, bytes, str]] = {
+    b"\r\n.\r\n": (b"a\r\n", b"a\r\n", OK),
+    b"\r\r\n.\r\n": (b"a\r\r\n", b"a\r\n\r\n", BARE),
+    b"\n\r\n.\r\n": (b"a\n\r\n", b"a\r\n\r\n", BARE),
+}
+MODES = ("reject", "normalize", "preserve")
+
+
+def name(octets: object) -> str:
+    return repr(octets)[2:-1] if isinstance(octets, bytes) else str(octets)
+
+
+def begin(mode: str) -> Talk:
+    talk = Talk(newlines=mode).begin(SENDER, RECIPIENT)
+    assert codes(talk.say("DATA")) == ["354"]
+    return talk
+
+
+def expected(row: tuple[bytes, bytes, str], mode: str) -> tuple[list[bytes], str]:
+    """The messages that are accepted, and the answer to this one."""
+    kept, normalized, strict = row
+    if mode == "reject":
+        return ([kept] if strict == OK else []), strict
+    return [kept if mode == "preserve" else normalized], OK
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("seq", [*NO_END, *AN_END], ids=name)
+def test_4_4_every_sequence_cut_at_every_place(seq: bytes, mode: str) -> None:
+    messages, answer = expected(NO_END.get(seq) or AN_END[seq], mode)
+    replies = [answer, OK] if seq in NO_END else [answer, "500 5.5.1", "500 5.5.1", OK]
+    octets = b"a" + seq + b"b\r\n.\r\nNOOP\r\n"
+    for cut in range(len(octets)):
+        talk = begin(mode)
+        begun = len(talk.output)
+        talk.split(octets, [cut])
+        assert codes(talk.output[begun:].decode().splitlines()) == replies
+        assert talk.messages == messages
+    assert begin(mode).split(octets, range(1, len(octets))).messages == messages
+
+
+def test_4_4_the_refusal_names_the_cause() -> None:
+    for body, cause in ((b"a\nb", "bare LF"), (b"a\rb", "bare CR"), (b"a\r", "bare CR"), (b"\n\r", "bare LF"), (b"\r\n\n", "bare LF")):
+        assert cause in begin("reject").send(body + b"\r\n.\r\n")[0]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("seq", [*NO_END, *AN_END], ids=name)
+def test_4_4_in_a_counted_body_nothing_is_an_end(seq: bytes, mode: str) -> None:
+    body = b"a" + seq + b"b\r\n"
+    stripped = body.replace(b"\r\n", b"")
+    bare = b"\r" in stripped or b"\n" in stripped
+    normalized = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
+    command = f"BDAT {len(body)} LAST\r\n".encode()
+    for cut in range(len(body) + 1):
+        for binary in (False, True):
+            talk = Talk(newlines=mode, extensions=standard(BinaryMime()))
+            talk.begin(f"{SENDER} BODY={'BINARYMIME' if binary else '8BITMIME'}", RECIPIENT)
+            begun = len(talk.output)
+            talk.split(command + body + b"NOOP\r\n", [len(command) + cut])
+            refused = bare and mode == "reject" and not binary
+            assert codes(talk.output[begun:].decode().splitlines()) == [BARE if refused else OK, OK]
+            assert talk.messages == ([] if refused else [normalized if mode == "normalize" and not binary else body])
+
+
+def test_4_4_a_refused_message_is_read_to_its_end() -> None:
+    talk = begin("reject")
+    smuggled = b"a\n.\r\nMAIL FROM:<evil@x>\r\nRCPT TO:<you@mx.test>\r\nDATA\r\nhello\r\n.\r\n"
+    assert codes(talk.send(smuggled)) == [BARE]
+    assert talk.messages == []
+    assert talk.protocol.facts.mail is None
+
+
+def reference(octets: bytes) -> tuple[bytes, bytes] | None:
+    """The message and what is left behind it, by the letter of RFC 5321 4.5.2: line by line, where a line is what CRLF ends."""
+    message = []
+    while b"\r\n" in octets:
+        line, _, octets = octets.partition(b"\r\n")
+        if line == b".":
+            return b"".join(message), octets
+        message.append(line.removeprefix(b".") + b"\r\n")
+    return None
+
+
+def test_every_mixture_of_line_ends_around_a_dot() -> None:
+    parts = [bytes(part) for n in range(4) for part in itertools.product(b"\r\n\0 \t", repeat=n)]
+    ends = 0
+    for before, after in itertools.product(parts, repeat=2):
+        octets = b"a" + before + b"." + after + b"b\r\n.\r\n"
+        inbox = Inbox()
+        inbox.add(octets)
+        dotted = Dotted(inbox)
+        message = dotted.pull()
+        assert dotted.ended
+        assert (message, inbox.take()) == reference(octets)
+        ends += dotted.ended and (before[-2:], after[:2]) == (b"\r\n", b"\r\n")
+    assert ends == 6 * 6  # CRLF, alone or behind one more octet of five; CRLF, alone or before one more
+
+
+def test_the_fault_does_not_depend_on_the_cut() -> None:
+    """Two things wrong at once: the first octet that cannot stand decides, however the message was cut up."""
+    bodies = [b"x" * 39 + tail for tail in (b"\n", b"x\n", b"\r", b"xx", b"\rx", b"x\r", b"x\r\n\n", b"\r\n\n")]
+    bodies += [b"Received:\r\n" + b"x" * n + b"\r\nRECEIVED:" + tail for n in (8, 18, 19, 20) for tail in (b"", b"\n", b"\r", b"x")]
+    for body in bodies:
+        octets = body + b"\r\n.\r\n"
+        faults: set[Reply] = set()
+        for cut in range(len(octets)):
+            talk = Talk(size=40, limits=Limits(received=1)).begin(SENDER, RECIPIENT)
+            talk.say("DATA")
+            talk.split(octets, [cut])
+            faults.add(talk.story[-1][-1])  # type: ignore[index]
+        assert len(faults) == 1, (body, faults)

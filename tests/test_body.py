@@ -1,0 +1,695 @@
+"""The message on its way in: pulled by the `data` hook, by DATA and by BDAT alike, to an end or to none."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from itertools import cycle
+from typing import Any
+
+import pytest
+import trio
+from helpers import MESSAGE, NAME, START, Client, Taker, talk, unbuffered
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from smtp_trio import Body, BodyError, Limits, MessageState, Reply, Server, Session, Timeouts, standard
+from smtp_trio.protocol import Command, Noop
+from smtp_trio.protocol.extensions import BinaryMime
+
+Data = Callable[[Session, Body], Awaitable[Any]]
+
+
+def serving(data: Data | None = None, hooks: Taker | None = None, **settings: Any) -> Server:
+    server = Server(hooks or Taker(), name=NAME, **settings)
+    if data is not None:
+        server.on(data=data)
+    return server
+
+
+class Reader:
+    """A `data` hook that reads the message and notes how that went."""
+
+    def __init__(self, reply: Reply | None = None, bug: Exception | None = None, *, swallow: bool = False) -> None:
+        self.reply = reply
+        self.bug = bug
+        self.swallow = swallow
+        self.error: BodyError | None = None
+        self.body: Body | None = None
+        self.session: Session | None = None
+
+    async def __call__(self, session: Session, body: Body) -> Reply | None:
+        self.session, self.body = session, body
+        try:
+            await body.read()
+        except BodyError as error:
+            self.error = error
+            if self.bug is not None:
+                raise self.bug from None
+            if not self.swallow:
+                raise
+        return self.reply
+
+
+# --- the ordinary course ----------------------------------------------------------------------------------------------
+
+
+async def test_first_pull_sends_354(autojump_clock: MockClock) -> None:
+    begin = trio.Event()
+
+    async def data(session: Session, body: Body) -> None:
+        await begin.wait()
+        assert (body.size, body.complete, body.started) == (0, False, False)
+        assert await anext(body) == MESSAGE
+        assert body.size == len(MESSAGE)
+        with pytest.raises(StopAsyncIteration):
+            await anext(body)
+        assert body.complete
+        assert await body.read() == b""
+
+    hooks = Taker()
+    async with talk(serving(data, hooks)) as client:
+        await client.open()
+        await client.send(b"DATA\r\n")
+        await wait_all_tasks_blocked()
+        begin.set()
+        assert await client.reply() == "354 End data with <CR><LF>.<CR><LF>"
+        await client.send(MESSAGE + b".\r\n")
+        await client.expect("250 2.0.0 Ok: queued as ")
+        await client.quit()
+    assert hooks.errors == []
+
+
+async def test_refusal_before_the_first_pull(autojump_clock: MockClock) -> None:
+    """No 354: the client sends nothing, and what it says next is a command. The transaction is over (RFC 5321 4.1.1.4)."""
+
+    async def data(session: Session, body: Body) -> Reply:
+        return Reply(554, "Not today", "5.7.1")
+
+    async with talk(serving(data)) as client:
+        await client.open()
+        await client.say("DATA", "554 5.7.1 Not today")
+        await client.say("DATA", "503 5.5.1")
+        await client.say("MAIL FROM:<>", "250 2.1.0")
+        await client.quit()
+
+
+async def test_refusal_midway_drops_the_rest(autojump_clock: MockClock) -> None:
+    """DAT-11, and the answer comes when the client has said all."""
+    pulled = []
+
+    async def data(session: Session, body: Body) -> Reply:
+        pulled.append(await anext(body))
+        return Reply(550, "I have seen enough")
+
+    async with talk(serving(data)) as client:
+        await client.open()
+        await client.say("DATA", "354")
+        await client.send(b"one\r\n")
+        await wait_all_tasks_blocked()
+        await client.send(b"MAIL FROM:<x@y.test>\r\nbare\nnewline\r\n")
+        await wait_all_tasks_blocked()
+        assert client.replies[-1].startswith("354")
+        await client.send(b".\r\n")
+        await client.expect("550 5.7.1 I have seen enough")
+        await client.deliver(MESSAGE, "550")
+        await client.quit()
+    assert pulled == [b"one\r\n", MESSAGE]
+
+
+@pytest.mark.parametrize("reply", [None, Reply(250, "Thanks")])
+@pytest.mark.parametrize("pulls", [0, 1])
+async def test_unread_rest_is_pulled_by_the_session(reply: Reply | None, pulls: int, autojump_clock: MockClock) -> None:
+    async def data(session: Session, body: Body) -> Reply | None:
+        for _ in range(pulls):
+            await anext(body)
+        return reply
+
+    async with talk(serving(data, size=1000)) as client:
+        await client.hello()
+        usual = "250 2.0.0 Thanks" if reply else "250 2.0.0 Ok: queued as "
+        await client.deliver(MESSAGE, usual)
+        # The answer is the message's own where that did not end well.
+        await client.deliver(MESSAGE + b"bare\nnewline\r\n", "550 5.5.2")
+        await client.deliver(MESSAGE * 99, "552 5.3.4")
+        await client.deliver(MESSAGE, usual)
+        await client.send(START + b"BDAT 5\r\nhelloBDAT 6 LAST\r\nworld\r")
+        await client.expect("250 2.1.0", "250 2.1.5", "250 2.0.0", "550 5.5.2")
+        await client.send(START + b"BDAT 5\r\nhelloBDAT 7 LAST\r\nworld\r\n")
+        await client.expect("250 2.1.0", "250 2.1.5", "250 2.0.0", usual)
+        await client.quit()
+
+
+async def test_data_and_bdat_look_the_same(autojump_clock: MockClock) -> None:
+    """One call, one body; the content has its dots and its CRLFs, and nothing of how it came."""
+    content = b".\r\n..\r\n.x\r\n\r\n.\r\nend\r\n"
+    stuffed = b"..\r\n...\r\n..x\r\n\r\n..\r\nend\r\n"
+    hooks = Taker()
+    async with talk(serving(hooks=hooks)) as client:
+        await client.hello()
+        await client.deliver(stuffed)
+        await client.send(START + b"BDAT %d LAST\r\n" % len(content) + content)
+        await client.expect("250 2.1.0", "250 2.1.5", "250 2.0.0 Ok: queued as ")
+        await client.send(START)
+        await client.expect("250", "250")
+        for octet in content:
+            await client.send(b"BDAT 1\r\n" + bytes([octet]))
+            await client.expect("250 2.0.0")
+        await client.send(b"BDAT 0 LAST\r\n")
+        await client.expect("250 2.0.0 Ok: queued as ")
+        await client.quit()
+    assert hooks.messages == [content] * 3
+
+
+async def test_hook_runs_in_the_sessions_task(autojump_clock: MockClock) -> None:
+    tasks = []
+
+    class Where(Taker):
+        async def connect(self, session: Session) -> None:
+            tasks.append(trio.lowlevel.current_task())
+
+        async def data(self, session: Session, body: Body) -> None:
+            tasks.append(trio.lowlevel.current_task())
+
+    async with talk(Server(Where(), name=NAME)) as client:
+        await client.hello()
+        await client.deliver()
+    assert len(tasks) == 2
+    assert tasks[0] is tasks[1]
+
+
+async def test_body_pulled_by_a_child_task(autojump_clock: MockClock) -> None:
+    pieces = []
+
+    async def data(session: Session, body: Body) -> None:
+        async def pull(to: trio.MemorySendChannel[bytes]) -> None:
+            async with to:
+                async for piece in body:
+                    await to.send(piece)
+
+        to, source = trio.open_memory_channel[bytes](0)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pull, to)
+            async for piece in source:
+                pieces.append(piece)
+        assert body.complete
+
+    async with talk(serving(data)) as client:
+        await client.hello()
+        await client.deliver(MESSAGE * 10000)
+        await client.send(START + b"BDAT 5\r\nhelloNOOP\r\nBDAT 7 LAST\r\nworld\r\n")
+        await client.expect("250 2.1.0", "250 2.1.5", "250 2.0.0", "250 2.0.0", "250 2.0.0 Ok: queued")
+        await client.quit()
+    assert b"".join(pieces) == MESSAGE * 10000 + b"helloworld\r\n"
+
+
+async def test_not_pulling_is_back_pressure(autojump_clock: MockClock) -> None:
+    """What the client may send ahead is bounded, however slow the hook is."""
+    message = MESSAGE * 50000
+    pull = trio.Semaphore(0)
+    got: list[bytes] = []
+    sessions = []
+
+    async def data(session: Session, body: Body) -> None:
+        sessions.append(session)
+        async for piece in body:
+            got.append(piece)
+            await pull.acquire()
+
+    async with talk(serving(data), pair=unbuffered) as client:
+        await client.open()
+        await client.say("DATA", "354")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.send, message + b".\r\n")
+            for n in range(1, 6):
+                await wait_all_tasks_blocked()
+                assert len(got) == n
+                assert sum(map(len, got)) + sessions[0].buffered <= n * 65536
+                pull.release()
+            while client.buffer == b"" and len(b"".join(got)) < len(message):
+                await wait_all_tasks_blocked()
+                pull.release()
+            pull.release()
+            await client.expect("250 2.0.0")
+    assert b"".join(got) == message
+
+
+# --- how it may fail --------------------------------------------------------------------------------------------------
+
+
+async def hang_up(client: Client) -> None:
+    await trio.aclose_forcefully(client.stream)
+
+
+async def close_writing(client: Client) -> None:
+    assert isinstance(client.stream, trio.StapledStream)
+    await client.stream.send_eof()
+    await client.end()
+
+
+async def silence(client: Client) -> None:
+    await client.expect("421 4.4.2")
+    await client.end()
+
+
+def saying(octets: bytes, *answers: str) -> Callable[[Client], Awaitable[None]]:
+    async def say(client: Client) -> None:
+        await client.send(octets)
+        await client.expect(*answers)
+        await client.deliver() if not answers[-1].startswith("221") else await client.end()
+
+    return say
+
+
+async def torn_chunk(client: Client) -> None:
+    await client.send(b"BDAT 100 LAST\r\nnot a hundred")
+    await close_writing(client)
+
+
+DATA, BDAT = b"DATA\r\n", b"BDAT 7\r\nHello\r\n"
+#: What may become of a message once it has begun, and whether that calls `reset`: an answer to the message itself does not.
+ENDS = {
+    "data-gone": (DATA, hang_up, True),
+    "data-eof": (DATA, close_writing, True),
+    "data-idle": (DATA, silence, True),
+    "data-over-size": (DATA, saying(b"x\r\n" * 400 + b".\r\n", "552 5.3.4"), False),
+    "data-bare-lf": (DATA, saying(b"a\nb\r\n.\r\n", "550 5.5.2 Message refused: bare LF"), False),
+    "data-bare-cr": (DATA, saying(b"a\rb\r\n.\r\n", "550 5.5.2 Message refused: bare CR"), False),
+    "data-loop": (DATA, saying(b"Received: x\r\n" * 9 + b"\r\n.\r\n", "554 5.4.6"), False),
+    "bdat-gone": (BDAT, hang_up, True),
+    "bdat-eof": (BDAT, close_writing, True),
+    "bdat-idle": (BDAT, silence, True),
+    "bdat-torn": (BDAT, torn_chunk, True),
+    "bdat-over-size": (BDAT, saying(b"BDAT 1200 LAST\r\n" + b"x\r\n" * 400, "552 5.3.4"), False),
+    "bdat-over-size-midway": (
+        BDAT,
+        saying(b"BDAT 1200\r\n" + b"x\r\n" * 400 + b"BDAT 3 LAST\r\nx\r\nRSET\r\n", "552 5.3.4", "503 5.5.1", "250 2.0.0"),
+        True,
+    ),
+    "bdat-bare-lf": (BDAT, saying(b"BDAT 3 LAST\r\na\nb", "550 5.5.2"), False),
+    "bdat-rset": (BDAT, saying(b"RSET\r\n", "250 2.0.0"), True),
+    "bdat-ehlo": (BDAT, saying(b"EHLO again.test\r\n", f"250-{NAME}"), True),
+    "bdat-helo": (BDAT, saying(b"HELO again.test\r\n", f"250 {NAME}"), True),
+    "bdat-quit": (BDAT, saying(b"QUIT\r\n", "221 2.0.0"), True),
+}
+
+
+@pytest.mark.parametrize(
+    "reader",
+    [
+        Reader,
+        lambda: Reader(swallow=True),
+        lambda: Reader(Reply(250, "I have it"), swallow=True),
+        lambda: Reader(Reply(452, "Full"), swallow=True),
+        lambda: Reader(bug=RuntimeError("the secret is 42")),
+    ],
+    ids=["passes", "swallows", "accepts", "refuses", "fails"],
+)
+@pytest.mark.parametrize(("begin", "end", "lost"), ENDS.values(), ids=ENDS)
+async def test_body_error(
+    begin: bytes,
+    end: Callable[[Client], Awaitable[None]],
+    lost: bool,
+    reader: Callable[[], Reader],
+    autojump_clock: MockClock,
+) -> None:
+    """The pull raises; the session knows the answer, and nothing that the hook does changes it."""
+    data = reader()
+    hooks = Taker()
+    resets = []
+
+    async def first(session: Session, body: Body) -> Reply | None:
+        if data.error is None:
+            return await data(session, body)
+        assert session.last_message is MessageState.NOT_TAKEN
+        return await Taker.data(hooks, session, body)
+
+    async def reset(session: Session) -> None:
+        resets.append(session)
+
+    server = serving(first, hooks, size=1000, limits=Limits(received=5))
+    server.on(reset=reset)
+    async with talk(server) as client:
+        await client.open()
+        await client.send(begin)
+        await client.expect("354" if begin == DATA else "250 2.0.0")
+        await end(client)
+
+    assert data.error is not None
+    assert data.body is not None
+    assert not data.body.complete
+    assert data.body.error is data.error
+    assert hooks.errors == ([data.bug] if data.bug else [])
+    assert hooks.messages in ([], [MESSAGE])
+    assert hooks.ended == hooks.sessions
+    assert not any("secret" in reply for reply in client.replies)
+    assert server.statistics().messages == len(hooks.messages)
+    assert len(resets) == lost
+
+
+async def test_error_is_raised_again_at_every_pull(autojump_clock: MockClock) -> None:
+    errors = []
+
+    async def data(session: Session, body: Body) -> None:
+        for _ in range(3):
+            with pytest.raises(BodyError) as caught:
+                await body.read()
+            errors.append(caught.value)
+
+    async with talk(serving(data)) as client:
+        await client.hello()
+        await client.deliver(b"\n\r\n", "550 5.5.2")
+        await client.quit()
+    assert len(set(errors)) == 1
+
+
+@pytest.mark.parametrize("early", [False, True])
+async def test_message_that_goes_on_and_on(early: bool, autojump_clock: MockClock) -> None:
+    """DAT-9: what is over the size is read to its end, but not without end."""
+
+    async def data(session: Session, body: Body) -> Reply | None:
+        if early:
+            await anext(body)
+            return Reply(550, "Enough")
+        await body.read()
+        return None
+
+    async with talk(serving(data, size=100)) as client:
+        await client.open()
+        await client.say("DATA", "354")
+        await client.send(b"x" * 1200)
+        await client.expect("421 4.3.2")
+        await client.end()
+
+
+# --- between chunks ---------------------------------------------------------------------------------------------------
+
+
+async def test_between_chunks(autojump_clock: MockClock) -> None:
+    """NOOP is answered, what has no place there is told so, and the message goes on."""
+    asked = []
+    hooks = Taker()
+
+    async def message(session: Session, command: Command) -> Reply | None:
+        asked.append(command.verb)
+        return Reply(250, "Still here") if isinstance(command, Noop) else None
+
+    server = serving(hooks=hooks)
+    server.on(message=message)
+    async with talk(server) as client:
+        await client.open()
+        asked.clear()
+        await client.send(b"BDAT 5\r\nhello")
+        await client.expect("250 2.0.0 Ok")
+        await client.say("NOOP", "250 2.0.0 Still here")
+        for line in ("MAIL FROM:<>", "RCPT TO:<a@b.test>", "DATA", "VRFY a", "HELP", "STARTTLS", "AUTH PLAIN"):
+            await client.say(line, "50")
+            assert client.replies[-1][:9] in ("503 5.5.1", "502 5.5.1")
+        await client.say("NONSENSE", "500 5.5.1")
+        await client.send(b"BDAT 0\r\nNOOP\r\nBDAT 8 LAST\r\n world\r")
+        await client.expect("250 2.0.0 Ok", "250 2.0.0 Still here")
+        await client.send(b"\n")
+        await client.expect("250 2.0.0 Ok: queued as ")
+        await client.quit()
+    assert asked == ["BDAT", "NOOP", "BDAT", "NOOP", "BDAT", "QUIT"]
+    assert hooks.messages == [b"hello world\r\n"]
+
+
+async def test_too_many_errors_between_chunks(autojump_clock: MockClock) -> None:
+    hooks = Taker()
+    data = Reader()
+    async with talk(serving(data, hooks)) as client:
+        await client.open()
+        await client.send(b"BDAT 5\r\nhello" + b"DATA\r\n" * 20)
+        await client.expect("250 2.0.0", *["503 5.5.1"] * 19, "421 4.7.0")
+        await client.end()
+    assert data.error is not None
+    assert hooks.errors == []
+
+
+async def test_message_hook_refuses_a_chunk(autojump_clock: MockClock) -> None:
+    """Its octets are swallowed, it is told so, and the rest as well until RSET (BDT-4)."""
+    data = Reader()
+    chunks = 0
+
+    async def message(session: Session, command: Command) -> Reply | None:
+        nonlocal chunks
+        chunks += command.verb == "BDAT"
+        return Reply(452, "Full") if chunks == 2 and command.verb == "BDAT" else None
+
+    hooks = Taker()
+    server = serving(data, hooks)
+    server.on(message=message)
+    async with talk(server) as client:
+        await client.open()
+        await client.send(b"BDAT 6\r\nQUIT\r\nBDAT 6\r\nQUIT\r\nBDAT 6 LAST\r\nQUIT\r\nMAIL FROM:<>\r\nRSET\r\n")
+        await client.expect("250 2.0.0", "452 4.3.1 Full", "503 5.5.1", "503 5.5.1", "250 2.0.0")
+        await client.deliver()
+        await client.quit()
+    assert data.body is not None
+    assert data.body.complete
+    assert hooks.errors == []
+
+
+@pytest.mark.parametrize("last", [b"", b" LAST"])
+async def test_data_hook_refuses_midchunk(last: bytes, autojump_clock: MockClock) -> None:
+    """BDT-4: behind a refused chunk nothing but RSET, EHLO and QUIT helps; a refused LAST ends the message."""
+
+    async def data(session: Session, body: Body) -> Reply:
+        await anext(body)
+        return Reply(550, "No")
+
+    async with talk(serving(data)) as client:
+        await client.open()
+        await client.send(b"BDAT 12" + last + b"\r\nhello")
+        await wait_all_tasks_blocked()
+        await client.send(b" QUIT\r\n")
+        await client.expect("550 5.7.1 No")
+        if not last:
+            await client.say("MAIL FROM:<>", "503 5.5.1")
+            await client.say("BDAT 4 LAST\r\nab", "503 5.5.1")
+            await client.say("NOOP", "250 2.0.0")
+            await client.say("RSET", "250 2.0.0")
+        await client.say("MAIL FROM:<>", "250 2.1.0")
+        await client.quit()
+
+
+async def test_refusal_between_chunks(autojump_clock: MockClock) -> None:
+    """The hook has had all of a chunk, and refuses before it pulls again: the refusal is that chunk's answer."""
+
+    async def data(session: Session, body: Body) -> Reply:
+        await anext(body)
+        return Reply(550, "No")
+
+    async with talk(serving(data)) as client:
+        await client.open()
+        await client.send(b"BDAT 7\r\nhello\r\nBDAT 7 LAST\r\nworld\r\nRSET\r\n")
+        await client.expect("550 5.7.1", "503 5.5.1", "250 2.0.0")
+        await client.quit()
+
+
+@pytest.mark.parametrize("line", ["RSET", "EHLO b.test", "HELO b.test", "QUIT"])
+async def test_what_ends_a_message_is_dispatched_when_its_hook_has_ended(line: str, autojump_clock: MockClock) -> None:
+    order: list[str] = []
+
+    async def data(session: Session, body: Body) -> None:
+        try:
+            await body.read()
+        except BodyError:
+            assert session.last_message is MessageState.NOT_TAKEN
+            await trio.sleep(1)
+            order.append("data has ended")
+            raise
+
+    async def message(session: Session, command: Command) -> None:
+        order.append(command.verb)
+
+    async def reset(session: Session) -> None:
+        order.append("reset")
+
+    server = serving(data)
+    server.on(message=message, reset=reset)
+    async with talk(server) as client:
+        await client.open()
+        order.clear()
+        await client.send(b"BDAT 5\r\nhello" + line.encode() + b"\r\n")
+        await client.expect("250", "2")
+    assert order == ["BDAT", "data has ended", line.split()[0], "reset"]
+
+
+# --- the hook's own scopes --------------------------------------------------------------------------------------------
+
+
+async def test_hook_gives_up_on_a_pull(autojump_clock: MockClock) -> None:
+    """A hook may cancel its own pull, and go on as it likes: nothing of the message is lost by that."""
+    pieces: list[bytes] = []
+
+    async def data(session: Session, body: Body) -> None:
+        while not body.complete:
+            with trio.move_on_after(10):
+                async for piece in body:
+                    pieces.append(piece)
+
+    hooks = Taker()
+    async with talk(serving(data, hooks)) as client:
+        await client.open()
+        await client.say("DATA", "354")
+        for n in range(10):
+            await trio.sleep(7 * n)
+            await client.send(b"line %d\r\n" % n)
+        await client.send(b".\r\n")
+        await client.expect("250 2.0.0")
+        await client.quit()
+    assert b"".join(pieces) == b"".join(b"line %d\r\n" % n for n in range(10))
+    assert hooks.errors == []
+
+
+async def test_hook_gives_up_and_refuses(autojump_clock: MockClock) -> None:
+    async def data(session: Session, body: Body) -> Reply | None:
+        with trio.move_on_after(10):
+            await body.read()
+            return None
+        return Reply(451, "Too slow for me", "4.4.2")
+
+    async with talk(serving(data)) as client:
+        await client.open()
+        await client.say("DATA", "354")
+        await trio.sleep(20)
+        await client.send(MESSAGE + b".\r\n")
+        await client.expect("451 4.4.2 Too slow for me")
+        await client.deliver()
+        await client.quit()
+
+
+async def test_hook_that_gave_up_has_no_more_time_than_others(autojump_clock: MockClock) -> None:
+    """The clock of the hook runs again when a pull was cancelled."""
+
+    async def data(session: Session, body: Body) -> None:
+        for _ in range(3):
+            with trio.move_on_after(150):
+                await body.read()
+        await trio.sleep_forever()
+
+    hooks = Taker()
+    async with talk(serving(data, hooks)) as client:
+        await client.open()
+        await client.say("DATA", "354")
+        await trio.sleep(500)
+        await client.send(MESSAGE + b".\r\n")
+        await client.expect("451 4.3.0")
+        assert trio.current_time() == 450 + 300
+        await client.quit()
+    assert [type(error) for error in hooks.errors] == [trio.TooSlowError]
+
+
+async def test_writing_is_not_the_hooks_time(autojump_clock: MockClock) -> None:
+    """A client that is slow to read the 354 takes nothing from the hook's time."""
+    hooks = Taker()
+    async with talk(serving(hooks=hooks, timeouts=Timeouts(hook=10)), pair=unbuffered) as client:
+        await client.open()
+        await client.send(b"DATA\r\n")
+        await trio.sleep(200)
+        await client.expect("354")
+        await client.send(MESSAGE + b".\r\n")
+        await client.expect("250 2.0.0")
+    assert hooks.errors == []
+
+
+@pytest.mark.parametrize("hook", ["response", "message"])
+async def test_hook_gives_up_while_another_is_at_work_in_the_pull(hook: str, autojump_clock: MockClock) -> None:
+    """The answers inside a pull are given, be it late: no command goes without one."""
+
+    async def slow(session: Session, _: object) -> None:
+        await trio.sleep(3)
+
+    async def data(session: Session, body: Body) -> None:
+        for patience in cycle((1, 2, 5)):
+            with trio.move_on_after(patience):
+                await anext(body, None)
+            if body.complete:
+                return
+
+    hooks = Taker()
+    server = serving(data, hooks)
+    server.on(**{hook: slow})
+    async with talk(server) as client:
+        await client.open()
+        await client.send(b"DATA\r\n")
+        await client.expect("354")
+        await client.send(MESSAGE + b".\r\n")
+        await client.expect("250 2.0.0")
+        await client.send(START)
+        await client.expect("250", "250")
+        await client.send(b"BDAT 7\r\nhello\r\nNOOP\r\nNONSENSE\r\nBDAT 0\r\nBDAT 7 LAST\r\nworld\r\n")
+        await client.expect("250", "250", "500", "250", "250 2.0.0 Ok: queued as")
+        await client.quit()
+    assert hooks.errors == []
+
+
+# --- sizes and newlines -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("declared", ["", " SIZE=5"])
+async def test_size_is_counted_without_the_added_dots(declared: str, autojump_clock: MockClock) -> None:
+    """SIZ-6, SIZ-8: exactly the limit passes, one octet more does not; what was declared does not count."""
+    content = b".\r\n" * 40
+    hooks = Taker()
+    async with talk(serving(hooks=hooks, size=len(content))) as client:
+        await client.hello()
+        for extra, told in ((b"", "250 2.0.0"), (b"\r\n", "552 5.3.4")):
+            await client.say(f"MAIL FROM:<a@b.test>{declared}", "250")
+            await client.say("RCPT TO:<a@b.test>", "250")
+            await client.say("DATA", "354")
+            await client.send(b"..\r\n" * 40 + extra + b".\r\n")
+            await client.expect(told)
+    assert hooks.messages == [content]
+
+
+async def test_read_is_bounded_by_the_size(autojump_clock: MockClock) -> None:
+    data = Reader()
+    async with talk(serving(data, size=1000)) as client:
+        await client.open()
+        await client.say("DATA", "354")
+        await client.send(b"x" * 998 + b"\r\n")
+        await wait_all_tasks_blocked()
+        assert data.body is not None
+        assert data.body.size == 1000
+        assert data.error is None
+        await client.send(b"y")
+        await wait_all_tasks_blocked()
+        assert data.error is not None
+        await client.send(b"\r\n.\r\n")
+        await client.expect("552 5.3.4")
+
+
+async def test_normalized_and_preserved_newlines(autojump_clock: MockClock) -> None:
+    for newlines, content in (("normalize", b"a\r\nb\r\nc\r\n"), ("preserve", b"a\nb\rc\r\n")):
+        hooks = Taker()
+        async with talk(serving(hooks=hooks, newlines=newlines)) as client:
+            await client.hello()
+            await client.deliver(b"a\nb\rc\r\n")
+        assert hooks.messages == [content]
+
+
+async def test_binarymime_is_left_as_it_is(autojump_clock: MockClock) -> None:
+    hooks = Taker()
+    octets = bytes(range(256)) + b"\r\n.\r\n"
+    async with talk(serving(hooks=hooks, extensions=standard(BinaryMime()))) as client:
+        await client.hello()
+        await client.send(b"MAIL FROM:<> BODY=BINARYMIME\r\nRCPT TO:<a@b.test>\r\nDATA\r\n")
+        await client.expect("250", "250", "503 5.5.1")
+        await client.send(b"BDAT 100\r\n" + octets[:100] + b"BDAT %d LAST\r\n" % (len(octets) - 100) + octets[100:])
+        await client.expect("250", "250 2.0.0 Ok: queued")
+    assert hooks.messages == [octets]
+
+
+async def test_no_data_hook_and_a_slow_chunk(autojump_clock: MockClock) -> None:
+    """Nobody wants the message, and its octets are swallowed for as long as they come."""
+    server = Server(name=NAME, timeouts=Timeouts(command=300, block=180))
+    async with talk(server) as client:
+        await client.hello()
+        await trio.sleep(200)
+        await client.send(START + b"BDAT 10 LAST\r\nhello")
+        await client.expect("250", "250")
+        await trio.sleep(150)
+        await client.send(b"world")
+        await client.expect("554 5.3.0")
+        await client.quit()

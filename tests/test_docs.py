@@ -1,0 +1,110 @@
+"""The programs in docs/ do what the pages say: each block is Python, names what is there, and the whole ones run."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import re
+import smtplib
+import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+import trio.testing
+
+import smtp_trio
+import smtp_trio.stores
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+DOCS = Path(__file__).parent.parent / "docs"
+PAGES = "\n".join(page.read_text() for page in sorted(DOCS.glob("*.rst")))
+BLOCK = re.compile(r"^\.\. code-block:: python\n\n((?:   .*\n|\n)+)", re.MULTILINE)
+
+
+def blocks() -> list[tuple[str, str]]:
+    """Every block of Python on every page, with the page's name."""
+    return [
+        (page.stem, textwrap.dedent(block))
+        for page in sorted(DOCS.glob("*.rst"))
+        for block in BLOCK.findall(page.read_text())
+    ]
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(("page", "source"), blocks())
+def test_a_block_names_what_is_there(page: str, source: str) -> None:
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Attribute(ast.Name("smtp_trio"), name):
+                assert hasattr(smtp_trio, name)
+            case ast.ImportFrom(module=str(module), names=names) if module.startswith("smtp_trio"):
+                for alias in names:
+                    assert hasattr(importlib.import_module(module), alias.name)
+
+
+@pytest.mark.parametrize("name", [*smtp_trio.__all__, *smtp_trio.stores.__all__])
+def test_a_public_name_is_documented(name: str) -> None:
+    assert re.search(rf"^\.\. auto\w+:: {name}(\(\))?$", PAGES, re.MULTILINE)
+
+
+def test_an_option_is_documented() -> None:
+    """All of them, and no other."""
+    helped = subprocess.run(
+        [sys.executable, "-m", "smtp_trio", "serve", "--help"], capture_output=True, text=True, check=True
+    )
+    documented = re.findall(r"^\.\. option:: .*(--[a-z-]+)", (DOCS / "command-line.rst").read_text(), re.MULTILINE)
+    assert set(re.findall(r"--[a-z-]+", helped.stdout)) == {"--help", *documented}
+
+
+IN_MEMORY = [source for page, source in blocks() if page == "testing" and "memory_stream_pair" in source]
+
+
+@pytest.mark.parametrize("source", IN_MEMORY)
+def test_the_tests_of_the_page_on_testing_pass(source: str) -> None:
+    names: dict[str, Any] = {"trio": trio, "smtp_trio": smtp_trio}
+    exec(source, names)
+    (test,) = [value for name, value in names.items() if name.startswith("test_")]
+    arguments = [None] * test.__code__.co_argcount  # autojump_clock: the fixture is the clock of the run
+    trio.run(test, *arguments, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+async def test_the_blocking_server(capsys: pytest.CaptureFixture[str]) -> None:
+    serve: Callable[[socket.socket], None] = load("blocking").serve
+
+    def serve_one(listener: socket.socket) -> None:
+        client, _ = listener.accept()
+        with client:
+            serve(client)
+
+    def send(port: int) -> None:
+        with smtplib.SMTP("127.0.0.1", port, timeout=10) as client:
+            assert client.sendmail("me@example.net", ["you@example.org"], b"Subject: hi\r\n\r\n.dot\r\n") == {}
+            assert client.docmd("FOO")[0] == 500
+            client.mail("me@example.net")
+            client.rcpt("you@example.org")
+            client.send(b"BDAT 7 LAST\r\nhello\r\n")
+            assert client.getreply()[0] == 250
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(10)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, serve_one, listener)
+            await trio.to_thread.run_sync(send, listener.getsockname()[1])
+    assert capsys.readouterr().out.replace("\r", "") == "Subject: hi\n\n.dot\nhello\n"

@@ -1,0 +1,108 @@
+"""The programs in examples/ do what they say, and end when they are told to."""
+
+from __future__ import annotations
+
+import importlib.util
+import signal
+import smtplib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import trio
+import trio.testing
+import trustme
+from processes import HOST, Program, running, trusting
+
+from smtp_trio import Server
+from smtp_trio.stores import read
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+MESSAGE = b"Subject: hi\r\n\r\nhello\r\n"
+
+
+@asynccontextmanager
+async def example(name: str, *options: str, cwd: Path) -> AsyncIterator[Program]:
+    """One of them, while it serves; it has to end well on SIGINT."""
+    async with running(str(EXAMPLES / name), "0", *options, cwd=cwd) as program:
+        program.port = int((await program.out.until(r"listening on port (\d+)"))[1])
+        yield program
+        program.signal(signal.SIGINT)
+        assert await program.end() == 0
+        assert program.err.text == ""
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_there_are_no_others() -> None:
+    assert sorted(path.name for path in EXAMPLES.glob("*.py")) == ["catch_all.py", "intake.py", "to_channel.py"]
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_they_are_short(path: Path) -> None:
+    assert len(path.read_text().splitlines()) < 60
+
+
+async def test_catch_all(tmp_path: Path) -> None:
+    async with example("catch_all.py", cwd=tmp_path) as program:
+        await program.send("me@example.net", ["you@example.org", "her@example.org"], MESSAGE)
+        await program.out.until("^from me@example.net to you@example.org her@example.org\nSubject: hi\n\nhello\n")
+
+
+async def test_intake(tmp_path: Path) -> None:
+    ca, pem, cert, key = trustme.CA(), tmp_path / "ca.pem", tmp_path / "cert.pem", tmp_path / "key.pem"
+    ca.cert_pem.write_to_path(pem)
+    issued = ca.issue_cert(HOST)
+    issued.private_key_pem.write_to_path(key)
+    issued.cert_chain_pems[0].write_to_path(cert)
+
+    def talk(client: smtplib.SMTP) -> dict[str, tuple[int, bytes]]:
+        client.ehlo()
+        assert client.docmd("MAIL FROM:<me@example.net>")[0] == 530
+        client.starttls(context=trusting(pem))
+        recipients = ["Fred+lists@Example.org", "Postmaster", "barney@example.org", "fred@elsewhere.example"]
+        return client.sendmail("me@example.net", recipients, MESSAGE)
+
+    async with example("intake.py", "--cert", str(cert), "--key", str(key), cwd=tmp_path) as program:
+        assert await program.client(talk) == {
+            "barney@example.org": (550, b"5.1.1 No such user here"),
+            "fred@elsewhere.example": (550, b"5.7.1 We take no mail for that domain"),
+        }
+    assert "stopped: Drained(" in program.out.text
+
+    (file,) = (tmp_path / "Maildir" / "new").iterdir()
+    assert read(file).recipients == ("Fred+lists@Example.org", "Postmaster")
+
+
+async def test_to_channel(tmp_path: Path) -> None:
+    async with example("to_channel.py", cwd=tmp_path) as program:
+        await program.send("me@example.net", ["you@example.org"], MESSAGE)
+        await program.out.until("^me@example.net: hi\n")
+
+
+async def test_a_full_channel_makes_the_client_wait() -> None:
+    sending, receiving = trio.open_memory_channel[object](0)
+    server = Server(load("to_channel").Handover(sending))
+    ours, theirs = trio.testing.memory_stream_pair()
+
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.serve_stream, theirs)
+            await ours.send_all(b"HELO me\r\nMAIL FROM:<>\r\nRCPT TO:<a@b.example>\r\nDATA\r\n" + MESSAGE + b".\r\n")
+            await trio.testing.wait_all_tasks_blocked()
+            said = bytes(await ours.receive_some())
+            assert said.endswith(b"\r\n354 End data with <CR><LF>.<CR><LF>\r\n")
+
+            await receiving.receive()
+
+            assert (await ours.receive_some()).startswith(b"250 2.0.0 Ok: queued as ")
+            nursery.cancel_scope.cancel()
