@@ -61,7 +61,9 @@ class Body:
         return self
 
     async def __anext__(self) -> bytes:
-        piece = await self._pull()
+        if self.error is not None:
+            raise self.error
+        piece = None if self.complete else await self._next()
         if piece is None:
             raise StopAsyncIteration
         return piece
@@ -69,11 +71,6 @@ class Body:
     async def read(self) -> bytes:
         """All of it, which is no more than the server's ``size``. Raises `BodyError` as a pull does."""
         return b"".join([piece async for piece in self])
-
-    async def _pull(self) -> bytes | None:
-        if self.error is not None:
-            raise self.error
-        return None if self.complete else await self._next()
 
     async def finish(self, *, keep: bool) -> None:
         """Take what is left of it up to where its answer is due; it is thrown away unless somebody will ``keep`` the message."""
@@ -127,6 +124,8 @@ class Body:
         """Wait for the peer, with a deadline of our own: a hook is told of silence by `BodyError`, never by a cancellation."""
         session = self._session
         await session.flush()
+        if session.over:
+            raise self._fail("the peer is gone")
         if await session.wire.receive_now():
             return
         began = trio.current_time()

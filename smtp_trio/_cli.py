@@ -41,6 +41,7 @@ N = TypeVar("N", int, float)
 STORES: dict[str, type[Maildir | SQLite]] = {"maildir": Maildir, "sqlite": SQLite}
 #: Seconds for what is under way when the first signal comes. The second signal gives none.
 GRACE = 30.0
+STOP = (signal.SIGINT, signal.SIGTERM)
 STDERR = 2
 
 NOT_HERE = Reply(550, "No mail is taken for that domain here; nothing is relayed", "5.7.1")
@@ -290,14 +291,24 @@ def run_serve(options: argparse.Namespace) -> None:
 
         rereads.append(reread_certificate)
     set_up_log(options.level, as_json=options.log_format == "json")
-    trio.run(serve, server, options, rereads)
+    # Python's own handlers would end us with a signal, not with 0, when one comes just before we listen to them or just after.
+    early: list[int] = []
+    for number in STOP:
+        signal.signal(number, lambda number, frame: early.append(number))
+    trio.run(serve, server, options, rereads, early)
+    for number in STOP:
+        signal.signal(number, signal.SIG_IGN)
 
 
-async def serve(server: Server, options: argparse.Namespace, rereads: Sequence[Callable[[], None]]) -> None:
-    """Serve until a signal says to stop."""
+async def serve(
+    server: Server, options: argparse.Namespace, rereads: Sequence[Callable[[], None]], early: Sequence[int]
+) -> None:
+    """Serve until a signal says to stop; ``early`` are those that came before."""
     host = None if options.host == "*" else options.host
     store: Maildir | SQLite = options.store
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+    with trio.open_signal_receiver(*STOP, signal.SIGHUP) as signals:
+        if early:
+            return
         async with aclosing(store):
             try:
                 await store.open()
@@ -316,7 +327,7 @@ async def serve(server: Server, options: argparse.Namespace, rereads: Sequence[C
                 await server.serve_listeners(listeners, implicit_tls=options.implicit_tls)
                 nursery.cancel_scope.cancel()
     done = server.statistics()
-    log.info("stopped: %d messages taken, %d refused, in %d sessions", done.messages, done.refused, done.sessions_total)
+    log.info("stopped; messages taken: %d, refused: %d; sessions: %d", done.messages, done.refused, done.sessions_total)
 
 
 async def heed(

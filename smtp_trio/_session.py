@@ -235,25 +235,29 @@ class Session:
     async def _receive_command(self) -> Command | None:
         """The next command. Replies leave before we wait for it: never wait for input while output is owed (RFC 2920 3.2 (7))."""
         protocol, scope = self.protocol, self._idle_scope
+        resumed, self.idle = self.idle, False  # a deadline passed that was an earlier command's: the wait for this one goes on
         event = protocol.next_event()
         if event is NEED_DATA:
             await self.flush()
+            if self.over:
+                return None
             if await self.wire.receive_now():
                 event = protocol.next_event()
         if event is NEED_DATA:
-            # One deadline for the whole command: octets without an end of line win nobody time.
-            self._patience = trio.current_time() + self.server.timeouts.command
+            if not resumed:
+                # One deadline for the whole command: octets without an end of line win nobody time.
+                self._patience = trio.current_time() + self.server.timeouts.command
             if scope.deadline == math.inf:
                 scope.deadline = self._patience
             if self.server.stopping:
                 scope.cancel()  # what was received is answered; nothing else is waited for
-            self.idle = True
             while event is NEED_DATA:
+                self.idle = True
                 await self.wire.receive()
                 if scope.cancel_called:  # woken and given data at once: the first counts, and no hook runs any more
                     await trio.lowlevel.checkpoint()
+                self.idle = False
                 event = protocol.next_event()
-            self.idle = False
         if event is CONNECTION_LOST:
             self.over = True
             return None
@@ -271,7 +275,7 @@ class Session:
             self._idle_scope.deadline = math.inf
 
     async def flush(self) -> None:
-        """Send what is owed."""
+        """Send what is owed. When that cannot be done, the session is over: nobody can be answered any more."""
         if rest := self.wire.flush_now():
             self._disarm()
             began = trio.current_time()
@@ -280,6 +284,8 @@ class Session:
                 await self.wire.send(rest)
             finally:
                 self.start_hook_clock(trio.current_time() - began)
+        if self.wire.broken:
+            self.over = True
 
     async def _say_goodbye(self) -> None:
         """The idle scope was cancelled: by its own deadline or by `Server.stop`."""

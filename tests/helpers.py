@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import socket
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -201,6 +202,12 @@ async def serve(server: Server, stream: trio.abc.Stream, implicit_tls: bool = Fa
 def unbuffered() -> Pair:
     """Streams of which each writer waits for its reader: a peer that does not read is felt at once."""
     return lockstep_stream_pair()
+
+
+def sockets() -> Pair:
+    """Real sockets, which a clock of our own gets on with all the same: what one writes the other can read at once."""
+    ours, theirs = (trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in socket.socketpair())
+    return ours, theirs
 
 
 @asynccontextmanager

@@ -386,7 +386,7 @@ async def test_a_signal_drains(tmp_path: Path, number: signal.Signals) -> None:
         await busy.send_all(b"\r\nhello\r\n.\r\n")
         assert b"250 2.0.0 Ok: queued as" in await rest(busy)
         assert await program.end() == 0
-        await program.out.until("stopped: 1 messages taken, 0 refused, in 2 sessions")
+        await program.out.until("stopped; messages taken: 1, refused: 0; sessions: 2")
 
     assert len(box(tmp_path / "Maildir")) == 1
     assert program.err.text == ""

@@ -60,6 +60,11 @@ class Inspector:
         return data
 
     @property
+    def holding(self) -> bool:
+        """A CR is held back until it is known what follows."""
+        return self._cr
+
+    @property
     def far_too_big(self) -> bool:
         """Ten times the limit: whoever sends that much after being told the size does not listen."""
         return 0 < self._limit * 10 < self.seen

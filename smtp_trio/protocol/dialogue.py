@@ -132,9 +132,10 @@ class Dialogue:
     @property
     def hoped(self) -> enum.Enum:
         """The phase after everything that was asked is answered with yes."""
-        phase = self.phase
+        phase, table = self.phase, self._table
         for command in self.asked:
-            phase = self._lead(command, self._table.proceed, self._table.accepted, phase)
+            rows = table.proceed if phase in table.proceed.get(type(command), ()) else table.accepted
+            phase = rows.get(type(command), {}).get(phase, phase)
         return phase
 
     def allows(self, command: type[Command]) -> bool:
@@ -159,18 +160,12 @@ class Dialogue:
             rows = self._table.proceed
         else:
             rows = self._table.refused
-        self.phase = self._lead(command, rows, {}, self.phase)
+        row = rows.get(type(command))
+        if row is not None:
+            self.phase = row.get(self.phase, self.phase)
         return command
 
     def enter(self, phase: enum.Enum) -> None:
         """Go to a phase that no reply leads to: a TLS handshake is done (RFC 3207 4.2), or the connection is lost."""
         self.phase = phase
         self.asked.clear()
-
-    @staticmethod
-    def _lead(command: Command, rows: Rows, others: Rows, phase: enum.Enum) -> enum.Enum:
-        for some in (rows, others):
-            target = some.get(type(command), {}).get(phase)
-            if target is not None:
-                return target
-        return phase

@@ -50,6 +50,11 @@ class Lines:
         self._skipping = False  # everything up to the next CRLF is the rest of a line that was refused
         self._owed: Reply | None = None  # … and this is its answer, when that had to wait for the line's end
 
+    @property
+    def at_start(self) -> bool:
+        """What comes next is the beginning of a line."""
+        return not self._skipping
+
     def pull(self, limit: int, too_long: Reply = LONG_LINE) -> bytes | None:
         """The next line without its CRLF, or None when there is none yet. ``limit`` is in octets, CRLF among them.
 

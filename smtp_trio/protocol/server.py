@@ -136,6 +136,8 @@ class ServerProtocol:
     def data_to_send(self) -> bytes:
         """Take what must go to the peer now; b"" when there is nothing."""
         outbox = self._outbox
+        if not outbox:
+            return b""
         data = outbox[0] if len(outbox) == 1 else b"".join(outbox)
         outbox.clear()
         return data
@@ -170,7 +172,10 @@ class ServerProtocol:
 
     def _next_line(self, inbox: Inbox) -> bytes | None:
         """The next line, or None when it is not all there."""
-        raw = self.grammar.raw.get(self.dialogue.phase)
+        phase, limit = self.dialogue.phase, self.grammar.line
+        raw = self.grammar.raw.get(phase)
+        if raw is None and phase is not GREETED and len(inbox.data) - inbox.at < limit and self._lines.at_start:
+            return self._lines.pull(limit)  # nothing here can be too long, or be anything but a command
         try:
             # What is looked at to choose the limits must be the beginning of a line.
             return self._pull(inbox, raw) if self._lines.resume() else None
@@ -218,13 +223,15 @@ class ServerProtocol:
         except UnicodeDecodeError:
             # 501 where it is an argument that is wrong: RFC 4954 4 wants it for what is not base64.
             verb = line.partition(b" ")[0].upper().decode("latin-1")
-            known = verb in self.grammar.verbs
-            raise BadCommand(replies.BAD_CHARACTER if known else replies.BAD_UTF8, verb=verb) from None
+            known = self.grammar.verbs.get(verb)
+            if known is None:
+                raise BadCommand(replies.BAD_UTF8) from None
+            raise BadCommand(replies.BAD_CHARACTER, verb=verb, close=known.counted) from None
         verb, _, argument = text.rstrip(" \t").partition(" ")
         cls = self.grammar.verbs.get(verb) or self.grammar.verbs.get(verb.upper() if verb.isascii() else "")
         if cls is not None:
             if not argument.isprintable() and syntax.CONTROL.search(argument):
-                raise BadCommand(replies.BAD_CHARACTER, verb=cls.verb)
+                raise BadCommand(replies.BAD_CHARACTER, verb=cls.verb, close=cls.counted)
             return cls, argument
         if not verb:
             raise BadCommand(replies.EMPTY_LINE)
@@ -282,21 +289,23 @@ class ServerProtocol:
         for extension in self.grammar.reviews.get(type(command), ()):
             if (reply := extension.review(command, facts)) is not None:
                 raise BadCommand(reply, verb=verb)
-        path = command.sender if type(command) is Mail else command.recipient if type(command) is Rcpt else None
-        if path is not None and (reply := self._check_path(command, path)) is not None:
-            raise BadCommand(reply, verb=verb)
-        if type(command) is Rcpt and len(facts.rcpts) >= self.limits.recipients:
-            # RFC 5321 4.5.3.1.10: 452, so that the client sends to the rest in another transaction.
-            raise BadCommand(replies.TOO_MANY_RECIPIENTS, verb=verb)
+        if type(command) is Mail:
+            self._check_path(command, command.sender)
+        elif type(command) is Rcpt:
+            self._check_path(command, command.recipient)
+            if len(facts.rcpts) >= self.limits.recipients:
+                # RFC 5321 4.5.3.1.10: 452, so that the client sends to the rest in another transaction.
+                raise BadCommand(replies.TOO_MANY_RECIPIENTS, verb=verb)
         if command.upgrades and len(self._inbox):
             # RFC 3207 4.2 would have it thrown away. Nobody honest sends it, so the connection ends before it is answered.
             raise BadCommand(Reply(554, f"Data behind {verb}; closing", "5.5.0"), verb=verb, close=True)
 
-    def _check_path(self, command: Command, path: Path) -> Reply | None:
+    def _check_path(self, command: Command, path: Path) -> None:
         if self.limits.strict_lengths and path.is_too_long:
-            return Reply(501, "Path too long", "5.1.7" if type(command) is Mail else "5.1.3")
+            raise BadCommand(Reply(501, "Path too long", "5.1.7" if type(command) is Mail else "5.1.3"), verb=command.verb)
         # RFC 6531 3.5; and a server without that extension knows no such mailbox.
-        return None if path.is_ascii else refuse_utf8(command, self.facts)
+        if not path.is_ascii and (reply := refuse_utf8(command, self.facts)) is not None:
+            raise BadCommand(reply, verb=command.verb)
 
     def _ask(self, command: Command) -> Command:
         if command.junk:
@@ -346,7 +355,7 @@ class ServerProtocol:
             if inspector.far_too_big:  # RFC 5321 4.2: 421 begins with the server's name
                 self.fault = Reply(421, f"{self.facts.name} Message goes on far beyond the maximum size; closing", "4.3.2")
                 return self._end_body(last=True)
-        elif data or last:
+        elif data or (last and inspector.holding):
             data = inspector.check(data, end=last)
             if inspector.fault is not None:
                 self.fault = inspector.fault

@@ -19,7 +19,6 @@ from smtp_trio.protocol import (
     Command,
     Connect,
     CountedCommand,
-    Data,
     Hello,
     Mail,
     Quit,
@@ -232,8 +231,6 @@ class Talk:
         if isinstance(command, AuthCommand | AuthResponse):
             self._auth(command)
         elif not isinstance(command, CountedCommand):  # whose answer comes behind its octets
-            if isinstance(command, Data):
-                self._body.clear()
             self._reply(command, self.answer(command) or self.protocol.usual(command))
             self.over = self.over or isinstance(command, Quit)
             if isinstance(command, StartTlsCommand):
@@ -264,7 +261,6 @@ class Talk:
             self.story.append((END_OF_BODY, None if self.protocol.fault else b"".join(self._body), reply))
             if reply.accepted:
                 self.messages.append(b"".join(self._body))
-            self._body.clear()
         else:
             self.story.append((END_OF_CHUNK, reply))
         self._reply(command, reply)
@@ -272,6 +268,8 @@ class Talk:
     def _reply(self, question: Question, reply: Reply) -> None:
         self._questions.append(question)
         self.protocol.send(reply)
+        if self.protocol.facts.mail is None:
+            self._body.clear()
         self.over = self.over or reply.code == 421
 
 

@@ -278,7 +278,8 @@ def test_AUT_21_end_of_input_in_an_exchange() -> None:
 
 
 def test_AUT_21_a_command_in_an_exchange_is_a_response() -> None:
-    assert codes(begin().say("AUTH LOGIN", "QUIT", "RSET")) == ["334", "334", "501 5.5.2"][:1] + ["334", "334"][1:] + ["535 5.7.8"] or True
+    talk = begin()
+    assert codes(talk.say("AUTH LOGIN", "NOOP", "QUIT", "NOOP")) == ["334", "501 5.5.2", "221 2.0.0"]
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,13 @@ def test_BDT_9_syntax(line: str, lines: list[str]) -> None:
     assert talk.over
 
 
+@pytest.mark.parametrize("line", [b"BDAT 6 \xff", b"BDAT 6\0", b"BDAT 6 \xff LAST", b"bdat 6 \x01"])
+def test_BDT_9_characters(line: bytes) -> None:
+    talk = begin()
+    assert codes(talk.send(line + b"\r\nNOOP\r\n")) == ["501 5.5.2"]
+    assert talk.over
+
+
 def test_BDT_9_extension_off() -> None:
     talk = Talk(extensions=standard(without=(Chunking,)))
     assert "CHUNKING" not in talk.say(HELLO)[1]

@@ -348,7 +348,8 @@ def test_TLS_4_octets_before_the_handshake_are_thrown_away() -> None:
 def test_TLS_6_required() -> None:
     talk = Talk(tls=True, logins=True, verifies={"EXPN"}, extensions=standard(StartTls(required=True), Auth(required=True)))
     talk.say(HELLO)
-    lines = ["HELO x", SENDER, "MAIL junk", RECIPIENT, "DATA", "RSET", "VRFY a", "EXPN a", "HELP", "AUTH PLAIN", "BDAT 0 LAST"]
+    assert codes(talk.say("HELO x")) == ["530"]
+    lines = [SENDER, "MAIL junk", RECIPIENT, "DATA", "RSET", "VRFY a", "EXPN a", "HELP", "AUTH PLAIN", "BDAT 0 LAST"]
     assert codes(talk.say(*lines)) == ["530 5.7.0"] * len(lines)
     assert codes(talk.send(b"BDAT 6\r\nNOOP\r\nNOOP\r\n")) == ["530 5.7.0", "250 2.0.0"]
     assert codes(talk.say("NOOP", HELLO, "FOO", "SEND x")) == ["250 2.0.0", "250", "500 5.5.1", "502 5.5.1"]

@@ -1,0 +1,52 @@
+"""An intake with recipients of its own: takes mail for them, over TLS only, and keeps it in a Maildir.
+
+    python examples/intake.py [port] --cert cert.pem --key key.pem
+
+Ctrl-C ends it: nobody new is let in, and what is under way is finished.
+"""
+
+import argparse
+import signal
+import ssl
+
+import trio
+
+from smtp_trio import Reply, Server, Session, standard
+from smtp_trio.protocol import Rcpt
+from smtp_trio.protocol.extensions import StartTls
+from smtp_trio.stores import Maildir
+
+DOMAIN = "example.org"
+PEOPLE = {"fred", "wilma", "postmaster"}
+
+
+class Intake(Maildir):
+    """A store that is told who lives here; all else it knows."""
+
+    async def rcpt(self, session: Session, rcpt: Rcpt) -> Reply | None:
+        path = rcpt.recipient
+        if path.domain not in (DOMAIN, None):  # None: <Postmaster>, which needs no domain (RFC 5321 4.5.1)
+            return Reply(550, "We take no mail for that domain", "5.7.1")
+        if path.user.lower() not in PEOPLE:  # of fred+lists@example.org, the user is fred
+            return Reply(550, "No such user here", "5.1.1")
+        return None
+
+
+async def main(port: int, cert: str, key: str) -> None:
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(cert, key)
+    server = Server(Intake("Maildir"), name=f"mx.{DOMAIN}", tls=tls, extensions=standard(StartTls(required=True)))
+    with trio.open_signal_receiver(signal.SIGINT) as interrupts:
+        async with trio.open_nursery() as nursery:
+            (listener,) = await nursery.start(server.serve, port, "127.0.0.1")
+            print("listening on port", listener.socket.getsockname()[1], flush=True)
+            await anext(interrupts)
+            print("stopped:", await server.stop(), flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("port", type=int, nargs="?", default=2525)
+    parser.add_argument("--cert", required=True)
+    parser.add_argument("--key", required=True)
+    trio.run(main, *vars(parser.parse_args()).values())

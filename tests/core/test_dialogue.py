@@ -1,0 +1,202 @@
+"""The table: every phase, every command, every kind of answer, against one that is written out by hand from RFC 5321."""
+
+from __future__ import annotations
+
+import enum
+
+import pytest
+
+from smtp_trio.protocol import (
+    BASE,
+    STANDARD,
+    Command,
+    Connect,
+    Data,
+    Dialogue,
+    Ehlo,
+    EndOfBody,
+    Expn,
+    Helo,
+    Help,
+    LocalProtocolError,
+    Mail,
+    Noop,
+    Path,
+    Phase,
+    Quit,
+    Rcpt,
+    Reply,
+    Rset,
+    Table,
+    Vrfy,
+)
+from smtp_trio.protocol.dialogue import PhaseEnum
+from smtp_trio.protocol.extension import Grammar
+from smtp_trio.protocol.extensions.auth import EXCHANGE, AuthCommand, AuthPhase, AuthResponse
+from smtp_trio.protocol.extensions.chunking import CHUNKS, SPOILT, Bdat, BdatLast, ChunkPhase
+from smtp_trio.protocol.extensions.starttls import HANDSHAKE, StartTlsCommand, TlsPhase
+
+CONNECTED, REJECTED, GREETED, READY, SENDER, RECIPIENT, BODY, CLOSED = Phase
+
+A = Path("a@b", "a", "b")
+COMMANDS: list[Command] = [
+    Connect(), Ehlo("x"), Helo("x"), Mail(A), Rcpt(A), Data(), EndOfBody(), Rset(), Noop(), Vrfy("x"), Expn("x"), Help(), Quit(),
+    StartTlsCommand(), AuthCommand("PLAIN"), AuthResponse(""), Bdat(1), BdatLast(1),
+]  # fmt: skip
+PHASES: list[enum.Enum] = [*Phase, *AuthPhase, *TlsPhase, *ChunkPhase]
+
+SAME = None
+# RFC 5321 4.1.4: what a client may say between greeting and goodbye that has nothing to do with a transaction.
+ANYTIME: dict[type[Command], enum.Enum | None] = {Noop: SAME, Help: SAME, Vrfy: SAME, Expn: SAME, Quit: CLOSED}
+HELLO: dict[type[Command], enum.Enum | None] = {Ehlo: READY, Helo: READY}
+
+#: Where each phase leads when the command is accepted (2yz). What is not here is out of order.
+ACCEPTED: dict[enum.Enum, dict[type[Command], enum.Enum | None]] = {
+    CONNECTED: {Connect: GREETED},
+    REJECTED: {Quit: CLOSED},  # 3.1
+    GREETED: {**ANYTIME, **HELLO, Rset: GREETED},
+    READY: {**ANYTIME, **HELLO, Rset: READY, Mail: SENDER, StartTlsCommand: HANDSHAKE, AuthCommand: READY},
+    SENDER: {**ANYTIME, **HELLO, Rset: READY, Rcpt: RECIPIENT},
+    RECIPIENT: {**ANYTIME, **HELLO, Rset: READY, Rcpt: RECIPIENT, Data: SAME, Bdat: CHUNKS, BdatLast: READY},
+    BODY: {EndOfBody: READY},
+    CLOSED: {},
+    EXCHANGE: {AuthResponse: READY},  # RFC 4954 4
+    HANDSHAKE: {},  # RFC 3207 4
+    # RFC 3030 2: nothing but more chunks, or the end of the transaction.
+    CHUNKS: {**HELLO, Noop: SAME, Quit: CLOSED, Rset: READY, Bdat: CHUNKS, BdatLast: READY},
+    SPOILT: {**HELLO, Noop: SAME, Quit: CLOSED, Rset: READY},
+}
+#: Where 3yz leads. The rest stays.
+PROCEED: dict[tuple[enum.Enum, type[Command]], enum.Enum] = {
+    (RECIPIENT, Data): BODY, (READY, AuthCommand): EXCHANGE, (EXCHANGE, AuthResponse): EXCHANGE,
+}  # fmt: skip
+#: Where 4yz and 5yz lead. The rest stays.
+REFUSED: dict[tuple[enum.Enum, type[Command]], enum.Enum] = {
+    (CONNECTED, Connect): REJECTED,
+    (RECIPIENT, Data): READY,
+    (BODY, EndOfBody): READY,
+    (EXCHANGE, AuthResponse): READY,
+    (RECIPIENT, Bdat): SPOILT, (CHUNKS, Bdat): SPOILT,
+    (RECIPIENT, BdatLast): READY, (CHUNKS, BdatLast): READY,
+}  # fmt: skip
+
+
+def lead(phase: enum.Enum, command: Command, code: int) -> enum.Enum:
+    if code < 300:
+        return ACCEPTED[phase][type(command)] or phase
+    if code < 400 and type(command) not in {kind for _, kind in PROCEED}:
+        return phase
+    return (PROCEED if code < 400 else REFUSED).get((phase, type(command)), phase)
+
+
+def standing_at(phase: enum.Enum) -> Dialogue:
+    dialogue = Dialogue(Grammar(STANDARD).table)
+    dialogue.enter(phase)
+    return dialogue
+
+
+def test_the_reference_speaks_of_everything() -> None:
+    table = Grammar(STANDARD).table
+    assert set(ACCEPTED) == set(PHASES)
+    assert {type(command) for command in COMMANDS} == set(table.legal)
+    assert len({*PHASES}) == len(PHASES) == 12
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: type(command).__name__)
+@pytest.mark.parametrize("phase", PHASES, ids=lambda phase: phase.name)
+def test_every_phase_and_command(phase: enum.Enum, command: Command) -> None:
+    legal = type(command) in ACCEPTED[phase]
+    assert standing_at(phase).allows(type(command)) == legal
+    if not legal:
+        dialogue = standing_at(phase)
+        with pytest.raises(LocalProtocolError, match="is out of order"):
+            dialogue.ask(command)
+        assert (dialogue.phase, len(dialogue.asked)) == (phase, 0)
+        return
+    for code in (220, 250, 334, 354, 421, 450, 503, 550, 559):
+        dialogue = standing_at(phase)
+        dialogue.ask(command)
+        assert dialogue.phase is phase
+        assert dialogue.answer(Reply(code)) is command
+        assert dialogue.phase is lead(phase, command, code)
+        assert dialogue.hoped is dialogue.phase
+
+
+def test_a_question_is_answered_once() -> None:
+    dialogue = Dialogue()
+    with pytest.raises(LocalProtocolError, match="nothing was asked that 250 could answer"):
+        dialogue.answer(Reply(250))
+    dialogue.ask(Connect())
+    dialogue.answer(Reply(220))
+    with pytest.raises(LocalProtocolError):
+        dialogue.answer(Reply(220))
+
+
+def test_a_client_that_sends_ahead_goes_by_what_it_hopes_for() -> None:
+    dialogue = standing_at(READY)
+    group: list[Command] = [Mail(A), Rcpt(A), Rcpt(A), Data()]
+    hoped = []
+    for command in group:
+        dialogue.ask(command)
+        hoped.append(dialogue.hoped)
+    assert hoped == [SENDER, RECIPIENT, RECIPIENT, BODY]
+    assert dialogue.phase is READY
+    assert not dialogue.allows(Mail)
+    assert [dialogue.answer(Reply(code)) for code in (250, 550, 250, 354)] == group
+    assert dialogue.phase is BODY
+
+
+def test_a_refusal_in_a_group_is_followed_by_others() -> None:
+    dialogue = standing_at(READY)
+    for command in (Mail(A), Rcpt(A), Data()):
+        dialogue.ask(command)
+    dialogue.answer(Reply(550))
+    # Hope is for the questions that are left, from where we are now: they have no row, and change nothing.
+    assert (dialogue.phase, dialogue.hoped) == (READY, READY)
+    dialogue.answer(Reply(503))
+    dialogue.answer(Reply(503))
+    assert dialogue.phase is READY
+
+
+def test_hope_prefers_going_on() -> None:
+    """AUTH and DATA are hoped to be answered 3yz, chunks 2yz."""
+    dialogue = standing_at(READY)
+    dialogue.ask(AuthCommand("PLAIN"))
+    assert dialogue.hoped is EXCHANGE
+    dialogue = standing_at(RECIPIENT)
+    for command, phase in ((Bdat(1), CHUNKS), (BdatLast(1), READY), (Mail(A), SENDER)):
+        dialogue.ask(command)
+        assert dialogue.hoped is phase
+
+
+def test_entering_a_phase_drops_what_was_asked() -> None:
+    dialogue = standing_at(READY)
+    dialogue.ask(StartTlsCommand())
+    dialogue.enter(GREETED)
+    assert (dialogue.phase, len(dialogue.asked)) == (GREETED, 0)
+
+
+class Elsewhere(PhaseEnum):
+    SOMEWHERE = "somewhere"
+
+
+def test_tables_that_agree_are_merged() -> None:
+    other = Table({Noop: {Elsewhere.SOMEWHERE: CLOSED}, Mail: {READY: SENDER}}, {}, {})
+    merged = BASE.merge([other])
+    assert merged.legal[Noop] == BASE.legal[Noop] | {Elsewhere.SOMEWHERE}
+    assert merged.legal[Mail] == BASE.legal[Mail]
+    assert Elsewhere.SOMEWHERE not in BASE.legal[Noop]
+
+
+@pytest.mark.parametrize("kind", ["accepted", "proceed", "refused"])
+def test_tables_that_disagree_are_an_error(kind: str) -> None:
+    rows = {"accepted": {}, "proceed": {}, "refused": {}}
+    here = Table(**{**rows, kind: {Noop: {READY: READY}}})
+    there = Table(**{**rows, kind: {Noop: {READY: CLOSED}}})
+    with pytest.raises(ValueError, match="two rows for Noop in READY"):
+        here.merge([there])
+
+
+def test_phases_are_found_by_identity() -> None:
+    assert len({hash(phase) for phase in PHASES}) == len(PHASES)
+    assert {READY: 1}[Phase["READY"]] == 1

@@ -1,0 +1,298 @@
+"""Commands, parameters, paths and replies: what a client encodes a server decodes, and nothing else is let in."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from smtp_trio.protocol import (
+    BadCommand,
+    Command,
+    Connect,
+    Data,
+    Ehlo,
+    EndOfBody,
+    Expn,
+    Helo,
+    Help,
+    Mail,
+    Noop,
+    Param,
+    Params,
+    Path,
+    Quit,
+    Rcpt,
+    Reply,
+    Rset,
+    Vrfy,
+)
+from smtp_trio.protocol.commands import NO_PARAMS
+from smtp_trio.protocol.extension import Facts, Grammar
+from smtp_trio.protocol.extensions import STANDARD, Size
+from smtp_trio.protocol.extensions.auth import AUTH, AuthCommand, AuthResponse
+from smtp_trio.protocol.extensions.chunking import Bdat, BdatLast
+from smtp_trio.protocol.extensions.eightbitmime import BODY
+from smtp_trio.protocol.extensions.size import SIZE
+from smtp_trio.protocol.extensions.smtputf8 import SMTPUTF8
+from smtp_trio.protocol.extensions.starttls import StartTlsCommand
+from smtp_trio.protocol.syntax import decode_xtext, encode_xtext
+
+OFFER = Grammar(STANDARD).offer(Facts(logins=True, secure=True)).grammar
+
+# --- paths ----------------------------------------------------------------------------------------------------------
+
+ATEXT = "abcXYZ019!#$%&'*+-/=?^_`{|}~\u00e9\u65e5"
+atoms = st.lists(st.text(ATEXT, min_size=1, max_size=5), min_size=1, max_size=3).map(".".join)
+quoted = st.lists(st.sampled_from([*' <>@,:;()[].ab"\\\u00e9']), max_size=6).map(
+    lambda chars: '"' + "".join("\\" + char if char in '"\\' else char for char in chars) + '"'
+)
+domains = st.one_of(
+    st.lists(st.from_regex(r"[a-z0-9]([a-z0-9-]{0,5}[a-z0-9])?", fullmatch=True), min_size=1, max_size=3).map(".".join),
+    st.ip_addresses(v=4).map(lambda ip: f"[{ip}]"),
+    st.ip_addresses(v=6).map(lambda ip: f"[IPv6:{ip}]"),
+)
+mailboxes = st.builds(lambda local, domain: Path(f"{local}@{domain}", local, domain), st.one_of(atoms, quoted), domains)
+recipients = st.one_of(mailboxes, st.sampled_from(["Postmaster", "POSTMASTER"]).map(lambda name: Path(name, name, None)))
+senders = st.one_of(recipients, st.just(Path("", "", None)))
+
+
+@given(senders)
+def test_paths_survive_being_written(path: Path) -> None:
+    assert Path.parse(f"<{path.raw}>") == path
+    assert str(path) == path.raw
+    assert path.is_null == (path.raw == "")
+
+
+@pytest.mark.parametrize(
+    ("text", "user", "detail", "postmaster"),
+    [
+        ("<fred+lists@x>", "fred", "lists", False), ("<fred@x>", "fred", None, False), ("<a+b+c@x>", "a", "b+c", False),
+        ("<a+@x>", "a", "", False), ("<Postmaster>", "Postmaster", None, True), ("<POSTMASTER@X>", "POSTMASTER", None, True),
+        ("<>", "", None, False),
+    ],
+)  # fmt: skip
+def test_parts_of_a_path(text: str, user: str, detail: str | None, postmaster: bool) -> None:
+    path = Path.parse(text)
+    assert path is not None
+    assert (path.user, path.detail, path.is_postmaster) == (user, detail, postmaster)
+
+
+def test_a_path_is_written_with_its_domain_in_lower_case() -> None:
+    path = Path.parse("<Fred@B\u00fccher.Example>")
+    assert path is not None
+    assert (str(path), path.raw, path.is_ascii) == ("Fred@xn--bcher-kva.example", "Fred@B\u00fccher.Example", False)
+
+
+@pytest.mark.parametrize("text", ["", "a", "<a>", "<a@b", "a@b>", "<a@\u2488com>", "<a@xn\u2010>", "<a@" + "\u00e9" * 300 + ">", "<a@\u00e9..b>"])
+def test_no_paths(text: str) -> None:
+    assert Path.parse(text) is None
+
+
+@given(st.text(max_size=30))
+def test_a_path_or_nothing(text: str) -> None:
+    """Whatever it is: a domain that comes out can be written into a command or a header as it is."""
+    for candidate in (text, f"<{text}>", f"<a@{text}>"):
+        path = Path.parse(candidate)
+        if path is not None and path.domain is not None:
+            assert re.fullmatch(r"[a-z0-9_.-]+|\[[!-~]+\]", path.domain)
+
+
+# --- parameters -----------------------------------------------------------------------------------------------------
+
+values: dict[Param[Any], st.SearchStrategy[Any]] = {
+    SIZE: st.integers(0, 10**20 - 1),
+    BODY: st.sampled_from(["7BIT", "8BITMIME", "BINARYMIME"]),
+    SMTPUTF8: st.just(True),
+    AUTH: st.one_of(st.just("<>"), st.text("ab =+@<>\u00e9\U0001f600", min_size=1, max_size=20)),
+}
+params = st.fixed_dictionaries({}, optional=values).map(Params)
+
+
+@pytest.mark.parametrize("param", values, ids=repr)
+@given(st.data())
+@settings(max_examples=30)
+def test_parameters_survive_being_written(param: Param[Any], data: st.DataObject) -> None:
+    value = data.draw(values[param])
+    assert param.parse(param.format(value)) == value
+
+
+def test_params_are_a_mapping() -> None:
+    one, other = Params({SIZE: 5, BODY: "7BIT"}), Params({BODY: "7BIT", SIZE: 5})
+    assert one == other == {SIZE: 5, BODY: "7BIT"}
+    assert hash(one) == hash(other)
+    assert (one.encode(), other.encode()) == ("SIZE=5 BODY=7BIT", "BODY=7BIT SIZE=5")
+    assert (one[SIZE], one.get(SMTPUTF8), one.get(SMTPUTF8, False), len(one), list(one)) == (5, None, False, 2, [SIZE, BODY])
+    assert repr(one) == "<Params SIZE=5 BODY=7BIT>"
+    assert NO_PARAMS.encode() == ""
+    assert Params({SMTPUTF8: True}).encode() == "SMTPUTF8"
+    with pytest.raises(KeyError):
+        one[AUTH]
+
+
+def test_size_is_understood_by_a_client() -> None:
+    assert Size().understand(["1000"]) == Size(1000)
+    assert Size().understand([]) == Size()
+    assert Size().understand(["many"]) == Size(0)
+
+
+@given(st.text(max_size=40))
+def test_xtext_survives_being_written(text: str) -> None:
+    encoded = encode_xtext(text)
+    assert decode_xtext(encoded) == text
+    assert re.fullmatch(r"[!-~]*", encoded)
+    assert "=" not in encoded
+
+
+@pytest.mark.parametrize("text", ["+zz", "+3d", "+", "+3", "a b", "a=b", "\u00e9", "+C3", "\t"])
+def test_no_xtext(text: str) -> None:
+    assert decode_xtext(text) is None
+
+
+# --- commands -------------------------------------------------------------------------------------------------------
+
+words = st.text("abcABC019-.:[]<>@\u00e9", min_size=1, max_size=12)
+phrases = st.lists(words, min_size=1, max_size=3).map(" ".join)
+initials = st.one_of(st.none(), st.binary(max_size=40))
+commands = st.one_of(
+    st.builds(Ehlo, domains),
+    st.builds(Helo, domains),
+    st.builds(Mail, senders, params),
+    st.builds(Rcpt, recipients),
+    st.sampled_from([Data(), Rset(), Noop(), Quit(), Help(), StartTlsCommand()]),
+    st.builds(Vrfy, phrases, st.sampled_from([NO_PARAMS, Params({SMTPUTF8: True})])),
+    st.builds(Expn, phrases),
+    st.builds(Help, phrases),
+    st.builds(AuthCommand, st.sampled_from(["PLAIN", "LOGIN", "SCRAM-SHA-256"]), initials),
+    st.builds(Bdat, st.integers(0, 2**64 - 1)),
+    st.builds(BdatLast, st.integers(0, 2**64 - 1)),
+)
+
+
+@given(commands)
+@settings(max_examples=300)
+def test_commands_survive_being_written(command: Command) -> None:
+    verb, _, argument = command.encode().partition(" ")
+    assert verb == command.verb
+    kind = {BdatLast: Bdat}.get(type(command), type(command))
+    assert kind.decode(argument, OFFER.get(kind, {})) == command
+
+
+@given(st.text("ABCabc019+/=", max_size=20))
+def test_responses_survive_being_written(line: str) -> None:
+    assert AuthResponse.decode(AuthResponse(line).encode(), {}) == AuthResponse(line)
+
+
+def test_questions_that_are_no_commands() -> None:
+    assert EndOfBody().encode() == "."
+    assert Connect().encode() == "CONNECT"
+
+
+def test_a_reply_takes_the_status_that_is_usual_for_the_command() -> None:
+    rcpt = Rcpt(Path("a@b", "a", "b"))
+    assert rcpt.complete(Reply(250, "Fine")).encode() == b"250 2.1.5 Fine\r\n"
+    assert rcpt.complete(Reply(250, "Fine", "2.0.0")).encode() == b"250 2.0.0 Fine\r\n"
+    assert rcpt.complete(Reply(550, "No")).encode() == b"550 5.7.1 No\r\n"
+
+
+# --- replies --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [0, 99, 100, 199, 260, 299, 399, 460, 560, 600, 999, -250])
+def test_no_reply_code(code: int) -> None:
+    with pytest.raises(ValueError, match="is not an SMTP reply code"):
+        Reply(code)
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "why"),
+    [
+        (250, "5.1.1", "disagrees"), (550, "4.1.1", "disagrees"), (354, "2.0.0", "disagrees"), (250, "2.1", "not an enhanced"),
+        (250, "2.1.1 ", "not an enhanced"), (250, "3.0.0", "not an enhanced"), (250, "2.1.1234", "not an enhanced"),
+        (250, "2.1.1\r\n", "not an enhanced"), (250, "ok", "not an enhanced"),
+    ],
+)  # fmt: skip
+def test_no_status(code: int, status: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        Reply(code, "x", status)
+
+
+@pytest.mark.parametrize(
+    ("reply", "printed"),
+    [
+        (Reply(250), b"250 2.0.0 \r\n"),
+        (Reply(250, "Ok"), b"250 2.0.0 Ok\r\n"),
+        (Reply(250, "Ok", ""), b"250 Ok\r\n"),
+        (Reply(354, "Go"), b"354 Go\r\n"),
+        (Reply(259, "x"), b"259 2.0.0 x\r\n"),
+        (Reply(550, "one\ntwo", "5.1.1"), b"550-5.1.1 one\r\n550 5.1.1 two\r\n"),
+        (Reply(550, "one\r\ntwo\rthree", ""), b"550-one\r\n550-two\r\n550 three\r\n"),
+        (Reply(250, "a\r\n221 b", ""), b"250-a\r\n250 221 b\r\n"),
+        (Reply(250, "a\0b\x1b\x7f", ""), b"250 a?b??\r\n"),
+        (Reply(250, "a\tb", ""), b"250 a\tb\r\n"),
+        (Reply(250, "a\x0b\x0c\x1c\x85\u2028b", ""), b"250 a?????b\r\n"),
+        (Reply(250, "caf\u00e9", ""), "250 caf\u00e9\r\n".encode()),
+        (Reply(250, "a\ud800b", ""), b"250 a?b\r\n"),
+        (Reply(250, "a\n", ""), b"250-a\r\n250 \r\n"),
+    ],
+)
+def test_replies_in_print(reply: Reply, printed: bytes) -> None:
+    assert reply.encode() == printed
+
+
+def test_a_reply_without_its_status() -> None:
+    assert Reply(550, "one\ntwo", "5.1.1").encode(enhanced=False) == b"550-one\r\n550 two\r\n"
+
+
+def test_a_reply_for_people() -> None:
+    assert str(Reply(550, "one\ntwo", "5.1.1")) == "550-5.1.1 one / 550 5.1.1 two"
+    assert repr(Reply(250, "Ok")) == "Reply(code=250, text='Ok', status=None)"
+    assert Reply(250, "Ok") == Reply(250, "Ok") != Reply(250, "Ok", "2.0.0")
+    assert len({Reply(250, "Ok"), Reply(250, "Ok")}) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [(220, "accepted"), (259, "accepted"), (334, "intermediate"), (421, "temporary"), (550, "permanent")]
+)
+def test_kinds_of_reply(code: int, kind: str) -> None:
+    reply = Reply(code)
+    kinds = {name for name in ("accepted", "intermediate", "temporary", "permanent") if getattr(reply, name)}
+    assert kinds == {kind}
+    assert reply.refused == (code >= 400)
+
+
+@given(st.integers(200, 599).filter(lambda code: code // 10 % 10 <= 5), st.text(max_size=1200), st.booleans())
+@settings(max_examples=200)
+def test_whatever_the_text_it_is_one_reply(code: int, text: str, bare: bool) -> None:
+    octets = Reply(code, text, "" if bare else None).encode()
+    *lines, empty = octets.split(b"\r\n")
+    assert empty == b""
+    assert [line[3:4] for line in lines] == [b"-"] * (len(lines) - 1) + [b" "]
+    for line in lines:
+        assert len(line) <= 510
+        assert line[:3] == str(code).encode()
+        line.decode()
+        assert not re.search(rb"[\0-\x08\x0a-\x1f\x7f]", line)
+
+
+@pytest.mark.parametrize("words", ["x" * 2000, "word " * 300, "\u65e5" * 700, " " * 1500, "x " + "y" * 900, "e\u0301" * 400])
+def test_long_lines_are_folded_and_nothing_is_lost(words: str) -> None:
+    lines = Reply(250, words, "2.0.0").encode().decode().split("\r\n")[:-1]
+    assert max(len(line.encode()) for line in lines) <= 510
+    assert "".join(line[10:] for line in lines).replace(" ", "") == words.replace(" ", "")
+    if words.startswith("word"):
+        assert all(line.rstrip().endswith("word") for line in lines if line[10:].strip())
+
+
+def test_a_line_of_exactly_512_octets_is_not_folded() -> None:
+    assert len(Reply(250, "x" * 500, "2.0.0").encode()) == 512
+    assert Reply(250, "x" * 501, "2.0.0").encode().count(b"\r\n") == 2
+    assert len(Reply(250, "x" * 506, "").encode()) == 512
+
+
+def test_what_a_bad_command_says_of_itself() -> None:
+    bad = BadCommand(Reply(501, "No", "5.5.4"), verb="MAIL", close=True)
+    assert (str(bad), bad.verb, bad.close) == ("MAIL: 501 No", "MAIL", True)
+    assert str(BadCommand(Reply(500, "No"))) == "line: 500 No"

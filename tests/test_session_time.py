@@ -1,0 +1,387 @@
+"""Timers, to the second: a clock of our own over streams in memory. What waits for the peer is bounded, and nothing else is cut."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import trio
+from helpers import MESSAGE, NAME, START, Client, Pair, Taker, server_tls, sockets, talk, unbuffered
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
+
+from smtp_trio import Body, Hooks, Reply, Server, Session, Timeouts, standard
+from smtp_trio.protocol import Command
+from smtp_trio.protocol.extensions import Auth
+
+IDLE = f"421 4.4.2 {NAME} Timeout: closing the connection"
+
+
+@pytest.fixture(params=[memory_stream_pair, sockets])
+def pair(request: pytest.FixtureRequest) -> Callable[[], Pair]:
+    """Streams of both kinds: plain sockets have a way of their own through the server."""
+    make: Callable[[], Pair] = request.param
+    return make
+
+
+class Timed(Taker):
+    """Notes when `timeout` and `disconnect` were called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.timeouts: list[float] = []
+        self.gone: list[float] = []
+
+    async def timeout(self, session: Session) -> None:
+        self.timeouts.append(trio.current_time())
+
+    async def disconnect(self, session: Session) -> None:
+        await super().disconnect(session)
+        self.gone.append(trio.current_time())
+
+
+async def cut_off(client: Client, after: float) -> None:
+    """The client says nothing more, and is told so after that time, to the second."""
+    began = trio.current_time()
+    with trio.move_on_after(after - 1):
+        raise AssertionError(await client.reply())
+    assert trio.current_time() == began + after - 1
+    assert await client.reply() == IDLE
+    assert trio.current_time() == began + after
+    await client.end()
+    assert trio.current_time() == began + after
+
+
+# --- idle -------------------------------------------------------------------------------------------------------------
+
+
+async def greeted(client: Client) -> None:
+    await client.expect("220")
+
+
+async def sender(client: Client) -> None:
+    await client.hello()
+    await client.say("MAIL FROM:<a@b.test>", "250")
+
+
+STATES: dict[str, Callable[[Client], Awaitable[Any]]] = {
+    "greeted": greeted,
+    "ready": Client.hello,
+    "sender": sender,
+    "recipient": Client.open,
+}
+
+
+@pytest.mark.parametrize("state", STATES.values(), ids=STATES)
+async def test_idle(state: Callable[[Client], Awaitable[Any]], pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
+    """CON-6: 421 4.4.2 after 300 s, on the second."""
+    hooks = Timed()
+    async with talk(Server(hooks, name=NAME), pair=pair) as client:
+        await state(client)
+        await cut_off(client, 300)
+    assert hooks.timeouts == hooks.gone == [300]
+
+
+@pytest.mark.parametrize("pause", [1, 100, 150, 299])
+async def test_complete_commands_win_time(pause: float, pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
+    hooks = Timed()
+    async with talk(Server(hooks, name=NAME), pair=pair) as client:
+        await client.hello()
+        for line in ("NOOP", "NONSENSE", "MAIL FROM:<>", "RSET", "RCPT TO:<a@b.test>"):
+            await trio.sleep(pause)
+            await client.say(line, "")
+        await cut_off(client, 300)
+    assert hooks.timeouts == hooks.gone == [5 * pause + 300]
+
+
+@pytest.mark.parametrize("pause", [0, 1, 250, 299])
+async def test_octets_without_an_end_of_line_win_no_time(pause: float, pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
+    """CON-6, slow loris: a command must be there in time, not only its beginning. That holds after one that was, too."""
+    hooks = Timed()
+    async with talk(Server(hooks, name=NAME), pair=pair) as client:
+        await client.hello()
+        await trio.sleep(pause)
+        await client.say("NOOP", "250")
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def drip() -> None:
+                while True:
+                    await trio.sleep(7)
+                    await client.send(b"x")
+
+            await cut_off(client, 300)
+            nursery.cancel_scope.cancel()
+    assert hooks.timeouts == [pause + 300]
+
+
+async def test_a_refused_line_is_a_command_too(pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
+    """… once: what is thrown away behind a bare LF, up to the next CRLF, wins no more."""
+    async with talk(Server(Hooks(), name=NAME), pair=pair) as client:
+        await client.hello()
+        await trio.sleep(200)
+        await client.send(b"NOOP\nNOOP")
+        await client.expect("500 5.5.2")
+        await cut_off(client, 300)
+
+
+async def test_two_sessions_have_a_clock_each(pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
+    server = Server(Taker(), name=NAME)
+    async with talk(server, pair=pair) as one:
+        await one.hello()
+        await trio.sleep(10)
+        async with talk(server, pair=pair) as two:
+            await two.hello()
+            await cut_off(one, 290)
+            await cut_off(two, 10)
+
+
+async def test_timeout_of_ones_own(pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
+    server = Server(Taker(), name=NAME, timeout=7)
+    assert server.timeout == server.timeouts.command == server.timeouts.block == 7
+    async with talk(server, pair=pair) as client:
+        await client.hello()
+        await cut_off(client, 7)
+    async with talk(server, pair=pair) as client:
+        await client.open()
+        await client.say("DATA", "354")
+        await cut_off(client, 7)
+
+
+async def test_no_timeout(pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
+    """0 is for ever."""
+    hooks = Timed()
+    async with talk(Server(hooks, name=NAME, timeout=0), pair=pair) as client:
+        await client.hello()
+        await trio.sleep(1e6)
+        await client.send(START)
+        await client.expect("250", "250")
+        await trio.sleep(1e6)
+        await client.say("DATA", "354")
+        await trio.sleep(1e6)
+        await client.send(MESSAGE + b".\r\n")
+        await client.expect("250")
+        await client.quit()
+    assert hooks.timeouts == []
+
+
+def test_timeouts_are_not_negative() -> None:
+    with pytest.raises(ValueError, match="-1"):
+        Timeouts(hook=-1)
+    with pytest.raises(ValueError, match="-1"):
+        Server(timeout=-1)
+
+
+async def test_time_of_hooks_is_not_the_peers(pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
+    """The clock of silence runs only while the peer is waited for, and begins anew then."""
+
+    class Slow(Timed):
+        async def rcpt(self, session: Session, rcpt: object) -> None:
+            await trio.sleep(299)
+
+        async def response(self, session: Session, reply: Reply) -> None:
+            await trio.sleep(250)
+
+    hooks = Slow()
+    async with talk(Server(hooks, name=NAME), pair=pair) as client:
+        await client.open()
+        await client.say("NONSENSE", "500")
+        began = trio.current_time()
+        await client.expect("421 4.4.2")
+    assert hooks.timeouts == [began + 300]
+    assert hooks.errors == []
+
+
+async def test_timeout_hook_may_take_its_time(pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
+    async def slow(session: Session) -> None:
+        await trio.sleep(50)
+
+    server = Server(Taker(), name=NAME)
+    server.on(timeout=slow)
+    async with talk(server, pair=pair) as client:
+        await client.hello()
+        assert await client.reply() == IDLE
+        assert trio.current_time() == 350
+
+
+# --- in AUTH, in a message, in a handshake -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pause", [0, 1, 299])
+async def test_silence_in_an_auth_exchange(pause: float, pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
+    """AUT-21."""
+    asked = []
+
+    async def auth(session: Session, credentials: object) -> None:
+        asked.append(credentials)
+
+    hooks = Timed()
+    server = Server(hooks, name=NAME, extensions=standard(Auth(cleartext=True)))
+    server.on(auth=auth)
+    async with talk(server, pair=pair) as client:
+        await client.hello()
+        await trio.sleep(pause)
+        await client.say("AUTH LOGIN", "334 VXNlcm5hbWU6")
+        await trio.sleep(pause)
+        await client.say(base64.b64encode(b"fred"), "334 UGFzc3dvcmQ6")
+        await client.send(b"c2Vj")
+        await cut_off(client, 300)
+    async with talk(server, pair=pair) as client:
+        await client.hello()
+        await client.say("AUTH LOGIN", "334")
+    assert asked == []
+    assert hooks.errors == []
+    assert len(hooks.ended) == 2
+
+
+@pytest.mark.parametrize("begin", [b"DATA\r\n", b"BDAT 3\r\na\r\n", b"BDAT 100\r\nnot a hundred", b"BDAT 100 LAST\r\n"])
+async def test_silence_in_a_message(begin: bytes, pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
+    hooks = Timed()
+    async with talk(Server(hooks, name=NAME), pair=pair) as client:
+        await client.open()
+        await trio.sleep(250)
+        await client.send(begin)
+        if b"100" not in begin:
+            await client.expect("354" if begin.startswith(b"DATA") else "250")
+        await cut_off(client, 180)
+    assert hooks.timeouts == hooks.gone == [430]
+    assert hooks.errors == []
+
+
+async def test_pieces_of_a_message_win_time(pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
+    hooks = Timed()
+    async with talk(Server(hooks, name=NAME), pair=pair) as client:
+        await client.open()
+        await client.say("DATA", "354")
+        for _ in range(5):
+            await trio.sleep(179)
+            await client.send(b"x")
+        await cut_off(client, 180)
+    assert hooks.timeouts == [5 * 179 + 180]
+
+
+@pytest.mark.parametrize("reply", [None, Reply(550, "No")])
+async def test_silence_while_nobody_wants_the_message(reply: Reply | None, pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
+    async def data(session: Session, body: Body) -> Reply | None:
+        await anext(body)
+        return reply
+
+    hooks = Timed()
+    server = Server(hooks, name=NAME)
+    server.on(data=data)
+    async with talk(server, pair=pair) as client:
+        await client.open()
+        await client.say("DATA", "354")
+        await client.send(b"x\r\n")
+        await cut_off(client, 180)
+    assert hooks.timeouts == [180]
+
+
+@pytest.mark.parametrize("implicit", [True, False])
+async def test_silence_in_a_handshake(implicit: bool, pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
+    """TLS-5: there is nobody to be told. A connection that never was is none to `disconnect`."""
+    hooks = Timed()
+    server = Server(hooks, name=NAME, tls=server_tls())
+    async with talk(server, implicit_tls=implicit, pair=pair) as client:
+        if not implicit:
+            await client.hello()
+            await trio.sleep(290)
+            await client.say("STARTTLS", "220")
+        began = trio.current_time()
+        await client.send(b"\x16\x03\x01")
+        await client.end()
+        assert trio.current_time() == began + 30
+    assert hooks.timeouts == []
+    assert len(hooks.sessions) == len(hooks.ended) == (not implicit)
+    assert hooks.errors == []
+
+
+async def test_clock_starts_again_inside_tls(pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
+    async with talk(Server(Timed(), name=NAME, tls=server_tls()), pair=pair) as client:
+        await client.hello()
+        await trio.sleep(290)
+        await client.starttls()
+        await cut_off(client, 300)
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+async def test_peer_that_never_reads(autojump_clock: MockClock) -> None:
+    """PIP-6: the session ends when it could not write for 300 s, and takes no further command."""
+    events: list[str] = []
+
+    async def message(session: Session, command: Command) -> None:
+        events.append(command.verb)
+
+    hooks = Timed()
+    server = Server(hooks, name=NAME)
+    server.on(message=message)
+    async with talk(server, pair=unbuffered) as client:
+        await client.hello()
+        await trio.sleep(100)
+        await client.send(b"NOOP\r\n" + START + b"DATA\r\n")
+        await trio.sleep(1000)
+    assert events == ["EHLO", "NOOP"]
+    assert hooks.gone == [400]
+    assert hooks.messages == []
+    assert hooks.errors == []
+
+
+async def test_peer_that_never_reads_is_not_read_from(autojump_clock: MockClock) -> None:
+    """Replies that are owed hold up what is read: no client makes us hold more than a bounded number of them."""
+    hooks = Timed()
+    async with talk(Server(hooks, name=NAME), pair=unbuffered) as client:
+        await client.hello()
+        with trio.move_on_after(200):
+            while True:
+                await client.send(b"RSET\r\n" * 100)
+        await wait_all_tasks_blocked()
+        assert hooks.sessions[0].buffered <= 65536
+        await trio.sleep(200)
+        with pytest.raises(trio.BrokenResourceError):
+            await client.send(b"RSET\r\n")
+    assert hooks.gone == [300]
+
+
+@pytest.mark.parametrize("what", ["354", "250 to a chunk", "354 that nobody pulls"])
+async def test_peer_that_never_reads_in_a_message(what: str, autojump_clock: MockClock) -> None:
+    async def data(session: Session, body: Body) -> None:
+        if "nobody" not in what:
+            await body.read()
+
+    hooks = Timed()
+    server = Server(hooks, name=NAME)
+    server.on(data=data)
+    async with talk(server, pair=unbuffered) as client:
+        await client.open()
+        await client.send(b"DATA\r\n" if "354" in what else b"BDAT 3\r\na\r\n")
+        await trio.sleep(1000)
+    assert hooks.gone == [300]
+    assert hooks.errors == []
+    assert server.statistics().messages == 0
+
+
+async def test_slow_reader_is_served(autojump_clock: MockClock) -> None:
+    """A client may take its time to read, as long as it reads."""
+    async with talk(Server(Taker(), name=NAME), pair=unbuffered) as client:
+        for line in (None, "EHLO a.test", "NOOP", "VRFY a", "QUIT"):
+            if line:
+                await client.send(line.encode() + b"\r\n")
+            await trio.sleep(299)
+            await client.expect("2")
+        await client.end()
+
+
+async def test_bad_command_whose_reply_is_not_read_for_long(autojump_clock: MockClock) -> None:
+    """The clock of silence is not running while the client is being written to."""
+    hooks = Timed()
+    async with talk(Server(hooks, name=NAME, timeouts=Timeouts(command=10)), pair=unbuffered) as client:
+        await client.hello()
+        await trio.sleep(5)
+        await client.send(b"NONSENSE\r\n")
+        await trio.sleep(200)
+        await client.expect("500")
+        await cut_off(client, 10)
+    assert hooks.timeouts == [215]
