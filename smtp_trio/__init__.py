@@ -23,23 +23,29 @@
     trio.run(main)
 """
 
-from ._body import Body
-from ._hooks import Hooks
-from ._server import Server
-from ._session import Session
-from ._values import Drained, Envelope, MessageState, Peer, Statistics, Timeouts, TlsInfo
-from .protocol import (
-    BodyError,
-    Limits,
-    LocalProtocolError,
-    Path,
-    ProtocolError,
-    RemoteProtocolError,
-    Reply,
-    SMTPError,
-    standard,
-)
-from .protocol.extensions.auth import Credentials
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._body import Body
+    from ._hooks import Hooks
+    from ._server import Server
+    from ._session import Session
+    from ._values import Drained, Envelope, MessageState, Peer, Statistics, Timeouts, TlsInfo
+    from .protocol import (
+        BodyError,
+        Limits,
+        LocalProtocolError,
+        Path,
+        ProtocolError,
+        RemoteProtocolError,
+        Reply,
+        SMTPError,
+        standard,
+    )
+    from .protocol.extensions.auth import Credentials
 
 __version__ = "0.1.0"
 
@@ -66,3 +72,38 @@ __all__ = [
     "TlsInfo",
     "standard",
 ]
+
+
+#: Where the names live. They are fetched when first asked for, so that ``smtp_trio.protocol`` can be used where there is no Trio.
+_HOMES = {
+    "_body": ("Body",),
+    "_hooks": ("Hooks",),
+    "_server": ("Server",),
+    "_session": ("Session",),
+    "_values": ("Drained", "Envelope", "MessageState", "Peer", "Statistics", "Timeouts", "TlsInfo"),
+    "protocol.extensions.auth": ("Credentials",),
+    "protocol": (
+        "BodyError",
+        "Limits",
+        "LocalProtocolError",
+        "Path",
+        "ProtocolError",
+        "RemoteProtocolError",
+        "Reply",
+        "SMTPError",
+        "standard",
+    ),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            value = getattr(import_module(f"smtp_trio.{home}"), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module 'smtp_trio' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

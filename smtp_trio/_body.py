@@ -37,6 +37,8 @@ class Body:
     def __init__(self, session: Session, command: Command, envelope: Envelope) -> None:
         #: Who sends it to whom.
         self.envelope = envelope
+        #: When it began, by Trio's clock.
+        self.began = trio.current_time()
         #: Octets that came so far.
         self.size = 0
         #: It has ended well: every octet of it was pulled.

@@ -43,6 +43,7 @@ STORES: dict[str, type[Maildir | SQLite]] = {"maildir": Maildir, "sqlite": SQLit
 GRACE = 30.0
 STOP = (signal.SIGINT, signal.SIGTERM)
 STDERR = 2
+AT_A_TERMINAL = os.isatty(STDERR)
 
 NOT_HERE = Reply(550, "No mail is taken for that domain here; nothing is relayed", "5.7.1")
 
@@ -334,11 +335,11 @@ async def heed(
     signals: AsyncIterator[int], nursery: trio.Nursery, server: Server, rereads: Sequence[Callable[[], None]]
 ) -> None:
     """Do as the signals say."""
-    terminal, grace = os.isatty(STDERR), GRACE
+    grace = GRACE
     async for number in signals:
         name = signal.Signals(number).name
         # A terminal that hangs up sends SIGHUP as well, and is none any more.
-        if number != signal.SIGHUP or os.isatty(STDERR) != terminal:
+        if number != signal.SIGHUP or os.isatty(STDERR) != AT_A_TERMINAL:
             log.info("%s: stopping", name)
             nursery.start_soon(server.stop, grace)
             grace = 0

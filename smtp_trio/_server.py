@@ -12,7 +12,7 @@ import os
 import socket
 import ssl
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -20,20 +20,20 @@ from functools import partial
 from typing import Any
 
 import trio
-from attrs import evolve
+from attrs import asdict, evolve
 
 from ._hooks import NAMES, Hooks, installed
 from ._listen import endpoints, open_listeners
 from ._session import Session
-from ._values import Drained, Peer, Statistics, Timeouts
+from ._values import Counts, Drained, Peer, Statistics, Timeouts
 from .protocol import Extension, Grammar, Limits, Reply, ServerProtocol
 from .protocol.body import Newlines
 from .protocol.extensions import STANDARD, StartTls
 
 log = logging.getLogger("smtp_trio.server")
 
-#: The server whose session's task this is, if it is one (a hook's child tasks count as well).
-serving: ContextVar[Server | None] = ContextVar("smtp_trio.serving", default=None)
+#: The session that this task is at work for, as its server and its own task. What a hook has spawned inherits it.
+serving: ContextVar[tuple[Server, trio.lowlevel.Task] | None] = ContextVar("smtp_trio.serving", default=None)
 
 
 def _now() -> datetime:
@@ -87,15 +87,17 @@ class Server:
         if tls is None and any(isinstance(e, StartTls) and e.required for e in self.extensions):
             raise ValueError("STARTTLS is required, but there is no tls= to do it with")
         self._grammar = Grammar(self.extensions, line=limits.line)
-        self._counts: Counter[str] = Counter()
+        self.counts = Counts()
         self._peers: Counter[str] = Counter()
         self._sessions: dict[Session, trio.CancelScope] = {}
         self._accepting: dict[trio.CancelScope, Sequence[trio.abc.Listener[Any]]] = {}
         self._serves = 0
-        self._started = False
-        self._all_ended = trio.Event()
+        self._started = False  # hooks are fixed
+        self._up = False  # `Hooks.start` has been, `Hooks.stop` has not
+        self._starting = trio.Lock()
+        self._ended = trio.Event()
         self._deadline = math.inf
-        self._drained = Counter[str]()
+        self._drained: Counter[str] = Counter()
 
     @property
     def timeout(self) -> float:
@@ -118,7 +120,7 @@ class Server:
 
     def statistics(self) -> Statistics:
         """What it has done so far."""
-        return Statistics(sessions_open=len(self._sessions), **self._counts)
+        return Statistics(sessions_open=len(self._sessions), **asdict(self.counts))
 
     # --- serving ----------------------------------------------------------------------------------------------------
 
@@ -146,9 +148,9 @@ class Server:
         task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Serve what these listeners accept: TCP, unix sockets, inherited or in-memory ones. They are closed at the end."""
-        self._check(implicit_tls=implicit_tls)
         handler = partial(self._session, implicit_tls=implicit_tls)
         try:
+            self._check(implicit_tls=implicit_tls)
             async with self._serving(), trio.open_nursery() as nursery:
                 with trio.CancelScope() as accepting:
                     if self.stopping:  # while `Hooks.start` was at work
@@ -163,14 +165,19 @@ class Server:
         except BaseExceptionGroup as group:  # the nursery's; whoever awaits us had no part in it
             raise _alone(group) from None
         finally:
-            for listener in listeners:
-                await trio.aclose_forcefully(listener)
+            with trio.CancelScope(shield=True):  # each of them, even when we are being cancelled; this waits for nothing
+                for listener in listeners:
+                    await trio.aclose_forcefully(listener)
 
     async def serve_stream(self, stream: trio.abc.Stream, *, implicit_tls: bool = False) -> None:
         """Serve one session over any stream, in this task. The stream is closed at the end."""
-        self._check(implicit_tls=implicit_tls)
-        async with self._serving():
-            await self._session(stream, implicit_tls=implicit_tls)
+        try:
+            self._check(implicit_tls=implicit_tls)
+            async with self._serving():
+                await self._session(stream, implicit_tls=implicit_tls)
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
 
     async def stop(self, grace: float = 30) -> Drained:
         """Stop serving, for good. Idle sessions are told 421 at once, the others have ``grace`` seconds to finish what they do.
@@ -178,7 +185,8 @@ class Server:
         All is set going before this waits for the first time, so cancelling it changes nothing. A second call waits for the same
         end, and may shorten the grace. Raises RuntimeError inside a session.
         """
-        if serving.get() is self:
+        server, task = serving.get() or (None, None)
+        if server is self and task in _ancestors(trio.lowlevel.current_task()):
             raise RuntimeError("a session cannot stop its own server and wait for it: use a task outside of it")
         first, self.stopping = not self.stopping, True
         for scope, listeners in self._accepting.items():
@@ -190,16 +198,12 @@ class Server:
         for session, scope in self._sessions.items():
             scope.deadline = self._deadline
             if first and session.idle:
-                self._drained["idle"] += 1
                 session.wake()
-            elif first:
-                self._drained["busy"] += 1
         if self._serves:
-            await self._all_ended.wait()
+            await self._ended.wait()
         else:
             await trio.lowlevel.checkpoint()
-        cancelled = self._drained["cancelled"]
-        return Drained(self._drained["busy"] - cancelled, self._drained["idle"], cancelled)
+        return Drained(**self._drained)
 
     def _check(self, *, implicit_tls: bool) -> None:
         if self.stopping:
@@ -211,20 +215,32 @@ class Server:
     async def _serving(self) -> AsyncGenerator[None]:
         """Around every ``serve``: the first one in calls `Hooks.start`, the last one out `Hooks.stop`."""
         self._serves += 1
+        if self._serves == 1:
+            self._ended = trio.Event()
         try:
-            if self._serves == 1:
-                self._started = True
-                if "data" not in self.installed:
-                    log.warning("%s: there is no data hook, so every message will be refused", self.name)
-                if (start := self.installed.get("start")) is not None:
-                    await start(self)
+            if not self._up:
+                async with self._starting:  # nobody is served before `start` is done
+                    await self._start()
             yield
         finally:
-            self._serves -= 1
-            if self._serves == 0:
+            if self._serves == 1 and self._up:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + self.timeouts.disconnect):
-                    await self._tell("stop")
-                self._all_ended.set()
+                    async with self._starting:
+                        self._up = False
+                        await self._tell("stop")
+            self._serves -= 1
+            if not self._serves:
+                self._ended.set()
+
+    async def _start(self) -> None:
+        if self._up:
+            return
+        self._started = True
+        if "data" not in self.installed:
+            log.warning("%s: there is no data hook, so every message will be refused", self.name)
+        if (start := self.installed.get("start")) is not None:
+            await start(self)
+        self._up = True
 
     async def _tell(self, name: str, *args: Any) -> None:
         if (hook := self.installed.get(name)) is not None:
@@ -239,7 +255,7 @@ class Server:
 
     async def report(self, error: Exception, what: str) -> None:
         """Something failed that is not the peer's fault: log it, and tell the `error` hook. Its text goes nowhere else."""
-        self._counts["errors"] += 1
+        self.counts.errors += 1
         log.error("%s", what, exc_info=error)
         await self._tell("error", error)
 
@@ -266,31 +282,34 @@ class Server:
             await self._turn_away(stream, peer, implicit_tls=implicit_tls)
             return
         session = Session(self, stream, peer, local)
-        token = serving.set(self)
+        token = serving.set((self, trio.lowlevel.current_task()))
         scope = trio.CancelScope(deadline=self._deadline)
         self._sessions[session] = scope
-        self._counts["sessions_total"] += 1
+        self.counts.sessions_total += 1
         if key:
             self._peers[key] += 1
         log.debug("%s: connected from %s", session.id, peer)
+        end = "cancelled"
         try:
             with scope:
                 await self._guard(session, session.run(implicit_tls=implicit_tls))
+                end = "idle" if session.woken else "finished"
         finally:
-            if scope.cancelled_caught and self.stopping:
-                self._drained["cancelled"] += 1
             session.last_words()
-            if session.connected:
-                with trio.CancelScope(shield=True, deadline=trio.current_time() + self.timeouts.disconnect):
+            try:
+                if session.connected:
                     await self._guard(session, session.end())
-            del self._sessions[session]
-            if key:
-                self._peers[key] -= 1
-                if not self._peers[key]:
-                    del self._peers[key]
-            serving.reset(token)
-            log.debug("%s: disconnected", session.id)
-            await session.wire.close()
+            finally:
+                if self.stopping:
+                    self._drained[end] += 1
+                del self._sessions[session]
+                if key:
+                    self._peers[key] -= 1
+                    if not self._peers[key]:
+                        del self._peers[key]
+                serving.reset(token)
+                log.debug("%s: disconnected", session.id)
+                await self._guard(session, session.wire.close())
 
     async def _guard(self, session: Session, work: Awaitable[None]) -> None:
         """The boundary of a session: exceptions end it and are reported; cancellation and the like pass, and pass alone."""
@@ -308,9 +327,10 @@ class Server:
     async def _session_failed(self, session: Session, exc: Exception) -> None:
         await self.report(exc, f"{session.id}: session failed")
         if not session.over:
-            session.over = True
-            session.protocol.close(Reply(421, f"{self.name} Local error; closing the connection", "4.3.0"))
-            await session.flush()
+            try:
+                await session.leave(Reply(421, f"{self.name} Local error; closing the connection", "4.3.0"))
+            except Exception:  # the stream itself is what fails
+                log.exception("%s: nothing can be said any more", session.id)
 
     def _admit(self, key: str | None) -> bool:
         limits = self.limits
@@ -329,20 +349,6 @@ class Server:
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 pass
         await trio.aclose_forcefully(stream)
-
-    def count_command(self, *, error: bool = False) -> None:
-        """A command came in; ``error``: one that the core refused."""
-        self._counts["commands"] += 1
-        self._counts["errors"] += error
-
-    def count_message(self, octets: int) -> None:
-        """A message was accepted."""
-        self._counts["messages"] += 1
-        self._counts["bytes"] += octets
-
-    def count_refused(self) -> None:
-        """A message was refused."""
-        self._counts["refused"] += 1
 
 
 def peer_key(peer: Peer) -> str | None:
@@ -367,10 +373,25 @@ def _ascii_name(name: str) -> str:
     return canonical
 
 
+def _ancestors(task: trio.lowlevel.Task | None) -> Iterator[trio.lowlevel.Task]:
+    """A task, the task whose nursery it is in, and so on."""
+    while task is not None:
+        yield task
+        nursery = task.parent_nursery
+        task = None if nursery is None else nursery.parent_task
+
+
 def _alone(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one exception that a group holds, or the group when it holds several that differ."""
-    while isinstance(group, BaseExceptionGroup):
-        if len(group.exceptions) > 1 and not all(isinstance(exc, trio.Cancelled) for exc in group.exceptions):
-            return group
-        group = group.exceptions[0]  # type: ignore[assignment]
-    return group
+    """The one exception that a group holds besides `trio.Cancelled`, a Cancelled when there is none, the group when there are several."""
+    group = group.split(trio.Cancelled)[1] or group
+    leaves = list(_leaves(group))
+    alike = len(leaves) == 1 or isinstance(leaves[0], trio.Cancelled)
+    return leaves[0] if alike else group
+
+
+def _leaves(exc: BaseException) -> Iterator[BaseException]:
+    if isinstance(exc, BaseExceptionGroup):
+        for inner in exc.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield exc

@@ -66,6 +66,8 @@ BLINK = 0.01
 NOTED = frozenset({"MAIL", "RCPT", "DATA", "BDAT"})
 #: Which hook a command has, besides `Hooks.message`.
 HOOK: dict[type[Command], str] = {Mail: "mail", Rcpt: "rcpt", Vrfy: "vrfy", Expn: "expn", Help: "help"}
+#: The hooks that run for every message.
+FREQUENT = frozenset({"mail", "rcpt", "data"})
 #: What `Hooks.message` may accept by itself: nothing that moves octets or opens a dialogue of its own.
 MESSAGE_ACCEPTS = (Hello, Mail, Rcpt, Rset, Noop, Vrfy, Expn, Help)
 
@@ -87,11 +89,18 @@ class Session:
         self.over = False
         #: It waits for the peer with nothing under way: `Server.stop` may say goodbye at once.
         self.idle = False
+        self.woken = False
         self.connected = False
-        self._idle_scope = trio.CancelScope()
+        # Around everything that is done for the client: its deadline is the client's, or that of the hook which runs.
+        self._scope = trio.CancelScope()
         self._patience = math.inf  # when the peer has been silent for too long
+        self._running: tuple[str, Reply] | None = None  # the hook that the scope's deadline is for, and what comes of being late
+        self._body: Body | None = None  # the message under way
         self._hook_scope: trio.CancelScope | None = None
         self._hooks = server.installed
+        # Looked up for every command, so looked up once.
+        self._consults, self._tells = "message" in self._hooks, "response" in self._hooks
+        self._debug = log.isEnabledFor(logging.DEBUG)
         self._settled: Reply | None = None
         self._deciding: Command | None = None  # what the running hook may answer
         self._transactions = 0
@@ -176,10 +185,8 @@ class Session:
         self._settled = reply
 
     def _usual(self, command: Command) -> Reply:
-        if isinstance(command, EndOfBody | CountedCommand | Data):
-            envelope = self.envelope
-            assert envelope is not None
-            return Reply(250, f"Ok: queued as {envelope.id}", "2.0.0")
+        if self._body is not None and isinstance(command, EndOfBody | CountedCommand | Data):
+            return queued(self._body.envelope)
         return self.protocol.usual(command)
 
     # --- the session's task -----------------------------------------------------------------------------------------
@@ -187,14 +194,16 @@ class Session:
     async def run(self, *, implicit_tls: bool) -> None:
         """The whole session, but for its end."""
         while not self.over:
-            with trio.CancelScope(deadline=self._patience) as self._idle_scope:
+            with trio.CancelScope(deadline=self._patience) as self._scope:
                 await self._begin(implicit_tls=implicit_tls)
                 while not self.over:
                     await self._turn()
                 await self.flush()
-            if self._idle_scope.cancelled_caught and (
-                self.server.stopping or trio.current_time() >= self._patience
-            ):
+            if not self._scope.cancelled_caught:
+                continue
+            if self._running is not None:
+                await self._cut_off(*self._running)
+            elif self.server.stopping or trio.current_time() >= self._patience:
                 await self._say_goodbye()
 
     async def _begin(self, *, implicit_tls: bool) -> None:
@@ -234,7 +243,7 @@ class Session:
 
     async def _receive_command(self) -> Command | None:
         """The next command. Replies leave before we wait for it: never wait for input while output is owed (RFC 2920 3.2 (7))."""
-        protocol, scope = self.protocol, self._idle_scope
+        protocol, scope = self.protocol, self._scope
         resumed, self.idle = self.idle, False  # a deadline passed that was an earlier command's: the wait for this one goes on
         event = protocol.next_event()
         if event is NEED_DATA:
@@ -247,7 +256,7 @@ class Session:
             if not resumed:
                 # One deadline for the whole command: octets without an end of line win nobody time.
                 self._patience = trio.current_time() + self.server.timeouts.command
-            if scope.deadline == math.inf:
+            if scope.deadline > self._patience:
                 scope.deadline = self._patience
             if self.server.stopping:
                 scope.cancel()  # what was received is answered; nothing else is waited for
@@ -262,7 +271,7 @@ class Session:
             self.over = True
             return None
         assert isinstance(event, Command)
-        self.server.count_command()
+        self.server.counts.commands += 1
         return event
 
     def _disarm(self) -> None:
@@ -271,8 +280,8 @@ class Session:
         Moving a scope's deadline costs as much as parsing a command does. So between commands that are answered at once the scope
         keeps the deadline of an earlier one. When that passes, `run` sees from ``_patience`` that it was not meant, and goes on.
         """
-        if self._idle_scope.deadline != math.inf:
-            self._idle_scope.deadline = math.inf
+        if self._scope.deadline != math.inf:
+            self._scope.deadline = math.inf
 
     async def flush(self) -> None:
         """Send what is owed. When that cannot be done, the session is over: nobody can be answered any more."""
@@ -292,7 +301,7 @@ class Session:
         self.idle = False
         name = self.server.name
         if self.server.stopping:
-            await self._close(Reply(421, f"{name} Server is shutting down", "4.3.2"))
+            await self.leave(Reply(421, f"{name} Server is shutting down", "4.3.2"))
         else:
             await self.timed_out()
 
@@ -300,9 +309,10 @@ class Session:
         """The peer was silent for too long: tell the hook, and then the peer (RFC 5321 4.5.3.2.7)."""
         self.over = True
         await self._call("timeout")
-        await self._close(Reply(421, f"{self.server.name} Timeout: closing the connection", "4.4.2"))
+        await self.leave(Reply(421, f"{self.server.name} Timeout: closing the connection", "4.4.2"))
 
-    async def _close(self, reply: Reply) -> None:
+    async def leave(self, reply: Reply) -> None:
+        """Say 421 without having been asked, and hear nothing more."""
         self.over = True
         await self._call("response", reply)
         self.protocol.close(reply)
@@ -310,13 +320,15 @@ class Session:
 
     def wake(self) -> None:
         """`Server.stop`: wait for the peer no longer. Only for an idle session; a hook must not be cut off by this."""
-        self._idle_scope.cancel()
+        self.woken = True
+        self._scope.cancel()
 
     async def end(self) -> None:
         """The session's last hooks, when all else is over."""
-        if self.protocol.facts.mail is not None:
-            await self._call("reset")
-        await self._call("disconnect")
+        lost = self.protocol.facts.mail is not None
+        for name in ("reset", "disconnect") if lost else ("disconnect",):
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + self.server.timeouts.disconnect):
+                await self._call(name)
 
     def last_words(self) -> None:
         """We are being cancelled: say so if that needs no waiting (RFC 5321 3.8)."""
@@ -332,13 +344,13 @@ class Session:
         if type(command) is Mail:
             self._transactions += 1
             self._transaction = {}
-        reply = await self.consult(command)
+        reply = await self.consult(command) if self._consults else None
         if reply is None:
             name = HOOK.get(type(command))
             if name in self._hooks:
                 reply = await self._call(name, command, decides=command)
         if reply is not None and reply.refused and isinstance(command, Mail | Rcpt):
-            self.note(command, reply, envelope=self.envelope)
+            self.note(command, reply, self.envelope)
         await self.answer(reply or self.protocol.usual(command))
 
     async def _hello(self, hello: Command) -> None:
@@ -431,35 +443,40 @@ class Session:
         """DATA, or the first BDAT: the message, from here to its answer."""
         envelope = self.envelope
         assert envelope is not None
-        body = Body(self, command, envelope)
+        self._body = body = Body(self, command, envelope)
         self.last_message = MessageState.NOT_TAKEN
-        began = trio.current_time()
-        reply = await self.consult(command)
+        reply = await self.consult(command) if self._consults else None
         if reply is None:
-            usual = self._usual(command)
-            reply = await self._call("data", body, decides=command, failure=LOCAL_ERROR) or usual
+            reply = await self._call("data", body, decides=command, failure=LOCAL_ERROR)
+        await self._conclude(body, reply or queued(envelope))
+
+    async def _conclude(self, body: Body, reply: Reply) -> None:
+        """The hook has decided on the message: take what is left of it, and answer."""
         if body.started or reply.accepted:
             await body.finish(keep=reply.accepted and body.error is None)
+        self._body = None
         if body.interrupted is not None:
             self._next = body.interrupted
             return
         if self.over and not body.due:
-            self.note(command, None, envelope=envelope, size=body.size, began=began)
+            self.note(Data(), None, body.envelope, body)
             return
         if body.error is not None:
             reply = self.protocol.fault or body.error.reply or reply
         await self._verdict(reply, body)
-        self.note(command, reply, envelope=envelope, size=body.size, began=began)
+        self.note(Data(), reply, body.envelope, body)
 
     async def _verdict(self, reply: Reply, body: Body) -> None:
         """Answer the message. Once it is taken, nothing comes between that and the 250 but this one write, which is shielded."""
         if not reply.accepted:
-            self.server.count_refused()
+            self.server.counts.refused += 1
             await self.answer(reply)
+            await self.flush()
             return
         self.last_message = MessageState.UNACKNOWLEDGED
-        self.server.count_message(body.size)
-        if "response" in self._hooks:
+        self.server.counts.messages += 1
+        self.server.counts.bytes += body.size
+        if self._tells:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + REPLY):
                 await self._call("response", reply)
         self.protocol.send(reply)
@@ -475,11 +492,11 @@ class Session:
         """Give this answer to the pending command."""
         command = self.protocol.pending
         try:
-            if "response" in self._hooks:
+            if self._tells:
                 await self._call("response", reply)
         finally:  # a data hook that gives up on its pull must not leave a question open
             self.protocol.send(reply)
-        if log.isEnabledFor(logging.DEBUG):
+        if self._debug:
             log.debug("%s: %r -> %s", self.id, command, reply)
         if reply.code == 421:
             self.over = True
@@ -488,23 +505,18 @@ class Session:
             await self.flush()
 
     def note(
-        self,
-        command: Command | BadCommand,
-        reply: Reply | None,
-        *,
-        envelope: Envelope | None,
-        size: int = 0,
-        began: float | None = None,
+        self, command: Command | BadCommand, reply: Reply | None, envelope: Envelope | None, body: Body | None = None
     ) -> None:
         """A line for the log of messages: what became of one, or of a command that would have led to one. None: no answer."""
         if messages.isEnabledFor(logging.INFO):
-            seconds = 0.0 if began is None else trio.current_time() - began
+            size, seconds = (0, 0.0) if body is None else (body.size, trio.current_time() - body.began)
             note = Note.of(self, command, reply, envelope, size, seconds)
             messages.info("%s", note, extra={"note": note})
 
     async def refuse(self, bad: BadCommand) -> None:
         """Answer a command that the core refuses."""
-        self.server.count_command(error=True)
+        self.server.counts.commands += 1
+        self.server.counts.errors += 1
         if bad.close:
             self.over = True
         if bad.verb in NOTED:
@@ -513,8 +525,6 @@ class Session:
 
     async def consult(self, command: Command) -> Reply | None:
         """Ask `Hooks.message`."""
-        if "message" not in self._hooks:
-            return None
         return await self._call("message", command, decides=command)
 
     def stop_hook_clock(self, now: float, wait: float) -> None:
@@ -536,21 +546,43 @@ class Session:
         hook = self._hooks.get(name)
         if hook is None:
             return HOOKLESS.get(name)
-        self._disarm()
         outer = self._deciding, self._settled, self._hook_scope
         self._deciding, self._settled = decides, None
+        limit = self.server.timeouts.hook
         try:
-            with trio.move_on_after(self.server.timeouts.hook) as self._hook_scope:
+            if name in FREQUENT and decides is not None and self._hook_scope is None:
+                # A scope costs as much as all our work on a command. The session's own is at hand, so `run` sees to a late hook.
+                self._running = name, failure
+                self._hook_scope = self._scope
+                self._scope.deadline = trio.current_time() + limit
                 answer = await hook(self, *args)
-            if self._hook_scope.cancelled_caught:
-                raise trio.TooSlowError(f"the {name} hook took more than {self.server.timeouts.hook} s")
+                self._running = None
+            else:
+                self._disarm()
+                with trio.move_on_after(limit) as self._hook_scope:
+                    answer = await hook(self, *args)
+                if self._hook_scope.cancelled_caught:
+                    raise self._late(name)
             return None if decides is None else self._checked(name, decides, answer)
         except Exception as exc:
+            self._running = None
             if (bug := without_body_error(exc)) is not None:
                 await self.server.report(bug, f"{self.id}: {name} hook failed")
             return failure if decides is not None else None
         finally:
             self._deciding, self._settled, self._hook_scope = outer
+
+    def _late(self, name: str) -> trio.TooSlowError:
+        return trio.TooSlowError(f"the {name} hook took more than {self.server.timeouts.hook} s")
+
+    async def _cut_off(self, name: str, failure: Reply) -> None:
+        """One of the frequent hooks was late, and the session's scope has ended it."""
+        self._running, self._patience = None, math.inf
+        await self.server.report(self._late(name), f"{self.id}: {name} hook failed")
+        if self._body is not None:
+            await self._conclude(self._body, failure)
+        else:
+            await self.answer(failure)
 
     def _checked(self, name: str, command: Command, answer: Reply | None) -> Reply | None:
         """The hook's answer, if it is one that this command may get (RFC 5321 4.3.2)."""
@@ -577,6 +609,11 @@ def without_body_error(exc: Exception) -> Exception | None:
     if isinstance(exc, ExceptionGroup):
         return exc.split(BodyError)[1]
     return exc
+
+
+def queued(envelope: Envelope) -> Reply:
+    """The usual answer to a message that was taken: with the id that the log and the stores know it by."""
+    return Reply(250, f"Ok: queued as {envelope.id}", "2.0.0")
 
 
 #: What the default of a hook would say, where that is not None.

@@ -131,6 +131,18 @@ class Statistics:
     errors: int = 0
 
 
+@define
+class Counts:
+    """What goes into `Statistics` while it is being counted."""
+
+    sessions_total: int = 0
+    messages: int = 0
+    bytes: int = 0
+    refused: int = 0
+    commands: int = 0
+    errors: int = 0
+
+
 @frozen
 class Drained:
     """What `Server.stop` did to the sessions that were open: ended by themselves, were idle and told 421, or had to be cancelled."""

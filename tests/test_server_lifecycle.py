@@ -152,13 +152,17 @@ async def test_unix_sockets(tmp_path: Path) -> None:
     sock.listen()
     hooks = Taker()
     server = Server(hooks, name=NAME, limits=Limits(per_peer=1))
+    clients: list[Client] = []
     async with trio.open_nursery() as nursery:
         await nursery.start(server.serve_listeners, [trio.SocketListener(sock)])
         for _ in range(2):
             client = Client(await trio.open_unix_socket(tmp_path / "smtp"))
+            clients.append(client)
             await client.hello()
             await client.deliver()
         await server.stop()
+        for client in clients:
+            await client.stream.aclose()
     assert [session.peer for session in hooks.sessions] == [Peer("", None, "unix")] * 2
 
 
@@ -596,10 +600,10 @@ async def test_report_adds_up(autojump_clock: MockClock) -> None:
         clients = [await door.connect() for _ in range(12)]
         for client in clients:
             await client.hello()
-        for client in clients[:5]:
-            await client.send(b"MAIL FROM:<>\r\n")
         for client in clients[:2]:
-            await client.send(b"RCPT TO:<a@b.test>\r\n")
+            await client.send(START)
+        for client in clients[2:5]:
+            await client.send(b"MAIL FROM:<>\r\n")
         # This one is idle, and takes no goodbye.
         ours, theirs = unbuffered()
         await door.streams.send(theirs)
@@ -633,6 +637,7 @@ async def test_connection_that_came_with_the_end(autojump_clock: MockClock) -> N
     async with trio.open_nursery() as nursery:
         door = await nursery.start(serving, server)
         ours, theirs = memory_stream_pair()
+        await wait_all_tasks_blocked()
         door.streams.send_nowait(theirs)
         assert await server.stop() in (Drained(), Drained(finished=1))
         client = Client(ours)
@@ -670,7 +675,7 @@ class Mine(trio.abc.Stream):
 
     def _bug(self, method: str) -> None:
         self._count += method == self._broken
-        if self._count > 1:
+        if method == self._broken and self._count > 1:
             raise RuntimeError(f"the secret is that {method} is broken")
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
@@ -690,7 +695,7 @@ class Mine(trio.abc.Stream):
         self._bug("aclose")
 
 
-@pytest.mark.parametrize("broken", ["receive_some", "send_all", "aclose"])
+@pytest.mark.parametrize("broken", ["send_all", "aclose"])
 async def test_session_that_fails(broken: str, autojump_clock: MockClock) -> None:
     """An exception in the session's own code: `error` is told, the client gets 421 where it can, the next session is unharmed."""
     hooks = Taker()
@@ -704,19 +709,15 @@ async def test_session_that_fails(broken: str, autojump_clock: MockClock) -> Non
         victim = Client(ours)
         await victim.expect("220")
         await victim.send(b"EHLO a.test\r\nQUIT\r\n")
-        told = []
-        with pytest.raises((EOFError, trio.BrokenResourceError)):
-            while True:
-                told.append((await victim.reply())[:9])
-        assert told == {"receive_some": ["250-mx.te", "221 2.0.0"], "send_all": [], "aclose": ["250-mx.te", "221 2.0.0"]}[broken] or (
-            told == ["421 4.3.0"]
-        )
+        if broken != "send_all":
+            await victim.expect(f"250-{NAME}", "221 2.0.0")
+        await victim.end()
         await neighbour.deliver()
         await neighbour.quit()
         await server.stop()
-    assert hooks.ended == hooks.sessions[::-1] or set(hooks.ended) == set(hooks.sessions)
+    assert set(hooks.ended) == set(hooks.sessions)
     assert len(hooks.ended) == 2
-    assert all(isinstance(error, RuntimeError) for error in hooks.errors)
+    assert [str(error) for error in hooks.errors] == [f"the secret is that {broken} is broken"]
 
 
 async def test_exception_in_the_session_itself(autojump_clock: MockClock) -> None:

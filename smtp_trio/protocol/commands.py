@@ -258,6 +258,11 @@ class Rcpt(Command):
 def _path_and_params(
     cls: type[Command], argument: str, word: str, status: str, grammar: Grammar
 ) -> tuple[syntax.Path, Params]:
+    plain = syntax.PLAIN.fullmatch(argument)
+    if plain is not None and plain[1].upper() == word:
+        local, domain, text = plain.group(2, 3, 4)
+        path: syntax.Path | None = syntax.Path(f"{local}@{domain}", local, domain.lower())
+        return path, parse_params(text, grammar) if text else NO_PARAMS
     match = syntax.ARGUMENT.fullmatch(argument.rstrip(" \t"))
     if match is None or match["word"].upper() != word:
         raise BadCommand(Reply(501, f"Syntax: {cls.usage}", "5.5.4"))

@@ -207,7 +207,8 @@ class ServerProtocol:
         cls, argument = self._split(line)
         if cls.counted:
             return self._next_counted(cls, argument)
-        self._pass_gates(cls.verb)
+        if cls.verb not in self._open:
+            self._pass_gates(cls.verb)
         try:
             command = cls.decode(argument, self._offer.grammar.get(cls, {}))
         except BadCommand as bad:
@@ -269,12 +270,10 @@ class ServerProtocol:
         raise bad
 
     def _pass_gates(self, verb: str) -> None:
-        if verb in self._open:  # it passed before, and nothing has changed since that they look at
-            return
         for extension in self.grammar.gates:
             if (reply := extension.gate(verb, self.facts)) is not None:
                 raise BadCommand(reply, verb=verb)
-        self._open.add(verb)
+        self._open.add(verb)  # until something changes that they look at
 
     def _check(self, command: Command) -> None:
         """A well-formed command: is it in order (RFC 5321 4.1.4), and does any extension object?"""

@@ -33,6 +33,10 @@ ARGUMENT = re.compile(
          (?:\ +(?P<params>.*))?""",
     re.IGNORECASE | re.VERBOSE,
 )
+#: What nearly every MAIL and RCPT looks like, taken apart in one go. Whatever is not that plain goes the long way.
+PLAIN = re.compile(
+    r"(FROM|TO):<([A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+)@([A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*)>(?: +(.*))?", re.IGNORECASE | re.ASCII
+)
 PATH = re.compile(rf"(?:{ROUTE})?(?P<mailbox>{MAILBOX})")
 PARAMETER = re.compile(rf"(?P<keyword>[A-Za-z0-9][A-Za-z0-9-]*)(?:=(?P<value>[!-<>-~{UTF8}]+))?")
 # No command holds one of these. (The last two are line breaks to some programs that read logs.)

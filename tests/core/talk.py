@@ -276,3 +276,24 @@ class Talk:
 def codes(replies: Iterable[str]) -> list[str]:
     """Code and status of each, or the code alone where there is no status."""
     return [" ".join(re.findall(r"^\d{3}|(?<=^\d{3}[ -])\d\.\d+\.\d+", reply)) for reply in replies]
+
+
+#: What leads to each phase, by the letters that the list of items uses.
+PHASES: dict[str, list[str]] = {
+    "G": [],
+    "E": [HELLO],
+    "M": [HELLO, SENDER],
+    "R": [HELLO, SENDER, RECIPIENT],
+}
+
+
+def at(phase: str, answer: Answer = opinions) -> Talk:
+    """A session that stands there."""
+    talk = Talk(answer=answer)
+    talk.say(*PHASES[phase])
+    return talk
+
+
+def answering(*answers: tuple[type[Command], Reply]) -> Answer:
+    """These commands get these answers, all others the usual."""
+    return lambda command: dict(answers).get(type(command))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from smtp_trio.protocol import BadCommand, CountedCommand, Reply, ServerProtocol
@@ -11,8 +13,8 @@ from smtp_trio.protocol.extensions.chunking import Bdat, BdatLast
 from .talk import HELLO, RECIPIENT, SENDER, Talk, codes
 
 
-def begin(**settings: object) -> Talk:
-    return Talk(**settings).begin(SENDER, RECIPIENT)  # type: ignore[arg-type]
+def begin(**settings: Any) -> Talk:
+    return Talk(**settings).begin(SENDER, RECIPIENT)
 
 
 def test_BDT_1_two_chunks() -> None:
@@ -48,8 +50,14 @@ def test_BDT_3_out_of_order_and_still_read(lines: list[str], expected: str) -> N
 
 
 def test_BDT_4_after_a_failed_chunk() -> None:
-    failing = Talk(answer=lambda command: Reply(452, "Full") if type(command) is Bdat else None).begin(SENDER, RECIPIENT)
-    assert codes(failing.send(b"BDAT 3\r\nabcBDAT 4\r\nRSETBDAT 6 LAST\r\nRSET\r\n")) == ["452 4.3.1", "503 5.5.1", "503 5.5.1"]
+    failing = Talk(answer=lambda command: Reply(452, "Full") if type(command) is Bdat else None).begin(
+        SENDER, RECIPIENT
+    )
+    assert codes(failing.send(b"BDAT 3\r\nabcBDAT 4\r\nRSETBDAT 6 LAST\r\nRSET\r\n")) == [
+        "452 4.3.1",
+        "503 5.5.1",
+        "503 5.5.1",
+    ]
     assert codes(failing.say(SENDER, RECIPIENT, "DATA", "VRFY a", "HELP", "NOOP")) == ["503 5.5.1"] * 5 + ["250 2.0.0"]
     assert codes(failing.say("RSET", SENDER, RECIPIENT)) == ["250 2.0.0", "250 2.1.0", "250 2.1.5"]
     failing.send(b"BDAT 1\r\nx")
@@ -58,13 +66,19 @@ def test_BDT_4_after_a_failed_chunk() -> None:
 
 
 def test_BDT_4_a_failed_last_chunk_is_a_failed_message() -> None:
-    failing = Talk(answer=lambda command: Reply(452, "Full") if type(command) is BdatLast else None).begin(SENDER, RECIPIENT)
+    failing = Talk(answer=lambda command: Reply(452, "Full") if type(command) is BdatLast else None).begin(
+        SENDER, RECIPIENT
+    )
     assert codes(failing.send(b"BDAT 3 LAST\r\nabcMAIL FROM:<a@b>\r\n")) == ["452 4.3.1", "250 2.1.0"]
 
 
 def test_BDT_5_after_the_last() -> None:
     talk = begin()
-    assert codes(talk.send(b"BDAT 1 LAST\r\nxBDAT 4 LAST\r\nNOOPBDAT 4\r\nNOOP")) == ["250 2.0.0", "503 5.5.1", "503 5.5.1"]
+    assert codes(talk.send(b"BDAT 1 LAST\r\nxBDAT 4 LAST\r\nNOOPBDAT 4\r\nNOOP")) == [
+        "250 2.0.0",
+        "503 5.5.1",
+        "503 5.5.1",
+    ]
 
 
 @pytest.mark.parametrize("line", ["DATA", SENDER, RECIPIENT, "VRFY a", "HELP", "STARTTLS", "AUTH PLAIN"])
@@ -96,7 +110,8 @@ def test_BDT_8_not_offered() -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "BDAT", "BDAT x", "BDAT -1", "BDAT +5", "BDAT 1_0", "BDAT 0x5", "BDAT 5.0", "BDAT 5 FOO", "BDAT 5 LAST LAST", "BDAT 5  LAST",
+        "BDAT", "BDAT x", "BDAT -1", "BDAT +5", "BDAT 1_0", "BDAT 0x5", "BDAT 5.0", "BDAT 5 FOO", "BDAT 5 LAST LAST",
+        "BDAT 5  LAST",
         "BDAT " + "9" * 20, "BDAT " + "9" * 21, f"BDAT {2**64}", "BDAT \u0665", "BDAT LAST", "BDAT 5 LA\u017fT", "BDAT  5",
     ],
 )  # fmt: skip
@@ -135,7 +150,10 @@ def test_BDT_11_too_big_by_one_chunk() -> None:
             "552 5.3.4", "503 5.5.1", "250 2.0.0", "250 2.0.0", "250 2.1.0",
         ]  # fmt: skip
         talk = begin(size=10)
-        assert codes(talk.send(octets.replace(b"\r\n", b" LAST\r\n") + b"MAIL FROM:<a@b>\r\n")) == ["552 5.3.4", "250 2.1.0"]
+        assert codes(talk.send(octets.replace(b"\r\n", b" LAST\r\n") + b"MAIL FROM:<a@b>\r\n")) == [
+            "552 5.3.4",
+            "250 2.1.0",
+        ]
 
 
 def test_BDT_11_far_too_big_is_not_waited_for() -> None:
@@ -195,7 +213,9 @@ def test_BDT_13_quit_between_chunks() -> None:
     assert talk.messages == []
 
 
-@pytest.mark.parametrize("sent", [b"BDAT 5 LAST\r\n", b"BDAT 5 LAST\r\nabc", b"BDAT 5\r\nabc", b"BDAT 5\r\nabcde", b"BDAT 5"])
+@pytest.mark.parametrize(
+    "sent", [b"BDAT 5 LAST\r\n", b"BDAT 5 LAST\r\nabc", b"BDAT 5\r\nabc", b"BDAT 5\r\nabcde", b"BDAT 5"]
+)
 def test_BDT_14_end_of_input(sent: bytes) -> None:
     talk = begin()
     talk.send(sent)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from typing import Any
 
 import pytest
 
@@ -190,7 +191,7 @@ def test_tables_that_agree_are_merged() -> None:
 
 @pytest.mark.parametrize("kind", ["accepted", "proceed", "refused"])
 def test_tables_that_disagree_are_an_error(kind: str) -> None:
-    rows = {"accepted": {}, "proceed": {}, "refused": {}}
+    rows: dict[str, Any] = {"accepted": {}, "proceed": {}, "refused": {}}
     here = Table(**{**rows, kind: {Noop: {READY: READY}}})
     there = Table(**{**rows, kind: {Noop: {READY: CLOSED}}})
     with pytest.raises(ValueError, match="two rows for Noop in READY"):

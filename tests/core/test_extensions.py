@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from smtp_trio.protocol import Limits, Mail, Rcpt, Reply, ServerProtocol
@@ -70,14 +72,18 @@ def test_SIZ_3_no_room_now() -> None:
     assert codes(talk.say("MAIL FROM:<a@b> SIZE=5")) == ["452 4.3.1"]
 
 
-@pytest.mark.parametrize("value", ["=", "=abc", "=-1", "=+5", "=1_0", "=" + "1" * 21, "", "=1 SIZE=1", "=0x5", "=\u0661", "=5.0"])
+@pytest.mark.parametrize(
+    "value", ["=", "=abc", "=-1", "=+5", "=1_0", "=" + "1" * 21, "", "=1 SIZE=1", "=0x5", "=\u0661", "=5.0"]
+)
 def test_SIZ_4_malformed(value: str) -> None:
     assert codes(Talk().begin().say(f"MAIL FROM:<a@b> SIZE{value}")) == ["501 5.5.4"]
 
 
 def test_SIZ_5_too_big_for_this_one() -> None:
     refusals = {"big": Reply(552, "Too big for them", "5.2.3"), "full": Reply(452, "Mailbox full", "4.2.2")}
-    talk = Talk(answer=lambda c: refusals.get(c.recipient.local) if isinstance(c, Rcpt) else None).begin("MAIL FROM:<a@b> SIZE=9")
+    talk = Talk(answer=lambda c: refusals.get(c.recipient.local) if isinstance(c, Rcpt) else None).begin(
+        "MAIL FROM:<a@b> SIZE=9"
+    )
     assert codes(talk.say("RCPT TO:<big@x>", "RCPT TO:<full@x>", RECIPIENT)) == ["552 5.2.3", "452 4.2.2", "250 2.1.5"]
 
 
@@ -186,7 +192,10 @@ def test_UTF_4_a_recipient_that_cannot() -> None:
     assert codes(talk.begin("MAIL FROM:<\u00e9@x> SMTPUTF8").say(RECIPIENT)) == ["553 5.6.7"]
 
 
-@pytest.mark.parametrize("line", ["MAIL FROM:<\u00e9>", "MAIL FROM:<a@b> X=\u00e9", "MAIL FROM:<a@b> SIZE=\u00e9", "HELP \u00e9", "AUTH \u00e9"])
+@pytest.mark.parametrize(
+    "line",
+    ["MAIL FROM:<\u00e9>", "MAIL FROM:<a@b> X=\u00e9", "MAIL FROM:<a@b> SIZE=\u00e9", "HELP \u00e9", "AUTH \u00e9"],
+)
 def test_UTF_6_what_is_refused_is_not_echoed_raw(line: str) -> None:
     """The check is in `check_replies`: no octet above 126, whatever was sent."""
     talk = Talk(logins=True, secure=True).begin()
@@ -284,7 +293,12 @@ def test_TLS_2_everything_is_forgotten() -> None:
     facts = talk.protocol.facts
     assert (facts.secure, facts.user, facts.hello, facts.mail, facts.extended) == (True, None, None, None, False)
     assert talk.say() == []
-    assert codes(talk.say(SENDER, "AUTH PLAIN AGEAc2VjcmV0", HELLO, SENDER)) == ["503 5.5.1", "503 5.5.1", "250", "250 2.1.0"]
+    assert codes(talk.say(SENDER, "AUTH PLAIN AGEAc2VjcmV0", HELLO, SENDER)) == [
+        "503 5.5.1",
+        "503 5.5.1",
+        "250",
+        "250 2.1.0",
+    ]
 
 
 def test_TLS_2_nothing_is_in_order_during_the_handshake() -> None:
@@ -308,10 +322,12 @@ def test_TLS_2_nothing_is_in_order_during_the_handshake() -> None:
         pytest.param({"tls": True}, [HELLO, SENDER, RECIPIENT, "STARTTLS"], "503 5.5.1", id="with-recipients"),
         pytest.param({"tls": True, "secure": True}, [HELLO, "STARTTLS"], "503 5.5.1", id="already"),
         pytest.param({}, [HELLO, "STARTTLS"], "502 5.5.1", id="not-configured"),
-        pytest.param({"extensions": standard(without=(StartTls,))}, [HELLO, "STARTTLS"], "502 5.5.1", id="no-extension"),
+        pytest.param(
+            {"extensions": standard(without=(StartTls,))}, [HELLO, "STARTTLS"], "502 5.5.1", id="no-extension"
+        ),
     ],
 )
-def test_TLS_3_refusals(settings: dict[str, bool], lines: list[str], expected: str) -> None:
+def test_TLS_3_refusals(settings: dict[str, Any], lines: list[str], expected: str) -> None:
     talk = Talk(**settings)
     assert codes(talk.say(*lines))[-1] == expected
     assert not talk.over
@@ -319,10 +335,14 @@ def test_TLS_3_refusals(settings: dict[str, bool], lines: list[str], expected: s
 
 
 def test_TLS_3_unavailable() -> None:
-    talk = Talk(tls=True, answer=lambda c: Reply(454, "TLS not available", "4.7.0") if c.verb == "STARTTLS" else None).begin()
+    talk = Talk(
+        tls=True, answer=lambda c: Reply(454, "TLS not available", "4.7.0") if c.verb == "STARTTLS" else None
+    ).begin()
     talk.protocol.secured = lambda: None  # type: ignore[method-assign]
     assert codes(talk.say("STARTTLS", SENDER)[:1]) in (["454 4.7.0"], ["554 5.5.0"])
-    talk = Talk(tls=True, answer=lambda c: Reply(454, "TLS not available", "4.7.0") if c.verb == "STARTTLS" else None).begin()
+    talk = Talk(
+        tls=True, answer=lambda c: Reply(454, "TLS not available", "4.7.0") if c.verb == "STARTTLS" else None
+    ).begin()
     talk.protocol.secured = lambda: None  # type: ignore[method-assign]
     assert codes([*talk.say("STARTTLS"), *talk.say(SENDER)]) == ["454 4.7.0", "250 2.1.0"]
 
@@ -346,7 +366,9 @@ def test_TLS_4_octets_before_the_handshake_are_thrown_away() -> None:
 
 
 def test_TLS_6_required() -> None:
-    talk = Talk(tls=True, logins=True, verifies={"EXPN"}, extensions=standard(StartTls(required=True), Auth(required=True)))
+    talk = Talk(
+        tls=True, logins=True, verifies={"EXPN"}, extensions=standard(StartTls(required=True), Auth(required=True))
+    )
     talk.say(HELLO)
     assert codes(talk.say("HELO x")) == ["530"]
     lines = [SENDER, "MAIL junk", RECIPIENT, "DATA", "RSET", "VRFY a", "EXPN a", "HELP", "AUTH PLAIN", "BDAT 0 LAST"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import combinations, pairwise
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from smtp_trio.protocol import BadCommand
 from smtp_trio.protocol.body import Inspector, Newlines
@@ -64,12 +64,17 @@ def lines_of(segments: list[bytes], limit: int = 10) -> list[object]:
     return found
 
 
-@given(st.lists(st.sampled_from([b"\r\n", b"\r", b"\n", b"a", b"bcdefg", b"\0", b"hijklmnopqrst"]), max_size=12), st.data())
-@settings(max_examples=300)
+@given(
+    st.lists(st.sampled_from([b"\r\n", b"\r", b"\n", b"a", b"bcdefg", b"\0", b"hijklmnopqrst"]), max_size=12), st.data()
+)
 def test_lines_do_not_depend_on_the_cut(parts: list[bytes], data: st.DataObject) -> None:
     octets = b"".join(parts)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(octets)), max_size=4)))
-    assert lines_of(pieces(octets, *cuts)) == lines_of([octets]) == lines_of([octets[i : i + 1] for i in range(len(octets))])
+    assert (
+        lines_of(pieces(octets, *cuts))
+        == lines_of([octets])
+        == lines_of([octets[i : i + 1] for i in range(len(octets))])
+    )
 
 
 def test_what_is_refused_is_held_no_longer() -> None:
@@ -99,7 +104,8 @@ def dotted(segments: list[bytes]) -> tuple[list[bytes], bytes, bool]:
 
 
 BODIES = [
-    b".\r\n", b"..\r\n.\r\n", b"a.\r\n.\r\n", b".a\r\n.\r\n", b"\r\n.\r\n", b"\r\n..\r\n.\r\nx", b"a\r\n.b\r\n..\r\n...\r\n.\r\nNOOP\r\n", b".\r.\r\n\r\n.\r\n",
+    b".\r\n", b"..\r\n.\r\n", b"a.\r\n.\r\n", b".a\r\n.\r\n", b"\r\n.\r\n", b"\r\n..\r\n.\r\nx",
+    b"a\r\n.b\r\n..\r\n...\r\n.\r\nNOOP\r\n", b".\r.\r\n\r\n.\r\n",
     b"..", b".", b".\r", b"a\r", b"a\r\n", b"a\r\n.", b"a\r\n.\r", b"\r\r\n.\r\n", b".\n.\r\n\r\n.\r\n", b"\r\n\r\n.\r\r\n.\r\n",
 ]  # fmt: skip
 
@@ -167,7 +173,9 @@ def test_a_counted_body_of_nothing() -> None:
 # --- the inspector --------------------------------------------------------------------------------------------------
 
 
-def inspect(segments: list[bytes], mode: Newlines = "reject", limit: int = 0, received: int = 0) -> tuple[bytes | None, Inspector]:
+def inspect(
+    segments: list[bytes], mode: Newlines = "reject", limit: int = 0, received: int = 0
+) -> tuple[bytes | None, Inspector]:
     """What was let through, None when there was a fault, which is looked for no further."""
     inspector = Inspector(mode, limit, received)
     out = b""
@@ -215,7 +223,14 @@ def test_no_hops(octets: bytes, mode: Newlines) -> None:
 
 @pytest.mark.parametrize(
     ("octets", "fault"),
-    [(b"a\nb", BARE_LF), (b"a\rb", BARE_CR), (b"\n\r", BARE_LF), (b"\r\n\r", BARE_CR), (b"\r\r\n", BARE_CR), (b"\r\n\n", BARE_LF)],
+    [
+        (b"a\nb", BARE_LF),
+        (b"a\rb", BARE_CR),
+        (b"\n\r", BARE_LF),
+        (b"\r\n\r", BARE_CR),
+        (b"\r\r\n", BARE_CR),
+        (b"\r\n\n", BARE_LF),
+    ],
 )
 def test_bare_line_ends(octets: bytes, fault: object) -> None:
     for cut in range(len(octets) + 1):

@@ -118,7 +118,11 @@ def test_CON_14_tls_on_a_plain_port() -> None:
 
 
 def test_CON_14_is_looked_for_only_where_a_command_begins() -> None:
-    for octets in (b"x" * 3000 + b"\x16\x03\r\nNOOP\r\n", b"a\n\x16\x03\r\nNOOP\r\n", b"HELO x\r\n\x16\x03\r\nNOOP\r\n"):
+    for octets in (
+        b"x" * 3000 + b"\x16\x03\r\nNOOP\r\n",
+        b"a\n\x16\x03\r\nNOOP\r\n",
+        b"HELO x\r\n\x16\x03\r\nNOOP\r\n",
+    ):
         for cut in range(len(octets)):
             talk = Talk().split(octets, [cut])
             assert not talk.over
@@ -320,7 +324,12 @@ def test_LEN_2_what_is_discarded_is_not_executed() -> None:
 def test_LEN_3_no_line_below_512_is_too_long() -> None:
     grammar_alone = Talk(limits=Limits(line=0), extensions=())
     assert grammar_alone.protocol.grammar.line == 512
-    assert codes(grammar_alone.say(b"HELO x", b"NOOP ".ljust(510, b"x"), b"NOOP ".ljust(511, b"x"))) == ["220", "250", "250", "500"]
+    assert codes(grammar_alone.say(b"HELO x", b"NOOP ".ljust(510, b"x"), b"NOOP ".ljust(511, b"x"))) == [
+        "220",
+        "250",
+        "250",
+        "500",
+    ]
 
 
 def test_LEN_3_every_extension_makes_its_room() -> None:
@@ -343,4 +352,3 @@ def test_LEN_4_a_line_feed_after_too_much_is_no_end_either() -> None:
     talk = Talk().begin()
     assert codes(talk.send(b"x" * 4000 + b"\n" + b"x" * 4000)) == []
     assert codes(talk.send(b"\r\nNOOP\r\n")) == ["500 5.5.2", "250 2.0.0"]
-

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attrs import Factory, define
@@ -19,7 +20,7 @@ FILES = sorted((Path(__file__).parent.parent / "transcripts").glob("*.txt"))
 
 @define
 class Transcript:
-    settings: dict[str, bool | int]
+    settings: dict[str, Any]
     #: What the client says, and what it is told before it says more.
     turns: list[tuple[bytes, bytes]] = Factory(list)
 
@@ -46,7 +47,11 @@ def read(file: Path) -> Transcript:
             if hears:
                 transcript.turns.append((says, hears))
                 says, hears = b"", b""
-            says += text.encode() + b"\r\n" if kind == "C:" else text.encode("latin-1").decode("unicode_escape").encode("latin-1")
+            says += (
+                text.encode() + b"\r\n"
+                if kind == "C:"
+                else text.encode("latin-1").decode("unicode_escape").encode("latin-1")
+            )
         else:
             assert kind == "# ", line
     transcript.turns.append((says, hears))

@@ -75,7 +75,13 @@ def test_4_4_every_sequence_cut_at_every_place(seq: bytes, mode: str) -> None:
 
 
 def test_4_4_the_refusal_names_the_cause() -> None:
-    for body, cause in ((b"a\nb", "bare LF"), (b"a\rb", "bare CR"), (b"a\r", "bare CR"), (b"\n\r", "bare LF"), (b"\r\n\n", "bare LF")):
+    for body, cause in (
+        (b"a\nb", "bare LF"),
+        (b"a\rb", "bare CR"),
+        (b"a\r", "bare CR"),
+        (b"\n\r", "bare LF"),
+        (b"\r\n\n", "bare LF"),
+    ):
         assert cause in begin("reject").send(body + b"\r\n.\r\n")[0]
 
 
@@ -108,7 +114,7 @@ def test_4_4_a_refused_message_is_read_to_its_end() -> None:
 
 def reference(octets: bytes) -> tuple[bytes, bytes] | None:
     """The message and what is left behind it, by the letter of RFC 5321 4.5.2: line by line, where a line is what CRLF ends."""
-    message = []
+    message: list[bytes] = []
     while b"\r\n" in octets:
         line, _, octets = octets.partition(b"\r\n")
         if line == b".":
@@ -135,7 +141,11 @@ def test_every_mixture_of_line_ends_around_a_dot() -> None:
 def test_the_fault_does_not_depend_on_the_cut() -> None:
     """Two things wrong at once: the first octet that cannot stand decides, however the message was cut up."""
     bodies = [b"x" * 39 + tail for tail in (b"\n", b"x\n", b"\r", b"xx", b"\rx", b"x\r", b"x\r\n\n", b"\r\n\n")]
-    bodies += [b"Received:\r\n" + b"x" * n + b"\r\nRECEIVED:" + tail for n in (8, 18, 19, 20) for tail in (b"", b"\n", b"\r", b"x")]
+    bodies += [
+        b"Received:\r\n" + b"x" * n + b"\r\nRECEIVED:" + tail
+        for n in (8, 18, 19, 20)
+        for tail in (b"", b"\n", b"\r", b"x")
+    ]
     for body in bodies:
         octets = body + b"\r\n.\r\n"
         faults: set[Reply] = set()

@@ -1,0 +1,160 @@
+"""Extensions merged into one grammar: what goes together, what does not, and what is offered to whom."""
+
+from __future__ import annotations
+
+import pytest
+
+from smtp_trio.protocol import (
+    STANDARD,
+    Command,
+    Extension,
+    Facts,
+    Grammar,
+    Mail,
+    Noop,
+    Param,
+    Path,
+    Reply,
+    ServerProtocol,
+    Table,
+)
+from smtp_trio.protocol.dialogue import CLOSED, READY
+from smtp_trio.protocol.extensions import Auth, BinaryMime, Chunking, EightBitMime, Pipelining, Size, StartTls, standard
+from smtp_trio.protocol.extensions.eightbitmime import BODY
+from smtp_trio.protocol.extensions.size import SIZE
+
+from .talk import HELLO, RECIPIENT, SENDER, Talk, codes
+
+COLOUR: Param[str] = Param("COLOUR", lambda value: value, str, room=20)
+
+
+class XNoop(Noop):
+    verb = "XNOOP"
+    usage = "XNOOP"
+
+
+class Colour(Extension):
+    """One of everything."""
+
+    keyword = "COLOUR"
+    params = {Mail: (COLOUR,)}
+    verbs = (XNoop,)
+    reviews = (Mail,)
+    table = Table(accepted={XNoop: {READY: READY}}, proceed={}, refused={})
+
+    def advertise(self, facts: Facts) -> str | None:
+        return "COLOUR RED GREEN" if facts.secure else None
+
+    def review(self, command: Command, facts: Facts) -> Reply | None:
+        assert isinstance(command, Mail)
+        return Reply(550, "Not blue", "5.7.1") if command.params.get(COLOUR) == "BLUE" else None
+
+
+def test_an_extension_of_ones_own() -> None:
+    talk = Talk(extensions=standard(Colour()), secure=True)
+    assert talk.say("XNOOP", HELLO)[-1].endswith("\n250 COLOUR RED GREEN")
+    assert codes(talk.say("XNOOP", "MAIL FROM:<a@b> COLOUR=BLUE", "MAIL FROM:<a@b> colour=RED", "XNOOP", RECIPIENT)) == [
+        "250 2.0.0", "550 5.7.1", "250 2.1.0", "503 5.5.1", "250 2.1.5",
+    ]  # fmt: skip
+    assert codes(talk.say("HELP XNOOP")) == ["214 2.0.0"]
+
+
+def test_verbs_of_extensions_want_ehlo() -> None:
+    assert codes(Talk(extensions=standard(Colour()), secure=True).say("HELO x", "XNOOP")) == ["220", "250", "503 5.5.1"]
+
+
+def test_a_parameter_is_known_only_where_its_extension_is_shown() -> None:
+    talk = Talk(extensions=standard(Colour()))
+    assert "COLOUR" not in talk.say(HELLO)[1]
+    assert codes(talk.say("MAIL FROM:<a@b> COLOUR=RED")) == ["555 5.5.4"]
+
+
+def test_every_extension_has_defaults() -> None:
+    extension, facts = Extension(), Facts()
+    assert extension.advertise(facts) == ""
+    assert extension.understand(["x"]) is extension
+    assert extension.gate("NOOP", facts) is None
+    assert extension.review(Noop(), facts) is None
+
+
+def test_what_a_client_understands() -> None:
+    assert Auth().understand(["plain", "SCRAM-SHA-256"]).mechanisms == ("PLAIN", "SCRAM-SHA-256")
+    assert Pipelining().understand([]).keyword == "PIPELINING"
+    assert StartTls(required=True).understand([]) == StartTls(required=True)
+
+
+class Twin(Extension):
+    keyword = "TWIN"
+    params = {Mail: (Param("SIZE", str, str),)}
+
+
+class Thief(Extension):
+    keyword = "THIEF"
+    verbs = (type("NoopTwo", (Noop,), {}),)
+
+
+class Rebel(Extension):
+    keyword = "REBEL"
+    table = Table(accepted={Noop: {READY: CLOSED}}, proceed={}, refused={})
+
+
+@pytest.mark.parametrize(
+    ("extensions", "why"),
+    [
+        ([Size(), Twin()], "SIZE of MAIL is defined twice"),
+        ([Thief()], "THIEF claims NOOP, which is taken"),
+        ([Rebel()], "two rows for Noop in READY"),
+        ([Size(), Size(5)], "SIZE is there twice"),
+        ([Chunking(), BinaryMime()], "BINARYMIME needs 8BITMIME too"),
+    ],
+)
+def test_what_does_not_go_together(extensions: list[Extension], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        Grammar(extensions)
+    with pytest.raises(ValueError, match=why):
+        ServerProtocol(extensions=extensions)
+
+
+class Sharing(Extension):
+    keyword = "SHARING"
+    params = {Mail: (BODY,)}
+
+
+def test_two_may_share_one_parameter() -> None:
+    grammar = Grammar([EightBitMime(), Sharing()])
+    assert grammar.line == 512 + BODY.room
+    assert (grammar.has("SHARING"), grammar.has("SIZE")) == (True, False)
+
+
+def test_one_grammar_serves_many_sessions() -> None:
+    grammar = Grammar(STANDARD)
+    one, other = ServerProtocol("a", extensions=grammar), ServerProtocol("b", size=5, extensions=grammar)
+    assert one.grammar is other.grammar is grammar
+    assert grammar.offer(one.facts) is grammar.offer(one.facts)
+    assert grammar.offer(one.facts).reply.text.startswith("a\n")
+    assert "SIZE 5" in grammar.offer(other.facts).reply.text
+    assert grammar.offer(other.facts).grammar[Mail]["SIZE"] is SIZE
+
+
+def test_the_standard_set_with_other_members() -> None:
+    keywords = [extension.keyword for extension in STANDARD]
+    assert [extension.keyword for extension in standard()] == keywords
+    strict = standard(StartTls(required=True), BinaryMime(), without=(Chunking,))
+    assert [extension.keyword for extension in strict] == [
+        *(word for word in keywords if word != "CHUNKING"),
+        "BINARYMIME",
+    ]
+    assert StartTls(required=True) in strict
+
+
+def test_facts_keep_a_transaction() -> None:
+    talk = Talk().begin(SENDER, RECIPIENT)
+    facts = talk.protocol.facts
+    assert facts.mail == Mail(Path("me@client.test", "me", "client.test"))
+    assert len(facts.rcpts) == 1
+    facts.clear()
+    assert facts.mail is None
+    assert (len(facts.rcpts), facts.turned_down) == (0, 0)
+    assert facts.extended
+    facts.forget()
+    assert not facts.extended

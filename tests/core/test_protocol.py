@@ -1,0 +1,331 @@
+"""`ServerProtocol` towards the program that uses it: what it asks for, and what it does not put up with."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import smtp_trio.protocol
+from smtp_trio.protocol import (
+    CONNECTION_LOST,
+    END_OF_BODY,
+    END_OF_CHUNK,
+    FAULT,
+    NEED_DATA,
+    BadCommand,
+    BodyError,
+    Command,
+    Connect,
+    Data,
+    Ehlo,
+    EndOfBody,
+    LocalProtocolError,
+    Mail,
+    Noop,
+    ProtocolError,
+    RemoteProtocolError,
+    Reply,
+    ServerProtocol,
+    SMTPError,
+)
+from smtp_trio.protocol.extension import Step
+from smtp_trio.protocol.extensions.chunking import Bdat, BdatLast
+from smtp_trio.protocol.extensions.starttls import GO_AHEAD, StartTlsCommand
+
+PACKAGE = Path(smtp_trio.protocol.__file__).parent
+ABOVE_THE_LINE = {
+    "trio",
+    "anyio",
+    "asyncio",
+    "socket",
+    "ssl",
+    "select",
+    "selectors",
+    "threading",
+    "time",
+    "datetime",
+    "random",
+    "secrets",
+    "os",
+}
+
+
+def ready(octets: bytes = b"", **settings: Any) -> ServerProtocol:
+    """Greeted and EHLO said; these octets have come."""
+    protocol = ServerProtocol("mx.test", **settings)
+    protocol.receive_data(b"EHLO x\r\n")
+    for _ in range(2):
+        answer(protocol)
+    protocol.data_to_send()
+    if octets:
+        protocol.receive_data(octets)
+    return protocol
+
+
+def answer(protocol: ServerProtocol) -> Command:
+    """The next command gets its usual answer."""
+    command = protocol.next_event()
+    assert isinstance(command, Command)
+    protocol.send(protocol.usual(command))
+    return command
+
+
+def with_recipient(octets: bytes, **settings: Any) -> ServerProtocol:
+    protocol = ready(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n" + octets, **settings)
+    answer(protocol)
+    answer(protocol)
+    protocol.data_to_send()
+    return protocol
+
+
+def test_as_in_the_docstring() -> None:
+    protocol = ServerProtocol("mx.example.org")
+    greeting = protocol.next_event()
+    assert isinstance(greeting, Connect)
+    protocol.send(protocol.usual(greeting))
+    protocol.receive_data(b"EHLO client.example\r\n")
+    assert protocol.next_event() == Ehlo("client.example")
+
+
+def test_one_question_at_a_time() -> None:
+    protocol = ServerProtocol()
+    assert protocol.next_event() == Connect()
+    with pytest.raises(LocalProtocolError, match=r"Connect\(\) must be answered first"):
+        protocol.next_event()
+    protocol = ready(b"NOOP\r\nNOOP\r\n")
+    assert protocol.next_event() == Noop()
+    assert protocol.pending == Noop()
+    with pytest.raises(LocalProtocolError, match=r"Noop\(\) must be answered first"):
+        protocol.next_event()
+
+
+def test_a_greeting_may_be_said_unasked() -> None:
+    protocol = ServerProtocol()
+    protocol.send(Reply(220, "Hello"))
+    protocol.receive_data(b"NOOP\r\n")
+    assert protocol.next_event() == Noop()
+    with pytest.raises(LocalProtocolError, match="must be answered first"):
+        protocol.next_event()
+
+
+def test_a_refusal_must_be_said_too() -> None:
+    protocol = ready(b"FOO\r\nNOOP\r\n")
+    with pytest.raises(BadCommand) as caught:
+        protocol.next_event()
+    assert protocol.pending is caught.value
+    with pytest.raises(LocalProtocolError, match="must be answered first"):
+        protocol.next_event()
+    protocol.send(caught.value.reply)
+    assert protocol.next_event() == Noop()
+
+
+def test_nothing_is_said_unasked() -> None:
+    with pytest.raises(LocalProtocolError, match=r"there is nothing that 250 2\.0\.0 Ok could answer"):
+        ready().send(Reply(250, "Ok"))
+
+
+def test_octets_are_counted_until_they_are_worked_on() -> None:
+    protocol = ready(b"NOOP\r\nRS")
+    assert protocol.buffered == 8
+    protocol.next_event()
+    assert protocol.buffered == 2
+
+
+def test_replies_are_gathered() -> None:
+    protocol = ready(b"NOOP\r\nNOOP\r\n")
+    assert protocol.data_to_send() == b""
+    answer(protocol)
+    assert protocol.data_to_send() == b"250 2.0.0 Ok\r\n"
+    answer(protocol)
+    protocol.receive_data(b"RSET\r\n")
+    answer(protocol)
+    assert protocol.data_to_send() == b"250 2.0.0 Ok\r\n" * 2
+    assert protocol.data_to_send() == b""
+
+
+def test_the_end_of_input_comes_after_what_came_before_it() -> None:
+    protocol = ready(b"NOOP\r\nNOO")
+    protocol.receive_data(b"")
+    assert answer(protocol) == Noop()
+    assert protocol.next_event() is CONNECTION_LOST
+    assert protocol.next_event() is CONNECTION_LOST
+
+
+# --- messages -------------------------------------------------------------------------------------------------------
+
+
+def test_a_message_by_data() -> None:
+    protocol = with_recipient(b"DATA\r\nhel")
+    assert protocol.body is None
+    assert answer(protocol) == Data()
+    assert [protocol.next_event(), protocol.next_event()] == [b"hel", NEED_DATA]
+    assert protocol.body is not None
+    protocol.receive_data(b"lo\r\n.\r\n")
+    assert [protocol.next_event(), protocol.next_event()] == [b"lo\r\n", END_OF_BODY]
+    assert protocol.body.size == 7
+    assert protocol.pending == EndOfBody()
+    protocol.send(Reply(250, "Taken"))
+    assert protocol.body is None
+    assert protocol.facts.mail is None
+
+
+def test_a_message_in_chunks() -> None:
+    protocol = with_recipient(b"BDAT 3\r\nabcBDAT 2 LAST\r\nde")
+    assert [protocol.next_event(), protocol.next_event(), protocol.next_event()] == [Bdat(3), b"abc", END_OF_CHUNK]
+    protocol.send(Reply(250))
+    assert protocol.body is not None
+    assert [protocol.next_event(), protocol.next_event(), protocol.next_event()] == [BdatLast(2), b"de", END_OF_BODY]
+    assert protocol.body.size == 5
+    protocol.send(Reply(250))
+    assert protocol.body is None
+
+
+def test_a_chunk_is_answered_behind_its_octets() -> None:
+    protocol = with_recipient(b"BDAT 3\r\nab")
+    protocol.next_event()
+    for reply in (Reply(250), Reply(452)):
+        with pytest.raises(LocalProtocolError, match="the octets of BDAT must be taken before it is answered"):
+            protocol.send(reply)
+    protocol.receive_data(b"c")
+    assert [protocol.next_event(), protocol.next_event()] == [b"abc", END_OF_CHUNK]
+    protocol.send(Reply(250))
+
+
+@pytest.mark.parametrize("octets", [b"DATA\r\na\nb\r\n.\r\n", b"BDAT 3\r\na\nb", b"BDAT 3 LAST\r\na\nb"])
+def test_a_faulty_message_cannot_be_accepted(octets: bytes) -> None:
+    protocol = with_recipient(octets)
+    command = protocol.next_event()
+    if isinstance(command, Data):
+        protocol.send(protocol.usual(command))
+    assert protocol.next_event() is FAULT
+    assert protocol.next_event() in (END_OF_BODY, END_OF_CHUNK)
+    with pytest.raises(
+        LocalProtocolError, match=r"the message cannot be accepted: 550 5\.5\.2 Message refused: bare LF"
+    ):
+        protocol.send(Reply(250))
+    assert protocol.fault is not None
+    # It may be refused for another reason, and that is the end of it.
+    protocol.send(Reply(451, "Later"))
+    assert protocol.fault is None
+    assert protocol.body is None
+
+
+def test_what_nobody_wants_is_not_shown() -> None:
+    protocol = with_recipient(b"DATA\r\nhello")
+    answer(protocol)
+    assert protocol.next_event() == b"hello"
+    protocol.discard()
+    protocol.receive_data(b"a\nb" * 100 + b"\r\n")
+    assert protocol.next_event() is NEED_DATA
+    protocol.receive_data(b".\r\n")
+    assert protocol.next_event() is END_OF_BODY
+    protocol.send(Reply(554, "No"))
+    # That was then: the next message is wanted.
+    protocol.receive_data(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nx\r\n.\r\n")
+    for _ in range(3):
+        answer(protocol)
+    assert protocol.next_event() == b"x\r\n"
+
+
+def test_line_ends_that_were_repaired_are_counted() -> None:
+    protocol = with_recipient(b"DATA\r\n", newlines="normalize")
+    answer(protocol)
+    for octets, repaired in ((b"a\r\n", 0), (b"b\nc\n", 1), (b"d\r\r", 1), (b"e", 2)):
+        protocol.receive_data(octets)
+        protocol.next_event()
+        assert protocol.body is not None
+        assert protocol.body.repaired == repaired
+
+
+# --- endings --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("octets", [b"", b"NOOP\r\n", b"MAIL FROM:<a@b>\r\n"])
+def test_closing_unasked(octets: bytes) -> None:
+    protocol = ready(octets)
+    protocol.next_event()
+    protocol.close(Reply(421, "mx.test Shutting down", "4.3.2"))
+    assert protocol.data_to_send() == b"421 4.3.2 mx.test Shutting down\r\n"
+    assert protocol.closed
+    assert protocol.pending is None
+
+
+def test_closing_in_the_middle_of_a_message() -> None:
+    protocol = with_recipient(b"DATA\r\nhello")
+    answer(protocol)
+    protocol.close(Reply(421))
+    assert (protocol.body, protocol.closed) == (None, True)
+    protocol.receive_data(b"NOOP\r\n")
+    with pytest.raises(BadCommand) as caught:
+        protocol.next_event()
+    assert caught.value.reply.code in (500, 503)
+
+
+def test_starttls_is_a_dialogue_of_two_steps() -> None:
+    assert list(StartTlsCommand().talk()) == [GO_AHEAD, Step.UPGRADE]
+
+
+# --- the floor ------------------------------------------------------------------------------------------------------
+
+
+def test_errors_say_whose_fault_it_was() -> None:
+    assert issubclass(BadCommand, RemoteProtocolError)
+    assert issubclass(RemoteProtocolError, ProtocolError)
+    assert issubclass(LocalProtocolError, ProtocolError)
+    assert issubclass(ProtocolError, SMTPError)
+    assert issubclass(BodyError, SMTPError)
+    assert not issubclass(BodyError, ProtocolError)
+    assert BodyError("gone").reply is None
+    assert str(BodyError("too big", Reply(552))) == "too big"
+
+
+def test_every_public_name_is_there() -> None:
+    for name in smtp_trio.protocol.__all__:
+        assert hasattr(smtp_trio.protocol, name)
+
+
+def test_importing_the_core_loads_nothing_that_waits() -> None:
+    code = "import sys; before = set(sys.modules); import smtp_trio.protocol; print(*set(sys.modules) - before)"
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    loaded = {name.partition(".")[0] for name in run.stdout.split()}
+    assert "smtp_trio" in loaded
+    # attrs itself loads threading.
+    assert not loaded & {
+        "trio",
+        "anyio",
+        "asyncio",
+        "socket",
+        "ssl",
+        "select",
+        "selectors",
+        "datetime",
+        "logging",
+        "idna",
+    }
+
+
+@pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.py")), ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_no_file_of_the_core_reaches_above_the_line(file: Path) -> None:
+    root = PACKAGE.parent
+    for node in ast.walk(ast.parse(file.read_text())):
+        assert not isinstance(node, ast.AsyncFunctionDef | ast.Await | ast.AsyncFor | ast.AsyncWith)
+        if isinstance(node, ast.Import):
+            assert not {alias.name.partition(".")[0] for alias in node.names} & ABOVE_THE_LINE
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level or (node.module or "").partition(".")[0] not in {*ABOVE_THE_LINE, "smtp_trio"}
+            up = file.relative_to(root).parts[: -node.level] if node.level else ("protocol",)
+            assert up, "an import from above the core"
+
+
+def test_the_mail_of_a_command_is_what_was_accepted() -> None:
+    protocol = ready(b"MAIL FROM:<a@b> SIZE=5\r\n")
+    mail = protocol.next_event()
+    assert isinstance(mail, Mail)
+    assert protocol.facts.mail is None
+    protocol.send(protocol.usual(mail))
+    assert protocol.facts.mail is mail

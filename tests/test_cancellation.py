@@ -1,0 +1,525 @@
+"""What a cancellation leaves behind: nothing that runs, nothing half done. Tried at every step that the tasks take."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import trio
+from attrs import define, field
+from helpers import MESSAGE, NAME, SECRET, START, Client, Pair, Taker, serve, server_tls, sockets, talk, unbuffered
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
+
+from smtp_trio import Body, Limits, MessageState, Reply, Server, Session, standard
+from smtp_trio.protocol.extensions import Auth
+
+LOST = (EOFError, trio.BrokenResourceError, trio.ClosedResourceError)
+Script = Callable[[Client], Awaitable[Any]]
+
+
+class Witness(Taker):
+    """A store that takes a moment to commit, and is not to be disturbed in that. Notes how each session ended."""
+
+    def __init__(self, slow: float = 0) -> None:
+        super().__init__()
+        self.slow = slow
+        self.states: list[MessageState | None] = []
+        self.resets = 0
+
+    async def auth(self, session: Session, credentials: object) -> None:
+        await trio.sleep(self.slow)
+
+    async def rcpt(self, session: Session, rcpt: object) -> None:
+        await trio.sleep(self.slow)
+
+    async def reset(self, session: Session) -> None:
+        await trio.lowlevel.checkpoint()
+        self.resets += 1
+
+    async def data(self, session: Session, body: Body) -> None:
+        message = await body.read()
+        await trio.sleep(self.slow)
+        with trio.CancelScope(shield=True):
+            await trio.sleep(self.slow)
+            self.messages.append(message)
+
+    async def disconnect(self, session: Session) -> None:
+        await trio.lowlevel.checkpoint()
+        await super().disconnect(session)
+        self.states.append(session.last_message)
+
+
+class Listener(Client):
+    """A client that knows when it is told to go."""
+
+    async def reply(self) -> str:
+        reply = await super().reply()
+        if reply.startswith("421"):
+            raise EOFError
+        return reply
+
+
+@define(eq=False)
+class Sweep(trio.abc.Instrument):
+    """Cancels a scope when the tasks of a run are about to take their k-th step."""
+
+    k: float
+    scope: trio.CancelScope = field(factory=trio.CancelScope)
+    steps: int = 0
+    watching: bool = False
+    cancelled: float = math.inf
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if self.watching:
+            self.steps += 1
+            if self.steps == self.k:
+                self.cancelled = trio.current_time()
+                self.scope.cancel()
+
+
+@define
+class Scenario:
+    """What a client says, to which server, over which streams."""
+
+    script: Script
+    slow: float = 0
+    pair: Callable[[], Pair] = memory_stream_pair
+    implicit_tls: bool = False
+    drain: float = math.inf
+    patience: float = 0  # seconds that an end may take when the client does not read
+
+
+async def run(scenario: Scenario, sweep: Sweep, *, everybody: bool) -> Witness:
+    """The scenario once, in a scope that is cancelled on the way: around the server, or around the client as well."""
+    tasks = trio.lowlevel.current_statistics().tasks_living
+    hooks = Witness(scenario.slow)
+    server = Server(hooks, name=NAME, tls=server_tls(), extensions=standard(Auth(cleartext=True)))
+    ours, theirs = scenario.pair()
+    client = Listener(ours)
+    ended = math.inf
+
+    async def serve_it() -> None:
+        nonlocal ended
+        with trio.CancelScope() if everybody else sweep.scope:
+            await serve(server, theirs, scenario.implicit_tls)
+        ended = trio.current_time()
+
+    async def converse() -> None:
+        with suppress(*LOST):
+            await scenario.script(client)
+        with suppress(*LOST):
+            while True:
+                await Client.reply(client)
+        await trio.aclose_forcefully(client.stream)
+
+    async def drain() -> None:
+        await trio.sleep(scenario.drain)
+        drained = await server.stop(3)
+        assert drained.finished + drained.idle + drained.cancelled <= 1
+
+    sweep.watching = True
+    with sweep.scope if everybody else trio.CancelScope():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve_it)
+            async with trio.open_nursery() as rest:
+                if scenario.drain < math.inf:
+                    rest.start_soon(drain)
+                rest.start_soon(converse)
+    sweep.watching = False
+
+    await trio.aclose_forcefully(ours)
+    assert trio.lowlevel.current_statistics().tasks_living == tasks
+    with pytest.raises(trio.ClosedResourceError):
+        await theirs.receive_some(1)
+    assert hooks.ended == hooks.sessions
+    assert hooks.errors == []
+    assert server.statistics().sessions_open == 0
+    queued = len([reply for reply in client.replies if reply.startswith("250 2.0.0 Ok: queued as ")])
+    state = hooks.states[0] if hooks.states else None
+    assert server.statistics().messages == len(hooks.messages)
+    if not everybody:
+        # What was committed, the client has been told; or the session knows that it could not be.
+        assert len(hooks.messages) == queued + (state is MessageState.UNACKNOWLEDGED)
+        assert queued or state is not MessageState.ACKNOWLEDGED
+        if ended < math.inf:
+            assert ended - sweep.cancelled <= scenario.slow + scenario.patience
+    return hooks
+
+
+def sweep(scenario: Scenario, *, everybody: bool) -> tuple[int, set[MessageState | None]]:
+    """The scenario, cancelled at its first step, at its second, and so on until it ends before that."""
+    states: set[MessageState | None] = set()
+    for k in range(1, 2000):
+        attempt = Sweep(k)
+        hooks = trio.run(
+            _call, scenario, attempt, everybody, clock=MockClock(autojump_threshold=0), instruments=[attempt]
+        )
+        states.update(hooks.states)
+        if not attempt.scope.cancel_called:
+            return k, states
+    raise AssertionError("it does not end")
+
+
+async def _call(scenario: Scenario, attempt: Sweep, everybody: bool) -> Witness:
+    return await run(scenario, attempt, everybody=everybody)
+
+
+# --- the scenarios ----------------------------------------------------------------------------------------------------
+
+
+async def plain(client: Client) -> None:
+    await client.hello()
+    await client.deliver()
+    await client.deliver(b"bare\nnewline\r\n", "550")
+    await client.open()
+    await client.say("RSET", "250")
+    await client.deliver()
+    await client.quit()
+
+
+async def pipelined(client: Client) -> None:
+    await client.send(b"EHLO a.test\r\n" + START + b"DATA\r\n" + MESSAGE + b".\r\n" + START + b"DATA\r\n" + MESSAGE * 9)
+    await client.send(MESSAGE + b".\r\nNOOP\r\nVRFY a\r\nNONSENSE\r\n" + START + b"RSET\r\nQUIT\r\n")
+    await client.expect("220", *["250"] * 3, "354", *["250"] * 3, "354", "250 2.0.0 Ok: queued", "250", "252", "500")
+    await client.expect("250", "250", "250", "221")
+
+
+async def chunks(client: Client) -> None:
+    await client.open()
+    for n in range(5):
+        await client.say(b"BDAT 7\r\nline%d" % n, "250")
+        await client.say("NOOP", "250")
+    await client.say("BDAT 0 LAST", "250 2.0.0 Ok: queued")
+    await client.send(START + b"BDAT 4\r\nabcdRSET\r\n" + START + b"BDAT 5 LAST\r\na\nb\r\n")
+    await client.expect("250", "250", "250", "250", "250", "250", "550")
+    await client.send(START + b"BDAT 4 LAST\r\nab\r\nQUIT\r\n")
+    await client.expect("250", "250", "250", "221")
+
+
+async def login(client: Client) -> None:
+    await client.hello()
+    await client.say("AUTH LOGIN", "334")
+    await client.say("*", "501")
+    await client.say("AUTH LOGIN", "334")
+    await client.say("ZnJlZA==", "334")
+    await client.say("c2VjcmV0", "235")
+    await client.say(f"AUTH PLAIN {SECRET}", "503")
+    await client.hello()
+    for _ in range(3):
+        await client.deliver()
+    await client.quit()
+
+
+async def starttls(client: Client) -> None:
+    await client.hello()
+    await client.starttls()
+    await client.hello()
+    await client.deliver()
+    await client.deliver(MESSAGE * 2000)
+    await client.quit()
+
+
+async def implicit(client: Client) -> None:
+    await client.handshake()
+    await client.hello()
+    await client.deliver()
+    await client.send(START)
+    await client.expect("250", "250")
+    await client.say("BDAT 7\r\nhello", "250")
+    await client.quit()
+
+
+async def slow_message(client: Client) -> None:
+    await client.open()
+    await client.say("DATA", "354")
+    for n in range(20):
+        await trio.sleep(1)
+        await client.send(b"line %d\r\n" % n)
+    await client.send(b".\r\n")
+    await client.expect("250")
+    await client.quit()
+
+
+async def deaf(client: Client) -> None:
+    """A client that reads everything but the answer to its second message."""
+    await client.hello()
+    await client.deliver()
+    await client.send(START)
+    await client.expect("250", "250")
+    await client.say("DATA", "354")
+    await client.send(MESSAGE + b".\r\n")
+    await trio.sleep(60)
+    await trio.aclose_forcefully(client.stream)
+
+
+async def gone(client: Client) -> None:
+    """A client that hangs up behind the final dot."""
+    await client.open()
+    await client.say("DATA", "354")
+    await client.send(MESSAGE + b".\r\n")
+    await trio.aclose_forcefully(client.stream)
+
+
+SCENARIOS = {
+    "plain": Scenario(plain),
+    "plain-sockets": Scenario(plain, pair=sockets),
+    "pipelined": Scenario(pipelined),
+    "pipelined-sockets": Scenario(pipelined, pair=sockets),
+    "bdat": Scenario(chunks),
+    "auth": Scenario(login),
+    "starttls": Scenario(starttls),
+    "implicit-tls": Scenario(implicit, implicit_tls=True),
+    "drain": Scenario(slow_message, drain=18.5),
+    "drain-too-late": Scenario(slow_message, drain=10.5),
+    "drain-idle": Scenario(plain, drain=0, slow=1),
+    "slow-hooks": Scenario(plain, slow=2),
+    "deaf": Scenario(deaf, pair=unbuffered, patience=5),
+    "gone": Scenario(gone),
+}
+
+
+@pytest.mark.parametrize("everybody", [False, True], ids=["server", "everybody"])
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_cancelled_at_every_step(name: str, everybody: bool) -> None:
+    """Promises 1, 2 and 3: nothing runs on, `disconnect` follows `connect`, and a message is taken or it is not."""
+    steps, states = sweep(SCENARIOS[name], everybody=everybody)
+    assert steps >= (20 if name in ("gone", "drain-idle", "pipelined", "pipelined-sockets") else 60)
+    assert states >= {None}
+    if not everybody and name not in ("gone", "drain-idle", "drain-too-late"):
+        assert states >= {MessageState.ACKNOWLEDGED, MessageState.NOT_TAKEN}
+    if name in ("gone", "deaf"):
+        assert MessageState.UNACKNOWLEDGED in states
+
+
+# --- one by one -------------------------------------------------------------------------------------------------------
+
+
+async def test_shields_are_bounded(autojump_clock: MockClock) -> None:
+    """Promise 1: a `disconnect` that does not end has five seconds."""
+    cut: list[float] = []
+
+    class Endless(Taker):
+        async def disconnect(self, session: Session) -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                cut.append(trio.current_time())
+
+    ours, theirs = memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve, Server(Endless(), name=NAME), theirs)
+        await Client(ours).hello()
+        await trio.sleep(10)
+        nursery.cancel_scope.cancel()
+    assert cut == [15]
+
+
+async def test_disconnect_for_a_connect_that_did_not_end(autojump_clock: MockClock) -> None:
+    """Promise 2: also when `connect` was cancelled, late, or wrong."""
+    class Odd(Taker):
+        async def connect(self, session: Session) -> Reply | None:
+            await super().connect(session)
+            if len(self.sessions) == 1:
+                await trio.sleep_forever()
+            if len(self.sessions) == 2:
+                raise RuntimeError("wrong")
+            return Reply(554, "Go away")
+
+    hooks = Odd()
+    server = Server(hooks, name=NAME)
+    async with talk(server) as client:
+        await client.expect("421")
+        assert trio.current_time() == 300
+    async with talk(server) as client:
+        await client.expect("421")
+    async with talk(server) as client:
+        await client.expect("554")
+    ours, theirs = memory_stream_pair()
+    hooks.sessions.clear()
+    hooks.ended.clear()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve, server, theirs)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert len(hooks.sessions) == 1
+    assert hooks.ended == hooks.sessions
+
+
+async def test_no_disconnect_without_connect(autojump_clock: MockClock) -> None:
+    hooks = Taker()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await Server(hooks, name=NAME).serve_stream(memory_stream_pair()[1])
+    server = Server(hooks, name=NAME, limits=Limits(sessions=0))
+    async with talk(server) as client:
+        await client.expect("421")
+    assert hooks.ended == hooks.sessions == []
+
+
+async def test_state_of_the_last_message(autojump_clock: MockClock) -> None:
+    """Promise 3."""
+    states: list[MessageState | None] = []
+
+    class Look(Taker):
+        async def mail(self, session: Session, mail: object) -> None:
+            states.append(session.last_message)
+
+        async def data(self, session: Session, body: Body) -> Reply | None:
+            states.append(session.last_message)
+            if b"no" in await body.read():
+                return Reply(550, "No")
+            return None
+
+    async with talk(Server(Look(), name=NAME)) as client:
+        await client.hello()
+        await client.deliver()
+        await client.deliver(b"no\r\n", "550")
+        await client.deliver()
+        await client.say("MAIL FROM:<>", "250")
+    acknowledged, not_taken = MessageState.ACKNOWLEDGED, MessageState.NOT_TAKEN
+    assert states == [None, not_taken, acknowledged, not_taken, not_taken, not_taken, acknowledged]
+
+
+@pytest.mark.parametrize("reads", [True, False])
+async def test_reply_to_a_taken_message_is_shielded(reads: bool, autojump_clock: MockClock) -> None:
+    """Promise 3: for five seconds at most, whatever the stream. The hook has it, and the client may know."""
+    hooks = Witness()
+    ours, theirs = unbuffered()
+    async with trio.open_nursery() as nursery:
+        server = Server(hooks, name=NAME)
+        client = Client(ours)
+        with trio.CancelScope() as scope:
+            nursery.start_soon(_within, scope, server, theirs)
+            await client.open()
+            await client.say("DATA", "354")
+            await client.send(MESSAGE + b".\r\n")
+            await wait_all_tasks_blocked()
+        scope.cancel()
+        assert hooks.messages == [MESSAGE]
+        await trio.sleep(4)
+        assert hooks.ended == []
+        if reads:
+            await client.expect("250 2.0.0 Ok: queued")
+            await client.end()
+        await trio.sleep(2)
+    assert hooks.states == [MessageState.ACKNOWLEDGED if reads else MessageState.UNACKNOWLEDGED]
+
+
+async def _within(scope: trio.CancelScope, server: Server, stream: trio.abc.Stream) -> None:
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def watch() -> None:
+            while not scope.cancel_called:
+                await trio.sleep(0.25)
+            nursery.cancel_scope.cancel()
+
+        await serve(server, stream)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("answer", [None, Reply(550, "No")])
+async def test_answer_is_written_before_the_next_command_is_taken(
+    answer: Reply | None, autojump_clock: MockClock
+) -> None:
+    """Promise 3: though the client has sent ahead, DATA and BDAT alike."""
+    order: list[str] = []
+
+    class Order(Taker):
+        async def data(self, session: Session, body: Body) -> Reply | None:
+            await body.read()
+            return answer
+
+        async def message(self, session: Session, command: Any) -> None:
+            order.append(command.verb)
+
+    class Written(trio.abc.HalfCloseableStream):
+        def __init__(self, stream: Any) -> None:
+            self.stream = stream
+
+        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+            order.extend(line[:3].decode() for line in bytes(data).split(b"\r\n") if line[3:4] == b" ")
+            await self.stream.send_all(data)
+
+        async def receive_some(self, max_bytes: int | None = None) -> bytes:
+            return bytes(await self.stream.receive_some(max_bytes))
+
+        async def wait_send_all_might_not_block(self) -> None:
+            await self.stream.wait_send_all_might_not_block()
+
+        async def send_eof(self) -> None:
+            await self.stream.send_eof()
+
+        async def aclose(self) -> None:
+            await self.stream.aclose()
+
+    def pair() -> Pair:
+        ours, theirs = memory_stream_pair()
+        return ours, Written(theirs)
+
+    code = "550" if answer else "250"
+    async with talk(Server(Order(), name=NAME), pair=pair) as client:
+        await client.open()
+        await client.send(b"DATA\r\n" + MESSAGE + b".\r\n" + START + b"BDAT 4 LAST\r\nab\r\nMAIL FROM:<>\r\n")
+        await client.expect("354", code, "250", "250", code, "250")
+    first, second = [n for n, verb in enumerate(order) if verb == "MAIL"][1:3]
+    assert order[first - 1] == order[second - 1] == code
+
+
+async def test_state_moves_before_the_network(autojump_clock: MockClock) -> None:
+    """Promise 4: RSET is answered as far as the protocol goes, though nobody reads the answer."""
+    found: list[object] = []
+
+    class Look(Taker):
+        async def reset(self, session: Session) -> None:
+            found.append("reset")
+
+        async def disconnect(self, session: Session) -> None:
+            found.append(session.envelope)
+
+    ours, theirs = unbuffered()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve, Server(Look(), name=NAME), theirs)
+        client = Client(ours)
+        await client.open()
+        await client.send(b"RSET\r\n")
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert found[-1] is None
+
+
+SEGMENTS = [
+    [b"EHLO a.test\r\n", START, b"DATA\r\n", MESSAGE, b".\r\n", b"VRFY a\r\nNOOP\r\nBAD\r\n", b"HELP\r\n", b"QUIT\r\n"],
+    [b"EHLO a.te", b"st\r\nMAIL FROM:<>\r\nRCPT TO:<a@b>\r\nBDAT 3\r\n", b"a\r\n", b"BDAT 2 LAST\r\n\r", b"\nNOOP\r\nQUIT\r\n"],
+]
+
+
+@pytest.mark.parametrize("segments", SEGMENTS)
+async def test_same_octets_in_same_octets_out(segments: list[bytes], autojump_clock: MockClock) -> None:
+    """Promise 5: however they are cut up, and on every kind of stream."""
+
+    async def converse(segments: list[bytes], pair: Callable[[], Pair] = memory_stream_pair) -> bytes:
+        server = Server(
+            Taker(), name=NAME, token=lambda n: bytes(range(n)), now=lambda: datetime(2026, 11, 22, tzinfo=UTC)
+        )
+        heard = b""
+        async with talk(server, pair=pair) as client:
+            for segment in segments:
+                await wait_all_tasks_blocked(0.0001)
+                await client.send(segment)
+            while data := await client.stream.receive_some():
+                heard += bytes(data)
+        return heard
+
+    first = await converse(segments)
+    assert first.endswith(b"221 2.0.0 mx.test Goodbye\r\n")
+    whole = b"".join(segments)
+    assert await converse(segments) == first
+    assert await converse(segments, sockets) == first
+    assert await converse([whole]) == first
+    assert await converse([whole], sockets) == first
+    assert await converse([whole[n : n + 1] for n in range(len(whole))]) == first

@@ -1,0 +1,394 @@
+"""TLS as the server does it: STARTTLS and from the start, over streams in memory and over sockets (RFC 3207, RFC 8314)."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import trio
+from helpers import MESSAGE, NAME, SECRET, START, Client, Taker, call, listening, server_tls, sockets, talk
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
+
+from smtp_trio import Body, Drained, Hooks, Limits, MessageState, Reply, Server, Session, TlsInfo, standard
+from smtp_trio.protocol.extensions import Auth, StartTls
+
+
+class Seen(Taker):
+    """Notes what it knows of TLS, and when."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, bool]] = []
+
+    async def connect(self, session: Session) -> Reply | None:
+        self.seen.append(("connect", session.tls is not None))
+        return await super().connect(session)
+
+    async def secured(self, session: Session) -> None:
+        assert isinstance(session.stream, trio.SSLStream)
+        self.seen.append(("secured", session.tls is not None))
+
+    async def auth(self, session: Session, credentials: object) -> None:
+        assert session.tls is not None
+
+
+def secure(hooks: Hooks | None = None, **settings: Any) -> Server:
+    return Server(hooks or Seen(), name=NAME, tls=server_tls(), **settings)
+
+
+@pytest.fixture(params=[memory_stream_pair, sockets])
+def pair(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+# --- the ordinary course ----------------------------------------------------------------------------------------------
+
+
+async def test_starttls(pair: Any, autojump_clock: MockClock) -> None:
+    """TLS-1, TLS-2: it is offered until it is there; after it all is new, and nothing that was said before counts."""
+    hooks = Seen()
+    async with talk(secure(hooks), pair=pair) as client:
+        offer = (await client.hello()).split("\n")
+        assert "250-STARTTLS" in offer
+        assert not any("AUTH" in line for line in offer)
+        await client.starttls()
+        await client.say("MAIL FROM:<>", "503 5.5.1")
+        offer = (await client.hello()).split("\n")
+        assert "250-AUTH PLAIN LOGIN" in offer
+        assert not any("STARTTLS" in line for line in offer)
+        await client.say("STARTTLS", "503 5.5.1")
+        await client.say(f"AUTH PLAIN {SECRET}", "235 2.7.0")
+        await client.deliver()
+        await client.deliver(MESSAGE * 9999)
+        await client.quit()
+    assert hooks.seen == [("connect", False), ("secured", True)]
+    assert hooks.messages == [MESSAGE, MESSAGE * 9999]
+    (session,) = hooks.sessions
+    assert isinstance(session.tls, TlsInfo)
+    assert session.tls.version == "TLSv1.3"
+    assert session.tls.bits >= 128
+    assert session.tls.cipher.startswith("TLS_")
+
+
+async def test_implicit_tls(pair: Any, autojump_clock: MockClock) -> None:
+    """TLS-8: the greeting is inside."""
+    hooks = Seen()
+    async with talk(secure(hooks), pair=pair, implicit_tls=True) as client:
+        await client.handshake()
+        offer = await client.hello()
+        assert "STARTTLS" not in offer
+        assert "250-AUTH PLAIN LOGIN" in offer.split("\n")
+        await client.deliver()
+        await client.quit()
+    assert hooks.seen == [("connect", True), ("secured", True)]
+
+
+async def test_stream_that_is_tls_already(autojump_clock: MockClock) -> None:
+    """Somebody else has wrapped it, and shaken hands: the session knows."""
+    hooks = Seen()
+    ours, theirs = memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        client = Client(ours)
+
+        @nursery.start_soon
+        async def serve() -> None:
+            stream = trio.SSLStream(theirs, server_tls(), server_side=True)
+            await stream.do_handshake()
+            await Server(hooks, name=NAME).serve_stream(stream)
+
+        await client.handshake()
+        assert "STARTTLS" not in await client.hello()
+        await client.quit()
+    assert hooks.sessions[0].tls is not None
+    assert hooks.sessions[0].peer.kind == "memory"
+
+
+async def test_both_kinds_over_sockets() -> None:
+    """Two doors of one server, and one `stop` for both."""
+    hooks = Seen()
+    server = secure(hooks)
+    async with listening(server) as plain, trio.open_nursery() as nursery:
+        listeners = await nursery.start(_serve_implicit, server)
+        async with call(plain) as client:
+            await client.hello()
+            await client.starttls()
+            await client.hello()
+            await client.deliver(MESSAGE * 99999)
+            await client.quit()
+        async with call(listeners[0].socket.getsockname()[1]) as client:
+            await client.handshake()
+            await client.hello()
+            await client.deliver()
+            assert (await server.stop()).idle == 1
+            await client.expect("421 4.3.2")
+            await client.end()
+    assert hooks.messages == [MESSAGE * 99999, MESSAGE]
+
+
+async def _serve_implicit(server: Server, task_status: trio.TaskStatus[list[trio.SocketListener]]) -> None:
+    await server.serve(0, "127.0.0.1", implicit_tls=True, task_status=task_status)
+
+
+# --- when it may be asked for -----------------------------------------------------------------------------------------
+
+
+async def test_without_a_certificate(autojump_clock: MockClock) -> None:
+    async with talk(Server(name=NAME)) as client:
+        assert "STARTTLS" not in await client.hello()
+        await client.say("STARTTLS", "502 5.5.1")
+        await client.quit()
+
+
+async def test_where_it_may_not_stand(autojump_clock: MockClock) -> None:
+    """TLS-3."""
+    async with talk(secure()) as client:
+        await client.expect("220")
+        await client.say("STARTTLS", "503 5.5.1")
+        await client.hello()
+        await client.say("STARTTLS now", "501 5.5.4")
+        await client.send(START)
+        await client.expect("250", "250")
+        await client.say("STARTTLS", "503 5.5.1")
+        await client.say("DATA", "354")
+        await client.send(b".\r\n")
+        await client.expect("250")
+        await client.quit()
+
+
+async def test_required(autojump_clock: MockClock) -> None:
+    """TLS-6: RFC 3207 4 has a list, and HELO and RSET are not on it."""
+    server = secure(extensions=standard(StartTls(required=True)))
+    async with talk(server) as client:
+        await client.expect("220")
+        await client.say("HELO a.test", "530 Must")  # RFC 2034 4: no enhanced code in the answer to HELO
+        for line in ("RSET", "VRFY a", "HELP", "MAIL FROM:<>", "RCPT TO:<a@b.test>", "DATA", f"AUTH PLAIN {SECRET}"):
+            await client.say(line, "530 5.7.0")
+        await client.say("NOOP", "250")
+        await client.hello()
+        await client.say("MAIL FROM:<>", "530 5.7.0")
+        await client.starttls()
+        await client.hello()
+        await client.deliver()
+        await client.quit()
+
+
+async def test_auth_needs_tls(autojump_clock: MockClock) -> None:
+    async with talk(secure(extensions=standard(Auth(required=True)))) as client:
+        await client.hello()
+        await client.say(f"AUTH PLAIN {SECRET}", "538 5.7.11")
+        await client.say("MAIL FROM:<>", "530 5.7.0")
+        await client.starttls()
+        await client.hello()
+        await client.say("MAIL FROM:<>", "530 5.7.0")
+        await client.say(f"AUTH PLAIN {SECRET}", "235")
+        await client.deliver()
+        await client.quit()
+
+
+def test_settings_that_do_not_go_together() -> None:
+    with pytest.raises(ValueError, match="tls"):
+        Server(extensions=standard(StartTls(required=True)))
+
+
+async def test_implicit_tls_without_a_certificate(autojump_clock: MockClock) -> None:
+    server = Server(Seen(), name=NAME)
+    for attempt in (
+        server.serve(0, implicit_tls=True),
+        server.serve_listeners([], implicit_tls=True),
+        server.serve_stream(memory_stream_pair()[0], implicit_tls=True),
+    ):
+        with pytest.raises(ValueError, match="tls"):
+            await attempt
+
+
+# --- attacks and accidents --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("injected", [b"RSET\r\nMAIL FROM:<x@y.test>\r\n", b"N", b"\r\n"])
+async def test_injection(injected: bytes, pair: Any, autojump_clock: MockClock) -> None:
+    """TLS-4: what stands behind STARTTLS in the clear is never carried out, and ends the session before any 220."""
+    events: list[str] = []
+    hooks = Seen()
+    server = secure(hooks)
+
+    async def message(session: Session, command: Any) -> None:
+        events.append(command.verb)
+
+    server.on(message=message)
+    async with talk(server, pair=pair) as client:
+        await client.hello()
+        await client.send(b"STARTTLS\r\n" + injected)
+        await client.expect("554 5.5.0")
+        await client.end()
+    assert events == ["EHLO"]
+    assert hooks.seen == [("connect", False)]
+
+
+async def test_injection_that_comes_after_the_220(autojump_clock: MockClock) -> None:
+    """It is taken for a handshake, which it is not."""
+    hooks = Seen()
+    async with talk(secure(hooks)) as client:
+        await client.hello()
+        await client.say("STARTTLS", "220")
+        await client.send(b"MAIL FROM:<x@y.test>\r\n")
+        data = await client.stream.receive_some()
+        assert not data.startswith(b"2")
+    assert hooks.seen == [("connect", False)]
+    assert hooks.ended == hooks.sessions
+
+
+async def garbage(client: Client) -> None:
+    await client.send(b"This is no ClientHello, but it is long enough to be one.\r\n" * 10)
+
+
+async def nobody(client: Client) -> None:
+    await trio.aclose_forcefully(client.stream)
+
+
+async def end_of_file(client: Client) -> None:
+    if isinstance(client.stream, trio.SocketStream | trio.StapledStream):
+        await client.stream.send_eof()
+
+
+async def stranger(client: Client) -> None:
+    stream = trio.SSLStream(client.stream, ssl.create_default_context(), server_hostname=NAME)
+    with pytest.raises(trio.BrokenResourceError):
+        await stream.do_handshake()
+        await stream.receive_some()
+
+
+@pytest.mark.parametrize("implicit", [True, False])
+@pytest.mark.parametrize("accident", [garbage, nobody, end_of_file, stranger])
+async def test_handshake_that_fails(
+    accident: Callable[[Client], Awaitable[None]], implicit: bool, pair: Any, autojump_clock: MockClock
+) -> None:
+    """TLS-5: the connection is closed, `disconnect` follows `connect`, and it is nobody's bug."""
+    hooks = Seen()
+    server = secure(hooks)
+    async with talk(server, pair=pair) as neighbour:
+        await neighbour.hello()
+        async with talk(server, pair=pair, implicit_tls=implicit) as client:
+            if not implicit:
+                await client.hello()
+                await client.say("STARTTLS", "220")
+            await accident(client)
+        await neighbour.deliver()
+        await neighbour.quit()
+    assert len(hooks.sessions) == len(hooks.ended) == 1 + (not implicit)
+    assert hooks.errors == []
+    assert trio.current_time() == 0
+
+
+async def test_stop_during_a_handshake(autojump_clock: MockClock) -> None:
+    """It counts as idle. In the clear nobody can be told any more."""
+    replies: list[int] = []
+
+    async def response(session: Session | None, reply: Reply) -> None:
+        replies.append(reply.code)
+
+    hooks = Seen()
+    server = secure(hooks)
+    server.on(response=response)
+    async with talk(server) as client, talk(server, implicit_tls=True) as implicit:
+        await client.hello()
+        await client.say("STARTTLS", "220")
+        await client.send(b"\x16\x03")
+        await wait_all_tasks_blocked()
+        replies.clear()
+        assert await server.stop() == Drained(idle=2)
+        await client.end()
+        await implicit.end()
+    assert trio.current_time() == 0
+    assert hooks.ended == hooks.sessions
+    assert len(hooks.ended) == 1
+
+
+async def test_close_notify_in_a_message(pair: Any, autojump_clock: MockClock) -> None:
+    """The end of TLS is the end of the session: what comes in the clear behind it is not read, and not answered."""
+    hooks = Seen()
+    async with talk(secure(hooks), pair=pair) as client:
+        await client.hello()
+        transport = client.stream
+        await client.starttls()
+        await client.open()
+        await client.say("DATA", "354")
+        await client.send(b"half a mess")
+        assert isinstance(client.stream, trio.SSLStream)
+        assert await client.stream.unwrap() == (transport, b"")  # its close_notify was answered in kind
+        with suppress(trio.BrokenResourceError):
+            await transport.send_all(b"age\r\n.\r\nNOOP\r\n")
+            assert await transport.receive_some() == b""
+        await trio.aclose_forcefully(transport)
+    assert hooks.messages == []
+    assert hooks.errors == []
+    assert hooks.sessions[0].last_message is MessageState.NOT_TAKEN
+    assert hooks.ended == hooks.sessions
+
+
+@pytest.mark.parametrize("when", ["idle", "message"])
+async def test_no_close_notify(when: str, pair: Any, autojump_clock: MockClock) -> None:
+    """A peer that just closes is the end of a session, not an error."""
+    hooks = Seen()
+    async with talk(secure(hooks), pair=pair, implicit_tls=True) as client:
+        transport = client.stream
+        await client.handshake()
+        await client.open()
+        if when == "message":
+            await client.say("DATA", "354")
+        await trio.aclose_forcefully(transport)
+    assert hooks.errors == []
+    assert hooks.ended == hooks.sessions
+
+
+async def test_no_close_notify_at_quit(pair: Any, autojump_clock: MockClock) -> None:
+    """TLS-10: the server says it, and waits for nobody."""
+    hooks = Seen()
+    async with talk(secure(hooks), pair=pair, implicit_tls=True) as client:
+        await client.handshake()
+        await client.hello()
+        await client.say("QUIT", "221")
+        # `receive_some` of an end without close_notify would raise.
+        assert await client.stream.receive_some() == b""
+        assert hooks.ended == hooks.sessions
+    assert trio.current_time() == 0
+    assert hooks.errors == []
+
+
+async def test_idle_and_cancelled_inside_tls(autojump_clock: MockClock) -> None:
+    server = secure()
+    async with talk(server, implicit_tls=True) as idle, talk(server, implicit_tls=True) as busy:
+        for client in (idle, busy):
+            await client.handshake()
+            await client.open()
+        await busy.say("DATA", "354")
+        assert await server.stop(5) == Drained(idle=1, cancelled=1)
+        await idle.expect("421 4.3.2")
+        await idle.end()
+
+
+async def test_back_pressure_inside_tls(autojump_clock: MockClock) -> None:
+    """Nothing is read ahead of the hook but what one read gives."""
+    pulled = 0
+
+    async def data(session: Session, body: Body) -> None:
+        nonlocal pulled
+        async for piece in body:
+            pulled += len(piece)
+            await trio.sleep(1)
+
+    server = secure()
+    server.on(data=data)
+    async with talk(server, implicit_tls=True) as client:
+        await client.handshake()
+        await client.hello()
+        await client.deliver(MESSAGE * 9999)
+    assert pulled == len(MESSAGE) * 9999
+
+
+async def test_turned_away_from_a_tls_door(autojump_clock: MockClock) -> None:
+    """There is no greeting that such a client could read: it just closes."""
+    async with talk(secure(limits=Limits(sessions=0)), implicit_tls=True) as client:
+        await client.end()
