@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ._session import Session
 
-#: What a client may say of itself and still not break the field's syntax: characters of a domain or a literal.
+#: What a client, or the DNS of its network, may say of it and still not break the field: characters of a domain or a literal.
 UNSAFE = re.compile(r"[^A-Za-z0-9.:_\[\]-]")
 
 
@@ -22,6 +22,10 @@ def with_type(session: Session) -> str:
     return base + "S" * (session.tls is not None) + "A" * (session.user is not None)
 
 
+def _safe(name: str) -> str:
+    return UNSAFE.sub("?", name)[:255]
+
+
 def received(session: Session) -> bytes:
     """``Received: from … by … with … id … for …; date``, folded, with its CRLF. It names nobody in ``for`` but a sole recipient.
 
@@ -30,9 +34,9 @@ def received(session: Session) -> bytes:
     peer, envelope = session.peer, session.envelope
     hello = session.hello.domain if session.hello is not None else "unknown"
     literal = f"IPv6:{peer.host}" if ":" in peer.host else peer.host
-    comment = f"{peer.name or 'unknown'} [{literal}]" if peer.kind == "tcp" else peer.kind
+    comment = f"{_safe(peer.name or 'unknown')} [{literal}]" if peer.kind == "tcp" else peer.kind
     lines = [
-        f"Received: from {UNSAFE.sub('?', hello)[:255]} ({comment})",
+        f"Received: from {_safe(hello)} ({comment})",
         f"by {session.server.name} with {session.protocol_name}",
     ]
     if envelope is not None:

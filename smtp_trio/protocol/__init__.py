@@ -1,9 +1,9 @@
 """The SMTP protocol without any I/O: useful by itself, as h11 is for HTTP. Nothing here knows of Trio, sockets, clocks or TLS.
 
-    protocol = ServerProtocol("mx.example.org")
-    protocol.send(protocol.usual(protocol.next_event()))       # the greeting
-    protocol.receive_data(b"EHLO client.example\\r\\n")
-    protocol.next_event()                                      # Ehlo(domain='client.example')
+protocol = ServerProtocol("mx.example.org")
+protocol.send(protocol.usual(protocol.next_event()))       # the greeting
+protocol.receive_data(b"EHLO client.example\\r\\n")
+protocol.next_event()                                      # Ehlo(domain='client.example')
 """
 
 from .commands import (

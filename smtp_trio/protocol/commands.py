@@ -49,7 +49,7 @@ class Params(Mapping[Param[Any], Any]):
     def __getitem__(self, param: Param[T]) -> T:
         return cast("T", self._values[param])
 
-    @overload  # type: ignore[override]
+    @overload
     def get(self, param: Param[T]) -> T | None: ...
     @overload
     def get(self, param: Param[T], default: T) -> T: ...
@@ -261,8 +261,9 @@ def _path_and_params(
     plain = syntax.PLAIN.fullmatch(argument)
     if plain is not None and plain[1].upper() == word:
         local, domain, text = plain.group(2, 3, 4)
-        path: syntax.Path | None = syntax.Path(f"{local}@{domain}", local, domain.lower())
-        return path, parse_params(text, grammar) if text else NO_PARAMS
+        return syntax.Path(f"{local}@{domain}", local, domain.lower()), parse_params(
+            text, grammar
+        ) if text else NO_PARAMS
     match = syntax.ARGUMENT.fullmatch(argument.rstrip(" \t"))
     if match is None or match["word"].upper() != word:
         raise BadCommand(Reply(501, f"Syntax: {cls.usage}", "5.5.4"))

@@ -54,7 +54,9 @@ def everywhere(*phases: enum.Enum) -> dict[enum.Enum, enum.Enum]:
 
 def _legal(table: Table) -> dict[type[Command], frozenset[enum.Enum]]:
     commands = {*table.accepted, *table.proceed}
-    return {command: frozenset({*table.accepted.get(command, {}), *table.proceed.get(command, {})}) for command in commands}
+    return {
+        command: frozenset({*table.accepted.get(command, {}), *table.proceed.get(command, {})}) for command in commands
+    }
 
 
 @frozen

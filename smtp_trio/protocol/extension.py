@@ -200,4 +200,3 @@ def _check_owners(params: Iterable[tuple[type[Command], Param[Any]]]) -> None:
     for command, param in params:
         if owners.setdefault((command, param.keyword), param) is not param:
             raise ValueError(f"{param.keyword} of {command.verb} is defined twice")
-

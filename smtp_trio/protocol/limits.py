@@ -29,7 +29,9 @@ class Limits:
     @errors.validator
     def _patient(self, _: object, value: int) -> None:
         if value < 2:
-            raise ValueError(f"limits.errors must be 2 or more: one bad command is no reason to close (RFC 5321 3.8), not {value}")
+            raise ValueError(
+                f"limits.errors must be 2 or more: one bad command is no reason to close (RFC 5321 3.8), not {value}"
+            )
 
     @recipients.validator
     def _enough(self, _: object, value: int) -> None:

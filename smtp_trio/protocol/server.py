@@ -15,37 +15,27 @@ pieces; `END_OF_CHUNK` or, after LAST, `END_OF_BODY`, answered with the answer t
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, Self
+from collections.abc import Iterable
 
-from . import replies, syntax
+from . import replies, words
 from .body import Inspector, Newlines
 from .commands import (
-    UNSERVED,
-    VERBS,
     Command,
     Connect,
     CountedCommand,
     Data,
-    Ehlo,
     EndOfBody,
     Hello,
-    Helo,
-    Help,
-    Mail,
-    Quit,
-    Rcpt,
 )
-from .dialogue import CLOSED, GREETED, SENDER, Dialogue
+from .dialogue import CLOSED, GREETED, Dialogue
 from .errors import BadCommand, LocalProtocolError
-from .extension import NOTHING, Extension, Facts, Grammar
+from .extension import Extension, Facts, Grammar
 from .extensions import STANDARD
 from .extensions.eightbitmime import BODY
-from .extensions.smtputf8 import refuse_utf8
 from .framing import Counted, Dotted, Inbox, Lines
+from .judge import Judge
 from .limits import Limits
 from .replies import Reply
-from .syntax import Path
 
 
 class Signal(enum.Enum):
@@ -60,9 +50,6 @@ class Signal(enum.Enum):
 
 NEED_DATA, END_OF_CHUNK, END_OF_BODY, FAULT, CONNECTION_LOST = Signal
 Event = Command | bytes | Signal
-
-#: What other protocols begin with: a browser made to talk to a mail server (RFC 5321 says nothing; nobody may be harmed by it).
-ALIEN = frozenset({"GET", "POST", "PUT", "HEAD", "CONNECT", "OPTIONS", "DELETE", "PATCH", "TRACE"})
 
 
 class ServerProtocol:
@@ -97,8 +84,7 @@ class ServerProtocol:
         self._begun = False
         self._newlines = newlines
         self._enhanced = self.grammar.has("ENHANCEDSTATUSCODES")
-        self._offer = NOTHING
-        self._open: set[str] = set()  # verbs that every gate let pass
+        self._judge = Judge(self.grammar, self.facts, self.dialogue, self.limits)
         self._inbox = Inbox()
         self._lines = Lines(self._inbox)
         self._reader: Dotted | Counted | None = None  # of the message's octets, while they come
@@ -199,52 +185,17 @@ class ServerProtocol:
         return self._lines.pull(limit, too_long)
 
     def _next_command(self, line: bytes) -> Event:
-        """Order of the checks: the line, the verb, what must come first (530), the argument, the sequence, the extensions."""
-        grammar = self.grammar
-        raw = grammar.raw.get(self.dialogue.phase)
+        raw = self.grammar.raw.get(self.dialogue.phase)
         if raw is not None:
             return self._ask(raw.decode(line.decode("latin-1"), {}))
-        cls, argument = self._split(line)
+        cls, argument = self._judge.split(line)
         if cls.counted:
             return self._next_counted(cls, argument)
-        if cls.verb not in self._open:
-            self._pass_gates(cls.verb)
-        try:
-            command = cls.decode(argument, self._offer.grammar.get(cls, {}))
-        except BadCommand as bad:
-            bad.verb = cls.verb
-            raise
-        self._check(command)
+        command = self._judge.decode(cls, argument)
+        if command.upgrades and len(self._inbox):
+            # RFC 3207 4.2 would have it thrown away. Nobody honest sends it, so the connection ends before it is answered.
+            raise BadCommand(Reply(554, f"Data behind {command.verb}; closing", "5.5.0"), verb=command.verb, close=True)
         return self._ask(command)
-
-    def _split(self, line: bytes) -> tuple[type[Command], str]:
-        """The verb's command and its argument."""
-        try:
-            text = line.decode()  # UTF-8; whether more than ASCII was allowed is asked where it stands (RFC 6531)
-        except UnicodeDecodeError:
-            # 501 where it is an argument that is wrong: RFC 4954 4 wants it for what is not base64.
-            verb = line.partition(b" ")[0].upper().decode("latin-1")
-            known = self.grammar.verbs.get(verb)
-            if known is None:
-                raise BadCommand(replies.BAD_UTF8) from None
-            raise BadCommand(replies.BAD_CHARACTER, verb=verb, close=known.counted) from None
-        verb, _, argument = text.rstrip(" \t").partition(" ")
-        cls = self.grammar.verbs.get(verb) or self.grammar.verbs.get(verb.upper() if verb.isascii() else "")
-        if cls is not None:
-            if not argument.isprintable() and syntax.CONTROL.search(argument):
-                raise BadCommand(replies.BAD_CHARACTER, verb=cls.verb, close=cls.counted)
-            return cls, argument
-        if not verb:
-            raise BadCommand(replies.EMPTY_LINE)
-        if not (verb.isascii() and verb.isprintable()):
-            raise BadCommand(replies.BAD_VERB)
-        verb = verb.upper()
-        if verb in ALIEN and self.dialogue.phase is GREETED:
-            reply = Reply(421, f"{self.facts.name} This is an SMTP server; closing the connection", "4.7.0")
-            raise BadCommand(reply, verb=verb, close=True)
-        if verb not in UNSERVED:
-            raise BadCommand(replies.UNKNOWN, verb=verb)
-        raise BadCommand(replies.NOT_IMPLEMENTED, verb=verb, close=UNSERVED[verb])
 
     def _next_counted(self, cls: type[Command], argument: str) -> Event:
         """A command with octets behind it: they are read past whatever it is told, lest they be taken for commands (RFC 3030 2)."""
@@ -254,8 +205,8 @@ class ServerProtocol:
         if 0 < self.facts.size * 10 < command.size:
             raise BadCommand(replies.TOO_BIG, verb=cls.verb, close=True)
         try:
-            self._pass_gates(cls.verb)
-            self._check(command)
+            self._judge.pass_gates(cls.verb)
+            self._judge.check(command)
         except BadCommand as bad:
             self._refused = octets, bad
             return self._next_refused(octets, bad)
@@ -268,43 +219,6 @@ class ServerProtocol:
             return CONNECTION_LOST if self._input_over else NEED_DATA
         self._refused = None
         raise bad
-
-    def _pass_gates(self, verb: str) -> None:
-        for extension in self.grammar.gates:
-            if (reply := extension.gate(verb, self.facts)) is not None:
-                raise BadCommand(reply, verb=verb)
-        self._open.add(verb)  # until something changes that they look at
-
-    def _check(self, command: Command) -> None:
-        """A well-formed command: is it in order (RFC 5321 4.1.4), and does any extension object?"""
-        verb, facts, phase = command.verb, self.facts, self.dialogue.phase
-        if not facts.extended and verb not in VERBS:
-            raise BadCommand(Reply(503, "Send EHLO first", "5.5.1"), verb=verb)
-        if not self.dialogue.allows(type(command)):
-            if phase is SENDER and facts.turned_down and (command.counted or type(command) is Data):
-                # RFC 5321 3.3 and RFC 2920 3.1: there were recipients, and every one was refused.
-                raise BadCommand(replies.NO_RECIPIENTS, verb=verb)
-            raise BadCommand(Reply(503, f"{verb} is out of order: {phase.value}", "5.5.1"), verb=verb)
-        for extension in self.grammar.reviews.get(type(command), ()):
-            if (reply := extension.review(command, facts)) is not None:
-                raise BadCommand(reply, verb=verb)
-        if type(command) is Mail:
-            self._check_path(command, command.sender)
-        elif type(command) is Rcpt:
-            self._check_path(command, command.recipient)
-            if len(facts.rcpts) >= self.limits.recipients:
-                # RFC 5321 4.5.3.1.10: 452, so that the client sends to the rest in another transaction.
-                raise BadCommand(replies.TOO_MANY_RECIPIENTS, verb=verb)
-        if command.upgrades and len(self._inbox):
-            # RFC 3207 4.2 would have it thrown away. Nobody honest sends it, so the connection ends before it is answered.
-            raise BadCommand(Reply(554, f"Data behind {verb}; closing", "5.5.0"), verb=verb, close=True)
-
-    def _check_path(self, command: Command, path: Path) -> None:
-        if self.limits.strict_lengths and path.is_too_long:
-            raise BadCommand(Reply(501, "Path too long", "5.1.7" if type(command) is Mail else "5.1.3"), verb=command.verb)
-        # RFC 6531 3.5; and a server without that extension knows no such mailbox.
-        if not path.is_ascii and (reply := refuse_utf8(command, self.facts)) is not None:
-            raise BadCommand(reply, verb=command.verb)
 
     def _ask(self, command: Command) -> Command:
         if command.junk:
@@ -352,7 +266,9 @@ class ServerProtocol:
         if self.fault is not None or self._dropping:
             inspector.skip(len(data))
             if inspector.far_too_big:  # RFC 5321 4.2: 421 begins with the server's name
-                self.fault = Reply(421, f"{self.facts.name} Message goes on far beyond the maximum size; closing", "4.3.2")
+                self.fault = Reply(
+                    421, f"{self.facts.name} Message goes on far beyond the maximum size; closing", "4.3.2"
+                )
                 return self._end_body(last=True)
         elif data or (last and inspector.holding):
             data = inspector.check(data, end=last)
@@ -375,26 +291,7 @@ class ServerProtocol:
 
     def usual(self, command: Command) -> Reply:
         """What this command is answered with when nobody has another idea."""
-        words = self._words.get(type(command))
-        return words(self, command) if words is not None else command.usual
-
-    def _help(self, topic: str) -> Reply:
-        verbs = self.grammar.verbs
-        if not topic:
-            return Reply(214, f"Commands: {' '.join(verbs)}\nHELP command tells how it is written", "2.0.0")
-        command = verbs.get(topic.upper() if topic.isascii() else "")
-        if command is None:  # RFC 5321 4.3.2: 504 for a topic that is unknown
-            return Reply(504, f"No help for {topic!a}", "5.5.4")
-        return Reply(214, f"Syntax: {command.usage}", "2.0.0")
-
-    #: Those whose usual answer is no constant. RFC 5321 4.2: these begin with the server's name.
-    _words: ClassVar[Mapping[type[Command], Callable[[Self, Any], Reply]]] = {
-        Connect: lambda self, _: Reply(220, f"{self.facts.name} ESMTP", ""),
-        Ehlo: lambda self, _: self.grammar.offer(self.facts).reply,
-        Helo: lambda self, _: Reply(250, self.facts.name, ""),
-        Quit: lambda self, _: Reply(221, f"{self.facts.name} Goodbye", "2.0.0"),
-        Help: lambda self, command: self._help(command.topic),
-    }
+        return words.usual(command, self.facts, self.grammar)
 
     def send(self, reply: Reply) -> None:
         """Answer the pending question. The state moves here, before anything goes over the network.
@@ -427,8 +324,7 @@ class ServerProtocol:
         facts.settle(command, reply, dialogue.phase)
         if isinstance(command, Hello):
             if reply.accepted:
-                self._offer = self.grammar.offer(facts) if facts.extended else NOTHING
-                facts.offered = self._offer.keywords
+                self._judge.facts_changed()
         elif type(command) is Data and reply.intermediate:
             self._begin_body(Dotted(self._inbox))
         if self._inspector is not None and (facts.mail is None or (verdict and reply.refused)):
@@ -439,7 +335,7 @@ class ServerProtocol:
     def authenticated(self, user: str) -> None:
         """The client has proved to be ``user``: call it before the 235 is sent (RFC 4954 4)."""
         self.facts.user = user
-        self._open.clear()
+        self._judge.facts_changed()
 
     def close(self, reply: Reply) -> None:
         """Say 421 without having been asked, and hear nothing more (RFC 5321 3.8)."""
@@ -452,7 +348,6 @@ class ServerProtocol:
         """TLS is up: all that the client said before is forgotten (RFC 3207 4.2)."""
         self.facts.forget()
         self.facts.secure = True
-        self._offer = NOTHING
-        self._open.clear()
+        self._judge.facts_changed()
         self._inbox.clear()
         self.dialogue.enter(GREETED)

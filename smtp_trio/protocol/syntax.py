@@ -35,7 +35,8 @@ ARGUMENT = re.compile(
 )
 #: What nearly every MAIL and RCPT looks like, taken apart in one go. Whatever is not that plain goes the long way.
 PLAIN = re.compile(
-    r"(FROM|TO):<([A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+)@([A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*)>(?: +(.*))?", re.IGNORECASE | re.ASCII
+    r"(FROM|TO):<([A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+)@([A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*)>(?: +(.*))?",
+    re.IGNORECASE | re.ASCII,
 )
 PATH = re.compile(rf"(?:{ROUTE})?(?P<mailbox>{MAILBOX})")
 PARAMETER = re.compile(rf"(?P<keyword>[A-Za-z0-9][A-Za-z0-9-]*)(?:=(?P<value>[!-<>-~{UTF8}]+))?")

@@ -97,4 +97,3 @@ class BinaryMime(Extension):
         if isinstance(command, Data) and facts.mail is not None and facts.mail.params.get(BODY) == "BINARYMIME":
             return BINARY_WANTS_BDAT
         return None
-

@@ -27,10 +27,6 @@ class EightBitMime(Extension):
     reviews = (Mail,)
 
     def review(self, command: Command, facts: Facts) -> Reply | None:
-        if (
-            isinstance(command, Mail)
-            and command.params.get(BODY) == "BINARYMIME"
-            and "BINARYMIME" not in facts.offered
-        ):
+        if isinstance(command, Mail) and command.params.get(BODY) == "BINARYMIME" and "BINARYMIME" not in facts.offered:
             return Reply(501, "BODY=BINARYMIME is not offered here", "5.5.4")
         return None

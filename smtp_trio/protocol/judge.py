@@ -1,0 +1,116 @@
+"""The judge of a command line: what is it, and may it be said now?
+
+The order of the checks is the order in which a client should learn of its mistakes: the line, the verb, what must come first
+(530), the argument (501, 555), the sequence (503), and what extensions object to. Only then does a hook see the command.
+"""
+
+from __future__ import annotations
+
+from . import replies, syntax
+from .commands import UNSERVED, VERBS, Command, Data, Mail, Rcpt
+from .dialogue import GREETED, SENDER, Dialogue
+from .errors import BadCommand
+from .extension import NOTHING, Facts, Grammar
+from .extensions.smtputf8 import refuse_utf8
+from .limits import Limits
+from .replies import Reply
+from .syntax import Path
+
+#: What other protocols begin with: a browser made to talk to a mail server (RFC 5321 says nothing; nobody may be harmed by it).
+ALIEN = frozenset({"GET", "POST", "PUT", "HEAD", "CONNECT", "OPTIONS", "DELETE", "PATCH", "TRACE"})
+
+
+class Judge:
+    """Turns lines into commands that are in order; raises `BadCommand` for all others."""
+
+    def __init__(self, grammar: Grammar, facts: Facts, dialogue: Dialogue, limits: Limits) -> None:
+        self._grammar = grammar
+        self._facts = facts
+        self._dialogue = dialogue
+        self._limits = limits
+        self._offer = NOTHING
+        self._open: set[str] = set()  # verbs that every gate let pass
+
+    def facts_changed(self) -> None:
+        """The client said hello, logged in or turned on TLS: what it may say is not what it was."""
+        facts = self._facts
+        self._offer = self._grammar.offer(facts) if facts.extended else NOTHING
+        facts.offered = self._offer.keywords
+        self._open.clear()
+
+    def decode(self, cls: type[Command], argument: str) -> Command:
+        """The command, from its argument."""
+        if cls.verb not in self._open:
+            self.pass_gates(cls.verb)
+        try:
+            command = cls.decode(argument, self._offer.grammar.get(cls, {}))
+        except BadCommand as bad:
+            bad.verb = cls.verb
+            raise
+        self.check(command)
+        return command
+
+    def split(self, line: bytes) -> tuple[type[Command], str]:
+        """The verb's command and its argument."""
+        try:
+            text = line.decode()  # UTF-8; whether more than ASCII was allowed is asked where it stands (RFC 6531)
+        except UnicodeDecodeError:
+            # 501 where it is an argument that is wrong: RFC 4954 4 wants it for what is not base64.
+            verb = line.partition(b" ")[0].upper().decode("latin-1")
+            known = self._grammar.verbs.get(verb)
+            if known is None:
+                raise BadCommand(replies.BAD_UTF8) from None
+            raise BadCommand(replies.BAD_CHARACTER, verb=verb, close=known.counted) from None
+        verb, _, argument = text.rstrip(" \t").partition(" ")
+        cls = self._grammar.verbs.get(verb) or self._grammar.verbs.get(verb.upper() if verb.isascii() else "")
+        if cls is not None:
+            if not argument.isprintable() and syntax.CONTROL.search(argument):
+                raise BadCommand(replies.BAD_CHARACTER, verb=cls.verb, close=cls.counted)
+            return cls, argument
+        if not verb:
+            raise BadCommand(replies.EMPTY_LINE)
+        if not (verb.isascii() and verb.isprintable()):
+            raise BadCommand(replies.BAD_VERB)
+        verb = verb.upper()
+        if verb in ALIEN and self._dialogue.phase is GREETED:
+            reply = Reply(421, f"{self._facts.name} This is an SMTP server; closing the connection", "4.7.0")
+            raise BadCommand(reply, verb=verb, close=True)
+        if verb not in UNSERVED:
+            raise BadCommand(replies.UNKNOWN, verb=verb)
+        raise BadCommand(replies.NOT_IMPLEMENTED, verb=verb, close=UNSERVED[verb])
+
+    def pass_gates(self, verb: str) -> None:
+        for extension in self._grammar.gates:
+            if (reply := extension.gate(verb, self._facts)) is not None:
+                raise BadCommand(reply, verb=verb)
+        self._open.add(verb)  # until something changes that they look at
+
+    def check(self, command: Command) -> None:
+        """A well-formed command: is it in order (RFC 5321 4.1.4), and does any extension object?"""
+        verb, facts, phase = command.verb, self._facts, self._dialogue.phase
+        if not facts.extended and verb not in VERBS:
+            raise BadCommand(Reply(503, "Send EHLO first", "5.5.1"), verb=verb)
+        if not self._dialogue.allows(type(command)):
+            if phase is SENDER and facts.turned_down and (command.counted or type(command) is Data):
+                # RFC 5321 3.3 and RFC 2920 3.1: there were recipients, and every one was refused.
+                raise BadCommand(replies.NO_RECIPIENTS, verb=verb)
+            raise BadCommand(Reply(503, f"{verb} is out of order: {phase.value}", "5.5.1"), verb=verb)
+        for extension in self._grammar.reviews.get(type(command), ()):
+            if (reply := extension.review(command, facts)) is not None:
+                raise BadCommand(reply, verb=verb)
+        if type(command) is Mail:
+            self._check_path(command, command.sender)
+        elif type(command) is Rcpt:
+            self._check_path(command, command.recipient)
+            if len(facts.rcpts) >= self._limits.recipients:
+                # RFC 5321 4.5.3.1.10: 452, so that the client sends to the rest in another transaction.
+                raise BadCommand(replies.TOO_MANY_RECIPIENTS, verb=verb)
+
+    def _check_path(self, command: Command, path: Path) -> None:
+        if self._limits.strict_lengths and path.is_too_long:
+            raise BadCommand(
+                Reply(501, "Path too long", "5.1.7" if type(command) is Mail else "5.1.3"), verb=command.verb
+            )
+        # RFC 6531 3.5; and a server without that extension knows no such mailbox.
+        if not path.is_ascii and (reply := refuse_utf8(command, self._facts)) is not None:
+            raise BadCommand(reply, verb=command.verb)

@@ -1,0 +1,36 @@
+"""What a command is answered with when nobody has another idea."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .commands import Command, Connect, Ehlo, Helo, Help, Quit
+from .extension import Facts, Grammar
+from .replies import Reply
+
+
+def usual(command: Command, facts: Facts, grammar: Grammar) -> Reply:
+    """The reply that this command gets as a rule."""
+    words = WORDS.get(type(command))
+    return words(command, facts, grammar) if words is not None else command.usual
+
+
+def _help(command: Help, facts: Facts, grammar: Grammar) -> Reply:
+    topic, verbs = command.topic, grammar.verbs
+    if not topic:
+        return Reply(214, f"Commands: {' '.join(verbs)}\nHELP command tells how it is written", "2.0.0")
+    about = verbs.get(topic.upper() if topic.isascii() else "")
+    if about is None:  # RFC 5321 4.3.2: 504 for a topic that is unknown
+        return Reply(504, f"No help for {topic!a}", "5.5.4")
+    return Reply(214, f"Syntax: {about.usage}", "2.0.0")
+
+
+#: Those whose usual answer is no constant. RFC 5321 4.2: greeting, hello and goodbye begin with the server's name.
+WORDS: Mapping[type[Command], Callable[[Any, Facts, Grammar], Reply]] = {
+    Connect: lambda _, facts, __: Reply(220, f"{facts.name} ESMTP", ""),
+    Ehlo: lambda _, facts, grammar: grammar.offer(facts).reply,
+    Helo: lambda _, facts, __: Reply(250, facts.name, ""),
+    Quit: lambda _, facts, __: Reply(221, f"{facts.name} Goodbye", "2.0.0"),
+    Help: _help,
+}

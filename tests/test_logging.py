@@ -1,0 +1,202 @@
+"""What is logged, under which name, and what never is."""
+
+from __future__ import annotations
+
+import base64
+import logging
+
+import pytest
+from helpers import MESSAGE, NAME, START, Taker, server_tls, talk
+from trio.testing import MockClock
+
+from smtp_trio import Body, Credentials, Reply, Server, Session, standard
+from smtp_trio.protocol import Command, Rcpt
+from smtp_trio.protocol.extensions import Auth
+from smtp_trio.protocol.extensions.auth import AuthCommand, AuthResponse
+
+USER, PASSWORD = "fred", "correct horse battery staple"
+PLAIN = base64.b64encode(f"\0{USER}\0{PASSWORD}".encode()).decode()
+ENCODED = base64.b64encode(PASSWORD.encode()).decode()
+
+
+class Doorman(Taker):
+    """Lets `USER` in, and keeps what it is shown."""
+
+    def __init__(self, *, broken: bool = False) -> None:
+        super().__init__()
+        self.broken = broken
+        self.shown: list[object] = []
+
+    async def message(self, session: Session, command: Command) -> None:
+        self.shown.append(command)
+
+    async def auth(self, session: Session, credentials: Credentials) -> Reply | None:
+        self.shown.append(credentials)
+        if self.broken:
+            raise RuntimeError("the database is down")
+        return None if credentials.password == PASSWORD else Reply(535, "No")
+
+
+def serving(hooks: Taker) -> Server:
+    return Server(hooks, name=NAME, tls=server_tls(), extensions=standard(Auth(cleartext=True)))
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """All that is logged, down to the last detail."""
+    caplog.set_level(logging.DEBUG, "smtp_trio")
+    return caplog
+
+
+def lines(log: pytest.LogCaptureFixture) -> list[str]:
+    """Each record as a handler prints it, with its traceback."""
+    formatter = logging.Formatter("%(name)s %(levelname)s %(message)s")
+    return [formatter.format(record) for record in log.records]
+
+
+@pytest.mark.parametrize("broken", [False, True])
+async def test_no_secret_is_logged(
+    broken: bool, log: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    """AUT-24: not as it was sent, not as it was meant, not in a repr; not where the hook fails, or the client fumbles."""
+    hooks = Doorman(broken=broken)
+    told = "454" if broken else "235"
+    server = serving(hooks)
+    for exchange in (
+        [(f"AUTH PLAIN {PLAIN}", told)],
+        [("AUTH PLAIN", "334"), (PLAIN, told)],
+        [("AUTH LOGIN", "334"), (base64.b64encode(USER.encode()).decode(), "334"), (ENCODED, told)],
+        [(f"AUTH LOGIN {base64.b64encode(USER.encode()).decode()}", "334"), (ENCODED, told)],
+        [(f"AUTH PLAIN {PLAIN}!", "501")],
+        [(f"AUTH PLAIN {PLAIN} {PLAIN}", "501")],
+        [(f"AUTH XPLAIN {PLAIN}", "504")],
+        [(f"AUTH {PLAIN}", "504")],
+        [(f"AUTH PLAIN {base64.b64encode(PASSWORD.encode()).decode()}", "501")],
+        [("AUTH LOGIN", "334"), ("*", "501"), (ENCODED, "500")],
+        [("AUTH PLAIN", "334"), (PLAIN + "\n" + PLAIN, "500")],
+    ):
+        async with talk(server) as client:
+            await client.hello()
+            for line, code in exchange:
+                await client.say(line, code)
+    text = "\n".join([*lines(log), *map(repr, hooks.shown), *map(str, hooks.shown)])
+    assert "AuthCommand(mechanism='PLAIN')" in text
+    assert f"user='{USER}'" in text
+    for secret in (PASSWORD, PLAIN, ENCODED, ENCODED.rstrip("=")):
+        assert secret not in text
+    # What a hook gets has its secret where it belongs.
+    assert any(isinstance(shown, Credentials) and shown.password == PASSWORD for shown in hooks.shown)
+
+
+def test_no_secret_in_a_repr() -> None:
+    for value in (
+        Credentials("PLAIN", USER, PASSWORD),
+        AuthCommand("PLAIN", f"\0{USER}\0{PASSWORD}".encode()),
+        AuthResponse(ENCODED),
+    ):
+        for printed in (repr(value), str(value), f"{value}", "%s" % (value,)):
+            assert PASSWORD not in printed
+            assert ENCODED not in printed
+
+
+async def test_names_and_session_ids(log: pytest.LogCaptureFixture, autojump_clock: MockClock) -> None:
+    """Every line about a session has its id, whichever logger it is from."""
+
+    class Failing(Taker):
+        async def rcpt(self, session: Session, rcpt: Rcpt) -> Reply | None:
+            if rcpt.recipient.user == "bug":
+                raise RuntimeError("bug")
+            return Reply(550, "No such user", "5.1.1") if rcpt.recipient.user == "nobody" else None
+
+    hooks = Failing()
+    async with talk(serving(hooks)) as client:
+        await client.hello()
+        await client.say("MAIL FROM:<me@client.test>", "250")
+        await client.say("RCPT TO:<nobody@mx.test>", "550")
+        await client.say("RCPT TO:<bug@mx.test>", "451")
+        await client.say("RSET", "250")
+        await client.deliver()
+        await client.say("NONSENSE", "500")
+        await client.quit()
+    (session,) = hooks.sessions
+    assert {record.name for record in log.records} == {"smtp_trio.server", "smtp_trio.session", "smtp_trio.message"}
+    assert all(session.id in line for line in lines(log))
+    messages = [record for record in log.records if record.name == "smtp_trio.message"]
+    assert [record.levelname for record in messages] == ["INFO"] * 3
+    (error,) = (record for record in log.records if record.levelname == "ERROR")
+    assert (error.name, error.getMessage()) == ("smtp_trio.server", f"{session.id}: rcpt hook failed")
+    assert error.exc_info
+
+
+async def test_a_line_a_message(log: pytest.LogCaptureFixture, autojump_clock: MockClock) -> None:
+    async with talk(serving(Taker())) as client:
+        await client.hello()
+        reply = await client.deliver()
+        await client.deliver(b"bare\nnewline\r\n", "550")
+        await client.open()
+        await client.say("DATA", "354")
+        await client.send(b"half a mess")
+    first, second, third = (record.getMessage() for record in log.records if record.name == "smtp_trio.message")
+    assert "from=<me@client.test> to=<you@mx.test>" in first
+    assert f"size={len(MESSAGE)}" in first
+    assert f'reply="{reply}"' in first
+    assert reply.rpartition(" ")[2] in first
+    assert "550 5.5.2" in second
+    assert "no answer" in third
+
+
+async def test_quiet_by_default(caplog: pytest.LogCaptureFixture, autojump_clock: MockClock) -> None:
+    """What peers do is no warning: nobody can fill a log by that."""
+    caplog.set_level(logging.WARNING, "smtp_trio")
+    async with talk(serving(Taker())) as client:
+        await client.hello()
+        await client.deliver()
+        for line in ("NONSENSE", "MAIL FROM:<a b>", "AUTH PLAIN ####", "\x00"):
+            await client.say(line, "50")
+        await client.say("STARTTLS", "220")
+        await client.send(b"garbage" * 100)
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("line", ["NOOP %s%d%n{0}", "%s%s%s", "VRFY %(name)s", "EHLO %s", "HELP %s", "MAIL FROM:<%s@%d.test>"])
+async def test_nothing_of_the_peers_is_a_format(
+    line: str, log: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    async with talk(serving(Taker())) as client:
+        await client.hello()
+        await client.say(line, "")
+        await client.say("RSET", "250")
+        await client.deliver(b"%s\r\n")
+        await client.quit()
+    assert len(lines(log)) > 3  # `Formatter.format` would have raised
+
+
+@pytest.mark.parametrize("octets", [b"\x1b[2J", b"\r", b"\x00", b"\x07", "\u202e".encode(), "\x85".encode(), b"\x7f"])
+async def test_controls_are_not_logged(octets: bytes, log: pytest.LogCaptureFixture, autojump_clock: MockClock) -> None:
+    """No peer moves the cursor of whoever reads the log, or begins a line of its own in it."""
+    hooks = Taker()
+    async with talk(serving(hooks)) as client:
+        await client.hello()
+        for line in (b"EHLO a%sb", b"VRFY a%sb", b"NOOP a%sb", b"NON%sSENSE", b"MAIL FROM:<a%sb@c.test> SMTPUTF8", b'MAIL FROM:<"a%sb"@c>'):
+            await client.send(line % octets + b"\r\n")
+            await client.reply()
+        await client.say("RSET", "250")
+        await client.send(START + b"DATA\r\n" + octets + b"\r\n.\r\n")
+        await client.expect("250", "250", "354")
+        await client.reply()
+    for line in lines(log):
+        assert line.isprintable(), line
+
+
+async def test_data_hook_may_log_the_envelope(autojump_clock: MockClock) -> None:
+    shown = []
+
+    class Show(Taker):
+        async def data(self, session: Session, body: Body) -> None:
+            shown.append(repr(session.envelope))
+            await body.read()
+
+    async with talk(serving(Show())) as client:
+        await client.hello()
+        await client.deliver()
+    assert "me@client.test" in shown[0]
