@@ -497,7 +497,8 @@ class Session:
         finally:  # a data hook that gives up on its pull must not leave a question open
             self.protocol.send(reply)
         if self._debug:
-            log.debug("%s: %r -> %s", self.id, command, reply)
+            # A line that is no command may be a password that came too late.
+            log.debug("%s: %s -> %s", self.id, "?" if isinstance(command, BadCommand) else repr(command), reply)
         if reply.code == 421:
             self.over = True
         # RFC 2920 3.2 (5), (6): the answers to these are not held back for company.

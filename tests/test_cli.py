@@ -21,7 +21,7 @@ import trustme
 from processes import HOST, Program, run, running, serving, trusting
 
 from smtp_trio import __version__
-from smtp_trio._cli import parser
+from smtp_trio._cli import main, parser
 from smtp_trio.stores import Maildir, read
 
 MESSAGE = b"Subject: hi\r\n\r\nhello\r\n"
@@ -130,6 +130,19 @@ async def test_a_refusal_has_its_line_whoever_refuses(tmp_path: Path) -> None:
         await program.client(talk)
         await program.out.until(r'from=<> to=- .*reply="552 5\.3\.4')
         await program.out.until(r'from=<me@example\.net> to=- .*reply="501 5\.1\.3')
+
+
+async def test_what_a_client_says_does_no_harm_on_a_terminal(tmp_path: Path) -> None:
+    def talk(client: smtplib.SMTP) -> None:
+        client.command_encoding = "utf-8"
+        client.ehlo("me\u202e")
+        client.docmd("MAIL FROM:<a\u202eb@example.net> SMTPUTF8")
+        client.docmd("RCPT TO:<c\u200bd>")
+
+    async with serving(cwd=tmp_path) as program:
+        await program.client(talk)
+        await program.out.until(r"from=<a\?b@example\.net> .*reply=.*'<c\?d>'")
+    assert "\u202e" not in program.out.text
 
 
 @pytest.mark.parametrize(
@@ -425,67 +438,89 @@ async def test_its_terminal_is_gone(tmp_path: Path) -> None:
 # --- mistakes ---------------------------------------------------------------------------------------------------------
 
 
-async def mistake(*options: str, cwd: Path, under: Sequence[str] = ()) -> str:
-    """What `smtp-trio serve` says to these options, less what it says to all mistakes."""
-    code, out, err = await run("-m", "smtp_trio", *options, cwd=cwd, under=under)
+def said(code: int, out: str, err: str) -> str:
+    """What is said of a mistake, less what is said of all of them: one line, and exit code 2."""
     assert (code, out) == (2, "")
     assert err.startswith("smtp-trio: error: ")
     assert err.count("\n") == 1
     return err.removeprefix("smtp-trio: error: ").rstrip("\n")
 
 
+async def mistake(*options: str, cwd: Path, under: Sequence[str] = ()) -> str:
+    """What the command says of these options."""
+    return said(*await run("-m", "smtp_trio", *options, cwd=cwd, under=under))
+
+
 SEE = " (see `smtp-trio serve --help`)"
 
+# What is found before the server begins to do anything.
+WRONG = [
+    ("--port 65536", "argument --port: want a number from 0 to 65535, not '65536'" + SEE),
+    ("--port smtp", "argument --port: want a number from 0 to 65535, not 'smtp'" + SEE),
+    ("--size -1", "argument --size: want a number from 0 to 1000000000000000000, not '-1'" + SEE),
+    ("--timeout nan", "argument --timeout: want a number from 0 to 1000000000, not 'nan'" + SEE),
+    ("--store mbox:x", "argument --store: unknown store 'mbox:x': want maildir:PATH or sqlite:PATH" + SEE),
+    ("--store Maildir", "argument --store: unknown store 'Maildir': want maildir:PATH or sqlite:PATH" + SEE),
+    ("--store sqlite:", "argument --store: unknown store 'sqlite:': want maildir:PATH or sqlite:PATH" + SEE),
+    ("--accept me@example.org", "argument --accept: 'me@example.org' is no domain" + SEE),
+    ("--accept *", "argument --accept: '*' is no domain" + SEE),
+    ("--accept ..example.org", "argument --accept: '..example.org' is no domain" + SEE),
+    ("--accept [example.org]", "argument --accept: '[example.org]' is no domain" + SEE),
+    ("--host 0.0.0.0", "--host 0.0.0.0 is not loopback: say with --accept DOMAIN which mail to take"),
+    ("--host ::", "--host :: is not loopback: say with --accept DOMAIN which mail to take"),
+    ("--host *", "--host * is not loopback: say with --accept DOMAIN which mail to take"),
+    ("--name a..b\u00fc..c", "--name: 'a..b\u00fc..c' is no domain or address literal that a server could greet with"),
+    ("--tls-key key.pem", "--tls-key needs --tls-cert"),
+    ("--implicit-tls", "--implicit-tls needs --tls-cert and --tls-key"),
+    ("--tls-cert none --tls-key x", "cannot read none: No such file or directory"),
+    ("--tls-cert cert.pem --tls-key none", "cannot read none: No such file or directory"),
+    ("--tls-cert cert.pem --tls-key .", "cannot read .: Is a directory"),
+    ("--tls-cert cert.pem", "no certificate in cert.pem, or no key that needs no passphrase in cert.pem"),
+    ("--tls-cert people --tls-key key.pem", "no certificate in people, or no key that needs no passphrase in key.pem"),
+    ("--tls-cert cert.pem --tls-key other", "the key in other does not belong to the certificate in cert.pem"),
+    ("--tls-cert cert.pem --tls-key rsa", "the key in rsa does not belong to the certificate in cert.pem"),
+    ("--auth-file people", "--auth-file needs --tls-cert and --tls-key: passwords are taken under TLS only"),
+    ("--auth-optional", "--auth-optional needs --auth-file"),
+    ("TLS --auth-file none", "cannot use none: No such file or directory"),
+    ("TLS --auth-file people", "cannot use people: line 2: want user:password or user:hash"),
+    ("--workers 2", "unrecognized arguments: --workers 2 (see `smtp-trio --help`)"),
+]  # fmt: skip
 
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        ("--port 65536", "argument --port: want a number from 0 to 65535, not '65536'" + SEE),
-        ("--port smtp", "argument --port: want a number from 0 to 65535, not 'smtp'" + SEE),
-        ("--size -1", "argument --size: want a number from 0 to 1000000000000000000, not '-1'" + SEE),
-        ("--timeout nan", "argument --timeout: want a number from 0 to 1000000000, not 'nan'" + SEE),
-        ("--store mbox:x", "argument --store: unknown store 'mbox:x': want maildir:PATH or sqlite:PATH" + SEE),
-        ("--store Maildir", "argument --store: unknown store 'Maildir': want maildir:PATH or sqlite:PATH" + SEE),
-        ("--store sqlite:", "argument --store: unknown store 'sqlite:': want maildir:PATH or sqlite:PATH" + SEE),
-        ("--accept me@example.org", "argument --accept: 'me@example.org' is no domain" + SEE),
-        ("--accept *", "argument --accept: '*' is no domain" + SEE),
-        ("--accept ..example.org", "argument --accept: '..example.org' is no domain" + SEE),
-        ("--accept [example.org]", "argument --accept: '[example.org]' is no domain" + SEE),
-        ("--host 0.0.0.0", "--host 0.0.0.0 is not loopback: say with --accept DOMAIN which mail to take"),
-        ("--host ::", "--host :: is not loopback: say with --accept DOMAIN which mail to take"),
-        ("--host *", "--host * is not loopback: say with --accept DOMAIN which mail to take"),
-        ("--host 192.0.2.1 --accept x", "cannot listen on 192.0.2.1, port 2525: Cannot assign requested address"),
-        ("--name a..b\u00fc..c", "--name: 'a..b\u00fc..c' is no domain or address literal that a server could greet with"),
-        ("--tls-key key.pem", "--tls-key needs --tls-cert"),
-        ("--implicit-tls", "--implicit-tls needs --tls-cert and --tls-key"),
-        ("--tls-cert none --tls-key x", "cannot read none: No such file or directory"),
-        ("--tls-cert cert.pem --tls-key none", "cannot read none: No such file or directory"),
-        ("--tls-cert cert.pem --tls-key .", "cannot read .: Is a directory"),
-        ("--tls-cert cert.pem", "no certificate in cert.pem, or no key that needs no passphrase in cert.pem"),
-        ("--tls-cert people --tls-key key.pem", "no certificate in people, or no key that needs no passphrase in key.pem"),
-        ("--tls-cert cert.pem --tls-key other", "the key in other does not belong to the certificate in cert.pem"),
-        ("--tls-cert cert.pem --tls-key rsa", "the key in rsa does not belong to the certificate in cert.pem"),
-        ("--auth-file people", "--auth-file needs --tls-cert and --tls-key: passwords are taken under TLS only"),
-        ("--auth-optional", "--auth-optional needs --auth-file"),
-        ("TLS --auth-file none", "cannot use none: No such file or directory"),
-        ("TLS --auth-file people", "cannot use people: line 2: want user:password or user:hash"),
-        ("--store maildir:people", "cannot store mail in FOLDER/people: File exists"),
-        ("--store maildir:people/box", "cannot store mail in FOLDER/people/box: Not a directory"),
-        ("--store sqlite:.", "cannot store mail in FOLDER: unable to open database file"),
-        ("--store sqlite:people", "cannot store mail in FOLDER/people: file is not a database"),
-        ("--workers 2", None),
-    ],
-)  # fmt: skip
-async def test_mistakes(tmp_path: Path, certificates: Certificates, options: str, says: str | None) -> None:
+# What is found when it does; and two of the others, in a process of their own as well.
+WRONG_HERE = [
+    ("--host 192.0.2.1 --accept x", "cannot listen on 192.0.2.1, port 2525: Cannot assign requested address"),
+    ("--store maildir:people", "cannot store mail in FOLDER/people: File exists"),
+    ("--store maildir:people/box", "cannot store mail in FOLDER/people/box: Not a directory"),
+    ("--store sqlite:.", "cannot store mail in FOLDER: unable to open database file"),
+    ("--store sqlite:people", "cannot store mail in FOLDER/people: file is not a database"),
+    ("--tls-cert cert.pem --tls-key rsa", "the key in rsa does not belong to the certificate in cert.pem"),
+    ("--port smtp", "argument --port: want a number from 0 to 65535, not 'smtp'" + SEE),
+]  # fmt: skip
+
+
+@pytest.fixture
+def files(tmp_path: Path, certificates: Certificates) -> Path:
+    """A folder with files that are not what they should be."""
     (tmp_path / "people").write_text("fred:secret\nwilma\n" + "#" * 100)
     certificates.ca.issue_cert(HOST).private_key_pem.write_to_path(tmp_path / "other")
     certificates.ca.issue_cert(HOST, key_type=trustme.KeyType.RSA).private_key_pem.write_to_path(tmp_path / "rsa")
-    words = options.replace("TLS", "--tls-cert cert.pem --tls-key key.pem").split()
+    return tmp_path
 
-    said = await mistake("serve", *words, cwd=tmp_path)
 
-    if says is not None:
-        assert said == says.replace("FOLDER", str(tmp_path))
+@pytest.mark.parametrize(("options", "says"), WRONG)
+def test_what_cannot_be_meant(
+    files: Path, options: str, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(files)
+
+    code = main(["serve", *options.replace("TLS", "--tls-cert cert.pem --tls-key key.pem").split()])
+
+    assert said(code, *capsys.readouterr()) == says
+
+
+@pytest.mark.parametrize(("options", "says"), WRONG_HERE)
+async def test_what_cannot_be_done(files: Path, options: str, says: str) -> None:
+    assert await mistake("serve", *options.split(), cwd=files) == says.replace("FOLDER", str(files))
 
 
 @pytest.mark.parametrize("words", ["", "send", "--serve", "serve now"])
@@ -496,8 +531,8 @@ async def test_not_a_command(tmp_path: Path, words: str) -> None:
 async def test_the_port_is_taken(tmp_path: Path) -> None:
     with socket.create_server((HOST, 0)) as taken:
         port = taken.getsockname()[1]
-        said = await mistake("serve", "--port", str(port), cwd=tmp_path)
-    assert said == f"cannot listen on {HOST}, port {port}: Address already in use"
+        says = await mistake("serve", "--port", str(port), cwd=tmp_path)
+    assert says == f"cannot listen on {HOST}, port {port}: Address already in use"
 
 
 @pytest.mark.parametrize("path", ["box", "box/tmp", "box/new"])
@@ -511,9 +546,9 @@ async def test_a_maildir_that_cannot_be_written_to(tmp_path: Path, path: str) ->
         if shutil.which("setpriv") is None:
             pytest.skip("there is no setpriv")
 
-    said = await mistake("serve", "--store", "maildir:box", cwd=tmp_path, under=under)
+    says = await mistake("serve", "--store", "maildir:box", cwd=tmp_path, under=under)
 
-    assert said == f"cannot store mail in {tmp_path}/box: it is not writable"
+    assert says == f"cannot store mail in {tmp_path}/box: it is not writable"
 
 
 async def test_no_password_no_hash(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ async def test_no_secret_is_logged(
     assert "AuthCommand(mechanism='PLAIN')" in text
     assert f"user='{USER}'" in text
     for secret in (PASSWORD, PLAIN, ENCODED, ENCODED.rstrip("=")):
-        assert secret not in text
+        assert secret.lower() not in text.lower()  # a verb, a mechanism are printed in upper case
     # What a hook gets has its secret where it belongs.
     assert any(isinstance(shown, Credentials) and shown.password == PASSWORD for shown in hooks.shown)
 

@@ -30,7 +30,7 @@ from smtp_trio.protocol import (
     Vrfy,
     syntax,
 )
-from smtp_trio.protocol.commands import NO_PARAMS
+from smtp_trio.protocol.commands import ANYTIME, NO_PARAMS
 from smtp_trio.protocol.extension import Facts, Grammar
 from smtp_trio.protocol.extensions import STANDARD, Size
 from smtp_trio.protocol.extensions.auth import AUTH, AuthCommand, AuthResponse
@@ -40,6 +40,8 @@ from smtp_trio.protocol.extensions.size import SIZE
 from smtp_trio.protocol.extensions.smtputf8 import SMTPUTF8
 from smtp_trio.protocol.extensions.starttls import StartTlsCommand
 from smtp_trio.protocol.syntax import decode_xtext, encode_xtext
+
+from .talk import ANY, CODES
 
 OFFER = Grammar(STANDARD).offer(Facts(logins=True, secure=True)).grammar
 
@@ -338,3 +340,39 @@ def test_what_a_bad_command_says_of_itself() -> None:
     bad = BadCommand(Reply(501, "No", "5.5.4"), verb="MAIL", close=True)
     assert (str(bad), bad.verb, bad.close) == ("MAIL: 501 No", "MAIL", True)
     assert str(BadCommand(Reply(500, "No"))) == "line: 500 No"
+
+
+# --- the tables -----------------------------------------------------------------------------------------------------
+
+#: What a program may say besides what RFC 5321 4.3.2 lists: that it cannot tell now, and that it will have none of it.
+MORE = {"VRFY": {450}, "EXPN": {450}, "EHLO": {554}, "HELO": {554}}
+KINDS: list[type[Command]] = [
+    Ehlo, Helo, Mail, Rcpt, Data, EndOfBody, Rset, Noop, Quit, Vrfy, Expn, Help, AuthCommand, AuthResponse, Bdat, BdatLast,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_codes_that_a_command_may_get(kind: type[Command]) -> None:
+    # 502 for BDAT is the core's own, when chunks are not served.
+    assert kind.codes | ANY == CODES[kind.verb] - ({502} if kind.counted else set()) | ANY | MORE.get(kind.verb, set())
+
+
+def test_the_codes_of_a_few_others() -> None:
+    assert StartTlsCommand.codes | ANY == {220, 454, 502} | ANY
+    assert Connect.codes == {220} | {code for code in range(400, 600) if code // 10 % 10 <= 5}
+    assert ANY - {503} == ANYTIME
+
+
+#: RFC 3463, RFC 5248, and the RFCs that brought the codes along.
+USUAL = """
+    211 2.0.0  214 2.0.0  220 2.0.0  221 2.0.0  235 2.7.0  250 2.0.0  251 2.1.5  252 2.5.0
+    421 4.3.0  432 4.7.12  450 4.2.0  451 4.3.0  452 4.3.1  454 4.7.0  455 4.5.4
+    500 5.5.2  501 5.5.4  502 5.5.1  503 5.5.1  504 5.5.4  521 5.3.2  525 5.7.13  530 5.7.0  534 5.7.9  535 5.7.8  538 5.7.11
+    550 5.7.1  551 5.1.6  552 5.3.4  553 5.1.3  554 5.0.0  555 5.5.4  556 5.1.10
+    259 2.0.0  459 4.0.0  559 5.0.0
+"""
+
+
+@pytest.mark.parametrize(("code", "status"), list(zip(USUAL.split()[::2], USUAL.split()[1::2], strict=True)))
+def test_the_status_that_a_code_has_by_itself(code: str, status: str) -> None:
+    assert Reply(int(code), "x").encode() == f"{code} {status} x\r\n".encode()

@@ -39,6 +39,8 @@ TRY_LATER = Reply(454, "Temporary authentication failure", "4.7.0")
 CANCELLED = Reply(501, "Authentication cancelled", "5.7.0")
 NOT_BASE64 = Reply(501, "Not base64", "5.5.2")
 MALFORMED = Reply(501, "Malformed credentials", "5.5.2")
+# It does not say which: what stands in the mechanism's place may be a password that was meant for the next line.
+UNKNOWN_MECHANISM = Reply(504, "Mechanism not available", "5.5.4")
 NOT_CONFIGURED = Reply(502, "AUTH is not configured here", "5.5.1")
 TWICE = Reply(503, "Already authenticated", "5.5.1")
 
@@ -235,5 +237,5 @@ class Auth(Extension):
 
     def review(self, command: Command, facts: Facts) -> Reply | None:
         if isinstance(command, AuthCommand) and command.mechanism not in self.mechanisms:
-            return Reply(504, f"Mechanism not available: {command.mechanism[:64]}", "5.5.4")
+            return UNKNOWN_MECHANISM
         return None
