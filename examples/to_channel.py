@@ -2,8 +2,8 @@
 
     python examples/to_channel.py [port]
 
-The channel has room for one. While it is full the `data` hook waits, and with it the client for its 250; after `timeouts.hook` (five
-minutes) it is told to try again later. So no queue grows anywhere. Here a 250 says that the message is in the channel. Where that is
+The channel has room for one. While it is full the `data` hook waits, and with it the client for its 250; after `timeouts.hook`, five
+minutes, it is told to try again later. So no queue grows anywhere. Here a 250 says that the message is in the channel. Where this is
 too early, have the worker tell when it is done, and wait for that.
 """
 

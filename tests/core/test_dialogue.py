@@ -114,7 +114,7 @@ def test_every_phase_and_command(phase: enum.Enum, command: Command) -> None:
             dialogue.ask(command)
         assert (dialogue.phase, len(dialogue.asked)) == (phase, 0)
         return
-    for code in (220, 250, 334, 354, 421, 450, 503, 550, 559):
+    for code in (220, 250, 300, 334, 354, 400, 421, 450, 503, 550, 559):
         dialogue = standing_at(phase)
         dialogue.ask(command)
         assert dialogue.phase is phase

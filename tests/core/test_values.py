@@ -334,6 +334,7 @@ def test_a_line_of_exactly_512_octets_is_not_folded() -> None:
     assert len(Reply(250, "x" * 500, "2.0.0").encode()) == 512
     assert Reply(250, "x" * 501, "2.0.0").encode().count(b"\r\n") == 2
     assert len(Reply(250, "x" * 506, "").encode()) == 512
+    assert len(Reply(250, "\u00e9" * 253, "").encode()) == 512
 
 
 def test_what_a_bad_command_says_of_itself() -> None:
