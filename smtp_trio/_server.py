@@ -165,7 +165,7 @@ class Server:
         except BaseExceptionGroup as group:  # the nursery's; whoever awaits us had no part in it
             raise _alone(group) from None
         finally:
-            with trio.CancelScope(shield=True):  # each of them, even when we are being cancelled; this waits for nothing
+            with trio.CancelScope(shield=True):  # all of them, even when we are cancelled; this waits for nothing
                 for listener in listeners:
                     await trio.aclose_forcefully(listener)
 
@@ -185,8 +185,8 @@ class Server:
         All is set going before this waits for the first time, so cancelling it changes nothing. A second call waits for the same
         end, and may shorten the grace. Raises RuntimeError inside a session.
         """
-        server, task = serving.get() or (None, None)
-        if server is self and task in _ancestors(trio.lowlevel.current_task()):
+        inside = serving.get()
+        if inside is not None and inside[0] is self and inside[1] in _ancestors(trio.lowlevel.current_task()):
             raise RuntimeError("a session cannot stop its own server and wait for it: use a task outside of it")
         first, self.stopping = not self.stopping, True
         for scope, listeners in self._accepting.items():
@@ -382,7 +382,7 @@ def _ancestors(task: trio.lowlevel.Task | None) -> Iterator[trio.lowlevel.Task]:
 
 
 def _alone(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one exception that a group holds besides `trio.Cancelled`, a Cancelled when there is none, the group when there are several."""
+    """The exceptions of a group that are not Cancelled, without the group when there is only one; a Cancelled when there is none."""
     group = group.split(trio.Cancelled)[1] or group
     leaves = list(_leaves(group))
     alike = len(leaves) == 1 or isinstance(leaves[0], trio.Cancelled)

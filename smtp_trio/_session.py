@@ -194,15 +194,21 @@ class Session:
     async def run(self, *, implicit_tls: bool) -> None:
         """The whole session, but for its end."""
         while not self.over:
-            with trio.CancelScope(deadline=self._patience) as self._scope:
-                await self._begin(implicit_tls=implicit_tls)
-                while not self.over:
-                    await self._turn()
-                await self.flush()
+            error: Exception | None = None
+            try:
+                with trio.CancelScope(deadline=self._patience) as self._scope:
+                    await self._begin(implicit_tls=implicit_tls)
+                    while not self.over:
+                        await self._turn()
+                    await self.flush()
+            except Exception as exc:
+                if self._running is None or not self._scope.cancelled_caught:
+                    raise
+                error = exc  # of a hook that was cancelled for being late
             if not self._scope.cancelled_caught:
                 continue
             if self._running is not None:
-                await self._cut_off(*self._running)
+                await self._cut_off(*self._running, error)
             elif self.server.stopping or trio.current_time() >= self._patience:
                 await self._say_goodbye()
 
@@ -245,6 +251,8 @@ class Session:
         """The next command. Replies leave before we wait for it: never wait for input while output is owed (RFC 2920 3.2 (7))."""
         protocol, scope = self.protocol, self._scope
         resumed, self.idle = self.idle, False  # a deadline passed that was an earlier command's: the wait for this one goes on
+        if not resumed:
+            self._patience = math.inf
         event = protocol.next_event()
         if event is NEED_DATA:
             await self.flush()
@@ -449,10 +457,14 @@ class Session:
         if reply is None:
             reply = await self._call("data", body, decides=command, failure=LOCAL_ERROR)
         await self._conclude(body, reply or queued(envelope))
+        if self._scope.cancel_called:  # the hook was late, but had all of the message: what comes next gets a scope of its own
+            self._patience = math.inf
+            await trio.lowlevel.checkpoint()
 
     async def _conclude(self, body: Body, reply: Reply) -> None:
         """The hook has decided on the message: take what is left of it, and answer."""
-        if body.started or reply.accepted:
+        if not body.due and (body.started or reply.accepted):
+            self._disarm()
             await body.finish(keep=reply.accepted and body.error is None)
         self._body = None
         if body.interrupted is not None:
@@ -468,14 +480,12 @@ class Session:
 
     async def _verdict(self, reply: Reply, body: Body) -> None:
         """Answer the message. Once it is taken, nothing comes between that and the 250 but this one write, which is shielded."""
-        if not reply.accepted:
+        if reply.accepted:
+            self.last_message = MessageState.UNACKNOWLEDGED
+            self.server.counts.messages += 1
+            self.server.counts.bytes += body.size
+        else:
             self.server.counts.refused += 1
-            await self.answer(reply)
-            await self.flush()
-            return
-        self.last_message = MessageState.UNACKNOWLEDGED
-        self.server.counts.messages += 1
-        self.server.counts.bytes += body.size
         if self._tells:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + REPLY):
                 await self._call("response", reply)
@@ -483,7 +493,9 @@ class Session:
         if rest := self.wire.flush_now():
             with trio.CancelScope(shield=True, deadline=trio.current_time() + REPLY):
                 await self.wire.send(rest)
-        if not self.wire.broken:
+        if reply.code == 421:
+            self.over = True
+        if reply.accepted and not self.wire.broken:
             self.last_message = MessageState.ACKNOWLEDGED
 
     # --- answers ----------------------------------------------------------------------------------------------------
@@ -550,39 +562,48 @@ class Session:
         outer = self._deciding, self._settled, self._hook_scope
         self._deciding, self._settled = decides, None
         limit = self.server.timeouts.hook
+        frequent = name in FREQUENT and self._hook_scope is None
         try:
-            if name in FREQUENT and decides is not None and self._hook_scope is None:
+            if frequent:
                 # A scope costs as much as all our work on a command. The session's own is at hand, so `run` sees to a late hook.
                 self._running = name, failure
                 self._hook_scope = self._scope
                 self._scope.deadline = trio.current_time() + limit
                 answer = await hook(self, *args)
-                self._running = None
             else:
-                self._disarm()
+                if self._running is None:
+                    self._disarm()
                 with trio.move_on_after(limit) as self._hook_scope:
                     answer = await hook(self, *args)
                 if self._hook_scope.cancelled_caught:
                     raise self._late(name)
-            return None if decides is None else self._checked(name, decides, answer)
+            result = None if decides is None else self._checked(name, decides, answer)
         except Exception as exc:
-            self._running = None
             if (bug := without_body_error(exc)) is not None:
                 await self.server.report(bug, f"{self.id}: {name} hook failed")
-            return failure if decides is not None else None
+            result = failure if decides is not None else None
         finally:
             self._deciding, self._settled, self._hook_scope = outer
+        if frequent:
+            if self._scope.cancel_called and not (self._body is not None and self._body.due):
+                await trio.lowlevel.checkpoint()  # it was late, and has not noticed
+            self._running = None
+        return result
 
     def _late(self, name: str) -> trio.TooSlowError:
         return trio.TooSlowError(f"the {name} hook took more than {self.server.timeouts.hook} s")
 
-    async def _cut_off(self, name: str, failure: Reply) -> None:
-        """One of the frequent hooks was late, and the session's scope has ended it."""
+    async def _cut_off(self, name: str, failure: Reply, error: Exception | None) -> None:
+        """One of the frequent hooks was late, and the session's scope has ended it; perhaps it has raised an error over that."""
         self._running, self._patience = None, math.inf
-        await self.server.report(self._late(name), f"{self.id}: {name} hook failed")
+        late = self._late(name)
+        late.__cause__ = error
+        await self.server.report(late, f"{self.id}: {name} hook failed")
         if self._body is not None:
             await self._conclude(self._body, failure)
         else:
+            assert self.pending is not None
+            self.note(self.pending, failure, self.envelope)
             await self.answer(failure)
 
     def _checked(self, name: str, command: Command, answer: Reply | None) -> Reply | None:

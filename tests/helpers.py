@@ -50,7 +50,8 @@ class Client:
 
     async def reply(self) -> str:
         """The next reply, its lines joined by a line feed. Raises EOFError when there will be none."""
-        lines, code, status = [], None, None
+        lines: list[str] = []
+        code, status = b"", None
         while True:
             line = await self._line()
             assert len(line) <= 512
@@ -202,6 +203,48 @@ async def serve(server: Server, stream: trio.abc.Stream, implicit_tls: bool = Fa
 def unbuffered() -> Pair:
     """Streams of which each writer waits for its reader: a peer that does not read is felt at once."""
     return lockstep_stream_pair()
+
+
+class Door(trio.abc.Listener[trio.abc.Stream]):
+    """A listener in memory."""
+
+    def __init__(self) -> None:
+        self.streams, self._incoming = trio.open_memory_channel[trio.abc.Stream](0)
+        self.closed = False
+
+    async def accept(self) -> trio.abc.Stream:
+        try:
+            return await self._incoming.receive()
+        except trio.EndOfChannel:
+            await trio.sleep_forever()
+            raise
+
+    async def aclose(self) -> None:
+        self.closed = True
+        self._incoming.close()
+        await trio.lowlevel.checkpoint()
+
+    async def connect(self) -> Client:
+        ours, theirs = memory_stream_pair()
+        await self.streams.send(theirs)
+        return Client(ours)
+
+
+async def serve_door(server: Server, task_status: trio.TaskStatus[Any]) -> None:
+    """`Server.serve_listeners` over a `Door`, for `nursery.start`."""
+    door = Door()
+    await server.serve_listeners([door], task_status=_Instead(task_status, door))
+    assert door.closed
+
+
+class _Instead(trio.TaskStatus[Any]):
+    """Says that it has started with something else."""
+
+    def __init__(self, task_status: trio.TaskStatus[Any], value: object) -> None:
+        self._task_status, self._value = task_status, value
+
+    def started(self, value: object = None) -> None:
+        self._task_status.started(self._value)
 
 
 def sockets() -> Pair:

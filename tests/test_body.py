@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import trio
-from helpers import MESSAGE, NAME, START, Client, Taker, talk, unbuffered
-from trio.testing import MockClock, wait_all_tasks_blocked
+from helpers import MESSAGE, NAME, START, Client, Pair, Taker, sockets, talk, unbuffered
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from smtp_trio import Body, BodyError, Limits, MessageState, Reply, Server, Session, Timeouts, standard
 from smtp_trio.protocol import Command, Noop
@@ -188,8 +188,7 @@ async def test_body_pulled_by_a_child_task(autojump_clock: MockClock) -> None:
         to, source = trio.open_memory_channel[bytes](0)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pull, to)
-            async for piece in source:
-                pieces.append(piece)
+            pieces.extend([piece async for piece in source])
         assert body.complete
 
     async with talk(serving(data)) as client:
@@ -281,7 +280,9 @@ ENDS = {
     "bdat-over-size": (BDAT, saying(b"BDAT 1200 LAST\r\n" + b"x\r\n" * 400, "552 5.3.4"), False),
     "bdat-over-size-midway": (
         BDAT,
-        saying(b"BDAT 1200\r\n" + b"x\r\n" * 400 + b"BDAT 3 LAST\r\nx\r\nRSET\r\n", "552 5.3.4", "503 5.5.1", "250 2.0.0"),
+        saying(
+            b"BDAT 1200\r\n" + b"x\r\n" * 400 + b"BDAT 3 LAST\r\nx\r\nRSET\r\n", "552 5.3.4", "503 5.5.1", "250 2.0.0"
+        ),
         True,
     ),
     "bdat-bare-lf": (BDAT, saying(b"BDAT 3 LAST\r\na\nb", "550 5.5.2"), False),
@@ -526,7 +527,7 @@ async def test_hook_gives_up_on_a_pull(autojump_clock: MockClock) -> None:
         while not body.complete:
             with trio.move_on_after(10):
                 async for piece in body:
-                    pieces.append(piece)
+                    pieces.append(piece)  # noqa: PERF401  # one by one: what came before the cancellation stays
 
     hooks = Taker()
     async with talk(serving(data, hooks)) as client:
@@ -681,10 +682,11 @@ async def test_binarymime_is_left_as_it_is(autojump_clock: MockClock) -> None:
     assert hooks.messages == [octets]
 
 
-async def test_no_data_hook_and_a_slow_chunk(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("pair", [memory_stream_pair, sockets])
+async def test_no_data_hook_and_a_slow_chunk(pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
     """Nobody wants the message, and its octets are swallowed for as long as they come."""
     server = Server(name=NAME, timeouts=Timeouts(command=300, block=180))
-    async with talk(server) as client:
+    async with talk(server, pair=pair) as client:
         await client.hello()
         await trio.sleep(200)
         await client.send(START + b"BDAT 10 LAST\r\nhello")

@@ -320,6 +320,7 @@ async def test_shields_are_bounded(autojump_clock: MockClock) -> None:
 
 async def test_disconnect_for_a_connect_that_did_not_end(autojump_clock: MockClock) -> None:
     """Promise 2: also when `connect` was cancelled, late, or wrong."""
+
     class Odd(Taker):
         async def connect(self, session: Session) -> Reply | None:
             await super().connect(session)
@@ -338,11 +339,10 @@ async def test_disconnect_for_a_connect_that_did_not_end(autojump_clock: MockClo
         await client.expect("421")
     async with talk(server) as client:
         await client.expect("554")
-    ours, theirs = memory_stream_pair()
     hooks.sessions.clear()
     hooks.ended.clear()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve, server, theirs)
+        nursery.start_soon(serve, server, memory_stream_pair()[1])
         await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     assert len(hooks.sessions) == 1
@@ -389,37 +389,28 @@ async def test_reply_to_a_taken_message_is_shielded(reads: bool, autojump_clock:
     """Promise 3: for five seconds at most, whatever the stream. The hook has it, and the client may know."""
     hooks = Witness()
     ours, theirs = unbuffered()
+    client = Client(ours)
+    scope = trio.CancelScope()
+
+    async def serve_it() -> None:
+        with scope:
+            await serve(Server(hooks, name=NAME), theirs)
+
     async with trio.open_nursery() as nursery:
-        server = Server(hooks, name=NAME)
-        client = Client(ours)
-        with trio.CancelScope() as scope:
-            nursery.start_soon(_within, scope, server, theirs)
-            await client.open()
-            await client.say("DATA", "354")
-            await client.send(MESSAGE + b".\r\n")
-            await wait_all_tasks_blocked()
+        nursery.start_soon(serve_it)
+        await client.open()
+        await client.say("DATA", "354")
+        await client.send(MESSAGE + b".\r\n")
+        await wait_all_tasks_blocked()
         scope.cancel()
-        assert hooks.messages == [MESSAGE]
         await trio.sleep(4)
+        assert hooks.messages == [MESSAGE]
         assert hooks.ended == []
         if reads:
             await client.expect("250 2.0.0 Ok: queued")
             await client.end()
-        await trio.sleep(2)
+    assert trio.current_time() == (4 if reads else 5)
     assert hooks.states == [MessageState.ACKNOWLEDGED if reads else MessageState.UNACKNOWLEDGED]
-
-
-async def _within(scope: trio.CancelScope, server: Server, stream: trio.abc.Stream) -> None:
-    async with trio.open_nursery() as nursery:
-
-        @nursery.start_soon
-        async def watch() -> None:
-            while not scope.cancel_called:
-                await trio.sleep(0.25)
-            nursery.cancel_scope.cancel()
-
-        await serve(server, stream)
-        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("answer", [None, Reply(550, "No")])
@@ -494,7 +485,13 @@ async def test_state_moves_before_the_network(autojump_clock: MockClock) -> None
 
 SEGMENTS = [
     [b"EHLO a.test\r\n", START, b"DATA\r\n", MESSAGE, b".\r\n", b"VRFY a\r\nNOOP\r\nBAD\r\n", b"HELP\r\n", b"QUIT\r\n"],
-    [b"EHLO a.te", b"st\r\nMAIL FROM:<>\r\nRCPT TO:<a@b>\r\nBDAT 3\r\n", b"a\r\n", b"BDAT 2 LAST\r\n\r", b"\nNOOP\r\nQUIT\r\n"],
+    [
+        b"EHLO a.te",
+        b"st\r\nMAIL FROM:<>\r\nRCPT TO:<a@b>\r\nBDAT 3\r\n",
+        b"a\r\n",
+        b"BDAT 2 LAST\r\n\r",
+        b"\nNOOP\r\nQUIT\r\n",
+    ],
 ]
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import trio
-from helpers import MESSAGE, NAME, SECRET, START, Client, Event, Taker, server_tls, spies, talk
-from trio.testing import MockClock
+from helpers import MESSAGE, NAME, SECRET, START, Client, Event, Pair, Taker, server_tls, sockets, spies, talk
+from trio.testing import MockClock, memory_stream_pair
 
 from smtp_trio import Body, BodyError, Hooks, Reply, Server, Session, Timeouts, standard
 from smtp_trio._hooks import NAMES
@@ -198,7 +198,7 @@ async def test_contexts_of_session_and_transaction(autojump_clock: MockClock) ->
         second = await client.deliver()
 
     assert [context for _, context, _ in found] == [{"number": 1}, {"number": 2}]
-    assert [first, second] == [f"250 2.0.0 Ok: queued as {id}" for id, _, _ in found]
+    assert [first, second] == [f"250 2.0.0 Ok: queued as {envelope}" for envelope, _, _ in found]
 
 
 async def test_what_is_pending_and_buffered(autojump_clock: MockClock) -> None:
@@ -249,7 +249,9 @@ ANSWERS = [
 
 @pytest.mark.parametrize(("hook", "sent", "reply", "told"), ANSWERS)
 @pytest.mark.parametrize("how", ["return", "send", "failure"])
-async def test_answer(hook: str, sent: bytes, reply: Reply | None, told: str, how: str, autojump_clock: MockClock) -> None:
+async def test_answer(
+    hook: str, sent: bytes, reply: Reply | None, told: str, how: str, autojump_clock: MockClock
+) -> None:
     """A reply that is returned, and one that is recorded by `Session.send` or `Session.failure`: it is the same."""
     if how != "return" and (reply is None or (how == "failure") != reply.refused):
         return
@@ -276,9 +278,7 @@ async def test_answer(hook: str, sent: bytes, reply: Reply | None, told: str, ho
     assert hooks.errors == []
 
 
-@pytest.mark.parametrize(
-    ("text", "told"), [(None, "250 2.1.5 Ok"), ("You are in luck", "250 2.1.5 You are in luck")]
-)
+@pytest.mark.parametrize(("text", "told"), [(None, "250 2.1.5 Ok"), ("You are in luck", "250 2.1.5 You are in luck")])
 async def test_success(text: str | None, told: str, autojump_clock: MockClock) -> None:
     async def rcpt(session: Session, rcpt: Rcpt) -> None:
         session.success(text)
@@ -316,12 +316,24 @@ async def test_greeting(reply: Reply | None, told: str, then: str | None, autoju
         if then is None:
             await client.end()
             return
-        for line in ("NOOP", "MAIL FROM:<>", "RSET") if then == "503 5.5.1" else ("NOOP", "EHLO a.test", "MAIL FROM:<>"):
+        for line in (
+            ("NOOP", "MAIL FROM:<>", "RSET") if then == "503 5.5.1" else ("NOOP", "EHLO a.test", "MAIL FROM:<>")
+        ):
             await client.say(line, then)
         await client.quit()
 
 
-MAY_ACCEPT = ["EHLO a.test", "HELO a.test", "MAIL FROM:<>", "RCPT TO:<a@b.test>", "RSET", "NOOP", "VRFY a", "EXPN a", "HELP"]
+MAY_ACCEPT = [
+    "EHLO a.test",
+    "HELO a.test",
+    "MAIL FROM:<>",
+    "RCPT TO:<a@b.test>",
+    "RSET",
+    "NOOP",
+    "VRFY a",
+    "EXPN a",
+    "HELP",
+]
 MAY_REFUSE = [*MAY_ACCEPT, "DATA", "BDAT 4 LAST\r\nab", "QUIT", "STARTTLS", f"AUTH PLAIN {SECRET}"]
 VERBS = {"HELP": 214, "QUIT": 221, "STARTTLS": 220, "AUTH": 235}
 
@@ -477,7 +489,9 @@ async def test_mistake(hook: str, mistake: object, autojump_clock: MockClock) ->
     assert hooks.messages == []
 
 
-@pytest.mark.parametrize("mistake", [RuntimeError("the secret is 42"), Reply(250, "hi"), Reply(354, "hi"), "hello", TWICE])
+@pytest.mark.parametrize(
+    "mistake", [RuntimeError("the secret is 42"), Reply(250, "hi"), Reply(354, "hi"), "hello", TWICE]
+)
 async def test_mistake_in_connect(mistake: object, autojump_clock: MockClock) -> None:
     hooks = Taker()
     async with talk(build(hooks, connect=wrong(mistake))) as client:
@@ -606,7 +620,7 @@ async def test_group_without_a_bug_in_it(autojump_clock: MockClock) -> None:
 
 @pytest.mark.parametrize("hook", LINES)
 async def test_late_hook_is_cancelled(hook: str, autojump_clock: MockClock) -> None:
-    cancelled = []
+    cancelled: list[float] = []
 
     async def late(session: Session, *args: Any) -> None:
         if not client.replies[1:]:
@@ -659,6 +673,144 @@ async def test_waiting_for_the_peer_is_not_the_hooks_time(autojump_clock: MockCl
         await client.send(b".\r\n")
         await client.expect("250 2.0.0")
     assert hooks.messages == [b"x\r\n" * 100]
+
+
+@pytest.fixture(params=[memory_stream_pair, sockets])
+def pair(request: pytest.FixtureRequest) -> Callable[[], Pair]:
+    """Streams of both kinds: plain sockets have a way of their own through the server."""
+    make: Callable[[], Pair] = request.param
+    return make
+
+
+LATE = ["vrfy", "mail", "rcpt", "data"]
+
+
+def first_time(hook: Hook) -> Hook:
+    """Another hook the first time, and then none."""
+    calls = iter([hook])
+
+    async def once(*args: Any) -> Any:
+        return await next(calls, answering(None))(*args)
+
+    return once
+
+
+async def late(session: Session, *args: Any) -> None:
+    await trio.sleep_forever()
+
+
+async def late_and_wrong(session: Session, *args: Any) -> None:
+    try:
+        await trio.sleep_forever()
+    except trio.Cancelled:
+        raise ValueError("the secret is 42") from None
+
+
+async def late_with_a_child_that_is_wrong(session: Session, *args: Any) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(late_and_wrong, session)
+        nursery.start_soon(trio.sleep_forever)
+
+
+async def late_and_undisturbed(session: Session, *args: Any) -> Reply | None:
+    with trio.CancelScope(shield=True):
+        await trio.sleep(400)
+    return Reply(450, "It took its time", "4.7.1")
+
+
+async def late_and_undisturbed_in_a_message(session: Session, *args: Any) -> Reply | None:
+    if args and isinstance(args[0], Body):
+        await args[0].read()
+    with trio.CancelScope(shield=True):
+        await trio.sleep(400)
+    return Reply(450, "It took its time", "4.7.1")
+
+
+@pytest.mark.parametrize(
+    "manner",
+    [late, late_and_wrong, late_with_a_child_that_is_wrong, late_and_undisturbed, late_and_undisturbed_in_a_message],
+)
+@pytest.mark.parametrize("hook", LATE)
+async def test_session_goes_on_after_a_late_hook(
+    hook: str, manner: Hook, pair: Callable[[], Pair], autojump_clock: MockClock
+) -> None:
+    """Whatever it does when it is cancelled, the client is answered once, and the next command is heard."""
+    hooks = Taker()
+    server = Server(hooks, name=NAME)
+    server.on(**{hook: first_time(manner)})
+    async with talk(server, pair=pair) as client:
+        await client.hello()
+        line = LINES[hook]
+        before = prepare(line)
+        await client.send(before + line.encode() + b"\r\n")
+        await client.expect(*["250"] * before.count(b"\r\n"))
+        if hook == "data" and manner is late_and_undisturbed_in_a_message:
+            await client.expect("354")
+            await client.send(b".\r\n")
+        await client.expect("45")
+        assert trio.current_time() in (300, 400)
+        await trio.sleep(250)
+        await client.say("RSET", "250")
+        await client.deliver()
+        await trio.sleep(250)
+        await client.quit()
+    assert len(hooks.errors) <= 2
+
+
+async def test_late_hook_that_has_taken_the_message(pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
+    """A store is not disturbed while it commits. What it has, it has, and the client is told so."""
+
+    async def commit(session: Session, body: Body) -> None:
+        await body.read()
+        with trio.CancelScope(shield=True):
+            await trio.sleep(400)
+
+    async with talk(build(data=first_time(commit)), pair=pair) as client:
+        await client.hello()
+        await client.deliver()
+        assert trio.current_time() == 400
+        await trio.sleep(250)
+        await client.deliver()
+        await client.quit()
+
+
+@pytest.mark.parametrize("nested", ["response", "message"])
+async def test_data_hook_is_late_also_behind_the_hooks_of_its_pulls(
+    nested: str, pair: Callable[[], Pair], autojump_clock: MockClock
+) -> None:
+    async def data(session: Session, body: Body) -> None:
+        await body.read()
+        await trio.sleep_forever()
+
+    server = build(data=data)
+    server.on(**{nested: answering(None)})
+    async with talk(server, pair=pair) as client:
+        await client.open()
+        await client.send(b"BDAT 4\r\nab\r\nNOOP\r\nBDAT 0 LAST\r\n")
+        await client.expect("250", "250", "451 4.3.0")
+        assert trio.current_time() == 300
+        await client.quit()
+
+
+@pytest.mark.parametrize("reply", [None, Reply(550, "No")])
+async def test_rest_of_a_message_may_take_its_time(
+    reply: Reply | None, pair: Callable[[], Pair], autojump_clock: MockClock
+) -> None:
+    """When the hook has ended, no clock of its own is left behind."""
+
+    async def data(session: Session, body: Body) -> Reply | None:
+        await anext(body)
+        return reply
+
+    async with talk(build(data=data), pair=pair) as client:
+        await client.open()
+        await client.say("DATA", "354")
+        for _ in range(10):
+            await client.send(b"x\r\n")
+            await trio.sleep(170)
+        await client.send(b".\r\n")
+        await client.expect("550" if reply else "250")
+        await client.quit()
 
 
 # --- setting them -----------------------------------------------------------------------------------------------------
@@ -725,7 +877,17 @@ async def test_default_methods_answer_as_if_they_were_not_there(autojump_clock: 
     async def converse(hooks: Hooks) -> list[str]:
         async with talk(Server(hooks, name=NAME, extensions=CLEARTEXT)) as client:
             await client.hello()
-            for line in ("NOOP", "RSET", "VRFY a", "HELP", "MAIL FROM:<>", "RCPT TO:<a@b.test>", "DATA", "RSET", "QUIT"):
+            for line in (
+                "NOOP",
+                "RSET",
+                "VRFY a",
+                "HELP",
+                "MAIL FROM:<>",
+                "RCPT TO:<a@b.test>",
+                "DATA",
+                "RSET",
+                "QUIT",
+            ):
                 await client.send(line.encode() + b"\r\n")
                 await client.reply()
             await client.end()

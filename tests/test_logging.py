@@ -55,9 +55,7 @@ def lines(log: pytest.LogCaptureFixture) -> list[str]:
 
 
 @pytest.mark.parametrize("broken", [False, True])
-async def test_no_secret_is_logged(
-    broken: bool, log: pytest.LogCaptureFixture, autojump_clock: MockClock
-) -> None:
+async def test_no_secret_is_logged(broken: bool, log: pytest.LogCaptureFixture, autojump_clock: MockClock) -> None:
     """AUT-24: not as it was sent, not as it was meant, not in a repr; not where the hook fails, or the client fumbles."""
     hooks = Doorman(broken=broken)
     told = "454" if broken else "235"
@@ -94,7 +92,7 @@ def test_no_secret_in_a_repr() -> None:
         AuthCommand("PLAIN", f"\0{USER}\0{PASSWORD}".encode()),
         AuthResponse(ENCODED),
     ):
-        for printed in (repr(value), str(value), f"{value}", "%s" % (value,)):
+        for printed in (repr(value), str(value), f"{value}"):
             assert PASSWORD not in printed
             assert ENCODED not in printed
 
@@ -158,7 +156,9 @@ async def test_quiet_by_default(caplog: pytest.LogCaptureFixture, autojump_clock
     assert caplog.records == []
 
 
-@pytest.mark.parametrize("line", ["NOOP %s%d%n{0}", "%s%s%s", "VRFY %(name)s", "EHLO %s", "HELP %s", "MAIL FROM:<%s@%d.test>"])
+@pytest.mark.parametrize(
+    "line", ["NOOP %s%d%n{0}", "%s%s%s", "VRFY %(name)s", "EHLO %s", "HELP %s", "MAIL FROM:<%s@%d.test>"]
+)
 async def test_nothing_of_the_peers_is_a_format(
     line: str, log: pytest.LogCaptureFixture, autojump_clock: MockClock
 ) -> None:
@@ -177,15 +177,21 @@ async def test_controls_are_not_logged(octets: bytes, log: pytest.LogCaptureFixt
     hooks = Taker()
     async with talk(serving(hooks)) as client:
         await client.hello()
-        for line in (b"EHLO a%sb", b"VRFY a%sb", b"NOOP a%sb", b"NON%sSENSE", b"MAIL FROM:<a%sb@c.test> SMTPUTF8", b'MAIL FROM:<"a%sb"@c>'):
+        for line in (
+            b"EHLO a%sb",
+            b"VRFY a%sb",
+            b"NOOP a%sb",
+            b"NON%sSENSE",
+            b"MAIL FROM:<a%sb@c.test> SMTPUTF8",
+            b'MAIL FROM:<"a%sb"@c>',
+        ):
             await client.send(line % octets + b"\r\n")
             await client.reply()
         await client.say("RSET", "250")
         await client.send(START + b"DATA\r\n" + octets + b"\r\n.\r\n")
         await client.expect("250", "250", "354")
         await client.reply()
-    for line in lines(log):
-        assert line.isprintable(), line
+    assert [line for line in lines(log) if not line.isprintable()] == []
 
 
 async def test_data_hook_may_log_the_envelope(autojump_clock: MockClock) -> None:

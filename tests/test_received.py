@@ -124,9 +124,7 @@ async def test_now_is_aware() -> None:
         (True, True, "EHLO a.test", " SMTPUTF8", "UTF8SMTPSA"),
     ],
 )
-async def test_with_type(
-    tls: bool, auth: bool, hello: str, mail: str, with_: str, autojump_clock: MockClock
-) -> None:
+async def test_with_type(tls: bool, auth: bool, hello: str, mail: str, with_: str, autojump_clock: MockClock) -> None:
     """RCV-3, UTF-7, AUT-23."""
     hooks = Keeper()
     async with talk(serving(hooks), implicit_tls=tls) as client:

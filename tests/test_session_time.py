@@ -74,7 +74,9 @@ STATES: dict[str, Callable[[Client], Awaitable[Any]]] = {
 
 
 @pytest.mark.parametrize("state", STATES.values(), ids=STATES)
-async def test_idle(state: Callable[[Client], Awaitable[Any]], pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
+async def test_idle(
+    state: Callable[[Client], Awaitable[Any]], pair: Callable[[], Pair], autojump_clock: MockClock
+) -> None:
     """CON-6: 421 4.4.2 after 300 s, on the second."""
     hooks = Timed()
     async with talk(Server(hooks, name=NAME), pair=pair) as client:
@@ -96,7 +98,9 @@ async def test_complete_commands_win_time(pause: float, pair: Callable[[], Pair]
 
 
 @pytest.mark.parametrize("pause", [0, 1, 250, 299])
-async def test_octets_without_an_end_of_line_win_no_time(pause: float, pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
+async def test_octets_without_an_end_of_line_win_no_time(
+    pause: float, pair: Callable[[], Pair], autojump_clock: MockClock
+) -> None:
     """CON-6, slow loris: a command must be there in time, not only its beginning. That holds after one that was, too."""
     hooks = Timed()
     async with talk(Server(hooks, name=NAME), pair=pair) as client:
@@ -262,7 +266,9 @@ async def test_pieces_of_a_message_win_time(pair: Callable[[], Pair], autojump_c
 
 
 @pytest.mark.parametrize("reply", [None, Reply(550, "No")])
-async def test_silence_while_nobody_wants_the_message(reply: Reply | None, pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
+async def test_silence_while_nobody_wants_the_message(
+    reply: Reply | None, pair: Callable[[], Pair], autojump_clock: MockClock
+) -> None:
     async def data(session: Session, body: Body) -> Reply | None:
         await anext(body)
         return reply

@@ -130,6 +130,8 @@ class Dialogue:
         self.asked: deque[Command] = deque()
         self._table = table
         self._legal = table.legal
+        # By the first digit, which decides alone (RFC 5321 4.3.2).
+        self._rows: tuple[Rows, ...] = ({}, {}, table.accepted, table.proceed, table.refused, table.refused)
 
     @property
     def hoped(self) -> enum.Enum:
@@ -156,13 +158,7 @@ class Dialogue:
         if not self.asked:
             raise LocalProtocolError(f"nothing was asked that {reply.code} could answer")
         command = self.asked.popleft()
-        if reply.code < 300:
-            rows = self._table.accepted
-        elif reply.code < 400:
-            rows = self._table.proceed
-        else:
-            rows = self._table.refused
-        row = rows.get(type(command))
+        row = self._rows[reply.code // 100].get(type(command))
         if row is not None:
             self.phase = row.get(self.phase, self.phase)
         return command

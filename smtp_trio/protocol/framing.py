@@ -43,17 +43,12 @@ class Inbox:
 class Lines:
     """Command lines. They end in CRLF, and in nothing else (RFC 5321 2.3.8)."""
 
-    __slots__ = ("_inbox", "_owed", "_skipping")
+    __slots__ = ("_inbox", "_owed", "skipping")
 
     def __init__(self, inbox: Inbox) -> None:
         self._inbox = inbox
-        self._skipping = False  # everything up to the next CRLF is the rest of a line that was refused
+        self.skipping = False  # everything up to the next CRLF is the rest of a line that was refused
         self._owed: Reply | None = None  # … and this is its answer, when that had to wait for the line's end
-
-    @property
-    def at_start(self) -> bool:
-        """What comes next is the beginning of a line."""
-        return not self._skipping
 
     def pull(self, limit: int, too_long: Reply = LONG_LINE) -> bytes | None:
         """The next line without its CRLF, or None when there is none yet. ``limit`` is in octets, CRLF among them.
@@ -73,12 +68,12 @@ class Lines:
         # The first octet that matters decides which defect a line has, so that it does not depend on how much has come so far.
         first = cr if cr >= 0 else lf if lf >= 0 else len(data)
         if ends or first - start >= limit:
-            self._skipping, self._owed = True, too_long
+            self.skipping, self._owed = True, too_long
             self.resume()
             return None
         if first == len(data) or cr == len(data) - 1:
             return None
-        self._skipping = True
+        self.skipping = True
         self._inbox.at = first + 1
         raise BadCommand(BAD_LINE)
 
@@ -87,7 +82,7 @@ class Lines:
 
         Raises `BadCommand` when the refusal had to wait for the end of the line.
         """
-        if not self._skipping:
+        if not self.skipping:
             return True
         inbox = self._inbox
         end = inbox.data.find(CRLF, inbox.at)
@@ -96,7 +91,7 @@ class Lines:
             inbox.at = len(inbox.data) - inbox.data.endswith(b"\r", inbox.at)
             return False
         inbox.at = end + 2
-        self._skipping = False
+        self.skipping = False
         if self._owed is not None:
             reply, self._owed = self._owed, None
             raise BadCommand(reply)

@@ -6,11 +6,14 @@ The order of the checks is the order in which a client should learn of its mista
 
 from __future__ import annotations
 
+import enum
+from collections.abc import Sequence
+
 from . import replies, syntax
-from .commands import UNSERVED, VERBS, Command, Data, Mail, Rcpt
+from .commands import UNSERVED, VERBS, Command, Data, Grammar as ParamGrammar, Mail, Rcpt
 from .dialogue import GREETED, SENDER, Dialogue
 from .errors import BadCommand
-from .extension import NOTHING, Facts, Grammar
+from .extension import NOTHING, Extension, Facts, Grammar
 from .extensions.smtputf8 import refuse_utf8
 from .limits import Limits
 from .replies import Reply
@@ -18,6 +21,10 @@ from .syntax import Path
 
 #: What other protocols begin with: a browser made to talk to a mail server (RFC 5321 says nothing; nobody may be harmed by it).
 ALIEN = frozenset({"GET", "POST", "PUT", "HEAD", "CONNECT", "OPTIONS", "DELETE", "PATCH", "TRACE"})
+
+
+#: What is known of a verb: its command, the parameters on offer, and the extensions that look at it.
+Entry = tuple[type[Command], ParamGrammar, Sequence[Extension]]
 
 
 class Judge:
@@ -29,25 +36,53 @@ class Judge:
         self._dialogue = dialogue
         self._limits = limits
         self._offer = NOTHING
-        self._open: set[str] = set()  # verbs that every gate let pass
+        #: By phase, the verbs that were found in order there, and open to this client. What was found once need not be looked for
+        #: again until the facts change; so most commands go the short way, through `recall`.
+        self.known: dict[enum.Enum, dict[str, Entry]] = {}
 
     def facts_changed(self) -> None:
         """The client said hello, logged in or turned on TLS: what it may say is not what it was."""
         facts = self._facts
         self._offer = self._grammar.offer(facts) if facts.extended else NOTHING
         facts.offered = self._offer.keywords
-        self._open.clear()
+        self.known.clear()
+
+    def recall(self, line: bytes) -> Command | None:
+        """The command, when its verb is known here and its line is plain ASCII; None to go the long way: `split` and `decode`."""
+        known = self.known.get(self._dialogue.phase)
+        if known is None or not line.isascii():
+            return None
+        verb, _, argument = line.decode().partition(" ")
+        entry = known.get(verb)
+        if entry is None or not argument.isprintable():
+            return None
+        return self._parse(entry, argument)
 
     def decode(self, cls: type[Command], argument: str) -> Command:
         """The command, from its argument."""
-        if cls.verb not in self._open:
-            self.pass_gates(cls.verb)
+        self.pass_gates(cls.verb)
+        entry = cls, self._offer.grammar.get(cls, {}), self._grammar.reviews.get(cls, ())
+        return self._parse(entry, argument, new=True)
+
+    def _parse(self, entry: Entry, argument: str, *, new: bool = False) -> Command:
+        cls, params, reviews = entry
         try:
-            command = cls.decode(argument, self._offer.grammar.get(cls, {}))
+            command = cls.decode(argument, params)
+            if new:
+                self.check_order(command)
+                phase = self._dialogue.phase
+                if phase is not GREETED and not cls.upgrades:  # nothing there is ordinary
+                    self.known.setdefault(phase, {})[cls.verb] = entry
+            for extension in reviews:
+                if (reply := extension.review(command, self._facts)) is not None:
+                    raise BadCommand(reply)
+            if isinstance(command, Mail):
+                self._check_path(command, command.sender)
+            elif isinstance(command, Rcpt):
+                self._check_path(command, command.recipient)
         except BadCommand as bad:
             bad.verb = cls.verb
             raise
-        self.check(command)
         return command
 
     def split(self, line: bytes) -> tuple[type[Command], str]:
@@ -80,13 +115,13 @@ class Judge:
         raise BadCommand(replies.NOT_IMPLEMENTED, verb=verb, close=UNSERVED[verb])
 
     def pass_gates(self, verb: str) -> None:
+        """What must come first: TLS, or AUTH (530)."""
         for extension in self._grammar.gates:
             if (reply := extension.gate(verb, self._facts)) is not None:
                 raise BadCommand(reply, verb=verb)
-        self._open.add(verb)  # until something changes that they look at
 
-    def check(self, command: Command) -> None:
-        """A well-formed command: is it in order (RFC 5321 4.1.4), and does any extension object?"""
+    def check_order(self, command: Command) -> None:
+        """Whether the command is in order (RFC 5321 4.1.4)."""
         verb, facts, phase = command.verb, self._facts, self._dialogue.phase
         if not facts.extended and verb not in VERBS:
             raise BadCommand(Reply(503, "Send EHLO first", "5.5.1"), verb=verb)
@@ -95,22 +130,14 @@ class Judge:
                 # RFC 5321 3.3 and RFC 2920 3.1: there were recipients, and every one was refused.
                 raise BadCommand(replies.NO_RECIPIENTS, verb=verb)
             raise BadCommand(Reply(503, f"{verb} is out of order: {phase.value}", "5.5.1"), verb=verb)
-        for extension in self._grammar.reviews.get(type(command), ()):
-            if (reply := extension.review(command, facts)) is not None:
-                raise BadCommand(reply, verb=verb)
-        if type(command) is Mail:
-            self._check_path(command, command.sender)
-        elif type(command) is Rcpt:
-            self._check_path(command, command.recipient)
-            if len(facts.rcpts) >= self._limits.recipients:
-                # RFC 5321 4.5.3.1.10: 452, so that the client sends to the rest in another transaction.
-                raise BadCommand(replies.TOO_MANY_RECIPIENTS, verb=verb)
 
-    def _check_path(self, command: Command, path: Path) -> None:
-        if self._limits.strict_lengths and path.is_too_long:
-            raise BadCommand(
-                Reply(501, "Path too long", "5.1.7" if type(command) is Mail else "5.1.3"), verb=command.verb
-            )
+    def _check_path(self, command: Mail | Rcpt, path: Path) -> None:
+        facts, limits = self._facts, self._limits
+        if limits.strict_lengths and path.is_too_long:
+            raise BadCommand(Reply(501, "Path too long", "5.1.7" if type(command) is Mail else "5.1.3"))
         # RFC 6531 3.5; and a server without that extension knows no such mailbox.
-        if not path.is_ascii and (reply := refuse_utf8(command, self._facts)) is not None:
-            raise BadCommand(reply, verb=command.verb)
+        if not path.raw.isascii() and (reply := refuse_utf8(command, facts)) is not None:
+            raise BadCommand(reply)
+        if type(command) is Rcpt and len(facts.rcpts) >= limits.recipients:
+            # RFC 5321 4.5.3.1.10: 452, so that the client sends to the rest in another transaction.
+            raise BadCommand(replies.TOO_MANY_RECIPIENTS)

@@ -23,9 +23,7 @@ from .commands import (
     Command,
     Connect,
     CountedCommand,
-    Data,
     EndOfBody,
-    Hello,
 )
 from .dialogue import CLOSED, GREETED, Dialogue
 from .errors import BadCommand, LocalProtocolError
@@ -151,7 +149,8 @@ class ServerProtocol:
             line = self._next_line(inbox)
             if line is None:
                 return CONNECTION_LOST if self._input_over else NEED_DATA
-            return self._next_command(line)
+            command = self._judge.recall(line)
+            return self._next_command(line) if command is None else self._ask(command)
         except BadCommand as bad:
             self._blame(bad)
             raise
@@ -159,9 +158,9 @@ class ServerProtocol:
     def _next_line(self, inbox: Inbox) -> bytes | None:
         """The next line, or None when it is not all there."""
         phase, limit = self.dialogue.phase, self.grammar.line
-        raw = self.grammar.raw.get(phase)
-        if raw is None and phase is not GREETED and len(inbox.data) - inbox.at < limit and self._lines.at_start:
+        if phase in self._judge.known and len(inbox.data) - inbox.at < limit and not self._lines.skipping:
             return self._lines.pull(limit)  # nothing here can be too long, or be anything but a command
+        raw = self.grammar.raw.get(phase)
         try:
             # What is looked at to choose the limits must be the beginning of a line.
             return self._pull(inbox, raw) if self._lines.resume() else None
@@ -206,7 +205,7 @@ class ServerProtocol:
             raise BadCommand(replies.TOO_BIG, verb=cls.verb, close=True)
         try:
             self._judge.pass_gates(cls.verb)
-            self._judge.check(command)
+            self._judge.check_order(command)
         except BadCommand as bad:
             self._refused = octets, bad
             return self._next_refused(octets, bad)
@@ -225,7 +224,7 @@ class ServerProtocol:
             self._junk += 1
             if self._junk > self.limits.junk:
                 self._count_error(command.verb)
-        self.dialogue.ask(command)
+        self.dialogue.asked.append(command)  # it was found to be in order
         self.pending = command
         return command
 
@@ -307,27 +306,33 @@ class ServerProtocol:
                 self.dialogue.answer(reply)
             enhanced = command.verb not in ("EHLO", "HELO")
         else:
-            self._settle(command, reply)
+            if self._inspector is not None:
+                self._check_verdict(command, reply)
+            self.dialogue.answer(reply)
+            self.facts.settle(command, reply, self.dialogue.phase)
+            if self._inspector is not None:
+                self._end_message(command, reply)
+            elif reply.code == 354:
+                self._begin_body(Dotted(self._inbox))
             enhanced = command.enhanced
-            reply = command.complete(reply)
+            if not enhanced and reply.code == 250:  # EHLO, HELO
+                self._judge.facts_changed()
+            if reply.status is None:
+                reply = command.complete(reply)
         self.pending = None
         self._outbox.append(reply.encode(enhanced=enhanced and self._enhanced))
 
-    def _settle(self, command: Command, reply: Reply) -> None:
-        facts, dialogue = self.facts, self.dialogue
+    def _check_verdict(self, command: Command, reply: Reply) -> None:
+        if command.counted or type(command) is EndOfBody:
+            if self._reader is not None:
+                raise LocalProtocolError(f"the octets of {command.verb} must be taken before it is answered")
+            if reply.accepted and self.fault is not None:
+                raise LocalProtocolError(f"the message cannot be accepted: {self.fault}")
+
+    def _end_message(self, command: Command, reply: Reply) -> None:
+        """The message under way is over when its transaction is, or when a chunk of it was refused (RFC 3030 2)."""
         verdict = command.counted or type(command) is EndOfBody
-        if verdict and self._reader is not None:
-            raise LocalProtocolError(f"the octets of {command.verb} must be taken before it is answered")
-        if verdict and reply.accepted and self.fault is not None:
-            raise LocalProtocolError(f"the message cannot be accepted: {self.fault}")
-        dialogue.answer(reply)
-        facts.settle(command, reply, dialogue.phase)
-        if isinstance(command, Hello):
-            if reply.accepted:
-                self._judge.facts_changed()
-        elif type(command) is Data and reply.intermediate:
-            self._begin_body(Dotted(self._inbox))
-        if self._inspector is not None and (facts.mail is None or (verdict and reply.refused)):
+        if self.facts.mail is None or (verdict and reply.refused):
             if verdict and reply.accepted:
                 self._errors = self._junk = 0
             self._inspector = self.fault = None

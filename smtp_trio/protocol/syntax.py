@@ -47,7 +47,7 @@ XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*")
 XTEXT_HEX = re.compile(r"\+([0-9A-F]{2})")
 XTEXT_SPECIAL = re.compile(rb"[^!-*,-<>-~]")
 
-LOCAL_OCTETS, DOMAIN_OCTETS, PATH_OCTETS = 64, 255, 256  # RFC 5321 4.5.3.1.1 to .3
+LOCAL_OCTETS, PATH_OCTETS = 64, 256  # RFC 5321 4.5.3.1.1 and .3
 
 
 @frozen(cache_hash=True)
@@ -93,12 +93,8 @@ class Path:
     @property
     def is_too_long(self) -> bool:
         """Beyond the lengths of RFC 5321 4.5.3.1.1 to .3, which a receiver need not hold others to."""
-        domain = self.raw[len(self.local) + 1 :]
-        return (
-            len(self.local.encode()) > LOCAL_OCTETS
-            or len(domain.encode()) > DOMAIN_OCTETS
-            or len(self.raw.encode()) + len("<>") > PATH_OCTETS
-        )
+        # A domain of more than 255 octets makes a path that is too long whatever else it holds.
+        return len(self.local.encode()) > LOCAL_OCTETS or len(self.raw.encode()) + len("<>") > PATH_OCTETS
 
     def __str__(self) -> str:
         return self.local if self.domain is None else f"{self.local}@{self.domain}"

@@ -297,8 +297,11 @@ def test_a_reply_for_people() -> None:
 
 @pytest.mark.parametrize(
     ("code", "kind"),
-    [(220, "accepted"), (259, "accepted"), (334, "intermediate"), (421, "temporary"), (550, "permanent")],
-)
+    [
+        (220, "accepted"), (259, "accepted"), (300, "intermediate"), (359, "intermediate"), (400, "temporary"), (459, "temporary"),
+        (500, "permanent"), (559, "permanent"),
+    ],
+)  # fmt: skip
 def test_kinds_of_reply(code: int, kind: str) -> None:
     reply = Reply(code)
     kinds = {name for name in ("accepted", "intermediate", "temporary", "permanent") if getattr(reply, name)}
