@@ -158,7 +158,7 @@ class Server:
                     self._accepting[accepting] = listeners
                     try:
                         await trio.serve_listeners(
-                            handler, listeners, handler_nursery=nursery, task_status=task_status
+                            handler, list(listeners), handler_nursery=nursery, task_status=task_status
                         )
                     finally:
                         del self._accepting[accepting]
@@ -320,7 +320,7 @@ class Server:
         except BaseExceptionGroup as group:
             mine, rest = group.split(Exception)
             if mine is not None:
-                await self._session_failed(session, ExceptionGroup("session failed", list(mine.exceptions)))  # type: ignore[arg-type]
+                await self._session_failed(session, ExceptionGroup("session failed", list(mine.exceptions)))
             assert rest is not None
             raise _alone(rest) from None
 

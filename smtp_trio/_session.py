@@ -255,8 +255,10 @@ class Session:
             self._patience = math.inf
         event = protocol.next_event()
         if event is NEED_DATA:
-            await self.flush()
-            if self.over:
+            if rest := self.wire.flush_now():
+                await self._send(rest)
+            if self.wire.broken:
+                self.over = True
                 return None
             if await self.wire.receive_now():
                 event = protocol.next_event()
@@ -294,15 +296,19 @@ class Session:
     async def flush(self) -> None:
         """Send what is owed. When that cannot be done, the session is over: nobody can be answered any more."""
         if rest := self.wire.flush_now():
-            self._disarm()
-            began = trio.current_time()
-            self.stop_hook_clock(began, self.server.timeouts.write)
-            try:
-                await self.wire.send(rest)
-            finally:
-                self.start_hook_clock(trio.current_time() - began)
+            await self._send(rest)
         if self.wire.broken:
             self.over = True
+
+    async def _send(self, rest: bytes | memoryview) -> None:
+        """Send what the kernel would not take at once."""
+        self._disarm()
+        began = trio.current_time()
+        self.stop_hook_clock(began, self.server.timeouts.write)
+        try:
+            await self.wire.send(rest)
+        finally:
+            self.start_hook_clock(trio.current_time() - began)
 
     async def _say_goodbye(self) -> None:
         """The idle scope was cancelled: by its own deadline or by `Server.stop`."""
@@ -423,7 +429,8 @@ class Session:
         reply = await self.consult(command)
         if reply is None:
             assert isinstance(command, AuthCommand)
-            talk, line = command.talk(), None
+            talk = command.talk()
+            line: Any = None  # a generator begins with this
             try:
                 while True:
                     await self.answer(talk.send(line))

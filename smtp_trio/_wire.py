@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import ssl
+from collections.abc import Callable
 from typing import Any
 
 import trio
@@ -30,20 +31,21 @@ class Wire:
         self.broken = False
         self._protocol = protocol
         self._write_timeout = write_timeout
-        # POSIX sockets can be written to with os.write; it is public and as fast as send.
-        self._quick = type(stream) is trio.SocketStream and os.name == "posix"
+        # POSIX sockets can be read and written by their descriptor, which is public, and as fast as send and recv.
+        self._quick: Callable[[], int] | None = None
+        if type(stream) is trio.SocketStream and os.name == "posix":
+            self._quick = stream.socket.fileno
 
     async def receive_now(self) -> bool:
         """Let others run, then take what has come in the meantime, if that can be told without waiting. A full checkpoint if so.
 
         A peer that answers at once has often answered by then; that saves arming a timer and asking the kernel to wake us.
         """
-        if not self._quick:
+        if self._quick is None:
             return False
-        assert isinstance(self.stream, trio.SocketStream)
         await trio.lowlevel.checkpoint()
         try:
-            data = os.read(self.stream.socket.fileno(), RECEIVE)
+            data = os.read(self._quick(), RECEIVE)
         except BlockingIOError:
             return False
         except OSError:
@@ -54,9 +56,8 @@ class Wire:
     async def receive(self) -> None:
         """Wait for octets from the peer, and hand them to the protocol; the end of input when there will be no more."""
         try:
-            if self._quick:
-                assert isinstance(self.stream, trio.SocketStream)
-                await trio.lowlevel.wait_readable(self.stream.socket)
+            if self._quick is not None:
+                await trio.lowlevel.wait_readable(self._quick())
             data = await self.stream.receive_some(RECEIVE)
         except BROKEN:
             data = self._lost()
@@ -72,11 +73,10 @@ class Wire:
         data = self._protocol.data_to_send()
         if not data or self.broken:
             return b""
-        if not self._quick:
+        if self._quick is None:
             return data
-        assert isinstance(self.stream, trio.SocketStream)
         try:
-            sent = os.write(self.stream.socket.fileno(), data)
+            sent = os.write(self._quick(), data)
         except BlockingIOError:
             return data
         except OSError:
@@ -100,7 +100,7 @@ class Wire:
         self.broken = True  # until we know better
         with trio.fail_after(timeout):
             await stream.do_handshake()
-        self.stream, self.broken, self._quick = stream, False, False
+        self.stream, self.broken, self._quick = stream, False, None
         return stream
 
     async def close(self) -> None:

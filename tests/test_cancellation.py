@@ -11,7 +11,21 @@ from typing import Any
 import pytest
 import trio
 from attrs import define, field
-from helpers import MESSAGE, NAME, SECRET, START, Client, Pair, Taker, serve, server_tls, sockets, talk, unbuffered
+from helpers import (
+    MESSAGE,
+    NAME,
+    SECRET,
+    START,
+    Client,
+    Door,
+    Pair,
+    Taker,
+    serve,
+    server_tls,
+    sockets,
+    talk,
+    unbuffered,
+)
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from smtp_trio import Body, Limits, MessageState, Reply, Server, Session, standard
@@ -279,6 +293,7 @@ SCENARIOS = {
     "slow-hooks": Scenario(plain, slow=2),
     "deaf": Scenario(deaf, pair=unbuffered, patience=5),
     "gone": Scenario(gone),
+    "gone-sockets": Scenario(gone, pair=sockets),
 }
 
 
@@ -287,12 +302,56 @@ SCENARIOS = {
 def test_cancelled_at_every_step(name: str, everybody: bool) -> None:
     """Promises 1, 2 and 3: nothing runs on, `disconnect` follows `connect`, and a message is taken or it is not."""
     steps, states = sweep(SCENARIOS[name], everybody=everybody)
-    assert steps >= (20 if name in ("gone", "drain-idle", "pipelined", "pipelined-sockets") else 60)
+    assert steps >= (20 if name in ("gone", "gone-sockets", "drain-idle", "pipelined", "pipelined-sockets") else 60)
     assert states >= {None}
-    if not everybody and name not in ("gone", "drain-idle", "drain-too-late"):
+    if not everybody and name not in ("gone", "gone-sockets", "drain-idle", "drain-too-late"):
         assert states >= {MessageState.ACKNOWLEDGED, MessageState.NOT_TAKEN}
-    if name in ("gone", "deaf"):
+    if name in ("gone", "gone-sockets", "deaf"):
         assert MessageState.UNACKNOWLEDGED in states
+
+
+async def many(attempt: Sweep) -> tuple[Witness, Server]:
+    """Three sessions of one listener, in a scope around `Server.serve_listeners`."""
+    tasks = trio.lowlevel.current_statistics().tasks_living
+    hooks = Witness(slow=1)
+    server = Server(hooks, name=NAME)
+    door = Door()
+
+    async def serve_it() -> None:
+        with attempt.scope:
+            await server.serve_listeners([door])
+
+    async def converse(script: Script) -> None:
+        with suppress(*LOST):
+            await script(Listener((await door.connect()).stream))
+        await server.stop(2)
+
+    attempt.watching = True
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve_it)
+        for script in (plain, chunks, pipelined):
+            nursery.start_soon(converse, script)
+    attempt.watching = False
+    assert door.closed
+    assert trio.lowlevel.current_statistics().tasks_living == tasks
+    return hooks, server
+
+
+def test_listener_cancelled_at_every_step() -> None:
+    """Promises 1 and 2, for sessions that end together."""
+    most = 0
+    for k in range(1, 2000):
+        attempt = Sweep(k)
+        hooks, server = trio.run(many, attempt, clock=MockClock(autojump_threshold=0), instruments=[attempt])
+        assert len(hooks.ended) == len(hooks.sessions) == len(set(hooks.ended))
+        assert hooks.errors == []
+        assert server.statistics().sessions_open == 0
+        assert server.statistics().messages == len(hooks.messages)
+        most = max(most, len(hooks.sessions))
+        if not attempt.scope.cancel_called:
+            break
+    assert k > 60
+    assert most == 3
 
 
 # --- one by one -------------------------------------------------------------------------------------------------------

@@ -122,7 +122,7 @@ async def test_both_kinds_over_sockets() -> None:
             await client.handshake()
             await client.hello()
             await client.deliver()
-            assert (await server.stop()).idle == 1
+            assert (await server.stop()).cancelled == 0
             await client.expect("421 4.3.2")
             await client.end()
     assert hooks.messages == [MESSAGE * 99999, MESSAGE]

@@ -11,7 +11,7 @@ import trio
 from helpers import MESSAGE, NAME, START, Client, Pair, Taker, server_tls, sockets, talk, unbuffered
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
-from smtp_trio import Body, Hooks, Reply, Server, Session, Timeouts, standard
+from smtp_trio import Body, Hooks, Limits, Reply, Server, Session, Timeouts, standard
 from smtp_trio.protocol import Command
 from smtp_trio.protocol.extensions import Auth
 
@@ -349,6 +349,26 @@ async def test_peer_that_never_reads_is_not_read_from(autojump_clock: MockClock)
         with pytest.raises(trio.BrokenResourceError):
             await client.send(b"RSET\r\n")
     assert hooks.gone == [300]
+
+
+async def test_full_socket(autojump_clock: MockClock) -> None:
+    """As above, where the kernel holds some of it for us."""
+    hooks = Timed()
+    server = Server(hooks, name=NAME, limits=Limits(junk=10**9, errors=10**9))
+    async with talk(server, pair=sockets) as client:
+        await client.hello()
+        with trio.move_on_after(10):
+            while True:
+                await client.send(b"HELP\r\n" * 1000)
+        heard = 0
+        for _ in range(5):
+            await trio.sleep(250)
+            heard += len(await client.stream.receive_some(1 << 20))
+            assert hooks.gone == []
+        await trio.sleep(301)
+        assert len(hooks.gone) == 1
+    assert heard > 0
+    assert hooks.errors == []
 
 
 @pytest.mark.parametrize("what", ["354", "250 to a chunk", "354 that nobody pulls"])

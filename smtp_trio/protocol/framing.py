@@ -26,7 +26,7 @@ class Inbox:
 
     def add(self, data: bytes) -> None:
         """Put new octets behind those that are there."""
-        self.data = self.data[self.at :] + data if self.at < len(self.data) else data
+        self.data = data if self.at == len(self.data) else self.data[self.at :] + data
         self.at = 0
 
     def take(self, count: int | None = None) -> bytes:

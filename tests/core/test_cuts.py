@@ -22,6 +22,7 @@ from smtp_trio.protocol import (
 )
 from smtp_trio.protocol.extensions import Auth, BinaryMime, standard
 from smtp_trio.protocol.extensions.auth import AuthCommand, AuthResponse
+from smtp_trio.protocol.judge import Judge
 
 from .talk import Talk
 
@@ -101,6 +102,16 @@ def test_a_stream_is_what_its_octets_are(octets: bytes, data: st.DataObject) -> 
 def test_a_stream_byte_by_byte(octets: bytes) -> None:
     whole, cut = played(octets, []), played(octets, list(range(1, len(octets))))
     assert (cut.story, cut.output, cut.messages) == (whole.story, whole.output, whole.messages)
+
+
+@given(streams)
+def test_a_stream_by_the_long_way(octets: bytes) -> None:
+    """What the judge remembers of a verb saves time, and nothing else."""
+    short = played(octets, [])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Judge, "recall", lambda self, line: None)
+        long = played(octets, [])
+    assert (long.story, long.output, long.messages) == (short.story, short.output, short.messages)
 
 
 # --- a hundred commands ---------------------------------------------------------------------------------------------
