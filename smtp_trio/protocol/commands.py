@@ -176,7 +176,7 @@ class Hello(Command):
     domain: str
     extended: ClassVar[bool] = True
     enhanced = False
-    codes = frozenset({250, 502, 504, 550, 554})
+    codes = frozenset({250, 502, 504, 550})
 
     def encode(self) -> str:
         return f"{self.verb} {self.domain}"
@@ -359,7 +359,7 @@ class Vrfy(Query):
 
     verb = "VRFY"
     usage = "VRFY user or mailbox"
-    codes = frozenset({250, 251, 252, 450, 502, 504, 550, 551, 553})
+    codes = frozenset({250, 251, 252, 502, 504, 550, 551, 553})
     usual = replies.CANNOT_VRFY
 
 
@@ -369,7 +369,7 @@ class Expn(Query):
 
     verb = "EXPN"
     usage = "EXPN list"
-    codes = frozenset({250, 252, 450, 502, 504, 550})
+    codes = frozenset({250, 252, 502, 504, 550})
     usual = replies.NOT_IMPLEMENTED
 
 

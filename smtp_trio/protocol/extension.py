@@ -109,7 +109,10 @@ class Extension:
         return self
 
     def gate(self, verb: str, facts: Facts) -> Reply | None:
-        """Server: refuse a verb before its argument is looked at (530: TLS or AUTH first), or None."""
+        """Server: refuse a verb before its argument is looked at (530: TLS or AUTH first), or None.
+
+        It is asked once, and again when the client has said hello, logged in or turned on TLS: it may look at no other facts.
+        """
         return None
 
     def review(self, command: Command, facts: Facts) -> Reply | None:

@@ -108,8 +108,7 @@ class Judge:
             raise BadCommand(replies.BAD_VERB)
         verb = verb.upper()
         if verb in ALIEN and self._dialogue.phase is GREETED:
-            reply = Reply(421, f"{self._facts.name} This is an SMTP server; closing the connection", "4.7.0")
-            raise BadCommand(reply, verb=verb, close=True)
+            raise BadCommand(replies.NOT_SMTP, verb=verb, close=True)
         if verb not in UNSERVED:
             raise BadCommand(replies.UNKNOWN, verb=verb)
         raise BadCommand(replies.NOT_IMPLEMENTED, verb=verb, close=UNSERVED[verb])

@@ -17,12 +17,15 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable
 
+from attrs import evolve
+
 from . import replies, words
 from .body import Inspector, Newlines
 from .commands import (
     Command,
     Connect,
     CountedCommand,
+    Data,
     EndOfBody,
 )
 from .dialogue import CLOSED, GREETED, Dialogue
@@ -107,7 +110,7 @@ class ServerProtocol:
 
     @property
     def closed(self) -> bool:
-        """After QUIT: nothing that is said counts any more (RFC 5321 4.1.1.10)."""
+        """After QUIT, a 421, or what no connection survives: nothing that is said counts any more (RFC 5321 4.1.1.10, 3.8)."""
         return self.dialogue.phase is CLOSED
 
     def receive_data(self, data: bytes) -> None:
@@ -141,8 +144,8 @@ class ServerProtocol:
             self._begun = True
             return self.pending
         inbox = self._inbox
-        if inbox.at == len(inbox.data):
-            return CONNECTION_LOST if self._input_over else NEED_DATA
+        if inbox.at == len(inbox.data) or self.dialogue.phase is CLOSED:
+            return CONNECTION_LOST if self._input_over or self.closed else NEED_DATA
         try:
             if self._refused is not None:
                 return self._next_refused(*self._refused)
@@ -238,7 +241,7 @@ class ServerProtocol:
         self._errors += 1
         if self._errors >= self.limits.errors:
             # RFC 5321 4.2.1 and 3.8: 421 announces the close. One such command is never enough for it.
-            reply = Reply(421, f"{self.facts.name} Too many errors; closing the connection", "4.7.0")
+            reply = Reply(421, "Too many errors; closing the connection", "4.7.0")
             self.pending = BadCommand(reply, verb=verb, close=True)
             raise self.pending
 
@@ -264,10 +267,8 @@ class ServerProtocol:
         last = reader.ended and (self.pending is None or getattr(self.pending, "last", False))
         if self.fault is not None or self._dropping:
             inspector.skip(len(data))
-            if inspector.far_too_big:  # RFC 5321 4.2: 421 begins with the server's name
-                self.fault = Reply(
-                    421, f"{self.facts.name} Message goes on far beyond the maximum size; closing", "4.3.2"
-                )
+            if inspector.far_too_big:
+                self.fault = Reply(421, "Message goes on far beyond the maximum size; closing", "4.3.2")
                 return self._end_body(last=True)
         elif data or (last and inspector.holding):
             data = inspector.check(data, end=last)
@@ -304,6 +305,8 @@ class ServerProtocol:
             self.facts.turned_down += command.verb == "RCPT" and self.facts.mail is not None
             if self.dialogue.asked:  # it was a line of an exchange, which ends with it
                 self.dialogue.answer(reply)
+            if command.close:
+                self.dialogue.enter(CLOSED)
             enhanced = command.verb not in ("EHLO", "HELO")
         else:
             if self._inspector is not None:
@@ -312,7 +315,7 @@ class ServerProtocol:
             self.facts.settle(command, reply, self.dialogue.phase)
             if self._inspector is not None:
                 self._end_message(command, reply)
-            elif reply.code == 354:
+            elif reply.intermediate and type(command) is Data:
                 self._begin_body(Dotted(self._inbox))
             enhanced = command.enhanced
             if not enhanced and reply.code == 250:  # EHLO, HELO
@@ -320,7 +323,15 @@ class ServerProtocol:
             if reply.status is None:
                 reply = command.complete(reply)
         self.pending = None
+        if reply.code == 421:
+            reply = self._parting(reply)
         self._outbox.append(reply.encode(enhanced=enhanced and self._enhanced))
+
+    def _parting(self, reply: Reply) -> Reply:
+        """A 421 ends the dialogue, and begins with the server's name as the greeting does (RFC 5321 4.2, 4.3.1)."""
+        self.dialogue.enter(CLOSED)
+        name = self.facts.name
+        return reply if reply.text.startswith(name) else evolve(reply, text=f"{name} {reply.text}")
 
     def _check_verdict(self, command: Command, reply: Reply) -> None:
         if command.counted or type(command) is EndOfBody:
@@ -344,10 +355,9 @@ class ServerProtocol:
 
     def close(self, reply: Reply) -> None:
         """Say 421 without having been asked, and hear nothing more (RFC 5321 3.8)."""
-        self.dialogue.enter(CLOSED)
         self.pending = None
         self._reader = self._inspector = None
-        self._outbox.append(reply.encode(enhanced=self._enhanced))
+        self._outbox.append(self._parting(reply).encode(enhanced=self._enhanced))
 
     def secured(self) -> None:
         """TLS is up: all that the client said before is forgotten (RFC 3207 4.2)."""
