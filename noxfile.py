@@ -63,7 +63,7 @@ def wheel(session: nox.Session) -> None:
     shutil.rmtree(built)
     session.run("python", "-m", "build", "--outdir", str(built))
     (sdist,), (whl,) = built.glob("*.tar.gz"), built.glob("*.whl")
-    session.install(str(whl))
+    session.install("--force-reinstall", str(whl))  # a reused environment has an older build of the same version
     shutil.unpack_archive(sdist, built)
     tree = built / sdist.name.removesuffix(".tar.gz")
     shutil.rmtree(tree / "smtp_trio")  # so that nothing but the wheel can be imported

@@ -1,32 +1,32 @@
 """SMTP for Trio: a server to embed as a mail intake, and the protocol under it.
 
-    import trio
-    import smtp_trio
-    from smtp_trio import Reply
+import trio
+import smtp_trio
+from smtp_trio import Reply
 
-    class Intake(smtp_trio.Hooks):
-        async def rcpt(self, session, rcpt):
-            if rcpt.recipient.domain not in ("example.org", None):      # None: <Postmaster>
-                return Reply(550, "No such user here", "5.1.1")
+class Intake(smtp_trio.Hooks):
+    async def rcpt(self, session, rcpt):
+        if rcpt.recipient.domain not in ("example.org", None):      # None: <Postmaster>
+            return Reply(550, "No such user here", "5.1.1")
 
-        async def data(self, session, body):
-            async for chunk in body:          # the first pull sends the 354; not pulling is back-pressure
-                ...
-
-    async def main():
-        server = smtp_trio.Server(Intake(), name="mx.example.org")
-        async with trio.open_nursery() as nursery:
-            await nursery.start(server.serve, 2525)                  # returns when it is listening
+    async def data(self, session, body):
+        async for chunk in body:          # the first pull sends the 354; not pulling is back-pressure
             ...
-            await server.stop()                                      # drains, then serve returns
 
-    trio.run(main)
+async def main():
+    server = smtp_trio.Server(Intake(), name="mx.example.org")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.serve, 2525)                  # returns when it is listening
+        ...
+        await server.stop()                                      # drains, then serve returns
+
+trio.run(main)
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ._body import Body
@@ -96,7 +96,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     for home, names in _HOMES.items():
         if name in names:
             value = getattr(import_module(f"smtp_trio.{home}"), name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import trio
@@ -94,11 +95,11 @@ class Wire:
             return
         self.broken = False
 
-    async def start_tls(self, context: ssl.SSLContext, timeout: float) -> trio.SSLStream[Any]:
+    async def start_tls(self, context: ssl.SSLContext, patience: float) -> trio.SSLStream[Any]:
         """Shake hands as the server. Raises BrokenResourceError when that fails, TooSlowError when it takes too long."""
         stream = trio.SSLStream(self.stream, context, server_side=True, https_compatible=False)
         self.broken = True  # until we know better
-        with trio.fail_after(timeout):
+        with trio.fail_after(patience):
             await stream.do_handshake()
         self.stream, self.broken, self._quick = stream, False, None
         return stream
@@ -109,7 +110,5 @@ class Wire:
             await trio.aclose_forcefully(self.stream)
             return
         with trio.move_on_after(CLOSE):
-            try:
+            with suppress(*BROKEN):
                 await self.stream.aclose()
-            except BROKEN:
-                pass

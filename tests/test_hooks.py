@@ -140,14 +140,14 @@ async def test_start_and_stop_get_the_server(autojump_clock: MockClock) -> None:
 
 async def test_no_hook_but_message_hears_of_what_message_settled(autojump_clock: MockClock) -> None:
     events: list[Event] = []
-    server = build(Hooks(), message=answering(Reply(450, "Not now", "4.7.1")))
+    server = build(Hooks(), message=answering(Reply(550, "No", "5.7.1")))
     server.on(**spies(events, "helo", "mail", "rcpt", "vrfy", "expn", "help", "data", "auth"))
     async with talk(server) as client:
         await client.expect("220")
-        await client.say("VRFY a", "450 4.7.1")
-        await client.say("EXPN a", "450 4.7.1")
-        await client.say("HELP", "451 4.3.0")  # RFC 5321 4.3.2 has no 450 for these
-        await client.say("EHLO a", "451 Local")
+        await client.say("VRFY a", "550 5.7.1")
+        await client.say("EXPN a", "550 5.7.1")
+        await client.say("HELP", "451 4.3.0")  # RFC 5321 4.3.2 has no 550 for this one
+        await client.say("EHLO a", "550 No")
     assert events == []
 
 
@@ -235,7 +235,7 @@ ANSWERS = [
     ("mail", b"MAIL FROM:<a@b.test>\r\n", Reply(250, "Fine"), "250 2.1.0 Fine"),
     ("rcpt", b"MAIL FROM:<a@b.test>\r\nRCPT TO:<c@d.test>\r\n", Reply(251, "Will forward"), "251 2.1.5 Will forward"),
     ("rcpt", b"MAIL FROM:<a@b.test>\r\nRCPT TO:<c@d.test>\r\n", Reply(250, "Fine"), "250 2.1.5 Fine"),
-    ("rcpt", b"MAIL FROM:<a@b.test>\r\nRCPT TO:<c@d.test>\r\n", Reply(421, "Bye"), "421 4.3.0 Bye"),
+    ("rcpt", b"MAIL FROM:<a@b.test>\r\nRCPT TO:<c@d.test>\r\n", Reply(421, "Bye"), f"421 4.3.0 {NAME} Bye"),
     ("vrfy", b"VRFY fred\r\n", Reply(250, "<fred@mx.test>", "2.1.5"), "250 2.1.5 <fred@mx.test>"),
     ("vrfy", b"VRFY fred\r\n", Reply(550, "No such user", "5.1.1"), "550 5.1.1 No such user"),
     ("expn", b"EXPN list\r\n", Reply(250, "<a@b>\n<c@d>", "2.1.5"), "250-2.1.5 <a@b>\n250 2.1.5 <c@d>"),
@@ -306,7 +306,7 @@ async def test_success_in_the_hook_of_a_message(autojump_clock: MockClock) -> No
         (Reply(220, "welcome"), f"220 {NAME} ESMTP welcome", "250"),
         (Reply(554, "Go away"), "554 Go away", "503 5.5.1"),
         (Reply(450, "Not now", "4.7.1"), "450 Not now", "503 5.5.1"),
-        (Reply(421, "Too busy"), "421 Too busy", None),
+        (Reply(421, "Too busy"), f"421 {NAME} Too busy", None),
     ],
 )
 async def test_greeting(reply: Reply | None, told: str, then: str | None, autojump_clock: MockClock) -> None:
