@@ -57,6 +57,8 @@ class HookCaller:
         self.scope = trio.CancelScope()
         #: The frequent hook that runs, which the scope's deadline is for, and what comes of being late.
         self.running: tuple[str, Reply] | None = None
+        #: The last of the frequent hooks was late, and the scope has been cancelled for it.
+        self.overdue = False
         self._hook_scope: trio.CancelScope | None = None
         self._deciding: Command | None = None  # what the running hook may answer
         self._settled: Reply | None = None
@@ -119,7 +121,9 @@ class HookCaller:
                 # A scope costs as much as all our work on a command. The session's own is at hand, so `run` sees to a late hook.
                 self.running = name, failure
                 self._hook_scope = self.scope
-                self.scope.deadline = trio.current_time() + limit
+                deadline = trio.current_time() + limit
+                if not 0 <= deadline - self.scope.deadline <= BLINK:
+                    self.scope.deadline = deadline
                 answer = await hook(self, *args)
             else:
                 if self.running is None:
@@ -136,7 +140,8 @@ class HookCaller:
         finally:
             self._deciding, self._settled, self._hook_scope = outer
         if frequent:
-            if self.scope.cancel_called and not self.body_is_due():
+            self.overdue = self.scope.cancel_called
+            if self.overdue and not self.body_is_due():
                 await trio.lowlevel.checkpoint()  # it was late, and has not noticed
             self.running = None
         return result

@@ -156,10 +156,8 @@ async def message(session: Session, command: Command) -> None:
     if reply is None:
         reply = await session.call("data", body, decides=command, failure=LOCAL_ERROR)
     await conclude(session, body, reply or queued(envelope))
-    if (
-        session.scope.cancel_called
-    ):  # the hook was late, but had all of the message: what comes next gets a scope of its own
-        session.patience = math.inf
+    if session.overdue:  # the hook was late, but had all of the message: what comes next gets a scope of its own
+        session.overdue, session.patience = False, math.inf
         await trio.lowlevel.checkpoint()
 
 

@@ -76,6 +76,10 @@ class Session(HookCaller):
         self._transactions = 0
         self._transaction: dict[Any, Any] = {}
         self._debug = log.isEnabledFor(logging.DEBUG)
+        # Commands that nobody but the core has a say in.
+        self._unhooked: set[type[Command]] = set()
+        if not (self.consults or self.tells):
+            self._unhooked = {kind for kind, name in HOOK.items() if name not in self.hooks}
 
     # --- what hooks may ask ----------------------------------------------------------------------------------------
 
@@ -171,16 +175,16 @@ class Session(HookCaller):
                 except BadCommand as bad:
                     await self.refuse(bad)
                     continue
-            if command is not None:
-                course = COURSES.get(type(command))
-                await (self._ordinary(command) if course is None else course(self, command))
+            kind = type(command)
+            if kind in self._unhooked and command is not None:
+                if self._queue(command, self.protocol.usual(command)):
+                    await self.flush()
+            elif command is not None:
+                await COURSES.get(kind, Session._ordinary)(self, command)
         await self.flush()
 
     async def _ordinary(self, command: Command) -> None:
         """A command with no course of its own: `Hooks.message`, then its hook, then the answer."""
-        if type(command) is Mail:
-            self._transactions += 1
-            self._transaction = {}
         reply = await self.consult(command) if self.consults else None
         name = HOOK.get(type(command))
         if reply is None and name in self.hooks:
@@ -227,6 +231,9 @@ class Session(HookCaller):
             return None
         assert isinstance(event, Command)
         self.server.counts.commands += 1
+        if type(event) is Mail:
+            self._transactions += 1
+            self._transaction = {}
         return event
 
     async def flush(self) -> None:
@@ -312,15 +319,19 @@ class Session(HookCaller):
             if self.tells:
                 await self.call("response", reply)
         finally:  # a data hook that gives up on its pull must not leave a question open
-            self.protocol.send(reply)
+            urgent = self._queue(command, reply)
+        if urgent:
+            await self.flush()
+
+    def _queue(self, command: Command | BadCommand | None, reply: Reply) -> bool:
+        """The answer, without its hook. True: it must leave at once (RFC 2920 3.2 (5), (6)), others may wait for company."""
+        self.protocol.send(reply)
         if self._debug:
             # A line that is no command may be a password that came too late.
             log.debug("%s: %s -> %s", self.id, "?" if isinstance(command, BadCommand) else repr(command), reply)
         if reply.code == 421:
             self.over = True
-        # RFC 2920 3.2 (5), (6): the answers to these are not held back for company.
-        if isinstance(command, BadCommand) or not command.groupable:  # type: ignore[union-attr]
-            await self.flush()
+        return not (isinstance(command, Command) and command.groupable)
 
     def note(
         self, command: Command | BadCommand, reply: Reply | None, envelope: Envelope | None, body: Body | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -632,6 +632,37 @@ async def test_connection_that_came_with_the_end(autojump_clock: MockClock) -> N
             while True:
                 replies.append(await client.reply())
         assert replies in ([], [f"220 {NAME} ESMTP", DOWN])
+
+
+class Stepwise:
+    """Awaits something, and does something else when it waits for the first time."""
+
+    def __init__(self, work: Coroutine[Any, Any, Any], then: Callable[[], None]) -> None:
+        self.work, self.then = work, then
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        steps = self.work.__await__()
+        try:
+            trap = next(steps)
+            self.then()
+            while True:
+                trap = steps.send((yield trap))
+        except StopIteration as done:
+            return done.value
+
+
+async def test_stop_does_all_its_work_before_it_waits() -> None:
+    hooks = Taker()
+    server = Server(hooks, name=NAME)
+    seen: list[tuple[int, bool]] = []
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(server.serve, 0, "127.0.0.1")
+        async with call(listeners[0].socket.getsockname()[1]) as client:
+            await client.hello()
+            await wait_all_tasks_blocked(0.01)
+            await Stepwise(server.stop(), lambda: seen.append((listeners[0].socket.fileno(), hooks.sessions[0].woken)))
+            await client.expect(DOWN)
+    assert seen == [(-1, True)]
 
 
 async def test_stop_closes_the_door_at_once() -> None:

@@ -7,6 +7,7 @@ second one (RFC 5321 4.2.1), and no line is longer than 512 octets (RFC 5321 4.5
 
 from __future__ import annotations
 
+import functools
 import re
 
 from attrs import field, frozen
@@ -30,20 +31,18 @@ UNPRINTABLE = re.compile(r"[^\t -~\u0080-\U0010ffff]|[\u0080-\u009f\u2028\u2029\
 NEWLINE = re.compile(r"\r\n|\r|\n")
 
 
-def _code(reply: Reply, _: object, code: int) -> None:
+@functools.cache
+def _check(code: int, status: str | None) -> None:
     # RFC 5321 4.2: Reply-code = %x32-35 %x30-35 %x30-39.
     if not (200 <= code <= 599 and code // 10 % 10 <= 5):
         raise ValueError(f"{code} is not an SMTP reply code: the first digit is 2 to 5, the second 0 to 5")
-
-
-def _status(reply: Reply, _: object, status: str | None) -> None:
     if not status:
         return
     match = ENHANCED.fullmatch(status)
     if match is None:
         raise ValueError(f"{status!r} is not an enhanced status code such as 5.1.1 (RFC 3463 2)")
-    if match[1] != str(reply.code)[0]:
-        raise ValueError(f"enhanced status {status} disagrees with reply code {reply.code} (RFC 2034 4)")
+    if match[1] != str(code)[0]:
+        raise ValueError(f"enhanced status {status} disagrees with reply code {code} (RFC 2034 4)")
 
 
 @frozen
@@ -54,12 +53,13 @@ class Reply:
     the code choose the usual one, "" prints none at all. Raises ValueError for a code or status that no SMTP reply can have.
     """
 
-    code: int = field(validator=_code)
+    code: int
     text: str = ""
-    status: str | None = field(default=None, validator=_status)
+    status: str | None = None
     _bytes: bytes = field(init=False, eq=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
+        _check(self.code, self.status)
         status = STATUS.get(self.code, f"{self.code // 100}.0.0") if self.status is None else self.status
         object.__setattr__(self, "_bytes", encode(self.code, self.text, "" if self.intermediate else status))
 

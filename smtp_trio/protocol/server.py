@@ -136,14 +136,14 @@ class ServerProtocol:
 
         Raises `BadCommand` for a command that is refused already, and LocalProtocolError while another waits for its answer.
         """
+        inbox = self._inbox
         if self._reader is not None:
-            return self._next_piece(self._reader)
+            return self._next_piece(self._reader, inbox)
         if self.pending is not None:
             if self._begun or not isinstance(self.pending, Connect):
                 raise LocalProtocolError(f"{self.pending} must be answered first")
             self._begun = True
             return self.pending
-        inbox = self._inbox
         if inbox.at == len(inbox.data) or self.dialogue.phase is CLOSED:
             return CONNECTION_LOST if self._input_over or self.closed else NEED_DATA
         try:
@@ -260,7 +260,9 @@ class ServerProtocol:
             self._inspector = Inspector(newlines, facts.size, self.limits.received)
             self._dropping, self.fault = False, None
 
-    def _next_piece(self, reader: Dotted | Counted) -> Event:
+    def _next_piece(self, reader: Dotted | Counted, inbox: Inbox) -> Event:
+        if inbox.at == len(inbox.data) and not reader.ended and self.fault is None:
+            return CONNECTION_LOST if self._input_over else NEED_DATA
         inspector = self._inspector
         assert inspector is not None
         data = b"" if reader.ended else reader.pull()
