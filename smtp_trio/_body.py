@@ -34,21 +34,35 @@ class Body:
     same from here.
     """
 
+    __slots__ = (
+        "_dropping",
+        "_session",
+        "_started",
+        "_undecided",
+        "began",
+        "complete",
+        "due",
+        "envelope",
+        "error",
+        "interrupted",
+        "size",
+    )
+
     def __init__(self, session: Session, command: Command, envelope: Envelope) -> None:
         #: Who sends it to whom.
         self.envelope = envelope
         #: When it began, by Trio's clock.
-        self.began = trio.current_time()
+        self.began: float = trio.current_time()
         #: Octets that came so far.
-        self.size = 0
+        self.size: int = 0
         #: It has ended well: every octet of it was pulled.
-        self.complete = False
+        self.complete: bool = False
         #: How it failed, once it has.
         self.error: BodyError | None = None
         #: The command that ended it before its time, which is still to be carried out.
         self.interrupted: Command | None = None
         #: Its answer is due: what comes next is no longer of it.
-        self.due = False
+        self.due: bool = False
         self._session = session
         self._dropping = False
         self._undecided: Command | None = None

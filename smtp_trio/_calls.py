@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from ._hooks import NOWHERE
+from ._hooks import NOWHERE, Hook
 from .protocol import (
     BodyError,
     Command,
@@ -47,18 +47,34 @@ MESSAGE_ACCEPTS = (Hello, Mail, Rcpt, Rset, Noop, Vrfy, Expn, Help)
 class HookCaller:
     """The part of a session that calls the application's hooks (of `Session`, which see)."""
 
+    __slots__ = (
+        "__weakref__",
+        "_deciding",
+        "_hook_scope",
+        "_settled",
+        "consults",
+        "hooks",
+        "id",
+        "overdue",
+        "running",
+        "scope",
+        "server",
+        "tells",
+    )
+
     def __init__(self, server: Server, identity: str) -> None:
         self.server = server
         self.id = identity
-        self.hooks = server.installed
+        self.hooks: dict[str, Hook] = server.installed
         #: Whether `Hooks.message` and `Hooks.response` are there: looked up for every command, so looked up once.
-        self.consults, self.tells = "message" in self.hooks, "response" in self.hooks
+        self.consults: bool = "message" in self.hooks
+        self.tells: bool = "response" in self.hooks
         #: Around everything that is done for the client: its deadline is the client's, or that of the hook which runs.
-        self.scope = trio.CancelScope()
+        self.scope: trio.CancelScope = trio.CancelScope()
         #: The frequent hook that runs, which the scope's deadline is for, and what comes of being late.
         self.running: tuple[str, Reply] | None = None
         #: The last of the frequent hooks was late, and the scope has been cancelled for it.
-        self.overdue = False
+        self.overdue: bool = False
         self._hook_scope: trio.CancelScope | None = None
         self._deciding: Command | None = None  # what the running hook may answer
         self._settled: Reply | None = None

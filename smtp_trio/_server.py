@@ -22,7 +22,7 @@ from typing import Any
 import trio
 from attrs import asdict, evolve
 
-from ._hooks import NAMES, Hooks, installed
+from ._hooks import NAMES, Hook, Hooks, installed
 from ._listen import endpoints, open_listeners
 from ._session import Session
 from ._values import Counts, Drained, Peer, Statistics, Timeouts
@@ -72,22 +72,22 @@ class Server:
             raise ValueError(f"size must be 0 (any) or more octets, not {size}")
         if newlines not in ("reject", "normalize", "preserve"):
             raise ValueError(f'newlines must be "reject", "normalize" or "preserve", not {newlines!r}')
-        self.hooks = hooks or Hooks()
-        self.name = _ascii_name(name or socket.gethostname())
+        self.hooks: Hooks = hooks or Hooks()
+        self.name: str = _ascii_name(name or socket.gethostname())
         self.size = size
-        self.timeouts = timeouts if timeout is None else evolve(timeouts, command=timeout, block=timeout)
+        self.timeouts: Timeouts = timeouts if timeout is None else evolve(timeouts, command=timeout, block=timeout)
         self.tls = tls
-        self.extensions = tuple(extensions)
+        self.extensions: tuple[Extension, ...] = tuple(extensions)
         self.limits = limits
         self.newlines: Newlines = newlines
         self.now = now
         self.token = token
-        self.installed = installed(self.hooks)
-        self.stopping = False
+        self.installed: dict[str, Hook] = installed(self.hooks)
+        self.stopping: bool = False
         if tls is None and any(isinstance(e, StartTls) and e.required for e in self.extensions):
             raise ValueError("STARTTLS is required, but there is no tls= to do it with")
         self._grammar = Grammar(self.extensions, line=limits.line)
-        self.counts = Counts()
+        self.counts: Counts = Counts()
         self._peers: Counter[str] = Counter()
         self._sessions: dict[Session, trio.CancelScope] = {}
         self._accepting: dict[trio.CancelScope, Sequence[trio.abc.Listener[Any]]] = {}

@@ -48,26 +48,49 @@ NOTED = frozenset({"MAIL", "RCPT", "DATA", "BDAT"})
 class Session(HookCaller):
     """A client's session, as hooks see it. ``context`` is a dict that is yours for as long as it lasts."""
 
+    __slots__ = (
+        "_debug",
+        "_transaction",
+        "_transactions",
+        "_unhooked",
+        "auth_failures",
+        "body",
+        "connected",
+        "context",
+        "deferred",
+        "idle",
+        "last_message",
+        "local",
+        "over",
+        "patience",
+        "peer",
+        "protocol",
+        "tls",
+        "wire",
+        "woken",
+    )
+
     def __init__(self, server: Server, stream: trio.abc.Stream, peer: Peer, local: Peer) -> None:
         super().__init__(server, server.token(10).hex())
-        self.peer, self.local = peer, local
+        self.peer: Peer = peer
+        self.local: Peer = local
         self.context: dict[Any, Any] = {}
         #: What became of the last message; None while there was none.
         self.last_message: MessageState | None = None
         #: What TLS agreed on; None without it.
         self.tls: TlsInfo | None = None
         self.protocol: ServerProtocol = server.new_protocol()
-        self.wire = Wire(stream, self.protocol, server.timeouts.write)
+        self.wire: Wire = Wire(stream, self.protocol, server.timeouts.write)
         #: The `Hooks.connect` hook was called, so `Hooks.disconnect` will be.
-        self.connected = False
+        self.connected: bool = False
         #: Nothing more will be heard.
-        self.over = False
+        self.over: bool = False
         #: It waits for the peer with nothing under way: `Server.stop` may say goodbye at once.
-        self.idle = False
+        self.idle: bool = False
         #: … and did.
-        self.woken = False
+        self.woken: bool = False
         #: When the peer has been silent for too long.
-        self.patience = math.inf
+        self.patience: float = math.inf
         #: The message under way.
         self.body: Body | None = None
         #: A command that came when a message was under way, and has to wait for its end.
@@ -137,7 +160,8 @@ class Session(HookCaller):
         while not self.over:
             error: Exception | None = None
             try:
-                with trio.CancelScope(deadline=self.patience) as self.scope:
+                self.scope: trio.CancelScope = trio.CancelScope(deadline=self.patience)
+                with self.scope:
                     if self.connected or await self._begin(implicit_tls=implicit_tls):
                         await self._converse()
             except Exception as exc:
@@ -175,11 +199,13 @@ class Session(HookCaller):
                 except BadCommand as bad:
                     await self.refuse(bad)
                     continue
+            if command is None:
+                continue
             kind = type(command)
-            if kind in self._unhooked and command is not None:
+            if kind in self._unhooked:
                 if self._queue(command, self.protocol.usual(command)):
                     await self.flush()
-            elif command is not None:
+            else:
                 await COURSES.get(kind, Session._ordinary)(self, command)
         await self.flush()
 
@@ -268,7 +294,8 @@ class Session(HookCaller):
 
     async def _cut_off(self, name: str, failure: Reply, error: Exception | None) -> None:
         """One of the frequent hooks was late, and the session's scope has ended it; perhaps it has raised an error over that."""
-        self.running, self.patience = None, math.inf
+        self.running: tuple[str, Reply] | None = None
+        self.patience = math.inf
         late = self.late(name)
         late.__cause__ = error
         await self.server.report(late, f"{self.id}: {name} hook failed")

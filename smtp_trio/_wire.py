@@ -27,9 +27,11 @@ BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError)
 class Wire:
     """Carries octets between one stream and one protocol. ``broken``: nothing can be said over it any more."""
 
+    __slots__ = ("_protocol", "_quick", "_write_timeout", "broken", "stream")
+
     def __init__(self, stream: trio.abc.Stream, protocol: ServerProtocol, write_timeout: float) -> None:
-        self.stream = stream
-        self.broken = False
+        self.stream: trio.abc.Stream = stream
+        self.broken: bool = False
         self._protocol = protocol
         self._write_timeout = write_timeout
         # POSIX sockets can be read and written by their descriptor, which is public, and as fast as send and recv.

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -50,12 +51,12 @@ async def run(talk: bytes, piece: bytes, count: int, end: bytes) -> tuple[int, l
         pytest.skip("reads /proc")
     async with trio.open_nursery() as nursery:
         process = await nursery.start(
-            lambda task_status: trio.run_process(
+            partial(
+                trio.run_process,
                 [sys.executable, "-c", SERVER],
                 stdout=subprocess.PIPE,
                 capture_stdout=False,
                 check=False,
-                task_status=task_status,
                 env=os.environ,
             )
         )

@@ -37,9 +37,9 @@ class Inspector:
         self._seam: bytes | None = b"\r\n"  # the end of the last piece while we are in the header, else None
         self._hops = 0
         self.fault: Reply | None = None
-        self.repaired = 0
-        self.seen = 0
-        self.size = 0
+        self.repaired: int = 0
+        self.seen: int = 0
+        self.size: int = 0
 
     def check(self, data: bytes, *, end: bool = False) -> bytes:
         """Take the next piece, give out what may be passed on; ``end`` when it is the last one."""

@@ -162,8 +162,8 @@ class Connect(Command):
 
     verb = "CONNECT"
     enhanced = False
-    codes = frozenset({220, *range(400, 460), *range(500, 560)})
-    usual = Reply(220, "ESMTP", "")
+    codes: ClassVar[frozenset[int]] = frozenset({220, *range(400, 460), *range(500, 560)})
+    usual: ClassVar[Reply] = Reply(220, "ESMTP", "")
 
 
 @frozen
@@ -176,7 +176,7 @@ class Hello(Command):
     domain: str
     extended: ClassVar[bool] = True
     enhanced = False
-    codes = frozenset({250, 502, 504, 550})
+    codes: ClassVar[frozenset[int]] = frozenset({250, 502, 504, 550})
 
     def encode(self) -> str:
         return f"{self.verb} {self.domain}"
@@ -219,8 +219,8 @@ class Mail(Command):
     verb = "MAIL"
     usage = "MAIL FROM:<reverse-path> [parameters]"
     groupable = True
-    codes = frozenset({250, 450, 451, 452, 455, 503, 550, 552, 553, 555})
-    usual = replies.SENDER_OK
+    codes: ClassVar[frozenset[int]] = frozenset({250, 450, 451, 452, 455, 503, 550, 552, 553, 555})
+    usual: ClassVar[Reply] = replies.SENDER_OK
 
     def encode(self) -> str:
         return f"MAIL FROM:<{self.sender.raw}> {self.params.encode()}".rstrip()
@@ -241,8 +241,8 @@ class Rcpt(Command):
     verb = "RCPT"
     usage = "RCPT TO:<forward-path> [parameters]"
     groupable = True
-    codes = frozenset({250, 251, 450, 451, 452, 455, 503, 550, 551, 552, 553, 555, 556})
-    usual = replies.RECIPIENT_OK
+    codes: ClassVar[frozenset[int]] = frozenset({250, 251, 450, 451, 452, 455, 503, 550, 551, 552, 553, 555, 556})
+    usual: ClassVar[Reply] = replies.RECIPIENT_OK
 
     def encode(self) -> str:
         return f"RCPT TO:<{self.recipient.raw}> {self.params.encode()}".rstrip()
@@ -280,8 +280,8 @@ class Data(Command):
 
     verb = "DATA"
     usage = "DATA"
-    codes = frozenset({354, 450, 451, 452, 503, 550, 552, 554})
-    usual = replies.START_MAIL_INPUT
+    codes: ClassVar[frozenset[int]] = frozenset({354, 450, 451, 452, 503, 550, 552, 554})
+    usual: ClassVar[Reply] = replies.START_MAIL_INPUT
 
 
 @frozen
@@ -289,7 +289,7 @@ class EndOfBody(Command):
     """The message has ended; the reply to this takes it over or refuses it (RFC 5321 4.1.1.4)."""
 
     verb = "end of data"
-    codes = frozenset({250, 450, 451, 452, 550, 552, 554})
+    codes: ClassVar[frozenset[int]] = frozenset({250, 450, 451, 452, 550, 552, 554})
 
     def encode(self) -> str:
         return "."
@@ -303,7 +303,7 @@ class Rset(Command):
     junk = True
     usage = "RSET"
     groupable = True
-    codes = frozenset({250})
+    codes: ClassVar[frozenset[int]] = frozenset({250})
 
 
 @frozen
@@ -313,7 +313,7 @@ class Noop(Command):
     verb = "NOOP"
     junk = True
     usage = "NOOP [ignored]"
-    codes = frozenset({250})
+    codes: ClassVar[frozenset[int]] = frozenset({250})
 
     @classmethod
     def decode(cls, argument: str, grammar: Grammar) -> Self:
@@ -326,7 +326,7 @@ class Quit(Command):
 
     verb = "QUIT"
     usage = "QUIT"
-    codes = frozenset({221})
+    codes: ClassVar[frozenset[int]] = frozenset({221})
 
 
 @frozen
@@ -359,8 +359,8 @@ class Vrfy(Query):
 
     verb = "VRFY"
     usage = "VRFY user or mailbox"
-    codes = frozenset({250, 251, 252, 502, 504, 550, 551, 553})
-    usual = replies.CANNOT_VRFY
+    codes: ClassVar[frozenset[int]] = frozenset({250, 251, 252, 502, 504, 550, 551, 553})
+    usual: ClassVar[Reply] = replies.CANNOT_VRFY
 
 
 @frozen
@@ -369,8 +369,8 @@ class Expn(Query):
 
     verb = "EXPN"
     usage = "EXPN list"
-    codes = frozenset({250, 252, 502, 504, 550})
-    usual = replies.NOT_IMPLEMENTED
+    codes: ClassVar[frozenset[int]] = frozenset({250, 252, 502, 504, 550})
+    usual: ClassVar[Reply] = replies.NOT_IMPLEMENTED
 
 
 @frozen
@@ -382,7 +382,7 @@ class Help(Command):
     verb = "HELP"
     junk = True
     usage = "HELP [command]"
-    codes = frozenset({211, 214, 502, 504})
+    codes: ClassVar[frozenset[int]] = frozenset({211, 214, 502, 504})
 
     def encode(self) -> str:
         return f"HELP {self.topic}".rstrip()

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
 
 from attrs import Factory, field, frozen
 
@@ -24,7 +25,7 @@ from .replies import Reply
 class PhaseEnum(enum.Enum):
     """An enum whose members are looked up in tables all the time: they hash by identity, which `enum` itself does not do."""
 
-    __hash__ = object.__hash__
+    __hash__: ClassVar[Callable[[Any], int]] = object.__hash__
 
 
 class Phase(PhaseEnum):
@@ -124,6 +125,8 @@ class Dialogue:
     ``phase`` is where it is; ``hoped`` is where it will be when all that was asked is accepted, which is what a client that sends
     ahead must go by (RFC 2920 3.1). A server has at most one question open, so for it the two differ only while it thinks.
     """
+
+    __slots__ = ("_legal", "_rows", "_table", "asked", "phase")
 
     def __init__(self, table: Table = BASE) -> None:
         self.phase: enum.Enum = CONNECTED

@@ -16,6 +16,11 @@ from .commands import VERBS, Command, Hello, Mail, Param, Rcpt
 from .dialogue import BASE, GREETED, READY, Table
 from .replies import Reply
 
+#: Commands, by class.
+Commands = Sequence[type[Command]]
+#: The parameters that extensions give to commands.
+CommandParams = Mapping[type[Command], Sequence[Param[Any]]]
+
 #: Where no transaction is open.
 BETWEEN = frozenset({GREETED, READY})
 
@@ -86,9 +91,9 @@ class Extension:
     #: Its name in the answer to EHLO.
     keyword: ClassVar[str] = ""
     #: Parameters that it adds, by command.
-    params: Mapping[type[Command], Sequence[Param[Any]]] = {}
+    params: ClassVar[CommandParams] = {}
     #: Verbs that it adds.
-    verbs: Sequence[type[Command]] = ()
+    verbs: ClassVar[Commands] = ()
     #: Rows that it adds to the dialogue.
     table: ClassVar[Table] = Table({}, {}, {})
     #: Phases in which a line is no command but the text of this question.
@@ -96,7 +101,7 @@ class Extension:
     #: Keywords of extensions that must be there too.
     needs: ClassVar[Sequence[str]] = ()
     #: The commands that it wants to `review`.
-    reviews: ClassVar[Sequence[type[Command]]] = ()
+    reviews: ClassVar[Commands] = ()
     #: Lines that may be longer than the rest: octets by verb.
     lines: ClassVar[Mapping[str, int]] = {}
 
@@ -140,10 +145,10 @@ class Grammar:
     """
 
     def __init__(self, extensions: Iterable[Extension], *, line: int = 512) -> None:
-        self.extensions = tuple(extensions)
-        self.table = BASE.merge(extension.table for extension in self.extensions)
+        self.extensions: tuple[Extension, ...] = tuple(extensions)
+        self.table: Table = BASE.merge(extension.table for extension in self.extensions)
         keywords = [extension.keyword for extension in self.extensions]
-        self.verbs = dict(VERBS)
+        self.verbs: dict[str, type[Command]] = dict(VERBS)
         for extension in self.extensions:
             if keywords.count(extension.keyword) > 1:
                 raise ValueError(f"{extension.keyword} is there twice")
@@ -154,10 +159,13 @@ class Grammar:
                     raise ValueError(f"{extension.keyword} claims {verb.verb}, which is taken")
         _check_owners(self._all_params())
         #: RFC 5321 4.5.3.1.4: 512 octets, and what every extension adds; never less than what the server grants anyway.
-        self.line = max(line, 512 + sum({param: param.room for _, param in self._all_params()}.values()))
-        self.long_lines = {verb: room for extension in self.extensions for verb, room in extension.lines.items()}
-        self.raw = {phase: cls for extension in self.extensions for phase, cls in extension.raw.items()}
-        self.gates = tuple(e for e in self.extensions if type(e).gate is not Extension.gate)
+        self.line: int = max(line, 512 + sum({param: param.room for _, param in self._all_params()}.values()))
+        self.long_lines: dict[str, int] = {}
+        self.raw: dict[enum.Enum, type[Command]] = {}
+        for extension in self.extensions:
+            self.long_lines.update(extension.lines)
+            self.raw.update(extension.raw)
+        self.gates: tuple[Extension, ...] = tuple(e for e in self.extensions if type(e).gate is not Extension.gate)
         self.reviews: dict[type[Command], tuple[Extension, ...]] = {
             command: tuple(e for e in self.extensions if command in e.reviews)
             for extension in self.extensions

@@ -18,8 +18,8 @@ class Inbox:
     __slots__ = ("at", "data")
 
     def __init__(self) -> None:
-        self.data = b""
-        self.at = 0
+        self.data: bytes = b""
+        self.at: int = 0
 
     def __len__(self) -> int:
         return len(self.data) - self.at
@@ -47,7 +47,7 @@ class Lines:
 
     def __init__(self, inbox: Inbox) -> None:
         self._inbox = inbox
-        self.skipping = False  # everything up to the next CRLF is the rest of a line that was refused
+        self.skipping: bool = False  # everything up to the next CRLF is the rest of a line that was refused
         self._owed: Reply | None = None  # … and this is its answer, when that had to wait for the line's end
 
     def pull(self, limit: int, too_long: Reply = LONG_LINE) -> bytes | None:
@@ -109,7 +109,7 @@ class Dotted:
     def __init__(self, inbox: Inbox) -> None:
         self._inbox = inbox
         self._line_start = True  # all before was given out, CRLF included: the DATA command's own counts (4.1.1.4)
-        self.ended = False
+        self.ended: bool = False
 
     def pull(self) -> bytes:
         """The octets that are certain, b"" when there are none (yet)."""
@@ -150,7 +150,7 @@ class Counted:
 
     def __init__(self, inbox: Inbox, size: int) -> None:
         self._inbox = inbox
-        self.left = size
+        self.left: int = size
 
     @property
     def ended(self) -> bool:

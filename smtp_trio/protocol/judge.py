@@ -30,6 +30,8 @@ Entry = tuple[type[Command], ParamGrammar, Sequence[Extension]]
 class Judge:
     """Turns lines into commands that are in order; raises `BadCommand` for all others."""
 
+    __slots__ = ("_dialogue", "_facts", "_grammar", "_limits", "_offer", "known")
+
     def __init__(self, grammar: Grammar, facts: Facts, dialogue: Dialogue, limits: Limits) -> None:
         self._grammar = grammar
         self._facts = facts

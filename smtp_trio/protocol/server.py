@@ -56,6 +56,30 @@ Event = Command | bytes | Signal
 class ServerProtocol:
     """One session's protocol. Several tasks must not use it at once."""
 
+    __slots__ = (
+        "__weakref__",
+        "_begun",
+        "_dropping",
+        "_enhanced",
+        "_errors",
+        "_inbox",
+        "_input_over",
+        "_inspector",
+        "_judge",
+        "_junk",
+        "_lines",
+        "_newlines",
+        "_outbox",
+        "_reader",
+        "_refused",
+        "dialogue",
+        "facts",
+        "fault",
+        "grammar",
+        "limits",
+        "pending",
+    )
+
     def __init__(
         self,
         name: str = "localhost",
@@ -73,10 +97,12 @@ class ServerProtocol:
         ``logins``: somebody judges AUTH. ``verifies``: those of VRFY and EXPN that somebody answers. ``newlines`` is what becomes
         of a bare CR or LF in a message. Raises ValueError for extensions that do not go together.
         """
-        self.limits = limits or Limits()
-        self.grammar = extensions if isinstance(extensions, Grammar) else Grammar(extensions, line=self.limits.line)
-        self.facts = Facts(name, size, tls, logins, frozenset(verifies))
-        self.dialogue = Dialogue(self.grammar.table)
+        self.limits: Limits = limits or Limits()
+        self.grammar: Grammar = (
+            extensions if isinstance(extensions, Grammar) else Grammar(extensions, line=self.limits.line)
+        )
+        self.facts: Facts = Facts(name, size, tls, logins, frozenset(verifies))
+        self.dialogue: Dialogue = Dialogue(self.grammar.table)
         #: The reply that the message under way must get, once it cannot be accepted any more.
         self.fault: Reply | None = None
         #: The question that waits for `send`, if one does.

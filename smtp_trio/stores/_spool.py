@@ -27,8 +27,8 @@ class Spool:
     """
 
     def __init__(self, name: str, head: bytes = b"", *, unix: bool = False) -> None:
-        self.name = name
-        self.size = 0
+        self.name: str = name
+        self.size: int = 0
         """Octets written to the file so far; all of them, when the spool is full and in a file."""
         self.fd: int | None = None
         self._held = bytearray(head)

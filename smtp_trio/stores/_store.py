@@ -56,13 +56,13 @@ class StoreError(Exception):
 class StoreFull(StoreError):
     """No room on the device, or none within the quota."""
 
-    reply = Reply(452, "Insufficient system storage", "4.3.1")
+    reply: ClassVar[Reply] = Reply(452, "Insufficient system storage", "4.3.1")
 
 
 class MessageTooBig(StoreError):
     """Larger than this store can ever hold."""
 
-    reply = Reply(552, "Message size exceeds what the store can hold", "5.3.4")
+    reply: ClassVar[Reply] = Reply(552, "Message size exceeds what the store can hold", "5.3.4")
 
 
 class Store(Hooks, Generic[SpoolT]):

@@ -65,10 +65,10 @@ class Maildir(Store["Letter"]):
         if newline not in ("crlf", "lf"):
             raise ValueError(f"newline is 'crlf' or 'lf', not {newline!r}")
         super().__init__()
-        self.path = os.path.abspath(path)
+        self.path: str = os.path.abspath(path)
         self.newline = newline
-        self.tmp = os.path.join(self.path, "tmp")
-        self.new = os.path.join(self.path, "new")
+        self.tmp: str = os.path.join(self.path, "tmp")
+        self.new: str = os.path.join(self.path, "new")
         self._opened = False
 
     def __repr__(self) -> str:
@@ -151,7 +151,7 @@ class Letter(Spool):
         assert self.fd is not None
         os.fsync(self.fd)
         self.close()
-        self.name = f"{self.unique},S={self.size}"
+        self.name: str = f"{self.unique},S={self.size}"
 
     def move(self, *, tmp: int, new: int) -> None:
         """From ``tmp/`` into ``new/``, where readers look."""

@@ -73,7 +73,7 @@ class SQLite(Store["Row"]):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__()
-        self.path = os.path.abspath(path)
+        self.path: str = os.path.abspath(path)
         self._db: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import enum
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Self
+from typing import ClassVar, Self
 
 from attrs import field, frozen
 
@@ -17,7 +18,7 @@ from .. import syntax
 from ..commands import Command, Grammar, Mail, Param
 from ..dialogue import READY, PhaseEnum, Table
 from ..errors import BadCommand
-from ..extension import Extension, Facts
+from ..extension import CommandParams, Commands, Extension, Facts
 from ..replies import Reply
 
 LINE = 12288  # RFC 4954 4: octets that a server must take in one line of an exchange
@@ -126,8 +127,8 @@ class AuthCommand(Command):
 
     verb = "AUTH"
     usage = "AUTH mechanism [initial-response]"
-    codes = frozenset({235, 334, 432, 454, 502, 503, 504, 525, 534, 535, 538})
-    usual = AUTHENTICATED
+    codes: ClassVar[frozenset[int]] = frozenset({235, 334, 432, 454, 502, 503, 504, 525, 534, 535, 538})
+    usual: ClassVar[Reply] = AUTHENTICATED
 
     def encode(self) -> str:
         if self.initial is None:
@@ -165,8 +166,8 @@ class AuthResponse(Command):
     line: str = field(repr=False)
 
     verb = "AUTH"
-    codes = AuthCommand.codes
-    usual = AUTHENTICATED
+    codes: ClassVar[frozenset[int]] = AuthCommand.codes
+    usual: ClassVar[Reply] = AUTHENTICATED
 
     def encode(self) -> str:
         return self.line
@@ -206,16 +207,16 @@ class Auth(Extension):
     mechanisms: tuple[str, ...] = tuple(MECHANISMS)
 
     keyword = "AUTH"
-    params = {Mail: (AUTH,)}
-    verbs = (AuthCommand,)
-    reviews = (AuthCommand,)
-    table = Table(
+    params: ClassVar[CommandParams] = {Mail: (AUTH,)}
+    verbs: ClassVar[Commands] = (AuthCommand,)
+    reviews: ClassVar[Commands] = (AuthCommand,)
+    table: ClassVar[Table] = Table(
         accepted={AuthCommand: {READY: READY}, AuthResponse: {EXCHANGE: READY}},
         proceed={AuthCommand: {READY: EXCHANGE}, AuthResponse: {EXCHANGE: EXCHANGE}},
         refused={AuthResponse: {EXCHANGE: READY}},
     )
-    raw = {EXCHANGE: AuthResponse}
-    lines = {"AUTH": LINE}
+    raw: ClassVar[Mapping[enum.Enum, type[Command]]] = {EXCHANGE: AuthResponse}
+    lines: ClassVar[Mapping[str, int]] = {"AUTH": LINE}
 
     def advertise(self, facts: Facts) -> str | None:
         # RFC 4954 4: passwords in clear text are offered under TLS alone, unless somebody insists.

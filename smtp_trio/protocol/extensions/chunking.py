@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 from attrs import frozen
 
 from .. import syntax
 from ..commands import Command, CountedCommand, Data, Ehlo, Grammar, Helo, Noop, Quit, Rset
 from ..dialogue import CLOSED, READY, RECIPIENT, PhaseEnum, Table, everywhere
 from ..errors import BadCommand
-from ..extension import Extension, Facts
+from ..extension import Commands, Extension, Facts
 from ..replies import Reply
 from .eightbitmime import BODY
 
@@ -33,7 +36,7 @@ class Bdat(CountedCommand):
     verb = "BDAT"
     usage = "BDAT size [LAST]"
     groupable = True  # RFC 3030 4.2: BDAT commands may be pipelined
-    codes = frozenset({250, 450, 452, 503, 550, 552, 554})
+    codes: ClassVar[frozenset[int]] = frozenset({250, 450, 452, 503, 550, 552, 554})
 
     def encode(self) -> str:
         return f"BDAT {self.size}"
@@ -64,8 +67,8 @@ class Chunking(Extension):
     """Counted chunks (RFC 3030)."""
 
     keyword = "CHUNKING"
-    verbs = (Bdat,)
-    table = Table(
+    verbs: ClassVar[Commands] = (Bdat,)
+    table: ClassVar[Table] = Table(
         accepted={
             Bdat: {RECIPIENT: CHUNKS, CHUNKS: CHUNKS},
             BdatLast: {RECIPIENT: READY, CHUNKS: READY},
@@ -89,8 +92,8 @@ class BinaryMime(Extension):
     """Messages that are no lines at all (RFC 3030 3). Not in `STANDARD`: few can be sent one."""
 
     keyword = "BINARYMIME"
-    reviews = (Data,)
-    needs = ("CHUNKING", "8BITMIME")  # RFC 3030 3 (3)
+    reviews: ClassVar[Commands] = (Data,)
+    needs: ClassVar[Sequence[str]] = ("CHUNKING", "8BITMIME")  # RFC 3030 3 (3)
 
     def review(self, command: Command, facts: Facts) -> Reply | None:
         # RFC 3030 3: BINARYMIME with DATA MUST be refused with 503.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from ..commands import Command, Mail, Param
-from ..extension import Extension, Facts
+from ..extension import CommandParams, Commands, Extension, Facts
 from ..replies import Reply
 
 # RFC 6152 2 (4) and RFC 3030 3 (4): the third needs an extension of its own to be offered.
@@ -23,8 +25,8 @@ class EightBitMime(Extension):
     """8-bit MIME transport (RFC 6152). Eight-bit data without the parameter is taken and kept as it is."""
 
     keyword = "8BITMIME"
-    params = {Mail: (BODY,)}
-    reviews = (Mail,)
+    params: ClassVar[CommandParams] = {Mail: (BODY,)}
+    reviews: ClassVar[Commands] = (Mail,)
 
     def review(self, command: Command, facts: Facts) -> Reply | None:
         if isinstance(command, Mail) and command.params.get(BODY) == "BINARYMIME" and "BINARYMIME" not in facts.offered:

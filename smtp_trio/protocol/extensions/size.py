@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from attrs import frozen
 
 from .. import replies, syntax
 from ..commands import Command, Mail, Param
-from ..extension import Extension, Facts
+from ..extension import CommandParams, Commands, Extension, Facts
 from ..replies import Reply
 
 
@@ -28,8 +29,8 @@ class Size(Extension):
     limit: int = 0
 
     keyword = "SIZE"
-    params = {Mail: (SIZE,)}
-    reviews = (Mail,)
+    params: ClassVar[CommandParams] = {Mail: (SIZE,)}
+    reviews: ClassVar[Commands] = (Mail,)
 
     def advertise(self, facts: Facts) -> str:
         # RFC 1870 4: "SIZE 0" says that there is no fixed limit.

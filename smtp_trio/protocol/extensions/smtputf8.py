@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 from ..commands import Command, Expn, Mail, Param, Vrfy
-from ..extension import Extension, Facts
+from ..extension import CommandParams, Extension, Facts
 from ..replies import Reply
 
 
@@ -23,8 +26,8 @@ class SmtpUtf8(Extension):
     """Internationalized mail (RFC 6531)."""
 
     keyword = "SMTPUTF8"
-    params = {Mail: (SMTPUTF8,), Vrfy: (SMTPUTF8,), Expn: (SMTPUTF8,)}
-    needs = ("8BITMIME",)  # RFC 6531 3.1 (8)
+    params: ClassVar[CommandParams] = {Mail: (SMTPUTF8,), Vrfy: (SMTPUTF8,), Expn: (SMTPUTF8,)}
+    needs: ClassVar[Sequence[str]] = ("8BITMIME",)  # RFC 6531 3.1 (8)
 
 
 def refuse_utf8(command: Command, facts: Facts) -> Reply | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 from attrs import frozen
 
 from ..commands import Command
 from ..dialogue import READY, PhaseEnum, Table
-from ..extension import Extension, Facts, Step
+from ..extension import Commands, Extension, Facts, Step
 from ..replies import Reply
 
 
@@ -36,8 +37,8 @@ class StartTlsCommand(Command):
     verb = "STARTTLS"
     usage = "STARTTLS"
     upgrades = True
-    codes = frozenset({220, 454, 501, 502, 503})
-    usual = GO_AHEAD
+    codes: ClassVar[frozenset[int]] = frozenset({220, 454, 501, 502, 503})
+    usual: ClassVar[Reply] = GO_AHEAD
 
     def talk(self) -> Iterator[Reply | Step]:
         """The server's side: say yes, then shake hands."""
@@ -52,9 +53,9 @@ class StartTls(Extension):
     required: bool = False
 
     keyword = "STARTTLS"
-    verbs = (StartTlsCommand,)
+    verbs: ClassVar[Commands] = (StartTlsCommand,)
     # Only between transactions, and only after EHLO has shown it. What comes next is the handshake, then a new beginning.
-    table = Table(accepted={StartTlsCommand: {READY: HANDSHAKE}}, proceed={}, refused={})
+    table: ClassVar[Table] = Table(accepted={StartTlsCommand: {READY: HANDSHAKE}}, proceed={}, refused={})
 
     def advertise(self, facts: Facts) -> str | None:
         # RFC 3207 4.2: MUST NOT be shown once TLS is active.
