@@ -2,8 +2,8 @@
 
     python docs/draw_dialogue.py            # writes docs/dialogue.svg
 
-A box is a phase, with the commands that change nothing there; an arrow is what an answer leads to. What leads to one phase from nearly
-everywhere has no arrows: QUIT goes without saying, EHLO, HELO and RSET stand in the boxes.
+A box is a phase, with the commands that change nothing there; an arrow is what an answer leads to. What leads to one phase from
+nearly everywhere has no arrows: QUIT goes without saying, EHLO, HELO and RSET stand in the boxes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from smtp_trio.protocol.extensions import STANDARD
 from smtp_trio.protocol.extensions.chunking import BdatLast
 
 FILE = Path(__file__).with_name("dialogue.svg")
-WIDTH, HEIGHT, COLUMN, ROW, MARGIN = 210, 68, 370, 128, 30
+WIDTH, HEIGHT, COLUMN, ROW, MARGIN = 210, 68, 420, 128, 30
 
 #: Where the boxes stand: column, row. The transaction runs down the middle.
 PLACES = {
@@ -37,15 +37,14 @@ PLACES = {
     "SPOILT": (2, 5),
 }
 LEGEND = (
-    "An arrow is what an answer leads to:",
-    "black words for yes (2yz, 3yz), red ones for no (4yz, 5yz).",
+    "An arrow is what an answer leads to: black words for yes (2yz, 3yz), red ones for no (4yz, 5yz).",
     "In a box stands what changes nothing there.",
     "QUIT leads to CLOSED wherever it may be given.",
 )
 STYLE = """
   text { font: 12px sans-serif; fill: #222 } .name { font-weight: bold; font-size: 13px } .small { font-size: 10px; fill: #555 }
   rect { fill: #f4f7fb; stroke: #34608c } path { fill: none; stroke: #34608c } .no { stroke: #b3402a; stroke-dasharray: 5 4 }
-  .halo { fill: #fff; stroke: #fff; stroke-width: 5px } .refusal { fill: #b3402a }
+  .halo { fill: #fff; stroke: #fff; stroke-width: 8px } .refusal { fill: #b3402a }
 """
 HEAD = """<marker id="{}" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="9" markerHeight="9" orient="auto">\
 <path d="M0,0 L8,4 L0,8 z" style="fill:{};stroke:none"/></marker>"""
@@ -88,13 +87,12 @@ def box(phase: enum.Enum, loops: Words, home: Words) -> str:
     lines = [("name", phase.name), ("small", str(phase.value))]
     lines += [("small", " ".join(words[start : start + 5])) for start in range(0, len(words), 5)]
     lines += [("small", f"{' '.join(home)} \N{RIGHTWARDS ARROW} READY")] if home else []
-    return f'<rect x="{x - WIDTH / 2:g}" y="{y - HEIGHT / 2:g}" width="{WIDTH}" height="{HEIGHT}" rx="8"/>' + texts(
-        x, y - 15, lines
-    )
+    rect = f'<rect x="{x - WIDTH / 2:g}" y="{y - HEIGHT / 2:g}" width="{WIDTH}" height="{HEIGHT}" rx="8"/>'
+    return rect + texts(x, y - 15, lines)
 
 
 def arrow(source: str, target: str, yes: Words, no: Words) -> tuple[str, str]:
-    """An arrow and its words. There is room for one way only: straight, and around what stands between in a column."""
+    """An arrow and its words: straight, or around what stands between in a column."""
     (x1, y1), (x2, y2) = centre(source), centre(target)
     right, down = (x2 > x1) - (x2 < x1), (y2 > y1) - (y2 < y1)
     bend = 0.0
@@ -106,11 +104,11 @@ def arrow(source: str, target: str, yes: Words, no: Words) -> tuple[str, str]:
         x1, x2, y1, y2 = x1 + right * WIDTH / 2, x2 - right * WIDTH / 2, y1 + right * 16, y2 + right * 16
     else:
         y1, x2, y2 = y1 + down * HEIGHT / 2, x2 - right * WIDTH / 2, y2 - down * HEIGHT * 0.4
-    x, y = (x1 + x2 + bend) / 2, (y1 + y2) / 2
+    x, y = (x1 + x2) / 2 + bend * 0.75, (y1 + y2) / 2  # of the words: in the middle, or outside of the curve
     style, head = ("", "yes") if yes else ("no", "no")
     curve = f"Q{x1 + bend:g},{y:g} " if bend else "L"
     path = f'<path class="{style}" marker-end="url(#{head})" d="M{x1:g},{y1:g} {curve}{x2:g},{y2:g}"/>'
-    lines = [(kind, " ".join(words)) for kind, words in (("", yes), ("refusal", no)) if words]
+    lines = [(kind, ", ".join(words)) for kind, words in (("", yes), ("refusal", no)) if words]
     y += 4 - 7 * (len(lines) - 1)
     return path, texts(x, y, [("halo", text) for _, text in lines]) + texts(x, y, lines)
 
@@ -139,7 +137,7 @@ def draw() -> str:
             *lines,
             *words,
             *(box(phase, loops[name], home[name]) for name, phase in phases().items()),
-            texts(MARGIN, height - MARGIN - 45, [("small", line) for line in LEGEND], anchor="start"),
+            texts(MARGIN, height - MARGIN - 28, [("small", line) for line in LEGEND], anchor="start"),
             "</svg>\n",
         )
     )

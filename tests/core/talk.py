@@ -27,7 +27,7 @@ from smtp_trio.protocol import (
     ServerProtocol,
 )
 from smtp_trio.protocol.extensions.auth import FAILED, AuthCommand, AuthResponse, Credentials
-from smtp_trio.protocol.extensions.starttls import StartTlsCommand
+from smtp_trio.protocol.extensions.starttls import HANDSHAKE
 
 NAME = "mx.test"
 #: Up to a sender, and up to a recipient.
@@ -233,7 +233,7 @@ class Talk:
         elif not isinstance(command, CountedCommand):  # whose answer comes behind its octets
             self._reply(command, self.answer(command) or self.protocol.usual(command))
             self.over = self.over or isinstance(command, Quit)
-            if isinstance(command, StartTlsCommand):
+            if self.protocol.dialogue.phase is HANDSHAKE:
                 self.protocol.secured()
 
     def _auth(self, command: AuthCommand | AuthResponse) -> None:
