@@ -63,8 +63,8 @@ class HookCaller:
     )
 
     def __init__(self, server: Server, identity: str) -> None:
-        self.server = server
-        self.id = identity
+        self.server: Server = server
+        self.id: str = identity
         self.hooks: dict[str, Hook] = server.installed
         #: Whether `Hooks.message` and `Hooks.response` are there: looked up for every command, so looked up once.
         self.consults: bool = "message" in self.hooks
