@@ -258,20 +258,13 @@ class Rcpt(Command):
 def _path_and_params(
     cls: type[Command], argument: str, word: str, status: str, grammar: Grammar
 ) -> tuple[syntax.Path, Params]:
-    plain = syntax.PLAIN.fullmatch(argument)
-    if plain is not None and plain[1].upper() == word:
-        local, domain, text = plain.group(2, 3, 4)
-        return syntax.Path(f"{local}@{domain}", local, domain.lower()), parse_params(
-            text, grammar
-        ) if text else NO_PARAMS
-    match = syntax.ARGUMENT.fullmatch(argument.rstrip(" \t"))
-    if match is None or match["word"].upper() != word:
+    parts = syntax.parse_argument(argument.rstrip(" \t"))
+    if parts is None or parts[0] != word:
         raise BadCommand(Reply(501, f"Syntax: {cls.usage}", "5.5.4"))
-    path = syntax.Path.parse(match["path"])
+    _, sent, path, params = parts
     if path is None:
-        raise BadCommand(Reply(501, f"Malformed address: {match['path']!a}", status))
-    text = match["params"]
-    return path, parse_params(text, grammar) if text else NO_PARAMS
+        raise BadCommand(Reply(501, f"Malformed address: {sent!a}", status))
+    return path, parse_params(params, grammar) if params else NO_PARAMS
 
 
 @frozen

@@ -6,6 +6,7 @@ linear: no two branches of it can match the same character, so no input makes it
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from typing import Final
@@ -32,11 +33,6 @@ ARGUMENT = re.compile(
          (?P<path> < (?:{ROUTE})? (?: {QUOTED} | [^">] )* > | [^\ ]+ )
          (?:\ +(?P<params>.*))?""",
     re.IGNORECASE | re.VERBOSE,
-)
-#: What nearly every MAIL and RCPT looks like, taken apart in one go. Whatever is not that plain goes the long way.
-PLAIN = re.compile(
-    r"(FROM|TO):<([A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+)@([A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*)>(?: +(.*))?",
-    re.IGNORECASE | re.ASCII,
 )
 PATH = re.compile(rf"(?:{ROUTE})?(?P<mailbox>{MAILBOX})")
 PARAMETER = re.compile(rf"(?P<keyword>[A-Za-z0-9][A-Za-z0-9-]*)(?:=(?P<value>[!-<>-~{UTF8}]+))?")
@@ -117,6 +113,19 @@ class Path:
 
 
 NULL = Path("", "", None)
+
+
+@functools.lru_cache(maxsize=1024)
+def parse_argument(argument: str) -> tuple[str, str, Path | None, str] | None:
+    """The argument of MAIL or RCPT: "FROM" or "TO", the path as sent and as parsed (None: it is none), and the parameters' text.
+
+    None when it is no such argument at all. It remembers what it saw: clients send to and from few addresses, again and again.
+    """
+    match = ARGUMENT.fullmatch(argument)
+    if match is None:
+        return None
+    word, path, params = match.group("word", "path", "params")
+    return word.upper(), path, Path.parse(path), params or ""
 
 
 def canonical_domain(text: str) -> str | None:
