@@ -35,7 +35,13 @@ class Intake(Maildir):
 async def main(port: int, cert: str, key: str) -> None:
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(cert, key)
-    server = Server(Intake("Maildir"), name=f"mx.{DOMAIN}", tls=tls, extensions=standard(StartTls(required=True)))
+    server = Server(
+        Intake("Maildir"),
+        name=f"mx.{DOMAIN}",
+        tls=tls,
+        extensions=standard(StartTls(required=True)),
+        newlines="normalize",  # programs that send Unix files as they are get through
+    )
     with trio.open_signal_receiver(signal.SIGINT) as interrupts:
         async with trio.open_nursery() as nursery:
             (listener,) = await nursery.start(server.serve, port, "127.0.0.1")

@@ -36,7 +36,7 @@ async def work(letters: trio.MemoryReceiveChannel[Letter]) -> None:
 
 async def main(port: int) -> None:
     sending, receiving = trio.open_memory_channel[Letter](1)
-    server = Server(Handover(sending))
+    server = Server(Handover(sending), newlines="normalize")
     with trio.open_signal_receiver(signal.SIGINT) as interrupts:
         async with trio.open_nursery() as nursery, sending:  # to close the sending end is to end the work
             nursery.start_soon(work, receiving)

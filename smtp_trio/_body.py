@@ -50,7 +50,7 @@ class Body:
 
     def __init__(self, session: Session, command: Command, envelope: Envelope) -> None:
         #: Who sends it to whom.
-        self.envelope = envelope
+        self.envelope: Envelope = envelope
         #: When it began, by Trio's clock.
         self.began: float = trio.current_time()
         #: Octets that came so far.

@@ -95,7 +95,7 @@ class Session(HookCaller):
         self.body: Body | None = None
         #: A command that came when a message was under way, and has to wait for its end.
         self.deferred: Command | None = None
-        self.auth_failures = 0
+        self.auth_failures: int = 0
         self._transactions = 0
         self._transaction: dict[Any, Any] = {}
         self._debug = log.isEnabledFor(logging.DEBUG)

@@ -20,6 +20,8 @@ import trio.testing
 
 import smtp_trio
 import smtp_trio.stores
+from smtp_trio.protocol import Command, Ehlo, EndOfBody, Expn, Helo, Help, Mail, Rcpt, Vrfy
+from smtp_trio.protocol.extensions.auth import AuthCommand
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,6 +73,23 @@ def test_an_option_is_documented() -> None:
     )
     documented = re.findall(r"^\.\. option:: .*(--[a-z-]+)", (DOCS / "command-line.rst").read_text(), re.MULTILINE)
     assert set(re.findall(r"--[a-z-]+", helped.stdout)) == {"--help", *documented}
+
+
+HOOKED: list[tuple[str, type[Command]]] = [
+    ("helo", Ehlo), ("helo", Helo), ("auth", AuthCommand), ("mail", Mail), ("rcpt", Rcpt), ("data", EndOfBody), ("vrfy", Vrfy),
+    ("expn", Expn), ("help", Help),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("hook", "command"), HOOKED)
+def test_a_code_that_a_hook_is_said_to_have_is_taken_from_it(hook: str, command: type[Command]) -> None:
+    """And all that may be taken are told, but for those that the core says by itself."""
+    row = re.search(rf"   \* - ``{hook}\(.*\n     - .*\n     - (.*)", (DOCS / "hooks.rst").read_text())
+    assert row is not None
+    told = {int(code) for code in re.findall(r"\b[2-5]\d\d\b", row[1].partition(" is 454")[0])}
+    for first, last in re.findall(r"(\d{3}) to (\d{3})", row[1]):
+        told |= set(range(int(first), int(last) + 1))
+    assert told - {451} == command.codes - {334, 451, 503} - ({502, 504} if hook == "auth" else set())
 
 
 IN_MEMORY = [source for page, source in blocks() if page == "testing" and "memory_stream_pair" in source]
