@@ -88,6 +88,9 @@ async def starttls(session: Session, command: Command) -> None:
     if refusal is not None:
         await session.answer(refusal)
         return
+    if session.server.stopping:  # a new beginning would only hold up the end
+        await session.answer(Reply(421, "Server is shutting down", "4.3.2"))
+        return
     assert isinstance(command, StartTlsCommand)
     for step in command.talk():
         if isinstance(step, Reply):
@@ -102,6 +105,8 @@ async def start_tls(session: Session) -> bool:
     assert context is not None
     session.disarm()
     session.idle = True
+    if session.server.stopping:
+        session.wake()
     try:
         stream = await session.wire.start_tls(context, session.server.timeouts.tls)
     except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as exc:

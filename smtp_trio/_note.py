@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import asdict, frozen
 
 from .protocol import BadCommand, Command, Mail, Rcpt, Reply
+from .protocol.syntax import parse_argument
 
 if TYPE_CHECKING:
     from ._session import Session
@@ -55,6 +56,11 @@ class Note:
         if isinstance(command, Rcpt):  # the one that was refused
             recipients = (command.recipient,)
         mail = command if isinstance(command, Mail) else envelope.mail if envelope is not None else None
+        sender, to = mail.sender.raw if mail is not None else "", tuple(path.raw for path in recipients)
+        if isinstance(command, BadCommand) and command.argument:
+            parts = parse_argument(command.argument)
+            address = parts[1].strip("<>") if parts is not None else command.argument
+            sender, to = (address, to) if command.verb == "MAIL" else (sender, (address,))
         return cls(
             time=session.server.now().isoformat(timespec="milliseconds"),
             id=envelope.id if envelope is not None else session.id,
@@ -63,8 +69,8 @@ class Note:
             protocol=session.protocol_name,
             tls=session.tls.version if session.tls is not None else "",
             user=clean(session.user or ""),
-            sender=mail.sender.raw if mail is not None else "",
-            to=tuple(path.raw for path in recipients),
+            sender=sender,
+            to=to,
             size=size,
             reply=clean(str(reply)) if reply is not None else "no answer: the client is gone",
             stored=str(envelope.context.get(STORED, "")) if envelope is not None else "",

@@ -33,7 +33,8 @@ def received(session: Session) -> bytes:
     """
     peer, envelope = session.peer, session.envelope
     hello = session.hello.domain if session.hello is not None else "unknown"
-    literal = f"IPv6:{peer.host}" if ":" in peer.host else peer.host
+    host = peer.host.partition("%")[0]  # a zone means nothing elsewhere, and is no part of a literal (RFC 5321 4.1.3)
+    literal = f"IPv6:{host}" if ":" in host else host
     comment = f"{_safe(peer.name or 'unknown')} [{literal}]" if peer.kind == "tcp" else peer.kind
     lines = [
         f"Received: from {_safe(hello)} ({comment})",

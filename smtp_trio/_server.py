@@ -5,6 +5,7 @@ What is here is what sessions share: the settings, the counts, and the end. How 
 
 from __future__ import annotations
 
+import inspect
 import ipaddress
 import logging
 import math
@@ -114,7 +115,7 @@ class Server:
         if self._started:
             raise RuntimeError("the server serves already: hooks are fixed")
         for name, hook in hooks.items():
-            if not callable(hook):
+            if not callable(hook) or (inspect.isfunction(hook) and not inspect.iscoroutinefunction(hook)):
                 raise TypeError(f"the {name} hook must be an async function, not {hook!r}")
         self.installed.update(hooks)
 

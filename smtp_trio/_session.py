@@ -288,7 +288,8 @@ class Session(HookCaller):
     async def leave(self, reply: Reply) -> None:
         """Say 421 without having been asked, and hear nothing more."""
         self.over = True
-        await self.call("response", reply)
+        if self.connected:
+            await self.call("response", reply)
         self.protocol.close(reply)
         await self.flush()
 
@@ -335,8 +336,6 @@ class Session(HookCaller):
             self.protocol.close(Reply(421, "Server is shutting down", "4.3.2"))
             self.wire.flush_now()
 
-    # --- commands ---------------------------------------------------------------------------------------------------
-
     # --- answers ----------------------------------------------------------------------------------------------------
 
     async def answer(self, reply: Reply) -> None:
@@ -355,7 +354,10 @@ class Session(HookCaller):
         self.protocol.send(reply)
         if self._debug:
             # A line that is no command may be a password that came too late.
-            log.debug("%s: %s -> %s", self.id, "?" if isinstance(command, BadCommand) else repr(command), reply)
+            bad = isinstance(command, BadCommand) and (
+                command.verb if command.verb in self.protocol.grammar.verbs else "?"
+            )
+            log.debug("%s: %s -> %s", self.id, bad or repr(command), reply)
         if reply.code == 421:
             self.over = True
         return not (isinstance(command, Command) and command.groupable)

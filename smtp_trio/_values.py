@@ -120,7 +120,11 @@ class MessageState(enum.Enum):
 
 @frozen
 class Statistics:
-    """What a server has done so far: a snapshot."""
+    """What a server has done so far: a snapshot.
+
+    ``messages`` were accepted, with ``bytes`` octets in all; ``refused`` counts messages too. ``commands`` are those that came in,
+    between messages; ``errors`` are the commands that the core refused, and the failures of hooks and sessions.
+    """
 
     sessions_open: int = 0
     sessions_total: int = 0

@@ -128,8 +128,8 @@ async def test_a_refusal_has_its_line_whoever_refuses(tmp_path: Path) -> None:
 
     async with serving("--size", "1000", cwd=tmp_path) as program:
         await program.client(talk)
-        await program.out.until(r'from=<> to=- .*reply="552 5\.3\.4')
-        await program.out.until(r'from=<me@example\.net> to=- .*reply="501 5\.1\.3')
+        await program.out.until(r'from=<me@example\.net> to=- .*reply="552 5\.3\.4')
+        await program.out.until(r'from=<me@example\.net> to=<you> .*reply="501 5\.1\.3')
 
 
 async def test_what_a_client_says_does_no_harm_on_a_terminal(tmp_path: Path) -> None:

@@ -304,6 +304,29 @@ async def test_stop_during_a_handshake(autojump_clock: MockClock) -> None:
     assert trio.current_time() == 0
     assert hooks.ended == hooks.sessions
     assert len(hooks.ended) == 1
+    assert replies == [421]  # of the session that had a `connect`
+
+
+async def test_stop_before_a_handshake(autojump_clock: MockClock) -> None:
+    """A handshake that would begin after `stop` does not hold it up."""
+    stopped = trio.Event()
+
+    async def helo(session: Session, hello: object) -> None:
+        await stopped.wait()
+
+    server = secure()
+    server.on(helo=helo)
+    async with talk(server) as client, trio.open_nursery() as nursery:
+        await client.expect("220")
+        await client.send(b"EHLO a\r\nSTARTTLS\r\n")
+        await wait_all_tasks_blocked()
+        nursery.start_soon(server.stop)
+        await wait_all_tasks_blocked()
+        stopped.set()
+        await client.expect("250")
+        await client.expect("421 4.3.2")
+        await client.end()
+    assert trio.current_time() == 0
 
 
 async def test_close_notify_in_a_message(pair: Any, autojump_clock: MockClock) -> None:

@@ -67,7 +67,7 @@ class Params(Mapping[Param[Any], Any]):
         return hash(frozenset(self._values.items()))
 
     def __repr__(self) -> str:
-        return f"<Params {self.encode()}>"
+        return f"<{' '.join(['Params', *self.encode().split()])}>"
 
     def encode(self) -> str:
         """The parameters as they stand in a command: ``SIZE=100 BODY=8BITMIME``; "" when there are none."""

@@ -32,13 +32,15 @@ class BadCommand(RemoteProtocolError):
     """A command that the core refuses by itself. ``reply`` is what it must be answered with, by ``protocol.send(exc.reply)``.
 
     ``close`` is true when the connection cannot go on after the reply: framing is lost, or the peer does not speak SMTP at all.
-    ``verb`` is the command's verb in upper case, or "" when the line held none.
+    ``verb`` is the command's verb in upper case, or "" when the line held none. ``argument`` is the argument of a MAIL or RCPT, so
+    that a log can say who was refused; "" for all others, which may hold secrets.
     """
 
     def __init__(self, reply: Reply, *, verb: str = "", close: bool = False) -> None:
         super().__init__(f"{verb or 'line'}: {reply.code} {reply.text}")
         self.reply = reply
         self.verb = verb
+        self.argument = ""
         self.close = close
 
 

@@ -84,6 +84,7 @@ class Judge:
                 self._check_path(command, command.recipient)
         except BadCommand as bad:
             bad.verb = cls.verb
+            bad.argument = argument if cls is Mail or cls is Rcpt else ""
             raise
         return command
 

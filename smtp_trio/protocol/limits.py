@@ -7,12 +7,13 @@ from attrs import field, frozen
 
 @frozen(kw_only=True)
 class Limits:
-    """What one peer may use up. None: no limit.
+    """What one peer may use up.
 
-    ``sessions`` and ``per_peer`` count open connections. ``errors`` is how many commands a session may get wrong, and ``junk`` how
-    many it may send that do no work, both since its last accepted message, before it is told 421. ``auth_failures`` is for the
-    whole session. ``received`` is how many hops a message may have made (RFC 5321 6.3), ``line`` how long a command line may be, in
-    octets. ``strict_lengths`` refuses paths longer than what everybody must take (RFC 5321 4.5.3.1.1 to .3).
+    ``sessions`` and ``per_peer`` count open connections; None: no limit. ``errors`` is how many commands a session may get wrong,
+    and ``junk`` how many it may send that do no work, both since its last accepted message, before it is told 421.
+    ``auth_failures`` is for the whole session. ``received`` is how many hops a message may have made (RFC 5321 6.3), ``line`` how
+    long a command line may be, in octets. ``strict_lengths`` refuses paths longer than what everybody must take (RFC 5321
+    4.5.3.1.1 to .3).
     """
 
     sessions: int | None = None

@@ -202,7 +202,7 @@ class ServerProtocol:
         """The next line, by the limits that hold for it."""
         grammar, phase = self.grammar, self.dialogue.phase
         if phase is GREETED and inbox.data.startswith(b"\x16\x03", inbox.at):  # a ClientHello holds no line, ever
-            raise BadCommand(Reply(500, "TLS on a port that is not for it; use STARTTLS", "5.5.2"), close=True)
+            raise BadCommand(Reply(500, "TLS on a port that does not begin with it", "5.5.2"), close=True)
         limit, too_long = grammar.line, replies.LONG_LINE
         if len(inbox) >= limit and grammar.long_lines:
             # RFC 4954 4: lines of AUTH may be longer. Only a line that is long already is worth a look at what it is.

@@ -134,6 +134,9 @@ class SQLite(Store["Row"]):
             for path in filter(os.path.exists, (folder, self.path)):
                 check_writable(path)
             # One thread at a time, though not always the same one: the group's limiter sees to that.
+            # Mail is private. SQLite gives its log the mode that the database has.
+            with suppress(FileExistsError):
+                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
             db = sqlite3.connect(self.path, timeout=BUSY, isolation_level=None, check_same_thread=False)
             try:
                 prepare(db)

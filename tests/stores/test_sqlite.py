@@ -52,6 +52,14 @@ async def test_a_message_and_its_envelope(store: SQLite) -> None:
     assert query(store.path, "SELECT * FROM recipients") == [(1, n, r, "") for n, r in enumerate(recipients)]
 
 
+async def test_mail_is_private(store: SQLite) -> None:
+    await store.put(transaction("a@b.test", "c@d.test"), body(b"x\r\n"))
+
+    files = sorted(Path(store.path).parent.iterdir())
+    assert [file.name for file in files] == ["mail.db", "mail.db-shm", "mail.db-wal"]
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+
+
 @pytest.mark.parametrize(("sender", "recipient"), [("", "you@mx.test"), ("jürgen@bücher.test", "用户@例子.test")])
 @pytest.mark.parametrize("message", [b"", b"\x00\xff\r\r\n\n"])
 async def test_messages_of_every_kind(store: SQLite, sender: str, recipient: str, message: bytes) -> None:
