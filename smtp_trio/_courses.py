@@ -160,7 +160,13 @@ async def message(session: Session, command: Command) -> None:
     reply = await session.consult(command)
     if reply is None:
         reply = await session.call("data", body, decides=command, failure=LOCAL_ERROR)
-    await conclude(session, body, reply or queued(envelope))
+    reply = reply or queued(envelope)
+    if body.complete and reply.accepted:  # as a rule, nothing is left of it
+        session.body = None
+        await verdict(session, reply, body)
+        session.note(command, reply, envelope, body)
+    else:
+        await conclude(session, body, reply)
     if session.overdue:  # the hook was late, but had all of the message: what comes next gets a scope of its own
         session.overdue, session.patience = False, math.inf
         await trio.lowlevel.checkpoint()

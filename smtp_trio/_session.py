@@ -222,10 +222,8 @@ class Session(HookCaller):
     async def receive_command(self) -> Command | None:
         """The next command. Replies leave before we wait for it: never wait for input while output is owed (RFC 2920 3.2 (7))."""
         protocol, scope = self.protocol, self.scope
-        resumed, self.idle = (
-            self.idle,
-            False,
-        )  # a deadline passed that was an earlier command's: the wait for this one goes on
+        # If so, a deadline passed that was an earlier command's, and the wait for this one goes on.
+        resumed, self.idle = self.idle, False
         if not resumed:
             self.patience = math.inf
         event = protocol.next_event()

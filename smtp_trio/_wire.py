@@ -27,7 +27,7 @@ BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError)
 class Wire:
     """Carries octets between one stream and one protocol. ``broken``: nothing can be said over it any more."""
 
-    __slots__ = ("_protocol", "_quick", "_write_timeout", "broken", "stream")
+    __slots__ = ("_protocol", "_quick", "_vain", "_write_timeout", "broken", "stream")
 
     def __init__(self, stream: trio.abc.Stream, protocol: ServerProtocol, write_timeout: float) -> None:
         self.stream: trio.abc.Stream = stream
@@ -36,6 +36,7 @@ class Wire:
         self._write_timeout = write_timeout
         # POSIX sockets can be read and written by their descriptor, which is public, and as fast as send and recv.
         self._quick: Callable[[], int] | None = None
+        self._vain = False  # the last `receive_now` came too early
         if type(stream) is trio.SocketStream and os.name == "posix":
             self._quick = stream.socket.fileno
 
@@ -46,25 +47,36 @@ class Wire:
         """
         if self._quick is None:
             return False
+        if self._vain:  # a peer that was slow last time is not hurried this time
+            self._vain = False
+            return False
         await trio.lowlevel.checkpoint()
+        self._vain = not self._read(self._quick())
+        return not self._vain
+
+    async def receive(self) -> None:
+        """Wait for octets from the peer, and hand them to the protocol; the end of input when there will be no more."""
         try:
-            data = os.read(self._quick(), RECEIVE)
+            if self._quick is None:
+                self._protocol.receive_data(bytes(await self.stream.receive_some(RECEIVE)))
+                return
+            # To wait is a full checkpoint, so the read needs no other; it may come to nothing, and then we wait again.
+            await trio.lowlevel.wait_readable(self._quick())
+            while not self._read(self._quick()):
+                await trio.lowlevel.wait_readable(self._quick())
+        except (*BROKEN, OSError):
+            self._protocol.receive_data(self._lost())
+
+    def _read(self, descriptor: int) -> bool:
+        """Take what is there, or the end of input; false when there is nothing yet."""
+        try:
+            data = os.read(descriptor, RECEIVE)
         except BlockingIOError:
             return False
         except OSError:
             data = self._lost()
         self._protocol.receive_data(data)
         return True
-
-    async def receive(self) -> None:
-        """Wait for octets from the peer, and hand them to the protocol; the end of input when there will be no more."""
-        try:
-            if self._quick is not None:
-                await trio.lowlevel.wait_readable(self._quick())
-            data = await self.stream.receive_some(RECEIVE)
-        except BROKEN:
-            data = self._lost()
-        self._protocol.receive_data(bytes(data))
 
     def _lost(self) -> bytes:
         """A reset is an end of input like any other (RFC 5321 4.1.1.10: as if QUIT had come), but nobody is there to be answered."""
