@@ -64,7 +64,7 @@ class Wire:
             await trio.lowlevel.wait_readable(self._quick())
             while not self._read(self._quick()):
                 await trio.lowlevel.wait_readable(self._quick())
-        except (*BROKEN, OSError):
+        except (*BROKEN, OSError, ValueError):  # the last is for a descriptor of -1: a hook has closed the stream
             self._protocol.receive_data(self._lost())
 
     def _read(self, descriptor: int) -> bool:

@@ -695,3 +695,28 @@ async def test_no_data_hook_and_a_slow_chunk(pair: Callable[[], Pair], autojump_
         await client.send(b"world")
         await client.expect("554 5.3.0")
         await client.quit()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_hook_that_closes_the_stream(times: int) -> None:
+    """Its next pull finds nobody there, whichever way it looks."""
+    ends: list[BaseException] = []
+
+    async def data(session: Session, body: Body) -> None:
+        for _ in range(times):
+            await anext(body)
+        await trio.aclose_forcefully(session.stream)
+        try:
+            await anext(body)
+        except BodyError as error:
+            ends.append(error)
+            raise
+
+    async with talk(serving(data), pair=sockets) as client:
+        await client.open()
+        await client.say("DATA", "354")
+        for _ in range(times):
+            await client.send(b"x\r\n")
+            await wait_all_tasks_blocked()
+        await client.end()
+    assert len(ends) == 1
