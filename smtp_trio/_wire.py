@@ -27,7 +27,7 @@ BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError)
 class Wire:
     """Carries octets between one stream and one protocol. ``broken``: nothing can be said over it any more."""
 
-    __slots__ = ("_protocol", "_quick", "_vain", "_write_timeout", "broken", "stream")
+    __slots__ = ("_protocol", "_quick", "_write_timeout", "broken", "stream")
 
     def __init__(self, stream: trio.abc.Stream, protocol: ServerProtocol, write_timeout: float) -> None:
         self.stream: trio.abc.Stream = stream
@@ -36,7 +36,6 @@ class Wire:
         self._write_timeout = write_timeout
         # POSIX sockets can be read and written by their descriptor, which is public, and as fast as send and recv.
         self._quick: Callable[[], int] | None = None
-        self._vain = False  # the last `receive_now` came too early
         if type(stream) is trio.SocketStream and os.name == "posix":
             self._quick = stream.socket.fileno
 
@@ -47,12 +46,8 @@ class Wire:
         """
         if self._quick is None:
             return False
-        if self._vain:  # a peer that was slow last time is not hurried this time
-            self._vain = False
-            return False
         await trio.lowlevel.checkpoint()
-        self._vain = not self._read(self._quick())
-        return not self._vain
+        return self._read(self._quick())
 
     async def receive(self) -> None:
         """Wait for octets from the peer, and hand them to the protocol; the end of input when there will be no more."""
