@@ -194,6 +194,9 @@ async def verdict(session: Session, reply: Reply, body: Body) -> None:
     """Answer the message. Once it is taken, nothing comes between that and the 250 but this one write, which is shielded."""
     if reply.accepted:
         session.last_message = MessageState.UNACKNOWLEDGED
+        looked_at = session.protocol.body
+        if looked_at is not None and looked_at.repaired:
+            log.info("%s: bare CR or LF in the message was made CRLF", body.envelope.id)
         session.server.counts.messages += 1
         session.server.counts.bytes += body.size
     else:

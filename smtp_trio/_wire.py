@@ -95,7 +95,7 @@ class Wire:
         return memoryview(data)[sent:] if sent < len(data) else b""
 
     async def send(self, data: bytes | memoryview) -> None:
-        """Send this before anything else, as `flush` does."""
+        """Send what `flush_now` left over. When that cannot be done, or not in time, the wire is broken from then on."""
         self.broken = True  # should we be cancelled in the middle of it, nothing that came after could be understood
         try:
             with trio.fail_after(self._write_timeout):

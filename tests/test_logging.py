@@ -206,3 +206,19 @@ async def test_data_hook_may_log_the_envelope(autojump_clock: MockClock) -> None
         await client.hello()
         await client.deliver()
     assert "me@client.test" in shown[0]
+
+
+@pytest.mark.parametrize(("message", "lines"), [(b"a\nb\r\n", 1), (b"a\r\nb\r\n", 0)])
+async def test_mended_line_ends_are_logged(
+    message: bytes, lines: int, log: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    hooks = Taker()
+    async with talk(Server(hooks, name=NAME, newlines="normalize")) as client:
+        await client.open()
+        await client.say("DATA", "354")
+        await client.send(message + b".\r\n")
+        await client.expect("250 2.0.0")
+    assert hooks.messages == [b"a\r\nb\r\n"]
+    told = [record for record in log.records if "was made CRLF" in record.getMessage()]
+    assert len(told) == lines
+    assert all(hooks.sessions[0].id in record.getMessage() for record in told)
