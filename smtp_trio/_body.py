@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -76,13 +77,8 @@ class Body:
     def __aiter__(self) -> Body:
         return self
 
-    async def __anext__(self) -> bytes:
-        if self.error is not None:
-            raise self.error
-        piece = None if self.complete else await self._next()
-        if piece is None:
-            raise StopAsyncIteration
-        return piece
+    def __anext__(self) -> Coroutine[Any, Any, bytes]:
+        return self._next()  # one level of coroutines less, which every wait for the peer passes through
 
     async def read(self) -> bytes:
         """All of it, which is no more than the server's ``size``. Raises `BodyError` as a pull does."""
@@ -98,14 +94,20 @@ class Body:
                 await self._next()
             except BodyError:
                 self._drop()
+            except StopAsyncIteration:
+                return
 
     def _drop(self) -> None:
         self._dropping = True
         self._session.protocol.discard()
 
-    async def _next(self) -> bytes | None:
-        """The next piece, or None when the answer is due. Raises `BodyError` as soon as the message is known to be lost."""
+    async def _next(self) -> bytes:
+        """The next piece. Raises StopAsyncIteration when the answer is due, `BodyError` once the message is known to be lost."""
         session, protocol = self._session, self._session.protocol
+        if self.error is not None and not self._dropping:
+            raise self.error
+        if self.complete:
+            raise StopAsyncIteration
         if not self._started:
             self._started = True
             await session.answer(START_MAIL_INPUT)
@@ -124,7 +126,7 @@ class Body:
                 await self._wait()
             elif event is END_OF_BODY or (event is END_OF_CHUNK and self._dropping):
                 self.due, self.complete = True, not self._dropping
-                return None
+                raise StopAsyncIteration
             elif event is END_OF_CHUNK:
                 await session.answer(OK)
             elif event is FAULT:
@@ -139,11 +141,14 @@ class Body:
     async def _wait(self) -> None:
         """Wait for the peer, with a deadline of our own: a hook is told of silence by `BodyError`, never by a cancellation."""
         session = self._session
-        await session.flush()
+        if session.protocol.outbox:
+            await session.flush()
         if session.over:
             raise self._fail("the peer is gone")
-        if await session.wire.receive_now():
-            return
+        if session.wire.quick:
+            await trio.lowlevel.checkpoint()
+            if session.wire.receive_now():
+                return
         began = trio.current_time()
         session.stop_hook_clock(began, session.server.timeouts.block)
         try:

@@ -228,13 +228,15 @@ class Session(HookCaller):
             self.patience = math.inf
         event = protocol.next_event()
         if event is NEED_DATA:
-            if rest := self.wire.flush_now():
+            if protocol.outbox and (rest := self.wire.flush_now()):
                 await self._send(rest)
             if self.wire.broken:
                 self.over = True
                 return None
-            if await self.wire.receive_now():
-                event = protocol.next_event()
+            if self.wire.quick:
+                await trio.lowlevel.checkpoint()
+                if self.wire.receive_now():
+                    event = protocol.next_event()
         if event is NEED_DATA:
             if not resumed:
                 # One deadline for the whole command: octets without an end of line win nobody time.

@@ -39,15 +39,17 @@ class Wire:
         if type(stream) is trio.SocketStream and os.name == "posix":
             self._quick = stream.socket.fileno
 
-    async def receive_now(self) -> bool:
-        """Let others run, then take what has come in the meantime, if that can be told without waiting. A full checkpoint if so.
+    def receive_now(self) -> bool:
+        """Take what has come, if that can be told without waiting. To be called behind a checkpoint, and only if `quick`.
 
-        A peer that answers at once has often answered by then; that saves arming a timer and asking the kernel to wake us.
+        A peer that answers at once has often done so while others ran; that saves arming a timer, and asking the kernel to wake us.
         """
-        if self._quick is None:
-            return False
-        await trio.lowlevel.checkpoint()
-        return self._read(self._quick())
+        return self._quick is not None and self._read(self._quick())
+
+    @property
+    def quick(self) -> bool:
+        """Whether `receive_now` is worth a try."""
+        return self._quick is not None
 
     async def receive(self) -> None:
         """Wait for octets from the peer, and hand them to the protocol; the end of input when there will be no more."""

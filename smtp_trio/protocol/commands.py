@@ -6,6 +6,7 @@ treats them as such: the greeting answers the first, and the reply to a message 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Generic, Self, TypeVar, cast, overload
 
@@ -226,9 +227,9 @@ class Mail(Command):
         return f"MAIL FROM:<{self.sender.raw}> {self.params.encode()}".rstrip()
 
     @classmethod
-    def decode(cls, argument: str, grammar: Grammar) -> Self:
-        path, params = _path_and_params(cls, argument, "FROM", "5.1.7", grammar)
-        return cls(path, params)
+    def decode(cls, argument: str, grammar: Grammar) -> Mail:
+        known = _plain_mail(argument) if argument.endswith(">") else None
+        return known or _decode_path(cls, argument, grammar)
 
 
 @frozen
@@ -248,23 +249,48 @@ class Rcpt(Command):
         return f"RCPT TO:<{self.recipient.raw}> {self.params.encode()}".rstrip()
 
     @classmethod
-    def decode(cls, argument: str, grammar: Grammar) -> Self:
-        path, params = _path_and_params(cls, argument, "TO", "5.1.3", grammar)
-        if path.is_null:  # RFC 5321 4.1.1.3: Forward-path = Path; the null path is for senders
-            raise BadCommand(Reply(501, "A recipient cannot be <>", "5.1.3"))
-        return cls(path, params)
+    def decode(cls, argument: str, grammar: Grammar) -> Rcpt:
+        known = _plain_rcpt(argument) if argument.endswith(">") else None
+        return known or _decode_path(cls, argument, grammar)
 
 
-def _path_and_params(
-    cls: type[Command], argument: str, word: str, status: str, grammar: Grammar
-) -> tuple[syntax.Path, Params]:
+PathCommand = TypeVar("PathCommand", Mail, Rcpt)
+
+
+def _decode_path(cls: type[PathCommand], argument: str, grammar: Grammar) -> PathCommand:
+    path, params = _split_path(cls, argument)
+    return cls(path, parse_params(params, grammar) if params else NO_PARAMS)
+
+
+def _without_params(cls: type[PathCommand], argument: str) -> PathCommand | None:
+    path, params = _split_path(cls, argument)
+    return None if params else cls(path)
+
+
+@functools.lru_cache(maxsize=1024)
+def _plain_mail(argument: str) -> Mail | None:
+    """The command, if it has a path and no more. It is remembered: clients send from and to few addresses, again and again."""
+    return _without_params(Mail, argument)
+
+
+@functools.lru_cache(maxsize=1024)
+def _plain_rcpt(argument: str) -> Rcpt | None:
+    """As `_plain_mail`."""
+    return _without_params(Rcpt, argument)
+
+
+def _split_path(cls: type[Mail | Rcpt], argument: str) -> tuple[syntax.Path, str]:
+    """The path of a MAIL or RCPT, and the text of its parameters."""
     parts = syntax.parse_argument(argument.rstrip(" \t"))
+    word, status = ("FROM", "5.1.7") if cls is Mail else ("TO", "5.1.3")
     if parts is None or parts[0] != word:
         raise BadCommand(Reply(501, f"Syntax: {cls.usage}", "5.5.4"))
     _, sent, path, params = parts
     if path is None:
         raise BadCommand(Reply(501, f"Malformed address: {sent!a}", status))
-    return path, parse_params(params, grammar) if params else NO_PARAMS
+    if path.is_null and cls is Rcpt:  # RFC 5321 4.1.1.3: Forward-path = Path; the null path is for senders
+        raise BadCommand(Reply(501, "A recipient cannot be <>", "5.1.3"))
+    return path, params
 
 
 @frozen

@@ -100,8 +100,8 @@ class Extension:
     raw: ClassVar[Mapping[enum.Enum, type[Command]]] = {}
     #: Keywords of extensions that must be there too.
     needs: ClassVar[Sequence[str]] = ()
-    #: The commands that it wants to `review`.
-    reviews: ClassVar[Commands] = ()
+    #: The commands that it wants to `review`: all of a kind, or those with a certain parameter.
+    reviews: ClassVar[Sequence[type[Command] | Param[Any]]] = ()
     #: Lines that may be longer than the rest: octets by verb.
     lines: ClassVar[Mapping[str, int]] = {}
 
@@ -166,10 +166,10 @@ class Grammar:
             self.long_lines.update(extension.lines)
             self.raw.update(extension.raw)
         self.gates: tuple[Extension, ...] = tuple(e for e in self.extensions if type(e).gate is not Extension.gate)
-        self.reviews: dict[type[Command], tuple[Extension, ...]] = {
-            command: tuple(e for e in self.extensions if command in e.reviews)
+        self.reviews: dict[type[Command] | Param[Any], tuple[Extension, ...]] = {
+            subject: tuple(e for e in self.extensions if subject in e.reviews)
             for extension in self.extensions
-            for command in extension.reviews
+            for subject in extension.reviews
         }
         self._offers: dict[tuple[object, ...], Offer] = {}
 

@@ -7,10 +7,10 @@ The order of the checks is the order in which a client should learn of its mista
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from . import replies, syntax
-from .commands import UNSERVED, VERBS, Command, Data, Grammar as ParamGrammar, Mail, Rcpt
+from .commands import NO_PARAMS, UNSERVED, VERBS, Command, Data, Grammar as ParamGrammar, Mail, Rcpt
 from .dialogue import GREETED, SENDER, Dialogue
 from .errors import BadCommand
 from .extension import NOTHING, Extension, Facts, Grammar
@@ -49,10 +49,9 @@ class Judge:
         facts.offered = self._offer.keywords
         self.known.clear()
 
-    def recall(self, line: bytes) -> Command | None:
-        """The command, when its verb is known here and its line is plain ASCII; None to go the long way: `split` and `decode`."""
-        known = self.known.get(self._dialogue.phase)
-        if known is None or not line.isascii():
+    def recall(self, line: bytes, known: Mapping[str, Entry]) -> Command | None:
+        """The command, when its verb is ``known`` here and its line is plain ASCII; None to go the long way: `split`, `decode`."""
+        if not line.isascii():
             return None
         verb, _, argument = line.decode().partition(" ")
         entry = known.get(verb)
@@ -82,6 +81,9 @@ class Judge:
                 self._check_path(command, command.sender)
             elif isinstance(command, Rcpt):
                 self._check_path(command, command.recipient)
+                if len(self._facts.rcpts) >= self._limits.recipients:
+                    # RFC 5321 4.5.3.1.10: 452, so that the client sends to the rest in another transaction.
+                    raise BadCommand(replies.TOO_MANY_RECIPIENTS)
         except BadCommand as bad:
             bad.verb = cls.verb
             bad.argument = argument if cls is Mail or cls is Rcpt else ""
@@ -134,12 +136,15 @@ class Judge:
             raise BadCommand(Reply(503, f"{verb} is out of order: {phase.value}", "5.5.1"), verb=verb)
 
     def _check_path(self, command: Mail | Rcpt, path: Path) -> None:
-        facts, limits = self._facts, self._limits
-        if limits.strict_lengths and path.is_too_long:
-            raise BadCommand(Reply(501, "Path too long", "5.1.7" if type(command) is Mail else "5.1.3"))
-        # RFC 6531 3.5; and a server without that extension knows no such mailbox.
-        if not path.raw.isascii() and (reply := refuse_utf8(command, facts)) is not None:
-            raise BadCommand(reply)
-        if type(command) is Rcpt and len(facts.rcpts) >= limits.recipients:
-            # RFC 5321 4.5.3.1.10: 452, so that the client sends to the rest in another transaction.
-            raise BadCommand(replies.TOO_MANY_RECIPIENTS)
+        """Whether there is anything against the path or its parameters."""
+        if command.params is not NO_PARAMS:
+            for param in command.params:
+                for extension in self._grammar.reviews.get(param, ()):
+                    if (reply := extension.review(command, self._facts)) is not None:
+                        raise BadCommand(reply)
+        if not path.is_ordinary:
+            if self._limits.strict_lengths and path.is_too_long:
+                raise BadCommand(Reply(501, "Path too long", "5.1.7" if type(command) is Mail else "5.1.3"))
+            # RFC 6531 3.5; and a server without that extension knows no such mailbox.
+            if not path.is_ascii and (reply := refuse_utf8(command, self._facts)) is not None:
+                raise BadCommand(reply)

@@ -50,6 +50,7 @@ class Signal(enum.Enum):
 
 
 NEED_DATA, END_OF_CHUNK, END_OF_BODY, FAULT, CONNECTION_LOST = Signal
+END = EndOfBody()
 Event = Command | bytes | Signal
 
 
@@ -69,7 +70,6 @@ class ServerProtocol:
         "_junk",
         "_lines",
         "_newlines",
-        "_outbox",
         "_reader",
         "_refused",
         "dialogue",
@@ -77,6 +77,7 @@ class ServerProtocol:
         "fault",
         "grammar",
         "limits",
+        "outbox",
         "pending",
     )
 
@@ -119,7 +120,8 @@ class ServerProtocol:
         self._dropping = False  # nobody wants the rest of it
         self._refused: tuple[Counted, BadCommand] | None = None  # octets of a refused BDAT, and its answer
         self._input_over = False
-        self._outbox: list[bytes] = []
+        #: What must go to the peer, piece by piece: truth says whether there is anything for `data_to_send` to take.
+        self.outbox: list[bytes] = []
         self._errors = self._junk = 0
 
     # --- octets -----------------------------------------------------------------------------------------------------
@@ -148,7 +150,7 @@ class ServerProtocol:
 
     def data_to_send(self) -> bytes:
         """Take what must go to the peer now; b"" when there is nothing."""
-        outbox = self._outbox
+        outbox = self.outbox
         if not outbox:
             return b""
         data = outbox[0] if len(outbox) == 1 else b"".join(outbox)
@@ -175,21 +177,24 @@ class ServerProtocol:
         try:
             if self._refused is not None:
                 return self._next_refused(*self._refused)
-            line = self._next_line(inbox)
+            known = self._judge.known.get(self.dialogue.phase)
+            if known is not None and len(inbox.data) - inbox.at < self.grammar.line and not self._lines.skipping:
+                # The short way, of most commands: nothing here can be too long, or be anything but a command.
+                line = self._lines.pull(self.grammar.line)
+                if line is not None and (command := self._judge.recall(line, known)) is not None:
+                    return self._ask(command)
+            else:
+                line = self._next_line(inbox)
             if line is None:
                 return CONNECTION_LOST if self._input_over else NEED_DATA
-            command = self._judge.recall(line)
-            return self._next_command(line) if command is None else self._ask(command)
+            return self._next_command(line)
         except BadCommand as bad:
             self._blame(bad)
             raise
 
     def _next_line(self, inbox: Inbox) -> bytes | None:
         """The next line, or None when it is not all there."""
-        phase, limit = self.dialogue.phase, self.grammar.line
-        if phase in self._judge.known and len(inbox.data) - inbox.at < limit and not self._lines.skipping:
-            return self._lines.pull(limit)  # nothing here can be too long, or be anything but a command
-        raw = self.grammar.raw.get(phase)
+        raw = self.grammar.raw.get(self.dialogue.phase)
         try:
             # What is looked at to choose the limits must be the beginning of a line.
             return self._pull(inbox, raw) if self._lines.resume() else None
@@ -312,7 +317,7 @@ class ServerProtocol:
     def _end_body(self, *, last: bool) -> Signal:
         self._reader = None
         if self.pending is None:  # DATA was answered by 354; its end is a question of its own
-            self._ask(EndOfBody())
+            self._ask(END)
         return END_OF_BODY if last else END_OF_CHUNK
 
     # --- answers ----------------------------------------------------------------------------------------------------
@@ -353,7 +358,7 @@ class ServerProtocol:
         self.pending = None
         if reply.code == 421:
             reply = self._parting(reply)
-        self._outbox.append(reply.encode(enhanced=enhanced and self._enhanced))
+        self.outbox.append(reply.encode(enhanced=enhanced and self._enhanced))
 
     def _parting(self, reply: Reply) -> Reply:
         """A 421 ends the dialogue, and begins with the server's name as the greeting does (RFC 5321 4.2, 4.3.1)."""
@@ -385,7 +390,7 @@ class ServerProtocol:
         """Say 421 without having been asked, and hear nothing more (RFC 5321 3.8)."""
         self.pending = None
         self._reader = self._inspector = None
-        self._outbox.append(self._parting(reply).encode(enhanced=self._enhanced))
+        self.outbox.append(self._parting(reply).encode(enhanced=self._enhanced))
 
     def secured(self) -> None:
         """TLS is up: all that the client said before is forgotten (RFC 3207 4.2)."""

@@ -11,7 +11,7 @@ import ipaddress
 import re
 from typing import Final
 
-from attrs import frozen
+from attrs import field, frozen
 
 # RFC 6531 3.3 adds UTF-8 beyond ASCII to atext, qtext, sub-domain and esmtp-value. Whether it was allowed here is asked later.
 UTF8: Final = "\u00a0-\U0010ffff"
@@ -59,6 +59,11 @@ class Path:
     local: str
     domain: str | None
     bracketed: bool = True
+    #: ASCII, and no longer than RFC 5321 4.5.3.1 wants every path to be: what needs no further look, known before it is asked.
+    is_ordinary: bool = field(init=False, eq=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "is_ordinary", self.is_ascii and not self.is_too_long)
 
     @property
     def is_null(self) -> bool:
@@ -115,17 +120,20 @@ class Path:
 NULL = Path("", "", None)
 
 
-@functools.lru_cache(maxsize=1024)
+#: `Path.parse` with a memory: clients send to and from few addresses, again and again.
+parse_path = functools.lru_cache(maxsize=1024)(Path.parse)
+
+
 def parse_argument(argument: str) -> tuple[str, str, Path | None, str] | None:
     """The argument of MAIL or RCPT: "FROM" or "TO", the path as sent and as parsed (None: it is none), and the parameters' text.
 
-    None when it is no such argument at all. It remembers what it saw: clients send to and from few addresses, again and again.
+    None when it is no such argument at all.
     """
     match = ARGUMENT.fullmatch(argument)
     if match is None:
         return None
     word, path, params = match.group("word", "path", "params")
-    return word.upper(), path, Path.parse(path), params or ""
+    return word.upper(), path, parse_path(path), params or ""
 
 
 def canonical_domain(text: str) -> str | None:

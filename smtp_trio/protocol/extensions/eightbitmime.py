@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from ..commands import Command, Mail, Param
-from ..extension import CommandParams, Commands, Extension, Facts
+from ..extension import CommandParams, Extension, Facts
 from ..replies import Reply
 
 # RFC 6152 2 (4) and RFC 3030 3 (4): the third needs an extension of its own to be offered.
@@ -26,7 +27,7 @@ class EightBitMime(Extension):
 
     keyword = "8BITMIME"
     params: ClassVar[CommandParams] = {Mail: (BODY,)}
-    reviews: ClassVar[Commands] = (Mail,)
+    reviews: ClassVar[Sequence[Param[str]]] = (BODY,)
 
     def review(self, command: Command, facts: Facts) -> Reply | None:
         if isinstance(command, Mail) and command.params.get(BODY) == "BINARYMIME" and "BINARYMIME" not in facts.offered:

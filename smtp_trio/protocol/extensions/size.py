@@ -9,7 +9,7 @@ from attrs import frozen
 
 from .. import replies, syntax
 from ..commands import Command, Mail, Param
-from ..extension import CommandParams, Commands, Extension, Facts
+from ..extension import CommandParams, Extension, Facts
 from ..replies import Reply
 
 
@@ -30,7 +30,7 @@ class Size(Extension):
 
     keyword = "SIZE"
     params: ClassVar[CommandParams] = {Mail: (SIZE,)}
-    reviews: ClassVar[Commands] = (Mail,)
+    reviews: ClassVar[Sequence[Param[int]]] = (SIZE,)
 
     def advertise(self, facts: Facts) -> str:
         # RFC 1870 4: "SIZE 0" says that there is no fixed limit.
