@@ -120,8 +120,10 @@ class Path:
 NULL = Path("", "", None)
 
 
-#: `Path.parse` with a memory: clients send to and from few addresses, again and again.
-parse_path = functools.lru_cache(maxsize=1024)(Path.parse)
+@functools.lru_cache(maxsize=1024)
+def parse_path(text: str) -> Path | None:
+    """`Path.parse` with a memory: clients send to and from few addresses, again and again."""
+    return Path.parse(text)
 
 
 def parse_argument(argument: str) -> tuple[str, str, Path | None, str] | None:
