@@ -1,4 +1,4 @@
-"""SMTP for Trio: a server to embed as a mail intake, and the protocol under it.
+"""SMTP for Trio: a server to embed as a mail intake, a client, and the protocol under both.
 
 import trio
 import smtp_trio
@@ -17,7 +17,8 @@ async def main():
     server = smtp_trio.Server(Intake(), name="mx.example.org")
     async with trio.open_nursery() as nursery:
         await nursery.start(server.serve, 2525)                  # returns when it is listening
-        ...
+        async with smtp_trio.connect("localhost", 2525) as client:
+            await client.send("me@example.net", ["you@example.org"], b"Subject: hi\\r\\n\\r\\nhello\\r\\n")
         await server.stop()                                      # drains, then serve returns
 
 trio.run(main)
@@ -30,7 +31,24 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ._body import Body
+    from ._client import Client
+    from ._conversation import ClientTimeouts
+    from ._dialing import connect, send
     from ._hooks import Hooks
+    from ._pool import Pool, PoolStatistics
+    from ._results import (
+        Accepted,
+        ConnectionLost,
+        ConnectRejected,
+        DeliveryUnknown,
+        HandshakeFailed,
+        NobodyAccepted,
+        Outcome,
+        Rejected,
+        Result,
+        TimedOut,
+        Unknown,
+    )
     from ._server import Server
     from ._session import Session
     from ._values import Drained, Envelope, MessageState, Peer, Statistics, Timeouts, TlsInfo
@@ -38,38 +56,62 @@ if TYPE_CHECKING:
         BodyError,
         Limits,
         LocalProtocolError,
+        NotOffered,
         Path,
         ProtocolError,
+        Refused,
         RemoteProtocolError,
         Reply,
         SMTPError,
         standard,
     )
-    from .protocol.extensions.auth import Credentials
+    from .protocol.sasl import Credentials, Password, ScramSecret, Token
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Accepted",
     "Body",
     "BodyError",
+    "Client",
+    "ClientTimeouts",
+    "ConnectRejected",
+    "ConnectionLost",
     "Credentials",
+    "DeliveryUnknown",
     "Drained",
     "Envelope",
+    "HandshakeFailed",
     "Hooks",
     "Limits",
     "LocalProtocolError",
     "MessageState",
+    "NobodyAccepted",
+    "NotOffered",
+    "Outcome",
+    "Password",
     "Path",
     "Peer",
+    "Pool",
+    "PoolStatistics",
     "ProtocolError",
+    "Refused",
+    "Rejected",
     "RemoteProtocolError",
     "Reply",
+    "Result",
     "SMTPError",
+    "ScramSecret",
     "Server",
     "Session",
     "Statistics",
+    "TimedOut",
     "Timeouts",
     "TlsInfo",
+    "Token",
+    "Unknown",
+    "connect",
+    "send",
     "standard",
 ]
 
@@ -77,21 +119,56 @@ __all__ = [
 #: Where the names live. They are fetched when first asked for, so that ``smtp_trio.protocol`` can be used where there is no Trio.
 _HOMES = {
     "_body": ("Body",),
+    "_client": ("Client",),
+    "_conversation": ("ClientTimeouts",),
+    "_dialing": (
+        "connect",
+        "send",
+    ),
     "_hooks": ("Hooks",),
+    "_pool": ("Pool", "PoolStatistics"),
+    "_results": (
+        "Accepted",
+        "ConnectRejected",
+        "ConnectionLost",
+        "DeliveryUnknown",
+        "HandshakeFailed",
+        "NobodyAccepted",
+        "Outcome",
+        "Rejected",
+        "Result",
+        "TimedOut",
+        "Unknown",
+    ),
     "_server": ("Server",),
     "_session": ("Session",),
-    "_values": ("Drained", "Envelope", "MessageState", "Peer", "Statistics", "Timeouts", "TlsInfo"),
-    "protocol.extensions.auth": ("Credentials",),
+    "_values": (
+        "Drained",
+        "Envelope",
+        "MessageState",
+        "Peer",
+        "Statistics",
+        "Timeouts",
+        "TlsInfo",
+    ),
     "protocol": (
         "BodyError",
         "Limits",
         "LocalProtocolError",
+        "NotOffered",
         "Path",
         "ProtocolError",
+        "Refused",
         "RemoteProtocolError",
         "Reply",
         "SMTPError",
         "standard",
+    ),
+    "protocol.sasl": (
+        "Credentials",
+        "Password",
+        "ScramSecret",
+        "Token",
     ),
 }
 

@@ -13,6 +13,7 @@ import trio
 
 from ._hooks import NOWHERE, Hook
 from .protocol import (
+    BadCommand,
     BodyError,
     Command,
     Data,
@@ -28,8 +29,9 @@ from .protocol import (
     Vrfy,
 )
 from .protocol.commands import ANYTIME
-from .protocol.extensions.auth import FAILED
+from .protocol.extensions.auth import FAILED, TRY_LATER
 from .protocol.replies import LOCAL_ERROR
+from .protocol.sasl import ScramSecret, Secret
 
 if TYPE_CHECKING:
     from ._server import Server
@@ -121,10 +123,26 @@ class HookCaller:
         """Ask `Hooks.message`."""
         return await self.call("message", command, decides=command) if self.consults else None
 
+    async def stored_secret(self, user: str, mechanism: str) -> Secret | None:
+        """Ask `Hooks.secret`. Raises `BadCommand` (454) when the hook fails: that is no unknown user."""
+        found: list[Secret | None] = []
+        await self.call("secret", user, mechanism, found=found)
+        if not found:
+            raise BadCommand(TRY_LATER)
+        return found[0]
+
     async def call(
-        self, name: str, *args: Any, decides: Command | None = None, failure: Reply = LOCAL_ERROR
+        self,
+        name: str,
+        *args: Any,
+        decides: Command | None = None,
+        failure: Reply = LOCAL_ERROR,
+        found: list[Secret | None] | None = None,
     ) -> Reply | None:
-        """Call a hook if somebody wrote it. Whatever goes wrong in it becomes ``failure``, and is told to the `error` hook."""
+        """Call a hook if somebody wrote it. Whatever goes wrong in it becomes ``failure``, and is told to the `error` hook.
+
+        ``found`` is given the answer of the one hook that answers with something else than a reply.
+        """
         hook = self.hooks.get(name)
         if hook is None:
             return HOOKLESS.get(name)
@@ -149,6 +167,8 @@ class HookCaller:
                 if self._hook_scope.cancelled_caught:
                     raise self.late(name)
             result = None if decides is None else self._checked(name, decides, answer)
+            if found is not None:
+                found.append(checked_secret(answer))
         except Exception as exc:
             if (bug := without_body_error(exc)) is not None:
                 await self.server.report(bug, f"{self.id}: {name} hook failed")
@@ -205,6 +225,13 @@ class HookCaller:
         scope = self._hook_scope
         if scope is not None and (waited > BLINK or scope.deadline == math.inf):
             scope.deadline = trio.current_time() + self.server.timeouts.hook
+
+
+def checked_secret(answer: object) -> Secret | None:
+    """What the `secret` hook returned, if it is a secret."""
+    if answer is None or isinstance(answer, str | ScramSecret):
+        return answer
+    raise TypeError(f"the secret hook returned {type(answer).__name__}; it must be a str, a ScramSecret or None")
 
 
 def without_body_error(exc: Exception) -> Exception | None:

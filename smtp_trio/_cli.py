@@ -1,4 +1,4 @@
-"""``smtp-trio serve``: a mail intake in one command.
+"""``smtp-trio serve``: a mail intake in one command. (``smtp-trio send`` is in `_send_cli`.)
 
 It is put together from what every program can use: a store is the hooks, and who may send to whom is set with `Server.on`. What
 is here besides is the options, one line for whatever is wrong with them, the log, and the signals.
@@ -19,7 +19,6 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
-from typing import NoReturn, TypeVar
 
 import trio
 
@@ -27,6 +26,8 @@ from . import __version__
 from ._auth_file import Accounts, Hash
 from ._listen import open_listeners
 from ._log import set_up_log
+from ._options import Fault, Parser, reason, within
+from ._send_cli import add_send
 from ._server import Server
 from ._session import Session
 from ._values import Peer
@@ -35,8 +36,6 @@ from .protocol.extensions import Auth, standard
 from .stores import Maildir, SQLite, StoreError
 
 log = logging.getLogger("smtp_trio.cli")
-
-N = TypeVar("N", int, float)
 
 STORES: dict[str, type[Maildir | SQLite]] = {"maildir": Maildir, "sqlite": SQLite}
 #: Seconds for what is under way when the first signal comes. The second signal gives none.
@@ -48,32 +47,20 @@ AT_A_TERMINAL = os.isatty(STDERR)
 NOT_HERE = Reply(550, "No mail is taken for that domain here; nothing is relayed", "5.7.1")
 
 
-class Fault(Exception):
-    """What is wrong with the command or with what it finds, in one line."""
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says, and return the exit code."""
     try:
         options = parser().parse_args(argv)
-        run: Callable[[argparse.Namespace], None] = options.run
-        run(options)
+        run: Callable[[argparse.Namespace], int | None] = options.run
+        return run(options) or 0
     except Fault as fault:
         print(f"smtp-trio: error: {fault}", file=sys.stderr, flush=True)
         return 2
     except KeyboardInterrupt:
         return 130
-    return 0
 
 
 # --- the options ------------------------------------------------------------------------------------------------------
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise Fault(f"{message} (see `{self.prog} --help`)")
 
 
 def parser() -> Parser:
@@ -81,6 +68,7 @@ def parser() -> Parser:
     top.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
     add_serve(commands.add_parser("serve", help="take in mail and store it", allow_abbrev=False))
+    add_send(commands.add_parser("send", help="send messages", allow_abbrev=False))
     hashing = commands.add_parser("hash-password", help="print a password's hash, for --auth-file", allow_abbrev=False)
     hashing.description = "Ask for a password, or read a line of standard input, and print its hash."
     hashing.set_defaults(run=hash_password)
@@ -97,7 +85,7 @@ def add_serve(serve: argparse.ArgumentParser) -> None:
     # fmt: off
     add("--host", metavar="ADDRESS", default="127.0.0.1",
         help="where to listen; '*': everywhere, IPv4 and IPv6 (%(default)s)")
-    add("--port", metavar="PORT", type=number(int, 65535), default=2525,
+    add("--port", metavar="PORT", type=within(int, 65535), default=2525,
         help="0: any free one, which is printed (%(default)s)")
     add("--store", metavar="STORE", type=as_store, default="maildir:Maildir",
         help="maildir:PATH or sqlite:PATH (%(default)s)")
@@ -106,9 +94,9 @@ def add_serve(serve: argparse.ArgumentParser) -> None:
              "loopback. May be repeated; <Postmaster> is always taken")
     add("--name", metavar="NAME",
         help="the server's own name (this host's)")
-    add("--size", metavar="OCTETS", type=number(int, 10**18), default=31457280,
+    add("--size", metavar="OCTETS", type=within(int, 10**18), default=31457280,
         help="the largest message; 0: any (%(default)s)")
-    add("--timeout", metavar="SECONDS", type=number(float, 10**9), default=300.0,
+    add("--timeout", metavar="SECONDS", type=within(float, 10**9), default=300.0,
         help="of silence before goodbye; 0: never (%(default)g)")
     add("--newlines", choices=("reject", "normalize", "preserve"), default="normalize",
         help="what becomes of a bare CR or LF in a message (%(default)s: it is stored as CRLF)")
@@ -130,19 +118,6 @@ def add_serve(serve: argparse.ArgumentParser) -> None:
         help="print every command and its answer too")
     # fmt: on
     serve.set_defaults(run=run_serve)
-
-
-def number(convert: Callable[[str], N], most: int) -> Callable[[str], N]:
-    def parse(text: str) -> N:
-        try:
-            value = convert(text)
-        except ValueError:
-            value = None
-        if value is None or not 0 <= value <= most:
-            raise argparse.ArgumentTypeError(f"want a number from 0 to {most}, not {text!r}")
-        return value
-
-    return parse
 
 
 def as_store(text: str) -> Maildir | SQLite:
@@ -266,11 +241,6 @@ def read_accounts(accounts: Accounts) -> None:
         accounts.read()
     except (OSError, ValueError) as error:
         raise Fault(f"cannot use {accounts.path}: {reason(error)}") from None
-
-
-def reason(error: BaseException) -> str:
-    """What an exception says, without numbers and names that were said already."""
-    return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 # --- serving ----------------------------------------------------------------------------------------------------------

@@ -16,10 +16,11 @@ from ._body import Body
 from ._values import MessageState, TlsInfo
 from .protocol import BadCommand, Command, Connect, Data, Ehlo, Expn, Helo, Help, Mail, Quit, Rcpt, Reply, Rset, Vrfy
 from .protocol.extension import Step
-from .protocol.extensions.auth import CANCELLED, TRY_LATER, AuthCommand, AuthResponse
+from .protocol.extensions.auth import CANCELLED, TRY_LATER, AuthCommand, AuthResponse, Credentials
 from .protocol.extensions.chunking import Bdat, BdatLast
 from .protocol.extensions.starttls import StartTlsCommand
 from .protocol.replies import LOCAL_ERROR
+from .protocol.sasl import SecretWanted
 
 if TYPE_CHECKING:
     from ._session import Session
@@ -108,7 +109,7 @@ async def start_tls(session: Session) -> bool:
     if session.server.stopping:
         session.wake()
     try:
-        stream = await session.wire.start_tls(context, session.server.timeouts.tls)
+        stream = await session.wire.start_tls(context, session.server.timeouts.tls, server_side=True)
     except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as exc:
         log.info("%s: TLS handshake failed: %s", session.id, exc.__cause__ or type(exc).__name__)
         session.over = True
@@ -121,31 +122,33 @@ async def start_tls(session: Session) -> bool:
 
 
 async def auth(session: Session, command: Command) -> None:
-    """The exchange of RFC 4954 4: the mechanism asks, the client answers, and the hook judges the claim."""
+    """The exchange of RFC 4954 4: the mechanism asks, and the client answers, or a hook does."""
     reply = await session.consult(command)
     if reply is None:
         assert isinstance(command, AuthCommand)
-        talk = command.talk()
-        line: Any = None  # a generator begins with this
+        talk = command.talk(session.server.surroundings)
+        answer: Any = None  # a generator begins with this
         try:
             while True:
-                await session.answer(talk.send(line))
-                session.disarm()  # a deadline that is not meant would lose our place in the exchange
-                response = await session.receive_command()
-                if response is None:
-                    return
-                assert isinstance(response, AuthResponse)
-                line = response.line
+                question = talk.send(answer)
+                if isinstance(question, Credentials):
+                    answer = await session.call("auth", question, decides=command, failure=TRY_LATER)
+                elif isinstance(question, SecretWanted):
+                    answer = await session.stored_secret(question.user, command.mechanism)
+                else:
+                    await session.answer(question)
+                    session.disarm()  # a deadline that is not meant would lose our place in the exchange
+                    response = await session.receive_command()
+                    if response is None:
+                        return
+                    assert isinstance(response, AuthResponse)
+                    answer = response.line
         except BadCommand as bad:
             reply = bad.reply
-            session.auth_failures += reply != CANCELLED
+            session.auth_failures += reply.permanent and reply != CANCELLED
         except StopIteration as done:
-            credentials = done.value
-            reply = await session.call("auth", credentials, decides=command, failure=TRY_LATER)
-            if reply is None or reply.accepted:
-                session.protocol.authenticated(credentials.user)
-            elif reply.permanent:
-                session.auth_failures += 1
+            session.protocol.authenticated(done.value.user)
+            reply = done.value.reply
     if reply is not None and session.auth_failures >= session.server.limits.auth_failures:
         reply = Reply(421, "Too many authentication failures; closing the connection", "4.7.0")
     await session.answer(reply or command.usual)

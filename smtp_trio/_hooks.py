@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .protocol import Command, Expn, Hello, Help, Mail, Rcpt, Reply, Vrfy
 from .protocol.extensions.auth import FAILED, Credentials
+from .protocol.sasl import Secret
 
 if TYPE_CHECKING:
     from ._body import Body
@@ -72,8 +73,12 @@ class Hooks:
         """
         return FAILED
 
-    async def secret(self, session: Session, user: str, mechanism: str) -> str | None:
-        """The secret that is stored for a user, for mechanisms that never send it; None for an unknown user."""
+    async def secret(self, session: Session, user: str, mechanism: str) -> Secret | None:
+        """The secret that is stored for a user, for mechanisms that never send it; None for an unknown user.
+
+        For SCRAM-SHA-256 that is a `ScramSecret` (better, as no password can be had from it) or the password, for CRAM-MD5 the
+        password. What the core makes up for an unknown user looks like a `ScramSecret` of 4096 iterations and a salt of 16 octets.
+        """
         return None
 
     async def mail(self, session: Session, mail: Mail) -> Reply | None:

@@ -30,6 +30,7 @@ from ._values import Counts, Drained, Peer, Statistics, Timeouts
 from .protocol import Extension, Grammar, Limits, Reply, ServerProtocol
 from .protocol.body import Newlines
 from .protocol.extensions import STANDARD, StartTls
+from .protocol.sasl import Surroundings
 
 log = logging.getLogger("smtp_trio.server")
 
@@ -83,6 +84,7 @@ class Server:
         self.newlines: Newlines = newlines
         self.now = now
         self.token = token
+        self.surroundings: Surroundings = Surroundings(self.name, token)
         self.installed: dict[str, Hook] = installed(self.hooks)
         self.stopping: bool = False
         if tls is None and any(isinstance(e, StartTls) and e.required for e in self.extensions):
@@ -92,12 +94,11 @@ class Server:
         self._peers: Counter[str] = Counter()
         self._sessions: dict[Session, trio.CancelScope] = {}
         self._accepting: dict[trio.CancelScope, Sequence[trio.abc.Listener[Any]]] = {}
-        self._serves = 0
+        self._serves, self._deadline = 0, math.inf
         self._started = False  # hooks are fixed
         self._up = False  # `Hooks.start` has been, `Hooks.stop` has not
         self._starting = trio.Lock()
         self._ended = trio.Event()
-        self._deadline = math.inf
         self._drained: Counter[str] = Counter()
 
     @property
@@ -269,6 +270,7 @@ class Server:
             size=self.size,
             tls=self.tls is not None,
             logins="auth" in self.installed,
+            secrets="secret" in self.installed,
             verifies=("EXPN",) if "expn" in self.installed else (),
             extensions=self._grammar,
             limits=self.limits,

@@ -57,18 +57,24 @@ class Peer:
 
 @frozen
 class TlsInfo:
-    """What TLS agreed on: ``version`` is "TLSv1.3", say."""
+    """What TLS agreed on: ``version`` is "TLSv1.3", say.
+
+    For a client, ``verified`` tells whether the server's certificate is one for its name, and ``problem`` why not. It is no error
+    where TLS is opportunistic (RFC 7435).
+    """
 
     version: str
     cipher: str
     bits: int
+    verified: bool = False
+    problem: str | None = None
 
     @classmethod
-    def of(cls, stream: trio.SSLStream[Any]) -> TlsInfo:
+    def of(cls, stream: trio.SSLStream[Any], *, verified: bool = False, problem: str | None = None) -> TlsInfo:
         """The facts of a stream whose handshake is done."""
         ssl_object: ssl.SSLObject = stream  # type: ignore[assignment]  # SSLStream forwards these to its SSLObject
         cipher = ssl_object.cipher() or ("", "", 0)
-        return cls(ssl_object.version() or "", cipher[0], cipher[2])
+        return cls(ssl_object.version() or "", cipher[0], cipher[2], verified, problem)
 
 
 @frozen

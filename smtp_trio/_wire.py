@@ -10,11 +10,9 @@ import os
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 import trio
-
-from .protocol import ServerProtocol
 
 #: Octets that are asked for at a time. They are all that a session holds of its peer's, besides one unfinished line.
 RECEIVE = 65536
@@ -24,14 +22,23 @@ CLOSE = 1
 BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
+class Octets(Protocol):
+    """What a wire needs of a `ServerProtocol` or `ClientProtocol`."""
+
+    def receive_data(self, data: bytes) -> None: ...
+    def data_to_send(self) -> bytes: ...
+
+
 class Wire:
     """Carries octets between one stream and one protocol. ``broken``: nothing can be said over it any more."""
 
-    __slots__ = ("_protocol", "_quick", "_write_timeout", "broken", "stream")
+    __slots__ = ("_protocol", "_quick", "_write_timeout", "broken", "stalled", "stream")
 
-    def __init__(self, stream: trio.abc.Stream, protocol: ServerProtocol, write_timeout: float) -> None:
+    def __init__(self, stream: trio.abc.Stream, protocol: Octets, write_timeout: float) -> None:
         self.stream: trio.abc.Stream = stream
         self.broken: bool = False
+        #: … because the peer took nothing for too long.
+        self.stalled: bool = False
         self._protocol = protocol
         self._write_timeout = write_timeout
         # POSIX sockets can be read and written by their descriptor, which is public, and as fast as send and recv.
@@ -102,13 +109,23 @@ class Wire:
         try:
             with trio.fail_after(self._write_timeout):
                 await self.stream.send_all(data)
-        except (*BROKEN, trio.TooSlowError):
+        except BROKEN:
+            return
+        except trio.TooSlowError:
+            self.stalled = True
             return
         self.broken = False
 
-    async def start_tls(self, context: ssl.SSLContext, patience: float) -> trio.SSLStream[Any]:
-        """Shake hands as the server. Raises BrokenResourceError when that fails, TooSlowError when it takes too long."""
-        stream = trio.SSLStream(self.stream, context, server_side=True, https_compatible=False)
+    async def start_tls(
+        self, context: ssl.SSLContext, patience: float, *, server_side: bool, server_hostname: str | None = None
+    ) -> trio.SSLStream[Any]:
+        """Shake hands. Until that is done nothing can be said.
+
+        Raises BrokenResourceError when it fails, TooSlowError when it takes more than ``patience`` seconds.
+        """
+        stream = trio.SSLStream(
+            self.stream, context, server_hostname=server_hostname, server_side=server_side, https_compatible=False
+        )
         self.broken = True  # until we know better
         with trio.fail_after(patience):
             await stream.do_handshake()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import re
 import socket
 import ssl
@@ -13,9 +14,11 @@ from typing import Any
 
 import trio
 import trustme
+from attrs import define, field
 from trio.testing import lockstep_stream_pair, memory_stream_pair
 
-from smtp_trio import Body, Hooks, Reply, Server, Session
+import smtp_trio
+from smtp_trio import Body, Hooks, Pool, Reply, Server, Session
 from smtp_trio._hooks import NAMES
 
 NAME = "mx.test"
@@ -295,3 +298,34 @@ def client_tls() -> ssl.SSLContext:
     context = ssl.create_default_context()
     authority().configure_trust(context)
     return context
+
+
+class PoolOf(Pool):
+    """A pool whose connections come from a function."""
+
+    def __init__(self, dial: Callable[[], Awaitable[smtp_trio.Client]], **options: Any) -> None:
+        super().__init__(NAME, **options)
+        self.dialed = 0
+        self._function = dial
+
+    async def _dial(self) -> smtp_trio.Client:
+        self.dialed += 1
+        return await self._function()
+
+
+@define(eq=False)
+class Sweep(trio.abc.Instrument):
+    """Cancels a scope when the tasks of a run are about to take their k-th step."""
+
+    k: float
+    scope: trio.CancelScope = field(factory=trio.CancelScope)
+    steps: int = 0
+    watching: bool = False
+    cancelled: float = math.inf
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if self.watching:
+            self.steps += 1
+            if self.steps == self.k:
+                self.cancelled = trio.current_time()
+                self.scope.cancel()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import trio
-from attrs import define, field
+from attrs import define
 from helpers import (
     MESSAGE,
     NAME,
@@ -19,6 +19,7 @@ from helpers import (
     Client,
     Door,
     Pair,
+    Sweep,
     Taker,
     serve,
     server_tls,
@@ -75,24 +76,6 @@ class Listener(Client):
         if reply.startswith("421"):
             raise EOFError
         return reply
-
-
-@define(eq=False)
-class Sweep(trio.abc.Instrument):
-    """Cancels a scope when the tasks of a run are about to take their k-th step."""
-
-    k: float
-    scope: trio.CancelScope = field(factory=trio.CancelScope)
-    steps: int = 0
-    watching: bool = False
-    cancelled: float = math.inf
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        if self.watching:
-            self.steps += 1
-            if self.steps == self.k:
-                self.cancelled = trio.current_time()
-                self.scope.cancel()
 
 
 @define

@@ -14,9 +14,9 @@ import pytest
 import trio
 import trio.testing
 import trustme
-from processes import HOST, Program, running, trusting
+from processes import HOST, Program, running, serving, trusting
 
-from smtp_trio import Server
+from smtp_trio import NobodyAccepted, Server, connect
 from smtp_trio.stores import read
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -44,7 +44,12 @@ def load(name: str) -> ModuleType:
 
 
 def test_there_are_no_others() -> None:
-    assert sorted(path.name for path in EXAMPLES.glob("*.py")) == ["catch_all.py", "intake.py", "to_channel.py"]
+    assert sorted(path.name for path in EXAMPLES.glob("*.py")) == [
+        "catch_all.py",
+        "forward.py",
+        "intake.py",
+        "to_channel.py",
+    ]
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
@@ -87,6 +92,22 @@ async def test_to_channel(tmp_path: Path) -> None:
     async with example("to_channel.py", cwd=tmp_path) as program:
         await program.send("me@example.net", ["you@example.org"], MESSAGE)
         await program.out.until("^me@example.net: hi\n")
+
+
+async def test_forward(tmp_path: Path) -> None:
+    async with serving("--accept", "example.org", cwd=tmp_path) as behind:
+        async with example("forward.py", "--to", f"{HOST}:{behind.port}", cwd=tmp_path) as program:
+            async with connect(HOST, program.port) as client:
+                people = ["you@example.org", "you@elsewhere.example", "her@example.org"]
+                result = await client.send("me@example.net", people, MESSAGE)
+            assert [each.recipient for each in result.accepted] == ["you@example.org", "her@example.org"]
+            assert [(each.recipient, each.reply.code) for each in result.rejected] == [("you@elsewhere.example", 554)]
+            behind.signal(signal.SIGTERM)
+            await behind.end()
+            async with connect(HOST, program.port) as client:
+                with pytest.raises(NobodyAccepted, match=r"451 4\.4\.1 The server behind this one"):
+                    await client.send("me@example.net", ["you@example.org"], MESSAGE)
+    assert len(list((tmp_path / "Maildir" / "new").iterdir())) == 2
 
 
 async def test_a_full_channel_makes_the_client_wait() -> None:

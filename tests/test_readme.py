@@ -18,7 +18,7 @@ from smtp_trio._cli import parser
 from smtp_trio.stores import read
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
-TOUR, EMBED, STORE, TEST = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+TOUR, EMBED, SEND, STORE, TEST = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 PORT = "2525"
 
 
@@ -83,6 +83,15 @@ def test_to_embed_and_to_store(
     capsys.readouterr()
     assert names["look"](file) == read(file).message == b"Subject: hi\r\n\r\nhello\r\n"
     assert capsys.readouterr().out == "me@example.net -> fred@EXAMPLE.org Postmaster\n"
+
+
+async def test_to_send(names: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(SEND, names)
+    capsys.readouterr()
+    async with serving("--accept", "example.org", cwd=tmp_path) as program:
+        result = await names["write_to"](["you@example.org", "you@elsewhere.example"], HOST, program.port)
+    assert [each.recipient for each in result.accepted] == ["you@example.org"]
+    assert capsys.readouterr().out.startswith("you@elsewhere.example never 550 5.7.1 ")
 
 
 async def test_to_look_into_a_database(names: dict[str, Any], tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 The numbers are those of the list. 11 (an error that never settled a client's command, a failed connect that never failed), 12 (a
 segment taken for a whole reply), 14 (no dot-stuffing unless asked) and 15 (MX only, no address record) are a client's: their tests
-come with the client.
+are in test_seed_client.py, but for 15, for nothing here asks the DNS.
 """
 
 from __future__ import annotations

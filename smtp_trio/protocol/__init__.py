@@ -6,6 +6,7 @@ protocol.receive_data(b"EHLO client.example\\r\\n")
 protocol.next_event()                                      # Ehlo(domain='client.example')
 """
 
+from .client import Answer, ClientProtocol
 from .commands import (
     Command,
     Connect,
@@ -19,18 +20,26 @@ from .commands import (
     Help,
     Mail,
     Noop,
-    Param,
-    Params,
     Quit,
     Rcpt,
     Rset,
     Vrfy,
 )
 from .dialogue import BASE, Dialogue, Phase, Table
-from .errors import BadCommand, BodyError, LocalProtocolError, ProtocolError, RemoteProtocolError, SMTPError
+from .errors import (
+    BadCommand,
+    BodyError,
+    LocalProtocolError,
+    NotOffered,
+    ProtocolError,
+    Refused,
+    RemoteProtocolError,
+    SMTPError,
+)
 from .extension import Extension, Facts, Grammar
 from .extensions import STANDARD, standard
 from .limits import Limits
+from .params import Param, Params
 from .replies import Reply
 from .server import CONNECTION_LOST, END_OF_BODY, END_OF_CHUNK, FAULT, NEED_DATA, Event, ServerProtocol, Signal
 from .syntax import Path
@@ -43,8 +52,10 @@ __all__ = [
     "FAULT",
     "NEED_DATA",
     "STANDARD",
+    "Answer",
     "BadCommand",
     "BodyError",
+    "ClientProtocol",
     "Command",
     "Connect",
     "CountedCommand",
@@ -64,6 +75,7 @@ __all__ = [
     "LocalProtocolError",
     "Mail",
     "Noop",
+    "NotOffered",
     "Param",
     "Params",
     "Path",
@@ -71,6 +83,7 @@ __all__ = [
     "ProtocolError",
     "Quit",
     "Rcpt",
+    "Refused",
     "RemoteProtocolError",
     "Reply",
     "Rset",

@@ -7,102 +7,17 @@ treats them as such: the greeting answers the first, and the reply to a message 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, Generic, Self, TypeVar, cast, overload
+from typing import ClassVar, Self, TypeVar
 
 from attrs import evolve, field, frozen
 
 from . import replies, syntax
 from .errors import BadCommand
+from .params import NO_PARAMS, Grammar, Params, parse_params
 from .replies import Reply
-
-T = TypeVar("T")
 
 # RFC 5321 4.3.2: any command may be told these. 530 is RFC 4954 6 and RFC 3207 4; 451 is what a server in trouble can always say.
 ANYTIME = frozenset({421, 451, 500, 501, 530})
-
-
-@frozen(eq=False)
-class Param(Generic[T]):
-    """A parameter of MAIL or RCPT that an extension brings along (RFC 5321 4.1.2, esmtp-param).
-
-    ``parse`` gets the value, or None when there is no "=value", and gives None for one that is not allowed (501). ``format`` turns
-    the value back, into None for no "=value". ``room`` is how many octets the extension adds to the command line's limit.
-    """
-
-    keyword: str
-    parse: Callable[[str | None], T | None]
-    format: Callable[[T], str | None]
-    room: int = 0
-
-    def __repr__(self) -> str:
-        return self.keyword
-
-
-class Params(Mapping[Param[Any], Any]):
-    """The parameters of one command, by `Param`: ``mail.params.get(SIZE)`` is an int or None to a type checker too."""
-
-    __slots__ = ("_values",)
-
-    def __init__(self, values: Mapping[Param[Any], Any] | None = None) -> None:
-        self._values = dict(values) if values else {}
-
-    def __getitem__(self, param: Param[T]) -> T:
-        return cast("T", self._values[param])
-
-    @overload
-    def get(self, param: Param[T]) -> T | None: ...
-    @overload
-    def get(self, param: Param[T], default: T) -> T: ...
-    def get(self, param: Param[T], default: T | None = None) -> T | None:
-        """The parameter's value, or the default when it was not given."""
-        return self._values.get(param, default)
-
-    def __iter__(self) -> Iterator[Param[Any]]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __hash__(self) -> int:
-        return hash(frozenset(self._values.items()))
-
-    def __repr__(self) -> str:
-        return f"<{' '.join(['Params', *self.encode().split()])}>"
-
-    def encode(self) -> str:
-        """The parameters as they stand in a command: ``SIZE=100 BODY=8BITMIME``; "" when there are none."""
-        words = []
-        for param, value in self._values.items():
-            text = param.format(value)
-            words.append(param.keyword if text is None else f"{param.keyword}={text}")
-        return " ".join(words)
-
-
-NO_PARAMS = Params()
-#: The parameters that may be given now, by keyword in upper case.
-Grammar = Mapping[str, Param[Any]]
-
-
-def parse_params(text: str, grammar: Grammar) -> Params:
-    """Read ``SIZE=100 BODY=8BITMIME``. Raises `BadCommand`: 501 for what is malformed or given twice, 555 for the unknown."""
-    values: dict[Param[Any], Any] = {}
-    for word in text.split(" "):
-        if not word:  # two spaces in a row: strictly not allowed, harmless
-            continue
-        match = syntax.PARAMETER.fullmatch(word)
-        if match is None:
-            raise BadCommand(Reply(501, f"Malformed parameter: {word!a}", "5.5.4"))
-        keyword, value = match.group("keyword", "value")
-        param = grammar.get(keyword.upper())
-        if param is None:  # RFC 5321 4.1.1.11
-            raise BadCommand(Reply(555, f"Parameter not recognized: {keyword}", "5.5.4"))
-        if param in values:
-            raise BadCommand(Reply(501, f"Parameter given twice: {keyword}", "5.5.4"))
-        values[param] = parsed = param.parse(value)
-        if parsed is None:
-            raise BadCommand(Reply(501, f"Bad value for parameter: {word!a}", "5.5.4"))
-    return Params(values)
 
 
 @frozen
@@ -224,7 +139,7 @@ class Mail(Command):
     usual: ClassVar[Reply] = replies.SENDER_OK
 
     def encode(self) -> str:
-        return f"MAIL FROM:<{self.sender.raw}> {self.params.encode()}".rstrip()
+        return f"MAIL FROM:<{self.sender.raw}> {self.params.encode()}".rstrip(" ")
 
     @classmethod
     def decode(cls, argument: str, grammar: Grammar) -> Mail:
@@ -246,7 +161,7 @@ class Rcpt(Command):
     usual: ClassVar[Reply] = replies.RECIPIENT_OK
 
     def encode(self) -> str:
-        return f"RCPT TO:<{self.recipient.raw}> {self.params.encode()}".rstrip()
+        return f"RCPT TO:<{self.recipient.raw}> {self.params.encode()}".rstrip(" ")
 
     @classmethod
     def decode(cls, argument: str, grammar: Grammar) -> Rcpt:
@@ -358,7 +273,7 @@ class Query(Command):
     junk = True
 
     def encode(self) -> str:
-        return f"{self.verb} {self.argument} {self.params.encode()}".rstrip()
+        return f"{self.verb} {self.argument} {self.params.encode()}".rstrip(" ")
 
     @classmethod
     def decode(cls, argument: str, grammar: Grammar) -> Self:
@@ -404,7 +319,7 @@ class Help(Command):
     codes: ClassVar[frozenset[int]] = frozenset({211, 214, 502, 504})
 
     def encode(self) -> str:
-        return f"HELP {self.topic}".rstrip()
+        return f"HELP {self.topic}".rstrip(" ")
 
     @classmethod
     def decode(cls, argument: str, grammar: Grammar) -> Self:

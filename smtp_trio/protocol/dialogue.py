@@ -119,6 +119,9 @@ BASE = Table(
 )
 
 
+STALE = (-1, CLOSED)
+
+
 class Dialogue:
     """One session's place in the table.
 
@@ -126,11 +129,12 @@ class Dialogue:
     ahead must go by (RFC 2920 3.1). A server has at most one question open, so for it the two differ only while it thinks.
     """
 
-    __slots__ = ("_legal", "_rows", "_table", "asked", "phase")
+    __slots__ = ("_ahead", "_legal", "_rows", "_table", "asked", "phase")
 
     def __init__(self, table: Table = BASE) -> None:
         self.phase: enum.Enum = CONNECTED
         self.asked: deque[Command] = deque()
+        self._ahead: tuple[int, enum.Enum] = STALE  # ``hoped``, while so many are asked
         self._table = table
         self._legal = table.legal
         # By the first digit, which decides alone (RFC 5321 4.3.2).
@@ -139,11 +143,18 @@ class Dialogue:
     @property
     def hoped(self) -> enum.Enum:
         """The phase after everything that was asked is answered with yes."""
-        phase, table = self.phase, self._table
-        for command in self.asked:
-            rows = table.proceed if phase in table.proceed.get(type(command), ()) else table.accepted
-            phase = rows.get(type(command), {}).get(phase, phase)
+        count, phase = self._ahead
+        if count != len(self.asked):  # something was answered since
+            phase = self.phase
+            for command in self.asked:
+                phase = self._yes(phase, command)
         return phase
+
+    def _yes(self, phase: enum.Enum, command: Command) -> enum.Enum:
+        """Where this command leads to from there when it is accepted."""
+        kind, table = type(command), self._table
+        rows = table.proceed if phase in table.proceed.get(kind, ()) else table.accepted
+        return rows.get(kind, {}).get(phase, phase)
 
     def allows(self, command: type[Command]) -> bool:
         """Whether the command is in order now."""
@@ -152,15 +163,21 @@ class Dialogue:
 
     def ask(self, command: Command) -> None:
         """A question goes out (client) or came in (server). Raises LocalProtocolError when it is out of order."""
-        if not self.allows(type(command)):
-            raise LocalProtocolError(f"{command.verb} is out of order: {self.hoped.value}")
+        phase = self.hoped if self.asked else self.phase
+        if phase not in self._legal.get(type(command), ()):
+            raise LocalProtocolError(f"{command.verb} is out of order: {phase.value}")
         self.asked.append(command)
+        self._ahead = (
+            len(self.asked),
+            self._yes(phase, command),
+        )  # a group of a hundred is not gone through a hundred times
 
     def answer(self, reply: Reply) -> Command:
         """The oldest question is answered, and gives way: returns it. Raises LocalProtocolError when there is none."""
         if not self.asked:
             raise LocalProtocolError(f"nothing was asked that {reply.code} could answer")
         command = self.asked.popleft()
+        self._ahead = STALE
         row = self._rows[reply.code // 100].get(type(command))
         if row is not None:
             self.phase = row.get(self.phase, self.phase)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .commands import Command
     from .replies import Reply
 
 
@@ -24,8 +25,21 @@ class LocalProtocolError(ProtocolError):
     """The caller asked for something that is out of order here. Nothing was sent, nothing changed."""
 
 
+class NotOffered(LocalProtocolError):
+    """The caller asked for something that this server does not offer. Nothing was sent, nothing changed."""
+
+
 class RemoteProtocolError(ProtocolError):
     """The peer sent something that is not SMTP, or not in order."""
+
+
+class Refused(SMTPError):
+    """The server said no. ``command`` is what it refused, ``reply`` its answer: ``reply.temporary`` tells whether to try again."""
+
+    def __init__(self, command: Command, reply: Reply) -> None:
+        super().__init__(f"{command.verb} was refused: {reply}")
+        self.command = command
+        self.reply = reply
 
 
 class BadCommand(RemoteProtocolError):

@@ -12,8 +12,9 @@ from typing import Any, ClassVar, Self, final
 
 from attrs import define, field, frozen
 
-from .commands import VERBS, Command, Hello, Mail, Param, Rcpt
+from .commands import VERBS, Command, Hello, Mail, Rcpt
 from .dialogue import BASE, GREETED, READY, Table
+from .params import Param
 from .replies import Reply
 
 #: Commands, by class.
@@ -38,6 +39,7 @@ class Facts:
     tls: bool = False  # TLS could be started: there is a certificate
     logins: bool = False  # somebody is there to judge credentials
     verifies: frozenset[str] = frozenset()  # VRFY, EXPN, HELP: those that the application answers
+    secrets: bool = False  # somebody knows the users' secrets
 
     secure: bool = False
     user: str | None = None
@@ -177,9 +179,14 @@ class Grammar:
         """Whether an extension of that keyword is among these."""
         return any(extension.keyword == keyword for extension in self.extensions)
 
+    def params(self, command: type[Command]) -> tuple[Param[Any], ...]:
+        """The parameters that any of these extensions gives to this command."""
+        return tuple(dict.fromkeys(param for kind, param in self._all_params() if kind is command))
+
     def offer(self, facts: Facts) -> Offer:
         """What a client with these facts is offered. Made once for each combination of facts that differs."""
-        key = (facts.name, facts.size, facts.tls, facts.logins, facts.verifies, facts.secure, facts.user is None)
+        settings = (facts.name, facts.size, facts.tls, facts.logins, facts.verifies, facts.secrets)
+        key = (*settings, facts.secure, facts.user is None)
         offer = self._offers.get(key)
         if offer is None:
             offer = self._offers[key] = self._make_offer(facts)

@@ -10,12 +10,13 @@ import enum
 from collections.abc import Mapping, Sequence
 
 from . import replies, syntax
-from .commands import NO_PARAMS, UNSERVED, VERBS, Command, Data, Grammar as ParamGrammar, Mail, Rcpt
+from .commands import UNSERVED, VERBS, Command, Data, Mail, Rcpt
 from .dialogue import GREETED, SENDER, Dialogue
 from .errors import BadCommand
 from .extension import NOTHING, Extension, Facts, Grammar
 from .extensions.smtputf8 import refuse_utf8
 from .limits import Limits
+from .params import NO_PARAMS, Grammar as ParamGrammar
 from .replies import Reply
 from .syntax import Path
 

@@ -33,9 +33,10 @@ NEWLINE = re.compile(r"\r\n|\r|\n")
 
 @functools.cache
 def _check(code: int, status: str | None) -> None:
-    # RFC 5321 4.2: Reply-code = %x32-35 %x30-35 %x30-39.
-    if not (200 <= code <= 599 and code // 10 % 10 <= 5):
-        raise ValueError(f"{code} is not an SMTP reply code: the first digit is 2 to 5, the second 0 to 5")
+    # RFC 5321 4.2: Reply-code = %x32-35 %x30-35 %x30-39. Servers invent others, and the first digit counts (4.3.2), so a client
+    # must be able to hold them; which ones a command may be answered with, its ``codes`` say.
+    if not 200 <= code <= 599:
+        raise ValueError(f"{code} is not an SMTP reply code: the first digit is 2 to 5")
     if not status:
         return
     match = ENHANCED.fullmatch(status)

@@ -21,13 +21,7 @@ from attrs import evolve
 
 from . import replies, words
 from .body import Inspector, Newlines
-from .commands import (
-    Command,
-    Connect,
-    CountedCommand,
-    Data,
-    EndOfBody,
-)
+from .commands import Command, Connect, CountedCommand, Data, EndOfBody
 from .dialogue import CLOSED, GREETED, Dialogue
 from .errors import BadCommand, LocalProtocolError
 from .extension import Extension, Facts, Grammar
@@ -88,6 +82,7 @@ class ServerProtocol:
         size: int = 31457280,
         tls: bool = False,
         logins: bool = False,
+        secrets: bool = False,
         verifies: Iterable[str] = (),
         extensions: Iterable[Extension] | Grammar = STANDARD,
         limits: Limits | None = None,
@@ -95,14 +90,15 @@ class ServerProtocol:
     ) -> None:
         """``name`` is the server's own; ``size`` the largest message in octets, 0 for any; ``tls``: STARTTLS can be served.
 
-        ``logins``: somebody judges AUTH. ``verifies``: those of VRFY and EXPN that somebody answers. ``newlines`` is what becomes
-        of a bare CR or LF in a message. Raises ValueError for extensions that do not go together.
+        ``logins``: somebody judges AUTH. ``secrets``: somebody knows what CRAM-MD5 and SCRAM are checked with. ``verifies``: those of
+        VRFY and EXPN that somebody answers. ``newlines`` is what becomes of a bare CR or LF in a message. Raises ValueError for
+        extensions that do not go together.
         """
         self.limits: Limits = limits or Limits()
         self.grammar: Grammar = (
             extensions if isinstance(extensions, Grammar) else Grammar(extensions, line=self.limits.line)
         )
-        self.facts: Facts = Facts(name, size, tls, logins, frozenset(verifies))
+        self.facts: Facts = Facts(name, size, tls, logins, frozenset(verifies), secrets)
         self.dialogue: Dialogue = Dialogue(self.grammar.table)
         #: The reply that the message under way must get, once it cannot be accepted any more.
         self.fault: Reply | None = None

@@ -26,8 +26,9 @@ from smtp_trio.protocol import (
     Reply,
     ServerProtocol,
 )
-from smtp_trio.protocol.extensions.auth import FAILED, AuthCommand, AuthResponse, Credentials
+from smtp_trio.protocol.extensions.auth import FAILED, AuthCommand, AuthResponse, Credentials, Question as AuthQuestion
 from smtp_trio.protocol.extensions.starttls import HANDSHAKE
+from smtp_trio.protocol.sasl import Proven, Secret, Surroundings
 
 NAME = "mx.test"
 #: Up to a sender, and up to a recipient.
@@ -139,7 +140,11 @@ class Talk:
         self._checked = checked
         self._questions: list[Question] = []
         self._body: list[bytes] = []
-        self._exchange: Generator[Reply, str, Credentials] | None = None
+        self._exchange: Generator[AuthQuestion, Any, Proven] | None = None
+        #: What is stored for users, and whom we were asked about.
+        self.secrets: dict[str, Secret] = {"fred": "secret"}
+        self.wanted: list[str] = []
+        self.surroundings = Surroundings(name, lambda n: bytes(range(n)))
 
     # --- the client's side ------------------------------------------------------------------------------------------
 
@@ -237,20 +242,26 @@ class Talk:
                 self.protocol.secured()
 
     def _auth(self, command: AuthCommand | AuthResponse) -> None:
+        answer: Any = None
+        if isinstance(command, AuthCommand):
+            self._exchange = command.talk(self.surroundings)
+        else:
+            answer = command.line
+        assert self._exchange is not None
         try:
-            if isinstance(command, AuthCommand):
-                self._exchange = command.talk()
-                reply = next(self._exchange)
-            else:
-                assert self._exchange is not None
-                reply = self._exchange.send(command.line)
+            while not isinstance(question := self._exchange.send(answer), Reply):
+                if isinstance(question, Credentials):
+                    self.credentials.append(question)
+                    answer = self.judge(question)
+                else:
+                    self.wanted.append(question.user)
+                    answer = self.secrets.get(question.user)
+            reply = question
         except BadCommand as bad:
             reply = bad.reply
         except StopIteration as done:
-            self.credentials.append(done.value)
-            reply = self.judge(done.value) or command.usual
-            if reply.accepted:
-                self.protocol.authenticated(done.value.user)
+            reply = done.value.reply or command.usual
+            self.protocol.authenticated(done.value.user)
         self._reply(command, reply)
 
     def _verdict(self, *, last: bool) -> None:

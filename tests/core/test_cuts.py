@@ -23,6 +23,7 @@ from smtp_trio.protocol import (
 from smtp_trio.protocol.extensions import Auth, BinaryMime, standard
 from smtp_trio.protocol.extensions.auth import AuthCommand, AuthResponse
 from smtp_trio.protocol.judge import Judge
+from smtp_trio.protocol.sasl import Surroundings
 
 from .talk import Talk
 
@@ -200,19 +201,23 @@ class Anything:
     def _answer(self, command: Command) -> None:
         if isinstance(command, AuthCommand):
             try:
-                self._talk = command.talk()
-                self.protocol.send(next(self._talk))
+                self._talk = command.talk(Surroundings("mx.test", self.rng.randbytes))
+                self._ask(None)
             except (BadCommand, StopIteration):
                 self.protocol.send(Reply(535, "No"))
         elif isinstance(command, AuthResponse):
             try:
-                self.protocol.send(self._talk.send(command.line))
+                self._ask(command.line)
             except (BadCommand, StopIteration):
                 self.protocol.send(command.usual)
         elif isinstance(command, Data) and self.rng.random() < 0.9:
             self.protocol.send(command.usual)
         else:
             self.protocol.send(self._reply(command))
+
+    def _ask(self, line: str | None) -> None:
+        question = self._talk.send(line)
+        self.protocol.send(question if isinstance(question, Reply) else self._talk.send(None))  # type: ignore[arg-type]
 
     def _reply(self, command: Command) -> Reply:
         usual = self.protocol.usual(command)

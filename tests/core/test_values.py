@@ -29,7 +29,7 @@ from smtp_trio.protocol import (
     Rset,
     Vrfy,
 )
-from smtp_trio.protocol.commands import ANYTIME, NO_PARAMS
+from smtp_trio.protocol.commands import ANYTIME
 from smtp_trio.protocol.extension import Facts, Grammar
 from smtp_trio.protocol.extensions import STANDARD, Size
 from smtp_trio.protocol.extensions.auth import AUTH, AuthCommand, AuthResponse
@@ -38,6 +38,7 @@ from smtp_trio.protocol.extensions.eightbitmime import BODY
 from smtp_trio.protocol.extensions.size import SIZE
 from smtp_trio.protocol.extensions.smtputf8 import SMTPUTF8
 from smtp_trio.protocol.extensions.starttls import StartTlsCommand
+from smtp_trio.protocol.params import NO_PARAMS
 from smtp_trio.protocol.syntax import decode_xtext, encode_xtext
 
 from .talk import ANY, CODES
@@ -238,7 +239,7 @@ def test_a_reply_takes_the_status_that_is_usual_for_the_command() -> None:
 # --- replies --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("code", [0, 99, 100, 199, 260, 299, 399, 460, 560, 600, 999, -250])
+@pytest.mark.parametrize("code", [0, 99, 100, 199, 600, 999, -250])
 def test_no_reply_code(code: int) -> None:
     with pytest.raises(ValueError, match="is not an SMTP reply code"):
         Reply(code)
@@ -305,7 +306,7 @@ def test_kinds_of_reply(code: int, kind: str) -> None:
     assert reply.refused == (code >= 400)
 
 
-@given(st.integers(200, 599).filter(lambda code: code // 10 % 10 <= 5), st.text(max_size=1200), st.booleans())
+@given(st.integers(200, 599), st.text(max_size=1200), st.booleans())
 def test_whatever_the_text_it_is_one_reply(code: int, text: str, bare: bool) -> None:
     octets = Reply(code, text, "" if bare else None).encode()
     *lines, empty = octets.split(b"\r\n")

@@ -7,8 +7,11 @@ import shutil
 import sqlite3
 import ssl
 import subprocess
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
@@ -19,10 +22,10 @@ from attrs import evolve, frozen
 from smtp_trio.stores import Maildir, SQLite, Stored, read
 
 from .programs import HOST, PATH, PROGRAMS, Program, nodemailer
+from .recipes import RECIPES
+from .servers import Server, start
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import smtp_trio
 
     from .programs import Errand, Outcome
@@ -46,12 +49,13 @@ def need(command: str, *arguments: str) -> None:
 
 @pytest.fixture(scope="session")
 def node_modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where nodemailer is: npm fetches it, from its own cache if it can."""
+    """Where nodemailer and its smtp-server are: npm fetches them, from its own cache if it can."""
     folder = tmp_path_factory.mktemp("nodemailer")
-    command = ["npm", "install", "--no-audit", "--no-fund", "--prefer-offline", "--prefix", str(folder), "nodemailer"]
+    command = ["npm", "install", "--no-audit", "--no-fund", "--prefer-offline", "--prefix", str(folder)]
+    command += ["nodemailer", "smtp-server"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
     if done.returncode:
-        missing(f"npm could not install nodemailer: {done.stderr.strip()[-300:]}")
+        missing(f"npm could not install nodemailer and smtp-server: {done.stderr.strip()[-300:]}")
     return folder / "node_modules"
 
 
@@ -64,6 +68,45 @@ def program(request: pytest.FixtureRequest) -> Program:
     if program.send is nodemailer:
         return evolve(program, send=partial(nodemailer, node_modules=request.getfixturevalue("node_modules")))
     return program
+
+
+def need_server(name: str) -> None:
+    """Go on only if this server can be started here."""
+    recipe = RECIPES[name]
+    if recipe.root and os.geteuid():
+        missing(f"{name} starts as root only")
+    for command in recipe.needs:
+        need(*command)
+
+
+@pytest.fixture(scope="session")
+def servers(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Server]]:
+    """Gives a server by its name; it is started where it is first asked for, and runs until the last test is over."""
+    running: dict[str, Server] = {}
+    with ExitStack() as stack:
+
+        def get(name: str) -> Server:
+            if name not in running:
+                need_server(name)
+                modules = request.getfixturevalue("node_modules") if name == "smtp-server" else None
+                # Not under pytest's own folder: that is closed to the users as whom servers run.
+                folder = stack.enter_context(TemporaryDirectory(prefix="smtp-trio-"))
+                running[name] = stack.enter_context(start(name, Path(folder), modules))
+            return running[name]
+
+        yield get
+
+
+@pytest.fixture(params=RECIPES)
+def server(request: pytest.FixtureRequest, servers: Callable[[str], Server]) -> Iterator[Server]:
+    """Each of the servers, or those that the test names, with nothing of other tests in the box.
+
+    Where a test fails, the server's log is shown.
+    """
+    server = servers(request.param)
+    server.forget()
+    yield server
+    print(server.log())
 
 
 @frozen

@@ -9,11 +9,17 @@ FOLDER = Path(__file__).parent.parent / "mails"
 MAILS = sorted(FOLDER.glob("*.eml"))
 CHARACTERS = bytes(octet for octet in range(1, 256) if octet not in b"\r\n")
 
+# Date and Message-ID are there: some servers would add them.
+HEADER = (
+    b"Date: Mon, 16 Mar 2026 08:00:00 +0000\r\nFrom: ada@example.net\r\nTo: bo@example.org\r\n"
+    b"Subject: a large one\r\nMessage-ID: <20260316080000.14@example.net>\r\n\r\n"
+)
+
 
 def large(path: Path, size: int = 10 * 1024 * 1024) -> Path:
     """Write a mail of exactly `size` octets, the same each time: lines of every length, 8-bit text, dots in front."""
     dice = random.Random(size)
-    lines = [b"From: ada@example.net\r\nTo: bo@example.org\r\nSubject: a large one\r\n\r\n"]
+    lines = [HEADER]
     left = size - len(lines[0])
     while left > 1000:
         text = b"." * dice.randrange(3) + CHARACTERS[dice.randrange(len(CHARACTERS)) :] + CHARACTERS * 4

@@ -1,7 +1,6 @@
-"""AUTH, RFC 4954: the client says who it is and proves it. PLAIN is RFC 4616; LOGIN was never standardized.
+"""AUTH, RFC 4954: the client says who it is and proves it, by one of the mechanisms in `smtp_trio.protocol.sasl`.
 
-A mechanism is a generator for each role, which knows no base64 and no SMTP: the server's yields challenges and is sent the
-responses, and returns `Credentials`; the client's is the mirror. `Auth.talk` puts them on the wire.
+They know no base64; `AuthCommand.talk` puts the server's half of one on the wire.
 """
 
 from __future__ import annotations
@@ -9,17 +8,21 @@ from __future__ import annotations
 import base64
 import binascii
 import enum
-from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import ClassVar, Self
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 from attrs import field, frozen
 
 from .. import syntax
-from ..commands import Command, Grammar, Mail, Param
+from ..commands import Command, Mail
 from ..dialogue import READY, PhaseEnum, Table
 from ..errors import BadCommand
 from ..extension import CommandParams, Commands, Extension, Facts
+from ..params import Grammar, Param
 from ..replies import Reply
+from ..sasl import FAILED, MALFORMED, MECHANISMS, Credentials, Failed, Password, Proven, SecretWanted, Surroundings
+
+__all__ = ["AUTH", "FAILED", "MALFORMED", "Auth", "AuthCommand", "AuthPhase", "AuthResponse", "Credentials"]
 
 LINE = 12288  # RFC 4954 4: octets that a server must take in one line of an exchange
 
@@ -35,11 +38,10 @@ EXCHANGE = AuthPhase.EXCHANGE
 AUTHENTICATED = Reply(235, "Authentication successful", "2.7.0")
 AUTH_FIRST = Reply(530, "Authentication required", "5.7.0")
 TLS_FIRST = Reply(538, "Encryption required for requested authentication mechanism", "5.7.11")
-FAILED = Reply(535, "Authentication credentials invalid", "5.7.8")
 TRY_LATER = Reply(454, "Temporary authentication failure", "4.7.0")
 CANCELLED = Reply(501, "Authentication cancelled", "5.7.0")
+CANCELLED_TOO_LATE = Reply(501, "Authentication failed, and then cancelled", "5.7.0")
 NOT_BASE64 = Reply(501, "Not base64", "5.5.2")
-MALFORMED = Reply(501, "Malformed credentials", "5.5.2")
 # It does not say which: what stands in the mechanism's place may be a password that was meant for the next line.
 UNKNOWN_MECHANISM = Reply(504, "Mechanism not available", "5.5.4")
 NOT_CONFIGURED = Reply(502, "AUTH is not configured here", "5.5.1")
@@ -49,73 +51,8 @@ TWICE = Reply(503, "Already authenticated", "5.5.1")
 ALWAYS = frozenset({"AUTH", "EHLO", "HELO", "NOOP", "RSET", "QUIT", "STARTTLS", "HELP"})
 
 
-@frozen
-class Credentials:
-    """What a client claims, and its proof. ``authzid`` is whom it wants to act as, "" when it does not say (RFC 4616 2)."""
-
-    mechanism: str
-    user: str
-    password: str = field(repr=False)
-    authzid: str = ""
-
-
-#: A server's half of a mechanism: yields challenges, is sent responses (None first, or the initial response), returns the claim.
-ServerExchange = Generator[bytes, bytes, Credentials]
-
-
-def plain_server(initial: bytes | None) -> ServerExchange:
-    """PLAIN, server: ``[authzid] NUL authcid NUL password`` in UTF-8 (RFC 4616 2)."""
-    message = (yield b"") if initial is None else initial
-    parts = message.split(b"\0")
-    if len(parts) != 3:
-        raise BadCommand(MALFORMED)
-    return claim("PLAIN", name(parts[1]), text(parts[2]), name(parts[0]))
-
-
-def plain_client(user: str, password: str, authzid: str = "") -> Generator[bytes, bytes, None]:
-    """PLAIN, client: everything in the first response."""
-    yield f"{authzid}\0{user}\0{password}".encode()
-
-
-def login_server(initial: bytes | None) -> ServerExchange:
-    """LOGIN, server: asks for the user name, then for the password. An initial response is the user name, by convention."""
-    user = name((yield b"Username:") if initial is None else initial)
-    return claim("LOGIN", user, text((yield b"Password:")))
-
-
-def login_client(user: str, password: str, authzid: str = "") -> Generator[bytes, bytes, None]:
-    """LOGIN, client: the answers to two questions, whatever they say."""
-    yield user.encode()
-    yield password.encode()
-
-
-def text(octets: bytes) -> str:
-    """Passwords are UTF-8 without NUL, or no credentials at all (RFC 4616 2)."""
-    try:
-        decoded = octets.decode()
-    except UnicodeDecodeError:
-        raise BadCommand(MALFORMED) from None
-    if "\0" in decoded:
-        raise BadCommand(MALFORMED)
-    return decoded
-
-
-def name(octets: bytes) -> str:
-    """User names are that without any control character: they are written to logs."""
-    decoded = text(octets)
-    if syntax.CONTROL.search(decoded):
-        raise BadCommand(MALFORMED)
-    return decoded
-
-
-def claim(mechanism: str, user: str, password: str, authzid: str = "") -> Credentials:
-    """The credentials. Neither name nor password can be empty (RFC 4616 2): some directories let everybody in with an empty one."""
-    if not user or not password:
-        raise BadCommand(FAILED)
-    return Credentials(mechanism, user, password, authzid)
-
-
-MECHANISMS: Mapping[str, Callable[[bytes | None], ServerExchange]] = {"PLAIN": plain_server, "LOGIN": login_server}
+#: What an exchange asks: that a reply be sent, and the next line be given; that credentials be judged; or for a secret.
+Question = Reply | Credentials | SecretWanted
 
 
 @frozen
@@ -144,19 +81,31 @@ class AuthCommand(Command):
         initial = None if len(words) == 1 else b"" if words[1] == "=" else decode_base64(words[1])
         return cls(words[0].upper(), initial)
 
-    def talk(self) -> Generator[Reply, str, Credentials]:
-        """The server's side: yields 334 replies, is sent the client's lines, returns the claim. Raises `BadCommand`."""
-        exchange = MECHANISMS[self.mechanism](self.initial)
+    def talk(self, at: Surroundings) -> Generator[Question, Any, Proven]:
+        """The server's side. Returns who the client is, or raises `BadCommand`.
+
+        Of what it yields, a 334 reply is to be sent, and answered with the client's next line; `Credentials` are to be judged, and
+        answered with a reply, or None for yes; `SecretWanted` is to be answered with a `Secret`, or None for an unknown user.
+        """
+        exchange = MECHANISMS[self.mechanism].server(self.initial, at)
+        answer: Any = None
         try:
-            challenge = next(exchange)
             while True:
-                line = yield Reply(334, base64.b64encode(challenge).decode())
-                if line == "*":  # RFC 4954 4: the client gives up, which MUST be answered with 501
-                    raise BadCommand(CANCELLED)
-                challenge = exchange.send(decode_base64(line))
+                question = exchange.send(answer)
+                if isinstance(question, bytes):
+                    line = yield _challenge(question)
+                    if line == "*":  # RFC 4954 4: the client gives up, which MUST be answered with 501
+                        raise BadCommand(CANCELLED)
+                    answer = decode_base64(line)
+                else:
+                    answer = yield question
+        except Failed as failed:
+            if (yield _challenge(failed.challenge)) == "*":
+                raise BadCommand(CANCELLED_TOO_LATE) from None
+            raise
         except StopIteration as done:
-            credentials: Credentials = done.value
-            return credentials
+            proven: Proven = done.value
+            return proven
 
 
 @frozen
@@ -175,6 +124,10 @@ class AuthResponse(Command):
     @classmethod
     def decode(cls, argument: str, grammar: Grammar) -> Self:
         return cls(argument)
+
+
+def _challenge(octets: bytes) -> Reply:
+    return Reply(334, base64.b64encode(octets).decode())
 
 
 def decode_base64(line: str) -> bytes:
@@ -200,11 +153,16 @@ AUTH: Param[str] = Param(
 
 @frozen
 class Auth(Extension):
-    """Authentication (RFC 4954). ``required``: nothing of a transaction before it. ``cleartext``: allow it without TLS."""
+    """Authentication (RFC 4954). ``required``: nothing of a transaction before it.
+
+    ``mechanisms`` are those that may be offered, best first: each is if the server has the hook for it, `Hooks.auth` for PLAIN,
+    LOGIN, OAUTHBEARER and XOAUTH2, `Hooks.secret` for SCRAM-SHA-256 (which needs the extra ``scram``) and CRAM-MD5. The default is
+    all that take a password. ``cleartext``: offer without TLS even those that send the password or token itself.
+    """
 
     required: bool = False
     cleartext: bool = False
-    mechanisms: tuple[str, ...] = tuple(MECHANISMS)
+    mechanisms: tuple[str, ...] = tuple(name for name, mechanism in MECHANISMS.items() if mechanism.takes is Password)
 
     keyword = "AUTH"
     params: ClassVar[CommandParams] = {Mail: (AUTH,)}
@@ -218,11 +176,22 @@ class Auth(Extension):
     raw: ClassVar[Mapping[enum.Enum, type[Command]]] = {EXCHANGE: AuthResponse}
     lines: ClassVar[Mapping[str, int]] = {"AUTH": LINE}
 
+    def usable(self, facts: Facts, *, secure: bool) -> list[str]:
+        """Server: the mechanisms that a client can use with these hooks, with TLS or without."""
+        hooks = {"auth": facts.logins, "secret": facts.secrets}
+        return [
+            name
+            for name in self.mechanisms
+            if (mechanism := MECHANISMS.get(name)) is not None
+            and hooks[mechanism.asks]
+            and not mechanism.missing
+            # RFC 4954 4: passwords in clear text are offered under TLS alone, unless somebody insists.
+            and (secure or self.cleartext or not mechanism.cleartext)
+        ]
+
     def advertise(self, facts: Facts) -> str | None:
-        # RFC 4954 4: passwords in clear text are offered under TLS alone, unless somebody insists.
-        if not facts.logins or not (facts.secure or self.cleartext):
-            return None
-        return f"AUTH {' '.join(self.mechanisms)}"
+        names = self.usable(facts, secure=facts.secure)
+        return f"AUTH {' '.join(names)}" if names else None
 
     def understand(self, words: Sequence[str]) -> Auth:
         return Auth(self.required, self.cleartext, tuple(word.upper() for word in words))
@@ -230,13 +199,14 @@ class Auth(Extension):
     def gate(self, verb: str, facts: Facts) -> Reply | None:
         if verb != "AUTH":
             return AUTH_FIRST if self.required and facts.user is None and verb not in ALWAYS else None
-        if not facts.logins:
+        if not self.usable(facts, secure=True):
             return NOT_CONFIGURED
-        if not (facts.secure or self.cleartext):
+        if not self.usable(facts, secure=facts.secure):
             return TLS_FIRST
         return TWICE if facts.user is not None else None  # RFC 4954 4: only one AUTH in a session
 
     def review(self, command: Command, facts: Facts) -> Reply | None:
-        if isinstance(command, AuthCommand) and command.mechanism not in self.mechanisms:
-            return UNKNOWN_MECHANISM
-        return None
+        assert isinstance(command, AuthCommand)
+        if command.mechanism in self.usable(facts, secure=facts.secure):
+            return None
+        return TLS_FIRST if command.mechanism in self.usable(facts, secure=True) else UNKNOWN_MECHANISM

@@ -8,10 +8,11 @@ from typing import ClassVar
 from attrs import frozen
 
 from .. import syntax
-from ..commands import Command, CountedCommand, Data, Ehlo, Grammar, Helo, Noop, Quit, Rset
+from ..commands import Command, CountedCommand, Data, Ehlo, Helo, Noop, Quit, Rset
 from ..dialogue import CLOSED, READY, RECIPIENT, PhaseEnum, Table, everywhere
 from ..errors import BadCommand
 from ..extension import Commands, Extension, Facts
+from ..params import Grammar
 from ..replies import Reply
 from .eightbitmime import BODY
 

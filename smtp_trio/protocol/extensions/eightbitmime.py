@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from ..commands import Command, Mail, Param
+from ..commands import Command, Mail
 from ..extension import CommandParams, Extension, Facts
+from ..params import Param
 from ..replies import Reply
 
 # RFC 6152 2 (4) and RFC 3030 3 (4): the third needs an extension of its own to be offered.

@@ -8,8 +8,9 @@ from typing import ClassVar
 from attrs import frozen
 
 from .. import replies, syntax
-from ..commands import Command, Mail, Param
+from ..commands import Command, Mail
 from ..extension import CommandParams, Extension, Facts
+from ..params import Param
 from ..replies import Reply
 
 

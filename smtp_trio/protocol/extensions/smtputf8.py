@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from ..commands import Command, Expn, Mail, Param, Vrfy
+from ..commands import Command, Expn, Mail, Vrfy
 from ..extension import CommandParams, Extension, Facts
+from ..params import Param
 from ..replies import Reply
 
 

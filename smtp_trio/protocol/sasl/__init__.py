@@ -1,0 +1,120 @@
+"""SASL (RFC 4422): how a client proves who it is. Each mechanism is a generator for each role, which knows no base64 and no commands.
+
+The core's side of AUTH, in either role, puts their octets on the wire (`smtp_trio.protocol.extensions.auth`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from importlib.util import find_spec
+from typing import Any, Literal
+
+from attrs import frozen
+
+from ..errors import LocalProtocolError
+from . import cram, passwords, scram, tokens
+from .values import (
+    FAILED,
+    MALFORMED,
+    ClientExchange,
+    Credentials,
+    Failed,
+    Password,
+    Proven,
+    Random,
+    ScramSecret,
+    Secret,
+    SecretWanted,
+    ServerExchange,
+    Surroundings,
+    Token,
+)
+
+__all__ = [
+    "FAILED",
+    "MALFORMED",
+    "MECHANISMS",
+    "ClientExchange",
+    "Credentials",
+    "Failed",
+    "Mechanism",
+    "Password",
+    "Proven",
+    "Random",
+    "ScramSecret",
+    "Secret",
+    "SecretWanted",
+    "ServerExchange",
+    "Surroundings",
+    "Token",
+    "choose",
+]
+
+
+@frozen
+class Mechanism:
+    """A mechanism, and what it takes.
+
+    ``client`` is called with what the user has and a source of chance, ``server`` with the initial response (None: there is none)
+    and the `Surroundings`. ``asks`` is the hook that a server needs for it. ``cleartext``: whoever hears it can log in himself.
+    ``client_first``: it begins with the client's response. ``delegates``: it can carry another name to act as.
+    """
+
+    name: str
+    client: Callable[[Any, Random], ClientExchange]
+    server: Callable[[bytes | None, Surroundings], ServerExchange]
+    takes: type[Password | Token]
+    asks: Literal["auth", "secret"]
+    cleartext: bool
+    client_first: bool = True
+    delegates: bool = False
+    needs: str = ""  # a library
+
+    @property
+    def missing(self) -> bool:
+        """It cannot be used, for want of its library."""
+        return bool(self.needs) and find_spec(self.needs) is None
+
+
+#: All of them, best first (under TLS; without it those in clear text are the worst). CRAM-MD5 makes the server store the password.
+MECHANISMS: dict[str, Mechanism] = {
+    mechanism.name: mechanism
+    for mechanism in (
+        Mechanism("SCRAM-SHA-256", scram.scram_client, scram.scram_server, Password, "secret", False, needs="scramp"),
+        Mechanism("PLAIN", passwords.plain_client, passwords.plain_server, Password, "auth", True, delegates=True),
+        Mechanism("LOGIN", passwords.login_client, passwords.login_server, Password, "auth", True, client_first=False),
+        Mechanism("CRAM-MD5", cram.cram_client, cram.cram_server, Password, "secret", False, client_first=False),
+        Mechanism("OAUTHBEARER", tokens.oauthbearer_client, tokens.oauthbearer_server, Token, "auth", True),
+        Mechanism("XOAUTH2", tokens.xoauth2_client, tokens.xoauth2_server, Token, "auth", True),
+    )
+}
+
+
+def choose(
+    offered: Collection[str], credentials: Password | Token, *, secure: bool, allow_cleartext: bool = False
+) -> Mechanism:
+    """The best mechanism that a server offers for what the user has.
+
+    ``secure``: the connection is under TLS. ``allow_cleartext``: without it, too, send what an eavesdropper could use (RFC 4954 4
+    wants that to be asked for). Raises LocalProtocolError when none can be used; it says what is offered and what stands in the way.
+    """
+    words = {word.upper() for word in offered}
+    usable, obstacles = [], []
+    for mechanism in MECHANISMS.values():
+        if isinstance(credentials, mechanism.takes):
+            if mechanism.name not in words:
+                obstacle = "is not offered"
+            elif mechanism.missing:
+                obstacle = f"needs {mechanism.needs}: install smtp-trio[scram]"
+            elif mechanism.cleartext and not (secure or allow_cleartext):
+                obstacle = "needs TLS, or leave to do without it"
+            elif isinstance(credentials, Password) and credentials.authzid and not mechanism.delegates:
+                obstacle = "cannot carry an authzid"
+            else:
+                usable.append(mechanism)
+                continue
+            obstacles.append(f"{mechanism.name} {obstacle}")
+    if not usable:
+        listed = ", ".join(sorted(words)) or "no mechanism"
+        raise LocalProtocolError(f"the server offers {listed} to log in with: {'; '.join(obstacles)}")
+    return usable[0] if secure else min(usable, key=lambda mechanism: mechanism.cleartext)

@@ -1,0 +1,180 @@
+"""What the sender wants to be told: items DSN-1 to DSN-6, and the way back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+
+from smtp_trio.protocol import Mail, Param, Params, Path, Rcpt
+from smtp_trio.protocol.extension import Facts, Grammar
+from smtp_trio.protocol.extensions import STANDARD, Dsn, standard
+from smtp_trio.protocol.extensions.dsn import ENVID, NOTIFY, ORCPT, RET
+
+from .talk import HELLO, SENDER, Talk, codes
+
+EXTENSIONS = standard(Dsn())
+
+
+def mail_of(line: str) -> Mail:
+    mail = Talk(extensions=EXTENSIONS).begin(line).protocol.facts.mail
+    assert mail is not None
+    return mail
+
+
+def rcpt_of(line: str) -> Rcpt:
+    return Talk(extensions=EXTENSIONS).begin(SENDER, line).protocol.facts.rcpts[0]
+
+
+def test_it_is_offered_by_choice() -> None:
+    assert not any(isinstance(extension, Dsn) for extension in STANDARD)
+    assert "250-DSN" in Talk(extensions=(Dsn(), *STANDARD)).say(HELLO)[1].split("\n")
+    offer = Grammar([Dsn()]).offer(Facts()).grammar
+    assert {command: list(params) for command, params in offer.items()} == {
+        Mail: ["RET", "ENVID"], Rcpt: ["NOTIFY", "ORCPT"],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "expected"), [("FULL", "FULL"), ("hdrs", "HDRS")])
+def test_DSN_1_ret(value: str, expected: str) -> None:
+    assert mail_of(f"MAIL FROM:<a@b> RET={value}").params.get(RET) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("QQ314159", "QQ314159"), ("a+2Bb+3Dc", "a+b=c"), ("a+20b+09c", "a b\tc"), ("x" * 100, "x" * 100),
+        ("+2B" * 33, "+" * 33),
+    ],
+)  # fmt: skip
+def test_DSN_1_envid(value: str, expected: str) -> None:
+    mail = mail_of(f"MAIL FROM:<a@b> RET=HDRS ENVID={value}")
+    assert (mail.params.get(RET), mail.params.get(ENVID)) == ("HDRS", expected)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        "RET=X", "RET", "RET=", "RET=FULL,HDRS", "RET=FULL RET=FULL", "RET=\u017fULL", "ENVID", "ENVID=", "ENVID=+zz",
+        "ENVID=+2b", "ENVID=+2", "ENVID=a=b", "ENVID=+00", "ENVID=+0D+0A", "ENVID=+FF", "ENVID=+C3+A9", "ENVID=\u00e9",
+        "ENVID=" + "x" * 101, "ENVID=" + "+2B" * 34, "ENVID=a ENVID=a",
+    ],
+)  # fmt: skip
+def test_DSN_2_malformed(params: str) -> None:
+    assert codes(Talk(extensions=EXTENSIONS).begin().say(f"MAIL FROM:<a@b> {params}")) == ["501 5.5.4"]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("NEVER", {"NEVER"}), ("never", {"NEVER"}), ("SUCCESS", {"SUCCESS"}), ("failure,DELAY", {"FAILURE", "DELAY"}),
+        ("DELAY,FAILURE,SUCCESS", {"SUCCESS", "FAILURE", "DELAY"}),
+    ],
+)  # fmt: skip
+def test_DSN_3_notify(value: str, expected: set[str]) -> None:
+    assert rcpt_of(f"RCPT TO:<a@b> NOTIFY={value}").params.get(NOTIFY) == frozenset(expected)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        "NOTIFY", "NOTIFY=", "NOTIFY=X", "NOTIFY=NEVER,SUCCESS", "NOTIFY=SUCCESS,SUCCESS", "NOTIFY=NEVER,NEVER", "NOTIFY=,",
+        "NOTIFY=SUCCESS,", "NOTIFY=,DELAY", "NOTIFY=\u017fUCCESS", "NOTIFY=NEVER NOTIFY=NEVER",
+    ],
+)  # fmt: skip
+def test_DSN_3_malformed(params: str) -> None:
+    assert codes(Talk(extensions=EXTENSIONS).begin(SENDER).say(f"RCPT TO:<a@b> {params}")) == ["501 5.5.4"]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("rfc822;a+2Bb@c", "rfc822;a+b@c"), ("RFC822;a@b", "RFC822;a@b"), ("x400;/C+3D", "x400;/C="),
+        ("rfc822;a;b", "rfc822;a;b"), ("rfc822;" + "x" * 493, "rfc822;" + "x" * 493),
+        # RFC 6533 3 has another encoding for addresses in UTF-8, and wants them taken raw as well.
+        (r"utf-8;\x{E9}\x{2B}\x{65E5}\x{1F600}@c", "utf-8;\u00e9+\u65e5\U0001f600@c"), ("utf-8;\u00e9@c", "utf-8;\u00e9@c"),
+        (r"UTF-8;\x{10ffff}\x{5C}@c", "UTF-8;\U0010ffff\\@c"),
+    ],
+)  # fmt: skip
+def test_DSN_4_orcpt(value: str, expected: str) -> None:
+    assert rcpt_of(f"RCPT TO:<a@b> ORCPT={value}").params.get(ORCPT) == expected
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "", "=", "=a@b", "=;a@b", "=rfc822;", "=rfc822", "=rfc822;+zz", "=rfc822;a=b", "=rfc822;+0A", "=rfc822;+C3+A9",
+        "=rfc822;\u00e9@c", "=rfc\u00e9;a@b", "=(x);a@b", "=rfc822;" + "x" * 494, "=utf-8;a+2Bb@c", r"=utf-8;\x{D800}",
+        r"=utf-8;\x{110000}", r"=utf-8;\x{A}", r"=utf-8;\x{0A}", r"=utf-8;a\b", "=utf-8;", "=utf-8;" + "\u00e9" * 250,
+        r"=utf-8;\x{2028}",
+    ],
+)  # fmt: skip
+def test_DSN_4_malformed(value: str) -> None:
+    assert codes(Talk(extensions=EXTENSIONS).begin(SENDER).say(f"RCPT TO:<a@b> ORCPT{value}")) == ["501 5.5.4"]
+
+
+@pytest.mark.parametrize("line", ["MAIL FROM:<a@b> RET=FULL", "MAIL FROM:<a@b> ENVID=x"])
+def test_DSN_5_without_the_extension(line: str) -> None:
+    assert codes(Talk().begin().say(line, SENDER, "RCPT TO:<a@b> NOTIFY=NEVER")) == [
+        "555 5.5.4",
+        "250 2.1.0",
+        "555 5.5.4",
+    ]
+
+
+def test_DSN_5_not_on_the_other_command() -> None:
+    assert codes(Talk(extensions=EXTENSIONS).begin().say("MAIL FROM:<a@b> NOTIFY=NEVER", SENDER, "RCPT TO:<a@b> RET=FULL")) == [
+        "555 5.5.4", "250 2.1.0", "555 5.5.4",
+    ]  # fmt: skip
+
+
+def test_DSN_6_the_longest_there_may_be() -> None:
+    """RFC 3461 5.4: parameters of these sizes MUST be taken."""
+    local, domain = "l" * 64, ".".join(["d" * 62] * 3)
+    lines = [
+        f"MAIL FROM:<{local}@{domain}> RET=FULL ENVID={'x' * 100}",
+        f"RCPT TO:<{local}@{domain}> NOTIFY=SUCCESS,FAILURE,DELAY ORCPT=rfc822;{'x' * 493}",
+    ]
+    assert codes(Talk(extensions=EXTENSIONS).begin().say(*lines)) == ["250 2.1.0", "250 2.1.5"]
+
+
+# --- the way back ---------------------------------------------------------------------------------------------------
+
+PRINTABLE = st.text(st.sampled_from("ab+=\\{}x @;\t~!,"), min_size=1, max_size=20)
+UNICODE = st.text(st.characters(blacklist_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1, max_size=20)
+
+
+@given(
+    st.sampled_from(["FULL", "HDRS"]),
+    PRINTABLE,
+    st.one_of(st.just({"NEVER"}), st.sets(st.sampled_from(["SUCCESS", "FAILURE", "DELAY"]), min_size=1)),
+    st.one_of(PRINTABLE.map("rfc822;{}".format), UNICODE.map("utf-8;{}".format)),
+)
+def test_what_a_client_writes_a_server_reads(ret: str, envid: str, notify: set[str], orcpt: str) -> None:
+    path = Path("a@b", "a", "b")
+    mail = Mail(path, Params({RET: ret, ENVID: envid}))
+    rcpt = Rcpt(path, Params({NOTIFY: frozenset(notify), ORCPT: orcpt}))
+    grammar = Grammar([Dsn()]).offer(Facts()).grammar
+    for command in (mail, rcpt):
+        line = command.encode()
+        assert line.isascii()
+        assert type(command).decode(line[5:], grammar[type(command)]) == command
+
+
+@pytest.mark.parametrize(
+    ("param", "value"),
+    [
+        (RET, "full"), (RET, "FULL\r\nRSET"), (ENVID, ""), (ENVID, "x" * 101), (ENVID, "\u00e9"), (ENVID, "a\r\nb"),
+        (NOTIFY, frozenset()), (NOTIFY, frozenset({"NEVER", "DELAY"})), (NOTIFY, frozenset({"SUCCESS", "X\r\nRSET"})),
+        (NOTIFY, frozenset({"delay"})), (ORCPT, "a@b"), (ORCPT, "rfc822;"), (ORCPT, "rfc822;\u00e9@b"), (ORCPT, "a b;a@b"),
+        (ORCPT, "rfc822;" + "+" * 200), (ORCPT, "utf-8;\ud800"), (ORCPT, "utf-8;a\nb"), (ORCPT, "x\r\ny;a@b"),
+    ],
+)  # fmt: skip
+def test_what_no_server_could_read_is_not_written(param: Param[Any], value: object) -> None:
+    with pytest.raises(ValueError, match=rf"{param} cannot be .* \(RFC 3461 4\)"):
+        Params({param: value}).encode()
+
+
+def test_the_order_of_notify_is_fixed() -> None:
+    assert Params({NOTIFY: frozenset({"DELAY", "SUCCESS", "FAILURE"})}).encode() == "NOTIFY=SUCCESS,FAILURE,DELAY"

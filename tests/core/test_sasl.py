@@ -1,0 +1,569 @@
+"""The mechanisms of AUTH, both halves: the RFCs' own examples, one half against the other, and everything that can go wrong."""
+
+from __future__ import annotations
+
+import base64
+import re
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+
+from smtp_trio.protocol import BadCommand, Grammar, LocalProtocolError, RemoteProtocolError, Reply
+from smtp_trio.protocol.extensions import Auth, standard
+from smtp_trio.protocol.sasl import (
+    FAILED,
+    MECHANISMS,
+    Credentials,
+    Failed,
+    Password,
+    Proven,
+    ScramSecret,
+    Secret,
+    SecretWanted,
+    Surroundings,
+    Token,
+    choose,
+)
+
+from .talk import HELLO, SENDER, Talk, codes
+
+FRED = Password("fred", "secret")
+BEARER = Token("fred@example.org", "vF9dft4qmTc2Nvb3RlckBhbHRhdmlzdGEuY29tCg==")
+HAS: dict[type, Any] = {Password: FRED, Token: BEARER}
+NAMES = list(MECHANISMS)
+WITH_SECRET = [name for name in NAMES if MECHANISMS[name].asks == "secret"]
+WITH_TOKEN = [name for name in NAMES if MECHANISMS[name].takes is Token]
+DUMMY = {"OAUTHBEARER": b"\x01", "XOAUTH2": b""}
+OFFER = Auth(mechanisms=tuple(NAMES), cleartext=True)
+INVALID = b'{"status":"invalid_token","schemes":"bearer"}'
+
+
+def counted() -> Callable[[int], bytes]:
+    """Chance that never says the same thing twice, and the same in every run."""
+    numbers: Iterator[int] = iter(range(1, 1000))
+    return lambda n: next(numbers).to_bytes(2, "big") * (n // 2)
+
+
+def surroundings() -> Surroundings:
+    return Surroundings("mx.test", counted())
+
+
+def b64(octets: bytes) -> str:
+    return base64.b64encode(octets).decode()
+
+
+def right(credentials: Credentials) -> Reply | None:
+    return None if credentials.password in (FRED.password, BEARER.token) else FAILED
+
+
+def exchange(
+    name: str,
+    credentials: Password | Token,
+    *,
+    secrets: dict[str, Secret],
+    judge: Callable[[Credentials], Reply | None] = right,
+    initial: bool = True,
+) -> tuple[Proven, list[bytes]]:
+    """One half against the other; gives the end, and what was said. The server's `BadCommand` comes out."""
+    said: list[bytes] = []
+    client = MECHANISMS[name].client(credentials, counted())
+    response = client.send(None)
+    assert (response is not None) == MECHANISMS[name].client_first
+    server = MECHANISMS[name].server(response if initial else None, surroundings())
+    if initial and response is not None:
+        said.append(response)
+        response = None
+    answer: Any = None
+    try:
+        while True:
+            question = server.send(answer)
+            if isinstance(question, SecretWanted):
+                answer = secrets.get(question.user)
+            elif isinstance(question, Credentials):
+                answer = judge(question)
+            else:
+                said.append(question)
+                if not initial and response is not None:
+                    assert question == b""
+                    answer, response = response, None
+                else:
+                    answer = client.send(question)
+                said.append(answer)
+    except StopIteration as done:
+        with pytest.raises(StopIteration):
+            client.send(None)
+        proven: Proven = done.value
+        return proven, said
+    except Failed as failed:
+        said.extend((failed.challenge, client.send(failed.challenge) or b""))
+        raise
+
+
+# --- both halves ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("initial", [True, False])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_two_halves_of_a_mechanism_agree(name: str, initial: bool) -> None:
+    credentials = HAS[MECHANISMS[name].takes]
+    proven, _ = exchange(name, credentials, secrets={"fred": "secret"}, initial=initial)
+    assert proven == Proven(credentials.user)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_wrong_secret_proves_nothing(name: str) -> None:
+    wrong = Password("fred", "wrong") if MECHANISMS[name].takes is Password else Token("fred", "wrong")
+    with pytest.raises(BadCommand) as caught:
+        exchange(name, wrong, secrets={"fred": "secret"})
+    assert caught.value.reply == FAILED
+
+
+@pytest.mark.parametrize("user", ["a,b=c", "=2C=3D,", "j\u00fcrgen", "two words"])
+@pytest.mark.parametrize("name", NAMES)
+def test_any_name_comes_through(name: str, user: str) -> None:
+    credentials = Password(user, "secret") if MECHANISMS[name].takes is Password else Token(user, BEARER.token)
+    proven, _ = exchange(name, credentials, secrets={user: "secret"})
+    assert proven.user == user
+
+
+@pytest.mark.parametrize("name", WITH_TOKEN)
+def test_what_the_hook_says_is_said(name: str) -> None:
+    hello = Reply(235, "Hello", "2.7.0")
+    assert exchange(name, BEARER, secrets={}, judge=lambda _: hello)[0] == Proven(BEARER.user, hello)
+
+
+def test_a_password_that_cannot_be_one_lets_nobody_in() -> None:
+    """SASLprep (RFC 4013) knows no emoji; what a server has is no password then, and neither is nothing at all."""
+    for name in WITH_SECRET:
+        for stored in ("", "\U0001f680", None):
+            with pytest.raises(BadCommand) as caught:
+                exchange(name, FRED, secrets={"fred": stored} if stored is not None else {})
+            assert caught.value.reply == FAILED
+
+
+# --- PLAIN, RFC 4616 4 ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("credentials", "message"),
+    [
+        (Password("tim", "tanstaaftanstaaf"), b"\0tim\0tanstaaftanstaaf"),
+        (Password("Kurt", "xipj3plmq", "Ursel"), b"Ursel\0Kurt\0xipj3plmq"),
+    ],
+)
+def test_AUT_16_examples_of_rfc_4616(credentials: Password, message: bytes) -> None:
+    assert MECHANISMS["PLAIN"].client(credentials, counted()).send(None) == message
+    claim = next(MECHANISMS["PLAIN"].server(message, surroundings()))
+    assert claim == Credentials("PLAIN", credentials.user, credentials.password, credentials.authzid)
+
+
+# --- CRAM-MD5, RFC 2195 -----------------------------------------------------------------------------------------------
+
+
+def test_AUT_18_example_of_rfc_2195() -> None:
+    client = MECHANISMS["CRAM-MD5"].client(Password("tim", "tanstaaftanstaaf"), counted())
+    assert client.send(None) is None
+    response = client.send(b"<1896.697170952@postoffice.reston.mci.net>")
+    assert response == b"tim b913a602c7eda7a495b4e6e7334d3890"
+
+
+def test_AUT_18_no_challenge_is_used_twice() -> None:
+    talk = Talk(secrets=True, extensions=standard(OFFER))
+    talk.surroundings = surroundings()
+    talk.begin()
+    challenges = {talk.say("AUTH CRAM-MD5", "*")[0] for _ in range(3)}
+    assert len(challenges) == 3
+    for challenge in challenges:
+        assert re.fullmatch(rb"<[0-9a-f]{32}@mx\.test>", base64.b64decode(challenge[4:]))
+
+
+def test_AUT_10_an_initial_response_where_the_server_speaks_first() -> None:
+    talk = Talk(secrets=True, extensions=standard(OFFER)).begin()
+    assert codes(talk.say("AUTH CRAM-MD5 ZnJlZA==", "AUTH CRAM-MD5 =", SENDER)) == ["501 5.7.0"] * 2 + ["250 2.1.0"]
+
+
+def test_AUT_18_what_scram_stores_is_no_password_for_cram() -> None:
+    with pytest.raises(BadCommand) as caught:
+        exchange("CRAM-MD5", FRED, secrets={"fred": ScramSecret.of("secret", bytes(16))})
+    assert caught.value.reply == FAILED
+
+
+# --- SCRAM-SHA-256, RFC 7677 3 ----------------------------------------------------------------------------------------
+
+FIRST = b"r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096"
+FINAL = b"c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ="
+VERIFIER = b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="
+
+
+def pencil() -> Any:
+    client = MECHANISMS["SCRAM-SHA-256"].client(
+        Password("user", "pencil"), lambda _: base64.b64decode("rOprNGfwEbeRWgbNEkqO")
+    )
+    assert client.send(None) == b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO"
+    return client
+
+
+def test_AUT_19_example_of_rfc_7677() -> None:
+    client = pencil()
+    assert client.send(FIRST) == FINAL
+    assert client.send(VERIFIER) == b""
+    with pytest.raises(StopIteration):
+        client.send(None)
+
+
+@pytest.mark.parametrize(
+    ("challenges", "complaint"),
+    [
+        ([None], "said yes"), ([FIRST, None], "said yes"), ([FIRST, VERIFIER, b""], "goes on"),
+        ([FIRST, VERIFIER.replace(b"6", b"7")], "prove"), ([FIRST, b"v=AAAA"], "prove"), ([FIRST, b"v="], "prove"),
+        ([FIRST, b"\xff"], "prove"), ([b"\xff"], "prove"), ([b""], "prove"), ([FIRST.replace(b"rOpr", b"xxxx")], "prove"),
+        ([FIRST.replace(b"4096", b"4095")], "prove"), ([FIRST.replace(b"4096", b"1000001")], "iterations"),
+        ([FIRST.replace(b"4096", b"9" * 9999)], "iterations"),
+        ([b"e=unknown-user", None], "did not refuse"), ([FIRST, b"e=invalid-proof", None], "did not refuse"),
+        ([FIRST, b"e=invalid-proof", b""], "did not refuse"),
+    ],
+)  # fmt: skip
+def test_AUT_19_a_server_that_proves_nothing(challenges: list[bytes | None], complaint: str) -> None:
+    client = pencil()
+    for challenge in challenges[:-1]:
+        client.send(challenge)
+    with pytest.raises(RemoteProtocolError, match=complaint):
+        client.send(challenges[-1])
+
+
+def test_AUT_19_a_server_that_refuses_is_heard_out() -> None:
+    client = pencil()
+    client.send(FIRST)
+    assert client.send(b"e=invalid-proof") == b""
+    assert pencil().send(b"e=other-error") == b""
+
+
+def test_AUT_19_what_is_stored() -> None:
+    salt = base64.b64decode("W22ZaJ0SNY7soEsUEjb6gQ==")
+    secret = ScramSecret.of("pencil", salt)
+    assert secret == ScramSecret(salt, 4096, secret.stored_key, secret.server_key)
+    assert exchange("SCRAM-SHA-256", Password("user", "pencil"), secrets={"user": secret})[0] == Proven("user")
+    with pytest.raises(Failed) as caught:
+        exchange("SCRAM-SHA-256", Password("user", "pencils"), secrets={"user": secret})
+    assert (caught.value.reply, caught.value.challenge) == (FAILED, b"e=invalid-proof")
+    more = ScramSecret.of("pencil", bytes(12), 5000)
+    _, said = exchange("SCRAM-SHA-256", Password("user", "pencil"), secrets={"user": more})
+    assert said[1].endswith(b",s=" + base64.b64encode(bytes(12)) + b",i=5000")
+    assert [*map(len, (secret.stored_key, secret.server_key))] == [32, 32]
+    assert "key" not in repr(secret)
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ((bytes(11), 4096, bytes(32), bytes(32)), "salt"), ((bytes(65), 4096, bytes(32), bytes(32)), "salt"),
+        ((bytes(16), 4095, bytes(32), bytes(32)), "iterations"), ((bytes(16), 4096, bytes(31), bytes(32)), "stored_key"),
+        ((bytes(16), 4096, bytes(32), b""), "server_key"),
+    ],
+)  # fmt: skip
+def test_AUT_19_what_cannot_be_stored(values: tuple[bytes, int, bytes, bytes], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        ScramSecret(*values)
+    with pytest.raises(ValueError, match="salt"):
+        ScramSecret.of("pencil", b"")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"", b"fred", b"n,,", b"n,,n=fred", b"n,,n=,r=abc", b"n,,n=fr=ed,r=abc", b"p=tls-unique,,n=fred,r=abc",
+        b"n,a=joe,n=fred,r=abc", b"n,,m=x,n=fred,r=abc", b"n,,n=fr\xff,r=abc", b"n,,n=fr\0ed,r=abc", b"n,,n=fr\ned,r=abc",
+        b"x,,n=fred,r=abc", b"n,,n=fred,r=" + b"a" * 320,
+    ],
+)  # fmt: skip
+def test_AUT_19_a_first_message_that_is_none(message: bytes) -> None:
+    talk = Talk(secrets=True, extensions=standard(OFFER)).begin()
+    assert codes(talk.say("AUTH SCRAM-SHA-256", b64(message), SENDER)) == ["334", "501 5.5.2", "250 2.1.0"]
+
+
+@pytest.mark.parametrize("flag", ["n", "y"])
+def test_AUT_19_both_flags_of_clients_without_channel_binding(flag: str) -> None:
+    talk = Talk(secrets=True, extensions=standard(OFFER)).begin()
+    assert codes(talk.say(f"AUTH SCRAM-SHA-256 {b64(f'{flag},,n=fred,r=abc'.encode())}")) == ["334"]
+
+
+@pytest.mark.parametrize("message", [b"", b"c=biws", b"c=biws,r=abc,p=AAAA", b"c=####,r=abc,p=AAAA", b"e=x"])
+@pytest.mark.parametrize("last", ["", "*", "AAAA", "###"])
+def test_AUT_19_a_final_message_that_proves_nothing(message: bytes, last: str) -> None:
+    talk = Talk(secrets=True, extensions=standard(OFFER)).begin()
+    talk.say(f"AUTH SCRAM-SHA-256 {b64(b'n,,n=fred,r=abc')}")
+    (challenge,) = talk.say(b64(message))
+    assert base64.b64decode(challenge[4:])[:2] == b"e="
+    assert codes(talk.say(last, SENDER)) == ["501 5.7.0" if last == "*" else "535 5.7.8", "250 2.1.0"]
+    assert talk.protocol.facts.user is None
+
+
+def test_AUT_19_a_name_that_scram_cannot_carry() -> None:
+    for credentials in (Password("\U0001f680", "secret"), Password("fred", "\U0001f680")):
+        with pytest.raises(LocalProtocolError, match="cannot carry") as caught:
+            next(MECHANISMS["SCRAM-SHA-256"].client(credentials, counted()))
+        assert "\U0001f680" not in str(caught.value)
+
+
+def test_AUT_5_an_unknown_user_looks_like_a_wrong_password() -> None:
+    """As many steps, the same replies; and the salt is the same whenever one asks (RFC 5802 9)."""
+    talk = Talk(secrets=True, extensions=standard(OFFER)).begin()
+    salts: dict[str, set[str]] = {"fred": set(), "nobody": set(), "wilma": set()}
+    for user, seen in salts.items():
+        for _ in range(2):
+            (challenge,) = talk.say(f"AUTH SCRAM-SHA-256 {b64(f'n,,n={user},r=abc'.encode())}")
+            first = base64.b64decode(challenge[4:]).decode()
+            match = re.fullmatch(r"(r=abc[^,]+),s=([^,]{24}),i=4096", first)
+            assert match is not None
+            seen.add(match[2])
+            replies = talk.say(b64(f"c=biws,{match[1]},p={b64(bytes(32))}".encode()), "")
+            assert replies == ["334 " + b64(b"e=invalid-proof"), str(FAILED)]
+    assert [*map(len, salts.values())] == [1, 1, 1]
+    assert len(set.union(*salts.values())) == 3
+    for user in salts:
+        replies = talk.say("AUTH CRAM-MD5", b64(f"{user} {'0' * 32}".encode()))
+        assert codes(replies) == ["334", "535 5.7.8"]
+    assert talk.wanted == ["fred", "fred", "nobody", "nobody", "wilma", "wilma", "fred", "nobody", "wilma"]
+
+
+# --- OAUTHBEARER, RFC 7628 4; XOAUTH2 ---------------------------------------------------------------------------------
+
+EXAMPLE = (
+    b"n,a=user@example.com,\x01host=server.example.com\x01port=143\x01"
+    b"auth=Bearer vF9dft4qmTc2Nvb3RlckBhbHRhdmlzdGEuY29tCg==\x01\x01"
+)
+
+
+def test_AUT_20_example_of_rfc_7628() -> None:
+    claim = next(MECHANISMS["OAUTHBEARER"].server(EXAMPLE, surroundings()))
+    assert claim == Credentials("OAUTHBEARER", "user@example.com", BEARER.token)
+    client = MECHANISMS["OAUTHBEARER"].client(Token("user@example.com", BEARER.token), counted())
+    assert client.send(None) == EXAMPLE.replace(b"host=server.example.com\x01port=143\x01", b"")
+
+
+def test_AUT_20_xoauth2() -> None:
+    client = MECHANISMS["XOAUTH2"].client(Token("someuser@example.com", "ya29.vF9dft4"), counted())
+    assert client.send(None) == b"user=someuser@example.com\x01auth=Bearer ya29.vF9dft4\x01\x01"
+
+
+@pytest.mark.parametrize("name", WITH_TOKEN)
+def test_AUT_20_the_server_says_why(name: str) -> None:
+    talk = Talk(logins=True, extensions=standard(OFFER), judge=lambda _: FAILED).begin()
+    client = MECHANISMS[name].client(BEARER, counted())
+    assert talk.say(f"AUTH {name} {b64(client.send(None) or b'')}") == ["334 " + b64(INVALID)]
+    dummy = client.send(INVALID)
+    assert dummy == DUMMY[name]
+    assert codes(talk.say(b64(dummy), SENDER)) == ["535 5.7.8", "250 2.1.0"]
+    assert talk.credentials == [Credentials(name, BEARER.user, BEARER.token)]
+
+
+@pytest.mark.parametrize("name", WITH_TOKEN)
+def test_AUT_20_nothing_is_said_of_a_token_that_could_not_be_judged(name: str) -> None:
+    later = Reply(454, "Later", "4.7.0")
+    talk = Talk(logins=True, extensions=standard(OFFER), judge=lambda _: later).begin()
+    client = MECHANISMS[name].client(BEARER, counted())
+    assert talk.say(f"AUTH {name} {b64(client.send(None) or b'')}") == [str(later)]
+
+
+@pytest.mark.parametrize("answer", [None, b"", INVALID])
+@pytest.mark.parametrize("name", WITH_TOKEN)
+def test_AUT_20_a_yes_behind_an_error_is_none(name: str, answer: bytes | None) -> None:
+    client = MECHANISMS[name].client(BEARER, counted())
+    client.send(None)
+    client.send(INVALID)
+    with pytest.raises(RemoteProtocolError, match="did not refuse"):
+        client.send(answer)
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "expected"),
+    [
+        ("OAUTHBEARER", b"", "501 5.5.2"), ("OAUTHBEARER", b"n,a=fred,", "501 5.5.2"),
+        ("OAUTHBEARER", b"p=x,a=fred,\x01auth=Bearer x\x01\x01", "501 5.5.2"),
+        ("OAUTHBEARER", b"n,a=fr=ed,\x01auth=Bearer x\x01\x01", "501 5.5.2"),
+        ("OAUTHBEARER", b"n,a=fr\ned,\x01auth=Bearer x\x01\x01", "501 5.5.2"),
+        ("OAUTHBEARER", b"n,a=fred,\x01auth=Bearer x\x01", "501 5.5.2"),
+        ("OAUTHBEARER", b"n,,\x01auth=Bearer x\x01\x01", "535 5.7.8"),
+        ("OAUTHBEARER", b"n,a=fred,\x01auth=Bearer \xff\x01\x01", "501 5.5.2"),
+        ("OAUTHBEARER", b"n,a=fred,\x01auth=\x01\x01", "535 5.7.8"), ("OAUTHBEARER", b"n,a=fred,\x01\x01", "535 5.7.8"),
+        ("OAUTHBEARER", b"n,a=fred,\x01auth=Basic x\x01\x01", "535 5.7.8"),
+        ("OAUTHBEARER", b"n,a=fred,\x01auth=Bearer a b\x01\x01", "535 5.7.8"),
+        ("XOAUTH2", b"", "501 5.5.2"), ("XOAUTH2", b"user=fred", "501 5.5.2"), ("XOAUTH2", b"user=fred\x01\x01", "535 5.7.8"),
+        ("XOAUTH2", b"user=\x01auth=Bearer x\x01\x01", "535 5.7.8"),
+    ],
+)  # fmt: skip
+def test_AUT_20_malformed(name: str, message: bytes, expected: str) -> None:
+    talk = Talk(logins=True, extensions=standard(OFFER), judge=lambda _: None).begin()
+    replies = codes(talk.say(f"AUTH {name}", b64(message)))
+    if replies[-1] == "334":
+        replies[1:] = codes(talk.say(b64(DUMMY[name])))
+    assert replies == ["334", expected]
+    assert talk.credentials == []
+
+
+# --- all of them ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_AUT_6_cancelled(name: str) -> None:
+    talk = Talk(logins=True, secrets=True, extensions=standard(OFFER)).begin()
+    assert codes(talk.say(f"AUTH {name}", "*", SENDER)) == ["334", "501 5.7.0", "250 2.1.0"]
+
+
+@pytest.mark.parametrize("name", [*WITH_SECRET, *WITH_TOKEN])
+def test_AUT_7_not_base64(name: str) -> None:
+    talk = Talk(logins=True, secrets=True, extensions=standard(OFFER)).begin()
+    assert codes(talk.say(f"AUTH {name}", "####", SENDER)) == ["334", "501 5.5.2", "250 2.1.0"]
+
+
+@pytest.mark.parametrize("message", [b"", b"fred", b" 00", b"fr\ned 00", b"fr\0ed 00", b"\xff 00"])
+def test_AUT_18_malformed(message: bytes) -> None:
+    talk = Talk(secrets=True, extensions=standard(OFFER)).begin()
+    assert codes(talk.say("AUTH CRAM-MD5", b64(message))) == ["334", "501 5.5.2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "answers"),
+    [
+        ("PLAIN", [b""]), ("LOGIN", [None]), ("LOGIN", [b"", None]), ("LOGIN", [b"", b"", b""]),
+        ("CRAM-MD5", [None]), ("CRAM-MD5", [b"<1@a>", b""]),
+    ],
+)  # fmt: skip
+def test_a_server_that_does_not_know_the_mechanism(name: str, answers: list[bytes | None]) -> None:
+    client = MECHANISMS[name].client(FRED, counted())
+    for answer in (None, *answers[:-1]):
+        client.send(answer)
+    with pytest.raises(RemoteProtocolError):
+        client.send(answers[-1])
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(messages=st.lists(st.binary(max_size=60) | st.text("n,=ryabcps01\x01 ").map(str.encode), max_size=4))
+def test_whatever_a_client_says(name: str, messages: list[bytes]) -> None:
+    talk = Talk(logins=True, secrets=True, extensions=standard(OFFER)).begin()
+    talk.say(f"AUTH {name}", *map(b64, messages))
+    assert talk.protocol.facts.user is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(messages=st.lists(st.binary(max_size=60) | st.text("resiv=,0123456789").map(str.encode), max_size=3))
+def test_whatever_a_server_says(name: str, messages: list[bytes]) -> None:
+    client = MECHANISMS[name].client(HAS[MECHANISMS[name].takes], counted())
+    client.send(None)
+    try:
+        for message in messages:
+            assert isinstance(client.send(message), bytes)
+    except RemoteProtocolError:
+        pass
+
+
+# --- what is offered --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"logins": True, "secure": True}, "AUTH PLAIN LOGIN"), ({"logins": True}, None),
+        ({"secrets": True}, "AUTH SCRAM-SHA-256 CRAM-MD5"), ({"secrets": True, "logins": True}, "AUTH SCRAM-SHA-256 CRAM-MD5"),
+        ({"secrets": True, "logins": True, "secure": True}, "AUTH SCRAM-SHA-256 PLAIN LOGIN CRAM-MD5"),
+        ({"logins": True, "secure": True, "extensions": standard(Auth(mechanisms=("XOAUTH2", "FOO")))}, "AUTH XOAUTH2"),
+        ({"logins": True, "extensions": standard(Auth(mechanisms=("XOAUTH2",)))}, None),
+    ],
+)  # fmt: skip
+def test_AUT_1_each_mechanism_needs_its_hook(settings: dict[str, Any], line: str | None) -> None:
+    lines = [line[4:] for line in Talk(**settings).say(HELLO)[1].split("\n")]
+    assert [found for found in lines if found.startswith("AUTH")] == ([] if line is None else [line])
+
+
+def test_AUT_1_offers_are_not_mixed_up() -> None:
+    """Sessions share one grammar, which remembers what it has offered."""
+    grammar = Grammar(standard())
+    assert "AUTH" not in Talk(extensions=grammar).say(HELLO)[1]
+    assert "AUTH SCRAM-SHA-256" in Talk(extensions=grammar, secrets=True).say(HELLO)[1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "mechanism", "expected"),
+    [
+        ({"logins": True, "secrets": True}, "PLAIN", "538 5.7.11"), ({"secrets": True}, "PLAIN", "504 5.5.4"),
+        ({"logins": True, "secure": True}, "CRAM-MD5", "504 5.5.4"),
+        ({"logins": True, "secure": True}, "XOAUTH2", "504 5.5.4"),
+        ({"secrets": True, "extensions": standard(Auth(mechanisms=("PLAIN",)))}, "PLAIN", "502 5.5.1"),
+    ],
+)  # fmt: skip
+def test_AUT_9_not_here(settings: dict[str, Any], mechanism: str, expected: str) -> None:
+    assert codes(Talk(**settings).begin().say(f"AUTH {mechanism}")) == [expected]
+
+
+def test_without_scramp_there_is_no_scram(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scramp", None)
+    assert "AUTH CRAM-MD5" in Talk(secrets=True).say(HELLO)[1]
+    with pytest.raises(LocalProtocolError, match=r"smtp-trio\[scram\]"):
+        next(MECHANISMS["SCRAM-SHA-256"].client(FRED, counted()))
+    with pytest.raises(LocalProtocolError, match=r"smtp-trio\[scram\]"):
+        choose(["SCRAM-SHA-256"], FRED, secure=True)
+    assert choose(["SCRAM-SHA-256", "PLAIN"], FRED, secure=True).name == "PLAIN"
+
+
+# --- what a client takes ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("offered", "credentials", "secure", "cleartext", "chosen"),
+    [
+        (NAMES, FRED, True, False, "SCRAM-SHA-256"), (NAMES, FRED, False, False, "SCRAM-SHA-256"),
+        (["LOGIN", "PLAIN", "CRAM-MD5"], FRED, True, False, "PLAIN"), (["CRAM-MD5", "login"], FRED, True, False, "LOGIN"),
+        (["CRAM-MD5"], FRED, True, False, "CRAM-MD5"), (["LOGIN", "PLAIN", "CRAM-MD5"], FRED, False, True, "CRAM-MD5"),
+        (["LOGIN", "PLAIN"], FRED, False, True, "PLAIN"), (NAMES, BEARER, True, False, "OAUTHBEARER"),
+        (["XOAUTH2"], BEARER, True, False, "XOAUTH2"), (["XOAUTH2"], BEARER, False, True, "XOAUTH2"),
+        (NAMES, Password("fred", "secret", "joe"), True, False, "PLAIN"),
+    ],
+)  # fmt: skip
+def test_the_best_is_chosen(
+    offered: list[str], credentials: Password | Token, secure: bool, cleartext: bool, chosen: str
+) -> None:
+    assert choose(offered, credentials, secure=secure, allow_cleartext=cleartext) is MECHANISMS[chosen]
+
+
+@pytest.mark.parametrize(
+    ("offered", "credentials", "secure", "complaint"),
+    [
+        (["PLAIN", "LOGIN"], FRED, False, "offers LOGIN, PLAIN to log in with: .*PLAIN needs TLS"),
+        (["GSSAPI"], FRED, True, "offers GSSAPI .*PLAIN is not offered"), ([], FRED, True, "offers no mechanism"),
+        (["XOAUTH2"], FRED, True, "offers XOAUTH2"), (["PLAIN"], BEARER, True, "OAUTHBEARER is not offered"),
+        (["XOAUTH2"], BEARER, False, "XOAUTH2 needs TLS"),
+        (["CRAM-MD5"], Password("fred", "secret", "joe"), True, "CRAM-MD5 cannot carry an authzid"),
+    ],
+)  # fmt: skip
+def test_nothing_fits(offered: list[str], credentials: Password | Token, secure: bool, complaint: str) -> None:
+    with pytest.raises(LocalProtocolError, match=complaint) as caught:
+        choose(offered, credentials, secure=secure)
+    assert FRED.password not in str(caught.value)
+    assert BEARER.token not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "complaint"),
+    [
+        (lambda: Password("", "x"), "user"), (lambda: Password("a\0", "x"), "user"), (lambda: Password(b"a", "x"), "user"),  # type: ignore[arg-type]
+        (lambda: Password("a\nb", "x"), "user"), (lambda: Password("a\udc80", "x"), "user"),
+        (lambda: Password("a", ""), "password"), (lambda: Password("a", "se\0cret"), "password"),
+        (lambda: Password("a", None), "password"), (lambda: Password("a", "x", "\0"), "authzid"),  # type: ignore[arg-type]
+        (lambda: Password("a", "x", None), "authzid"), (lambda: Token("", "x"), "user"), (lambda: Token("a", ""), "token"),  # type: ignore[arg-type]
+        (lambda: Token("a", "se cret"), "token"), (lambda: Token("a", "secret\x01"), "token"), (lambda: Token("a", 1), "token"),  # type: ignore[arg-type]
+        (lambda: Token("a\x01auth=", "x"), "user"),
+    ],
+)  # fmt: skip
+def test_credentials_that_are_none(make: Callable[[], object], complaint: str) -> None:
+    with pytest.raises(ValueError, match=f"^{complaint} must") as caught:
+        make()
+    assert "cret" not in str(caught.value)
+
+
+def test_AUT_24_no_repr_shows_a_secret() -> None:
+    assert repr(FRED) == "Password(user='fred', authzid='')"
+    assert repr(BEARER) == "Token(user='fred@example.org')"
+    assert repr(surroundings()) == "Surroundings(name='mx.test')"

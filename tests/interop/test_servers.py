@@ -1,0 +1,148 @@
+"""Servers that we did not write get our mail: what they keep is what was sent, to the octet."""
+
+from __future__ import annotations
+
+import smtplib
+import ssl
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+import trio
+
+import smtp_trio
+from smtp_trio._client import TlsMode
+
+from .conftest import need_server
+from .mails import FOLDER, MAILS, large
+from .programs import Tls
+from .recipes import MATTER, RECIPES
+from .servers import POLL, Server, start
+
+pytestmark = pytest.mark.interop
+
+MODES: list[tuple[str, Tls]] = [
+    (name, tls)
+    for name, recipe in RECIPES.items()
+    for tls in (("none", "starttls", "implicit") if recipe.secure else ("none",))
+]
+EVERY_MAIL = [
+    pytest.param(name, tls, mail, id=f"{name}-{tls}-{mail.stem}")
+    for name, tls in MODES
+    for mail in MAILS
+    if mail.stem not in RECIPES[name].spoils
+]
+LOGINS = [(name, tls) for name, tls in MODES if tls != "none" and RECIPES[name].logins]
+modes = pytest.mark.parametrize(("server", "tls"), MODES, indirect=["server"])
+PLAIN = FOLDER / "plain.eml"
+HUNDRED = tuple(f"bo{number}@example.org" for number in range(100))
+
+
+async def send(
+    server: Server,
+    tls: Tls,
+    message: bytes | Path,
+    *,
+    recipients: Sequence[str] = ("bo@example.org",),
+    auth: tuple[str, str] | None = None,
+) -> None:
+    """Have the server take in a mail from our client."""
+    port = server.implicit_port if tls == "implicit" else server.port
+    assert port is not None
+    modes: dict[Tls, TlsMode] = {"none": "never", "starttls": "required", "implicit": "implicit"}
+    context = ssl.create_default_context(cafile=server.cafile) if server.cafile is not None else None
+    async with smtp_trio.connect(
+        server.host, port, tls=modes[tls], ssl_context=context, auth=auth, timeout=60
+    ) as client:
+        result = await client.send("ada@example.net", recipients, message)
+        assert client.usable
+        assert client.user == (auth and auth[0])
+        assert (client.tls is not None) == (tls != "none")
+    assert result.complete, result
+
+
+def check(server: Server, mail: Path, recipients: Sequence[str] = ("bo@example.org",)) -> None:
+    """The server has kept this mail and no other, to the octet; its last line has an end (RFC 5321 4.1.1.4)."""
+    content = mail.read_bytes()
+    content += b"" if content.endswith(b"\r\n") else b"\r\n"
+    (kept,) = server.received(1, recipients=len(recipients))
+    if kept != content:  # megabytes are better not compared by pytest
+        at = next(
+            (at for at, (one, other) in enumerate(zip(kept, content, strict=False)) if one != other), len(content)
+        )
+        pytest.fail(f"they differ at octet {at} of {len(content)}: {kept[max(at - 100, 0) : at + 100]!r}")
+
+
+@pytest.mark.parametrize(("server", "tls", "mail"), EVERY_MAIL, indirect=["server"])
+async def test_delivery(server: Server, tls: Tls, mail: Path) -> None:
+    content = await trio.Path(mail).read_bytes()
+    if mail.stem == "utf8-header" and "SMTPUTF8" not in server.features:  # RFC 6531 3.5: it must not be sent there
+        with pytest.raises(smtp_trio.LocalProtocolError, match="SMTPUTF8"):
+            await send(server, tls, content)
+        return
+
+    await send(server, tls, content)
+
+    check(server, mail)
+
+
+@modes
+async def test_ten_mebibytes_from_a_file(server: Server, tls: Tls, tmp_path: Path) -> None:
+    mail = large(tmp_path / "large.eml")
+
+    await send(server, tls, mail)
+
+    check(server, mail)
+
+
+@modes
+async def test_a_hundred_recipients(server: Server, tls: Tls) -> None:
+    await send(server, tls, PLAIN, recipients=HUNDRED)
+
+    check(server, PLAIN, HUNDRED)
+
+
+@pytest.mark.parametrize(("server", "tls"), LOGINS, indirect=["server"])
+async def test_login(server: Server, tls: Tls) -> None:
+    await send(server, tls, PLAIN, auth=server.credentials)
+
+    check(server, PLAIN)
+
+
+def test_the_features_are_those_of_the_table(server: Server) -> None:
+    with smtplib.SMTP(server.host, server.port, timeout=30) as client:
+        client.ehlo()
+        listed = {keyword.upper() for keyword in client.esmtp_features}
+
+    assert listed & MATTER == server.features
+    assert ("STARTTLS" in listed) == (server.tls == "starttls")
+
+
+def test_nothing_has_come_where_nothing_was_sent(server: Server) -> None:
+    with pytest.raises(AssertionError, match="has kept 0 messages, not 1"):
+        server.received(1, timeout=0.1)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_server_ends_with_its_block(name: str, request: pytest.FixtureRequest) -> None:
+    need_server(name)
+    modules = request.getfixturevalue("node_modules") if name == "smtp-server" else None
+
+    with TemporaryDirectory(prefix="smtp-trio-") as folder, start(name, Path(folder), modules) as server:
+        assert greets(server)
+
+    # Its last processes end a moment after the first.
+    deadline = time.monotonic() + 10
+    while greets(server):
+        assert time.monotonic() < deadline
+        time.sleep(POLL)
+
+
+def greets(server: Server) -> bool:
+    try:
+        smtplib.SMTP(server.host, server.port, timeout=5).quit()
+    except (OSError, smtplib.SMTPServerDisconnected):
+        return False
+    return True

@@ -1,0 +1,173 @@
+"""The mechanisms of AUTH (RFC 4954) through a whole server, and its two hooks for them: `auth` and `secret`."""
+
+from __future__ import annotations
+
+import base64
+import smtplib
+from typing import Any, cast
+
+import pytest
+import trio
+from helpers import MESSAGE, NAME, Client, Taker, listening, talk
+from trio.testing import MockClock
+
+from smtp_trio import Credentials, Hooks, Reply, Server, Session, standard
+from smtp_trio.protocol.extensions import Auth
+from smtp_trio.protocol.extensions.auth import FAILED
+from smtp_trio.protocol.sasl import MECHANISMS, Password, ScramSecret, Secret, Token
+
+ALL = tuple(MECHANISMS)
+FRED = Password("fred", "secret")
+TOKEN = Token("fred", "abc.def")
+WHO: dict[str, Password | Token] = {name: FRED if m.takes is Password else TOKEN for name, m in MECHANISMS.items()}
+
+
+class Intake(Taker):
+    """Knows fred."""
+
+    def __init__(self, secret: object = "secret") -> None:
+        super().__init__()
+        self.secrets: dict[str, object] = {"fred": secret}
+        self.asked: list[tuple[str, str]] = []
+        self.users: list[str | None] = []
+
+    async def auth(self, session: Session, credentials: Credentials) -> Reply | None:
+        return None if credentials.password in (FRED.password, TOKEN.token) else FAILED
+
+    async def secret(self, session: Session, user: str, mechanism: str) -> Secret | None:
+        self.asked.append((user, mechanism))
+        secret = self.secrets.get(user)
+        if isinstance(secret, Exception):
+            raise secret
+        if secret == "late":
+            await trio.sleep_forever()
+        return cast("Secret | None", secret)
+
+    async def disconnect(self, session: Session) -> None:
+        self.users.append(session.user)
+
+
+def build(hooks: Hooks, *, mechanisms: tuple[str, ...] = ALL, **settings: Any) -> Server:
+    return Server(hooks, name=NAME, extensions=standard(Auth(mechanisms=mechanisms, cleartext=True)), **settings)
+
+
+def b64(octets: bytes | None) -> str:
+    return base64.b64encode(octets or b"").decode()
+
+
+async def log_in(client: Client, name: str, credentials: Password | Token) -> str:
+    """The exchange, to its end: the last reply."""
+    half = MECHANISMS[name].client(credentials, lambda n: bytes(range(n)))
+    initial = half.send(None)
+    await client.send((f"AUTH {name}" + ("" if initial is None else f" {b64(initial)}")).encode() + b"\r\n")
+    while (reply := await client.reply()).startswith("334"):
+        await client.send(b64(half.send(base64.b64decode(reply[4:]))).encode() + b"\r\n")
+    if reply.startswith("235"):
+        with pytest.raises(StopIteration):
+            half.send(None)
+    return reply
+
+
+@pytest.mark.parametrize("name", ALL)
+async def test_logged_in(name: str, autojump_clock: MockClock) -> None:
+    intake = Intake()
+    async with talk(build(intake)) as client:
+        assert f"250-AUTH {' '.join(ALL)}" in (await client.hello()).split("\n")
+        assert (await log_in(client, name, WHO[name])).startswith("235 2.7.0 ")
+        await client.say(f"AUTH {name}", "503 5.5.1")
+        await client.deliver()
+        await client.quit()
+    assert intake.users == ["fred"]
+    assert intake.messages == [MESSAGE]
+    assert intake.asked == ([("fred", name)] if MECHANISMS[name].asks == "secret" else [])
+
+
+@pytest.mark.parametrize("user", ["fred", "nobody"])
+@pytest.mark.parametrize("name", ALL)
+async def test_AUT_5_too_many_failures(name: str, user: str, autojump_clock: MockClock) -> None:
+    """However they fail, the third time is the last."""
+    wrong = Password(user, "wrong") if MECHANISMS[name].takes is Password else Token(user, "wrong")
+    intake = Intake()
+    async with talk(build(intake)) as client:
+        await client.hello()
+        for expected in (FAILED, FAILED):
+            assert await log_in(client, name, wrong) == str(expected)
+        assert (await log_in(client, name, wrong)).startswith(f"421 4.7.0 {NAME}")
+        await client.end()
+    assert intake.users == [None]
+    assert intake.errors == []
+
+
+async def test_AUT_6_who_cancels_a_failure_has_failed(autojump_clock: MockClock) -> None:
+    """A token that was found out is a guess, even if its refusal is not waited for; to give up before that is none."""
+    bad = b64(b"user=fred\x01auth=Bearer wrong\x01\x01")
+    async with talk(build(Intake())) as client:
+        await client.hello()
+        for _ in range(5):
+            await client.say("AUTH XOAUTH2", "334")
+            await client.say("*", "501 5.7.0")
+        for code in ("501 5.7.0", "501 5.7.0", "421 4.7.0"):
+            await client.say(f"AUTH XOAUTH2 {bad}", "334")
+            await client.say("*", code)
+        await client.end()
+
+
+async def test_AUT_19_no_password_is_stored(autojump_clock: MockClock) -> None:
+    intake = Intake(ScramSecret.of("secret", bytes(16)))
+    async with talk(build(intake)) as client:
+        await client.hello()
+        assert await log_in(client, "CRAM-MD5", FRED) == str(FAILED)
+        assert (await log_in(client, "SCRAM-SHA-256", FRED)).startswith("235")
+    assert intake.errors == []
+
+
+async def test_AUT_1_without_tls_there_is_what_needs_none(autojump_clock: MockClock) -> None:
+    server = Server(Intake(), name=NAME)
+    async with talk(server) as client:
+        assert "250-AUTH SCRAM-SHA-256 CRAM-MD5" in (await client.hello()).split("\n")
+        await client.say("AUTH PLAIN", "538 5.7.11")
+        assert (await log_in(client, "SCRAM-SHA-256", FRED)).startswith("235")
+
+
+@pytest.mark.parametrize("mistake", [RuntimeError("the secret is 42"), 42, "late"])
+@pytest.mark.parametrize("name", ["SCRAM-SHA-256", "CRAM-MD5"])
+async def test_AUT_9_a_secret_hook_that_fails(name: str, mistake: object, autojump_clock: MockClock) -> None:
+    """Nobody comes in, nobody is blamed, and nobody hears why."""
+    intake = Intake(mistake)
+    async with talk(build(intake)) as client:
+        await client.hello()
+        for _ in range(4):
+            assert await log_in(client, name, FRED) == "454 4.7.0 Temporary authentication failure"
+        await client.quit()
+    assert len(intake.errors) == 4
+    assert intake.users == [None]
+
+
+async def test_the_salt_of_an_unknown_user_outlives_the_session(autojump_clock: MockClock) -> None:
+    server = build(Intake())
+    salts = set()
+    for _ in range(2):
+        async with talk(server) as client:
+            await client.hello()
+            reply = await client.say(f"AUTH SCRAM-SHA-256 {b64(b'n,,n=nobody,r=abc')}", "334")
+            salts.add(base64.b64decode(reply[4:]).split(b",")[1])
+    assert len(salts) == 1
+
+
+@pytest.mark.parametrize("name", ["CRAM-MD5", "PLAIN", "LOGIN"])
+async def test_smtplib_logs_in(name: str) -> None:
+    """The standard library's client, over TCP: it takes the best that it knows, so it is offered one."""
+    intake = Intake()
+
+    def converse(port: int) -> None:
+        with smtplib.SMTP("127.0.0.1", port, timeout=20) as client:
+            with pytest.raises(smtplib.SMTPAuthenticationError) as caught:
+                client.login("fred", "wrong")
+            assert caught.value.smtp_code == 535
+            client.login("fred", "secret")
+            client.sendmail("me@client.test", ["you@mx.test"], MESSAGE)
+
+    async with listening(build(intake, mechanisms=(name,))) as port:
+        await trio.to_thread.run_sync(converse, port)
+    assert intake.users == ["fred"]
+    assert intake.messages == [MESSAGE]

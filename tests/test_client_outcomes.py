@@ -1,0 +1,314 @@
+"""What becomes of each recipient, and what is raised: refusals, too many recipients, connections that are lost, LMTP."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import trio
+from scripted import BODY, CLOSE, GONE, ME, MESSAGE, OK, SILENCE, SLOWLY, START, YOU, Octets, Step, hello, scripted
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from smtp_trio import (
+    Accepted,
+    ConnectionLost,
+    DeliveryUnknown,
+    NobodyAccepted,
+    Refused,
+    Rejected,
+    RemoteProtocolError,
+    TimedOut,
+    Unknown,
+)
+
+MAIL, RCPT = f"MAIL FROM:<{ME}>", "RCPT TO:<.*>"
+GROUP: tuple[Step, ...] = (MAIL, RCPT, "DATA")
+
+
+# --- CLI-6: 421 -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        (MAIL, b"421 bye\r\n"),
+        (MAIL, OK, RCPT, b"421 bye\r\n"),
+        (MAIL, OK, RCPT, OK, "DATA", b"421 bye\r\n"),
+        (MAIL, OK, RCPT, OK, "DATA", START, BODY, b"421 bye\r\n"),
+    ],
+)
+async def test_cli_6_421_is_a_temporary_failure(autojump_clock: MockClock, steps: tuple[Step, ...]) -> None:
+    async with scripted(*hello(), *steps, GONE) as script, script.client() as client:
+        with pytest.raises(NobodyAccepted) as caught:
+            await client.send(ME, [YOU], MESSAGE)
+        assert caught.value.reply.code == 421
+        assert [each.temporary for each in caught.value.result.rejected] == [True]
+        assert not client.usable
+        with pytest.raises(trio.ClosedResourceError):
+            await client.send(ME, [YOU], MESSAGE)
+
+
+async def test_cli_6_421_unasked(autojump_clock: MockClock) -> None:
+    async with scripted(*hello(), b"421 4.3.2 idle too long\r\n", CLOSE) as script, script.client() as client:
+        await wait_all_tasks_blocked()
+        with pytest.raises((ConnectionLost, NobodyAccepted), match=r"421 4\.3\.2|closed"):
+            await client.send(ME, [YOU], MESSAGE)
+        assert not client.usable
+
+
+async def test_cli_6_421_behind_some_recipients(autojump_clock: MockClock) -> None:
+    """Those that were refused before it stay refused for good."""
+    answers = (MAIL, OK, RCPT, b"550 no\r\n", RCPT, b"421 bye\r\n")
+    async with scripted(*hello(), *answers, GONE) as script, script.client() as client:
+        with pytest.raises(NobodyAccepted) as caught:
+            await client.send(ME, ["a@x.test", "b@x.test", "c@x.test"], MESSAGE)
+        assert [(each.reply.code, each.temporary) for each in caught.value.result.rejected] == [
+            (550, False),
+            (421, True),
+            (421, True),
+        ]
+
+
+# --- CLI-7: an outcome for each ---------------------------------------------------------------------------------------
+
+MIXED = (b"250 ok\r\n", b"550 5.1.1 no\r\n", b"450 4.2.1 later\r\n", b"251 will forward\r\n")
+
+
+@pytest.mark.parametrize("pipelining", [False, True])
+async def test_cli_7_outcomes(autojump_clock: MockClock, pipelining: bool) -> None:
+    names = ["a@x.test", "b@x.test", "c@x.test", "d@x.test"]
+    if pipelining:
+        steps: tuple[Step, ...] = (MAIL, RCPT, RCPT, RCPT, RCPT, "DATA", OK + b"".join(MIXED) + START, BODY, OK)
+    else:
+        steps = (MAIL, *MIXED[:1], *(step for answer in MIXED for step in (RCPT, answer)), "DATA", START, BODY, OK)
+    async with scripted(*hello(*(["PIPELINING"] if pipelining else [])), *steps) as script, script.client() as client:
+        result = await client.send(ME, names, MESSAGE)
+    assert [type(each) for each in result.outcomes] == [Accepted, Rejected, Rejected, Accepted]
+    assert [each.recipient for each in result.outcomes] == names
+    assert [(each.reply.code, each.reply.status, each.permanent, each.command.verb) for each in result.rejected] == [
+        (550, "5.1.1", True, "RCPT"),
+        (450, "4.2.1", False, "RCPT"),
+    ]
+    assert not result.complete
+    assert client.last_result == result
+    assert script.bodies == [MESSAGE]
+
+
+async def test_cli_7_nobody_is_accepted(autojump_clock: MockClock) -> None:
+    steps = (MAIL, OK, RCPT, b"550 no\r\n", RCPT, b"450 later\r\n", "RSET", OK)
+    async with scripted(*hello(), *steps, *SLOWLY) as script, script.client() as client:
+        with pytest.raises(NobodyAccepted) as caught:
+            await client.send(ME, ["a@x.test", "b@x.test"], MESSAGE)
+        assert isinstance(caught.value, Refused)
+        assert (caught.value.command.verb, caught.value.reply.code) == ("RCPT", 550)
+        assert [each.temporary for each in caught.value.result.rejected] == [False, True]
+        assert (await client.send(ME, [YOU], MESSAGE)).complete  # the connection is in step
+
+
+async def test_mail_is_refused(autojump_clock: MockClock) -> None:
+    async with scripted(*hello(), MAIL, b"452 full\r\n", *SLOWLY) as script, script.client() as client:
+        with pytest.raises(NobodyAccepted) as caught:
+            await client.send(ME, [YOU], MESSAGE)
+        assert caught.value.command.verb == "MAIL"
+        await client.send(ME, [YOU], MESSAGE)
+
+
+@pytest.mark.parametrize(("code", "temporary"), [(299, None), (466, True), (599, False)])
+async def test_codes_that_nobody_knows_go_by_their_first_digit(
+    autojump_clock: MockClock, code: int, temporary: bool | None
+) -> None:
+    steps = (MAIL, OK, RCPT, OK, "DATA", START, BODY, b"%d huh\r\n" % code)
+    async with scripted(*hello(), *steps) as script, script.client() as client:
+        if temporary is None:
+            assert (await client.send(ME, [YOU], MESSAGE)).complete
+            return
+        with pytest.raises(NobodyAccepted) as caught:
+            await client.send(ME, [YOU], MESSAGE)
+        assert caught.value.result.rejected[0].temporary is temporary
+
+
+# --- CLI-8: too many recipients ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [552, 452])
+@pytest.mark.parametrize("extensions", [(), ("PIPELINING",), ("PIPELINING", "CHUNKING")])
+async def test_cli_8_too_many_recipients(autojump_clock: MockClock, code: int, extensions: tuple[str, ...]) -> None:
+    names = [f"u{at}@x.test" for at in range(5)]
+    full = b"%d too many\r\n" % code
+    replies = [[OK, OK, OK, full, full], [OK, OK]]
+    steps: list[Step] = []
+    for answers in replies:
+        if "CHUNKING" in extensions:
+            steps += [MAIL, *[RCPT] * len(answers), r"BDAT \d+ LAST", Octets(len(MESSAGE)), OK + b"".join(answers) + OK]
+        elif extensions:
+            steps += [MAIL, *[RCPT] * len(answers), "DATA", OK + b"".join(answers) + START, BODY, OK]
+        else:
+            steps += [MAIL, OK, *(step for answer in answers for step in (RCPT, answer)), "DATA", START, BODY, OK]
+    async with scripted(*hello(*extensions), *steps) as script, script.client() as client:
+        result = await client.send(ME, names, MESSAGE)
+    assert result.complete
+    assert [each.recipient for each in result.outcomes] == names
+    assert script.bodies == [MESSAGE] * 2
+    assert script.lines.count(f"RCPT TO:<{names[4]}>") == 2
+
+
+async def test_cli_8_the_first_one_is_too_many(autojump_clock: MockClock) -> None:
+    """Where nobody was accepted there is nothing to be gained by asking again."""
+    steps = (MAIL, OK, RCPT, b"452 no\r\n", "RSET", OK)
+    async with scripted(*hello(), *steps) as script, script.client() as client:
+        with pytest.raises(NobodyAccepted) as caught:
+            await client.send(ME, [YOU], MESSAGE)
+    assert caught.value.result.rejected[0].temporary
+
+
+async def test_cli_8_an_iterable_cannot_be_had_twice(autojump_clock: MockClock) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield MESSAGE
+
+    steps = (MAIL, OK, RCPT, OK, RCPT, b"552 too many\r\n", "DATA", START, BODY, OK)
+    async with scripted(*hello("LIMITS RCPTMAX=1"), *steps) as script, script.client() as client:
+        result = await client.send(ME, ["a@x.test", "b@x.test"], pieces())
+    assert [type(each) for each in result.outcomes] == [Accepted, Rejected]
+    assert result.rejected[0].temporary  # RFC 5321 4.5.3.1.10
+
+
+async def test_cli_8_limits_are_known_before(autojump_clock: MockClock) -> None:
+    names = [f"u{at}@x.test" for at in range(5)]
+    two: tuple[Step, ...] = (MAIL, RCPT, RCPT, "DATA", OK * 3 + START, BODY, OK)
+    one: tuple[Step, ...] = (*GROUP, OK * 2 + START, BODY, OK)
+    async with scripted(*hello("PIPELINING", "LIMITS RCPTMAX=2"), *two, *two, *one) as script:
+        async with script.client() as client:
+            result = await client.send(ME, names, MESSAGE)
+    assert result.complete
+    assert [line for line in script.lines if line.startswith("RCPT")] == [f"RCPT TO:<{name}>" for name in names]
+    assert len(script.bodies) == 3
+
+
+# --- CLI-9: lost ------------------------------------------------------------------------------------------------------
+
+
+async def test_cli_9_lost_before_mail(autojump_clock: MockClock) -> None:
+    async with scripted(*hello(), CLOSE) as script, script.client() as client:
+        await wait_all_tasks_blocked()
+        with pytest.raises(ConnectionLost) as caught:
+            await client.send(ME, [YOU], MESSAGE)
+        assert caught.value.command.verb == "MAIL"
+        assert isinstance(caught.value, trio.BrokenResourceError)
+        assert not client.usable
+
+
+async def test_cli_9_lost_before_data(autojump_clock: MockClock) -> None:
+    async with scripted(*hello(), MAIL, OK, RCPT, CLOSE) as script, script.client() as client:
+        with pytest.raises(ConnectionLost) as caught:
+            await client.send(ME, [YOU], MESSAGE)
+        assert caught.value.command.verb == "RCPT"
+        assert client.last_result is not None
+        assert client.last_result.outcomes == ()
+
+
+class Pieces:
+    """A long message. The server closes behind its first piece."""
+
+    def __init__(self, gone: trio.Event, then: bytes = b"more\r\n") -> None:
+        self.gone = gone
+        self.then = then
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b"Subject: hi\r\n\r\n"
+        await self.gone.wait()
+        while True:
+            yield self.then
+
+
+async def test_cli_9_lost_amid_the_message(autojump_clock: MockClock) -> None:
+    gone = trio.Event()
+
+    async def tell(_: object) -> None:
+        gone.set()
+
+    steps = (MAIL, OK, RCPT, OK, "DATA", START, "Subject: hi", "", CLOSE, tell)
+    async with scripted(*hello(), *steps) as script, script.client() as client:
+        with pytest.raises(ConnectionLost):
+            await client.send(ME, [YOU], Pieces(gone))
+        assert client.last_result is not None
+        assert client.last_result.unknown == ()
+
+
+@pytest.mark.parametrize("chunking", [False, True])
+async def test_cli_9_lost_behind_the_message(autojump_clock: MockClock, chunking: bool) -> None:
+    """RFC 1047: nobody knows."""
+    if chunking:
+        steps: tuple[Step, ...] = (MAIL, RCPT, RCPT, "BDAT .*", Octets(len(MESSAGE)), OK + b"550 no\r\n" + OK, CLOSE)
+    else:
+        steps = (MAIL, RCPT, RCPT, "DATA", OK + b"550 no\r\n" + OK + START, BODY, CLOSE)
+    extensions = ["PIPELINING", "CHUNKING"] if chunking else ["PIPELINING"]
+    async with scripted(*hello(*extensions), *steps) as script, script.client() as client:
+        with pytest.raises(DeliveryUnknown) as caught:
+            await client.send(ME, ["no@x.test", YOU], MESSAGE)
+        assert isinstance(caught.value.__cause__, ConnectionLost)
+        result = caught.value.result
+        assert [type(each) for each in result.outcomes] == [Rejected, Unknown]
+        assert result.unknown[0].temporary
+        assert result.unknown[0].recipient == YOU
+        assert client.last_result == result
+        assert not client.usable
+
+
+async def test_cli_9_the_verdict_comes_before_the_end(autojump_clock: MockClock) -> None:
+    gone = trio.Event()
+
+    async def tell(_: object) -> None:
+        gone.set()
+
+    steps = (MAIL, OK, RCPT, OK, "DATA", START, "Subject: hi", "", b"552 5.3.4 too big\r\n", CLOSE, tell)
+    async with scripted(*hello(), *steps) as script, script.client() as client:
+        with pytest.raises(NobodyAccepted) as caught:
+            await client.send(ME, [YOU], Pieces(gone))
+        assert (caught.value.command.verb, caught.value.reply.code) == ("end of data", 552)
+        assert caught.value.result.rejected[0].permanent
+        assert not client.usable
+
+
+# --- CLI-10: 354 ------------------------------------------------------------------------------------------------------
+
+
+async def test_cli_10_250_in_place_of_354(autojump_clock: MockClock) -> None:
+    """RFC 5321 3.3: without a 354 no message."""
+    async with scripted(*hello(), MAIL, OK, RCPT, OK, "DATA", OK, GONE) as script, script.client() as client:
+        with pytest.raises(RemoteProtocolError):
+            await client.send(ME, [YOU], MESSAGE)
+        assert not client.usable
+
+
+async def test_cli_10_silence_behind_354(autojump_clock: MockClock) -> None:
+    steps = (MAIL, OK, RCPT, OK, "DATA", START, BODY, SILENCE)
+    async with scripted(*hello(), *steps) as script, script.client(timeout=9) as client:
+        with pytest.raises(DeliveryUnknown) as caught:
+            await client.send(ME, [YOU], MESSAGE)
+        assert isinstance(caught.value.__cause__, TimedOut)
+
+
+# --- CLI-11: the message is refused -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [550, 554, 451])
+async def test_cli_11_the_message_is_refused_once(autojump_clock: MockClock, code: int) -> None:
+    refusal = b"%d no\r\n" % code
+    async with (
+        scripted(*hello(), MAIL, OK, RCPT, OK, "DATA", START, BODY, refusal) as script,
+        script.client() as client,
+    ):
+        with pytest.raises(NobodyAccepted) as caught:
+            await client.send(ME, [YOU], MESSAGE)
+    assert caught.value.command.verb == "end of data"
+    assert caught.value.result.rejected[0].permanent is (code >= 500)
+    assert len(script.bodies) == 1
+
+
+async def test_data_is_refused(autojump_clock: MockClock) -> None:
+    steps = (MAIL, OK, RCPT, OK, "DATA", b"554 no\r\n", "RSET", OK, *SLOWLY)
+    async with scripted(*hello(), *steps) as script, script.client() as client:
+        with pytest.raises(NobodyAccepted) as caught:
+            await client.send(ME, [YOU], MESSAGE)
+        assert caught.value.command.verb == "DATA"
+        await client.send(ME, [YOU], MESSAGE)

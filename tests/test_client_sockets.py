@@ -1,0 +1,284 @@
+"""`connect` and `send` over real sockets, to the server of this package and to worse ones."""
+
+from __future__ import annotations
+
+import email.message
+import socket
+import ssl
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+import trustme
+from helpers import MESSAGE, NAME, Taker, client_tls, listening, server_tls, sockets
+from scripted import ME, OK, SLOWLY, START, YOU, hello, scripted
+
+import smtp_trio
+from smtp_trio import ConnectionLost, ConnectRejected, HandshakeFailed, NobodyAccepted, Server, TimedOut
+
+HOST = "127.0.0.1"
+
+
+@asynccontextmanager
+async def talking(*parts: bytes) -> AsyncGenerator[tuple[int, list[bytes]]]:
+    """A listener that says each of these to one caller after another, and notes what they said until they close."""
+    heard: list[bytes] = []
+    answers = list(parts)
+
+    async def serve(stream: trio.SocketStream) -> None:
+        await stream.send_all(answers.pop(0))
+        said = b""
+        try:
+            async for data in stream:
+                said += data
+                if data.startswith(b"EHLO"):
+                    await stream.send_all(b"250-x\r\n250 STARTTLS\r\n")
+                elif data.startswith(b"STARTTLS"):
+                    await stream.send_all(b"220 go\r\n")
+                elif data.startswith(b"QUIT"):
+                    await stream.send_all(b"221 bye\r\n")
+                else:
+                    break
+        except trio.BrokenResourceError:
+            pass
+        heard.append(said)
+        await trio.aclose_forcefully(stream)
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host=HOST))
+        yield listeners[0].socket.getsockname()[1], heard
+        nursery.cancel_scope.cancel()
+
+
+async def test_send_in_one_call() -> None:
+    taker = Taker()
+    async with listening(Server(taker, name=NAME)) as port:
+        result = await smtp_trio.send(MESSAGE, HOST, port, sender=ME, recipients=[YOU, "two@mx.test"])
+    assert result.complete
+    assert taker.messages == [MESSAGE]
+    assert result.tls is None
+
+
+async def test_send_an_email_message_in_one_call() -> None:
+    given = email.message.EmailMessage()
+    given["From"], given["To"] = ME, YOU
+    given.set_content("hello\n")
+    taker = Taker()
+    async with listening(Server(taker, name=NAME)) as port:
+        assert (await smtp_trio.send(given, HOST, port)).accepted[0].recipient == YOU
+    assert b"hello\r\n" in taker.messages[0]
+
+
+async def test_send_needs_an_envelope() -> None:
+    with pytest.raises(ValueError, match="sender and recipients"):
+        await smtp_trio.send(MESSAGE, HOST, 1)
+
+
+async def test_nobody_is_there() -> None:
+    with socket.socket() as free:
+        free.bind((HOST, 0))
+        with pytest.raises(ConnectionLost, match="cannot connect") as caught:
+            async with smtp_trio.connect(HOST, free.getsockname()[1]):
+                raise AssertionError("let in")
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+async def test_nobody_is_there_at_all(tmp_path: Path) -> None:
+    with pytest.raises(ConnectionLost, match="nothing"):
+        async with smtp_trio.connect(tmp_path / "nothing"):
+            raise AssertionError("let in")
+
+
+async def test_a_unix_socket(tmp_path: Path) -> None:
+    path, taker = tmp_path / "smtp", Taker()
+    with trio.socket.socket(socket.AF_UNIX) as listener:
+        await listener.bind(str(path))
+        listener.listen()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Server(taker, name=NAME).serve_listeners, [trio.SocketListener(listener)])
+            async with smtp_trio.connect(path) as client:
+                await client.send(ME, [YOU], MESSAGE)
+            nursery.cancel_scope.cancel()
+    assert taker.messages == [MESSAGE]
+
+
+async def test_ipv6() -> None:
+    taker = Taker()
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        pytest.skip("there is no IPv6 here")
+    async with trio.open_nursery() as nursery:
+        server = Server(taker, name=NAME)
+        listeners: list[trio.SocketListener] = await nursery.start(server.serve, 0, "::1")
+        async with smtp_trio.connect("::1", listeners[0].socket.getsockname()[1]) as client:
+            await client.send(ME, [YOU], MESSAGE)
+        await server.stop()
+    assert taker.sessions[0].hello is not None
+    assert taker.sessions[0].hello.domain == "[IPv6:::1]"
+
+
+async def test_a_local_address() -> None:
+    taker = Taker()
+    async with listening(Server(taker, name=NAME)) as port:
+        async with smtp_trio.connect(HOST, port, local_address="127.0.0.9"):
+            pass
+    assert taker.sessions[0].peer.host == "127.0.0.9"
+
+
+async def test_turned_away() -> None:
+    async with talking(b"554 no\r\n") as (port, heard):
+        with pytest.raises(ConnectRejected):
+            async with smtp_trio.connect(HOST, port):
+                raise AssertionError("let in")
+        await trio.testing.wait_all_tasks_blocked(0.01)
+    assert heard == [b"QUIT\r\n"]
+
+
+async def test_a_name_that_is_none() -> None:
+    async with talking(b"220 hi\r\n") as (port, _):
+        with pytest.raises(ValueError, match="name"):
+            async with smtp_trio.connect(HOST, port, name="a b"):
+                raise AssertionError("let in")
+
+
+# --- TLS --------------------------------------------------------------------------------------------------------------
+
+
+async def test_the_name_in_the_certificate() -> None:
+    async with listening(Server(Taker(), name=NAME, tls=server_tls())) as port:
+        settings: Any = {"ssl_context": client_tls(), "tls": "required"}
+        async with smtp_trio.connect(HOST, port, server_hostname=NAME, **settings) as client:
+            assert client.tls is not None
+            assert client.tls.verified
+        with pytest.raises(HandshakeFailed):
+            async with smtp_trio.connect(HOST, port, **settings):
+                raise AssertionError("let in")
+
+
+async def test_opportunistic_and_a_good_certificate() -> None:
+    taker = Taker()
+    async with listening(Server(taker, name=NAME, tls=server_tls())) as port:
+        async with smtp_trio.connect(HOST, port, server_hostname=NAME, ssl_context=client_tls()) as client:
+            assert client.tls is not None
+            assert (client.tls.verified, client.tls.problem) == (True, None)
+    assert len(taker.sessions) == 1
+
+
+def wrong_host() -> ssl.SSLContext:
+    return client_tls()
+
+
+def wrong_authority() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    trustme.CA().configure_trust(context)
+    return context
+
+
+@pytest.mark.parametrize("context", [wrong_host, wrong_authority])
+async def test_opportunistic_and_a_certificate_that_is_not_right(context: Callable[[], ssl.SSLContext]) -> None:
+    """RFC 7435: some protection is better than none. It calls again, and says what is wrong."""
+    taker = Taker()
+    name = "other.test" if context is wrong_host else NAME
+    async with listening(Server(taker, name=NAME, tls=server_tls())) as port:
+        async with smtp_trio.connect(HOST, port, server_hostname=name, ssl_context=context()) as client:
+            assert client.tls is not None
+            assert not client.tls.verified
+            assert client.tls.problem is not None
+            assert "certificate" in client.tls.problem
+            assert (await client.send(ME, [YOU], MESSAGE)).tls == client.tls
+    assert len(taker.sessions) == 2
+
+
+async def test_opportunistic_and_no_tls_to_speak_of() -> None:
+    async with talking(b"220 first\r\n", b"220 second\r\n") as (port, heard):
+        async with smtp_trio.connect(HOST, port) as client:
+            assert client.tls is None
+            assert client.greeting is not None
+            assert client.greeting.text == "second"
+        await trio.testing.wait_all_tasks_blocked(0.01)
+    assert heard[0].split(b"\r\n")[1] == b"STARTTLS"
+    assert b"STARTTLS" not in heard[1]
+
+
+@pytest.mark.parametrize("settings", [{"tls": "required"}, {"auth": ("fred", "secret")}])
+async def test_what_is_asked_for_is_tried_once(settings: dict[str, Any]) -> None:
+    async with talking(b"220 first\r\n", b"220 second\r\n") as (port, heard):
+        with pytest.raises(HandshakeFailed):
+            async with smtp_trio.connect(HOST, port, **settings):
+                raise AssertionError("let in")
+        await trio.testing.wait_all_tasks_blocked(0.01)
+    assert len(heard) == 1
+
+
+async def test_implicit() -> None:
+    async with listening(Server(Taker(), name=NAME, tls=server_tls()), implicit_tls=True) as port:
+        settings: Any = {"ssl_context": client_tls(), "server_hostname": NAME}
+        async with smtp_trio.connect(HOST, port, tls="implicit", **settings) as client:
+            assert client.tls is not None
+            assert client.tls.verified
+            await client.noop()
+
+
+# --- sockets have a way of their own through the client ---------------------------------------------------------------
+
+
+async def test_cli_6_421_unasked() -> None:
+    """It has come before the next command is said, and so is heard before it."""
+    steps = (*hello(), "NOOP", OK, b"421 4.3.2 idle too long\r\n")
+    async with scripted(*steps, pair=sockets) as script, script.client() as client:
+        await client.noop()
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(ConnectionLost, match=r"421 4\.3\.2"):
+            await client.send(ME, [YOU], MESSAGE)
+        assert not client.usable
+    assert script.lines[-1] == "NOOP"
+
+
+async def test_a_verdict_amid_the_message() -> None:
+    steps = ("MAIL .*", OK, "RCPT .*", OK, "DATA", START, "x+", b"552 too big\r\n")
+
+    async def endless() -> AsyncGenerator[bytes]:
+        while True:
+            yield b"x" * 998 + b"\r\n"
+            await trio.lowlevel.checkpoint()
+
+    async def take(script: Any) -> None:
+        await script.rest()
+
+    async with scripted(*hello(), *steps, take, pair=sockets) as script, script.client() as client:
+        with trio.fail_after(10), pytest.raises(NobodyAccepted) as caught:
+            await client.send(ME, [YOU], endless())
+        assert caught.value.reply.code == 552
+        assert not client.usable
+
+
+async def test_many_over_sockets() -> None:
+    async with scripted(*hello(), *SLOWLY * 3, pair=sockets) as script, script.client() as client:
+        assert all(result.complete for result in await client.send_many([(ME, [YOU], MESSAGE)] * 3))
+
+
+async def test_connecting_takes_too_long() -> None:
+    """A listener whose queue is full drops who calls."""
+    with socket.socket() as busy:
+        busy.bind((HOST, 0))
+        busy.listen(0)
+        port = busy.getsockname()[1]
+        fillers = [socket.socket() for _ in range(3)]
+        try:
+            for each in fillers:
+                each.setblocking(False)
+                each.connect_ex((HOST, port))
+            with pytest.raises(TimedOut) as caught:
+                async with smtp_trio.connect(HOST, port, timeout=0.2):
+                    raise AssertionError("let in")
+            assert caught.value.command.verb == "CONNECT"
+        finally:
+            for each in fillers:
+                each.close()

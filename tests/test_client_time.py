@@ -1,0 +1,249 @@
+"""A client's patience, to the second: RFC 5321 4.5.3.2, each timer with the command that it was about."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+import trio
+from helpers import unbuffered
+from scripted import (
+    BODY,
+    CHUNKED,
+    DEAF,
+    ENVELOPE,
+    GREETING,
+    ME,
+    MESSAGE,
+    OK,
+    SILENCE,
+    SLOWLY,
+    START,
+    YOU,
+    Octets,
+    Script,
+    Step,
+    hello,
+    scripted,
+)
+from trio.testing import MockClock
+
+from smtp_trio import Client, ClientTimeouts, DeliveryUnknown, TimedOut
+
+BOTH = hello("PIPELINING", "CHUNKING")
+MAIL, RCPT = ENVELOPE
+
+
+def check(caught: pytest.ExceptionInfo[TimedOut], verb: str, seconds: float) -> None:
+    """This command was waited for, so long."""
+    assert caught.value.command.verb == verb
+    assert isinstance(caught.value, trio.TooSlowError)
+    assert f"{seconds:g} s" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("steps", "verb", "seconds"),
+    [
+        ((), "CONNECT", 300),
+        ((GREETING, "EHLO .*"), "EHLO", 300),
+        ((GREETING, "EHLO .*", b"500 what\r\n", "HELO .*"), "HELO", 300),
+        ((*hello("STARTTLS"), "STARTTLS"), "STARTTLS", 300),
+        ((*hello("STARTTLS"), "STARTTLS", b"220 go\r\n"), "STARTTLS", 300),
+        ((*hello("AUTH PLAIN"), "AUTH .*"), "AUTH", 300),
+        ((*hello("AUTH LOGIN"), "AUTH LOGIN", b"334 VXNlcg==\r\n", ".*"), "AUTH", 300),
+    ],
+)
+async def test_cli_16_before_a_session(
+    autojump_clock: MockClock, steps: tuple[Step, ...], verb: str, seconds: float
+) -> None:
+    settings: dict[str, Any] = {"tls": "opportunistic"} if "STARTTLS" in steps else {}
+    if any("AUTH" in str(step) for step in steps):
+        settings = {"auth": ("fred", "secret"), "allow_cleartext": True}
+    async with scripted(*steps, SILENCE) as script:
+        began = trio.current_time()
+        with pytest.raises(TimedOut) as caught:
+            async with script.client(**settings):
+                raise AssertionError("let in")
+        assert trio.current_time() == began + seconds
+        check(caught, verb, seconds)
+
+
+@pytest.mark.parametrize(
+    ("steps", "verb", "seconds"),
+    [
+        ((MAIL,), "MAIL", 300),
+        ((MAIL, OK, RCPT), "RCPT", 300),
+        ((MAIL, OK, RCPT, OK, "DATA"), "DATA", 120),
+        ((MAIL, OK, RCPT, b"550 no\r\n", "RSET"), "RSET", 20),
+    ],
+)
+async def test_cli_16_in_a_transaction(
+    autojump_clock: MockClock, steps: tuple[Step, ...], verb: str, seconds: float
+) -> None:
+    async with scripted(*hello(), *steps, SILENCE) as script, script.client() as client:
+        began = trio.current_time()
+        with pytest.raises(TimedOut) as caught:
+            await client.send(ME, [YOU], MESSAGE)
+        assert trio.current_time() == began + seconds
+        check(caught, verb, seconds)
+        assert not client.usable
+
+
+@pytest.mark.parametrize(
+    ("steps", "verb", "seconds"),
+    [
+        ((*hello(), MAIL, OK, RCPT, OK, "DATA", START, BODY), "end of data", 600),
+        ((*BOTH, *ENVELOPE, "BDAT .*", Octets(len(MESSAGE)), OK * 2), "BDAT", 600),
+    ],
+)
+async def test_cli_16_behind_the_message(
+    autojump_clock: MockClock, steps: tuple[Step, ...], verb: str, seconds: float
+) -> None:
+    async with scripted(*steps, SILENCE) as script, script.client() as client:
+        began = trio.current_time()
+        with pytest.raises(DeliveryUnknown) as caught:
+            await client.send(ME, [YOU], MESSAGE)
+        assert trio.current_time() == began + seconds
+        assert caught.value.command.verb == verb
+        assert isinstance(caught.value.__cause__, TimedOut)
+        assert [each.recipient for each in caught.value.result.unknown] == [YOU]
+
+
+async def test_cli_16_each_answer_has_its_own_time(autojump_clock: MockClock) -> None:
+    """A server that is slow, and never too slow."""
+
+    def slowly(seconds: float) -> Step:
+        async def wait(_: Script) -> None:
+            await trio.sleep(seconds)
+
+        return wait
+
+    steps = (MAIL, slowly(299), OK, RCPT, slowly(299), OK, "DATA", slowly(119), START, BODY, slowly(599), OK)
+    async with scripted(*hello(), *steps) as script, script.client() as client:
+        assert (await client.send(ME, [YOU], MESSAGE)).complete
+
+
+async def test_cli_16_drops_do_not_count(autojump_clock: MockClock) -> None:
+    """A server that says half a reply now and then has still not answered."""
+
+    async def drip(script: Script) -> None:
+        for octet in b"250-he":
+            await script.stream.send_all(bytes([octet]))
+            await trio.sleep(49)
+
+    async with scripted(*hello(), MAIL, drip, SILENCE) as script, script.client() as client:
+        began = trio.current_time()
+        with pytest.raises(TimedOut):
+            await client.send(ME, [YOU], MESSAGE)
+        assert trio.current_time() == began + 300
+
+
+# --- blocks -----------------------------------------------------------------------------------------------------------
+
+
+async def test_cli_16_a_block_that_is_not_taken(autojump_clock: MockClock) -> None:
+    steps = (MAIL, OK, RCPT, OK, "DATA", START, DEAF)
+    async with scripted(*hello(), *steps, pair=unbuffered) as script, script.client() as client:
+        began = trio.current_time()
+        with pytest.raises(TimedOut) as caught:
+            await client.send(ME, [YOU], MESSAGE)
+        assert trio.current_time() == began + 180
+        check(caught, "end of data", 180)
+        assert not client.usable
+
+
+async def test_cli_16_the_timer_begins_anew_with_each_block(autojump_clock: MockClock) -> None:
+    """Blocks of 64 KiB, each of which is taken just in time."""
+    blocks = 5
+
+    async def read(script: Script) -> None:
+        for _ in range(blocks):
+            await trio.sleep(179)
+            left = 1 << 16
+            while left:
+                left -= len(await script.stream.receive_some(left))
+
+    steps = (MAIL, OK, RCPT, OK, "DATA", START, read, DEAF)
+    async with scripted(*hello(), *steps, pair=unbuffered) as script, script.client() as client:
+        began = trio.current_time()
+        with pytest.raises(TimedOut) as caught:
+            await client.send(ME, [YOU], b"x" * 65534 * 10)
+        check(caught, "end of data", 180)
+        assert blocks * 179 < trio.current_time() - began == blocks * 179 + 180
+
+
+async def test_cli_16_a_refused_chunk_is_no_matter_of_ten_minutes(autojump_clock: MockClock) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(40):
+            yield b"x" * 65534 + b"\r\n"
+
+    steps = (MAIL, OK, RCPT, OK, "BDAT 1048576", Octets(1048576), SILENCE)
+    async with scripted(*hello("CHUNKING"), *steps) as script, script.client() as client:
+        began = trio.current_time()
+        with pytest.raises(TimedOut) as caught:
+            await client.send(ME, [YOU], pieces())
+        check(caught, "BDAT", 180)
+        assert trio.current_time() == began + 180
+
+
+# --- other verbs, other times -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", ["NOOP", "VRFY", "HELP"])
+async def test_other_commands(autojump_clock: MockClock, verb: str) -> None:
+    async with scripted(*hello(), f"{verb}.*", SILENCE) as script, script.client() as client:
+        verbs: dict[str, Callable[[], Awaitable[Any]]] = {
+            "NOOP": client.noop,
+            "VRFY": lambda: client.vrfy("you"),
+            "HELP": client.help,
+        }
+        began = trio.current_time()
+        with pytest.raises(TimedOut) as caught:
+            await verbs[verb]()
+        check(caught, verb, 300)
+        assert trio.current_time() == began + 300
+
+
+async def test_timeouts_of_ones_own(autojump_clock: MockClock) -> None:
+    timeouts = ClientTimeouts(mail=7, rcpt=0)
+    assert ClientTimeouts().quit == 5
+    async with scripted(*hello(), MAIL, SILENCE) as script, script.client(timeouts=timeouts) as client:
+        began = trio.current_time()
+        with pytest.raises(TimedOut) as caught:
+            await client.mail(ME)
+        check(caught, "MAIL", 7)
+        assert trio.current_time() == began + 7
+
+
+async def test_zero_is_without_end(autojump_clock: MockClock) -> None:
+    async def wait(_: Script) -> None:
+        await trio.sleep(1e6)
+
+    async with scripted(*hello(), "NOOP", wait, OK) as script:
+        async with script.client(timeouts=ClientTimeouts(other=0)) as client:
+            assert (await client.noop()).code == 250
+
+
+@pytest.mark.parametrize(("seconds", "quit"), [(3, 3), (60, 5)])
+async def test_one_timeout_for_all(autojump_clock: MockClock, seconds: float, quit: float) -> None:
+    async with scripted(*hello(), *SLOWLY, "QUIT", SILENCE) as script:
+        async with script.client(timeout=seconds) as client:
+            await client.send(ME, [YOU], MESSAGE)
+            began = trio.current_time()
+        assert trio.current_time() == began + quit
+    async with scripted(GREETING, "EHLO .*", SILENCE) as script:
+        began = trio.current_time()
+        with pytest.raises(TimedOut):
+            async with script.client(timeout=seconds):
+                raise AssertionError("let in")
+        assert trio.current_time() == began + seconds
+
+
+async def test_a_quick_answer_costs_no_time(autojump_clock: MockClock) -> None:
+    async with scripted(*BOTH, *CHUNKED) as script:
+        began = trio.current_time()
+        async with script.client() as client:
+            assert isinstance(client, Client)
+            await client.send(ME, [YOU], MESSAGE)
+        assert trio.current_time() == began

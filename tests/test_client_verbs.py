@@ -1,0 +1,214 @@
+"""The verbs one by one, one user at a time, and what is known when it was cancelled."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import trio
+from scripted import (
+    BODY,
+    CLOSE,
+    GONE,
+    ME,
+    MESSAGE,
+    OK,
+    SILENCE,
+    SLOWLY,
+    START,
+    YOU,
+    Octets,
+    Step,
+    hello,
+    offer,
+    scripted,
+)
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from smtp_trio import Client, ConnectionLost, LocalProtocolError, NotOffered, Refused, Unknown
+
+ENVELOPE: tuple[Step, ...] = ("MAIL .*", OK, "RCPT .*", OK)
+
+
+async def test_one_by_one(autojump_clock: MockClock) -> None:
+    steps: tuple[Step, ...] = (
+        *("NOOP", OK, "VRFY you", b"252 maybe\r\n", "EXPN list", b"250-a\r\n250 b\r\n"),
+        *("HELP", b"214 what\r\n", "HELP MAIL", b"214 that\r\n", "EHLO other.test", offer("SIZE 10")),
+        *("MAIL FROM:<me@client.test> SIZE=5", OK, "RCPT TO:<you@mx.test>", b"251 on\r\n", "RSET", OK),
+        *("MAIL FROM:<>", OK, "RCPT TO:<you@mx.test>", OK, "DATA", START, BODY, b"250 taken\r\n"),
+        *("HELO other.test", OK, "QUIT", b"221 bye\r\n"),
+    )
+    async with scripted(*hello("SIZE"), *steps, GONE) as script, script.client() as client:
+        assert (await client.noop()).code == 250
+        assert (await client.vrfy("you")).code == 252
+        assert (await client.expn("list")).text == "a\nb"
+        assert [(await client.help()).text, (await client.help("MAIL")).text] == ["what", "that"]
+        await client.ehlo("other.test")
+        assert client.capabilities == {"SIZE": ("10",)}
+        await client.mail(ME, size=5)
+        assert (await client.rcpt(YOU)).code == 251
+        await client.rset()
+        await client.mail("")
+        await client.rcpt(YOU)
+        assert (await client.data(b".dot\n")).text == "taken"
+        await client.helo("other.test")
+        assert client.capabilities == {}
+        await client.quit()
+    assert script.bodies == [b"..dot\r\n"]
+
+
+async def test_bdat(autojump_clock: MockClock) -> None:
+    steps = (*ENVELOPE, "BDAT 3", Octets(3), OK, "BDAT 0 LAST", b"250 taken\r\n")
+    async with scripted(*hello("CHUNKING"), *steps) as script, script.client() as client:
+        await client.mail(ME)
+        await client.rcpt(YOU)
+        await client.bdat(b"a\nb")
+        assert (await client.bdat(b"", last=True)).text == "taken"
+    assert script.bodies == [b"a\nb"]
+
+
+@pytest.mark.parametrize("code", [450, 550])
+async def test_every_verb_raises_what_it_is_refused(autojump_clock: MockClock, code: int) -> None:
+    no = b"%d no\r\n" % code
+    verbs: tuple[Step, ...] = (
+        "NOOP",
+        no,
+        "VRFY .*",
+        no,
+        "EXPN .*",
+        no,
+        "HELP",
+        no,
+        "RSET",
+        no,
+        "EHLO .*",
+        no,
+        "HELO .*",
+        no,
+    )
+    message: tuple[Step, ...] = ("MAIL .*", no, "MAIL .*", OK, "RCPT .*", no, "RCPT .*", OK, "DATA", no)
+    async with scripted(*hello(), *verbs, *message) as script, script.client() as client:
+        asks: list[Callable[[], Awaitable[Any]]] = [
+            client.noop,
+            lambda: client.vrfy("a"),
+            lambda: client.expn("a"),
+            client.help,
+            client.rset,
+            client.ehlo,
+            client.helo,
+        ]
+        asks.append(lambda: client.mail(ME))
+        for ask in asks:
+            with pytest.raises(Refused) as caught:
+                await ask()
+            assert caught.value.reply.temporary is (code < 500)
+        await client.mail(ME)
+        with pytest.raises(Refused):
+            await client.rcpt(YOU)
+        await client.rcpt(YOU)
+        with pytest.raises(Refused):
+            await client.data(MESSAGE)
+        assert client.usable
+
+
+async def test_the_message_is_refused(autojump_clock: MockClock) -> None:
+    async with scripted(*hello(), *ENVELOPE, "DATA", START, BODY, b"554 no\r\n") as script, script.client() as client:
+        await client.mail(ME)
+        await client.rcpt(YOU)
+        with pytest.raises(Refused) as caught:
+            await client.data(MESSAGE)
+        assert caught.value.command.verb == "end of data"
+        assert client.usable
+
+
+async def test_out_of_order(autojump_clock: MockClock) -> None:
+    async with scripted(*hello(), "NOOP", OK) as script, script.client() as client:
+        with pytest.raises(LocalProtocolError):
+            await client.rcpt(YOU)
+        with pytest.raises(LocalProtocolError):
+            await client.data(MESSAGE)
+        with pytest.raises(NotOffered):
+            await client.bdat(MESSAGE)
+        await client.noop()
+
+
+async def test_lost_between_two(autojump_clock: MockClock) -> None:
+    async with scripted(*hello(), "NOOP", CLOSE) as script, script.client() as client:
+        with pytest.raises(ConnectionLost) as caught:
+            await client.noop()
+        assert caught.value.command.verb == "NOOP"
+        with pytest.raises(trio.ClosedResourceError):
+            await client.noop()
+
+
+async def test_a_message_behind_verbs_begins_anew(autojump_clock: MockClock) -> None:
+    """A transaction that was begun by hand is not carried on."""
+    async with scripted(*hello(), "MAIL .*", OK, "RSET", OK, *SLOWLY) as script, script.client() as client:
+        await client.mail("other@client.test")
+        assert (await client.send(ME, [YOU], MESSAGE)).complete
+
+
+# --- one at a time ----------------------------------------------------------------------------------------------------
+
+
+async def test_two_tasks_at_once(autojump_clock: MockClock) -> None:
+    go = trio.Event()
+
+    async def wait(_: object) -> None:
+        await go.wait()
+
+    async with scripted(*hello(), "MAIL .*", wait, *SLOWLY[1:]) as script, script.client() as client:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.send, ME, [YOU], MESSAGE)
+            await wait_all_tasks_blocked()
+            with pytest.raises(trio.BusyResourceError):
+                await client.send(ME, ["other@mx.test"], MESSAGE)
+            with pytest.raises(trio.BusyResourceError):
+                await client.noop()
+            with pytest.raises(trio.BusyResourceError):
+                await client.send_many([(ME, [YOU], MESSAGE)])
+            go.set()
+        assert client.last_result is not None
+        assert client.last_result.complete
+    assert script.bodies == [MESSAGE]
+
+
+# --- cancelled --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("steps", "unknown"),
+    [
+        (("MAIL .*",), False),
+        (("MAIL .*", OK, "RCPT .*"), False),
+        ((*ENVELOPE, "DATA"), False),
+        ((*ENVELOPE, "DATA", START, BODY), True),
+    ],
+)
+async def test_what_is_known_when_it_was_cancelled(
+    autojump_clock: MockClock, steps: tuple[Step, ...], unknown: bool
+) -> None:
+    async with scripted(*hello(), *steps, GONE) as script, script.client() as client:
+        with trio.move_on_after(1) as scope:
+            await client.send(ME, [YOU], MESSAGE)
+        assert scope.cancelled_caught
+        assert client.last_result is not None
+        assert [type(each) for each in client.last_result.outcomes] == [Unknown] * unknown
+        assert not client.usable
+        with pytest.raises(trio.ClosedResourceError):
+            await client.noop()
+
+
+async def test_what_is_known_of_many(autojump_clock: MockClock) -> None:
+    one: tuple[Step, ...] = ("MAIL .*", "RCPT .*", f"BDAT {len(MESSAGE)} LAST", Octets(len(MESSAGE)))
+    async with scripted(*hello("PIPELINING", "CHUNKING"), *one, OK * 3, *one, *one, SILENCE) as script:
+        client: Client = script.client()
+        async with client:
+            with trio.move_on_after(1):
+                await client.send_many([(ME, [YOU], MESSAGE)] * 5)
+            assert [[type(each).__name__ for each in result.outcomes] for result in client.last_results] == [
+                ["Accepted"],
+                ["Unknown"],
+                ["Unknown"],
+            ]
