@@ -11,9 +11,10 @@ from typing import TypedDict, Unpack, cast
 
 import trio
 
-from ._client import Client, Login, TlsMode
+from ._client import Client
 from ._conversation import ClientTimeouts, timeouts_of
 from ._message import Message
+from ._opening import Login, TlsMode
 from ._results import ConnectionLost, HandshakeFailed, Result, TimedOut
 from ._transaction import Progress
 from .protocol import Connect

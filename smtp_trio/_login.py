@@ -45,5 +45,9 @@ async def log_in(talk: Conversation, credentials: Password | Token, *, secure: b
         reply = await talk.ask(AuthResponse(base64.b64encode(line or b"").decode()))
     accepted(AuthCommand(mechanism.name), reply)
     with suppress(StopIteration):
-        exchange.send(None)  # raises RemoteProtocolError when it is not proven that this yes is the right server's
+        try:
+            exchange.send(None)
+        except RemoteProtocolError:  # nothing proves that this yes is the right server's
+            talk.wire.broken = True
+            raise
     return reply

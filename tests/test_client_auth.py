@@ -114,7 +114,7 @@ async def test_scram_is_better_than_all(autojump_clock: MockClock) -> None:
 async def test_scram_a_server_that_proves_nothing(autojump_clock: MockClock) -> None:
     """It says yes to everybody: so may whoever sits in between."""
     pytest.importorskip("scramp")
-    steps = ("AUTH SCRAM-SHA-256 .*", b"235 2.7.0 welcome\r\n", *BYE)
+    steps = ("AUTH SCRAM-SHA-256 .*", b"235 2.7.0 welcome\r\n", GONE)
     async with scripted(*within("SCRAM-SHA-256"), *steps) as script:
         with pytest.raises(RemoteProtocolError):
             async with client_of(script):
