@@ -18,7 +18,6 @@ from ._results import ConnectionLost, TimedOut
 from ._wire import Wire
 from .protocol import (
     CONNECTION_LOST,
-    NEED_DATA,
     ClientProtocol,
     Command,
     Connect,
@@ -218,23 +217,30 @@ class Conversation:
             raise TimedOut(self.protocol.due or END, self.timeouts.block)
         return not self.wire.broken
 
+    def heard(self) -> Reply | None:
+        """The answer to the oldest command, if it is here already."""
+        event = self.protocol.next_event()
+        if isinstance(event, Answer):
+            return event.reply
+        if event is CONNECTION_LOST:
+            raise ConnectionLost(self.protocol.due or END, "the server has closed the connection")
+        return None
+
     async def reply(self) -> Reply:
         """The answer to the oldest command, or the one that comes to a message before its end. When it is late, the turn ends."""
         command = self.protocol.due or END
-        event = self.protocol.next_event()
-        if event is NEED_DATA:
+        reply = self.heard()
+        if reply is None:
             assert self._scope is not None
             limit = self.timeouts.of(command)
             self._waiting = command, limit
             deadline = trio.current_time() + limit
             if not 0 <= deadline - self._scope.deadline < BLINK:  # to move it costs as much as to read a reply does
                 self._scope.deadline = deadline
-            while event is NEED_DATA:
-                await self.wire.receive()
-                event = self.protocol.next_event()
-        if isinstance(event, Answer):
-            return event.reply
-        raise ConnectionLost(command, "the server has closed the connection")
+        while reply is None:
+            await self.wire.receive()
+            reply = self.heard()
+        return reply
 
     async def ask(self, command: Command) -> Reply:
         """One command, one answer."""

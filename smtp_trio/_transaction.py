@@ -28,6 +28,8 @@ CHUNK = 1 << 20
 #: Octets that are given to the network at a time, each of them with a timeout of its own.
 PIECE = 1 << 16
 
+#: What the answer to a message is an answer to.
+FINAL = (EndOfBody, BdatLast)
 #: RFC 5321 4.5.3.1.10: too many recipients. The rest go in a transaction of their own.
 TOO_MANY = frozenset({452, 552})
 
@@ -227,11 +229,11 @@ class Transaction:
             command = asked[0]
             if self._lmtp and isinstance(command, BdatLast) and len(asked) == 1 and len(self._willing) > 1:
                 self._protocol.expect(len(self._willing) - 1)
-            self.settle(command, await self._talk.reply())
+            self.settle(command, self._talk.heard() or await self._talk.reply())
 
     def settle(self, command: Command, reply: Reply) -> None:
         """One command was answered: what does that mean, and for whom?"""
-        final = isinstance(command, EndOfBody | BdatLast)
+        final = isinstance(command, FINAL)
         if isinstance(command, Rcpt) and reply.code != 421:
             self._settle_recipient(self._asked.popleft(), command, reply)
         elif final and self._willing and reply.code != 421:

@@ -151,12 +151,13 @@ class ClientProtocol:
         """
         self._check_offer(command)
         text = command.encode()
-        if syntax.CONTROL.search(text):
+        if not text.isprintable() and syntax.CONTROL.search(text):
             raise ValueError(f"{command.verb} cannot hold a control character: {text!a}")
-        # RFC 6531 3.4: MAIL, VRFY and EXPN say so themselves, RCPT goes by its MAIL, and nothing else may hold more than ASCII.
-        utf8 = (utf8 or self._utf8) if isinstance(command, Rcpt) else SMTPUTF8 in getattr(command, "params", ())
-        if not (text.isascii() or utf8):
-            raise ValueError(f"{command.verb} outside ASCII needs SMTPUTF8 (RFC 6531): {text!a}")
+        if not text.isascii():
+            # RFC 6531 3.4: MAIL, VRFY and EXPN say so themselves, RCPT goes by its MAIL, and nothing else may hold more than ASCII.
+            utf8 = (utf8 or self._utf8) if isinstance(command, Rcpt) else SMTPUTF8 in getattr(command, "params", ())
+            if not utf8:
+                raise ValueError(f"{command.verb} outside ASCII needs SMTPUTF8 (RFC 6531): {text!a}")
         line = text.encode() + b"\r\n"
         if len(line) > LINE and len(line) > (limit := self._limit(command)):
             raise ValueError(f"{command.verb} line of {len(line)} octets, of {limit} at most (RFC 5321 4.5.3.1.4)")

@@ -50,6 +50,9 @@ class Params(Mapping[Param[Any], Any]):
         """The parameter's value, or the default when it was not given."""
         return self._values.get(param, default)
 
+    def __contains__(self, param: object) -> bool:
+        return param in self._values
+
     def __iter__(self) -> Iterator[Param[Any]]:
         return iter(self._values)
 
