@@ -50,17 +50,23 @@ class Batch:
     async def _run(self, source: AsyncIterator[Item], progress: Progress | None, params: Mapping[str, object]) -> None:
         flying: Delivery | None = None  # its message has left, or is about to; its answer is to come
         async for sender, recipients, message in source:
-            delivery = await Delivery.prepare(self._client, sender, recipients, message, progress, params)
+            try:
+                delivery = await Delivery.prepare(self._client, sender, recipients, message, progress, params)
+            except Exception:  # what is on its way has nothing to do with that
+                if flying is not None:
+                    await self._land(flying)
+                await self._catch_up()
+                raise
             delivery.number = len(self._deliveries)
             self._deliveries.append(delivery)
             transaction = delivery.new_transaction(delivery.rcpts)
             light = transaction.light and delivery.batch >= len(delivery.rcpts) and not self._client.lmtp
-            if flying is not None and not (light and (self._goes_on or not transaction.chunking)):
+            if flying is not None and not (light and self._may_follow(flying)):
                 await self._land(flying)
                 flying = None
             if flying is None:
                 await self._catch_up()
-                await self._talk.ready(delivery.mail)
+                await self._ready(delivery)
             if light:
                 await self._take_off(transaction, flying)
                 flying = delivery
@@ -101,6 +107,7 @@ class Batch:
             self._left.append((delivery, list(delivery.rcpts)))
             return
         delivery.finish(transaction)
+        self._reset = self._reset or transaction.unclear
         if transaction.put_off:
             self._left.append((delivery, list(transaction.put_off)))
         else:
@@ -110,12 +117,22 @@ class Batch:
         """Deal with what is left of deliveries, now that nothing is on its way."""
         left, self._left = self._left, []
         for delivery, names in left:
-            await self._talk.ready(delivery.mail)
-            if self._reset:
-                await self._talk.ask(Rset())
-                self._reset = False
+            await self._ready(delivery)
             await delivery.run(names)
             self._done(delivery)
+
+    def _may_follow(self, ahead: Delivery) -> bool:
+        """Whether a message may leave before the one ahead of it is answered."""
+        transaction = ahead.transaction
+        # A refused DATA ends no transaction with some servers, Postfix among them: what came behind it would be a part of that one.
+        return self._goes_on if transaction is None or transaction.chunking else transaction.waits
+
+    async def _ready(self, delivery: Delivery) -> None:
+        """As `Conversation.ready`, and the server knows it too."""
+        await self._talk.ready(delivery.mail)
+        if self._reset:
+            await self._talk.ask(Rset())
+            self._reset = False
 
     def _done(self, delivery: Delivery) -> None:
         self._deliveries[delivery.number] = delivery.result()

@@ -72,7 +72,8 @@ class Transaction:
         self._willing: list[str] = []  # recipients that were accepted, and have no outcome yet
         self._open = list(rcpts)  # recipients that have no outcome yet
         self._over = False  # it has failed for everybody
-        self._unclear = False  # … in a way that leaves servers with it open
+        #: … in a way that leaves servers with it open.
+        self.unclear: bool = False
         self._sent = 0
 
     @property
@@ -146,7 +147,7 @@ class Transaction:
                 await self._lines()
             elif self.chunking and self._willing:
                 await self._chunks()
-        if self._talk.usable and (self._unclear or self._protocol.dialogue.phase is not READY):
+        if self._talk.usable and (self.unclear or self._protocol.dialogue.phase is not READY):
             await self._talk.ask(Rset())  # RFC 2920 3.1: nothing must be left of a transaction that nobody wants
 
     async def _envelope(self) -> None:
@@ -237,13 +238,13 @@ class Transaction:
         if isinstance(command, Rcpt) and reply.code != 421:
             self._settle_recipient(self._asked.popleft(), command, reply)
         elif final and self._willing and reply.code != 421:
-            self._unclear = reply.refused and isinstance(command, Bdat)
+            self.unclear = reply.refused and isinstance(command, Bdat)
             for name in self._willing[: 1 if self._lmtp else None]:  # RFC 2033 4.2: an answer for each, in order
                 self._decide(name, Accepted(name, reply) if reply.accepted else Rejected(name, command, reply))
         elif reply.refused:
             self._over = True
             # RFC 5321 4.1.1.4 has a refused DATA end the transaction. Not all servers do, nor all with a refused BDAT.
-            self._unclear = isinstance(command, Data | Bdat)
+            self.unclear = isinstance(command, Data | Bdat)
             for name in tuple(self._open):
                 self._decide(name, Rejected(name, command, reply))
 
@@ -279,5 +280,5 @@ async def depart(talk: Conversation, *transactions: Transaction) -> bool:
         taken = await talk.flush()
     finally:
         for transaction in transactions:
-            transaction.whole = taken and transaction.loaded
+            transaction.whole |= taken and transaction.loaded
     return taken

@@ -57,8 +57,8 @@ def check(caught: pytest.ExceptionInfo[TimedOut], verb: str, seconds: float) -> 
 async def test_cli_16_before_a_session(
     autojump_clock: MockClock, steps: tuple[Step, ...], verb: str, seconds: float
 ) -> None:
-    settings: dict[str, Any] = {"tls": "opportunistic"} if "STARTTLS" in steps else {}
-    if any("AUTH" in str(step) for step in steps):
+    settings: dict[str, Any] = {"tls": "opportunistic"} if any("STARTTLS" in repr(step) for step in steps) else {}
+    if any("AUTH" in repr(step) for step in steps):
         settings = {"auth": ("fred", "secret"), "allow_cleartext": True}
     async with scripted(*steps, SILENCE) as script:
         began = trio.current_time()

@@ -440,8 +440,12 @@ def test_a_server_that_does_not_know_the_mechanism(name: str, answers: list[byte
         client.send(answers[-1])
 
 
+def octets_of(alphabet: bytes) -> st.SearchStrategy[bytes]:
+    return st.lists(st.sampled_from([bytes([octet]) for octet in alphabet])).map(b"".join)
+
+
 @pytest.mark.parametrize("name", NAMES)
-@given(messages=st.lists(st.binary(max_size=60) | st.text("n,=ryabcps01\x01 ").map(str.encode), max_size=4))
+@given(messages=st.lists(st.binary(max_size=60) | octets_of(b"n,=ryabcps01\x01 "), max_size=4))
 def test_whatever_a_client_says(name: str, messages: list[bytes]) -> None:
     talk = Talk(logins=True, secrets=True, extensions=standard(OFFER)).begin()
     talk.say(f"AUTH {name}", *map(b64, messages))
@@ -449,7 +453,7 @@ def test_whatever_a_client_says(name: str, messages: list[bytes]) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@given(messages=st.lists(st.binary(max_size=60) | st.text("resiv=,0123456789").map(str.encode), max_size=3))
+@given(messages=st.lists(st.binary(max_size=60) | octets_of(b"resiv=,0123456789"), max_size=3))
 def test_whatever_a_server_says(name: str, messages: list[bytes]) -> None:
     client = MECHANISMS[name].client(HAS[MECHANISMS[name].takes], counted())
     client.send(None)
