@@ -7,10 +7,11 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from ._message import Message
-from ._results import Result
+from ._results import Rejected, Result
 from ._sending import Delivery
 from ._transaction import Progress, Transaction, depart
-from .protocol import Rset
+from .protocol import Refused, Rset
+from .protocol.dialogue import READY
 
 if TYPE_CHECKING:
     from ._client import Client
@@ -35,11 +36,14 @@ class Batch:
         self._goes_on = False
         #: Deliveries that were not over with one transaction, and the recipients that are left of them.
         self._left: list[tuple[Delivery, list[str]]] = []
+        #: The next message may be long in coming.
+        self._dawdles = False
         #: RSET must come before them.
         self._reset = False
 
     async def run(self, messages: Messages, progress: Progress | None, params: Mapping[str, object]) -> None:
         """All of them."""
+        self._dawdles = isinstance(messages, AsyncIterable)
         source = aiter(messages if isinstance(messages, AsyncIterable) else _asynchronously(messages))
         try:
             await self._run(source, progress, params)
@@ -51,7 +55,14 @@ class Batch:
         flying: Delivery | None = None  # its message has left, or is about to; its answer is to come
         async for sender, recipients, message in source:
             try:
-                delivery = await Delivery.prepare(self._client, sender, recipients, message, progress, params)
+                names = recipients if isinstance(recipients, str) else list(recipients)
+                delivery = await Delivery.prepare(self._client, sender, names, message, progress, params)
+            except Refused as exc:  # it is larger than the server takes
+                outcomes = tuple(Rejected(name, exc.command, exc.reply) for name in dict.fromkeys(names))
+                self._deliveries.append(
+                    Result(sender, tuple(o.recipient for o in outcomes), outcomes, self._client.tls)
+                )
+                continue
             except Exception:  # what is on its way has nothing to do with that
                 if flying is not None:
                     await self._land(flying)
@@ -70,6 +81,9 @@ class Batch:
             if light:
                 await self._take_off(transaction, flying)
                 flying = delivery
+                if self._dawdles:  # the server does not wait that long
+                    transaction.follow()
+                    await depart(self._talk, transaction)
             else:
                 await delivery.run()
                 self._done(delivery)
@@ -102,12 +116,12 @@ class Batch:
         await transaction.hear(leave=behind)
         self._goes_on = transaction.accepted
         if transaction.overlaps and transaction.shut_out:
-            # RFC 3030 2: what was before it ended in a way that only RSET ends. It goes again, once, with none ahead of it.
+            # The server takes nothing behind a BDAT LAST. It goes again, once, with none ahead of it.
             self._reset, delivery.transaction = True, None
             self._left.append((delivery, list(delivery.rcpts)))
             return
         delivery.finish(transaction)
-        self._reset = self._reset or transaction.unclear
+        self._reset = transaction.unclear
         if transaction.put_off:
             self._left.append((delivery, list(transaction.put_off)))
         else:
@@ -124,13 +138,14 @@ class Batch:
     def _may_follow(self, ahead: Delivery) -> bool:
         """Whether a message may leave before the one ahead of it is answered."""
         transaction = ahead.transaction
+        assert transaction is not None
         # A refused DATA ends no transaction with some servers, Postfix among them: what came behind it would be a part of that one.
-        return self._goes_on if transaction is None or transaction.chunking else transaction.waits
+        return self._goes_on if transaction.chunking else transaction.waits
 
     async def _ready(self, delivery: Delivery) -> None:
-        """As `Conversation.ready`, and the server knows it too."""
-        await self._talk.ready(delivery.mail)
-        if self._reset:
+        """As `Conversation.ready`; and where a refusal leaves some servers with the transaction open, it is ended for them too."""
+        self._talk.listen(delivery.mail)
+        if self._reset or self._talk.protocol.dialogue.phase is not READY:
             await self._talk.ask(Rset())
             self._reset = False
 

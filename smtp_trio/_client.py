@@ -111,6 +111,8 @@ class Client(Opening):
 
     async def bdat(self, octets: bytes, *, last: bool = False) -> Reply:
         """BDAT: these octets, as they are (RFC 3030 2). Line ends are your business."""
+        if self.lmtp and last:
+            raise LocalProtocolError("in LMTP the message has an answer for each recipient: use send")
         command = BdatLast(len(octets)) if last else Bdat(len(octets))
         async with self.talk.turn():
             self.talk.listen(command)
@@ -140,8 +142,14 @@ class Client(Opening):
         return await self._say(Help(topic))
 
     async def starttls(self, ssl_context: ssl.SSLContext | None = None) -> TlsInfo:
-        """STARTTLS, the handshake, and EHLO again (RFC 3207). The certificate is checked as ``tls="required"`` has it."""
-        self._context, self._mode = ssl_context or self._context, "required"
+        """STARTTLS, the handshake, and EHLO again (RFC 3207). The certificate is checked as ``tls="required"`` has it.
+
+        Raises ValueError when the client knows no host that it could be checked for.
+        """
+        context = ssl_context or self._context
+        if not self.host and (context is None or context.check_hostname):
+            raise ValueError("STARTTLS needs a host, whose certificate is checked")
+        self._context, self._mode = context, "required"
         async with self.talk.turn():
             self.talk.listen(StartTlsCommand())
             await self._secure()
@@ -180,7 +188,8 @@ class Client(Opening):
 
         Raises `NobodyAccepted`, a `Refused`, only when no recipient was accepted; `DeliveryUnknown` when the connection was lost
         between the end of the message and its answer; `ConnectionLost`, `TimedOut` and `RemoteProtocolError` when it was lost before;
-        ValueError, TypeError, `NotOffered` and `LocalProtocolError` before anything was sent.
+        ValueError, TypeError, OSError (of a file), `NotOffered` and `LocalProtocolError` before anything was sent;
+        trio.ClosedResourceError when an earlier call has lost the connection.
         """
         turn = self.talk.turn()
         self._deliveries = ()

@@ -125,6 +125,8 @@ async def _open(host: Host, port: int, local_address: str | None, limit: float) 
             return await trio.open_tcp_stream(host, port, local_address=local_address)
     except OSError as exc:
         where = os.fspath(host) if isinstance(host, os.PathLike) else f"{host} port {port}"
-        raise ConnectionLost(Connect(), f"cannot connect to {where}: {exc}") from exc
+        causes = exc.__cause__.exceptions if isinstance(exc.__cause__, BaseExceptionGroup) else (exc,)
+        reasons = "; ".join(dict.fromkeys(str(cause) for cause in causes))
+        raise ConnectionLost(Connect(), f"cannot connect to {where}: {reasons}") from exc
     except trio.TooSlowError:
         raise TimedOut(Connect(), limit) from None

@@ -126,6 +126,11 @@ async def outgoing(message: Message, *, eight_bit: bool, utf8: bool, binary: boo
     if isinstance(message, os.PathLike):
         status = await trio.Path(message).stat()
         size = status.st_size if stat.S_ISREG(status.st_mode) else None
+        if size is not None or stat.S_ISDIR(status.st_mode):
+            async with await trio.open_file(
+                message, "rb"
+            ):  # what cannot be read is better known before anything is said
+                pass
     elif isinstance(message, AsyncIterable):
         size = None
     elif isinstance(message, str):
@@ -319,9 +324,11 @@ def mailbox(text: str, what: str, *, null: bool = False) -> Path:
     A domain with U-labels is given A-labels (RFC 5890) where the local part is ASCII, so that SMTPUTF8 is not needed for it.
     ``null`` allows "" and "<>", the null reverse-path (RFC 5321 4.5.5).
 
-    Raises ValueError: for control characters, CR, LF and NUL first of all; for what is no address, or has a display name; for what is
-    longer than RFC 5321 4.5.3.1 allows.
+    Raises TypeError for what is no str. Raises ValueError: for control characters, CR, LF and NUL first of all; for what is no
+    address, or has a display name; for what is longer than RFC 5321 4.5.3.1 allows.
     """
+    if not isinstance(text, str):
+        raise TypeError(f"{what} must be a str, not {type(text).__name__}")
     inner = text[1:-1] if text.startswith("<") and text.endswith(">") else text
     path = parse_path(f"<{inner}>")
     if path is not None and path.is_ordinary and not path.is_null:

@@ -131,7 +131,7 @@ class Opening:
         await (self.quit() if exc is None else self.talk.close())
 
     async def quit(self) -> None:
-        """Say QUIT and close the connection. Waits 5 s for the answer at most, and raises nothing but trio.Cancelled."""
+        """Say QUIT and close the connection. Waits 5 s for the answer at most, and does not fail, whatever the server does."""
         await self.talk.quit()
 
     async def aclose(self) -> None:
@@ -181,14 +181,15 @@ class Opening:
         if not verify:
             context = ssl.create_default_context()
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        limit, host = self.talk.timeouts.tls, self.host or None
+        limit, host = self.talk.timeouts.tls, self.host.rstrip(".") or None
+        begin = Connect() if self._mode == "implicit" else StartTlsCommand()
         self.talk.disarm()
         try:
             stream = await self.talk.wire.start_tls(context, limit, server_side=False, server_hostname=host)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-            raise HandshakeFailed(StartTlsCommand(), exc.__cause__ or exc) from exc
+            raise HandshakeFailed(begin, exc.__cause__ or exc) from exc
         except trio.TooSlowError:
-            raise TimedOut(StartTlsCommand(), limit) from None
+            raise TimedOut(begin, limit) from None
         verified = context.verify_mode == ssl.CERT_REQUIRED and context.check_hostname
         self.tls = TlsInfo.of(stream, verified=verified, problem=None if verified else self.tls_problem)
         if self._mode != "implicit":

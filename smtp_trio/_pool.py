@@ -22,7 +22,7 @@ from .protocol.extensions.limits import LimitsExtension
 
 #: Seconds that a kept connection has to show that it is alive. Longer than that, and a new one is likely there sooner.
 PROBE = 5
-#: Seconds for QUIT when a connection is returned that will not be kept: the result of a message waits behind it.
+#: Seconds for QUIT over connections that will not be kept: a message, or its result, waits behind that.
 GOODBYE = 1
 
 
@@ -189,7 +189,8 @@ class Pool:
         """The connection that was used last, if it is still there. Otherwise a new one is the better bet: a server that has closed
         one of them has most likely closed the others as well.
         """
-        await self._dismiss(self._outdated())
+        with trio.move_on_after(GOODBYE):
+            await self._dismiss(self._outdated())
         if not self._idle:
             return None
         client, since = self._idle.popitem()

@@ -60,12 +60,13 @@ Outcome = Accepted | Rejected | Unknown
 
 @frozen
 class Result:
-    """What became of one message: an outcome for each recipient, in the order given.
+    """What became of one message: an outcome for each recipient, in the order given. Where it was cut short, some have none.
 
     ``tls`` is what protected it, None when nothing did.
     """
 
     sender: str
+    recipients: tuple[str, ...]
     outcomes: tuple[Outcome, ...]
     tls: TlsInfo | None = None
 
@@ -87,7 +88,7 @@ class Result:
     @property
     def complete(self) -> bool:
         """It was taken for all of them."""
-        return len(self.accepted) == len(self.outcomes)
+        return len(self.accepted) == len(self.recipients)
 
 
 class ConnectionLost(SMTPError, trio.BrokenResourceError):
@@ -95,7 +96,7 @@ class ConnectionLost(SMTPError, trio.BrokenResourceError):
 
     def __init__(self, command: Command, reason: str) -> None:
         super().__init__(f"{command.verb}: {reason}")
-        self.command = command
+        self.command = command.public
 
 
 class HandshakeFailed(ConnectionLost):
@@ -111,7 +112,7 @@ class TimedOut(SMTPError, trio.TooSlowError):
 
     def __init__(self, command: Command, seconds: float) -> None:
         super().__init__(f"{command.verb}: no answer within {seconds:g} s")
-        self.command = command
+        self.command = command.public
 
 
 class DeliveryUnknown(SMTPError):
@@ -122,7 +123,7 @@ class DeliveryUnknown(SMTPError):
 
     def __init__(self, command: Command, reason: str, result: Result) -> None:
         super().__init__(f"{reason}; the message may have been delivered")
-        self.command = command
+        self.command = command.public
         self.result = result
 
 

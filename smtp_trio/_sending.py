@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ._message import Message, Outgoing, mailbox, outgoing
-from ._results import NobodyAccepted, Outcome, Result
+from ._results import ConnectionLost, NobodyAccepted, Outcome, Result
 from ._transaction import Progress, Transaction
 from .protocol import Mail, NotOffered, Path, Rcpt, Refused, Reply
 from .protocol.extensions.eightbitmime import BODY
@@ -73,6 +73,8 @@ class Delivery:
             raise NotOffered("the server does not offer BINARYMIME")
         ready = await outgoing(message, eight_bit="8BITMIME" in offered, utf8=utf8, binary=binary)
         values: dict[Param[Any], Any] = dict(given)
+        if ready.eight_bit and given.get(BODY) == "7BIT":
+            raise ValueError("body='7BIT', and the message has octets above 127 (RFC 6152 3)")
         if ready.size is not None and isinstance(size := offered.get("SIZE"), Size):
             values.setdefault(SIZE, ready.size)
             if 0 < size.limit < ready.size:
@@ -92,7 +94,8 @@ class Delivery:
     def result(self) -> Result:
         """What is known by now."""
         known = {**self._outcomes, **(self.transaction.known("the answer did not come") if self.transaction else {})}
-        return Result(self._sender, tuple(known[name] for name in self.rcpts if name in known), self._client.tls)
+        outcomes = tuple(known[name] for name in self.rcpts if name in known)
+        return Result(self._sender, tuple(self.rcpts), outcomes, self._client.tls)
 
     def new_transaction(self, names: Iterable[str]) -> Transaction:
         """A transaction for some of the recipients."""
@@ -119,6 +122,8 @@ class Delivery:
             waiting = [*transaction.put_off, *waiting]
             if waiting and not self._client.talk.usable:
                 self._outcomes.update(transaction.put_off)
+                if missed := [name for name in waiting if name not in self._outcomes]:
+                    raise ConnectionLost(self.rcpts[missed[0]], "the server has left")
                 return
 
     @property

@@ -12,7 +12,7 @@ from contextlib import aclosing
 
 from ._conversation import Conversation
 from ._message import Outgoing
-from ._results import Accepted, Outcome, Rejected, Unknown
+from ._results import Accepted, ConnectionLost, Outcome, Rejected, Unknown
 from .protocol import Command, Data, EndOfBody, Mail, Rcpt, Reply, Rset
 from .protocol.client import END
 from .protocol.dialogue import BODY, READY
@@ -109,7 +109,14 @@ class Transaction:
     def embark(self) -> int:
         """Say the first flight of a light one: the envelope, and the message if it can be in it. Returns how many answers it gets."""
         octets = self._message.octets or b""
-        commands = self._mail, *self._rcpts.values(), BdatLast(len(octets)) if self.chunking else Data()
+        commands: list[Command] = [
+            self._mail,
+            *self._rcpts.values(),
+            BdatLast(len(octets)) if self.chunking else Data(),
+        ]
+        if self.overlaps and self.chunking:
+            # RFC 3030 2: a refused BDAT may leave a transaction open, and this message would be taken for a part of it.
+            commands.insert(0, Rset())
         for command in commands:
             self._protocol.ask(command)
         self._asked.extend(self._rcpts)
@@ -119,7 +126,7 @@ class Transaction:
 
     def follow(self) -> None:
         """Say the second flight, if there is one: the message, where it was asked for."""
-        if self._protocol.dialogue.phase is BODY:
+        if self._protocol.dialogue.phase is BODY and not self.loaded:
             self._load(
                 self._message.octets or b"" if self._willing else b""
             )  # a lone dot, if nobody wants it (RFC 2920 3.1)
@@ -172,7 +179,9 @@ class Transaction:
                     if not taken:
                         break
         if not taken:  # no RFC has an answer before the end, but the server has most likely said why
-            self.settle(END, await self._talk.reply())
+            reply = await self._talk.reply()
+            while self._open:  # in LMTP too this holds for all: the message has no end
+                self.settle(END, reply)
             return
         self._end()
         await depart(self._talk, self)
@@ -231,6 +240,10 @@ class Transaction:
             if self._lmtp and isinstance(command, BdatLast) and len(asked) == 1 and len(self._willing) > 1:
                 self._protocol.expect(len(self._willing) - 1)
             self.settle(command, self._talk.heard() or await self._talk.reply())
+        if self._protocol.closed and self._open:
+            # RFC 5321 3.8: a 421 to the message ahead of it, so nobody has looked at this one.
+            self.whole = self.loaded = False
+            raise ConnectionLost(self._mail, "the server has left before it came to this message")
 
     def settle(self, command: Command, reply: Reply) -> None:
         """One command was answered: what does that mean, and for whom?"""

@@ -202,7 +202,7 @@ async def test_what_is_known_when_it_was_cancelled(
 
 async def test_what_is_known_of_many(autojump_clock: MockClock) -> None:
     one: tuple[Step, ...] = ("MAIL .*", "RCPT .*", f"BDAT {len(MESSAGE)} LAST", Octets(len(MESSAGE)))
-    async with scripted(*hello("PIPELINING", "CHUNKING"), *one, OK * 3, *one, *one, SILENCE) as script:
+    async with scripted(*hello("PIPELINING", "CHUNKING"), *one, OK * 3, *one, "RSET", *one, SILENCE) as script:
         client: Client = script.client()
         async with client:
             with trio.move_on_after(1):

@@ -46,6 +46,11 @@ class Command:
         """The command as a line, without its CRLF."""
         return self.verb
 
+    @property
+    def public(self) -> Command:
+        """The command without what nobody but the peer should see: what goes into exceptions."""
+        return self
+
     def complete(self, reply: Reply) -> Reply:
         """The reply with the status that is usual here, if it has none of its own: a 250 says 2.1.5 to RCPT, say."""
         if reply.status is None and reply.code == self.usual.code:

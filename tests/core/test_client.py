@@ -884,3 +884,10 @@ def test_a_refusal_names_the_command_and_the_answer() -> None:
     refused = Refused(Rcpt(A), Reply(550, "No such user", "5.1.1"))
     assert str(refused) == "RCPT was refused: 550 5.1.1 No such user"
     assert (refused.command, refused.reply.permanent) == (Rcpt(A), True)
+
+
+def test_what_an_exception_names_holds_no_secret() -> None:
+    assert AuthCommand("PLAIN", b"\0fred\0secret").public == AuthCommand("PLAIN")
+    assert AuthResponse("AGZyZWQAc2VjcmV0").public == AuthResponse("")
+    assert Refused(AuthCommand("PLAIN", b"\0fred\0secret"), Reply(535, "no")).command == AuthCommand("PLAIN")
+    assert Mail(A).public == Mail(A)

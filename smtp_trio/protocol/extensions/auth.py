@@ -67,6 +67,10 @@ class AuthCommand(Command):
     codes: ClassVar[frozenset[int]] = frozenset({235, 334, 432, 454, 502, 503, 504, 525, 534, 535, 538})
     usual: ClassVar[Reply] = AUTHENTICATED
 
+    @property
+    def public(self) -> AuthCommand:
+        return AuthCommand(self.mechanism)
+
     def encode(self) -> str:
         if self.initial is None:
             return f"AUTH {self.mechanism}"
@@ -117,6 +121,10 @@ class AuthResponse(Command):
     verb = "AUTH"
     codes: ClassVar[frozenset[int]] = AuthCommand.codes
     usual: ClassVar[Reply] = AUTHENTICATED
+
+    @property
+    def public(self) -> AuthResponse:
+        return AuthResponse("")
 
     def encode(self) -> str:
         return self.line
