@@ -326,8 +326,9 @@ class Session(HookCaller):
         """The session's last hooks, when all else is over."""
         lost = self.protocol.facts.mail is not None
         for name in ("reset", "disconnect") if lost else ("disconnect",):
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + self.server.timeouts.disconnect):
-                await self.call(name)
+            if name in self.hooks:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + self.server.timeouts.disconnect):
+                    await self.call(name)
 
     def last_words(self) -> None:
         """We are being cancelled: say so if that needs no waiting (RFC 5321 3.8)."""

@@ -134,6 +134,9 @@ class Wire:
 
     async def close(self) -> None:
         """Close the stream: politely while that is possible, by force otherwise. Needs no checkpoint to do its work."""
+        if self._quick is not None and isinstance(self.stream, trio.SocketStream):
+            self.stream.socket.close()  # which waits for nobody
+            return
         if self.broken or trio.current_effective_deadline() == -float("inf"):
             await trio.aclose_forcefully(self.stream)
             return

@@ -56,6 +56,12 @@ class Facts:
         """The client said EHLO, so extensions are in force (RFC 5321 2.2.1)."""
         return self.hello is not None and self.hello.extended
 
+    @property
+    def key(self) -> tuple[object, ...]:
+        """All that decides what a client is offered, and which verbs are open to it."""
+        settings = (self.name, self.size, self.tls, self.logins, self.verifies, self.secrets)
+        return (*settings, self.secure, self.user is None, self.extended)
+
     def clear(self) -> None:
         """Forget the transaction (RFC 5321 4.1.1.5: "any stored sender, recipients, and mail data")."""
         self.mail, self.rcpts, self.turned_down = None, [], 0
@@ -174,6 +180,8 @@ class Grammar:
             for subject in extension.reviews
         }
         self._offers: dict[tuple[object, ...], Offer] = {}
+        #: What `Judge` has found to be in order, for clients with the same facts; all sessions share it.
+        self.found: dict[tuple[object, ...], dict[enum.Enum, dict[str, Any]]] = {}
 
     def has(self, keyword: str) -> bool:
         """Whether an extension of that keyword is among these."""
@@ -185,8 +193,7 @@ class Grammar:
 
     def offer(self, facts: Facts) -> Offer:
         """What a client with these facts is offered. Made once for each combination of facts that differs."""
-        settings = (facts.name, facts.size, facts.tls, facts.logins, facts.verifies, facts.secrets)
-        key = (*settings, facts.secure, facts.user is None)
+        key = facts.key
         offer = self._offers.get(key)
         if offer is None:
             offer = self._offers[key] = self._make_offer(facts)

@@ -39,8 +39,8 @@ class Judge:
         self._dialogue = dialogue
         self._limits = limits
         self._offer = NOTHING
-        #: By phase, the verbs that were found in order there, and open to this client. What was found once need not be looked for
-        #: again until the facts change; so most commands go the short way, through `recall`.
+        #: By phase, the verbs that were found in order there, and open to such clients. What was found once need not be looked for
+        #: again, in whatever session, until the facts change; so most commands go the short way, through `recall`.
         self.known: dict[enum.Enum, dict[str, Entry]] = {}
 
     def facts_changed(self) -> None:
@@ -48,7 +48,8 @@ class Judge:
         facts = self._facts
         self._offer = self._grammar.offer(facts) if facts.extended else NOTHING
         facts.offered = self._offer.keywords
-        self.known.clear()
+        # Those who have not logged in are all alike to a gate. Who has may be somebody.
+        self.known = self._grammar.found.setdefault(facts.key, {}) if facts.user is None else {}
 
     def recall(self, line: bytes, known: Mapping[str, Entry]) -> Command | None:
         """The command, when its verb is ``known`` here and its line is plain ASCII; None to go the long way: `split`, `decode`."""
