@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ._conversation import ClientTimeouts
     from ._dialing import connect, send
     from ._hooks import Hooks
+    from ._listen import open_listeners
     from ._pool import Pool, PoolStatistics
     from ._results import (
         Accepted,
@@ -111,6 +112,7 @@ __all__ = [
     "Token",
     "Unknown",
     "connect",
+    "open_listeners",
     "send",
     "standard",
 ]
@@ -126,6 +128,7 @@ _HOMES = {
         "send",
     ),
     "_hooks": ("Hooks",),
+    "_listen": ("open_listeners",),
     "_pool": ("Pool", "PoolStatistics"),
     "_results": (
         "Accepted",

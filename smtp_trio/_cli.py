@@ -1,7 +1,7 @@
 """``smtp-trio serve``: a mail intake in one command. (``smtp-trio send`` is in `_send_cli`.)
 
 It is put together from what every program can use: a store is the hooks, and who may send to whom is set with `Server.on`. What
-is here besides is the options, one line for whatever is wrong with them, the log, and the signals.
+is here besides is the options, and one line for whatever is wrong with them; `_serving` goes on from there.
 """
 
 from __future__ import annotations
@@ -16,33 +16,27 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 import trio
 
 from . import __version__
 from ._auth_file import Accounts, Hash
-from ._listen import open_listeners
+from ._listen import handed_over, inherited, spelled
 from ._log import set_up_log
 from ._options import Fault, Parser, reason, within
 from ._send_cli import add_send
 from ._server import Server
+from ._serving import STOP, serve, supervise, work
 from ._session import Session
-from ._values import Peer
+from ._workers import Place, cores
 from .protocol import Limits, Rcpt, Reply, syntax
 from .protocol.extensions import Auth, standard
-from .stores import Maildir, SQLite, StoreError
-
-log = logging.getLogger("smtp_trio.cli")
+from .stores import Maildir, SQLite
 
 STORES: dict[str, type[Maildir | SQLite]] = {"maildir": Maildir, "sqlite": SQLite}
-#: Seconds for what is under way when the first signal comes. The second signal gives none.
-GRACE = 30.0
-STOP = (signal.SIGINT, signal.SIGTERM)
-STDERR = 2
-AT_A_TERMINAL = os.isatty(STDERR)
+LOOPBACK = "127.0.0.1"
 
 NOT_HERE = Reply(550, "No mail is taken for that domain here; nothing is relayed", "5.7.1")
 
@@ -83,10 +77,16 @@ def add_serve(serve: argparse.ArgumentParser) -> None:
     )
     add = serve.add_argument
     # fmt: off
-    add("--host", metavar="ADDRESS", default="127.0.0.1",
+    add("--host", metavar="ADDRESS", default=LOOPBACK,
         help="where to listen; '*': everywhere, IPv4 and IPv6 (%(default)s)")
-    add("--port", metavar="PORT", type=within(int, 65535), default=2525,
+    where = serve.add_mutually_exclusive_group().add_argument
+    where("--port", metavar="PORT", type=within(int, 65535), default=2525,
         help="0: any free one, which is printed (%(default)s)")
+    where("--fd", metavar="FD", type=as_fd, action="append", default=[],
+        help="take connections from this listening socket, in place of --host and --port; 'systemd': from those that systemd "
+             "has opened (LISTEN_FDS). May be repeated")
+    add("--workers", metavar="N", type=within(int, 256), default=1,
+        help="processes that share the port, with a parent that replaces one that dies; 0: one for each core (%(default)s)")
     add("--store", metavar="STORE", type=as_store, default="maildir:Maildir",
         help="maildir:PATH or sqlite:PATH (%(default)s)")
     add("--accept", metavar="DOMAIN", type=as_domain, action="append", default=[],
@@ -125,6 +125,10 @@ def as_store(text: str) -> Maildir | SQLite:
     if kind not in STORES or not path:
         raise argparse.ArgumentTypeError(f"unknown store {text!r}: want maildir:PATH or sqlite:PATH")
     return STORES[kind](os.path.expanduser(path))
+
+
+def as_fd(text: str) -> str:
+    return text if text == "systemd" else str(within(int, 2**31 - 1)(text))
 
 
 def as_domain(text: str) -> str:
@@ -191,7 +195,24 @@ def accepting(domains: Sequence[str]) -> Callable[[Session, Rcpt], Awaitable[Rep
     return rcpt
 
 
-def check(options: argparse.Namespace) -> None:
+def handed_on(wanted: Sequence[str]) -> list[socket.socket]:
+    """The sockets that ``--fd`` means."""
+    fds: list[int] = []
+    for each in wanted:
+        found = handed_over() if each == "systemd" else [int(each)]
+        if not found:
+            raise Fault("--fd systemd: no socket was handed to this process (LISTEN_PID, LISTEN_FDS)")
+        fds += found
+    sockets = []
+    for fd in dict.fromkeys(fds):
+        try:
+            sockets.append(inherited(fd))
+        except OSError as error:
+            raise Fault(f"--fd {fd}: {reason(error)}") from None
+    return sockets
+
+
+def check(options: argparse.Namespace, sockets: Sequence[socket.socket]) -> None:
     """Options that do not go together."""
     if options.tls_cert is None:
         if options.tls_key is not None:
@@ -202,8 +223,14 @@ def check(options: argparse.Namespace) -> None:
             raise Fault("--auth-file needs --tls-cert and --tls-key: passwords are taken under TLS only")
     if options.auth_optional and options.auth_file is None:
         raise Fault("--auth-optional needs --auth-file")
-    if not options.accept and not is_loopback(options.host):
-        raise Fault(f"--host {options.host} is not loopback: say with --accept DOMAIN which mail to take")
+    if options.fd and options.host != LOOPBACK:
+        raise Fault("--host does not go with --fd, which has its address already")
+    if not options.accept:
+        if not is_loopback(options.host):
+            raise Fault(f"--host {options.host} is not loopback: say with --accept DOMAIN which mail to take")
+        for sock in sockets:
+            if sock.family != socket.AF_UNIX and not ipaddress.ip_address(sock.getsockname()[0]).is_loopback:
+                raise Fault(f"--fd: {spelled(sock)} is not loopback: say with --accept DOMAIN which mail to take")
 
 
 def is_loopback(host: str) -> bool:
@@ -246,8 +273,10 @@ def read_accounts(accounts: Accounts) -> None:
 # --- serving ----------------------------------------------------------------------------------------------------------
 
 
-def run_serve(options: argparse.Namespace) -> None:
-    check(options)
+def run_serve(options: argparse.Namespace) -> int:
+    place = Place.given()
+    sockets = handed_on(options.fd) if place is None else place.sockets
+    check(options, sockets)
     rereads: list[Callable[[], None]] = []
     accounts = None
     if options.auth_file is not None:
@@ -261,62 +290,20 @@ def run_serve(options: argparse.Namespace) -> None:
             server.tls = certificate(options.tls_cert, options.tls_key)
 
         rereads.append(reread_certificate)
-    set_up_log(options.level, as_json=options.log_format == "json")
+    count = options.workers or cores()
+    lock = place.lock if place is not None else None if count == 1 else os.memfd_create("smtp-trio-log")
+    set_up_log(options.level, as_json=options.log_format == "json", lock=lock)
+    if place is not None:
+        trio.run(work, server, options, rereads, place)
+        return 0
     # Python's own handlers would end us with a signal, not with 0, when one comes just before we listen to them or just after.
     early: list[int] = []
     for number in STOP:
         signal.signal(number, lambda number, frame: early.append(number))
-    trio.run(serve, server, options, rereads, early)
+    if lock is None:
+        code = trio.run(serve, server, options, sockets, rereads, early)
+    else:
+        code = trio.run(supervise, options, sockets, count, lock, early)
     for number in STOP:
         signal.signal(number, signal.SIG_IGN)
-
-
-async def serve(
-    server: Server, options: argparse.Namespace, rereads: Sequence[Callable[[], None]], early: Sequence[int]
-) -> None:
-    """Serve until a signal says to stop; ``early`` are those that came before."""
-    host = None if options.host == "*" else options.host
-    store: Maildir | SQLite = options.store
-    with trio.open_signal_receiver(*STOP, signal.SIGHUP) as signals:
-        if early:
-            return
-        async with aclosing(store):
-            try:
-                await store.open()
-            except StoreError as error:
-                raise Fault(f"cannot store mail in {store.path}: {reason(error.__cause__ or error)}") from None
-            try:
-                listeners = await open_listeners(options.port, host)
-            except (OSError, UnicodeError) as error:
-                raise Fault(f"cannot listen on {options.host}, port {options.port}: {reason(error)}") from None
-            for listener in listeners:
-                address, number = listener.socket.getsockname()[:2]
-                log.info("listening on %s", Peer(address, number, "tcp"))
-            log.info("storing in %s:%s", type(store).__name__.lower(), store.path)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(heed, signals, nursery, server, rereads)
-                await server.serve_listeners(listeners, implicit_tls=options.implicit_tls)
-                nursery.cancel_scope.cancel()
-    done = server.statistics()
-    log.info("stopped; messages taken: %d, refused: %d; sessions: %d", done.messages, done.refused, done.sessions_total)
-
-
-async def heed(
-    signals: AsyncIterator[int], nursery: trio.Nursery, server: Server, rereads: Sequence[Callable[[], None]]
-) -> None:
-    """Do as the signals say."""
-    grace = GRACE
-    async for number in signals:
-        name = signal.Signals(number).name
-        # A terminal that hangs up sends SIGHUP as well, and is none any more.
-        if number != signal.SIGHUP or os.isatty(STDERR) != AT_A_TERMINAL:
-            log.info("%s: stopping", name)
-            nursery.start_soon(server.stop, grace)
-            grace = 0
-            continue
-        log.info("%s: reading certificate and auth file again, where there are any", name)
-        for reread in rereads:
-            try:
-                reread()
-            except Fault as fault:
-                log.error("%s: %s; what was read before stays", name, fault)
+    return code

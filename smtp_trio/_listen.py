@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import os
 import socket
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any, Literal
 
 import trio
@@ -13,25 +16,87 @@ from ._values import Peer
 
 #: A port of 0 is chosen for the first address; it may be taken on the next one, so a few are tried.
 TRIES = 10
+#: The kernel makes of it what its administrator allows.
+BACKLOG = 65535
+#: systemd's SD_LISTEN_FDS_START.
+FIRST_FD = 3
 
 
-async def open_listeners(port: int, host: str | None) -> list[trio.SocketListener]:
-    """Listen on every address of ``host`` (None: all interfaces). With port 0 they all get one and the same. Raises OSError."""
-    if port:
-        return await trio.open_tcp_listeners(port, host=host)
-    for attempt in range(TRIES):
-        listeners = await trio.open_tcp_listeners(0, host=host)
-        if len(listeners) == 1:
-            return listeners
-        port = listeners[0].socket.getsockname()[1]
-        for listener in listeners:
-            await listener.aclose()
+async def open_listeners(
+    port: int, host: str | None = None, *, reuse_port: bool = False, backlog: int | None = None
+) -> list[trio.SocketListener]:
+    """Listen on every address of ``host`` (None: all interfaces), for `Server.serve_listeners`. Port 0: the same for all of them.
+
+    ``reuse_port``: others of this user that say so as well may listen on the same port, in this process or in another, and the kernel
+    deals out the connections among them (SO_REUSEPORT). ``backlog`` is how many connections may wait to be accepted; None for as many
+    as the system allows. Raises OSError when an address cannot be had; then none of them is.
+    """
+    addresses = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    for attempt in range(1, TRIES + 1):
         try:
-            return await trio.open_tcp_listeners(port, host=host)
+            return _listen_on(addresses, reuse_port, BACKLOG if backlog is None else backlog)
         except OSError as exc:
-            if exc.errno != errno.EADDRINUSE or attempt == TRIES - 1:
+            if port or exc.errno != errno.EADDRINUSE or attempt == TRIES:
                 raise
     raise AssertionError("unreachable")
+
+
+def _listen_on(addresses: Sequence[Any], reuse_port: bool, backlog: int) -> list[trio.SocketListener]:
+    """All of them, on the port that the first one gets; those of a family that the kernel does not know are left out."""
+    port = 0
+    unknown: OSError | None = None
+    with ExitStack() as undo:
+        listeners = []
+        for family, kind, protocol, _, (host, wanted, *scope) in addresses:
+            try:
+                sock = undo.enter_context(socket.socket(family, kind, protocol))
+            except OSError as exc:
+                if exc.errno != errno.EAFNOSUPPORT:
+                    raise
+                unknown = exc
+                continue
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if reuse_port:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind((host, wanted or port, *scope))
+            sock.listen(backlog)
+            port = port or sock.getsockname()[1]
+            listeners.append(listener(sock))
+        if unknown is not None and not listeners:
+            raise unknown
+        undo.pop_all()
+    return listeners
+
+
+def listener(sock: socket.socket) -> trio.SocketListener:
+    """A socket that listens already, as Trio has it."""
+    return trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+
+
+def inherited(fd: int) -> socket.socket:
+    """The socket that this process was started with, as its file descriptor ``fd``. Raises OSError for what does not listen."""
+    sock = socket.socket(fileno=fd)
+    if sock.type != socket.SOCK_STREAM or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        sock.detach()  # whatever it is, it is not ours to close
+        raise OSError(errno.EINVAL, "it is no socket that listens")
+    return sock
+
+
+def handed_over() -> list[int]:
+    """The file descriptors that systemd says are for this process (sd_listen_fds(3)). They are taken: whom we start sees none."""
+    pid, count = os.environ.pop("LISTEN_PID", ""), os.environ.pop("LISTEN_FDS", "")
+    os.environ.pop("LISTEN_FDNAMES", None)
+    if pid != str(os.getpid()) or not count.isdecimal():
+        return []
+    return list(range(FIRST_FD, FIRST_FD + int(count)))
+
+
+def spelled(sock: socket.socket | trio.socket.SocketType) -> str:
+    """Where a socket listens, for the log."""
+    name = sock.getsockname()
+    return f"unix:{os.fsdecode(name)}" if sock.family == socket.AF_UNIX else str(Peer(name[0], name[1], "tcp"))
 
 
 def endpoints(stream: trio.abc.Stream) -> tuple[Peer, Peer]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import sys
 from datetime import datetime
 from io import TextIOWrapper
+from typing import Any, TextIO
 
 from ._note import Note
 
@@ -32,12 +34,36 @@ class Lines(logging.Formatter):
         return f"{time} {level + ': ' if record.levelno >= logging.WARNING else ''}{message}"
 
 
-def set_up_log(level: int, *, as_json: bool) -> None:
-    """What is news goes to standard output, warnings and errors to standard error."""
+class Turns(logging.StreamHandler[Any]):
+    """Several processes write to the same streams: each waits for its turn, so that lines come out whole.
+
+    A pipe takes 4,096 octets in one piece at the most, and a message to many makes a longer line.
+    """
+
+    def __init__(self, stream: TextIO, lock: int) -> None:
+        super().__init__(stream)
+        self.turn = lock
+
+    def emit(self, record: logging.LogRecord) -> None:
+        fcntl.lockf(self.turn, fcntl.LOCK_EX)
+        try:
+            super().emit(record)
+        finally:
+            fcntl.lockf(self.turn, fcntl.LOCK_UN)
+
+
+def set_up_log(level: int, *, as_json: bool, lock: int | None = None) -> None:
+    """What is news goes to standard output, warnings and errors to standard error.
+
+    ``lock`` is a file that all processes have open which write there, when there are several.
+    """
     logging.raiseExceptions = False  # when nobody reads the log any more, mail is taken all the same
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    news, trouble = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
+    news, trouble = (
+        logging.StreamHandler(stream) if lock is None else Turns(stream, lock) for stream in (sys.stdout, sys.stderr)
+    )
+    trouble.lock = news.lock  # the file's lock is one of processes, not of threads
     news.addFilter(lambda record: record.levelno < logging.WARNING)
     trouble.setLevel(logging.WARNING)
     for handler in (news, trouble):

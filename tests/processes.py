@@ -29,13 +29,23 @@ class Output:
     stream: trio.abc.ReceiveStream
     text: str = ""
 
+    async def times(self, count: int, pattern: str) -> list[str]:
+        """Read until the pattern stands in it so many times; gives what it has found."""
+        while len(found := re.findall(pattern, self.text)) < count:
+            await self.more(pattern)
+        return found
+
     async def until(self, pattern: str) -> re.Match[str]:
         """Read until the pattern stands in it, on one line."""
         while not (match := re.search(pattern, self.text, re.MULTILINE)):
-            more = await self.stream.receive_some()
-            assert more, f"it has ended without {pattern!r}: {self.text!r}"
-            self.text += more.decode()
+            await self.more(pattern)
         return match
+
+    async def more(self, pattern: str) -> None:
+        """Read what there is next; somebody waits for the pattern."""
+        more = await self.stream.receive_some()
+        assert more, f"it has ended without {pattern!r}: {self.text!r}"
+        self.text += more.decode()
 
     async def rest(self) -> str:
         """Read to the end, and give all there was."""
@@ -77,13 +87,17 @@ class Program:
 
 
 @asynccontextmanager
-async def running(*arguments: str, cwd: Path, stderr: IO[bytes] | int = subprocess.PIPE) -> AsyncIterator[Program]:
+async def running(
+    *arguments: str, cwd: Path, stderr: IO[bytes] | int = subprocess.PIPE, fds: Sequence[int] = ()
+) -> AsyncIterator[Program]:
     """A Python program, which is ended at the end if it is not by then. Whatever it does takes a minute at most."""
     command = [sys.executable, "-u", *arguments]
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
-            run = partial(trio.run_process, command, stdout=subprocess.PIPE, stderr=stderr, check=False, cwd=cwd)
-            process: trio.Process = await nursery.start(run)
+            pipes = {"stdout": subprocess.PIPE, "stderr": stderr, "pass_fds": fds}
+            process: trio.Process = await nursery.start(
+                partial(trio.run_process, command, check=False, cwd=cwd, **pipes)
+            )
             assert process.stdout is not None
             yield Program(process, Output(process.stdout), Output(process.stderr or process.stdout))
             nursery.cancel_scope.cancel()  # SIGTERM, and after five seconds SIGKILL

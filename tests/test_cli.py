@@ -484,7 +484,12 @@ WRONG = [
     ("--auth-optional", "--auth-optional needs --auth-file"),
     ("TLS --auth-file none", "cannot use none: No such file or directory"),
     ("TLS --auth-file people", "cannot use people: line 2: want user:password or user:hash"),
-    ("--workers 2", "unrecognized arguments: --workers 2 (see `smtp-trio --help`)"),
+    ("--workers some", "argument --workers: want a number from 0 to 256, not 'some'" + SEE),
+    ("--fd x", "argument --fd: want a number from 0 to 2147483647, not 'x'" + SEE),
+    ("--fd systemd", "--fd systemd: no socket was handed to this process (LISTEN_PID, LISTEN_FDS)"),
+    ("--fd 1000000", "--fd 1000000: Bad file descriptor"),
+    ("--port 25 --fd 3", "argument --fd: not allowed with argument --port" + SEE),
+    ("--relay", "unrecognized arguments: --relay (see `smtp-trio --help`)"),
 ]  # fmt: skip
 
 # What is found when it does; and two of the others, in a process of their own as well.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trio
 
 from smtp_trio.stores import MessageTooBig, SQLite, Stored, StoreError, read, sqlite
 
@@ -206,3 +208,37 @@ async def test_a_path_with_characters_of_an_uri(tmp_path: Path) -> None:
     uid = await store.put(transaction(), body(b"hello\r\n"))
     assert read(store.path, uid).message == b"hello\r\n"
     await store.aclose()
+
+
+TURNS = """
+import sys, time
+from smtp_trio.stores.sqlite import SQLite, begin
+db, longest = SQLite(sys.argv[1])._connect(), 0.0
+for _ in range(250):
+    since = time.monotonic()
+    begin(db)
+    longest = max(longest, time.monotonic() - since)
+    db.execute("UPDATE turns SET n = n + 1")
+    db.execute("COMMIT")
+print(longest)
+"""
+
+
+async def test_servers_that_keep_one_another_busy_take_turns(store: SQLite) -> None:
+    """Where each does with SQLite's own wait, some wait for seconds, and some in vain."""
+    await store.open()
+    query(store.path, "CREATE TABLE turns (n)")
+    with closing(sqlite3.connect(store.path)) as db, db:
+        db.execute("INSERT INTO turns VALUES (0)")
+    command = [sys.executable, "-c", TURNS, store.path]
+    waits: list[float] = []
+
+    async def work() -> None:
+        done = await trio.run_process(command, capture_stdout=True)
+        waits.append(float(done.stdout))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(4):
+            nursery.start_soon(work)
+    assert query(store.path, "SELECT n FROM turns") == [(1000,)]
+    assert max(waits) < 2
