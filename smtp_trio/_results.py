@@ -96,7 +96,7 @@ class ConnectionLost(SMTPError, trio.BrokenResourceError):
 
     def __init__(self, command: Command, reason: str) -> None:
         super().__init__(f"{command.verb}: {reason}")
-        self.command = command.public
+        self.command: Command = command.public
 
 
 class HandshakeFailed(ConnectionLost):
@@ -112,7 +112,7 @@ class TimedOut(SMTPError, trio.TooSlowError):
 
     def __init__(self, command: Command, seconds: float) -> None:
         super().__init__(f"{command.verb}: no answer within {seconds:g} s")
-        self.command = command.public
+        self.command: Command = command.public
 
 
 class DeliveryUnknown(SMTPError):
@@ -123,7 +123,7 @@ class DeliveryUnknown(SMTPError):
 
     def __init__(self, command: Command, reason: str, result: Result) -> None:
         super().__init__(f"{reason}; the message may have been delivered")
-        self.command = command.public
+        self.command: Command = command.public
         self.result = result
 
 

@@ -38,7 +38,7 @@ class Refused(SMTPError):
 
     def __init__(self, command: Command, reply: Reply) -> None:
         super().__init__(f"{command.verb} was refused: {reply}")
-        self.command = command.public
+        self.command: Command = command.public
         self.reply = reply
 
 
