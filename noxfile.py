@@ -90,7 +90,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Mypy in strict mode, and every public name typed for users (pyright)."""
-    session.install("-e", ".", *group("test"), *group("lint"), "nox")
+    session.install("-e", ".", *group("test"), *group("lint"), *group("bench"), "nox")
     session.run("mypy", *session.posargs)
     session.run("pyright", "--verifytypes", "smtp_trio", "--ignoreexternal")
 
@@ -101,6 +101,20 @@ def docs(session: nox.Session) -> None:
     session.install("-e", ".", *group("docs"))
     session.run("sphinx-build", "-W", "--keep-going", "docs", "docs/_build/html", *session.posargs)
     session.run("towncrier", "build", "--draft")
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """The benchmarks, beside others' programs: tables and a picture for docs/. `-- --short` shows only that they run."""
+    session.install("-e", ".", *group("bench"))
+    session.run("python", "-m", "benchmarks", *(session.posargs or ["--write"]))
+
+
+@nox.session(name="bench-short")
+def bench_short(session: nox.Session) -> None:
+    """The benchmarks' short form, which fails only when it does not run."""
+    session.install("-e", ".", *group("bench"))
+    session.run("python", "-m", "benchmarks", "--short")
 
 
 if __name__ == "__main__":

@@ -1,53 +1,123 @@
-"""A server for benchmarks: takes every message and keeps none. `python benchmarks/server.py [floor] PORT`.
+"""The servers of ours, each a process: ``python -m benchmarks.server KIND PORT CERTIFICATE [PATH]``. They serve until killed.
 
 ``floor`` is the least that a Trio handler can do for a client that waits for each answer: it parses nothing, checks nothing, and
-has no timeouts. Whatever smtp_trio costs beyond it is what its work costs.
+has no timeouts. ``handshake`` does no more than shake hands. Whatever smtp_trio costs beyond them is what its work costs.
 """
 
 from __future__ import annotations
 
+import ssl
 import sys
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
 
 import trio
 
 import smtp_trio
+from smtp_trio.protocol.body import Newlines
+from smtp_trio.stores import Maildir, SQLite
+from smtp_trio.stores._group import Group
+
+from .resources import raise_limits
 
 
 class Sink(smtp_trio.Hooks):
-    """Takes everything."""
+    """Takes everything, and keeps nothing."""
 
     async def data(self, session: smtp_trio.Session, body: smtp_trio.Body) -> None:
         async for _ in body:
             pass
 
 
-async def floor(stream: trio.SocketStream) -> None:
-    """Answer 250 to every line, and 354 to DATA."""
+class LoneMaildir(Maildir):
+    """One flush for every message."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self._group = Group(self._commit, size=1)
+
+
+class LoneSQLite(SQLite):
+    """One transaction for every message."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self._group = Group(self._commit, size=1)
+
+
+async def serve(
+    port: int, context: ssl.SSLContext, path: str = "", *, hooks: Callable[[str], smtp_trio.Hooks], newlines: Newlines
+) -> None:
+    """smtp_trio."""
+    server = smtp_trio.Server(hooks(path), name="bench.example.org", tls=context, newlines=newlines, size=0)
+    await server.serve(port, "127.0.0.1")
+
+
+async def answer(stream: trio.abc.Stream, context: ssl.SSLContext) -> None:
+    """Answer 250 to every line, 354 to DATA, and shake hands for STARTTLS."""
     await stream.send_all(b"220 floor ESMTP\r\n")
     end = None  # of the message's octets, while one is under way
-    try:
-        while octets := await stream.receive_some(65536):
-            if end is not None:
-                end = (end + octets)[-5:]
-                if end != b"\r\n.\r\n":
-                    continue
-                end, answer = None, b"250 Ok\r\n"
-            elif octets[:4].upper() == b"DATA":
-                end, answer = b"", b"354 Go ahead\r\n"
-            else:
-                answer = b"250 Ok\r\n" * octets.count(b"\n")
-            await stream.send_all(answer)
-    except trio.BrokenResourceError:
-        pass
+    while octets := await stream.receive_some(65536):
+        if end is not None:
+            end = (end + octets)[-5:]
+            if end != b"\r\n.\r\n":
+                continue
+            end, reply = None, b"250 Ok\r\n"
+        elif octets[-6:] == b"DATA\r\n":
+            end, reply = b"", b"250 Ok\r\n" * (octets.count(b"\n") - 1) + b"354 Go ahead\r\n"
+        elif octets[:8] == b"STARTTLS":
+            await stream.send_all(b"220 Go ahead\r\n")
+            stream = trio.SSLStream(stream, context, server_side=True)
+            await stream.do_handshake()
+            continue
+        else:
+            reply = b"250 Ok\r\n" * octets.count(b"\n")
+        await stream.send_all(reply)
 
 
-async def main(port: int, *, lowest: bool) -> None:
-    """Serve until killed."""
-    if lowest:
-        await trio.serve_tcp(floor, port, host="127.0.0.1", backlog=1000)
-    else:
-        await smtp_trio.Server(Sink(), name="bench.example.org").serve(port, "127.0.0.1")
+async def shake(stream: trio.abc.Stream, context: ssl.SSLContext) -> None:
+    """Shake hands, and wait for the end."""
+    secure = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
+    await secure.do_handshake()
+    await secure.receive_some(1)
+
+
+async def listen(
+    port: int, context: ssl.SSLContext, handler: Callable[[trio.abc.Stream, ssl.SSLContext], Awaitable[None]]
+) -> None:
+    """A bare Trio server."""
+
+    async def session(stream: trio.SocketStream) -> None:
+        try:
+            await handler(stream, context)
+        except trio.BrokenResourceError:
+            pass
+        finally:
+            await trio.aclose_forcefully(stream)
+
+    await trio.serve_tcp(session, port, host="127.0.0.1", backlog=1000)
+
+
+KINDS: dict[str, Callable[..., Awaitable[Any]]] = {
+    "smtp_trio": partial(serve, hooks=lambda _: Sink(), newlines="reject"),
+    "preserve": partial(serve, hooks=lambda _: Sink(), newlines="preserve"),
+    "maildir": partial(serve, hooks=Maildir, newlines="reject"),
+    "lone-maildir": partial(serve, hooks=LoneMaildir, newlines="reject"),
+    "sqlite": partial(serve, hooks=SQLite, newlines="reject"),
+    "lone-sqlite": partial(serve, hooks=LoneSQLite, newlines="reject"),
+    "floor": partial(listen, handler=answer),
+    "handshake": partial(listen, handler=shake),
+}
+
+
+def main(kind: str, port: str, certificate: str, *path: str) -> None:
+    """Serve."""
+    raise_limits()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    trio.run(partial(KINDS[kind], int(port), context, *path))
 
 
 if __name__ == "__main__":
-    trio.run(lambda: main(int(sys.argv[-1]), lowest="floor" in sys.argv))
+    main(*sys.argv[1:])
