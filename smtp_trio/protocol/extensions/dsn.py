@@ -27,7 +27,7 @@ PRINTABLE = re.compile(r"[\t -~]+")
 # atom of RFC 822 3.3
 ADDR_TYPE = re.compile(r"[!#-'*+/-9=?A-Z^-~-]+")
 # RFC 6533 3: an address in UTF-8 has an encoding of its own in ORCPT, and no xtext. It may be ASCII or UTF-8 on the wire.
-UNITEXT = re.compile(rf"(?:[!-*,-<>-\[\]-~{syntax.UTF8}]|\\x\{{(?:[0-9A-F]{{2,5}}|10[0-9A-F]{{4}})\}})+", re.IGNORECASE)
+UNITEXT = re.compile(rf"(?:[^\0-\x20+=\\{syntax.C1}]|\\x\{{(?:[0-9A-Fa-f]{{2,5}}|10[0-9A-Fa-f]{{4}})\}})+")
 UNITEXT_HEX = re.compile(r"\\x\{([^}]+)\}")
 UNITEXT_SPECIAL = re.compile(r"[^!-*,-<>-\[\]-~]")
 #: Printable too, in Unicode: no control characters, no line breaks, no halves of a surrogate pair.
