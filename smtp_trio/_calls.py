@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from ._hooks import NOWHERE, Hook
+from ._values import BLINK
 from .protocol import (
     BadCommand,
     BodyError,
@@ -36,8 +37,6 @@ from .protocol.sasl import ScramSecret, Secret
 if TYPE_CHECKING:
     from ._server import Server
 
-#: Seconds that are nothing to a hook's deadline.
-BLINK = 0.01
 #: The hooks that run for every message.
 FREQUENT = frozenset({"mail", "rcpt", "data"})
 #: What the default of a hook would say, where that is not None.

@@ -163,7 +163,7 @@ class Client(Opening):
             return await self._login(Password(*credentials) if isinstance(credentials, tuple) else credentials)
 
     def params(self, kind: type[Mail | Rcpt], values: Mapping[str, object]) -> Params:
-        """Keyword values as parameters. Raises ValueError and TypeError for what is none, NotOffered for what is not on offer."""
+        """Keyword values as parameters. Raises ValueError and TypeError for what is none."""
         return make_params(values, GRAMMAR.params(kind)) if values else NO_PARAMS
 
     async def _ready(self, message: Message) -> Outgoing:

@@ -12,9 +12,10 @@ from types import TracebackType
 from typing import Self
 
 import trio
-from attrs import field, frozen
+from attrs import field, fields, frozen
 
 from ._results import ConnectionLost, TimedOut
+from ._values import BLINK, seconds_or_ever
 from ._wire import Wire
 from .protocol import (
     CONNECTION_LOST,
@@ -35,15 +36,6 @@ from .protocol.extensions.auth import AuthCommand, AuthResponse
 from .protocol.extensions.starttls import StartTlsCommand
 from .protocol.replies import Reply
 
-#: Seconds that are nothing to a deadline.
-BLINK = 0.01
-
-
-def _seconds(value: float) -> float:
-    if value < 0:
-        raise ValueError(f"a timeout cannot be negative: {value}")
-    return value or math.inf
-
 
 @frozen(kw_only=True)
 class ClientTimeouts:
@@ -54,40 +46,25 @@ class ClientTimeouts:
     EHLO, HELO and LHLO, and ``other`` for what has none of its own.
     """
 
-    connect: float = field(default=30, converter=_seconds)
-    greeting: float = field(default=300, converter=_seconds)
-    hello: float = field(default=300, converter=_seconds)
-    starttls: float = field(default=300, converter=_seconds)
-    tls: float = field(default=300, converter=_seconds)
-    auth: float = field(default=300, converter=_seconds)
-    mail: float = field(default=300, converter=_seconds)
-    rcpt: float = field(default=300, converter=_seconds)
-    data: float = field(default=120, converter=_seconds)
-    block: float = field(default=180, converter=_seconds)
-    end: float = field(default=600, converter=_seconds)
-    rset: float = field(default=20, converter=_seconds)
-    quit: float = field(default=5, converter=_seconds)
-    other: float = field(default=300, converter=_seconds)
+    connect: float = field(default=30, converter=seconds_or_ever)
+    greeting: float = field(default=300, converter=seconds_or_ever)
+    hello: float = field(default=300, converter=seconds_or_ever)
+    starttls: float = field(default=300, converter=seconds_or_ever)
+    tls: float = field(default=300, converter=seconds_or_ever)
+    auth: float = field(default=300, converter=seconds_or_ever)
+    mail: float = field(default=300, converter=seconds_or_ever)
+    rcpt: float = field(default=300, converter=seconds_or_ever)
+    data: float = field(default=120, converter=seconds_or_ever)
+    block: float = field(default=180, converter=seconds_or_ever)
+    end: float = field(default=600, converter=seconds_or_ever)
+    rset: float = field(default=20, converter=seconds_or_ever)
+    quit: float = field(default=5, converter=seconds_or_ever)
+    other: float = field(default=300, converter=seconds_or_ever)
 
     @classmethod
     def all(cls, seconds: float) -> ClientTimeouts:
         """The same for all of them, but for ``quit``, which is no longer than it was."""
-        names = [
-            "connect",
-            "greeting",
-            "hello",
-            "starttls",
-            "tls",
-            "auth",
-            "mail",
-            "rcpt",
-            "data",
-            "block",
-            "end",
-            "rset",
-            "other",
-        ]
-        return cls(**dict.fromkeys(names, seconds), quit=min(5, seconds or 5))
+        return cls(**{each.name: seconds for each in fields(cls) if each.name != "quit"}, quit=min(5, seconds or 5))
 
     def of(self, command: Command) -> float:
         """How long the answer to this command may take."""

@@ -9,11 +9,9 @@ from contextlib import suppress
 
 from ._conversation import Conversation, accepted
 from .protocol import NotOffered, RemoteProtocolError, Reply
+from .protocol.client import LINE
 from .protocol.extensions.auth import Auth, AuthCommand, AuthResponse
 from .protocol.sasl import Password, Token, choose
-
-#: RFC 4954 4: AUTH with its initial response has the length of any other command.
-LINE = 512
 
 
 async def log_in(talk: Conversation, credentials: Password | Token, *, secure: bool, allow_cleartext: bool) -> Reply:
@@ -29,7 +27,7 @@ async def log_in(talk: Conversation, credentials: Password | Token, *, secure: b
     exchange = mechanism.client(credentials, os.urandom)
     response = next(exchange)
     command = AuthCommand(mechanism.name, response)
-    if len(talk.protocol.check(command)) > LINE:  # RFC 4954 4: then it must wait to be asked
+    if len(talk.protocol.check(command)) > LINE:  # RFC 4954 4: longer than other commands, it must wait to be asked
         command = AuthCommand(mechanism.name)
     else:
         response = None

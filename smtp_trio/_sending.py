@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ._message import Message, Outgoing, mailbox, outgoing
+from ._opening import GRAMMAR
 from ._results import ConnectionLost, NobodyAccepted, Outcome, Result
 from ._transaction import Progress, Transaction
 from .protocol import Mail, NotOffered, Path, Rcpt, Refused, Reply
@@ -17,6 +18,10 @@ from .protocol.params import Param, Params
 
 if TYPE_CHECKING:
     from ._client import Client
+
+
+#: The parameters of RCPT by the names that a caller gives them. All others are of MAIL.
+FOR_RCPT = frozenset(param.name for param in GRAMMAR.params(Rcpt))
 
 
 class Delivery:
@@ -65,7 +70,7 @@ class Delivery:
         if not paths:
             raise ValueError("there are no recipients")
         path = _path(mailbox(sender, "sender", null=True), utf8=utf8)
-        for_rcpt = {name: value for name, value in params.items() if name in ("notify", "orcpt")}  # RFC 3461
+        for_rcpt = {name: value for name, value in params.items() if name in FOR_RCPT}
         given = client.params(Mail, {name: value for name, value in params.items() if name not in for_rcpt})
         rcpt_params = client.params(Rcpt, for_rcpt)
         binary = given.get(BODY) == "BINARYMIME"

@@ -127,9 +127,8 @@ class Transaction:
     def follow(self) -> None:
         """Say the second flight, if there is one: the message, where it was asked for."""
         if self._protocol.dialogue.phase is BODY and not self.loaded:
-            self._load(
-                self._message.octets or b"" if self._willing else b""
-            )  # a lone dot, if nobody wants it (RFC 2920 3.1)
+            # RFC 2920 3.1: a lone dot, if nobody wants it.
+            self._load((self._message.octets or b"") if self._willing else b"")
             self._end()
 
     def _load(self, octets: bytes) -> None:

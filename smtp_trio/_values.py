@@ -17,7 +17,12 @@ if TYPE_CHECKING:
     import ssl
 
 
-def _seconds(value: float) -> float:
+#: Seconds that are nothing to a deadline.
+BLINK = 0.01
+
+
+def seconds_or_ever(value: float) -> float:
+    """A timeout as it was given: 0 is none. Raises ValueError for one that is negative."""
     if value < 0:
         raise ValueError(f"a timeout cannot be negative: {value}")
     return value or math.inf
@@ -32,12 +37,12 @@ class Timeouts:
     how long the `Hooks.disconnect` hook may when the session was cancelled.
     """
 
-    command: float = field(default=300, converter=_seconds)
-    block: float = field(default=180, converter=_seconds)
-    hook: float = field(default=300, converter=_seconds)
-    tls: float = field(default=30, converter=_seconds)
-    write: float = field(default=300, converter=_seconds)
-    disconnect: float = field(default=5, converter=_seconds)
+    command: float = field(default=300, converter=seconds_or_ever)
+    block: float = field(default=180, converter=seconds_or_ever)
+    hook: float = field(default=300, converter=seconds_or_ever)
+    tls: float = field(default=30, converter=seconds_or_ever)
+    write: float = field(default=300, converter=seconds_or_ever)
+    disconnect: float = field(default=5, converter=seconds_or_ever)
 
 
 @define

@@ -10,6 +10,7 @@ import re
 from typing import Final, Literal
 
 from . import replies
+from .outgoing import canonical
 from .replies import Reply
 
 Newlines = Literal["reject", "normalize", "preserve"]
@@ -79,11 +80,8 @@ class Inspector:
         self._cr = not end and data.endswith(b"\r")
         if self._cr:
             data = data[:-1]
-        # Lines end in CRLF, CR or LF here. Where two octets went for every end of line, each of them was a CRLF. (To count the
-        # three of them takes two to four times as long.)
-        lines = data.splitlines()
-        ends = len(lines) - (not data.endswith((b"\r", b"\n")))
-        if len(data) - len(b"".join(lines)) == 2 * ends or not data:
+        mended = canonical(data)
+        if mended is data:
             return data
         if self._newlines == "reject":
             # RFC 5321 2.3.8: bare CR and LF MUST NOT be sent; taken on, they smuggle messages through the next server.
@@ -92,7 +90,7 @@ class Inspector:
             faults.append((bare.start(), replies.BARE_LF if bare[0] == b"\n" else replies.BARE_CR))
             return data
         self.repaired += 1
-        return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
+        return mended
 
     def _header(self, data: bytes, faults: list[tuple[int, Reply]]) -> None:
         """Count the Received fields: a hundred of them are a loop (RFC 5321 6.3). Those in the body are none."""

@@ -27,6 +27,11 @@ class Param(Generic[T]):
     format: Callable[[T], str | None]
     room: int = 0
 
+    @property
+    def name(self) -> str:
+        """How it is called as a keyword of a Python function."""
+        return self.keyword.lower().replace("-", "_")
+
     def __repr__(self) -> str:
         return self.keyword
 
@@ -105,7 +110,7 @@ def make_params(values: Mapping[str, object], known: Iterable[Param[Any]]) -> Pa
 
     Raises ValueError for a value that its parameter cannot have, TypeError for a parameter that is not among the ``known``.
     """
-    by_name = {param.keyword.lower().replace("-", "_"): param for param in known}
+    by_name = {param.name: param for param in known}
     made: dict[Param[Any], Any] = {}
     for name, value in values.items():
         param = by_name.get(name)

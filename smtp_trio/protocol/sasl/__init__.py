@@ -57,7 +57,7 @@ class Mechanism:
 
     ``client`` is called with what the user has and a source of chance, ``server`` with the initial response (None: there is none)
     and the `Surroundings`. ``asks`` is the hook that a server needs for it. ``cleartext``: whoever hears it can log in himself.
-    ``client_first``: it begins with the client's response. ``delegates``: it can carry another name to act as.
+    ``delegates``: it can carry another name to act as.
     """
 
     name: str
@@ -66,7 +66,6 @@ class Mechanism:
     takes: type[Password | Token]
     asks: Literal["auth", "secret"]
     cleartext: bool
-    client_first: bool = True
     delegates: bool = False
     needs: str = ""  # a library
 
@@ -82,8 +81,8 @@ MECHANISMS: dict[str, Mechanism] = {
     for mechanism in (
         Mechanism("SCRAM-SHA-256", scram.scram_client, scram.scram_server, Password, "secret", False, needs="scramp"),
         Mechanism("PLAIN", passwords.plain_client, passwords.plain_server, Password, "auth", True, delegates=True),
-        Mechanism("LOGIN", passwords.login_client, passwords.login_server, Password, "auth", True, client_first=False),
-        Mechanism("CRAM-MD5", cram.cram_client, cram.cram_server, Password, "secret", False, client_first=False),
+        Mechanism("LOGIN", passwords.login_client, passwords.login_server, Password, "auth", True),
+        Mechanism("CRAM-MD5", cram.cram_client, cram.cram_server, Password, "secret", False),
         Mechanism("OAUTHBEARER", tokens.oauthbearer_client, tokens.oauthbearer_server, Token, "auth", True),
         Mechanism("XOAUTH2", tokens.xoauth2_client, tokens.xoauth2_server, Token, "auth", True),
     )
