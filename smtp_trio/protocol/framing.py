@@ -118,9 +118,11 @@ class Dotted:
         pieces = []
         # ``dot`` is where a line begins with one; the CRLF before it is found with it, but for that of the line we stand at.
         dot = at if self._line_start and data.startswith(b".", at) else -1
+        # To search for one octet is forty times as fast as for three, and base64 has no dots at all.
+        dots = b"." in data
         while True:
             if dot < 0:
-                found = data.find(b"\r\n.", at)
+                found = data.find(b"\r\n.", at) if dots else -1
                 if found < 0:
                     break
                 dot = found + 2
