@@ -6,11 +6,12 @@ import errno
 import ipaddress
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
-from typing import Any, Literal
+from typing import Any, Literal, cast, final
 
 import trio
+from attrs import frozen
 
 from ._values import Peer
 
@@ -18,6 +19,8 @@ from ._values import Peer
 TRIES = 10
 #: The kernel makes of it what its administrator allows.
 BACKLOG = 65535
+#: Connections that are accepted before others get their turn.
+BURST = 64
 #: systemd's SD_LISTEN_FDS_START.
 FIRST_FD = 3
 
@@ -73,6 +76,60 @@ def _listen_on(addresses: Sequence[Any], reuse_port: bool, backlog: int) -> list
 def listener(sock: socket.socket) -> trio.SocketListener:
     """A socket that listens already, as Trio has it."""
     return trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+
+
+Handler = Callable[[Any], Awaitable[object]]
+
+
+async def accept_all(handler: Handler, listeners: Sequence[trio.abc.Listener[Any]], nursery: trio.Nursery) -> None:
+    """Start a task in the nursery for every connection, until cancelled. ``handler`` must see to it that its stream is closed."""
+    quick = [_Door(it) if isinstance(it, trio.SocketListener) and os.name == "posix" else it for it in listeners]
+    await trio.serve_listeners(handler, quick, handler_nursery=cast("trio.Nursery", _Spawner(nursery)))
+
+
+@final
+class _Door(trio.abc.Listener[trio.SocketStream]):
+    """A socket's listener that takes all connections that wait, in one go. Trio's own goes through the scheduler for each."""
+
+    def __init__(self, listener: trio.SocketListener) -> None:
+        self._listener = listener
+        # Another object for the same descriptor, which knows how to accept without Trio. It is never closed, but detached.
+        self._socket = socket.socket(fileno=listener.socket.fileno())
+        self._socket.setblocking(False)
+        self._burst = 0
+
+    async def accept(self) -> trio.SocketStream:
+        """The next connection. A checkpoint when it has to wait, and once in `BURST`."""
+        self._burst += 1
+        if self._burst > BURST:
+            self._burst = 0
+            await trio.lowlevel.checkpoint()
+        while True:
+            try:
+                sock, _ = self._socket.accept()
+            except BlockingIOError:
+                self._burst = 0
+                await trio.lowlevel.wait_readable(self._listener.socket)
+            except OSError:  # Trio knows which of them are a client's misfortune, and which are ours
+                return await self._listener.accept()
+            else:
+                return trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+
+    async def aclose(self) -> None:
+        """Close the listener."""
+        self._socket.detach()
+        await self._listener.aclose()
+
+
+@frozen
+class _Spawner:
+    """Starts handlers in this nursery, without the wrapper of `trio.serve_listeners`, which would close each stream once more."""
+
+    nursery: trio.Nursery
+
+    def start_soon(self, _: object, stream: trio.abc.Stream, handler: Handler) -> None:
+        """Called for each connection, with Trio's wrapper of the handler."""
+        self.nursery.start_soon(handler, stream)
 
 
 def inherited(fd: int) -> socket.socket:

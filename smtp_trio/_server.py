@@ -24,7 +24,7 @@ import trio
 from attrs import asdict, evolve
 
 from ._hooks import NAMES, Hook, Hooks, installed
-from ._listen import endpoints, open_listeners
+from ._listen import accept_all, endpoints, open_listeners
 from ._session import Session
 from ._values import Counts, Drained, Peer, Statistics, Timeouts
 from .protocol import Extension, Grammar, Limits, Reply, ServerProtocol
@@ -159,9 +159,8 @@ class Server:
                         accepting.cancel()
                     self._accepting[accepting] = listeners
                     try:
-                        await trio.serve_listeners(
-                            handler, list(listeners), handler_nursery=nursery, task_status=task_status
-                        )
+                        task_status.started(listeners)
+                        await accept_all(handler, listeners, nursery)
                     finally:
                         del self._accepting[accepting]
         except BaseExceptionGroup as group:  # the nursery's; whoever awaits us had no part in it
