@@ -31,6 +31,8 @@ log = logging.getLogger("smtp_trio.session")
 #: Seconds for the reply to a message that was taken: it goes out even while the session is being cancelled.
 REPLY = 5
 
+#: In place of the greeting, when the `Hooks.connect` hook fails.
+NO_GREETING = Reply(421, "Local error in processing; closing the connection", "")
 #: Which hook a command has, besides `Hooks.message`.
 HOOK: dict[type[Command], str] = {Mail: "mail", Rcpt: "rcpt", Vrfy: "vrfy", Expn: "expn", Help: "help"}
 
@@ -39,8 +41,7 @@ async def greet(session: Session) -> None:
     """The client has connected: the greeting is the answer (RFC 5321 3.1)."""
     command = session.protocol.next_event()
     assert isinstance(command, Connect)
-    failure = Reply(421, "Local error in processing; closing the connection", "")
-    reply = await session.call("connect", decides=command, failure=failure)
+    reply = await session.call("connect", decides=command, failure=NO_GREETING)
     if session.tls is not None:
         await session.call("secured")
     if reply is not None and reply.code == 220:

@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
+from functools import lru_cache
 from typing import Any, Literal, cast, final
 
 import trio
@@ -179,3 +180,14 @@ def _endpoint(stream: trio.SocketStream, which: Literal["getpeername", "getsockn
         mapped = ipaddress.IPv6Address(host.partition("%")[0]).ipv4_mapped
         host = str(mapped) if mapped is not None else host
     return Peer(host, port, "tcp")
+
+
+@lru_cache(1024)
+def network(host: str) -> str | None:
+    """What `Limits.per_peer` counts by: an IPv4 address, or an IPv6 network of 64 bits. None for who is not counted."""
+    address = ipaddress.ip_address(host.partition("%")[0])
+    if address.is_loopback:
+        return None
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    return str(ipaddress.ip_network((address, 64), strict=False))

@@ -6,7 +6,6 @@ What is here is what sessions share: the settings, the counts, and the end. How 
 from __future__ import annotations
 
 import inspect
-import ipaddress
 import logging
 import math
 import os
@@ -23,11 +22,12 @@ from typing import Any
 import trio
 from attrs import asdict, evolve
 
+from ._courses import HOOK
 from ._hooks import NAMES, Hook, Hooks, installed
-from ._listen import accept_all, endpoints, open_listeners
+from ._listen import accept_all, endpoints, network, open_listeners
 from ._session import Session
 from ._values import Counts, Drained, Peer, Statistics, Timeouts
-from .protocol import Extension, Grammar, Limits, Reply, ServerProtocol
+from .protocol import Command, Extension, Grammar, Limits, Reply, ServerProtocol
 from .protocol.body import Newlines
 from .protocol.extensions import STANDARD, StartTls
 from .protocol.sasl import Surroundings
@@ -89,6 +89,8 @@ class Server:
         self.stopping: bool = False
         if tls is None and any(isinstance(e, StartTls) and e.required for e in self.extensions):
             raise ValueError("STARTTLS is required, but there is no tls= to do it with")
+        #: Commands that nobody but the core has a say in, once hooks are fixed.
+        self.unhooked: frozenset[type[Command]] = frozenset()
         self._grammar = Grammar(self.extensions, line=limits.line)
         self.counts: Counts = Counts()
         self._peers: Counter[str] = Counter()
@@ -237,6 +239,8 @@ class Server:
         if self._up:
             return
         self._started = True
+        if not {"message", "response"} & self.installed.keys():
+            self.unhooked = frozenset(kind for kind, name in HOOK.items() if name not in self.installed)
         if "data" not in self.installed:
             log.warning("%s: there is no data hook, so every message will be refused", self.name)
         if (start := self.installed.get("start")) is not None:
@@ -279,7 +283,7 @@ class Server:
     async def _session(self, stream: trio.abc.Stream, *, implicit_tls: bool) -> None:
         """A session from its first octet to its last. Whatever goes wrong in it stays in it."""
         peer, local = endpoints(stream)
-        key = peer_key(peer)
+        key = network(peer.host) if peer.kind == "tcp" else None
         if not self._admit(key):
             await self._turn_away(stream, peer, implicit_tls=implicit_tls)
             return
@@ -351,18 +355,6 @@ class Server:
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 pass
         await trio.aclose_forcefully(stream)
-
-
-def peer_key(peer: Peer) -> str | None:
-    """What `Limits.per_peer` counts by: an IPv4 address, or an IPv6 network of 64 bits. None for who is not counted."""
-    if peer.kind != "tcp":
-        return None
-    address = ipaddress.ip_address(peer.host.partition("%")[0])
-    if address.is_loopback:
-        return None
-    if isinstance(address, ipaddress.IPv4Address):
-        return str(address)
-    return str(ipaddress.ip_network((address, 64), strict=False))
 
 
 def _ascii_name(name: str) -> str:

@@ -99,10 +99,7 @@ class Session(HookCaller):
         self._transactions = 0
         self._transaction: dict[Any, Any] = {}
         self._debug = log.isEnabledFor(logging.DEBUG)
-        # Commands that nobody but the core has a say in.
-        self._unhooked: set[type[Command]] = set()
-        if not (self.consults or self.tells):
-            self._unhooked = {kind for kind, name in HOOK.items() if name not in self.hooks}
+        self._unhooked = server.unhooked
 
     # --- what hooks may ask ----------------------------------------------------------------------------------------
 

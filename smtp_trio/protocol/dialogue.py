@@ -11,7 +11,6 @@ facts (`extension.Facts`), and whoever minds them asks there.
 from __future__ import annotations
 
 import enum
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
@@ -133,7 +132,7 @@ class Dialogue:
 
     def __init__(self, table: Table = BASE) -> None:
         self.phase: enum.Enum = CONNECTED
-        self.asked: deque[Command] = deque()
+        self.asked: list[Command] = []
         self._ahead: tuple[int, enum.Enum] = STALE  # ``hoped``, while so many are asked
         self._table = table
         self._legal = table.legal
@@ -176,7 +175,7 @@ class Dialogue:
         """The oldest question is answered, and gives way: returns it. Raises LocalProtocolError when there is none."""
         if not self.asked:
             raise LocalProtocolError(f"nothing was asked that {reply.code} could answer")
-        command = self.asked.popleft()
+        command = self.asked.pop(0)
         self._ahead = STALE
         row = self._rows[reply.code // 100].get(type(command))
         if row is not None:

@@ -91,7 +91,7 @@ class Reply:
 
     def encode(self, *, enhanced: bool = True) -> bytes:
         """The reply as it goes over the wire; without its enhanced status where that extension is not in use (RFC 2034 4)."""
-        return self._bytes if enhanced else encode(self.code, self.text, "")
+        return self._bytes if enhanced or self.status == "" else encode(self.code, self.text, "")
 
     def __str__(self) -> str:
         return self._bytes.decode().rstrip().replace("\r\n", " / ")

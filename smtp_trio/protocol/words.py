@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 from .commands import Command, Connect, Ehlo, Helo, Help, Quit
@@ -26,11 +27,29 @@ def _help(command: Help, facts: Facts, grammar: Grammar) -> Reply:
     return Reply(214, f"Syntax: {about.usage}", "2.0.0")
 
 
+@cache
+def greeting(name: str) -> Reply:
+    """The greeting of the server with this name."""
+    return Reply(220, f"{name} ESMTP", "")
+
+
+@cache
+def hello(name: str) -> Reply:
+    """Its answer to HELO."""
+    return Reply(250, name, "")
+
+
+@cache
+def goodbye(name: str) -> Reply:
+    """Its answer to QUIT."""
+    return Reply(221, f"{name} Goodbye", "2.0.0")
+
+
 #: Those whose usual answer is no constant. RFC 5321 4.2: greeting, hello and goodbye begin with the server's name.
 WORDS: Mapping[type[Command], Callable[[Any, Facts, Grammar], Reply]] = {
-    Connect: lambda _, facts, __: Reply(220, f"{facts.name} ESMTP", ""),
+    Connect: lambda _, facts, __: greeting(facts.name),
     Ehlo: lambda _, facts, grammar: grammar.offer(facts).reply,
-    Helo: lambda _, facts, __: Reply(250, facts.name, ""),
-    Quit: lambda _, facts, __: Reply(221, f"{facts.name} Goodbye", "2.0.0"),
+    Helo: lambda _, facts, __: hello(facts.name),
+    Quit: lambda _, facts, __: goodbye(facts.name),
     Help: _help,
 }
