@@ -34,8 +34,10 @@ from .protocol.sasl import Surroundings
 
 log = logging.getLogger("smtp_trio.server")
 
-#: The session that this task is at work for, as its server and its own task. What a hook has spawned inherits it.
-serving: ContextVar[tuple[Server, trio.lowlevel.Task] | None] = ContextVar("smtp_trio.serving", default=None)
+#: The session that this task is at work for. What a hook has spawned inherits it.
+serving: ContextVar[Session | None] = ContextVar("smtp_trio.serving", default=None)
+#: Made once, since an empty set in every session is a quarter of a kilobyte in every session.
+EXPN, NOBODY = frozenset({"EXPN"}), frozenset[str]()
 
 
 def _now() -> datetime:
@@ -94,7 +96,8 @@ class Server:
         self._grammar = Grammar(self.extensions, line=limits.line)
         self.counts: Counts = Counts()
         self._peers: Counter[str] = Counter()
-        self._sessions: dict[Session, trio.CancelScope] = {}
+        self._sessions: dict[Session, trio.lowlevel.Task] = {}  # with the task that is at work for each
+        self._scopes: set[trio.CancelScope] = set()  # around all sessions of a ``serve``: `stop` is their deadline
         self._accepting: dict[trio.CancelScope, Sequence[trio.abc.Listener[Any]]] = {}
         self._serves, self._deadline = 0, math.inf
         self._started = False  # hooks are fixed
@@ -189,7 +192,7 @@ class Server:
         end, and may shorten the grace. Raises RuntimeError inside a session.
         """
         inside = serving.get()
-        if inside is not None and inside[0] is self and inside[1] in _ancestors(trio.lowlevel.current_task()):
+        if inside in self._sessions and self._sessions[inside] in _ancestors(trio.lowlevel.current_task()):
             raise RuntimeError("a session cannot stop its own server and wait for it: use a task outside of it")
         first, self.stopping = not self.stopping, True
         for scope, listeners in self._accepting.items():
@@ -198,8 +201,9 @@ class Server:
                 if isinstance(listener, trio.SocketListener):
                     listener.socket.close()  # connects are refused from here on
         self._deadline = min(self._deadline, trio.current_time() + grace)
-        for session, scope in self._sessions.items():
+        for scope in self._scopes:
             scope.deadline = self._deadline
+        for session in self._sessions:
             if first and session.idle:
                 session.wake()
         if self._serves:
@@ -224,7 +228,12 @@ class Server:
             if not self._up:
                 async with self._starting:  # nobody is served before `start` is done
                     await self._start()
-            yield
+            with trio.CancelScope(deadline=self._deadline) as scope:
+                self._scopes.add(scope)
+                try:
+                    yield
+                finally:
+                    self._scopes.remove(scope)
         finally:
             if self._serves == 1 and self._up:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + self.timeouts.disconnect):
@@ -274,7 +283,7 @@ class Server:
             tls=self.tls is not None,
             logins="auth" in self.installed,
             secrets="secret" in self.installed,
-            verifies=("EXPN",) if "expn" in self.installed else (),
+            verifies=EXPN if "expn" in self.installed else NOBODY,
             extensions=self._grammar,
             limits=self.limits,
             newlines=self.newlines,
@@ -288,18 +297,17 @@ class Server:
             await self._turn_away(stream, peer, implicit_tls=implicit_tls)
             return
         session = Session(self, stream, peer, local)
-        token = serving.set((self, trio.lowlevel.current_task()))
-        scope = trio.CancelScope(deadline=self._deadline)
-        self._sessions[session] = scope
+        outer = serving.get()
+        serving.set(session)
+        self._sessions[session] = trio.lowlevel.current_task()
         self.counts.sessions_total += 1
         if key:
             self._peers[key] += 1
         log.debug("%s: connected from %s", session.id, peer)
         end = "cancelled"
         try:
-            with scope:
-                await self._guard(session, session.run(implicit_tls=implicit_tls))
-                end = "idle" if session.woken else "finished"
+            await self._guard(session, session.run(implicit_tls=implicit_tls))
+            end = "idle" if session.woken else "finished"
         finally:
             session.last_words()
             try:
@@ -309,11 +317,11 @@ class Server:
                 if self.stopping:
                     self._drained[end] += 1
                 del self._sessions[session]
+                serving.set(outer)
                 if key:
                     self._peers[key] -= 1
                     if not self._peers[key]:
                         del self._peers[key]
-                serving.reset(token)
                 log.debug("%s: disconnected", session.id)
                 await self._guard(session, session.wire.close())
 

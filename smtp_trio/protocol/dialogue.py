@@ -11,7 +11,7 @@ facts (`extension.Facts`), and whoever minds them asks there.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from attrs import Factory, field, frozen
@@ -59,6 +59,10 @@ def _legal(table: Table) -> dict[type[Command], frozenset[enum.Enum]]:
     }
 
 
+def _by_digit(table: Table) -> Sequence[Rows]:
+    return ({}, {}, table.accepted, table.proceed, table.refused, table.refused)
+
+
 @frozen
 class Table:
     """The rows, by kind of answer. An answer without a row leaves the phase as it was."""
@@ -68,6 +72,8 @@ class Table:
     refused: Rows  # 4yz and 5yz
     #: In which phases each command may be given: those that it has a row for.
     legal: Mapping[type[Command], frozenset[enum.Enum]] = field(init=False, default=Factory(_legal, takes_self=True))
+    #: The rows by the first digit of a reply, which decides alone (RFC 5321 4.3.2).
+    by_digit: Sequence[Rows] = field(init=False, default=Factory(_by_digit, takes_self=True))
 
     def merge(self, others: Iterable[Table]) -> Table:
         """This table with the rows of others added. Raises ValueError where two of them disagree."""
@@ -128,7 +134,7 @@ class Dialogue:
     ahead must go by (RFC 2920 3.1). A server has at most one question open, so for it the two differ only while it thinks.
     """
 
-    __slots__ = ("_ahead", "_legal", "_rows", "_table", "asked", "phase")
+    __slots__ = ("_ahead", "_legal", "_table", "asked", "phase")
 
     def __init__(self, table: Table = BASE) -> None:
         self.phase: enum.Enum = CONNECTED
@@ -136,8 +142,6 @@ class Dialogue:
         self._ahead: tuple[int, enum.Enum] = STALE  # ``hoped``, while so many are asked
         self._table = table
         self._legal = table.legal
-        # By the first digit, which decides alone (RFC 5321 4.3.2).
-        self._rows: tuple[Rows, ...] = ({}, {}, table.accepted, table.proceed, table.refused, table.refused)
 
     @property
     def hoped(self) -> enum.Enum:
@@ -177,7 +181,7 @@ class Dialogue:
             raise LocalProtocolError(f"nothing was asked that {reply.code} could answer")
         command = self.asked.pop(0)
         self._ahead = STALE
-        row = self._rows[reply.code // 100].get(type(command))
+        row = self._table.by_digit[reply.code // 100].get(type(command))
         if row is not None:
             self.phase = row.get(self.phase, self.phase)
         return command
