@@ -27,7 +27,7 @@ STATUS = {
 
 ENHANCED = re.compile(r"([245])\.[0-9]{1,3}\.[0-9]{1,3}")
 # textstring of RFC 5321 4.2 is HT, SP and VCHAR; RFC 6531 3.7.4 lets UTF-8 through where a mailbox is spoken of.
-UNPRINTABLE = re.compile(r"[^\t -~\u0080-\U0010ffff]|[\u0080-\u009f\u2028\u2029\ud800-\udfff]")
+UNPRINTABLE = re.compile(r"[\0-\x08\n-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 NEWLINE = re.compile(r"\r\n|\r|\n")
 
 

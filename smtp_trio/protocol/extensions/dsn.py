@@ -31,7 +31,7 @@ UNITEXT = re.compile(rf"(?:[^\0-\x20+=\\{syntax.C1}]|\\x\{{(?:[0-9A-Fa-f]{{2,5}}
 UNITEXT_HEX = re.compile(r"\\x\{([^}]+)\}")
 UNITEXT_SPECIAL = re.compile(r"[^!-*,-<>-\[\]-~]")
 #: Printable too, in Unicode: no control characters, no line breaks, no halves of a surrogate pair.
-PRINTABLE_UTF8 = re.compile("[ -~\u00a0-\u2027\u202a-\ud7ff\ue000-\U0010ffff]+")
+PRINTABLE_UTF8 = re.compile(r"[^\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 
 
 def _ret(value: str | None) -> str | None:
