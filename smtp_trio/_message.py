@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import email.generator
 import email.message
-import email.policy
 import inspect
 import io
 import os
 import re
 import stat
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import trio
 from attrs import evolve, field, frozen
@@ -21,6 +19,9 @@ from attrs import evolve, field, frozen
 from .protocol import LocalProtocolError, Path
 from .protocol.outgoing import Canonical, finished
 from .protocol.syntax import CONTROL, LOCAL_OCTETS, PATH_OCTETS, parse_path
+
+if TYPE_CHECKING:
+    from email.policy import Policy
 
 #: What can be sent. `email.message.EmailMessage` is a `email.message.Message`; an `os.PathLike` names a file.
 Message: TypeAlias = (
@@ -195,20 +196,24 @@ def _flatten(message: email.message.Message, *, eight_bit: bool, utf8: bool) -> 
         return octets  # nobody knows what these octets mean, so nobody can encode them
 
 
-def _policy(message: email.message.Message, cte_type: str, *, utf8: bool) -> email.policy.Policy:
+def _policy(message: email.message.Message, cte_type: str, *, utf8: bool) -> Policy:
     """The message's own policy as SMTP needs it. Fields that were parsed keep their folds: they may be signed."""
+    from email.policy import EmailPolicy  # here, as the generator below: who sends octets needs none of this
+
     policy = message.policy
     changes: dict[str, Any] = {"linesep": "\r\n", "cte_type": cte_type}
-    if isinstance(policy, email.policy.EmailPolicy):
+    if isinstance(policy, EmailPolicy):
         changes |= {"utf8": utf8, "refold_source": "none"}
     else:
         changes |= {"max_line_length": 998}  # RFC 5322 2.1.1; this policy cannot tell what was parsed
     return policy.clone(**changes)
 
 
-def _generate(message: email.message.Message, policy: email.policy.Policy) -> bytes:
+def _generate(message: email.message.Message, policy: Policy) -> bytes:
+    from email.generator import BytesGenerator
+
     file = io.BytesIO()
-    email.generator.BytesGenerator(file, mangle_from_=False, policy=policy).flatten(message)
+    BytesGenerator(file, mangle_from_=False, policy=policy).flatten(message)
     return finished(file.getvalue())
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from attrs import asdict, frozen
@@ -89,5 +88,7 @@ class Note:
 
     def json(self) -> str:
         """The note as one JSON object."""
+        import json  # here, since most logs are for people
+
         fields: dict[str, Any] = asdict(self)
         return json.dumps(fields, ensure_ascii=False)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from email.utils import format_datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from ._session import Session
 
 #: What a client, or the DNS of its network, may say of it and still not break the field: characters of a domain or a literal.
@@ -24,6 +25,12 @@ def with_type(session: Session) -> str:
 
 def _safe(name: str) -> str:
     return UNSAFE.sub("?", name)[:255]
+
+
+def date_time(now: datetime) -> str:
+    """A date and time as mail has them (RFC 5322 3.3). ``email.utils`` would do it, and bring most of ``email`` with it."""
+    weekday, month = now.ctime().split()[:2]  # in English, whatever the locale
+    return f"{weekday}, {now:%d} {month} {now:%Y %H:%M:%S %z}"
 
 
 def received(session: Session) -> bytes:
@@ -45,5 +52,5 @@ def received(session: Session) -> bytes:
         if len(envelope.rcpts) == 1:
             lines.append(f"for <{envelope.rcpts[0].recipient.raw}>")
     lines[-1] += ";"
-    lines.append(format_datetime(session.server.now()))
+    lines.append(date_time(session.server.now()))
     return ("\r\n\t".join(lines) + "\r\n").encode()
