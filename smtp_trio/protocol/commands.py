@@ -22,7 +22,10 @@ ANYTIME = frozenset({421, 451, 500, 501, 530})
 
 @frozen
 class Command:
-    """A question from the client to the server."""
+    """A question from the client to the server.
+
+    A command that adds no fields to those of its base adds ``__slots__ = ()``, and is as frozen a value as that.
+    """
 
     verb: ClassVar[str] = ""
     #: RFC 2920 3.2: the answer may wait for others to share a write with.
@@ -77,9 +80,10 @@ class CountedCommand(Command):
     last: ClassVar[bool] = False
 
 
-@frozen
 class Connect(Command):
     """The client has connected; the greeting is the answer (RFC 5321 3.1)."""
+
+    __slots__ = ()
 
     verb = "CONNECT"
     enhanced = False
@@ -113,17 +117,19 @@ class Hello(Command):
         return cls(words[0])
 
 
-@frozen
 class Ehlo(Hello):
     """EHLO: hello, and which extensions do you have? (RFC 5321 4.1.1.1)"""
+
+    __slots__ = ()
 
     verb = "EHLO"
     usage = "EHLO domain"
 
 
-@frozen
 class Helo(Hello):
     """HELO: hello, without extensions (RFC 5321 4.1.1.1)."""
+
+    __slots__ = ()
 
     verb = "HELO"
     usage = "HELO domain"
@@ -213,9 +219,10 @@ def _split_path(cls: type[Mail | Rcpt], argument: str) -> tuple[syntax.Path, str
     return path, params
 
 
-@frozen
 class Data(Command):
     """DATA: the message follows, up to a line with a dot alone (RFC 5321 4.1.1.4)."""
+
+    __slots__ = ()
 
     verb = "DATA"
     usage = "DATA"
@@ -223,9 +230,10 @@ class Data(Command):
     usual: ClassVar[Reply] = replies.START_MAIL_INPUT
 
 
-@frozen
 class EndOfBody(Command):
     """The message has ended; the reply to this takes it over or refuses it (RFC 5321 4.1.1.4)."""
+
+    __slots__ = ()
 
     verb = "end of data"
     codes: ClassVar[frozenset[int]] = frozenset({250, 450, 451, 452, 550, 552, 554})
@@ -234,9 +242,10 @@ class EndOfBody(Command):
         return "."
 
 
-@frozen
 class Rset(Command):
     """RSET: forget the transaction, keep the session (RFC 5321 4.1.1.5)."""
+
+    __slots__ = ()
 
     verb = "RSET"
     junk = True
@@ -245,9 +254,10 @@ class Rset(Command):
     codes: ClassVar[frozenset[int]] = frozenset({250})
 
 
-@frozen
 class Noop(Command):
     """NOOP: say that you are there; an argument is ignored (RFC 5321 4.1.1.9)."""
+
+    __slots__ = ()
 
     verb = "NOOP"
     junk = True
@@ -259,9 +269,10 @@ class Noop(Command):
         return cls()
 
 
-@frozen
 class Quit(Command):
     """QUIT: say goodbye, and close (RFC 5321 4.1.1.10)."""
+
+    __slots__ = ()
 
     verb = "QUIT"
     usage = "QUIT"
@@ -292,9 +303,10 @@ class Query(Command):
         return cls(name, params)
 
 
-@frozen
 class Vrfy(Query):
     """VRFY: is this a user of yours? (RFC 5321 4.1.1.6)"""
+
+    __slots__ = ()
 
     verb = "VRFY"
     usage = "VRFY user or mailbox"
@@ -302,9 +314,10 @@ class Vrfy(Query):
     usual: ClassVar[Reply] = replies.CANNOT_VRFY
 
 
-@frozen
 class Expn(Query):
     """EXPN: who is on this list? (RFC 5321 4.1.1.7)"""
+
+    __slots__ = ()
 
     verb = "EXPN"
     usage = "EXPN list"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
 from typing import Any
 
@@ -227,6 +229,21 @@ def test_responses_survive_being_written(line: str) -> None:
 def test_questions_that_are_no_commands() -> None:
     assert EndOfBody().encode() == "."
     assert Connect().encode() == "CONNECT"
+
+
+@pytest.mark.parametrize("command", [Quit(), Ehlo("x"), Vrfy("x"), Bdat(1), BdatLast(1), Connect(), StartTlsCommand()])
+def test_commands_without_fields_of_their_own_are_values_too(command: Command) -> None:
+    assert not hasattr(command, "__dict__")
+    assert repr(command).startswith(f"{type(command).__name__}(")
+    assert command == copy.copy(command) == pickle.loads(pickle.dumps(command))
+    assert len({command, copy.copy(command)}) == 1
+    with pytest.raises(AttributeError):
+        command.verb = "NOOP"  # type: ignore[misc]
+
+
+def test_commands_of_two_kinds_are_never_equal() -> None:
+    assert len({Quit(), Rset(), Noop(), Data()}) == 4
+    assert len({Ehlo("x"), Helo("x")}) == len({Bdat(1), BdatLast(1)}) == 2
 
 
 def test_a_reply_takes_the_status_that_is_usual_for_the_command() -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from attrs import frozen
-
 from .. import syntax
 from ..commands import Command, CountedCommand, Data, Ehlo, Helo, Noop, Quit, Rset
 from ..dialogue import CLOSED, READY, RECIPIENT, PhaseEnum, Table, everywhere
@@ -30,9 +28,10 @@ BINARY_WANTS_BDAT = Reply(503, "BODY=BINARYMIME needs BDAT, not DATA", "5.5.1")
 BAD_SIZE = Reply(501, "Syntax: BDAT size [LAST]; closing, since nobody knows where the chunk ends", "5.5.4")
 
 
-@frozen
 class Bdat(CountedCommand):
     """BDAT: ``size`` octets of the message follow (RFC 3030 2). It is answered behind its octets."""
+
+    __slots__ = ()
 
     verb = "BDAT"
     usage = "BDAT size [LAST]"
@@ -53,9 +52,10 @@ class Bdat(CountedCommand):
         return BdatLast(int(count)) if last else Bdat(int(count))
 
 
-@frozen
 class BdatLast(Bdat):
     """BDAT … LAST: the last chunk, whose answer is the answer to the message (RFC 3030 2)."""
+
+    __slots__ = ()
 
     last = True
 
@@ -63,7 +63,6 @@ class BdatLast(Bdat):
         return f"BDAT {self.size} LAST"
 
 
-@frozen
 class Chunking(Extension):
     """Counted chunks (RFC 3030)."""
 
@@ -88,7 +87,6 @@ class Chunking(Extension):
     )
 
 
-@frozen
 class BinaryMime(Extension):
     """Messages that are no lines at all (RFC 3030 3). Not in `STANDARD`: few can be sent one."""
 

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from attrs import frozen
-
 from ..commands import Ehlo
 from ..dialogue import GREETED, READY, RECIPIENT, SENDER, Table
 from ..extension import Commands, Extension
 
 
-@frozen
 class Lhlo(Ehlo):
     """LHLO: what EHLO is in SMTP (RFC 2033 4.1)."""
+
+    __slots__ = ()
 
     verb = "LHLO"
     usage = "LHLO domain"
 
 
-@frozen
 class Lmtp(Extension):
     """LHLO, which nobody advertises: whoever connects knows what is spoken here."""
 

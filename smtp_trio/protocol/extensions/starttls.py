@@ -30,9 +30,10 @@ NOT_CONFIGURED = Reply(502, "STARTTLS is not configured here", "5.5.1")
 ALWAYS = frozenset({"EHLO", "NOOP", "QUIT", "STARTTLS"})
 
 
-@frozen
 class StartTlsCommand(Command):
     """STARTTLS (RFC 3207 4)."""
+
+    __slots__ = ()
 
     verb = "STARTTLS"
     usage = "STARTTLS"
