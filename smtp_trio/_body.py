@@ -112,6 +112,8 @@ class Body:
             self._started = True
             await session.answer(START_MAIL_INPUT)
         while True:
+            if protocol.buffered:  # chunks may be as small as commands
+                await session.give_way()
             try:
                 event = self._undecided or protocol.next_event()
             except BadCommand as bad:  # between two chunks

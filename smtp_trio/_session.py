@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("smtp_trio.session")
 messages = logging.getLogger("smtp_trio.message")
 
+#: Commands of a client that sends ahead (RFC 2920) which are answered before others get their turn.
+TURN = 16
 #: Verbs whose refusal by the core stands in the log of messages, as one by a hook does: there is mail that did not come.
 NOTED = frozenset({"MAIL", "RCPT", "DATA", "BDAT"})
 
@@ -52,6 +54,7 @@ class Session(HookCaller):
         "_debug",
         "_transaction",
         "_transactions",
+        "_turns",
         "_unhooked",
         "auth_failures",
         "body",
@@ -96,7 +99,7 @@ class Session(HookCaller):
         #: A command that came when a message was under way, and has to wait for its end.
         self.deferred: Command | None = None
         self.auth_failures: int = 0
-        self._transactions = 0
+        self._transactions = self._turns = 0
         self._transaction: dict[Any, Any] = {}
         self._debug = log.isEnabledFor(logging.DEBUG)
         self._unhooked = server.unhooked
@@ -223,6 +226,8 @@ class Session(HookCaller):
         resumed, self.idle = self.idle, False
         if not resumed:
             self.patience = math.inf
+        if protocol.buffered:
+            await self.give_way()
         event = protocol.next_event()
         if event is NEED_DATA:
             if protocol.outbox and (rest := self.wire.flush_now()):
@@ -258,6 +263,15 @@ class Session(HookCaller):
             self._transactions += 1
             self._transaction = {}
         return event
+
+    async def give_way(self) -> None:
+        """Let others have their turn now and then, while there is more to work on than one client may have done in one go.
+
+        To be called before an event is taken: if we are cancelled here, nothing is lost.
+        """
+        self._turns += 1
+        if self._turns % TURN == 0:
+            await trio.lowlevel.checkpoint()
 
     async def flush(self) -> None:
         """Send what is owed. When that cannot be done, the session is over: nobody can be answered any more."""

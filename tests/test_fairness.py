@@ -1,0 +1,61 @@
+"""A client that sends all it can at once has its turn, and others have theirs."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from helpers import NAME, START, Taker, talk
+
+from smtp_trio import Limits, Server
+
+COMMANDS = 800
+
+
+async def turns(server: Server, flood: bytes, replies: int) -> int:
+    """How often another task has had its turn while so many replies were made to what came in one piece."""
+    async with talk(server) as client:
+        await client.open()
+        count = 0
+        done = trio.Event()
+
+        async def other() -> None:
+            nonlocal count
+            while not done.is_set():
+                count += 1
+                await trio.lowlevel.checkpoint()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other)
+            await client.send(flood)
+            for _ in range(replies):
+                assert (await client.reply()).startswith("250")
+            done.set()
+        return count
+
+
+@pytest.mark.parametrize("command", [b"RCPT TO:<you@mx.test>\r\n", b"BDAT 1\r\nx"])
+async def test_a_flood_in_one_piece(command: bytes) -> None:
+    """Commands, and chunks that are no larger than commands."""
+    server = Server(Taker(), name=NAME, limits=Limits(recipients=COMMANDS + 1))
+    flood = command * COMMANDS
+    assert len(flood) < 65536, "it must come in one read"
+    assert await turns(server, flood, COMMANDS) >= COMMANDS // 16
+
+
+async def test_few_commands_give_no_turn_away() -> None:
+    """A group of ordinary size is answered in one go, and in one write (RFC 2920 3.1)."""
+    server = Server(Taker(), name=NAME)
+    writes: list[bytes] = []
+
+    async with talk(server) as client:
+        await client.hello()
+        receive = client.stream.receive_some
+
+        async def noted(most: int | None = None) -> bytes:
+            writes.append(bytes(await receive(most)))
+            return writes[-1]
+
+        client.stream.receive_some = noted  # type: ignore[method-assign]
+        await client.send(START)
+        await client.expect("250 2.1.0", "250 2.1.5")
+    assert len(writes) == 1
