@@ -1,0 +1,85 @@
+"""What a client can count on without a clock: how often the server writes."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import sys
+
+import pytest
+import trio
+from helpers import MESSAGE, NAME, Client, Taker, call, listening, talk
+from trio.testing import MockClock, memory_stream_pair
+
+from smtp_trio import Server
+
+RECIPIENTS = 50
+GROUP = [b"MAIL FROM:<me@client.test>", *(b"RCPT TO:<you%d@mx.test>" % n for n in range(RECIPIENTS)), b"DATA"]
+ANSWERS = ["250 2.1.0", *["250 2.1.5"] * RECIPIENTS, "354"]
+#: linux/tcp.h, struct tcp_info: tcpi_data_segs_out.
+DATA_SEGMENTS_OUT = 156
+
+
+async def group(client: Client) -> None:
+    await client.send(b"".join(line + b"\r\n" for line in GROUP))
+    await client.expect(*ANSWERS)
+
+
+async def one_by_one(client: Client) -> None:
+    for line, answer in zip(GROUP, ANSWERS, strict=True):
+        await client.say(line, answer)
+
+
+#: How MAIL, RCPT fifty times and DATA are said, and how many writes answer that (RFC 2920 3.2 (5)).
+WAYS = {"pipelined": (group, 1), "one-by-one": (one_by_one, RECIPIENTS + 2)}
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_group_of_commands_is_answered_in_one_write(way: str, autojump_clock: MockClock) -> None:
+    ours, theirs = memory_stream_pair()
+    writes = 0
+    deliver = theirs.send_stream.send_all_hook
+    assert deliver is not None
+
+    async def counting() -> None:
+        nonlocal writes
+        writes += 1
+        await deliver()
+
+    theirs.send_stream.send_all_hook = counting
+    say, expected = WAYS[way]
+    async with talk(Server(Taker(), name=NAME), pair=lambda: (ours, theirs)) as client:
+        await client.hello()
+        before = writes
+        await say(client)
+        assert writes - before == expected
+        await client.send(MESSAGE + b".\r\n")
+        await client.expect("250 2.0.0 Ok: queued as ")
+        await client.quit()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux what went over the connection")
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_group_of_commands_is_answered_in_one_segment(way: str) -> None:
+    taker = Taker()
+    say, expected = WAYS[way]
+    async with listening(Server(taker, name=NAME)) as port, call(port) as client:
+        await client.hello()
+        stream = taker.sessions[0].stream
+        assert isinstance(stream, trio.SocketStream)
+        before = segments(stream)
+        await say(client)
+        assert segments(stream) - before == expected
+        await client.send(MESSAGE + b".\r\n")
+        await client.expect("250 2.0.0 Ok: queued as ")
+        await client.quit()
+
+
+def segments(stream: trio.SocketStream) -> int:
+    """How many segments with data we have sent: as many as writes, for nothing waits to be sent together (TCP_NODELAY)."""
+    assert stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    found = stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, DATA_SEGMENTS_OUT + 4)
+    assert isinstance(found, bytes)
+    (count,) = struct.unpack_from("=I", found, DATA_SEGMENTS_OUT)
+    assert isinstance(count, int)
+    return count
