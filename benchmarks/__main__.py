@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 from contextlib import ExitStack
 
-from . import core, memory, report, sending, serving, storing
+from . import core, fairness, memory, report, sending, serving, storing, working
 from .case import Ground, run
 
 THEMES = {
     "The protocol alone": core.CASES,
     "Server": serving.CASES,
+    "Workers": working.CASES,
+    "Fairness": fairness.CASES,
     "Client": sending.CASES,
     "Stores": storing.CASES,
     "Memory and start": memory.CASES,

@@ -27,10 +27,14 @@ class Missing(Exception):
 
 @frozen
 class Sample:
-    """What a run has shown: what one unit of work cost, in the case's ``unit``, and how many of them were done a second."""
+    """What a run has shown: what one unit of work cost, in the case's ``unit``, and how many of them were done a second.
+
+    ``load`` is what the unit cost whoever made the work, in microseconds of CPU, where that is of interest.
+    """
 
     cost: float
     rate: float | None = None
+    load: float | None = None
 
 
 @frozen
@@ -93,6 +97,7 @@ class Figures:
     rate: Spread | None = None
     ratio: Spread | None = None
     """The first contender's value divided by this one's, round by round."""
+    load: Spread | None = None
     missing: str = ""
     """Why there is nothing."""
 
@@ -126,10 +131,12 @@ def run(theme: str, case: Case, ground: Ground) -> Outcome:
     for name, values in samples.items():
         ratios = [value(mine, case.by) / value(theirs, case.by) for mine, theirs in zip(ours, values, strict=True)]
         rates = [sample.rate for sample in values if sample.rate is not None]
+        loads = [sample.load for sample in values if sample.load is not None]
         figures[name] = Figures(
             cost=Spread.of([sample.cost for sample in values]),
             rate=Spread.of(rates) if rates else None,
             ratio=Spread.of(ratios) if name != next(iter(case.contenders)) else None,
+            load=Spread.of(loads) if loads else None,
         )
     return Outcome(theme, case.name, case.unit, case.rate, case.by, {name: figures[name] for name in case.contenders})
 
@@ -167,10 +174,10 @@ def cores() -> tuple[int, int]:
 
 
 @contextmanager
-def pinned(core: int) -> Iterator[None]:
-    """This process, and those that it starts, stay on one core."""
+def pinned(*on: int) -> Iterator[None]:
+    """This process, and those that it starts, stay on these cores."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, on)
     try:
         yield
     finally:

@@ -52,21 +52,28 @@ class Load:
 
 def drive(load: Load, server: Process, count: int) -> Sample:
     """Let the server work on so many messages; what it costs it."""
+    clock = Clock(server.pid)
+    with pinned(cores()[1]):
+        done = subprocess.run(
+            command(load, server.port, count), check=True, timeout=600, stdout=subprocess.PIPE, text=True, cwd=ROOT
+        )
+    sample = clock.stop(count)
+    return (
+        Sample(sample.cost, count / float(done.stdout)) if done.stdout else sample
+    )  # a new Python takes its time to begin
+
+
+def command(load: Load, port: int, count: int) -> list[str]:
+    """What makes the load; our generator prints how long it took."""
     source = shutil.which("smtp-source", path=PATH)
     if source and load.plain:
         options = {"-s": load.sessions, "-m": count, "-l": load.size, "-f": SENDER.decode(), "-t": RECIPIENT.decode()}
-        command = [source, *([] if load.lone else ["-d"]), *(str(word) for pair in options.items() for word in pair)]
-        clock = Clock(server.pid)
-        with pinned(cores()[1]):
-            subprocess.run([*command, f"{HOST}:{server.port}"], check=True, timeout=600)
-        return clock.stop(count)
-    command = [sys.executable, "-m", "benchmarks.load", str(server.port), str(count)]
+        words = [source, *([] if load.lone else ["-d"]), *(str(word) for pair in options.items() for word in pair)]
+        return [*words, f"{HOST}:{port}"]
+    words = [sys.executable, "-m", "benchmarks.load", str(port), str(count)]
     for name, value in asdict(load).items():
-        command += [f"--{name}"] if value is True else [f"--{name}", str(value)] if value is not False else []
-    clock = Clock(server.pid)
-    with pinned(cores()[1]):
-        done = subprocess.run(command, check=True, timeout=600, stdout=subprocess.PIPE, text=True, cwd=ROOT)
-    return Sample(clock.stop(count).cost, count / float(done.stdout))  # a new Python takes its time to begin
+        words += [f"--{name}"] if value is True else [f"--{name}", str(value)] if value is not False else []
+    return words
 
 
 class Talk:

@@ -32,6 +32,9 @@ SHOWN = (
     "an idle session, 5,000 open",
 )
 
+#: What makes the work costs this.
+LOAD = "\N{MICRO SIGN}s of CPU that the load's generator takes for it"
+
 Outcomes = Sequence[Outcome]
 
 
@@ -84,8 +87,13 @@ def text(outcome: Outcome) -> str:
 
 
 def cells_of(outcome: Outcome, found: Figures, *, with_units: bool = False) -> Iterator[str]:
-    """Cost, rate, ratio."""
-    values = ((found.cost, outcome.unit), (found.rate, outcome.rate), (found.ratio, "of it"))
+    """Cost, rate, ratio, load."""
+    values = (
+        (found.cost, outcome.unit),
+        (found.rate, outcome.rate),
+        (found.ratio, "of it"),
+        (found.load, LOAD),
+    )
     for spread, unit in values:
         yield "" if spread is None else f"{of(spread)} {unit}" if with_units else of(spread)
 
@@ -135,9 +143,14 @@ def tables(where: Mapping[str, str], outcomes: Outcomes) -> str:
         lines += ["", theme, "~" * len(theme)]
         for outcome in cases:
             lines += ["", f".. list-table:: {outcome.name}", "   :header-rows: 1", "   :widths: auto", ""]
-            head = [outcome.unit, outcome.rate, f"our {'cost' if outcome.by == 'cost' else 'rate'} divided by its"]
+            head = [
+                outcome.unit,
+                outcome.rate,
+                f"our {'cost' if outcome.by == 'cost' else 'rate'} divided by its",
+                LOAD,
+            ]
             rows = {
-                name: ["—", "—", found.missing] if found.missing else list(cells_of(outcome, found))
+                name: ["—", "—", found.missing, ""] if found.missing else list(cells_of(outcome, found))
                 for name, found in outcome.figures.items()
             }
             used = [column for column in range(len(head)) if any(row[column] for row in rows.values())]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ssl
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import trio
 
 import smtp_trio
+from smtp_trio import _cli
 from smtp_trio.protocol.body import Newlines
 from smtp_trio.stores import Maildir, SQLite
 from smtp_trio.stores._group import Group
@@ -27,6 +29,23 @@ class Sink(smtp_trio.Hooks):
 
     async def data(self, session: smtp_trio.Session, body: smtp_trio.Body) -> None:
         async for _ in body:
+            pass
+
+
+class Busy(Sink):
+    """Has a millisecond of work with each message, as an application may. To the command line it is a store."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    async def open(self) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+    async def data(self, session: smtp_trio.Session, body: smtp_trio.Body) -> None:
+        await super().data(session, body)
+        end = time.thread_time() + 0.001
+        while time.thread_time() < end:
             pass
 
 
@@ -111,9 +130,19 @@ KINDS: dict[str, Callable[..., Awaitable[Any]]] = {
 }
 
 
+def command_line(port: str, certificate: str, workers: str, store: str) -> None:
+    """``smtp-trio serve``, which here has one more store."""
+    stores: dict[str, Any] = {"busy": Busy}
+    _cli.STORES.update(stores)
+    options = {"--port": port, "--tls-cert": certificate, "--workers": workers, "--store": store}
+    sys.exit(_cli.main(["serve", *(word for pair in options.items() for word in pair)]))
+
+
 def main(kind: str, port: str, certificate: str, *path: str) -> None:
     """Serve."""
     raise_limits()
+    if kind == "command-line":
+        command_line(port, certificate, *path)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate)
     trio.run(partial(KINDS[kind], int(port), context, *path))

@@ -126,12 +126,12 @@ def free_port() -> int:
         return port
 
 
-def start(ground: Ground, make: Callable[[Ground, int], list[str]]) -> Process:
-    """Start a server on the first core, and wait until it listens. It lives as long as the ground."""
+def start(ground: Ground, make: Callable[[Ground, int], list[str]], *on: int) -> Process:
+    """Start a server on these cores, or else on the first, and wait until it listens. It lives as long as the ground."""
     port = free_port()
     command = make(ground, port)
     log = ground.folder / f"log-{port}"
-    with pinned(cores()[0]), log.open("wb") as file:
+    with pinned(*on or cores()[:1]), log.open("wb") as file:
         process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file)
     ground.stack.callback(process.wait)
     ground.stack.callback(process.kill)

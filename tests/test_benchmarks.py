@@ -13,7 +13,7 @@ import trio.testing
 if not sys.platform.startswith("linux"):
     pytest.skip("the benchmarks read /proc", allow_module_level=True)
 
-from benchmarks import chart, core, load, relay, report
+from benchmarks import chart, core, fairness, flood, load, relay, report, working
 from benchmarks.__main__ import THEMES
 from benchmarks.case import Case, Contender, Ground, Measure, Missing, Sample, Spread, run
 from benchmarks.resources import memory
@@ -88,6 +88,24 @@ def test_our_generator_does_not_take_no_for_an_answer() -> None:
         with pytest.raises(RuntimeError, match="503"):
             talk.say(b"DATA\r\n", [b"354"])
         talk.close()
+
+
+@pytest.mark.parametrize("kind", flood.KINDS)
+def test_a_flood_does_not_end_before_the_polite_client_does(kind: str) -> None:
+    with ExitStack() as stack:
+        server = running(Ground(stack, short=True), "smtp_trio")
+        assert fairness.polite(server, 2, connections=2, kind=kind).cost > 0
+
+
+def test_workers_are_all_counted() -> None:
+    with ExitStack() as stack:
+        ground = Ground(stack, short=True)
+        sample = working.workers(2, "busy", load.Load(sessions=4))(ground)(20)
+        (process,) = ground.processes.values()
+        assert len(working.family(process.pid)) == 3
+
+    assert sample.cost > 1000, "each message takes a millisecond"
+    assert sample.load
 
 
 async def test_the_relay_takes_its_time(autojump_clock: trio.testing.MockClock) -> None:
