@@ -158,12 +158,13 @@ def spelled(sock: socket.socket | trio.socket.SocketType) -> str:
 
 
 def endpoints(stream: trio.abc.Stream) -> tuple[Peer, Peer]:
-    """The peer's end of a stream, and ours."""
+    """The peer's end of a stream, and ours. A stream that is no socket may have an attribute that tells them, ``endpoints``."""
     transport: Any = stream
     while isinstance(transport, trio.SSLStream):
         transport = transport.transport_stream
     if not isinstance(transport, trio.SocketStream):
-        return Peer("", None, "memory"), Peer("", None, "memory")
+        ends: tuple[Peer, Peer] | None = getattr(transport, "endpoints", None)
+        return ends or (Peer("", None, "memory"), Peer("", None, "memory"))
     return _endpoint(transport, "getpeername"), _endpoint(transport, "getsockname")
 
 

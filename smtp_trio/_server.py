@@ -76,7 +76,7 @@ class Server:
             raise ValueError(f"size must be 0 (any) or more octets, not {size}")
         if newlines not in ("reject", "normalize", "preserve"):
             raise ValueError(f'newlines must be "reject", "normalize" or "preserve", not {newlines!r}')
-        self.hooks: Hooks = hooks or Hooks()
+        self.hooks: Hooks = Hooks() if hooks is None else hooks
         self.name: str = _ascii_name(name or socket.gethostname())
         self.size = size
         self.timeouts: Timeouts = timeouts if timeout is None else evolve(timeouts, command=timeout, block=timeout)
