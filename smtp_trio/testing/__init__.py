@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from ._doors import fixed_doors
+from ._doors import Doors, fixed_doors
+from ._entry import Entry
 from ._inbox import Inbox, ReceivedMail
 from ._pair import memory_pair
+from ._port import TestServer, open_test_server
+from ._recording import RecordedStream
 from ._streams import MemoryStream, bounded_stream_pair
-from ._transcript import Entry, RecordedStream, Transcript
+from ._transcript import Transcript
 
 __all__ = [
+    "Doors",
     "Entry",
     "Inbox",
     "MemoryStream",
     "ReceivedMail",
     "RecordedStream",
+    "TestServer",
     "Transcript",
     "bounded_stream_pair",
     "fixed_doors",
     "memory_pair",
+    "open_test_server",
 ]

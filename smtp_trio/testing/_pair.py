@@ -1,4 +1,4 @@
-"""A client and a real server, joined in memory, or over a port of its own."""
+"""A client and a real server, joined in memory."""
 
 from __future__ import annotations
 
@@ -13,26 +13,19 @@ from .._hooks import Hooks
 from .._server import Server
 from .._values import Peer
 from ._doors import fixed_doors
-from ._streams import bounded_stream_pair
+from ._recording import Tap
+from ._streams import MAX_OCTETS, bounded_stream_pair
 from ._transcript import Transcript
 
-
-class Disturbance(Protocol):
-    """What `memory_pair` needs of fault rules: `Faults` has it."""
-
-    def wrap(self, stream: trio.abc.Stream, *, side: Literal["client", "server"]) -> trio.abc.Stream: ...
-    def hooks(self, hooks: Hooks) -> Hooks: ...
-
-
+#: Who a server of tests says it is.
 NAME = "mx.test"
 
 
-def server_of(server: Server | Hooks, faults: Disturbance | None = None) -> Server:
-    """A server for these hooks that is the same in every run; a server is left as it is."""
-    if isinstance(server, Server):
-        return server
-    hooks = server if faults is None else faults.hooks(server)
-    return Server(hooks, name=NAME, newlines="normalize", **fixed_doors())
+class Disturbance(Protocol):
+    """What `memory_pair` needs of ``faults``."""
+
+    def wrap(self, stream: trio.abc.Stream, *, side: Literal["client", "server"]) -> trio.abc.Stream: ...
+    def hooks(self, hooks: Hooks) -> Hooks: ...
 
 
 async def memory_pair(
@@ -43,24 +36,37 @@ async def memory_pair(
     faults: Disturbance | None = None,
     peer: Peer | None = None,
     implicit_tls: bool = False,
+    max_octets: int = MAX_OCTETS,
     **settings: Unpack[ClientSettings],
 ) -> Client:
-    """A client joined to a real session of ``server``, which runs in ``nursery``: no sockets, no threads.
+    """A client joined to a real session of ``server``, which runs in ``nursery``: no sockets, no threads, no waiting.
 
-    Use it with ``async with``, as any `Client`; ``settings`` are its keywords, ``name`` being "client.test" if you say nothing.
+    The client is a `Client` to be used with ``async with``: ``async with await memory_pair(nursery, server) as client:``.
+    ``settings`` are its keywords; without ``name`` it says that it is "client.test". Hooks in the place of a server get one made for
+    them, which is the same in every run (`fixed_doors`), called "mx.test", and not strict about line ends.
+
+    ``transcript`` is to write the session down, from the client's end. ``faults`` go wrong at both ends. ``peer`` is who the server
+    takes the client for: ``Peer("192.0.2.1", 50000, "tcp")``, say. Each direction holds ``max_octets`` that were not received yet.
+
+    Raises ValueError for settings that contradict each other.
     """
-    served = server_of(server, faults)
-    near, far = bounded_stream_pair()
+    if isinstance(server, Hooks):
+        server = Server(
+            server if faults is None else faults.hooks(server), name=NAME, newlines="normalize", **fixed_doors()
+        )
+    near, far = bounded_stream_pair(max_octets)
     if peer is not None:
         far.endpoints = evolve(peer), far.endpoints[1]
-    ours: trio.abc.Stream = near
-    if transcript is not None:
-        ours = transcript.record(ours, side="C")
-    theirs = far if faults is None else faults.wrap(far, side="server")
-    nursery.start_soon(_serve, served, theirs, implicit_tls)
-    client = Client(ours, **{"name": "client.test", **settings})
-    if transcript is not None:
-        transcript.tap(client.talk.wire, side="C", secure=True)
+    recorded = None if transcript is None else transcript.record(near, side="C")
+    ours: trio.abc.Stream = recorded or near
+    theirs: trio.abc.Stream = far
+    if faults is not None:
+        ours, theirs = faults.wrap(ours, side="client"), faults.wrap(theirs, side="server")
+    settings.setdefault("name", "client.test")
+    client = Client(ours, **settings)
+    if transcript is not None and recorded is not None:
+        Tap(client.talk.wire, transcript, "C", recorded.session, encrypted=True)
+    nursery.start_soon(_serve, server, theirs, implicit_tls)
     await trio.lowlevel.checkpoint()
     return client
 
