@@ -45,8 +45,8 @@ class ReceivedMail:
 
     @cached_property
     def message(self) -> EmailMessage:
-        """The message, parsed by `email.policy.default`."""
-        return message_from_bytes(self.raw, policy=policy.default)
+        """The message, parsed by `email.policy.default`, with Python's line ends: a text in it has LF, not CRLF."""
+        return message_from_bytes(self.raw.replace(b"\r\n", b"\n"), policy=policy.default)
 
     @property
     def sender(self) -> str:

@@ -66,10 +66,12 @@ async def memory_pair(
     client = Client(ours, **settings)
     if transcript is not None and recorded is not None:
         Tap(client.talk.wire, transcript, "C", recorded.session, encrypted=True)
-    nursery.start_soon(_serve, server, theirs, implicit_tls)
-    await trio.lowlevel.checkpoint()
+    await nursery.start(_serve, server, theirs, implicit_tls)
     return client
 
 
-async def _serve(server: Server, stream: trio.abc.Stream, implicit_tls: bool) -> None:
+async def _serve(
+    server: Server, stream: trio.abc.Stream, implicit_tls: bool, task_status: trio.TaskStatus[None]
+) -> None:
+    task_status.started()  # so sessions begin, and get their ids, in the order in which they were asked for
     await server.serve_stream(stream, implicit_tls=implicit_tls)

@@ -142,8 +142,8 @@ class Transcript:
         """Play the client of this session to a server at the other end of ``stream``, which is closed at the end.
 
         What the client said is said again, at the same times; the server must say what it said then, octet for octet, but that
-        ``***`` stands for anything in a line. A transcript that was read from a file has no passwords: ``secrets`` are what to say in their
-        place, in order. A session with TLS needs an ``ssl_context``. Returns what was said this time.
+        ``***`` stands for anything in a line. A transcript that was read from a file has no passwords: ``secrets`` are what to say
+        in their place, in order. A session with TLS needs an ``ssl_context``. Returns what was said this time.
 
         Raises AssertionError where the server says something else, with what was said up to there.
         """

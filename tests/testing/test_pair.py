@@ -1,0 +1,357 @@
+"""A client joined to a real session: in memory, and over a port; the same every time, and in every kind of program."""
+
+from __future__ import annotations
+
+import os
+import smtplib
+import subprocess
+import sys
+import textwrap
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+from helpers import MESSAGE, client_tls, server_tls
+
+from smtp_trio import (
+    Accepted,
+    Body,
+    Client,
+    ClientTimeouts,
+    DeliveryUnknown,
+    Hooks,
+    Peer,
+    Refused,
+    Reply,
+    Server,
+    Session,
+    Timeouts,
+)
+from smtp_trio.testing import Inbox, Transcript, fixed_doors, memory_pair, open_test_server
+
+
+async def test_a_client_is_joined_to_a_real_session(autojump_clock: object) -> None:
+    inbox = Inbox()
+    async with trio.open_nursery() as nursery:
+        async with await memory_pair(nursery, inbox) as client:
+            assert isinstance(client, Client)
+            result = await client.send("me@client.test", ["you@mx.test"], MESSAGE)
+    assert isinstance(result.outcomes[0], Accepted)
+    assert inbox[0].raw == MESSAGE
+
+
+async def test_line_ends_are_put_right_for_hooks_and_are_the_business_of_a_server(autojump_clock: object) -> None:
+    inbox = Inbox()
+    async with trio.open_nursery() as nursery:
+        async with await memory_pair(nursery, inbox) as client:
+            await client.mail("me@client.test")
+            await client.rcpt("you@mx.test")
+            await client.bdat(b"bare\n", last=True)
+        async with await memory_pair(nursery, Server(inbox)) as client:
+            await client.mail("me@client.test")
+            await client.rcpt("you@mx.test")
+            with pytest.raises(Refused, match="bare LF"):
+                await client.bdat(b"bare\n", last=True)
+    assert [mail.raw for mail in inbox] == [b"bare\r\n"]
+
+
+async def test_two_clients_of_one_server(autojump_clock: object) -> None:
+    server = Server(inbox := Inbox(), **fixed_doors())
+    async with trio.open_nursery() as nursery:
+        async with (
+            await memory_pair(nursery, server) as one,
+            await memory_pair(nursery, server, name="two.test") as two,
+        ):
+            assert server.statistics().sessions_open == 2
+            await one.send("me@client.test", ["you@mx.test"], MESSAGE)
+            await two.send("me@client.test", ["you@mx.test"], MESSAGE)
+    assert len({mail.envelope.id for mail in inbox}) == 2
+
+
+async def test_a_server_that_was_stopped_is_none(autojump_clock: object) -> None:
+    server = Server(Inbox())
+    await server.stop()
+    with pytest.raises(ExceptionGroup) as info:
+        async with trio.open_nursery() as nursery:
+            await memory_pair(nursery, server)
+    assert info.group_contains(trio.ClosedResourceError)
+
+
+async def test_settings_that_contradict_each_other_start_nothing(autojump_clock: object) -> None:
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(ValueError, match="needs a host"):
+            await memory_pair(nursery, Inbox(), tls="required")
+        assert not nursery.child_tasks
+
+
+async def test_the_hooks_see_who_the_client_is_said_to_be(autojump_clock: object) -> None:
+    peer = Peer("192.0.2.1", 50000, "tcp")
+    inbox = Inbox()
+    async with trio.open_nursery() as nursery:
+        async with await memory_pair(nursery, inbox, peer=peer) as client:
+            await client.send("me@client.test", ["you@mx.test"], MESSAGE)
+    assert inbox[0].peer == peer
+    assert inbox[0].peer is not peer, "a hook may give it a name"
+
+
+async def test_the_server_runs_out_of_patience_in_no_time(autojump_clock: object) -> None:
+    began = time.monotonic()
+    async with trio.open_nursery() as nursery:
+        async with await memory_pair(nursery, Server(Inbox(), name="mx.test", timeout=120)) as client:
+            await trio.sleep(121)
+            with pytest.raises(Refused, match=r"421 4\.4\.2 mx\.test Timeout"):
+                await client.noop()
+    assert time.monotonic() - began < 1
+    assert trio.current_time() == 121
+
+
+class Sleepy(Hooks):
+    async def data(self, session: Session, body: Body) -> Reply | None:
+        async for _ in body:
+            await trio.sleep(60)
+        return None
+
+
+async def test_a_server_that_does_not_read_holds_the_client_back(autojump_clock: object) -> None:
+    """Streams that swallow everything would take all of it at once, and the client would wait for the answer alone."""
+    handed: dict[int, float] = {}
+
+    def progress(done: int, _: int) -> None:
+        handed[done // 10000] = trio.current_time()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(10):
+            yield b"x" * 998 + b"\r\n"
+
+    async with trio.open_nursery() as nursery:
+        server = Server(Sleepy(), timeouts=Timeouts(block=0, hook=0))
+        patient = ClientTimeouts(block=0)
+        async with await memory_pair(nursery, server, max_octets=1000, timeouts=patient) as client:
+            await client.send("me@client.test", ["you@mx.test"], pieces(), progress=progress)
+    assert handed[1] >= 8 * 60
+    assert trio.current_time() >= 10 * 60
+
+
+async def test_a_client_that_waits_for_a_hook_gives_up(autojump_clock: object) -> None:
+    class Never(Hooks):
+        async def data(self, session: Session, body: Body) -> Reply | None:
+            await trio.sleep_forever()
+            return None
+
+    async with trio.open_nursery() as nursery:
+        server = Server(Never())
+        async with await memory_pair(nursery, server, timeout=100) as client:
+            with pytest.raises(DeliveryUnknown):
+                await client.send("me@client.test", ["you@mx.test"], MESSAGE)
+        assert trio.current_time() == 100
+        nursery.cancel_scope.cancel()
+
+
+# --- the same every time --------------------------------------------------------------------------------------------
+
+
+async def scenario(written: Transcript) -> str:
+    """Two sessions at once, in many pieces both ways, whose tasks take turns as Trio likes; gives what the server saw."""
+    inbox = Inbox()
+    server = Server(inbox, name="mx.test", **fixed_doors())
+
+    async def talk(client: Client) -> None:
+        async with client:
+            await client.send_many(("me@client.test", ["a@mx.test", "b@mx.test"], MESSAGE * k) for k in (1, 30))
+            await trio.sleep(30)
+            await client.mail("me@client.test")
+            await client.rcpt("c@mx.test")
+            await client.bdat(MESSAGE)
+            await client.bdat(MESSAGE, last=True)
+
+    async with trio.open_nursery() as nursery:
+        for room in (100, 65536):
+            nursery.start_soon(talk, await memory_pair(nursery, server, transcript=written, max_octets=room))
+    return "\n".join(transcript.text(pieces=True) for transcript in inbox.transcripts)
+
+
+def test_a_thousand_runs_give_one_transcript() -> None:
+    """Octet for octet, with ids, times and pieces, though Trio shuffles its tasks."""
+    texts: Counter[str] = Counter()
+    for _ in range(1000):
+        written = Transcript()
+        seen = trio.run(scenario, written, clock=trio.testing.MockClock(autojump_threshold=0))
+        texts[written.text(pieces=True) + seen] += 1
+    assert list(texts.values()) == [1000]
+    assert next(iter(texts)).count("queued as") == 2 * 2 * 3
+
+
+def test_fixed_doors_are_the_same_in_every_program() -> None:
+    async def main() -> list[object]:
+        doors = fixed_doors()
+        told: list[object] = [doors["now"]().isoformat()]
+        await trio.sleep(90)
+        return [*told, doors["now"]().isoformat(), doors["token"](4).hex(), doors["token"](4).hex()]
+
+    def run() -> list[object]:
+        return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+    assert run() == run()
+    assert run()[:2] == ["2026-01-01T00:00:00+00:00", "2026-01-01T00:01:30+00:00"]
+    assert fixed_doors(1)["token"](8) != fixed_doors(2)["token"](8)
+
+
+# --- a port ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_server_on_a_port() -> None:
+    async with open_test_server() as server:
+        async with server.client() as client:
+            await client.send("me@client.test", ["you@mx.test"], MESSAGE)
+        [mail] = await server.inbox.wait_for()
+        assert (mail.raw, mail.tls, mail.peer.kind) == (MESSAGE, None, "tcp")
+        assert "C: QUIT\n" in str(mail.transcript)
+    with pytest.raises(OSError, match="all attempts to connect"):
+        await trio.open_tcp_stream(server.host, server.port)
+
+
+@pytest.mark.parametrize("implicit", [True, False])
+async def test_a_server_with_a_certificate(implicit: bool) -> None:
+    async with open_test_server(tls=True, implicit_tls=implicit, name="other.test", timeout=10) as server:
+        async with server.client() as client:
+            assert client.tls is not None
+            assert client.tls.verified
+            await client.send("me@client.test", ["you@mx.test"], MESSAGE)
+        [mail] = await server.inbox.wait_for()
+        assert mail.tls is not None
+        assert "C. begins TLS\n" in str(mail.transcript)
+        assert (server.server.name, server.server.timeout) == ("other.test", 10)
+
+        def send() -> None:
+            with smtplib.SMTP("localhost", server.port, timeout=10) as client:
+                client.starttls(context=server.client_context)
+                client.sendmail("me@client.test", ["you@mx.test"], MESSAGE)
+
+        if not implicit:
+            await trio.to_thread.run_sync(send)
+            await server.inbox.wait_for(2)
+
+
+async def test_a_server_with_a_context_of_yours() -> None:
+    async with open_test_server(tls=server_tls()) as server:
+        assert server.ca is server.client_context is None
+        async with server.client(ssl_context=client_tls(), server_hostname="mx.test") as client:
+            assert client.tls is not None
+        with pytest.raises(trio.BrokenResourceError):
+            async with server.client():
+                pass
+
+
+async def test_certificates_take_trustme(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "trustme", None)
+    with pytest.raises(RuntimeError, match=r"pip install smtp-trio\[testing\]"):
+        async with open_test_server(tls=True):
+            pass
+
+
+async def test_what_you_raise_comes_out_alone() -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with open_test_server() as server, server.client() as client:
+            await client.noop()
+            raise ZeroDivisionError
+
+
+async def test_who_is_still_there_at_the_end_is_told() -> None:
+    async with open_test_server() as server:
+        stream = await trio.open_tcp_stream(server.host, server.port)
+        assert (await stream.receive_some()).startswith(b"220 mx.test")
+    assert (await stream.receive_some()).startswith(b"421 4.3.2")
+    await stream.aclose()
+
+
+async def test_a_server_that_is_cancelled_ends() -> None:
+    with trio.move_on_after(0.01) as scope:
+        async with open_test_server():
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
+
+
+async def test_hooks_that_are_no_inbox() -> None:
+    async with open_test_server(Sleepy()) as server:
+        with pytest.raises(TypeError, match="no Inbox"):
+            server.inbox  # noqa: B018
+
+
+# --- in every kind of program ---------------------------------------------------------------------------------------
+
+TEST = """
+import pytest
+import trio
+import trio.testing
+from smtp_trio import Server
+from smtp_trio.testing import Inbox, Transcript, memory_pair
+
+{decorator}
+async def test_it({fixture}):
+    inbox, transcript = Inbox(), Transcript()
+    async with trio.open_nursery() as nursery:
+        async with await memory_pair(nursery, Server(inbox, timeout=120), transcript=transcript) as client:
+            await client.send("me@client.test", ["you@mx.test"], b"Subject: hi\\r\\n\\r\\nhello\\r\\n")
+            [mail] = await inbox.wait_for(subject="hi")
+            with trio.move_on_after(121):
+                await inbox.wait_for(2)
+    assert trio.current_time() == 121
+    assert "S: 421 4.4.2" in str(transcript)
+    assert "@ 120\\nS: 421 4.4.2" in str(mail.transcript)
+"""
+
+CLOCK = "@pytest.fixture\ndef anyio_backend():\n    return 'trio', {'clock': trio.testing.MockClock(autojump_threshold=0)}\n"
+PROGRAMS = {
+    "pytest-trio": (TEST.format(decorator="@pytest.mark.trio", fixture="autojump_clock"), ["-p", "no:anyio"]),
+    "anyio": (TEST.format(decorator=CLOCK + "@pytest.mark.anyio", fixture="anyio_backend"), ["-p", "no:trio"]),
+}
+
+
+@pytest.mark.parametrize("plugin", PROGRAMS)
+def test_under_a_plugin_of_pytest(tmp_path: Path, plugin: str) -> None:
+    if plugin == "anyio":
+        pytest.importorskip("anyio", reason="the plugin comes with anyio")
+    source, options = PROGRAMS[plugin]
+    (tmp_path / "test_it.py").write_text(source)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
+    run(["-m", "pytest", "-q", *options, "test_it.py"], tmp_path, b"1 passed")
+
+
+def test_by_hand(tmp_path: Path) -> None:
+    program = (
+        TEST.format(decorator="", fixture="")
+        + "trio.run(test_it, clock=trio.testing.MockClock(autojump_threshold=0))\n"
+    )
+    (tmp_path / "program.py").write_text(program.replace("import pytest\n", "") + "print('done')\n")
+    run(["program.py"], tmp_path, b"done")
+
+
+def run(arguments: list[str], folder: Path, wanted: bytes) -> None:
+    """A Python of its own, which finds this smtp_trio."""
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        [sys.executable, "-bb", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
+    assert wanted in done.stdout
+
+
+def test_smtp_trio_alone_imports_none_of_it() -> None:
+    code = textwrap.dedent(
+        """
+        import sys, smtp_trio
+        smtp_trio.Server, smtp_trio.Client
+        assert not [name for name in sys.modules if name.startswith("smtp_trio.testing")]
+        import smtp_trio.testing
+        assert not {"pytest", "hypothesis", "trustme"} & set(sys.modules)
+        """
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

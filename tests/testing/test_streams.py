@@ -1,0 +1,132 @@
+"""Streams in memory that hold no more than they are told to."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import trio
+from trio.testing import Sequencer, check_half_closeable_stream, wait_all_tasks_blocked
+
+from smtp_trio import Peer
+from smtp_trio._listen import endpoints
+from smtp_trio.testing import MemoryStream, bounded_stream_pair
+
+
+async def test_they_are_streams_as_trio_wants_them(autojump_clock: object) -> None:
+    async def make() -> tuple[MemoryStream, MemoryStream]:
+        return bounded_stream_pair()
+
+    async def clogged() -> tuple[MemoryStream, MemoryStream]:
+        ours, theirs = bounded_stream_pair(16)
+        await ours.send_all(b"x" * 16)
+        await theirs.send_all(b"y" * 16)
+        return ours, theirs
+
+    await check_half_closeable_stream(make, clogged)
+
+
+async def test_a_writer_waits_for_a_reader(autojump_clock: object) -> None:
+    ours, theirs = bounded_stream_pair(10)
+    sent: list[int] = []
+
+    async def send() -> None:
+        for _ in range(3):
+            await ours.send_all(b"12345678")
+            sent.append(theirs.unread)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        await wait_all_tasks_blocked()
+        assert sent == [8]
+        assert await theirs.receive_some() == b"12345678"
+        await wait_all_tasks_blocked()
+        assert sent == [8, 8]
+        assert await theirs.receive_some() == b"12345678"
+    assert await theirs.receive_some() == b"12345678"
+
+
+@pytest.mark.parametrize("size", [1, 9, 10, 11, 95, 100])
+async def test_no_more_is_held_than_was_said(autojump_clock: object, size: int) -> None:
+    ours, theirs = bounded_stream_pair(10)
+    data = bytes(range(size))
+    got = b""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ours.send_all, data)
+        while got != data:
+            await wait_all_tasks_blocked()
+            assert 0 < theirs.unread <= 10
+            got += await theirs.receive_some()
+
+
+async def test_pieces_stay_pieces(autojump_clock: object) -> None:
+    ours, theirs = bounded_stream_pair()
+    for piece in (b"one", b"", b"two"):
+        await ours.send_all(piece)
+    await ours.send_eof()
+    assert [await theirs.receive_some(size) for size in (None, 2, 2, None, None)] == [b"one", b"tw", b"o", b"", b""]
+
+
+async def test_a_reset_loses_what_is_on_its_way_and_wakes_who_waits(autojump_clock: object) -> None:
+    ours, theirs = bounded_stream_pair(4)
+    await ours.send_all(b"lost")
+    await theirs.send_all(b"lost")
+
+    async def broken(what: object) -> None:
+        with pytest.raises(trio.BrokenResourceError):
+            await what()  # type: ignore[operator]
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(broken, partial(theirs.send_all, b"waits"))
+        await wait_all_tasks_blocked()
+        ours.reset()
+    with pytest.raises(trio.BrokenResourceError):
+        await theirs.receive_some()
+    with pytest.raises(trio.ClosedResourceError):
+        await ours.receive_some()
+    with pytest.raises(trio.ClosedResourceError):
+        await ours.send_all(b"")
+
+
+async def test_a_send_that_is_cancelled_leaves_the_stream_to_others(autojump_clock: object) -> None:
+    ours, theirs = bounded_stream_pair(4)
+    with trio.move_on_after(1) as scope:
+        await ours.send_all(b"12345678")
+    assert scope.cancelled_caught
+    assert await theirs.receive_some() == b"1234"
+    await ours.send_all(b"next")
+    assert await theirs.receive_some() == b"next"
+
+
+async def test_two_tasks_cannot_do_the_same_at_once(autojump_clock: object) -> None:
+    ours, theirs = bounded_stream_pair(4)
+    step = Sequencer()
+
+    async def end() -> None:
+        async with step(0):
+            await wait_all_tasks_blocked()
+            for conflict in (ours.send_all(b"x"), ours.wait_send_all_might_not_block(), ours.send_eof()):
+                with pytest.raises(trio.BusyResourceError):
+                    await conflict
+            with pytest.raises(trio.BusyResourceError):
+                await ours.receive_some()
+        await theirs.send_all(b"y")
+        assert await theirs.receive_some() == b"1234"
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ours.send_all, b"12345678")
+        nursery.start_soon(ours.receive_some)
+        nursery.start_soon(end)
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_stream_holds_something(size: int) -> None:
+    with pytest.raises(ValueError, match="max_octets"):
+        bounded_stream_pair(size)
+
+
+def test_a_server_sees_who_is_at_the_ends() -> None:
+    ours, theirs = bounded_stream_pair()
+    assert endpoints(ours) == (Peer("", None, "memory"), Peer("", None, "memory"))
+    theirs.endpoints = Peer("192.0.2.1", 50000, "tcp"), Peer("192.0.2.2", 25, "tcp")
+    assert endpoints(theirs)[0] == Peer("192.0.2.1", 50000, "tcp")
