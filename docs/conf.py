@@ -34,7 +34,7 @@ nitpick_ignore_regex = [
     # The pages are built without a network, so names of other libraries are printed, not linked.
     (
         r"py:.*",
-        r"(attr|collections|datetime|email|enum|hmac|logging|os|pathlib|socket|sqlite3|ssl|trio|typing)\..*|datetime",
+        r"(attr|collections|contextlib|datetime|email|enum|hmac|logging|os|pathlib|re|socket|sqlite3|ssl|trio|trustme|typing)\..*|datetime",
     ),
     # Names of unions, which the pages spell out in words.
     (r"py:class", r"Secret"),

@@ -37,13 +37,15 @@ async def memory_pair(
     peer: Peer | None = None,
     implicit_tls: bool = False,
     max_octets: int = MAX_OCTETS,
+    host: str | None = None,
     **settings: Unpack[ClientSettings],
 ) -> Client:
     """A client joined to a real session of ``server``, which runs in ``nursery``: no sockets, no threads, no waiting.
 
     The client is a `Client` to be used with ``async with``: ``async with await memory_pair(nursery, server) as client:``.
-    ``settings`` are its keywords; without ``name`` it says that it is "client.test". Hooks in the place of a server get one made for
-    them, which is the same in every run (`fixed_doors`), called "mx.test", and not strict about line ends.
+    ``host`` and ``settings`` are its keywords; without, it is "client.test", and calls the server by the server's name. Hooks in the
+    place of a server get one made for them, which is the same in every run (`fixed_doors`), called "mx.test", and not strict about
+    line ends.
 
     ``transcript`` is to write the session down, from the client's end. ``faults`` go wrong at both ends. ``peer`` is who the server
     takes the client for: ``Peer("192.0.2.1", 50000, "tcp")``, say. Each direction holds ``max_octets`` that were not received yet.
@@ -63,7 +65,7 @@ async def memory_pair(
     if faults is not None:
         ours, theirs = faults.wrap(ours, side="client"), faults.wrap(theirs, side="server")
     settings.setdefault("name", "client.test")
-    client = Client(ours, **settings)
+    client = Client(ours, host=server.name if host is None else host, **settings)
     if transcript is not None and recorded is not None:
         Tap(client.talk.wire, transcript, "C", recorded.session, encrypted=True)
     await nursery.start(_serve, server, theirs, implicit_tls)
