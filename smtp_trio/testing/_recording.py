@@ -10,6 +10,7 @@ from .._listen import endpoints
 from .._values import Peer
 from .._wire import Octets, Wire
 from ._entry import Side, What, other
+from ._streams import reset
 
 if TYPE_CHECKING:
     from ._transcript import Transcript
@@ -74,6 +75,11 @@ class RecordedStream(trio.abc.HalfCloseableStream):
             raise TypeError(f"{self.transport_stream!r} has no send_eof")
         self._end(self._side, "closes")
         await self.transport_stream.send_eof()
+
+    def reset(self) -> None:
+        """Close the stream below as a broken network does. Raises TypeError when it is none of sockets or memory."""
+        reset(self.transport_stream)
+        self._end(self._side, "resets")
 
     async def aclose(self) -> None:
         """As the stream below."""

@@ -6,6 +6,8 @@ What one end sends the other receives in the same pieces, so what each of two ta
 from __future__ import annotations
 
 import operator
+import socket
+import struct
 from collections import deque
 
 import trio
@@ -173,3 +175,14 @@ def bounded_stream_pair(max_octets: int = MAX_OCTETS) -> tuple[MemoryStream, Mem
         raise ValueError(f"max_octets must be 1 or more, not {max_octets}")
     there, back = _Pipe(max_octets), _Pipe(max_octets)
     return MemoryStream(there, back), MemoryStream(back, there)
+
+
+def reset(stream: trio.abc.Stream) -> None:
+    """Close a stream as a broken network does, so that the other end gets an error. Raises TypeError when that cannot be done."""
+    if isinstance(stream, trio.SocketStream):
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        stream.socket.close()
+    elif isinstance(stream, MemoryStream):
+        stream.reset()
+    else:
+        raise TypeError(f"{stream!r} cannot be reset")

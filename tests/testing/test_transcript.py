@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 import trio
-from helpers import MESSAGE, client_tls, server_tls
+from helpers import client_tls, server_tls
 from hypothesis import given, strategies as st
 
-from smtp_trio import Body, Client, Hooks, Reply, Server, Session
+from smtp_trio import Hooks, Reply, Server, Session
 from smtp_trio.protocol import standard
 from smtp_trio.protocol.extensions import Auth
 from smtp_trio.protocol.sasl import Credentials, ScramSecret
-from smtp_trio.testing import Entry, Inbox, Transcript, bounded_stream_pair, fixed_doors, memory_pair
+from smtp_trio.testing import Entry, Inbox, Transcript, fixed_doors, memory_pair
 
 OPENING = """\
 S: 220 mx.test ESMTP
@@ -263,42 +263,6 @@ async def test_several_sessions_have_numbers(autojump_clock: object) -> None:
     assert sessions[1].splitlines()[1:] == sessions[2].splitlines()[1:]
 
 
-async def test_a_stream_is_recorded_from_either_end(autojump_clock: object) -> None:
-    written = Transcript()
-    ours, theirs = bounded_stream_pair()
-    recorded = written.record(theirs, side="S", session="x")
-    assert recorded.endpoints == theirs.endpoints
-    assert recorded.transport_stream is theirs
-    await recorded.wait_send_all_might_not_block()
-    await recorded.send_all(bytearray(b"220 mx.test\r\n"))
-    await ours.send_all(b"NOOP")
-    assert await recorded.receive_some(2) == b"NO"
-    await recorded.send_eof()
-    ours.reset()
-    for _ in range(2):
-        with pytest.raises(trio.BrokenResourceError):
-            await recorded.receive_some()
-    await recorded.aclose()
-    assert str(written) == "S: 220 mx.test\nC> NO\nS. closes\nC. resets\n"
-    assert [entry.session for entry in written] == ["x"] * len(written)
-
-
-async def test_an_end_of_input_is_told_once(autojump_clock: object) -> None:
-    written = Transcript()
-    ours, theirs = bounded_stream_pair()
-    recorded = written.record(ours, side="C")
-    await theirs.aclose()
-    assert [await recorded.receive_some() for _ in range(2)] == [b"", b""]
-    assert str(written) == "S. closes\n"
-
-
-async def test_what_cannot_be_closed_by_halves(autojump_clock: object) -> None:
-    ours, _ = bounded_stream_pair()
-    tls = trio.SSLStream(ours, client_tls(), server_hostname="mx.test")
-    with pytest.raises(TypeError, match="send_eof"):
-        await Transcript().record(tls, side="C").send_eof()
-
-
 # --- comparing ------------------------------------------------------------------------------------------------------
 
 SAID = transcript((0, "S", b"220 mx.test\r\n"), (0, "C", b"NOOP\r\n"), (1, "S", b"250 Ok 17\r\n"))
@@ -363,143 +327,18 @@ def test_a_file_that_fits_is_left_alone(tmp_path: Path) -> None:
     assert file.read_text() == old
 
 
-# --- playing again --------------------------------------------------------------------------------------------------
+async def test_one_that_is_empty_is_a_transcript_all_the_same(autojump_clock: object) -> None:
+    written = Transcript()
+    assert written
+    assert (len(written), str(written), repr(written)) == (0, "", "<Transcript of 0 entries>")
+    written.add("C", b"")
+    assert not list(written)
 
 
-class Slow(Inbox):
-    """Takes its time."""
-
-    async def data(self, session: Session, body: Body) -> Reply | None:
-        await trio.sleep(100)
-        return await super().data(session, body)
-
-
-async def deliver() -> Transcript:
+async def test_a_client_can_be_followed_from_the_middle(autojump_clock: object) -> None:
     written = Transcript()
     async with trio.open_nursery() as nursery:
-        async with await memory_pair(nursery, Slow(), transcript=written) as client:
-            await client.send("me@client.test", ["you@mx.test"], MESSAGE)
-            await trio.sleep(10)
+        async with await memory_pair(nursery, Inbox()) as client:
+            written.follow(client)
             await client.noop()
-    return written
-
-
-async def test_the_client_of_a_session_is_played_to_a_server(autojump_clock: object) -> None:
-    written = Transcript.parse(str(await deliver()))
-    ours, theirs = bounded_stream_pair()
-    server = Server(inbox := Slow(), name="mx.test", **fixed_doors())
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(server.serve_stream, theirs)
-        again = await written.replay_client(ours)
-    assert [mail.raw for mail in inbox] == [MESSAGE]
-    again.compare(str(written))
-
-
-async def test_the_server_of_a_session_is_played_to_a_client(autojump_clock: object) -> None:
-    written = await deliver()
-    began = trio.current_time()
-    ours, theirs = bounded_stream_pair()
-    heard: list[Transcript] = []
-
-    async def serve() -> None:
-        heard.append(await written.replay_server(theirs))
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve)
-        async with Client(ours, name="client.test") as client:
-            await client.send("me@client.test", ["you@mx.test"], MESSAGE)
-            assert trio.current_time() == began + 100
-            await trio.sleep(10)
-            await client.noop()
-    heard[0].compare(str(written))
-
-
-async def test_a_server_that_says_something_else(autojump_clock: object) -> None:
-    written = await deliver()
-    ours, theirs = bounded_stream_pair()
-    server = Server(Inbox(), name="mx.test", size=99, **fixed_doors())
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(server.serve_stream, theirs)
-        with pytest.raises(
-            AssertionError, match=r"'250-SIZE 31457280\\r\\n' should have come here:(.*\n)+S: 250-SIZE 99"
-        ):
-            await written.replay_client(ours)
-
-
-@pytest.mark.parametrize(
-    ("then", "now"),
-    [
-        ([(0, "S", b"220 mx.test\r\n"), (0, "S", "closes")], b"220 mx.test\r\nwhat\r\n"),
-        ([(0, "S", b"220 mx.test\r\n"), (0, "C", b"QUIT\r\n"), (0, "S", b"221 Bye\r\n")], b"220 mx.test\r\n"),
-        ([(0, "S", b"220 mx")], b"220 "),
-    ],
-)
-async def test_a_server_that_says_too_much_or_too_little(
-    autojump_clock: object, then: list[tuple[float, str, bytes | str]], now: bytes
-) -> None:
-    ours, theirs = bounded_stream_pair()
-    await theirs.send_all(now)
-    await theirs.send_eof()
-    with pytest.raises(AssertionError, match="should have"):
-        await transcript(*then).replay_client(ours)
-
-
-async def test_passwords_are_given_to_a_transcript_that_was_read(autojump_clock: object) -> None:
-    written = Transcript.parse(str(await login("LOGIN", 1)))
-    server = Server(
-        Believer(), name="mx.test", extensions=standard(Auth(mechanisms=("LOGIN",), cleartext=True)), **fixed_doors()
-    )
-    ours, theirs = bounded_stream_pair()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(server.serve_stream, theirs)
-        again = await written.replay_client(ours, secrets=[b"ZnJlZA==", b"c2VjcmV0LXdvcmQ="])
-    assert b"c2VjcmV0LXdvcmQ=" in again.octets("C")
-    again.compare(str(written))
-    with pytest.raises(ValueError, match="secrets="):
-        async with trio.open_nursery() as nursery:
-            ours, theirs = bounded_stream_pair()
-            nursery.start_soon(server.serve_stream, theirs)
-            try:
-                await written.replay_client(ours)
-            except ValueError as exc:
-                error = exc
-            nursery.cancel_scope.cancel()
-        raise error
-
-
-@pytest.mark.parametrize("side", ["C", "S"])
-async def test_a_session_with_tls_is_played_again(autojump_clock: object, side: str) -> None:
-    written = Transcript()
-    server = Server(Inbox(), name="mx.test", tls=server_tls(), **fixed_doors())
-    async with trio.open_nursery() as nursery:
-        async with await memory_pair(
-            nursery, server, transcript=written, tls="required", host="mx.test", ssl_context=client_tls()
-        ):
-            pass
-    read = Transcript.parse(str(written))
-    ours, theirs = bounded_stream_pair()
-    async with trio.open_nursery() as nursery:
-        if side == "C":
-            nursery.start_soon(server.serve_stream, theirs)
-            again = await read.replay_client(ours, ssl_context=client_tls(), server_hostname="mx.test")
-        else:
-
-            async def use() -> None:
-                async with Client(ours, name="client.test", tls="required", host="mx.test", ssl_context=client_tls()):
-                    pass
-
-            nursery.start_soon(use)
-            again = await read.replay_server(theirs, ssl_context=server_tls())
-    again.compare(str(written))
-    with pytest.raises(ValueError, match="ssl_context"):
-        ours, theirs = bounded_stream_pair()
-        await transcript((0, "C", "begins TLS")).replay_client(ours)
-
-
-async def test_one_of_several_sessions_is_played(autojump_clock: object) -> None:
-    both = Transcript([Entry(0, "S", b"1\r\n"), Entry(0, "S", b"2\r\n", session="2")])
-    ours, theirs = bounded_stream_pair()
-    with pytest.raises(ValueError, match="which of 1, 2"):
-        await both.replay_server(theirs)
-    await both.replay_server(theirs, session="2")
-    assert await ours.receive_some() == b"2\r\n"
+    assert str(written) == "C: NOOP\nS: 250 2.0.0 Ok\nC: QUIT\nS: 221 2.0.0 mx.test Goodbye\n"

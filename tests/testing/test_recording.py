@@ -1,0 +1,73 @@
+"""Streams that are recorded are what they were before."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from helpers import client_tls
+
+from smtp_trio import Session
+from smtp_trio.testing import Inbox, Transcript, bounded_stream_pair, open_test_server
+
+
+async def test_a_stream_is_recorded_from_either_end(autojump_clock: object) -> None:
+    written = Transcript()
+    ours, theirs = bounded_stream_pair()
+    recorded = written.record(theirs, side="S", session="x")
+    assert recorded.endpoints == theirs.endpoints
+    assert recorded.transport_stream is theirs
+    await recorded.wait_send_all_might_not_block()
+    await recorded.send_all(bytearray(b"220 mx.test\r\n"))
+    await ours.send_all(b"NOOP")
+    assert await recorded.receive_some(2) == b"NO"
+    await recorded.send_eof()
+    ours.reset()
+    for _ in range(2):
+        with pytest.raises(trio.BrokenResourceError):
+            await recorded.receive_some()
+    await recorded.aclose()
+    assert str(written) == "S: 220 mx.test\nC> NO\nS. closes\nC. resets\n"
+    assert [entry.session for entry in written] == ["x"] * len(written)
+
+
+async def test_an_end_of_input_is_told_once(autojump_clock: object) -> None:
+    written = Transcript()
+    ours, theirs = bounded_stream_pair()
+    recorded = written.record(ours, side="C")
+    await theirs.aclose()
+    assert [await recorded.receive_some() for _ in range(2)] == [b"", b""]
+    assert str(written) == "S. closes\n"
+
+
+async def test_what_cannot_be_closed_by_halves(autojump_clock: object) -> None:
+    ours, _ = bounded_stream_pair()
+    tls = trio.SSLStream(ours, client_tls(), server_hostname="mx.test")
+    with pytest.raises(TypeError, match="send_eof"):
+        await Transcript().record(tls, side="C").send_eof()
+
+
+async def test_a_reset_is_recorded(autojump_clock: object) -> None:
+    written = Transcript()
+    ours, theirs = bounded_stream_pair()
+    recorded = written.record(ours, side="C")
+    recorded.reset()
+    with pytest.raises(trio.BrokenResourceError):
+        await theirs.receive_some()
+    with pytest.raises(TypeError, match="cannot be reset"):
+        Transcript().record(recorded, side="C").reset()
+    assert str(written) == "C. resets\n"
+
+
+async def test_a_socket_is_reset() -> None:
+    over = trio.Event()
+
+    class Watched(Inbox):
+        async def disconnect(self, session: Session) -> None:
+            over.set()
+
+    async with open_test_server(Watched()) as server:
+        stream = Transcript().record(await trio.open_tcp_stream(server.host, server.port), side="C")
+        assert await stream.receive_some() == b"220 mx.test ESMTP\r\n"
+        stream.reset()
+        await over.wait()
+    assert str(server.inbox.transcripts[0]).endswith("\nC. resets\n")

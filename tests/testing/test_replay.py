@@ -1,0 +1,160 @@
+"""Transcripts, played again: as the client to a server, and as the server to a client."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from helpers import MESSAGE, client_tls, server_tls
+
+from smtp_trio import Body, Client, Reply, Server, Session
+from smtp_trio.protocol import standard
+from smtp_trio.protocol.extensions import Auth
+from smtp_trio.testing import Entry, Inbox, Transcript, bounded_stream_pair, fixed_doors, memory_pair
+
+from .test_transcript import Believer, login, transcript
+
+
+class Slow(Inbox):
+    """Takes its time."""
+
+    async def data(self, session: Session, body: Body) -> Reply | None:
+        await trio.sleep(100)
+        return await super().data(session, body)
+
+
+async def deliver() -> Transcript:
+    written = Transcript()
+    async with trio.open_nursery() as nursery:
+        async with await memory_pair(nursery, Slow(), transcript=written) as client:
+            await client.send("me@client.test", ["you@mx.test"], MESSAGE)
+            await trio.sleep(10)
+            await client.noop()
+    return written
+
+
+async def test_the_client_of_a_session_is_played_to_a_server(autojump_clock: object) -> None:
+    written = Transcript.parse(str(await deliver()))
+    ours, theirs = bounded_stream_pair()
+    server = Server(inbox := Slow(), name="mx.test", **fixed_doors())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.serve_stream, theirs)
+        again = await written.replay_client(ours)
+    assert [mail.raw for mail in inbox] == [MESSAGE]
+    again.compare(str(written))
+
+
+async def test_the_server_of_a_session_is_played_to_a_client(autojump_clock: object) -> None:
+    written = await deliver()
+    began = trio.current_time()
+    ours, theirs = bounded_stream_pair()
+    heard: list[Transcript] = []
+
+    async def serve() -> None:
+        heard.append(await written.replay_server(theirs))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        async with Client(ours, name="client.test") as client:
+            await client.send("me@client.test", ["you@mx.test"], MESSAGE)
+            assert trio.current_time() == began + 100
+            await trio.sleep(10)
+            await client.noop()
+    heard[0].compare(str(written))
+
+
+async def test_a_server_that_says_something_else(autojump_clock: object) -> None:
+    written = await deliver()
+    ours, theirs = bounded_stream_pair()
+    server = Server(Inbox(), name="mx.test", size=99, **fixed_doors())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.serve_stream, theirs)
+        with pytest.raises(
+            AssertionError, match=r"'250-SIZE 31457280\\r\\n' should have come here:(.*\n)+S: 250-SIZE 99"
+        ):
+            await written.replay_client(ours)
+
+
+@pytest.mark.parametrize(
+    ("then", "now"),
+    [
+        ([(0, "S", b"220 mx.test\r\n"), (0, "S", "closes")], b"220 mx.test\r\nwhat\r\n"),
+        ([(0, "S", b"220 mx.test\r\n"), (0, "C", b"QUIT\r\n"), (0, "S", b"221 Bye\r\n")], b"220 mx.test\r\n"),
+        ([(0, "S", b"220 mx")], b"220 "),
+    ],
+)
+async def test_a_server_that_says_too_much_or_too_little(
+    autojump_clock: object, then: list[tuple[float, str, bytes | str]], now: bytes
+) -> None:
+    ours, theirs = bounded_stream_pair()
+    await theirs.send_all(now)
+    await theirs.send_eof()
+    with pytest.raises(AssertionError, match="should have"):
+        await transcript(*then).replay_client(ours)
+
+
+async def test_passwords_are_given_to_a_transcript_that_was_read(autojump_clock: object) -> None:
+    written = Transcript.parse(str(await login("LOGIN", 1)))
+    server = Server(
+        Believer(), name="mx.test", extensions=standard(Auth(mechanisms=("LOGIN",), cleartext=True)), **fixed_doors()
+    )
+    ours, theirs = bounded_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.serve_stream, theirs)
+        again = await written.replay_client(ours, secrets=[b"ZnJlZA==", b"c2VjcmV0LXdvcmQ="])
+    assert b"c2VjcmV0LXdvcmQ=" in again.octets("C")
+    again.compare(str(written))
+    with pytest.raises(ValueError, match="secrets="):
+        async with trio.open_nursery() as nursery:
+            ours, theirs = bounded_stream_pair()
+            nursery.start_soon(server.serve_stream, theirs)
+            try:
+                await written.replay_client(ours)
+            except ValueError as exc:
+                error = exc
+            nursery.cancel_scope.cancel()
+        raise error
+
+
+@pytest.mark.parametrize("side", ["C", "S"])
+async def test_a_session_with_tls_is_played_again(autojump_clock: object, side: str) -> None:
+    written = Transcript()
+    server = Server(Inbox(), name="mx.test", tls=server_tls(), **fixed_doors())
+    async with trio.open_nursery() as nursery:
+        async with await memory_pair(
+            nursery, server, transcript=written, tls="required", host="mx.test", ssl_context=client_tls()
+        ):
+            pass
+    read = Transcript.parse(str(written))
+    ours, theirs = bounded_stream_pair()
+    async with trio.open_nursery() as nursery:
+        if side == "C":
+            nursery.start_soon(server.serve_stream, theirs)
+            again = await read.replay_client(ours, ssl_context=client_tls(), server_hostname="mx.test")
+        else:
+
+            async def use() -> None:
+                async with Client(ours, name="client.test", tls="required", host="mx.test", ssl_context=client_tls()):
+                    pass
+
+            nursery.start_soon(use)
+            again = await read.replay_server(theirs, ssl_context=server_tls())
+    again.compare(str(written))
+    with pytest.raises(ValueError, match="ssl_context"):
+        ours, theirs = bounded_stream_pair()
+        await transcript((0, "C", "begins TLS")).replay_client(ours)
+
+
+async def test_one_of_several_sessions_is_played(autojump_clock: object) -> None:
+    both = Transcript([Entry(0, "S", b"1\r\n"), Entry(0, "S", b"2\r\n", session="2")])
+    ours, theirs = bounded_stream_pair()
+    with pytest.raises(ValueError, match="which of 1, 2"):
+        await both.replay_server(theirs)
+    await both.replay_server(theirs, session="2")
+    assert await ours.receive_some() == b"2\r\n"
+
+
+async def test_a_server_that_resets_has_closed(autojump_clock: object) -> None:
+    ours, theirs = bounded_stream_pair()
+    theirs.reset()
+    again = await transcript((0, "S", "closes")).replay_client(ours)
+    assert str(again) == "S. closes\n"
