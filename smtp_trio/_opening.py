@@ -14,6 +14,7 @@ from ._conversation import ClientTimeouts, Conversation, accepted, timeouts_of
 from ._login import log_in
 from ._results import ConnectRejected, HandshakeFailed, TimedOut
 from ._values import TlsInfo
+from ._watch import announce
 from .protocol import (
     ClientProtocol,
     Connect,
@@ -87,6 +88,7 @@ class Opening:
         #: Whether a certificate that is not right ends an opportunistic handshake, and why it was not right when we tried before.
         self.strict_tls: bool = False
         self.tls_problem: str | None = None
+        announce(self)
 
     # --- what is known ----------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from ._calls import HookCaller
 from ._courses import COURSES, HOOK, conclude, greet, queued, start_tls
 from ._note import Note
 from ._values import Envelope, MessageState, Peer, TlsInfo
+from ._watch import announce
 from ._wire import Wire
 from .protocol import (
     CONNECTION_LOST,
@@ -103,6 +104,7 @@ class Session(HookCaller):
         self._transaction: dict[Any, Any] = {}
         self._debug = log.isEnabledFor(logging.DEBUG)
         self._unhooked = server.unhooked
+        announce(self)
 
     # --- what hooks may ask ----------------------------------------------------------------------------------------
 

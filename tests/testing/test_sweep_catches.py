@@ -1,0 +1,258 @@
+"""Mistakes put in by hand, in the server, in the client and in hooks: each is found by a sweep, which says where."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import trio
+
+from smtp_trio import Body, BodyError, Hooks, MessageState, Reply, Server, Session
+from smtp_trio._conversation import Conversation
+from smtp_trio._courses import REPLY
+from smtp_trio.testing import Attempt, SweepError, cancel_everywhere, fail_everywhere, fixed_doors, memory_pair
+
+MESSAGE = b"Subject: one\r\n\r\nhello\r\n"
+
+
+class Store(Hooks):
+    """Takes a moment for everything, and does it well."""
+
+    def __init__(self) -> None:
+        self.records: list[bytes] = []
+
+    async def data(self, session: Session, body: Body) -> None:
+        message = await body.read()
+        await trio.sleep(1)
+        self.records.append(message)
+
+    async def reset(self, session: Session) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def disconnect(self, session: Session) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+def delivery(hooks: Callable[[], Hooks] = Store) -> Callable[[Attempt], Any]:
+    """A scenario: one message, in a transaction and out of it."""
+
+    async def scenario(attempt: Attempt) -> None:
+        store = attempt.context["store"] = hooks()
+        async with trio.open_nursery() as nursery:
+            server = Server(store, name="mx.test", **fixed_doors())
+            async with await memory_pair(nursery, server) as client:
+                await client.mail("me@client.test")
+                await client.rcpt("you@mx.test")
+                await client.data(MESSAGE)
+                await client.mail("me@client.test")
+
+    return scenario
+
+
+def caught(scenario: Callable[[Attempt], Any], reason: str, **settings: Any) -> SweepError:
+    """A sweep fails, for this reason. It says at which point, and that point alone fails in the same way."""
+    sweep = settings.pop("sweep", cancel_everywhere)
+    with pytest.raises(SweepError) as first:
+        sweep(scenario, **settings)
+    error = first.value
+    assert any(re.search(reason, each) for each in error.reasons), error.reasons
+    text = str(error)
+    assert f" {error.k}: " in text
+    assert f"points=[{error.k}]" in text
+    assert error.stack in text
+    assert error.transcript in text + "\n"
+    with pytest.raises(SweepError) as again:
+        sweep(scenario, points=[error.k], **settings)
+    assert str(again.value) == text
+    return error
+
+
+def test_nothing_is_wrong() -> None:
+    assert cancel_everywhere(delivery()).points > 40
+    assert fail_everywhere(delivery()).points > 20
+
+
+# --- in the server ----------------------------------------------------------------------------------------------------
+
+
+def test_await_between_state_and_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def verdict(session: Session, reply: Reply, body: Body) -> None:
+        session.last_message = MessageState.UNACKNOWLEDGED
+        session.server.counts.messages += 1
+        await trio.lowlevel.checkpoint()  # here
+        session.protocol.send(reply)
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + REPLY):
+            await session.wire.send(session.wire.flush_now())
+        session.last_message = MessageState.ACKNOWLEDGED
+
+    monkeypatch.setattr("smtp_trio._courses.verdict", verdict)
+    error = caught(delivery(), "took message .*, and the client was never told")
+    assert error.k > 10
+    where, *others = error.stack.split("Another task: ")
+    assert where.rstrip().endswith("in verdict\n    await trio.lowlevel.checkpoint()  # here")
+    assert "in _converse\n" in where
+    assert "in scenario\n    await client.data(MESSAGE)" in others[0]
+    assert "C: MAIL FROM:<me@client.test>" in error.transcript
+    assert "C: Subject: one" in error.transcript
+    assert "250 2.0.0" not in error.transcript
+
+
+def test_missing_shield(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def verdict(session: Session, reply: Reply, body: Body) -> None:
+        session.last_message = MessageState.UNACKNOWLEDGED
+        session.server.counts.messages += 1
+        session.protocol.send(reply)
+        await session.flush()  # with no shield
+        session.last_message = MessageState.ACKNOWLEDGED
+
+    monkeypatch.setattr("smtp_trio._courses.verdict", verdict)
+    error = caught(delivery(), "took message .*, and the client was never told")
+    assert "await session.flush()  # with no shield" in error.stack
+    assert "250 2.0.0 Ok: queued" in error.transcript  # which is as far as it came
+
+
+def test_state_before_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def verdict(session: Session, reply: Reply, body: Body) -> None:
+        session.last_message = MessageState.ACKNOWLEDGED
+        session.server.counts.messages += 1
+        session.protocol.send(reply)
+        await session.flush()
+
+    monkeypatch.setattr("smtp_trio._courses.verdict", verdict)
+    error = caught(delivery(), "was not told so, but session.last_message is ACKNOWLEDGED", sweep=fail_everywhere)
+    assert error.stack.startswith("Where it was: ")
+    assert "in verdict\n    await session.flush()" in error.stack
+    assert str(error).startswith("cut at operation ")
+
+
+def test_lost_disconnect(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def end(session: Session) -> None:
+        if session.protocol.facts.mail is not None:
+            await session.call("reset")  # with no shield, so that nothing follows
+        await session.call("disconnect")
+
+    monkeypatch.setattr(Session, "end", end)
+    error = caught(delivery(), "disconnect was called 0 times for 1 connect")
+    assert "C: MAIL FROM" in error.transcript
+    assert len(error.reasons) == 1
+
+
+def test_message_counted_before_it_was_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Body.read
+
+    async def eager(body: Body) -> bytes:
+        body._session.server.counts.messages += not body.complete
+        message = await read(body)
+        body._session.server.counts.messages -= 1
+        return message
+
+    monkeypatch.setattr(Body, "read", eager)
+    caught(delivery(), "server mx.test counts 1 messages, and its data hook took 0")
+
+
+# --- in the client ----------------------------------------------------------------------------------------------------
+
+
+def test_client_that_leaves_its_stream_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def close(talk: Conversation) -> None:
+        await trio.lowlevel.checkpoint()
+        await trio.aclose_forcefully(talk.wire.stream)
+
+    monkeypatch.setattr(Conversation, "close", close)
+    error = caught(delivery(), "client 1: its stream was left open")
+    assert "S: 220 mx.test ESMTP" in error.transcript
+
+
+# --- in hooks ---------------------------------------------------------------------------------------------------------
+
+
+class Halves(Store):
+    """Writes a record in two pieces, with nothing to undo the first."""
+
+    async def data(self, session: Session, body: Body) -> None:
+        self.records.append(b"begun")
+        self.records[-1] = await body.read()
+        self.records.append(b"begun")
+        await trio.lowlevel.checkpoint()  # between the halves
+        self.records.pop()
+
+
+def whole_records(attempt: Attempt) -> None:
+    if b"begun" in attempt.context["store"].records:
+        raise AssertionError("half a record")
+
+
+def test_half_written_record() -> None:
+    error = caught(delivery(Halves), "half a record", check=whole_records)
+    assert isinstance(error.__cause__, AssertionError)
+    error = caught(delivery(Halves), "half a record", check=whole_records, sweep=fail_everywhere)
+    assert "in scenario\n    await client.data(MESSAGE)" in error.stack
+
+
+def test_half_written_record_of_a_check_that_waits() -> None:
+    async def check(attempt: Attempt) -> None:
+        await trio.sleep(1)
+        whole_records(attempt)
+
+    caught(delivery(Halves), "half a record", check=check)
+
+
+def test_partial_message_that_is_kept() -> None:
+    class Gullible(Store):
+        async def data(self, session: Session, body: Body) -> None:
+            pieces: list[bytes] = []
+            with suppress(BodyError, StopAsyncIteration):
+                while True:
+                    pieces.append(await anext(body))
+            self.records.append(b"".join(pieces))
+
+    def check(attempt: Attempt) -> None:
+        if not set(attempt.context["store"].records) <= {MESSAGE}:
+            raise AssertionError("a part was kept")
+
+    caught(delivery(Gullible), "a part was kept", check=check, sweep=fail_everywhere)
+
+
+def test_shield_without_an_end() -> None:
+    class Endless(Store):
+        async def data(self, session: Session, body: Body) -> None:
+            await body.read()
+            try:
+                await trio.sleep(1)
+            except trio.Cancelled:
+                with trio.CancelScope(shield=True):
+                    await trio.Event().wait()  # for ever
+                raise
+
+    error = caught(delivery(Endless), "has not ended 60 s after it was cancelled")
+    assert "in data\n    await trio.Event().wait()  # for ever" in error.stack
+
+
+def test_error_of_a_hook() -> None:
+    class Fragile(Store):
+        async def disconnect(self, session: Session) -> None:
+            raise RuntimeError("no file")
+
+        async def data(self, session: Session, body: Body) -> None:
+            try:
+                await super().data(session, body)
+            except trio.Cancelled as exc:
+                raise KeyError("lost") from exc
+
+    error = caught(delivery(Fragile), "a hook raised KeyError: 'lost'", allow=(RuntimeError,))
+    assert isinstance(error.__cause__, KeyError)
+
+
+def test_task_that_is_left() -> None:
+    class Careless(Store):
+        async def data(self, session: Session, body: Body) -> None:
+            try:
+                await super().data(session, body)
+            except trio.Cancelled:
+                trio.lowlevel.spawn_system_task(trio.sleep_forever)
+                raise
+
+    caught(delivery(Careless), "1 tasks were left running")
