@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import math
 import re
 import socket
 import ssl
@@ -14,7 +13,6 @@ from typing import Any
 
 import trio
 import trustme
-from attrs import define, field
 from trio.testing import lockstep_stream_pair, memory_stream_pair
 
 import smtp_trio
@@ -311,21 +309,3 @@ class PoolOf(Pool):
     async def _dial(self) -> smtp_trio.Client:
         self.dialed += 1
         return await self._function()
-
-
-@define(eq=False)
-class Sweep(trio.abc.Instrument):
-    """Cancels a scope when the tasks of a run are about to take their k-th step."""
-
-    k: float
-    scope: trio.CancelScope = field(factory=trio.CancelScope)
-    steps: int = 0
-    watching: bool = False
-    cancelled: float = math.inf
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        if self.watching:
-            self.steps += 1
-            if self.steps == self.k:
-                self.cancelled = trio.current_time()
-                self.scope.cancel()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,7 +19,6 @@ from helpers import (
     Client,
     Door,
     Pair,
-    Sweep,
     Taker,
     serve,
     server_tls,
@@ -31,6 +30,7 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from smtp_trio import Body, Limits, MessageState, Reply, Server, Session, standard
 from smtp_trio.protocol.extensions import Auth
+from smtp_trio.testing import Attempt, cancel_everywhere
 
 LOST = (EOFError, trio.BrokenResourceError, trio.ClosedResourceError)
 Script = Callable[[Client], Awaitable[Any]]
@@ -90,8 +90,8 @@ class Scenario:
     patience: float = 0  # seconds that an end may take when the client does not read
 
 
-async def run(scenario: Scenario, sweep: Sweep, *, everybody: bool) -> Witness:
-    """The scenario once, in a scope that is cancelled on the way: around the server, or around the client as well."""
+async def run(scenario: Scenario, attempt: Attempt, *, everybody: bool) -> Witness:
+    """The scenario once, with a blow on the way: to the server, or to the client as well."""
     tasks = trio.lowlevel.current_statistics().tasks_living
     hooks = Witness(scenario.slow)
     server = Server(hooks, name=NAME, tls=server_tls(), extensions=standard(Auth(cleartext=True)))
@@ -101,7 +101,7 @@ async def run(scenario: Scenario, sweep: Sweep, *, everybody: bool) -> Witness:
 
     async def serve_it() -> None:
         nonlocal ended
-        with trio.CancelScope() if everybody else sweep.scope:
+        with nullcontext() if everybody else attempt.here():
             await serve(server, theirs, scenario.implicit_tls)
         ended = trio.current_time()
 
@@ -118,15 +118,13 @@ async def run(scenario: Scenario, sweep: Sweep, *, everybody: bool) -> Witness:
         drained = await server.stop(3)
         assert drained.finished + drained.idle + drained.cancelled <= 1
 
-    sweep.watching = True
-    with sweep.scope if everybody else trio.CancelScope():
+    with attempt.here() if everybody else nullcontext():
         async with trio.open_nursery() as nursery:
             nursery.start_soon(serve_it)
             async with trio.open_nursery() as rest:
                 if scenario.drain < math.inf:
                     rest.start_soon(drain)
                 rest.start_soon(converse)
-    sweep.watching = False
 
     await trio.aclose_forcefully(ours)
     assert trio.lowlevel.current_statistics().tasks_living == tasks
@@ -143,26 +141,18 @@ async def run(scenario: Scenario, sweep: Sweep, *, everybody: bool) -> Witness:
         assert len(hooks.messages) == queued + (state is MessageState.UNACKNOWLEDGED)
         assert queued or state is not MessageState.ACKNOWLEDGED
         if ended < math.inf:
-            assert ended - sweep.cancelled <= scenario.slow + scenario.patience
+            assert ended - attempt.struck_at <= scenario.slow + scenario.patience
     return hooks
 
 
 def sweep(scenario: Scenario, *, everybody: bool) -> tuple[int, set[MessageState | None]]:
     """The scenario, cancelled at its first step, at its second, and so on until it ends before that."""
     states: set[MessageState | None] = set()
-    for k in range(1, 2000):
-        attempt = Sweep(k)
-        hooks = trio.run(
-            _call, scenario, attempt, everybody, clock=MockClock(autojump_threshold=0), instruments=[attempt]
-        )
-        states.update(hooks.states)
-        if not attempt.scope.cancel_called:
-            return k, states
-    raise AssertionError("it does not end")
 
+    async def once(attempt: Attempt) -> None:
+        states.update((await run(scenario, attempt, everybody=everybody)).states)
 
-async def _call(scenario: Scenario, attempt: Sweep, everybody: bool) -> Witness:
-    return await run(scenario, attempt, everybody=everybody)
+    return cancel_everywhere(once).points, states
 
 
 # --- the scenarios ----------------------------------------------------------------------------------------------------
@@ -293,15 +283,14 @@ def test_cancelled_at_every_step(name: str, everybody: bool) -> None:
         assert MessageState.UNACKNOWLEDGED in states
 
 
-async def many(attempt: Sweep) -> tuple[Witness, Server]:
+async def many(attempt: Attempt) -> None:
     """Three sessions of one listener, in a scope around `Server.serve_listeners`."""
-    tasks = trio.lowlevel.current_statistics().tasks_living
     hooks = Witness(slow=1)
     server = Server(hooks, name=NAME)
     door = Door()
 
     async def serve_it() -> None:
-        with attempt.scope:
+        with attempt.here():
             await server.serve_listeners([door])
 
     async def converse(script: Script) -> None:
@@ -309,32 +298,22 @@ async def many(attempt: Sweep) -> tuple[Witness, Server]:
             await script(Listener((await door.connect()).stream))
         await server.stop(2)
 
-    attempt.watching = True
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve_it)
         for script in (plain, chunks, pipelined):
             nursery.start_soon(converse, script)
-    attempt.watching = False
     assert door.closed
-    assert trio.lowlevel.current_statistics().tasks_living == tasks
-    return hooks, server
+    assert len(hooks.ended) == len(hooks.sessions) == len(set(hooks.ended))
+    assert hooks.errors == []
+    assert server.statistics().messages == len(hooks.messages)
 
 
 def test_listener_cancelled_at_every_step() -> None:
     """Promises 1 and 2, for sessions that end together."""
-    most = 0
-    for k in range(1, 2000):
-        attempt = Sweep(k)
-        hooks, server = trio.run(many, attempt, clock=MockClock(autojump_threshold=0), instruments=[attempt])
-        assert len(hooks.ended) == len(hooks.sessions) == len(set(hooks.ended))
-        assert hooks.errors == []
-        assert server.statistics().sessions_open == 0
-        assert server.statistics().messages == len(hooks.messages)
-        most = max(most, len(hooks.sessions))
-        if not attempt.scope.cancel_called:
-            break
-    assert k > 60
-    assert most == 3
+    sessions = set[int]()
+    report = cancel_everywhere(many, check=lambda attempt: sessions.add(len(attempt.sessions)))
+    assert report.points > 60
+    assert max(sessions) == 3
 
 
 # --- one by one -------------------------------------------------------------------------------------------------------

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import trio
 from attrs import define, field
-from helpers import NAME, Pair, PoolOf, Sweep, Taker, client_tls, serve, server_tls, sockets, unbuffered
-from trio.testing import MockClock, memory_stream_pair
+from helpers import NAME, Pair, PoolOf, Taker, client_tls, serve, server_tls, sockets, unbuffered
+from trio.testing import memory_stream_pair
 
 from smtp_trio import Body, Client, Reply, Result, Server, Session, standard
 from smtp_trio.protocol.extensions import Auth
+from smtp_trio.testing import Attempt, cancel_everywhere
 
 ME, YOU = "me@client.test", "you@mx.test"
 SLOW = ("PIPELINING", "CHUNKING")
@@ -91,7 +92,7 @@ class Scenario:
     without: tuple[str, ...] = ()
     pair: Callable[[], Pair] = memory_stream_pair
     settings: Callable[[], dict[str, Any]] = lambda: {"tls": "never"}
-    every: int = 1
+    points: range = range(1, 4000)
 
     def server(self, hooks: Named) -> Server:
         extensions = [each for each in standard(Auth()) if each.keyword not in self.without]
@@ -147,22 +148,9 @@ SCENARIOS = {
     "many-sockets": Scenario(many, pair=sockets),
     "many-groups": Scenario(many, GROUPS),
     "starttls-auth": Scenario(two, settings=secure),
-    "starttls-auth-sockets": Scenario(two, pair=sockets, settings=secure, every=3),
+    "starttls-auth-sockets": Scenario(two, pair=sockets, settings=secure, points=range(1, 4000, 3)),
 }
 BY_HAND: dict[str, Scenario] = {"by-hand": Scenario(by_hand, SLOW), "by-hand-sockets": Scenario(by_hand, SLOW, sockets)}
-
-
-def sweep(test: Callable[[Sweep], Awaitable[None]], every: int = 1) -> int:
-    """Run it, cancelled at its first step, at its second, and so on until it ends before that. Returns the number of steps.
-
-    ``every``: at one step in so many, where a run takes long.
-    """
-    for k in range(1, 4000, every):
-        attempt = Sweep(k)
-        trio.run(test, attempt, clock=MockClock(autojump_threshold=0), instruments=[attempt])
-        if not attempt.scope.cancel_called:
-            return k
-    raise AssertionError("it does not end")
 
 
 @asynccontextmanager
@@ -199,20 +187,18 @@ def test_cli_15_client(name: str) -> None:
     """Cancelled between its greeting and its QUIT: no stream is open, nothing runs, and what is known is true."""
     scenario = SCENARIOS[name]
 
-    async def attempt(sweep: Sweep) -> None:
+    async def once(attempt: Attempt) -> None:
         hooks, log = Named(), Log()
         ours, theirs = scenario.pair()
         async with nothing_left() as nursery:
             nursery.start_soon(serve, scenario.server(hooks), theirs)
-            sweep.watching = True
-            with sweep.scope:
+            with attempt.here():
                 async with scenario.client(ours) as client:
                     await scenario.script(client, log)
-            sweep.watching = False
             await assert_closed(ours)
         check(hooks, log)
 
-    assert sweep(attempt) > 10
+    assert cancel_everywhere(once).points >= 10
 
 
 @pytest.mark.parametrize("name", [*SCENARIOS, *BY_HAND])
@@ -221,16 +207,14 @@ def test_cli_15_send(name: str) -> None:
     scenario = {**SCENARIOS, **BY_HAND}[name]
     usable: set[bool] = set()
 
-    async def attempt(sweep: Sweep) -> None:
+    async def once(attempt: Attempt) -> None:
         hooks, log = Named(), Log()
         ours, theirs = scenario.pair()
         async with nothing_left() as nursery:
             nursery.start_soon(serve, scenario.server(hooks), theirs)
             async with scenario.client(ours) as client:
-                sweep.watching = True
-                with sweep.scope:
+                with attempt.here():
                     await scenario.script(client, log)
-                sweep.watching = False
                 usable.add(client.usable)
                 if client.usable:
                     await log.send(client, "after")
@@ -240,7 +224,7 @@ def test_cli_15_send(name: str) -> None:
         if name not in BY_HAND:  # there nobody keeps a record
             check(hooks, log)
 
-    assert sweep(attempt) > 6
+    assert cancel_everywhere(once).points >= 6
     assert usable == {True, False}
 
 
@@ -285,15 +269,13 @@ def test_cli_15_pool(name: str) -> None:
     """Those who use it are cancelled: what it hands out afterwards is in step."""
     scenario = POOLS[name]
 
-    async def attempt(sweep: Sweep) -> None:
+    async def once(attempt: Attempt) -> None:
         hooks = Named()
         streams: list[trio.abc.Stream] = []
         async with nothing_left() as nursery:
             async with pool_of(scenario, scenario.server(hooks), nursery, streams) as pool:
-                sweep.watching = True
-                with sweep.scope:
+                with attempt.here():
                     await crowd(pool)
-                sweep.watching = False
                 state = pool.statistics()
                 assert state.open == state.idle <= 2
                 async with trio.open_nursery() as users:
@@ -305,7 +287,7 @@ def test_cli_15_pool(name: str) -> None:
         assert len(set(hooks.names)) == len(hooks.names)
         assert pool.statistics().open == 0
 
-    assert sweep(attempt, scenario.every) > 60
+    assert cancel_everywhere(once, points=scenario.points).points >= 20
 
 
 @pytest.mark.parametrize("name", POOLS)
@@ -313,29 +295,27 @@ def test_cli_15_one_user_of_a_pool(name: str) -> None:
     """One of many is cancelled: the others do not notice."""
     scenario = POOLS[name]
 
-    async def attempt(sweep: Sweep) -> None:
+    async def once(attempt: Attempt) -> None:
         hooks = Named()
         streams: list[trio.abc.Stream] = []
 
         async def unlucky() -> None:
-            with sweep.scope:
+            with attempt.here():
                 await named(pool, "unlucky")
 
         async with nothing_left() as nursery:
             async with pool_of(scenario, scenario.server(hooks), nursery, streams) as pool:
-                sweep.watching = True
                 async with trio.open_nursery() as users:
                     users.start_soon(named, pool, "0")
                     users.start_soon(unlucky)
                     for n in range(1, 4):
                         users.start_soon(named, pool, str(n))
-                sweep.watching = False
             for stream in streams:
                 await assert_closed(stream)
         assert set(hooks.names) >= {str(n) for n in range(4)}
         assert len(set(hooks.names)) == len(hooks.names)
 
-    assert sweep(attempt, scenario.every) > 60
+    assert cancel_everywhere(once, points=scenario.points).points >= 20
 
 
 @pytest.mark.parametrize("name", POOLS)
@@ -343,16 +323,14 @@ def test_cli_15_around_a_pool(name: str) -> None:
     """The pool itself is cancelled: nothing is open."""
     scenario = POOLS[name]
 
-    async def attempt(sweep: Sweep) -> None:
+    async def once(attempt: Attempt) -> None:
         streams: list[trio.abc.Stream] = []
         async with nothing_left() as nursery:
-            sweep.watching = True
-            with sweep.scope:
+            with attempt.here():
                 async with pool_of(scenario, scenario.server(Named()), nursery, streams) as pool:
                     await crowd(pool)
-            sweep.watching = False
             for stream in streams:
                 await assert_closed(stream)
         assert pool.statistics().open == 0
 
-    assert sweep(attempt, scenario.every) > 60
+    assert cancel_everywhere(once, points=scenario.points).points >= 20
