@@ -51,8 +51,8 @@ async def test_few_commands_give_no_turn_away() -> None:
         await client.hello()
         receive = client.stream.receive_some
 
-        async def noted(most: int | None = None) -> bytes:
-            writes.append(bytes(await receive(most)))
+        async def noted(max_bytes: int | None = None) -> bytes:
+            writes.append(bytes(await receive(max_bytes)))
             return writes[-1]
 
         client.stream.receive_some = noted  # type: ignore[method-assign]
