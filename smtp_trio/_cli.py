@@ -44,7 +44,7 @@ NOT_HERE = Reply(550, "No mail is taken for that domain here; nothing is relayed
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says, and return the exit code."""
     try:
-        options = parser().parse_args(argv)
+        options = parser(sys.argv[1:] if argv is None else argv).parse_args(argv)
         run: Callable[[argparse.Namespace], int | None] = options.run
         return run(options) or 0
     except Fault as fault:
@@ -57,12 +57,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 # --- the options ------------------------------------------------------------------------------------------------------
 
 
-def parser() -> Parser:
+def parser(argv: Sequence[str] = ()) -> Parser:
+    """All that can be said; what few need is imported for those who say it."""
     top = Parser(prog="smtp-trio", description="SMTP for Trio.", allow_abbrev=False)
     top.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
     add_serve(commands.add_parser("serve", help="take in mail and store it", allow_abbrev=False))
     add_send(commands.add_parser("send", help="send messages", allow_abbrev=False))
+    conform = commands.add_parser("conform", help="try a server against the RFCs", allow_abbrev=False)
+    if "conform" in argv[:1]:
+        from .conform._cli import add_conform
+
+        add_conform(conform)
     hashing = commands.add_parser("hash-password", help="print a password's hash, for --auth-file", allow_abbrev=False)
     hashing.description = "Ask for a password, or read a line of standard input, and print its hash."
     hashing.set_defaults(run=hash_password)

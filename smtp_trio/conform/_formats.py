@@ -1,0 +1,117 @@
+"""The report for programs: TAP, JUnit's XML, JSON. Each gives the whole text."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from xml.sax.saxutils import escape, quoteattr
+
+from ._runner import Outcome, Report, Result
+from ._text import conversation, details
+
+#: What XML 1.0 cannot hold, however it is written.
+NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def tap(report: Report) -> str:
+    """TAP version 13 (https://testanything.org): a case that was skipped says why, one that failed has a block of YAML."""
+    lines = ["TAP version 13", f"1..{len(report.results)}"]
+    for number, result in enumerate(report.results, 1):
+        rule = result.rule
+        title = f"{number} - {rule.id}: {rule.title}".replace("#", "\\#")
+        if result.outcome is Outcome.SKIPPED:
+            lines.append(f"ok {title} # SKIP {result.reason}")
+        elif result.outcome is Outcome.PASSED:
+            lines.append(f"ok {title}")
+        else:
+            lines += [f"not ok {title}", "  ---", f"  outcome: {result.outcome.value}", f"  level: {rule.level.name}"]
+            # JSON's strings are YAML's.
+            lines += [f"  message: {json.dumps(result.reason)}", f"  section: {json.dumps(rule.section)}"]
+            lines += [f"  sentence: {json.dumps(rule.sentence)}", "  conversation:"]
+            lines += [f"    - {json.dumps(line)}" for line in said(result)]
+            lines += ["  ..."]
+    return "\n".join(lines) + "\n"
+
+
+def junit(report: Report) -> str:
+    """The XML of JUnit, as CI systems read it: a test suite for each section."""
+    suites: dict[str, list[Result]] = {}
+    for result in report.results:
+        suites.setdefault(result.rule.group, []).append(result)
+    lines = ['<?xml version="1.0" encoding="UTF-8"?>']
+    lines += [f"<testsuites name={_attribute('smtp-trio conform ' + report.server)} {_counts(report.results)}>"]
+    for group, results in suites.items():
+        lines.append(f"  <testsuite name={_attribute(group)} {_counts(results)}>")
+        for result in results:
+            rule = result.rule
+            head = (
+                f"    <testcase classname={_attribute(f'smtp.{group}')} name={_attribute(f'{rule.id}: {rule.title}')} "
+                f'time="{result.seconds:.3f}"'
+            )
+            lines += (
+                [f"{head}/>"] if result.outcome is Outcome.PASSED else [f"{head}>", _child(result), "    </testcase>"]
+            )
+        lines.append("  </testsuite>")
+    return "\n".join([*lines, "</testsuites>"]) + "\n"
+
+
+def _counts(results: Sequence[Result]) -> str:
+    count = {outcome: sum(each.outcome is outcome for each in results) for outcome in Outcome}
+    seconds = sum(each.seconds for each in results)
+    return (
+        f'tests="{len(results)}" failures="{count[Outcome.FAILED]}" errors="{count[Outcome.ERROR]}" '
+        f'skipped="{count[Outcome.SKIPPED]}" time="{seconds:.3f}"'
+    )
+
+
+def _child(result: Result) -> str:
+    if result.outcome is Outcome.SKIPPED:
+        return f"      <skipped message={_attribute(result.reason)}/>"
+    element = "failure" if result.outcome is Outcome.FAILED else "error"
+    text = escape(NO_XML.sub("?", "\n".join(details(result))))
+    kind = _attribute(result.rule.level.name)
+    return f"      <{element} type={kind} message={_attribute(result.reason)}>{text}</{element}>"
+
+
+def _attribute(text: str) -> str:
+    return quoteattr(NO_XML.sub("?", text))
+
+
+def as_json(report: Report) -> str:
+    """One object: what was asked, what the server offers, and all results."""
+    facts = report.facts
+    count = {outcome.value: report.count(outcome) for outcome in Outcome}
+    whole = {
+        "server": report.server,
+        "greeting": facts.greeting if facts is not None else None,
+        "extensions": dict(facts.plain) if facts is not None else None,
+        "extensions_inside_tls": dict(facts.secure) if facts is not None and facts.secure is not None else None,
+        "seconds": round(report.seconds, 3),
+        "count": count,
+        "results": [_as_object(result) for result in report.results],
+    }
+    return json.dumps(whole, indent=2) + "\n"
+
+
+def _as_object(result: Result) -> Mapping[str, object]:
+    rule = result.rule
+    return {
+        "id": rule.id,
+        "title": rule.title,
+        "section": rule.section,
+        "sentence": rule.sentence,
+        "level": rule.level.name,
+        "outcome": result.outcome.value,
+        "reason": result.reason,
+        "seconds": round(result.seconds, 3),
+        "conversation": said(result),
+    }
+
+
+def said(result: Result) -> list[str]:
+    """What was said, a line for each."""
+    return conversation(result.record)
+
+
+FORMATS: Mapping[str, Callable[[Report], str]] = {"tap": tap, "junit": junit, "json": as_json}

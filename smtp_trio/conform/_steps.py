@@ -1,0 +1,211 @@
+"""The steps that cases against a server are made of."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+
+import trio
+from attrs import field, frozen
+from attrs.validators import matches_re
+
+from ._case import Step
+from ._talk import Hungup, Reply, Talk, WrongAnswer, show
+
+CODES = r"[0-9.|]+"
+
+
+def verb(line: bytes) -> str:
+    """The word that a command begins with, in capitals."""
+    return re.split(rb"[ \r\n]", line, maxsplit=1)[0].decode("ascii", "replace").upper()
+
+
+@frozen
+class Send:
+    """Octets, as they are: nothing is waited for. `chunk`: in segments of that size; `times`: again and again."""
+
+    data: bytes
+    chunk: int = 0
+    times: int = 1
+
+    async def play(self, talk: Talk) -> None:
+        await talk.send(self.data, chunk=self.chunk, times=self.times)
+
+
+@frozen
+class Expect:
+    """A reply with one of these codes: ``250|251``, ``5..``."""
+
+    codes: str = field(validator=matches_re(CODES))
+    meaning: str = ""
+    """What a right answer says; read after "was due:"."""
+    text: str = ""
+    """A pattern that must be found in its text (all lines, case ignored), or, with ``!`` in front, must not."""
+    to: str = ""
+    or_close: bool = False
+    """Whether the server may just as well close, with or without a 421."""
+
+    async def play(self, talk: Talk) -> None:
+        talk.due = self._due()
+        try:
+            reply = await talk.reply(self.to)
+        except Hungup:
+            if self.or_close:
+                return
+            raise
+        if not re.fullmatch(self.codes, reply.code) and not (self.or_close and reply.code == "421"):
+            raise WrongAnswer(f"{self._due()}, and {reply.code} came: {reply}")
+        found = re.search(self.text.removeprefix("!"), reply.text, re.IGNORECASE | re.MULTILINE)
+        if (found is None) != self.text.startswith("!"):
+            raise WrongAnswer(f"{self._due()}, and its text is: {reply}")
+
+    def _due(self) -> str:
+        codes = self.codes.replace("|", " or ").replace(".", "x")
+        return f"{codes} was due" + (f" ({self.meaning})" if self.meaning else "")
+
+
+@frozen
+class Ask:
+    """A line, with its CRLF put behind it, and the reply to it."""
+
+    line: bytes
+    codes: str = field(validator=matches_re(CODES))
+    meaning: str = ""
+    text: str = ""
+    or_close: bool = False
+
+    async def play(self, talk: Talk) -> None:
+        await talk.send(self.line + b"\r\n")
+        expect = Expect(self.codes, self.meaning, text=self.text, to=verb(self.line), or_close=self.or_close)
+        await expect.play(talk)
+
+
+@frozen
+class Ehlo:
+    """EHLO, which must be answered with 250; what it lists is remembered. `each` and `lists` are patterns.
+
+    `each`: every line after the first must be like it; `lists`: a line must be like it, or, with ``!`` in front, none may.
+    """
+
+    name: bytes = b"{name}"
+    each: str = ""
+    lists: str = ""
+
+    async def play(self, talk: Talk) -> None:
+        await talk.send(b"EHLO " + self.name + b"\r\n")
+        talk.due = "250 was due"
+        reply = await talk.reply("EHLO")
+        if reply.code != "250":
+            raise WrongAnswer(f"250 was due, and {reply.code} came: {reply}")
+        talk.extensions = keywords(reply)
+        listed = reply.text.split("\n")[1:]
+        for line in listed if self.each else ():
+            if not re.fullmatch(self.each, line):
+                raise WrongAnswer(f"EHLO lists {line!r}")
+        pattern = self.lists.removeprefix("!")
+        found = [line for line in listed if re.fullmatch(pattern, line, re.IGNORECASE)]
+        if self.lists and bool(found) == self.lists.startswith("!"):
+            raise WrongAnswer(f"EHLO lists {', '.join(map(repr, found)) or f'nothing like {pattern!r}'}")
+
+
+def keywords(reply: Reply) -> dict[str, str]:
+    """What an answer to EHLO lists: keywords in capitals, with their parameters."""
+    found: dict[str, str] = {}
+    for line in reply.text.split("\n")[1:]:
+        keyword, _, parameters = line.strip().partition(" ")
+        found[keyword.upper()] = f"{found.get(keyword.upper(), '')} {parameters}".strip()
+    return found
+
+
+@frozen
+class ExpectAll:
+    """All that comes until the server closes: the codes, with spaces between, must be like this pattern.
+
+    It needs no pauses, so it is exact: send QUIT last.
+    """
+
+    codes: str
+    meaning: str
+    never: str = ""
+    """A pattern that no reply's text may have."""
+
+    async def play(self, talk: Talk) -> None:
+        codes: list[str] = []
+        talk.due = self.meaning
+        try:
+            while len(codes) < 100_000:
+                reply = await talk.reply()
+                codes.append(reply.code)
+                if self.never and re.search(self.never, reply.text, re.IGNORECASE):
+                    raise WrongAnswer(f"{self.meaning}, but there is: {reply}")
+        except Hungup:
+            pass
+        told = " ".join(codes)
+        if not re.fullmatch(self.codes, told):
+            raise WrongAnswer(f"{self.meaning}, but all that came is: {told[:300] or 'nothing'}")
+
+
+@frozen
+class ExpectClose:
+    """The server hangs up. With `after`, replies with these codes may come before."""
+
+    after: str = ""
+
+    async def play(self, talk: Talk) -> None:
+        talk.due = "the connection was to be closed"
+        while not await talk.ended():
+            reply = await talk.reply()
+            if not re.fullmatch(self.after, reply.code):
+                raise WrongAnswer(f"the connection was to be closed, and this came: {reply}")
+
+
+@frozen
+class ExpectSilence:
+    """Nothing may come for so many seconds, and the connection stays."""
+
+    seconds: float
+    meaning: str
+
+    async def play(self, talk: Talk) -> None:
+        with trio.move_on_after(self.seconds):
+            ended = await talk.ended()
+            raise WrongAnswer(f"{self.meaning}, but " + ("they closed" if ended else f"this came: {show(talk.unread)}"))
+
+
+@frozen
+class When:
+    """Steps that are played only if the last reply had one of these codes; `otherwise` are played if not."""
+
+    codes: str
+    steps: tuple[Step, ...]
+    otherwise: tuple[Step, ...] = ()
+
+    async def play(self, talk: Talk) -> None:
+        last = talk.replies[-1].code if talk.replies else ""
+        for step in self.steps if re.fullmatch(self.codes, last) else self.otherwise:
+            await step.play(talk)
+
+
+@frozen
+class StartTls:
+    """The handshake of TLS. With `may_fail`, the server may break it off as well."""
+
+    may_fail: bool = False
+
+    async def play(self, talk: Talk) -> None:
+        try:
+            await talk.start_tls()
+        except WrongAnswer:
+            if not self.may_fail:
+                raise
+
+
+@frozen
+class SendEof:
+    """The end of what the client has to say; the server can still be heard."""
+
+    async def play(self, talk: Talk) -> None:
+        talk.note("-", b"end of file from the client")
+        if isinstance(talk.stream, trio.abc.HalfCloseableStream):
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await talk.stream.send_eof()

@@ -1,0 +1,93 @@
+"""The report for people: a line for each case, and what there is to know of those that failed."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TextIO
+
+from attrs import define, field
+
+from ._case import Level
+from ._runner import Outcome, Report, Result
+from ._talk import Entry, show
+
+WIDTH = 110
+SHOWN = 14
+"""Lines of what was said that are shown from its beginning, and from its end."""
+MARKS = {Outcome.PASSED: "ok", Outcome.FAILED: "FAIL", Outcome.SKIPPED: "skip", Outcome.ERROR: "ERROR"}
+COLOURS = {Outcome.PASSED: "32", Outcome.FAILED: "31;1", Outcome.SKIPPED: "2", Outcome.ERROR: "35;1"}
+
+
+@define
+class TextReport:
+    """Writes results as they come."""
+
+    out: TextIO
+    colour: bool = False
+    titles: Mapping[str, str] = field(factory=dict)
+    _group: str = ""
+
+    def add(self, result: Result) -> None:
+        """A line, with the section's title before the first of a section."""
+        rule = result.rule
+        if rule.group != self._group:
+            self._group = rule.group
+            self._write("\n" + self._paint("1", self.titles.get(rule.group, rule.group)))
+        mark = self._paint(COLOURS[result.outcome], f"{MARKS[result.outcome]:>5}")
+        line = f"{mark}  {rule.id}: {rule.title}"
+        if result.outcome is Outcome.SKIPPED:
+            line = f"{mark}  {self._paint('2', f'{rule.id}: {rule.title} ({result.reason})')}"
+        self._write(line)
+        if result.outcome in (Outcome.FAILED, Outcome.ERROR):
+            self._write("\n".join(f"       {line}" for line in details(result)) + "\n")
+
+    def end(self, report: Report) -> None:
+        """The sum."""
+        self._write("\n" + summary(report))
+
+    def _paint(self, colour: str, text: str) -> str:
+        return f"\033[{colour}m{text}\033[0m" if self.colour else text
+
+    def _write(self, text: str) -> None:
+        self.out.write(text + "\n")
+        self.out.flush()
+
+
+def summary(report: Report) -> str:
+    """One line: how many passed, failed, were skipped."""
+    failed = [result.rule.level for result in report.results if result.outcome is Outcome.FAILED]
+    levels = ", ".join(f"{failed.count(level)} {level.name}" for level in Level if level in failed)
+    parts = [f"{report.count(Outcome.PASSED)} passed"]
+    parts += [f"{len(failed)} failed ({levels})" if failed else "0 failed"]
+    parts += [f"{report.count(Outcome.SKIPPED)} skipped"]
+    if errors := report.count(Outcome.ERROR):
+        parts += [f"{errors} could not be tried"]
+    return f"{report.server}: {', '.join(parts)}, in {report.seconds:.1f} s"
+
+
+def details(result: Result) -> Iterator[str]:
+    """What came, what the RFC says, and what was said."""
+    yield from textwrap.wrap(result.reason, WIDTH) or [""]
+    rule = result.rule
+    quoted = f'{rule.section} ({rule.level.name}): "{rule.sentence}"' if rule.sentence else rule.section
+    yield from textwrap.wrap(quoted, WIDTH)
+    yield from conversation(result.record)
+
+
+def conversation(record: Sequence[Entry]) -> list[str]:
+    """What was said, a line for each line of it; from the middle of long ones some are left out."""
+    lines = []
+    for entry in record:
+        pieces = _lines(entry.data) if entry.side != "-" else [entry.data]
+        lines += [f"{entry.side}: {show(piece)}" for piece in pieces]
+        if entry.length > len(entry.data):
+            lines.append(f"{entry.side}: ... {entry.length - len(entry.data):,} more octets")
+    if len(lines) > 2 * SHOWN:
+        lines[SHOWN:-SHOWN] = [f"... {len(lines) - 2 * SHOWN} more lines"]
+    return lines
+
+
+def _lines(data: bytes) -> list[bytes]:
+    """Cut after each CRLF, which is not shown, and nowhere else."""
+    return data.removesuffix(b"\r\n").split(b"\r\n")
