@@ -66,8 +66,13 @@ class Target:
 
     def values(self) -> dict[str, bytes]:
         """What stands for ``{name}`` and the like in the data of the cases."""
-        unknown = self.unknown or ""
-        texts = {"name": self.name, "from": self.sender, "to": self.recipient, "unknown": unknown}
+        texts = {
+            "name": self.name,
+            "from": self.sender,
+            "to": self.recipient,
+            "unknown": self.unknown or "",
+            "domain": self.sender.rpartition("@")[2] or "example.com",
+        }
         return {key: text.encode() for key, text in texts.items()}
 
     def secrets(self) -> dict[str, bytes]:
@@ -121,13 +126,19 @@ def skip_reason(case: Case, facts: Facts, target: Target) -> str:
         return facts.tls_problem or "TLS cannot be had"
     if case.state in SENDING and facts.refused:
         return facts.refused
+    told = {
+        "--unknown": target.unknown is not None,
+        "--user": target.user is not None,
+        "--to with a domain": "@" in target.recipient,
+        "plain route": facts.route == Route(),
+    }
     for need in case.needs:
-        if need.startswith("--"):
-            if getattr(target, need[2:].replace("-", "_")) in (None, False):
-                return f"needs {need}"
-        elif need == "MAIL":
+        if need == "MAIL":
             if facts.refused:
                 return facts.refused
+        elif need in told:
+            if not told[need]:
+                return f"needs {need}"
         elif not _offers(facts.offered(case.state), need):
             return f"{need} is not offered"
     for lack in case.lacks:
