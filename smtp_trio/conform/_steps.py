@@ -98,6 +98,8 @@ class Ehlo:
         if reply.code != "250":
             raise WrongAnswer(f"250 was due, and {reply.code} came: {reply}")
         talk.extensions = keywords(reply)
+        if (most := talk.extensions.get("SIZE", "")).isdecimal():
+            talk.values |= {"most": most.encode(), "over": b"%d" % (int(most) + 1)}
         listed = reply.text.split("\n")[1:]
         for line in listed if self.each else ():
             if not re.fullmatch(self.each, line):
@@ -161,14 +163,17 @@ class ExpectClose:
 
 @frozen
 class ExpectSilence:
-    """Nothing may come for so many seconds, and the connection stays."""
+    """Nothing may come for so many seconds, and the connection stays (unless it may be closed as well)."""
 
     seconds: float
     meaning: str
+    or_close: bool = False
 
     async def play(self, talk: Talk) -> None:
         with trio.move_on_after(self.seconds):
             ended = await talk.ended()
+            if ended and self.or_close:
+                return
             raise WrongAnswer(f"{self.meaning}, but " + ("they closed" if ended else f"this came: {show(talk.unread)}"))
 
 

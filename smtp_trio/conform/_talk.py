@@ -78,7 +78,7 @@ class Talk:
     """
 
     stream: trio.abc.Stream
-    values: Mapping[str, bytes] = field(factory=dict)
+    values: dict[str, bytes] = field(factory=dict)
     secrets: Mapping[str, bytes] = field(factory=dict)
     side: str = "C"
     tls: ssl.SSLContext | None = None

@@ -131,6 +131,11 @@ def skip_reason(case: Case, facts: Facts, target: Target) -> str:
         "--user": target.user is not None,
         "--to with a domain": "@" in target.recipient,
         "plain route": facts.route == Route(),
+        "tls route": facts.route.tls,
+        "auth route": facts.route.auth,
+        "no TLS": not (facts.route.tls or target.implicit_tls),
+        "no login": not facts.route.auth,
+        "TLS": facts.secure is not None,
     }
     for need in case.needs:
         if need == "MAIL":
@@ -149,7 +154,9 @@ def skip_reason(case: Case, facts: Facts, target: Target) -> str:
 
 def _offers(offered: Mapping[str, str], need: str) -> bool:
     keyword, _, parameter = need.partition(" ")
-    return keyword in offered and (not parameter or parameter in offered[keyword].upper().split())
+    if keyword not in offered or parameter == "n":
+        return offered.get(keyword, "").isdecimal() and int(offered[keyword]) > 0
+    return not parameter or parameter in offered[keyword].upper().split()
 
 
 async def prepare(talk: Talk, state: State, facts: Facts) -> None:
@@ -201,7 +208,7 @@ async def survey(target: Target) -> Facts:
             tls_problem = str(problem)
     facts = Facts(greeting=greeting, plain=plain, secure=secure, tls_problem=tls_problem)
     refusals = []
-    for tls in (False, True) if secure is not plain and secure is not None else (target.implicit_tls,):
+    for tls in (False, True) if secure is not plain and secure is not None else (False,):
         offered = secure if tls and secure is not None else plain
         for auth in (False, True) if target.user is not None and _offers(offered, "AUTH PLAIN") else (False,):
             facts = Facts(

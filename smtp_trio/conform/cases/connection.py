@@ -50,7 +50,8 @@ CASES = (
         id="connection.octets",
         title="a command may come an octet at a time",
         section="RFC 5321 2.3.8",
-        sentence='SMTP commands and, unless altered by a service extension, message data, are transmitted in "lines".',
+        sentence='Lines consist of zero or more data characters terminated by the sequence ASCII character "CR" (hex value 0D) '
+        'followed immediately by ASCII character "LF" (hex value 0A).',
         state=State.GREETED,
         steps=(Send(b"EHLO {name}\r\n", chunk=1), Expect("250", to="EHLO"), Send(b"NOOP\r\n", chunk=1), Expect("250")),
     ),
@@ -111,6 +112,7 @@ CASES = (
         section="RFC 5321 3.8",
         sentence="",
         level=Level.RECOMMENDED,
+        needs=("no TLS",),
         state=State.GREETED,
         steps=(Send(b"EHLO {name}\r\nQUIT\r\n"), SendEof(), ExpectAll("250 221", "all commands are answered")),
         quits=False,
@@ -121,6 +123,7 @@ CASES = (
         section="RFC 5321 4.1.1.10",
         sentence="If the connection is closed prematurely due to violations of the above or system or network failure, the server "
         "MUST cancel any pending transaction",
+        needs=("no TLS",),
         state=State.DATA,
         steps=(Send(b"Subject: unfinished\r\n\r\nhalf a li"), SendEof(), ExpectClose(after="4..|5..")),
         quits=False,

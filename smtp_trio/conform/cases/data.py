@@ -224,7 +224,7 @@ CASES = (
         "a message that has made 40 hops",
         b"Received: by conform.test; Thu, 01 Jan 2026 00:00:00 +0000\r\n" * 40 + TEXT,
         "RFC 5321 6.3",
-        "Servers using this technique SHOULD use a large rejection threshold, normally at least 100 Received entries.",
+        "SMTP servers using this technique SHOULD use a large rejection threshold, normally at least 100 Received entries.",
         Level.SHOULD,
     ),
     Case(

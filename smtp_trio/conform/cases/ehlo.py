@@ -40,7 +40,9 @@ CASES = (
         section="RFC 5321 4.1.1.1",
         sentence="Servers MUST NOT return the extended EHLO-style response to a HELO command.",
         state=State.GREETED,
-        steps=(Ask(b"HELO {name}", "250", "one line, without keywords", text=r"!\n(SIZE|PIPELINING|8BITMIME|HELP)\b"),),
+        steps=(
+            Ask(b"HELO {name}", "250|530", "one line, without keywords", text=r"!\n(SIZE|PIPELINING|8BITMIME|HELP)\b"),
+        ),
     ),
     Case(
         id="ehlo.helo-name",
@@ -48,6 +50,7 @@ CASES = (
         section="RFC 5321 4.3.1",
         sentence="all the greeting-type replies have the official name",
         level=Level.RECOMMENDED,
+        needs=("plain route",),
         state=State.GREETED,
         steps=(Ask(b"HELO {name}", "250", "with a domain first", text=r"\A[A-Za-z0-9\[][A-Za-z0-9.:\]-]*( |$)"),),
     ),
@@ -77,7 +80,7 @@ CASES = (
         sentence='helo = "HELO" SP Domain CRLF',
         level=Level.SHOULD,
         state=State.GREETED,
-        steps=(Ask(b"HELO", "500|501|502|504|550"),),
+        steps=(Ask(b"HELO", "500|501|502|504|530|550"),),
     ),
     Case(
         id="ehlo.failed",
