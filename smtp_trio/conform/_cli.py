@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from functools import partial
+from typing import TextIO
 
 import trio
 
@@ -84,31 +85,43 @@ def run_conform(options: argparse.Namespace) -> int:
             print(f"{rule.id:34} {rule.level.name:11} {rule.section:22} {rule.title}")
         return 0
     target = as_target(options)
+    if options.output is None:
+        return report(options, target, rules, sys.stdout)
     try:
-        with (
-            open(options.output, "w", encoding="utf-8")
-            if options.output is not None
-            else open(sys.stdout.fileno(), "w", encoding=sys.stdout.encoding, errors="replace", closefd=False) as out
-        ):
-            text = TextReport(out, colour=out.isatty() and not os.environ.get("NO_COLOR"), titles=TITLES)
-            write = None if options.format in FORMATS else text.add
-            report = trio.run(partial(conform, target, rules, jobs=options.jobs, on_result=write))
-            if options.format in FORMATS:
-                out.write(FORMATS[options.format](report))
-            else:
-                text.end(report)
-    except Unreachable as problem:
-        raise Fault(f"{target.host}:{target.port}: {problem}") from None
+        with open(options.output, "w", encoding="utf-8") as out:
+            return report(options, target, rules, out)
     except OSError as error:
         raise Fault(f"--output {options.output}: {reason(error)}") from None
-    return exit_code(report)
 
 
-def exit_code(report: Report) -> int:
+def report(options: argparse.Namespace, target: Target, rules: Sequence[Rule], out: TextIO) -> int:
+    """Try the cases, and write the report; gives the exit code."""
+    text = TextReport(out, colour=out.isatty() and not os.environ.get("NO_COLOR"), titles=TITLES)
+    write = None if options.format in FORMATS else text.add
+    try:
+        told = trio.run(partial(conform, target, rules, jobs=options.jobs, on_result=write))
+    except Unreachable as problem:
+        raise Fault(f"{target.host}:{target.port}: {problem}") from None
+    except BaseExceptionGroup as group:  # Ctrl-C, or an output that takes no more: nobody else raises here
+        raise first(group) from None
+    if options.format in FORMATS:
+        out.write(FORMATS[options.format](told))
+    else:
+        text.end(told)
+    return exit_code(told)
+
+
+def first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The exception that all this is about."""
+    inner = group.exceptions[0]
+    return first(inner) if isinstance(inner, BaseExceptionGroup) else inner
+
+
+def exit_code(told: Report) -> int:
     """What the shell is told."""
-    if report.count(Outcome.FAILED):
+    if told.count(Outcome.FAILED):
         return 1
-    return 2 if report.count(Outcome.ERROR) else 0
+    return 2 if told.count(Outcome.ERROR) else 0
 
 
 def chosen(options: argparse.Namespace) -> list[Rule]:

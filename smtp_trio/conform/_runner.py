@@ -63,10 +63,10 @@ class Report:
 class _Heard:
     """Replies and where they were heard, for the invariants."""
 
-    replies: list[tuple[Reply, str, Sequence[Entry]]] = field(factory=list)
+    replies: list[tuple[Reply, Case, Talk]] = field(factory=list)
 
     def add(self, talk: Talk, case: Case) -> None:
-        self.replies += [(reply, case.id, talk.entries) for reply in talk.replies[:REPLIES]]
+        self.replies += [(reply, case, talk) for reply in talk.replies[:REPLIES]]
 
 
 async def conform(
@@ -173,16 +173,16 @@ class _Run:
 
     def judge(self, rule: Invariant) -> Result:
         """A rule for all replies, held against those that were heard."""
-        relevant = [each for each in self.heard.replies if all(need in each[0].extensions for need in rule.needs)]
+        relevant = [each for each in self.heard.replies if all(need in each[2].extensions for need in rule.needs)]
         if not relevant:
             return Result(rule=rule, outcome=Outcome.SKIPPED, reason="no reply was heard that it concerns")
         broken = [each for each in relevant if rule.broken(each[0])]
         if not broken:
             return Result(rule=rule, outcome=Outcome.PASSED)
-        reply, where, record = broken[0]
-        cases = len({each[1] for each in broken})
-        why = f"{len(broken)} of {len(relevant)} replies, in {cases} cases; first in {where}: {reply}"
-        return Result(rule=rule, outcome=Outcome.FAILED, reason=why, record=record)
+        reply, case, talk = broken[0]
+        cases = len({each.id for _, each, _ in broken})
+        why = f"{len(broken)} of {len(relevant)} replies, in {cases} cases; first in {case.id}: {reply}"
+        return Result(rule=rule, outcome=Outcome.FAILED, reason=why, record=talk.entries)
 
 
 async def goodbye(talk: Talk) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
+from math import inf
 
 import trio
 from attrs import field, frozen
@@ -13,6 +14,7 @@ from ._case import Step
 from ._talk import Hungup, Reply, Talk, WrongAnswer, show
 
 CODES = r"[0-9.|]+"
+ANYTHING = "ANYTHING"
 
 
 def verb(line: bytes) -> str:
@@ -103,11 +105,11 @@ class Ehlo:
         listed = reply.text.split("\n")[1:]
         for line in listed if self.each else ():
             if not re.fullmatch(self.each, line):
-                raise WrongAnswer(f"EHLO lists {line!r}")
+                raise WrongAnswer(f"EHLO lists {line!a}")
         pattern = self.lists.removeprefix("!")
         found = [line for line in listed if re.fullmatch(pattern, line, re.IGNORECASE)]
         if self.lists and bool(found) == self.lists.startswith("!"):
-            raise WrongAnswer(f"EHLO lists {', '.join(map(repr, found)) or f'nothing like {pattern!r}'}")
+            raise WrongAnswer(f"EHLO lists {', '.join(map(ascii, found)) or f'nothing like {pattern!r}'}")
 
 
 def keywords(reply: Reply) -> dict[str, str]:
@@ -149,16 +151,23 @@ class ExpectAll:
 
 @frozen
 class ExpectClose:
-    """The server hangs up. With `after`, replies with these codes may come before."""
+    """The server hangs up, in so many seconds if not 0. With `after`, replies with these codes may come before, or `ANYTHING`."""
 
     after: str = ""
+    within: float = 0
 
     async def play(self, talk: Talk) -> None:
         talk.due = "the connection was to be closed"
-        while not await talk.ended():
-            reply = await talk.reply()
-            if not re.fullmatch(self.after, reply.code):
-                raise WrongAnswer(f"the connection was to be closed, and this came: {reply}")
+        with trio.move_on_after(self.within or inf) as scope:
+            while not await talk.ended():
+                if self.after == ANYTHING:
+                    talk.forget()
+                    continue
+                reply = await talk.reply()
+                if not re.fullmatch(self.after, reply.code):
+                    raise WrongAnswer(f"{talk.due}, and this came: {reply}")
+        if scope.cancelled_caught:
+            raise WrongAnswer(f"{talk.due}, and was not for {self.within:g} s")
 
 
 @frozen

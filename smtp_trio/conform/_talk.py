@@ -22,7 +22,7 @@ KEPT = 2000
 ENTRIES = 200
 
 TOKEN = re.compile(rb"\{(\w+)\}")
-CODE = re.compile(rb"[0-9]{3}(?=[ \-\r\n])")
+CODE = re.compile(rb"[0-9]{3}")
 
 
 class WrongAnswer(Exception):
@@ -52,8 +52,6 @@ class Reply:
     """The verb that it answers, in capitals; empty for the greeting, for what nobody asked for, and in a group."""
     number: int
     """Its place among all replies of the connection; the greeting is 0."""
-    extensions: Mapping[str, str]
-    """What the server had offered by then."""
     smtputf8: bool = False
     """Whether the client had said SMTPUTF8."""
 
@@ -193,7 +191,7 @@ class Talk:
                 break
             if len(lines) == LINES:
                 raise WrongAnswer(f"a reply of more than {LINES:,} lines")
-        reply = Reply(tuple(lines), to, len(self.replies), dict(self.extensions), self.smtputf8)
+        reply = Reply(tuple(lines), to, len(self.replies), self.smtputf8)
         self.replies.append(reply)
         return reply
 

@@ -72,6 +72,7 @@ class Target:
             "to": self.recipient,
             "unknown": self.unknown or "",
             "domain": self.sender.rpartition("@")[2] or "example.com",
+            "todomain": self.recipient.rpartition("@")[2],
         }
         return {key: text.encode() for key, text in texts.items()}
 

@@ -184,11 +184,11 @@ CASES = (
     ),
     Case(
         id="commands.help",
-        title="HELP is answered with 211 or 214, or not there",
+        title="HELP helps",
         section="RFC 5321 4.1.1.8",
         sentence="SMTP servers SHOULD support HELP without arguments and MAY support it with arguments.",
         level=Level.SHOULD,
-        steps=(Ask(b"HELP", "211|214"),),
+        steps=(Ask(b"HELP", "211|214|250"),),
     ),
     Case(
         id="commands.help-first",
@@ -197,7 +197,7 @@ CASES = (
         sentence=ANY_TIME,
         level=Level.SHOULD,
         state=State.GREETED,
-        steps=(Ask(b"HELP", "211|214|500|502|504|530"),),
+        steps=(Ask(b"HELP", "211|214|250|500|502|504|530"),),
     ),
     Case(
         id="commands.help-inside",

@@ -151,9 +151,9 @@ CASES = (
         sentence="When messages are rejected because the RCPT command requires an ASCII address, the reply-code 553 is returned "
         'with the meaning "mailbox name not allowed".',
         level=Level.RECOMMENDED,
-        needs=("SMTPUTF8",),
+        needs=("SMTPUTF8", "--to with a domain"),
         state=State.MAIL,
-        steps=(Ask("RCPT TO:<kónförm@{domain}>".encode(), "553"),),
+        steps=(Ask("RCPT TO:<kónförm@{todomain}>".encode(), "553"),),
     ),
     Case(
         id="encoding.utf8-invalid",

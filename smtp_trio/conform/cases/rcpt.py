@@ -99,13 +99,14 @@ CASES = (
     ),
     Case(
         id="rcpt.unknown-code",
-        title="a mailbox that does not exist is refused with 550",
+        title="a mailbox that does not exist is refused for good",
         section="RFC 5321 3.3",
         sentence="If the recipient is known not to be a deliverable address, the SMTP server returns a 550 reply, typically with "
         'a string such as "no such user - "',
+        level=Level.SHOULD,
         needs=("--unknown",),
         state=State.MAIL,
-        steps=(Ask(b"RCPT TO:<{unknown}>", "550|551|553"),),
+        steps=(Ask(b"RCPT TO:<{unknown}>", "550|551|553|554"),),
     ),
     Case(
         id="rcpt.all-refused",

@@ -127,6 +127,7 @@ CASES = (
         section="RFC 2034 4",
         sentence="Note that 3xx responses are NOT included in this list.",
         level=Level.SHOULD,
+        needs=CODES,
         broken=lambda reply: reply.code[0] in "23" and has_none_by_right(reply) and enhanced(reply) != {""},
     ),
     Invariant(

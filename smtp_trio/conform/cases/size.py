@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .._case import Case, Level, State
 from .._steps import Ask, Ehlo
-from ._common import MAIL, RCPT, REFUSED
+from ._common import MAIL, RCPT, REFUSED, RSET
 
 VALUE = "size-value ::= 1*20DIGIT"
 BAD = (
@@ -61,7 +61,7 @@ CASES = (
         sentence="If the indicated size is larger than the server's fixed maximum message size, the server responds with code "
         '"552 message size exceeds fixed maximium message size".',
         needs=("SIZE n", "MAIL"),
-        steps=(Ask(b"MAIL FROM:<{from}> SIZE={over}", "552"), MAIL),
+        steps=(Ask(b"MAIL FROM:<{from}> SIZE={over}", "552"), RSET, MAIL),
     ),
     Case(
         id="size.at",

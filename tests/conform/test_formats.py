@@ -1,0 +1,214 @@
+"""Reports, to the letter."""
+
+from __future__ import annotations
+
+import io
+import json
+from xml.etree import ElementTree
+
+import pytest
+
+from smtp_trio.conform import (
+    Ask,
+    Case,
+    Entry,
+    Facts,
+    Level,
+    Outcome,
+    Report,
+    Result,
+    TextReport,
+    as_json,
+    junit,
+    tap,
+)
+
+
+def case(id: str, level: Level = Level.MUST) -> Case:
+    return Case(
+        id=id,
+        title=f"a title of {id}",
+        section="RFC 5321 4.2",
+        sentence='Every command MUST generate "exactly" one <reply>.',
+        level=level,
+        steps=(Ask(b"NOOP", "250"),),
+    )
+
+
+def entry(side: str, data: bytes) -> Entry:
+    return Entry(side, data, len(data))
+
+
+RECORD = (
+    entry("S", b"220 mx.test\r\n"),
+    entry("C", b"NOOP\x1b\r\n"),
+    Entry("S", b"500-<no>\r\n500 \xff", 5000),
+    entry("-", b"they closed"),
+)
+REPORT = Report(
+    server="mx.test:25",
+    facts=Facts(greeting="220 mx.test", plain={"SIZE": "1000"}, secure={"SIZE": "2000"}),
+    results=[
+        Result(rule=case("one.passed"), outcome=Outcome.PASSED, seconds=0.25),
+        Result(
+            rule=case("one.failed", Level.SHOULD),
+            outcome=Outcome.FAILED,
+            reason="250 was due, and 500 came: <no> & \x01",
+            record=RECORD,
+            seconds=0.5,
+        ),
+        Result(rule=case("two.skipped"), outcome=Outcome.SKIPPED, reason="SIZE is not offered"),
+        Result(rule=case("two.error"), outcome=Outcome.ERROR, reason="the server turns us away", seconds=3.5),
+    ],
+    seconds=4.25,
+)
+
+TAP = r"""TAP version 13
+1..4
+ok 1 - one.passed: a title of one.passed
+not ok 2 - one.failed: a title of one.failed
+  ---
+  outcome: failed
+  level: SHOULD
+  message: "250 was due, and 500 came: <no> & \u0001"
+  section: "RFC 5321 4.2"
+  sentence: "Every command MUST generate \"exactly\" one <reply>."
+  conversation:
+    - "S: 220 mx.test"
+    - "C: NOOP\\x1b"
+    - "S: 500-<no>"
+    - "S: 500 \\xff"
+    - "S: ... 4,985 more octets"
+    - "-: they closed"
+  ...
+ok 3 - two.skipped: a title of two.skipped # SKIP SIZE is not offered
+not ok 4 - two.error: a title of two.error
+  ---
+  outcome: error
+  level: MUST
+  message: "the server turns us away"
+  section: "RFC 5321 4.2"
+  sentence: "Every command MUST generate \"exactly\" one <reply>."
+  conversation:
+  ...
+"""
+JUNIT = r"""<?xml version="1.0" encoding="UTF-8"?>
+<testsuites name="smtp-trio conform mx.test:25" tests="4" failures="1" errors="1" skipped="1" time="4.250">
+  <testsuite name="one" tests="2" failures="1" errors="0" skipped="0" time="0.750">
+    <testcase classname="smtp.one" name="one.passed: a title of one.passed" time="0.250"/>
+    <testcase classname="smtp.one" name="one.failed: a title of one.failed" time="0.500">
+      <failure type="SHOULD" message="250 was due, and 500 came: &lt;no&gt; &amp; ?">250 was due, and 500 came: &lt;no&gt; &amp; ?
+RFC 5321 4.2 (SHOULD): "Every command MUST generate "exactly" one &lt;reply&gt;."
+S: 220 mx.test
+C: NOOP\x1b
+S: 500-&lt;no&gt;
+S: 500 \xff
+S: ... 4,985 more octets
+-: they closed</failure>
+    </testcase>
+  </testsuite>
+  <testsuite name="two" tests="2" failures="0" errors="1" skipped="1" time="3.500">
+    <testcase classname="smtp.two" name="two.skipped: a title of two.skipped" time="0.000">
+      <skipped message="SIZE is not offered"/>
+    </testcase>
+    <testcase classname="smtp.two" name="two.error: a title of two.error" time="3.500">
+      <error type="MUST" message="the server turns us away">the server turns us away
+RFC 5321 4.2 (MUST): "Every command MUST generate "exactly" one &lt;reply&gt;."</error>
+    </testcase>
+  </testsuite>
+</testsuites>
+"""
+TEXT = (
+    r"""
+First
+   ok  one.passed: a title of one.passed
+ FAIL  one.failed: a title of one.failed
+       250 was due, and 500 came: <no> & """
+    + "\x01"
+    + r"""
+       RFC 5321 4.2 (SHOULD): "Every command MUST generate "exactly" one <reply>."
+       S: 220 mx.test
+       C: NOOP\x1b
+       S: 500-<no>
+       S: 500 \xff
+       S: ... 4,985 more octets
+       -: they closed
+
+
+two
+ skip  two.skipped: a title of two.skipped (SIZE is not offered)
+ERROR  two.error: a title of two.error
+       the server turns us away
+       RFC 5321 4.2 (MUST): "Every command MUST generate "exactly" one <reply>."
+
+
+mx.test:25: 1 passed, 1 failed (1 SHOULD), 1 skipped, 1 could not be tried, in 4.2 s
+"""
+)
+
+
+def test_tap() -> None:
+    assert tap(REPORT) == TAP
+
+
+def test_junit() -> None:
+    assert junit(REPORT) == JUNIT
+    ElementTree.fromstring(JUNIT)
+
+
+def test_json() -> None:
+    told = json.loads(as_json(REPORT))
+    assert {key: value for key, value in told.items() if key != "results"} == {
+        "server": "mx.test:25",
+        "greeting": "220 mx.test",
+        "extensions": {"SIZE": "1000"},
+        "extensions_inside_tls": {"SIZE": "2000"},
+        "seconds": 4.25,
+        "count": {"passed": 1, "failed": 1, "skipped": 1, "error": 1},
+    }
+    assert told["results"][1] == {
+        "id": "one.failed",
+        "title": "a title of one.failed",
+        "section": "RFC 5321 4.2",
+        "sentence": 'Every command MUST generate "exactly" one <reply>.',
+        "level": "SHOULD",
+        "outcome": "failed",
+        "reason": "250 was due, and 500 came: <no> & \x01",
+        "seconds": 0.5,
+        "conversation": [
+            "S: 220 mx.test",
+            "C: NOOP\\x1b",
+            "S: 500-<no>",
+            "S: 500 \\xff",
+            "S: ... 4,985 more octets",
+            "-: they closed",
+        ],
+    }
+    assert [result["outcome"] for result in told["results"]] == ["passed", "failed", "skipped", "error"]
+
+
+def write(colour: bool) -> str:
+    out = io.StringIO()
+    text = TextReport(out, colour=colour, titles={"one": "First"})
+    for result in REPORT.results:
+        text.add(result)
+    text.end(REPORT)
+    return out.getvalue()
+
+
+def test_text() -> None:
+    assert write(colour=False) == TEXT
+
+
+def test_colours_are_besides() -> None:
+    coloured = write(colour=True)
+    assert "\033[31;1m FAIL\033[0m" in coloured
+    for code in ("31;1", "32", "2", "35;1", "1", "0"):
+        coloured = coloured.replace(f"\033[{code}m", "")
+    assert coloured == TEXT
+
+
+@pytest.mark.parametrize("format", [tap, junit, as_json])
+def test_no_octet_of_the_server_comes_through_raw(format: object) -> None:
+    assert callable(format)
+    assert not set(format(REPORT)) & {chr(number) for number in range(32) if number != 10}
