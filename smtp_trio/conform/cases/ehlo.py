@@ -30,7 +30,8 @@ CASES = (
         id="ehlo.lower",
         title="ehlo in small letters",
         section="RFC 5321 2.4",
-        sentence="Commands and replies are composed of characters from the ASCII character set",
+        sentence='Verbs and argument values (e.g., "TO:" or "to:" in the RCPT command and extension name keywords) are not '
+        "case sensitive",
         state=State.GREETED,
         steps=(Ask(b"ehlo {name}", "250"),),
     ),

@@ -40,16 +40,16 @@ CASES = (
         id="mail.case",
         title="mail from: in small letters",
         section="RFC 5321 2.4",
-        sentence="MAIL and RCPT",
+        sentence='Verbs and argument values (e.g., "TO:" or "to:" in the RCPT command and extension name keywords) are not '
+        "case sensitive",
         needs=("MAIL",),
         steps=(Ask(b"mail from:<{from}>", "250"),),
     ),
     Case(
         id="mail.null",
         title="the null reverse-path is a sender",
-        section="RFC 5321 4.5.5",
-        sentence="All other types of messages (i.e., any message which is not required by a Standards-Track RFC to have a null "
-        "reverse-path) SHOULD be sent with a valid, non-null reverse-path.",
+        section="RFC 5321 4.1.2",
+        sentence='Reverse-path = Path / "<>"',
         needs=("MAIL",),
         steps=(Ask(b"MAIL FROM:<>", "250"), RCPT),
     ),

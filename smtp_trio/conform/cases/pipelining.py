@@ -66,7 +66,7 @@ CASES = (
         id="pipelining.errors",
         title="a refusal in a group does not throw away what comes behind it",
         section="RFC 2920 3.2",
-        sentence="MUST NOT make assumptions about commands",
+        sentence="MUST NOT flush or otherwise lose the contents of the TCP input buffer under any circumstances whatsoever.",
         needs=NEEDS,
         steps=(
             Send(b"MAIL FROM\r\n" + ENVELOPE + b"RSET\r\n"),

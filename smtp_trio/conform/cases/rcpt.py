@@ -34,7 +34,8 @@ CASES = (
         id="rcpt.case",
         title="rcpt to: in small letters",
         section="RFC 5321 2.4",
-        sentence="MAIL and RCPT",
+        sentence='Verbs and argument values (e.g., "TO:" or "to:" in the RCPT command and extension name keywords) are not '
+        "case sensitive",
         state=State.MAIL,
         steps=(Ask(b"rcpt to:<{to}>", "250|251"),),
     ),
@@ -91,8 +92,8 @@ CASES = (
     Case(
         id="rcpt.unknown",
         title="a recipient who is refused does not spoil the others",
-        section="RFC 5321 4.1.1.3",
-        sentence="If the server SMTP does not recognize",
+        section="RFC 5321 3.3",
+        sentence='If accepted, the SMTP server returns a "250 OK" reply and stores the forward-path.',
         needs=("--unknown",),
         state=State.RCPT,
         steps=(Ask(b"RCPT TO:<{unknown}>", "55.|45."), RCPT, DATA, MESSAGE),
