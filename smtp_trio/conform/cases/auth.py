@@ -170,7 +170,15 @@ CASES = (
             sentence=BASE64,
             state=State.LOGIN,
             needs=PLAIN,
-            steps=(BEGUN, When("334", (Ask(response, "501"),), (Ask(b"AUTH PLAIN " + response, "501"),)), NOOP),
+            steps=(
+                BEGUN,
+                When(
+                    "334",
+                    (Ask(response, "501"),),
+                    (Ask(b"AUTH PLAIN " + response, "5.." if b" " in response else "501"),),
+                ),
+                NOOP,
+            ),
         )
         for name, response, title in BAD
     ),

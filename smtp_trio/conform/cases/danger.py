@@ -90,7 +90,7 @@ CASES: tuple[Rule, ...] = (
     ),
     Case(
         id="danger.many-rset",
-        title="5,000 RSET in one piece",
+        title="5,000 RSET in one piece are answered, slowly maybe, until the server has had enough",
         section="RFC 2920 3.2",
         sentence="MUST respond to commands in the order they are received from the client.",
         danger=True,
@@ -98,7 +98,7 @@ CASES: tuple[Rule, ...] = (
         quits=False,
         steps=(
             Send(b"RSET\r\n" * 5000 + b"QUIT\r\n"),
-            ExpectAll("(250 ){5000}221|(250 )*(421|554)", "each is answered, or the server has had enough"),
+            ExpectAll("(250 ?){10,}(221|421|554)?", "each is answered, or the server has had enough", within=5),
         ),
     ),
     Case(
@@ -172,7 +172,7 @@ CASES: tuple[Rule, ...] = (
     ),
     Case(
         id="danger.errors",
-        title="30 errors are answered, or ten at least until the server has had enough",
+        title="errors are answered, some at least until the server has had enough",
         section="RFC 5321 3.8",
         sentence="",
         level=Level.RECOMMENDED,
@@ -181,7 +181,7 @@ CASES: tuple[Rule, ...] = (
         quits=False,
         steps=(
             Send(b"XCONFORM\r\n" * 30 + b"QUIT\r\n"),
-            ExpectAll("(5.. ?){10,}(221|421)?", "each is answered, until the server has had enough"),
+            ExpectAll("(5.. ?){3,}(221|421)?", "each is answered, until the server has had enough", within=5),
         ),
     ),
     Case(

@@ -90,7 +90,7 @@ CASES = (
         sentence="The SMTP server MUST stay in the same state after transmitting these replies that it was in before the EHLO was "
         "received.",
         needs=("MAIL",),
-        steps=(Ask(b"EHLO", "500|501|502|504|550|250"), MAIL),
+        steps=(Ask(b"EHLO", "500|501|502|503|504|550|250"), MAIL),
     ),
     Case(
         id="ehlo.address",
