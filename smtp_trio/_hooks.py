@@ -122,5 +122,6 @@ Hook = Callable[..., Awaitable[Any]]
 
 
 def installed(hooks: Hooks) -> dict[str, Hook]:
-    """The hooks that somebody wrote: those of the defaults are left out, so that they cost nothing."""
-    return {name: getattr(hooks, name) for name in NAMES if getattr(type(hooks), name) is not getattr(Hooks, name)}
+    """The hooks that somebody wrote, as methods or as attributes: those of the defaults are left out, so that they cost nothing."""
+    hook = {name: getattr(hooks, name) for name in NAMES}
+    return {name: each for name, each in hook.items() if getattr(each, "__func__", None) is not getattr(Hooks, name)}

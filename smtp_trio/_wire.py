@@ -129,8 +129,13 @@ class Wire:
         self.broken = True  # until we know better
         with trio.fail_after(patience):
             await stream.do_handshake()
-        self.stream, self.broken, self._quick = stream, False, None
+        self.carry(stream)
+        self.broken = False
         return stream
+
+    def carry(self, stream: trio.abc.Stream) -> None:
+        """Speak over this stream from now on."""
+        self.stream, self._quick = stream, None
 
     async def close(self) -> None:
         """Close the stream: politely while that is possible, by force otherwise. Needs no checkpoint to do its work."""

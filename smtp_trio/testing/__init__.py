@@ -3,28 +3,69 @@
 from __future__ import annotations
 
 from ._attempt import Attempt
+from ._decisions import Layer
 from ._doors import Doors, fixed_doors
 from ._entry import Entry
+from ._faults import Faults
+from ._faulty import FaultyStream
 from ._inbox import Inbox, ReceivedMail
 from ._pair import memory_pair
 from ._port import TestServer, open_test_server
 from ._recording import RecordedStream
+from ._rule import Rule, Sometimes
+from ._rules import (
+    Answer,
+    Close,
+    Delay,
+    Drop,
+    Early,
+    Extra,
+    Garbage,
+    Hang,
+    Ignore,
+    Instead,
+    Lie,
+    Pace,
+    Reset,
+    Together,
+    Trickle,
+)
 from ._streams import MemoryStream, bounded_stream_pair
 from ._sweep import SweepError, SweepReport, cancel_everywhere, fail_everywhere
 from ._transcript import Transcript
 
 __all__ = [
+    "Answer",
     "Attempt",
+    "Close",
+    "Delay",
     "Doors",
+    "Drop",
+    "Early",
     "Entry",
+    "Extra",
+    "Faults",
+    "FaultyStream",
+    "Garbage",
+    "Hang",
+    "Ignore",
     "Inbox",
+    "Instead",
+    "Layer",
+    "Lie",
     "MemoryStream",
+    "Pace",
     "ReceivedMail",
     "RecordedStream",
+    "Reset",
+    "Rule",
+    "Sometimes",
     "SweepError",
     "SweepReport",
     "TestServer",
+    "Together",
     "Transcript",
+    "Trickle",
     "bounded_stream_pair",
     "cancel_everywhere",
     "fail_everywhere",

@@ -23,12 +23,14 @@ class Piece:
     """Octets that belong to one thing: a whole command, a whole reply, the dot, or a part of the body.
 
     ``at`` is the command's verb, also of a reply to it; "." for the end of a message and for the reply to that, "body" for the
-    message, "CONNECT" for the greeting. ``start`` counts the octets of the body before this piece.
+    message, "CONNECT" for the greeting. ``start`` counts the octets of the body before this piece; ``number`` the commands before this
+    one, and a reply has that of its command.
     """
 
     at: str
     octets: bytes
     start: int = 0
+    number: int = 0
 
 
 class Mode(enum.Enum):
@@ -52,6 +54,8 @@ class Hearsay:
         self._mode = Mode.LINES
         #: The replies that are due, oldest first.
         self._due: deque[str] = deque(() if greeted else (GREETING,))
+        #: What was asked before them.
+        self._answered = 0
         self._rest = {"client": b"", "server": b""}
         self._left = 0  # of a chunk
         self._start = 0  # octets of the body that went by
@@ -84,12 +88,13 @@ class Hearsay:
             end += len(line) + 1
             if line[3:4] != b"-":
                 break
-        at = self._due.popleft() if self._due else UNKNOWN
+        at, number = self._due.popleft() if self._due else UNKNOWN, self._answered
+        self._answered += at != UNKNOWN
         # RFC 5321 4.3.2, RFC 4954 4, RFC 3207 4: what lets the client go on with more of the same.
         goes_on = line.startswith({"DATA": b"354", "AUTH": b"334", "STARTTLS": b"220"}.get(at, b""))
         if not goes_on and self._mode is BEHIND.get(at):
             self._mode = Mode.LINES
-        return [Piece(at, data[:end])]
+        return [Piece(at, data[:end], number=number)]
 
     def _command(self, data: bytes) -> list[Piece]:
         if self._mode is Mode.SECRET:
@@ -113,7 +118,10 @@ class Hearsay:
                 self._due[-1] = DOT  # its reply is the message's (RFC 3030 2)
         elif verb in ("MAIL", "DATA"):
             self._start, self._tail = 0, b"\r\n"
-        return [Piece(verb, line)]
+        return [Piece(verb, line, number=self._last_asked())]
+
+    def _last_asked(self) -> int:
+        return self._answered + len(self._due) - 1
 
     def _chunk(self, data: bytes) -> list[Piece]:
         piece = Piece(BODY, data[: self._left], self._start)
@@ -137,7 +145,7 @@ class Hearsay:
         self._start += len(octets)
         self._tail = whole[:upto][-2:]
         if end >= 0:
-            pieces.append(Piece(DOT, END[2:]))
             self._due.append(DOT)
+            pieces.append(Piece(DOT, END[2:], number=self._last_asked()))
             self._mode = Mode.LINES
         return pieces

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, Unpack
+from typing import Unpack
 
 import trio
 from attrs import evolve
@@ -13,6 +13,7 @@ from .._hooks import Hooks
 from .._server import Server
 from .._values import Peer
 from ._doors import fixed_doors
+from ._faults import Faults
 from ._recording import Tap
 from ._streams import MAX_OCTETS, bounded_stream_pair
 from ._transcript import Transcript
@@ -21,19 +22,12 @@ from ._transcript import Transcript
 NAME = "mx.test"
 
 
-class Disturbance(Protocol):
-    """What `memory_pair` needs of ``faults``."""
-
-    def wrap(self, stream: trio.abc.Stream, *, side: Literal["client", "server"]) -> trio.abc.Stream: ...
-    def hooks(self, hooks: Hooks) -> Hooks: ...
-
-
 async def memory_pair(
     nursery: trio.Nursery,
     server: Server | Hooks,
     *,
     transcript: Transcript | None = None,
-    faults: Disturbance | None = None,
+    faults: Faults | None = None,
     peer: Peer | None = None,
     implicit_tls: bool = False,
     max_octets: int = MAX_OCTETS,
@@ -56,6 +50,8 @@ async def memory_pair(
         server = Server(
             server if faults is None else faults.hooks(server), name=NAME, newlines="normalize", **fixed_doors()
         )
+    elif faults is not None:
+        faults.install(server)
     near, far = bounded_stream_pair(max_octets)
     if peer is not None:
         far.endpoints = evolve(peer), far.endpoints[1]
