@@ -10,6 +10,14 @@ from ._faults import Faults
 from ._faulty import FaultyStream
 from ._inbox import Inbox, ReceivedMail
 from ._pair import memory_pair
+from ._personalities import (
+    ConnectionsPerPeer,
+    Greylist,
+    MessageRate,
+    MessagesPerConnection,
+    RecipientsPerMessage,
+    Tarpit,
+)
 from ._port import TestServer, open_test_server
 from ._recording import RecordedStream
 from ._rule import Rule, Sometimes
@@ -38,6 +46,7 @@ __all__ = [
     "Answer",
     "Attempt",
     "Close",
+    "ConnectionsPerPeer",
     "Delay",
     "Doors",
     "Drop",
@@ -47,6 +56,7 @@ __all__ = [
     "Faults",
     "FaultyStream",
     "Garbage",
+    "Greylist",
     "Hang",
     "Ignore",
     "Inbox",
@@ -54,14 +64,18 @@ __all__ = [
     "Layer",
     "Lie",
     "MemoryStream",
+    "MessageRate",
+    "MessagesPerConnection",
     "Pace",
     "ReceivedMail",
+    "RecipientsPerMessage",
     "RecordedStream",
     "Reset",
     "Rule",
     "Sometimes",
     "SweepError",
     "SweepReport",
+    "Tarpit",
     "TestServer",
     "Together",
     "Transcript",

@@ -23,8 +23,8 @@ class Piece:
     """Octets that belong to one thing: a whole command, a whole reply, the dot, or a part of the body.
 
     ``at`` is the command's verb, also of a reply to it; "." for the end of a message and for the reply to that, "body" for the
-    message, "CONNECT" for the greeting. ``start`` counts the octets of the body before this piece; ``number`` the commands before this
-    one, and a reply has that of its command.
+    message, "CONNECT" for the greeting. ``start`` counts the octets of the body before this piece; ``number`` the
+    commands before this one, and a reply has that of its command.
     """
 
     at: str

@@ -94,7 +94,7 @@ class Pace(Rule):
     """So many octets a second, in both directions: a slow line, which makes the peer wait as well."""
 
     rate: int = field(validator=positive)
-    times: int = field(default=0, kw_only=True, validator=not_negative)
+    times: int = field(default=0, validator=not_negative, kw_only=True)
 
     def acts_on(self, piece: Piece, *, heard: bool) -> bool:
         return True
