@@ -17,7 +17,7 @@ from ._rules import decides
 
 
 class Faults:
-    """Rules that are played together, in the order in which they are given.
+    """Rules that are played together.
 
     The rules are data; how often each has acted is kept here, over all the sessions that this plays in, so that a client which comes
     again finds a fault of ``times=1`` gone. The same rules, the same seed and the same octets give the same faults. `again` gives a
@@ -73,11 +73,12 @@ class Faults:
 
     def on_octets(self, side: Side) -> list[tuple[int, Rule]]:
         """The rules that this side's stream plays."""
-        return [
+        rules = [
             (index, rule)
             for index, (rule, _) in enumerate(self._plain)
             if rule.by == side and not (self._hooked and decides(rule))
         ]
+        return sorted(rules, key=lambda each: each[1].turn)
 
     def deciding(self, at: str) -> list[Rule]:
         """The rules that act now that a session decides on this command."""

@@ -1,14 +1,15 @@
 """What every fault rule is: a frozen value, which says what goes wrong, where, whose doing it is, and how often.
 
-A rule is given a piece of what a side says and the steps that would be taken for it, and gives other steps. So rules compose in the
-order in which they are written, and none of them waits, reads or writes by itself.
+A rule is given a piece of what a side says and the steps that would be taken for it, and gives other steps. So rules compose, and
+none of them waits, reads or writes by itself. Those that choose the words come first, then those that cut and delay them, and at
+last those that take them apart; rules of a kind in the order in which they are written.
 """
 
 from __future__ import annotations
 
 import enum
 from random import Random
-from typing import Literal
+from typing import ClassVar, Literal
 
 from attrs import NOTHING, field, fields, frozen
 
@@ -80,6 +81,9 @@ class Rule:
     ``by`` is whose doing it is. Where a rule has an ``at``: for a client that is its command of this verb; for a server, the reply to
     it. "CONNECT" is the greeting, "." the end of the message and the reply to that, "body" the message (for either side), "*" any.
     """
+
+    #: When its turn is, among the rules for one piece.
+    turn: ClassVar[int] = 1
 
     nth: int = field(default=1, validator=positive)
     times: int = field(default=1, validator=not_negative)

@@ -31,6 +31,7 @@ class Answer(Rule):
     4.3.2): `Instead` says that all the same.
     """
 
+    turn = 0
     at: str = field(converter=place)
     code: int
     text: str = "It was planned so"
@@ -80,6 +81,7 @@ class Hang(Rule):
 class Trickle(Rule):
     """So many octets at a time, each time in a segment of their own, and ``seconds`` apart."""
 
+    turn = 2
     octets: int = field(default=1, validator=positive)
     seconds: float = field(default=0.001, validator=not_negative)
     at: str = field(default=ANYWHERE, converter=place)
@@ -93,14 +95,16 @@ class Trickle(Rule):
 class Pace(Rule):
     """So many octets a second, in both directions: a slow line, which makes the peer wait as well."""
 
-    rate: int = field(validator=positive)
-    times: int = field(default=0, validator=not_negative, kw_only=True)
+    turn = 2
+    rate: float = field(validator=positive)
+    times: int = field(default=0, kw_only=True, validator=not_negative)
 
     def acts_on(self, piece: Piece, *, heard: bool) -> bool:
         return True
 
     def change(self, piece: Piece, steps: list[Step], chance: Random, *, heard: bool) -> list[Step]:
-        return _in_pieces(steps, self.rate, 1)
+        octets = max(1, round(self.rate))
+        return _in_pieces(steps, octets, octets / self.rate)
 
 
 def _in_pieces(steps: list[Step], octets: int, seconds: float) -> list[Step]:
@@ -120,6 +124,7 @@ def _in_pieces(steps: list[Step], octets: int, seconds: float) -> list[Step]:
 class Together(Rule):
     """Replies (or commands) wait for each other: ``count`` of them leave in one segment, or those that came in ``within`` seconds."""
 
+    turn = 2
     count: int = field(default=2, validator=positive)
     within: float = field(default=0.1, validator=positive)
     at: str = field(default=ANYWHERE, converter=place)
@@ -182,6 +187,7 @@ class Reset(_Cut):
 class Instead(Rule):
     """These octets, whatever they are: wrong codes, nonsense, nothing. What the side itself believes to have said is not changed."""
 
+    turn = 0
     at: str = field(converter=place)
     octets: bytes
 
@@ -193,6 +199,7 @@ class Instead(Rule):
 class Extra(Rule):
     """These octets too, behind it: a reply that nobody asked for, a command that did not wait."""
 
+    turn = 0
     at: str = field(converter=place)
     octets: bytes
 
@@ -204,6 +211,7 @@ class Extra(Rule):
 class Garbage(Rule):
     """So many octets by chance, which the seed decides, and an end of line."""
 
+    turn = 0
     at: str = field(converter=place)
     octets: int = field(default=16, validator=not_negative)
 
@@ -215,6 +223,7 @@ class Garbage(Rule):
 class Drop(Rule):
     """The answer to EHLO does not offer this, though the server has it."""
 
+    turn = 0
     keyword: str = field(converter=place)
     times: int = field(default=0, kw_only=True, validator=not_negative)
     by: Side = field(default="server", init=False)
@@ -230,6 +239,7 @@ class Drop(Rule):
 class Lie(Rule):
     """The answer to EHLO offers this with this parameter, whatever the server has: ``Lie("SIZE", 10)``, ``Lie("CHUNKING")``."""
 
+    turn = 0
     keyword: str = field(converter=place)
     value: str | int = ""
     times: int = field(default=0, kw_only=True, validator=not_negative)
