@@ -11,7 +11,10 @@ makes it. Needs ``pip install smtp_trio[testing]``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from attrs import frozen
 
 from ._faults import Faults
 from ._hearsay import BODY, DOT, GREETING
@@ -37,49 +40,83 @@ from ._rules import (
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
+T = TypeVar("T")
+
 #: Where something can go wrong, what is most likely to matter first.
 PLACES = (BODY, DOT, "MAIL", "RCPT", "DATA", "EHLO", GREETING, "BDAT", "RSET", "QUIT")
-#: Refusals that every command may have, and those that are of one alone.
-REFUSALS = [
-    ("MAIL", 451),
-    ("RCPT", 450),
-    ("RCPT", 550),
-    ("RCPT", 452),
-    ("DATA", 451),
-    ("DATA", 554),
-    (DOT, 451),
-    (DOT, 552),
-]
-REFUSALS += [(at, 421) for at in (GREETING, "EHLO", "MAIL", "RCPT", "DATA", DOT)]
+#: Octets or seconds at which something may happen: few, so that each is tried.
+NUMBERS = (0, 1, 2, 3, 5, 10, 20, 30, 60, 100, 120, 180, 300, 600, 1000, 4096, 10_000)
+#: The nth time, and how often from there on (0: always).
+TIMES = ((1, 1), (1, 2), (2, 1), (3, 1), (4, 1), (1, 0), (2, 0))
+CHANCES = (0.5, 0.1, 0.9)
+#: Refusals that every command may have, and those that some may have besides.
+REFUSALS = (451, 421)
+MORE_REFUSALS = {"MAIL": (452, 550), "RCPT": (450, 452, 550), "DATA": (554,), DOT: (452, 552, 554), "BDAT": (452, 554)}
 KEYWORDS = ("PIPELINING", "CHUNKING", "SIZE", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES")
 #: Said by a server that it should not say.
 NONSENSE = (b"", b"250 ok\r\n", b"354 go on\r\n", b"250-half\r\n", b"299 what\r\n", b"hello\r\n")
 
 
+@frozen
+class Chosen:
+    """What Hypothesis has chosen for a rule. It is the same for all kinds, so any of them can be tried in the place of another."""
+
+    by: Side
+    at: str
+    number: int
+    nth: int
+    times: int
+
+    @property
+    def when(self) -> dict[str, Any]:
+        """The keywords that all rules have."""
+        return {"nth": self.nth, "times": self.times, "by": self.by}
+
+    @property
+    def reply(self) -> str:
+        """A place where something is answered."""
+        return DOT if self.at == BODY else self.at
+
+    def one_of(self, values: Sequence[T]) -> T:
+        """The number, as one of these."""
+        return values[self.number % len(values)]
+
+    def refusal(self) -> int:
+        """A code that the reply may have."""
+        return self.one_of((*REFUSALS, *MORE_REFUSALS.get(self.reply, ())))
+
+
+Kind = Callable[[Chosen], Rule]
+
+#: What either side can do, the simplest first; and what only one of them can.
+BOTH: tuple[Kind, ...] = (
+    lambda it: Close(it.at, it.number, **it.when),
+    lambda it: Reset(it.at, it.number, **it.when),
+    lambda it: Delay(it.at, it.number, **it.when),
+    lambda it: Hang(it.at, **it.when),
+    lambda it: Garbage(it.reply, it.number % 33, **it.when),
+    lambda it: Together(1 + it.number % 4, by=it.by),
+    lambda it: Trickle(1 + it.number % 100, by=it.by),
+    lambda it: Pace(1 + it.number, by=it.by),
+)
+ONE: dict[Side, tuple[Kind, ...]] = {
+    "server": (
+        lambda it: Answer(it.reply, it.refusal(), nth=it.nth, times=it.times),
+        lambda it: Drop(it.one_of(KEYWORDS)),
+        lambda it: Lie("SIZE", it.number),
+        lambda it: Instead(it.reply, it.one_of(NONSENSE), **it.when),
+        lambda it: Extra(it.reply, it.one_of(NONSENSE), **it.when),
+    ),
+    "client": (
+        lambda it: Ignore(it.reply, nth=it.nth, times=it.times),
+        lambda it: Early(it.reply, nth=it.nth, times=it.times),
+    ),
+}
+
+
 def rules(by: Side | None = None) -> SearchStrategy[Rule]:
     """One rule, for one side or (None) for either. Raises ImportError when there is no Hypothesis."""
-    st = _hypothesis()
-    sides: tuple[Side, ...] = ("server", "client") if by is None else (by,)
-    kinds: list[SearchStrategy[Rule]] = []
-    for side in sides:
-        places = st.sampled_from(PLACES)
-        when: dict[str, Any] = {"nth": st.integers(1, 4), "by": st.just(side)}
-        after = st.one_of(st.integers(0, 3), st.integers(0, 10_000))
-        kinds += [st.builds(Close, places, after, **when), st.builds(Reset, places, after, **when)]
-        if side == "server":
-            kinds += [_answers(st), st.builds(Drop, st.sampled_from(KEYWORDS)), st.builds(Lie, st.just("SIZE"), after)]
-            kinds += [st.builds(kind, places, st.sampled_from(NONSENSE), **when) for kind in (Instead, Extra)]
-        else:
-            kinds += [st.builds(kind, places, times=st.integers(0, 2)) for kind in (Ignore, Early)]
-        kinds += [
-            st.builds(Delay, places, st.integers(0, 1000), **when),
-            st.builds(Hang, places, **when),
-            st.builds(Garbage, places, st.integers(0, 32), **when),
-            st.builds(Trickle, st.integers(1, 64), by=st.just(side)),
-            st.builds(Together, st.integers(1, 4), by=st.just(side)),
-            st.builds(Pace, st.integers(50, 5000), by=st.just(side)),
-        ]
-    made: SearchStrategy[Rule] = st.one_of(kinds)
+    made: SearchStrategy[Rule] = _choices(_hypothesis(), by, ()).map(lambda chosen: chosen[0])
     return made
 
 
@@ -89,27 +126,31 @@ def fault_scripts(by: Side | None = None, *, max_rules: int = 4, chance: bool = 
     Each is new: none of its rules has been played. Raises ImportError when there is no Hypothesis.
     """
     st = _hypothesis()
-    rule: SearchStrategy[Rule | Sometimes] = rules(by)
-    if chance:
-        rule = st.one_of(rule, st.builds(Sometimes, rules(by), st.sampled_from((0.5, 0.1, 0.9))))
+    choices = _choices(st, by, CHANCES if chance else ())
     seeds = st.integers(0, 255) if chance else st.just(0)
-    made: SearchStrategy[Faults] = st.builds(
-        lambda some, seed: Faults(*some, seed=seed), st.lists(rule, max_size=max_rules), seeds
+    made: SearchStrategy[Faults] = st.builds(_script, st.lists(choices, max_size=max_rules), seeds)
+    return made
+
+
+def _script(choices: list[tuple[Rule, float]], seed: int) -> Faults:
+    return Faults(*(rule if chance == 1 else Sometimes(rule, chance) for rule, chance in choices), seed=seed)
+
+
+def _choices(st: Any, by: Side | None, chances: tuple[float, ...]) -> SearchStrategy[tuple[Rule, float]]:  # noqa: ANN401
+    """Rules with their chances. Four choices for each: Hypothesis leaves out what takes no more than that."""
+    sides: tuple[Side, ...] = ("server", "client") if by is None else (by,)
+    kinds = [(side, kind) for side in sides for kind in (*BOTH, *ONE[side])]
+    made: SearchStrategy[tuple[Rule, float]] = st.builds(
+        lambda kind, at, number, when: (kind[1](Chosen(kind[0], at, number, *when[:2])), when[2]),
+        st.sampled_from(kinds),
+        st.sampled_from(PLACES),
+        st.sampled_from(NUMBERS),
+        st.sampled_from([(*times, chance) for chance in (1, *chances) for times in TIMES]),
     )
     return made
 
 
-def _answers(st: Any) -> SearchStrategy[Rule]:  # noqa: ANN401  (the module is there only when somebody has Hypothesis)
-    made: SearchStrategy[Rule] = st.builds(
-        lambda what, nth, times: Answer(*what, nth=nth, times=times),
-        st.sampled_from(REFUSALS),
-        st.integers(1, 4),
-        st.integers(1, 3),
-    )
-    return made
-
-
-def _hypothesis() -> Any:  # noqa: ANN401
+def _hypothesis() -> Any:  # noqa: ANN401  (the module is there only when somebody has Hypothesis)
     try:
         from hypothesis import strategies
     except ImportError as exc:

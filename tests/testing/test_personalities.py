@@ -1,0 +1,203 @@
+"""What large receivers do, by what a client did and not by chance; around hooks that somebody else wrote."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from smtp_trio import (
+    Client,
+    ConnectionLost,
+    ConnectRejected,
+    Hooks,
+    NobodyAccepted,
+    Peer,
+    Refused,
+    Reply,
+    Server,
+    Session,
+)
+from smtp_trio.protocol import Rcpt
+from smtp_trio.testing import (
+    Answer,
+    ConnectionsPerPeer,
+    Delay,
+    Faults,
+    Greylist,
+    Inbox,
+    Layer,
+    MessageRate,
+    MessagesPerConnection,
+    RecipientsPerMessage,
+    Tarpit,
+    fixed_doors,
+    memory_pair,
+)
+
+ME, YOU = "me@client.test", "you@mx.test"
+MESSAGE = b"Subject: hi\r\n\r\nhello\r\n"
+HOST = Peer("192.0.2.1", 4000, "tcp")
+OTHER = Peer("192.0.2.2", 4000, "tcp")
+
+
+class Picky(Inbox):
+    """Somebody's hooks: no mail for the nobody."""
+
+    async def rcpt(self, session: Session, rcpt: Rcpt) -> Reply | None:
+        return Reply(550, "Who?", "5.1.1") if rcpt.recipient.local == "nobody" else None
+
+
+def server(hooks: Hooks) -> Server:
+    return Server(hooks, name="mx.test", **fixed_doors())
+
+
+@asynccontextmanager
+async def calling(called: Server, peer: Peer = HOST, faults: Faults | None = None) -> AsyncGenerator[Client]:
+    async with trio.open_nursery() as nursery:
+        async with await memory_pair(nursery, called, peer=peer, faults=faults) as client:
+            yield client
+
+
+async def sent(called: Server, to: str = YOU, sender: str = ME, peer: Peer = HOST) -> int:
+    """One message over a connection of its own; the code that it ended with."""
+    async with calling(called, peer) as client:
+        try:
+            return (await client.send(sender, [to], MESSAGE)).accepted[0].reply.code
+        except NobodyAccepted as exc:
+            return exc.reply.code
+
+
+async def test_greylisting(autojump_clock: MockClock) -> None:
+    """A retry after five minutes gets through, and one before that does not; whoever got through is known."""
+    inbox = Picky()
+    called = server(Greylist(inbox))
+    assert await sent(called) == 450
+    await trio.sleep(299)
+    assert await sent(called) == 450
+    await trio.sleep(1)
+    assert await sent(called) == 250
+    assert await sent(called) == 250
+    # Each part of the triple counts.
+    for other in ({"peer": OTHER}, {"sender": "it@client.test"}, {"to": "they@mx.test"}):
+        assert await sent(called, **other) == 450  # type: ignore[arg-type]
+    # Whose turn it is: the hooks under it decide on what is let through.
+    assert await sent(called, to="nobody@mx.test") == 450
+    await trio.sleep(300)
+    assert await sent(called, to="nobody@mx.test") == 550
+    assert len(inbox) == 2
+
+
+async def test_greylisting_forgets(autojump_clock: MockClock) -> None:
+    called = server(Greylist(Inbox(), 60, forget=3600))
+    assert await sent(called) == 450
+    await trio.sleep(3600)
+    assert await sent(called) == 450
+    await trio.sleep(60)
+    assert await sent(called) == 250
+
+
+async def test_messages_of_a_connection(autojump_clock: MockClock) -> None:
+    inbox = Inbox()
+    called = server(MessagesPerConnection(inbox, 3))
+    async with calling(called) as client:
+        for _ in range(3):
+            await client.send(ME, [YOU], MESSAGE)
+        with pytest.raises((Refused, ConnectionLost), match="421"):
+            await client.send(ME, [YOU], MESSAGE)
+        assert not client.usable
+    assert await sent(called) == 250
+    assert len(inbox) == 4
+
+
+async def test_recipients_of_a_message(autojump_clock: MockClock) -> None:
+    """RFC 5321 4.5.3.1.10: a client sends those beyond another message, as ours does."""
+    inbox = Picky()
+    names = ["nobody@mx.test", *(f"r{number}@mx.test" for number in range(5))]
+    async with calling(server(RecipientsPerMessage(inbox, 3))) as client:
+        result = await client.send(ME, names, MESSAGE)
+        assert [each.reply.code for each in result.rejected] == [550]
+    assert [len(mail.recipients) for mail in inbox] == [3, 2]
+
+
+async def test_connections_of_a_peer(autojump_clock: MockClock) -> None:
+    called = server(ConnectionsPerPeer(Inbox(), 2))
+    async with calling(called), calling(called):
+        with pytest.raises(ExceptionGroup) as caught:
+            async with calling(called):
+                raise AssertionError("let in")
+        assert caught.group_contains(ConnectRejected, match="421 .*Too many connections")
+        async with calling(called, OTHER):
+            pass
+    async with calling(called):
+        pass
+
+
+async def test_rate(autojump_clock: MockClock) -> None:
+    """A window that slides: an hour after the first message there is room for one again."""
+    called = server(MessageRate(Inbox(), 3, 3600))
+    for _ in range(3):
+        assert await sent(called) == 250
+        await trio.sleep(600)
+    assert await sent(called) == 421
+    assert await sent(called, peer=OTHER) == 250
+    await trio.sleep(1800)
+    assert await sent(called) == 250
+    assert await sent(called) == 421
+
+
+async def test_tarpit(autojump_clock: MockClock) -> None:
+    """Each error makes the next answer later, up to a minute; a hook's own time is not used up by that."""
+    waited: list[float] = []
+    async with calling(server(Tarpit(Picky(), 20, most=50))) as client:
+        await client.mail(ME)
+        for _ in range(5):
+            began = trio.current_time()
+            with pytest.raises(Refused):
+                await client.rcpt("nobody@mx.test")
+            waited.append(trio.current_time() - began)
+    assert waited == [0, 20, 40, 50, 50]
+    async with calling(server(Tarpit(Picky(), 400, most=1000))) as client:
+        client.talk.timeouts = type(client.talk.timeouts).all(0)
+        for _ in range(2):
+            await client.mail(ME)
+            with pytest.raises(Refused):
+                await client.rcpt("nobody@mx.test")
+            await client.rset()
+        began = trio.current_time()
+        await client.noop()
+        assert trio.current_time() - began == 800
+
+
+async def test_layers_compose(autojump_clock: MockClock) -> None:
+    """… with each other, with hooks of one's own, and with fault rules."""
+    inbox = Picky()
+    layers = Greylist(MessagesPerConnection(RecipientsPerMessage(Tarpit(inbox, 1), 2), 1), 60)
+    called = server(layers)
+    names = [f"r{number}@mx.test" for number in range(3)]
+    async with calling(called) as client:
+        with pytest.raises(NobodyAccepted, match="450"):
+            await client.send(ME, names, MESSAGE)
+    await trio.sleep(60)
+    faults = Faults(Answer("RCPT", 451), Delay("DATA", 30))
+    async with calling(called, faults=faults) as client:
+        result = await client.send(ME, names, MESSAGE)
+        assert [each.reply.code for each in result.rejected] == [451]
+        with pytest.raises((Refused, ConnectionLost), match="421"):
+            await client.send(ME, names, MESSAGE)
+    assert [mail.recipients for mail in inbox] == [tuple(names[1:])]
+
+
+async def test_a_layer_adds_no_hooks() -> None:
+    """A layer of one's own is what it overrides, and else what is under it."""
+
+    class Mine(Layer):
+        async def mail(self, session: Session, mail: Any) -> Reply | None:
+            return await self.under.mail(session, mail)
+
+    assert set(server(Mine()).installed) == {"mail"}
+    assert set(server(Mine(Picky())).installed) == {"mail"} | set(server(Picky()).installed)
