@@ -51,7 +51,13 @@ TIMES = ((1, 1), (1, 2), (2, 1), (3, 1), (4, 1), (1, 0), (2, 0))
 CHANCES = (0.5, 0.1, 0.9)
 #: Refusals that every command may have, and those that some may have besides.
 REFUSALS = (451, 421)
-MORE_REFUSALS = {"MAIL": (452, 550), "RCPT": (450, 452, 550), "DATA": (554,), DOT: (452, 552, 554), "BDAT": (452, 554)}
+MORE_REFUSALS: dict[str, tuple[int, ...]] = {
+    "MAIL": (452, 550),
+    "RCPT": (450, 452, 550),
+    "DATA": (554,),
+    DOT: (452, 552, 554),
+    "BDAT": (452, 554),
+}
 KEYWORDS = ("PIPELINING", "CHUNKING", "SIZE", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES")
 #: Said by a server that it should not say.
 NONSENSE = (b"", b"250 ok\r\n", b"354 go on\r\n", b"250-half\r\n", b"299 what\r\n", b"hello\r\n")

@@ -124,6 +124,7 @@ async def test_client_waits_so_long(autojump_clock: MockClock, at: str, verb: st
     with pytest.raises((TimedOut, DeliveryUnknown)) as caught:
         await alone(Inbox(), Hang(at))
     assert trio.current_time() == seconds
+    assert isinstance(caught.value, TimedOut | DeliveryUnknown)
     assert caught.value.command.verb == verb
 
 
