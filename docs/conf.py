@@ -37,7 +37,9 @@ nitpick_ignore_regex = [
         r"(attr|collections|contextlib|datetime|email|enum|hmac|logging|os|pathlib|re|socket|sqlite3|ssl|trio|trustme|typing)\..*|datetime",
     ),
     # Names of unions, which the pages spell out in words.
-    (r"py:class", r"Secret"),
+    (r"py:class", r"Secret|Side"),
+    # Of Hypothesis, which is not there when it is not asked for.
+    (r"py:class", r"SearchStrategy"),
     # Type variables.
     (r"py:class", r"(.*\.)?[A-Z][A-Za-z]*T|(.*\.)?T"),
 ]

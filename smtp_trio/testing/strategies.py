@@ -1,4 +1,4 @@
-"""Fault scripts for Hypothesis, which finds one that breaks your code, and shrinks it to the rule that it takes.
+"""Fault scripts for Hypothesis, which finds one that breaks your code, and shrinks it to the rule that it takes::
 
     from smtp_trio.testing.strategies import fault_scripts
 
@@ -6,7 +6,7 @@
     def test_no_torn_message(faults): ...
 
 What is simple stands first everywhere, so it shrinks to no rules, few octets and short waits; and a script prints as the Python that
-makes it. Needs ``pip install smtp_trio[testing]``.
+makes it. Needs ``pip install smtp-trio[testing]``; nothing of it is imported before a strategy is asked for.
 """
 
 from __future__ import annotations
@@ -160,5 +160,5 @@ def _hypothesis() -> Any:  # noqa: ANN401  (the module is there only when somebo
     try:
         from hypothesis import strategies
     except ImportError as exc:
-        raise ImportError("fault strategies need Hypothesis: pip install smtp_trio[testing]") from exc
+        raise ImportError("fault strategies need Hypothesis: pip install smtp-trio[testing]") from exc
     return strategies

@@ -166,7 +166,7 @@ assert not {"pytest", "trustme"} & set(sys.modules), sys.modules
 try:
     strategies.rules()
 except ImportError as exc:
-    assert "pip install smtp_trio[testing]" in str(exc)
+    assert "pip install smtp-trio[testing]" in str(exc)
 else:
     raise AssertionError
 """
