@@ -12,7 +12,7 @@ import os
 import socket
 import ssl
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -23,6 +23,7 @@ import trio
 from attrs import asdict, evolve
 
 from ._courses import HOOK
+from ._groups import alone
 from ._hooks import NAMES, Hook, Hooks, installed
 from ._listen import accept_all, endpoints, network, open_listeners
 from ._session import Session
@@ -87,12 +88,10 @@ class Server:
         self.now = now
         self.token = token
         self.surroundings: Surroundings = Surroundings(self.name, token)
-        self.installed: dict[str, Hook] = installed(self.hooks)
+        self.install(installed(self.hooks))
         self.stopping: bool = False
         if tls is None and any(isinstance(e, StartTls) and e.required for e in self.extensions):
             raise ValueError("STARTTLS is required, but there is no tls= to do it with")
-        #: Commands that nobody but the core has a say in, once hooks are fixed.
-        self.unhooked: frozenset[type[Command]] = frozenset()
         self._grammar = Grammar(self.extensions, line=limits.line)
         self.counts: Counts = Counts()
         self._peers: Counter[str] = Counter()
@@ -123,7 +122,16 @@ class Server:
         for name, hook in hooks.items():
             if not callable(hook) or (inspect.isfunction(hook) and not inspect.iscoroutinefunction(hook)):
                 raise TypeError(f"the {name} hook must be an async function, not {hook!r}")
-        self.installed.update(hooks)
+        self.install({**self.installed, **hooks})
+
+    def install(self, hooks: Mapping[str, Hook]) -> None:
+        """These are the hooks of all sessions that begin from now on."""
+        self.installed: dict[str, Hook] = dict(hooks)
+        consulted = "message" in hooks or "response" in hooks
+        #: Commands that nobody but the core has a say in.
+        self.unhooked: frozenset[type[Command]] = frozenset(
+            kind for kind, name in HOOK.items() if not consulted and name not in hooks
+        )
 
     def statistics(self) -> Statistics:
         """What it has done so far."""
@@ -169,7 +177,7 @@ class Server:
                     finally:
                         del self._accepting[accepting]
         except BaseExceptionGroup as group:  # the nursery's; whoever awaits us had no part in it
-            raise _alone(group) from None
+            raise alone(group) from None
         finally:
             with trio.CancelScope(shield=True):  # all of them, even when we are cancelled; this waits for nothing
                 for listener in listeners:
@@ -248,8 +256,6 @@ class Server:
         if self._up:
             return
         self._started = True
-        if not {"message", "response"} & self.installed.keys():
-            self.unhooked = frozenset(kind for kind, name in HOOK.items() if name not in self.installed)
         if "data" not in self.installed:
             log.warning("%s: there is no data hook, so every message will be refused", self.name)
         if (start := self.installed.get("start")) is not None:
@@ -336,7 +342,7 @@ class Server:
             if mine is not None:
                 await self._session_failed(session, ExceptionGroup("session failed", list(mine.exceptions)))
             assert rest is not None
-            raise _alone(rest) from None
+            raise alone(rest) from None
 
     async def _session_failed(self, session: Session, exc: Exception) -> None:
         await self.report(exc, f"{session.id}: session failed")
@@ -381,19 +387,3 @@ def _ancestors(task: trio.lowlevel.Task | None) -> Iterator[trio.lowlevel.Task]:
         yield task
         nursery = task.parent_nursery
         task = None if nursery is None else nursery.parent_task
-
-
-def _alone(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The exceptions of a group that are not Cancelled, without the group when there is only one; a Cancelled when there is none."""
-    group = group.split(trio.Cancelled)[1] or group
-    leaves = list(_leaves(group))
-    alike = len(leaves) == 1 or isinstance(leaves[0], trio.Cancelled)
-    return leaves[0] if alike else group
-
-
-def _leaves(exc: BaseException) -> Iterator[BaseException]:
-    if isinstance(exc, BaseExceptionGroup):
-        for inner in exc.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield exc

@@ -67,7 +67,7 @@ class Faults:
         self._hooked = True
         if server not in self._servers:
             self._servers.append(server)
-            server.installed = Decisions(as_hooks(server.installed), self, every=False).installed()
+            server.install(Decisions(as_hooks(server.installed), self, every=False).installed())
 
     # --- how they are played --------------------------------------------------------------------------------------------
 

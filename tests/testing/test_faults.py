@@ -294,3 +294,21 @@ async def test_two_replies_in_one_segment(autojump_clock: MockClock) -> None:
     await stream.send_all(b"250 b\r\n")
     await stream.aclose()
     assert await near.receive_some() == b"250 b\r\n"
+
+
+async def test_a_server_that_serves_already(autojump_clock: MockClock) -> None:
+    """Rules that decide do so in the sessions to come, though one without them is open."""
+
+    class Plain(smtp_trio.Hooks):
+        async def data(self, session: smtp_trio.Session, body: smtp_trio.Body) -> None:
+            await body.read()
+
+    server = Server(Plain(), name="mx.test")
+    async with trio.open_nursery() as nursery:
+        async with await smtp_trio.testing.memory_pair(nursery, server) as first:
+            await first.send("me@client.test", ["you@mx.test"], b"Subject: hi\r\n\r\n")
+            faults = Faults(Answer("MAIL", 450, "later"))
+            async with await smtp_trio.testing.memory_pair(nursery, server, faults=faults) as second:
+                with pytest.raises(Refused, match="450"):
+                    await second.send("me@client.test", ["you@mx.test"], b"Subject: hi\r\n\r\n")
+            await first.send("me@client.test", ["you@mx.test"], b"Subject: hi\r\n\r\n")
