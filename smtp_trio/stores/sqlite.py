@@ -89,12 +89,21 @@ class SQLite(Store["Row"]):
         try:
             db = self._connect()
             begin(db)
-            for row in messages:
+            alone = [row for row in messages if row.fd is not None]
+            try:  # without a savepoint, for which SQLite would copy every page that changes
+                insert(db, [row for row in messages if row.fd is None])
+            except Exception:
+                if not db.in_transaction:  # SQLite itself has undone all of it (sqlite.org/lang_transaction.html)
+                    raise
+                db.execute("ROLLBACK")
+                begin(db)
+                alone = list(messages)  # one bad message does not harm the others
+            for row in alone:
                 db.execute("SAVEPOINT message")
                 try:
-                    row.insert(db)
+                    insert(db, [row])
                 except Exception as error:
-                    if not db.in_transaction:  # SQLite itself has undone all of it (sqlite.org/lang_transaction.html)
+                    if not db.in_transaction:
                         raise
                     db.execute("ROLLBACK TO message")
                     refused[row] = error
@@ -177,7 +186,7 @@ class Row(Spool):
             session.user,
             envelope.mail.params.encode(),
         )
-        self._recipients = [(n, rcpt.recipient.raw, rcpt.params.encode()) for n, rcpt in enumerate(envelope.rcpts)]
+        self.recipients = [(n, rcpt.recipient.raw, rcpt.params.encode()) for n, rcpt in enumerate(envelope.rcpts)]
 
     def create(self) -> int:
         make_directory(self._directory)
@@ -189,27 +198,42 @@ class Row(Spool):
         if self.size > LARGEST:
             raise MessageTooBig(f"{self.size} octets are more than SQLite can hold in a row")
 
-    def insert(self, db: sqlite3.Connection) -> None:
-        """Into the two tables, in the transaction that is open."""
-        if self.fd is None:
-            data = self.take()
-            (message,) = db.execute(INSERT, (*self._columns, len(data), data)).fetchone()
-        else:
-            self.flush(last=True)
-            (message,) = db.execute(INSERT_ROOM, (*self._columns, self.size, self.size)).fetchone()
-            # Piece by piece: SQLite writes what its cache does not hold to the log, so it never stands in memory.
-            os.lseek(self.fd, 0, os.SEEK_SET)
-            with db.blobopen("messages", "body", message) as blob:
-                while piece := os.read(self.fd, MEMORY):
-                    blob.write(piece)
-        db.executemany("INSERT INTO recipients VALUES (?, ?, ?, ?)", [(message, *row) for row in self._recipients])
+    def values(self, message: int) -> tuple[object, ...]:
+        """What memory holds of it, as a row of ``messages``. It goes on holding it: a row may be tried twice."""
+        return message, *self._columns, len(self._held), self._held
+
+    def copy(self, db: sqlite3.Connection, message: int) -> None:
+        """A row of ``messages`` out of the file."""
+        assert self.fd is not None
+        self.flush(last=True)
+        db.execute(INSERT_ROOM, (message, *self._columns, self.size, self.size))
+        # Piece by piece: SQLite writes what its cache does not hold to the log, so it never stands in memory.
+        os.lseek(self.fd, 0, os.SEEK_SET)
+        with db.blobopen("messages", "body", message) as blob:
+            while piece := os.read(self.fd, MEMORY):
+                blob.write(piece)
 
 
 INSERT = """
-INSERT INTO messages (uid, received_at, sender, peer, helo, protocol, tls, auth, mail_params, size, body)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id
+INSERT INTO messages (id, uid, received_at, sender, peer, helo, protocol, tls, auth, mail_params, size, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
-INSERT_ROOM = INSERT.replace("?) RETURNING", "zeroblob(?)) RETURNING")
+INSERT_ROOM = INSERT.replace("?)", "zeroblob(?))")
+
+
+def insert(db: sqlite3.Connection, rows: Sequence[Row]) -> None:
+    """Into the two tables, in the transaction that is open.
+
+    All rows of a table by one ``executemany``: what a statement costs beside its work is paid once.
+    """
+    (last,) = db.execute("SELECT coalesce(max(id), 0) FROM messages").fetchone()
+    numbered = list(enumerate(rows, last + 1))
+    db.executemany(INSERT, [row.values(message) for message, row in numbered if row.fd is None])
+    for message, row in numbered:
+        if row.fd is not None:
+            row.copy(db, message)
+    recipients = [(message, *recipient) for message, row in numbered for recipient in row.recipients]
+    db.executemany("INSERT INTO recipients VALUES (?, ?, ?, ?)", recipients)
 
 
 def prepare(db: sqlite3.Connection) -> None:

@@ -101,6 +101,26 @@ async def test_two_messages_of_one_name_do_not_harm_a_third(store: SQLite) -> No
     assert query(store.path, "SELECT message, n FROM recipients") == [(1, 0), (2, 0)]
 
 
+async def test_large_messages_and_small_ones_of_one_name(store: SQLite) -> None:
+    """One in memory spoils those in memory, one in a file nobody else: each that can be kept is kept whole."""
+    octets = list(large(3 << 20))
+    contents = [[b"small\r\n"], octets, [b"twin\r\n"], octets, [b"last\r\n"]]
+    rows = []
+    for chunks in contents:
+        session = transaction()
+        rows.append(store._spool(session, envelope(session)))
+        await rows[-1].fill(body(*chunks))
+    assert [row.fd is None for row in rows] == [True, False, True, False, True]
+    rows[2]._columns = rows[0]._columns
+    rows[3]._columns = rows[1]._columns
+    refused = store._commit(rows)
+
+    assert refused.keys() == {rows[2], rows[3]}
+    for number in (0, 1, 4):
+        assert read(store.path, rows[number].name).message == b"".join(contents[number])
+    assert query(store.path, "SELECT count(*) FROM recipients") == [(3,)]
+
+
 async def test_a_group_that_sqlite_has_undone_is_refused(store: SQLite) -> None:
     """Some faults make SQLite undo the whole transaction; this trigger does as they do."""
     await store.open()
