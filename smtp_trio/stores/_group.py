@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Generic, TypeVar, final
 
 import trio
-from attrs import define
+from attrs import Factory, define
 
 from ._spool import Spool
 
@@ -31,6 +31,8 @@ class _Entry(Generic[SpoolT]):
     message: SpoolT
     decided: bool = False
     error: Exception | None = None
+    session: trio.lowlevel.ParkingLot = Factory(trio.lowlevel.ParkingLot)
+    """Who waits for the verdict, or for its turn to commit."""
 
 
 @final
@@ -60,7 +62,6 @@ class Group(Generic[SpoolT]):
         self._patience = patience
         self._waiting: list[_Entry[SpoolT]] = []
         self._committing = False
-        self._committed = trio.lowlevel.ParkingLot()
 
     async def submit(self, message: SpoolT) -> Exception | None:
         """Hand over a message and wait for the verdict: None when it is safe, otherwise why it is not.
@@ -74,7 +75,7 @@ class Group(Generic[SpoolT]):
         with trio.move_on_after(self._patience, shield=True):
             while not entry.decided:
                 if self._committing:
-                    await self._committed.park()
+                    await entry.session.park()
                 else:
                     await self._commit_waiting()
         if entry.decided:
@@ -85,7 +86,7 @@ class Group(Generic[SpoolT]):
         return trio.TooSlowError("the disk does not answer")
 
     async def _commit_waiting(self) -> None:
-        """Decide on what waits now. Whoever is not among it looks again when this has ended."""
+        """Decide on what waits now. Then it is the turn of who is first in line; nobody else is woken in vain."""
         batch, self._waiting = self._waiting[: self._size], self._waiting[self._size :]
         refused: Mapping[SpoolT, Exception] = {}
         try:
@@ -98,7 +99,9 @@ class Group(Generic[SpoolT]):
             refused = {entry.message: error for entry in batch}
         finally:
             self._committing = False
-            self._committed.unpark_all()
+            for entry in self._waiting[:1]:
+                entry.session.unpark_all()
         for entry in batch:
             entry.error = refused.get(entry.message)
             entry.decided = True
+            entry.session.unpark_all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 import threading
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
@@ -160,6 +161,57 @@ async def test_a_disk_that_does_not_answer(mock_clock: MockClock) -> None:
     assert verdicts["committing"] is None
     assert disk.groups == [["committing"]]
     assert await group.submit(Message("next")) is None
+
+
+async def test_the_first_in_line_leaves_before_its_turn(mock_clock: MockClock) -> None:
+    disk, verdicts = Disk(stall=True), dict[str, Exception | None]()
+    group = Group(disk.commit, patience=30)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(submit, group, "committing", verdicts)
+        await wait_all_tasks_blocked()
+        async with trio.open_nursery() as hasty:
+            hasty.start_soon(submit, group, "hasty", verdicts)
+            await wait_all_tasks_blocked()
+            mock_clock.jump(20)
+            nursery.start_soon(submit, group, "patient", verdicts)
+            await wait_all_tasks_blocked()
+            mock_clock.jump(11)
+        disk.proceed.set()
+
+    assert isinstance(verdicts.pop("hasty"), trio.TooSlowError)
+    assert verdicts == {"committing": None, "patient": None}
+    assert disk.groups == [["committing"], ["patient"]]
+
+
+class Steps(trio.abc.Instrument):
+    """Counts how often each task runs."""
+
+    def __init__(self) -> None:
+        self.of: Counter[trio.lowlevel.Task] = Counter()
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.of[task] += 1
+
+
+async def test_nobody_is_woken_in_vain() -> None:
+    """A session runs when it submits, when it is its turn, and when its commit is done: however many others there are."""
+    disk, steps, tasks = Disk(stall=True), Steps(), set[trio.lowlevel.Task]()
+    group = Group(disk.commit, size=1)
+
+    async def session(name: str) -> None:
+        tasks.add(trio.lowlevel.current_task())
+        await group.submit(Message(name))
+
+    trio.lowlevel.add_instrument(steps)
+    async with trio.open_nursery() as nursery:
+        for n in range(20):
+            nursery.start_soon(session, str(n))
+        await wait_all_tasks_blocked()
+        disk.proceed.set()
+    trio.lowlevel.remove_instrument(steps)
+
+    assert len(disk.groups) == len(tasks) == 20
+    assert max(steps.of[task] for task in tasks) <= 4  # one more for the thread's limiter
 
 
 async def test_a_disk_that_answers_too_late(mock_clock: MockClock) -> None:
