@@ -82,6 +82,8 @@ class Group(Generic[SpoolT]):
             return entry.error
         if entry in self._waiting:
             self._waiting.remove(entry)
+            if not self._committing:
+                self._call_first()  # it may be that the last commit has called us, who heed no call any more
             await message.dispose()
         return trio.TooSlowError("the disk does not answer")
 
@@ -99,9 +101,13 @@ class Group(Generic[SpoolT]):
             refused = {entry.message: error for entry in batch}
         finally:
             self._committing = False
-            for entry in self._waiting[:1]:
-                entry.session.unpark_all()
+            self._call_first()
         for entry in batch:
             entry.error = refused.get(entry.message)
             entry.decided = True
+            entry.session.unpark_all()
+
+    def _call_first(self) -> None:
+        """It is the turn of who is first in line."""
+        for entry in self._waiting[:1]:
             entry.session.unpark_all()

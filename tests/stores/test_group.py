@@ -262,3 +262,34 @@ def test_one_run_after_another() -> None:
     trio.run(group.submit, Message("e"))
 
     assert sorted(functools.reduce(operator.iadd, disk.groups, [])) == ["a", "b", "c", "d", "e"]
+
+
+async def test_the_first_in_line_leaves_as_it_is_called(mock_clock: MockClock) -> None:
+    """A commit ends in the very moment in which the patience of who is called next does: then it is the next one's turn."""
+    for _ in range(20):  # which of the two tasks runs first is Trio's dice
+        disk, verdicts = Disk(), dict[str, Exception | None]()
+        group = Group(disk.commit, patience=30)
+
+        async def commit_until(time: float, group: Group[Message] = group) -> None:
+            group._committing = True
+            await trio.sleep_until(time)
+            group._committing = False
+            group._call_first()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(commit_until, trio.current_time() + 30)
+            await wait_all_tasks_blocked()
+            nursery.start_soon(submit, group, "hasty", verdicts)
+            await wait_all_tasks_blocked()
+            mock_clock.jump(1)
+            nursery.start_soon(submit, group, "patient", verdicts)
+            await wait_all_tasks_blocked()
+            with trio.fail_after(40):
+                mock_clock.jump(29)
+                while "patient" not in verdicts:
+                    await wait_all_tasks_blocked(0.01)
+                    mock_clock.jump(1)
+
+        assert isinstance(verdicts.pop("hasty"), trio.TooSlowError)
+        assert verdicts == {"patient": None}
+        assert disk.groups == [["patient"]]
