@@ -9,6 +9,7 @@ from ._entry import Entry
 from ._faults import Faults
 from ._faulty import FaultyStream
 from ._inbox import Inbox, ReceivedMail
+from ._memory import MemoryServer, open_memory_server
 from ._pair import memory_pair
 from ._personalities import (
     ConnectionsPerPeer,
@@ -40,6 +41,7 @@ from ._rules import (
 )
 from ._streams import MemoryStream, bounded_stream_pair
 from ._sweep import SweepError, SweepReport, cancel_everywhere, fail_everywhere
+from ._thread import InboxThread, open_inbox_thread
 from ._transcript import Transcript
 
 __all__ = [
@@ -60,9 +62,11 @@ __all__ = [
     "Hang",
     "Ignore",
     "Inbox",
+    "InboxThread",
     "Instead",
     "Layer",
     "Lie",
+    "MemoryServer",
     "MemoryStream",
     "MessageRate",
     "MessagesPerConnection",
@@ -85,5 +89,7 @@ __all__ = [
     "fail_everywhere",
     "fixed_doors",
     "memory_pair",
+    "open_inbox_thread",
+    "open_memory_server",
     "open_test_server",
 ]

@@ -18,6 +18,7 @@ from .._server import Server
 from .._values import Timeouts
 from ..protocol import Extension, Limits
 from ..protocol.body import Newlines
+from ._decisions import Layer
 from ._doors import fixed_doors
 from ._inbox import Inbox
 from ._pair import NAME
@@ -58,10 +59,8 @@ class TestServer:
 
     @property
     def inbox(self) -> Inbox:
-        """The server's hooks. Raises TypeError when they are no `Inbox`."""
-        if not isinstance(self.server.hooks, Inbox):
-            raise TypeError(f"the hooks of this server are no Inbox but {self.server.hooks!r}")
-        return self.server.hooks
+        """The server's hooks, or those under a `Layer`. Raises TypeError when they are no `Inbox`."""
+        return inbox_of(self.server)
 
     def client(self, **settings: Unpack[Settings]) -> AbstractAsyncContextManager[Client]:
         """A client of it: `connect`, with the right address, TLS where the server has it, and trust in its certificate."""
@@ -87,12 +86,7 @@ async def open_test_server(
 
     Sockets are real, so this needs the real clock: under a MockClock use `memory_pair`.
     """
-    ca, client_context = None, None
-    context = tls if isinstance(tls, ssl.SSLContext) else None
-    if tls is True:
-        ca, context, client_context = _certified()
-    filled: ServerSettings = {"name": NAME, "newlines": "normalize", **fixed_doors(), **settings}
-    server = Server(hooks if hooks is not None else Inbox(), tls=context, **filled)
+    server, ca, client_context = made_server(hooks, tls, settings)
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
 
@@ -108,6 +102,28 @@ async def open_test_server(
         await server.stop(0)
     if failure is not None:
         raise failure
+
+
+def made_server(
+    hooks: Hooks | None, tls: bool | ssl.SSLContext, settings: ServerSettings
+) -> tuple[Server, trustme.CA | None, ssl.SSLContext | None]:
+    """A server of tests; and whom to trust, and a client's context for that, where a certificate was made for it."""
+    ca, client_context = None, None
+    context = tls if isinstance(tls, ssl.SSLContext) else None
+    if tls is True:
+        ca, context, client_context = _certified()
+    filled: ServerSettings = {"name": NAME, "newlines": "normalize", **fixed_doors(), **settings}
+    return Server(hooks if hooks is not None else Inbox(), tls=context, **filled), ca, client_context
+
+
+def inbox_of(server: Server) -> Inbox:
+    """The inbox among a server's hooks."""
+    hooks: object = server.hooks
+    while isinstance(hooks, Layer):
+        hooks = hooks.under
+    if not isinstance(hooks, Inbox):
+        raise TypeError(f"the hooks of this server are no Inbox but {hooks!r}")
+    return hooks
 
 
 def _certified() -> tuple[trustme.CA, ssl.SSLContext, ssl.SSLContext]:
