@@ -1,0 +1,95 @@
+"""`open_memory_server`: as many clients as one likes, without a port."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+
+import pytest
+import trio
+from helpers import MESSAGE
+
+from smtp_trio import Hooks, NobodyAccepted, Peer, Refused, Server, TimedOut
+from smtp_trio.testing import (
+    Answer,
+    Faults,
+    Greylist,
+    Hang,
+    Inbox,
+    Transcript,
+    cancel_everywhere,
+    open_memory_server,
+)
+
+ENDS = "me@client.test", ["you@mx.test"]
+
+
+async def test_clients_come_and_go(autojump_clock: object) -> None:
+    async with open_memory_server(timeout=60) as server:
+        transcript = Transcript()
+        async with server.client() as one, server.client(transcript=transcript, name="two.test") as two:
+            await one.send(*ENDS, MESSAGE)
+            await two.send(*ENDS, MESSAGE)
+            await trio.sleep(61)
+            with pytest.raises(Refused, match="421"):
+                await one.noop()
+        async with server.client(peer=Peer("192.0.2.1", 50000, "tcp")) as three:
+            await three.send(*ENDS, MESSAGE)
+    assert isinstance(server.server, Server)
+    assert b"EHLO two.test\r\n" in transcript.octets("C")
+    assert [mail.peer.host for mail in server.inbox][2:] == ["192.0.2.1"]
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+async def test_tls(autojump_clock: object, *, implicit: bool) -> None:
+    async with open_memory_server(tls=True, implicit_tls=implicit) as server:
+        async with server.client() as client:
+            assert client.tls is not None
+            await client.send(*ENDS, MESSAGE)
+        assert ("C: STARTTLS" in str(server.inbox[0].transcript)) is not implicit
+
+
+async def test_faults_are_everybodys_or_ones_own(autojump_clock: object) -> None:
+    async with open_memory_server(faults=Faults(Answer("RCPT", 450))) as server:
+        async with server.client(faults=Faults(Answer("RCPT", 550))) as client:
+            with pytest.raises(NobodyAccepted, match="550"):
+                await client.send(*ENDS, MESSAGE)
+        async with server.client() as client:
+            with pytest.raises(NobodyAccepted, match="450"):
+                await client.send(*ENDS, MESSAGE)
+            await client.send(*ENDS, MESSAGE)
+    assert len(server.inbox) == 1
+
+
+async def test_it_ends_with_the_block_whoever_is_there(autojump_clock: object) -> None:
+    async with AsyncExitStack() as clients:
+        async with open_memory_server(faults=Faults(Hang("RSET"))) as server:
+            client = await clients.enter_async_context(server.client(timeout=10))
+            with pytest.raises(TimedOut):
+                await client.rset()
+            await clients.enter_async_context(server.client())
+        assert trio.current_time() == pytest.approx(10)
+
+
+async def test_an_inbox_is_found_under_layers(autojump_clock: object) -> None:
+    inbox = Inbox()
+    async with open_memory_server(Greylist(Faults().hooks(inbox))) as server:
+        assert server.inbox is inbox
+    async with open_memory_server(Greylist(Hooks())) as server:
+        with pytest.raises(TypeError, match="no Inbox but <"):
+            _ = server.inbox
+
+
+async def test_what_fails_in_the_block_is_in_no_group(autojump_clock: object) -> None:
+    with pytest.raises(KeyError):
+        async with open_memory_server() as server:
+            async with server.client():
+                raise KeyError
+
+
+def test_it_can_be_cancelled_anywhere() -> None:
+    async def scenario(attempt: object) -> None:
+        async with open_memory_server() as server:
+            async with server.client() as client:
+                await client.send(*ENDS, MESSAGE)
+
+    assert cancel_everywhere(scenario).points > 20

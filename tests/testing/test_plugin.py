@@ -1,0 +1,254 @@
+"""The pytest plugin, in suites that are not ours: under pytest-trio, under anyio, under neither, and on several processes."""
+
+from __future__ import annotations
+
+import os
+import resource
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .plugged import INI, installed
+
+pytest_plugins = ["pytester"]
+
+ASYNC = """\
+import pytest
+import trio
+from smtp_trio import Hooks, NobodyAccepted, Refused, Reply
+from smtp_trio.testing import Answer, Faults, Greylist, Inbox, Reset, Tarpit
+from trio.testing import MockClock
+{CLOCK}
+MESSAGE = b"Subject: hi\\r\\n\\r\\nhello\\r\\n"
+ENDS = "me@client.test", ["you@mx.test"]
+
+
+@pytest.mark.smtp_server(timeout=120)
+async def test_time(smtp_client, inbox, {clock}):
+    await smtp_client.send(*ENDS, MESSAGE)
+    [mail] = await inbox.wait_for(to="you@mx.test")
+    await trio.sleep(1000)
+    with pytest.raises(Refused, match="421 4.4.2"):
+        await smtp_client.noop()
+    assert "@ 120\\nS: 421 4.4.2" in str(mail.transcript)
+
+
+@pytest.mark.smtp_server(tls=True, timeout=7)
+class TestMarks:
+    @pytest.mark.smtp_server(timeout=5)
+    @pytest.mark.smtp_client(name="other.test")
+    async def test_the_nearest_counts(self, smtp_server, smtp_client, {clock}):
+        assert smtp_client.tls
+        assert smtp_server.server.timeouts.command == 5
+        await smtp_client.send(*ENDS, MESSAGE)
+        assert b"EHLO other.test" in smtp_server.inbox[0].transcript.octets("C")
+
+
+@pytest.mark.smtp_faults(Answer("RCPT", 450))
+async def test_faults_by_mark(smtp_client, inbox, {clock}):
+    with pytest.raises(NobodyAccepted):
+        await smtp_client.send(*ENDS, MESSAGE)
+    await smtp_client.send(*ENDS, MESSAGE)
+    inbox.assert_delivered()
+
+
+@pytest.mark.parametrize("smtp_faults", [Faults(Answer("RCPT", code)) for code in (450, 550)])
+async def test_faults_by_parameter(smtp_client, smtp_faults, {clock}):
+    with pytest.raises(NobodyAccepted, match=str(smtp_faults.rules[0].code)):
+        await smtp_client.send(*ENDS, MESSAGE)
+
+
+@pytest.mark.smtp_server(hooks=lambda inbox: Greylist(Tarpit(inbox)))
+async def test_layers(smtp_server, inbox, {clock}):
+    async with smtp_server.client() as client:
+        with pytest.raises(NobodyAccepted, match="Greylisted"):
+            await client.send(*ENDS, MESSAGE)
+    await trio.sleep(300)
+    async with smtp_server.client() as client:
+        await client.send(*ENDS, MESSAGE)
+    assert smtp_server.inbox is inbox
+    assert len(inbox) == 1
+
+
+class TestOverridden:
+    @pytest.fixture
+    def inbox(self):
+        class Picky(Inbox):
+            async def rcpt(self, session, rcpt):
+                return Reply(550, "Nobody")
+
+        return Picky()
+
+    async def test_hooks_of_ones_own(self, smtp_client, inbox, {clock}):
+        with pytest.raises(NobodyAccepted, match="Nobody"):
+            await smtp_client.send(*ENDS, MESSAGE)
+        inbox.assert_empty()
+
+
+async def test_waiting_in_vain(smtp_client, inbox, {clock}):
+    with pytest.raises(trio.TooSlowError):
+        with trio.fail_after(3600):
+            await inbox.wait_for()
+"""
+PASSED = 8
+CLOCK = """
+@pytest.fixture
+def anyio_backend():
+    return "trio", {"clock": MockClock(autojump_threshold=0)}
+
+"""
+SYNC = """\
+import smtplib
+import sys
+
+
+def test_it(smtp_inbox):
+    with smtplib.SMTP(smtp_inbox.host, smtp_inbox.port) as client:
+        client.sendmail("me@client.test", ["you@mx.test"], "Subject: hi\\n\\nhello\\n")
+    [mail] = smtp_inbox.wait_for(to="you@mx.test")
+    assert mail.subject == "hi"
+"""
+
+
+@pytest.fixture
+def suite(pytester: pytest.Pytester, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    monkeypatch.setenv("PYTHONPATH", installed(tmp_path))
+    pytester.makeini(INI)
+    return pytester
+
+
+def test_under_pytest_trio(suite: pytest.Pytester) -> None:
+    mark = "pytestmark = pytest.mark.trio\n"
+    suite.makepyfile(ASYNC.replace("{CLOCK}", mark).replace("{clock}", "autojump_clock"))
+    suite.runpytest_subprocess("-p", "no:anyio").assert_outcomes(passed=PASSED)
+
+
+def test_under_anyio(suite: pytest.Pytester) -> None:
+    mark = "pytestmark = pytest.mark.anyio\n"
+    suite.makepyfile(ASYNC.replace("{CLOCK}", CLOCK + mark).replace("{clock}", "anyio_backend"))
+    suite.runpytest_subprocess("-p", "no:trio").assert_outcomes(passed=PASSED)
+    # With both plugins there, each runs what is marked for it.
+    suite.runpytest_subprocess().assert_outcomes(passed=PASSED)
+
+
+def test_who_does_not_run_in_trio_is_told_so(suite: pytest.Pytester) -> None:
+    suite.makepyfile(
+        """
+        import pytest
+
+        def test_sync(smtp_client):
+            pass
+
+        @pytest.mark.anyio
+        @pytest.mark.parametrize("anyio_backend", ["asyncio"])
+        async def test_asyncio(smtp_server, anyio_backend):
+            pass
+
+        @pytest.mark.smtp_server(120)
+        @pytest.mark.anyio
+        @pytest.mark.parametrize("anyio_backend", ["trio"])
+        async def test_mark(smtp_server, anyio_backend):
+            pass
+        """
+    )
+    result = suite.runpytest_subprocess("-p", "no:trio")
+    result.assert_outcomes(errors=3)
+    result.stdout.fnmatch_lines(
+        [
+            "*this one is run by no plugin that knows Trio.*pip install pytest-trio*smtp_inbox is for all others.",
+            "*this one is run in asyncio.*",
+            "*pytest.mark.smtp_server takes keywords only*",
+        ]
+    )
+
+
+def test_without_any_other_plugin(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what pytest itself has, and ours: which loads neither Trio nor smtp_trio before a fixture of it is used."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    first = (
+        '\nloaded = {"trio", "attr", "smtp_trio"} & set(sys.modules)\n\n\ndef test_first():\n    assert not loaded\n'
+    )
+    suite.makepyfile(test_a=first.replace("\n", "import sys\n", 1), test_b=SYNC)
+    suite.runpytest_subprocess("-p", "smtp_trio").assert_outcomes(passed=2)
+
+
+def test_it_can_be_left_out(suite: pytest.Pytester) -> None:
+    suite.makepyfile(SYNC)
+    result = suite.runpytest_subprocess("-p", "no:smtp_trio")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*fixture 'smtp_inbox' not found*"])
+
+
+def test_several_processes(suite: pytest.Pytester) -> None:
+    """Each has its server, its port and its messages."""
+    pytest.importorskip("xdist", reason="the processes are those of pytest-xdist")
+    suite.makepyfile(
+        "import pytest\n" + SYNC.replace("def test_it(", '@pytest.mark.parametrize("n", range(8))\ndef test_it(n, ')
+    )
+    suite.runpytest_subprocess("-n", "2").assert_outcomes(passed=8)
+
+
+def test_marks_and_fixtures_are_told(suite: pytest.Pytester) -> None:
+    told = "\n".join(suite.runpytest_subprocess("--markers").outlines)
+    assert told.count("@pytest.mark.smtp_") == 4
+    told = "\n".join(suite.runpytest_subprocess("--fixtures").outlines)
+    for name in ("inbox", "smtp_faults", "smtp_server", "smtp_client", "smtp_inbox"):
+        assert f"\n{name} -- " in told
+    assert "no docstring" not in told.partition("pytest_smtp_trio")[2].partition("-----")[0]
+
+
+#: How much CPU a start of pytest may cost with the plugin, in seconds, beside what it costs without.
+MOST = 0.02
+
+
+def test_it_is_loaded_in_no_time(tmp_path: Path) -> None:
+    """Its module and its registration, by CPU time, in a pytest that is there already."""
+    script = """
+        import time, pytest
+        manager = pytest.PytestPluginManager()
+        before = time.process_time()
+        import pytest_smtp_trio
+        manager.register(pytest_smtp_trio, "smtp_trio")
+        print(time.process_time() - before)
+    """
+    source = "\n".join(map(str.strip, script.splitlines()))
+    env = {**os.environ, "PYTHONPATH": installed(tmp_path)}
+
+    def spent() -> float:
+        done = subprocess.run([sys.executable, "-c", source], env=env, capture_output=True, text=True, check=True)
+        return float(done.stdout)
+
+    assert statistics.median(spent() for _ in range(5)) < MOST
+
+
+@pytest.mark.slow
+def test_a_start_of_pytest_costs_no_more(tmp_path: Path) -> None:
+    """All of it, with what pytest does for an installed plugin. One after the other, for other programs run as well."""
+    env = {**os.environ, "PYTHONPATH": installed(tmp_path), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": ""}
+    (tmp_path / "test_nothing.py").write_text("def test_nothing():\n    pass\n")
+    without = [
+        "-p",
+        "no:trio",
+        "-p",
+        "no:anyio",
+        "-p",
+        "no:hypothesispytest",
+        "-p",
+        "no:xdist",
+        "-p",
+        "no:cacheprovider",
+    ]
+
+    def spent(*options: str) -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        command = [sys.executable, "-m", "pytest", "-q", *without, *options, "test_nothing.py"]
+        subprocess.run(command, cwd=tmp_path, env=env, check=True, stdout=subprocess.DEVNULL)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+    spent()  # whose modules are compiled
+    differences = [spent() - spent("-p", "no:smtp_trio") for _ in range(7)]
+    assert statistics.median(differences) < MOST
