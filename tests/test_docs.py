@@ -16,16 +16,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-import trio.testing
+from plugged import INI, installed
 
 import smtp_trio
 import smtp_trio.stores
+import smtp_trio.testing
 from smtp_trio.protocol import Command, Ehlo, EndOfBody, Expn, Helo, Help, Mail, Rcpt, Vrfy
 from smtp_trio.protocol.extensions.auth import AuthCommand
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
+
+pytest_plugins = ["pytester"]
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = "\n".join(page.read_text() for page in sorted(DOCS.glob("*.rst")))
@@ -61,9 +64,9 @@ def test_a_block_names_what_is_there(page: str, source: str) -> None:
                     assert hasattr(importlib.import_module(module), alias.name)
 
 
-@pytest.mark.parametrize("name", [*smtp_trio.__all__, *smtp_trio.stores.__all__])
+@pytest.mark.parametrize("name", [*smtp_trio.__all__, *smtp_trio.stores.__all__, *smtp_trio.testing.__all__])
 def test_a_public_name_is_documented(name: str) -> None:
-    assert re.search(rf"^\.\. auto\w+:: {name}(\(\))?$", PAGES, re.MULTILINE)
+    assert re.search(rf"^\.\. auto\w+:: (smtp_trio\.testing\.)?{name}(\(\))?$", PAGES, re.MULTILINE)
 
 
 @pytest.mark.parametrize("command", ["serve", "send"])
@@ -94,16 +97,51 @@ def test_a_code_that_a_hook_is_said_to_have_is_taken_from_it(hook: str, command:
     assert told - {451} == command.codes - {334, 451, 503} - ({502, 504} if hook == "auth" else set())
 
 
-IN_MEMORY = [source for page, source in blocks() if page == "testing" and "memory_stream_pair" in source]
+EXAMPLES = [(page, source) for page, source in blocks() if page == "testing"]
+#: What Django's own command makes of a site.
+DJANGO = "from django.conf import settings\n\nsettings.configure()\n"
+MISSING = [name for name in ("django", "aiosmtplib", "anyio") if importlib.util.find_spec(name) is None]
 
 
-@pytest.mark.parametrize("source", IN_MEMORY)
-def test_the_tests_of_the_page_on_testing_pass(source: str) -> None:
-    names: dict[str, Any] = {"trio": trio, "smtp_trio": smtp_trio}
-    exec(source, names)
-    (test,) = [value for name, value in names.items() if name.startswith("test_")]
-    arguments = [None] * test.__code__.co_argcount  # autojump_clock: the fixture is the clock of the run
-    trio.run(test, *arguments, clock=trio.testing.MockClock(autojump_threshold=0))
+@pytest.mark.parametrize("under", ["pytest-trio", "anyio"])
+def test_the_tests_of_the_page_on_testing_pass(
+    under: str, pytester: pytest.Pytester, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a stranger would have them, in a suite of his own."""
+    sources = [
+        source
+        for _, source in EXAMPLES
+        if "def test_" in source
+        and ("anyio" in source) == (under == "anyio")
+        and not any(f"import {name}" in source or f"from {name}" in source for name in MISSING)
+    ]
+    assert len(sources) >= (12 if under == "pytest-trio" and not MISSING else 1)
+    monkeypatch.setenv("PYTHONPATH", installed(tmp_path))
+    pytester.makeini(INI + ("trio_mode = true\n" if under == "pytest-trio" else ""))
+    if "django" not in MISSING:
+        pytester.makeconftest(DJANGO)
+    pytester.makepyfile(**{f"test_{number}": source for number, source in enumerate(sources)})
+    tests = (
+        sum(source.count("def test_") for source in sources)
+        + sum(source.count("Faults(Reset") for source in sources) * 2
+    )
+    options = ["-p", "no:trio"] if under == "anyio" else ["-p", "no:anyio"]
+    pytester.runpytest_subprocess(*options).assert_outcomes(passed=tests)
+
+
+def test_the_programs_of_the_page_on_testing_run(capsys: pytest.CaptureFixture[str]) -> None:
+    for source in [source for _, source in EXAMPLES if "def test_" not in source]:
+        exec(source, {})
+    assert "\nC: Subject: hi\n" in capsys.readouterr().out
+
+
+def test_the_sweeps_of_the_page_on_cancellation_hold() -> None:
+    whole, part = [source for page, source in blocks() if page == "cancellation" and "attempt" in source]
+    names: dict[str, Any] = {}
+    exec(whole, names)
+    names["test_store"]()
+    exec(part, names)
+    assert names["cancel_everywhere"](names["scenario"]).points > 5
 
 
 async def test_the_blocking_server(capsys: pytest.CaptureFixture[str]) -> None:

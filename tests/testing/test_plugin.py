@@ -10,8 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from .plugged import INI, installed
+from plugged import INI, installed
 
 pytest_plugins = ["pytester"]
 
