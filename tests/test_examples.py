@@ -48,6 +48,7 @@ def test_there_are_no_others() -> None:
         "catch_all.py",
         "forward.py",
         "intake.py",
+        "test_report.py",
         "to_channel.py",
     ]
 
@@ -108,6 +109,13 @@ async def test_forward(tmp_path: Path) -> None:
                 with pytest.raises(NobodyAccepted, match=r"451 4\.4\.1 The server behind this one"):
                     await client.send("me@example.net", ["you@example.org"], MESSAGE)
     assert len(list((tmp_path / "Maildir" / "new").iterdir())) == 2
+
+
+async def test_report(tmp_path: Path) -> None:
+    async with running(str(EXAMPLES / "test_report.py"), cwd=tmp_path) as program:
+        assert await program.end() == 0
+    assert "Ran 1 test in" in program.err.text
+    assert program.err.text.endswith("\nOK\n")
 
 
 async def test_a_full_channel_makes_the_client_wait() -> None:

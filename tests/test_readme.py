@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 import trio
-import trio.testing
 import trustme
+from plugged import INI, installed
 from processes import HOST, serving, trusting
 
 from smtp_trio._cli import parser
 from smtp_trio.stores import read
+
+pytest_plugins = ["pytester"]
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 TOUR, EMBED, SEND, STORE, TEST = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
@@ -46,10 +48,11 @@ def test_the_tour(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "22 octets\n"
 
 
-def test_a_test(names: dict[str, Any]) -> None:
-    exec(TEST, names)
-    test = names["test_a_silent_client_is_sent_away"]
-    trio.run(test, None, clock=trio.testing.MockClock(autojump_threshold=0))
+def test_the_tests(pytester: pytest.Pytester, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", installed(tmp_path))
+    pytester.makeini(INI + "trio_mode = true\n")
+    pytester.makepyfile("import smtp_trio\nimport trio\n" + TEST)
+    pytester.runpytest_subprocess().assert_outcomes(passed=2)
 
 
 def test_to_embed_and_to_store(
