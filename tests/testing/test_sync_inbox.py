@@ -152,14 +152,17 @@ def test_aiosmtplib() -> None:
 
 def test_django() -> None:
     """Its backend, with the settings of a site; docs/testing has it with the fixture."""
-    conf = pytest.importorskip("django.conf", reason="Django sends by smtplib")
+    django = pytest.importorskip("django", reason="Django sends by smtplib")
+    conf = pytest.importorskip("django.conf")
     mail = pytest.importorskip("django.core.mail")
     override_settings = pytest.importorskip("django.test").override_settings
     if not conf.settings.configured:
         conf.settings.configure()
     backend = "django.core.mail.backends.smtp.EmailBackend"
     with open_inbox_thread() as inbox:
-        with override_settings(EMAIL_BACKEND=backend, EMAIL_HOST=inbox.host, EMAIL_PORT=inbox.port):
+        old = {"EMAIL_BACKEND": backend, "EMAIL_HOST": inbox.host, "EMAIL_PORT": inbox.port}
+        new = {"MAILERS": {"default": {"BACKEND": backend, "OPTIONS": {"host": inbox.host, "port": inbox.port}}}}
+        with override_settings(**(new if django.VERSION >= (6, 1) else old)):
             assert mail.send_mail("hi", "hello", "me@client.test", ["you@mx.test", "her@mx.test"]) == 1
         [got] = inbox.assert_delivered(to="her@mx.test", subject="hi")
     assert got.message.get_content() == "hello\n"
