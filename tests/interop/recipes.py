@@ -176,6 +176,7 @@ def ours(place: Place) -> list[list[str]]:
     logins.chmod(0o600)
     command = [sys.executable, "-m", "smtp_trio", "serve", "--host", ADDRESS, "--store", f"maildir:{place.folder}/box"]
     command += ["--tls-cert", str(place.chain), "--tls-key", str(place.key), "--size", "50000000"]
+    command += ["--accept", "example.org"]
     command += ["--auth-file", str(logins), "--auth-optional", "--newlines", "reject"]
     ports = (["--port", str(place.port)], ["--port", str(place.implicit_port), "--implicit-tls"])
     return [[*command, *port] for port in ports]

@@ -17,6 +17,14 @@ numbers = itertools.count()
 
 
 class Keeper:
+    async def handle_RCPT(
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        if address.startswith("nobody@"):
+            return "550 5.1.1 no such user here"
+        envelope.rcpt_tos.append(address)
+        return "250 2.1.5 OK"
+
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
         assert isinstance(envelope.content, bytes)
         keep(envelope.content)
@@ -30,7 +38,9 @@ def keep(content: bytes) -> None:
 
 
 def check(server: SMTP, session: Session, envelope: Envelope, mechanism: str, data: LoginPassword) -> AuthResult:
-    return AuthResult(success=(data.login, data.password) == (user.encode(), password.encode()))
+    right = (data.login, data.password) == (user.encode(), password.encode())
+    # Without `handled=False` a failure gets no answer at all.
+    return AuthResult(success=right, handled=False)
 
 
 def make(starttls: ssl.SSLContext | None) -> SMTP:

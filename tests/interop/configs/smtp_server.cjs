@@ -20,6 +20,10 @@ function serve(port, secure) {
             const right = auth.username === user && auth.password === password;
             done(right ? null : new Error("Authentication credentials invalid"), { user: auth.username });
         },
+        onRcptTo(address, session, done) {
+            const unknown = address.address.startsWith("nobody@");
+            done(unknown ? Object.assign(new Error("5.1.1 no such user here"), { responseCode: 550 }) : null);
+        },
         onData(stream, session, done) {
             const name = String(number++);
             const file = path.join(folder, "box", "tmp", name);
