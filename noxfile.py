@@ -118,5 +118,12 @@ def bench_short(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks", "--short")
 
 
+@nox.session(default=False)
+def conformance(session: nox.Session) -> None:
+    """`smtp-trio conform` against others' servers, which must be there, and ours: the tables of docs/conformance."""
+    session.install("-e", ".", *group("test"))
+    session.run("python", "-m", "interop.tables", *session.posargs, env={"PYTHONPATH": "tests"})
+
+
 if __name__ == "__main__":
     nox.main()

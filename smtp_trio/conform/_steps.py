@@ -102,8 +102,8 @@ class Ehlo:
         if reply.code != "250":
             raise WrongAnswer(f"250 was due, and {reply.code} came: {reply}")
         talk.extensions = keywords(reply)
-        if (most := talk.extensions.get("SIZE", "")).isdecimal():
-            talk.values |= {"most": most.encode(), "over": b"%d" % (int(most) + 1)}
+        most = octets(talk.extensions.get("SIZE", ""))
+        talk.values |= {"most": b"%d" % most, "over": b"%d" % (most + 1)}
         listed = reply.text.split("\n")[1:]
         for line in listed if self.each else ():
             if not re.fullmatch(self.each, line):
@@ -121,6 +121,20 @@ def keywords(reply: Reply) -> dict[str, str]:
         keyword, _, parameters = line.strip().partition(" ")
         found[keyword.upper()] = f"{found.get(keyword.upper(), '')} {parameters}".strip()
     return found
+
+
+def octets(text: str) -> int:
+    """A number of octets; 0 for what is none. One with more than 20 digits is none (RFC 1870 3)."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 20 else 0
+
+
+@frozen
+class SendTooMuch:
+    """Lines of a message, until it is larger than the SIZE that EHLO has listed."""
+
+    async def play(self, talk: Talk) -> None:
+        line = b"x" * 78 + b"\r\n"
+        await talk.send(line, times=int(talk.values["over"]) // len(line) + 1)
 
 
 @frozen

@@ -5,12 +5,13 @@ from __future__ import annotations
 import ssl
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
+from math import inf
 
 import trio
 from attrs import field, frozen
 
 from ._case import Case, State
-from ._steps import Ask, Ehlo, Expect
+from ._steps import Ask, Ehlo, Expect, octets
 from ._talk import Talk, WrongAnswer
 
 
@@ -117,6 +118,8 @@ class Facts:
         return self.secure if inside and self.secure is not None else self.plain
 
 
+#: What the parameter of SIZE may be at most, for cases that need ``SIZE n`` and ``SIZE small``: those who send so much.
+SIZES = {"n": inf, "small": 2 * 1024 * 1024}
 EARLY = (State.CONNECTED, State.GREETED)
 SENDING = (State.MAIL, State.RCPT, State.DATA)
 
@@ -155,8 +158,10 @@ def skip_reason(case: Case, facts: Facts, target: Target) -> str:
 
 def _offers(offered: Mapping[str, str], need: str) -> bool:
     keyword, _, parameter = need.partition(" ")
-    if keyword not in offered or parameter == "n":
-        return offered.get(keyword, "").isdecimal() and int(offered[keyword]) > 0
+    if keyword not in offered:
+        return False
+    if parameter in SIZES:
+        return 0 < octets(offered[keyword]) <= SIZES[parameter]
     return not parameter or parameter in offered[keyword].upper().split()
 
 

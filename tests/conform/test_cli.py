@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
-from processes import run, serving
+from processes import run, running, serving
 
 from smtp_trio._cli import main
 from smtp_trio.conform.cases import RULES
@@ -56,6 +57,26 @@ async def test_a_server_that_fails(tmp_path: Path) -> None:
         assert code == 1
         assert " FAIL  rcpt.unknown-code" in out
         assert "       C: RCPT TO:<user@elsewhere.example>\n" in out
+
+
+async def test_nobody_reads_to_the_end(tmp_path: Path) -> None:
+    """``| head -1``: no traceback, and it ends long before the cases do."""
+    async with serving(cwd=tmp_path) as server:
+        async with running(*CONFORM, f"127.0.0.1:{server.port}", cwd=tmp_path) as program:
+            await program.out.until("ok  ")
+            await program.out.stream.aclose()
+            assert await program.err.rest() == ""
+            assert await program.process.wait() == 141
+
+
+async def test_ctrl_c(tmp_path: Path) -> None:
+    """What is known is there, and the exit code is that of SIGINT."""
+    async with serving(cwd=tmp_path) as server:
+        async with running(*CONFORM, f"127.0.0.1:{server.port}", cwd=tmp_path) as program:
+            await program.out.until("ok  ")
+            program.signal(signal.SIGINT)
+            assert await program.end() == 130
+            assert program.err.text == ""
 
 
 def test_nobody_is_there(capsys: pytest.CaptureFixture[str]) -> None:

@@ -369,6 +369,14 @@ async def test_nothing_was_heard(autojump_clock: trio.testing.MockClock) -> None
     assert (result.outcome, result.reason) == (Outcome.SKIPPED, "no reply was heard that it concerns")
 
 
+@pytest.mark.parametrize("size", [b"9" * 5000, b"-1", b"\xd9\xa3", b"many"])
+async def test_a_size_that_is_none(autojump_clock: trio.testing.MockClock, size: bytes) -> None:
+    answers = {b"EHLO": b"250-mx.test\r\n250 SIZE " + size + b"\r\n"}
+    rule = case(state=State.READY, needs=("SIZE n",))
+    (result,) = (await play(lambda stream: tame(stream, answers), rule)).results
+    assert (result.outcome, result.reason) == (Outcome.SKIPPED, "SIZE n is not offered")
+
+
 async def test_several_at_a_time_are_told_in_their_order(autojump_clock: trio.testing.MockClock) -> None:
     busy, most = 0, 0
 

@@ -88,6 +88,8 @@ class Recipe:
     """Whether it knows AUTH."""
     features: frozenset[str]
     """The keywords it lists, of those in MATTER."""
+    unknown: str | None = "nobody@example.org"
+    """A recipient that it refuses."""
     trace: re.Pattern[bytes] = NOTHING
     """What it puts in front of every message."""
     unix: bool = False
@@ -242,8 +244,9 @@ RECIPES = {
             features=frozenset({"PIPELINING", "8BITMIME", "DSN"}),
             trace=trace("X-Client-Addr", "X-Client-Proto", "X-Helo-Args", "X-Mail-Args", "X-Rcpt-Args+", "Received"),
             unix=True,
+            unknown=None,  # it takes everybody
             adds=b"\r\n",
         ),
-        Recipe(name="smtp-trio", commands=ours, features=MATTER - {"DSN"}),
+        Recipe(name="smtp-trio", commands=ours, features=MATTER - {"DSN"}, unknown="nobody@elsewhere.example"),
     )
 }

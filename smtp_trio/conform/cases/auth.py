@@ -70,12 +70,24 @@ CASES = (
     ),
     Case(
         id="auth.lower",
-        title="auth plain in small letters",
+        title="auth in small letters",
         section="RFC 4954 8",
         sentence="Implementations MUST accept these strings in a case-insensitive fashion.",
         state=State.LOGIN,
         needs=ACCOUNT,
-        steps=(Ask(b"auth plain {plain}", "235"),),
+        steps=(Ask(b"auth PLAIN {plain}", "235"),),
+    ),
+    # RFC 4422 3.1 has only capitals in a mechanism's name, so this is not as sure as the verb.
+    Case(
+        id="auth.lower-mechanism",
+        title="the mechanism in small letters",
+        section="RFC 5321 2.4",
+        sentence='Verbs and argument values (e.g., "TO:" or "to:" in the RCPT command and extension name keywords) are not '
+        "case sensitive",
+        level=Level.SHOULD,
+        state=State.LOGIN,
+        needs=ACCOUNT,
+        steps=(Ask(b"AUTH plain {plain}", "235"),),
     ),
     Case(
         id="auth.login",

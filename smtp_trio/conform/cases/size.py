@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .._case import Case, Level, State
-from .._steps import Ask, Ehlo
+from .._steps import Ask, Ehlo, SendTooMuch
 from ._common import MAIL, RCPT, REFUSED, RSET
 
 VALUE = "size-value ::= 1*20DIGIT"
@@ -60,6 +60,7 @@ CASES = (
         section="RFC 1870 6.1",
         sentence="If the indicated size is larger than the server's fixed maximum message size, the server responds with code "
         '"552 message size exceeds fixed maximium message size".',
+        level=Level.SHOULD,
         needs=("SIZE n", "MAIL"),
         steps=(Ask(b"MAIL FROM:<{from}> SIZE={over}", "552"), RSET, MAIL),
     ),
@@ -72,6 +73,16 @@ CASES = (
         level=Level.SHOULD,
         needs=("SIZE n", "MAIL"),
         steps=(Ask(b"MAIL FROM:<{from}> SIZE={most}", "250|452"),),
+    ),
+    Case(
+        id="size.really",
+        title="a message over the limit, which did not say so, is refused at its end",
+        section="RFC 1870 6.3",
+        sentence="The server may reject such a message after its DATA transfer.",
+        level=Level.RECOMMENDED,
+        needs=("SIZE small",),
+        state=State.DATA,
+        steps=(SendTooMuch(), Ask(b".", "5..", or_close=True)),
     ),
     Case(
         id="size.20-digits",

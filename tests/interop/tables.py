@@ -1,0 +1,126 @@
+"""Each of the servers, tried by ``smtp-trio conform``: the tables of docs/conformance. ``python -m nox -s conformance``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from smtp_trio import __version__
+
+from .programs import PATH
+from .recipes import MTAS
+from .servers import Server, start
+
+DOCS = Path(__file__).parents[2] / "docs"
+BOUND = 300.0
+"""Seconds for all cases of a server."""
+LEVELS = ("MUST", "SHOULD", "RECOMMENDED")
+EVERYTHING = ("--level", "recommended", "--danger")
+Told = Mapping[str, Any]
+"""The report, as ``--format json`` has it."""
+
+
+TITLES: Mapping[str, str] = {
+    "smtp-trio": "smtp_trio",
+    "postfix": "Postfix",
+    "exim": "Exim",
+    "opensmtpd": "OpenSMTPD",
+    "aiosmtpd": "aiosmtpd",
+    "smtp-server": "nodemailer's smtp-server",
+    "smtp-sink": "Postfix's smtp-sink",
+}
+POSTFIX = ("postconf", "-d", "-h", "mail_version")
+#: What prints the version, where the greeting does not say it.
+VERSIONS: Mapping[str, Sequence[str]] = {
+    "postfix": POSTFIX,
+    "smtp-sink": POSTFIX,
+    "opensmtpd": (str(MTAS / "usr/sbin/smtpd"), "-h"),
+}
+
+
+def conform(server: Server, *options: str) -> tuple[int, Told]:
+    """Run it in a process of its own; gives its exit code, and what it has told.
+
+    Raises:
+        subprocess.TimeoutExpired: it has not ended in time.
+    """
+    command = [sys.executable, "-m", "smtp_trio", "conform", f"{server.host}:{server.port}", *EVERYTHING]
+    command += ["--to", "bo@example.org", "--tls-ca", str(server.cafile), "--format", "json", "--jobs", "4"]
+    if server.recipe.unknown is not None:
+        command += ["--unknown", server.recipe.unknown]
+    if server.credentials is not None:
+        command += ["--user", server.credentials[0], "--password", server.credentials[1]]
+    done = subprocess.run([*command, *options], capture_output=True, timeout=BOUND)
+    assert done.returncode in (0, 1), f"{done.stderr.decode()}\n{server.log()}"
+    return done.returncode, json.loads(done.stdout)
+
+
+def main() -> None:
+    """Try them all, and write the tables."""
+    parser = argparse.ArgumentParser(prog="interop.tables", description="Servers beside the RFCs.")
+    parser.add_argument("--only", choices=TITLES, action="append", help="write nothing, and print this one's failures")
+    parser.add_argument("--full", type=Path, metavar="FOLDER", help="keep the whole reports there, with what was said")
+    options = parser.parse_args()
+    servers = {}
+    with TemporaryDirectory(prefix="smtp-trio-") as modules:
+        install = ("npm", "install", "--no-audit", "--no-fund", "--prefer-offline", "--prefix", modules, "smtp-server")
+        subprocess.run(install, check=True, stdout=subprocess.DEVNULL, timeout=100)
+        for name in options.only or TITLES:
+            node_modules = Path(modules, "node_modules")
+            with TemporaryDirectory(prefix="smtp-trio-") as folder, start(name, Path(folder), node_modules) as server:
+                _, told = conform(server)
+            if options.full is not None:
+                options.full.mkdir(exist_ok=True)
+                (options.full / f"{name}.json").write_text(json.dumps(told, indent=2))
+            servers[name] = summed(told, known(name, told, node_modules))
+            print(name, json.dumps(servers[name]), flush=True)
+    if not options.only:
+        data = {"date": time.strftime("%Y-%m-%d", time.gmtime()), "servers": servers}
+        (DOCS / "conformance.json").write_text(json.dumps(data, indent=1) + "\n")
+        (DOCS / "conformance.inc").write_text(table(data))
+
+
+def known(name: str, told: Told, node_modules: Path) -> str:
+    """The version of that server."""
+    if name == "smtp-trio":
+        return __version__
+    text: str = told["greeting"]
+    if name == "smtp-server":
+        text = (node_modules / name / "package.json").read_text().partition('"version"')[2]
+    elif name in VERSIONS:
+        output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        text = subprocess.run(VERSIONS[name], **output, env={"PATH": PATH}, timeout=30).stdout.decode()
+    found = re.search(r"\d+\.[\w.]+", text)
+    return found[0] if found else ""
+
+
+def summed(told: Told, version: str) -> dict[str, Any]:
+    """What the page needs of a report."""
+    failed: dict[str, list[str]] = {level: [] for level in LEVELS}
+    for result in told["results"]:
+        if result["outcome"] == "failed":
+            failed[result["level"]].append(result["id"])
+    return {"version": version, "count": told["count"], "failed": failed}
+
+
+def table(data: Mapping[str, Any]) -> str:
+    """The table in reStructuredText."""
+    lines = [".. Written by `nox -s conformance`.", "", f"Measured on {data['date']}.", "", ".. list-table::"]
+    lines += ["   :header-rows: 1", "", "   * - Server", "     - Version", "     - Passed"]
+    lines += [*(f"     - Failed: {level}" for level in LEVELS), "     - Skipped"]
+    for name, told in data["servers"].items():
+        cells = (told["version"], told["count"]["passed"], *(len(told["failed"][level]) for level in LEVELS))
+        lines += [f"   * - {TITLES[name]}", *(f"     - {cell}" for cell in (*cells, told["count"]["skipped"]))]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
