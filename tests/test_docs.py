@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import fnmatch
 import importlib
 import importlib.util
+import json
 import re
 import smtplib
 import socket
@@ -67,6 +69,20 @@ def test_a_block_names_what_is_there(page: str, source: str) -> None:
 @pytest.mark.parametrize("name", [*smtp_trio.__all__, *smtp_trio.stores.__all__, *smtp_trio.testing.__all__])
 def test_a_public_name_is_documented(name: str) -> None:
     assert re.search(rf"^\.\. auto\w+:: (smtp_trio\.testing\.)?{name}(\(\))?$", PAGES, re.MULTILINE)
+
+
+MEASURED = json.loads((DOCS / "conformance.json").read_text())["servers"]
+
+
+@pytest.mark.parametrize("server", [name for name, told in MEASURED.items() if told["count"]["failed"]])
+def test_each_failure_of_a_server_is_explained_and_no_other(server: str) -> None:
+    page = (DOCS / "conformance.rst").read_text()
+    section = re.split(rf"^{server}\n-+\n", page, flags=re.MULTILINE | re.IGNORECASE)[1]
+    section = re.split(r"^[\w-]+\n-+\n", section, flags=re.MULTILINE)[0]
+    patterns = re.findall(r"``([a-z]+\.[a-z0-9*-]+)``", section)
+    failed = [rule for rules in MEASURED[server]["failed"].values() for rule in rules]
+    assert [rule for rule in failed if not any(fnmatch.fnmatchcase(rule, pattern) for pattern in patterns)] == []
+    assert [pattern for pattern in patterns if not fnmatch.filter(failed, pattern)] == []
 
 
 @pytest.mark.parametrize("command", ["serve", "send"])

@@ -96,8 +96,10 @@ def known(name: str, told: Told, node_modules: Path) -> str:
     if name == "smtp-server":
         text = (node_modules / name / "package.json").read_text().partition('"version"')[2]
     elif name in VERSIONS:
-        output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        text = subprocess.run(VERSIONS[name], **output, env={"PATH": PATH}, timeout=30).stdout.decode()
+        done = subprocess.run(
+            VERSIONS[name], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={"PATH": PATH}, timeout=30
+        )
+        text = done.stdout.decode()
     found = re.search(r"\d+\.[\w.]+", text)
     return found[0] if found else ""
 
