@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from enum import Enum
+from typing import TypeVar
 
 import trio
 from attrs import define, evolve, field, frozen
@@ -12,6 +13,8 @@ from attrs import define, evolve, field, frozen
 from ._case import Case, Invariant, Rule
 from ._talk import Entry, Hungup, Reply, Talk, WrongAnswer
 from ._target import Facts, Target, Unprepared, prepare, reason, skip_reason, survey
+
+R = TypeVar("R", bound=Rule)
 
 RETRIES = (0.5, 1.0, 2.0)
 """Seconds before a server that has turned us away is called again."""
@@ -92,23 +95,31 @@ async def conform(
         if on_result is not None:
             on_result(result)
 
-    async def one(case: Case, send: trio.MemorySendChannel[Result]) -> None:
-        await send.send(await run.attempt(case))
-
-    async with trio.open_nursery() as nursery:
-        waiting: list[trio.MemoryReceiveChannel[Result]] = []
-        for case in [*cases, *[None] * jobs]:
-            if len(waiting) == jobs or (case is None and waiting):
-                add(await waiting.pop(0).receive())
-            if case is not None:
-                sender, receiver = trio.open_memory_channel[Result](1)
-                nursery.start_soon(one, case, sender)
-                waiting.append(receiver)
+    await in_order(cases, run.attempt, jobs=jobs, on_result=add)
     for rule in rules:
         if isinstance(rule, Invariant):
             add(run.judge(rule))
     seconds = trio.current_time() - begin
     return Report(server=f"{target.host}:{target.port}", facts=run.facts, results=results, seconds=seconds)
+
+
+async def in_order(
+    rules: Sequence[R], attempt: Callable[[R], Awaitable[Result]], *, jobs: int, on_result: Callable[[Result], None]
+) -> None:
+    """Attempt all of them, `jobs` at a time; tell of each in their order."""
+
+    async def one(rule: R, send: trio.MemorySendChannel[Result]) -> None:
+        await send.send(await attempt(rule))
+
+    async with trio.open_nursery() as nursery:
+        waiting: list[trio.MemoryReceiveChannel[Result]] = []
+        for rule in [*rules, *[None] * jobs]:
+            if len(waiting) == jobs or (rule is None and waiting):
+                on_result(await waiting.pop(0).receive())
+            if rule is not None:
+                sender, receiver = trio.open_memory_channel[Result](1)
+                nursery.start_soon(one, rule, sender)
+                waiting.append(receiver)
 
 
 @define(kw_only=True)

@@ -195,6 +195,19 @@ class Talk:
         self.replies.append(reply)
         return reply
 
+    async def octets(self, count: int) -> bytes:
+        """The next so many octets, whatever they are.
+
+        Raises:
+            Hungup: there are not so many.
+        """
+        while len(self._buffer) < count:
+            if not await self._more():
+                self._raise_end()
+        data = bytes(self._buffer[:count])
+        del self._buffer[:count]
+        return data
+
     async def ended(self) -> bool:
         """Whether they end the connection, with nothing said before; waits for either."""
         while not self._buffer and await self._more():
@@ -223,6 +236,12 @@ class Talk:
         self._buffer.clear()
 
     # --- the connection -----------------------------------------------------------------------------------------------
+
+    async def hang_up(self) -> None:
+        """Close it, without a goodbye; what has come and was not looked at is forgotten."""
+        self._end("we closed")
+        self.forget()
+        await trio.aclose_forcefully(self.stream)
 
     async def start_tls(self, *, server_side: bool = False) -> None:
         """Shake hands.

@@ -1,0 +1,83 @@
+"""What servers do to clients, beside sending what they send."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from contextlib import suppress
+
+import trio
+from attrs import frozen
+
+from ._talk import Talk, WrongAnswer
+
+
+@frozen
+class Slowly:
+    """An octet, or so many, then a pause of so many seconds, and so on."""
+
+    data: bytes
+    pause: float = 0.02
+    chunk: int = 1
+
+    async def play(self, talk: Talk) -> None:
+        for at in range(0, len(self.data), self.chunk):
+            await talk.send(self.data[at : at + self.chunk])
+            if talk.hung_up:
+                return
+            await trio.sleep(self.pause)
+
+
+@frozen
+class Pause:
+    """So many seconds. What comes meanwhile is early."""
+
+    seconds: float
+
+    async def play(self, talk: Talk) -> None:
+        await trio.sleep(self.seconds)
+
+
+@frozen
+class Hangup:
+    """The connection is closed; with `reset`, as by a machine that has crashed."""
+
+    reset: bool = False
+
+    async def play(self, talk: Talk) -> None:
+        if self.reset and isinstance(talk.stream, trio.SocketStream):
+            talk.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await talk.hang_up()
+
+
+@frozen
+class Silence:
+    """Nothing, until the client goes. Whatever it says is read."""
+
+    async def play(self, talk: Talk) -> None:
+        while not await talk.ended():
+            talk.forget()
+
+
+@frozen
+class Swallow:
+    """So many octets are read, or all until the client goes."""
+
+    octets: int
+
+    async def play(self, talk: Talk) -> None:
+        with suppress(WrongAnswer):
+            await talk.octets(self.octets)
+
+
+@frozen
+class Shake:
+    """The handshake of TLS, which the client may break off."""
+
+    async def play(self, talk: Talk) -> None:
+        if talk.tls is None:
+            await talk.hang_up()
+            return
+        talk.forget()
+        with suppress(WrongAnswer):
+            await talk.start_tls(server_side=True)
