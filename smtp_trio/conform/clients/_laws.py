@@ -60,7 +60,7 @@ def scene(
 
 ORDER = Law(
     "RFC 5321 4.1.4",
-    "A mail transaction consists of a transaction beginning command, one or more RCPT commands, and a DATA command, in that order.",
+    "one or more RCPT commands, and a DATA command, in that order",
 )
 EHLO_FIRST = Law("RFC 5321 3.2", "clients SHOULD preferentially utilize EHLO rather than HELO", Level.SHOULD)
 FALL_BACK = Law(

@@ -20,7 +20,8 @@ EIGHT = Law(
     "the client SMTP must not, under any circumstances, attempt to transfer a content that contains characters outside of the "
     "US-ASCII octet range (hex 00-7F)",
 )
-BODY = Law("RFC 6152 3", "the client SMTP may then issue the extended MAIL command")
+BODY = Law("RFC 6152 3", "The extended MAIL command is issued by a client SMTP when it wishes to transmit a content body consisting of a MIME message "
+"containing arbitrary lines of octet-aligned material.")
 NO_UTF8 = Law(
     "RFC 6531 3.2",
     "If the SMTPUTF8 SMTP extension is not offered by the SMTP server, the SMTPUTF8-aware SMTP client MUST NOT transmit an "
@@ -33,9 +34,9 @@ UTF8_PARAMETER = Law(
 )
 CHUNKS = Law(
     "RFC 3030 2",
-    "the transaction should be considered failed and the sender- SMTP MUST NOT send any additional BDAT segments",
+    "the transaction should be considered failed and the sender-SMTP MUST NOT send any additional BDAT segments",
 )
-BDAT = Law("RFC 3030 2", "The octet count is unsigned and is the exact number of octets")
+BDAT = Law("RFC 3030 2", "The message data is sent immediately after the trailing <CR> <LF> of the BDAT command line.")
 CHUNKING = (*BASE, "CHUNKING", "PIPELINING")
 
 NO_EIGHT = Sends(rb"![\x80-\xff]", "octets outside of ASCII were sent")

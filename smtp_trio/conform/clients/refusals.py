@@ -16,7 +16,7 @@ CODES = {
     "BODY": (b"421", b"450", b"451", b"452", b"459", b"500", b"550", b"552", b"554", b"599"),
 }
 NEXT = {"MAIL": ("RCPT", "DATA", "BDAT"), "RCPT": ("DATA", "BDAT"), "DATA": (), "BODY": ()}
-SOME = Law("RFC 5321 3.3", "The procedure can be repeated any number of times.")
+SOME = Law("RFC 5321 3.3", "This step of the procedure can be repeated any number of times.")
 FULL = Law(
     "RFC 5321 4.5.3.1.10",
     "the client SHOULD also be prepared for a 552",

@@ -1,0 +1,119 @@
+"""Clients that the scenes are played to, in memory: ours, in all its shapes, and one that can be made wrong in one way each."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta, timezone
+from functools import cache, partial
+
+import trio
+import trustme
+from attrs import define, frozen
+from trio.testing import MockClock
+
+from smtp_trio import Client, NobodyAccepted, SMTPError
+from smtp_trio._dialing import ClientSettings
+from smtp_trio.conform import Report, Rule
+from smtp_trio.conform._client_runner import Stage, play
+from smtp_trio.conform._scene import Ending
+from smtp_trio.conform._subject import Errand, Serve
+from smtp_trio.conform._visit import Setting
+from smtp_trio.conform.clients import SCENES
+from smtp_trio.testing import bounded_stream_pair
+
+HOST = "mx.test"
+Talk = Callable[[trio.abc.Stream, Errand], Awaitable[int]]
+"""A client: gives its exit code."""
+
+
+@define
+class Subject:
+    """A client that is a function, over streams in memory. OSError and ValueError are its failures."""
+
+    talk: Talk
+    name: str = "a client in memory"
+    asks: bool = True
+
+    async def run(self, errand: Errand, serve: Serve) -> Ending:
+        near, far = bounded_stream_pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve, far)
+            try:
+                code = await self.talk(near, errand)
+            finally:
+                await trio.aclose_forcefully(near)
+        return Ending(code if self.asks else None, b"so much for that")
+
+
+def ours(settings: ClientSettings) -> Talk:
+    """Our client, with these settings."""
+
+    async def talk(stream: trio.abc.Stream, errand: Errand) -> int:
+        recipients = [errand.values["to"], errand.values["to2"]]
+        try:
+            async with Client(stream, host=HOST, **{"name": "client.test", **settings}) as client:
+                result = await client.send(errand.values["from"], recipients, errand.text)
+        except (SMTPError, NobodyAccepted, ValueError, OSError):
+            return 1
+        return 0 if len(result.accepted) == len(recipients) else 1
+
+    return talk
+
+
+@cache
+def contexts() -> tuple[Mapping[str, ssl.SSLContext], ssl.SSLContext]:
+    """TLS of servers whose certificates are good and bad, and that of a client."""
+    authority, other = trustme.CA(), trustme.CA()
+    past = datetime.now(timezone.utc) - timedelta(days=1)
+    certificates = {
+        "good": authority.issue_cert(HOST),
+        "name": authority.issue_cert("other.test"),
+        "authority": other.issue_cert(HOST),
+        "expired": authority.issue_cert(HOST, not_after=past),
+    }
+    servers = {}
+    for name, certificate in certificates.items():
+        servers[name] = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        certificate.configure_cert(servers[name])
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    return servers, client
+
+
+@frozen
+class Shape:
+    """One of the ways in which our client is used."""
+
+    settings: ClientSettings
+    setting: Setting = Setting()
+
+
+LOGIN = ("conform", "conform-password")
+
+
+def shapes() -> Mapping[str, Shape]:
+    trusting = contexts()[1]
+    return {
+        "plain": Shape({"tls": "never"}),
+        "opportunistic": Shape({"tls": "opportunistic", "ssl_context": trusting}),
+        "login": Shape({"tls": "never", "auth": LOGIN, "allow_cleartext": True}, Setting(login=True)),
+        "required": Shape({"tls": "required", "ssl_context": trusting}, Setting(require_tls=True)),
+        "submission": Shape(
+            {"tls": "required", "ssl_context": trusting, "auth": LOGIN}, Setting(require_tls=True, login=True)
+        ),
+    }
+
+
+@cache
+def report(name: str) -> Report:
+    """What is said of our client; all is played once, on a clock that waits for nobody."""
+    shape = shapes()[name]
+    return played(ours(shape.settings), SCENES, setting=shape.setting)
+
+
+def played(talk: Talk, rules: Iterable[Rule], *, setting: Setting = Setting(), asks: bool = True) -> Report:
+    """What is said of that client."""
+    stage = Stage(subject=Subject(talk, asks=asks), setting=setting, slow=True, contexts=contexts()[0])
+    return trio.run(partial(play, stage, rules), clock=MockClock(autojump_threshold=0))
