@@ -12,6 +12,13 @@ from attrs import frozen
 from ._talk import Talk, WrongAnswer
 
 
+async def gone(talk: Talk, seconds: float) -> bool:
+    """Whether the client goes within so many seconds."""
+    with trio.move_on_after(seconds) as scope:
+        await talk.listen()
+    return not scope.cancelled_caught
+
+
 @frozen
 class Slowly:
     """An octet, or so many, then a pause of so many seconds, and so on."""
@@ -23,9 +30,8 @@ class Slowly:
     async def play(self, talk: Talk) -> None:
         for at in range(0, len(self.data), self.chunk):
             await talk.send(self.data[at : at + self.chunk])
-            if talk.hung_up:
+            if await gone(talk, self.pause):
                 return
-            await trio.sleep(self.pause)
 
 
 @frozen
@@ -35,7 +41,7 @@ class Pause:
     seconds: float
 
     async def play(self, talk: Talk) -> None:
-        await trio.sleep(self.seconds)
+        await gone(talk, self.seconds)
 
 
 @frozen

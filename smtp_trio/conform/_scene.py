@@ -76,7 +76,7 @@ class Visit:
 
     def offered(self, keyword: str) -> bool:
         """Whether the last answer to EHLO has listed it."""
-        return any(offer.partition(" ")[0] == keyword for offer in self.offers)
+        return any(offer.partition(" ")[0].upper() == keyword for offer in self.offers)
 
 
 @frozen

@@ -120,7 +120,7 @@ class Talk:
         self.smtputf8 = self.smtputf8 or b"SMTPUTF8" in data.upper()
         pieces = [data[at : at + chunk] for at in range(0, len(data), chunk)] if chunk else [data]
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._listen)
+            nursery.start_soon(self.listen)
             try:
                 for _ in range(times):
                     for piece in pieces:
@@ -129,7 +129,8 @@ class Talk:
                 self.note("-", b"the connection broke while this was sent")
             nursery.cancel_scope.cancel()
 
-    async def _listen(self) -> None:
+    async def listen(self) -> None:
+        """Read what comes, until they hang up; it can be looked at later."""
         while await self._more():
             pass
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 import trio
 from attrs import define, field, frozen
 
-from ._moves import Shake
+from ._moves import Pause, Shake
 from ._scene import Command, Message, On, Scene, Visit
 from ._steps import Send, verb
 from ._talk import Hungup, WrongAnswer
@@ -93,6 +93,8 @@ class Performance:
                 break
         for step in act.steps:
             await step.play(talk)
+            if isinstance(step, Pause):
+                self.early = bool(talk.unread)
         return act.code
 
     # --- what is usual ------------------------------------------------------------------------------------------------
@@ -205,7 +207,7 @@ class Performance:
         mechanism = words[0].upper() if words else b""
         given = words[1:2]
         command.answer = await self.answer("AUTH", Send(self.verdict(mechanism, given)))
-        while command.answer == "334":
+        while command.answer[:1] == "3":
             line = await self.visit.talk.line()
             response = Command("RESPONSE", line, self.early, self.visit.talk.secure)
             self.visit.commands.append(response)

@@ -62,7 +62,7 @@ ORDER = Law(
     "RFC 5321 4.1.4",
     "one or more RCPT commands, and a DATA command, in that order",
 )
-EHLO_FIRST = Law("RFC 5321 3.2", "clients SHOULD preferentially utilize EHLO rather than HELO", Level.SHOULD)
+EHLO_FIRST = Law("RFC 5321 2.2.1", "clients SHOULD preferentially utilize EHLO rather than HELO", Level.SHOULD)
 FALL_BACK = Law(
     "RFC 5321 3.2",
     'if the server returns a "command not recognized" response to EHLO, the client SHOULD be able to fall back and send HELO',

@@ -17,7 +17,12 @@ BARE = Law(
     "SMTP client implementations MUST NOT transmit these characters except when they are intended as line terminators and then "
     "MUST, as indicated above, transmit them only as a <CRLF> sequence.",
 )
-LONG = Law("RFC 5321 4.5.3.1", "Objects larger than these sizes SHOULD be avoided when possible.", Level.SHOULD)
+LONG = Law(
+    "RFC 5321 4.5.3.1",
+    "To the maximum extent possible, implementation techniques that impose no limits on the length of these objects should be "
+    "used.",
+    Level.RECOMMENDED,
+)
 LINES = Law(
     "RFC 5321 4.5.3.1.6",
     "The maximum total length of a text line including the <CRLF> is 1000 octets (not counting the leading dot duplicated for "
@@ -64,9 +69,9 @@ CASES = (
     ),
     scene(
         "data.long",
-        "lines of more than 998 octets are not sent",
+        "a line of 3,000 octets is sent as it is, or not at all",
         LONG,
-        checks=(Sends(rb"!(?m)^(?!\.)[^\r\n]{999,}", "a line too long was sent"),),
+        checks=(Arrives(or_none=True),),
         letter="long",
     ),
     scene("data.bare-lf", "an LF alone is not sent as such", BARE, checks=(NO_BARE,), letter="bare-lf"),

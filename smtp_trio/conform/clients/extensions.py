@@ -20,8 +20,11 @@ EIGHT = Law(
     "the client SMTP must not, under any circumstances, attempt to transfer a content that contains characters outside of the "
     "US-ASCII octet range (hex 00-7F)",
 )
-BODY = Law("RFC 6152 3", "The extended MAIL command is issued by a client SMTP when it wishes to transmit a content body consisting of a MIME message "
-"containing arbitrary lines of octet-aligned material.")
+BODY = Law(
+    "RFC 6152 3",
+    "The extended MAIL command is issued by a client SMTP when it wishes to transmit a content body consisting of a MIME message "
+    "containing arbitrary lines of octet-aligned material.",
+)
 NO_UTF8 = Law(
     "RFC 6531 3.2",
     "If the SMTPUTF8 SMTP extension is not offered by the SMTP server, the SMTPUTF8-aware SMTP client MUST NOT transmit an "

@@ -32,7 +32,7 @@ REQUIRED = Law(
     "suite for selected hosts before messages can be successfully transferred",
 )
 CHECKED = Law(
-    "RFC 3207 4.1",
+    "RFC 3207 6",
     "Both the SMTP client and server must check the result of the TLS negotiation to see whether an acceptable degree of "
     "authentication and privacy was achieved.",
 )

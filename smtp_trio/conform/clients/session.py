@@ -75,7 +75,10 @@ CASES = (
     scene(
         "session.greeting-521",
         "the greeting is 521: nothing but QUIT follows",
-        Law("RFC 7504 4", "if a 521 reply code is received in response to a connection"),
+        Law(
+            "RFC 7504 3",
+            "reserving it for use at connection-opening time to indicate that the host does not accept mail under any circumstances",
+        ),
         On("GREETING", b"521 mx.test takes no mail\r\n"),
         checks=(Then("GREETING", ("QUIT",)), Fails()),
     ),
@@ -133,7 +136,7 @@ CASES = (
         "session.helo-no-parameters",
         "after HELO, MAIL and RCPT have no parameters",
         Law(
-            "RFC 5321 3.3",
+            "RFC 5321 4.1.1",
             "In the absence of specific extensions offered by the server and accepted by the client, clients "
             "MUST NOT send such parameters",
         ),
