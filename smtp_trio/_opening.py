@@ -130,7 +130,8 @@ class Opening:
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await (self.quit() if exc is None else self.talk.close())
+        # RFC 5321 4.1.1.10: a refusal is no reason to leave without a goodbye. Where none can be said, `quit` just closes.
+        await (self.quit() if exc is None or isinstance(exc, SMTPError) else self.talk.close())
 
     async def quit(self) -> None:
         """Say QUIT and close the connection. Waits 5 s for the answer at most, and does not fail, whatever the server does."""
