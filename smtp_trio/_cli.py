@@ -67,10 +67,12 @@ def parser(argv: Sequence[str] = ()) -> Parser:
     commands = top.add_subparsers(metavar="COMMAND", required=True)
     add_serve(commands.add_parser("serve", help="take in mail and store it", allow_abbrev=False))
     add_send(commands.add_parser("send", help="send messages", allow_abbrev=False))
-    conform = commands.add_parser("conform", help="try a server against the RFCs", allow_abbrev=False)
+    conform = commands.add_parser("conform", help="try a server or a client against the RFCs", allow_abbrev=False)
     if "conform" in argv[:1]:
-        from .conform._cli import add_conform
-
+        if "--client" in argv:
+            from .conform._client_cli import add_conform_client as add_conform
+        else:
+            from .conform._cli import add_conform
         add_conform(conform)
     hashing = commands.add_parser("hash-password", help="print a password's hash, for --auth-file", allow_abbrev=False)
     hashing.description = "Ask for a password, or read a line of standard input, and print its hash."

@@ -6,9 +6,8 @@ import argparse
 import os
 import ssl
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from functools import partial
 from typing import TextIO
 
 import trio
@@ -16,12 +15,15 @@ import trio
 from .._options import Fault, reason, within
 from ._case import Level, Rule
 from ._formats import FORMATS
-from ._runner import Outcome, Report, conform
+from ._runner import Outcome, Report, Result, conform
 from ._target import Target, Unreachable
 from ._text import TextReport
 from .cases import RULES, TITLES
 
 PASSWORD = "SMTP_TRIO_PASSWORD"
+Tell = Callable[[Result], None] | None
+Run = Callable[[Tell], Awaitable[Report]]
+
 LEVELS = {level.name.lower(): level for level in Level}
 
 
@@ -59,14 +61,25 @@ def add_conform(parser: argparse.ArgumentParser) -> None:
         help="for each case, with all its answers (%(default)g)")
     add("--jobs", metavar="N", type=within(int, 100, 1), default=1,
         help="connections at a time (%(default)s)")
+    add("--client", action="store_true",
+        help="try a client in place of a server: `smtp-trio conform --client --help` tells of that")
+    # fmt: on
+    add_choice(parser)
+    parser.set_defaults(run=run_conform)
+
+
+def add_choice(parser: argparse.ArgumentParser) -> None:
+    """The options that say which cases are tried, and what becomes of the results."""
+    add = parser.add_argument
+    # fmt: off
     add("--only", metavar="PATTERN", action="append", default=[],
         help="cases of this section or with such an id ('mail', '*.empty'); may be repeated")
     add("--skip", metavar="PATTERN", action="append", default=[],
         help="no cases of this section or with such an id; may be repeated")
     add("--level", choices=LEVELS, default="should",
-        help="try what the RFCs say a server MUST do, or SHOULD as well, or also what is only recommended (%(default)s)")
+        help="try what the RFCs say that it MUST do, or SHOULD as well, or also what is only recommended (%(default)s)")
     add("--danger", action="store_true",
-        help="also try to smuggle messages in, and flood it: for servers of your own only")
+        help="also try to smuggle messages in, and flood it: for what is your own only")
     add("--list", action="store_true",
         help="print the cases, and do nothing")
     add("--format", choices=("text", *FORMATS), default="text",
@@ -74,34 +87,48 @@ def add_conform(parser: argparse.ArgumentParser) -> None:
     add("--output", metavar="FILE",
         help="write the report there, and not to standard output")
     # fmt: on
-    parser.set_defaults(run=run_conform)
 
 
 def run_conform(options: argparse.Namespace) -> int:
     """Do what the options say; gives the exit code."""
-    rules = chosen(options)
+    rules = chosen(options, RULES)
     if options.list:
-        for rule in rules:
-            print(f"{rule.id:34} {rule.level.name:11} {rule.section:22} {rule.title}")
-        return 0
+        return listed(rules)
     target = as_target(options)
+
+    async def run(on_result: Tell) -> Report:
+        return await conform(target, rules, jobs=options.jobs, on_result=on_result)
+
+    try:
+        return reported(options, run, TITLES)
+    except Unreachable as problem:
+        raise Fault(f"{target.host}:{target.port}: {problem}") from None
+
+
+def listed(rules: Sequence[Rule]) -> int:
+    """Print them."""
+    for rule in rules:
+        print(f"{rule.id:34} {rule.level.name:11} {rule.section:22} {rule.title}")
+    return 0
+
+
+def reported(options: argparse.Namespace, run: Run, titles: Mapping[str, str]) -> int:
+    """Try what is to be tried, and write the report where it is wanted; gives the exit code."""
     if options.output is None:
-        return report(options, target, rules, sys.stdout)
+        return report(options, run, titles, sys.stdout)
     try:
         with open(options.output, "w", encoding="utf-8") as out:
-            return report(options, target, rules, out)
+            return report(options, run, titles, out)
     except OSError as error:
         raise Fault(f"--output {options.output}: {reason(error)}") from None
 
 
-def report(options: argparse.Namespace, target: Target, rules: Sequence[Rule], out: TextIO) -> int:
+def report(options: argparse.Namespace, run: Run, titles: Mapping[str, str], out: TextIO) -> int:
     """Try the cases, and write the report; gives the exit code."""
-    text = TextReport(out, colour=out.isatty() and not os.environ.get("NO_COLOR"), titles=TITLES)
+    text = TextReport(out, colour=out.isatty() and not os.environ.get("NO_COLOR"), titles=titles)
     write = None if options.format in FORMATS else text.add
     try:
-        told = trio.run(partial(conform, target, rules, jobs=options.jobs, on_result=write))
-    except Unreachable as problem:
-        raise Fault(f"{target.host}:{target.port}: {problem}") from None
+        told = trio.run(run, write)
     except BaseExceptionGroup as group:  # Ctrl-C, or an output that takes no more: nobody else raises here
         raise first(group) from None
     if options.format in FORMATS:
@@ -124,14 +151,14 @@ def exit_code(told: Report) -> int:
     return 2 if told.count(Outcome.ERROR) else 0
 
 
-def chosen(options: argparse.Namespace) -> list[Rule]:
+def chosen(options: argparse.Namespace, rules: Sequence[Rule]) -> list[Rule]:
     """The cases that these options mean."""
     for pattern in (*options.only, *options.skip):
-        if not any(matches(rule, [pattern]) for rule in RULES):
+        if not any(matches(rule, [pattern]) for rule in rules):
             raise Fault(f"no case is like {pattern!r} (see `smtp-trio conform --list`)")
     return [
         rule
-        for rule in RULES
+        for rule in rules
         if rule.level <= LEVELS[options.level]
         and (options.danger or not rule.danger)
         and (not options.only or matches(rule, options.only))

@@ -10,13 +10,14 @@ import trio
 from attrs import define, evolve, field, frozen
 
 from ._case import Rule
-from ._runner import Outcome, Report, Result, in_order
+from ._runner import GIVE_UP, Outcome, Report, Result, in_order
 from ._scene import Ending, Habit, Heard, Scene, Visit
 from ._subject import Errand, Subject
 from ._talk import Entry, Talk
 from ._visit import PASSWORD, USER, Performance, Setting
 from .clients._letters import LETTERS
 
+NOTHING = Setting()
 VISITS = 20
 """Connections in one scene, after which no more are served."""
 SLOW = 660.0
@@ -32,10 +33,9 @@ VALUES = {
 
 @frozen(kw_only=True)
 class Stage:
-    """The client, and what the user says of it."""
+    """What the user says of the client, and what there is to play with."""
 
-    subject: Subject
-    setting: Setting = Setting()
+    setting: Setting = NOTHING
     slow: bool = False
     timeout: float = 30.0
     """Seconds for each scene."""
@@ -43,10 +43,10 @@ class Stage:
     """The server's TLS, with certificates of several kinds; ``good`` is what the client trusts. Empty: no TLS."""
     cafile: str = ""
 
-    def skip_reason(self, scene: Scene) -> str:
-        """Why this scene cannot be played; empty if it can."""
+    def skip_reason(self, scene: Scene, *, asks: bool) -> str:
+        """Why this scene cannot be played; empty if it can. `asks`: the client does what it is told."""
         told = {
-            "--command": self.subject.asks,
+            "--command": asks,
             "--require-tls": self.setting.require_tls,
             "--login": self.setting.login,
             "--slow": self.slow,
@@ -62,6 +62,7 @@ class Stage:
 
 
 async def play(
+    subject: Subject,
     stage: Stage,
     rules: Iterable[Rule],
     *,
@@ -71,7 +72,7 @@ async def play(
     """Play all of them, `jobs` at a time; `on_result` is told each, in their order."""
     begin = trio.current_time()
     rules = list(rules)
-    run = _Run(stage=stage)
+    run = _Run(subject=subject, stage=stage)
     results: list[Result] = []
 
     def add(result: Result) -> None:
@@ -84,20 +85,27 @@ async def play(
         if isinstance(rule, Habit):
             add(run.judge(rule))
     seconds = trio.current_time() - begin
-    return Report(server=stage.subject.name, facts=None, results=results, seconds=seconds)
+    return Report(server=subject.name, facts=None, results=results, seconds=seconds)
 
 
 @define(kw_only=True)
 class _Run:
+    subject: Subject
     stage: Stage
     visits: list[Visit] = field(factory=list)
+    lost: int = 0
+    """Scenes in a row to which nobody came."""
 
     async def attempt(self, scene: Scene) -> Result:
         """One scene."""
-        if why := self.stage.skip_reason(scene):
+        if why := self.stage.skip_reason(scene, asks=self.subject.asks):
             return Result(rule=scene, outcome=Outcome.SKIPPED, reason=why)
+        if self.lost >= (GIVE_UP if self.subject.asks else 1):
+            return Result(rule=scene, outcome=Outcome.ERROR, reason="the client did not come; no more are tried")
         begin = trio.current_time()
-        return evolve(await self.once(scene), seconds=trio.current_time() - begin)
+        result = await self.once(scene)
+        self.lost = self.lost + 1 if result.outcome is Outcome.ERROR else 0
+        return evolve(result, seconds=trio.current_time() - begin)
 
     async def once(self, scene: Scene) -> Result:
         stage = self.stage
@@ -105,20 +113,22 @@ class _Run:
         text = LETTERS[scene.letter]
         visits: list[Visit] = []
         ending = Ending()
+        limit = stage.timeout + (SLOW if "--slow" in scene.needs else 0)
         context = stage.contexts.get(scene.certificate)
 
         async def serve(stream: trio.abc.Stream) -> None:
             if len(visits) >= VISITS:
                 await trio.aclose_forcefully(stream)
                 return
+            if not visits:
+                scope.deadline = trio.current_time() + limit
             visit = Visit(scene, Talk(stream, side="S", tls=context))
             visits.append(visit)
             await Performance(visit, stage.setting).run()
 
-        limit = stage.timeout + (SLOW if "--slow" in scene.needs else 0)
-        with trio.move_on_after(limit) as scope:
+        with trio.move_on_after(limit + self.subject.wait) as scope:
             try:
-                ending = await stage.subject.run(Errand(f"{scene.id}: {scene.title}", text, values), serve)
+                ending = await self.subject.run(Errand(f"{scene.id}: {scene.title}", text, values), serve)
             except OSError as error:
                 return Result(rule=scene, outcome=Outcome.ERROR, reason=f"it cannot be run: {error.strerror or error}")
             except Exception as error:  # a bug of ours must not end the whole run
@@ -157,7 +167,8 @@ def verdict(heard: Heard, limit: str) -> tuple[Outcome, str]:
     for act in scene.acts:
         if act.always and not any(act in visit.played for visit in heard.visits):
             return Outcome.SKIPPED, f"the client never comes so far ({act.event})"
-    if scene.letter != "plain" and any(LETTERS[scene.letter][:40] not in message.data for message in heard.messages):
+    whole = [message.data for message in heard.messages if message.whole and message.data]
+    if scene.letter != "plain" and any(LETTERS[scene.letter][:40] not in data for data in whole):
         return Outcome.SKIPPED, "the client does not send what it is given, in {message} or as standard input"
     for check in scene.checks:
         if why := check.wrong(heard):

@@ -66,14 +66,14 @@ class Silence:
 
 
 @frozen
-class Swallow:
-    """So many octets are read, or all until the client goes."""
+class Gather:
+    """So many octets are waited for, or the client goes. They can still be read."""
 
     octets: int
 
     async def play(self, talk: Talk) -> None:
         with suppress(WrongAnswer):
-            await talk.octets(self.octets)
+            await talk.gather(self.octets)
 
 
 @frozen

@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Protocol
 
 import trio
@@ -40,9 +39,18 @@ class Errand:
 class Subject(Protocol):
     """A client under test."""
 
-    name: str
-    asks: bool
-    """Whether it can be told what to send, and says how it went."""
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def asks(self) -> bool:
+        """Whether it can be told what to send, and says how it went."""
+        ...
+
+    @property
+    def wait(self) -> float:
+        """Seconds that it has to come, beside those that a scene takes."""
+        ...
 
     async def run(self, errand: Errand, serve: Serve) -> Ending:
         """Let it come, as often as it likes; ends when it is through. Cancelled when its time is over.
@@ -53,11 +61,18 @@ class Subject(Protocol):
         ...
 
 
-async def serving(listener: trio.SocketListener, serve: Serve, nursery: trio.Nursery) -> None:
-    """Take connections, each served in a task of its own."""
-    while True:
-        stream = await listener.accept()
-        nursery.start_soon(serve, stream)
+async def serving(
+    listener: trio.SocketListener,
+    serve: Serve,
+    nursery: trio.Nursery,
+    task_status: trio.TaskStatus[trio.CancelScope],
+) -> None:
+    """Take connections, each served in a task of its own, until the scope that is handed out is cancelled."""
+    with trio.CancelScope() as scope:
+        task_status.started(scope)
+        while True:
+            stream = await listener.accept()
+            nursery.start_soon(serve, stream)
 
 
 async def listen(host: str, port: int) -> trio.SocketListener:
@@ -80,6 +95,7 @@ class Command:
     port: int = 0
     """0: a free one, for each scene another."""
     asks: bool = True
+    wait: float = 0.0
 
     @property
     def name(self) -> str:
@@ -89,16 +105,14 @@ class Command:
         listener = await listen(self.host, self.port)
         port = listener.socket.getsockname()[1]
         with tempfile.TemporaryDirectory(prefix="smtp-trio-") as folder:
-            message = Path(folder, "message.eml")
-            message.write_bytes(errand.text)
+            message = trio.Path(folder, "message.eml")
+            await message.write_bytes(errand.text)
             values = {**errand.values, "host": self.host, "port": str(port), "message": str(message)}
             async with trio.open_nursery() as nursery, listener:
-                nursery.start_soon(serving, listener, serve, nursery)
+                accepting: trio.CancelScope = await nursery.start(serving, listener, serve, nursery)
                 ending = await run(filled(self.template, values), errand.text)
-                with trio.move_on_after(GRACE):  # what it has sent last may not be read yet
-                    while len(nursery.child_tasks) > 1:
-                        await trio.sleep(0.01)
-                nursery.cancel_scope.cancel()
+                nursery.cancel_scope.deadline = trio.current_time() + GRACE  # what it has sent last may not be read yet
+                accepting.cancel()
         return ending
 
 
@@ -157,10 +171,11 @@ class Visitors:
 
     listener: trio.SocketListener
     name: str
+    wait: float = 300.0
     tell: Callable[[str], None] = field(default=lambda text: None)
     asks: bool = False
 
     async def run(self, errand: Errand, serve: Serve) -> Ending:
-        self.tell(errand.title)
+        self.tell(f"next: {errand.title}")
         await serve(await self.listener.accept())
         return Ending()

@@ -196,8 +196,8 @@ class Talk:
         self.replies.append(reply)
         return reply
 
-    async def octets(self, count: int) -> bytes:
-        """The next so many octets, whatever they are.
+    async def gather(self, count: int) -> None:
+        """Wait until so many octets have come, whatever they are; they stay to be read.
 
         Raises:
             Hungup: there are not so many.
@@ -205,6 +205,14 @@ class Talk:
         while len(self._buffer) < count:
             if not await self._more():
                 self._raise_end()
+
+    async def octets(self, count: int) -> bytes:
+        """The next so many octets, whatever they are.
+
+        Raises:
+            Hungup: there are not so many.
+        """
+        await self.gather(count)
         data = bytes(self._buffer[:count])
         del self._buffer[:count]
         return data

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
-from datetime import datetime, timedelta, timezone
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 
 import trio
@@ -24,6 +23,7 @@ from smtp_trio.conform.clients import SCENES
 from smtp_trio.testing import bounded_stream_pair
 
 HOST = "mx.test"
+NOTHING = Setting()
 Talk = Callable[[trio.abc.Stream, Errand], Awaitable[int]]
 """A client: gives its exit code."""
 
@@ -35,6 +35,7 @@ class Subject:
     talk: Talk
     name: str = "a client in memory"
     asks: bool = True
+    wait: float = 0.0
 
     async def run(self, errand: Errand, serve: Serve) -> Ending:
         near, far = bounded_stream_pair()
@@ -50,10 +51,12 @@ class Subject:
 def ours(settings: ClientSettings) -> Talk:
     """Our client, with these settings."""
 
+    settings.setdefault("name", "client.test")
+
     async def talk(stream: trio.abc.Stream, errand: Errand) -> int:
         recipients = [errand.values["to"], errand.values["to2"]]
         try:
-            async with Client(stream, host=HOST, **{"name": "client.test", **settings}) as client:
+            async with Client(stream, host=HOST, **settings) as client:
                 result = await client.send(errand.values["from"], recipients, errand.text)
         except (SMTPError, NobodyAccepted, ValueError, OSError):
             return 1
@@ -66,7 +69,7 @@ def ours(settings: ClientSettings) -> Talk:
 def contexts() -> tuple[Mapping[str, ssl.SSLContext], ssl.SSLContext]:
     """TLS of servers whose certificates are good and bad, and that of a client."""
     authority, other = trustme.CA(), trustme.CA()
-    past = datetime.now(timezone.utc) - timedelta(days=1)
+    past = datetime.now(UTC) - timedelta(days=1)
     certificates = {
         "good": authority.issue_cert(HOST),
         "name": authority.issue_cert("other.test"),
@@ -87,7 +90,7 @@ class Shape:
     """One of the ways in which our client is used."""
 
     settings: ClientSettings
-    setting: Setting = Setting()
+    setting: Setting = NOTHING
 
 
 LOGIN = ("conform", "conform-password")
@@ -113,7 +116,7 @@ def report(name: str) -> Report:
     return played(ours(shape.settings), SCENES, setting=shape.setting)
 
 
-def played(talk: Talk, rules: Iterable[Rule], *, setting: Setting = Setting(), asks: bool = True) -> Report:
+def played(talk: Talk, rules: Iterable[Rule], *, setting: Setting = NOTHING, asks: bool = True) -> Report:
     """What is said of that client."""
-    stage = Stage(subject=Subject(talk, asks=asks), setting=setting, slow=True, contexts=contexts()[0])
-    return trio.run(partial(play, stage, rules), clock=MockClock(autojump_threshold=0))
+    stage = Stage(setting=setting, slow=True, contexts=contexts()[0])
+    return trio.run(partial(play, Subject(talk, asks=asks), stage, rules), clock=MockClock(autojump_threshold=0))

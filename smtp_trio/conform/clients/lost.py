@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .._checks import Arrives, Fails, NoText, Once, Succeeds
-from .._moves import Hangup, Pause, Slowly, Swallow
+from .._moves import Gather, Hangup, Pause, Slowly
 from .._scene import On
 from .._steps import Send
 from ._laws import CARE, LOST, MULTILINE, TEMPORARY, scene
@@ -70,7 +70,7 @@ CASES = (
         "lost.within",
         "the connection is closed within a message of a megabyte",
         LOST,
-        On("DATA", b"354 Go ahead\r\n", Swallow(100_000), Hangup()),
+        On("DATA", b"354 Go ahead\r\n", Gather(100_000), Hangup()),
         checks=(Fails(),),
         letter="large",
     ),
@@ -78,7 +78,7 @@ CASES = (
         "lost.within-reset",
         "the connection is reset within a message of a megabyte",
         LOST,
-        On("DATA", b"354 Go ahead\r\n", Swallow(100_000), Hangup(reset=True)),
+        On("DATA", b"354 Go ahead\r\n", Gather(100_000), Hangup(reset=True)),
         checks=(Fails(),),
         letter="large",
     ),
@@ -86,7 +86,7 @@ CASES = (
         "lost.within-421",
         "421 comes within a message of a megabyte, and the connection is closed",
         TEMPORARY,
-        On("DATA", b"354 Go ahead\r\n", Swallow(100_000), Send(b"421 4.3.2 Shutting down\r\n"), Hangup()),
+        On("DATA", b"354 Go ahead\r\n", Gather(100_000), Send(b"421 4.3.2 Shutting down\r\n"), Hangup()),
         checks=(Fails(),),
         letter="large",
     ),
@@ -94,7 +94,7 @@ CASES = (
         "lost.within-554",
         "554 comes within a message of a megabyte, and the rest is read: it was not taken",
         TEMPORARY,
-        On("DATA", b"354 Go ahead\r\n", Swallow(100_000), Send(b"554 5.6.0 Refused\r\n")),
+        On("DATA", b"354 Go ahead\r\n", Gather(100_000), Send(b"554 5.6.0 Refused\r\n")),
         On("BODY", always=False),
         checks=(Fails(),),
         letter="large",
