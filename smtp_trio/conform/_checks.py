@@ -148,12 +148,16 @@ class Once:
 class Arrives:
     """The message that was sent is the message that was to be sent, but for its header, where clients have their ways."""
 
+    to_the_end: bool = False
+    """Whether blank lines at the end count as well."""
     or_none: bool = False
     """Whether the client may say as well that it sends none."""
 
     def wrong(self, heard: Heard) -> str:
         due = part(heard.text)
         sent = [part(message.text) for message in heard.messages if message.answer.startswith("2")]
+        if not self.to_the_end:
+            due, sent = due.rstrip(), [text.rstrip() for text in sent]
         if not sent:
             return "" if self.or_none and heard.ending.code != 0 else "no message was sent to its end"
         if due in sent:

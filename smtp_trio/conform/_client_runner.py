@@ -143,7 +143,9 @@ class _Run:
         """A rule for all that was said, held against it."""
         if not any(visit.commands for visit in self.visits):
             return Result(rule=habit, outcome=Outcome.SKIPPED, reason="nothing was heard")
-        broken = [(visit, why) for visit in self.visits if (why := habit.broken(visit))]
+        # To an attack there is no proper behaviour: its own scene says what matters.
+        calm = [visit for visit in self.visits if not visit.scene.danger]
+        broken = [(visit, why) for visit in calm if (why := habit.broken(visit))]
         if not broken:
             return Result(rule=habit, outcome=Outcome.PASSED)
         visit, why = broken[0]
@@ -168,7 +170,7 @@ def verdict(heard: Heard, limit: str) -> tuple[Outcome, str]:
         if act.always and not any(act in visit.played for visit in heard.visits):
             return Outcome.SKIPPED, f"the client never comes so far ({act.event})"
     whole = [message.data for message in heard.messages if message.whole and message.data]
-    if scene.letter != "plain" and any(LETTERS[scene.letter][:40] not in data for data in whole):
+    if scene.letter != "plain" and whole and not any(LETTERS[scene.letter][:40] in data for data in whole):
         return Outcome.SKIPPED, "the client does not send what it is given, in {message} or as standard input"
     for check in scene.checks:
         if why := check.wrong(heard):

@@ -91,6 +91,8 @@ class Performance:
                 self.visit.played.append(on)
                 act = on
                 break
+        if not act.steps:  # it was answered before
+            self.early = False
         for step in act.steps:
             await step.play(talk)
             if isinstance(step, Pause):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
+from typing import Any
 
 import trio
 import trustme
@@ -120,3 +122,82 @@ def played(talk: Talk, rules: Iterable[Rule], *, setting: Setting = NOTHING, ask
     """What is said of that client."""
     stage = Stage(setting=setting, slow=True, contexts=contexts()[0])
     return trio.run(partial(play, Subject(talk, asks=asks), stage, rules), clock=MockClock(autojump_threshold=0))
+
+
+@define(kw_only=True)
+class Naive:
+    """A client that does one thing after the other, and stops at a refusal; and that can be made wrong."""
+
+    stream: trio.abc.Stream
+    errand: Errand
+    early: bytes = b""
+    """What it says before the greeting."""
+    hello: Sequence[bytes] = (b"EHLO client.test",)
+    mail: bytes = b"MAIL FROM:<%b>"
+    rcpt: bytes = b"RCPT TO:<%b>"
+    data: Sequence[bytes] = (b"DATA",)
+    end: bytes = b"\r\n"
+    """Of each command."""
+    body: Callable[[bytes], bytes] = lambda text: text.replace(b"\n.", b"\n..") + b".\r\n"
+    believes: bool = False
+    """Takes any answer for a yes, and one that does not come as well."""
+    ahead: bool = False
+    """Does not wait for answers."""
+    quits: Sequence[bytes] = (b"QUIT",)
+    code: int | None = None
+    """What it ends with, whatever happens."""
+    buffer: bytes = b""
+
+    async def run(self) -> int:
+        try:
+            done = await self.send()
+        except (trio.BrokenResourceError, trio.ClosedResourceError, EOFError):
+            done = self.believes
+        return self.code if self.code is not None else int(not done)
+
+    async def send(self) -> bool:
+        values = self.errand.values
+        if self.early:
+            await self.stream.send_all(self.early)
+        lines = [
+            *self.hello,
+            self.mail % values["from"].encode() if b"%" in self.mail else self.mail,
+            *[self.rcpt % values[to].encode() for to in ("to", "to2")],
+            *self.data,
+        ]
+        done = await self.reply() == "2"
+        for line in lines:
+            if not done and not self.believes:
+                break
+            done = await self.say(line) and done
+        if done or self.believes:
+            await self.stream.send_all(self.body(self.errand.text))
+            done = await self.reply() == "2"
+        for line in self.quits:
+            await self.stream.send_all(line + self.end)
+        if self.quits:
+            await self.reply()
+        return done or self.believes
+
+    async def say(self, line: bytes) -> bool:
+        await self.stream.send_all(line + self.end)
+        return self.ahead or await self.reply() in "23"
+
+    async def reply(self) -> str:
+        """The first digit of the next reply."""
+        while not (match := re.match(rb"(?:...-[^\n]*\n)*(.)..(?: [^\n]*)?\n", self.buffer)):
+            data = await self.stream.receive_some()
+            if not data:
+                raise EOFError
+            self.buffer += data
+        self.buffer = self.buffer[match.end() :]
+        return match[1].decode("latin-1")
+
+
+def naive(**flaws: Any) -> Talk:
+    """Such a client, with these flaws."""
+
+    async def talk(stream: trio.abc.Stream, errand: Errand) -> int:
+        return await Naive(stream=stream, errand=errand, **flaws).run()
+
+    return talk

@@ -6,12 +6,11 @@ from .._checks import Fails, NoLine, NoText, Once, Waits
 from .._moves import Shake, Silence
 from .._scene import BASE, On
 from .._steps import Send
-from ._laws import CARE, Law, scene
+from ._laws import CARE, scene
 from .data import BARE, DOTS, NO_BARE
 from .replies import what
 from .security import FORGET, GO
 
-SYNTAX = Law("RFC 5321 4.1.1", "SMTP commands are character strings terminated by <CRLF>.")
 ENDS = {
     "lf-lf": "LF.LF",
     "lf-crlf": "LF.CRLF",
@@ -111,7 +110,7 @@ CASES = (
         scene(
             f"danger.inject-{name}-{kind}",
             f"{text} stands in the {who}, and a command behind: it is not sent",
-            SYNTAX,
+            CARE,
             checks=(NoLine(rb"^(RCPT TO:<evil|<?evil)"), NoLine(rb"[\r\n](?!\Z|\n\Z)")),
             values={name: f"user@mx.test>{end}RCPT TO:<evil@client.test"},
         )

@@ -57,7 +57,7 @@ CASES = (
         "data.blank",
         "blank lines at the beginning and at the end arrive as they are",
         END,
-        checks=(Arrives(), Once()),
+        checks=(Arrives(to_the_end=True), Once()),
         letter="blank",
     ),
     scene(

@@ -115,7 +115,9 @@ def offered(visit: Visit) -> str:
 
 
 def nested(visit: Visit) -> str:
-    """No MAIL in a transaction, no RCPT or DATA outside of one, where the answers were known."""
+    """No MAIL in a transaction, no RCPT or DATA outside of one, where the answers were known: groups may be torn on their way."""
+    if visit.offered("PIPELINING"):
+        return ""
     mail, recipients = False, 0
     for command in visit.commands:
         done = command.answer.startswith("2")
@@ -140,8 +142,6 @@ def nested(visit: Visit) -> str:
 
 def pipelined(visit: Visit) -> str:
     """Nothing is sent ahead, but for groups where they are allowed."""
-    if visit.scene.danger:  # a server that answers what was not asked is ahead of every client
-        return ""
     before, may = "GREETING", False
     for command in visit.commands:
         if command.early and before != "QUIT" and known(command) and (not may or before in ALONE):

@@ -90,6 +90,7 @@ CASES = (
         On("RCPT", b"550 5.1.1 No such user\r\n", nth=1),
         On("RCPT", b"250 2.1.5 Ok\r\n", nth=2),
         checks=(Fails(),),
+        level=Level.RECOMMENDED,
     ),
     scene(
         "refusals.both-rcpt",

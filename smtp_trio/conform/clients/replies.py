@@ -118,6 +118,7 @@ CASES = (
             f"{what(event)} is 354: that is no yes",
             INTERMEDIATE,
             On(event, b"354 Go ahead\r\n"),
+            On("RCPT", b"250 2.1.5 Ok\r\n", always=False),
             checks=(NeverSays(BEFORE[event], "BDAT"), Fails()),
         )
         for event in ("MAIL", "RCPT")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .._case import Level
 from .._checks import Arrives, Fails, NeverSays, NoLine, Quits, Says, Succeeds, Then, Waits
 from .._moves import Hangup, Pause
 from .._scene import On
@@ -43,6 +44,7 @@ CASES = (
         QUIT,
         On("QUIT", b"500 5.5.1 Stay\r\n", Hangup()),
         checks=(Succeeds(),),
+        level=Level.RECOMMENDED,
     ),
     scene(
         "session.quit-unanswered",
@@ -50,6 +52,7 @@ CASES = (
         QUIT,
         On("QUIT", Hangup()),
         checks=(Succeeds(),),
+        level=Level.RECOMMENDED,
     ),
     scene(
         "session.closed-after",
@@ -57,6 +60,7 @@ CASES = (
         LOST,
         On("BODY", b"250 2.0.0 Taken\r\n", Hangup()),
         checks=(Succeeds(),),
+        level=Level.RECOMMENDED,
     ),
     scene(
         "session.greeting-waits",
@@ -161,6 +165,7 @@ CASES = (
         On("EHLO", b"421 mx.test is too busy\r\n"),
         checks=(Then("EHLO", ("QUIT",)), Fails()),
         lacks=NO_OPTIONS,
+        level=Level.RECOMMENDED,
     ),
     scene(
         "session.ehlo-354",
@@ -186,6 +191,7 @@ CASES = (
         On("EHLO", b"250-SIZE 10\r\n250 HELP\r\n"),
         checks=(NoLine(rb"^MAIL.*SIZE="), Succeeds()),
         lacks=NO_OPTIONS,
+        level=Level.RECOMMENDED,
     ),
     scene(
         "session.ehlo-unknown",
@@ -207,6 +213,7 @@ CASES = (
         EHLO_ALONE,
         offers=tuple(f"X-EXTENSION-{number}" for number in range(100)),
         checks=(Succeeds(),),
+        level=Level.RECOMMENDED,
     ),
     scene(
         "session.ehlo-odd",
