@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import takewhile
 
 from .._scene import Command, Habit, Visit
 from .._talk import show
@@ -74,7 +75,9 @@ def length(visit: Visit) -> str:
 
 
 def verbs(visit: Visit) -> str:
-    return each(visit, lambda command: command.verb != "RESPONSE" and not known(command))
+    """What comes behind a DATA that was refused is a message, maybe: scenes about that say so."""
+    heard = list(takewhile(lambda command: command.verb != "DATA", visit.commands))
+    return next((show(command.line) for command in heard if command.verb != "RESPONSE" and not known(command)), "")
 
 
 def hello(visit: Visit) -> str:
