@@ -84,6 +84,5 @@ class Shake:
         if talk.tls is None:
             await talk.hang_up()
             return
-        talk.forget()
         with suppress(WrongAnswer):
             await talk.start_tls(server_side=True)

@@ -69,6 +69,31 @@ class Reply:
 
 
 @define(eq=False)
+class Ahead(trio.abc.Stream):
+    """A stream of which a part was read already: it is read again, first."""
+
+    stream: trio.abc.Stream
+    read: bytearray
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        if not self.read:
+            return await self.stream.receive_some(max_bytes)
+        await trio.lowlevel.checkpoint()
+        data = bytes(self.read[:max_bytes])
+        del self.read[:max_bytes]
+        return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self.stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self.stream.aclose()
+
+
+@define(eq=False)
 class Talk:
     """A connection, seen from one of its sides.
 
@@ -261,7 +286,7 @@ class Talk:
         assert self.tls is not None
         self.note("-", b"TLS handshake")
         stream = trio.SSLStream(
-            self.stream,
+            Ahead(self.stream, self._buffer) if server_side and self._buffer else self.stream,
             self.tls,
             server_hostname=None if server_side else self.host,
             server_side=server_side,
@@ -276,6 +301,8 @@ class Talk:
             )
             raise WrongAnswer(self._ended) from None
         self.stream = stream
+        if server_side:
+            self._buffer = bytearray()
         self.secure = True
         self.extensions = {}
         self.note("-", (stream.version() or "TLS").encode() + b" from here on")

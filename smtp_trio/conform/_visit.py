@@ -91,6 +91,8 @@ class Performance:
                 self.visit.played.append(on)
                 act = on
                 break
+        if event == "STARTTLS":  # RFC 3207 4.2: what comes in clear from here on counts for nothing
+            talk.forget()
         if not act.steps:  # it was answered before
             self.early = False
         for step in act.steps:

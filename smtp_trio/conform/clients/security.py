@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .._case import Level
 from .._checks import Fails, NeverSays, NoLine, NoSecond, Says, SomeLine, Succeeds, Waits
-from .._moves import Hangup, Shake
+from .._moves import Hangup, Pause, Shake
 from .._scene import BASE, On
 from ._laws import CARE, LOST, MULTILINE, PERMANENT, TEMPORARY, Law, scene
 
@@ -105,6 +105,14 @@ STARTTLS_CASES = (
         "the answer to STARTTLS has two lines",
         MULTILINE,
         On("STARTTLS", b"220-2.0.0 Go\r\n220 ahead\r\n", Shake()),
+        checks=(Succeeds(),),
+        offers=TLS,
+    ),
+    scene(
+        "starttls.slow",
+        "the server takes a moment before its handshake",
+        FIRST,
+        On("STARTTLS", GO, Pause(0.5), Shake()),
         checks=(Succeeds(),),
         offers=TLS,
     ),
