@@ -95,9 +95,11 @@ class Performance:
             talk.forget()
         if not act.steps:  # it was answered before
             self.early = False
+        silent = True
         for step in act.steps:
             await step.play(talk)
-            if isinstance(step, Pause):
+            silent = silent and isinstance(step, Pause)
+            if silent:
                 self.early = bool(talk.unread)
         return act.code
 
