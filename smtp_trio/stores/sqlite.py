@@ -186,7 +186,9 @@ class Row(Spool):
             session.user,
             envelope.mail.params.encode(),
         )
-        self.recipients = [(n, rcpt.recipient.raw, rcpt.params.encode()) for n, rcpt in enumerate(envelope.rcpts)]
+        self.recipients: list[tuple[int, str, str]] = [
+            (n, rcpt.recipient.raw, rcpt.params.encode()) for n, rcpt in enumerate(envelope.rcpts)
+        ]
 
     def create(self) -> int:
         make_directory(self._directory)

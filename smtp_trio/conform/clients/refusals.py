@@ -9,13 +9,13 @@ from .._scene import On
 from ._laws import NO_DATA, PERMANENT, QUIT, TAKEN, TEMPORARY, Law, scene
 from .replies import what
 
-CODES = {
+CODES: dict[str, tuple[bytes, ...]] = {
     "MAIL": (b"421", b"450", b"451", b"452", b"455", b"459", b"500", b"501", b"550", b"552", b"553", b"555", b"599"),
     "RCPT": (b"421", b"450", b"451", b"452", b"459", b"500", b"501", b"550", b"552", b"553", b"554", b"599"),
     "DATA": (b"421", b"450", b"451", b"459", b"500", b"502", b"503", b"550", b"554", b"599"),
     "BODY": (b"421", b"450", b"451", b"452", b"459", b"500", b"550", b"552", b"554", b"599"),
 }
-NEXT = {"MAIL": ("RCPT", "DATA", "BDAT"), "RCPT": ("DATA", "BDAT"), "DATA": (), "BODY": ()}
+NEXT: dict[str, tuple[str, ...]] = {"MAIL": ("RCPT", "DATA", "BDAT"), "RCPT": ("DATA", "BDAT"), "DATA": (), "BODY": ()}
 SOME = Law("RFC 5321 3.3", "This step of the procedure can be repeated any number of times.")
 FULL = Law(
     "RFC 5321 4.5.3.1.10",
