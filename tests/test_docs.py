@@ -119,6 +119,7 @@ DJANGO = "from django.conf import settings\n\nsettings.configure()\n"
 MISSING = [name for name in ("django", "aiosmtplib", "anyio") if importlib.util.find_spec(name) is None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("under", ["pytest-trio", "anyio"])
 def test_the_tests_of_the_page_on_testing_pass(
     under: str, pytester: pytest.Pytester, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

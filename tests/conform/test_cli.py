@@ -15,6 +15,7 @@ from smtp_trio.conform.cases import RULES
 CONFORM = ("-m", "smtp_trio", "conform")
 
 
+@pytest.mark.slow
 async def test_a_server_in_its_own_process(tmp_path: Path) -> None:
     async with serving(cwd=tmp_path) as server:
         where = f"127.0.0.1:{server.port}"
@@ -59,6 +60,7 @@ async def test_a_server_that_fails(tmp_path: Path) -> None:
         assert "       C: RCPT TO:<user@elsewhere.example>\n" in out
 
 
+@pytest.mark.slow
 async def test_nobody_reads_to_the_end(tmp_path: Path) -> None:
     """``| head -1``: no traceback, and it ends long before the cases do."""
     async with serving(cwd=tmp_path) as server:
@@ -69,6 +71,7 @@ async def test_nobody_reads_to_the_end(tmp_path: Path) -> None:
             assert await program.process.wait() == 141
 
 
+@pytest.mark.slow
 async def test_ctrl_c(tmp_path: Path) -> None:
     """What is known is there, and the exit code is that of SIGINT."""
     async with serving(cwd=tmp_path) as server:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -200,8 +201,9 @@ async def commands(stream: trio.abc.Stream, errand: Errand) -> int:
 
 
 async def drain(stream: trio.abc.Stream) -> None:
-    async for _ in stream:
-        pass
+    with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        async for _ in stream:
+            pass
 
 
 async def endless_message(stream: trio.abc.Stream, errand: Errand) -> int:
@@ -282,8 +284,8 @@ def test_any_garbage() -> None:
     for setting in (clients.NOTHING, Setting(require_tls=True, login=True)):
         report = played(talk, SCENES, setting=setting)
         assert len(report.results) == len(SCENES)
-        assert report.count(Outcome.FAILED) > 100
-        assert report.count(Outcome.ERROR) == 0
+        assert report.count(Outcome.FAILED) > 50
+        assert not [result.reason for result in report.results if result.outcome is Outcome.ERROR]
 
 
 # --- who does not come, and who cannot be asked -----------------------------------------------------------------------

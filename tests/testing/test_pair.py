@@ -174,6 +174,7 @@ async def scenario(written: Transcript) -> str:
     return "\n".join(transcript.text(pieces=True) for transcript in inbox.transcripts)
 
 
+@pytest.mark.slow
 def test_a_thousand_runs_give_one_transcript() -> None:
     """Octet for octet, with ids, times and pieces, though Trio shuffles its tasks."""
     texts: Counter[str] = Counter()

@@ -205,6 +205,7 @@ def scenario(name: str) -> Callable[[Attempt], Awaitable[None]]:
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_cancelled_everywhere(name: str) -> None:
     report = cancel_everywhere(scenario(name), check=agreed)
@@ -212,6 +213,7 @@ def test_cancelled_everywhere(name: str) -> None:
     assert report.states >= {None, MessageState.NOT_TAKEN, MessageState.ACKNOWLEDGED}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_cut_everywhere(name: str) -> None:
     report = fail_everywhere(scenario(name), check=agreed)
