@@ -61,6 +61,7 @@ class _Listener:
     _heard: dict[Side, int] = Factory(lambda: {"C": 0, "S": 0})  # offset of what is in `_lines`
     _asked: int = 0  # challenges less responses
     _auth: bool = False  # the last command was AUTH
+    _data: bool = False  # the last command was DATA
     _body: bool = False
     _chunk: int = 0
 
@@ -96,13 +97,14 @@ class _Listener:
         if line[:4] == b"334 ":
             self._asked += 1
             return None if line[4:] in PROMPTS else 4
-        self._body = self._body or line[:4] == b"354 "
+        # Only what was asked for: behind a 354 to anything else comes no message, but perhaps a password.
+        self._body = self._body or (self._data and line[:4] == b"354 ")
         return None
 
     def _command(self, line: bytes) -> int | None:
         """Where in a line of the client's a secret begins."""
         if self._body:
-            self._body = line != b"."
+            self._body = self._data = line != b"."
             return None
         if self._asked > 0:
             self._asked -= 1
@@ -111,6 +113,7 @@ class _Listener:
         verb = words[0].upper() if words else b""
         if verb in VERBS:
             self._auth = verb == b"AUTH"
+            self._data = verb == b"DATA"
             if verb == b"BDAT" and len(words) > 1 and words[1].isdigit():
                 self._chunk = int(words[1])
             if self._auth:

@@ -18,6 +18,8 @@ from ._rules import Early
 if TYPE_CHECKING:
     from ._faults import Faults
 
+#: Seconds for what was said to arrive.
+MOMENT = 0.001
 BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
@@ -39,6 +41,7 @@ class FaultyStream(trio.abc.HalfCloseableStream):
         self._held: list[Hold] = []
         self._until = math.inf
         self._begun = greeted or side == "server"
+        self._closed = False
 
     def __getattr__(self, name: str) -> object:
         return getattr(self.transport, name)
@@ -112,6 +115,7 @@ class FaultyStream(trio.abc.HalfCloseableStream):
                 while await self.transport.receive_some():
                     pass
         elif end is End.RESET:
+            await trio.sleep(MOMENT)  # or it would depend on whose turn it was how much of what we have said is lost
             reset(self.transport)
         await trio.aclose_forcefully(self.transport)
         raise trio.BrokenResourceError(f"a fault: {end.value}")
@@ -139,6 +143,9 @@ class FaultyStream(trio.abc.HalfCloseableStream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """What the other end says, as far as the faults of this side let it through."""
+        if self._closed:  # what came before that is not heard any more
+            await trio.lowlevel.checkpoint()
+            raise trio.ClosedResourceError("this stream is closed")
         if self._idle and not self._coming:
             return bytes(await self.transport.receive_some(max_bytes))
         await trio.lowlevel.checkpoint()
@@ -183,6 +190,7 @@ class FaultyStream(trio.abc.HalfCloseableStream):
 
     async def aclose(self) -> None:
         """What was held back leaves, and the stream is closed."""
+        self._closed = True
         try:
             await self._last_words()
         finally:

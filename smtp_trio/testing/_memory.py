@@ -91,12 +91,16 @@ async def open_memory_server(
     ``faults`` are those of every client of `MemoryServer.client` that has no script of its own.
     """
     server, ca, client_context = made_server(hooks, tls, settings)
-    failure: Exception | None = None
-    async with trio.open_nursery() as nursery:
-        try:
-            yield MemoryServer(server, ca, client_context, implicit_tls, faults, nursery)
-        except Exception as exc:  # not through the nursery, which would make a group of it
-            failure = exc
-        await server.stop(0)
-    if failure is not None:
-        raise failure
+    failure: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            try:
+                yield MemoryServer(server, ca, client_context, implicit_tls, faults, nursery)
+            except (trio.Cancelled, GeneratorExit):
+                raise
+            except BaseException as exc:  # not through the nursery, which would make a group of it
+                failure = exc
+            await server.stop(0)
+    finally:
+        if failure is not None:  # it counts for more than that we were cancelled
+            raise failure

@@ -10,7 +10,7 @@ from .._talk import Reply
 
 CODES = ("ENHANCEDSTATUSCODES",)
 ENHANCED = re.compile(r"([245])\.[0-9]{1,3}\.[0-9]{1,3}(?= |$)")
-LEAK = re.compile(r"Traceback|Exception|\bat 0x[0-9a-f]{6}|\w+Error\b\(|\.py\b|\.js:[0-9]")
+LEAK = re.compile(r"Traceback|Exception|\bat 0x[0-9a-f]{6}|\wError\(|\.py\b|\.js:[0-9]")
 
 
 def any_line(pattern: bytes) -> Callable[[Reply], bool]:
