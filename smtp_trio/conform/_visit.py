@@ -213,7 +213,7 @@ class Performance:
         mechanism = words[0].upper() if words else b""
         given = words[1:2]
         command.answer = await self.answer("AUTH", Send(self.verdict(mechanism, given)))
-        while command.answer[:1] == "3":
+        while command.answer[:1] == "3" and len(self.visit.commands) < MOST:
             line = await self.visit.talk.line()
             response = Command("RESPONSE", line, self.early, self.visit.talk.secure)
             self.visit.commands.append(response)
