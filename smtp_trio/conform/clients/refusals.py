@@ -17,11 +17,6 @@ CODES: dict[str, tuple[bytes, ...]] = {
 }
 NEXT: dict[str, tuple[str, ...]] = {"MAIL": ("RCPT", "DATA", "BDAT"), "RCPT": ("DATA", "BDAT"), "DATA": (), "BODY": ()}
 SOME = Law("RFC 5321 3.3", "This step of the procedure can be repeated any number of times.")
-FULL = Law(
-    "RFC 5321 4.5.3.1.10",
-    "the client SHOULD also be prepared for a 552",
-    Level.SHOULD,
-)
 
 CASES = (
     *(
