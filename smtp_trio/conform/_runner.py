@@ -11,7 +11,7 @@ import trio
 from attrs import define, evolve, field, frozen
 
 from ._case import Case, Invariant, Rule
-from ._talk import Entry, Hungup, Reply, Talk, WrongAnswer
+from ._talk import Entry, Hungup, Talk, WrongAnswer
 from ._target import Facts, Target, Unprepared, prepare, reason, skip_reason, survey
 
 R = TypeVar("R", bound=Rule)
@@ -63,13 +63,38 @@ class Report:
 
 
 @define
-class _Heard:
-    """Replies and where they were heard, for the invariants."""
+class _Tally:
+    """An invariant, and what came of it so far: of the replies only the first that breaks it is kept, as text."""
 
-    replies: list[tuple[Reply, Case, Talk]] = field(factory=list)
+    rule: Invariant
+    relevant: int = 0
+    broken: int = 0
+    cases: set[str] = field(factory=set)
+    first: str = ""
+    record: Sequence[Entry] = ()
 
     def add(self, talk: Talk, case: Case) -> None:
-        self.replies += [(reply, case, talk) for reply in talk.replies[:REPLIES]]
+        """Judge what was heard in a case."""
+        if not all(need in talk.extensions for need in self.rule.needs):
+            return
+        replies = talk.replies[:REPLIES]
+        broken = [reply for reply in replies if self.rule.broken(reply)]
+        if broken and not self.broken:
+            self.first, self.record = f"{case.id}: {broken[0]}", talk.record
+        if broken:
+            self.cases.add(case.id)
+        self.relevant += len(replies)
+        self.broken += len(broken)
+
+    @property
+    def result(self) -> Result:
+        """What has become of it."""
+        if not self.relevant:
+            return Result(rule=self.rule, outcome=Outcome.SKIPPED, reason="no reply was heard that it concerns")
+        if not self.broken:
+            return Result(rule=self.rule, outcome=Outcome.PASSED)
+        why = f"{self.broken} of {self.relevant} replies, in {len(self.cases)} cases; first in {self.first}"
+        return Result(rule=self.rule, outcome=Outcome.FAILED, reason=why, record=self.record)
 
 
 async def conform(
@@ -87,7 +112,8 @@ async def conform(
     begin = trio.current_time()
     rules = list(rules)
     cases = [rule for rule in rules if isinstance(rule, Case)]
-    run = _Run(target=target, facts=await survey(target))
+    tallies = [_Tally(rule) for rule in rules if isinstance(rule, Invariant)]
+    run = _Run(target=target, facts=await survey(target), tallies=tallies)
     results: list[Result] = []
 
     def add(result: Result) -> None:
@@ -96,9 +122,8 @@ async def conform(
             on_result(result)
 
     await in_order(cases, run.attempt, jobs=jobs, on_result=add)
-    for rule in rules:
-        if isinstance(rule, Invariant):
-            add(run.judge(rule))
+    for tally in tallies:
+        add(tally.result)
     seconds = trio.current_time() - begin
     return Report(server=f"{target.host}:{target.port}", facts=run.facts, results=results, seconds=seconds)
 
@@ -126,7 +151,7 @@ async def in_order(
 class _Run:
     target: Target
     facts: Facts
-    heard: _Heard = field(factory=_Heard)
+    tallies: Sequence[_Tally]
     lost: int = 0
 
     async def attempt(self, case: Case) -> Result:
@@ -177,23 +202,11 @@ class _Run:
         if talk is None:
             return Result(rule=case, outcome=Outcome.ERROR, reason=why), False
         await trio.aclose_forcefully(talk.stream)
-        self.heard.add(talk, case)
+        for tally in self.tallies:
+            tally.add(talk, case)
         if problem is None:
             return Result(rule=case, outcome=Outcome.PASSED), False
-        return Result(rule=case, outcome=problem, reason=why, record=talk.entries), _turned_away(talk)
-
-    def judge(self, rule: Invariant) -> Result:
-        """A rule for all replies, held against those that were heard."""
-        relevant = [each for each in self.heard.replies if all(need in each[2].extensions for need in rule.needs)]
-        if not relevant:
-            return Result(rule=rule, outcome=Outcome.SKIPPED, reason="no reply was heard that it concerns")
-        broken = [each for each in relevant if rule.broken(each[0])]
-        if not broken:
-            return Result(rule=rule, outcome=Outcome.PASSED)
-        reply, case, talk = broken[0]
-        cases = len({each.id for _, each, _ in broken})
-        why = f"{len(broken)} of {len(relevant)} replies, in {cases} cases; first in {case.id}: {reply}"
-        return Result(rule=rule, outcome=Outcome.FAILED, reason=why, record=talk.entries)
+        return Result(rule=case, outcome=problem, reason=why, record=talk.record), _turned_away(talk)
 
 
 async def goodbye(talk: Talk) -> None:

@@ -107,11 +107,18 @@ class Ehlo:
         listed = reply.text.split("\n")[1:]
         for line in listed if self.each else ():
             if not re.fullmatch(self.each, line):
-                raise WrongAnswer(f"EHLO lists {line!a}")
+                raise WrongAnswer(f"EHLO lists {hidden(talk, line)!a}")
         pattern = self.lists.removeprefix("!")
         found = [line for line in listed if re.fullmatch(pattern, line, re.IGNORECASE)]
         if self.lists and bool(found) == self.lists.startswith("!"):
-            raise WrongAnswer(f"EHLO lists {', '.join(map(ascii, found)) or f'nothing like {pattern!r}'}")
+            raise WrongAnswer(
+                f"EHLO lists {', '.join(ascii(hidden(talk, line)) for line in found) or f'nothing like {pattern!r}'}"
+            )
+
+
+def hidden(talk: Talk, text: str) -> str:
+    """A text of the server's without the secrets."""
+    return talk.hide(text.encode()).decode(errors="replace")
 
 
 def keywords(reply: Reply) -> dict[str, str]:
@@ -193,7 +200,9 @@ class ExpectSilence:
             ended = await talk.ended()
             if ended and self.or_close:
                 return
-            raise WrongAnswer(f"{self.meaning}, but " + ("they closed" if ended else f"this came: {show(talk.unread)}"))
+            raise WrongAnswer(
+                f"{self.meaning}, but " + ("they closed" if ended else f"this came: {show(talk.hide(talk.unread))}")
+            )
 
 
 @frozen

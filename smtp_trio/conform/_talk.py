@@ -20,6 +20,8 @@ HEARD = 16 * 1024 * 1024
 KEPT = 2000
 """Octets of one entry of a record; of the rest it is said how many they are."""
 ENTRIES = 200
+GUESSABLE = 4
+"""Octets; a secret with fewer may be any word, and hiding it would hide nothing."""
 
 TOKEN = re.compile(rb"\{(\w+)\}")
 CODE = re.compile(rb"[0-9]{3}")
@@ -54,6 +56,8 @@ class Reply:
     """Its place among all replies of the connection; the greeting is 0."""
     smtputf8: bool = False
     """Whether the client had said SMTPUTF8."""
+    secret: re.Pattern[bytes] | None = field(default=None, eq=False, repr=False)
+    """What `str` masks."""
 
     @property
     def code(self) -> str:
@@ -65,7 +69,9 @@ class Reply:
         return "\n".join(line[4:].rstrip(b"\r\n").decode(errors="replace") for line in self.lines)
 
     def __str__(self) -> str:
-        return " / ".join(show(line) for line in self.lines[:5]) + (" / ..." if len(self.lines) > 5 else "")
+        return " / ".join(show(masked(line, self.secret)[0]) for line in self.lines[:5]) + (
+            " / ..." if len(self.lines) > 5 else ""
+        )
 
 
 @define(eq=False)
@@ -98,6 +104,7 @@ class Talk:
     """A connection, seen from one of its sides.
 
     In what is sent, ``{name}`` stands for a value of `values` (shown in the record) or of `secrets` (not shown).
+    A peer may echo the secrets: they are masked in `record`, and in what is said of what came.
     """
 
     stream: trio.abc.Stream
@@ -119,6 +126,12 @@ class Talk:
     _heard: int = 0
     _floods: bool = False
     _ended: str = ""
+    _secret: re.Pattern[bytes] | None = field(init=False)
+    _longest: int = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._secret = secret_pattern(self.secrets)
+        self._longest = max(map(len, self.secrets.values()), default=0)
 
     # --- what we say --------------------------------------------------------------------------------------------------
 
@@ -158,6 +171,10 @@ class Talk:
         """Read what comes, until they hang up; it can be looked at later."""
         while await self._more():
             pass
+
+    def hide(self, data: bytes) -> bytes:
+        """The same without the secrets: their names are in their places."""
+        return masked(data, self._secret)[0]
 
     # --- what they say ------------------------------------------------------------------------------------------------
 
@@ -211,13 +228,13 @@ class Talk:
         while True:
             line = await self.line()
             if not CODE.match(line):
-                raise WrongAnswer(f"this is no reply: {show(line)}")
+                raise WrongAnswer(f"this is no reply: {show(self.hide(line))}")
             lines.append(line)
             if line[3:4] != b"-":
                 break
             if len(lines) == LINES:
                 raise WrongAnswer(f"a reply of more than {LINES:,} lines")
-        reply = Reply(tuple(lines), to, len(self.replies), self.smtputf8)
+        reply = Reply(tuple(lines), to, len(self.replies), self.smtputf8, self._secret)
         self.replies.append(reply)
         return reply
 
@@ -310,17 +327,54 @@ class Talk:
     def note(self, side: str, data: bytes, length: int | None = None) -> None:
         """Put it into the record; pieces of one side become one."""
         length = len(data) if length is None else length
+        most = KEPT + self._longest
         if self.entries and self.entries[-1].side == side != "-":
             last = self.entries.pop()
-            data, length = last.data + data[: max(0, KEPT - len(last.data))], last.length + length
+            data, length = last.data + data[: max(0, most - len(last.data))], last.length + length
         elif len(self.entries) >= ENTRIES:
             return
-        self.entries.append(Entry(side, data[:KEPT], length))
+        self.entries.append(Entry(side, data[:most], length))
+
+    @property
+    def record(self) -> list[Entry]:
+        """What was said, for a report: without the secrets, wherever they come from."""
+        record = []
+        for entry in self.entries:
+            data, heard = (
+                (entry.data[:KEPT], min(KEPT, len(entry.data)))
+                if entry.side == self.side
+                else masked(entry.data, self._secret, KEPT)
+            )
+            record.append(Entry(entry.side, data, len(data) + entry.length - heard))
+        return record
 
     def _end(self, how: str) -> None:
         if not self._ended:
             self._ended = how
             self.note("-", how.encode())
+
+
+def secret_pattern(secrets: Mapping[str, bytes]) -> re.Pattern[bytes] | None:
+    """What finds them, each in a group with its name: in any case, and without the ``=`` that end base64."""
+    patterns = []
+    for name, value in sorted(secrets.items(), key=lambda item: -len(item[1])):
+        bare = value.rstrip(b"=")
+        if len(value) >= GUESSABLE:
+            like = re.escape(bare) + b"={0,2}" if len(bare) >= GUESSABLE else re.escape(value)
+            patterns.append(b"(?P<%b>%b)" % (name.encode(), like))
+    return re.compile(b"|".join(patterns), re.IGNORECASE) if patterns else None
+
+
+def masked(data: bytes, secret: re.Pattern[bytes] | None, most: int | None = None) -> tuple[bytes, int]:
+    """Its first octets without the secrets, and how many they were: a secret is not cut into two."""
+    most = len(data) if most is None else most
+    pieces, at = [], 0
+    for match in secret.finditer(data) if secret is not None else ():
+        if match.start() >= most:
+            break
+        pieces += [data[at : match.start()], b"{%b}" % str(match.lastgroup).encode()]
+        at = match.end()
+    return b"".join([*pieces, data[at:most]]), max(at, min(most, len(data)))
 
 
 def show(data: bytes, most: int = 200) -> str:

@@ -11,7 +11,7 @@ import trio
 from attrs import field, frozen
 
 from ._case import Case, State
-from ._steps import Ask, Ehlo, Expect, octets
+from ._steps import Ask, Ehlo, Expect, hidden, octets
 from ._talk import Talk, WrongAnswer
 
 
@@ -86,7 +86,7 @@ class Target:
             "user": user,
             "password": password,
         }
-        return {key: b64encode(text) for key, text in texts.items()}
+        return {key: b64encode(text) for key, text in texts.items()} | {"secret": password}
 
 
 @frozen
@@ -249,7 +249,10 @@ async def _look(target: Target, *, tls: bool = False) -> tuple[str, Mapping[str,
                 await Ask(b"STARTTLS", "220").play(talk)
                 await talk.start_tls()
                 await Ehlo().play(talk)
-            return str(greeting), talk.extensions
+            offered = {
+                hidden(talk, keyword): hidden(talk, parameters) for keyword, parameters in talk.extensions.items()
+            }
+            return str(greeting), offered
     except OSError as error:
         raise Unreachable(f"cannot connect: {reason(error)}") from None
     except WrongAnswer as wrong:
