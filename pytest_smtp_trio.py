@@ -84,6 +84,12 @@ async def smtp_server(
 
     settings = _settings(request, "smtp_server")
     hooks = settings.pop("hooks", None)
+    if hooks is not None and not callable(hooks):
+        raise pytest.UsageError(
+            "hooks of pytest.mark.smtp_server is called with the inbox and makes the server's hooks of it: "
+            f"hooks=Greylist, not {hooks!r}. "
+            "To have hooks without one, override the fixture inbox."
+        )
     faults = smtp_faults if smtp_faults.rules else None
     async with open_memory_server(hooks(inbox) if hooks else inbox, faults=faults, **settings) as server:
         yield server

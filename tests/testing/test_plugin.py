@@ -164,6 +164,23 @@ def test_who_does_not_run_in_trio_is_told_so(suite: pytest.Pytester) -> None:
     )
 
 
+def test_hooks_that_are_made_already(suite: pytest.Pytester) -> None:
+    suite.makepyfile(
+        """
+        import pytest
+        from smtp_trio import Hooks
+
+        @pytest.mark.trio
+        @pytest.mark.smtp_server(hooks=Hooks())
+        async def test_mark(smtp_server):
+            pass
+        """
+    )
+    result = suite.runpytest_subprocess()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*hooks of pytest.mark.smtp_server is called with the inbox*"])
+
+
 def test_without_any_other_plugin(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only what pytest itself has, and ours: which loads neither Trio nor smtp_trio before a fixture of it is used."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
