@@ -25,14 +25,35 @@ if TYPE_CHECKING:
 class Layer(Hooks):
     """Hooks around other hooks: what a subclass does not override is theirs, and what it does asks ``self.under``.
 
-    Only the hooks that somebody wrote are there, so the server offers what it would offer without the layer.
+    Only the hooks that somebody wrote are there, so the server offers what it would offer without the layer. Where a layer refuses a
+    connection without asking ``self.under.connect``, what is under it hears nothing of its end either.
     """
 
     def __init__(self, hooks: Hooks | None = None) -> None:
-        self.under: Hooks = Hooks() if hooks is None else hooks
-        for name, hook in installed(self.under).items():
+        hooks = Hooks() if hooks is None else hooks
+        refuses = type(self).connect is not Hooks.connect
+        self.under: Hooks = _Paired(hooks) if refuses else hooks
+        for name in installed(hooks):
             if getattr(type(self), name) is getattr(Hooks, name):
+                setattr(self, name, getattr(self.under, name))
+
+
+class _Paired(Layer):
+    """Below a layer that may refuse a connection: a `disconnect` for each `connect` that there was, and no other."""
+
+    def __init__(self, hooks: Hooks) -> None:
+        self.under = hooks
+        for name, hook in installed(hooks).items():
+            if name not in ("connect", "disconnect"):
                 setattr(self, name, hook)
+
+    async def connect(self, session: Session) -> Reply | None:
+        session.context[self] = True
+        return await self.under.connect(session)
+
+    async def disconnect(self, session: Session) -> None:
+        if session.context.pop(self, False):
+            await self.under.disconnect(session)
 
 
 def as_hooks(hooks: Mapping[str, Hook]) -> Hooks:

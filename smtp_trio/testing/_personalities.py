@@ -13,7 +13,7 @@ import trio
 from .._hooks import Hooks
 from .._session import Session
 from .._values import Peer
-from ..protocol import Command, Mail, Rcpt, Reply
+from ..protocol import Mail, Rcpt, Reply
 from ._decisions import Layer, late
 
 
@@ -50,7 +50,10 @@ class Greylist(Layer):
 
 
 class MessagesPerConnection(Layer):
-    """421 to the MAIL behind the first ``most`` messages of a connection: come again over another one."""
+    """421 to the MAIL behind the first ``most`` of a connection: come again over another one.
+
+    Each MAIL that was in order counts, whatever became of its message.
+    """
 
     def __init__(self, hooks: Hooks | None = None, most: int = 20) -> None:
         super().__init__(hooks)
@@ -98,7 +101,10 @@ class ConnectionsPerPeer(Layer):
 
 
 class MessageRate(Layer):
-    """421 to a peer's MAIL when ``most`` of its own were taken in the last ``seconds``, over all its connections."""
+    """421 to a peer's MAIL behind ``most`` of its own in the last ``seconds``, over all its connections.
+
+    Each MAIL that was in order counts, whatever became of its message, but for those that this one refuses.
+    """
 
     def __init__(self, hooks: Hooks | None = None, most: int = 100, seconds: float = 3600) -> None:
         super().__init__(hooks)
@@ -117,7 +123,10 @@ class MessageRate(Layer):
 
 
 class Tarpit(Layer):
-    """Every answer to a session comes ``seconds`` later for each error that it made, and ``most`` at most. Errors are 4yz and 5yz."""
+    """Every answer to a session comes ``seconds`` later for each error that it made, and ``most`` at most. Errors are 4yz and 5yz.
+
+    So do answers to what is no command, or out of order. What a server says unasked, a 421 when it stops, is not late.
+    """
 
     def __init__(self, hooks: Hooks | None = None, seconds: float = 5, *, most: float = 60) -> None:
         super().__init__(hooks)
@@ -125,10 +134,8 @@ class Tarpit(Layer):
         self.most = most
 
     async def response(self, session: Session, reply: Reply) -> None:
-        session.context[self] = session.context.get(self, 0) + reply.refused
+        errors: int = session.context.get(self, 0)
+        session.context[self] = errors + reply.refused
+        if errors and not session.over:
+            await late(session, min(self.most, self.seconds * errors))
         await self.under.response(session, reply)
-
-    async def message(self, session: Session, command: Command) -> Reply | None:
-        if wait := min(self.most, self.seconds * session.context.get(self, 0)):
-            await late(session, wait)
-        return await self.under.message(session, command)

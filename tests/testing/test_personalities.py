@@ -21,6 +21,7 @@ from smtp_trio import (
     Reply,
     Server,
     Session,
+    Timeouts,
 )
 from smtp_trio.protocol import Rcpt
 from smtp_trio.testing import (
@@ -35,8 +36,10 @@ from smtp_trio.testing import (
     MessagesPerConnection,
     RecipientsPerMessage,
     Tarpit,
+    bounded_stream_pair,
     fixed_doors,
     memory_pair,
+    open_memory_server,
 )
 
 ME, YOU = "me@client.test", "you@mx.test"
@@ -137,6 +140,48 @@ async def test_connections_of_a_peer(autojump_clock: MockClock) -> None:
         pass
 
 
+async def test_who_was_not_asked_hears_of_no_end(autojump_clock: MockClock) -> None:
+    """A connection that a layer refuses is not counted below it, neither when it comes nor when it goes."""
+    heard: list[str] = []
+
+    class Listening(Inbox):
+        async def connect(self, session: Session) -> Reply | None:
+            heard.append("connect")
+            return await super().connect(session)
+
+        async def disconnect(self, session: Session) -> None:
+            heard.append("disconnect")
+            await super().disconnect(session)
+
+    called = server(Faults(Answer("CONNECT", 421)).hooks(ConnectionsPerPeer(Listening(), 1)))
+    with pytest.raises(ExceptionGroup):
+        async with calling(called):
+            raise AssertionError("let in")
+    assert heard == []
+    async with calling(called):
+        with pytest.raises(ExceptionGroup) as caught:
+            async with calling(called):
+                raise AssertionError("let in")
+        assert caught.group_contains(ConnectRejected, match="421 .*Too many connections")
+    assert heard == ["connect", "disconnect"]
+
+
+async def test_the_inbox_below_is_found(autojump_clock: MockClock) -> None:
+    inbox = Inbox()
+    async with open_memory_server(Greylist(ConnectionsPerPeer(MessageRate(inbox)))) as called:
+        assert called.inbox is inbox
+
+
+async def test_each_mail_counts(autojump_clock: MockClock) -> None:
+    for hooks in (MessagesPerConnection(Inbox(), 2), MessageRate(Inbox(), 2)):
+        async with calling(server(hooks)) as client:
+            for _ in range(2):
+                await client.mail(ME)
+                await client.rset()
+            with pytest.raises((Refused, ConnectionLost), match="421"):
+                await client.mail(ME)
+
+
 async def test_rate(autojump_clock: MockClock) -> None:
     """A window that slides: an hour after the first message there is room for one again."""
     called = server(MessageRate(Inbox(), 3, 3600))
@@ -171,6 +216,25 @@ async def test_tarpit(autojump_clock: MockClock) -> None:
         began = trio.current_time()
         await client.noop()
         assert trio.current_time() - began == 800
+
+
+async def test_tarpit_for_what_is_no_command(autojump_clock: MockClock) -> None:
+    """… or out of order; longer than a hook may take, and than the server waits for a command. A goodbye unasked is not late."""
+    waited: list[float] = []
+    ours, theirs = bounded_stream_pair()
+    async with trio.open_nursery() as nursery:
+        called = Server(Tarpit(Inbox(), 400, most=1000), name="mx.test", timeouts=Timeouts(command=300, hook=100))
+        nursery.start_soon(called.serve_stream, theirs)
+        await ours.receive_some()
+        for line in (b"FOO bar", b"RCPT TO:<you@mx.test>", b"FOO bar", b"FOO bar", b"NOOP"):
+            began = trio.current_time()
+            await ours.send_all(line + b"\r\n")
+            assert (await ours.receive_some()).startswith(b"250 " if line == b"NOOP" else b"5")
+            waited.append(trio.current_time() - began)
+        began = trio.current_time()
+        assert (await ours.receive_some()).startswith(b"421 4.4.2")
+        assert trio.current_time() - began == 300
+    assert waited == [0, 400, 800, 1000, 1000]
 
 
 async def test_layers_compose(autojump_clock: MockClock) -> None:
