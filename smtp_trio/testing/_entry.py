@@ -20,8 +20,10 @@ PROMPTS = frozenset({b"", b"VXNlcm5hbWU6", b"UGFzc3dvcmQ6", b"VXNlciBOYW1lAA==",
 WORD = re.compile(rb"[A-Za-z0-9+/=*]+")
 #: … but not one of these.
 VERBS = frozenset(b"AUTH BDAT DATA EHLO EXPN HELO HELP LHLO MAIL NOOP QUIT RCPT RSET STARTTLS VRFY".split())
-#: A command with a response in it (RFC 4954 4).
-INITIAL = re.compile(rb"\s*\S+\s+\S+\s+(\S.*)", re.DOTALL)
+#: AUTH and perhaps a response behind it (RFC 4954 4), wherever in a line it stands: something else may have got in front of it.
+AUTH = re.compile(rb"AUTH\s+\S+(?:\s+(\S.*))?", re.DOTALL | re.IGNORECASE)
+#: Commands after which there are no recipients: a chunk without any is refused (RFC 3030 2), and no message.
+FORGETTING = frozenset(b"AUTH EHLO HELO LHLO MAIL RSET STARTTLS".split())
 
 
 def other(side: Side) -> Side:
@@ -63,6 +65,7 @@ class _Listener:
     _auth: bool = False  # the last command was AUTH
     _data: bool = False  # the last command was DATA
     _body: bool = False
+    _rcpt: bool = False  # there was a RCPT in this transaction
     _chunk: int = 0
 
     def hear(self, side: Side, data: bytes) -> None:
@@ -97,6 +100,8 @@ class _Listener:
         if line[:4] == b"334 ":
             self._asked += 1
             return None if line[4:] in PROMPTS else 4
+        if line[:1] in (b"4", b"5"):
+            self._chunk = 0  # refused before it was there: what comes may be commands
         # Only what was asked for: behind a 354 to anything else comes no message, but perhaps a password.
         self._body = self._body or (self._data and line[:4] == b"354 ")
         return None
@@ -111,15 +116,16 @@ class _Listener:
             return None if line == b"*" else 0
         words = line.split()
         verb = words[0].upper() if words else b""
-        if verb in VERBS:
-            self._auth = verb == b"AUTH"
+        auth = AUTH.search(line)
+        if verb in VERBS or auth is not None:
+            self._auth = verb == b"AUTH" or auth is not None
             self._data = verb == b"DATA"
-            if verb == b"BDAT" and len(words) > 1 and words[1].isdigit():
+            self._rcpt = verb == b"RCPT" or (self._rcpt and verb not in FORGETTING)
+            if verb == b"BDAT" and self._rcpt and len(words) > 1 and words[1].isdigit():
                 self._chunk = int(words[1])
             if self._auth:
                 self._asked = 0
-                initial = INITIAL.match(line)
-                return initial.start(1) if initial is not None and initial[1] != b"=" else None
+                return auth.start(1) if auth is not None and auth[1] not in (None, b"=") else None
         elif self._auth and WORD.fullmatch(line):
             self._asked -= 1  # it was said before it was asked for
             return 0

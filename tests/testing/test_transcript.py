@@ -102,7 +102,18 @@ def test_sessions_come_one_after_the_other() -> None:
 
 
 LINES = st.sampled_from(
-    [b"AUTH PLAIN c2VjcmV0\r\n", b"334 \r\n", b"334 bWVo\r\n", b"354 \r\n", b".\r\n", b"BDAT 5\r\n", b"*"]
+    [
+        b"RCPT TO:<a>\r\n",
+        b"503 \r\n",
+        b"xAUTH a b\n",
+        b"AUTH PLAIN c2VjcmV0\r\n",
+        b"334 \r\n",
+        b"334 bWVo\r\n",
+        b"354 \r\n",
+        b".\r\n",
+        b"BDAT 5\r\n",
+        b"*",
+    ]
 )
 DATA = st.one_of(LINES, st.binary(max_size=8), st.text("Cc .~@#*\\=\r\n é", max_size=12).map(str.encode))
 ENTRIES = st.lists(
@@ -154,7 +165,16 @@ NAME, WORD = base64.b64encode(b"fred"), base64.b64encode(b"secret")
         ([b"C:AUTH PLAIN " + SECRET[:7], b"S:421 bye\r\n", b"C:" + SECRET[7:] + b"\r\n"], r"C> AUTH PLAIN *** S: 421 bye C: ***"),
         ([b"C:DATA\r\n", b"S:354 Go\r\n", b"C:AUTH PLAIN is a verb\r\n.\r\nAUTH PLAIN eA==\r\n"],
          "C: DATA S: 354 Go C: AUTH PLAIN is a verb C: . C: AUTH PLAIN ***"),
-        ([b"C:BDAT 12 LAST\r\nAUTH PLAIN xAUTH PLAIN x\r\n"], "C: BDAT 12 LAST C: AUTH PLAIN xAUTH PLAIN ***"),
+        ([b"C:RCPT TO:<a@b>\r\nBDAT 12 LAST\r\nAUTH PLAIN xAUTH PLAIN x\r\n"],
+         "C: RCPT TO:<a@b> C: BDAT 12 LAST C: AUTH PLAIN xAUTH PLAIN ***"),
+        ([b"C:xAUTH PLAIN " + SECRET + b"\r\n"], "C: xAUTH PLAIN ***"),
+        ([b"C:NOOP\nAUTH PLAIN " + SECRET + b"\r\n"], r"C> NOOP\nAUTH PLAIN ***\r\n"),
+        ([b"C:xauth login\r\n" + NAME + b"\r\n"], "C: xauth login C: ***"),
+        ([b"C:BDAT 100\r\nAUTH PLAIN " + SECRET + b"\r\n"], "C: BDAT 100 C: AUTH PLAIN ***"),
+        ([b"C:RCPT TO:<a@b>\r\nRSET\r\nBDAT 100\r\nAUTH PLAIN " + SECRET + b"\r\n"],
+         "C: RCPT TO:<a@b> C: RSET C: BDAT 100 C: AUTH PLAIN ***"),
+        ([b"C:RCPT TO:<a@b>\r\n", b"S:550 no\r\n", b"C:BDAT 100\r\n", b"S:503 no\r\n", b"C:AUTH PLAIN " + SECRET + b"\r\n"],
+         "C: RCPT TO:<a@b> S: 550 no C: BDAT 100 S: 503 no C: AUTH PLAIN ***"),
     ],
 )  # fmt: skip
 def test_secrets_are_not_shown(said: list[bytes], shown: str) -> None:
