@@ -137,6 +137,15 @@ class Decisions(Layer):
         return reply
 
 
+def scripted(hooks: object, faults: Faults) -> bool:
+    """Whether these hooks, or some under them, are already those of a script."""
+    while isinstance(hooks, Layer):
+        if isinstance(hooks, Decisions) and hooks._faults is faults:
+            return True
+        hooks = hooks.under
+    return False
+
+
 def refusal(rules: list[Rule]) -> Reply | None:
     """What the first of them says that refuses."""
     return next((rule.reply for rule in rules if isinstance(rule, Answer)), None)

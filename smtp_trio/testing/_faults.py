@@ -9,7 +9,7 @@ import trio
 
 from .._hooks import Hooks
 from .._server import Server
-from ._decisions import Decisions, as_hooks
+from ._decisions import Decisions, as_hooks, scripted
 from ._faulty import FaultyStream
 from ._hearsay import Piece
 from ._rule import Rule, Side, Sometimes, Step
@@ -67,6 +67,8 @@ class Faults:
         self._hooked = True
         if server not in self._servers:
             self._servers.append(server)
+            if scripted(server.hooks, self):  # `hooks` made them: a rule that is asked twice counts double
+                return
             server.install(Decisions(as_hooks(server.installed), self, every=False).installed())
 
     # --- how they are played --------------------------------------------------------------------------------------------

@@ -87,21 +87,25 @@ async def open_test_server(
     Sockets are real, so this needs the real clock: under a MockClock use `memory_pair`.
     """
     server, ca, client_context = made_server(hooks, tls, settings)
-    failure: Exception | None = None
-    async with trio.open_nursery() as nursery:
+    failure: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
 
-        async def serve(*, task_status: trio.TaskStatus[list[trio.SocketListener]]) -> None:
-            await server.serve(0, HOST, implicit_tls=implicit_tls, task_status=task_status)
+            async def serve(*, task_status: trio.TaskStatus[list[trio.SocketListener]]) -> None:
+                await server.serve(0, HOST, implicit_tls=implicit_tls, task_status=task_status)
 
-        [listener] = await nursery.start(serve)
-        port: int = listener.socket.getsockname()[1]
-        try:
-            yield TestServer(HOST, port, server, ca, client_context, implicit_tls)
-        except Exception as exc:  # not through the nursery, which would make a group of it
-            failure = exc
-        await server.stop(0)
-    if failure is not None:
-        raise failure
+            [listener] = await nursery.start(serve)
+            port: int = listener.socket.getsockname()[1]
+            try:
+                yield TestServer(HOST, port, server, ca, client_context, implicit_tls)
+            except (trio.Cancelled, GeneratorExit):
+                raise
+            except BaseException as exc:  # not through the nursery, which would make a group of it
+                failure = exc
+            await server.stop(0)
+    finally:
+        if failure is not None:  # it counts for more than that we were cancelled
+            raise failure
 
 
 def made_server(

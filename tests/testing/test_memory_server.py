@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from contextlib import AsyncExitStack
+from typing import NoReturn
 
 import pytest
 import trio
@@ -15,6 +18,7 @@ from smtp_trio.testing import (
     Greylist,
     Hang,
     Inbox,
+    Layer,
     Transcript,
     cancel_everywhere,
     open_memory_server,
@@ -84,6 +88,33 @@ async def test_what_fails_in_the_block_is_in_no_group(autojump_clock: object) ->
         async with open_memory_server() as server:
             async with server.client():
                 raise KeyError
+
+
+async def test_what_fails_in_a_block_that_is_cancelled_is_not_lost(autojump_clock: object) -> None:
+    with pytest.raises(AssertionError, match="too late"):
+        with trio.move_on_after(1):
+            async with open_memory_server():
+                try:
+                    await trio.sleep_forever()
+                except trio.Cancelled:
+                    raise AssertionError("too late") from None
+
+
+@pytest.mark.parametrize("leave", [pytest.fail, pytest.skip, sys.exit])
+async def test_who_leaves_does_so_in_no_group(autojump_clock: object, leave: Callable[[str], NoReturn]) -> None:
+    with pytest.raises((pytest.fail.Exception, pytest.skip.Exception, SystemExit), match="for good"):
+        async with open_memory_server():
+            leave("for good")
+
+
+async def test_a_script_that_is_there_twice_counts_once(autojump_clock: object) -> None:
+    faults = Faults(Answer("RCPT", 450, nth=2))
+    async with open_memory_server(Layer(faults.hooks(Inbox())), faults=faults) as server:
+        async with server.client() as client:
+            await client.mail("me@client.test")
+            await client.rcpt("one@mx.test")
+            with pytest.raises(Refused, match="450"):
+                await client.rcpt("two@mx.test")
 
 
 def test_it_can_be_cancelled_anywhere() -> None:

@@ -9,8 +9,9 @@ import sys
 import textwrap
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import trio
@@ -259,6 +260,23 @@ async def test_what_you_raise_comes_out_alone() -> None:
         async with open_test_server() as server, server.client() as client:
             await client.noop()
             raise ZeroDivisionError
+
+
+async def test_what_fails_in_a_block_that_is_cancelled_is_not_lost() -> None:
+    with pytest.raises(AssertionError, match="too late"):
+        with trio.move_on_after(0.01):
+            async with open_test_server():
+                try:
+                    await trio.sleep_forever()
+                except trio.Cancelled:
+                    raise AssertionError("too late") from None
+
+
+@pytest.mark.parametrize("leave", [pytest.fail, pytest.skip, sys.exit])
+async def test_who_leaves_does_so_in_no_group(leave: Callable[[str], NoReturn]) -> None:
+    with pytest.raises((pytest.fail.Exception, pytest.skip.Exception, SystemExit), match="for good"):
+        async with open_test_server():
+            leave("for good")
 
 
 async def test_who_is_still_there_at_the_end_is_told() -> None:
