@@ -9,6 +9,7 @@ from itertools import groupby
 import trio
 
 from ._entry import MASK, Entry, Side, masked, other, secrets
+from ._faulty import MOMENT, reset
 from ._transcript import Transcript, pattern
 
 #: A line that is longer than this is not waited for.
@@ -47,6 +48,8 @@ class Replay:
                         await self._say(entry)
                 else:
                     await self._hear(b"".join(entry.data for entry in run))
+        except trio.BrokenResourceError as exc:
+            raise AssertionError(f"the connection broke here:\n{self.heard}") from exc
         finally:
             await trio.aclose_forcefully(self._stream)
         return self.heard
@@ -105,6 +108,9 @@ class Replay:
             await self._secure()
         elif entry.side == self._side:
             await trio.sleep_until(self._began + entry.time)
+            if entry.event == "resets":
+                await trio.sleep(MOMENT)  # for what was said to arrive
+                reset(self._stream)
             await trio.aclose_forcefully(self._stream)
         elif self._buffer or await self._more():
             self.heard.add(entry.side, self._buffer)

@@ -158,3 +158,36 @@ async def test_a_server_that_resets_has_closed(autojump_clock: object) -> None:
     theirs.reset()
     again = await transcript((0, "S", "closes")).replay_client(ours)
     assert str(again) == "S. closes\n"
+
+
+async def test_a_peer_that_leaves_in_the_middle(autojump_clock: object) -> None:
+    ours, theirs = bounded_stream_pair()
+    await theirs.send_all(b"220 mx.test\r\n")
+    written = transcript((0, "S", b"220 mx.test\r\n"), (5, "C", b"NOOP\r\n"), (5, "S", b"250 Ok\r\n"))
+    async with trio.open_nursery() as nursery:
+
+        async def leave() -> None:
+            await trio.sleep(1)
+            await theirs.aclose()
+
+        nursery.start_soon(leave)
+        with pytest.raises(AssertionError, match=r"broke here:\nS: 220 mx.test\n@ 5\nC: NOOP"):
+            await written.replay_client(ours)
+
+
+async def test_a_handshake_that_fails(autojump_clock: object) -> None:
+    ours, theirs = bounded_stream_pair()
+    await theirs.send_all(b"no TLS\r\n")
+    with pytest.raises(AssertionError, match="broke here"):
+        await transcript((0, "C", "begins TLS")).replay_client(
+            ours, ssl_context=client_tls(), server_hostname="mx.test"
+        )
+
+
+async def test_a_reset_is_played_as_one(autojump_clock: object) -> None:
+    ours, theirs = bounded_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(transcript((0, "S", b"220 mx.test\r\n"), (0, "S", "resets")).replay_server, theirs)
+        assert await ours.receive_some() == b"220 mx.test\r\n"
+        with pytest.raises(trio.BrokenResourceError):
+            await ours.receive_some()
