@@ -184,6 +184,8 @@ def _error(attempt: Trial, found: list[str], point: str) -> SweepError:
 
 
 def _told(error: Exception) -> str:
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 

@@ -55,11 +55,15 @@ async def test_several_are_waited_for(autojump_clock: object) -> None:
     assert await inbox.wait_for(0) == []
 
 
-async def test_a_wait_is_a_checkpoint_also_when_it_need_not_wait(autojump_clock: object) -> None:
+async def test_what_is_there_is_there_whatever_the_deadline(autojump_clock: object) -> None:
+    inbox = Inbox()
+    await send(inbox)
     with trio.CancelScope() as scope:
         scope.cancel()
-        await Inbox().wait_for(0)
+        found = await inbox.wait_for()
+        await inbox.wait_for(2)
     assert scope.cancelled_caught
+    assert found == [inbox[0]]
 
 
 async def test_messages_are_picked(autojump_clock: object) -> None:

@@ -187,7 +187,7 @@ def test_what_is_allowed() -> None:
 
     with pytest.raises(SweepError, match="the scenario raised ExceptionGroup: two"):
         cancel_everywhere(odd)
-    with pytest.raises(SweepError, match="1 sub-exception") as info:
+    with pytest.raises(SweepError, match="the scenario raised ValueError: too") as info:
         cancel_everywhere(odd, allow=(KeyError,))
     assert isinstance(info.value.__cause__, ExceptionGroup)
     assert cancel_everywhere(odd, allow=(KeyError, ValueError)).points == 1

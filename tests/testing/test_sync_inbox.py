@@ -55,6 +55,7 @@ def test_who_waits_is_woken() -> None:
 def test_who_waits_in_vain_is_told_what_came() -> None:
     with open_inbox_thread() as inbox:
         send(inbox)
+        assert len(inbox.wait_for(timeout=0)) == 1
         with pytest.raises(TimeoutError) as info:
             inbox.wait_for(to="her@mx.test", timeout=0)
     assert "waited for 1 message with to='her@mx.test'; arrived: 1 message\n  1. 'hi' from <me@cl" in str(info.value)
