@@ -25,6 +25,8 @@ from smtp_trio.testing import bounded_stream_pair
 from . import clients
 from .clients import Naive, Talk, naive, played
 
+pytestmark = pytest.mark.slow  # every scene five times, and as good on one Python as on another
+
 SHAPES = ("plain", "opportunistic", "login", "required", "submission")
 
 

@@ -9,6 +9,8 @@ from smtp_trio.conform.cases import RULES, SECTIONS
 
 from . import ours
 
+pytestmark = pytest.mark.slow  # every case four times, and as good on one Python as on another
+
 #: What no server of ours offers; the cases that need it are for others.
 NOT_OURS = {"DSN", "BINARYMIME", "AUTH CRAM-MD5"}
 
