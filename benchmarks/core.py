@@ -20,7 +20,7 @@ from smtp_trio.protocol import (
     Rcpt,
     ServerProtocol,
 )
-from smtp_trio.protocol.body import Newlines
+from smtp_trio.protocol.body_inspector import Newlines
 from smtp_trio.protocol.replies import OK
 
 from .case import Case, Clock, Contender, Ground, Measure, Sample, cores, pinned

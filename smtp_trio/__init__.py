@@ -30,14 +30,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ._body import Body
-    from ._client import Client
-    from ._conversation import ClientTimeouts
-    from ._dialing import connect, send
-    from ._hooks import Hooks
-    from ._listen import open_listeners
-    from ._pool import Pool, PoolStatistics
-    from ._results import (
+    from ._client.client import Client
+    from ._client.connect import connect, send
+    from ._client.exchange import ClientTimeouts
+    from ._client.pool import Pool, PoolStatistics
+    from ._client.results import (
         Accepted,
         ConnectionLost,
         ConnectRejected,
@@ -50,9 +47,12 @@ if TYPE_CHECKING:
         TimedOut,
         Unknown,
     )
-    from ._server import Server
-    from ._session import Session
-    from ._values import Drained, Envelope, MessageState, Peer, Statistics, Timeouts, TlsInfo
+    from ._server.body import Body
+    from ._server.hooks import Hooks
+    from ._server.listeners import open_listeners
+    from ._server.server import Server
+    from ._server.session import Session
+    from ._types import Drained, Envelope, MessageState, Peer, Statistics, Timeouts, TlsInfo
     from .protocol import (
         BodyError,
         Limits,
@@ -120,17 +120,17 @@ __all__ = [
 
 #: Where the names live. They are fetched when first asked for, so that ``smtp_trio.protocol`` can be used where there is no Trio.
 _HOMES = {
-    "_body": ("Body",),
-    "_client": ("Client",),
-    "_conversation": ("ClientTimeouts",),
-    "_dialing": (
+    "_server.body": ("Body",),
+    "_client.client": ("Client",),
+    "_client.exchange": ("ClientTimeouts",),
+    "_client.connect": (
         "connect",
         "send",
     ),
-    "_hooks": ("Hooks",),
-    "_listen": ("open_listeners",),
-    "_pool": ("Pool", "PoolStatistics"),
-    "_results": (
+    "_server.hooks": ("Hooks",),
+    "_server.listeners": ("open_listeners",),
+    "_client.pool": ("Pool", "PoolStatistics"),
+    "_client.results": (
         "Accepted",
         "ConnectRejected",
         "ConnectionLost",
@@ -143,9 +143,9 @@ _HOMES = {
         "TimedOut",
         "Unknown",
     ),
-    "_server": ("Server",),
-    "_session": ("Session",),
-    "_values": (
+    "_server.server": ("Server",),
+    "_server.session": ("Session",),
+    "_types": (
         "Drained",
         "Envelope",
         "MessageState",

@@ -17,7 +17,7 @@ from trio.testing import lockstep_stream_pair, memory_stream_pair
 
 import smtp_trio
 from smtp_trio import Body, Hooks, Pool, Reply, Server, Session
-from smtp_trio._hooks import NAMES
+from smtp_trio._server.hooks import NAMES
 
 NAME = "mx.test"
 MESSAGE = b"Subject: hi\r\n\r\nhello\r\n"

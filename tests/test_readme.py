@@ -14,7 +14,7 @@ import trustme
 from plugged import INI, installed
 from processes import HOST, serving, trusting
 
-from smtp_trio._cli import parser
+from smtp_trio._cli.main import parser
 from smtp_trio.stores import read
 
 pytest_plugins = ["pytester"]

@@ -22,15 +22,15 @@ from attrs import frozen
 from . import syntax
 from .commands import VERBS, Command, Connect, CountedCommand, Data, EndOfBody, Hello, Mail, Quit, Rcpt, Rset
 from .dialogue import BODY, CLOSED, GREETED, Dialogue
+from .dot_stuffing import Stuffer
 from .errors import LocalProtocolError, NotOffered, RemoteProtocolError
 from .extension import Extension, Grammar
 from .extensions import KNOWN, eightbitmime
 from .extensions.smtputf8 import SMTPUTF8
 from .framing import Inbox
-from .hearing import Replies
-from .outgoing import Stuffer
 from .params import NO_PARAMS, Param, Params
 from .replies import Reply
+from .reply_parser import Replies
 from .server import CONNECTION_LOST, NEED_DATA, Signal
 
 END = EndOfBody()

@@ -19,8 +19,9 @@ from collections.abc import Iterable
 
 from attrs import evolve
 
-from . import replies, words
-from .body import Inspector, Newlines
+from . import default_replies, replies
+from .body_inspector import Inspector, Newlines
+from .command_parser import Judge
 from .commands import Command, Connect, CountedCommand, Data, EndOfBody
 from .dialogue import CLOSED, GREETED, Dialogue
 from .errors import BadCommand, LocalProtocolError
@@ -28,7 +29,6 @@ from .extension import Extension, Facts, Grammar
 from .extensions import STANDARD
 from .extensions.eightbitmime import BODY
 from .framing import Counted, Dotted, Inbox, Lines
-from .judge import Judge
 from .limits import Limits
 from .replies import Reply
 
@@ -320,7 +320,7 @@ class ServerProtocol:
 
     def usual(self, command: Command) -> Reply:
         """What this command is answered with when nobody has another idea."""
-        return words.usual(command, self.facts, self.grammar)
+        return default_replies.usual(command, self.facts, self.grammar)
 
     def send(self, reply: Reply) -> None:
         """Answer the pending question. The state moves here, before anything goes over the network.

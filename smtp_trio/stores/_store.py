@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Generic
 import trio
 from attrs import frozen
 
-from .._hooks import Hooks
+from .._server.hooks import Hooks
 from ..protocol.replies import Reply
 from ._group import Group, SpoolT
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Mapping, Sequence
     from datetime import datetime
 
-    from .._body import Body
-    from .._server import Server
-    from .._session import Session
-    from .._values import Envelope
+    from .._server.body import Body
+    from .._server.server import Server
+    from .._server.session import Session
+    from .._types import Envelope
 
 logger = logging.getLogger("smtp_trio.stores")
 

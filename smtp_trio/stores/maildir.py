@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from datetime import datetime
 
-    from .._session import Session
-    from .._values import Envelope
+    from .._server.session import Session
+    from .._types import Envelope
 
 T = TypeVar("T")
 

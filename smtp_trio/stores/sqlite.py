@@ -30,8 +30,8 @@ from ._store import MessageTooBig, Store, Stored, StoreError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .._session import Session
-    from .._values import Envelope
+    from .._server.session import Session
+    from .._types import Envelope
 
 VERSION = 1
 SCHEMA = """

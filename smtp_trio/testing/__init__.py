@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from ._attempt import Attempt
-from ._decisions import Layer
-from ._doors import Doors, fixed_doors
-from ._entry import Entry
-from ._faults import Faults
-from ._faulty import FaultyStream
-from ._inbox import Inbox, ReceivedMail
-from ._memory import MemoryServer, open_memory_server
-from ._pair import memory_pair
-from ._personalities import (
+from ._faults.decisions import Layer
+from ._faults.faults import Faults
+from ._faults.faulty_stream import FaultyStream
+from ._faults.personalities import (
     ConnectionsPerPeer,
     Greylist,
     MessageRate,
@@ -19,10 +13,8 @@ from ._personalities import (
     RecipientsPerMessage,
     Tarpit,
 )
-from ._port import TestServer, open_test_server
-from ._recording import RecordedStream
-from ._rule import Rule, Sometimes
-from ._rules import (
+from ._faults.rule import Rule, Sometimes
+from ._faults.rules import (
     Answer,
     Close,
     Delay,
@@ -39,10 +31,18 @@ from ._rules import (
     Together,
     Trickle,
 )
+from ._servers.deterministic import Doors, fixed_doors
+from ._servers.inbox import Inbox, ReceivedMail
+from ._servers.memory import MemoryServer, open_memory_server
+from ._servers.pair import memory_pair
+from ._servers.port import TestServer, open_test_server
+from ._servers.thread import InboxThread, open_inbox_thread
 from ._streams import MemoryStream, bounded_stream_pair
-from ._sweep import SweepError, SweepReport, cancel_everywhere, fail_everywhere
-from ._thread import InboxThread, open_inbox_thread
-from ._transcript import Transcript
+from ._sweeps.attempt import Attempt
+from ._sweeps.sweep import SweepError, SweepReport, cancel_everywhere, fail_everywhere
+from ._transcripts.entry import Entry
+from ._transcripts.recording import RecordedStream
+from ._transcripts.transcript import Transcript
 
 __all__ = [
     "Answer",

@@ -13,7 +13,7 @@ from collections import deque
 import trio
 from attrs import define, field
 
-from .._values import Peer
+from .._types import Peer
 
 #: Octets that one direction holds: about what a socket's buffers do.
 MAX_OCTETS = 65536

@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import frozen
 
-from ._faults import Faults
-from ._hearsay import BODY, DOT, GREETING
-from ._rule import Rule, Side, Sometimes
-from ._rules import (
+from ._faults.faults import Faults
+from ._faults.rule import Rule, Side, Sometimes
+from ._faults.rules import (
     Answer,
     Close,
     Delay,
@@ -36,6 +35,7 @@ from ._rules import (
     Together,
     Trickle,
 )
+from ._faults.wire_tracker import BODY, DOT, GREETING
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy

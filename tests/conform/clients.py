@@ -15,7 +15,7 @@ from attrs import define, frozen
 from trio.testing import MockClock
 
 from smtp_trio import Client, NobodyAccepted, SMTPError
-from smtp_trio._dialing import ClientSettings
+from smtp_trio._client.connect import ClientSettings
 from smtp_trio.conform import Report, Rule
 from smtp_trio.conform._client_runner import Stage, play
 from smtp_trio.conform._scene import Ending

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from processes import run, running, serving
 
-from smtp_trio._cli import main
+from smtp_trio._cli.main import main
 from smtp_trio.conform.cases import RULES
 
 CONFORM = ("-m", "smtp_trio", "conform")
@@ -119,7 +119,5 @@ def test_options_that_are_wrong(
 
 
 async def test_who_does_not_need_it_does_not_import_it(tmp_path: Path) -> None:
-    program = (
-        "import sys, smtp_trio, smtp_trio._cli as cli; cli.parser(); print([m for m in sys.modules if 'conform' in m])"
-    )
+    program = "import sys, smtp_trio, smtp_trio._cli.main as cli; cli.parser(); print([m for m in sys.modules if 'conform' in m])"
     assert await run("-c", program, cwd=tmp_path) == (0, "[]\n", "")

@@ -11,7 +11,7 @@ import pytest
 import trio
 from processes import run, running
 
-from smtp_trio._cli import main
+from smtp_trio._cli.main import main
 from smtp_trio.conform.clients import SCENES
 
 CONFORM = ("-m", "smtp_trio", "conform", "--client")

@@ -13,7 +13,7 @@ import pytest
 import trio
 
 import smtp_trio
-from smtp_trio._opening import TlsMode
+from smtp_trio._client.handshake import TlsMode
 
 from .conftest import need_server
 from .mails import FOLDER, MAILS, large

@@ -12,7 +12,7 @@ import trio
 from attrs import frozen
 
 from smtp_trio import Envelope, Path, Peer
-from smtp_trio._received import received
+from smtp_trio._server.received import received
 from smtp_trio.protocol.commands import Ehlo, Mail, Rcpt
 
 if TYPE_CHECKING:

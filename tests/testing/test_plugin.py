@@ -184,9 +184,7 @@ def test_hooks_that_are_made_already(suite: pytest.Pytester) -> None:
 def test_without_any_other_plugin(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only what pytest itself has, and ours: which loads neither Trio nor smtp_trio before a fixture of it is used."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    first = (
-        '\nloaded = {"trio", "attr", "smtp_trio"} & set(sys.modules)\n\n\ndef test_first():\n    assert not loaded\n'
-    )
+    first = '\nloaded = {"trio", "attr", "smtp_trio.testing"} & set(sys.modules)\n\n\ndef test_first():\n    assert not loaded\n'
     suite.makepyfile(test_a=first.replace("\n", "import sys\n", 1), test_b=SYNC)
     suite.runpytest_subprocess("-p", "smtp_trio").assert_outcomes(passed=2)
 
@@ -213,7 +211,7 @@ def test_marks_and_fixtures_are_told(suite: pytest.Pytester) -> None:
     told = "\n".join(suite.runpytest_subprocess("--fixtures").outlines)
     for name in ("inbox", "smtp_faults", "smtp_server", "smtp_client", "smtp_inbox"):
         assert f"\n{name} -- " in told
-    assert "no docstring" not in told.partition("pytest_smtp_trio")[2].partition("-----")[0]
+    assert "no docstring" not in told.partition("smtp_trio._pytest_plugin")[2].partition("-----")[0]
 
 
 #: How much CPU a start of pytest may cost with the plugin, in seconds, beside what it costs without.
@@ -226,8 +224,8 @@ def test_it_is_loaded_in_no_time(tmp_path: Path) -> None:
         import time, pytest
         manager = pytest.PytestPluginManager()
         before = time.process_time()
-        import pytest_smtp_trio
-        manager.register(pytest_smtp_trio, "smtp_trio")
+        from smtp_trio import _pytest_plugin
+        manager.register(_pytest_plugin, "smtp_trio")
         print(time.process_time() - before)
     """
     source = "\n".join(map(str.strip, script.splitlines()))

@@ -14,7 +14,7 @@ from trio.testing import check_half_closeable_stream, memory_stream_pair
 
 from smtp_trio import Body, Hooks, MessageState, Server, Session
 from smtp_trio.testing import Attempt, SweepError, cancel_everywhere, fail_everywhere, fixed_doors, memory_pair
-from smtp_trio.testing._failing import FailingStream
+from smtp_trio.testing._sweeps.failing_stream import FailingStream
 
 
 class Store(Hooks):

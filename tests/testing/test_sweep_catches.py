@@ -11,8 +11,8 @@ import pytest
 import trio
 
 from smtp_trio import Body, BodyError, Hooks, MessageState, Reply, Server, Session
-from smtp_trio._conversation import Conversation
-from smtp_trio._courses import REPLY
+from smtp_trio._client.exchange import Conversation
+from smtp_trio._server.handlers import REPLY
 from smtp_trio.testing import Attempt, SweepError, cancel_everywhere, fail_everywhere, fixed_doors, memory_pair
 
 MESSAGE = b"Subject: one\r\n\r\nhello\r\n"
@@ -88,7 +88,7 @@ def test_await_between_state_and_answer(monkeypatch: pytest.MonkeyPatch) -> None
             await session.wire.send(session.wire.flush_now())
         session.last_message = MessageState.ACKNOWLEDGED
 
-    monkeypatch.setattr("smtp_trio._courses.verdict", verdict)
+    monkeypatch.setattr("smtp_trio._server.handlers.verdict", verdict)
     error = caught(delivery(), "took message .*, and the client was never told")
     assert error.k > 10
     where, *others = error.stack.split("Another task: ")
@@ -108,7 +108,7 @@ def test_missing_shield(monkeypatch: pytest.MonkeyPatch) -> None:
         await session.flush()  # with no shield
         session.last_message = MessageState.ACKNOWLEDGED
 
-    monkeypatch.setattr("smtp_trio._courses.verdict", verdict)
+    monkeypatch.setattr("smtp_trio._server.handlers.verdict", verdict)
     error = caught(delivery(), "took message .*, and the client was never told")
     assert "await session.flush()  # with no shield" in error.stack
     assert "250 2.0.0 Ok: queued" in error.transcript  # which is as far as it came
@@ -121,7 +121,7 @@ def test_state_before_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
         session.protocol.send(reply)
         await session.flush()
 
-    monkeypatch.setattr("smtp_trio._courses.verdict", verdict)
+    monkeypatch.setattr("smtp_trio._server.handlers.verdict", verdict)
     error = caught(delivery(), "was not told so, but session.last_message is ACKNOWLEDGED", sweep=fail_everywhere)
     assert error.stack.startswith("Where it was: ")
     assert "in verdict\n    await session.flush()" in error.stack

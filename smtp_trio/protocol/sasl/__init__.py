@@ -12,8 +12,8 @@ from typing import Any, Literal
 from attrs import frozen
 
 from ..errors import LocalProtocolError
-from . import cram, passwords, scram, tokens
-from .values import (
+from . import cram, oauth, plain_login, scram
+from .credentials import (
     FAILED,
     MALFORMED,
     ClientExchange,
@@ -80,11 +80,11 @@ MECHANISMS: dict[str, Mechanism] = {
     mechanism.name: mechanism
     for mechanism in (
         Mechanism("SCRAM-SHA-256", scram.scram_client, scram.scram_server, Password, "secret", False, needs="scramp"),
-        Mechanism("PLAIN", passwords.plain_client, passwords.plain_server, Password, "auth", True, delegates=True),
-        Mechanism("LOGIN", passwords.login_client, passwords.login_server, Password, "auth", True),
+        Mechanism("PLAIN", plain_login.plain_client, plain_login.plain_server, Password, "auth", True, delegates=True),
+        Mechanism("LOGIN", plain_login.login_client, plain_login.login_server, Password, "auth", True),
         Mechanism("CRAM-MD5", cram.cram_client, cram.cram_server, Password, "secret", False),
-        Mechanism("OAUTHBEARER", tokens.oauthbearer_client, tokens.oauthbearer_server, Token, "auth", True),
-        Mechanism("XOAUTH2", tokens.xoauth2_client, tokens.xoauth2_server, Token, "auth", True),
+        Mechanism("OAUTHBEARER", oauth.oauthbearer_client, oauth.oauthbearer_server, Token, "auth", True),
+        Mechanism("XOAUTH2", oauth.xoauth2_client, oauth.xoauth2_server, Token, "auth", True),
     )
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 
 from ..errors import BadCommand
-from .values import (
+from .credentials import (
     FAILED,
     MALFORMED,
     NO_INITIAL_RESPONSE,

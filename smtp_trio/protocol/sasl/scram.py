@@ -6,7 +6,7 @@ import base64
 import re
 
 from ..errors import BadCommand, LocalProtocolError, RemoteProtocolError
-from .values import (
+from .credentials import (
     FAILED,
     MALFORMED,
     ClientExchange,

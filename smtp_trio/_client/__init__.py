@@ -1,0 +1,1 @@
+"""The client: connecting, sending, results and the pool."""

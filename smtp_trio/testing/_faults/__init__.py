@@ -1,0 +1,1 @@
+"""Fault scripts and receiver personalities."""

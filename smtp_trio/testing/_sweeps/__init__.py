@@ -1,0 +1,1 @@
+"""Sweeps over every cancellation and connection-loss point."""

@@ -1,0 +1,1 @@
+"""Transcripts: recording, text form and replay."""

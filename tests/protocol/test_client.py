@@ -1,0 +1,893 @@
+"""The client's half of the core: what it says, what it makes of the answers, and what it does not put up with."""
+
+from __future__ import annotations
+
+import enum
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+
+from smtp_trio.protocol import (
+    CONNECTION_LOST,
+    NEED_DATA,
+    Answer,
+    ClientProtocol,
+    Command,
+    Connect,
+    Data,
+    Ehlo,
+    EndOfBody,
+    Expn,
+    Helo,
+    Help,
+    LocalProtocolError,
+    Mail,
+    NotOffered,
+    Params,
+    Path,
+    Phase,
+    Quit,
+    Rcpt,
+    Refused,
+    RemoteProtocolError,
+    Reply,
+    Rset,
+    Signal,
+    Vrfy,
+)
+from smtp_trio.protocol.commands import Noop
+from smtp_trio.protocol.dialogue import BODY, CLOSED, GREETED, READY, RECIPIENT, REJECTED, SENDER
+from smtp_trio.protocol.extension import Facts, Grammar
+from smtp_trio.protocol.extensions import KNOWN, Auth, Size
+from smtp_trio.protocol.extensions.auth import AUTH, AuthCommand, AuthResponse
+from smtp_trio.protocol.extensions.chunking import CHUNKS, SPOILT, Bdat, BdatLast
+from smtp_trio.protocol.extensions.dsn import ENVID, NOTIFY, ORCPT, RET
+from smtp_trio.protocol.extensions.eightbitmime import BODY as BODY_PARAM
+from smtp_trio.protocol.extensions.lmtp import Lhlo, Lmtp
+from smtp_trio.protocol.extensions.size import SIZE
+from smtp_trio.protocol.extensions.smtputf8 import SMTPUTF8
+from smtp_trio.protocol.extensions.starttls import HANDSHAKE, StartTlsCommand
+from smtp_trio.protocol.reply_parser import LINE, LINES
+
+A, B = Path("a@b", "a", "b"), Path("c@d", "c", "d")
+UTF8 = Path("\u00e9@b", "\u00e9", "b")
+END = EndOfBody()
+EVERYTHING = (
+    "PIPELINING", "SIZE 1000", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "STARTTLS", "AUTH PLAIN", "CHUNKING", "BINARYMIME",
+    "DSN",
+)  # fmt: skip
+
+Event = Answer | Signal
+
+
+def hear(client: ClientProtocol, octets: bytes) -> list[tuple[Command | None, int]]:
+    """The server says this; returns the commands that were answered, and with which codes."""
+    client.receive_data(octets)
+    answers = []
+    while isinstance(event := client.next_event(), Answer):
+        answers.append((event.command, event.reply.code))
+    assert event is (CONNECTION_LOST if client.closed else NEED_DATA)
+    return answers
+
+
+def ehlo(*lines: str) -> bytes:
+    """The answer to EHLO of a server that offers this."""
+    first, *others = reversed(("mx.test", *lines))
+    return "".join([*(f"250-{line}\r\n" for line in reversed(others)), f"250 {first}\r\n"]).encode()
+
+
+def greeted() -> ClientProtocol:
+    client = ClientProtocol()
+    assert hear(client, b"220 mx.test\r\n") == [(Connect(), 220)]
+    return client
+
+
+def ready(*lines: str) -> ClientProtocol:
+    """A client of a server that offers this."""
+    client = greeted()
+    client.ask(Ehlo("x"))
+    assert hear(client, ehlo(*lines)) == [(Ehlo("x"), 250)]
+    client.data_to_send()
+    return client
+
+
+def said(client: ClientProtocol, *commands: Command) -> ClientProtocol:
+    """The same client, after these, which were accepted."""
+    for command in commands:
+        client.ask(command)
+        hear(client, b"250 Ok\r\n")
+    client.data_to_send()
+    return client
+
+
+def asked(client: ClientProtocol, *commands: Command) -> ClientProtocol:
+    """The same client, when it has said these in a row."""
+    for command in commands:
+        client.ask(command)
+    client.data_to_send()
+    return client
+
+
+def poisoned(client: ClientProtocol) -> bool:
+    """Nothing can be said or heard any more."""
+    client.receive_data(b"250 Ok\r\n250 Ok\r\n")
+    for command in (Noop(), Quit(), Ehlo("x"), Mail(A)):
+        with pytest.raises(LocalProtocolError):
+            client.ask(command)
+    return client.closed and client.next_event() is CONNECTION_LOST and client.dialogue.phase is CLOSED
+
+
+def refuse(client: ClientProtocol, octets: bytes, match: str) -> None:
+    """The server says this, and that was that."""
+    client.receive_data(octets)
+    with pytest.raises(RemoteProtocolError, match=match):
+        while isinstance(client.next_event(), Answer):
+            pass
+    assert poisoned(client)
+
+
+def phase_of(client: ClientProtocol) -> enum.Enum:
+    return client.dialogue.phase
+
+
+# --- CLI ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "phase"), [(299, SENDER), (200, SENDER), (466, READY), (499, READY), (599, READY), (500, READY)]
+)
+def test_cli_1_unknown_codes_count_by_their_first_digit(code: int, phase: Phase) -> None:
+    client = asked(ready(), Mail(A))
+    assert hear(client, b"%d Hm\r\n" % code) == [(Mail(A), code)]
+    assert client.dialogue.phase is phase
+    assert client.in_step
+
+
+@pytest.mark.parametrize("octets", [b"150 Wait\r\n", b"600 No\r\n", b"Ok\r\n", b"\x00\r\n", b"\r\n", b"SSH-2.0-x\r\n"])
+def test_cli_1_what_is_no_reply_ends_it(octets: bytes) -> None:
+    refuse(asked(ready(), Mail(A)), octets, "not an SMTP reply")
+    refuse(ClientProtocol(), octets, "not an SMTP reply")
+
+
+@pytest.mark.parametrize("octets", [b"250\r\n", b"250 \r\n"])
+def test_cli_2_replies_without_words(octets: bytes) -> None:
+    client = asked(ready(), Mail(A))
+    client.receive_data(octets)
+    assert client.next_event() == Answer(Mail(A), Reply(250, "", ""))
+
+
+def test_cli_2_an_ehlo_without_words() -> None:
+    client = greeted()
+    client.ask(Ehlo("x"))
+    hear(client, b"250\r\n")
+    assert (client.dialogue.phase, client.offered, client.capabilities) == (READY, {}, {})
+
+
+@pytest.mark.parametrize(
+    ("octets", "match"),
+    [
+        (b"250-Ok\r\n550 No\r\n", "two codes"),
+        (b"250-Ok\r\n" * LINES, f"more than {LINES} lines"),
+        (b"250 " + b"x" * 8192 + b"\r\n", f"more than {LINE} octets"),
+        (b"250 " + b"x" * 8192, f"more than {LINE} octets"),
+    ],
+)
+def test_cli_3_replies_have_bounds(octets: bytes, match: str) -> None:
+    refuse(asked(ready(), Mail(A)), octets, match)
+
+
+def test_cli_4_turned_away() -> None:
+    """RFC 5321 3.1: all that is left is QUIT."""
+    client = ClientProtocol()
+    assert hear(client, b"554 No SMTP here\r\n") == [(Connect(), 554)]
+    assert client.dialogue.phase is REJECTED
+    with pytest.raises(LocalProtocolError):
+        client.ask(Ehlo("x"))
+    client.ask(Quit())
+    assert hear(client, b"221 Bye\r\n") == [(Quit(), 221)]
+    assert client.closed
+
+
+def test_cli_6_421_as_an_answer() -> None:
+    client = asked(ready(), Mail(A))
+    assert hear(client, b"421 Leaving\r\n") == [(Mail(A), 421)]
+    assert poisoned(client)
+
+
+def test_cli_6_421_in_the_middle_of_a_group() -> None:
+    client = asked(ready(*EVERYTHING), Mail(A), Rcpt(A), Rcpt(B), Data())
+    assert hear(client, b"250 Ok\r\n421 Leaving\r\n354 Go on\r\n") == [(Mail(A), 250), (Rcpt(A), 421)]
+    assert poisoned(client)
+
+
+def test_cli_6_421_that_nobody_asked_for() -> None:
+    client = ready()
+    assert hear(client, b"421 Idle for too long\r\n") == [(None, 421)]
+    assert poisoned(client)
+
+
+def test_cli_6_421_in_place_of_the_greeting() -> None:
+    client = ClientProtocol()
+    assert hear(client, b"421 Too busy\r\n") == [(Connect(), 421)]
+    assert poisoned(client)
+
+
+def test_cli_6_421_in_the_middle_of_a_message() -> None:
+    client = asked(said(ready(), Mail(A), Rcpt(A)), Data())
+    hear(client, b"354 Go on\r\n")
+    client.send_body(b"half a")
+    assert hear(client, b"421 Leaving\r\n") == [(END, 421)]
+    assert poisoned(client)
+
+
+@pytest.mark.parametrize("code", [220, 250, 354, 450, 550])
+def test_a_reply_that_nobody_asked_for(code: int) -> None:
+    refuse(ready(), b"%d Here\r\n" % code, "nobody asked for")
+
+
+def test_cli_9_the_end_of_input() -> None:
+    client = asked(ready(), Mail(A))
+    client.receive_data(b"250 O")
+    client.receive_data(b"")
+    assert client.next_event() is CONNECTION_LOST
+    assert not client.closed  # what it means is for those to say who know what was asked
+    assert client.due == Mail(A)
+
+
+def test_cli_9_answers_before_the_end_count() -> None:
+    client = asked(ready(), Mail(A))
+    client.receive_data(b"250 Ok\r\n")
+    client.receive_data(b"")
+    assert client.next_event() == Answer(Mail(A), Reply(250, "Ok", ""))
+    assert client.next_event() is CONNECTION_LOST
+
+
+@pytest.mark.parametrize("code", [250, 200, 220])
+def test_cli_10_no_message_without_354(code: int) -> None:
+    client = asked(said(ready(), Mail(A), Rcpt(A)), Data())
+    refuse(client, b"%d Ok\r\n" % code, "DATA was answered with")
+    with pytest.raises(LocalProtocolError):
+        client.send_body(b"secret\r\n")
+    with pytest.raises(LocalProtocolError):
+        client.end_body()
+    assert not client.data_to_send()
+
+
+def test_cli_10_354_and_then_silence() -> None:
+    client = asked(said(ready(), Mail(A), Rcpt(A)), Data())
+    assert hear(client, b"354 Go on\r\n") == [(Data(), 354)]
+    client.send_body(b"Subject: x\r\n\r\n.\r\n")
+    client.end_body()
+    assert client.data_to_send() == b"Subject: x\r\n\r\n..\r\n.\r\n"
+    assert (client.due, client.next_event(), client.in_step) == (END, NEED_DATA, False)
+
+
+@pytest.mark.parametrize(
+    ("commands", "octets"),
+    [
+        ([], b"354 Go on\r\n"),
+        ([Ehlo("x")], b"334 \r\n"),
+        ([Ehlo("x"), Mail(A)], b"354 Go on\r\n"),
+        ([Ehlo("x"), Rset()], b"300 Hm\r\n"),
+        ([Ehlo("x"), Quit()], b"354 Go on\r\n"),
+    ],
+)
+def test_3yz_where_nothing_more_can_be_said(commands: list[Command], octets: bytes) -> None:
+    client = greeted() if commands else ClientProtocol()
+    for command in commands[:-1]:
+        said(client, command)
+    asked(client, *commands[-1:])
+    refuse(client, octets, "was answered with 3")
+
+
+@pytest.mark.parametrize("refusal", [b"552 Too much\r\n", b"451 Disk full\r\n"])
+def test_a_verdict_before_the_end(refusal: bytes) -> None:
+    """It counts, but there is no way on: the server would take the rest of the message for commands."""
+    client = asked(said(ready(), Mail(A), Rcpt(A)), Data())
+    hear(client, b"354 Go on\r\n")
+    client.send_body(b"half a")
+    assert hear(client, refusal) == [(END, int(refusal[:3]))]
+    assert poisoned(client)
+
+
+@pytest.mark.parametrize("octets", [b"250 Ok\r\n", b"354 Go on\r\n"])
+def test_nobody_accepts_half_a_message(octets: bytes) -> None:
+    client = asked(said(ready(), Mail(A), Rcpt(A)), Data())
+    hear(client, b"354 Go on\r\n")
+    client.send_body(b"half a")
+    refuse(client, octets, "nobody asked for")
+
+
+def wrong(text: str) -> list[Command]:
+    """Commands that have this in an argument."""
+    path = Path(text, text, None)
+    return [
+        Ehlo(text), Helo(text), Mail(path), Rcpt(path), Vrfy(text), Expn(text), Help(text), AuthCommand(text), AuthResponse(text),
+        Mail(A, Params({BODY_PARAM: text})),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text", ["a\r\nRSET", "a\rb", "a\nb", "\n", "a\0", "\0", "\x7f", "\x1b[2J", "\t", "a\x85", "\u2028", "x" * 13000]
+)
+def test_cli_12_what_no_line_can_hold(text: str) -> None:
+    for command in wrong(text):
+        client = ready(*EVERYTHING)
+        for known in (Mail(A), Rcpt(A))[: isinstance(command, Rcpt)]:
+            said(client, known)
+        before = client.dialogue.phase
+        with pytest.raises(ValueError, match=r"control character|octets, of"):
+            client.check(command)
+        with pytest.raises((ValueError, LocalProtocolError)):
+            client.ask(command)
+        assert (client.outbox, client.in_step, client.dialogue.phase) == ([], True, before)
+
+
+def test_cli_12_a_line_has_a_limit() -> None:
+    """RFC 5321 4.5.3.1.4: 512 octets, and what the parameters on offer add; more for AUTH: RFC 4954 4."""
+    client = ready()
+    assert len(client.check(Vrfy("x" * 505))) == 512
+    with pytest.raises(ValueError, match="513 octets, of 512 at most"):
+        client.ask(Vrfy("x" * 506))
+    assert not client.data_to_send()
+    mail = [Mail(Path("x" * octets, "x", None)) for octets in (524, 525)]
+    assert len(ready("SIZE").check(mail[0])) == 512 + SIZE.room
+    with pytest.raises(ValueError, match="539 octets, of 538 at most"):
+        ready("SIZE").check(mail[1])
+    with pytest.raises(ValueError, match="of 512 at most"):
+        client.check(mail[0])
+    with pytest.raises(ValueError, match="of 12288 at most"):
+        ready("AUTH PLAIN").check(AuthResponse("A" * 12287))
+    assert len(ready("AUTH PLAIN").check(AuthResponse("A" * 12286))) == 12288
+
+
+@pytest.mark.parametrize(
+    ("lines", "offered", "mechanisms"),
+    [
+        (["auth plain login"], {"AUTH"}, ("PLAIN", "LOGIN")),
+        (["AUTH=PLAIN LOGIN"], {"AUTH"}, ("PLAIN", "LOGIN")),
+        (["auth=plain"], {"AUTH"}, ("PLAIN",)),
+        (["AUTH="], {"AUTH"}, ()),
+        (["AUTH PLAIN LOGIN", "AUTH=LOGIN CRAM-MD5"], {"AUTH"}, ("PLAIN", "LOGIN", "CRAM-MD5")),
+        (["AUTH PLAIN", "AUTH PLAIN"], {"AUTH"}, ("PLAIN",)),
+        (["Auth  Plain   ", "pipelining  ", "\tX-WHAT-IS-THIS 1 2"], {"AUTH", "PIPELINING"}, ("PLAIN",)),
+        (["AUTH PLAIN", "", " "], {"AUTH"}, ("PLAIN",)),
+    ],
+)
+def test_cli_20_keywords(lines: list[str], offered: set[str], mechanisms: tuple[str, ...]) -> None:
+    client = ready(*lines)
+    assert client.offered.keys() == offered
+    auth = client.offered["AUTH"]
+    assert isinstance(auth, Auth)
+    assert auth.mechanisms == mechanisms
+
+
+def test_cli_20_what_is_not_understood_is_kept() -> None:
+    client = ready("X-THING one Two", "SIZE 35882577", "x-thing three one", "LIMITS RCPTMAX=5")
+    assert client.capabilities == {
+        "X-THING": ("one", "Two", "three"), "SIZE": ("35882577",), "LIMITS": ("RCPTMAX=5",),
+    }  # fmt: skip
+    assert client.offered.keys() == {"SIZE", "LIMITS"}
+    assert client.offered["SIZE"] == Size(35882577)
+
+
+@pytest.mark.parametrize("line", ["SIZE", "SIZE 0", "SIZE x", "SIZE -5", "SIZE " + "9" * 21])
+def test_cli_20_a_size_that_says_nothing(line: str) -> None:
+    assert ready(line).offered == {"SIZE": Size(0)}
+
+
+def test_cli_20_the_first_line_is_no_keyword() -> None:
+    client = greeted()
+    client.ask(Ehlo("x"))
+    hear(client, b"250 STARTTLS\r\n")
+    assert client.offered == {}
+
+
+@pytest.mark.parametrize("hello", [Ehlo("x"), Helo("x")])
+def test_cli_20_a_second_hello_replaces_the_first(hello: Command) -> None:
+    client = asked(ready(*EVERYTHING), hello)
+    hear(client, ehlo("SIZE 5"))
+    assert client.offered == ({"SIZE": Size(5)} if hello == Ehlo("x") else {})
+    with pytest.raises(NotOffered):
+        client.ask(StartTlsCommand())
+
+
+def test_cli_20_a_refused_hello_changes_nothing() -> None:
+    client = asked(ready("SIZE 5"), Ehlo("x"))
+    hear(client, b"451 Not now\r\n")
+    assert client.offered == {"SIZE": Size(5)}
+
+
+def test_cli_21_auth_forgets_nothing() -> None:
+    """RFC 4954 4: only a security layer makes a new EHLO necessary, and no mechanism here has one."""
+    client = asked(ready("AUTH PLAIN", "SIZE 5"), AuthCommand("PLAIN", b""))
+    hear(client, b"235 Welcome\r\n")
+    assert client.offered.keys() == {"AUTH", "SIZE"}
+    assert client.check(Mail(A, Params({SIZE: 5, AUTH: "<>"})))
+
+
+@pytest.mark.parametrize("again", [(), (Ehlo("x"),)])
+def test_auth_succeeds_once(again: Sequence[Command]) -> None:
+    """RFC 4954 4: "no more AUTH commands may be issued in the same session"."""
+    client = asked(ready("AUTH PLAIN"), AuthCommand("PLAIN"))
+    hear(client, b"334 \r\n")
+    asked(client, AuthResponse("AA=="))
+    hear(client, b"535 No\r\n")
+    asked(client, AuthCommand("PLAIN", b""))
+    hear(client, b"235 Yes\r\n")
+    for command in again:
+        asked(client, command)
+        hear(client, ehlo("AUTH PLAIN"))
+    with pytest.raises(LocalProtocolError, match="once in a session"):
+        client.ask(AuthCommand("PLAIN"))
+    assert not client.data_to_send()
+
+
+# --- PIP ------------------------------------------------------------------------------------------------------------
+
+
+def test_pip_c1_answers_belong_by_their_count() -> None:
+    """Whatever they say: an answer that speaks of another command is still the answer to the next one (RFC 2920 3.1)."""
+    client = asked(ready(*EVERYTHING), Mail(A), Rcpt(A), Rcpt(B), Data())
+    octets = b"250 2.1.5 Recipient <c@d> ok\r\n550 5.1.7 Bad sender\r\n251 2.0.0 RSET done\r\n354 Go on\r\n"
+    assert hear(client, octets) == [(Mail(A), 250), (Rcpt(A), 550), (Rcpt(B), 251), (Data(), 354)]
+    assert client.dialogue.phase is BODY
+
+
+def test_pip_c1_one_answer_too_many() -> None:
+    client = asked(ready(*EVERYTHING), Mail(A), Rcpt(A))
+    refuse(client, b"250 Ok\r\n250 Ok\r\n250 Ok\r\n", "nobody asked for")
+
+
+def test_pip_c2_nobody_accepted_and_354() -> None:
+    client = asked(ready(*EVERYTHING), Mail(A), Rcpt(A), Data())
+    hear(client, b"250 Ok\r\n550 No\r\n354 Go on\r\n")
+    client.end_body()
+    assert client.data_to_send() == b".\r\n"
+    assert hear(client, b"554 No recipients\r\n") == [(END, 554)]
+    assert (client.dialogue.phase, client.in_step) == (READY, True)
+
+
+def test_pip_c2_nobody_accepted_and_554() -> None:
+    client = asked(ready(*EVERYTHING), Mail(A), Rcpt(A), Data())
+    hear(client, b"250 Ok\r\n550 No\r\n554 No recipients\r\n")
+    assert client.dialogue.phase is SENDER  # so RSET must follow before the next one
+    with pytest.raises(LocalProtocolError):
+        client.ask(Mail(A))
+    asked(client, Rset(), Mail(A))
+
+
+LAST = [Ehlo("x"), Data(), Vrfy("x"), Expn("x"), Quit(), Noop(), Help(), StartTlsCommand(), AuthCommand("PLAIN")]
+
+
+@pytest.mark.parametrize("last", LAST)
+def test_pip_c3_what_can_only_be_last(last: Command) -> None:
+    client = ready(*EVERYTHING)
+    if isinstance(last, Data):
+        asked(client, Mail(A), Rcpt(A), last)
+    else:
+        asked(client, Rset(), last)
+    for command in (Noop(), Rset(), Quit()):
+        with pytest.raises(LocalProtocolError, match=f"must wait for the answer to {last.verb}"):
+            client.ask(command)
+    assert not client.data_to_send()
+
+
+def test_pip_c4_not_offered() -> None:
+    client = ready("SIZE")
+    client.ask(Mail(A))
+    with pytest.raises(LocalProtocolError, match="does not pipeline"):
+        client.ask(Rcpt(A))
+    assert client.data_to_send() == b"MAIL FROM:<a@b>\r\n"
+    hear(client, b"250 Ok\r\n")
+    client.ask(Rcpt(A))
+
+
+def test_pip_c4_not_before_the_greeting() -> None:
+    client = ClientProtocol()
+    with pytest.raises(LocalProtocolError, match="must wait"):
+        client.ask(Ehlo("x"))
+
+
+def test_pip_c5_replies_of_many_lines_in_a_group() -> None:
+    client = asked(ready(*EVERYTHING), Mail(A), Rcpt(A), Rcpt(B))
+    octets = b"250-2.1.0 Ok\r\n250 2.1.0 really\r\n550-5.1.1 No\r\n550-5.1.1 such\r\n550 5.1.1 user\r\n250 2.1.5 Ok\r\n"
+    client.receive_data(octets)
+    assert [client.next_event() for _ in range(4)] == [
+        Answer(Mail(A), Reply(250, "Ok\nreally", "2.1.0")),
+        Answer(Rcpt(A), Reply(550, "No\nsuch\nuser", "5.1.1")),
+        Answer(Rcpt(B), Reply(250, "Ok", "2.1.5")),
+        NEED_DATA,
+    ]
+
+
+def test_a_group_goes_by_what_is_hoped_for() -> None:
+    client = asked(ready(*EVERYTHING), Mail(A), Rcpt(A))
+    with pytest.raises(LocalProtocolError, match="out of order"):
+        client.ask(Mail(A))
+    client.ask(Rset())
+    client.ask(Mail(A))
+    assert client.data_to_send() == b"RSET\r\nMAIL FROM:<a@b>\r\n"
+    assert client.begun == 2
+
+
+# --- BDT ------------------------------------------------------------------------------------------------------------
+
+
+def test_bdt_c1_exact_counts() -> None:
+    client = said(ready("CHUNKING"), Mail(A), Rcpt(A))
+    client.ask(Bdat(5))
+    with pytest.raises(LocalProtocolError, match="where the server expects 5"):
+        client.send_body(b"123456")
+    client.send_body(b".\r")
+    with pytest.raises(LocalProtocolError, match="a part of the message"):
+        client.ask(BdatLast(0))
+    with pytest.raises(LocalProtocolError, match="where the server expects 3"):
+        client.send_body(b"1234")
+    client.send_body(b"")
+    client.send_body(b"\n.\n")
+    assert client.data_to_send() == b"BDAT 5\r\n.\r\n.\n"
+    assert not client.in_step
+    with pytest.raises(LocalProtocolError, match="where the server expects 0"):
+        client.send_body(b"1")
+    with pytest.raises(LocalProtocolError, match="no message"):
+        client.end_body()
+    assert hear(client, b"250 Ok\r\n") == [(Bdat(5), 250)]
+    assert (client.in_step, client.dialogue.phase) == (True, CHUNKS)
+    client.ask(BdatLast(0))
+    assert client.data_to_send() == b"BDAT 0 LAST\r\n"
+    assert hear(client, b"250 Ok\r\n") == [(BdatLast(0), 250)]
+    assert client.dialogue.phase is READY
+
+
+def test_bdt_c1_an_unfinished_chunk_is_not_in_step() -> None:
+    client = said(ready("CHUNKING"), Mail(A), Rcpt(A))
+    client.ask(BdatLast(5))
+    client.data_to_send()
+    assert hear(client, b"451 No room\r\n") == [(BdatLast(5), 451)]  # before it was all sent
+    assert (client.due, client.dialogue.phase, client.in_step) == (None, READY, False)
+    with pytest.raises(LocalProtocolError, match="a part of the message"):
+        client.ask(Rset())
+
+
+def test_bdt_c1_not_offered() -> None:
+    client = said(ready("PIPELINING"), Mail(A), Rcpt(A))
+    for command in (Bdat(0), BdatLast(0)):
+        with pytest.raises(NotOffered, match="does not offer BDAT"):
+            client.ask(command)
+    assert not client.data_to_send()
+    client.ask(Data())
+
+
+def test_bdt_c1_after_a_failure_rset() -> None:
+    client = said(ready("CHUNKING"), Mail(A), Rcpt(A))
+    client.ask(Bdat(0))
+    hear(client, b"452 No room\r\n")
+    assert client.dialogue.phase is SPOILT
+    for command in (Bdat(0), BdatLast(0), Data(), Mail(A), Rcpt(A)):
+        with pytest.raises(LocalProtocolError, match="a chunk was refused"):
+            client.ask(command)
+    said(client, Rset(), Mail(A))
+
+
+@pytest.mark.parametrize(
+    ("lines", "fine"),
+    [
+        (["8BITMIME", "CHUNKING", "BINARYMIME"], True),
+        (["8BITMIME", "CHUNKING"], False),
+        (["8BITMIME", "BINARYMIME"], False),
+        (["BINARYMIME", "CHUNKING"], False),
+    ],
+)
+def test_bdt_c1_binary_where_it_is_offered(lines: list[str], fine: bool) -> None:
+    client, mail = ready(*lines), Mail(A, Params({BODY_PARAM: "BINARYMIME"}))
+    if fine:
+        assert client.check(mail) == b"MAIL FROM:<a@b> BODY=BINARYMIME\r\n"
+    else:
+        with pytest.raises(NotOffered):
+            client.ask(mail)
+        assert not client.data_to_send()
+
+
+# --- TLS ------------------------------------------------------------------------------------------------------------
+
+
+def test_tls_9_what_was_offered_is_forgotten() -> None:
+    client = asked(ready(*EVERYTHING), AuthCommand("PLAIN", b""))
+    hear(client, b"235 Welcome\r\n")
+    asked(client, StartTlsCommand())
+    assert hear(client, b"220 Go ahead\r\n") == [(StartTlsCommand(), 220)]
+    assert client.dialogue.phase is HANDSHAKE
+    command: Command
+    for command in (Ehlo("x"), Noop(), Quit(), Mail(A), StartTlsCommand()):
+        with pytest.raises(LocalProtocolError):
+            client.ask(command)
+    client.secured()
+    assert phase_of(client) is GREETED
+    assert not client.offered
+    assert not client.capabilities
+    for command in (StartTlsCommand(), AuthCommand("PLAIN"), Mail(A)):  # not before a new EHLO
+        with pytest.raises(LocalProtocolError):
+            client.ask(command)
+    asked(client, Ehlo("x"))
+    hear(client, ehlo("AUTH PLAIN"))
+    with pytest.raises(NotOffered):
+        client.ask(StartTlsCommand())
+    asked(client, AuthCommand("PLAIN"))  # whoever it was is forgotten too
+
+
+@pytest.mark.parametrize(
+    "octets", [b"220 Go ahead\r\n250 Injected\r\n", b"220 Go ahead\r\n2", b"220 Go ahead\r\n\x16\x03"]
+)
+def test_tls_9_octets_in_front_of_the_handshake(octets: bytes) -> None:
+    refuse(asked(ready("STARTTLS"), StartTlsCommand()), octets, "between the answer to STARTTLS and the TLS handshake")
+
+
+@pytest.mark.parametrize("octets", [b"250 Ok\r\n", b"235 Ok\r\n", b"334 \r\n"])
+def test_tls_9_only_220_begins_it(octets: bytes) -> None:
+    refuse(asked(ready("STARTTLS"), StartTlsCommand()), octets, "STARTTLS was answered with")
+
+
+def test_tls_9_a_reply_in_place_of_the_handshake() -> None:
+    client = asked(ready("STARTTLS"), StartTlsCommand())
+    hear(client, b"220 Go ahead\r\n")
+    refuse(client, b"250 Ok\r\n", "nobody asked for")
+
+
+def test_tls_9_refused() -> None:
+    client = asked(ready("STARTTLS", "SIZE"), StartTlsCommand())
+    assert hear(client, b"454 Not now\r\n") == [(StartTlsCommand(), 454)]
+    assert client.dialogue.phase is READY
+    assert client.offered.keys() == {"STARTTLS", "SIZE"}
+
+
+def test_tls_9_not_offered() -> None:
+    client = ready("SIZE")
+    with pytest.raises(NotOffered, match="does not offer STARTTLS"):
+        client.ask(StartTlsCommand())
+    assert not client.data_to_send()
+
+
+# --- UTF ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("offered", [("8BITMIME",), ("8BITMIME", "SMTPUTF8")])
+def test_utf_9_no_utf8_without_the_parameter(offered: tuple[str, ...]) -> None:
+    client = ready(*offered)
+    for command in (Mail(UTF8), Vrfy("\u00e9"), Ehlo("\u00e9"), Help("\u00e9")):
+        with pytest.raises(ValueError, match="needs SMTPUTF8"):
+            client.ask(command)
+    said(client, Mail(A))
+    with pytest.raises(ValueError, match="needs SMTPUTF8"):
+        client.ask(Rcpt(UTF8))
+    assert not client.data_to_send()
+
+
+def test_utf_9_not_offered() -> None:
+    client = ready("8BITMIME")
+    for command in (Mail(UTF8, Params({SMTPUTF8: True})), Vrfy("\u00e9", Params({SMTPUTF8: True}))):
+        with pytest.raises(NotOffered, match="what SMTPUTF8 on"):
+            client.ask(command)
+    assert not client.data_to_send()
+
+
+def test_utf_9_a_transaction_with_it() -> None:
+    client, mail = ready("8BITMIME", "SMTPUTF8"), Mail(UTF8, Params({SMTPUTF8: True}))
+    assert client.check(Rcpt(UTF8), utf8=True) == "RCPT TO:<\u00e9@b>\r\n".encode()
+    client.ask(mail)
+    hear(client, b"250 Ok\r\n")
+    client.ask(Rcpt(UTF8))
+    hear(client, b"250 Ok\r\n")
+    assert client.data_to_send() == "MAIL FROM:<\u00e9@b> SMTPUTF8\r\nRCPT TO:<\u00e9@b>\r\n".encode()
+    with pytest.raises(ValueError, match="needs SMTPUTF8"):  # RFC 6531 3.7.1: A-labels
+        client.ask(Ehlo("\u00e9"))
+    said(client, Rset(), Mail(A))
+    with pytest.raises(ValueError, match="needs SMTPUTF8"):  # it was that transaction's
+        client.ask(Rcpt(UTF8))
+
+
+def test_utf_9_questions_say_so_themselves() -> None:
+    """RFC 6531 3.7.4.2."""
+    client = ready("8BITMIME", "SMTPUTF8")
+    client.ask(Vrfy("\u00e9", Params({SMTPUTF8: True})))
+    assert client.data_to_send() == "VRFY \u00e9 SMTPUTF8\r\n".encode()
+
+
+# --- parameters -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("keyword", "command", "line"),
+    [
+        ("SIZE", Mail(A, Params({SIZE: 5})), b"MAIL FROM:<a@b> SIZE=5"),
+        ("8BITMIME", Mail(A, Params({BODY_PARAM: "8BITMIME"})), b"MAIL FROM:<a@b> BODY=8BITMIME"),
+        ("SMTPUTF8", Mail(A, Params({SMTPUTF8: True})), b"MAIL FROM:<a@b> SMTPUTF8"),
+        ("AUTH", Mail(A, Params({AUTH: "<>"})), b"MAIL FROM:<a@b> AUTH=<>"),
+        ("DSN", Mail(A, Params({RET: "HDRS", ENVID: "x"})), b"MAIL FROM:<a@b> RET=HDRS ENVID=x"),
+        ("DSN", Rcpt(A, Params({NOTIFY: frozenset({"NEVER"})})), b"RCPT TO:<a@b> NOTIFY=NEVER"),
+        ("DSN", Rcpt(A, Params({ORCPT: "rfc822;x@y"})), b"RCPT TO:<a@b> ORCPT=rfc822;x@y"),
+        ("AUTH", AuthCommand("PLAIN"), b"AUTH PLAIN"),
+    ],
+)  # fmt: skip
+def test_parameters_where_they_are_offered(keyword: str, command: Command, line: bytes) -> None:
+    """RFC 1870 6, RFC 6152 3, RFC 3461 3: never to a server that did not offer them."""
+    assert ready(keyword).check(command) == line + b"\r\n"
+    client = ready(*(line for line in EVERYTHING if line.split()[0] != keyword))
+    client.dialogue.phase = SENDER if isinstance(command, Rcpt) else READY
+    with pytest.raises(NotOffered):
+        client.ask(command)
+    assert (client.outbox, client.in_step) == ([], True)
+
+
+def test_a_parameter_of_another_command() -> None:
+    with pytest.raises(NotOffered, match="what SIZE on RCPT needs"):
+        ready(*EVERYTHING).check(Rcpt(A, Params({SIZE: 5})))
+
+
+def test_the_verbs_of_the_standard_are_always_there() -> None:
+    """An EHLO need not list HELP (RFC 5321 4.1.1.8), and what is not there is told by the answer."""
+    for command in (Vrfy("x"), Expn("x"), Help(), Noop(), Rset(), Quit(), Mail(A)):
+        asked(ready(), command)
+
+
+# --- LMT ------------------------------------------------------------------------------------------------------------
+
+
+def lmtp() -> ClientProtocol:
+    """A client that spoke of two recipients, both of whom are fine."""
+    client = ClientProtocol((*KNOWN, Lmtp()))
+    hear(client, b"220 lmtp\r\n")
+    client.ask(Lhlo("x"))
+    assert client.data_to_send() == b"LHLO x\r\n"
+    hear(client, ehlo("PIPELINING", "CHUNKING"))
+    return said(client, Mail(A), Rcpt(A), Rcpt(B))
+
+
+def test_lmt_1_it_is_no_smtp() -> None:
+    with pytest.raises(LocalProtocolError):
+        greeted().ask(Lhlo("x"))
+    assert Grammar([Lmtp()]).offer(Facts()).reply.text == "localhost"
+
+
+def test_lmt_4_an_answer_for_each_recipient() -> None:
+    client = asked(lmtp(), Data())
+    hear(client, b"354 Go on\r\n")
+    client.send_body(b"x\r\n")
+    client.end_body(2)
+    assert client.data_to_send() == b"x\r\n.\r\n"
+    assert hear(client, b"250-Yes\r\n250 really\r\n") == [(END, 250)]
+    with pytest.raises(LocalProtocolError, match="must wait for the answer to end of data"):
+        client.ask(Noop())
+    assert not client.in_step
+    assert hear(client, b"452 Mailbox full\r\n") == [(END, 452)]
+    assert (client.in_step, client.dialogue.phase) == (True, READY)
+
+
+def test_lmt_4_an_answer_for_each_recipient_of_chunks() -> None:
+    client = asked(lmtp(), BdatLast(0))
+    client.expect(1)
+    assert hear(client, b"550 No\r\n250 Yes\r\n") == [(BdatLast(0), 550), (BdatLast(0), 250)]
+    assert (client.in_step, client.dialogue.phase) == (True, READY)
+
+
+def test_lmt_4_one_answer_too_many() -> None:
+    client = asked(lmtp(), BdatLast(0))
+    client.expect(1)
+    refuse(client, b"250 Yes\r\n" * 3, "nobody asked for")
+
+
+# --- anything -------------------------------------------------------------------------------------------------------
+
+REPLIES = [
+    b"220 Hi\r\n", b"250 Ok\r\n", b"250-Ok\r\n", b"250 2.1.5 Ok\r\n", b"354 Go on\r\n", b"450 No\r\n", b"550-No\r\n", b"550 No\r\n",
+    b"421 Bye\r\n", b"250\r\n", ehlo(*EVERYTHING), ehlo("AUTH=X", "SIZE x", "LIMITS RCPTMAX=0"), b"150 x\r\n", b"250 Ok\n", b"\r\n",
+    b"299 \xff\r\n", b"250-" + b"x" * LINE, b"250-\r\n" * LINES, b"334 \r\n", b"235 Yes\r\n", b"221 Bye\r\n", b"\r", b"2", b"250 ",
+]  # fmt: skip
+QUESTIONS: list[Command] = [
+    Ehlo("x"), Mail(A), Rcpt(A), Rcpt(B), Data(), Rset(), AuthCommand("PLAIN"), AuthResponse("x"), StartTlsCommand(), BdatLast(0),
+    Quit(),
+]  # fmt: skip
+
+
+def converse(segments: Sequence[bytes]) -> list[Any]:
+    """All that happens when the server says this, to a client that always says the next thing that it can."""
+    client, story = ClientProtocol(), list[Any]()
+    turn = iter(QUESTIONS * 3)
+    for segment in segments:
+        client.receive_data(segment)
+        while True:
+            try:
+                event = client.next_event()
+            except RemoteProtocolError as exc:
+                story.append(str(exc))
+                assert poisoned(client)
+                return story
+            if not isinstance(event, Answer):
+                assert event is (CONNECTION_LOST if client.closed else NEED_DATA)
+                break
+            story.append((event, client.dialogue.phase, client.capabilities))
+            if client.dialogue.phase is HANDSHAKE:
+                client.secured()
+            elif client.dialogue.phase is BODY and not client.dialogue.asked:
+                client.end_body()
+            elif not client.dialogue.asked:
+                for command in turn:
+                    try:
+                        client.ask(command)
+                        break
+                    except LocalProtocolError:
+                        continue
+    return story
+
+
+octets = st.lists(st.one_of(st.sampled_from(REPLIES), st.binary(max_size=8)), max_size=30).map(b"".join)
+
+
+@given(octets=octets, cuts=st.lists(st.integers(0, 2000), max_size=12))
+def test_nothing_depends_on_the_cuts(octets: bytes, cuts: list[int]) -> None:
+    edges = [0, *sorted(min(cut, len(octets)) for cut in cuts), len(octets)]
+    pieces = [octets[start:end] for start, end in itertools.pairwise(edges)]
+    assert converse([piece for piece in pieces if piece]) == converse([octets] if octets else [])
+
+
+@given(segments=st.lists(st.one_of(octets, st.binary(min_size=1, max_size=LINE)).filter(bool), max_size=20))
+def test_what_is_held_has_a_bound(segments: list[bytes]) -> None:
+    """Random octets raise nothing but RemoteProtocolError, and what waits for its end is no more than one line."""
+    client = ClientProtocol()
+    for segment in segments:
+        client.receive_data(segment)
+        try:
+            while isinstance(client.next_event(), Answer):
+                pass
+        except RemoteProtocolError:
+            assert poisoned(client)
+        if client.closed:
+            return
+        assert len(client._inbox) < LINE
+        assert sum(map(len, client._replies._texts)) < LINE * LINES
+
+
+def test_data_to_send_is_taken_once() -> None:
+    client = greeted()
+    client.ask(Ehlo("x"))
+    assert (client.in_step, client.data_to_send(), client.data_to_send()) == (False, b"EHLO x\r\n", b"")
+    assert client.due == Ehlo("x")
+    hear(client, ehlo())
+    assert client.in_step
+    assert not client.dialogue.asked
+
+
+def test_part_of_a_reply_is_not_in_step() -> None:
+    client = ready()
+    client.receive_data(b"42")
+    assert client.next_event() is NEED_DATA
+    assert not client.in_step
+
+
+def test_a_message_in_pieces() -> None:
+    client = asked(said(ready(), Mail(A), Rcpt(A)), Data())
+    assert client.dialogue.phase is RECIPIENT
+    hear(client, b"354 Go on\r\n")
+    for piece in (b"", b".", b"a\r\n", b".b", b""):
+        client.send_body(piece)
+    with pytest.raises(LocalProtocolError, match="a part of the message"):
+        client.ask(Rset())
+    client.end_body()
+    assert client.data_to_send() == b"..a\r\n..b\r\n.\r\n"
+    assert hear(client, b"250 Taken\r\n") == [(END, 250)]
+
+
+def test_a_refusal_names_the_command_and_the_answer() -> None:
+    refused = Refused(Rcpt(A), Reply(550, "No such user", "5.1.1"))
+    assert str(refused) == "RCPT was refused: 550 5.1.1 No such user"
+    assert (refused.command, refused.reply.permanent) == (Rcpt(A), True)
+
+
+def test_what_an_exception_names_holds_no_secret() -> None:
+    assert AuthCommand("PLAIN", b"\0fred\0secret").public == AuthCommand("PLAIN")
+    assert AuthResponse("AGZyZWQAc2VjcmV0").public == AuthResponse("")
+    assert Refused(AuthCommand("PLAIN", b"\0fred\0secret"), Reply(535, "no")).command == AuthCommand("PLAIN")
+    assert Mail(A).public == Mail(A)

@@ -1,0 +1,269 @@
+"""Octets to lines and bodies, cut anywhere; and the look at a message on its way through."""
+
+from __future__ import annotations
+
+from itertools import combinations, pairwise
+
+import pytest
+from hypothesis import given, strategies as st
+
+from smtp_trio.protocol import BadCommand
+from smtp_trio.protocol.body_inspector import Inspector, Newlines
+from smtp_trio.protocol.framing import Counted, Dotted, Inbox, Lines
+from smtp_trio.protocol.replies import BARE_CR, BARE_LF, LOOP, TOO_BIG
+
+MODES: list[Newlines] = ["reject", "normalize", "preserve"]
+
+
+def pieces(octets: bytes, *cuts: int) -> list[bytes]:
+    edges = [0, *cuts, len(octets)]
+    return [octets[start:end] for start, end in pairwise(edges)]
+
+
+# --- the inbox ------------------------------------------------------------------------------------------------------
+
+
+def test_the_inbox_gives_out_what_came_in() -> None:
+    inbox = Inbox()
+    inbox.add(b"abc")
+    assert (inbox.take(1), len(inbox)) == (b"a", 2)
+    inbox.add(b"def")
+    assert (inbox.take(3), inbox.take(), inbox.take(), len(inbox)) == (b"bcd", b"ef", b"", 0)
+    inbox.add(b"ghi")
+    assert inbox.take(9) == b"ghi"
+    inbox.add(b"jkl")
+    inbox.clear()
+    assert (len(inbox), inbox.take()) == (0, b"")
+
+
+def test_what_is_taken_whole_is_not_copied() -> None:
+    data = bytes(bytearray(1000))
+    inbox = Inbox()
+    inbox.add(data)
+    assert inbox.take() is data
+
+
+# --- lines ----------------------------------------------------------------------------------------------------------
+
+
+def lines_of(segments: list[bytes], limit: int = 10) -> list[object]:
+    inbox = Inbox()
+    lines = Lines(inbox)
+    found: list[object] = []
+    for segment in segments:
+        inbox.add(segment)
+        while True:
+            try:
+                line = lines.pull(limit) if lines.resume() else None
+            except BadCommand as bad:
+                found.append(bad.reply)
+                continue
+            if line is None:
+                break
+            found.append(line)
+    return found
+
+
+@given(
+    st.lists(st.sampled_from([b"\r\n", b"\r", b"\n", b"a", b"bcdefg", b"\0", b"hijklmnopqrst"]), max_size=12), st.data()
+)
+def test_lines_do_not_depend_on_the_cut(parts: list[bytes], data: st.DataObject) -> None:
+    octets = b"".join(parts)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(octets)), max_size=4)))
+    assert (
+        lines_of(pieces(octets, *cuts))
+        == lines_of([octets])
+        == lines_of([octets[i : i + 1] for i in range(len(octets))])
+    )
+
+
+def test_what_is_refused_is_held_no_longer() -> None:
+    inbox = Inbox()
+    lines = Lines(inbox)
+    for _ in range(5):
+        inbox.add(b"x" * 100)
+        assert not lines.resume() or lines.pull(10) is None
+        assert len(inbox) == 0
+    inbox.add(b"x\r")
+    assert not lines.resume()
+    assert len(inbox) == 1
+
+
+# --- dotted bodies --------------------------------------------------------------------------------------------------
+
+
+def dotted(segments: list[bytes]) -> tuple[list[bytes], bytes, bool]:
+    inbox = Inbox()
+    body = Dotted(inbox)
+    out = []
+    for segment in segments:
+        inbox.add(segment)
+        if not body.ended:
+            out.append(body.pull())
+    return out, inbox.take(), body.ended
+
+
+BODIES = [
+    b".\r\n", b"..\r\n.\r\n", b"a.\r\n.\r\n", b".a\r\n.\r\n", b"\r\n.\r\n", b"\r\n..\r\n.\r\nx",
+    b"a\r\n.b\r\n..\r\n...\r\n.\r\nNOOP\r\n", b".\r.\r\n\r\n.\r\n",
+    b"..", b".", b".\r", b"a\r", b"a\r\n", b"a\r\n.", b"a\r\n.\r", b"\r\r\n.\r\n", b".\n.\r\n\r\n.\r\n", b"\r\n\r\n.\r\r\n.\r\n",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("octets", BODIES, ids=repr)
+def test_a_dotted_body_cut_at_every_two_places(octets: bytes) -> None:
+    out, rest, ended = dotted([octets])
+    whole = b"".join(out)
+    for cuts in combinations(range(len(octets) + 1), 2):
+        out, after, over = dotted(pieces(octets, *cuts))
+        assert (b"".join(out), over) == (whole, ended)
+        assert after == rest
+        # No CRLF is torn apart.
+        given = [piece for piece in out if piece]
+        assert not any(one.endswith(b"\r") and other.startswith(b"\n") for one, other in pairwise(given))
+    byte_by_byte, after, over = dotted([octets[i : i + 1] for i in range(len(octets))])
+    assert (b"".join(byte_by_byte), after, over) == (whole, rest, ended)
+
+
+@pytest.mark.parametrize("at", range(6))
+def test_a_dot_at_every_position(at: int) -> None:
+    text = b"ab\r\ncd"
+    octets = text[:at] + b"." + text[at:] + b"\r\n.\r\n"
+    expected = {0: b"ab\r\ncd\r\n", 4: b"ab\r\ncd\r\n"}.get(at, octets[:-3])
+    for cut in range(len(octets)):
+        out, rest, ended = dotted(pieces(octets, cut))
+        assert (b"".join(out), rest, ended) == (expected, b"", True)
+
+
+def test_a_dotted_body_holds_three_octets_at_most() -> None:
+    inbox = Inbox()
+    body = Dotted(inbox)
+    for segment in (b"x" * 1000, b"\r", b"\n", b".", b"\r", b"x" * 1000 + b"\r", b"\r", b"\r\n."):
+        inbox.add(segment)
+        body.pull()
+        assert len(inbox) <= 2
+
+
+def test_a_plain_segment_is_passed_on_uncopied() -> None:
+    data = b"x" * 998 + b"\r\n"
+    inbox = Inbox()
+    body = Dotted(inbox)
+    inbox.add(data)
+    assert body.pull() is data
+
+
+# --- counted bodies -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cut", range(8))
+def test_a_counted_body(cut: int) -> None:
+    inbox = Inbox()
+    body = Counted(inbox, 5)
+    out = b""
+    for segment in pieces(b"12345xy", cut):
+        inbox.add(segment)
+        out += body.pull()
+    assert (out, body.ended, body.left, inbox.take()) == (b"12345", True, 0, b"xy")
+
+
+def test_a_counted_body_of_nothing() -> None:
+    assert Counted(Inbox(), 0).ended
+
+
+# --- the inspector --------------------------------------------------------------------------------------------------
+
+
+def inspect(
+    segments: list[bytes], mode: Newlines = "reject", limit: int = 0, received: int = 0
+) -> tuple[bytes | None, Inspector]:
+    """What was let through, None when there was a fault, which is looked for no further."""
+    inspector = Inspector(mode, limit, received)
+    out = b""
+    for n, segment in enumerate(segments):
+        out += inspector.check(segment, end=n == len(segments) - 1)
+        if inspector.fault is not None:
+            return None, inspector
+    return out, inspector
+
+
+@pytest.mark.parametrize("limit", [0, 10])
+def test_size_exactly_at_the_limit(limit: int) -> None:
+    for cut in range(11):
+        out, inspector = inspect(pieces(b"12345678\r\n", cut), limit=limit)
+        assert (out, inspector.size, inspector.fault) == (b"12345678\r\n", 10, None)
+        out, inspector = inspect(pieces(b"123456789\r\n", cut), limit=limit)
+        assert inspector.fault is (TOO_BIG if limit else None)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", [b"Received:", b"received:", b"RECEIVED:"])
+def test_hops(name: bytes, mode: Newlines) -> None:
+    field = name + b" x\r\n"
+    for hops, fault in ((3, None), (4, LOOP)):
+        octets = field * hops + b"\r\n" + field * 3
+        for cut in range(len(octets)):
+            assert inspect(pieces(octets, cut), mode, received=3)[1].fault is fault
+        assert inspect([octets[i : i + 1] for i in range(len(octets))], mode, received=3)[1].fault is fault
+        assert inspect([octets], mode, received=0)[1].fault is None
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "octets",
+    [
+        b"\r\n" + b"Received: x\r\n" * 3,  # no header at all
+        b"X-Received: a\r\nNot-Received: b\r\nA: Received: c\r\n\tReceived: d\r\nReceived : e\r\n",
+        b"a: b\r\n\r\nReceived: x\r\nReceived: x\r\n",
+    ],
+)
+def test_no_hops(octets: bytes, mode: Newlines) -> None:
+    for cut in range(len(octets)):
+        assert inspect(pieces(octets, cut), mode, received=1)[1].fault is None
+
+
+@pytest.mark.parametrize(
+    ("octets", "fault"),
+    [
+        (b"a\nb", BARE_LF),
+        (b"a\rb", BARE_CR),
+        (b"\n\r", BARE_LF),
+        (b"\r\n\r", BARE_CR),
+        (b"\r\r\n", BARE_CR),
+        (b"\r\n\n", BARE_LF),
+    ],
+)
+def test_bare_line_ends(octets: bytes, fault: object) -> None:
+    for cut in range(len(octets) + 1):
+        assert inspect(pieces(octets, cut), "reject")[1].fault is fault
+        assert inspect(pieces(octets, cut), "preserve")[0] == octets
+
+
+@given(st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"ab", b"\0"]), max_size=10).map(b"".join), st.data())
+def test_normalizing_does_not_depend_on_the_cut(octets: bytes, data: st.DataObject) -> None:
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(octets)), max_size=4)))
+    expected = octets.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
+    out, inspector = inspect(pieces(octets, *cuts), "normalize")
+    assert (out, inspector.size) == (expected, len(expected))
+    assert (inspector.repaired > 0) == (octets != expected)
+    out, inspector = inspect(pieces(octets, *cuts), "reject")
+    assert out == (octets if octets == expected else None)
+
+
+def test_a_cr_is_held_between_pieces() -> None:
+    inspector = Inspector("reject", 0, 0)
+    assert inspector.check(b"a\r") == b"a"
+    assert inspector.check(b"") == b""
+    assert inspector.check(b"\nb\r") == b"\r\nb"
+    assert inspector.check(b"\n", end=True) == b"\r\n"
+    assert (inspector.size, inspector.seen, inspector.fault) == (6, 6, None)
+
+
+def test_far_too_big() -> None:
+    inspector = Inspector("reject", 10, 0)
+    inspector.check(b"x" * 11)
+    inspector.skip(89)
+    assert not inspector.far_too_big
+    inspector.skip(1)
+    assert inspector.far_too_big
+    assert inspector.size == 0
+    assert not Inspector("reject", 0, 0).far_too_big

@@ -1,0 +1,126 @@
+"""Octets to replies: what is one, what is none, and how much is held of either."""
+
+from __future__ import annotations
+
+import pytest
+
+from smtp_trio.protocol import RemoteProtocolError, Reply
+from smtp_trio.protocol.framing import Inbox
+from smtp_trio.protocol.reply_parser import LINE, LINES, Replies, read
+
+
+def hear(*segments: bytes) -> list[Reply]:
+    """All replies in these segments. Raises RemoteProtocolError."""
+    inbox = Inbox()
+    replies = Replies(inbox)
+    heard = []
+    for segment in segments:
+        inbox.add(segment)
+        while (reply := replies.pull()) is not None:
+            heard.append(reply)
+    return heard
+
+
+def long_line(octets: int) -> bytes:
+    """A reply of one line that has so many octets, CRLF among them."""
+    return b"250 ".ljust(octets - 2, b"x") + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    ("octets", "reply"),
+    [
+        (b"250 Ok\r\n", Reply(250, "Ok", "")),
+        (b"250 2.1.5 Ok\r\n", Reply(250, "Ok", "2.1.5")),
+        (b"250 2.1.5\r\n", Reply(250, "", "2.1.5")),
+        (b"250 2.1.5  Ok\r\n", Reply(250, " Ok", "2.1.5")),
+        # RFC 2034 4: the class of the status is the first digit of the code; one that is not is no status, but words.
+        (b"250 5.1.5 Ok\r\n", Reply(250, "5.1.5 Ok", "")),
+        (b"354 3.0.0 Go on\r\n", Reply(354, "3.0.0 Go on", "")),
+        (b"250 2.1.5555 Ok\r\n", Reply(250, "2.1.5555 Ok", "")),
+        (b"250 2.1.5, Ok\r\n", Reply(250, "2.1.5, Ok", "")),
+        (b"550-5.1.1 No\r\n550 5.1.1 such user\r\n", Reply(550, "No\nsuch user", "5.1.1")),
+        (b"550-5.1.1 No\r\n550 such user\r\n", Reply(550, "No\nsuch user", "5.1.1")),
+        (b"550-No\r\n550 5.1.1 such user\r\n", Reply(550, "No\n5.1.1 such user", "")),
+        (b"250-\r\n250\r\n", Reply(250, "\n", "")),
+        (b"250-\r\n250-\r\n250 \r\n", Reply(250, "\n\n", "")),
+        (b"250 \xc3\xa9\r\n", Reply(250, "\u00e9", "")),
+        (b"250 \xff\r\n", Reply(250, "\ufffd", "")),
+        (b"250  - \t\r\n", Reply(250, " - \t", "")),
+    ],
+)
+def test_a_reply(octets: bytes, reply: Reply) -> None:
+    assert hear(octets) == [reply]
+    assert hear(*(octets[at : at + 1] for at in range(len(octets)))) == [reply]
+
+
+def test_CLI_2_a_reply_may_have_no_words() -> None:
+    """RFC 5321 4.2.1: the bare code counts, with its space or without."""
+    assert hear(b"250\r\n250 \r\n") == [Reply(250, "", ""), Reply(250, "", "")]
+
+
+@pytest.mark.parametrize("code", [200, 299, 399, 466, 499, 500, 599])
+def test_CLI_1_codes_that_nobody_knows(code: int) -> None:
+    assert [reply.code for reply in hear(b"%d Hm\r\n" % code)] == [code]
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        b"150 Wait\r\n", b"099 No\r\n", b"600 No\r\n", b"999 No\r\n", b"25\r\n", b"2500 Ok\r\n", b"250_Ok\r\n", b"250\tOk\r\n",
+        b" 250 Ok\r\n", b"2 50\r\n", b"\r\n", b"\n", b"Ok\r\n", b"+OK ready\r\n", b"* OK ready\r\n", b"HTTP/1.1 400\r\n",
+        b"SSH-2.0-x\r\n",
+        b"250 Ok\n", b"250 Ok\r \n", b"250\n", b"-250 Ok\r\n", b"\x16\x03\x01\n", b"\xd9\xa2\xd9\xa5\xd9\xa0 Ok\r\n",
+        b"250-Ok\n250 Ok\r\n", b"250-Ok\r\n250 Ok\n", b"250-Ok\r\nOk\r\n", b"250-Ok\r\n\r\n", b"250-Ok\r\n25\r\n",
+        b"250-Ok\n", b"250-Ok\r\n25x-\r\n",
+    ],
+)  # fmt: skip
+def test_CLI_1_what_is_no_reply(octets: bytes) -> None:
+    with pytest.raises(RemoteProtocolError, match="not an SMTP reply"):
+        hear(octets)
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        b"250-Ok\r\n251 Ok\r\n",
+        b"250-Ok\r\n550 No\r\n",
+        b"250-a\r\n250-b\r\n251-c\r\n250 d\r\n",
+        b"354-Go\r\n250 Ok\r\n",
+    ],
+)
+def test_CLI_3_a_reply_has_one_code(octets: bytes) -> None:
+    with pytest.raises(RemoteProtocolError, match="two codes"):
+        hear(octets)
+
+
+def test_CLI_3_a_line_has_an_end() -> None:
+    assert len(hear(long_line(LINE))[0].text) == LINE - len("250 \r\n")
+    for octets in (long_line(LINE + 1), long_line(8192), b"250 ".ljust(LINE, b"x"), b"250-" + long_line(LINE)):
+        with pytest.raises(RemoteProtocolError, match=f"more than {LINE} octets"):
+            hear(octets)
+    assert hear(b"250 ".ljust(LINE - 1, b"x")) == []
+
+
+def test_CLI_3_a_reply_has_an_end() -> None:
+    assert hear(b"250-Ok\r\n" * (LINES - 1) + b"250 Ok\r\n") == [Reply(250, "\n".join(["Ok"] * LINES), "")]
+    assert hear(b"250-Ok\r\n" * (LINES - 1)) == []
+    with pytest.raises(RemoteProtocolError, match=f"more than {LINES} lines"):
+        hear(b"250-Ok\r\n" * LINES)
+
+
+def test_part_of_a_reply() -> None:
+    inbox = Inbox()
+    replies = Replies(inbox)
+    assert not replies.partial
+    for octets, partial in ((b"2", True), (b"50-Ok\r\n", True), (b"250 ", True), (b"Ok\r\n", False)):
+        inbox.add(octets)
+        heard = replies.pull()
+        assert (replies.partial, heard is None) == (partial, partial)
+
+
+def test_long_replies_are_not_remembered() -> None:
+    """A server that says something else each time, at length, fills no memory."""
+    read.cache_clear()
+    hear(b"250-One\r\n250 reply\r\n250 Ok\r\n250 Ok\r\n")
+    assert read.cache_info().currsize == 1
+    assert hear(b"250 Ok\r\n")[0] is hear(b"250 Ok\r\n")[0]

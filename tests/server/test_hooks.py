@@ -1,0 +1,896 @@
+"""The hooks: when each is called and with what, what it may answer, and what becomes of its mistakes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from typing import Any
+
+import pytest
+import trio
+from helpers import MESSAGE, NAME, SECRET, START, Client, Event, Pair, Taker, server_tls, sockets, spies, talk
+from trio.testing import MockClock, memory_stream_pair
+
+from smtp_trio import Body, BodyError, Hooks, Reply, Server, Session, Timeouts, standard
+from smtp_trio._server.hooks import NAMES
+from smtp_trio.protocol import Command, Data, Ehlo, Expn, Helo, Help, Mail, Noop, Quit, Rcpt, Rset, Vrfy
+from smtp_trio.protocol.extensions import Auth
+from smtp_trio.protocol.extensions.auth import AuthCommand, Credentials
+from smtp_trio.protocol.extensions.chunking import Bdat, BdatLast
+from smtp_trio.protocol.extensions.starttls import StartTlsCommand
+
+CLEARTEXT = standard(Auth(cleartext=True))
+Hook = Callable[..., Awaitable[Any]]
+
+
+def answering(reply: object) -> Hook:
+    """A hook that returns this; `data` reads the message first."""
+
+    async def hook(session: Session, *args: Any) -> object:
+        if args and isinstance(args[0], Body):
+            await args[0].read()
+        return reply
+
+    return hook
+
+
+def raising(error: Exception) -> Hook:
+    async def hook(*_: Any) -> None:
+        raise error
+
+    return hook
+
+
+def build(hooks: Hooks | None = None, **on: Hook) -> Server:
+    """A server that offers all it can: AUTH in the clear, STARTTLS, EXPN."""
+    server = Server(hooks or Taker(), name=NAME, tls=server_tls(), extensions=CLEARTEXT)
+    server.on(**({"auth": answering(Reply(235)), "expn": answering(Reply(250, "<fred@mx.test>"))} | on))
+    return server
+
+
+# --- when, with what, in what order -----------------------------------------------------------------------------------
+
+
+def seen(events: list[Event]) -> list[object]:
+    """The names of the hooks; with their argument where that is a command, with the code where it is a reply."""
+    result: list[object] = []
+    for name, *args in events:
+        match args:
+            case [Command() as command]:
+                result.append((name, type(command)))
+            case [Reply() as reply]:
+                result.append((name, reply.code))
+            case _:
+                result.append(name)
+    return result
+
+
+async def test_all_of_them_in_their_order(autojump_clock: MockClock) -> None:
+    events: list[Event] = []
+    server = Server(name=NAME, tls=server_tls())
+    server.on(**spies(events))
+
+    async def asked(line: str, *names: object, code: int, after: object = None) -> None:
+        """The line leads to these calls, and the reply is seen before it is sent."""
+        events.clear()
+        await client.say(line, str(code))
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert seen(events) == [*names, ("response", code), *([after] if after else [])]
+
+    async with talk(server) as client:
+        await client.expect("220")
+        assert seen(events) == ["start", "connect", ("response", 220)]
+
+        await asked("EHLO a.test", ("message", Ehlo), ("helo", Ehlo), code=250)
+        events.clear()
+        await client.starttls()
+        await trio.testing.wait_all_tasks_blocked()
+        assert seen(events) == [("message", StartTlsCommand), ("response", 220), "secured"]
+
+        await asked("HELO b.test", ("message", Helo), ("helo", Helo), code=250)
+        await asked("EHLO c.test", ("message", Ehlo), ("helo", Ehlo), code=250)
+        await asked(f"AUTH PLAIN {SECRET}", ("message", AuthCommand), "auth", code=235)
+        assert events[1][1] == Credentials("PLAIN", "fred", "secret")
+        await asked("VRFY fred", ("message", Vrfy), ("vrfy", Vrfy), code=252)
+        await asked("EXPN list", ("message", Expn), ("expn", Expn), code=502)
+        await asked("HELP", ("message", Help), ("help", Help), code=214)
+        await asked("NOOP", ("message", Noop), code=250)
+        await asked("RSET", ("message", Rset), code=250, after="reset")
+        # What the core refuses by itself, no hook hears of, but for the reply.
+        await asked("NONSENSE", code=500)
+        await asked("RCPT TO:<a@b.test>", code=503)
+        await asked("MAIL FROM:<a@b.test> X=1", code=555)
+
+        await asked("MAIL FROM:<a@b.test>", ("message", Mail), ("mail", Mail), code=250)
+        await asked("RCPT TO:<c@d.test>", ("message", Rcpt), ("rcpt", Rcpt), code=250)
+        await asked("EHLO d.test", ("message", Ehlo), ("helo", Ehlo), code=250, after="reset")
+        await client.send(START)
+        await client.expect("250", "250")
+        await asked("DATA", ("message", Data), "data", code=354)
+        await asked("Hi\r\n.", code=250)
+        await client.send(START)
+        await client.expect("250", "250")
+        await asked("BDAT 4\r\nab", ("message", Bdat), "data", code=250)
+        await asked("BDAT 2 LAST\r\n", ("message", BdatLast), code=250)
+
+        await client.say("MAIL FROM:<a@b.test>", "250")
+        events.clear()
+        await client.quit()
+    assert seen(events) == [("message", Quit), ("response", 221), "reset", "disconnect", "stop"]
+
+
+async def test_start_and_stop_get_the_server(autojump_clock: MockClock) -> None:
+    heard: list[tuple[str, object]] = []
+
+    class Both(Taker):
+        async def start(self, server: Server) -> None:
+            heard.append(("start", server))
+
+        async def stop(self, server: Server) -> None:
+            heard.append(("stop", server))
+
+    server = Server(Both(), name=NAME)
+    async with talk(server) as one, talk(server) as two:
+        await one.hello()
+        await two.hello()
+
+    assert heard == [("start", server), ("stop", server)]
+
+
+async def test_no_hook_but_message_hears_of_what_message_settled(autojump_clock: MockClock) -> None:
+    events: list[Event] = []
+    server = build(Hooks(), message=answering(Reply(550, "No", "5.7.1")))
+    server.on(**spies(events, "helo", "mail", "rcpt", "vrfy", "expn", "help", "data", "auth"))
+    async with talk(server) as client:
+        await client.expect("220")
+        await client.say("VRFY a", "550 5.7.1")
+        await client.say("EXPN a", "550 5.7.1")
+        await client.say("HELP", "451 4.3.0")  # RFC 5321 4.3.2 has no 550 for this one
+        await client.say("EHLO a", "550 No")
+    assert events == []
+
+
+async def test_context_variables_set_in_connect_hold(autojump_clock: MockClock) -> None:
+    who: ContextVar[str] = ContextVar("who")
+    found = []
+
+    class Remember(Taker):
+        async def connect(self, session: Session) -> None:
+            who.set(session.id)
+
+        async def rcpt(self, session: Session, rcpt: Rcpt) -> None:
+            found.append((session.id, who.get()))
+
+        async def disconnect(self, session: Session) -> None:
+            found.append((session.id, who.get()))
+
+    server = Server(Remember(), name=NAME)
+    async with talk(server) as one, talk(server) as two:
+        for client in (one, two):
+            await client.hello()
+        for client in (one, two):
+            await client.deliver()
+
+    assert len(found) == 4
+    assert all(session == value for session, value in found)
+    assert len(set(found)) == 2
+
+
+async def test_contexts_of_session_and_transaction(autojump_clock: MockClock) -> None:
+    found = []
+
+    class Count(Taker):
+        async def mail(self, session: Session, mail: Mail) -> None:
+            assert session.envelope is not None
+            session.context["mails"] = session.context.get("mails", 0) + 1
+            session.envelope.context["number"] = session.context["mails"]
+
+        async def data(self, session: Session, body: Body) -> None:
+            await body.read()
+            assert session.envelope is not None
+            assert session.envelope == body.envelope
+            found.append((session.envelope.id, session.envelope.context, session.context))
+
+    async with talk(Server(Count(), name=NAME)) as client:
+        await client.hello()
+        first = await client.deliver()
+        second = await client.deliver()
+
+    assert [context for _, context, _ in found] == [{"number": 1}, {"number": 2}]
+    assert [first, second] == [f"250 2.0.0 Ok: queued as {envelope}" for envelope, _, _ in found]
+
+
+async def test_what_is_pending_and_buffered(autojump_clock: MockClock) -> None:
+    found = []
+
+    class Look(Taker):
+        async def mail(self, session: Session, mail: Mail) -> None:
+            found.append((session.pending is mail, session.buffered))
+
+    hooks = Look()
+    async with talk(Server(hooks, name=NAME)) as client:
+        await client.hello()
+        await client.send(b"MAIL FROM:<>\r\nNOOP\r\nNO")
+        await client.expect("250 2.1.0", "250 2.0.0")
+        await trio.testing.wait_all_tasks_blocked()
+        assert hooks.sessions[0].pending is None
+
+    assert found == [(True, len("NOOP\r\nNO"))]
+
+
+# --- answers ----------------------------------------------------------------------------------------------------------
+
+#: hook, what leads to it, what it answers, what the client is told
+ANSWERS = [
+    ("helo", b"EHLO a.test\r\n", Reply(550, "Go away"), "550 Go away"),
+    ("helo", b"EHLO a.test\r\n", Reply(250, "at your service"), f"250-{NAME} at your service\n250-PIPELINING\n"),
+    ("helo", b"HELO a.test\r\n", Reply(250, "at your service"), f"250 {NAME} at your service"),
+    ("auth", f"AUTH PLAIN {SECRET}\r\n".encode(), Reply(535, "No"), "535 5.7.8 No"),
+    ("auth", f"AUTH PLAIN {SECRET}\r\n".encode(), Reply(454, "Later"), "454 4.7.0 Later"),
+    ("auth", f"AUTH PLAIN {SECRET}\r\n".encode(), Reply(235, "Hello fred"), "235 2.7.0 Hello fred"),
+    ("auth", f"AUTH PLAIN {SECRET}\r\n".encode(), None, "235 2.7.0 Auth"),
+    ("mail", b"MAIL FROM:<a@b.test>\r\n", Reply(550, "Bad\nsender", "5.1.8"), "550-5.1.8 Bad\n550 5.1.8 sender"),
+    ("mail", b"MAIL FROM:<a@b.test>\r\n", Reply(451, "Later", "4.7.1"), "451 4.7.1 Later"),
+    ("mail", b"MAIL FROM:<a@b.test>\r\n", Reply(250, "Fine"), "250 2.1.0 Fine"),
+    ("rcpt", b"MAIL FROM:<a@b.test>\r\nRCPT TO:<c@d.test>\r\n", Reply(251, "Will forward"), "251 2.1.5 Will forward"),
+    ("rcpt", b"MAIL FROM:<a@b.test>\r\nRCPT TO:<c@d.test>\r\n", Reply(250, "Fine"), "250 2.1.5 Fine"),
+    ("rcpt", b"MAIL FROM:<a@b.test>\r\nRCPT TO:<c@d.test>\r\n", Reply(421, "Bye"), f"421 4.3.0 {NAME} Bye"),
+    ("vrfy", b"VRFY fred\r\n", Reply(250, "<fred@mx.test>", "2.1.5"), "250 2.1.5 <fred@mx.test>"),
+    ("vrfy", b"VRFY fred\r\n", Reply(550, "No such user", "5.1.1"), "550 5.1.1 No such user"),
+    ("expn", b"EXPN list\r\n", Reply(250, "<a@b>\n<c@d>", "2.1.5"), "250-2.1.5 <a@b>\n250 2.1.5 <c@d>"),
+    ("help", b"HELP\r\n", Reply(211, "See the manual"), "211 2.0.0 See the manual"),
+    ("data", START + b"DATA\r\n" + MESSAGE + b".\r\n", Reply(250, "Fine"), "250 2.0.0 Fine"),
+    ("data", START + b"DATA\r\n" + MESSAGE + b".\r\n", Reply(554, "Spam", "5.7.1"), "554 5.7.1 Spam"),
+    ("data", START + b"BDAT 3 LAST\r\nab\n", Reply(452, "Full"), "550 5.5.2"),
+    ("data", START + b"BDAT 4 LAST\r\nab\r\n", Reply(452, "Full"), "452 4.3.1 Full"),
+]
+
+
+@pytest.mark.parametrize(("hook", "sent", "reply", "told"), ANSWERS)
+@pytest.mark.parametrize("how", ["return", "send", "failure"])
+async def test_answer(
+    hook: str, sent: bytes, reply: Reply | None, told: str, how: str, autojump_clock: MockClock
+) -> None:
+    """A reply that is returned, and one that is recorded by `Session.send` or `Session.failure`: it is the same."""
+    if how != "return" and (reply is None or (how == "failure") != reply.refused):
+        return
+
+    async def settle(session: Session, *args: Any) -> None:
+        await answering(None)(session, *args)
+        assert reply is not None
+        verb = session.send if how == "send" else session.failure
+        verb(reply.code, reply.text, reply.status)
+
+    hooks = Taker()
+    server = build(hooks, **{hook: answering(reply) if how == "return" else settle})
+    async with talk(server) as client:
+        await client.expect("220")
+        if hook != "helo":
+            await client.hello()
+        await client.send(sent)
+        while not (answer := await client.reply()).startswith(told):
+            assert answer[:3] in ("250", "354"), answer
+        if answer.startswith("421"):
+            await client.end()
+        else:
+            await client.quit()
+    assert hooks.errors == []
+
+
+@pytest.mark.parametrize(("text", "told"), [(None, "250 2.1.5 Ok"), ("You are in luck", "250 2.1.5 You are in luck")])
+async def test_success(text: str | None, told: str, autojump_clock: MockClock) -> None:
+    async def rcpt(session: Session, rcpt: Rcpt) -> None:
+        session.success(text)
+
+    async with talk(build(rcpt=rcpt)) as client:
+        await client.hello()
+        await client.say("MAIL FROM:<>", "250")
+        assert await client.say("RCPT TO:<a@b.test>", "250") == told
+
+
+async def test_success_in_the_hook_of_a_message(autojump_clock: MockClock) -> None:
+    async def data(session: Session, body: Body) -> None:
+        await body.read()
+        session.success(None if b"usual" in MESSAGE else "Thank you")
+
+    async with talk(build(data=data)) as client:
+        await client.hello()
+        assert await client.deliver(MESSAGE, "250") == "250 2.0.0 Thank you"
+
+
+@pytest.mark.parametrize(
+    ("reply", "told", "then"),
+    [
+        (None, f"220 {NAME} ESMTP", "250"),
+        (Reply(220, "welcome"), f"220 {NAME} ESMTP welcome", "250"),
+        (Reply(554, "Go away"), "554 Go away", "503 5.5.1"),
+        (Reply(450, "Not now", "4.7.1"), "450 Not now", "503 5.5.1"),
+        (Reply(421, "Too busy"), f"421 {NAME} Too busy", None),
+    ],
+)
+async def test_greeting(reply: Reply | None, told: str, then: str | None, autojump_clock: MockClock) -> None:
+    """CON-1, CON-2: a client that was turned away can say goodbye, and nothing else."""
+    async with talk(build(connect=answering(reply))) as client:
+        assert await client.reply() == told
+        if then is None:
+            await client.end()
+            return
+        for line in (
+            ("NOOP", "MAIL FROM:<>", "RSET") if then == "503 5.5.1" else ("NOOP", "EHLO a.test", "MAIL FROM:<>")
+        ):
+            await client.say(line, then)
+        await client.quit()
+
+
+MAY_ACCEPT = [
+    "EHLO a.test",
+    "HELO a.test",
+    "MAIL FROM:<>",
+    "RCPT TO:<a@b.test>",
+    "RSET",
+    "NOOP",
+    "VRFY a",
+    "EXPN a",
+    "HELP",
+]
+MAY_REFUSE = [*MAY_ACCEPT, "DATA", "BDAT 4 LAST\r\nab", "QUIT", "STARTTLS", f"AUTH PLAIN {SECRET}"]
+VERBS = {"HELP": 214, "QUIT": 221, "STARTTLS": 220, "AUTH": 235}
+
+
+def prepare(line: str) -> bytes:
+    """What must have been said before that line."""
+    if line.startswith("RCPT"):
+        return b"MAIL FROM:<>\r\n"
+    return START if line.startswith(("DATA", "BDAT")) else b""
+
+
+async def ask(client: Client, line: str) -> str:
+    """Say a line after all that must come before it."""
+    await client.hello()
+    before = prepare(line)
+    await client.send(before + line.encode() + b"\r\n")
+    await client.expect(*["250"] * before.count(b"\r\n"))
+    return await client.reply()
+
+
+@pytest.mark.parametrize("line", MAY_REFUSE)
+async def test_message_may_refuse_any(line: str, autojump_clock: MockClock) -> None:
+    events: list[Event] = []
+    refused = False
+
+    async def message(session: Session, command: Command) -> Reply | None:
+        nonlocal refused
+        if refused or command.verb != line.split()[0] or not client.replies[1:]:
+            return None
+        refused = True
+        return Reply(451, "Not by me", "4.7.1")
+
+    hooks = Taker()
+    server = build(hooks, message=message)
+    server.on(**spies(events, "mail", "rcpt", "data", "vrfy", "expn", "help", "auth", "reset"))
+    async with talk(server) as client:
+        reply = await ask(client, line)
+        # RFC 2034 4: the answer to HELO and EHLO has no enhanced code
+        assert reply == ("451 Not by me" if line[1:4] in ("HLO", "ELO") else "451 4.7.1 Not by me")
+        assert [name for name, *_ in events if name not in ("mail", "rcpt")] == []
+        if line.startswith("BDAT"):  # its octets were taken, and it was the last
+            await client.deliver()
+        await client.quit()
+    assert hooks.errors == []
+
+
+@pytest.mark.parametrize("line", MAY_ACCEPT)
+async def test_message_may_accept_eight(line: str, autojump_clock: MockClock) -> None:
+    events: list[Event] = []
+    verb = line.split()[0]
+
+    async def message(session: Session, command: Command) -> Reply | None:
+        if command.verb == verb:
+            return Reply(VERBS.get(verb, 250), "As you wish")
+        return None
+
+    server = build()
+    server.on(**spies(events))
+    server.on(message=message)
+    async with talk(server) as client:
+        assert "As you wish" in await ask(client, line)
+    assert verb not in [event[1].verb for event in events if event[0] in LINES]
+
+
+@pytest.mark.parametrize("line", sorted(set(MAY_REFUSE) - set(MAY_ACCEPT)))
+async def test_message_may_not_accept_the_rest(line: str, autojump_clock: MockClock) -> None:
+    verb = line.split()[0]
+
+    async def message(session: Session, command: Command) -> Reply | None:
+        return Reply(VERBS.get(verb, 250), "As you wish") if command.verb == verb else None
+
+    hooks = Taker()
+    async with talk(build(hooks, message=message)) as client:
+        assert await ask(client, line) == "451 4.3.0 Local error in processing"
+        assert hooks.sessions[0].user is None
+        await client.say("NOOP", "250")
+    assert len(hooks.errors) == 1
+    assert hooks.messages == []
+
+
+# --- mistakes ---------------------------------------------------------------------------------------------------------
+
+LINES = {
+    "helo": "EHLO b.test",
+    "message": "NOOP",
+    "auth": f"AUTH PLAIN {SECRET}",
+    "mail": "MAIL FROM:<a@b.test>",
+    "rcpt": "RCPT TO:<a@b.test>",
+    "data": "DATA",
+    "vrfy": "VRFY fred",
+    "expn": "EXPN list",
+    "help": "HELP",
+}
+FAILED = {"helo": "451 Local error in processing", "auth": "454 4.7.0 Temporary authentication failure"}
+FAILURE = "451 4.3.0 Local error in processing"
+
+TWICE = object()
+
+
+def wrong(mistake: object) -> Hook:
+    """A hook that makes this mistake."""
+
+    async def hook(session: Session, *args: Any) -> object:
+        if mistake is TWICE:
+            session.success()
+            session.failure(451, "or not")
+        elif isinstance(mistake, list):
+            session.success()
+            return mistake[0]
+        elif isinstance(mistake, int):
+            session.failure(mistake, "the secret is 42")
+            return None
+        elif isinstance(mistake, Exception):
+            session.success()  # whatever was settled, a raise wins
+            raise mistake
+        return mistake
+
+    return hook
+
+
+@pytest.mark.parametrize("hook", LINES)
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        RuntimeError("the secret is 42"),
+        ExceptionGroup("two of them", [ValueError("the secret is 42"), OSError("the secret is 42")]),
+        TWICE,
+        [Reply(450, "the secret is 42")],  # settled, and returned as well
+        250,  # `Session.failure` with a code that is no refusal
+        Reply(229, "the secret is 42"),
+        Reply(354, "the secret is 42"),
+        "the secret is 42",
+    ],
+    ids=["raise", "group", "twice", "both", "no-refusal", "code", "intermediate", "no-reply"],
+)
+async def test_mistake(hook: str, mistake: object, autojump_clock: MockClock) -> None:
+    """A mistake in a hook is told to `error`, once, and to the client without a word of it; the session goes on."""
+    mistakes = wrong(mistake)
+
+    async def once(session: Session, *args: Any) -> Any:
+        return await mistakes(session, *args) if client.replies[1:] else None
+
+    hooks = Taker()
+    async with talk(build(hooks, **{hook: once})) as client:
+        assert await ask(client, LINES[hook]) == FAILED.get(hook, FAILURE)
+        assert client.buffer == b""
+        assert len(hooks.errors) == 1
+        assert not isinstance(mistake, Exception) or repr(hooks.errors) == repr([mistake])
+        assert hooks.sessions[0].user is None
+        await client.say("NOOP" if hook != "message" else "RSET", "250" if hook != "message" else "451")
+    assert hooks.ended == hooks.sessions
+    assert not any("secret" in reply for reply in client.replies)
+    assert hooks.messages == []
+
+
+@pytest.mark.parametrize(
+    "mistake", [RuntimeError("the secret is 42"), Reply(250, "hi"), Reply(354, "hi"), "hello", TWICE]
+)
+async def test_mistake_in_connect(mistake: object, autojump_clock: MockClock) -> None:
+    hooks = Taker()
+    async with talk(build(hooks, connect=wrong(mistake))) as client:
+        assert await client.reply() == f"421 {NAME} Local error in processing; closing the connection"
+        await client.end()
+    assert len(hooks.errors) == len(hooks.ended) == 1
+
+
+@pytest.mark.parametrize("hook", ["reset", "response", "secured", "disconnect", "timeout"])
+async def test_mistake_where_there_is_nothing_to_answer(hook: str, autojump_clock: MockClock) -> None:
+    """The protocol goes on as if the hook had returned None."""
+    hooks = Taker()
+    error = RuntimeError("the secret is 42")
+    async with talk(build(hooks, **{hook: raising(error)})) as client:
+        await client.hello()
+        await client.starttls()
+        await client.hello()
+        await client.say("MAIL FROM:<>", "250 2.1.0")
+        await client.say("RSET", "250 2.0.0")
+        await client.deliver()
+        await client.expect("421 4.4.2")
+        await client.end()
+    assert set(hooks.errors) == {error}
+    assert len(hooks.errors) == (len(client.replies) if hook == "response" else 1)
+    assert len(hooks.messages) == 1
+
+
+@pytest.mark.parametrize("verb", ["success", "failure", "send"])
+async def test_settling_where_nothing_is_asked(verb: str, autojump_clock: MockClock) -> None:
+    """In `response`, `reset` and after the session there is no answer to give."""
+    arguments = () if verb == "success" else (451, "no")
+
+    async def settle(session: Session, *_: Any) -> None:
+        getattr(session, verb)(*arguments)
+
+    hooks = Taker()
+    async with talk(build(hooks, response=settle, reset=settle)) as client:
+        await client.hello()
+        await client.say("RSET", "250 2.0.0 Ok")
+    assert [type(error) for error in hooks.errors] == [RuntimeError] * 4
+    with pytest.raises(RuntimeError):
+        getattr(hooks.sessions[0], verb)(*arguments)
+
+
+async def test_failed_message_is_not_taken(autojump_clock: MockClock) -> None:
+    """DAT-10: the answer comes behind the end of the message, and the next one is heard."""
+
+    async def data(session: Session, body: Body) -> None:
+        await anext(body)
+        raise RuntimeError("the secret is 42")
+
+    hooks = Taker()
+    async with talk(build(hooks, data=data)) as client:
+        await client.hello()
+        await client.deliver(MESSAGE * 9999, FAILURE)
+        await client.deliver(MESSAGE, FAILURE)
+        await client.quit()
+
+
+async def test_error_in_error_is_logged_only(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
+    first, second = RuntimeError("first"), RuntimeError("second")
+    async with talk(build(mail=raising(first), error=raising(second))) as client:
+        await client.hello()
+        await client.say("MAIL FROM:<>", FAILURE)
+        await client.quit()
+    logged = [(record.name, record.exc_info and record.exc_info[1]) for record in caplog.records if record.exc_info]
+    assert logged == [("smtp_trio.server", first), ("smtp_trio.server", second)]
+
+
+async def test_error_hears_what_stop_and_disconnect_raise(autojump_clock: MockClock) -> None:
+    stopped, gone = RuntimeError("stop"), RuntimeError("disconnect")
+    hooks = Taker()
+    async with talk(build(hooks, stop=raising(stopped), disconnect=raising(gone))) as client:
+        await client.hello()
+    assert hooks.errors == [gone, stopped]
+
+
+# --- nurseries in hooks -----------------------------------------------------------------------------------------------
+
+
+async def test_body_error_in_a_group_is_no_bug(autojump_clock: MockClock) -> None:
+    """The body is pulled by a child of the hook; its nursery wraps the `BodyError`, also together with a bug."""
+    bug: Exception | None = None
+
+    async def data(session: Session, body: Body) -> None:
+        async def pull() -> None:
+            try:
+                await body.read()
+            finally:
+                if bug is not None:
+                    raise bug
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pull)
+
+    hooks = Taker()
+    async with talk(build(hooks, data=data)) as client:
+        await client.hello()
+        await client.deliver()
+        await client.deliver(b"bare\nnewline\r\n", "550 5.5.2")
+        assert hooks.errors == []
+        bug = ValueError("both")
+        await client.deliver(b"bare\nnewline\r\n", "550 5.5.2")
+        await client.deliver(MESSAGE, FAILURE)
+        await client.quit()
+    assert [error.exceptions for error in hooks.errors if isinstance(error, ExceptionGroup)] == [(bug,), (bug,)]
+
+
+async def test_group_without_a_bug_in_it(autojump_clock: MockClock) -> None:
+    async def data(session: Session, body: Body) -> None:
+        try:
+            await body.read()
+        except BodyError as error:
+            raise ExceptionGroup("outer", [ExceptionGroup("inner", [error])]) from None
+
+    hooks = Taker()
+    async with talk(build(hooks, data=data)) as client:
+        await client.hello()
+        await client.deliver(b"bare\rreturn\r\n", "550 5.5.2")
+        await client.quit()
+    assert hooks.errors == []
+
+
+# --- time -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hook", LINES)
+async def test_late_hook_is_cancelled(hook: str, autojump_clock: MockClock) -> None:
+    cancelled: list[float] = []
+
+    async def late(session: Session, *args: Any) -> None:
+        if not client.replies[1:]:
+            return
+        try:
+            await trio.sleep_forever()
+        finally:
+            cancelled.append(trio.current_time())
+
+    hooks = Taker()
+    async with talk(build(hooks, **{hook: late})) as client:
+        began = trio.current_time()
+        assert await ask(client, LINES[hook]) == FAILED.get(hook, FAILURE)
+        assert [when - began for when in cancelled] == [300]
+        assert trio.current_time() - began == 300
+    assert [type(error) for error in hooks.errors] == [trio.TooSlowError]
+
+
+@pytest.mark.parametrize("hook", ["connect", "response", "reset", "timeout", "disconnect", "error", "stop", "secured"])
+async def test_every_late_hook_is_cancelled(hook: str, autojump_clock: MockClock) -> None:
+    async def late(*_: Any) -> None:
+        await trio.sleep_forever()
+
+    server = Server(Taker(), name=NAME, tls=server_tls(), timeouts=Timeouts(hook=10, command=20))
+    server.on(**{hook: late, "vrfy": raising(RuntimeError())})
+    async with talk(server) as client:
+        if hook == "connect":
+            await client.expect("421")
+            await client.end()
+        else:
+            await client.hello()
+            await client.starttls()
+            await client.hello()
+            await client.say("VRFY a", "451")
+            await client.say("RSET", "250")
+            await client.expect("421 4.4.2")
+            await client.end()
+
+
+async def test_waiting_for_the_peer_is_not_the_hooks_time(autojump_clock: MockClock) -> None:
+    """A hook that pulls a message which takes hours is not late."""
+    hooks = Taker()
+    server = Server(hooks, name=NAME, timeouts=Timeouts(hook=1))
+    async with talk(server) as client:
+        await client.open()
+        await client.say("DATA", "354")
+        for _ in range(100):
+            await trio.sleep(179)
+            await client.send(b"x\r\n")
+        await client.send(b".\r\n")
+        await client.expect("250 2.0.0")
+    assert hooks.messages == [b"x\r\n" * 100]
+
+
+@pytest.fixture(params=[memory_stream_pair, sockets])
+def pair(request: pytest.FixtureRequest) -> Callable[[], Pair]:
+    """Streams of both kinds: plain sockets have a way of their own through the server."""
+    make: Callable[[], Pair] = request.param
+    return make
+
+
+LATE = ["vrfy", "mail", "rcpt", "data"]
+
+
+def first_time(hook: Hook) -> Hook:
+    """Another hook the first time, and then none."""
+    calls = iter([hook])
+
+    async def once(*args: Any) -> Any:
+        return await next(calls, answering(None))(*args)
+
+    return once
+
+
+async def late(session: Session, *args: Any) -> None:
+    await trio.sleep_forever()
+
+
+async def late_and_wrong(session: Session, *args: Any) -> None:
+    try:
+        await trio.sleep_forever()
+    except trio.Cancelled:
+        raise ValueError("the secret is 42") from None
+
+
+async def late_with_a_child_that_is_wrong(session: Session, *args: Any) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(late_and_wrong, session)
+        nursery.start_soon(trio.sleep_forever)
+
+
+async def late_and_undisturbed(session: Session, *args: Any) -> Reply | None:
+    with trio.CancelScope(shield=True):
+        await trio.sleep(400)
+    return Reply(450, "It took its time", "4.7.1")
+
+
+async def late_and_undisturbed_in_a_message(session: Session, *args: Any) -> Reply | None:
+    if args and isinstance(args[0], Body):
+        await args[0].read()
+    with trio.CancelScope(shield=True):
+        await trio.sleep(400)
+    return Reply(450, "It took its time", "4.7.1")
+
+
+@pytest.mark.parametrize(
+    "manner",
+    [late, late_and_wrong, late_with_a_child_that_is_wrong, late_and_undisturbed, late_and_undisturbed_in_a_message],
+)
+@pytest.mark.parametrize("hook", LATE)
+async def test_session_goes_on_after_a_late_hook(
+    hook: str, manner: Hook, pair: Callable[[], Pair], autojump_clock: MockClock
+) -> None:
+    """Whatever it does when it is cancelled, the client is answered once, and the next command is heard."""
+    hooks = Taker()
+    server = Server(hooks, name=NAME)
+    server.on(**{hook: first_time(manner)})
+    async with talk(server, pair=pair) as client:
+        await client.hello()
+        line = LINES[hook]
+        before = prepare(line)
+        await client.send(before + line.encode() + b"\r\n")
+        await client.expect(*["250"] * before.count(b"\r\n"))
+        if hook == "data" and manner is late_and_undisturbed_in_a_message:
+            await client.expect("354")
+            await client.send(b".\r\n")
+        await client.expect("45")
+        assert trio.current_time() in (300, 400)
+        await trio.sleep(250)
+        await client.say("RSET", "250")
+        await client.deliver()
+        await trio.sleep(250)
+        await client.quit()
+    assert len(hooks.errors) <= 2
+
+
+async def test_late_hook_that_has_taken_the_message(pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
+    """A store is not disturbed while it commits. What it has, it has, and the client is told so."""
+
+    async def commit(session: Session, body: Body) -> None:
+        await body.read()
+        with trio.CancelScope(shield=True):
+            await trio.sleep(400)
+
+    async with talk(build(data=first_time(commit)), pair=pair) as client:
+        await client.hello()
+        await client.deliver()
+        assert trio.current_time() == 400
+        await trio.sleep(250)
+        await client.deliver()
+        await client.quit()
+
+
+@pytest.mark.parametrize("nested", ["response", "message"])
+async def test_data_hook_is_late_also_behind_the_hooks_of_its_pulls(
+    nested: str, pair: Callable[[], Pair], autojump_clock: MockClock
+) -> None:
+    async def data(session: Session, body: Body) -> None:
+        await body.read()
+        await trio.sleep_forever()
+
+    server = build(data=data)
+    server.on(**{nested: answering(None)})
+    async with talk(server, pair=pair) as client:
+        await client.open()
+        await client.send(b"BDAT 4\r\nab\r\nNOOP\r\nBDAT 0 LAST\r\n")
+        await client.expect("250", "250", "451 4.3.0")
+        assert trio.current_time() == 300
+        await client.quit()
+
+
+@pytest.mark.parametrize("reply", [None, Reply(550, "No")])
+async def test_rest_of_a_message_may_take_its_time(
+    reply: Reply | None, pair: Callable[[], Pair], autojump_clock: MockClock
+) -> None:
+    """When the hook has ended, no clock of its own is left behind."""
+
+    async def data(session: Session, body: Body) -> Reply | None:
+        await anext(body)
+        return reply
+
+    async with talk(build(data=data), pair=pair) as client:
+        await client.open()
+        await client.say("DATA", "354")
+        for _ in range(10):
+            await client.send(b"x\r\n")
+            await trio.sleep(170)
+        await client.send(b".\r\n")
+        await client.expect("550" if reply else "250")
+        await client.quit()
+
+
+# --- setting them -----------------------------------------------------------------------------------------------------
+
+
+async def test_on_puts_functions_in_the_place_of_hooks(autojump_clock: MockClock) -> None:
+    server = Server(Taker(), name=NAME)
+    server.on(rcpt=answering(Reply(550, "One")), vrfy=answering(Reply(550, "One")))
+    server.on(rcpt=answering(Reply(550, "Two")))
+    async with talk(server) as client:
+        await client.hello()
+        await client.say("MAIL FROM:<>", "250")
+        await client.say("RCPT TO:<a@b.test>", "550 5.7.1 Two")
+        await client.say("VRFY a", "550 5.7.1 One")
+
+        with pytest.raises(RuntimeError):
+            server.on(rcpt=answering(None))
+
+
+def test_on_refuses_what_is_no_hook() -> None:
+    server = Server(Taker())
+    with pytest.raises(TypeError, match="recpt"):
+        server.on(data=answering(None), recpt=answering(None))
+    with pytest.raises(TypeError):
+        server.on(rcpt=Reply(550))  # type: ignore[arg-type]
+    assert set(server.installed) == {"connect", "disconnect", "data", "error"}  # nothing of it was taken
+
+
+def test_hooks_must_be_hooks() -> None:
+    with pytest.raises(TypeError):
+        Server(Taker)  # type: ignore[arg-type]
+
+
+async def test_defaults(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
+    """Everything is accepted but messages and logins: silence would lose the one, and let in the other."""
+    async with talk(Server(name=NAME, extensions=CLEARTEXT)) as client:
+        offer = await client.hello()
+        assert "AUTH" not in offer
+        assert "EXPN" not in offer
+        await client.say(f"AUTH PLAIN {SECRET}", "502 5.5.1")
+        await client.say("EXPN list", "502 5.5.1")
+        await client.say("MAIL FROM:<>", "250 2.1.0")
+        await client.say("RCPT TO:<postmaster>", "250 2.1.5")
+        await client.say("DATA", "554 5.3.0")
+        await client.quit()
+    assert any(record.name == "smtp_trio.server" and "no data hook" in record.getMessage() for record in caplog.records)
+
+
+async def test_default_methods_answer_as_if_they_were_not_there(autojump_clock: MockClock) -> None:
+    """A subclass may call the default of its base."""
+
+    class Supers(Hooks):
+        pass
+
+    def passing(name: str) -> Any:
+        async def hook(self: Supers, *args: Any) -> Any:
+            return await getattr(Hooks, name)(self, *args)
+
+        return hook
+
+    for name in NAMES:
+        setattr(Supers, name, passing(name))
+
+    async def converse(hooks: Hooks) -> list[str]:
+        async with talk(Server(hooks, name=NAME, extensions=CLEARTEXT)) as client:
+            await client.hello()
+            for line in (
+                "NOOP",
+                "RSET",
+                "VRFY a",
+                "HELP",
+                "MAIL FROM:<>",
+                "RCPT TO:<a@b.test>",
+                "DATA",
+                "RSET",
+                "QUIT",
+            ):
+                await client.send(line.encode() + b"\r\n")
+                await client.reply()
+            await client.end()
+        return client.replies[2:]  # EHLO shows EXPN and AUTH to be there
+
+    assert await converse(Supers()) == await converse(Hooks())

@@ -1,0 +1,680 @@
+"""A server's life: how it begins to listen, what its sessions share, how one failure stays alone, how it all ends."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import socket
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from helpers import (
+    MESSAGE,
+    NAME,
+    START,
+    Client,
+    Door,
+    Event,
+    Taker,
+    call,
+    serve,
+    serve_door,
+    sockets,
+    spies,
+    talk,
+    unbuffered,
+)
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
+
+from smtp_trio import (
+    Drained,
+    Limits,
+    Peer,
+    Server,
+    Session,
+    standard,
+)
+from smtp_trio._server import listeners as listeners_module, server as server_module
+from smtp_trio.protocol import Rcpt
+from smtp_trio.protocol.extensions import Auth
+
+DOWN = f"421 4.3.2 {NAME} Server is shutting down"
+CLEARTEXT = standard(Auth(cleartext=True))
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_to_the_garbage_collector() -> Iterator[None]:
+    """A socket that was not closed is a ResourceWarning, and so a failure: in the test that left it."""
+    yield
+    gc.collect()
+
+
+# --- listening --------------------------------------------------------------------------------------------------------
+
+
+async def test_serve_gives_its_listeners_and_returns_after_stop() -> None:
+    hooks = Taker()
+    server = Server(hooks, name=NAME)
+    async with trio.open_nursery() as nursery:
+        listeners: list[trio.SocketListener] = await nursery.start(server.serve, 0, "127.0.0.1")
+        (listener,) = listeners
+        host, port = listener.socket.getsockname()
+        assert (host, listener.socket.family) == ("127.0.0.1", socket.AF_INET)
+        async with call(port) as client:
+            await client.hello()
+            await client.deliver()
+            await client.quit()
+        assert hooks.sessions[0].local == Peer("127.0.0.1", port, "tcp")
+        assert hooks.sessions[0].peer.kind == "tcp"
+        await server.stop()
+    with pytest.raises(OSError, match="connect"):
+        await trio.open_tcp_stream("127.0.0.1", port)
+    assert hooks.messages == [MESSAGE]
+
+
+async def test_every_interface_has_the_same_port() -> None:
+    hooks = Taker()
+    server = Server(hooks, name=NAME)
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(server.serve, 0)
+        assert len({listener.socket.getsockname()[1] for listener in listeners}) == 1
+        for listener in listeners:
+            six = listener.socket.family == socket.AF_INET6
+            port = listener.socket.getsockname()[1]
+            client = Client(await trio.open_tcp_stream("::1" if six else "127.0.0.1", port))
+            await client.hello()
+            await client.quit()
+            await client.stream.aclose()
+            assert hooks.sessions[-1].peer.host == ("::1" if six else "127.0.0.1")
+        await server.stop()
+
+
+async def test_ipv4_client_of_an_ipv6_socket() -> None:
+    """To everybody but the kernel it is an IPv4 client."""
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("no dual stack here")
+    sock = trio.socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    await sock.bind(("::", 0))
+    sock.listen()
+    hooks = Taker()
+    server = Server(hooks, name=NAME)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.serve_listeners, [trio.SocketListener(sock)])
+        async with call(sock.getsockname()[1]) as client:
+            await client.hello()
+        await server.stop()
+    assert hooks.sessions[0].peer.host == "127.0.0.1"
+
+
+async def test_bind_error_is_plain() -> None:
+    events: list[Event] = []
+    server = Server(name=NAME)
+    server.on(**spies(events))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match="in use") as caught:
+            await server.serve(port, "127.0.0.1")
+        assert caught.value.errno == errno.EADDRINUSE
+        async with trio.open_nursery() as nursery:
+            with pytest.raises(OSError, match="in use") as caught:
+                await nursery.start(server.serve, port, "127.0.0.1")
+        assert caught.value.errno == errno.EADDRINUSE
+    assert events == []
+
+
+async def test_unix_sockets(tmp_path: Path) -> None:
+    sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    await sock.bind(str(tmp_path / "smtp"))
+    sock.listen()
+    hooks = Taker()
+    server = Server(hooks, name=NAME, limits=Limits(per_peer=1))
+    clients: list[Client] = []
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.serve_listeners, [trio.SocketListener(sock)])
+        for _ in range(2):
+            client = Client(await trio.open_unix_socket(tmp_path / "smtp"))
+            clients.append(client)
+            await client.hello()
+            await client.deliver()
+        await server.stop()
+        for client in clients:
+            await client.stream.aclose()
+    assert [session.peer for session in hooks.sessions] == [Peer("", None, "unix")] * 2
+
+
+async def test_listener_in_memory(autojump_clock: MockClock) -> None:
+    hooks = Taker()
+    server = Server(hooks, name=NAME)
+    async with trio.open_nursery() as nursery:
+        door = await nursery.start(serve_door, server)
+        clients = [await door.connect() for _ in range(3)]
+        for client in clients:
+            await client.hello()
+            await client.deliver()
+            await client.quit()
+        assert await server.stop() == Drained()
+    assert [session.peer for session in hooks.sessions] == [Peer("", None, "memory")] * 3
+    assert len({session.id for session in hooks.sessions}) == 3
+
+
+async def test_several_at_once(autojump_clock: MockClock) -> None:
+    """`start` once, before anybody is accepted; `stop` once, when the last has ended; `Server.stop` ends them all."""
+    events: list[Event] = []
+    go = trio.Event()
+    server = Server(name=NAME)
+    server.on(**spies(events, "start", "connect", "stop"))
+    start = server.installed["start"]
+
+    async def slow_start(server: Server) -> None:
+        await go.wait()
+        await start(server)
+
+    server.on(start=slow_start)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve, server, (pair := memory_stream_pair())[1])
+        await wait_all_tasks_blocked()
+        doors: list[Door] = []
+
+        @nursery.start_soon
+        async def second() -> None:
+            doors.append(await nursery.start(serve_door, server))
+
+        client = Client(pair[0])
+        await wait_all_tasks_blocked()
+        assert events == []
+        assert client.buffer == b""
+        assert doors == []
+        go.set()
+        await client.hello()
+        await wait_all_tasks_blocked()
+        other = await doors[0].connect()
+        await other.hello()
+        await client.quit()
+        await wait_all_tasks_blocked()
+        assert [name for name, *_ in events] == ["start", "connect", "connect"]
+        assert await server.stop() == Drained(idle=1)
+        assert events[-1] == ("stop",)
+    assert [name for name, *_ in events].count("stop") == 1
+
+
+# --- start and stop ---------------------------------------------------------------------------------------------------
+
+
+async def test_start_that_raises_comes_out_plain(autojump_clock: MockClock) -> None:
+    error = RuntimeError("no database")
+
+    class Broken(Taker):
+        async def start(self, server: Server) -> None:
+            raise error
+
+        async def stop(self, server: Server) -> None:
+            self.errors.append(RuntimeError("stopped, and never started"))
+
+    hooks = Broken()
+    server = Server(hooks, name=NAME)
+    with pytest.raises(RuntimeError) as caught:
+        await server.serve(0)
+    assert caught.value is error
+    ours, theirs = memory_stream_pair()
+    with pytest.raises(RuntimeError) as caught:
+        await server.serve_stream(theirs)
+    assert caught.value is error
+    assert await ours.receive_some() == b""
+    assert hooks.errors == []
+    assert hooks.sessions == []
+    assert await server.stop() == Drained()
+
+
+@pytest.mark.parametrize("how", ["cancel", "stop"])
+async def test_end_during_start(how: str) -> None:
+    """Every listener is closed, though nobody was ever accepted."""
+    began = trio.Event()
+
+    class Slow(Taker):
+        async def start(self, server: Server) -> None:
+            began.set()
+            if how == "cancel":
+                await trio.sleep_forever()
+            await wait_all_tasks_blocked()
+
+    server = Server(Slow(), name=NAME)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.serve, 0)
+        await began.wait()
+        if how == "cancel":
+            nursery.cancel_scope.cancel()
+        else:
+            assert await server.stop() == Drained()
+
+
+@pytest.mark.parametrize("raising", [False, True])
+async def test_stop_runs_when_all_is_cancelled(raising: bool, autojump_clock: MockClock) -> None:
+    """… shielded, for five seconds."""
+    done = []
+
+    class Slow(Taker):
+        async def disconnect(self, session: Session) -> None:
+            await trio.sleep(4)
+            done.append("disconnect")
+
+        async def stop(self, server: Server) -> None:
+            await trio.sleep(4)
+            done.append("stop")
+            await trio.sleep(4)
+            done.append("too late")
+
+    server = Server(Slow(), name=NAME)
+    async with trio.open_nursery() as nursery:
+        door = await nursery.start(serve_door, server)
+        client = await door.connect()
+        await client.hello()
+        nursery.cancel_scope.cancel()
+    assert done == ["disconnect", "stop"]
+    assert trio.current_time() == 4 + 5
+
+
+async def test_disconnect_follows_however_long_reset_takes(autojump_clock: MockClock) -> None:
+    """A `reset` that does not end takes nothing from `disconnect`."""
+
+    class Slow(Taker):
+        async def reset(self, session: Session) -> None:
+            await trio.sleep_forever()
+
+    hooks = Slow()
+    async with talk(Server(hooks, name=NAME)) as client:
+        await client.open()
+    assert hooks.ended == hooks.sessions
+    assert trio.current_time() == 5
+
+
+async def test_one_stream_after_another(autojump_clock: MockClock) -> None:
+    """A server that has nothing to do for a moment is not at its end: `stop` waits for what came later."""
+    server = Server(Taker(), name=NAME)
+    async with talk(server) as client:
+        await client.hello()
+    async with talk(server) as client:
+        await client.open()
+        await client.say("DATA", "354")
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def stop() -> None:
+                assert await server.stop() == Drained(finished=1)
+                assert server.statistics().messages == 1
+
+            await wait_all_tasks_blocked()
+            await client.send(b".\r\n")
+            await client.expect("250 2.0.0", DOWN)
+
+
+async def test_stopped_is_stopped(autojump_clock: MockClock) -> None:
+    server = Server(Taker(), name=NAME)
+    assert await server.stop() == Drained()
+    for late in (server.serve(0), server.serve_stream(memory_stream_pair()[1]), server.serve_listeners([Door()])):
+        with pytest.raises(trio.ClosedResourceError):
+            await late
+    assert await server.stop() == Drained()
+
+
+async def test_stop_while_binding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was bound when the server had been stopped already is closed again."""
+    server = Server(Taker(), name=NAME)
+    bind = listeners_module.open_listeners
+
+    async def late(*args: Any) -> list[trio.SocketListener]:
+        listeners = await bind(*args)
+        await server.stop()
+        return listeners
+
+    monkeypatch.setattr(server_module, "open_listeners", late)
+    with pytest.raises(trio.ClosedResourceError):
+        await server.serve(0)
+
+
+# --- draining ---------------------------------------------------------------------------------------------------------
+
+
+async def in_auth(client: Client) -> None:
+    await client.hello()
+    await client.say("AUTH LOGIN", "334")
+
+
+@pytest.mark.parametrize("state", [Client.hello, Client.open, in_auth], ids=["ready", "transaction", "auth"])
+async def test_idle_sessions_are_told_at_once(
+    state: Callable[[Client], Awaitable[Any]], autojump_clock: MockClock
+) -> None:
+    """CON-7."""
+    hooks = Taker()
+    server = Server(hooks, name=NAME, extensions=CLEARTEXT)
+    server.on(auth=hooks.error)
+    async with talk(server) as client:
+        await state(client)
+        assert await server.stop() == Drained(idle=1)
+        assert await client.reply() == DOWN
+        await client.end()
+    assert hooks.ended == hooks.sessions
+    assert trio.current_time() == 0
+
+
+async def test_message_under_way_is_finished(autojump_clock: MockClock) -> None:
+    """CON-8: the message gets its answer; nothing is heard after that."""
+    hooks = Taker()
+    server = Server(hooks, name=NAME)
+    async with talk(server) as client, trio.open_nursery() as nursery:
+        await client.open()
+        await client.say("DATA", "354")
+        drained: list[Drained] = []
+
+        @nursery.start_soon
+        async def stop() -> None:
+            drained.append(await server.stop())
+
+        await trio.sleep(29)
+        assert drained == []
+        await client.send(MESSAGE + b".\r\n")
+        await client.expect("250 2.0.0", DOWN)
+        await client.end()
+    assert drained == [Drained(finished=1)]
+    assert hooks.messages == [MESSAGE]
+
+
+async def test_chunks_under_way_are_finished(autojump_clock: MockClock) -> None:
+    hooks = Taker()
+    server = Server(hooks, name=NAME)
+    async with talk(server) as client, trio.open_nursery() as nursery:
+        await client.open()
+        await client.send(b"BDAT 5\r\nhello")
+        await client.expect("250 2.0.0")
+        nursery.start_soon(server.stop)
+        await trio.sleep(10)
+        await client.send(b"BDAT 2 LAST\r\n\r\n")
+        await client.expect("250 2.0.0 Ok: queued", DOWN)
+    assert hooks.messages == [b"hello\r\n"]
+
+
+async def test_hook_under_way_is_finished(autojump_clock: MockClock) -> None:
+    """A session with a hook at work is busy, as is one that is being written to."""
+
+    class Slow(Taker):
+        async def mail(self, session: Session, mail: object) -> None:
+            await trio.sleep(20)
+
+    server = Server(Slow(), name=NAME)
+    async with talk(server) as one, talk(server, pair=unbuffered) as two:
+        await one.hello()
+        await two.hello()
+        await one.send(b"MAIL FROM:<>\r\n")
+        await two.send(b"NOOP\r\n")
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def stop() -> None:
+                assert await server.stop() == Drained(finished=2)
+
+            await one.expect("250 2.1.0", DOWN)
+            assert trio.current_time() == 20
+            await two.expect("250 2.0.0", DOWN)
+
+
+@pytest.mark.parametrize("pair", [memory_stream_pair, sockets])
+async def test_commands_received_are_answered_first(pair: Any, autojump_clock: MockClock) -> None:
+    class Slow(Taker):
+        async def rcpt(self, session: Session, rcpt: Rcpt) -> None:
+            await trio.sleep(1)
+
+    hooks = Slow()
+    server = Server(hooks, name=NAME)
+    async with talk(server, pair=pair) as client:
+        await client.hello()
+        await client.send(START + b"DATA\r\n" + MESSAGE + b".\r\n" + START + b"RSET\r\nNO")
+        await wait_all_tasks_blocked(0.001)
+        assert await server.stop() == Drained(finished=1)
+        await client.expect("250", "250", "354", "250 2.0.0 Ok: queued", "250", "250", "250 2.0.0", DOWN)
+        await client.end()
+    assert hooks.messages == [MESSAGE]
+
+
+async def test_grace(autojump_clock: MockClock) -> None:
+    """What is left after it is cancelled."""
+    hooks = Taker()
+    server = Server(hooks, name=NAME)
+    async with talk(server) as client:
+        await client.open()
+        await client.say("DATA", "354")
+        assert await server.stop(grace=7) == Drained(cancelled=1)
+        assert trio.current_time() == 7
+    assert hooks.ended == hooks.sessions
+    assert hooks.messages == []
+    assert hooks.errors == []
+
+
+async def test_last_words_where_the_kernel_takes_them_at_once(autojump_clock: MockClock) -> None:
+    """CON-8: "421 4.3.2 best effort"."""
+    server = Server(Taker(), name=NAME)
+    async with talk(server, pair=sockets) as client:
+        await client.open()
+        await client.say("DATA", "354")
+        assert await server.stop(grace=7) == Drained(cancelled=1)
+        assert await client.reply() == DOWN
+        await client.end()
+
+
+async def test_second_call_may_shorten_the_grace(autojump_clock: MockClock) -> None:
+    server = Server(Taker(), name=NAME)
+    ends: list[tuple[float, Drained]] = []
+    async with talk(server) as client, trio.open_nursery() as nursery:
+        await client.open()
+        await client.say("DATA", "354")
+
+        async def stop(after: float, grace: float) -> None:
+            await trio.sleep(after)
+            ends.append((trio.current_time(), await server.stop(grace)))
+            assert trio.current_time() == 3
+
+        nursery.start_soon(stop, 0, 30)
+        nursery.start_soon(stop, 1, 100)
+        nursery.start_soon(stop, 2, 1)
+    assert sorted(when for when, _ in ends) == [0, 1, 2]
+    assert {drained for _, drained in ends} == {Drained(cancelled=1)}
+    assert await server.stop() == Drained(cancelled=1)
+
+
+async def test_cancelling_stop_changes_nothing(autojump_clock: MockClock) -> None:
+    """All is set going before it waits for the first time, even where the caller is cancelled already."""
+    server = Server(Taker(), name=NAME)
+    async with talk(server) as idle, talk(server) as busy:
+        await idle.hello()
+        await busy.open()
+        await busy.say("DATA", "354")
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await server.stop(grace=10)
+        assert scope.cancelled_caught
+        await idle.expect("421 4.3.2")
+        await busy.end()
+        assert trio.current_time() == 10
+        assert await server.stop() == Drained(idle=1, cancelled=1)
+
+
+async def test_session_cannot_wait_for_its_own_end(autojump_clock: MockClock) -> None:
+    async def child(server: Server) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.stop)
+
+    class Suicidal(Taker):
+        async def vrfy(self, session: Session, command: object) -> None:
+            await session.server.stop()
+
+        async def expn(self, session: Session, command: object) -> None:
+            await child(session.server)
+
+    hooks = Suicidal()
+    server = Server(hooks, name=NAME)
+    async with talk(server) as client:
+        await client.hello()
+        await client.say("VRFY a", "451 4.3.0")
+        await client.say("EXPN a", "451 4.3.0")
+        await client.quit()
+    assert isinstance(hooks.errors[0], RuntimeError)
+    assert isinstance(hooks.errors[1], ExceptionGroup)
+    assert not server.stopping
+
+
+async def test_session_may_have_its_server_stopped(autojump_clock: MockClock) -> None:
+    """By a task that is not the session's: then there is nobody who waits for himself."""
+    async with trio.open_nursery() as nursery:
+
+        class Suicidal(Taker):
+            async def vrfy(self, session: Session, command: object) -> None:
+                nursery.start_soon(session.server.stop)
+
+        hooks = Suicidal()
+        server = Server(hooks, name=NAME)
+        door = await nursery.start(serve_door, server)
+        client = await door.connect()
+        await client.hello()
+        await client.send(b"VRFY a\r\n")
+        await client.expect("252", DOWN)
+    assert hooks.errors == []
+
+
+async def test_a_server_may_stop_another(autojump_clock: MockClock) -> None:
+    other = Server(Taker(), name=NAME)
+
+    class Stopper(Taker):
+        async def vrfy(self, session: Session, command: object) -> None:
+            await other.stop()
+
+    async with talk(Server(Stopper(), name=NAME)) as client, talk(other) as victim:
+        await client.hello()
+        await victim.hello()
+        await client.say("VRFY a", "252")
+        await victim.expect("421 4.3.2")
+
+
+async def test_who_drains_in_the_task_of_a_stream(autojump_clock: MockClock) -> None:
+    """A task that was there before the session is no task of the session's."""
+    server = Server(Taker(), name=NAME)
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def stop() -> None:
+            await trio.sleep(1)
+            assert await server.stop() == Drained(idle=1)
+
+        await server.serve_stream(memory_stream_pair()[0])
+
+
+async def test_report_adds_up(autojump_clock: MockClock) -> None:
+    """ENG-8: each session is counted once, by how it ended."""
+
+    class Slow(Taker):
+        async def mail(self, session: Session, mail: object) -> None:
+            await trio.sleep(10)
+
+        async def rcpt(self, session: Session, rcpt: object) -> None:
+            await trio.sleep(100)
+
+    server = Server(Slow(), name=NAME)
+    async with trio.open_nursery() as nursery:
+        door = await nursery.start(serve_door, server)
+        clients = [await door.connect() for _ in range(12)]
+        for client in clients:
+            await client.hello()
+        for client in clients[:2]:
+            await client.send(START)
+        for client in clients[2:5]:
+            await client.send(b"MAIL FROM:<>\r\n")
+        # This one is idle, and takes no goodbye.
+        ours, theirs = unbuffered()
+        await door.streams.send(theirs)
+        await Client(ours).hello()
+        await clients[-1].quit()
+        await wait_all_tasks_blocked()
+        assert await server.stop(20) == Drained(finished=3, idle=6, cancelled=3)
+
+
+async def test_cancelled_from_outside_while_draining(autojump_clock: MockClock) -> None:
+    server = Server(Taker(), name=NAME)
+    async with trio.open_nursery() as outer:
+        async with trio.open_nursery() as nursery:
+            door = await nursery.start(serve_door, server)
+            client = await door.connect()
+            await client.open()
+            await client.say("DATA", "354")
+
+            @outer.start_soon
+            async def stop() -> None:
+                assert await server.stop() == Drained(cancelled=1)
+                assert trio.current_time() == 3
+
+            await trio.sleep(3)
+            nursery.cancel_scope.cancel()
+
+
+async def test_connection_that_came_with_the_end(autojump_clock: MockClock) -> None:
+    """Accepted, but not begun with when the server is stopped: it is told, and counted."""
+    server = Server(Taker(), name=NAME)
+    async with trio.open_nursery() as nursery:
+        door = await nursery.start(serve_door, server)
+        ours, theirs = memory_stream_pair()
+        await wait_all_tasks_blocked()
+        door.streams.send_nowait(theirs)
+        assert await server.stop() in (Drained(), Drained(finished=1))
+        client = Client(ours)
+        replies = []
+        with pytest.raises((EOFError, trio.BrokenResourceError)):
+            while True:
+                replies.append(await client.reply())
+        assert replies in ([], [f"220 {NAME} ESMTP", DOWN])
+
+
+class Stepwise:
+    """Awaits something, and does something else when it waits for the first time."""
+
+    def __init__(self, work: Coroutine[Any, Any, Any], then: Callable[[], None]) -> None:
+        self.work, self.then = work, then
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        steps = self.work.__await__()
+        try:
+            trap = next(steps)
+            self.then()
+            while True:
+                trap = steps.send((yield trap))
+        except StopIteration as done:
+            return done.value
+
+
+async def test_stop_does_all_its_work_before_it_waits() -> None:
+    hooks = Taker()
+    server = Server(hooks, name=NAME)
+    seen: list[tuple[int, bool]] = []
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(server.serve, 0, "127.0.0.1")
+        async with call(listeners[0].socket.getsockname()[1]) as client:
+            await client.hello()
+            await wait_all_tasks_blocked(0.01)
+            await Stepwise(server.stop(), lambda: seen.append((listeners[0].socket.fileno(), hooks.sessions[0].woken)))
+            await client.expect(DOWN)
+    assert seen == [(-1, True)]
+
+
+async def test_stop_closes_the_door_at_once() -> None:
+    server = Server(Taker(), name=NAME)
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(server.serve, 0, "127.0.0.1")
+        port = listeners[0].socket.getsockname()[1]
+        async with call(port) as client:
+            await client.open()
+            await client.say("DATA", "354")
+            nursery.start_soon(server.stop)
+            await wait_all_tasks_blocked()
+            with pytest.raises(OSError, match="connect"):
+                await trio.open_tcp_stream("127.0.0.1", port)
+            await client.send(b".\r\n")
+            await client.expect("250", DOWN)

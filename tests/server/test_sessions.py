@@ -1,0 +1,442 @@
+"""What sessions share: their server's limits and counts, and nothing of each other's failures."""
+
+from __future__ import annotations
+
+import gc
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import trio
+from helpers import MESSAGE, NAME, SECRET, START, Client, Door, Taker, call, listening, serve_door, talk, unbuffered
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
+
+from smtp_trio import (
+    Body,
+    Hooks,
+    Limits,
+    Peer,
+    Reply,
+    Server,
+    Session,
+    Statistics,
+    Timeouts,
+    standard,
+)
+from smtp_trio._server import server as server_module
+from smtp_trio.protocol.extensions import Auth
+
+CLEARTEXT = standard(Auth(cleartext=True))
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_to_the_garbage_collector() -> Iterator[None]:
+    """A socket that was not closed is a ResourceWarning, and so a failure: in the test that left it."""
+    yield
+    gc.collect()
+
+
+# --- failures stay alone ----------------------------------------------------------------------------------------------
+
+
+class Mine(trio.abc.Stream):
+    """A stream of somebody's own, with a bug in one of its methods."""
+
+    def __init__(self, stream: trio.abc.Stream, broken: str) -> None:
+        self._stream, self._broken, self._count = stream, broken, 0
+
+    def _bug(self, method: str) -> None:
+        self._count += method == self._broken
+        if method == self._broken and self._count > 1:
+            raise RuntimeError(f"the secret is that {method} is broken")
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        self._bug("receive_some")
+        return bytes(await self._stream.receive_some(max_bytes))
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        self._bug("send_all")
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        self._count += self._broken == "aclose"
+        await self._stream.aclose()
+        self._bug("aclose")
+
+
+@pytest.mark.parametrize("broken", ["send_all", "aclose"])
+async def test_session_that_fails(broken: str, autojump_clock: MockClock) -> None:
+    """An exception in the session's own code: `error` is told, the client gets 421 where it can, the next session is unharmed."""
+    hooks = Taker()
+    server = Server(hooks, name=NAME)
+    async with trio.open_nursery() as nursery:
+        door = await nursery.start(serve_door, server)
+        neighbour = await door.connect()
+        await neighbour.hello()
+        ours, theirs = memory_stream_pair()
+        await door.streams.send(Mine(theirs, broken))
+        victim = Client(ours)
+        await victim.expect("220")
+        await victim.send(b"EHLO a.test\r\nQUIT\r\n")
+        if broken != "send_all":
+            await victim.expect(f"250-{NAME}", "221 2.0.0")
+        await victim.end()
+        await neighbour.deliver()
+        await neighbour.quit()
+        await server.stop()
+    assert set(hooks.ended) == set(hooks.sessions)
+    assert len(hooks.ended) == 2
+    assert [str(error) for error in hooks.errors] == [f"the secret is that {broken} is broken"]
+
+
+async def test_exception_in_the_session_itself(autojump_clock: MockClock) -> None:
+    """421 4.3.0 and close."""
+    hooks = Taker()
+    seen: list[int] = []
+
+    async def response(session: Session, reply: Reply) -> None:
+        seen.append(reply.code)
+
+    server = Server(hooks, name=NAME)
+    server.on(response=response)
+    async with trio.open_nursery() as nursery:
+        ours, theirs = memory_stream_pair()
+        nursery.start_soon(server.serve_stream, Mine(theirs, "receive_some"))
+        client = Client(ours)
+        await client.hello()
+        assert await client.reply() == f"421 4.3.0 {NAME} Local error; closing the connection"
+        await client.end()
+    assert [str(error) for error in hooks.errors] == ["the secret is that receive_some is broken"]
+    assert hooks.ended == hooks.sessions
+    assert seen == [220, 250, 421]
+
+
+async def test_one_fails_and_99_finish(autojump_clock: MockClock) -> None:
+    """ENG-5."""
+
+    class Crash(Taker):
+        async def mail(self, session: Session, mail: object) -> None:
+            if session is self.sessions[0]:
+                raise RuntimeError("the secret")
+
+    hooks = Crash()
+    server = Server(hooks, name=NAME)
+    finished: list[Client] = []
+
+    async def converse(client: Client) -> None:
+        await client.hello()
+        if client is clients[0]:
+            await client.say("MAIL FROM:<>", "451 4.3.0")
+        else:
+            await client.deliver()
+        await client.quit()
+        finished.append(client)
+
+    async with trio.open_nursery() as nursery:
+        door = await nursery.start(serve_door, server)
+        clients = [await door.connect() for _ in range(100)]
+        async with trio.open_nursery() as talks:
+            for client in clients:
+                await wait_all_tasks_blocked()
+                talks.start_soon(converse, client)
+        await server.stop()
+    assert len(finished) == 100
+    assert len(hooks.messages) == 99
+    assert len(hooks.errors) == 1
+    assert sorted(session.id for session in hooks.ended) == sorted(session.id for session in hooks.sessions)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+async def test_keyboard_interrupt_passes_alone(grouped: bool, autojump_clock: MockClock) -> None:
+    """What is no `Exception` is not the session's to keep, and brings nobody else's exceptions along."""
+    bug = ValueError("bug")
+
+    class Interrupted(Taker):
+        async def vrfy(self, session: Session, command: object) -> None:
+            async def fail() -> None:
+                raise bug
+
+            if not grouped:
+                raise KeyboardInterrupt
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(fail)
+                raise KeyboardInterrupt
+
+    hooks = Interrupted()
+    server = Server(hooks, name=NAME)
+    ours, theirs = memory_stream_pair()
+    other, elsewhere = memory_stream_pair()
+    door = Door()
+
+    async def client() -> None:
+        await door.streams.send(theirs)
+        await door.streams.send(elsewhere)
+        one, two = Client(ours), Client(other)
+        await two.hello()
+        await one.hello()
+        await one.send(b"VRFY a\r\n")
+        await one.end() if not grouped else None
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client)
+        with pytest.raises(KeyboardInterrupt):
+            await server.serve_listeners([door])
+        nursery.cancel_scope.cancel()
+    assert len(hooks.ended) == 2
+    assert [error.exceptions if isinstance(error, ExceptionGroup) else error for error in hooks.errors] in (
+        [],
+        [(bug,)],
+    )
+    assert bool(hooks.errors) == grouped
+
+
+async def test_cancelled_passes_alone(autojump_clock: MockClock) -> None:
+    """Whoever cancels serve* gets no exception group for it, however many sessions there were."""
+    bug = ValueError("bug")
+
+    class Nursery(Taker):
+        async def vrfy(self, session: Session, command: object) -> None:
+            async def fail() -> None:
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    raise bug
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(fail)
+                nursery.start_soon(trio.sleep_forever)
+
+    hooks = Nursery()
+    server = Server(hooks, name=NAME)
+    door = Door()
+    caught: list[BaseException] = []
+
+    async def serve_it() -> None:
+        try:
+            await server.serve_listeners([door])
+        except BaseException as exc:
+            caught.append(exc)
+            raise
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve_it)
+        for _ in range(3):
+            client = await door.connect()
+            await client.hello()
+            await client.send(b"VRFY a\r\n")
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert [type(exc) for exc in caught] == [trio.Cancelled]
+    assert [leaf for error in hooks.errors for leaf in getattr(error, "exceptions", [error])] == [bug] * 3
+    assert len(hooks.ended) == 3
+
+
+# --- what sessions share ----------------------------------------------------------------------------------------------
+
+
+async def test_statistics(autojump_clock: MockClock) -> None:
+    server = Server(Taker(), name=NAME)
+    assert server.statistics() == Statistics()
+    async with talk(server) as client:
+        await client.hello()
+        await client.deliver()
+        await client.deliver(b"bare\nnewline\r\n", "550")
+        await client.say("NONSENSE", "500")
+        before = server.statistics()
+        assert before == Statistics(
+            sessions_open=1, sessions_total=1, messages=1, bytes=len(MESSAGE), refused=1, commands=8, errors=1
+        )
+        await client.quit()
+    assert server.statistics() == Statistics(0, 1, 1, len(MESSAGE), 1, 9, 1)
+    assert before.sessions_open == 1
+
+
+async def test_session_limit(autojump_clock: MockClock) -> None:
+    """CON-4: 421 in the greeting's place, without enhanced code; those that are in are not touched; a place is free at the end."""
+    hooks = Taker()
+    server = Server(hooks, name=NAME, limits=Limits(sessions=2))
+    async with trio.open_nursery() as nursery:
+        door = await nursery.start(serve_door, server)
+        one, two, three = [await door.connect() for _ in range(3)]
+        await one.hello()
+        await two.hello()
+        assert await three.reply() == f"421 {NAME} Too many connections; try again later"
+        await three.end()
+        await one.quit()
+        four = await door.connect()
+        await four.hello()
+        await two.deliver()
+        assert server.statistics().sessions_total == 3
+        await server.stop()
+    assert len(hooks.sessions) == len(hooks.ended) == 3
+
+
+async def test_who_is_turned_away_and_does_not_read(autojump_clock: MockClock) -> None:
+    """… holds nobody up, and is gone soon."""
+    server = Server(Taker(), name=NAME, limits=Limits(sessions=0))
+    ours, theirs = unbuffered()
+    await server.serve_stream(theirs)
+    assert trio.current_time() == 5
+    with pytest.raises(trio.BrokenResourceError):
+        await ours.send_all(b"x")
+
+
+@pytest.mark.parametrize(
+    ("hosts", "served"),
+    [
+        (["192.0.2.1", "192.0.2.1", "192.0.2.2"], [True, False, True]),
+        (["2001:db8::1", "2001:db8::ffff:1", "2001:db8:0:1::1"], [True, False, True]),
+        (["fe80::1%eth0", "fe80::2%eth0"], [True, False]),
+        (["127.0.0.1", "127.0.0.1", "::1", "::1"], [True] * 4),
+    ],
+)
+async def test_limit_by_peer(
+    hosts: list[str], served: list[bool], monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    """An IPv6 peer is its network of 64 bits; loopback is nobody's."""
+    peers = iter(Peer(host, 4711, "tcp") for host in hosts)
+    monkeypatch.setattr(server_module, "endpoints", lambda stream: (next(peers), Peer("192.0.2.9", 25, "tcp")))
+    server = Server(Taker(), name=NAME, limits=Limits(per_peer=1))
+    async with trio.open_nursery() as nursery:
+        door = await nursery.start(serve_door, server)
+        clients = [await door.connect() for _ in hosts]
+        for client, welcome in zip(clients, served, strict=True):
+            await client.expect(f"220 {NAME}" if welcome else f"421 {NAME}")
+        await server.stop()
+    assert not server._peers
+
+
+async def test_too_many_errors(autojump_clock: MockClock) -> None:
+    """CON-12: never at the first one."""
+    async with talk(Server(Taker(), name=NAME)) as client:
+        await client.hello()
+        for _ in range(19):
+            await client.say("NONSENSE", "500 5.5.1")
+        await client.say("NONSENSE", "421 4.7.0")
+        await client.end()
+
+
+async def test_accepted_message_wipes_the_slate(autojump_clock: MockClock) -> None:
+    async with talk(Server(Taker(), name=NAME)) as client:
+        await client.hello()
+        for _ in range(3):
+            for _ in range(19):
+                await client.say("NONSENSE", "500 5.5.1")
+            for _ in range(99):
+                await client.say("NOOP", "250")
+            await client.deliver()
+        await client.quit()
+
+
+async def test_too_much_junk(autojump_clock: MockClock) -> None:
+    async with talk(Server(Taker(), name=NAME, limits=Limits(junk=5, errors=2))) as client:
+        await client.hello()
+        for _ in range(6):
+            await client.say("NOOP", "250")
+        await client.say("RSET", "421 4.7.0")
+        await client.end()
+
+
+async def test_too_many_logins(autojump_clock: MockClock) -> None:
+    """AUT-5: the session is usable until then; all failures of a session count."""
+
+    async def auth(session: Session, credentials: object) -> Reply:
+        return Reply(535, "No")
+
+    server = Server(Taker(), name=NAME, extensions=CLEARTEXT)
+    server.on(auth=auth)
+    async with talk(server) as client:
+        await client.hello()
+        await client.say(f"AUTH PLAIN {SECRET}", "535 5.7.8")
+        await client.deliver()
+        await client.say("AUTH LOGIN", "334")
+        await client.say("ZnJlZA==", "334")
+        await client.say("c2VjcmV0", "535 5.7.8")
+        await client.say("AUTH PLAIN", "334")
+        await client.say("*", "501 5.7.0")
+        await client.say(f"AUTH PLAIN {SECRET}", "421 4.7.0")
+        await client.end()
+
+
+async def test_too_many_recipients(autojump_clock: MockClock) -> None:
+    """RCP-3."""
+    found: list[int] = []
+
+    class Count(Taker):
+        async def data(self, session: Session, body: Body) -> None:
+            found.append(len(body.envelope.recipients))
+            await body.read()
+
+    async with talk(Server(Count(), name=NAME, limits=Limits(recipients=100))) as client:
+        await client.hello()
+        await client.send(b"MAIL FROM:<>\r\n" + b"RCPT TO:<a@b.test>\r\n" * 101 + b"DATA\r\n")
+        await client.expect(*["250"] * 101, "452 4.5.3", "354")
+        await client.send(b".\r\n")
+        await client.expect("250")
+    assert found == [100]
+
+
+def test_settings_that_cannot_be() -> None:
+    wrongs: tuple[dict[str, Any], ...] = (
+        {"size": -1},
+        {"newlines": "sloppy"},
+        {"name": "a b"},
+        {"name": "a\r\nb"},
+        {"name": "x" * 256},
+        {"timeout": -1},
+    )
+    for wrong in wrongs:
+        with pytest.raises(ValueError, match=r"."):
+            Server(Hooks(), **wrong)
+    assert Server().name == socket.gethostname()
+    assert Server(name="bücher.example").name == "xn--bcher-kva.example"
+    assert Server(timeouts=Timeouts(block=7), timeout=9).timeouts == Timeouts(command=9, block=9)
+
+
+async def test_server_over_tcp_with_many_clients() -> None:
+    """A hundred at once, over real sockets."""
+    hooks = Taker()
+
+    async def deliver(port: int) -> None:
+        async with call(port) as client:
+            await client.hello()
+            await client.deliver()
+            await client.send(START + b"DATA\r\n")
+            await client.expect("250", "250", "354")
+            await client.send(MESSAGE + b".\r\nQUIT\r\n")
+            await client.expect("250", "221")
+            await client.end()
+
+    async with listening(Server(hooks, name=NAME)) as port, trio.open_nursery() as nursery:
+        for _ in range(100):
+            nursery.start_soon(deliver, port)
+    assert hooks.messages == [MESSAGE] * 200
+
+
+async def test_reset_by_the_peer() -> None:
+    """CON-9: a session ends without a word, and no error is made of it."""
+    hooks = Taker()
+    async with listening(Server(hooks, name=NAME)) as port:
+        for lines in (
+            b"",
+            b"EHLO a.test\r\n",
+            b"EHLO a.test\r\n" + START,
+            b"EHLO a.test\r\n" + START + b"DATA\r\nhalf a",
+        ):
+            async with call(port) as client:
+                assert isinstance(client.stream, trio.SocketStream)
+                await client.send(lines)
+                await client.expect("220")
+                client.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        async with call(port) as client:
+            await client.hello()
+            await client.deliver()
+            await client.quit()
+    assert hooks.messages == [MESSAGE]
+    assert hooks.errors == []
+    assert len(hooks.sessions) == len(hooks.ended) == 5
