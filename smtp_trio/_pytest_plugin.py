@@ -1,6 +1,6 @@
 """The pytest plugin of smtp_trio: servers, clients and inboxes as fixtures. docs/testing has it all.
 
-pytest loads this at every start, for tests of everything: so neither Trio nor the rest of smtp_trio is imported until a fixture is used.
+pytest loads this module at every start, so Trio and the rest of smtp_trio are imported only when a fixture is used.
 A mark with the name of a fixture has its arguments: ``@pytest.mark.smtp_server(timeout=120)``.
 """
 

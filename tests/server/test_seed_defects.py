@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 import trio
-from protocol.talk import HELLO, RECIPIENT, SENDER, Talk, codes
 from helpers import MESSAGE, SECRET, START, Client, Taker, call, listening, server_tls, talk, unbuffered
+from protocol.talk import HELLO, RECIPIENT, SENDER, Talk, codes
 from trio.testing import MockClock
 
 from smtp_trio import Body, Hooks, Limits, Reply, Server, Session, Timeouts
