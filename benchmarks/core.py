@@ -32,7 +32,7 @@ FIRST = b"Subject: a benchmark\r\n\r\n" + PIECE[24:]
 LINES = (b"MAIL FROM:<a@example.org>\r\n", b"RCPT TO:<b@example.org>\r\n", b"NOOP\r\n", b"RSET\r\n")
 
 
-def alone(work: Callable[[int], Sample]) -> Contender:
+def collapse_group(work: Callable[[int], Sample]) -> Contender:
     """It runs in this process, on the core of servers."""
 
     def measure(count: int) -> Sample:
@@ -152,7 +152,7 @@ def aiosmtpd(talk: Callable[[Nowhere, asyncio.Protocol, int], Awaitable[Sample]]
 
     def ready(ground: Ground) -> Measure:
         module("aiosmtpd")
-        return alone(lambda count: asyncio.run(main(count)))(ground)
+        return collapse_group(lambda count: asyncio.run(main(count)))(ground)
 
     return ready
 
@@ -227,13 +227,13 @@ def smtpproto(ground: Ground) -> Measure:
         assert response is not None
         return sample
 
-    return alone(work)(ground)
+    return collapse_group(work)(ground)
 
 
 CASES = [
     Case(
         name="commands of a server's session",
-        contenders={"smtp_trio": alone(commands), "aiosmtpd, in batches": aiosmtpd(aiosmtpd_commands)},
+        contenders={"smtp_trio": collapse_group(commands), "aiosmtpd, in batches": aiosmtpd(aiosmtpd_commands)},
         amount=100_000,
         short=1_000,
         unit="\N{MICRO SIGN}s of CPU a command",
@@ -242,10 +242,10 @@ CASES = [
     Case(
         name="a message's octets",
         contenders={
-            "smtp_trio, dotted": alone(partial(body, counted=False)),
-            "smtp_trio, dotted, newlines preserved": alone(partial(body, counted=False, newlines="preserve")),
-            "smtp_trio, counted": alone(partial(body, counted=True)),
-            "smtp_trio, counted, newlines preserved": alone(partial(body, counted=True, newlines="preserve")),
+            "smtp_trio, dotted": collapse_group(partial(body, counted=False)),
+            "smtp_trio, dotted, newlines preserved": collapse_group(partial(body, counted=False, newlines="preserve")),
+            "smtp_trio, counted": collapse_group(partial(body, counted=True)),
+            "smtp_trio, counted, newlines preserved": collapse_group(partial(body, counted=True, newlines="preserve")),
             "aiosmtpd, dotted": aiosmtpd(aiosmtpd_body),
         },
         amount=32,
@@ -255,7 +255,7 @@ CASES = [
     ),
     Case(
         name="a client's RCPT and its answer",
-        contenders={"smtp_trio": alone(recipients), "smtpproto": smtpproto},
+        contenders={"smtp_trio": collapse_group(recipients), "smtpproto": smtpproto},
         amount=50_000,
         short=500,
         unit="\N{MICRO SIGN}s of CPU a command",

@@ -9,7 +9,7 @@ from smtp_trio.protocol import (
     END_OF_BODY,
     END_OF_CHUNK,
     NEED_DATA,
-    BadCommand,
+    BadCommandError,
     Command,
     Reply,
     ServerProtocol,
@@ -22,7 +22,7 @@ def serve(client: socket.socket) -> None:
     while not protocol.closed:
         try:
             event = protocol.next_event()
-        except BadCommand as refused:
+        except BadCommandError as refused:
             protocol.send(refused.reply)
             if refused.close:
                 break

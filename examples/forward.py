@@ -10,7 +10,7 @@ import signal
 
 import trio
 
-from smtp_trio import Body, Hooks, NobodyAccepted, Pool, Reply, Server, Session, SMTPError
+from smtp_trio import AllRecipientsRejectedError, Body, Hooks, Pool, Reply, Server, Session, SMTPError
 from smtp_trio.protocol import Rcpt
 
 LATER = Reply(451, "The server behind this one cannot be reached", "4.4.1")
@@ -30,7 +30,7 @@ class Forward(Hooks):
         message = await body.read()
         try:
             result = await self.pool.send(envelope.sender.raw, [envelope.recipients[0].raw], message)
-        except NobodyAccepted as refusal:
+        except AllRecipientsRejectedError as refusal:
             return Reply(451 if refusal.reply.temporary else 554, str(refusal.reply))
         except SMTPError:
             return LATER

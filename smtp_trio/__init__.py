@@ -30,160 +30,110 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ._client.client import Client
-    from ._client.connect import connect, send
-    from ._client.exchange import ClientTimeouts
-    from ._client.pool import Pool, PoolStatistics
+    from ._client.client import Client as Client
+    from ._client.connect import ClientSettings as ClientSettings, connect as connect, send as send
+    from ._client.exchange import ClientTimeouts as ClientTimeouts
+    from ._client.handshake import TlsMode as TlsMode
+    from ._client.message import Message as Message
+    from ._client.pool import Pool as Pool, PoolStatistics as PoolStatistics
     from ._client.results import (
-        Accepted,
-        ConnectionLost,
-        ConnectRejected,
-        DeliveryUnknown,
-        HandshakeFailed,
-        NobodyAccepted,
-        Outcome,
-        Rejected,
-        Result,
-        TimedOut,
-        Unknown,
+        Accepted as Accepted,
+        AllRecipientsRejectedError as AllRecipientsRejectedError,
+        ConnectionLostError as ConnectionLostError,
+        DeliveryUnknownError as DeliveryUnknownError,
+        GreetingError as GreetingError,
+        Outcome as Outcome,
+        Rejected as Rejected,
+        Result as Result,
+        TimedOutError as TimedOutError,
+        TlsHandshakeError as TlsHandshakeError,
+        Unknown as Unknown,
     )
-    from ._server.body import Body
-    from ._server.hooks import Hooks
-    from ._server.listeners import open_listeners
-    from ._server.server import Server
-    from ._server.session import Session
-    from ._types import Drained, Envelope, MessageState, Peer, Statistics, Timeouts, TlsInfo
+    from ._client.transaction import Progress as Progress
+    from ._server.body import Body as Body
+    from ._server.hooks import Hooks as Hooks
+    from ._server.listeners import open_listeners as open_listeners
+    from ._server.server import Server as Server
+    from ._server.session import Session as Session
+    from ._types import (
+        Drained as Drained,
+        Envelope as Envelope,
+        MessageState as MessageState,
+        Peer as Peer,
+        Statistics as Statistics,
+        Timeouts as Timeouts,
+        TlsInfo as TlsInfo,
+    )
     from .protocol import (
-        BodyError,
-        Limits,
-        LocalProtocolError,
-        NotOffered,
-        Path,
-        ProtocolError,
-        Refused,
-        RemoteProtocolError,
-        Reply,
-        SMTPError,
-        standard,
+        BodyError as BodyError,
+        Command as Command,
+        Expn as Expn,
+        Hello as Hello,
+        Help as Help,
+        Limits as Limits,
+        LocalProtocolError as LocalProtocolError,
+        Mail as Mail,
+        NotOfferedError as NotOfferedError,
+        Path as Path,
+        ProtocolError as ProtocolError,
+        Rcpt as Rcpt,
+        RemoteProtocolError as RemoteProtocolError,
+        Reply as Reply,
+        ReplyError as ReplyError,
+        SMTPError as SMTPError,
+        Vrfy as Vrfy,
+        standard as standard,
     )
-    from .protocol.sasl import Credentials, Password, ScramSecret, Token
+    from .protocol.sasl import (
+        BearerToken as BearerToken,
+        Credentials as Credentials,
+        PasswordCredentials as PasswordCredentials,
+        ScramSecret as ScramSecret,
+    )
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Accepted",
-    "Body",
-    "BodyError",
-    "Client",
-    "ClientTimeouts",
-    "ConnectRejected",
-    "ConnectionLost",
-    "Credentials",
-    "DeliveryUnknown",
-    "Drained",
-    "Envelope",
-    "HandshakeFailed",
-    "Hooks",
-    "Limits",
-    "LocalProtocolError",
-    "MessageState",
-    "NobodyAccepted",
-    "NotOffered",
-    "Outcome",
-    "Password",
-    "Path",
-    "Peer",
-    "Pool",
-    "PoolStatistics",
-    "ProtocolError",
-    "Refused",
-    "Rejected",
-    "RemoteProtocolError",
-    "Reply",
-    "Result",
-    "SMTPError",
-    "ScramSecret",
-    "Server",
-    "Session",
-    "Statistics",
-    "TimedOut",
-    "Timeouts",
-    "TlsInfo",
-    "Token",
-    "Unknown",
-    "connect",
-    "open_listeners",
-    "send",
-    "standard",
-]
-
-
-#: Where the names live. They are fetched when first asked for, so that ``smtp_trio.protocol`` can be used where there is no Trio.
-_HOMES = {
-    "_server.body": ("Body",),
-    "_client.client": ("Client",),
-    "_client.exchange": ("ClientTimeouts",),
-    "_client.connect": (
-        "connect",
-        "send",
-    ),
-    "_server.hooks": ("Hooks",),
-    "_server.listeners": ("open_listeners",),
-    "_client.pool": ("Pool", "PoolStatistics"),
+# Each module with the public names that it defines. A module is imported when one of its names is first used, so that
+# ``smtp_trio.protocol`` works without Trio and a program loads only the half, server or client, that it needs. Type checkers
+# read the imports above instead; tests/test_imports.py compares the two lists.
+_MODULES = {
+    "_client.client": "Client",
+    "_client.connect": "ClientSettings connect send",
+    "_client.exchange": "ClientTimeouts",
+    "_client.handshake": "TlsMode",
+    "_client.message": "Message",
+    "_client.pool": "Pool PoolStatistics",
     "_client.results": (
-        "Accepted",
-        "ConnectRejected",
-        "ConnectionLost",
-        "DeliveryUnknown",
-        "HandshakeFailed",
-        "NobodyAccepted",
-        "Outcome",
-        "Rejected",
-        "Result",
-        "TimedOut",
-        "Unknown",
+        "Accepted AllRecipientsRejectedError ConnectionLostError DeliveryUnknownError GreetingError Outcome "
+        "Rejected Result TimedOutError TlsHandshakeError Unknown"
     ),
-    "_server.server": ("Server",),
-    "_server.session": ("Session",),
-    "_types": (
-        "Drained",
-        "Envelope",
-        "MessageState",
-        "Peer",
-        "Statistics",
-        "Timeouts",
-        "TlsInfo",
-    ),
+    "_client.transaction": "Progress",
+    "_server.body": "Body",
+    "_server.hooks": "Hooks",
+    "_server.listeners": "open_listeners",
+    "_server.server": "Server",
+    "_server.session": "Session",
+    "_types": "Drained Envelope MessageState Peer Statistics Timeouts TlsInfo",
     "protocol": (
-        "BodyError",
-        "Limits",
-        "LocalProtocolError",
-        "NotOffered",
-        "Path",
-        "ProtocolError",
-        "Refused",
-        "RemoteProtocolError",
-        "Reply",
-        "SMTPError",
-        "standard",
+        "BodyError Command Expn Hello Help Limits LocalProtocolError Mail NotOfferedError Path ProtocolError "
+        "Rcpt RemoteProtocolError Reply ReplyError SMTPError Vrfy standard"
     ),
-    "protocol.sasl": (
-        "Credentials",
-        "Password",
-        "ScramSecret",
-        "Token",
-    ),
+    "protocol.sasl": "BearerToken Credentials PasswordCredentials ScramSecret",
 }
+_HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
 
+__all__ = list(_HOMES)
 
-def __getattr__(name: str) -> object:
-    for home, names in _HOMES.items():
-        if name in names:
-            value = getattr(import_module(f"smtp_trio.{home}"), name)
-            globals()[name] = value
-            return value
-    raise AttributeError(f"module 'smtp_trio' has no attribute {name!r}")
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """Import a public name when it is first used (PEP 562)."""
+        if name not in _HOMES:
+            raise AttributeError(f"module 'smtp_trio' has no attribute {name!r}")
+        value = getattr(import_module(f"smtp_trio.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+    return sorted({*globals(), *__all__})

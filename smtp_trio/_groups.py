@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import trio
 
 
-def alone(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def collapse_group(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """The exceptions of a group that are not Cancelled, without the group when there is only one; a Cancelled when there is none."""
     group = group.split(trio.Cancelled)[1] or group
     leaves = list(_leaves(group))

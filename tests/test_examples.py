@@ -16,7 +16,7 @@ import trio.testing
 import trustme
 from processes import HOST, Program, running, serving, trusting
 
-from smtp_trio import NobodyAccepted, Server, connect
+from smtp_trio import AllRecipientsRejectedError, Server, connect
 from smtp_trio.stores import read
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -106,7 +106,7 @@ async def test_forward(tmp_path: Path) -> None:
             behind.signal(signal.SIGTERM)
             await behind.end()
             async with connect(HOST, program.port) as client:
-                with pytest.raises(NobodyAccepted, match=r"451 4\.4\.1 The server behind this one"):
+                with pytest.raises(AllRecipientsRejectedError, match=r"451 4\.4\.1 The server behind this one"):
                     await client.send("me@example.net", ["you@example.org"], MESSAGE)
     assert len(list((tmp_path / "Maildir" / "new").iterdir())) == 2
 

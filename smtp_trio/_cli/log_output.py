@@ -10,18 +10,18 @@ from datetime import datetime
 from io import TextIOWrapper
 from typing import Any, TextIO
 
-from .._server.message_log import Note
+from .._server.message_log import MessageRecord
 
 
 class Lines(logging.Formatter):
-    """A line for each record: a `Note` as it is, the rest with time and, when it is a warning or worse, level."""
+    """A line for each record: a `MessageRecord` as it is, the rest with time and, when it is a warning or worse, level."""
 
     def __init__(self, *, as_json: bool) -> None:
         super().__init__()
         self.as_json = as_json
 
     def format(self, record: logging.LogRecord) -> str:
-        note: Note | None = getattr(record, "note", None)
+        note: MessageRecord | None = getattr(record, "note", None)
         if note is not None:
             return note.json() if self.as_json else str(note)
         time = datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds")

@@ -25,11 +25,19 @@ from attrs import frozen
 from .._client.client import Client
 from .._client.connect import Host, Settings, dial
 from .._client.message import mailbox
-from .._client.results import Accepted, ConnectionLost, HandshakeFailed, NobodyAccepted, Outcome, Result, Unknown
+from .._client.results import (
+    Accepted,
+    AllRecipientsRejectedError,
+    ConnectionLostError,
+    Outcome,
+    Result,
+    TlsHandshakeError,
+    Unknown,
+)
 from .._server.message_log import clean
-from ..protocol import LocalProtocolError, Mail, NotOffered, Refused, SMTPError
+from ..protocol import LocalProtocolError, Mail, NotOfferedError, ReplyError, SMTPError
 from ..protocol.extensions.auth import AuthCommand
-from ..protocol.sasl import Password
+from ..protocol.sasl import PasswordCredentials
 from .message_files import STDIN, Letter, letters
 from .options import Fault, reason, within
 
@@ -163,7 +171,7 @@ def settings(options: argparse.Namespace) -> Settings:
     }
     if options.user is not None:
         try:
-            found["auth"] = Password(options.user, password(options))
+            found["auth"] = PasswordCredentials(options.user, password(options))
         except ValueError as error:
             raise Fault(f"--user: {error}") from None
     return found
@@ -273,9 +281,9 @@ class Sender:
 
 def is_goodbye(error: SMTPError, known: Result | None) -> bool:
     """Many servers take so many messages over a connection, and then no more. Nothing of the next one was taken then."""
-    if isinstance(error, NobodyAccepted):  # RFC 5321 3.8: 421 may be the answer to any command
+    if isinstance(error, AllRecipientsRejectedError):  # RFC 5321 3.8: 421 may be the answer to any command
         return error.reply.code == 421 and isinstance(error.command, Mail)
-    return isinstance(error, ConnectionLost) and not (known and known.outcomes)
+    return isinstance(error, ConnectionLostError) and not (known and known.outcomes)
 
 
 def fitting(octets: bytes, offered: Mapping[str, object]) -> bytes | email.message.Message:
@@ -293,17 +301,17 @@ def said(error: SMTPError) -> str:
 def advice(error: SMTPError) -> str:
     """What to do about a server that cannot be used."""
     match error:
-        case HandshakeFailed(unverified=str()):
+        case TlsHandshakeError(unverified=str()):
             return "; --cafile FILE says whose certificates to trust"
-        case HandshakeFailed():
+        case TlsHandshakeError():
             return "; is it the right port for --tls?"
-        case Refused(command=AuthCommand()):
+        case ReplyError(command=AuthCommand()):
             return "; see to --user and its password"
-        case NotOffered():
+        case NotOfferedError():
             return "; --tls implicit is for a port that begins with TLS; --tls never and --allow-cleartext go without"
         case LocalProtocolError():
             return " (--allow-cleartext)"
-        case ConnectionLost():
+        case ConnectionLostError():
             return "; is it the right --server?"
         case _:
             return ""
@@ -347,10 +355,12 @@ class Report:
     def failure(self, letter: Letter, recipients: Sequence[str], error: SMTPError) -> None:
         """Something went wrong before anything was known of these."""
         word = refusal(
-            temporary=error.reply.temporary if isinstance(error, Refused) else not isinstance(error, LocalProtocolError)
+            temporary=error.reply.temporary
+            if isinstance(error, ReplyError)
+            else not isinstance(error, LocalProtocolError)
         )
         for recipient in recipients:
-            self._line(word, recipient, str(error.reply) if isinstance(error, Refused) else said(error), letter)
+            self._line(word, recipient, str(error.reply) if isinstance(error, ReplyError) else said(error), letter)
 
     def _line(self, word: str, recipient: str, said: str, letter: Letter) -> None:
         self.words.add(word)

@@ -73,9 +73,9 @@ async def supervise(
             pass  # what is wrong with it is said once, and no two workers make a new database
         if not sockets:
             # Not shared with anybody, to see that the port is free: another server of ours would share it without a word.
-            alone = await listen(options)
-            options.port = alone[0].socket.getsockname()[1]
-            for each in alone:
+            collapse_group = await listen(options)
+            options.port = collapse_group[0].socket.getsockname()[1]
+            for each in collapse_group:
                 each.socket.close()
         sets = [list(map(listener, sockets)) or await listen(options, reuse_port=True) for _ in range(count)]
         say_where(sets[0], options.store)

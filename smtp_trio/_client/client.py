@@ -22,9 +22,9 @@ from ..protocol import (
     Mail,
     Noop,
     Rcpt,
-    Refused,
     RemoteProtocolError,
     Reply,
+    ReplyError,
     Rset,
     Vrfy,
 )
@@ -34,13 +34,13 @@ from ..protocol.extensions.chunking import Bdat, BdatLast
 from ..protocol.extensions.lmtp import Lhlo
 from ..protocol.extensions.starttls import StartTlsCommand
 from ..protocol.params import NO_PARAMS, Params, make_params
-from ..protocol.sasl import Password
+from ..protocol.sasl import PasswordCredentials
 from .delivery import Delivery
 from .exchange import accepted
 from .handshake import GRAMMAR, Login, Opening
 from .message import Message, Outgoing, envelope, mailbox, outgoing
 from .pipeline import Batch, Messages
-from .results import ConnectionLost, DeliveryUnknown, Result, TimedOut
+from .results import ConnectionLostError, DeliveryUnknownError, Result, TimedOutError
 from .transaction import Progress
 
 
@@ -74,7 +74,7 @@ class Client(Opening):
             return accepted(command, await self.talk.ask(command))
 
     async def ehlo(self, name: str | None = None) -> Reply:
-        """EHLO (in LMTP: LHLO), which also ends a transaction. Every verb raises `Refused` for 4yz and 5yz."""
+        """EHLO (in LMTP: LHLO), which also ends a transaction. Every verb raises `ReplyError` for 4yz and 5yz."""
         kind = Lhlo if self.lmtp else Ehlo
         return await self._say(kind(name or self._name))
 
@@ -91,7 +91,7 @@ class Client(Opening):
         return await self._say(Rcpt(mailbox(recipient, "recipient"), self.params(Rcpt, params)))
 
     async def data(self, message: Message) -> Reply:
-        """DATA, the message, and the answer to it. Raises `ConnectionLost` or `TimedOut` when that does not come."""
+        """DATA, the message, and the answer to it. Raises `ConnectionLostError` or `TimedOutError` when that does not come."""
         if self.lmtp:
             raise LocalProtocolError("in LMTP the message has an answer for each recipient: use send")
         ready = await self._ready(message)
@@ -99,7 +99,7 @@ class Client(Opening):
             self.talk.listen(Data())
             reply = await self.talk.ask(Data())
             if reply.refused:
-                raise Refused(Data(), reply)
+                raise ReplyError(Data(), reply)
             self.talk.disarm()
             async with aclosing(ready.pieces()) as pieces:
                 async for piece in pieces:
@@ -160,7 +160,9 @@ class Client(Opening):
         """AUTH, by the best mechanism that both sides know (RFC 4954)."""
         async with self.talk.turn():
             self.talk.listen(AuthCommand("*"))
-            return await self._login(Password(*credentials) if isinstance(credentials, tuple) else credentials)
+            return await self._login(
+                PasswordCredentials(*credentials) if isinstance(credentials, tuple) else credentials
+            )
 
     def params(self, kind: type[Mail | Rcpt], values: Mapping[str, object]) -> Params:
         """Keyword values as parameters. Raises ValueError and TypeError for what is none."""
@@ -186,9 +188,9 @@ class Client(Opening):
         "" is the null path of mail about mail. ``progress`` is called with the octets handed to the network so far, and in all.
         Parameters are typed keyword values: ``ret="HDRS", envid="x", notify=("FAILURE",)`` (RFC 3461), say.
 
-        Raises `NobodyAccepted`, a `Refused`, only when no recipient was accepted; `DeliveryUnknown` when the connection was lost
-        between the end of the message and its answer; `ConnectionLost`, `TimedOut` and `RemoteProtocolError` when it was lost before;
-        ValueError, TypeError, OSError (of a file), `NotOffered` and `LocalProtocolError` before anything was sent;
+        Raises `AllRecipientsRejectedError`, a `ReplyError`, only when no recipient was accepted; `DeliveryUnknownError` when the connection was lost
+        between the end of the message and its answer; `ConnectionLostError`, `TimedOutError` and `RemoteProtocolError` when it was lost before;
+        ValueError, TypeError, OSError (of a file), `NotOfferedError` and `LocalProtocolError` before anything was sent;
         trio.ClosedResourceError when an earlier call has lost the connection.
         """
         turn = self.talk.turn()
@@ -199,7 +201,7 @@ class Client(Opening):
                 self._deliveries = (delivery,)
                 await self.talk.ready(delivery.mail)
                 await delivery.run()
-        except (ConnectionLost, TimedOut, RemoteProtocolError) as exc:
+        except (ConnectionLostError, TimedOutError, RemoteProtocolError) as exc:
             self._lost(exc)
             raise
         return delivery.verdict()
@@ -238,14 +240,14 @@ class Client(Opening):
         try:
             async with turn:
                 await Batch(self, deliveries).run(messages, progress, params)
-        except (ConnectionLost, TimedOut, RemoteProtocolError) as exc:
+        except (ConnectionLostError, TimedOutError, RemoteProtocolError) as exc:
             self._lost(exc)
             raise
         return list(self.last_results)
 
-    def _lost(self, exc: ConnectionLost | TimedOut | RemoteProtocolError) -> None:
-        """No more will be heard: DeliveryUnknown if that was between the end of a message and its answer (RFC 1047)."""
+    def _lost(self, exc: ConnectionLostError | TimedOutError | RemoteProtocolError) -> None:
+        """No more will be heard: DeliveryUnknownError if that was between the end of a message and its answer (RFC 1047)."""
         command = END if isinstance(exc, RemoteProtocolError) else exc.command
         for delivery in self._deliveries:
             if isinstance(delivery, Delivery) and delivery.in_the_dark:
-                raise DeliveryUnknown(command, str(exc), delivery.result()) from exc
+                raise DeliveryUnknownError(command, str(exc), delivery.result()) from exc

@@ -16,7 +16,7 @@ from .client import Client
 from .exchange import ClientTimeouts, timeouts_of
 from .handshake import Login, TlsMode
 from .message import Message
-from .results import ConnectionLost, HandshakeFailed, Result, TimedOut
+from .results import ConnectionLostError, Result, TimedOutError, TlsHandshakeError
 from .transaction import Progress
 
 Host = str | os.PathLike[str]
@@ -55,7 +55,7 @@ async def connect(host: Host, port: int = 25, **settings: Unpack[Settings]) -> A
     Opportunistic TLS (RFC 7435) checks the certificate, and then goes on all the same: a server whose certificate is wrong is called
     again, and ``client.tls`` says what is wrong with it; one that no TLS can be made with at all is spoken to in the clear.
 
-    Raises `ConnectionLost` when nobody is there, `TimedOut` when that takes too long, and what ``async with Client`` raises.
+    Raises `ConnectionLostError` when nobody is there, `TimedOutError` when that takes too long, and what ``async with Client`` raises.
     """
     async with await dial(host, port, **settings) as client:
         yield client
@@ -89,13 +89,13 @@ async def dial(host: Host, port: int = 25, **settings: Unpack[Settings]) -> Clie
     """As `connect`, but the client is yours to close."""
     try:
         return await _try(host, port, settings, problem=None)
-    except HandshakeFailed as failure:
+    except TlsHandshakeError as failure:
         if (settings.get("tls") or ("required" if settings.get("auth") else "opportunistic")) != "opportunistic":
             raise
         with_it: Settings = {**settings, "tls": "opportunistic"} if failure.unverified else {**settings, "tls": "never"}
         try:
             return await _try(host, port, with_it, problem=failure.unverified)
-        except HandshakeFailed:
+        except TlsHandshakeError:
             return await _try(host, port, {**settings, "tls": "never"}, problem=None)
 
 
@@ -127,6 +127,6 @@ async def _open(host: Host, port: int, local_address: str | None, limit: float) 
         where = os.fspath(host) if isinstance(host, os.PathLike) else f"{host} port {port}"
         causes = exc.__cause__.exceptions if isinstance(exc.__cause__, BaseExceptionGroup) else (exc,)
         reasons = "; ".join(dict.fromkeys(str(cause) for cause in causes))
-        raise ConnectionLost(Connect(), f"cannot connect to {where}: {reasons}") from exc
+        raise ConnectionLostError(Connect(), f"cannot connect to {where}: {reasons}") from exc
     except trio.TooSlowError:
-        raise TimedOut(Connect(), limit) from None
+        raise TimedOutError(Connect(), limit) from None

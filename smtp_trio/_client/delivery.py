@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..protocol import Mail, NotOffered, Path, Rcpt, Refused, Reply
+from ..protocol import Mail, NotOfferedError, Path, Rcpt, Reply, ReplyError
 from ..protocol.extensions.eightbitmime import BODY
 from ..protocol.extensions.limits import LimitsExtension
 from ..protocol.extensions.size import SIZE, Size
@@ -13,7 +13,7 @@ from ..protocol.extensions.smtputf8 import SMTPUTF8
 from ..protocol.params import Param, Params
 from .handshake import GRAMMAR
 from .message import Message, Outgoing, mailbox, outgoing
-from .results import ConnectionLost, NobodyAccepted, Outcome, Result
+from .results import AllRecipientsRejectedError, ConnectionLostError, Outcome, Result
 from .transaction import Progress, Transaction
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Delivery:
     ) -> Delivery:
         """Check all that can be checked here. Nothing was sent when this raises.
 
-        Raises ValueError for an address or a parameter that is none, NotOffered for what the server does not offer, TypeError for a
+        Raises ValueError for an address or a parameter that is none, NotOfferedError for what the server does not offer, TypeError for a
         message that is none, and Refused when it is larger than the server takes (RFC 1870 6.1).
         """
         if isinstance(recipients, str):
@@ -75,7 +75,7 @@ class Delivery:
         rcpt_params = client.params(Rcpt, for_rcpt)
         binary = given.get(BODY) == "BINARYMIME"
         if binary and "BINARYMIME" not in offered:  # RFC 3030 3; the parameter alone comes with 8BITMIME
-            raise NotOffered("the server does not offer BINARYMIME")
+            raise NotOfferedError("the server does not offer BINARYMIME")
         ready = await outgoing(message, eight_bit="8BITMIME" in offered, utf8=utf8, binary=binary)
         values: dict[Param[Any], Any] = dict(given)
         if ready.eight_bit and given.get(BODY) == "7BIT":
@@ -84,7 +84,7 @@ class Delivery:
             values.setdefault(SIZE, ready.size)
             if 0 < size.limit < ready.size:
                 text = f"The message has {ready.size} octets, and the server takes {size.limit}; it was not sent"
-                raise Refused(Mail(path), Reply(552, text, "5.3.4"))
+                raise ReplyError(Mail(path), Reply(552, text, "5.3.4"))
         if ready.eight_bit is not False and "8BITMIME" in offered:
             values.setdefault(BODY, "8BITMIME")
         if ready.utf8_header or not all(each.is_ascii for each in (path, *paths.values())):
@@ -128,7 +128,7 @@ class Delivery:
             if waiting and not self._client.talk.usable:
                 self._outcomes.update(transaction.put_off)
                 if missed := [name for name in waiting if name not in self._outcomes]:
-                    raise ConnectionLost(self.rcpts[missed[0]], "the server has left")
+                    raise ConnectionLostError(self.rcpts[missed[0]], "the server has left")
                 return
 
     @property
@@ -142,11 +142,11 @@ class Delivery:
         self.transaction = None
 
     def verdict(self) -> Result:
-        """The result, if there is anybody who was accepted; else raises NobodyAccepted."""
+        """The result, if there is anybody who was accepted; else raises AllRecipientsRejectedError."""
         result = self.result()
         if not result.accepted and result.rejected:
             first = result.rejected[0]
-            raise NobodyAccepted(first.command, first.reply, result)
+            raise AllRecipientsRejectedError(first.command, first.reply, result)
         return result
 
 
@@ -155,5 +155,5 @@ def _path(path: Path, *, utf8: bool) -> Path:
     if path.is_ascii or utf8:
         return path
     if not path.local.isascii():
-        raise NotOffered(f"the server does not offer SMTPUTF8, which {path.raw!r} needs (RFC 6531 3.5)")
+        raise NotOfferedError(f"the server does not offer SMTPUTF8, which {path.raw!r} needs (RFC 6531 3.5)")
     return Path(str(path), path.local, path.domain)

@@ -24,8 +24,8 @@ from ..protocol import (
     CountedCommand,
     Data,
     EndOfBody,
-    Refused,
     RemoteProtocolError,
+    ReplyError,
     SMTPError,
 )
 from ..protocol.client import END, Answer
@@ -34,7 +34,7 @@ from ..protocol.dialogue import READY
 from ..protocol.extensions.auth import AuthCommand, AuthResponse
 from ..protocol.extensions.starttls import StartTlsCommand
 from ..protocol.replies import Reply
-from .results import ConnectionLost, TimedOut
+from .results import ConnectionLostError, TimedOutError
 
 
 @frozen(kw_only=True)
@@ -98,7 +98,7 @@ NAMES: dict[type[Command], str] = {
 }
 
 
-class Conversation:
+class Exchange:
     """Says commands, hears answers. `turn` is around every operation of the client."""
 
     __slots__ = ("_scope", "_waiting", "protocol", "timeouts", "wire")
@@ -147,7 +147,7 @@ class Conversation:
         if not self._open:
             await self.close()
         if scope.cancelled_caught:
-            raise TimedOut(*self._waiting) from None
+            raise TimedOutError(*self._waiting) from None
 
     def disarm(self) -> None:
         """Whatever is waited for now is not the server's answer."""
@@ -160,7 +160,7 @@ class Conversation:
         await trio.aclose_forcefully(self.wire.stream)
 
     def listen(self, command: Command) -> None:
-        """Hear what came unasked since the last answer: a 421, or the end. Raises ConnectionLost for either, naming ``command``.
+        """Hear what came unasked since the last answer: a 421, or the end. Raises ConnectionLostError for either, naming ``command``.
 
         Raises RemoteProtocolError for all else, and for half a reply.
         """
@@ -168,10 +168,10 @@ class Conversation:
             self.wire.receive_now()
         event = self.protocol.next_event()
         if isinstance(event, Answer):
-            raise ConnectionLost(command, f"the server has left: {event.reply}")
+            raise ConnectionLostError(command, f"the server has left: {event.reply}")
         if event is CONNECTION_LOST:
             self.wire.broken = True
-            raise ConnectionLost(command, "the server has closed the connection")
+            raise ConnectionLostError(command, "the server has closed the connection")
         if not self.protocol.in_step:
             # The rest of it would be taken for the answer to what is said next.
             self.wire.broken = True
@@ -184,14 +184,14 @@ class Conversation:
             await self.ask(Rset())
 
     async def flush(self) -> bool:
-        """Send what is to be sent. False: the server takes no more, but may have said why. Raises TimedOut when it sits there."""
+        """Send what is to be sent. False: the server takes no more, but may have said why. Raises TimedOutError when it sits there."""
         if self.wire.broken:
             return False
         if rest := self.wire.flush_now():
             self.disarm()
             await self.wire.send(rest)
         if self.wire.stalled:
-            raise TimedOut(self.protocol.due or END, self.timeouts.block)
+            raise TimedOutError(self.protocol.due or END, self.timeouts.block)
         return not self.wire.broken
 
     def heard(self) -> Reply | None:
@@ -200,7 +200,7 @@ class Conversation:
         if isinstance(event, Answer):
             return event.reply
         if event is CONNECTION_LOST:
-            raise ConnectionLost(self.protocol.due or END, "the server has closed the connection")
+            raise ConnectionLostError(self.protocol.due or END, "the server has closed the connection")
         return None
 
     async def reply(self) -> Reply:
@@ -239,7 +239,7 @@ class Conversation:
 
 
 def accepted(command: Command, reply: Reply) -> Reply:
-    """The reply, unless it is a refusal, which raises `Refused`."""
+    """The reply, unless it is a refusal, which raises `ReplyError`."""
     if reply.refused:
-        raise Refused(command, reply)
+        raise ReplyError(command, reply)
     return reply

@@ -19,22 +19,22 @@ from ..protocol import (
     Extension,
     Helo,
     LocalProtocolError,
-    NotOffered,
-    Refused,
+    NotOfferedError,
     Reply,
+    ReplyError,
     SMTPError,
 )
 from ..protocol.extension import Grammar
 from ..protocol.extensions import KNOWN
 from ..protocol.extensions.lmtp import Lhlo, Lmtp
 from ..protocol.extensions.starttls import StartTlsCommand
-from ..protocol.sasl import Password, Token
-from .exchange import ClientTimeouts, Conversation, accepted, timeouts_of
+from ..protocol.sasl import BearerToken, PasswordCredentials
+from .exchange import ClientTimeouts, Exchange, accepted, timeouts_of
 from .login import log_in
-from .results import ConnectRejected, HandshakeFailed, TimedOut
+from .results import GreetingError, TimedOutError, TlsHandshakeError
 
 TlsMode = Literal["opportunistic", "required", "implicit", "never"]
-Login = Password | Token | tuple[str, str]
+Login = PasswordCredentials | BearerToken | tuple[str, str]
 
 GRAMMAR = Grammar(KNOWN)
 LMTP_GRAMMAR = Grammar((*KNOWN, Lmtp()))
@@ -60,7 +60,7 @@ class Opening:
         """``stream`` leads to the server, which is called ``host`` (in its certificate, and as SNI).
 
         ``tls`` is "opportunistic" (the default without ``auth``: STARTTLS where it is offered, whatever the certificate), "required"
-        (the default with it), "implicit" (TLS from the first octet) or "never". ``auth`` is a `Password`, a `Token` or a pair of user
+        (the default with it), "implicit" (TLS from the first octet) or "never". ``auth`` is a `PasswordCredentials`, a `BearerToken` or a pair of user
         and password; it never goes over a connection that was not verified, unless you ``allow_cleartext``. ``name`` is who we say
         we are in EHLO; without it, our address. ``lmtp`` speaks RFC 2033. ``timeout`` in seconds stands for all of ``timeouts``.
 
@@ -76,10 +76,10 @@ class Opening:
         self.greeting: Reply | None = None
         self._mode: TlsMode = tls or ("opportunistic" if auth is None else "required")
         self._context = ssl_context
-        self._auth = Password(*auth) if isinstance(auth, tuple) else auth
+        self._auth = PasswordCredentials(*auth) if isinstance(auth, tuple) else auth
         self._allow_cleartext = allow_cleartext
         self.protocol: ClientProtocol = ClientProtocol(LMTP_GRAMMAR if lmtp else GRAMMAR)
-        self.talk: Conversation = Conversation(stream, self.protocol, timeouts_of(timeout, timeouts))
+        self.talk: Exchange = Exchange(stream, self.protocol, timeouts_of(timeout, timeouts))
         self._name = name or _own_name(stream)
         if not self._name.isascii() or not self._name.isprintable() or " " in self._name:
             raise ValueError(f"name {self._name!a} is no domain or address literal (RFC 5321 4.1.1.1)")
@@ -149,7 +149,7 @@ class Opening:
                 self.tls = TlsInfo.of(self.stream)
             greeting = await self.talk.reply()
             if not greeting.accepted:
-                raise ConnectRejected(Connect(), greeting)
+                raise GreetingError(Connect(), greeting)
             await self._hello()
             if self._mode in ("opportunistic", "required") and self.tls is None:
                 await self._secure()
@@ -169,14 +169,14 @@ class Opening:
         """STARTTLS, where it is offered; else go on without it, or not."""
         if "STARTTLS" not in self.offered:
             if self._mode == "required":
-                raise NotOffered("the server does not offer STARTTLS, and TLS is required here")
+                raise NotOfferedError("the server does not offer STARTTLS, and TLS is required here")
             return
         reply = await self.talk.ask(StartTlsCommand())
         if reply.accepted:
             await self._shake_hands()
             await self._hello()
         elif self._mode == "required" or self.protocol.closed:
-            raise Refused(StartTlsCommand(), reply)
+            raise ReplyError(StartTlsCommand(), reply)
 
     async def _shake_hands(self) -> None:
         verify = self.strict_tls or self._mode != "opportunistic"
@@ -190,15 +190,15 @@ class Opening:
         try:
             stream = await self.talk.wire.start_tls(context, limit, server_side=False, server_hostname=host)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-            raise HandshakeFailed(begin, exc.__cause__ or exc) from exc
+            raise TlsHandshakeError(begin, exc.__cause__ or exc) from exc
         except trio.TooSlowError:
-            raise TimedOut(begin, limit) from None
+            raise TimedOutError(begin, limit) from None
         verified = context.verify_mode == ssl.CERT_REQUIRED and context.check_hostname
         self.tls = TlsInfo.of(stream, verified=verified, problem=None if verified else self.tls_problem)
         if self._mode != "implicit":
             self.protocol.secured()
 
-    async def _login(self, credentials: Password | Token) -> Reply:
+    async def _login(self, credentials: PasswordCredentials | BearerToken) -> Reply:
         verified = self.tls is not None and self.tls.verified
         if not (verified or self._allow_cleartext):
             raise LocalProtocolError(

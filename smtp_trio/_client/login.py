@@ -7,22 +7,24 @@ import binascii
 import os
 from contextlib import suppress
 
-from ..protocol import NotOffered, RemoteProtocolError, Reply
+from ..protocol import NotOfferedError, RemoteProtocolError, Reply
 from ..protocol.client import LINE
 from ..protocol.extensions.auth import Auth, AuthCommand, AuthResponse
-from ..protocol.sasl import Password, Token, choose
-from .exchange import Conversation, accepted
+from ..protocol.sasl import BearerToken, PasswordCredentials, choose
+from .exchange import Exchange, accepted
 
 
-async def log_in(talk: Conversation, credentials: Password | Token, *, secure: bool, allow_cleartext: bool) -> Reply:
+async def log_in(
+    talk: Exchange, credentials: PasswordCredentials | BearerToken, *, secure: bool, allow_cleartext: bool
+) -> Reply:
     """Prove who we are, by the best mechanism that both sides know. ``secure``: under TLS.
 
-    Raises `Refused` when the server does not believe it, `NotOffered` and LocalProtocolError when there is no way to say it, and
+    Raises `ReplyError` when the server does not believe it, `NotOfferedError` and LocalProtocolError when there is no way to say it, and
     RemoteProtocolError when the server does not keep to the mechanism, or does not prove what it should.
     """
     offered = talk.protocol.offered.get("AUTH")
     if not isinstance(offered, Auth):
-        raise NotOffered("the server does not offer AUTH" + ("" if secure else ", or not without TLS"))
+        raise NotOfferedError("the server does not offer AUTH" + ("" if secure else ", or not without TLS"))
     mechanism = choose(offered.mechanisms, credentials, secure=secure, allow_cleartext=allow_cleartext)
     exchange = mechanism.client(credentials, os.urandom)
     response = next(exchange)

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from ..protocol import Refused, Rset
+from ..protocol import ReplyError, Rset
 from ..protocol.dialogue import READY
 from .delivery import Delivery
 from .message import Message
@@ -57,7 +57,7 @@ class Batch:
             try:
                 names = recipients if isinstance(recipients, str) else list(recipients)
                 delivery = await Delivery.prepare(self._client, sender, names, message, progress, params)
-            except Refused as exc:  # it is larger than the server takes
+            except ReplyError as exc:  # it is larger than the server takes
                 outcomes = tuple(Rejected(name, exc.command, exc.reply) for name in dict.fromkeys(names))
                 self._deliveries.append(
                     Result(sender, tuple(o.recipient for o in outcomes), outcomes, self._client.tls)
@@ -143,7 +143,7 @@ class Batch:
         return self._goes_on if transaction.chunking else transaction.waits
 
     async def _ready(self, delivery: Delivery) -> None:
-        """As `Conversation.ready`; and where a refusal leaves some servers with the transaction open, it is ended for them too."""
+        """As `Exchange.ready`; and where a refusal leaves some servers with the transaction open, it is ended for them too."""
         self._talk.listen(delivery.mail)
         if self._reset or self._talk.protocol.dialogue.phase is not READY:
             await self._talk.ask(Rset())

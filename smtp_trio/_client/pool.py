@@ -17,7 +17,7 @@ from ..protocol.extensions.limits import LimitsExtension
 from .client import Client
 from .connect import Host, Settings, dial
 from .message import Message, envelope
-from .results import ConnectionLost, NobodyAccepted, Result
+from .results import AllRecipientsRejectedError, ConnectionLostError, Result
 from .transaction import Progress
 
 #: Seconds that a kept connection has to show that it is alive. Longer than that, and a new one is likely there sooner.
@@ -102,7 +102,7 @@ class Pool:
         It is tried again, once and over a new connection, only where nothing can have been taken: when a kept connection was lost
         before MAIL was sent, or while MAIL alone was on its way; and when the first answer was 421 to MAIL, for then the server has
         refused all that came behind it. Where the server pipelines, MAIL never goes alone. Then a connection that is lost without a
-        word raises `ConnectionLost` or `DeliveryUnknown`, and it is for you to decide. `TimedOut` is never tried again.
+        word raises `ConnectionLostError` or `DeliveryUnknownError`, and it is for you to decide. `TimedOutError` is never tried again.
         """
         names = recipients if isinstance(recipients, str) else list(recipients)
         async with self._place():
@@ -111,7 +111,7 @@ class Pool:
                 try:
                     async with self._lent(kept):
                         return await kept.send(sender, names, message, progress=progress, **params)
-                except (ConnectionLost, NobodyAccepted) as exc:
+                except (ConnectionLostError, AllRecipientsRejectedError) as exc:
                     if not _untaken(kept, kept.protocol.begun - begun, exc):
                         raise
             async with self._lent(await self._new()) as client:
@@ -263,12 +263,12 @@ class Pool:
                     self._messages += client.protocol.begun
 
 
-def _untaken(client: Client, begun: int, exc: ConnectionLost | NobodyAccepted) -> bool:
+def _untaken(client: Client, begun: int, exc: ConnectionLostError | AllRecipientsRejectedError) -> bool:
     """Whether the server can have taken nothing of a message that failed like this, in its so many transactions."""
     if begun == 0:
         return True
     if begun > 1 or not isinstance(exc.command, Mail):
         return False
-    if isinstance(exc, NobodyAccepted):
+    if isinstance(exc, AllRecipientsRejectedError):
         return exc.reply.code == 421
     return "PIPELINING" not in client.offered  # then MAIL went alone

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 from attrs import field, frozen
 
-from ..protocol import Command, Rcpt, Refused, Reply, SMTPError
+from ..protocol import Command, Rcpt, Reply, ReplyError, SMTPError
 
 if TYPE_CHECKING:
     from .._types import TlsInfo
@@ -91,7 +91,7 @@ class Result:
         return len(self.accepted) == len(self.recipients)
 
 
-class ConnectionLost(SMTPError, trio.BrokenResourceError):
+class ConnectionLostError(SMTPError, trio.BrokenResourceError):
     """There is no connection any more, or never was one. ``command`` is what was under way; nothing was taken by the server."""
 
     def __init__(self, command: Command, reason: str) -> None:
@@ -99,7 +99,7 @@ class ConnectionLost(SMTPError, trio.BrokenResourceError):
         self.command: Command = command.public
 
 
-class HandshakeFailed(ConnectionLost):
+class TlsHandshakeError(ConnectionLostError):
     """There is no TLS with this server. ``unverified``: its certificate was the reason, and why."""
 
     def __init__(self, command: Command, reason: BaseException) -> None:
@@ -107,7 +107,7 @@ class HandshakeFailed(ConnectionLost):
         self.unverified: str | None = str(reason) if isinstance(reason, ssl.SSLCertVerificationError) else None
 
 
-class TimedOut(SMTPError, trio.TooSlowError):
+class TimedOutError(SMTPError, trio.TooSlowError):
     """The server was silent for too long (RFC 5321 4.5.3.2), and the connection was closed. ``command`` is what it did not answer."""
 
     def __init__(self, command: Command, seconds: float) -> None:
@@ -115,7 +115,7 @@ class TimedOut(SMTPError, trio.TooSlowError):
         self.command: Command = command.public
 
 
-class DeliveryUnknown(SMTPError):
+class DeliveryUnknownError(SMTPError):
     """The message went out whole, and the connection was lost before its answer: nobody knows whether it was taken (RFC 1047).
 
     To send it again may deliver it twice, so that is for you to decide. ``result`` tells it by recipient.
@@ -127,7 +127,7 @@ class DeliveryUnknown(SMTPError):
         self.result = result
 
 
-class NobodyAccepted(Refused):
+class AllRecipientsRejectedError(ReplyError):
     """Every recipient was refused, or the message was for all of them. ``result`` tells it by recipient."""
 
     def __init__(self, command: Command, reply: Reply, result: Result) -> None:
@@ -135,5 +135,5 @@ class NobodyAccepted(Refused):
         self.result = result
 
 
-class ConnectRejected(Refused):
+class GreetingError(ReplyError):
     """The server turned us away in its greeting (RFC 5321 3.1, RFC 7504)."""

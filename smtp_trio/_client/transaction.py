@@ -14,9 +14,9 @@ from ..protocol import Command, Data, EndOfBody, Mail, Rcpt, Reply, Rset
 from ..protocol.client import END
 from ..protocol.dialogue import BODY, READY
 from ..protocol.extensions.chunking import Bdat, BdatLast
-from .exchange import Conversation
+from .exchange import Exchange
 from .message import Outgoing
-from .results import Accepted, ConnectionLost, Outcome, Rejected, Unknown
+from .results import Accepted, ConnectionLostError, Outcome, Rejected, Unknown
 
 #: Commands that are said before an answer is waited for: so many answers fit into any socket's buffer, so that the two sides never
 #: wait for each other (RFC 2920 3.1).
@@ -42,7 +42,7 @@ class Transaction:
 
     def __init__(
         self,
-        talk: Conversation,
+        talk: Exchange,
         mail: Mail,
         rcpts: Mapping[str, Rcpt],
         message: Outgoing,
@@ -141,7 +141,7 @@ class Transaction:
         self.loaded = True
 
     async def run(self) -> None:
-        """The whole transaction. Raises ConnectionLost, TimedOut or RemoteProtocolError, and what the message's iterable raises."""
+        """The whole transaction. Raises ConnectionLostError, TimedOutError or RemoteProtocolError, and what the message's iterable raises."""
         if self.light:
             for flight in (self.embark, self.follow):
                 flight()
@@ -242,7 +242,7 @@ class Transaction:
         if self._protocol.closed and self._open:
             # RFC 5321 3.8: a 421 to the message ahead of it, so nobody has looked at this one.
             self.whole = self.loaded = False
-            raise ConnectionLost(self._mail, "the server has left before it came to this message")
+            raise ConnectionLostError(self._mail, "the server has left before it came to this message")
 
     def settle(self, command: Command, reply: Reply) -> None:
         """One command was answered: what does that mean, and for whom?"""
@@ -282,8 +282,8 @@ class Transaction:
         return {**self.outcomes, **{name: Unknown(name, reason) for name in self._open if self.whole}}
 
 
-async def depart(talk: Conversation, *transactions: Transaction) -> bool:
-    """Send what these transactions have said. False: the server takes no more, as `Conversation.flush` has it.
+async def depart(talk: Exchange, *transactions: Transaction) -> bool:
+    """Send what these transactions have said. False: the server takes no more, as `Exchange.flush` has it.
 
     Who is cancelled in that cannot know what has left, so the last octets have, for all we know.
     """

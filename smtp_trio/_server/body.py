@@ -14,7 +14,7 @@ from ..protocol import (
     END_OF_CHUNK,
     FAULT,
     NEED_DATA,
-    BadCommand,
+    BadCommandError,
     BodyError,
     Command,
     CountedCommand,
@@ -116,7 +116,7 @@ class Body:
                 await session.give_way()
             try:
                 event = self._undecided or protocol.next_event()
-            except BadCommand as bad:  # between two chunks
+            except BadCommandError as bad:  # between two chunks
                 await session.refuse(bad)
                 if session.over:
                     raise self._fail(str(bad)) from None

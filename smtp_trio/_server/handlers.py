@@ -13,7 +13,22 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from .._types import MessageState, TlsInfo
-from ..protocol import BadCommand, Command, Connect, Data, Ehlo, Expn, Helo, Help, Mail, Quit, Rcpt, Reply, Rset, Vrfy
+from ..protocol import (
+    BadCommandError,
+    Command,
+    Connect,
+    Data,
+    Ehlo,
+    Expn,
+    Helo,
+    Help,
+    Mail,
+    Quit,
+    Rcpt,
+    Reply,
+    Rset,
+    Vrfy,
+)
 from ..protocol.extension import Step
 from ..protocol.extensions.auth import CANCELLED, TRY_LATER, AuthCommand, AuthResponse, Credentials
 from ..protocol.extensions.chunking import Bdat, BdatLast
@@ -54,7 +69,7 @@ async def greet(session: Session) -> None:
 
 async def hello(session: Session, command: Command) -> None:
     """HELO or EHLO: a new beginning, which a hook may put words to, or refuse."""
-    lost = session.protocol.facts.mail is not None
+    lost = session.protocol.state.mail is not None
     reply = await session.consult(command)
     if reply is None and "helo" in session.hooks:
         reply = await session.call("helo", command, decides=command)
@@ -127,7 +142,7 @@ async def auth(session: Session, command: Command) -> None:
     reply = await session.consult(command)
     if reply is None:
         assert isinstance(command, AuthCommand)
-        talk = command.talk(session.server.surroundings)
+        talk = command.talk(session.server.mechanism_context)
         answer: Any = None  # a generator begins with this
         try:
             while True:
@@ -144,7 +159,7 @@ async def auth(session: Session, command: Command) -> None:
                         return
                     assert isinstance(response, AuthResponse)
                     answer = response.line
-        except BadCommand as bad:
+        except BadCommandError as bad:
             reply = bad.reply
             session.auth_failures += reply.permanent and reply != CANCELLED
         except StopIteration as done:

@@ -13,7 +13,7 @@ import trio
 
 from .._types import BLINK
 from ..protocol import (
-    BadCommand,
+    BadCommandError,
     BodyError,
     Command,
     Data,
@@ -45,7 +45,7 @@ HOOKLESS: dict[str, Reply] = {"data": NOWHERE, "auth": FAILED}
 MESSAGE_ACCEPTS = (Hello, Mail, Rcpt, Rset, Noop, Vrfy, Expn, Help)
 
 
-class HookCaller:
+class HookRunner:
     """The part of a session that calls the application's hooks (of `Session`, which see)."""
 
     __slots__ = (
@@ -123,11 +123,11 @@ class HookCaller:
         return await self.call("message", command, decides=command) if self.consults else None
 
     async def stored_secret(self, user: str, mechanism: str) -> Secret | None:
-        """Ask `Hooks.secret`. Raises `BadCommand` (454) when the hook fails: that is no unknown user."""
+        """Ask `Hooks.secret`. Raises `BadCommandError` (454) when the hook fails: that is no unknown user."""
         found: list[Secret | None] = []
         await self.call("secret", user, mechanism, found=found)
         if not found:
-            raise BadCommand(TRY_LATER)
+            raise BadCommandError(TRY_LATER)
         return found[0]
 
     async def call(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import asdict, frozen
 
-from ..protocol import BadCommand, Command, Mail, Rcpt, Reply
+from ..protocol import BadCommandError, Command, Mail, Rcpt, Reply
 from ..protocol.syntax import parse_argument
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def clean(text: str) -> str:
 
 
 @frozen
-class Note:
+class MessageRecord:
     """One message, or one refusal on the way to it. ``seconds`` is what its data took."""
 
     time: str
@@ -44,19 +44,19 @@ class Note:
     def of(
         cls,
         session: Session,
-        command: Command | BadCommand,
+        command: Command | BadCommandError,
         reply: Reply | None,
         envelope: Envelope | None,
         size: int,
         seconds: float,
-    ) -> Note:
+    ) -> MessageRecord:
         """The note about a session's command, answered so; None: the peer was gone before it could be."""
         recipients = envelope.recipients if envelope is not None else ()
         if isinstance(command, Rcpt):  # the one that was refused
             recipients = (command.recipient,)
         mail = command if isinstance(command, Mail) else envelope.mail if envelope is not None else None
         sender, to = mail.sender.raw if mail is not None else "", tuple(path.raw for path in recipients)
-        if isinstance(command, BadCommand) and command.argument:
+        if isinstance(command, BadCommandError) and command.argument:
             parts = parse_argument(command.argument)
             address = parts[1].strip("<>") if parts is not None else command.argument
             sender, to = (address, to) if command.verb == "MAIL" else (sender, (address,))

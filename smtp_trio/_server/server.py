@@ -22,12 +22,12 @@ from typing import Any
 import trio
 from attrs import asdict, evolve
 
-from .._groups import alone
+from .._groups import collapse_group
 from .._types import Counts, Drained, Peer, Statistics, Timeouts
 from ..protocol import Command, Extension, Grammar, Limits, Reply, ServerProtocol
 from ..protocol.body_inspector import Newlines
 from ..protocol.extensions import STANDARD, StartTls
-from ..protocol.sasl import Surroundings
+from ..protocol.sasl import MechanismContext
 from .handlers import HOOK
 from .hooks import NAMES, Hook, Hooks, installed
 from .listeners import accept_all, endpoints, network, open_listeners
@@ -87,7 +87,7 @@ class Server:
         self.newlines: Newlines = newlines
         self.now = now
         self.token = token
-        self.surroundings: Surroundings = Surroundings(self.name, token)
+        self.mechanism_context: MechanismContext = MechanismContext(self.name, token)
         self.install(installed(self.hooks))
         self.stopping: bool = False
         if tls is None and any(isinstance(e, StartTls) and e.required for e in self.extensions):
@@ -177,7 +177,7 @@ class Server:
                     finally:
                         del self._accepting[accepting]
         except BaseExceptionGroup as group:  # the nursery's; whoever awaits us had no part in it
-            raise alone(group) from None
+            raise collapse_group(group) from None
         finally:
             with trio.CancelScope(shield=True):  # all of them, even when we are cancelled; this waits for nothing
                 for listener in listeners:
@@ -342,7 +342,7 @@ class Server:
             if mine is not None:
                 await self._session_failed(session, ExceptionGroup("session failed", list(mine.exceptions)))
             assert rest is not None
-            raise alone(rest) from None
+            raise collapse_group(rest) from None
 
     async def _session_failed(self, session: Session, exc: Exception) -> None:
         await self.report(exc, f"{session.id}: session failed")

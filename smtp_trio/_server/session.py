@@ -19,7 +19,7 @@ from .._wire import Wire
 from ..protocol import (
     CONNECTION_LOST,
     NEED_DATA,
-    BadCommand,
+    BadCommandError,
     Command,
     CountedCommand,
     Data,
@@ -32,8 +32,8 @@ from ..protocol import (
 )
 from . import received
 from .handlers import COURSES, HOOK, conclude, greet, queued, start_tls
-from .hook_runner import HookCaller
-from .message_log import Note
+from .hook_runner import HookRunner
+from .message_log import MessageRecord
 
 if TYPE_CHECKING:
     from .body import Body
@@ -48,7 +48,7 @@ TURN = 16
 NOTED = frozenset({"MAIL", "RCPT", "DATA", "BDAT"})
 
 
-class Session(HookCaller):
+class Session(HookRunner):
     """A client's session, as hooks see it. ``context`` is a dict that is yours for as long as it lasts."""
 
     __slots__ = (
@@ -116,12 +116,12 @@ class Session(HookCaller):
     @property
     def hello(self) -> Hello | None:
         """The last accepted HELO or EHLO."""
-        return self.protocol.facts.hello
+        return self.protocol.state.hello
 
     @property
     def user(self) -> str | None:
         """Who the client proved to be (RFC 4954), or None."""
-        return self.protocol.facts.user
+        return self.protocol.state.user
 
     @property
     def pending(self) -> Command | None:
@@ -137,14 +137,14 @@ class Session(HookCaller):
     @property
     def envelope(self) -> Envelope | None:
         """The transaction that is open, or being opened by the MAIL under way; None between transactions."""
-        facts = self.protocol.facts
-        mail = facts.mail
+        state = self.protocol.state
+        mail = state.mail
         if mail is None:
             pending = self.protocol.pending
             if not isinstance(pending, Mail):
                 return None
             mail = pending
-        return Envelope(f"{self.id}-{self._transactions}", mail, tuple(facts.rcpts), self._transaction)
+        return Envelope(f"{self.id}-{self._transactions}", mail, tuple(state.rcpts), self._transaction)
 
     @property
     def protocol_name(self) -> str:
@@ -186,7 +186,7 @@ class Session(HookCaller):
             return False
         if isinstance(self.stream, trio.SSLStream):
             self.tls = TlsInfo.of(self.stream)
-            self.protocol.facts.secure = True
+            self.protocol.state.secure = True
         self.connected = True
         await greet(self)
         return True
@@ -198,7 +198,7 @@ class Session(HookCaller):
             if command is None:
                 try:
                     command = await self.receive_command()
-                except BadCommand as bad:
+                except BadCommandError as bad:
                     await self.refuse(bad)
                     continue
             if command is None:
@@ -337,7 +337,7 @@ class Session(HookCaller):
 
     async def end(self) -> None:
         """The session's last hooks, when all else is over."""
-        lost = self.protocol.facts.mail is not None
+        lost = self.protocol.state.mail is not None
         for name in ("reset", "disconnect") if lost else ("disconnect",):
             if name in self.hooks:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + self.server.timeouts.disconnect):
@@ -363,12 +363,12 @@ class Session(HookCaller):
         if urgent:
             await self.flush()
 
-    def _queue(self, command: Command | BadCommand | None, reply: Reply) -> bool:
+    def _queue(self, command: Command | BadCommandError | None, reply: Reply) -> bool:
         """The answer, without its hook. True: it must leave at once (RFC 2920 3.2 (5), (6)), others may wait for company."""
         self.protocol.send(reply)
         if self._debug:
             # A line that is no command may be a password that came too late.
-            bad = isinstance(command, BadCommand) and (
+            bad = isinstance(command, BadCommandError) and (
                 command.verb if command.verb in self.protocol.grammar.verbs else "?"
             )
             log.debug("%s: %s -> %s", self.id, bad or repr(command), reply)
@@ -377,15 +377,19 @@ class Session(HookCaller):
         return not (isinstance(command, Command) and command.groupable)
 
     def note(
-        self, command: Command | BadCommand, reply: Reply | None, envelope: Envelope | None, body: Body | None = None
+        self,
+        command: Command | BadCommandError,
+        reply: Reply | None,
+        envelope: Envelope | None,
+        body: Body | None = None,
     ) -> None:
         """A line for the log of messages: what became of one, or of a command that would have led to one. None: no answer."""
         if messages.isEnabledFor(logging.INFO):
             size, seconds = (0, 0.0) if body is None else (body.size, trio.current_time() - body.began)
-            note = Note.of(self, command, reply, envelope, size, seconds)
+            note = MessageRecord.of(self, command, reply, envelope, size, seconds)
             messages.info("%s", note, extra={"note": note})
 
-    async def refuse(self, bad: BadCommand) -> None:
+    async def refuse(self, bad: BadCommandError) -> None:
         """Answer a command that the core refuses."""
         self.server.counts.commands += 1
         self.server.counts.errors += 1

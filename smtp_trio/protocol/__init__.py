@@ -27,16 +27,16 @@ from .commands import (
 )
 from .dialogue import BASE, Dialogue, Phase, Table
 from .errors import (
-    BadCommand,
+    BadCommandError,
     BodyError,
     LocalProtocolError,
-    NotOffered,
+    NotOfferedError,
     ProtocolError,
-    Refused,
     RemoteProtocolError,
+    ReplyError,
     SMTPError,
 )
-from .extension import Extension, Facts, Grammar
+from .extension import Extension, Grammar, SessionState
 from .extensions import STANDARD, standard
 from .limits import Limits
 from .params import Param, Params
@@ -53,7 +53,7 @@ __all__ = [
     "NEED_DATA",
     "STANDARD",
     "Answer",
-    "BadCommand",
+    "BadCommandError",
     "BodyError",
     "ClientProtocol",
     "Command",
@@ -66,7 +66,6 @@ __all__ = [
     "Event",
     "Expn",
     "Extension",
-    "Facts",
     "Grammar",
     "Hello",
     "Helo",
@@ -75,7 +74,7 @@ __all__ = [
     "LocalProtocolError",
     "Mail",
     "Noop",
-    "NotOffered",
+    "NotOfferedError",
     "Param",
     "Params",
     "Path",
@@ -83,12 +82,13 @@ __all__ = [
     "ProtocolError",
     "Quit",
     "Rcpt",
-    "Refused",
     "RemoteProtocolError",
     "Reply",
+    "ReplyError",
     "Rset",
     "SMTPError",
     "ServerProtocol",
+    "SessionState",
     "Signal",
     "Table",
     "Vrfy",

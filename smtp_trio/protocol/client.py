@@ -23,7 +23,7 @@ from . import syntax
 from .commands import VERBS, Command, Connect, CountedCommand, Data, EndOfBody, Hello, Mail, Quit, Rcpt, Rset
 from .dialogue import BODY, CLOSED, GREETED, Dialogue
 from .dot_stuffing import Stuffer
-from .errors import LocalProtocolError, NotOffered, RemoteProtocolError
+from .errors import LocalProtocolError, NotOfferedError, RemoteProtocolError
 from .extension import Extension, Grammar
 from .extensions import KNOWN, eightbitmime
 from .extensions.smtputf8 import SMTPUTF8
@@ -120,7 +120,7 @@ class ClientProtocol:
     def ask(self, command: Command) -> None:
         """Say a command.
 
-        Raises LocalProtocolError when it is out of order even if all that was asked before succeeds, NotOffered (which is one) when
+        Raises LocalProtocolError when it is out of order even if all that was asked before succeeds, NotOfferedError (which is one) when
         the server does not offer what it needs, and ValueError when its line cannot be written. Nothing is sent then.
         """
         dialogue = self.dialogue
@@ -147,7 +147,7 @@ class ClientProtocol:
     def check(self, command: Command, *, utf8: bool = False) -> bytes:
         """The command as it goes over the wire; ``utf8``: in a transaction that was begun with SMTPUTF8.
 
-        Raises NotOffered and ValueError as `ask` does (RFC 5321 4.1.2, 4.5.3.1.4; RFC 6531 3.4).
+        Raises NotOfferedError and ValueError as `ask` does (RFC 5321 4.1.2, 4.5.3.1.4; RFC 6531 3.4).
         """
         self._check_offer(command)
         text = command.encode()
@@ -199,7 +199,7 @@ class ClientProtocol:
 
     def _check_offer(self, command: Command) -> None:
         if command.verb not in self._verbs and not isinstance(command, Hello):
-            raise NotOffered(f"the server does not offer {command.verb}")
+            raise NotOfferedError(f"the server does not offer {command.verb}")
         if command.verb == "AUTH" and self._proved:
             raise LocalProtocolError("this client has proved who it is: AUTH succeeds once in a session (RFC 4954 4)")
         params: Params = getattr(command, "params", NO_PARAMS)
@@ -207,9 +207,9 @@ class ClientProtocol:
             known = self._params.get(type(command), ())
             for param in params:
                 if param not in known:
-                    raise NotOffered(f"the server does not offer what {param.keyword} on {command.verb} needs")
+                    raise NotOfferedError(f"the server does not offer what {param.keyword} on {command.verb} needs")
             if params.get(eightbitmime.BODY) == "BINARYMIME" and not {"BINARYMIME", "CHUNKING"} <= self.offered.keys():
-                raise NotOffered("the server does not offer BINARYMIME, and CHUNKING to send it by (RFC 3030 3)")
+                raise NotOfferedError("the server does not offer BINARYMIME, and CHUNKING to send it by (RFC 3030 3)")
 
     # --- in ---------------------------------------------------------------------------------------------------------
 

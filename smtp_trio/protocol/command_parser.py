@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from . import replies, syntax
 from .commands import UNSERVED, VERBS, Command, Data, Mail, Rcpt
 from .dialogue import GREETED, SENDER, Dialogue
-from .errors import BadCommand
-from .extension import NOTHING, Extension, Facts, Grammar
+from .errors import BadCommandError
+from .extension import NOTHING, Extension, Grammar, SessionState
 from .extensions.smtputf8 import refuse_utf8
 from .limits import Limits
 from .params import NO_PARAMS, Grammar as ParamGrammar
@@ -28,14 +28,14 @@ ALIEN = frozenset({"GET", "POST", "PUT", "HEAD", "CONNECT", "OPTIONS", "DELETE",
 Entry = tuple[type[Command], ParamGrammar, Sequence[Extension]]
 
 
-class Judge:
-    """Turns lines into commands that are in order; raises `BadCommand` for all others."""
+class CommandParser:
+    """Turns lines into commands that are in order; raises `BadCommandError` for all others."""
 
     __slots__ = ("_dialogue", "_facts", "_grammar", "_limits", "_offer", "known")
 
-    def __init__(self, grammar: Grammar, facts: Facts, dialogue: Dialogue, limits: Limits) -> None:
+    def __init__(self, grammar: Grammar, state: SessionState, dialogue: Dialogue, limits: Limits) -> None:
         self._grammar = grammar
-        self._facts = facts
+        self._facts = state
         self._dialogue = dialogue
         self._limits = limits
         self._offer = NOTHING
@@ -45,11 +45,11 @@ class Judge:
 
     def facts_changed(self) -> None:
         """The client said hello, logged in or turned on TLS: what it may say is not what it was."""
-        facts = self._facts
-        self._offer = self._grammar.offer(facts) if facts.extended else NOTHING
-        facts.offered = self._offer.keywords
+        state = self._facts
+        self._offer = self._grammar.offer(state) if state.extended else NOTHING
+        state.offered = self._offer.keywords
         # Those who have not logged in are all alike to a gate. Who has may be somebody.
-        self.known = self._grammar.found.setdefault(facts.key, {}) if facts.user is None else {}
+        self.known = self._grammar.found.setdefault(state.key, {}) if state.user is None else {}
 
     def recall(self, line: bytes, known: Mapping[str, Entry]) -> Command | None:
         """The command, when its verb is ``known`` here and its line is plain ASCII; None to go the long way: `split`, `decode`."""
@@ -78,15 +78,15 @@ class Judge:
                     self.known.setdefault(phase, {})[cls.verb] = entry
             for extension in reviews:
                 if (reply := extension.review(command, self._facts)) is not None:
-                    raise BadCommand(reply)
+                    raise BadCommandError(reply)
             if isinstance(command, Mail):
                 self._check_path(command, command.sender)
             elif isinstance(command, Rcpt):
                 self._check_path(command, command.recipient)
                 if len(self._facts.rcpts) >= self._limits.recipients:
                     # RFC 5321 4.5.3.1.10: 452, so that the client sends to the rest in another transaction.
-                    raise BadCommand(replies.TOO_MANY_RECIPIENTS)
-        except BadCommand as bad:
+                    raise BadCommandError(replies.TOO_MANY_RECIPIENTS)
+        except BadCommandError as bad:
             bad.verb = cls.verb
             bad.argument = argument if cls is Mail or cls is Rcpt else ""
             raise
@@ -101,41 +101,41 @@ class Judge:
             verb = line.partition(b" ")[0].upper().decode("latin-1")
             known = self._grammar.verbs.get(verb)
             if known is None:
-                raise BadCommand(replies.BAD_UTF8) from None
-            raise BadCommand(replies.BAD_CHARACTER, verb=verb, close=known.counted) from None
+                raise BadCommandError(replies.BAD_UTF8) from None
+            raise BadCommandError(replies.BAD_CHARACTER, verb=verb, close=known.counted) from None
         verb, _, argument = text.rstrip(" \t").partition(" ")
         cls = self._grammar.verbs.get(verb) or self._grammar.verbs.get(verb.upper() if verb.isascii() else "")
         if cls is not None:
             if not argument.isprintable() and syntax.CONTROL.search(argument):
-                raise BadCommand(replies.BAD_CHARACTER, verb=cls.verb, close=cls.counted)
+                raise BadCommandError(replies.BAD_CHARACTER, verb=cls.verb, close=cls.counted)
             return cls, argument
         if not verb:
-            raise BadCommand(replies.EMPTY_LINE)
+            raise BadCommandError(replies.EMPTY_LINE)
         if not (verb.isascii() and verb.isprintable()):
-            raise BadCommand(replies.BAD_VERB)
+            raise BadCommandError(replies.BAD_VERB)
         verb = verb.upper()
         if verb in ALIEN and self._dialogue.phase is GREETED:
-            raise BadCommand(replies.NOT_SMTP, verb=verb, close=True)
+            raise BadCommandError(replies.NOT_SMTP, verb=verb, close=True)
         if verb not in UNSERVED:
-            raise BadCommand(replies.UNKNOWN, verb=verb)
-        raise BadCommand(replies.NOT_IMPLEMENTED, verb=verb, close=UNSERVED[verb])
+            raise BadCommandError(replies.UNKNOWN, verb=verb)
+        raise BadCommandError(replies.NOT_IMPLEMENTED, verb=verb, close=UNSERVED[verb])
 
     def pass_gates(self, verb: str) -> None:
         """What must come first: TLS, or AUTH (530)."""
         for extension in self._grammar.gates:
             if (reply := extension.gate(verb, self._facts)) is not None:
-                raise BadCommand(reply, verb=verb)
+                raise BadCommandError(reply, verb=verb)
 
     def check_order(self, command: Command) -> None:
         """Whether the command is in order (RFC 5321 4.1.4)."""
-        verb, facts, phase = command.verb, self._facts, self._dialogue.phase
-        if not facts.extended and verb not in VERBS:
-            raise BadCommand(Reply(503, "Send EHLO first", "5.5.1"), verb=verb)
+        verb, state, phase = command.verb, self._facts, self._dialogue.phase
+        if not state.extended and verb not in VERBS:
+            raise BadCommandError(Reply(503, "Send EHLO first", "5.5.1"), verb=verb)
         if not self._dialogue.allows(type(command)):
-            if phase is SENDER and facts.turned_down and (command.counted or type(command) is Data):
+            if phase is SENDER and state.turned_down and (command.counted or type(command) is Data):
                 # RFC 5321 3.3 and RFC 2920 3.1: there were recipients, and every one was refused.
-                raise BadCommand(replies.NO_RECIPIENTS, verb=verb)
-            raise BadCommand(Reply(503, f"{verb} is out of order: {phase.value}", "5.5.1"), verb=verb)
+                raise BadCommandError(replies.NO_RECIPIENTS, verb=verb)
+            raise BadCommandError(Reply(503, f"{verb} is out of order: {phase.value}", "5.5.1"), verb=verb)
 
     def _check_path(self, command: Mail | Rcpt, path: Path) -> None:
         """Whether there is anything against the path or its parameters."""
@@ -143,10 +143,10 @@ class Judge:
             for param in command.params:
                 for extension in self._grammar.reviews.get(param, ()):
                     if (reply := extension.review(command, self._facts)) is not None:
-                        raise BadCommand(reply)
+                        raise BadCommandError(reply)
         if not path.is_ordinary:
             if self._limits.strict_lengths and path.is_too_long:
-                raise BadCommand(Reply(501, "Path too long", "5.1.7" if type(command) is Mail else "5.1.3"))
+                raise BadCommandError(Reply(501, "Path too long", "5.1.7" if type(command) is Mail else "5.1.3"))
             # RFC 6531 3.5; and a server without that extension knows no such mailbox.
             if not path.is_ascii and (reply := refuse_utf8(command, self._facts)) is not None:
-                raise BadCommand(reply)
+                raise BadCommandError(reply)

@@ -12,7 +12,7 @@ from typing import ClassVar, Self, TypeVar
 from attrs import evolve, field, frozen
 
 from . import replies, syntax
-from .errors import BadCommand
+from .errors import BadCommandError
 from .params import NO_PARAMS, Grammar, Params, parse_params
 from .replies import Reply
 
@@ -62,11 +62,11 @@ class Command:
 
     @classmethod
     def decode(cls, argument: str, grammar: Grammar) -> Command:
-        """The command that this argument makes. Raises `BadCommand` with the reply that a bad one gets."""
+        """The command that this argument makes. Raises `BadCommandError` with the reply that a bad one gets."""
         # RFC 5321 4.3.2: a command that takes no argument is told 501 when it gets one. Trailing white space SHOULD be
         # tolerated (4.1.1).
         if argument.strip(" \t"):
-            raise BadCommand(Reply(501, f"{cls.verb} takes no argument", "5.5.4"))
+            raise BadCommandError(Reply(501, f"{cls.verb} takes no argument", "5.5.4"))
         return cls()
 
 
@@ -110,9 +110,9 @@ class Hello(Command):
     def decode(cls, argument: str, grammar: Grammar) -> Self:
         words = argument.split()
         if not words:
-            raise BadCommand(Reply(501, f"{cls.verb} needs your domain or address literal: {cls.usage}", "5.5.4"))
+            raise BadCommandError(Reply(501, f"{cls.verb} needs your domain or address literal: {cls.usage}", "5.5.4"))
         if not words[0].isascii():  # RFC 6531 3.7.1 has A-labels here
-            raise BadCommand(Reply(501, "Domain must be ASCII; write it with A-labels (xn--)", "5.5.4"))
+            raise BadCommandError(Reply(501, "Domain must be ASCII; write it with A-labels (xn--)", "5.5.4"))
         # A domain that is none is no reason for refusal (RFC 5321 4.1.4); a hook may think otherwise.
         return cls(words[0])
 
@@ -210,12 +210,12 @@ def _split_path(cls: type[Mail | Rcpt], argument: str) -> tuple[syntax.Path, str
     parts = syntax.parse_argument(argument.rstrip(" \t"))
     word, status = ("FROM", "5.1.7") if cls is Mail else ("TO", "5.1.3")
     if parts is None or parts[0] != word:
-        raise BadCommand(Reply(501, f"Syntax: {cls.usage}", "5.5.4"))
+        raise BadCommandError(Reply(501, f"Syntax: {cls.usage}", "5.5.4"))
     _, sent, path, params = parts
     if path is None:
-        raise BadCommand(Reply(501, f"Malformed address: {sent!a}", status))
+        raise BadCommandError(Reply(501, f"Malformed address: {sent!a}", status))
     if path.is_null and cls is Rcpt:  # RFC 5321 4.1.1.3: Forward-path = Path; the null path is for senders
-        raise BadCommand(Reply(501, "A recipient cannot be <>", "5.1.3"))
+        raise BadCommandError(Reply(501, "A recipient cannot be <>", "5.1.3"))
     return path, params
 
 
@@ -299,7 +299,7 @@ class Query(Command):
         if head and last.upper() in grammar:
             name, params = head.rstrip(), parse_params(last, grammar)
         if not name:
-            raise BadCommand(Reply(501, f"Syntax: {cls.usage}", "5.5.4"))
+            raise BadCommandError(Reply(501, f"Syntax: {cls.usage}", "5.5.4"))
         return cls(name, params)
 
 

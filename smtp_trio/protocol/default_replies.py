@@ -7,17 +7,17 @@ from functools import cache
 from typing import Any
 
 from .commands import Command, Connect, Ehlo, Helo, Help, Quit
-from .extension import Facts, Grammar
+from .extension import Grammar, SessionState
 from .replies import Reply
 
 
-def usual(command: Command, facts: Facts, grammar: Grammar) -> Reply:
+def usual(command: Command, state: SessionState, grammar: Grammar) -> Reply:
     """The reply that this command gets as a rule."""
     words = WORDS.get(type(command))
-    return words(command, facts, grammar) if words is not None else command.usual
+    return words(command, state, grammar) if words is not None else command.usual
 
 
-def _help(command: Help, facts: Facts, grammar: Grammar) -> Reply:
+def _help(command: Help, state: SessionState, grammar: Grammar) -> Reply:
     topic, verbs = command.topic, grammar.verbs
     if not topic:
         return Reply(214, f"Commands: {' '.join(verbs)}\nHELP command tells how it is written", "2.0.0")
@@ -46,10 +46,10 @@ def goodbye(name: str) -> Reply:
 
 
 #: Those whose usual answer is no constant. RFC 5321 4.2: greeting, hello and goodbye begin with the server's name.
-WORDS: Mapping[type[Command], Callable[[Any, Facts, Grammar], Reply]] = {
-    Connect: lambda _, facts, __: greeting(facts.name),
-    Ehlo: lambda _, facts, grammar: grammar.offer(facts).reply,
-    Helo: lambda _, facts, __: hello(facts.name),
-    Quit: lambda _, facts, __: goodbye(facts.name),
+WORDS: Mapping[type[Command], Callable[[Any, SessionState, Grammar], Reply]] = {
+    Connect: lambda _, state, __: greeting(state.name),
+    Ehlo: lambda _, state, grammar: grammar.offer(state).reply,
+    Helo: lambda _, state, __: hello(state.name),
+    Quit: lambda _, state, __: goodbye(state.name),
     Help: _help,
 }

@@ -5,7 +5,7 @@ command and moves when that command is *answered*, by the first digit of the rep
 
 A row says: in this phase the command may be given, and this is the phase that such an answer leads to. Extensions bring rows of
 their own, with phases of their own if need be. Whether the channel is secure or the client has logged in is no phase: those are
-facts (`extension.Facts`), and whoever minds them asks there.
+facts (`extension.SessionState`), and whoever minds them asks there.
 """
 
 from __future__ import annotations

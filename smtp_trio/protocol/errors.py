@@ -1,7 +1,7 @@
 """Whose fault was it? The exception's type says so.
 
 ``LocalProtocolError`` is a mistake of the program that calls the core; ``RemoteProtocolError`` is a mistake of the peer. A server
-answers its peer's mistakes, so those it can answer arrive as `BadCommand`, with the reply in hand.
+answers its peer's mistakes, so those it can answer arrive as `BadCommandError`, with the reply in hand.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class LocalProtocolError(ProtocolError):
     """The caller asked for something that is out of order here. Nothing was sent, nothing changed."""
 
 
-class NotOffered(LocalProtocolError):
+class NotOfferedError(LocalProtocolError):
     """The caller asked for something that this server does not offer. Nothing was sent, nothing changed."""
 
 
@@ -33,7 +33,7 @@ class RemoteProtocolError(ProtocolError):
     """The peer sent something that is not SMTP, or not in order."""
 
 
-class Refused(SMTPError):
+class ReplyError(SMTPError):
     """The server said no. ``command`` is what it refused, ``reply`` its answer: ``reply.temporary`` tells whether to try again."""
 
     def __init__(self, command: Command, reply: Reply) -> None:
@@ -42,7 +42,7 @@ class Refused(SMTPError):
         self.reply = reply
 
 
-class BadCommand(RemoteProtocolError):
+class BadCommandError(RemoteProtocolError):
     """A command that the core refuses by itself. ``reply`` is what it must be answered with, by ``protocol.send(exc.reply)``.
 
     ``close`` is true when the connection cannot go on after the reply: framing is lost, or the peer does not speak SMTP at all.

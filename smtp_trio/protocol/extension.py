@@ -27,7 +27,7 @@ BETWEEN = frozenset({GREETED, READY})
 
 
 @define(eq=False)
-class Facts:
+class SessionState:
     """What is true of a session and is no phase: what extensions may look at.
 
     The first few are settings of the server, the rest is what the client has achieved. STARTTLS forgets the latter but for
@@ -113,7 +113,7 @@ class Extension:
     #: Lines that may be longer than the rest: octets by verb.
     lines: ClassVar[Mapping[str, int]] = {}
 
-    def advertise(self, facts: Facts) -> str | None:
+    def advertise(self, state: SessionState) -> str | None:
         """Server: its line in the answer to EHLO, or None to say nothing now (its parameters are unknown then, too)."""
         return self.keyword
 
@@ -121,14 +121,14 @@ class Extension:
         """Client: what the server says of it, as words behind the keyword."""
         return self
 
-    def gate(self, verb: str, facts: Facts) -> Reply | None:
+    def gate(self, verb: str, state: SessionState) -> Reply | None:
         """Server: refuse a verb before its argument is looked at (530: TLS or AUTH first), or None.
 
         It is asked once, and again when the client has said hello, logged in or turned on TLS: it may look at no other facts.
         """
         return None
 
-    def review(self, command: Command, facts: Facts) -> Reply | None:
+    def review(self, command: Command, state: SessionState) -> Reply | None:
         """Server: refuse one of its ``reviews`` that is well-formed and in order, before any hook sees it, or None."""
         return None
 
@@ -180,7 +180,7 @@ class Grammar:
             for subject in extension.reviews
         }
         self._offers: dict[tuple[object, ...], Offer] = {}
-        #: What `Judge` has found to be in order, for clients with the same facts; all sessions share it.
+        #: What `CommandParser` has found to be in order, for clients with the same facts; all sessions share it.
         self.found: dict[tuple[object, ...], dict[enum.Enum, dict[str, Any]]] = {}
 
     def has(self, keyword: str) -> bool:
@@ -191,19 +191,19 @@ class Grammar:
         """The parameters that any of these extensions gives to this command."""
         return tuple(dict.fromkeys(param for kind, param in self._all_params() if kind is command))
 
-    def offer(self, facts: Facts) -> Offer:
+    def offer(self, state: SessionState) -> Offer:
         """What a client with these facts is offered. Made once for each combination of facts that differs."""
-        key = facts.key
+        key = state.key
         offer = self._offers.get(key)
         if offer is None:
-            offer = self._offers[key] = self._make_offer(facts)
+            offer = self._offers[key] = self._make_offer(state)
         return offer
 
-    def _make_offer(self, facts: Facts) -> Offer:
+    def _make_offer(self, state: SessionState) -> Offer:
         lines, keywords = [], set()
         grammar: dict[type[Command], dict[str, Param[Any]]] = {}
         for extension in self.extensions:
-            line = extension.advertise(facts)
+            line = extension.advertise(state)
             if line is None:
                 continue
             lines.append(line)
@@ -211,7 +211,7 @@ class Grammar:
             for command, params in extension.params.items():
                 grammar.setdefault(command, {}).update({param.keyword: param for param in params})
         # RFC 5321 4.1.1.1: the server's domain stands in the first line, an extension in each of the others.
-        return Offer(Reply(250, "\n".join([facts.name, *lines]), ""), frozenset(keywords), grammar)
+        return Offer(Reply(250, "\n".join([state.name, *lines]), ""), frozenset(keywords), grammar)
 
     def _all_params(self) -> Iterator[tuple[type[Command], Param[Any]]]:
         for extension in self.extensions:

@@ -6,7 +6,7 @@ and nothing is held that has no bound.
 
 from __future__ import annotations
 
-from .errors import BadCommand
+from .errors import BadCommandError
 from .replies import BAD_LINE, LONG_LINE, Reply
 
 CRLF = b"\r\n"
@@ -55,7 +55,7 @@ class Lines:
 
         To be called at the beginning of a line only: see `resume`.
 
-        Raises `BadCommand` for a line with a bare CR or LF as soon as that is seen, and for one that is too long when it ends:
+        Raises `BadCommandError` for a line with a bare CR or LF as soon as that is seen, and for one that is too long when it ends:
         once for the line, the rest of which is thrown away (RFC 5321 4.5.3.1.4 and its 500).
         """
         data, start = self._inbox.data, self._inbox.at
@@ -75,12 +75,12 @@ class Lines:
             return None
         self.skipping = True
         self._inbox.at = first + 1
-        raise BadCommand(BAD_LINE)
+        raise BadCommandError(BAD_LINE)
 
     def resume(self) -> bool:
         """Whether we stand at the beginning of a line, after throwing away what is left of one that was refused.
 
-        Raises `BadCommand` when the refusal had to wait for the end of the line.
+        Raises `BadCommandError` when the refusal had to wait for the end of the line.
         """
         if not self.skipping:
             return True
@@ -94,7 +94,7 @@ class Lines:
         self.skipping = False
         if self._owed is not None:
             reply, self._owed = self._owed, None
-            raise BadCommand(reply)
+            raise BadCommandError(reply)
         return True
 
 

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar, cast, overload
 from attrs import frozen
 
 from . import syntax
-from .errors import BadCommand
+from .errors import BadCommandError
 from .replies import Reply
 
 T = TypeVar("T")
@@ -85,23 +85,23 @@ Grammar = Mapping[str, Param[Any]]
 
 
 def parse_params(text: str, grammar: Grammar) -> Params:
-    """Read ``SIZE=100 BODY=8BITMIME``. Raises `BadCommand`: 501 for what is malformed or given twice, 555 for the unknown."""
+    """Read ``SIZE=100 BODY=8BITMIME``. Raises `BadCommandError`: 501 for what is malformed or given twice, 555 for the unknown."""
     values: dict[Param[Any], Any] = {}
     for word in text.split(" "):
         if not word:  # two spaces in a row: strictly not allowed, harmless
             continue
         match = syntax.PARAMETER.fullmatch(word)
         if match is None:
-            raise BadCommand(Reply(501, f"Malformed parameter: {word!a}", "5.5.4"))
+            raise BadCommandError(Reply(501, f"Malformed parameter: {word!a}", "5.5.4"))
         keyword, value = match.group("keyword", "value")
         param = grammar.get(keyword.upper())
         if param is None:  # RFC 5321 4.1.1.11
-            raise BadCommand(Reply(555, f"Parameter not recognized: {keyword}", "5.5.4"))
+            raise BadCommandError(Reply(555, f"Parameter not recognized: {keyword}", "5.5.4"))
         if param in values:
-            raise BadCommand(Reply(501, f"Parameter given twice: {keyword}", "5.5.4"))
+            raise BadCommandError(Reply(501, f"Parameter given twice: {keyword}", "5.5.4"))
         values[param] = parsed = param.parse(value)
         if parsed is None:
-            raise BadCommand(Reply(501, f"Bad value for parameter: {word!a}", "5.5.4"))
+            raise BadCommandError(Reply(501, f"Bad value for parameter: {word!a}", "5.5.4"))
     return Params(values)
 
 

@@ -6,7 +6,7 @@
     octets = protocol.data_to_send()
 
 Events are `Command` values, ``bytes`` (a piece of the message) and `Signal` members. The first is `Connect`, whose answer is the
-greeting. A command that the core refuses by itself is raised as `BadCommand`, and answered with ``protocol.send(exc.reply)``.
+greeting. A command that the core refuses by itself is raised as `BadCommandError`, and answered with ``protocol.send(exc.reply)``.
 
 A message by DATA: the `Data` event, answered 354; pieces; `END_OF_BODY`, answered with the verdict. By BDAT: the `Bdat` event; its
 pieces; `END_OF_CHUNK` or, after LAST, `END_OF_BODY`, answered with the answer to that BDAT.
@@ -21,11 +21,11 @@ from attrs import evolve
 
 from . import default_replies, replies
 from .body_inspector import Inspector, Newlines
-from .command_parser import Judge
+from .command_parser import CommandParser
 from .commands import Command, Connect, CountedCommand, Data, EndOfBody
 from .dialogue import CLOSED, GREETED, Dialogue
-from .errors import BadCommand, LocalProtocolError
-from .extension import Extension, Facts, Grammar
+from .errors import BadCommandError, LocalProtocolError
+from .extension import Extension, Grammar, SessionState
 from .extensions import STANDARD
 from .extensions.eightbitmime import BODY
 from .framing import Counted, Dotted, Inbox, Lines
@@ -67,12 +67,12 @@ class ServerProtocol:
         "_reader",
         "_refused",
         "dialogue",
-        "facts",
         "fault",
         "grammar",
         "limits",
         "outbox",
         "pending",
+        "state",
     )
 
     def __init__(
@@ -98,23 +98,23 @@ class ServerProtocol:
         self.grammar: Grammar = (
             extensions if isinstance(extensions, Grammar) else Grammar(extensions, line=self.limits.line)
         )
-        self.facts: Facts = Facts(name, size, tls, logins, frozenset(verifies), secrets)
+        self.state: SessionState = SessionState(name, size, tls, logins, frozenset(verifies), secrets)
         self.dialogue: Dialogue = Dialogue(self.grammar.table)
         #: The reply that the message under way must get, once it cannot be accepted any more.
         self.fault: Reply | None = None
         #: The question that waits for `send`, if one does.
-        self.pending: Command | BadCommand | None = Connect()
+        self.pending: Command | BadCommandError | None = Connect()
         self.dialogue.ask(self.pending)
         self._begun = False
         self._newlines = newlines
         self._enhanced = self.grammar.has("ENHANCEDSTATUSCODES")
-        self._judge = Judge(self.grammar, self.facts, self.dialogue, self.limits)
+        self._judge = CommandParser(self.grammar, self.state, self.dialogue, self.limits)
         self._inbox = Inbox()
         self._lines = Lines(self._inbox)
         self._reader: Dotted | Counted | None = None  # of the message's octets, while they come
         self._inspector: Inspector | None = None  # of the message under way
         self._dropping = False  # nobody wants the rest of it
-        self._refused: tuple[Counted, BadCommand] | None = None  # octets of a refused BDAT, and its answer
+        self._refused: tuple[Counted, BadCommandError] | None = None  # octets of a refused BDAT, and its answer
         self._input_over = False
         #: What must go to the peer, piece by piece: truth says whether there is anything for `data_to_send` to take.
         self.outbox: list[bytes] = []
@@ -158,7 +158,7 @@ class ServerProtocol:
     def next_event(self) -> Event:
         """The next thing that happened.
 
-        Raises `BadCommand` for a command that is refused already, and LocalProtocolError while another waits for its answer.
+        Raises `BadCommandError` for a command that is refused already, and LocalProtocolError while another waits for its answer.
         """
         inbox = self._inbox
         if self._reader is not None:
@@ -184,7 +184,7 @@ class ServerProtocol:
             if line is None:
                 return CONNECTION_LOST if self._input_over else NEED_DATA
             return self._next_command(line)
-        except BadCommand as bad:
+        except BadCommandError as bad:
             self._blame(bad)
             raise
 
@@ -194,7 +194,7 @@ class ServerProtocol:
         try:
             # What is looked at to choose the limits must be the beginning of a line.
             return self._pull(inbox, raw) if self._lines.resume() else None
-        except BadCommand:
+        except BadCommandError:
             if raw is not None:  # the refusal answers the exchange that this line belonged to
                 self.dialogue.ask(raw.decode("", {}))
             raise
@@ -203,7 +203,7 @@ class ServerProtocol:
         """The next line, by the limits that hold for it."""
         grammar, phase = self.grammar, self.dialogue.phase
         if phase is GREETED and inbox.data.startswith(b"\x16\x03", inbox.at):  # a ClientHello holds no line, ever
-            raise BadCommand(Reply(500, "TLS on a port that does not begin with it", "5.5.2"), close=True)
+            raise BadCommandError(Reply(500, "TLS on a port that does not begin with it", "5.5.2"), close=True)
         limit, too_long = grammar.line, replies.LONG_LINE
         if len(inbox) >= limit and grammar.long_lines:
             # RFC 4954 4: lines of AUTH may be longer. Only a line that is long already is worth a look at what it is.
@@ -223,7 +223,9 @@ class ServerProtocol:
         command = self._judge.decode(cls, argument)
         if command.upgrades and len(self._inbox):
             # RFC 3207 4.2 would have it thrown away. Nobody honest sends it, so the connection ends before it is answered.
-            raise BadCommand(Reply(554, f"Data behind {command.verb}; closing", "5.5.0"), verb=command.verb, close=True)
+            raise BadCommandError(
+                Reply(554, f"Data behind {command.verb}; closing", "5.5.0"), verb=command.verb, close=True
+            )
         return self._ask(command)
 
     def _next_counted(self, cls: type[Command], argument: str) -> Event:
@@ -231,18 +233,18 @@ class ServerProtocol:
         command = cls.decode(argument, {})
         assert isinstance(command, CountedCommand)
         octets = Counted(self._inbox, command.size)
-        if 0 < self.facts.size * 10 < command.size:
-            raise BadCommand(replies.TOO_BIG, verb=cls.verb, close=True)
+        if 0 < self.state.size * 10 < command.size:
+            raise BadCommandError(replies.TOO_BIG, verb=cls.verb, close=True)
         try:
             self._judge.pass_gates(cls.verb)
             self._judge.check_order(command)
-        except BadCommand as bad:
+        except BadCommandError as bad:
             self._refused = octets, bad
             return self._next_refused(octets, bad)
         self._begin_body(octets)
         return self._ask(command)
 
-    def _next_refused(self, octets: Counted, bad: BadCommand) -> Event:
+    def _next_refused(self, octets: Counted, bad: BadCommandError) -> Event:
         octets.pull()
         if not octets.ended:
             return CONNECTION_LOST if self._input_over else NEED_DATA
@@ -258,7 +260,7 @@ class ServerProtocol:
         self.pending = command
         return command
 
-    def _blame(self, bad: BadCommand) -> None:
+    def _blame(self, bad: BadCommandError) -> None:
         """A command was refused by the core: that is an error of the peer's, unless it is only too much of a good thing (4yz)."""
         self.pending = bad
         if bad.reply.permanent and not bad.close:
@@ -269,7 +271,7 @@ class ServerProtocol:
         if self._errors >= self.limits.errors:
             # RFC 5321 4.2.1 and 3.8: 421 announces the close. One such command is never enough for it.
             reply = Reply(421, "Too many errors; closing the connection", "4.7.0")
-            self.pending = BadCommand(reply, verb=verb, close=True)
+            self.pending = BadCommandError(reply, verb=verb, close=True)
             raise self.pending
 
     # --- the message ------------------------------------------------------------------------------------------------
@@ -281,10 +283,10 @@ class ServerProtocol:
     def _begin_body(self, reader: Dotted | Counted) -> None:
         self._reader = reader
         if self._inspector is None:
-            facts = self.facts
-            binary = facts.mail is not None and facts.mail.params.get(BODY) == "BINARYMIME"
+            state = self.state
+            binary = state.mail is not None and state.mail.params.get(BODY) == "BINARYMIME"
             newlines: Newlines = "preserve" if binary else self._newlines
-            self._inspector = Inspector(newlines, facts.size, self.limits.received)
+            self._inspector = Inspector(newlines, state.size, self.limits.received)
             self._dropping, self.fault = False, None
 
     def _next_piece(self, reader: Dotted | Counted, inbox: Inbox) -> Event:
@@ -320,7 +322,7 @@ class ServerProtocol:
 
     def usual(self, command: Command) -> Reply:
         """What this command is answered with when nobody has another idea."""
-        return default_replies.usual(command, self.facts, self.grammar)
+        return default_replies.usual(command, self.state, self.grammar)
 
     def send(self, reply: Reply) -> None:
         """Answer the pending question. The state moves here, before anything goes over the network.
@@ -330,8 +332,8 @@ class ServerProtocol:
         command = self.pending
         if command is None:
             raise LocalProtocolError(f"there is nothing that {reply} could answer")
-        if isinstance(command, BadCommand):
-            self.facts.turned_down += command.verb == "RCPT" and self.facts.mail is not None
+        if isinstance(command, BadCommandError):
+            self.state.turned_down += command.verb == "RCPT" and self.state.mail is not None
             if self.dialogue.asked:  # it was a line of an exchange, which ends with it
                 self.dialogue.answer(reply)
             if command.close:
@@ -341,7 +343,7 @@ class ServerProtocol:
             if self._inspector is not None:
                 self._check_verdict(command, reply)
             self.dialogue.answer(reply)
-            self.facts.settle(command, reply, self.dialogue.phase)
+            self.state.settle(command, reply, self.dialogue.phase)
             if self._inspector is not None:
                 self._end_message(command, reply)
             elif reply.intermediate and type(command) is Data:
@@ -359,7 +361,7 @@ class ServerProtocol:
     def _parting(self, reply: Reply) -> Reply:
         """A 421 ends the dialogue, and begins with the server's name as the greeting does (RFC 5321 4.2, 4.3.1)."""
         self.dialogue.enter(CLOSED)
-        name = self.facts.name
+        name = self.state.name
         return reply if reply.text.startswith(name) else evolve(reply, text=f"{name} {reply.text}")
 
     def _check_verdict(self, command: Command, reply: Reply) -> None:
@@ -372,14 +374,14 @@ class ServerProtocol:
     def _end_message(self, command: Command, reply: Reply) -> None:
         """The message under way is over when its transaction is, or when a chunk of it was refused (RFC 3030 2)."""
         verdict = command.counted or type(command) is EndOfBody
-        if self.facts.mail is None or (verdict and reply.refused):
+        if self.state.mail is None or (verdict and reply.refused):
             if verdict and reply.accepted:
                 self._errors = self._junk = 0
             self._inspector = self.fault = None
 
     def authenticated(self, user: str) -> None:
         """The client has proved to be ``user``: call it before the 235 is sent (RFC 4954 4)."""
-        self.facts.user = user
+        self.state.user = user
         self._judge.facts_changed()
 
     def close(self, reply: Reply) -> None:
@@ -390,8 +392,8 @@ class ServerProtocol:
 
     def secured(self) -> None:
         """TLS is up: all that the client said before is forgotten (RFC 3207 4.2)."""
-        self.facts.forget()
-        self.facts.secure = True
+        self.state.forget()
+        self.state.secure = True
         self._judge.facts_changed()
         self._inbox.clear()
         self.dialogue.enter(GREETED)

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._store import MessageTooBig, Store, Stored, StoreError, StoreFull
+from ._store import MessageTooBigError, Store, Stored, StoreError, StoreFullError
 from .maildir import Maildir, read_file
 from .sqlite import SQLite, read_row
 
 if TYPE_CHECKING:
     import os
 
-__all__ = ["Maildir", "MessageTooBig", "SQLite", "Store", "StoreError", "StoreFull", "Stored", "read"]
+__all__ = ["Maildir", "MessageTooBigError", "SQLite", "Store", "StoreError", "StoreFullError", "Stored", "read"]
 
 
 def read(path: str | os.PathLike[str], uid: str | None = None) -> Stored:

@@ -53,13 +53,13 @@ class StoreError(Exception):
     reply: ClassVar[Reply] = Reply(451, "Cannot store the message now; try again later", "4.3.0")
 
 
-class StoreFull(StoreError):
+class StoreFullError(StoreError):
     """No room on the device, or none within the quota."""
 
     reply: ClassVar[Reply] = Reply(452, "Insufficient system storage", "4.3.1")
 
 
-class MessageTooBig(StoreError):
+class MessageTooBigError(StoreError):
     """Larger than this store can ever hold."""
 
     reply: ClassVar[Reply] = Reply(552, "Message size exceeds what the store can hold", "5.3.4")
@@ -129,10 +129,10 @@ class Store(Hooks, Generic[SpoolT]):
         if isinstance(error, StoreError):
             kind = type(error)
         elif isinstance(error, OSError):
-            kind = StoreFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreError
+            kind = StoreFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreError
         else:
             # The low octet is the primary code (sqlite.org/rescode.html).
-            kind = StoreFull if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL else StoreError
+            kind = StoreFullError if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL else StoreError
         return kind(f"{self!r}: {str(error) or type(error).__name__}")
 
     # The hooks:

@@ -25,7 +25,7 @@ from urllib.parse import quote
 
 from ._disk import check_writable, flush_directory, make_directory
 from ._spool import MEMORY, Spool
-from ._store import MessageTooBig, Store, Stored, StoreError
+from ._store import MessageTooBigError, Store, Stored, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,7 +89,7 @@ class SQLite(Store["Row"]):
         try:
             db = self._connect()
             begin(db)
-            alone = [row for row in messages if row.fd is not None]
+            collapse_group = [row for row in messages if row.fd is not None]
             try:  # without a savepoint, for which SQLite would copy every page that changes
                 insert(db, [row for row in messages if row.fd is None])
             except Exception:
@@ -97,8 +97,8 @@ class SQLite(Store["Row"]):
                     raise
                 db.execute("ROLLBACK")
                 begin(db)
-                alone = list(messages)  # one bad message does not harm the others
-            for row in alone:
+                collapse_group = list(messages)  # one bad message does not harm the others
+            for row in collapse_group:
                 db.execute("SAVEPOINT message")
                 try:
                     insert(db, [row])
@@ -198,7 +198,7 @@ class Row(Spool):
     def flush(self, *, last: bool = False) -> None:
         super().flush(last=last)
         if self.size > LARGEST:
-            raise MessageTooBig(f"{self.size} octets are more than SQLite can hold in a row")
+            raise MessageTooBigError(f"{self.size} octets are more than SQLite can hold in a row")
 
     def values(self, message: int) -> tuple[object, ...]:
         """What memory holds of it, as a row of ``messages``. It goes on holding it: a row may be tried twice."""

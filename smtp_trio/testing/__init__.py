@@ -31,7 +31,7 @@ from ._faults.rules import (
     Together,
     Trickle,
 )
-from ._servers.deterministic import Doors, fixed_doors
+from ._servers.deterministic import DeterministicSettings, deterministic
 from ._servers.inbox import Inbox, ReceivedMail
 from ._servers.memory import MemoryServer, open_memory_server
 from ._servers.pair import memory_pair
@@ -50,7 +50,7 @@ __all__ = [
     "Close",
     "ConnectionsPerPeer",
     "Delay",
-    "Doors",
+    "DeterministicSettings",
     "Drop",
     "Early",
     "Entry",
@@ -86,8 +86,8 @@ __all__ = [
     "Trickle",
     "bounded_stream_pair",
     "cancel_everywhere",
+    "deterministic",
     "fail_everywhere",
-    "fixed_doors",
     "memory_pair",
     "open_inbox_thread",
     "open_memory_server",

@@ -12,7 +12,7 @@ import pytest
 from scripted import BODY, GONE, ME, MESSAGE, OK, SLOWLY, START, YOU, Step, hello, scripted
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from smtp_trio import Client, LocalProtocolError, NotOffered, Refused
+from smtp_trio import Client, LocalProtocolError, NotOfferedError, ReplyError
 
 ALL = ("8BITMIME", "SMTPUTF8", "SIZE 1000", "DSN")
 
@@ -105,7 +105,7 @@ async def test_cli_12_the_wrong_type(autojump_clock: MockClock, ask: Ask, words:
 )
 async def test_a_parameter_that_is_not_offered(autojump_clock: MockClock, params: dict[str, Any], words: str) -> None:
     async with scripted(*hello(), *SLOWLY) as script, script.client() as client:
-        with pytest.raises(NotOffered, match=words):
+        with pytest.raises(NotOfferedError, match=words):
             await client.send(ME, [YOU], MESSAGE, **params)
         await client.send(ME, [YOU], MESSAGE)
 
@@ -210,7 +210,7 @@ async def test_size_is_said_and_checked(autojump_clock: MockClock) -> None:
     octets = b"x" * 998 + b"\r\n"
     async with scripted(*hello("SIZE 1000"), *transaction("MAIL FROM:<.*> SIZE=1000")) as script:
         async with script.client() as client:
-            with pytest.raises(Refused) as caught:
+            with pytest.raises(ReplyError) as caught:
                 await client.send(ME, [YOU], octets + b"y")
             assert (caught.value.reply.code, len(script.flights)) == (552, 1)
             assert (await client.send(ME, [YOU], octets)).complete

@@ -10,11 +10,11 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from smtp_trio import (
     Client,
     ClientTimeouts,
-    ConnectionLost,
-    ConnectRejected,
-    NotOffered,
-    Refused,
+    ConnectionLostError,
+    GreetingError,
+    NotOfferedError,
     RemoteProtocolError,
+    ReplyError,
 )
 
 # --- CLI-4: turned away -----------------------------------------------------------------------------------------------
@@ -23,7 +23,7 @@ from smtp_trio import (
 @pytest.mark.parametrize("code", [554, 521])
 async def test_cli_4_turned_away_says_goodbye(autojump_clock: MockClock, code: int) -> None:
     async with scripted(b"%d no mail here\r\n" % code, "QUIT", b"221 bye\r\n", GONE) as script:
-        with pytest.raises(ConnectRejected) as caught:
+        with pytest.raises(GreetingError) as caught:
             async with script.client():
                 raise AssertionError("let in")
     assert caught.value.reply.code == code
@@ -34,7 +34,7 @@ async def test_cli_4_turned_away_says_goodbye(autojump_clock: MockClock, code: i
 async def test_cli_4_421_in_place_of_a_greeting(autojump_clock: MockClock) -> None:
     """Such a server closes the connection itself (RFC 5321 3.8), so nobody is there for a QUIT."""
     async with scripted(b"421 4.3.2 busy\r\n", GONE) as script:
-        with pytest.raises(ConnectRejected) as caught:
+        with pytest.raises(GreetingError) as caught:
             async with script.client():
                 raise AssertionError("let in")
     assert caught.value.reply.temporary
@@ -43,7 +43,7 @@ async def test_cli_4_421_in_place_of_a_greeting(autojump_clock: MockClock) -> No
 
 async def test_cli_4_the_server_closes_without_a_greeting(autojump_clock: MockClock) -> None:
     async with scripted(CLOSE) as script:
-        with pytest.raises(ConnectionLost) as caught:
+        with pytest.raises(ConnectionLostError) as caught:
             async with script.client():
                 raise AssertionError("let in")
     assert caught.value.command.verb == "CONNECT"
@@ -87,7 +87,7 @@ async def test_cli_5_falls_back_to_helo(autojump_clock: MockClock, code: int) ->
 @pytest.mark.parametrize("code", [421, 450, 501, 504, 550])
 async def test_cli_5_no_helo_behind_another_refusal(autojump_clock: MockClock, code: int) -> None:
     async with scripted(GREETING, "EHLO client.test", b"%d no\r\n" % code) as script:
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(ReplyError) as caught:
             async with script.client():
                 raise AssertionError("let in")
     assert (caught.value.command.verb, caught.value.reply.code) == ("EHLO", code)
@@ -99,14 +99,14 @@ async def test_cli_5_no_helo_behind_another_refusal(autojump_clock: MockClock, c
 )
 async def test_cli_5_no_helo_where_more_is_needed(autojump_clock: MockClock, settings: dict[str, object]) -> None:
     async with scripted(GREETING, "EHLO client.test", b"500 what?\r\n", "QUIT", b"221 bye\r\n") as script:
-        with pytest.raises(Refused):
+        with pytest.raises(ReplyError):
             async with script.client(**{"tls": None, **settings}):
                 raise AssertionError("let in")
 
 
 async def test_cli_5_helo_is_refused_too(autojump_clock: MockClock) -> None:
     async with scripted(GREETING, "EHLO .*", b"502 no\r\n", "HELO .*", b"550 no\r\n", "QUIT", b"221 x\r\n") as script:
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(ReplyError) as caught:
             async with script.client():
                 raise AssertionError("let in")
     assert caught.value.reply.code == 550
@@ -246,7 +246,7 @@ async def test_cancelled_while_it_opens(autojump_clock: MockClock) -> None:
 
 async def test_what_is_required_and_not_offered(autojump_clock: MockClock) -> None:
     async with scripted(*hello(), "QUIT", b"221 bye\r\n") as script:
-        with pytest.raises(NotOffered, match="AUTH"):
+        with pytest.raises(NotOfferedError, match="AUTH"):
             async with script.client(auth=("fred", "secret"), allow_cleartext=True):
                 raise AssertionError("let in")
 

@@ -6,7 +6,7 @@ import pytest
 from scripted import BODY, CLOSE, GREETING, ME, MESSAGE, OK, START, Octets, Step, chunk, offer, scripted
 from trio.testing import MockClock
 
-from smtp_trio import Accepted, DeliveryUnknown, LocalProtocolError, NobodyAccepted, Rejected, Unknown
+from smtp_trio import Accepted, AllRecipientsRejectedError, DeliveryUnknownError, LocalProtocolError, Rejected, Unknown
 
 NAMES = ["a@x.test", "b@x.test", "c@x.test", "d@x.test"]
 ENVELOPE: tuple[Step, ...] = ("MAIL .*", *["RCPT .*"] * 4)
@@ -46,7 +46,7 @@ async def test_an_answer_for_each(autojump_clock: MockClock, kind: str, together
 async def test_lmt_7_the_connection_dies_behind_some_answers(autojump_clock: MockClock, kind: str, count: int) -> None:
     """RFC 2033 5: those that were answered count, for the others it must be tried again."""
     async with scripted(*start(kind), *ANSWERS[:count], CLOSE) as script, script.client(lmtp=True) as client:
-        with pytest.raises(DeliveryUnknown) as caught:
+        with pytest.raises(DeliveryUnknownError) as caught:
             await client.send(ME, NAMES, MESSAGE)
         result = caught.value.result
         types = [Accepted, Rejected, Rejected, Rejected]
@@ -70,7 +70,7 @@ async def test_421_behind_the_first_answer(autojump_clock: MockClock, kind: str)
 @pytest.mark.parametrize("kind", ["DATA", "BDAT"])
 async def test_nobody_will_have_it(autojump_clock: MockClock, kind: str) -> None:
     async with scripted(*start(kind), b"554 no\r\n" * 3, *end(kind)) as script, script.client(lmtp=True) as client:
-        with pytest.raises(NobodyAccepted):
+        with pytest.raises(AllRecipientsRejectedError):
             await client.send(ME, NAMES, MESSAGE)
         assert client.usable
 
@@ -81,7 +81,7 @@ async def test_lmt_4_nobody_was_accepted(autojump_clock: MockClock) -> None:
     hello = (GREETING, "LHLO client.test", offer("PIPELINING"))
     async with scripted(*hello, *ENVELOPE, "DATA", envelope, "RSET", OK) as script:
         async with script.client(lmtp=True) as client:
-            with pytest.raises(NobodyAccepted):
+            with pytest.raises(AllRecipientsRejectedError):
                 await client.send(ME, NAMES, MESSAGE)
 
 

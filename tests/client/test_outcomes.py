@@ -11,13 +11,13 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from smtp_trio import (
     Accepted,
-    ConnectionLost,
-    DeliveryUnknown,
-    NobodyAccepted,
-    Refused,
+    AllRecipientsRejectedError,
+    ConnectionLostError,
+    DeliveryUnknownError,
     Rejected,
     RemoteProtocolError,
-    TimedOut,
+    ReplyError,
+    TimedOutError,
     Unknown,
 )
 
@@ -39,7 +39,7 @@ GROUP: tuple[Step, ...] = (MAIL, RCPT, "DATA")
 )
 async def test_cli_6_421_is_a_temporary_failure(autojump_clock: MockClock, steps: tuple[Step, ...]) -> None:
     async with scripted(*hello(), *steps, GONE) as script, script.client() as client:
-        with pytest.raises(NobodyAccepted) as caught:
+        with pytest.raises(AllRecipientsRejectedError) as caught:
             await client.send(ME, [YOU], MESSAGE)
         assert caught.value.reply.code == 421
         assert [each.temporary for each in caught.value.result.rejected] == [True]
@@ -51,7 +51,7 @@ async def test_cli_6_421_is_a_temporary_failure(autojump_clock: MockClock, steps
 async def test_cli_6_421_unasked(autojump_clock: MockClock) -> None:
     async with scripted(*hello(), b"421 4.3.2 idle too long\r\n", CLOSE) as script, script.client() as client:
         await wait_all_tasks_blocked()
-        with pytest.raises((ConnectionLost, NobodyAccepted), match=r"421 4\.3\.2|closed"):
+        with pytest.raises((ConnectionLostError, AllRecipientsRejectedError), match=r"421 4\.3\.2|closed"):
             await client.send(ME, [YOU], MESSAGE)
         assert not client.usable
 
@@ -60,7 +60,7 @@ async def test_cli_6_421_behind_some_recipients(autojump_clock: MockClock) -> No
     """Those that were refused before it stay refused for good."""
     answers = (MAIL, OK, RCPT, b"550 no\r\n", RCPT, b"421 bye\r\n")
     async with scripted(*hello(), *answers, GONE) as script, script.client() as client:
-        with pytest.raises(NobodyAccepted) as caught:
+        with pytest.raises(AllRecipientsRejectedError) as caught:
             await client.send(ME, ["a@x.test", "b@x.test", "c@x.test"], MESSAGE)
         assert [(each.reply.code, each.temporary) for each in caught.value.result.rejected] == [
             (550, False),
@@ -97,9 +97,9 @@ async def test_cli_7_outcomes(autojump_clock: MockClock, pipelining: bool) -> No
 async def test_cli_7_nobody_is_accepted(autojump_clock: MockClock) -> None:
     steps = (MAIL, OK, RCPT, b"550 no\r\n", RCPT, b"450 later\r\n", "RSET", OK)
     async with scripted(*hello(), *steps, *SLOWLY) as script, script.client() as client:
-        with pytest.raises(NobodyAccepted) as caught:
+        with pytest.raises(AllRecipientsRejectedError) as caught:
             await client.send(ME, ["a@x.test", "b@x.test"], MESSAGE)
-        assert isinstance(caught.value, Refused)
+        assert isinstance(caught.value, ReplyError)
         assert (caught.value.command.verb, caught.value.reply.code) == ("RCPT", 550)
         assert [each.temporary for each in caught.value.result.rejected] == [False, True]
         assert (await client.send(ME, [YOU], MESSAGE)).complete  # the connection is in step
@@ -107,7 +107,7 @@ async def test_cli_7_nobody_is_accepted(autojump_clock: MockClock) -> None:
 
 async def test_mail_is_refused(autojump_clock: MockClock) -> None:
     async with scripted(*hello(), MAIL, b"452 full\r\n", *SLOWLY) as script, script.client() as client:
-        with pytest.raises(NobodyAccepted) as caught:
+        with pytest.raises(AllRecipientsRejectedError) as caught:
             await client.send(ME, [YOU], MESSAGE)
         assert caught.value.command.verb == "MAIL"
         await client.send(ME, [YOU], MESSAGE)
@@ -122,7 +122,7 @@ async def test_codes_that_nobody_knows_go_by_their_first_digit(
         if temporary is None:
             assert (await client.send(ME, [YOU], MESSAGE)).complete
             return
-        with pytest.raises(NobodyAccepted) as caught:
+        with pytest.raises(AllRecipientsRejectedError) as caught:
             await client.send(ME, [YOU], MESSAGE)
         assert caught.value.result.rejected[0].temporary is temporary
 
@@ -156,7 +156,7 @@ async def test_cli_8_the_first_one_is_too_many(autojump_clock: MockClock) -> Non
     """Where nobody was accepted there is nothing to be gained by asking again."""
     steps = (MAIL, OK, RCPT, b"452 no\r\n", "RSET", OK)
     async with scripted(*hello(), *steps) as script, script.client() as client:
-        with pytest.raises(NobodyAccepted) as caught:
+        with pytest.raises(AllRecipientsRejectedError) as caught:
             await client.send(ME, [YOU], MESSAGE)
     assert caught.value.result.rejected[0].temporary
 
@@ -190,7 +190,7 @@ async def test_cli_8_limits_are_known_before(autojump_clock: MockClock) -> None:
 async def test_cli_9_lost_before_mail(autojump_clock: MockClock) -> None:
     async with scripted(*hello(), CLOSE) as script, script.client() as client:
         await wait_all_tasks_blocked()
-        with pytest.raises(ConnectionLost) as caught:
+        with pytest.raises(ConnectionLostError) as caught:
             await client.send(ME, [YOU], MESSAGE)
         assert caught.value.command.verb == "MAIL"
         assert isinstance(caught.value, trio.BrokenResourceError)
@@ -199,7 +199,7 @@ async def test_cli_9_lost_before_mail(autojump_clock: MockClock) -> None:
 
 async def test_cli_9_lost_before_data(autojump_clock: MockClock) -> None:
     async with scripted(*hello(), MAIL, OK, RCPT, CLOSE) as script, script.client() as client:
-        with pytest.raises(ConnectionLost) as caught:
+        with pytest.raises(ConnectionLostError) as caught:
             await client.send(ME, [YOU], MESSAGE)
         assert caught.value.command.verb == "RCPT"
         assert client.last_result is not None
@@ -228,7 +228,7 @@ async def test_cli_9_lost_amid_the_message(autojump_clock: MockClock) -> None:
 
     steps = (MAIL, OK, RCPT, OK, "DATA", START, "Subject: hi", "", CLOSE, tell)
     async with scripted(*hello(), *steps) as script, script.client() as client:
-        with pytest.raises(ConnectionLost):
+        with pytest.raises(ConnectionLostError):
             await client.send(ME, [YOU], Pieces(gone))
         assert client.last_result is not None
         assert client.last_result.unknown == ()
@@ -243,9 +243,9 @@ async def test_cli_9_lost_behind_the_message(autojump_clock: MockClock, chunking
         steps = (MAIL, RCPT, RCPT, "DATA", OK + b"550 no\r\n" + OK + START, BODY, CLOSE)
     extensions = ["PIPELINING", "CHUNKING"] if chunking else ["PIPELINING"]
     async with scripted(*hello(*extensions), *steps) as script, script.client() as client:
-        with pytest.raises(DeliveryUnknown) as caught:
+        with pytest.raises(DeliveryUnknownError) as caught:
             await client.send(ME, ["no@x.test", YOU], MESSAGE)
-        assert isinstance(caught.value.__cause__, ConnectionLost)
+        assert isinstance(caught.value.__cause__, ConnectionLostError)
         result = caught.value.result
         assert [type(each) for each in result.outcomes] == [Rejected, Unknown]
         assert result.unknown[0].temporary
@@ -262,7 +262,7 @@ async def test_cli_9_the_verdict_comes_before_the_end(autojump_clock: MockClock)
 
     steps = (MAIL, OK, RCPT, OK, "DATA", START, "Subject: hi", "", b"552 5.3.4 too big\r\n", CLOSE, tell)
     async with scripted(*hello(), *steps) as script, script.client() as client:
-        with pytest.raises(NobodyAccepted) as caught:
+        with pytest.raises(AllRecipientsRejectedError) as caught:
             await client.send(ME, [YOU], Pieces(gone))
         assert (caught.value.command.verb, caught.value.reply.code) == ("end of data", 552)
         assert caught.value.result.rejected[0].permanent
@@ -283,9 +283,9 @@ async def test_cli_10_250_in_place_of_354(autojump_clock: MockClock) -> None:
 async def test_cli_10_silence_behind_354(autojump_clock: MockClock) -> None:
     steps = (MAIL, OK, RCPT, OK, "DATA", START, BODY, SILENCE)
     async with scripted(*hello(), *steps) as script, script.client(timeout=9) as client:
-        with pytest.raises(DeliveryUnknown) as caught:
+        with pytest.raises(DeliveryUnknownError) as caught:
             await client.send(ME, [YOU], MESSAGE)
-        assert isinstance(caught.value.__cause__, TimedOut)
+        assert isinstance(caught.value.__cause__, TimedOutError)
 
 
 # --- CLI-11: the message is refused -----------------------------------------------------------------------------------
@@ -298,7 +298,7 @@ async def test_cli_11_the_message_is_refused_once(autojump_clock: MockClock, cod
         scripted(*hello(), MAIL, OK, RCPT, OK, "DATA", START, BODY, refusal) as script,
         script.client() as client,
     ):
-        with pytest.raises(NobodyAccepted) as caught:
+        with pytest.raises(AllRecipientsRejectedError) as caught:
             await client.send(ME, [YOU], MESSAGE)
     assert caught.value.command.verb == "end of data"
     assert caught.value.result.rejected[0].permanent is (code >= 500)
@@ -308,7 +308,7 @@ async def test_cli_11_the_message_is_refused_once(autojump_clock: MockClock, cod
 async def test_data_is_refused(autojump_clock: MockClock) -> None:
     steps = (MAIL, OK, RCPT, OK, "DATA", b"554 no\r\n", "RSET", OK, *SLOWLY)
     async with scripted(*hello(), *steps) as script, script.client() as client:
-        with pytest.raises(NobodyAccepted) as caught:
+        with pytest.raises(AllRecipientsRejectedError) as caught:
             await client.send(ME, [YOU], MESSAGE)
         assert caught.value.command.verb == "DATA"
         await client.send(ME, [YOU], MESSAGE)

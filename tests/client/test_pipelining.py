@@ -28,10 +28,10 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from smtp_trio import (
     Accepted,
-    ConnectionLost,
-    DeliveryUnknown,
-    NobodyAccepted,
-    NotOffered,
+    AllRecipientsRejectedError,
+    ConnectionLostError,
+    DeliveryUnknownError,
+    NotOfferedError,
     Rejected,
     RemoteProtocolError,
     Result,
@@ -74,7 +74,7 @@ async def test_pip_c1_every_status_is_looked_at(autojump_clock: MockClock) -> No
     steps: tuple[Step, ...] = (*GROUP, b"550 no\r\n" + b"503 no MAIL\r\n" * 2, "RSET", OK)
     async with scripted(*hello("PIPELINING"), *steps, *GROUP, OK * 2 + START, BODY, OK) as script:
         async with script.client() as client:
-            with pytest.raises(NobodyAccepted) as caught:
+            with pytest.raises(AllRecipientsRejectedError) as caught:
                 await client.send(ME, [YOU], MESSAGE)
             assert (caught.value.command.verb, caught.value.reply.code) == ("MAIL", 550)
             assert (await client.send(ME, [YOU], MESSAGE)).complete
@@ -86,7 +86,7 @@ async def test_pip_c2_354_and_nobody_to_send_it_to(autojump_clock: MockClock, ve
     steps = (*GROUP, OK + b"550 no\r\n" + START, BODY, verdict)
     async with scripted(*hello("PIPELINING"), *steps, *GROUP, OK * 2 + START, BODY, OK) as script:
         async with script.client() as client:
-            with pytest.raises(NobodyAccepted) as caught:
+            with pytest.raises(AllRecipientsRejectedError) as caught:
                 await client.send(ME, [YOU], MESSAGE)
             assert (caught.value.command.verb, caught.value.reply.code) == ("RCPT", 550)
             assert script.flights[2] == b".\r\n"
@@ -98,7 +98,7 @@ async def test_pip_c2_no_354_and_nobody_to_send_it_to(autojump_clock: MockClock)
     steps = (*GROUP, OK + b"550 no\r\n" + b"554 no valid recipients\r\n", "RSET", OK)
     async with scripted(*hello("PIPELINING"), *steps, *GROUP, OK * 2 + START, BODY, OK) as script:
         async with script.client() as client:
-            with pytest.raises(NobodyAccepted):
+            with pytest.raises(AllRecipientsRejectedError):
                 await client.send(ME, [YOU], MESSAGE)
             await client.send(ME, [YOU], MESSAGE)
 
@@ -137,7 +137,7 @@ async def test_one_answer_too_many(autojump_clock: MockClock, more: bytes) -> No
     async with scripted(*BOTH, *CHUNKED[:-1], OK * 3 + more, GONE) as script, script.client() as client:
         assert (await client.send(ME, [YOU], MESSAGE)).complete
         assert not client.usable
-        with pytest.raises((RemoteProtocolError, ConnectionLost)):
+        with pytest.raises((RemoteProtocolError, ConnectionLostError)):
             await client.send(ME, [YOU], MESSAGE)
 
 
@@ -147,7 +147,7 @@ async def test_an_answer_of_the_wrong_kind(autojump_clock: MockClock) -> None:
         with pytest.raises(RemoteProtocolError):
             await client.send(ME, [YOU], MESSAGE)
     async with scripted(*BOTH, *CHUNKED[:-1], OK + START, GONE) as script, script.client() as client:
-        with pytest.raises(DeliveryUnknown) as caught:
+        with pytest.raises(DeliveryUnknownError) as caught:
             await client.send(ME, [YOU], MESSAGE)
     assert isinstance(caught.value.__cause__, RemoteProtocolError)
 
@@ -324,7 +324,7 @@ async def test_bdt_c1_stops_behind_a_refused_chunk(autojump_clock: MockClock, co
     one = (ENVELOPE[0], OK, ENVELOPE[1], OK)
     steps = (*one, *chunk(size, last=False), b"%d no\r\n" % code, "RSET", OK, *one, *chunk(len(MESSAGE)), OK)
     async with scripted(*hello("CHUNKING"), *steps) as script, script.client() as client:
-        with pytest.raises(NobodyAccepted) as caught:
+        with pytest.raises(AllRecipientsRejectedError) as caught:
             await client.send(ME, [YOU], pieces(3_000_000))
         assert (caught.value.command.verb, caught.value.reply.code) == ("BDAT", code)
         assert (await client.send(ME, [YOU], MESSAGE)).complete
@@ -335,7 +335,7 @@ async def test_bdt_c1_nobody_wants_a_message_that_is_aboard(autojump_clock: Mock
     """It has gone out already; the refusal of BDAT is what had to come."""
     steps = (*CHUNKED[:-1], OK + b"550 no\r\n" + b"503 no recipients\r\n", "RSET", OK, *CHUNKED)
     async with scripted(*BOTH, *steps) as script, script.client() as client:
-        with pytest.raises(NobodyAccepted) as caught:
+        with pytest.raises(AllRecipientsRejectedError) as caught:
             await client.send(ME, [YOU], MESSAGE)
         assert caught.value.command.verb == "RCPT"
         assert (await client.send(ME, [YOU], MESSAGE)).complete
@@ -344,7 +344,7 @@ async def test_bdt_c1_nobody_wants_a_message_that_is_aboard(autojump_clock: Mock
 async def test_bdt_c1_a_large_message_waits_for_its_recipients(autojump_clock: MockClock) -> None:
     steps = (*ENVELOPE, OK + b"550 no\r\n", "RSET", OK)
     async with scripted(*BOTH, *steps) as script, script.client() as client:
-        with pytest.raises(NobodyAccepted):
+        with pytest.raises(AllRecipientsRejectedError):
             await client.send(ME, [YOU], b"x" * 300_000)
     assert script.bodies == []
 
@@ -357,6 +357,6 @@ async def test_bdt_c1_binarymime_only_where_it_is_offered(autojump_clock: MockCl
         await client.send(ME, [YOU], octets, body="BINARYMIME")
     assert script.bodies == [octets]
     async with scripted(*hello("PIPELINING", "CHUNKING", "8BITMIME")) as script, script.client() as client:
-        with pytest.raises(NotOffered, match="BINARYMIME"):
+        with pytest.raises(NotOfferedError, match="BINARYMIME"):
             await client.send(ME, [YOU], octets, body="BINARYMIME")
     assert script.flights[1:] == [b"QUIT\r\n"]

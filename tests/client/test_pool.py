@@ -17,17 +17,17 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 import smtp_trio
 from smtp_trio import (
+    AllRecipientsRejectedError,
     Body,
     Client,
-    ConnectionLost,
-    DeliveryUnknown,
-    NobodyAccepted,
+    ConnectionLostError,
+    DeliveryUnknownError,
     Pool,
     Reply,
     Result,
     Server,
     Session,
-    TimedOut,
+    TimedOutError,
 )
 from smtp_trio._client.pool import GOODBYE, PROBE, PoolStatistics
 from smtp_trio.protocol.extensions.limits import LimitsExtension
@@ -348,17 +348,20 @@ async def test_cli_19_tried_again(name: str, autojump_clock: MockClock) -> None:
 ONCE: dict[str, tuple[tuple[Step, ...], type[Exception] | tuple[type[Exception], ...]]] = {
     "lost behind a group": (
         (*hello("PIPELINING"), *GROUPED, OK * 2 + START, BODY, OK, *GROUPED, CLOSE),
-        ConnectionLost,
+        ConnectionLostError,
     ),
-    "lost behind the message": ((*hello("PIPELINING", "CHUNKING"), *CHUNKED, *CHUNKED[:-1], CLOSE), DeliveryUnknown),
-    "lost at RCPT": ((*ONE, *SLOWLY[:3], CLOSE), ConnectionLost),
-    "lost in the message": ((*ONE, *SLOWLY[:6], CLOSE), (ConnectionLost, DeliveryUnknown)),
-    "lost behind the dot": ((*ONE, *SLOWLY[:7], CLOSE), DeliveryUnknown),
-    "421 to RCPT": ((*ONE, *SLOWLY[:3], BYE, CLOSE), NobodyAccepted),
-    "421 to DATA": ((*ONE, *SLOWLY[:5], BYE, CLOSE), NobodyAccepted),
-    "421 to the message": ((*ONE, *SLOWLY[:7], BYE, CLOSE), NobodyAccepted),
-    "MAIL is refused": ((*ONE, "MAIL.*", NO), NobodyAccepted),
-    "no answer to MAIL": ((*ONE, "MAIL.*", SILENCE), TimedOut),
+    "lost behind the message": (
+        (*hello("PIPELINING", "CHUNKING"), *CHUNKED, *CHUNKED[:-1], CLOSE),
+        DeliveryUnknownError,
+    ),
+    "lost at RCPT": ((*ONE, *SLOWLY[:3], CLOSE), ConnectionLostError),
+    "lost in the message": ((*ONE, *SLOWLY[:6], CLOSE), (ConnectionLostError, DeliveryUnknownError)),
+    "lost behind the dot": ((*ONE, *SLOWLY[:7], CLOSE), DeliveryUnknownError),
+    "421 to RCPT": ((*ONE, *SLOWLY[:3], BYE, CLOSE), AllRecipientsRejectedError),
+    "421 to DATA": ((*ONE, *SLOWLY[:5], BYE, CLOSE), AllRecipientsRejectedError),
+    "421 to the message": ((*ONE, *SLOWLY[:7], BYE, CLOSE), AllRecipientsRejectedError),
+    "MAIL is refused": ((*ONE, "MAIL.*", NO), AllRecipientsRejectedError),
+    "no answer to MAIL": ((*ONE, "MAIL.*", SILENCE), TimedOutError),
 }
 
 
@@ -377,11 +380,11 @@ async def test_cli_19_not_tried_again(name: str, autojump_clock: MockClock) -> N
 async def test_new_connections_are_not_tried_again(autojump_clock: MockClock) -> None:
     failing = (*hello(), "MAIL.*", BYE, CLOSE)
     async with scripts(failing) as pool:
-        with pytest.raises(NobodyAccepted):
+        with pytest.raises(AllRecipientsRejectedError):
             await pool.send(ME, [YOU], MESSAGE)
     async with scripts((*ONE, "MAIL.*", CLOSE), failing) as pool:
         await deliver(pool)
-        with pytest.raises(NobodyAccepted) as caught:
+        with pytest.raises(AllRecipientsRejectedError) as caught:
             await pool.send(ME, [YOU], MESSAGE)
         assert caught.value.__context__ is None
 
@@ -392,7 +395,7 @@ async def test_later_transactions_are_not_tried_again(end: Step, autojump_clock:
     others = ["a@mx.test", "b@mx.test"]
     async with scripts((*hello("LIMITS RCPTMAX=1"), *SLOWLY, *SLOWLY, "MAIL.*", end, CLOSE)) as pool:
         await deliver(pool)
-        with suppress(ConnectionLost):
+        with suppress(ConnectionLostError):
             result = await pool.send(ME, others, MESSAGE)
             assert [outcome.recipient for outcome in result.accepted] == others[:1]
         assert pool.dialed == 1
@@ -413,7 +416,7 @@ async def test_what_can_be_read_only_once(autojump_clock: MockClock) -> None:
         assert [outcome.recipient for outcome in result.accepted] == [YOU]
         assert begun == 1
         await wait_all_tasks_blocked()
-        with pytest.raises((ConnectionLost, DeliveryUnknown)):
+        with pytest.raises((ConnectionLostError, DeliveryUnknownError)):
             await pool.send(ME, [YOU], pieces())
         assert begun == 2
         assert pool.dialed == 2
@@ -495,7 +498,7 @@ async def test_a_borrower_finds_nobody_there(autojump_clock: MockClock) -> None:
     async with scripts((*hello(), CLOSE), ONE) as pool:
         async with pool.client() as client:
             await wait_all_tasks_blocked()
-            with pytest.raises(ConnectionLost):
+            with pytest.raises(ConnectionLostError):
                 await client.noop()
             assert not client.usable
         assert pool.statistics().open == 0
@@ -536,13 +539,13 @@ async def test_nobody_there(autojump_clock: MockClock) -> None:
 
     async def dial() -> Client:
         await trio.lowlevel.checkpoint()
-        raise ConnectionLost(smtp_trio.protocol.Connect(), "nobody there")
+        raise ConnectionLostError(smtp_trio.protocol.Connect(), "nobody there")
 
     async with PoolOf(dial, size=1) as pool:
         for _ in range(3):
-            with pytest.raises(ConnectionLost, match="nobody there"):
+            with pytest.raises(ConnectionLostError, match="nobody there"):
                 await pool.send(ME, [YOU], MESSAGE)
-        with pytest.raises(ConnectionLost, match="nobody there"):
+        with pytest.raises(ConnectionLostError, match="nobody there"):
             async with pool.client():
                 pass
         assert pool.statistics() == PoolStatistics(open=0, idle=0, waiting=0, messages=0)

@@ -30,7 +30,16 @@ from scripted import (
 )
 from trio.testing import MockClock, memory_stream_pair
 
-from smtp_trio import Accepted, Client, ConnectionLost, DeliveryUnknown, NobodyAccepted, Rejected, Result, Unknown
+from smtp_trio import (
+    Accepted,
+    AllRecipientsRejectedError,
+    Client,
+    ConnectionLostError,
+    DeliveryUnknownError,
+    Rejected,
+    Result,
+    Unknown,
+)
 from smtp_trio._client.pool import GOODBYE
 from smtp_trio.protocol import LocalProtocolError
 
@@ -54,7 +63,7 @@ def kinds(results: tuple[Result, ...] | list[Result]) -> list[list[type]]:
 async def test_a_421_leaves_no_message_without_a_word_chunks(autojump_clock: MockClock) -> None:
     steps = (*CHUNKED, *ENVELOPE_AND_CHUNK, "RSET", *ENVELOPE_AND_CHUNK, OK * 2 + BYE)
     async with scripted(*BOTH, *steps) as script, script.client() as client:
-        with pytest.raises(ConnectionLost):
+        with pytest.raises(ConnectionLostError):
             await client.send_many([ONE] * 3)
         assert kinds(client.last_results) == [[Accepted], [Rejected], []]
         assert not client.last_results[2].complete
@@ -65,14 +74,14 @@ async def test_a_421_leaves_no_message_without_a_word_lines(autojump_clock: Mock
         scripted(*PIPELINING, *GROUP, OK * 2 + START, BODY, *GROUP, BYE) as script,
         script.client() as client,
     ):
-        with pytest.raises(ConnectionLost):
+        with pytest.raises(ConnectionLostError):
             await client.send_many([ONE] * 2)
         assert kinds(client.last_results) == [[Rejected], []]
 
 
 async def test_a_421_to_an_envelope_is_no_fault_of_ours(autojump_clock: MockClock) -> None:
     async with scripted(*PIPELINING, *GROUP, OK + BYE) as script, script.client() as client:
-        with pytest.raises(ConnectionLost):
+        with pytest.raises(ConnectionLostError):
             await client.send_many([ONE] * 2)
         assert kinds(client.last_results) == [[Rejected], []]
 
@@ -95,7 +104,7 @@ async def test_what_was_whole_stays_whole_when_the_next_one_cannot_be_written(au
         yield ONE
 
     async with scripted(*BOTH, *CHUNKED, *ENVELOPE_AND_CHUNK, close) as script, script.client() as client:
-        with pytest.raises(DeliveryUnknown):
+        with pytest.raises(DeliveryUnknownError):
             await client.send_many(source())
         assert kinds(client.last_results) == [[Accepted], [Unknown], []]
 
@@ -166,7 +175,7 @@ async def test_recipients_of_whom_nothing_is_known_are_an_error(autojump_clock: 
     steps = ("MAIL.*", "RCPT.*", "RCPT.*", *chunk(len(MESSAGE)), OK * 4 + BYE)
     async with scripted(*hello("PIPELINING", "CHUNKING", "LIMITS RCPTMAX=2"), *steps) as script:
         async with script.client() as client:
-            with pytest.raises(ConnectionLost):
+            with pytest.raises(ConnectionLostError):
                 await client.send(ME, names, MESSAGE)
             assert kinds(client.last_results) == [[Accepted, Accepted]]
 
@@ -187,7 +196,7 @@ async def test_a_verdict_before_the_end_is_for_all_recipients_of_lmtp(autojump_c
 
     steps = ("LHLO.*", offer(), "MAIL.*", OK, "RCPT.*", OK, "RCPT.*", OK, "DATA", START, Octets(13), speak)
     async with scripted(GREETING, *steps) as script, script.client(lmtp=True) as client:
-        with pytest.raises(NobodyAccepted) as caught:
+        with pytest.raises(AllRecipientsRejectedError) as caught:
             await client.send(ME, [YOU, "b@mx.test"], source())
         assert kinds([caught.value.result]) == [[Rejected, Rejected]]
 

@@ -14,14 +14,14 @@ from trio.testing import MockClock, memory_stream_pair
 from smtp_trio import (
     Body,
     Client,
-    ConnectionLost,
+    ConnectionLostError,
     Hooks,
     LocalProtocolError,
-    Refused,
     Reply,
+    ReplyError,
     Server,
     Session,
-    TimedOut,
+    TimedOutError,
     connect,
 )
 from smtp_trio.protocol import Mail, Rcpt
@@ -127,7 +127,7 @@ async def test_seed_defect_11_an_error_settles_every_command() -> None:
         with pytest.raises(LocalProtocolError, match="out of order"):
             await client.rcpt(YOU)
         await client.mail(ME)
-        with pytest.raises(Refused, match="550"):
+        with pytest.raises(ReplyError, match="550"):
             await client.rcpt("nobody@example.org")
         assert (await client.noop()).code == 250
 
@@ -135,7 +135,7 @@ async def test_seed_defect_11_an_error_settles_every_command() -> None:
 async def test_seed_defect_11_a_connect_that_fails_fails() -> None:
     with socket.create_server((HOST, 0)) as taken:
         port = taken.getsockname()[1]
-    with pytest.raises(ConnectionLost, match=f"port {port}"):
+    with pytest.raises(ConnectionLostError, match=f"port {port}"):
         async with connect(HOST, port):
             pass
 
@@ -147,7 +147,7 @@ VERBS = ["ehlo", "helo", "mail", "noop", "rset", "vrfy", "help"]
 async def test_seed_defect_11_a_lost_connection_settles_every_command(verb: str) -> None:
     async with scripted(b"220 mx\r\n", b"250 mx\r\n", b"") as client:
         await client.__aenter__()
-        with pytest.raises(ConnectionLost):
+        with pytest.raises(ConnectionLostError):
             await getattr(client, verb)(*{"mail": [ME], "vrfy": [YOU]}.get(verb, []))
         assert not client.usable
 
@@ -157,7 +157,7 @@ def test_seed_defect_11_silence_settles_every_command(verb: str) -> None:
     async def main() -> None:
         async with scripted(b"220 mx\r\n", b"250 mx\r\n", b"25") as client:
             await client.__aenter__()
-            with pytest.raises(TimedOut):
+            with pytest.raises(TimedOutError):
                 await getattr(client, verb)(*{"mail": [ME], "vrfy": [YOU]}.get(verb, []))
             assert not client.usable
 
@@ -177,9 +177,9 @@ async def test_seed_defect_12_a_segment_is_not_a_reply() -> None:
 
 async def test_seed_defect_13_nothing_is_left_of_a_message_that_failed() -> None:
     async with talking() as (client, hooks):
-        with pytest.raises(Refused, match="554"):
+        with pytest.raises(ReplyError, match="554"):
             await client.send(ME, [YOU], MESSAGE + b"refuse\r\n")
-        with pytest.raises(Refused, match="550"):
+        with pytest.raises(ReplyError, match="550"):
             await client.send(ME, ["nobody@example.org"], MESSAGE)
         assert (await client.send(ME, [YOU], MESSAGE)).complete
     assert hooks.messages == [MESSAGE]

@@ -19,7 +19,14 @@ from helpers import MESSAGE, NAME, Taker, client_tls, listening, server_tls, soc
 from scripted import ME, OK, SLOWLY, START, YOU, hello, scripted
 
 import smtp_trio
-from smtp_trio import ConnectionLost, ConnectRejected, HandshakeFailed, NobodyAccepted, Server, TimedOut
+from smtp_trio import (
+    AllRecipientsRejectedError,
+    ConnectionLostError,
+    GreetingError,
+    Server,
+    TimedOutError,
+    TlsHandshakeError,
+)
 
 HOST = "127.0.0.1"
 
@@ -82,14 +89,14 @@ async def test_send_needs_an_envelope() -> None:
 async def test_nobody_is_there() -> None:
     with socket.socket() as free:
         free.bind((HOST, 0))
-        with pytest.raises(ConnectionLost, match="cannot connect") as caught:
+        with pytest.raises(ConnectionLostError, match="cannot connect") as caught:
             async with smtp_trio.connect(HOST, free.getsockname()[1]):
                 raise AssertionError("let in")
     assert isinstance(caught.value.__cause__, OSError)
 
 
 async def test_nobody_is_there_at_all(tmp_path: Path) -> None:
-    with pytest.raises(ConnectionLost, match="nothing"):
+    with pytest.raises(ConnectionLostError, match="nothing"):
         async with smtp_trio.connect(tmp_path / "nothing"):
             raise AssertionError("let in")
 
@@ -134,7 +141,7 @@ async def test_a_local_address() -> None:
 
 async def test_turned_away() -> None:
     async with talking(b"554 no\r\n") as (port, heard):
-        with pytest.raises(ConnectRejected):
+        with pytest.raises(GreetingError):
             async with smtp_trio.connect(HOST, port):
                 raise AssertionError("let in")
         await trio.testing.wait_all_tasks_blocked(0.01)
@@ -157,7 +164,7 @@ async def test_the_name_in_the_certificate() -> None:
         async with smtp_trio.connect(HOST, port, server_hostname=NAME, **settings) as client:
             assert client.tls is not None
             assert client.tls.verified
-        with pytest.raises(HandshakeFailed):
+        with pytest.raises(TlsHandshakeError):
             async with smtp_trio.connect(HOST, port, **settings):
                 raise AssertionError("let in")
 
@@ -210,7 +217,7 @@ async def test_opportunistic_and_no_tls_to_speak_of() -> None:
 @pytest.mark.parametrize("settings", [{"tls": "required"}, {"auth": ("fred", "secret")}])
 async def test_what_is_asked_for_is_tried_once(settings: dict[str, Any]) -> None:
     async with talking(b"220 first\r\n", b"220 second\r\n") as (port, heard):
-        with pytest.raises(HandshakeFailed):
+        with pytest.raises(TlsHandshakeError):
             async with smtp_trio.connect(HOST, port, **settings):
                 raise AssertionError("let in")
         await trio.testing.wait_all_tasks_blocked(0.01)
@@ -235,7 +242,7 @@ async def test_cli_6_421_unasked() -> None:
     async with scripted(*steps, pair=sockets) as script, script.client() as client:
         await client.noop()
         await trio.testing.wait_all_tasks_blocked()
-        with pytest.raises(ConnectionLost, match=r"421 4\.3\.2"):
+        with pytest.raises(ConnectionLostError, match=r"421 4\.3\.2"):
             await client.send(ME, [YOU], MESSAGE)
         assert not client.usable
     assert script.lines[-1] == "NOOP"
@@ -253,7 +260,7 @@ async def test_a_verdict_amid_the_message() -> None:
         await script.rest()
 
     async with scripted(*hello(), *steps, take, pair=sockets) as script, script.client() as client:
-        with trio.fail_after(10), pytest.raises(NobodyAccepted) as caught:
+        with trio.fail_after(10), pytest.raises(AllRecipientsRejectedError) as caught:
             await client.send(ME, [YOU], endless())
         assert caught.value.reply.code == 552
         assert not client.usable
@@ -275,7 +282,7 @@ async def test_connecting_takes_too_long() -> None:
             for each in fillers:
                 each.setblocking(False)
                 each.connect_ex((HOST, port))
-            with pytest.raises(TimedOut) as caught:
+            with pytest.raises(TimedOutError) as caught:
                 async with smtp_trio.connect(HOST, port, timeout=0.2):
                     raise AssertionError("let in")
             assert caught.value.command.verb == "CONNECT"

@@ -29,13 +29,13 @@ from scripted import (
 )
 from trio.testing import MockClock
 
-from smtp_trio import Client, ClientTimeouts, DeliveryUnknown, TimedOut
+from smtp_trio import Client, ClientTimeouts, DeliveryUnknownError, TimedOutError
 
 BOTH = hello("PIPELINING", "CHUNKING")
 MAIL, RCPT = ENVELOPE
 
 
-def check(caught: pytest.ExceptionInfo[TimedOut], verb: str, seconds: float) -> None:
+def check(caught: pytest.ExceptionInfo[TimedOutError], verb: str, seconds: float) -> None:
     """This command was waited for, so long."""
     assert caught.value.command.verb == verb
     assert isinstance(caught.value, trio.TooSlowError)
@@ -62,7 +62,7 @@ async def test_cli_16_before_a_session(
         settings = {"auth": ("fred", "secret"), "allow_cleartext": True}
     async with scripted(*steps, SILENCE) as script:
         began = trio.current_time()
-        with pytest.raises(TimedOut) as caught:
+        with pytest.raises(TimedOutError) as caught:
             async with script.client(**settings):
                 raise AssertionError("let in")
         assert trio.current_time() == began + seconds
@@ -83,7 +83,7 @@ async def test_cli_16_in_a_transaction(
 ) -> None:
     async with scripted(*hello(), *steps, SILENCE) as script, script.client() as client:
         began = trio.current_time()
-        with pytest.raises(TimedOut) as caught:
+        with pytest.raises(TimedOutError) as caught:
             await client.send(ME, [YOU], MESSAGE)
         assert trio.current_time() == began + seconds
         check(caught, verb, seconds)
@@ -102,11 +102,11 @@ async def test_cli_16_behind_the_message(
 ) -> None:
     async with scripted(*steps, SILENCE) as script, script.client() as client:
         began = trio.current_time()
-        with pytest.raises(DeliveryUnknown) as caught:
+        with pytest.raises(DeliveryUnknownError) as caught:
             await client.send(ME, [YOU], MESSAGE)
         assert trio.current_time() == began + seconds
         assert caught.value.command.verb == verb
-        assert isinstance(caught.value.__cause__, TimedOut)
+        assert isinstance(caught.value.__cause__, TimedOutError)
         assert [each.recipient for each in caught.value.result.unknown] == [YOU]
 
 
@@ -134,7 +134,7 @@ async def test_cli_16_drops_do_not_count(autojump_clock: MockClock) -> None:
 
     async with scripted(*hello(), MAIL, drip, SILENCE) as script, script.client() as client:
         began = trio.current_time()
-        with pytest.raises(TimedOut):
+        with pytest.raises(TimedOutError):
             await client.send(ME, [YOU], MESSAGE)
         assert trio.current_time() == began + 300
 
@@ -146,7 +146,7 @@ async def test_cli_16_a_block_that_is_not_taken(autojump_clock: MockClock) -> No
     steps = (MAIL, OK, RCPT, OK, "DATA", START, DEAF)
     async with scripted(*hello(), *steps, pair=unbuffered) as script, script.client() as client:
         began = trio.current_time()
-        with pytest.raises(TimedOut) as caught:
+        with pytest.raises(TimedOutError) as caught:
             await client.send(ME, [YOU], MESSAGE)
         assert trio.current_time() == began + 180
         check(caught, "end of data", 180)
@@ -167,7 +167,7 @@ async def test_cli_16_the_timer_begins_anew_with_each_block(autojump_clock: Mock
     steps = (MAIL, OK, RCPT, OK, "DATA", START, read, DEAF)
     async with scripted(*hello(), *steps, pair=unbuffered) as script, script.client() as client:
         began = trio.current_time()
-        with pytest.raises(TimedOut) as caught:
+        with pytest.raises(TimedOutError) as caught:
             await client.send(ME, [YOU], b"x" * 65534 * 10)
         check(caught, "end of data", 180)
         assert blocks * 179 < trio.current_time() - began == blocks * 179 + 180
@@ -181,7 +181,7 @@ async def test_cli_16_a_refused_chunk_is_no_matter_of_ten_minutes(autojump_clock
     steps = (MAIL, OK, RCPT, OK, "BDAT 1048576", Octets(1048576), SILENCE)
     async with scripted(*hello("CHUNKING"), *steps) as script, script.client() as client:
         began = trio.current_time()
-        with pytest.raises(TimedOut) as caught:
+        with pytest.raises(TimedOutError) as caught:
             await client.send(ME, [YOU], pieces())
         check(caught, "BDAT", 180)
         assert trio.current_time() == began + 180
@@ -199,7 +199,7 @@ async def test_other_commands(autojump_clock: MockClock, verb: str) -> None:
             "HELP": client.help,
         }
         began = trio.current_time()
-        with pytest.raises(TimedOut) as caught:
+        with pytest.raises(TimedOutError) as caught:
             await verbs[verb]()
         check(caught, verb, 300)
         assert trio.current_time() == began + 300
@@ -210,7 +210,7 @@ async def test_timeouts_of_ones_own(autojump_clock: MockClock) -> None:
     assert ClientTimeouts().quit == 5
     async with scripted(*hello(), MAIL, SILENCE) as script, script.client(timeouts=timeouts) as client:
         began = trio.current_time()
-        with pytest.raises(TimedOut) as caught:
+        with pytest.raises(TimedOutError) as caught:
             await client.mail(ME)
         check(caught, "MAIL", 7)
         assert trio.current_time() == began + 7
@@ -234,7 +234,7 @@ async def test_one_timeout_for_all(autojump_clock: MockClock, seconds: float, qu
         assert trio.current_time() == began + quit
     async with scripted(GREETING, "EHLO .*", SILENCE) as script:
         began = trio.current_time()
-        with pytest.raises(TimedOut):
+        with pytest.raises(TimedOutError):
             async with script.client(timeout=seconds):
                 raise AssertionError("let in")
         assert trio.current_time() == began + seconds

@@ -28,13 +28,13 @@ from scripted import (
 from trio.testing import MockClock
 
 from smtp_trio import (
-    ConnectionLost,
-    HandshakeFailed,
+    ConnectionLostError,
     LocalProtocolError,
-    NotOffered,
-    Refused,
+    NotOfferedError,
     RemoteProtocolError,
-    TimedOut,
+    ReplyError,
+    TimedOutError,
+    TlsHandshakeError,
 )
 
 HOST = "mx.test"
@@ -95,7 +95,7 @@ async def test_never(autojump_clock: MockClock) -> None:
 async def test_stripped(autojump_clock: MockClock, auth: tuple[str, str] | None) -> None:
     """STARTTLS is missing where TLS is required: nothing is said of mail, nor of passwords. With ``auth`` it is by default."""
     async with scripted(*hello("AUTH PLAIN LOGIN"), "QUIT", b"221 bye\r\n", GONE) as script:
-        with pytest.raises(NotOffered, match="STARTTLS"):
+        with pytest.raises(NotOfferedError, match="STARTTLS"):
             async with client_of(script, tls=None if auth else "required", auth=auth):
                 raise AssertionError("let in")
 
@@ -103,7 +103,7 @@ async def test_stripped(autojump_clock: MockClock, auth: tuple[str, str] | None)
 @pytest.mark.parametrize("answer", [b"454 not now\r\n", b"502 no\r\n"])
 async def test_required_and_refused(autojump_clock: MockClock, answer: bytes) -> None:
     async with scripted(*hello("STARTTLS"), "STARTTLS", answer, "QUIT", b"221 bye\r\n", GONE) as script:
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(ReplyError) as caught:
             async with client_of(script):
                 raise AssertionError("let in")
     assert caught.value.command.verb == "STARTTLS"
@@ -131,10 +131,10 @@ async def test_another_2yz_is_no_220(autojump_clock: MockClock) -> None:
 )
 async def test_a_certificate_that_is_not_right(autojump_clock: MockClock, settings: dict[str, Any]) -> None:
     async with scripted(*UPGRADE[:-1], secure(fails=True)) as script:
-        with pytest.raises(HandshakeFailed) as caught:
+        with pytest.raises(TlsHandshakeError) as caught:
             async with client_of(script, **settings):
                 raise AssertionError("let in")
-    assert isinstance(caught.value, ConnectionLost)
+    assert isinstance(caught.value, ConnectionLostError)
     assert caught.value.unverified is not None
     assert "certificate" in str(caught.value)
 
@@ -154,7 +154,7 @@ async def test_a_context_without_checks_is_not_verified(autojump_clock: MockCloc
 
 async def test_the_server_closes_in_the_handshake(autojump_clock: MockClock) -> None:
     async with scripted(*UPGRADE[:-1], CLOSE) as script:
-        with pytest.raises(HandshakeFailed) as caught:
+        with pytest.raises(TlsHandshakeError) as caught:
             async with client_of(script):
                 raise AssertionError("let in")
     assert caught.value.unverified is None
@@ -162,7 +162,7 @@ async def test_the_server_closes_in_the_handshake(autojump_clock: MockClock) -> 
 
 async def test_no_tls_where_tls_should_be(autojump_clock: MockClock) -> None:
     async with scripted(*UPGRADE[:-1], b"500 what is this?\r\n", SILENCE) as script:
-        with pytest.raises(HandshakeFailed):
+        with pytest.raises(TlsHandshakeError):
             async with client_of(script):
                 raise AssertionError("let in")
 
@@ -170,7 +170,7 @@ async def test_no_tls_where_tls_should_be(autojump_clock: MockClock) -> None:
 async def test_a_handshake_takes_no_longer_than_it_may(autojump_clock: MockClock) -> None:
     async with scripted(*UPGRADE[:-1], SILENCE) as script:
         began = trio.current_time()
-        with pytest.raises(TimedOut) as caught:
+        with pytest.raises(TimedOutError) as caught:
             async with client_of(script, timeout=11):
                 raise AssertionError("let in")
         assert trio.current_time() == began + 11
@@ -179,7 +179,7 @@ async def test_a_handshake_takes_no_longer_than_it_may(autojump_clock: MockClock
 
 async def test_ehlo_is_refused_inside(autojump_clock: MockClock) -> None:
     async with scripted(*UPGRADE, "EHLO .*", b"550 no\r\n", "QUIT", b"221 bye\r\n") as script:
-        with pytest.raises(Refused):
+        with pytest.raises(ReplyError):
             async with client_of(script):
                 raise AssertionError("let in")
 
@@ -197,7 +197,7 @@ async def test_implicit(autojump_clock: MockClock) -> None:
 
 async def test_implicit_and_the_wrong_host(autojump_clock: MockClock) -> None:
     async with scripted(secure(fails=True)) as script:
-        with pytest.raises(HandshakeFailed) as caught:
+        with pytest.raises(TlsHandshakeError) as caught:
             async with client_of(script, tls="implicit", host="other.test"):
                 raise AssertionError("let in")
     assert caught.value.unverified is not None
@@ -205,7 +205,7 @@ async def test_implicit_and_the_wrong_host(autojump_clock: MockClock) -> None:
 
 async def test_implicit_and_a_server_in_the_clear(autojump_clock: MockClock) -> None:
     async with scripted(GREETING, SILENCE) as script:
-        with pytest.raises(HandshakeFailed):
+        with pytest.raises(TlsHandshakeError):
             async with client_of(script, tls="implicit"):
                 raise AssertionError("let in")
 
@@ -243,14 +243,14 @@ async def test_starttls_by_hand(autojump_clock: MockClock) -> None:
 
 async def test_starttls_by_hand_checks_the_certificate(autojump_clock: MockClock) -> None:
     async with scripted(*UPGRADE[:-1], secure(fails=True)) as script, script.client(host=HOST) as client:
-        with pytest.raises(HandshakeFailed):
+        with pytest.raises(TlsHandshakeError):
             await client.starttls()
         assert not client.usable
 
 
 async def test_starttls_by_hand_where_it_is_not_offered(autojump_clock: MockClock) -> None:
     async with scripted(*hello(), "NOOP", OK) as script, script.client(host=HOST) as client:
-        with pytest.raises(NotOffered):
+        with pytest.raises(NotOfferedError):
             await client.starttls()
         await client.noop()
 

@@ -26,7 +26,7 @@ from scripted import (
 )
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from smtp_trio import Client, ConnectionLost, LocalProtocolError, NotOffered, Refused, Unknown
+from smtp_trio import Client, ConnectionLostError, LocalProtocolError, NotOfferedError, ReplyError, Unknown
 
 ENVELOPE: tuple[Step, ...] = ("MAIL .*", OK, "RCPT .*", OK)
 
@@ -100,14 +100,14 @@ async def test_every_verb_raises_what_it_is_refused(autojump_clock: MockClock, c
         ]
         asks.append(lambda: client.mail(ME))
         for ask in asks:
-            with pytest.raises(Refused) as caught:
+            with pytest.raises(ReplyError) as caught:
                 await ask()
             assert caught.value.reply.temporary is (code < 500)
         await client.mail(ME)
-        with pytest.raises(Refused):
+        with pytest.raises(ReplyError):
             await client.rcpt(YOU)
         await client.rcpt(YOU)
-        with pytest.raises(Refused):
+        with pytest.raises(ReplyError):
             await client.data(MESSAGE)
         assert client.usable
 
@@ -116,7 +116,7 @@ async def test_the_message_is_refused(autojump_clock: MockClock) -> None:
     async with scripted(*hello(), *ENVELOPE, "DATA", START, BODY, b"554 no\r\n") as script, script.client() as client:
         await client.mail(ME)
         await client.rcpt(YOU)
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(ReplyError) as caught:
             await client.data(MESSAGE)
         assert caught.value.command.verb == "end of data"
         assert client.usable
@@ -128,14 +128,14 @@ async def test_out_of_order(autojump_clock: MockClock) -> None:
             await client.rcpt(YOU)
         with pytest.raises(LocalProtocolError):
             await client.data(MESSAGE)
-        with pytest.raises(NotOffered):
+        with pytest.raises(NotOfferedError):
             await client.bdat(MESSAGE)
         await client.noop()
 
 
 async def test_lost_between_two(autojump_clock: MockClock) -> None:
     async with scripted(*hello(), "NOOP", CLOSE) as script, script.client() as client:
-        with pytest.raises(ConnectionLost) as caught:
+        with pytest.raises(ConnectionLostError) as caught:
             await client.noop()
         assert caught.value.command.verb == "NOOP"
         with pytest.raises(trio.ClosedResourceError):

@@ -14,7 +14,7 @@ import trustme
 from attrs import define, frozen
 from trio.testing import MockClock
 
-from smtp_trio import Client, NobodyAccepted, SMTPError
+from smtp_trio import AllRecipientsRejectedError, Client, SMTPError
 from smtp_trio._client.connect import ClientSettings
 from smtp_trio.conform import Report, Rule
 from smtp_trio.conform._client_runner import Stage, play
@@ -60,7 +60,7 @@ def ours(settings: ClientSettings) -> Talk:
         try:
             async with Client(stream, host=HOST, **settings) as client:
                 result = await client.send(errand.values["from"], recipients, errand.text)
-        except (SMTPError, NobodyAccepted, ValueError, OSError):
+        except (SMTPError, AllRecipientsRejectedError, ValueError, OSError):
             return 1
         return 0 if len(result.accepted) == len(recipients) else 1
 

@@ -15,7 +15,7 @@ from smtp_trio.protocol import (
     END_OF_CHUNK,
     FAULT,
     NEED_DATA,
-    BadCommand,
+    BadCommandError,
     Command,
     Connect,
     CountedCommand,
@@ -28,7 +28,7 @@ from smtp_trio.protocol import (
 )
 from smtp_trio.protocol.extensions.auth import FAILED, AuthCommand, AuthResponse, Credentials, Question as AuthQuestion
 from smtp_trio.protocol.extensions.starttls import HANDSHAKE
-from smtp_trio.protocol.sasl import Proven, Secret, Surroundings
+from smtp_trio.protocol.sasl import Authenticated, MechanismContext, Secret
 
 NAME = "mx.test"
 #: Up to a sender, and up to a recipient.
@@ -62,7 +62,7 @@ CODES = {
     "AUTH": {235, 334, 432, 454, 502, 504, 525, 534, 535, 538},
 }
 
-Question = Command | BadCommand
+Question = Command | BadCommandError
 Answer = Callable[[Command], Reply | None]
 
 
@@ -129,22 +129,22 @@ class Talk:
         **settings: Any,
     ) -> None:
         self.protocol = ServerProtocol(name, **settings)
-        self.protocol.facts.secure = secure
+        self.protocol.state.secure = secure
         self.answer, self.judge = answer, judge
         self.messages: list[bytes] = []
         self.story: list[object] = []
-        self.refused: list[BadCommand] = []
+        self.refused: list[BadCommandError] = []
         self.credentials: list[Credentials] = []
         self.output = b""
         self.over = False
         self._checked = checked
         self._questions: list[Question] = []
         self._body: list[bytes] = []
-        self._exchange: Generator[AuthQuestion, Any, Proven] | None = None
+        self._exchange: Generator[AuthQuestion, Any, Authenticated] | None = None
         #: What is stored for users, and whom we were asked about.
         self.secrets: dict[str, Secret] = {"fred": "secret"}
         self.wanted: list[str] = []
-        self.surroundings = Surroundings(name, lambda n: bytes(range(n)))
+        self.mechanism_context = MechanismContext(name, lambda n: bytes(range(n)))
 
     # --- the client's side ------------------------------------------------------------------------------------------
 
@@ -206,7 +206,7 @@ class Talk:
         protocol = self.protocol
         try:
             event = protocol.next_event()
-        except BadCommand as bad:
+        except BadCommandError as bad:
             self._exchange = None
             self.refused.append(bad)
             self.story.append(("refused", bad.verb, bad.reply, bad.close))
@@ -244,7 +244,7 @@ class Talk:
     def _auth(self, command: AuthCommand | AuthResponse) -> None:
         answer: Any = None
         if isinstance(command, AuthCommand):
-            self._exchange = command.talk(self.surroundings)
+            self._exchange = command.talk(self.mechanism_context)
         else:
             answer = command.line
         assert self._exchange is not None
@@ -257,7 +257,7 @@ class Talk:
                     self.wanted.append(question.user)
                     answer = self.secrets.get(question.user)
             reply = question
-        except BadCommand as bad:
+        except BadCommandError as bad:
             reply = bad.reply
         except StopIteration as done:
             reply = done.value.reply or command.usual
@@ -279,7 +279,7 @@ class Talk:
     def _reply(self, question: Question, reply: Reply) -> None:
         self._questions.append(question)
         self.protocol.send(reply)
-        if self.protocol.facts.mail is None:
+        if self.protocol.state.mail is None:
             self._body.clear()
         self.over = self.over or reply.code == 421
 

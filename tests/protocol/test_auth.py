@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from smtp_trio.protocol import BadCommand, Limits, Reply
+from smtp_trio.protocol import BadCommandError, Limits, Reply
 from smtp_trio.protocol.extensions import Auth, StartTls, standard
 from smtp_trio.protocol.extensions.auth import (
     AUTH,
@@ -15,7 +15,7 @@ from smtp_trio.protocol.extensions.auth import (
     AuthResponse,
     Credentials,
 )
-from smtp_trio.protocol.sasl import MECHANISMS, Password, Surroundings
+from smtp_trio.protocol.sasl import MECHANISMS, MechanismContext, PasswordCredentials
 
 from .talk import HELLO, RECIPIENT, SENDER, Talk, codes
 
@@ -44,14 +44,14 @@ def test_AUT_2_with_an_initial_response() -> None:
     talk = begin()
     assert codes(talk.say(f"AUTH PLAIN {GOOD}")) == ["235 2.7.0"]
     assert talk.credentials == [Credentials("PLAIN", "fred", "secret")]
-    assert talk.protocol.facts.user == "fred"
+    assert talk.protocol.state.user == "fred"
 
 
 def test_AUT_3_with_a_challenge() -> None:
     talk = begin()
     assert talk.say("AUTH PLAIN") == ["334 "]
     assert codes(talk.say(GOOD)) == ["235 2.7.0"]
-    assert talk.protocol.facts.user == "fred"
+    assert talk.protocol.state.user == "fred"
 
 
 def test_AUT_4_empty_initial_response() -> None:
@@ -64,7 +64,7 @@ def test_AUT_4_empty_initial_response() -> None:
 def test_AUT_5_wrong_password() -> None:
     talk = begin()
     assert codes(talk.say("AUTH PLAIN " + b64("\0fred\0wrong"))) == ["535 5.7.8"]
-    assert talk.protocol.facts.user is None
+    assert talk.protocol.state.user is None
     assert codes(talk.say(SENDER, "RSET", f"AUTH PLAIN {GOOD}")) == ["250 2.1.0", "250 2.0.0", "235 2.7.0"]
 
 
@@ -144,7 +144,7 @@ def test_a_refused_line_ends_the_exchange(line: bytes) -> None:
         "250 2.0.0",
     ]
     assert talk.credentials == []
-    assert talk.protocol.facts.user is None
+    assert talk.protocol.state.user is None
 
 
 @pytest.mark.parametrize("mechanism", ["CRAM-MD5", "FOO", "plainx", "PLA\u0131N", "\u00e9"])
@@ -180,7 +180,7 @@ def test_AUT_9_not_here(settings: dict[str, Any], expected: str) -> None:
 def test_AUT_9_the_programs_refusals(reply: Reply) -> None:
     talk = begin(judge=lambda _: reply)
     assert codes(talk.say(f"AUTH PLAIN {GOOD}", SENDER)) == [f"{reply.code} {reply.status}", "250 2.1.0"]
-    assert talk.protocol.facts.user is None
+    assert talk.protocol.state.user is None
 
 
 def test_AUT_10_login_with_an_initial_response() -> None:
@@ -253,7 +253,7 @@ def test_AUT_16_malformed(message: bytes, expected: str) -> None:
 def test_AUT_16_a_password_may_hold_anything_but_nul(password: str) -> None:
     for mechanism in ("PLAIN", "LOGIN"):
         talk = begin(judge=lambda _: None)
-        client = MECHANISMS[mechanism].client(Password("fred", password), bytes)
+        client = MECHANISMS[mechanism].client(PasswordCredentials("fred", password), bytes)
         responses = [client.send(asked) for asked in ([None] if mechanism == "PLAIN" else [None, b"", b""])]
         talk.say(f"AUTH {mechanism}", *[b64(response) for response in responses if response is not None])
         assert talk.credentials == [Credentials(mechanism, "fred", password)]
@@ -300,8 +300,8 @@ def test_AUT_21_a_command_in_an_exchange_is_a_response() -> None:
 def test_AUT_22_the_parameter_of_mail(value: str, decoded: str) -> None:
     talk = begin()
     assert codes(talk.say(f"MAIL FROM:<a@b> AUTH={value}")) == ["250 2.1.0"]
-    assert talk.protocol.facts.mail is not None
-    assert talk.protocol.facts.mail.params.get(AUTH) == decoded
+    assert talk.protocol.state.mail is not None
+    assert talk.protocol.state.mail.params.get(AUTH) == decoded
 
 
 @pytest.mark.parametrize(
@@ -314,7 +314,7 @@ def test_AUT_22_malformed(value: str) -> None:
 def test_AUT_23_hello_after_login() -> None:
     talk = begin()
     assert codes(talk.say(f"AUTH PLAIN {GOOD}", HELLO, SENDER)) == ["235 2.7.0", "250", "250 2.1.0"]
-    assert talk.protocol.facts.user == "fred"
+    assert talk.protocol.state.user == "fred"
 
 
 def test_AUT_24_no_repr_shows_a_secret() -> None:
@@ -336,9 +336,9 @@ def test_refused_logins_are_no_syntax_errors() -> None:
 
 
 def test_AUT_an_unfinished_exchange_answers_only_once() -> None:
-    exchange = AuthCommand("PLAIN", None).talk(Surroundings("mx.test", bytes))
+    exchange = AuthCommand("PLAIN", None).talk(MechanismContext("mx.test", bytes))
     assert next(exchange) == Reply(334, "")
-    with pytest.raises(BadCommand):
+    with pytest.raises(BadCommandError):
         exchange.send("*")
     with pytest.raises(StopIteration):
         next(exchange)

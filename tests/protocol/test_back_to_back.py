@@ -23,7 +23,7 @@ from smtp_trio.protocol import (
     END_OF_CHUNK,
     NEED_DATA,
     Answer,
-    BadCommand,
+    BadCommandError,
     ClientProtocol,
     Command,
     Connect,
@@ -115,21 +115,21 @@ class Pair:
     @property
     def state(self) -> State:
         """What the next step may depend on."""
-        facts = self.server.facts
+        state = self.server.state
         assert self.client.in_step or self.phase in (BODY, CLOSED)
-        assert self.client.offered.keys() == facts.offered or self.server.closed
-        hello = None if facts.hello is None else type(facts.hello)
+        assert self.client.offered.keys() == state.offered or self.server.closed
+        hello = None if state.hello is None else type(state.hello)
         body = self.server.body is not None
-        rcpts, turned_down = bool(facts.rcpts), bool(facts.turned_down)
+        rcpts, turned_down = bool(state.rcpts), bool(state.turned_down)
         return State(
             self.phase,
-            facts.offered,
+            state.offered,
             self.server.pending,
             body,
-            facts.secure,
-            facts.user,
+            state.secure,
+            state.user,
             hello,
-            facts.mail,
+            state.mail,
             rcpts,
             turned_down,
         )
@@ -164,7 +164,7 @@ class Pair:
         """
         try:
             command = self.event()
-        except BadCommand as bad:
+        except BadCommandError as bad:
             if in_order:
                 raise
             self.server.send(bad.reply)
@@ -203,7 +203,7 @@ class Pair:
         self.server.receive_data(line)
         try:
             event = self.server.next_event()
-        except BadCommand as bad:
+        except BadCommandError as bad:
             return bad.reply.permanent
         if self.server.closed:
             return event is CONNECTION_LOST

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from smtp_trio.protocol import BadCommand, CountedCommand, Reply, ServerProtocol
+from smtp_trio.protocol import BadCommandError, CountedCommand, Reply, ServerProtocol
 from smtp_trio.protocol.extensions import BinaryMime, Chunking, EightBitMime, standard
 from smtp_trio.protocol.extensions.chunking import Bdat, BdatLast
 
@@ -21,7 +21,7 @@ def test_BDT_1_two_chunks() -> None:
     talk = begin()
     assert codes(talk.send(b"BDAT 5\r\nhelloBDAT 0 LAST\r\n")) == ["250 2.0.0"] * 2
     assert talk.messages == [b"hello"]
-    assert talk.protocol.facts.mail is None
+    assert talk.protocol.state.mail is None
 
 
 def test_BDT_2_one_chunk() -> None:
@@ -84,7 +84,7 @@ def test_BDT_5_after_the_last() -> None:
 @pytest.mark.parametrize("line", ["DATA", SENDER, RECIPIENT, "VRFY a", "HELP", "STARTTLS", "AUTH PLAIN"])
 def test_BDT_6_between_chunks(line: str) -> None:
     talk = begin(tls=True, logins=True)
-    talk.protocol.facts.secure = line.startswith("AUTH")
+    talk.protocol.state.secure = line.startswith("AUTH")
     assert codes([*talk.send(b"BDAT 2\r\nab"), *talk.say(line, "NOOP")]) == ["250 2.0.0", "503 5.5.1", "250 2.0.0"]
     assert codes(talk.send(b"BDAT 2 LAST\r\ncd")) == ["250 2.0.0"]
     assert talk.messages == [b"abcd"]
@@ -252,6 +252,6 @@ def test_the_command_carries_its_size() -> None:
     chunks = [event for event in talk.story if isinstance(event, CountedCommand)]
     assert chunks == [Bdat(7), BdatLast(0)]
     assert [chunk.last for chunk in chunks] == [False, True]
-    with pytest.raises(BadCommand) as caught:
+    with pytest.raises(BadCommandError) as caught:
         Bdat.decode("x", {})
     assert caught.value.close

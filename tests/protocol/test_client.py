@@ -25,22 +25,22 @@ from smtp_trio.protocol import (
     Help,
     LocalProtocolError,
     Mail,
-    NotOffered,
+    NotOfferedError,
     Params,
     Path,
     Phase,
     Quit,
     Rcpt,
-    Refused,
     RemoteProtocolError,
     Reply,
+    ReplyError,
     Rset,
     Signal,
     Vrfy,
 )
 from smtp_trio.protocol.commands import Noop
 from smtp_trio.protocol.dialogue import BODY, CLOSED, GREETED, READY, RECIPIENT, REJECTED, SENDER
-from smtp_trio.protocol.extension import Facts, Grammar
+from smtp_trio.protocol.extension import Grammar, SessionState
 from smtp_trio.protocol.extensions import KNOWN, Auth, Size
 from smtp_trio.protocol.extensions.auth import AUTH, AuthCommand, AuthResponse
 from smtp_trio.protocol.extensions.chunking import CHUNKS, SPOILT, Bdat, BdatLast
@@ -391,7 +391,7 @@ def test_cli_20_a_second_hello_replaces_the_first(hello: Command) -> None:
     client = asked(ready(*EVERYTHING), hello)
     hear(client, ehlo("SIZE 5"))
     assert client.offered == ({"SIZE": Size(5)} if hello == Ehlo("x") else {})
-    with pytest.raises(NotOffered):
+    with pytest.raises(NotOfferedError):
         client.ask(StartTlsCommand())
 
 
@@ -556,7 +556,7 @@ def test_bdt_c1_an_unfinished_chunk_is_not_in_step() -> None:
 def test_bdt_c1_not_offered() -> None:
     client = said(ready("PIPELINING"), Mail(A), Rcpt(A))
     for command in (Bdat(0), BdatLast(0)):
-        with pytest.raises(NotOffered, match="does not offer BDAT"):
+        with pytest.raises(NotOfferedError, match="does not offer BDAT"):
             client.ask(command)
     assert not client.data_to_send()
     client.ask(Data())
@@ -587,7 +587,7 @@ def test_bdt_c1_binary_where_it_is_offered(lines: list[str], fine: bool) -> None
     if fine:
         assert client.check(mail) == b"MAIL FROM:<a@b> BODY=BINARYMIME\r\n"
     else:
-        with pytest.raises(NotOffered):
+        with pytest.raises(NotOfferedError):
             client.ask(mail)
         assert not client.data_to_send()
 
@@ -614,7 +614,7 @@ def test_tls_9_what_was_offered_is_forgotten() -> None:
             client.ask(command)
     asked(client, Ehlo("x"))
     hear(client, ehlo("AUTH PLAIN"))
-    with pytest.raises(NotOffered):
+    with pytest.raises(NotOfferedError):
         client.ask(StartTlsCommand())
     asked(client, AuthCommand("PLAIN"))  # whoever it was is forgotten too
 
@@ -646,7 +646,7 @@ def test_tls_9_refused() -> None:
 
 def test_tls_9_not_offered() -> None:
     client = ready("SIZE")
-    with pytest.raises(NotOffered, match="does not offer STARTTLS"):
+    with pytest.raises(NotOfferedError, match="does not offer STARTTLS"):
         client.ask(StartTlsCommand())
     assert not client.data_to_send()
 
@@ -669,7 +669,7 @@ def test_utf_9_no_utf8_without_the_parameter(offered: tuple[str, ...]) -> None:
 def test_utf_9_not_offered() -> None:
     client = ready("8BITMIME")
     for command in (Mail(UTF8, Params({SMTPUTF8: True})), Vrfy("\u00e9", Params({SMTPUTF8: True}))):
-        with pytest.raises(NotOffered, match="what SMTPUTF8 on"):
+        with pytest.raises(NotOfferedError, match="what SMTPUTF8 on"):
             client.ask(command)
     assert not client.data_to_send()
 
@@ -717,13 +717,13 @@ def test_parameters_where_they_are_offered(keyword: str, command: Command, line:
     assert ready(keyword).check(command) == line + b"\r\n"
     client = ready(*(line for line in EVERYTHING if line.split()[0] != keyword))
     client.dialogue.phase = SENDER if isinstance(command, Rcpt) else READY
-    with pytest.raises(NotOffered):
+    with pytest.raises(NotOfferedError):
         client.ask(command)
     assert (client.outbox, client.in_step) == ([], True)
 
 
 def test_a_parameter_of_another_command() -> None:
-    with pytest.raises(NotOffered, match="what SIZE on RCPT needs"):
+    with pytest.raises(NotOfferedError, match="what SIZE on RCPT needs"):
         ready(*EVERYTHING).check(Rcpt(A, Params({SIZE: 5})))
 
 
@@ -749,7 +749,7 @@ def lmtp() -> ClientProtocol:
 def test_lmt_1_it_is_no_smtp() -> None:
     with pytest.raises(LocalProtocolError):
         greeted().ask(Lhlo("x"))
-    assert Grammar([Lmtp()]).offer(Facts()).reply.text == "localhost"
+    assert Grammar([Lmtp()]).offer(SessionState()).reply.text == "localhost"
 
 
 def test_lmt_4_an_answer_for_each_recipient() -> None:
@@ -881,7 +881,7 @@ def test_a_message_in_pieces() -> None:
 
 
 def test_a_refusal_names_the_command_and_the_answer() -> None:
-    refused = Refused(Rcpt(A), Reply(550, "No such user", "5.1.1"))
+    refused = ReplyError(Rcpt(A), Reply(550, "No such user", "5.1.1"))
     assert str(refused) == "RCPT was refused: 550 5.1.1 No such user"
     assert (refused.command, refused.reply.permanent) == (Rcpt(A), True)
 
@@ -889,5 +889,5 @@ def test_a_refusal_names_the_command_and_the_answer() -> None:
 def test_what_an_exception_names_holds_no_secret() -> None:
     assert AuthCommand("PLAIN", b"\0fred\0secret").public == AuthCommand("PLAIN")
     assert AuthResponse("AGZyZWQAc2VjcmV0").public == AuthResponse("")
-    assert Refused(AuthCommand("PLAIN", b"\0fred\0secret"), Reply(535, "no")).command == AuthCommand("PLAIN")
+    assert ReplyError(AuthCommand("PLAIN", b"\0fred\0secret"), Reply(535, "no")).command == AuthCommand("PLAIN")
     assert Mail(A).public == Mail(A)

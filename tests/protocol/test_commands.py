@@ -46,9 +46,9 @@ def test_HEL_2_nothing() -> None:
 @pytest.mark.parametrize("line", ["EHLO", "HELO", "EHLO \t", "EHLO \u00fc"])
 def test_HEL_3_without_an_argument(phase: str, line: str) -> None:
     talk = at(phase)
-    before = talk.protocol.dialogue.phase, talk.protocol.facts.hello, talk.protocol.facts.mail
+    before = talk.protocol.dialogue.phase, talk.protocol.state.hello, talk.protocol.state.mail
     assert codes(talk.say(line)) == ["501"]
-    assert (talk.protocol.dialogue.phase, talk.protocol.facts.hello, talk.protocol.facts.mail) == before
+    assert (talk.protocol.dialogue.phase, talk.protocol.state.hello, talk.protocol.state.mail) == before
 
 
 @pytest.mark.parametrize(
@@ -69,8 +69,8 @@ def test_HEL_5_again_clears_the_transaction(line: str) -> None:
 def test_HEL_5_keeps_tls_and_login() -> None:
     talk = Talk(logins=True, secure=True).begin("AUTH PLAIN AGEAc2VjcmV0", SENDER)
     talk.say(HELLO)
-    assert talk.protocol.facts.secure
-    assert talk.protocol.facts.user == "a"
+    assert talk.protocol.state.secure
+    assert talk.protocol.state.user == "a"
 
 
 @pytest.mark.parametrize("reply", [Reply(550, "Not you"), Reply(504, "Not so"), Reply(451, "Not now")])
@@ -84,8 +84,8 @@ def test_HEL_6_refused_changes_nothing(reply: Reply) -> None:
 def test_HEL_the_hello_that_was_refused_is_not_kept() -> None:
     talk = Talk(answer=answering((Helo, Reply(550, "No HELO"))))
     talk.say("EHLO one", "HELO two")
-    assert talk.protocol.facts.hello == Ehlo("one")
-    assert talk.protocol.facts.extended
+    assert talk.protocol.state.hello == Ehlo("one")
+    assert talk.protocol.state.extended
 
 
 # --- MAI ------------------------------------------------------------------------------------------------------------
@@ -97,7 +97,7 @@ def test_MAI_1_before_ehlo() -> None:
 
 def test_MAI_2_null_sender() -> None:
     talk = Talk().begin("MAIL FROM:<>", RECIPIENT)
-    mail = talk.protocol.facts.mail
+    mail = talk.protocol.state.mail
     assert mail is not None
     assert mail.sender.is_null
     assert codes(talk.say("DATA", ".")) == ["354", "250 2.0.0"]
@@ -106,12 +106,12 @@ def test_MAI_2_null_sender() -> None:
 @pytest.mark.parametrize("phase", ["M", "R"])
 def test_MAI_3_nested(phase: str) -> None:
     talk = at(phase)
-    before = list(talk.protocol.facts.rcpts)
+    before = list(talk.protocol.state.rcpts)
     assert codes(talk.say("MAIL FROM:<other@client.test>")) == ["503 5.5.1"]
-    facts = talk.protocol.facts
-    assert facts.mail is not None
-    assert facts.mail.sender.raw == "me@client.test"
-    assert facts.rcpts == before
+    state = talk.protocol.state
+    assert state.mail is not None
+    assert state.mail.sender.raw == "me@client.test"
+    assert state.rcpts == before
     assert codes(talk.say(RECIPIENT, "DATA", ".")) == ["250 2.1.5", "354", "250 2.0.0"]
 
 
@@ -143,8 +143,8 @@ def test_RCP_2_some_are_refused() -> None:
     talk = at("M")
     lines = [f"RCPT TO:<{user}@mx.test>" for user in ("a", "no", "b", "later")]
     assert codes(talk.say(*lines)) == ["250 2.1.5", "550 5.1.1", "250 2.1.5", "450 4.2.1"]
-    assert [rcpt.recipient.local for rcpt in talk.protocol.facts.rcpts] == ["a", "b"]
-    assert talk.protocol.facts.turned_down == 2
+    assert [rcpt.recipient.local for rcpt in talk.protocol.state.rcpts] == ["a", "b"]
+    assert talk.protocol.state.turned_down == 2
     assert codes(talk.say("DATA", ".")) == ["354", "250 2.0.0"]
 
 
@@ -153,7 +153,7 @@ def test_RCP_3_too_many(limit: int) -> None:
     talk = Talk(limits=Limits(recipients=limit)).begin(SENDER)
     lines = [f"RCPT TO:<u{n}@mx.test>" for n in range(limit + 30)]
     assert codes(talk.say(*lines)) == ["250 2.1.5"] * limit + ["452 4.5.3"] * 30
-    assert len(talk.protocol.facts.rcpts) == limit
+    assert len(talk.protocol.state.rcpts) == limit
     assert codes(talk.say("DATA", ".")) == ["354", "250 2.0.0"]
 
 
@@ -165,7 +165,7 @@ def test_RCP_3_a_hundred_is_the_least() -> None:
 def test_RCP_4_twice_the_same() -> None:
     talk = at("R")
     assert codes(talk.say(RECIPIENT)) == ["250 2.1.5"]
-    assert len(talk.protocol.facts.rcpts) == 2
+    assert len(talk.protocol.state.rcpts) == 2
 
 
 def test_RCP_5_elsewhere() -> None:
@@ -182,16 +182,16 @@ def test_RCP_5_elsewhere() -> None:
 @pytest.mark.parametrize("phase", PHASES)
 def test_RST_1_in_every_phase(phase: str) -> None:
     talk = at(phase)
-    hello = talk.protocol.facts.hello
+    hello = talk.protocol.state.hello
     assert codes(talk.say("RSET")) == ["250 2.0.0"]
-    assert talk.protocol.facts.hello is hello
-    assert talk.protocol.facts.mail is None
+    assert talk.protocol.state.hello is hello
+    assert talk.protocol.state.mail is None
     assert codes(talk.say("DATA", RECIPIENT, SENDER)) == ["503 5.5.1"] * 2 + ["250 2.1.0" if hello else "503 5.5.1"]
 
 
 def test_RST_1_keeps_tls_and_login() -> None:
     talk = Talk(logins=True, secure=True).begin("AUTH PLAIN AGEAc2VjcmV0", SENDER, "RSET")
-    assert (talk.protocol.facts.secure, talk.protocol.facts.user) == (True, "a")
+    assert (talk.protocol.state.secure, talk.protocol.state.user) == (True, "a")
 
 
 @pytest.mark.parametrize("phase", PHASES)

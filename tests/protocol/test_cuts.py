@@ -12,7 +12,7 @@ from smtp_trio.protocol import (
     CONNECTION_LOST,
     FAULT,
     NEED_DATA,
-    BadCommand,
+    BadCommandError,
     Command,
     CountedCommand,
     Data,
@@ -20,10 +20,10 @@ from smtp_trio.protocol import (
     Reply,
     ServerProtocol,
 )
-from smtp_trio.protocol.command_parser import Judge
+from smtp_trio.protocol.command_parser import CommandParser
 from smtp_trio.protocol.extensions import Auth, BinaryMime, standard
 from smtp_trio.protocol.extensions.auth import AuthCommand, AuthResponse
-from smtp_trio.protocol.sasl import Surroundings
+from smtp_trio.protocol.sasl import MechanismContext
 
 from .talk import Talk
 
@@ -110,7 +110,7 @@ def test_a_stream_by_the_long_way(octets: bytes) -> None:
     """What the judge remembers of a verb saves time, and nothing else."""
     short = played(octets, [])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Judge, "recall", lambda *_: None)
+        patch.setattr(CommandParser, "recall", lambda *_: None)
         long = played(octets, [])
     assert (long.story, long.output, long.messages) == (short.story, short.output, short.messages)
 
@@ -157,12 +157,12 @@ class Anything:
     def __init__(self, rng: random.Random, **kinds: Any) -> None:
         self.rng = rng
         self.protocol = ServerProtocol("mx.test", **{**SETTINGS, **kinds})
-        self.protocol.facts.secure = rng.random() < 0.5
+        self.protocol.state.secure = rng.random() < 0.5
         self.over = False
         self.bound = max(self.protocol.grammar.line, 12288)
 
     def feed(self, octets: bytes) -> None:
-        """Every event is one that there is, every exception a `BadCommand`, and no more is held than a line."""
+        """Every event is one that there is, every exception a `BadCommandError`, and no more is held than a line."""
         protocol = self.protocol
         if self.over:
             return
@@ -171,7 +171,7 @@ class Anything:
         for _ in range(10 + 4 * len(octets)):
             try:
                 event = protocol.next_event()
-            except BadCommand as bad:
+            except BadCommandError as bad:
                 protocol.send(bad.reply)
                 if bad.close:
                     self.over = True
@@ -201,14 +201,14 @@ class Anything:
     def _answer(self, command: Command) -> None:
         if isinstance(command, AuthCommand):
             try:
-                self._talk = command.talk(Surroundings("mx.test", self.rng.randbytes))
+                self._talk = command.talk(MechanismContext("mx.test", self.rng.randbytes))
                 self._ask(None)
-            except (BadCommand, StopIteration):
+            except (BadCommandError, StopIteration):
                 self.protocol.send(Reply(535, "No"))
         elif isinstance(command, AuthResponse):
             try:
                 self._ask(command.line)
-            except (BadCommand, StopIteration):
+            except (BadCommandError, StopIteration):
                 self.protocol.send(command.usual)
         elif isinstance(command, Data) and self.rng.random() < 0.9:
             self.protocol.send(command.usual)

@@ -42,7 +42,7 @@ def test_DAT_3_the_buffers_are_cleared() -> None:
         "354", "250 2.0.0", "503 5.5.1", "503 5.5.1", "250 2.1.0",
     ]  # fmt: skip
     assert talk.messages == [b"hello\r\n"]
-    assert talk.protocol.facts.rcpts == []
+    assert talk.protocol.state.rcpts == []
 
 
 def test_DAT_3_the_words_are_the_programs() -> None:

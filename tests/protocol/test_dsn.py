@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from smtp_trio.protocol import Mail, Param, Params, Path, Rcpt
-from smtp_trio.protocol.extension import Facts, Grammar
+from smtp_trio.protocol.extension import Grammar, SessionState
 from smtp_trio.protocol.extensions import STANDARD, Dsn, standard
 from smtp_trio.protocol.extensions.dsn import ENVID, NOTIFY, ORCPT, RET
 
@@ -18,19 +18,19 @@ EXTENSIONS = standard(Dsn())
 
 
 def mail_of(line: str) -> Mail:
-    mail = Talk(extensions=EXTENSIONS).begin(line).protocol.facts.mail
+    mail = Talk(extensions=EXTENSIONS).begin(line).protocol.state.mail
     assert mail is not None
     return mail
 
 
 def rcpt_of(line: str) -> Rcpt:
-    return Talk(extensions=EXTENSIONS).begin(SENDER, line).protocol.facts.rcpts[0]
+    return Talk(extensions=EXTENSIONS).begin(SENDER, line).protocol.state.rcpts[0]
 
 
 def test_it_is_offered_by_choice() -> None:
     assert not any(isinstance(extension, Dsn) for extension in STANDARD)
     assert "250-DSN" in Talk(extensions=(Dsn(), *STANDARD)).say(HELLO)[1].split("\n")
-    offer = Grammar([Dsn()]).offer(Facts()).grammar
+    offer = Grammar([Dsn()]).offer(SessionState()).grammar
     assert {command: list(params) for command, params in offer.items()} == {
         Mail: ["RET", "ENVID"], Rcpt: ["NOTIFY", "ORCPT"],
     }  # fmt: skip
@@ -155,7 +155,7 @@ def test_what_a_client_writes_a_server_reads(ret: str, envid: str, notify: set[s
     path = Path("a@b", "a", "b")
     mail = Mail(path, Params({RET: ret, ENVID: envid}))
     rcpt = Rcpt(path, Params({NOTIFY: frozenset(notify), ORCPT: orcpt}))
-    grammar = Grammar([Dsn()]).offer(Facts()).grammar
+    grammar = Grammar([Dsn()]).offer(SessionState()).grammar
     for command in (mail, rcpt):
         line = command.encode()
         assert line.isascii()

@@ -25,7 +25,7 @@ from .talk import HELLO, RECIPIENT, SENDER, Talk, codes
 
 
 def mail_of(talk: Talk) -> Mail:
-    mail = talk.protocol.facts.mail
+    mail = talk.protocol.state.mail
     assert mail is not None
     return mail
 
@@ -290,8 +290,8 @@ def test_TLS_1_shown_when_it_can_be_had() -> None:
 def test_TLS_2_everything_is_forgotten() -> None:
     talk = Talk(tls=True, logins=True, extensions=standard(Auth(cleartext=True))).begin("AUTH PLAIN AGEAc2VjcmV0")
     assert codes(talk.say("STARTTLS")) == ["220 2.0.0"]
-    facts = talk.protocol.facts
-    assert (facts.secure, facts.user, facts.hello, facts.mail, facts.extended) == (True, None, None, None, False)
+    state = talk.protocol.state
+    assert (state.secure, state.user, state.hello, state.mail, state.extended) == (True, None, None, None, False)
     assert talk.say() == []
     assert codes(talk.say(SENDER, "AUTH PLAIN AGEAc2VjcmV0", HELLO, SENDER)) == [
         "503 5.5.1",
@@ -350,8 +350,8 @@ def test_TLS_4_injected_plaintext(behind: bytes) -> None:
     talk = Talk(tls=True).begin()
     assert codes(talk.send(b"STARTTLS\r\n" + behind)) == ["554 5.5.0"]
     assert talk.over
-    assert talk.protocol.facts.mail is None
-    assert not talk.protocol.facts.secure
+    assert talk.protocol.state.mail is None
+    assert not talk.protocol.state.secure
 
 
 def test_TLS_4_octets_before_the_handshake_are_thrown_away() -> None:

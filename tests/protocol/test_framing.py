@@ -7,7 +7,7 @@ from itertools import combinations, pairwise
 import pytest
 from hypothesis import given, strategies as st
 
-from smtp_trio.protocol import BadCommand
+from smtp_trio.protocol import BadCommandError
 from smtp_trio.protocol.body_inspector import Inspector, Newlines
 from smtp_trio.protocol.framing import Counted, Dotted, Inbox, Lines
 from smtp_trio.protocol.replies import BARE_CR, BARE_LF, LOOP, TOO_BIG
@@ -55,7 +55,7 @@ def lines_of(segments: list[bytes], limit: int = 10) -> list[object]:
         while True:
             try:
                 line = lines.pull(limit) if lines.resume() else None
-            except BadCommand as bad:
+            except BadCommandError as bad:
                 found.append(bad.reply)
                 continue
             if line is None:

@@ -8,7 +8,6 @@ from smtp_trio.protocol import (
     STANDARD,
     Command,
     Extension,
-    Facts,
     Grammar,
     Mail,
     Noop,
@@ -16,6 +15,7 @@ from smtp_trio.protocol import (
     Path,
     Reply,
     ServerProtocol,
+    SessionState,
     Table,
 )
 from smtp_trio.protocol.dialogue import CLOSED, READY
@@ -42,10 +42,10 @@ class Colour(Extension):
     reviews = (Mail,)
     table = Table(accepted={XNoop: {READY: READY}}, proceed={}, refused={})
 
-    def advertise(self, facts: Facts) -> str | None:
-        return "COLOUR RED GREEN" if facts.secure else None
+    def advertise(self, state: SessionState) -> str | None:
+        return "COLOUR RED GREEN" if state.secure else None
 
-    def review(self, command: Command, facts: Facts) -> Reply | None:
+    def review(self, command: Command, state: SessionState) -> Reply | None:
         assert isinstance(command, Mail)
         return Reply(550, "Not blue", "5.7.1") if command.params.get(COLOUR) == "BLUE" else None
 
@@ -70,11 +70,11 @@ def test_a_parameter_is_known_only_where_its_extension_is_shown() -> None:
 
 
 def test_every_extension_has_defaults() -> None:
-    extension, facts = Extension(), Facts()
-    assert extension.advertise(facts) == ""
+    extension, state = Extension(), SessionState()
+    assert extension.advertise(state) == ""
     assert extension.understand(["x"]) is extension
-    assert extension.gate("NOOP", facts) is None
-    assert extension.review(Noop(), facts) is None
+    assert extension.gate("NOOP", state) is None
+    assert extension.review(Noop(), state) is None
 
 
 def test_what_a_client_understands() -> None:
@@ -130,10 +130,10 @@ def test_one_grammar_serves_many_sessions() -> None:
     grammar = Grammar(STANDARD)
     one, other = ServerProtocol("a", extensions=grammar), ServerProtocol("b", size=5, extensions=grammar)
     assert one.grammar is other.grammar is grammar
-    assert grammar.offer(one.facts) is grammar.offer(one.facts)
-    assert grammar.offer(one.facts).reply.text.startswith("a\n")
-    assert "SIZE 5" in grammar.offer(other.facts).reply.text
-    assert grammar.offer(other.facts).grammar[Mail]["SIZE"] is SIZE
+    assert grammar.offer(one.state) is grammar.offer(one.state)
+    assert grammar.offer(one.state).reply.text.startswith("a\n")
+    assert "SIZE 5" in grammar.offer(other.state).reply.text
+    assert grammar.offer(other.state).grammar[Mail]["SIZE"] is SIZE
 
 
 def test_the_standard_set_with_other_members() -> None:
@@ -149,12 +149,12 @@ def test_the_standard_set_with_other_members() -> None:
 
 def test_facts_keep_a_transaction() -> None:
     talk = Talk().begin(SENDER, RECIPIENT)
-    facts = talk.protocol.facts
-    assert facts.mail == Mail(Path("me@client.test", "me", "client.test"))
-    assert len(facts.rcpts) == 1
-    facts.clear()
-    assert facts.mail is None
-    assert (len(facts.rcpts), facts.turned_down) == (0, 0)
-    assert facts.extended
-    facts.forget()
-    assert not facts.extended
+    state = talk.protocol.state
+    assert state.mail == Mail(Path("me@client.test", "me", "client.test"))
+    assert len(state.rcpts) == 1
+    state.clear()
+    assert state.mail is None
+    assert (len(state.rcpts), state.turned_down) == (0, 0)
+    assert state.extended
+    state.forget()
+    assert not state.extended

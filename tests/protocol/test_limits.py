@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from smtp_trio.protocol.extension import Facts
+from smtp_trio.protocol.extension import SessionState
 from smtp_trio.protocol.extensions import STANDARD, LimitsExtension
 
 from .talk import HELLO, Talk
@@ -27,7 +27,7 @@ def test_told_and_understood(extension: LimitsExtension, line: str) -> None:
 
 
 def test_nothing_to_tell() -> None:
-    assert LimitsExtension().advertise(Facts()) is None
+    assert LimitsExtension().advertise(SessionState()) is None
     assert not any(isinstance(extension, LimitsExtension) for extension in STANDARD)
 
 

@@ -17,7 +17,7 @@ from smtp_trio.protocol import (
     END_OF_CHUNK,
     FAULT,
     NEED_DATA,
-    BadCommand,
+    BadCommandError,
     BodyError,
     Command,
     Connect,
@@ -115,7 +115,7 @@ def test_a_greeting_may_be_said_unasked() -> None:
 
 def test_a_refusal_must_be_said_too() -> None:
     protocol = ready(b"FOO\r\nNOOP\r\n")
-    with pytest.raises(BadCommand) as caught:
+    with pytest.raises(BadCommandError) as caught:
         protocol.next_event()
     assert protocol.pending is caught.value
     with pytest.raises(LocalProtocolError, match="must be answered first"):
@@ -171,7 +171,7 @@ def test_a_message_by_data() -> None:
     assert protocol.pending == EndOfBody()
     protocol.send(Reply(250, "Taken"))
     assert protocol.body is None
-    assert protocol.facts.mail is None
+    assert protocol.state.mail is None
 
 
 def test_a_message_in_chunks() -> None:
@@ -272,7 +272,7 @@ def test_starttls_is_a_dialogue_of_two_steps() -> None:
 
 
 def test_errors_say_whose_fault_it_was() -> None:
-    assert issubclass(BadCommand, RemoteProtocolError)
+    assert issubclass(BadCommandError, RemoteProtocolError)
     assert issubclass(RemoteProtocolError, ProtocolError)
     assert issubclass(LocalProtocolError, ProtocolError)
     assert issubclass(ProtocolError, SMTPError)
@@ -324,6 +324,6 @@ def test_the_mail_of_a_command_is_what_was_accepted() -> None:
     protocol = ready(b"MAIL FROM:<a@b> SIZE=5\r\n")
     mail = protocol.next_event()
     assert isinstance(mail, Mail)
-    assert protocol.facts.mail is None
+    assert protocol.state.mail is None
     protocol.send(protocol.usual(mail))
-    assert protocol.facts.mail is mail
+    assert protocol.state.mail is mail

@@ -11,31 +11,31 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from smtp_trio.protocol import BadCommand, Grammar, LocalProtocolError, RemoteProtocolError, Reply
+from smtp_trio.protocol import BadCommandError, Grammar, LocalProtocolError, RemoteProtocolError, Reply
 from smtp_trio.protocol.extensions import Auth, standard
 from smtp_trio.protocol.sasl import (
     FAILED,
     MECHANISMS,
+    Authenticated,
+    BearerToken,
     Credentials,
     Failed,
-    Password,
-    Proven,
+    MechanismContext,
+    PasswordCredentials,
     ScramSecret,
     Secret,
     SecretWanted,
-    Surroundings,
-    Token,
     choose,
 )
 
 from .talk import HELLO, SENDER, Talk, codes
 
-FRED = Password("fred", "secret")
-BEARER = Token("fred@example.org", "vF9dft4qmTc2Nvb3RlckBhbHRhdmlzdGEuY29tCg==")
-HAS: dict[type, Any] = {Password: FRED, Token: BEARER}
+FRED = PasswordCredentials("fred", "secret")
+BEARER = BearerToken("fred@example.org", "vF9dft4qmTc2Nvb3RlckBhbHRhdmlzdGEuY29tCg==")
+HAS: dict[type, Any] = {PasswordCredentials: FRED, BearerToken: BEARER}
 NAMES = list(MECHANISMS)
 WITH_SECRET = [name for name in NAMES if MECHANISMS[name].asks == "secret"]
-WITH_TOKEN = [name for name in NAMES if MECHANISMS[name].takes is Token]
+WITH_TOKEN = [name for name in NAMES if MECHANISMS[name].takes is BearerToken]
 DUMMY = {"OAUTHBEARER": b"\x01", "XOAUTH2": b""}
 OFFER = Auth(mechanisms=tuple(NAMES), cleartext=True)
 INVALID = b'{"status":"invalid_token","schemes":"bearer"}'
@@ -47,8 +47,8 @@ def counted() -> Callable[[int], bytes]:
     return lambda n: next(numbers).to_bytes(2, "big") * (n // 2)
 
 
-def surroundings() -> Surroundings:
-    return Surroundings("mx.test", counted())
+def mechanism_context() -> MechanismContext:
+    return MechanismContext("mx.test", counted())
 
 
 def b64(octets: bytes) -> str:
@@ -61,18 +61,18 @@ def right(credentials: Credentials) -> Reply | None:
 
 def exchange(
     name: str,
-    credentials: Password | Token,
+    credentials: PasswordCredentials | BearerToken,
     *,
     secrets: dict[str, Secret],
     judge: Callable[[Credentials], Reply | None] = right,
     initial: bool = True,
-) -> tuple[Proven, list[bytes]]:
-    """One half against the other; gives the end, and what was said. The server's `BadCommand` comes out."""
+) -> tuple[Authenticated, list[bytes]]:
+    """One half against the other; gives the end, and what was said. The server's `BadCommandError` comes out."""
     said: list[bytes] = []
     client = MECHANISMS[name].client(credentials, counted())
     response = client.send(None)
     assert (response is None) == (name in ("LOGIN", "CRAM-MD5"))
-    server = MECHANISMS[name].server(response if initial else None, surroundings())
+    server = MECHANISMS[name].server(response if initial else None, mechanism_context())
     if initial and response is not None:
         said.append(response)
         response = None
@@ -95,7 +95,7 @@ def exchange(
     except StopIteration as done:
         with pytest.raises(StopIteration):
             client.send(None)
-        proven: Proven = done.value
+        proven: Authenticated = done.value
         return proven, said
     except Failed as failed:
         said.extend((failed.challenge, client.send(failed.challenge) or b""))
@@ -110,13 +110,17 @@ def exchange(
 def test_the_two_halves_of_a_mechanism_agree(name: str, initial: bool) -> None:
     credentials = HAS[MECHANISMS[name].takes]
     proven, _ = exchange(name, credentials, secrets={"fred": "secret"}, initial=initial)
-    assert proven == Proven(credentials.user)
+    assert proven == Authenticated(credentials.user)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_wrong_secret_proves_nothing(name: str) -> None:
-    wrong = Password("fred", "wrong") if MECHANISMS[name].takes is Password else Token("fred", "wrong")
-    with pytest.raises(BadCommand) as caught:
+    wrong = (
+        PasswordCredentials("fred", "wrong")
+        if MECHANISMS[name].takes is PasswordCredentials
+        else BearerToken("fred", "wrong")
+    )
+    with pytest.raises(BadCommandError) as caught:
         exchange(name, wrong, secrets={"fred": "secret"})
     assert caught.value.reply == FAILED
 
@@ -124,7 +128,11 @@ def test_a_wrong_secret_proves_nothing(name: str) -> None:
 @pytest.mark.parametrize("user", ["a,b=c", "=2C=3D,", "j\u00fcrgen", "two words"])
 @pytest.mark.parametrize("name", NAMES)
 def test_any_name_comes_through(name: str, user: str) -> None:
-    credentials = Password(user, "secret") if MECHANISMS[name].takes is Password else Token(user, BEARER.token)
+    credentials = (
+        PasswordCredentials(user, "secret")
+        if MECHANISMS[name].takes is PasswordCredentials
+        else BearerToken(user, BEARER.token)
+    )
     proven, _ = exchange(name, credentials, secrets={user: "secret"})
     assert proven.user == user
 
@@ -132,14 +140,14 @@ def test_any_name_comes_through(name: str, user: str) -> None:
 @pytest.mark.parametrize("name", WITH_TOKEN)
 def test_what_the_hook_says_is_said(name: str) -> None:
     hello = Reply(235, "Hello", "2.7.0")
-    assert exchange(name, BEARER, secrets={}, judge=lambda _: hello)[0] == Proven(BEARER.user, hello)
+    assert exchange(name, BEARER, secrets={}, judge=lambda _: hello)[0] == Authenticated(BEARER.user, hello)
 
 
 def test_a_password_that_cannot_be_one_lets_nobody_in() -> None:
     """SASLprep (RFC 4013) knows no emoji; what a server has is no password then, and neither is nothing at all."""
     for name in WITH_SECRET:
         for stored in ("", "\U0001f680", None):
-            with pytest.raises(BadCommand) as caught:
+            with pytest.raises(BadCommandError) as caught:
                 exchange(name, FRED, secrets={"fred": stored} if stored is not None else {})
             assert caught.value.reply == FAILED
 
@@ -150,13 +158,13 @@ def test_a_password_that_cannot_be_one_lets_nobody_in() -> None:
 @pytest.mark.parametrize(
     ("credentials", "message"),
     [
-        (Password("tim", "tanstaaftanstaaf"), b"\0tim\0tanstaaftanstaaf"),
-        (Password("Kurt", "xipj3plmq", "Ursel"), b"Ursel\0Kurt\0xipj3plmq"),
+        (PasswordCredentials("tim", "tanstaaftanstaaf"), b"\0tim\0tanstaaftanstaaf"),
+        (PasswordCredentials("Kurt", "xipj3plmq", "Ursel"), b"Ursel\0Kurt\0xipj3plmq"),
     ],
 )
-def test_AUT_16_examples_of_rfc_4616(credentials: Password, message: bytes) -> None:
+def test_AUT_16_examples_of_rfc_4616(credentials: PasswordCredentials, message: bytes) -> None:
     assert MECHANISMS["PLAIN"].client(credentials, counted()).send(None) == message
-    claim = next(MECHANISMS["PLAIN"].server(message, surroundings()))
+    claim = next(MECHANISMS["PLAIN"].server(message, mechanism_context()))
     assert claim == Credentials("PLAIN", credentials.user, credentials.password, credentials.authzid)
 
 
@@ -164,7 +172,7 @@ def test_AUT_16_examples_of_rfc_4616(credentials: Password, message: bytes) -> N
 
 
 def test_AUT_18_example_of_rfc_2195() -> None:
-    client = MECHANISMS["CRAM-MD5"].client(Password("tim", "tanstaaftanstaaf"), counted())
+    client = MECHANISMS["CRAM-MD5"].client(PasswordCredentials("tim", "tanstaaftanstaaf"), counted())
     assert client.send(None) is None
     response = client.send(b"<1896.697170952@postoffice.reston.mci.net>")
     assert response == b"tim b913a602c7eda7a495b4e6e7334d3890"
@@ -172,7 +180,7 @@ def test_AUT_18_example_of_rfc_2195() -> None:
 
 def test_AUT_18_no_challenge_is_used_twice() -> None:
     talk = Talk(secrets=True, extensions=standard(OFFER))
-    talk.surroundings = surroundings()
+    talk.mechanism_context = mechanism_context()
     talk.begin()
     challenges = {talk.say("AUTH CRAM-MD5", "*")[0] for _ in range(3)}
     assert len(challenges) == 3
@@ -186,7 +194,7 @@ def test_AUT_10_an_initial_response_where_the_server_speaks_first() -> None:
 
 
 def test_AUT_18_what_scram_stores_is_no_password_for_cram() -> None:
-    with pytest.raises(BadCommand) as caught:
+    with pytest.raises(BadCommandError) as caught:
         exchange("CRAM-MD5", FRED, secrets={"fred": ScramSecret.of("secret", bytes(16))})
     assert caught.value.reply == FAILED
 
@@ -200,7 +208,7 @@ VERIFIER = b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="
 
 def pencil() -> Any:
     client = MECHANISMS["SCRAM-SHA-256"].client(
-        Password("user", "pencil"), lambda _: base64.b64decode("rOprNGfwEbeRWgbNEkqO")
+        PasswordCredentials("user", "pencil"), lambda _: base64.b64decode("rOprNGfwEbeRWgbNEkqO")
     )
     assert client.send(None) == b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO"
     return client
@@ -245,12 +253,14 @@ def test_AUT_19_what_is_stored() -> None:
     salt = base64.b64decode("W22ZaJ0SNY7soEsUEjb6gQ==")
     secret = ScramSecret.of("pencil", salt)
     assert secret == ScramSecret(salt, 4096, secret.stored_key, secret.server_key)
-    assert exchange("SCRAM-SHA-256", Password("user", "pencil"), secrets={"user": secret})[0] == Proven("user")
+    assert exchange("SCRAM-SHA-256", PasswordCredentials("user", "pencil"), secrets={"user": secret})[
+        0
+    ] == Authenticated("user")
     with pytest.raises(Failed) as caught:
-        exchange("SCRAM-SHA-256", Password("user", "pencils"), secrets={"user": secret})
+        exchange("SCRAM-SHA-256", PasswordCredentials("user", "pencils"), secrets={"user": secret})
     assert (caught.value.reply, caught.value.challenge) == (FAILED, b"e=invalid-proof")
     more = ScramSecret.of("pencil", bytes(12), 5000)
-    _, said = exchange("SCRAM-SHA-256", Password("user", "pencil"), secrets={"user": more})
+    _, said = exchange("SCRAM-SHA-256", PasswordCredentials("user", "pencil"), secrets={"user": more})
     assert said[1].endswith(b",s=" + base64.b64encode(bytes(12)) + b",i=5000")
     assert [*map(len, (secret.stored_key, secret.server_key))] == [32, 32]
     assert "key" not in repr(secret)
@@ -298,11 +308,11 @@ def test_AUT_19_a_final_message_that_proves_nothing(message: bytes, last: str) -
     (challenge,) = talk.say(b64(message))
     assert base64.b64decode(challenge[4:])[:2] == b"e="
     assert codes(talk.say(last, SENDER)) == ["501 5.7.0" if last == "*" else "535 5.7.8", "250 2.1.0"]
-    assert talk.protocol.facts.user is None
+    assert talk.protocol.state.user is None
 
 
 def test_AUT_19_a_name_that_scram_cannot_carry() -> None:
-    for credentials in (Password("\U0001f680", "secret"), Password("fred", "\U0001f680")):
+    for credentials in (PasswordCredentials("\U0001f680", "secret"), PasswordCredentials("fred", "\U0001f680")):
         with pytest.raises(LocalProtocolError, match="cannot carry") as caught:
             next(MECHANISMS["SCRAM-SHA-256"].client(credentials, counted()))
         assert "\U0001f680" not in str(caught.value)
@@ -338,14 +348,14 @@ EXAMPLE = (
 
 
 def test_AUT_20_example_of_rfc_7628() -> None:
-    claim = next(MECHANISMS["OAUTHBEARER"].server(EXAMPLE, surroundings()))
+    claim = next(MECHANISMS["OAUTHBEARER"].server(EXAMPLE, mechanism_context()))
     assert claim == Credentials("OAUTHBEARER", "user@example.com", BEARER.token)
-    client = MECHANISMS["OAUTHBEARER"].client(Token("user@example.com", BEARER.token), counted())
+    client = MECHANISMS["OAUTHBEARER"].client(BearerToken("user@example.com", BEARER.token), counted())
     assert client.send(None) == EXAMPLE.replace(b"host=server.example.com\x01port=143\x01", b"")
 
 
 def test_AUT_20_xoauth2() -> None:
-    client = MECHANISMS["XOAUTH2"].client(Token("someuser@example.com", "ya29.vF9dft4"), counted())
+    client = MECHANISMS["XOAUTH2"].client(BearerToken("someuser@example.com", "ya29.vF9dft4"), counted())
     assert client.send(None) == b"user=someuser@example.com\x01auth=Bearer ya29.vF9dft4\x01\x01"
 
 
@@ -449,7 +459,7 @@ def octets_of(alphabet: bytes) -> st.SearchStrategy[bytes]:
 def test_whatever_a_client_says(name: str, messages: list[bytes]) -> None:
     talk = Talk(logins=True, secrets=True, extensions=standard(OFFER)).begin()
     talk.say(f"AUTH {name}", *map(b64, messages))
-    assert talk.protocol.facts.user is None
+    assert talk.protocol.state.user is None
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -523,11 +533,11 @@ def test_without_scramp_there_is_no_scram(monkeypatch: pytest.MonkeyPatch) -> No
         (["CRAM-MD5"], FRED, True, False, "CRAM-MD5"), (["LOGIN", "PLAIN", "CRAM-MD5"], FRED, False, True, "CRAM-MD5"),
         (["LOGIN", "PLAIN"], FRED, False, True, "PLAIN"), (NAMES, BEARER, True, False, "OAUTHBEARER"),
         (["XOAUTH2"], BEARER, True, False, "XOAUTH2"), (["XOAUTH2"], BEARER, False, True, "XOAUTH2"),
-        (NAMES, Password("fred", "secret", "joe"), True, False, "PLAIN"),
+        (NAMES, PasswordCredentials("fred", "secret", "joe"), True, False, "PLAIN"),
     ],
 )  # fmt: skip
 def test_the_best_is_chosen(
-    offered: list[str], credentials: Password | Token, secure: bool, cleartext: bool, chosen: str
+    offered: list[str], credentials: PasswordCredentials | BearerToken, secure: bool, cleartext: bool, chosen: str
 ) -> None:
     assert choose(offered, credentials, secure=secure, allow_cleartext=cleartext) is MECHANISMS[chosen]
 
@@ -539,10 +549,12 @@ def test_the_best_is_chosen(
         (["GSSAPI"], FRED, True, "offers GSSAPI .*PLAIN is not offered"), ([], FRED, True, "offers no mechanism"),
         (["XOAUTH2"], FRED, True, "offers XOAUTH2"), (["PLAIN"], BEARER, True, "OAUTHBEARER is not offered"),
         (["XOAUTH2"], BEARER, False, "XOAUTH2 needs TLS"),
-        (["CRAM-MD5"], Password("fred", "secret", "joe"), True, "CRAM-MD5 cannot carry an authzid"),
+        (["CRAM-MD5"], PasswordCredentials("fred", "secret", "joe"), True, "CRAM-MD5 cannot carry an authzid"),
     ],
 )  # fmt: skip
-def test_nothing_fits(offered: list[str], credentials: Password | Token, secure: bool, complaint: str) -> None:
+def test_nothing_fits(
+    offered: list[str], credentials: PasswordCredentials | BearerToken, secure: bool, complaint: str
+) -> None:
     with pytest.raises(LocalProtocolError, match=complaint) as caught:
         choose(offered, credentials, secure=secure)
     assert FRED.password not in str(caught.value)
@@ -552,13 +564,13 @@ def test_nothing_fits(offered: list[str], credentials: Password | Token, secure:
 @pytest.mark.parametrize(
     ("make", "complaint"),
     [
-        (lambda: Password("", "x"), "user"), (lambda: Password("a\0", "x"), "user"), (lambda: Password(b"a", "x"), "user"),  # type: ignore[arg-type]
-        (lambda: Password("a\nb", "x"), "user"), (lambda: Password("a\udc80", "x"), "user"),
-        (lambda: Password("a", ""), "password"), (lambda: Password("a", "se\0cret"), "password"),
-        (lambda: Password("a", None), "password"), (lambda: Password("a", "x", "\0"), "authzid"),  # type: ignore[arg-type]
-        (lambda: Password("a", "x", None), "authzid"), (lambda: Token("", "x"), "user"), (lambda: Token("a", ""), "token"),  # type: ignore[arg-type]
-        (lambda: Token("a", "se cret"), "token"), (lambda: Token("a", "secret\x01"), "token"), (lambda: Token("a", 1), "token"),  # type: ignore[arg-type]
-        (lambda: Token("a\x01auth=", "x"), "user"),
+        (lambda: PasswordCredentials("", "x"), "user"), (lambda: PasswordCredentials("a\0", "x"), "user"), (lambda: PasswordCredentials(b"a", "x"), "user"),  # type: ignore[arg-type]
+        (lambda: PasswordCredentials("a\nb", "x"), "user"), (lambda: PasswordCredentials("a\udc80", "x"), "user"),
+        (lambda: PasswordCredentials("a", ""), "password"), (lambda: PasswordCredentials("a", "se\0cret"), "password"),
+        (lambda: PasswordCredentials("a", None), "password"), (lambda: PasswordCredentials("a", "x", "\0"), "authzid"),  # type: ignore[arg-type]
+        (lambda: PasswordCredentials("a", "x", None), "authzid"), (lambda: BearerToken("", "x"), "user"), (lambda: BearerToken("a", ""), "token"),  # type: ignore[arg-type]
+        (lambda: BearerToken("a", "se cret"), "token"), (lambda: BearerToken("a", "secret\x01"), "token"), (lambda: BearerToken("a", 1), "token"),  # type: ignore[arg-type]
+        (lambda: BearerToken("a\x01auth=", "x"), "user"),
     ],
 )  # fmt: skip
 def test_credentials_that_are_none(make: Callable[[], object], complaint: str) -> None:
@@ -568,6 +580,6 @@ def test_credentials_that_are_none(make: Callable[[], object], complaint: str) -
 
 
 def test_AUT_24_no_repr_shows_a_secret() -> None:
-    assert repr(FRED) == "Password(user='fred', authzid='')"
-    assert repr(BEARER) == "Token(user='fred@example.org')"
-    assert repr(surroundings()) == "Surroundings(name='mx.test')"
+    assert repr(FRED) == "PasswordCredentials(user='fred', authzid='')"
+    assert repr(BEARER) == "BearerToken(user='fred@example.org')"
+    assert repr(mechanism_context()) == "MechanismContext(name='mx.test')"

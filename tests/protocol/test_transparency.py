@@ -109,7 +109,7 @@ def test_4_4_a_refused_message_is_read_to_its_end() -> None:
     smuggled = b"a\n.\r\nMAIL FROM:<evil@x>\r\nRCPT TO:<you@mx.test>\r\nDATA\r\nhello\r\n.\r\n"
     assert codes(talk.send(smuggled)) == [BARE]
     assert talk.messages == []
-    assert talk.protocol.facts.mail is None
+    assert talk.protocol.state.mail is None
 
 
 def reference(octets: bytes) -> tuple[bytes, bytes] | None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from smtp_trio.protocol import (
-    BadCommand,
+    BadCommandError,
     Command,
     Connect,
     Data,
@@ -32,7 +32,7 @@ from smtp_trio.protocol import (
     Vrfy,
 )
 from smtp_trio.protocol.commands import ANYTIME
-from smtp_trio.protocol.extension import Facts, Grammar
+from smtp_trio.protocol.extension import Grammar, SessionState
 from smtp_trio.protocol.extensions import STANDARD, Size
 from smtp_trio.protocol.extensions.auth import AUTH, AuthCommand, AuthResponse
 from smtp_trio.protocol.extensions.chunking import Bdat, BdatLast
@@ -45,7 +45,7 @@ from smtp_trio.protocol.syntax import decode_xtext, encode_xtext
 
 from .talk import ANY, CODES
 
-OFFER = Grammar(STANDARD).offer(Facts(logins=True, secure=True)).grammar
+OFFER = Grammar(STANDARD).offer(SessionState(logins=True, secure=True)).grammar
 
 # --- paths ----------------------------------------------------------------------------------------------------------
 
@@ -212,7 +212,7 @@ arguments = st.one_of(
 def outcome(argument: str) -> Mail | Reply:
     try:
         return Mail.decode(argument, OFFER[Mail])
-    except BadCommand as bad:
+    except BadCommandError as bad:
         return bad.reply
 
 
@@ -355,9 +355,9 @@ def test_a_line_of_exactly_512_octets_is_not_folded() -> None:
 
 
 def test_what_a_bad_command_says_of_itself() -> None:
-    bad = BadCommand(Reply(501, "No", "5.5.4"), verb="MAIL", close=True)
+    bad = BadCommandError(Reply(501, "No", "5.5.4"), verb="MAIL", close=True)
     assert (str(bad), bad.verb, bad.close) == ("MAIL: 501 No", "MAIL", True)
-    assert str(BadCommand(Reply(500, "No"))) == "line: 500 No"
+    assert str(BadCommandError(Reply(500, "No"))) == "line: 500 No"
 
 
 # --- the tables -----------------------------------------------------------------------------------------------------

@@ -14,12 +14,14 @@ from trio.testing import MockClock
 from smtp_trio import Credentials, Hooks, Reply, Server, Session, standard
 from smtp_trio.protocol.extensions import Auth
 from smtp_trio.protocol.extensions.auth import FAILED
-from smtp_trio.protocol.sasl import MECHANISMS, Password, ScramSecret, Secret, Token
+from smtp_trio.protocol.sasl import MECHANISMS, BearerToken, PasswordCredentials, ScramSecret, Secret
 
 ALL = tuple(MECHANISMS)
-FRED = Password("fred", "secret")
-TOKEN = Token("fred", "abc.def")
-WHO: dict[str, Password | Token] = {name: FRED if m.takes is Password else TOKEN for name, m in MECHANISMS.items()}
+FRED = PasswordCredentials("fred", "secret")
+TOKEN = BearerToken("fred", "abc.def")
+WHO: dict[str, PasswordCredentials | BearerToken] = {
+    name: FRED if m.takes is PasswordCredentials else TOKEN for name, m in MECHANISMS.items()
+}
 
 
 class Intake(Taker):
@@ -55,7 +57,7 @@ def b64(octets: bytes | None) -> str:
     return base64.b64encode(octets or b"").decode()
 
 
-async def log_in(client: Client, name: str, credentials: Password | Token) -> str:
+async def log_in(client: Client, name: str, credentials: PasswordCredentials | BearerToken) -> str:
     """The exchange, to its end: the last reply."""
     half = MECHANISMS[name].client(credentials, lambda n: bytes(range(n)))
     initial = half.send(None)
@@ -86,7 +88,11 @@ async def test_logged_in(name: str, autojump_clock: MockClock) -> None:
 @pytest.mark.parametrize("name", ALL)
 async def test_AUT_5_too_many_failures(name: str, user: str, autojump_clock: MockClock) -> None:
     """However they fail, the third time is the last."""
-    wrong = Password(user, "wrong") if MECHANISMS[name].takes is Password else Token(user, "wrong")
+    wrong = (
+        PasswordCredentials(user, "wrong")
+        if MECHANISMS[name].takes is PasswordCredentials
+        else BearerToken(user, "wrong")
+    )
     intake = Intake()
     async with talk(build(intake)) as client:
         await client.hello()

@@ -84,8 +84,8 @@ def test_seed_defect_13_nothing_is_left_of_a_failed_message() -> None:
         answer=lambda command: Reply(451, "Later", "4.3.0") if isinstance(command, EndOfBody) else None
     )
     assert codes(failing.say("DATA", "one", ".")) == ["354", "451 4.3.0"]
-    facts = failing.protocol.facts
-    assert (facts.mail, facts.rcpts, failing.protocol.body, failing.protocol.fault) == (None, [], None, None)
+    state = failing.protocol.state
+    assert (state.mail, state.rcpts, failing.protocol.body, failing.protocol.fault) == (None, [], None, None)
     bare = with_recipient()
     assert codes(bare.send(b"DATA\r\na\nb\r\n.\r\n")) == ["354", "550 5.5.2"]
     assert codes(bare.say(SENDER, RECIPIENT, "DATA", "two", ".")) == ["250 2.1.0", "250 2.1.5", "354", "250 2.0.0"]

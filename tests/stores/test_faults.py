@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from smtp_trio.stores import Maildir, SQLite, StoreError, StoreFull, read
+from smtp_trio.stores import Maildir, SQLite, StoreError, StoreFullError, read
 
 from .sessions import body, large, leave_out, transaction
 
@@ -92,7 +92,7 @@ async def test_a_full_disk(make: Callable[[Path], Store], disk: Path, chunks: tu
 async def test_a_disk_that_fills_up_takes_what_it_can(make: Callable[[Path], Store], disk: Path) -> None:
     store = make(disk)
     taken = 0
-    with pytest.raises(StoreFull):
+    with pytest.raises(StoreFullError):
         while taken < 100:
             await put(store, b"%07d " % taken * 50_000)
             taken += 1

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from smtp_trio.stores import MessageTooBig, SQLite, Stored, StoreError, read, sqlite
+from smtp_trio.stores import MessageTooBigError, SQLite, Stored, StoreError, read, sqlite
 
 from .sessions import body, envelope, large, transaction
 
@@ -83,7 +83,7 @@ async def test_a_large_message_goes_through_a_file_without_a_name(store: SQLite)
 async def test_a_message_that_no_row_can_hold(store: SQLite, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite, "LARGEST", 2_400_000)
     for size in (5 << 19, 5 << 20):  # one is found out at its end, the other on the way
-        with pytest.raises(MessageTooBig) as refused:
+        with pytest.raises(MessageTooBigError) as refused:
             await store.put(transaction(), body(*large(size)))
         assert str(refused.value.reply).startswith("552 5.3.4")
     assert query(store.path, "SELECT count(*) FROM messages") == [(0,)]

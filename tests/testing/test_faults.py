@@ -10,13 +10,13 @@ from trio.testing import MockClock
 
 import smtp_trio.testing
 from smtp_trio import (
+    AllRecipientsRejectedError,
     Client,
-    DeliveryUnknown,
+    DeliveryUnknownError,
     MessageState,
-    NobodyAccepted,
-    Refused,
+    ReplyError,
     Server,
-    TimedOut,
+    TimedOutError,
     standard,
 )
 from smtp_trio.protocol.extensions import Auth
@@ -40,7 +40,7 @@ from smtp_trio.testing import (
     Together,
     Trickle,
     bounded_stream_pair,
-    fixed_doors,
+    deterministic,
 )
 
 from .played import MANY, ME, SLOWLY, YOU, Guarded, Watched, played, said, segments, send
@@ -120,7 +120,7 @@ async def test_the_third_recipient_once(autojump_clock: MockClock) -> None:
 
 async def test_a_refused_sender_opens_no_transaction(autojump_clock: MockClock) -> None:
     inbox, transcript, result = await send(Answer("MAIL", 451), *SLOWLY)
-    assert isinstance(result, Refused)
+    assert isinstance(result, ReplyError)
     assert len(inbox) == 0
     assert b"RCPT" not in said(transcript, "C")
 
@@ -129,7 +129,7 @@ async def test_a_refused_sender_opens_no_transaction(autojump_clock: MockClock) 
 async def test_an_answer_to_the_message_is_given_to_nobody(autojump_clock: MockClock, chunking: bool) -> None:
     """The message is read, refused, and not kept: whoever sends it again does not send it twice."""
     inbox, _, result = await send(Answer(".", 452), *(() if chunking else SLOWLY))
-    assert isinstance(result, NobodyAccepted)
+    assert isinstance(result, AllRecipientsRejectedError)
     assert result.reply.code == 452
     assert len(inbox) == 0
     assert inbox.states == [MessageState.NOT_TAKEN]
@@ -145,24 +145,24 @@ async def test_421_ends_the_session(autojump_clock: MockClock, at: str) -> None:
 async def test_auth_is_refused_twice(autojump_clock: MockClock) -> None:
     """… over three connections: what a script has done it has done to whoever comes."""
     faults, hooks = Faults(Answer("AUTH", 535, times=2)), Guarded()
-    server = Server(hooks, name="mx.test", extensions=standard(Auth(cleartext=True)), **fixed_doors())
+    server = Server(hooks, name="mx.test", extensions=standard(Auth(cleartext=True)), **deterministic())
     codes: list[int] = []
     for _ in range(3):
         async with played(faults, server, auth=("fred", "secret"), tls="never", allow_cleartext=True) as client:
             try:
                 async with client:
                     assert client.user == "fred"
-            except Refused as exc:
+            except ReplyError as exc:
                 codes.append(exc.reply.code)
     assert codes == [535, 535]
 
 
 async def test_a_server_of_ones_own_is_as_it_was(autojump_clock: MockClock) -> None:
     """Rules decide in the sessions that they were meant for, and in no others."""
-    server = Server(Watched(), name="mx.test", **fixed_doors())
+    server = Server(Watched(), name="mx.test", **deterministic())
     rules = Faults(Answer("MAIL", 451, times=0))
     async with played(rules, server) as client, client:
-        with pytest.raises(Refused):
+        with pytest.raises(ReplyError):
             await client.mail(ME)
     for faults in (Faults(), Faults(Answer("NOOP", 421))):
         async with played(faults, server) as client, client:
@@ -179,7 +179,7 @@ async def test_hooks_alone_are_enough(autojump_clock: MockClock) -> None:
             assert "CHUNKING" not in client.capabilities
             assert client.capabilities["SIZE"] == ("7",)
             await client.mail(ME)
-            with pytest.raises(Refused, match="450"):
+            with pytest.raises(ReplyError, match="450"):
                 await client.rcpt(YOU)
 
 
@@ -205,7 +205,7 @@ async def test_anothers_server(autojump_clock: MockClock) -> None:
         async with Client(near, name="client.test") as client:
             await client.mail(ME)
             assert trio.current_time() == 60
-            with pytest.raises(Refused, match="450"):
+            with pytest.raises(ReplyError, match="450"):
                 await client.rcpt(YOU)
             await client.rcpt(YOU)
 
@@ -228,7 +228,7 @@ async def test_delays(autojump_clock: MockClock, at: str, seconds: float) -> Non
 @pytest.mark.parametrize(("at", "verb", "seconds"), [("MAIL", "MAIL", 300), ("DATA", "DATA", 120)])
 async def test_a_delay_that_is_too_long(autojump_clock: MockClock, at: str, verb: str, seconds: float) -> None:
     inbox, _, result = await send(Delay(at, seconds + 1), *SLOWLY)
-    assert isinstance(result, TimedOut)
+    assert isinstance(result, TimedOutError)
     assert result.command.verb == verb
     assert len(inbox) == 0
 
@@ -236,7 +236,7 @@ async def test_a_delay_that_is_too_long(autojump_clock: MockClock, at: str, verb
 async def test_hanging_with_the_message(autojump_clock: MockClock) -> None:
     """RFC 1047: the server has it, and the client will never know."""
     inbox, _, result = await send(Hang("."), *SLOWLY)
-    assert isinstance(result, DeliveryUnknown)
+    assert isinstance(result, DeliveryUnknownError)
     assert trio.current_time() == 600
     assert len(inbox) == 1
     assert inbox.states == [MessageState.UNACKNOWLEDGED]
@@ -309,6 +309,6 @@ async def test_a_server_that_serves_already(autojump_clock: MockClock) -> None:
             await first.send("me@client.test", ["you@mx.test"], b"Subject: hi\r\n\r\n")
             faults = Faults(Answer("MAIL", 450, "later"))
             async with await smtp_trio.testing.memory_pair(nursery, server, faults=faults) as second:
-                with pytest.raises(Refused, match="450"):
+                with pytest.raises(ReplyError, match="450"):
                     await second.send("me@client.test", ["you@mx.test"], b"Subject: hi\r\n\r\n")
             await first.send("me@client.test", ["you@mx.test"], b"Subject: hi\r\n\r\n")

@@ -10,13 +10,13 @@ from helpers import NAME, client_tls, server_tls
 from trio.testing import MockClock
 
 from smtp_trio import (
+    AllRecipientsRejectedError,
     Client,
-    ConnectionLost,
-    DeliveryUnknown,
+    ConnectionLostError,
+    DeliveryUnknownError,
     MessageState,
-    NobodyAccepted,
-    Refused,
     RemoteProtocolError,
+    ReplyError,
     Server,
     Session,
     SMTPError,
@@ -39,7 +39,7 @@ from smtp_trio.testing import (
     Sometimes,
     Trickle,
     bounded_stream_pair,
-    fixed_doors,
+    deterministic,
 )
 
 from .played import MANY, ME, MESSAGE, SLOWLY, YOU, Watched, played, said, send
@@ -51,7 +51,7 @@ from .played import MANY, ME, MESSAGE, SLOWLY, YOU, Watched, played, said, send
 @pytest.mark.parametrize("rule", [Close, Reset])
 async def test_a_client_that_goes_in_the_body(autojump_clock: MockClock, rule: type[Close], after: int) -> None:
     inbox, transcript, result = await send(rule("body", after=after, by="client"), *SLOWLY)
-    assert isinstance(result, ConnectionLost)
+    assert isinstance(result, ConnectionLostError)
     assert said(transcript, "C").partition(b"DATA\r\n")[2] == MESSAGE[:after]
     assert len(inbox) == 0
     assert len(inbox.torn) == 1
@@ -87,7 +87,7 @@ async def test_a_server_that_goes_in_the_body(autojump_clock: MockClock, after: 
 async def test_a_server_that_goes_before_its_last_word(autojump_clock: MockClock) -> None:
     """RFC 1047 again, and this time by a reset."""
     inbox, _, result = await send(Reset(".", after=5), *SLOWLY)
-    assert isinstance(result, DeliveryUnknown)
+    assert isinstance(result, DeliveryUnknownError)
     assert len(inbox) == 1
     assert inbox.states == [MessageState.UNACKNOWLEDGED]
 
@@ -123,7 +123,7 @@ async def test_wrong_words(autojump_clock: MockClock) -> None:
 async def test_words_in_addition(autojump_clock: MockClock) -> None:
     """A reply that nobody asked for is not taken for the answer to what comes next."""
     inbox, _, result = await send(Extra("MAIL", b"250 what\r\n"), *SLOWLY)
-    assert isinstance(result, ConnectionLost | RemoteProtocolError)
+    assert isinstance(result, ConnectionLostError | RemoteProtocolError)
     assert len(inbox) == 0
 
 
@@ -142,7 +142,7 @@ async def test_lies(autojump_clock: MockClock) -> None:
         assert client.capabilities["SIZE"] == ("10",)
         assert "X-NEW" in client.capabilities
         assert "HELP" not in client.capabilities
-        with pytest.raises(Refused, match="the server takes 10"):
+        with pytest.raises(ReplyError, match="the server takes 10"):
             await client.send(ME, [YOU], MESSAGE)
 
 
@@ -183,7 +183,7 @@ async def test_chance_is_the_seeds(autojump_clock: MockClock) -> None:
         async with played(faults, Watched()) as client, client:
             try:
                 return [each.recipient for each in (await client.send(ME, MANY, MESSAGE)).rejected]
-            except NobodyAccepted:
+            except AllRecipientsRejectedError:
                 return MANY
 
     runs = [await refused(seed) for seed in range(6)]
@@ -245,7 +245,7 @@ async def test_inside_tls(autojump_clock: MockClock) -> None:
 
     versions: list[str] = []
     faults = Faults(Answer("MAIL", 451), Trickle(4, at="EHLO"), Drop("CHUNKING"), Close("body", after=9))
-    server = Server(faults.hooks(Secured()), name=NAME, tls=server_tls(), **fixed_doors())
+    server = Server(faults.hooks(Secured()), name=NAME, tls=server_tls(), **deterministic())
     near, far = bounded_stream_pair()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.serve_stream, far)
@@ -253,8 +253,8 @@ async def test_inside_tls(autojump_clock: MockClock) -> None:
         client = Client(near, name="client.test", **settings)
         async with client:
             assert "CHUNKING" not in client.capabilities
-            with pytest.raises(Refused, match="451"):
+            with pytest.raises(ReplyError, match="451"):
                 await client.mail(ME)
-            with pytest.raises(DeliveryUnknown):
+            with pytest.raises(DeliveryUnknownError):
                 await client.send(ME, [YOU], MESSAGE)
     assert versions == ["TLSv1.3"]

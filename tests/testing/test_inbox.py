@@ -9,9 +9,9 @@ from contextlib import suppress
 import pytest
 import trio
 
-from smtp_trio import NobodyAccepted, Peer, Reply, Server, Session
+from smtp_trio import AllRecipientsRejectedError, Peer, Reply, Server, Session
 from smtp_trio.protocol import Rcpt
-from smtp_trio.testing import Inbox, fixed_doors, memory_pair
+from smtp_trio.testing import Inbox, deterministic, memory_pair
 
 
 def message(subject: str) -> bytes:
@@ -22,7 +22,7 @@ async def send(inbox: Inbox, subject: str = "hi", to: str = "you@mx.test", *, af
     await trio.sleep(after)
     async with trio.open_nursery() as nursery:
         async with await memory_pair(nursery, inbox, peer=Peer("192.0.2.1", 50000, "tcp")) as client:
-            with suppress(NobodyAccepted):
+            with suppress(AllRecipientsRejectedError):
                 await client.send("me@client.test", [to], message(subject))
 
 
@@ -175,7 +175,7 @@ async def test_of_a_long_session_the_end_is_shown(autojump_clock: object) -> Non
 
 async def test_a_hook_of_it_serves_another_server(autojump_clock: object) -> None:
     inbox = Inbox()
-    server = Server(name="mx.test", **fixed_doors())
+    server = Server(name="mx.test", **deterministic())
     server.on(data=inbox.data)
     async with trio.open_nursery() as nursery:
         async with await memory_pair(nursery, server) as client:

@@ -11,7 +11,7 @@ import pytest
 import trio
 from helpers import MESSAGE
 
-from smtp_trio import Hooks, NobodyAccepted, Peer, Refused, Server, TimedOut
+from smtp_trio import AllRecipientsRejectedError, Hooks, Peer, ReplyError, Server, TimedOutError
 from smtp_trio.testing import (
     Answer,
     Faults,
@@ -34,7 +34,7 @@ async def test_clients_come_and_go(autojump_clock: object) -> None:
             await one.send(*ENDS, MESSAGE)
             await two.send(*ENDS, MESSAGE)
             await trio.sleep(61)
-            with pytest.raises(Refused, match="421"):
+            with pytest.raises(ReplyError, match="421"):
                 await one.noop()
         async with server.client(peer=Peer("192.0.2.1", 50000, "tcp")) as three:
             await three.send(*ENDS, MESSAGE)
@@ -55,10 +55,10 @@ async def test_tls(autojump_clock: object, *, implicit: bool) -> None:
 async def test_faults_are_everybodys_or_ones_own(autojump_clock: object) -> None:
     async with open_memory_server(faults=Faults(Answer("RCPT", 450))) as server:
         async with server.client(faults=Faults(Answer("RCPT", 550))) as client:
-            with pytest.raises(NobodyAccepted, match="550"):
+            with pytest.raises(AllRecipientsRejectedError, match="550"):
                 await client.send(*ENDS, MESSAGE)
         async with server.client() as client:
-            with pytest.raises(NobodyAccepted, match="450"):
+            with pytest.raises(AllRecipientsRejectedError, match="450"):
                 await client.send(*ENDS, MESSAGE)
             await client.send(*ENDS, MESSAGE)
     assert len(server.inbox) == 1
@@ -68,7 +68,7 @@ async def test_it_ends_with_the_block_whoever_is_there(autojump_clock: object) -
     async with AsyncExitStack() as clients:
         async with open_memory_server(faults=Faults(Hang("RSET"))) as server:
             client = await clients.enter_async_context(server.client(timeout=10))
-            with pytest.raises(TimedOut):
+            with pytest.raises(TimedOutError):
                 await client.rset()
             await clients.enter_async_context(server.client())
         assert trio.current_time() == pytest.approx(10)
@@ -113,7 +113,7 @@ async def test_a_script_that_is_there_twice_counts_once(autojump_clock: object) 
         async with server.client() as client:
             await client.mail("me@client.test")
             await client.rcpt("one@mx.test")
-            with pytest.raises(Refused, match="450"):
+            with pytest.raises(ReplyError, match="450"):
                 await client.rcpt("two@mx.test")
 
 

@@ -23,16 +23,16 @@ from smtp_trio import (
     Body,
     Client,
     ClientTimeouts,
-    DeliveryUnknown,
+    DeliveryUnknownError,
     Hooks,
     Peer,
-    Refused,
     Reply,
+    ReplyError,
     Server,
     Session,
     Timeouts,
 )
-from smtp_trio.testing import Inbox, Transcript, fixed_doors, memory_pair, open_test_server
+from smtp_trio.testing import Inbox, Transcript, deterministic, memory_pair, open_test_server
 
 
 async def test_a_client_is_joined_to_a_real_session(autojump_clock: object) -> None:
@@ -55,13 +55,13 @@ async def test_line_ends_are_put_right_for_hooks_and_are_the_business_of_a_serve
         async with await memory_pair(nursery, Server(inbox)) as client:
             await client.mail("me@client.test")
             await client.rcpt("you@mx.test")
-            with pytest.raises(Refused, match="bare LF"):
+            with pytest.raises(ReplyError, match="bare LF"):
                 await client.bdat(b"bare\n", last=True)
     assert [mail.raw for mail in inbox] == [b"bare\r\n"]
 
 
 async def test_two_clients_of_one_server(autojump_clock: object) -> None:
-    server = Server(inbox := Inbox(), **fixed_doors())
+    server = Server(inbox := Inbox(), **deterministic())
     async with trio.open_nursery() as nursery:
         async with (
             await memory_pair(nursery, server) as one,
@@ -104,7 +104,7 @@ async def test_the_server_runs_out_of_patience_in_no_time(autojump_clock: object
     async with trio.open_nursery() as nursery:
         async with await memory_pair(nursery, Server(Inbox(), name="mx.test", timeout=120)) as client:
             await trio.sleep(121)
-            with pytest.raises(Refused, match=r"421 4\.4\.2 mx\.test Timeout"):
+            with pytest.raises(ReplyError, match=r"421 4\.4\.2 mx\.test Timeout"):
                 await client.noop()
     assert time.monotonic() - began < 1
     assert trio.current_time() == 121
@@ -146,7 +146,7 @@ async def test_a_client_that_waits_for_a_hook_gives_up(autojump_clock: object) -
     async with trio.open_nursery() as nursery:
         server = Server(Never())
         async with await memory_pair(nursery, server, timeout=100) as client:
-            with pytest.raises(DeliveryUnknown):
+            with pytest.raises(DeliveryUnknownError):
                 await client.send("me@client.test", ["you@mx.test"], MESSAGE)
         assert trio.current_time() == 100
         nursery.cancel_scope.cancel()
@@ -158,7 +158,7 @@ async def test_a_client_that_waits_for_a_hook_gives_up(autojump_clock: object) -
 async def scenario(written: Transcript) -> str:
     """Two sessions at once, in many pieces both ways, whose tasks take turns as Trio likes; gives what the server saw."""
     inbox = Inbox()
-    server = Server(inbox, name="mx.test", **fixed_doors())
+    server = Server(inbox, name="mx.test", **deterministic())
 
     async def talk(client: Client) -> None:
         async with client:
@@ -189,7 +189,7 @@ def test_a_thousand_runs_give_one_transcript() -> None:
 
 def test_fixed_doors_are_the_same_in_every_program() -> None:
     async def main() -> list[object]:
-        doors = fixed_doors()
+        doors = deterministic()
         told: list[object] = [doors["now"]().isoformat()]
         await trio.sleep(90)
         return [*told, doors["now"]().isoformat(), doors["token"](4).hex(), doors["token"](4).hex()]
@@ -199,7 +199,7 @@ def test_fixed_doors_are_the_same_in_every_program() -> None:
 
     assert run() == run()
     assert run()[:2] == ["2026-01-01T00:00:00+00:00", "2026-01-01T00:01:30+00:00"]
-    assert fixed_doors(1)["token"](8) != fixed_doors(2)["token"](8)
+    assert deterministic(1)["token"](8) != deterministic(2)["token"](8)
 
 
 # --- a port ---------------------------------------------------------------------------------------------------------

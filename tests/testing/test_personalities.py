@@ -11,14 +11,14 @@ import trio
 from trio.testing import MockClock
 
 from smtp_trio import (
+    AllRecipientsRejectedError,
     Client,
-    ConnectionLost,
-    ConnectRejected,
+    ConnectionLostError,
+    GreetingError,
     Hooks,
-    NobodyAccepted,
     Peer,
-    Refused,
     Reply,
+    ReplyError,
     Server,
     Session,
     Timeouts,
@@ -37,7 +37,7 @@ from smtp_trio.testing import (
     RecipientsPerMessage,
     Tarpit,
     bounded_stream_pair,
-    fixed_doors,
+    deterministic,
     memory_pair,
     open_memory_server,
 )
@@ -56,7 +56,7 @@ class Picky(Inbox):
 
 
 def server(hooks: Hooks) -> Server:
-    return Server(hooks, name="mx.test", **fixed_doors())
+    return Server(hooks, name="mx.test", **deterministic())
 
 
 @asynccontextmanager
@@ -71,7 +71,7 @@ async def sent(called: Server, to: str = YOU, sender: str = ME, peer: Peer = HOS
     async with calling(called, peer) as client:
         try:
             return (await client.send(sender, [to], MESSAGE)).accepted[0].reply.code
-        except NobodyAccepted as exc:
+        except AllRecipientsRejectedError as exc:
             return exc.reply.code
 
 
@@ -110,7 +110,7 @@ async def test_messages_of_a_connection(autojump_clock: MockClock) -> None:
     async with calling(called) as client:
         for _ in range(3):
             await client.send(ME, [YOU], MESSAGE)
-        with pytest.raises((Refused, ConnectionLost), match="421"):
+        with pytest.raises((ReplyError, ConnectionLostError), match="421"):
             await client.send(ME, [YOU], MESSAGE)
         assert not client.usable
     assert await sent(called) == 250
@@ -133,7 +133,7 @@ async def test_connections_of_a_peer(autojump_clock: MockClock) -> None:
         with pytest.raises(ExceptionGroup) as caught:
             async with calling(called):
                 raise AssertionError("let in")
-        assert caught.group_contains(ConnectRejected, match="421 .*Too many connections")
+        assert caught.group_contains(GreetingError, match="421 .*Too many connections")
         async with calling(called, OTHER):
             pass
     async with calling(called):
@@ -162,7 +162,7 @@ async def test_who_was_not_asked_hears_of_no_end(autojump_clock: MockClock) -> N
         with pytest.raises(ExceptionGroup) as caught:
             async with calling(called):
                 raise AssertionError("let in")
-        assert caught.group_contains(ConnectRejected, match="421 .*Too many connections")
+        assert caught.group_contains(GreetingError, match="421 .*Too many connections")
     assert heard == ["connect", "disconnect"]
 
 
@@ -178,7 +178,7 @@ async def test_each_mail_counts(autojump_clock: MockClock) -> None:
             for _ in range(2):
                 await client.mail(ME)
                 await client.rset()
-            with pytest.raises((Refused, ConnectionLost), match="421"):
+            with pytest.raises((ReplyError, ConnectionLostError), match="421"):
                 await client.mail(ME)
 
 
@@ -202,7 +202,7 @@ async def test_tarpit(autojump_clock: MockClock) -> None:
         await client.mail(ME)
         for _ in range(5):
             began = trio.current_time()
-            with pytest.raises(Refused):
+            with pytest.raises(ReplyError):
                 await client.rcpt("nobody@mx.test")
             waited.append(trio.current_time() - began)
     assert waited == [0, 20, 40, 50, 50]
@@ -210,7 +210,7 @@ async def test_tarpit(autojump_clock: MockClock) -> None:
         client.talk.timeouts = type(client.talk.timeouts).all(0)
         for _ in range(2):
             await client.mail(ME)
-            with pytest.raises(Refused):
+            with pytest.raises(ReplyError):
                 await client.rcpt("nobody@mx.test")
             await client.rset()
         began = trio.current_time()
@@ -244,14 +244,14 @@ async def test_layers_compose(autojump_clock: MockClock) -> None:
     called = server(layers)
     names = [f"r{number}@mx.test" for number in range(3)]
     async with calling(called) as client:
-        with pytest.raises(NobodyAccepted, match="450"):
+        with pytest.raises(AllRecipientsRejectedError, match="450"):
             await client.send(ME, names, MESSAGE)
     await trio.sleep(60)
     faults = Faults(Answer("RCPT", 451), Delay("DATA", 30))
     async with calling(called, faults=faults) as client:
         result = await client.send(ME, names, MESSAGE)
         assert [each.reply.code for each in result.rejected] == [451]
-        with pytest.raises((Refused, ConnectionLost), match="421"):
+        with pytest.raises((ReplyError, ConnectionLostError), match="421"):
             await client.send(ME, names, MESSAGE)
     assert [mail.recipients for mail in inbox] == [tuple(names[1:])]
 

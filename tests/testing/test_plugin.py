@@ -17,7 +17,7 @@ pytest_plugins = ["pytester"]
 ASYNC = """\
 import pytest
 import trio
-from smtp_trio import Hooks, NobodyAccepted, Refused, Reply
+from smtp_trio import Hooks, AllRecipientsRejectedError, ReplyError, Reply
 from smtp_trio.testing import Answer, Faults, Greylist, Inbox, Reset, Tarpit
 from trio.testing import MockClock
 {CLOCK}
@@ -30,7 +30,7 @@ async def test_time(smtp_client, inbox, {clock}):
     await smtp_client.send(*ENDS, MESSAGE)
     [mail] = await inbox.wait_for(to="you@mx.test")
     await trio.sleep(1000)
-    with pytest.raises(Refused, match="421 4.4.2"):
+    with pytest.raises(ReplyError, match="421 4.4.2"):
         await smtp_client.noop()
     assert "@ 120\\nS: 421 4.4.2" in str(mail.transcript)
 
@@ -48,7 +48,7 @@ class TestMarks:
 
 @pytest.mark.smtp_faults(Answer("RCPT", 450))
 async def test_faults_by_mark(smtp_client, inbox, {clock}):
-    with pytest.raises(NobodyAccepted):
+    with pytest.raises(AllRecipientsRejectedError):
         await smtp_client.send(*ENDS, MESSAGE)
     await smtp_client.send(*ENDS, MESSAGE)
     inbox.assert_delivered()
@@ -56,14 +56,14 @@ async def test_faults_by_mark(smtp_client, inbox, {clock}):
 
 @pytest.mark.parametrize("smtp_faults", [Faults(Answer("RCPT", code)) for code in (450, 550)])
 async def test_faults_by_parameter(smtp_client, smtp_faults, {clock}):
-    with pytest.raises(NobodyAccepted, match=str(smtp_faults.rules[0].code)):
+    with pytest.raises(AllRecipientsRejectedError, match=str(smtp_faults.rules[0].code)):
         await smtp_client.send(*ENDS, MESSAGE)
 
 
 @pytest.mark.smtp_server(hooks=lambda inbox: Greylist(Tarpit(inbox)))
 async def test_layers(smtp_server, inbox, {clock}):
     async with smtp_server.client() as client:
-        with pytest.raises(NobodyAccepted, match="Greylisted"):
+        with pytest.raises(AllRecipientsRejectedError, match="Greylisted"):
             await client.send(*ENDS, MESSAGE)
     await trio.sleep(300)
     async with smtp_server.client() as client:
@@ -82,7 +82,7 @@ class TestOverridden:
         return Picky()
 
     async def test_hooks_of_ones_own(self, smtp_client, inbox, {clock}):
-        with pytest.raises(NobodyAccepted, match="Nobody"):
+        with pytest.raises(AllRecipientsRejectedError, match="Nobody"):
             await smtp_client.send(*ENDS, MESSAGE)
         inbox.assert_empty()
 

@@ -9,7 +9,7 @@ from helpers import MESSAGE, client_tls, server_tls
 from smtp_trio import Body, Client, Reply, Server, Session
 from smtp_trio.protocol import standard
 from smtp_trio.protocol.extensions import Auth
-from smtp_trio.testing import Entry, Inbox, Transcript, bounded_stream_pair, fixed_doors, memory_pair
+from smtp_trio.testing import Entry, Inbox, Transcript, bounded_stream_pair, deterministic, memory_pair
 
 from .test_transcript import Believer, login, transcript
 
@@ -35,7 +35,7 @@ async def deliver() -> Transcript:
 async def test_the_client_of_a_session_is_played_to_a_server(autojump_clock: object) -> None:
     written = Transcript.parse(str(await deliver()))
     ours, theirs = bounded_stream_pair()
-    server = Server(inbox := Slow(), name="mx.test", **fixed_doors())
+    server = Server(inbox := Slow(), name="mx.test", **deterministic())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.serve_stream, theirs)
         again = await written.replay_client(ours)
@@ -65,7 +65,7 @@ async def test_the_server_of_a_session_is_played_to_a_client(autojump_clock: obj
 async def test_a_server_that_says_something_else(autojump_clock: object) -> None:
     written = await deliver()
     ours, theirs = bounded_stream_pair()
-    server = Server(Inbox(), name="mx.test", size=99, **fixed_doors())
+    server = Server(Inbox(), name="mx.test", size=99, **deterministic())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.serve_stream, theirs)
         with pytest.raises(
@@ -95,7 +95,7 @@ async def test_a_server_that_says_too_much_or_too_little(
 async def test_passwords_are_given_to_a_transcript_that_was_read(autojump_clock: object) -> None:
     written = Transcript.parse(str(await login("LOGIN", 1)))
     server = Server(
-        Believer(), name="mx.test", extensions=standard(Auth(mechanisms=("LOGIN",), cleartext=True)), **fixed_doors()
+        Believer(), name="mx.test", extensions=standard(Auth(mechanisms=("LOGIN",), cleartext=True)), **deterministic()
     )
     ours, theirs = bounded_stream_pair()
     async with trio.open_nursery() as nursery:
@@ -118,7 +118,7 @@ async def test_passwords_are_given_to_a_transcript_that_was_read(autojump_clock:
 @pytest.mark.parametrize("side", ["C", "S"])
 async def test_a_session_with_tls_is_played_again(autojump_clock: object, side: str) -> None:
     written = Transcript()
-    server = Server(Inbox(), name="mx.test", tls=server_tls(), **fixed_doors())
+    server = Server(Inbox(), name="mx.test", tls=server_tls(), **deterministic())
     async with trio.open_nursery() as nursery:
         async with await memory_pair(
             nursery, server, transcript=written, tls="required", host="mx.test", ssl_context=client_tls()

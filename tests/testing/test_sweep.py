@@ -13,7 +13,7 @@ import trio
 from trio.testing import check_half_closeable_stream, memory_stream_pair
 
 from smtp_trio import Body, Hooks, MessageState, Server, Session
-from smtp_trio.testing import Attempt, SweepError, cancel_everywhere, fail_everywhere, fixed_doors, memory_pair
+from smtp_trio.testing import Attempt, SweepError, cancel_everywhere, deterministic, fail_everywhere, memory_pair
 from smtp_trio.testing._sweeps.failing_stream import FailingStream
 
 
@@ -23,7 +23,7 @@ class Store(Hooks):
 
 
 def server(hooks: Hooks | None = None) -> Server:
-    return Server(hooks or Store(), name="mx.test", **fixed_doors())
+    return Server(hooks or Store(), name="mx.test", **deterministic())
 
 
 async def one_message(attempt: Attempt) -> None:
@@ -139,7 +139,9 @@ def test_transcript_of_a_client_with_somebody_elses_server() -> None:
         cancel_everywhere(scenario)
     assert info.value.k == 0
     assert info.value.transcript == "S: 220 else.test\nC: EHLO client.test\n"
-    assert "the scenario fails by itself: the scenario raised TimedOut: EHLO: no answer within 10 s" in str(info.value)
+    assert "the scenario fails by itself: the scenario raised TimedOutError: EHLO: no answer within 10 s" in str(
+        info.value
+    )
 
 
 def test_nothing_to_strike() -> None:

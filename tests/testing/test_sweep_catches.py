@@ -11,9 +11,9 @@ import pytest
 import trio
 
 from smtp_trio import Body, BodyError, Hooks, MessageState, Reply, Server, Session
-from smtp_trio._client.exchange import Conversation
+from smtp_trio._client.exchange import Exchange
 from smtp_trio._server.handlers import REPLY
-from smtp_trio.testing import Attempt, SweepError, cancel_everywhere, fail_everywhere, fixed_doors, memory_pair
+from smtp_trio.testing import Attempt, SweepError, cancel_everywhere, deterministic, fail_everywhere, memory_pair
 
 MESSAGE = b"Subject: one\r\n\r\nhello\r\n"
 
@@ -42,7 +42,7 @@ def delivery(hooks: Callable[[], Hooks] = Store) -> Callable[[Attempt], Any]:
     async def scenario(attempt: Attempt) -> None:
         store = attempt.context["store"] = hooks()
         async with trio.open_nursery() as nursery:
-            server = Server(store, name="mx.test", **fixed_doors())
+            server = Server(store, name="mx.test", **deterministic())
             async with await memory_pair(nursery, server) as client:
                 await client.mail("me@client.test")
                 await client.rcpt("you@mx.test")
@@ -130,7 +130,7 @@ def test_state_before_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_lost_disconnect(monkeypatch: pytest.MonkeyPatch) -> None:
     async def end(session: Session) -> None:
-        if session.protocol.facts.mail is not None:
+        if session.protocol.state.mail is not None:
             await session.call("reset")  # with no shield, so that nothing follows
         await session.call("disconnect")
 
@@ -157,11 +157,11 @@ def test_message_counted_before_it_was_taken(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_client_that_leaves_its_stream_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def close(talk: Conversation) -> None:
+    async def close(talk: Exchange) -> None:
         await trio.lowlevel.checkpoint()
         await trio.aclose_forcefully(talk.wire.stream)
 
-    monkeypatch.setattr(Conversation, "close", close)
+    monkeypatch.setattr(Exchange, "close", close)
     error = caught(delivery(), "client 1: its stream was left open")
     assert "S: 220 mx.test ESMTP" in error.transcript
 

@@ -13,7 +13,7 @@ from helpers import NAME, PoolOf, client_tls, server_tls
 
 from smtp_trio import Body, Client, Hooks, MessageState, Reply, Result, Server, Session, SMTPError, standard
 from smtp_trio.protocol.extensions import Auth
-from smtp_trio.testing import Attempt, cancel_everywhere, fail_everywhere, fixed_doors, memory_pair
+from smtp_trio.testing import Attempt, cancel_everywhere, deterministic, fail_everywhere, memory_pair
 
 ME, YOU = "me@client.test", "you@mx.test"
 
@@ -62,7 +62,7 @@ class Stage:
         self.known: dict[str, Result] = attempt.context.setdefault("known", {})
         self.nursery = nursery
         extensions = [each for each in standard(Auth()) if each.keyword not in without]
-        self.server = Server(self.store, name=NAME, tls=server_tls(), extensions=extensions, **fixed_doors())
+        self.server = Server(self.store, name=NAME, tls=server_tls(), extensions=extensions, **deterministic())
 
     async def client(self, **settings: Any) -> Client:
         return await memory_pair(self.nursery, self.server, **{"host": NAME, "tls": "never", **settings})

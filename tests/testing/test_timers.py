@@ -15,18 +15,18 @@ import trio
 from trio.testing import MockClock
 
 from smtp_trio import (
+    AllRecipientsRejectedError,
     Client,
     ClientTimeouts,
-    DeliveryUnknown,
-    NobodyAccepted,
+    DeliveryUnknownError,
     Peer,
-    Refused,
     Reply,
+    ReplyError,
     Result,
     Server,
     Session,
     SMTPError,
-    TimedOut,
+    TimedOutError,
     Timeouts,
 )
 from smtp_trio.protocol import Rcpt
@@ -45,7 +45,7 @@ from smtp_trio.testing import (
     Pace,
     Tarpit,
     Trickle,
-    fixed_doors,
+    deterministic,
     memory_pair,
 )
 
@@ -77,7 +77,7 @@ async def send(client: Client) -> Result:
         await client.talk.close()
 
 
-async def alone(hooks: Inbox | Server, *rules: Any, **settings: Any) -> Result:
+async def collapse_group(hooks: Inbox | Server, *rules: Any, **settings: Any) -> Result:
     """One message from a client of its own; what comes of it is raised alone."""
     return await over(hooks, Faults(*SLOWLY, *rules), **settings)
 
@@ -121,30 +121,30 @@ CLIENTS = [
 @pytest.mark.parametrize(("at", "verb", "seconds"), CLIENTS)
 async def test_client_waits_so_long(autojump_clock: MockClock, at: str, verb: str, seconds: float) -> None:
     """… and a server that never answers is left on the second."""
-    with pytest.raises((TimedOut, DeliveryUnknown)) as caught:
-        await alone(Inbox(), Hang(at))
+    with pytest.raises((TimedOutError, DeliveryUnknownError)) as caught:
+        await collapse_group(Inbox(), Hang(at))
     assert trio.current_time() == seconds
-    assert isinstance(caught.value, TimedOut | DeliveryUnknown)
+    assert isinstance(caught.value, TimedOutError | DeliveryUnknownError)
     assert caught.value.command.verb == verb
 
 
 @pytest.mark.parametrize(("at", "verb", "seconds"), CLIENTS)
 async def test_client_waits_no_less(autojump_clock: MockClock, at: str, verb: str, seconds: float) -> None:
     """A second before, the answer comes in time."""
-    assert (await alone(Inbox(), Delay(at, seconds - 1))).complete
+    assert (await collapse_group(Inbox(), Delay(at, seconds - 1))).complete
     assert trio.current_time() == seconds - 1
 
 
 async def test_every_answer_at_the_last_moment(autojump_clock: MockClock) -> None:
     rules = [Delay(at, seconds - 1) for at, _, seconds in CLIENTS]
-    assert (await alone(Inbox(), *rules)).complete
+    assert (await collapse_group(Inbox(), *rules)).complete
     assert trio.current_time() == sum(seconds - 1 for _, _, seconds in CLIENTS)
 
 
 async def test_an_answer_that_trickles_is_none(autojump_clock: MockClock) -> None:
     """A server that says an octet every 30 seconds has not answered after five minutes."""
-    with pytest.raises(TimedOut) as caught:
-        await alone(Inbox(), Trickle(1, 30, at="MAIL"))
+    with pytest.raises(TimedOutError) as caught:
+        await collapse_group(Inbox(), Trickle(1, 30, at="MAIL"))
     assert caught.value.command.verb == "MAIL"
     assert trio.current_time() == 300
 
@@ -159,29 +159,29 @@ async def test_server_waits_so_long(autojump_clock: MockClock, at: str, seconds:
     """Five minutes for a command, three for a piece of the message."""
     inbox = Inbox()
     with pytest.raises(SMTPError):
-        await alone(inbox, Hang(at, by="client"), timeouts=EVER)
+        await collapse_group(inbox, Hang(at, by="client"), timeouts=EVER)
     assert trio.current_time() == seconds
     assert len(inbox) == 0
 
 
 @pytest.mark.parametrize(("at", "seconds"), [("EHLO", 300), ("MAIL", 300), ("DATA", 300), ("body", 180), (".", 180)])
 async def test_server_waits_no_less(autojump_clock: MockClock, at: str, seconds: float) -> None:
-    assert (await alone(Inbox(), Delay(at, seconds - 1, by="client"), timeouts=EVER)).complete
+    assert (await collapse_group(Inbox(), Delay(at, seconds - 1, by="client"), timeouts=EVER)).complete
     assert trio.current_time() == seconds - 1
 
 
 async def test_two_minutes_of_ones_own(autojump_clock: MockClock) -> None:
     inbox = Inbox()
-    server = Server(inbox, name="mx.test", timeouts=Timeouts(command=120, block=60), **fixed_doors())
+    server = Server(inbox, name="mx.test", timeouts=Timeouts(command=120, block=60), **deterministic())
     with pytest.raises(SMTPError):
-        await alone(server, Hang("RCPT", by="client"), timeouts=EVER)
+        await collapse_group(server, Hang("RCPT", by="client"), timeouts=EVER)
     assert trio.current_time() == 120
 
 
 async def test_a_slow_line_is_no_silence(autojump_clock: MockClock) -> None:
     """An octet every ten seconds for hours: each piece of a message wins time, and a command that is whole in time is."""
     inbox = Inbox()
-    assert (await alone(inbox, Trickle(1, 170, at="body", by="client"), timeouts=EVER)).complete
+    assert (await collapse_group(inbox, Trickle(1, 170, at="body", by="client"), timeouts=EVER)).complete
     assert inbox[0].raw == MESSAGE
     assert trio.current_time() == pytest.approx(170 * len(MESSAGE))
 
@@ -190,7 +190,7 @@ async def test_a_command_that_is_not_whole_in_time(autojump_clock: MockClock) ->
     """CON-6: octets without an end of line win nobody time."""
     inbox = Timed()
     with pytest.raises(SMTPError):
-        await alone(inbox, Trickle(1, 60, at="MAIL", by="client"), timeouts=EVER)
+        await collapse_group(inbox, Trickle(1, 60, at="MAIL", by="client"), timeouts=EVER)
     assert inbox.lost == [300]
 
 
@@ -212,12 +212,12 @@ async def test_pace_of_a_modem(autojump_clock: MockClock) -> None:
 async def retried(hooks: Any, every: float, **settings: Any) -> list[float]:
     """A queue that tries again after so many seconds, as long as it is told to; when it tried."""
     tries: list[float] = []
-    server = hooks if isinstance(hooks, Server) else Server(hooks, name="mx.test", **fixed_doors())
+    server = hooks if isinstance(hooks, Server) else Server(hooks, name="mx.test", **deterministic())
     while True:
         tries.append(trio.current_time())
         try:
             await over(server, **settings)
-        except Refused as exc:
+        except ReplyError as exc:
             if not exc.reply.temporary:
                 raise
             await trio.sleep(every)
@@ -249,7 +249,7 @@ async def test_421_and_another_connection(autojump_clock: MockClock) -> None:
 async def test_a_message_a_connection(autojump_clock: MockClock) -> None:
     """421 after each message, and the next one over another connection."""
     inbox = Inbox()
-    server = Server(MessagesPerConnection(inbox, 1), name="mx.test", **fixed_doors())
+    server = Server(MessagesPerConnection(inbox, 1), name="mx.test", **deterministic())
     for count in range(1, 4):
         await over(server)
         assert len(inbox) == count
@@ -258,7 +258,7 @@ async def test_a_message_a_connection(autojump_clock: MockClock) -> None:
 async def test_an_hour_for_the_hundredth(autojump_clock: MockClock) -> None:
     """A rate of four an hour: the fifth gets through when the first is an hour old."""
     inbox = Inbox()
-    server = Server(MessageRate(inbox, 4), name="mx.test", **fixed_doors())
+    server = Server(MessageRate(inbox, 4), name="mx.test", **deterministic())
     tries = [await retried(server, 600, peer=Peer("192.0.2.1", 25, "tcp")) for _ in range(5)]
     assert [len(each) for each in tries] == [1, 1, 1, 1, 7]
     assert tries[-1][-1] == 3600
@@ -267,7 +267,7 @@ async def test_an_hour_for_the_hundredth(autojump_clock: MockClock) -> None:
 async def test_a_place_at_the_door(autojump_clock: MockClock) -> None:
     """One connection at a time: who comes second tries again when the first has gone."""
     inbox = Inbox()
-    server = Server(ConnectionsPerPeer(inbox, 1), name="mx.test", **fixed_doors())
+    server = Server(ConnectionsPerPeer(inbox, 1), name="mx.test", **deterministic())
     async with trio.open_nursery() as nursery:
         first = await memory_pair(nursery, server)
         async with first:
@@ -282,7 +282,7 @@ async def test_unknown_is_tried_again(autojump_clock: MockClock) -> None:
     """RFC 1047: a server that goes before its last word has the message twice."""
     inbox = Inbox()
     faults = Faults(*SLOWLY, Close("."))
-    with pytest.raises(DeliveryUnknown):
+    with pytest.raises(DeliveryUnknownError):
         await over(inbox, faults)
     await trio.sleep(1800)
     assert (await over(inbox, faults)).complete
@@ -314,12 +314,12 @@ async def test_a_harvest_of_addresses(autojump_clock: MockClock) -> None:
 async def test_a_tarpit_harms_nobody_else(autojump_clock: MockClock) -> None:
     inbox = Choosy()
     layers = Tarpit(inbox, 60)
-    server = Server(layers, name="mx.test", **fixed_doors())
+    server = Server(layers, name="mx.test", **deterministic())
     async with trio.open_nursery() as nursery:
         client = await memory_pair(nursery, server, faults=Faults(*SLOWLY), timeouts=EVER)
         async with client:
             for _ in range(3):
-                with pytest.raises(NobodyAccepted):
+                with pytest.raises(AllRecipientsRejectedError):
                     await client.send(ME, ["who@mx.test"], MESSAGE)
             slow = trio.current_time()
     assert slow >= 60

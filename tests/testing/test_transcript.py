@@ -16,7 +16,7 @@ from smtp_trio import Hooks, Reply, Server, Session
 from smtp_trio.protocol import standard
 from smtp_trio.protocol.extensions import Auth
 from smtp_trio.protocol.sasl import Credentials, ScramSecret
-from smtp_trio.testing import Entry, Inbox, Transcript, fixed_doors, memory_pair
+from smtp_trio.testing import Entry, Inbox, Transcript, deterministic, memory_pair
 
 OPENING = """\
 S: 220 mx.test ESMTP
@@ -202,7 +202,7 @@ async def login(mechanism: str, seed: int) -> Transcript:
         Believer(),
         name="mx.test",
         extensions=standard(Auth(mechanisms=(mechanism,), cleartext=True)),
-        **fixed_doors(seed),
+        **deterministic(seed),
     )
     async with trio.open_nursery() as nursery:
         async with await memory_pair(
@@ -254,7 +254,7 @@ async def test_a_session_is_written_down(autojump_clock: object) -> None:
 async def test_inside_tls_too(autojump_clock: object, implicit: bool) -> None:
     """From the client's end, and from the server's."""
     written, inbox = Transcript(), Inbox()
-    server = Server(inbox, name="mx.test", tls=server_tls(), **fixed_doors())
+    server = Server(inbox, name="mx.test", tls=server_tls(), **deterministic())
     async with trio.open_nursery() as nursery:
         async with await memory_pair(
             nursery,

@@ -16,11 +16,21 @@ from attrs import field, frozen
 from .. import syntax
 from ..commands import Command, Mail
 from ..dialogue import READY, PhaseEnum, Table
-from ..errors import BadCommand
-from ..extension import CommandParams, Commands, Extension, Facts
+from ..errors import BadCommandError
+from ..extension import CommandParams, Commands, Extension, SessionState
 from ..params import Grammar, Param
 from ..replies import Reply
-from ..sasl import FAILED, MALFORMED, MECHANISMS, Credentials, Failed, Password, Proven, SecretWanted, Surroundings
+from ..sasl import (
+    FAILED,
+    MALFORMED,
+    MECHANISMS,
+    Authenticated,
+    Credentials,
+    Failed,
+    MechanismContext,
+    PasswordCredentials,
+    SecretWanted,
+)
 
 __all__ = ["AUTH", "FAILED", "MALFORMED", "Auth", "AuthCommand", "AuthPhase", "AuthResponse", "Credentials"]
 
@@ -80,13 +90,13 @@ class AuthCommand(Command):
     def decode(cls, argument: str, grammar: Grammar) -> Self:
         words = argument.rstrip(" \t").split(" ")
         if not words[0] or not words[0].isascii() or len(words) > 2:
-            raise BadCommand(Reply(501, f"Syntax: {cls.usage}", "5.5.2" if words[0] else "5.5.4"))
+            raise BadCommandError(Reply(501, f"Syntax: {cls.usage}", "5.5.2" if words[0] else "5.5.4"))
         # RFC 4954 4: "=" is the empty initial response, since nothing at all means that there is none.
         initial = None if len(words) == 1 else b"" if words[1] == "=" else decode_base64(words[1])
         return cls(words[0].upper(), initial)
 
-    def talk(self, at: Surroundings) -> Generator[Question, Any, Proven]:
-        """The server's side. Returns who the client is, or raises `BadCommand`.
+    def talk(self, at: MechanismContext) -> Generator[Question, Any, Authenticated]:
+        """The server's side. Returns who the client is, or raises `BadCommandError`.
 
         Of what it yields, a 334 reply is to be sent, and answered with the client's next line; `Credentials` are to be judged, and
         answered with a reply, or None for yes; `SecretWanted` is to be answered with a `Secret`, or None for an unknown user.
@@ -99,16 +109,16 @@ class AuthCommand(Command):
                 if isinstance(question, bytes):
                     line = yield _challenge(question)
                     if line == "*":  # RFC 4954 4: the client gives up, which MUST be answered with 501
-                        raise BadCommand(CANCELLED)
+                        raise BadCommandError(CANCELLED)
                     answer = decode_base64(line)
                 else:
                     answer = yield question
         except Failed as failed:
             if (yield _challenge(failed.challenge)) == "*":
-                raise BadCommand(CANCELLED_TOO_LATE) from None
+                raise BadCommandError(CANCELLED_TOO_LATE) from None
             raise
         except StopIteration as done:
-            proven: Proven = done.value
+            proven: Authenticated = done.value
             return proven
 
 
@@ -139,11 +149,11 @@ def _challenge(octets: bytes) -> Reply:
 
 
 def decode_base64(line: str) -> bytes:
-    """Base64 without anything that is not base64. Raises `BadCommand` (501: RFC 4954 4)."""
+    """Base64 without anything that is not base64. Raises `BadCommandError` (501: RFC 4954 4)."""
     try:
         return base64.b64decode(line.encode("ascii"), validate=True)
     except (binascii.Error, UnicodeEncodeError):
-        raise BadCommand(NOT_BASE64) from None
+        raise BadCommandError(NOT_BASE64) from None
 
 
 def _mailbox(value: str | None) -> str | None:
@@ -170,7 +180,9 @@ class Auth(Extension):
 
     required: bool = False
     cleartext: bool = False
-    mechanisms: tuple[str, ...] = tuple(name for name, mechanism in MECHANISMS.items() if mechanism.takes is Password)
+    mechanisms: tuple[str, ...] = tuple(
+        name for name, mechanism in MECHANISMS.items() if mechanism.takes is PasswordCredentials
+    )
 
     keyword = "AUTH"
     params: ClassVar[CommandParams] = {Mail: (AUTH,)}
@@ -184,9 +196,9 @@ class Auth(Extension):
     raw: ClassVar[Mapping[enum.Enum, type[Command]]] = {EXCHANGE: AuthResponse}
     lines: ClassVar[Mapping[str, int]] = {"AUTH": LINE}
 
-    def usable(self, facts: Facts, *, secure: bool) -> list[str]:
+    def usable(self, state: SessionState, *, secure: bool) -> list[str]:
         """Server: the mechanisms that a client can use with these hooks, with TLS or without."""
-        hooks = {"auth": facts.logins, "secret": facts.secrets}
+        hooks = {"auth": state.logins, "secret": state.secrets}
         return [
             name
             for name in self.mechanisms
@@ -197,24 +209,24 @@ class Auth(Extension):
             and (secure or self.cleartext or not mechanism.cleartext)
         ]
 
-    def advertise(self, facts: Facts) -> str | None:
-        names = self.usable(facts, secure=facts.secure)
+    def advertise(self, state: SessionState) -> str | None:
+        names = self.usable(state, secure=state.secure)
         return f"AUTH {' '.join(names)}" if names else None
 
     def understand(self, words: Sequence[str]) -> Auth:
         return Auth(self.required, self.cleartext, tuple(word.upper() for word in words))
 
-    def gate(self, verb: str, facts: Facts) -> Reply | None:
+    def gate(self, verb: str, state: SessionState) -> Reply | None:
         if verb != "AUTH":
-            return AUTH_FIRST if self.required and facts.user is None and verb not in ALWAYS else None
-        if not self.usable(facts, secure=True):
+            return AUTH_FIRST if self.required and state.user is None and verb not in ALWAYS else None
+        if not self.usable(state, secure=True):
             return NOT_CONFIGURED
-        if not self.usable(facts, secure=facts.secure):
+        if not self.usable(state, secure=state.secure):
             return TLS_FIRST
-        return TWICE if facts.user is not None else None  # RFC 4954 4: only one AUTH in a session
+        return TWICE if state.user is not None else None  # RFC 4954 4: only one AUTH in a session
 
-    def review(self, command: Command, facts: Facts) -> Reply | None:
+    def review(self, command: Command, state: SessionState) -> Reply | None:
         assert isinstance(command, AuthCommand)
-        if command.mechanism in self.usable(facts, secure=facts.secure):
+        if command.mechanism in self.usable(state, secure=state.secure):
             return None
-        return TLS_FIRST if command.mechanism in self.usable(facts, secure=True) else UNKNOWN_MECHANISM
+        return TLS_FIRST if command.mechanism in self.usable(state, secure=True) else UNKNOWN_MECHANISM

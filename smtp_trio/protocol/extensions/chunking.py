@@ -8,8 +8,8 @@ from typing import ClassVar
 from .. import syntax
 from ..commands import Command, CountedCommand, Data, Ehlo, Helo, Noop, Quit, Rset
 from ..dialogue import CLOSED, READY, RECIPIENT, PhaseEnum, Table, everywhere
-from ..errors import BadCommand
-from ..extension import Commands, Extension, Facts
+from ..errors import BadCommandError
+from ..extension import Commands, Extension, SessionState
 from ..params import Grammar
 from ..replies import Reply
 from .eightbitmime import BODY
@@ -48,7 +48,7 @@ class Bdat(CountedCommand):
         # A count that makes no sense loses the framing for good: to guess would turn message text into commands. Nobody means
         # 2**64 octets or more.
         if syntax.DIGITS.fullmatch(count) is None or int(count) >= 2**64 or (rest and not last):
-            raise BadCommand(BAD_SIZE, verb="BDAT", close=True)
+            raise BadCommandError(BAD_SIZE, verb="BDAT", close=True)
         return BdatLast(int(count)) if last else Bdat(int(count))
 
 
@@ -94,8 +94,8 @@ class BinaryMime(Extension):
     reviews: ClassVar[Commands] = (Data,)
     needs: ClassVar[Sequence[str]] = ("CHUNKING", "8BITMIME")  # RFC 3030 3 (3)
 
-    def review(self, command: Command, facts: Facts) -> Reply | None:
+    def review(self, command: Command, state: SessionState) -> Reply | None:
         # RFC 3030 3: BINARYMIME with DATA MUST be refused with 503.
-        if isinstance(command, Data) and facts.mail is not None and facts.mail.params.get(BODY) == "BINARYMIME":
+        if isinstance(command, Data) and state.mail is not None and state.mail.params.get(BODY) == "BINARYMIME":
             return BINARY_WANTS_BDAT
         return None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from ..commands import Command, Mail
-from ..extension import CommandParams, Extension, Facts
+from ..extension import CommandParams, Extension, SessionState
 from ..params import Param
 from ..replies import Reply
 
@@ -30,7 +30,7 @@ class EightBitMime(Extension):
     params: ClassVar[CommandParams] = {Mail: (BODY,)}
     reviews: ClassVar[Sequence[Param[str]]] = (BODY,)
 
-    def review(self, command: Command, facts: Facts) -> Reply | None:
-        if isinstance(command, Mail) and command.params.get(BODY) == "BINARYMIME" and "BINARYMIME" not in facts.offered:
+    def review(self, command: Command, state: SessionState) -> Reply | None:
+        if isinstance(command, Mail) and command.params.get(BODY) == "BINARYMIME" and "BINARYMIME" not in state.offered:
             return Reply(501, "BODY=BINARYMIME is not offered here", "5.5.4")
         return None

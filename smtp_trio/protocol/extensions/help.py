@@ -6,7 +6,7 @@ HELP is always there. EXPN is an option of the application, and MUST be listed w
 from __future__ import annotations
 
 from .. import replies
-from ..extension import Extension, Facts
+from ..extension import Extension, SessionState
 from ..replies import Reply
 
 
@@ -21,8 +21,8 @@ class ExpnExtension(Extension):
 
     keyword = "EXPN"
 
-    def advertise(self, facts: Facts) -> str | None:
-        return "EXPN" if "EXPN" in facts.verifies else None
+    def advertise(self, state: SessionState) -> str | None:
+        return "EXPN" if "EXPN" in state.verifies else None
 
-    def gate(self, verb: str, facts: Facts) -> Reply | None:
-        return replies.NOT_IMPLEMENTED if verb == "EXPN" and "EXPN" not in facts.verifies else None
+    def gate(self, verb: str, state: SessionState) -> Reply | None:
+        return replies.NOT_IMPLEMENTED if verb == "EXPN" and "EXPN" not in state.verifies else None

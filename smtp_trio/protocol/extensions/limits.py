@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from attrs import Attribute, field, frozen
 
-from ..extension import Extension, Facts
+from ..extension import Extension, SessionState
 
 #: The limits that RFC 9422 4 begins with, and where they are kept.
 NAMES = {"MAILMAX": "mail_max", "RCPTMAX": "rcpt_max", "RCPTDOMAINMAX": "rcpt_domain_max"}
@@ -37,7 +37,7 @@ class LimitsExtension(Extension):
 
     keyword = "LIMITS"
 
-    def advertise(self, facts: Facts) -> str | None:
+    def advertise(self, state: SessionState) -> str | None:
         limits = [f"{name}={value}" for name, at in NAMES.items() if (value := getattr(self, at)) is not None]
         return " ".join(["LIMITS", *limits]) if limits else None
 

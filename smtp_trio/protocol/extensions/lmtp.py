@@ -27,5 +27,5 @@ class Lmtp(Extension):
         accepted={Lhlo: {GREETED: READY, READY: READY, SENDER: READY, RECIPIENT: READY}}, proceed={}, refused={}
     )
 
-    def advertise(self, facts: object) -> None:
+    def advertise(self, state: object) -> None:
         return None

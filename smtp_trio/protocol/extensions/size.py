@@ -9,7 +9,7 @@ from attrs import frozen
 
 from .. import replies, syntax
 from ..commands import Command, Mail
-from ..extension import CommandParams, Extension, Facts
+from ..extension import CommandParams, Extension, SessionState
 from ..params import Param
 from ..replies import Reply
 
@@ -33,15 +33,15 @@ class Size(Extension):
     params: ClassVar[CommandParams] = {Mail: (SIZE,)}
     reviews: ClassVar[Sequence[Param[int]]] = (SIZE,)
 
-    def advertise(self, facts: Facts) -> str:
+    def advertise(self, state: SessionState) -> str:
         # RFC 1870 4: "SIZE 0" says that there is no fixed limit.
-        return f"SIZE {facts.size}"
+        return f"SIZE {state.size}"
 
     def understand(self, words: Sequence[str]) -> Size:
         # RFC 1870 4: the number may be missing, when the server would not tell.
         return Size(_octets(words[0]) or 0) if words else self
 
-    def review(self, command: Command, facts: Facts) -> Reply | None:
-        if isinstance(command, Mail) and 0 < facts.size < command.params.get(SIZE, 0):
+    def review(self, command: Command, state: SessionState) -> Reply | None:
+        if isinstance(command, Mail) and 0 < state.size < command.params.get(SIZE, 0):
             return replies.TOO_BIG  # RFC 1870 6.1 (2)
         return None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from ..commands import Command, Expn, Mail, Vrfy
-from ..extension import CommandParams, Extension, Facts
+from ..extension import CommandParams, Extension, SessionState
 from ..params import Param
 from ..replies import Reply
 
@@ -31,8 +31,8 @@ class SmtpUtf8(Extension):
     needs: ClassVar[Sequence[str]] = ("8BITMIME",)  # RFC 6531 3.1 (8)
 
 
-def refuse_utf8(command: Command, facts: Facts) -> Reply | None:
+def refuse_utf8(command: Command, state: SessionState) -> Reply | None:
     """A MAIL or RCPT with a non-ASCII path: None in a transaction that was begun with SMTPUTF8 (RFC 6531 3.5)."""
     if isinstance(command, Mail):
         return None if SMTPUTF8 in command.params else BAD_SENDER
-    return None if facts.mail is not None and SMTPUTF8 in facts.mail.params else BAD_RECIPIENT
+    return None if state.mail is not None and SMTPUTF8 in state.mail.params else BAD_RECIPIENT

@@ -9,7 +9,7 @@ from attrs import frozen
 
 from ..commands import Command
 from ..dialogue import READY, PhaseEnum, Table
-from ..extension import Commands, Extension, Facts, Step
+from ..extension import Commands, Extension, SessionState, Step
 from ..replies import Reply
 
 
@@ -58,15 +58,15 @@ class StartTls(Extension):
     # Only between transactions, and only after EHLO has shown it. What comes next is the handshake, then a new beginning.
     table: ClassVar[Table] = Table(accepted={StartTlsCommand: {READY: HANDSHAKE}}, proceed={}, refused={})
 
-    def advertise(self, facts: Facts) -> str | None:
+    def advertise(self, state: SessionState) -> str | None:
         # RFC 3207 4.2: MUST NOT be shown once TLS is active.
-        return "STARTTLS" if facts.tls and not facts.secure else None
+        return "STARTTLS" if state.tls and not state.secure else None
 
-    def gate(self, verb: str, facts: Facts) -> Reply | None:
-        if self.required and not facts.secure and verb not in ALWAYS:
+    def gate(self, verb: str, state: SessionState) -> Reply | None:
+        if self.required and not state.secure and verb not in ALWAYS:
             return TLS_FIRST
-        if verb == "STARTTLS" and facts.secure:
+        if verb == "STARTTLS" and state.secure:
             return ALREADY
-        if verb == "STARTTLS" and not facts.tls:
+        if verb == "STARTTLS" and not state.tls:
             return NOT_CONFIGURED
         return None

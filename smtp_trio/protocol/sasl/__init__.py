@@ -16,37 +16,37 @@ from . import cram, oauth, plain_login, scram
 from .credentials import (
     FAILED,
     MALFORMED,
+    Authenticated,
+    BearerToken,
     ClientExchange,
     Credentials,
     Failed,
-    Password,
-    Proven,
+    MechanismContext,
+    PasswordCredentials,
     Random,
     ScramSecret,
     Secret,
     SecretWanted,
     ServerExchange,
-    Surroundings,
-    Token,
 )
 
 __all__ = [
     "FAILED",
     "MALFORMED",
     "MECHANISMS",
+    "Authenticated",
+    "BearerToken",
     "ClientExchange",
     "Credentials",
     "Failed",
     "Mechanism",
-    "Password",
-    "Proven",
+    "MechanismContext",
+    "PasswordCredentials",
     "Random",
     "ScramSecret",
     "Secret",
     "SecretWanted",
     "ServerExchange",
-    "Surroundings",
-    "Token",
     "choose",
 ]
 
@@ -56,14 +56,14 @@ class Mechanism:
     """A mechanism, and what it takes.
 
     ``client`` is called with what the user has and a source of chance, ``server`` with the initial response (None: there is none)
-    and the `Surroundings`. ``asks`` is the hook that a server needs for it. ``cleartext``: whoever hears it can log in himself.
+    and the `MechanismContext`. ``asks`` is the hook that a server needs for it. ``cleartext``: whoever hears it can log in himself.
     ``delegates``: it can carry another name to act as.
     """
 
     name: str
     client: Callable[[Any, Random], ClientExchange]
-    server: Callable[[bytes | None, Surroundings], ServerExchange]
-    takes: type[Password | Token]
+    server: Callable[[bytes | None, MechanismContext], ServerExchange]
+    takes: type[PasswordCredentials | BearerToken]
     asks: Literal["auth", "secret"]
     cleartext: bool
     delegates: bool = False
@@ -79,18 +79,38 @@ class Mechanism:
 MECHANISMS: dict[str, Mechanism] = {
     mechanism.name: mechanism
     for mechanism in (
-        Mechanism("SCRAM-SHA-256", scram.scram_client, scram.scram_server, Password, "secret", False, needs="scramp"),
-        Mechanism("PLAIN", plain_login.plain_client, plain_login.plain_server, Password, "auth", True, delegates=True),
-        Mechanism("LOGIN", plain_login.login_client, plain_login.login_server, Password, "auth", True),
-        Mechanism("CRAM-MD5", cram.cram_client, cram.cram_server, Password, "secret", False),
-        Mechanism("OAUTHBEARER", oauth.oauthbearer_client, oauth.oauthbearer_server, Token, "auth", True),
-        Mechanism("XOAUTH2", oauth.xoauth2_client, oauth.xoauth2_server, Token, "auth", True),
+        Mechanism(
+            "SCRAM-SHA-256",
+            scram.scram_client,
+            scram.scram_server,
+            PasswordCredentials,
+            "secret",
+            False,
+            needs="scramp",
+        ),
+        Mechanism(
+            "PLAIN",
+            plain_login.plain_client,
+            plain_login.plain_server,
+            PasswordCredentials,
+            "auth",
+            True,
+            delegates=True,
+        ),
+        Mechanism("LOGIN", plain_login.login_client, plain_login.login_server, PasswordCredentials, "auth", True),
+        Mechanism("CRAM-MD5", cram.cram_client, cram.cram_server, PasswordCredentials, "secret", False),
+        Mechanism("OAUTHBEARER", oauth.oauthbearer_client, oauth.oauthbearer_server, BearerToken, "auth", True),
+        Mechanism("XOAUTH2", oauth.xoauth2_client, oauth.xoauth2_server, BearerToken, "auth", True),
     )
 }
 
 
 def choose(
-    offered: Collection[str], credentials: Password | Token, *, secure: bool, allow_cleartext: bool = False
+    offered: Collection[str],
+    credentials: PasswordCredentials | BearerToken,
+    *,
+    secure: bool,
+    allow_cleartext: bool = False,
 ) -> Mechanism:
     """The best mechanism that a server offers for what the user has.
 
@@ -107,7 +127,7 @@ def choose(
                 obstacle = f"needs {mechanism.needs}: install smtp-trio[scram]"
             elif mechanism.cleartext and not (secure or allow_cleartext):
                 obstacle = "needs TLS, or leave to do without it"
-            elif isinstance(credentials, Password) and credentials.authzid and not mechanism.delegates:
+            elif isinstance(credentials, PasswordCredentials) and credentials.authzid and not mechanism.delegates:
                 obstacle = "cannot carry an authzid"
             else:
                 usable.append(mechanism)

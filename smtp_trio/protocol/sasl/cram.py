@@ -4,43 +4,43 @@ from __future__ import annotations
 
 import hmac
 
-from ..errors import BadCommand
+from ..errors import BadCommandError
 from .credentials import (
     FAILED,
     MALFORMED,
     NO_INITIAL_RESPONSE,
+    Authenticated,
     ClientExchange,
-    Password,
-    Proven,
+    MechanismContext,
+    PasswordCredentials,
     Random,
     SecretWanted,
     ServerExchange,
-    Surroundings,
     challenge,
     end,
     name,
 )
 
 
-def cram_server(initial: bytes | None, at: Surroundings) -> ServerExchange:
+def cram_server(initial: bytes | None, at: MechanismContext) -> ServerExchange:
     """CRAM-MD5, server: a challenge that was never used before, answered with ``user SP digest`` (RFC 2195 2)."""
     if initial is not None:  # RFC 4954 4
-        raise BadCommand(NO_INITIAL_RESPONSE)
+        raise BadCommandError(NO_INITIAL_RESPONSE)
     question = f"<{at.token(16).hex()}@{at.name}>".encode()
     response: bytes = yield question
     claimed, _, proof = response.rpartition(b" ")
     user = name(claimed)
     if not user:
-        raise BadCommand(MALFORMED)
+        raise BadCommandError(MALFORMED)
     secret = yield SecretWanted(user)
     # An unknown user's proof is tested by a password that nobody knows. So is that of a user whose password itself is not stored.
     password = secret if isinstance(secret, str) and secret else at.made_up("password", user).hex()
     if not hmac.compare_digest(digest(password, question), proof):
-        raise BadCommand(FAILED)
-    return Proven(user)
+        raise BadCommandError(FAILED)
+    return Authenticated(user)
 
 
-def cram_client(credentials: Password, token: Random) -> ClientExchange:
+def cram_client(credentials: PasswordCredentials, token: Random) -> ClientExchange:
     """CRAM-MD5, client: the answer to the one question."""
     question = challenge((yield None))
     end((yield credentials.user.encode() + b" " + digest(credentials.password, question)))

@@ -12,7 +12,7 @@ from typing import Any
 from attrs import Attribute, Factory, field, frozen
 
 from .. import syntax
-from ..errors import BadCommand, LocalProtocolError, RemoteProtocolError
+from ..errors import BadCommandError, LocalProtocolError, RemoteProtocolError
 from ..replies import Reply
 
 FAILED = Reply(535, "Authentication credentials invalid", "5.7.8")
@@ -64,7 +64,7 @@ def _check_text(_: object, attribute: Attribute[str], value: object) -> None:
 
 
 @frozen
-class Password:
+class PasswordCredentials:
     """A user name and a password, for a client to log in with. ``authzid`` is whom to act as, "" for the user (RFC 4616 2).
 
     Raises ValueError for what no mechanism could carry: an empty name or password, NUL, control characters in a name.
@@ -76,7 +76,7 @@ class Password:
 
 
 @frozen
-class Token:
+class BearerToken:
     """A user name and an OAuth 2.0 bearer token (RFC 6750), for a client to log in with.
 
     Raises ValueError for an empty name, control characters in it, or what is no bearer token.
@@ -149,7 +149,7 @@ Secret = str | ScramSecret
 
 
 @frozen
-class Proven:
+class Authenticated:
     """The end of an exchange that succeeded: who it is, and what to say if not the usual (235)."""
 
     user: str
@@ -157,7 +157,7 @@ class Proven:
 
 
 @frozen
-class Surroundings:
+class MechanismContext:
     """What a server's mechanisms know of the server: its name, its source of chance, and a key that stays the same.
 
     The key makes up what an unknown user's secret would be: always the same for the same name (RFC 5802 5.1, on the salt).
@@ -174,15 +174,15 @@ class Surroundings:
 
 #: A server's half of a mechanism. It yields challenges (octets) and is sent the responses, begins with the initial response or
 #: None; it yields `Credentials` to be judged, and is sent the verdict: a `Reply`, or None for yes; it yields `SecretWanted`, and is
-#: sent the secret. It returns `Proven`, or raises `BadCommand`.
-ServerExchange = Generator[bytes | Credentials | SecretWanted, Any, Proven]
+#: sent the secret. It returns `Authenticated`, or raises `BadCommandError`.
+ServerExchange = Generator[bytes | Credentials | SecretWanted, Any, Authenticated]
 
 #: A client's half. Sent None it yields its initial response, or None when it has none; sent a challenge it yields the response.
 #: When the server has said yes it is sent None, and returns. Raises RemoteProtocolError for a yes or a challenge out of order.
 ClientExchange = Generator[bytes | None, bytes | None, None]
 
 
-class Failed(BadCommand):
+class Failed(BadCommandError):
     """The client has failed, and is told so in a challenge of the mechanism's own before it gets the reply."""
 
     def __init__(self, reply: Reply, challenge: bytes) -> None:
@@ -199,11 +199,11 @@ def judged(credentials: Credentials) -> ServerExchange:
     Neither name nor password can be empty (RFC 4616 2): some directories let everybody in with an empty one.
     """
     if not credentials.user or not credentials.password:
-        raise BadCommand(FAILED)
+        raise BadCommandError(FAILED)
     verdict: Reply | None = yield credentials
     if verdict is not None and not verdict.accepted:
-        raise BadCommand(verdict)
-    return Proven(credentials.user, verdict)
+        raise BadCommandError(verdict)
+    return Authenticated(credentials.user, verdict)
 
 
 def text(octets: bytes) -> str:
@@ -211,9 +211,9 @@ def text(octets: bytes) -> str:
     try:
         decoded = octets.decode()
     except UnicodeDecodeError:
-        raise BadCommand(MALFORMED) from None
+        raise BadCommandError(MALFORMED) from None
     if "\0" in decoded:
-        raise BadCommand(MALFORMED)
+        raise BadCommandError(MALFORMED)
     return decoded
 
 
@@ -221,7 +221,7 @@ def name(octets: bytes) -> str:
     """User names are that without any control character: they are written to logs."""
     decoded = text(octets)
     if syntax.CONTROL.search(decoded):
-        raise BadCommand(MALFORMED)
+        raise BadCommandError(MALFORMED)
     return decoded
 
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 import base64
 import re
 
-from ..errors import BadCommand, LocalProtocolError, RemoteProtocolError
+from ..errors import BadCommandError, LocalProtocolError, RemoteProtocolError
 from .credentials import (
     FAILED,
     MALFORMED,
+    Authenticated,
     ClientExchange,
     Failed,
-    Password,
-    Proven,
+    MechanismContext,
+    PasswordCredentials,
     Random,
     ScramSecret,
     Secret,
     SecretWanted,
     ServerExchange,
-    Surroundings,
     challenge,
     end,
     load_scramp,
@@ -39,7 +39,7 @@ def new_nonce(token: Random) -> str:
     return base64.b64encode(token(18)).decode()
 
 
-def scram_server(initial: bytes | None, at: Surroundings) -> ServerExchange:
+def scram_server(initial: bytes | None, at: MechanismContext) -> ServerExchange:
     """SCRAM-SHA-256, server. A user without a secret gets as far as one with a wrong password does (RFC 5802 9)."""
     scramp = load_scramp()
     mechanism = scramp.ScramMechanism(NAME)
@@ -55,7 +55,7 @@ def scram_server(initial: bytes | None, at: Surroundings) -> ServerExchange:
     try:
         mechanism.make_server(note, s_nonce=nonce).set_client_first(first)
     except scramp.ScramException:
-        raise BadCommand(MALFORMED) from None
+        raise BadCommandError(MALFORMED) from None
     (user,) = users
     keys = secret_keys((yield SecretWanted(user)), user, at)
     server = mechanism.make_server(
@@ -64,17 +64,17 @@ def scram_server(initial: bytes | None, at: Surroundings) -> ServerExchange:
     server.set_client_first(first)
     question: bytes = server.get_server_first().encode()
     if len(question) > CHALLENGE:  # the client's nonce is part of it
-        raise BadCommand(MALFORMED)
+        raise BadCommandError(MALFORMED)
     final = text((yield question))
     try:
         server.set_client_final(final)
     except scramp.ScramException:
         raise Failed(FAILED, server.get_server_final().encode()) from None
     yield server.get_server_final().encode()  # the client has nothing more to say, and says so
-    return Proven(user)
+    return Authenticated(user)
 
 
-def secret_keys(secret: Secret | None, user: str, at: Surroundings) -> ScramSecret:
+def secret_keys(secret: Secret | None, user: str, at: MechanismContext) -> ScramSecret:
     """What to test the client by. It is made up for an unknown user, and made in the same time for all of them."""
     salt = at.made_up("salt", user)[:16]
     made_up = at.made_up("password", user).hex()
@@ -85,7 +85,7 @@ def secret_keys(secret: Secret | None, user: str, at: Surroundings) -> ScramSecr
     return secret if isinstance(secret, ScramSecret) else made
 
 
-def scram_client(credentials: Password, token: Random) -> ClientExchange:
+def scram_client(credentials: PasswordCredentials, token: Random) -> ClientExchange:
     """SCRAM-SHA-256, client. It returns only when the server has proved that it knows the user's secret, too (RFC 5802 3)."""
     scramp = load_scramp()
     try:

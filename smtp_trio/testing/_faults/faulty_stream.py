@@ -13,7 +13,7 @@ import trio
 
 from .rule import End, Hear, Hold, Side, Step, Wait
 from .rules import Early
-from .wire_tracker import GREETING, Hearsay, Piece
+from .wire_tracker import GREETING, Piece, WireTracker
 
 if TYPE_CHECKING:
     from .faults import Faults
@@ -32,7 +32,7 @@ class FaultyStream(trio.abc.HalfCloseableStream):
         self.faults = faults
         #: There is TLS over us, and the faults are played inside it.
         self.transparent: bool = False
-        self._hearsay = Hearsay(greeted=greeted)
+        self._hearsay = WireTracker(greeted=greeted)
         self._acting: dict[tuple[int, bool], bool] = {}
         self._coming: deque[Step] = deque()
         #: Replies that will be heard before they are said, and how many commands were answered.

@@ -47,7 +47,7 @@ class Mode(enum.Enum):
 BEHIND = {"DATA": Mode.MESSAGE, "AUTH": Mode.RESPONSE, "STARTTLS": Mode.SECRET}
 
 
-class Hearsay:
+class WireTracker:
     """Follows one session by what both sides have said. ``greeted``: its greeting was before our time."""
 
     def __init__(self, *, greeted: bool = False) -> None:

@@ -13,15 +13,15 @@ import trio
 MIDNIGHT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-class Doors(TypedDict):
-    """What `fixed_doors` gives: keywords of `Server`."""
+class DeterministicSettings(TypedDict):
+    """What `deterministic` gives: keywords of `Server`."""
 
     now: Callable[[], datetime]
     token: Callable[[int], bytes]
 
 
-def fixed_doors(seed: int = 0) -> Doors:
-    """The ``now`` and ``token`` of a `Server` that is the same in every run: ``Server(hooks, **fixed_doors())``.
+def deterministic(seed: int = 0) -> DeterministicSettings:
+    """The ``now`` and ``token`` of a `Server` that is the same in every run: ``Server(hooks, **deterministic())``.
 
     The time is midnight of 1 January 2026 when it is first asked for, and passes with Trio's clock from there. Ids and challenges
     are those of a generator that begins with ``seed``: everybody can guess them, so this is for tests alone.

@@ -16,7 +16,7 @@ from .._faults.faults import Faults
 from .._streams import MAX_OCTETS, bounded_stream_pair
 from .._transcripts.recording import Tap
 from .._transcripts.transcript import Transcript
-from .deterministic import fixed_doors
+from .deterministic import deterministic
 
 #: Who a server of tests says it is.
 NAME = "mx.test"
@@ -38,7 +38,7 @@ async def memory_pair(
 
     The client is a `Client` to be used with ``async with``: ``async with await memory_pair(nursery, server) as client:``.
     ``host`` and ``settings`` are its keywords; without, it is "client.test", and calls the server by the server's name. Hooks in the
-    place of a server get one made for them, which is the same in every run (`fixed_doors`), called "mx.test", and not strict about
+    place of a server get one made for them, which is the same in every run (`deterministic`), called "mx.test", and not strict about
     line ends.
 
     ``transcript`` is to write the session down, from the client's end. ``faults`` go wrong at both ends. ``peer`` is who the server
@@ -48,7 +48,7 @@ async def memory_pair(
     """
     if isinstance(server, Hooks):
         server = Server(
-            server if faults is None else faults.hooks(server), name=NAME, newlines="normalize", **fixed_doors()
+            server if faults is None else faults.hooks(server), name=NAME, newlines="normalize", **deterministic()
         )
     elif faults is not None:
         faults.install(server)

@@ -19,7 +19,7 @@ from ..._types import Timeouts
 from ...protocol import Extension, Limits
 from ...protocol.body_inspector import Newlines
 from .._faults.decisions import Layer
-from .deterministic import fixed_doors
+from .deterministic import deterministic
 from .inbox import Inbox
 from .pair import NAME
 
@@ -82,7 +82,7 @@ async def open_test_server(
 
     ``tls=True`` makes it a certificate for "localhost" and 127.0.0.1, which takes trustme (``pip install smtp-trio[testing]``).
     ``settings`` are keywords of `Server`; without them it is called "mx.test", is not strict about line ends, and has the doors of
-    `fixed_doors`. At the end it stops, and idle sessions are told so. What your code raises comes out as it is, in no group.
+    `deterministic`. At the end it stops, and idle sessions are told so. What your code raises comes out as it is, in no group.
 
     Sockets are real, so this needs the real clock: under a MockClock use `memory_pair`.
     """
@@ -116,7 +116,7 @@ def made_server(
     context = tls if isinstance(tls, ssl.SSLContext) else None
     if tls is True:
         ca, context, client_context = _certified()
-    filled: ServerSettings = {"name": NAME, "newlines": "normalize", **fixed_doors(), **settings}
+    filled: ServerSettings = {"name": NAME, "newlines": "normalize", **deterministic(), **settings}
     return Server(hooks if hooks is not None else Inbox(), tls=context, **filled), ca, client_context
 
 

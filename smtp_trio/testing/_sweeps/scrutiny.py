@@ -52,7 +52,7 @@ class Line:
         del self.owed[:end]
 
 
-class Ear:
+class RecordingProtocol:
     """A protocol, to its wire; listens in."""
 
     def __init__(self, protocol: Octets, line: Line) -> None:
@@ -74,7 +74,7 @@ class WatchedWire(Wire):
     __slots__ = ("line", "used")
 
     def __init__(self, stream: trio.abc.Stream, protocol: Octets, write_timeout: float, line: Line) -> None:
-        super().__init__(stream, Ear(protocol, line), write_timeout)
+        super().__init__(stream, RecordingProtocol(protocol, line), write_timeout)
         self.line = line
         #: Somebody has waited for octets.
         self.used = False
@@ -106,7 +106,7 @@ class WatchedWire(Wire):
 
 
 @define(eq=False)
-class Taking:
+class DataCall:
     """One call of a `data` hook. ``taken``: it returned, and has not refused."""
 
     body: Body
@@ -123,7 +123,7 @@ class SeenSession:
         self.session = session
         self.line = line
         self.disconnects = 0
-        self.takings: list[Taking] = []
+        self.takings: list[DataCall] = []
         self._hooks = session.hooks
         session.wire = WatchedWire(stream, session.protocol, session.server.timeouts.write, line)
         session.hooks = {**session.hooks, "disconnect": self._disconnect}
@@ -136,7 +136,7 @@ class SeenSession:
             await hook(session)
 
     async def _data(self, session: Session, body: Body) -> Reply | None:
-        taking = Taking(body)
+        taking = DataCall(body)
         self.takings.append(taking)
         reply: Reply | None = await self._hooks["data"](session, body)
         answers = [each for each in (reply, session._settled) if each is not None]
@@ -146,11 +146,11 @@ class SeenSession:
         return reply
 
     @property
-    def taken(self) -> list[Taking]:
+    def taken(self) -> list[DataCall]:
         """Messages that are the application's now."""
         return [each for each in self.takings if each.taken and each.body.complete]
 
-    def answered(self, taking: Taking) -> bool:
+    def answered(self, taking: DataCall) -> bool:
         """A 250 was handed whole to the stream."""
         match = WHOLE.match(self.line.sent, taking.mark)
         return match is not None and match[1] == b"250"
@@ -173,7 +173,7 @@ class SeenSession:
             found.append(f"{name}: {wrong}")
         return found
 
-    def _wrong_state(self, last: Taking) -> str | None:
+    def _wrong_state(self, last: DataCall) -> str | None:
         taken = last.taken and last.body.complete
         if not taken:
             possible = [MessageState.NOT_TAKEN]

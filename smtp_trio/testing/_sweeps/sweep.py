@@ -17,7 +17,7 @@ from attrs import frozen
 
 from ..._types import MessageState
 from ...protocol import SMTPError
-from .sweep_run import Blow, Bounds, Check, Scenario, Stepping, Trial
+from .sweep_run import Blow, Bounds, Check, Scenario, Stepping, SweepRun
 
 Errors = tuple[type[Exception], ...]
 
@@ -147,10 +147,10 @@ def _run(
     allow: Errors,
     *,
     whole: bool,
-) -> Trial:
+) -> SweepRun:
     from trio.testing import MockClock  # which imports pytest, where there is one
 
-    attempt = Trial(k, blow, bounds, whole=whole)
+    attempt = SweepRun(k, blow, bounds, whole=whole)
     _scheduler._r.seed(seed)
     cause: Exception | None = None
     found: list[str] = []
@@ -176,7 +176,7 @@ def _run(
     return attempt
 
 
-def _error(attempt: Trial, found: list[str], point: str) -> SweepError:
+def _error(attempt: SweepRun, found: list[str], point: str) -> SweepError:
     where = f"{point} {attempt.k}" if attempt.struck else "not struck at all, the scenario fails by itself"
     where_else = "".join(f"\nAnother task: {each}" for each in attempt.stands[1:] if each.calls)
     stack = f"Where it was: {attempt.stands[0]}{where_else}" if attempt.stands else ""

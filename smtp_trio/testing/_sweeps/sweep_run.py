@@ -34,7 +34,7 @@ class Bounds:
     patience: float
 
 
-class Trial(Attempt):
+class SweepRun(Attempt):
     """One run of a scenario, with what its author need not see."""
 
     def __init__(self, k: int, blow: Blow, bounds: Bounds, *, whole: bool) -> None:
@@ -212,7 +212,7 @@ class Trial(Attempt):
 class Stepping(trio.abc.Instrument):
     """Tells a trial of every step that a task takes."""
 
-    def __init__(self, trial: Trial, limit: int) -> None:
+    def __init__(self, trial: SweepRun, limit: int) -> None:
         self._trial, self._limit = trial, limit
         self._steps = 0
         self._struck: trio.lowlevel.Task | None = None
