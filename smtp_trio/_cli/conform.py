@@ -18,7 +18,7 @@ from ..conform._runner import Outcome, Report, Result, conform
 from ..conform._target import Target, Unreachable
 from ..conform._text import TextReport
 from ..conform.cases import RULES, TITLES
-from .options import Fault, reason, within
+from .options import UsageError, describe_error, number_between
 
 PASSWORD = "SMTP_TRIO_PASSWORD"
 Tell = Callable[[Result], None] | None
@@ -57,9 +57,9 @@ def add_conform(parser: argparse.ArgumentParser) -> None:
         help="take any certificate")
     add("--implicit-tls", action="store_true",
         help="TLS from the first octet on, as on port 465")
-    add("--timeout", metavar="SECONDS", type=within(float, 3600), default=30.0,
+    add("--timeout", metavar="SECONDS", type=number_between(float, 3600), default=30.0,
         help="for each case, with all its answers (%(default)g)")
-    add("--jobs", metavar="N", type=within(int, 100, 1), default=1,
+    add("--jobs", metavar="N", type=number_between(int, 100, 1), default=1,
         help="connections at a time (%(default)s)")
     add("--client", action="store_true",
         help="try a client in place of a server: `smtp-trio conform --client --help` tells of that")
@@ -102,7 +102,7 @@ def run_conform(options: argparse.Namespace) -> int:
     try:
         return reported(options, run, TITLES)
     except Unreachable as problem:
-        raise Fault(f"{target.host}:{target.port}: {problem}") from None
+        raise UsageError(f"{target.host}:{target.port}: {problem}") from None
 
 
 def listed(rules: Sequence[Rule]) -> int:
@@ -120,7 +120,7 @@ def reported(options: argparse.Namespace, run: Run, titles: Mapping[str, str]) -
         with open(options.output, "w", encoding="utf-8") as out:
             return report(options, run, titles, out)
     except OSError as error:
-        raise Fault(f"--output {options.output}: {reason(error)}") from None
+        raise UsageError(f"--output {options.output}: {describe_error(error)}") from None
 
 
 def report(options: argparse.Namespace, run: Run, titles: Mapping[str, str], out: TextIO) -> int:
@@ -155,7 +155,7 @@ def chosen(options: argparse.Namespace, rules: Sequence[Rule]) -> list[Rule]:
     """The cases that these options mean."""
     for pattern in (*options.only, *options.skip):
         if not any(matches(rule, [pattern]) for rule in rules):
-            raise Fault(f"no case is like {pattern!r} (see `smtp-trio conform --list`)")
+            raise UsageError(f"no case is like {pattern!r} (see `smtp-trio conform --list`)")
     return [
         rule
         for rule in rules
@@ -174,26 +174,26 @@ def matches(rule: Rule, patterns: Sequence[str]) -> bool:
 def as_target(options: argparse.Namespace) -> Target:
     """The server that these options mean."""
     if options.server is None:
-        raise Fault("which server? (HOST:PORT)")
+        raise UsageError("which server? (HOST:PORT)")
     host, colon, port = options.server.rpartition(":")
     if not colon or options.server.endswith("]"):
         host, port = options.server, "25"
     host = host.removeprefix("[").removesuffix("]")
     if not host or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise Fault(f"{options.server!r} is no HOST:PORT")
+        raise UsageError(f"{options.server!r} is no HOST:PORT")
     for option, value in (("--from", options.sender), ("--to", options.recipient), ("--unknown", options.unknown)):
         if value is not None and any(char in value for char in "<>\r\n\0 "):
-            raise Fault(f"{option}: {value!r} is no address")
+            raise UsageError(f"{option}: {value!r} is no address")
     try:
         tls = ssl.create_default_context(cafile=options.tls_ca)
     except (OSError, ssl.SSLError) as error:
-        raise Fault(f"--tls-ca {options.tls_ca}: {reason(error)}") from None
+        raise UsageError(f"--tls-ca {options.tls_ca}: {describe_error(error)}") from None
     if options.insecure:
         tls.check_hostname = False
         tls.verify_mode = ssl.CERT_NONE
     password = options.password if options.password is not None else os.environ.get(PASSWORD)
     if options.user is not None and password is None:
-        raise Fault(f"--user needs a password, in {PASSWORD}")
+        raise UsageError(f"--user needs a password, in {PASSWORD}")
     return Target(
         host=host,
         port=int(port),

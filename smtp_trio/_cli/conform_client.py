@@ -18,7 +18,7 @@ from ..conform._subject import Command, Visitors, listen
 from ..conform._visit import Setting
 from ..conform.clients import SCENES, TITLES
 from .conform import Tell, add_choice, chosen, listed, reported
-from .options import Fault, reason, within
+from .options import UsageError, describe_error, number_between
 
 
 def add_conform_client(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +36,7 @@ def add_conform_client(parser: argparse.ArgumentParser) -> None:
         help="try a client")
     add("--host", metavar="ADDRESS", default="127.0.0.1",
         help="where to listen (%(default)s)")
-    add("--port", metavar="PORT", type=within(int, 65535), default=None,
+    add("--port", metavar="PORT", type=number_between(int, 65535), default=None,
         help="0: any free one; with --command, another for each case, which is the default there")
     add("--command", metavar="COMMAND",
         help="the client: 'prog --server {host}:{port} --from {from} --to {to} --to {to2} {message}'. No shell sees it")
@@ -48,11 +48,11 @@ def add_conform_client(parser: argparse.ArgumentParser) -> None:
         help=f"the client was told to log in, as {VALUES['user']} with the password {VALUES['password']}")
     add("--slow", action="store_true",
         help="also be silent, or answer after minutes: many of these cases take minutes each, up to twelve")
-    add("--timeout", metavar="SECONDS", type=within(float, 3600), default=30.0,
+    add("--timeout", metavar="SECONDS", type=number_between(float, 3600), default=30.0,
         help="for each case (%(default)g)")
-    add("--wait", metavar="SECONDS", type=within(float, 86400), default=300.0,
+    add("--wait", metavar="SECONDS", type=number_between(float, 86400), default=300.0,
         help="without --command: for the client to come, for each case (%(default)g)")
-    add("--jobs", metavar="N", type=within(int, 100, 1), default=1,
+    add("--jobs", metavar="N", type=number_between(int, 100, 1), default=1,
         help="clients at a time, with --command and no --port (%(default)s)")
     # fmt: on
     add_choice(parser)
@@ -82,27 +82,27 @@ def run_conform_client(options: argparse.Namespace) -> int:
     try:
         return reported(options, run, TITLES)
     except OSError as error:
-        raise Fault(f"cannot listen on {options.host} port {options.port or 0}: {reason(error)}") from None
+        raise UsageError(f"cannot listen on {options.host} port {options.port or 0}: {describe_error(error)}") from None
 
 
 def check(options: argparse.Namespace) -> None:
     """Options that do not go together."""
     if options.command is None:
         if options.port is None:
-            raise Fault("where? (--port), or which client? (--command)")
+            raise UsageError("where? (--port), or which client? (--command)")
         if options.jobs > 1:
-            raise Fault("--jobs needs --command")
+            raise UsageError("--jobs needs --command")
         return
     if options.jobs > 1 and options.port:
-        raise Fault("--jobs needs a port for each: leave --port away")
+        raise UsageError("--jobs needs a port for each: leave --port away")
     try:
         words = shlex.split(options.command)
     except ValueError as error:
-        raise Fault(f"--command: {error}") from None
+        raise UsageError(f"--command: {error}") from None
     if not words:
-        raise Fault("--command: which one?")
+        raise UsageError("--command: which one?")
     if "{port}" not in options.command and not options.port:
-        raise Fault("--command has no {port}, and there is no --port")
+        raise UsageError("--command has no {port}, and there is no --port")
 
 
 def tell(text: str) -> None:

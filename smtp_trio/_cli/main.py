@@ -30,7 +30,7 @@ from ..protocol.extensions import Auth, standard
 from ..stores import Maildir, SQLite
 from .auth_file import Accounts, Hash
 from .log_output import set_up_log
-from .options import Fault, Parser, reason, within
+from .options import Parser, UsageError, describe_error, number_between
 from .send import add_send
 from .serve import STOP, serve, supervise, work
 from .workers import Place, cores
@@ -47,8 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = parser(sys.argv[1:] if argv is None else argv).parse_args(argv)
         run: Callable[[argparse.Namespace], int | None] = options.run
         return run(options) or 0
-    except Fault as fault:
-        print(f"smtp-trio: error: {fault}", file=sys.stderr, flush=True)
+    except UsageError as error:
+        print(f"smtp-trio: error: {error}", file=sys.stderr, flush=True)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -91,12 +91,12 @@ def add_serve(serve: argparse.ArgumentParser) -> None:
     add("--host", metavar="ADDRESS", default=LOOPBACK,
         help="where to listen; '*': everywhere, IPv4 and IPv6 (%(default)s)")
     where = serve.add_mutually_exclusive_group().add_argument
-    where("--port", metavar="PORT", type=within(int, 65535), default=2525,
+    where("--port", metavar="PORT", type=number_between(int, 65535), default=2525,
         help="0: any free one, which is printed (%(default)s)")
     where("--fd", metavar="FD", type=as_fd, action="append", default=[],
         help="take connections from this listening socket, in place of --host and --port; 'systemd': from those that systemd "
              "has opened (LISTEN_FDS). May be repeated")
-    add("--workers", metavar="N", type=within(int, 256), default=1,
+    add("--workers", metavar="N", type=number_between(int, 256), default=1,
         help="processes that share the port, with a parent that replaces one that dies; 0: one for each core (%(default)s)")
     add("--store", metavar="STORE", type=as_store, default="maildir:Maildir",
         help="maildir:PATH or sqlite:PATH (%(default)s)")
@@ -105,9 +105,9 @@ def add_serve(serve: argparse.ArgumentParser) -> None:
              "loopback. May be repeated; <Postmaster> is always taken")
     add("--name", metavar="NAME",
         help="the server's own name (this host's)")
-    add("--size", metavar="OCTETS", type=within(int, 10**18), default=31457280,
+    add("--size", metavar="OCTETS", type=number_between(int, 10**18), default=31457280,
         help="the largest message; 0: any (%(default)s)")
-    add("--timeout", metavar="SECONDS", type=within(float, 10**9), default=300.0,
+    add("--timeout", metavar="SECONDS", type=number_between(float, 10**9), default=300.0,
         help="of silence before goodbye; 0: never (%(default)g)")
     add("--newlines", choices=("reject", "normalize", "preserve"), default="normalize",
         help="what becomes of a bare CR or LF in a message (%(default)s: it is stored as CRLF)")
@@ -139,7 +139,7 @@ def as_store(text: str) -> Maildir | SQLite:
 
 
 def as_fd(text: str) -> str:
-    return text if text == "systemd" else str(within(int, 2**31 - 1)(text))
+    return text if text == "systemd" else str(number_between(int, 2**31 - 1)(text))
 
 
 def as_domain(text: str) -> str:
@@ -157,13 +157,13 @@ def hash_password(options: argparse.Namespace) -> None:
             password = getpass.getpass()
             again = getpass.getpass("Again: ")
         except EOFError:
-            raise Fault("no password") from None
+            raise UsageError("no password") from None
         if again != password:
-            raise Fault("these were two passwords")
+            raise UsageError("these were two passwords")
     else:
         password = sys.stdin.readline().removesuffix("\n")
     if not password or syntax.CONTROL.search(password):
-        raise Fault("a password is one character or more, without controls")
+        raise UsageError("a password is one character or more, without controls")
     print(Hash.of(password))
 
 
@@ -185,7 +185,7 @@ def make_server(options: argparse.Namespace, accounts: Accounts | None) -> Serve
             newlines=options.newlines,
         )
     except ValueError as error:
-        raise Fault(f"--name: {error}") from None
+        raise UsageError(f"--name: {error}") from None
     if accounts is not None:
         server.on(auth=accounts.auth)
     if options.accept:
@@ -212,14 +212,14 @@ def handed_on(wanted: Sequence[str]) -> list[socket.socket]:
     for each in wanted:
         found = handed_over() if each == "systemd" else [int(each)]
         if not found:
-            raise Fault("--fd systemd: no socket was handed to this process (LISTEN_PID, LISTEN_FDS)")
+            raise UsageError("--fd systemd: no socket was handed to this process (LISTEN_PID, LISTEN_FDS)")
         fds += found
     sockets = []
     for fd in dict.fromkeys(fds):
         try:
             sockets.append(inherited(fd))
         except OSError as error:
-            raise Fault(f"--fd {fd}: {reason(error)}") from None
+            raise UsageError(f"--fd {fd}: {describe_error(error)}") from None
     return sockets
 
 
@@ -227,21 +227,21 @@ def check(options: argparse.Namespace, sockets: Sequence[socket.socket]) -> None
     """Options that do not go together."""
     if options.tls_cert is None:
         if options.tls_key is not None:
-            raise Fault("--tls-key needs --tls-cert")
+            raise UsageError("--tls-key needs --tls-cert")
         if options.implicit_tls:
-            raise Fault("--implicit-tls needs --tls-cert and --tls-key")
+            raise UsageError("--implicit-tls needs --tls-cert and --tls-key")
         if options.auth_file is not None:
-            raise Fault("--auth-file needs --tls-cert and --tls-key: passwords are taken under TLS only")
+            raise UsageError("--auth-file needs --tls-cert and --tls-key: passwords are taken under TLS only")
     if options.auth_optional and options.auth_file is None:
-        raise Fault("--auth-optional needs --auth-file")
+        raise UsageError("--auth-optional needs --auth-file")
     if options.fd and options.host != LOOPBACK:
-        raise Fault("--host does not go with --fd, which has its address already")
+        raise UsageError("--host does not go with --fd, which has its address already")
     if not options.accept:
         if not is_loopback(options.host):
-            raise Fault(f"--host {options.host} is not loopback: say with --accept DOMAIN which mail to take")
+            raise UsageError(f"--host {options.host} is not loopback: say with --accept DOMAIN which mail to take")
         for sock in sockets:
             if sock.family != socket.AF_UNIX and not ipaddress.ip_address(sock.getsockname()[0]).is_loopback:
-                raise Fault(f"--fd: {spelled(sock)} is not loopback: say with --accept DOMAIN which mail to take")
+                raise UsageError(f"--fd: {spelled(sock)} is not loopback: say with --accept DOMAIN which mail to take")
 
 
 def is_loopback(host: str) -> bool:
@@ -250,7 +250,7 @@ def is_loopback(host: str) -> bool:
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise Fault(f"--host {host}: {reason(error)}") from None
+        raise UsageError(f"--host {host}: {describe_error(error)}") from None
     return all(ipaddress.ip_address(address[0]).is_loopback for *_, address in found)
 
 
@@ -263,14 +263,14 @@ def certificate(cert: str, key: str | None) -> ssl.SSLContext:
             with open(path, "rb"):
                 pass
         except OSError as error:
-            raise Fault(f"cannot read {path}: {reason(error)}") from None
+            raise UsageError(f"cannot read {path}: {describe_error(error)}") from None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
         context.load_cert_chain(cert, key, password="")  # an encrypted key would be asked for on the terminal
     except ssl.SSLError as error:
         if error.reason in ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"):
-            raise Fault(f"the key in {key or cert} does not belong to the certificate in {cert}") from None
-        raise Fault(f"no certificate in {cert}, or no key that needs no passphrase in {key or cert}") from None
+            raise UsageError(f"the key in {key or cert} does not belong to the certificate in {cert}") from None
+        raise UsageError(f"no certificate in {cert}, or no key that needs no passphrase in {key or cert}") from None
     return context
 
 
@@ -278,7 +278,7 @@ def read_accounts(accounts: Accounts) -> None:
     try:
         accounts.read()
     except (OSError, ValueError) as error:
-        raise Fault(f"cannot use {accounts.path}: {reason(error)}") from None
+        raise UsageError(f"cannot use {accounts.path}: {describe_error(error)}") from None
 
 
 # --- serving ----------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from attrs import field, frozen
 
 from .._client.message import envelope
 from ..protocol.dot_stuffing import canonical
-from .options import Fault, reason
+from .options import UsageError, describe_error
 
 STDIN = "-"
 
@@ -44,7 +44,7 @@ class Letter:
 def letters(operands: Iterable[str], sender: str | None, recipients: Sequence[str] | None) -> list[Letter]:
     """All messages that the operands name, in their order. Only their headers are read.
 
-    Raises Fault for what is not there, cannot be read, or is no message; and where neither the caller nor the message says who
+    Raises UsageError for what is not there, cannot be read, or is no message; and where neither the caller nor the message says who
     sends it to whom.
     """
     found = []
@@ -53,14 +53,14 @@ def letters(operands: Iterable[str], sender: str | None, recipients: Sequence[st
         try:
             header = read_header(name) if octets is None else octets
         except OSError as error:
-            raise Fault(f"cannot read {name}: {reason(error)}") from None
+            raise UsageError(f"cannot read {name}: {describe_error(error)}") from None
         if not FIELD.match(header):
-            raise Fault(f"{name} is no message: it does not begin with a field, such as From: or Subject:")
+            raise UsageError(f"{name} is no message: it does not begin with a field, such as From: or Subject:")
         message = BytesHeaderParser(policy=policy.SMTP).parsebytes(canonical(header))
         try:
             found.append(Letter(name, *envelope(message, sender, recipients), octets))
         except ValueError as error:
-            raise Fault(f"{name}: {error}; say it with --from and --to") from None
+            raise UsageError(f"{name}: {error}; say it with --from and --to") from None
     return found
 
 
@@ -74,7 +74,7 @@ def files(operand: str) -> Iterator[str]:
         try:
             names = sorted(os.listdir(folder))
         except OSError as error:
-            raise Fault(f"cannot read {folder}: {reason(error)}") from None
+            raise UsageError(f"cannot read {folder}: {describe_error(error)}") from None
         for path in (os.path.join(folder, name) for name in names if not name.startswith(".")):
             if not os.path.isdir(path):
                 yield path

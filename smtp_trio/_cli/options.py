@@ -1,4 +1,4 @@
-"""What the commands of ``smtp-trio`` share: options, and what is said when they are wrong."""
+"""Parts that the commands of ``smtp-trio`` share: the argument parser, its error, and types of options."""
 
 from __future__ import annotations
 
@@ -6,35 +6,38 @@ import argparse
 from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
-N = TypeVar("N", int, float)
+NumberT = TypeVar("NumberT", int, float)
 
 
-class Fault(Exception):
-    """What is wrong with the command or with what it finds, in one line."""
+class UsageError(Exception):
+    """An option, or a file or address that it names, cannot be used.
+
+    The message is one line for the user; it names the option or file and the reason.
+    """
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """An argument parser that raises `UsageError` instead of printing the usage and exiting."""
 
     def error(self, message: str) -> NoReturn:
-        raise Fault(f"{message} (see `{self.prog} --help`)")
+        raise UsageError(f"{message} (see `{self.prog} --help`)")
 
 
-def within(convert: Callable[[str], N], most: int, least: int = 0) -> Callable[[str], N]:
-    """The type of an option that is a number."""
+def number_between(convert: Callable[[str], NumberT], maximum: int, minimum: int = 0) -> Callable[[str], NumberT]:
+    """Return the type of an option whose value is a number from ``minimum`` to ``maximum``, both included."""
 
-    def parse(text: str) -> N:
+    def parse(text: str) -> NumberT:
         try:
             value = convert(text)
         except ValueError:
             value = None
-        if value is None or not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"want a number from {least} to {most}, not {text!r}")
+        if value is None or not minimum <= value <= maximum:
+            raise argparse.ArgumentTypeError(f"must be a number from {minimum} to {maximum}, got {text!r}")
         return value
 
     return parse
 
 
-def reason(error: BaseException) -> str:
-    """What an exception says, without numbers and names that were said already."""
+def describe_error(error: BaseException) -> str:
+    """Return an exception's message; for an OSError only the reason, without its number and file name."""
     return (isinstance(error, OSError) and error.strerror) or str(error)

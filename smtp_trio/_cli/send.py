@@ -39,7 +39,7 @@ from ..protocol import LocalProtocolError, Mail, NotOfferedError, ReplyError, SM
 from ..protocol.extensions.auth import AuthCommand
 from ..protocol.sasl import PasswordCredentials
 from .message_files import STDIN, Letter, letters
-from .options import Fault, reason, within
+from .options import UsageError, describe_error, number_between
 
 #: Where a password may be, so that it stands in no list of processes.
 PASSWORD = "SMTP_TRIO_PASSWORD"
@@ -95,7 +95,7 @@ def add_send(send: argparse.ArgumentParser) -> None:
         help="speak LMTP (RFC 2033)")
     add("--name", metavar="NAME",
         help="who we say we are, in EHLO (our address)")
-    add("--timeout", metavar="SECONDS", type=within(float, 10**9),
+    add("--timeout", metavar="SECONDS", type=number_between(float, 10**9),
         help="for each answer; 0: without end (those of RFC 5321)")
     # fmt: on
     send.set_defaults(run=run_send)
@@ -135,10 +135,10 @@ def _mailbox(text: str, *, null: bool) -> str:
 
 def run_send(options: argparse.Namespace) -> int:
     if options.messages.count(STDIN) > 1:
-        raise Fault("there is only one standard input: give - once")
+        raise UsageError("there is only one standard input: give - once")
     for option, wanted in (("--password-file", options.password_file), ("--allow-cleartext", options.allow_cleartext)):
         if wanted and options.user is None:
-            raise Fault(f"{option} needs --user")
+            raise UsageError(f"{option} needs --user")
     recipients = list(dict.fromkeys(options.recipients)) if options.recipients else None
     waiting = letters(options.messages, options.sender, recipients)
     if not waiting:
@@ -173,7 +173,7 @@ def settings(options: argparse.Namespace) -> Settings:
         try:
             found["auth"] = PasswordCredentials(options.user, password(options))
         except ValueError as error:
-            raise Fault(f"--user: {error}") from None
+            raise UsageError(f"--user: {error}") from None
     return found
 
 
@@ -181,9 +181,9 @@ def trusting(cafile: str) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=cafile)
     except ssl.SSLError:
-        raise Fault(f"no certificate in {cafile}") from None
+        raise UsageError(f"no certificate in {cafile}") from None
     except OSError as error:
-        raise Fault(f"cannot read {cafile}: {reason(error)}") from None
+        raise UsageError(f"cannot read {cafile}: {describe_error(error)}") from None
 
 
 def password(options: argparse.Namespace) -> str:
@@ -192,13 +192,13 @@ def password(options: argparse.Namespace) -> str:
             with open(options.password_file, encoding="utf-8-sig") as file:
                 return file.readline().removesuffix("\n")
         except (OSError, UnicodeDecodeError) as error:
-            raise Fault(f"cannot read {options.password_file}: {reason(error)}") from None
+            raise UsageError(f"cannot read {options.password_file}: {describe_error(error)}") from None
     if PASSWORD in os.environ:
         return os.environ[PASSWORD]
     if sys.stdin.isatty():
         with suppress(EOFError):
             return getpass.getpass(f"Password of {options.user} at {options.server}: ")
-    raise Fault(f"--user needs a password: from --password-file FILE, or from {PASSWORD} in the environment")
+    raise UsageError(f"--user needs a password: from --password-file FILE, or from {PASSWORD} in the environment")
 
 
 # --- sending ----------------------------------------------------------------------------------------------------------
@@ -249,7 +249,7 @@ class Sender:
         try:
             octets = letter.read()
         except OSError as gone:  # in a Maildir, somebody may have read it meanwhile
-            self.report.trouble(f"cannot read {letter.name}: {reason(gone)}")
+            self.report.trouble(f"cannot read {letter.name}: {describe_error(gone)}")
             self.report.words.add("deferred")
             return None
         while True:

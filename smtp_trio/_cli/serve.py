@@ -17,7 +17,7 @@ from .._server.listeners import listener, open_listeners, spelled
 from .._server.server import Server
 from .._types import Statistics
 from ..stores import Maildir, SQLite, StoreError
-from .options import Fault, reason
+from .options import UsageError, describe_error
 from .workers import Place, Workers
 
 log = logging.getLogger("smtp_trio.cli")
@@ -94,7 +94,7 @@ async def opened(store: Maildir | SQLite) -> AsyncIterator[None]:
         try:
             await store.open()
         except StoreError as error:
-            raise Fault(f"cannot store mail in {store.path}: {reason(error.__cause__ or error)}") from None
+            raise UsageError(f"cannot store mail in {store.path}: {describe_error(error.__cause__ or error)}") from None
         yield
 
 
@@ -102,7 +102,7 @@ async def listen(options: argparse.Namespace, *, reuse_port: bool = False) -> li
     try:
         return await open_listeners(options.port, None if options.host == "*" else options.host, reuse_port=reuse_port)
     except (OSError, UnicodeError) as error:
-        raise Fault(f"cannot listen on {options.host}, port {options.port}: {reason(error)}") from None
+        raise UsageError(f"cannot listen on {options.host}, port {options.port}: {describe_error(error)}") from None
 
 
 def say_where(listeners: Sequence[trio.SocketListener], store: Maildir | SQLite) -> None:
@@ -136,5 +136,5 @@ async def heed(
         for reread in rereads:
             try:
                 reread()
-            except Fault as fault:
-                log.error("%s: %s; what was read before stays", name, fault)
+            except UsageError as error:
+                log.error("%s: %s; what was read before stays", name, error)

@@ -552,7 +552,7 @@ WRONG = [
     ("mail.eml --server x:0", f"argument --server: {ADDRESS} 'x:0'" + SEE),
     ("mail.eml --server x:65536", f"argument --server: {ADDRESS} 'x:65536'" + SEE),
     ("mail.eml --server unix:", f"argument --server: {ADDRESS} 'unix:'" + SEE),
-    ("mail.eml --timeout -1", "argument --timeout: want a number from 0 to 1000000000, not '-1'" + SEE),
+    ("mail.eml --timeout -1", "argument --timeout: must be a number from 0 to 1000000000, got '-1'" + SEE),
     ("mail.eml --cafile none", "cannot read none: No such file or directory"),
     ("mail.eml --cafile text", "no certificate in text"),
     ("mail.eml --password-file text", "--password-file needs --user"),

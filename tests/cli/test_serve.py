@@ -456,10 +456,10 @@ SEE = " (see `smtp-trio serve --help`)"
 
 # What is found before the server begins to do anything.
 WRONG = [
-    ("--port 65536", "argument --port: want a number from 0 to 65535, not '65536'" + SEE),
-    ("--port smtp", "argument --port: want a number from 0 to 65535, not 'smtp'" + SEE),
-    ("--size -1", "argument --size: want a number from 0 to 1000000000000000000, not '-1'" + SEE),
-    ("--timeout nan", "argument --timeout: want a number from 0 to 1000000000, not 'nan'" + SEE),
+    ("--port 65536", "argument --port: must be a number from 0 to 65535, got '65536'" + SEE),
+    ("--port smtp", "argument --port: must be a number from 0 to 65535, got 'smtp'" + SEE),
+    ("--size -1", "argument --size: must be a number from 0 to 1000000000000000000, got '-1'" + SEE),
+    ("--timeout nan", "argument --timeout: must be a number from 0 to 1000000000, got 'nan'" + SEE),
     ("--store mbox:x", "argument --store: unknown store 'mbox:x': want maildir:PATH or sqlite:PATH" + SEE),
     ("--store Maildir", "argument --store: unknown store 'Maildir': want maildir:PATH or sqlite:PATH" + SEE),
     ("--store sqlite:", "argument --store: unknown store 'sqlite:': want maildir:PATH or sqlite:PATH" + SEE),
@@ -484,8 +484,8 @@ WRONG = [
     ("--auth-optional", "--auth-optional needs --auth-file"),
     ("TLS --auth-file none", "cannot use none: No such file or directory"),
     ("TLS --auth-file people", "cannot use people: line 2: want user:password or user:hash"),
-    ("--workers some", "argument --workers: want a number from 0 to 256, not 'some'" + SEE),
-    ("--fd x", "argument --fd: want a number from 0 to 2147483647, not 'x'" + SEE),
+    ("--workers some", "argument --workers: must be a number from 0 to 256, got 'some'" + SEE),
+    ("--fd x", "argument --fd: must be a number from 0 to 2147483647, got 'x'" + SEE),
     ("--fd systemd", "--fd systemd: no socket was handed to this process (LISTEN_PID, LISTEN_FDS)"),
     ("--fd 1000000", "--fd 1000000: Bad file descriptor"),
     ("--port 25 --fd 3", "argument --fd: not allowed with argument --port" + SEE),
@@ -500,7 +500,7 @@ WRONG_HERE = [
     ("--store sqlite:.", "cannot store mail in FOLDER: unable to open database file"),
     ("--store sqlite:people", "cannot store mail in FOLDER/people: file is not a database"),
     ("--tls-cert cert.pem --tls-key rsa", "the key in rsa does not belong to the certificate in cert.pem"),
-    ("--port smtp", "argument --port: want a number from 0 to 65535, not 'smtp'" + SEE),
+    ("--port smtp", "argument --port: must be a number from 0 to 65535, got 'smtp'" + SEE),
 ]  # fmt: skip
 
 

@@ -107,7 +107,7 @@ def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
         (("mx.test", "--user", "ada"), "--user needs a password"),
         (("mx.test", "--tls-ca", "/nowhere"), "--tls-ca /nowhere: "),
         (("mx.test", "--output", "/nowhere/report"), "--output /nowhere/report: No such file"),
-        (("mx.test", "--jobs", "0"), "want a number from 1 to 100"),
+        (("mx.test", "--jobs", "0"), "must be a number from 1 to 100"),
     ],
 )
 def test_options_that_are_wrong(
