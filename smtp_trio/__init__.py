@@ -55,13 +55,13 @@ if TYPE_CHECKING:
     from ._server.listeners import open_listeners as open_listeners
     from ._server.server import Server as Server
     from ._server.session import Session as Session
+    from ._timeouts import Timeouts as Timeouts
     from ._types import (
         Drained as Drained,
         Envelope as Envelope,
         MessageState as MessageState,
         Peer as Peer,
         Statistics as Statistics,
-        Timeouts as Timeouts,
         TlsInfo as TlsInfo,
     )
     from .protocol import (
@@ -113,7 +113,8 @@ _MODULES = {
     "_server.listeners": "open_listeners",
     "_server.server": "Server",
     "_server.session": "Session",
-    "_types": "Drained Envelope MessageState Peer Statistics Timeouts TlsInfo",
+    "_timeouts": "Timeouts",
+    "_types": "Drained Envelope MessageState Peer Statistics TlsInfo",
     "protocol": (
         "BodyError Command Expn Hello Help Limits LocalProtocolError Mail NotOfferedError Path ProtocolError "
         "Rcpt RemoteProtocolError Reply ReplyError SMTPError Vrfy standard"

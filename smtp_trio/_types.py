@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import math
 from typing import TYPE_CHECKING, Any, Literal
 
 import trio
@@ -15,34 +14,6 @@ from .protocol.extensions.smtputf8 import SMTPUTF8
 
 if TYPE_CHECKING:
     import ssl
-
-
-#: Seconds that are nothing to a deadline.
-BLINK = 0.01
-
-
-def seconds_or_ever(value: float) -> float:
-    """A timeout as it was given: 0 is none. Raises ValueError for one that is negative."""
-    if value < 0:
-        raise ValueError(f"a timeout cannot be negative: {value}")
-    return value or math.inf
-
-
-@frozen(kw_only=True)
-class Timeouts:
-    """A server's patience, in seconds; 0: without end.
-
-    ``command`` is how long it waits for a command (RFC 5321 4.5.3.2.7 wants five minutes), ``block`` for the next piece of a
-    message, ``write`` for the peer to take a reply, ``tls`` for a handshake. ``hook`` is how long a hook may take, ``disconnect``
-    how long the `Hooks.disconnect` hook may when the session was cancelled.
-    """
-
-    command: float = field(default=300, converter=seconds_or_ever)
-    block: float = field(default=180, converter=seconds_or_ever)
-    hook: float = field(default=300, converter=seconds_or_ever)
-    tls: float = field(default=30, converter=seconds_or_ever)
-    write: float = field(default=300, converter=seconds_or_ever)
-    disconnect: float = field(default=5, converter=seconds_or_ever)
 
 
 @define

@@ -14,7 +14,7 @@ from typing import Self
 import trio
 from attrs import field, fields, frozen
 
-from .._types import BLINK, seconds_or_ever
+from .._timeouts import DEADLINE_SLACK, seconds_or_infinity
 from .._wire import Wire
 from ..protocol import (
     CONNECTION_LOST,
@@ -46,20 +46,20 @@ class ClientTimeouts:
     EHLO, HELO and LHLO, and ``other`` for what has none of its own.
     """
 
-    connect: float = field(default=30, converter=seconds_or_ever)
-    greeting: float = field(default=300, converter=seconds_or_ever)
-    hello: float = field(default=300, converter=seconds_or_ever)
-    starttls: float = field(default=300, converter=seconds_or_ever)
-    tls: float = field(default=300, converter=seconds_or_ever)
-    auth: float = field(default=300, converter=seconds_or_ever)
-    mail: float = field(default=300, converter=seconds_or_ever)
-    rcpt: float = field(default=300, converter=seconds_or_ever)
-    data: float = field(default=120, converter=seconds_or_ever)
-    block: float = field(default=180, converter=seconds_or_ever)
-    end: float = field(default=600, converter=seconds_or_ever)
-    rset: float = field(default=20, converter=seconds_or_ever)
-    quit: float = field(default=5, converter=seconds_or_ever)
-    other: float = field(default=300, converter=seconds_or_ever)
+    connect: float = field(default=30, converter=seconds_or_infinity)
+    greeting: float = field(default=300, converter=seconds_or_infinity)
+    hello: float = field(default=300, converter=seconds_or_infinity)
+    starttls: float = field(default=300, converter=seconds_or_infinity)
+    tls: float = field(default=300, converter=seconds_or_infinity)
+    auth: float = field(default=300, converter=seconds_or_infinity)
+    mail: float = field(default=300, converter=seconds_or_infinity)
+    rcpt: float = field(default=300, converter=seconds_or_infinity)
+    data: float = field(default=120, converter=seconds_or_infinity)
+    block: float = field(default=180, converter=seconds_or_infinity)
+    end: float = field(default=600, converter=seconds_or_infinity)
+    rset: float = field(default=20, converter=seconds_or_infinity)
+    quit: float = field(default=5, converter=seconds_or_infinity)
+    other: float = field(default=300, converter=seconds_or_infinity)
 
     @classmethod
     def all(cls, seconds: float) -> ClientTimeouts:
@@ -212,7 +212,9 @@ class Exchange:
             limit = self.timeouts.of(command)
             self._waiting = command, limit
             deadline = trio.current_time() + limit
-            if not 0 <= deadline - self._scope.deadline < BLINK:  # to move it costs as much as to read a reply does
+            if (
+                not 0 <= deadline - self._scope.deadline < DEADLINE_SLACK
+            ):  # to move it costs as much as to read a reply does
                 self._scope.deadline = deadline
         while reply is None:
             await self.wire.receive()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from .._types import BLINK
+from .._timeouts import DEADLINE_SLACK
 from ..protocol import (
     BadCommandError,
     BodyError,
@@ -155,7 +155,7 @@ class HookRunner:
                 self.running = name, failure
                 self._hook_scope = self.scope
                 deadline = trio.current_time() + limit
-                if not 0 <= deadline - self.scope.deadline <= BLINK:
+                if not 0 <= deadline - self.scope.deadline <= DEADLINE_SLACK:
                     self.scope.deadline = deadline
                 answer = await hook(self, *args)
             else:
@@ -222,7 +222,7 @@ class HookRunner:
     def start_hook_clock(self, waited: float) -> None:
         """The hook works again, and its time begins anew; what it lost in the blink of an eye is not worth the trouble."""
         scope = self._hook_scope
-        if scope is not None and (waited > BLINK or scope.deadline == math.inf):
+        if scope is not None and (waited > DEADLINE_SLACK or scope.deadline == math.inf):
             scope.deadline = trio.current_time() + self.server.timeouts.hook
 
 

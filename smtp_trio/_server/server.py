@@ -20,10 +20,11 @@ from functools import partial
 from typing import Any
 
 import trio
-from attrs import asdict, evolve
+from attrs import asdict
 
 from .._groups import collapse_group
-from .._types import Counts, Drained, Peer, Statistics, Timeouts
+from .._timeouts import Timeouts
+from .._types import Counts, Drained, Peer, Statistics
 from ..protocol import Command, Extension, Grammar, Limits, Reply, ServerProtocol
 from ..protocol.body_inspector import Newlines
 from ..protocol.extensions import STANDARD, StartTls
@@ -49,7 +50,7 @@ class Server:
     """An SMTP server. It does no I/O until it serves, and belongs to one ``trio.run``.
 
     ``name`` is the domain that it greets with. ``size`` is the largest message in octets, 0 for any (RFC 1870). ``timeout`` is
-    short for ``timeouts.command`` and ``timeouts.block``, in seconds, 0 for none. ``tls`` makes STARTTLS and implicit TLS possible.
+    how many seconds a client may be silent, 0 for no limit, or a `Timeouts` with all timeouts. ``tls`` makes STARTTLS and implicit TLS possible.
     ``newlines`` says what becomes of a bare CR or LF in a message: "reject" (550), "normalize" (made CRLF) or "preserve". ``now``
     gives an aware datetime and ``token`` so many random octets: the only doors for wall clock and chance.
 
@@ -62,8 +63,7 @@ class Server:
         *,
         name: str | None = None,
         size: int = 31457280,
-        timeout: float | None = None,
-        timeouts: Timeouts = Timeouts(),
+        timeout: float | Timeouts = Timeouts(),
         tls: ssl.SSLContext | None = None,
         extensions: Iterable[Extension] = STANDARD,
         limits: Limits = Limits(),
@@ -80,7 +80,7 @@ class Server:
         self.hooks: Hooks = Hooks() if hooks is None else hooks
         self.name: str = _ascii_name(name or socket.gethostname())
         self.size = size
-        self.timeouts: Timeouts = timeouts if timeout is None else evolve(timeouts, command=timeout, block=timeout)
+        self.timeouts: Timeouts = timeout if isinstance(timeout, Timeouts) else Timeouts(command=timeout, block=timeout)
         self.tls = tls
         self.extensions: tuple[Extension, ...] = tuple(extensions)
         self.limits = limits
@@ -104,11 +104,6 @@ class Server:
         self._starting = trio.Lock()
         self._ended = trio.Event()
         self._drained: Counter[str] = Counter()
-
-    @property
-    def timeout(self) -> float:
-        """Seconds that a client may be silent."""
-        return self.timeouts.command
 
     def on(self, **hooks: Callable[..., Awaitable[Any]]) -> None:
         """Put plain async functions in the place of hooks: ``server.on(rcpt=f)``; their arguments are those of the method less self.

@@ -584,7 +584,7 @@ async def test_hook_that_gave_up_has_no_more_time_than_others(autojump_clock: Mo
 async def test_writing_is_not_the_hooks_time(autojump_clock: MockClock) -> None:
     """A client that is slow to read the 354 takes nothing from the hook's time."""
     hooks = Taker()
-    async with talk(serving(hooks=hooks, timeouts=Timeouts(hook=10)), pair=unbuffered) as client:
+    async with talk(serving(hooks=hooks, timeout=Timeouts(hook=10)), pair=unbuffered) as client:
         await client.open()
         await client.send(b"DATA\r\n")
         await trio.sleep(200)
@@ -685,7 +685,7 @@ async def test_binarymime_is_left_as_it_is(autojump_clock: MockClock) -> None:
 @pytest.mark.parametrize("pair", [memory_stream_pair, sockets])
 async def test_no_data_hook_and_a_slow_chunk(pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
     """Nobody wants the message, and its octets are swallowed for as long as they come."""
-    server = Server(name=NAME, timeouts=Timeouts(command=300, block=180))
+    server = Server(name=NAME, timeout=Timeouts(command=300, block=180))
     async with talk(server, pair=pair) as client:
         await client.hello()
         await trio.sleep(200)

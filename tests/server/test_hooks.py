@@ -644,7 +644,7 @@ async def test_every_late_hook_is_cancelled(hook: str, autojump_clock: MockClock
     async def late(*_: Any) -> None:
         await trio.sleep_forever()
 
-    server = Server(Taker(), name=NAME, tls=server_tls(), timeouts=Timeouts(hook=10, command=20))
+    server = Server(Taker(), name=NAME, tls=server_tls(), timeout=Timeouts(hook=10, command=20))
     server.on(**{hook: late, "vrfy": raising(RuntimeError())})
     async with talk(server) as client:
         if hook == "connect":
@@ -663,7 +663,7 @@ async def test_every_late_hook_is_cancelled(hook: str, autojump_clock: MockClock
 async def test_waiting_for_the_peer_is_not_the_hooks_time(autojump_clock: MockClock) -> None:
     """A hook that pulls a message which takes hours is not late."""
     hooks = Taker()
-    server = Server(hooks, name=NAME, timeouts=Timeouts(hook=1))
+    server = Server(hooks, name=NAME, timeout=Timeouts(hook=1))
     async with talk(server) as client:
         await client.open()
         await client.say("DATA", "354")

@@ -105,7 +105,7 @@ class Forgetful(Taker):
 
 async def test_seed_defect_09_a_hook_that_never_answers_is_cut_off(autojump_clock: MockClock) -> None:
     hooks = Forgetful()
-    async with talk(Server(hooks, name="mx.test", timeouts=Timeouts(hook=60))) as client:
+    async with talk(Server(hooks, name="mx.test", timeout=Timeouts(hook=60))) as client:
         await client.hello()
         await client.send(START)
         await client.expect("250 2.1.0", "451 4.3.0")

@@ -395,7 +395,7 @@ def test_settings_that_cannot_be() -> None:
             Server(Hooks(), **wrong)
     assert Server().name == socket.gethostname()
     assert Server(name="bücher.example").name == "xn--bcher-kva.example"
-    assert Server(timeouts=Timeouts(block=7), timeout=9).timeouts == Timeouts(command=9, block=9)
+    assert Server(timeout=9).timeouts == Timeouts(command=9, block=9)
 
 
 async def test_server_over_tcp_with_many_clients() -> None:

@@ -143,7 +143,7 @@ async def test_two_sessions_have_a_clock_each(pair: Callable[[], Pair], autojump
 
 async def test_timeout_of_ones_own(pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
     server = Server(Taker(), name=NAME, timeout=7)
-    assert server.timeout == server.timeouts.command == server.timeouts.block == 7
+    assert server.timeouts.command == server.timeouts.block == 7
     async with talk(server, pair=pair) as client:
         await client.hello()
         await cut_off(client, 7)
@@ -403,7 +403,7 @@ async def test_slow_reader_is_served(autojump_clock: MockClock) -> None:
 async def test_bad_command_whose_reply_is_not_read_for_long(autojump_clock: MockClock) -> None:
     """The clock of silence is not running while the client is being written to."""
     hooks = Timed()
-    async with talk(Server(hooks, name=NAME, timeouts=Timeouts(command=10)), pair=unbuffered) as client:
+    async with talk(Server(hooks, name=NAME, timeout=Timeouts(command=10)), pair=unbuffered) as client:
         await client.hello()
         await trio.sleep(5)
         await client.send(b"NONSENSE\r\n")

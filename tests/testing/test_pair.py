@@ -129,7 +129,7 @@ async def test_a_server_that_does_not_read_holds_the_client_back(autojump_clock:
             yield b"x" * 998 + b"\r\n"
 
     async with trio.open_nursery() as nursery:
-        server = Server(Sleepy(), timeouts=Timeouts(block=0, hook=0))
+        server = Server(Sleepy(), timeout=Timeouts(block=0, hook=0))
         patient = ClientTimeouts(block=0)
         async with await memory_pair(nursery, server, max_octets=1000, timeouts=patient) as client:
             await client.send("me@client.test", ["you@mx.test"], pieces(), progress=progress)
@@ -226,7 +226,7 @@ async def test_a_server_with_a_certificate(implicit: bool) -> None:
         [mail] = await server.inbox.wait_for()
         assert mail.tls is not None
         assert "C. begins TLS\n" in str(mail.transcript)
-        assert (server.server.name, server.server.timeout) == ("other.test", 10)
+        assert (server.server.name, server.server.timeouts.command) == ("other.test", 10)
 
         def send() -> None:
             with smtplib.SMTP("localhost", server.port, timeout=10) as client:

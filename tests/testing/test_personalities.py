@@ -223,7 +223,7 @@ async def test_tarpit_for_what_is_no_command(autojump_clock: MockClock) -> None:
     waited: list[float] = []
     ours, theirs = bounded_stream_pair()
     async with trio.open_nursery() as nursery:
-        called = Server(Tarpit(Inbox(), 400, most=1000), name="mx.test", timeouts=Timeouts(command=300, hook=100))
+        called = Server(Tarpit(Inbox(), 400, most=1000), name="mx.test", timeout=Timeouts(command=300, hook=100))
         nursery.start_soon(called.serve_stream, theirs)
         await ours.receive_some()
         for line in (b"FOO bar", b"RCPT TO:<you@mx.test>", b"FOO bar", b"FOO bar", b"NOOP"):

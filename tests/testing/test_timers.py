@@ -172,7 +172,7 @@ async def test_server_waits_no_less(autojump_clock: MockClock, at: str, seconds:
 
 async def test_two_minutes_of_ones_own(autojump_clock: MockClock) -> None:
     inbox = Inbox()
-    server = Server(inbox, name="mx.test", timeouts=Timeouts(command=120, block=60), **deterministic())
+    server = Server(inbox, name="mx.test", timeout=Timeouts(command=120, block=60), **deterministic())
     with pytest.raises(SMTPError):
         await collapse_group(server, Hang("RCPT", by="client"), timeouts=EVER)
     assert trio.current_time() == 120

@@ -15,7 +15,7 @@ from ..._client.client import Client
 from ..._client.connect import Settings, connect
 from ..._server.hooks import Hooks
 from ..._server.server import Server
-from ..._types import Timeouts
+from ..._timeouts import Timeouts
 from ...protocol import Extension, Limits
 from ...protocol.body_inspector import Newlines
 from .._faults.decisions import Layer
@@ -34,8 +34,7 @@ class ServerSettings(TypedDict, total=False):
 
     name: str | None
     size: int
-    timeout: float | None
-    timeouts: Timeouts
+    timeout: float | Timeouts
     extensions: Iterable[Extension]
     limits: Limits
     newlines: Newlines
