@@ -60,7 +60,7 @@ def answer(protocol: ServerProtocol) -> int:
         elif event is END_OF_BODY:
             protocol.send(OK)
         elif isinstance(event, Command) and not event.counted:
-            protocol.send(protocol.usual(event))
+            protocol.send(protocol.default_reply(event))
     protocol.data_to_send()
     return size
 
@@ -189,14 +189,14 @@ def recipients(count: int) -> Sample:
     protocol.receive_data(b"220 mx.example.org ESMTP\r\n")
     protocol.next_event()
     for command, reply in ((Ehlo("client.example.org"), b"250 mx.example.org\r\n"), (Mail(sender), b"250 Ok\r\n")):
-        protocol.ask(command)
+        protocol.send_command(command)
         protocol.receive_data(reply)
         protocol.next_event()
     protocol.data_to_send()
     rcpt = Rcpt(recipient)
     clock = Clock()
     for _ in range(count):
-        protocol.ask(rcpt)
+        protocol.send_command(rcpt)
         protocol.data_to_send()
         protocol.receive_data(b"250 2.1.5 Recipient ok\r\n")
         event = protocol.next_event()

@@ -37,7 +37,7 @@ def serve(client: socket.socket) -> None:
         elif event is END_OF_BODY or event is END_OF_CHUNK:
             protocol.send(protocol.fault or Reply(250, "Ok: printed", "2.0.0"))
         elif isinstance(event, Command) and not event.counted:  # a BDAT is answered behind its octets
-            protocol.send(protocol.usual(event))  # a real server would ask its application first
+            protocol.send(protocol.default_reply(event))  # a real server would ask its application first
     client.sendall(protocol.data_to_send())
 
 

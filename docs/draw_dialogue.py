@@ -31,7 +31,7 @@ PLACES = {
     "READY": (1, 2),
     "HANDSHAKE": (2, 2),
     "SENDER": (1, 3),
-    "BODY": (0, 4),
+    "MESSAGE": (0, 4),
     "RECIPIENT": (1, 4),
     "CHUNKS": (2, 4),
     "SPOILT": (2, 5),

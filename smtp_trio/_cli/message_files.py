@@ -14,7 +14,7 @@ from pathlib import Path
 from attrs import field, frozen
 
 from .._client.message import envelope
-from ..protocol.dot_stuffing import canonical
+from ..protocol.dot_stuffing import normalize_newlines
 from .options import UsageError, describe_error
 
 STDIN = "-"
@@ -36,7 +36,7 @@ class Letter:
 
     def read(self) -> bytes:
         """The message with CRLF at the end of each line, and without its Bcc. Raises OSError when it is not there any more."""
-        octets = canonical(Path(self.name).read_bytes() if self._octets is None else self._octets)
+        octets = normalize_newlines(Path(self.name).read_bytes() if self._octets is None else self._octets)
         end = octets.find(b"\r\n\r\n") + 2
         return BCC.sub(b"", octets[:end]) + octets[end:]
 
@@ -56,7 +56,7 @@ def letters(operands: Iterable[str], sender: str | None, recipients: Sequence[st
             raise UsageError(f"cannot read {name}: {describe_error(error)}") from None
         if not FIELD.match(header):
             raise UsageError(f"{name} is no message: it does not begin with a field, such as From: or Subject:")
-        message = BytesHeaderParser(policy=policy.SMTP).parsebytes(canonical(header))
+        message = BytesHeaderParser(policy=policy.SMTP).parsebytes(normalize_newlines(header))
         try:
             found.append(Letter(name, *envelope(message, sender, recipients), octets))
         except ValueError as error:

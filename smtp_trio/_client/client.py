@@ -28,7 +28,7 @@ from ..protocol import (
     Rset,
     Vrfy,
 )
-from ..protocol.client import END
+from ..protocol.commands import END_OF_DATA
 from ..protocol.extensions.auth import AuthCommand
 from ..protocol.extensions.chunking import Bdat, BdatLast
 from ..protocol.extensions.lmtp import Lhlo
@@ -107,7 +107,7 @@ class Client(Opening):
                     await self.talk.flush()
             self.protocol.end_body()
             await self.talk.flush()
-            return accepted(END, await self.talk.reply())
+            return accepted(END_OF_DATA, await self.talk.reply())
 
     async def bdat(self, octets: bytes, *, last: bool = False) -> Reply:
         """BDAT: these octets, as they are (RFC 3030 2). Line ends are your business."""
@@ -116,7 +116,7 @@ class Client(Opening):
         command = BdatLast(len(octets)) if last else Bdat(len(octets))
         async with self.talk.turn():
             self.talk.listen(command)
-            self.protocol.ask(command)
+            self.protocol.send_command(command)
             self.protocol.send_body(octets)
             await self.talk.flush()
             return accepted(command, await self.talk.reply())
@@ -247,7 +247,7 @@ class Client(Opening):
 
     def _lost(self, exc: ConnectionLostError | TimedOutError | RemoteProtocolError) -> None:
         """No more will be heard: DeliveryUnknownError if that was between the end of a message and its answer (RFC 1047)."""
-        command = END if isinstance(exc, RemoteProtocolError) else exc.command
+        command = END_OF_DATA if isinstance(exc, RemoteProtocolError) else exc.command
         for delivery in self._deliveries:
             if isinstance(delivery, Delivery) and delivery.in_the_dark:
                 raise DeliveryUnknownError(command, str(exc), delivery.result()) from exc

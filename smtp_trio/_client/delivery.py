@@ -93,7 +93,7 @@ class Delivery:
         rcpts = {name: Rcpt(each, rcpt_params) for name, each in paths.items()}
         if params or SMTPUTF8 in values or not path.is_ordinary:
             for command in (mail, *rcpts.values()):
-                client.protocol.check(command, utf8=SMTPUTF8 in values)
+                client.protocol.encode_command(command, utf8=SMTPUTF8 in values)
         return cls(client, sender, mail, rcpts, ready, progress)
 
     def result(self) -> Result:

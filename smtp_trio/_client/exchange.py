@@ -28,8 +28,8 @@ from ..protocol import (
     ReplyError,
     SMTPError,
 )
-from ..protocol.client import END, Answer
-from ..protocol.commands import Hello, Mail, Quit, Rcpt, Rset
+from ..protocol.client import Answer
+from ..protocol.commands import END_OF_DATA, Hello, Mail, Quit, Rcpt, Rset
 from ..protocol.dialogue import READY
 from ..protocol.extensions.auth import AuthCommand, AuthResponse
 from ..protocol.extensions.starttls import StartTlsCommand
@@ -110,17 +110,17 @@ class Exchange:
         # Around a turn. To arm one costs as much as to send a message does, so there is one for all the waits of a turn, and its
         # deadline is moved from one to the next.
         self._scope: trio.CancelScope | None = None
-        self._waiting: tuple[Command, float] = (END, math.inf)
+        self._waiting: tuple[Command, float] = (END_OF_DATA, math.inf)
 
     @property
     def usable(self) -> bool:
         """In step, and not closed: something can be said now."""
-        return self.protocol.in_step and self._open
+        return self.protocol.in_sync and self._open
 
     @property
     def _open(self) -> bool:
         """`usable`, but for what may have come unasked, which `listen` hears and tells."""
-        return self.protocol.settled and not self.wire.broken and not self.protocol.closed
+        return self.protocol.idle and not self.wire.broken and not self.protocol.closed
 
     def turn(self) -> Self:
         """To be put around one operation: ``async with talk.turn():``.
@@ -172,7 +172,7 @@ class Exchange:
         if event is CONNECTION_LOST:
             self.wire.broken = True
             raise ConnectionLostError(command, "the server has closed the connection")
-        if not self.protocol.in_step:
+        if not self.protocol.in_sync:
             # The rest of it would be taken for the answer to what is said next.
             self.wire.broken = True
             raise RemoteProtocolError("a part of a reply that nobody asked for")
@@ -191,7 +191,7 @@ class Exchange:
             self.disarm()
             await self.wire.send(rest)
         if self.wire.stalled:
-            raise TimedOutError(self.protocol.due or END, self.timeouts.block)
+            raise TimedOutError(self.protocol.awaiting_reply or END_OF_DATA, self.timeouts.block)
         return not self.wire.broken
 
     def heard(self) -> Reply | None:
@@ -200,12 +200,14 @@ class Exchange:
         if isinstance(event, Answer):
             return event.reply
         if event is CONNECTION_LOST:
-            raise ConnectionLostError(self.protocol.due or END, "the server has closed the connection")
+            raise ConnectionLostError(
+                self.protocol.awaiting_reply or END_OF_DATA, "the server has closed the connection"
+            )
         return None
 
     async def reply(self) -> Reply:
         """The answer to the oldest command, or the one that comes to a message before its end. When it is late, the turn ends."""
-        command = self.protocol.due or END
+        command = self.protocol.awaiting_reply or END_OF_DATA
         reply = self.heard()
         if reply is None:
             assert self._scope is not None
@@ -223,7 +225,7 @@ class Exchange:
 
     async def ask(self, command: Command) -> Reply:
         """One command, one answer."""
-        self.protocol.ask(command)
+        self.protocol.send_command(command)
         await self.flush()
         return await self.reply()
 

@@ -24,10 +24,10 @@ from ..protocol import (
     ReplyError,
     SMTPError,
 )
-from ..protocol.extension import Grammar
 from ..protocol.extensions import KNOWN
 from ..protocol.extensions.lmtp import Lhlo, Lmtp
 from ..protocol.extensions.starttls import StartTlsCommand
+from ..protocol.grammar import Grammar
 from ..protocol.sasl import BearerToken, PasswordCredentials
 from .exchange import ClientTimeouts, Exchange, accepted, timeouts_of
 from .login import log_in

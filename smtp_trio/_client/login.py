@@ -29,7 +29,9 @@ async def log_in(
     exchange = mechanism.client(credentials, os.urandom)
     response = next(exchange)
     command = AuthCommand(mechanism.name, response)
-    if len(talk.protocol.check(command)) > LINE:  # RFC 4954 4: longer than other commands, it must wait to be asked
+    if (
+        len(talk.protocol.encode_command(command)) > LINE
+    ):  # RFC 4954 4: longer than other commands, it must wait to be asked
         command = AuthCommand(mechanism.name)
     else:
         response = None

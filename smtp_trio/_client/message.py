@@ -17,7 +17,7 @@ import trio
 from attrs import evolve, field, frozen
 
 from ..protocol import LocalProtocolError, Path
-from ..protocol.dot_stuffing import Canonical, finished
+from ..protocol.dot_stuffing import NewlineNormalizer, normalize_message
 from ..protocol.syntax import CONTROL, LOCAL_OCTETS, PATH_OCTETS, parse_path
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Outgoing:
             for at in range(0, len(self.octets), PIECE):
                 yield self.octets[at : at + PIECE]
             return
-        lines = Canonical()
+        lines = NewlineNormalizer()
         async with contextlib.aclosing(self._read()) as source:
             async for data in source:
                 if not self._takes_8bit and not data.isascii():
@@ -123,7 +123,7 @@ async def outgoing(message: Message, *, eight_bit: bool, utf8: bool, binary: boo
         return _in_memory(_flatten(message, eight_bit=eight_bit, utf8=utf8), eight_bit=eight_bit, utf8=utf8)
     if isinstance(message, bytes | bytearray | memoryview):
         octets = bytes(message)
-        return _in_memory(octets if binary else finished(octets), eight_bit=eight_bit, utf8=utf8)
+        return _in_memory(octets if binary else normalize_message(octets), eight_bit=eight_bit, utf8=utf8)
     if isinstance(message, os.PathLike):
         status = await trio.Path(message).stat()
         size = status.st_size if stat.S_ISREG(status.st_mode) else None
@@ -214,7 +214,7 @@ def _generate(message: email.message.Message, policy: Policy) -> bytes:
 
     file = io.BytesIO()
     BytesGenerator(file, mangle_from_=False, policy=policy).flatten(message)
-    return finished(file.getvalue())
+    return normalize_message(file.getvalue())
 
 
 # --- envelopes ------------------------------------------------------------------------------------------------------

@@ -107,12 +107,12 @@ class Pool:
         names = recipients if isinstance(recipients, str) else list(recipients)
         async with self._place():
             if (kept := await self._kept()) is not None:
-                begun = kept.protocol.begun
+                begun = kept.protocol.transactions_begun
                 try:
                     async with self._lent(kept):
                         return await kept.send(sender, names, message, progress=progress, **params)
                 except (ConnectionLostError, AllRecipientsRejectedError) as exc:
-                    if not _untaken(kept, kept.protocol.begun - begun, exc):
+                    if not _untaken(kept, kept.protocol.transactions_begun - begun, exc):
                         raise
             async with self._lent(await self._new()) as client:
                 return await client.send(sender, names, message, progress=progress, **params)
@@ -142,7 +142,7 @@ class Pool:
 
     def statistics(self) -> PoolStatistics:
         """How it stands."""
-        messages = self._messages + sum(client.protocol.begun for client in self._born)
+        messages = self._messages + sum(client.protocol.transactions_begun for client in self._born)
         return PoolStatistics(len(self._born), len(self._idle), self._places.statistics().tasks_waiting, messages)
 
     async def __aenter__(self) -> Self:
@@ -236,7 +236,7 @@ class Pool:
         said = limits.mail_max if isinstance(limits, LimitsExtension) else None
         most = min(self._max_messages, said or self._max_messages)
         young = trio.current_time() - self._born[client] < self._max_age
-        return client.usable and young and client.protocol.begun < most and not self._closed
+        return client.usable and young and client.protocol.transactions_begun < most and not self._closed
 
     def _outdated(self) -> list[Client]:
         """Take those that are too old, or were idle for too long."""
@@ -260,7 +260,7 @@ class Pool:
                 for client in clients:
                     await client.aclose()
                     del self._born[client]
-                    self._messages += client.protocol.begun
+                    self._messages += client.protocol.transactions_begun
 
 
 def _untaken(client: Client, begun: int, exc: ConnectionLostError | AllRecipientsRejectedError) -> bool:

@@ -96,7 +96,7 @@ class ConnectionLostError(SMTPError, trio.BrokenResourceError):
 
     def __init__(self, command: Command, reason: str) -> None:
         super().__init__(f"{command.verb}: {reason}")
-        self.command: Command = command.public
+        self.command: Command = command.redacted
 
 
 class TlsHandshakeError(ConnectionLostError):
@@ -112,7 +112,7 @@ class TimedOutError(SMTPError, trio.TooSlowError):
 
     def __init__(self, command: Command, seconds: float) -> None:
         super().__init__(f"{command.verb}: no answer within {seconds:g} s")
-        self.command: Command = command.public
+        self.command: Command = command.redacted
 
 
 class DeliveryUnknownError(SMTPError):
@@ -123,7 +123,7 @@ class DeliveryUnknownError(SMTPError):
 
     def __init__(self, command: Command, reason: str, result: Result) -> None:
         super().__init__(f"{reason}; the message may have been delivered")
-        self.command: Command = command.public
+        self.command: Command = command.redacted
         self.result = result
 
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from contextlib import aclosing
 
 from ..protocol import Command, Data, EndOfBody, Mail, Rcpt, Reply, Rset
-from ..protocol.client import END
-from ..protocol.dialogue import BODY, READY
+from ..protocol.commands import END_OF_DATA
+from ..protocol.dialogue import MESSAGE, READY
 from ..protocol.extensions.chunking import Bdat, BdatLast
 from .exchange import Exchange
 from .message import Outgoing
@@ -89,7 +89,7 @@ class Transaction:
     @property
     def waits(self) -> bool:
         """The server waits for the message."""
-        return not self.chunking and self._protocol.dialogue.phase is BODY
+        return not self.chunking and self._protocol.dialogue.phase is MESSAGE
 
     @property
     def shut_out(self) -> bool:
@@ -118,7 +118,7 @@ class Transaction:
             # RFC 3030 2: a refused BDAT may leave a transaction open, and this message would be taken for a part of it.
             commands.insert(0, Rset())
         for command in commands:
-            self._protocol.ask(command)
+            self._protocol.send_command(command)
         self._asked.extend(self._rcpts)
         if self.chunking:
             self._load(octets)
@@ -126,7 +126,7 @@ class Transaction:
 
     def follow(self) -> None:
         """Say the second flight, if there is one: the message, where it was asked for."""
-        if self._protocol.dialogue.phase is BODY and not self.loaded:
+        if self._protocol.dialogue.phase is MESSAGE and not self.loaded:
             # RFC 2920 3.1: a lone dot, if nobody wants it.
             self._load((self._message.octets or b"") if self._willing else b"")
             self._end()
@@ -149,7 +149,7 @@ class Transaction:
                 await self.hear()
         else:
             await self._envelope()
-            if self._protocol.dialogue.phase is BODY:
+            if self._protocol.dialogue.phase is MESSAGE:
                 await self._lines()
             elif self.chunking and self._willing:
                 await self._chunks()
@@ -160,11 +160,11 @@ class Transaction:
         """MAIL, RCPT for each, and DATA where the message goes by it."""
         self._asked.extend(self._rcpts)
         for command in (self._mail, *self._rcpts.values(), *([] if self.chunking else [Data()])):
-            if not self._pipelines or len(self._protocol.dialogue.asked) == GROUP:
+            if not self._pipelines or len(self._protocol.dialogue.unanswered) == GROUP:
                 await self.hear()
-            if self._over or (isinstance(command, Data) and not (self._willing or self._protocol.dialogue.asked)):
+            if self._over or (isinstance(command, Data) and not (self._willing or self._protocol.dialogue.unanswered)):
                 return
-            self._protocol.ask(command)
+            self._protocol.send_command(command)
         await self.hear()
 
     async def _lines(self) -> None:
@@ -180,7 +180,7 @@ class Transaction:
         if not taken:  # no RFC has an answer before the end, but the server has most likely said why
             reply = await self._talk.reply()
             while self._open:  # in LMTP too this holds for all: the message has no end
-                self.settle(END, reply)
+                self.settle(END_OF_DATA, reply)
             return
         self._end()
         await depart(self._talk, self)
@@ -208,7 +208,7 @@ class Transaction:
         await self.hear()
 
     async def _chunk(self, command: Bdat, octets: bytes) -> None:
-        self._protocol.ask(command)
+        self._protocol.send_command(command)
         for start in range(0, len(octets) or 1, PIECE):
             if not await self._give(octets[start : start + PIECE], last=command.last and start + PIECE >= len(octets)):
                 return
@@ -219,8 +219,8 @@ class Transaction:
         self.loaded = last
         taken = await depart(self._talk, self)
         self._advance(len(piece))
-        if taken and self._protocol.due is None:  # has it answered before the end?
-            return not (self._protocol.heard or (self._talk.wire.quick and self._talk.wire.receive_now()))
+        if taken and self._protocol.awaiting_reply is None:  # has it answered before the end?
+            return not (self._protocol.has_unread_input or (self._talk.wire.quick and self._talk.wire.receive_now()))
         return taken
 
     def _advance(self, octets: int) -> None:
@@ -233,11 +233,11 @@ class Transaction:
     async def hear(self, leave: int = 0) -> None:
         """Send what is still here, and hear the answers to what was asked, but for so many."""
         await self._talk.flush()
-        asked = self._protocol.dialogue.asked
+        asked = self._protocol.dialogue.unanswered
         while len(asked) > leave:
             command = asked[0]
             if self._lmtp and isinstance(command, BdatLast) and len(asked) == 1 and len(self._willing) > 1:
-                self._protocol.expect(len(self._willing) - 1)
+                self._protocol.expect_replies(len(self._willing) - 1)
             self.settle(command, self._talk.heard() or await self._talk.reply())
         if self._protocol.closed and self._open:
             # RFC 5321 3.8: a 421 to the message ahead of it, so nobody has looked at this one.

@@ -29,7 +29,7 @@ from ..protocol import (
     Rset,
     Vrfy,
 )
-from ..protocol.extension import Step
+from ..protocol.extension import ServerAction
 from ..protocol.extensions.auth import CANCELLED, TRY_LATER, AuthCommand, AuthResponse, Credentials
 from ..protocol.extensions.chunking import Bdat, BdatLast
 from ..protocol.extensions.starttls import StartTlsCommand
@@ -61,7 +61,7 @@ async def greet(session: Session) -> None:
         await session.call("secured")
     if reply is not None and reply.code == 220:
         reply = Reply(220, f"{session.server.name} ESMTP {reply.text}", "")  # RFC 5321 4.2: the domain stands first
-    reply = reply or session.protocol.usual(command)
+    reply = reply or session.protocol.default_reply(command)
     await session.answer(reply)
     if reply.code == 521:  # RFC 7504 3: this host never takes mail, so there is nothing to stay for
         session.over = True
@@ -73,7 +73,7 @@ async def hello(session: Session, command: Command) -> None:
     reply = await session.consult(command)
     if reply is None and "helo" in session.hooks:
         reply = await session.call("helo", command, decides=command)
-    usual = session.protocol.usual(command)
+    usual = session.protocol.default_reply(command)
     if reply is not None and reply.code == 250:
         # RFC 5321 4.1.1.1: the words stand behind the domain in the first line; what is on offer is not the hook's to say.
         first, _, rest = usual.text.partition("\n")
@@ -86,7 +86,7 @@ async def hello(session: Session, command: Command) -> None:
 
 async def rset(session: Session, command: Command) -> None:
     """RSET: the transaction is forgotten, and the hook is told."""
-    reply = await session.consult(command) or session.protocol.usual(command)
+    reply = await session.consult(command) or session.protocol.default_reply(command)
     await session.answer(reply)
     if reply.accepted:
         await session.call("reset")
@@ -94,7 +94,7 @@ async def rset(session: Session, command: Command) -> None:
 
 async def quit_(session: Session, command: Command) -> None:
     """QUIT: the last command, unless a hook refuses it."""
-    reply = await session.consult(command) or session.protocol.usual(command)
+    reply = await session.consult(command) or session.protocol.default_reply(command)
     session.over = reply.accepted
     await session.answer(reply)
 
@@ -112,7 +112,7 @@ async def starttls(session: Session, command: Command) -> None:
     for step in command.talk():
         if isinstance(step, Reply):
             await session.answer(step)
-        elif step is Step.UPGRADE and not session.over and await start_tls(session):
+        elif step is ServerAction.START_TLS and not session.over and await start_tls(session):
             await session.call("secured")
 
 
@@ -167,7 +167,7 @@ async def auth(session: Session, command: Command) -> None:
             reply = done.value.reply
     if reply is not None and session.auth_failures >= session.server.limits.auth_failures:
         reply = Reply(421, "Too many authentication failures; closing the connection", "4.7.0")
-    await session.answer(reply or command.usual)
+    await session.answer(reply or command.default_reply)
 
 
 async def message(session: Session, command: Command) -> None:

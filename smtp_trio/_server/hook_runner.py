@@ -28,7 +28,7 @@ from ..protocol import (
     Rset,
     Vrfy,
 )
-from ..protocol.commands import ANYTIME
+from ..protocol.commands import COMMON_CODES
 from ..protocol.extensions.auth import FAILED, TRY_LATER
 from ..protocol.replies import LOCAL_ERROR
 from ..protocol.sasl import ScramSecret, Secret
@@ -84,7 +84,7 @@ class HookRunner:
 
     def success(self, text: str | None = None) -> None:
         """Answer the command under way with its usual reply, in other words if given. It leaves when the hook ends."""
-        usual = self.usual(self._may_settle())
+        usual = self.default_reply(self._may_settle())
         self._settle(usual if text is None else Reply(usual.code, text, usual.status))
 
     def failure(self, code: int, text: str, status: str | None = None) -> None:
@@ -108,7 +108,7 @@ class HookRunner:
             raise RuntimeError(f"{command.verb} was answered twice: {self._settled} and {reply}")
         self._settled = reply
 
-    def usual(self, command: Command) -> Reply:
+    def default_reply(self, command: Command) -> Reply:
         """What a command is answered with when nobody has another idea."""
         raise NotImplementedError
 
@@ -196,7 +196,7 @@ class HookRunner:
         if not isinstance(answer, Reply):
             raise TypeError(f"the {name} hook returned {answer!r}; it must be a Reply or None")
         codes = EndOfBody.codes if isinstance(command, Data) else command.codes
-        if answer.code not in codes and answer.code not in ANYTIME:
+        if answer.code not in codes and answer.code not in COMMON_CODES:
             raise ValueError(f"the {name} hook answered {command.verb} with {answer.code}, which that may not have")
         if name == "message" and answer.accepted and not isinstance(command, MESSAGE_ACCEPTS):
             raise ValueError(f"the message hook cannot accept {command.verb}")

@@ -205,7 +205,7 @@ class Session(HookRunner):
                 continue
             kind = type(command)
             if kind in self._unhooked:
-                if self._queue(command, self.protocol.usual(command)):
+                if self._queue(command, self.protocol.default_reply(command)):
                     await self.flush()
             else:
                 await COURSES.get(kind, Session._ordinary)(self, command)
@@ -219,7 +219,7 @@ class Session(HookRunner):
             reply = await self.call(name, command, decides=command)
         if reply is not None and reply.refused and isinstance(command, Mail | Rcpt):
             self.note(command, reply, self.envelope)
-        await self.answer(reply or self.protocol.usual(command))
+        await self.answer(reply or self.protocol.default_reply(command))
 
     async def receive_command(self) -> Command | None:
         """The next command. Replies leave before we wait for it: never wait for input while output is owed (RFC 2920 3.2 (7))."""
@@ -325,11 +325,11 @@ class Session(HookRunner):
         self.woken = True
         self.scope.cancel()
 
-    def usual(self, command: Command) -> Reply:
+    def default_reply(self, command: Command) -> Reply:
         """What a command is answered with when nobody has another idea."""
         if self.body is not None and isinstance(command, EndOfBody | CountedCommand | Data):
             return queued(self.body.envelope)
-        return self.protocol.usual(command)
+        return self.protocol.default_reply(command)
 
     def body_is_due(self) -> bool:
         """The message under way was taken whole."""

@@ -1,12 +1,12 @@
 """The SMTP protocol without any I/O: useful by itself, as h11 is for HTTP. Nothing here knows of Trio, sockets, clocks or TLS.
 
 protocol = ServerProtocol("mx.example.org")
-protocol.send(protocol.usual(protocol.next_event()))       # the greeting
+protocol.send(protocol.default_reply(protocol.next_event()))       # the greeting
 protocol.receive_data(b"EHLO client.example\\r\\n")
 protocol.next_event()                                      # Ehlo(domain='client.example')
 """
 
-from .client import Answer, ClientProtocol
+from .client import Answer, ClientProtocol, ReplyError
 from .commands import (
     Command,
     Connect,
@@ -33,15 +33,17 @@ from .errors import (
     NotOfferedError,
     ProtocolError,
     RemoteProtocolError,
-    ReplyError,
     SMTPError,
 )
-from .extension import Extension, Grammar, SessionState
+from .events import CONNECTION_LOST, END_OF_BODY, END_OF_CHUNK, FAULT, NEED_DATA, Event, Signal
+from .extension import Extension
 from .extensions import STANDARD, standard
+from .grammar import Grammar
 from .limits import Limits
 from .params import Param, Params
 from .replies import Reply
-from .server import CONNECTION_LOST, END_OF_BODY, END_OF_CHUNK, FAULT, NEED_DATA, Event, ServerProtocol, Signal
+from .server import ServerProtocol
+from .session_state import SessionState
 from .syntax import Path
 
 __all__ = [

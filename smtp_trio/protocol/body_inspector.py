@@ -10,7 +10,7 @@ import re
 from typing import Final, Literal
 
 from . import replies
-from .dot_stuffing import canonical
+from .dot_stuffing import normalize_newlines
 from .replies import Reply
 
 Newlines = Literal["reject", "normalize", "preserve"]
@@ -21,7 +21,7 @@ RECEIVED: Final = b"\r\nreceived:"
 BLANK: Final = b"\r\n\r\n"
 
 
-class Inspector:
+class BodyInspector:
     """Looks at one message's octets as they pass.
 
     ``size`` counts what was let through, in octets; ``seen`` all that came. ``fault`` is the reply that the message must get, once
@@ -80,7 +80,7 @@ class Inspector:
         self._cr = not end and data.endswith(b"\r")
         if self._cr:
             data = data[:-1]
-        mended = canonical(data)
+        mended = normalize_newlines(data)
         if mended is data:
             return data
         if self._newlines == "reject":

@@ -1,6 +1,6 @@
 """The client's half of the core: commands in, octets out; octets in, answers out. It never waits, and knows no clock.
 
-    protocol.ask(Ehlo("client.example"))     # several in a row, where the server pipelines
+    protocol.send_command(Ehlo("client.example"))     # several in a row, where the server pipelines
     octets = protocol.data_to_send()
     protocol.receive_data(octets)            # b"" at the end of input
     event = protocol.next_event()            # an `Answer`, NEED_DATA or CONNECTION_LOST
@@ -20,20 +20,33 @@ from typing import Any
 from attrs import frozen
 
 from . import syntax
-from .commands import VERBS, Command, Connect, CountedCommand, Data, EndOfBody, Hello, Mail, Quit, Rcpt, Rset
-from .dialogue import BODY, CLOSED, GREETED, Dialogue
-from .dot_stuffing import Stuffer
-from .errors import LocalProtocolError, NotOfferedError, RemoteProtocolError
-from .extension import Extension, Grammar
+from .commands import (
+    END_OF_DATA,
+    VERBS,
+    Command,
+    Connect,
+    CountedCommand,
+    Data,
+    EndOfBody,
+    Hello,
+    Mail,
+    Quit,
+    Rcpt,
+    Rset,
+)
+from .dialogue import CLOSED, GREETED, MESSAGE, Dialogue
+from .dot_stuffing import DotStuffer
+from .errors import LocalProtocolError, NotOfferedError, RemoteProtocolError, SMTPError
+from .events import CONNECTION_LOST, NEED_DATA, Signal
+from .extension import Extension
 from .extensions import KNOWN, eightbitmime
 from .extensions.smtputf8 import SMTPUTF8
-from .framing import Inbox
+from .framing import ReceiveBuffer
+from .grammar import Grammar
 from .params import NO_PARAMS, Param, Params
 from .replies import Reply
-from .reply_parser import Replies
-from .server import CONNECTION_LOST, NEED_DATA, Signal
+from .reply_parser import ReplyParser
 
-END = EndOfBody()
 #: RFC 5321 4.5.3.1.4: octets of a command, with its CRLF.
 LINE = 512
 
@@ -46,46 +59,55 @@ class Answer:
     reply: Reply
 
 
+class ReplyError(SMTPError):
+    """The server said no. ``command`` is what it refused, ``reply`` its answer: ``reply.temporary`` tells whether to try again."""
+
+    def __init__(self, command: Command, reply: Reply) -> None:
+        super().__init__(f"{command.verb} was refused: {reply}")
+        self.command: Command = command.redacted
+        self.reply = reply
+
+
 class ClientProtocol:
     """One connection's protocol, as the client sees it."""
 
     __slots__ = (
+        "_buffer",
+        "_dot_stuffer",
         "_grammar",
-        "_inbox",
         "_input_over",
         "_owed",
         "_params",
         "_proved",
         "_replies",
-        "_stuffer",
         "_utf8",
         "_verbs",
-        "begun",
         "capabilities",
         "dialogue",
         "offered",
         "outbox",
+        "transactions_begun",
     )
 
     def __init__(self, extensions: Iterable[Extension] | Grammar = KNOWN) -> None:
         """``extensions`` are those that this client understands. Raises ValueError when they do not go together."""
         self._grammar = extensions if isinstance(extensions, Grammar) else Grammar(extensions)
         self.dialogue: Dialogue = Dialogue(self._grammar.table)
-        self.dialogue.ask(Connect())
+        self.dialogue.add_command(Connect())
         #: What the server offers, by keyword: the extensions that this client understands, with what the server says of them.
         self.offered: dict[str, Extension] = {}
         #: All that it says in its answer to EHLO, understood or not: words by keyword.
         self.capabilities: dict[str, tuple[str, ...]] = {}
         #: How many transactions were begun: LIMITS has a maximum for them (RFC 9422 4.1).
-        self.begun: int = 0
+        self.transactions_begun: int = 0
         #: What must go to the peer, piece by piece.
         self.outbox: list[bytes] = []
         self._params: dict[type[Command], set[Param[Any]]] = {}
         self._verbs = set(VERBS)
-        self._inbox = Inbox()
-        self._replies = Replies(self._inbox)
+        self._buffer = ReceiveBuffer()
+        self._replies = ReplyParser(self._buffer)
         self._input_over = False
-        self._stuffer: Stuffer | None = None  # while a message goes out behind DATA
+        self._dot_stuffer: DotStuffer | None = None  # while a message goes out behind DATA
         self._owed = 0  # octets of a chunk that were announced, and not yet given
         self._proved = False  # by AUTH
         self._utf8 = False  # the transaction was begun with SMTPUTF8
@@ -96,38 +118,38 @@ class ClientProtocol:
         return self.dialogue.phase is CLOSED
 
     @property
-    def settled(self) -> bool:
+    def idle(self) -> bool:
         """Every command was answered, no message is half sent, everything was taken to be sent."""
-        return not (self.dialogue.asked or self._stuffer or self._owed or self.outbox)
+        return not (self.dialogue.unanswered or self._dot_stuffer or self._owed or self.outbox)
 
     @property
-    def in_step(self) -> bool:
+    def in_sync(self) -> bool:
         """All is settled, and nothing has come unasked."""
-        return self.settled and not self.heard
+        return self.idle and not self.has_unread_input
 
     @property
-    def heard(self) -> bool:
+    def has_unread_input(self) -> bool:
         """The server has said something that is not worked on yet, or only a part of something."""
         return self._replies.partial
 
     @property
-    def due(self) -> Command | None:
+    def awaiting_reply(self) -> Command | None:
         """The command whose answer comes next; None when there is no question open."""
-        return self.dialogue.asked[0] if self.dialogue.asked else None
+        return self.dialogue.unanswered[0] if self.dialogue.unanswered else None
 
     # --- out --------------------------------------------------------------------------------------------------------
 
-    def ask(self, command: Command) -> None:
+    def send_command(self, command: Command) -> None:
         """Say a command.
 
         Raises LocalProtocolError when it is out of order even if all that was asked before succeeds, NotOfferedError (which is one) when
         the server does not offer what it needs, and ValueError when its line cannot be written. Nothing is sent then.
         """
         dialogue = self.dialogue
-        if self._stuffer is not None or self._owed:
+        if self._dot_stuffer is not None or self._owed:
             raise LocalProtocolError(f"{command.verb} would be taken for a part of the message that is being sent")
-        if dialogue.asked:
-            last = dialogue.asked[-1]
+        if dialogue.unanswered:
+            last = dialogue.unanswered[-1]
             if "PIPELINING" not in self.offered:
                 raise LocalProtocolError(
                     f"{command.verb} must wait for the answer to {last.verb}: the server does not pipeline"
@@ -135,16 +157,16 @@ class ClientProtocol:
             # RFC 2920 3.1: these can only be the last of a group, and the end of a message only the first.
             if not (last.groupable or (type(last) is EndOfBody and isinstance(command, Mail | Rset))):
                 raise LocalProtocolError(f"{command.verb} must wait for the answer to {last.verb}")
-        line = self.check(command)
-        dialogue.ask(command)
+        line = self.encode_command(command)
+        dialogue.add_command(command)
         if isinstance(command, Mail):
-            self.begun += 1
+            self.transactions_begun += 1
             self._utf8 = SMTPUTF8 in command.params
         if isinstance(command, CountedCommand):
             self._owed = command.size
         self.outbox.append(line)
 
-    def check(self, command: Command, *, utf8: bool = False) -> bytes:
+    def encode_command(self, command: Command, *, utf8: bool = False) -> bytes:
         """The command as it goes over the wire; ``utf8``: in a transaction that was begun with SMTPUTF8.
 
         Raises NotOfferedError and ValueError as `ask` does (RFC 5321 4.1.2, 4.5.3.1.4; RFC 6531 3.4).
@@ -165,13 +187,13 @@ class ClientProtocol:
 
     def _limit(self, command: Command) -> int:
         """How long its line may be, in octets: parameters that are offered make room for themselves (RFC 5321 4.1.1.11)."""
-        rooms = sum(param.room for param in self._params.get(type(command), ()))
-        return self._grammar.long_lines.get(command.verb, LINE + rooms)
+        rooms = sum(param.extra_octets for param in self._params.get(type(command), ()))
+        return self._grammar.line_limits.get(command.verb, LINE + rooms)
 
     def send_body(self, octets: bytes) -> None:
         """Send a piece of the message: behind 354 in lines that end in CRLF, behind BDAT no more than it announced."""
-        if self._stuffer is not None:
-            octets = self._stuffer.feed(octets)
+        if self._dot_stuffer is not None:
+            octets = self._dot_stuffer.feed(octets)
         elif len(octets) <= self._owed:
             self._owed -= len(octets)
         else:
@@ -181,15 +203,15 @@ class ClientProtocol:
 
     def end_body(self, answers: int = 1) -> None:
         """The message that was sent behind 354 is whole. It gets so many ``answers``: in LMTP one a recipient (RFC 2033 4.2)."""
-        if self._stuffer is None:
+        if self._dot_stuffer is None:
             raise LocalProtocolError("no message is being sent")
-        self.outbox.append(self._stuffer.end())
-        self._stuffer = None
-        self.dialogue.asked.extend([END] * answers)
+        self.outbox.append(self._dot_stuffer.end())
+        self._dot_stuffer = None
+        self.dialogue.unanswered.extend([END_OF_DATA] * answers)
 
-    def expect(self, answers: int) -> None:
+    def expect_replies(self, answers: int) -> None:
         """The BDAT LAST that was asked gets so many answers more (RFC 2033 4.2, RFC 3030)."""
-        self.dialogue.asked.extend([self.dialogue.asked[-1]] * answers)
+        self.dialogue.unanswered.extend([self.dialogue.unanswered[-1]] * answers)
 
     def data_to_send(self) -> bytes:
         """Take what must go to the peer now; b"" when there is nothing."""
@@ -216,7 +238,7 @@ class ClientProtocol:
     def receive_data(self, data: bytes) -> None:
         """Octets have come from the peer; b"" when there will be no more."""
         if data:
-            self._inbox.add(data)
+            self._buffer.add(data)
         else:
             self._input_over = True
 
@@ -235,26 +257,26 @@ class ClientProtocol:
 
     def _answered(self, reply: Reply) -> Answer:
         dialogue, early = self.dialogue, False
-        if not dialogue.asked and dialogue.phase is BODY and reply.refused:
+        if not dialogue.unanswered and dialogue.phase is MESSAGE and reply.refused:
             # The verdict, before the message was all sent. What else was to come of it nobody will take, so there is no way on.
-            dialogue.asked.append(END)
+            dialogue.unanswered.append(END_OF_DATA)
             early = True
         if reply.code == 421:  # RFC 5321 3.8: the server closes the connection, whatever was asked
-            command = self.due
+            command = self.awaiting_reply
             dialogue.enter(CLOSED)
             return Answer(command, reply)
-        if not dialogue.asked:
+        if not dialogue.unanswered:
             raise RemoteProtocolError(f"a reply that nobody asked for: {reply}")
-        command = dialogue.asked[0]
+        command = dialogue.unanswered[0]
         self._check_kind(command, reply)
-        dialogue.answer(reply)
+        dialogue.add_reply(reply)
         if early:
             dialogue.enter(CLOSED)
         elif reply.intermediate and type(command) is Data:
             # RFC 2920 3.1: with no recipient accepted there should have been no 354; but there was, and a message is awaited.
-            dialogue.enter(BODY)
-            self._stuffer = Stuffer()
-        elif command.upgrades and reply.accepted:
+            dialogue.enter(MESSAGE)
+            self._dot_stuffer = DotStuffer()
+        elif command.starts_tls and reply.accepted:
             self._check_upgrade(command, reply)
         elif command.verb == "AUTH" and reply.accepted:
             self._proved = True
@@ -276,7 +298,7 @@ class ClientProtocol:
     def _check_upgrade(self, command: Command, reply: Reply) -> None:
         if reply.code != 220:  # RFC 3207 4
             raise RemoteProtocolError(f"{command.verb} was answered with {reply}, and only 220 starts TLS")
-        if len(self._inbox):
+        if len(self._buffer):
             # Whoever put them there wants them to be read as if they came from inside TLS.
             raise RemoteProtocolError(f"octets between the answer to {command.verb} and the TLS handshake")
 
@@ -294,7 +316,7 @@ class ClientProtocol:
         self.capabilities.pop("", None)
         for keyword, said in self.capabilities.items():
             if keyword in known:
-                extension = self.offered[keyword] = known[keyword].understand(said)
+                extension = self.offered[keyword] = known[keyword].parse_offer(said)
                 self._verbs.update(verb.verb for verb in extension.verbs)
                 for command, params in extension.params.items():
                     self._params.setdefault(command, set()).update(params)
@@ -303,5 +325,5 @@ class ClientProtocol:
         """TLS is up: what the server said before counts no more (RFC 3207 4.2)."""
         self._learn(())
         self._proved = False
-        self._inbox.clear()
+        self._buffer.clear()
         self.dialogue.enter(GREETED)

@@ -10,14 +10,16 @@ import enum
 from collections.abc import Mapping, Sequence
 
 from . import replies, syntax
-from .commands import UNSERVED, VERBS, Command, Data, Mail, Rcpt
+from .commands import UNSUPPORTED_VERBS, VERBS, Command, Data, Mail, Rcpt
 from .dialogue import GREETED, SENDER, Dialogue
 from .errors import BadCommandError
-from .extension import NOTHING, Extension, Grammar, SessionState
+from .extension import Extension
 from .extensions.smtputf8 import refuse_utf8
+from .grammar import NOTHING, Grammar
 from .limits import Limits
-from .params import NO_PARAMS, Grammar as ParamGrammar
+from .params import NO_PARAMS, KnownParams
 from .replies import Reply
+from .session_state import SessionState
 from .syntax import Path
 
 #: What other protocols begin with: a browser made to talk to a mail server (RFC 5321 says nothing; nobody may be harmed by it).
@@ -25,17 +27,17 @@ ALIEN = frozenset({"GET", "POST", "PUT", "HEAD", "CONNECT", "OPTIONS", "DELETE",
 
 
 #: What is known of a verb: its command, the parameters on offer, and the extensions that look at it.
-Entry = tuple[type[Command], ParamGrammar, Sequence[Extension]]
+Entry = tuple[type[Command], KnownParams, Sequence[Extension]]
 
 
 class CommandParser:
     """Turns lines into commands that are in order; raises `BadCommandError` for all others."""
 
-    __slots__ = ("_dialogue", "_facts", "_grammar", "_limits", "_offer", "known")
+    __slots__ = ("_dialogue", "_grammar", "_limits", "_offer", "_state", "known")
 
     def __init__(self, grammar: Grammar, state: SessionState, dialogue: Dialogue, limits: Limits) -> None:
         self._grammar = grammar
-        self._facts = state
+        self._state = state
         self._dialogue = dialogue
         self._limits = limits
         self._offer = NOTHING
@@ -43,13 +45,13 @@ class CommandParser:
         #: again, in whatever session, until the facts change; so most commands go the short way, through `recall`.
         self.known: dict[enum.Enum, dict[str, Entry]] = {}
 
-    def facts_changed(self) -> None:
+    def state_changed(self) -> None:
         """The client said hello, logged in or turned on TLS: what it may say is not what it was."""
-        state = self._facts
+        state = self._state
         self._offer = self._grammar.offer(state) if state.extended else NOTHING
         state.offered = self._offer.keywords
         # Those who have not logged in are all alike to a gate. Who has may be somebody.
-        self.known = self._grammar.found.setdefault(state.key, {}) if state.user is None else {}
+        self.known = self._grammar.command_cache.setdefault(state.offer_key, {}) if state.user is None else {}
 
     def recall(self, line: bytes, known: Mapping[str, Entry]) -> Command | None:
         """The command, when its verb is ``known`` here and its line is plain ASCII; None to go the long way: `split`, `decode`."""
@@ -64,26 +66,26 @@ class CommandParser:
     def decode(self, cls: type[Command], argument: str) -> Command:
         """The command, from its argument."""
         self.pass_gates(cls.verb)
-        entry = cls, self._offer.grammar.get(cls, {}), self._grammar.reviews.get(cls, ())
+        entry = cls, self._offer.grammar.get(cls, {}), self._grammar.checks.get(cls, ())
         return self._parse(entry, argument, new=True)
 
     def _parse(self, entry: Entry, argument: str, *, new: bool = False) -> Command:
-        cls, params, reviews = entry
+        cls, params, checks = entry
         try:
             command = cls.decode(argument, params)
             if new:
                 self.check_order(command)
                 phase = self._dialogue.phase
-                if phase is not GREETED and not cls.upgrades:  # nothing there is ordinary
+                if phase is not GREETED and not cls.starts_tls:  # nothing there is ordinary
                     self.known.setdefault(phase, {})[cls.verb] = entry
-            for extension in reviews:
-                if (reply := extension.review(command, self._facts)) is not None:
+            for extension in checks:
+                if (reply := extension.check_command(command, self._state)) is not None:
                     raise BadCommandError(reply)
             if isinstance(command, Mail):
                 self._check_path(command, command.sender)
             elif isinstance(command, Rcpt):
                 self._check_path(command, command.recipient)
-                if len(self._facts.rcpts) >= self._limits.recipients:
+                if len(self._state.rcpts) >= self._limits.recipients:
                     # RFC 5321 4.5.3.1.10: 452, so that the client sends to the rest in another transaction.
                     raise BadCommandError(replies.TOO_MANY_RECIPIENTS)
         except BadCommandError as bad:
@@ -116,23 +118,23 @@ class CommandParser:
         verb = verb.upper()
         if verb in ALIEN and self._dialogue.phase is GREETED:
             raise BadCommandError(replies.NOT_SMTP, verb=verb, close=True)
-        if verb not in UNSERVED:
+        if verb not in UNSUPPORTED_VERBS:
             raise BadCommandError(replies.UNKNOWN, verb=verb)
-        raise BadCommandError(replies.NOT_IMPLEMENTED, verb=verb, close=UNSERVED[verb])
+        raise BadCommandError(replies.NOT_IMPLEMENTED, verb=verb, close=UNSUPPORTED_VERBS[verb])
 
     def pass_gates(self, verb: str) -> None:
         """What must come first: TLS, or AUTH (530)."""
-        for extension in self._grammar.gates:
-            if (reply := extension.gate(verb, self._facts)) is not None:
+        for extension in self._grammar.verb_checks:
+            if (reply := extension.check_verb(verb, self._state)) is not None:
                 raise BadCommandError(reply, verb=verb)
 
     def check_order(self, command: Command) -> None:
         """Whether the command is in order (RFC 5321 4.1.4)."""
-        verb, state, phase = command.verb, self._facts, self._dialogue.phase
+        verb, state, phase = command.verb, self._state, self._dialogue.phase
         if not state.extended and verb not in VERBS:
             raise BadCommandError(Reply(503, "Send EHLO first", "5.5.1"), verb=verb)
         if not self._dialogue.allows(type(command)):
-            if phase is SENDER and state.turned_down and (command.counted or type(command) is Data):
+            if phase is SENDER and state.rejected_rcpts and (command.counted or type(command) is Data):
                 # RFC 5321 3.3 and RFC 2920 3.1: there were recipients, and every one was refused.
                 raise BadCommandError(replies.NO_RECIPIENTS, verb=verb)
             raise BadCommandError(Reply(503, f"{verb} is out of order: {phase.value}", "5.5.1"), verb=verb)
@@ -141,12 +143,12 @@ class CommandParser:
         """Whether there is anything against the path or its parameters."""
         if command.params is not NO_PARAMS:
             for param in command.params:
-                for extension in self._grammar.reviews.get(param, ()):
-                    if (reply := extension.review(command, self._facts)) is not None:
+                for extension in self._grammar.checks.get(param, ()):
+                    if (reply := extension.check_command(command, self._state)) is not None:
                         raise BadCommandError(reply)
         if not path.is_ordinary:
             if self._limits.strict_lengths and path.is_too_long:
                 raise BadCommandError(Reply(501, "Path too long", "5.1.7" if type(command) is Mail else "5.1.3"))
             # RFC 6531 3.5; and a server without that extension knows no such mailbox.
-            if not path.is_ascii and (reply := refuse_utf8(command, self._facts)) is not None:
+            if not path.is_ascii and (reply := refuse_utf8(command, self._state)) is not None:
                 raise BadCommandError(reply)

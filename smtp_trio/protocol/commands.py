@@ -13,11 +13,11 @@ from attrs import evolve, field, frozen
 
 from . import replies, syntax
 from .errors import BadCommandError
-from .params import NO_PARAMS, Grammar, Params, parse_params
+from .params import NO_PARAMS, KnownParams, Params, parse_params
 from .replies import Reply
 
 # RFC 5321 4.3.2: any command may be told these. 530 is RFC 4954 6 and RFC 3207 4; 451 is what a server in trouble can always say.
-ANYTIME = frozenset({421, 451, 500, 501, 530})
+COMMON_CODES = frozenset({421, 451, 500, 501, 530})
 
 
 @frozen
@@ -30,10 +30,10 @@ class Command:
     verb: ClassVar[str] = ""
     #: RFC 2920 3.2: the answer may wait for others to share a write with.
     groupable: ClassVar[bool] = False
-    #: The reply codes that this command may get besides `ANYTIME` (RFC 5321 4.3.2 and the RFCs of the extensions).
+    #: The reply codes that this command may get besides `COMMON_CODES` (RFC 5321 4.3.2 and the RFCs of the extensions).
     codes: ClassVar[frozenset[int]] = frozenset()
     #: The reply when all is well and nobody wants other words.
-    usual: ClassVar[Reply] = replies.OK
+    default_reply: ClassVar[Reply] = replies.OK
     #: RFC 2034 3: answers to this one carry an enhanced status, unless they are 3yz.
     enhanced: ClassVar[bool] = True
     #: It does no work; a session gets ``Limits.junk`` of such a message.
@@ -41,7 +41,7 @@ class Command:
     #: How HELP shows it.
     usage: ClassVar[str] = ""
     #: What follows it is no longer SMTP in the clear: nothing may be waiting behind it (RFC 3207 4.2).
-    upgrades: ClassVar[bool] = False
+    starts_tls: ClassVar[bool] = False
     #: It is a `CountedCommand`.
     counted: ClassVar[bool] = False
 
@@ -50,18 +50,18 @@ class Command:
         return self.verb
 
     @property
-    def public(self) -> Command:
+    def redacted(self) -> Command:
         """The command without what nobody but the peer should see: what goes into exceptions."""
         return self
 
-    def complete(self, reply: Reply) -> Reply:
+    def add_status(self, reply: Reply) -> Reply:
         """The reply with the status that is usual here, if it has none of its own: a 250 says 2.1.5 to RCPT, say."""
-        if reply.status is None and reply.code == self.usual.code:
-            return evolve(reply, status=self.usual.status)
+        if reply.status is None and reply.code == self.default_reply.code:
+            return evolve(reply, status=self.default_reply.status)
         return reply
 
     @classmethod
-    def decode(cls, argument: str, grammar: Grammar) -> Command:
+    def decode(cls, argument: str, known_params: KnownParams) -> Command:
         """The command that this argument makes. Raises `BadCommandError` with the reply that a bad one gets."""
         # RFC 5321 4.3.2: a command that takes no argument is told 501 when it gets one. Trailing white space SHOULD be
         # tolerated (4.1.1).
@@ -88,7 +88,7 @@ class Connect(Command):
     verb = "CONNECT"
     enhanced = False
     codes: ClassVar[frozenset[int]] = frozenset({220, *range(400, 460), *range(500, 560)})
-    usual: ClassVar[Reply] = Reply(220, "ESMTP", "")
+    default_reply: ClassVar[Reply] = Reply(220, "ESMTP", "")
 
 
 @frozen
@@ -107,7 +107,7 @@ class Hello(Command):
         return f"{self.verb} {self.domain}"
 
     @classmethod
-    def decode(cls, argument: str, grammar: Grammar) -> Self:
+    def decode(cls, argument: str, known_params: KnownParams) -> Self:
         words = argument.split()
         if not words:
             raise BadCommandError(Reply(501, f"{cls.verb} needs your domain or address literal: {cls.usage}", "5.5.4"))
@@ -147,15 +147,15 @@ class Mail(Command):
     usage = "MAIL FROM:<reverse-path> [parameters]"
     groupable = True
     codes: ClassVar[frozenset[int]] = frozenset({250, 450, 451, 452, 455, 503, 550, 552, 553, 555})
-    usual: ClassVar[Reply] = replies.SENDER_OK
+    default_reply: ClassVar[Reply] = replies.SENDER_OK
 
     def encode(self) -> str:
         return f"MAIL FROM:<{self.sender.raw}> {self.params.encode()}".rstrip(" ")
 
     @classmethod
-    def decode(cls, argument: str, grammar: Grammar) -> Mail:
+    def decode(cls, argument: str, known_params: KnownParams) -> Mail:
         known = _plain_mail(argument) if argument.endswith(">") else None
-        return known or _decode_path(cls, argument, grammar)
+        return known or _decode_path(cls, argument, known_params)
 
 
 @frozen
@@ -169,23 +169,23 @@ class Rcpt(Command):
     usage = "RCPT TO:<forward-path> [parameters]"
     groupable = True
     codes: ClassVar[frozenset[int]] = frozenset({250, 251, 450, 451, 452, 455, 503, 550, 551, 552, 553, 555, 556})
-    usual: ClassVar[Reply] = replies.RECIPIENT_OK
+    default_reply: ClassVar[Reply] = replies.RECIPIENT_OK
 
     def encode(self) -> str:
         return f"RCPT TO:<{self.recipient.raw}> {self.params.encode()}".rstrip(" ")
 
     @classmethod
-    def decode(cls, argument: str, grammar: Grammar) -> Rcpt:
+    def decode(cls, argument: str, known_params: KnownParams) -> Rcpt:
         known = _plain_rcpt(argument) if argument.endswith(">") else None
-        return known or _decode_path(cls, argument, grammar)
+        return known or _decode_path(cls, argument, known_params)
 
 
 PathCommand = TypeVar("PathCommand", Mail, Rcpt)
 
 
-def _decode_path(cls: type[PathCommand], argument: str, grammar: Grammar) -> PathCommand:
+def _decode_path(cls: type[PathCommand], argument: str, known_params: KnownParams) -> PathCommand:
     path, params = _split_path(cls, argument)
-    return cls(path, parse_params(params, grammar) if params else NO_PARAMS)
+    return cls(path, parse_params(params, known_params) if params else NO_PARAMS)
 
 
 def _without_params(cls: type[PathCommand], argument: str) -> PathCommand | None:
@@ -227,7 +227,7 @@ class Data(Command):
     verb = "DATA"
     usage = "DATA"
     codes: ClassVar[frozenset[int]] = frozenset({354, 450, 451, 452, 503, 550, 552, 554})
-    usual: ClassVar[Reply] = replies.START_MAIL_INPUT
+    default_reply: ClassVar[Reply] = replies.START_MAIL_INPUT
 
 
 class EndOfBody(Command):
@@ -240,6 +240,9 @@ class EndOfBody(Command):
 
     def encode(self) -> str:
         return "."
+
+
+END_OF_DATA = EndOfBody()
 
 
 class Rset(Command):
@@ -265,7 +268,7 @@ class Noop(Command):
     codes: ClassVar[frozenset[int]] = frozenset({250})
 
     @classmethod
-    def decode(cls, argument: str, grammar: Grammar) -> Self:
+    def decode(cls, argument: str, known_params: KnownParams) -> Self:
         return cls()
 
 
@@ -292,12 +295,12 @@ class Query(Command):
         return f"{self.verb} {self.argument} {self.params.encode()}".rstrip(" ")
 
     @classmethod
-    def decode(cls, argument: str, grammar: Grammar) -> Self:
+    def decode(cls, argument: str, known_params: KnownParams) -> Self:
         name, params = argument.strip(" \t"), NO_PARAMS
         # RFC 6531 3.7.4.2: SMTPUTF8 is the one parameter there is, and it stands last.
         head, _, last = name.rpartition(" ")
-        if head and last.upper() in grammar:
-            name, params = head.rstrip(), parse_params(last, grammar)
+        if head and last.upper() in known_params:
+            name, params = head.rstrip(), parse_params(last, known_params)
         if not name:
             raise BadCommandError(Reply(501, f"Syntax: {cls.usage}", "5.5.4"))
         return cls(name, params)
@@ -311,7 +314,7 @@ class Vrfy(Query):
     verb = "VRFY"
     usage = "VRFY user or mailbox"
     codes: ClassVar[frozenset[int]] = frozenset({250, 251, 252, 502, 504, 550, 551, 553})
-    usual: ClassVar[Reply] = replies.CANNOT_VRFY
+    default_reply: ClassVar[Reply] = replies.CANNOT_VRFY
 
 
 class Expn(Query):
@@ -322,7 +325,7 @@ class Expn(Query):
     verb = "EXPN"
     usage = "EXPN list"
     codes: ClassVar[frozenset[int]] = frozenset({250, 252, 502, 504, 550})
-    usual: ClassVar[Reply] = replies.NOT_IMPLEMENTED
+    default_reply: ClassVar[Reply] = replies.NOT_IMPLEMENTED
 
 
 @frozen
@@ -340,7 +343,7 @@ class Help(Command):
         return f"HELP {self.topic}".rstrip(" ")
 
     @classmethod
-    def decode(cls, argument: str, grammar: Grammar) -> Self:
+    def decode(cls, argument: str, known_params: KnownParams) -> Self:
         return cls(argument.strip(" \t"))
 
 
@@ -350,6 +353,6 @@ VERBS: dict[str, type[Command]] = {
 }
 #: What is recognized and not served gets 502, not 500 (RFC 5321 4.2.4): verbs of old (F.6), and those of extensions that are off.
 #: True: the connection ends there, since the octets of a BDAT that nobody reads the size of would be taken for commands.
-UNSERVED: dict[str, bool] = {
+UNSUPPORTED_VERBS: dict[str, bool] = {
     verb: verb == "BDAT" for verb in ("SEND", "SOML", "SAML", "TURN", "STARTTLS", "AUTH", "BDAT")
 }

@@ -7,14 +7,15 @@ from functools import cache
 from typing import Any
 
 from .commands import Command, Connect, Ehlo, Helo, Help, Quit
-from .extension import Grammar, SessionState
+from .grammar import Grammar
 from .replies import Reply
+from .session_state import SessionState
 
 
-def usual(command: Command, state: SessionState, grammar: Grammar) -> Reply:
+def default_reply(command: Command, state: SessionState, grammar: Grammar) -> Reply:
     """The reply that this command gets as a rule."""
     words = WORDS.get(type(command))
-    return words(command, state, grammar) if words is not None else command.usual
+    return words(command, state, grammar) if words is not None else command.default_reply
 
 
 def _help(command: Help, state: SessionState, grammar: Grammar) -> Reply:

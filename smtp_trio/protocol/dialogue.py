@@ -36,18 +36,18 @@ class Phase(PhaseEnum):
     READY = "ready for a transaction"
     SENDER = "has a sender"
     RECIPIENT = "has a recipient"
-    BODY = "message under way"
+    MESSAGE = "message under way"
     CLOSED = "over"
 
 
-CONNECTED, REJECTED, GREETED, READY, SENDER, RECIPIENT, BODY, CLOSED = Phase
+CONNECTED, REJECTED, GREETED, READY, SENDER, RECIPIENT, MESSAGE, CLOSED = Phase
 #: RFC 5321 4.1.4: in these a client may give commands that have nothing to do with a transaction.
 OPEN = (GREETED, READY, SENDER, RECIPIENT)
 
 Rows = Mapping[type[Command], Mapping[enum.Enum, enum.Enum]]
 
 
-def everywhere(*phases: enum.Enum) -> dict[enum.Enum, enum.Enum]:
+def unchanged(*phases: enum.Enum) -> dict[enum.Enum, enum.Enum]:
     """Rows for a command that may be given in these phases and changes none of them."""
     return {phase: phase for phase in phases}
 
@@ -102,24 +102,24 @@ BASE = Table(
         Helo: {GREETED: READY, READY: READY, SENDER: READY, RECIPIENT: READY},
         Mail: {READY: SENDER},
         Rcpt: {SENDER: RECIPIENT, RECIPIENT: RECIPIENT},
-        EndOfBody: {BODY: READY},
+        EndOfBody: {MESSAGE: READY},
         # 4.1.1.5: RSET undoes MAIL and RCPT, never EHLO; before EHLO it is fine as well (4.1.4).
         Rset: {GREETED: GREETED, READY: READY, SENDER: READY, RECIPIENT: READY},
-        Noop: everywhere(*OPEN),
-        Vrfy: everywhere(*OPEN),
-        Expn: everywhere(*OPEN),
-        Help: everywhere(*OPEN),
+        Noop: unchanged(*OPEN),
+        Vrfy: unchanged(*OPEN),
+        Expn: unchanged(*OPEN),
+        Help: unchanged(*OPEN),
         # 3.1: a client that was turned away can do nothing but QUIT.
         Quit: dict.fromkeys((REJECTED, *OPEN), CLOSED),
     },
     proceed={
-        Data: {RECIPIENT: BODY},
+        Data: {RECIPIENT: MESSAGE},
     },
     refused={
         Connect: {CONNECTED: REJECTED},
         # A refusal in place of the 354 is the verdict on the message, as one at its end is: both clear the buffers (4.1.1.4).
         Data: {RECIPIENT: READY},
-        EndOfBody: {BODY: READY},
+        EndOfBody: {MESSAGE: READY},
     },
 )
 
@@ -130,26 +130,26 @@ STALE = (-1, CLOSED)
 class Dialogue:
     """One session's place in the table.
 
-    ``phase`` is where it is; ``hoped`` is where it will be when all that was asked is accepted, which is what a client that sends
+    ``phase`` is where it is; ``expected_phase`` is where it will be when all that was asked is accepted, which is what a client that sends
     ahead must go by (RFC 2920 3.1). A server has at most one question open, so for it the two differ only while it thinks.
     """
 
-    __slots__ = ("_ahead", "_legal", "_table", "asked", "phase")
+    __slots__ = ("_ahead", "_legal", "_table", "phase", "unanswered")
 
     def __init__(self, table: Table = BASE) -> None:
         self.phase: enum.Enum = CONNECTED
-        self.asked: list[Command] = []
-        self._ahead: tuple[int, enum.Enum] = STALE  # ``hoped``, while so many are asked
+        self.unanswered: list[Command] = []
+        self._ahead: tuple[int, enum.Enum] = STALE  # ``expected_phase``, while so many are asked
         self._table = table
         self._legal = table.legal
 
     @property
-    def hoped(self) -> enum.Enum:
+    def expected_phase(self) -> enum.Enum:
         """The phase after everything that was asked is answered with yes."""
         count, phase = self._ahead
-        if count != len(self.asked):  # something was answered since
+        if count != len(self.unanswered):  # something was answered since
             phase = self.phase
-            for command in self.asked:
+            for command in self.unanswered:
                 phase = self._yes(phase, command)
         return phase
 
@@ -161,25 +161,25 @@ class Dialogue:
 
     def allows(self, command: type[Command]) -> bool:
         """Whether the command is in order now."""
-        phase = self.hoped if self.asked else self.phase
+        phase = self.expected_phase if self.unanswered else self.phase
         return phase in self._legal.get(command, ())
 
-    def ask(self, command: Command) -> None:
+    def add_command(self, command: Command) -> None:
         """A question goes out (client) or came in (server). Raises LocalProtocolError when it is out of order."""
-        phase = self.hoped if self.asked else self.phase
+        phase = self.expected_phase if self.unanswered else self.phase
         if phase not in self._legal.get(type(command), ()):
             raise LocalProtocolError(f"{command.verb} is out of order: {phase.value}")
-        self.asked.append(command)
+        self.unanswered.append(command)
         self._ahead = (
-            len(self.asked),
+            len(self.unanswered),
             self._yes(phase, command),
         )  # a group of a hundred is not gone through a hundred times
 
-    def answer(self, reply: Reply) -> Command:
+    def add_reply(self, reply: Reply) -> Command:
         """The oldest question is answered, and gives way: returns it. Raises LocalProtocolError when there is none."""
-        if not self.asked:
+        if not self.unanswered:
             raise LocalProtocolError(f"nothing was asked that {reply.code} could answer")
-        command = self.asked.pop(0)
+        command = self.unanswered.pop(0)
         self._ahead = STALE
         row = self._table.by_digit[reply.code // 100].get(type(command))
         if row is not None:
@@ -189,4 +189,4 @@ class Dialogue:
     def enter(self, phase: enum.Enum) -> None:
         """Go to a phase that no reply leads to: a TLS handshake is done (RFC 3207 4.2), or the connection is lost."""
         self.phase = phase
-        self.asked.clear()
+        self.unanswered.clear()

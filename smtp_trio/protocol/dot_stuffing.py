@@ -9,7 +9,7 @@ from __future__ import annotations
 from io import IncrementalNewlineDecoder
 
 
-def canonical(data: bytes) -> bytes:
+def normalize_newlines(data: bytes) -> bytes:
     """The same text with CRLF at the end of every line, which ended in CRLF, CR or LF. ``data`` itself when that is so already."""
     # What text files use to learn how their lines end is the fastest look at CRs and LFs that there is, whatever stands in them.
     ends = IncrementalNewlineDecoder(None, translate=False)
@@ -19,13 +19,13 @@ def canonical(data: bytes) -> bytes:
     return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
 
 
-def finished(data: bytes) -> bytes:
+def normalize_message(data: bytes) -> bytes:
     """A whole message, `canonical`, its last line too."""
-    text = canonical(data)
+    text = normalize_newlines(data)
     return text if text.endswith(b"\n") or not text else text + b"\r\n"
 
 
-class Canonical:
+class NewlineNormalizer:
     """Makes every line end in CRLF: a client MUST NOT send a CR or LF by itself (RFC 5321 2.3.8).
 
     The last line too, so that a message is the same text whether it goes by DATA, which needs that, or by BDAT, which does not.
@@ -44,17 +44,17 @@ class Canonical:
         self._cr = data.endswith(b"\r")
         if data:
             self._open = not data.endswith(b"\n")
-        return canonical(data[:-1] if self._cr else data)
+        return normalize_newlines(data[:-1] if self._cr else data)
 
     def end(self) -> bytes:
         """The end of the last line, when there is no more, if it has none yet."""
         return b"\r\n" if self._open else b""
 
 
-class Stuffer:
+class DotStuffer:
     """Doubles the dots at the beginning of lines (RFC 5321 4.5.2), so that no line of the message looks like its end.
 
-    What comes in must be canonical, as `Canonical` makes it.
+    What comes in must be canonical, as `NewlineNormalizer` makes it.
     """
 
     __slots__ = ("_line_start",)

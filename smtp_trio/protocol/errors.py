@@ -6,11 +6,7 @@ answers its peer's mistakes, so those it can answer arrive as `BadCommandError`,
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .commands import Command
-    from .replies import Reply
+from .replies import Reply
 
 
 class SMTPError(Exception):
@@ -31,15 +27,6 @@ class NotOfferedError(LocalProtocolError):
 
 class RemoteProtocolError(ProtocolError):
     """The peer sent something that is not SMTP, or not in order."""
-
-
-class ReplyError(SMTPError):
-    """The server said no. ``command`` is what it refused, ``reply`` its answer: ``reply.temporary`` tells whether to try again."""
-
-    def __init__(self, command: Command, reply: Reply) -> None:
-        super().__init__(f"{command.verb} was refused: {reply}")
-        self.command: Command = command.public
-        self.reply = reply
 
 
 class BadCommandError(RemoteProtocolError):

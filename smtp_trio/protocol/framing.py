@@ -1,6 +1,6 @@
 """How octets become lines, dotted bodies and counted bodies. The rest of the core never sees a segment's edge.
 
-All three readers take from one `Inbox`. What they have in common: the same octets give the same results however they were split,
+All three readers take from one `ReceiveBuffer`. What they have in common: the same octets give the same results however they were split,
 and nothing is held that has no bound.
 """
 
@@ -12,7 +12,7 @@ from .replies import BAD_LINE, LONG_LINE, Reply
 CRLF = b"\r\n"
 
 
-class Inbox:
+class ReceiveBuffer:
     """Octets received and not yet taken. ``data[at:]`` is what is there; taking moves ``at``, so that nothing is copied for it."""
 
     __slots__ = ("at", "data")
@@ -40,13 +40,13 @@ class Inbox:
         self.data, self.at = b"", 0
 
 
-class Lines:
+class LineReader:
     """Command lines. They end in CRLF, and in nothing else (RFC 5321 2.3.8)."""
 
-    __slots__ = ("_inbox", "_owed", "skipping")
+    __slots__ = ("_buffer", "_owed", "skipping")
 
-    def __init__(self, inbox: Inbox) -> None:
-        self._inbox = inbox
+    def __init__(self, buffer: ReceiveBuffer) -> None:
+        self._buffer = buffer
         self.skipping: bool = False  # everything up to the next CRLF is the rest of a line that was refused
         self._owed: Reply | None = None  # … and this is its answer, when that had to wait for the line's end
 
@@ -58,12 +58,12 @@ class Lines:
         Raises `BadCommandError` for a line with a bare CR or LF as soon as that is seen, and for one that is too long when it ends:
         once for the line, the rest of which is thrown away (RFC 5321 4.5.3.1.4 and its 500).
         """
-        data, start = self._inbox.data, self._inbox.at
+        data, start = self._buffer.data, self._buffer.at
         lf = data.find(b"\n", start)
         cr = data.find(b"\r", start, lf if lf >= 0 else len(data))
         ends = cr >= 0 and cr == lf - 1
         if ends and lf - start < limit:
-            self._inbox.at = lf + 1
+            self._buffer.at = lf + 1
             return data[start:cr]
         # The first octet that matters decides which defect a line has, so that it does not depend on how much has come so far.
         first = cr if cr >= 0 else lf if lf >= 0 else len(data)
@@ -74,7 +74,7 @@ class Lines:
         if first == len(data) or cr == len(data) - 1:
             return None
         self.skipping = True
-        self._inbox.at = first + 1
+        self._buffer.at = first + 1
         raise BadCommandError(BAD_LINE)
 
     def resume(self) -> bool:
@@ -84,13 +84,13 @@ class Lines:
         """
         if not self.skipping:
             return True
-        inbox = self._inbox
-        end = inbox.data.find(CRLF, inbox.at)
+        buffer = self._buffer
+        end = buffer.data.find(CRLF, buffer.at)
         if end < 0:
             # A CR at the very end may be the first half of it.
-            inbox.at = len(inbox.data) - inbox.data.endswith(b"\r", inbox.at)
+            buffer.at = len(buffer.data) - buffer.data.endswith(b"\r", buffer.at)
             return False
-        inbox.at = end + 2
+        buffer.at = end + 2
         self.skipping = False
         if self._owed is not None:
             reply, self._owed = self._owed, None
@@ -98,23 +98,23 @@ class Lines:
         return True
 
 
-class Dotted:
+class DotTerminatedReader:
     """A body that ends at CRLF "." CRLF, and at nothing else (RFC 5321 4.1.1.4), without the dots that its sender added (4.5.2).
 
     It never gives out a CR before it knows what follows, so a CRLF is never torn apart.
     """
 
-    __slots__ = ("_inbox", "_line_start", "ended")
+    __slots__ = ("_buffer", "_line_start", "ended")
 
-    def __init__(self, inbox: Inbox) -> None:
-        self._inbox = inbox
+    def __init__(self, buffer: ReceiveBuffer) -> None:
+        self._buffer = buffer
         self._line_start = True  # all before was given out, CRLF included: the DATA command's own counts (4.1.1.4)
         self.ended: bool = False
 
     def pull(self) -> bytes:
         """The octets that are certain, b"" when there are none (yet)."""
-        inbox = self._inbox
-        data, at = inbox.data, inbox.at
+        buffer = self._buffer
+        data, at = buffer.data, buffer.at
         pieces = []
         # ``dot`` is where a line begins with one; the CRLF before it is found with it, but for that of the line we stand at.
         dot = at if self._line_start and data.startswith(b".", at) else -1
@@ -130,10 +130,10 @@ class Dotted:
             tail = data[dot + 1 : dot + 3]
             if tail == CRLF:
                 self.ended = True
-                inbox.at = dot + 3
+                buffer.at = dot + 3
                 return b"".join(pieces)
             if CRLF.startswith(tail):  # ".", ".\r": the next octets decide
-                inbox.at = dot
+                buffer.at = dot
                 self._line_start = True
                 return b"".join(pieces)
             at, dot = dot + 1, -1  # the dot was doubled, or should have been: gone either way (4.5.2)
@@ -141,17 +141,17 @@ class Dotted:
         if end > at:
             self._line_start = data.endswith(CRLF, at, end)
             pieces.append(data[at:end] if at or end < len(data) else data)
-        inbox.at = end
+        buffer.at = end
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-class Counted:
+class CountedReader:
     """A body, or a part of one, of so many octets (RFC 3030 2)."""
 
-    __slots__ = ("_inbox", "left")
+    __slots__ = ("_buffer", "left")
 
-    def __init__(self, inbox: Inbox, size: int) -> None:
-        self._inbox = inbox
+    def __init__(self, buffer: ReceiveBuffer, size: int) -> None:
+        self._buffer = buffer
         self.left: int = size
 
     @property
@@ -161,6 +161,6 @@ class Counted:
 
     def pull(self) -> bytes:
         """The octets that are there, b"" when there are none (yet)."""
-        data = self._inbox.take(self.left)
+        data = self._buffer.take(self.left)
         self.left -= len(data)
         return data

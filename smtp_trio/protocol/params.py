@@ -25,7 +25,7 @@ class Param(Generic[T]):
     keyword: str
     parse: Callable[[str | None], T | None]
     format: Callable[[T], str | None]
-    room: int = 0
+    extra_octets: int = 0
 
     @property
     def name(self) -> str:
@@ -81,10 +81,10 @@ class Params(Mapping[Param[Any], Any]):
 
 NO_PARAMS = Params()
 #: The parameters that may be given now, by keyword in upper case.
-Grammar = Mapping[str, Param[Any]]
+KnownParams = Mapping[str, Param[Any]]
 
 
-def parse_params(text: str, grammar: Grammar) -> Params:
+def parse_params(text: str, known_params: KnownParams) -> Params:
     """Read ``SIZE=100 BODY=8BITMIME``. Raises `BadCommandError`: 501 for what is malformed or given twice, 555 for the unknown."""
     values: dict[Param[Any], Any] = {}
     for word in text.split(" "):
@@ -94,7 +94,7 @@ def parse_params(text: str, grammar: Grammar) -> Params:
         if match is None:
             raise BadCommandError(Reply(501, f"Malformed parameter: {word!a}", "5.5.4"))
         keyword, value = match.group("keyword", "value")
-        param = grammar.get(keyword.upper())
+        param = known_params.get(keyword.upper())
         if param is None:  # RFC 5321 4.1.1.11
             raise BadCommandError(Reply(555, f"Parameter not recognized: {keyword}", "5.5.4"))
         if param in values:

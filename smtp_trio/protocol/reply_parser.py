@@ -10,7 +10,7 @@ import functools
 import re
 
 from .errors import RemoteProtocolError
-from .framing import Inbox
+from .framing import ReceiveBuffer
 from .replies import ENHANCED, Reply
 
 #: Octets of a line (RFC 5321 4.5.3.1.5 has 512; some servers explain themselves at length), and lines of a reply.
@@ -22,32 +22,32 @@ LINES = 128
 REPLY_LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
 
 
-class Replies:
-    """Reads replies from an inbox. Raises RemoteProtocolError for what is none; there is no way on from that."""
+class ReplyParser:
+    """Reads replies from an buffer. Raises RemoteProtocolError for what is none; there is no way on from that."""
 
-    __slots__ = ("_code", "_inbox", "_texts")
+    __slots__ = ("_buffer", "_code", "_texts")
 
-    def __init__(self, inbox: Inbox) -> None:
-        self._inbox = inbox
+    def __init__(self, buffer: ReceiveBuffer) -> None:
+        self._buffer = buffer
         self._code = 0
         self._texts: list[str] = []  # of a reply that goes on
 
     @property
     def partial(self) -> bool:
         """Part of a reply has come, and its end has not."""
-        return bool(self._texts) or len(self._inbox) > 0
+        return bool(self._texts) or len(self._buffer) > 0
 
     def pull(self) -> Reply | None:
         """The next reply, or None when it is not all there."""
-        inbox = self._inbox
+        buffer = self._buffer
         while True:
-            end = inbox.data.find(b"\n", inbox.at)
-            if (end if end >= 0 else len(inbox.data)) - inbox.at >= LINE:
+            end = buffer.data.find(b"\n", buffer.at)
+            if (end if end >= 0 else len(buffer.data)) - buffer.at >= LINE:
                 raise RemoteProtocolError(f"a reply line of more than {LINE} octets")
             if end < 0:
                 return None
-            line = inbox.data[inbox.at : end + 1]
-            inbox.at = end + 1
+            line = buffer.data[buffer.at : end + 1]
+            buffer.at = end + 1
             more = line[3:4] == b"-"
             if not (more or self._texts):
                 return read(line)

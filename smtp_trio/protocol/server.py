@@ -14,38 +14,25 @@ pieces; `END_OF_CHUNK` or, after LAST, `END_OF_BODY`, answered with the answer t
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterable
 
 from attrs import evolve
 
 from . import default_replies, replies
-from .body_inspector import Inspector, Newlines
+from .body_inspector import BodyInspector, Newlines
 from .command_parser import CommandParser
-from .commands import Command, Connect, CountedCommand, Data, EndOfBody
+from .commands import END_OF_DATA, Command, Connect, CountedCommand, Data, EndOfBody
 from .dialogue import CLOSED, GREETED, Dialogue
 from .errors import BadCommandError, LocalProtocolError
-from .extension import Extension, Grammar, SessionState
+from .events import CONNECTION_LOST, END_OF_BODY, END_OF_CHUNK, FAULT, NEED_DATA, Event, Signal
+from .extension import Extension
 from .extensions import STANDARD
 from .extensions.eightbitmime import BODY
-from .framing import Counted, Dotted, Inbox, Lines
+from .framing import CountedReader, DotTerminatedReader, LineReader, ReceiveBuffer
+from .grammar import Grammar
 from .limits import Limits
 from .replies import Reply
-
-
-class Signal(enum.Enum):
-    """What `ServerProtocol.next_event` gives besides commands and pieces of the message."""
-
-    NEED_DATA = "receive more, then ask again"
-    END_OF_CHUNK = "a BDAT's octets are over: answer it"
-    END_OF_BODY = "the message is over: answer it"
-    FAULT = "the message cannot be accepted any more, and its rest is dropped; `ServerProtocol.fault` is its answer"
-    CONNECTION_LOST = "the input has ended"
-
-
-NEED_DATA, END_OF_CHUNK, END_OF_BODY, FAULT, CONNECTION_LOST = Signal
-END = EndOfBody()
-Event = Command | bytes | Signal
+from .session_state import SessionState
 
 
 class ServerProtocol:
@@ -54,10 +41,10 @@ class ServerProtocol:
     __slots__ = (
         "__weakref__",
         "_begun",
+        "_buffer",
         "_dropping",
         "_enhanced",
         "_errors",
-        "_inbox",
         "_input_over",
         "_inspector",
         "_judge",
@@ -81,9 +68,9 @@ class ServerProtocol:
         *,
         size: int = 31457280,
         tls: bool = False,
-        logins: bool = False,
+        auth: bool = False,
         secrets: bool = False,
-        verifies: Iterable[str] = (),
+        optional_verbs: Iterable[str] = (),
         extensions: Iterable[Extension] | Grammar = STANDARD,
         limits: Limits | None = None,
         newlines: Newlines = "reject",
@@ -98,23 +85,23 @@ class ServerProtocol:
         self.grammar: Grammar = (
             extensions if isinstance(extensions, Grammar) else Grammar(extensions, line=self.limits.line)
         )
-        self.state: SessionState = SessionState(name, size, tls, logins, frozenset(verifies), secrets)
+        self.state: SessionState = SessionState(name, size, tls, auth, frozenset(optional_verbs), secrets)
         self.dialogue: Dialogue = Dialogue(self.grammar.table)
         #: The reply that the message under way must get, once it cannot be accepted any more.
         self.fault: Reply | None = None
         #: The question that waits for `send`, if one does.
         self.pending: Command | BadCommandError | None = Connect()
-        self.dialogue.ask(self.pending)
+        self.dialogue.add_command(self.pending)
         self._begun = False
         self._newlines = newlines
         self._enhanced = self.grammar.has("ENHANCEDSTATUSCODES")
         self._judge = CommandParser(self.grammar, self.state, self.dialogue, self.limits)
-        self._inbox = Inbox()
-        self._lines = Lines(self._inbox)
-        self._reader: Dotted | Counted | None = None  # of the message's octets, while they come
-        self._inspector: Inspector | None = None  # of the message under way
+        self._buffer = ReceiveBuffer()
+        self._lines = LineReader(self._buffer)
+        self._reader: DotTerminatedReader | CountedReader | None = None  # of the message's octets, while they come
+        self._inspector: BodyInspector | None = None  # of the message under way
         self._dropping = False  # nobody wants the rest of it
-        self._refused: tuple[Counted, BadCommandError] | None = None  # octets of a refused BDAT, and its answer
+        self._refused: tuple[CountedReader, BadCommandError] | None = None  # octets of a refused BDAT, and its answer
         self._input_over = False
         #: What must go to the peer, piece by piece: truth says whether there is anything for `data_to_send` to take.
         self.outbox: list[bytes] = []
@@ -125,10 +112,10 @@ class ServerProtocol:
     @property
     def buffered(self) -> int:
         """Octets received and not yet worked on."""
-        return len(self._inbox)
+        return len(self._buffer)
 
     @property
-    def body(self) -> Inspector | None:
+    def body(self) -> BodyInspector | None:
         """What is known of the message under way, from its first octet to its answer; None between messages."""
         return self._inspector
 
@@ -140,7 +127,7 @@ class ServerProtocol:
     def receive_data(self, data: bytes) -> None:
         """Octets have come from the peer; b"" when there will be no more."""
         if data:
-            self._inbox.add(data)
+            self._buffer.add(data)
         else:
             self._input_over = True
 
@@ -160,27 +147,31 @@ class ServerProtocol:
 
         Raises `BadCommandError` for a command that is refused already, and LocalProtocolError while another waits for its answer.
         """
-        inbox = self._inbox
+        buffer = self._buffer
         if self._reader is not None:
-            return self._next_piece(self._reader, inbox)
+            return self._next_piece(self._reader, buffer)
         if self.pending is not None:
             if self._begun or not isinstance(self.pending, Connect):
                 raise LocalProtocolError(f"{self.pending} must be answered first")
             self._begun = True
             return self.pending
-        if inbox.at == len(inbox.data) or self.dialogue.phase is CLOSED:
+        if buffer.at == len(buffer.data) or self.dialogue.phase is CLOSED:
             return CONNECTION_LOST if self._input_over or self.closed else NEED_DATA
         try:
             if self._refused is not None:
                 return self._next_refused(*self._refused)
             known = self._judge.known.get(self.dialogue.phase)
-            if known is not None and len(inbox.data) - inbox.at < self.grammar.line and not self._lines.skipping:
+            if (
+                known is not None
+                and len(buffer.data) - buffer.at < self.grammar.line_limit
+                and not self._lines.skipping
+            ):
                 # The short way, of most commands: nothing here can be too long, or be anything but a command.
-                line = self._lines.pull(self.grammar.line)
+                line = self._lines.pull(self.grammar.line_limit)
                 if line is not None and (command := self._judge.recall(line, known)) is not None:
                     return self._ask(command)
             else:
-                line = self._next_line(inbox)
+                line = self._next_line(buffer)
             if line is None:
                 return CONNECTION_LOST if self._input_over else NEED_DATA
             return self._next_command(line)
@@ -188,40 +179,40 @@ class ServerProtocol:
             self._blame(bad)
             raise
 
-    def _next_line(self, inbox: Inbox) -> bytes | None:
+    def _next_line(self, buffer: ReceiveBuffer) -> bytes | None:
         """The next line, or None when it is not all there."""
-        raw = self.grammar.raw.get(self.dialogue.phase)
+        raw = self.grammar.continuations.get(self.dialogue.phase)
         try:
             # What is looked at to choose the limits must be the beginning of a line.
-            return self._pull(inbox, raw) if self._lines.resume() else None
+            return self._pull(buffer, raw) if self._lines.resume() else None
         except BadCommandError:
             if raw is not None:  # the refusal answers the exchange that this line belonged to
-                self.dialogue.ask(raw.decode("", {}))
+                self.dialogue.add_command(raw.decode("", {}))
             raise
 
-    def _pull(self, inbox: Inbox, raw: type[Command] | None) -> bytes | None:
+    def _pull(self, buffer: ReceiveBuffer, raw: type[Command] | None) -> bytes | None:
         """The next line, by the limits that hold for it."""
         grammar, phase = self.grammar, self.dialogue.phase
-        if phase is GREETED and inbox.data.startswith(b"\x16\x03", inbox.at):  # a ClientHello holds no line, ever
+        if phase is GREETED and buffer.data.startswith(b"\x16\x03", buffer.at):  # a ClientHello holds no line, ever
             raise BadCommandError(Reply(500, "TLS on a port that does not begin with it", "5.5.2"), close=True)
-        limit, too_long = grammar.line, replies.LONG_LINE
-        if len(inbox) >= limit and grammar.long_lines:
+        limit, too_long = grammar.line_limit, replies.LONG_LINE
+        if len(buffer) >= limit and grammar.line_limits:
             # RFC 4954 4: lines of AUTH may be longer. Only a line that is long already is worth a look at what it is.
-            head = inbox.data[inbox.at : inbox.at + 16].partition(b" ")[0].upper().decode("latin-1")
+            head = buffer.data[buffer.at : buffer.at + 16].partition(b" ")[0].upper().decode("latin-1")
             verb = raw.verb if raw else head
-            if verb in grammar.long_lines:
-                limit, too_long = grammar.long_lines[verb], Reply(500, f"{verb} line too long", "5.5.6")
+            if verb in grammar.line_limits:
+                limit, too_long = grammar.line_limits[verb], Reply(500, f"{verb} line too long", "5.5.6")
         return self._lines.pull(limit, too_long)
 
     def _next_command(self, line: bytes) -> Event:
-        raw = self.grammar.raw.get(self.dialogue.phase)
+        raw = self.grammar.continuations.get(self.dialogue.phase)
         if raw is not None:
             return self._ask(raw.decode(line.decode("latin-1"), {}))
         cls, argument = self._judge.split(line)
         if cls.counted:
             return self._next_counted(cls, argument)
         command = self._judge.decode(cls, argument)
-        if command.upgrades and len(self._inbox):
+        if command.starts_tls and len(self._buffer):
             # RFC 3207 4.2 would have it thrown away. Nobody honest sends it, so the connection ends before it is answered.
             raise BadCommandError(
                 Reply(554, f"Data behind {command.verb}; closing", "5.5.0"), verb=command.verb, close=True
@@ -232,7 +223,7 @@ class ServerProtocol:
         """A command with octets behind it: they are read past whatever it is told, lest they be taken for commands (RFC 3030 2)."""
         command = cls.decode(argument, {})
         assert isinstance(command, CountedCommand)
-        octets = Counted(self._inbox, command.size)
+        octets = CountedReader(self._buffer, command.size)
         if 0 < self.state.size * 10 < command.size:
             raise BadCommandError(replies.TOO_BIG, verb=cls.verb, close=True)
         try:
@@ -244,7 +235,7 @@ class ServerProtocol:
         self._begin_body(octets)
         return self._ask(command)
 
-    def _next_refused(self, octets: Counted, bad: BadCommandError) -> Event:
+    def _next_refused(self, octets: CountedReader, bad: BadCommandError) -> Event:
         octets.pull()
         if not octets.ended:
             return CONNECTION_LOST if self._input_over else NEED_DATA
@@ -256,7 +247,7 @@ class ServerProtocol:
             self._junk += 1
             if self._junk > self.limits.junk:
                 self._count_error(command.verb)
-        self.dialogue.asked.append(command)  # it was found to be in order
+        self.dialogue.unanswered.append(command)  # it was found to be in order
         self.pending = command
         return command
 
@@ -280,17 +271,17 @@ class ServerProtocol:
         """Nobody wants the rest of the message: its octets give no more events, only its end does."""
         self._dropping = True
 
-    def _begin_body(self, reader: Dotted | Counted) -> None:
+    def _begin_body(self, reader: DotTerminatedReader | CountedReader) -> None:
         self._reader = reader
         if self._inspector is None:
             state = self.state
             binary = state.mail is not None and state.mail.params.get(BODY) == "BINARYMIME"
             newlines: Newlines = "preserve" if binary else self._newlines
-            self._inspector = Inspector(newlines, state.size, self.limits.received)
+            self._inspector = BodyInspector(newlines, state.size, self.limits.received)
             self._dropping, self.fault = False, None
 
-    def _next_piece(self, reader: Dotted | Counted, inbox: Inbox) -> Event:
-        if inbox.at == len(inbox.data) and not reader.ended and self.fault is None:
+    def _next_piece(self, reader: DotTerminatedReader | CountedReader, buffer: ReceiveBuffer) -> Event:
+        if buffer.at == len(buffer.data) and not reader.ended and self.fault is None:
             return CONNECTION_LOST if self._input_over else NEED_DATA
         inspector = self._inspector
         assert inspector is not None
@@ -315,14 +306,14 @@ class ServerProtocol:
     def _end_body(self, *, last: bool) -> Signal:
         self._reader = None
         if self.pending is None:  # DATA was answered by 354; its end is a question of its own
-            self._ask(END)
+            self._ask(END_OF_DATA)
         return END_OF_BODY if last else END_OF_CHUNK
 
     # --- answers ----------------------------------------------------------------------------------------------------
 
-    def usual(self, command: Command) -> Reply:
+    def default_reply(self, command: Command) -> Reply:
         """What this command is answered with when nobody has another idea."""
-        return default_replies.usual(command, self.state, self.grammar)
+        return default_replies.default_reply(command, self.state, self.grammar)
 
     def send(self, reply: Reply) -> None:
         """Answer the pending question. The state moves here, before anything goes over the network.
@@ -333,26 +324,26 @@ class ServerProtocol:
         if command is None:
             raise LocalProtocolError(f"there is nothing that {reply} could answer")
         if isinstance(command, BadCommandError):
-            self.state.turned_down += command.verb == "RCPT" and self.state.mail is not None
-            if self.dialogue.asked:  # it was a line of an exchange, which ends with it
-                self.dialogue.answer(reply)
+            self.state.rejected_rcpts += command.verb == "RCPT" and self.state.mail is not None
+            if self.dialogue.unanswered:  # it was a line of an exchange, which ends with it
+                self.dialogue.add_reply(reply)
             if command.close:
                 self.dialogue.enter(CLOSED)
             enhanced = command.verb not in ("EHLO", "HELO")
         else:
             if self._inspector is not None:
                 self._check_verdict(command, reply)
-            self.dialogue.answer(reply)
-            self.state.settle(command, reply, self.dialogue.phase)
+            self.dialogue.add_reply(reply)
+            self.state.update(command, reply, self.dialogue.phase)
             if self._inspector is not None:
                 self._end_message(command, reply)
             elif reply.intermediate and type(command) is Data:
-                self._begin_body(Dotted(self._inbox))
+                self._begin_body(DotTerminatedReader(self._buffer))
             enhanced = command.enhanced
             if not enhanced and reply.code == 250:  # EHLO, HELO
-                self._judge.facts_changed()
+                self._judge.state_changed()
             if reply.status is None:
-                reply = command.complete(reply)
+                reply = command.add_status(reply)
         self.pending = None
         if reply.code == 421:
             reply = self._parting(reply)
@@ -382,7 +373,7 @@ class ServerProtocol:
     def authenticated(self, user: str) -> None:
         """The client has proved to be ``user``: call it before the 235 is sent (RFC 4954 4)."""
         self.state.user = user
-        self._judge.facts_changed()
+        self._judge.state_changed()
 
     def close(self, reply: Reply) -> None:
         """Say 421 without having been asked, and hear nothing more (RFC 5321 3.8)."""
@@ -392,8 +383,8 @@ class ServerProtocol:
 
     def secured(self) -> None:
         """TLS is up: all that the client said before is forgotten (RFC 3207 4.2)."""
-        self.state.forget()
+        self.state.reset()
         self.state.secure = True
-        self._judge.facts_changed()
-        self._inbox.clear()
+        self._judge.state_changed()
+        self._buffer.clear()
         self.dialogue.enter(GREETED)

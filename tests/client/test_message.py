@@ -19,11 +19,11 @@ from hypothesis import given, strategies as st
 
 from smtp_trio import LocalProtocolError
 from smtp_trio._client.message import PIECE, Outgoing, _split, envelope, mailbox, outgoing
-from smtp_trio.protocol.dot_stuffing import finished
+from smtp_trio.protocol.dot_stuffing import normalize_message
 
 # Those with a header and an empty line behind it: the email package gives one to those that have none.
 WHOLE = {
-    path.stem: finished(path.read_bytes())
+    path.stem: normalize_message(path.read_bytes())
     for path in sorted((pathlib.Path(__file__).parents[1] / "mails").glob("*.eml"))
     if path.stem not in ("dot-first", "header-only")
 }

@@ -236,7 +236,7 @@ class Talk:
         if isinstance(command, AuthCommand | AuthResponse):
             self._auth(command)
         elif not isinstance(command, CountedCommand):  # whose answer comes behind its octets
-            self._reply(command, self.answer(command) or self.protocol.usual(command))
+            self._reply(command, self.answer(command) or self.protocol.default_reply(command))
             self.over = self.over or isinstance(command, Quit)
             if self.protocol.dialogue.phase is HANDSHAKE:
                 self.protocol.secured()
@@ -260,14 +260,14 @@ class Talk:
         except BadCommandError as bad:
             reply = bad.reply
         except StopIteration as done:
-            reply = done.value.reply or command.usual
+            reply = done.value.reply or command.default_reply
             self.protocol.authenticated(done.value.user)
         self._reply(command, reply)
 
     def _verdict(self, *, last: bool) -> None:
         command = self.protocol.pending
         assert isinstance(command, Command)
-        reply = self.protocol.fault or self.answer(command) or command.usual
+        reply = self.protocol.fault or self.answer(command) or command.default_reply
         if last:
             self.story.append((END_OF_BODY, None if self.protocol.fault else b"".join(self._body), reply))
             if reply.accepted:

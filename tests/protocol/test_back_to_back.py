@@ -47,7 +47,7 @@ from smtp_trio.protocol import (
     standard,
 )
 from smtp_trio.protocol.commands import Noop
-from smtp_trio.protocol.dialogue import BODY, CLOSED, OPEN, REJECTED
+from smtp_trio.protocol.dialogue import CLOSED, MESSAGE as MESSAGE_PHASE, OPEN, REJECTED
 from smtp_trio.protocol.extensions import KNOWN, Auth
 from smtp_trio.protocol.extensions.auth import EXCHANGE, AuthCommand, AuthResponse
 from smtp_trio.protocol.extensions.chunking import Bdat, BdatLast, ChunkPhase
@@ -73,7 +73,7 @@ Group = tuple[Step, ...]
 
 CLIENT = Grammar(KNOWN)
 SERVERS: dict[str, dict[str, Any]] = {
-    "all there is": {"extensions": Grammar(standard(Auth(cleartext=True))), "tls": True, "logins": True, "verifies": {"EXPN"}},
+    "all there is": {"extensions": Grammar(standard(Auth(cleartext=True))), "tls": True, "auth": True, "optional_verbs": {"EXPN"}},
     "nothing": {"extensions": Grammar(())},
 }  # fmt: skip
 
@@ -91,7 +91,7 @@ class State:
     hello: type[Command] | None
     mail: Mail | None
     rcpts: bool
-    turned_down: bool
+    rejected_rcpts: bool
 
 
 class Pair:
@@ -116,11 +116,11 @@ class Pair:
     def state(self) -> State:
         """What the next step may depend on."""
         state = self.server.state
-        assert self.client.in_step or self.phase in (BODY, CLOSED)
+        assert self.client.in_sync or self.phase in (MESSAGE_PHASE, CLOSED)
         assert self.client.offered.keys() == state.offered or self.server.closed
         hello = None if state.hello is None else type(state.hello)
         body = self.server.body is not None
-        rcpts, turned_down = bool(state.rcpts), bool(state.turned_down)
+        rcpts, rejected_rcpts = bool(state.rcpts), bool(state.rejected_rcpts)
         return State(
             self.phase,
             state.offered,
@@ -131,21 +131,21 @@ class Pair:
             hello,
             state.mail,
             rcpts,
-            turned_down,
+            rejected_rcpts,
         )
 
     def reply(self, command: Command, kind: str) -> Reply:
-        return KINDS[kind] if kind != YES else self.server.usual(command)
+        return KINDS[kind] if kind != YES else self.server.default_reply(command)
 
     def take(self, group: Group) -> None:
         """All commands of a group in one segment, then all answers in another. Raises LocalProtocolError as the client does."""
         for command, _ in group:
             if isinstance(command, EndOfBody):
-                if self.client.dialogue.phase is BODY:
+                if self.client.dialogue.phase is MESSAGE_PHASE:
                     self.client.send_body(BODY_OCTETS)
                 self.client.end_body()
             else:
-                self.client.ask(command)
+                self.client.send_command(command)
                 if isinstance(command, CountedCommand):
                     self.client.send_body(BODY_OCTETS)
         self.server.receive_data(self.client.data_to_send())
@@ -274,11 +274,11 @@ def test_the_alphabet_is_the_tables() -> None:
 def test_the_two_agree_whatever_is_said() -> None:
     phases = {state.phase for state in explore("all there is", YES)}
     # CONNECTED was left by the greeting, and HANDSHAKE is left before the next command can be said.
-    assert phases == {*OPEN, *ChunkPhase, EXCHANGE, BODY, CLOSED}
+    assert phases == {*OPEN, *ChunkPhase, EXCHANGE, MESSAGE_PHASE, CLOSED}
 
 
 def test_the_two_agree_without_extensions() -> None:
-    assert {state.phase for state in explore("nothing", YES)} == {*OPEN, BODY, CLOSED}
+    assert {state.phase for state in explore("nothing", YES)} == {*OPEN, MESSAGE_PHASE, CLOSED}
 
 
 @pytest.mark.parametrize("settings", SERVERS)
@@ -294,10 +294,10 @@ def groups(path: Sequence[Group], said: tuple[Command, ...] = ()) -> Iterator[tu
             continue
         client = Pair("all there is", path).client
         for each in said:
-            client.ask(each)
+            client.send_command(each)
             client.send_body(BODY_OCTETS if isinstance(each, CountedCommand) else b"")
         try:
-            client.ask(command)
+            client.send_command(command)
         except LocalProtocolError:
             continue
         group = (*said, command)
@@ -314,7 +314,7 @@ def test_the_two_agree_on_groups() -> None:
     starts = {state.phase: path for state, path in reversed(paths.items()) if "PIPELINING" in state.offered}
     tried = 0
     for phase, path in starts.items():
-        if phase in (BODY, CLOSED, EXCHANGE):  # where there is one thing to say, or nothing
+        if phase in (MESSAGE_PHASE, CLOSED, EXCHANGE):  # where there is one thing to say, or nothing
             continue
         for group in groups(path):
             for kinds in itertools.product((YES, NO), repeat=len(group)):

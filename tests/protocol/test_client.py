@@ -39,18 +39,19 @@ from smtp_trio.protocol import (
     Vrfy,
 )
 from smtp_trio.protocol.commands import Noop
-from smtp_trio.protocol.dialogue import BODY, CLOSED, GREETED, READY, RECIPIENT, REJECTED, SENDER
-from smtp_trio.protocol.extension import Grammar, SessionState
+from smtp_trio.protocol.dialogue import CLOSED, GREETED, MESSAGE as MESSAGE_PHASE, READY, RECIPIENT, REJECTED, SENDER
 from smtp_trio.protocol.extensions import KNOWN, Auth, Size
 from smtp_trio.protocol.extensions.auth import AUTH, AuthCommand, AuthResponse
 from smtp_trio.protocol.extensions.chunking import CHUNKS, SPOILT, Bdat, BdatLast
 from smtp_trio.protocol.extensions.dsn import ENVID, NOTIFY, ORCPT, RET
-from smtp_trio.protocol.extensions.eightbitmime import BODY as BODY_PARAM
+from smtp_trio.protocol.extensions.eightbitmime import BODY
 from smtp_trio.protocol.extensions.lmtp import Lhlo, Lmtp
 from smtp_trio.protocol.extensions.size import SIZE
 from smtp_trio.protocol.extensions.smtputf8 import SMTPUTF8
 from smtp_trio.protocol.extensions.starttls import HANDSHAKE, StartTlsCommand
+from smtp_trio.protocol.grammar import Grammar
 from smtp_trio.protocol.reply_parser import LINE, LINES
+from smtp_trio.protocol.session_state import SessionState
 
 A, B = Path("a@b", "a", "b"), Path("c@d", "c", "d")
 UTF8 = Path("\u00e9@b", "\u00e9", "b")
@@ -88,7 +89,7 @@ def greeted() -> ClientProtocol:
 def ready(*lines: str) -> ClientProtocol:
     """A client of a server that offers this."""
     client = greeted()
-    client.ask(Ehlo("x"))
+    client.send_command(Ehlo("x"))
     assert hear(client, ehlo(*lines)) == [(Ehlo("x"), 250)]
     client.data_to_send()
     return client
@@ -97,7 +98,7 @@ def ready(*lines: str) -> ClientProtocol:
 def said(client: ClientProtocol, *commands: Command) -> ClientProtocol:
     """The same client, after these, which were accepted."""
     for command in commands:
-        client.ask(command)
+        client.send_command(command)
         hear(client, b"250 Ok\r\n")
     client.data_to_send()
     return client
@@ -106,7 +107,7 @@ def said(client: ClientProtocol, *commands: Command) -> ClientProtocol:
 def asked(client: ClientProtocol, *commands: Command) -> ClientProtocol:
     """The same client, when it has said these in a row."""
     for command in commands:
-        client.ask(command)
+        client.send_command(command)
     client.data_to_send()
     return client
 
@@ -116,7 +117,7 @@ def poisoned(client: ClientProtocol) -> bool:
     client.receive_data(b"250 Ok\r\n250 Ok\r\n")
     for command in (Noop(), Quit(), Ehlo("x"), Mail(A)):
         with pytest.raises(LocalProtocolError):
-            client.ask(command)
+            client.send_command(command)
     return client.closed and client.next_event() is CONNECTION_LOST and client.dialogue.phase is CLOSED
 
 
@@ -143,7 +144,7 @@ def test_cli_1_unknown_codes_count_by_their_first_digit(code: int, phase: Phase)
     client = asked(ready(), Mail(A))
     assert hear(client, b"%d Hm\r\n" % code) == [(Mail(A), code)]
     assert client.dialogue.phase is phase
-    assert client.in_step
+    assert client.in_sync
 
 
 @pytest.mark.parametrize("octets", [b"150 Wait\r\n", b"600 No\r\n", b"Ok\r\n", b"\x00\r\n", b"\r\n", b"SSH-2.0-x\r\n"])
@@ -161,7 +162,7 @@ def test_cli_2_replies_without_words(octets: bytes) -> None:
 
 def test_cli_2_an_ehlo_without_words() -> None:
     client = greeted()
-    client.ask(Ehlo("x"))
+    client.send_command(Ehlo("x"))
     hear(client, b"250\r\n")
     assert (client.dialogue.phase, client.offered, client.capabilities) == (READY, {}, {})
 
@@ -185,8 +186,8 @@ def test_cli_4_turned_away() -> None:
     assert hear(client, b"554 No SMTP here\r\n") == [(Connect(), 554)]
     assert client.dialogue.phase is REJECTED
     with pytest.raises(LocalProtocolError):
-        client.ask(Ehlo("x"))
-    client.ask(Quit())
+        client.send_command(Ehlo("x"))
+    client.send_command(Quit())
     assert hear(client, b"221 Bye\r\n") == [(Quit(), 221)]
     assert client.closed
 
@@ -234,7 +235,7 @@ def test_cli_9_the_end_of_input() -> None:
     client.receive_data(b"")
     assert client.next_event() is CONNECTION_LOST
     assert not client.closed  # what it means is for those to say who know what was asked
-    assert client.due == Mail(A)
+    assert client.awaiting_reply == Mail(A)
 
 
 def test_cli_9_answers_before_the_end_count() -> None:
@@ -262,7 +263,7 @@ def test_cli_10_354_and_then_silence() -> None:
     client.send_body(b"Subject: x\r\n\r\n.\r\n")
     client.end_body()
     assert client.data_to_send() == b"Subject: x\r\n\r\n..\r\n.\r\n"
-    assert (client.due, client.next_event(), client.in_step) == (END, NEED_DATA, False)
+    assert (client.awaiting_reply, client.next_event(), client.in_sync) == (END, NEED_DATA, False)
 
 
 @pytest.mark.parametrize(
@@ -306,7 +307,7 @@ def wrong(text: str) -> list[Command]:
     path = Path(text, text, None)
     return [
         Ehlo(text), Helo(text), Mail(path), Rcpt(path), Vrfy(text), Expn(text), Help(text), AuthCommand(text), AuthResponse(text),
-        Mail(A, Params({BODY_PARAM: text})),
+        Mail(A, Params({BODY: text})),
     ]  # fmt: skip
 
 
@@ -320,28 +321,28 @@ def test_cli_12_what_no_line_can_hold(text: str) -> None:
             said(client, known)
         before = client.dialogue.phase
         with pytest.raises(ValueError, match=r"control character|octets, of"):
-            client.check(command)
+            client.encode_command(command)
         with pytest.raises((ValueError, LocalProtocolError)):
-            client.ask(command)
-        assert (client.outbox, client.in_step, client.dialogue.phase) == ([], True, before)
+            client.send_command(command)
+        assert (client.outbox, client.in_sync, client.dialogue.phase) == ([], True, before)
 
 
 def test_cli_12_a_line_has_a_limit() -> None:
     """RFC 5321 4.5.3.1.4: 512 octets, and what the parameters on offer add; more for AUTH: RFC 4954 4."""
     client = ready()
-    assert len(client.check(Vrfy("x" * 505))) == 512
+    assert len(client.encode_command(Vrfy("x" * 505))) == 512
     with pytest.raises(ValueError, match="513 octets, of 512 at most"):
-        client.ask(Vrfy("x" * 506))
+        client.send_command(Vrfy("x" * 506))
     assert not client.data_to_send()
     mail = [Mail(Path("x" * octets, "x", None)) for octets in (524, 525)]
-    assert len(ready("SIZE").check(mail[0])) == 512 + SIZE.room
+    assert len(ready("SIZE").encode_command(mail[0])) == 512 + SIZE.extra_octets
     with pytest.raises(ValueError, match="539 octets, of 538 at most"):
-        ready("SIZE").check(mail[1])
+        ready("SIZE").encode_command(mail[1])
     with pytest.raises(ValueError, match="of 512 at most"):
-        client.check(mail[0])
+        client.encode_command(mail[0])
     with pytest.raises(ValueError, match="of 12288 at most"):
-        ready("AUTH PLAIN").check(AuthResponse("A" * 12287))
-    assert len(ready("AUTH PLAIN").check(AuthResponse("A" * 12286))) == 12288
+        ready("AUTH PLAIN").encode_command(AuthResponse("A" * 12287))
+    assert len(ready("AUTH PLAIN").encode_command(AuthResponse("A" * 12286))) == 12288
 
 
 @pytest.mark.parametrize(
@@ -381,7 +382,7 @@ def test_cli_20_a_size_that_says_nothing(line: str) -> None:
 
 def test_cli_20_the_first_line_is_no_keyword() -> None:
     client = greeted()
-    client.ask(Ehlo("x"))
+    client.send_command(Ehlo("x"))
     hear(client, b"250 STARTTLS\r\n")
     assert client.offered == {}
 
@@ -392,7 +393,7 @@ def test_cli_20_a_second_hello_replaces_the_first(hello: Command) -> None:
     hear(client, ehlo("SIZE 5"))
     assert client.offered == ({"SIZE": Size(5)} if hello == Ehlo("x") else {})
     with pytest.raises(NotOfferedError):
-        client.ask(StartTlsCommand())
+        client.send_command(StartTlsCommand())
 
 
 def test_cli_20_a_refused_hello_changes_nothing() -> None:
@@ -406,7 +407,7 @@ def test_cli_21_auth_forgets_nothing() -> None:
     client = asked(ready("AUTH PLAIN", "SIZE 5"), AuthCommand("PLAIN", b""))
     hear(client, b"235 Welcome\r\n")
     assert client.offered.keys() == {"AUTH", "SIZE"}
-    assert client.check(Mail(A, Params({SIZE: 5, AUTH: "<>"})))
+    assert client.encode_command(Mail(A, Params({SIZE: 5, AUTH: "<>"})))
 
 
 @pytest.mark.parametrize("again", [(), (Ehlo("x"),)])
@@ -422,7 +423,7 @@ def test_auth_succeeds_once(again: Sequence[Command]) -> None:
         asked(client, command)
         hear(client, ehlo("AUTH PLAIN"))
     with pytest.raises(LocalProtocolError, match="once in a session"):
-        client.ask(AuthCommand("PLAIN"))
+        client.send_command(AuthCommand("PLAIN"))
     assert not client.data_to_send()
 
 
@@ -434,7 +435,7 @@ def test_pip_c1_answers_belong_by_their_count() -> None:
     client = asked(ready(*EVERYTHING), Mail(A), Rcpt(A), Rcpt(B), Data())
     octets = b"250 2.1.5 Recipient <c@d> ok\r\n550 5.1.7 Bad sender\r\n251 2.0.0 RSET done\r\n354 Go on\r\n"
     assert hear(client, octets) == [(Mail(A), 250), (Rcpt(A), 550), (Rcpt(B), 251), (Data(), 354)]
-    assert client.dialogue.phase is BODY
+    assert client.dialogue.phase is MESSAGE_PHASE
 
 
 def test_pip_c1_one_answer_too_many() -> None:
@@ -448,7 +449,7 @@ def test_pip_c2_nobody_accepted_and_354() -> None:
     client.end_body()
     assert client.data_to_send() == b".\r\n"
     assert hear(client, b"554 No recipients\r\n") == [(END, 554)]
-    assert (client.dialogue.phase, client.in_step) == (READY, True)
+    assert (client.dialogue.phase, client.in_sync) == (READY, True)
 
 
 def test_pip_c2_nobody_accepted_and_554() -> None:
@@ -456,7 +457,7 @@ def test_pip_c2_nobody_accepted_and_554() -> None:
     hear(client, b"250 Ok\r\n550 No\r\n554 No recipients\r\n")
     assert client.dialogue.phase is SENDER  # so RSET must follow before the next one
     with pytest.raises(LocalProtocolError):
-        client.ask(Mail(A))
+        client.send_command(Mail(A))
     asked(client, Rset(), Mail(A))
 
 
@@ -472,24 +473,24 @@ def test_pip_c3_what_can_only_be_last(last: Command) -> None:
         asked(client, Rset(), last)
     for command in (Noop(), Rset(), Quit()):
         with pytest.raises(LocalProtocolError, match=f"must wait for the answer to {last.verb}"):
-            client.ask(command)
+            client.send_command(command)
     assert not client.data_to_send()
 
 
 def test_pip_c4_not_offered() -> None:
     client = ready("SIZE")
-    client.ask(Mail(A))
+    client.send_command(Mail(A))
     with pytest.raises(LocalProtocolError, match="does not pipeline"):
-        client.ask(Rcpt(A))
+        client.send_command(Rcpt(A))
     assert client.data_to_send() == b"MAIL FROM:<a@b>\r\n"
     hear(client, b"250 Ok\r\n")
-    client.ask(Rcpt(A))
+    client.send_command(Rcpt(A))
 
 
 def test_pip_c4_not_before_the_greeting() -> None:
     client = ClientProtocol()
     with pytest.raises(LocalProtocolError, match="must wait"):
-        client.ask(Ehlo("x"))
+        client.send_command(Ehlo("x"))
 
 
 def test_pip_c5_replies_of_many_lines_in_a_group() -> None:
@@ -507,11 +508,11 @@ def test_pip_c5_replies_of_many_lines_in_a_group() -> None:
 def test_a_group_goes_by_what_is_hoped_for() -> None:
     client = asked(ready(*EVERYTHING), Mail(A), Rcpt(A))
     with pytest.raises(LocalProtocolError, match="out of order"):
-        client.ask(Mail(A))
-    client.ask(Rset())
-    client.ask(Mail(A))
+        client.send_command(Mail(A))
+    client.send_command(Rset())
+    client.send_command(Mail(A))
     assert client.data_to_send() == b"RSET\r\nMAIL FROM:<a@b>\r\n"
-    assert client.begun == 2
+    assert client.transactions_begun == 2
 
 
 # --- BDT ------------------------------------------------------------------------------------------------------------
@@ -519,25 +520,25 @@ def test_a_group_goes_by_what_is_hoped_for() -> None:
 
 def test_bdt_c1_exact_counts() -> None:
     client = said(ready("CHUNKING"), Mail(A), Rcpt(A))
-    client.ask(Bdat(5))
+    client.send_command(Bdat(5))
     with pytest.raises(LocalProtocolError, match="where the server expects 5"):
         client.send_body(b"123456")
     client.send_body(b".\r")
     with pytest.raises(LocalProtocolError, match="a part of the message"):
-        client.ask(BdatLast(0))
+        client.send_command(BdatLast(0))
     with pytest.raises(LocalProtocolError, match="where the server expects 3"):
         client.send_body(b"1234")
     client.send_body(b"")
     client.send_body(b"\n.\n")
     assert client.data_to_send() == b"BDAT 5\r\n.\r\n.\n"
-    assert not client.in_step
+    assert not client.in_sync
     with pytest.raises(LocalProtocolError, match="where the server expects 0"):
         client.send_body(b"1")
     with pytest.raises(LocalProtocolError, match="no message"):
         client.end_body()
     assert hear(client, b"250 Ok\r\n") == [(Bdat(5), 250)]
-    assert (client.in_step, client.dialogue.phase) == (True, CHUNKS)
-    client.ask(BdatLast(0))
+    assert (client.in_sync, client.dialogue.phase) == (True, CHUNKS)
+    client.send_command(BdatLast(0))
     assert client.data_to_send() == b"BDAT 0 LAST\r\n"
     assert hear(client, b"250 Ok\r\n") == [(BdatLast(0), 250)]
     assert client.dialogue.phase is READY
@@ -545,31 +546,31 @@ def test_bdt_c1_exact_counts() -> None:
 
 def test_bdt_c1_an_unfinished_chunk_is_not_in_step() -> None:
     client = said(ready("CHUNKING"), Mail(A), Rcpt(A))
-    client.ask(BdatLast(5))
+    client.send_command(BdatLast(5))
     client.data_to_send()
     assert hear(client, b"451 No room\r\n") == [(BdatLast(5), 451)]  # before it was all sent
-    assert (client.due, client.dialogue.phase, client.in_step) == (None, READY, False)
+    assert (client.awaiting_reply, client.dialogue.phase, client.in_sync) == (None, READY, False)
     with pytest.raises(LocalProtocolError, match="a part of the message"):
-        client.ask(Rset())
+        client.send_command(Rset())
 
 
 def test_bdt_c1_not_offered() -> None:
     client = said(ready("PIPELINING"), Mail(A), Rcpt(A))
     for command in (Bdat(0), BdatLast(0)):
         with pytest.raises(NotOfferedError, match="does not offer BDAT"):
-            client.ask(command)
+            client.send_command(command)
     assert not client.data_to_send()
-    client.ask(Data())
+    client.send_command(Data())
 
 
 def test_bdt_c1_after_a_failure_rset() -> None:
     client = said(ready("CHUNKING"), Mail(A), Rcpt(A))
-    client.ask(Bdat(0))
+    client.send_command(Bdat(0))
     hear(client, b"452 No room\r\n")
     assert client.dialogue.phase is SPOILT
     for command in (Bdat(0), BdatLast(0), Data(), Mail(A), Rcpt(A)):
         with pytest.raises(LocalProtocolError, match="a chunk was refused"):
-            client.ask(command)
+            client.send_command(command)
     said(client, Rset(), Mail(A))
 
 
@@ -583,12 +584,12 @@ def test_bdt_c1_after_a_failure_rset() -> None:
     ],
 )
 def test_bdt_c1_binary_where_it_is_offered(lines: list[str], fine: bool) -> None:
-    client, mail = ready(*lines), Mail(A, Params({BODY_PARAM: "BINARYMIME"}))
+    client, mail = ready(*lines), Mail(A, Params({BODY: "BINARYMIME"}))
     if fine:
-        assert client.check(mail) == b"MAIL FROM:<a@b> BODY=BINARYMIME\r\n"
+        assert client.encode_command(mail) == b"MAIL FROM:<a@b> BODY=BINARYMIME\r\n"
     else:
         with pytest.raises(NotOfferedError):
-            client.ask(mail)
+            client.send_command(mail)
         assert not client.data_to_send()
 
 
@@ -604,18 +605,18 @@ def test_tls_9_what_was_offered_is_forgotten() -> None:
     command: Command
     for command in (Ehlo("x"), Noop(), Quit(), Mail(A), StartTlsCommand()):
         with pytest.raises(LocalProtocolError):
-            client.ask(command)
+            client.send_command(command)
     client.secured()
     assert phase_of(client) is GREETED
     assert not client.offered
     assert not client.capabilities
     for command in (StartTlsCommand(), AuthCommand("PLAIN"), Mail(A)):  # not before a new EHLO
         with pytest.raises(LocalProtocolError):
-            client.ask(command)
+            client.send_command(command)
     asked(client, Ehlo("x"))
     hear(client, ehlo("AUTH PLAIN"))
     with pytest.raises(NotOfferedError):
-        client.ask(StartTlsCommand())
+        client.send_command(StartTlsCommand())
     asked(client, AuthCommand("PLAIN"))  # whoever it was is forgotten too
 
 
@@ -647,7 +648,7 @@ def test_tls_9_refused() -> None:
 def test_tls_9_not_offered() -> None:
     client = ready("SIZE")
     with pytest.raises(NotOfferedError, match="does not offer STARTTLS"):
-        client.ask(StartTlsCommand())
+        client.send_command(StartTlsCommand())
     assert not client.data_to_send()
 
 
@@ -659,10 +660,10 @@ def test_utf_9_no_utf8_without_the_parameter(offered: tuple[str, ...]) -> None:
     client = ready(*offered)
     for command in (Mail(UTF8), Vrfy("\u00e9"), Ehlo("\u00e9"), Help("\u00e9")):
         with pytest.raises(ValueError, match="needs SMTPUTF8"):
-            client.ask(command)
+            client.send_command(command)
     said(client, Mail(A))
     with pytest.raises(ValueError, match="needs SMTPUTF8"):
-        client.ask(Rcpt(UTF8))
+        client.send_command(Rcpt(UTF8))
     assert not client.data_to_send()
 
 
@@ -670,29 +671,29 @@ def test_utf_9_not_offered() -> None:
     client = ready("8BITMIME")
     for command in (Mail(UTF8, Params({SMTPUTF8: True})), Vrfy("\u00e9", Params({SMTPUTF8: True}))):
         with pytest.raises(NotOfferedError, match="what SMTPUTF8 on"):
-            client.ask(command)
+            client.send_command(command)
     assert not client.data_to_send()
 
 
 def test_utf_9_a_transaction_with_it() -> None:
     client, mail = ready("8BITMIME", "SMTPUTF8"), Mail(UTF8, Params({SMTPUTF8: True}))
-    assert client.check(Rcpt(UTF8), utf8=True) == "RCPT TO:<\u00e9@b>\r\n".encode()
-    client.ask(mail)
+    assert client.encode_command(Rcpt(UTF8), utf8=True) == "RCPT TO:<\u00e9@b>\r\n".encode()
+    client.send_command(mail)
     hear(client, b"250 Ok\r\n")
-    client.ask(Rcpt(UTF8))
+    client.send_command(Rcpt(UTF8))
     hear(client, b"250 Ok\r\n")
     assert client.data_to_send() == "MAIL FROM:<\u00e9@b> SMTPUTF8\r\nRCPT TO:<\u00e9@b>\r\n".encode()
     with pytest.raises(ValueError, match="needs SMTPUTF8"):  # RFC 6531 3.7.1: A-labels
-        client.ask(Ehlo("\u00e9"))
+        client.send_command(Ehlo("\u00e9"))
     said(client, Rset(), Mail(A))
     with pytest.raises(ValueError, match="needs SMTPUTF8"):  # it was that transaction's
-        client.ask(Rcpt(UTF8))
+        client.send_command(Rcpt(UTF8))
 
 
 def test_utf_9_questions_say_so_themselves() -> None:
     """RFC 6531 3.7.4.2."""
     client = ready("8BITMIME", "SMTPUTF8")
-    client.ask(Vrfy("\u00e9", Params({SMTPUTF8: True})))
+    client.send_command(Vrfy("\u00e9", Params({SMTPUTF8: True})))
     assert client.data_to_send() == "VRFY \u00e9 SMTPUTF8\r\n".encode()
 
 
@@ -703,7 +704,7 @@ def test_utf_9_questions_say_so_themselves() -> None:
     ("keyword", "command", "line"),
     [
         ("SIZE", Mail(A, Params({SIZE: 5})), b"MAIL FROM:<a@b> SIZE=5"),
-        ("8BITMIME", Mail(A, Params({BODY_PARAM: "8BITMIME"})), b"MAIL FROM:<a@b> BODY=8BITMIME"),
+        ("8BITMIME", Mail(A, Params({BODY: "8BITMIME"})), b"MAIL FROM:<a@b> BODY=8BITMIME"),
         ("SMTPUTF8", Mail(A, Params({SMTPUTF8: True})), b"MAIL FROM:<a@b> SMTPUTF8"),
         ("AUTH", Mail(A, Params({AUTH: "<>"})), b"MAIL FROM:<a@b> AUTH=<>"),
         ("DSN", Mail(A, Params({RET: "HDRS", ENVID: "x"})), b"MAIL FROM:<a@b> RET=HDRS ENVID=x"),
@@ -714,17 +715,17 @@ def test_utf_9_questions_say_so_themselves() -> None:
 )  # fmt: skip
 def test_parameters_where_they_are_offered(keyword: str, command: Command, line: bytes) -> None:
     """RFC 1870 6, RFC 6152 3, RFC 3461 3: never to a server that did not offer them."""
-    assert ready(keyword).check(command) == line + b"\r\n"
+    assert ready(keyword).encode_command(command) == line + b"\r\n"
     client = ready(*(line for line in EVERYTHING if line.split()[0] != keyword))
     client.dialogue.phase = SENDER if isinstance(command, Rcpt) else READY
     with pytest.raises(NotOfferedError):
-        client.ask(command)
-    assert (client.outbox, client.in_step) == ([], True)
+        client.send_command(command)
+    assert (client.outbox, client.in_sync) == ([], True)
 
 
 def test_a_parameter_of_another_command() -> None:
     with pytest.raises(NotOfferedError, match="what SIZE on RCPT needs"):
-        ready(*EVERYTHING).check(Rcpt(A, Params({SIZE: 5})))
+        ready(*EVERYTHING).encode_command(Rcpt(A, Params({SIZE: 5})))
 
 
 def test_the_verbs_of_the_standard_are_always_there() -> None:
@@ -740,7 +741,7 @@ def lmtp() -> ClientProtocol:
     """A client that spoke of two recipients, both of whom are fine."""
     client = ClientProtocol((*KNOWN, Lmtp()))
     hear(client, b"220 lmtp\r\n")
-    client.ask(Lhlo("x"))
+    client.send_command(Lhlo("x"))
     assert client.data_to_send() == b"LHLO x\r\n"
     hear(client, ehlo("PIPELINING", "CHUNKING"))
     return said(client, Mail(A), Rcpt(A), Rcpt(B))
@@ -748,7 +749,7 @@ def lmtp() -> ClientProtocol:
 
 def test_lmt_1_it_is_no_smtp() -> None:
     with pytest.raises(LocalProtocolError):
-        greeted().ask(Lhlo("x"))
+        greeted().send_command(Lhlo("x"))
     assert Grammar([Lmtp()]).offer(SessionState()).reply.text == "localhost"
 
 
@@ -760,22 +761,22 @@ def test_lmt_4_an_answer_for_each_recipient() -> None:
     assert client.data_to_send() == b"x\r\n.\r\n"
     assert hear(client, b"250-Yes\r\n250 really\r\n") == [(END, 250)]
     with pytest.raises(LocalProtocolError, match="must wait for the answer to end of data"):
-        client.ask(Noop())
-    assert not client.in_step
+        client.send_command(Noop())
+    assert not client.in_sync
     assert hear(client, b"452 Mailbox full\r\n") == [(END, 452)]
-    assert (client.in_step, client.dialogue.phase) == (True, READY)
+    assert (client.in_sync, client.dialogue.phase) == (True, READY)
 
 
 def test_lmt_4_an_answer_for_each_recipient_of_chunks() -> None:
     client = asked(lmtp(), BdatLast(0))
-    client.expect(1)
+    client.expect_replies(1)
     assert hear(client, b"550 No\r\n250 Yes\r\n") == [(BdatLast(0), 550), (BdatLast(0), 250)]
-    assert (client.in_step, client.dialogue.phase) == (True, READY)
+    assert (client.in_sync, client.dialogue.phase) == (True, READY)
 
 
 def test_lmt_4_one_answer_too_many() -> None:
     client = asked(lmtp(), BdatLast(0))
-    client.expect(1)
+    client.expect_replies(1)
     refuse(client, b"250 Yes\r\n" * 3, "nobody asked for")
 
 
@@ -811,12 +812,12 @@ def converse(segments: Sequence[bytes]) -> list[Any]:
             story.append((event, client.dialogue.phase, client.capabilities))
             if client.dialogue.phase is HANDSHAKE:
                 client.secured()
-            elif client.dialogue.phase is BODY and not client.dialogue.asked:
+            elif client.dialogue.phase is MESSAGE_PHASE and not client.dialogue.unanswered:
                 client.end_body()
-            elif not client.dialogue.asked:
+            elif not client.dialogue.unanswered:
                 for command in turn:
                     try:
-                        client.ask(command)
+                        client.send_command(command)
                         break
                     except LocalProtocolError:
                         continue
@@ -846,25 +847,25 @@ def test_what_is_held_has_a_bound(segments: list[bytes]) -> None:
             assert poisoned(client)
         if client.closed:
             return
-        assert len(client._inbox) < LINE
+        assert len(client._buffer) < LINE
         assert sum(map(len, client._replies._texts)) < LINE * LINES
 
 
 def test_data_to_send_is_taken_once() -> None:
     client = greeted()
-    client.ask(Ehlo("x"))
-    assert (client.in_step, client.data_to_send(), client.data_to_send()) == (False, b"EHLO x\r\n", b"")
-    assert client.due == Ehlo("x")
+    client.send_command(Ehlo("x"))
+    assert (client.in_sync, client.data_to_send(), client.data_to_send()) == (False, b"EHLO x\r\n", b"")
+    assert client.awaiting_reply == Ehlo("x")
     hear(client, ehlo())
-    assert client.in_step
-    assert not client.dialogue.asked
+    assert client.in_sync
+    assert not client.dialogue.unanswered
 
 
 def test_part_of_a_reply_is_not_in_step() -> None:
     client = ready()
     client.receive_data(b"42")
     assert client.next_event() is NEED_DATA
-    assert not client.in_step
+    assert not client.in_sync
 
 
 def test_a_message_in_pieces() -> None:
@@ -874,7 +875,7 @@ def test_a_message_in_pieces() -> None:
     for piece in (b"", b".", b"a\r\n", b".b", b""):
         client.send_body(piece)
     with pytest.raises(LocalProtocolError, match="a part of the message"):
-        client.ask(Rset())
+        client.send_command(Rset())
     client.end_body()
     assert client.data_to_send() == b"..a\r\n..b\r\n.\r\n"
     assert hear(client, b"250 Taken\r\n") == [(END, 250)]
@@ -887,7 +888,7 @@ def test_a_refusal_names_the_command_and_the_answer() -> None:
 
 
 def test_what_an_exception_names_holds_no_secret() -> None:
-    assert AuthCommand("PLAIN", b"\0fred\0secret").public == AuthCommand("PLAIN")
-    assert AuthResponse("AGZyZWQAc2VjcmV0").public == AuthResponse("")
+    assert AuthCommand("PLAIN", b"\0fred\0secret").redacted == AuthCommand("PLAIN")
+    assert AuthResponse("AGZyZWQAc2VjcmV0").redacted == AuthResponse("")
     assert ReplyError(AuthCommand("PLAIN", b"\0fred\0secret"), Reply(535, "no")).command == AuthCommand("PLAIN")
-    assert Mail(A).public == Mail(A)
+    assert Mail(A).redacted == Mail(A)

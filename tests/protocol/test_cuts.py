@@ -29,8 +29,8 @@ from .talk import Talk
 
 SETTINGS: dict[str, Any] = {
     "size": 60,
-    "logins": True,
-    "verifies": {"EXPN"},
+    "auth": True,
+    "optional_verbs": {"EXPN"},
     "limits": Limits(errors=15, junk=15, received=2, line=600),
     "extensions": standard(Auth(cleartext=True), BinaryMime()),
 }
@@ -134,7 +134,7 @@ HUNDRED = (
 
 
 def hundred(*cuts: int) -> tuple[bytes, list[object], list[bytes]]:
-    talk = Talk(logins=True, secure=True, checked=not cuts, verifies={"EXPN"}, limits=Limits(errors=99))
+    talk = Talk(auth=True, secure=True, checked=not cuts, optional_verbs={"EXPN"}, limits=Limits(errors=99))
     talk.split(HUNDRED, cuts)
     return talk.output, talk.story, talk.messages
 
@@ -159,7 +159,7 @@ class Anything:
         self.protocol = ServerProtocol("mx.test", **{**SETTINGS, **kinds})
         self.protocol.state.secure = rng.random() < 0.5
         self.over = False
-        self.bound = max(self.protocol.grammar.line, 12288)
+        self.bound = max(self.protocol.grammar.line_limit, 12288)
 
     def feed(self, octets: bytes) -> None:
         """Every event is one that there is, every exception a `BadCommandError`, and no more is held than a line."""
@@ -209,9 +209,9 @@ class Anything:
             try:
                 self._ask(command.line)
             except (BadCommandError, StopIteration):
-                self.protocol.send(command.usual)
+                self.protocol.send(command.default_reply)
         elif isinstance(command, Data) and self.rng.random() < 0.9:
-            self.protocol.send(command.usual)
+            self.protocol.send(command.default_reply)
         else:
             self.protocol.send(self._reply(command))
 
@@ -220,7 +220,7 @@ class Anything:
         self.protocol.send(question if isinstance(question, Reply) else self._talk.send(None))  # type: ignore[arg-type]
 
     def _reply(self, command: Command) -> Reply:
-        usual = self.protocol.usual(command)
+        usual = self.protocol.default_reply(command)
         return usual if self.rng.random() < 0.9 else Reply(451, "Not today")
 
 

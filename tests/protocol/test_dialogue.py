@@ -32,10 +32,10 @@ from smtp_trio.protocol import (
     Vrfy,
 )
 from smtp_trio.protocol.dialogue import PhaseEnum
-from smtp_trio.protocol.extension import Grammar
 from smtp_trio.protocol.extensions.auth import EXCHANGE, AuthCommand, AuthPhase, AuthResponse
 from smtp_trio.protocol.extensions.chunking import CHUNKS, SPOILT, Bdat, BdatLast, ChunkPhase
 from smtp_trio.protocol.extensions.starttls import HANDSHAKE, StartTlsCommand, TlsPhase
+from smtp_trio.protocol.grammar import Grammar
 
 CONNECTED, REJECTED, GREETED, READY, SENDER, RECIPIENT, BODY, CLOSED = Phase
 
@@ -48,17 +48,17 @@ PHASES: list[enum.Enum] = [*Phase, *AuthPhase, *TlsPhase, *ChunkPhase]
 
 SAME = None
 # RFC 5321 4.1.4: what a client may say between greeting and goodbye that has nothing to do with a transaction.
-ANYTIME: dict[type[Command], enum.Enum | None] = {Noop: SAME, Help: SAME, Vrfy: SAME, Expn: SAME, Quit: CLOSED}
+COMMON_CODES: dict[type[Command], enum.Enum | None] = {Noop: SAME, Help: SAME, Vrfy: SAME, Expn: SAME, Quit: CLOSED}
 HELLO: dict[type[Command], enum.Enum | None] = {Ehlo: READY, Helo: READY}
 
 #: Where each phase leads when the command is accepted (2yz). What is not here is out of order.
 ACCEPTED: dict[enum.Enum, dict[type[Command], enum.Enum | None]] = {
     CONNECTED: {Connect: GREETED},
     REJECTED: {Quit: CLOSED},  # 3.1
-    GREETED: {**ANYTIME, **HELLO, Rset: GREETED},
-    READY: {**ANYTIME, **HELLO, Rset: READY, Mail: SENDER, StartTlsCommand: HANDSHAKE, AuthCommand: READY},
-    SENDER: {**ANYTIME, **HELLO, Rset: READY, Rcpt: RECIPIENT},
-    RECIPIENT: {**ANYTIME, **HELLO, Rset: READY, Rcpt: RECIPIENT, Data: SAME, Bdat: CHUNKS, BdatLast: READY},
+    GREETED: {**COMMON_CODES, **HELLO, Rset: GREETED},
+    READY: {**COMMON_CODES, **HELLO, Rset: READY, Mail: SENDER, StartTlsCommand: HANDSHAKE, AuthCommand: READY},
+    SENDER: {**COMMON_CODES, **HELLO, Rset: READY, Rcpt: RECIPIENT},
+    RECIPIENT: {**COMMON_CODES, **HELLO, Rset: READY, Rcpt: RECIPIENT, Data: SAME, Bdat: CHUNKS, BdatLast: READY},
     BODY: {EndOfBody: READY},
     CLOSED: {},
     EXCHANGE: {AuthResponse: READY},  # RFC 4954 4
@@ -111,70 +111,70 @@ def test_every_phase_and_command(phase: enum.Enum, command: Command) -> None:
     if not legal:
         dialogue = standing_at(phase)
         with pytest.raises(LocalProtocolError, match="is out of order"):
-            dialogue.ask(command)
-        assert (dialogue.phase, len(dialogue.asked)) == (phase, 0)
+            dialogue.add_command(command)
+        assert (dialogue.phase, len(dialogue.unanswered)) == (phase, 0)
         return
     for code in (220, 250, 300, 334, 354, 400, 421, 450, 503, 550, 559):
         dialogue = standing_at(phase)
-        dialogue.ask(command)
+        dialogue.add_command(command)
         assert dialogue.phase is phase
-        assert dialogue.answer(Reply(code)) is command
+        assert dialogue.add_reply(Reply(code)) is command
         assert dialogue.phase is lead(phase, command, code)
-        assert dialogue.hoped is dialogue.phase
+        assert dialogue.expected_phase is dialogue.phase
 
 
 def test_a_question_is_answered_once() -> None:
     dialogue = Dialogue()
     with pytest.raises(LocalProtocolError, match="nothing was asked that 250 could answer"):
-        dialogue.answer(Reply(250))
-    dialogue.ask(Connect())
-    dialogue.answer(Reply(220))
+        dialogue.add_reply(Reply(250))
+    dialogue.add_command(Connect())
+    dialogue.add_reply(Reply(220))
     with pytest.raises(LocalProtocolError):
-        dialogue.answer(Reply(220))
+        dialogue.add_reply(Reply(220))
 
 
 def test_a_client_that_sends_ahead_goes_by_what_it_hopes_for() -> None:
     dialogue = standing_at(READY)
     group: list[Command] = [Mail(A), Rcpt(A), Rcpt(A), Data()]
-    hoped = []
+    expected_phase = []
     for command in group:
-        dialogue.ask(command)
-        hoped.append(dialogue.hoped)
-    assert hoped == [SENDER, RECIPIENT, RECIPIENT, BODY]
+        dialogue.add_command(command)
+        expected_phase.append(dialogue.expected_phase)
+    assert expected_phase == [SENDER, RECIPIENT, RECIPIENT, BODY]
     assert dialogue.phase is READY
     assert not dialogue.allows(Mail)
-    assert [dialogue.answer(Reply(code)) for code in (250, 550, 250, 354)] == group
+    assert [dialogue.add_reply(Reply(code)) for code in (250, 550, 250, 354)] == group
     assert dialogue.phase is BODY
 
 
 def test_a_refusal_in_a_group_is_followed_by_others() -> None:
     dialogue = standing_at(READY)
     for command in (Mail(A), Rcpt(A), Data()):
-        dialogue.ask(command)
-    dialogue.answer(Reply(550))
+        dialogue.add_command(command)
+    dialogue.add_reply(Reply(550))
     # Hope is for the questions that are left, from where we are now: they have no row, and change nothing.
-    assert (dialogue.phase, dialogue.hoped) == (READY, READY)
-    dialogue.answer(Reply(503))
-    dialogue.answer(Reply(503))
+    assert (dialogue.phase, dialogue.expected_phase) == (READY, READY)
+    dialogue.add_reply(Reply(503))
+    dialogue.add_reply(Reply(503))
     assert dialogue.phase is READY
 
 
 def test_hope_prefers_going_on() -> None:
-    """AUTH and DATA are hoped to be answered 3yz, chunks 2yz."""
+    """AUTH and DATA are expected_phase to be answered 3yz, chunks 2yz."""
     dialogue = standing_at(READY)
-    dialogue.ask(AuthCommand("PLAIN"))
-    assert dialogue.hoped is EXCHANGE
+    dialogue.add_command(AuthCommand("PLAIN"))
+    assert dialogue.expected_phase is EXCHANGE
     dialogue = standing_at(RECIPIENT)
     for command, phase in ((Bdat(1), CHUNKS), (BdatLast(1), READY), (Mail(A), SENDER)):
-        dialogue.ask(command)
-        assert dialogue.hoped is phase
+        dialogue.add_command(command)
+        assert dialogue.expected_phase is phase
 
 
 def test_entering_a_phase_drops_what_was_asked() -> None:
     dialogue = standing_at(READY)
-    dialogue.ask(StartTlsCommand())
+    dialogue.add_command(StartTlsCommand())
     dialogue.enter(GREETED)
-    assert (dialogue.phase, len(dialogue.asked)) == (GREETED, 0)
+    assert (dialogue.phase, len(dialogue.unanswered)) == (GREETED, 0)
 
 
 class Elsewhere(PhaseEnum):

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, strategies as st
 
 from smtp_trio.protocol import Mail, Param, Params, Path, Rcpt
-from smtp_trio.protocol.extension import Grammar, SessionState
 from smtp_trio.protocol.extensions import STANDARD, Dsn, standard
 from smtp_trio.protocol.extensions.dsn import ENVID, NOTIFY, ORCPT, RET
+from smtp_trio.protocol.grammar import Grammar
+from smtp_trio.protocol.session_state import SessionState
 
 from .talk import HELLO, SENDER, Talk, codes
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from smtp_trio.protocol import BadCommandError
-from smtp_trio.protocol.body_inspector import Inspector, Newlines
-from smtp_trio.protocol.framing import Counted, Dotted, Inbox, Lines
+from smtp_trio.protocol.body_inspector import BodyInspector, Newlines
+from smtp_trio.protocol.framing import CountedReader, DotTerminatedReader, LineReader, ReceiveBuffer
 from smtp_trio.protocol.replies import BARE_CR, BARE_LF, LOOP, TOO_BIG
 
 MODES: list[Newlines] = ["reject", "normalize", "preserve"]
@@ -20,38 +20,38 @@ def pieces(octets: bytes, *cuts: int) -> list[bytes]:
     return [octets[start:end] for start, end in pairwise(edges)]
 
 
-# --- the inbox ------------------------------------------------------------------------------------------------------
+# --- the buffer ------------------------------------------------------------------------------------------------------
 
 
 def test_the_inbox_gives_out_what_came_in() -> None:
-    inbox = Inbox()
-    inbox.add(b"abc")
-    assert (inbox.take(1), len(inbox)) == (b"a", 2)
-    inbox.add(b"def")
-    assert (inbox.take(3), inbox.take(), inbox.take(), len(inbox)) == (b"bcd", b"ef", b"", 0)
-    inbox.add(b"ghi")
-    assert inbox.take(9) == b"ghi"
-    inbox.add(b"jkl")
-    inbox.clear()
-    assert (len(inbox), inbox.take()) == (0, b"")
+    buffer = ReceiveBuffer()
+    buffer.add(b"abc")
+    assert (buffer.take(1), len(buffer)) == (b"a", 2)
+    buffer.add(b"def")
+    assert (buffer.take(3), buffer.take(), buffer.take(), len(buffer)) == (b"bcd", b"ef", b"", 0)
+    buffer.add(b"ghi")
+    assert buffer.take(9) == b"ghi"
+    buffer.add(b"jkl")
+    buffer.clear()
+    assert (len(buffer), buffer.take()) == (0, b"")
 
 
 def test_what_is_taken_whole_is_not_copied() -> None:
     data = bytes(bytearray(1000))
-    inbox = Inbox()
-    inbox.add(data)
-    assert inbox.take() is data
+    buffer = ReceiveBuffer()
+    buffer.add(data)
+    assert buffer.take() is data
 
 
 # --- lines ----------------------------------------------------------------------------------------------------------
 
 
 def lines_of(segments: list[bytes], limit: int = 10) -> list[object]:
-    inbox = Inbox()
-    lines = Lines(inbox)
+    buffer = ReceiveBuffer()
+    lines = LineReader(buffer)
     found: list[object] = []
     for segment in segments:
-        inbox.add(segment)
+        buffer.add(segment)
         while True:
             try:
                 line = lines.pull(limit) if lines.resume() else None
@@ -78,29 +78,29 @@ def test_lines_do_not_depend_on_the_cut(parts: list[bytes], data: st.DataObject)
 
 
 def test_what_is_refused_is_held_no_longer() -> None:
-    inbox = Inbox()
-    lines = Lines(inbox)
+    buffer = ReceiveBuffer()
+    lines = LineReader(buffer)
     for _ in range(5):
-        inbox.add(b"x" * 100)
+        buffer.add(b"x" * 100)
         assert not lines.resume() or lines.pull(10) is None
-        assert len(inbox) == 0
-    inbox.add(b"x\r")
+        assert len(buffer) == 0
+    buffer.add(b"x\r")
     assert not lines.resume()
-    assert len(inbox) == 1
+    assert len(buffer) == 1
 
 
 # --- dotted bodies --------------------------------------------------------------------------------------------------
 
 
 def dotted(segments: list[bytes]) -> tuple[list[bytes], bytes, bool]:
-    inbox = Inbox()
-    body = Dotted(inbox)
+    buffer = ReceiveBuffer()
+    body = DotTerminatedReader(buffer)
     out = []
     for segment in segments:
-        inbox.add(segment)
+        buffer.add(segment)
         if not body.ended:
             out.append(body.pull())
-    return out, inbox.take(), body.ended
+    return out, buffer.take(), body.ended
 
 
 BODIES = [
@@ -136,19 +136,19 @@ def test_a_dot_at_every_position(at: int) -> None:
 
 
 def test_a_dotted_body_holds_three_octets_at_most() -> None:
-    inbox = Inbox()
-    body = Dotted(inbox)
+    buffer = ReceiveBuffer()
+    body = DotTerminatedReader(buffer)
     for segment in (b"x" * 1000, b"\r", b"\n", b".", b"\r", b"x" * 1000 + b"\r", b"\r", b"\r\n."):
-        inbox.add(segment)
+        buffer.add(segment)
         body.pull()
-        assert len(inbox) <= 2
+        assert len(buffer) <= 2
 
 
 def test_a_plain_segment_is_passed_on_uncopied() -> None:
     data = b"x" * 998 + b"\r\n"
-    inbox = Inbox()
-    body = Dotted(inbox)
-    inbox.add(data)
+    buffer = ReceiveBuffer()
+    body = DotTerminatedReader(buffer)
+    buffer.add(data)
     assert body.pull() is data
 
 
@@ -157,17 +157,17 @@ def test_a_plain_segment_is_passed_on_uncopied() -> None:
 
 @pytest.mark.parametrize("cut", range(8))
 def test_a_counted_body(cut: int) -> None:
-    inbox = Inbox()
-    body = Counted(inbox, 5)
+    buffer = ReceiveBuffer()
+    body = CountedReader(buffer, 5)
     out = b""
     for segment in pieces(b"12345xy", cut):
-        inbox.add(segment)
+        buffer.add(segment)
         out += body.pull()
-    assert (out, body.ended, body.left, inbox.take()) == (b"12345", True, 0, b"xy")
+    assert (out, body.ended, body.left, buffer.take()) == (b"12345", True, 0, b"xy")
 
 
 def test_a_counted_body_of_nothing() -> None:
-    assert Counted(Inbox(), 0).ended
+    assert CountedReader(ReceiveBuffer(), 0).ended
 
 
 # --- the inspector --------------------------------------------------------------------------------------------------
@@ -175,9 +175,9 @@ def test_a_counted_body_of_nothing() -> None:
 
 def inspect(
     segments: list[bytes], mode: Newlines = "reject", limit: int = 0, received: int = 0
-) -> tuple[bytes | None, Inspector]:
+) -> tuple[bytes | None, BodyInspector]:
     """What was let through, None when there was a fault, which is looked for no further."""
-    inspector = Inspector(mode, limit, received)
+    inspector = BodyInspector(mode, limit, received)
     out = b""
     for n, segment in enumerate(segments):
         out += inspector.check(segment, end=n == len(segments) - 1)
@@ -250,7 +250,7 @@ def test_normalizing_does_not_depend_on_the_cut(octets: bytes, data: st.DataObje
 
 
 def test_a_cr_is_held_between_pieces() -> None:
-    inspector = Inspector("reject", 0, 0)
+    inspector = BodyInspector("reject", 0, 0)
     assert inspector.check(b"a\r") == b"a"
     assert inspector.check(b"") == b""
     assert inspector.check(b"\nb\r") == b"\r\nb"
@@ -259,11 +259,11 @@ def test_a_cr_is_held_between_pieces() -> None:
 
 
 def test_far_too_big() -> None:
-    inspector = Inspector("reject", 10, 0)
+    inspector = BodyInspector("reject", 10, 0)
     inspector.check(b"x" * 11)
     inspector.skip(89)
     assert not inspector.far_too_big
     inspector.skip(1)
     assert inspector.far_too_big
     assert inspector.size == 0
-    assert not Inspector("reject", 0, 0).far_too_big
+    assert not BodyInspector("reject", 0, 0).far_too_big

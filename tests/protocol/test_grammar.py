@@ -25,7 +25,7 @@ from smtp_trio.protocol.extensions.size import SIZE
 
 from .talk import HELLO, RECIPIENT, SENDER, Talk, codes
 
-COLOUR: Param[str] = Param("COLOUR", lambda value: value, str, room=20)
+COLOUR: Param[str] = Param("COLOUR", lambda value: value, str, extra_octets=20)
 
 
 class XNoop(Noop):
@@ -39,13 +39,13 @@ class Colour(Extension):
     keyword = "COLOUR"
     params = {Mail: (COLOUR,)}
     verbs = (XNoop,)
-    reviews = (Mail,)
+    checks = (Mail,)
     table = Table(accepted={XNoop: {READY: READY}}, proceed={}, refused={})
 
     def advertise(self, state: SessionState) -> str | None:
         return "COLOUR RED GREEN" if state.secure else None
 
-    def review(self, command: Command, state: SessionState) -> Reply | None:
+    def check_command(self, command: Command, state: SessionState) -> Reply | None:
         assert isinstance(command, Mail)
         return Reply(550, "Not blue", "5.7.1") if command.params.get(COLOUR) == "BLUE" else None
 
@@ -72,15 +72,15 @@ def test_a_parameter_is_known_only_where_its_extension_is_shown() -> None:
 def test_every_extension_has_defaults() -> None:
     extension, state = Extension(), SessionState()
     assert extension.advertise(state) == ""
-    assert extension.understand(["x"]) is extension
-    assert extension.gate("NOOP", state) is None
-    assert extension.review(Noop(), state) is None
+    assert extension.parse_offer(["x"]) is extension
+    assert extension.check_verb("NOOP", state) is None
+    assert extension.check_command(Noop(), state) is None
 
 
 def test_what_a_client_understands() -> None:
-    assert Auth().understand(["plain", "SCRAM-SHA-256"]).mechanisms == ("PLAIN", "SCRAM-SHA-256")
-    assert Pipelining().understand([]).keyword == "PIPELINING"
-    assert StartTls(required=True).understand([]) == StartTls(required=True)
+    assert Auth().parse_offer(["plain", "SCRAM-SHA-256"]).mechanisms == ("PLAIN", "SCRAM-SHA-256")
+    assert Pipelining().parse_offer([]).keyword == "PIPELINING"
+    assert StartTls(required=True).parse_offer([]) == StartTls(required=True)
 
 
 class Twin(Extension):
@@ -122,7 +122,7 @@ class Sharing(Extension):
 
 def test_two_may_share_one_parameter() -> None:
     grammar = Grammar([EightBitMime(), Sharing()])
-    assert grammar.line == 512 + BODY.room
+    assert grammar.line_limit == 512 + BODY.extra_octets
     assert (grammar.has("SHARING"), grammar.has("SIZE")) == (True, False)
 
 
@@ -152,9 +152,9 @@ def test_facts_keep_a_transaction() -> None:
     state = talk.protocol.state
     assert state.mail == Mail(Path("me@client.test", "me", "client.test"))
     assert len(state.rcpts) == 1
-    state.clear()
+    state.clear_transaction()
     assert state.mail is None
-    assert (len(state.rcpts), state.turned_down) == (0, 0)
+    assert (len(state.rcpts), state.rejected_rcpts) == (0, 0)
     assert state.extended
-    state.forget()
+    state.reset()
     assert not state.extended

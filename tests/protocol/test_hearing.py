@@ -5,17 +5,17 @@ from __future__ import annotations
 import pytest
 
 from smtp_trio.protocol import RemoteProtocolError, Reply
-from smtp_trio.protocol.framing import Inbox
-from smtp_trio.protocol.reply_parser import LINE, LINES, Replies, read
+from smtp_trio.protocol.framing import ReceiveBuffer
+from smtp_trio.protocol.reply_parser import LINE, LINES, ReplyParser, read
 
 
 def hear(*segments: bytes) -> list[Reply]:
     """All replies in these segments. Raises RemoteProtocolError."""
-    inbox = Inbox()
-    replies = Replies(inbox)
+    buffer = ReceiveBuffer()
+    replies = ReplyParser(buffer)
     heard = []
     for segment in segments:
-        inbox.add(segment)
+        buffer.add(segment)
         while (reply := replies.pull()) is not None:
             heard.append(reply)
     return heard
@@ -109,11 +109,11 @@ def test_CLI_3_a_reply_has_an_end() -> None:
 
 
 def test_part_of_a_reply() -> None:
-    inbox = Inbox()
-    replies = Replies(inbox)
+    buffer = ReceiveBuffer()
+    replies = ReplyParser(buffer)
     assert not replies.partial
     for octets, partial in ((b"2", True), (b"50-Ok\r\n", True), (b"250 ", True), (b"Ok\r\n", False)):
-        inbox.add(octets)
+        buffer.add(octets)
         heard = replies.pull()
         assert (replies.partial, heard is None) == (partial, partial)
 

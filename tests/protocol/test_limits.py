@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from smtp_trio.protocol.extension import SessionState
 from smtp_trio.protocol.extensions import STANDARD, LimitsExtension
+from smtp_trio.protocol.session_state import SessionState
 
 from .talk import HELLO, Talk
 
@@ -23,7 +23,7 @@ from .talk import HELLO, Talk
 )
 def test_told_and_understood(extension: LimitsExtension, line: str) -> None:
     assert f"250-{line}" in Talk(extensions=(extension, *STANDARD)).say(HELLO)[1].split("\n")
-    assert LimitsExtension().understand(line.split()[1:]) == extension
+    assert LimitsExtension().parse_offer(line.split()[1:]) == extension
 
 
 def test_nothing_to_tell() -> None:
@@ -39,12 +39,12 @@ def test_nothing_to_tell() -> None:
     ],
 )  # fmt: skip
 def test_nonsense_is_ignored(words: list[str]) -> None:
-    assert LimitsExtension().understand([*words, "mailmax=7"]) == LimitsExtension(mail_max=7)
+    assert LimitsExtension().parse_offer([*words, "mailmax=7"]) == LimitsExtension(mail_max=7)
 
 
 def test_what_was_said_before_is_forgotten() -> None:
     """RFC 9422 3: limits may change after STARTTLS or AUTH; the last answer to EHLO counts."""
-    assert LimitsExtension(rcpt_max=5, mail_max=5).understand(["MAILMAX=6"]) == LimitsExtension(mail_max=6)
+    assert LimitsExtension(rcpt_max=5, mail_max=5).parse_offer(["MAILMAX=6"]) == LimitsExtension(mail_max=6)
 
 
 @pytest.mark.parametrize("value", [0, -1, 1000000])

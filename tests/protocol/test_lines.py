@@ -323,7 +323,7 @@ def test_LEN_2_what_is_discarded_is_not_executed() -> None:
 
 def test_LEN_3_no_line_below_512_is_too_long() -> None:
     grammar_alone = Talk(limits=Limits(line=0), extensions=())
-    assert grammar_alone.protocol.grammar.line == 512
+    assert grammar_alone.protocol.grammar.line_limit == 512
     assert codes(grammar_alone.say(b"HELO x", b"NOOP ".ljust(510, b"x"), b"NOOP ".ljust(511, b"x"))) == [
         "220",
         "250",
@@ -334,9 +334,9 @@ def test_LEN_3_no_line_below_512_is_too_long() -> None:
 
 def test_LEN_3_every_extension_makes_its_room() -> None:
     # 4.0.3: SIZE 26, BODY 16, SMTPUTF8 10, AUTH 500.
-    assert Talk(limits=Limits(line=0), extensions=STANDARD).protocol.grammar.line == 512 + 26 + 16 + 10 + 500
+    assert Talk(limits=Limits(line=0), extensions=STANDARD).protocol.grammar.line_limit == 512 + 26 + 16 + 10 + 500
     without = standard(without=(SmtpUtf8, Auth))
-    assert Talk(limits=Limits(line=0), extensions=without).protocol.grammar.line == 512 + 26 + 16
+    assert Talk(limits=Limits(line=0), extensions=without).protocol.grammar.line_limit == 512 + 26 + 16
 
 
 def test_LEN_4_ten_mebibytes_without_an_end() -> None:

@@ -7,8 +7,8 @@ from itertools import combinations, pairwise
 import pytest
 from hypothesis import given, strategies as st
 
-from smtp_trio.protocol.dot_stuffing import Canonical, Stuffer, canonical, finished
-from smtp_trio.protocol.framing import Dotted, Inbox
+from smtp_trio.protocol.dot_stuffing import DotStuffer, NewlineNormalizer, normalize_message, normalize_newlines
+from smtp_trio.protocol.framing import DotTerminatedReader, ReceiveBuffer
 
 TEXTS = st.lists(st.sampled_from([b"\r\n", b"\r", b"\n", b".", b"..", b"a", b"\0\xff", b""]), max_size=12).map(b"".join)
 
@@ -18,16 +18,16 @@ def pieces(octets: bytes, *cuts: int) -> list[bytes]:
     return [octets[start:end] for start, end in pairwise(edges)]
 
 
-def run(filter: Canonical | Stuffer, segments: list[bytes]) -> bytes:
+def run(filter: NewlineNormalizer | DotStuffer, segments: list[bytes]) -> bytes:
     return b"".join([*map(filter.feed, segments), filter.end()])
 
 
 def read_back(wire: bytes) -> tuple[bytes, bool, int]:
     """What a server makes of it: the message, whether it has ended, and how many octets are left behind it."""
-    inbox = Inbox()
-    inbox.add(wire)
-    body = Dotted(inbox)
-    return body.pull(), body.ended, len(inbox)
+    buffer = ReceiveBuffer()
+    buffer.add(wire)
+    body = DotTerminatedReader(buffer)
+    return body.pull(), body.ended, len(buffer)
 
 
 # --- line ends ------------------------------------------------------------------------------------------------------
@@ -43,11 +43,11 @@ def read_back(wire: bytes) -> tuple[bytes, bool, int]:
     ],
 )  # fmt: skip
 def test_every_line_ends_in_crlf(text: bytes, expected: bytes) -> None:
-    assert canonical(text) == expected
+    assert normalize_newlines(text) == expected
     whole = expected if expected.endswith(b"\r\n") or not expected else expected + b"\r\n"
-    assert finished(text) == whole
+    assert normalize_message(text) == whole
     for cuts in combinations(range(len(text) + 1), 2):
-        assert run(Canonical(), pieces(text, *cuts)) == whole
+        assert run(NewlineNormalizer(), pieces(text, *cuts)) == whole
 
 
 @given(TEXTS, st.data())
@@ -55,22 +55,22 @@ def test_line_ends_do_not_depend_on_the_cut(text: bytes, data: st.DataObject) ->
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=4)))
     expected = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
     expected += b"" if expected.endswith(b"\n") or not expected else b"\r\n"
-    assert run(Canonical(), pieces(text, *cuts)) == expected
-    assert run(Canonical(), [text[i : i + 1] for i in range(len(text))]) == expected
+    assert run(NewlineNormalizer(), pieces(text, *cuts)) == expected
+    assert run(NewlineNormalizer(), [text[i : i + 1] for i in range(len(text))]) == expected
 
 
 def test_a_crlf_is_never_torn_apart() -> None:
-    lines = Canonical()
+    lines = NewlineNormalizer()
     assert [lines.feed(b"a\r"), lines.feed(b""), lines.feed(b"\nb"), lines.end()] == [b"a", b"", b"\r\nb", b"\r\n"]
-    lines = Canonical()
+    lines = NewlineNormalizer()
     assert [lines.feed(b"a\r"), lines.feed(b"\r"), lines.end()] == [b"a", b"\r\n", b"\r\n"]
 
 
 def test_what_is_right_is_not_copied() -> None:
     text = bytes(bytearray(b"x\r\n" * 500))
-    assert canonical(text) is text
-    assert Canonical().feed(text) is text
-    assert Stuffer().feed(text) is text
+    assert normalize_newlines(text) is text
+    assert NewlineNormalizer().feed(text) is text
+    assert DotStuffer().feed(text) is text
 
 
 # --- dots -----------------------------------------------------------------------------------------------------------
@@ -94,24 +94,24 @@ def test_what_is_right_is_not_copied() -> None:
 )
 def test_dots_are_doubled_and_the_end_is_marked(text: bytes, wire: bytes) -> None:
     for cuts in combinations(range(len(text) + 1), 2):
-        assert run(Stuffer(), pieces(text, *cuts)) == wire
+        assert run(DotStuffer(), pieces(text, *cuts)) == wire
 
 
 @given(TEXTS, st.data())
 def test_what_goes_out_is_what_a_server_takes_in(text: bytes, data: st.DataObject) -> None:
-    whole = canonical(text)
+    whole = normalize_newlines(text)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=4)))
-    wire = run(Stuffer(), pieces(whole, *cuts))
+    wire = run(DotStuffer(), pieces(whole, *cuts))
     added = b"" if whole.endswith(b"\r\n") or not whole else b"\r\n"
     assert read_back(wire) == (whole + added, True, 0)
-    assert wire == run(Stuffer(), [whole])
+    assert wire == run(DotStuffer(), [whole])
 
 
 @given(TEXTS, st.data())
 def test_both_together_smuggle_nothing(text: bytes, data: st.DataObject) -> None:
     """Whatever the line ends and the dots, the message ends where we say (RFC 5321 4.1.1.4), and no line end is bare."""
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=4)))
-    lines, dots = Canonical(), Stuffer()
+    lines, dots = NewlineNormalizer(), DotStuffer()
     given_out = [dots.feed(lines.feed(piece)) for piece in pieces(text, *cuts)]
     wire = b"".join([*given_out, dots.feed(lines.end()), dots.end()])
     assert read_back(wire)[1:] == (True, 0)

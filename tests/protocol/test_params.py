@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from smtp_trio.protocol import Mail, Param, Params, Rcpt
-from smtp_trio.protocol.extension import Grammar
 from smtp_trio.protocol.extensions import KNOWN
 from smtp_trio.protocol.extensions.auth import AUTH
 from smtp_trio.protocol.extensions.dsn import ENVID, NOTIFY, ORCPT, RET
 from smtp_trio.protocol.extensions.eightbitmime import BODY
 from smtp_trio.protocol.extensions.size import SIZE
 from smtp_trio.protocol.extensions.smtputf8 import SMTPUTF8
+from smtp_trio.protocol.grammar import Grammar
 from smtp_trio.protocol.params import NO_PARAMS, make_params
 
 GRAMMAR = Grammar(KNOWN)

@@ -33,7 +33,7 @@ from smtp_trio.protocol import (
     ServerProtocol,
     SMTPError,
 )
-from smtp_trio.protocol.extension import Step
+from smtp_trio.protocol.extension import ServerAction
 from smtp_trio.protocol.extensions.chunking import Bdat, BdatLast
 from smtp_trio.protocol.extensions.starttls import GO_AHEAD, StartTlsCommand
 
@@ -71,7 +71,7 @@ def answer(protocol: ServerProtocol) -> Command:
     """The next command gets its usual answer."""
     command = protocol.next_event()
     assert isinstance(command, Command)
-    protocol.send(protocol.usual(command))
+    protocol.send(protocol.default_reply(command))
     return command
 
 
@@ -87,7 +87,7 @@ def test_as_in_the_docstring() -> None:
     protocol = ServerProtocol("mx.example.org")
     greeting = protocol.next_event()
     assert isinstance(greeting, Connect)
-    protocol.send(protocol.usual(greeting))
+    protocol.send(protocol.default_reply(greeting))
     protocol.receive_data(b"EHLO client.example\r\n")
     assert protocol.next_event() == Ehlo("client.example")
 
@@ -201,7 +201,7 @@ def test_a_faulty_message_cannot_be_accepted(octets: bytes) -> None:
     protocol = with_recipient(octets)
     command = protocol.next_event()
     if isinstance(command, Data):
-        protocol.send(protocol.usual(command))
+        protocol.send(protocol.default_reply(command))
     assert protocol.next_event() is FAULT
     assert protocol.next_event() in (END_OF_BODY, END_OF_CHUNK)
     with pytest.raises(
@@ -265,7 +265,7 @@ def test_closing_in_the_middle_of_a_message() -> None:
 
 
 def test_starttls_is_a_dialogue_of_two_steps() -> None:
-    assert list(StartTlsCommand().talk()) == [GO_AHEAD, Step.UPGRADE]
+    assert list(StartTlsCommand().talk()) == [GO_AHEAD, ServerAction.START_TLS]
 
 
 # --- the floor ------------------------------------------------------------------------------------------------------
@@ -325,5 +325,5 @@ def test_the_mail_of_a_command_is_what_was_accepted() -> None:
     mail = protocol.next_event()
     assert isinstance(mail, Mail)
     assert protocol.state.mail is None
-    protocol.send(protocol.usual(mail))
+    protocol.send(protocol.default_reply(mail))
     assert protocol.state.mail is mail

@@ -361,7 +361,7 @@ def test_AUT_20_xoauth2() -> None:
 
 @pytest.mark.parametrize("name", WITH_TOKEN)
 def test_AUT_20_the_server_says_why(name: str) -> None:
-    talk = Talk(logins=True, extensions=standard(OFFER), judge=lambda _: FAILED).begin()
+    talk = Talk(auth=True, extensions=standard(OFFER), judge=lambda _: FAILED).begin()
     client = MECHANISMS[name].client(BEARER, counted())
     assert talk.say(f"AUTH {name} {b64(client.send(None) or b'')}") == ["334 " + b64(INVALID)]
     dummy = client.send(INVALID)
@@ -373,7 +373,7 @@ def test_AUT_20_the_server_says_why(name: str) -> None:
 @pytest.mark.parametrize("name", WITH_TOKEN)
 def test_AUT_20_nothing_is_said_of_a_token_that_could_not_be_judged(name: str) -> None:
     later = Reply(454, "Later", "4.7.0")
-    talk = Talk(logins=True, extensions=standard(OFFER), judge=lambda _: later).begin()
+    talk = Talk(auth=True, extensions=standard(OFFER), judge=lambda _: later).begin()
     client = MECHANISMS[name].client(BEARER, counted())
     assert talk.say(f"AUTH {name} {b64(client.send(None) or b'')}") == [str(later)]
 
@@ -406,7 +406,7 @@ def test_AUT_20_a_yes_behind_an_error_is_none(name: str, answer: bytes | None) -
     ],
 )  # fmt: skip
 def test_AUT_20_malformed(name: str, message: bytes, expected: str) -> None:
-    talk = Talk(logins=True, extensions=standard(OFFER), judge=lambda _: None).begin()
+    talk = Talk(auth=True, extensions=standard(OFFER), judge=lambda _: None).begin()
     replies = codes(talk.say(f"AUTH {name}", b64(message)))
     if replies[-1] == "334":
         replies[1:] = codes(talk.say(b64(DUMMY[name])))
@@ -419,13 +419,13 @@ def test_AUT_20_malformed(name: str, message: bytes, expected: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_AUT_6_cancelled(name: str) -> None:
-    talk = Talk(logins=True, secrets=True, extensions=standard(OFFER)).begin()
+    talk = Talk(auth=True, secrets=True, extensions=standard(OFFER)).begin()
     assert codes(talk.say(f"AUTH {name}", "*", SENDER)) == ["334", "501 5.7.0", "250 2.1.0"]
 
 
 @pytest.mark.parametrize("name", [*WITH_SECRET, *WITH_TOKEN])
 def test_AUT_7_not_base64(name: str) -> None:
-    talk = Talk(logins=True, secrets=True, extensions=standard(OFFER)).begin()
+    talk = Talk(auth=True, secrets=True, extensions=standard(OFFER)).begin()
     assert codes(talk.say(f"AUTH {name}", "####", SENDER)) == ["334", "501 5.5.2", "250 2.1.0"]
 
 
@@ -457,7 +457,7 @@ def octets_of(alphabet: bytes) -> st.SearchStrategy[bytes]:
 @pytest.mark.parametrize("name", NAMES)
 @given(messages=st.lists(st.binary(max_size=60) | octets_of(b"n,=ryabcps01\x01 "), max_size=4))
 def test_whatever_a_client_says(name: str, messages: list[bytes]) -> None:
-    talk = Talk(logins=True, secrets=True, extensions=standard(OFFER)).begin()
+    talk = Talk(auth=True, secrets=True, extensions=standard(OFFER)).begin()
     talk.say(f"AUTH {name}", *map(b64, messages))
     assert talk.protocol.state.user is None
 
@@ -480,11 +480,11 @@ def test_whatever_a_server_says(name: str, messages: list[bytes]) -> None:
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"logins": True, "secure": True}, "AUTH PLAIN LOGIN"), ({"logins": True}, None),
-        ({"secrets": True}, "AUTH SCRAM-SHA-256 CRAM-MD5"), ({"secrets": True, "logins": True}, "AUTH SCRAM-SHA-256 CRAM-MD5"),
-        ({"secrets": True, "logins": True, "secure": True}, "AUTH SCRAM-SHA-256 PLAIN LOGIN CRAM-MD5"),
-        ({"logins": True, "secure": True, "extensions": standard(Auth(mechanisms=("XOAUTH2", "FOO")))}, "AUTH XOAUTH2"),
-        ({"logins": True, "extensions": standard(Auth(mechanisms=("XOAUTH2",)))}, None),
+        ({"auth": True, "secure": True}, "AUTH PLAIN LOGIN"), ({"auth": True}, None),
+        ({"secrets": True}, "AUTH SCRAM-SHA-256 CRAM-MD5"), ({"secrets": True, "auth": True}, "AUTH SCRAM-SHA-256 CRAM-MD5"),
+        ({"secrets": True, "auth": True, "secure": True}, "AUTH SCRAM-SHA-256 PLAIN LOGIN CRAM-MD5"),
+        ({"auth": True, "secure": True, "extensions": standard(Auth(mechanisms=("XOAUTH2", "FOO")))}, "AUTH XOAUTH2"),
+        ({"auth": True, "extensions": standard(Auth(mechanisms=("XOAUTH2",)))}, None),
     ],
 )  # fmt: skip
 def test_AUT_1_each_mechanism_needs_its_hook(settings: dict[str, Any], line: str | None) -> None:
@@ -502,9 +502,9 @@ def test_AUT_1_offers_are_not_mixed_up() -> None:
 @pytest.mark.parametrize(
     ("settings", "mechanism", "expected"),
     [
-        ({"logins": True, "secrets": True}, "PLAIN", "538 5.7.11"), ({"secrets": True}, "PLAIN", "504 5.5.4"),
-        ({"logins": True, "secure": True}, "CRAM-MD5", "504 5.5.4"),
-        ({"logins": True, "secure": True}, "XOAUTH2", "504 5.5.4"),
+        ({"auth": True, "secrets": True}, "PLAIN", "538 5.7.11"), ({"secrets": True}, "PLAIN", "504 5.5.4"),
+        ({"auth": True, "secure": True}, "CRAM-MD5", "504 5.5.4"),
+        ({"auth": True, "secure": True}, "XOAUTH2", "504 5.5.4"),
         ({"secrets": True, "extensions": standard(Auth(mechanisms=("PLAIN",)))}, "PLAIN", "502 5.5.1"),
     ],
 )  # fmt: skip

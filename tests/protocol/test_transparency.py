@@ -8,7 +8,7 @@ import pytest
 
 from smtp_trio.protocol import Limits, Reply
 from smtp_trio.protocol.extensions import BinaryMime, standard
-from smtp_trio.protocol.framing import Dotted, Inbox
+from smtp_trio.protocol.framing import DotTerminatedReader, ReceiveBuffer
 
 from .talk import RECIPIENT, SENDER, Talk, codes
 
@@ -128,12 +128,12 @@ def test_every_mixture_of_line_ends_around_a_dot() -> None:
     ends = 0
     for before, after in itertools.product(parts, repeat=2):
         octets = b"a" + before + b"." + after + b"b\r\n.\r\n"
-        inbox = Inbox()
-        inbox.add(octets)
-        dotted = Dotted(inbox)
+        buffer = ReceiveBuffer()
+        buffer.add(octets)
+        dotted = DotTerminatedReader(buffer)
         message = dotted.pull()
         assert dotted.ended
-        assert (message, inbox.take()) == reference(octets)
+        assert (message, buffer.take()) == reference(octets)
         ends += dotted.ended and (before[-2:], after[:2]) == (b"\r\n", b"\r\n")
     assert ends == 6 * 6  # CRLF, alone or behind one more octet of five; CRLF, alone or before one more
 

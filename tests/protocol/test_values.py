@@ -31,8 +31,7 @@ from smtp_trio.protocol import (
     Rset,
     Vrfy,
 )
-from smtp_trio.protocol.commands import ANYTIME
-from smtp_trio.protocol.extension import Grammar, SessionState
+from smtp_trio.protocol.commands import COMMON_CODES
 from smtp_trio.protocol.extensions import STANDARD, Size
 from smtp_trio.protocol.extensions.auth import AUTH, AuthCommand, AuthResponse
 from smtp_trio.protocol.extensions.chunking import Bdat, BdatLast
@@ -40,12 +39,14 @@ from smtp_trio.protocol.extensions.eightbitmime import BODY
 from smtp_trio.protocol.extensions.size import SIZE
 from smtp_trio.protocol.extensions.smtputf8 import SMTPUTF8
 from smtp_trio.protocol.extensions.starttls import StartTlsCommand
+from smtp_trio.protocol.grammar import Grammar
 from smtp_trio.protocol.params import NO_PARAMS
+from smtp_trio.protocol.session_state import SessionState
 from smtp_trio.protocol.syntax import decode_xtext, encode_xtext
 
 from .talk import ANY, CODES
 
-OFFER = Grammar(STANDARD).offer(SessionState(logins=True, secure=True)).grammar
+OFFER = Grammar(STANDARD).offer(SessionState(auth=True, secure=True)).grammar
 
 # --- paths ----------------------------------------------------------------------------------------------------------
 
@@ -148,9 +149,9 @@ def test_params_are_a_mapping() -> None:
 
 
 def test_size_is_understood_by_a_client() -> None:
-    assert Size().understand(["1000"]) == Size(1000)
-    assert Size().understand([]) == Size()
-    assert Size().understand(["many"]) == Size(0)
+    assert Size().parse_offer(["1000"]) == Size(1000)
+    assert Size().parse_offer([]) == Size()
+    assert Size().parse_offer(["many"]) == Size(0)
 
 
 @given(st.text(max_size=40))
@@ -248,9 +249,9 @@ def test_commands_of_two_kinds_are_never_equal() -> None:
 
 def test_a_reply_takes_the_status_that_is_usual_for_the_command() -> None:
     rcpt = Rcpt(Path("a@b", "a", "b"))
-    assert rcpt.complete(Reply(250, "Fine")).encode() == b"250 2.1.5 Fine\r\n"
-    assert rcpt.complete(Reply(250, "Fine", "2.0.0")).encode() == b"250 2.0.0 Fine\r\n"
-    assert rcpt.complete(Reply(550, "No")).encode() == b"550 5.7.1 No\r\n"
+    assert rcpt.add_status(Reply(250, "Fine")).encode() == b"250 2.1.5 Fine\r\n"
+    assert rcpt.add_status(Reply(250, "Fine", "2.0.0")).encode() == b"250 2.0.0 Fine\r\n"
+    assert rcpt.add_status(Reply(550, "No")).encode() == b"550 5.7.1 No\r\n"
 
 
 # --- replies --------------------------------------------------------------------------------------------------------
@@ -376,7 +377,7 @@ def test_the_codes_that_a_command_may_get(kind: type[Command]) -> None:
 def test_the_codes_of_a_few_others() -> None:
     assert StartTlsCommand.codes | ANY == {220, 454, 502} | ANY
     assert Connect.codes == {220} | {code for code in range(400, 600) if code // 10 % 10 <= 5}
-    assert ANY - {503} == ANYTIME
+    assert ANY - {503} == COMMON_CODES
 
 
 #: RFC 3463, RFC 5248, and the RFCs that brought the codes along.

@@ -17,8 +17,8 @@ from .. import syntax
 from ..commands import Command, Mail
 from ..dialogue import READY, PhaseEnum, Table
 from ..errors import BadCommandError
-from ..extension import CommandParams, Commands, Extension, SessionState
-from ..params import Grammar, Param
+from ..extension import CommandParams, Commands, Extension
+from ..params import KnownParams, Param
 from ..replies import Reply
 from ..sasl import (
     FAILED,
@@ -31,6 +31,7 @@ from ..sasl import (
     PasswordCredentials,
     SecretWanted,
 )
+from ..session_state import SessionState
 
 __all__ = ["AUTH", "FAILED", "MALFORMED", "Auth", "AuthCommand", "AuthPhase", "AuthResponse", "Credentials"]
 
@@ -75,10 +76,10 @@ class AuthCommand(Command):
     verb = "AUTH"
     usage = "AUTH mechanism [initial-response]"
     codes: ClassVar[frozenset[int]] = frozenset({235, 334, 432, 454, 502, 503, 504, 525, 534, 535, 538})
-    usual: ClassVar[Reply] = AUTHENTICATED
+    default_reply: ClassVar[Reply] = AUTHENTICATED
 
     @property
-    def public(self) -> AuthCommand:
+    def redacted(self) -> AuthCommand:
         return AuthCommand(self.mechanism)
 
     def encode(self) -> str:
@@ -87,7 +88,7 @@ class AuthCommand(Command):
         return f"AUTH {self.mechanism} {base64.b64encode(self.initial).decode() or '='}"
 
     @classmethod
-    def decode(cls, argument: str, grammar: Grammar) -> Self:
+    def decode(cls, argument: str, known_params: KnownParams) -> Self:
         words = argument.rstrip(" \t").split(" ")
         if not words[0] or not words[0].isascii() or len(words) > 2:
             raise BadCommandError(Reply(501, f"Syntax: {cls.usage}", "5.5.2" if words[0] else "5.5.4"))
@@ -130,17 +131,17 @@ class AuthResponse(Command):
 
     verb = "AUTH"
     codes: ClassVar[frozenset[int]] = AuthCommand.codes
-    usual: ClassVar[Reply] = AUTHENTICATED
+    default_reply: ClassVar[Reply] = AUTHENTICATED
 
     @property
-    def public(self) -> AuthResponse:
+    def redacted(self) -> AuthResponse:
         return AuthResponse("")
 
     def encode(self) -> str:
         return self.line
 
     @classmethod
-    def decode(cls, argument: str, grammar: Grammar) -> Self:
+    def decode(cls, argument: str, known_params: KnownParams) -> Self:
         return cls(argument)
 
 
@@ -165,7 +166,7 @@ def _mailbox(value: str | None) -> str | None:
 #: MAIL FROM:<…> AUTH=mailbox: who submitted the message first (RFC 4954 5).
 AUTH: Param[str] = Param(
     "AUTH", lambda value: "<>" if value == "<>" else _mailbox(value), lambda v: v if v == "<>" else syntax.encode_xtext(v),
-    room=500,
+    extra_octets=500,
 )  # fmt: skip
 
 
@@ -187,18 +188,18 @@ class Auth(Extension):
     keyword = "AUTH"
     params: ClassVar[CommandParams] = {Mail: (AUTH,)}
     verbs: ClassVar[Commands] = (AuthCommand,)
-    reviews: ClassVar[Commands] = (AuthCommand,)
+    checks: ClassVar[Commands] = (AuthCommand,)
     table: ClassVar[Table] = Table(
         accepted={AuthCommand: {READY: READY}, AuthResponse: {EXCHANGE: READY}},
         proceed={AuthCommand: {READY: EXCHANGE}, AuthResponse: {EXCHANGE: EXCHANGE}},
         refused={AuthResponse: {EXCHANGE: READY}},
     )
-    raw: ClassVar[Mapping[enum.Enum, type[Command]]] = {EXCHANGE: AuthResponse}
-    lines: ClassVar[Mapping[str, int]] = {"AUTH": LINE}
+    continuations: ClassVar[Mapping[enum.Enum, type[Command]]] = {EXCHANGE: AuthResponse}
+    line_limits: ClassVar[Mapping[str, int]] = {"AUTH": LINE}
 
     def usable(self, state: SessionState, *, secure: bool) -> list[str]:
         """Server: the mechanisms that a client can use with these hooks, with TLS or without."""
-        hooks = {"auth": state.logins, "secret": state.secrets}
+        hooks = {"auth": state.auth, "secret": state.secrets}
         return [
             name
             for name in self.mechanisms
@@ -213,10 +214,10 @@ class Auth(Extension):
         names = self.usable(state, secure=state.secure)
         return f"AUTH {' '.join(names)}" if names else None
 
-    def understand(self, words: Sequence[str]) -> Auth:
+    def parse_offer(self, words: Sequence[str]) -> Auth:
         return Auth(self.required, self.cleartext, tuple(word.upper() for word in words))
 
-    def gate(self, verb: str, state: SessionState) -> Reply | None:
+    def check_verb(self, verb: str, state: SessionState) -> Reply | None:
         if verb != "AUTH":
             return AUTH_FIRST if self.required and state.user is None and verb not in ALWAYS else None
         if not self.usable(state, secure=True):
@@ -225,7 +226,7 @@ class Auth(Extension):
             return TLS_FIRST
         return TWICE if state.user is not None else None  # RFC 4954 4: only one AUTH in a session
 
-    def review(self, command: Command, state: SessionState) -> Reply | None:
+    def check_command(self, command: Command, state: SessionState) -> Reply | None:
         assert isinstance(command, AuthCommand)
         if command.mechanism in self.usable(state, secure=state.secure):
             return None

@@ -7,11 +7,12 @@ from typing import ClassVar
 
 from .. import syntax
 from ..commands import Command, CountedCommand, Data, Ehlo, Helo, Noop, Quit, Rset
-from ..dialogue import CLOSED, READY, RECIPIENT, PhaseEnum, Table, everywhere
+from ..dialogue import CLOSED, READY, RECIPIENT, PhaseEnum, Table, unchanged
 from ..errors import BadCommandError
-from ..extension import Commands, Extension, SessionState
-from ..params import Grammar
+from ..extension import Commands, Extension
+from ..params import KnownParams
 from ..replies import Reply
+from ..session_state import SessionState
 from .eightbitmime import BODY
 
 
@@ -42,7 +43,7 @@ class Bdat(CountedCommand):
         return f"BDAT {self.size}"
 
     @classmethod
-    def decode(cls, argument: str, grammar: Grammar) -> Bdat:
+    def decode(cls, argument: str, known_params: KnownParams) -> Bdat:
         count, *rest = argument.rstrip(" \t").split(" ")
         last = len(rest) == 1 and rest[0].isascii() and rest[0].upper() == "LAST"
         # A count that makes no sense loses the framing for good: to guess would turn message text into commands. Nobody means
@@ -75,7 +76,7 @@ class Chunking(Extension):
             Rset: {CHUNKS: READY, SPOILT: READY},
             Ehlo: {CHUNKS: READY, SPOILT: READY},
             Helo: {CHUNKS: READY, SPOILT: READY},
-            Noop: everywhere(CHUNKS, SPOILT),
+            Noop: unchanged(CHUNKS, SPOILT),
             Quit: {CHUNKS: CLOSED, SPOILT: CLOSED},
         },
         proceed={},
@@ -91,10 +92,10 @@ class BinaryMime(Extension):
     """Messages that are no lines at all (RFC 3030 3). Not in `STANDARD`: few can be sent one."""
 
     keyword = "BINARYMIME"
-    reviews: ClassVar[Commands] = (Data,)
-    needs: ClassVar[Sequence[str]] = ("CHUNKING", "8BITMIME")  # RFC 3030 3 (3)
+    checks: ClassVar[Commands] = (Data,)
+    requires: ClassVar[Sequence[str]] = ("CHUNKING", "8BITMIME")  # RFC 3030 3 (3)
 
-    def review(self, command: Command, state: SessionState) -> Reply | None:
+    def check_command(self, command: Command, state: SessionState) -> Reply | None:
         # RFC 3030 3: BINARYMIME with DATA MUST be refused with 503.
         if isinstance(command, Data) and state.mail is not None and state.mail.params.get(BODY) == "BINARYMIME":
             return BINARY_WANTS_BDAT

@@ -92,13 +92,13 @@ def _strictly(keyword: str, parse: Callable[[str | None], T | None], text: Calla
 # The rooms are those of RFC 3461 5.4, with " ENVID=" and " ORCPT=".
 
 #: MAIL FROM:<…> RET=FULL | HDRS: how much of the message a report shall hold (RFC 3461 4.3).
-RET: Param[str] = Param("RET", _ret, _strictly("RET", _ret, str), room=8)
+RET: Param[str] = Param("RET", _ret, _strictly("RET", _ret, str), extra_octets=8)
 #: MAIL FROM:<…> ENVID=xtext: what the sender will know the message by (RFC 3461 4.4). Printable ASCII.
-ENVID: Param[str] = Param("ENVID", _envid, _strictly("ENVID", _envid, syntax.encode_xtext), room=107)
+ENVID: Param[str] = Param("ENVID", _envid, _strictly("ENVID", _envid, syntax.encode_xtext), extra_octets=107)
 #: RCPT TO:<…> NOTIFY=NEVER | a list of SUCCESS, FAILURE and DELAY (RFC 3461 4.1): the words as a set.
-NOTIFY: Param[frozenset[str]] = Param("NOTIFY", _notify, _strictly("NOTIFY", _notify, _notify_text), room=28)
+NOTIFY: Param[frozenset[str]] = Param("NOTIFY", _notify, _strictly("NOTIFY", _notify, _notify_text), extra_octets=28)
 #: RCPT TO:<…> ORCPT=type;address: whom the mail was for at first (RFC 3461 4.2): ``rfc822;fred@example.org``, decoded.
-ORCPT: Param[str] = Param("ORCPT", _orcpt, _strictly("ORCPT", _orcpt, _orcpt_text), room=507)
+ORCPT: Param[str] = Param("ORCPT", _orcpt, _strictly("ORCPT", _orcpt, _orcpt_text), extra_octets=507)
 
 
 class Dsn(Extension):

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from ..commands import Command, Mail
-from ..extension import CommandParams, Extension, SessionState
+from ..extension import CommandParams, Extension
 from ..params import Param
 from ..replies import Reply
+from ..session_state import SessionState
 
 # RFC 6152 2 (4) and RFC 3030 3 (4): the third needs an extension of its own to be offered.
 BODIES = frozenset({"7BIT", "8BITMIME", "BINARYMIME"})
@@ -20,7 +21,7 @@ def _body(value: str | None) -> str | None:
 
 
 #: MAIL FROM:<…> BODY=7BIT | 8BITMIME | BINARYMIME. RFC 3030 3 (8) makes room for it.
-BODY: Param[str] = Param("BODY", _body, str, room=16)
+BODY: Param[str] = Param("BODY", _body, str, extra_octets=16)
 
 
 class EightBitMime(Extension):
@@ -28,9 +29,9 @@ class EightBitMime(Extension):
 
     keyword = "8BITMIME"
     params: ClassVar[CommandParams] = {Mail: (BODY,)}
-    reviews: ClassVar[Sequence[Param[str]]] = (BODY,)
+    checks: ClassVar[Sequence[Param[str]]] = (BODY,)
 
-    def review(self, command: Command, state: SessionState) -> Reply | None:
+    def check_command(self, command: Command, state: SessionState) -> Reply | None:
         if isinstance(command, Mail) and command.params.get(BODY) == "BINARYMIME" and "BINARYMIME" not in state.offered:
             return Reply(501, "BODY=BINARYMIME is not offered here", "5.5.4")
         return None

@@ -6,8 +6,9 @@ HELP is always there. EXPN is an option of the application, and MUST be listed w
 from __future__ import annotations
 
 from .. import replies
-from ..extension import Extension, SessionState
+from ..extension import Extension
 from ..replies import Reply
+from ..session_state import SessionState
 
 
 class HelpExtension(Extension):
@@ -22,7 +23,7 @@ class ExpnExtension(Extension):
     keyword = "EXPN"
 
     def advertise(self, state: SessionState) -> str | None:
-        return "EXPN" if "EXPN" in state.verifies else None
+        return "EXPN" if "EXPN" in state.optional_verbs else None
 
-    def gate(self, verb: str, state: SessionState) -> Reply | None:
-        return replies.NOT_IMPLEMENTED if verb == "EXPN" and "EXPN" not in state.verifies else None
+    def check_verb(self, verb: str, state: SessionState) -> Reply | None:
+        return replies.NOT_IMPLEMENTED if verb == "EXPN" and "EXPN" not in state.optional_verbs else None

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from attrs import Attribute, field, frozen
 
-from ..extension import Extension, SessionState
+from ..extension import Extension
+from ..session_state import SessionState
 
 #: The limits that RFC 9422 4 begins with, and where they are kept.
 NAMES = {"MAILMAX": "mail_max", "RCPTMAX": "rcpt_max", "RCPTDOMAINMAX": "rcpt_domain_max"}
@@ -41,7 +42,7 @@ class LimitsExtension(Extension):
         limits = [f"{name}={value}" for name, at in NAMES.items() if (value := getattr(self, at)) is not None]
         return " ".join(["LIMITS", *limits]) if limits else None
 
-    def understand(self, words: Sequence[str]) -> LimitsExtension:
+    def parse_offer(self, words: Sequence[str]) -> LimitsExtension:
         # RFC 9422 3: limits that are unknown, or make no sense, are ignored.
         limits = {}
         for word in words:

@@ -9,9 +9,10 @@ from attrs import frozen
 
 from .. import replies, syntax
 from ..commands import Command, Mail
-from ..extension import CommandParams, Extension, SessionState
+from ..extension import CommandParams, Extension
 from ..params import Param
 from ..replies import Reply
+from ..session_state import SessionState
 
 
 def _octets(value: str | None) -> int | None:
@@ -20,7 +21,7 @@ def _octets(value: str | None) -> int | None:
 
 
 #: MAIL FROM:<…> SIZE=octets: an estimate, never used to find the end of the message (RFC 1870 6).
-SIZE: Param[int] = Param("SIZE", _octets, str, room=26)
+SIZE: Param[int] = Param("SIZE", _octets, str, extra_octets=26)
 
 
 @frozen
@@ -31,17 +32,17 @@ class Size(Extension):
 
     keyword = "SIZE"
     params: ClassVar[CommandParams] = {Mail: (SIZE,)}
-    reviews: ClassVar[Sequence[Param[int]]] = (SIZE,)
+    checks: ClassVar[Sequence[Param[int]]] = (SIZE,)
 
     def advertise(self, state: SessionState) -> str:
         # RFC 1870 4: "SIZE 0" says that there is no fixed limit.
         return f"SIZE {state.size}"
 
-    def understand(self, words: Sequence[str]) -> Size:
+    def parse_offer(self, words: Sequence[str]) -> Size:
         # RFC 1870 4: the number may be missing, when the server would not tell.
         return Size(_octets(words[0]) or 0) if words else self
 
-    def review(self, command: Command, state: SessionState) -> Reply | None:
+    def check_command(self, command: Command, state: SessionState) -> Reply | None:
         if isinstance(command, Mail) and 0 < state.size < command.params.get(SIZE, 0):
             return replies.TOO_BIG  # RFC 1870 6.1 (2)
         return None

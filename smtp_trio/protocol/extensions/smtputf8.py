@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from ..commands import Command, Expn, Mail, Vrfy
-from ..extension import CommandParams, Extension, SessionState
+from ..extension import CommandParams, Extension
 from ..params import Param
 from ..replies import Reply
+from ..session_state import SessionState
 
 
 def _flag(value: str | None) -> bool | None:
@@ -17,7 +18,7 @@ def _flag(value: str | None) -> bool | None:
 
 
 #: MAIL FROM:<…> SMTPUTF8
-SMTPUTF8: Param[bool] = Param("SMTPUTF8", _flag, lambda _: None, room=10)
+SMTPUTF8: Param[bool] = Param("SMTPUTF8", _flag, lambda _: None, extra_octets=10)
 
 BAD_SENDER = Reply(550, "A non-ASCII sender needs the parameter SMTPUTF8", "5.6.7")
 BAD_RECIPIENT = Reply(553, "A non-ASCII recipient needs the parameter SMTPUTF8 on MAIL", "5.6.7")
@@ -28,7 +29,7 @@ class SmtpUtf8(Extension):
 
     keyword = "SMTPUTF8"
     params: ClassVar[CommandParams] = {Mail: (SMTPUTF8,), Vrfy: (SMTPUTF8,), Expn: (SMTPUTF8,)}
-    needs: ClassVar[Sequence[str]] = ("8BITMIME",)  # RFC 6531 3.1 (8)
+    requires: ClassVar[Sequence[str]] = ("8BITMIME",)  # RFC 6531 3.1 (8)
 
 
 def refuse_utf8(command: Command, state: SessionState) -> Reply | None:

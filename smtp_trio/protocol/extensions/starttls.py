@@ -9,8 +9,9 @@ from attrs import frozen
 
 from ..commands import Command
 from ..dialogue import READY, PhaseEnum, Table
-from ..extension import Commands, Extension, SessionState, Step
+from ..extension import Commands, Extension, ServerAction
 from ..replies import Reply
+from ..session_state import SessionState
 
 
 class TlsPhase(PhaseEnum):
@@ -37,14 +38,14 @@ class StartTlsCommand(Command):
 
     verb = "STARTTLS"
     usage = "STARTTLS"
-    upgrades = True
+    starts_tls = True
     codes: ClassVar[frozenset[int]] = frozenset({220, 454, 501, 502, 503})
-    usual: ClassVar[Reply] = GO_AHEAD
+    default_reply: ClassVar[Reply] = GO_AHEAD
 
-    def talk(self) -> Iterator[Reply | Step]:
+    def talk(self) -> Iterator[Reply | ServerAction]:
         """The server's side: say yes, then shake hands."""
         yield GO_AHEAD
-        yield Step.UPGRADE
+        yield ServerAction.START_TLS
 
 
 @frozen
@@ -62,7 +63,7 @@ class StartTls(Extension):
         # RFC 3207 4.2: MUST NOT be shown once TLS is active.
         return "STARTTLS" if state.tls and not state.secure else None
 
-    def gate(self, verb: str, state: SessionState) -> Reply | None:
+    def check_verb(self, verb: str, state: SessionState) -> Reply | None:
         if self.required and not state.secure and verb not in ALWAYS:
             return TLS_FIRST
         if verb == "STARTTLS" and state.secure:

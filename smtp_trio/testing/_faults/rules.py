@@ -7,10 +7,10 @@ from random import Random
 from attrs import field, frozen
 
 from ...protocol import Command, Connect, Reply
-from ...protocol.commands import ANYTIME, EndOfBody
-from ...protocol.extension import Grammar
+from ...protocol.commands import COMMON_CODES, EndOfBody
 from ...protocol.extensions import STANDARD
 from ...protocol.extensions.lmtp import Lhlo
+from ...protocol.grammar import Grammar
 from .rule import ANYWHERE, End, Hear, Hold, Rule, Side, Step, Wait, not_negative, place, positive
 from .wire_tracker import BODY, DOT, GREETING, Piece
 
@@ -20,7 +20,7 @@ from .wire_tracker import BODY, DOT, GREETING, Piece
 def _may_answer(at: str, code: int) -> bool:
     """Whether the command may be answered so (RFC 5321 4.3.2)."""
     kinds: dict[str, type[Command]] = {**Grammar(STANDARD).verbs, "LHLO": Lhlo, GREETING: Connect, DOT: EndOfBody}
-    return code in ANYTIME or (at in kinds and code in kinds[at].codes)
+    return code in COMMON_CODES or (at in kinds and code in kinds[at].codes)
 
 
 @frozen(repr=False)
