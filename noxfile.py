@@ -1,4 +1,11 @@
-"""How smtp_trio is checked: `python -m nox` runs all of it, `nox -s NAME` one session, `nox -l` lists them."""
+"""Checks of smtp_trio. ``python -m nox -l`` lists the sessions.
+
+    python -m nox -s quick   while you work: ruff, mypy, and the tests of the core, the server and the client
+    python -m nox            what shows that an installation works: ruff, mypy, and all tests that take less than seconds
+    python -m nox -t full    everything else: slow tests, other Pythons, other mail programs, crashes, packaging, documentation
+
+``.ci/run`` runs the second and the third. No check runs twice in these two.
+"""
 
 from __future__ import annotations
 
@@ -10,53 +17,117 @@ import nox
 
 nox.needs_version = ">=2025.11.12"
 nox.options.default_venv_backend = "uv|virtualenv"
-# A Python that is not here is left out, never fetched, and not an error even where CI=true would make it one.
+# A Python version that is not installed is skipped. It is not downloaded, and it is not an error even where CI=true.
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
 
-PROJECT = nox.project.load_toml("pyproject.toml")
-# The running Python is on the list even if it is newer than the classifiers: the tests never pass by not being run.
+PYPROJECT = Path("pyproject.toml")
+PROJECT = nox.project.load_toml(PYPROJECT)
+# The running Python, which `tests` uses, may be newer than the classifiers name.
 RUNNING = f"{sys.version_info[0]}.{sys.version_info[1]}"
-PYTHONS = list(dict.fromkeys([*nox.project.python_versions(PROJECT), RUNNING]))
-FAST = "not crash and not interop"
-PYTEST = ("python", "-bb", "-m", "pytest")
+OTHERS = [version for version in nox.project.python_versions(PROJECT) if version != RUNNING]
+
+PYTEST = ("python", "-bb", "-m", "pytest", "-q")
+# Two processes are enough for most of the gain, and tests that wait for a timeout need not wait for each other.
+PARALLEL = ("-n", "2", "--dist", "worksteal")
+FAST = ("-m", "not slow and not crash and not interop")
+QUICK_PATHS = ("tests/protocol", "tests/server", "tests/client", "tests/test_layers.py")
 
 
 def group(name: str) -> tuple[str, ...]:
+    """Return the requirements of a dependency group of pyproject.toml."""
     return nox.project.dependency_groups(PROJECT, name)
 
 
-@nox.session(python=PYTHONS)
-def tests(session: nox.Session) -> None:
-    """The test suite, on every Python found; on all but the one that runs this without the slow ones."""
-    session.install("-e", ".", *group("test"))
-    session.run(*PYTEST, "-m", FAST if session.python == RUNNING else f"{FAST} and not slow", *session.posargs)
+def install(session: nox.Session, *requirements: str) -> None:
+    """Install the requirements, unless they already are in an environment that is being reused."""
+    stamp = Path(session.virtualenv.location) / "installed.txt"
+    wanted = "\n".join((*requirements, PYPROJECT.read_text(encoding="utf-8")))
+    if not stamp.exists() or stamp.read_text(encoding="utf-8") != wanted:
+        session.install(*requirements)
+        stamp.write_text(wanted, encoding="utf-8")
+
+
+@nox.session(default=False, reuse_venv=True)
+def quick(session: nox.Session) -> None:
+    """Ruff, mypy, and the tests of the core, the server and the client; stops at the first failure."""
+    install(session, "-e", ".", *group("lint"), *group("types"))
+    session.run("ruff", "check", "-q")
+    session.run("ruff", "format", "-q", "--check")
+    session.run("mypy")
+    session.run(*PYTEST, *PARALLEL, *FAST, "-x", *(session.posargs or QUICK_PATHS))
+
+
+@nox.session(reuse_venv=True)
+def lint(session: nox.Session) -> None:
+    """Ruff: rules and format."""
+    install(session, *group("lint"))
+    session.run("ruff", "check", *session.posargs)
+    session.run("ruff", "format", "--check", "--diff")
+
+
+@nox.session(reuse_venv=True)
+def types(session: nox.Session) -> None:
+    """Mypy in strict mode, for the package, its tests and its tools."""
+    install(session, "-e", ".", *group("types"))
+    session.run("mypy", *session.posargs)
 
 
 @nox.session
+def tests(session: nox.Session) -> None:
+    """The tests that are not slow and need no other program, on the Python that runs nox."""
+    install(session, "-e", ".", *group("test"))
+    session.run(*PYTEST, *PARALLEL, *FAST, *session.posargs)
+
+
+@nox.session(default=False, tags=["full"])
+def pyright(session: nox.Session) -> None:
+    """Pyright: every public name has a type, and a misspelt one is an error."""
+    install(session, "-e", ".", *group("test"), *group("pyright"))
+    session.run("pyright", "--verifytypes", "smtp_trio", "--ignoreexternal")
+    session.run("pyright", "tests/misspelt.py")
+
+
+@nox.session(default=False, tags=["full"])
 def core(session: nox.Session) -> None:
     """The core's own tests, without an event loop: every branch of smtp_trio/protocol is taken."""
-    session.install("-e", ".", *group("test"))
+    install(session, "-e", ".", *group("test"))
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", "tests/protocol", *session.posargs)
+    session.run("coverage", "run", "-m", "pytest", "-q", "tests/protocol", *session.posargs)
     session.run("coverage", "report", "--include=smtp_trio/protocol/*", "--fail-under=100")
 
 
-@nox.session
-def interop(session: nox.Session) -> None:
-    """Other people's mail programs deliver real messages; one that is not installed is skipped."""
-    session.install("-e", ".", *group("test"))
-    session.run(*PYTEST, "-m", "interop", *session.posargs)
+@nox.session(default=False, tags=["full"])
+def docs(session: nox.Session) -> None:
+    """The pages in docs/_build/html, and the changelog's draft; a warning is an error."""
+    install(session, "-e", ".", *group("docs"))
+    session.run("sphinx-build", "-W", "--keep-going", "docs", "docs/_build/html", *session.posargs)
+    session.run("towncrier", "build", "--draft")
 
 
-@nox.session
-def crash(session: nox.Session) -> None:
-    """Kills, power-cut order and storage faults: no message that got its 250 is lost."""
-    session.install("-e", ".", *group("test"))
-    session.run(*PYTEST, "-m", "crash", *session.posargs)
+@nox.session(default=False, tags=["full"])
+def slow(session: nox.Session) -> None:
+    """The slow tests: those that `tests` leaves out and that need no other program."""
+    install(session, "-e", ".", *group("test"))
+    session.run(*PYTEST, *PARALLEL, "-m", "slow and not crash and not interop", *session.posargs)
 
 
-@nox.session
+@nox.session(default=False, python=OTHERS, tags=["full"])
+def pythons(session: nox.Session) -> None:
+    """The same as `tests`, on every other supported Python that is installed."""
+    install(session, "-e", ".", *group("test"))
+    session.run(*PYTEST, *PARALLEL, *FAST, *session.posargs)
+
+
+@nox.session(default=False, tags=["full"])
+def lowest(session: nox.Session) -> None:
+    """The same as `tests`, with the oldest versions that pyproject.toml allows, of the dependencies and of the test tools."""
+    floors = [line.replace(">=", "==") for line in (*PROJECT["project"]["dependencies"], *group("test"))]
+    install(session, "-e", ".", *floors)
+    session.run(*PYTEST, *PARALLEL, *FAST, *session.posargs)
+
+
+@nox.session(default=False, tags=["full"])
 def wheel(session: nox.Session) -> None:
     """Build the sdist, the wheel from it, and run the sdist's tests against the installed wheel."""
     session.install("build", *group("test"))
@@ -67,61 +138,43 @@ def wheel(session: nox.Session) -> None:
     session.install("--force-reinstall", str(whl))  # a reused environment has an older build of the same version
     shutil.unpack_archive(sdist, built)
     tree = built / sdist.name.removesuffix(".tar.gz")
-    shutil.rmtree(tree / "smtp_trio")  # so that nothing but the wheel can be imported
+    shutil.rmtree(tree / "smtp_trio")  # so that only the wheel can be imported
     session.chdir(tree)
-    session.run(*PYTEST, "-m", f"{FAST} and not slow", *session.posargs)
+    session.run(*PYTEST, *PARALLEL, *FAST, *session.posargs)
 
 
-@nox.session
-def lowest(session: nox.Session) -> None:
-    """The oldest versions that pyproject.toml allows, of the dependencies and of the test tools."""
-    floors = [line.replace(">=", "==") for line in (*PROJECT["project"]["dependencies"], *group("test"))]
-    session.install("-e", ".", *floors)
-    session.run(*PYTEST, "-m", f"{FAST} and not slow", *session.posargs)
+@nox.session(default=False, tags=["full"])
+def interop(session: nox.Session) -> None:
+    """Other mail programs deliver real messages; one that is not installed is skipped."""
+    install(session, "-e", ".", *group("test"))
+    session.run(*PYTEST, "-m", "interop", *session.posargs)
 
 
-@nox.session
-def lint(session: nox.Session) -> None:
-    """Ruff: rules and format."""
-    session.install(*[tool for tool in group("lint") if tool.startswith("ruff")])
-    session.run("ruff", "check", *session.posargs)
-    session.run("ruff", "format", "--check", "--diff")
+@nox.session(default=False, tags=["full"])
+def crash(session: nox.Session) -> None:
+    """Kills, power-cut order and storage faults: no message that was answered with 250 is lost."""
+    install(session, "-e", ".", *group("test"))
+    session.run(*PYTEST, "-m", "crash", *session.posargs)
 
 
-@nox.session
-def types(session: nox.Session) -> None:
-    """Mypy in strict mode, and every public name typed for users (pyright)."""
-    session.install("-e", ".", *group("test"), *group("lint"), *group("bench"), "nox")
-    session.run("mypy", *session.posargs)
-    session.run("pyright", "--verifytypes", "smtp_trio", "--ignoreexternal")
-
-
-@nox.session
-def docs(session: nox.Session) -> None:
-    """The pages in docs/_build/html, and the changelog's draft; a warning is an error."""
-    session.install("-e", ".", *group("docs"))
-    session.run("sphinx-build", "-W", "--keep-going", "docs", "docs/_build/html", *session.posargs)
-    session.run("towncrier", "build", "--draft")
-
-
-@nox.session(default=False)
-def bench(session: nox.Session) -> None:
-    """The benchmarks, beside others' programs: tables and a picture for docs/. `-- --short` shows only that they run."""
-    session.install("-e", ".", *group("bench"))
-    session.run("python", "-m", "benchmarks", *(session.posargs or ["--write"]))
-
-
-@nox.session(name="bench-short")
+@nox.session(default=False, name="bench-short", tags=["full"])
 def bench_short(session: nox.Session) -> None:
-    """The benchmarks' short form, which fails only when it does not run."""
-    session.install("-e", ".", *group("bench"))
+    """The benchmarks' short form, which fails only when a benchmark does not run."""
+    install(session, "-e", ".", *group("bench"))
     session.run("python", "-m", "benchmarks", "--short")
 
 
 @nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """The benchmarks, beside other servers and clients: tables and a picture for docs/. `-- --short` only runs each once."""
+    install(session, "-e", ".", *group("bench"))
+    session.run("python", "-m", "benchmarks", *(session.posargs or ["--write"]))
+
+
+@nox.session(default=False)
 def conformance(session: nox.Session) -> None:
-    """`smtp-trio conform` against others' servers, which must be there, and ours: the tables of docs/conformance."""
-    session.install("-e", ".", *group("test"))
+    """`smtp-trio conform` against other servers, which must be installed, and this one: the tables of docs/conformance."""
+    install(session, "-e", ".", *group("test"))
     session.run("python", "-m", "interop.tables", *session.posargs, env={"PYTHONPATH": "tests"})
 
 
