@@ -22,7 +22,7 @@ from attrs import field, frozen
 
 from .._server.session import Session
 from ..protocol import Reply
-from ..protocol.extensions.auth import FAILED, Credentials
+from ..protocol.extensions.auth import INVALID_CREDENTIALS, Credentials
 from ..protocol.syntax import CONTROL
 
 log = logging.getLogger("smtp_trio.auth")
@@ -112,7 +112,7 @@ class Accounts:
         if right and credentials.authzid in ("", user):
             return None
         log.warning("%s: no login for %r from %s", session.id, user, session.peer)
-        return FAILED
+        return INVALID_CREDENTIALS
 
 
 def parse(text: str) -> dict[str, Hash | str]:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from ..protocol import NotOfferedError, RemoteProtocolError, Reply
 from ..protocol.client import LINE
 from ..protocol.extensions.auth import Auth, AuthCommand, AuthResponse
-from ..protocol.sasl import BearerToken, PasswordCredentials, choose
+from ..protocol.sasl import MECHANISMS, BearerToken, PasswordCredentials, choose_mechanism
 from .exchange import Exchange, accepted
 
 
@@ -25,7 +25,9 @@ async def log_in(
     offered = talk.protocol.offered.get("AUTH")
     if not isinstance(offered, Auth):
         raise NotOfferedError("the server does not offer AUTH" + ("" if secure else ", or not without TLS"))
-    mechanism = choose(offered.mechanisms, credentials, secure=secure, allow_cleartext=allow_cleartext)
+    mechanism = choose_mechanism(
+        MECHANISMS.values(), offered.mechanisms, credentials, secure=secure, allow_cleartext=allow_cleartext
+    )
     exchange = mechanism.client(credentials, os.urandom)
     response = next(exchange)
     command = AuthCommand(mechanism.name, response)

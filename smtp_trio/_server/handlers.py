@@ -34,7 +34,7 @@ from ..protocol.extensions.auth import CANCELLED, TRY_LATER, AuthCommand, AuthRe
 from ..protocol.extensions.chunking import Bdat, BdatLast
 from ..protocol.extensions.starttls import StartTlsCommand
 from ..protocol.replies import LOCAL_ERROR
-from ..protocol.sasl import SecretWanted
+from ..protocol.sasl import SecretRequest
 from .body import Body
 
 if TYPE_CHECKING:
@@ -142,14 +142,14 @@ async def auth(session: Session, command: Command) -> None:
     reply = await session.consult(command)
     if reply is None:
         assert isinstance(command, AuthCommand)
-        talk = command.talk(session.server.mechanism_context)
+        talk = command.exchange(session.server.mechanism_context)
         answer: Any = None  # a generator begins with this
         try:
             while True:
                 question = talk.send(answer)
                 if isinstance(question, Credentials):
                     answer = await session.call("auth", question, decides=command, failure=TRY_LATER)
-                elif isinstance(question, SecretWanted):
+                elif isinstance(question, SecretRequest):
                     answer = await session.stored_secret(question.user, command.mechanism)
                 else:
                     await session.answer(question)

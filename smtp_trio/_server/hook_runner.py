@@ -29,7 +29,7 @@ from ..protocol import (
     Vrfy,
 )
 from ..protocol.commands import COMMON_CODES
-from ..protocol.extensions.auth import FAILED, TRY_LATER
+from ..protocol.extensions.auth import INVALID_CREDENTIALS, TRY_LATER
 from ..protocol.replies import LOCAL_ERROR
 from ..protocol.sasl import ScramSecret, Secret
 from .hooks import NOWHERE, Hook
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 #: The hooks that run for every message.
 FREQUENT = frozenset({"mail", "rcpt", "data"})
 #: What the default of a hook would say, where that is not None.
-HOOKLESS: dict[str, Reply] = {"data": NOWHERE, "auth": FAILED}
+HOOKLESS: dict[str, Reply] = {"data": NOWHERE, "auth": INVALID_CREDENTIALS}
 #: What `Hooks.message` may accept by itself: nothing that moves octets or opens a dialogue of its own.
 MESSAGE_ACCEPTS = (Hello, Mail, Rcpt, Rset, Noop, Vrfy, Expn, Help)
 

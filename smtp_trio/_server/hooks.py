@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from ..protocol import Command, Expn, Hello, Help, Mail, Rcpt, Reply, Vrfy
-from ..protocol.extensions.auth import FAILED, Credentials
+from ..protocol.extensions.auth import INVALID_CREDENTIALS, Credentials
 from ..protocol.sasl import Secret
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Hooks:
 
         When ``credentials.authzid`` is not "" the client wants to act as somebody else: look at it.
         """
-        return FAILED
+        return INVALID_CREDENTIALS
 
     async def secret(self, session: Session, user: str, mechanism: str) -> Secret | None:
         """The secret that is stored for a user, for mechanisms that never send it; None for an unknown user.

@@ -26,7 +26,7 @@ from smtp_trio.protocol import (
     Reply,
     ServerProtocol,
 )
-from smtp_trio.protocol.extensions.auth import FAILED, AuthCommand, AuthResponse, Credentials, Question as AuthQuestion
+from smtp_trio.protocol.extensions.auth import INVALID_CREDENTIALS, AuthCommand, AuthResponse, Credentials, ExchangeStep
 from smtp_trio.protocol.extensions.starttls import HANDSHAKE
 from smtp_trio.protocol.sasl import Authenticated, MechanismContext, Secret
 
@@ -112,7 +112,7 @@ def opinions(command: Command) -> Reply | None:
 
 def passwords(credentials: Credentials) -> Reply | None:
     """The one password there is."""
-    return None if credentials.password == "secret" else FAILED
+    return None if credentials.password == "secret" else INVALID_CREDENTIALS
 
 
 class Talk:
@@ -140,7 +140,7 @@ class Talk:
         self._checked = checked
         self._questions: list[Question] = []
         self._body: list[bytes] = []
-        self._exchange: Generator[AuthQuestion, Any, Authenticated] | None = None
+        self._exchange: Generator[ExchangeStep, Any, Authenticated] | None = None
         #: What is stored for users, and whom we were asked about.
         self.secrets: dict[str, Secret] = {"fred": "secret"}
         self.wanted: list[str] = []
@@ -244,7 +244,7 @@ class Talk:
     def _auth(self, command: AuthCommand | AuthResponse) -> None:
         answer: Any = None
         if isinstance(command, AuthCommand):
-            self._exchange = command.talk(self.mechanism_context)
+            self._exchange = command.exchange(self.mechanism_context)
         else:
             answer = command.line
         assert self._exchange is not None

@@ -336,7 +336,7 @@ def test_refused_logins_are_no_syntax_errors() -> None:
 
 
 def test_AUT_an_unfinished_exchange_answers_only_once() -> None:
-    exchange = AuthCommand("PLAIN", None).talk(MechanismContext("mx.test", bytes))
+    exchange = AuthCommand("PLAIN", None).exchange(MechanismContext("mx.test", bytes))
     assert next(exchange) == Reply(334, "")
     with pytest.raises(BadCommandError):
         exchange.send("*")

@@ -201,7 +201,7 @@ class Anything:
     def _answer(self, command: Command) -> None:
         if isinstance(command, AuthCommand):
             try:
-                self._talk = command.talk(MechanismContext("mx.test", self.rng.randbytes))
+                self._talk = command.exchange(MechanismContext("mx.test", self.rng.randbytes))
                 self._ask(None)
             except (BadCommandError, StopIteration):
                 self.protocol.send(Reply(535, "No"))

@@ -13,14 +13,14 @@ from trio.testing import MockClock
 
 from smtp_trio import Credentials, Hooks, Reply, Server, Session, standard
 from smtp_trio.protocol.extensions import Auth
-from smtp_trio.protocol.extensions.auth import FAILED
+from smtp_trio.protocol.extensions.auth import INVALID_CREDENTIALS
 from smtp_trio.protocol.sasl import MECHANISMS, BearerToken, PasswordCredentials, ScramSecret, Secret
 
 ALL = tuple(MECHANISMS)
 FRED = PasswordCredentials("fred", "secret")
 TOKEN = BearerToken("fred", "abc.def")
 WHO: dict[str, PasswordCredentials | BearerToken] = {
-    name: FRED if m.takes is PasswordCredentials else TOKEN for name, m in MECHANISMS.items()
+    name: FRED if m.credentials is PasswordCredentials else TOKEN for name, m in MECHANISMS.items()
 }
 
 
@@ -34,7 +34,7 @@ class Intake(Taker):
         self.users: list[str | None] = []
 
     async def auth(self, session: Session, credentials: Credentials) -> Reply | None:
-        return None if credentials.password in (FRED.password, TOKEN.token) else FAILED
+        return None if credentials.password in (FRED.password, TOKEN.token) else INVALID_CREDENTIALS
 
     async def secret(self, session: Session, user: str, mechanism: str) -> Secret | None:
         self.asked.append((user, mechanism))
@@ -81,7 +81,7 @@ async def test_logged_in(name: str, autojump_clock: MockClock) -> None:
         await client.quit()
     assert intake.users == ["fred"]
     assert intake.messages == [MESSAGE]
-    assert intake.asked == ([("fred", name)] if MECHANISMS[name].asks == "secret" else [])
+    assert intake.asked == ([("fred", name)] if MECHANISMS[name].hook == "secret" else [])
 
 
 @pytest.mark.parametrize("user", ["fred", "nobody"])
@@ -90,13 +90,13 @@ async def test_AUT_5_too_many_failures(name: str, user: str, autojump_clock: Moc
     """However they fail, the third time is the last."""
     wrong = (
         PasswordCredentials(user, "wrong")
-        if MECHANISMS[name].takes is PasswordCredentials
+        if MECHANISMS[name].credentials is PasswordCredentials
         else BearerToken(user, "wrong")
     )
     intake = Intake()
     async with talk(build(intake)) as client:
         await client.hello()
-        for expected in (FAILED, FAILED):
+        for expected in (INVALID_CREDENTIALS, INVALID_CREDENTIALS):
             assert await log_in(client, name, wrong) == str(expected)
         assert (await log_in(client, name, wrong)).startswith(f"421 4.7.0 {NAME}")
         await client.end()
@@ -119,10 +119,10 @@ async def test_AUT_6_who_cancels_a_failure_has_failed(autojump_clock: MockClock)
 
 
 async def test_AUT_19_no_password_is_stored(autojump_clock: MockClock) -> None:
-    intake = Intake(ScramSecret.of("secret", bytes(16)))
+    intake = Intake(ScramSecret.from_password("secret", bytes(16)))
     async with talk(build(intake)) as client:
         await client.hello()
-        assert await log_in(client, "CRAM-MD5", FRED) == str(FAILED)
+        assert await log_in(client, "CRAM-MD5", FRED) == str(INVALID_CREDENTIALS)
         assert (await log_in(client, "SCRAM-SHA-256", FRED)).startswith("235")
     assert intake.errors == []
 

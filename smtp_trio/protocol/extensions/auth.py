@@ -1,6 +1,10 @@
-"""AUTH, RFC 4954: the client says who it is and proves it, by one of the mechanisms in `smtp_trio.protocol.sasl`.
+"""AUTH, RFC 4954: the client proves its identity with a SASL mechanism.
 
-They know no base64; `AuthCommand.talk` puts the server's half of one on the wire.
+Adds the verb AUTH, the parameter ``AUTH=`` of MAIL (section 5) and the EHLO line ``AUTH`` with the names of the mechanisms. The
+mechanisms are in `smtp_trio.protocol.sasl` and exchange octets; base64, "*" and the 334 replies are added here.
+
+A mechanism is offered when the server has the hook that it needs. Those that send the password itself are offered only under
+TLS, unless the setting ``cleartext`` is on (RFC 4954 4). AUTH is accepted once in a session, and only between transactions.
 """
 
 from __future__ import annotations
@@ -21,25 +25,25 @@ from ..extension import CommandParams, Commands, Extension
 from ..params import KnownParams, Param
 from ..replies import Reply
 from ..sasl import (
-    FAILED,
-    MALFORMED,
+    INVALID_CREDENTIALS,
     MECHANISMS,
     Authenticated,
+    AuthenticationFailedError,
     Credentials,
-    Failed,
     MechanismContext,
     PasswordCredentials,
-    SecretWanted,
+    SecretRequest,
 )
 from ..session_state import SessionState
 
-__all__ = ["AUTH", "FAILED", "MALFORMED", "Auth", "AuthCommand", "AuthPhase", "AuthResponse", "Credentials"]
+__all__ = ["AUTH", "INVALID_CREDENTIALS", "Auth", "AuthCommand", "AuthPhase", "AuthResponse", "Credentials"]
 
-LINE = 12288  # RFC 4954 4: octets that a server must take in one line of an exchange
+#: The longest line of an exchange that a server must accept, in octets (RFC 4954 4).
+MAX_LINE = 12288
 
 
 class AuthPhase(PhaseEnum):
-    """The phase that AUTH brings along."""
+    """The phase that AUTH adds."""
 
     EXCHANGE = "authentication exchange under way"
 
@@ -51,19 +55,18 @@ AUTH_FIRST = Reply(530, "Authentication required", "5.7.0")
 TLS_FIRST = Reply(538, "Encryption required for requested authentication mechanism", "5.7.11")
 TRY_LATER = Reply(454, "Temporary authentication failure", "4.7.0")
 CANCELLED = Reply(501, "Authentication cancelled", "5.7.0")
-CANCELLED_TOO_LATE = Reply(501, "Authentication failed, and then cancelled", "5.7.0")
-NOT_BASE64 = Reply(501, "Not base64", "5.5.2")
-# It does not say which: what stands in the mechanism's place may be a password that was meant for the next line.
+CANCELLED_AFTER_FAILURE = Reply(501, "Authentication failed and was cancelled", "5.7.0")
+NOT_BASE64 = Reply(501, "Invalid base64", "5.5.2")
+# The text does not repeat the name: a confused client may have sent a password in its place, and replies are written to logs.
 UNKNOWN_MECHANISM = Reply(504, "Mechanism not available", "5.5.4")
-NOT_CONFIGURED = Reply(502, "AUTH is not configured here", "5.5.1")
-TWICE = Reply(503, "Already authenticated", "5.5.1")
+NOT_CONFIGURED = Reply(502, "AUTH is not configured", "5.5.1")
+ALREADY_AUTHENTICATED = Reply(503, "Already authenticated", "5.5.1")
 
-# RFC 4954 6: a server that requires authentication answers the rest with 530; RFC 3207 adds STARTTLS, RFC 5321 HELP.
-ALWAYS = frozenset({"AUTH", "EHLO", "HELO", "NOOP", "RSET", "QUIT", "STARTTLS", "HELP"})
+#: Verbs that a server which requires authentication allows before it (RFC 4954 6; STARTTLS by RFC 3207 4, HELP by RFC 5321).
+ALLOWED_BEFORE_AUTH = frozenset({"AUTH", "EHLO", "HELO", "NOOP", "RSET", "QUIT", "STARTTLS", "HELP"})
 
-
-#: What an exchange asks: that a reply be sent, and the next line be given; that credentials be judged; or for a secret.
-Question = Reply | Credentials | SecretWanted
+#: What `AuthCommand.exchange` yields: a reply to send, credentials to check, or a request for a secret.
+ExchangeStep = Reply | Credentials | SecretRequest
 
 
 @frozen
@@ -80,52 +83,68 @@ class AuthCommand(Command):
 
     @property
     def redacted(self) -> AuthCommand:
+        """The command without the initial response, which may be a password."""
         return AuthCommand(self.mechanism)
 
     def encode(self) -> str:
+        """Return the command as a line, without its CRLF."""
         if self.initial is None:
             return f"AUTH {self.mechanism}"
         return f"AUTH {self.mechanism} {base64.b64encode(self.initial).decode() or '='}"
 
     @classmethod
     def decode(cls, argument: str, known_params: KnownParams) -> Self:
+        """Parse the argument. Raises `BadCommandError` (501) when it is not a mechanism and at most one initial response."""
         words = argument.rstrip(" \t").split(" ")
         if not words[0] or not words[0].isascii() or len(words) > 2:
             raise BadCommandError(Reply(501, f"Syntax: {cls.usage}", "5.5.2" if words[0] else "5.5.4"))
-        # RFC 4954 4: "=" is the empty initial response, since nothing at all means that there is none.
+        # RFC 4954 4: "=" stands for an empty initial response, because an absent one means that there is none.
         initial = None if len(words) == 1 else b"" if words[1] == "=" else decode_base64(words[1])
         return cls(words[0].upper(), initial)
 
-    def talk(self, at: MechanismContext) -> Generator[Question, Any, Authenticated]:
-        """The server's side. Returns who the client is, or raises `BadCommandError`.
+    # AUTH is a dialogue inside the dialogue: a challenge (334) and a response, as many times as the mechanism needs, then the
+    # reply to AUTH. Written as states it would take one for every step of every mechanism. It is a generator instead, a layer
+    # over the mechanism's own: it turns challenges into 334 replies and response lines into octets, and passes the mechanism's
+    # questions to the application through unchanged. The caller owns the loop. It sends each reply to the peer, awaits the next
+    # line or the hook, and sends the result in, so the same code serves the async server, tests without an event loop, and any
+    # other caller of the core.
+    #
+    # For the state table the exchange is one phase, EXCHANGE: 334 enters it or stays in it, any other reply leaves it. A line
+    # that arrives in this phase is not a command but an `AuthResponse`, even if it reads "QUIT" (RFC 4954 4). If the framing
+    # refuses such a line (too long, bare LF), the refusal is the reply to AUTH and the caller drops the generator.
+    #
+    # The client's counterpart is the loop in `smtp_trio._client.login`, over `Mechanism.client`.
 
-        Of what it yields, a 334 reply is to be sent, and answered with the client's next line; `Credentials` are to be judged, and
-        answered with a reply, or None for yes; `SecretWanted` is to be answered with a `Secret`, or None for an unknown user.
+    def exchange(self, context: MechanismContext) -> Generator[ExchangeStep, Any, Authenticated]:
+        """Run the server's side of the exchange. Returns the authenticated user, or raises `BadCommandError` with the reply.
+
+        It yields a 334 reply, to be sent to the client, and is sent the client's next line; or `Credentials` to be checked, and is
+        sent a `Reply`, None if they are valid; or a `SecretRequest`, and is sent a `Secret`, None for an unknown user.
         """
-        exchange = MECHANISMS[self.mechanism].server(self.initial, at)
+        mechanism = MECHANISMS[self.mechanism].server(self.initial, context)
         answer: Any = None
         try:
             while True:
-                question = exchange.send(answer)
-                if isinstance(question, bytes):
-                    line = yield _challenge(question)
-                    if line == "*":  # RFC 4954 4: the client gives up, which MUST be answered with 501
+                step = mechanism.send(answer)
+                if isinstance(step, bytes):
+                    line = yield _challenge(step)
+                    if line == "*":  # RFC 4954 4: the client cancels, and the reply MUST be 501
                         raise BadCommandError(CANCELLED)
                     answer = decode_base64(line)
                 else:
-                    answer = yield question
-        except Failed as failed:
+                    answer = yield step
+        except AuthenticationFailedError as failed:
             if (yield _challenge(failed.challenge)) == "*":
-                raise BadCommandError(CANCELLED_TOO_LATE) from None
+                raise BadCommandError(CANCELLED_AFTER_FAILURE) from None
             raise
-        except StopIteration as done:
-            proven: Authenticated = done.value
-            return proven
+        except StopIteration as stop:
+            authenticated: Authenticated = stop.value
+            return authenticated
 
 
 @frozen
 class AuthResponse(Command):
-    """A line of the exchange: no command, but it is answered like one (RFC 4954 4)."""
+    """A line of the exchange: not a command, but answered with a reply as a command is (RFC 4954 4)."""
 
     line: str = field(repr=False)
 
@@ -135,13 +154,16 @@ class AuthResponse(Command):
 
     @property
     def redacted(self) -> AuthResponse:
+        """A response without the line, which may be a password."""
         return AuthResponse("")
 
     def encode(self) -> str:
+        """Return the line."""
         return self.line
 
     @classmethod
     def decode(cls, argument: str, known_params: KnownParams) -> Self:
+        """Return a response with this line. `AuthCommand.exchange` parses it."""
         return cls(argument)
 
 
@@ -150,39 +172,44 @@ def _challenge(octets: bytes) -> Reply:
 
 
 def decode_base64(line: str) -> bytes:
-    """Base64 without anything that is not base64. Raises `BadCommandError` (501: RFC 4954 4)."""
+    """Decode base64. Raises `BadCommandError` (501) for any character outside its alphabet and wrong padding (RFC 4954 4)."""
     try:
         return base64.b64decode(line.encode("ascii"), validate=True)
     except (binascii.Error, UnicodeEncodeError):
         raise BadCommandError(NOT_BASE64) from None
 
 
-def _mailbox(value: str | None) -> str | None:
-    # RFC 4954 5: AUTH=<mailbox in xtext> or AUTH=<>; whoever does not trust the client reads it as the latter.
-    mailbox = None if value is None else syntax.decode_xtext(value)
+def _decode_mailbox(value: str | None) -> str | None:
+    # RFC 4954 5: a mailbox in xtext, or "<>" for an unknown submitter. A server that does not trust its client treats every value
+    # as "<>"; that is the application's decision.
+    if value is None or value == "<>":
+        return value
+    mailbox = syntax.decode_xtext(value)
     return None if mailbox is None or syntax.CONTROL.search(mailbox) else mailbox
 
 
-#: MAIL FROM:<…> AUTH=mailbox: who submitted the message first (RFC 4954 5).
-AUTH: Param[str] = Param(
-    "AUTH", lambda value: "<>" if value == "<>" else _mailbox(value), lambda v: v if v == "<>" else syntax.encode_xtext(v),
-    extra_octets=500,
-)  # fmt: skip
+def _encode_mailbox(value: str) -> str:
+    return value if value == "<>" else syntax.encode_xtext(value)
+
+
+#: MAIL FROM:<...> AUTH=mailbox: who submitted the message originally (RFC 4954 5).
+AUTH: Param[str] = Param("AUTH", _decode_mailbox, _encode_mailbox, extra_octets=500)
 
 
 @frozen
 class Auth(Extension):
-    """Authentication (RFC 4954). ``required``: nothing of a transaction before it.
+    """Authentication (RFC 4954).
 
-    ``mechanisms`` are those that may be offered, best first: each is if the server has the hook for it, `Hooks.auth` for PLAIN,
-    LOGIN, OAUTHBEARER and XOAUTH2, `Hooks.secret` for SCRAM-SHA-256 (which needs the extra ``scram``) and CRAM-MD5. The default is
-    all that take a password. ``cleartext``: offer without TLS even those that send the password or token itself.
+    ``required`` refuses the commands of a transaction with 530 until the client has authenticated. ``mechanisms`` are the names
+    of mechanisms that may be offered, best first; the default is all that take a password. PLAIN, LOGIN, OAUTHBEARER and XOAUTH2
+    are offered when the server has a `Hooks.auth` hook, SCRAM-SHA-256 (which needs the extra ``scram``) and CRAM-MD5 when it has a
+    `Hooks.secret` hook. ``cleartext`` offers without TLS even the mechanisms that send the password or token itself.
     """
 
     required: bool = False
     cleartext: bool = False
     mechanisms: tuple[str, ...] = tuple(
-        name for name, mechanism in MECHANISMS.items() if mechanism.takes is PasswordCredentials
+        name for name, mechanism in MECHANISMS.items() if mechanism.credentials is PasswordCredentials
     )
 
     keyword = "AUTH"
@@ -195,38 +222,44 @@ class Auth(Extension):
         refused={AuthResponse: {EXCHANGE: READY}},
     )
     continuations: ClassVar[Mapping[enum.Enum, type[Command]]] = {EXCHANGE: AuthResponse}
-    line_limits: ClassVar[Mapping[str, int]] = {"AUTH": LINE}
+    line_limits: ClassVar[Mapping[str, int]] = {"AUTH": MAX_LINE}
 
     def usable(self, state: SessionState, *, secure: bool) -> list[str]:
-        """Server: the mechanisms that a client can use with these hooks, with TLS or without."""
+        """Return the names of the mechanisms that the server can offer, with TLS (``secure``) or without."""
         hooks = {"auth": state.auth, "secret": state.secrets}
         return [
             name
             for name in self.mechanisms
             if (mechanism := MECHANISMS.get(name)) is not None
-            and hooks[mechanism.asks]
-            and not mechanism.missing
-            # RFC 4954 4: passwords in clear text are offered under TLS alone, unless somebody insists.
+            and hooks[mechanism.hook]
+            and mechanism.installed
+            # RFC 4954 4: mechanisms that send the password itself are offered only under TLS, unless configured otherwise.
             and (secure or self.cleartext or not mechanism.cleartext)
         ]
 
     def advertise(self, state: SessionState) -> str | None:
+        """Return the EHLO line, or None when no mechanism can be offered."""
         names = self.usable(state, secure=state.secure)
         return f"AUTH {' '.join(names)}" if names else None
 
     def parse_offer(self, words: Sequence[str]) -> Auth:
+        """Return an extension with the mechanisms that the server offers."""
         return Auth(self.required, self.cleartext, tuple(word.upper() for word in words))
 
     def check_verb(self, verb: str, state: SessionState) -> Reply | None:
+        """Refuse AUTH where it cannot succeed, and, if authentication is required, most other verbs before it."""
         if verb != "AUTH":
-            return AUTH_FIRST if self.required and state.user is None and verb not in ALWAYS else None
+            required = self.required and state.user is None and verb not in ALLOWED_BEFORE_AUTH
+            return AUTH_FIRST if required else None
         if not self.usable(state, secure=True):
             return NOT_CONFIGURED
         if not self.usable(state, secure=state.secure):
             return TLS_FIRST
-        return TWICE if state.user is not None else None  # RFC 4954 4: only one AUTH in a session
+        # RFC 4954 4: after one successful AUTH, further ones are refused with 503.
+        return ALREADY_AUTHENTICATED if state.user is not None else None
 
     def check_command(self, command: Command, state: SessionState) -> Reply | None:
+        """Refuse a mechanism that is not offered: 538 if it needs TLS, else 504."""
         assert isinstance(command, AuthCommand)
         if command.mechanism in self.usable(state, secure=state.secure):
             return None

@@ -1,80 +1,89 @@
-"""Mechanisms that send an OAuth 2.0 bearer token: OAUTHBEARER (RFC 7628), and XOAUTH2, which is Google's and Microsoft's."""
+"""OAUTHBEARER (RFC 7628) and XOAUTH2 (Google's and Microsoft's predecessor of it): the client sends an OAuth 2.0 bearer token.
+
+The token is sent as it is, so both are marked ``cleartext``. The two differ in the form of the message and in the client's
+response to an error.
+"""
 
 from __future__ import annotations
 
 import re
 
 from ..errors import BadCommandError
-from .credentials import (
-    BEARER,
-    FAILED,
-    MALFORMED,
-    BearerToken,
+from .credentials import BEARER_TOKEN, BearerToken, Credentials
+from .mechanism import (
+    INVALID_CREDENTIALS,
+    MALFORMED_CREDENTIALS,
+    AuthenticationFailedError,
     ClientExchange,
-    Credentials,
-    Failed,
+    Mechanism,
     MechanismContext,
-    Random,
+    RandomBytes,
     ServerExchange,
-    judged,
-    name,
-    refused,
-    text,
+    acknowledge_failure,
+    check_credentials,
+    decode_text,
+    decode_user,
 )
 
-#: RFC 7628 3.1: a GS2 header without channel binding, then pairs that end with ^A, then another ^A.
-OAUTHBEARER = re.compile(rb"[ny],(?:a=((?:[^,=\x01]|=2C|=3D)*))?,\x01((?:[A-Za-z]+=[^\x01]*\x01)*)\x01")
-XOAUTH2 = re.compile(rb"user=([^\x01]*)\x01((?:[A-Za-z]+=[^\x01]*\x01)*)\x01")
+#: RFC 7628 3.1: a GS2 header without channel binding, key=value pairs that each end with ^A, and a final ^A.
+OAUTHBEARER_MESSAGE = re.compile(rb"[ny],(?:a=((?:[^,=\x01]|=2C|=3D)*))?,\x01((?:[A-Za-z]+=[^\x01]*\x01)*)\x01")
+#: The same with the user name in front.
+XOAUTH2_MESSAGE = re.compile(rb"user=([^\x01]*)\x01((?:[A-Za-z]+=[^\x01]*\x01)*)\x01")
 #: RFC 7628 3.2.2.
 INVALID_TOKEN = b'{"status":"invalid_token","schemes":"bearer"}'
 
 
-def oauthbearer_server(initial: bytes | None, at: MechanismContext) -> ServerExchange:
-    """OAUTHBEARER, server. The user name stands in the GS2 header; here it has to be there (RFC 7628 3.1)."""
-    user, pairs = parts(OAUTHBEARER, (yield b"") if initial is None else initial)
-    return (yield from bearer("OAUTHBEARER", user.replace("=2C", ",").replace("=3D", "="), pairs))
+def oauthbearer_server(initial: bytes | None, context: MechanismContext) -> ServerExchange:
+    """Run OAUTHBEARER as a server. The user name in the GS2 header is optional in RFC 7628 3.1 and required here."""
+    user, pairs = parse_message(OAUTHBEARER_MESSAGE, (yield b"") if initial is None else initial)
+    return (yield from check_token("OAUTHBEARER", user.replace("=2C", ",").replace("=3D", "="), pairs))
 
 
-def xoauth2_server(initial: bytes | None, at: MechanismContext) -> ServerExchange:
-    """XOAUTH2, server."""
-    user, pairs = parts(XOAUTH2, (yield b"") if initial is None else initial)
-    return (yield from bearer("XOAUTH2", user, pairs))
+def xoauth2_server(initial: bytes | None, context: MechanismContext) -> ServerExchange:
+    """Run XOAUTH2 as a server."""
+    user, pairs = parse_message(XOAUTH2_MESSAGE, (yield b"") if initial is None else initial)
+    return (yield from check_token("XOAUTH2", user, pairs))
 
 
-def parts(form: re.Pattern[bytes], message: bytes) -> tuple[str, bytes]:
-    """The user name, and the pairs. Raises `BadCommandError` when the message is not of this form."""
-    match = form.fullmatch(message)
+def parse_message(syntax: re.Pattern[bytes], message: bytes) -> tuple[str, bytes]:
+    """Return the user name and the pairs of a message. Raises `BadCommandError` (501) when it does not match ``syntax``."""
+    match = syntax.fullmatch(message)
     if match is None:
-        raise BadCommandError(MALFORMED)
-    return name(match[1] or b""), match[2]
+        raise BadCommandError(MALFORMED_CREDENTIALS)
+    return decode_user(match[1] or b""), match[2]
 
 
-def bearer(mechanism: str, user: str, pairs: bytes) -> ServerExchange:
-    """The end of both: have the token judged. Before it is refused the client is told why, in JSON (RFC 7628 3.2.2)."""
+def check_token(mechanism: str, user: str, pairs: bytes) -> ServerExchange:
+    """Have the application check the token. Before the refusal the client gets a JSON error message (RFC 7628 3.2.2)."""
     values = dict(pair.split(b"=", 1) for pair in pairs.split(b"\x01")[:-1])
-    scheme, _, token = text(values.get(b"auth", b"")).partition(" ")
-    if scheme.lower() != "bearer" or not BEARER.fullmatch(token):  # RFC 7628 4.3: "auth=" asks what would be needed
-        raise Failed(FAILED, INVALID_TOKEN)
+    scheme, _, token = decode_text(values.get(b"auth", b"")).partition(" ")
+    # RFC 7628 4.3: a client may send an empty "auth=" on purpose, to get the error message, which names the schemes.
+    if scheme.lower() != "bearer" or not BEARER_TOKEN.fullmatch(token):
+        raise AuthenticationFailedError(INVALID_CREDENTIALS, INVALID_TOKEN)
     try:
-        return (yield from judged(Credentials(mechanism, user, token)))
-    except BadCommandError as bad:
-        if bad.reply.permanent:
-            raise Failed(bad.reply, INVALID_TOKEN) from None
-        raise  # the token may be good: 4yz says nothing about it
+        return (yield from check_credentials(Credentials(mechanism, user, token)))
+    except BadCommandError as error:
+        if error.reply.permanent:
+            raise AuthenticationFailedError(error.reply, INVALID_TOKEN) from None
+        raise  # 4yz: the token was not checked, so the client must not be told that it is invalid
 
 
-def oauthbearer_client(credentials: BearerToken, token: Random) -> ClientExchange:
-    """OAUTHBEARER, client. An error is answered with ^A (RFC 7628 3.2.3)."""
+def oauthbearer_client(credentials: BearerToken, random_bytes: RandomBytes) -> ClientExchange:
+    """Run OAUTHBEARER as a client. An error message is answered with ^A (RFC 7628 3.2.3)."""
     user = credentials.user.replace("=", "=3D").replace(",", "=2C")
-    yield from present(f"n,a={user},\x01auth=Bearer {credentials.token}\x01\x01", b"\x01")
+    yield from send_token(f"n,a={user},\x01auth=Bearer {credentials.token}\x01\x01", error_response=b"\x01")
 
 
-def xoauth2_client(credentials: BearerToken, token: Random) -> ClientExchange:
-    """XOAUTH2, client. An error is answered with nothing."""
-    yield from present(f"user={credentials.user}\x01auth=Bearer {credentials.token}\x01\x01", b"")
+def xoauth2_client(credentials: BearerToken, random_bytes: RandomBytes) -> ClientExchange:
+    """Run XOAUTH2 as a client. An error message is answered with an empty response."""
+    yield from send_token(f"user={credentials.user}\x01auth=Bearer {credentials.token}\x01\x01", error_response=b"")
 
 
-def present(message: str, dummy: bytes) -> ClientExchange:
-    """Everything in the first response. A challenge can only be an error (RFC 7628 3.2.2)."""
+def send_token(message: str, *, error_response: bytes) -> ClientExchange:
+    """Send ``message`` as the initial response. A challenge after that can only be an error message (RFC 7628 3.2.2)."""
     if (yield message.encode()) is not None:
-        yield from refused(dummy)
+        yield from acknowledge_failure(error_response)
+
+
+OAUTHBEARER = Mechanism("OAUTHBEARER", oauthbearer_client, oauthbearer_server, BearerToken, "auth", cleartext=True)
+XOAUTH2 = Mechanism("XOAUTH2", xoauth2_client, xoauth2_server, BearerToken, "auth", cleartext=True)

@@ -1,46 +1,59 @@
-"""Mechanisms that send the password as it is: PLAIN (RFC 4616), and LOGIN, which was never standardized."""
+"""PLAIN (RFC 4616) and LOGIN (draft-murchison-sasl-login, never a standard): the password itself is sent.
+
+Both are safe only under TLS, so both are marked ``cleartext``. LOGIN is here because some clients know nothing else; it sends the
+user name and the password in two responses and has no authorization identity.
+"""
 
 from __future__ import annotations
 
 from ..errors import BadCommandError
-from .credentials import (
-    MALFORMED,
+from .credentials import Credentials, PasswordCredentials
+from .mechanism import (
+    MALFORMED_CREDENTIALS,
     ClientExchange,
-    Credentials,
+    Mechanism,
     MechanismContext,
-    PasswordCredentials,
-    Random,
+    RandomBytes,
     ServerExchange,
-    challenge,
-    end,
-    judged,
-    name,
-    text,
+    check_credentials,
+    decode_text,
+    decode_user,
+    expect_challenge,
+    expect_success,
 )
 
 
-def plain_server(initial: bytes | None, at: MechanismContext) -> ServerExchange:
-    """PLAIN, server: ``[authzid] NUL authcid NUL password`` in UTF-8 (RFC 4616 2)."""
+def plain_server(initial: bytes | None, context: MechanismContext) -> ServerExchange:
+    """Run PLAIN as a server: ``[authzid] NUL authcid NUL password`` in UTF-8 (RFC 4616 2)."""
     message = (yield b"") if initial is None else initial
-    parts = message.split(b"\0")
-    if len(parts) != 3:
-        raise BadCommandError(MALFORMED)
-    return (yield from judged(Credentials("PLAIN", name(parts[1]), text(parts[2]), name(parts[0]))))
+    fields = message.split(b"\0")
+    if len(fields) != 3:
+        raise BadCommandError(MALFORMED_CREDENTIALS)
+    authzid, user, password = fields
+    credentials = Credentials("PLAIN", decode_user(user), decode_text(password), decode_user(authzid))
+    return (yield from check_credentials(credentials))
 
 
-def plain_client(credentials: PasswordCredentials, token: Random) -> ClientExchange:
-    """PLAIN, client: everything in the first response."""
-    end((yield f"{credentials.authzid}\0{credentials.user}\0{credentials.password}".encode()))
+def plain_client(credentials: PasswordCredentials, random_bytes: RandomBytes) -> ClientExchange:
+    """Run PLAIN as a client: everything is in the initial response."""
+    expect_success((yield f"{credentials.authzid}\0{credentials.user}\0{credentials.password}".encode()))
 
 
-def login_server(initial: bytes | None, at: MechanismContext) -> ServerExchange:
-    """LOGIN, server: asks for the user name, then for the password. An initial response is the user name, by convention."""
-    user = name((yield b"Username:") if initial is None else initial)
-    return (yield from judged(Credentials("LOGIN", user, text((yield b"Password:")))))
+def login_server(initial: bytes | None, context: MechanismContext) -> ServerExchange:
+    """Run LOGIN as a server: ask for the user name, then for the password."""
+    # The draft has no initial response. Clients that send one put the user name there, and servers accept it.
+    user = decode_user((yield b"Username:") if initial is None else initial)
+    return (yield from check_credentials(Credentials("LOGIN", user, decode_text((yield b"Password:")))))
 
 
-def login_client(credentials: PasswordCredentials, token: Random) -> ClientExchange:
-    """LOGIN, client: the answers to two questions, whatever they say."""
-    challenge((yield None))
-    challenge((yield credentials.user.encode()))
-    end((yield credentials.password.encode()))
+def login_client(credentials: PasswordCredentials, random_bytes: RandomBytes) -> ClientExchange:
+    """Run LOGIN as a client: answer two challenges, whose text differs between servers and is not read."""
+    expect_challenge((yield None))
+    expect_challenge((yield credentials.user.encode()))
+    expect_success((yield credentials.password.encode()))
+
+
+PLAIN = Mechanism(
+    "PLAIN", plain_client, plain_server, PasswordCredentials, "auth", cleartext=True, supports_authzid=True
+)
+LOGIN = Mechanism("LOGIN", login_client, login_server, PasswordCredentials, "auth", cleartext=True)

@@ -1,0 +1,206 @@
+"""What a SASL mechanism is (RFC 4422), how a client chooses one, and what the mechanisms share.
+
+Each mechanism is a pair of generators, one for each role. They exchange octets: base64, AUTH commands and 334 replies belong to
+`smtp_trio.protocol.extensions.auth`, so a mechanism reads like the message sequence of its RFC.
+
+The server's generator is called with the initial response (None when the client sent none) and a `MechanismContext`. It yields
+
+* octets: a challenge. It is sent the client's response.
+* `Credentials`: to be checked by the application. It is sent a `Reply`, or None when they are valid.
+* `SecretRequest`: for the secret that is stored for a user. It is sent a `Secret`, or None for an unknown user.
+
+It returns `Authenticated`, or raises `BadCommandError` with the reply that ends the exchange. Whether the application's check is
+a function, an async hook or a test is not visible to it, and that is the reason for generators: the sans-IO core can suspend a
+mechanism at any of the three questions, and the server awaits its hooks in between.
+
+The client's generator is called with the user's credentials and a source of random octets. The first ``send(None)`` yields the
+initial response, or None when the mechanism has none. After that it is sent each challenge and yields the response. When the
+server has accepted (235) it is sent None once more and must return: a mechanism in which the server proves its identity (SCRAM)
+raises RemoteProtocolError there if the proof is missing, so a premature 235 does not count as success.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Collection, Generator, Iterable
+from importlib.util import find_spec
+from typing import Any, Literal
+
+from attrs import Factory, field, frozen
+
+from .. import syntax
+from ..errors import BadCommandError, LocalProtocolError, RemoteProtocolError
+from ..replies import Reply
+from .credentials import Authenticated, BearerToken, Credentials, PasswordCredentials, SecretRequest
+
+INVALID_CREDENTIALS = Reply(535, "Authentication credentials invalid", "5.7.8")
+MALFORMED_CREDENTIALS = Reply(501, "Malformed credentials", "5.5.2")
+NO_INITIAL_RESPONSE = Reply(501, "This mechanism has no initial response", "5.7.0")
+
+#: A function that returns the given number of random octets.
+RandomBytes = Callable[[int], bytes]
+
+#: The server's side of a mechanism; the module's docstring says what it yields and is sent.
+ServerExchange = Generator[bytes | Credentials | SecretRequest, Any, Authenticated]
+
+#: The client's side of a mechanism. Raises RemoteProtocolError for a challenge or a success that is out of order.
+ClientExchange = Generator[bytes | None, bytes | None, None]
+
+
+@frozen
+class MechanismContext:
+    """What the server's mechanisms know about the server: its name, a source of random octets, and a secret key.
+
+    The key is made once for each server. `placeholder` derives from it what is used in place of an unknown user's secret.
+    """
+
+    name: str
+    random_bytes: RandomBytes = field(repr=False)
+    key: bytes = field(repr=False, default=Factory(lambda self: self.random_bytes(32), takes_self=True))
+
+    def placeholder(self, purpose: str, user: str) -> bytes:
+        """Return 32 octets in place of a value that is not stored for ``user``, such as the salt of an unknown user.
+
+        They are the same each time, so that a client cannot tell unknown users from known ones by asking twice (RFC 5802 5.1),
+        and cannot be computed without the server's key.
+        """
+        return hmac.digest(self.key, f"{purpose}\0{user}".encode(), "sha256")
+
+
+@frozen
+class Mechanism:
+    """A SASL mechanism: its two generators, and the conditions for its use.
+
+    ``credentials`` is the type of credentials that the client's side takes, ``hook`` the hook that a server needs for it.
+    ``cleartext``: an eavesdropper could log in with what is sent. ``supports_authzid``: it can carry an authorization identity.
+    ``library`` is the name of an optional module that it needs, "" for none.
+    """
+
+    name: str
+    client: Callable[[Any, RandomBytes], ClientExchange]
+    server: Callable[[bytes | None, MechanismContext], ServerExchange]
+    credentials: type[PasswordCredentials | BearerToken]
+    hook: Literal["auth", "secret"]
+    cleartext: bool
+    supports_authzid: bool = False
+    library: str = ""
+
+    @property
+    def installed(self) -> bool:
+        """Whether the library that it needs, if any, is installed."""
+        return not self.library or find_spec(self.library) is not None
+
+
+def choose_mechanism(
+    mechanisms: Iterable[Mechanism],
+    offered: Collection[str],
+    credentials: PasswordCredentials | BearerToken,
+    *,
+    secure: bool,
+    allow_cleartext: bool = False,
+) -> Mechanism:
+    """Return the best of ``mechanisms``, which are in order of preference, that the server offers and ``credentials`` fit.
+
+    ``offered`` are names of mechanisms from the reply to EHLO. ``secure`` is true when the connection uses TLS.
+    ``allow_cleartext`` permits mechanisms that send the password or the token itself without TLS (RFC 4954 4 forbids that as a
+    default).
+
+    Raises LocalProtocolError when no mechanism is usable; its text says what is offered and why each mechanism was excluded.
+    """
+    names = {name.upper() for name in offered}
+    usable, reasons = [], []
+    for mechanism in mechanisms:
+        if not isinstance(credentials, mechanism.credentials):
+            continue
+        if mechanism.name not in names:
+            reason = "is not offered"
+        elif not mechanism.installed:
+            reason = f"needs {mechanism.library}: install smtp-trio[scram]"
+        elif mechanism.cleartext and not (secure or allow_cleartext):
+            reason = "needs TLS or allow_cleartext=True"
+        elif isinstance(credentials, PasswordCredentials) and credentials.authzid and not mechanism.supports_authzid:
+            reason = "cannot carry an authzid"
+        else:
+            usable.append(mechanism)
+            continue
+        reasons.append(f"{mechanism.name} {reason}")
+    if not usable:
+        listed = ", ".join(sorted(names)) or "no mechanism"
+        raise LocalProtocolError(f"no usable AUTH mechanism; the server offers {listed}: {'; '.join(reasons)}")
+    # Under TLS the order of preference stands. Without it any mechanism that hides the password is better than one that does
+    # not, even CRAM-MD5.
+    return usable[0] if secure else min(usable, key=lambda mechanism: mechanism.cleartext)
+
+
+class AuthenticationFailedError(BadCommandError):
+    """A failed exchange that ends with one more challenge: it carries the mechanism's own error message to the client.
+
+    SCRAM has ``e=invalid-proof`` (RFC 5802 7), OAUTHBEARER a JSON object (RFC 7628 3.2.2). The client must answer the challenge
+    before it gets ``reply``.
+    """
+
+    def __init__(self, reply: Reply, challenge: bytes) -> None:
+        super().__init__(reply)
+        self.challenge = challenge
+
+
+# --- shared by the servers' sides -------------------------------------------------------------------------------------
+
+
+def check_credentials(credentials: Credentials) -> ServerExchange:
+    """Have the application check ``credentials``: the last step of PLAIN, LOGIN, OAUTHBEARER and XOAUTH2.
+
+    Raises `BadCommandError` with the application's reply when that refuses them.
+    """
+    # RFC 4616 2 allows neither to be empty. An LDAP server takes a bind with an empty password as an anonymous one and reports
+    # success (RFC 4513 5.1.2), so a hook that asks such a directory must never see one.
+    if not credentials.user or not credentials.password:
+        raise BadCommandError(INVALID_CREDENTIALS)
+    reply: Reply | None = yield credentials
+    if reply is not None and not reply.accepted:
+        raise BadCommandError(reply)
+    return Authenticated(credentials.user, reply)
+
+
+def decode_text(octets: bytes) -> str:
+    """Decode UTF-8 without NUL (RFC 4616 2), or raise `BadCommandError` (501)."""
+    try:
+        text = octets.decode()
+    except UnicodeDecodeError:
+        raise BadCommandError(MALFORMED_CREDENTIALS) from None
+    if "\0" in text:
+        raise BadCommandError(MALFORMED_CREDENTIALS)
+    return text
+
+
+def decode_user(octets: bytes) -> str:
+    """Decode a user name: as `decode_text`, and without control characters, because user names are written to logs."""
+    user = decode_text(octets)
+    if syntax.CONTROL.search(user):
+        raise BadCommandError(MALFORMED_CREDENTIALS)
+    return user
+
+
+# --- shared by the clients' sides -------------------------------------------------------------------------------------
+
+
+def expect_challenge(received: bytes | None) -> bytes:
+    """Return the server's challenge. Raises RemoteProtocolError when the server has reported success instead."""
+    if received is None:
+        raise RemoteProtocolError("the server reported success before the exchange was complete")
+    return received
+
+
+def expect_success(received: bytes | None) -> None:
+    """Check that the server has reported success. Raises RemoteProtocolError when it sent another challenge instead."""
+    if received is not None:
+        raise RemoteProtocolError("the server sent a challenge after the exchange was complete")
+
+
+def acknowledge_failure(response: bytes) -> Generator[bytes | None, bytes | None, None]:
+    """Answer a challenge that reports a failure. Only the server's 5yz or 4yz reply may follow, which ends the generator.
+
+    Raises RemoteProtocolError when the server reports success, or sends another challenge, after its own report of a failure.
+    """
+    yield response
+    raise RemoteProtocolError("the server reported a failed authentication and then did not refuse it")
