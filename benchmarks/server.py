@@ -16,7 +16,8 @@ from typing import Any
 import trio
 
 import smtp_trio
-from smtp_trio._cli import main as cli
+from smtp_trio._cli.main import main as smtp_trio_main
+from smtp_trio._cli.serve import STORES
 from smtp_trio.protocol.body_inspector import Newlines
 from smtp_trio.stores import Maildir, SQLite
 from smtp_trio.stores._group import Group
@@ -133,9 +134,9 @@ KINDS: dict[str, Callable[..., Awaitable[Any]]] = {
 def command_line(port: str, certificate: str, workers: str, store: str) -> None:
     """``smtp-trio serve``, which here has one more store."""
     stores: dict[str, Any] = {"busy": Busy}
-    cli.STORES.update(stores)
+    STORES.update(stores)
     options = {"--port": port, "--tls-cert": certificate, "--workers": workers, "--store": store}
-    sys.exit(cli.main(["serve", *(word for pair in options.items() for word in pair)]))
+    sys.exit(smtp_trio_main(["serve", *(word for pair in options.items() for word in pair)]))
 
 
 def main(kind: str, port: str, certificate: str, *path: str) -> None:

@@ -1,4 +1,4 @@
-"""``python -m smtp_trio`` is ``smtp-trio``."""
+"""Run ``smtp-trio`` as ``python -m smtp_trio``."""
 
 import sys
 

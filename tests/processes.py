@@ -1,4 +1,4 @@
-"""Programs of ours in processes of their own, as a user runs them: their output, and a client for them."""
+"""Python programs run in processes of their own, as a user runs them: their output, and an SMTP client for servers."""
 
 from __future__ import annotations
 
@@ -20,35 +20,37 @@ from attrs import define
 T = TypeVar("T")
 
 HOST = "127.0.0.1"
+#: Seconds for everything that a program does in one test: enough for a machine that is busy.
+TIMEOUT = 240
 
 
 @define
 class Output:
-    """What a program has written so far."""
+    """The output of a program, as far as it was read: ``text``."""
 
     stream: trio.abc.ReceiveStream
     text: str = ""
 
-    async def times(self, count: int, pattern: str) -> list[str]:
-        """Read until the pattern stands in it so many times; gives what it has found."""
+    async def wait_for_count(self, count: int, pattern: str) -> list[str]:
+        """Read until the pattern matches ``count`` times, and return all matches."""
         while len(found := re.findall(pattern, self.text)) < count:
-            await self.more(pattern)
+            await self.read_more(pattern)
         return found
 
-    async def until(self, pattern: str) -> re.Match[str]:
-        """Read until the pattern stands in it, on one line."""
+    async def wait_for(self, pattern: str) -> re.Match[str]:
+        """Read until the pattern matches, and return the first match."""
         while not (match := re.search(pattern, self.text, re.MULTILINE)):
-            await self.more(pattern)
+            await self.read_more(pattern)
         return match
 
-    async def more(self, pattern: str) -> None:
-        """Read what there is next; somebody waits for the pattern."""
+    async def read_more(self, expected: str) -> None:
+        """Read what the program writes next. Fails at the end of the output; ``expected`` is for the message."""
         more = await self.stream.receive_some()
-        assert more, f"it has ended without {pattern!r}: {self.text!r}"
+        assert more, f"the output ended without {expected!r}: {self.text!r}"
         self.text += more.decode()
 
-    async def rest(self) -> str:
-        """Read to the end, and give all there was."""
+    async def read_rest(self) -> str:
+        """Read to the end, and return all output."""
         async for more in self.stream:
             self.text += more.decode()
         return self.text
@@ -56,7 +58,7 @@ class Output:
 
 @define
 class Program:
-    """A program that runs."""
+    """A running program. ``port`` is where it listens, when it is a server."""
 
     process: trio.Process
     out: Output
@@ -64,25 +66,26 @@ class Program:
     port: int = 0
 
     def signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
         self.process.send_signal(number)
 
-    async def end(self) -> int:
-        """Wait for its end; gives its exit code."""
-        await self.out.rest()
-        await self.err.rest()
+    async def wait(self) -> int:
+        """Read all output, wait for the end of the program, and return its exit code."""
+        await self.out.read_rest()
+        await self.err.read_rest()
         return await self.process.wait()
 
-    async def client(self, talk: Callable[[smtplib.SMTP], T]) -> T:
-        """Talk to it over smtplib, in a thread."""
+    async def client(self, dialogue: Callable[[smtplib.SMTP], T]) -> T:
+        """Call ``dialogue`` in a thread, with a client that is connected to the program, and return its result."""
 
         def connect() -> T:
-            with smtplib.SMTP(HOST, self.port, timeout=30) as client:
-                return talk(client)
+            with smtplib.SMTP(HOST, self.port, timeout=TIMEOUT) as client:
+                return dialogue(client)
 
         return await trio.to_thread.run_sync(connect)
 
     async def send(self, sender: str, recipients: Sequence[str], message: bytes) -> None:
-        """Have it take a message."""
+        """Send the program a message."""
         await self.client(lambda client: client.sendmail(sender, recipients, message))
 
 
@@ -90,9 +93,9 @@ class Program:
 async def running(
     *arguments: str, cwd: Path, stderr: IO[bytes] | int = subprocess.PIPE, fds: Sequence[int] = ()
 ) -> AsyncIterator[Program]:
-    """A Python program, which is ended at the end if it is not by then. Whatever it does takes a minute at most."""
+    """Run Python with these arguments; terminate it at the end of the block, which has to be reached within `TIMEOUT`."""
     command = [sys.executable, "-u", *arguments]
-    with trio.fail_after(60):
+    with trio.fail_after(TIMEOUT):
         async with trio.open_nursery() as nursery:
             pipes = {"stdout": subprocess.PIPE, "stderr": stderr, "pass_fds": fds}
             process: trio.Process = await nursery.start(
@@ -100,29 +103,32 @@ async def running(
             )
             assert process.stdout is not None
             yield Program(process, Output(process.stdout), Output(process.stderr or process.stdout))
-            nursery.cancel_scope.cancel()  # SIGTERM, and after five seconds SIGKILL
+            nursery.cancel_scope.cancel()  # Trio sends SIGTERM, and after five seconds SIGKILL
 
 
 @asynccontextmanager
 async def serving(*options: str, cwd: Path, stderr: IO[bytes] | int = subprocess.PIPE) -> AsyncIterator[Program]:
-    """``smtp-trio serve`` on a free port, when it listens."""
+    """Run ``smtp-trio serve`` on a free port; the block begins when it listens."""
     port = () if "--port" in options else ("--port", "0")
     async with running("-m", "smtp_trio", "serve", *port, *options, cwd=cwd, stderr=stderr) as program:
-        program.port = int((await program.out.until(r"listening on \S+:(\d+)"))[1])
-        await program.out.until(r"storing in .*")
+        program.port = int((await program.out.wait_for(r"listening on \S+:(\d+)"))[1])
+        await program.out.wait_for(r"storing in .*")
         yield program
 
 
-async def run(*arguments: str, cwd: Path, stdin: bytes = b"", under: Sequence[str] = ()) -> tuple[int, str, str]:
-    """Run a Python program to its end, under another that execs it maybe; gives exit code, output, and errors."""
-    command = [*under, sys.executable, *arguments]
-    with trio.fail_after(60):
+async def run(*arguments: str, cwd: Path, stdin: bytes = b"", prefix: Sequence[str] = ()) -> tuple[int, str, str]:
+    """Run Python with these arguments to its end; return exit code, standard output and standard error.
+
+    ``prefix`` is a command that changes something and then executes Python, such as ``setpriv``.
+    """
+    command = [*prefix, sys.executable, *arguments]
+    with trio.fail_after(TIMEOUT):
         done = await trio.run_process(
             command, stdin=stdin, capture_stdout=True, capture_stderr=True, check=False, cwd=cwd
         )
     return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 
-def trusting(pem: Path) -> ssl.SSLContext:
-    """A client's TLS that trusts this authority."""
-    return ssl.create_default_context(cafile=pem)
+def client_context(ca_file: Path) -> ssl.SSLContext:
+    """Return a client's TLS context that trusts this certificate authority."""
+    return ssl.create_default_context(cafile=ca_file)

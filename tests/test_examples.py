@@ -14,7 +14,7 @@ import pytest
 import trio
 import trio.testing
 import trustme
-from processes import HOST, Program, running, serving, trusting
+from processes import HOST, Program, client_context, running, serving
 
 from smtp_trio import AllRecipientsRejectedError, Server, connect
 from smtp_trio.stores import read
@@ -27,10 +27,10 @@ MESSAGE = b"Subject: hi\r\n\r\nhello\r\n"
 async def example(name: str, *options: str, cwd: Path) -> AsyncIterator[Program]:
     """One of them, while it serves; it has to end well on SIGINT."""
     async with running(str(EXAMPLES / name), "0", *options, cwd=cwd) as program:
-        program.port = int((await program.out.until(r"listening on port (\d+)"))[1])
+        program.port = int((await program.out.wait_for(r"listening on port (\d+)"))[1])
         yield program
         program.signal(signal.SIGINT)
-        assert await program.end() == 0
+        assert await program.wait() == 0
         assert program.err.text == ""
 
 
@@ -61,7 +61,7 @@ def test_they_are_short(path: Path) -> None:
 async def test_catch_all(tmp_path: Path) -> None:
     async with example("catch_all.py", cwd=tmp_path) as program:
         await program.send("me@example.net", ["you@example.org", "her@example.org"], MESSAGE)
-        await program.out.until("^from me@example.net to you@example.org her@example.org\nSubject: hi\n\nhello\n")
+        await program.out.wait_for("^from me@example.net to you@example.org her@example.org\nSubject: hi\n\nhello\n")
 
 
 async def test_intake(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ async def test_intake(tmp_path: Path) -> None:
     def talk(client: smtplib.SMTP) -> dict[str, tuple[int, bytes]]:
         client.ehlo()
         assert client.docmd("MAIL FROM:<me@example.net>")[0] == 530
-        client.starttls(context=trusting(pem))
+        client.starttls(context=client_context(pem))
         recipients = ["Fred+lists@Example.org", "Postmaster", "barney@example.org", "fred@elsewhere.example"]
         return client.sendmail("me@example.net", recipients, MESSAGE)
 
@@ -92,7 +92,7 @@ async def test_intake(tmp_path: Path) -> None:
 async def test_to_channel(tmp_path: Path) -> None:
     async with example("to_channel.py", cwd=tmp_path) as program:
         await program.send("me@example.net", ["you@example.org"], MESSAGE)
-        await program.out.until("^me@example.net: hi\n")
+        await program.out.wait_for("^me@example.net: hi\n")
 
 
 async def test_forward(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ async def test_forward(tmp_path: Path) -> None:
             assert [each.recipient for each in result.accepted] == ["you@example.org", "her@example.org"]
             assert [(each.recipient, each.reply.code) for each in result.rejected] == [("you@elsewhere.example", 554)]
             behind.signal(signal.SIGTERM)
-            await behind.end()
+            await behind.wait()
             async with connect(HOST, program.port) as client:
                 with pytest.raises(AllRecipientsRejectedError, match=r"451 4\.4\.1 The server behind this one"):
                     await client.send("me@example.net", ["you@example.org"], MESSAGE)
@@ -113,7 +113,7 @@ async def test_forward(tmp_path: Path) -> None:
 
 async def test_report(tmp_path: Path) -> None:
     async with running(str(EXAMPLES / "test_report.py"), cwd=tmp_path) as program:
-        assert await program.end() == 0
+        assert await program.wait() == 0
     assert "Ran 1 test in" in program.err.text
     assert program.err.text.endswith("\nOK\n")
 

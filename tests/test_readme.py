@@ -12,9 +12,9 @@ import pytest
 import trio
 import trustme
 from plugged import INI, installed
-from processes import HOST, serving, trusting
+from processes import HOST, client_context, serving
 
-from smtp_trio._cli.main import parser
+from smtp_trio._cli.main import make_parser
 from smtp_trio.stores import read
 
 pytest_plugins = ["pytester"]
@@ -70,7 +70,7 @@ def test_to_embed_and_to_store(
 
     def send() -> None:
         with smtplib.SMTP(HOST, port, timeout=30) as client:
-            client.starttls(context=trusting(Path("ca.pem")))
+            client.starttls(context=client_context(Path("ca.pem")))
             people = ["fred@EXAMPLE.org", "barney@example.org", "Postmaster"]
             refused = client.sendmail("me@example.net", people, b"Subject: hi\r\n\r\nhello\r\n")
             assert list(refused) == ["barney@example.org"]
@@ -101,7 +101,7 @@ async def test_to_look_into_a_database(names: dict[str, Any], tmp_path: Path) ->
     exec(STORE, names)
     async with serving("--store", "sqlite:mail.db", cwd=tmp_path) as program:
         await program.send("me@example.net", ["you@example.org"], b"Subject: hi\r\n\r\nhello\r\n")
-        uid = (await program.out.until(r'queued as (\S+)"'))[1]
+        uid = (await program.out.wait_for(r'queued as (\S+)"'))[1]
     assert names["look"](tmp_path / "mail.db", uid) == b"Subject: hi\r\n\r\nhello\r\n"
 
 
@@ -111,7 +111,7 @@ def test_the_options_that_it_names_are_there(capsys: pytest.CaptureFixture[str])
     assert len(options) > 6
 
     with pytest.raises(SystemExit):
-        parser().parse_args(["serve", "--help"])
+        make_parser().parse_args(["serve", "--help"])
 
     shown = capsys.readouterr().out
     assert [option for option in options if option not in shown] == []

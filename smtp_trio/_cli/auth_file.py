@@ -1,18 +1,22 @@
-"""The file behind ``--auth-file``: who may log in, a line each.
+"""The file of ``--auth-file``, which lists the accounts that may log in, one on each line.
 
     # user:password, or user:hash as `smtp-trio hash-password` prints it
     fred:correct horse battery staple
     wilma:$scrypt$ln=14,r=8,p=5$9LLAyYBqlLvKgQ1TQWzV4A$t7KHtfW9QZzkXqOPkFC2cgVTzBZ8dBKzLJDBbL6ZGYU
 
-A hash is scrypt (RFC 7914) in the PHC string format, salt and hash in base64 without padding, as other libraries print it too.
+A hash is scrypt (RFC 7914) in the PHC string format, with salt and digest in base64 without padding. Other libraries
+print it the same way.
 """
 
 from __future__ import annotations
 
+import argparse
+import getpass
 import hashlib
 import logging
 import os
 import re
+import sys
 from base64 import b64decode, b64encode
 from hmac import compare_digest
 from typing import Self
@@ -24,21 +28,53 @@ from .._server.session import Session
 from ..protocol import Reply
 from ..protocol.extensions.auth import INVALID_CREDENTIALS, Credentials
 from ..protocol.syntax import CONTROL
+from .options import UsageError, describe_error
 
 log = logging.getLogger("smtp_trio.auth")
 
-HASH = re.compile(r"\$scrypt\$ln=([0-9]{1,2}),r=([0-9]{1,2}),p=([0-9]{1,2})\$([A-Za-z0-9+/]{8,})\$([A-Za-z0-9+/]{20,})")
-#: How other programs mark their hashes. To take one for a password would let nobody in, and not say why.
-FOREIGN = re.compile(r"\$\w[\w-]*\$|\{[\w.-]+\}")
-#: How much one login may be made to cost: 128 * N * r octets of memory (RFC 7914 2), p times over. This is about a second.
-COST = 2**29
-#: How many are hashed at a time. A flood of logins must not take every core and all memory.
-AT_A_TIME = 2
+SCRYPT = re.compile(
+    r"\$scrypt\$ln=([0-9]{1,2}),r=([0-9]{1,2}),p=([0-9]{1,2})\$([A-Za-z0-9+/]{8,})\$([A-Za-z0-9+/]{20,})"
+)
+#: The beginning of a hash as other programs write it. Read as a password, it would refuse every login without giving a
+#: reason.
+OTHER_HASH = re.compile(r"\$\w[\w-]*\$|\{[\w.-]+\}")
+#: The greatest cost of one login, 128 * N * r * p octets of memory written (RFC 7914 2): about a second.
+MAX_COST = 2**29
+#: The number of passwords hashed at a time, so that many logins cannot take all cores and all memory.
+MAX_CONCURRENT = 2
+
+
+def add_hash_password(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``smtp-trio hash-password``."""
+    parser.description = (
+        "Ask for a password at the terminal, or read it from the first line of standard input, and print its hash. "
+        "A line with the user's name, a colon and the hash goes into the file for `smtp-trio serve --auth-file`."
+    )
+    parser.set_defaults(run=hash_password)
+
+
+def hash_password(options: argparse.Namespace) -> None:
+    """Read a password and print its hash."""
+    if sys.stdin.isatty():
+        try:
+            password = getpass.getpass()
+            again = getpass.getpass("Again: ")
+        except EOFError:
+            raise UsageError("no password given") from None
+        if again != password:
+            raise UsageError("passwords do not match")
+    else:
+        password = sys.stdin.readline().removesuffix("\n")
+    if not password:
+        raise UsageError("the password is empty")
+    if CONTROL.search(password):
+        raise UsageError("the password contains a control character")
+    print(Hash.of(password))
 
 
 @frozen
 class Hash:
-    """A password that nobody can read: scrypt with 2**ln rounds of r blocks, p times over."""
+    """A password hashed with scrypt: N is ``2**ln``, ``r`` the block size, ``p`` the parallelization (RFC 7914 2)."""
 
     salt: bytes = field(repr=False)
     digest: bytes = field(repr=False)
@@ -48,19 +84,22 @@ class Hash:
 
     @classmethod
     def of(cls, password: str) -> Self:
-        """A new hash, with a salt of its own."""
+        """Return the hash of a password, with a new random salt."""
         salt = os.urandom(16)
-        return cls(salt, cls(salt, bytes(32)).work(password))
+        return cls(salt, cls(salt, bytes(32)).compute(password))
 
     @classmethod
     def decode(cls, text: str) -> Self:
-        """Raises ValueError when it is no hash of ours, or one that would cost too much."""
-        match = HASH.fullmatch(text)
+        """Parse a hash.
+
+        Raises ValueError when it is malformed, or when a login with it would cost more than ``MAX_COST``.
+        """
+        match = SCRYPT.fullmatch(text)
         if match is None:
-            raise ValueError("not a hash as `smtp-trio hash-password` prints it")
+            raise ValueError("invalid hash; expected one as `smtp-trio hash-password` prints it")
         ln, r, p = (int(number) for number in match.group(1, 2, 3))
-        if not (ln and r and p and 128 * 2**ln * r * p <= COST):
-            raise ValueError(f"scrypt cannot work with ln={ln}, r={r}, p={p} here")
+        if not (ln and r and p and 128 * 2**ln * r * p <= MAX_COST):
+            raise ValueError(f"unsupported scrypt parameters: ln={ln}, r={r}, p={p}")
         salt, digest = (b64decode(part + "=" * (-len(part) % 4)) for part in match.group(4, 5))
         return cls(salt, digest, ln, r, p)
 
@@ -68,75 +107,91 @@ class Hash:
         salt, digest = (b64encode(part).decode().rstrip("=") for part in (self.salt, self.digest))
         return f"$scrypt$ln={self.ln},r={self.r},p={self.p}${salt}${digest}"
 
-    def work(self, password: str) -> bytes:
-        """The digest of a password. Blocks, for a tenth of a second or so: call it in a thread."""
+    def compute(self, password: str) -> bytes:
+        """Return the digest of a password with this salt and cost. Blocks for about 0.1 s: call it in a thread."""
         return hashlib.scrypt(
             password.encode(),
             salt=self.salt,
             n=2**self.ln,
             r=self.r,
             p=self.p,
-            maxmem=2 * COST,
+            maxmem=2 * MAX_COST,
             dklen=len(self.digest),
         )
 
     def matches(self, password: str) -> bool:
-        """Whether it is this one's. Blocks as `work` does."""
-        return compare_digest(self.work(password), self.digest)
+        """Return whether this is the hash of the password. Blocks as `compute` does."""
+        return compare_digest(self.compute(password), self.digest)
 
 
 class Accounts:
-    """Who may log in: nobody, until the file was read."""
+    """The accounts of a file, and the `auth` hook that checks logins against them.
+
+    It is empty before `read` is called.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._limiter = trio.CapacityLimiter(AT_A_TIME)
-        self._entries: dict[str, Hash | str] = {}
-        #: What an unknown user's password is compared with, so that it takes as long as a known one's.
+        self._limiter = trio.CapacityLimiter(MAX_CONCURRENT)
+        self._secrets: dict[str, Hash | str] = {}
+        #: The hash that is checked for users who have none, so that the time of a reply does not tell whether a user
+        #: exists.
         self._decoy: Hash | None = None
 
     def read(self) -> None:
-        """Read the file, again if need be. Raises OSError, or ValueError that tells the line; what was read before stays then."""
-        with open(self.path, encoding="utf-8-sig") as file:
-            self._entries = parse(file.read())
-        self._decoy = next((entry for entry in self._entries.values() if isinstance(entry, Hash)), None)
+        """Read the file, the first time or again.
+
+        Raises UsageError when it cannot be used; the accounts then stay as they are.
+        """
+        try:
+            with open(self.path, encoding="utf-8-sig") as file:
+                self._secrets = parse(file.read())
+        except (OSError, ValueError) as error:
+            raise UsageError(f"cannot use {self.path}: {describe_error(error)}") from None
+        self._decoy = next((secret for secret in self._secrets.values() if isinstance(secret, Hash)), None)
 
     async def auth(self, session: Session, credentials: Credentials) -> Reply | None:
-        """The hook. Nobody may act for somebody else."""
+        """Check a login, as the `auth` hook.
+
+        A user may not act for another one (the authorization identity of RFC 4616).
+        """
         user, password = credentials.user, credentials.password
-        entry = self._entries.get(user)
-        hashed = entry if isinstance(entry, Hash) else self._decoy
-        right = hashed is not None and await trio.to_thread.run_sync(hashed.matches, password, limiter=self._limiter)
-        if not isinstance(entry, Hash):  # the decoy was for its time alone
-            right = compare_digest((entry or "").encode(), password.encode()) and entry is not None
-        if right and credentials.authzid in ("", user):
+        secret = self._secrets.get(user)
+        hashed = secret if isinstance(secret, Hash) else self._decoy
+        correct = hashed is not None and await trio.to_thread.run_sync(hashed.matches, password, limiter=self._limiter)
+        if not isinstance(secret, Hash):  # the result for the decoy does not count
+            correct = compare_digest((secret or "").encode(), password.encode()) and secret is not None
+        if correct and credentials.authzid in ("", user):
             return None
-        log.warning("%s: no login for %r from %s", session.id, user, session.peer)
+        log.warning("%s: authentication failed for %r from %s", session.id, user, session.peer)
         return INVALID_CREDENTIALS
 
 
 def parse(text: str) -> dict[str, Hash | str]:
-    """What each user is known by. Raises ValueError, with the number of the line; never with a password."""
-    entries: dict[str, Hash | str] = {}
+    """Return each user's hash or password.
+
+    Raises ValueError with the number of the invalid line, never with a password.
+    """
+    secrets: dict[str, Hash | str] = {}
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip() or line.startswith("#"):
             continue
         user, _, secret = line.removesuffix("\r").partition(":")
         try:
             if not (user and secret):
-                raise ValueError("want user:password or user:hash")
+                raise ValueError("expected user:password or user:hash")
             if CONTROL.search(user + secret):
-                raise ValueError("a control character")
-            if user in entries:
-                raise ValueError(f"{user!r} is there twice")
+                raise ValueError("contains a control character")
+            if user in secrets:
+                raise ValueError(f"duplicate user {user!r}")
             if secret.startswith("$scrypt$"):
-                entries[user] = Hash.decode(secret)
-            elif FOREIGN.match(secret):
-                raise ValueError("a hash of a kind that is not known here; `smtp-trio hash-password` makes one")
+                secrets[user] = Hash.decode(secret)
+            elif OTHER_HASH.match(secret):
+                raise ValueError("unsupported kind of hash; `smtp-trio hash-password` makes a supported one")
             else:
-                entries[user] = secret
+                secrets[user] = secret
         except ValueError as error:
             raise ValueError(f"line {number}: {error}") from None
-    if not entries:
-        raise ValueError("there is nobody in it")
-    return entries
+    if not secrets:
+        raise ValueError("no accounts in file")
+    return secrets

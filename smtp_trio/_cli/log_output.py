@@ -1,4 +1,4 @@
-"""How the command line prints the log: lines for people, or a JSON object a line."""
+"""Output of the log by the command line, as lines of text or as one JSON object on each line."""
 
 from __future__ import annotations
 
@@ -13,8 +13,12 @@ from typing import Any, TextIO
 from .._server.message_log import MessageRecord
 
 
-class Lines(logging.Formatter):
-    """A line for each record: a `MessageRecord` as it is, the rest with time and, when it is a warning or worse, level."""
+class LogFormatter(logging.Formatter):
+    """A formatter for the two kinds of records.
+
+    A record of a message is written as `MessageRecord` formats it; any other one with its time and, from WARNING on,
+    its level.
+    """
 
     def __init__(self, *, as_json: bool) -> None:
         super().__init__()
@@ -26,7 +30,8 @@ class Lines(logging.Formatter):
             return note.json() if self.as_json else str(note)
         time = datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds")
         level, message = record.levelname.lower(), record.getMessage()
-        # These tell in their message what the disk or the system said. Any other exception is a bug, so show where it is.
+        # The messages of these two loggers contain the reason that the system gave. Any other exception is a bug, which
+        # needs its traceback.
         if record.exc_info and record.name not in ("smtp_trio.stores", "trio.serve_listeners"):
             message += "\n" + self.formatException(record.exc_info)
         if self.as_json:
@@ -34,40 +39,43 @@ class Lines(logging.Formatter):
         return f"{time} {level + ': ' if record.levelno >= logging.WARNING else ''}{message}"
 
 
-class Turns(logging.StreamHandler[Any]):
-    """Several processes write to the same streams: each waits for its turn, so that lines come out whole.
+class LockedStreamHandler(logging.StreamHandler[Any]):
+    """A handler for a stream that several processes write to: a file lock keeps their lines apart.
 
-    A pipe takes 4,096 octets in one piece at the most, and a message to many makes a longer line.
+    The lock is needed because a pipe takes at most 4,096 octets in one piece (PIPE_BUF), and the line of a message to
+    many recipients is longer.
     """
 
-    def __init__(self, stream: TextIO, lock: int) -> None:
+    def __init__(self, stream: TextIO, file_lock: int) -> None:
         super().__init__(stream)
-        self.turn = lock
+        self.file_lock = file_lock
 
     def emit(self, record: logging.LogRecord) -> None:
-        fcntl.lockf(self.turn, fcntl.LOCK_EX)
+        fcntl.lockf(self.file_lock, fcntl.LOCK_EX)
         try:
             super().emit(record)
         finally:
-            fcntl.lockf(self.turn, fcntl.LOCK_UN)
+            fcntl.lockf(self.file_lock, fcntl.LOCK_UN)
 
 
-def set_up_log(level: int, *, as_json: bool, lock: int | None = None) -> None:
-    """What is news goes to standard output, warnings and errors to standard error.
+def set_up_log(level: int, *, as_json: bool, file_lock: int | None = None) -> None:
+    """Write records below WARNING to standard output, and the others to standard error.
 
-    ``lock`` is a file that all processes have open which write there, when there are several.
+    ``level`` is the least level that is written. ``file_lock`` is the descriptor of a file that all processes which
+    write to these streams have open, when there are several.
     """
-    logging.raiseExceptions = False  # when nobody reads the log any more, mail is taken all the same
+    logging.raiseExceptions = False  # the server goes on when the reader of its output has ended
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    news, trouble = (
-        logging.StreamHandler(stream) if lock is None else Turns(stream, lock) for stream in (sys.stdout, sys.stderr)
+    output, errors = (
+        logging.StreamHandler(stream) if file_lock is None else LockedStreamHandler(stream, file_lock)
+        for stream in (sys.stdout, sys.stderr)
     )
-    trouble.lock = news.lock  # the file's lock is one of processes, not of threads
-    news.addFilter(lambda record: record.levelno < logging.WARNING)
-    trouble.setLevel(logging.WARNING)
-    for handler in (news, trouble):
-        handler.setFormatter(Lines(as_json=as_json))
+    errors.lock = output.lock  # the file lock excludes other processes only: threads of this one share it
+    output.addFilter(lambda record: record.levelno < logging.WARNING)
+    errors.setLevel(logging.WARNING)
+    for handler in (output, errors):
+        handler.setFormatter(LogFormatter(as_json=as_json))
         for name in ("smtp_trio", "trio"):
             logging.getLogger(name).addHandler(handler)
     logging.getLogger("smtp_trio").setLevel(level)

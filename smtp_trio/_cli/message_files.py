@@ -1,4 +1,6 @@
-"""What ``smtp-trio send`` is to send: files, directories, Maildirs and standard input, each message with its envelope."""
+"""The messages that ``smtp-trio send`` sends: files, directories, Maildirs and standard input, each message with its
+envelope.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +21,15 @@ from .options import UsageError, describe_error
 
 STDIN = "-"
 
-#: RFC 5322 2.2: a message begins with a field, or it is none.
+#: The beginning of a header field, and so of a message (RFC 5322 2.2).
 FIELD = re.compile(rb"[!-9;-~]+[ \t]*:")
-#: RFC 5322 3.6.3: who got a blind copy is nobody else's business.
+#: The header fields that are not sent, because they would disclose who gets a blind copy (RFC 5322 3.6.3).
 BCC = re.compile(rb"^(?:resent-)?bcc[ \t]*:.*\r\n(?:[ \t].*\r\n)*", re.IGNORECASE | re.MULTILINE)
 
 
 @frozen
-class Letter:
-    """A message that is there, and its envelope. ``name`` is where it is, for people."""
+class MessageFile:
+    """A message to send and its envelope. ``name`` is the path of its file, or ``-`` for standard input."""
 
     name: str
     sender: str
@@ -35,51 +37,60 @@ class Letter:
     _octets: bytes | None = field(default=None, repr=False)
 
     def read(self) -> bytes:
-        """The message with CRLF at the end of each line, and without its Bcc. Raises OSError when it is not there any more."""
+        """Return the message with CRLF line ends and without Bcc fields.
+
+        Raises OSError when the file cannot be read any more.
+        """
         octets = normalize_newlines(Path(self.name).read_bytes() if self._octets is None else self._octets)
         end = octets.find(b"\r\n\r\n") + 2
         return BCC.sub(b"", octets[:end]) + octets[end:]
 
 
-def letters(operands: Iterable[str], sender: str | None, recipients: Sequence[str] | None) -> list[Letter]:
-    """All messages that the operands name, in their order. Only their headers are read.
+def find_messages(operands: Iterable[str], sender: str | None, recipients: Sequence[str] | None) -> list[MessageFile]:
+    """Return the messages that the operands name, in this order. Only their headers are read.
 
-    Raises UsageError for what is not there, cannot be read, or is no message; and where neither the caller nor the message says who
-    sends it to whom.
+    ``sender`` and ``recipients`` of None are taken from the header of each message. Raises UsageError for a file that
+    cannot be read or is not a message, and for a message whose header has no sender or no recipients when they are
+    needed.
     """
     found = []
-    for name in (name for operand in operands for name in files(operand)):
+    for name in (name for operand in operands for name in expand(operand)):
         octets = sys.stdin.buffer.read() if name == STDIN else None
         try:
             header = read_header(name) if octets is None else octets
         except OSError as error:
             raise UsageError(f"cannot read {name}: {describe_error(error)}") from None
         if not FIELD.match(header):
-            raise UsageError(f"{name} is no message: it does not begin with a field, such as From: or Subject:")
+            raise UsageError(
+                f"{name} is not a message: it does not begin with a header field such as From: or Subject:"
+            )
         message = BytesHeaderParser(policy=policy.SMTP).parsebytes(normalize_newlines(header))
         try:
-            found.append(Letter(name, *envelope(message, sender, recipients), octets))
+            found.append(MessageFile(name, *envelope(message, sender, recipients), octets))
         except ValueError as error:
-            raise UsageError(f"{name}: {error}; say it with --from and --to") from None
+            raise UsageError(f"{name}: {error}; use --from and --to") from None
     return found
 
 
-def files(operand: str) -> Iterator[str]:
-    """The files of a Maildir or of a directory, without hidden ones and directories in it; all else as it is."""
+def expand(operand: str) -> Iterator[str]:
+    """Iterate over the files in a Maildir or a directory, except hidden ones and subdirectories; return other operands
+    as they are.
+    """
     if operand == STDIN or not os.path.isdir(operand):
         yield operand
         return
-    boxes = [os.path.join(operand, name) for name in ("new", "cur")]
-    for folder in boxes if all(map(os.path.isdir, boxes)) else [operand]:
+    maildir = [os.path.join(operand, name) for name in ("new", "cur")]
+    for directory in maildir if all(map(os.path.isdir, maildir)) else [operand]:
         try:
-            names = sorted(os.listdir(folder))
+            names = sorted(os.listdir(directory))
         except OSError as error:
-            raise UsageError(f"cannot read {folder}: {describe_error(error)}") from None
-        for path in (os.path.join(folder, name) for name in names if not name.startswith(".")):
+            raise UsageError(f"cannot read {directory}: {describe_error(error)}") from None
+        for path in (os.path.join(directory, name) for name in names if not name.startswith(".")):
             if not os.path.isdir(path):
                 yield path
 
 
 def read_header(path: str) -> bytes:
+    """Return the lines of a file before the first empty one."""
     with open(path, "rb") as file:
         return b"".join(takewhile(lambda line: line not in (b"\n", b"\r\n"), file))

@@ -1,4 +1,4 @@
-"""``smtp-trio send``: messages that are there, to a server, over one connection; a line for each recipient."""
+"""``smtp-trio send``: send messages to a server over one connection, and print the outcome for each recipient."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import signal
-import ssl
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
@@ -38,23 +37,22 @@ from .._server.message_log import clean
 from ..protocol import LocalProtocolError, Mail, NotOfferedError, ReplyError, SMTPError
 from ..protocol.extensions.auth import AuthCommand
 from ..protocol.sasl import PasswordCredentials
-from .message_files import STDIN, Letter, letters
+from .message_files import STDIN, MessageFile, find_messages
 from .options import UsageError, describe_error, number_between
+from .tls_files import client_context
 
-#: Where a password may be, so that it stands in no list of processes.
-PASSWORD = "SMTP_TRIO_PASSWORD"
-#: EX_TEMPFAIL of sysexits.h: to be tried again later.
-TRY_LATER = 75
-INTERRUPTED = 130
-#: Seconds between two looks at the progress.
-GLANCE = 0.1
+#: The environment variable with the password. As an option the password would be visible in the list of processes.
+PASSWORD_VARIABLE = "SMTP_TRIO_PASSWORD"
+INTERRUPTED = 128 + signal.SIGINT
+#: The least time in seconds between two updates of the progress.
+PROGRESS_INTERVAL = 0.1
 
-SERVER = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\s:\[\]]+))(?::(?P<port>[0-9]{1,5}))?")
+SERVER = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\s:\[\]]+))(?::(?P<port>[0-9]{1,5}))?")
 
 
 @frozen
 class Address:
-    """Where a server is; without a port, at the one that its use has."""
+    """The address of a server. A port of None is the default one, which depends on other options (`default_port`)."""
 
     host: Host
     port: int | None = None
@@ -63,45 +61,49 @@ class Address:
         return str(self.host)
 
 
-def add_send(send: argparse.ArgumentParser) -> None:
-    send.description = (
-        "Send messages to a server, over one connection. A line is printed for each recipient: what became of it, the server's "
-        "answer, and the file. Exit code: 0, all were accepted; 1, some were refused for good; 75, some may be tried again later; "
-        "2, the command or a message is not in order, and nothing was sent."
+def add_send(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``smtp-trio send``."""
+    parser.description = (
+        "Send messages to a server over one connection. For each recipient a line is printed with the outcome, the server's "
+        "reply and the file. Exit code: 0, all recipients were accepted; 1, some were refused permanently; 75, some can be tried "
+        "again later; 2, an option or a message is invalid, and nothing was sent."
     )
-    add = send.add_argument
+    add = parser.add_argument
     # fmt: off
     add("messages", metavar="FILE|DIRECTORY|MAILDIR|-", nargs="+",
-        help="a message; a directory of them; a Maildir, whose new and cur are read and left as they are; standard input")
-    add("--server", metavar="HOST[:PORT]", type=as_address, default="localhost",
-        help="an IPv6 address stands in brackets; unix:PATH is a socket; the port is 25, or 587 with --user, 465 with --tls "
-             "implicit, 24 with --lmtp (%(default)s)")
-    add("--from", metavar="ADDRESS", dest="sender", type=as_sender,
-        help="the envelope's sender; '': none, as mail about mail has it (the message's own Sender or From)")
-    add("--to", metavar="ADDRESS", dest="recipients", type=as_recipient, action="append",
-        help="a recipient; may be repeated (those in the message's own To, Cc and Bcc; Bcc is never sent)")
+        help="a message; a directory of messages; a Maildir, whose new and cur are read and not changed; standard input")
+    add("--server", metavar="HOST[:PORT]", type=server_option, default="localhost",
+        help="server, with an IPv6 address in brackets, or unix:PATH for a socket. The default port is 25, with --user 587, with "
+             "--tls implicit 465, with --lmtp 24 (default: %(default)s)")
+    add("--from", metavar="ADDRESS", dest="sender", type=sender_option,
+        help="sender of the envelope; '': the null sender (default: the address in the message's Sender or From)")
+    add("--to", metavar="ADDRESS", dest="recipients", type=recipient_option, action="append",
+        help="recipient. Repeatable (default: the addresses in the message's To, Cc and Bcc; Bcc is never sent)")
     add("--tls", choices=("opportunistic", "required", "implicit", "never"),
-        help="STARTTLS where it is offered, whatever the certificate; or always, and verified; or TLS from the first octet, and "
-             "verified; or none (opportunistic; required with --user)")
+        help="opportunistic: use STARTTLS if the server offers it, with any certificate; required: always, with a verified "
+             "certificate; implicit: start TLS on connect, with a verified certificate; never: no TLS (default: opportunistic, "
+             "or required with --user)")
     add("--cafile", metavar="FILE",
-        help="whose certificates to trust, in PEM (the system's)")
+        help="certificates to trust, in PEM (default: those of the system)")
     add("--user", metavar="NAME",
-        help=f"log in, with a password from --password-file, from {PASSWORD} in the environment, or from the terminal")
+        help=f"log in as this user; the password comes from --password-file, from {PASSWORD_VARIABLE} in the environment, or "
+             "from the terminal")
     add("--password-file", metavar="FILE",
-        help="its first line is the password")
+        help="file with the password on its first line")
     add("--allow-cleartext", action="store_true",
-        help="let the password go over a connection that is not encrypted, or to a server that was not verified")
+        help="allow the password to be sent without encryption, or to a server whose certificate was not verified")
     add("--lmtp", action="store_true",
-        help="speak LMTP (RFC 2033)")
+        help="use LMTP (RFC 2033)")
     add("--name", metavar="NAME",
-        help="who we say we are, in EHLO (our address)")
+        help="host name to send in EHLO (default: the IP address of this end of the connection)")
     add("--timeout", metavar="SECONDS", type=number_between(float, 10**9),
-        help="for each answer; 0: without end (those of RFC 5321)")
+        help="time to wait for each reply; 0: no limit (default: those of RFC 5321 4.5.3.2)")
     # fmt: on
-    send.set_defaults(run=run_send)
+    parser.set_defaults(run=run_send)
 
 
-def as_address(text: str) -> Address:
+def server_option(text: str) -> Address:
+    """Return the address that a value of ``--server`` means."""
     kind, _, path = text.partition(":")
     if kind == "unix" and path:
         return Address(Path(path))
@@ -109,20 +111,22 @@ def as_address(text: str) -> Address:
     port = int(match["port"]) if match and match["port"] else None
     if match is None or port == 0 or (port or 0) > 65535:
         raise argparse.ArgumentTypeError(
-            f"want HOST, HOST:PORT, [IPv6], [IPv6]:PORT or unix:PATH, with a port from 1 to 65535, not {text!r}"
+            f"must be HOST, HOST:PORT, [IPv6], [IPv6]:PORT or unix:PATH, with a port from 1 to 65535, got {text!r}"
         )
-    return Address(match["six"] or match["host"], port)
+    return Address(match["ipv6"] or match["host"], port)
 
 
-def as_sender(text: str) -> str:
-    return _mailbox(text, null=True)
+def sender_option(text: str) -> str:
+    """Check a value of ``--from``."""
+    return _check_mailbox(text, null=True)
 
 
-def as_recipient(text: str) -> str:
-    return _mailbox(text, null=False)
+def recipient_option(text: str) -> str:
+    """Check a value of ``--to``."""
+    return _check_mailbox(text, null=False)
 
 
-def _mailbox(text: str, *, null: bool) -> str:
+def _check_mailbox(text: str, *, null: bool) -> str:
     try:
         mailbox(text, "address", null=null)
     except ValueError as error:
@@ -130,29 +134,30 @@ def _mailbox(text: str, *, null: bool) -> str:
     return text
 
 
-# --- what they ask for ------------------------------------------------------------------------------------------------
+# --- from options to settings -----------------------------------------------------------------------------------------
 
 
 def run_send(options: argparse.Namespace) -> int:
+    """Send the messages; return the exit code."""
     if options.messages.count(STDIN) > 1:
-        raise UsageError("there is only one standard input: give - once")
-    for option, wanted in (("--password-file", options.password_file), ("--allow-cleartext", options.allow_cleartext)):
-        if wanted and options.user is None:
-            raise UsageError(f"{option} needs --user")
+        raise UsageError("standard input (-) can be given only once")
+    for option, given in (("--password-file", options.password_file), ("--allow-cleartext", options.allow_cleartext)):
+        if given and options.user is None:
+            raise UsageError(f"{option} requires --user")
     recipients = list(dict.fromkeys(options.recipients)) if options.recipients else None
-    waiting = letters(options.messages, options.sender, recipients)
-    if not waiting:
+    messages = find_messages(options.messages, options.sender, recipients)
+    if not messages:
         print("smtp-trio: nothing to send", file=sys.stderr)
         return 0
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    return trio.run(interruptible, Sender(options.server.host, port(options), settings(options)), waiting)
+    port = options.server.port or default_port(options)
+    return trio.run(send_or_interrupt, Sender(options.server.host, port, settings(options)), messages)
 
 
-def port(options: argparse.Namespace) -> int:
-    if options.server.port is not None:
-        return int(options.server.port)
-    if options.lmtp:  # RFC 2033 5: not 25; 24 is what others take
+def default_port(options: argparse.Namespace) -> int:
+    """Return the port that is usual for these options."""
+    if options.lmtp:  # RFC 2033 5 rules out port 25 and names no other; Dovecot and Postfix document 24
         return 24
     if options.tls == "implicit":  # RFC 8314 3.3
         return 465
@@ -160,9 +165,10 @@ def port(options: argparse.Namespace) -> int:
 
 
 def settings(options: argparse.Namespace) -> Settings:
+    """Return the arguments of `connect` that the options mean."""
     found: Settings = {
         "tls": options.tls or ("opportunistic" if options.allow_cleartext else None),
-        "ssl_context": None if options.cafile is None else trusting(options.cafile),
+        "ssl_context": None if options.cafile is None else client_context(options.cafile),
         "auth": None,
         "name": options.name,
         "lmtp": options.lmtp,
@@ -177,220 +183,232 @@ def settings(options: argparse.Namespace) -> Settings:
     return found
 
 
-def trusting(cafile: str) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=cafile)
-    except ssl.SSLError:
-        raise UsageError(f"no certificate in {cafile}") from None
-    except OSError as error:
-        raise UsageError(f"cannot read {cafile}: {describe_error(error)}") from None
-
-
 def password(options: argparse.Namespace) -> str:
+    """Return the password for ``--user``."""
     if options.password_file is not None:
         try:
             with open(options.password_file, encoding="utf-8-sig") as file:
                 return file.readline().removesuffix("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"cannot read {options.password_file}: {describe_error(error)}") from None
-    if PASSWORD in os.environ:
-        return os.environ[PASSWORD]
+    if PASSWORD_VARIABLE in os.environ:
+        return os.environ[PASSWORD_VARIABLE]
     if sys.stdin.isatty():
         with suppress(EOFError):
             return getpass.getpass(f"Password of {options.user} at {options.server}: ")
-    raise UsageError(f"--user needs a password: from --password-file FILE, or from {PASSWORD} in the environment")
+    raise UsageError(
+        f"--user requires a password, in --password-file FILE or in {PASSWORD_VARIABLE} in the environment"
+    )
 
 
 # --- sending ----------------------------------------------------------------------------------------------------------
 
 
-async def interruptible(sender: Sender, waiting: Sequence[Letter]) -> int:
-    """Send them all. SIGINT ends it: what is known by then is said, and the connection is closed."""
+async def send_or_interrupt(sender: Sender, messages: Sequence[MessageFile]) -> int:
+    """Send the messages and return the exit code. On SIGINT, report what is known, close the connection, and return."""
     with trio.open_signal_receiver(signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
-            with trio.CancelScope() as work:
-                nursery.start_soon(heed, signals, work)
-                await sender.send_all(waiting)
+            with trio.CancelScope() as sending:
+                nursery.start_soon(cancel_on_signal, signals, sending)
+                await sender.send_all(messages)
             nursery.cancel_scope.cancel()
-    sender.report.clear()
-    return INTERRUPTED if work.cancelled_caught else sender.report.code
+    sender.report.clear_progress()
+    return INTERRUPTED if sending.cancelled_caught else sender.report.exit_code
 
 
-async def heed(signals: AsyncIterator[int], work: trio.CancelScope) -> None:
+async def cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    """Wait for a signal, and cancel the scope."""
     await anext(signals)
-    work.cancel()
+    scope.cancel()
 
 
 class Sender:
-    """Has a connection while there is something to send, and another one when the server has ended it."""
+    """Sends messages over one connection, and over a new one after the server has closed it."""
 
     def __init__(self, host: Host, port: int, settings: Settings) -> None:
         self.report: Report = Report()
         self._host, self._port, self._settings = host, port, settings
         self._client: Client | None = None
 
-    async def send_all(self, waiting: Sequence[Letter]) -> None:
-        trouble: SMTPError | None = None  # with the server as such: no other message would have better luck
+    async def send_all(self, messages: Sequence[MessageFile]) -> None:
+        """Send the messages one after the other. When the server cannot be used, report this for all that are left."""
+        server_error: SMTPError | None = None
         try:
-            for at, letter in enumerate(waiting, 1):
-                if trouble is None:
-                    trouble = await self._send(letter, f"{at} of {len(waiting)}  {letter.name}")
-                if trouble is not None:
-                    self.report.failure(letter, letter.recipients, trouble)
-        except ValueError as error:  # a name or a host that nobody can have
-            self.report.trouble(str(error))
-            self.report.wrong = True
+            for number, message in enumerate(messages, 1):
+                if server_error is None:
+                    server_error = await self._send(message, f"{number} of {len(messages)}  {message.name}")
+                if server_error is not None:
+                    self.report.failure(message, message.recipients, server_error)
+        except ValueError as error:  # an invalid --name or host
+            self.report.error(str(error))
+            self.report.usage_error = True
         finally:
             if self._client is not None:
                 await self._client.quit()
 
-    async def _send(self, letter: Letter, what: str) -> SMTPError | None:
-        """Send one, and say what became of it. Gives what is wrong with the server, when it cannot be used."""
+    async def _send(self, message: MessageFile, label: str) -> SMTPError | None:
+        """Send one message and report its outcome. Return the error when the server itself cannot be used.
+
+        ``label`` stands beside the progress.
+        """
         try:
-            octets = letter.read()
-        except OSError as gone:  # in a Maildir, somebody may have read it meanwhile
-            self.report.trouble(f"cannot read {letter.name}: {describe_error(gone)}")
-            self.report.words.add("deferred")
+            octets = message.read()
+        except OSError as error:  # a mail reader may have moved the file out of the Maildir
+            self.report.error(f"cannot read {message.name}: {describe_error(error)}")
+            self.report.statuses.add("deferred")
             return None
         while True:
-            client, fresh = self._client, False
+            client, new_connection = self._client, False
             if client is None or not client.usable:
                 try:
                     client = self._client = await dial(self._host, self._port, **self._settings)
-                except SMTPError as trouble:
-                    self.report.trouble(said(trouble) + advice(trouble))
-                    return trouble
-                fresh = True
-            message, progress = fitting(octets, client.offered), partial(self.report.progress, what)
-            error: SMTPError | None = None
+                except SMTPError as connect_error:
+                    self.report.error(error_text(connect_error) + hint(connect_error))
+                    return connect_error
+                new_connection = True
+            content, progress = content_for(octets, client.offered), partial(self.report.progress, label)
+            failure: SMTPError | None = None
             try:
-                await client.send(letter.sender, letter.recipients, message, progress=progress)
-            except SMTPError as exc:
-                error = exc
-                if not fresh and is_goodbye(error, client.last_result):
+                await client.send(message.sender, message.recipients, content, progress=progress)
+            except SMTPError as error:
+                failure = error
+                if not new_connection and is_closing(error, client.last_result):
                     await client.aclose()
                     continue
             except trio.Cancelled:
-                self.report.outcomes(letter, client)
+                self.report.outcomes(message, client)
                 raise
-            known = self.report.outcomes(letter, client)
-            if error is not None:
-                self.report.failure(letter, [name for name in letter.recipients if name not in known], error)
+            known = self.report.outcomes(message, client)
+            if failure is not None:
+                self.report.failure(message, [name for name in message.recipients if name not in known], failure)
             return None
 
 
-def is_goodbye(error: SMTPError, known: Result | None) -> bool:
-    """Many servers take so many messages over a connection, and then no more. Nothing of the next one was taken then."""
-    if isinstance(error, AllRecipientsRejectedError):  # RFC 5321 3.8: 421 may be the answer to any command
+def is_closing(error: SMTPError, result: Result | None) -> bool:
+    """Return whether a server ended the connection before it accepted anything of the message.
+
+    Many servers do so after a number of messages. The message can be sent over a new connection then.
+    """
+    if isinstance(error, AllRecipientsRejectedError):  # 421 may be the reply to any command (RFC 5321 3.8)
         return error.reply.code == 421 and isinstance(error.command, Mail)
-    return isinstance(error, ConnectionLostError) and not (known and known.outcomes)
+    return isinstance(error, ConnectionLostError) and not (result and result.outcomes)
 
 
-def fitting(octets: bytes, offered: Mapping[str, object]) -> bytes | email.message.Message:
-    """The message as it is, or where the server must not be sent it so (RFC 6152 3, RFC 6531 3.5), parsed, to be encoded anew."""
+def content_for(octets: bytes, offered: Mapping[str, object]) -> bytes | email.message.Message:
+    """Return the message as it is, or parsed when the client has to encode it for a server without 8BITMIME or
+    SMTPUTF8.
+
+    RFC 6152 3 and RFC 6531 3.5 forbid to send such octets to a server that does not offer these extensions.
+    """
     header = octets[: octets.find(b"\r\n\r\n") + 2]
     if (header.isascii() or "SMTPUTF8" in offered) and (octets.isascii() or "8BITMIME" in offered):
         return octets
     return email.message_from_bytes(octets, policy=policy.SMTP)
 
 
-def said(error: SMTPError) -> str:
-    return str(error).removeprefix("CONNECT: ")  # which is no command that anybody gave
+def error_text(error: SMTPError) -> str:
+    """Return the message of an error."""
+    return str(error).removeprefix("CONNECT: ")  # the client's name for the greeting, which is not a command
 
 
-def advice(error: SMTPError) -> str:
-    """What to do about a server that cannot be used."""
+def hint(error: SMTPError) -> str:
+    """Return what the user can do when the server cannot be used."""
     match error:
         case TlsHandshakeError(unverified=str()):
-            return "; --cafile FILE says whose certificates to trust"
+            return "; use --cafile FILE to trust other certificates"
         case TlsHandshakeError():
-            return "; is it the right port for --tls?"
+            return "; check that --tls fits this port"
         case ReplyError(command=AuthCommand()):
-            return "; see to --user and its password"
+            return "; check --user and the password"
         case NotOfferedError():
-            return "; --tls implicit is for a port that begins with TLS; --tls never and --allow-cleartext go without"
+            return "; use --tls implicit for a port that starts with TLS, or --tls never and --allow-cleartext to go without"
         case LocalProtocolError():
-            return " (--allow-cleartext)"
+            return "; use --allow-cleartext to allow it"
         case ConnectionLostError():
-            return "; is it the right --server?"
+            return "; check --server"
         case _:
             return ""
 
 
 class Report:
-    """What the user sees: lines on standard output, troubles on standard error, and progress there if it is a terminal."""
+    """The output: a line for each recipient on standard output, errors and progress on standard error."""
 
     def __init__(self) -> None:
-        #: What was said of recipients.
-        self.words: set[str] = set()
-        #: The command was not in order.
-        self.wrong: bool = False
-        self._terminal = sys.stderr.isatty()
-        self._next_glance = 0.0
-        self._shown = False
+        #: The statuses that were printed: "accepted", "refused", "deferred", "unknown".
+        self.statuses: set[str] = set()
+        #: Whether an option was found to be invalid after the start.
+        self.usage_error: bool = False
+        self._at_terminal = sys.stderr.isatty()
+        self._next_progress = 0.0
+        self._progress_shown = False
 
     @property
-    def code(self) -> int:
-        """The exit code. What will never be accepted needs somebody to look at it, so that counts for more than what may be."""
-        if self.wrong:
-            return 2
-        return 1 if "refused" in self.words else TRY_LATER if self.words - {"accepted"} else 0
+    def exit_code(self) -> int:
+        """The exit code.
 
-    def outcomes(self, letter: Letter, client: Client) -> list[str]:
-        """Say what is known of the last message. Gives the recipients of whom something is."""
+        A permanent refusal takes precedence over a temporary one, because only the user can resolve it.
+        """
+        if self.usage_error:
+            return 2
+        return 1 if "refused" in self.statuses else os.EX_TEMPFAIL if self.statuses - {"accepted"} else 0
+
+    def outcomes(self, message: MessageFile, client: Client) -> list[str]:
+        """Print the known outcomes of the client's last message, and return their recipients."""
         known = client.last_result.outcomes if client.last_result is not None else ()
         for outcome in known:
-            self._outcome(letter, outcome)
+            self._outcome(message, outcome)
         return [outcome.recipient for outcome in known]
 
-    def _outcome(self, letter: Letter, outcome: Outcome) -> None:
+    def _outcome(self, message: MessageFile, outcome: Outcome) -> None:
         match outcome:
             case Accepted(recipient, reply):
-                self._line("accepted", recipient, str(reply), letter)
+                self._line("accepted", recipient, str(reply), message)
             case Unknown(recipient, reason):
-                self._line("unknown", recipient, f"{reason}; it may have been delivered", letter)
+                self._line("unknown", recipient, f"{reason}; it may have been delivered", message)
             case _:
-                self._line(refusal(temporary=outcome.temporary), outcome.recipient, str(outcome.reply), letter)
+                status = refusal_status(temporary=outcome.temporary)
+                self._line(status, outcome.recipient, str(outcome.reply), message)
 
-    def failure(self, letter: Letter, recipients: Sequence[str], error: SMTPError) -> None:
-        """Something went wrong before anything was known of these."""
-        word = refusal(
-            temporary=error.reply.temporary
-            if isinstance(error, ReplyError)
-            else not isinstance(error, LocalProtocolError)
-        )
+    def failure(self, message: MessageFile, recipients: Sequence[str], error: SMTPError) -> None:
+        """Print the error as the outcome of these recipients."""
+        if isinstance(error, ReplyError):
+            temporary, text = error.reply.temporary, str(error.reply)
+        else:
+            temporary, text = not isinstance(error, LocalProtocolError), error_text(error)
         for recipient in recipients:
-            self._line(word, recipient, str(error.reply) if isinstance(error, ReplyError) else said(error), letter)
+            self._line(refusal_status(temporary=temporary), recipient, text, message)
 
-    def _line(self, word: str, recipient: str, said: str, letter: Letter) -> None:
-        self.words.add(word)
-        self.clear()
+    def _line(self, status: str, recipient: str, text: str, message: MessageFile) -> None:
+        self.statuses.add(status)
+        self.clear_progress()
         try:
-            print(f"{word}  <{clean(recipient)}>  {clean(said)}  {clean(letter.name)}", flush=True)
-        except OSError:  # nobody reads it any more; the mail goes out all the same
+            print(f"{status}  <{clean(recipient)}>  {clean(text)}  {clean(message.name)}", flush=True)
+        except OSError:  # the reader of the output has ended; the messages are sent all the same
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
-    def trouble(self, text: str) -> None:
-        self.clear()
+    def error(self, text: str) -> None:
+        """Print an error."""
+        self.clear_progress()
         print(f"smtp-trio: error: {clean(text)}", file=sys.stderr, flush=True)
 
-    def progress(self, what: str, sent: int, size: int | None) -> None:
-        """Show how far a message is, if there is a terminal and the last look was not just now."""
+    def progress(self, label: str, sent: int, size: int | None) -> None:
+        """Show how much of a message was sent, at a terminal and at most once in each ``PROGRESS_INTERVAL``."""
         now = trio.current_time()
-        if not self._terminal or not size or now < self._next_glance:
+        if not self._at_terminal or not size or now < self._next_progress:
             return
-        self._next_glance, self._shown = now + GLANCE, True
-        text = f"{clean(what)}  {100 * sent // size} %"
+        self._next_progress, self._progress_shown = now + PROGRESS_INTERVAL, True
+        text = f"{clean(label)}  {100 * sent // size} %"
         sys.stderr.write("\r" + text[: shutil.get_terminal_size().columns - 1] + "\x1b[K")
         sys.stderr.flush()
 
-    def clear(self) -> None:
-        """Take away what `progress` has shown."""
-        if self._shown:
+    def clear_progress(self) -> None:
+        """Erase the line of `progress`."""
+        if self._progress_shown:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
-            self._shown = False
+            self._progress_shown = False
 
 
-def refusal(*, temporary: bool) -> str:
+def refusal_status(*, temporary: bool) -> str:
+    """Return the status of a recipient that was refused."""
     return "deferred" if temporary else "refused"

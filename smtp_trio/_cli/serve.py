@@ -1,10 +1,17 @@
-"""How ``smtp-trio serve`` serves: alone, as a worker, or as the parent of workers; and what the signals do."""
+"""``smtp-trio serve``: receive mail and store it.
+
+The hooks are a store, with `Server.on` adding one that checks logins and one that checks the domains of recipients. One
+process serves alone (`serve`), or a parent (`supervise`) starts workers, which run the same command line again
+(`serve_as_worker`).
+"""
 
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import logging
 import os
+import re
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -13,83 +20,320 @@ from functools import partial
 
 import trio
 
-from .._server.listeners import listener, open_listeners, spelled
+from .._server.listeners import handed_over, inherited, listener, open_listeners, spelled
 from .._server.server import Server
+from .._server.session import Session
 from .._types import Statistics
+from ..protocol import Limits, Rcpt, Reply, syntax
+from ..protocol.extensions import Auth, standard
 from ..stores import Maildir, SQLite, StoreError
-from .options import UsageError, describe_error
-from .workers import Place, Workers
+from .auth_file import Accounts
+from .log_output import set_up_log
+from .options import UsageError, describe_error, number_between
+from .tls_files import server_context
+from .workers import ParentLink, Workers, usable_cores
 
 log = logging.getLogger("smtp_trio.cli")
 
-#: Seconds for what is under way when the first signal comes. The second signal gives none.
+STORES: dict[str, type[Maildir | SQLite]] = {"maildir": Maildir, "sqlite": SQLite}
+LOOPBACK = "127.0.0.1"
+NOT_LOCAL = Reply(550, "Mail for this domain is not accepted here, and nothing is relayed", "5.7.1")
+
+#: Seconds that sessions have to finish after the first signal to stop. After the second signal they are cancelled.
 GRACE = 30.0
-STOP = (signal.SIGINT, signal.SIGTERM)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STDERR = 2
-AT_A_TERMINAL = os.isatty(STDERR)
+STARTED_AT_TERMINAL = os.isatty(STDERR)
+
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+
+def add_serve(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``smtp-trio serve``."""
+    parser.description = (
+        "Receive mail and store it. Without options the server listens on 127.0.0.1:2525 and stores mail for every recipient "
+        "in ./Maildir. It prints one line for each message and each refusal, and never relays. SIGINT and SIGTERM stop the "
+        "server after the messages in progress; SIGHUP reloads the certificate and the auth file."
+    )
+    add = parser.add_argument
+    # fmt: off
+    add("--host", metavar="ADDRESS", default=LOOPBACK,
+        help="address to listen on; '*': all interfaces, IPv4 and IPv6 (default: %(default)s)")
+    address = parser.add_mutually_exclusive_group().add_argument
+    address("--port", metavar="PORT", type=number_between(int, 65535), default=2525,
+        help="port to listen on; 0: a free one, which is printed (default: %(default)s)")
+    address("--fd", metavar="FD", type=fd_option, action="append", default=[],
+        help="inherited file descriptor of a listening socket, instead of --host and --port; 'systemd': the sockets passed "
+             "by systemd (LISTEN_FDS). Repeatable")
+    add("--workers", metavar="N", type=number_between(int, 256), default=1,
+        help="number of processes that share the port, restarted when they end; 0: one for each core (default: %(default)s)")
+    add("--store", metavar="STORE", type=store_option, default="maildir:Maildir",
+        help="where to store messages, maildir:PATH or sqlite:PATH (default: %(default)s)")
+    add("--accept", metavar="DOMAIN", type=domain_option, action="append", default=[],
+        help="accept mail for this domain only; .DOMAIN: for its subdomains. Required unless the address is a loopback one. "
+             "Repeatable; <Postmaster> is always accepted")
+    add("--name", metavar="NAME",
+        help="the server's host name in its greeting and in Received fields (default: the name of this host)")
+    add("--size", metavar="OCTETS", type=number_between(int, 10**18), default=31457280,
+        help="maximum message size; 0: no limit (default: %(default)s)")
+    add("--timeout", metavar="SECONDS", type=number_between(float, 10**9), default=300.0,
+        help="idle timeout; 0: none (default: %(default)g)")
+    add("--newlines", choices=("reject", "normalize", "preserve"), default="normalize",
+        help="how to treat a bare CR or LF in a message; normalize: store it as CRLF (default: %(default)s)")
+    add("--tls-cert", metavar="FILE",
+        help="certificate with its chain, in PEM; enables STARTTLS")
+    add("--tls-key", metavar="FILE",
+        help="key of the certificate, in PEM (default: in the file of the certificate)")
+    add("--implicit-tls", action="store_true",
+        help="start TLS on connect, as on port 465")
+    add("--auth-file", metavar="FILE",
+        help="accounts, user:password or user:hash on each line. Clients have to log in, over TLS, before they send mail")
+    add("--auth-optional", action="store_true",
+        help="with --auth-file: also accept mail from clients that do not log in")
+    add("--log-format", choices=("text", "json"), default="text",
+        help="format of the log (default: %(default)s)")
+    add("-q", "--quiet", action="store_const", dest="level", const=logging.WARNING, default=logging.INFO,
+        help="print warnings and errors only")
+    add("-v", "--verbose", action="store_const", dest="level", const=logging.DEBUG,
+        help="also print every command and its reply")
+    # fmt: on
+    parser.set_defaults(run=run_serve)
+
+
+def store_option(text: str) -> Maildir | SQLite:
+    """Return the store that a value of ``--store`` names."""
+    kind, _, path = text.partition(":")
+    if kind not in STORES or not path:
+        raise argparse.ArgumentTypeError(f"must be maildir:PATH or sqlite:PATH, got {text!r}")
+    return STORES[kind](os.path.expanduser(path))
+
+
+def fd_option(text: str) -> str:
+    """Check a value of ``--fd``."""
+    return text if text == "systemd" else str(number_between(int, 2**31 - 1)(text))
+
+
+def domain_option(text: str) -> str:
+    """Return a value of ``--accept`` in the form that domains of recipients have (`syntax.canonical_domain`); a leading
+    dot stays.
+    """
+    domain = text.removeprefix(".")
+    canonical = syntax.canonical_domain(domain) if re.fullmatch(rf"{syntax.DOMAIN}|{syntax.LITERAL}", domain) else None
+    if canonical is None:
+        raise argparse.ArgumentTypeError(f"invalid domain: {text!r}")
+    return text[: -len(domain)] + canonical.lower()
+
+
+def check_options(options: argparse.Namespace, sockets: Sequence[socket.socket]) -> None:
+    """Raise UsageError for options that cannot be combined. ``sockets`` are those of ``--fd``."""
+    if options.tls_cert is None:
+        if options.tls_key is not None:
+            raise UsageError("--tls-key requires --tls-cert")
+        if options.implicit_tls:
+            raise UsageError("--implicit-tls requires --tls-cert and --tls-key")
+        if options.auth_file is not None:
+            raise UsageError("--auth-file requires --tls-cert and --tls-key: passwords are accepted over TLS only")
+    if options.auth_optional and options.auth_file is None:
+        raise UsageError("--auth-optional requires --auth-file")
+    if options.fd and options.host != LOOPBACK:
+        raise UsageError("--host cannot be combined with --fd: the inherited socket has an address already")
+    if not options.accept:
+        # Mail for every domain is a convenience for tests. On a public address it would invite spam for all of them.
+        if not is_loopback(options.host):
+            raise UsageError(f"--host {options.host} is not a loopback address: add --accept DOMAIN")
+        for sock in sockets:
+            if sock.family != socket.AF_UNIX and not ipaddress.ip_address(sock.getsockname()[0]).is_loopback:
+                raise UsageError(f"--fd: {spelled(sock)} is not a loopback address: add --accept DOMAIN")
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether all addresses of a host are loopback addresses. Blocks while the name is resolved."""
+    if host == "*":
+        return False
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise UsageError(f"--host {host}: {describe_error(error)}") from None
+    return all(ipaddress.ip_address(address[0]).is_loopback for *_, address in found)
+
+
+def inherited_sockets(values: Sequence[str]) -> list[socket.socket]:
+    """Return the listening sockets that the values of ``--fd`` name."""
+    fds: list[int] = []
+    for value in values:
+        found = handed_over() if value == "systemd" else [int(value)]
+        if not found:
+            raise UsageError("--fd systemd: no sockets were passed to this process (LISTEN_PID, LISTEN_FDS)")
+        fds += found
+    sockets = []
+    for fd in dict.fromkeys(fds):
+        try:
+            sockets.append(inherited(fd))
+        except OSError as error:
+            raise UsageError(f"--fd {fd}: {describe_error(error)}") from None
+    return sockets
+
+
+# --- the server -------------------------------------------------------------------------------------------------------
+
+
+def make_server(options: argparse.Namespace, accounts: Accounts | None) -> Server:
+    """Return a server as the options describe it."""
+    tls = server_context(options.tls_cert, options.tls_key) if options.tls_cert is not None else None
+    auth_required = accounts is not None and not options.auth_optional
+    try:
+        server = Server(
+            options.store,
+            name=options.name,
+            size=options.size,
+            timeout=options.timeout,
+            tls=tls,
+            extensions=standard(Auth(required=auth_required)),
+            limits=Limits(sessions=512, per_peer=50),
+            newlines=options.newlines,
+        )
+    except ValueError as error:
+        raise UsageError(f"--name: {error}") from None
+    if accounts is not None:
+        server.on(auth=accounts.auth)
+    if options.accept:
+        server.on(rcpt=accept_domains(options.accept))
+    return server
+
+
+def accept_domains(domains: Sequence[str]) -> Callable[[Session, Rcpt], Awaitable[Reply | None]]:
+    """Return a `rcpt` hook that accepts recipients at these domains, and ``<Postmaster>`` without a domain (RFC 5321
+    4.5.1).
+
+    A domain that begins with a dot means its subdomains.
+    """
+    exact, suffixes = frozenset(domains), tuple(domain for domain in domains if domain.startswith("."))
+
+    async def rcpt(session: Session, rcpt: Rcpt) -> Reply | None:
+        domain = rcpt.recipient.domain
+        if domain is None or domain.lower() in exact or domain.endswith(suffixes):
+            return None
+        return NOT_LOCAL
+
+    return rcpt
+
+
+def run_serve(options: argparse.Namespace) -> int:
+    """Serve until SIGINT or SIGTERM; return the exit code."""
+    parent = ParentLink.from_environment()
+    sockets = inherited_sockets(options.fd) if parent is None else parent.sockets
+    check_options(options, sockets)
+    reloads: list[Callable[[], None]] = []
+    accounts = None
+    if options.auth_file is not None:
+        accounts = Accounts(options.auth_file)
+        accounts.read()
+        reloads.append(accounts.read)
+    server = make_server(options, accounts)
+    if options.tls_cert is not None:
+
+        def reload_certificate() -> None:
+            server.tls = server_context(options.tls_cert, options.tls_key)
+
+        reloads.append(reload_certificate)
+    count = options.workers or usable_cores()
+    if parent is not None:
+        log_lock: int | None = parent.log_lock
+    else:
+        log_lock = os.memfd_create("smtp-trio-log") if count > 1 else None
+    set_up_log(options.level, as_json=options.log_format == "json", file_lock=log_lock)
+    if parent is not None:
+        trio.run(serve_as_worker, server, options, reloads, parent)
+        return 0
+    # With Python's own handlers, a signal just before Trio's receiver opens or just after it closes would end the
+    # process with that signal instead of exit code 0.
+    early_signals: list[int] = []
+    for number in STOP_SIGNALS:
+        signal.signal(number, lambda number, frame: early_signals.append(number))
+    if log_lock is None:
+        code = trio.run(serve, server, options, sockets, reloads, early_signals)
+    else:
+        code = trio.run(supervise, options, sockets, count, log_lock, early_signals)
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    return code
 
 
 async def serve(
     server: Server,
     options: argparse.Namespace,
     sockets: Sequence[socket.socket],
-    rereads: Sequence[Callable[[], None]],
-    early: Sequence[int],
+    reloads: Sequence[Callable[[], None]],
+    early_signals: Sequence[int],
 ) -> int:
-    """Serve until a signal says to stop; ``early`` are those that came before. Gives the exit code."""
-    with trio.open_signal_receiver(*STOP, signal.SIGHUP) as signals:
-        if early:
+    """Serve in this process until SIGINT or SIGTERM, and return the exit code.
+
+    ``reloads`` are called on SIGHUP; ``early_signals`` are signals to stop that came before this function was called.
+    """
+    with trio.open_signal_receiver(*STOP_SIGNALS, signal.SIGHUP) as signals:
+        if early_signals:
             return 0
-        async with opened(options.store):
+        async with open_store(options.store):
             listeners = list(map(listener, sockets)) or await listen(options)
-            say_where(listeners, options.store)
+            log_start(listeners, options.store)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(heed, signals, nursery, server.stop, rereads)
+                nursery.start_soon(handle_signals, signals, nursery, server.stop, reloads)
                 await server.serve_listeners(listeners, implicit_tls=options.implicit_tls)
                 nursery.cancel_scope.cancel()
-    last_words(server.statistics())
+    log_statistics(server.statistics())
     return 0
 
 
-async def work(
-    server: Server, options: argparse.Namespace, rereads: Sequence[Callable[[], None]], place: Place
+async def serve_as_worker(
+    server: Server, options: argparse.Namespace, reloads: Sequence[Callable[[], None]], parent: ParentLink
 ) -> None:
-    """Serve as a worker, until the parent says to stop."""
-    async with opened(options.store), aclosing(place.orders()) as orders, trio.open_nursery() as nursery:
-        nursery.start_soon(heed, orders, nursery, server.stop, rereads, logging.DEBUG)
-        await server.serve_listeners(list(map(listener, place.sockets)), implicit_tls=options.implicit_tls)
+    """Serve as one of several workers until the parent process sends SIGTERM."""
+    async with open_store(options.store), aclosing(parent.signals()) as signals, trio.open_nursery() as nursery:
+        nursery.start_soon(handle_signals, signals, nursery, server.stop, reloads, logging.DEBUG)
+        parent.report_ready()
+        await server.serve_listeners(list(map(listener, parent.sockets)), implicit_tls=options.implicit_tls)
         nursery.cancel_scope.cancel()
-    place.report(server.statistics())
+    parent.report(server.statistics())
 
 
 async def supervise(
-    options: argparse.Namespace, sockets: Sequence[socket.socket], count: int, lock: int, early: Sequence[int]
+    options: argparse.Namespace,
+    sockets: Sequence[socket.socket],
+    count: int,
+    log_lock: int,
+    early_signals: Sequence[int],
 ) -> int:
-    """Have workers serve until a signal says to stop; gives the exit code."""
-    with trio.open_signal_receiver(*STOP, signal.SIGHUP) as signals:
-        if early:
+    """Run ``count`` workers until SIGINT or SIGTERM, and return the exit code."""
+    with trio.open_signal_receiver(*STOP_SIGNALS, signal.SIGHUP) as signals:
+        if early_signals:
             return 0
-        async with opened(options.store):
-            pass  # what is wrong with it is said once, and no two workers make a new database
+        # Opened once before the workers start: an error is printed once, and only one process creates a new database.
+        async with open_store(options.store):
+            pass
         if not sockets:
-            # Not shared with anybody, to see that the port is free: another server of ours would share it without a word.
-            collapse_group = await listen(options)
-            options.port = collapse_group[0].socket.getsockname()[1]
-            for each in collapse_group:
+            # With SO_REUSEPORT the port of another smtp-trio could be opened as well, and the kernel would divide the
+            # connections between the two. Opening it first without that option detects this.
+            exclusive = await listen(options)
+            options.port = exclusive[0].socket.getsockname()[1]
+            for each in exclusive:
                 each.socket.close()
-        sets = [list(map(listener, sockets)) or await listen(options, reuse_port=True) for _ in range(count)]
-        say_where(sets[0], options.store)
-        workers = Workers(sets, lock, GRACE)
+        listener_sets = [list(map(listener, sockets)) or await listen(options, reuse_port=True) for _ in range(count)]
+        log_start(listener_sets[0], options.store)
+        workers = Workers(listener_sets, log_lock, GRACE)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(heed, signals, nursery, workers.stop, [partial(workers.tell, signal.SIGHUP)])
+            nursery.start_soon(
+                handle_signals, signals, nursery, workers.stop, [partial(workers.send_signal, signal.SIGHUP)]
+            )
             await workers.run()
             nursery.cancel_scope.cancel()
-    last_words(workers.statistics())
+    log_statistics(workers.statistics())
     return int(workers.failed)
 
 
 @asynccontextmanager
-async def opened(store: Maildir | SQLite) -> AsyncIterator[None]:
+async def open_store(store: Maildir | SQLite) -> AsyncIterator[None]:
+    """Open a store, and close it at the end of the block."""
     async with aclosing(store):
         try:
             await store.open()
@@ -99,42 +343,50 @@ async def opened(store: Maildir | SQLite) -> AsyncIterator[None]:
 
 
 async def listen(options: argparse.Namespace, *, reuse_port: bool = False) -> list[trio.SocketListener]:
+    """Open the listening sockets of ``--host`` and ``--port``."""
     try:
         return await open_listeners(options.port, None if options.host == "*" else options.host, reuse_port=reuse_port)
     except (OSError, UnicodeError) as error:
         raise UsageError(f"cannot listen on {options.host}, port {options.port}: {describe_error(error)}") from None
 
 
-def say_where(listeners: Sequence[trio.SocketListener], store: Maildir | SQLite) -> None:
+def log_start(listeners: Sequence[trio.SocketListener], store: Maildir | SQLite) -> None:
+    """Log the addresses and the store."""
     for each in listeners:
         log.info("listening on %s", spelled(each.socket))
     log.info("storing in %s:%s", type(store).__name__.lower(), store.path)
 
 
-def last_words(done: Statistics) -> None:
-    log.info("stopped; messages taken: %d, refused: %d; sessions: %d", done.messages, done.refused, done.sessions_total)
+def log_statistics(statistics: Statistics) -> None:
+    """Log the totals at the end."""
+    log.info(
+        "stopped; messages accepted: %d, refused: %d; sessions: %d",
+        statistics.messages,
+        statistics.refused,
+        statistics.sessions_total,
+    )
 
 
-async def heed(
+async def handle_signals(
     signals: AsyncIterator[int],
     nursery: trio.Nursery,
     stop: Callable[[float], Awaitable[object]],
-    rereads: Sequence[Callable[[], None]],
+    reloads: Sequence[Callable[[], None]],
     level: int = logging.INFO,
 ) -> None:
-    """Do as the signals say."""
+    """Call ``stop(GRACE)`` on the first signal to stop and ``stop(0)`` on the next one; call ``reloads`` on SIGHUP."""
     grace = GRACE
     async for number in signals:
         name = signal.Signals(number).name
-        # A terminal that hangs up sends SIGHUP as well, and is none any more.
-        if number != signal.SIGHUP or os.isatty(STDERR) != AT_A_TERMINAL:
+        # A terminal that is closed sends SIGHUP too. Its descriptor is then not a terminal any more.
+        if number != signal.SIGHUP or os.isatty(STDERR) != STARTED_AT_TERMINAL:
             log.log(level, "%s: stopping", name)
             nursery.start_soon(stop, grace)
             grace = 0
             continue
-        log.log(level, "%s: reading certificate and auth file again, where there are any", name)
-        for reread in rereads:
+        log.log(level, "%s: reloading the certificate and the auth file, if configured", name)
+        for reload in reloads:
             try:
-                reread()
+                reload()
             except UsageError as error:
-                log.error("%s: %s; what was read before stays", name, error)
+                log.error("%s: %s; the previous one stays in use", name, error)

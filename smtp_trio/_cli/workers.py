@@ -1,9 +1,13 @@
-"""Several processes that take in mail on one port: workers, and the parent that keeps them alive.
+"""Several processes that serve one port: workers, and the parent that starts and restarts them.
 
-A worker is the same command line once more. The parent opens a set of listening sockets for each, all on one port (SO_REUSEPORT),
-and hands it on: the parent keeps it too, so the connections that wait there when a worker dies wait for the next one. They are
-linked by a pair of sockets: the parent writes the numbers of signals, and the worker its statistics when it ends. A worker
-takes orders there alone, for a service manager or a terminal may signal all processes at once, and twice is not once.
+A worker runs the command line of its parent again. The parent opens one set of listening sockets for each worker, all
+on one port (SO_REUSEPORT), and passes it on. It keeps the sockets open itself: connections that wait in the queue of a
+worker that dies are accepted by the worker that replaces it.
+
+Parent and worker are connected by a pair of sockets. The parent writes the numbers of signals; the worker writes
+``READY`` when it begins to serve, and its statistics when it ends. A worker ignores signals from anywhere else, because
+a service manager or a terminal may send one to all processes at once, and a second signal to stop would cancel the
+sessions that the first one allows to finish.
 """
 
 from __future__ import annotations
@@ -27,17 +31,20 @@ from .._types import Statistics
 
 log = logging.getLogger("smtp_trio.workers")
 
-#: Tells a worker its file descriptors: the link, the lock of the log, and what it is to listen on.
-ENVIRONMENT = "SMTP_TRIO_WORKER"
-#: A worker that ends in so many seconds has not got far. After so many of them in a row the next one would not either.
-YOUNG = 5.0
-MOST = 5
-#: Seconds that a worker may be late, once the grace of its sessions is over. Then it is killed.
-LATE = 10.0
+#: The environment variable with a worker's file descriptors: the socket to its parent, the lock of the log, the
+#: listening sockets.
+WORKER_FDS = "SMTP_TRIO_WORKER"
+READY = b"ready\n"
+#: Seconds that a worker has to serve. When it ends sooner, or before it serves, the next one will probably do the same.
+MIN_LIFETIME = 5.0
+#: The number of times in a row that a worker may end so soon. Then the parent stops all workers.
+MAX_EARLY_ENDS = 5
+#: Seconds that a worker has after the grace period of its sessions. Then it is killed.
+KILL_DELAY = 10.0
 
 
-def cores() -> int:
-    """How many this process may use."""
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
@@ -45,36 +52,43 @@ def cores() -> int:
 
 
 @frozen
-class Place:
-    """What a worker was given by its parent."""
+class ParentLink:
+    """A worker's connection to its parent, with the file descriptors that the parent has passed to it."""
 
-    link: socket.socket
-    lock: int
+    connection: socket.socket
+    log_lock: int
     sockets: list[socket.socket]
 
     @classmethod
-    def given(cls) -> Place | None:
-        """This process's own, if it is a worker."""
-        told = os.environ.pop(ENVIRONMENT, None)
-        if told is None:
+    def from_environment(cls) -> ParentLink | None:
+        """Return the link of this process, or None when it is not a worker. In a worker, ignore signals from now on."""
+        fds = os.environ.pop(WORKER_FDS, None)
+        if fds is None:
             return None
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
-        link, lock, *sockets = map(int, told.split())
-        return cls(socket.socket(fileno=link), lock, [inherited(fd) for fd in sockets])
+        connection, log_lock, *sockets = map(int, fds.split())
+        return cls(socket.socket(fileno=connection), log_lock, [inherited(fd) for fd in sockets])
 
-    async def orders(self) -> AsyncGenerator[int, None]:
-        """The signals that the parent passes on. Without a parent there is nothing left but to stop."""
-        link = trio.socket.from_stdlib_socket(self.link.dup())
-        with link, suppress(OSError):
-            while numbers := await link.recv(1):
+    async def signals(self) -> AsyncGenerator[int, None]:
+        """Iterate over the signals that the parent passes on. When the parent has ended, SIGTERM is the last one."""
+        connection = trio.socket.from_stdlib_socket(self.connection.dup())
+        with connection, suppress(OSError):
+            while numbers := await connection.recv(1):
                 yield numbers[0]
         yield signal.SIGTERM
 
-    def report(self, done: Statistics) -> None:
-        """The last that the parent hears of us."""
-        with suppress(OSError):  # it is gone
-            self.link.send(json.dumps(asdict(done)).encode())
+    def report_ready(self) -> None:
+        """Tell the parent that this worker begins to serve."""
+        self._send(READY)
+
+    def report(self, statistics: Statistics) -> None:
+        """Send the parent the statistics of this worker, before it ends."""
+        self._send(json.dumps(asdict(statistics)).encode())
+
+    def _send(self, data: bytes) -> None:
+        with suppress(OSError):  # the parent may have ended
+            self.connection.send(data)
 
 
 # --- in the parent ----------------------------------------------------------------------------------------------------
@@ -82,83 +96,99 @@ class Place:
 
 @define(eq=False)
 class Workers:
-    """Those that there are: one for each set of sockets. ``grace`` is what a worker gives its sessions when it is to stop."""
+    """The worker processes, one for each set of listeners.
 
-    sets: Sequence[Sequence[trio.SocketListener]]
-    lock: int
+    ``log_lock`` is the descriptor of the log's lock, and ``grace`` the seconds that sessions have to finish when the
+    workers are stopped because one of them keeps ending.
+    """
+
+    listener_sets: Sequence[Sequence[trio.SocketListener]]
+    log_lock: int
     grace: float
-    done: Counter[str] = field(factory=Counter, init=False)
     failed: bool = field(default=False, init=False)
+    """Whether the workers were stopped because one of them kept ending."""
+    _totals: Counter[str] = field(factory=Counter, init=False)
     _stopping: bool = field(default=False, init=False)
     _scope: trio.CancelScope = field(factory=trio.CancelScope, init=False)
-    _links: set[socket.socket] = field(factory=set, init=False)
+    _connections: set[socket.socket] = field(factory=set, init=False)
 
     async def run(self) -> None:
-        """Keep them alive until `stop`, or until they do not live: then ``failed``."""
+        """Run the workers, restarting each one that ends, until `stop` is called or one ends ``MAX_EARLY_ENDS`` times
+        in a row.
+        """
         with self._scope:
             async with trio.open_nursery() as nursery:
-                for number, listeners in enumerate(self.sets, 1):
-                    nursery.start_soon(self._keep, number, listeners)
+                for number, listeners in enumerate(self.listener_sets, 1):
+                    nursery.start_soon(self._keep_running, number, listeners)
 
     def statistics(self) -> Statistics:
-        """What all have done that had the time to say so: it is not known of one that was killed."""
-        return evolve(Statistics(), **self.done)
+        """Return the sums over all workers that have ended, without those that were killed: they could not report."""
+        return evolve(Statistics(), **self._totals)
 
     async def stop(self, grace: float) -> None:
-        """Have them drain, or with no grace end at once. Connects are refused from here on."""
+        """Stop the workers, after ``grace`` seconds for their sessions to finish.
+
+        New connections are refused at once.
+        """
         self._stopping = True
-        for listeners in self.sets:
-            for each in listeners:
-                each.socket.close()
-        self._scope.deadline = trio.current_time() + grace + LATE
-        self.tell(signal.SIGTERM)
+        for listeners in self.listener_sets:
+            for listener in listeners:
+                listener.socket.close()
+        self._scope.deadline = trio.current_time() + grace + KILL_DELAY
+        self.send_signal(signal.SIGTERM)
 
-    def tell(self, number: int) -> None:
-        """Pass on a signal."""
-        for link in self._links:
-            with suppress(OSError):  # it has just died
-                link.send(bytes([number]))
+    def send_signal(self, number: int) -> None:
+        """Pass a signal on to all workers."""
+        for connection in self._connections:
+            with suppress(OSError):  # the worker may have just ended
+                connection.send(bytes([number]))
 
-    async def _keep(self, number: int, listeners: Sequence[trio.SocketListener]) -> None:
-        in_a_row = 0
-        while in_a_row < MOST:
-            born = trio.current_time()
-            end = await self._work(number, listeners)
+    async def _keep_running(self, number: int, listeners: Sequence[trio.SocketListener]) -> None:
+        early_ends = 0
+        while early_ends < MAX_EARLY_ENDS:
+            started = trio.current_time()
+            ready, end = await self._run_worker(number, listeners)
             if self._stopping:
                 return
-            in_a_row = in_a_row + 1 if trio.current_time() - born < YOUNG else 0
+            early = not ready or trio.current_time() - started < MIN_LIFETIME
+            early_ends = early_ends + 1 if early else 0
             log.warning("worker %d: %s", number, end)
-        log.error("worker %d: gave up, it has ended %d times as soon as it had begun", number, MOST)
+        log.error("worker %d: ended %d times in a row just after its start; stopping", number, MAX_EARLY_ENDS)
         self.failed = True
         await self.stop(self.grace)
 
-    async def _work(self, number: int, listeners: Sequence[trio.SocketListener]) -> str:
-        """A worker's whole life; tells how it ended."""
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        with ours, theirs:
-            fds = [theirs.fileno(), self.lock, *[each.socket.fileno() for each in listeners]]
-            self._links.add(ours)  # an order that comes before it can hear waits for it there
+    async def _run_worker(self, number: int, listeners: Sequence[trio.SocketListener]) -> tuple[bool, str]:
+        """Run a worker process until it ends. Return whether it began to serve, and how it ended."""
+        connection, worker_end = socket.socketpair()
+        connection.setblocking(False)
+        with connection, worker_end:
+            fds = [worker_end.fileno(), self.log_lock, *[listener.socket.fileno() for listener in listeners]]
+            # A signal that comes before the process has started waits in its socket.
+            self._connections.add(connection)
             try:
                 process = await trio.lowlevel.open_process(
                     [sys.executable, *sys.orig_argv[1:]],
                     stdin=subprocess.DEVNULL,
                     pass_fds=fds,
-                    env={**os.environ, ENVIRONMENT: " ".join(map(str, fds))},
+                    env={**os.environ, WORKER_FDS: " ".join(map(str, fds))},
                     start_new_session=True,
                 )
             except OSError as error:
-                self._links.discard(ours)
-                return f"cannot be started: {error}"
-            theirs.close()
+                self._connections.discard(connection)
+                return False, f"cannot be started: {error}"
+            worker_end.close()
             log.info("worker %d: process %d", number, process.pid)
             try:
                 code = await process.wait()
             finally:
-                self._links.discard(ours)
+                self._connections.discard(connection)
                 if process.returncode is None:
-                    log.error("worker %d: did not end in time, killed", number)
+                    log.error("worker %d: killed, because it did not end in time", number)
                     process.kill()
-            with suppress(BlockingIOError, ConnectionResetError, ValueError):
-                self.done.update(json.loads(ours.recv(65536)))
-        return f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+            report = b""
+            with suppress(BlockingIOError, ConnectionResetError):
+                report = connection.recv(65536)
+        if statistics := report.removeprefix(READY):
+            self._totals.update(json.loads(statistics))
+        end = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return report.startswith(READY), end

@@ -1,4 +1,4 @@
-"""``smtp-trio send`` as a user has it: in a process of its own, against servers that take, refuse, vanish or are not there."""
+"""``smtp-trio send`` in a process of its own, with servers that accept, refuse, close the connection or are missing."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ import pytest
 import trio
 import trustme
 from attrs import define, field
-from processes import HOST, Output, run, running, serving
+from processes import HOST, TIMEOUT, Output, run, running, serving
 
 from smtp_trio import Body, Hooks, Reply, Server, Session
-from smtp_trio._cli.main import main
-from smtp_trio._cli.message_files import letters
+from smtp_trio._cli.main import main, make_parser
+from smtp_trio._cli.message_files import find_messages
+from smtp_trio._cli.send import default_port
 from smtp_trio.protocol import Mail, Rcpt
 from smtp_trio.protocol.extensions import Auth, EightBitMime, SmtpUtf8, standard
 from smtp_trio.protocol.extensions.auth import Credentials
@@ -31,8 +32,8 @@ MESSAGE = f"From: {ME}\r\nTo: You <{YOU}>\r\nSubject: hi\r\n\r\n.hello\r\n".enco
 
 
 @define
-class Intake(Hooks):
-    """Keeps what it takes, refuses some, and counts connections."""
+class Recorder(Hooks):
+    """Hooks that keep messages, envelopes and users, refuse two recipients, and count connections."""
 
     messages: list[bytes] = field(factory=list)
     envelopes: list[tuple[str, ...]] = field(factory=list)
@@ -43,8 +44,8 @@ class Intake(Hooks):
         self.connections += 1
 
     async def auth(self, session: Session, credentials: Credentials) -> Reply | None:
-        right = (credentials.user, credentials.password) == ("fred", "secret")
-        return None if right else Reply(535, "Authentication credentials invalid", "5.7.8")
+        correct = (credentials.user, credentials.password) == ("fred", "secret")
+        return None if correct else Reply(535, "Authentication credentials invalid", "5.7.8")
 
     async def rcpt(self, session: Session, rcpt: Rcpt) -> Reply | None:
         if rcpt.recipient.user == "nobody":
@@ -61,9 +62,11 @@ class Intake(Hooks):
 
 
 @asynccontextmanager
-async def intake(tls: ssl.SSLContext | None = None, *, implicit_tls: bool = False) -> AsyncIterator[tuple[Intake, str]]:
-    """One that listens, and what ``--server`` has to be for it."""
-    hooks = Intake()
+async def recording_server(
+    tls: ssl.SSLContext | None = None, *, implicit_tls: bool = False
+) -> AsyncIterator[tuple[Recorder, str]]:
+    """Run a server; yield its hooks and the ``--server`` option with its address."""
+    hooks = Recorder()
     async with trio.open_nursery() as nursery:
         server = Server(hooks, name="mx.example.org", tls=tls, newlines="reject", extensions=standard(Auth()))
         (listener,) = await nursery.start(partial(server.serve, 0, HOST, implicit_tls=implicit_tls))
@@ -72,7 +75,7 @@ async def intake(tls: ssl.SSLContext | None = None, *, implicit_tls: bool = Fals
 
 
 async def send(*options: str, cwd: Path, stdin: bytes = b"") -> tuple[int, list[str], str]:
-    """Gives exit code, lines, and what it said of errors."""
+    """Run ``smtp-trio send``; return its exit code, the lines of its output, and its errors."""
     code, out, err = await run("-m", "smtp_trio", "send", *options, cwd=cwd, stdin=stdin)
     assert "Traceback" not in err
     return code, out.splitlines(), err
@@ -80,22 +83,22 @@ async def send(*options: str, cwd: Path, stdin: bytes = b"") -> tuple[int, list[
 
 @pytest.fixture
 def mail(tmp_path: Path) -> Path:
-    """A message, in a folder of its own."""
+    """A file with a message."""
     path = tmp_path / "mail.eml"
     path.write_bytes(MESSAGE)
     return path
 
 
-def look(folder: Path) -> list[tuple[Path, int]]:
-    """What is in there, and since when."""
-    return sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*"))
+def modification_times(directory: Path) -> list[tuple[Path, int]]:
+    """Return all files and directories in a directory, with their modification times."""
+    return sorted((path, path.stat().st_mtime_ns) for path in directory.rglob("*"))
 
 
-# --- what is sent, and to whom ----------------------------------------------------------------------------------------
+# --- messages and envelopes -------------------------------------------------------------------------------------------
 
 
 async def test_a_file(tmp_path: Path, mail: Path) -> None:
-    async with intake() as (hooks, server):
+    async with recording_server() as (hooks, server):
         code, lines, err = await send(server, "mail.eml", cwd=tmp_path)
 
     assert (code, err) == (0, "")
@@ -105,9 +108,9 @@ async def test_a_file(tmp_path: Path, mail: Path) -> None:
     assert hooks.envelopes == [(ME, YOU)]
 
 
-async def test_a_unix_file_with_blind_copies_from_standard_input(tmp_path: Path) -> None:
+async def test_standard_input_with_lf_and_bcc(tmp_path: Path) -> None:
     unix = f"From: {ME}\nBcc: {YOU},\n  x <{HER}>\nbcc: nobody@example.org\nSubject: Bcc:\n\nBcc: stays\n.\n".encode()
-    async with intake() as (hooks, server):
+    async with recording_server() as (hooks, server):
         code, lines, err = await send(server, "-", cwd=tmp_path, stdin=unix)
 
     assert (code, err) == (1, "")
@@ -120,8 +123,8 @@ async def test_a_unix_file_with_blind_copies_from_standard_input(tmp_path: Path)
     assert hooks.messages == [f"From: {ME}\r\nSubject: Bcc:\r\n\r\nBcc: stays\r\n.\r\n".encode()]
 
 
-async def test_options_win_over_fields(tmp_path: Path, mail: Path) -> None:
-    async with intake() as (hooks, server):
+async def test_from_and_to_override_the_header(tmp_path: Path, mail: Path) -> None:
+    async with recording_server() as (hooks, server):
         code, lines, _ = await send(
             server, "--from=", "--to", HER, "--to", "Postmaster", "--to", HER, mail.name, cwd=tmp_path
         )
@@ -131,13 +134,13 @@ async def test_options_win_over_fields(tmp_path: Path, mail: Path) -> None:
     assert hooks.envelopes == [("", HER, "Postmaster")]
 
 
-async def test_a_directory_over_one_connection(tmp_path: Path) -> None:
+async def test_a_directory_is_sent_over_one_connection(tmp_path: Path) -> None:
     box = tmp_path / "box"
     (box / "more").mkdir(parents=True)
     (box / "more" / "d").write_bytes(MESSAGE)
     for name in ("c", "a", "b", ".hidden"):
         (box / name).write_bytes(MESSAGE + name.encode() + b"\r\n")
-    async with intake() as (hooks, server):
+    async with recording_server() as (hooks, server):
         code, lines, _ = await send(server, "box", cwd=tmp_path)
 
     assert code == 0
@@ -146,40 +149,40 @@ async def test_a_directory_over_one_connection(tmp_path: Path) -> None:
     assert hooks.connections == 1
 
 
-async def test_a_maildir_is_left_as_it_is(tmp_path: Path) -> None:
+async def test_a_maildir_is_not_changed(tmp_path: Path) -> None:
     files = {"new/2": b"2", "cur/1:2,S": b"1", "tmp/3": b"3", "dovecot-uidlist": b"x"}
     for name, mark in files.items():
         (tmp_path / "Maildir" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "Maildir" / name).write_bytes(MESSAGE + mark)
-    before = look(tmp_path)
-    async with intake() as (hooks, server):
+    before = modification_times(tmp_path)
+    async with recording_server() as (hooks, server):
         code, _, _ = await send(server, "Maildir", cwd=tmp_path)
 
     assert code == 0
     assert hooks.messages == [MESSAGE + b"2\r\n", MESSAGE + b"1\r\n"]
-    assert look(tmp_path) == before
+    assert modification_times(tmp_path) == before
 
 
-async def test_an_empty_directory_is_no_mistake(tmp_path: Path) -> None:
+async def test_an_empty_directory_is_not_an_error(tmp_path: Path) -> None:
     assert await send(".", cwd=tmp_path) == (0, [], "smtp-trio: nothing to send\n")
 
 
-async def test_a_store_of_ours_can_be_sent_on(tmp_path: Path, mail: Path) -> None:
+async def test_messages_stored_by_serve_can_be_sent(tmp_path: Path, mail: Path) -> None:
     async with serving(cwd=tmp_path) as program:
         server = f"--server={HOST}:{program.port}"
         assert (await send(server, "mail.eml", cwd=tmp_path))[0] == 0
-        async with intake() as (hooks, other):
+        async with recording_server() as (hooks, other):
             assert (await send(other, "Maildir", cwd=tmp_path))[0] == 0
     assert hooks.messages[0].endswith(MESSAGE)
 
 
-async def test_a_server_that_takes_only_ascii(tmp_path: Path) -> None:
+async def test_a_message_is_encoded_for_a_server_without_8bitmime(tmp_path: Path) -> None:
     (tmp_path / "m").write_bytes(
         "From: me@example.net\nTo: you@example.org\nSubject: Grüße\nMIME-Version: 1.0\n"
         "Content-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n\nGrüße\n".encode()
     )
     server = Server(
-        hooks := Intake(), extensions=[each for each in standard() if not isinstance(each, EightBitMime | SmtpUtf8)]
+        hooks := Recorder(), extensions=[each for each in standard() if not isinstance(each, EightBitMime | SmtpUtf8)]
     )
     async with trio.open_nursery() as nursery:
         (listener,) = await nursery.start(server.serve, 0, HOST)
@@ -191,8 +194,8 @@ async def test_a_server_that_takes_only_ascii(tmp_path: Path) -> None:
     assert b"Subject: =?" in hooks.messages[0]
 
 
-async def test_a_unix_socket_and_lmtp_want_their_own_server(tmp_path: Path, mail: Path) -> None:
-    server = Server(hooks := Intake())
+async def test_unix_sockets_and_lmtp(tmp_path: Path, mail: Path) -> None:
+    server = Server(hooks := Recorder())
     sock = trio.socket.socket(trio.socket.AF_UNIX)
     await sock.bind(str(tmp_path / "socket"))
     sock.listen()
@@ -203,7 +206,7 @@ async def test_a_unix_socket_and_lmtp_want_their_own_server(tmp_path: Path, mail
         await server.stop()
 
     assert hooks.messages == [MESSAGE]
-    assert (code, lines[0].split("  ")[0]) == (1, "refused")  # it speaks no LMTP
+    assert (code, lines[0].split("  ")[0]) == (1, "refused")  # it is not an LMTP server
     assert err.startswith("smtp-trio: error: LHLO was refused: 500 ")
 
 
@@ -211,7 +214,7 @@ async def test_a_unix_socket_and_lmtp_want_their_own_server(tmp_path: Path, mail
 
 
 @pytest.mark.parametrize(
-    ("users", "words", "code"),
+    ("users", "statuses", "code"),
     [
         (["you", "her"], ["accepted", "accepted"], 0),
         (["you", "busy"], ["accepted", "deferred"], 75),
@@ -221,18 +224,18 @@ async def test_a_unix_socket_and_lmtp_want_their_own_server(tmp_path: Path, mail
         (["nobody"], ["refused"], 1),
     ],
 )
-async def test_exit_codes(tmp_path: Path, mail: Path, users: Sequence[str], words: Sequence[str], code: int) -> None:
+async def test_exit_codes(tmp_path: Path, mail: Path, users: Sequence[str], statuses: Sequence[str], code: int) -> None:
     to = [f"--to={user}@example.org" for user in users]
-    async with intake() as (_, server):
+    async with recording_server() as (_, server):
         got, lines, err = await send(server, *to, "mail.eml", cwd=tmp_path)
 
     assert (got, err) == (code, "")
     assert {line.split("  ")[1]: line.split("  ")[0] for line in lines} == {
-        f"<{user}@example.org>": word for user, word in zip(users, words, strict=True)
+        f"<{user}@example.org>": status for user, status in zip(users, statuses, strict=True)
     }
 
 
-async def test_one_message_that_is_refused_stops_no_other(tmp_path: Path, mail: Path) -> None:
+async def test_other_messages_are_sent_after_a_refused_one(tmp_path: Path, mail: Path) -> None:
     (tmp_path / "big").write_bytes(MESSAGE + b"x" * 2000)
     async with serving("--size", "1000", cwd=tmp_path) as program:
         code, lines, err = await send(f"--server={HOST}:{program.port}", "big", "mail.eml", cwd=tmp_path)
@@ -242,7 +245,7 @@ async def test_one_message_that_is_refused_stops_no_other(tmp_path: Path, mail: 
     assert lines[1].startswith(f"accepted  <{YOU}>  250 ")
 
 
-async def test_nobody_is_there(tmp_path: Path, mail: Path) -> None:
+async def test_no_server_at_the_address(tmp_path: Path, mail: Path) -> None:
     with socket.create_server((HOST, 0)) as taken:
         port = taken.getsockname()[1]
     code, lines, err = await send(f"--server={HOST}:{port}", "mail.eml", "mail.eml", cwd=tmp_path)
@@ -251,27 +254,29 @@ async def test_nobody_is_there(tmp_path: Path, mail: Path) -> None:
     assert len(lines) == 2
     assert all(line.startswith(f"deferred  <{YOU}>  cannot connect to {HOST} port {port}: ") for line in lines)
     assert err.startswith(f"smtp-trio: error: cannot connect to {HOST} port {port}: ")
-    assert err.endswith("; is it the right --server?\n")
+    assert err.endswith("; check --server\n")
     assert err.count("\n") == 1
 
 
-SCRIPT = {
+REPLIES = {
     "EHLO": b"250 mx\r\n", "MAIL": b"250 ok\r\n", "RCPT": b"250 ok\r\n", "DATA": b"354 go on\r\n", ".": b"250 ok\r\n",
     "QUIT": b"221 bye\r\n", "RSET": b"250 ok\r\n",
 }  # fmt: skip
 
 
-class Scripted:
-    """A server that answers what it is told to, once for each connection; None: it hangs up instead."""
+class ScriptedServer:
+    """A server that sends fixed replies, which each connection can override; for a reply of None it closes the connection.
+
+    An empty reply means that it sends nothing and sets the event ``silent``.
+    """
 
     def __init__(self, *connections: dict[str, bytes | None], greeting: bytes = b"220 mx\r\n") -> None:
         self.greeting = greeting
         self.connections = list(connections)
-        self.said: list[str] = []
-        self.stuck = trio.Event()
+        self.silent = trio.Event()
 
     async def serve(self, stream: trio.SocketStream) -> None:
-        answers = SCRIPT | self.connections.pop(0)
+        replies = REPLIES | self.connections.pop(0)
         octets, in_message = b"", False
         await stream.send_all(self.greeting)
         while data := await stream.receive_some():
@@ -281,27 +286,27 @@ class Scripted:
                 verb = line.decode()[:4].upper()
                 if in_message and line != b".":
                     continue
-                self.said.append(verb)
-                answer = answers[verb]
-                if answer is None:
+                reply = replies[verb]
+                if reply is None:
                     return
-                if not answer:
-                    self.stuck.set()
+                if not reply:
+                    self.silent.set()
                     continue
-                await stream.send_all(answer)
-                in_message = answer.startswith(b"354")
+                await stream.send_all(reply)
+                in_message = reply.startswith(b"354")
 
 
 @asynccontextmanager
-async def scripted(script: Scripted) -> AsyncIterator[str]:
+async def running_server(server: ScriptedServer) -> AsyncIterator[str]:
+    """Run a scripted server; yield the ``--server`` option with its address."""
     async with trio.open_nursery() as nursery:
-        (listener,) = await nursery.start(partial(trio.serve_tcp, script.serve, 0, host=HOST))
+        (listener,) = await nursery.start(partial(trio.serve_tcp, server.serve, 0, host=HOST))
         yield f"--server={HOST}:{listener.socket.getsockname()[1]}"
         nursery.cancel_scope.cancel()
 
 
-async def test_lost_behind_the_message(tmp_path: Path, mail: Path) -> None:
-    async with scripted(Scripted({".": None})) as server:
+async def test_connection_lost_after_the_message(tmp_path: Path, mail: Path) -> None:
+    async with running_server(ScriptedServer({".": None})) as server:
         code, lines, err = await send(server, "mail.eml", cwd=tmp_path)
 
     assert (code, err) == (75, "")
@@ -310,16 +315,16 @@ async def test_lost_behind_the_message(tmp_path: Path, mail: Path) -> None:
     assert "it may have been delivered" in line
 
 
-async def test_lost_before_the_message(tmp_path: Path, mail: Path) -> None:
-    async with scripted(Scripted({"DATA": None})) as server:
+async def test_connection_lost_before_the_message(tmp_path: Path, mail: Path) -> None:
+    async with running_server(ScriptedServer({"DATA": None})) as server:
         code, lines, err = await send(server, "mail.eml", cwd=tmp_path)
 
     assert (code, err) == (75, "")
     assert [line.split("  ")[0] for line in lines] == ["deferred"]
 
 
-class Once(Hooks):
-    """Takes one message a connection, and says so to the next MAIL."""
+class OnePerConnection(Hooks):
+    """Hooks that accept one message in each session, and answer the next MAIL with 421."""
 
     def __init__(self) -> None:
         self.ids: list[str] = []
@@ -332,8 +337,8 @@ class Once(Hooks):
         self.ids.append(session.id)
 
 
-async def test_a_server_that_says_goodbye_at_the_second_message(tmp_path: Path, mail: Path) -> None:
-    server = Server(hooks := Once())
+async def test_a_new_connection_after_421_to_the_second_message(tmp_path: Path, mail: Path) -> None:
+    server = Server(hooks := OnePerConnection())
     async with trio.open_nursery() as nursery:
         (listener,) = await nursery.start(server.serve, 0, HOST)
         where = f"--server={HOST}:{listener.socket.getsockname()[1]}"
@@ -345,18 +350,18 @@ async def test_a_server_that_says_goodbye_at_the_second_message(tmp_path: Path, 
     assert len(set(hooks.ids)) == 3
 
 
-async def test_a_server_that_hangs_up_behind_each_message(tmp_path: Path, mail: Path) -> None:
-    script = Scripted({".": b"250 ok\r\n421 enough\r\n"}, {})
-    async with scripted(script) as server:
+async def test_a_new_connection_after_421_that_follows_a_message(tmp_path: Path, mail: Path) -> None:
+    scripted = ScriptedServer({".": b"250 ok\r\n421 enough\r\n"}, {})
+    async with running_server(scripted) as server:
         code, lines, err = await send(server, "mail.eml", "mail.eml", cwd=tmp_path)
 
     assert (code, err) == (0, "")
     assert [line.split("  ")[0] for line in lines] == ["accepted", "accepted"]
-    assert script.connections == []
+    assert scripted.connections == []
 
 
 async def test_the_timeout(tmp_path: Path, mail: Path) -> None:
-    async with scripted(Scripted({"MAIL": b""})) as server:
+    async with running_server(ScriptedServer({"MAIL": b""})) as server:
         code, lines, err = await send(server, "--timeout", "0.2", "mail.eml", cwd=tmp_path)
 
     assert (code, err) == (75, "")
@@ -364,50 +369,50 @@ async def test_the_timeout(tmp_path: Path, mail: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("greeting", "word", "code"), [(b"554 no\r\n", "refused", 1), (b"421 later\r\n", "deferred", 75)]
+    ("greeting", "status", "code"), [(b"554 no\r\n", "refused", 1), (b"421 later\r\n", "deferred", 75)]
 )
-async def test_turned_away(tmp_path: Path, mail: Path, greeting: bytes, word: str, code: int) -> None:
-    async with scripted(Scripted({}, greeting=greeting)) as server:
+async def test_a_greeting_that_refuses(tmp_path: Path, mail: Path, greeting: bytes, status: str, code: int) -> None:
+    async with running_server(ScriptedServer({}, greeting=greeting)) as server:
         got, lines, err = await send(server, "mail.eml", cwd=tmp_path)
 
     assert got == code
-    assert [line.split("  ")[0] for line in lines] == [word]
+    assert [line.split("  ")[0] for line in lines] == [status]
     assert err.count("\n") == 1
 
 
-async def test_it_is_no_smtp_server(tmp_path: Path, mail: Path) -> None:
-    async with scripted(Scripted({}, greeting=b"SSH-2.0-x\r\n")) as server:
+async def test_a_greeting_of_another_protocol(tmp_path: Path, mail: Path) -> None:
+    async with running_server(ScriptedServer({}, greeting=b"SSH-2.0-x\r\n")) as server:
         code, _, err = await send(server, "mail.eml", cwd=tmp_path)
 
     assert code == 75
     assert err.count("\n") == 1
 
 
-async def test_what_a_server_says_does_no_harm_on_a_terminal(tmp_path: Path, mail: Path) -> None:
-    async with scripted(Scripted({"RCPT": "550 no\u202e\x1b[2J\r\n".encode()})) as server:
+async def test_control_characters_of_replies_are_not_printed(tmp_path: Path, mail: Path) -> None:
+    async with running_server(ScriptedServer({"RCPT": "550 no\u202e\x1b[2J\r\n".encode()})) as server:
         code, lines, _ = await send(server, "mail.eml", cwd=tmp_path)
 
-    assert code in (1, 75)  # whether such a reply is one is the client's business
+    assert code in (1, 75)  # depending on whether the client regards it as a reply
     assert "\x1b" not in lines[0]
     assert "\u202e" not in lines[0]
 
 
-async def test_interrupted(tmp_path: Path, mail: Path) -> None:
-    script = Scripted({".": b""})
-    async with scripted(script) as server:
+async def test_sigint_reports_the_message_in_progress(tmp_path: Path, mail: Path) -> None:
+    scripted = ScriptedServer({".": b""})
+    async with running_server(scripted) as server:
         async with running("-m", "smtp_trio", "send", server, "mail.eml", cwd=tmp_path) as program:
-            await script.stuck.wait()
+            await scripted.silent.wait()
             program.signal(signal.SIGINT)
-            assert await program.end() == 130
+            assert await program.wait() == 130
     assert program.out.text.startswith(f"unknown  <{YOU}>  ")
     assert program.err.text == ""
 
 
-async def test_nobody_reads_its_lines(tmp_path: Path, mail: Path) -> None:
-    async with intake() as (hooks, server):
+async def test_messages_are_sent_after_the_reader_of_the_output_has_ended(tmp_path: Path, mail: Path) -> None:
+    async with recording_server() as (hooks, server):
         async with running("-m", "smtp_trio", "send", server, "mail.eml", "mail.eml", cwd=tmp_path) as program:
             await program.out.stream.aclose()
-            assert await program.err.rest() == ""
+            assert await program.err.read_rest() == ""
             assert await program.process.wait() == 0
     assert hooks.messages == [MESSAGE, MESSAGE]
 
@@ -416,13 +421,14 @@ async def test_nobody_reads_its_lines(tmp_path: Path, mail: Path) -> None:
 
 
 class Authority:
-    """Certificates for 127.0.0.1, and for somebody else."""
+    """A certificate authority, whose certificate is in the file ``ca.pem``."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, directory: Path) -> None:
         self.ca = trustme.CA()
-        self.ca.cert_pem.write_to_path(folder / "ca.pem")
+        self.ca.cert_pem.write_to_path(directory / "ca.pem")
 
     def server(self, name: str = HOST) -> ssl.SSLContext:
+        """Return a server's context with a certificate for this name."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         self.ca.issue_cert(name).configure_cert(context)
         return context
@@ -435,53 +441,55 @@ def authority(tmp_path: Path) -> Authority:
 
 @pytest.mark.parametrize("mode", ["required", "implicit"])
 async def test_tls(tmp_path: Path, mail: Path, authority: Authority, mode: str) -> None:
-    async with intake(authority.server(), implicit_tls=mode == "implicit") as (hooks, server):
-        assert await_code(await send(server, "--tls", mode, "--cafile", "ca.pem", "mail.eml", cwd=tmp_path)) == 0
+    async with recording_server(authority.server(), implicit_tls=mode == "implicit") as (hooks, server):
+        assert exit_code(await send(server, "--tls", mode, "--cafile", "ca.pem", "mail.eml", cwd=tmp_path)) == 0
         code, lines, err = await send(server, "--tls", mode, "mail.eml", cwd=tmp_path)
 
     assert len(hooks.messages) == 1
     assert (code, lines[0].split("  ")[0]) == (75, "deferred")
     assert "certificate verify failed" in err
-    assert err.endswith("; --cafile FILE says whose certificates to trust\n")
+    assert err.endswith("; use --cafile FILE to trust other certificates\n")
 
 
-def await_code(done: tuple[int, list[str], str]) -> int:
-    assert done[2] == ""
-    return done[0]
+def exit_code(result: tuple[int, list[str], str]) -> int:
+    """Return the exit code of a run without errors."""
+    code, _, err = result
+    assert err == ""
+    return code
 
 
 @pytest.mark.parametrize("options", [[], ["--tls", "opportunistic"], ["--tls", "never"]])
-async def test_tls_where_it_is_taken_as_it_comes(
+async def test_tls_with_any_certificate(
     tmp_path: Path, mail: Path, authority: Authority, options: Sequence[str]
 ) -> None:
-    async with intake(authority.server("elsewhere.example")) as (hooks, server):
-        assert await_code(await send(server, *options, "mail.eml", cwd=tmp_path)) == 0
+    async with recording_server(authority.server("elsewhere.example")) as (hooks, server):
+        assert exit_code(await send(server, *options, "mail.eml", cwd=tmp_path)) == 0
     assert len(hooks.messages) == 1
 
 
-async def test_tls_is_not_there(tmp_path: Path, mail: Path) -> None:
-    async with intake() as (hooks, server):
+async def test_required_tls_is_not_offered(tmp_path: Path, mail: Path) -> None:
+    async with recording_server() as (hooks, server):
         code, _, err = await send(server, "--tls", "required", "mail.eml", cwd=tmp_path)
     assert code == 1
     assert err.startswith("smtp-trio: error: the server does not offer STARTTLS")
     assert hooks.messages == []
 
 
-async def test_a_password_from_a_file(tmp_path: Path, mail: Path, authority: Authority) -> None:
+async def test_password_from_a_file(tmp_path: Path, mail: Path, authority: Authority) -> None:
     (tmp_path / "password").write_text("secret\nnot this\n")
     options = ["--user", "fred", "--password-file", "password", "--cafile", "ca.pem"]
-    async with intake(authority.server()) as (hooks, server):
-        assert await_code(await send(server, *options, "mail.eml", cwd=tmp_path)) == 0
+    async with recording_server(authority.server()) as (hooks, server):
+        assert exit_code(await send(server, *options, "mail.eml", cwd=tmp_path)) == 0
     assert hooks.users == ["fred"]
 
 
-async def test_a_password_from_the_environment(
+async def test_password_from_the_environment(
     tmp_path: Path, mail: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = ["--user", "fred", "--cafile", "ca.pem", "mail.eml"]
-    async with intake(authority.server()) as (hooks, server):
+    async with recording_server(authority.server()) as (hooks, server):
         monkeypatch.setenv("SMTP_TRIO_PASSWORD", "secret")
-        assert await_code(await send(server, *options, cwd=tmp_path)) == 0
+        assert exit_code(await send(server, *options, cwd=tmp_path)) == 0
         monkeypatch.setenv("SMTP_TRIO_PASSWORD", "wrong")
         code, lines, err = await send(server, *options, cwd=tmp_path)
 
@@ -489,62 +497,61 @@ async def test_a_password_from_the_environment(
     assert code == 1
     assert lines == [f"refused  <{YOU}>  535 5.7.8 Authentication credentials invalid  mail.eml"]
     assert err == (
-        "smtp-trio: error: AUTH was refused: 535 5.7.8 Authentication credentials invalid; see to --user and its password\n"
+        "smtp-trio: error: AUTH was refused: 535 5.7.8 Authentication credentials invalid; check --user and the password\n"
     )
 
 
-async def test_a_password_from_the_terminal(tmp_path: Path, mail: Path, authority: Authority) -> None:
-    """And progress on it."""
-    ours, theirs = os.openpty()
-    with open(theirs, "r+b", buffering=0) as terminal:
-        async with intake(authority.server()) as (hooks, server), trio.open_nursery() as nursery:
+async def test_password_from_the_terminal_and_progress(tmp_path: Path, mail: Path, authority: Authority) -> None:
+    controller, terminal_fd = os.openpty()
+    with open(terminal_fd, "r+b", buffering=0) as terminal:
+        async with recording_server(authority.server()) as (hooks, server), trio.open_nursery() as nursery:
             command = [sys.executable, "-m", "smtp_trio", "send", server, "--user=fred", "--cafile=ca.pem", "mail.eml"]
-            under = ["setsid", "--wait", *command]  # so that it has no other terminal to ask at
+            without_terminal = ["setsid", "--wait", *command]  # getpass would open the controlling terminal
 
-            async def ask() -> None:
-                with trio.fail_after(60):
-                    screen = Output(trio.lowlevel.FdStream(os.dup(ours)))
-                    await screen.until(f"Password of fred at {HOST}: ")
+            async def enter_password() -> None:
+                with trio.fail_after(TIMEOUT):
+                    screen = Output(trio.lowlevel.FdStream(os.dup(controller)))
+                    await screen.wait_for(f"Password of fred at {HOST}: ")
                     await screen.stream.send_all(b"secret\n")  # type: ignore[attr-defined]
-                    await screen.until(r"1 of 1  mail\.eml  100 %")
+                    await screen.wait_for(r"1 of 1  mail\.eml  100 %")
 
-            nursery.start_soon(ask)
+            nursery.start_soon(enter_password)
             done = await trio.run_process(
-                under, stdin=terminal, stderr=terminal, capture_stdout=True, check=False, cwd=tmp_path
+                without_terminal, stdin=terminal, stderr=terminal, capture_stdout=True, check=False, cwd=tmp_path
             )
-    os.close(ours)
+    os.close(controller)
     assert done.returncode == 0
     assert done.stdout.startswith(b"accepted")
     assert hooks.users == ["fred"]
 
 
-async def test_a_password_in_the_clear_only_when_told(
+async def test_a_password_is_sent_without_verified_tls_only_if_allowed(
     tmp_path: Path, mail: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SMTP_TRIO_PASSWORD", "secret")
     options = ["--user", "fred", "--tls", "opportunistic", "mail.eml"]
-    async with intake(authority.server("elsewhere.example")) as (hooks, server):
+    async with recording_server(authority.server("elsewhere.example")) as (hooks, server):
         code, _, err = await send(server, *options, cwd=tmp_path)
         assert (code, hooks.users) == (1, [])
         assert "--allow-cleartext" in err
-        assert await_code(await send(server, *options, "--allow-cleartext", cwd=tmp_path)) == 0
+        assert exit_code(await send(server, *options, "--allow-cleartext", cwd=tmp_path)) == 0
     assert hooks.users == ["fred"]
 
 
-# --- mistakes ---------------------------------------------------------------------------------------------------------
+# --- errors -----------------------------------------------------------------------------------------------------------
 
 SEE = " (see `smtp-trio send --help`)"
-ADDRESS = "want HOST, HOST:PORT, [IPv6], [IPv6]:PORT or unix:PATH, with a port from 1 to 65535, not"
+ADDRESS = "must be HOST, HOST:PORT, [IPv6], [IPv6]:PORT or unix:PATH, with a port from 1 to 65535, got"
 
-WRONG = [
+INVALID_OPTIONS = [
     ("", "the following arguments are required: FILE|DIRECTORY|MAILDIR|-" + SEE),
     ("none", "cannot read none: No such file or directory"),
     ("mail.eml none", "cannot read none: No such file or directory"),
-    ("text", "text is no message: it does not begin with a field, such as From: or Subject:"),
-    ("empty", "empty is no message: it does not begin with a field, such as From: or Subject:"),
-    ("- -", "there is only one standard input: give - once"),
-    ("alone", "alone: the message has no sender: there is no address in Sender or From; say it with --from and --to"),
-    ("alone --from=me@x", "alone: the message has no recipients: there is no address in To, Cc, Bcc; say it with --from and --to"),
+    ("text", "text is not a message: it does not begin with a header field such as From: or Subject:"),
+    ("empty", "empty is not a message: it does not begin with a header field such as From: or Subject:"),
+    ("- -", "standard input (-) can be given only once"),
+    ("bare", "bare: the message has no sender: there is no address in Sender or From; use --from and --to"),
+    ("bare --from=me@x", "bare: the message has no recipients: there is no address in To, Cc, Bcc; use --from and --to"),
     ("mail.eml --to you", "argument --to: address: 'you' is not an address" + SEE),
     ("mail.eml --to=", "argument --to: address: '' is not an address" + SEE),
     ("mail.eml --server ::1", f"argument --server: {ADDRESS} '::1'" + SEE),
@@ -555,53 +562,53 @@ WRONG = [
     ("mail.eml --timeout -1", "argument --timeout: must be a number from 0 to 1000000000, got '-1'" + SEE),
     ("mail.eml --cafile none", "cannot read none: No such file or directory"),
     ("mail.eml --cafile text", "no certificate in text"),
-    ("mail.eml --password-file text", "--password-file needs --user"),
-    ("mail.eml --allow-cleartext", "--allow-cleartext needs --user"),
+    ("mail.eml --password-file text", "--password-file requires --user"),
+    ("mail.eml --allow-cleartext", "--allow-cleartext requires --user"),
     ("mail.eml --user fred --password-file none", "cannot read none: No such file or directory"),
     ("mail.eml --password=secret", "unrecognized arguments: --password=secret (see `smtp-trio --help`)"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("options", "says"), WRONG)
-def test_what_cannot_be_meant(
+@pytest.mark.parametrize(("options", "error"), INVALID_OPTIONS)
+def test_invalid_options(
     tmp_path: Path,
     mail: Path,
     options: str,
-    says: str,
+    error: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "text").write_text("hello, world\n")
     (tmp_path / "empty").touch()
-    (tmp_path / "alone").write_text("Subject: hi\n\n")
+    (tmp_path / "bare").write_text("Subject: hi\n\n")
     monkeypatch.chdir(tmp_path)
 
     code = main(["send", *options.split()])
 
-    assert (code, *capsys.readouterr()) == (2, "", f"smtp-trio: error: {says}\n")
+    assert (code, *capsys.readouterr()) == (2, "", f"smtp-trio: error: {error}\n")
 
 
 async def test_a_user_without_a_password(tmp_path: Path, mail: Path) -> None:
     code, lines, err = await send("--user=fred", "mail.eml", cwd=tmp_path)
     assert (code, lines) == (2, [])
     assert err == (
-        "smtp-trio: error: --user needs a password: from --password-file FILE, or from SMTP_TRIO_PASSWORD in the environment\n"
+        "smtp-trio: error: --user requires a password, in --password-file FILE or in SMTP_TRIO_PASSWORD in the environment\n"
     )
 
 
 @pytest.mark.parametrize("options", [["--name=a b"], ["--server=a..b"]])
-async def test_a_name_that_nobody_can_have(tmp_path: Path, mail: Path, options: Sequence[str]) -> None:
-    async with intake() as (_, server):
+async def test_an_invalid_name(tmp_path: Path, mail: Path, options: Sequence[str]) -> None:
+    async with recording_server() as (_, server):
         code, lines, err = await send(server, *options, "mail.eml", cwd=tmp_path)
     assert (code, lines) == (2, [])
     assert err.count("\n") == 1
 
 
-def test_a_message_that_is_gone_by_its_turn(tmp_path: Path, mail: Path) -> None:
-    (letter,) = letters([str(mail)], None, None)
+def test_reading_a_message_that_was_removed(mail: Path) -> None:
+    (message,) = find_messages([str(mail)], None, None)
     mail.unlink()
     with pytest.raises(FileNotFoundError):
-        letter.read()
+        message.read()
 
 
 @pytest.mark.parametrize(
@@ -612,9 +619,6 @@ def test_a_message_that_is_gone_by_its_turn(tmp_path: Path, mail: Path) -> None:
     ],
 )  # fmt: skip
 def test_ports(server: str, options: Sequence[str], port: int) -> None:
-    from smtp_trio._cli.main import parser
-    from smtp_trio._cli.send import port as port_of
-
-    chosen = parser().parse_args(["send", "--server", server, *options, "x"])
-    assert port_of(chosen) == port
-    assert chosen.server.host == ("::1" if server.startswith("[") else "mx")
+    parsed = make_parser().parse_args(["send", "--server", server, *options, "x"])
+    assert (parsed.server.port or default_port(parsed)) == port
+    assert parsed.server.host == ("::1" if server.startswith("[") else "mx")

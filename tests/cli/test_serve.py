@@ -1,4 +1,4 @@
-"""``smtp-trio serve`` as a user has it: in a process of its own, with options, signals, and mistakes."""
+"""``smtp-trio serve`` in a process of its own: options, TLS and logins, signals, and errors."""
 
 from __future__ import annotations
 
@@ -18,25 +18,26 @@ from pathlib import Path
 import pytest
 import trio
 import trustme
-from processes import HOST, Program, run, running, serving, trusting
+from processes import HOST, Program, client_context, run, running, serving
 
 from smtp_trio import __version__
-from smtp_trio._cli.main import main, parser
+from smtp_trio._cli.main import main, make_parser
 from smtp_trio.stores import Maildir, read
 
 MESSAGE = b"Subject: hi\r\n\r\nhello\r\n"
 ME, YOU = "me@example.net", "you@example.org"
 
 
-def box(path: Path) -> list[Path]:
-    return sorted((path / "new").iterdir())
+def delivered(maildir: Path) -> list[Path]:
+    """Return the files of the messages in a Maildir."""
+    return sorted((maildir / "new").iterdir())
 
 
-# --- what it does -----------------------------------------------------------------------------------------------------
+# --- storing and logging ----------------------------------------------------------------------------------------------
 
 
-def test_what_it_does_with_no_options_at_all() -> None:
-    options = parser().parse_args(["serve"])
+def test_default_options() -> None:
+    options = make_parser().parse_args(["serve"])
 
     assert (options.host, options.port) == ("127.0.0.1", 2525)
     assert isinstance(options.store, Maildir)
@@ -49,14 +50,14 @@ def test_what_it_does_with_no_options_at_all() -> None:
     )
 
 
-async def test_mail_for_everybody_goes_into_a_maildir(tmp_path: Path) -> None:
+async def test_mail_for_any_recipient_is_stored_in_a_maildir(tmp_path: Path) -> None:
     async with serving(cwd=tmp_path) as program:
         assert f"listening on {HOST}:{program.port}\n" in program.out.text
         assert f"storing in maildir:{tmp_path}/Maildir\n" in program.out.text
         await program.send(ME, [YOU, "Anybody@anywhere.example"], MESSAGE)
-        line = (await program.out.until(r"^.*reply=.*\n"))[0]
+        line = (await program.out.wait_for(r"^.*reply=.*\n"))[0]
 
-    (file,) = box(tmp_path / "Maildir")
+    (file,) = delivered(tmp_path / "Maildir")
     stored = read(file)
     assert (stored.sender, stored.recipients) == (ME, (YOU, "Anybody@anywhere.example"))
     assert stored.message == MESSAGE
@@ -71,7 +72,7 @@ async def test_mail_for_everybody_goes_into_a_maildir(tmp_path: Path) -> None:
         assert part in line
 
 
-async def test_or_into_a_database(tmp_path: Path) -> None:
+async def test_mail_is_stored_in_a_database(tmp_path: Path) -> None:
     async with serving("--store", "sqlite:mail.db", cwd=tmp_path) as program:
         assert f"storing in sqlite:{tmp_path}/mail.db\n" in program.out.text
         await program.send(ME, [YOU], MESSAGE)
@@ -82,17 +83,17 @@ async def test_or_into_a_database(tmp_path: Path) -> None:
     assert (stored.sender, stored.recipients, stored.message) == (ME, (YOU,), MESSAGE)
 
 
-async def test_json(tmp_path: Path) -> None:
+async def test_log_in_json(tmp_path: Path) -> None:
     async with serving("--log-format", "json", "--accept", "example.org", cwd=tmp_path) as program:
         await program.send(ME, [YOU], MESSAGE)
         with pytest.raises(smtplib.SMTPRecipientsRefused):
             await program.send("", ["you@elsewhere.example"], MESSAGE)
         program.signal(signal.SIGTERM)
-        assert await program.end() == 0
+        assert await program.wait() == 0
 
     lines = [json.loads(line) for line in program.out.text.splitlines()]
-    taken, refused = (line for line in lines if "reply" in line)
-    assert (taken["sender"], taken["to"], taken["size"]) == (ME, [YOU], len(MESSAGE))
+    accepted, refused = (line for line in lines if "reply" in line)
+    assert (accepted["sender"], accepted["to"], accepted["size"]) == (ME, [YOU], len(MESSAGE))
     assert (refused["sender"], refused["to"], refused["stored"]) == ("", ["you@elsewhere.example"], "")
     assert refused["reply"].startswith("550 5.7.1 ")
     assert [line["level"] for line in lines if "level" in line] == ["info"] * 4
@@ -103,37 +104,36 @@ async def test_quiet_and_verbose(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
     async with running("-m", "smtp_trio", "serve", "-q", "--port", str(port), cwd=tmp_path) as program:
         program.port = port
-        with trio.fail_after(30):
-            while True:  # it says nothing, so there is nothing to wait for but the port
-                try:
-                    await program.send(ME, [YOU], MESSAGE)
-                    break
-                except ConnectionRefusedError:
-                    await trio.lowlevel.checkpoint()
+        while True:  # with -q it does not print when it listens
+            try:
+                await program.send(ME, [YOU], MESSAGE)
+                break
+            except ConnectionRefusedError:
+                await trio.lowlevel.checkpoint()
         program.signal(signal.SIGTERM)
-        assert await program.end() == 0
+        assert await program.wait() == 0
     assert program.out.text + program.err.text == ""
 
     async with serving("-v", cwd=tmp_path) as program:
         await program.client(lambda client: client.noop())
-        await program.out.until(r"Noop\(.*-> 250 2\.0\.0 Ok")
+        await program.out.wait_for(r"Noop\(.*-> 250 2\.0\.0 Ok")
 
 
-async def test_a_refusal_has_its_line_whoever_refuses(tmp_path: Path) -> None:
-    def talk(client: smtplib.SMTP) -> None:
+async def test_refusals_by_the_protocol_are_logged(tmp_path: Path) -> None:
+    def dialogue(client: smtplib.SMTP) -> None:
         client.ehlo()
         assert client.docmd("MAIL FROM:<me@example.net> SIZE=1001")[0] == 552
         assert client.docmd("MAIL FROM:<me@example.net>")[0] == 250
         assert client.docmd("RCPT TO:<you>")[0] == 501
 
     async with serving("--size", "1000", cwd=tmp_path) as program:
-        await program.client(talk)
-        await program.out.until(r'from=<me@example\.net> to=- .*reply="552 5\.3\.4')
-        await program.out.until(r'from=<me@example\.net> to=<you> .*reply="501 5\.1\.3')
+        await program.client(dialogue)
+        await program.out.wait_for(r'from=<me@example\.net> to=- .*reply="552 5\.3\.4')
+        await program.out.wait_for(r'from=<me@example\.net> to=<you> .*reply="501 5\.1\.3')
 
 
-async def test_what_a_client_says_does_no_harm_on_a_terminal(tmp_path: Path) -> None:
-    def talk(client: smtplib.SMTP) -> None:
+async def test_control_characters_are_removed_from_the_log(tmp_path: Path) -> None:
+    def dialogue(client: smtplib.SMTP) -> None:
         client.command_encoding = "utf-8"
         client.ehlo("me")
         client.docmd("MAIL FROM:<a\u202eb@example.net> SMTPUTF8")
@@ -141,17 +141,17 @@ async def test_what_a_client_says_does_no_harm_on_a_terminal(tmp_path: Path) -> 
         client.docmd("RCPT TO:<c\u202ed@example.net>")
 
     async with serving("--accept=example.org", cwd=tmp_path) as program:
-        await program.client(talk)
-        await program.out.until(r"from=<a\?b@example\.net> to=<c\?d@example\.net>")
+        await program.client(dialogue)
+        await program.out.wait_for(r"from=<a\?b@example\.net> to=<c\?d@example\.net>")
     assert "\u202e" not in program.out.text
 
 
 @pytest.mark.parametrize(
-    ("choice", "code", "kept"),
+    ("policy", "code", "stored"),
     [("normalize", 250, b"a\r\nb\r\n"), ("preserve", 250, b"a\nb\r\n"), ("reject", 550, None)],
 )
-async def test_newlines(tmp_path: Path, choice: str, code: int, kept: bytes | None) -> None:
-    def talk(client: smtplib.SMTP) -> int:
+async def test_newlines(tmp_path: Path, policy: str, code: int, stored: bytes | None) -> None:
+    def dialogue(client: smtplib.SMTP) -> int:
         client.ehlo()
         client.mail(ME)
         client.rcpt(YOU)
@@ -159,43 +159,43 @@ async def test_newlines(tmp_path: Path, choice: str, code: int, kept: bytes | No
         client.send(b"a\nb\r\n.\r\n")
         return client.getreply()[0]
 
-    async with serving("--newlines", choice, cwd=tmp_path) as program:
-        assert await program.client(talk) == code
+    async with serving("--newlines", policy, cwd=tmp_path) as program:
+        assert await program.client(dialogue) == code
 
-    assert [read(file).message for file in box(tmp_path / "Maildir")] == ([] if kept is None else [kept])
+    assert [read(file).message for file in delivered(tmp_path / "Maildir")] == ([] if stored is None else [stored])
 
 
-async def test_its_name_and_its_patience(tmp_path: Path) -> None:
+async def test_name_and_idle_timeout(tmp_path: Path) -> None:
     async with serving("--name", "mx.example.org", "--timeout", "0.2", cwd=tmp_path) as program:
         async with await trio.open_tcp_stream(HOST, program.port) as stream:
-            said = b"".join([piece async for piece in stream])
+            received = b"".join([chunk async for chunk in stream])
 
-    assert said.startswith(b"220 mx.example.org ESMTP\r\n421 4.4.2 mx.example.org ")
+    assert received.startswith(b"220 mx.example.org ESMTP\r\n421 4.4.2 mx.example.org ")
 
 
-async def test_everywhere(tmp_path: Path) -> None:
+async def test_all_interfaces(tmp_path: Path) -> None:
     async with serving("--host", "*", "--accept", "example.org", cwd=tmp_path) as program:
         assert f"listening on 0.0.0.0:{program.port}\n" in program.out.text
         if socket.has_dualstack_ipv6():
             assert f"listening on [::]:{program.port}\n" in program.out.text
 
 
-async def test_nobody_reads_its_lines_any_more(tmp_path: Path) -> None:
+async def test_mail_is_accepted_after_the_reader_of_the_log_has_ended(tmp_path: Path) -> None:
     async with serving(cwd=tmp_path) as program:
         await program.out.stream.aclose()
         await program.send(ME, [YOU], MESSAGE)
         program.signal(signal.SIGTERM)
-        assert await program.err.rest() == ""
+        assert await program.err.read_rest() == ""
         assert await program.process.wait() == 0
 
-    assert len(box(tmp_path / "Maildir")) == 1
+    assert len(delivered(tmp_path / "Maildir")) == 1
 
 
-# --- for whom ---------------------------------------------------------------------------------------------------------
+# --- accepted domains -------------------------------------------------------------------------------------------------
 
 
 async def test_accept(tmp_path: Path) -> None:
-    taken = [
+    accepted = [
         "you@example.org", '"any one"@EXAMPLE.ORG', "Postmaster", "postMASTER", "a@b.example.com", "a@c.B.example.com",
         "x@bücher.example", "x@xn--bcher-kva.example", "x@[192.0.2.1]",
     ]  # fmt: skip
@@ -204,28 +204,28 @@ async def test_accept(tmp_path: Path) -> None:
         "a@example.com", "a@badexample.com", "x@[192.0.2.2]", "you%example.org@elsewhere.example",
     ]  # fmt: skip
 
-    def talk(client: smtplib.SMTP) -> list[str]:
+    def dialogue(client: smtplib.SMTP) -> list[str]:
         client.command_encoding = "utf-8"
         client.ehlo()
         client.docmd("MAIL FROM:<me@example.net> SMTPUTF8")
-        return [path for path in taken + refused if client.docmd(f"RCPT TO:<{path}>")[0] == 250]
+        return [path for path in accepted + refused if client.docmd(f"RCPT TO:<{path}>")[0] == 250]
 
     domains = ["Example.ORG", ".example.com", "BÜCHER.example", "[192.0.2.1]"]
     async with serving(*[f"--accept={domain}" for domain in domains], cwd=tmp_path) as program:
-        assert await program.client(talk) == taken
+        assert await program.client(dialogue) == accepted
         for path in refused:
-            await program.out.until(f'to=<{re.escape(path)}> .*reply="550 5\\.7\\.1 ')
+            await program.out.wait_for(f'to=<{re.escape(path)}> .*reply="550 5\\.7\\.1 ')
 
 
 # --- TLS and logins ---------------------------------------------------------------------------------------------------
 
 
 class Certificates:
-    """An authority, and the files that a server reads."""
+    """A certificate authority, and the files of the certificate that it has issued to the server."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, directory: Path) -> None:
         self.ca = trustme.CA()
-        self.pem, self.cert, self.key = folder / "ca.pem", folder / "cert.pem", folder / "key.pem"
+        self.pem, self.cert, self.key = directory / "ca.pem", directory / "cert.pem", directory / "key.pem"
         self.ca.cert_pem.write_to_path(self.pem)
         self.renew()
 
@@ -234,23 +234,24 @@ class Certificates:
         return ["--tls-cert", str(self.cert), "--tls-key", str(self.key)]
 
     def renew(self, key_type: trustme.KeyType = trustme.KeyType.ECDSA) -> None:
+        """Write a new certificate to the files."""
         issued = self.ca.issue_cert(HOST, key_type=key_type)
         issued.private_key_pem.write_to_path(self.key)
         self.cert.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
 
     @property
-    def shown(self) -> bytes:
-        """The certificate that a client should see."""
-        return ssl.PEM_cert_to_DER_cert(self.cert.read_text().partition("-----END CERTIFICATE-----")[0] + END)
+    def current(self) -> bytes:
+        """The certificate that is in the files."""
+        return ssl.PEM_cert_to_DER_cert(self.cert.read_text().partition(PEM_END)[0] + PEM_END)
 
-    def look(self, client: smtplib.SMTP) -> bytes | None:
-        """The certificate that a client sees."""
-        client.starttls(context=trusting(self.pem))
+    def received(self, client: smtplib.SMTP) -> bytes | None:
+        """Start TLS, and return the certificate that the server sends."""
+        client.starttls(context=client_context(self.pem))
         assert isinstance(client.sock, ssl.SSLSocket)
         return client.sock.getpeercert(binary_form=True)
 
 
-END = "-----END CERTIFICATE-----\n"
+PEM_END = "-----END CERTIFICATE-----\n"
 
 
 @pytest.fixture
@@ -259,106 +260,106 @@ def certificates(tmp_path: Path) -> Certificates:
 
 
 async def test_starttls(tmp_path: Path, certificates: Certificates) -> None:
-    def talk(client: smtplib.SMTP) -> None:
-        assert certificates.look(client) == certificates.shown
+    def dialogue(client: smtplib.SMTP) -> None:
+        assert certificates.received(client) == certificates.current
         client.sendmail(ME, [YOU], MESSAGE)
 
     async with serving(*certificates.options, cwd=tmp_path) as program:
-        await program.client(talk)
-        await program.out.until(r"proto=ESMTPS .*tls=TLSv1\.3 ")
+        await program.client(dialogue)
+        await program.out.wait_for(r"proto=ESMTPS .*tls=TLSv1\.3 ")
 
 
 async def test_implicit_tls(tmp_path: Path, certificates: Certificates) -> None:
     def send() -> None:
-        with smtplib.SMTP_SSL(HOST, program.port, timeout=30, context=trusting(certificates.pem)) as client:
+        with smtplib.SMTP_SSL(HOST, program.port, timeout=30, context=client_context(certificates.pem)) as client:
             client.sendmail(ME, [YOU], MESSAGE)
 
     async with serving(*certificates.options, "--implicit-tls", cwd=tmp_path) as program:
         await trio.to_thread.run_sync(send)
-        await program.out.until(r"proto=ESMTPS ")
+        await program.out.wait_for(r"proto=ESMTPS ")
 
 
 @pytest.mark.parametrize("kind", [trustme.KeyType.ECDSA, trustme.KeyType.RSA])
-async def test_sighup_reads_the_certificate_again(
+async def test_sighup_reloads_the_certificate(
     tmp_path: Path, certificates: Certificates, kind: trustme.KeyType
 ) -> None:
     certificates.renew(kind)
     async with serving(*certificates.options, cwd=tmp_path) as program:
-        before = certificates.shown
-        assert await program.client(certificates.look) == before
+        before = certificates.current
+        assert await program.client(certificates.received) == before
 
         certificates.renew()
-        assert await program.client(certificates.look) == before
+        assert await program.client(certificates.received) == before
         program.signal(signal.SIGHUP)
-        await program.out.until("SIGHUP: reading certificate")
-        assert await program.client(certificates.look) == certificates.shown != before
+        await program.out.wait_for("SIGHUP: reloading the certificate")
+        assert await program.client(certificates.received) == certificates.current != before
 
 
-async def test_a_certificate_that_cannot_be_read_again_changes_nothing(
+async def test_the_certificate_stays_in_use_when_the_new_one_is_invalid(
     tmp_path: Path, certificates: Certificates
 ) -> None:
     async with serving(*certificates.options, cwd=tmp_path) as program:
-        before = certificates.shown
+        before = certificates.current
         key = certificates.key.read_bytes()
         certificates.renew()
         certificates.key.write_bytes(key)
 
         program.signal(signal.SIGHUP)
-        line = (await program.err.until(r"^.*stays\n"))[0]
-        assert f"error: SIGHUP: the key in {certificates.key} does not belong to the certificate in" in line
-        assert await program.client(certificates.look) == before
+        line = (await program.err.wait_for(r"^.*; the previous one stays in use\n"))[0]
+        assert f"error: SIGHUP: the key in {certificates.key} does not match the certificate in" in line
+        assert await program.client(certificates.received) == before
     assert program.err.text == line
 
 
-async def test_only_who_logs_in_may_send(tmp_path: Path, certificates: Certificates) -> None:
+async def test_mail_is_accepted_after_a_login_only(tmp_path: Path, certificates: Certificates) -> None:
     people = tmp_path / "people"
     code, hashed, _ = await run("-m", "smtp_trio", "hash-password", cwd=tmp_path, stdin=b"hush\n")
     assert code == 0
     people.write_text(f"fred:secret\nwilma:{hashed}")
 
-    def in_the_clear(client: smtplib.SMTP) -> None:
+    def without_tls(client: smtplib.SMTP) -> None:
         client.ehlo()
         assert not client.has_extn("auth")
         assert client.docmd("AUTH PLAIN AGZyZWQAc2VjcmV0")[0] == 538
         assert client.docmd("MAIL FROM:<me@example.net>") == (530, b"5.7.0 Authentication required")
 
     def log_in(user: str, password: str) -> Callable[[smtplib.SMTP], None]:
-        def talk(client: smtplib.SMTP) -> None:
-            client.starttls(context=trusting(certificates.pem))
+        def dialogue(client: smtplib.SMTP) -> None:
+            client.starttls(context=client_context(certificates.pem))
             client.ehlo()
             assert client.docmd("MAIL FROM:<me@example.net>")[0] == 530
             client.login(user, password)
             client.sendmail(ME, [YOU], MESSAGE)
 
-        return talk
+        return dialogue
 
     async with serving(*certificates.options, "--auth-file", "people", "-v", cwd=tmp_path) as program:
-        await program.client(in_the_clear)
+        await program.client(without_tls)
         await program.client(log_in("fred", "secret"))
         await program.client(log_in("wilma", "hush"))
-        await program.out.until(r"proto=ESMTPSA .* user=wilma ")
+        await program.out.wait_for(r"proto=ESMTPSA .* user=wilma ")
         for user, password in (("fred", "hush"), ("wilma", hashed.strip()), ("barney", "rubble")):
             with pytest.raises(smtplib.SMTPAuthenticationError):
                 await program.client(log_in(user, password))
-            await program.err.until(f"no login for '{user}' from {HOST}:")
+            await program.err.wait_for(f"authentication failed for '{user}' from {HOST}:")
 
         people.write_text("barney:rubble\n")
         program.signal(signal.SIGHUP)
-        await program.out.until("SIGHUP: reading certificate")
+        await program.out.wait_for("SIGHUP: reloading the certificate")
         await program.client(log_in("barney", "rubble"))
         people.write_text("barney\n")
         program.signal(signal.SIGHUP)
-        await program.err.until(f"SIGHUP: cannot use {people.name}: line 1: ")
+        await program.err.wait_for(f"SIGHUP: cannot use {people.name}: line 1: ")
         await program.client(log_in("barney", "rubble"))
 
         program.signal(signal.SIGTERM)
-        await program.end()
-    said = program.out.text + program.err.text
+        await program.wait()
+    log = program.out.text + program.err.text
     for secret in ("secret", "hush", "rubble", "AGZyZWQAc2VjcmV0", "$scrypt"):
-        assert secret not in said
+        assert secret not in log
 
 
-async def test_who_does_not_log_in_may_send_too(tmp_path: Path, certificates: Certificates) -> None:
+async def test_auth_optional_accepts_mail_without_a_login(tmp_path: Path, certificates: Certificates) -> None:
     (tmp_path / "people").write_text("fred:secret\n")
     options = [*certificates.options, "--auth-file", "people", "--auth-optional"]
     async with serving(*options, cwd=tmp_path) as program:
@@ -369,23 +370,24 @@ async def test_who_does_not_log_in_may_send_too(tmp_path: Path, certificates: Ce
 
 
 async def begin_message(program: Program) -> trio.SocketStream:
-    """A session in the middle of its message."""
+    """Open a session and send the first part of a message."""
     stream = await trio.open_tcp_stream(HOST, program.port)
     await stream.send_all(b"EHLO me\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n")
-    said = b""
-    while b"\r\n354 " not in said:
-        said += await stream.receive_some()
+    received = b""
+    while b"\r\n354 " not in received:
+        received += await stream.receive_some()
     await stream.send_all(b"Subject: hi\r\n")
     return stream
 
 
-async def rest(stream: trio.SocketStream) -> bytes:
+async def read_to_end(stream: trio.SocketStream) -> bytes:
+    """Read until the server closes the connection, and close it."""
     async with stream:
-        return b"".join([piece async for piece in stream])
+        return b"".join([chunk async for chunk in stream])
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_drains(tmp_path: Path, number: signal.Signals) -> None:
+async def test_a_signal_lets_messages_in_progress_finish(tmp_path: Path, number: signal.Signals) -> None:
     async with serving(cwd=tmp_path) as program:
         busy = await begin_message(program)
         idle = await trio.open_tcp_stream(HOST, program.port)
@@ -393,174 +395,177 @@ async def test_a_signal_drains(tmp_path: Path, number: signal.Signals) -> None:
 
         program.signal(number)
 
-        await program.out.until(f"{number.name}: stopping")
-        assert (await rest(idle)).startswith(b"421 4.3.2 ")
+        await program.out.wait_for(f"{number.name}: stopping")
+        assert (await read_to_end(idle)).startswith(b"421 4.3.2 ")
         with pytest.raises(OSError, match="all attempts"):
             await trio.open_tcp_stream(HOST, program.port)
         await busy.send_all(b"\r\nhello\r\n.\r\n")
-        assert b"250 2.0.0 Ok: queued as" in await rest(busy)
-        assert await program.end() == 0
-        await program.out.until("stopped; messages taken: 1, refused: 0; sessions: 2")
+        assert b"250 2.0.0 Ok: queued as" in await read_to_end(busy)
+        assert await program.wait() == 0
+        await program.out.wait_for("stopped; messages accepted: 1, refused: 0; sessions: 2")
 
-    assert len(box(tmp_path / "Maildir")) == 1
+    assert len(delivered(tmp_path / "Maildir")) == 1
     assert program.err.text == ""
 
 
-async def test_a_second_signal_waits_for_nobody(tmp_path: Path) -> None:
+async def test_a_second_signal_cancels_messages_in_progress(tmp_path: Path) -> None:
     async with serving(cwd=tmp_path) as program:
         busy = await begin_message(program)
         program.signal(signal.SIGINT)
-        await program.out.until("SIGINT: stopping")
+        await program.out.wait_for("SIGINT: stopping")
         program.signal(signal.SIGINT)
-        assert await program.end() == 0
-        assert b"250 2.0.0 Ok: queued" not in await rest(busy)
+        assert await program.wait() == 0
+        assert b"250 2.0.0 Ok: queued" not in await read_to_end(busy)
 
-    assert box(tmp_path / "Maildir") == []
+    assert delivered(tmp_path / "Maildir") == []
     assert program.err.text == ""
 
 
-async def test_sighup_with_nothing_to_read_again(tmp_path: Path) -> None:
+async def test_sighup_without_files_to_reload(tmp_path: Path) -> None:
     async with serving(cwd=tmp_path) as program:
         program.signal(signal.SIGHUP)
-        await program.out.until("SIGHUP: reading")
+        await program.out.wait_for("SIGHUP: reloading")
         await program.send(ME, [YOU], MESSAGE)
 
 
-async def test_its_terminal_is_gone(tmp_path: Path) -> None:
-    ours, theirs = os.openpty()
-    with open(theirs, "wb", closefd=True) as terminal:
+async def test_sighup_from_a_closed_terminal_stops_the_server(tmp_path: Path) -> None:
+    controller, terminal_fd = os.openpty()
+    with open(terminal_fd, "wb", closefd=True) as terminal:
         async with serving(cwd=tmp_path, stderr=terminal) as program:
-            os.close(ours)
+            os.close(controller)
             program.signal(signal.SIGHUP)
-            await program.out.until("SIGHUP: stopping")
+            await program.out.wait_for("SIGHUP: stopping")
             assert await program.process.wait() == 0
 
 
-# --- mistakes ---------------------------------------------------------------------------------------------------------
+# --- errors -----------------------------------------------------------------------------------------------------------
 
 
-def said(code: int, out: str, err: str) -> str:
-    """What is said of a mistake, less what is said of all of them: one line, and exit code 2."""
+def error_message(code: int, out: str, err: str) -> str:
+    """Check that a command has failed with one line of text and exit code 2, and return this line."""
     assert (code, out) == (2, "")
     assert err.startswith("smtp-trio: error: ")
     assert err.count("\n") == 1
     return err.removeprefix("smtp-trio: error: ").rstrip("\n")
 
 
-async def mistake(*options: str, cwd: Path, under: Sequence[str] = ()) -> str:
-    """What the command says of these options."""
-    return said(*await run("-m", "smtp_trio", *options, cwd=cwd, under=under))
+async def run_error(*options: str, cwd: Path, prefix: Sequence[str] = ()) -> str:
+    """Run ``smtp-trio`` with options that it cannot use, and return the error message."""
+    return error_message(*await run("-m", "smtp_trio", *options, cwd=cwd, prefix=prefix))
 
 
 SEE = " (see `smtp-trio serve --help`)"
 
-# What is found before the server begins to do anything.
-WRONG = [
+# Errors that are found before the server starts.
+INVALID_OPTIONS = [
     ("--port 65536", "argument --port: must be a number from 0 to 65535, got '65536'" + SEE),
     ("--port smtp", "argument --port: must be a number from 0 to 65535, got 'smtp'" + SEE),
     ("--size -1", "argument --size: must be a number from 0 to 1000000000000000000, got '-1'" + SEE),
     ("--timeout nan", "argument --timeout: must be a number from 0 to 1000000000, got 'nan'" + SEE),
-    ("--store mbox:x", "argument --store: unknown store 'mbox:x': want maildir:PATH or sqlite:PATH" + SEE),
-    ("--store Maildir", "argument --store: unknown store 'Maildir': want maildir:PATH or sqlite:PATH" + SEE),
-    ("--store sqlite:", "argument --store: unknown store 'sqlite:': want maildir:PATH or sqlite:PATH" + SEE),
-    ("--accept me@example.org", "argument --accept: 'me@example.org' is no domain" + SEE),
-    ("--accept *", "argument --accept: '*' is no domain" + SEE),
-    ("--accept ..example.org", "argument --accept: '..example.org' is no domain" + SEE),
-    ("--accept [example.org]", "argument --accept: '[example.org]' is no domain" + SEE),
-    ("--host 0.0.0.0", "--host 0.0.0.0 is not loopback: say with --accept DOMAIN which mail to take"),
-    ("--host ::", "--host :: is not loopback: say with --accept DOMAIN which mail to take"),
-    ("--host *", "--host * is not loopback: say with --accept DOMAIN which mail to take"),
+    ("--store mbox:x", "argument --store: must be maildir:PATH or sqlite:PATH, got 'mbox:x'" + SEE),
+    ("--store Maildir", "argument --store: must be maildir:PATH or sqlite:PATH, got 'Maildir'" + SEE),
+    ("--store sqlite:", "argument --store: must be maildir:PATH or sqlite:PATH, got 'sqlite:'" + SEE),
+    ("--accept me@example.org", "argument --accept: invalid domain: 'me@example.org'" + SEE),
+    ("--accept *", "argument --accept: invalid domain: '*'" + SEE),
+    ("--accept ..example.org", "argument --accept: invalid domain: '..example.org'" + SEE),
+    ("--accept [example.org]", "argument --accept: invalid domain: '[example.org]'" + SEE),
+    ("--host 0.0.0.0", "--host 0.0.0.0 is not a loopback address: add --accept DOMAIN"),
+    ("--host ::", "--host :: is not a loopback address: add --accept DOMAIN"),
+    ("--host *", "--host * is not a loopback address: add --accept DOMAIN"),
     ("--name a..b\u00fc..c", "--name: 'a..b\u00fc..c' is no domain or address literal that a server could greet with"),
-    ("--tls-key key.pem", "--tls-key needs --tls-cert"),
-    ("--implicit-tls", "--implicit-tls needs --tls-cert and --tls-key"),
+    ("--tls-key key.pem", "--tls-key requires --tls-cert"),
+    ("--implicit-tls", "--implicit-tls requires --tls-cert and --tls-key"),
     ("--tls-cert none --tls-key x", "cannot read none: No such file or directory"),
     ("--tls-cert cert.pem --tls-key none", "cannot read none: No such file or directory"),
     ("--tls-cert cert.pem --tls-key .", "cannot read .: Is a directory"),
-    ("--tls-cert cert.pem", "no certificate in cert.pem, or no key that needs no passphrase in cert.pem"),
-    ("--tls-cert people --tls-key key.pem", "no certificate in people, or no key that needs no passphrase in key.pem"),
-    ("--tls-cert cert.pem --tls-key other", "the key in other does not belong to the certificate in cert.pem"),
-    ("--tls-cert cert.pem --tls-key rsa", "the key in rsa does not belong to the certificate in cert.pem"),
-    ("--auth-file people", "--auth-file needs --tls-cert and --tls-key: passwords are taken under TLS only"),
-    ("--auth-optional", "--auth-optional needs --auth-file"),
+    ("--tls-cert cert.pem", "cannot load a certificate from cert.pem and an unencrypted key from cert.pem"),
+    ("--tls-cert people --tls-key key.pem", "cannot load a certificate from people and an unencrypted key from key.pem"),
+    ("--tls-cert cert.pem --tls-key other", "the key in other does not match the certificate in cert.pem"),
+    ("--tls-cert cert.pem --tls-key rsa", "the key in rsa does not match the certificate in cert.pem"),
+    ("--auth-file people", "--auth-file requires --tls-cert and --tls-key: passwords are accepted over TLS only"),
+    ("--auth-optional", "--auth-optional requires --auth-file"),
     ("TLS --auth-file none", "cannot use none: No such file or directory"),
-    ("TLS --auth-file people", "cannot use people: line 2: want user:password or user:hash"),
+    ("TLS --auth-file people", "cannot use people: line 2: expected user:password or user:hash"),
     ("--workers some", "argument --workers: must be a number from 0 to 256, got 'some'" + SEE),
     ("--fd x", "argument --fd: must be a number from 0 to 2147483647, got 'x'" + SEE),
-    ("--fd systemd", "--fd systemd: no socket was handed to this process (LISTEN_PID, LISTEN_FDS)"),
+    ("--fd systemd", "--fd systemd: no sockets were passed to this process (LISTEN_PID, LISTEN_FDS)"),
     ("--fd 1000000", "--fd 1000000: Bad file descriptor"),
     ("--port 25 --fd 3", "argument --fd: not allowed with argument --port" + SEE),
     ("--relay", "unrecognized arguments: --relay (see `smtp-trio --help`)"),
 ]  # fmt: skip
 
-# What is found when it does; and two of the others, in a process of their own as well.
-WRONG_HERE = [
+# Errors that are found when the server starts; and two of the others, also in a process of their own.
+START_ERRORS = [
     ("--host 192.0.2.1 --accept x", "cannot listen on 192.0.2.1, port 2525: Cannot assign requested address"),
-    ("--store maildir:people", "cannot store mail in FOLDER/people: File exists"),
-    ("--store maildir:people/box", "cannot store mail in FOLDER/people/box: Not a directory"),
-    ("--store sqlite:.", "cannot store mail in FOLDER: unable to open database file"),
-    ("--store sqlite:people", "cannot store mail in FOLDER/people: file is not a database"),
-    ("--tls-cert cert.pem --tls-key rsa", "the key in rsa does not belong to the certificate in cert.pem"),
+    ("--store maildir:people", "cannot store mail in DIRECTORY/people: File exists"),
+    ("--store maildir:people/box", "cannot store mail in DIRECTORY/people/box: Not a directory"),
+    ("--store sqlite:.", "cannot store mail in DIRECTORY: unable to open database file"),
+    ("--store sqlite:people", "cannot store mail in DIRECTORY/people: file is not a database"),
+    ("--tls-cert cert.pem --tls-key rsa", "the key in rsa does not match the certificate in cert.pem"),
     ("--port smtp", "argument --port: must be a number from 0 to 65535, got 'smtp'" + SEE),
 ]  # fmt: skip
 
 
 @pytest.fixture
 def files(tmp_path: Path, certificates: Certificates) -> Path:
-    """A folder with files that are not what they should be."""
+    """A directory with files that do not fit the options that name them."""
     (tmp_path / "people").write_text("fred:secret\nwilma\n" + "#" * 100)
     certificates.ca.issue_cert(HOST).private_key_pem.write_to_path(tmp_path / "other")
     certificates.ca.issue_cert(HOST, key_type=trustme.KeyType.RSA).private_key_pem.write_to_path(tmp_path / "rsa")
     return tmp_path
 
 
-@pytest.mark.parametrize(("options", "says"), WRONG)
-def test_what_cannot_be_meant(
-    files: Path, options: str, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("options", "error"), INVALID_OPTIONS)
+def test_invalid_options(
+    files: Path, options: str, error: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(files)
 
     code = main(["serve", *options.replace("TLS", "--tls-cert cert.pem --tls-key key.pem").split()])
 
-    assert said(code, *capsys.readouterr()) == says
+    assert error_message(code, *capsys.readouterr()) == error
 
 
-@pytest.mark.parametrize(("options", "says"), WRONG_HERE)
-async def test_what_cannot_be_done(files: Path, options: str, says: str) -> None:
-    assert await mistake("serve", *options.split(), cwd=files) == says.replace("FOLDER", str(files))
+@pytest.mark.parametrize(("options", "error"), START_ERRORS)
+async def test_start_errors(files: Path, options: str, error: str) -> None:
+    assert await run_error("serve", *options.split(), cwd=files) == error.replace("DIRECTORY", str(files))
 
 
-@pytest.mark.parametrize("words", ["", "send", "--serve", "serve now"])
-async def test_not_a_command(tmp_path: Path, words: str) -> None:
-    await mistake(*words.split(), cwd=tmp_path)
+@pytest.mark.parametrize("arguments", ["", "send", "--serve", "serve now"])
+async def test_invalid_command(tmp_path: Path, arguments: str) -> None:
+    await run_error(*arguments.split(), cwd=tmp_path)
 
 
-async def test_the_port_is_taken(tmp_path: Path) -> None:
-    with socket.create_server((HOST, 0)) as taken:
-        port = taken.getsockname()[1]
-        says = await mistake("serve", "--port", str(port), cwd=tmp_path)
-    assert says == f"cannot listen on {HOST}, port {port}: Address already in use"
+async def test_the_port_is_in_use(tmp_path: Path) -> None:
+    with socket.create_server((HOST, 0)) as other:
+        port = other.getsockname()[1]
+        error = await run_error("serve", "--port", str(port), cwd=tmp_path)
+    assert error == f"cannot listen on {HOST}, port {port}: Address already in use"
 
 
 @pytest.mark.parametrize("path", ["box", "box/tmp", "box/new"])
-async def test_a_maildir_that_cannot_be_written_to(tmp_path: Path, path: str) -> None:
+async def test_a_maildir_that_is_not_writable(tmp_path: Path, path: str) -> None:
     for name in ("tmp", "new", "cur"):
         (tmp_path / "box" / name).mkdir(parents=True)
     (tmp_path / path).chmod(0o500)
-    under: Sequence[str] = ()
-    if os.access(tmp_path / path, os.W_OK):  # root may write everywhere, until it gives that right away
-        under = ("setpriv", "--bounding-set=-dac_override")
+    prefix: Sequence[str] = ()
+    if os.access(tmp_path / path, os.W_OK):  # root may write to any directory unless it drops this capability
+        prefix = ("setpriv", "--bounding-set=-dac_override")
         if shutil.which("setpriv") is None:
-            pytest.skip("there is no setpriv")
+            pytest.skip("needs setpriv")
 
-    says = await mistake("serve", "--store", "maildir:box", cwd=tmp_path, under=under)
+    error = await run_error("serve", "--store", "maildir:box", cwd=tmp_path, prefix=prefix)
 
-    assert says == f"cannot store mail in {tmp_path}/box: it is not writable"
+    assert error == f"cannot store mail in {tmp_path}/box: it is not writable"
 
 
-async def test_no_password_no_hash(tmp_path: Path) -> None:
-    code, out, err = await run("-m", "smtp_trio", "hash-password", cwd=tmp_path, stdin=b"\n")
-    assert (code, out) == (2, "")
-    assert err == "smtp-trio: error: a password is one character or more, without controls\n"
+@pytest.mark.parametrize(
+    ("stdin", "error"),
+    [(b"\n", "the password is empty"), (b"a\0b\n", "the password contains a control character")],
+)
+async def test_hash_password_refuses_an_unusable_password(tmp_path: Path, stdin: bytes, error: str) -> None:
+    result = await run("-m", "smtp_trio", "hash-password", cwd=tmp_path, stdin=stdin)
+    assert result == (2, "", f"smtp-trio: error: {error}\n")
 
 
 async def test_version_and_help(tmp_path: Path) -> None:

@@ -65,9 +65,9 @@ async def test_nobody_reads_to_the_end(tmp_path: Path) -> None:
     """``| head -1``: no traceback, and it ends long before the cases do."""
     async with serving(cwd=tmp_path) as server:
         async with running(*CONFORM, f"127.0.0.1:{server.port}", cwd=tmp_path) as program:
-            await program.out.until("ok  ")
+            await program.out.wait_for("ok  ")
             await program.out.stream.aclose()
-            assert await program.err.rest() == ""
+            assert await program.err.read_rest() == ""
             assert await program.process.wait() == 141
 
 
@@ -76,9 +76,9 @@ async def test_ctrl_c(tmp_path: Path) -> None:
     """What is known is there, and the exit code is that of SIGINT."""
     async with serving(cwd=tmp_path) as server:
         async with running(*CONFORM, f"127.0.0.1:{server.port}", cwd=tmp_path) as program:
-            await program.out.until("ok  ")
+            await program.out.wait_for("ok  ")
             program.signal(signal.SIGINT)
-            assert await program.end() == 130
+            assert await program.wait() == 130
             assert program.err.text == ""
 
 

@@ -82,17 +82,17 @@ async def test_whoever_connects(tmp_path: Path) -> None:
     """Without a command, each connection meets the next scene."""
     only = ("--only", "session.order", "--only", "session.greeting-554", "--only", "session.message")
     async with running(*CONFORM, "--port", "0", *only, cwd=tmp_path) as program:
-        port = int((await program.err.until(r"listening on 127\.0\.0\.1:(\d+)"))[1])
-        await program.err.until("next: session.order: EHLO, MAIL, RCPT, DATA, in this order")
+        port = int((await program.err.wait_for(r"listening on 127\.0\.0\.1:(\d+)"))[1])
+        await program.err.wait_for("next: session.order: EHLO, MAIL, RCPT, DATA, in this order")
         program.port = port
         await program.send("conform@client.test", ["user@mx.test"], b"Subject: hi\r\n\r\nhi\r\n")
-        await program.err.until("next: session.greeting-554: ")
+        await program.err.wait_for("next: session.greeting-554: ")
         stream = await trio.open_tcp_stream("127.0.0.1", port)
         async with stream:
             await stream.send_all(b"QUIT\r\n")
             async for _ in stream:
                 pass
-        assert await program.end() == 0
+        assert await program.wait() == 0
     assert "   ok  session.order" in program.out.text
     assert "   ok  session.greeting-554" in program.out.text
     assert (
