@@ -19,17 +19,11 @@ from ..protocol import (
     Connect,
     Data,
     Ehlo,
-    Expn,
     Helo,
-    Help,
-    Mail,
     Quit,
-    Rcpt,
     Reply,
     Rset,
-    Vrfy,
 )
-from ..protocol.extension import ServerAction
 from ..protocol.extensions.auth import CANCELLED, TRY_LATER, AuthCommand, AuthResponse, Credentials
 from ..protocol.extensions.chunking import Bdat, BdatLast
 from ..protocol.extensions.starttls import StartTlsCommand
@@ -48,8 +42,6 @@ REPLY = 5
 
 #: In place of the greeting, when the `Hooks.connect` hook fails.
 NO_GREETING = Reply(421, "Local error in processing; closing the connection", "")
-#: Which hook a command has, besides `Hooks.message`.
-HOOK: dict[type[Command], str] = {Mail: "mail", Rcpt: "rcpt", Vrfy: "vrfy", Expn: "expn", Help: "help"}
 
 
 async def greet(session: Session) -> None:
@@ -108,12 +100,9 @@ async def starttls(session: Session, command: Command) -> None:
     if session.server.stopping:  # a new beginning would only hold up the end
         await session.answer(Reply(421, "Server is shutting down", "4.3.2"))
         return
-    assert isinstance(command, StartTlsCommand)
-    for step in command.talk():
-        if isinstance(step, Reply):
-            await session.answer(step)
-        elif step is ServerAction.START_TLS and not session.over and await start_tls(session):
-            await session.call("secured")
+    await session.answer(command.default_reply)
+    if not session.over and await start_tls(session):
+        await session.call("secured")
 
 
 async def start_tls(session: Session) -> bool:

@@ -6,10 +6,11 @@ An exception out of a hook is a bug in it: the client is told 451, the `error` h
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from ..protocol import Command, Expn, Hello, Help, Mail, Rcpt, Reply, Vrfy
+from ..protocol import Command, Expn, Extension, Hello, Help, Mail, Rcpt, Reply, Vrfy
+from ..protocol.commands import VERBS
 from ..protocol.extensions.auth import INVALID_CREDENTIALS, Credentials
 from ..protocol.sasl import Secret
 
@@ -121,7 +122,28 @@ NAMES = tuple(name for name in vars(Hooks) if not name.startswith("_"))
 Hook = Callable[..., Awaitable[Any]]
 
 
-def installed(hooks: Hooks) -> dict[str, Hook]:
-    """The hooks that somebody wrote, as methods or as attributes: those of the defaults are left out, so that they cost nothing."""
-    hook = {name: getattr(hooks, name) for name in NAMES}
-    return {name: each for name, each in hook.items() if getattr(each, "__func__", None) is not getattr(Hooks, name)}
+def hook_names(extensions: Iterable[Extension]) -> tuple[str, ...]:
+    """Return the names of all hooks of a server: those of `Hooks`, and those that the commands of its extensions declare.
+
+    Raises ValueError for a command that declares a hook of `Hooks` which takes something else than that command.
+    """
+    names = dict.fromkeys(NAMES)
+    for extension in extensions:
+        for command in extension.verbs:
+            if command.hook in NAMES and VERBS.get(command.verb) is not command:
+                raise ValueError(
+                    f"{command.verb} declares the hook {command.hook!r}, which smtp_trio.Hooks has already"
+                )
+            if command.hook is not None:
+                names[command.hook] = None
+    return tuple(names)
+
+
+def installed(hooks: Hooks, names: Iterable[str] = NAMES) -> dict[str, Hook]:
+    """Return the hooks of these names that the application has written; the methods of `Hooks` itself are left out."""
+    found = {name: getattr(hooks, name, None) for name in names}
+    return {
+        name: hook
+        for name, hook in found.items()
+        if hook is not None and getattr(hook, "__func__", None) is not getattr(Hooks, name, hook)
+    }

@@ -29,8 +29,8 @@ from ..protocol import Command, Extension, Grammar, Limits, Reply, ServerProtoco
 from ..protocol.body_inspector import Newlines
 from ..protocol.extensions import STANDARD, StartTls
 from ..protocol.sasl import MechanismContext
-from .handlers import HOOK
-from .hooks import NAMES, Hook, Hooks, installed
+from .handlers import COURSES
+from .hooks import Hook, Hooks, hook_names, installed
 from .listeners import accept_all, endpoints, network, open_listeners
 from .session import Session
 
@@ -38,8 +38,6 @@ log = logging.getLogger("smtp_trio.server")
 
 #: The session that this task is at work for. What a hook has spawned inherits it.
 serving: ContextVar[Session | None] = ContextVar("smtp_trio.serving", default=None)
-#: Made once, since an empty set in every session is a quarter of a kilobyte in every session.
-EXPN, NOBODY = frozenset({"EXPN"}), frozenset[str]()
 
 
 def _now() -> datetime:
@@ -88,11 +86,11 @@ class Server:
         self.now = now
         self.token = token
         self.mechanism_context: MechanismContext = MechanismContext(self.name, token)
-        self.install(installed(self.hooks))
+        self._grammar = Grammar(self.extensions, line=limits.line)
+        self.install(installed(self.hooks, hook_names(self.extensions)))
         self.stopping: bool = False
         if tls is None and any(isinstance(e, StartTls) and e.required for e in self.extensions):
             raise ValueError("STARTTLS is required, but there is no tls= to do it with")
-        self._grammar = Grammar(self.extensions, line=limits.line)
         self.counts: Counts = Counts()
         self._peers: Counter[str] = Counter()
         self._sessions: dict[Session, trio.lowlevel.Task] = {}  # with the task that is at work for each
@@ -110,8 +108,9 @@ class Server:
 
         Raises TypeError for a name that is no hook, and RuntimeError once the server serves.
         """
-        if unknown := sorted(set(hooks) - set(NAMES)):
-            raise TypeError(f"no such hook: {', '.join(unknown)}; there are {', '.join(NAMES)}")
+        names = hook_names(self.extensions)
+        if unknown := sorted(set(hooks) - set(names)):
+            raise TypeError(f"no such hook: {', '.join(unknown)}; there are {', '.join(names)}")
         if self._started:
             raise RuntimeError("the server serves already: hooks are fixed")
         for name, hook in hooks.items():
@@ -122,10 +121,12 @@ class Server:
     def install(self, hooks: Mapping[str, Hook]) -> None:
         """These are the hooks of all sessions that begin from now on."""
         self.installed: dict[str, Hook] = dict(hooks)
-        consulted = "message" in hooks or "response" in hooks
-        #: Commands that nobody but the core has a say in.
+        #: Their names. One object for all sessions, since a set for each would add a quarter of a kilobyte to each.
+        self._hook_names = frozenset(hooks)
+        commands = () if "message" in hooks or "response" in hooks else self._grammar.verbs.values()
+        #: Commands that are answered with their default reply, because no hook and no handler takes part in it.
         self.unhooked: frozenset[type[Command]] = frozenset(
-            kind for kind, name in HOOK.items() if not consulted and name not in hooks
+            command for command in commands if command not in COURSES and command.hook not in hooks
         )
 
     def statistics(self) -> Statistics:
@@ -282,9 +283,7 @@ class Server:
             self.name,
             size=self.size,
             tls=self.tls is not None,
-            auth="auth" in self.installed,
-            secrets="secret" in self.installed,
-            optional_verbs=EXPN if "expn" in self.installed else NOBODY,
+            hooks=self._hook_names,
             extensions=self._grammar,
             limits=self.limits,
             newlines=self.newlines,

@@ -31,7 +31,7 @@ from ..protocol import (
     ServerProtocol,
 )
 from . import received
-from .handlers import COURSES, HOOK, conclude, greet, queued, start_tls
+from .handlers import COURSES, conclude, greet, queued, start_tls
 from .hook_runner import HookRunner
 from .message_log import MessageRecord
 
@@ -214,8 +214,8 @@ class Session(HookRunner):
     async def _ordinary(self, command: Command) -> None:
         """A command with no course of its own: `Hooks.message`, then its hook, then the answer."""
         reply = await self.consult(command) if self.consults else None
-        name = HOOK.get(type(command))
-        if reply is None and name in self.hooks:
+        name = command.hook
+        if reply is None and name is not None and name in self.hooks:
             reply = await self.call(name, command, decides=command)
         if reply is not None and reply.refused and isinstance(command, Mail | Rcpt):
             self.note(command, reply, self.envelope)

@@ -66,6 +66,8 @@ class CommandParser:
     def decode(self, cls: type[Command], argument: str) -> Command:
         """The command, from its argument."""
         self.pass_gates(cls.verb)
+        if not cls.is_implemented(self._state.hooks):
+            raise BadCommandError(replies.NOT_IMPLEMENTED, verb=cls.verb)
         entry = cls, self._offer.grammar.get(cls, {}), self._grammar.checks.get(cls, ())
         return self._parse(entry, argument, new=True)
 

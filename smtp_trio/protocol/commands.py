@@ -7,6 +7,7 @@ treats them as such: the greeting answers the first, and the reply to a message 
 from __future__ import annotations
 
 import functools
+from collections.abc import Collection
 from typing import ClassVar, Self, TypeVar
 
 from attrs import evolve, field, frozen
@@ -32,8 +33,11 @@ class Command:
     groupable: ClassVar[bool] = False
     #: The reply codes that this command may get besides `COMMON_CODES` (RFC 5321 4.3.2 and the RFCs of the extensions).
     codes: ClassVar[frozenset[int]] = frozenset()
-    #: The reply when all is well and nobody wants other words.
-    default_reply: ClassVar[Reply] = replies.OK
+    #: Name of the server's hook that answers it: ``async def hook(self, session, command) -> Reply | None``. None: it has none.
+    hook: ClassVar[str | None] = None
+    #: Reply when the command has no hook, or its hook returned None. The default, 502, means that the hook alone serves the
+    #: command: without it a server neither offers the command nor accepts it.
+    default_reply: ClassVar[Reply] = replies.NOT_IMPLEMENTED
     #: RFC 2034 3: answers to this one carry an enhanced status, unless they are 3yz.
     enhanced: ClassVar[bool] = True
     #: It does no work; a session gets ``Limits.junk`` of such a message.
@@ -44,6 +48,11 @@ class Command:
     starts_tls: ClassVar[bool] = False
     #: It is a `CountedCommand`.
     counted: ClassVar[bool] = False
+
+    @classmethod
+    def is_implemented(cls, hooks: Collection[str]) -> bool:
+        """Return whether a server with these hooks serves the command: with its default reply, or with its hook."""
+        return cls.default_reply.code != replies.NOT_IMPLEMENTED.code or cls.hook in hooks
 
     def encode(self) -> str:
         """The command as a line, without its CRLF."""
@@ -77,6 +86,7 @@ class CountedCommand(Command):
     size: int
 
     counted = True
+    default_reply: ClassVar[Reply] = replies.OK
     last: ClassVar[bool] = False
 
 
@@ -101,7 +111,9 @@ class Hello(Command):
     domain: str
     extended: ClassVar[bool] = True
     enhanced = False
+    hook = "helo"
     codes: ClassVar[frozenset[int]] = frozenset({250, 502, 504, 550})
+    default_reply: ClassVar[Reply] = replies.OK
 
     def encode(self) -> str:
         return f"{self.verb} {self.domain}"
@@ -144,6 +156,7 @@ class Mail(Command):
     params: Params = NO_PARAMS
 
     verb = "MAIL"
+    hook = "mail"
     usage = "MAIL FROM:<reverse-path> [parameters]"
     groupable = True
     codes: ClassVar[frozenset[int]] = frozenset({250, 450, 451, 452, 455, 503, 550, 552, 553, 555})
@@ -166,6 +179,7 @@ class Rcpt(Command):
     params: Params = NO_PARAMS
 
     verb = "RCPT"
+    hook = "rcpt"
     usage = "RCPT TO:<forward-path> [parameters]"
     groupable = True
     codes: ClassVar[frozenset[int]] = frozenset({250, 251, 450, 451, 452, 455, 503, 550, 551, 552, 553, 555, 556})
@@ -237,6 +251,7 @@ class EndOfBody(Command):
 
     verb = "end of data"
     codes: ClassVar[frozenset[int]] = frozenset({250, 450, 451, 452, 550, 552, 554})
+    default_reply: ClassVar[Reply] = replies.OK
 
     def encode(self) -> str:
         return "."
@@ -255,6 +270,7 @@ class Rset(Command):
     usage = "RSET"
     groupable = True
     codes: ClassVar[frozenset[int]] = frozenset({250})
+    default_reply: ClassVar[Reply] = replies.OK
 
 
 class Noop(Command):
@@ -266,6 +282,7 @@ class Noop(Command):
     junk = True
     usage = "NOOP [ignored]"
     codes: ClassVar[frozenset[int]] = frozenset({250})
+    default_reply: ClassVar[Reply] = replies.OK
 
     @classmethod
     def decode(cls, argument: str, known_params: KnownParams) -> Self:
@@ -280,6 +297,7 @@ class Quit(Command):
     verb = "QUIT"
     usage = "QUIT"
     codes: ClassVar[frozenset[int]] = frozenset({221})
+    default_reply: ClassVar[Reply] = Reply(221, "Goodbye", "2.0.0")
 
 
 @frozen
@@ -312,6 +330,7 @@ class Vrfy(Query):
     __slots__ = ()
 
     verb = "VRFY"
+    hook = "vrfy"
     usage = "VRFY user or mailbox"
     codes: ClassVar[frozenset[int]] = frozenset({250, 251, 252, 502, 504, 550, 551, 553})
     default_reply: ClassVar[Reply] = replies.CANNOT_VRFY
@@ -323,9 +342,9 @@ class Expn(Query):
     __slots__ = ()
 
     verb = "EXPN"
+    hook = "expn"
     usage = "EXPN list"
     codes: ClassVar[frozenset[int]] = frozenset({250, 252, 502, 504, 550})
-    default_reply: ClassVar[Reply] = replies.NOT_IMPLEMENTED
 
 
 @frozen
@@ -335,9 +354,11 @@ class Help(Command):
     topic: str = field(default="")
 
     verb = "HELP"
+    hook = "help"
     junk = True
     usage = "HELP [command]"
     codes: ClassVar[frozenset[int]] = frozenset({211, 214, 502, 504})
+    default_reply: ClassVar[Reply] = Reply(214, "Help", "2.0.0")
 
     def encode(self) -> str:
         return f"HELP {self.topic}".rstrip(" ")

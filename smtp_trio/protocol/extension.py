@@ -18,12 +18,6 @@ Commands = Sequence[type[Command]]
 CommandParams = Mapping[type[Command], Sequence[Param[Any]]]
 
 
-class ServerAction(enum.Enum):
-    """What a dialogue inside a verb may ask for besides sending a reply."""
-
-    START_TLS = "start TLS"
-
-
 class Extension:
     """An ESMTP extension. Every member has a default; an extension fills in what it needs."""
 
@@ -45,8 +39,11 @@ class Extension:
     line_limits: ClassVar[Mapping[str, int]] = {}
 
     def advertise(self, state: SessionState) -> str | None:
-        """Server: its line in the answer to EHLO, or None to say nothing now (its parameters are unknown then, too)."""
-        return self.keyword
+        """Server: its line in the answer to EHLO, or None to say nothing now (its parameters are unknown then, too).
+
+        The default is the keyword, or None when a hook is missing without which one of its verbs is not served.
+        """
+        return self.keyword if all(verb.is_implemented(state.hooks) for verb in self.verbs) else None
 
     def parse_offer(self, words: Sequence[str]) -> Self:
         """Client: what the server says of it, as words behind the keyword."""

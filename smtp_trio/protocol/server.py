@@ -68,24 +68,22 @@ class ServerProtocol:
         *,
         size: int = 31457280,
         tls: bool = False,
-        auth: bool = False,
-        secrets: bool = False,
-        optional_verbs: Iterable[str] = (),
+        hooks: Iterable[str] = (),
         extensions: Iterable[Extension] | Grammar = STANDARD,
         limits: Limits | None = None,
         newlines: Newlines = "reject",
     ) -> None:
         """``name`` is the server's own; ``size`` the largest message in octets, 0 for any; ``tls``: STARTTLS can be served.
 
-        ``logins``: somebody judges AUTH. ``secrets``: somebody knows what CRAM-MD5 and SCRAM are checked with. ``verifies``: those of
-        VRFY and EXPN that somebody answers. ``newlines`` is what becomes of a bare CR or LF in a message. Raises ValueError for
-        extensions that do not go together.
+        ``hooks`` are names of what the application implements: "auth" checks credentials (PLAIN, LOGIN), "secret" returns stored
+        secrets (SCRAM, CRAM-MD5), and the others are hooks of commands (`Command.hook`), such as "expn". ``newlines`` is what
+        becomes of a bare CR or LF in a message. Raises ValueError for extensions that do not go together.
         """
         self.limits: Limits = limits or Limits()
         self.grammar: Grammar = (
             extensions if isinstance(extensions, Grammar) else Grammar(extensions, line=self.limits.line)
         )
-        self.state: SessionState = SessionState(name, size, tls, auth, frozenset(optional_verbs), secrets)
+        self.state: SessionState = SessionState(name, size, tls, frozenset(hooks))
         self.dialogue: Dialogue = Dialogue(self.grammar.table)
         #: The reply that the message under way must get, once it cannot be accepted any more.
         self.fault: Reply | None = None

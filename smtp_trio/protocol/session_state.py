@@ -25,9 +25,7 @@ class SessionState:
     name: str = "localhost"
     size: int = 0  # octets; 0: no limit
     tls: bool = False  # TLS could be started: there is a certificate
-    auth: bool = False  # somebody is there to judge credentials
-    optional_verbs: frozenset[str] = frozenset()  # VRFY, EXPN, HELP: those that the application answers
-    secrets: bool = False  # somebody knows the users' secrets
+    hooks: frozenset[str] = frozenset()  # names of the hooks that the application has, such as "auth" and "expn"
 
     secure: bool = False
     user: str | None = None
@@ -47,7 +45,7 @@ class SessionState:
     @property
     def offer_key(self) -> tuple[object, ...]:
         """All that decides what a client is offered, and which verbs are open to it."""
-        settings = (self.name, self.size, self.tls, self.auth, self.optional_verbs, self.secrets)
+        settings = (self.name, self.size, self.tls, self.hooks)
         return (*settings, self.secure, self.user is None, self.extended)
 
     def clear_transaction(self) -> None:

@@ -28,14 +28,14 @@ GOOD = b64("\0fred\0secret")
 
 
 def begin(**settings: Any) -> Talk:
-    return Talk(auth=True, secure=True, **settings).begin()
+    return Talk(**{"hooks": {"auth"}, "secure": True, **settings}).begin()
 
 
 def test_AUT_1_shown_under_tls_alone() -> None:
-    assert "AUTH" not in Talk(auth=True).say(HELLO)[1]
+    assert "AUTH" not in Talk(hooks={"auth"}).say(HELLO)[1]
     assert "AUTH" not in Talk(secure=True).say(HELLO)[1]
-    assert "250-AUTH PLAIN LOGIN" in Talk(auth=True, secure=True).say(HELLO)[1].split("\n")
-    insisting = Talk(auth=True, extensions=standard(Auth(cleartext=True)))
+    assert "250-AUTH PLAIN LOGIN" in Talk(hooks={"auth"}, secure=True).say(HELLO)[1].split("\n")
+    insisting = Talk(hooks={"auth"}, extensions=standard(Auth(cleartext=True)))
     assert "250-AUTH PLAIN LOGIN" in insisting.say(HELLO)[1].split("\n")
     assert codes(insisting.say(f"AUTH PLAIN {GOOD}")) == ["235 2.7.0"]
 
@@ -155,13 +155,13 @@ def test_AUT_9_unknown_mechanism(mechanism: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"auth": True}, "538 5.7.11"),
-        ({"auth": True, "tls": True}, "538 5.7.11"),
-        ({"auth": True, "tls": True, "extensions": standard(StartTls(required=True))}, "530 5.7.0"),
+        ({"hooks": {"auth"}}, "538 5.7.11"),
+        ({"hooks": {"auth"}, "tls": True}, "538 5.7.11"),
+        ({"hooks": {"auth"}, "tls": True, "extensions": standard(StartTls(required=True))}, "530 5.7.0"),
         ({}, "502 5.5.1"),
         ({"secure": True}, "502 5.5.1"),
-        ({"auth": True, "secure": True, "extensions": standard(without=(Auth,))}, "502 5.5.1"),
-        ({"auth": True, "secure": True, "extensions": standard(Auth(mechanisms=("LOGIN",)))}, "504 5.5.4"),
+        ({"hooks": {"auth"}, "secure": True, "extensions": standard(without=(Auth,))}, "502 5.5.1"),
+        ({"hooks": {"auth"}, "secure": True, "extensions": standard(Auth(mechanisms=("LOGIN",)))}, "504 5.5.4"),
     ],
 )
 def test_AUT_9_not_here(settings: dict[str, Any], expected: str) -> None:
@@ -207,12 +207,12 @@ def test_AUT_12_in_a_transaction() -> None:
 
 @pytest.mark.parametrize("lines", [[], ["HELO x"], [HELLO, "HELO x"]])
 def test_AUT_13_without_ehlo(lines: list[str]) -> None:
-    talk = Talk(auth=True, secure=True)
+    talk = Talk(hooks={"auth"}, secure=True)
     assert codes(talk.say(*lines, f"AUTH PLAIN {GOOD}"))[-1] == "503 5.5.1"
 
 
 def test_AUT_14_required() -> None:
-    talk = begin(extensions=standard(Auth(required=True)), tls=True, optional_verbs={"EXPN"})
+    talk = begin(extensions=standard(Auth(required=True)), tls=True, hooks={"auth", "expn"})
     lines = [SENDER, RECIPIENT, "DATA", "VRFY a", "EXPN a", "MAIL junk", "BDAT 0"]
     assert codes(talk.say(*lines)) == ["530 5.7.0"] * len(lines)
     assert codes(talk.say("NOOP", "RSET", HELLO, "HELO x", "HELP", HELLO, "STARTTLS")) == [

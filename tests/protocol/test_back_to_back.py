@@ -73,8 +73,8 @@ Group = tuple[Step, ...]
 
 CLIENT = Grammar(KNOWN)
 SERVERS: dict[str, dict[str, Any]] = {
-    "all there is": {"extensions": Grammar(standard(Auth(cleartext=True))), "tls": True, "auth": True, "optional_verbs": {"EXPN"}},
-    "nothing": {"extensions": Grammar(())},
+    "all there is": {"extensions": Grammar(standard(Auth(cleartext=True))), "tls": True, "hooks": {"auth", "expn"}},
+    "nothing": {"extensions": Grammar(()), "hooks": {"expn"}},
 }  # fmt: skip
 
 

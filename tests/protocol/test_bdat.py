@@ -83,7 +83,7 @@ def test_BDT_5_after_the_last() -> None:
 
 @pytest.mark.parametrize("line", ["DATA", SENDER, RECIPIENT, "VRFY a", "HELP", "STARTTLS", "AUTH PLAIN"])
 def test_BDT_6_between_chunks(line: str) -> None:
-    talk = begin(tls=True, auth=True)
+    talk = begin(tls=True, hooks={"auth"})
     talk.protocol.state.secure = line.startswith("AUTH")
     assert codes([*talk.send(b"BDAT 2\r\nab"), *talk.say(line, "NOOP")]) == ["250 2.0.0", "503 5.5.1", "250 2.0.0"]
     assert codes(talk.send(b"BDAT 2 LAST\r\ncd")) == ["250 2.0.0"]

@@ -28,7 +28,7 @@ def test_HEL_2_ehlo_shows_what_there_is_and_nothing_else() -> None:
 
 
 def test_HEL_2_everything() -> None:
-    talk = Talk(tls=True, auth=True, optional_verbs=["EXPN"], extensions=standard(StartTls(required=True)))
+    talk = Talk(tls=True, hooks={"auth", "expn"}, extensions=standard(StartTls(required=True)))
     keywords = {line[4:] for line in talk.say("EHLO client.test")[1].split("\n")[1:]}
     assert {"STARTTLS", "EXPN"} <= keywords
     assert not [keyword for keyword in keywords if "AUTH" in keyword]
@@ -67,7 +67,7 @@ def test_HEL_5_again_clears_the_transaction(line: str) -> None:
 
 
 def test_HEL_5_keeps_tls_and_login() -> None:
-    talk = Talk(auth=True, secure=True).begin("AUTH PLAIN AGEAc2VjcmV0", SENDER)
+    talk = Talk(hooks={"auth"}, secure=True).begin("AUTH PLAIN AGEAc2VjcmV0", SENDER)
     talk.say(HELLO)
     assert talk.protocol.state.secure
     assert talk.protocol.state.user == "a"
@@ -190,7 +190,7 @@ def test_RST_1_in_every_phase(phase: str) -> None:
 
 
 def test_RST_1_keeps_tls_and_login() -> None:
-    talk = Talk(auth=True, secure=True).begin("AUTH PLAIN AGEAc2VjcmV0", SENDER, "RSET")
+    talk = Talk(hooks={"auth"}, secure=True).begin("AUTH PLAIN AGEAc2VjcmV0", SENDER, "RSET")
     assert (talk.protocol.state.secure, talk.protocol.state.user) == (True, "a")
 
 
@@ -216,14 +216,14 @@ def test_VRF_2_without_an_argument() -> None:
 
 def test_EXP_1_with_somebody_to_answer_it() -> None:
     members = Reply(250, "<a@mx.test>\n<b@mx.test>", "2.1.5")
-    talk = Talk(optional_verbs={"EXPN"}, answer=answering((Expn, members)))
+    talk = Talk(hooks={"expn"}, answer=answering((Expn, members)))
     assert "250-EXPN" in talk.say(HELLO)[1].split("\n")
     assert talk.say("EXPN list") == ["250-2.1.5 <a@mx.test>\n250 2.1.5 <b@mx.test>"]
     assert codes(talk.say("EXPN")) == ["501 5.5.4"]
 
 
 def test_EXP_1_with_nobody() -> None:
-    talk = Talk(optional_verbs={"VRFY"})
+    talk = Talk(hooks={"vrfy"})
     assert "EXPN" not in talk.say(HELLO)[1]
     assert codes(talk.say("EXPN list", "EXPN")) == ["502 5.5.1"] * 2
     # Without the extension the verb is known all the same.
@@ -240,7 +240,7 @@ def test_HLP_1_topics(phase: str) -> None:
 
 
 def test_HLP_1_every_verb_says_how_it_is_written() -> None:
-    talk = Talk(tls=True, auth=True)
+    talk = Talk(tls=True, hooks={"auth"})
     for verb, command in talk.protocol.grammar.verbs.items():
         assert command.usage.split()[0] == verb
         assert talk.say(f"HELP {verb}")[-1] == f"214 2.0.0 Syntax: {command.usage}"

@@ -29,8 +29,7 @@ from .talk import Talk
 
 SETTINGS: dict[str, Any] = {
     "size": 60,
-    "auth": True,
-    "optional_verbs": {"EXPN"},
+    "hooks": {"auth", "expn"},
     "limits": Limits(errors=15, junk=15, received=2, line=600),
     "extensions": standard(Auth(cleartext=True), BinaryMime()),
 }
@@ -134,7 +133,7 @@ HUNDRED = (
 
 
 def hundred(*cuts: int) -> tuple[bytes, list[object], list[bytes]]:
-    talk = Talk(auth=True, secure=True, checked=not cuts, optional_verbs={"EXPN"}, limits=Limits(errors=99))
+    talk = Talk(hooks={"auth", "expn"}, secure=True, checked=not cuts, limits=Limits(errors=99))
     talk.split(HUNDRED, cuts)
     return talk.output, talk.story, talk.messages
 

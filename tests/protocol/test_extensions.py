@@ -198,7 +198,7 @@ def test_UTF_4_a_recipient_that_cannot() -> None:
 )
 def test_UTF_6_what_is_refused_is_not_echoed_raw(line: str) -> None:
     """The check is in `check_replies`: no octet above 126, whatever was sent."""
-    talk = Talk(auth=True, secure=True).begin()
+    talk = Talk(hooks={"auth"}, secure=True).begin()
     assert codes(talk.say(line))[0][0] == "5"
 
 
@@ -212,7 +212,7 @@ def test_UTF_8_without_the_extension(extensions: tuple[SmtpUtf8, ...]) -> None:
 
 
 def test_VRF_3_the_parameter_on_vrfy() -> None:
-    talk = Talk(optional_verbs={"EXPN"}).begin()
+    talk = Talk(hooks={"expn"}).begin()
     assert codes(talk.say("VRFY \u00e9 SMTPUTF8", "EXPN x smtputf8", "VRFY x SMTPUTF8=1", "VRFY SMTPUTF8")) == [
         "252 2.5.0", "502 5.5.1", "252 2.5.0", "252 2.5.0",
     ]  # fmt: skip
@@ -265,7 +265,7 @@ def test_PIP_7_not_advertised_and_in_order_all_the_same() -> None:
 
 
 def test_PIP_9_auth_with_its_response_may_be_followed() -> None:
-    talk = Talk(auth=True, secure=True).begin()
+    talk = Talk(hooks={"auth"}, secure=True).begin()
     assert codes(talk.say("AUTH PLAIN AGEAc2VjcmV0", SENDER)) == ["235 2.7.0", "250 2.1.0"]
 
 
@@ -288,7 +288,7 @@ def test_TLS_1_shown_when_it_can_be_had() -> None:
 
 
 def test_TLS_2_everything_is_forgotten() -> None:
-    talk = Talk(tls=True, auth=True, extensions=standard(Auth(cleartext=True))).begin("AUTH PLAIN AGEAc2VjcmV0")
+    talk = Talk(tls=True, hooks={"auth"}, extensions=standard(Auth(cleartext=True))).begin("AUTH PLAIN AGEAc2VjcmV0")
     assert codes(talk.say("STARTTLS")) == ["220 2.0.0"]
     state = talk.protocol.state
     assert (state.secure, state.user, state.hello, state.mail, state.extended) == (True, None, None, None, False)
@@ -364,9 +364,7 @@ def test_TLS_4_octets_before_the_handshake_are_thrown_away() -> None:
 
 
 def test_TLS_6_required() -> None:
-    talk = Talk(
-        tls=True, auth=True, optional_verbs={"EXPN"}, extensions=standard(StartTls(required=True), Auth(required=True))
-    )
+    talk = Talk(tls=True, hooks={"auth", "expn"}, extensions=standard(StartTls(required=True), Auth(required=True)))
     talk.say(HELLO)
     assert codes(talk.say("HELO x")) == ["530"]
     lines = [SENDER, "MAIL junk", RECIPIENT, "DATA", "RSET", "VRFY a", "EXPN a", "HELP", "AUTH PLAIN", "BDAT 0 LAST"]
@@ -386,7 +384,7 @@ def test_TLS_6_the_refusals_are_counted() -> None:
 
 
 def test_TLS_8_from_the_start() -> None:
-    talk = Talk(tls=True, auth=True, secure=True)
+    talk = Talk(tls=True, hooks={"auth"}, secure=True)
     lines = talk.say(HELLO)[1].split("\n")
     assert "250-AUTH PLAIN LOGIN" in lines
     assert "250-STARTTLS" not in lines

@@ -33,9 +33,7 @@ from smtp_trio.protocol import (
     ServerProtocol,
     SMTPError,
 )
-from smtp_trio.protocol.extension import ServerAction
 from smtp_trio.protocol.extensions.chunking import Bdat, BdatLast
-from smtp_trio.protocol.extensions.starttls import GO_AHEAD, StartTlsCommand
 
 PACKAGE = Path(smtp_trio.protocol.__file__).parent
 ABOVE_THE_LINE = {
@@ -262,10 +260,6 @@ def test_closing_in_the_middle_of_a_message() -> None:
     assert (protocol.body, protocol.closed) == (None, True)
     protocol.receive_data(b"NOOP\r\n")
     assert protocol.next_event() is CONNECTION_LOST
-
-
-def test_starttls_is_a_dialogue_of_two_steps() -> None:
-    assert list(StartTlsCommand().talk()) == [GO_AHEAD, ServerAction.START_TLS]
 
 
 # --- the floor ------------------------------------------------------------------------------------------------------

@@ -179,7 +179,7 @@ def test_AUT_18_example_of_rfc_2195() -> None:
 
 
 def test_AUT_18_no_challenge_is_used_twice() -> None:
-    talk = Talk(secrets=True, extensions=standard(OFFER))
+    talk = Talk(hooks={"secret"}, extensions=standard(OFFER))
     talk.mechanism_context = mechanism_context()
     talk.begin()
     challenges = {talk.say("AUTH CRAM-MD5", "*")[0] for _ in range(3)}
@@ -189,7 +189,7 @@ def test_AUT_18_no_challenge_is_used_twice() -> None:
 
 
 def test_AUT_10_an_initial_response_where_the_server_speaks_first() -> None:
-    talk = Talk(secrets=True, extensions=standard(OFFER)).begin()
+    talk = Talk(hooks={"secret"}, extensions=standard(OFFER)).begin()
     assert codes(talk.say("AUTH CRAM-MD5 ZnJlZA==", "AUTH CRAM-MD5 =", SENDER)) == ["501 5.7.0"] * 2 + ["250 2.1.0"]
 
 
@@ -290,20 +290,20 @@ def test_AUT_19_what_cannot_be_stored(values: tuple[bytes, int, bytes, bytes], c
     ],
 )  # fmt: skip
 def test_AUT_19_a_first_message_that_is_none(message: bytes) -> None:
-    talk = Talk(secrets=True, extensions=standard(OFFER)).begin()
+    talk = Talk(hooks={"secret"}, extensions=standard(OFFER)).begin()
     assert codes(talk.say("AUTH SCRAM-SHA-256", b64(message), SENDER)) == ["334", "501 5.5.2", "250 2.1.0"]
 
 
 @pytest.mark.parametrize("flag", ["n", "y"])
 def test_AUT_19_both_flags_of_clients_without_channel_binding(flag: str) -> None:
-    talk = Talk(secrets=True, extensions=standard(OFFER)).begin()
+    talk = Talk(hooks={"secret"}, extensions=standard(OFFER)).begin()
     assert codes(talk.say(f"AUTH SCRAM-SHA-256 {b64(f'{flag},,n=fred,r=abc'.encode())}")) == ["334"]
 
 
 @pytest.mark.parametrize("message", [b"", b"c=biws", b"c=biws,r=abc,p=AAAA", b"c=####,r=abc,p=AAAA", b"e=x"])
 @pytest.mark.parametrize("last", ["", "*", "AAAA", "###"])
 def test_AUT_19_a_final_message_that_proves_nothing(message: bytes, last: str) -> None:
-    talk = Talk(secrets=True, extensions=standard(OFFER)).begin()
+    talk = Talk(hooks={"secret"}, extensions=standard(OFFER)).begin()
     talk.say(f"AUTH SCRAM-SHA-256 {b64(b'n,,n=fred,r=abc')}")
     (challenge,) = talk.say(b64(message))
     assert base64.b64decode(challenge[4:])[:2] == b"e="
@@ -320,7 +320,7 @@ def test_AUT_19_a_name_that_scram_cannot_carry() -> None:
 
 def test_AUT_5_an_unknown_user_looks_like_a_wrong_password() -> None:
     """As many steps, the same replies; and the salt is the same whenever one asks (RFC 5802 9)."""
-    talk = Talk(secrets=True, extensions=standard(OFFER)).begin()
+    talk = Talk(hooks={"secret"}, extensions=standard(OFFER)).begin()
     salts: dict[str, set[str]] = {"fred": set(), "nobody": set(), "wilma": set()}
     for user, seen in salts.items():
         for _ in range(2):
@@ -361,7 +361,7 @@ def test_AUT_20_xoauth2() -> None:
 
 @pytest.mark.parametrize("name", WITH_TOKEN)
 def test_AUT_20_the_server_says_why(name: str) -> None:
-    talk = Talk(auth=True, extensions=standard(OFFER), judge=lambda _: INVALID_CREDENTIALS).begin()
+    talk = Talk(hooks={"auth"}, extensions=standard(OFFER), judge=lambda _: INVALID_CREDENTIALS).begin()
     client = MECHANISMS[name].client(BEARER, counted())
     assert talk.say(f"AUTH {name} {b64(client.send(None) or b'')}") == ["334 " + b64(INVALID)]
     dummy = client.send(INVALID)
@@ -373,7 +373,7 @@ def test_AUT_20_the_server_says_why(name: str) -> None:
 @pytest.mark.parametrize("name", WITH_TOKEN)
 def test_AUT_20_nothing_is_said_of_a_token_that_could_not_be_judged(name: str) -> None:
     later = Reply(454, "Later", "4.7.0")
-    talk = Talk(auth=True, extensions=standard(OFFER), judge=lambda _: later).begin()
+    talk = Talk(hooks={"auth"}, extensions=standard(OFFER), judge=lambda _: later).begin()
     client = MECHANISMS[name].client(BEARER, counted())
     assert talk.say(f"AUTH {name} {b64(client.send(None) or b'')}") == [str(later)]
 
@@ -406,7 +406,7 @@ def test_AUT_20_a_yes_behind_an_error_is_none(name: str, answer: bytes | None) -
     ],
 )  # fmt: skip
 def test_AUT_20_malformed(name: str, message: bytes, expected: str) -> None:
-    talk = Talk(auth=True, extensions=standard(OFFER), judge=lambda _: None).begin()
+    talk = Talk(hooks={"auth"}, extensions=standard(OFFER), judge=lambda _: None).begin()
     replies = codes(talk.say(f"AUTH {name}", b64(message)))
     if replies[-1] == "334":
         replies[1:] = codes(talk.say(b64(DUMMY[name])))
@@ -419,19 +419,19 @@ def test_AUT_20_malformed(name: str, message: bytes, expected: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_AUT_6_cancelled(name: str) -> None:
-    talk = Talk(auth=True, secrets=True, extensions=standard(OFFER)).begin()
+    talk = Talk(hooks={"auth", "secret"}, extensions=standard(OFFER)).begin()
     assert codes(talk.say(f"AUTH {name}", "*", SENDER)) == ["334", "501 5.7.0", "250 2.1.0"]
 
 
 @pytest.mark.parametrize("name", [*WITH_SECRET, *WITH_TOKEN])
 def test_AUT_7_not_base64(name: str) -> None:
-    talk = Talk(auth=True, secrets=True, extensions=standard(OFFER)).begin()
+    talk = Talk(hooks={"auth", "secret"}, extensions=standard(OFFER)).begin()
     assert codes(talk.say(f"AUTH {name}", "####", SENDER)) == ["334", "501 5.5.2", "250 2.1.0"]
 
 
 @pytest.mark.parametrize("message", [b"", b"fred", b" 00", b"fr\ned 00", b"fr\0ed 00", b"\xff 00"])
 def test_AUT_18_malformed(message: bytes) -> None:
-    talk = Talk(secrets=True, extensions=standard(OFFER)).begin()
+    talk = Talk(hooks={"secret"}, extensions=standard(OFFER)).begin()
     assert codes(talk.say("AUTH CRAM-MD5", b64(message))) == ["334", "501 5.5.2"]
 
 
@@ -457,7 +457,7 @@ def octets_of(alphabet: bytes) -> st.SearchStrategy[bytes]:
 @pytest.mark.parametrize("name", NAMES)
 @given(messages=st.lists(st.binary(max_size=60) | octets_of(b"n,=ryabcps01\x01 "), max_size=4))
 def test_whatever_a_client_says(name: str, messages: list[bytes]) -> None:
-    talk = Talk(auth=True, secrets=True, extensions=standard(OFFER)).begin()
+    talk = Talk(hooks={"auth", "secret"}, extensions=standard(OFFER)).begin()
     talk.say(f"AUTH {name}", *map(b64, messages))
     assert talk.protocol.state.user is None
 
@@ -480,11 +480,11 @@ def test_whatever_a_server_says(name: str, messages: list[bytes]) -> None:
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"auth": True, "secure": True}, "AUTH PLAIN LOGIN"), ({"auth": True}, None),
-        ({"secrets": True}, "AUTH SCRAM-SHA-256 CRAM-MD5"), ({"secrets": True, "auth": True}, "AUTH SCRAM-SHA-256 CRAM-MD5"),
-        ({"secrets": True, "auth": True, "secure": True}, "AUTH SCRAM-SHA-256 PLAIN LOGIN CRAM-MD5"),
-        ({"auth": True, "secure": True, "extensions": standard(Auth(mechanisms=("XOAUTH2", "FOO")))}, "AUTH XOAUTH2"),
-        ({"auth": True, "extensions": standard(Auth(mechanisms=("XOAUTH2",)))}, None),
+        ({"hooks": {"auth"}, "secure": True}, "AUTH PLAIN LOGIN"), ({"hooks": {"auth"}}, None),
+        ({"hooks": {"secret"}}, "AUTH SCRAM-SHA-256 CRAM-MD5"), ({"hooks": {"auth", "secret"}}, "AUTH SCRAM-SHA-256 CRAM-MD5"),
+        ({"hooks": {"auth", "secret"}, "secure": True}, "AUTH SCRAM-SHA-256 PLAIN LOGIN CRAM-MD5"),
+        ({"hooks": {"auth"}, "secure": True, "extensions": standard(Auth(mechanisms=("XOAUTH2", "FOO")))}, "AUTH XOAUTH2"),
+        ({"hooks": {"auth"}, "extensions": standard(Auth(mechanisms=("XOAUTH2",)))}, None),
     ],
 )  # fmt: skip
 def test_AUT_1_each_mechanism_needs_its_hook(settings: dict[str, Any], line: str | None) -> None:
@@ -496,16 +496,16 @@ def test_AUT_1_offers_are_not_mixed_up() -> None:
     """Sessions share one grammar, which remembers what it has offered."""
     grammar = Grammar(standard())
     assert "AUTH" not in Talk(extensions=grammar).say(HELLO)[1]
-    assert "AUTH SCRAM-SHA-256" in Talk(extensions=grammar, secrets=True).say(HELLO)[1]
+    assert "AUTH SCRAM-SHA-256" in Talk(extensions=grammar, hooks={"secret"}).say(HELLO)[1]
 
 
 @pytest.mark.parametrize(
     ("settings", "mechanism", "expected"),
     [
-        ({"auth": True, "secrets": True}, "PLAIN", "538 5.7.11"), ({"secrets": True}, "PLAIN", "504 5.5.4"),
-        ({"auth": True, "secure": True}, "CRAM-MD5", "504 5.5.4"),
-        ({"auth": True, "secure": True}, "XOAUTH2", "504 5.5.4"),
-        ({"secrets": True, "extensions": standard(Auth(mechanisms=("PLAIN",)))}, "PLAIN", "502 5.5.1"),
+        ({"hooks": {"auth", "secret"}}, "PLAIN", "538 5.7.11"), ({"hooks": {"secret"}}, "PLAIN", "504 5.5.4"),
+        ({"hooks": {"auth"}, "secure": True}, "CRAM-MD5", "504 5.5.4"),
+        ({"hooks": {"auth"}, "secure": True}, "XOAUTH2", "504 5.5.4"),
+        ({"hooks": {"secret"}, "extensions": standard(Auth(mechanisms=("PLAIN",)))}, "PLAIN", "502 5.5.1"),
     ],
 )  # fmt: skip
 def test_AUT_9_not_here(settings: dict[str, Any], mechanism: str, expected: str) -> None:
@@ -514,7 +514,7 @@ def test_AUT_9_not_here(settings: dict[str, Any], mechanism: str, expected: str)
 
 def test_without_scramp_there_is_no_scram(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "scramp", None)
-    assert "AUTH CRAM-MD5" in Talk(secrets=True).say(HELLO)[1]
+    assert "AUTH CRAM-MD5" in Talk(hooks={"secret"}).say(HELLO)[1]
     with pytest.raises(LocalProtocolError, match=r"smtp-trio\[scram\]"):
         next(MECHANISMS["SCRAM-SHA-256"].client(FRED, counted()))
     with pytest.raises(LocalProtocolError, match=r"smtp-trio\[scram\]"):

@@ -40,7 +40,9 @@ def read(file: Path) -> Transcript:
         kind, text = line[:2], line[2:].removeprefix(" ")
         if kind == "% ":
             words = (word.split("=") for word in text.split())
-            transcript.settings = {name: value == "True" or int(value) for name, value in words}
+            transcript.settings = {
+                name: value.split(",") if name == "hooks" else value == "True" or int(value) for name, value in words
+            }
         elif kind == "S:":
             hears += text.encode() + b"\r\n"
         elif kind in ("C:", "C>"):

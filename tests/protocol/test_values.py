@@ -46,7 +46,7 @@ from smtp_trio.protocol.syntax import decode_xtext, encode_xtext
 
 from .talk import ANY, CODES
 
-OFFER = Grammar(STANDARD).offer(SessionState(auth=True, secure=True)).grammar
+OFFER = Grammar(STANDARD).offer(SessionState(hooks=frozenset({"auth"}), secure=True)).grammar
 
 # --- paths ----------------------------------------------------------------------------------------------------------
 

@@ -226,12 +226,11 @@ class Auth(Extension):
 
     def usable(self, state: SessionState, *, secure: bool) -> list[str]:
         """Return the names of the mechanisms that the server can offer, with TLS (``secure``) or without."""
-        hooks = {"auth": state.auth, "secret": state.secrets}
         return [
             name
             for name in self.mechanisms
             if (mechanism := MECHANISMS.get(name)) is not None
-            and hooks[mechanism.hook]
+            and mechanism.hook in state.hooks
             and mechanism.installed
             # RFC 4954 4: mechanisms that send the password itself are offered only under TLS, unless configured otherwise.
             and (secure or self.cleartext or not mechanism.cleartext)

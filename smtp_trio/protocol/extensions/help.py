@@ -1,29 +1,25 @@
-"""HELP and EXPN, RFC 5321 4.1.1.8 and 4.1.1.7: what is shown of them in the answer to EHLO.
+"""HELP and EXPN, RFC 5321 4.1.1.8 and 4.1.1.7: their lines in the reply to EHLO. The commands are in `smtp_trio.protocol.commands`.
 
-HELP is always there. EXPN is an option of the application, and MUST be listed when it is there (RFC 5321 3.5.2).
+HELP is always served. EXPN is optional, and RFC 5321 3.5.2 requires a server that supports it to list it as an extension.
 """
 
 from __future__ import annotations
 
-from .. import replies
-from ..extension import Extension
-from ..replies import Reply
-from ..session_state import SessionState
+from typing import ClassVar
+
+from ..commands import Expn, Help
+from ..extension import Commands, Extension
 
 
 class HelpExtension(Extension):
-    """HELP (RFC 5321 4.1.1.8)."""
+    """The EHLO keyword HELP (RFC 5321 4.1.1.8)."""
 
     keyword = "HELP"
+    verbs: ClassVar[Commands] = (Help,)
 
 
 class ExpnExtension(Extension):
-    """EXPN, when the application answers it (RFC 5321 3.5.2)."""
+    """The EHLO keyword EXPN, shown when the application has a hook for it (RFC 5321 3.5.2)."""
 
     keyword = "EXPN"
-
-    def advertise(self, state: SessionState) -> str | None:
-        return "EXPN" if "EXPN" in state.optional_verbs else None
-
-    def check_verb(self, verb: str, state: SessionState) -> Reply | None:
-        return replies.NOT_IMPLEMENTED if verb == "EXPN" and "EXPN" not in state.optional_verbs else None
+    verbs: ClassVar[Commands] = (Expn,)

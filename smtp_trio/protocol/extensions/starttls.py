@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import ClassVar
 
 from attrs import frozen
 
 from ..commands import Command
 from ..dialogue import READY, PhaseEnum, Table
-from ..extension import Commands, Extension, ServerAction
+from ..extension import Commands, Extension
 from ..replies import Reply
 from ..session_state import SessionState
 
@@ -41,11 +40,6 @@ class StartTlsCommand(Command):
     starts_tls = True
     codes: ClassVar[frozenset[int]] = frozenset({220, 454, 501, 502, 503})
     default_reply: ClassVar[Reply] = GO_AHEAD
-
-    def talk(self) -> Iterator[Reply | ServerAction]:
-        """The server's side: say yes, then shake hands."""
-        yield GO_AHEAD
-        yield ServerAction.START_TLS
 
 
 @frozen

@@ -37,6 +37,14 @@ class Layer(Hooks):
             if getattr(type(self), name) is getattr(Hooks, name):
                 setattr(self, name, getattr(self.under, name))
 
+    if not TYPE_CHECKING:  # for a type checker any attribute would exist
+
+        def __getattr__(self, name: str) -> object:
+            """Return a hook that `Hooks` does not define, but a command of an extension declares."""
+            if name == "under" or name.startswith("_"):
+                raise AttributeError(name)
+            return getattr(self.under, name)
+
 
 class _Paired(Layer):
     """Below a layer that may refuse a connection: a `disconnect` for each `connect` that there was, and no other."""

@@ -69,7 +69,8 @@ class Faults:
             self._servers.append(server)
             if scripted(server.hooks, self):  # `hooks` made them: a rule that is asked twice counts double
                 return
-            server.install(Decisions(as_hooks(server.installed), self, every=False).installed())
+            decisions = Decisions(as_hooks(server.installed), self, every=False)
+            server.install({**server.installed, **decisions.installed()})
 
     # --- how they are played --------------------------------------------------------------------------------------------
 
