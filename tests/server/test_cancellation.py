@@ -141,7 +141,7 @@ async def run(scenario: Scenario, attempt: Attempt, *, everybody: bool) -> Witne
         assert len(hooks.messages) == queued + (state is MessageState.UNACKNOWLEDGED)
         assert queued or state is not MessageState.ACKNOWLEDGED
         if ended < math.inf:
-            assert ended - attempt.struck_at <= scenario.slow + scenario.patience
+            assert ended - attempt.interrupted_at <= scenario.slow + scenario.patience
     return hooks
 
 

@@ -1,11 +1,14 @@
-"""`cancel_everywhere` and `fail_everywhere` themselves: what they count, what they allow, and that they end."""
+"""Tests of `cancel_everywhere` and `fail_everywhere`: their points, reports, options and limits."""
 
 from __future__ import annotations
 
 import re
+import sys
 import textwrap
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -35,7 +38,7 @@ async def one_message(attempt: Attempt) -> None:
 # --- points and reports -----------------------------------------------------------------------------------------------
 
 
-def test_every_step_is_a_point() -> None:
+def test_each_task_step_is_a_point() -> None:
     seen: list[int] = []
 
     async def three(attempt: Attempt) -> None:
@@ -45,12 +48,12 @@ def test_every_step_is_a_point() -> None:
 
     report = cancel_everywhere(three)
     assert report.points == 3
-    assert "".join(map(str, seen)) == "012001012"  # unharmed, three times cancelled, unharmed
+    assert "".join(map(str, seen)) == "012" + "" + "0" + "01"  # not interrupted, then cancelled at each of three steps
     assert report.places == {"three": 3}
-    assert str(report) == "3 points held; last messages: none\n     3 in three"
+    assert str(report) == "3 points passed; last messages: none\n     3 in three"
 
 
-def test_every_operation_is_a_point() -> None:
+def test_each_stream_operation_is_a_point() -> None:
     outcomes: list[str] = []
 
     async def two(attempt: Attempt) -> None:
@@ -63,11 +66,11 @@ def test_every_operation_is_a_point() -> None:
             outcomes.append(f"{attempt.k} received")
 
     assert fail_everywhere(two).places == {"two": 2}
-    assert outcomes == ["0 sent", "0 received", "2 sent", "3 sent", "3 received"]
+    assert outcomes == ["0 sent", "0 received", "2 sent"]
     assert cancel_everywhere(two).points > 2
 
 
-def test_states_and_places() -> None:
+def test_report_has_states_and_places() -> None:
     report = cancel_everywhere(one_message)
     assert report.states == {None, MessageState.ACKNOWLEDGED}
     assert sum(report.places.values()) == report.points > 15
@@ -78,21 +81,21 @@ def test_states_and_places() -> None:
     assert set(report.places) == {"receive", "send"}
 
 
-def test_only_these_points() -> None:
+def test_points_can_be_selected() -> None:
     tried: list[tuple[int, bool]] = []
     report = cancel_everywhere(
-        one_message, check=lambda attempt: tried.append((attempt.k, attempt.struck)), points=(3, 8)
+        one_message, check=lambda attempt: tried.append((attempt.k, attempt.interrupted)), points=(3, 8)
     )
     assert tried == [(0, False), (3, True), (8, True)]
     assert report.points == 2
 
 
-def test_what_an_attempt_has() -> None:
+def test_attempt_shows_sessions_clients_and_transcript() -> None:
     def check(attempt: Attempt) -> None:
         assert len(attempt.clients) == 1 or attempt.k == 1
         assert {session.server for session in attempt.sessions} == set(attempt.servers)
-        if not attempt.struck:
-            assert attempt.struck_at == float("inf")
+        if not attempt.interrupted:
+            assert attempt.interrupted_at == float("inf")
             assert [client.usable for client in attempt.clients] == [False]
             assert "C: BDAT 23 LAST" in str(attempt.transcript)
             assert "S: 250 2.0.0 Ok: queued as" in str(attempt.transcript)
@@ -101,8 +104,8 @@ def test_what_an_attempt_has() -> None:
     fail_everywhere(one_message, check=check)
 
 
-def test_here() -> None:
-    """Only a part of it is cancelled, and the rest of the scenario sees what came of it."""
+def test_here_limits_the_interruption_to_a_block() -> None:
+    """The scenario goes on after the block and sees the state that the interruption left."""
     usable: set[bool] = set()
 
     async def scenario(attempt: Attempt) -> None:
@@ -122,7 +125,7 @@ def test_here() -> None:
     assert usable == {True, False}
 
 
-def test_transcript_of_a_client_with_somebody_elses_server() -> None:
+def test_transcript_of_a_client_without_an_observed_session() -> None:
     async def scenario(attempt: Attempt) -> None:
         ours, theirs = memory_stream_pair()
         await theirs.send_all(b"220 else.test\r\n")
@@ -139,12 +142,11 @@ def test_transcript_of_a_client_with_somebody_elses_server() -> None:
         cancel_everywhere(scenario)
     assert info.value.k == 0
     assert info.value.transcript == "S: 220 else.test\nC: EHLO client.test\n"
-    assert "the scenario fails by itself: the scenario raised TimedOutError: EHLO: no answer within 10 s" in str(
-        info.value
-    )
+    reason = "the scenario raised TimedOutError: EHLO: no answer within 10 s"
+    assert str(info.value).startswith(f"without an interruption: {reason}\n")
 
 
-def test_nothing_to_strike() -> None:
+def test_scenario_without_points_is_an_error() -> None:
     async def nothing(attempt: Attempt) -> None:
         pass
 
@@ -152,7 +154,7 @@ def test_nothing_to_strike() -> None:
         fail_everywhere(nothing)
 
 
-def test_the_page_on_cancellation() -> None:
+def test_documented_sweeps_pass() -> None:
     page = (Path(__file__).parents[2] / "docs" / "cancellation.rst").read_text()
     first, second = [
         textwrap.dedent(block) for block in re.findall(r"python\n\n((?:   .*\n|\n)+)", page) if "attempt" in block
@@ -164,23 +166,21 @@ def test_the_page_on_cancellation() -> None:
     assert cancel_everywhere(names["scenario"]).points > 5
 
 
-# --- what may be raised -----------------------------------------------------------------------------------------------
+# --- exceptions -----------------------------------------------------------------------------------------------
 
 
-def test_scenario_that_fails_by_itself() -> None:
+def test_scenario_that_fails_without_an_interruption() -> None:
     async def wrong(attempt: Attempt) -> None:
         raise KeyError("mine")
 
-    with pytest.raises(
-        SweepError, match="not struck at all, the scenario fails by itself: the scenario raised KeyError"
-    ) as info:
+    with pytest.raises(SweepError, match="without an interruption: the scenario raised KeyError") as info:
         cancel_everywhere(wrong)
     assert info.value.k == 0
     assert "points=" not in str(info.value)
     assert isinstance(info.value.__cause__, KeyError)
 
 
-def test_what_is_allowed() -> None:
+def test_allowed_exceptions() -> None:
     async def odd(attempt: Attempt) -> None:
         try:
             await trio.sleep(1)
@@ -195,7 +195,7 @@ def test_what_is_allowed() -> None:
     assert cancel_everywhere(odd, allow=(KeyError, ValueError)).points == 1
 
 
-def test_interrupts_pass() -> None:
+def test_keyboard_interrupt_is_raised() -> None:
     async def interrupted(attempt: Attempt) -> None:
         raise KeyboardInterrupt
 
@@ -203,30 +203,30 @@ def test_interrupts_pass() -> None:
         cancel_everywhere(interrupted)
 
 
-# --- the end ----------------------------------------------------------------------------------------------------------
+# --- runs that do not end ----------------------------------------------------------------------------------------------------------
 
 
 async def deadlock(attempt: Attempt) -> None:
     await trio.sleep_forever()
 
 
-async def clockwork(attempt: Attempt) -> None:
+async def sleep_loop(attempt: Attempt) -> None:
     while True:  # noqa: ASYNC110
         await trio.sleep(1)
 
 
-async def treadmill(attempt: Attempt) -> None:
+async def checkpoint_loop(attempt: Attempt) -> None:
     while True:
         await trio.lowlevel.checkpoint()
 
 
-async def stubborn(attempt: Attempt) -> None:
+async def swallow_cancelled(attempt: Attempt) -> None:
     while True:
         with suppress(trio.Cancelled):
             await trio.lowlevel.checkpoint()
 
 
-async def deaf(attempt: Attempt) -> None:
+async def swallow_all(attempt: Attempt) -> None:
     async def child() -> None:
         while True:
             with suppress(BaseException):
@@ -234,12 +234,12 @@ async def deaf(attempt: Attempt) -> None:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(child)
-        nursery.start_soon(stubborn, attempt)
+        nursery.start_soon(swallow_cancelled, attempt)
         with trio.CancelScope():
             await child()
 
 
-async def dungeon(attempt: Attempt) -> None:
+async def shielded(attempt: Attempt) -> None:
     with trio.CancelScope(shield=True):
         await trio.sleep_forever()
 
@@ -247,27 +247,31 @@ async def dungeon(attempt: Attempt) -> None:
 @pytest.mark.parametrize(
     ("scenario", "reason"),
     [
-        (deadlock, "it has not ended after 1e+06 s of virtual time"),
-        (clockwork, "it has not ended after 1000 steps of its tasks"),
-        (treadmill, "it has not ended after 1000 steps of its tasks"),
-        (stubborn, "the scenario has not ended, nor when it was cancelled"),
-        (dungeon, "it has not ended after 1e+06 s of virtual time"),
+        (deadlock, "the scenario did not end within 1e+06 s of virtual time"),
+        (sleep_loop, "the scenario did not end within 1000 task steps"),
+        (checkpoint_loop, "the scenario did not end within 1000 task steps"),
+        (
+            swallow_cancelled,
+            "the scenario did not end within 1000 task steps, nor after it was cancelled at that limit",
+        ),
+        (swallow_all, "the scenario did not end within 1000 task steps, nor after it was cancelled at that limit"),
+        (shielded, "the scenario did not end within 1e+06 s of virtual time, nor after it was cancelled at that limit"),
     ],
 )
-def test_scenario_without_an_end(scenario: Any, reason: str) -> None:
+def test_scenario_that_does_not_end(scenario: Any, reason: str) -> None:
     with pytest.raises(SweepError) as info:
-        cancel_everywhere(scenario, steps=1000)
+        cancel_everywhere(scenario, max_steps=1000)
     assert info.value.reasons == (reason,)
-    assert f"in {scenario.__name__}\n    await trio." in info.value.stack
+    assert f"in {scenario.__name__}\n    await " in info.value.stack
 
 
-@pytest.mark.parametrize("check", [clockwork, stubborn])
-def test_check_without_an_end(check: Any) -> None:
-    with pytest.raises(SweepError, match="has not ended"):
-        cancel_everywhere(one_message, check=check, steps=1000)
+@pytest.mark.parametrize("check", [deadlock, sleep_loop, swallow_cancelled, shielded])
+def test_check_that_does_not_end(check: Any) -> None:
+    with pytest.raises(SweepError, match="the check did not end within "):
+        cancel_everywhere(one_message, check=check, max_steps=1000)
 
 
-def test_end_that_takes_its_time() -> None:
+def test_cancelled_run_must_end_within_grace() -> None:
     async def slow(attempt: Attempt) -> None:
         try:
             await trio.sleep(1)
@@ -275,16 +279,16 @@ def test_end_that_takes_its_time() -> None:
             with trio.CancelScope(shield=True):
                 await trio.sleep(100)
 
-    with pytest.raises(SweepError, match="it has not ended 60 s after it was cancelled") as info:
+    with pytest.raises(SweepError, match="the scenario did not end within 60 s after it was cancelled") as info:
         cancel_everywhere(slow)
     assert info.value.k == 1
-    assert cancel_everywhere(slow, patience=101).points == 2
+    assert cancel_everywhere(slow, grace=101).points == 2
 
 
-# --- the same again ---------------------------------------------------------------------------------------------------
+# --- the order of tasks ---------------------------------------------------------------------------------------------------
 
 
-def crowd(order: list[int]) -> Any:
+def five_tasks(order: list[int]) -> Any:
     async def scenario(attempt: Attempt) -> None:
         async def one(n: int) -> None:
             for _ in range(3):
@@ -298,21 +302,78 @@ def crowd(order: list[int]) -> Any:
     return scenario
 
 
-def test_one_order_for_one_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seed_decides_the_order_of_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trio._core._run, "_ALLOW_DETERMINISTIC_SCHEDULING", False)
     orders: list[list[int]] = []
     for seed in (0, 0, 1):
         orders.append([])
-        report = cancel_everywhere(crowd(orders[-1]), seed=seed)
+        report = cancel_everywhere(five_tasks(orders[-1]), seed=seed)
         assert report.points > 15
     assert orders[0] == orders[1] != orders[2]
     assert trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING is False
 
 
-# --- the stream that is cut -------------------------------------------------------------------------------------------
+def test_without_the_private_names_of_the_scheduler_each_task_is_cancelled_at_each_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "trio._core._run", ModuleType("trio._core._run"))
+    cancelled: Counter[str] = Counter()
+
+    async def scenario(attempt: Attempt) -> None:
+        async def one(n: int) -> None:
+            step = 0
+            try:
+                for step in range(3):
+                    await trio.lowlevel.checkpoint()
+            except trio.Cancelled:
+                cancelled[f"{n}{step}"] += 1
+                raise
+
+        async with trio.open_nursery() as nursery:
+            for n in range(3):
+                nursery.start_soon(one, n)
+
+    # Three steps of each task, its first one (which starts it) included, and two of the task that opens the nursery.
+    assert 10 <= cancel_everywhere(scenario).points <= 15
+    assert set(cancelled) == {f"{n}{step}" for n in range(3) for step in range(3)}
 
 
-async def test_stream_that_is_not_cut() -> None:
+def test_point_that_is_never_reached_is_left_out() -> None:
+    runs: list[int] = []
+
+    async def scenario(attempt: Attempt) -> None:
+        runs.append(attempt.k)
+        for _ in range(2 if attempt.k else 3):
+            await trio.lowlevel.checkpoint()
+
+    assert cancel_everywhere(scenario).points == 2
+    assert runs == [0, 1, 2, 3, 3, 3]
+
+
+def test_points_that_only_later_runs_have_are_tried() -> None:
+    async def scenario(attempt: Attempt) -> None:
+        if attempt.k:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.lowlevel.checkpoint)  # two points: its start, and the step after the checkpoint
+        for _ in range(2):
+            await trio.lowlevel.checkpoint()
+
+    assert cancel_everywhere(scenario).points == 4
+
+
+def test_number_of_points_at_most_doubles() -> None:
+    async def scenario(attempt: Attempt) -> None:
+        for n in range(1 + 10 * attempt.k):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.lowlevel.checkpoint, name=f"run {attempt.k}, task {n}")
+
+    assert cancel_everywhere(scenario).points <= 2 * 3
+
+
+# --- the stream -------------------------------------------------------------------------------------------
+
+
+async def test_stream_before_the_cut() -> None:
     async def pair() -> tuple[FailingStream, FailingStream]:
         from smtp_trio.testing import bounded_stream_pair
 
@@ -322,7 +383,7 @@ async def test_stream_that_is_not_cut() -> None:
     await check_half_closeable_stream(pair, None)
 
 
-async def test_stream_that_is_cut() -> None:
+async def test_stream_after_the_cut() -> None:
     ours, theirs = memory_stream_pair()
     cut = [False, True, False]
     stream = FailingStream(ours, lambda: cut.pop(0))
@@ -340,7 +401,7 @@ async def test_stream_that_is_cut() -> None:
         await stream.send_all(b"y")
 
 
-async def test_stream_that_cannot_be_half_closed() -> None:
+async def test_send_eof_needs_a_half_closeable_stream() -> None:
     class Whole(trio.abc.Stream):
         async def send_all(self, data: bytes | bytearray | memoryview) -> None: ...
         async def wait_send_all_might_not_block(self) -> None: ...

@@ -1,1 +1,1 @@
-"""Sweeps over every cancellation and connection-loss point."""
+"""Sweeps: a scenario is run once for each of its points, and is cancelled, or loses a connection, at that point."""

@@ -1,10 +1,8 @@
-"""What a sweep shows of one run: to the scenario, while it runs, and to the check behind it."""
+"""One run of a scenario, as the scenario and the check see it."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import trio
@@ -13,76 +11,65 @@ from ..._client.client import Client
 from ..._server.server import Server
 from ..._server.session import Session
 from .._transcripts.transcript import Transcript
-from .failing_stream import FailingStream
-from .scrutiny import SeenClient, SeenSession
+from .interruption import Interruption
+from .observation import Observer
 
 
 class Attempt:
-    """One run of a scenario, which is struck at its ``k``-th point: cancelled there, or a connection cut. At none when ``k`` is 0.
+    """One run of a scenario, interrupted at its ``k``-th point: cancelled there, or with a connection cut. With ``k`` 0 it is not.
 
-    Sweeps make them, and give them to the scenario and to the check.
+    Sweeps make attempts and pass them to the scenario and to the check.
     """
 
-    def __init__(self, k: int, cut: Callable[[], bool] | None) -> None:
+    def __init__(self, k: int, interruption: Interruption, observer: Observer) -> None:
         self.k: int = k
-        #: When it was struck, by Trio's clock; infinite when it ended before its k-th point.
-        self.struck_at: float = math.inf
-        #: For you: what the scenario leaves there, the check finds.
+        #: For your use: the check finds here what the scenario has stored.
         self.context: dict[Any, Any] = {}
-        #: Exceptions that the `error` hooks were given.
-        self.errors: list[Exception] = []
-        self._cut = cut
-        self._whole = True
-        self._open: list[trio.CancelScope] = []
-        self._seen: list[SeenSession] = []
-        self._seen_clients: list[SeenClient] = []
-        self._servers: list[Server] = []
-        self._transcript, self._heard = Transcript(), Transcript()
+        self._interruption, self._observer = interruption, observer
 
-    @contextmanager
-    def here(self) -> Generator[None]:
-        """Only what is done in this block is cancelled (or cut), not the whole scenario; what comes behind it goes on.
+    def here(self) -> AbstractContextManager[None]:
+        """Interrupt only what is done in this block, for ``with``, and not the whole scenario.
 
-        For a scenario that looks, within its run, at what the blow left behind.
+        For a scenario that examines, within its run, the state after an interruption.
         """
-        self._whole = False
-        with self._within():
-            yield
+        self._interruption.narrow()
+        return self._interruption.region()
 
     def wrap(self, stream: trio.abc.Stream) -> trio.abc.Stream:
-        """A stream that `fail_everywhere` cuts too. Those of `Client` and `Session` need none of this."""
-        return stream if self._cut is None else FailingStream(stream, self._cut)
+        """Return a stream that `fail_everywhere` cuts as well. It cuts those of each `Client` and `Session` in any case."""
+        return self._interruption.wrap(stream)
 
     @property
-    def struck(self) -> bool:
-        """Whether it was struck before it ended."""
-        return self.struck_at < math.inf
+    def interrupted(self) -> bool:
+        """Whether the run was interrupted before it ended."""
+        return self._interruption.done
+
+    @property
+    def interrupted_at(self) -> float:
+        """The time of the interruption by Trio's clock, in seconds; infinite when there was none."""
+        return self._interruption.time
 
     @property
     def sessions(self) -> list[Session]:
-        """Those of this run, in the order in which they began."""
-        return [each.session for each in self._seen]
+        """The sessions of this run, in the order in which they began."""
+        return [each.session for each in self._observer.sessions]
 
     @property
     def clients(self) -> list[Client]:
-        """Those of this run."""
-        return [each.client for each in self._seen_clients]
+        """The clients of this run, in the order in which they connected."""
+        return [each.client for each in self._observer.clients]
 
     @property
     def servers(self) -> list[Server]:
-        """Those of this run that had a session."""
-        return self._servers
+        """The servers of this run that had a session."""
+        return self._observer.servers
+
+    @property
+    def errors(self) -> list[Exception]:
+        """The exceptions that were reported to ``error`` hooks."""
+        return self._observer.errors
 
     @property
     def transcript(self) -> Transcript:
-        """What was said in the sessions of this run; by its clients when it had no sessions. TLS does not hide it."""
-        return self._transcript if self._seen else self._heard
-
-    @contextmanager
-    def _within(self) -> Generator[None]:
-        with trio.CancelScope() as scope:
-            self._open.append(scope)
-            try:
-                yield
-            finally:
-                self._open.remove(scope)
+        """The transcript of all sessions of this run, or of its clients when it had no session. TLS does not hide their octets."""
+        return self._observer.transcript

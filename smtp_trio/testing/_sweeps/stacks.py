@@ -1,4 +1,4 @@
-"""Where tasks stand, in a form to be read: without the frames of Trio and of those who look."""
+"""Stacks of tasks in readable form, without the frames of Trio and of this package's test streams."""
 
 from __future__ import annotations
 
@@ -6,69 +6,75 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from itertools import takewhile
 from pathlib import Path
 from types import FrameType
 
 import trio
 from attrs import frozen
 
-#: Nobody looks for a mistake in these: Trio, and those of this folder through which every octet passes, or which look on.
-OURS = "_sweeps _transcripts/recording.py _transcripts/transcript.py _servers/pair.py _streams.py"
-UNSEEN = (
+#: Files whose frames are left out: Trio, and the modules of this package that every octet passes or that only observe.
+HIDDEN = (
     str(Path(trio.__file__).parent),
-    *(str(Path(__file__).parents[1] / name) for name in OURS.split()),
+    *(
+        str(Path(__file__).parents[1] / name)
+        for name in (
+            "_sweeps",
+            "_transcripts/recording.py",
+            "_transcripts/transcript.py",
+            "_servers/pair.py",
+            "_streams.py",
+        )
+    ),
 )
 
 
 @frozen
-class Stand:
-    """Where one task stood: file, line and function of each call, the outermost first."""
+class TaskStack:
+    """The stack of one task: file, line and function of each call, the outermost first."""
 
     task: str
     calls: tuple[tuple[str, int, str], ...]
 
     @classmethod
-    def of(cls, task: trio.lowlevel.Task) -> Stand:
-        """A task that waits."""
+    def of(cls, task: trio.lowlevel.Task) -> TaskStack:
+        """Return the stack of a task that is waiting."""
         frames: list[tuple[FrameType, int]] = []
-        with suppress(
-            AttributeError, TypeError
-        ):  # of a task that has ended, and of awaitables that Trio cannot look into
+        # A task that has ended has no frames, and Trio cannot look into every awaitable. Frames found before that are kept.
+        with suppress(AttributeError, TypeError):
             for each in task.iter_await_frames():
-                frames.append(each)  # noqa: PERF402  # what there was stays
-        return cls(task.name, _calls(frames))
+                frames.append(each)  # noqa: PERF402
+        return cls(task.name, _visible(frames))
 
     @classmethod
-    def here(cls) -> Stand:
-        """The task that runs, down to whoever asks."""
-        frames = takewhile(
-            lambda each: each[0].f_code.co_name != "unrolled_run", traceback.walk_stack(sys._getframe(1))
-        )
-        return cls(trio.lowlevel.current_task().name, _calls(reversed(list(frames))))
+    def of_current_task(cls) -> TaskStack:
+        """Return the stack of the running task, down to the caller."""
+        task = trio.lowlevel.current_task()
+        outermost = getattr(task.coro, "cr_frame", None)
+        frames: list[tuple[FrameType, int]] = []
+        for each in traceback.walk_stack(sys._getframe(1)):
+            frames.append(each)
+            if each[0] is outermost:
+                break
+        return cls(task.name, _visible(reversed(frames)))
 
     @property
     def place(self) -> str:
-        """The function it stood in."""
+        """The name of the innermost function, or "?" where no frame is known."""
         return self.calls[-1][2] if self.calls else "?"
 
     def __str__(self) -> str:
         lines = "".join(traceback.StackSummary.from_list([(*call, None) for call in self.calls]).format())
-        return f"{self.task}\n{lines or '  (not begun)'}".rstrip()
+        return f"{self.task}\n{lines or '  (not started)'}".rstrip()
 
 
-def _calls(frames: Iterable[tuple[FrameType, int]]) -> tuple[tuple[str, int, str], ...]:
+def _visible(frames: Iterable[tuple[FrameType, int]]) -> tuple[tuple[str, int, str], ...]:
     calls = ((frame.f_code.co_filename, line, frame.f_code.co_name) for frame, line in frames)
-    return tuple(call for call in calls if not call[0].startswith(UNSEEN))
+    return tuple(call for call in calls if not call[0].startswith(HIDDEN))
 
 
 def tasks_below(task: trio.lowlevel.Task) -> Iterator[trio.lowlevel.Task]:
-    """A task, and all that run in its nurseries, and in theirs; in the order in which they began."""
+    """Return the task and all tasks in its nurseries, recursively."""
     yield task
     for nursery in task.child_nurseries:
-        for child in sorted(nursery.child_tasks, key=_age):
+        for child in nursery.child_tasks:
             yield from tasks_below(child)
-
-
-def _age(task: trio.lowlevel.Task) -> int:
-    return getattr(task, "_counter", 0)

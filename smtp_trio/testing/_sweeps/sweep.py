@@ -1,38 +1,47 @@
-"""Sweeps: a scenario is run again and again, and struck each time at another point, until there is none left.
+"""Sweeps over a scenario: one run for each point at which it can be cancelled, or can lose a connection.
 
-What `docs/cancellation` promises is looked at behind each run, and then what a check of yours has to say.
+A sweep first runs the scenario without an interruption. That shows whether the scenario holds at all, and lists its points (see
+`interruption`). Then it runs the scenario again for each point, as a new ``trio.run`` with virtual time, and interrupts it there.
+After each run the promises of docs/cancellation are checked, then the check of the caller; the first violation ends the sweep.
+
+Runs should differ only in their interruption. Time is virtual, the streams are in memory, and where the installed Trio allows it the
+order of tasks follows from a seed (see `scheduling`). Where it does not, a run may take another order, and two things follow. A run
+may end before it comes to its point: it is repeated a few times, then the point is left out. And a run may pass points that the first
+one did not have: they are appended to the list. Each point is tried once at most and the list at most doubles, so a sweep ends.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Iterable
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Iterable
 from itertools import count
-from typing import Any
+from typing import TypedDict, Unpack
 
 import trio
 from attrs import frozen
 
 from ..._types import MessageState
 from ...protocol import SMTPError
-from .sweep_run import Blow, Bounds, Check, Scenario, Stepping, SweepRun
+from .interruption import Kind, Point
+from .scheduling import deterministic_scheduling
+from .sweep_run import Check, Limits, Scenario, SweepRun
 
 Errors = tuple[type[Exception], ...]
 
-#: What may come of a lost connection.
+#: Exceptions that a lost connection may cause.
 LOST: Errors = (SMTPError, trio.BrokenResourceError, trio.ClosedResourceError)
-#: By what the points of a sweep are called.
-POINTS: dict[Blow, str] = {"cancel": "cancelled at step", "cut": "cut at operation"}
+#: How a run at a point is described.
+DESCRIPTIONS: dict[Kind, str] = {"cancel": "cancelled at step", "cut": "connection cut at operation"}
+#: How often a run is repeated that ended before its point.
+TRIES = 3
 
 
 @frozen
 class SweepReport:
-    """What a sweep has tried: the number of ``points``, all of which held.
+    """The result of a sweep without violations: ``points`` is the number of points that were tried.
 
-    ``places`` are the functions that they fell in, and how many in each; ``states`` what ``last_message`` was in the end, over all
-    sessions of all runs.
+    ``places`` counts them by the function they were in. ``states`` are the values of ``last_message`` after the runs, over all
+    sessions.
     """
 
     points: int
@@ -42,170 +51,154 @@ class SweepReport:
     def __str__(self) -> str:
         states = ", ".join(sorted("none" if each is None else each.name for each in self.states))
         places = "".join(f"\n{number:6} in {place}" for place, number in Counter(self.places).most_common())
-        return f"{self.points} points held; last messages: {states or 'none'}{places}"
+        return f"{self.points} points passed; last messages: {states or 'none'}{places}"
 
 
 class SweepError(AssertionError):
-    """A run that did not hold. ``k`` is its point (0: it was not struck at all), ``reasons`` what was wrong with it.
+    """A run with violations. ``k`` is its point (0: the run without an interruption), ``reasons`` are the violations.
 
-    ``stack`` tells where the task was that the point fell to, and under it where the others were; ``transcript`` what was said.
+    ``stack`` shows where the interrupted task was, and after it the other tasks; ``transcript`` is the text of `Attempt.transcript`.
     """
 
     def __init__(self, k: int, reasons: tuple[str, ...], stack: str, transcript: str, where: str) -> None:
-        again = f"\n\nOnly this point: points=[{k}]" if k else ""
-        told = "\n".join(reasons)
-        super().__init__(f"{where}: {told}\n\n{stack}\n\nWhat was said:\n{transcript.rstrip() or '(nothing)'}{again}")
+        again = f"\n\nTo repeat only this point: points=[{k}]" if k else ""
+        text = "\n".join(reasons)
+        super().__init__(f"{where}: {text}\n\n{stack}\n\nTranscript:\n{transcript.rstrip() or '(empty)'}{again}")
         self.k = k
         self.reasons = reasons
         self.stack = stack
         self.transcript = transcript
 
 
-def cancel_everywhere(
-    scenario: Scenario,
-    *,
-    check: Check | None = None,
-    allow: Errors = (),
-    points: Iterable[int] | None = None,
-    patience: float = 60,
-    seconds: float = 1e6,
-    steps: int = 100_000,
-    seed: int = 0,
-) -> SweepReport:
-    """Run the scenario, cancelled at its first task step; again, at its second; and so on until it ends before that.
+class SweepOptions(TypedDict, total=False):
+    """The keywords of `cancel_everywhere` and `fail_everywhere`."""
 
-    A plain function, to be called outside of any run. ``scenario`` is an async function of one argument, an `Attempt`, and makes all
-    that it uses anew, for each run is a ``trio.run`` of its own, with virtual time. Behind each, this is looked at: no task is left,
-    no stream is open; every `connect` had its one `disconnect`; the sender of a message that was taken has been told so, or could not
-    be; ``session.last_message``, ``client.last_results`` and ``server.statistics()`` agree with that. Then ``check(attempt)``, which
-    may be async, looks at what is yours. ``allow``: exceptions that the scenario or a hook may raise; another ends the sweep.
+    #: Called with the `Attempt` after each run that holds, async or not; it raises AssertionError for what is wrong.
+    check: Check | None
+    #: Exceptions that the scenario or a hook may raise; any other is a violation. Default: none.
+    allow: Errors
+    #: The points to try, in rising order. Default: all.
+    points: Iterable[int] | None
+    #: Virtual seconds within which a cancelled run must end. Default: 60.
+    grace: float
+    #: Virtual seconds within which any run must end. Default: 1e6.
+    max_seconds: float
+    #: Task steps within which any run must end. Default: 100,000.
+    max_steps: int
+    #: Decides which of several tasks runs first. Default: 0.
+    seed: int
 
-    ``points``: which to try, in rising order; all by default. A run is endless, and an error, when it goes on ``patience`` seconds of
-    virtual time after it was cancelled, or takes more than ``seconds`` or ``steps``. Which of several tasks runs first depends on
-    ``seed`` alone.
 
-    Raises `SweepError`, an AssertionError, with the point, the stacks there and the transcript.
+@frozen(kw_only=True)
+class Options:
+    """`SweepOptions` with their defaults."""
+
+    check: Check | None = None
+    allow: Errors = ()
+    points: Iterable[int] | None = None
+    grace: float = 60
+    max_seconds: float = 1e6
+    max_steps: int = 100_000
+    seed: int = 0
+
+
+def cancel_everywhere(scenario: Scenario, **options: Unpack[SweepOptions]) -> SweepReport:
+    """Run the scenario once for each of its task steps, and cancel it there.
+
+    This is a plain function, to be called outside of ``trio.run``. ``scenario`` is an async function with one argument, an `Attempt`.
+    It must create all that it uses, since each run is a ``trio.run`` of its own, with virtual time, in a thread of its own.
+
+    After each run these promises are checked: no task is running and no stream is open; each `connect` had one `disconnect`; the
+    sender of an accepted message received the reply, or was gone; ``session.last_message``, ``client.last_results`` and
+    ``server.statistics()`` agree with that. Then ``check(attempt)`` checks what is yours.
+
+    ``options`` are those of `SweepOptions`: ``check``, ``allow``, ``points``, ``grace``, ``max_seconds``, ``max_steps``, ``seed``.
+
+    A run that exceeds a limit is cancelled and reported as a violation. If it does not end then either, it is abandoned: its thread
+    stays blocked until the process ends.
+
+    Raises `SweepError`, an AssertionError, with the point, the stacks at it and the transcript. Raises ValueError when the scenario
+    has no point.
     """
-    return _sweep("cancel", scenario, check, allow, points, Bounds(steps, seconds, patience), seed)
+    return _sweep("cancel", scenario, Options(**options))
 
 
-def fail_everywhere(
-    scenario: Scenario,
-    *,
-    check: Check | None = None,
-    allow: Errors = (),
-    points: Iterable[int] | None = None,
-    patience: float = 60,
-    seconds: float = 1e6,
-    steps: int = 100_000,
-    seed: int = 0,
-) -> SweepReport:
-    """As `cancel_everywhere`, but the k-th receive or send raises BrokenResourceError, and the connection is gone for both ends.
+def fail_everywhere(scenario: Scenario, **options: Unpack[SweepOptions]) -> SweepReport:
+    """Run the scenario once for each receive or send; that one raises BrokenResourceError, and both ends lose the connection.
 
-    That goes for the streams of every client and every session of the scenario, and for those of `Attempt.wrap`. What comes of a lost
-    connection (SMTPError, BrokenResourceError, ClosedResourceError) the scenario may raise, besides ``allow``.
+    This applies to the streams of all clients and sessions in the scenario, and to those of `Attempt.wrap`. Besides ``allow``, the
+    scenario may raise what a lost connection causes: SMTPError, BrokenResourceError and ClosedResourceError. All else, ``options``
+    and exceptions included, is as in `cancel_everywhere`.
     """
-    return _sweep("cut", scenario, check, allow, points, Bounds(steps, seconds, patience), seed)
+    return _sweep("cut", scenario, Options(**options))
 
 
-def _sweep(
-    blow: Blow,
-    scenario: Scenario,
-    check: Check | None,
-    allow: Errors,
-    points: Iterable[int] | None,
-    bounds: Bounds,
-    seed: int,
-) -> SweepReport:
+def _sweep(kind: Kind, scenario: Scenario, options: Options) -> SweepReport:
     tried, places, states = 0, Counter[str](), set[MessageState | None]()
-    run = partial(_run, blow, scenario, check, bounds, seed)
-    lost = LOST if blow == "cut" else ()
-    with _one_order():
-        # Once without a blow: who fails then does not fail because of us; and we learn whether it uses `Attempt.here`.
-        whole = run(0, allow, whole=True).whole
-        for k in count(1) if points is None else points:
-            attempt = run(k, (*lost, *allow), whole=whole)
-            states.update(each.last_message for each in attempt.sessions)
-            if not attempt.struck:
+    allow = (*LOST, *options.allow) if kind == "cut" else options.allow
+    limits = Limits(options.max_steps, options.max_seconds, options.grace)
+    with deterministic_scheduling() as set_seed:
+
+        def run_at(k: int, target: Point | None, *, whole: bool) -> SweepRun:
+            set_seed(options.seed)
+            run = SweepRun(kind, k, target, limits, whole=whole)
+            found = run.execute(scenario, options.check)
+            _raise_violations(run, found, allow if k else options.allow)
+            states.update(each.last_message for each in run.attempt.sessions)
+            return run
+
+        # This run also shows whether the scenario uses `Attempt.here`, so that only a part of it is interrupted.
+        first = run_at(0, None, whole=True)
+        whole, points = first.interruption.whole, list(first.interruption.passed)
+        known, most = set(points), 2 * len(points)
+        for k in count(1) if options.points is None else options.points:
+            if k > len(points):
                 break
-            tried += 1
-            places[attempt.stands[0].place] += 1
+            for _ in range(TRIES):
+                run = run_at(k, points[k - 1], whole=whole)
+                new = [each for each in run.interruption.passed if each not in known][: most - len(points)]
+                points += new
+                known.update(new)
+                if run.attempt.interrupted:
+                    tried += 1
+                    places[run.stacks[0].place] += 1
+                    break
     if not tried:
         raise ValueError(
-            "there was no point to try: is anything done in the scenario, and by one of our clients or servers?"
+            "the scenario has no point to try: it must take a step, in a client or server of this package for a cut"
         )
     return SweepReport(tried, dict(places), frozenset(states))
 
 
-def _run(
-    blow: Blow,
-    scenario: Scenario,
-    check: Check | None,
-    bounds: Bounds,
-    seed: int,
-    k: int,
-    allow: Errors,
-    *,
-    whole: bool,
-) -> SweepRun:
-    from trio.testing import MockClock  # which imports pytest, where there is one
-
-    attempt = SweepRun(k, blow, bounds, whole=whole)
-    _scheduler._r.seed(seed)
-    cause: Exception | None = None
-    found: list[str] = []
-    try:
-        found = trio.run(
-            attempt.run,
-            scenario,
-            check,
-            clock=MockClock(autojump_threshold=0),
-            instruments=[Stepping(attempt, bounds.steps)],
-        )
-    except Exception as exc:  # out of the check
-        found, cause = [attempt.endless or _told(exc)], exc
+def _raise_violations(run: SweepRun, found: list[str], allow: Errors) -> None:
+    """Raise SweepError for what was found, and for what the scenario, a hook or the check raised."""
+    reasons, cause = list(found), run.check_error if run.hang is None else None
+    if cause is not None:
+        reasons.append(_describe(cause))
     for what, error in [
-        ("the scenario raised ", attempt.error),
-        *(("a hook raised ", each) for each in attempt.errors),
+        ("the scenario raised ", run.error),
+        *(("a hook raised ", each) for each in run.attempt.errors),
     ]:
-        if attempt.endless is None and (rest := _without(error, allow)) is not None:
-            found.append(what + _told(rest))
+        if run.hang is None and (rest := _without(error, allow)) is not None:
+            reasons.append(what + _describe(rest))
             cause = cause or rest
-    if found:
-        raise _error(attempt, found, POINTS[blow]) from cause
-    return attempt
+    if reasons:
+        interrupted = run.attempt.interrupted
+        where = f"{DESCRIPTIONS[run.interruption.kind]} {run.attempt.k}" if interrupted else "without an interruption"
+        others = "".join(f"\nAnother task: {each}" for each in run.stacks[1:] if each.calls)
+        stack = f"Stack: {run.stacks[0]}{others}" if run.stacks else ""
+        k = run.attempt.k if interrupted else 0
+        raise SweepError(k, tuple(reasons), stack, str(run.attempt.transcript), where) from cause
 
 
-def _error(attempt: SweepRun, found: list[str], point: str) -> SweepError:
-    where = f"{point} {attempt.k}" if attempt.struck else "not struck at all, the scenario fails by itself"
-    where_else = "".join(f"\nAnother task: {each}" for each in attempt.stands[1:] if each.calls)
-    stack = f"Where it was: {attempt.stands[0]}{where_else}" if attempt.stands else ""
-    return SweepError(attempt.k if attempt.struck else 0, tuple(found), stack, str(attempt.transcript), where)
-
-
-def _told(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _without(error: Exception | None, allow: Errors) -> Exception | None:
-    """What is left of an exception, or of a group, without what is allowed."""
+    """Return what remains of an exception, or of a group, without those that are allowed."""
     if isinstance(error, ExceptionGroup):
         return error.split(allow)[1] if allow else error
     return None if isinstance(error, allow) else error
-
-
-_scheduler: Any = trio._core._run
-
-
-@contextmanager
-def _one_order() -> Generator[None]:
-    """Have Trio decide by its seed alone which task goes first, as it does under Hypothesis."""
-    state, deterministic = _scheduler._r.getstate(), _scheduler._ALLOW_DETERMINISTIC_SCHEDULING
-    _scheduler._ALLOW_DETERMINISTIC_SCHEDULING = True
-    try:
-        yield
-    finally:
-        _scheduler._ALLOW_DETERMINISTIC_SCHEDULING = deterministic
-        _scheduler._r.setstate(state)

@@ -1,10 +1,15 @@
-"""Mistakes put in by hand, in the server, in the client and in hooks: each is found by a sweep, which says where."""
+"""Deliberate bugs in the server, in the client and in hooks: a sweep finds each of them and shows where it is.
+
+Each test runs with and without the private names of Trio's scheduler, without which the order of tasks does not depend on a seed.
+"""
 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from contextlib import suppress
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -18,8 +23,15 @@ from smtp_trio.testing import Attempt, SweepError, cancel_everywhere, determinis
 MESSAGE = b"Subject: one\r\n\r\nhello\r\n"
 
 
+@pytest.fixture(params=["seeded", "unseeded"], autouse=True)
+def order(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the test once as usual, and once with a scheduler module that has no names."""
+    if request.param == "unseeded":
+        monkeypatch.setitem(sys.modules, "trio._core._run", ModuleType("trio._core._run"))
+
+
 class Store(Hooks):
-    """Takes a moment for everything, and does it well."""
+    """Correct hooks with a checkpoint in each."""
 
     def __init__(self) -> None:
         self.records: list[bytes] = []
@@ -37,7 +49,7 @@ class Store(Hooks):
 
 
 def delivery(hooks: Callable[[], Hooks] = Store) -> Callable[[Attempt], Any]:
-    """A scenario: one message, in a transaction and out of it."""
+    """Return a scenario with one message, and with the start of a second transaction."""
 
     async def scenario(attempt: Attempt) -> None:
         store = attempt.context["store"] = hooks()
@@ -53,24 +65,32 @@ def delivery(hooks: Callable[[], Hooks] = Store) -> Callable[[Attempt], Any]:
 
 
 def caught(scenario: Callable[[Attempt], Any], reason: str, **settings: Any) -> SweepError:
-    """A sweep fails, for this reason. It says at which point, and that point alone fails in the same way."""
+    """Run a sweep that must fail for ``reason``. With a seeded order, the reported point alone must fail in the same way."""
     sweep = settings.pop("sweep", cancel_everywhere)
-    with pytest.raises(SweepError) as first:
-        sweep(scenario, **settings)
-    error = first.value
+    seeded = hasattr(sys.modules["trio._core._run"], "_r")
+    error = None
+    for _ in range(1 if seeded else 20):  # some bugs show only if client and server run in a certain order
+        try:
+            sweep(scenario, **settings)
+        except SweepError as exc:
+            error = exc
+            break
+    assert error is not None
     assert any(re.search(reason, each) for each in error.reasons), error.reasons
     text = str(error)
     assert f" {error.k}: " in text
     assert f"points=[{error.k}]" in text
     assert error.stack in text
     assert error.transcript in text + "\n"
+    if not seeded:
+        return error
     with pytest.raises(SweepError) as again:
         sweep(scenario, points=[error.k], **settings)
     assert str(again.value) == text
     return error
 
 
-def test_nothing_is_wrong() -> None:
+def test_correct_hooks_pass() -> None:
     assert cancel_everywhere(delivery()).points > 40
     assert fail_everywhere(delivery()).points > 20
 
@@ -78,7 +98,7 @@ def test_nothing_is_wrong() -> None:
 # --- in the server ----------------------------------------------------------------------------------------------------
 
 
-def test_await_between_state_and_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoint_between_accepting_and_replying(monkeypatch: pytest.MonkeyPatch) -> None:
     async def verdict(session: Session, reply: Reply, body: Body) -> None:
         session.last_message = MessageState.UNACKNOWLEDGED
         session.server.counts.messages += 1
@@ -89,7 +109,7 @@ def test_await_between_state_and_answer(monkeypatch: pytest.MonkeyPatch) -> None
         session.last_message = MessageState.ACKNOWLEDGED
 
     monkeypatch.setattr("smtp_trio._server.handlers.verdict", verdict)
-    error = caught(delivery(), "took message .*, and the client was never told")
+    error = caught(delivery(), "accepted message .*, but the client received no reply")
     assert error.k > 10
     where, *others = error.stack.split("Another task: ")
     assert where.rstrip().endswith("in verdict\n    await trio.lowlevel.checkpoint()  # here")
@@ -109,12 +129,12 @@ def test_missing_shield(monkeypatch: pytest.MonkeyPatch) -> None:
         session.last_message = MessageState.ACKNOWLEDGED
 
     monkeypatch.setattr("smtp_trio._server.handlers.verdict", verdict)
-    error = caught(delivery(), "took message .*, and the client was never told")
+    error = caught(delivery(), "accepted message .*, but the client received no reply")
     assert "await session.flush()  # with no shield" in error.stack
-    assert "250 2.0.0 Ok: queued" in error.transcript  # which is as far as it came
+    assert "250 2.0.0 Ok: queued" in error.transcript  # queued, but not sent
 
 
-def test_state_before_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_message_state_set_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
     async def verdict(session: Session, reply: Reply, body: Body) -> None:
         session.last_message = MessageState.ACKNOWLEDGED
         session.server.counts.messages += 1
@@ -122,25 +142,25 @@ def test_state_before_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
         await session.flush()
 
     monkeypatch.setattr("smtp_trio._server.handlers.verdict", verdict)
-    error = caught(delivery(), "was not told so, but session.last_message is ACKNOWLEDGED", sweep=fail_everywhere)
-    assert error.stack.startswith("Where it was: ")
+    error = caught(delivery(), "but not acknowledged, and session.last_message is ACKNOWLEDGED", sweep=fail_everywhere)
+    assert error.stack.startswith("Stack: ")
     assert "in verdict\n    await session.flush()" in error.stack
-    assert str(error).startswith("cut at operation ")
+    assert str(error).startswith("connection cut at operation ")
 
 
-def test_lost_disconnect(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_disconnect(monkeypatch: pytest.MonkeyPatch) -> None:
     async def end(session: Session) -> None:
         if session.protocol.state.mail is not None:
             await session.call("reset")  # with no shield, so that nothing follows
         await session.call("disconnect")
 
     monkeypatch.setattr(Session, "end", end)
-    error = caught(delivery(), "disconnect was called 0 times for 1 connect")
+    error = caught(delivery(), "1 connect, and 0 disconnect hooks were called")
     assert "C: MAIL FROM" in error.transcript
     assert len(error.reasons) == 1
 
 
-def test_message_counted_before_it_was_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_message_counted_before_it_was_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     read = Body.read
 
     async def eager(body: Body) -> bytes:
@@ -150,7 +170,7 @@ def test_message_counted_before_it_was_taken(monkeypatch: pytest.MonkeyPatch) ->
         return message
 
     monkeypatch.setattr(Body, "read", eager)
-    caught(delivery(), "server mx.test counts 1 messages, and its data hook took 0")
+    caught(delivery(), "server mx.test counts 1 messages, but its data hook accepted 0")
 
 
 # --- in the client ----------------------------------------------------------------------------------------------------
@@ -169,8 +189,8 @@ def test_client_that_leaves_its_stream_open(monkeypatch: pytest.MonkeyPatch) -> 
 # --- in hooks ---------------------------------------------------------------------------------------------------------
 
 
-class Halves(Store):
-    """Writes a record in two pieces, with nothing to undo the first."""
+class PartialWrites(Store):
+    """Hooks that write a record in two parts, and leave the first one when they are cancelled in between."""
 
     async def data(self, session: Session, body: Body) -> None:
         self.records.append(b"begun")
@@ -186,22 +206,22 @@ def whole_records(attempt: Attempt) -> None:
 
 
 def test_half_written_record() -> None:
-    error = caught(delivery(Halves), "half a record", check=whole_records)
+    error = caught(delivery(PartialWrites), "half a record", check=whole_records)
     assert isinstance(error.__cause__, AssertionError)
-    error = caught(delivery(Halves), "half a record", check=whole_records, sweep=fail_everywhere)
+    error = caught(delivery(PartialWrites), "half a record", check=whole_records, sweep=fail_everywhere)
     assert "in scenario\n    await client.data(MESSAGE)" in error.stack
 
 
-def test_half_written_record_of_a_check_that_waits() -> None:
+def test_half_written_record_found_by_an_async_check() -> None:
     async def check(attempt: Attempt) -> None:
         await trio.sleep(1)
         whole_records(attempt)
 
-    caught(delivery(Halves), "half a record", check=check)
+    caught(delivery(PartialWrites), "half a record", check=check)
 
 
 def test_partial_message_that_is_kept() -> None:
-    class Gullible(Store):
+    class IgnoresBodyError(Store):
         async def data(self, session: Session, body: Body) -> None:
             pieces: list[bytes] = []
             with suppress(BodyError, StopAsyncIteration):
@@ -211,13 +231,13 @@ def test_partial_message_that_is_kept() -> None:
 
     def check(attempt: Attempt) -> None:
         if not set(attempt.context["store"].records) <= {MESSAGE}:
-            raise AssertionError("a part was kept")
+            raise AssertionError("a partial message was kept")
 
-    caught(delivery(Gullible), "a part was kept", check=check, sweep=fail_everywhere)
+    caught(delivery(IgnoresBodyError), "a partial message was kept", check=check, sweep=fail_everywhere)
 
 
-def test_shield_without_an_end() -> None:
-    class Endless(Store):
+def test_shield_without_a_deadline() -> None:
+    class ShieldsForever(Store):
         async def data(self, session: Session, body: Body) -> None:
             await body.read()
             try:
@@ -227,12 +247,12 @@ def test_shield_without_an_end() -> None:
                     await trio.Event().wait()  # for ever
                 raise
 
-    error = caught(delivery(Endless), "has not ended 60 s after it was cancelled")
+    error = caught(delivery(ShieldsForever), "did not end within 60 s after it was cancelled")
     assert "in data\n    await trio.Event().wait()  # for ever" in error.stack
 
 
 def test_error_of_a_hook() -> None:
-    class Fragile(Store):
+    class RaisingHooks(Store):
         async def disconnect(self, session: Session) -> None:
             raise RuntimeError("no file")
 
@@ -242,12 +262,12 @@ def test_error_of_a_hook() -> None:
             except trio.Cancelled as exc:
                 raise KeyError("lost") from exc
 
-    error = caught(delivery(Fragile), "a hook raised KeyError: 'lost'", allow=(RuntimeError,))
+    error = caught(delivery(RaisingHooks), "a hook raised KeyError: 'lost'", allow=(RuntimeError,))
     assert isinstance(error.__cause__, KeyError)
 
 
-def test_task_that_is_left() -> None:
-    class Careless(Store):
+def test_task_left_running() -> None:
+    class LeavesTask(Store):
         async def data(self, session: Session, body: Body) -> None:
             try:
                 await super().data(session, body)
@@ -255,4 +275,4 @@ def test_task_that_is_left() -> None:
                 trio.lowlevel.spawn_system_task(trio.sleep_forever)
                 raise
 
-    caught(delivery(Careless), "1 tasks were left running")
+    caught(delivery(LeavesTask), "1 tasks were left running")

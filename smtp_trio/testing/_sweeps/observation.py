@@ -1,0 +1,301 @@
+"""The sessions and clients of one run, observed from outside, and compared with the promises of docs/cancellation.
+
+A sweep must not change what it examines, so the observers add no checkpoint and no task. They replace the wire of each session and
+client by one that records which octets arrived, and which the stream took whole, and they wrap the hooks ``data`` and ``disconnect``.
+
+Whether the client of an accepted message was told so is decided by octets: after a data hook accepted a message, the reply that the
+server sends next must be a 250, and the stream must have taken all of it. A missing reply is excused only if the peer was gone, or
+took nothing for as long as the server tries to send it (`handlers.REPLY` seconds).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import trio
+from attrs import define
+
+from ..._client.client import Client
+from ..._instrument import watcher
+from ..._server.body import Body
+from ..._server.handlers import REPLY
+from ..._server.server import Server
+from ..._server.session import Session
+from ..._types import MessageState
+from ..._wire import Octets, Wire
+from ...protocol import Reply
+from .._transcripts.entry import Side, other
+from .._transcripts.transcript import Transcript
+
+#: One whole reply (RFC 5321 4.2.1).
+WHOLE_REPLY = re.compile(rb"(?:[0-9]{3}-[^\n]*\n)*([0-9]{3})[ \r][^\n]*\n")
+
+
+class WireLog:
+    """The octets that one wire received, and those that its stream took whole."""
+
+    def __init__(self, transcript: Transcript, side: Side, name: str) -> None:
+        self.received = bytearray()
+        self.sent = bytearray()
+        #: Octets that have left the protocol, and that the stream has not taken yet.
+        self.pending = bytearray()
+        #: Something could not be sent because the peer was gone, or took nothing for as long as a shield lasts.
+        self.excused = False
+        self._transcript, self._side, self._name = transcript, side, name
+
+    def add_received(self, data: bytes) -> None:
+        self.received += data
+        if data:
+            self._transcript.add(other(self._side), data, session=self._name)
+        else:
+            self._transcript.note(other(self._side), "closes", session=self._name)
+
+    def add_pending(self, data: bytes) -> None:
+        if data:
+            self.pending += data
+            self._transcript.add(self._side, data, session=self._name)
+
+    def add_sent(self, left: int = 0) -> None:
+        """Note that the stream took all pending octets but the last ``left``."""
+        end = len(self.pending) - left
+        self.sent += self.pending[:end]
+        del self.pending[:end]
+
+
+class RecordingProtocol:
+    """A protocol whose octets go to a `WireLog` as well."""
+
+    def __init__(self, protocol: Octets, log: WireLog) -> None:
+        self._protocol, self._log = protocol, log
+
+    def receive_data(self, data: bytes) -> None:
+        self._log.add_received(data)
+        self._protocol.receive_data(data)
+
+    def data_to_send(self) -> bytes:
+        data = self._protocol.data_to_send()
+        self._log.add_pending(data)
+        return data
+
+
+class ObservedWire(Wire):
+    """A wire that keeps a `WireLog`, and otherwise carries the same octets at the same times."""
+
+    __slots__ = ("log", "used")
+
+    def __init__(self, stream: trio.abc.Stream, protocol: Octets, write_timeout: float, log: WireLog) -> None:
+        super().__init__(stream, RecordingProtocol(protocol, log), write_timeout)
+        self.log = log
+        #: Octets have been waited for.
+        self.used = False
+
+    async def receive(self) -> None:
+        self.used = True
+        await super().receive()
+
+    def flush_now(self) -> bytes | memoryview:
+        was_broken = self.broken
+        rest = super().flush_now()
+        if self.broken:
+            self.log.excused |= not was_broken
+        else:
+            self.log.add_sent(len(rest))
+        return rest
+
+    async def send(self, data: bytes | memoryview) -> None:
+        began = trio.current_time()
+        interrupted = True
+        try:
+            await super().send(data)
+            interrupted = False
+        finally:
+            if not self.broken:
+                self.log.add_sent()
+            elif not interrupted or trio.current_time() - began >= REPLY:
+                self.log.excused = True
+
+
+@define(eq=False)
+class DataCall:
+    """One call of a ``data`` hook. ``accepted``: it returned without a refusal."""
+
+    body: Body
+    accepted: bool = False
+    #: The hook had read all of the message when it returned.
+    complete: bool = False
+    #: The number of octets that the session had to send before the reply to this message.
+    offset: int = 0
+
+
+class ObservedSession:
+    """A session with the calls of its hooks and its `WireLog`."""
+
+    def __init__(self, session: Session, stream: trio.abc.Stream, log: WireLog) -> None:
+        self.session = session
+        self.log = log
+        self.disconnects = 0
+        self.data_calls: list[DataCall] = []
+        self._hooks = session.hooks
+        session.wire = ObservedWire(stream, session.protocol, session.server.timeouts.write, log)
+        session.hooks = {**session.hooks, "disconnect": self._disconnect}
+        if "data" in session.hooks:
+            session.hooks["data"] = self._data
+
+    async def _disconnect(self, session: Session) -> None:
+        self.disconnects += 1
+        if (hook := self._hooks.get("disconnect")) is not None:
+            await hook(session)
+
+    async def _data(self, session: Session, body: Body) -> Reply | None:
+        call = DataCall(body)
+        self.data_calls.append(call)
+        reply: Reply | None = await self._hooks["data"](session, body)
+        answers = [each for each in (reply, session._settled) if each is not None]
+        call.accepted = not answers or (len(answers) == 1 and answers[0].code == 250)
+        call.complete = body.complete
+        call.offset = len(self.log.sent) + len(self.log.pending) + sum(map(len, session.protocol.outbox))
+        return reply
+
+    @property
+    def accepted(self) -> list[DataCall]:
+        """The calls whose messages the application is responsible for."""
+        return [each for each in self.data_calls if each.accepted and each.body.complete]
+
+    def acknowledged(self, call: DataCall) -> bool:
+        """Return whether the stream took all of a 250 reply to this message."""
+        match = WHOLE_REPLY.match(self.log.sent, call.offset)
+        return match is not None and match[1] == b"250"
+
+    async def violations(self) -> list[str]:
+        """Return which promises about a session that has ended do not hold."""
+        session, name = self.session, f"session {self.session.id}"
+        found: list[str] = []
+        if self.disconnects != session.connected:
+            found.append(f"{name}: {session.connected:d} connect, and {self.disconnects} disconnect hooks were called")
+        if not await is_closed(session.stream):
+            found.append(f"{name}: its stream was left open")
+        found += [
+            f"{name}: the data hook accepted message {each.body.envelope.id}, "
+            "but the client received no reply although it was connected"
+            for each in self.accepted
+            if each.complete and not self.acknowledged(each) and not self.log.excused
+        ]
+        if self.data_calls and not session.consults and (violation := self._wrong_state(self.data_calls[-1])):
+            found.append(f"{name}: {violation}")
+        return found
+
+    def _wrong_state(self, last: DataCall) -> str | None:
+        """Return how ``session.last_message`` contradicts what became of the last message; None if it does not."""
+        accepted = last.accepted and last.body.complete
+        if not accepted:
+            possible = [MessageState.NOT_TAKEN]
+        elif not last.complete:
+            possible = [MessageState.ACKNOWLEDGED, MessageState.UNACKNOWLEDGED]
+        else:
+            possible = [MessageState.ACKNOWLEDGED if self.acknowledged(last) else MessageState.UNACKNOWLEDGED]
+        state = self.session.last_message
+        if state in possible:
+            return None
+        happened = "was accepted" if accepted else "was not accepted"
+        if accepted and last.complete:
+            happened += " and acknowledged" if self.acknowledged(last) else " but not acknowledged"
+        stated = "None" if state is None else state.name
+        return f"message {last.body.envelope.id} {happened}, and session.last_message is {stated}"
+
+
+class ObservedClient:
+    """A client with its `WireLog`."""
+
+    def __init__(self, client: Client, stream: trio.abc.Stream, log: WireLog, name: str) -> None:
+        self.client, self.log, self.name = client, log, name
+        self.wire = ObservedWire(stream, client.protocol, client.talk.timeouts.block, log)
+        client.talk.wire = self.wire
+
+    async def violations(self, sessions: list[ObservedSession]) -> list[str]:
+        """Return which promises about a client that was closed do not hold. ``sessions`` are all sessions of the run."""
+        found: list[str] = []
+        if self.wire.used and not await is_closed(self.client.stream):
+            found.append(f"{self.name}: its stream was left open")
+        # Its session is one that sent what the client received. Where several did, the client is given the benefit of the doubt.
+        peers = [each for each in sessions if self.wire.used and each.log.sent.startswith(self.log.received)]
+        accepted = sum(bool(result.accepted) for result in self.client.last_results)
+        if peers and accepted > max(len(each.accepted) for each in peers):
+            found.append(f"{self.name}: its last_results accept {accepted} messages, and the data hook accepted fewer")
+        return found
+
+
+class Observer:
+    """Observes each session and client of one run. ``wrap`` is applied to their streams first."""
+
+    def __init__(self, wrap: Callable[[trio.abc.Stream], trio.abc.Stream]) -> None:
+        self.sessions: list[ObservedSession] = []
+        self.clients: list[ObservedClient] = []
+        self.servers: list[Server] = []
+        #: Exceptions that were reported to ``error`` hooks.
+        self.errors: list[Exception] = []
+        self._wrap = wrap
+        self._of_sessions, self._of_clients = Transcript(), Transcript()
+
+    @property
+    def transcript(self) -> Transcript:
+        """The transcript of the sessions, or of the clients when there was no session."""
+        return self._of_sessions if self.sessions else self._of_clients
+
+    def install(self) -> None:
+        """Observe what is made in this task and in tasks that it starts."""
+        watcher.set(self._observe)
+
+    def _observe(self, made: Session | Client) -> None:
+        if isinstance(made, Session):
+            if made.server not in self.servers:
+                self.servers.append(made.server)
+                self._observe_errors(made.server)
+            log = WireLog(self._of_sessions, "S", made.id)
+            self.sessions.append(ObservedSession(made, self._wrap(made.wire.stream), log))
+        else:
+            name = f"client {len(self.clients) + 1}"
+            log = WireLog(self._of_clients, "C", name)
+            self.clients.append(ObservedClient(made, self._wrap(made.talk.wire.stream), log, name))
+
+    def _observe_errors(self, server: Server) -> None:
+        hook = server.installed.get("error")
+
+        async def error(server: Server, error: Exception) -> None:
+            self.errors.append(error)
+            if hook is not None:
+                await hook(server, error)
+
+        server.installed["error"] = error
+
+    async def violations(self) -> list[str]:
+        """Return which promises of docs/cancellation do not hold after the run."""
+        found: list[str] = []
+        for session in self.sessions:
+            found += await session.violations()
+        for client in self.clients:
+            found += await client.violations(self.sessions)
+        for server in self.servers:
+            counts = server.statistics()
+            accepted = sum(len(each.accepted) for each in self.sessions if each.session.server is server)
+            if counts.sessions_open:
+                found.append(f"{counts.sessions_open} sessions of server {server.name} have not ended")
+            if counts.messages != accepted:
+                found.append(
+                    f"server {server.name} counts {counts.messages} messages, but its data hook accepted {accepted}"
+                )
+        return found
+
+
+async def is_closed(stream: trio.abc.Stream) -> bool:
+    """Return whether this end of the connection was closed. Octets that could be received from it are lost."""
+    while isinstance(stream, trio.SSLStream):
+        stream = stream.transport_stream
+    with trio.move_on_after(1):
+        try:
+            await stream.receive_some(1)
+        except trio.ClosedResourceError:
+            return True
+        except (trio.BrokenResourceError, trio.BusyResourceError):
+            pass
+    return False
