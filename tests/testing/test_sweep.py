@@ -323,8 +323,9 @@ def test_without_the_private_names_of_the_scheduler_each_task_is_cancelled_at_ea
         async def one(n: int) -> None:
             step = 0
             try:
-                for step in range(3):
+                while step < 3:
                     await trio.lowlevel.checkpoint()
+                    step += 1
             except trio.Cancelled:
                 cancelled[f"{n}{step}"] += 1
                 raise
