@@ -34,7 +34,7 @@ PLACES = {
     "MESSAGE": (0, 4),
     "RECIPIENT": (1, 4),
     "CHUNKS": (2, 4),
-    "SPOILT": (2, 5),
+    "CHUNK_REFUSED": (2, 5),
 }
 LEGEND = (
     "An arrow is what an answer leads to: black words for yes (2yz, 3yz), red ones for no (4yz, 5yz).",

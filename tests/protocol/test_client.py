@@ -42,7 +42,7 @@ from smtp_trio.protocol.commands import Noop
 from smtp_trio.protocol.dialogue import CLOSED, GREETED, MESSAGE as MESSAGE_PHASE, READY, RECIPIENT, REJECTED, SENDER
 from smtp_trio.protocol.extensions import KNOWN, Auth, Size
 from smtp_trio.protocol.extensions.auth import AUTH, AuthCommand, AuthResponse
-from smtp_trio.protocol.extensions.chunking import CHUNKS, SPOILT, Bdat, BdatLast
+from smtp_trio.protocol.extensions.chunking import CHUNK_REFUSED, CHUNKS, Bdat, BdatLast
 from smtp_trio.protocol.extensions.dsn import ENVID, NOTIFY, ORCPT, RET
 from smtp_trio.protocol.extensions.eightbitmime import BODY
 from smtp_trio.protocol.extensions.lmtp import Lhlo, Lmtp
@@ -567,7 +567,7 @@ def test_bdt_c1_after_a_failure_rset() -> None:
     client = said(ready("CHUNKING"), Mail(A), Rcpt(A))
     client.send_command(Bdat(0))
     hear(client, b"452 No room\r\n")
-    assert client.dialogue.phase is SPOILT
+    assert client.dialogue.phase is CHUNK_REFUSED
     for command in (Bdat(0), BdatLast(0), Data(), Mail(A), Rcpt(A)):
         with pytest.raises(LocalProtocolError, match="a chunk was refused"):
             client.send_command(command)

@@ -33,7 +33,7 @@ from smtp_trio.protocol import (
 )
 from smtp_trio.protocol.dialogue import PhaseEnum
 from smtp_trio.protocol.extensions.auth import EXCHANGE, AuthCommand, AuthPhase, AuthResponse
-from smtp_trio.protocol.extensions.chunking import CHUNKS, SPOILT, Bdat, BdatLast, ChunkPhase
+from smtp_trio.protocol.extensions.chunking import CHUNK_REFUSED, CHUNKS, Bdat, BdatLast, ChunkPhase
 from smtp_trio.protocol.extensions.starttls import HANDSHAKE, StartTlsCommand, TlsPhase
 from smtp_trio.protocol.grammar import Grammar
 
@@ -65,7 +65,7 @@ ACCEPTED: dict[enum.Enum, dict[type[Command], enum.Enum | None]] = {
     HANDSHAKE: {},  # RFC 3207 4
     # RFC 3030 2: nothing but more chunks, or the end of the transaction.
     CHUNKS: {**HELLO, Noop: SAME, Quit: CLOSED, Rset: READY, Bdat: CHUNKS, BdatLast: READY},
-    SPOILT: {**HELLO, Noop: SAME, Quit: CLOSED, Rset: READY},
+    CHUNK_REFUSED: {**HELLO, Noop: SAME, Quit: CLOSED, Rset: READY},
 }
 #: Where 3yz leads. The rest stays.
 PROCEED: dict[tuple[enum.Enum, type[Command]], enum.Enum] = {
@@ -77,7 +77,7 @@ REFUSED: dict[tuple[enum.Enum, type[Command]], enum.Enum] = {
     (RECIPIENT, Data): READY,
     (BODY, EndOfBody): READY,
     (EXCHANGE, AuthResponse): READY,
-    (RECIPIENT, Bdat): SPOILT, (CHUNKS, Bdat): SPOILT,
+    (RECIPIENT, Bdat): CHUNK_REFUSED, (CHUNKS, Bdat): CHUNK_REFUSED,
     (RECIPIENT, BdatLast): READY, (CHUNKS, BdatLast): READY,
 }  # fmt: skip
 

@@ -1,6 +1,8 @@
-"""The ESMTP extensions, one file each. `STANDARD` is what a server has when nobody says otherwise."""
+"""The ESMTP extensions, one file for each RFC. `STANDARD` is the default of a server."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from ..extension import Extension
 from .auth import Auth
@@ -15,8 +17,8 @@ from .size import Size
 from .smtputf8 import SmtpUtf8
 from .starttls import StartTls
 
-#: In the order in which EHLO shows them. BINARYMIME is left out, since a message in it can be sent on to few;
-#: DSN and LIMITS are, since the application must act on them.
+#: The default extensions of a server, in the order in which EHLO shows them. BINARYMIME is not among them, because few servers
+#: would accept such a message from a relay; DSN and LIMITS are not, because the application has to act on them.
 STANDARD: tuple[Extension, ...] = (
     Pipelining(),
     Size(),
@@ -31,15 +33,22 @@ STANDARD: tuple[Extension, ...] = (
 )
 
 
-#: What a client understands.
+#: The extensions that a client supports.
 KNOWN: tuple[Extension, ...] = (*STANDARD, BinaryMime(), Dsn(), LimitsExtension())
 
 
+def merge_extensions(extensions: tuple[Extension, ...], others: Iterable[Extension]) -> tuple[Extension, ...]:
+    """Return ``extensions`` with each of ``others`` in place of the one with its keyword, or added at the end."""
+    by_keyword = {extension.keyword: extension for extension in (*extensions, *others)}
+    return tuple(by_keyword.values())
+
+
 def standard(*others: Extension, without: tuple[type[Extension], ...] = ()) -> tuple[Extension, ...]:
-    """`STANDARD` with these in place of their namesakes, or behind them, and ``without`` those: a server's ``extensions``."""
-    ours = {extension.keyword: extension for extension in STANDARD if not isinstance(extension, without)}
-    ours.update((extension.keyword, extension) for extension in others)
-    return tuple(ours.values())
+    """Return `STANDARD` with changes, for a server's ``extensions``.
+
+    Each of ``others`` replaces the extension that has its keyword, or is added at the end. ``without`` are classes to leave out.
+    """
+    return merge_extensions(tuple(extension for extension in STANDARD if not isinstance(extension, without)), others)
 
 
 __all__ = [
@@ -58,5 +67,6 @@ __all__ = [
     "Size",
     "SmtpUtf8",
     "StartTls",
+    "merge_extensions",
     "standard",
 ]

@@ -71,7 +71,7 @@ ExchangeStep = Reply | Credentials | SecretRequest
 
 @frozen
 class AuthCommand(Command):
-    """AUTH mechanism [initial-response] (RFC 4954 4). ``initial`` is None when there is none, b"" for "="."""
+    """AUTH mechanism [initial-response] (RFC 4954 4). ``initial`` is None without an initial response, and b"" for "="."""
 
     mechanism: str
     initial: bytes | None = field(default=None, repr=False)
@@ -98,7 +98,7 @@ class AuthCommand(Command):
         words = argument.rstrip(" \t").split(" ")
         if not words[0] or not words[0].isascii() or len(words) > 2:
             raise BadCommandError(Reply(501, f"Syntax: {cls.usage}", "5.5.2" if words[0] else "5.5.4"))
-        # RFC 4954 4: "=" stands for an empty initial response, because an absent one means that there is none.
+        # RFC 4954 4: "=" is an empty initial response. Without it, a mechanism could not tell that from an absent one.
         initial = None if len(words) == 1 else b"" if words[1] == "=" else decode_base64(words[1])
         return cls(words[0].upper(), initial)
 

@@ -1,4 +1,8 @@
-"""CHUNKING and BINARYMIME, RFC 3030: a message in counted chunks, with no dot to look for."""
+"""CHUNKING and BINARYMIME, RFC 3030: a message sent as chunks of a known size instead of lines up to a dot.
+
+CHUNKING adds the verb BDAT and its EHLO keyword. BINARYMIME adds its EHLO keyword and the value ``BODY=BINARYMIME`` of MAIL
+(the parameter itself is 8BITMIME's). BINARYMIME is not in `STANDARD`: a relay could pass such a message on to few servers.
+"""
 
 from __future__ import annotations
 
@@ -17,55 +21,75 @@ from .eightbitmime import BODY
 
 
 class ChunkPhase(PhaseEnum):
-    """The phases that BDAT brings along."""
+    """The phases that BDAT adds."""
 
     CHUNKS = "between chunks"
-    SPOILT = "a chunk was refused, RSET must follow"
+    CHUNK_REFUSED = "a chunk was refused, RSET must follow"
 
 
-CHUNKS, SPOILT = ChunkPhase
+CHUNKS, CHUNK_REFUSED = ChunkPhase
 
-BINARY_WANTS_BDAT = Reply(503, "BODY=BINARYMIME needs BDAT, not DATA", "5.5.1")
-BAD_SIZE = Reply(501, "Syntax: BDAT size [LAST]; closing, since nobody knows where the chunk ends", "5.5.4")
+BINARY_REQUIRES_BDAT = Reply(503, "BODY=BINARYMIME requires BDAT, not DATA", "5.5.1")
+BAD_SIZE = Reply(501, "Syntax: BDAT size [LAST]; closing, because the end of the chunk is unknown", "5.5.4")
+#: More than any message has. It keeps int() away from arguments of thousands of digits.
+SIZE_LIMIT = 2**64
+
+# The rules of CHUNKING (RFC 3030 2), and where they are kept:
+#
+# * The octets of a chunk follow the command line at once, without a reply in between. The server must therefore read them whatever
+#   its reply will be, or it would take message text for commands. ``counted`` marks such a command, and `ServerProtocol` consumes
+#   ``size`` octets after the line even if it refuses the command (no recipients, wrong phase, too big).
+# * An unreadable size is the one case in which that is impossible. Guessing would execute message text as commands, so the
+#   server replies 501 and closes the connection (`BAD_SIZE`, ``close=True``). The same holds where BDAT is known but not served;
+#   see `UNSERVED` in commands.py.
+# * Each chunk gets a reply of its own. A 250 to a chunk before the last means that the server accepts further ones; the reply to the
+#   last one, ``BDAT size LAST``, is the reply to the message and has the meaning of the reply after DATA's final dot.
+# * After a refused chunk the message cannot be completed: the client has to send RSET, and until then the server answers
+#   further chunks, which a pipelining client may have sent already, with 503 (phase CHUNK_REFUSED). If the refused chunk was the
+#   last one there is nothing to abandon, and the transaction is over as after a refused DATA.
+# * DATA and BDAT must not be mixed in one transaction: DATA has no row for CHUNKS. MAIL and RCPT have none either.
+# * BDAT is groupable (RFC 3030 4.2), so a client may send MAIL, RCPT, and all chunks without waiting. Chunks can then arrive for a
+#   transaction without recipients; they are consumed and refused.
 
 
 class Bdat(CountedCommand):
-    """BDAT: ``size`` octets of the message follow (RFC 3030 2). It is answered behind its octets."""
+    """BDAT: ``size`` octets of the message follow the line (RFC 3030 2). The reply comes after them."""
 
     __slots__ = ()
 
     verb = "BDAT"
     usage = "BDAT size [LAST]"
-    groupable = True  # RFC 3030 4.2: BDAT commands may be pipelined
+    groupable = True
     codes: ClassVar[frozenset[int]] = frozenset({250, 450, 452, 503, 550, 552, 554})
 
     def encode(self) -> str:
+        """Return the command as a line, without its CRLF."""
         return f"BDAT {self.size}"
 
     @classmethod
     def decode(cls, argument: str, known_params: KnownParams) -> Bdat:
+        """Parse the argument. Raises `BadCommandError`, 501 and the end of the connection, when the size is invalid."""
         count, *rest = argument.rstrip(" \t").split(" ")
         last = len(rest) == 1 and rest[0].isascii() and rest[0].upper() == "LAST"
-        # A count that makes no sense loses the framing for good: to guess would turn message text into commands. Nobody means
-        # 2**64 octets or more.
-        if syntax.DIGITS.fullmatch(count) is None or int(count) >= 2**64 or (rest and not last):
+        if syntax.DIGITS.fullmatch(count) is None or int(count) >= SIZE_LIMIT or (rest and not last):
             raise BadCommandError(BAD_SIZE, verb="BDAT", close=True)
         return BdatLast(int(count)) if last else Bdat(int(count))
 
 
 class BdatLast(Bdat):
-    """BDAT … LAST: the last chunk, whose answer is the answer to the message (RFC 3030 2)."""
+    """BDAT size LAST: the last chunk, whose reply is the reply to the message (RFC 3030 2)."""
 
     __slots__ = ()
 
     last = True
 
     def encode(self) -> str:
+        """Return the command as a line, without its CRLF."""
         return f"BDAT {self.size} LAST"
 
 
 class Chunking(Extension):
-    """Counted chunks (RFC 3030)."""
+    """Messages in chunks of a known size (RFC 3030 2)."""
 
     keyword = "CHUNKING"
     verbs: ClassVar[Commands] = (Bdat,)
@@ -73,30 +97,29 @@ class Chunking(Extension):
         accepted={
             Bdat: {RECIPIENT: CHUNKS, CHUNKS: CHUNKS},
             BdatLast: {RECIPIENT: READY, CHUNKS: READY},
-            Rset: {CHUNKS: READY, SPOILT: READY},
-            Ehlo: {CHUNKS: READY, SPOILT: READY},
-            Helo: {CHUNKS: READY, SPOILT: READY},
-            Noop: unchanged(CHUNKS, SPOILT),
-            Quit: {CHUNKS: CLOSED, SPOILT: CLOSED},
+            Rset: {CHUNKS: READY, CHUNK_REFUSED: READY},
+            Ehlo: {CHUNKS: READY, CHUNK_REFUSED: READY},
+            Helo: {CHUNKS: READY, CHUNK_REFUSED: READY},
+            Noop: unchanged(CHUNKS, CHUNK_REFUSED),
+            Quit: {CHUNKS: CLOSED, CHUNK_REFUSED: CLOSED},
         },
         proceed={},
         refused={
-            # RFC 3030 2: after a failed BDAT the client MUST issue RSET; a failed LAST ends the message as a failed DATA does.
-            Bdat: {RECIPIENT: SPOILT, CHUNKS: SPOILT},
+            Bdat: {RECIPIENT: CHUNK_REFUSED, CHUNKS: CHUNK_REFUSED},
             BdatLast: {RECIPIENT: READY, CHUNKS: READY},
         },
     )
 
 
 class BinaryMime(Extension):
-    """Messages that are no lines at all (RFC 3030 3). Not in `STANDARD`: few can be sent one."""
+    """Messages that do not consist of lines (RFC 3030 3). Not in `STANDARD`, since few servers accept them from a relay."""
 
     keyword = "BINARYMIME"
     checks: ClassVar[Commands] = (Data,)
     requires: ClassVar[Sequence[str]] = ("CHUNKING", "8BITMIME")  # RFC 3030 3 (3)
 
     def check_command(self, command: Command, state: SessionState) -> Reply | None:
-        # RFC 3030 3: BINARYMIME with DATA MUST be refused with 503.
+        """Refuse DATA for a message with BODY=BINARYMIME: RFC 3030 3 requires 503."""
         if isinstance(command, Data) and state.mail is not None and state.mail.params.get(BODY) == "BINARYMIME":
-            return BINARY_WANTS_BDAT
+            return BINARY_REQUIRES_BDAT
         return None

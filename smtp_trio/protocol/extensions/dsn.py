@@ -1,6 +1,10 @@
-"""DSN, RFC 3461: which reports the sender wants, about which recipients, and how it will know them again.
+"""DSN, RFC 3461: the sender requests delivery status notifications, and supplies what identifies the message in them.
 
-Not in `STANDARD`: whoever advertises it promises to send such reports, and to pass the wishes on.
+Adds its EHLO keyword, the parameters ``RET`` and ``ENVID`` of MAIL, and ``NOTIFY`` and ``ORCPT`` of RCPT. Not in `STANDARD`: a
+server that offers it promises to send the notifications and to pass the parameters on (RFC 3461 4 and 5), which is the
+application's work.
+
+Values are decoded here: xtext (RFC 3461 4) and, for addresses in UTF-8, the encodings of RFC 6533 3.
 """
 
 from __future__ import annotations
@@ -16,47 +20,49 @@ from ..params import Param
 
 T = TypeVar("T")
 
-ENVID_OCTETS, ORCPT_OCTETS = 100, 500  # RFC 3461 4.4 and 4.2: of the value as it is sent
+# RFC 3461 4.4 and 4.2: the longest values, in octets as they are sent.
+MAX_ENVID, MAX_ORCPT = 100, 500
 
-RETS = frozenset({"FULL", "HDRS"})
+RET_VALUES = frozenset({"FULL", "HDRS"})
 NOTIFICATIONS = ("SUCCESS", "FAILURE", "DELAY")
 NEVER = frozenset({"NEVER"})
 
-# RFC 3461 4.2 and 4.4: what is encoded is printable ASCII, "graphic and white space".
+# RFC 3461 4.2 and 4.4: the decoded values are printable ASCII, "graphic and white space".
 PRINTABLE = re.compile(r"[\t -~]+")
-# atom of RFC 822 3.3
+# addr-type is an atom of RFC 822 3.3.
 ADDR_TYPE = re.compile(r"[!#-'*+/-9=?A-Z^-~-]+")
-# RFC 6533 3: an address in UTF-8 has an encoding of its own in ORCPT, and no xtext. It may be ASCII or UTF-8 on the wire.
+# RFC 6533 3: an address of type utf-8 is not xtext. It has two encodings, utf-8-addr-xtext, which is ASCII with \x{HEX} for other
+# characters, and utf-8-addr-unitext, which is UTF-8. Both are accepted.
 UNITEXT = re.compile(rf"(?:[^\0-\x20+=\\{syntax.C1}]|\\x\{{(?:[0-9A-Fa-f]{{2,5}}|10[0-9A-Fa-f]{{4}})\}})+")
 UNITEXT_HEX = re.compile(r"\\x\{([^}]+)\}")
 UNITEXT_SPECIAL = re.compile(r"[^!-*,-<>-\[\]-~]")
-#: Printable too, in Unicode: no control characters, no line breaks, no halves of a surrogate pair.
+#: The same for Unicode: no control characters, no line breaks, no surrogates.
 PRINTABLE_UTF8 = re.compile(r"[^\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 
 
-def _ret(value: str | None) -> str | None:
-    return value.upper() if value is not None and value.isascii() and value.upper() in RETS else None
+def _parse_ret(value: str | None) -> str | None:
+    return value.upper() if value is not None and value.isascii() and value.upper() in RET_VALUES else None
 
 
-def _envid(value: str | None) -> str | None:
-    envid = syntax.decode_xtext(value) if value is not None and len(value) <= ENVID_OCTETS else None
+def _parse_envid(value: str | None) -> str | None:
+    envid = syntax.decode_xtext(value) if value is not None and len(value) <= MAX_ENVID else None
     return envid if envid is not None and PRINTABLE.fullmatch(envid) else None
 
 
-def _notify(value: str | None) -> frozenset[str] | None:
+def _parse_notify(value: str | None) -> frozenset[str] | None:
     words = value.upper().split(",") if value is not None and value.isascii() else []
     notify = frozenset(words)
-    # RFC 3461 4.1 a: NEVER stands alone.
-    known = notify == NEVER or notify.issubset(NOTIFICATIONS)
-    return notify if words and known and len(words) == len(notify) else None
+    # RFC 3461 4.1 (a): NEVER must be the only value. A value that is given twice is invalid too.
+    valid = notify == NEVER or notify.issubset(NOTIFICATIONS)
+    return notify if words and valid and len(words) == len(notify) else None
 
 
-def _notify_text(notify: frozenset[str]) -> str:
+def _format_notify(notify: frozenset[str]) -> str:
     return ",".join(word for word in ("NEVER", *NOTIFICATIONS) if word in notify)
 
 
-def _orcpt(value: str | None) -> str | None:
-    if value is None or len(value.encode()) > ORCPT_OCTETS:
+def _parse_orcpt(value: str | None) -> str | None:
+    if value is None or len(value.encode()) > MAX_ORCPT:
         return None
     kind, _, text = value.partition(";")
     if ADDR_TYPE.fullmatch(kind) is None:
@@ -69,40 +75,45 @@ def _orcpt(value: str | None) -> str | None:
     return f"{kind};{address}" if address is not None and printable.fullmatch(address) else None
 
 
-def _orcpt_text(orcpt: str) -> str:
+def _format_orcpt(orcpt: str) -> str:
     kind, _, address = orcpt.partition(";")
     if kind.lower() == "utf-8":
-        # RFC 6533 3: the ASCII form, which every server with DSN takes, whether it has SMTPUTF8 or not.
+        # RFC 6533 3: the ASCII form, which a server with DSN accepts whether it offers SMTPUTF8 or not.
         return f"{kind};" + UNITEXT_SPECIAL.sub(lambda match: rf"\x{{{ord(match[0]):02X}}}", address)
     return f"{kind};{syntax.encode_xtext(address)}"
 
 
-def _strictly(keyword: str, parse: Callable[[str | None], T | None], text: Callable[[T], str]) -> Callable[[T], str]:
-    """The way back, which raises ValueError for a value that no server could read: nothing else ends up in a command."""
+def _param(
+    keyword: str, parse: Callable[[str | None], T | None], encode: Callable[[T], str], *, extra_octets: int
+) -> Param[T]:
+    """Return a `Param` whose ``format`` raises ValueError for a value that ``parse`` would not return.
 
-    def checked(value: T) -> str:
-        written = text(value)
-        if parse(written) != value:
+    A client could otherwise send a value that no server accepts, or that a server reads as a different one.
+    """
+
+    def format_checked(value: T) -> str:
+        text = encode(value)
+        if parse(text) != value:
             raise ValueError(f"{keyword} cannot be {value!a} (RFC 3461 4)")
-        return written
+        return text
 
-    return checked
+    return Param(keyword, parse, format_checked, extra_octets=extra_octets)
 
 
-# The rooms are those of RFC 3461 5.4, with " ENVID=" and " ORCPT=".
+# RFC 3461 5.4 has the octets that the parameters add to a command line, without " ENVID=" and " ORCPT=", which are counted here.
 
-#: MAIL FROM:<…> RET=FULL | HDRS: how much of the message a report shall hold (RFC 3461 4.3).
-RET: Param[str] = Param("RET", _ret, _strictly("RET", _ret, str), extra_octets=8)
-#: MAIL FROM:<…> ENVID=xtext: what the sender will know the message by (RFC 3461 4.4). Printable ASCII.
-ENVID: Param[str] = Param("ENVID", _envid, _strictly("ENVID", _envid, syntax.encode_xtext), extra_octets=107)
-#: RCPT TO:<…> NOTIFY=NEVER | a list of SUCCESS, FAILURE and DELAY (RFC 3461 4.1): the words as a set.
-NOTIFY: Param[frozenset[str]] = Param("NOTIFY", _notify, _strictly("NOTIFY", _notify, _notify_text), extra_octets=28)
-#: RCPT TO:<…> ORCPT=type;address: whom the mail was for at first (RFC 3461 4.2): ``rfc822;fred@example.org``, decoded.
-ORCPT: Param[str] = Param("ORCPT", _orcpt, _strictly("ORCPT", _orcpt, _orcpt_text), extra_octets=507)
+#: MAIL FROM:<...> RET=FULL | HDRS: how much of the message a notification should contain (RFC 3461 4.3).
+RET: Param[str] = _param("RET", _parse_ret, str, extra_octets=8)
+#: MAIL FROM:<...> ENVID=xtext: the sender's identifier of the message, printable ASCII (RFC 3461 4.4).
+ENVID: Param[str] = _param("ENVID", _parse_envid, syntax.encode_xtext, extra_octets=107)
+#: RCPT TO:<...> NOTIFY=NEVER, or a list of SUCCESS, FAILURE and DELAY (RFC 3461 4.1), as a set.
+NOTIFY: Param[frozenset[str]] = _param("NOTIFY", _parse_notify, _format_notify, extra_octets=28)
+#: RCPT TO:<...> ORCPT=type;address: the original recipient (RFC 3461 4.2), decoded: ``rfc822;fred@example.org``.
+ORCPT: Param[str] = _param("ORCPT", _parse_orcpt, _format_orcpt, extra_octets=507)
 
 
 class Dsn(Extension):
-    """Delivery status notifications (RFC 3461). Not in `STANDARD`: the application must act on what the parameters ask for."""
+    """Delivery status notifications (RFC 3461). Not in `STANDARD`: the application has to act on the parameters."""
 
     keyword = "DSN"
     params: ClassVar[CommandParams] = {Mail: (RET, ENVID), Rcpt: (NOTIFY, ORCPT)}

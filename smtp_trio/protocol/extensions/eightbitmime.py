@@ -1,4 +1,9 @@
-"""8BITMIME, RFC 6152: a message may hold octets above 127, and says so."""
+"""8BITMIME, RFC 6152: messages may contain octets above 127.
+
+Adds its EHLO keyword and the parameter ``BODY=7BIT | 8BITMIME | BINARYMIME`` of MAIL. The third value is accepted only where
+BINARYMIME (RFC 3030) is offered too. A message with such octets and without the parameter is accepted and kept unchanged: RFC
+6152 leaves that to the server, and refusing it would lose mail.
+"""
 
 from __future__ import annotations
 
@@ -11,27 +16,30 @@ from ..params import Param
 from ..replies import Reply
 from ..session_state import SessionState
 
-# RFC 6152 2 (4) and RFC 3030 3 (4): the third needs an extension of its own to be offered.
+# RFC 6152 2 (4), RFC 3030 3 (4)
 BODIES = frozenset({"7BIT", "8BITMIME", "BINARYMIME"})
 
+BINARYMIME_NOT_OFFERED = Reply(501, "BODY=BINARYMIME is not offered", "5.5.4")
 
-def _body(value: str | None) -> str | None:
-    # upper() alone would make ASCII letters of others.
+
+def _parse_body(value: str | None) -> str | None:
+    # isascii() first: upper() turns some other letters into ASCII ones (the dotless i, for example).
     return value.upper() if value is not None and value.isascii() and value.upper() in BODIES else None
 
 
-#: MAIL FROM:<…> BODY=7BIT | 8BITMIME | BINARYMIME. RFC 3030 3 (8) makes room for it.
-BODY: Param[str] = Param("BODY", _body, str, extra_octets=16)
+#: MAIL FROM:<...> BODY=7BIT | 8BITMIME | BINARYMIME. RFC 3030 3 (8) has the octets of the longest value.
+BODY: Param[str] = Param("BODY", _parse_body, str, extra_octets=16)
 
 
 class EightBitMime(Extension):
-    """8-bit MIME transport (RFC 6152). Eight-bit data without the parameter is taken and kept as it is."""
+    """8-bit MIME transport (RFC 6152)."""
 
     keyword = "8BITMIME"
     params: ClassVar[CommandParams] = {Mail: (BODY,)}
     checks: ClassVar[Sequence[Param[str]]] = (BODY,)
 
     def check_command(self, command: Command, state: SessionState) -> Reply | None:
+        """Refuse BODY=BINARYMIME with 501 where BINARYMIME is not offered."""
         if isinstance(command, Mail) and command.params.get(BODY) == "BINARYMIME" and "BINARYMIME" not in state.offered:
-            return Reply(501, "BODY=BINARYMIME is not offered here", "5.5.4")
+            return BINARYMIME_NOT_OFFERED
         return None

@@ -1,6 +1,6 @@
-"""ENHANCEDSTATUSCODES, RFC 2034: replies begin with a code of RFC 3463, such as 5.1.1.
+"""ENHANCEDSTATUSCODES, RFC 2034: the text of a reply begins with a status code of RFC 3463, such as 5.1.1.
 
-Every `Reply` has one; without this extension it is left out when the reply is printed.
+Adds its EHLO keyword. A `Reply` has such a status in any case; without this extension it is not sent.
 """
 
 from __future__ import annotations
@@ -9,6 +9,6 @@ from ..extension import Extension
 
 
 class EnhancedStatusCodes(Extension):
-    """Replies carry an enhanced status code (RFC 2034)."""
+    """Replies with an enhanced status code (RFC 2034)."""
 
     keyword = "ENHANCEDSTATUSCODES"

@@ -1,6 +1,7 @@
-"""LIMITS, RFC 9422: how many messages and recipients a session may have, said before anybody runs into it.
+"""LIMITS, RFC 9422: the server announces how many messages a session and how many recipients a message may have.
 
-Not in `STANDARD`: what it announces is for the application to enforce.
+Adds the EHLO line ``LIMITS`` with parameters such as ``RCPTMAX=100``. Not in `STANDARD`: the core does not enforce what the line
+announces, so an application that offers it has to.
 """
 
 from __future__ import annotations
@@ -13,41 +14,43 @@ from attrs import Attribute, field, frozen
 from ..extension import Extension
 from ..session_state import SessionState
 
-#: The limits that RFC 9422 4 begins with, and where they are kept.
+#: The limits that RFC 9422 4 defines, with the attributes of `LimitsExtension`.
 NAMES = {"MAILMAX": "mail_max", "RCPTMAX": "rcpt_max", "RCPTDOMAINMAX": "rcpt_domain_max"}
-# RFC 9422 4: up to six digits, and not zero.
+# RFC 9422 4: one to six digits, not beginning with zero.
 NUMBER = re.compile(r"[1-9][0-9]{0,5}")
 
 
-def _possible(_: object, attribute: Attribute[int | None], value: int | None) -> None:
+def _check_limit(_: object, attribute: Attribute[int | None], value: int | None) -> None:
     if value is not None and NUMBER.fullmatch(str(value)) is None:
-        raise ValueError(f"{attribute.name} must be between 1 and 999999 (RFC 9422 4), not {value}")
+        raise ValueError(f"{attribute.name} must be between 1 and 999999 (RFC 9422 4), got {value}")
 
 
 @frozen
 class LimitsExtension(Extension):
-    """Limits of a session (RFC 9422). A client learns them, a server tells those that it was made with. None: not told.
+    """Limits of a session (RFC 9422). None means that a limit is not announced.
 
-    ``mail_max`` is how many messages may be begun in a session, ``rcpt_max`` how many recipients one may have, and
-    ``rcpt_domain_max`` in how many domains they may be.
+    ``mail_max`` is the number of transactions in a session, ``rcpt_max`` the number of recipients of a message, and
+    ``rcpt_domain_max`` the number of domains among these. Raises ValueError for limits that are not between 1 and 999999.
     """
 
-    mail_max: int | None = field(default=None, validator=_possible)
-    rcpt_max: int | None = field(default=None, validator=_possible)
-    rcpt_domain_max: int | None = field(default=None, validator=_possible)
+    mail_max: int | None = field(default=None, validator=_check_limit)
+    rcpt_max: int | None = field(default=None, validator=_check_limit)
+    rcpt_domain_max: int | None = field(default=None, validator=_check_limit)
 
     keyword = "LIMITS"
 
     def advertise(self, state: SessionState) -> str | None:
-        limits = [f"{name}={value}" for name, at in NAMES.items() if (value := getattr(self, at)) is not None]
+        """Return the EHLO line, or None when no limit is set."""
+        values = {name: getattr(self, attribute) for name, attribute in NAMES.items()}
+        limits = [f"{name}={value}" for name, value in values.items() if value is not None]
         return " ".join(["LIMITS", *limits]) if limits else None
 
     def parse_offer(self, words: Sequence[str]) -> LimitsExtension:
-        # RFC 9422 3: limits that are unknown, or make no sense, are ignored.
+        """Return the limits that the server announces. Unknown and invalid ones are ignored (RFC 9422 3)."""
         limits = {}
         for word in words:
             name, _, value = word.partition("=")
-            at = NAMES.get(name.upper())
-            if at is not None and NUMBER.fullmatch(value):
-                limits[at] = int(value)
+            attribute = NAMES.get(name.upper())
+            if attribute is not None and NUMBER.fullmatch(value):
+                limits[attribute] = int(value)
         return LimitsExtension(**limits)

@@ -1,4 +1,8 @@
-"""LMTP, RFC 2033: the dialogue between a mail system and its delivery agent, which answers for each recipient."""
+"""LMTP, RFC 2033: the protocol between a mail system and its delivery agent, which replies for each recipient.
+
+Adds the verb LHLO in place of EHLO (RFC 2033 4.1). Only clients use it, by ``lmtp=True``; the replies for each recipient are
+counted in `ClientProtocol`. It has no EHLO keyword, because a client knows from its configuration that it uses LMTP.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from ..extension import Commands, Extension
 
 
 class Lhlo(Ehlo):
-    """LHLO: what EHLO is in SMTP (RFC 2033 4.1)."""
+    """LHLO, which is EHLO under another name (RFC 2033 4.1)."""
 
     __slots__ = ()
 
@@ -19,7 +23,7 @@ class Lhlo(Ehlo):
 
 
 class Lmtp(Extension):
-    """LHLO, which nobody advertises: whoever connects knows what is spoken here."""
+    """LMTP's verb LHLO (RFC 2033)."""
 
     keyword = "LMTP"
     verbs: ClassVar[Commands] = (Lhlo,)
@@ -28,4 +32,5 @@ class Lmtp(Extension):
     )
 
     def advertise(self, state: object) -> None:
+        """Return None, because LMTP has no keyword."""
         return None

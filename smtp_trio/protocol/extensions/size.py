@@ -1,4 +1,8 @@
-"""SIZE, RFC 1870: the server says how much it takes, the client says how much is coming."""
+"""SIZE, RFC 1870: the server announces the largest message that it accepts, and the client the size of the message it will send.
+
+Adds the EHLO line ``SIZE octets`` and the parameter ``SIZE=octets`` of MAIL. The client's number is an estimate: it can get MAIL
+refused early, but never marks the end of a message (RFC 1870 6). The limit itself is enforced while the message is received.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +19,22 @@ from ..replies import Reply
 from ..session_state import SessionState
 
 
-def _octets(value: str | None) -> int | None:
-    # size-value ::= 1*20DIGIT (RFC 1870 3). int() alone would take "+5", "1_0" and the digits of other scripts.
+def _parse_octets(value: str | None) -> int | None:
+    # size-value ::= 1*20DIGIT (RFC 1870 3). int() alone would accept "+5", "1_0" and digits outside ASCII.
     return int(value) if value is not None and syntax.DIGITS.fullmatch(value) else None
 
 
-#: MAIL FROM:<…> SIZE=octets: an estimate, never used to find the end of the message (RFC 1870 6).
-SIZE: Param[int] = Param("SIZE", _octets, str, extra_octets=26)
+#: MAIL FROM:<...> SIZE=octets (RFC 1870 6).
+SIZE: Param[int] = Param("SIZE", _parse_octets, str, extra_octets=26)
 
 
 @frozen
 class Size(Extension):
-    """Message size declaration (RFC 1870). A client learns ``limit``; a server's is its ``size``. 0: no limit known."""
+    """Message size declaration (RFC 1870).
+
+    ``limit`` is what a server has announced to a client, in octets; 0 means that no limit is known. A server announces its own
+    setting ``size``.
+    """
 
     limit: int = 0
 
@@ -35,14 +43,15 @@ class Size(Extension):
     checks: ClassVar[Sequence[Param[int]]] = (SIZE,)
 
     def advertise(self, state: SessionState) -> str:
-        # RFC 1870 4: "SIZE 0" says that there is no fixed limit.
+        """Return the EHLO line. "SIZE 0" means no fixed limit (RFC 1870 4)."""
         return f"SIZE {state.size}"
 
     def parse_offer(self, words: Sequence[str]) -> Size:
-        # RFC 1870 4: the number may be missing, when the server would not tell.
-        return Size(_octets(words[0]) or 0) if words else self
+        """Return an extension with the server's limit. RFC 1870 4 allows a server to leave the number out."""
+        return Size(_parse_octets(words[0]) or 0) if words else self
 
     def check_command(self, command: Command, state: SessionState) -> Reply | None:
+        """Refuse a MAIL whose declared size is over the limit (RFC 1870 6.1 (2))."""
         if isinstance(command, Mail) and 0 < state.size < command.params.get(SIZE, 0):
-            return replies.TOO_BIG  # RFC 1870 6.1 (2)
+            return replies.TOO_BIG
         return None

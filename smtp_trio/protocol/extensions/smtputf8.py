@@ -1,4 +1,8 @@
-"""SMTPUTF8, RFC 6531: mailboxes and header fields in UTF-8."""
+"""SMTPUTF8, RFC 6531: mailboxes and header fields in UTF-8.
+
+Adds its EHLO keyword and the parameter ``SMTPUTF8`` of MAIL, VRFY and EXPN. A MAIL or RCPT with a mailbox outside ASCII is
+refused unless the transaction began with the parameter (RFC 6531 3.5).
+"""
 
 from __future__ import annotations
 
@@ -12,13 +16,13 @@ from ..replies import Reply
 from ..session_state import SessionState
 
 
-def _flag(value: str | None) -> bool | None:
+def _parse_flag(value: str | None) -> bool | None:
     # RFC 6531 3.4: the parameter has no value, and one with a value MUST NOT be accepted.
     return True if value is None else None
 
 
-#: MAIL FROM:<…> SMTPUTF8
-SMTPUTF8: Param[bool] = Param("SMTPUTF8", _flag, lambda _: None, extra_octets=10)
+#: MAIL FROM:<...> SMTPUTF8
+SMTPUTF8: Param[bool] = Param("SMTPUTF8", _parse_flag, lambda _: None, extra_octets=10)
 
 BAD_SENDER = Reply(550, "A non-ASCII sender needs the parameter SMTPUTF8", "5.6.7")
 BAD_RECIPIENT = Reply(553, "A non-ASCII recipient needs the parameter SMTPUTF8 on MAIL", "5.6.7")
@@ -32,8 +36,10 @@ class SmtpUtf8(Extension):
     requires: ClassVar[Sequence[str]] = ("8BITMIME",)  # RFC 6531 3.1 (8)
 
 
+# A function and not `Extension.check_command`, because it applies without the extension too: a server that does not offer SMTPUTF8
+# must refuse such mailboxes all the same, and then no client can have sent the parameter.
 def refuse_utf8(command: Command, state: SessionState) -> Reply | None:
-    """A MAIL or RCPT with a non-ASCII path: None in a transaction that was begun with SMTPUTF8 (RFC 6531 3.5)."""
+    """Return the refusal of a MAIL or RCPT with a non-ASCII mailbox, or None in a transaction with SMTPUTF8 (RFC 6531 3.5)."""
     if isinstance(command, Mail):
         return None if SMTPUTF8 in command.params else BAD_SENDER
     return None if state.mail is not None and SMTPUTF8 in state.mail.params else BAD_RECIPIENT

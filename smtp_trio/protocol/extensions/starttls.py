@@ -1,4 +1,8 @@
-"""STARTTLS, RFC 3207: turn this connection into a TLS one."""
+"""STARTTLS, RFC 3207: upgrade the connection to TLS.
+
+Adds the verb STARTTLS and the EHLO keyword of the same name, which is shown when the server has a certificate and the connection
+does not use TLS yet. The setting ``required`` refuses all other commands with 530 until then (RFC 3207 4).
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from ..session_state import SessionState
 
 
 class TlsPhase(PhaseEnum):
-    """The phase that STARTTLS brings along."""
+    """The phase that STARTTLS adds."""
 
     HANDSHAKE = "TLS handshake under way"
 
@@ -23,11 +27,11 @@ HANDSHAKE = TlsPhase.HANDSHAKE
 
 GO_AHEAD = Reply(220, "Ready to start TLS", "2.0.0")
 TLS_FIRST = Reply(530, "Must issue a STARTTLS command first", "5.7.0")
-ALREADY = Reply(503, "TLS is active already", "5.5.1")
-NOT_CONFIGURED = Reply(502, "STARTTLS is not configured here", "5.5.1")
+ALREADY_ACTIVE = Reply(503, "TLS is already active", "5.5.1")
+NOT_CONFIGURED = Reply(502, "STARTTLS is not configured", "5.5.1")
 
-# RFC 3207 4: a server that requires TLS answers everything else with 530, and never these.
-ALWAYS = frozenset({"EHLO", "NOOP", "QUIT", "STARTTLS"})
+#: Verbs that a server which requires TLS accepts without it (RFC 3207 4).
+ALLOWED_BEFORE_TLS = frozenset({"EHLO", "NOOP", "QUIT", "STARTTLS"})
 
 
 class StartTlsCommand(Command):
@@ -42,26 +46,43 @@ class StartTlsCommand(Command):
     default_reply: ClassVar[Reply] = GO_AHEAD
 
 
+# STARTTLS resets the session. Everything before the handshake was sent in the clear, where an attacker between the two sides could
+# change it, so nothing of it may have an effect afterwards (RFC 3207 4.2):
+#
+# * The 220 leads to the phase HANDSHAKE, in which no command is legal. The core knows nothing about TLS: the caller performs the
+#   handshake on the stream and then calls ``secured()`` on its protocol, which leads back to GREETED.
+# * ``secured()`` clears the server's knowledge of the client (the EHLO domain, and with it the right to use extensions) and the
+#   client's knowledge of the server (the extensions that it offers). Both start over with EHLO. The greeting is not repeated.
+# * Octets that were received with the STARTTLS line, or with its 220, are not processed after the handshake. Attackers have
+#   injected commands that way (CVE-2011-0411), so the server refuses STARTTLS with 554 and closes when anything follows the line
+#   (`Command.starts_tls`), and the client raises RemoteProtocolError when anything follows the reply.
+# * It is legal only in READY, between transactions. RFC 3207 does not require that, but the reset would discard an open transaction
+#   without telling the client. Before EHLO it is refused with 503 as all verbs of extensions are, and after a TLS handshake it is
+#   neither offered (a MUST NOT in RFC 3207 4.2) nor accepted.
+#
+# What the reset keeps is ``state.secure`` and the settings of the server.
+
+
 @frozen
 class StartTls(Extension):
-    """STARTTLS (RFC 3207). ``required``: nothing but NOOP, EHLO, STARTTLS and QUIT before it."""
+    """STARTTLS (RFC 3207). ``required`` refuses all commands but NOOP, EHLO, STARTTLS and QUIT with 530 before TLS is active."""
 
     required: bool = False
 
     keyword = "STARTTLS"
     verbs: ClassVar[Commands] = (StartTlsCommand,)
-    # Only between transactions, and only after EHLO has shown it. What comes next is the handshake, then a new beginning.
     table: ClassVar[Table] = Table(accepted={StartTlsCommand: {READY: HANDSHAKE}}, proceed={}, refused={})
 
     def advertise(self, state: SessionState) -> str | None:
-        # RFC 3207 4.2: MUST NOT be shown once TLS is active.
+        """Return the keyword, or None without a certificate and when TLS is active (RFC 3207 4.2)."""
         return "STARTTLS" if state.tls and not state.secure else None
 
     def check_verb(self, verb: str, state: SessionState) -> Reply | None:
-        if self.required and not state.secure and verb not in ALWAYS:
+        """Refuse STARTTLS where it cannot succeed, and, if TLS is required, other verbs before it."""
+        if self.required and not state.secure and verb not in ALLOWED_BEFORE_TLS:
             return TLS_FIRST
         if verb == "STARTTLS" and state.secure:
-            return ALREADY
+            return ALREADY_ACTIVE
         if verb == "STARTTLS" and not state.tls:
             return NOT_CONFIGURED
         return None

@@ -1,4 +1,4 @@
-"""What a client logs in with, what a server checks, and what a server stores for a user.
+"""Credentials of clients, and the secrets that servers store for users.
 
 A client has `PasswordCredentials` or a `BearerToken`. A server that runs a mechanism needs one of two things from the
 application: a check of the `Credentials` that the client sent, or the `Secret` that is stored for a user (`SecretRequest`).
@@ -113,7 +113,7 @@ class SecretRequest:
 
 @frozen
 class ScramSecret:
-    """What a server stores for SCRAM-SHA-256 in place of a password, which cannot be recovered from it (RFC 5802 3, RFC 7677).
+    """A secret for SCRAM-SHA-256, stored in place of the password, which cannot be recovered from it (RFC 5802 3, RFC 7677).
 
     `from_password` computes one. ``salt`` has 12 to 64 octets, ``iterations`` is 4096 or more, and both keys have 32 octets;
     other values raise ValueError.
@@ -125,6 +125,7 @@ class ScramSecret:
     server_key: bytes = field(repr=False)
 
     def __attrs_post_init__(self) -> None:
+        """Check the values."""
         if not 12 <= len(self.salt) <= 64:
             raise ValueError(f"salt must have 12 to 64 octets, got {len(self.salt)}")
         if self.iterations < MIN_ITERATIONS:

@@ -1,23 +1,4 @@
-"""What a SASL mechanism is (RFC 4422), how a client chooses one, and what the mechanisms share.
-
-Each mechanism is a pair of generators, one for each role. They exchange octets: base64, AUTH commands and 334 replies belong to
-`smtp_trio.protocol.extensions.auth`, so a mechanism reads like the message sequence of its RFC.
-
-The server's generator is called with the initial response (None when the client sent none) and a `MechanismContext`. It yields
-
-* octets: a challenge. It is sent the client's response.
-* `Credentials`: to be checked by the application. It is sent a `Reply`, or None when they are valid.
-* `SecretRequest`: for the secret that is stored for a user. It is sent a `Secret`, or None for an unknown user.
-
-It returns `Authenticated`, or raises `BadCommandError` with the reply that ends the exchange. Whether the application's check is
-a function, an async hook or a test is not visible to it, and that is the reason for generators: the sans-IO core can suspend a
-mechanism at any of the three questions, and the server awaits its hooks in between.
-
-The client's generator is called with the user's credentials and a source of random octets. The first ``send(None)`` yields the
-initial response, or None when the mechanism has none. After that it is sent each challenge and yields the response. When the
-server has accepted (235) it is sent None once more and must return: a mechanism in which the server proves its identity (SCRAM)
-raises RemoteProtocolError there if the proof is missing, so a premature 235 does not count as success.
-"""
+"""SASL mechanisms (RFC 4422): their type, the choice among them, and the functions that they share."""
 
 from __future__ import annotations
 
@@ -33,6 +14,26 @@ from ..errors import BadCommandError, LocalProtocolError, RemoteProtocolError
 from ..replies import Reply
 from .credentials import Authenticated, BearerToken, Credentials, PasswordCredentials, SecretRequest
 
+# A mechanism is a pair of generators, one for each role. They exchange octets only: base64, AUTH commands and 334 replies belong to
+# `smtp_trio.protocol.extensions.auth`, so a mechanism reads like the message sequence of its RFC.
+#
+# The server's generator is called with the initial response (None when the client sent none) and a `MechanismContext`. It yields
+#
+# * octets: a challenge. It is sent the client's response.
+# * `Credentials`: to be checked by the application. It is sent a `Reply`, or None when they are valid.
+# * `SecretRequest`: for the secret that is stored for a user. It is sent a `Secret`, or None for an unknown user.
+#
+# It returns `Authenticated`, or raises `BadCommandError` with the reply that ends the exchange.
+#
+# The client's generator is called with the user's credentials and a source of random octets. The first ``send(None)`` yields the
+# initial response, or None when the mechanism has none. After that it is sent each challenge and yields the response. When the
+# server has accepted (235) it is sent None once more and must return. A mechanism in which the server proves its identity (SCRAM)
+# raises RemoteProtocolError there if the proof is missing, so a premature 235 does not count as success.
+#
+# Why generators? The application's answers come from async hooks, and the core does not await. A generator can be suspended at
+# each of its questions, by any caller: the server's task awaits the hook in between, and a test sends the answer at once. Callbacks
+# would have to be async, and a class per mechanism would have to store where it is.
+
 INVALID_CREDENTIALS = Reply(535, "Authentication credentials invalid", "5.7.8")
 MALFORMED_CREDENTIALS = Reply(501, "Malformed credentials", "5.5.2")
 NO_INITIAL_RESPONSE = Reply(501, "This mechanism has no initial response", "5.7.0")
@@ -40,7 +41,7 @@ NO_INITIAL_RESPONSE = Reply(501, "This mechanism has no initial response", "5.7.
 #: A function that returns the given number of random octets.
 RandomBytes = Callable[[int], bytes]
 
-#: The server's side of a mechanism; the module's docstring says what it yields and is sent.
+#: The server's side of a mechanism: what it yields, is sent and returns.
 ServerExchange = Generator[bytes | Credentials | SecretRequest, Any, Authenticated]
 
 #: The client's side of a mechanism. Raises RemoteProtocolError for a challenge or a success that is out of order.
@@ -49,7 +50,7 @@ ClientExchange = Generator[bytes | None, bytes | None, None]
 
 @frozen
 class MechanismContext:
-    """What the server's mechanisms know about the server: its name, a source of random octets, and a secret key.
+    """The facts about a server that its mechanisms use: its name, a source of random octets, and a secret key.
 
     The key is made once for each server. `placeholder` derives from it what is used in place of an unknown user's secret.
     """
@@ -87,7 +88,7 @@ class Mechanism:
 
     @property
     def installed(self) -> bool:
-        """Whether the library that it needs, if any, is installed."""
+        """True if it needs no library, or the library is installed."""
         return not self.library or find_spec(self.library) is not None
 
 
@@ -105,7 +106,7 @@ def choose_mechanism(
     ``allow_cleartext`` permits mechanisms that send the password or the token itself without TLS (RFC 4954 4 forbids that as a
     default).
 
-    Raises LocalProtocolError when no mechanism is usable; its text says what is offered and why each mechanism was excluded.
+    Raises LocalProtocolError when no mechanism is usable; the message lists what is offered and why each mechanism was excluded.
     """
     names = {name.upper() for name in offered}
     usable, reasons = [], []
@@ -140,6 +141,7 @@ class AuthenticationFailedError(BadCommandError):
     """
 
     def __init__(self, reply: Reply, challenge: bytes) -> None:
+        """``reply`` is the final reply to AUTH, ``challenge`` the octets that are sent before it."""
         super().__init__(reply)
         self.challenge = challenge
 

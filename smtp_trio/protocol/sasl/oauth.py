@@ -65,7 +65,7 @@ def check_token(mechanism: str, user: str, pairs: bytes) -> ServerExchange:
     except BadCommandError as error:
         if error.reply.permanent:
             raise AuthenticationFailedError(error.reply, INVALID_TOKEN) from None
-        raise  # 4yz: the token was not checked, so the client must not be told that it is invalid
+        raise  # 4yz: the token was not checked, so INVALID_TOKEN would be wrong
 
 
 def oauthbearer_client(credentials: BearerToken, random_bytes: RandomBytes) -> ClientExchange:

@@ -1,26 +1,4 @@
-"""SCRAM-SHA-256 (RFC 5802, RFC 7677): the password is neither sent nor stored, and each side proves that it knows its secret.
-
-The four messages, and what each side verifies (RFC 5802 3 and 5):
-
-1. client-first: the user name and a nonce of the client.
-2. server-first: both nonces, the salt and the iteration count that are stored for the user.
-   The client checks that its own nonce is repeated, so the message is not a replay, and that the iteration count is neither too
-   small (RFC 7677 4: at least 4096) nor so large that the server uses it to keep the client busy (RFC 5802 9).
-3. client-final: a proof, computed from the password and the first two messages.
-   The server checks it against the StoredKey. The StoredKey alone is not enough to compute a proof, so a stolen database does not
-   let a thief log in.
-4. server-final: the server's signature, computed from the ServerKey, or ``e=`` and an error.
-   The client checks the signature. Without it the peer may be anything that accepts every password, so a 235 reply that comes
-   before this step, or after a wrong signature, is not taken as success.
-
-SMTP carries message 4 in a 334 reply, which the client answers with an empty response; the 235 follows (RFC 4954 4 has no
-additional data with success).
-
-An unknown user must look like a user with a wrong password: the same steps and replies, a salt that does not change from one try
-to the next, and the same amount of work. `server_keys` sees to that (RFC 5802 9).
-
-Channel binding (SCRAM-SHA-256-PLUS) is not supported: TLS is not visible to the core. The arithmetic is done by scramp.
-"""
+"""SCRAM-SHA-256 (RFC 5802, RFC 7677): the password is not sent and need not be stored, and each side proves its knowledge of it."""
 
 from __future__ import annotations
 
@@ -51,6 +29,27 @@ from .mechanism import (
     expect_challenge,
     expect_success,
 )
+
+# The four messages, and what each side verifies (RFC 5802 3 and 5):
+#
+# 1. client-first: the user name and a nonce of the client.
+# 2. server-first: both nonces, the salt and the iteration count that are stored for the user.
+#    The client checks that its own nonce is repeated, so the message is not a replay, and that the iteration count is neither too
+#    small (RFC 7677 4: at least 4096) nor so large that the server uses it to keep the client busy (RFC 5802 9).
+# 3. client-final: a proof, computed from the password and the first two messages.
+#    The server checks it against the StoredKey. The StoredKey alone is not enough to compute a proof, so a stolen database does not
+#    let a thief log in.
+# 4. server-final: the server's signature, computed from the ServerKey, or ``e=`` and an error.
+#    The client checks the signature. Without it the peer may be anything that accepts every password, so a 235 reply that comes
+#    before this step, or after a wrong signature, is not taken as success.
+#
+# SMTP carries message 4 in a 334 reply, which the client answers with an empty response; the 235 follows (RFC 4954 4 has no
+# additional data with success).
+#
+# An unknown user must look like a user with a wrong password: the same steps and replies, a salt that does not change from one try
+# to the next, and the same amount of work. `server_keys` sees to that (RFC 5802 9).
+#
+# Channel binding (SCRAM-SHA-256-PLUS) is not supported: TLS is not visible to the core. The arithmetic is done by scramp.
 
 NAME = "SCRAM-SHA-256"
 #: The largest iteration count that the client accepts (RFC 5802 9). It takes about half a second.
