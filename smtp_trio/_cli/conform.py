@@ -15,9 +15,9 @@ import trio
 from ..conform._case import Level, Rule
 from ..conform._formats import FORMATS
 from ..conform._runner import Outcome, Report, Result, conform
+from ..conform._server_cases import server_rules, server_titles
 from ..conform._target import Target, Unreachable
 from ..conform._text import TextReport
-from ..conform.cases import RULES, TITLES
 from .options import UsageError, describe_error, number_between
 
 PASSWORD = "SMTP_TRIO_PASSWORD"
@@ -91,7 +91,7 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
 
 def run_conform(options: argparse.Namespace) -> int:
     """Do what the options say; gives the exit code."""
-    rules = chosen(options, RULES)
+    rules = chosen(options, server_rules())
     if options.list:
         return listed(rules)
     target = as_target(options)
@@ -100,7 +100,7 @@ def run_conform(options: argparse.Namespace) -> int:
         return await conform(target, rules, jobs=options.jobs, on_result=on_result)
 
     try:
-        return reported(options, run, TITLES)
+        return reported(options, run, server_titles())
     except Unreachable as problem:
         raise UsageError(f"{target.host}:{target.port}: {problem}") from None
 

@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from ..conform._client_cases import client_rules, client_titles
 from ..conform._client_runner import VALUES, Stage, play
 from ..conform._runner import Report
 from ..conform._subject import Command, Visitors, listen
 from ..conform._visit import Setting
-from ..conform.clients import SCENES, TITLES
 from .conform import Tell, add_choice, chosen, listed, reported
 from .options import UsageError, describe_error, number_between
 
@@ -61,7 +61,7 @@ def add_conform_client(parser: argparse.ArgumentParser) -> None:
 
 def run_conform_client(options: argparse.Namespace) -> int:
     """Do what the options say; gives the exit code."""
-    rules = chosen(options, SCENES)
+    rules = chosen(options, client_rules())
     if options.list:
         return listed(rules)
     check(options)
@@ -80,7 +80,7 @@ def run_conform_client(options: argparse.Namespace) -> int:
                 return await play(visitors, stage, rules, on_result=on_result)
 
     try:
-        return reported(options, run, TITLES)
+        return reported(options, run, client_titles())
     except OSError as error:
         raise UsageError(f"cannot listen on {options.host} port {options.port or 0}: {describe_error(error)}") from None
 

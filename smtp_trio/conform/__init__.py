@@ -5,15 +5,13 @@ from __future__ import annotations
 from ._case import Case, Invariant, Level, Rule, State, Step
 from ._formats import as_json, junit, tap
 from ._runner import Outcome, Report, Result, conform
-from ._steps import Ask, Ehlo, Expect, ExpectAll, ExpectClose, ExpectSilence, Send, SendEof, SendTooMuch, StartTls, When
+from ._steps import Expect, ExpectAll, ExpectClose, ExpectSilence, Send, SendEof, SendTooMuch, StartTls, When
 from ._talk import Entry, Hungup, Reply, Talk, WrongAnswer
 from ._target import Facts, Target, Unprepared, Unreachable, survey
 from ._text import TextReport, summary
 
 __all__ = [
-    "Ask",
     "Case",
-    "Ehlo",
     "Entry",
     "Expect",
     "ExpectAll",

@@ -53,13 +53,16 @@ class Rule:
     level: Level = Level.MUST
     needs: Sequence[str] = ()
     """EHLO keywords (with a parameter after a space: ``AUTH PLAIN``), or options of the command line (``--unknown``)."""
-    danger: bool = False
-    """It floods, or it sends what a server with a hole would take for a second message."""
 
     @property
     def group(self) -> str:
-        """The section of the tables: what stands before the dot of the `id`."""
+        """The chapter: the part of the `id` before the dot."""
         return self.id.partition(".")[0]
+
+    @property
+    def danger(self) -> bool:
+        """Whether it sends floods, or what a vulnerable server would take for a second message."""
+        return self.group == "danger"
 
 
 @frozen(kw_only=True)

@@ -10,12 +10,12 @@ import trio
 from attrs import define, evolve, field, frozen
 
 from ._case import Rule
+from ._client_cases import messages
 from ._runner import GIVE_UP, Outcome, Report, Result, in_order
 from ._scene import Ending, Habit, Heard, Scene, Visit
 from ._subject import Errand, Subject
 from ._talk import Entry, Talk
 from ._visit import PASSWORD, USER, Performance, Setting
-from .clients._letters import LETTERS
 
 NOTHING = Setting()
 VISITS = 20
@@ -110,7 +110,7 @@ class _Run:
     async def once(self, scene: Scene) -> Result:
         stage = self.stage
         values = {**VALUES, "cafile": stage.cafile, **scene.values}
-        text = LETTERS[scene.letter]
+        text = messages()[scene.letter]
         visits: list[Visit] = []
         ending = Ending()
         limit = stage.timeout + (SLOW if "--slow" in scene.needs else 0)
@@ -170,7 +170,7 @@ def verdict(heard: Heard, limit: str) -> tuple[Outcome, str]:
         if act.always and not any(act in visit.played for visit in heard.visits):
             return Outcome.SKIPPED, f"the client never comes so far ({act.event})"
     whole = [message.data for message in heard.messages if message.whole and message.data]
-    if scene.letter != "plain" and whole and not any(LETTERS[scene.letter][:40] in data for data in whole):
+    if scene.letter != "plain" and whole and not any(messages()[scene.letter][:40] in data for data in whole):
         return Outcome.SKIPPED, "the client does not send what it is given, in {message} or as standard input"
     for check in scene.checks:
         if why := check.wrong(heard):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from math import inf
 
 import trio
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from attrs.validators import matches_re
 
 from ._case import Step
@@ -38,16 +39,29 @@ class Send:
 
 @frozen
 class Expect:
-    """A reply with one of these codes: ``250|251``, ``5..``."""
+    """One reply, with one of these codes: ``250|251``, ``5..``.
+
+    `text`, `lists` and `each` are patterns for the text. With ``!`` in front, `text` and `lists` must not match. The extensions
+    of the connection are taken from a 250 reply to EHLO.
+    """
 
     codes: str = field(validator=matches_re(CODES))
     meaning: str = ""
-    """What a right answer says; read after "was due:"."""
+    """What a correct reply means; read after "was due:"."""
     text: str = ""
-    """A pattern that must be found in its text (all lines, case ignored), or, with ``!`` in front, must not."""
+    """Must be found in the text (all lines, case ignored)."""
+    lists: str = ""
+    """One line after the first must match (case ignored)."""
+    each: str = ""
+    """Every line after the first must match."""
     to: str = ""
+    """The verb of the command that it answers, where that is known."""
     or_close: bool = False
-    """Whether the server may just as well close, with or without a 421."""
+    """Whether the server may also close the connection, with or without a 421 reply."""
+
+    def answering(self, verb: str) -> Expect:
+        """Return this expectation of a reply to a command."""
+        return evolve(self, to=verb)
 
     async def play(self, talk: Talk) -> None:
         talk.due = self._due()
@@ -62,58 +76,44 @@ class Expect:
         found = re.search(self.text.removeprefix("!"), reply.text, re.IGNORECASE | re.MULTILINE)
         if (found is None) != self.text.startswith("!"):
             raise WrongAnswer(f"{self._due()}, and its text is: {reply}")
+        if self.to == "EHLO" and reply.code == "250":
+            learn(talk, reply)
+        self._check_lines(talk, reply.text.split("\n")[1:])
+
+    def _check_lines(self, talk: Talk, lines: list[str]) -> None:
+        for line in lines if self.each else ():
+            if not re.fullmatch(self.each, line):
+                raise WrongAnswer(f"EHLO lists {hidden(talk, line)!a}")
+        pattern = self.lists.removeprefix("!")
+        found = [line for line in lines if re.fullmatch(pattern, line, re.IGNORECASE)]
+        if self.lists and bool(found) == self.lists.startswith("!"):
+            listed = ", ".join(ascii(hidden(talk, line)) for line in found)
+            raise WrongAnswer(f"EHLO lists {listed or f'nothing like {pattern!r}'}")
 
     def _due(self) -> str:
         codes = self.codes.replace("|", " or ").replace(".", "x")
         return f"{codes} was due" + (f" ({self.meaning})" if self.meaning else "")
 
 
-@frozen
-class Ask:
-    """A line, with its CRLF put behind it, and the reply to it."""
-
-    line: bytes
-    codes: str = field(validator=matches_re(CODES))
-    meaning: str = ""
-    text: str = ""
-    or_close: bool = False
-
-    async def play(self, talk: Talk) -> None:
-        await talk.send(self.line + b"\r\n")
-        expect = Expect(self.codes, self.meaning, text=self.text, to=verb(self.line), or_close=self.or_close)
-        await expect.play(talk)
+def ask(line: bytes, codes: str, meaning: str = "") -> tuple[Send, Expect]:
+    """Return the steps that send a command and expect one reply to it."""
+    return Send(line + b"\r\n"), Expect(codes, meaning, to=verb(line))
 
 
-@frozen
-class Ehlo:
-    """EHLO, which must be answered with 250; what it lists is remembered. `each` and `lists` are patterns.
+async def play(talk: Talk, steps: Iterable[Step]) -> None:
+    """Play steps one after the other."""
+    for step in steps:
+        await step.play(talk)
 
-    `each`: every line after the first must be like it; `lists`: a line must be like it, or, with ``!`` in front, none may.
-    """
 
-    name: bytes = b"{name}"
-    each: str = ""
-    lists: str = ""
+EHLO = ask(b"EHLO {name}", "250")
 
-    async def play(self, talk: Talk) -> None:
-        await talk.send(b"EHLO " + self.name + b"\r\n")
-        talk.due = "250 was due"
-        reply = await talk.reply("EHLO")
-        if reply.code != "250":
-            raise WrongAnswer(f"250 was due, and {reply.code} came: {reply}")
-        talk.extensions = keywords(reply)
-        most = octets(talk.extensions.get("SIZE", ""))
-        talk.values |= {"most": b"%d" % most, "over": b"%d" % (most + 1)}
-        listed = reply.text.split("\n")[1:]
-        for line in listed if self.each else ():
-            if not re.fullmatch(self.each, line):
-                raise WrongAnswer(f"EHLO lists {hidden(talk, line)!a}")
-        pattern = self.lists.removeprefix("!")
-        found = [line for line in listed if re.fullmatch(pattern, line, re.IGNORECASE)]
-        if self.lists and bool(found) == self.lists.startswith("!"):
-            raise WrongAnswer(
-                f"EHLO lists {', '.join(ascii(hidden(talk, line)) for line in found) or f'nothing like {pattern!r}'}"
-            )
+
+def learn(talk: Talk, reply: Reply) -> None:
+    """Take the extensions from a reply to EHLO."""
+    talk.extensions = keywords(reply)
+    most = octets(talk.extensions.get("SIZE", ""))
+    talk.values |= {"most": b"%d" % most, "over": b"%d" % (most + 1)}
 
 
 def hidden(talk: Talk, text: str) -> str:

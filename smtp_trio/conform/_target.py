@@ -11,7 +11,7 @@ import trio
 from attrs import field, frozen
 
 from ._case import Case, State
-from ._steps import Ask, Ehlo, Expect, hidden, octets
+from ._steps import EHLO, Expect, ask, hidden, octets, play
 from ._talk import Talk, WrongAnswer
 
 
@@ -74,6 +74,7 @@ class Target:
             "unknown": self.unknown or "",
             "domain": self.sender.rpartition("@")[2] or "example.com",
             "todomain": self.recipient.rpartition("@")[2],
+            "header": f"From: <{self.sender}>\r\nSubject: smtp-trio conform\r\n\r\n",
         }
         return {key: text.encode() for key, text in texts.items()}
 
@@ -134,12 +135,12 @@ def skip_reason(case: Case, facts: Facts, target: Target) -> str:
         "--unknown": target.unknown is not None,
         "--user": target.user is not None,
         "--to with a domain": "@" in target.recipient,
-        "plain route": facts.route == Route(),
-        "tls route": facts.route.tls,
-        "auth route": facts.route.auth,
-        "no TLS": not (facts.route.tls or target.implicit_tls),
-        "no login": not facts.route.auth,
-        "TLS": facts.secure is not None,
+        "MAIL without TLS or AUTH": facts.route == Route(),
+        "MAIL only after STARTTLS": facts.route.tls,
+        "MAIL only after AUTH": facts.route.auth,
+        "unencrypted connection": not (facts.route.tls or target.implicit_tls),
+        "MAIL without AUTH": not facts.route.auth,
+        "working STARTTLS": facts.secure is not None,
     }
     for need in case.needs:
         if need == "MAIL":
@@ -177,20 +178,20 @@ async def prepare(talk: Talk, state: State, facts: Facts) -> None:
         await Expect("220", "a greeting").play(talk)
         if state is State.GREETED:
             return
-        await Ehlo().play(talk)
+        await play(talk, EHLO)
         inside = facts.offered(state) is facts.secure
         if inside and not talk.secure:
-            await Ask(b"STARTTLS", "220").play(talk)
+            await play(talk, ask(b"STARTTLS", "220"))
             await talk.start_tls()
-            await Ehlo().play(talk)
+            await play(talk, EHLO)
         if facts.route.auth and state not in (State.SECURE, State.LOGIN):
-            await Ask(b"AUTH PLAIN {plain}", "235").play(talk)
+            await play(talk, ask(b"AUTH PLAIN {plain}", "235"))
         if state in SENDING:
-            await Ask(b"MAIL FROM:<{from}>", "250").play(talk)
+            await play(talk, ask(b"MAIL FROM:<{from}>", "250"))
         if state in (State.RCPT, State.DATA):
-            await Ask(b"RCPT TO:<{to}>", "250|251").play(talk)
+            await play(talk, ask(b"RCPT TO:<{to}>", "250|251"))
         if state is State.DATA:
-            await Ask(b"DATA", "354").play(talk)
+            await play(talk, ask(b"DATA", "354"))
     except Unprepared:
         raise
     except WrongAnswer as wrong:
@@ -242,13 +243,13 @@ async def _look(target: Target, *, tls: bool = False) -> tuple[str, Mapping[str,
             if greeting.code != "220":
                 raise Unreachable(f"its greeting is: {greeting}")
             try:
-                await Ehlo().play(talk)
+                await play(talk, EHLO)
             except WrongAnswer:
                 return str(greeting), {}
             if tls:
-                await Ask(b"STARTTLS", "220").play(talk)
+                await play(talk, ask(b"STARTTLS", "220"))
                 await talk.start_tls()
-                await Ehlo().play(talk)
+                await play(talk, EHLO)
             offered = {
                 hidden(talk, keyword): hidden(talk, parameters) for keyword, parameters in talk.extensions.items()
             }

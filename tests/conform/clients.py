@@ -17,11 +17,11 @@ from trio.testing import MockClock
 from smtp_trio import AllRecipientsRejectedError, Client, SMTPError
 from smtp_trio._client.connect import ClientSettings
 from smtp_trio.conform import Report, Rule
+from smtp_trio.conform._client_cases import client_rules
 from smtp_trio.conform._client_runner import Stage, play
 from smtp_trio.conform._scene import Ending
 from smtp_trio.conform._subject import Errand, Serve
 from smtp_trio.conform._visit import Setting
-from smtp_trio.conform.clients import SCENES
 from smtp_trio.testing import bounded_stream_pair
 
 HOST = "mx.test"
@@ -115,7 +115,7 @@ def shapes() -> Mapping[str, Shape]:
 def report(name: str) -> Report:
     """What is said of our client; all is played once, on a clock that waits for nobody."""
     shape = shapes()[name]
-    return played(ours(shape.settings), SCENES, setting=shape.setting)
+    return played(ours(shape.settings), client_rules(), setting=shape.setting)
 
 
 def played(talk: Talk, rules: Iterable[Rule], *, setting: Setting = NOTHING, asks: bool = True) -> Report:

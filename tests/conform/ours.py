@@ -13,7 +13,7 @@ from trio.testing import MockClock, memory_stream_pair
 
 from smtp_trio import Body, Credentials, Hooks, Limits, Reply, Server, Session, standard
 from smtp_trio.conform import Report, Rule, Target, conform
-from smtp_trio.conform.cases import RULES
+from smtp_trio.conform._server_cases import server_rules
 from smtp_trio.protocol import Rcpt
 from smtp_trio.protocol.extensions import Auth, StartTls
 
@@ -89,7 +89,7 @@ SETTINGS: Mapping[str, Setting] = {
 @cache
 def report(name: str) -> Report:
     """What all cases say of that server; they are tried once, on a clock that waits for nobody."""
-    return trio.run(_run, SETTINGS[name], RULES, clock=MockClock(autojump_threshold=0))
+    return trio.run(_run, SETTINGS[name], server_rules(), clock=MockClock(autojump_threshold=0))
 
 
 async def _run(setting: Setting, rules: Sequence[Rule]) -> Report:

@@ -10,12 +10,11 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from smtp_trio.conform import Ask, Invariant, Outcome, Rule
+from smtp_trio.conform import Invariant, Outcome, Rule, _client_invariants as habits
+from smtp_trio.conform._server_cases import server_rules
 from smtp_trio.conform._talk import LINE, Reply
-from smtp_trio.conform.cases import RULES
-from smtp_trio.conform.clients import habits
 
-from .test_outcomes import Stream, after_noop, case, play
+from .test_outcomes import ASK, Stream, after_noop, case, play
 
 CASES = 30
 FLOOD = b"250-" + b"x" * 1020 + b"\r\n"
@@ -53,8 +52,8 @@ async def test_replies_are_not_kept(autojump_clock: MockClock) -> None:
         await stream.send_all(FLOOD * 999 + b"250 ok\r\n")
         await trio.sleep(1)
 
-    rules: list[Rule] = [case(Ask(b"NOOP", "250"), quits=False, id=f"test.{n}") for n in range(CASES)]
-    rules += [rule for rule in RULES if isinstance(rule, Invariant)]
+    rules: list[Rule] = [case(*ASK, "end: no QUIT", id=f"test.{n}") for n in range(CASES)]
+    rules += [rule for rule in server_rules() if isinstance(rule, Invariant)]
     tracemalloc.start()
     try:
         report = await play(after_noop(flood), *rules)
@@ -68,7 +67,9 @@ async def test_replies_are_not_kept(autojump_clock: MockClock) -> None:
     assert length.record
 
 
-@pytest.mark.parametrize("rule", [rule for rule in RULES if isinstance(rule, Invariant)], ids=lambda rule: rule.id)
+@pytest.mark.parametrize(
+    "rule", [rule for rule in server_rules() if isinstance(rule, Invariant)], ids=lambda rule: rule.id
+)
 def test_invariants_are_quick(rule: Invariant) -> None:
     for piece in PIECES:
         for head in HEADS[:2]:

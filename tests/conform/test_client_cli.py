@@ -12,7 +12,7 @@ import trio
 from processes import run, running
 
 from smtp_trio._cli.main import main
-from smtp_trio.conform.clients import SCENES
+from smtp_trio.conform._client_cases import client_rules
 
 CONFORM = ("-m", "smtp_trio", "conform", "--client")
 TO = "--from {from} --to {to} --to {to2}"
@@ -58,7 +58,7 @@ async def test_a_client_that_lies(tmp_path: Path) -> None:
     code, out, _ = await run(*CONFORM, "--command", f"{script} {{port}}", *only, cwd=tmp_path)
     assert code == 2
     assert (
-        "ERROR  session.order: EHLO, MAIL, RCPT, DATA, in this order\n       the client ended and did not connect"
+        "ERROR  session.order: EHLO, MAIL, RCPT and DATA are sent in this order\n       the client ended and did not connect"
         in out
     )
     connect = 'import socket; socket.create_connection(("{host}", {port})); print("all is well")'
@@ -83,7 +83,7 @@ async def test_whoever_connects(tmp_path: Path) -> None:
     only = ("--only", "session.order", "--only", "session.greeting-554", "--only", "session.message")
     async with running(*CONFORM, "--port", "0", *only, cwd=tmp_path) as program:
         port = int((await program.err.wait_for(r"listening on 127\.0\.0\.1:(\d+)"))[1])
-        await program.err.wait_for("next: session.order: EHLO, MAIL, RCPT, DATA, in this order")
+        await program.err.wait_for("next: session.order: EHLO, MAIL, RCPT and DATA are sent in this order")
         program.port = port
         await program.send("conform@client.test", ["user@mx.test"], b"Subject: hi\r\n\r\nhi\r\n")
         await program.err.wait_for("next: session.greeting-554: ")
@@ -96,7 +96,7 @@ async def test_whoever_connects(tmp_path: Path) -> None:
     assert "   ok  session.order" in program.out.text
     assert "   ok  session.greeting-554" in program.out.text
     assert (
-        " skip  session.message: the message that arrives is the one that was sent (needs --command)"
+        " skip  session.message: the message arrives as it was given to the client (needs --command)"
         in program.out.text
     )
 
@@ -132,7 +132,7 @@ async def test_clients_of_others(name: str, tmp_path: Path) -> None:
 
 def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["conform", "--client", "--list", "--level", "recommended", "--danger"]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [rule.id for rule in SCENES]
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [rule.id for rule in client_rules()]
 
 
 @pytest.mark.parametrize(

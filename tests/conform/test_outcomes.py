@@ -11,24 +11,19 @@ import trio
 from trio.testing import memory_stream_pair
 
 from smtp_trio.conform import (
-    Ask,
     Case,
-    Expect,
-    ExpectClose,
     Invariant,
     Level,
     Outcome,
     Report,
     Result,
     Rule,
-    Send,
-    State,
     Target,
     Unreachable,
     conform,
 )
+from smtp_trio.conform._server_cases import read_cases, server_rules
 from smtp_trio.conform._text import conversation
-from smtp_trio.conform.cases import RULES
 
 Stream = trio.abc.Stream
 Server = Callable[[Stream], Awaitable[None]]
@@ -36,12 +31,16 @@ Server = Callable[[Stream], Awaitable[None]]
 TIMEOUT = 10.0
 
 
-def case(*steps: Ask | Expect | ExpectClose | Send, id: str = "test.case", **fields: object) -> Case:
-    settings = {"title": "a case", "section": "RFC 5321 4.2", "sentence": "So it is.", "state": State.GREETED, **fields}
-    return Case(id=id, steps=steps, **settings)  # type: ignore[arg-type]
+def case(*lines: str, id: str = "test.case", after: str = "greeting") -> Case:
+    """Return a case with these lines."""
+    head = (f"== {id}: a case", "MUST RFC 5321 4.2: Every command MUST generate exactly one reply.", f"after: {after}")
+    _, (rule,) = read_cases("\n".join((*head, *lines)))
+    assert isinstance(rule, Case)
+    return rule
 
 
-NOOP = case(Ask(b"NOOP", "250"))
+ASK = ("C: NOOP", "S: 250")
+NOOP = case(*ASK)
 
 
 async def lines(stream: Stream) -> Sequence[bytes]:
@@ -127,19 +126,19 @@ async def test_a_wrong_code(autojump_clock: trio.testing.MockClock) -> None:
 
 
 async def test_a_wrong_text(autojump_clock: trio.testing.MockClock) -> None:
-    result = await one(tame, case(Ask(b"NOOP", "250", "with a colon", text=":")))
+    result = await one(tame, case("C: NOOP", "S: 250 text :  # with a colon"))
     assert result.reason == r"250 was due (with a colon), and its text is: 250 mx.test\r\n"
-    result = await one(tame, case(Ask(b"NOOP", "250", "without a name", text="!mx")))
+    result = await one(tame, case("C: NOOP", "S: 250 no text mx  # without a name"))
     assert result.reason == r"250 was due (without a name), and its text is: 250 mx.test\r\n"
 
 
 async def test_skipped(autojump_clock: trio.testing.MockClock) -> None:
     report = await play(
         tame,
-        case(needs=("CHUNKING",), id="test.one"),
-        case(needs=("--unknown",), id="test.two"),
-        case(lacks=("SIZE",), id="test.three"),
-        case(state=State.SECURE, id="test.four"),
+        case("needs: CHUNKING", id="test.one"),
+        case("needs: --unknown", id="test.two"),
+        case("skip if: SIZE", id="test.three"),
+        case(after="STARTTLS", id="test.four"),
     )
     assert [(result.outcome, result.reason) for result in report.results] == [
         (Outcome.SKIPPED, "CHUNKING is not offered"),
@@ -150,7 +149,7 @@ async def test_skipped(autojump_clock: trio.testing.MockClock) -> None:
 
 
 async def test_no_recipient_is_taken(autojump_clock: trio.testing.MockClock) -> None:
-    result = await one(lambda stream: tame(stream, {b"RCPT": b"550 5.1.1 No\r\n"}), case(state=State.DATA))
+    result = await one(lambda stream: tame(stream, {b"RCPT": b"550 5.1.1 No\r\n"}), case(after="DATA"))
     assert result.outcome is Outcome.SKIPPED
     assert result.reason.startswith("no message can be sent (try --from, --to, --user): 250 or 251 was due")
 
@@ -228,7 +227,7 @@ async def test_a_server_that_takes_nothing_more(autojump_clock: trio.testing.Moc
         for _ in range(300):
             await stream.send_all(b"x" * 65536)
 
-    result = await one(after_noop(flood), case(Send(b"NOOP\r\n"), ExpectClose()))
+    result = await one(after_noop(flood), case("C: NOOP", "S. closes"))
     assert result.outcome is Outcome.FAILED
 
 
@@ -264,10 +263,10 @@ async def test_any_garbage(autojump_clock: trio.testing.MockClock) -> None:
             if chance.random() < 0.05:
                 return
 
-    report = await play(server, *RULES)
-    assert len(report.results) == len(RULES)
+    report = await play(server, *server_rules())
+    assert len(report.results) == len(server_rules())
     assert report.count(Outcome.FAILED) + report.count(Outcome.ERROR) > 200
-    assert report.seconds < (len(RULES) + 10) * (TIMEOUT + 4)
+    assert report.seconds < (len(server_rules()) + 10) * (TIMEOUT + 4)
 
 
 # --- servers that do not let us in ------------------------------------------------------------------------------------
@@ -292,7 +291,7 @@ async def test_turned_away_it_comes_back(autojump_clock: trio.testing.MockClock)
 
 
 async def test_turned_away_for_good(autojump_clock: trio.testing.MockClock) -> None:
-    rules = [case(Ask(b"NOOP", "250"), id=f"test.{number}") for number in range(5)]
+    rules = [case(*ASK, id=f"test.{number}") for number in range(5)]
     report = await play(turning_away([False, False, *[True] * 100]), *rules)
     assert [result.outcome for result in report.results] == [Outcome.ERROR] * 5
     first, *_, last = report.results
@@ -345,10 +344,10 @@ async def test_nobody_speaks_smtp_there(autojump_clock: trio.testing.MockClock, 
     ],
 )
 async def test_what_holds_for_all_replies(autojump_clock: trio.testing.MockClock, id: str, answer: bytes) -> None:
-    (rule,) = [rule for rule in RULES if rule.id == id]
+    (rule,) = [rule for rule in server_rules() if rule.id == id]
     assert isinstance(rule, Invariant)
     answers = {b"EHLO": b"250-mx.test\r\n250 ENHANCEDSTATUSCODES\r\n", b"QUIT": b"221 2.0.0 mx.test\r\n"}
-    noop = case(Ask(b"NOOP", "2.."), state=State.READY)
+    noop = case("C: NOOP", "S: 2..", after="EHLO")
     good = await play(lambda stream: tame(stream, {**answers, b"NOOP": b"250 2.0.0 Ok\r\n"}), noop, rule)
     assert [result.outcome for result in good.results] == [Outcome.PASSED] * 2
     bad = await play(lambda stream: tame(stream, {**answers, b"NOOP": answer}), noop, rule)
@@ -357,14 +356,14 @@ async def test_what_holds_for_all_replies(autojump_clock: trio.testing.MockClock
 
 
 async def test_no_enhanced_code_where_none_belongs(autojump_clock: trio.testing.MockClock) -> None:
-    (rule,) = [rule for rule in RULES if rule.id == "replies.enhanced-none"]
+    (rule,) = [rule for rule in server_rules() if rule.id == "replies.enhanced-none"]
     ehlo = b"250-2.0.0 mx.test\r\n250 ENHANCEDSTATUSCODES\r\n"
-    report = await play(lambda stream: tame(stream, {b"EHLO": ehlo}), case(state=State.READY), rule)
+    report = await play(lambda stream: tame(stream, {b"EHLO": ehlo}), case(after="EHLO"), rule)
     assert report.results[-1].outcome is Outcome.FAILED
 
 
 async def test_nothing_was_heard(autojump_clock: trio.testing.MockClock) -> None:
-    (rule,) = [rule for rule in RULES if rule.id == "replies.syntax"]
+    (rule,) = [rule for rule in server_rules() if rule.id == "replies.syntax"]
     result = await one(tame, rule)
     assert (result.outcome, result.reason) == (Outcome.SKIPPED, "no reply was heard that it concerns")
 
@@ -372,7 +371,7 @@ async def test_nothing_was_heard(autojump_clock: trio.testing.MockClock) -> None
 @pytest.mark.parametrize("size", [b"9" * 5000, b"-1", b"\xd9\xa3", b"many"])
 async def test_a_size_that_is_none(autojump_clock: trio.testing.MockClock, size: bytes) -> None:
     answers = {b"EHLO": b"250-mx.test\r\n250 SIZE " + size + b"\r\n"}
-    rule = case(state=State.READY, needs=("SIZE n",))
+    rule = case("needs: SIZE n", after="EHLO")
     (result,) = (await play(lambda stream: tame(stream, answers), rule)).results
     assert (result.outcome, result.reason) == (Outcome.SKIPPED, "SIZE n is not offered")
 
@@ -391,7 +390,7 @@ async def test_several_at_a_time_are_told_in_their_order(autojump_clock: trio.te
             busy -= 1
 
     seen: list[Result] = []
-    rules = [case(Ask(b"NOOP", "250"), id=f"test.{number}") for number in range(10)]
+    rules = [case(*ASK, id=f"test.{number}") for number in range(10)]
     report = await play(server, *rules, jobs=3, seen=seen)
     assert [result.rule for result in report.results] == [result.rule for result in seen] == rules
     assert {result.outcome for result in seen} == {Outcome.PASSED}

@@ -12,8 +12,8 @@ from trio.testing import MockClock, memory_stream_pair
 
 from smtp_trio.conform import Outcome, Report, Target, TextReport, conform
 from smtp_trio.conform._formats import FORMATS
+from smtp_trio.conform._server_cases import server_rules
 from smtp_trio.conform._talk import KEPT, Talk
-from smtp_trio.conform.cases import RULES
 
 USER, PASSWORD = "ada", 'Qz"7\\ein Wort'
 SECRETS = Target(host="mx.test", port=25, user=USER, password=PASSWORD).secrets()
@@ -63,7 +63,7 @@ async def told(padding: int) -> tuple[Report, str]:
             return near
 
         target = Target(host="mx.test", port=25, user=USER, password=PASSWORD, timeout=5, dial=dial)
-        rules = [rule for rule in RULES if rule.group in ("auth", "replies", "mail", "ehlo")]
+        rules = [rule for rule in server_rules() if rule.group in ("auth", "replies", "mail", "ehlo")]
         report = await conform(target, rules, on_result=text.add)
         nursery.cancel_scope.cancel()
     text.end(report)

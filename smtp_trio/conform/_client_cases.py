@@ -1,0 +1,226 @@
+"""The cases for clients: reads ``client_cases/*.txt``.
+
+``S:`` lines below ``on MAIL:`` are what the server sends when MAIL arrives, and ``expect:`` lines what the client must do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+
+from ._case import Rule, Step
+from ._checks import (
+    Arrives,
+    Declares,
+    Fails,
+    NeverSays,
+    NoLine,
+    NoSecond,
+    NoText,
+    Once,
+    Quits,
+    Says,
+    Sends,
+    SomeLine,
+    Succeeds,
+    Then,
+    Waits,
+)
+from ._client_invariants import INVARIANTS
+from ._moves import Gather, Hangup, Pause, Shake, Silence, Slowly
+from ._notation import Block, Definition, Line, octets, read
+from ._scene import BASE, Check, Habit, On, Scene
+from ._steps import Send
+
+#: The chapters in the order in which they are tried. Invariants (habits) look at the connections of all other cases, so they
+#: come last.
+CHAPTERS = (
+    *("session", "replies", "refusals", "lost", "data", "pipelining", "size", "encoding", "chunking", "starttls"),
+    *("auth", "slow", "danger", "habits"),
+)
+KEYS = (
+    *("needs", "skip if", "offers", "offers exactly", "offers in TLS", "message", "from", "to", "reply delay"),
+    *("certificate", "expect", "check"),
+)
+EVENT = re.compile(r"([A-Z]+)(?: ([0-9]+))?( in TLS)?(, optional)?")
+#: ``S.`` lines: what the server does besides sending octets.
+ACTIONS: Sequence[tuple[str, Callable[[re.Match[str]], Step]]] = (
+    ("S. closes", lambda match: Hangup()),
+    ("S. resets", lambda match: Hangup(reset=True)),
+    ("S. begins TLS", lambda match: Shake()),
+    ("S. pauses for ([0-9.]+) s", lambda match: Pause(float(match[1]))),
+    ("S. sends nothing", lambda match: Silence()),
+    ("S. waits for ([0-9]+) octets", lambda match: Gather(int(match[1]))),
+)
+SLOWLY = re.compile(r"S\. sends one octet every ([0-9.]+) s")
+#: ``expect:`` lines. What follows ``#`` is shown when the client does something else.
+EXPECTATIONS: Sequence[tuple[str, Callable[[re.Match[str], str], Check]]] = (
+    ("success", lambda match, meaning: Succeeds()),
+    ("failure", lambda match, meaning: Fails()),
+    ("sends (.+)", lambda match, meaning: Says(*listed(match[1]))),
+    ("does not send (.+?)( outside TLS)?", lambda match, meaning: NeverSays(*listed(match[1]), clear=bool(match[2]))),
+    ("only (.+) after ([A-Z]+)", lambda match, meaning: Then(match[2], listed(match[1]))),
+    ("waits for every reply", lambda match, meaning: Waits("*")),
+    ("waits for the reply to ([A-Z]+)", lambda match, meaning: Waits(match[1])),
+    ("ends with QUIT", lambda match, meaning: Quits()),
+    ("no message data", lambda match, meaning: NoText()),
+    ("at most one message", lambda match, meaning: Once()),
+    ("at most one ([A-Z]+)", lambda match, meaning: NoSecond(match[1])),
+    (
+        "message unchanged( with trailing blank lines)?( or failure)?",
+        lambda match, meaning: Arrives(to_the_end=bool(match[1]), or_none=bool(match[2])),
+    ),
+    ("no command matching (.+)", lambda match, meaning: NoLine(match[1].encode())),
+    ("a command matching (.+)", lambda match, meaning: SomeLine(match[1].encode(), meaning)),
+    ("no message data matching (.+)", lambda match, meaning: Sends(b"!" + match[1].encode(), meaning)),
+    (
+        "MAIL matching (.+) for message data matching (.+)",
+        lambda match, meaning: Declares(match[2].encode(), match[1].encode()),
+    ),
+)
+REMARK = re.compile(r"\s+# ")
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """Return the parts of a list with commas."""
+    return tuple(part.strip() for part in text.split(","))
+
+
+@cache
+def client_rules() -> Sequence[Rule]:
+    """Return all cases for clients, in the order in which they are tried."""
+    return tuple(rule for chapter in CHAPTERS for rule in _chapter(chapter)[1])
+
+
+def client_titles() -> Mapping[str, str]:
+    """Return the titles of the chapters."""
+    return {chapter: _chapter(chapter)[0] for chapter in CHAPTERS}
+
+
+@cache
+def messages() -> Mapping[str, bytes]:
+    """Return the messages that clients are told to send, by name (``client_cases/messages.txt``)."""
+    _, cases = read(_text("messages"), "client_cases/messages.txt")
+    found = {}
+    for case in cases:
+        parts = [octets(line) for line in case.body if isinstance(line, Line)]
+        found[case.id.partition(".")[2]] = b"".join(part[1] for part in parts if part is not None)
+    return found
+
+
+@cache
+def _chapter(name: str) -> tuple[str, Sequence[Rule]]:
+    return read_client_cases(_text(name), f"client_cases/{name}.txt")
+
+
+def _text(name: str) -> str:
+    return (files(__package__) / "client_cases" / f"{name}.txt").read_text(encoding="utf-8")
+
+
+def read_client_cases(text: str, file: str = "cases") -> tuple[str, Sequence[Rule]]:
+    """Return the title of a chapter, and its cases and invariants. `file` is the name that errors begin with.
+
+    Raises:
+        NotationError: A line is invalid.
+    """
+    title, definitions = read(text, file)
+    return title, tuple(_rule(each) for each in definitions)
+
+
+def _rule(case: Definition) -> Rule:
+    case.check(KEYS)
+    for name, line in case.all("check"):
+        if name not in INVARIANTS:
+            raise line.error(f"unknown check {name!r}, expected one of {', '.join(INVARIANTS)}")
+        return Habit(
+            id=case.id,
+            title=case.title,
+            section=case.section,
+            sentence=case.sentence,
+            level=case.level,
+            broken=INVARIANTS[name],
+        )
+    names = {name for name, _, _ in case.keys}
+    exactly = "offers exactly" in names
+    offers = case.values("offers exactly" if exactly else "offers")
+    return Scene(
+        id=case.id,
+        title=case.title,
+        section=case.section,
+        sentence=case.sentence,
+        level=case.level,
+        needs=case.values("needs"),
+        lacks=case.values("skip if"),
+        acts=[_act(item) for item in case.body],
+        checks=[_check(value, line) for value, line in case.all("expect")],
+        offers=offers if exactly or "offers" in names else BASE,
+        inside=case.values("offers in TLS") if "offers in TLS" in names else None,
+        bare=exactly,
+        letter=case.value("message", "plain"),
+        values={key: _unescaped(case.value(key)) for key in ("from", "to") if key in names},
+        hold=float(case.value("reply delay", "0 s").removesuffix(" s")),
+        certificate=case.value("certificate", "good"),
+    )
+
+
+def _unescaped(text: str) -> str:
+    return text.encode("latin-1").decode("unicode_escape")
+
+
+def _act(item: Line | Block) -> On:
+    line = item if isinstance(item, Line) else item.line
+    if isinstance(item, Line) or item.keyword != "on" or (match := EVENT.fullmatch(item.argument)) is None:
+        raise line.error("expected 'on EVENT:', and what the server does indented below it")
+    return On(
+        match[1],
+        *_actions(item.body),
+        nth=int(match[2] or 0),
+        secure=True if match[3] else None,
+        always=match[4] is None,
+    )
+
+
+def _actions(body: Sequence[Line]) -> Sequence[Step]:
+    """Make steps of lines. Lines that follow each other are sent in one piece; ``~`` begins another piece."""
+    steps: list[Step] = []
+    piece = b""
+    pause = 0.0
+
+    def send() -> None:
+        nonlocal piece, pause
+        if piece:
+            steps.append(Slowly(piece, pause=pause) if pause else Send(piece))
+            piece, pause = b"", 0.0
+
+    for line in body:
+        if (sent := octets(line)) is not None and sent[0] == "S":
+            if sent[2] == 1:
+                piece += sent[1]
+                continue
+            send()
+            steps.append(Send(sent[1], times=sent[2]))
+            continue
+        send()
+        if slowly := SLOWLY.fullmatch(line.text):
+            pause = float(slowly[1])
+        elif line.text != "~":
+            steps.append(_action(line))
+    send()
+    return steps
+
+
+def _action(line: Line) -> Step:
+    for pattern, action in ACTIONS:
+        if match := re.fullmatch(pattern, line.text):
+            return action(match)
+    raise line.error("invalid line of a case")
+
+
+def _check(value: str, line: Line) -> Check:
+    text, _, meaning = REMARK.sub("\0", value, count=1).partition("\0")
+    for pattern, check in EXPECTATIONS:
+        if match := re.fullmatch(pattern, text):
+            return check(match, meaning)
+    raise line.error("unknown expectation")

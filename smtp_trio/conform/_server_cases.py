@@ -1,0 +1,196 @@
+"""The cases for servers: reads ``cases/*.txt``, where ``C:`` lines are sent and ``S:`` lines are expected."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+
+from ._case import Case, Invariant, Rule, State, Step
+from ._invariants import INVARIANTS
+from ._notation import Block, Definition, Line, joined, octets, read
+from ._steps import (
+    Expect,
+    ExpectAll,
+    ExpectClose,
+    ExpectSilence,
+    Send,
+    SendEof,
+    SendTooMuch,
+    StartTls,
+    When,
+    verb,
+)
+
+#: The chapters in the order in which they are tried. Invariants (replies) look at the replies of all other cases, so they come
+#: last.
+CHAPTERS = (
+    *("connection", "ehlo", "mail", "rcpt", "data", "commands", "syntax", "pipelining", "size", "encoding"),
+    *("chunking", "starttls", "auth", "dsn", "danger", "replies"),
+)
+KEYS = ("after", "needs", "skip if", "end", "check")
+STATES: Mapping[str, State] = {
+    "connect": State.CONNECTED,
+    "greeting": State.GREETED,
+    "EHLO": State.READY,
+    "STARTTLS": State.SECURE,
+    "EHLO for AUTH": State.LOGIN,
+    "MAIL": State.MAIL,
+    "RCPT": State.RCPT,
+    "DATA": State.DATA,
+}
+#: ``C.`` and ``S.`` lines: what happens besides octets.
+EVENTS: Sequence[tuple[str, Callable[[re.Match[str], str], Step]]] = (
+    ("C. begins TLS( or fails)?", lambda match, meaning: StartTls(may_fail=match[1] is not None)),
+    ("C. closes its side", lambda match, meaning: SendEof()),
+    ("C. sends more than SIZE", lambda match, meaning: SendTooMuch()),
+    (
+        "S. closes(?: within ([0-9.]+) s)?(?: after (\\S+))?",
+        lambda match, meaning: ExpectClose(after=match[2] or "", within=float(match[1] or 0)),
+    ),
+    (
+        "S. sends nothing for ([0-9.]+) s( or closes)?",
+        lambda match, meaning: ExpectSilence(float(match[1]), meaning, or_close=match[2] is not None),
+    ),
+    (
+        "S. replies (.+?)(?: and closes| within ([0-9.]+) s)",
+        lambda match, meaning: ExpectAll(match[1], meaning, within=float(match[2] or 0)),
+    ),
+)
+REPLY = re.compile(r"S: ([0-9.|]+)( or closes)?(?: (text|no text|lists|does not list|lines) (.+))?")
+REMARK = re.compile(r"\s+# ")
+
+
+@cache
+def server_rules() -> Sequence[Rule]:
+    """Return all cases for servers, in the order in which they are tried."""
+    return tuple(rule for chapter in CHAPTERS for rule in _chapter(chapter)[1])
+
+
+def server_titles() -> Mapping[str, str]:
+    """Return the titles of the chapters."""
+    return {chapter: _chapter(chapter)[0] for chapter in CHAPTERS}
+
+
+@cache
+def _chapter(name: str) -> tuple[str, Sequence[Rule]]:
+    file = files(__package__) / "cases" / f"{name}.txt"
+    return read_cases(file.read_text(encoding="utf-8"), f"cases/{name}.txt")
+
+
+def read_cases(text: str, file: str = "cases") -> tuple[str, Sequence[Rule]]:
+    """Return the title of a chapter, and its cases and invariants. `file` is the name that errors begin with.
+
+    Raises:
+        NotationError: A line is invalid.
+    """
+    title, definitions = read(text, file)
+    return title, tuple(_rule(each) for each in definitions)
+
+
+def _rule(case: Definition) -> Rule:
+    case.check(KEYS)
+    for name, line in case.all("check"):
+        if name not in INVARIANTS:
+            raise line.error(f"unknown check {name!r}, expected one of {', '.join(INVARIANTS)}")
+        return Invariant(
+            id=case.id,
+            title=case.title,
+            section=case.section,
+            sentence=case.sentence,
+            level=case.level,
+            needs=case.values("needs"),
+            broken=INVARIANTS[name],
+        )
+    for state, line in case.all("after"):
+        if state not in STATES:
+            raise line.error(f"'after' must be one of {', '.join(STATES)}")
+    return Case(
+        id=case.id,
+        title=case.title,
+        section=case.section,
+        sentence=case.sentence,
+        level=case.level,
+        needs=case.values("needs"),
+        lacks=case.values("skip if"),
+        state=STATES[case.value("after", "EHLO")],
+        quits=case.value("end") != "no QUIT",
+        steps=_steps(case.body),
+    )
+
+
+def _steps(body: Iterable[Line | Block]) -> tuple[Step, ...]:
+    """Make steps of lines. Lines of the client that follow each other are sent in one piece; ``~`` begins another piece."""
+    steps: list[Step] = []
+    piece = b""
+    chunk = 0
+
+    def send() -> None:
+        nonlocal piece, chunk
+        if piece:
+            steps.append(Send(piece, chunk=chunk))
+            piece, chunk = b"", 0
+
+    for item, otherwise in joined(body):
+        if isinstance(item, Line) and (sent := octets(item)) is not None and sent[0] == "C":
+            _, data, times = sent
+            if times == 1:
+                piece += data
+            else:
+                send()
+                steps.append(Send(data, times=times))
+            continue
+        send()
+        if isinstance(item, Block):
+            steps += _block(item, otherwise)
+        elif item.text == "C. sends one octet at a time":
+            chunk = 1
+        elif item.text != "~":
+            steps.append(_expectation(item))
+    send()
+    return _answering(steps)
+
+
+def _block(block: Block, otherwise: Block | None) -> Iterable[Step]:
+    if block.keyword == "repeat" and block.argument.isdecimal():
+        return _steps(block.body) * int(block.argument)
+    if block.keyword == "if":
+        return [When(block.argument, _steps(block.body), _steps(otherwise.body) if otherwise is not None else ())]
+    raise block.line.error("expected 'if CODES:' or 'repeat NUMBER:'")
+
+
+def _expectation(line: Line) -> Step:
+    """Make a step of an ``S:``, ``S.`` or ``C.`` line. The remark after ``#`` is shown when the server does something else."""
+    text, _, meaning = REMARK.sub("\0", line.text, count=1).partition("\0")
+    for known, step in EVENTS:
+        if event := re.fullmatch(known, text):
+            return step(event, meaning)
+    match = REPLY.fullmatch(text)
+    if match is None:
+        raise line.error("invalid line of a case")
+    codes, close, kind, pattern = match.groups()
+    try:
+        re.compile(pattern or "")
+    except re.error as error:
+        raise line.error(f"invalid pattern: {error}") from None
+    return Expect(
+        codes,
+        meaning,
+        text={"text": pattern, "no text": f"!{pattern}"}.get(kind, ""),
+        lists={"lists": pattern, "does not list": f"!{pattern}"}.get(kind, ""),
+        each=pattern if kind == "lines" else "",
+        or_close=close is not None,
+    )
+
+
+def _answering(steps: Sequence[Step]) -> tuple[Step, ...]:
+    """Set `Expect.to` where it is known: the verb of a piece that is followed by exactly one reply."""
+    made: list[Step] = []
+    for at, step in enumerate(steps):
+        before = steps[at - 1] if at else None
+        after = steps[at + 1] if at + 1 < len(steps) else None
+        if isinstance(step, Expect) and isinstance(before, Send) and not isinstance(after, Expect):
+            step = step.answering(verb(before.data))
+        made.append(step)
+    return tuple(made)
