@@ -6,11 +6,12 @@ import base64
 import re
 import socket
 import ssl
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from functools import cache
 from typing import Any
 
+import pytest
 import trio
 import trustme
 from trio.testing import lockstep_stream_pair, memory_stream_pair
@@ -26,6 +27,11 @@ SECRET = base64.b64encode(b"\0fred\0secret").decode()
 
 LINE = re.compile(rb"([2-5][0-5][0-9])([ -])([\t -~\x80-\xff]*)\r\n")
 STATUS = re.compile(r"([245])\.[0-9]{1,3}\.[0-9]{1,3} ")
+
+
+def quick_or_slow(names: Iterable[str], quick: Collection[str]) -> list[Any]:
+    """Return parameters for a test; those that are not in ``quick`` have the marker `slow`."""
+    return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in names]
 
 
 class Client:

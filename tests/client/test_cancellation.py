@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trio
 from attrs import define, field
-from helpers import NAME, Pair, PoolOf, Taker, client_tls, serve, server_tls, sockets, unbuffered
+from helpers import NAME, Pair, PoolOf, Taker, client_tls, quick_or_slow, serve, server_tls, sockets, unbuffered
 from trio.testing import memory_stream_pair
 
 from smtp_trio import Body, Client, Reply, Result, Server, Session, standard
@@ -150,6 +150,8 @@ SCENARIOS = {
     "starttls-auth": Scenario(two, settings=secure),
     "starttls-auth-sockets": Scenario(two, pair=sockets, settings=secure, points=range(1, 4000, 3)),
 }
+#: The scenarios that take less than about a second; the others are marked as slow.
+QUICK = ("data-sockets", "groups-sockets", "chunks-sockets", "chunks-unbuffered")
 BY_HAND: dict[str, Scenario] = {"by-hand": Scenario(by_hand, SLOW), "by-hand-sockets": Scenario(by_hand, SLOW, sockets)}
 
 
@@ -182,7 +184,7 @@ def short_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("smtp_trio._client.transaction.CHUNK", 100)
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", quick_or_slow(SCENARIOS, QUICK))
 def test_cli_15_client(name: str) -> None:
     """Cancelled between its greeting and its QUIT: no stream is open, nothing runs, and what is known is true."""
     scenario = SCENARIOS[name]
@@ -201,7 +203,7 @@ def test_cli_15_client(name: str) -> None:
     assert cancel_everywhere(once).points >= 10
 
 
-@pytest.mark.parametrize("name", [*SCENARIOS, *BY_HAND])
+@pytest.mark.parametrize("name", quick_or_slow([*SCENARIOS, *BY_HAND], QUICK))
 def test_cli_15_send(name: str) -> None:
     """Cancelled in the middle of it: the client is in step, and gets its next message its own answer, or it is closed."""
     scenario = {**SCENARIOS, **BY_HAND}[name]
@@ -264,7 +266,7 @@ async def crowd(pool: PoolOf) -> None:
     await named(pool, "last")
 
 
-@pytest.mark.parametrize("name", POOLS)
+@pytest.mark.parametrize("name", quick_or_slow(POOLS, QUICK))
 def test_cli_15_pool(name: str) -> None:
     """Those who use it are cancelled: what it hands out afterwards is in step."""
     scenario = POOLS[name]
@@ -290,7 +292,7 @@ def test_cli_15_pool(name: str) -> None:
     assert cancel_everywhere(once, points=scenario.points).points >= 20
 
 
-@pytest.mark.parametrize("name", POOLS)
+@pytest.mark.parametrize("name", quick_or_slow(POOLS, QUICK))
 def test_cli_15_one_user_of_a_pool(name: str) -> None:
     """One of many is cancelled: the others do not notice."""
     scenario = POOLS[name]
@@ -318,7 +320,7 @@ def test_cli_15_one_user_of_a_pool(name: str) -> None:
     assert cancel_everywhere(once, points=scenario.points).points >= 20
 
 
-@pytest.mark.parametrize("name", POOLS)
+@pytest.mark.parametrize("name", quick_or_slow(POOLS, QUICK))
 def test_cli_15_around_a_pool(name: str) -> None:
     """The pool itself is cancelled: nothing is open."""
     scenario = POOLS[name]

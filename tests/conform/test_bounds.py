@@ -45,6 +45,7 @@ def long(piece: str) -> str:
     return piece * (LINE // len(piece))
 
 
+@pytest.mark.slow
 async def test_replies_are_not_kept(autojump_clock: MockClock) -> None:
     """Each case hears a megabyte; what is left of them all is little."""
 

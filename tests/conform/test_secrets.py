@@ -71,6 +71,7 @@ async def told(padding: int) -> tuple[Report, str]:
 
 
 @pytest.mark.parametrize("padding", [0, 160, 180, 1950, 1960, 1970])
+@pytest.mark.slow
 async def test_an_echo(padding: int, autojump_clock: MockClock) -> None:
     report, text = await told(padding)
     login = next(result for result in report.results if result.rule.id == "auth.plain")

@@ -99,12 +99,14 @@ def test_a_stream_is_what_its_octets_are(octets: bytes, data: st.DataObject) -> 
 
 
 @given(streams)
+@pytest.mark.slow
 def test_a_stream_byte_by_byte(octets: bytes) -> None:
     whole, cut = played(octets, []), played(octets, list(range(1, len(octets))))
     assert (cut.story, cut.output, cut.messages) == (whole.story, whole.output, whole.messages)
 
 
 @given(streams)
+@pytest.mark.slow
 def test_a_stream_by_the_long_way(octets: bytes) -> None:
     """What the judge remembers of a verb saves time, and nothing else."""
     short = played(octets, [])
@@ -138,6 +140,7 @@ def hundred(*cuts: int) -> tuple[bytes, list[object], list[bytes]]:
     return talk.output, talk.story, talk.messages
 
 
+@pytest.mark.slow
 def test_a_hundred_commands_cut_at_every_place() -> None:
     whole = hundred()
     assert sum(isinstance(event, Command) or event[0] == "refused" for event in whole[1]) >= 100  # type: ignore[index]

@@ -20,6 +20,7 @@ from helpers import (
     Door,
     Pair,
     Taker,
+    quick_or_slow,
     serve,
     server_tls,
     sockets,
@@ -268,10 +269,12 @@ SCENARIOS = {
     "gone": Scenario(gone),
     "gone-sockets": Scenario(gone, pair=sockets),
 }
+#: The scenarios that take less than about a second; the others are marked as slow.
+QUICK = ("plain-sockets", "pipelined", "pipelined-sockets", "drain-idle", "deaf", "gone", "gone-sockets")
 
 
 @pytest.mark.parametrize("everybody", [False, True], ids=["server", "everybody"])
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", quick_or_slow(SCENARIOS, QUICK))
 def test_cancelled_at_every_step(name: str, everybody: bool) -> None:
     """Promises 1, 2 and 3: nothing runs on, `disconnect` follows `connect`, and a message is taken or it is not."""
     steps, states = sweep(SCENARIOS[name], everybody=everybody)

@@ -67,6 +67,7 @@ def kept(store: Maildir | SQLite) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("make", [Maildir, SQLite])
 @pytest.mark.parametrize("chunks", [(b"small\r\n",), tuple(large())], ids=["small", "large"])
+@pytest.mark.slow
 def test_cancel_at_every_step(tmp_path: Path, make: type[Maildir | SQLite], chunks: tuple[bytes, ...]) -> None:
     outcomes = set()
     descriptors = os.listdir("/proc/self/fd")

@@ -210,6 +210,7 @@ async def test_a_body_that_breaks_off(make: Callable[[Path], Store], tmp_path: P
     assert kept(store) == []
 
 
+@pytest.mark.slow
 def test_every_flush_may_fail(tmp_path: Path) -> None:
     """EIO at the k-th fsync, in a process of its own: see eio.py."""
     if shutil.which("fiu-run") is None:

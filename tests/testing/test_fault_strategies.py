@@ -126,6 +126,7 @@ def test_a_wrong_hook_is_found_out(store: type[Store], scripts: list[str]) -> No
 
 @settings(max_examples=150, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 @given(fault_scripts(chance=True))
+@pytest.mark.slow
 def test_a_right_hook_is_not(faults: Faults) -> None:
     """Whatever goes wrong at either end, the server keeps whole messages, and no hook fails."""
     store = Store()
@@ -146,6 +147,7 @@ def test_scripts_are_python(faults: Faults) -> None:
     assert eval(repr(faults), dict(vars(smtp_trio.testing))) == faults
 
 
+@pytest.mark.slow
 def test_shrinks_to_nothing() -> None:
     smallest: Any = hypothesis.find(fault_scripts(), lambda faults: True, settings=settings(database=None))
     assert smallest == Faults()

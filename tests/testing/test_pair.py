@@ -331,6 +331,7 @@ PROGRAMS = {
 
 
 @pytest.mark.parametrize("plugin", PROGRAMS)
+@pytest.mark.slow
 def test_under_a_plugin_of_pytest(tmp_path: Path, plugin: str) -> None:
     if plugin == "anyio":
         pytest.importorskip("anyio", reason="the plugin comes with anyio")

@@ -125,6 +125,7 @@ def test_under_pytest_trio(suite: pytest.Pytester) -> None:
     suite.runpytest_subprocess("-p", "no:anyio").assert_outcomes(passed=PASSED)
 
 
+@pytest.mark.slow
 def test_under_anyio(suite: pytest.Pytester) -> None:
     mark = "pytestmark = pytest.mark.anyio\n"
     suite.makepyfile(ASYNC.replace("{CLOCK}", CLOCK + mark).replace("{clock}", "anyio_backend"))
@@ -133,6 +134,7 @@ def test_under_anyio(suite: pytest.Pytester) -> None:
     suite.runpytest_subprocess().assert_outcomes(passed=PASSED)
 
 
+@pytest.mark.slow
 def test_who_does_not_run_in_trio_is_told_so(suite: pytest.Pytester) -> None:
     suite.makepyfile(
         """
@@ -164,6 +166,7 @@ def test_who_does_not_run_in_trio_is_told_so(suite: pytest.Pytester) -> None:
     )
 
 
+@pytest.mark.slow
 def test_hooks_that_are_made_already(suite: pytest.Pytester) -> None:
     suite.makepyfile(
         """
@@ -196,6 +199,7 @@ def test_it_can_be_left_out(suite: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["*fixture 'smtp_inbox' not found*"])
 
 
+@pytest.mark.slow
 def test_several_processes(suite: pytest.Pytester) -> None:
     """Each has its server, its port and its messages."""
     pytest.importorskip("xdist", reason="the processes are those of pytest-xdist")
@@ -205,6 +209,7 @@ def test_several_processes(suite: pytest.Pytester) -> None:
     suite.runpytest_subprocess("-n", "2").assert_outcomes(passed=8)
 
 
+@pytest.mark.slow
 def test_marks_and_fixtures_are_told(suite: pytest.Pytester) -> None:
     told = "\n".join(suite.runpytest_subprocess("--markers").outlines)
     assert told.count("@pytest.mark.smtp_") == 4
