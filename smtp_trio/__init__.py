@@ -30,9 +30,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ._client.client import Client as Client
-    from ._client.connect import ClientSettings as ClientSettings, connect as connect, send as send
-    from ._client.exchange import ClientTimeouts as ClientTimeouts
+    from ._client.client import Client as Client, ClientSettings as ClientSettings
+    from ._client.connect import ConnectSettings as ConnectSettings, connect as connect, send as send
     from ._client.handshake import TlsMode as TlsMode
     from ._client.message import Message as Message
     from ._client.pool import Pool as Pool, PoolStatistics as PoolStatistics
@@ -55,7 +54,7 @@ if TYPE_CHECKING:
     from ._server.listeners import open_listeners as open_listeners
     from ._server.server import Server as Server
     from ._server.session import Session as Session
-    from ._timeouts import Timeouts as Timeouts
+    from ._timeouts import ClientTimeouts as ClientTimeouts, Timeouts as Timeouts
     from ._types import (
         Drained as Drained,
         Envelope as Envelope,
@@ -97,9 +96,8 @@ __version__ = "0.1.0"
 # ``smtp_trio.protocol`` works without Trio and a program loads only the half, server or client, that it needs. Type checkers
 # read the imports above instead; tests/test_imports.py compares the two lists.
 _MODULES = {
-    "_client.client": "Client",
-    "_client.connect": "ClientSettings connect send",
-    "_client.exchange": "ClientTimeouts",
+    "_client.client": "Client ClientSettings",
+    "_client.connect": "ConnectSettings connect send",
     "_client.handshake": "TlsMode",
     "_client.message": "Message",
     "_client.pool": "Pool PoolStatistics",
@@ -113,7 +111,7 @@ _MODULES = {
     "_server.listeners": "open_listeners",
     "_server.server": "Server",
     "_server.session": "Session",
-    "_timeouts": "Timeouts",
+    "_timeouts": "ClientTimeouts Timeouts",
     "_types": "Drained Envelope MessageState Peer Statistics TlsInfo",
     "protocol": (
         "BodyError Command Expn Hello Help Limits LocalProtocolError Mail NotOfferedError Path ProtocolError "

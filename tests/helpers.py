@@ -312,6 +312,6 @@ class PoolOf(Pool):
         self.dialed = 0
         self._function = dial
 
-    async def _dial(self) -> smtp_trio.Client:
+    async def _open_client(self) -> smtp_trio.Client:
         self.dialed += 1
         return await self._function()

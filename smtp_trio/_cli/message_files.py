@@ -15,7 +15,7 @@ from pathlib import Path
 
 from attrs import field, frozen
 
-from .._client.message import envelope
+from .._client.addresses import envelope
 from ..protocol.dot_stuffing import normalize_newlines
 from .options import UsageError, describe_error
 

@@ -21,9 +21,9 @@ from pathlib import Path
 import trio
 from attrs import frozen
 
+from .._client.addresses import parse_mailbox
 from .._client.client import Client
-from .._client.connect import Host, Settings, dial
-from .._client.message import mailbox
+from .._client.connect import ConnectSettings, Host, open_client
 from .._client.results import (
     Accepted,
     AllRecipientsRejectedError,
@@ -128,7 +128,7 @@ def recipient_option(text: str) -> str:
 
 def _check_mailbox(text: str, *, null: bool) -> str:
     try:
-        mailbox(text, "address", null=null)
+        parse_mailbox(text, "address", null=null)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return text
@@ -164,9 +164,9 @@ def default_port(options: argparse.Namespace) -> int:
     return 25 if options.user is None else 587  # RFC 6409 3.1
 
 
-def settings(options: argparse.Namespace) -> Settings:
+def settings(options: argparse.Namespace) -> ConnectSettings:
     """Return the arguments of `connect` that the options mean."""
-    found: Settings = {
+    found: ConnectSettings = {
         "tls": options.tls or ("opportunistic" if options.allow_cleartext else None),
         "ssl_context": None if options.cafile is None else client_context(options.cafile),
         "auth": None,
@@ -225,7 +225,7 @@ async def cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope)
 class Sender:
     """Sends messages over one connection, and over a new one after the server has closed it."""
 
-    def __init__(self, host: Host, port: int, settings: Settings) -> None:
+    def __init__(self, host: Host, port: int, settings: ConnectSettings) -> None:
         self.report: Report = Report()
         self._host, self._port, self._settings = host, port, settings
         self._client: Client | None = None
@@ -261,7 +261,7 @@ class Sender:
             client, new_connection = self._client, False
             if client is None or not client.usable:
                 try:
-                    client = self._client = await dial(self._host, self._port, **self._settings)
+                    client = self._client = await open_client(self._host, self._port, **self._settings)
                 except SMTPError as connect_error:
                     self.report.error(error_text(connect_error) + hint(connect_error))
                     return connect_error

@@ -1,21 +1,25 @@
-"""The client: a conversation with one server, over any stream. `connect` (in `_dialing`) opens the stream too.
-
-It has no task of its own, so an error is always a plain one, never a group.
-"""
+"""`Client`: one connection to one server, with a method for each verb and for whole messages."""
 
 from __future__ import annotations
 
 import email.message
 import ssl
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import aclosing
+from types import TracebackType
+from typing import Self, TypedDict
 
+import trio
+
+from .._instrument import announce
+from .._timeouts import ClientTimeouts, client_timeouts
 from .._types import TlsInfo
 from ..protocol import (
     Command,
     Data,
     Ehlo,
     Expn,
+    Extension,
     Helo,
     Help,
     LocalProtocolError,
@@ -24,152 +28,323 @@ from ..protocol import (
     Rcpt,
     RemoteProtocolError,
     Reply,
-    ReplyError,
     Rset,
+    SMTPError,
     Vrfy,
 )
 from ..protocol.commands import END_OF_DATA
+from ..protocol.extensions import KNOWN
 from ..protocol.extensions.auth import AuthCommand
 from ..protocol.extensions.chunking import Bdat, BdatLast
-from ..protocol.extensions.lmtp import Lhlo
+from ..protocol.extensions.lmtp import Lhlo, Lmtp
 from ..protocol.extensions.starttls import StartTlsCommand
-from ..protocol.params import NO_PARAMS, Params, make_params
+from ..protocol.grammar import Grammar
 from ..protocol.sasl import PasswordCredentials
+from .addresses import envelope, parse_mailbox
 from .delivery import Delivery
-from .exchange import accepted
-from .handshake import GRAMMAR, Login, Opening
-from .message import Message, Outgoing, envelope, mailbox, outgoing
-from .pipeline import Batch, Messages
-from .results import ConnectionLostError, DeliveryUnknownError, Result, TimedOutError
+from .exchange import Exchange, check_reply
+from .handshake import Handshake, Login, TlsMode
+from .message import Message, prepare_message
+from .pipeline import Messages, Pipeline
+from .results import (
+    AllRecipientsRejectedError,
+    ConnectionLostError,
+    DeliveryUnknownError,
+    PartialResult,
+    Result,
+    TimedOutError,
+)
 from .transaction import Progress
 
+GRAMMAR = Grammar(KNOWN)
+LMTP_GRAMMAR = Grammar((*KNOWN, Lmtp()))
 
-class Client(Opening):
-    """A client of one server, to be used with ``async with``: greeting, EHLO, STARTTLS and AUTH at its beginning, QUIT at its end.
 
-    One task at a time may use it; `Pool` is for several. ``last_result`` is what is known of the last message, also when it was
-    cancelled.
+class ClientSettings(TypedDict, total=False):
+    """The keyword arguments of `Client`, except for ``host``."""
+
+    tls: TlsMode | None
+    ssl_context: ssl.SSLContext | None
+    auth: Login | None
+    name: str | None
+    lmtp: bool
+    allow_cleartext: bool
+    timeout: float | ClientTimeouts | None
+
+
+class Client:
+    """A client of one server, over a stream that is already connected.
+
+    Use it with ``async with``: on entry it receives the greeting and sends EHLO, STARTTLS and AUTH; on exit it sends
+    QUIT. It starts no tasks, so its errors are never wrapped in exception groups. Only one task at a time may use it
+    (trio.BusyResourceError otherwise); `Pool` serves several. Every method that sends a command raises
+    `ConnectionLostError`, `TimedOutError` and RemoteProtocolError if the connection fails, and trio.ClosedResourceError
+    if an earlier call has closed it.
+
+    :param stream: a connected Trio stream to the server.
+    :param host: the name of the server, for its certificate (and SNI).
+    :param tls: "opportunistic": STARTTLS if the server offers it, whatever its certificate; this is the default without
+        ``auth``. "required": STARTTLS with a valid certificate, the default with ``auth``. "implicit": TLS from the
+        first octet (RFC 8314 3). "never": no TLS.
+    :param ssl_context: the certificates to trust, instead of those of `ssl.create_default_context`.
+    :param auth: a `PasswordCredentials`, a `BearerToken` or a tuple of user and password. Credentials are sent only
+        over TLS with a verified certificate.
+    :param name: the domain or address literal that EHLO sends (RFC 5321 4.1.1.1); the default is the local address.
+    :param lmtp: use LMTP (RFC 2033).
+    :param allow_cleartext: send credentials without TLS or without a verified certificate too.
+    :param timeout: seconds for each reply, or a `ClientTimeouts`; 0 means no limit. The defaults are those of RFC 5321
+        4.5.3.2.
+
+    Raises ValueError for a ``name`` that EHLO cannot send, and for settings that contradict each other.
     """
 
-    #: Of the last `send` or `send_many`.
-    _deliveries: Sequence[Delivery | Result] = ()
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        *,
+        host: str = "",
+        tls: TlsMode | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        auth: Login | None = None,
+        name: str | None = None,
+        lmtp: bool = False,
+        allow_cleartext: bool = False,
+        timeout: float | ClientTimeouts | None = None,
+    ) -> None:
+        self._exchange = Exchange(stream, LMTP_GRAMMAR if lmtp else GRAMMAR, client_timeouts(timeout), lmtp=lmtp)
+        self._handshake = Handshake(
+            self._exchange,
+            host=host,
+            tls=tls,
+            ssl_context=ssl_context,
+            auth=auth,
+            name=name,
+            allow_cleartext=allow_cleartext,
+        )
+        #: The messages of the last `send` or `send_many`.
+        self._results: list[PartialResult] = []
+        announce(self)
 
-    # --- what is known ----------------------------------------------------------------------------------------------
+    # --- state of the connection ------------------------------------------------------------------------------------
+
+    @property
+    def host(self) -> str:
+        """The name of the server, as given."""
+        return self._handshake.host
+
+    @property
+    def lmtp(self) -> bool:
+        """True if this client uses LMTP (RFC 2033)."""
+        return self._exchange.lmtp
+
+    @property
+    def stream(self) -> trio.abc.Stream:
+        """The stream in use, a `trio.SSLStream` with TLS. Reading from it or writing to it breaks the session."""
+        return self._exchange.wire.stream
+
+    @property
+    def tls(self) -> TlsInfo | None:
+        """The TLS connection in use; None without TLS."""
+        return self._exchange.tls
+
+    @property
+    def user(self) -> str | None:
+        """The user that AUTH has authenticated, or None."""
+        return self._handshake.user
+
+    @property
+    def greeting(self) -> Reply | None:
+        """The server's greeting; None before ``async with`` was entered."""
+        return self._handshake.greeting
+
+    @property
+    def offered(self) -> Mapping[str, Extension]:
+        """The extensions that the server offers and this client supports, by keyword."""
+        return self._exchange.protocol.offered
+
+    @property
+    def capabilities(self) -> Mapping[str, tuple[str, ...]]:
+        """Everything in the server's reply to EHLO: the parameters of each keyword (RFC 5321 4.1.1.1)."""
+        return self._exchange.protocol.capabilities
+
+    @property
+    def usable(self) -> bool:
+        """True if the connection is open and no reply is outstanding, so that a command can be sent."""
+        return self._exchange.usable
 
     @property
     def last_results(self) -> tuple[Result, ...]:
-        """What is known of the messages of the last `send` or `send_many`, however that ended."""
-        return tuple(each.result() if isinstance(each, Delivery) else each for each in self._deliveries)
+        """The results so far of the last `send` or `send_many`, also after an error or a cancellation."""
+        return tuple(partial.result() for partial in self._results)
 
     @property
     def last_result(self) -> Result | None:
-        """What is known of the last message. Recipients of whom nothing was said are not in it."""
-        return self.last_results[-1] if self._deliveries else None
+        """The result so far of the last message. Recipients without a reply have no outcome in it."""
+        return self._results[-1].result() if self._results else None
+
+    # --- beginning and end ------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        if self.greeting is None:  # otherwise `connect` has opened the session
+            await self._open()
+        return self
+
+    async def _open(self, *, check_certificate: bool = False, certificate_problem: str | None = None) -> None:
+        """Open the session (see `Handshake.run`); close the connection if that fails."""
+        try:
+            await self._handshake.run(check_certificate=check_certificate, certificate_problem=certificate_problem)
+        except SMTPError:
+            await self._exchange.quit()  # RFC 5321 3.1: after a 554 greeting the client still sends QUIT
+            raise
+        except BaseException:
+            await self._exchange.close()
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        # RFC 5321 4.1.1.10: a client sends QUIT before it closes, also after a refusal. `quit` only closes if it cannot
+        # be sent.
+        await (self.quit() if exc is None or isinstance(exc, SMTPError) else self.aclose())
+
+    async def quit(self) -> None:
+        """Send QUIT and close the connection (RFC 5321 4.1.1.10).
+
+        Errors are ignored. The reply is waited for ``timeout.quit`` seconds (5 by default).
+        """
+        await self._exchange.quit()
+
+    async def aclose(self) -> None:
+        """Close the connection at once, without QUIT."""
+        await self._exchange.close()
 
     # --- one command at a time --------------------------------------------------------------------------------------
 
-    async def _say(self, command: Command) -> Reply:
-        async with self.talk.turn():
-            self.talk.listen(command)
-            return accepted(command, await self.talk.ask(command))
+    async def _request(self, command: Command) -> Reply:
+        async with self._exchange.operation():
+            self._exchange.check_unsolicited(command)
+            return check_reply(command, await self._exchange.request(command))
 
     async def ehlo(self, name: str | None = None) -> Reply:
-        """EHLO (in LMTP: LHLO), which also ends a transaction. Every verb raises `ReplyError` for 4yz and 5yz."""
+        """Send EHLO (in LMTP: LHLO), which also ends a transaction (RFC 5321 4.1.1.1).
+
+        ``name`` defaults to that of the client. Raises `ReplyError` if it is refused.
+        """
         kind = Lhlo if self.lmtp else Ehlo
-        return await self._say(kind(name or self._name))
+        return await self._request(kind(name or self._handshake.name))
 
     async def helo(self, name: str | None = None) -> Reply:
-        """HELO: from now on without extensions (RFC 5321 4.1.1.1)."""
-        return await self._say(Helo(name or self._name))
+        """Send HELO, after which no extensions are in use (RFC 5321 4.1.1.1).
+
+        ``name`` defaults to that of the client. Raises `ReplyError` if it is refused.
+        """
+        return await self._request(Helo(name or self._handshake.name))
 
     async def mail(self, sender: str, **params: object) -> Reply:
-        """MAIL FROM. Parameters are typed keyword values: ``size=100, body="8BITMIME", ret="HDRS", envid="x"``, …"""
-        return await self._say(Mail(mailbox(sender, "sender", null=True), self.params(Mail, params)))
+        """Send MAIL FROM (RFC 5321 4.1.1.2). Raises `ReplyError` if it is refused.
+
+        ``sender`` "" is the null reverse-path. Parameters are keyword arguments with typed values: ``size=100,
+        body="8BITMIME", ret="HDRS", envid="x"`` for example. Raises ValueError and TypeError for invalid ones.
+        """
+        path = parse_mailbox(sender, "sender", null=True)
+        return await self._request(Mail(path, self._exchange.params(Mail, params)))
 
     async def rcpt(self, recipient: str, **params: object) -> Reply:
-        """RCPT TO. Parameters as in ``notify=("FAILURE", "DELAY"), orcpt="rfc822;a@example.org"`` (RFC 3461)."""
-        return await self._say(Rcpt(mailbox(recipient, "recipient"), self.params(Rcpt, params)))
+        """Send RCPT TO (RFC 5321 4.1.1.3). Raises `ReplyError` if it is refused.
+
+        Parameters are keyword arguments, as in ``notify=("FAILURE", "DELAY"), orcpt="rfc822;a@example.org"`` (RFC
+        3461). Raises ValueError and TypeError for invalid ones.
+        """
+        path = parse_mailbox(recipient, "recipient")
+        return await self._request(Rcpt(path, self._exchange.params(Rcpt, params)))
 
     async def data(self, message: Message) -> Reply:
-        """DATA, the message, and the answer to it. Raises `ConnectionLostError` or `TimedOutError` when that does not come."""
+        """Send DATA, the message and its end; return the reply to the message (RFC 5321 4.1.1.4).
+
+        Line ends are converted to CRLF and dots are stuffed. Raises `ReplyError` if DATA or the message is refused.
+        """
         if self.lmtp:
-            raise LocalProtocolError("in LMTP the message has an answer for each recipient: use send")
-        ready = await self._ready(message)
-        async with self.talk.turn():
-            self.talk.listen(Data())
-            reply = await self.talk.ask(Data())
-            if reply.refused:
-                raise ReplyError(Data(), reply)
-            self.talk.disarm()
+            raise LocalProtocolError("LMTP replies for each recipient: use send instead of data")
+        ready = await prepare_message(message, eight_bit="8BITMIME" in self.offered, utf8="SMTPUTF8" in self.offered)
+        exchange = self._exchange
+        async with exchange.operation():
+            exchange.check_unsolicited(Data())
+            check_reply(Data(), await exchange.request(Data()))
+            exchange.clear_deadline()
             async with aclosing(ready.pieces()) as pieces:
                 async for piece in pieces:
-                    self.protocol.send_body(piece)
-                    await self.talk.flush()
-            self.protocol.end_body()
-            await self.talk.flush()
-            return accepted(END_OF_DATA, await self.talk.reply())
+                    exchange.protocol.send_body(piece)
+                    await exchange.flush()
+            exchange.protocol.end_body()
+            await exchange.flush()
+            return check_reply(END_OF_DATA, await exchange.receive_reply())
 
     async def bdat(self, octets: bytes, *, last: bool = False) -> Reply:
-        """BDAT: these octets, as they are (RFC 3030 2). Line ends are your business."""
+        """Send one chunk of a message by BDAT (RFC 3030 2); ``last`` ends the message.
+
+        The octets are sent unchanged: line ends are not converted. Raises `ReplyError` if the chunk is refused.
+        """
         if self.lmtp and last:
-            raise LocalProtocolError("in LMTP the message has an answer for each recipient: use send")
+            raise LocalProtocolError("LMTP replies for each recipient: use send instead of bdat")
         command = BdatLast(len(octets)) if last else Bdat(len(octets))
-        async with self.talk.turn():
-            self.talk.listen(command)
-            self.protocol.send_command(command)
-            self.protocol.send_body(octets)
-            await self.talk.flush()
-            return accepted(command, await self.talk.reply())
+        exchange = self._exchange
+        async with exchange.operation():
+            exchange.check_unsolicited(command)
+            exchange.protocol.send_command(command)
+            exchange.protocol.send_body(octets)
+            await exchange.flush()
+            return check_reply(command, await exchange.receive_reply())
 
     async def rset(self) -> Reply:
-        """RSET: forget the transaction (RFC 5321 4.1.1.5)."""
-        return await self._say(Rset())
+        """Send RSET, which ends the transaction (RFC 5321 4.1.1.5). Raises `ReplyError` if it is refused."""
+        return await self._request(Rset())
 
     async def noop(self) -> Reply:
-        """NOOP: are you there? (RFC 5321 4.1.1.9)"""
-        return await self._say(Noop())
+        """Send NOOP, which does nothing (RFC 5321 4.1.1.9). Raises `ReplyError` if it is refused."""
+        return await self._request(Noop())
 
     async def vrfy(self, user: str) -> Reply:
-        """VRFY: is this a user of yours? (RFC 5321 4.1.1.6)"""
-        return await self._say(Vrfy(user))
+        """Send VRFY, which asks whether ``user`` is a mailbox (RFC 5321 4.1.1.6).
+
+        Raises `ReplyError` if it is refused.
+        """
+        return await self._request(Vrfy(user))
 
     async def expn(self, name: str) -> Reply:
-        """EXPN: who is on this list? (RFC 5321 4.1.1.7)"""
-        return await self._say(Expn(name))
+        """Send EXPN, which asks for the members of a mailing list (RFC 5321 4.1.1.7).
+
+        Raises `ReplyError` if it is refused.
+        """
+        return await self._request(Expn(name))
 
     async def help(self, topic: str = "") -> Reply:
-        """HELP (RFC 5321 4.1.1.8)."""
-        return await self._say(Help(topic))
+        """Send HELP (RFC 5321 4.1.1.8). Raises `ReplyError` if it is refused."""
+        return await self._request(Help(topic))
 
     async def starttls(self, ssl_context: ssl.SSLContext | None = None) -> TlsInfo:
-        """STARTTLS, the handshake, and EHLO again (RFC 3207). The certificate is checked as ``tls="required"`` has it.
+        """Send STARTTLS, do the TLS handshake and send EHLO again (RFC 3207). The certificate must be valid.
 
-        Raises ValueError when the client knows no host that it could be checked for.
+        ``ssl_context`` replaces the one given to the client. Raises ValueError if the client has no ``host`` to check
+        the certificate for, NotOfferedError if the server does not offer STARTTLS, `ReplyError` if it refuses, and
+        `TlsHandshakeError`.
         """
-        context = ssl_context or self._context
-        if not self.host and (context is None or context.check_hostname):
-            raise ValueError("STARTTLS needs a host, whose certificate is checked")
-        self._context, self._mode = context, "required"
-        async with self.talk.turn():
-            self.talk.listen(StartTlsCommand())
-            await self._secure()
+        async with self._exchange.operation():
+            self._exchange.check_unsolicited(StartTlsCommand())
+            await self._handshake.start_tls(ssl_context)
         assert self.tls is not None
         return self.tls
 
     async def auth(self, credentials: Login) -> Reply:
-        """AUTH, by the best mechanism that both sides know (RFC 4954)."""
-        async with self.talk.turn():
-            self.talk.listen(AuthCommand("*"))
-            return await self._login(
+        """Log in by the best mechanism that both sides know (RFC 4954).
+
+        Raises `ReplyError` if the server refuses the credentials, NotOfferedError and LocalProtocolError if no
+        mechanism can be used.
+        """
+        async with self._exchange.operation():
+            self._exchange.check_unsolicited(AuthCommand("*"))
+            return await self._handshake.log_in(
                 PasswordCredentials(*credentials) if isinstance(credentials, tuple) else credentials
             )
-
-    def params(self, kind: type[Mail | Rcpt], values: Mapping[str, object]) -> Params:
-        """Keyword values as parameters. Raises ValueError and TypeError for what is none."""
-        return make_params(values, GRAMMAR.params(kind)) if values else NO_PARAMS
-
-    async def _ready(self, message: Message) -> Outgoing:
-        return await outgoing(message, eight_bit="8BITMIME" in self.offered, utf8="SMTPUTF8" in self.offered)
 
     # --- whole messages ---------------------------------------------------------------------------------------------
 
@@ -182,29 +357,36 @@ class Client(Opening):
         progress: Progress | None = None,
         **params: object,
     ) -> Result:
-        """Send a message, in as few round trips as the server lets us, and say what became of it for each recipient.
+        """Send a message in as few round trips as the server allows, and return the outcome for each recipient.
 
-        ``message`` is bytes, an email message, a path or an async iterable of bytes; its line ends and dots are put right. ``sender``
-        "" is the null path of mail about mail. ``progress`` is called with the octets handed to the network so far, and in all.
-        Parameters are typed keyword values: ``ret="HDRS", envid="x", notify=("FAILURE",)`` (RFC 3461), say.
+        :param sender: the reverse-path; "" is the null reverse-path, for bounces (RFC 5321 4.5.5).
+        :param recipients: one address or more.
+        :param message: bytes, an email message, an `os.PathLike` that names a file, or an async iterable of bytes. Line
+            ends are converted to CRLF and dots are stuffed.
+        :param progress: called with the octets sent so far and the size of the message in octets (None if not known).
+        :param params: parameters of MAIL and RCPT, as in ``ret="HDRS", envid="x", notify=("FAILURE",)`` (RFC 3461).
 
-        Raises `AllRecipientsRejectedError`, a `ReplyError`, only when no recipient was accepted; `DeliveryUnknownError` when the connection was lost
-        between the end of the message and its answer; `ConnectionLostError`, `TimedOutError` and `RemoteProtocolError` when it was lost before;
-        ValueError, TypeError, OSError (of a file), `NotOfferedError` and `LocalProtocolError` before anything was sent;
-        trio.ClosedResourceError when an earlier call has lost the connection.
+        Raises `AllRecipientsRejectedError`, a `ReplyError`, if no recipient was accepted; `DeliveryUnknownError` if the
+        connection was lost between the end of the message and its reply; `ConnectionLostError`, `TimedOutError` and
+        RemoteProtocolError if it was lost before; ValueError, TypeError, OSError (of a file), NotOfferedError and
+        LocalProtocolError before anything is sent.
         """
-        turn = self.talk.turn()
-        self._deliveries = ()
+        operation = self._exchange.operation()
+        self._results = []
         try:
-            async with turn:
-                delivery = await Delivery.prepare(self, sender, recipients, message, progress, params)
-                self._deliveries = (delivery,)
-                await self.talk.ready(delivery.mail)
+            async with operation:
+                delivery = await Delivery.prepare(self._exchange, sender, recipients, message, progress, params)
+                self._results = [delivery.partial]
+                await self._exchange.prepare_transaction(delivery.mail)
                 await delivery.run()
         except (ConnectionLostError, TimedOutError, RemoteProtocolError) as exc:
-            self._lost(exc)
+            self._raise_if_in_doubt(exc)
             raise
-        return delivery.verdict()
+        result = delivery.partial.result()
+        if not result.accepted and result.rejected:
+            first = result.rejected[0]
+            raise AllRecipientsRejectedError(first.command, first.reply, result)
+        return result
 
     async def send_message(
         self,
@@ -215,9 +397,9 @@ class Client(Opening):
         progress: Progress | None = None,
         **params: object,
     ) -> Result:
-        """Send an email message, to whom its fields say, where you do not (RFC 5322 3.6.3, 3.6.6). Bcc is not sent.
+        """Send an email message. Its header fields name sender and recipients unless they are given (RFC 5322 3.6).
 
-        Raises as `send` does, and ValueError when the fields name no sender or no recipient.
+        Bcc is not sent. Raises as `send` does, and ValueError if the fields name no sender or no recipient.
         """
         sender, names = envelope(message, sender, recipients)
         return await self.send(sender, names, message, progress=progress, **params)
@@ -229,25 +411,25 @@ class Client(Opening):
         progress: Progress | None = None,
         **params: object,
     ) -> list[Result]:
-        """Send messages, each a tuple of sender, recipients and message; the results are in their order.
+        """Send messages, each a tuple of sender, recipients and message; return their results in the same order.
 
-        Where the server pipelines, the next message is on its way before the last one is answered. A message that nobody was
-        accepted for is no error here: its result says so. Raises as `send` does otherwise; then ``last_results`` has what is known.
+        ``messages`` is an iterable or an async iterable. If the server offers PIPELINING, the next message is sent
+        before the reply to the last one is received (RFC 2920). A message that no recipient was accepted for does not
+        raise: its result tells. Otherwise raises as `send` does; ``last_results`` then has the results so far.
         """
-        turn = self.talk.turn()
-        deliveries: list[Delivery | Result] = []
-        self._deliveries = deliveries
+        operation = self._exchange.operation()
+        self._results = []
         try:
-            async with turn:
-                await Batch(self, deliveries).run(messages, progress, params)
+            async with operation:
+                await Pipeline(self._exchange, self._results).run(messages, progress, params)
         except (ConnectionLostError, TimedOutError, RemoteProtocolError) as exc:
-            self._lost(exc)
+            self._raise_if_in_doubt(exc)
             raise
         return list(self.last_results)
 
-    def _lost(self, exc: ConnectionLostError | TimedOutError | RemoteProtocolError) -> None:
-        """No more will be heard: DeliveryUnknownError if that was between the end of a message and its answer (RFC 1047)."""
+    def _raise_if_in_doubt(self, exc: ConnectionLostError | TimedOutError | RemoteProtocolError) -> None:
+        """Raise `DeliveryUnknownError` if a message was sent whole and its reply is still to come (RFC 1047)."""
         command = END_OF_DATA if isinstance(exc, RemoteProtocolError) else exc.command
-        for delivery in self._deliveries:
-            if isinstance(delivery, Delivery) and delivery.in_the_dark:
-                raise DeliveryUnknownError(command, str(exc), delivery.result()) from exc
+        for partial in self._results:
+            if partial.in_doubt:
+                raise DeliveryUnknownError(command, str(exc), partial.result()) from exc

@@ -1,44 +1,31 @@
-"""From a name and a port to a client that can send: connections, and what is tried when TLS is taken where it can be had."""
+"""Opening a connection to a server by its name, and sending one message in one call."""
 
 from __future__ import annotations
 
 import email.message
 import os
-import ssl
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from typing import TypedDict, Unpack, cast
+from typing import Unpack, cast
 
 import trio
 
+from .._timeouts import client_timeouts
 from ..protocol import Connect
-from .client import Client
-from .exchange import ClientTimeouts, timeouts_of
-from .handshake import Login, TlsMode
+from .client import Client, ClientSettings
 from .message import Message
 from .results import ConnectionLostError, Result, TimedOutError, TlsHandshakeError
 from .transaction import Progress
 
+#: A host name or IP address, or the path of a Unix socket.
 Host = str | os.PathLike[str]
 
 
-class ClientSettings(TypedDict, total=False):
-    """The keywords of `Client`, but for ``host``."""
+class ConnectSettings(ClientSettings, total=False):
+    """The keyword arguments of `connect`, `send` and `Pool`: those of `Client` except for ``host``, and two more.
 
-    tls: TlsMode | None
-    ssl_context: ssl.SSLContext | None
-    auth: Login | None
-    name: str | None
-    lmtp: bool
-    allow_cleartext: bool
-    timeout: float | None
-    timeouts: ClientTimeouts | None
-
-
-class Settings(ClientSettings, total=False):
-    """What `connect`, `send` and `Pool` hand on: the keywords of `Client`, and two of their own.
-
-    ``local_address`` is what to connect from. ``server_hostname`` is the name in the certificate, where that is not the host's.
+    ``local_address`` is the local IP address to connect from. ``server_hostname`` is the name that the server's
+    certificate must have, if that is not ``host``.
     """
 
     local_address: str | None
@@ -46,18 +33,22 @@ class Settings(ClientSettings, total=False):
 
 
 @asynccontextmanager
-async def connect(host: Host, port: int = 25, **settings: Unpack[Settings]) -> AsyncIterator[Client]:
-    """A `Client` of the server at ``host`` and ``port``; an `os.PathLike` is a unix socket, and has no port.
+async def connect(host: Host, port: int = 25, **settings: Unpack[ConnectSettings]) -> AsyncIterator[Client]:
+    """Connect to a server; ``async with connect(...) as client`` opens the session and sends QUIT at the end.
 
-    ``settings`` are the keywords of `Client`, and ``local_address`` and ``server_hostname``. All addresses of a host are tried as RFC
-    8305 has it.
+    All addresses of ``host`` are tried (RFC 8305). MX records are not looked up. If ``host`` is an `os.PathLike`, it
+    names a Unix socket, and ``port`` is ignored. ``settings`` are the keyword arguments of `Client` except for
+    ``host``, and ``local_address`` and ``server_hostname`` (`ConnectSettings`).
 
-    Opportunistic TLS (RFC 7435) checks the certificate, and then goes on all the same: a server whose certificate is wrong is called
-    again, and ``client.tls`` says what is wrong with it; one that no TLS can be made with at all is spoken to in the clear.
+    With ``tls="opportunistic"`` (RFC 7435) a server whose certificate is not valid is connected to a second time and
+    used without verification: ``client.tls.problem`` is the reason. A server with which the TLS handshake fails is used
+    without TLS.
 
-    Raises `ConnectionLostError` when nobody is there, `TimedOutError` when that takes too long, and what ``async with Client`` raises.
+    Raises `ConnectionLostError` if the connection cannot be opened, `TimedOutError` if that takes longer than
+    ``timeout.connect`` seconds, and the exceptions of the handshake: `GreetingError`, `ReplyError`,
+    `TlsHandshakeError`, NotOfferedError, LocalProtocolError and RemoteProtocolError.
     """
-    async with await dial(host, port, **settings) as client:
+    async with await open_client(host, port, **settings) as client:
         yield client
 
 
@@ -69,55 +60,75 @@ async def send(
     sender: str | None = None,
     recipients: Iterable[str] | None = None,
     progress: Progress | None = None,
-    **settings: Unpack[Settings],
+    **settings: Unpack[ConnectSettings],
 ) -> Result:
     """Send one message to one server: `connect`, `Client.send` and QUIT in one call.
 
-    An email message says by its fields who sends it to whom, where ``sender`` and ``recipients`` do not; all others need both.
-    Raises what `connect` and `Client.send` raise.
+    ``sender`` and ``recipients`` may be omitted for an email message, whose header fields name them. Raises the
+    exceptions of `connect` and `Client.send`, and ValueError if they are omitted for another message.
     """
     if isinstance(message, email.message.Message):
         async with connect(host, port, **settings) as client:
             return await client.send_message(message, sender, recipients, progress=progress)
     if sender is None or recipients is None:
-        raise ValueError("only an email message knows its sender and recipients; for this one they must be given")
+        raise ValueError("sender and recipients are required unless the message is an email.message.Message")
     async with connect(host, port, **settings) as client:
         return await client.send(sender, recipients, message, progress=progress)
 
 
-async def dial(host: Host, port: int = 25, **settings: Unpack[Settings]) -> Client:
-    """As `connect`, but the client is yours to close."""
+# Opportunistic TLS by connecting again
+#
+# Opportunistic TLS (RFC 7435) uses encryption where it can, and never fails because of it. It would be simplest not to
+# check the certificate at all, but then nobody could tell a verified connection from an unverified one. After a failed
+# handshake the session cannot go on: the TLS state is undefined, and RFC 3207 4.1 leaves nothing to do but close. Hence
+# up to three connections:
+#
+# 1. with a certificate check. It succeeds for most servers, and ``client.tls.verified`` is True;
+# 2. if the certificate was the problem: with TLS but without the check. ``client.tls.problem`` says what was wrong;
+# 3. if the handshake failed for another reason, in the first attempt or the second: without TLS.
+#
+# The other TLS modes make one attempt, and a failure raises TlsHandshakeError. No message can be sent twice by this: an
+# attempt fails before MAIL, and before AUTH too.
+async def open_client(host: Host, port: int = 25, **settings: Unpack[ConnectSettings]) -> Client:
+    """Connect and open the session as `connect` does; the caller closes the client."""
     try:
-        return await _try(host, port, settings, problem=None)
+        return await _attempt(host, port, settings, check_certificate=True)
     except TlsHandshakeError as failure:
         if (settings.get("tls") or ("required" if settings.get("auth") else "opportunistic")) != "opportunistic":
             raise
-        with_it: Settings = {**settings, "tls": "opportunistic"} if failure.unverified else {**settings, "tls": "never"}
+        problem = failure.unverified
+    if problem is not None:
         try:
-            return await _try(host, port, with_it, problem=failure.unverified)
+            return await _attempt(host, port, settings, certificate_problem=problem)
         except TlsHandshakeError:
-            return await _try(host, port, {**settings, "tls": "never"}, problem=None)
+            pass
+    return await _attempt(host, port, {**settings, "tls": "never"})
 
 
-async def _try(host: Host, port: int, settings: Settings, problem: str | None) -> Client:
+async def _attempt(
+    host: Host,
+    port: int,
+    settings: ConnectSettings,
+    *,
+    check_certificate: bool = False,
+    certificate_problem: str | None = None,
+) -> Client:
     name = settings.get("server_hostname") or (os.fspath(host) if isinstance(host, os.PathLike) else host)
-    limits = timeouts_of(settings.get("timeout"), settings.get("timeouts"))
-    stream = await _open(host, port, settings.get("local_address"), limits.connect)
-    own = (
-        "local_address",
-        "server_hostname",
-    )  # what is left is the client's, which raises TypeError for what it does not know
+    limit = client_timeouts(settings.get("timeout")).connect
+    stream = await _open_stream(host, port, settings.get("local_address"), limit)
+    # The other settings are those of the client, which raises TypeError for a name that it does not know.
+    own = ("local_address", "server_hostname")
     rest = cast("ClientSettings", {key: value for key, value in settings.items() if key not in own})
     try:
         client = Client(stream, host=name, **rest)
     except BaseException:
         await trio.aclose_forcefully(stream)
         raise
-    client.strict_tls, client.tls_problem = problem is None, problem
-    return await client.__aenter__()
+    await client._open(check_certificate=check_certificate, certificate_problem=certificate_problem)
+    return client
 
 
-async def _open(host: Host, port: int, local_address: str | None, limit: float) -> trio.abc.Stream:
+async def _open_stream(host: Host, port: int, local_address: str | None, limit: float) -> trio.abc.Stream:
     try:
         with trio.fail_after(limit):
             if isinstance(host, os.PathLike):

@@ -1,20 +1,17 @@
-"""A client's side of one connection: what is said leaves, and each answer is waited for no longer than RFC 5321 4.5.3.2 has it.
-
-One operation at a time. Whatever ends it, an answer, an error or a cancellation, the connection is in step after it, or closed: a
-reply that comes late can never be taken for the answer to something else.
-"""
+"""The client's side of one connection: send commands, receive replies, and limit how long each reply may take."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
 import trio
-from attrs import field, fields, frozen
 
-from .._timeouts import DEADLINE_SLACK, seconds_or_infinity
+from .._timeouts import DEADLINE_SLACK, ClientTimeouts
+from .._types import TlsInfo
 from .._wire import Wire
 from ..protocol import (
     CONNECTION_LOST,
@@ -33,58 +30,13 @@ from ..protocol.commands import END_OF_DATA, Hello, Mail, Quit, Rcpt, Rset
 from ..protocol.dialogue import READY
 from ..protocol.extensions.auth import AuthCommand, AuthResponse
 from ..protocol.extensions.starttls import StartTlsCommand
+from ..protocol.grammar import Grammar
+from ..protocol.params import NO_PARAMS, Params, make_params
 from ..protocol.replies import Reply
 from .results import ConnectionLostError, TimedOutError
 
-
-@frozen(kw_only=True)
-class ClientTimeouts:
-    """A client's patience, in seconds; 0: without end. The values of RFC 5321 4.5.3.2, and Postfix's where that is silent.
-
-    ``connect`` is for the connection, ``tls`` for the handshake, ``block`` for the server to take a piece of the message (it begins
-    anew with each), ``end`` for the answer to the message; the others are for the answer to the command of that name, ``hello`` for
-    EHLO, HELO and LHLO, and ``other`` for what has none of its own.
-    """
-
-    connect: float = field(default=30, converter=seconds_or_infinity)
-    greeting: float = field(default=300, converter=seconds_or_infinity)
-    hello: float = field(default=300, converter=seconds_or_infinity)
-    starttls: float = field(default=300, converter=seconds_or_infinity)
-    tls: float = field(default=300, converter=seconds_or_infinity)
-    auth: float = field(default=300, converter=seconds_or_infinity)
-    mail: float = field(default=300, converter=seconds_or_infinity)
-    rcpt: float = field(default=300, converter=seconds_or_infinity)
-    data: float = field(default=120, converter=seconds_or_infinity)
-    block: float = field(default=180, converter=seconds_or_infinity)
-    end: float = field(default=600, converter=seconds_or_infinity)
-    rset: float = field(default=20, converter=seconds_or_infinity)
-    quit: float = field(default=5, converter=seconds_or_infinity)
-    other: float = field(default=300, converter=seconds_or_infinity)
-
-    @classmethod
-    def all(cls, seconds: float) -> ClientTimeouts:
-        """The same for all of them, but for ``quit``, which is no longer than it was."""
-        return cls(**{each.name: seconds for each in fields(cls) if each.name != "quit"}, quit=min(5, seconds or 5))
-
-    def of(self, command: Command) -> float:
-        """How long the answer to this command may take."""
-        if isinstance(command, CountedCommand):
-            return self.end if command.last else self.block
-        limit: float = getattr(self, NAMES.get(type(command), "hello" if isinstance(command, Hello) else "other"))
-        return limit
-
-
-def timeouts_of(timeout: float | None, timeouts: ClientTimeouts | None) -> ClientTimeouts:
-    """The timeouts that these two keywords stand for. Raises ValueError when both are given."""
-    if timeout is None:
-        return timeouts or ClientTimeouts()
-    if timeouts is not None:
-        raise ValueError("timeout stands for all timeouts: give one of the two")
-    return ClientTimeouts.all(timeout)
-
-
-#: The timeout that a command has, by name.
-NAMES: dict[type[Command], str] = {
+#: The field of `ClientTimeouts` that limits the wait for the reply to each command.
+TIMEOUT_FIELDS: dict[type[Command], str] = {
     Connect: "greeting",
     StartTlsCommand: "starttls",
     AuthCommand: "auth",
@@ -98,34 +50,95 @@ NAMES: dict[type[Command], str] = {
 }
 
 
+def reply_timeout(timeouts: ClientTimeouts, command: Command) -> float:
+    """Return how many seconds the reply to ``command`` may take (RFC 5321 4.5.3.2)."""
+    if isinstance(command, CountedCommand):
+        return timeouts.end if command.last else timeouts.block
+    name = TIMEOUT_FIELDS.get(type(command), "hello" if isinstance(command, Hello) else "other")
+    limit: float = getattr(timeouts, name)
+    return limit
+
+
+def check_reply(command: Command, reply: Reply) -> Reply:
+    """Return ``reply``; raise `ReplyError` if it refuses the command (4yz or 5yz)."""
+    if reply.refused:
+        raise ReplyError(command, reply)
+    return reply
+
+
+# How the connection stays in step, or is closed
+#
+# SMTP replies carry no identifier: a reply belongs to the oldest command without one. If a call ended while a reply is
+# still to come, the next call would take that reply for its own, and might report a message as accepted that was
+# refused. So each call of the client ends in one of two states:
+#
+# * in step: every command has its reply, no message is half sent, and nothing is left to be written; or
+# * closed: the stream is closed, and all later calls raise trio.ClosedResourceError.
+#
+# There is no third state in which a later call would have to wait for an old reply. `__aexit__` enforces this at one
+# place: whatever ended the operation (a reply, an exception, a timeout, a cancellation), it closes the stream unless
+# the protocol is in step. No other code has to catch Cancelled. Closing uses trio.aclose_forcefully, which works in a
+# cancelled scope and does not wait.
+#
+# Consequently a call that is cancelled before it has sent anything, or after it has received everything, leaves the
+# connection usable; any other cancellation closes it. A write that is cancelled part-way sets `Wire.broken`, since it
+# is not known how many octets were sent.
+#
+# The timeouts use one cancel scope around the whole operation instead of one for each wait. Entering a scope costs
+# about as much as sending a small message does, so the deadline of this scope is moved from one wait to the next, and
+# not even moved if the difference is below DEADLINE_SLACK. `clear_deadline` is called before anything that does not
+# wait for a reply: the caller's own message iterator, the TLS handshake, and writes, which have limits of their own.
+# When the scope's deadline has expired, `__aexit__` turns the cancellation into TimedOutError for the command that was
+# waited for; a cancellation from outside passes through unchanged, because the scope only catches its own.
 class Exchange:
-    """Says commands, hears answers. `turn` is around every operation of the client."""
+    """The commands and replies of one connection.
 
-    __slots__ = ("_scope", "_waiting", "protocol", "timeouts", "wire")
+    Each operation of a client runs inside ``async with exchange.operation()``.
+    """
 
-    def __init__(self, stream: trio.abc.Stream, protocol: ClientProtocol, timeouts: ClientTimeouts) -> None:
-        self.protocol: ClientProtocol = protocol
+    __slots__ = ("_grammar", "_scope", "_waiting_for", "lmtp", "protocol", "timeouts", "tls", "wire")
+
+    def __init__(self, stream: trio.abc.Stream, grammar: Grammar, timeouts: ClientTimeouts, *, lmtp: bool) -> None:
+        self.protocol: ClientProtocol = ClientProtocol(grammar)
         self.timeouts: ClientTimeouts = timeouts
-        self.wire: Wire = Wire(stream, protocol, timeouts.block)
-        # Around a turn. To arm one costs as much as to send a message does, so there is one for all the waits of a turn, and its
-        # deadline is moved from one to the next.
+        self.wire: Wire = Wire(stream, self.protocol, timeouts.block)
+        self.lmtp: bool = lmtp
+        #: The TLS connection in use, or None.
+        self.tls: TlsInfo | None = None
+        self._grammar = grammar
         self._scope: trio.CancelScope | None = None
-        self._waiting: tuple[Command, float] = (END_OF_DATA, math.inf)
+        #: The command whose reply is waited for, and its timeout.
+        self._waiting_for: tuple[Command, float] = (END_OF_DATA, math.inf)
+
+    def params(self, kind: type[Mail | Rcpt], values: Mapping[str, object]) -> Params:
+        """Return keyword arguments as typed parameters of MAIL or RCPT.
+
+        Raises TypeError for a name that is not known, and ValueError for a value that is not valid.
+        """
+        return make_params(values, self._grammar.params(kind)) if values else NO_PARAMS
+
+    def param_names(self, kind: type[Mail | Rcpt]) -> frozenset[str]:
+        """Return the names of the keyword arguments that are parameters of MAIL or RCPT."""
+        return frozenset(param.name for param in self._grammar.params(kind))
+
+    # --- one operation at a time ------------------------------------------------------------------------------------
 
     @property
     def usable(self) -> bool:
-        """In step, and not closed: something can be said now."""
+        """True if the connection is open and in step, and nothing was received that was not asked for."""
         return self.protocol.in_sync and self._open
 
     @property
     def _open(self) -> bool:
-        """`usable`, but for what may have come unasked, which `listen` hears and tells."""
+        """As `usable`, but without regard to unsolicited replies, which `check_unsolicited` reports."""
         return self.protocol.idle and not self.wire.broken and not self.protocol.closed
 
-    def turn(self) -> Self:
-        """To be put around one operation: ``async with talk.turn():``.
+    def operation(self) -> Self:
+        """Return the context manager for one operation.
 
-        Raises trio.BusyResourceError when another is under way, trio.ClosedResourceError when there can be none any more.
+        Raises trio.BusyResourceError while another operation is in progress, and trio.ClosedResourceError if the
+        connection is closed. Only the handshake enters the exchange without this check, since the greeting is still to
+        come at that time.
         """
         if self._scope is not None:
             raise trio.BusyResourceError("another task is using this client")
@@ -147,103 +160,107 @@ class Exchange:
         if not self._open:
             await self.close()
         if scope.cancelled_caught:
-            raise TimedOutError(*self._waiting) from None
+            raise TimedOutError(*self._waiting_for) from None
 
-    def disarm(self) -> None:
-        """Whatever is waited for now is not the server's answer."""
+    def clear_deadline(self) -> None:
+        """Remove the deadline, before waiting for anything but a reply."""
         if self._scope is not None and self._scope.deadline != math.inf:
             self._scope.deadline = math.inf
 
-    async def close(self) -> None:
-        """Close the connection, by force, and at once."""
-        self.wire.broken = True
-        await trio.aclose_forcefully(self.wire.stream)
+    # --- commands and replies ---------------------------------------------------------------------------------------
 
-    def listen(self, command: Command) -> None:
-        """Hear what came unasked since the last answer: a 421, or the end. Raises ConnectionLostError for either, naming ``command``.
-
-        Raises RemoteProtocolError for all else, and for half a reply.
-        """
-        if self.wire.quick:
-            self.wire.receive_now()
-        event = self.protocol.next_event()
-        if isinstance(event, Answer):
-            raise ConnectionLostError(command, f"the server has left: {event.reply}")
-        if event is CONNECTION_LOST:
-            self.wire.broken = True
-            raise ConnectionLostError(command, "the server has closed the connection")
-        if not self.protocol.in_sync:
-            # The rest of it would be taken for the answer to what is said next.
-            self.wire.broken = True
-            raise RemoteProtocolError("a part of a reply that nobody asked for")
-
-    async def ready(self, command: Command) -> None:
-        """Before a transaction begins: what came unasked is heard, what was left open is ended."""
-        self.listen(command)
-        if self.protocol.dialogue.phase is not READY:
-            await self.ask(Rset())
+    async def request(self, command: Command) -> Reply:
+        """Send one command and return its reply."""
+        self.protocol.send_command(command)
+        await self.flush()
+        return await self.receive_reply()
 
     async def flush(self) -> bool:
-        """Send what is to be sent. False: the server takes no more, but may have said why. Raises TimedOutError when it sits there."""
+        """Send what the protocol has queued.
+
+        Return False if the connection cannot be written to any more; replies that explain why may still be readable.
+        Raises `TimedOutError` if the server does not accept the octets within ``timeouts.block``.
+        """
         if self.wire.broken:
             return False
         if rest := self.wire.flush_now():
-            self.disarm()
+            self.clear_deadline()
             await self.wire.send(rest)
         if self.wire.stalled:
             raise TimedOutError(self.protocol.awaiting_reply or END_OF_DATA, self.timeouts.block)
         return not self.wire.broken
 
-    def heard(self) -> Reply | None:
-        """The answer to the oldest command, if it is here already."""
+    def next_reply_nowait(self) -> Reply | None:
+        """Return the reply to the oldest command, or None if it was not received yet. Raises `ConnectionLostError`."""
         event = self.protocol.next_event()
         if isinstance(event, Answer):
             return event.reply
         if event is CONNECTION_LOST:
-            raise ConnectionLostError(
-                self.protocol.awaiting_reply or END_OF_DATA, "the server has closed the connection"
-            )
+            raise ConnectionLostError(self.protocol.awaiting_reply or END_OF_DATA, "the server closed the connection")
         return None
 
-    async def reply(self) -> Reply:
-        """The answer to the oldest command, or the one that comes to a message before its end. When it is late, the turn ends."""
+    async def receive_reply(self) -> Reply:
+        """Wait for the reply to the oldest command, or for one that the server sends before the end of a message.
+
+        If it takes too long, the operation ends with `TimedOutError`. Raises `ConnectionLostError`.
+        """
         command = self.protocol.awaiting_reply or END_OF_DATA
-        reply = self.heard()
+        reply = self.next_reply_nowait()
         if reply is None:
             assert self._scope is not None
-            limit = self.timeouts.of(command)
-            self._waiting = command, limit
+            limit = reply_timeout(self.timeouts, command)
+            self._waiting_for = command, limit
             deadline = trio.current_time() + limit
-            if (
-                not 0 <= deadline - self._scope.deadline < DEADLINE_SLACK
-            ):  # to move it costs as much as to read a reply does
+            if not 0 <= deadline - self._scope.deadline < DEADLINE_SLACK:
                 self._scope.deadline = deadline
         while reply is None:
             await self.wire.receive()
-            reply = self.heard()
+            reply = self.next_reply_nowait()
         return reply
 
-    async def ask(self, command: Command) -> Reply:
-        """One command, one answer."""
-        self.protocol.send_command(command)
-        await self.flush()
-        return await self.reply()
+    def check_unsolicited(self, command: Command) -> None:
+        """Check what the server has sent since the last reply, before ``command`` is sent.
+
+        Raises `ConnectionLostError`, which names ``command``, for a 421 reply (RFC 5321 3.8) and for the end of the
+        connection. Raises RemoteProtocolError for any other reply, and for a part of one.
+        """
+        if self.wire.quick:
+            self.wire.receive_now()
+        event = self.protocol.next_event()
+        if isinstance(event, Answer):
+            raise ConnectionLostError(command, f"the server closed the connection: {event.reply}")
+        if event is CONNECTION_LOST:
+            self.wire.broken = True
+            raise ConnectionLostError(command, "the server closed the connection")
+        if not self.protocol.in_sync:
+            # The rest of this reply would be taken for the reply to the next command.
+            self.wire.broken = True
+            raise RemoteProtocolError("the server sent a part of a reply without a command")
+
+    async def prepare_transaction(self, command: Command) -> None:
+        """Check for unsolicited replies and end a transaction that was left open, before ``command`` is sent."""
+        self.check_unsolicited(command)
+        if self.protocol.dialogue.phase is not READY:
+            await self.request(Rset())
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """Close the connection at once, without QUIT."""
+        self.wire.broken = True
+        await trio.aclose_forcefully(self.wire.stream)
 
     async def quit(self) -> None:
-        """Say QUIT, and close. Whatever goes wrong with it does so in silence: everything that counts was answered."""
+        """Send QUIT (RFC 5321 4.1.1.10) and close the connection, within ``timeouts.quit`` seconds.
+
+        Errors are ignored, since every message has its result by now.
+        """
         try:
             with trio.move_on_after(self.timeouts.quit), suppress(SMTPError):
                 if self.usable:
-                    async with self.turn():
-                        await self.ask(Quit())
-                        self.disarm()
+                    async with self.operation():
+                        await self.request(Quit())
+                        self.clear_deadline()
                         await self.wire.close()
         finally:
             await self.close()
-
-
-def accepted(command: Command, reply: Reply) -> Reply:
-    """The reply, unless it is a refusal, which raises `ReplyError`."""
-    if reply.refused:
-        raise ReplyError(command, reply)
-    return reply

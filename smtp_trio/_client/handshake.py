@@ -1,219 +1,232 @@
-"""How a client begins and ends: greeting, EHLO, STARTTLS and AUTH; QUIT. What it does in between is in `_client`."""
+"""The beginning of a session: greeting, EHLO, STARTTLS and AUTH."""
 
 from __future__ import annotations
 
+import base64
+import binascii
+import os
 import ssl
-from collections.abc import Mapping
 from contextlib import suppress
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
 import trio
 
-from .._instrument import announce
 from .._types import TlsInfo
 from ..protocol import (
-    ClientProtocol,
     Connect,
     Ehlo,
-    Extension,
     Helo,
     LocalProtocolError,
     NotOfferedError,
+    RemoteProtocolError,
     Reply,
     ReplyError,
-    SMTPError,
 )
-from ..protocol.extensions import KNOWN
-from ..protocol.extensions.lmtp import Lhlo, Lmtp
+from ..protocol.client import LINE
+from ..protocol.extensions.auth import Auth, AuthCommand, AuthResponse
+from ..protocol.extensions.lmtp import Lhlo
 from ..protocol.extensions.starttls import StartTlsCommand
-from ..protocol.grammar import Grammar
-from ..protocol.sasl import BearerToken, PasswordCredentials
-from .exchange import ClientTimeouts, Exchange, accepted, timeouts_of
-from .login import log_in
+from ..protocol.sasl import MECHANISMS, BearerToken, PasswordCredentials, choose_mechanism
+from .exchange import Exchange, check_reply
 from .results import GreetingError, TimedOutError, TlsHandshakeError
 
 TlsMode = Literal["opportunistic", "required", "implicit", "never"]
+#: What a client logs in with; the tuple is user and password.
 Login = PasswordCredentials | BearerToken | tuple[str, str]
 
-GRAMMAR = Grammar(KNOWN)
-LMTP_GRAMMAR = Grammar((*KNOWN, Lmtp()))
 
-
-class Opening:
-    """The part of a client that opens and closes its connection (of `Client`, which see)."""
+class Handshake:
+    """Opens the session of one client, and repeats parts of that for `Client.starttls` and `Client.auth`."""
 
     def __init__(
         self,
-        stream: trio.abc.Stream,
+        exchange: Exchange,
         *,
-        host: str = "",
-        tls: TlsMode | None = None,
-        ssl_context: ssl.SSLContext | None = None,
-        auth: Login | None = None,
-        name: str | None = None,
-        lmtp: bool = False,
-        allow_cleartext: bool = False,
-        timeout: float | None = None,
-        timeouts: ClientTimeouts | None = None,
+        host: str,
+        tls: TlsMode | None,
+        ssl_context: ssl.SSLContext | None,
+        auth: Login | None,
+        name: str | None,
+        allow_cleartext: bool,
     ) -> None:
-        """``stream`` leads to the server, which is called ``host`` (in its certificate, and as SNI).
-
-        ``tls`` is "opportunistic" (the default without ``auth``: STARTTLS where it is offered, whatever the certificate), "required"
-        (the default with it), "implicit" (TLS from the first octet) or "never". ``auth`` is a `PasswordCredentials`, a `BearerToken` or a pair of user
-        and password; it never goes over a connection that was not verified, unless you ``allow_cleartext``. ``name`` is who we say
-        we are in EHLO; without it, our address. ``lmtp`` speaks RFC 2033. ``timeout`` in seconds stands for all of ``timeouts``.
-
-        Raises ValueError for a name that no EHLO can carry, and for settings that contradict each other.
-        """
         self.host: str = host
-        self.lmtp: bool = lmtp
-        #: What TLS agreed on; None without it.
-        self.tls: TlsInfo | None = None
-        #: Who we proved to be, or None.
-        self.user: str | None = None
-        #: The server's greeting, once it was heard.
+        #: The name that EHLO sends.
+        self.name: str = name or _address_literal(exchange.wire.stream)
+        #: The server's greeting, once the whole handshake has succeeded.
         self.greeting: Reply | None = None
-        self._mode: TlsMode = tls or ("opportunistic" if auth is None else "required")
-        self._context = ssl_context
+        #: The authenticated user, or None.
+        self.user: str | None = None
+        self._exchange = exchange
+        self._tls: TlsMode = tls or ("opportunistic" if auth is None else "required")
+        self._ssl_context = ssl_context
         self._auth = PasswordCredentials(*auth) if isinstance(auth, tuple) else auth
         self._allow_cleartext = allow_cleartext
-        self.protocol: ClientProtocol = ClientProtocol(LMTP_GRAMMAR if lmtp else GRAMMAR)
-        self.talk: Exchange = Exchange(stream, self.protocol, timeouts_of(timeout, timeouts))
-        self._name = name or _own_name(stream)
-        if not self._name.isascii() or not self._name.isprintable() or " " in self._name:
-            raise ValueError(f"name {self._name!a} is no domain or address literal (RFC 5321 4.1.1.1)")
-        if self._mode in ("required", "implicit") and not host:
-            raise ValueError(f"tls={self._mode!r} needs a host, whose certificate is checked")
-        #: Whether a certificate that is not right ends an opportunistic handshake, and why it was not right when we tried before.
-        self.strict_tls: bool = False
-        self.tls_problem: str | None = None
-        announce(self)
+        # Why the certificate was not valid in an earlier attempt, and whether it must be valid in this one although TLS
+        # is opportunistic. See connect.py.
+        self._certificate_problem: str | None = None
+        self._check_certificate = False
+        if not self.name.isascii() or not self.name.isprintable() or " " in self.name:
+            raise ValueError(f"name must be a domain or an address literal (RFC 5321 4.1.1.1), got {self.name!a}")
+        if self._tls in ("required", "implicit") and not host:
+            raise ValueError(f"tls={self._tls!r} needs a host, for which the certificate is checked")
 
-    # --- what is known ----------------------------------------------------------------------------------------------
+    # --- the whole handshake ----------------------------------------------------------------------------------------
 
-    @property
-    def stream(self) -> trio.abc.Stream:
-        """The Trio stream, inside TLS when there is TLS. Whoever reads or writes here breaks the protocol."""
-        return self.talk.wire.stream
+    async def run(self, *, check_certificate: bool = False, certificate_problem: str | None = None) -> None:
+        """Open the session, up to and including AUTH.
 
-    @property
-    def offered(self) -> Mapping[str, Extension]:
-        """What the server offers and this client understands, by keyword."""
-        return self.protocol.offered
-
-    @property
-    def capabilities(self) -> Mapping[str, tuple[str, ...]]:
-        """All that the server says in its answer to EHLO: words by keyword."""
-        return self.protocol.capabilities
-
-    @property
-    def usable(self) -> bool:
-        """The connection is open, and in step."""
-        return self.talk.usable
-
-    # --- beginning and end ------------------------------------------------------------------------------------------
-
-    async def __aenter__(self) -> Self:
-        if self.greeting is not None:  # `connect` has been here
-            return self
-        try:
-            await self._open()
-        except SMTPError:
-            await self.talk.quit()  # RFC 5321 3.1: who was turned away says goodbye
-            raise
-        except BaseException:
-            await self.talk.close()
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        # RFC 5321 4.1.1.10: a refusal is no reason to leave without a goodbye. Where none can be said, `quit` just closes.
-        await (self.quit() if exc is None or isinstance(exc, SMTPError) else self.talk.close())
-
-    async def quit(self) -> None:
-        """Say QUIT and close the connection. Waits 5 s for the answer at most, and does not fail, whatever the server does."""
-        await self.talk.quit()
-
-    async def aclose(self) -> None:
-        """Close the connection at once, without a word."""
-        await self.talk.close()
-
-    async def _open(self) -> None:
-        async with self.talk:
-            if self._mode == "implicit":
-                await self._shake_hands()
-            elif isinstance(self.stream, trio.SSLStream):
-                self.tls = TlsInfo.of(self.stream)
-            greeting = await self.talk.reply()
+        ``check_certificate`` makes opportunistic TLS fail on a certificate that is not valid; ``certificate_problem``
+        is what was wrong with it in an earlier attempt, for `TlsInfo.problem`.
+        """
+        self._check_certificate, self._certificate_problem = check_certificate, certificate_problem
+        exchange = self._exchange
+        async with exchange:
+            if self._tls == "implicit":
+                await self._tls_handshake()
+            elif isinstance(exchange.wire.stream, trio.SSLStream):
+                exchange.tls = TlsInfo.of(exchange.wire.stream)
+            greeting = await exchange.receive_reply()
             if not greeting.accepted:
                 raise GreetingError(Connect(), greeting)
             await self._hello()
-            if self._mode in ("opportunistic", "required") and self.tls is None:
-                await self._secure()
+            if self._tls in ("opportunistic", "required") and exchange.tls is None:
+                await self._starttls()
             if self._auth is not None:
-                await self._login(self._auth)
+                await self.log_in(self._auth)
             self.greeting = greeting
 
     async def _hello(self) -> Reply:
-        command = Lhlo(self._name) if self.lmtp else Ehlo(self._name)
-        reply = await self.talk.ask(command)
-        if reply.code in (500, 502) and not self.lmtp and self._auth is None and self._mode != "required":
-            # RFC 5321 3.2: an old server. Where TLS or AUTH is needed it would be of no use.
-            reply = await self.talk.ask(Helo(self._name))
-        return accepted(command, reply)
+        exchange = self._exchange
+        command = Lhlo(self.name) if exchange.lmtp else Ehlo(self.name)
+        reply = await exchange.request(command)
+        if reply.code in (500, 502) and not exchange.lmtp and self._auth is None and self._tls != "required":
+            # RFC 5321 3.2: a server without extensions. HELO would not help if TLS or AUTH, which are extensions, is
+            # required.
+            reply = await exchange.request(Helo(self.name))
+        return check_reply(command, reply)
 
-    async def _secure(self) -> None:
-        """STARTTLS, where it is offered; else go on without it, or not."""
-        if "STARTTLS" not in self.offered:
-            if self._mode == "required":
-                raise NotOfferedError("the server does not offer STARTTLS, and TLS is required here")
+    # --- TLS --------------------------------------------------------------------------------------------------------
+
+    async def start_tls(self, ssl_context: ssl.SSLContext | None) -> None:
+        """Send STARTTLS and require a valid certificate, whatever the ``tls`` setting was; then send EHLO again.
+
+        Raises ValueError if the certificate cannot be checked because the host is not known.
+        """
+        context = ssl_context or self._ssl_context
+        if not self.host and (context is None or context.check_hostname):
+            raise ValueError("STARTTLS needs a host, for which the certificate is checked")
+        self._ssl_context, self._tls = context, "required"
+        await self._starttls()
+
+    async def _starttls(self) -> None:
+        if "STARTTLS" not in self._exchange.protocol.offered:
+            if self._tls == "required":
+                raise NotOfferedError("the server does not offer STARTTLS, and TLS is required")
             return
-        reply = await self.talk.ask(StartTlsCommand())
+        reply = await self._exchange.request(StartTlsCommand())
         if reply.accepted:
-            await self._shake_hands()
-            await self._hello()
-        elif self._mode == "required" or self.protocol.closed:
+            await self._tls_handshake()
+            await self._hello()  # RFC 3207 4.2: what the server offered before TLS no longer counts
+        elif self._tls == "required" or self._exchange.protocol.closed:
             raise ReplyError(StartTlsCommand(), reply)
 
-    async def _shake_hands(self) -> None:
-        verify = self.strict_tls or self._mode != "opportunistic"
-        context = self._context or ssl.create_default_context()
-        if not verify:
+    async def _tls_handshake(self) -> None:
+        exchange = self._exchange
+        context = self._ssl_context or ssl.create_default_context()
+        if self._tls == "opportunistic" and not self._check_certificate:
             context = ssl.create_default_context()
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        limit, host = self.talk.timeouts.tls, self.host.rstrip(".") or None
-        begin = Connect() if self._mode == "implicit" else StartTlsCommand()
-        self.talk.disarm()
+        limit, host = exchange.timeouts.tls, self.host.rstrip(".") or None
+        command = Connect() if self._tls == "implicit" else StartTlsCommand()
+        exchange.clear_deadline()
         try:
-            stream = await self.talk.wire.start_tls(context, limit, server_side=False, server_hostname=host)
+            stream = await exchange.wire.start_tls(context, limit, server_side=False, server_hostname=host)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-            raise TlsHandshakeError(begin, exc.__cause__ or exc) from exc
+            raise TlsHandshakeError(command, exc.__cause__ or exc) from exc
         except trio.TooSlowError:
-            raise TimedOutError(begin, limit) from None
+            raise TimedOutError(command, limit) from None
         verified = context.verify_mode == ssl.CERT_REQUIRED and context.check_hostname
-        self.tls = TlsInfo.of(stream, verified=verified, problem=None if verified else self.tls_problem)
-        if self._mode != "implicit":
-            self.protocol.secured()
+        exchange.tls = TlsInfo.of(stream, verified=verified, problem=None if verified else self._certificate_problem)
+        if self._tls != "implicit":
+            exchange.protocol.secured()
 
-    async def _login(self, credentials: PasswordCredentials | BearerToken) -> Reply:
-        verified = self.tls is not None and self.tls.verified
-        if not (verified or self._allow_cleartext):
+    # --- AUTH -------------------------------------------------------------------------------------------------------
+
+    # When credentials are sent, and by which mechanism
+    #
+    # Credentials are sent only to a server whose identity is known: over TLS with a certificate that is valid for its
+    # name. This holds for every mechanism. One that does not reveal the password (CRAM-MD5, SCRAM) still lets an
+    # impostor relay the exchange, or try passwords against what it recorded. TLS without a verified certificate is no
+    # better, since anyone can offer it. That is why ``auth`` makes TLS required by default, and why opportunistic TLS
+    # cannot be combined with it unless the certificate turned out to be valid. ``allow_cleartext`` lifts the rule, for
+    # a server on the same machine or inside a tunnel.
+    #
+    # `choose_mechanism` takes the best mechanism that the server offers and that fits the credentials. Under TLS their order is
+    # that of preference; without TLS those come first that do not reveal the password, and the others are used only
+    # with ``allow_cleartext`` (RFC 4954 4, RFC 4616 5).
+    #
+    # The server's last step matters as well. In SCRAM the server proves that it knows the password; if the proof is
+    # wrong, the 235 reply comes from someone else, and the connection is closed although AUTH "succeeded" (RFC 5802 3).
+
+    async def log_in(self, credentials: PasswordCredentials | BearerToken) -> Reply:
+        """Send AUTH with the best mechanism that both sides know, and return the server's reply (RFC 4954 4).
+
+        Raises `ReplyError` if the server refuses the credentials, NotOfferedError and LocalProtocolError if no
+        mechanism can be used, and RemoteProtocolError if the server violates the mechanism or cannot prove its
+        identity.
+        """
+        exchange = self._exchange
+        if not ((exchange.tls is not None and exchange.tls.verified) or self._allow_cleartext):
             raise LocalProtocolError(
-                "credentials do not go over a connection that was not verified, unless you allow_cleartext"
+                "credentials are not sent without a verified certificate; allow_cleartext=True permits it"
             )
-        reply = await log_in(self.talk, credentials, secure=self.tls is not None, allow_cleartext=self._allow_cleartext)
+        offered = exchange.protocol.offered.get("AUTH")
+        if not isinstance(offered, Auth):
+            raise NotOfferedError(f"the server does not offer AUTH{'' if exchange.tls else ', or not without TLS'}")
+        mechanism = choose_mechanism(
+            MECHANISMS.values(),
+            offered.mechanisms,
+            credentials,
+            secure=exchange.tls is not None,
+            allow_cleartext=self._allow_cleartext,
+        )
+        steps = mechanism.client(credentials, os.urandom)
+        response = next(steps)
+        command = AuthCommand(mechanism.name, response)
+        if len(exchange.protocol.encode_command(command)) > LINE:
+            # RFC 4954 4: an initial response that makes the line too long is sent after an empty challenge instead.
+            command = AuthCommand(mechanism.name)
+        else:
+            response = None
+        reply = await exchange.request(command)
+        while reply.intermediate:
+            try:
+                challenge = base64.b64decode(reply.text.encode(), validate=True)
+                line = steps.send(challenge) if response is None else response
+            except (binascii.Error, RemoteProtocolError) as exc:
+                await exchange.request(AuthResponse("*"))  # RFC 4954 4: cancels the exchange
+                raise RemoteProtocolError(f"AUTH {mechanism.name}: {exc}") from exc
+            response = None
+            reply = await exchange.request(AuthResponse(base64.b64encode(line or b"").decode()))
+        check_reply(AuthCommand(mechanism.name), reply)
+        with suppress(StopIteration):
+            try:
+                steps.send(None)
+            except RemoteProtocolError:  # the server did not prove that it knows the password
+                exchange.wire.broken = True
+                raise
         self.user = credentials.user
         return reply
 
 
-def _own_name(stream: trio.abc.Stream) -> str:
-    """Who we are when nobody says: our address, as a literal (RFC 5321 4.1.1.1). Our host's name is seldom known out there."""
+def _address_literal(stream: trio.abc.Stream) -> str:
+    """Return the local address as an address literal, for EHLO without a ``name`` (RFC 5321 4.1.1.1, 4.1.3).
+
+    The host's own name is not used, because it seldom resolves outside of the local network.
+    """
     host = "127.0.0.1"
     if isinstance(stream, trio.SSLStream):
-        return _own_name(stream.transport_stream)
+        return _address_literal(stream.transport_stream)
     if isinstance(stream, trio.SocketStream):
         with suppress(OSError):
             address = stream.socket.getsockname()

@@ -1,156 +1,165 @@
-"""Many messages over one connection, with as little waiting as the server lets us."""
+"""Many messages over one connection, where the next one is sent before the last one has its reply."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
-from typing import TYPE_CHECKING
 
 from ..protocol import ReplyError, Rset
 from ..protocol.dialogue import READY
 from .delivery import Delivery
+from .exchange import Exchange
 from .message import Message
-from .results import Rejected, Result
-from .transaction import Progress, Transaction, depart
-
-if TYPE_CHECKING:
-    from .client import Client
+from .results import PartialResult, Rejected
+from .transaction import Progress, Transaction, flush
 
 Item = tuple[str, Iterable[str], Message]
 Messages = Iterable[Item] | AsyncIterable[Item]
 
 
-class Batch:
-    """Many messages over one connection, the next of which leaves before the last one is answered, where the server pipelines.
+# How messages overlap
+#
+# With one message at a time, the client waits a round trip between the end of a message and the MAIL of the next one.
+# RFC 2920 3.1 allows the end of a message to be the first of a pipelined group, and RFC 3030 4.2 allows BDAT anywhere
+# in one. So the client sends, in one write,
+#
+#   DATA    the message and its end, then MAIL RCPT... DATA of the next message BDAT    RSET MAIL RCPT... BDAT LAST with
+#   the next message, while the reply to the previous BDAT LAST is still to come
+#
+# and then receives the replies to the previous message. At most two messages are in progress: `previous`, whose group
+# has been sent, and the one that is about to be sent. With DATA the previous message's content is not sent before the
+# next message is known, unless the source is asynchronous: it might not yield again for hours, so the message is sent
+# at once and only the envelope of the next one follows later.
+#
+# Invariants:
+#
+# * A message overlaps the previous one only if a refusal of the previous one cannot harm it. With DATA the previous
+#   envelope must have been answered by 354 (`awaiting_body`): a server that refuses DATA may keep the transaction open,
+#   so that the next message's recipients would be added to it. With BDAT the group begins with RSET for the same
+#   reason, and the server must have accepted a BDAT LAST on this connection (`_bdat_accepted`), since some servers do
+#   not accept commands in the same group after it.
+# * A server that nevertheless replies 503 to an overlapping MAIL gets this message again, once, after the previous one
+#   has its reply: the first attempt was refused, so nothing is delivered twice.
+# * Only small messages overlap (`Transaction.fits_group`). Before a larger one, or a message for LMTP, or one that
+#   needs more than one transaction, all replies are received; then it is sent on its own by `Delivery.run`.
+# * What remains of a message (recipients postponed by 452, or a message refused with 503) waits in `_remaining` and is
+#   sent when no reply is outstanding.
+# * The results are in the order of the messages, because each PartialResult is appended when its message is taken from
+#   the source.
+class Pipeline:
+    """Sends the messages of one `Client.send_many` call and appends a PartialResult to ``results`` for each."""
 
-    RFC 2920 3.1: the end of a message may be the first in a group, and the envelope of the next one stand behind it. RFC 3030 4.2
-    says so of BDAT, but not all servers know it.
-    """
-
-    def __init__(self, client: Client, deliveries: list[Delivery | Result]) -> None:
-        self._client = client
-        self._talk = client.talk
-        #: Results, where there are any yet.
-        self._deliveries = deliveries
-        #: The server has been seen to take a BDAT LAST, so that MAIL may follow the next one at once.
-        self._goes_on = False
-        #: Deliveries that were not over with one transaction, and the recipients that are left of them.
-        self._left: list[tuple[Delivery, list[str]]] = []
-        #: The next message may be long in coming.
-        self._dawdles = False
-        #: RSET must come before them.
-        self._reset = False
+    def __init__(self, exchange: Exchange, results: list[PartialResult]) -> None:
+        self._exchange = exchange
+        self._results = results
+        #: The last message sent by BDAT LAST was accepted, so that commands may follow the next one at once.
+        self._bdat_accepted = False
+        #: Deliveries that need a further transaction, and the recipients for that.
+        self._remaining: list[tuple[Delivery, list[str]]] = []
+        #: The next message may not be available for a long time.
+        self._asynchronous = False
+        #: RSET must be sent before the next MAIL.
+        self._needs_rset = False
 
     async def run(self, messages: Messages, progress: Progress | None, params: Mapping[str, object]) -> None:
-        """All of them."""
-        self._dawdles = isinstance(messages, AsyncIterable)
+        """Send all messages."""
+        self._asynchronous = isinstance(messages, AsyncIterable)
         source = aiter(messages if isinstance(messages, AsyncIterable) else _asynchronously(messages))
         try:
             await self._run(source, progress, params)
         finally:
-            if inspect.isasyncgen(source):  # one that is left in the middle is of no more use to anybody
+            if inspect.isasyncgen(source):  # as for a message's own iterable: its caller cannot go on with a generator
                 await source.aclose()
 
     async def _run(self, source: AsyncIterator[Item], progress: Progress | None, params: Mapping[str, object]) -> None:
-        flying: Delivery | None = None  # its message has left, or is about to; its answer is to come
+        previous: tuple[Delivery, Transaction] | None = None  # its group was sent, its last reply is still to come
         async for sender, recipients, message in source:
             try:
                 names = recipients if isinstance(recipients, str) else list(recipients)
-                delivery = await Delivery.prepare(self._client, sender, names, message, progress, params)
-            except ReplyError as exc:  # it is larger than the server takes
-                outcomes = tuple(Rejected(name, exc.command, exc.reply) for name in dict.fromkeys(names))
-                self._deliveries.append(
-                    Result(sender, tuple(o.recipient for o in outcomes), outcomes, self._client.tls)
-                )
+                delivery = await Delivery.prepare(self._exchange, sender, names, message, progress, params)
+            except (
+                ReplyError
+            ) as exc:  # the message is larger than the server accepts, which is a result and not an error here
+                partial = PartialResult(sender, dict.fromkeys(names), self._exchange.tls)
+                partial.outcomes.update({name: Rejected(name, exc.command, exc.reply) for name in names})
+                self._results.append(partial)
                 continue
-            except Exception:  # what is on its way has nothing to do with that
-                if flying is not None:
-                    await self._land(flying)
-                await self._catch_up()
+            except Exception:  # the messages before this one are still sent
+                await self._finish(previous)
                 raise
-            delivery.number = len(self._deliveries)
-            self._deliveries.append(delivery)
+            self._results.append(delivery.partial)
             transaction = delivery.new_transaction(delivery.rcpts)
-            light = transaction.light and delivery.batch >= len(delivery.rcpts) and not self._client.lmtp
-            if flying is not None and not (light and self._may_follow(flying)):
-                await self._land(flying)
-                flying = None
-            if flying is None:
-                await self._catch_up()
-                await self._ready(delivery)
-            if light:
-                await self._take_off(transaction, flying)
-                flying = delivery
-                if self._dawdles:  # the server does not wait that long
-                    transaction.follow()
-                    await depart(self._talk, transaction)
+            overlap = (
+                transaction.fits_group and delivery.max_recipients >= len(delivery.rcpts) and not self._exchange.lmtp
+            )
+            if previous is not None and not (overlap and self._may_overlap(previous[1])):
+                await self._receive(previous)
+                previous = None
+            if previous is None:
+                await self._send_remaining()
+                await self._prepare_transaction(delivery)
+            if overlap:
+                await self._send_overlapping(transaction, previous)
+                previous = delivery, transaction
+                if self._asynchronous and transaction.send_body():
+                    await flush(self._exchange, transaction)
             else:
                 await delivery.run()
-                self._done(delivery)
-            self._talk.disarm()  # what comes next is the caller's next message
-        if flying is not None:
-            await self._land(flying)
-        await self._catch_up()
+            self._exchange.clear_deadline()  # the next thing to wait for is the caller's next message
+        await self._finish(previous)
 
-    async def _take_off(self, transaction: Transaction, before: Delivery | None) -> None:
-        """The first flight of a transaction leaves, together with the second of the one before it, which is then answered."""
-        flights = [transaction]
-        if before is not None and before.transaction is not None:
-            before.transaction.follow()
-            flights.append(before.transaction)
-            transaction.overlaps = True
-        answers = transaction.embark()
-        await depart(self._talk, *flights)
-        if before is not None:
-            await self._land(before, behind=answers)
-        if not transaction.chunking:
-            await transaction.hear()
-
-    async def _land(self, delivery: Delivery, behind: int = 0) -> None:
-        """Hear the answers to a message that is on its way; ``behind`` are the commands of the next one, which is too."""
-        transaction = delivery.transaction
-        assert transaction is not None
-        if not behind:
-            transaction.follow()
-            await depart(self._talk, transaction)
-        await transaction.hear(leave=behind)
-        self._goes_on = transaction.accepted
-        if transaction.overlaps and transaction.shut_out:
-            # The server takes nothing behind a BDAT LAST. It goes again, once, with none ahead of it.
-            self._reset, delivery.transaction = True, None
-            self._left.append((delivery, list(delivery.rcpts)))
-            return
-        delivery.finish(transaction)
-        self._reset = transaction.unclear
-        if transaction.put_off:
-            self._left.append((delivery, list(transaction.put_off)))
+    async def _send_overlapping(self, transaction: Transaction, previous: tuple[Delivery, Transaction] | None) -> None:
+        """Send the end of the previous message and the group of this one in one write; receive the former's replies."""
+        if previous is None:
+            transaction.send_group()
+            await flush(self._exchange, transaction)
         else:
-            self._done(delivery)
+            previous[1].send_body()
+            transaction.overlapping = True
+            replies = transaction.send_group()
+            await flush(self._exchange, previous[1], transaction)
+            await self._receive(previous, leave=replies)
+        if not transaction.chunking:
+            await transaction.receive_replies()
 
-    async def _catch_up(self) -> None:
-        """Deal with what is left of deliveries, now that nothing is on its way."""
-        left, self._left = self._left, []
-        for delivery, names in left:
-            await self._ready(delivery)
+    async def _finish(self, previous: tuple[Delivery, Transaction] | None) -> None:
+        """Receive all outstanding replies, and send what remains."""
+        if previous is not None:
+            await self._receive(previous)
+        await self._send_remaining()
+
+    async def _receive(self, previous: tuple[Delivery, Transaction], leave: int = 0) -> None:
+        """Receive the replies to a message; ``leave`` is the number of replies that belong to the next one."""
+        delivery, transaction = previous
+        if not leave and transaction.send_body():
+            await flush(self._exchange, transaction)
+        await transaction.receive_replies(leave)
+        self._bdat_accepted = transaction.partial.accepted
+        self._needs_rset = transaction.needs_rset
+        if transaction.out_of_sequence:
+            self._needs_rset = True
+            transaction.partial.begin(delivery.rcpts)
+            self._remaining.append((delivery, list(delivery.rcpts)))
+        elif transaction.postponed:
+            self._remaining.append((delivery, transaction.postponed))
+
+    async def _send_remaining(self) -> None:
+        """Send what remains of earlier messages. No reply is outstanding."""
+        remaining, self._remaining = self._remaining, []
+        for delivery, names in remaining:
+            await self._prepare_transaction(delivery)
             await delivery.run(names)
-            self._done(delivery)
 
-    def _may_follow(self, ahead: Delivery) -> bool:
-        """Whether a message may leave before the one ahead of it is answered."""
-        transaction = ahead.transaction
-        assert transaction is not None
-        # A refused DATA ends no transaction with some servers, Postfix among them: what came behind it would be a part of that one.
-        return self._goes_on if transaction.chunking else transaction.waits
+    def _may_overlap(self, previous: Transaction) -> bool:
+        """Return whether a message may be sent before the previous one has its reply."""
+        return self._bdat_accepted if previous.chunking else previous.awaiting_body
 
-    async def _ready(self, delivery: Delivery) -> None:
-        """As `Exchange.ready`; and where a refusal leaves some servers with the transaction open, it is ended for them too."""
-        self._talk.listen(delivery.mail)
-        if self._reset or self._talk.protocol.dialogue.phase is not READY:
-            await self._talk.ask(Rset())
-            self._reset = False
-
-    def _done(self, delivery: Delivery) -> None:
-        self._deliveries[delivery.number] = delivery.result()
+    async def _prepare_transaction(self, delivery: Delivery) -> None:
+        """As `Exchange.prepare_transaction`, and send RSET if the last transaction may still be open on the server."""
+        self._exchange.check_unsolicited(delivery.mail)
+        if self._needs_rset or self._exchange.protocol.dialogue.phase is not READY:
+            await self._exchange.request(Rset())
+            self._needs_rset = False
 
 
 async def _asynchronously(items: Iterable[Item]) -> AsyncIterator[Item]:

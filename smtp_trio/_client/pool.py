@@ -1,4 +1,4 @@
-"""Connections to one server that are kept, and shared by many tasks. It has no task of its own."""
+"""`Pool`: connections to one server that are kept open and shared by many tasks."""
 
 from __future__ import annotations
 
@@ -14,22 +14,25 @@ from attrs import frozen
 from ..protocol import Mail, Noop, SMTPError
 from ..protocol.dialogue import READY
 from ..protocol.extensions.limits import LimitsExtension
+from .addresses import envelope
 from .client import Client
-from .connect import Host, Settings, dial
-from .message import Message, envelope
+from .connect import ConnectSettings, Host, open_client
+from .message import Message
 from .results import AllRecipientsRejectedError, ConnectionLostError, Result
 from .transaction import Progress
 
-#: Seconds that a kept connection has to show that it is alive. Longer than that, and a new one is likely there sooner.
-PROBE = 5
-#: Seconds for QUIT over connections that will not be kept: a message, or its result, waits behind that.
-GOODBYE = 1
+#: Seconds in which an idle connection must reply to NOOP. If it takes longer, a new connection is likely to be faster.
+PROBE_TIMEOUT = 5
+#: Seconds for QUIT on all connections that are closed at one time, because a message, or its result, waits for that.
+QUIT_TIMEOUT = 1
 
 
 @frozen
 class PoolStatistics:
-    """A pool as it is now: connections that are ``open``, those of them that are ``idle``, tasks that are ``waiting`` for one, and
-    ``messages`` that were begun over any of them so far.
+    """The state of a pool.
+
+    ``open`` is the number of open connections, ``idle`` the number of those that are not in use, ``waiting`` the number
+    of tasks that wait for one, and ``messages`` the number of messages begun over all connections so far.
     """
 
     open: int
@@ -39,11 +42,22 @@ class PoolStatistics:
 
 
 class Pool:
-    """Connections to one server, for any number of tasks; to be used with ``async with``.
+    """Connections to one server for any number of tasks. Use it with ``async with``; it starts no tasks of its own.
 
-    A connection is kept for the next message only if it is provably in step, and not too old. Before it is used again we look
-    whether the server has left meanwhile; if so, a new one takes its place in silence. The one used last goes first, so that those
-    that are not needed grow old. They are closed when somebody next uses the pool, or when it ends.
+    A connection is kept after use only if it is in step, and is checked before it is used again. The one used last is
+    used first, so that those that are not needed expire. Expired connections are closed when the pool is next used, or
+    when it is closed.
+
+    :param host: as for `connect`, and so are ``port`` and ``settings``.
+    :param size: the most connections that are open at a time.
+    :param max_messages: the most messages sent over one connection; the server may set a lower limit (RFC 9422 4.1).
+    :param max_age: seconds after which a connection is not used again.
+    :param max_idle: seconds without use after which a connection is not used again.
+    :param probe_after: seconds without use after which a connection must reply to NOOP before it is used. A connection
+        with TLS, or over a stream that is not a socket, is always probed, because it cannot be checked there without
+        waiting whether the server has closed it.
+
+    Raises ValueError for numbers out of range.
     """
 
     def __init__(
@@ -56,21 +70,14 @@ class Pool:
         max_age: float = 300,
         max_idle: float = 30,
         probe_after: float = 1,
-        **settings: Unpack[Settings],
+        **settings: Unpack[ConnectSettings],
     ) -> None:
-        """``host``, ``port`` and ``settings`` are as in `connect`. At most ``size`` connections are open at a time.
-
-        None of them carries more than ``max_messages`` (or what the server says in LIMITS, RFC 9422 4.1), is given out again when it
-        is older than ``max_age`` seconds, or when it was idle for more than ``max_idle``. One that was idle for ``probe_after``
-        seconds has to answer a NOOP first. So has one inside TLS, or on a stream other than a socket, however short it was idle:
-        whether the server has left cannot be seen there without waiting.
-
-        Raises ValueError for numbers that allow no connection.
-        """
         if size < 1 or max_messages < 1 or max_age <= 0:
-            raise ValueError(f"no connection could be used: {size=}, {max_messages=}, {max_age=}")
+            raise ValueError(
+                f"size and max_messages must be >= 1 and max_age > 0, got {size=}, {max_messages=}, {max_age=}"
+            )
         if max_idle < 0 or probe_after < 0:
-            raise ValueError(f"time cannot be negative: {max_idle=}, {probe_after=}")
+            raise ValueError(f"max_idle and probe_after must be >= 0, got {max_idle=}, {probe_after=}")
         self._host = host
         self._port = port
         self._settings = settings
@@ -78,15 +85,30 @@ class Pool:
         self._max_age = max_age
         self._max_idle = max_idle
         self._probe_after = probe_after
-        #: First come, first served.
-        self._places = trio.Semaphore(size, max_value=size)
-        #: When each connection that is open was made, and when each that is idle became so: the latest is the last.
-        self._born: dict[Client, float] = {}
-        self._idle: dict[Client, float] = {}
+        #: One token for each connection that may be open; waiting tasks get them in order.
+        self._slots = trio.Semaphore(size, max_value=size)
+        #: When each open connection was opened, and since when each idle one is idle; the last item is the latest.
+        self._opened_at: dict[Client, float] = {}
+        self._idle_since: dict[Client, float] = {}
         self._closed = False
         self._messages = 0  # over connections that are closed
 
-    # --- what it does -----------------------------------------------------------------------------------------------
+    # --- sending ----------------------------------------------------------------------------------------------------
+
+    # When a message is sent again
+    #
+    # A server may close an idle connection at any time. The pool cannot always see that before it uses the connection,
+    # and the caller should not have to handle it. So a failed message is sent again over a new connection, but only
+    # once, only if a kept connection was used, and only if the server cannot have accepted anything of it:
+    #
+    # * the connection was lost before MAIL was sent (no transaction was begun);
+    # * the connection was lost after MAIL alone was sent. With PIPELINING, MAIL is never sent alone: the rest of the
+    #   group may have arrived, and in it the whole message by BDAT, so the loss is reported instead;
+    # * the reply to MAIL was 421. The server refused everything after it in the group too, since it closes the
+    #   connection (RFC 5321 3.8).
+    #
+    # Every other failure is raised. `TimedOutError` is never retried: a server that is too slow for one connection
+    # would get the load of a second one, and the caller would wait twice as long.
 
     async def send(
         self,
@@ -97,24 +119,23 @@ class Pool:
         progress: Progress | None = None,
         **params: object,
     ) -> Result:
-        """`Client.send` over one of the connections; waits for its turn. Raises what that and `connect` raise.
+        """Send a message over one of the connections, as `Client.send`; wait for a connection if all are in use.
 
-        It is tried again, once and over a new connection, only where nothing can have been taken: when a kept connection was lost
-        before MAIL was sent, or while MAIL alone was on its way; and when the first answer was 421 to MAIL, for then the server has
-        refused all that came behind it. Where the server pipelines, MAIL never goes alone. Then a connection that is lost without a
-        word raises `ConnectionLostError` or `DeliveryUnknownError`, and it is for you to decide. `TimedOutError` is never tried again.
+        Raises the exceptions of `Client.send` and `connect`, and trio.ClosedResourceError if the pool is closed. If a
+        kept connection turns out to be closed by the server, the message is sent again once over a new one, provided
+        that the server cannot have accepted it.
         """
         names = recipients if isinstance(recipients, str) else list(recipients)
-        async with self._place():
-            if (kept := await self._kept()) is not None:
-                begun = kept.protocol.transactions_begun
+        async with self._slot():
+            if (kept := await self._take_idle()) is not None:
+                begun = kept._exchange.protocol.transactions_begun
                 try:
-                    async with self._lent(kept):
+                    async with self._borrowed(kept):
                         return await kept.send(sender, names, message, progress=progress, **params)
                 except (ConnectionLostError, AllRecipientsRejectedError) as exc:
-                    if not _untaken(kept, kept.protocol.transactions_begun - begun, exc):
+                    if not _surely_not_accepted(kept, kept._exchange.protocol.transactions_begun - begun, exc):
                         raise
-            async with self._lent(await self._new()) as client:
+            async with self._borrowed(await self._new_client()) as client:
                 return await client.send(sender, names, message, progress=progress, **params)
 
     async def send_message(
@@ -126,24 +147,26 @@ class Pool:
         progress: Progress | None = None,
         **params: object,
     ) -> Result:
-        """`Client.send_message` over one of the connections, as `send` does it."""
+        """Send an email message over one of the connections: as `Client.send_message`, with the retry of `send`."""
         sender, names = envelope(message, sender, recipients)
         return await self.send(sender, names, message, progress=progress, **params)
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Client]:
-        """One of the connections, for you alone within the ``async with``. Waits for its turn; raises what `connect` raises.
+        """Lend one of the connections for the duration of the ``async with``; wait for one if all are in use.
 
-        A transaction that you leave open is ended before anybody else uses it. Nothing is tried again here.
+        A transaction that is left open is ended before the next use. Nothing is sent again here. Raises the exceptions
+        of `connect`, and trio.ClosedResourceError if the pool is closed.
         """
-        async with self._place():
-            async with self._lent(await self._kept() or await self._new()) as client:
+        async with self._slot():
+            async with self._borrowed(await self._take_idle() or await self._new_client()) as client:
                 yield client
 
     def statistics(self) -> PoolStatistics:
-        """How it stands."""
-        messages = self._messages + sum(client.protocol.transactions_begun for client in self._born)
-        return PoolStatistics(len(self._born), len(self._idle), self._places.statistics().tasks_waiting, messages)
+        """Return the present numbers of connections, waiting tasks and messages."""
+        messages = self._messages + sum(client._exchange.protocol.transactions_begun for client in self._opened_at)
+        waiting = self._slots.statistics().tasks_waiting
+        return PoolStatistics(len(self._opened_at), len(self._idle_since), waiting, messages)
 
     async def __aenter__(self) -> Self:
         return self
@@ -154,22 +177,23 @@ class Pool:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Say QUIT over all that are idle, and close them; by force when cancelled. Those in use follow when they are returned.
+        """Close the pool: send QUIT over all idle connections and close them, at once if cancelled.
 
-        From now on the pool raises trio.ClosedResourceError, also in tasks that wait for a connection.
+        Connections in use are closed when they are returned. From then on the pool raises trio.ClosedResourceError,
+        also in tasks that wait for a connection.
         """
         self._closed = True
-        idle = list(self._idle)
-        self._idle.clear()
-        await self._dismiss(idle)
+        idle = list(self._idle_since)
+        self._idle_since.clear()
+        await self._close_all(idle)
 
-    # --- connections come and go ------------------------------------------------------------------------------------
+    # --- connections ------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _place(self) -> AsyncIterator[None]:
-        """Room for one connection."""
+    async def _slot(self) -> AsyncIterator[None]:
+        """Wait until another connection may be in use."""
         self._check_open()
-        async with self._places:
+        async with self._slots:
             self._check_open()
             yield
 
@@ -177,81 +201,86 @@ class Pool:
         if self._closed:
             raise trio.ClosedResourceError("the pool is closed")
 
-    async def _dial(self) -> Client:
-        return await dial(self._host, self._port, **self._settings)
+    async def _open_client(self) -> Client:
+        return await open_client(self._host, self._port, **self._settings)
 
-    async def _new(self) -> Client:
-        client = await self._dial()
-        self._born[client] = trio.current_time()
+    async def _new_client(self) -> Client:
+        client = await self._open_client()
+        self._opened_at[client] = trio.current_time()
         return client
 
-    async def _kept(self) -> Client | None:
-        """The connection that was used last, if it is still there. Otherwise a new one is the better bet: a server that has closed
-        one of them has most likely closed the others as well.
+    async def _take_idle(self) -> Client | None:
+        """Return the connection that was used last if the server has not closed it, and None otherwise.
+
+        Only one is tried, because a server that has closed one connection has most likely closed the others as well.
         """
-        with trio.move_on_after(GOODBYE):
-            await self._dismiss(self._outdated())
-        if not self._idle:
+        with trio.move_on_after(QUIT_TIMEOUT):
+            await self._close_all(self._take_expired())
+        if not self._idle_since:
             return None
-        client, since = self._idle.popitem()
+        client, since = self._idle_since.popitem()
         alive = False
         try:
-            alive = await self._alive(client, trio.current_time() - since)
+            alive = await self._is_alive(client, trio.current_time() - since)
         finally:
             if not alive:
-                await self._dismiss([client])
+                await self._close_all([client])
         return client if alive else None
 
-    async def _alive(self, client: Client, idle: float) -> bool:
-        """Whether the server is still there, and has said nothing since. Ends a transaction that was left open."""
-        ready = client.protocol.dialogue.phase is READY
-        with trio.move_on_after(PROBE), suppress(SMTPError):
-            if ready and client.talk.wire.quick and idle < self._probe_after:
-                client.talk.listen(Noop())
+    async def _is_alive(self, client: Client, idle: float) -> bool:
+        """Return whether the server has kept the connection open. Ends a transaction that was left open."""
+        exchange = client._exchange
+        ready = exchange.protocol.dialogue.phase is READY
+        with trio.move_on_after(PROBE_TIMEOUT), suppress(SMTPError):
+            if ready and exchange.wire.quick and idle < self._probe_after:
+                exchange.check_unsolicited(Noop())
             else:
                 await (client.noop() if ready else client.rset())
             return client.usable
         return False
 
     @asynccontextmanager
-    async def _lent(self, client: Client) -> AsyncIterator[Client]:
+    async def _borrowed(self, client: Client) -> AsyncIterator[Client]:
         try:
             yield client
         finally:
             await self._give_back(client)
 
     async def _give_back(self, client: Client) -> None:
-        """Keep it, or close it. That cannot be cancelled: a message that was taken must be reported."""
-        leaving = self._outdated()
-        if self._may_stay(client):
-            self._idle[client] = trio.current_time()
+        """Keep a connection after use, or close it.
+
+        This is shielded from cancellation, because the result of an accepted message must be returned.
+        """
+        closing = self._take_expired()
+        if self._is_reusable(client):
+            self._idle_since[client] = trio.current_time()
         else:
-            leaving.append(client)
-        if leaving:
-            with trio.move_on_after(GOODBYE, shield=True):
-                await self._dismiss(leaving)
+            closing.append(client)
+        if closing:
+            with trio.move_on_after(QUIT_TIMEOUT, shield=True):
+                await self._close_all(closing)
 
-    def _may_stay(self, client: Client) -> bool:
+    def _is_reusable(self, client: Client) -> bool:
         limits = client.offered.get("LIMITS")
-        said = limits.mail_max if isinstance(limits, LimitsExtension) else None
-        most = min(self._max_messages, said or self._max_messages)
-        young = trio.current_time() - self._born[client] < self._max_age
-        return client.usable and young and client.protocol.transactions_begun < most and not self._closed
+        server_limit = limits.mail_max if isinstance(limits, LimitsExtension) else None
+        most = min(self._max_messages, server_limit or self._max_messages)
+        young = trio.current_time() - self._opened_at[client] < self._max_age
+        return client.usable and young and client._exchange.protocol.transactions_begun < most and not self._closed
 
-    def _outdated(self) -> list[Client]:
-        """Take those that are too old, or were idle for too long."""
+    def _take_expired(self) -> list[Client]:
+        """Remove and return the idle connections that are too old, or have been idle for too long."""
         now = trio.current_time()
-        old = [
+        expired = [
             client
-            for client, since in self._idle.items()
-            if now - since > self._max_idle or now - self._born[client] >= self._max_age
+            for client, since in self._idle_since.items()
+            if now - since > self._max_idle or now - self._opened_at[client] >= self._max_age
         ]
-        for client in old:
-            del self._idle[client]
-        return old
+        for client in expired:
+            del self._idle_since[client]
+        return expired
 
-    async def _dismiss(self, clients: list[Client]) -> None:
-        """Say QUIT over each of them (RFC 5321 4.1.1.10), and close it; those that are left when cancelled are closed by force."""
+    async def _close_all(self, clients: list[Client]) -> None:
+        """Send QUIT over each connection (RFC 5321 4.1.1.10) and close it; if cancelled, close the others at once."""
         try:
             for client in clients:
                 await client.quit()
@@ -259,16 +288,19 @@ class Pool:
             with trio.CancelScope(shield=True):
                 for client in clients:
                     await client.aclose()
-                    del self._born[client]
-                    self._messages += client.protocol.transactions_begun
+                    del self._opened_at[client]
+                    self._messages += client._exchange.protocol.transactions_begun
 
 
-def _untaken(client: Client, begun: int, exc: ConnectionLostError | AllRecipientsRejectedError) -> bool:
-    """Whether the server can have taken nothing of a message that failed like this, in its so many transactions."""
+def _surely_not_accepted(client: Client, begun: int, exc: ConnectionLostError | AllRecipientsRejectedError) -> bool:
+    """Return whether the server cannot have accepted a message that failed with ``exc``.
+
+    ``begun`` is the number of transactions that were begun for it.
+    """
     if begun == 0:
         return True
     if begun > 1 or not isinstance(exc.command, Mail):
         return False
     if isinstance(exc, AllRecipientsRejectedError):
         return exc.reply.code == 421
-    return "PIPELINING" not in client.offered  # then MAIL went alone
+    return "PIPELINING" not in client.offered  # MAIL was sent alone

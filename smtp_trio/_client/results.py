@@ -1,22 +1,24 @@
-"""What became of a message: for each recipient one of three outcomes, each with its own type."""
+"""Results of sending: one outcome for each recipient of a message, and the exceptions that a client raises."""
 
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 import trio
 from attrs import field, frozen
 
+from .._types import TlsInfo
 from ..protocol import Command, Rcpt, Reply, ReplyError, SMTPError
-
-if TYPE_CHECKING:
-    from .._types import TlsInfo
 
 
 @frozen
 class Accepted:
-    """The server has taken the message for this recipient, and is responsible for it from now on (RFC 5321 4.2.5)."""
+    """The outcome for a recipient for which the server accepted the message.
+
+    From then on the server is responsible for delivery or a bounce (RFC 5321 4.2.5). ``reply`` is its reply to the
+    message.
+    """
 
     recipient: str
     reply: Reply
@@ -24,7 +26,11 @@ class Accepted:
 
 @frozen
 class Rejected:
-    """The server did not take it for this recipient: ``command`` is what it refused (MAIL, RCPT, the message), and ``reply`` why."""
+    """The outcome for a recipient for which the server did not accept the message.
+
+    ``command`` is the command that was refused (MAIL, RCPT, DATA, BDAT or the end of the message), ``reply`` the
+    refusal.
+    """
 
     recipient: str
     command: Command
@@ -32,21 +38,22 @@ class Rejected:
 
     @property
     def temporary(self) -> bool:
-        """It may be tried again later."""
-        # RFC 5321 4.5.3.1.10: a 552 to RCPT means too many recipients, and SHOULD be taken for 452.
+        """True if the message may be accepted later (RFC 5321 4.2.1, 4yz)."""
+        # RFC 5321 4.5.3.1.10: 552 in reply to RCPT means "too many recipients" and SHOULD be treated as 452.
         return self.reply.temporary or (self.reply.code == 552 and isinstance(self.command, Rcpt))
 
     @property
     def permanent(self) -> bool:
-        """It will be refused again, and should go back to its sender."""
+        """True if another attempt will be refused too (RFC 5321 4.2.1, 5yz)."""
         return not self.temporary
 
 
 @frozen
 class Unknown:
-    """The connection was lost between the end of the message and its answer: it may have been delivered (RFC 1047).
+    """The outcome for a recipient when the connection was lost between the end of the message and its reply (RFC 1047).
 
-    ``temporary`` is true, for who tries again loses nothing, and at the worst delivers twice.
+    The message may have been delivered. ``temporary`` is True, because another attempt cannot lose mail, although it
+    may deliver the message twice.
     """
 
     recipient: str
@@ -60,9 +67,10 @@ Outcome = Accepted | Rejected | Unknown
 
 @frozen
 class Result:
-    """What became of one message: an outcome for each recipient, in the order given. Where it was cut short, some have none.
+    """The outcomes of one message, in the order in which the recipients were given.
 
-    ``tls`` is what protected it, None when nothing did.
+    A recipient has no outcome if sending ended before the server replied for it; the message was not accepted for it
+    then. ``tls`` describes the TLS connection that was used, and is None without TLS.
     """
 
     sender: str
@@ -72,27 +80,82 @@ class Result:
 
     @property
     def accepted(self) -> tuple[Accepted, ...]:
-        """Those that the server has taken it for."""
+        """The outcomes of the recipients for which the message was accepted."""
         return tuple(outcome for outcome in self.outcomes if isinstance(outcome, Accepted))
 
     @property
     def rejected(self) -> tuple[Rejected, ...]:
-        """Those that it has not."""
+        """The outcomes of the recipients for which the message was rejected."""
         return tuple(outcome for outcome in self.outcomes if isinstance(outcome, Rejected))
 
     @property
     def unknown(self) -> tuple[Unknown, ...]:
-        """Those of whom nobody knows."""
+        """The outcomes of the recipients for which the message may or may not have been accepted."""
         return tuple(outcome for outcome in self.outcomes if isinstance(outcome, Unknown))
 
     @property
     def complete(self) -> bool:
-        """It was taken for all of them."""
+        """True if the message was accepted for every recipient."""
         return len(self.accepted) == len(self.recipients)
 
 
+class PartialResult:
+    """The outcomes of one message while it is being sent.
+
+    This is the only place where they are stored: a transaction writes them here, and `Client.last_results` reads them,
+    also after an error or a cancellation. It does not refer to the message, so that a long `Client.send_many` does not
+    keep its messages in memory.
+    """
+
+    __slots__ = ("outcomes", "pending", "recipients", "sender", "sent", "tls")
+
+    def __init__(self, sender: str, recipients: Iterable[str], tls: TlsInfo | None) -> None:
+        self.sender: str = sender
+        self.recipients: tuple[str, ...] = tuple(recipients)
+        self.tls: TlsInfo | None = tls
+        self.outcomes: dict[str, Outcome] = {}
+        #: The recipients of the current transaction that have no outcome yet, in order (a dict with the value None).
+        self.pending: dict[str, None] = {}
+        #: True once the whole message was sent in the current transaction.
+        self.sent: bool = False
+
+    def begin(self, recipients: Iterable[str]) -> None:
+        """Begin a transaction for ``recipients``; their outcomes of an earlier transaction no longer count."""
+        self.pending, self.sent = dict.fromkeys(recipients), False
+        for recipient in self.pending:
+            self.outcomes.pop(recipient, None)
+
+    def decide(self, recipient: str, outcome: Outcome) -> None:
+        """Store the outcome of a pending recipient."""
+        self.outcomes[recipient] = outcome
+        del self.pending[recipient]
+
+    @property
+    def accepted(self) -> bool:
+        """True if the message was accepted for at least one recipient."""
+        return any(isinstance(outcome, Accepted) for outcome in self.outcomes.values())
+
+    @property
+    def in_doubt(self) -> bool:
+        """True if the whole message was sent and its reply is still to come (RFC 1047)."""
+        return self.sent and bool(self.pending)
+
+    def result(self) -> Result:
+        """Return the outcomes so far. A pending recipient of a message that was sent is `Unknown`."""
+        outcomes: list[Outcome] = []
+        for recipient in self.recipients:
+            if recipient in self.outcomes:
+                outcomes.append(self.outcomes[recipient])
+            elif self.sent and recipient in self.pending:
+                outcomes.append(Unknown(recipient, "no reply to the message was received"))
+        return Result(self.sender, self.recipients, tuple(outcomes), self.tls)
+
+
 class ConnectionLostError(SMTPError, trio.BrokenResourceError):
-    """There is no connection any more, or never was one. ``command`` is what was under way; nothing was taken by the server."""
+    """The connection was lost, or could not be opened.
+
+    ``command`` is the command in progress. The server accepted nothing that has no outcome in ``client.last_result``.
+    """
 
     def __init__(self, command: Command, reason: str) -> None:
         super().__init__(f"{command.verb}: {reason}")
@@ -100,7 +163,10 @@ class ConnectionLostError(SMTPError, trio.BrokenResourceError):
 
 
 class TlsHandshakeError(ConnectionLostError):
-    """There is no TLS with this server. ``unverified``: its certificate was the reason, and why."""
+    """The TLS handshake failed.
+
+    ``unverified`` is the reason if the server's certificate was not valid, and None otherwise.
+    """
 
     def __init__(self, command: Command, reason: BaseException) -> None:
         super().__init__(command, f"TLS handshake failed: {str(reason) or type(reason).__name__}")
@@ -108,17 +174,21 @@ class TlsHandshakeError(ConnectionLostError):
 
 
 class TimedOutError(SMTPError, trio.TooSlowError):
-    """The server was silent for too long (RFC 5321 4.5.3.2), and the connection was closed. ``command`` is what it did not answer."""
+    """The server did not reply in time (RFC 5321 4.5.3.2), and the connection was closed.
+
+    ``command`` is the command that it did not reply to.
+    """
 
     def __init__(self, command: Command, seconds: float) -> None:
-        super().__init__(f"{command.verb}: no answer within {seconds:g} s")
+        super().__init__(f"{command.verb}: no reply within {seconds:g} s")
         self.command: Command = command.redacted
 
 
 class DeliveryUnknownError(SMTPError):
-    """The message went out whole, and the connection was lost before its answer: nobody knows whether it was taken (RFC 1047).
+    """The connection was lost between the end of a message and its reply: it may have been accepted (RFC 1047).
 
-    To send it again may deliver it twice, so that is for you to decide. ``result`` tells it by recipient.
+    Sending it again may deliver it twice, so the client never does that by itself. ``command`` is the command in
+    progress, and ``result`` has the outcome of each recipient.
     """
 
     def __init__(self, command: Command, reason: str, result: Result) -> None:
@@ -128,7 +198,7 @@ class DeliveryUnknownError(SMTPError):
 
 
 class AllRecipientsRejectedError(ReplyError):
-    """Every recipient was refused, or the message was for all of them. ``result`` tells it by recipient."""
+    """The message was accepted for no recipient. ``result`` has the outcome of each recipient."""
 
     def __init__(self, command: Command, reply: Reply, result: Result) -> None:
         super().__init__(command, reply)
@@ -136,4 +206,4 @@ class AllRecipientsRejectedError(ReplyError):
 
 
 class GreetingError(ReplyError):
-    """The server turned us away in its greeting (RFC 5321 3.1, RFC 7504)."""
+    """The server's greeting refused the connection (RFC 5321 3.1, RFC 7504)."""

@@ -1,8 +1,4 @@
-"""One mail transaction (RFC 5321 3.3): its flights, and what becomes of each recipient.
-
-A flight is what is written before anybody waits. Where the server pipelines, MAIL, all RCPT and DATA are one (RFC 2920); where it
-takes chunks, the message is on board too, and one round trip does for all of it (RFC 3030).
-"""
+"""One mail transaction (RFC 5321 3.3): its commands, the message, and the outcome for each recipient."""
 
 from __future__ import annotations
 
@@ -15,282 +11,313 @@ from ..protocol.commands import END_OF_DATA
 from ..protocol.dialogue import MESSAGE, READY
 from ..protocol.extensions.chunking import Bdat, BdatLast
 from .exchange import Exchange
-from .message import Outgoing
-from .results import Accepted, ConnectionLostError, Outcome, Rejected, Unknown
+from .message import PIECE, PreparedMessage
+from .results import Accepted, ConnectionLostError, PartialResult, Rejected
 
-#: Commands that are said before an answer is waited for: so many answers fit into any socket's buffer, so that the two sides never
-#: wait for each other (RFC 2920 3.1).
+#: The most commands in one pipelined group. So many replies fit into the buffers of any socket, so that client and
+#: server cannot both wait for the other side to read (RFC 2920 3.1).
 GROUP = 100
-#: Octets of a message that go out with its envelope, before it is known whether anybody wants them.
-ABOARD = 1 << 18
-#: Octets of a chunk, where the size of the message is not known.
+#: Octets of a message that are sent by BDAT in one group with the envelope, before it is known whether a recipient is
+#: accepted.
+GROUP_BODY = 1 << 18
+#: Octets of a BDAT chunk if the message is not in memory.
 CHUNK = 1 << 20
-#: Octets that are given to the network at a time, each of them with a timeout of its own.
-PIECE = 1 << 16
 
-#: What the answer to a message is an answer to.
+#: The commands whose reply accepts or rejects the message.
 FINAL = (EndOfBody, BdatLast)
-#: RFC 5321 4.5.3.1.10: too many recipients. The rest go in a transaction of their own.
-TOO_MANY = frozenset({452, 552})
+#: RFC 5321 4.5.3.1.10: too many recipients. The others are sent in a further transaction.
+TOO_MANY_RECIPIENTS = frozenset({452, 552})
 
-#: Told of the octets of a message that were handed to the network, and of their number in all, None when that is not known.
+#: A function that is called with the number of octets of the message that were sent so far, and of the whole message
+#: (None if that is not known).
 Progress = Callable[[int, int | None], object]
 
 
+# One transaction as pipelined groups, and how it recovers from a refusal
+#
+# A group is what is sent before the client waits for a reply (RFC 2920). How few groups a message needs depends on the
+# server:
+#
+#   PIPELINING and CHUNKING     MAIL RCPT... BDAT with the message                         one round trip (RFC 3030 4.2)
+#   PIPELINING                  MAIL RCPT... DATA | the message and its end                two
+#   neither                     MAIL | RCPT | ... | DATA | the message and its end         one for each command
+#
+# `fits_group` tells whether the first two rows apply: a small message in memory and fewer than GROUP recipients.
+# `send_group` queues the first group and `send_body` the second one. They only queue, so that `send_many` can put the
+# group of the next message into the same write (see pipeline.py). Everything else (a large message, a file, an
+# iterable, many recipients) goes through `_send_envelope` and then `_send_data` or `_send_chunks`, which send one piece
+# at a time.
+#
+# In a group, commands are sent before it is known whether the earlier ones succeed. Each reply is settled by the
+# command it belongs to, in `settle`:
+#
+# * RCPT decides about its own recipient only. 452 and 552 postpone it to a further transaction, if at least one
+#   recipient was accepted and the message can be read again.
+# * A refused MAIL or DATA, or a refused BDAT that is not the last, decides about all recipients. The replies to the
+#   RCPT commands after a refused MAIL say nothing new.
+# * The reply to the end of the message decides about all accepted recipients, and in LMTP about the first of them that
+#   has no outcome yet (RFC 2033 4.2).
+# * 421 may take the place of any reply (RFC 5321 3.8); it decides about all recipients, since the server closes the
+#   connection.
+#
+# After a refusal client and server may disagree on whether the transaction has ended:
+#
+# * 354 although no recipient was accepted: the client must send the end of a message without content (RFC 2920 3.1).
+# * MAIL was accepted and every RCPT refused: the transaction is still open, and RSET ends it.
+# * Refused DATA: RFC 5321 4.1.1.4 ends the transaction, but some servers (Postfix, for one) keep it. The same is true
+#   of a refused BDAT (RFC 3030 2). A MAIL after that would be refused as nested, or worse, the recipients of the next
+#   message would be added to the old ones. `needs_rset` remembers this, and RSET is sent before the next MAIL.
+#
+# An outcome is stored once, in the PartialResult that `Client.last_results` reads too. Its flag `sent` decides whether
+# a lost connection makes the pending recipients Unknown. It is set when the last octet was handed to the network, and
+# also when a write of that octet was cancelled, because the octet may have been sent.
 class Transaction:
-    """Sends one message to some recipients. ``outcomes`` are theirs, by name; ``put_off`` are those that need another."""
+    """Sends one message to some of its recipients, and stores their outcomes in ``partial``."""
 
     def __init__(
         self,
-        talk: Exchange,
+        exchange: Exchange,
         mail: Mail,
         rcpts: Mapping[str, Rcpt],
-        message: Outgoing,
-        *,
+        message: PreparedMessage,
+        partial: PartialResult,
         progress: Progress | None = None,
-        lmtp: bool = False,
     ) -> None:
-        self.outcomes: dict[str, Outcome] = {}
-        self.put_off: dict[str, Rejected] = {}
-        #: The last octet of the message is among those that leave next …
-        self.loaded: bool = False
-        #: … and has left.
-        self.whole: bool = False
-        #: It left before the message ahead of it was answered.
-        self.overlaps: bool = False
-        self._talk = talk
-        self._protocol = talk.protocol
-        self._pipelines = "PIPELINING" in talk.protocol.offered
-        #: The message goes by BDAT.
-        self.chunking: bool = "CHUNKING" in talk.protocol.offered
+        self.partial: PartialResult = partial
+        #: Recipients that need another transaction.
+        self.postponed: list[str] = []
+        #: The message is sent by BDAT (RFC 3030), otherwise by DATA.
+        self.chunking: bool = "CHUNKING" in exchange.protocol.offered
+        #: It was queued before the previous message had its reply.
+        self.overlapping: bool = False
+        #: The server refused the MAIL of an overlapping transaction with 503: it has to be sent again, after the
+        #: previous reply.
+        self.out_of_sequence: bool = False
+        #: A refusal may have left the transaction open on the server: RSET must come before the next MAIL.
+        self.needs_rset: bool = False
+        self._exchange = exchange
+        self._protocol = exchange.protocol
+        self._pipelining = "PIPELINING" in exchange.protocol.offered
         self._mail = mail
         self._rcpts = rcpts
         self._message = message
         self._progress = progress
-        self._lmtp = lmtp
-        self._asked: deque[str] = deque()  # recipients whose answer is to come
-        self._willing: list[str] = []  # recipients that were accepted, and have no outcome yet
-        self._open = list(rcpts)  # recipients that have no outcome yet
-        self._over = False  # it has failed for everybody
-        #: … in a way that leaves servers with it open.
-        self.unclear: bool = False
-        self._sent = 0
+        self._rcpt_queue: deque[str] = deque()  # recipients whose RCPT has no reply yet
+        self._accepted: list[str] = []  # recipients whose RCPT was accepted, and that have no outcome yet
+        self._end_queued = False  # the last octet of the message is among those that are sent next, or was sent
+        self._octets_sent = 0
+        partial.begin(rcpts)
 
     @property
-    def accepted(self) -> bool:
-        """Somebody got the message."""
-        return any(isinstance(outcome, Accepted) for outcome in self.outcomes.values())
-
-    @property
-    def in_the_dark(self) -> bool:
-        """The message is whole on its way, and was not answered: if the connection is lost now, nobody knows (RFC 1047)."""
-        return self.whole and bool(self._open)
-
-    @property
-    def waits(self) -> bool:
-        """The server waits for the message."""
+    def awaiting_body(self) -> bool:
+        """True if the server has sent 354 and waits for the message."""
         return not self.chunking and self._protocol.dialogue.phase is MESSAGE
 
-    @property
-    def shut_out(self) -> bool:
-        """The server was not ready for a MAIL."""
-        outcomes = self.outcomes.values()
-        return any(isinstance(o, Rejected) and isinstance(o.command, Mail) and o.reply.code == 503 for o in outcomes)
-
-    # --- the flights ------------------------------------------------------------------------------------------------
+    # --- small messages: one group, or two --------------------------------------------------------------------------
 
     @property
-    def light(self) -> bool:
-        """Whether all of it can leave in one flight or two, with the message in one of them."""
+    def fits_group(self) -> bool:
+        """True if the commands fit into one pipelined group, and the message into it (BDAT) or a second one (DATA)."""
         octets = self._message.octets
-        small = octets is not None and len(octets) <= (ABOARD if self.chunking else PIECE)
-        return small and self._pipelines and len(self._rcpts) < GROUP
+        small = octets is not None and len(octets) <= (GROUP_BODY if self.chunking else PIECE)
+        return small and self._pipelining and len(self._rcpts) < GROUP
 
-    def embark(self) -> int:
-        """Say the first flight of a light one: the envelope, and the message if it can be in it. Returns how many answers it gets."""
+    def send_group(self) -> int:
+        """Queue MAIL, RCPT... and DATA or BDAT as one pipelined group; return the number of replies to expect."""
         octets = self._message.octets or b""
         commands: list[Command] = [
             self._mail,
             *self._rcpts.values(),
             BdatLast(len(octets)) if self.chunking else Data(),
         ]
-        if self.overlaps and self.chunking:
-            # RFC 3030 2: a refused BDAT may leave a transaction open, and this message would be taken for a part of it.
+        if self.overlapping and self.chunking:
+            # RFC 3030 2: if the previous BDAT is refused, its transaction may stay open; this message would become a
+            # part of it.
             commands.insert(0, Rset())
         for command in commands:
             self._protocol.send_command(command)
-        self._asked.extend(self._rcpts)
+        self._rcpt_queue.extend(self._rcpts)
         if self.chunking:
-            self._load(octets)
+            self._protocol.send_body(octets)
+            self._report(len(octets))
+            self._end_queued = True
         return len(commands)
 
-    def follow(self) -> None:
-        """Say the second flight, if there is one: the message, where it was asked for."""
-        if self._protocol.dialogue.phase is MESSAGE and not self.loaded:
-            # RFC 2920 3.1: a lone dot, if nobody wants it.
-            self._load((self._message.octets or b"") if self._willing else b"")
-            self._end()
-
-    def _load(self, octets: bytes) -> None:
+    def send_body(self) -> bool:
+        """Queue the message and its end if the server waits for it; return whether it does."""
+        if self._protocol.dialogue.phase is not MESSAGE or self._end_queued:
+            return False
+        octets = (
+            (self._message.octets or b"") if self._accepted else b""
+        )  # RFC 2920 3.1: no content without a recipient
         self._protocol.send_body(octets)
-        self._advance(len(octets))
-        self.loaded = True
+        self._report(len(octets))
+        self._queue_end()
+        return True
 
-    def _end(self) -> None:
-        self._protocol.end_body(max(len(self._willing), 1) if self._lmtp else 1)
-        self.loaded = True
+    def _queue_end(self) -> None:
+        self._protocol.end_body(max(len(self._accepted), 1) if self._exchange.lmtp else 1)
+        self._end_queued = True
+
+    # --- the whole transaction --------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """The whole transaction. Raises ConnectionLostError, TimedOutError or RemoteProtocolError, and what the message's iterable raises."""
-        if self.light:
-            for flight in (self.embark, self.follow):
-                flight()
-                await depart(self._talk, self)
-                await self.hear()
-        else:
-            await self._envelope()
-            if self._protocol.dialogue.phase is MESSAGE:
-                await self._lines()
-            elif self.chunking and self._willing:
-                await self._chunks()
-        if self._talk.usable and (self.unclear or self._protocol.dialogue.phase is not READY):
-            await self._talk.ask(Rset())  # RFC 2920 3.1: nothing must be left of a transaction that nobody wants
+        """Send the whole transaction and receive its replies.
 
-    async def _envelope(self) -> None:
-        """MAIL, RCPT for each, and DATA where the message goes by it."""
-        self._asked.extend(self._rcpts)
+        Raises `ConnectionLostError`, `TimedOutError` and RemoteProtocolError, and the exceptions of the message's
+        iterable.
+        """
+        if self.fits_group:
+            self.send_group()
+            await flush(self._exchange, self)
+            await self.receive_replies()
+            if self.send_body():
+                await flush(self._exchange, self)
+                await self.receive_replies()
+        else:
+            await self._send_envelope()
+            if self._protocol.dialogue.phase is MESSAGE:
+                await self._send_data()
+            elif self.chunking and self._accepted:
+                await self._send_chunks()
+        if self._exchange.usable and (self.needs_rset or self._protocol.dialogue.phase is not READY):
+            await self._exchange.request(Rset())
+
+    async def _send_envelope(self) -> None:
+        """Send MAIL and RCPT, and DATA if the message is sent by it, in groups or one by one; receive the replies."""
+        asked = self._protocol.dialogue.unanswered
+        self._rcpt_queue.extend(self._rcpts)
         for command in (self._mail, *self._rcpts.values(), *([] if self.chunking else [Data()])):
-            if not self._pipelines or len(self._protocol.dialogue.unanswered) == GROUP:
-                await self.hear()
-            if self._over or (isinstance(command, Data) and not (self._willing or self._protocol.dialogue.unanswered)):
+            if asked and (not self._pipelining or len(asked) == GROUP):
+                await self._exchange.flush()
+                await self.receive_replies()
+            if not self.partial.pending or (isinstance(command, Data) and not (self._accepted or asked)):
                 return
             self._protocol.send_command(command)
-        await self.hear()
+        await self._exchange.flush()
+        await self.receive_replies()
 
-    async def _lines(self) -> None:
-        """The message behind 354, and its end."""
-        taken = True
-        if self._willing:  # else a lone dot must do (RFC 2920 3.1)
-            self._talk.disarm()
+    async def _send_data(self) -> None:
+        """Send the message and its end after 354, and receive the reply."""
+        writable = True
+        if self._accepted:  # otherwise only the end is sent (RFC 2920 3.1)
+            self._exchange.clear_deadline()
             async with aclosing(self._message.pieces()) as pieces:
                 async for piece in pieces:
-                    taken = await self._give(piece)
-                    if not taken:
+                    writable = await self._send_piece(piece)
+                    if not writable:
                         break
-        if not taken:  # no RFC has an answer before the end, but the server has most likely said why
-            reply = await self._talk.reply()
-            while self._open:  # in LMTP too this holds for all: the message has no end
-                self.settle(END_OF_DATA, reply)
+        if not writable:
+            # RFC 5321 has no reply before the end of the message, but a server that stops reading has most likely sent
+            # one. Its reply is for all recipients, in LMTP too, since the message has no end.
+            reply = await self._exchange.receive_reply()
+            for name in tuple(self.partial.pending):
+                self.partial.decide(name, Rejected(name, END_OF_DATA, reply))
+            self._accepted.clear()
             return
-        self._end()
-        await depart(self._talk, self)
-        await self.hear()
+        self._queue_end()
+        await flush(self._exchange, self)
+        await self.receive_replies()
 
-    async def _chunks(self) -> None:
-        """The message in chunks. One of them may be unanswered while the next goes out, where the server pipelines."""
+    async def _send_chunks(self) -> None:
+        """Send the message in chunks; with PIPELINING each before the reply to the previous one (RFC 3030 4.2)."""
         if self._message.octets is not None:
-            await self._chunk(BdatLast(len(self._message.octets)), self._message.octets)
+            await self._send_chunk(BdatLast(len(self._message.octets)), self._message.octets)
         else:
-            held = bytearray()
-            self._talk.disarm()
+            buffer = bytearray()
+            self._exchange.clear_deadline()
             async with aclosing(self._message.pieces()) as pieces:
                 async for piece in pieces:
-                    held += piece
-                    while len(held) > CHUNK and not self._over:
-                        await self._chunk(Bdat(CHUNK), bytes(held[:CHUNK]))
-                        del held[:CHUNK]
-                        await self.hear(leave=int(self._pipelines))
-                        self._talk.disarm()
-                    if self._over:  # RFC 3030 2: no more of it after the first failure
+                    buffer += piece
+                    while len(buffer) > CHUNK and self.partial.pending:
+                        await self._send_chunk(Bdat(CHUNK), bytes(buffer[:CHUNK]))
+                        del buffer[:CHUNK]
+                        await self.receive_replies(leave=int(self._pipelining))
+                        self._exchange.clear_deadline()
+                    if not self.partial.pending:  # RFC 3030 2: no more chunks after the first one that is refused
                         break
-            if not self._over:
-                await self._chunk(BdatLast(len(held)), bytes(held))
-        await self.hear()
+            if self.partial.pending:
+                await self._send_chunk(BdatLast(len(buffer)), bytes(buffer))
+        await self.receive_replies()
 
-    async def _chunk(self, command: Bdat, octets: bytes) -> None:
+    async def _send_chunk(self, command: Bdat, octets: bytes) -> None:
         self._protocol.send_command(command)
         for start in range(0, len(octets) or 1, PIECE):
-            if not await self._give(octets[start : start + PIECE], last=command.last and start + PIECE >= len(octets)):
+            last = command.last and start + PIECE >= len(octets)
+            if not await self._send_piece(octets[start : start + PIECE], last=last):
                 return
 
-    async def _give(self, piece: bytes, *, last: bool = False) -> bool:
-        """A piece of the message. False: the server takes no more of it."""
+    async def _send_piece(self, piece: bytes, *, last: bool = False) -> bool:
+        """Send a piece of the message; return False if the server does not accept more of it."""
         self._protocol.send_body(piece)
-        self.loaded = last
-        taken = await depart(self._talk, self)
-        self._advance(len(piece))
-        if taken and self._protocol.awaiting_reply is None:  # has it answered before the end?
-            return not (self._protocol.has_unread_input or (self._talk.wire.quick and self._talk.wire.receive_now()))
-        return taken
+        self._end_queued = last
+        writable = await flush(self._exchange, self)
+        self._report(len(piece))
+        if writable and self._protocol.awaiting_reply is None:  # sending after 354: is there a reply already?
+            wire = self._exchange.wire
+            return not (self._protocol.has_unread_input or (wire.quick and wire.receive_now()))
+        return writable
 
-    def _advance(self, octets: int) -> None:
-        self._sent += octets
+    def _report(self, octets: int) -> None:
+        self._octets_sent += octets
         if self._progress is not None:
-            self._progress(self._sent, self._message.size)
+            self._progress(self._octets_sent, self._message.size)
 
-    # --- the answers ------------------------------------------------------------------------------------------------
+    # --- replies ----------------------------------------------------------------------------------------------------
 
-    async def hear(self, leave: int = 0) -> None:
-        """Send what is still here, and hear the answers to what was asked, but for so many."""
-        await self._talk.flush()
+    async def receive_replies(self, leave: int = 0) -> None:
+        """Receive the replies to the commands sent so far, except for the last ``leave`` of them."""
+        exchange, partial = self._exchange, self.partial
         asked = self._protocol.dialogue.unanswered
         while len(asked) > leave:
             command = asked[0]
-            if self._lmtp and isinstance(command, BdatLast) and len(asked) == 1 and len(self._willing) > 1:
-                self._protocol.expect_replies(len(self._willing) - 1)
-            self.settle(command, self._talk.heard() or await self._talk.reply())
-        if self._protocol.closed and self._open:
-            # RFC 5321 3.8: a 421 to the message ahead of it, so nobody has looked at this one.
-            self.whole = self.loaded = False
-            raise ConnectionLostError(self._mail, "the server has left before it came to this message")
+            if exchange.lmtp and isinstance(command, BdatLast) and len(asked) == 1 and len(self._accepted) > 1:
+                self._protocol.expect_replies(len(self._accepted) - 1)
+            self.settle(command, exchange.next_reply_nowait() or await exchange.receive_reply())
+        if self._protocol.closed and partial.pending:
+            # RFC 5321 3.8: 421 to the previous message, so the server has not processed this one, although it was sent.
+            partial.sent = self._end_queued = False
+            raise ConnectionLostError(self._mail, "the server closed the connection before it processed this message")
 
     def settle(self, command: Command, reply: Reply) -> None:
-        """One command was answered: what does that mean, and for whom?"""
-        final = isinstance(command, FINAL)
+        """Store what the reply to one command means for the recipients."""
+        partial = self.partial
         if isinstance(command, Rcpt) and reply.code != 421:
-            self._settle_recipient(self._asked.popleft(), command, reply)
-        elif final and self._willing and reply.code != 421:
-            self.unclear = reply.refused and isinstance(command, Bdat)
-            for name in self._willing[: 1 if self._lmtp else None]:  # RFC 2033 4.2: an answer for each, in order
-                self._decide(name, Accepted(name, reply) if reply.accepted else Rejected(name, command, reply))
+            self._settle_rcpt(self._rcpt_queue.popleft(), command, reply)
+        elif isinstance(command, FINAL) and self._accepted and reply.code != 421:
+            self.needs_rset = reply.refused and isinstance(command, Bdat)
+            count = 1 if self._exchange.lmtp else len(self._accepted)
+            for name in self._accepted[:count]:
+                partial.decide(name, Accepted(name, reply) if reply.accepted else Rejected(name, command, reply))
+            del self._accepted[:count]
         elif reply.refused:
-            self._over = True
-            # RFC 5321 4.1.1.4 has a refused DATA end the transaction. Not all servers do, nor all with a refused BDAT.
-            self.unclear = isinstance(command, Data | Bdat)
-            for name in tuple(self._open):
-                self._decide(name, Rejected(name, command, reply))
+            self.needs_rset = isinstance(command, Data | Bdat)
+            self.out_of_sequence |= self.overlapping and reply.code == 503 and isinstance(command, Mail)
+            for name in tuple(partial.pending):
+                partial.decide(name, Rejected(name, command, reply))
+            self._accepted.clear()
 
-    def _settle_recipient(self, name: str, command: Rcpt, reply: Reply) -> None:
-        if name not in self._open:  # MAIL was refused: this tells nothing new
+    def _settle_rcpt(self, name: str, command: Rcpt, reply: Reply) -> None:
+        if name not in self.partial.pending:  # MAIL was refused, and the outcome is known already
             return
         if reply.accepted:
-            self._willing.append(name)
-        elif reply.code in TOO_MANY and self._willing and self._message.repeatable:
-            self._open.remove(name)
-            self.put_off[name] = Rejected(name, command, reply)
-        else:
-            self._decide(name, Rejected(name, command, reply))
-
-    def _decide(self, name: str, outcome: Outcome) -> None:
-        self.outcomes[name] = outcome
-        self._open.remove(name)
-        if name in self._willing:
-            self._willing.remove(name)
-
-    def known(self, reason: str) -> dict[str, Outcome]:
-        """The outcomes, and where the message is whole on its way, "unknown" for those that have none."""
-        return {**self.outcomes, **{name: Unknown(name, reason) for name in self._open if self.whole}}
+            self._accepted.append(name)
+            return
+        self.partial.decide(name, Rejected(name, command, reply))
+        if reply.code in TOO_MANY_RECIPIENTS and self._accepted and self._message.repeatable:
+            self.postponed.append(name)
 
 
-async def depart(talk: Exchange, *transactions: Transaction) -> bool:
-    """Send what these transactions have said. False: the server takes no more, as `Exchange.flush` has it.
+async def flush(exchange: Exchange, *transactions: Transaction) -> bool:
+    """Send what these transactions have queued; return False if the connection cannot be written to any more.
 
-    Who is cancelled in that cannot know what has left, so the last octets have, for all we know.
+    Afterwards a transaction whose message is complete counts as sent. This includes a write that was cancelled: it is
+    not known how much of it was sent, so the last octet may have been.
     """
-    taken = True
+    writable = True
     try:
-        taken = await talk.flush()
+        writable = await exchange.flush()
     finally:
         for transaction in transactions:
-            transaction.whole |= taken and transaction.loaded
-    return taken
+            transaction.partial.sent |= writable and transaction._end_queued
+    return writable

@@ -365,7 +365,7 @@ async def test_the_timeout(tmp_path: Path, mail: Path) -> None:
         code, lines, err = await send(server, "--timeout", "0.2", "mail.eml", cwd=tmp_path)
 
     assert (code, err) == (75, "")
-    assert lines == [f"deferred  <{YOU}>  MAIL: no answer within 0.2 s  mail.eml"]
+    assert lines == [f"deferred  <{YOU}>  MAIL: no reply within 0.2 s  mail.eml"]
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ async def test_cli_12_bad_arguments(autojump_clock: MockClock, kind: str) -> Non
 @pytest.mark.parametrize(
     ("ask", "words"),
     [
-        (lambda client: client.send(ME, [YOU], "a str"), "not a str"),
+        (lambda client: client.send(ME, [YOU], "a str"), "must not be a str"),
         (lambda client: client.send(ME, [YOU], 7), "not int"),
         (lambda client: client.send(ME, YOU, MESSAGE), "recipients"),
         (lambda client: client.send(ME, [YOU], MESSAGE, nonsense=1), "nonsense"),

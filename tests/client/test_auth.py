@@ -163,7 +163,7 @@ async def test_never_in_the_clear_unless_allowed(autojump_clock: MockClock, tls:
 
 async def test_never_over_a_connection_that_was_not_verified(autojump_clock: MockClock) -> None:
     async with scripted(*within("PLAIN"), *BYE, GONE) as script:
-        with pytest.raises(LocalProtocolError, match="not verified"):
+        with pytest.raises(LocalProtocolError, match="without a verified certificate"):
             async with script.client(tls="opportunistic", host="mx.test", auth=FRED):
                 raise AssertionError("let in")
 

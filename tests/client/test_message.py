@@ -18,7 +18,8 @@ import trio
 from hypothesis import given, strategies as st
 
 from smtp_trio import LocalProtocolError
-from smtp_trio._client.message import PIECE, Outgoing, _split, envelope, mailbox, outgoing
+from smtp_trio._client.addresses import envelope, parse_mailbox, split_addresses
+from smtp_trio._client.message import PIECE, PreparedMessage, prepare_message
 from smtp_trio.protocol.dot_stuffing import normalize_message
 
 # Those with a header and an empty line behind it: the email package gives one to those that have none.
@@ -29,13 +30,13 @@ WHOLE = {
 }
 
 
-async def read(ready: Outgoing) -> bytes:
+async def read(ready: PreparedMessage) -> bytes:
     async with aclosing(ready.pieces()) as pieces:
         return b"".join([piece async for piece in pieces])
 
 
-async def ready(message: Any, *, eight_bit: bool = True, utf8: bool = True, binary: bool = False) -> Outgoing:
-    return await outgoing(message, eight_bit=eight_bit, utf8=utf8, binary=binary)
+async def ready(message: Any, *, eight_bit: bool = True, utf8: bool = True, binary: bool = False) -> PreparedMessage:
+    return await prepare_message(message, eight_bit=eight_bit, utf8=utf8, binary=binary)
 
 
 async def octets(message: Any, **offered: bool) -> bytes:
@@ -59,7 +60,7 @@ def letter(**fields: str) -> EmailMessage:
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
 async def test_bytes_of_every_kind(kind: Callable[[bytes], object]) -> None:
     made = await ready(kind(b"A: b\n\nc\rd\r\n"))
-    assert made == Outgoing(b"A: b\r\n\r\nc\r\nd\r\n", 14, eight_bit=False, utf8_header=False)
+    assert made == PreparedMessage(b"A: b\r\n\r\nc\r\nd\r\n", 14, eight_bit=False, utf8_header=False)
     assert made.repeatable
     assert [await read(made), await read(made)] == [b"A: b\r\n\r\nc\r\nd\r\n"] * 2
 
@@ -94,10 +95,12 @@ async def test_what_it_needs_of_the_server(text: bytes, eight_bit: bool, utf8_he
     made = await ready(text)
     assert (made.eight_bit, made.utf8_header) == (eight_bit, utf8_header)
     if eight_bit:
-        with pytest.raises(LocalProtocolError, match=r"no SMTPUTF8" if utf8_header else r"no 8BITMIME.*RFC 6152"):
+        with pytest.raises(
+            LocalProtocolError, match=r"not offer SMTPUTF8" if utf8_header else r"not offer 8BITMIME.*RFC 6152"
+        ):
             await ready(text, eight_bit=False, utf8=False)
     if utf8_header:  # UTF-9: refused before anything is sent (RFC 6531 3.5)
-        with pytest.raises(LocalProtocolError, match=r"no SMTPUTF8.*RFC 6531"):
+        with pytest.raises(LocalProtocolError, match=r"not offer SMTPUTF8.*RFC 6531"):
             await ready(text, utf8=False)
     else:
         assert await ready(text, utf8=False) == made
@@ -128,7 +131,7 @@ async def test_a_file_with_octets_that_the_server_does_not_take(tmp_path: pathli
     path = tmp_path / "a.eml"
     path.write_bytes(b"A: b\r\n\r\n\xe9\r\n")
     assert await read(await ready(path)) == path.read_bytes()
-    with pytest.raises(LocalProtocolError, match="no 8BITMIME"):
+    with pytest.raises(LocalProtocolError, match="not offer 8BITMIME"):
         await read(await ready(path, eight_bit=False))
 
 
@@ -233,7 +236,7 @@ async def test_a_piece_that_is_not_bytes(item: object) -> None:
 
 
 async def test_a_piece_that_the_server_does_not_take() -> None:
-    with pytest.raises(LocalProtocolError, match="no 8BITMIME"):
+    with pytest.raises(LocalProtocolError, match="not offer 8BITMIME"):
         await read(await ready(Source(b"a", b"\xe9"), eight_bit=False))
 
 
@@ -290,7 +293,7 @@ async def test_eight_bits_that_cannot_be_encoded(kind: bytes) -> None:
     """Nobody knows what they mean. They are refused, not guessed at."""
     message = parsed(b"From: a@b\r\nContent-Type: " + kind + b"\r\n\r\n\xe9\r\n")
     assert (await ready(message)).eight_bit
-    with pytest.raises(LocalProtocolError, match="no 8BITMIME"):
+    with pytest.raises(LocalProtocolError, match="not offer 8BITMIME"):
         await ready(message, eight_bit=False)
 
 
@@ -318,7 +321,7 @@ async def test_UTF_9_addresses_need_smtputf8(field: str) -> None:
     assert made.utf8_header
     assert made.octets is not None
     assert "p\u00e9@b\u00fccher.test".encode() in made.octets
-    with pytest.raises(LocalProtocolError, match="no SMTPUTF8"):
+    with pytest.raises(LocalProtocolError, match="not offer SMTPUTF8"):
         await ready(message, utf8=False)
 
 
@@ -518,10 +521,10 @@ def test_fields_that_a_program_set() -> None:
 @given(st.text(st.sampled_from('a@b,;:<>()[]"\\ \u00e9='), max_size=30))
 def test_no_list_is_too_strange(text: str) -> None:
     """Two lists that can be read by themselves are read the same when they are one."""
-    one = _split(text)
+    one = split_addresses(text)
     if one is not None:
-        assert _split(f"{text},{text}") == one * 2
-        assert _split(f"Group: {text};") in (one, None)
+        assert split_addresses(f"{text},{text}") == one * 2
+        assert split_addresses(f"Group: {text};") in (one, None)
 
 
 @pytest.mark.parametrize(
@@ -529,7 +532,7 @@ def test_no_list_is_too_strange(text: str) -> None:
 )
 def test_a_hostile_list_costs_no_time(text: str) -> None:
     """The suite's own time limit is the test: what is tried again and again would take hours."""
-    assert _split(text) in (None, [text.strip()], [])
+    assert split_addresses(text) in (None, [text.strip()], [])
 
 
 # --- addresses ------------------------------------------------------------------------------------------------------
@@ -545,15 +548,15 @@ def test_a_hostile_list_costs_no_time(text: str) -> None:
     ],
 )  # fmt: skip
 def test_an_address(text: str, raw: str, domain: str | None) -> None:
-    path = mailbox(text, "sender")
+    path = parse_mailbox(text, "sender")
     assert (path.raw, path.domain, path.bracketed) == (raw, domain, True)
 
 
 @pytest.mark.parametrize("text", ["", "<>"])
 def test_the_null_path_where_it_is_allowed(text: str) -> None:
-    assert mailbox(text, "sender", null=True).is_null
+    assert parse_mailbox(text, "sender", null=True).is_null
     with pytest.raises(ValueError, match=r"recipient: .* is not an address"):
-        mailbox(text, "recipient")
+        parse_mailbox(text, "recipient")
 
 
 @pytest.mark.parametrize("null", [False, True])
@@ -567,10 +570,10 @@ def test_the_null_path_where_it_is_allowed(text: str) -> None:
 )  # fmt: skip
 def test_CLI_12_an_address_that_is_none(text: str, null: bool) -> None:
     with pytest.raises(ValueError, match=r"^recipient 7: "):
-        mailbox(text, "recipient 7", null=null)
+        parse_mailbox(text, "recipient 7", null=null)
 
 
 @pytest.mark.parametrize("text", ["Fred <a@b>", '"F" <a@b>', "a@b <c@d>"])
 def test_a_display_name_is_no_part_of_an_address(text: str) -> None:
     with pytest.raises(ValueError, match="without a display name"):
-        mailbox(text, "sender")
+        parse_mailbox(text, "sender")

@@ -29,7 +29,7 @@ from smtp_trio import (
     Session,
     TimedOutError,
 )
-from smtp_trio._client.pool import GOODBYE, PROBE, PoolStatistics
+from smtp_trio._client.pool import PROBE_TIMEOUT, QUIT_TIMEOUT, PoolStatistics
 from smtp_trio.protocol.extensions.limits import LimitsExtension
 
 BYE = b"421 4.3.2 Going down\r\n"
@@ -307,7 +307,7 @@ async def test_no_answer_to_the_probe(autojump_clock: MockClock) -> None:
         await trio.sleep(5)
         start = trio.current_time()
         await deliver(pool)
-        assert trio.current_time() == start + PROBE
+        assert trio.current_time() == start + PROBE_TIMEOUT
 
 
 async def test_cancelled_in_the_probe(autojump_clock: MockClock) -> None:
@@ -594,7 +594,7 @@ async def test_a_result_is_not_held_up(autojump_clock: MockClock) -> None:
     """A message that was taken is reported, also when the connection cannot be kept, and its server is slow to say goodbye."""
     async with scripts((*ONE, "QUIT", SILENCE), max_messages=1) as pool:
         start = trio.current_time()
-        with trio.move_on_after(GOODBYE / 2):
+        with trio.move_on_after(QUIT_TIMEOUT / 2):
             result = await pool.send(ME, [YOU], MESSAGE)
         assert result.complete
-        assert trio.current_time() == start + GOODBYE
+        assert trio.current_time() == start + QUIT_TIMEOUT

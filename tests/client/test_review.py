@@ -40,7 +40,7 @@ from smtp_trio import (
     Result,
     Unknown,
 )
-from smtp_trio._client.pool import GOODBYE
+from smtp_trio._client.pool import QUIT_TIMEOUT
 from smtp_trio.protocol import LocalProtocolError
 
 BOTH = hello("PIPELINING", "CHUNKING")
@@ -221,7 +221,7 @@ async def test_old_connections_to_nobody_do_not_hold_up_the_next_message(autojum
         await trio.sleep(60)
         start = trio.current_time()
         await pool.send(*ONE)
-        assert trio.current_time() - start <= GOODBYE
+        assert trio.current_time() - start <= QUIT_TIMEOUT
         assert pool.statistics().open == 1
 
 

@@ -188,7 +188,7 @@ async def test_seed_defect_13_nothing_is_left_of_a_message_that_failed() -> None
 @pytest.mark.parametrize("message", [b".\r\n", b"..\r\n.x\r\n\r\n.\r\n", b"x\r\n.\r\nQUIT\r\n"])
 async def test_seed_defect_14_dots_are_always_doubled(message: bytes) -> None:
     async with talking() as (client, hooks):
-        del client.protocol.offered["CHUNKING"]  # chunks need no dots
+        del client._exchange.protocol.offered["CHUNKING"]  # chunks need no dots
         await client.send(ME, [YOU], message)
         await client.mail(ME)
         await client.rcpt(YOU)

@@ -208,7 +208,7 @@ async def test_other_commands(autojump_clock: MockClock, verb: str) -> None:
 async def test_timeouts_of_ones_own(autojump_clock: MockClock) -> None:
     timeouts = ClientTimeouts(mail=7, rcpt=0)
     assert ClientTimeouts().quit == 5
-    async with scripted(*hello(), MAIL, SILENCE) as script, script.client(timeouts=timeouts) as client:
+    async with scripted(*hello(), MAIL, SILENCE) as script, script.client(timeout=timeouts) as client:
         began = trio.current_time()
         with pytest.raises(TimedOutError) as caught:
             await client.mail(ME)
@@ -221,7 +221,7 @@ async def test_zero_is_without_end(autojump_clock: MockClock) -> None:
         await trio.sleep(1e6)
 
     async with scripted(*hello(), "NOOP", wait, OK) as script:
-        async with script.client(timeouts=ClientTimeouts(other=0)) as client:
+        async with script.client(timeout=ClientTimeouts(other=0)) as client:
             assert (await client.noop()).code == 250
 
 

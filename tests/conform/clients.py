@@ -15,7 +15,7 @@ from attrs import define, frozen
 from trio.testing import MockClock
 
 from smtp_trio import AllRecipientsRejectedError, Client, SMTPError
-from smtp_trio._client.connect import ClientSettings
+from smtp_trio._client.client import ClientSettings
 from smtp_trio.conform import Report, Rule
 from smtp_trio.conform._client_cases import client_rules
 from smtp_trio.conform._client_runner import Stage, play

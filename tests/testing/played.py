@@ -69,7 +69,7 @@ async def played(
         try:
             yield client
         finally:
-            await client.talk.close()
+            await client._exchange.close()
 
 
 async def send(

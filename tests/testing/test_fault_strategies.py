@@ -84,7 +84,7 @@ def session(store: Store, faults: Faults) -> None:
     async def main() -> None:
         async with trio.open_nursery() as nursery:
             patience = ClientTimeouts.all(0)
-            client = await memory_pair(nursery, store, faults=faults, timeouts=patience)
+            client = await memory_pair(nursery, store, faults=faults, timeout=patience)
             try:
                 with trio.move_on_after(10_000):
                     async with client:
@@ -92,7 +92,7 @@ def session(store: Store, faults: Faults) -> None:
             except SMTPError:
                 pass
             finally:
-                await client.talk.close()
+                await client._exchange.close()
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
 

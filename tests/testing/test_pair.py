@@ -82,10 +82,10 @@ async def test_a_server_that_was_stopped_is_none(autojump_clock: object) -> None
     assert info.group_contains(trio.ClosedResourceError)
 
 
-async def test_settings_that_contradict_each_other_start_nothing(autojump_clock: object) -> None:
+async def test_invalid_settings_start_no_task(autojump_clock: object) -> None:
     async with trio.open_nursery() as nursery:
-        with pytest.raises(ValueError, match="give one of the two"):
-            await memory_pair(nursery, Inbox(), timeout=1, timeouts=ClientTimeouts())
+        with pytest.raises(ValueError, match="must be >= 0, got -1"):
+            await memory_pair(nursery, Inbox(), timeout=-1)
         assert not nursery.child_tasks
 
 
@@ -131,7 +131,7 @@ async def test_a_server_that_does_not_read_holds_the_client_back(autojump_clock:
     async with trio.open_nursery() as nursery:
         server = Server(Sleepy(), timeout=Timeouts(block=0, hook=0))
         patient = ClientTimeouts(block=0)
-        async with await memory_pair(nursery, server, max_octets=1000, timeouts=patient) as client:
+        async with await memory_pair(nursery, server, max_octets=1000, timeout=patient) as client:
             await client.send("me@client.test", ["you@mx.test"], pieces(), progress=progress)
     assert handed[1] >= 8 * 60
     assert trio.current_time() >= 10 * 60

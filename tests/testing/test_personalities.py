@@ -207,7 +207,7 @@ async def test_tarpit(autojump_clock: MockClock) -> None:
             waited.append(trio.current_time() - began)
     assert waited == [0, 20, 40, 50, 50]
     async with calling(server(Tarpit(Picky(), 400, most=1000))) as client:
-        client.talk.timeouts = type(client.talk.timeouts).all(0)
+        client._exchange.timeouts = type(client._exchange.timeouts).all(0)
         for _ in range(2):
             await client.mail(ME)
             with pytest.raises(ReplyError):

@@ -142,7 +142,7 @@ def test_transcript_of_a_client_without_an_observed_session() -> None:
         cancel_everywhere(scenario)
     assert info.value.k == 0
     assert info.value.transcript == "S: 220 else.test\nC: EHLO client.test\n"
-    reason = "the scenario raised TimedOutError: EHLO: no answer within 10 s"
+    reason = "the scenario raised TimedOutError: EHLO: no reply within 10 s"
     assert str(info.value).startswith(f"without an interruption: {reason}\n")
 
 

@@ -74,7 +74,7 @@ async def send(client: Client) -> Result:
         async with client:
             return await client.send(ME, [YOU], MESSAGE)
     finally:
-        await client.talk.close()
+        await client._exchange.close()
 
 
 async def collapse_group(hooks: Inbox | Server, *rules: Any, **settings: Any) -> Result:
@@ -159,14 +159,14 @@ async def test_server_waits_so_long(autojump_clock: MockClock, at: str, seconds:
     """Five minutes for a command, three for a piece of the message."""
     inbox = Inbox()
     with pytest.raises(SMTPError):
-        await collapse_group(inbox, Hang(at, by="client"), timeouts=EVER)
+        await collapse_group(inbox, Hang(at, by="client"), timeout=EVER)
     assert trio.current_time() == seconds
     assert len(inbox) == 0
 
 
 @pytest.mark.parametrize(("at", "seconds"), [("EHLO", 300), ("MAIL", 300), ("DATA", 300), ("body", 180), (".", 180)])
 async def test_server_waits_no_less(autojump_clock: MockClock, at: str, seconds: float) -> None:
-    assert (await collapse_group(Inbox(), Delay(at, seconds - 1, by="client"), timeouts=EVER)).complete
+    assert (await collapse_group(Inbox(), Delay(at, seconds - 1, by="client"), timeout=EVER)).complete
     assert trio.current_time() == seconds - 1
 
 
@@ -174,14 +174,14 @@ async def test_two_minutes_of_ones_own(autojump_clock: MockClock) -> None:
     inbox = Inbox()
     server = Server(inbox, name="mx.test", timeout=Timeouts(command=120, block=60), **deterministic())
     with pytest.raises(SMTPError):
-        await collapse_group(server, Hang("RCPT", by="client"), timeouts=EVER)
+        await collapse_group(server, Hang("RCPT", by="client"), timeout=EVER)
     assert trio.current_time() == 120
 
 
 async def test_a_slow_line_is_no_silence(autojump_clock: MockClock) -> None:
     """An octet every ten seconds for hours: each piece of a message wins time, and a command that is whole in time is."""
     inbox = Inbox()
-    assert (await collapse_group(inbox, Trickle(1, 170, at="body", by="client"), timeouts=EVER)).complete
+    assert (await collapse_group(inbox, Trickle(1, 170, at="body", by="client"), timeout=EVER)).complete
     assert inbox[0].raw == MESSAGE
     assert trio.current_time() == pytest.approx(170 * len(MESSAGE))
 
@@ -190,7 +190,7 @@ async def test_a_command_that_is_not_whole_in_time(autojump_clock: MockClock) ->
     """CON-6: octets without an end of line win nobody time."""
     inbox = Timed()
     with pytest.raises(SMTPError):
-        await collapse_group(inbox, Trickle(1, 60, at="MAIL", by="client"), timeouts=EVER)
+        await collapse_group(inbox, Trickle(1, 60, at="MAIL", by="client"), timeout=EVER)
     assert inbox.lost == [300]
 
 
@@ -199,7 +199,7 @@ async def test_pace_of_a_modem(autojump_clock: MockClock) -> None:
     inbox = Inbox()
     big = MESSAGE + b"0123456789abc\r\n" * 2000
     async with trio.open_nursery() as nursery:
-        client = await memory_pair(nursery, inbox, faults=Faults(Pace(30)), max_octets=4096, timeouts=EVER)
+        client = await memory_pair(nursery, inbox, faults=Faults(Pace(30)), max_octets=4096, timeout=EVER)
         async with client:
             await client.send(ME, [YOU], big)
     assert inbox[0].raw == big
@@ -316,7 +316,7 @@ async def test_a_tarpit_harms_nobody_else(autojump_clock: MockClock) -> None:
     layers = Tarpit(inbox, 60)
     server = Server(layers, name="mx.test", **deterministic())
     async with trio.open_nursery() as nursery:
-        client = await memory_pair(nursery, server, faults=Faults(*SLOWLY), timeouts=EVER)
+        client = await memory_pair(nursery, server, faults=Faults(*SLOWLY), timeout=EVER)
         async with client:
             for _ in range(3):
                 with pytest.raises(AllRecipientsRejectedError):

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Unpack
 import trio
 from attrs import field, frozen
 
-from ..._client.client import Client
-from ..._client.connect import ClientSettings
+from ..._client.client import Client, ClientSettings
 from ..._server.hooks import Hooks
 from ..._server.server import Server
 from ..._types import Peer

@@ -7,8 +7,7 @@ from typing import Unpack
 import trio
 from attrs import evolve
 
-from ..._client.client import Client
-from ..._client.connect import ClientSettings
+from ..._client.client import Client, ClientSettings
 from ..._server.hooks import Hooks
 from ..._server.server import Server
 from ..._types import Peer
@@ -63,7 +62,7 @@ async def memory_pair(
     settings.setdefault("name", "client.test")
     client = Client(ours, host=server.name if host is None else host, **settings)
     if transcript is not None and recorded is not None:
-        Tap(client.talk.wire, transcript, "C", recorded.session, encrypted=True)
+        Tap(client._exchange.wire, transcript, "C", recorded.session, encrypted=True)
     await nursery.start(_serve, server, theirs, implicit_tls)
     return client
 

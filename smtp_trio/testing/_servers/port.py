@@ -12,7 +12,7 @@ import trio
 from attrs import frozen
 
 from ..._client.client import Client
-from ..._client.connect import Settings, connect
+from ..._client.connect import ConnectSettings, connect
 from ..._server.hooks import Hooks
 from ..._server.server import Server
 from ..._timeouts import Timeouts
@@ -61,7 +61,7 @@ class TestServer:
         """The server's hooks, or those under a `Layer`. Raises TypeError when they are no `Inbox`."""
         return inbox_of(self.server)
 
-    def client(self, **settings: Unpack[Settings]) -> AbstractAsyncContextManager[Client]:
+    def client(self, **settings: Unpack[ConnectSettings]) -> AbstractAsyncContextManager[Client]:
         """A client of it: `connect`, with the right address, TLS where the server has it, and trust in its certificate."""
         if self.server.tls is not None:
             settings.setdefault("tls", "implicit" if self.implicit_tls else "required")

@@ -209,8 +209,8 @@ class ObservedClient:
 
     def __init__(self, client: Client, stream: trio.abc.Stream, log: WireLog, name: str) -> None:
         self.client, self.log, self.name = client, log, name
-        self.wire = ObservedWire(stream, client.protocol, client.talk.timeouts.block, log)
-        client.talk.wire = self.wire
+        self.wire = ObservedWire(stream, client._exchange.protocol, client._exchange.timeouts.block, log)
+        client._exchange.wire = self.wire
 
     async def violations(self, sessions: list[ObservedSession]) -> list[str]:
         """Return which promises about a client that was closed do not hold. ``sessions`` are all sessions of the run."""
@@ -256,7 +256,7 @@ class Observer:
         else:
             name = f"client {len(self.clients) + 1}"
             log = WireLog(self._of_clients, "C", name)
-            self.clients.append(ObservedClient(made, self._wrap(made.talk.wire.stream), log, name))
+            self.clients.append(ObservedClient(made, self._wrap(made._exchange.wire.stream), log, name))
 
     def _observe_errors(self, server: Server) -> None:
         hook = server.installed.get("error")

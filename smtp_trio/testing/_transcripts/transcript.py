@@ -65,7 +65,7 @@ class Transcript:
     def follow(self, who: Client | Session, *, session: str | None = None) -> None:
         """Write down what this `Client` or `Session` hears and says from now on, inside TLS too."""
         if isinstance(who, Client):
-            Tap(who.talk.wire, self, "C", self._new(session), encrypted=False)
+            Tap(who._exchange.wire, self, "C", self._new(session), encrypted=False)
         else:
             Tap(who.wire, self, "S", self._new(session), encrypted=False)
 

@@ -1,0 +1,184 @@
+"""Addresses: those that a caller gives, and the envelope that the header fields of an email message name."""
+
+from __future__ import annotations
+
+import email.message
+import re
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from attrs import evolve
+
+from ..protocol import Path
+from ..protocol.syntax import CONTROL, LOCAL_OCTETS, PATH_OCTETS, parse_path
+
+if TYPE_CHECKING:
+    from email.policy import Policy
+
+SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+
+def parse_mailbox(text: str, what: str, *, null: bool = False) -> Path:
+    """Return the address ``text``, given with or without angle brackets, as a `Path`.
+
+    A domain with U-labels is converted to A-labels (RFC 5890) if the local part is ASCII, so that it does not need
+    SMTPUTF8. ``what`` names the argument in error messages. ``null`` allows "" and "<>", the null reverse-path (RFC
+    5321 4.5.5).
+
+    Raises TypeError if ``text`` is not a str. Raises ValueError for control characters (CR, LF and NUL above all), for
+    text that is not an address or contains a display name, and for an address longer than RFC 5321 4.5.3.1 allows.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"{what} must be a str, not {type(text).__name__}")
+    inner = text[1:-1] if text.startswith("<") and text.endswith(">") else text
+    path = parse_path(f"<{inner}>")
+    if path is not None and path.is_ordinary and not path.is_null:
+        return path
+    # A line end in an address would let it add commands to the session, so this is checked before anything else.
+    if CONTROL.search(text) or SURROGATE.search(text):
+        raise ValueError(f"{what}: {text!a} contains a control character or a lone surrogate")
+    if path is None or (path.is_null and not null):
+        hint = "; give the address alone, without a display name" if "<" in text[1:] else ""
+        raise ValueError(f"{what}: {text!a} is not an address{hint}")
+    if not path.is_ascii and path.local.isascii():
+        path = evolve(path, raw=str(path))
+    if path.is_too_long:
+        raise ValueError(
+            f"{what}: {text!a} is too long: at most {LOCAL_OCTETS} octets before the @ and {PATH_OCTETS} in all "
+            f"(RFC 5321 4.5.3.1)"
+        )
+    return path
+
+
+# --- header fields --------------------------------------------------------------------------------------------------
+
+# RFC 5322 3.6.2, 3.6.3 and 3.6.6
+ORIGINATORS: Final = ("Sender", "From")
+DESTINATIONS: Final = ("To", "Cc", "Bcc")
+
+
+def smtp_policy(message: email.message.Message, cte_type: str, *, utf8: bool) -> Policy:
+    """Return the message's policy with the settings that SMTP needs.
+
+    ``cte_type`` is "7bit" or "8bit", the content transfer encodings allowed. ``utf8`` allows UTF-8 in the header (RFC
+    6532).
+    """
+    from email.policy import EmailPolicy  # imported here because programs that send bytes do not need it
+
+    policy = message.policy
+    changes: dict[str, Any] = {"linesep": "\r\n", "cte_type": cte_type}
+    if isinstance(policy, EmailPolicy):
+        # Parsed fields keep their folding, because a DKIM signature may cover them.
+        changes |= {"utf8": utf8, "refold_source": "none"}
+    else:
+        changes |= {"max_line_length": 998}  # RFC 5322 2.1.1; compat32 cannot tell which fields were parsed
+    return policy.clone(**changes)
+
+
+def envelope(
+    message: email.message.Message, sender: str | None, recipients: Iterable[str] | None
+) -> tuple[str, list[str]]:
+    """Return the sender and the recipients of a message: the given ones, or else those that its header fields name.
+
+    The sender is the address in Sender, or else the first one in From. The recipients are the addresses in To, Cc and
+    Bcc, each once. If the message was resent, the Resent- fields are used instead (RFC 5322 3.6.6).
+
+    Raises ValueError, with the name of the field, if the fields contain no address or are malformed; and if the message
+    was resent more than once, because the fields do not tell which of them belong together.
+    """
+    if sender is not None and recipients is not None:
+        return sender, list(recipients)
+    prefix = _prefix(message)
+    if sender is None:
+        fields = [prefix + name for name in ORIGINATORS]
+        senders = _addresses(message, fields)
+        if not senders:
+            raise ValueError(f"the message has no sender: there is no address in {' or '.join(fields)}")
+        sender = senders[0]
+    if recipients is None:
+        fields = [prefix + name for name in DESTINATIONS]
+        recipients = dict.fromkeys(_addresses(message, fields))
+        if not recipients:
+            raise ValueError(f"the message has no recipients: there is no address in {', '.join(fields)}")
+    return sender, list(recipients)
+
+
+def _prefix(message: email.message.Message) -> str:
+    """Return "Resent-" if the message was resent, and "" otherwise."""
+    if any(len(message.get_all(name, [])) > 1 for name in ("Resent-Date", "Resent-From")):
+        raise ValueError("the message was resent more than once (Resent-Date, Resent-From): give sender and recipients")
+    names = ("Date", *ORIGINATORS, *DESTINATIONS)
+    return "Resent-" if any(f"Resent-{name}" in message for name in names) else ""
+
+
+def _addresses(message: email.message.Message, names: Iterable[str]) -> list[str]:
+    """Return the addresses in the fields of these names, in order."""
+    found = []
+    for name in names:
+        for text in field_values(message, name):
+            addresses = split_addresses(text)
+            if addresses is None:
+                raise ValueError(f"{name} is malformed: {text!a}")
+            found += [parse_mailbox(address, f"address in {name}").raw for address in addresses]
+    return found
+
+
+def field_values(message: email.message.Message, name: str) -> Iterator[str]:
+    """Yield the values of the fields called ``name`` as they will be sent, each on one line."""
+    policy = smtp_policy(message, "8bit", utf8=True)
+    for key, value in message.raw_items():
+        if key.lower() == name.lower():
+            # A plain str was parsed, and has octets above 127 as surrogates. Other values can encode themselves.
+            octets = (
+                value.encode("utf-8", "surrogateescape")
+                if type(value) is str
+                else policy.fold_binary(key, value).partition(b":")[2]
+            )
+            yield octets.decode("utf-8", "surrogateescape").replace("\r", "").replace("\n", "").strip()
+
+
+# Reading an address list (RFC 5322 3.4).
+#
+# The email package has a parser for address lists, but that guesses when the text is malformed: it takes a@b from ``a@b
+# <c@d>``. A message must not be sent to a guessed address, so this one rejects what it cannot read.
+#
+# The expression matches one token: white space and comments, <...>, a separator, a quoted string, a domain literal, or
+# an atom. No two kinds begin with the same character, so there is no backtracking over the text. Comments are read to a
+# nesting depth of two.
+TOKEN: Final = re.compile(
+    r"""(?P<space>\s+|\((?:[^()\\]|\\.|\((?:[^()\\]|\\.)*\))*\)) | (?P<angle><(?:"(?:[^"\\]|\\.)*"|[^">])*>)
+      | (?P<separator>[,;:]) | "(?:[^"\\]|\\.)*" | \[[^\[\]]*\] | [^\s"()<>\[\],;:]+""",
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def split_addresses(text: str) -> list[str] | None:
+    """Return the addresses in an address list (RFC 5322 3.4) without names, comments and groups.
+
+    Return None if it is malformed.
+    """
+    found: list[str] = []
+    entry_tokens: list[str] = []
+    angles: list[str] = []
+    in_group, position = False, 0
+    text += ","
+    while position < len(text):
+        match = TOKEN.match(text, position)
+        if match is None:
+            return None
+        position, token, kind = match.end(), match[0], match.lastgroup
+        if kind != "separator":
+            entry_tokens.append(" " if kind == "space" else token)
+            if kind == "angle":
+                angles.append(token[1:-1].strip())
+            continue
+        entry = "".join(entry_tokens).strip()
+        if angles and (len(angles) > 1 or token == ":" or not entry.endswith(">")):
+            return None
+        if token != "," and in_group == (token == ":"):
+            return None  # a group inside a group, or ";" outside of one
+        if entry and token != ":":
+            found.append(angles[0] if angles else entry)
+        in_group = token == ":" or (in_group and token == ",")
+        entry_tokens, angles = [], []
+    return None if in_group else found
