@@ -1,4 +1,4 @@
-"""Logging in: item AUT (RFC 4954), with PLAIN (RFC 4616) and LOGIN."""
+"""AUTH (RFC 4954) with the mechanisms PLAIN (RFC 4616) and LOGIN."""
 
 from __future__ import annotations
 
@@ -31,37 +31,37 @@ def begin(**settings: Any) -> Talk:
     return Talk(**{"hooks": {"auth"}, "secure": True, **settings}).begin()
 
 
-def test_AUT_1_shown_under_tls_alone() -> None:
+def test_auth_is_offered_with_a_hook_under_tls() -> None:
     assert "AUTH" not in Talk(hooks={"auth"}).say(HELLO)[1]
     assert "AUTH" not in Talk(secure=True).say(HELLO)[1]
     assert "250-AUTH PLAIN LOGIN" in Talk(hooks={"auth"}, secure=True).say(HELLO)[1].split("\n")
-    insisting = Talk(hooks={"auth"}, extensions=standard(Auth(cleartext=True)))
-    assert "250-AUTH PLAIN LOGIN" in insisting.say(HELLO)[1].split("\n")
-    assert codes(insisting.say(f"AUTH PLAIN {GOOD}")) == ["235 2.7.0"]
+    cleartext = Talk(hooks={"auth"}, extensions=standard(Auth(cleartext=True)))
+    assert "250-AUTH PLAIN LOGIN" in cleartext.say(HELLO)[1].split("\n")
+    assert codes(cleartext.say(f"AUTH PLAIN {GOOD}")) == ["235 2.7.0"]
 
 
-def test_AUT_2_with_an_initial_response() -> None:
+def test_initial_response() -> None:
     talk = begin()
     assert codes(talk.say(f"AUTH PLAIN {GOOD}")) == ["235 2.7.0"]
     assert talk.credentials == [Credentials("PLAIN", "fred", "secret")]
     assert talk.protocol.state.user == "fred"
 
 
-def test_AUT_3_with_a_challenge() -> None:
+def test_response_to_an_empty_challenge() -> None:
     talk = begin()
     assert talk.say("AUTH PLAIN") == ["334 "]
     assert codes(talk.say(GOOD)) == ["235 2.7.0"]
     assert talk.protocol.state.user == "fred"
 
 
-def test_AUT_4_empty_initial_response() -> None:
+def test_equals_sign_is_an_empty_initial_response() -> None:
     talk = begin()
     assert codes(talk.say("AUTH PLAIN =")) == ["501 5.5.2"]
     assert AuthCommand.decode("LOGIN =", {}) == AuthCommand("LOGIN", b"")
     assert codes(talk.say("AUTH LOGIN =", b64("secret"))) == ["334", "535 5.7.8"]
 
 
-def test_AUT_5_wrong_password() -> None:
+def test_wrong_password_is_refused_and_the_session_continues() -> None:
     talk = begin()
     assert codes(talk.say("AUTH PLAIN " + b64("\0fred\0wrong"))) == ["535 5.7.8"]
     assert talk.protocol.state.user is None
@@ -69,7 +69,7 @@ def test_AUT_5_wrong_password() -> None:
 
 
 @pytest.mark.parametrize("lines", [["AUTH PLAIN", "*"], ["AUTH LOGIN", "*"], ["AUTH LOGIN", b64("fred"), "*"]])
-def test_AUT_6_cancelled(lines: list[str]) -> None:
+def test_asterisk_cancels_the_exchange(lines: list[str]) -> None:
     talk = begin()
     assert codes(talk.say(*lines, "NOOP", SENDER))[-3:] == ["501 5.7.0", "250 2.0.0", "250 2.1.0"]
 
@@ -78,7 +78,7 @@ BAD_BASE64 = ["=AAA", "AAA=BBB", "####", "AAA", "A", "A===", "AAAA=", "QUJ-", "Q
 
 
 @pytest.mark.parametrize("line", BAD_BASE64)
-def test_AUT_7_not_base64(line: str) -> None:
+def test_invalid_base64_is_refused(line: str) -> None:
     talk = begin()
     assert codes(talk.say(f"AUTH PLAIN {line}")) == ["501 5.5.2"]
     assert codes(talk.say("AUTH PLAIN", line, "NOOP")) == ["334", "501 5.5.2", "250 2.0.0"]
@@ -86,19 +86,19 @@ def test_AUT_7_not_base64(line: str) -> None:
 
 
 @pytest.mark.parametrize("line", ["a b", "AA AA", " ", "QUJD QUJD", "QUJD\t", "\0"])
-def test_AUT_7_more_of_that_in_an_exchange(line: str) -> None:
+def test_response_with_spaces_or_controls_is_refused(line: str) -> None:
     assert codes(begin().say("AUTH LOGIN", line, "NOOP")) == ["334", "501 5.5.2", "250 2.0.0"]
 
 
-def test_AUT_7_too_many_words() -> None:
+def test_argument_must_be_a_mechanism_and_at_most_one_response() -> None:
     assert codes(begin().say("AUTH PLAIN a b", "AUTH PLAIN  AAAA", "AUTH", "AUTH ")) == [
         "501 5.5.2", "501 5.5.2", "501 5.5.4", "501 5.5.4",
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("over", [0, 1, 5000])
-def test_AUT_8_too_long(over: int) -> None:
-    """A line of 12,288 octets is taken, one more is not; and what is thrown away is not executed. Cut anywhere."""
+def test_lines_over_12288_octets_are_refused(over: int) -> None:
+    """The rest of a refused line is discarded, not executed, wherever the octets are cut (RFC 4954 4)."""
     for first, line in ((b"AUTH PLAIN\r\n", b""), (b"", b"AUTH PLAIN ")):
         line = line.ljust(12288 - 2 - 1 + over, b"A")
         line += b"A" if over else b"*"  # not base64, but not too long
@@ -111,22 +111,22 @@ def test_AUT_8_too_long(over: int) -> None:
             assert codes(talk.output[begun:].decode().splitlines()) == expected
 
 
-def test_AUT_8_a_long_response_that_is_none_the_worse() -> None:
+def test_long_response_is_accepted_at_any_cut() -> None:
     password = "x" * 9000
     line = b"AUTH PLAIN " + b64(f"\0fred\0{password}").encode() + b"\r\n"
     assert len(line) > 12000
     for octets in (line, line.replace(b"PLAIN ", b"PLAIN\r\n")):
         for cuts in ([], [2048], [2049], range(1, len(octets), 7)):
             assert begin().split(octets, cuts).credentials == [Credentials("PLAIN", "fred", password)]
-    # Its room is its own.
+    # The longer limit is AUTH's alone.
     assert codes(begin().send(b"NOOP ".ljust(3000, b"x") + b"\r\nauth plain " + b"A" * 3000 + b"\r\n")) == [
         "500 5.5.2",
         "501 5.5.2",
     ]
 
 
-def test_AUT_8_room_is_given_by_the_verb_where_a_line_begins() -> None:
-    """What is left of a refused line is not looked at, neither to give room nor to take it."""
+def test_line_limit_depends_on_the_verb_at_the_start_of_a_line() -> None:
+    """The rest of a refused line neither raises nor lowers the limit."""
     octets = b"x\nAUTH \r\nNOOP " + b"x" * 3000 + b"\r\nx\n\r\nAUTH PLAIN " + b"A" * 3001 + b"\r\nNOOP\r\n"
     for cut in (0, 1, 2, 3, 6, 8, 9, 10, 15, 2055, 3016, 3018, 3019, 3020, 3021, 3022, 3030, 5100):
         talk = begin()
@@ -137,7 +137,7 @@ def test_AUT_8_room_is_given_by_the_verb_where_a_line_begins() -> None:
 
 
 @pytest.mark.parametrize("line", [b"x" * 13000, b"a\nb", b"a\rb"])
-def test_a_refused_line_ends_the_exchange(line: bytes) -> None:
+def test_refused_line_ends_the_exchange(line: bytes) -> None:
     talk = begin()
     assert codes(talk.send(b"AUTH PLAIN\r\n" + line + b"\r\n" + GOOD.encode() + b"\r\nNOOP\r\n"))[2:] == [
         "500 5.5.1",
@@ -148,7 +148,7 @@ def test_a_refused_line_ends_the_exchange(line: bytes) -> None:
 
 
 @pytest.mark.parametrize("mechanism", ["CRAM-MD5", "FOO", "plainx", "PLA\u0131N", "\u00e9"])
-def test_AUT_9_unknown_mechanism(mechanism: str) -> None:
+def test_unknown_mechanism_is_refused(mechanism: str) -> None:
     assert codes(begin().say(f"AUTH {mechanism}")) == ["504 5.5.4" if mechanism.isascii() else "501 5.5.2"]
 
 
@@ -164,7 +164,7 @@ def test_AUT_9_unknown_mechanism(mechanism: str) -> None:
         ({"hooks": {"auth"}, "secure": True, "extensions": standard(Auth(mechanisms=("LOGIN",)))}, "504 5.5.4"),
     ],
 )
-def test_AUT_9_not_here(settings: dict[str, Any], expected: str) -> None:
+def test_auth_is_refused_without_hook_tls_or_mechanism(settings: dict[str, Any], expected: str) -> None:
     talk = Talk(**settings).begin()
     assert codes(talk.say("AUTH PLAIN", f"AUTH PLAIN {GOOD}")) == [expected] * 2
     assert talk.credentials == []
@@ -177,20 +177,20 @@ def test_AUT_9_not_here(settings: dict[str, Any], expected: str) -> None:
         Reply(525, "Disabled", "5.7.13"),
     ],
 )  # fmt: skip
-def test_AUT_9_the_programs_refusals(reply: Reply) -> None:
+def test_reply_of_the_application_is_sent(reply: Reply) -> None:
     talk = begin(judge=lambda _: reply)
     assert codes(talk.say(f"AUTH PLAIN {GOOD}", SENDER)) == [f"{reply.code} {reply.status}", "250 2.1.0"]
     assert talk.protocol.state.user is None
 
 
-def test_AUT_10_login_with_an_initial_response() -> None:
+def test_login_takes_the_user_from_an_initial_response() -> None:
     talk = begin()
     assert talk.say("AUTH LOGIN " + b64("fred")) == ["334 UGFzc3dvcmQ6"]
     assert codes(talk.say(b64("secret"))) == ["235 2.7.0"]
     assert talk.credentials == [Credentials("LOGIN", "fred", "secret")]
 
 
-def test_AUT_11_twice() -> None:
+def test_second_auth_is_refused() -> None:
     assert codes(begin().say(f"AUTH PLAIN {GOOD}", f"AUTH PLAIN {GOOD}", "AUTH FOO")) == [
         "235 2.7.0",
         "503 5.5.1",
@@ -198,7 +198,7 @@ def test_AUT_11_twice() -> None:
     ]
 
 
-def test_AUT_12_in_a_transaction() -> None:
+def test_auth_in_a_transaction_is_refused() -> None:
     talk = begin()
     assert codes(talk.say(SENDER, f"AUTH PLAIN {GOOD}", RECIPIENT, "AUTH PLAIN", "DATA")) == [
         "250 2.1.0", "503 5.5.1", "250 2.1.5", "503 5.5.1", "354",
@@ -206,12 +206,12 @@ def test_AUT_12_in_a_transaction() -> None:
 
 
 @pytest.mark.parametrize("lines", [[], ["HELO x"], [HELLO, "HELO x"]])
-def test_AUT_13_without_ehlo(lines: list[str]) -> None:
+def test_auth_without_ehlo_is_refused(lines: list[str]) -> None:
     talk = Talk(hooks={"auth"}, secure=True)
     assert codes(talk.say(*lines, f"AUTH PLAIN {GOOD}"))[-1] == "503 5.5.1"
 
 
-def test_AUT_14_required() -> None:
+def test_required_auth_refuses_a_transaction_before_it() -> None:
     talk = begin(extensions=standard(Auth(required=True)), tls=True, hooks={"auth", "expn"})
     lines = [SENDER, RECIPIENT, "DATA", "VRFY a", "EXPN a", "MAIL junk", "BDAT 0"]
     assert codes(talk.say(*lines)) == ["530 5.7.0"] * len(lines)
@@ -222,12 +222,12 @@ def test_AUT_14_required() -> None:
     assert codes(begin(extensions=standard(Auth(required=True))).say("QUIT")) == ["221 2.0.0"]
 
 
-def test_AUT_15_any_case() -> None:
+def test_verb_and_mechanism_are_case_insensitive() -> None:
     assert codes(begin().say(f"auth plain {GOOD}")) == ["235 2.7.0"]
     assert codes(begin().say("AUTH Login")) == ["334"]
 
 
-def test_AUT_16_on_behalf_of() -> None:
+def test_plain_passes_the_authorization_identity() -> None:
     talk = begin()
     talk.say("AUTH PLAIN " + b64("joe\0fred\0secret"))
     assert talk.credentials == [Credentials("PLAIN", "fred", "secret", authzid="joe")]
@@ -241,7 +241,7 @@ def test_AUT_16_on_behalf_of() -> None:
         (b"\0fred\0se\xc0\xaf", "501 5.5.2"), (b"\0\0secret", "535 5.7.8"), (b"\0fred\0", "535 5.7.8"), (b"\0\0", "535 5.7.8"),
     ],
 )  # fmt: skip
-def test_AUT_16_malformed(message: bytes, expected: str) -> None:
+def test_malformed_plain_message_is_refused(message: bytes, expected: str) -> None:
     talk = begin()
     assert codes(talk.say("AUTH PLAIN", b64(message), SENDER)) == ["334", expected, "250 2.1.0"]
     assert talk.credentials == []
@@ -250,7 +250,7 @@ def test_AUT_16_malformed(message: bytes, expected: str) -> None:
 @pytest.mark.parametrize(
     "password", ["with space", "tab\there", "nb\u00a0sp", "\U0001f469\u200d\U0001f680", "p\u00e4ss", "\x01"]
 )
-def test_AUT_16_a_password_may_hold_anything_but_nul(password: str) -> None:
+def test_password_may_contain_anything_but_nul(password: str) -> None:
     for mechanism in ("PLAIN", "LOGIN"):
         talk = begin(judge=lambda _: None)
         client = MECHANISMS[mechanism].client(PasswordCredentials("fred", password), bytes)
@@ -259,7 +259,7 @@ def test_AUT_16_a_password_may_hold_anything_but_nul(password: str) -> None:
         assert talk.credentials == [Credentials(mechanism, "fred", password)]
 
 
-def test_AUT_17_login() -> None:
+def test_login_asks_for_user_and_password() -> None:
     talk = begin()
     assert talk.say("AUTH LOGIN") == ["334 VXNlcm5hbWU6"]
     assert talk.say(b64("fred")) == ["334 UGFzc3dvcmQ6"]
@@ -274,13 +274,13 @@ def test_AUT_17_login() -> None:
         ("fred", b"\xff", "501 5.5.2"),
     ],
 )  # fmt: skip
-def test_AUT_17_malformed(user: str, password: str | bytes, expected: str) -> None:
+def test_malformed_login_is_refused(user: str, password: str | bytes, expected: str) -> None:
     talk = begin()
     assert expected in codes(talk.say("AUTH LOGIN", b64(user), b64(password)))
     assert talk.credentials == []
 
 
-def test_AUT_21_end_of_input_in_an_exchange() -> None:
+def test_end_of_input_in_an_exchange() -> None:
     talk = begin()
     talk.say("AUTH LOGIN")
     talk.send(b"ZnJl")
@@ -288,7 +288,7 @@ def test_AUT_21_end_of_input_in_an_exchange() -> None:
     assert talk.over
 
 
-def test_AUT_21_a_command_in_an_exchange_is_a_response() -> None:
+def test_command_in_an_exchange_is_a_response() -> None:
     talk = begin()
     assert codes(talk.say("AUTH LOGIN", "NOOP", "QUIT", "NOOP")) == ["334", "501 5.5.2", "221 2.0.0"]
 
@@ -297,7 +297,7 @@ def test_AUT_21_a_command_in_an_exchange_is_a_response() -> None:
     ("value", "decoded"),
     [("<>", "<>"), ("e+3Dmc2@x", "e=mc2@x"), ("fred@x", "fred@x"), ("+C3+A9@x", "\u00e9@x")],
 )
-def test_AUT_22_the_parameter_of_mail(value: str, decoded: str) -> None:
+def test_auth_parameter_of_mail_is_decoded(value: str, decoded: str) -> None:
     talk = begin()
     assert codes(talk.say(f"MAIL FROM:<a@b> AUTH={value}")) == ["250 2.1.0"]
     assert talk.protocol.state.mail is not None
@@ -307,17 +307,17 @@ def test_AUT_22_the_parameter_of_mail(value: str, decoded: str) -> None:
 @pytest.mark.parametrize(
     "value", ["=bad+zz", "=+3d", "=+", "=", "", "=\u00e9", "=+0D+0A", "=a+00", "=+FF", "=a AUTH=a"]
 )
-def test_AUT_22_malformed(value: str) -> None:
+def test_malformed_auth_parameter_is_refused(value: str) -> None:
     assert codes(begin().say(f"MAIL FROM:<a@b> AUTH{value}")) == ["501 5.5.4"]
 
 
-def test_AUT_23_hello_after_login() -> None:
+def test_ehlo_after_auth_keeps_the_user() -> None:
     talk = begin()
     assert codes(talk.say(f"AUTH PLAIN {GOOD}", HELLO, SENDER)) == ["235 2.7.0", "250", "250 2.1.0"]
     assert talk.protocol.state.user == "fred"
 
 
-def test_AUT_24_no_repr_shows_a_secret() -> None:
+def test_reprs_do_not_contain_secrets() -> None:
     values = [
         Credentials("PLAIN", "fred", "secret"),
         AuthCommand("PLAIN", b"\0fred\0secret"),
@@ -329,13 +329,13 @@ def test_AUT_24_no_repr_shows_a_secret() -> None:
         assert b64("\0fred\0secret") not in repr(value)
 
 
-def test_refused_logins_are_no_syntax_errors() -> None:
+def test_refused_passwords_do_not_count_as_errors() -> None:
     talk = begin(limits=Limits(errors=3))
     assert codes(talk.say(*["AUTH PLAIN " + b64("\0fred\0no")] * 5)) == ["535 5.7.8"] * 5
     assert codes(talk.say(*["AUTH PLAIN ###"] * 3)) == ["501 5.5.2"] * 2 + ["421 4.7.0"]
 
 
-def test_AUT_an_unfinished_exchange_answers_only_once() -> None:
+def test_exchange_ends_after_its_error() -> None:
     exchange = AuthCommand("PLAIN", None).exchange(MechanismContext("mx.test", bytes))
     assert next(exchange) == Reply(334, "")
     with pytest.raises(BadCommandError):

@@ -1,4 +1,4 @@
-"""What the sender wants to be told: items DSN-1 to DSN-6, and the way back."""
+"""The parameters of DSN (RFC 3461): decoding them on a server, encoding them on a client."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def rcpt_of(line: str) -> Rcpt:
     return Talk(extensions=EXTENSIONS).begin(SENDER, line).protocol.state.rcpts[0]
 
 
-def test_it_is_offered_by_choice() -> None:
+def test_dsn_is_not_standard() -> None:
     assert not any(isinstance(extension, Dsn) for extension in STANDARD)
     assert "250-DSN" in Talk(extensions=(Dsn(), *STANDARD)).say(HELLO)[1].split("\n")
     offer = Grammar([Dsn()]).offer(SessionState()).grammar
@@ -38,7 +38,7 @@ def test_it_is_offered_by_choice() -> None:
 
 
 @pytest.mark.parametrize(("value", "expected"), [("FULL", "FULL"), ("hdrs", "HDRS")])
-def test_DSN_1_ret(value: str, expected: str) -> None:
+def test_ret(value: str, expected: str) -> None:
     assert mail_of(f"MAIL FROM:<a@b> RET={value}").params.get(RET) == expected
 
 
@@ -49,7 +49,7 @@ def test_DSN_1_ret(value: str, expected: str) -> None:
         ("+2B" * 33, "+" * 33),
     ],
 )  # fmt: skip
-def test_DSN_1_envid(value: str, expected: str) -> None:
+def test_envid_is_decoded(value: str, expected: str) -> None:
     mail = mail_of(f"MAIL FROM:<a@b> RET=HDRS ENVID={value}")
     assert (mail.params.get(RET), mail.params.get(ENVID)) == ("HDRS", expected)
 
@@ -62,7 +62,7 @@ def test_DSN_1_envid(value: str, expected: str) -> None:
         "ENVID=" + "x" * 101, "ENVID=" + "+2B" * 34, "ENVID=a ENVID=a",
     ],
 )  # fmt: skip
-def test_DSN_2_malformed(params: str) -> None:
+def test_malformed_ret_or_envid_is_refused(params: str) -> None:
     assert codes(Talk(extensions=EXTENSIONS).begin().say(f"MAIL FROM:<a@b> {params}")) == ["501 5.5.4"]
 
 
@@ -73,7 +73,7 @@ def test_DSN_2_malformed(params: str) -> None:
         ("DELAY,FAILURE,SUCCESS", {"SUCCESS", "FAILURE", "DELAY"}),
     ],
 )  # fmt: skip
-def test_DSN_3_notify(value: str, expected: set[str]) -> None:
+def test_notify(value: str, expected: set[str]) -> None:
     assert rcpt_of(f"RCPT TO:<a@b> NOTIFY={value}").params.get(NOTIFY) == frozenset(expected)
 
 
@@ -84,7 +84,7 @@ def test_DSN_3_notify(value: str, expected: set[str]) -> None:
         "NOTIFY=SUCCESS,", "NOTIFY=,DELAY", "NOTIFY=\u017fUCCESS", "NOTIFY=NEVER NOTIFY=NEVER",
     ],
 )  # fmt: skip
-def test_DSN_3_malformed(params: str) -> None:
+def test_malformed_notify_is_refused(params: str) -> None:
     assert codes(Talk(extensions=EXTENSIONS).begin(SENDER).say(f"RCPT TO:<a@b> {params}")) == ["501 5.5.4"]
 
 
@@ -93,12 +93,12 @@ def test_DSN_3_malformed(params: str) -> None:
     [
         ("rfc822;a+2Bb@c", "rfc822;a+b@c"), ("RFC822;a@b", "RFC822;a@b"), ("x400;/C+3D", "x400;/C="),
         ("rfc822;a;b", "rfc822;a;b"), ("rfc822;" + "x" * 493, "rfc822;" + "x" * 493),
-        # RFC 6533 3 has another encoding for addresses in UTF-8, and wants them taken raw as well.
+        # RFC 6533 3: addresses in UTF-8 have an encoding of their own, and are accepted without it too.
         (r"utf-8;\x{E9}\x{2B}\x{65E5}\x{1F600}@c", "utf-8;\u00e9+\u65e5\U0001f600@c"), ("utf-8;\u00e9@c", "utf-8;\u00e9@c"),
         (r"UTF-8;\x{10ffff}\x{5C}@c", "UTF-8;\U0010ffff\\@c"),
     ],
 )  # fmt: skip
-def test_DSN_4_orcpt(value: str, expected: str) -> None:
+def test_orcpt_is_decoded(value: str, expected: str) -> None:
     assert rcpt_of(f"RCPT TO:<a@b> ORCPT={value}").params.get(ORCPT) == expected
 
 
@@ -111,12 +111,12 @@ def test_DSN_4_orcpt(value: str, expected: str) -> None:
         r"=utf-8;\x{2028}",
     ],
 )  # fmt: skip
-def test_DSN_4_malformed(value: str) -> None:
+def test_malformed_orcpt_is_refused(value: str) -> None:
     assert codes(Talk(extensions=EXTENSIONS).begin(SENDER).say(f"RCPT TO:<a@b> ORCPT{value}")) == ["501 5.5.4"]
 
 
 @pytest.mark.parametrize("line", ["MAIL FROM:<a@b> RET=FULL", "MAIL FROM:<a@b> ENVID=x"])
-def test_DSN_5_without_the_extension(line: str) -> None:
+def test_parameters_are_unknown_without_the_extension(line: str) -> None:
     assert codes(Talk().begin().say(line, SENDER, "RCPT TO:<a@b> NOTIFY=NEVER")) == [
         "555 5.5.4",
         "250 2.1.0",
@@ -124,14 +124,14 @@ def test_DSN_5_without_the_extension(line: str) -> None:
     ]
 
 
-def test_DSN_5_not_on_the_other_command() -> None:
+def test_parameters_are_unknown_on_the_other_command() -> None:
     assert codes(Talk(extensions=EXTENSIONS).begin().say("MAIL FROM:<a@b> NOTIFY=NEVER", SENDER, "RCPT TO:<a@b> RET=FULL")) == [
         "555 5.5.4", "250 2.1.0", "555 5.5.4",
     ]  # fmt: skip
 
 
-def test_DSN_6_the_longest_there_may_be() -> None:
-    """RFC 3461 5.4: parameters of these sizes MUST be taken."""
+def test_longest_parameters_are_accepted() -> None:
+    """RFC 3461 5.4: parameters of these sizes MUST be accepted."""
     local, domain = "l" * 64, ".".join(["d" * 62] * 3)
     lines = [
         f"MAIL FROM:<{local}@{domain}> RET=FULL ENVID={'x' * 100}",
@@ -140,7 +140,7 @@ def test_DSN_6_the_longest_there_may_be() -> None:
     assert codes(Talk(extensions=EXTENSIONS).begin().say(*lines)) == ["250 2.1.0", "250 2.1.5"]
 
 
-# --- the way back ---------------------------------------------------------------------------------------------------
+# --- encoding ---------------------------------------------------------------------------------------------------
 
 PRINTABLE = st.text(st.sampled_from("ab+=\\{}x @;\t~!,"), min_size=1, max_size=20)
 UNICODE = st.text(st.characters(blacklist_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1, max_size=20)
@@ -152,7 +152,7 @@ UNICODE = st.text(st.characters(blacklist_categories=["Cc", "Cs", "Zl", "Zp"]), 
     st.one_of(st.just({"NEVER"}), st.sets(st.sampled_from(["SUCCESS", "FAILURE", "DELAY"]), min_size=1)),
     st.one_of(PRINTABLE.map("rfc822;{}".format), UNICODE.map("utf-8;{}".format)),
 )
-def test_what_a_client_writes_a_server_reads(ret: str, envid: str, notify: set[str], orcpt: str) -> None:
+def test_encoded_parameters_are_decoded_to_the_same_values(ret: str, envid: str, notify: set[str], orcpt: str) -> None:
     path = Path("a@b", "a", "b")
     mail = Mail(path, Params({RET: ret, ENVID: envid}))
     rcpt = Rcpt(path, Params({NOTIFY: frozenset(notify), ORCPT: orcpt}))
@@ -172,10 +172,10 @@ def test_what_a_client_writes_a_server_reads(ret: str, envid: str, notify: set[s
         (ORCPT, "rfc822;" + "+" * 200), (ORCPT, "utf-8;\ud800"), (ORCPT, "utf-8;a\nb"), (ORCPT, "x\r\ny;a@b"),
     ],
 )  # fmt: skip
-def test_what_no_server_could_read_is_not_written(param: Param[Any], value: object) -> None:
+def test_invalid_values_are_not_encoded(param: Param[Any], value: object) -> None:
     with pytest.raises(ValueError, match=rf"{param} cannot be .* \(RFC 3461 4\)"):
         Params({param: value}).encode()
 
 
-def test_the_order_of_notify_is_fixed() -> None:
+def test_notify_is_encoded_in_a_fixed_order() -> None:
     assert Params({NOTIFY: frozenset({"DELAY", "SUCCESS", "FAILURE"})}).encode() == "NOTIFY=SUCCESS,FAILURE,DELAY"

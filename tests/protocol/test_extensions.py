@@ -1,4 +1,4 @@
-"""What the small extensions add: items SIZ, 8BT, UTF, PIP and TLS."""
+"""The extensions SIZE, 8BITMIME, SMTPUTF8, PIPELINING and STARTTLS on the server."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ def mail_of(talk: Talk) -> Mail:
 
 
 def deliver(talk: Talk, body: bytes) -> str:
-    """A message from here to its answer."""
+    """Send a message; return the code and status of the reply to it."""
     replies = codes(talk.send(f"{SENDER}\r\n{RECIPIENT}\r\nDATA\r\n".encode() + body + b".\r\n"))
     assert replies[:-1] == ["250 2.1.0", "250 2.1.5", "354"]
     return replies[-1]
 
 
-# --- SIZ: RFC 1870 --------------------------------------------------------------------------------------------------
+# --- SIZE, RFC 1870 --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [0, 1, 31457280])
-def test_SIZ_1_advertised(size: int) -> None:
+def test_size_limit_is_advertised(size: int) -> None:
     assert f"250-SIZE {size}" in Talk(size=size).say(HELLO)[1].split("\n")
 
 
-def test_SIZ_1_without_the_extension() -> None:
+def test_limit_is_enforced_without_the_size_extension() -> None:
     talk = Talk(extensions=standard(without=(Size,)), size=10)
     assert "SIZE" not in talk.say(HELLO)[1]
     assert codes(talk.say("MAIL FROM:<a@b> SIZE=1")) == ["555 5.5.4"]
@@ -59,7 +59,7 @@ def test_SIZ_1_without_the_extension() -> None:
         (100, "0", "250 2.1.0"), (100, "00000000000000000100", "250 2.1.0"),
     ],
 )  # fmt: skip
-def test_SIZ_2_declared(limit: int, declared: str, expected: str) -> None:
+def test_declared_size_over_the_limit_is_refused(limit: int, declared: str, expected: str) -> None:
     talk = Talk(size=limit).begin()
     assert codes(talk.say(f"MAIL FROM:<a@b> SIZE={declared}")) == [expected]
     if expected[0] == "2":
@@ -67,7 +67,7 @@ def test_SIZ_2_declared(limit: int, declared: str, expected: str) -> None:
     assert codes(talk.say("MAIL FROM:<a@b>")) == ["503 5.5.1" if expected[0] == "2" else "250 2.1.0"]
 
 
-def test_SIZ_3_no_room_now() -> None:
+def test_application_refuses_a_declared_size() -> None:
     talk = Talk(answer=lambda command: Reply(452, "Disk full") if isinstance(command, Mail) else None).begin()
     assert codes(talk.say("MAIL FROM:<a@b> SIZE=5")) == ["452 4.3.1"]
 
@@ -75,11 +75,11 @@ def test_SIZ_3_no_room_now() -> None:
 @pytest.mark.parametrize(
     "value", ["=", "=abc", "=-1", "=+5", "=1_0", "=" + "1" * 21, "", "=1 SIZE=1", "=0x5", "=\u0661", "=5.0"]
 )
-def test_SIZ_4_malformed(value: str) -> None:
+def test_malformed_size_is_refused(value: str) -> None:
     assert codes(Talk().begin().say(f"MAIL FROM:<a@b> SIZE{value}")) == ["501 5.5.4"]
 
 
-def test_SIZ_5_too_big_for_this_one() -> None:
+def test_application_refuses_a_recipient_by_size() -> None:
     refusals = {"big": Reply(552, "Too big for them", "5.2.3"), "full": Reply(452, "Mailbox full", "4.2.2")}
     talk = Talk(answer=lambda c: refusals.get(c.recipient.local) if isinstance(c, Rcpt) else None).begin(
         "MAIL FROM:<a@b> SIZE=9"
@@ -88,8 +88,8 @@ def test_SIZ_5_too_big_for_this_one() -> None:
 
 
 @pytest.mark.parametrize("line", [b"x\r\n", b".\r\n", b"..x\r\n"])
-def test_SIZ_6_counts_what_is_delivered(line: bytes) -> None:
-    """Line ends count; doubled dots and the final one do not. At every place where the octets can be cut."""
+def test_size_counts_delivered_octets(line: bytes) -> None:
+    """Line ends are counted; stuffed dots and the final dot are not, wherever the octets are cut."""
     limit = 4 * len(line)
     stuffed = line.replace(b".", b"..", 1)
     for lines, expected in ((4, b"250 2.0.0"), (5, b"552 5.3.4")):
@@ -104,18 +104,18 @@ def test_SIZ_6_counts_what_is_delivered(line: bytes) -> None:
     assert deliver(one_more, stuffed * 3 + b"y" + stuffed) == "552 5.3.4"
 
 
-def test_SIZ_7_as_declared() -> None:
+def test_message_of_the_declared_size() -> None:
     talk = Talk(size=100).begin("MAIL FROM:<a@b> SIZE=100", RECIPIENT)
     assert codes(talk.send(b"DATA\r\n" + b"x" * 98 + b"\r\n.\r\n")) == ["354", "250 2.0.0"]
 
 
-def test_SIZ_8_and_9_declared_too_small() -> None:
+def test_declared_size_is_only_an_estimate() -> None:
     talk = Talk(size=100).begin("MAIL FROM:<a@b> SIZE=1", RECIPIENT)
     assert codes(talk.send(b"DATA\r\nhello\r\n.\r\n")) == ["354", "250 2.0.0"]
     assert talk.messages == [b"hello\r\n"]
 
 
-def test_SIZ_10_chunks_are_added_up() -> None:
+def test_size_counts_all_chunks() -> None:
     talk = Talk(size=10).begin(SENDER, RECIPIENT)
     assert codes(talk.send(b"BDAT 5\r\n12345BDAT 5\r\n67890BDAT 1\r\nxBDAT 1 LAST\r\nx")) == [
         "250 2.0.0", "250 2.0.0", "552 5.3.4", "503 5.5.1",
@@ -124,34 +124,34 @@ def test_SIZ_10_chunks_are_added_up() -> None:
     assert codes(talk.send(b"BDAT 5\r\n12345BDAT 5 LAST\r\n67890")) == ["250 2.0.0"] * 2
 
 
-# --- 8BT: RFC 6152 --------------------------------------------------------------------------------------------------
+# --- 8BITMIME, RFC 6152 --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("value", ["7BIT", "8BITMIME", "7bit", "8BitMime"])
-def test_8BT_1_values(value: str) -> None:
+def test_body_values_are_case_insensitive(value: str) -> None:
     assert mail_of(Talk().begin(f"MAIL FROM:<a@b> BODY={value}")).params.get(BODY) == value.upper()
 
 
 @pytest.mark.parametrize("value", ["=X", "", "=", "=7BIT BODY=7BIT", "=9BIT", "=8BIT", "=BINARYMIME"])
-def test_8BT_1_others(value: str) -> None:
+def test_invalid_body_value_is_refused(value: str) -> None:
     assert codes(Talk().begin().say(f"MAIL FROM:<a@b> BODY{value}")) == ["501 5.5.4"]
 
 
-def test_8BT_1_without_the_extension() -> None:
+def test_body_is_unknown_without_8bitmime() -> None:
     talk = Talk(extensions=standard(without=(EightBitMime, SmtpUtf8)))
     assert codes(talk.say(HELLO, "MAIL FROM:<a@b> BODY=7BIT"))[1:] == ["250", "555 5.5.4"]
 
 
-def test_8BT_2_undeclared_octets_are_kept() -> None:
+def test_undeclared_8bit_data_is_kept() -> None:
     talk = Talk().begin()
     assert deliver(talk, b"caf\xc3\xa9 \xff\x80\r\n") == "250 2.0.0"
     assert talk.messages == [b"caf\xc3\xa9 \xff\x80\r\n"]
 
 
-# --- UTF: RFC 6531 --------------------------------------------------------------------------------------------------
+# --- SMTPUTF8, RFC 6531 --------------------------------------------------------------------------------------------------
 
 
-def test_UTF_1_advertised_beside_8bitmime() -> None:
+def test_smtputf8_requires_8bitmime() -> None:
     lines = Talk().say(HELLO)[1].split("\n")
     assert {"250-SMTPUTF8", "250-8BITMIME"} <= set(lines)
     with pytest.raises(ValueError, match="SMTPUTF8 needs 8BITMIME"):
@@ -164,11 +164,11 @@ def test_UTF_1_advertised_beside_8bitmime() -> None:
         ("<\u00e9@x>", "\u00e9", "x"),
         ("<a@b\u00fccher.test>", "a", "xn--bcher-kva.test"),
         ('<"\u00e9 \u00e9"@x>', '"\u00e9 \u00e9"', "x"),
-        # A joiner is no control character: it belongs to Persian, and to many an emoji.
+        # A joiner, which Persian and emoji need, is not a control character.
         ("<\u0646\u0627\u0645\u0647\u200c\u0627\u06cc@x>", "\u0646\u0627\u0645\u0647\u200c\u0627\u06cc", "x"),
     ],
 )
-def test_UTF_2_accepted(path: str, local: str, domain: str) -> None:
+def test_non_ascii_mailboxes_are_accepted_with_smtputf8(path: str, local: str, domain: str) -> None:
     talk = Talk().begin(f"MAIL FROM:{path} SMTPUTF8", f"RCPT TO:{path}")
     mail = mail_of(talk)
     assert mail.params.get(SMTPUTF8) is True
@@ -176,18 +176,18 @@ def test_UTF_2_accepted(path: str, local: str, domain: str) -> None:
 
 
 @pytest.mark.parametrize("param", ["SMTPUTF8=1", "SMTPUTF8=", "SMTPUTF8 SMTPUTF8"])
-def test_UTF_2_takes_no_value(param: str) -> None:
+def test_smtputf8_has_no_value(param: str) -> None:
     assert codes(Talk().begin().say(f"MAIL FROM:<a@b> {param}")) == ["501 5.5.4"]
 
 
 @pytest.mark.parametrize("path", ["<\u00e9@x>", "<a@b\u00fccher.test>"])
-def test_UTF_3_without_the_parameter(path: str) -> None:
+def test_non_ascii_mailboxes_are_refused_without_smtputf8(path: str) -> None:
     assert codes(Talk().begin().say(f"MAIL FROM:{path}", SENDER, f"RCPT TO:{path}")) == [
         "550 5.6.7", "250 2.1.0", "553 5.6.7",
     ]  # fmt: skip
 
 
-def test_UTF_4_a_recipient_that_cannot() -> None:
+def test_application_refuses_a_recipient_without_smtputf8() -> None:
     talk = Talk(answer=lambda c: Reply(553, "Not in UTF-8", "5.6.7") if isinstance(c, Rcpt) else None)
     assert codes(talk.begin("MAIL FROM:<\u00e9@x> SMTPUTF8").say(RECIPIENT)) == ["553 5.6.7"]
 
@@ -196,14 +196,14 @@ def test_UTF_4_a_recipient_that_cannot() -> None:
     "line",
     ["MAIL FROM:<\u00e9>", "MAIL FROM:<a@b> X=\u00e9", "MAIL FROM:<a@b> SIZE=\u00e9", "HELP \u00e9", "AUTH \u00e9"],
 )
-def test_UTF_6_what_is_refused_is_not_echoed_raw(line: str) -> None:
-    """The check is in `check_replies`: no octet above 126, whatever was sent."""
+def test_replies_to_non_ascii_commands_are_ascii(line: str) -> None:
+    """`check_replies` fails for octets above 126."""
     talk = Talk(hooks={"auth"}, secure=True).begin()
     assert codes(talk.say(line))[0][0] == "5"
 
 
 @pytest.mark.parametrize("extensions", [standard(without=(SmtpUtf8,)), ()])
-def test_UTF_8_without_the_extension(extensions: tuple[SmtpUtf8, ...]) -> None:
+def test_non_ascii_mailboxes_are_refused_without_the_extension(extensions: tuple[SmtpUtf8, ...]) -> None:
     talk = Talk(extensions=extensions)
     enhanced = bool(extensions)
     replies = [reply[:3] if not enhanced else reply for reply in ("555 5.5.4", "550 5.6.7", "250 2.1.0", "553 5.6.7")]
@@ -211,7 +211,7 @@ def test_UTF_8_without_the_extension(extensions: tuple[SmtpUtf8, ...]) -> None:
     assert codes(talk.say("MAIL FROM:<a@b> SMTPUTF8", "MAIL FROM:<\u00e9@x>", SENDER, "RCPT TO:<\u00e9@x>")) == replies
 
 
-def test_VRF_3_the_parameter_on_vrfy() -> None:
+def test_smtputf8_on_vrfy_and_expn() -> None:
     talk = Talk(hooks={"expn"}).begin()
     assert codes(talk.say("VRFY \u00e9 SMTPUTF8", "EXPN x smtputf8", "VRFY x SMTPUTF8=1", "VRFY SMTPUTF8")) == [
         "252 2.5.0", "502 5.5.1", "252 2.5.0", "252 2.5.0",
@@ -220,65 +220,65 @@ def test_VRF_3_the_parameter_on_vrfy() -> None:
     assert arguments == [("\u00e9", {SMTPUTF8: True}), ("x", {SMTPUTF8: True}), ("x SMTPUTF8=1", {}), ("SMTPUTF8", {})]
 
 
-# --- PIP: RFC 2920 --------------------------------------------------------------------------------------------------
+# --- PIPELINING, RFC 2920 --------------------------------------------------------------------------------------------------
 
 
-def test_PIP_1_a_group_in_one_segment() -> None:
+def test_group_in_one_segment() -> None:
     talk = Talk().begin()
     assert codes(talk.say(SENDER, RECIPIENT, RECIPIENT, "DATA")) == ["250 2.1.0", "250 2.1.5", "250 2.1.5", "354"]
 
 
-def test_PIP_1_replies_leave_when_the_input_is_empty() -> None:
+def test_replies_are_sent_when_the_input_is_consumed() -> None:
     talk = Talk().begin()
     assert codes(talk.send(b"MAIL FROM:<a@b>\r\nRCPT TO:<c")) == ["250 2.1.0"]
     assert codes(talk.send(b"@d>\r\n")) == ["250 2.1.5"]
 
 
-def test_PIP_2_which_commands_are_groupable() -> None:
+def test_groupable_commands() -> None:
     # RFC 2920 3.1, and RFC 3030 4.2 for BDAT.
     verbs = Talk().protocol.grammar.verbs
     assert {verb for verb, command in verbs.items() if command.groupable} == {"MAIL", "RCPT", "RSET", "BDAT"}
 
 
-def test_PIP_3_every_recipient_refused() -> None:
+def test_data_after_refused_recipients_is_refused() -> None:
     talk = Talk().begin()
     replies = codes(talk.say(SENDER, "RCPT TO:<no@x>", "RCPT TO:<no@y>", "DATA", ".", "QUIT"))
     assert replies == ["250 2.1.0", "550 5.1.1", "550 5.1.1", "554 5.5.1", "500 5.5.1", "221 2.0.0"]
 
 
-def test_PIP_4_the_next_message_in_the_same_segment() -> None:
+def test_two_messages_in_one_segment() -> None:
     talk = Talk().begin()
     lines = [SENDER, RECIPIENT, "DATA", "one", ".", SENDER, RECIPIENT, "DATA", "two", "."]
     assert codes(talk.say(*lines)) == ["250 2.1.0", "250 2.1.5", "354", "250 2.0.0"] * 2
     assert talk.messages == [b"one\r\n", b"two\r\n"]
 
 
-def test_PIP_5_a_thousand_recipients_in_one_segment() -> None:
+def test_thousand_recipients_in_one_segment() -> None:
     talk = Talk().begin(SENDER)
     assert codes(talk.say(*[f"RCPT TO:<u{n}@mx.test>" for n in range(1000)])) == ["250 2.1.5"] * 1000
 
 
-def test_PIP_7_not_advertised_and_in_order_all_the_same() -> None:
+def test_group_is_processed_without_the_extension() -> None:
     talk = Talk(extensions=standard(without=(Pipelining,)))
     assert "PIPELINING" not in talk.say(HELLO)[1]
     assert codes(talk.say(SENDER, RECIPIENT, "NOOP")) == ["250 2.1.0", "250 2.1.5", "250 2.0.0"]
 
 
-def test_PIP_9_auth_with_its_response_may_be_followed() -> None:
+def test_command_after_auth_with_an_initial_response() -> None:
     talk = Talk(hooks={"auth"}, secure=True).begin()
     assert codes(talk.say("AUTH PLAIN AGEAc2VjcmV0", SENDER)) == ["235 2.7.0", "250 2.1.0"]
 
 
-def test_PIP_10_quit_behind_the_dot() -> None:
+def test_quit_after_the_final_dot_in_one_segment() -> None:
     talk = Talk().begin(SENDER, RECIPIENT)
     assert codes(talk.say("DATA", "x", ".", "QUIT")) == ["354", "250 2.0.0", "221 2.0.0"]
     assert talk.messages == [b"x\r\n"]
 
 
-# --- TLS: RFC 3207 --------------------------------------------------------------------------------------------------
+# --- STARTTLS, RFC 3207 --------------------------------------------------------------------------------------------------
 
 
-def test_TLS_1_shown_when_it_can_be_had() -> None:
+def test_starttls_is_offered_with_a_certificate_and_before_tls() -> None:
     assert "STARTTLS" not in Talk().say(HELLO)[1]
     assert "STARTTLS" not in Talk(tls=True, secure=True).say(HELLO)[1]
     talk = Talk(tls=True)
@@ -287,7 +287,7 @@ def test_TLS_1_shown_when_it_can_be_had() -> None:
     assert "STARTTLS" not in talk.say(HELLO)[0]
 
 
-def test_TLS_2_everything_is_forgotten() -> None:
+def test_starttls_resets_the_session() -> None:
     talk = Talk(tls=True, hooks={"auth"}, extensions=standard(Auth(cleartext=True))).begin("AUTH PLAIN AGEAc2VjcmV0")
     assert codes(talk.say("STARTTLS")) == ["220 2.0.0"]
     state = talk.protocol.state
@@ -301,7 +301,7 @@ def test_TLS_2_everything_is_forgotten() -> None:
     ]
 
 
-def test_TLS_2_nothing_is_in_order_during_the_handshake() -> None:
+def test_no_command_is_legal_during_the_handshake() -> None:
     protocol = ServerProtocol(tls=True)
     protocol.send(protocol.default_reply(protocol.next_event()))  # type: ignore[arg-type]
     for line in (b"EHLO x\r\n", b"STARTTLS\r\n"):
@@ -327,14 +327,14 @@ def test_TLS_2_nothing_is_in_order_during_the_handshake() -> None:
         ),
     ],
 )
-def test_TLS_3_refusals(settings: dict[str, Any], lines: list[str], expected: str) -> None:
+def test_starttls_is_refused(settings: dict[str, Any], lines: list[str], expected: str) -> None:
     talk = Talk(**settings)
     assert codes(talk.say(*lines))[-1] == expected
     assert not talk.over
     assert codes(talk.say("RSET")) == ["250 2.0.0"]
 
 
-def test_TLS_3_unavailable() -> None:
+def test_application_refuses_starttls() -> None:
     talk = Talk(
         tls=True, answer=lambda c: Reply(454, "TLS not available", "4.7.0") if c.verb == "STARTTLS" else None
     ).begin()
@@ -345,16 +345,16 @@ def test_TLS_3_unavailable() -> None:
     assert codes([*talk.say("STARTTLS"), *talk.say(SENDER)]) == ["454 4.7.0", "250 2.1.0"]
 
 
-@pytest.mark.parametrize("behind", [b"R", b"RSET\r\n", b"RSET\r\nMAIL FROM:<x@y>\r\n", b"\x16\x03\x01", b"\0"])
-def test_TLS_4_injected_plaintext(behind: bytes) -> None:
+@pytest.mark.parametrize("rest", [b"R", b"RSET\r\n", b"RSET\r\nMAIL FROM:<x@y>\r\n", b"\x16\x03\x01", b"\0"])
+def test_octets_after_starttls_close_the_connection(rest: bytes) -> None:
     talk = Talk(tls=True).begin()
-    assert codes(talk.send(b"STARTTLS\r\n" + behind)) == ["554 5.5.0"]
+    assert codes(talk.send(b"STARTTLS\r\n" + rest)) == ["554 5.5.0"]
     assert talk.over
     assert talk.protocol.state.mail is None
     assert not talk.protocol.state.secure
 
 
-def test_TLS_4_octets_before_the_handshake_are_thrown_away() -> None:
+def test_octets_before_the_handshake_are_discarded() -> None:
     protocol = Talk(tls=True).begin().protocol
     protocol.receive_data(b"STARTTLS\r\n")
     protocol.send(protocol.default_reply(protocol.next_event()))  # type: ignore[arg-type]
@@ -363,7 +363,7 @@ def test_TLS_4_octets_before_the_handshake_are_thrown_away() -> None:
     assert protocol.buffered == 0
 
 
-def test_TLS_6_required() -> None:
+def test_required_tls_refuses_other_commands() -> None:
     talk = Talk(tls=True, hooks={"auth", "expn"}, extensions=standard(StartTls(required=True), Auth(required=True)))
     talk.say(HELLO)
     assert codes(talk.say("HELO x")) == ["530"]
@@ -378,19 +378,19 @@ def test_TLS_6_required() -> None:
     assert codes(Talk(tls=True, extensions=standard(StartTls(required=True))).say("QUIT")) == ["220", "221 2.0.0"]
 
 
-def test_TLS_6_the_refusals_are_counted() -> None:
+def test_refusals_before_required_tls_count_as_errors() -> None:
     talk = Talk(tls=True, limits=Limits(errors=3), extensions=standard(StartTls(required=True))).begin()
     assert codes(talk.say(SENDER, SENDER, SENDER)) == ["530 5.7.0", "530 5.7.0", "421 4.7.0"]
 
 
-def test_TLS_8_from_the_start() -> None:
+def test_starttls_is_not_offered_under_implicit_tls() -> None:
     talk = Talk(tls=True, hooks={"auth"}, secure=True)
     lines = talk.say(HELLO)[1].split("\n")
     assert "250-AUTH PLAIN LOGIN" in lines
     assert "250-STARTTLS" not in lines
 
 
-def test_BINARYMIME_is_an_opt_in() -> None:
+def test_binarymime_is_not_standard() -> None:
     assert "BINARYMIME" not in Talk().say(HELLO)[1]
     assert "250-CHUNKING" in Talk(extensions=standard(BinaryMime())).say(HELLO)[1]
     assert "BINARYMIME" in Talk(extensions=standard(BinaryMime())).say(HELLO)[1]

@@ -1,4 +1,4 @@
-"""The mechanisms of AUTH, both halves: the RFCs' own examples, one half against the other, and everything that can go wrong."""
+"""The SASL mechanisms, both sides: examples of the RFCs, one side against the other, and malformed messages."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from .talk import HELLO, SENDER, Talk, codes
 
 FRED = PasswordCredentials("fred", "secret")
 BEARER = BearerToken("fred@example.org", "vF9dft4qmTc2Nvb3RlckBhbHRhdmlzdGEuY29tCg==")
-HAS: dict[type, Any] = {PasswordCredentials: FRED, BearerToken: BEARER}
+CREDENTIALS: dict[type, Any] = {PasswordCredentials: FRED, BearerToken: BEARER}
 NAMES = list(MECHANISMS)
 WITH_SECRET = [name for name in NAMES if MECHANISMS[name].hook == "secret"]
 WITH_TOKEN = [name for name in NAMES if MECHANISMS[name].credentials is BearerToken]
@@ -41,21 +41,21 @@ OFFER = Auth(mechanisms=tuple(NAMES), cleartext=True)
 INVALID = b'{"status":"invalid_token","schemes":"bearer"}'
 
 
-def counted() -> Callable[[int], bytes]:
-    """Chance that never says the same thing twice, and the same in every run."""
+def make_random_bytes() -> Callable[[int], bytes]:
+    """Return a source of octets that never repeats itself and is the same in each run."""
     numbers: Iterator[int] = iter(range(1, 1000))
     return lambda n: next(numbers).to_bytes(2, "big") * (n // 2)
 
 
 def mechanism_context() -> MechanismContext:
-    return MechanismContext("mx.test", counted())
+    return MechanismContext("mx.test", make_random_bytes())
 
 
 def b64(octets: bytes) -> str:
     return base64.b64encode(octets).decode()
 
 
-def right(credentials: Credentials) -> Reply | None:
+def check(credentials: Credentials) -> Reply | None:
     return None if credentials.password in (FRED.password, BEARER.token) else INVALID_CREDENTIALS
 
 
@@ -64,17 +64,17 @@ def exchange(
     credentials: PasswordCredentials | BearerToken,
     *,
     secrets: dict[str, Secret],
-    judge: Callable[[Credentials], Reply | None] = right,
+    judge: Callable[[Credentials], Reply | None] = check,
     initial: bool = True,
 ) -> tuple[Authenticated, list[bytes]]:
-    """One half against the other; gives the end, and what was said. The server's `BadCommandError` comes out."""
-    said: list[bytes] = []
-    client = MECHANISMS[name].client(credentials, counted())
+    """Run both sides; return the result and the messages. The server's `BadCommandError` is passed on."""
+    messages: list[bytes] = []
+    client = MECHANISMS[name].client(credentials, make_random_bytes())
     response = client.send(None)
     assert (response is None) == (name in ("LOGIN", "CRAM-MD5"))
     server = MECHANISMS[name].server(response if initial else None, mechanism_context())
     if initial and response is not None:
-        said.append(response)
+        messages.append(response)
         response = None
     answer: Any = None
     try:
@@ -85,36 +85,36 @@ def exchange(
             elif isinstance(question, Credentials):
                 answer = judge(question)
             else:
-                said.append(question)
+                messages.append(question)
                 if not initial and response is not None:
                     assert question == b""
                     answer, response = response, None
                 else:
                     answer = client.send(question)
-                said.append(answer)
+                messages.append(answer)
     except StopIteration as done:
         with pytest.raises(StopIteration):
             client.send(None)
-        proven: Authenticated = done.value
-        return proven, said
+        result: Authenticated = done.value
+        return result, messages
     except AuthenticationFailedError as failed:
-        said.extend((failed.challenge, client.send(failed.challenge) or b""))
+        messages.extend((failed.challenge, client.send(failed.challenge) or b""))
         raise
 
 
-# --- both halves ------------------------------------------------------------------------------------------------------
+# --- both sides ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("initial", [True, False])
 @pytest.mark.parametrize("name", NAMES)
-def test_the_two_halves_of_a_mechanism_agree(name: str, initial: bool) -> None:
-    credentials = HAS[MECHANISMS[name].credentials]
-    proven, _ = exchange(name, credentials, secrets={"fred": "secret"}, initial=initial)
-    assert proven == Authenticated(credentials.user)
+def test_both_sides_of_a_mechanism_agree(name: str, initial: bool) -> None:
+    credentials = CREDENTIALS[MECHANISMS[name].credentials]
+    result, _ = exchange(name, credentials, secrets={"fred": "secret"}, initial=initial)
+    assert result == Authenticated(credentials.user)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_wrong_secret_proves_nothing(name: str) -> None:
+def test_wrong_secret_is_refused(name: str) -> None:
     wrong = (
         PasswordCredentials("fred", "wrong")
         if MECHANISMS[name].credentials is PasswordCredentials
@@ -127,24 +127,24 @@ def test_a_wrong_secret_proves_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("user", ["a,b=c", "=2C=3D,", "j\u00fcrgen", "two words"])
 @pytest.mark.parametrize("name", NAMES)
-def test_any_name_comes_through(name: str, user: str) -> None:
+def test_user_name_may_contain_special_characters(name: str, user: str) -> None:
     credentials = (
         PasswordCredentials(user, "secret")
         if MECHANISMS[name].credentials is PasswordCredentials
         else BearerToken(user, BEARER.token)
     )
-    proven, _ = exchange(name, credentials, secrets={user: "secret"})
-    assert proven.user == user
+    result, _ = exchange(name, credentials, secrets={user: "secret"})
+    assert result.user == user
 
 
 @pytest.mark.parametrize("name", WITH_TOKEN)
-def test_what_the_hook_says_is_said(name: str) -> None:
+def test_reply_of_the_application_is_returned(name: str) -> None:
     hello = Reply(235, "Hello", "2.7.0")
     assert exchange(name, BEARER, secrets={}, judge=lambda _: hello)[0] == Authenticated(BEARER.user, hello)
 
 
-def test_a_password_that_cannot_be_one_lets_nobody_in() -> None:
-    """SASLprep (RFC 4013) knows no emoji; what a server has is no password then, and neither is nothing at all."""
+def test_invalid_stored_password_is_refused() -> None:
+    """SASLprep (RFC 4013) does not allow an emoji; an empty or missing password is refused too."""
     for name in WITH_SECRET:
         for stored in ("", "\U0001f680", None):
             with pytest.raises(BadCommandError) as caught:
@@ -162,8 +162,8 @@ def test_a_password_that_cannot_be_one_lets_nobody_in() -> None:
         (PasswordCredentials("Kurt", "xipj3plmq", "Ursel"), b"Ursel\0Kurt\0xipj3plmq"),
     ],
 )
-def test_AUT_16_examples_of_rfc_4616(credentials: PasswordCredentials, message: bytes) -> None:
-    assert MECHANISMS["PLAIN"].client(credentials, counted()).send(None) == message
+def test_examples_of_rfc_4616(credentials: PasswordCredentials, message: bytes) -> None:
+    assert MECHANISMS["PLAIN"].client(credentials, make_random_bytes()).send(None) == message
     claim = next(MECHANISMS["PLAIN"].server(message, mechanism_context()))
     assert claim == Credentials("PLAIN", credentials.user, credentials.password, credentials.authzid)
 
@@ -171,14 +171,14 @@ def test_AUT_16_examples_of_rfc_4616(credentials: PasswordCredentials, message: 
 # --- CRAM-MD5, RFC 2195 -----------------------------------------------------------------------------------------------
 
 
-def test_AUT_18_example_of_rfc_2195() -> None:
-    client = MECHANISMS["CRAM-MD5"].client(PasswordCredentials("tim", "tanstaaftanstaaf"), counted())
+def test_example_of_rfc_2195() -> None:
+    client = MECHANISMS["CRAM-MD5"].client(PasswordCredentials("tim", "tanstaaftanstaaf"), make_random_bytes())
     assert client.send(None) is None
     response = client.send(b"<1896.697170952@postoffice.reston.mci.net>")
     assert response == b"tim b913a602c7eda7a495b4e6e7334d3890"
 
 
-def test_AUT_18_no_challenge_is_used_twice() -> None:
+def test_cram_challenge_is_never_repeated() -> None:
     talk = Talk(hooks={"secret"}, extensions=standard(OFFER))
     talk.mechanism_context = mechanism_context()
     talk.begin()
@@ -188,12 +188,12 @@ def test_AUT_18_no_challenge_is_used_twice() -> None:
         assert re.fullmatch(rb"<[0-9a-f]{32}@mx\.test>", base64.b64decode(challenge[4:]))
 
 
-def test_AUT_10_an_initial_response_where_the_server_speaks_first() -> None:
+def test_cram_refuses_an_initial_response() -> None:
     talk = Talk(hooks={"secret"}, extensions=standard(OFFER)).begin()
     assert codes(talk.say("AUTH CRAM-MD5 ZnJlZA==", "AUTH CRAM-MD5 =", SENDER)) == ["501 5.7.0"] * 2 + ["250 2.1.0"]
 
 
-def test_AUT_18_what_scram_stores_is_no_password_for_cram() -> None:
+def test_cram_cannot_use_a_scram_secret() -> None:
     with pytest.raises(BadCommandError) as caught:
         exchange("CRAM-MD5", FRED, secrets={"fred": ScramSecret.from_password("secret", bytes(16))})
     assert caught.value.reply == INVALID_CREDENTIALS
@@ -206,7 +206,7 @@ FINAL = b"c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p=dHzbZapW
 VERIFIER = b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="
 
 
-def pencil() -> Any:
+def rfc_7677_client() -> Any:
     client = MECHANISMS["SCRAM-SHA-256"].client(
         PasswordCredentials("user", "pencil"), lambda _: base64.b64decode("rOprNGfwEbeRWgbNEkqO")
     )
@@ -214,8 +214,8 @@ def pencil() -> Any:
     return client
 
 
-def test_AUT_19_example_of_rfc_7677() -> None:
-    client = pencil()
+def test_example_of_rfc_7677() -> None:
+    client = rfc_7677_client()
     assert client.send(FIRST) == FINAL
     assert client.send(VERIFIER) == b""
     with pytest.raises(StopIteration):
@@ -223,7 +223,7 @@ def test_AUT_19_example_of_rfc_7677() -> None:
 
 
 @pytest.mark.parametrize(
-    ("challenges", "complaint"),
+    ("challenges", "message"),
     [
         ([None], "reported success"), ([FIRST, None], "reported success"), ([FIRST, VERIFIER, b""], "sent a challenge"),
         ([FIRST, VERIFIER.replace(b"6", b"7")], "prove"), ([FIRST, b"v=AAAA"], "prove"), ([FIRST, b"v="], "prove"),
@@ -234,22 +234,22 @@ def test_AUT_19_example_of_rfc_7677() -> None:
         ([FIRST, b"e=invalid-proof", b""], "did not refuse"),
     ],
 )  # fmt: skip
-def test_AUT_19_a_server_that_proves_nothing(challenges: list[bytes | None], complaint: str) -> None:
-    client = pencil()
+def test_scram_client_rejects_a_server_without_proof(challenges: list[bytes | None], message: str) -> None:
+    client = rfc_7677_client()
     for challenge in challenges[:-1]:
         client.send(challenge)
-    with pytest.raises(RemoteProtocolError, match=complaint):
+    with pytest.raises(RemoteProtocolError, match=message):
         client.send(challenges[-1])
 
 
-def test_AUT_19_a_server_that_refuses_is_heard_out() -> None:
-    client = pencil()
+def test_scram_client_answers_an_error_message() -> None:
+    client = rfc_7677_client()
     client.send(FIRST)
     assert client.send(b"e=invalid-proof") == b""
-    assert pencil().send(b"e=other-error") == b""
+    assert rfc_7677_client().send(b"e=other-error") == b""
 
 
-def test_AUT_19_what_is_stored() -> None:
+def test_scram_secret_of_a_password() -> None:
     salt = base64.b64decode("W22ZaJ0SNY7soEsUEjb6gQ==")
     secret = ScramSecret.from_password("pencil", salt)
     assert secret == ScramSecret(salt, 4096, secret.stored_key, secret.server_key)
@@ -260,22 +260,22 @@ def test_AUT_19_what_is_stored() -> None:
         exchange("SCRAM-SHA-256", PasswordCredentials("user", "pencils"), secrets={"user": secret})
     assert (caught.value.reply, caught.value.challenge) == (INVALID_CREDENTIALS, b"e=invalid-proof")
     more = ScramSecret.from_password("pencil", bytes(12), 5000)
-    _, said = exchange("SCRAM-SHA-256", PasswordCredentials("user", "pencil"), secrets={"user": more})
-    assert said[1].endswith(b",s=" + base64.b64encode(bytes(12)) + b",i=5000")
+    _, messages = exchange("SCRAM-SHA-256", PasswordCredentials("user", "pencil"), secrets={"user": more})
+    assert messages[1].endswith(b",s=" + base64.b64encode(bytes(12)) + b",i=5000")
     assert [*map(len, (secret.stored_key, secret.server_key))] == [32, 32]
     assert "key" not in repr(secret)
 
 
 @pytest.mark.parametrize(
-    ("values", "complaint"),
+    ("values", "message"),
     [
         ((bytes(11), 4096, bytes(32), bytes(32)), "salt"), ((bytes(65), 4096, bytes(32), bytes(32)), "salt"),
         ((bytes(16), 4095, bytes(32), bytes(32)), "iterations"), ((bytes(16), 4096, bytes(31), bytes(32)), "stored_key"),
         ((bytes(16), 4096, bytes(32), b""), "server_key"),
     ],
 )  # fmt: skip
-def test_AUT_19_what_cannot_be_stored(values: tuple[bytes, int, bytes, bytes], complaint: str) -> None:
-    with pytest.raises(ValueError, match=complaint):
+def test_invalid_scram_secret_raises(values: tuple[bytes, int, bytes, bytes], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         ScramSecret(*values)
     with pytest.raises(ValueError, match="salt"):
         ScramSecret.from_password("pencil", b"")
@@ -289,20 +289,20 @@ def test_AUT_19_what_cannot_be_stored(values: tuple[bytes, int, bytes, bytes], c
         b"x,,n=fred,r=abc", b"n,,n=fred,r=" + b"a" * 320,
     ],
 )  # fmt: skip
-def test_AUT_19_a_first_message_that_is_none(message: bytes) -> None:
+def test_malformed_client_first_message_is_refused(message: bytes) -> None:
     talk = Talk(hooks={"secret"}, extensions=standard(OFFER)).begin()
     assert codes(talk.say("AUTH SCRAM-SHA-256", b64(message), SENDER)) == ["334", "501 5.5.2", "250 2.1.0"]
 
 
 @pytest.mark.parametrize("flag", ["n", "y"])
-def test_AUT_19_both_flags_of_clients_without_channel_binding(flag: str) -> None:
+def test_channel_binding_flags_n_and_y_are_accepted(flag: str) -> None:
     talk = Talk(hooks={"secret"}, extensions=standard(OFFER)).begin()
     assert codes(talk.say(f"AUTH SCRAM-SHA-256 {b64(f'{flag},,n=fred,r=abc'.encode())}")) == ["334"]
 
 
 @pytest.mark.parametrize("message", [b"", b"c=biws", b"c=biws,r=abc,p=AAAA", b"c=####,r=abc,p=AAAA", b"e=x"])
 @pytest.mark.parametrize("last", ["", "*", "AAAA", "###"])
-def test_AUT_19_a_final_message_that_proves_nothing(message: bytes, last: str) -> None:
+def test_invalid_client_final_message_is_refused(message: bytes, last: str) -> None:
     talk = Talk(hooks={"secret"}, extensions=standard(OFFER)).begin()
     talk.say(f"AUTH SCRAM-SHA-256 {b64(b'n,,n=fred,r=abc')}")
     (challenge,) = talk.say(b64(message))
@@ -311,15 +311,15 @@ def test_AUT_19_a_final_message_that_proves_nothing(message: bytes, last: str) -
     assert talk.protocol.state.user is None
 
 
-def test_AUT_19_a_name_that_scram_cannot_carry() -> None:
+def test_scram_client_rejects_names_that_saslprep_forbids() -> None:
     for credentials in (PasswordCredentials("\U0001f680", "secret"), PasswordCredentials("fred", "\U0001f680")):
         with pytest.raises(LocalProtocolError, match="cannot carry") as caught:
-            next(MECHANISMS["SCRAM-SHA-256"].client(credentials, counted()))
+            next(MECHANISMS["SCRAM-SHA-256"].client(credentials, make_random_bytes()))
         assert "\U0001f680" not in str(caught.value)
 
 
-def test_AUT_5_an_unknown_user_looks_like_a_wrong_password() -> None:
-    """As many steps, the same replies; and the salt is the same whenever one asks (RFC 5802 9)."""
+def test_unknown_user_looks_like_a_wrong_password() -> None:
+    """The number of steps and the replies are the same, and the salt does not change (RFC 5802 9)."""
     talk = Talk(hooks={"secret"}, extensions=standard(OFFER)).begin()
     salts: dict[str, set[str]] = {"fred": set(), "nobody": set(), "wilma": set()}
     for user, seen in salts.items():
@@ -347,22 +347,22 @@ EXAMPLE = (
 )
 
 
-def test_AUT_20_example_of_rfc_7628() -> None:
+def test_example_of_rfc_7628() -> None:
     claim = next(MECHANISMS["OAUTHBEARER"].server(EXAMPLE, mechanism_context()))
     assert claim == Credentials("OAUTHBEARER", "user@example.com", BEARER.token)
-    client = MECHANISMS["OAUTHBEARER"].client(BearerToken("user@example.com", BEARER.token), counted())
+    client = MECHANISMS["OAUTHBEARER"].client(BearerToken("user@example.com", BEARER.token), make_random_bytes())
     assert client.send(None) == EXAMPLE.replace(b"host=server.example.com\x01port=143\x01", b"")
 
 
-def test_AUT_20_xoauth2() -> None:
-    client = MECHANISMS["XOAUTH2"].client(BearerToken("someuser@example.com", "ya29.vF9dft4"), counted())
+def test_xoauth2_message() -> None:
+    client = MECHANISMS["XOAUTH2"].client(BearerToken("someuser@example.com", "ya29.vF9dft4"), make_random_bytes())
     assert client.send(None) == b"user=someuser@example.com\x01auth=Bearer ya29.vF9dft4\x01\x01"
 
 
 @pytest.mark.parametrize("name", WITH_TOKEN)
-def test_AUT_20_the_server_says_why(name: str) -> None:
+def test_invalid_token_gets_an_error_message_first(name: str) -> None:
     talk = Talk(hooks={"auth"}, extensions=standard(OFFER), judge=lambda _: INVALID_CREDENTIALS).begin()
-    client = MECHANISMS[name].client(BEARER, counted())
+    client = MECHANISMS[name].client(BEARER, make_random_bytes())
     assert talk.say(f"AUTH {name} {b64(client.send(None) or b'')}") == ["334 " + b64(INVALID)]
     dummy = client.send(INVALID)
     assert dummy == DUMMY[name]
@@ -371,17 +371,17 @@ def test_AUT_20_the_server_says_why(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WITH_TOKEN)
-def test_AUT_20_nothing_is_said_of_a_token_that_could_not_be_judged(name: str) -> None:
+def test_temporary_failure_has_no_error_message(name: str) -> None:
     later = Reply(454, "Later", "4.7.0")
     talk = Talk(hooks={"auth"}, extensions=standard(OFFER), judge=lambda _: later).begin()
-    client = MECHANISMS[name].client(BEARER, counted())
+    client = MECHANISMS[name].client(BEARER, make_random_bytes())
     assert talk.say(f"AUTH {name} {b64(client.send(None) or b'')}") == [str(later)]
 
 
 @pytest.mark.parametrize("answer", [None, b"", INVALID])
 @pytest.mark.parametrize("name", WITH_TOKEN)
-def test_AUT_20_a_yes_behind_an_error_is_none(name: str, answer: bytes | None) -> None:
-    client = MECHANISMS[name].client(BEARER, counted())
+def test_client_rejects_success_after_an_error_message(name: str, answer: bytes | None) -> None:
+    client = MECHANISMS[name].client(BEARER, make_random_bytes())
     client.send(None)
     client.send(INVALID)
     with pytest.raises(RemoteProtocolError, match="did not refuse"):
@@ -405,7 +405,7 @@ def test_AUT_20_a_yes_behind_an_error_is_none(name: str, answer: bytes | None) -
         ("XOAUTH2", b"user=\x01auth=Bearer x\x01\x01", "535 5.7.8"),
     ],
 )  # fmt: skip
-def test_AUT_20_malformed(name: str, message: bytes, expected: str) -> None:
+def test_malformed_bearer_message_is_refused(name: str, message: bytes, expected: str) -> None:
     talk = Talk(hooks={"auth"}, extensions=standard(OFFER), judge=lambda _: None).begin()
     replies = codes(talk.say(f"AUTH {name}", b64(message)))
     if replies[-1] == "334":
@@ -414,23 +414,23 @@ def test_AUT_20_malformed(name: str, message: bytes, expected: str) -> None:
     assert talk.credentials == []
 
 
-# --- all of them ------------------------------------------------------------------------------------------------------
+# --- all mechanisms ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_AUT_6_cancelled(name: str) -> None:
+def test_asterisk_cancels_each_mechanism(name: str) -> None:
     talk = Talk(hooks={"auth", "secret"}, extensions=standard(OFFER)).begin()
     assert codes(talk.say(f"AUTH {name}", "*", SENDER)) == ["334", "501 5.7.0", "250 2.1.0"]
 
 
 @pytest.mark.parametrize("name", [*WITH_SECRET, *WITH_TOKEN])
-def test_AUT_7_not_base64(name: str) -> None:
+def test_invalid_base64_is_refused_by_each_mechanism(name: str) -> None:
     talk = Talk(hooks={"auth", "secret"}, extensions=standard(OFFER)).begin()
     assert codes(talk.say(f"AUTH {name}", "####", SENDER)) == ["334", "501 5.5.2", "250 2.1.0"]
 
 
 @pytest.mark.parametrize("message", [b"", b"fred", b" 00", b"fr\ned 00", b"fr\0ed 00", b"\xff 00"])
-def test_AUT_18_malformed(message: bytes) -> None:
+def test_malformed_cram_response_is_refused(message: bytes) -> None:
     talk = Talk(hooks={"secret"}, extensions=standard(OFFER)).begin()
     assert codes(talk.say("AUTH CRAM-MD5", b64(message))) == ["334", "501 5.5.2"]
 
@@ -442,8 +442,8 @@ def test_AUT_18_malformed(message: bytes) -> None:
         ("CRAM-MD5", [None]), ("CRAM-MD5", [b"<1@a>", b""]),
     ],
 )  # fmt: skip
-def test_a_server_that_does_not_know_the_mechanism(name: str, answers: list[bytes | None]) -> None:
-    client = MECHANISMS[name].client(FRED, counted())
+def test_client_rejects_steps_out_of_order(name: str, answers: list[bytes | None]) -> None:
+    client = MECHANISMS[name].client(FRED, make_random_bytes())
     for answer in (None, *answers[:-1]):
         client.send(answer)
     with pytest.raises(RemoteProtocolError):
@@ -456,7 +456,7 @@ def octets_of(alphabet: bytes) -> st.SearchStrategy[bytes]:
 
 @pytest.mark.parametrize("name", NAMES)
 @given(messages=st.lists(st.binary(max_size=60) | octets_of(b"n,=ryabcps01\x01 "), max_size=4))
-def test_whatever_a_client_says(name: str, messages: list[bytes]) -> None:
+def test_random_messages_never_authenticate(name: str, messages: list[bytes]) -> None:
     talk = Talk(hooks={"auth", "secret"}, extensions=standard(OFFER)).begin()
     talk.say(f"AUTH {name}", *map(b64, messages))
     assert talk.protocol.state.user is None
@@ -464,8 +464,8 @@ def test_whatever_a_client_says(name: str, messages: list[bytes]) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @given(messages=st.lists(st.binary(max_size=60) | octets_of(b"resiv=,0123456789"), max_size=3))
-def test_whatever_a_server_says(name: str, messages: list[bytes]) -> None:
-    client = MECHANISMS[name].client(HAS[MECHANISMS[name].credentials], counted())
+def test_random_challenges_only_raise_remote_protocol_errors(name: str, messages: list[bytes]) -> None:
+    client = MECHANISMS[name].client(CREDENTIALS[MECHANISMS[name].credentials], make_random_bytes())
     client.send(None)
     try:
         for message in messages:
@@ -474,7 +474,7 @@ def test_whatever_a_server_says(name: str, messages: list[bytes]) -> None:
         pass
 
 
-# --- what is offered --------------------------------------------------------------------------------------------------
+# --- offered mechanisms --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -487,13 +487,13 @@ def test_whatever_a_server_says(name: str, messages: list[bytes]) -> None:
         ({"hooks": {"auth"}, "extensions": standard(Auth(mechanisms=("XOAUTH2",)))}, None),
     ],
 )  # fmt: skip
-def test_AUT_1_each_mechanism_needs_its_hook(settings: dict[str, Any], line: str | None) -> None:
+def test_mechanism_is_offered_with_its_hook(settings: dict[str, Any], line: str | None) -> None:
     lines = [line[4:] for line in Talk(**settings).say(HELLO)[1].split("\n")]
     assert [found for found in lines if found.startswith("AUTH")] == ([] if line is None else [line])
 
 
-def test_AUT_1_offers_are_not_mixed_up() -> None:
-    """Sessions share one grammar, which remembers what it has offered."""
+def test_shared_grammar_keeps_offers_apart() -> None:
+    """Sessions share a grammar, which caches the replies to EHLO."""
     grammar = Grammar(standard())
     assert "AUTH" not in Talk(extensions=grammar).say(HELLO)[1]
     assert "AUTH SCRAM-SHA-256" in Talk(extensions=grammar, hooks={"secret"}).say(HELLO)[1]
@@ -508,21 +508,21 @@ def test_AUT_1_offers_are_not_mixed_up() -> None:
         ({"hooks": {"secret"}, "extensions": standard(Auth(mechanisms=("PLAIN",)))}, "PLAIN", "502 5.5.1"),
     ],
 )  # fmt: skip
-def test_AUT_9_not_here(settings: dict[str, Any], mechanism: str, expected: str) -> None:
+def test_mechanism_that_is_not_offered_is_refused(settings: dict[str, Any], mechanism: str, expected: str) -> None:
     assert codes(Talk(**settings).begin().say(f"AUTH {mechanism}")) == [expected]
 
 
-def test_without_scramp_there_is_no_scram(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scram_is_not_offered_without_scramp(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "scramp", None)
     assert "AUTH CRAM-MD5" in Talk(hooks={"secret"}).say(HELLO)[1]
     with pytest.raises(LocalProtocolError, match=r"smtp-trio\[scram\]"):
-        next(MECHANISMS["SCRAM-SHA-256"].client(FRED, counted()))
+        next(MECHANISMS["SCRAM-SHA-256"].client(FRED, make_random_bytes()))
     with pytest.raises(LocalProtocolError, match=r"smtp-trio\[scram\]"):
         choose_mechanism(MECHANISMS.values(), ["SCRAM-SHA-256"], FRED, secure=True)
     assert choose_mechanism(MECHANISMS.values(), ["SCRAM-SHA-256", "PLAIN"], FRED, secure=True).name == "PLAIN"
 
 
-# --- what a client takes ----------------------------------------------------------------------------------------------
+# --- the choice of a mechanism ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -536,7 +536,7 @@ def test_without_scramp_there_is_no_scram(monkeypatch: pytest.MonkeyPatch) -> No
         (NAMES, PasswordCredentials("fred", "secret", "joe"), True, False, "PLAIN"),
     ],
 )  # fmt: skip
-def test_the_best_is_chosen(
+def test_best_usable_mechanism_is_chosen(
     offered: list[str], credentials: PasswordCredentials | BearerToken, secure: bool, cleartext: bool, chosen: str
 ) -> None:
     assert (
@@ -546,7 +546,7 @@ def test_the_best_is_chosen(
 
 
 @pytest.mark.parametrize(
-    ("offered", "credentials", "secure", "complaint"),
+    ("offered", "credentials", "secure", "message"),
     [
         (["PLAIN", "LOGIN"], FRED, False, "offers LOGIN, PLAIN: .*PLAIN needs TLS"),
         (["GSSAPI"], FRED, True, "offers GSSAPI: .*PLAIN is not offered"), ([], FRED, True, "offers no mechanism"),
@@ -555,34 +555,34 @@ def test_the_best_is_chosen(
         (["CRAM-MD5"], PasswordCredentials("fred", "secret", "joe"), True, "CRAM-MD5 cannot carry an authzid"),
     ],
 )  # fmt: skip
-def test_nothing_fits(
-    offered: list[str], credentials: PasswordCredentials | BearerToken, secure: bool, complaint: str
+def test_no_usable_mechanism_raises_with_the_reasons(
+    offered: list[str], credentials: PasswordCredentials | BearerToken, secure: bool, message: str
 ) -> None:
-    with pytest.raises(LocalProtocolError, match=complaint) as caught:
+    with pytest.raises(LocalProtocolError, match=message) as caught:
         choose_mechanism(MECHANISMS.values(), offered, credentials, secure=secure)
     assert FRED.password not in str(caught.value)
     assert BEARER.token not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("make", "complaint"),
+    ("credentials", "values", "attribute"),
     [
-        (lambda: PasswordCredentials("", "x"), "user"), (lambda: PasswordCredentials("a\0", "x"), "user"), (lambda: PasswordCredentials(b"a", "x"), "user"),  # type: ignore[arg-type]
-        (lambda: PasswordCredentials("a\nb", "x"), "user"), (lambda: PasswordCredentials("a\udc80", "x"), "user"),
-        (lambda: PasswordCredentials("a", ""), "password"), (lambda: PasswordCredentials("a", "se\0cret"), "password"),
-        (lambda: PasswordCredentials("a", None), "password"), (lambda: PasswordCredentials("a", "x", "\0"), "authzid"),  # type: ignore[arg-type]
-        (lambda: PasswordCredentials("a", "x", None), "authzid"), (lambda: BearerToken("", "x"), "user"), (lambda: BearerToken("a", ""), "token"),  # type: ignore[arg-type]
-        (lambda: BearerToken("a", "se cret"), "token"), (lambda: BearerToken("a", "secret\x01"), "token"), (lambda: BearerToken("a", 1), "token"),  # type: ignore[arg-type]
-        (lambda: BearerToken("a\x01auth=", "x"), "user"),
+        (PasswordCredentials, ("", "x"), "user"), (PasswordCredentials, ("a\0", "x"), "user"),
+        (PasswordCredentials, (b"a", "x"), "user"), (PasswordCredentials, ("a\nb", "x"), "user"),
+        (PasswordCredentials, ("a\udc80", "x"), "user"), (PasswordCredentials, ("a", ""), "password"),
+        (PasswordCredentials, ("a", "se\0cret"), "password"), (PasswordCredentials, ("a", None), "password"),
+        (PasswordCredentials, ("a", "x", "\0"), "authzid"), (PasswordCredentials, ("a", "x", None), "authzid"),
+        (BearerToken, ("", "x"), "user"), (BearerToken, ("a\x01auth=", "x"), "user"), (BearerToken, ("a", ""), "token"),
+        (BearerToken, ("a", "se cret"), "token"), (BearerToken, ("a", "secret\x01"), "token"), (BearerToken, ("a", 1), "token"),
     ],
 )  # fmt: skip
-def test_credentials_that_are_none(make: Callable[[], object], complaint: str) -> None:
-    with pytest.raises(ValueError, match=f"^{complaint} must") as caught:
-        make()
+def test_invalid_credentials_raise(credentials: Callable[..., object], values: tuple[Any, ...], attribute: str) -> None:
+    with pytest.raises(ValueError, match=f"^{attribute} must") as caught:
+        credentials(*values)
     assert "cret" not in str(caught.value)
 
 
-def test_AUT_24_no_repr_shows_a_secret() -> None:
+def test_reprs_do_not_contain_secrets() -> None:
     assert repr(FRED) == "PasswordCredentials(user='fred', authzid='')"
     assert repr(BEARER) == "BearerToken(user='fred@example.org')"
     assert repr(mechanism_context()) == "MechanismContext(name='mx.test')"
