@@ -33,7 +33,7 @@ from ..protocol import (
     Vrfy,
 )
 from ..protocol.commands import END_OF_DATA
-from ..protocol.extensions import KNOWN
+from ..protocol.extensions import KNOWN, merge_extensions
 from ..protocol.extensions.auth import AuthCommand
 from ..protocol.extensions.chunking import Bdat, BdatLast
 from ..protocol.extensions.lmtp import Lhlo, Lmtp
@@ -56,6 +56,7 @@ from .results import (
 )
 from .transaction import Progress
 
+#: Shared by all clients that add no extensions of their own.
 GRAMMAR = Grammar(KNOWN)
 LMTP_GRAMMAR = Grammar((*KNOWN, Lmtp()))
 
@@ -70,6 +71,7 @@ class ClientSettings(TypedDict, total=False):
     lmtp: bool
     allow_cleartext: bool
     timeout: float | ClientTimeouts | None
+    extensions: Iterable[Extension]
 
 
 class Client:
@@ -94,6 +96,8 @@ class Client:
     :param allow_cleartext: send credentials without TLS or without a verified certificate too.
     :param timeout: seconds for each reply, or a `ClientTimeouts`; 0 means no limit. The defaults are those of RFC 5321
         4.5.3.2.
+    :param extensions: extensions to support besides the built-in ones (`smtp_trio.protocol.extensions.KNOWN`); one with
+        the keyword of a built-in extension replaces it.
 
     Raises ValueError for a ``name`` that EHLO cannot send, and for settings that contradict each other.
     """
@@ -110,8 +114,12 @@ class Client:
         lmtp: bool = False,
         allow_cleartext: bool = False,
         timeout: float | ClientTimeouts | None = None,
+        extensions: Iterable[Extension] = (),
     ) -> None:
-        self._exchange = Exchange(stream, LMTP_GRAMMAR if lmtp else GRAMMAR, client_timeouts(timeout), lmtp=lmtp)
+        grammar = LMTP_GRAMMAR if lmtp else GRAMMAR
+        if added := tuple(extensions):
+            grammar = Grammar(merge_extensions(grammar.extensions, added))
+        self._exchange = Exchange(stream, grammar, client_timeouts(timeout), lmtp=lmtp)
         self._handshake = Handshake(
             self._exchange,
             host=host,
@@ -219,6 +227,19 @@ class Client:
         await self._exchange.close()
 
     # --- one command at a time --------------------------------------------------------------------------------------
+
+    async def command(self, command: Command) -> Reply:
+        """Send a command that has no method here, such as one of a third-party extension; return the reply.
+
+        The extension must be one of ``extensions``. The reply may take ``timeout.other`` seconds.
+
+        Raises `ReplyError` if the command is refused, NotOfferedError if the server does not offer its extension,
+        LocalProtocolError if it is out of order, and ValueError if it cannot be sent as one line. The last includes
+        DATA, BDAT, STARTTLS and AUTH, which have methods of their own.
+        """
+        if command.counted or command.starts_tls or isinstance(command, Data | AuthCommand):
+            raise ValueError(f"{command.verb} is more than one line and a reply: use the method of that name")
+        return await self._request(command)
 
     async def _request(self, command: Command) -> Reply:
         async with self._exchange.operation():
