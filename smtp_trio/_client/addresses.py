@@ -93,13 +93,13 @@ def envelope(
         fields = [prefix + name for name in ORIGINATORS]
         senders = _addresses(message, fields)
         if not senders:
-            raise ValueError(f"the message has no sender: there is no address in {' or '.join(fields)}")
+            raise ValueError(f"the message has no sender: no address in {' or '.join(fields)}")
         sender = senders[0]
     if recipients is None:
         fields = [prefix + name for name in DESTINATIONS]
         recipients = dict.fromkeys(_addresses(message, fields))
         if not recipients:
-            raise ValueError(f"the message has no recipients: there is no address in {', '.join(fields)}")
+            raise ValueError(f"the message has no recipients: no address in {', '.join(fields)}")
     return sender, list(recipients)
 
 

@@ -436,7 +436,7 @@ class Client:
 
         ``messages`` is an iterable or an async iterable. If the server offers PIPELINING, the next message is sent
         before the reply to the last one is received (RFC 2920). A message that no recipient was accepted for does not
-        raise: its result tells. Otherwise raises as `send` does; ``last_results`` then has the results so far.
+        raise; its result has the outcomes. Otherwise raises as `send` does; ``last_results`` then has the results so far.
         """
         operation = self._exchange.operation()
         self._results = []

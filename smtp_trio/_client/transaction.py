@@ -54,7 +54,7 @@ Progress = Callable[[int, int | None], object]
 # * RCPT decides about its own recipient only. 452 and 552 postpone it to a further transaction, if at least one
 #   recipient was accepted and the message can be read again.
 # * A refused MAIL or DATA, or a refused BDAT that is not the last, decides about all recipients. The replies to the
-#   RCPT commands after a refused MAIL say nothing new.
+#   RCPT commands after a refused MAIL have no effect.
 # * The reply to the end of the message decides about all accepted recipients, and in LMTP about the first of them that
 #   has no outcome yet (RFC 2033 4.2).
 # * 421 may take the place of any reply (RFC 5321 3.8); it decides about all recipients, since the server closes the
