@@ -55,7 +55,7 @@ class LoneMaildir(Maildir):
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
-        self._group = Group(self._commit, size=1)
+        self._group = Group(self._commit, max_size=1)
 
 
 class LoneSQLite(SQLite):
@@ -63,7 +63,7 @@ class LoneSQLite(SQLite):
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
-        self._group = Group(self._commit, size=1)
+        self._group = Group(self._commit, max_size=1)
 
 
 async def serve(

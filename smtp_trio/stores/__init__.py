@@ -1,9 +1,10 @@
-"""Stores: ready-made hooks that keep every message they are told to, and say so only when it would survive a power cut.
+"""Stores: hooks that keep every message, and answer 250 only when the message would survive a power cut.
 
-``Maildir(path)`` keeps a file a message, for programs that read mail; ``SQLite(path)`` a row a message, for programs
-that query it. Both keep the envelope with the message, and ``read`` gives back the two. Read `_store.py` for what a
-store is, `_group.py` for how messages share a flush of the disk, `_spool.py` for where a large one waits; then
-`maildir.py` and `sqlite.py`.
+``Maildir(path)`` keeps one file for each message, for programs that read mail. ``SQLite(path)`` keeps one row for each
+message, for programs that query it. Both keep the envelope with the message, and ``read`` returns the two together.
+
+`_store.py` defines what a store is, `_group.py` how messages share a flush of the disk, and `_spool.py` where a message
+is kept until it is committed. `maildir.py` and `sqlite.py` are the two stores.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ __all__ = ["Maildir", "MessageTooBigError", "SQLite", "Store", "StoreError", "St
 
 
 def read(path: str | os.PathLike[str], uid: str | None = None) -> Stored:
-    """Read back a message: a file of a Maildir, or with ``uid`` a row of an SQLite database.
+    """Return a stored message and its envelope.
 
-    Raises OSError or ``sqlite3.Error`` when it cannot be read, ``LookupError`` for a ``uid`` that is not there, and
-    ``ValueError`` for a file or database that is not a store's.
+    ``path`` is a file in a Maildir; or, with ``uid``, an SQLite database, and ``uid`` the id of the message in it.
+
+    Raises OSError or ``sqlite3.Error`` when it cannot be read, LookupError when the database has no message with this
+    ``uid``, and ValueError when the file or database was not written by a store.
     """
     return read_file(path) if uid is None else read_row(path, uid)

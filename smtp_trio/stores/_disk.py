@@ -1,4 +1,4 @@
-"""What has to be done by hand so that the disk holds what it was given. Everything here blocks: call it in a thread."""
+"""File operations that make data durable. Everything here blocks: call it in a thread."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def write_all(fd: int, data: bytes | bytearray) -> None:
-    """Write all of it: a signal, a full disk or a quota may make a write a short one, which is not an error."""
+    """Write all of the data: a signal, a full disk or a quota can make `os.write` write less, which is not an error."""
     with memoryview(data) as rest:
         while rest:
             done = os.write(fd, rest)
@@ -20,8 +20,8 @@ def write_all(fd: int, data: bytes | bytearray) -> None:
 
 
 @contextmanager
-def directory(path: str) -> Iterator[int]:
-    """A descriptor to flush a directory by, and to name files in it whatever becomes of its path."""
+def open_directory(path: str) -> Iterator[int]:
+    """Open a directory, for fsync and for names relative to it, which stay valid when its path changes."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         yield fd
@@ -29,14 +29,17 @@ def directory(path: str) -> Iterator[int]:
         os.close(fd)
 
 
-def flush_directory(path: str) -> None:
-    """Make the names in a directory safe: to flush a file saves its octets, not its name."""
-    with directory(path) as fd:
+def sync_directory(path: str) -> None:
+    """Make the names in a directory durable: fsync of a file saves its octets and not its name."""
+    with open_directory(path) as fd:
         os.fsync(fd)
 
 
 def make_directory(path: str) -> None:
-    """Make a directory that survives a power cut, and what is missing above it; one that is there is left as it is."""
+    """Create a directory, and missing ones above it, so that they survive a power cut.
+
+    An existing one is not changed.
+    """
     parent = os.path.dirname(path)
     try:
         os.mkdir(path, 0o700)  # mail is private
@@ -46,14 +49,15 @@ def make_directory(path: str) -> None:
     except FileExistsError:
         if not os.path.isdir(path):
             raise
-        # Who made it may have come no further. If it is not ours to flush, then neither was it ours to make.
+        # The process that created it may have ended before it flushed the parent directory. If this process may not
+        # open the parent, another user created the directory.
         with suppress(OSError):
-            flush_directory(parent)
+            sync_directory(parent)
         return
-    flush_directory(parent)
+    sync_directory(parent)
 
 
 def check_writable(path: str) -> None:
-    """Raise PermissionError where nothing can be written, be it for the file system's sake."""
+    """Raise PermissionError when the path is not writable, also when the reason is a read-only file system."""
     if not os.access(path, os.W_OK):
-        raise PermissionError(errno.EACCES, "it is not writable", path)
+        raise PermissionError(errno.EACCES, "not writable", path)

@@ -1,13 +1,4 @@
-"""Group commit: many sessions, one flush of the disk.
-
-Flushing costs the same for one message as for a hundred, so what waits is flushed together. There is no task for it:
-of the sessions that wait, one commits for all of them in a thread, and meanwhile the next group gathers. A lone
-session never waits for company.
-
-A session that has handed over its message cannot be cancelled until it knows the verdict: a message that is on the
-disk and a peer that was not told is how mail gets doubled. The wait is bounded, but for the one that commits, which
-stays as long as the disk takes: its thread has other people's messages in hand and cannot be abandoned.
-"""
+"""Group commit: many sessions share one flush of the disk."""
 
 from __future__ import annotations
 
@@ -23,91 +14,121 @@ if TYPE_CHECKING:
 
 SpoolT = TypeVar("SpoolT", bound=Spool)
 
+# How a group is committed
+# ------------------------
+#
+# A flush of the disk takes as long for a hundred messages as for one, and takes most of the time of a delivery. So all
+# messages that wait are committed together. While a commit runs, the next messages gather; the first commit of a busy
+# server has one message, and the following ones as many as came meanwhile. A message never waits for others to come.
+#
+# No background task does this. It would need a nursery that outlives every session, and a failure in it would have to
+# find its way back to the sessions. Instead, `submit` puts the session's message into a list; when no commit is
+# running, the session takes the list, up to ``max_size`` messages, and commits all of them in a thread. The others are
+# parked. When a commit has ended, its sessions are woken because they have a result, and the session at the head of the
+# list is woken because it is its turn to commit. No other session is woken.
+#
+# A message can be cancelled until its body has been read (`Spool.fill`), and not after `submit` was called. From that
+# point a cancelled session could no longer know whether its message is on the disk: a message that is kept without a
+# 250 is sent again and delivered twice. `submit` therefore waits in a shielded scope, and the server's hook can send
+# the reply for the message even while it is being stopped.
+#
+# The wait has a deadline, so that a disk that has stalled does not hold the session for ever. A message that is still
+# in the list when it expires is taken out and refused; a message that a thread is committing is refused as well,
+# although it may still be stored. RFC 1047 discusses the choice: delivered twice is better than accepted and lost. The
+# session that started the thread has no deadline, because only it can collect the results for the others, and the
+# thread cannot be interrupted.
+#
+# A 250 means that `commit` has returned without an error for this message: the store has flushed it to the disk. It
+# does not depend on the other messages of the group; a store commits those that it can and returns the errors of the
+# rest.
+
 
 @define(eq=False)
-class _Entry(Generic[SpoolT]):
-    """One message on its way through a group."""
+class _Pending(Generic[SpoolT]):
+    """A message that was submitted and has no result yet."""
 
     message: SpoolT
-    decided: bool = False
+    done: bool = False
     error: Exception | None = None
     session: trio.lowlevel.ParkingLot = Factory(trio.lowlevel.ParkingLot)
-    """Who waits for the verdict, or for its turn to commit."""
+    """The parked session, which waits for the result or for its turn to commit."""
 
 
 @final
 class Group(Generic[SpoolT]):
-    """Commits messages together, each once.
+    """Commits messages in groups of up to ``max_size``.
 
-    ``commit(messages)`` runs in a thread, never twice at a time. It returns those that it had to refuse, each with
-    the reason; if it raises, it has refused them all. Either way it leaves nothing behind of a message that it
-    refused.
+    ``commit(messages)`` runs in a thread, once at a time. It returns the messages that it could not store, each with
+    its error; if it raises, it has stored none of them. It must leave nothing on the disk of a message that it did not
+    store.
 
-    ``writer`` is that thread's limiter; whatever else must not run beside a commit runs under it too. It is not one
-    of Trio's forty, so no hook that hogs those keeps a message from being made safe.
+    ``timeout`` is the time in seconds that `submit` waits, except in the session that commits.
+
+    ``writer`` is the limiter of that thread; a store uses it for everything that must not run beside a commit. It is
+    not Trio's default limiter: if hooks used all of its threads, no message could be committed.
     """
 
     def __init__(
         self,
         commit: Callable[[Sequence[SpoolT]], Mapping[SpoolT, Exception]],
         *,
-        size: int = 256,
-        patience: float = 30,
+        max_size: int = 256,
+        timeout: float = 30,
     ) -> None:
-        # Nothing here belongs to one run of Trio, and each run leaves it as it found it: a store may serve one run
-        # after another.
+        # Each call of trio.run leaves this state as it found it, so a store can be used in several runs.
         self.writer = trio.CapacityLimiter(1)
         self._commit = commit
-        self._size = size
-        self._patience = patience
-        self._waiting: list[_Entry[SpoolT]] = []
+        self._max_size = max_size
+        self._timeout = timeout
+        self._waiting: list[_Pending[SpoolT]] = []
         self._committing = False
 
     async def submit(self, message: SpoolT) -> Exception | None:
-        """Hand over a message and wait for the verdict: None when it is safe, otherwise why it is not.
+        """Commit a message, in a group. Return None when it is stored, otherwise the reason.
 
-        From the call on no cancellation is felt. When the disk does not answer in time the verdict is a
-        ``TooSlowError``. If a commit is at work on the message by then, it may yet succeed: a message refused but kept
-        comes twice (RFC 1047), while one accepted and lost would not come at all.
+        This cannot be cancelled. When the disk takes longer than the timeout the reason is `trio.TooSlowError`; the
+        message may then be stored nevertheless, if its commit had begun.
         """
-        entry = _Entry(message)
-        self._waiting.append(entry)
-        with trio.move_on_after(self._patience, shield=True):
-            while not entry.decided:
+        pending = _Pending(message)
+        self._waiting.append(pending)
+        with trio.move_on_after(self._timeout, shield=True):
+            while not pending.done:
                 if self._committing:
-                    await entry.session.park()
+                    await pending.session.park()
                 else:
                     await self._commit_waiting()
-        if entry.decided:
-            return entry.error
-        if entry in self._waiting:
-            self._waiting.remove(entry)
+        if pending.done:
+            return pending.error
+        if pending in self._waiting:
+            self._waiting.remove(pending)
             if not self._committing:
-                self._call_first()  # it may be that the last commit has called us, who heed no call any more
-            await message.dispose()
-        return trio.TooSlowError("the disk does not answer")
+                # The last commit may have woken this session, at the moment its deadline expired, to commit next.
+                self._wake_first()
+            await message.discard_in_thread()
+        return trio.TooSlowError("the disk does not respond")
 
     async def _commit_waiting(self) -> None:
-        """Decide on what waits now. Then it is the turn of who is first in line; nobody else is woken in vain."""
-        batch, self._waiting = self._waiting[: self._size], self._waiting[self._size :]
-        refused: Mapping[SpoolT, Exception] = {}
+        """Commit the messages that wait, wake their sessions, and wake the session that commits next."""
+        batch, self._waiting = self._waiting[: self._max_size], self._waiting[self._max_size :]
+        errors: Mapping[SpoolT, Exception] = {}
         try:
             self._committing = True
-            with trio.CancelScope(shield=True):  # not the deadline's either: nobody else would bring the verdict home
-                refused = await trio.to_thread.run_sync(
-                    self._commit, [entry.message for entry in batch], limiter=self.writer
+            # Also shielded from the deadline of `submit`: only this session can give the others their results.
+            with trio.CancelScope(shield=True):
+                errors = await trio.to_thread.run_sync(
+                    self._commit, [pending.message for pending in batch], limiter=self.writer
                 )
         except Exception as error:
-            refused = {entry.message: error for entry in batch}
+            errors = {pending.message: error for pending in batch}
         finally:
             self._committing = False
-            self._call_first()
-        for entry in batch:
-            entry.error = refused.get(entry.message)
-            entry.decided = True
-            entry.session.unpark_all()
+            self._wake_first()
+        for pending in batch:
+            pending.error = errors.get(pending.message)
+            pending.done = True
+            pending.session.unpark_all()
 
-    def _call_first(self) -> None:
-        """It is the turn of who is first in line."""
-        for entry in self._waiting[:1]:
-            entry.session.unpark_all()
+    def _wake_first(self) -> None:
+        """Wake the session whose message has waited longest: it is its turn to commit."""
+        for pending in self._waiting[:1]:
+            pending.session.unpark_all()

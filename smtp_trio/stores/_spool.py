@@ -1,7 +1,7 @@
-"""A message on its way in: small ones wait in memory, a large one in a file that goes away unless it is kept.
+"""A message before it is committed: a small one in memory, a large one in a file.
 
-The file is written in threads, a mebibyte at a time, so a disk that stalls holds up one peer and not the server, and
-a message of any size takes the memory of a small one.
+The file is written in threads, a mebibyte at a time. A disk that stalls therefore delays one session and not the
+server, and a message of any size needs no more memory than a small one.
 """
 
 from __future__ import annotations
@@ -17,70 +17,73 @@ from ._disk import write_all
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable
 
+#: Octets of a message that are kept in memory. When there are more, they are moved to the file.
 MEMORY = 1 << 20
 
 
 class Spool:
-    """The octets of one message, ``head`` first. A store says in ``create`` where those go that memory does not hold.
+    """The octets of one message.
 
-    ``name`` is what the store calls the message. With ``unix`` each CRLF becomes LF.
+    ``name`` is the store's id of the message. ``head`` are octets that the store puts before it. With ``lf`` each CRLF
+    becomes LF. Each store has a subclass, which creates the file of a large message.
     """
 
-    def __init__(self, name: str, head: bytes = b"", *, unix: bool = False) -> None:
+    def __init__(self, name: str, head: bytes = b"", *, lf: bool = False) -> None:
         self.name: str = name
         self.size: int = 0
-        """Octets written to the file so far; all of them, when the spool is full and in a file."""
+        """The number of octets that were written to the file."""
         self.fd: int | None = None
-        self._held = bytearray(head)
-        self._unix = unix
+        self._buffer = bytearray(head)
+        self._lf = lf
 
-    def create(self) -> int:
-        """Open the file that takes what memory does not hold."""
+    def create_file(self) -> int:
+        """Create the file of a large message, and return its descriptor. Called in a thread."""
         raise NotImplementedError
 
     async def fill(self, body: AsyncIterable[bytes]) -> None:
-        """Take in a whole body. If that fails, in whatever way, nothing is left of it when this raises."""
+        """Read a whole body. On any error, cancellation included, the file is removed before this raises."""
         try:
             async for chunk in body:
-                self._held += chunk
-                if len(self._held) >= MEMORY:
+                self._buffer += chunk
+                if len(self._buffer) >= MEMORY:
                     await trio.to_thread.run_sync(self.flush)
-            await trio.lowlevel.checkpoint_if_cancelled()  # the last moment to turn back
-        except BaseException:  # Cancelled too
-            await self.dispose()
+            # The last point at which the message can be cancelled (see `Group`).
+            await trio.lowlevel.checkpoint_if_cancelled()
+        except BaseException:
+            await self.discard_in_thread()
             raise
 
     def flush(self, *, last: bool = False) -> None:
-        """Move what memory holds to the file."""
+        """Write the octets in memory to the file. ``last`` means that no more follow."""
         data = self.take(last=last)
         if self.fd is None:
-            self.fd = self.create()
+            self.fd = self.create_file()
         write_all(self.fd, data)
         self.size += len(data)
 
     def take(self, *, last: bool = True) -> bytearray:
-        """What memory holds, which it then no longer does."""
-        data, self._held = self._held, bytearray()
-        if self._unix:
-            if data.endswith(b"\r") and not last:  # the LF may be in the next chunk
-                self._held += b"\r"
+        """Remove the octets from memory, and return them."""
+        data, self._buffer = self._buffer, bytearray()
+        if self._lf:
+            if data.endswith(b"\r") and not last:  # the LF may come with the next chunk
+                self._buffer += b"\r"
                 del data[-1:]
             data = data.replace(b"\r\n", b"\n")
         return data
 
     def close(self) -> None:
-        """Close the file, if there is one; raises OSError where the system has kept bad news for this moment."""
+        """Close the file, if there is one. Raises OSError: some file systems report a failed write only now."""
         if self.fd is not None:
             fd, self.fd = self.fd, None
             os.close(fd)
 
     def discard(self) -> None:
-        """Leave nothing of it on the disk."""
+        """Remove everything that was written to the disk."""
         with suppress(OSError):
             self.close()
 
-    async def dispose(self) -> None:
-        """Discard from a session, be it one that is being cancelled, and do not wait for a disk that has stopped."""
+    async def discard_in_thread(self) -> None:
+        """Call `discard`, also in a cancelled task, and wait for it 5 s at most: the disk may have stalled."""
         if self.fd is not None:
             with trio.move_on_after(5, shield=True):
                 await trio.to_thread.run_sync(self.discard, abandon_on_cancel=True)

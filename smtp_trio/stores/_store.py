@@ -1,8 +1,8 @@
-"""What every store is: hooks whose ``data`` answers 250 only when the message is safe.
+"""The base class of stores: hooks whose ``data`` answers 250 only when the message is durable.
 
-A store says how a session's message is spooled and how a group of messages is committed; the rest is here. See RFC
-5321 6.1: with its 250 a server takes responsibility, and "MUST NOT lose the message for frivolous reasons", a crash
-being one.
+RFC 5321 6.1: with its 250 a server accepts responsibility for the message, and "MUST NOT lose the message for frivolous
+reasons, such as because the host later crashes". A subclass defines how a message is spooled and how a group of
+messages is committed.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import trio
 from attrs import frozen
 
 from .._server.hooks import Hooks
+from .._server.message_log import STORED
 from ..protocol.replies import Reply
 from ._group import Group, SpoolT
 
@@ -30,120 +31,131 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("smtp_trio.stores")
 
-STORE_ID = "smtp_trio.store_id"
-"""Where ``envelope.context`` has the store's own name for a message that it keeps."""
-
 
 @frozen
 class Stored:
-    """A message as a store kept it, with its envelope."""
+    """A message as it was stored, with its envelope."""
 
     sender: str
-    """The mailbox as it was sent; "" for the null sender."""
+    """The mailbox of MAIL, as the client sent it; "" for the null reverse-path."""
     recipients: tuple[str, ...]
-    """Those that were accepted, in order, each as it was sent."""
+    """The mailboxes of the accepted RCPT commands in their order, as the client sent them."""
     message: bytes
-    """What the peer sent, without anything that the store added."""
+    """The octets that the client sent, without the fields that the store or the server added."""
     received: datetime
+    """The time at which the server received the message, with its UTC offset."""
 
 
 class StoreError(Exception):
-    """The store did not take a message. ``reply`` is what to tell the peer; the words and the cause are for the log."""
+    """A store could not be opened, or could not keep a message.
+
+    ``reply`` is the reply for the client. The message of the exception and its cause are for the log: they contain
+    paths.
+    """
 
     reply: ClassVar[Reply] = Reply(451, "Cannot store the message now; try again later", "4.3.0")
 
 
 class StoreFullError(StoreError):
-    """No room on the device, or none within the quota."""
+    """The device is full, or the quota is used up."""
 
     reply: ClassVar[Reply] = Reply(452, "Insufficient system storage", "4.3.1")
 
 
 class MessageTooBigError(StoreError):
-    """Larger than this store can ever hold."""
+    """The message is larger than the store can ever keep."""
 
     reply: ClassVar[Reply] = Reply(552, "Message size exceeds what the store can hold", "5.3.4")
 
 
 class Store(Hooks, Generic[SpoolT]):
-    """Hooks that keep every message.
+    """The base class of stores: hooks that keep every message.
 
-    Subclass a store for hooks of your own beside it, or call ``put`` from your own ``data``. A store opens with the
-    server that it serves, or on first use, and may be used again after it was closed.
+    Add other hooks in a subclass of a store, or call `put` in a ``data`` hook of your own. A store is opened with the
+    server that it serves, or by the first message, and can be used again after it was closed.
     """
 
     def __init__(self) -> None:
         self._group: Group[SpoolT] = Group(self._commit)
 
-    # What a store of your own says:
+    # --- implemented by each store:
 
     def _spool(self, session: Session, envelope: Envelope) -> SpoolT:
-        """An empty spool for the message that a session is about to send."""
+        """Return an empty spool for the message that a session is about to receive."""
         raise NotImplementedError
 
     def _commit(self, messages: Sequence[SpoolT]) -> Mapping[SpoolT, Exception]:
-        """Make messages safe, in a thread; see ``Group``."""
+        """Make messages durable, and return the errors of those that cannot be stored.
+
+        Runs in a thread; see `Group`.
+        """
         raise NotImplementedError
 
     def _open(self) -> None:
-        """Make ready, in the thread that commits; raises what is amiss. ``_commit`` comes without it as well."""
+        """Open the store, or raise an exception. Runs in the thread of ``_commit``, which may be called without it."""
 
     def _close(self) -> None:
-        """Let go of what is open, in the thread that commits."""
+        """Close the store. Runs in the thread of ``_commit``."""
 
-    # What every store does:
+    # --- the same in every store:
 
     async def put(self, session: Session, body: AsyncIterable[bytes]) -> str:
-        """Store the message that a session is sending, for all its recipients, and return the store's name for it.
+        """Store the message that a session is receiving, for all its recipients, and return the store's id of it.
 
-        Returns when the message would survive a power cut; raises ``StoreError``, with nothing left of it, when it is
-        not kept. ``body`` is that of the session's ``data`` hook, or what you make of it.
+        ``body`` is the body of the session's ``data`` hook, or an iterable that yields a changed one. Returns when the
+        message is durable. Raises `StoreError` when it is not stored, RuntimeError when the session is not receiving a
+        message, and what iterating over ``body`` raises; then the store contains nothing of it.
+
+        Cancellation is possible only until the body has been read.
         """
         envelope = session.envelope
         if envelope is None:
-            raise RuntimeError("a store keeps the message of a transaction, and this session has none under way")
+            raise RuntimeError("the session is not receiving a message: call put() in the data hook")
         spool = self._spool(session, envelope)
         try:
             await spool.fill(body)
         except (OSError, StoreError) as error:
-            raise self._refusal(error) from error
-        refused = await self._group.submit(spool)
-        if refused is not None:
-            raise self._refusal(refused) from refused
-        envelope.context[STORE_ID] = spool.name
+            raise self._store_error(error) from error
+        failure = await self._group.submit(spool)
+        if failure is not None:
+            raise self._store_error(failure) from failure
+        envelope.context[STORED] = spool.name
         return spool.name
 
     async def open(self) -> None:
-        """Open now rather than on first use; raises ``StoreError`` when the store cannot be used."""
+        """Open the store now, not with its first message. Raises `StoreError` when it cannot be used."""
         try:
             await trio.to_thread.run_sync(self._open, limiter=self._group.writer)
         except (OSError, sqlite3.Error, StoreError) as error:
-            raise self._refusal(error) from error
+            raise self._store_error(error) from error
 
     async def aclose(self) -> None:
-        """Close what is open. A store that is used again opens again."""
+        """Close the store. It is opened again when it is used again."""
         await trio.to_thread.run_sync(self._close, limiter=self._group.writer)
 
-    def _refusal(self, error: Exception) -> StoreError:
-        """What a fault means to the peer; made for each session, since one fault may have struck a whole group."""
+    def _store_error(self, error: Exception) -> StoreError:
+        """Return the StoreError that fits an error. Each session needs its own: a group can share one error."""
         if isinstance(error, StoreError):
             kind = type(error)
         elif isinstance(error, OSError):
             kind = StoreFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreError
         else:
-            # The low octet is the primary code (sqlite.org/rescode.html).
+            # The low octet is the primary result code (sqlite.org/rescode.html).
             kind = StoreFullError if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL else StoreError
         return kind(f"{self!r}: {str(error) or type(error).__name__}")
 
-    # The hooks:
+    # --- hooks:
 
     async def start(self, server: Server) -> None:
+        """Open the store with the server."""
         await self.open()
 
     async def stop(self, server: Server) -> None:
+        """Close the store with the server."""
         await self.aclose()
 
     async def data(self, session: Session, body: Body) -> Reply | None:
+        """Store the message. On an error log it, and return its reply."""
         try:
             await self.put(session, body)
         except StoreError as error:

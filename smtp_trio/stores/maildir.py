@@ -1,21 +1,9 @@
-"""Maildir: one file a message, safe when its 250 is said.
+"""Maildir: one file for each message.
 
-How a message is delivered so that no crash can lose it or leave half of it (`Maildir._commit` is this list):
-
-1. It is written under a name of its own in ``tmp/``. O_EXCL: never over another's.
-2. ``fsync(file)``: its octets are on the disk. The file is closed, and what close says is heard.
-3. ``rename`` into ``new/``, in one step: a reader finds the whole message or none.
-4. ``fsync(directory)``: its name is on the disk as well. Without this a power cut takes the whole file away.
-5. Only now 250.
-
-Whatever goes wrong, the message leaves both directories and the peer hears 451 or 452. A killed process leaves files
-in ``tmp/``, no one's mail yet: those older than 36 hours go when the box is opened. What is in ``new/`` and ``cur/``
-is the reader's and never touched. Steps 1 and 2 are taken message by message, 3 and 4 for a whole group.
-
-A file begins with what the message itself does not tell: ``Return-Path: <sender>``, an ``Envelope-To: <recipient>``
-for each accepted recipient in order (the Bcc are there and nowhere else), and the server's ``Received:``. Then come
-the octets as they were sent. Fields of those names in the message are the sender's own words and stay where they are:
-``read`` looks no further than our ``Received:``.
+A file begins with the envelope, which the message itself does not contain: ``Return-Path: <sender>``, one
+``Envelope-To: <recipient>`` for each accepted recipient in order (recipients of blind copies are nowhere else), and the
+server's ``Received:``. The octets that the client sent follow unchanged. Fields of the same names in the message are
+part of it: ``read`` takes the envelope only from the fields before the server's ``Received:``.
 """
 
 from __future__ import annotations
@@ -30,7 +18,7 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from ._disk import check_writable, directory, make_directory
+from ._disk import check_writable, make_directory, open_directory
 from ._spool import Spool
 from ._store import Store, Stored
 
@@ -43,27 +31,52 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-STALE = 36 * 60 * 60
-DELIVERIES = itertools.count(1)
+#: Seconds after which a file in ``tmp/`` is removed, as the Maildir specification has it (cr.yp.to/proto/maildir.html).
+MAX_TMP_AGE = 36 * 60 * 60
+DELIVERY_NUMBERS = itertools.count(1)
+
+# How a message is delivered
+# --------------------------
+#
+# A crash at any point must leave either the whole message in ``new/`` or nothing that a mail reader would see, and
+# after a 250 it must leave the message. Hence this order, in which each step ends before the next one begins:
+#
+# 1. Write the message into a file in ``tmp/``, under a unique name. O_EXCL makes sure that no other file is
+# overwritten. 2. fsync the file: its octets are on the disk. Close it, and check the result: NFS reports failed writes
+# there. 3. rename the file into ``new/``. The rename is atomic, so a reader finds the whole message or nothing. 4.
+# fsync ``new/``: the name is on the disk. Without this, a power cut after step 3 would remove the file. Then fsync
+#    ``tmp/``, so that the old name is gone as well.
+# 5. Send 250.
+#
+# Steps 1 and 2 are taken for each message of a group, steps 3 and 4 for the group: `Maildir._commit`. After an error in
+# any step the message is removed from both directories, and the reply is 451 or 452.
+#
+# A process that is killed leaves files in ``tmp/``. They do not matter to readers, and are removed when a Maildir is
+# opened and they are older than 36 hours. Files in ``new/`` and ``cur/`` belong to the reader and are never touched.
+#
+# The directories are held open during a commit, and step 3 uses names relative to their descriptors. If somebody
+# replaced a directory between the rename and the fsync, the store would otherwise flush a directory that does not have
+# the message.
 
 
-def safe(host: str) -> str:
-    """A host's name as part of a file's: ":" would begin a reader's flags."""
+def escape_host(host: str) -> str:
+    """Return a host name in the form that a file name can contain: a colon would begin the flags of a mail reader."""
     return host.replace("/", r"\057").replace(":", r"\072")
 
 
-HOST = safe(socket.gethostname())
+HOST = escape_host(socket.gethostname())
 
 
-class Maildir(Store["Letter"]):
-    """Hooks that deliver every message into one Maildir, which is made if need be.
+class Maildir(Store["MaildirSpool"]):
+    """A store that delivers every message into one Maildir.
 
-    ``newline="lf"`` writes Unix files, for readers that want them: every CRLF becomes LF.
+    ``path`` is the Maildir; it is created if it does not exist. ``newline`` is the line end in its files: "crlf" as
+    sent, or "lf" for programs that expect Unix files.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, newline: Literal["crlf", "lf"] = "crlf") -> None:
         if newline not in ("crlf", "lf"):
-            raise ValueError(f"newline is 'crlf' or 'lf', not {newline!r}")
+            raise ValueError(f"newline must be 'crlf' or 'lf', got {newline!r}")
         super().__init__()
         self.path: str = os.path.abspath(path)
         self.newline = newline
@@ -74,79 +87,78 @@ class Maildir(Store["Letter"]):
     def __repr__(self) -> str:
         return f"Maildir({self.path!r})"
 
-    def _spool(self, session: Session, envelope: Envelope) -> Letter:
+    def _spool(self, session: Session, envelope: Envelope) -> MaildirSpool:
         fields = encode_envelope(envelope) + session.received()
-        return Letter(self, unique_name(session.server.now()), fields, unix=self.newline == "lf")
+        return MaildirSpool(self, unique_name(session.server.now()), fields, lf=self.newline == "lf")
 
-    def _commit(self, messages: Sequence[Letter]) -> dict[Letter, Exception]:
-        refused: dict[Letter, Exception] = {}
+    def _commit(self, messages: Sequence[MaildirSpool]) -> dict[MaildirSpool, Exception]:
+        errors: dict[MaildirSpool, Exception] = {}
         try:
             with ExitStack() as stack:
-                # Held open throughout: whatever becomes of the paths, the directories that names move in are those
-                # flushed.
-                tmp = self.at_home(lambda: stack.enter_context(directory(self.tmp)))
-                new = self.at_home(lambda: stack.enter_context(directory(self.new)))
-                refused |= attempt(Letter.write, messages)
-                refused |= attempt(partial(Letter.move, tmp=tmp, new=new), [m for m in messages if m not in refused])
+                tmp = self._retry_opened(lambda: stack.enter_context(open_directory(self.tmp)))
+                new = self._retry_opened(lambda: stack.enter_context(open_directory(self.new)))
+                errors |= apply(MaildirSpool.write, messages)
+                errors |= apply(partial(MaildirSpool.move, tmp=tmp, new=new), [m for m in messages if m not in errors])
                 os.fsync(new)
                 os.fsync(tmp)
         except Exception as error:
-            refused = dict.fromkeys(messages, error)
-        for letter in refused:
-            letter.discard()
-        return refused
+            errors = dict.fromkeys(messages, error)
+        for message in errors:
+            message.discard()
+        return errors
 
-    def at_home(self, act: Callable[[], T]) -> T:
-        """Act in a box that is there: made on first use, and again when somebody has removed it."""
+    def _retry_opened(self, operation: Callable[[], T]) -> T:
+        """Call ``operation``; when the Maildir does not exist (any more), create it first."""
         if self._opened:
             with suppress(FileNotFoundError):
-                return act()
+                return operation()
         self._open()
-        return act()
+        return operation()
 
     def _open(self) -> None:
         for path in (self.path, self.tmp, self.new, os.path.join(self.path, "cur")):
             make_directory(path)
             check_writable(path)
-        # By the clock that stamps files, which need not be the server's.
-        stale = time.time() - STALE
+        # Times of files come from the system's clock, so this must not use the server's.
+        oldest = time.time() - MAX_TMP_AGE
         with os.scandir(self.tmp) as files:
             for file in files:
                 with suppress(OSError):
-                    if file.is_file(follow_symlinks=False) and file.stat(follow_symlinks=False).st_mtime < stale:
+                    if file.is_file(follow_symlinks=False) and file.stat(follow_symlinks=False).st_mtime < oldest:
                         os.unlink(file)
         self._opened = True
 
 
-def attempt(step: Callable[[Letter], None], letters: Iterable[Letter]) -> dict[Letter, Exception]:
-    """Take a step for each letter; returns those that stumbled, so that one bad letter does not hold up the others."""
-    stumbled: dict[Letter, Exception] = {}
-    for letter in letters:
+def apply(step: Callable[[MaildirSpool], None], messages: Iterable[MaildirSpool]) -> dict[MaildirSpool, Exception]:
+    """Call ``step`` for each message, and return the errors: a message that fails does not affect the others."""
+    errors: dict[MaildirSpool, Exception] = {}
+    for message in messages:
         try:
-            step(letter)
+            step(message)
         except Exception as error:
-            stumbled[letter] = error
-    return stumbled
+            errors[message] = error
+    return errors
 
 
-class Letter(Spool):
-    """A message on its way into a box: in memory, or already in ``tmp/``."""
+class MaildirSpool(Spool):
+    """A message before it is in ``new/``: in memory, or in a file in ``tmp/``."""
 
-    def __init__(self, box: Maildir, unique: str, fields: bytes, *, unix: bool) -> None:
-        super().__init__(unique, fields, unix=unix)
-        self.box = box
+    def __init__(self, maildir: Maildir, unique: str, fields: bytes, *, lf: bool) -> None:
+        super().__init__(unique, fields, lf=lf)
+        self.maildir = maildir
         self.unique = unique
         self.paths: list[str] = []
-        """The files that are ours to remove."""
+        """The files to remove when the message cannot be stored."""
 
-    def create(self) -> int:
-        path = os.path.join(self.box.tmp, self.unique)
-        fd = self.box.at_home(lambda: os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    def create_file(self) -> int:
+        """Create the file in ``tmp/``."""
+        path = os.path.join(self.maildir.tmp, self.unique)
+        fd = self.maildir._retry_opened(lambda: os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         self.paths.append(path)
         return fd
 
     def write(self) -> None:
-        """All of it is on the disk, under its name in ``tmp/``."""
+        """Make the octets durable in ``tmp/``, and set the final name."""
         self.flush(last=True)
         assert self.fd is not None
         os.fsync(self.fd)
@@ -154,11 +166,12 @@ class Letter(Spool):
         self.name: str = f"{self.unique},S={self.size}"
 
     def move(self, *, tmp: int, new: int) -> None:
-        """From ``tmp/`` into ``new/``, where readers look."""
+        """Move the file from ``tmp/`` into ``new/``. Both are descriptors of the directories."""
         os.rename(self.unique, self.name, src_dir_fd=tmp, dst_dir_fd=new)
-        self.paths.append(os.path.join(self.box.new, self.name))
+        self.paths.append(os.path.join(self.maildir.new, self.name))
 
     def discard(self) -> None:
+        """Remove the file from both directories."""
         super().discard()
         for path in self.paths:
             with suppress(OSError):
@@ -166,20 +179,20 @@ class Letter(Spool):
 
 
 def unique_name(now: datetime) -> str:
-    """A name that no other delivery has, on this host or another, now or after a restart (cr.yp.to/proto/maildir)."""
-    return f"{int(now.timestamp())}.M{now.microsecond}P{os.getpid()}Q{next(DELIVERIES)}.{HOST}"
+    """Return a name that no other delivery uses, on any host and also after a restart (cr.yp.to/proto/maildir.html)."""
+    return f"{int(now.timestamp())}.M{now.microsecond}P{os.getpid()}Q{next(DELIVERY_NUMBERS)}.{HOST}"
 
 
 def encode_envelope(envelope: Envelope) -> bytes:
-    """The fields that keep an envelope with its message."""
+    """Return the fields that keep the envelope with its message."""
     lines = [f"Return-Path: <{envelope.sender.raw}>\r\n"]
     lines += [f"Envelope-To: <{recipient.raw}>\r\n" for recipient in envelope.recipients]
     return "".join(lines).encode()
 
 
-# The fields at the top, as `encode_envelope` and `Session.received` write them. A ``Received:`` ends with its date
-# (RFC 5321 4.4), and that is where the message begins, even one that begins with white space and so seems to go on
-# with the field.
+# The fields at the top, as `encode_envelope` and `Session.received` write them. The message begins after the date of
+# the ``Received:``, which is its last part (RFC 5321 4.4). A message whose first line begins with white space looks
+# like a continuation of this field, so the pattern must not read on after the date.
 FIELDS = re.compile(
     rb"Return-Path: <(?P<sender>.*)>\r?\n"
     rb"(?P<recipients>(?:Envelope-To: <.*>\r?\n)+)"
@@ -189,12 +202,14 @@ RECIPIENT = re.compile(rb"Envelope-To: <(.*)>")
 
 
 def read_file(path: str | os.PathLike[str]) -> Stored:
-    """The message in a file that ``Maildir`` wrote, and its envelope."""
+    """Return the message in a file that `Maildir` wrote, and its envelope. Raises ValueError for any other file."""
     with open(path, "rb") as file:
         data = file.read()
     fields = FIELDS.match(data)
     if fields is None:
-        raise ValueError(f"{os.fspath(path)}: does not begin with the fields that a Maildir store writes")
+        raise ValueError(
+            f"{os.fspath(path)}: not written by a Maildir store: it does not begin with the fields of the envelope"
+        )
     return Stored(
         sender=fields["sender"].decode(),
         recipients=tuple(recipient.decode() for recipient in RECIPIENT.findall(fields["recipients"])),

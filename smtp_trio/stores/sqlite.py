@@ -1,14 +1,9 @@
-"""SQLite: one row a message, safe when its 250 is said.
+"""SQLite: one row for each message.
 
-Write-ahead log and ``synchronous=FULL``: COMMIT returns when the log has been flushed
-(sqlite.org/pragma.html#pragma_synchronous), and a group of messages is one transaction, so that it costs one flush. A
-killed process leaves a log whose last transaction has no end; the next one to open the database drops it. Other
-programs may read, and with short transactions write, while the server runs.
-
-The schema, ``user_version`` 1. ``uid`` is the envelope's id, as the log and the ``Received:`` of the session have it;
-``body`` holds the octets as they were sent, without any added field; ``received_at`` is ISO 8601 in UTC; ``sender``
-and ``address`` are as they were sent, "" being the null sender; ``mail_params`` and ``params`` are the ESMTP
-parameters as MAIL and RCPT had them. ``n`` counts from 0.
+The schema has ``user_version`` 1. ``uid`` is the id of the envelope, as the log and the session's ``Received:`` have
+it. ``body`` has the octets that the client sent, without any added field. ``received_at`` is ISO 8601 in UTC.
+``sender`` and ``address`` are the mailboxes as the client sent them, "" being the null reverse-path; ``mail_params``
+and ``params`` are the ESMTP parameters of MAIL and RCPT. ``n`` numbers the recipients from 0.
 """
 
 from __future__ import annotations
@@ -23,7 +18,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from ._disk import check_writable, flush_directory, make_directory
+from ._disk import check_writable, make_directory, sync_directory
 from ._spool import MEMORY, Spool
 from ._store import MessageTooBigError, Store, Stored, StoreError
 
@@ -61,97 +56,125 @@ PRAGMA user_version = 1;
 COMMIT;
 """
 
-# Under SQLite's bound for a row, 1,000,000,000 octets (sqlite.org/limits.html), with room for the other columns.
-LARGEST = 999_000_000
+# Why a committed message is durable
+# ----------------------------------
+#
+# The database uses a write-ahead log (``journal_mode=WAL``) with ``synchronous=FULL``. With these settings COMMIT
+# returns after the log was flushed (sqlite.org/pragma.html#pragma_synchronous); with NORMAL, which is often recommended
+# for WAL, a power cut would lose the last transactions. A group of messages is one transaction, so it costs one flush.
+# The flushes of a rollback journal would be two or three, and readers would block writers.
+#
+# A process that is killed leaves a log whose last transaction is incomplete; the next process that opens the database
+# ignores it. Other programs may read, and write in short transactions, while the server runs.
+#
+# Within the transaction each message is stored or not independently of the others:
+#
+# - Messages in memory are inserted by one ``executemany``, which is fast. When it fails, the transaction is rolled
+# back, and
+#   every message is inserted again with a savepoint of its own. A savepoint for each message from the start would make
+#   SQLite copy every page that changes.
+# - Messages in files have a savepoint from the start, because a blob that is copied piece by piece can fail half-way. -
+# SQLite itself rolls the whole transaction back after errors such as a full disk (sqlite.org/lang_transaction.html).
+# Then
+#   the whole group fails.
+#
+# The connection is kept open after a failed commit. When a flush has failed, the log may contain the complete refused
+# transaction. Another connection would recover it as committed, while this one overwrites it with its next transaction.
+#
+# After COMMIT the store checks that its path still names the file that it has open. If the database was removed or
+# replaced meanwhile, the commit went into a file that disappears with its last descriptor, and the group fails.
 
-# How long to wait for another program's transaction. Who comes just after a group has begun waits for two: five
-# seconds at most.
-BUSY = 2.4
+# Less than SQLite's limit of 1,000,000,000 octets for a row (sqlite.org/limits.html), because of the other columns.
+MAX_MESSAGE = 999_000_000
+
+# Seconds to wait for another program's transaction. A message that comes just after a group has begun waits for two
+# groups, and so for 5 s at most.
+BUSY_TIMEOUT = 2.4
 
 
-class SQLite(Store["Row"]):
-    """Hooks that store every message in one SQLite database, which is made if need be."""
+class SQLite(Store["SQLiteSpool"]):
+    """A store that keeps every message in one SQLite database.
+
+    ``path`` is the file of the database; it is created if it does not exist.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__()
         self.path: str = os.path.abspath(path)
         self._db: sqlite3.Connection | None = None
-        self._file: tuple[int, int] | None = None
+        self._file_id: tuple[int, int] | None = None
 
     def __repr__(self) -> str:
         return f"SQLite({self.path!r})"
 
-    def _spool(self, session: Session, envelope: Envelope) -> Row:
-        return Row(session, envelope, os.path.dirname(self.path))
+    def _spool(self, session: Session, envelope: Envelope) -> SQLiteSpool:
+        return SQLiteSpool(session, envelope, os.path.dirname(self.path))
 
-    def _commit(self, messages: Sequence[Row]) -> dict[Row, Exception]:
-        refused: dict[Row, Exception] = {}
+    def _commit(self, messages: Sequence[SQLiteSpool]) -> dict[SQLiteSpool, Exception]:
+        errors: dict[SQLiteSpool, Exception] = {}
         try:
             db = self._connect()
             begin(db)
-            collapse_group = [row for row in messages if row.fd is not None]
-            try:  # without a savepoint, for which SQLite would copy every page that changes
-                insert(db, [row for row in messages if row.fd is None])
+            one_by_one = [message for message in messages if message.fd is not None]
+            try:
+                insert(db, [message for message in messages if message.fd is None])
             except Exception:
-                if not db.in_transaction:  # SQLite itself has undone all of it (sqlite.org/lang_transaction.html)
+                if not db.in_transaction:  # SQLite has rolled back the transaction
                     raise
                 db.execute("ROLLBACK")
                 begin(db)
-                collapse_group = list(messages)  # one bad message does not harm the others
-            for row in collapse_group:
+                one_by_one = list(messages)
+            for message in one_by_one:
                 db.execute("SAVEPOINT message")
                 try:
-                    insert(db, [row])
+                    insert(db, [message])
                 except Exception as error:
                     if not db.in_transaction:
                         raise
                     db.execute("ROLLBACK TO message")
-                    refused[row] = error
+                    errors[message] = error
                 db.execute("RELEASE message")
             db.execute("COMMIT")
-            # A file that was removed while open goes on taking what is written to it, and is gone when it is closed.
-            if identity(self.path) != self._file:
+            if file_id(self.path) != self._file_id:
                 raise FileNotFoundError(errno.ENOENT, "the database was moved or removed while in use", self.path)
         except BaseException:
-            self._undo()
+            self._recover()
             raise
         finally:
-            for row in messages:
-                row.discard()
-        return refused
+            for message in messages:
+                message.discard()
+        return errors
 
-    def _undo(self) -> None:
-        """Take back what a fault has left. The connection stays, unless it is past use.
-
-        After a flush that failed the log may hold the refused messages to their end. Another connection would take
-        them for committed, while the next transaction of this one is written over them.
-        """
+    def _recover(self) -> None:
+        """Roll back after a failed commit. Close the connection only if the database was moved or removed."""
         with suppress(OSError, sqlite3.Error):
             if self._db is None:
                 return
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-            if identity(self.path) == self._file:
+            if file_id(self.path) == self._file_id:
                 return
-            # The log is found by its name. What it holds belongs to the file that was moved, and not to the next one.
+            # SQLite finds a log by its name. This one belongs to the file that was moved, and must not be applied to a
+            # new database at this path.
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._close()
 
     def _connect(self) -> sqlite3.Connection:
         if self._db is None:
-            folder = os.path.dirname(self.path)
-            make_directory(folder)
-            for path in filter(os.path.exists, (folder, self.path)):
+            directory = os.path.dirname(self.path)
+            make_directory(directory)
+            for path in filter(os.path.exists, (directory, self.path)):
                 check_writable(path)
-            # One thread at a time, though not always the same one: the group's limiter sees to that.
-            # Mail is private. SQLite gives its log the mode that the database has.
+            # Created here because mail is private: SQLite would use the umask. Its log gets the mode of the database.
             with suppress(FileExistsError):
                 os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-            db = sqlite3.connect(self.path, timeout=BUSY, isolation_level=None, check_same_thread=False)
+            # The group's limiter makes sure that only one thread at a time uses the connection, though not always the
+            # same one.
+            db = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
             try:
                 prepare(db)
-                flush_directory(folder)  # SQLite does so for its log, not for a new database
-                self._file = identity(self.path)
+                sync_directory(directory)  # SQLite does this for its log, and not for a new database
+                self._file_id = file_id(self.path)
             except BaseException:
                 db.close()
                 raise
@@ -168,13 +191,13 @@ class SQLite(Store["Row"]):
                 db.close()
 
 
-class Row(Spool):
-    """A message on its way into the database: in memory, or in a file beside it that has no name."""
+class SQLiteSpool(Spool):
+    """A message before it is in the database: in memory, or in an unnamed file in the same directory."""
 
     def __init__(self, session: Session, envelope: Envelope, directory: str) -> None:
         super().__init__(envelope.id)
         self._directory = directory
-        # Taken now: the commit runs in a thread, and a session that it keeps waiting too long goes on without it.
+        # Computed now: the commit runs in a thread, and its session may have gone on after a timeout.
         self._columns = (
             envelope.id,
             session.server.now().astimezone(UTC).isoformat(timespec="microseconds"),
@@ -190,28 +213,31 @@ class Row(Spool):
             (n, rcpt.recipient.raw, rcpt.params.encode()) for n, rcpt in enumerate(envelope.rcpts)
         ]
 
-    def create(self) -> int:
+    def create_file(self) -> int:
+        """Create the unnamed file, on the file system of the database."""
         make_directory(self._directory)
         with tempfile.TemporaryFile(dir=self._directory, buffering=0) as file:
             return os.dup(file.fileno())
 
     def flush(self, *, last: bool = False) -> None:
+        """Write the octets in memory to the file. Raises `MessageTooBigError` when they are too many for a row."""
         super().flush(last=last)
-        if self.size > LARGEST:
-            raise MessageTooBigError(f"{self.size} octets are more than SQLite can hold in a row")
+        if self.size > MAX_MESSAGE:
+            raise MessageTooBigError(f"{self.size} octets are more than SQLite can store in a row")
 
-    def values(self, message: int) -> tuple[object, ...]:
-        """What memory holds of it, as a row of ``messages``. It goes on holding it: a row may be tried twice."""
-        return message, *self._columns, len(self._held), self._held
+    def values(self, message_id: int) -> tuple[object, ...]:
+        """Return the row of ``messages`` for a message in memory. It stays in memory: the insert may be repeated."""
+        return message_id, *self._columns, len(self._buffer), self._buffer
 
-    def copy(self, db: sqlite3.Connection, message: int) -> None:
-        """A row of ``messages`` out of the file."""
+    def copy(self, db: sqlite3.Connection, message_id: int) -> None:
+        """Insert the row of ``messages`` for a message in a file."""
         assert self.fd is not None
         self.flush(last=True)
-        db.execute(INSERT_ROOM, (message, *self._columns, self.size, self.size))
-        # Piece by piece: SQLite writes what its cache does not hold to the log, so it never stands in memory.
+        db.execute(INSERT_ZEROBLOB, (message_id, *self._columns, self.size, self.size))
+        # Copied piece by piece: SQLite writes pages that do not fit in its cache to the log, so that the message is
+        # never in memory as a whole.
         os.lseek(self.fd, 0, os.SEEK_SET)
-        with db.blobopen("messages", "body", message) as blob:
+        with db.blobopen("messages", "body", message_id) as blob:
             while piece := os.read(self.fd, MEMORY):
                 blob.write(piece)
 
@@ -220,48 +246,51 @@ INSERT = """
 INSERT INTO messages (id, uid, received_at, sender, peer, helo, protocol, tls, auth, mail_params, size, body)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
-INSERT_ROOM = INSERT.replace("?)", "zeroblob(?))")
+INSERT_ZEROBLOB = INSERT.replace("?)", "zeroblob(?))")
 
 
-def insert(db: sqlite3.Connection, rows: Sequence[Row]) -> None:
-    """Into the two tables, in the transaction that is open.
+def insert(db: sqlite3.Connection, messages: Sequence[SQLiteSpool]) -> None:
+    """Insert messages and their recipients in the current transaction.
 
-    All rows of a table by one ``executemany``: what a statement costs beside its work is paid once.
+    One ``executemany`` inserts all rows of a table, because each statement has a fixed cost.
     """
-    (last,) = db.execute("SELECT coalesce(max(id), 0) FROM messages").fetchone()
-    numbered = list(enumerate(rows, last + 1))
-    db.executemany(INSERT, [row.values(message) for message, row in numbered if row.fd is None])
-    for message, row in numbered:
-        if row.fd is not None:
-            row.copy(db, message)
-    recipients = [(message, *recipient) for message, row in numbered for recipient in row.recipients]
+    (last_id,) = db.execute("SELECT coalesce(max(id), 0) FROM messages").fetchone()
+    numbered = list(enumerate(messages, last_id + 1))
+    db.executemany(INSERT, [message.values(message_id) for message_id, message in numbered if message.fd is None])
+    for message_id, message in numbered:
+        if message.fd is not None:
+            message.copy(db, message_id)
+    recipients = [(message_id, *recipient) for message_id, message in numbered for recipient in message.recipients]
     db.executemany("INSERT INTO recipients VALUES (?, ?, ?, ?)", recipients)
 
 
 def prepare(db: sqlite3.Connection) -> None:
-    """Make a database ready, and its tables where there are none. One that is not ours is left as it is."""
+    """Set the mode of a database, and create the tables in an empty one.
+
+    Raises `StoreError` for another program's database.
+    """
     (version,) = db.execute("PRAGMA user_version").fetchone()
     tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if version > VERSION:
-        raise StoreError(f"its user_version is {version}, from a newer smtp_trio; this one knows {VERSION}")
+        raise StoreError(f"user_version {version} was written by a newer smtp_trio; this one supports {VERSION}")
     if (version or tables) and not (version == VERSION and {"messages", "recipients"} <= tables):
-        raise StoreError("it is some other program's database")
+        raise StoreError("the database was created by another program")
     (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
-        raise StoreError(f"SQLite cannot keep a write-ahead log here; its journal_mode is {mode}")
+        raise StoreError(f"SQLite cannot use a write-ahead log here; journal_mode is {mode}")
     db.execute("PRAGMA synchronous = FULL")
-    db.execute("PRAGMA journal_size_limit = 67108864")  # one huge message does not leave a huge log behind
+    db.execute("PRAGMA journal_size_limit = 67108864")  # the log shrinks again after a large message
     if not tables:
         db.executescript(SCHEMA)
 
 
 def begin(db: sqlite3.Connection) -> None:
-    """Begin to write, as soon as nobody else does.
+    """Begin a write transaction, waiting for other writers up to ``BUSY_TIMEOUT``.
 
-    SQLite's own wait asks once in a tenth of a second before long. Two servers that keep one another busy leave gaps far shorter
-    than that, so one of them would be passed over for seconds.
+    SQLite's own wait soon asks only every 0.1 s. When several servers write one after the other, the gaps between their
+    transactions are much shorter, so a server could miss them for seconds. This asks every millisecond.
     """
-    patience = time.monotonic() + BUSY
+    deadline = time.monotonic() + BUSY_TIMEOUT
     db.execute("PRAGMA busy_timeout = 1")
     try:
         while True:
@@ -269,14 +298,14 @@ def begin(db: sqlite3.Connection) -> None:
                 db.execute("BEGIN IMMEDIATE")
                 return
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > patience:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                     raise
     finally:
-        db.execute(f"PRAGMA busy_timeout = {BUSY * 1000:.0f}")
+        db.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT * 1000:.0f}")
 
 
-def identity(path: str) -> tuple[int, int] | None:
-    """Which file a path means now, if any."""
+def file_id(path: str) -> tuple[int, int] | None:
+    """Return device and inode of the file that a path names, or None when it does not exist."""
     try:
         status = os.stat(path)
     except FileNotFoundError:
@@ -285,10 +314,13 @@ def identity(path: str) -> tuple[int, int] | None:
 
 
 def read_row(path: str | os.PathLike[str], uid: str) -> Stored:
-    """The message that ``SQLite`` stored as ``uid``, and its envelope."""
+    """Return the message that `SQLite` stored as ``uid``, and its envelope.
+
+    Raises LookupError when the database does not have it, and ValueError when the database is not a store's.
+    """
     with closing(sqlite3.connect(f"file:{quote(os.path.abspath(path))}?mode=ro", uri=True)) as db:
         if db.execute("PRAGMA user_version").fetchone() != (VERSION,):
-            raise ValueError(f"{os.fspath(path)}: not the database of an SQLite store of version {VERSION}")
+            raise ValueError(f"{os.fspath(path)}: not a database of an SQLite store with user_version {VERSION}")
         row = db.execute("SELECT id, received_at, sender, body FROM messages WHERE uid = ?", [uid]).fetchone()
         if row is None:
             raise LookupError(f"{os.fspath(path)}: no message {uid!r}")

@@ -556,7 +556,7 @@ async def test_a_maildir_that_is_not_writable(tmp_path: Path, path: str) -> None
 
     error = await run_error("serve", "--store", "maildir:box", cwd=tmp_path, prefix=prefix)
 
-    assert error == f"cannot store mail in {tmp_path}/box: it is not writable"
+    assert error == f"cannot store mail in {tmp_path}/box: not writable"
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,10 @@
-"""Kill -9 under load: what had its 250 is there, whole and once.
+"""SIGKILL under load: every message that got a 250 is stored once and complete.
 
-Run it as ``python -m crash.kill9 maildir|sqlite FOLDER [ROUNDS [MESSAGES]]``, from tests/.
+Run it in tests/ as ``python -m crash.kill9 maildir|sqlite DIRECTORY [ROUNDS [MESSAGES]]``.
 
-A round sends numbered messages over twenty connections, kills the intake at some moment, starts another on the same
-store, and sends what had no 250 again, as a client would. Then the store must hold every message whole: those that
-were acknowledged before the kill once, and twice at most those whose 250 was under way.
+A round sends numbered messages over twenty connections, kills the server at a random moment, starts another one with
+the same store, and sends the messages without a 250 again, as a client would. Then every message must be in the store
+and complete: those that were accepted before the kill once, those whose reply was outstanding once or twice.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from contextlib import closing
 
 from smtp_trio.stores import read
 
-from .load import Load, intake, number_of
+from .load import Load, number_of, running_server
 
 CONNECTIONS = 20
 
 
 def stored(spec: str) -> Counter[int]:
-    """How often each message is in the store; fails for a torn one."""
+    """Return how many times each message is in the store, and check that all are complete."""
     kind, _, path = spec.partition(":")
     if kind == "maildir":
         new = os.path.join(path, "new")
@@ -42,42 +42,45 @@ def stored(spec: str) -> Counter[int]:
 
 
 def kill_round(spec: str, seed: int, messages: int) -> str:
-    """One round; returns a line about it, and fails when a message is lost, torn or doubled without need."""
+    """Run one round, and return its result as a line.
+
+    Fails when a message is lost, incomplete or duplicated needlessly.
+    """
     load = Load()
     for number in range(messages):
         load.todo.put(number)
-    chance = random.Random(seed)
-    moment, delay = chance.randrange(messages // 20, messages * 19 // 20), chance.random() / 50
-    with intake(spec) as (port, pid):
+    generator = random.Random(seed)
+    kill_after, delay = generator.randrange(messages // 20, messages * 19 // 20), generator.random() / 50
+    with running_server(spec) as (port, pid):
         kill = threading.Timer(delay, os.kill, (pid, signal.SIGKILL))
-        load.on_reply = lambda count: kill.start() if count == moment else None
+        load.on_accepted = lambda count: kill.start() if count == kill_after else None
         load.run(port, CONNECTIONS)
         kill.join()
-    before, under_way = set(load.acknowledged), set(load.unknown)
+    accepted, unknown = set(load.accepted), set(load.unknown)
     after_kill = stored(spec)
-    lost = before - after_kill.keys()
-    assert not lost, f"seed {seed}: acknowledged and lost: {sorted(lost)}"
-    unasked = after_kill.keys() - before - under_way
-    assert not unasked, f"seed {seed}: stored before it was sent to its end: {sorted(unasked)}"
+    lost = accepted - after_kill.keys()
+    assert not lost, f"seed {seed}: accepted and lost: {sorted(lost)}"
+    incomplete = after_kill.keys() - accepted - unknown
+    assert not incomplete, f"seed {seed}: stored before the end was sent: {sorted(incomplete)}"
     leftovers = len(os.listdir(os.path.join(spec.partition(":")[2], "tmp"))) if spec.startswith("maildir") else 0
 
-    load.on_reply = lambda count: None
-    with intake(spec) as (port, _):
+    load.on_accepted = lambda count: None
+    with running_server(spec) as (port, _):
         load.run(port, CONNECTIONS)
     found = stored(spec)
     assert found.keys() == set(range(messages)), f"seed {seed}: {messages - len(found)} messages are missing"
-    doubled = {number for number, times in found.items() if times > 1}
-    assert doubled <= under_way, f"seed {seed}: doubled without need: {sorted(doubled - under_way)}"
+    duplicated = {number for number, times in found.items() if times > 1}
+    assert duplicated <= unknown, f"seed {seed}: duplicated after a reply: {sorted(duplicated - unknown)}"
     assert max(found.values()) <= 2
     return (
-        f"seed {seed}: killed after {len(before)} of {messages}; {len(under_way)} under way, "
-        f"{len(doubled)} of them doubled, {leftovers} files left in tmp/; nothing lost"
+        f"seed {seed}: killed after {len(accepted)} of {messages}; {len(unknown)} outstanding, "
+        f"{len(duplicated)} of them duplicated, {leftovers} files left in tmp/; nothing lost"
     )
 
 
-def main(kind: str, folder: str, rounds: str = "1", messages: str = "5000") -> None:
+def main(kind: str, directory: str, rounds: str = "1", messages: str = "5000") -> None:
     for seed in range(int(rounds)):
-        print(kind, kill_round(f"{kind}:{os.path.join(folder, f'{kind}-{seed}')}", seed, int(messages)), flush=True)
+        print(kind, kill_round(f"{kind}:{os.path.join(directory, f'{kind}-{seed}')}", seed, int(messages)), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Many connections that send numbered messages to an intake, each with a checksum, and remember what they were told."""
+"""Connections that send numbered messages with checksums to a server, and record the replies."""
 
 from __future__ import annotations
 
@@ -25,69 +25,70 @@ TESTS = Path(__file__).parents[1]
 
 
 def message(number: int) -> bytes:
-    """A message that shows whether it is whole. Most are small; one in a hundred is too large for a store's memory."""
+    """Return a message with a checksum. Most are small; one in a hundred is large enough to be spooled in a file."""
     size = 1_500_000 if number % 100 == 99 else random.Random(number).randrange(8000)
     content = b"Subject: %d\r\n\r\n%s" % (number, b"%07d.\r\n" % number * (size // 10))
     return b"X-SHA256: %s\r\n%s" % (hashlib.sha256(content).hexdigest().encode(), content)
 
 
 def number_of(stored: bytes) -> int:
-    """The number of a message that was stored; fails if it is not whole."""
+    """Return the number of a stored message, and check that it is complete."""
     checksum, _, content = stored.partition(b"\r\n")
-    assert checksum == b"X-SHA256: " + hashlib.sha256(content).hexdigest().encode(), "a torn message"
+    assert checksum == b"X-SHA256: " + hashlib.sha256(content).hexdigest().encode(), "an incomplete message"
     subject = re.match(rb"Subject: (\d+)\r\n", content)
     assert subject is not None
     return int(subject[1])
 
 
 @contextmanager
-def intake(spec: str, *, mutant: str = "", wrapper: tuple[str, ...] = ()) -> Iterator[tuple[int, int]]:
-    """The port and the process id of an intake, which is killed at the end."""
-    program = [*wrapper, sys.executable, "-m", "crash.intake", spec, mutant]
+def running_server(spec: str, *, mutant: str = "", wrapper: tuple[str, ...] = ()) -> Iterator[tuple[int, int]]:
+    """Run a server; yield its port and process id. It is killed at the end of the block."""
+    program = [*wrapper, sys.executable, "-m", "crash.server", spec, mutant]
     with subprocess.Popen(program, cwd=TESTS, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         port, pid = map(int, process.stdout.readline().split())
         try:
             yield port, pid
         finally:
-            # Its own id, not that of a wrapper; until `process` is waited for it means no other.
+            # This is the id of the server, not of a wrapper. It is not reused before `process` has been waited for.
             os.kill(pid, signal.SIGKILL)
 
 
 @define
 class Load:
-    """What was sent, and how far it came."""
+    """Messages to send, and their outcomes."""
 
     todo: queue.Queue[int] = Factory(queue.Queue)
-    acknowledged: set[int] = Factory(set)
+    """The numbers of the messages that are still to be sent."""
+    accepted: set[int] = Factory(set)
+    """The numbers of the messages that got a 250."""
     unknown: set[int] = Factory(set)
-    """The message had been sent to its end, and the connection broke before its reply."""
-    ids: dict[str, int] = Factory(dict)
-    """The id in each 250, and the number of its message."""
-    faults: list[str] = Factory(list)
-    """What a server must never answer."""
-    on_reply: Callable[[int], None] = lambda count: None
+    """The numbers of the messages that were sent completely when the connection was lost."""
+    unexpected: list[str] = Factory(list)
+    """Replies other than those that the server should send."""
+    on_accepted: Callable[[int], None] = lambda count: None
+    """Called after each 250 for a message, with the number of them so far."""
     _lock: threading.Lock = Factory(threading.Lock)
 
     def run(self, port: int, connections: int) -> None:
-        """Send all that is to do, over so many connections, until it is done or the server is gone."""
+        """Send the messages over this many connections, until all are sent or the server has ended."""
         threads = [threading.Thread(target=self._connection, args=(port,)) for _ in range(connections)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert not self.faults
+        assert not self.unexpected
 
     def _connection(self, port: int) -> None:
         try:
-            with socket.create_connection(("127.0.0.1", port), timeout=60) as sock, sock.makefile("rb") as replies:
+            with socket.create_connection(("127.0.0.1", port), timeout=240) as sock, sock.makefile("rb") as replies:
                 self._expect(replies.readline(), b"220")
                 sock.sendall(b"HELO load.test\r\n")
                 self._expect(replies.readline(), b"250")
                 while True:
                     self._send(self.todo.get_nowait(), sock, replies.readline)
         except (ConnectionError, queue.Empty):
-            return
+            return  # the server was killed, or every message has been sent
 
     def _send(self, number: int, sock: socket.socket, reply: Callable[[], bytes]) -> None:
         sent = False
@@ -96,10 +97,9 @@ class Load:
                 sock.sendall(command + b"\r\n")
                 self._expect(reply(), b"354" if command == b"DATA" else b"250")
             sock.sendall(message(number)[:-1])
-            sent = True  # from the next octet on the message may be stored
+            sent = True  # the message may be stored once the next octets are sent
             sock.sendall(b"\n.\r\n")
-            line = reply()
-            self._expect(line, b"250")
+            self._expect(reply(), b"250")
         except ConnectionError:
             with self._lock:
                 if sent:
@@ -107,13 +107,12 @@ class Load:
                 self.todo.put(number)
             raise
         with self._lock:
-            self.acknowledged.add(number)
-            self.ids[line.rpartition(b" ")[2].strip().decode()] = number
-            self.on_reply(len(self.acknowledged))
+            self.accepted.add(number)
+            self.on_accepted(len(self.accepted))
 
     def _expect(self, line: bytes, code: bytes) -> None:
         if not line.endswith(b"\r\n"):
             raise ConnectionResetError
         if not line.startswith(code):
-            self.faults.append(line.decode())
+            self.unexpected.append(line.decode())
             raise ConnectionAbortedError

@@ -1,10 +1,10 @@
-"""The order of system calls: each 250 for a message leaves after that message was flushed.
+"""The order of system calls: each 250 for a message is sent after the message was flushed.
 
-Run it as ``python -m crash.order maildir|sqlite FOLDER [MESSAGES [MUTANT]]``, from tests/.
+Run it in tests/ as ``python -m crash.order maildir|sqlite DIRECTORY [MESSAGES [MUTANT]]``.
 
-A kill does not take the page cache away, a power cut does; so an intake is watched by strace. A 250 names its message
-by an id, and so does the ``Received:`` in the Maildir's file, and the row in the database's log. What has to come
-before it, each step ended before the next begins:
+Unlike a power cut, SIGKILL does not lose the page cache, so this traces a server with strace. The id of a message is in
+its 250, in the ``Received:`` of the Maildir's file, and in the row in the database's log. These calls have to come
+before the 250, each ended before the next one begins:
 
 - Maildir: the file written, ``fsync(file)``, ``rename`` into new/, ``fsync(new/)``.
 - SQLite: the row written to the log, ``fsync`` or ``fdatasync`` of the log.
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from .load import Load, intake
+from .load import Load, running_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -32,7 +32,7 @@ ID = r"[0-9a-f]{20}-\d+"
 
 @frozen
 class Call:
-    """A system call that succeeded, with the lines of the trace at which it began and ended."""
+    """A successful system call, with the numbers of the trace's lines where it began and ended."""
 
     name: str
     arguments: str
@@ -40,12 +40,12 @@ class Call:
     ended: int
 
     def path(self, descriptor: int = 0) -> str:
-        """What a descriptor among its arguments means, which strace -y tells."""
+        """Return the path of a descriptor among the arguments, which strace -y adds."""
         return str(re.findall(r"\d+<([^>]*)>", self.arguments)[descriptor])
 
 
 def calls(trace: Iterable[str]) -> Iterator[Call]:
-    """The calls of a trace in the order of their ends."""
+    """Iterate over the calls of a trace in the order of their ends."""
     begun: dict[str, tuple[int, str]] = {}
     for number, line in enumerate(trace):
         pid, _, text = line.rstrip("\n").partition(" ")
@@ -61,18 +61,18 @@ def calls(trace: Iterable[str]) -> Iterator[Call]:
 
 
 def replies(trace: Iterable[Call]) -> dict[str, Call]:
-    """The 250 of each message, by its id."""
+    """Return the call that sent the 250 of each message, by the id of the message."""
     found = {}
     for call in trace:
         if call.name in ("write", "sendto", "sendmsg") and call.path().startswith(("socket:", "TCP:")):
             for queued in re.findall(rf"250 2\.0\.0 [^\"]*? ({ID})\\r\\n", call.arguments):
-                assert queued not in found, f"{queued} was acknowledged twice"
+                assert queued not in found, f"{queued}: two replies"
                 found[queued] = call
     return found
 
 
 def check_maildir(trace: list[Call]) -> int:
-    """Fails if a 250 came too early; returns how many there were."""
+    """Check that no 250 was sent too early, and return their number."""
     files: dict[str, str] = {}
     written: dict[str, Call] = {}
     flushed: dict[str, Call] = {}
@@ -89,20 +89,20 @@ def check_maildir(trace: list[Call]) -> int:
             flushed[call.path()] = call
         elif call.name.startswith("rename"):
             moved[os.path.join(call.path(), call.arguments.split('"')[1])] = call
-    acknowledged = replies(trace)
-    for queued, reply in acknowledged.items():
+    sent = replies(trace)
+    for queued, reply in sent.items():
         path = files[queued]
         assert path in flushed, f"{queued}: its file was never flushed"
         assert written[path].ended < flushed[path].began, f"{queued}: written after its file was flushed"
         assert flushed[path].ended < moved[path].began, f"{queued}: moved before its file was flushed"
         after = [call for call in new if call.began > moved[path].ended]
         assert after, f"{queued}: the directory was never flushed after the move"
-        assert after[0].ended < reply.began, f"{queued}: acknowledged before its directory was flushed"
-    return len(acknowledged)
+        assert after[0].ended < reply.began, f"{queued}: replied before its directory was flushed"
+    return len(sent)
 
 
 def check_sqlite(trace: list[Call]) -> int:
-    """Fails if a 250 came too early; returns how many there were."""
+    """Check that no 250 was sent too early, and return their number."""
     written: dict[str, Call] = {}
     flushed: list[Call] = []
     for call in trace:
@@ -112,37 +112,37 @@ def check_sqlite(trace: list[Call]) -> int:
                 written.setdefault(identity, call)
         elif call.name in ("fsync", "fdatasync") and call.path().endswith("-wal"):
             flushed.append(call)
-    acknowledged = replies(trace)
-    for queued, reply in acknowledged.items():
+    sent = replies(trace)
+    for queued, reply in sent.items():
         assert queued in written, f"{queued}: never written to the log"
         after = [call for call in flushed if call.began > written[queued].ended]
         assert after, f"{queued}: the log was never flushed after it"
-        assert after[0].ended < reply.began, f"{queued}: acknowledged before the log was flushed"
-    return len(acknowledged)
+        assert after[0].ended < reply.began, f"{queued}: replied before the log was flushed"
+    return len(sent)
 
 
-def run(kind: str, folder: Path, messages: int, mutant: str = "") -> int:
-    """Watch an intake take so many messages. Fails if a 250 came too early; returns how many there were."""
+def run(kind: str, directory: Path, messages: int, mutant: str = "") -> int:
+    """Trace a server while it receives messages. Check that no 250 was sent too early, and return their number."""
     load = Load()
     for number in range(messages):
         load.todo.put(number)
-    log = folder / "trace"
-    # -y tells what descriptors mean; rows of the log come in pages of 4,096 octets, and an id may stand at the end of
-    # one.
+    log = directory / "trace"
+    # -y adds the paths of descriptors. 5,000 octets of each argument, because the log is written in pages of 4,096
+    # octets and an id may be at the end of one.
     strace = ("strace", "-f", "--seccomp-bpf", "-qq", "-y", "-s", "5000", "-e", f"trace={CALLS}", "-e", "signal=none")
-    with intake(f"{kind}:{folder / 'store'}", mutant=mutant, wrapper=(*strace, "-o", str(log))) as (port, _):
+    with running_server(f"{kind}:{directory / 'store'}", mutant=mutant, wrapper=(*strace, "-o", str(log))) as (port, _):
         load.run(port, CONNECTIONS)
     with open(log, errors="replace") as lines:
         count = CHECKS[kind](list(calls(lines)))
-    assert count == len(load.acknowledged) == messages, f"{count} replies in the trace, not {messages}"
+    assert count == len(load.accepted) == messages, f"{count} replies in the trace, not {messages}"
     return count
 
 
 CHECKS = {"maildir": check_maildir, "sqlite": check_sqlite}
 
 
-def main(kind: str, folder: str, messages: str = "1000", mutant: str = "") -> None:
-    print(f"{kind}: {run(kind, Path(folder), int(messages), mutant)} messages, each flushed before its 250")
+def main(kind: str, directory: str, messages: str = "1000", mutant: str = "") -> None:
+    print(f"{kind}: {run(kind, Path(directory), int(messages), mutant)} messages, each flushed before its 250")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Kill -9 at some moment under load: see kill9.py. SMTP_TRIO_CRASH_ROUNDS asks for more rounds than one."""
+"""SIGKILL at a random moment under load: see kill9.py. SMTP_TRIO_CRASH_ROUNDS is the number of rounds (default: 1)."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ pytestmark = [pytest.mark.crash, pytest.mark.timeout(600)]
 
 @pytest.mark.parametrize("seed", range(int(os.environ.get("SMTP_TRIO_CRASH_ROUNDS", "1"))))
 @pytest.mark.parametrize("kind", ["maildir", "sqlite"])
-def test_nothing_acknowledged_is_lost(tmp_path: Path, kind: str, seed: int) -> None:
+def test_no_accepted_message_is_lost(tmp_path: Path, kind: str, seed: int) -> None:
     print(kill_round(f"{kind}:{tmp_path / 'store'}", seed, 5000))

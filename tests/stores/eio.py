@@ -1,9 +1,8 @@
-"""A program: the k-th flush of the disk fails, for every k. Run it as ``fiu-run -x python -m stores.eio FOLDER``,
-from tests/.
+"""A program that lets the k-th flush of the disk fail, for every k.
 
-libfiu stands between the process and the C library, so SQLite's flushes fail as well as Python's. For each store and
-each k: the peer is not told 250 unless the message is there, of a refused message nothing is left, and the next one
-is stored without a restart.
+Run it in tests/ as ``fiu-run -x python -m stores.eio DIRECTORY``. libfiu intercepts calls to the C library, so the
+flushes of SQLite fail as well as those of Python. For each store and each k this checks that a message is accepted only
+if it is stored, that nothing of a refused one is left, and that the next one is stored without a restart.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ CALLBACK = ctypes.CFUNCTYPE(
 )
 
 
-class Fault:
-    """Lets flushes fail from the ``first`` to the ``last``, and counts them all."""
+class FailingFlushes:
+    """Counts flushes, and lets those from number ``first`` to ``last`` fail."""
 
     def __init__(self) -> None:
         self.count, self.first, self.last = 0, 0, 0
@@ -53,8 +52,8 @@ class Fault:
         self.arm(0, 0)
 
 
-def kept(store: Maildir | SQLite) -> list[bytes]:
-    """All that a store holds; fails if it holds a half of anything."""
+def messages_in(store: Maildir | SQLite) -> list[bytes]:
+    """Return all messages in a store, and check that it is consistent."""
     if isinstance(store, Maildir):
         assert os.listdir(store.tmp) == []
         return [read(os.path.join(store.new, name)).message for name in os.listdir(store.new)]
@@ -63,7 +62,8 @@ def kept(store: Maildir | SQLite) -> list[bytes]:
         return [read(store.path, uid).message for (uid,) in db.execute("SELECT uid FROM messages").fetchall()]
 
 
-async def attempt(store: Maildir | SQLite, chunks: tuple[bytes, ...]) -> bool:
+async def put(store: Maildir | SQLite, chunks: tuple[bytes, ...]) -> bool:
+    """Store a message, and return whether it was accepted."""
     try:
         await store.put(transaction(), body(*chunks))
     except StoreError as error:
@@ -72,36 +72,36 @@ async def attempt(store: Maildir | SQLite, chunks: tuple[bytes, ...]) -> bool:
 
 
 async def sweep(
-    make: type[Maildir | SQLite], folder: str, chunks: tuple[bytes, ...], fault: Fault, *, lasting: bool
+    make: type[Maildir | SQLite], directory: str, chunks: tuple[bytes, ...], flushes: FailingFlushes, *, lasting: bool
 ) -> int:
-    """Returns how many flushes could fail."""
+    """Let each flush of a message fail in turn, with ``lasting`` also all later ones. Return the number of flushes."""
     for k in range(1, 100):
         for opened in (False, True):
-            store = make(os.path.join(folder, f"{make.__name__}-{len(chunks)}-{lasting}-{k}-{opened}"))
+            store = make(os.path.join(directory, f"{make.__name__}-{len(chunks)}-{lasting}-{k}-{opened}"))
             if opened:
-                assert await attempt(store, (b"before\r\n",))
-            fault.arm(k, 1000 if lasting else k)
-            accepted = await attempt(store, chunks)
-            struck = fault.count >= k
-            fault.disarm()
-            assert await attempt(store, (b"after\r\n",))
+                assert await put(store, (b"before\r\n",))
+            flushes.arm(k, 1000 if lasting else k)
+            accepted = await put(store, chunks)
+            failed = flushes.count >= k
+            flushes.disarm()
+            assert await put(store, (b"after\r\n",))
             expected = [b"before\r\n"] * opened + [b"".join(chunks)] * accepted + [b"after\r\n"]
-            assert sorted(kept(store)) == sorted(expected), (store, accepted)
+            assert sorted(messages_in(store)) == sorted(expected), (store, accepted)
             await store.aclose()
-            if opened and not struck:
+            if opened and not failed:
                 assert accepted
                 return k - 1
-    raise AssertionError("no end of flushes")
+    raise AssertionError("more than 100 flushes for one message")
 
 
 async def main() -> None:
-    fault = Fault()
+    flushes = FailingFlushes()
     for make in (Maildir, SQLite):
         for chunks in ((b"small\r\n",), tuple(large())):
             for lasting in (False, True):
-                flushes = await sweep(make, sys.argv[1], chunks, fault, lasting=lasting)
-                assert flushes >= (3 if make is Maildir else 1), flushes
-                print(f"{make.__name__}, {len(chunks)} chunks, lasting={lasting}: {flushes} flushes failed")
+                count = await sweep(make, sys.argv[1], chunks, flushes, lasting=lasting)
+                assert count >= (3 if make is Maildir else 1), count
+                print(f"{make.__name__}, {len(chunks)} chunks, lasting={lasting}: {count} flushes failed")
 
 
 if __name__ == "__main__":

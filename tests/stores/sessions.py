@@ -1,4 +1,4 @@
-"""What a store asks of a session, without a server behind it."""
+"""The part of a session that a store uses, without a server."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ EHLO = Ehlo("client.test")
 
 
 @frozen
-class Site:
-    """The part of a server that a store sees."""
+class ServerStub:
+    """The part of a server that a store uses."""
 
     name: str = "mx.test"
 
@@ -36,11 +36,11 @@ class Site:
 
 
 @frozen
-class Transaction:
-    """The part of a session that a store sees."""
+class SessionStub:
+    """The part of a session that a store uses."""
 
     envelope: Envelope | None
-    server: Site = Site()
+    server: ServerStub = ServerStub()
     peer: Peer = CLIENT
     hello: Ehlo = EHLO
     tls: None = None
@@ -53,7 +53,7 @@ class Transaction:
 
 @frozen
 class Chunks:
-    """A body that is pulled in pieces."""
+    """A body that consists of these chunks, and then raises ``error``: StopAsyncIteration for the normal end."""
 
     chunks: Iterator[bytes]
     error: Exception
@@ -69,39 +69,42 @@ class Chunks:
 
 
 def path(mailbox: str) -> Path:
+    """Return a mailbox as a path."""
     parsed = Path.parse(f"<{mailbox}>")
     assert parsed is not None
     return parsed
 
 
 def transaction(sender: str = "me@client.test", *recipients: str) -> Session:
-    """A session at the point where its message begins."""
+    """Return a session that is about to receive a message."""
     rcpts = tuple(Rcpt(path(recipient)) for recipient in recipients or ("you@mx.test",))
-    return cast("Session", Transaction(Envelope(f"T{next(NUMBERS):06}", Mail(path(sender)), rcpts)))
+    return cast("Session", SessionStub(Envelope(f"T{next(NUMBERS):06}", Mail(path(sender)), rcpts)))
 
 
 def between_transactions() -> Session:
-    return cast("Session", Transaction(None))
+    """Return a session without a transaction."""
+    return cast("Session", SessionStub(None))
 
 
 def envelope(session: Session) -> Envelope:
+    """Return the envelope of a session's transaction."""
     assert session.envelope is not None
     return session.envelope
 
 
-def body(*pieces: bytes, chunks: Iterator[bytes] | None = None, error: Exception | None = None) -> Body:
-    """A body in pieces, at whose end an error may stand."""
-    return cast("Body", Chunks(chunks or iter(pieces), error or StopAsyncIteration()))
+def body(*octets: bytes, chunks: Iterator[bytes] | None = None, error: Exception | None = None) -> Body:
+    """Return a body of the given chunks. After the last one it ends, or raises ``error``."""
+    return cast("Body", Chunks(chunks or iter(octets), error or StopAsyncIteration()))
 
 
 def large(size: int = 5 << 19) -> Iterator[bytes]:
-    """The chunks of a message that no store keeps in memory, each unlike the others."""
+    """Iterate over the chunks, all different, of a message that a store keeps in a file."""
     for n in range(size >> 16):
         yield (b"%08d " % n * 7281)[: (1 << 16) - 2] + b"\r\n"
 
 
-def leave_out(want: str) -> NoReturn:
-    """Leave a test out for want of something; never in CI, where all of it is meant to be there."""
+def skip_without(requirement: str) -> NoReturn:
+    """Skip the test because a requirement is missing; fail in CI, where all of them must be there."""
     if os.environ.get("CI"):
-        pytest.fail(f"CI must have {want}")
-    pytest.skip(f"needs {want}")
+        pytest.fail(f"CI must have {requirement}")
+    pytest.skip(f"needs {requirement}")

@@ -1,4 +1,4 @@
-"""A cancellation at every step of ``put``: the message is kept and its name returned, or nothing is left of it."""
+"""Cancellation at every step of ``put``: either the message is stored and its id returned, or nothing of it is left."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 
 @define(eq=False)
 class CancelAt(trio.abc.Instrument):
-    """Cancels a scope when one task is about to take its k-th step."""
+    """An instrument that cancels a scope when one task is about to run its k-th step."""
 
     k: int
     scope: trio.CancelScope
     task: trio.lowlevel.Task | None = None
 
-    def watch(self) -> None:
+    def observe_current_task(self) -> None:
+        """Count the steps of the current task from now on."""
         self.task = trio.lowlevel.current_task()
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
@@ -38,13 +39,13 @@ class CancelAt(trio.abc.Instrument):
 
 
 async def put_three(
-    store: Maildir | SQLite, chunks: tuple[bytes, ...], victim: int, instrument: CancelAt, stored: dict[int, str]
+    store: Maildir | SQLite, chunks: tuple[bytes, ...], cancelled: int, instrument: CancelAt, stored: dict[int, str]
 ) -> None:
-    """Three sessions at once, of which one is cancelled."""
+    """Store three messages at once, and cancel the session with this number. Put the ids into ``stored``."""
 
     async def put(n: int) -> None:
-        if n == victim:
-            instrument.watch()
+        if n == cancelled:
+            instrument.observe_current_task()
             with instrument.scope:
                 stored[n] = await store.put(transaction(), body(*chunks))
         else:
@@ -56,7 +57,8 @@ async def put_three(
     await store.aclose()
 
 
-def kept(store: Maildir | SQLite) -> dict[str, bytes]:
+def messages_in(store: Maildir | SQLite) -> dict[str, bytes]:
+    """Return all messages in a store by id, and check that nothing else is there."""
     if isinstance(store, Maildir):
         assert os.listdir(store.tmp) == []
         return {name: read(os.path.join(store.new, name)).message for name in os.listdir(store.new)}
@@ -66,8 +68,10 @@ def kept(store: Maildir | SQLite) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("make", [Maildir, SQLite])
-@pytest.mark.parametrize("chunks", [(b"small\r\n",), tuple(large())], ids=["small", "large"])
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    "chunks",
+    [pytest.param((b"small\r\n",), id="small"), pytest.param(tuple(large()), id="large", marks=pytest.mark.slow)],
+)
 def test_cancel_at_every_step(tmp_path: Path, make: type[Maildir | SQLite], chunks: tuple[bytes, ...]) -> None:
     outcomes = set()
     descriptors = os.listdir("/proc/self/fd")
@@ -78,7 +82,7 @@ def test_cancel_at_every_step(tmp_path: Path, make: type[Maildir | SQLite], chun
         instrument = CancelAt(k, trio.CancelScope())
         trio.run(put_three, store, chunks, k % 3, instrument, stored, instruments=[instrument])
 
-        assert kept(store) == dict.fromkeys(stored.values(), b"".join(chunks))
+        assert messages_in(store) == dict.fromkeys(stored.values(), b"".join(chunks))
         assert len(stored) == 2 + (k % 3 in stored)
         assert len(os.listdir("/proc/self/fd")) == len(descriptors)
         outcomes.add(k % 3 in stored)

@@ -1,4 +1,6 @@
-"""Disks that are full, read-only, broken, locked or gone: 452 or 451, nothing half-stored, and back to work without a restart."""
+"""Errors of the disk: the reply is 451 or 452, nothing of the message is left, and the store recovers without a
+restart.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ import trio
 
 from smtp_trio.stores import Maildir, SQLite, StoreError, StoreFullError, read
 
-from .sessions import body, large, leave_out, transaction
+from .sessions import body, large, skip_without, transaction
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -28,25 +30,25 @@ LARGE = tuple(large())
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 8 MiB to fill up and to make read-only."""
+    """A file system of 8 MiB, which a test can fill up or make read-only."""
     mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(tmp_path)]
     if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode != 0:
-        leave_out("the right to mount a tmpfs")
+        skip_without("the right to mount a tmpfs")
     yield tmp_path
     subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
 
 
-def remount(disk: Path, how: str) -> None:
-    subprocess.run(["mount", "-o", f"remount,{how}", str(disk)], check=True)
+def remount(disk: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", str(disk)], check=True)
 
 
 @pytest.fixture(params=[Maildir, SQLite])
 async def make(request: pytest.FixtureRequest) -> AsyncIterator[Callable[[Path], Store]]:
-    """Makes a store, which is closed at the end."""
+    """A function that returns a store in a directory. The store is closed at the end of the test."""
     stores: list[Store] = []
 
-    def make(folder: Path) -> Store:
-        stores.append(request.param(folder / "store"))
+    def make(directory: Path) -> Store:
+        stores.append(request.param(directory / "store"))
         return stores[-1]
 
     yield make
@@ -58,14 +60,15 @@ async def put(store: Store, *chunks: bytes) -> str:
     return await store.put(transaction(), body(*chunks))
 
 
-async def refused(store: Store, reply: str, *chunks: bytes) -> None:
+async def put_refused(store: Store, reply: str, *chunks: bytes) -> None:
+    """Check that the store refuses a message with this reply."""
     with pytest.raises(StoreError) as refusal:
         await put(store, *chunks)
     assert str(refusal.value.reply).startswith(reply)
 
 
-def kept(store: Store) -> list[bytes]:
-    """All that a store holds, whole, and nothing beside it."""
+def messages_in(store: Store) -> list[bytes]:
+    """Return all messages in a store, sorted, and check that nothing else is there."""
     if isinstance(store, Maildir):
         assert os.listdir(store.tmp) == []
         return sorted(read(os.path.join(store.new, name)).message for name in os.listdir(store.new))
@@ -75,63 +78,63 @@ def kept(store: Store) -> list[bytes]:
 
 
 @pytest.mark.parametrize("chunks", [(b"x" * 300_000 + b"\r\n",), LARGE], ids=["small", "large"])
-async def test_a_full_disk(make: Callable[[Path], Store], disk: Path, chunks: tuple[bytes, ...]) -> None:
+async def test_full_disk(make: Callable[[Path], Store], disk: Path, chunks: tuple[bytes, ...]) -> None:
     store = make(disk)
     await put(store, b"before\r\n")
     free = os.statvfs(disk)
     (disk / "filler").write_bytes(bytes(free.f_bavail * free.f_frsize - 200_000))
-    await refused(store, "452 4.3.1", *chunks)
-    await refused(store, "452 4.3.1", *chunks)
-    assert kept(store) == [b"before\r\n"]
+    await put_refused(store, "452 4.3.1", *chunks)
+    await put_refused(store, "452 4.3.1", *chunks)
+    assert messages_in(store) == [b"before\r\n"]
 
     (disk / "filler").unlink()
     await put(store, *chunks)
-    assert kept(store) == sorted([b"before\r\n", b"".join(chunks)])
+    assert messages_in(store) == sorted([b"before\r\n", b"".join(chunks)])
 
 
-async def test_a_disk_that_fills_up_takes_what_it_can(make: Callable[[Path], Store], disk: Path) -> None:
+async def test_all_messages_before_the_disk_is_full_are_stored(make: Callable[[Path], Store], disk: Path) -> None:
     store = make(disk)
-    taken = 0
+    count = 0
     with pytest.raises(StoreFullError):
-        while taken < 100:
-            await put(store, b"%07d " % taken * 50_000)
-            taken += 1
-    assert 0 < taken < 100
-    assert kept(store) == [b"%07d " % n * 50_000 for n in range(taken)]
+        while count < 100:
+            await put(store, b"%07d " % count * 50_000)
+            count += 1
+    assert 0 < count < 100
+    assert messages_in(store) == [b"%07d " % n * 50_000 for n in range(count)]
 
 
 @pytest.mark.parametrize("chunks", [(b"small\r\n",), LARGE], ids=["small", "large"])
-async def test_a_read_only_disk(make: Callable[[Path], Store], disk: Path, chunks: tuple[bytes, ...]) -> None:
+async def test_read_only_file_system(make: Callable[[Path], Store], disk: Path, chunks: tuple[bytes, ...]) -> None:
     store = make(disk)
     await put(store, b"before\r\n")
     await store.aclose()
     remount(disk, "ro")
-    await refused(store, "451 4.3.0", *chunks)
-    for folder in (disk, disk / "new"):
+    await put_refused(store, "451 4.3.0", *chunks)
+    for directory in (disk, disk / "new"):
         with pytest.raises(StoreError):
-            await make(folder).open()
+            await make(directory).open()
 
     remount(disk, "rw")
     await put(store, *chunks)
-    assert kept(store) == sorted([b"before\r\n", b"".join(chunks)])
+    assert messages_in(store) == sorted([b"before\r\n", b"".join(chunks)])
 
 
-async def test_a_limit_on_the_size_of_files(make: Callable[[Path], Store], tmp_path: Path) -> None:
-    """A write up to the limit is a short one; the one after it fails."""
+async def test_limit_of_the_file_size(make: Callable[[Path], Store], tmp_path: Path) -> None:
+    """A write beyond the limit writes up to it, and the next one fails."""
     store = make(tmp_path)
     await store.open()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, hard))
     try:
-        await refused(store, "45", *LARGE)
+        await put_refused(store, "45", *LARGE)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert kept(store) == []
+    assert messages_in(store) == []
     await put(store, *LARGE)
-    assert kept(store) == [b"".join(LARGE)]
+    assert messages_in(store) == [b"".join(LARGE)]
 
 
-async def test_no_file_descriptors_left(make: Callable[[Path], Store], tmp_path: Path) -> None:
+async def test_no_file_descriptor_available(make: Callable[[Path], Store], tmp_path: Path) -> None:
     store = make(tmp_path)
     await put(store, b"before\r\n")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -139,85 +142,83 @@ async def test_no_file_descriptors_left(make: Callable[[Path], Store], tmp_path:
     os.close(lowest)
     resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
     try:
-        await refused(store, "451 4.3.0", *LARGE)
+        await put_refused(store, "451 4.3.0", *LARGE)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     await put(store, *LARGE)
-    assert kept(store) == sorted([b"before\r\n", b"".join(LARGE)])
+    assert messages_in(store) == sorted([b"before\r\n", b"".join(LARGE)])
 
 
 @pytest.mark.parametrize("chunks", [(b"small\r\n",), LARGE], ids=["small", "large"])
-async def test_a_directory_that_is_removed(
-    make: Callable[[Path], Store], tmp_path: Path, chunks: tuple[bytes, ...]
-) -> None:
-    """A Maildir is made anew at once. An open database cannot know before it has committed; so it refuses once."""
-    store = make(tmp_path / "folder")
+async def test_removed_directory(make: Callable[[Path], Store], tmp_path: Path, chunks: tuple[bytes, ...]) -> None:
+    """A Maildir is created again at once. SQLite notices only after its commit, and so refuses one message."""
+    store = make(tmp_path / "directory")
     await put(store, b"before\r\n")
-    shutil.rmtree(tmp_path / "folder")
+    shutil.rmtree(tmp_path / "directory")
     if isinstance(store, SQLite):
-        await refused(store, "451 4.3.0", *chunks)
+        await put_refused(store, "451 4.3.0", *chunks)
     await put(store, *chunks)
-    assert kept(store) == [b"".join(chunks)]
+    assert messages_in(store) == [b"".join(chunks)]
 
 
-async def test_a_directory_that_is_removed_under_a_message(make: Callable[[Path], Store], tmp_path: Path) -> None:
-    store = make(tmp_path / "folder")
+async def test_directory_removed_during_a_message(make: Callable[[Path], Store], tmp_path: Path) -> None:
+    store = make(tmp_path / "directory")
     await store.open()
 
     def chunks() -> Iterator[bytes]:
         yield from LARGE
-        shutil.rmtree(tmp_path / "folder")
+        shutil.rmtree(tmp_path / "directory")
 
     with pytest.raises(StoreError) as refusal:
         await store.put(transaction(), body(chunks=chunks()))
     assert str(refusal.value.reply).startswith("451 4.3.0")
     await put(store, b"after\r\n")
-    assert kept(store) == [b"after\r\n"]
+    assert messages_in(store) == [b"after\r\n"]
 
 
-async def test_a_file_in_the_place_of_a_directory(make: Callable[[Path], Store], tmp_path: Path) -> None:
-    (tmp_path / "folder").write_bytes(b"")
-    store = make(tmp_path / "folder")
-    await refused(store, "451 4.3.0", b"small\r\n")
-    (tmp_path / "folder").unlink()
+async def test_a_file_at_the_path_of_the_directory(make: Callable[[Path], Store], tmp_path: Path) -> None:
+    (tmp_path / "directory").write_bytes(b"")
+    store = make(tmp_path / "directory")
+    await put_refused(store, "451 4.3.0", b"small\r\n")
+    (tmp_path / "directory").unlink()
     await put(store, b"small\r\n")
 
 
 @pytest.mark.parametrize("opened", [False, True])
-async def test_a_locked_database(tmp_path: Path, opened: bool) -> None:
+async def test_locked_database(tmp_path: Path, opened: bool) -> None:
     store = SQLite(tmp_path / "store")
     await store.open()
     if not opened:
         await store.aclose()
     with closing(sqlite3.connect(store.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        with trio.fail_after(5):
-            await refused(store, "451 4.3.0", b"small\r\n")
+        with trio.fail_after(60):
+            await put_refused(store, "451 4.3.0", b"small\r\n")
         other.execute("ROLLBACK")
     await put(store, b"small\r\n")
-    assert kept(store) == [b"small\r\n"]
+    assert messages_in(store) == [b"small\r\n"]
     await store.aclose()
 
 
 @pytest.mark.parametrize("chunks", [(b"small\r\n",), LARGE], ids=["small", "large"])
-async def test_a_body_that_breaks_off(make: Callable[[Path], Store], tmp_path: Path, chunks: tuple[bytes, ...]) -> None:
+async def test_a_body_that_raises(make: Callable[[Path], Store], tmp_path: Path, chunks: tuple[bytes, ...]) -> None:
     store = make(tmp_path)
     await store.open()
     error = LookupError("the peer has gone")
     with pytest.raises(LookupError) as raised:
         await store.put(transaction(), body(*chunks, error=error))
     assert raised.value is error
-    assert kept(store) == []
+    assert messages_in(store) == []
 
 
 @pytest.mark.slow
-def test_every_flush_may_fail(tmp_path: Path) -> None:
+def test_failed_flushes(tmp_path: Path) -> None:
     """EIO at the k-th fsync, in a process of its own: see eio.py."""
     if shutil.which("fiu-run") is None:
-        leave_out("fiu-run, which Debian has in fiu-utils")
+        skip_without("fiu-run (Debian package fiu-utils)")
     tests = Path(__file__).parents[1]
     program = ["fiu-run", "-x", sys.executable, "-m", "stores.eio", str(tmp_path)]
-    ran = subprocess.run(program, cwd=tests, check=False, capture_output=True, text=True)
+    result = subprocess.run(program, cwd=tests, check=False, capture_output=True, text=True)
 
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.count("failed") == 8
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("failed") == 8

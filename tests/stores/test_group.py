@@ -1,4 +1,4 @@
-"""The group commit by itself: who commits, for whom, and what a cancellation or a stalled disk does to those who wait."""
+"""Group commit: which session commits, and what a cancellation or a stalled disk does to the sessions that wait."""
 
 from __future__ import annotations
 
@@ -21,21 +21,25 @@ if TYPE_CHECKING:
 
 
 class Message(Spool):
-    """A message that tells when it was thrown away."""
+    """A message that records whether it was discarded."""
 
     discarded = False
 
-    async def dispose(self) -> None:
+    async def discard_in_thread(self) -> None:
         self.discarded = True
 
 
 @define
 class Disk:
-    """Commits into a list of groups, and may be held up at the first."""
+    """A commit function that records the groups.
+
+    With ``stall`` the first commit waits for ``proceed``. The commit raises ``error``, if there is one, and cannot
+    store the messages named in ``invalid``.
+    """
 
     groups: list[list[str]] = Factory(list)
-    bad: set[str] = Factory(set)
-    broken: Exception | None = None
+    invalid: set[str] = Factory(set)
+    error: Exception | None = None
     stall: bool = False
     entered: threading.Event = Factory(threading.Event)
     proceed: threading.Event = Factory(threading.Event)
@@ -43,19 +47,20 @@ class Disk:
     def commit(self, messages: Sequence[Message]) -> dict[Message, Exception]:
         self.entered.set()
         if self.stall and not self.groups:
-            assert self.proceed.wait(60)
+            assert self.proceed.wait(240)
         self.groups.append([message.name for message in messages])
-        if self.broken is not None:
-            raise self.broken
-        return {message: OSError(message.name) for message in messages if message.name in self.bad}
+        if self.error is not None:
+            raise self.error
+        return {message: OSError(message.name) for message in messages if message.name in self.invalid}
 
 
-async def submit(group: Group[Message], message: Message | str, verdicts: dict[str, Exception | None]) -> None:
+async def submit(group: Group[Message], message: Message | str, results: dict[str, Exception | None]) -> None:
+    """Submit a message, and put its result into ``results``."""
     message = message if isinstance(message, Message) else Message(message)
-    verdicts[message.name] = await group.submit(message)
+    results[message.name] = await group.submit(message)
 
 
-async def test_one_alone_does_not_wait_for_company() -> None:
+async def test_a_single_message_is_committed_at_once() -> None:
     disk = Disk()
     group = Group(disk.commit)
 
@@ -64,68 +69,68 @@ async def test_one_alone_does_not_wait_for_company() -> None:
     assert disk.groups == [["a"], ["b"]]
 
 
-async def test_those_who_come_during_a_commit_share_the_next() -> None:
-    disk, verdicts = Disk(stall=True), dict[str, Exception | None]()
+async def test_messages_that_come_during_a_commit_share_the_next_one() -> None:
+    disk, results = Disk(stall=True), dict[str, Exception | None]()
     group = Group(disk.commit)
     async with trio.open_nursery() as nursery:
         for n in range(100):
-            nursery.start_soon(submit, group, str(n), verdicts)
+            nursery.start_soon(submit, group, str(n), results)
         await wait_all_tasks_blocked()
         disk.proceed.set()
 
-    assert verdicts == {str(n): None for n in range(100)}
+    assert results == {str(n): None for n in range(100)}
     assert [len(names) for names in disk.groups] == [1, 99]
 
 
-async def test_a_group_has_a_largest_size() -> None:
-    disk, verdicts = Disk(stall=True), dict[str, Exception | None]()
-    group = Group(disk.commit, size=10)
+async def test_max_size() -> None:
+    disk, results = Disk(stall=True), dict[str, Exception | None]()
+    group = Group(disk.commit, max_size=10)
     async with trio.open_nursery() as nursery:
         for n in range(26):
-            nursery.start_soon(submit, group, str(n), verdicts)
+            nursery.start_soon(submit, group, str(n), results)
         await wait_all_tasks_blocked()
         disk.proceed.set()
 
     assert [len(names) for names in disk.groups] == [1, 10, 10, 5]
-    assert len(verdicts) == 26
+    assert len(results) == 26
 
 
-async def test_one_bad_message_does_not_harm_the_others() -> None:
-    disk, verdicts = Disk(stall=True, bad={"b"}), dict[str, Exception | None]()
+async def test_an_error_of_one_message_does_not_affect_the_others() -> None:
+    disk, results = Disk(stall=True, invalid={"b"}), dict[str, Exception | None]()
     group = Group(disk.commit)
     async with trio.open_nursery() as nursery:
         for name in "abc":
-            nursery.start_soon(submit, group, name, verdicts)
+            nursery.start_soon(submit, group, name, results)
         await wait_all_tasks_blocked()
         disk.proceed.set()
 
-    assert verdicts["a"] is verdicts["c"] is None
-    assert isinstance(verdicts["b"], OSError)
+    assert results["a"] is results["c"] is None
+    assert isinstance(results["b"], OSError)
 
 
-async def test_a_commit_that_fails_refuses_its_group_and_no_other() -> None:
-    disk = Disk(broken=OSError("gone"))
+async def test_a_failed_commit_affects_its_own_group_only() -> None:
+    disk = Disk(error=OSError("gone"))
     group = Group(disk.commit)
 
-    assert await group.submit(Message("a")) is disk.broken
-    disk.broken = None
+    assert await group.submit(Message("a")) is disk.error
+    disk.error = None
     assert await group.submit(Message("b")) is None
 
 
 @pytest.mark.parametrize("cancelled", ["first", "second"])
-async def test_a_cancelled_session_waits_for_its_verdict(cancelled: str) -> None:
-    """The first commits, the second waits for it: neither leaves early, and the others notice nothing."""
-    disk, verdicts = Disk(stall=True), dict[str, Exception | None]()
+async def test_a_cancelled_session_waits_for_its_result(cancelled: str) -> None:
+    """The first session commits, and the second one waits for it. Neither returns early or affects the others."""
+    disk, results = Disk(stall=True), dict[str, Exception | None]()
     group = Group(disk.commit)
     scope = trio.CancelScope()
 
     async def session(name: str) -> None:
         if name == cancelled:
             with scope:
-                await submit(group, name, verdicts)
+                await submit(group, name, results)
                 await trio.lowlevel.checkpoint()
         else:
-            await submit(group, name, verdicts)
+            await submit(group, name, results)
 
     async with trio.open_nursery() as nursery:
         for name in ("first", "second", "third"):
@@ -133,70 +138,70 @@ async def test_a_cancelled_session_waits_for_its_verdict(cancelled: str) -> None
             await wait_all_tasks_blocked()
         scope.cancel()
         await wait_all_tasks_blocked()
-        assert not verdicts
+        assert not results
         disk.proceed.set()
 
-    assert verdicts == {"first": None, "second": None, "third": None}
+    assert results == {"first": None, "second": None, "third": None}
     assert disk.groups == [["first"], ["second", "third"]]
     assert scope.cancelled_caught
 
 
-async def test_a_disk_that_does_not_answer(mock_clock: MockClock) -> None:
-    """Who is not yet in the thread's hands leaves in time and leaves nothing; the one that commits stays with it."""
-    disk, verdicts = Disk(stall=True), dict[str, Exception | None]()
-    group = Group(disk.commit, patience=30)
+async def test_timeout_of_a_session_that_waits(mock_clock: MockClock) -> None:
+    """A message that is not being committed is discarded at the timeout; the session that commits has no timeout."""
+    disk, results = Disk(stall=True), dict[str, Exception | None]()
+    group = Group(disk.commit, timeout=30)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(submit, group, "committing", verdicts)
+        nursery.start_soon(submit, group, "committing", results)
         await wait_all_tasks_blocked()
         waiting = Message("waiting")
-        async with trio.open_nursery() as hasty:
-            hasty.start_soon(submit, group, waiting, verdicts)
+        async with trio.open_nursery() as inner:
+            inner.start_soon(submit, group, waiting, results)
             await wait_all_tasks_blocked()
             mock_clock.jump(31)
-        assert isinstance(verdicts["waiting"], trio.TooSlowError)
+        assert isinstance(results["waiting"], trio.TooSlowError)
         assert waiting.discarded
-        assert "committing" not in verdicts
+        assert "committing" not in results
         disk.proceed.set()
 
-    assert verdicts["committing"] is None
+    assert results["committing"] is None
     assert disk.groups == [["committing"]]
     assert await group.submit(Message("next")) is None
 
 
-async def test_the_first_in_line_leaves_before_its_turn(mock_clock: MockClock) -> None:
-    disk, verdicts = Disk(stall=True), dict[str, Exception | None]()
-    group = Group(disk.commit, patience=30)
+async def test_the_next_session_times_out_before_its_turn(mock_clock: MockClock) -> None:
+    disk, results = Disk(stall=True), dict[str, Exception | None]()
+    group = Group(disk.commit, timeout=30)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(submit, group, "committing", verdicts)
+        nursery.start_soon(submit, group, "committing", results)
         await wait_all_tasks_blocked()
-        async with trio.open_nursery() as hasty:
-            hasty.start_soon(submit, group, "hasty", verdicts)
+        async with trio.open_nursery() as inner:
+            inner.start_soon(submit, group, "early", results)
             await wait_all_tasks_blocked()
             mock_clock.jump(20)
-            nursery.start_soon(submit, group, "patient", verdicts)
+            nursery.start_soon(submit, group, "late", results)
             await wait_all_tasks_blocked()
             mock_clock.jump(11)
         disk.proceed.set()
 
-    assert isinstance(verdicts.pop("hasty"), trio.TooSlowError)
-    assert verdicts == {"committing": None, "patient": None}
-    assert disk.groups == [["committing"], ["patient"]]
+    assert isinstance(results.pop("early"), trio.TooSlowError)
+    assert results == {"committing": None, "late": None}
+    assert disk.groups == [["committing"], ["late"]]
 
 
 class Steps(trio.abc.Instrument):
-    """Counts how often each task runs."""
+    """An instrument that counts the steps of each task."""
 
     def __init__(self) -> None:
-        self.of: Counter[trio.lowlevel.Task] = Counter()
+        self.count: Counter[trio.lowlevel.Task] = Counter()
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        self.of[task] += 1
+        self.count[task] += 1
 
 
-async def test_nobody_is_woken_in_vain() -> None:
-    """A session runs when it submits, when it is its turn, and when its commit is done: however many others there are."""
+async def test_sessions_are_woken_only_when_needed() -> None:
+    """A session runs when it submits, when it is its turn to commit, and when its commit has ended."""
     disk, steps, tasks = Disk(stall=True), Steps(), set[trio.lowlevel.Task]()
-    group = Group(disk.commit, size=1)
+    group = Group(disk.commit, max_size=1)
 
     async def session(name: str) -> None:
         tasks.add(trio.lowlevel.current_task())
@@ -211,35 +216,35 @@ async def test_nobody_is_woken_in_vain() -> None:
     trio.lowlevel.remove_instrument(steps)
 
     assert len(disk.groups) == len(tasks) == 20
-    assert max(steps.of[task] for task in tasks) <= 4  # one more for the thread's limiter
+    assert max(steps.count[task] for task in tasks) <= 4  # one more for the thread's limiter
 
 
-async def test_a_disk_that_answers_too_late(mock_clock: MockClock) -> None:
-    """A message that the thread has in hand is not torn from it, though its session has left."""
-    disk, verdicts = Disk(stall=True), dict[str, Exception | None]()
+async def test_a_message_is_not_discarded_while_it_is_being_committed(mock_clock: MockClock) -> None:
+    """Its session can time out during the commit, which still needs the message."""
+    disk, results = Disk(stall=True), dict[str, Exception | None]()
     slow = Disk(stall=True)
-    group = Group(lambda messages: (slow if disk.groups else disk).commit(messages), patience=30)
+    group = Group(lambda messages: (slow if disk.groups else disk).commit(messages), timeout=30)
     messages = [Message("one"), Message("other")]
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(submit, group, "first", verdicts)
+        nursery.start_soon(submit, group, "first", results)
         await wait_all_tasks_blocked()
         for message in messages:
-            nursery.start_soon(submit, group, message, verdicts)
+            nursery.start_soon(submit, group, message, results)
         await wait_all_tasks_blocked()
         disk.proceed.set()
         await trio.to_thread.run_sync(slow.entered.wait)
         mock_clock.jump(31)
         await wait_all_tasks_blocked()
-        (hasty,) = verdicts.keys() - {"first"}  # either of them may be the one that commits for both
+        (timed_out,) = results.keys() - {"first"}  # either of the two may be the one that commits
         slow.proceed.set()
 
-    assert isinstance(verdicts.pop(hasty), trio.TooSlowError)
-    assert list(verdicts.values()) == [None, None]
+    assert isinstance(results.pop(timed_out), trio.TooSlowError)
+    assert list(results.values()) == [None, None]
     assert sorted(slow.groups[0]) == ["one", "other"]
     assert not any(message.discarded for message in messages)
 
 
-def test_one_run_after_another() -> None:
+def test_a_group_can_be_used_in_several_runs() -> None:
     disk = Disk()
     group = Group(disk.commit)
 
@@ -264,32 +269,32 @@ def test_one_run_after_another() -> None:
     assert sorted(functools.reduce(operator.iadd, disk.groups, [])) == ["a", "b", "c", "d", "e"]
 
 
-async def test_the_first_in_line_leaves_as_it_is_called(mock_clock: MockClock) -> None:
-    """A commit ends in the very moment in which the patience of who is called next does: then it is the next one's turn."""
-    for _ in range(20):  # which of the two tasks runs first is Trio's dice
-        disk, verdicts = Disk(), dict[str, Exception | None]()
-        group = Group(disk.commit, patience=30)
+async def test_timeout_at_the_moment_of_the_turn_to_commit(mock_clock: MockClock) -> None:
+    """A session that is woken to commit and times out at the same moment wakes the next one instead."""
+    for _ in range(20):  # Trio schedules the two tasks in random order
+        disk, results = Disk(), dict[str, Exception | None]()
+        group = Group(disk.commit, timeout=30)
 
         async def commit_until(time: float, group: Group[Message] = group) -> None:
             group._committing = True
             await trio.sleep_until(time)
             group._committing = False
-            group._call_first()
+            group._wake_first()
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(commit_until, trio.current_time() + 30)
             await wait_all_tasks_blocked()
-            nursery.start_soon(submit, group, "hasty", verdicts)
+            nursery.start_soon(submit, group, "early", results)
             await wait_all_tasks_blocked()
             mock_clock.jump(1)
-            nursery.start_soon(submit, group, "patient", verdicts)
+            nursery.start_soon(submit, group, "late", results)
             await wait_all_tasks_blocked()
-            with trio.fail_after(40):
+            with trio.fail_after(40):  # of the mock clock
                 mock_clock.jump(29)
-                while "patient" not in verdicts:
+                while "late" not in results:
                     await wait_all_tasks_blocked(0.01)
                     mock_clock.jump(1)
 
-        assert isinstance(verdicts.pop("hasty"), trio.TooSlowError)
-        assert verdicts == {"patient": None}
-        assert disk.groups == [["patient"]]
+        assert isinstance(results.pop("early"), trio.TooSlowError)
+        assert results == {"late": None}
+        assert disk.groups == [["late"]]

@@ -1,4 +1,4 @@
-"""The Maildir store's files: where they are, what they are called, what is in them, and what ``read`` makes of it."""
+"""The files of the Maildir store: their directories, names and contents, and reading them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def test_a_message_and_its_envelope(tmp_path: Path) -> None:
         ('"a b;c>"@client.test', '"; Sun, 22 Nov 2026 09:23:26 +0000"@[IPv6:::1]'),
     ],
 )
-async def test_envelopes_of_every_kind(tmp_path: Path, sender: str, recipient: str) -> None:
+async def test_envelopes(tmp_path: Path, sender: str, recipient: str) -> None:
     name = await put(Maildir(tmp_path), b"hello\r\n", sender=sender, to=(recipient,))
 
     stored = read(tmp_path / "new" / name)
@@ -63,7 +63,7 @@ async def test_envelopes_of_every_kind(tmp_path: Path, sender: str, recipient: s
 
 @pytest.mark.parametrize("message", [b"", b"\r\n", b" not a continuation\r\n", b"\x00\xff\r\r\n\n", b"no end"])
 @pytest.mark.parametrize("newline", ["crlf", "lf"])
-async def test_messages_of_every_kind(tmp_path: Path, message: bytes, newline: str) -> None:
+async def test_messages(tmp_path: Path, message: bytes, newline: str) -> None:
     store = Maildir(tmp_path, newline=newline)  # type: ignore[arg-type]
     name = await put(store, *(message[n : n + 1] for n in range(len(message))))
 
@@ -71,7 +71,7 @@ async def test_messages_of_every_kind(tmp_path: Path, message: bytes, newline: s
     assert read(tmp_path / "new" / name).message == expected
 
 
-async def test_unix_files_have_no_cr_wherever_the_chunks_are_cut(
+async def test_lf_files_have_no_crlf_however_the_message_is_chunked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("smtp_trio.stores._spool.MEMORY", 7)
@@ -85,7 +85,7 @@ async def test_unix_files_have_no_cr_wherever_the_chunks_are_cut(
         assert name.endswith(f",S={len(content)}")
 
 
-async def test_a_large_message_goes_through_a_file(tmp_path: Path) -> None:
+async def test_a_large_message_is_spooled_in_a_file(tmp_path: Path) -> None:
     chunks = tuple(large())
     name = await put(Maildir(tmp_path), *chunks)
 
@@ -94,7 +94,7 @@ async def test_a_large_message_goes_through_a_file(tmp_path: Path) -> None:
 
 
 async def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(maildir, "HOST", maildir.safe("host/name:1"))
+    monkeypatch.setattr(maildir, "HOST", maildir.escape_host("host/name:1"))
     store = Maildir(tmp_path)
     names = [await put(store, b"hello\r\n") for _ in range(3)]
 
@@ -104,7 +104,7 @@ async def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert re.fullmatch(rf"1795339406\.M4711P{os.getpid()}Q\d+\.host\\057name\\0721,S={size}", name)
 
 
-async def test_the_box_is_made_and_private(tmp_path: Path) -> None:
+async def test_a_maildir_is_created_and_private(tmp_path: Path) -> None:
     name = await put(Maildir(tmp_path / "far/off/box"), b"hello\r\n")
 
     assert sorted(os.listdir(tmp_path / "far/off/box")) == ["cur", "new", "tmp"]
@@ -112,21 +112,21 @@ async def test_the_box_is_made_and_private(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "far/off/box/new" / name).stat().st_mode) == 0o600
 
 
-async def test_what_a_killed_process_left_goes_after_36_hours(tmp_path: Path) -> None:
-    for folder in ("tmp", "new", "cur", "tmp/folder"):
-        (tmp_path / folder).mkdir()
+async def test_files_in_tmp_are_removed_after_36_hours(tmp_path: Path) -> None:
+    for directory in ("tmp", "new", "cur", "tmp/directory"):
+        (tmp_path / directory).mkdir()
     old = time.time() - 36 * 3600 - 60
-    for name in ("tmp/old", "new/old", "cur/old", "tmp/young"):
+    for name in ("tmp/old", "new/old", "cur/old", "tmp/recent"):
         (tmp_path / name).touch()
-        os.utime(tmp_path / name, (old, old if name != "tmp/young" else old + 120))
-    os.utime(tmp_path / "tmp/folder", (old, old))
+        os.utime(tmp_path / name, (old, old if name != "tmp/recent" else old + 120))
+    os.utime(tmp_path / "tmp/directory", (old, old))
     await Maildir(tmp_path).open()
 
-    assert sorted(os.listdir(tmp_path / "tmp")) == ["folder", "young"]
+    assert sorted(os.listdir(tmp_path / "tmp")) == ["directory", "recent"]
     assert os.listdir(tmp_path / "new") == os.listdir(tmp_path / "cur") == ["old"]
 
 
-async def test_no_delivery_is_made_over_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_delivery_does_not_overwrite_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(maildir, "unique_name", lambda now: "same")
     store = Maildir(tmp_path)
     (tmp_path / "tmp").mkdir()
@@ -140,17 +140,17 @@ async def test_no_delivery_is_made_over_another_file(tmp_path: Path, monkeypatch
     assert os.listdir(tmp_path / "new") == []
 
 
-async def test_a_session_without_a_message(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="none under way"):
+async def test_put_outside_a_transaction(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="not receiving a message"):
         await Maildir(tmp_path).put(between_transactions(), body())
 
 
-def test_a_bad_newline_is_refused_at_once(tmp_path: Path) -> None:
+def test_invalid_newline(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'crlf' or 'lf'"):
         Maildir(tmp_path, newline="\n")  # type: ignore[arg-type]
 
 
-def test_a_file_of_another_program_is_no_message_of_ours(tmp_path: Path) -> None:
+def test_reading_a_file_of_another_program(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"Subject: hello\r\n\r\n")
-    with pytest.raises(ValueError, match="does not begin with"):
+    with pytest.raises(ValueError, match="not written by a Maildir store"):
         read(tmp_path / "file")

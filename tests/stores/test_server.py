@@ -1,4 +1,4 @@
-"""The stores behind a real server: what is sent over SMTP is what is stored, and what the peer is told is true."""
+"""Stores as the hooks of a server: messages sent over SMTP are stored unchanged, and the replies are true."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ Store = Maildir | SQLite
 
 
 class Client:
-    """Speaks SMTP by hand over a stream."""
+    """An SMTP client that sends commands one by one over a stream."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream
         self.received = bytearray()
 
     async def reply(self) -> str:
+        """Wait for the last line of a reply, and return it."""
         while (end := re.search(rb"^\d{3} .*\r\n", self.received, re.MULTILINE)) is None:
             data = await self.stream.receive_some()
             assert data, f"closed after {self.received!r}"
@@ -40,18 +41,19 @@ class Client:
         del self.received[: end.end()]
         return reply
 
-    async def say(self, command: str, expect: str) -> str:
+    async def command(self, command: str, expect: str) -> str:
+        """Send a command, and return its reply, which has to begin with ``expect``."""
         await self.stream.send_all(command.encode() + b"\r\n")
         reply = await self.reply()
-        assert reply.startswith(expect), f"{command!r} was answered {reply!r}"
+        assert reply.startswith(expect), f"expected {expect} to {command!r}, got {reply!r}"
         return reply
 
     async def send(self, sender: str, recipients: list[str], message: bytes, expect: str = "250") -> str:
-        """Send one message; returns the reply to it."""
-        await self.say(f"MAIL FROM:{sender}", "250")
+        """Send one message, and return the reply to it, which has to begin with ``expect``."""
+        await self.command(f"MAIL FROM:{sender}", "250")
         for recipient in recipients:
-            await self.say(f"RCPT TO:<{recipient}>", "250")
-        await self.say("DATA", "354")
+            await self.command(f"RCPT TO:<{recipient}>", "250")
+        await self.command("DATA", "354")
         stuffed = message.replace(b"\r\n.", b"\r\n..")
         await self.stream.send_all(b"." * message.startswith(b".") + stuffed + b".\r\n")
         reply = await self.reply()
@@ -61,24 +63,25 @@ class Client:
 
 @asynccontextmanager
 async def connected(server: smtp_trio.Server) -> AsyncIterator[Client]:
-    ours, theirs = memory_stream_pair()
+    """Serve one connection, and yield a client that has sent EHLO."""
+    client_stream, server_stream = memory_stream_pair()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(server.serve_stream, theirs)
-        client = Client(ours)
+        nursery.start_soon(server.serve_stream, server_stream)
+        client = Client(client_stream)
         await client.reply()
-        await client.say("EHLO client.test", "250")
+        await client.command("EHLO client.test", "250")
         yield client
-        await ours.aclose()
+        await client_stream.aclose()
 
 
 @pytest.fixture(params=[Maildir, SQLite])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    made: Store = request.param(tmp_path / "folder" / "store")
-    return made
+    store: Store = request.param(tmp_path / "directory" / "store")
+    return store
 
 
-def kept(store: Store) -> list[Stored]:
-    """What a store holds, in no order."""
+def messages_in(store: Store) -> list[Stored]:
+    """Return all messages in a store, in any order."""
     if isinstance(store, Maildir):
         assert os.listdir(store.tmp) == []
         return [read(os.path.join(store.new, name)) for name in os.listdir(store.new)]
@@ -86,7 +89,7 @@ def kept(store: Store) -> list[Stored]:
         return [read(store.path, uid) for (uid,) in db.execute("SELECT uid FROM messages").fetchall()]
 
 
-async def test_three_recipients_one_of_them_blind(store: Store) -> None:
+async def test_a_message_for_three_recipients(store: Store) -> None:
     message = (
         b"Envelope-To: <forged@evil.test>\r\nReturn-Path: <forged@evil.test>\r\nTo: a@mx.test, b@mx.test\r\n"
         b"Subject: hello\r\n\r\n.\r\n..\r\n.leading dots\r\n\xff\x00\t\r\n"
@@ -95,7 +98,7 @@ async def test_three_recipients_one_of_them_blind(store: Store) -> None:
     async with connected(server) as client:
         reply = await client.send("<me@client.test>", ["A@mx.test", "b@mx.test", "blind@mx.test"], message)
 
-    (stored,) = kept(store)
+    (stored,) = messages_in(store)
     assert (stored.sender, stored.recipients) == ("me@client.test", ("A@mx.test", "b@mx.test", "blind@mx.test"))
     assert stored.message == message
     queued = reply.rpartition(" ")[2].strip()
@@ -106,14 +109,14 @@ async def test_three_recipients_one_of_them_blind(store: Store) -> None:
         assert f" id {queued};\r\n".encode() in await path.read_bytes()
 
 
-async def test_parameters_and_addresses_beyond_ascii(store: Store) -> None:
+async def test_parameters_and_addresses_that_are_not_ascii(store: Store) -> None:
     async with connected(smtp_trio.Server(store, name="mx.test")) as client:
         await client.send(
             "<jürgen@bücher.test> SMTPUTF8 BODY=8BITMIME", ["用户@例子.test"], b"Subject: \xc3\xbc\r\n\r\n"
         )
         await client.send("<>", ["Postmaster"], b"")
 
-    envelopes = {(stored.sender, stored.recipients) for stored in kept(store)}
+    envelopes = {(stored.sender, stored.recipients) for stored in messages_in(store)}
     assert envelopes == {("jürgen@bücher.test", ("用户@例子.test",)), ("", ("Postmaster",))}
     if isinstance(store, SQLite):
         with closing(sqlite3.connect(store.path)) as db:
@@ -126,25 +129,25 @@ async def test_large_messages_by_data_and_by_bdat(store: Store) -> None:
     server = smtp_trio.Server(store, name="mx.test")
     async with connected(server) as client:
         await client.send("<me@client.test>", ["you@mx.test"], message)
-        await client.say("MAIL FROM:<me@client.test>", "250")
-        await client.say("RCPT TO:<you@mx.test>", "250")
+        await client.command("MAIL FROM:<me@client.test>", "250")
+        await client.command("RCPT TO:<you@mx.test>", "250")
         cut = (1 << 21) - 1
         for command, chunk in ((f"BDAT {cut}", message[:cut]), (f"BDAT {len(message) - cut} LAST", message[cut:])):
             await client.stream.send_all(command.encode() + b"\r\n" + chunk)
             assert (await client.reply()).startswith("250")
 
-    assert [stored.message == message for stored in kept(store)] == [True, True]
+    assert [stored.message == message for stored in messages_in(store)] == [True, True]
 
 
-async def test_many_sessions_share_few_commits(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_sessions_share_commits(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     commit: Any = store._group._commit
 
-    def counted(messages: list[Any]) -> object:
+    def commit_and_count(messages: list[Any]) -> object:
         sizes.append(len(messages))
         return commit(messages)
 
-    monkeypatch.setattr(store._group, "_commit", counted)
+    monkeypatch.setattr(store._group, "_commit", commit_and_count)
     server = smtp_trio.Server(store, name="mx.test")
 
     async def send(n: int) -> None:
@@ -156,18 +159,20 @@ async def test_many_sessions_share_few_commits(store: Store, monkeypatch: pytest
         for n in range(100):
             nursery.start_soon(send, n)
 
-    assert sorted(stored.message for stored in kept(store)) == sorted(
+    assert sorted(stored.message for stored in messages_in(store)) == sorted(
         b"%d %d\r\n" % (n, m) for n in range(100) for m in range(3)
     )
     assert sum(sizes) == 300
     assert len(sizes) < 100
 
 
-async def test_a_fault_is_told_in_few_words_and_logged_in_many(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_error_is_logged_with_its_path_and_replied_without(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
     server = smtp_trio.Server(store, name="mx.test")
     async with connected(server) as client:
         shutil.rmtree(os.path.dirname(store.path))
-        await trio.Path(os.path.dirname(store.path)).write_bytes(b"in the way")
+        await trio.Path(os.path.dirname(store.path)).write_bytes(b"a file")
         with caplog.at_level(logging.ERROR, "smtp_trio.stores"):
             reply = await client.send("<me@client.test>", ["you@mx.test"], b"refused\r\n", "451 4.3.0")
         assert store.path not in reply
@@ -175,74 +180,75 @@ async def test_a_fault_is_told_in_few_words_and_logged_in_many(store: Store, cap
         assert record.exc_info is not None
         assert store.path in caplog.text
         await trio.Path(os.path.dirname(store.path)).unlink()
-        await client.send("<me@client.test>", ["you@mx.test"], b"taken\r\n")
+        await client.send("<me@client.test>", ["you@mx.test"], b"accepted\r\n")
 
-    assert [stored.message for stored in kept(store)] == [b"taken\r\n"]
+    assert [stored.message for stored in messages_in(store)] == [b"accepted\r\n"]
 
 
-async def test_a_store_that_cannot_be_opened_is_known_before_the_first_message(tmp_path: Path) -> None:
+async def test_a_server_does_not_start_when_its_store_cannot_be_opened(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for store in (Maildir(tmp_path / "file" / "box"), SQLite(tmp_path / "file" / "mail.db")):
-        ours, theirs = memory_stream_pair()
+        client_stream, server_stream = memory_stream_pair()
         with pytest.raises(smtp_trio.stores.StoreError):
-            await smtp_trio.Server(store).serve_stream(theirs)
-        await ours.aclose()
-        await theirs.aclose()
+            await smtp_trio.Server(store).serve_stream(server_stream)
+        await client_stream.aclose()
+        await server_stream.aclose()
 
 
-async def test_a_message_that_breaks_off_leaves_nothing(store: Store) -> None:
+async def test_nothing_is_left_of_a_message_when_the_connection_is_lost(store: Store) -> None:
     async with connected(smtp_trio.Server(store, name="mx.test")) as client:
-        await client.say("MAIL FROM:<me@client.test>", "250")
-        await client.say("RCPT TO:<you@mx.test>", "250")
-        await client.say("DATA", "354")
+        await client.command("MAIL FROM:<me@client.test>", "250")
+        await client.command("RCPT TO:<you@mx.test>", "250")
+        await client.command("DATA", "354")
         await client.stream.send_all(b"x" * 70 + b"\r\n" + b"half of a line and no more" * 100_000)
         await wait_all_tasks_blocked()
 
-    assert kept(store) == []
+    assert messages_in(store) == []
 
 
-async def test_a_cancelled_server_tells_whom_it_has_stored(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cancelled while the disk is at work: the message is kept and its 250 is sent, though nothing else is."""
+async def test_the_reply_is_sent_when_the_server_is_cancelled_during_a_commit(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scope = trio.CancelScope()
     commit: Any = store._group._commit
 
-    def slow(messages: list[Any]) -> object:
+    def commit_and_cancel(messages: list[Any]) -> object:
         trio.from_thread.run_sync(scope.cancel)
         return commit(messages)
 
-    monkeypatch.setattr(store._group, "_commit", slow)
-    ours, theirs = memory_stream_pair()
-    client = Client(ours)
+    monkeypatch.setattr(store._group, "_commit", commit_and_cancel)
+    client_stream, server_stream = memory_stream_pair()
+    client = Client(client_stream)
     server = smtp_trio.Server(store, name="mx.test")
     async with trio.open_nursery() as nursery:
 
         async def serve() -> None:
             with scope:
-                await server.serve_stream(theirs)
+                await server.serve_stream(server_stream)
 
         nursery.start_soon(serve)
         await client.reply()
-        await client.say("EHLO client.test", "250")
+        await client.command("EHLO client.test", "250")
         await client.send("<me@client.test>", ["you@mx.test"], b"hello\r\n", "250")
-        assert await ours.receive_some() == b""
-        await ours.aclose()
+        assert await client_stream.receive_some() == b""
+        await client_stream.aclose()
 
-    assert [stored.message for stored in kept(store)] == [b"hello\r\n"]
+    assert [stored.message for stored in messages_in(store)] == [b"hello\r\n"]
 
 
-async def test_put_from_a_hook_of_ones_own(store: Store) -> None:
+async def test_put_called_in_a_data_hook(store: Store) -> None:
     ids = []
 
-    class Intake(smtp_trio.Hooks):
+    class PutHooks(smtp_trio.Hooks):
         async def data(self, session: smtp_trio.Session, body: smtp_trio.Body) -> smtp_trio.Reply | None:
             ids.append(await store.put(session, body))
             return smtp_trio.Reply(250, "Kept", "2.0.0")
 
-    async with connected(smtp_trio.Server(Intake(), name="mx.test")) as client:
+    async with connected(smtp_trio.Server(PutHooks(), name="mx.test")) as client:
         assert await client.send("<me@client.test>", ["you@mx.test"], b"hello\r\n") == "250 2.0.0 Kept\r\n"
     await store.aclose()
 
-    (stored,) = kept(store)
+    (stored,) = messages_in(store)
     assert stored.message == b"hello\r\n"
     if isinstance(store, Maildir):
         assert os.listdir(store.new) == ids

@@ -1,4 +1,4 @@
-"""The SQLite store's rows, and what it makes of a database that is not as it should be."""
+"""The rows of the SQLite store, and databases that were moved, replaced or created by other programs."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def query(path: str | Path, sql: str, *values: object) -> list[tuple[Any, ...]]:
         return db.execute(sql, values).fetchall()
 
 
-def content(store: SQLite, new: bytes | None = None) -> bytes:
-    """The database as a file, after ``new`` was put in its place."""
+def file_content(store: SQLite, new: bytes | None = None) -> bytes:
+    """Return the octets of the database's file, after replacing them with ``new``."""
     path = Path(store.path)
     if new is not None:
         path.write_bytes(new)
@@ -54,7 +54,7 @@ async def test_a_message_and_its_envelope(store: SQLite) -> None:
     assert query(store.path, "SELECT * FROM recipients") == [(1, n, r, "") for n, r in enumerate(recipients)]
 
 
-async def test_mail_is_private(store: SQLite) -> None:
+async def test_files_are_private(store: SQLite) -> None:
     await store.put(transaction("a@b.test", "c@d.test"), body(b"x\r\n"))
 
     files = sorted(Path(store.path).parent.iterdir())
@@ -64,14 +64,14 @@ async def test_mail_is_private(store: SQLite) -> None:
 
 @pytest.mark.parametrize(("sender", "recipient"), [("", "you@mx.test"), ("jürgen@bücher.test", "用户@例子.test")])
 @pytest.mark.parametrize("message", [b"", b"\x00\xff\r\r\n\n"])
-async def test_messages_of_every_kind(store: SQLite, sender: str, recipient: str, message: bytes) -> None:
+async def test_envelopes_and_messages(store: SQLite, sender: str, recipient: str, message: bytes) -> None:
     uid = await store.put(transaction(sender, recipient), body(message))
 
     stored = read(store.path, uid)
     assert (stored.sender, stored.recipients, stored.message) == (sender, (recipient,), message)
 
 
-async def test_a_large_message_goes_through_a_file_without_a_name(store: SQLite) -> None:
+async def test_a_large_message_is_spooled_in_an_unnamed_file(store: SQLite) -> None:
     chunks = tuple(large())
     uid = await store.put(transaction(), body(*chunks))
     await store.aclose()
@@ -80,57 +80,56 @@ async def test_a_large_message_goes_through_a_file_without_a_name(store: SQLite)
     assert read(store.path, uid).message == b"".join(chunks)
 
 
-async def test_a_message_that_no_row_can_hold(store: SQLite, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "LARGEST", 2_400_000)
-    for size in (5 << 19, 5 << 20):  # one is found out at its end, the other on the way
+async def test_a_message_that_is_too_large_for_a_row(store: SQLite, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "MAX_MESSAGE", 2_400_000)
+    for size in (5 << 19, 5 << 20):  # the first one exceeds the limit in the commit, the other while it is received
         with pytest.raises(MessageTooBigError) as refused:
             await store.put(transaction(), body(*large(size)))
         assert str(refused.value.reply).startswith("552 5.3.4")
     assert query(store.path, "SELECT count(*) FROM messages") == [(0,)]
 
 
-async def test_two_messages_of_one_name_do_not_harm_a_third(store: SQLite) -> None:
-    """SQLite undoes the statement that fails and no more, so the rest of the group is kept."""
+async def test_a_duplicate_id_does_not_affect_the_other_messages(store: SQLite) -> None:
     sessions = [transaction() for _ in range(3)]
-    rows = [store._spool(session, envelope(session)) for session in sessions]
-    rows[1]._columns = rows[0]._columns
-    refused = store._commit(rows)
+    spools = [store._spool(session, envelope(session)) for session in sessions]
+    spools[1]._columns = spools[0]._columns
+    errors = store._commit(spools)
 
-    assert [type(refused.get(row)) for row in rows] == [type(None), sqlite3.IntegrityError, type(None)]
-    assert query(store.path, "SELECT uid FROM messages") == [(rows[0].name,), (rows[2].name,)]
+    assert [type(errors.get(spool)) for spool in spools] == [type(None), sqlite3.IntegrityError, type(None)]
+    assert query(store.path, "SELECT uid FROM messages") == [(spools[0].name,), (spools[2].name,)]
     assert query(store.path, "SELECT message, n FROM recipients") == [(1, 0), (2, 0)]
 
 
-async def test_large_messages_and_small_ones_of_one_name(store: SQLite) -> None:
-    """One in memory spoils those in memory, one in a file nobody else: each that can be kept is kept whole."""
+async def test_duplicate_ids_of_small_and_large_messages(store: SQLite) -> None:
+    """Small messages are inserted together, and inserted again one by one after an error; large ones always singly."""
     octets = list(large(3 << 20))
-    contents = [[b"small\r\n"], octets, [b"twin\r\n"], octets, [b"last\r\n"]]
-    rows = []
+    contents = [[b"small\r\n"], octets, [b"duplicate\r\n"], octets, [b"last\r\n"]]
+    spools = []
     for chunks in contents:
         session = transaction()
-        rows.append(store._spool(session, envelope(session)))
-        await rows[-1].fill(body(*chunks))
-    assert [row.fd is None for row in rows] == [True, False, True, False, True]
-    rows[2]._columns = rows[0]._columns
-    rows[3]._columns = rows[1]._columns
-    refused = store._commit(rows)
+        spools.append(store._spool(session, envelope(session)))
+        await spools[-1].fill(body(*chunks))
+    assert [spool.fd is None for spool in spools] == [True, False, True, False, True]
+    spools[2]._columns = spools[0]._columns
+    spools[3]._columns = spools[1]._columns
+    errors = store._commit(spools)
 
-    assert refused.keys() == {rows[2], rows[3]}
+    assert errors.keys() == {spools[2], spools[3]}
     for number in (0, 1, 4):
-        assert read(store.path, rows[number].name).message == b"".join(contents[number])
+        assert read(store.path, spools[number].name).message == b"".join(contents[number])
     assert query(store.path, "SELECT count(*) FROM recipients") == [(3,)]
 
 
-async def test_a_group_that_sqlite_has_undone_is_refused(store: SQLite) -> None:
-    """Some faults make SQLite undo the whole transaction; this trigger does as they do."""
+async def test_a_group_fails_when_sqlite_rolls_it_back(store: SQLite) -> None:
+    """Some errors make SQLite roll back the whole transaction. The trigger has the same effect."""
     await store.open()
     assert store._db is not None
     store._db.execute(
-        "CREATE TRIGGER fault BEFORE INSERT ON messages WHEN NEW.sender = 'bad@client.test' "
-        "BEGIN SELECT RAISE(ROLLBACK, 'undone'); END"
+        "CREATE TRIGGER failure BEFORE INSERT ON messages WHEN NEW.sender = 'bad@client.test' "
+        "BEGIN SELECT RAISE(ROLLBACK, 'rolled back'); END"
     )
     sessions = [transaction(sender) for sender in ("good@client.test", "bad@client.test", "good@client.test")]
-    with pytest.raises(sqlite3.IntegrityError, match="undone"):
+    with pytest.raises(sqlite3.IntegrityError, match="rolled back"):
         store._commit([store._spool(session, envelope(session)) for session in sessions])
     await store.put(transaction("good@client.test"), body(b"hello\r\n"))
 
@@ -139,12 +138,12 @@ async def test_a_group_that_sqlite_has_undone_is_refused(store: SQLite) -> None:
 
 @pytest.mark.parametrize("replaced", [False, True])
 async def test_a_database_that_was_moved_while_in_use(store: SQLite, tmp_path: Path, replaced: bool) -> None:
-    """All that had its 250 is in the file that was moved. The next message is not mixed with what is left of it."""
+    """Messages accepted before are in the file that was moved. Its log is not applied to the new file."""
     await store.put(transaction(), body(b"before\r\n"))
     os.rename(store.path, tmp_path / "moved.db")
     if replaced:
         other = SQLite(tmp_path / "other.db")
-        await other.put(transaction(), body(b"of the other\r\n"))
+        await other.put(transaction(), body(b"in the other\r\n"))
         await other.aclose()
         os.rename(other.path, store.path)
     with pytest.raises(StoreError, match="was moved"):
@@ -153,13 +152,13 @@ async def test_a_database_that_was_moved_while_in_use(store: SQLite, tmp_path: P
     await store.aclose()
 
     assert (b"before\r\n",) in query(tmp_path / "moved.db", "SELECT body FROM messages")
-    expected = [(b"of the other\r\n",)] * replaced + [(b"after\r\n",)]
+    expected = [(b"in the other\r\n",)] * replaced + [(b"after\r\n",)]
     assert query(store.path, "SELECT body FROM messages") == expected
     for path in (store.path, tmp_path / "moved.db"):
         assert query(path, "PRAGMA integrity_check") == [("ok",)]
 
 
-async def test_the_database_is_safe_and_open_to_other_readers(store: SQLite) -> None:
+async def test_journal_mode_and_concurrent_readers(store: SQLite) -> None:
     await store.put(transaction(), body(b"one\r\n"))
     with closing(sqlite3.connect(store.path)) as other:
         other.execute("BEGIN")
@@ -173,7 +172,7 @@ async def test_the_database_is_safe_and_open_to_other_readers(store: SQLite) -> 
     assert query(store.path, "PRAGMA user_version") == [(1,)]
 
 
-async def test_it_is_closed_and_opened_again(store: SQLite) -> None:
+async def test_a_closed_store_is_opened_again(store: SQLite) -> None:
     await store.open()
     for _ in range(3):
         await store.put(transaction(), body(b"hello\r\n"))
@@ -184,38 +183,38 @@ async def test_it_is_closed_and_opened_again(store: SQLite) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sql", "why"),
+    ("sql", "error"),
     [
         ("PRAGMA user_version = 2", "newer smtp_trio"),
-        ("PRAGMA user_version = 1", "some other program's"),
-        ("CREATE TABLE t (x)", "some other program's"),
-        ("CREATE TABLE messages (x)", "some other program's"),
+        ("PRAGMA user_version = 1", "created by another program"),
+        ("CREATE TABLE t (x)", "created by another program"),
+        ("CREATE TABLE messages (x)", "created by another program"),
     ],
 )
-async def test_a_foreign_database_is_left_as_it_is(store: SQLite, sql: str, why: str) -> None:
+async def test_a_database_of_another_program_is_not_changed(store: SQLite, sql: str, error: str) -> None:
     query(store.path, sql)
-    before = content(store)
-    with pytest.raises(StoreError, match=why):
+    before = file_content(store)
+    with pytest.raises(StoreError, match=error):
         await store.open()
-    with pytest.raises(StoreError, match=why) as refused:
+    with pytest.raises(StoreError, match=error) as refused:
         await store.put(transaction(), body(b"hello\r\n"))
 
     assert str(refused.value.reply).startswith("451 4.3.0")
-    assert why not in str(refused.value.reply)
-    assert content(store) == before
+    assert error not in str(refused.value.reply)
+    assert file_content(store) == before
 
 
-async def test_a_file_that_is_no_database(store: SQLite) -> None:
-    content(store, b"Subject: hello\n\n" * 100)
+async def test_a_file_that_is_not_a_database(store: SQLite) -> None:
+    file_content(store, b"Subject: hello\n\n" * 100)
     with pytest.raises(StoreError, match="not a database"):
         await store.open()
 
 
-async def test_reading_what_is_not_there(store: SQLite) -> None:
+async def test_reading_a_missing_database_or_message(store: SQLite) -> None:
     with pytest.raises(sqlite3.OperationalError):
         read(store.path, "T1")
     query(store.path, "CREATE TABLE t (x)")
-    with pytest.raises(ValueError, match="not the database"):
+    with pytest.raises(ValueError, match="not a database of"):
         read(store.path, "T1")
     os.unlink(store.path)
     await store.open()
@@ -230,35 +229,25 @@ async def test_a_path_with_characters_of_an_uri(tmp_path: Path) -> None:
     await store.aclose()
 
 
-TURNS = """
-import sys, time
+INCREMENT = """
+import sys
 from smtp_trio.stores.sqlite import SQLite, begin
-db, longest = SQLite(sys.argv[1])._connect(), 0.0
+db = SQLite(sys.argv[1])._connect()
 for _ in range(250):
-    since = time.monotonic()
     begin(db)
-    longest = max(longest, time.monotonic() - since)
-    db.execute("UPDATE turns SET n = n + 1")
+    db.execute("UPDATE counter SET n = n + 1")
     db.execute("COMMIT")
-print(longest)
 """
 
 
-async def test_servers_that_keep_one_another_busy_take_turns(store: SQLite) -> None:
-    """Where each does with SQLite's own wait, some wait for seconds, and some in vain."""
+async def test_several_processes_write_in_turn(store: SQLite) -> None:
+    """`begin` fails when a process waits longer than ``BUSY_TIMEOUT``, which happens with SQLite's own way of waiting."""
     await store.open()
-    query(store.path, "CREATE TABLE turns (n)")
+    query(store.path, "CREATE TABLE counter (n)")
     with closing(sqlite3.connect(store.path)) as db, db:
-        db.execute("INSERT INTO turns VALUES (0)")
-    command = [sys.executable, "-c", TURNS, store.path]
-    waits: list[float] = []
-
-    async def work() -> None:
-        done = await trio.run_process(command, capture_stdout=True)
-        waits.append(float(done.stdout))
-
+        db.execute("INSERT INTO counter VALUES (0)")
+    command = [sys.executable, "-c", INCREMENT, store.path]
     async with trio.open_nursery() as nursery:
         for _ in range(4):
-            nursery.start_soon(work)
-    assert query(store.path, "SELECT n FROM turns") == [(1000,)]
-    assert max(waits) < 2
+            nursery.start_soon(trio.run_process, command)
+    assert query(store.path, "SELECT n FROM counter") == [(1000,)]

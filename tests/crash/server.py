@@ -1,9 +1,9 @@
-"""A program: a mail intake to kill and to trace. It prints its port and its process id.
+"""A server with a store, to be killed or traced. It prints its port and its process id.
 
-Run it as ``python -m crash.intake maildir:PATH|sqlite:PATH [MUTANT]``, from tests/.
+Run it in tests/ as ``python -m crash.server maildir:PATH|sqlite:PATH [MUTANT]``.
 
-A mutant is an intake that lies about what is safe, to show that the check finds it out:
-``no-file-flush`` and ``no-directory-flush`` (Maildir), ``no-log-flush`` (SQLite), ``early`` (answers 250 and then stores).
+A mutant sends a 250 before the message is durable, to show that the checks detect this: ``no-file-flush`` and
+``no-directory-flush`` (Maildir) and ``no-log-flush`` (SQLite) leave out a flush, ``early`` sends 250 before it stores.
 """
 
 from __future__ import annotations
@@ -24,32 +24,35 @@ if TYPE_CHECKING:
 
 
 def make_store(spec: str) -> Maildir | SQLite:
+    """Return the store that ``maildir:PATH`` or ``sqlite:PATH`` names."""
     kind, _, path = spec.partition(":")
     return Maildir(path) if kind == "maildir" else SQLite(path)
 
 
-def without_flush(of: Callable[[int], bool]) -> None:
+def skip_fsync(is_skipped: Callable[[int], bool]) -> None:
+    """Make ``os.fsync`` do nothing for files whose mode ``is_skipped`` accepts."""
     fsync = os.fsync
 
-    def careless(fd: int) -> None:
-        if not of(os.fstat(fd).st_mode):
+    def fsync_others(fd: int) -> None:
+        if not is_skipped(os.fstat(fd).st_mode):
             fsync(fd)
 
-    os.fsync = careless  # type: ignore[assignment]
+    os.fsync = fsync_others  # type: ignore[assignment]
 
 
-def without_log_flush() -> None:
+def skip_log_flush() -> None:
+    """Make SQLite never flush its log."""
     prepare = sqlite.prepare
 
-    def careless(db: sqlite3.Connection) -> None:
+    def prepare_unsynchronized(db: sqlite3.Connection) -> None:
         prepare(db)
         db.execute("PRAGMA synchronous = OFF")
 
-    sqlite.prepare = careless
+    sqlite.prepare = prepare_unsynchronized
 
 
-class Early(smtp_trio.Hooks):
-    """Says 250 while the message is on its way to the disk."""
+class EarlyReply(smtp_trio.Hooks):
+    """Hooks that send 250 while the message is being stored."""
 
     def __init__(self, store: Store[Any], nursery: trio.Nursery) -> None:
         self.store, self.nursery = store, nursery
@@ -62,15 +65,15 @@ class Early(smtp_trio.Hooks):
 
 async def main(spec: str, mutant: str) -> None:
     if mutant == "no-file-flush":
-        without_flush(stat.S_ISREG)
+        skip_fsync(stat.S_ISREG)
     elif mutant == "no-directory-flush":
-        without_flush(stat.S_ISDIR)
+        skip_fsync(stat.S_ISDIR)
     elif mutant == "no-log-flush":
-        without_log_flush()
+        skip_log_flush()
     store = make_store(spec)
     async with trio.open_nursery() as nursery:
-        hooks = Early(store, nursery) if mutant == "early" else store
-        listeners = await nursery.start(smtp_trio.Server(hooks, name="intake.test").serve, 0, "127.0.0.1")
+        hooks = EarlyReply(store, nursery) if mutant == "early" else store
+        listeners = await nursery.start(smtp_trio.Server(hooks, name="server.test").serve, 0, "127.0.0.1")
         print(listeners[0].socket.getsockname()[1], os.getpid(), flush=True)
 
 
