@@ -115,11 +115,13 @@ def fd_option(text: str) -> str:
 
 
 def domain_option(text: str) -> str:
-    """Return a value of ``--accept`` in the form that domains of recipients have (`syntax.canonical_domain`); a leading
+    """Return a value of ``--accept`` in the form that domains of recipients have (`syntax.normalize_domain`); a leading
     dot stays.
     """
     domain = text.removeprefix(".")
-    canonical = syntax.canonical_domain(domain) if re.fullmatch(rf"{syntax.DOMAIN}|{syntax.LITERAL}", domain) else None
+    canonical = (
+        syntax.normalize_domain(domain) if re.fullmatch(rf"{syntax.DOMAIN}|{syntax.ADDRESS_LITERAL}", domain) else None
+    )
     if canonical is None:
         raise argparse.ArgumentTypeError(f"invalid domain: {text!r}")
     return text[: -len(domain)] + canonical.lower()

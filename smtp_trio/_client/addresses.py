@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import evolve
 
 from ..protocol import Path
-from ..protocol.syntax import CONTROL, LOCAL_OCTETS, PATH_OCTETS, parse_path
+from ..protocol.limits import LOCAL_PART_OCTETS, PATH_OCTETS
+from ..protocol.syntax import CONTROL, parse_path
 
 if TYPE_CHECKING:
     from email.policy import Policy
@@ -44,7 +45,7 @@ def parse_mailbox(text: str, what: str, *, null: bool = False) -> Path:
         path = evolve(path, raw=str(path))
     if path.is_too_long:
         raise ValueError(
-            f"{what}: {text!a} is too long: at most {LOCAL_OCTETS} octets before the @ and {PATH_OCTETS} in all "
+            f"{what}: {text!a} is too long: at most {LOCAL_PART_OCTETS} octets before the @ and {PATH_OCTETS} in all "
             f"(RFC 5321 4.5.3.1)"
         )
     return path

@@ -22,10 +22,10 @@ from ..protocol import (
     Reply,
     ReplyError,
 )
-from ..protocol.client import LINE
 from ..protocol.extensions.auth import Auth, AuthCommand, AuthResponse
 from ..protocol.extensions.lmtp import Lhlo
 from ..protocol.extensions.starttls import StartTlsCommand
+from ..protocol.limits import COMMAND_LINE_OCTETS
 from ..protocol.sasl import MECHANISMS, BearerToken, PasswordCredentials, choose_mechanism
 from .exchange import Exchange, check_reply
 from .results import GreetingError, TimedOutError, TlsHandshakeError
@@ -193,7 +193,7 @@ class Handshake:
         steps = mechanism.client(credentials, os.urandom)
         response = next(steps)
         command = AuthCommand(mechanism.name, response)
-        if len(exchange.protocol.encode_command(command)) > LINE:
+        if len(exchange.protocol.encode_command(command)) > COMMAND_LINE_OCTETS:
             # RFC 4954 4: an initial response that makes the line too long is sent after an empty challenge instead.
             command = AuthCommand(mechanism.name)
         else:

@@ -367,9 +367,9 @@ class Server:
 
 def _ascii_name(name: str) -> str:
     """The server's name as it goes over the wire: with A-labels (RFC 6531 3.7.1), and not what would break a reply."""
-    from ..protocol.syntax import canonical_domain
+    from ..protocol.syntax import normalize_domain
 
-    canonical = canonical_domain(name) if not name.isascii() else name
+    canonical = normalize_domain(name) if not name.isascii() else name
     if not canonical or not canonical.isprintable() or " " in canonical or len(canonical) > 255:
         raise ValueError(f"{name!r} is no domain or address literal that a server could greet with")
     return canonical

@@ -1,7 +1,4 @@
-"""What a message must be besides whole: lines that end in CRLF, no more than so big, not in a loop.
-
-These are checked on the way through, piece by piece, and never hold the message up. The first fault is the one that counts.
-"""
+"""`BodyInspector`: checks a message while it is received: newlines, size, and the number of Received fields."""
 
 from __future__ import annotations
 
@@ -13,97 +10,132 @@ from . import replies
 from .dot_stuffing import normalize_newlines
 from .replies import Reply
 
+# How a message is inspected
+# --------------------------
+#
+# The message passes through in pieces of any size and is not stored, and the result must not depend on where it was cut.
+# Two things are therefore carried from one piece to the next:
+#
+# - A CR at the end of a piece. Whether it is bare is known with the next octet, so it is held back and put before the
+#   next piece. The last piece is checked with ``end=True``, and then a CR at its end is bare.
+# - While the header lasts, the last octets of the header so far. Received fields are counted, and the end of the header
+#   is found, in a window made of these octets and the new piece. The window overlaps by one octet less than the length
+#   of the searched text: a field that is cut in two is found, and none is counted twice. The window begins with a
+#   CRLF, as if a line had ended before the first one, so that a field in the first line is found too.
+#
+# A message that has a fault is still received to its end, because the client sends it all the same (RFC 5321 has no way
+# to interrupt it), but no further piece is checked or passed on. If a piece has several faults, the one at the lowest
+# position is reported. Otherwise a message with a bare LF that is also too large would get one reply or the other
+# depending on how it was cut.
+
+#: What to do with a bare CR or LF in a message: refuse the message, make it CRLF, or leave it as it is.
 Newlines = Literal["reject", "normalize", "preserve"]
 
-#: A CR or LF that is not half of a CRLF.
+#: A CR or LF that is not part of a CRLF.
 BARE: Final = re.compile(rb"\r(?!\n)|(?<!\r)\n")
-RECEIVED: Final = b"\r\nreceived:"
-BLANK: Final = b"\r\n\r\n"
+RECEIVED_FIELD: Final = b"\r\nreceived:"
+END_OF_HEADER: Final = b"\r\n\r\n"
 
 
 class BodyInspector:
-    """Looks at one message's octets as they pass.
+    """The checks of one message and what they found.
 
-    ``size`` counts what was let through, in octets; ``seen`` all that came. ``fault`` is the reply that the message must get, once
-    it cannot be accepted. ``repaired`` counts the pieces in which line ends were made CRLF.
+    ``max_size`` is the largest size of a message in octets and ``max_received`` the largest number of Received fields; 0
+    means no limit. ``size`` counts the octets that were passed on, ``received`` all that arrived. ``repaired`` counts
+    the pieces in which newlines were made CRLF.
     """
 
-    __slots__ = ("_cr", "_hops", "_limit", "_newlines", "_received", "_seam", "fault", "repaired", "seen", "size")
+    __slots__ = (
+        "_cr",
+        "_header_tail",
+        "_max_received",
+        "_max_size",
+        "_newlines",
+        "_received_fields",
+        "discarding",
+        "fault",
+        "received",
+        "repaired",
+        "size",
+    )
 
-    def __init__(self, newlines: Newlines, limit: int, received: int) -> None:
+    def __init__(self, newlines: Newlines, max_size: int, max_received: int) -> None:
         self._newlines = newlines
-        self._limit = limit  # octets, 0: none
-        self._received = received  # Received fields, 0: any number
-        self._cr = False  # a CR at the end of the last piece is held, until we see what follows
-        self._seam: bytes | None = b"\r\n"  # the end of the last piece while we are in the header, else None
-        self._hops = 0
+        self._max_size = max_size
+        self._max_received = max_received
+        self._cr = False  # the last piece ended in a CR, which is held back
+        self._header_tail: bytes | None = b"\r\n"  # the last octets of the header, None after its end
+        self._received_fields = 0
+        #: The reply that the message must get because it cannot be accepted.
         self.fault: Reply | None = None
+        #: The rest of the message is dropped, because no one is going to use it.
+        self.discarding: bool = False
         self.repaired: int = 0
-        self.seen: int = 0
+        self.received: int = 0
         self.size: int = 0
 
     def check(self, data: bytes, *, end: bool = False) -> bytes:
-        """Take the next piece, give out what may be passed on; ``end`` when it is the last one."""
-        self.seen += len(data)
+        """Check the next piece, and return what can be passed on. ``end`` is true for the last piece."""
+        self.received += len(data)
         faults: list[tuple[int, Reply]] = []
         if self._newlines != "preserve":
-            data = self._lines(data, faults, end=end)
-        if self._received and self._seam is not None:
-            self._header(data, faults)
-        # RFC 1870 5: what counts is the message as it is delivered, without doubled dots, with its CRLFs.
-        if 0 < self._limit < self.size + len(data):
-            faults.append((self._limit - self.size, replies.TOO_BIG))
+            data = self._check_newlines(data, faults, end=end)
+        if self._max_received and self._header_tail is not None:
+            self._check_header(data, faults)
+        # RFC 1870 5: the size is that of the message as delivered, without the added dots and with its CRLFs.
+        if 0 < self._max_size < self.size + len(data):
+            faults.append((self._max_size - self.size, replies.TOO_BIG))
         if faults:
-            # The fault that stands first in the message, so that the answer does not depend on how it was cut up.
             self.fault = min(faults, key=operator.itemgetter(0))[1]
             return b""
         self.size += len(data)
         return data
 
     @property
-    def holding(self) -> bool:
-        """A CR is held back until it is known what follows."""
+    def holds_cr(self) -> bool:
+        """Whether a CR is held back until the next octet is known."""
         return self._cr
 
     @property
     def far_too_big(self) -> bool:
-        """Ten times the limit: whoever sends that much after being told the size does not listen."""
-        return 0 < self._limit * 10 < self.seen
+        """Whether more than ten times the maximum size has been received, from a client that was told the maximum."""
+        return 0 < self._max_size * 10 < self.received
 
     def skip(self, count: int) -> None:
-        """So many octets were not looked at, because the message is lost already."""
-        self.seen += count
+        """Count octets that are dropped unchecked."""
+        self.received += count
 
-    def _lines(self, data: bytes, faults: list[tuple[int, Reply]], *, end: bool) -> bytes:
+    def _check_newlines(self, data: bytes, faults: list[tuple[int, Reply]], *, end: bool) -> bytes:
         if self._cr:
             data = b"\r" + data
         self._cr = not end and data.endswith(b"\r")
         if self._cr:
             data = data[:-1]
-        mended = normalize_newlines(data)
-        if mended is data:
+        normalized = normalize_newlines(data)
+        if normalized is data:
             return data
         if self._newlines == "reject":
-            # RFC 5321 2.3.8: bare CR and LF MUST NOT be sent; taken on, they smuggle messages through the next server.
+            # RFC 5321 2.3.8: bare CR and LF MUST NOT be sent. If they were relayed, the next server might take a part
+            # of the message for the end of the message and further commands.
             bare = BARE.search(data)
             assert bare is not None
             faults.append((bare.start(), replies.BARE_LF if bare[0] == b"\n" else replies.BARE_CR))
             return data
         self.repaired += 1
-        return mended
+        return normalized
 
-    def _header(self, data: bytes, faults: list[tuple[int, Reply]]) -> None:
-        """Count the Received fields: a hundred of them are a loop (RFC 5321 6.3). Those in the body are none."""
-        seam = self._seam or b""
-        window = seam + data
-        end = window.find(BLANK)
-        # As much as could be the beginning of either, and never a whole one, which would be counted twice.
-        self._seam = None if end >= 0 else window[1 - len(RECEIVED) :]
+    def _check_header(self, data: bytes, faults: list[tuple[int, Reply]]) -> None:
+        """Count the Received fields of the header. RFC 5321 6.3: a hundred or more of them indicate a loop."""
+        tail = self._header_tail or b""
+        window = tail + data
+        end = window.find(END_OF_HEADER)
+        self._header_tail = None if end >= 0 else window[1 - len(RECEIVED_FIELD) :]
         header = window[: end + 2 if end >= 0 else None].lower()
-        hops = header.count(RECEIVED)
-        if self._hops + hops > self._received:
+        fields = header.count(RECEIVED_FIELD)
+        if self._received_fields + fields > self._max_received:
             at = -1
-            for _ in range(self._received + 1 - self._hops):
-                at = header.find(RECEIVED, at + 1)
-            faults.append((at + len(RECEIVED) - 1 - len(seam), replies.LOOP))
-        self._hops += hops
+            for _ in range(self._max_received + 1 - self._received_fields):
+                at = header.find(RECEIVED_FIELD, at + 1)
+            # The position in the piece of the last octet that makes it a Received field.
+            faults.append((at + len(RECEIVED_FIELD) - 1 - len(tail), replies.LOOP))
+        self._received_fields += fields

@@ -1,15 +1,14 @@
-"""The client's half of the core: commands in, octets out; octets in, answers out. It never waits, and knows no clock.
+"""`ClientProtocol`: the client's side of one connection, without I/O. It never waits and does not know the time.
 
-    protocol.send_command(Ehlo("client.example"))     # several in a row, where the server pipelines
+    protocol.send_command(Ehlo("client.example"))     # several at once, if the server supports pipelining
     octets = protocol.data_to_send()
-    protocol.receive_data(octets)            # b"" at the end of input
-    event = protocol.next_event()            # an `Answer`, NEED_DATA or CONNECTION_LOST
+    protocol.receive_data(octets)                     # b"" at the end of the input
+    event = protocol.next_event()                     # an `Answer`, NEED_DATA or CONNECTION_LOST
 
-The first answer is the greeting, which nobody had to ask for. Answers belong to commands by their count and by nothing else (RFC
-2920 3.1), so whatever makes the count doubtful raises RemoteProtocolError, and from then on the protocol is `closed`.
+The first answer is the greeting, which needs no command.
 
-A message by DATA: ask it; when the answer is 354, `send_body` piece by piece and `end_body`, which is a question of its own. By
-BDAT: ask it, then `send_body` with as many octets as it announced.
+To send a message with DATA, send the command; when it is answered with 354, call `send_body` with each piece and then
+`end_body`, whose reply is the final reply. With BDAT, send the command and then as many octets as it announced.
 """
 
 from __future__ import annotations
@@ -43,24 +42,49 @@ from .extensions import KNOWN, eightbitmime
 from .extensions.smtputf8 import SMTPUTF8
 from .framing import ReceiveBuffer
 from .grammar import Grammar
+from .limits import COMMAND_LINE_OCTETS
 from .params import NO_PARAMS, Param, Params
 from .replies import Reply
 from .reply_parser import ReplyParser
 
-#: RFC 5321 4.5.3.1.4: octets of a command, with its CRLF.
-LINE = 512
+# The queue of unanswered commands
+# --------------------------------
+#
+# A reply does not say which command it answers. The first reply answers the first command, and so on (RFC 2920 3.1), so
+# the client needs no more than `Dialogue.unanswered`: a command is appended when it is sent and removed when a reply is
+# read. The end of a message is in the queue as `EndOfBody`. In LMTP, and only there, one command has several replies,
+# one for each accepted recipient (RFC 2033 4.2); it is entered in the queue that many times.
+#
+# What may be sent is checked against the phase that is reached if all commands in the queue are accepted
+# (`Dialogue.expected_phase`). If one is refused, the server refuses those that depend on it, and their replies are read
+# like any other. The order of a group is checked too: a command such as EHLO, DATA or QUIT must be the last of a group,
+# because the client needs its reply to know how to go on (RFC 2920 3.1).
+#
+# If the number of replies does not match the number of commands, each reply would be taken for that of another command,
+# and a message could be reported as delivered because of the 250 to a RSET. There is no way to get back in step, so the
+# connection is given up: RemoteProtocolError is raised, and the protocol is `closed`. This happens on
+#
+# - a reply when no command is unanswered;
+# - a reply that cannot answer the oldest command: 3yz to MAIL, 2yz to DATA, 220 or 221 to anything but the greeting and
+#   QUIT. Such a reply shows that the two sides do not count alike;
+# - octets that are not a reply, since it is unknown how many replies they stand for;
+# - octets after the reply to STARTTLS, which an attacker may have inserted (RFC 3207 5).
+#
+# Two replies may come early. A 421 can come at any time; it ends the session and answers the oldest command, if there
+# is one (RFC 5321 3.8). And a server may refuse a message before it has been sent completely. The client cannot stop
+# in the middle of DATA and go on, so it takes that as the final reply, and closes.
 
 
 @frozen
 class Answer:
-    """A reply and the command that it belongs to; None for the 421 of a server that leaves unasked (RFC 5321 3.8)."""
+    """A reply and the command that it answers. ``command`` is None for a 421 that answers none (RFC 5321 3.8)."""
 
     command: Command | None
     reply: Reply
 
 
 class ReplyError(SMTPError):
-    """The server said no. ``command`` is what it refused, ``reply`` its answer: ``reply.temporary`` tells whether to try again."""
+    """The server refused ``command`` with ``reply``. ``reply.temporary`` says whether it may succeed later."""
 
     def __init__(self, command: Command, reply: Reply) -> None:
         super().__init__(f"{command.verb} was refused: {reply}")
@@ -69,16 +93,16 @@ class ReplyError(SMTPError):
 
 
 class ClientProtocol:
-    """One connection's protocol, as the client sees it."""
+    """The client's side of one connection. It must be used by one task at a time."""
 
     __slots__ = (
+        "_authenticated",
         "_buffer",
+        "_chunk_octets",
         "_dot_stuffer",
         "_grammar",
-        "_input_over",
-        "_owed",
+        "_input_ended",
         "_params",
-        "_proved",
         "_replies",
         "_utf8",
         "_verbs",
@@ -90,131 +114,138 @@ class ClientProtocol:
     )
 
     def __init__(self, extensions: Iterable[Extension] | Grammar = KNOWN) -> None:
-        """``extensions`` are those that this client understands. Raises ValueError when they do not go together."""
+        """``extensions`` are those that this client can use. Raises ValueError if they cannot be combined."""
         self._grammar = extensions if isinstance(extensions, Grammar) else Grammar(extensions)
         self.dialogue: Dialogue = Dialogue(self._grammar.table)
         self.dialogue.add_command(Connect())
-        #: What the server offers, by keyword: the extensions that this client understands, with what the server says of them.
+        #: The extensions that both sides support, by keyword, with the parameters that the server announced.
         self.offered: dict[str, Extension] = {}
-        #: All that it says in its answer to EHLO, understood or not: words by keyword.
+        #: All keywords of the reply to EHLO, known or not, with their parameters.
         self.capabilities: dict[str, tuple[str, ...]] = {}
-        #: How many transactions were begun: LIMITS has a maximum for them (RFC 9422 4.1).
+        #: The number of MAIL commands sent, which the LIMITS extension restricts (RFC 9422 4.1).
         self.transactions_begun: int = 0
-        #: What must go to the peer, piece by piece.
+        #: The octets that must be sent, in pieces; see `data_to_send`.
         self.outbox: list[bytes] = []
         self._params: dict[type[Command], set[Param[Any]]] = {}
         self._verbs = set(VERBS)
         self._buffer = ReceiveBuffer()
         self._replies = ReplyParser(self._buffer)
-        self._input_over = False
-        self._dot_stuffer: DotStuffer | None = None  # while a message goes out behind DATA
-        self._owed = 0  # octets of a chunk that were announced, and not yet given
-        self._proved = False  # by AUTH
+        self._input_ended = False
+        self._dot_stuffer: DotStuffer | None = None  # while a message is sent after 354
+        self._chunk_octets = 0  # octets announced by BDAT and not passed to `send_body` yet
+        self._authenticated = False
         self._utf8 = False  # the transaction was begun with SMTPUTF8
 
     @property
     def closed(self) -> bool:
-        """After QUIT, a 421 or a reply that was none: nothing can be said or heard any more."""
+        """Whether the connection cannot be used any more, after QUIT, 421 or an invalid reply."""
         return self.dialogue.phase is CLOSED
 
     @property
     def idle(self) -> bool:
-        """Every command was answered, no message is half sent, everything was taken to be sent."""
-        return not (self.dialogue.unanswered or self._dot_stuffer or self._owed or self.outbox)
+        """Whether all commands are answered, no message is half sent, and `data_to_send` has nothing."""
+        return not (self.dialogue.unanswered or self._dot_stuffer or self._chunk_octets or self.outbox)
 
     @property
     def in_sync(self) -> bool:
-        """All is settled, and nothing has come unasked."""
+        """Whether the protocol is `idle` and the server has sent nothing unexpected."""
         return self.idle and not self.has_unread_input
 
     @property
     def has_unread_input(self) -> bool:
-        """The server has said something that is not worked on yet, or only a part of something."""
-        return self._replies.partial
+        """Whether octets have been received that `next_event` has not returned, even part of a reply."""
+        return self._replies.has_unread_input
 
     @property
     def awaiting_reply(self) -> Command | None:
-        """The command whose answer comes next; None when there is no question open."""
+        """The oldest unanswered command, which the next reply answers; None if there is none."""
         return self.dialogue.unanswered[0] if self.dialogue.unanswered else None
 
-    # --- out --------------------------------------------------------------------------------------------------------
+    # --- sending ----------------------------------------------------------------------------------------------------
 
     def send_command(self, command: Command) -> None:
-        """Say a command.
+        """Send a command.
 
-        Raises LocalProtocolError when it is out of order even if all that was asked before succeeds, NotOfferedError (which is one) when
-        the server does not offer what it needs, and ValueError when its line cannot be written. Nothing is sent then.
+        Raises LocalProtocolError if it is not allowed even if all unanswered commands are accepted, NotOfferedError (a
+        subclass) if the server does not offer what it needs, and ValueError if it cannot be written as a valid line. In
+        these cases nothing is sent.
         """
         dialogue = self.dialogue
-        if self._dot_stuffer is not None or self._owed:
-            raise LocalProtocolError(f"{command.verb} would be taken for a part of the message that is being sent")
+        if self._dot_stuffer is not None or self._chunk_octets:
+            raise LocalProtocolError(f"{command.verb} is not allowed while a message is being sent")
         if dialogue.unanswered:
             last = dialogue.unanswered[-1]
             if "PIPELINING" not in self.offered:
                 raise LocalProtocolError(
-                    f"{command.verb} must wait for the answer to {last.verb}: the server does not pipeline"
+                    f"{command.verb} must wait for the reply to {last.verb}: the server does not offer PIPELINING"
                 )
-            # RFC 2920 3.1: these can only be the last of a group, and the end of a message only the first.
+            # RFC 2920 3.1: a command that is not groupable ends a group. The end of a message may begin one.
             if not (last.groupable or (type(last) is EndOfBody and isinstance(command, Mail | Rset))):
-                raise LocalProtocolError(f"{command.verb} must wait for the answer to {last.verb}")
+                raise LocalProtocolError(f"{command.verb} must wait for the reply to {last.verb}")
         line = self.encode_command(command)
         dialogue.add_command(command)
         if isinstance(command, Mail):
             self.transactions_begun += 1
             self._utf8 = SMTPUTF8 in command.params
         if isinstance(command, CountedCommand):
-            self._owed = command.size
+            self._chunk_octets = command.size
         self.outbox.append(line)
 
     def encode_command(self, command: Command, *, utf8: bool = False) -> bytes:
-        """The command as it goes over the wire; ``utf8``: in a transaction that was begun with SMTPUTF8.
+        """Return the command line as it is sent. ``utf8`` is true in a transaction begun with SMTPUTF8.
 
-        Raises NotOfferedError and ValueError as `ask` does (RFC 5321 4.1.2, 4.5.3.1.4; RFC 6531 3.4).
+        Raises NotOfferedError and ValueError as `send_command` does (RFC 5321 4.1.2, 4.5.3.1.4; RFC 6531 3.4).
         """
         self._check_offer(command)
         text = command.encode()
         if not text.isprintable() and syntax.CONTROL.search(text):
-            raise ValueError(f"{command.verb} cannot hold a control character: {text!a}")
+            raise ValueError(f"control character in {command.verb}: {text!a}")
         if not text.isascii():
-            # RFC 6531 3.4: MAIL, VRFY and EXPN say so themselves, RCPT goes by its MAIL, and nothing else may hold more than ASCII.
+            # RFC 6531 3.4: MAIL, VRFY and EXPN have the parameter themselves, RCPT depends on its MAIL, and no other
+            # command may contain UTF-8.
             utf8 = (utf8 or self._utf8) if isinstance(command, Rcpt) else SMTPUTF8 in getattr(command, "params", ())
             if not utf8:
-                raise ValueError(f"{command.verb} outside ASCII needs SMTPUTF8 (RFC 6531): {text!a}")
+                raise ValueError(f"non-ASCII {command.verb} needs SMTPUTF8 (RFC 6531): {text!a}")
         line = text.encode() + b"\r\n"
-        if len(line) > LINE and len(line) > (limit := self._limit(command)):
-            raise ValueError(f"{command.verb} line of {len(line)} octets, of {limit} at most (RFC 5321 4.5.3.1.4)")
+        if len(line) > COMMAND_LINE_OCTETS and len(line) > (limit := self._line_limit(command)):
+            raise ValueError(
+                f"{command.verb} line too long: must be <= {limit} octets, got {len(line)} (RFC 5321 4.5.3.1.4)"
+            )
         return line
 
-    def _limit(self, command: Command) -> int:
-        """How long its line may be, in octets: parameters that are offered make room for themselves (RFC 5321 4.1.1.11)."""
-        rooms = sum(param.extra_octets for param in self._params.get(type(command), ()))
-        return self._grammar.line_limits.get(command.verb, LINE + rooms)
+    def _line_limit(self, command: Command) -> int:
+        """Return the line limit in octets. Parameters that are offered increase it (RFC 5321 4.5.3.1.4)."""
+        extra = sum(param.extra_octets for param in self._params.get(type(command), ()))
+        return self._grammar.line_limits.get(command.verb, COMMAND_LINE_OCTETS + extra)
 
     def send_body(self, octets: bytes) -> None:
-        """Send a piece of the message: behind 354 in lines that end in CRLF, behind BDAT no more than it announced."""
+        """Send a piece of the message: after 354 in lines that end in CRLF, after BDAT no more than it announced."""
         if self._dot_stuffer is not None:
             octets = self._dot_stuffer.feed(octets)
-        elif len(octets) <= self._owed:
-            self._owed -= len(octets)
+        elif len(octets) <= self._chunk_octets:
+            self._chunk_octets -= len(octets)
         else:
-            raise LocalProtocolError(f"{len(octets)} octets of a message, where the server expects {self._owed}")
+            raise LocalProtocolError(f"the server expects {self._chunk_octets} octets, got {len(octets)}")
         if octets:
             self.outbox.append(octets)
 
-    def end_body(self, answers: int = 1) -> None:
-        """The message that was sent behind 354 is whole. It gets so many ``answers``: in LMTP one a recipient (RFC 2033 4.2)."""
+    def end_body(self, replies: int = 1) -> None:
+        """End the message that was sent after 354. ``replies`` is the number of replies to expect.
+
+        In LMTP there is one for each accepted recipient (RFC 2033 4.2).
+        """
         if self._dot_stuffer is None:
             raise LocalProtocolError("no message is being sent")
         self.outbox.append(self._dot_stuffer.end())
         self._dot_stuffer = None
-        self.dialogue.unanswered.extend([END_OF_DATA] * answers)
+        self.dialogue.unanswered.extend([END_OF_DATA] * replies)
 
-    def expect_replies(self, answers: int) -> None:
-        """The BDAT LAST that was asked gets so many answers more (RFC 2033 4.2, RFC 3030)."""
-        self.dialogue.unanswered.extend([self.dialogue.unanswered[-1]] * answers)
+    def expect_replies(self, count: int) -> None:
+        """Expect ``count`` further replies to the BDAT LAST that was sent last (RFC 2033 4.2)."""
+        self.dialogue.unanswered.extend([self.dialogue.unanswered[-1]] * count)
 
     def data_to_send(self) -> bytes:
-        """Take what must go to the peer now; b"" when there is nothing."""
+        """Return and remove the octets that must be sent, b"" if there are none."""
         data = b"".join(self.outbox)
         self.outbox.clear()
         return data
@@ -222,108 +253,112 @@ class ClientProtocol:
     def _check_offer(self, command: Command) -> None:
         if command.verb not in self._verbs and not isinstance(command, Hello):
             raise NotOfferedError(f"the server does not offer {command.verb}")
-        if command.verb == "AUTH" and self._proved:
-            raise LocalProtocolError("this client has proved who it is: AUTH succeeds once in a session (RFC 4954 4)")
+        if command.verb == "AUTH" and self._authenticated:
+            raise LocalProtocolError("AUTH is not allowed after a successful AUTH (RFC 4954 4)")
         params: Params = getattr(command, "params", NO_PARAMS)
         if params is not NO_PARAMS:
             known = self._params.get(type(command), ())
             for param in params:
                 if param not in known:
-                    raise NotOfferedError(f"the server does not offer what {param.keyword} on {command.verb} needs")
+                    raise NotOfferedError(f"the server does not offer the parameter {param.keyword} of {command.verb}")
             if params.get(eightbitmime.BODY) == "BINARYMIME" and not {"BINARYMIME", "CHUNKING"} <= self.offered.keys():
-                raise NotOfferedError("the server does not offer BINARYMIME, and CHUNKING to send it by (RFC 3030 3)")
+                raise NotOfferedError("the server does not offer both BINARYMIME and CHUNKING (RFC 3030 3)")
 
-    # --- in ---------------------------------------------------------------------------------------------------------
+    # --- receiving --------------------------------------------------------------------------------------------------
 
     def receive_data(self, data: bytes) -> None:
-        """Octets have come from the peer; b"" when there will be no more."""
+        """Add octets from the server; b"" at the end of the input."""
         if data:
             self._buffer.add(data)
         else:
-            self._input_over = True
+            self._input_ended = True
 
     def next_event(self) -> Answer | Signal:
-        """The next answer, if it is all there. Raises RemoteProtocolError when the peer does not speak SMTP, or out of turn."""
+        """Return the next answer, NEED_DATA or CONNECTION_LOST.
+
+        Raises RemoteProtocolError for octets that are not a reply, and for a reply that does not answer a command.
+        """
         if self.closed:
             return CONNECTION_LOST
         try:
-            reply = self._replies.pull()
+            reply = self._replies.read_reply()
             if reply is None:
-                return CONNECTION_LOST if self._input_over else NEED_DATA
-            return self._answered(reply)
+                return CONNECTION_LOST if self._input_ended else NEED_DATA
+            return self._match(reply)
         except RemoteProtocolError:
             self.dialogue.enter(CLOSED)
             raise
 
-    def _answered(self, reply: Reply) -> Answer:
+    def _match(self, reply: Reply) -> Answer:
+        """Match a reply to the oldest command, and apply what follows from it."""
         dialogue, early = self.dialogue, False
         if not dialogue.unanswered and dialogue.phase is MESSAGE and reply.refused:
-            # The verdict, before the message was all sent. What else was to come of it nobody will take, so there is no way on.
-            dialogue.unanswered.append(END_OF_DATA)
+            dialogue.unanswered.append(END_OF_DATA)  # the message is refused before its end
             early = True
-        if reply.code == 421:  # RFC 5321 3.8: the server closes the connection, whatever was asked
+        if reply.code == 421:  # RFC 5321 3.8
             command = self.awaiting_reply
             dialogue.enter(CLOSED)
             return Answer(command, reply)
         if not dialogue.unanswered:
-            raise RemoteProtocolError(f"a reply that nobody asked for: {reply}")
+            raise RemoteProtocolError(f"no reply was expected, got {reply}")
         command = dialogue.unanswered[0]
-        self._check_kind(command, reply)
+        self._check_code(command, reply)
         dialogue.add_reply(reply)
         if early:
             dialogue.enter(CLOSED)
         elif reply.intermediate and type(command) is Data:
-            # RFC 2920 3.1: with no recipient accepted there should have been no 354; but there was, and a message is awaited.
+            # RFC 2920 3.1: even if no recipient was accepted. The server should have refused the DATA, but it expects a
+            # message now, so one must be sent.
             dialogue.enter(MESSAGE)
             self._dot_stuffer = DotStuffer()
         elif command.starts_tls and reply.accepted:
-            self._check_upgrade(command, reply)
+            self._check_starttls(command, reply)
         elif command.verb == "AUTH" and reply.accepted:
-            self._proved = True
+            self._authenticated = True
         elif isinstance(command, Hello) and reply.accepted:
-            self._learn(reply.text.split("\n")[1:] if command.extended else ())
+            self._set_offer(reply.text.split("\n")[1:] if command.extended else ())
         return Answer(command, reply)
 
-    def _check_kind(self, command: Command, reply: Reply) -> None:
-        """Whether such a reply can answer this at all: 3yz to MAIL or 2yz to DATA says that we are not talking of the same thing."""
+    def _check_code(self, command: Command, reply: Reply) -> None:
+        """Raise RemoteProtocolError if the reply cannot answer the command, so that the two sides are out of step."""
         table = self._grammar.table
         kind = type(command)
-        # RFC 5321 4.3.2: there is but one greeting, and 221 is the last word of a server that was told to QUIT.
-        other = reply.code != 220 if kind is Connect else reply.code == 221 and kind is not Quit
+        # RFC 5321 4.3.2: the greeting is 220, and 221 is the reply to QUIT only.
+        impossible = reply.code != 220 if kind is Connect else reply.code == 221 and kind is not Quit
         if (reply.intermediate and kind not in table.proceed) or (
-            reply.accepted and (other or kind not in table.accepted)
+            reply.accepted and (impossible or kind not in table.accepted)
         ):
-            raise RemoteProtocolError(f"{command.verb} was answered with {reply}")
+            raise RemoteProtocolError(f"unexpected reply to {command.verb}: {reply}")
 
-    def _check_upgrade(self, command: Command, reply: Reply) -> None:
+    def _check_starttls(self, command: Command, reply: Reply) -> None:
         if reply.code != 220:  # RFC 3207 4
-            raise RemoteProtocolError(f"{command.verb} was answered with {reply}, and only 220 starts TLS")
+            raise RemoteProtocolError(f"expected 220 to {command.verb}, got {reply}")
         if len(self._buffer):
-            # Whoever put them there wants them to be read as if they came from inside TLS.
-            raise RemoteProtocolError(f"octets between the answer to {command.verb} and the TLS handshake")
+            # They would be read as if they had come through TLS (RFC 3207 5, CVE-2021-38371 for example).
+            raise RemoteProtocolError(f"octets between the reply to {command.verb} and the TLS handshake")
 
-    def _learn(self, lines: Sequence[str]) -> None:
-        """Read the answer to EHLO (RFC 5321 4.1.1.1): a keyword and words on each line but the first."""
+    def _set_offer(self, lines: Sequence[str]) -> None:
+        """Parse the reply to EHLO (RFC 5321 4.1.1.1): a keyword and parameters on each line after the first."""
         known: Mapping[str, Extension] = {extension.keyword: extension for extension in self._grammar.extensions}
         self.capabilities, self.offered, self._params, self._verbs = {}, {}, {}, set(VERBS)
         for line in lines:
-            # "AUTH=PLAIN" is how servers wrote it before there was a standard; both forms may be there, and mean the same.
+            # "AUTH=PLAIN" is a form from before RFC 2554 that servers still send, sometimes besides the proper one.
             first, *words = line.split() or [""]
             keyword, _, word = first.partition("=")
             keyword, words = keyword.upper(), [word, *words] if word else words
-            said = self.capabilities.get(keyword, ())
-            self.capabilities[keyword] = said + tuple(word for word in words if word not in said)
+            present = self.capabilities.get(keyword, ())
+            self.capabilities[keyword] = present + tuple(word for word in words if word not in present)
         self.capabilities.pop("", None)
-        for keyword, said in self.capabilities.items():
+        for keyword, parameters in self.capabilities.items():
             if keyword in known:
-                extension = self.offered[keyword] = known[keyword].parse_offer(said)
+                extension = self.offered[keyword] = known[keyword].parse_offer(parameters)
                 self._verbs.update(verb.verb for verb in extension.verbs)
                 for command, params in extension.params.items():
                     self._params.setdefault(command, set()).update(params)
 
     def secured(self) -> None:
-        """TLS is up: what the server said before counts no more (RFC 3207 4.2)."""
-        self._learn(())
-        self._proved = False
+        """Record that TLS is active. All that the server sent before is forgotten (RFC 3207 4.2)."""
+        self._set_offer(())
+        self._authenticated = False
         self._buffer.clear()
         self.dialogue.enter(GREETED)

@@ -1,8 +1,4 @@
-"""The judge of a command line: what is it, and may it be said now?
-
-The order of the checks is the order in which a client should learn of its mistakes: the line, the verb, what must come first
-(530), the argument (501, 555), the sequence (503), and what extensions object to. Only then does a hook see the command.
-"""
+"""`CommandParser`: turns a command line into a `Command`, or raises `BadCommandError` with the reply."""
 
 from __future__ import annotations
 
@@ -11,64 +7,102 @@ from collections.abc import Mapping, Sequence
 
 from . import replies, syntax
 from .commands import UNSUPPORTED_VERBS, VERBS, Command, Data, Mail, Rcpt
-from .dialogue import GREETED, SENDER, Dialogue
+from .dialogue import GREETED, READY, SENDER, Dialogue
 from .errors import BadCommandError
 from .extension import Extension
 from .extensions.smtputf8 import refuse_utf8
-from .grammar import NOTHING, Grammar
+from .grammar import NO_OFFER, Grammar
 from .limits import Limits
 from .params import NO_PARAMS, KnownParams
 from .replies import Reply
 from .session_state import SessionState
 from .syntax import Path
 
-#: What other protocols begin with: a browser made to talk to a mail server (RFC 5321 says nothing; nobody may be harmed by it).
-ALIEN = frozenset({"GET", "POST", "PUT", "HEAD", "CONNECT", "OPTIONS", "DELETE", "PATCH", "TRACE"})
+# The order of the checks
+# -----------------------
+#
+# A command can be wrong in several ways at once, and the first check that fails decides the reply:
+#
+#   1. the line: UTF-8, no control characters (500, 501)
+#   2. the verb: known, implemented (500, 502)
+#   3. what has to come first: TLS or AUTH (530, by `Extension.check_verb`)
+#   4. the argument and the parameters (501, 555)
+#   5. the sequence of commands (503, RFC 5321 4.1.4)
+#   6. the checks of extensions on the whole command (`Extension.check_command`), and the limits
+#
+# RFC 5321 4.2.4 and 4.3.2 do not prescribe an order. 3 comes before 4 because RFC 3207 4 and RFC 4954 6 require 530 for
+# any command, and because a client that has not authenticated should not learn more than that. 4 comes before 5 because
+# the syntax of a command does not depend on the state. Only a command that passes all checks is shown to a hook.
+#
+# The cache
+# ---------
+#
+# The checks 2, 3 and 5 do not depend on the argument. They depend on the verb, the phase, and on the few members of
+# `SessionState` that form its `offer_key`. So when a command has passed all checks once, the verb is entered in a cache
+# with what the remaining checks need: the command class, its parameters, and the extensions that check it. The next
+# line with the same verb in the same phase goes through `parse_cached`, which parses the argument and makes the checks
+# 4 and 6 only. In practice nearly every command does, since the cache belongs to the `Grammar` and is shared by all
+# sessions of a server. A session only finds the part of it for its own `offer_key`, in `state_changed`, which is called
+# whenever a member of the key may have changed: after EHLO and HELO, after AUTH and after STARTTLS. That is why
+# `Extension.check_verb` must not depend on anything else.
+#
+# The cache is exact, not approximate: `tests/protocol/test_cuts.py` compares each reply with that of a parser whose
+# cache is always empty. Its size is bounded by the number of keys, phases and verbs. What is not entered:
+#
+# - verbs in the phase GREETED and STARTTLS, which are rare and have rules of their own in `ServerProtocol`;
+# - anything in an authenticated session: `check_verb` may look at the user, and there are many users. Such a session
+#   has a cache of its own;
+# - lines that are not printable ASCII or do not have the verb in the exact spelling of the first one. They take the
+#   long way, and get the same result.
 
+#: Methods of HTTP. A web browser can be made to connect to a mail server and send a request that contains SMTP
+#: commands, so a session that begins with one of these is closed.
+HTTP_METHODS = frozenset({"GET", "POST", "PUT", "HEAD", "CONNECT", "OPTIONS", "DELETE", "PATCH", "TRACE"})
 
-#: What is known of a verb: its command, the parameters on offer, and the extensions that look at it.
+#: Hints for 503 replies, by phase: the command that the client has to send first.
+SEND_FIRST: Mapping[enum.Enum, str] = {GREETED: "EHLO", READY: "MAIL"}
+
+#: A cache entry: the command class of a verb, the parameters that are recognized, and the extensions that check it.
 Entry = tuple[type[Command], KnownParams, Sequence[Extension]]
 
 
 class CommandParser:
-    """Turns lines into commands that are in order; raises `BadCommandError` for all others."""
+    """The command parser of one session."""
 
-    __slots__ = ("_dialogue", "_grammar", "_limits", "_offer", "_state", "known")
+    __slots__ = ("_dialogue", "_grammar", "_limits", "_offer", "_state", "cache")
 
     def __init__(self, grammar: Grammar, state: SessionState, dialogue: Dialogue, limits: Limits) -> None:
         self._grammar = grammar
         self._state = state
         self._dialogue = dialogue
         self._limits = limits
-        self._offer = NOTHING
-        #: By phase, the verbs that were found in order there, and open to such clients. What was found once need not be looked for
-        #: again, in whatever session, until the facts change; so most commands go the short way, through `recall`.
-        self.known: dict[enum.Enum, dict[str, Entry]] = {}
+        self._offer = NO_OFFER
+        #: The verbs that are allowed in this state, by phase and verb.
+        self.cache: dict[enum.Enum, dict[str, Entry]] = {}
 
     def state_changed(self) -> None:
-        """The client said hello, logged in or turned on TLS: what it may say is not what it was."""
+        """Update the offer and select the cache, after EHLO, HELO, AUTH or STARTTLS."""
         state = self._state
-        self._offer = self._grammar.offer(state) if state.extended else NOTHING
+        self._offer = self._grammar.offer(state) if state.extended else NO_OFFER
         state.offered = self._offer.keywords
-        # Those who have not logged in are all alike to a gate. Who has may be somebody.
-        self.known = self._grammar.command_cache.setdefault(state.offer_key, {}) if state.user is None else {}
+        self.cache = self._grammar.command_cache.setdefault(state.offer_key, {}) if state.user is None else {}
 
-    def recall(self, line: bytes, known: Mapping[str, Entry]) -> Command | None:
-        """The command, when its verb is ``known`` here and its line is plain ASCII; None to go the long way: `split`, `decode`."""
+    def parse_cached(self, line: bytes, cached: Mapping[str, Entry]) -> Command | None:
+        """Parse a line whose verb is in ``cached``. Return None if it is not; then call `split` and `parse`."""
         if not line.isascii():
             return None
         verb, _, argument = line.decode().partition(" ")
-        entry = known.get(verb)
+        entry = cached.get(verb)
         if entry is None or not argument.isprintable():
             return None
         return self._parse(entry, argument)
 
-    def decode(self, cls: type[Command], argument: str) -> Command:
-        """The command, from its argument."""
-        self.pass_gates(cls.verb)
+    def parse(self, cls: type[Command], argument: str) -> Command:
+        """Parse the argument of a command."""
+        self.check_verb(cls.verb)
         if not cls.is_implemented(self._state.hooks):
             raise BadCommandError(replies.NOT_IMPLEMENTED, verb=cls.verb)
-        entry = cls, self._offer.grammar.get(cls, {}), self._grammar.checks.get(cls, ())
+        entry = cls, self._offer.params.get(cls, {}), self._grammar.checks.get(cls, ())
         return self._parse(entry, argument, new=True)
 
     def _parse(self, entry: Entry, argument: str, *, new: bool = False) -> Command:
@@ -76,10 +110,10 @@ class CommandParser:
         try:
             command = cls.decode(argument, params)
             if new:
-                self.check_order(command)
+                self.check_sequence(command)
                 phase = self._dialogue.phase
-                if phase is not GREETED and not cls.starts_tls:  # nothing there is ordinary
-                    self.known.setdefault(phase, {})[cls.verb] = entry
+                if phase is not GREETED and not cls.starts_tls:
+                    self.cache.setdefault(phase, {})[cls.verb] = entry
             for extension in checks:
                 if (reply := extension.check_command(command, self._state)) is not None:
                     raise BadCommandError(reply)
@@ -88,7 +122,7 @@ class CommandParser:
             elif isinstance(command, Rcpt):
                 self._check_path(command, command.recipient)
                 if len(self._state.rcpts) >= self._limits.recipients:
-                    # RFC 5321 4.5.3.1.10: 452, so that the client sends to the rest in another transaction.
+                    # RFC 5321 4.5.3.1.10: 452 makes the client send to the other recipients in another transaction.
                     raise BadCommandError(replies.TOO_MANY_RECIPIENTS)
         except BadCommandError as bad:
             bad.verb = cls.verb
@@ -97,11 +131,11 @@ class CommandParser:
         return command
 
     def split(self, line: bytes) -> tuple[type[Command], str]:
-        """The verb's command and its argument."""
+        """Return the command class of a line's verb, and the argument."""
         try:
-            text = line.decode()  # UTF-8; whether more than ASCII was allowed is asked where it stands (RFC 6531)
+            text = line.decode()  # as UTF-8; whether it may be more than ASCII depends on the argument (RFC 6531)
         except UnicodeDecodeError:
-            # 501 where it is an argument that is wrong: RFC 4954 4 wants it for what is not base64.
+            # 501 if the verb is valid, as RFC 4954 4 requires for an argument of AUTH that is not base64.
             verb = line.partition(b" ")[0].upper().decode("latin-1")
             known = self._grammar.verbs.get(verb)
             if known is None:
@@ -111,6 +145,7 @@ class CommandParser:
         cls = self._grammar.verbs.get(verb) or self._grammar.verbs.get(verb.upper() if verb.isascii() else "")
         if cls is not None:
             if not argument.isprintable() and syntax.CONTROL.search(argument):
+                # A BDAT whose size cannot be read is followed by an unknown number of octets: close.
                 raise BadCommandError(replies.BAD_CHARACTER, verb=cls.verb, close=cls.counted)
             return cls, argument
         if not verb:
@@ -118,31 +153,37 @@ class CommandParser:
         if not (verb.isascii() and verb.isprintable()):
             raise BadCommandError(replies.BAD_VERB)
         verb = verb.upper()
-        if verb in ALIEN and self._dialogue.phase is GREETED:
+        if verb in HTTP_METHODS and self._dialogue.phase is GREETED:
             raise BadCommandError(replies.NOT_SMTP, verb=verb, close=True)
         if verb not in UNSUPPORTED_VERBS:
-            raise BadCommandError(replies.UNKNOWN, verb=verb)
+            raise BadCommandError(replies.UNKNOWN_COMMAND, verb=verb)
         raise BadCommandError(replies.NOT_IMPLEMENTED, verb=verb, close=UNSUPPORTED_VERBS[verb])
 
-    def pass_gates(self, verb: str) -> None:
-        """What must come first: TLS, or AUTH (530)."""
+    def check_verb(self, verb: str) -> None:
+        """Raise BadCommandError if an extension does not allow the verb yet (530)."""
         for extension in self._grammar.verb_checks:
             if (reply := extension.check_verb(verb, self._state)) is not None:
                 raise BadCommandError(reply, verb=verb)
 
-    def check_order(self, command: Command) -> None:
-        """Whether the command is in order (RFC 5321 4.1.4)."""
+    def check_sequence(self, command: Command) -> None:
+        """Raise BadCommandError if the command is not allowed in this phase (RFC 5321 4.1.4)."""
         verb, state, phase = command.verb, self._state, self._dialogue.phase
         if not state.extended and verb not in VERBS:
-            raise BadCommandError(Reply(503, "Send EHLO first", "5.5.1"), verb=verb)
-        if not self._dialogue.allows(type(command)):
-            if phase is SENDER and state.rejected_rcpts and (command.counted or type(command) is Data):
-                # RFC 5321 3.3 and RFC 2920 3.1: there were recipients, and every one was refused.
+            # RFC 5321 2.2.1: after HELO, extensions must not be used.
+            raise _bad_sequence(verb, "send EHLO first")
+        if self._dialogue.allows(type(command)):
+            return
+        needs_recipient = command.counted or type(command) is Data
+        if phase is SENDER and needs_recipient:
+            if state.rejected_rcpts:
+                # RFC 5321 3.3 and RFC 2920 3.1: 554, not 503, if there were recipients and all were refused.
                 raise BadCommandError(replies.NO_RECIPIENTS, verb=verb)
-            raise BadCommandError(Reply(503, f"{verb} is out of order: {phase.value}", "5.5.1"), verb=verb)
+            raise _bad_sequence(verb, "send RCPT first")
+        first = SEND_FIRST.get(phase)
+        raise _bad_sequence(verb, f"send {first} first" if first else f"{verb} is not allowed {phase.value}")
 
     def _check_path(self, command: Mail | Rcpt, path: Path) -> None:
-        """Whether there is anything against the path or its parameters."""
+        """Check the parameters and the path of a MAIL or RCPT."""
         if command.params is not NO_PARAMS:
             for param in command.params:
                 for extension in self._grammar.checks.get(param, ()):
@@ -151,6 +192,10 @@ class CommandParser:
         if not path.is_ordinary:
             if self._limits.strict_lengths and path.is_too_long:
                 raise BadCommandError(Reply(501, "Path too long", "5.1.7" if type(command) is Mail else "5.1.3"))
-            # RFC 6531 3.5; and a server without that extension knows no such mailbox.
+            # RFC 6531 3.5. Checked here and not by the extension, because a server without it must refuse the path too.
             if not path.is_ascii and (reply := refuse_utf8(command, self._state)) is not None:
                 raise BadCommandError(reply)
+
+
+def _bad_sequence(verb: str, hint: str) -> BadCommandError:
+    return BadCommandError(Reply(503, f"Bad sequence of commands: {hint}", "5.5.1"), verb=verb)

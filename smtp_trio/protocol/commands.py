@@ -1,7 +1,7 @@
-"""The commands of RFC 5321 as frozen values: what a client writes with ``encode`` a server reads with ``decode``.
+"""The commands of RFC 5321, as frozen values. A client writes a command with ``encode``, a server parses it with ``decode``.
 
-`Connect` and `EndOfBody` are no commands on the wire, but they are questions that the server answers with a reply, so the dialogue
-treats them as such: the greeting answers the first, and the reply to a message the second.
+`Connect` and `EndOfBody` are not commands on the wire. They are defined as commands because the server answers them:
+the greeting is the reply to the first, the final reply to a message is the reply to the second.
 """
 
 from __future__ import annotations
@@ -17,63 +17,67 @@ from .errors import BadCommandError
 from .params import NO_PARAMS, KnownParams, Params, parse_params
 from .replies import Reply
 
-# RFC 5321 4.3.2: any command may be told these. 530 is RFC 4954 6 and RFC 3207 4; 451 is what a server in trouble can always say.
+#: The reply codes that are allowed for every command (RFC 5321 4.3.2). 530 is from RFC 4954 6 and RFC 3207 4. RFC 5321
+#: lists 451 for some commands only; a server needs it for a local error in any of them.
 COMMON_CODES = frozenset({421, 451, 500, 501, 530})
 
 
 @frozen
 class Command:
-    """A question from the client to the server.
+    """Base class of commands.
 
-    A command that adds no fields to those of its base adds ``__slots__ = ()``, and is as frozen a value as that.
+    A subclass without new fields must define ``__slots__ = ()``, so that its instances stay frozen.
     """
 
     verb: ClassVar[str] = ""
-    #: RFC 2920 3.2: the answer may wait for others to share a write with.
+    #: Whether the reply may be held back and sent together with later ones (RFC 2920 3.2).
     groupable: ClassVar[bool] = False
-    #: The reply codes that this command may get besides `COMMON_CODES` (RFC 5321 4.3.2 and the RFCs of the extensions).
+    #: The reply codes that are allowed besides `COMMON_CODES` (RFC 5321 4.3.2 and the RFCs of the extensions).
     codes: ClassVar[frozenset[int]] = frozenset()
-    #: Name of the server's hook that answers it: ``async def hook(self, session, command) -> Reply | None``. None: it has none.
+    #: The name of the server's hook for the command, ``async def hook(self, session, command) -> Reply | None``. None if
+    #: there is no hook.
     hook: ClassVar[str | None] = None
-    #: Reply when the command has no hook, or its hook returned None. The default, 502, means that the hook alone serves the
-    #: command: without it a server neither offers the command nor accepts it.
+    #: The reply if there is no hook, or the hook returns None. 502, the default, means that the command is implemented by
+    #: its hook alone: without the hook, the server neither offers nor accepts it.
     default_reply: ClassVar[Reply] = replies.NOT_IMPLEMENTED
-    #: RFC 2034 3: answers to this one carry an enhanced status, unless they are 3yz.
+    #: Whether replies other than 3yz carry an enhanced status code (RFC 2034 3).
     enhanced: ClassVar[bool] = True
-    #: It does no work; a session gets ``Limits.junk`` of such a message.
+    #: Whether the command does no work, so that it counts towards ``Limits.junk``.
     junk: ClassVar[bool] = False
-    #: How HELP shows it.
+    #: The syntax, as HELP shows it.
     usage: ClassVar[str] = ""
-    #: What follows it is no longer SMTP in the clear: nothing may be waiting behind it (RFC 3207 4.2).
+    #: Whether TLS begins after the reply, so that the client must wait for it (RFC 3207 4.2).
     starts_tls: ClassVar[bool] = False
-    #: It is a `CountedCommand`.
+    #: Whether the class is a `CountedCommand`.
     counted: ClassVar[bool] = False
 
     @classmethod
     def is_implemented(cls, hooks: Collection[str]) -> bool:
-        """Return whether a server with these hooks serves the command: with its default reply, or with its hook."""
+        """Return whether a server with these hooks implements the command, by its default reply or by a hook."""
         return cls.default_reply.code != replies.NOT_IMPLEMENTED.code or cls.hook in hooks
 
     def encode(self) -> str:
-        """The command as a line, without its CRLF."""
+        """Return the command line without its CRLF."""
         return self.verb
 
     @property
     def redacted(self) -> Command:
-        """The command without what nobody but the peer should see: what goes into exceptions."""
+        """The command without its secrets, for exceptions and logs."""
         return self
 
     def add_status(self, reply: Reply) -> Reply:
-        """The reply with the status that is usual here, if it has none of its own: a 250 says 2.1.5 to RCPT, say."""
+        """Return ``reply`` with the enhanced status code of the default reply, if it has none and the codes are the same.
+
+        So a hook that answers RCPT with ``Reply(250, "Welcome")`` sends the status 2.1.5 and not 2.0.0.
+        """
         if reply.status is None and reply.code == self.default_reply.code:
             return evolve(reply, status=self.default_reply.status)
         return reply
 
     @classmethod
     def decode(cls, argument: str, known_params: KnownParams) -> Command:
-        """The command that this argument makes. Raises `BadCommandError` with the reply that a bad one gets."""
-        # RFC 5321 4.3.2: a command that takes no argument is told 501 when it gets one. Trailing white space SHOULD be
-        # tolerated (4.1.1).
+        """Parse the argument. Raises `BadCommandError` with the reply to send if it is not valid."""
+        # RFC 5321 4.1.1: trailing white space SHOULD be tolerated. 4.3.2: 501 for any other argument.
         if argument.strip(" \t"):
             raise BadCommandError(Reply(501, f"{cls.verb} takes no argument", "5.5.4"))
         return cls()
@@ -81,7 +85,10 @@ class Command:
 
 @frozen
 class CountedCommand(Command):
-    """A command with ``size`` octets of the message behind its line, whatever its answer. ``last``: the message ends with them."""
+    """A command whose line is followed by ``size`` octets of the message, whatever the reply will be.
+
+    ``last`` is true if the message ends with them.
+    """
 
     size: int
 
@@ -91,7 +98,7 @@ class CountedCommand(Command):
 
 
 class Connect(Command):
-    """The client has connected; the greeting is the answer (RFC 5321 3.1)."""
+    """The client has connected. The reply is the greeting (RFC 5321 3.1)."""
 
     __slots__ = ()
 
@@ -103,9 +110,9 @@ class Connect(Command):
 
 @frozen
 class Hello(Command):
-    """HELO or EHLO: the client says who it is (RFC 5321 4.1.1.1).
+    """HELO or EHLO (RFC 5321 4.1.1.1).
 
-    ``domain`` is a domain or an address literal, as sent; text behind it, which some clients send, is dropped.
+    ``domain`` is the client's domain or address literal, as sent. Further text on the line is ignored.
     """
 
     domain: str
@@ -122,15 +129,16 @@ class Hello(Command):
     def decode(cls, argument: str, known_params: KnownParams) -> Self:
         words = argument.split()
         if not words:
-            raise BadCommandError(Reply(501, f"{cls.verb} needs your domain or address literal: {cls.usage}", "5.5.4"))
-        if not words[0].isascii():  # RFC 6531 3.7.1 has A-labels here
-            raise BadCommandError(Reply(501, "Domain must be ASCII; write it with A-labels (xn--)", "5.5.4"))
-        # A domain that is none is no reason for refusal (RFC 5321 4.1.4); a hook may think otherwise.
+            raise BadCommandError(Reply(501, f"Domain or address literal missing, syntax: {cls.usage}", "5.5.4"))
+        if not words[0].isascii():  # RFC 6531 3.7.1: only A-labels are allowed here
+            raise BadCommandError(Reply(501, "Domain must be ASCII; use A-labels (xn--)", "5.5.4"))
+        # The domain is not validated: RFC 5321 4.1.4 forbids refusing mail because the verification failed, and
+        # clients in the field send all kinds of names. A hook may be stricter.
         return cls(words[0])
 
 
 class Ehlo(Hello):
-    """EHLO: hello, and which extensions do you have? (RFC 5321 4.1.1.1)"""
+    """EHLO: introduce the client and request the list of extensions (RFC 5321 4.1.1.1)."""
 
     __slots__ = ()
 
@@ -139,7 +147,7 @@ class Ehlo(Hello):
 
 
 class Helo(Hello):
-    """HELO: hello, without extensions (RFC 5321 4.1.1.1)."""
+    """HELO: introduce the client without using extensions (RFC 5321 4.1.1.1)."""
 
     __slots__ = ()
 
@@ -150,7 +158,7 @@ class Helo(Hello):
 
 @frozen
 class Mail(Command):
-    """MAIL FROM: begins a transaction and names its sender, the reverse-path (RFC 5321 4.1.1.2)."""
+    """MAIL: begin a transaction with the reverse-path ``sender`` (RFC 5321 4.1.1.2)."""
 
     sender: syntax.Path
     params: Params = NO_PARAMS
@@ -167,13 +175,13 @@ class Mail(Command):
 
     @classmethod
     def decode(cls, argument: str, known_params: KnownParams) -> Mail:
-        known = _plain_mail(argument) if argument.endswith(">") else None
-        return known or _decode_path(cls, argument, known_params)
+        cached = _plain_mail(argument) if argument.endswith(">") else None
+        return cached or _decode_path(cls, argument, known_params)
 
 
 @frozen
 class Rcpt(Command):
-    """RCPT TO: adds a recipient, a forward-path (RFC 5321 4.1.1.3)."""
+    """RCPT: add the forward-path ``recipient`` to the transaction (RFC 5321 4.1.1.3)."""
 
     recipient: syntax.Path
     params: Params = NO_PARAMS
@@ -190,9 +198,14 @@ class Rcpt(Command):
 
     @classmethod
     def decode(cls, argument: str, known_params: KnownParams) -> Rcpt:
-        known = _plain_rcpt(argument) if argument.endswith(">") else None
-        return known or _decode_path(cls, argument, known_params)
+        cached = _plain_rcpt(argument) if argument.endswith(">") else None
+        return cached or _decode_path(cls, argument, known_params)
 
+
+# MAIL and RCPT without parameters depend on nothing but their argument, so the parsed commands are cached and shared by
+# all sessions: clients send from and to the same few addresses again and again. With parameters, the result depends on
+# which extensions are offered in the session, and only the path is cached (`syntax.parse_path`). An argument that ends
+# in ">" has no parameters as a rule.
 
 PathCommand = TypeVar("PathCommand", Mail, Rcpt)
 
@@ -209,18 +222,18 @@ def _without_params(cls: type[PathCommand], argument: str) -> PathCommand | None
 
 @functools.lru_cache(maxsize=1024)
 def _plain_mail(argument: str) -> Mail | None:
-    """The command, if it has a path and no more. It is remembered: clients send from and to few addresses, again and again."""
+    """Return the MAIL command, or None if it has parameters."""
     return _without_params(Mail, argument)
 
 
 @functools.lru_cache(maxsize=1024)
 def _plain_rcpt(argument: str) -> Rcpt | None:
-    """As `_plain_mail`."""
+    """Return the RCPT command, or None if it has parameters."""
     return _without_params(Rcpt, argument)
 
 
 def _split_path(cls: type[Mail | Rcpt], argument: str) -> tuple[syntax.Path, str]:
-    """The path of a MAIL or RCPT, and the text of its parameters."""
+    """Return the path of a MAIL or RCPT and the text of its parameters."""
     parts = syntax.parse_argument(argument.rstrip(" \t"))
     word, status = ("FROM", "5.1.7") if cls is Mail else ("TO", "5.1.3")
     if parts is None or parts[0] != word:
@@ -228,13 +241,13 @@ def _split_path(cls: type[Mail | Rcpt], argument: str) -> tuple[syntax.Path, str
     _, sent, path, params = parts
     if path is None:
         raise BadCommandError(Reply(501, f"Malformed address: {sent!a}", status))
-    if path.is_null and cls is Rcpt:  # RFC 5321 4.1.1.3: Forward-path = Path; the null path is for senders
-        raise BadCommandError(Reply(501, "A recipient cannot be <>", "5.1.3"))
+    if path.is_null and cls is Rcpt:  # RFC 5321 4.1.2: only a reverse-path can be null
+        raise BadCommandError(Reply(501, "Null recipient <> is not allowed", "5.1.3"))
     return path, params
 
 
 class Data(Command):
-    """DATA: the message follows, up to a line with a dot alone (RFC 5321 4.1.1.4)."""
+    """DATA: request to send the message, which ends with a line that holds a single dot (RFC 5321 4.1.1.4)."""
 
     __slots__ = ()
 
@@ -245,7 +258,7 @@ class Data(Command):
 
 
 class EndOfBody(Command):
-    """The message has ended; the reply to this takes it over or refuses it (RFC 5321 4.1.1.4)."""
+    """The end of the message. The reply to it accepts or refuses the message (RFC 5321 4.1.1.4)."""
 
     __slots__ = ()
 
@@ -261,7 +274,7 @@ END_OF_DATA = EndOfBody()
 
 
 class Rset(Command):
-    """RSET: forget the transaction, keep the session (RFC 5321 4.1.1.5)."""
+    """RSET: abort the transaction (RFC 5321 4.1.1.5)."""
 
     __slots__ = ()
 
@@ -274,7 +287,7 @@ class Rset(Command):
 
 
 class Noop(Command):
-    """NOOP: say that you are there; an argument is ignored (RFC 5321 4.1.1.9)."""
+    """NOOP: do nothing. An argument is ignored (RFC 5321 4.1.1.9)."""
 
     __slots__ = ()
 
@@ -290,7 +303,7 @@ class Noop(Command):
 
 
 class Quit(Command):
-    """QUIT: say goodbye, and close (RFC 5321 4.1.1.10)."""
+    """QUIT: close the connection after the reply (RFC 5321 4.1.1.10)."""
 
     __slots__ = ()
 
@@ -302,7 +315,7 @@ class Quit(Command):
 
 @frozen
 class Query(Command):
-    """VRFY or EXPN: ask about a user or a list (RFC 5321 3.5). ``argument`` is as sent; ``params`` is what stands behind it."""
+    """VRFY or EXPN (RFC 5321 3.5), with ``argument`` as sent."""
 
     argument: str
     params: Params = NO_PARAMS
@@ -315,7 +328,7 @@ class Query(Command):
     @classmethod
     def decode(cls, argument: str, known_params: KnownParams) -> Self:
         name, params = argument.strip(" \t"), NO_PARAMS
-        # RFC 6531 3.7.4.2: SMTPUTF8 is the one parameter there is, and it stands last.
+        # RFC 6531 3.7.4.2: the only parameter is SMTPUTF8, after the argument.
         head, _, last = name.rpartition(" ")
         if head and last.upper() in known_params:
             name, params = head.rstrip(), parse_params(last, known_params)
@@ -325,7 +338,7 @@ class Query(Command):
 
 
 class Vrfy(Query):
-    """VRFY: is this a user of yours? (RFC 5321 4.1.1.6)"""
+    """VRFY: verify a user name or mailbox (RFC 5321 4.1.1.6)."""
 
     __slots__ = ()
 
@@ -337,7 +350,7 @@ class Vrfy(Query):
 
 
 class Expn(Query):
-    """EXPN: who is on this list? (RFC 5321 4.1.1.7)"""
+    """EXPN: list the members of a mailing list (RFC 5321 4.1.1.7)."""
 
     __slots__ = ()
 
@@ -349,7 +362,7 @@ class Expn(Query):
 
 @frozen
 class Help(Command):
-    """HELP: what can you do, or how does this command go? (RFC 5321 4.1.1.8)"""
+    """HELP: list the commands, or show the syntax of one (RFC 5321 4.1.1.8)."""
 
     topic: str = field(default="")
 
@@ -368,12 +381,13 @@ class Help(Command):
         return cls(argument.strip(" \t"))
 
 
-#: The verbs of RFC 5321 itself; extensions add theirs.
+#: The commands of RFC 5321 itself, by verb.
 VERBS: dict[str, type[Command]] = {
     cls.verb: cls for cls in (Helo, Ehlo, Mail, Rcpt, Data, Rset, Noop, Quit, Vrfy, Expn, Help)
 }
-#: What is recognized and not served gets 502, not 500 (RFC 5321 4.2.4): verbs of old (F.6), and those of extensions that are off.
-#: True: the connection ends there, since the octets of a BDAT that nobody reads the size of would be taken for commands.
+#: Verbs that are recognized but not implemented, and get 502 instead of 500 (RFC 5321 4.2.4): those of RFC 821 (RFC 5321
+#: F.6), and those of extensions that are not in use. True for a verb after which the connection must be closed: a BDAT
+#: is followed by message data, and without the extension its size is not parsed.
 UNSUPPORTED_VERBS: dict[str, bool] = {
     verb: verb == "BDAT" for verb in ("SEND", "SOML", "SAML", "TURN", "STARTTLS", "AUTH", "BDAT")
 }

@@ -1,4 +1,4 @@
-"""What a command is answered with when nobody has another idea."""
+"""The default reply to each command, used when no hook has returned one."""
 
 from __future__ import annotations
 
@@ -13,44 +13,48 @@ from .session_state import SessionState
 
 
 def default_reply(command: Command, state: SessionState, grammar: Grammar) -> Reply:
-    """The reply that this command gets as a rule."""
-    words = WORDS.get(type(command))
-    return words(command, state, grammar) if words is not None else command.default_reply
+    """Return the default reply to ``command`` of a server with this state and grammar."""
+    make = COMPUTED.get(type(command))
+    return make(command, state, grammar) if make is not None else command.default_reply
 
 
 def _help(command: Help, state: SessionState, grammar: Grammar) -> Reply:
     topic, verbs = command.topic, grammar.verbs
     if not topic:
-        return Reply(214, f"Commands: {' '.join(verbs)}\nHELP command tells how it is written", "2.0.0")
+        return Reply(214, f"Commands: {' '.join(verbs)}\nHELP followed by a command shows its syntax", "2.0.0")
     about = verbs.get(topic.upper() if topic.isascii() else "")
-    if about is None:  # RFC 5321 4.3.2: 504 for a topic that is unknown
+    if about is None:  # RFC 5321 4.3.2: 504 for an unknown topic
         return Reply(504, f"No help for {topic!a}", "5.5.4")
     return Reply(214, f"Syntax: {about.usage}", "2.0.0")
 
 
+# These three are the same in every session of a server, so each is built once per server name.
+
+
 @cache
 def greeting(name: str) -> Reply:
-    """The greeting of the server with this name."""
+    """Return the greeting of the server called ``name``."""
     return Reply(220, f"{name} ESMTP", "")
 
 
 @cache
-def hello(name: str) -> Reply:
-    """Its answer to HELO."""
+def helo_reply(name: str) -> Reply:
+    """Return the reply to HELO of the server called ``name``."""
     return Reply(250, name, "")
 
 
 @cache
-def goodbye(name: str) -> Reply:
-    """Its answer to QUIT."""
+def quit_reply(name: str) -> Reply:
+    """Return the reply to QUIT of the server called ``name``."""
     return Reply(221, f"{name} Goodbye", "2.0.0")
 
 
-#: Those whose usual answer is no constant. RFC 5321 4.2: greeting, hello and goodbye begin with the server's name.
-WORDS: Mapping[type[Command], Callable[[Any, SessionState, Grammar], Reply]] = {
+#: Default replies that are computed; those of all other commands are constants, `Command.default_reply`.
+#: RFC 5321 4.2 and 4.3.1: the greeting and the replies to EHLO, HELO and QUIT begin with the server's name.
+COMPUTED: Mapping[type[Command], Callable[[Any, SessionState, Grammar], Reply]] = {
     Connect: lambda _, state, __: greeting(state.name),
     Ehlo: lambda _, state, grammar: grammar.offer(state).reply,
-    Helo: lambda _, state, __: hello(state.name),
-    Quit: lambda _, state, __: goodbye(state.name),
+    Helo: lambda _, state, __: helo_reply(state.name),
+    Quit: lambda _, state, __: quit_reply(state.name),
     Help: _help,
 }

@@ -1,11 +1,6 @@
-"""What may be said when, and where it leads: the one table, for servers and clients alike.
+"""The state table of SMTP: which commands are allowed in which phase, and which phase a reply leads to.
 
-SMTP is questions and answers, and both sides see every question and every answer. So one machine does for both: it is *asked* a
-command and moves when that command is *answered*, by the first digit of the reply and nothing else (RFC 5321 4.3.2).
-
-A row says: in this phase the command may be given, and this is the phase that such an answer leads to. Extensions bring rows of
-their own, with phases of their own if need be. Whether the channel is secure or the client has logged in is no phase: those are
-facts (`extension.SessionState`), and whoever minds them asks there.
+The table is shared by the server and the client.
 """
 
 from __future__ import annotations
@@ -20,39 +15,66 @@ from .commands import Command, Connect, Data, Ehlo, EndOfBody, Expn, Helo, Help,
 from .errors import LocalProtocolError
 from .replies import Reply
 
+# How the table works
+# -------------------
+#
+# SMTP is a strict alternation of commands and replies, and both sides see every command and every reply. The phase of
+# a session can therefore be computed from that sequence alone, by the same rules on both sides. So there is one table
+# and one class, `Dialogue`, which the server and the client both use. A test runs the two against each other and checks
+# that they agree on the phase after every reply; two hand-written state machines would drift apart.
+#
+# The two greetings of a session fit the same scheme if two events that are not commands on the wire are treated as
+# commands: `Connect`, which the greeting answers, and `EndOfBody`, which the final reply to a message answers. With
+# them, "the server rejected the connection" and "the server accepted the message" need no rules of their own.
+#
+# The phase moves when a command is *answered*, not when it is received or sent. A MAIL that is refused leaves no
+# transaction behind, so a phase that moved on the command would have to be moved back. The new phase depends on the
+# command, the present phase and the first digit of the reply, and on nothing else (RFC 5321 4.3.2: clients and servers
+# should decide by the first digit). Hence the three parts of a table: accepted (2yz), proceed (3yz), refused (4yz, 5yz).
+#
+# A command is allowed in a phase if any part of the table has a row for it there. A reply without a row changes
+# nothing: NOOP never does, and neither does a refused RCPT.
+#
+# A client that pipelines (RFC 2920) sends commands before their replies arrive. It has to check the order of commands
+# against the phase that will be reached if everything so far is accepted. That is `Dialogue.expected_phase`.
+#
+# Extensions add rows, with phases of their own if they need any, and the tables are merged once, when the server or
+# client is set up. Conditions that are not part of the command sequence (TLS is active, the client is authenticated)
+# are not phases: they would multiply the number of phases. They are kept in `SessionState`, and extensions check them.
+
 
 class PhaseEnum(enum.Enum):
-    """An enum whose members are looked up in tables all the time: they hash by identity, which `enum` itself does not do."""
+    """Base class of phases. Members hash by identity, because they are dictionary keys on the path of every command."""
 
     __hash__: ClassVar[Callable[[Any], int]] = object.__hash__
 
 
 class Phase(PhaseEnum):
-    """Where a session stands. An extension may bring further phases as members of an enum of its own."""
+    """The phases of a session. An extension may add further phases as members of another `PhaseEnum`."""
 
-    CONNECTED = "connected, not greeted"
-    REJECTED = "turned away by the greeting"
-    GREETED = "greeted, no EHLO yet"
-    READY = "ready for a transaction"
-    SENDER = "has a sender"
-    RECIPIENT = "has a recipient"
-    MESSAGE = "message under way"
-    CLOSED = "over"
+    CONNECTED = "before the greeting"
+    REJECTED = "after a rejecting greeting"
+    GREETED = "before EHLO"
+    READY = "outside a mail transaction"
+    SENDER = "after MAIL"
+    RECIPIENT = "after RCPT"
+    MESSAGE = "during a message"
+    CLOSED = "on a closed connection"
 
 
 CONNECTED, REJECTED, GREETED, READY, SENDER, RECIPIENT, MESSAGE, CLOSED = Phase
-#: RFC 5321 4.1.4: in these a client may give commands that have nothing to do with a transaction.
+#: The phases in which a client may send commands that do not depend on a transaction (RFC 5321 4.1.4).
 OPEN = (GREETED, READY, SENDER, RECIPIENT)
 
 Rows = Mapping[type[Command], Mapping[enum.Enum, enum.Enum]]
 
 
 def unchanged(*phases: enum.Enum) -> dict[enum.Enum, enum.Enum]:
-    """Rows for a command that may be given in these phases and changes none of them."""
+    """Return the row of a command that is allowed in ``phases`` and changes none of them."""
     return {phase: phase for phase in phases}
 
 
-def _legal(table: Table) -> dict[type[Command], frozenset[enum.Enum]]:
+def _allowed(table: Table) -> dict[type[Command], frozenset[enum.Enum]]:
     commands = {*table.accepted, *table.proceed}
     return {
         command: frozenset({*table.accepted.get(command, {}), *table.proceed.get(command, {})}) for command in commands
@@ -65,51 +87,61 @@ def _by_digit(table: Table) -> Sequence[Rows]:
 
 @frozen
 class Table:
-    """The rows, by kind of answer. An answer without a row leaves the phase as it was."""
+    """Rows of the dialogue: for each command, the phases in which it is allowed and the phase that a reply leads to.
 
-    accepted: Rows  # 2yz
-    proceed: Rows  # 3yz: the server waits for more
-    refused: Rows  # 4yz and 5yz
-    #: In which phases each command may be given: those that it has a row for.
-    legal: Mapping[type[Command], frozenset[enum.Enum]] = field(init=False, default=Factory(_legal, takes_self=True))
-    #: The rows by the first digit of a reply, which decides alone (RFC 5321 4.3.2).
+    ``accepted`` holds the rows for 2yz replies, ``proceed`` those for 3yz, ``refused`` those for 4yz and 5yz. A reply
+    without a row leaves the phase unchanged.
+    """
+
+    accepted: Rows
+    proceed: Rows
+    refused: Rows
+    #: The phases in which each command is allowed.
+    allowed: Mapping[type[Command], frozenset[enum.Enum]] = field(
+        init=False, default=Factory(_allowed, takes_self=True)
+    )
+    #: The rows by the first digit of the reply.
     by_digit: Sequence[Rows] = field(init=False, default=Factory(_by_digit, takes_self=True))
 
     def merge(self, others: Iterable[Table]) -> Table:
-        """This table with the rows of others added. Raises ValueError where two of them disagree."""
+        """Return this table with the rows of ``others`` added.
+
+        Raises ValueError if two tables lead from one phase to different phases for one command and reply.
+        """
         tables = (self, *others)
-        kinds = ("accepted", "proceed", "refused")
-        return Table(*(_merge([getattr(table, kind) for table in tables]) for kind in kinds))
+        parts = ("accepted", "proceed", "refused")
+        return Table(*(_merge([getattr(table, part) for table in tables]) for part in parts))
 
 
-def _merge(rows: Iterable[Rows]) -> dict[type[Command], dict[enum.Enum, enum.Enum]]:
+def _merge(parts: Iterable[Rows]) -> dict[type[Command], dict[enum.Enum, enum.Enum]]:
     merged: dict[type[Command], dict[enum.Enum, enum.Enum]] = {}
-    for some in rows:
-        for command, leads in some.items():
+    for rows in parts:
+        for command, targets in rows.items():
             row = merged.setdefault(command, {})
-            for phase, target in leads.items():
+            for phase, target in targets.items():
                 if row.setdefault(phase, target) is not target:
-                    raise ValueError(f"two rows for {command.__name__} in {phase.name}")
+                    raise ValueError(f"conflicting rows for {command.__name__} in phase {phase.name}")
     return merged
 
 
-#: RFC 5321 4.1.4, the order of commands, and 3.3, the mail transaction.
+#: The table of RFC 5321 itself: the order of commands (4.1.4) and the mail transaction (3.3).
 BASE = Table(
     accepted={
         Connect: {CONNECTED: GREETED},
-        # "An EHLO command MAY be issued by a client later in the session": it clears the transaction as RSET does.
+        # RFC 5321 4.1.4: "An EHLO command MAY be issued by a client later in the session." It then clears the
+        # transaction as RSET does.
         Ehlo: {GREETED: READY, READY: READY, SENDER: READY, RECIPIENT: READY},
         Helo: {GREETED: READY, READY: READY, SENDER: READY, RECIPIENT: READY},
         Mail: {READY: SENDER},
         Rcpt: {SENDER: RECIPIENT, RECIPIENT: RECIPIENT},
         EndOfBody: {MESSAGE: READY},
-        # 4.1.1.5: RSET undoes MAIL and RCPT, never EHLO; before EHLO it is fine as well (4.1.4).
+        # RFC 5321 4.1.1.5: RSET clears the transaction and keeps the EHLO. It is also allowed before EHLO (4.1.4).
         Rset: {GREETED: GREETED, READY: READY, SENDER: READY, RECIPIENT: READY},
         Noop: unchanged(*OPEN),
         Vrfy: unchanged(*OPEN),
         Expn: unchanged(*OPEN),
         Help: unchanged(*OPEN),
-        # 3.1: a client that was turned away can do nothing but QUIT.
+        # RFC 5321 3.1: after a 554 greeting the server waits for QUIT and answers everything else with 503.
         Quit: dict.fromkeys((REJECTED, *OPEN), CLOSED),
     },
     proceed={
@@ -117,68 +149,73 @@ BASE = Table(
     },
     refused={
         Connect: {CONNECTED: REJECTED},
-        # A refusal in place of the 354 is the verdict on the message, as one at its end is: both clear the buffers (4.1.1.4).
+        # RFC 5321 4.1.1.4: a failed DATA clears the buffers, whether it fails instead of the 354 or at the end of data.
         Data: {RECIPIENT: READY},
         EndOfBody: {MESSAGE: READY},
     },
 )
 
-
+#: `Dialogue._ahead` when it has to be computed again. No list of unanswered commands has this length.
 STALE = (-1, CLOSED)
 
 
 class Dialogue:
-    """One session's place in the table.
+    """The position of one session in the table.
 
-    ``phase`` is where it is; ``expected_phase`` is where it will be when all that was asked is accepted, which is what a client that sends
-    ahead must go by (RFC 2920 3.1). A server has at most one question open, so for it the two differ only while it thinks.
+    ``phase`` is the phase after all replies so far, ``unanswered`` the commands without a reply, oldest first. A server
+    has at most one of those at a time, a client that pipelines has several.
     """
 
-    __slots__ = ("_ahead", "_legal", "_table", "phase", "unanswered")
+    __slots__ = ("_ahead", "_allowed", "_table", "phase", "unanswered")
 
     def __init__(self, table: Table = BASE) -> None:
         self.phase: enum.Enum = CONNECTED
         self.unanswered: list[Command] = []
-        self._ahead: tuple[int, enum.Enum] = STALE  # ``expected_phase``, while so many are asked
+        # The expected phase, with the number of unanswered commands that it was computed for. Without it, sending a
+        # group of n commands would go through the list n times.
+        self._ahead: tuple[int, enum.Enum] = STALE
         self._table = table
-        self._legal = table.legal
+        self._allowed = table.allowed
 
     @property
     def expected_phase(self) -> enum.Enum:
-        """The phase after everything that was asked is answered with yes."""
+        """The phase that is reached if all unanswered commands are accepted (RFC 2920 3.1)."""
         count, phase = self._ahead
-        if count != len(self.unanswered):  # something was answered since
+        if count != len(self.unanswered):
             phase = self.phase
             for command in self.unanswered:
-                phase = self._yes(phase, command)
+                phase = self._phase_after(phase, command)
         return phase
 
-    def _yes(self, phase: enum.Enum, command: Command) -> enum.Enum:
-        """Where this command leads to from there when it is accepted."""
+    def _phase_after(self, phase: enum.Enum, command: Command) -> enum.Enum:
+        """Return the phase that ``command`` leads to from ``phase`` if it is accepted."""
         kind, table = type(command), self._table
         rows = table.proceed if phase in table.proceed.get(kind, ()) else table.accepted
         return rows.get(kind, {}).get(phase, phase)
 
     def allows(self, command: type[Command]) -> bool:
-        """Whether the command is in order now."""
+        """Return whether the command is allowed in the expected phase."""
         phase = self.expected_phase if self.unanswered else self.phase
-        return phase in self._legal.get(command, ())
+        return phase in self._allowed.get(command, ())
 
     def add_command(self, command: Command) -> None:
-        """A question goes out (client) or came in (server). Raises LocalProtocolError when it is out of order."""
+        """Record a command that was sent (client) or received (server).
+
+        Raises LocalProtocolError, and records nothing, if the command is not allowed in the expected phase.
+        """
         phase = self.expected_phase if self.unanswered else self.phase
-        if phase not in self._legal.get(type(command), ()):
-            raise LocalProtocolError(f"{command.verb} is out of order: {phase.value}")
+        if phase not in self._allowed.get(type(command), ()):
+            raise LocalProtocolError(f"{command.verb} is not allowed {phase.value}")
         self.unanswered.append(command)
-        self._ahead = (
-            len(self.unanswered),
-            self._yes(phase, command),
-        )  # a group of a hundred is not gone through a hundred times
+        self._ahead = len(self.unanswered), self._phase_after(phase, command)
 
     def add_reply(self, reply: Reply) -> Command:
-        """The oldest question is answered, and gives way: returns it. Raises LocalProtocolError when there is none."""
+        """Record the reply to the oldest unanswered command, move to the phase it leads to, and return the command.
+
+        Raises LocalProtocolError if there is no unanswered command.
+        """
         if not self.unanswered:
-            raise LocalProtocolError(f"nothing was asked that {reply.code} could answer")
+            raise LocalProtocolError(f"no command is waiting for a reply, got {reply.code}")
         command = self.unanswered.pop(0)
         self._ahead = STALE
         row = self._table.by_digit[reply.code // 100].get(type(command))
@@ -187,6 +224,9 @@ class Dialogue:
         return command
 
     def enter(self, phase: enum.Enum) -> None:
-        """Go to a phase that no reply leads to: a TLS handshake is done (RFC 3207 4.2), or the connection is lost."""
+        """Move to a phase that no reply leads to, and drop all unanswered commands.
+
+        Used after a TLS handshake (RFC 3207 4.2) and when the connection cannot be used any more.
+        """
         self.phase = phase
         self.unanswered.clear()

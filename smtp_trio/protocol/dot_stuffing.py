@@ -1,7 +1,7 @@
-"""A message on its way out: every line made to end in CRLF, and every line that begins with a dot given a second one.
+"""Preparation of a message for sending: lines are made to end in CRLF, and dots at line starts are doubled.
 
-Both take the message piece by piece, and the result is the same however it was cut. A piece that is right already is handed on as
-it is, not copied.
+`NewlineNormalizer` and `DotStuffer` take the message in pieces. The result does not depend on where it was cut, and a
+piece that needs no change is returned as it is, without a copy.
 """
 
 from __future__ import annotations
@@ -10,69 +10,71 @@ from io import IncrementalNewlineDecoder
 
 
 def normalize_newlines(data: bytes) -> bytes:
-    """The same text with CRLF at the end of every line, which ended in CRLF, CR or LF. ``data`` itself when that is so already."""
-    # What text files use to learn how their lines end is the fastest look at CRs and LFs that there is, whatever stands in them.
-    ends = IncrementalNewlineDecoder(None, translate=False)
-    ends.decode(data.decode("latin-1"), final=True)
-    if ends.newlines is None or ends.newlines == "\r\n":
+    """Return ``data`` with every CR, LF and CRLF replaced with CRLF. ``data`` itself is returned if nothing changes."""
+    # The decoder that text files use to detect their newlines is the fastest way to find out whether data has any bare
+    # CR or LF, whatever the data.
+    decoder = IncrementalNewlineDecoder(None, translate=False)
+    decoder.decode(data.decode("latin-1"), final=True)
+    if decoder.newlines is None or decoder.newlines == "\r\n":
         return data
     return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
 
 
 def normalize_message(data: bytes) -> bytes:
-    """A whole message, `canonical`, its last line too."""
+    """Return a whole message with all lines, the last one too, ending in CRLF."""
     text = normalize_newlines(data)
     return text if text.endswith(b"\n") or not text else text + b"\r\n"
 
 
 class NewlineNormalizer:
-    """Makes every line end in CRLF: a client MUST NOT send a CR or LF by itself (RFC 5321 2.3.8).
+    """Makes every line of a message end in CRLF: a client MUST NOT send a bare CR or LF (RFC 5321 2.3.8).
 
-    The last line too, so that a message is the same text whether it goes by DATA, which needs that, or by BDAT, which does not.
+    The last line is completed too. DATA requires that (RFC 5321 4.1.1.4) and BDAT does not; doing it for both keeps the
+    message the same whichever is used.
     """
 
-    __slots__ = ("_cr", "_open")
+    __slots__ = ("_cr", "_line_open")
 
     def __init__(self) -> None:
-        self._cr = False  # a CR at the end of the last piece is held, until we see what follows
-        self._open = False  # the last line has no end yet
+        self._cr = False  # the last piece ended in a CR, which is held back until the next octet is known
+        self._line_open = False  # the last line has no CRLF yet
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next piece, give out what is certain: ``data`` itself when nothing was wrong with it."""
+        """Take the next piece and return what can be sent."""
         if self._cr:
             data = b"\r" + data
         self._cr = data.endswith(b"\r")
         if data:
-            self._open = not data.endswith(b"\n")
+            self._line_open = not data.endswith(b"\n")
         return normalize_newlines(data[:-1] if self._cr else data)
 
     def end(self) -> bytes:
-        """The end of the last line, when there is no more, if it has none yet."""
-        return b"\r\n" if self._open else b""
+        """Return the CRLF that completes the last line, b"" if it is complete."""
+        return b"\r\n" if self._line_open else b""
 
 
 class DotStuffer:
-    """Doubles the dots at the beginning of lines (RFC 5321 4.5.2), so that no line of the message looks like its end.
+    """Doubles the dots at the beginning of lines (RFC 5321 4.5.2), so that no line looks like the end of the message.
 
-    What comes in must be canonical, as `NewlineNormalizer` makes it.
+    The lines of the message must end in CRLF; see `NewlineNormalizer`.
     """
 
-    __slots__ = ("_line_start",)
+    __slots__ = ("_at_line_start",)
 
     def __init__(self) -> None:
-        self._line_start = True  # the DATA command's own CRLF counts (RFC 5321 4.1.1.4)
+        self._at_line_start = True  # the CRLF of the DATA command counts (RFC 5321 4.1.1.4)
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next piece, give out what goes on the wire: ``data`` itself when no line of it begins with a dot."""
+        """Take the next piece and return what is to be sent."""
         if not data:
             return data
-        # In canonical text every LF ends a line, so a CRLF may be cut in two as well.
+        # Every LF is the end of a CRLF here, so it suffices to look for LF, even if a CRLF was cut in two.
         stuffed = data.replace(b"\n.", b"\n..")
-        if self._line_start and data.startswith(b"."):
+        if self._at_line_start and data.startswith(b"."):
             stuffed = b"." + stuffed
-        self._line_start = data.endswith(b"\n")
+        self._at_line_start = data.endswith(b"\n")
         return stuffed
 
     def end(self) -> bytes:
-        """The end marker. A CRLF is added only if the message did not end in one (RFC 5321 4.1.1.4)."""
-        return b".\r\n" if self._line_start else b"\r\n.\r\n"
+        """Return the end marker. It begins with CRLF only if the message does not end in one (RFC 5321 4.1.1.4)."""
+        return b".\r\n" if self._at_line_start else b"\r\n.\r\n"

@@ -1,7 +1,7 @@
-"""Whose fault was it? The exception's type says so.
+"""The exceptions of the protocol. The class says which side made the mistake.
 
-``LocalProtocolError`` is a mistake of the program that calls the core; ``RemoteProtocolError`` is a mistake of the peer. A server
-answers its peer's mistakes, so those it can answer arrive as `BadCommandError`, with the reply in hand.
+`LocalProtocolError` is raised for a mistake of the program that calls the core, `RemoteProtocolError` for a mistake of
+the peer. A server answers most mistakes of its peer: those are raised as `BadCommandError`, which holds the reply.
 """
 
 from __future__ import annotations
@@ -10,31 +10,31 @@ from .replies import Reply
 
 
 class SMTPError(Exception):
-    """The root of everything that smtp_trio raises on its own account."""
+    """Base class of the exceptions of smtp_trio."""
 
 
 class ProtocolError(SMTPError):
-    """Somebody broke the rules of the protocol; one of the two subclasses says who."""
+    """A violation of the protocol. Its two subclasses say by which side."""
 
 
 class LocalProtocolError(ProtocolError):
-    """The caller asked for something that is out of order here. Nothing was sent, nothing changed."""
+    """The caller requested something that is not allowed in the present state. Nothing was sent and nothing changed."""
 
 
 class NotOfferedError(LocalProtocolError):
-    """The caller asked for something that this server does not offer. Nothing was sent, nothing changed."""
+    """The caller requested something that the server does not offer. Nothing was sent and nothing changed."""
 
 
 class RemoteProtocolError(ProtocolError):
-    """The peer sent something that is not SMTP, or not in order."""
+    """The peer sent something that is not SMTP or not in sequence."""
 
 
 class BadCommandError(RemoteProtocolError):
-    """A command that the core refuses by itself. ``reply`` is what it must be answered with, by ``protocol.send(exc.reply)``.
+    """A command that the core refuses. It must be answered with ``reply``: ``protocol.send(exc.reply)``.
 
-    ``close`` is true when the connection cannot go on after the reply: framing is lost, or the peer does not speak SMTP at all.
-    ``verb`` is the command's verb in upper case, or "" when the line held none. ``argument`` is the argument of a MAIL or RCPT, so
-    that a log can say who was refused; "" for all others, which may hold secrets.
+    ``close`` is true if the connection must be closed after the reply, because the end of the command is unknown or the
+    peer does not speak SMTP. ``verb`` is the verb in upper case, or "" if the line has none. ``argument`` is the
+    argument of a MAIL or RCPT, for logs; it is "" for other commands, whose arguments may be secrets.
     """
 
     def __init__(self, reply: Reply, *, verb: str = "", close: bool = False) -> None:
@@ -46,10 +46,10 @@ class BadCommandError(RemoteProtocolError):
 
 
 class BodyError(SMTPError):
-    """The message that was under way will not end well, so what was read of it so far must not be kept.
+    """The message that is being received cannot be accepted. What was read of it so far must be discarded.
 
-    It is raised from a pull of the body. A hook lets it pass: the session knows the right answer, and gives it.
-    ``reply`` is that answer, or None when nobody is left to be answered.
+    Reading the body raises it. A hook should let it propagate; the session then sends the right reply. ``reply`` is
+    that reply, or None if there is no client left to send it to.
     """
 
     def __init__(self, reason: str, reply: Reply | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Events."""
+"""The events that `ServerProtocol.next_event` and `ClientProtocol.next_event` return besides commands and replies."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from .commands import Command
 
 
 class Signal(enum.Enum):
-    """What `ServerProtocol.next_event` gives besides commands and pieces of the message."""
+    """An event without data."""
 
-    NEED_DATA = "receive more, then ask again"
-    END_OF_CHUNK = "a BDAT's octets are over: answer it"
-    END_OF_BODY = "the message is over: answer it"
-    FAULT = "the message cannot be accepted any more, and its rest is dropped; `ServerProtocol.fault` is its answer"
+    NEED_DATA = "no complete event is buffered; receive more octets"
+    END_OF_CHUNK = "the octets of a BDAT command are complete; the BDAT waits for its reply"
+    END_OF_BODY = "the message is complete and waits for its final reply"
+    FAULT = "the message cannot be accepted any more; see `ServerProtocol.fault`"
     CONNECTION_LOST = "the input has ended"
 
 
 NEED_DATA, END_OF_CHUNK, END_OF_BODY, FAULT, CONNECTION_LOST = Signal
+#: An event of `ServerProtocol`: a command, a piece of the message, or a `Signal`.
 Event = Command | bytes | Signal

@@ -1,4 +1,4 @@
-"""What an ESMTP extension is (RFC 5321 2.2)."""
+"""`Extension`: one ESMTP extension (RFC 5321 2.2)."""
 
 from __future__ import annotations
 
@@ -12,50 +12,64 @@ from .params import Param
 from .replies import Reply
 from .session_state import SessionState
 
-#: Commands, by class.
 Commands = Sequence[type[Command]]
-#: The parameters that extensions give to commands.
+#: The parameters that an extension adds, by command.
 CommandParams = Mapping[type[Command], Sequence[Param[Any]]]
 
 
-class Extension:
-    """An ESMTP extension. Every member has a default; an extension fills in what it needs."""
+# An extension declares everything that it adds to the protocol in one class: its line in the reply to EHLO, its
+# parameters, its verbs, its rows of the state table and its checks. No other part of the core names a particular
+# extension to make it work, so that a server cannot advertise what it does not implement, and a parameter that was not
+# advertised in this session is refused with 555 (RFC 5321 4.1.1.11).
+#
+# Two checks run at different times. `check_verb` runs before the argument is parsed, because RFC 3207 4 and RFC 4954 6
+# require 530 for a command that is not allowed yet, whatever its argument. `check_command` runs on a command that is
+# well-formed and in sequence.
 
-    #: Its name in the answer to EHLO.
+
+class Extension:
+    """Base class of ESMTP extensions. Every member has a default; an extension overrides what it needs."""
+
+    #: The EHLO keyword.
     keyword: ClassVar[str] = ""
-    #: Parameters that it adds, by command.
+    #: The parameters that it adds, by command.
     params: ClassVar[CommandParams] = {}
-    #: Verbs that it adds.
+    #: The commands that it adds.
     verbs: ClassVar[Commands] = ()
-    #: Rows that it adds to the dialogue.
+    #: The rows that it adds to the state table.
     table: ClassVar[Table] = Table({}, {}, {})
-    #: Phases in which a line is no command but the text of this question.
+    #: Phases in which the next line is not a command but continues an exchange, with the class that the line becomes.
     continuations: ClassVar[Mapping[enum.Enum, type[Command]]] = {}
-    #: Keywords of extensions that must be there too.
+    #: Keywords of other extensions that must be present.
     requires: ClassVar[Sequence[str]] = ()
-    #: The commands that it wants to `review`: all of a kind, or those with a certain parameter.
+    #: What `check_command` is called for: all commands of a class, or the commands with a certain parameter.
     checks: ClassVar[Sequence[type[Command] | Param[Any]]] = ()
-    #: Lines that may be longer than the rest: octets by verb.
+    #: Verbs whose lines may be longer than other command lines, with the limit in octets.
     line_limits: ClassVar[Mapping[str, int]] = {}
 
     def advertise(self, state: SessionState) -> str | None:
-        """Server: its line in the answer to EHLO, or None to say nothing now (its parameters are unknown then, too).
+        """Server: return the line for the reply to EHLO, or None to offer nothing in this state.
 
-        The default is the keyword, or None when a hook is missing without which one of its verbs is not served.
+        Without a line, the extension's parameters are not recognized either. The default is the keyword, or None if one
+        of the verbs needs a hook that the server does not have.
         """
         return self.keyword if all(verb.is_implemented(state.hooks) for verb in self.verbs) else None
 
     def parse_offer(self, words: Sequence[str]) -> Self:
-        """Client: what the server says of it, as words behind the keyword."""
+        """Client: return this extension with the parameters that the server's EHLO line has after the keyword."""
         return self
 
     def check_verb(self, verb: str, state: SessionState) -> Reply | None:
-        """Server: refuse a verb before its argument is looked at (530: TLS or AUTH first), or None.
+        """Server: return a reply that refuses the verb before its argument is parsed (530, for example), or None.
 
-        It is asked once, and again when the client has said hello, logged in or turned on TLS: it may look at no other facts.
+        The result is cached until the client sends EHLO or HELO, authenticates or starts TLS. It must therefore depend
+        on nothing but ``verb`` and those members of ``state`` that are part of `SessionState.offer_key`.
         """
         return None
 
     def check_command(self, command: Command, state: SessionState) -> Reply | None:
-        """Server: refuse one of its ``reviews`` that is well-formed and in order, before any hook sees it, or None."""
+        """Server: return a reply that refuses one of the commands in ``checks``, or None to accept it.
+
+        It is called for commands that are well-formed and in sequence, before any hook.
+        """
         return None

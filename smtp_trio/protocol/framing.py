@@ -1,19 +1,37 @@
-"""How octets become lines, dotted bodies and counted bodies. The rest of the core never sees a segment's edge.
-
-All three readers take from one `ReceiveBuffer`. What they have in common: the same octets give the same results however they were split,
-and nothing is held that has no bound.
-"""
+"""Readers that split the received octets into lines, dot-terminated bodies and counted bodies."""
 
 from __future__ import annotations
 
 from .errors import BadCommandError
 from .replies import BAD_LINE, LONG_LINE, Reply
 
+# How framing works
+# -----------------
+#
+# TCP splits the octets anywhere, and a client that pipelines (RFC 2920) sends commands, a message and further commands
+# in one piece. All readers therefore take from one `ReceiveBuffer`, and which of them reads next depends on the state
+# of the protocol, never on where a segment ended. The same octets give the same results however they were split; the
+# tests cut every session at every place.
+#
+# Nothing is stored without a bound:
+#
+# - `LineReader` stores at most one line of the permitted length. A longer line is refused once, and the rest of it is
+#   dropped as it arrives (RFC 5321 4.5.3.1.4: 500, "Line too long"). The refusal is reported when the line ends, not
+#   when it becomes too long: replies must be in the order of the lines, and the client must not receive a reply to a
+#   line that it is still sending.
+# - A line with a bare CR or LF cannot become valid, so it is refused at once and the rest dropped up to CRLF. Only CRLF
+#   ends a line. A server that also accepts a bare LF can be made to see commands where the previous server saw text of
+#   a message ("SMTP smuggling"; RFC 5321 2.3.8 and 4.1.1.4).
+# - The readers of bodies return what has arrived and keep back at most the four octets of an incomplete end marker.
+#
+# Octets are searched where they are. A read moves an index instead of copying the rest of the buffer, so that a segment
+# with a hundred small commands is not copied a hundred times.
+
 CRLF = b"\r\n"
 
 
 class ReceiveBuffer:
-    """Octets received and not yet taken. ``data[at:]`` is what is there; taking moves ``at``, so that nothing is copied for it."""
+    """Octets that have been received and not been read yet: ``data[at:]``."""
 
     __slots__ = ("at", "data")
 
@@ -25,51 +43,54 @@ class ReceiveBuffer:
         return len(self.data) - self.at
 
     def add(self, data: bytes) -> None:
-        """Put new octets behind those that are there."""
+        """Append received octets."""
         self.data = data if self.at == len(self.data) else self.data[self.at :] + data
         self.at = 0
 
-    def take(self, count: int | None = None) -> bytes:
-        """Take so many octets, or all that there are."""
-        start, end = self.at, len(self.data) if count is None else min(self.at + count, len(self.data))
+    def take(self, count: int) -> bytes:
+        """Remove and return up to ``count`` octets."""
+        start, end = self.at, min(self.at + count, len(self.data))
         self.at = end
         return self.data if start == 0 and end == len(self.data) else self.data[start:end]
 
     def clear(self) -> None:
-        """Throw away what is there."""
+        """Drop all octets."""
         self.data, self.at = b"", 0
 
 
 class LineReader:
-    """Command lines. They end in CRLF, and in nothing else (RFC 5321 2.3.8)."""
+    """Reads command lines. A line ends in CRLF and in nothing else (RFC 5321 2.3.8)."""
 
-    __slots__ = ("_buffer", "_owed", "skipping")
+    __slots__ = ("_buffer", "_refusal", "skipping")
 
     def __init__(self, buffer: ReceiveBuffer) -> None:
         self._buffer = buffer
-        self.skipping: bool = False  # everything up to the next CRLF is the rest of a line that was refused
-        self._owed: Reply | None = None  # … and this is its answer, when that had to wait for the line's end
+        #: A line was refused, and the octets up to the next CRLF are the rest of it.
+        self.skipping: bool = False
+        self._refusal: Reply | None = None  # of the line that is skipped, to be raised when it ends
 
-    def pull(self, limit: int, too_long: Reply = LONG_LINE) -> bytes | None:
-        """The next line without its CRLF, or None when there is none yet. ``limit`` is in octets, CRLF among them.
+    def read_line(self, limit: int, too_long: Reply = LONG_LINE) -> bytes | None:
+        """Return the next line without its CRLF, or None if it is incomplete.
 
-        To be called at the beginning of a line only: see `resume`.
+        ``limit`` is the maximum length in octets, including the CRLF. Must not be called while a refused line is being
+        skipped; see `finish_skipping`.
 
-        Raises `BadCommandError` for a line with a bare CR or LF as soon as that is seen, and for one that is too long when it ends:
-        once for the line, the rest of which is thrown away (RFC 5321 4.5.3.1.4 and its 500).
+        Raises `BadCommandError` as soon as a bare CR or LF is found, and with ``too_long`` at the end of a line that is
+        longer than ``limit``.
         """
         data, start = self._buffer.data, self._buffer.at
         lf = data.find(b"\n", start)
         cr = data.find(b"\r", start, lf if lf >= 0 else len(data))
-        ends = cr >= 0 and cr == lf - 1
-        if ends and lf - start < limit:
+        complete = cr >= 0 and cr == lf - 1
+        if complete and lf - start < limit:
             self._buffer.at = lf + 1
             return data[start:cr]
-        # The first octet that matters decides which defect a line has, so that it does not depend on how much has come so far.
+        # The first CR or LF decides whether the line is too long or has a bare CR or LF, so that the reply does not
+        # depend on how much has been received.
         first = cr if cr >= 0 else lf if lf >= 0 else len(data)
-        if ends or first - start >= limit:
-            self.skipping, self._owed = True, too_long
-            self.resume()
+        if complete or first - start >= limit:
+            self.skipping, self._refusal = True, too_long
+            self.finish_skipping()
             return None
         if first == len(data) or cr == len(data) - 1:
             return None
@@ -77,52 +98,56 @@ class LineReader:
         self._buffer.at = first + 1
         raise BadCommandError(BAD_LINE)
 
-    def resume(self) -> bool:
-        """Whether we stand at the beginning of a line, after throwing away what is left of one that was refused.
+    def finish_skipping(self) -> bool:
+        """Drop the rest of a refused line. Return whether the next octet begins a line.
 
-        Raises `BadCommandError` when the refusal had to wait for the end of the line.
+        Raises `BadCommandError` at the end of a line that was too long.
         """
         if not self.skipping:
             return True
         buffer = self._buffer
         end = buffer.data.find(CRLF, buffer.at)
         if end < 0:
-            # A CR at the very end may be the first half of it.
+            # Keep a CR at the very end: the LF may follow.
             buffer.at = len(buffer.data) - buffer.data.endswith(b"\r", buffer.at)
             return False
-        buffer.at = end + 2
+        buffer.at = end + len(CRLF)
         self.skipping = False
-        if self._owed is not None:
-            reply, self._owed = self._owed, None
+        if self._refusal is not None:
+            reply, self._refusal = self._refusal, None
             raise BadCommandError(reply)
         return True
 
 
 class DotTerminatedReader:
-    """A body that ends at CRLF "." CRLF, and at nothing else (RFC 5321 4.1.1.4), without the dots that its sender added (4.5.2).
+    """Reads a message that was sent after DATA, and removes the dots added by the client (RFC 5321 4.5.2).
 
-    It never gives out a CR before it knows what follows, so a CRLF is never torn apart.
+    The message ends at CRLF "." CRLF and at nothing else (RFC 5321 4.1.1.4). A CR is not returned before the next octet
+    is known, so no piece ends between the two octets of a CRLF.
     """
 
-    __slots__ = ("_buffer", "_line_start", "ended")
+    __slots__ = ("_at_line_start", "_buffer", "ended")
 
     def __init__(self, buffer: ReceiveBuffer) -> None:
         self._buffer = buffer
-        self._line_start = True  # all before was given out, CRLF included: the DATA command's own counts (4.1.1.4)
+        # All octets so far were returned, and they ended in CRLF. The CRLF of the DATA command counts (RFC 5321
+        # 4.1.1.4), so a message can consist of the end marker alone.
+        self._at_line_start = True
         self.ended: bool = False
 
-    def pull(self) -> bytes:
-        """The octets that are certain, b"" when there are none (yet)."""
+    def read(self) -> bytes:
+        """Return the octets of the message that are available, b"" if there are none."""
         buffer = self._buffer
         data, at = buffer.data, buffer.at
         pieces = []
-        # ``dot`` is where a line begins with one; the CRLF before it is found with it, but for that of the line we stand at.
-        dot = at if self._line_start and data.startswith(b".", at) else -1
-        # To search for one octet is forty times as fast as for three, and base64 has no dots at all.
-        dots = b"." in data
+        # ``dot`` is the index of a dot at the beginning of a line, -1 if there is none at ``at``. Further dots are found
+        # together with the CRLF before them.
+        dot = at if self._at_line_start and data.startswith(b".", at) else -1
+        # A search for one octet is forty times faster than one for three, and base64 has no dots at all.
+        has_dots = b"." in data
         while True:
             if dot < 0:
-                found = data.find(b"\r\n.", at) if dots else -1
+                found = data.find(b"\r\n.", at) if has_dots else -1
                 if found < 0:
                     break
                 dot = found + 2
@@ -132,35 +157,36 @@ class DotTerminatedReader:
                 self.ended = True
                 buffer.at = dot + 3
                 return b"".join(pieces)
-            if CRLF.startswith(tail):  # ".", ".\r": the next octets decide
+            if CRLF.startswith(tail):  # "." or ".\r": the next octets decide
                 buffer.at = dot
-                self._line_start = True
+                self._at_line_start = True
                 return b"".join(pieces)
-            at, dot = dot + 1, -1  # the dot was doubled, or should have been: gone either way (4.5.2)
+            # RFC 5321 4.5.2: the first dot of a line is removed whatever follows it, doubled or not.
+            at, dot = dot + 1, -1
         end = len(data) - data.endswith(b"\r", at)
         if end > at:
-            self._line_start = data.endswith(CRLF, at, end)
+            self._at_line_start = data.endswith(CRLF, at, end)
             pieces.append(data[at:end] if at or end < len(data) else data)
         buffer.at = end
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 class CountedReader:
-    """A body, or a part of one, of so many octets (RFC 3030 2)."""
+    """Reads the octets that follow a BDAT command, ``size`` in all (RFC 3030 2)."""
 
-    __slots__ = ("_buffer", "left")
+    __slots__ = ("_buffer", "remaining")
 
     def __init__(self, buffer: ReceiveBuffer, size: int) -> None:
         self._buffer = buffer
-        self.left: int = size
+        self.remaining: int = size
 
     @property
     def ended(self) -> bool:
-        """All octets were given out."""
-        return not self.left
+        """Whether all octets have been read."""
+        return not self.remaining
 
-    def pull(self) -> bytes:
-        """The octets that are there, b"" when there are none (yet)."""
-        data = self._buffer.take(self.left)
-        self.left -= len(data)
+    def read(self) -> bytes:
+        """Return the octets that are available, b"" if there are none."""
+        data = self._buffer.take(self.remaining)
+        self.remaining -= len(data)
         return data

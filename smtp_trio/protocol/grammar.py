@@ -1,4 +1,4 @@
-"""Several extensions merged."""
+"""`Grammar`: the extensions of one server or client, merged."""
 
 from __future__ import annotations
 
@@ -11,75 +11,83 @@ from attrs import frozen
 from .commands import VERBS, Command
 from .dialogue import BASE, Table
 from .extension import Extension
-from .params import Param
+from .limits import COMMAND_LINE_OCTETS
+from .params import KnownParams, Param
 from .replies import Reply
 from .session_state import SessionState
 
 
 @frozen
 class Offer:
-    """What a client with given facts is offered: the answer to its EHLO, and the parameters by command."""
+    """What the reply to EHLO offers in one `SessionState`: the reply, its keywords, and the parameters by command."""
 
     reply: Reply
     keywords: frozenset[str]
-    grammar: Mapping[type[Command], Mapping[str, Param[Any]]]
+    params: Mapping[type[Command], KnownParams]
 
 
-NOTHING = Offer(Reply(250), frozenset(), {})
+#: What a client has been offered that has not sent EHLO.
+NO_OFFER = Offer(Reply(250), frozenset(), {})
 
 
 @final
 class Grammar:
-    """Extensions merged: one table, one set of verbs, one line limit. Made once, shared by all sessions.
+    """Several extensions merged: one state table, one set of verbs, one line limit.
 
-    Raises ValueError when two of them own one verb or keyword, or one lacks another that it needs.
+    It is made once and shared by all sessions. ``line`` is the least line limit in octets; parameters of extensions can
+    raise it. Raises ValueError if two extensions define the same keyword, verb or parameter, or if an extension
+    requires another that is missing.
     """
 
-    def __init__(self, extensions: Iterable[Extension], *, line: int = 512) -> None:
+    def __init__(self, extensions: Iterable[Extension], *, line: int = COMMAND_LINE_OCTETS) -> None:
         self.extensions: tuple[Extension, ...] = tuple(extensions)
         self.table: Table = BASE.merge(extension.table for extension in self.extensions)
         keywords = [extension.keyword for extension in self.extensions]
         self.verbs: dict[str, type[Command]] = dict(VERBS)
         for extension in self.extensions:
             if keywords.count(extension.keyword) > 1:
-                raise ValueError(f"{extension.keyword} is there twice")
+                raise ValueError(f"duplicate extension {extension.keyword}")
             if missing := set(extension.requires) - set(keywords):
-                raise ValueError(f"{extension.keyword} needs {', '.join(sorted(missing))} too")
+                raise ValueError(f"{extension.keyword} requires {', '.join(sorted(missing))}")
             for verb in extension.verbs:
                 if self.verbs.setdefault(verb.verb, verb) is not verb:
-                    raise ValueError(f"{extension.keyword} claims {verb.verb}, which is taken")
-        _check_owners(self._all_params())
-        #: RFC 5321 4.5.3.1.4: 512 octets, and what every extension adds; never less than what the server grants anyway.
-        self.line_limit: int = max(
-            line, 512 + sum({param: param.extra_octets for _, param in self._all_params()}.values())
-        )
+                    raise ValueError(f"{extension.keyword} defines the verb {verb.verb}, which is already defined")
+        _check_unique(self._all_params())
+        # RFC 5321 4.5.3.1.4 and 4.1.2: 512 octets, plus the increase that each extension specifies for its parameters.
+        extra = sum({param: param.extra_octets for _, param in self._all_params()}.values())
+        #: The longest command line in octets, including its CRLF.
+        self.line_limit: int = max(line, COMMAND_LINE_OCTETS + extra)
+        #: Longer limits, by verb.
         self.line_limits: dict[str, int] = {}
+        #: The class of a line that continues an exchange, by phase.
         self.continuations: dict[enum.Enum, type[Command]] = {}
         for extension in self.extensions:
             self.line_limits.update(extension.line_limits)
             self.continuations.update(extension.continuations)
+        #: The extensions that override `Extension.check_verb`.
         self.verb_checks: tuple[Extension, ...] = tuple(
-            e for e in self.extensions if type(e).check_verb is not Extension.check_verb
+            extension for extension in self.extensions if type(extension).check_verb is not Extension.check_verb
         )
+        #: The extensions whose `Extension.check_command` is called, by command class or parameter.
         self.checks: dict[type[Command] | Param[Any], tuple[Extension, ...]] = {
-            subject: tuple(e for e in self.extensions if subject in e.checks)
+            subject: tuple(other for other in self.extensions if subject in other.checks)
             for extension in self.extensions
             for subject in extension.checks
         }
         self._offers: dict[tuple[object, ...], Offer] = {}
-        #: What `CommandParser` has found to be in order, for clients with the same facts; all sessions share it.
+        #: The cache of `CommandParser`, shared by all sessions, by `SessionState.offer_key`.
         self.command_cache: dict[tuple[object, ...], dict[enum.Enum, dict[str, Any]]] = {}
 
     def has(self, keyword: str) -> bool:
-        """Whether an extension of that keyword is among these."""
+        """Return whether there is an extension with this keyword."""
         return any(extension.keyword == keyword for extension in self.extensions)
 
     def params(self, command: type[Command]) -> tuple[Param[Any], ...]:
-        """The parameters that any of these extensions gives to this command."""
+        """Return the parameters that the extensions add to a command."""
         return tuple(dict.fromkeys(param for kind, param in self._all_params() if kind is command))
 
     def offer(self, state: SessionState) -> Offer:
-        """What a client with these facts is offered. Made once for each combination of facts that differs."""
+        """Return what EHLO offers in this state. It is computed once for each `SessionState.offer_key`."""
         key = state.offer_key
         offer = self._offers.get(key)
         if offer is None:
@@ -88,7 +96,7 @@ class Grammar:
 
     def _make_offer(self, state: SessionState) -> Offer:
         lines, keywords = [], set()
-        grammar: dict[type[Command], dict[str, Param[Any]]] = {}
+        offered: dict[type[Command], dict[str, Param[Any]]] = {}
         for extension in self.extensions:
             line = extension.advertise(state)
             if line is None:
@@ -96,9 +104,9 @@ class Grammar:
             lines.append(line)
             keywords.add(extension.keyword)
             for command, params in extension.params.items():
-                grammar.setdefault(command, {}).update({param.keyword: param for param in params})
-        # RFC 5321 4.1.1.1: the server's domain stands in the first line, an extension in each of the others.
-        return Offer(Reply(250, "\n".join([state.name, *lines]), ""), frozenset(keywords), grammar)
+                offered.setdefault(command, {}).update({param.keyword: param for param in params})
+        # RFC 5321 4.1.1.1: the server's domain is in the first line, each further line names an extension.
+        return Offer(Reply(250, "\n".join([state.name, *lines]), ""), frozenset(keywords), offered)
 
     def _all_params(self) -> Iterator[tuple[type[Command], Param[Any]]]:
         for extension in self.extensions:
@@ -106,9 +114,12 @@ class Grammar:
                 yield from ((command, param) for param in params)
 
 
-def _check_owners(params: Iterable[tuple[type[Command], Param[Any]]]) -> None:
-    """Two extensions may share one parameter object (BODY, say), but not one keyword."""
-    owners: dict[tuple[type[Command], str], Param[Any]] = {}
+def _check_unique(params: Iterable[tuple[type[Command], Param[Any]]]) -> None:
+    """Raise ValueError if two different parameters of a command have the same keyword.
+
+    Two extensions may share one parameter object, as 8BITMIME and BINARYMIME share BODY.
+    """
+    found: dict[tuple[type[Command], str], Param[Any]] = {}
     for command, param in params:
-        if owners.setdefault((command, param.keyword), param) is not param:
-            raise ValueError(f"{param.keyword} of {command.verb} is defined twice")
+        if found.setdefault((command, param.keyword), param) is not param:
+            raise ValueError(f"duplicate parameter {param.keyword} of {command.verb}")

@@ -1,40 +1,50 @@
-"""What one peer may use up."""
+"""The limits of the protocol, and `Limits`: those that a server can configure."""
 
 from __future__ import annotations
 
-from attrs import field, frozen
+from attrs import Attribute, field, frozen
+
+#: RFC 5321 4.5.3.1.4: the longest command line in octets, including its CRLF, without extensions.
+COMMAND_LINE_OCTETS = 512
+#: RFC 5321 4.5.3.1.5: the longest reply line in octets, including the reply code and its CRLF.
+REPLY_LINE_OCTETS = 512
+#: RFC 5321 4.5.3.1.1 and 4.5.3.1.3: the longest local part and the longest path.
+LOCAL_PART_OCTETS, PATH_OCTETS = 64, 256
+
+
+def _at_least(_: object, attribute: Attribute[int], value: int) -> None:
+    least, reason = MINIMUM[attribute.name]
+    if value < least:
+        raise ValueError(f"limits.{attribute.name} must be >= {least}, got {value} ({reason})")
+
+
+MINIMUM = {
+    "errors": (2, "RFC 5321 3.8: a server must not close the connection because of one bad command"),
+    "recipients": (100, "RFC 5321 4.5.3.1.8"),
+}
 
 
 @frozen(kw_only=True)
 class Limits:
-    """What one peer may use up.
+    """Limits on the resources that one client can use.
 
-    ``sessions`` and ``per_peer`` count open connections; None: no limit. ``errors`` is how many commands a session may get wrong,
-    and ``junk`` how many it may send that do no work, both since its last accepted message, before it is told 421.
-    ``auth_failures`` is for the whole session. ``received`` is how many hops a message may have made (RFC 5321 6.3), ``line`` how
-    long a command line may be, in octets. ``strict_lengths`` refuses paths longer than what everybody must take (RFC 5321
-    4.5.3.1.1 to .3).
+    ``sessions`` and ``per_peer`` limit the open connections, in all and per client address; None means no limit.
+    ``recipients`` limits the recipients of a message (RFC 5321 4.5.3.1.8).
+
+    ``errors`` limits the commands of a session that are refused as errors, and ``junk`` the commands that do no work,
+    such as NOOP and RSET. Both are counted since the last accepted message; a session that reaches the limit gets 421
+    and is closed. ``auth_failures`` limits the failed AUTH commands of a session.
+
+    ``received`` limits the ``Received`` fields of a message, to detect loops (RFC 5321 6.3). ``line`` is the longest
+    command line in octets. ``strict_lengths`` refuses paths that are longer than RFC 5321 4.5.3.1.1 to 4.5.3.1.3 allow.
     """
 
     sessions: int | None = None
     per_peer: int | None = None
-    # RFC 5321 4.5.3.1.8: a server MUST take a hundred recipients.
-    recipients: int = field(default=1000)
-    errors: int = field(default=20)
+    recipients: int = field(default=1000, validator=_at_least)
+    errors: int = field(default=20, validator=_at_least)
     junk: int = 100
     auth_failures: int = 3
     received: int = 100
     line: int = 2048
     strict_lengths: bool = False
-
-    @errors.validator
-    def _patient(self, _: object, value: int) -> None:
-        if value < 2:
-            raise ValueError(
-                f"limits.errors must be 2 or more: one bad command is no reason to close (RFC 5321 3.8), not {value}"
-            )
-
-    @recipients.validator
-    def _enough(self, _: object, value: int) -> None:
-        if value < 100:
-            raise ValueError(f"limits.recipients must be 100 or more (RFC 5321 4.5.3.1.8), not {value}")

@@ -1,4 +1,4 @@
-"""Parameters of MAIL and RCPT, which extensions bring along: typed values on one side, ``KEYWORD=value`` on the other."""
+"""The parameters of MAIL, RCPT and other commands: typed values in Python, ``KEYWORD=value`` on the wire."""
 
 from __future__ import annotations
 
@@ -14,12 +14,18 @@ from .replies import Reply
 T = TypeVar("T")
 
 
+# A `Param` is compared by identity and used as a key: ``mail.params[SIZE]``. Looking a value up by its `Param` instead
+# of by its keyword lets a type checker know the type of the value, and lets two extensions that share a parameter
+# (8BITMIME and BINARYMIME share BODY) share the object.
+
+
 @frozen(eq=False)
 class Param(Generic[T]):
-    """A parameter of MAIL or RCPT that an extension brings along (RFC 5321 4.1.2, esmtp-param).
+    """A parameter of a command that an extension adds (RFC 5321 4.1.2, esmtp-param).
 
-    ``parse`` gets the value, or None when there is no "=value", and gives None for one that is not allowed (501). ``format`` turns
-    the value back, into None for no "=value". ``room`` is how many octets the extension adds to the command line's limit.
+    ``parse`` converts the text after "=", or None if there is no "=", to the value; it returns None for an invalid
+    text (501). ``format`` converts a value to the text, or to None for a parameter without "=". ``extra_octets`` is the
+    number of octets that the parameter adds to the limit of the command line (RFC 5321 4.5.3.1.4).
     """
 
     keyword: str
@@ -29,7 +35,7 @@ class Param(Generic[T]):
 
     @property
     def name(self) -> str:
-        """How it is called as a keyword of a Python function."""
+        """The keyword argument of a Python function for this parameter."""
         return self.keyword.lower().replace("-", "_")
 
     def __repr__(self) -> str:
@@ -37,7 +43,7 @@ class Param(Generic[T]):
 
 
 class Params(Mapping[Param[Any], Any]):
-    """The parameters of one command, by `Param`: ``mail.params.get(SIZE)`` is an int or None to a type checker too."""
+    """The parameters of one command, by `Param`. ``mail.params.get(SIZE)`` has the type ``int | None``."""
 
     __slots__ = ("_values",)
 
@@ -52,7 +58,7 @@ class Params(Mapping[Param[Any], Any]):
     @overload
     def get(self, param: Param[T], default: T) -> T: ...
     def get(self, param: Param[T], default: T | None = None) -> T | None:
-        """The parameter's value, or the default when it was not given."""
+        """Return the value of the parameter, or ``default`` if the command does not have it."""
         return self._values.get(param, default)
 
     def __contains__(self, param: object) -> bool:
@@ -71,7 +77,7 @@ class Params(Mapping[Param[Any], Any]):
         return f"<{' '.join(['Params', *self.encode().split()])}>"
 
     def encode(self) -> str:
-        """The parameters as they stand in a command: ``SIZE=100 BODY=8BITMIME``; "" when there are none."""
+        """Return the parameters as they are written in a command, such as ``SIZE=100 BODY=8BITMIME``."""
         words = []
         for param, value in self._values.items():
             text = param.format(value)
@@ -80,15 +86,18 @@ class Params(Mapping[Param[Any], Any]):
 
 
 NO_PARAMS = Params()
-#: The parameters that may be given now, by keyword in upper case.
+#: The parameters that are recognized for a command, by keyword in upper case.
 KnownParams = Mapping[str, Param[Any]]
 
 
 def parse_params(text: str, known_params: KnownParams) -> Params:
-    """Read ``SIZE=100 BODY=8BITMIME``. Raises `BadCommandError`: 501 for what is malformed or given twice, 555 for the unknown."""
+    """Parse parameters such as ``SIZE=100 BODY=8BITMIME``.
+
+    Raises `BadCommandError`: 501 for a malformed, invalid or repeated parameter, 555 for an unknown one.
+    """
     values: dict[Param[Any], Any] = {}
     for word in text.split(" "):
-        if not word:  # two spaces in a row: strictly not allowed, harmless
+        if not word:  # RFC 5321 4.1.2 allows one space between parameters. Several are unambiguous, so accept them.
             continue
         match = syntax.PARAMETER.fullmatch(word)
         if match is None:
@@ -98,33 +107,34 @@ def parse_params(text: str, known_params: KnownParams) -> Params:
         if param is None:  # RFC 5321 4.1.1.11
             raise BadCommandError(Reply(555, f"Parameter not recognized: {keyword}", "5.5.4"))
         if param in values:
-            raise BadCommandError(Reply(501, f"Parameter given twice: {keyword}", "5.5.4"))
+            raise BadCommandError(Reply(501, f"Duplicate parameter: {keyword}", "5.5.4"))
         values[param] = parsed = param.parse(value)
         if parsed is None:
-            raise BadCommandError(Reply(501, f"Bad value for parameter: {word!a}", "5.5.4"))
+            raise BadCommandError(Reply(501, f"Invalid value for parameter: {word!a}", "5.5.4"))
     return Params(values)
 
 
 def make_params(values: Mapping[str, object], known: Iterable[Param[Any]]) -> Params:
-    """The parameters that a caller gave as keyword values: ``{"size": 100, "smtputf8": True}``. False and None leave one out.
+    """Make parameters from keyword arguments such as ``{"size": 100, "smtputf8": True}``. False and None omit one.
 
-    Raises ValueError for a value that its parameter cannot have, TypeError for a parameter that is not among the ``known``.
+    Raises ValueError for an invalid value, TypeError for a parameter that is not among the ``known``.
     """
     by_name = {param.name: param for param in known}
     made: dict[Param[Any], Any] = {}
     for name, value in values.items():
         param = by_name.get(name)
         if param is None:
-            raise TypeError(f"there is no parameter {name!r} here; known are {', '.join(sorted(by_name))}")
+            raise TypeError(f"unknown parameter {name!r}, expected one of {', '.join(sorted(by_name))}")
         if value is None or value is False:
             continue
-        value = frozenset(value) if isinstance(value, list | tuple | set) else value  # words, as NOTIFY has them
-        # What comes back from the wire must be what went there: a value that is read in another way would say something else.
+        value = frozenset(value) if isinstance(value, list | tuple | set) else value  # NOTIFY takes several values
+        # A server must read the value that the caller passed. Formatting and parsing it finds every value for which
+        # that fails, without a second set of rules.
         try:
-            right = param.parse(param.format(value)) == value
+            valid = param.parse(param.format(value)) == value
         except (TypeError, ValueError, AttributeError):
-            right = False
-        if not right:
-            raise ValueError(f"{name}={value!r} is no value for the parameter {param.keyword}")
+            valid = False
+        if not valid:
+            raise ValueError(f"invalid value for the parameter {param.keyword}: {name}={value!r}")
         made[param] = value
     return Params(made) if made else NO_PARAMS

@@ -1,8 +1,4 @@
-"""How octets become replies: a code, words, and where it is known an enhanced status (RFC 5321 4.2, RFC 2034).
-
-A server may say anything. What is read here has a bound in every direction, and what is no reply ends the dialogue: once the count
-of replies is in doubt, no answer can be given to the right question any more.
-"""
+"""`ReplyParser`: reads the replies of a server (RFC 5321 4.2, RFC 2034)."""
 
 from __future__ import annotations
 
@@ -11,77 +7,88 @@ import re
 
 from .errors import RemoteProtocolError
 from .framing import ReceiveBuffer
-from .replies import ENHANCED, Reply
+from .replies import STATUS, Reply
 
-#: Octets of a line (RFC 5321 4.5.3.1.5 has 512; some servers explain themselves at length), and lines of a reply.
-LINE = 4096
-LINES = 128
+# A server may send anything, so all that is read here is bounded: the octets of a line and the lines of a reply. Octets
+# that are not a reply are an error from which there is no recovery. Replies belong to commands by their order alone, so
+# when it is not certain how many replies have been read, no later reply can be matched to its command.
+#
+# Where the meaning is clear, the parser accepts more than RFC 5321 4.2 allows: longer lines, more of them, missing
+# texts, and reply codes with any second digit.
 
-# Reply-line of RFC 5321 4.2: the text may be missing, and with it the space (4.2.1 has clients accept the bare code). A first digit
-# outside 2 to 5 is no SMTP reply at all.
+#: The longest line in octets. RFC 5321 4.5.3.1.5 allows 512; some servers send long explanations.
+MAX_LINE_OCTETS = 4096
+#: The largest number of lines in a reply.
+MAX_LINES = 128
+
+# Reply-line of RFC 5321 4.2. The text may be missing, and the space with it (4.2.1: clients should accept a bare code).
 REPLY_LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
 
 
 class ReplyParser:
-    """Reads replies from an buffer. Raises RemoteProtocolError for what is none; there is no way on from that."""
+    """Reads replies from a buffer. After a RemoteProtocolError it must not be used again."""
 
     __slots__ = ("_buffer", "_code", "_texts")
 
     def __init__(self, buffer: ReceiveBuffer) -> None:
         self._buffer = buffer
         self._code = 0
-        self._texts: list[str] = []  # of a reply that goes on
+        self._texts: list[str] = []  # of an incomplete multi-line reply
 
     @property
-    def partial(self) -> bool:
-        """Part of a reply has come, and its end has not."""
+    def has_unread_input(self) -> bool:
+        """Whether there are octets that no returned reply contains: part of a reply, or a whole one."""
         return bool(self._texts) or len(self._buffer) > 0
 
-    def pull(self) -> Reply | None:
-        """The next reply, or None when it is not all there."""
+    def read_reply(self) -> Reply | None:
+        """Return the next reply, or None if it is incomplete.
+
+        Raises RemoteProtocolError for octets that are not a reply.
+        """
         buffer = self._buffer
         while True:
             end = buffer.data.find(b"\n", buffer.at)
-            if (end if end >= 0 else len(buffer.data)) - buffer.at >= LINE:
-                raise RemoteProtocolError(f"a reply line of more than {LINE} octets")
+            if (end if end >= 0 else len(buffer.data)) - buffer.at >= MAX_LINE_OCTETS:
+                raise RemoteProtocolError(f"reply line longer than {MAX_LINE_OCTETS} octets")
             if end < 0:
                 return None
             line = buffer.data[buffer.at : end + 1]
             buffer.at = end + 1
             more = line[3:4] == b"-"
             if not (more or self._texts):
-                return read(line)
-            code, text = split(line)
-            if self._texts and code != self._code:  # RFC 5321 4.2.1: the code stands on every line
-                raise RemoteProtocolError(f"a reply with two codes: {self._code} and {line[:80]!r}")
+                return parse_line(line)
+            code, text = split_line(line)
+            if self._texts and code != self._code:  # RFC 5321 4.2.1: every line has the same code
+                raise RemoteProtocolError(f"expected {self._code} on every line of the reply, got {line[:80]!r}")
             self._code = code
             self._texts.append(text)
             if not more:
                 texts, self._texts = self._texts, []
-                return make(code, texts)
-            if len(self._texts) == LINES:
-                raise RemoteProtocolError(f"a reply of more than {LINES} lines")
+                return make_reply(code, texts)
+            if len(self._texts) == MAX_LINES:
+                raise RemoteProtocolError(f"reply of more than {MAX_LINES} lines")
 
 
 @functools.lru_cache(maxsize=256)
-def read(line: bytes) -> Reply:
-    """A reply of one line. It is remembered, since a server says the same few things again and again."""
-    code, text = split(line)
-    return make(code, [text])
+def parse_line(line: bytes) -> Reply:
+    """Parse a reply of one line. Results are cached: a server sends the same few replies again and again."""
+    code, text = split_line(line)
+    return make_reply(code, [text])
 
 
-def split(line: bytes) -> tuple[int, str]:
-    """The code and the words on a line. Raises RemoteProtocolError when it is not a reply's."""
+def split_line(line: bytes) -> tuple[int, str]:
+    """Return the code and the text of a reply line. Raises RemoteProtocolError if it is not one."""
     match = REPLY_LINE.fullmatch(line[:-2]) if line.endswith(b"\r\n") else None
     if match is None:
-        raise RemoteProtocolError(f"not an SMTP reply: {line[:80]!r}")
+        raise RemoteProtocolError(f"invalid SMTP reply: {line[:80]!r}")
     return int(match[1]), (match[3] or b"").decode(errors="replace")
 
 
-def make(code: int, texts: list[str]) -> Reply:
-    """The reply that has these words on its lines."""
+def make_reply(code: int, texts: list[str]) -> Reply:
+    """Return the reply with these texts on its lines, with the enhanced status code split off."""
     status = texts[0].partition(" ")[0]
-    if (known := ENHANCED.fullmatch(status)) is None or known[1] != str(code)[0]:
+    # A first word that does not agree with the code is text: the server may not use enhanced status codes at all.
+    if (match := STATUS.fullmatch(status)) is None or match[1] != str(code)[0]:
         return Reply(code, "\n".join(texts), "")
-    # RFC 2034 4: the status stands on every line, in front of the words.
+    # RFC 2034 4: the status code is on every line, before the text. Some servers send it on the first line only.
     return Reply(code, "\n".join(text.removeprefix(status).removeprefix(" ") for text in texts), status)

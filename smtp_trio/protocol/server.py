@@ -1,15 +1,17 @@
-"""The server's half of the core: octets in, commands out; replies in, octets out. It never waits, and knows no clock.
+"""`ServerProtocol`: the server's side of one session, without I/O. It never waits and does not know the time.
 
-    protocol.receive_data(octets)            # b"" at the end of input
-    event = protocol.next_event()            # one question at a time …
-    protocol.send(reply)                     # … which must be answered before the next: the state moves here
+    protocol.receive_data(octets)            # b"" at the end of the input
+    event = protocol.next_event()            # one command at a time,
+    protocol.send(reply)                     # which must be answered before the next; this changes the state
     octets = protocol.data_to_send()
 
-Events are `Command` values, ``bytes`` (a piece of the message) and `Signal` members. The first is `Connect`, whose answer is the
-greeting. A command that the core refuses by itself is raised as `BadCommandError`, and answered with ``protocol.send(exc.reply)``.
+Events are `Command` objects, ``bytes`` (a piece of the message) and `Signal` members. The first event is `Connect`; the
+reply to it is the greeting. A command that the core refuses is raised as `BadCommandError`; answer it with
+``protocol.send(exc.reply)``.
 
-A message by DATA: the `Data` event, answered 354; pieces; `END_OF_BODY`, answered with the verdict. By BDAT: the `Bdat` event; its
-pieces; `END_OF_CHUNK` or, after LAST, `END_OF_BODY`, answered with the answer to that BDAT.
+A message sent with DATA gives the event `Data`, which is answered with 354, then pieces, then `END_OF_BODY`, which is
+answered with the final reply. A chunk sent with BDAT gives the event `Bdat`, then pieces, then `END_OF_CHUNK` or, if it
+is the last chunk, `END_OF_BODY`, which is answered with the reply to the BDAT.
 """
 
 from __future__ import annotations
@@ -34,27 +36,66 @@ from .limits import Limits
 from .replies import Reply
 from .session_state import SessionState
 
+# What is being read
+# ------------------
+#
+# `next_event` looks at these members, in this order, to decide what the next octets are:
+#
+#   _reader    The octets of a message or chunk. It is set by the 354 (DATA) or by the command (BDAT) and cleared when
+#              the octets are complete.
+#   pending    A command that has not been answered. No further command is parsed before: the caller sees the state at
+#              the command, never ahead of it, and a client that pipelines is answered in order.
+#   _refused   The octets of a BDAT that was refused, with the refusal. They follow whatever the reply is, and must not
+#              be taken for commands (RFC 3030 2), so they are dropped before the refusal is raised.
+#   otherwise  A line: a command, or the continuation of an exchange such as AUTH (`Grammar.continuations`).
+#
+# The life of a message
+# ---------------------
+#
+# DATA:  Data event -> 354 -> pieces -> END_OF_BODY -> final reply
+# BDAT:  Bdat event -> pieces -> END_OF_CHUNK -> reply; Bdat event -> ... -> END_OF_BODY -> final reply
+#
+# With DATA, the end of the message is a command of its own, `EndOfBody`, because the 354 has already answered the DATA.
+# With BDAT, the reply after the octets is the reply to that command, so it stays pending while its octets are read.
+#
+# Everything that is known of a message is in its `BodyInspector`. It is made with the first reader, serves all chunks of
+# the message, and is dropped when the message ends: when the transaction is over, or when a chunk is refused (RFC 3030
+# 2: the client must then send RSET). The reader, in contrast, belongs to one DATA or BDAT. Two facts in the inspector
+# change what happens to the octets:
+#
+#   fault       The message cannot be accepted: a bare LF, too large, in a mail loop. FAULT is returned once, so that the
+#               application can stop early. The octets are still received, without being checked. `send` does not let a
+#               message with a fault be accepted.
+#   discarding  The application does not want the rest (`discard`). The octets give no events, only their end does.
+#
+# A client may go on sending after a fault, and it is entitled to: RFC 5321 gives it no way to stop in the middle of
+# DATA. But one that has sent ten times the maximum size, which it was told in the reply to EHLO, is disconnected.
+#
+# Errors
+# ------
+#
+# Every way to refuse a command ends in `_count_refusal`. Refusals with 5yz count as errors of the client; too many get
+# 421 and close the session. Temporary refusals (452, too many recipients) are not errors of the client.
+
 
 class ServerProtocol:
-    """One session's protocol. Several tasks must not use it at once."""
+    """The server's side of one session. It must be used by one task at a time."""
 
     __slots__ = (
         "__weakref__",
-        "_begun",
         "_buffer",
-        "_dropping",
+        "_connect_returned",
         "_enhanced",
         "_errors",
-        "_input_over",
+        "_input_ended",
         "_inspector",
-        "_judge",
         "_junk",
         "_lines",
         "_newlines",
+        "_parser",
         "_reader",
         "_refused",
         "dialogue",
-        "fault",
         "grammar",
         "limits",
         "outbox",
@@ -73,11 +114,13 @@ class ServerProtocol:
         limits: Limits | None = None,
         newlines: Newlines = "reject",
     ) -> None:
-        """``name`` is the server's own; ``size`` the largest message in octets, 0 for any; ``tls``: STARTTLS can be served.
+        """``name`` is the server's name and ``size`` the largest message in octets, 0 for no limit.
 
-        ``hooks`` are names of what the application implements: "auth" checks credentials (PLAIN, LOGIN), "secret" returns stored
-        secrets (SCRAM, CRAM-MD5), and the others are hooks of commands (`Command.hook`), such as "expn". ``newlines`` is what
-        becomes of a bare CR or LF in a message. Raises ValueError for extensions that do not go together.
+        ``tls`` says whether the application can start TLS. ``hooks`` are the names of the hooks that it implements:
+        "auth" checks credentials (for PLAIN and LOGIN), "secret" returns stored secrets (for SCRAM and CRAM-MD5), and the
+        others are hooks of commands, such as "expn" (`Command.hook`).
+        ``newlines`` says what to do with a bare CR or LF in a message: refuse the message ("reject"), make it CRLF
+        ("normalize") or keep it ("preserve"). Raises ValueError for extensions that cannot be combined.
         """
         self.limits: Limits = limits or Limits()
         self.grammar: Grammar = (
@@ -85,52 +128,54 @@ class ServerProtocol:
         )
         self.state: SessionState = SessionState(name, size, tls, frozenset(hooks))
         self.dialogue: Dialogue = Dialogue(self.grammar.table)
-        #: The reply that the message under way must get, once it cannot be accepted any more.
-        self.fault: Reply | None = None
-        #: The question that waits for `send`, if one does.
+        #: The command that waits for `send`, None if there is none.
         self.pending: Command | BadCommandError | None = Connect()
         self.dialogue.add_command(self.pending)
-        self._begun = False
+        #: The octets that must be sent, in pieces; see `data_to_send`.
+        self.outbox: list[bytes] = []
+        self._connect_returned = False
         self._newlines = newlines
         self._enhanced = self.grammar.has("ENHANCEDSTATUSCODES")
-        self._judge = CommandParser(self.grammar, self.state, self.dialogue, self.limits)
+        self._parser = CommandParser(self.grammar, self.state, self.dialogue, self.limits)
         self._buffer = ReceiveBuffer()
         self._lines = LineReader(self._buffer)
-        self._reader: DotTerminatedReader | CountedReader | None = None  # of the message's octets, while they come
-        self._inspector: BodyInspector | None = None  # of the message under way
-        self._dropping = False  # nobody wants the rest of it
-        self._refused: tuple[CountedReader, BadCommandError] | None = None  # octets of a refused BDAT, and its answer
-        self._input_over = False
-        #: What must go to the peer, piece by piece: truth says whether there is anything for `data_to_send` to take.
-        self.outbox: list[bytes] = []
+        self._reader: DotTerminatedReader | CountedReader | None = None
+        self._inspector: BodyInspector | None = None
+        self._refused: tuple[CountedReader, BadCommandError] | None = None
+        self._input_ended = False
         self._errors = self._junk = 0
 
     # --- octets -----------------------------------------------------------------------------------------------------
 
     @property
     def buffered(self) -> int:
-        """Octets received and not yet worked on."""
+        """The number of octets that have been received and not been processed."""
         return len(self._buffer)
 
     @property
     def body(self) -> BodyInspector | None:
-        """What is known of the message under way, from its first octet to its answer; None between messages."""
+        """What is known of the message that is being received, from its first octet to its final reply."""
         return self._inspector
 
     @property
+    def fault(self) -> Reply | None:
+        """The final reply that the message must get, because it cannot be accepted."""
+        return None if self._inspector is None else self._inspector.fault
+
+    @property
     def closed(self) -> bool:
-        """After QUIT, a 421, or what no connection survives: nothing that is said counts any more (RFC 5321 4.1.1.10, 3.8)."""
+        """Whether the session is over, after QUIT, 421, or a command after which the connection must be closed."""
         return self.dialogue.phase is CLOSED
 
     def receive_data(self, data: bytes) -> None:
-        """Octets have come from the peer; b"" when there will be no more."""
+        """Add octets from the client; b"" at the end of the input."""
         if data:
             self._buffer.add(data)
         else:
-            self._input_over = True
+            self._input_ended = True
 
     def data_to_send(self) -> bytes:
-        """Take what must go to the peer now; b"" when there is nothing."""
+        """Return and remove the octets that must be sent, b"" if there are none."""
         outbox = self.outbox
         if not outbox:
             return b""
@@ -141,116 +186,122 @@ class ServerProtocol:
     # --- events -----------------------------------------------------------------------------------------------------
 
     def next_event(self) -> Event:
-        """The next thing that happened.
+        """Return the next event.
 
-        Raises `BadCommandError` for a command that is refused already, and LocalProtocolError while another waits for its answer.
+        Raises `BadCommandError` for a command that the core refuses, and LocalProtocolError if the last command has not
+        been answered.
         """
         buffer = self._buffer
         if self._reader is not None:
             return self._next_piece(self._reader, buffer)
         if self.pending is not None:
-            if self._begun or not isinstance(self.pending, Connect):
+            if self._connect_returned or not isinstance(self.pending, Connect):
                 raise LocalProtocolError(f"{self.pending} must be answered first")
-            self._begun = True
+            self._connect_returned = True
             return self.pending
+        # RFC 5321 4.1.1.10: after QUIT, and after any other end of the session, further input is ignored.
         if buffer.at == len(buffer.data) or self.dialogue.phase is CLOSED:
-            return CONNECTION_LOST if self._input_over or self.closed else NEED_DATA
+            return CONNECTION_LOST if self._input_ended or self.closed else NEED_DATA
         try:
             if self._refused is not None:
                 return self._next_refused(*self._refused)
-            known = self._judge.known.get(self.dialogue.phase)
+            cached = self._parser.cache.get(self.dialogue.phase)
             if (
-                known is not None
+                cached is not None
                 and len(buffer.data) - buffer.at < self.grammar.line_limit
                 and not self._lines.skipping
             ):
-                # The short way, of most commands: nothing here can be too long, or be anything but a command.
-                line = self._lines.pull(self.grammar.line_limit)
-                if line is not None and (command := self._judge.recall(line, known)) is not None:
-                    return self._ask(command)
+                # The path of most commands: no line here can be too long, and the phase has no continuation lines,
+                # since only commands are entered in the cache.
+                line = self._lines.read_line(self.grammar.line_limit)
+                if line is not None and (command := self._parser.parse_cached(line, cached)) is not None:
+                    return self._accept(command)
             else:
                 line = self._next_line(buffer)
             if line is None:
-                return CONNECTION_LOST if self._input_over else NEED_DATA
+                return CONNECTION_LOST if self._input_ended else NEED_DATA
             return self._next_command(line)
         except BadCommandError as bad:
-            self._blame(bad)
+            self._count_refusal(bad)
             raise
 
     def _next_line(self, buffer: ReceiveBuffer) -> bytes | None:
-        """The next line, or None when it is not all there."""
-        raw = self.grammar.continuations.get(self.dialogue.phase)
+        """Return the next line, or None if it is incomplete."""
+        continuation = self.grammar.continuations.get(self.dialogue.phase)
         try:
-            # What is looked at to choose the limits must be the beginning of a line.
-            return self._pull(buffer, raw) if self._lines.resume() else None
+            # `_read_line` looks at the next octets to choose the limit, so they must be the beginning of a line.
+            return self._read_line(buffer, continuation) if self._lines.finish_skipping() else None
         except BadCommandError:
-            if raw is not None:  # the refusal answers the exchange that this line belonged to
-                self.dialogue.add_command(raw.decode("", {}))
+            if continuation is not None:
+                # The refusal of this line is the reply that ends the exchange, so the dialogue needs a command for it.
+                self.dialogue.add_command(continuation.decode("", {}))
             raise
 
-    def _pull(self, buffer: ReceiveBuffer, raw: type[Command] | None) -> bytes | None:
-        """The next line, by the limits that hold for it."""
+    def _read_line(self, buffer: ReceiveBuffer, continuation: type[Command] | None) -> bytes | None:
+        """Return the next line, read with the limit of its verb."""
         grammar, phase = self.grammar, self.dialogue.phase
-        if phase is GREETED and buffer.data.startswith(b"\x16\x03", buffer.at):  # a ClientHello holds no line, ever
-            raise BadCommandError(Reply(500, "TLS on a port that does not begin with it", "5.5.2"), close=True)
+        if phase is GREETED and buffer.data.startswith(b"\x16\x03", buffer.at):
+            # A TLS ClientHello. It may not contain CRLF, so waiting for the end of the line could take for ever.
+            reply = Reply(500, "TLS handshake received on a plaintext port; use STARTTLS", "5.5.2")
+            raise BadCommandError(reply, close=True)
         limit, too_long = grammar.line_limit, replies.LONG_LINE
         if len(buffer) >= limit and grammar.line_limits:
-            # RFC 4954 4: lines of AUTH may be longer. Only a line that is long already is worth a look at what it is.
+            # RFC 4954 4: lines of an AUTH exchange may be longer. The verb matters only if so much is buffered.
             head = buffer.data[buffer.at : buffer.at + 16].partition(b" ")[0].upper().decode("latin-1")
-            verb = raw.verb if raw else head
+            verb = continuation.verb if continuation else head
             if verb in grammar.line_limits:
                 limit, too_long = grammar.line_limits[verb], Reply(500, f"{verb} line too long", "5.5.6")
-        return self._lines.pull(limit, too_long)
+        return self._lines.read_line(limit, too_long)
 
     def _next_command(self, line: bytes) -> Event:
-        raw = self.grammar.continuations.get(self.dialogue.phase)
-        if raw is not None:
-            return self._ask(raw.decode(line.decode("latin-1"), {}))
-        cls, argument = self._judge.split(line)
+        continuation = self.grammar.continuations.get(self.dialogue.phase)
+        if continuation is not None:
+            return self._accept(continuation.decode(line.decode("latin-1"), {}))
+        cls, argument = self._parser.split(line)
         if cls.counted:
             return self._next_counted(cls, argument)
-        command = self._judge.decode(cls, argument)
+        command = self._parser.parse(cls, argument)
         if command.starts_tls and len(self._buffer):
-            # RFC 3207 4.2 would have it thrown away. Nobody honest sends it, so the connection ends before it is answered.
-            raise BadCommandError(
-                Reply(554, f"Data behind {command.verb}; closing", "5.5.0"), verb=command.verb, close=True
-            )
-        return self._ask(command)
+            # RFC 3207 4.2 requires to discard what the client sent before the handshake. Octets after STARTTLS were
+            # put there by an attacker, to be read as if they had come through TLS, so the session ends here.
+            reply = Reply(554, f"Data received after {command.verb}; closing the connection", "5.5.0")
+            raise BadCommandError(reply, verb=command.verb, close=True)
+        return self._accept(command)
 
     def _next_counted(self, cls: type[Command], argument: str) -> Event:
-        """A command with octets behind it: they are read past whatever it is told, lest they be taken for commands (RFC 3030 2)."""
+        """Parse a command that is followed by octets of the message (BDAT)."""
         command = cls.decode(argument, {})
         assert isinstance(command, CountedCommand)
         octets = CountedReader(self._buffer, command.size)
-        if 0 < self.state.size * 10 < command.size:
+        if 0 < self.state.size * 10 < command.size:  # too much to read only in order to drop it
             raise BadCommandError(replies.TOO_BIG, verb=cls.verb, close=True)
         try:
-            self._judge.pass_gates(cls.verb)
-            self._judge.check_order(command)
+            self._parser.check_verb(cls.verb)
+            self._parser.check_sequence(command)
         except BadCommandError as bad:
             self._refused = octets, bad
             return self._next_refused(octets, bad)
         self._begin_body(octets)
-        return self._ask(command)
+        return self._accept(command)
 
     def _next_refused(self, octets: CountedReader, bad: BadCommandError) -> Event:
-        octets.pull()
+        octets.read()
         if not octets.ended:
-            return CONNECTION_LOST if self._input_over else NEED_DATA
+            return CONNECTION_LOST if self._input_ended else NEED_DATA
         self._refused = None
         raise bad
 
-    def _ask(self, command: Command) -> Command:
+    def _accept(self, command: Command) -> Command:
+        """Make a command the pending one. The parser has checked that it is allowed in this phase."""
         if command.junk:
             self._junk += 1
             if self._junk > self.limits.junk:
                 self._count_error(command.verb)
-        self.dialogue.unanswered.append(command)  # it was found to be in order
+        self.dialogue.unanswered.append(command)
         self.pending = command
         return command
 
-    def _blame(self, bad: BadCommandError) -> None:
-        """A command was refused by the core: that is an error of the peer's, unless it is only too much of a good thing (4yz)."""
+    def _count_refusal(self, bad: BadCommandError) -> None:
         self.pending = bad
         if bad.reply.permanent and not bad.close:
             self._count_error(bad.verb)
@@ -258,7 +309,8 @@ class ServerProtocol:
     def _count_error(self, verb: str) -> None:
         self._errors += 1
         if self._errors >= self.limits.errors:
-            # RFC 5321 4.2.1 and 3.8: 421 announces the close. One such command is never enough for it.
+            # RFC 5321 3.8: a server closes the connection only after 421. `Limits.errors` is at least 2, because 4.1.1.10
+            # and 3.8 do not allow to close it because of one bad command.
             reply = Reply(421, "Too many errors; closing the connection", "4.7.0")
             self.pending = BadCommandError(reply, verb=verb, close=True)
             raise self.pending
@@ -266,71 +318,73 @@ class ServerProtocol:
     # --- the message ------------------------------------------------------------------------------------------------
 
     def discard(self) -> None:
-        """Nobody wants the rest of the message: its octets give no more events, only its end does."""
-        self._dropping = True
+        """Drop the rest of the message that is being received. It gives no further events until its end."""
+        if self._inspector is not None:
+            self._inspector.discarding = True
 
     def _begin_body(self, reader: DotTerminatedReader | CountedReader) -> None:
         self._reader = reader
-        if self._inspector is None:
+        if self._inspector is None:  # the message begins; otherwise this is another chunk of it
             state = self.state
+            # RFC 3030 3: the lines of a BINARYMIME message are not delimited by CRLF.
             binary = state.mail is not None and state.mail.params.get(BODY) == "BINARYMIME"
             newlines: Newlines = "preserve" if binary else self._newlines
             self._inspector = BodyInspector(newlines, state.size, self.limits.received)
-            self._dropping, self.fault = False, None
 
     def _next_piece(self, reader: DotTerminatedReader | CountedReader, buffer: ReceiveBuffer) -> Event:
-        if buffer.at == len(buffer.data) and not reader.ended and self.fault is None:
-            return CONNECTION_LOST if self._input_over else NEED_DATA
         inspector = self._inspector
         assert inspector is not None
-        data = b"" if reader.ended else reader.pull()
+        if buffer.at == len(buffer.data) and not reader.ended and inspector.fault is None:
+            return CONNECTION_LOST if self._input_ended else NEED_DATA
+        data = b"" if reader.ended else reader.read()
+        # After DATA no command is pending, and the message ends with the reader. After BDAT it does if it is the last.
         last = reader.ended and (self.pending is None or getattr(self.pending, "last", False))
-        if self.fault is not None or self._dropping:
+        if inspector.fault is not None or inspector.discarding:
             inspector.skip(len(data))
             if inspector.far_too_big:
-                self.fault = Reply(421, "Message goes on far beyond the maximum size; closing", "4.3.2")
+                inspector.fault = Reply(421, "Message far exceeds the maximum size; closing the connection", "4.3.2")
                 return self._end_body(last=True)
-        elif data or (last and inspector.holding):
+        elif data or (last and inspector.holds_cr):
             data = inspector.check(data, end=last)
             if inspector.fault is not None:
-                self.fault = inspector.fault
                 return FAULT
             if data:
                 return data
         if reader.ended:
             return self._end_body(last=last)
-        return CONNECTION_LOST if self._input_over else NEED_DATA
+        return CONNECTION_LOST if self._input_ended else NEED_DATA
 
     def _end_body(self, *, last: bool) -> Signal:
         self._reader = None
-        if self.pending is None:  # DATA was answered by 354; its end is a question of its own
-            self._ask(END_OF_DATA)
+        if self.pending is None:
+            self._accept(END_OF_DATA)
         return END_OF_BODY if last else END_OF_CHUNK
 
-    # --- answers ----------------------------------------------------------------------------------------------------
+    # --- replies ----------------------------------------------------------------------------------------------------
 
     def default_reply(self, command: Command) -> Reply:
-        """What this command is answered with when nobody has another idea."""
+        """Return the reply to send if the application has no other."""
         return default_replies.default_reply(command, self.state, self.grammar)
 
     def send(self, reply: Reply) -> None:
-        """Answer the pending question. The state moves here, before anything goes over the network.
+        """Answer the pending command. The state changes here, before anything is written to the network.
 
-        Raises LocalProtocolError when there is none, or the reply accepts a message that cannot be.
+        Raises LocalProtocolError if no command is pending, if octets of a BDAT have not been read yet, or if the reply
+        accepts a message that has a `fault`.
         """
         command = self.pending
         if command is None:
-            raise LocalProtocolError(f"there is nothing that {reply} could answer")
+            raise LocalProtocolError(f"no command is waiting for a reply, got {reply}")
         if isinstance(command, BadCommandError):
             self.state.rejected_rcpts += command.verb == "RCPT" and self.state.mail is not None
-            if self.dialogue.unanswered:  # it was a line of an exchange, which ends with it
+            if self.dialogue.unanswered:  # a line of an exchange, which this reply ends
                 self.dialogue.add_reply(reply)
             if command.close:
                 self.dialogue.enter(CLOSED)
             enhanced = command.verb not in ("EHLO", "HELO")
         else:
             if self._inspector is not None:
-                self._check_verdict(command, reply)
+                self._check_final_reply(command, reply)
             self.dialogue.add_reply(reply)
             self.state.update(command, reply, self.dialogue.phase)
             if self._inspector is not None:
@@ -338,51 +392,51 @@ class ServerProtocol:
             elif reply.intermediate and type(command) is Data:
                 self._begin_body(DotTerminatedReader(self._buffer))
             enhanced = command.enhanced
-            if not enhanced and reply.code == 250:  # EHLO, HELO
-                self._judge.state_changed()
+            if not enhanced and reply.code == 250:  # EHLO or HELO
+                self._parser.state_changed()
             if reply.status is None:
                 reply = command.add_status(reply)
         self.pending = None
         if reply.code == 421:
-            reply = self._parting(reply)
+            reply = self._close_with(reply)
         self.outbox.append(reply.encode(enhanced=enhanced and self._enhanced))
 
-    def _parting(self, reply: Reply) -> Reply:
-        """A 421 ends the dialogue, and begins with the server's name as the greeting does (RFC 5321 4.2, 4.3.1)."""
+    def _close_with(self, reply: Reply) -> Reply:
+        """End the session, and return the 421 with the server's name at its beginning (RFC 5321 4.2 and 4.3.1)."""
         self.dialogue.enter(CLOSED)
         name = self.state.name
         return reply if reply.text.startswith(name) else evolve(reply, text=f"{name} {reply.text}")
 
-    def _check_verdict(self, command: Command, reply: Reply) -> None:
+    def _check_final_reply(self, command: Command, reply: Reply) -> None:
         if command.counted or type(command) is EndOfBody:
             if self._reader is not None:
-                raise LocalProtocolError(f"the octets of {command.verb} must be taken before it is answered")
+                raise LocalProtocolError(f"the octets of {command.verb} must be read before it is answered")
             if reply.accepted and self.fault is not None:
                 raise LocalProtocolError(f"the message cannot be accepted: {self.fault}")
 
     def _end_message(self, command: Command, reply: Reply) -> None:
-        """The message under way is over when its transaction is, or when a chunk of it was refused (RFC 3030 2)."""
-        verdict = command.counted or type(command) is EndOfBody
-        if self.state.mail is None or (verdict and reply.refused):
-            if verdict and reply.accepted:
+        """Drop the message if its transaction is over, or if a chunk of it was refused (RFC 3030 2)."""
+        final = command.counted or type(command) is EndOfBody
+        if self.state.mail is None or (final and reply.refused):
+            if final and reply.accepted:
                 self._errors = self._junk = 0
-            self._inspector = self.fault = None
+            self._inspector = None
 
     def authenticated(self, user: str) -> None:
-        """The client has proved to be ``user``: call it before the 235 is sent (RFC 4954 4)."""
+        """Record that the client has authenticated as ``user``. Call it before the 235 is sent (RFC 4954 4)."""
         self.state.user = user
-        self._judge.state_changed()
+        self._parser.state_changed()
 
     def close(self, reply: Reply) -> None:
-        """Say 421 without having been asked, and hear nothing more (RFC 5321 3.8)."""
+        """End the session with a 421 that does not answer a command (RFC 5321 3.8)."""
         self.pending = None
         self._reader = self._inspector = None
-        self.outbox.append(self._parting(reply).encode(enhanced=self._enhanced))
+        self.outbox.append(self._close_with(reply).encode(enhanced=self._enhanced))
 
     def secured(self) -> None:
-        """TLS is up: all that the client said before is forgotten (RFC 3207 4.2)."""
+        """Record that TLS is active. All that the client sent before is forgotten (RFC 3207 4.2)."""
         self.state.reset()
         self.state.secure = True
-        self._judge.state_changed()
+        self._parser.state_changed()
         self._buffer.clear()
         self.dialogue.enter(GREETED)

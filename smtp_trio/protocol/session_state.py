@@ -1,4 +1,4 @@
-"""Session state besides the phase."""
+"""`SessionState`: what a server knows of a session besides the phase of the dialogue."""
 
 from __future__ import annotations
 
@@ -10,52 +10,59 @@ from .commands import Command, Hello, Mail, Rcpt
 from .dialogue import GREETED, READY
 from .replies import Reply
 
-#: Where no transaction is open.
-BETWEEN = frozenset({GREETED, READY})
+#: The phases without a mail transaction.
+NO_TRANSACTION = frozenset({GREETED, READY})
 
 
 @define(eq=False)
 class SessionState:
-    """What is true of a session and is no phase: what extensions may look at.
+    """The state of a session besides its phase. Extensions read it to decide what to offer and what to refuse.
 
-    The first few are settings of the server, the rest is what the client has achieved. STARTTLS forgets the latter but for
-    ``secure`` itself (RFC 3207 4.2).
+    ``name`` is the server's name and ``size`` its largest message in octets (0: no limit). ``tls`` says
+    whether the server can start TLS, and ``hooks`` are the names of the hooks that the application implements, such as
+    "auth" and "expn".
+
+    The other members change during the session. ``secure`` is true inside TLS, ``user`` is the authenticated user,
+    ``hello`` the last accepted HELO or EHLO and ``offered`` the keywords in the reply to it. ``mail`` and ``rcpts`` are
+    the accepted commands of the open transaction, ``rejected_rcpts`` is the number of its refused RCPT commands.
     """
 
+    # Settings of the server.
     name: str = "localhost"
-    size: int = 0  # octets; 0: no limit
-    tls: bool = False  # TLS could be started: there is a certificate
-    hooks: frozenset[str] = frozenset()  # names of the hooks that the application has, such as "auth" and "expn"
+    size: int = 0
+    tls: bool = False
+    hooks: frozenset[str] = frozenset()
 
+    # The session.
     secure: bool = False
     user: str | None = None
     hello: Hello | None = None
-    offered: frozenset[str] = frozenset()  # keywords that the last EHLO was told
+    offered: frozenset[str] = frozenset()
 
-    # The transaction under way, as far as it was accepted (RFC 5321 3.3).
+    # The open transaction (RFC 5321 3.3).
     mail: Mail | None = None
     rcpts: list[Rcpt] = field(factory=list)
-    rejected_rcpts: int = 0  # recipients refused in it
+    rejected_rcpts: int = 0
 
     @property
     def extended(self) -> bool:
-        """The client said EHLO, so extensions are in force (RFC 5321 2.2.1)."""
+        """Whether the last greeting was EHLO, so that extensions may be used (RFC 5321 2.2.1)."""
         return self.hello is not None and self.hello.extended
 
     @property
     def offer_key(self) -> tuple[object, ...]:
-        """All that decides what a client is offered, and which verbs are open to it."""
+        """All values that decide what the reply to EHLO offers and which verbs are allowed."""
         settings = (self.name, self.size, self.tls, self.hooks)
         return (*settings, self.secure, self.user is None, self.extended)
 
     def clear_transaction(self) -> None:
-        """Forget the transaction (RFC 5321 4.1.1.5: "any stored sender, recipients, and mail data")."""
+        """Drop "any stored sender, recipients, and mail data" (RFC 5321 4.1.1.5)."""
         self.mail, self.rcpts, self.rejected_rcpts = None, [], 0
 
     def update(self, command: Command, reply: Reply, phase: enum.Enum) -> None:
-        """A command was answered, and led to this phase: keep what it said, or drop what is over."""
-        if phase in BETWEEN and self.mail is not None:
-            self.clear_transaction()  # RSET, EHLO, or the answer to the message: there is no transaction any more
+        """Record that ``command`` was answered with ``reply``, which led to ``phase``."""
+        if phase in NO_TRANSACTION and self.mail is not None:
+            self.clear_transaction()  # by RSET, EHLO or HELO, or the final reply to the message
         if type(command) is Rcpt:
             if reply.accepted:
                 self.rcpts.append(command)
@@ -68,6 +75,6 @@ class SessionState:
                 self.hello = command
 
     def reset(self) -> None:
-        """Forget all that the client said (RFC 3207 4.2, on STARTTLS)."""
+        """Forget everything that the client has sent, as a server must after a TLS handshake (RFC 3207 4.2)."""
         self.clear_transaction()
         self.user, self.hello, self.offered = None, None, frozenset()

@@ -1,7 +1,6 @@
-"""The grammar of RFC 5321 4.1.2 as values and pure functions: paths, domains, address literals, xtext.
+"""The grammar of RFC 5321 4.1.2: paths, domains, address literals and xtext, as values and pure functions.
 
-Lines are parsed as text that has already been decoded (ASCII or UTF-8) and cleared of control characters. Every expression is
-linear: no two branches of it can match the same character, so no input makes it backtrack.
+The functions expect text that has been decoded (from ASCII or UTF-8) and checked for control characters.
 """
 
 from __future__ import annotations
@@ -13,54 +12,65 @@ from typing import Final
 
 from attrs import field, frozen
 
-# RFC 6531 3.3 adds UTF-8 beyond ASCII to atext, qtext, sub-domain and esmtp-value. Whether it was allowed here is asked later.
-# So the sets of characters name what is not in them: to compile one that names all of Unicode takes milliseconds.
-C1: Final = r"\x7f-\x9f"  # DEL and the controls behind it
-# Local-part = Dot-string / Quoted-string. Dots in odd places (".a", "a..b", "a.") are taken, as every large receiver takes them.
+from .limits import LOCAL_PART_OCTETS, PATH_OCTETS
+
+# All expressions below run in linear time: of two alternatives at one place, no character can begin both, so no input
+# makes them backtrack.
+#
+# RFC 6531 3.3 adds UTF-8 beyond ASCII to atext, qtext, sub-domain and esmtp-value. The expressions always allow it;
+# whether the command may contain it is checked later, when the parameter SMTPUTF8 is known. The character sets exclude
+# what is not allowed rather than list what is, because compiling a set that lists Unicode takes milliseconds.
+#
+# Where real mail deviates from the grammar and the meaning is clear, the expressions accept it, as most servers do:
+# dots at odd places of a local part (".a", "a..b", "a."), underscores in domains, spaces around the colon of MAIL and
+# RCPT, and paths without brackets.
+
+#: DEL and the C1 control characters.
+C1: Final = r"\x7f-\x9f"
+# Local-part = Dot-string / Quoted-string
 ATOM: Final = rf'[^\0-\x20"(),:;<>@\[\\\]{C1}]+'
 QUOTED: Final = rf'"(?:[^\0-\x1f"\\{C1}]|\\[ -~])*"'
-# Domain = sub-domain *("." sub-domain). The underscore is not in it, but it is in the world.
+# Domain = sub-domain *("." sub-domain)
 LABEL: Final = r"[^\0-,./:-@\[-^`\x7b-\x9f]+"
 DOMAIN: Final = rf"{LABEL}(?:\.{LABEL})*"
-LITERAL: Final = r"\[[!-Z^-~]+\]"
-# A-d-l ":" of RFC 5321 4.1.2: a source route. It MUST be accepted and SHOULD be ignored (RFC 5321 4.1.1.3, appendix C).
-ROUTE: Final = rf"@{DOMAIN}(?:,@{DOMAIN})*:"
-MAILBOX: Final = rf"(?P<local>{ATOM}|{QUOTED})@(?P<domain>{DOMAIN}|{LITERAL})"
+ADDRESS_LITERAL: Final = r"\[[!-Z^-~]+\]"
+# A-d-l ":", a source route. It MUST be accepted and SHOULD be ignored (RFC 5321 4.1.1.3, appendix C).
+SOURCE_ROUTE: Final = rf"@{DOMAIN}(?:,@{DOMAIN})*:"
+MAILBOX: Final = rf"(?P<local>{ATOM}|{QUOTED})@(?P<domain>{DOMAIN}|{ADDRESS_LITERAL})"
 
-# Where the path of a MAIL or RCPT ends and its parameters begin. The colon may stand between spaces and the brackets may be
-# missing, as Postfix and most others have it; strictly neither is allowed (RFC 5321 3.3).
+# The argument of MAIL or RCPT: the path, then the parameters. A quoted local part may contain ">" and spaces.
 ARGUMENT = re.compile(
     rf"""(?P<word>(?i:FROM|TO))\ *:\ *
-         (?P<path> < (?:{ROUTE})? (?: {QUOTED} | [^">] )* > | [^\ ]+ )
+         (?P<path> < (?:{SOURCE_ROUTE})? (?: {QUOTED} | [^">] )* > | [^\ ]+ )
          (?:\ +(?P<params>.*))?""",
     re.VERBOSE,
 )
-PATH = re.compile(rf"(?:{ROUTE})?(?P<mailbox>{MAILBOX})")
+PATH = re.compile(rf"(?:{SOURCE_ROUTE})?(?P<mailbox>{MAILBOX})")
 PARAMETER = re.compile(rf"(?P<keyword>[A-Za-z0-9][A-Za-z0-9-]*)(?:=(?P<value>[^\0-\x20={C1}]+))?")
-# No command holds one of these. (The last two are line breaks to some programs that read logs.)
+#: Characters that no command contains: controls, and U+2028 and U+2029, which some readers of log files take for line
+#: breaks.
 CONTROL = re.compile(r"[\0-\x1f\x7f-\x9f\u2028\u2029]")
 DIGITS = re.compile(r"[0-9]{1,20}")
 XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*")
 XTEXT_HEX = re.compile(r"\+([0-9A-F]{2})")
 XTEXT_SPECIAL = re.compile(rb"[^!-*,-<>-~]")
 
-LOCAL_OCTETS, PATH_OCTETS = 64, 256  # RFC 5321 4.5.3.1.1 and .3
-
 
 @frozen(cache_hash=True)
 class Path:
-    """A reverse-path or forward-path (RFC 5321 4.1.2), without its brackets and without its source route.
+    """A reverse-path or forward-path (RFC 5321 4.1.2), without its brackets and its source route.
 
-    ``raw`` is the mailbox as it was sent, "" for the null reverse-path. ``local`` keeps its case (RFC 5321 2.4) and its quotes.
-    ``domain`` is in lower case with A-labels, "[…]" for an address literal, None for the bare ``<Postmaster>`` and for ``<>``.
-    ``bracketed`` is false when the brackets, which the grammar wants, were missing.
+    ``raw`` is the mailbox as it was sent, "" for the null reverse-path. ``local`` is the local part with its case (RFC
+    5321 2.4) and its quotes. ``domain`` is in lower case with A-labels, "[…]" for an address literal, and None for
+    ``<Postmaster>`` without a domain and for ``<>``. ``bracketed`` is false if the brackets were missing.
     """
 
     raw: str
     local: str
     domain: str | None
     bracketed: bool = True
-    #: ASCII, and no longer than RFC 5321 4.5.3.1 wants every path to be: what needs no further look, known before it is asked.
+    #: ASCII and within the lengths of RFC 5321 4.5.3.1, so that no further check is needed.
+    # It is computed once, because `parse_path` returns the same object for an address again and again.
     is_ordinary: bool = field(init=False, eq=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
@@ -68,42 +78,42 @@ class Path:
 
     @property
     def is_null(self) -> bool:
-        """The null reverse-path ``<>``, which mail about mail comes from (RFC 5321 4.5.5)."""
+        """Whether this is the null reverse-path ``<>`` of notifications (RFC 5321 4.5.5)."""
         return not self.raw
 
     @property
     def is_postmaster(self) -> bool:
-        """The one mailbox that every server takes, with a domain or without, in any case (RFC 5321 4.5.1)."""
+        """Whether this is postmaster, which every server must accept with or without a domain (RFC 5321 4.5.1)."""
         return self.local.lower() == "postmaster"
 
     @property
     def user(self) -> str:
-        """The local part up to its first "+": ``fred`` of ``fred+lists``."""
+        """The local part up to the first "+": ``fred`` of ``fred+lists``."""
         return self.local.partition("+")[0]
 
     @property
     def detail(self) -> str | None:
-        """The local part behind its first "+" (RFC 5233 calls it the detail), or None."""
+        """The local part after the first "+" (the detail of RFC 5233), or None."""
         _, plus, detail = self.local.partition("+")
         return detail if plus else None
 
     @property
     def is_ascii(self) -> bool:
-        """False for a path that only SMTPUTF8 can carry (RFC 6531 3.3)."""
+        """Whether the path can be sent without SMTPUTF8 (RFC 6531 3.3)."""
         return self.raw.isascii()
 
     @property
     def is_too_long(self) -> bool:
-        """Beyond the lengths of RFC 5321 4.5.3.1.1 to .3, which a receiver need not hold others to."""
-        # A domain of more than 255 octets makes a path that is too long whatever else it holds.
-        return len(self.local.encode()) > LOCAL_OCTETS or len(self.raw.encode()) + len("<>") > PATH_OCTETS
+        """Whether the path is longer than RFC 5321 4.5.3.1.1 to 4.5.3.1.3 allow. Servers may accept longer ones."""
+        # The limit of the domain, 255 octets, needs no check: a path with a longer domain is too long as a whole.
+        return len(self.local.encode()) > LOCAL_PART_OCTETS or len(self.raw.encode()) + len("<>") > PATH_OCTETS
 
     def __str__(self) -> str:
         return self.local if self.domain is None else f"{self.local}@{self.domain}"
 
     @classmethod
     def parse(cls, text: str) -> Path | None:
-        """The path that ``text`` spells, in brackets or without; None when it spells none."""
+        """Parse a path, with or without brackets. Return None if ``text`` is not a path."""
         bracketed = text.startswith("<")
         inner = text[1:-1] if bracketed else text
         if bracketed != text.endswith(">"):
@@ -114,8 +124,8 @@ class Path:
         if match is None:
             return cls(inner, inner, None, bracketed) if inner.lower() == "postmaster" else None
         mailbox, local, domain = match.group("mailbox", "local", "domain")
-        canonical = canonical_domain(domain)
-        return None if canonical is None else cls(mailbox, local, canonical, bracketed)
+        normalized = normalize_domain(domain)
+        return None if normalized is None else cls(mailbox, local, normalized, bracketed)
 
 
 NULL = Path("", "", None)
@@ -123,14 +133,15 @@ NULL = Path("", "", None)
 
 @functools.lru_cache(maxsize=1024)
 def parse_path(text: str) -> Path | None:
-    """`Path.parse` with a memory: clients send to and from few addresses, again and again."""
+    """Call `Path.parse` with a cache: a client uses the same few addresses again and again."""
     return Path.parse(text)
 
 
 def parse_argument(argument: str) -> tuple[str, str, Path | None, str] | None:
-    """The argument of MAIL or RCPT: "FROM" or "TO", the path as sent and as parsed (None: it is none), and the parameters' text.
+    """Split the argument of a MAIL or RCPT. Return None if it does not have the form of one.
 
-    None when it is no such argument at all.
+    The result is "FROM" or "TO", the path as sent, the parsed path (None if it is malformed), and the text of the
+    parameters.
     """
     match = ARGUMENT.fullmatch(argument)
     if match is None:
@@ -139,13 +150,16 @@ def parse_argument(argument: str) -> tuple[str, str, Path | None, str] | None:
     return word.upper(), path, parse_path(path), params or ""
 
 
-def canonical_domain(text: str) -> str | None:
-    """A domain in lower case and with A-labels (RFC 5890), an address literal checked; None when it can be neither."""
+def normalize_domain(text: str) -> str | None:
+    """Return a domain in lower case with A-labels (RFC 5890). An address literal is only checked.
+
+    Return None if ``text`` is neither.
+    """
     if text.startswith("["):
-        return text if is_literal(text) else None
+        return text if is_address_literal(text) else None
     if text.isascii():
         return text.lower()
-    import idna  # here, since it is slow to import and most servers never see a U-label
+    import idna  # slow to import, and needed for U-labels only
 
     try:
         return idna.encode(text, uts46=True).decode("ascii").lower()
@@ -153,8 +167,11 @@ def canonical_domain(text: str) -> str | None:
         return None
 
 
-def is_literal(text: str) -> bool:
-    """Whether ``[…]`` is an address literal of RFC 5321 4.1.3. IPv6 is the only tag that was ever registered."""
+def is_address_literal(text: str) -> bool:
+    """Return whether ``text``, in square brackets, is an address literal (RFC 5321 4.1.3).
+
+    "IPv6" is the only tag that has been registered.
+    """
     inner = text[1:-1]
     try:
         if inner[:5].lower() == "ipv6:":
@@ -166,7 +183,10 @@ def is_literal(text: str) -> bool:
 
 
 def decode_xtext(text: str) -> str | None:
-    """xtext of RFC 3461 4: "+" and two upper-case hex digits stand for an octet. None when it is not xtext, or not UTF-8 inside."""
+    """Decode xtext (RFC 3461 4), in which "+" and two upper-case hexadecimal digits stand for an octet.
+
+    Return None if ``text`` is not xtext, or does not decode to UTF-8.
+    """
     if XTEXT.fullmatch(text) is None:
         return None
     octets = XTEXT_HEX.sub(lambda match: chr(int(match[1], 16)), text)
@@ -177,5 +197,5 @@ def decode_xtext(text: str) -> str | None:
 
 
 def encode_xtext(text: str) -> str:
-    """The xtext (RFC 3461 4) that ``decode_xtext`` turns back into ``text``."""
+    """Encode ``text`` as xtext (RFC 3461 4)."""
     return XTEXT_SPECIAL.sub(lambda match: b"+%02X" % match[0][0], text.encode()).decode("ascii")

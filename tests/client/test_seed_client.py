@@ -124,7 +124,7 @@ async def test_nothing_needs_to_be_prepared() -> None:
 
 async def test_seed_defect_11_an_error_settles_every_command() -> None:
     async with talking() as (client, _):
-        with pytest.raises(LocalProtocolError, match="out of order"):
+        with pytest.raises(LocalProtocolError, match="is not allowed"):
             await client.rcpt(YOU)
         await client.mail(ME)
         with pytest.raises(ReplyError, match="550"):

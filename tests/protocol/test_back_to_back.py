@@ -267,7 +267,7 @@ def explore(settings: str, greeting: str) -> dict[State, tuple[Group, ...]]:
 def test_the_alphabet_is_the_tables() -> None:
     commands = {type(command) for command in ALPHABET}
     for settings in SERVERS.values():
-        assert {*ServerProtocol(**settings).grammar.table.legal} <= {Connect, *commands}
+        assert {*ServerProtocol(**settings).grammar.table.allowed} <= {Connect, *commands}
 
 
 @pytest.mark.slow

@@ -101,9 +101,9 @@ def test_binarymime_requires_bdat() -> None:
 
 def test_binarymime_requires_chunking_and_8bitmime() -> None:
     assert codes(Talk().begin().say("MAIL FROM:<a@b> BODY=BINARYMIME")) == ["501 5.5.4"]
-    with pytest.raises(ValueError, match="BINARYMIME needs CHUNKING too"):
+    with pytest.raises(ValueError, match="BINARYMIME requires CHUNKING"):
         ServerProtocol(extensions=[EightBitMime(), BinaryMime()])
-    with pytest.raises(ValueError, match="BINARYMIME needs 8BITMIME, CHUNKING too"):
+    with pytest.raises(ValueError, match="BINARYMIME requires 8BITMIME, CHUNKING"):
         ServerProtocol(extensions=[BinaryMime()])
 
 

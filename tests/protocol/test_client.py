@@ -50,7 +50,7 @@ from smtp_trio.protocol.extensions.size import SIZE
 from smtp_trio.protocol.extensions.smtputf8 import SMTPUTF8
 from smtp_trio.protocol.extensions.starttls import HANDSHAKE, StartTlsCommand
 from smtp_trio.protocol.grammar import Grammar
-from smtp_trio.protocol.reply_parser import LINE, LINES
+from smtp_trio.protocol.reply_parser import MAX_LINE_OCTETS, MAX_LINES
 from smtp_trio.protocol.session_state import SessionState
 
 A, B = Path("a@b", "a", "b"), Path("c@d", "c", "d")
@@ -149,8 +149,8 @@ def test_cli_1_unknown_codes_count_by_their_first_digit(code: int, phase: Phase)
 
 @pytest.mark.parametrize("octets", [b"150 Wait\r\n", b"600 No\r\n", b"Ok\r\n", b"\x00\r\n", b"\r\n", b"SSH-2.0-x\r\n"])
 def test_cli_1_what_is_no_reply_ends_it(octets: bytes) -> None:
-    refuse(asked(ready(), Mail(A)), octets, "not an SMTP reply")
-    refuse(ClientProtocol(), octets, "not an SMTP reply")
+    refuse(asked(ready(), Mail(A)), octets, "invalid SMTP reply")
+    refuse(ClientProtocol(), octets, "invalid SMTP reply")
 
 
 @pytest.mark.parametrize("octets", [b"250\r\n", b"250 \r\n"])
@@ -170,10 +170,10 @@ def test_cli_2_an_ehlo_without_words() -> None:
 @pytest.mark.parametrize(
     ("octets", "match"),
     [
-        (b"250-Ok\r\n550 No\r\n", "two codes"),
-        (b"250-Ok\r\n" * LINES, f"more than {LINES} lines"),
-        (b"250 " + b"x" * 8192 + b"\r\n", f"more than {LINE} octets"),
-        (b"250 " + b"x" * 8192, f"more than {LINE} octets"),
+        (b"250-Ok\r\n550 No\r\n", "expected 250 on every line"),
+        (b"250-Ok\r\n" * MAX_LINES, f"more than {MAX_LINES} lines"),
+        (b"250 " + b"x" * 8192 + b"\r\n", f"longer than {MAX_LINE_OCTETS} octets"),
+        (b"250 " + b"x" * 8192, f"longer than {MAX_LINE_OCTETS} octets"),
     ],
 )
 def test_cli_3_replies_have_bounds(octets: bytes, match: str) -> None:
@@ -226,7 +226,7 @@ def test_cli_6_421_in_the_middle_of_a_message() -> None:
 
 @pytest.mark.parametrize("code", [220, 250, 354, 450, 550])
 def test_a_reply_that_nobody_asked_for(code: int) -> None:
-    refuse(ready(), b"%d Here\r\n" % code, "nobody asked for")
+    refuse(ready(), b"%d Here\r\n" % code, "no reply was expected")
 
 
 def test_cli_9_the_end_of_input() -> None:
@@ -249,7 +249,7 @@ def test_cli_9_answers_before_the_end_count() -> None:
 @pytest.mark.parametrize("code", [250, 200, 220])
 def test_cli_10_no_message_without_354(code: int) -> None:
     client = asked(said(ready(), Mail(A), Rcpt(A)), Data())
-    refuse(client, b"%d Ok\r\n" % code, "DATA was answered with")
+    refuse(client, b"%d Ok\r\n" % code, "unexpected reply to DATA")
     with pytest.raises(LocalProtocolError):
         client.send_body(b"secret\r\n")
     with pytest.raises(LocalProtocolError):
@@ -281,7 +281,7 @@ def test_3yz_where_nothing_more_can_be_said(commands: list[Command], octets: byt
     for command in commands[:-1]:
         said(client, command)
     asked(client, *commands[-1:])
-    refuse(client, octets, "was answered with 3")
+    refuse(client, octets, "unexpected reply to [A-Za-z ]+: 3")
 
 
 @pytest.mark.parametrize("refusal", [b"552 Too much\r\n", b"451 Disk full\r\n"])
@@ -299,7 +299,7 @@ def test_nobody_accepts_half_a_message(octets: bytes) -> None:
     client = asked(said(ready(), Mail(A), Rcpt(A)), Data())
     hear(client, b"354 Go on\r\n")
     client.send_body(b"half a")
-    refuse(client, octets, "nobody asked for")
+    refuse(client, octets, "no reply was expected")
 
 
 def wrong(text: str) -> list[Command]:
@@ -320,7 +320,7 @@ def test_cli_12_what_no_line_can_hold(text: str) -> None:
         for known in (Mail(A), Rcpt(A))[: isinstance(command, Rcpt)]:
             said(client, known)
         before = client.dialogue.phase
-        with pytest.raises(ValueError, match=r"control character|octets, of"):
+        with pytest.raises(ValueError, match=r"control character|line too long"):
             client.encode_command(command)
         with pytest.raises((ValueError, LocalProtocolError)):
             client.send_command(command)
@@ -331,16 +331,16 @@ def test_cli_12_a_line_has_a_limit() -> None:
     """RFC 5321 4.5.3.1.4: 512 octets, and what the parameters on offer add; more for AUTH: RFC 4954 4."""
     client = ready()
     assert len(client.encode_command(Vrfy("x" * 505))) == 512
-    with pytest.raises(ValueError, match="513 octets, of 512 at most"):
+    with pytest.raises(ValueError, match="must be <= 512 octets, got 513"):
         client.send_command(Vrfy("x" * 506))
     assert not client.data_to_send()
     mail = [Mail(Path("x" * octets, "x", None)) for octets in (524, 525)]
     assert len(ready("SIZE").encode_command(mail[0])) == 512 + SIZE.extra_octets
-    with pytest.raises(ValueError, match="539 octets, of 538 at most"):
+    with pytest.raises(ValueError, match="must be <= 538 octets, got 539"):
         ready("SIZE").encode_command(mail[1])
-    with pytest.raises(ValueError, match="of 512 at most"):
+    with pytest.raises(ValueError, match="must be <= 512 octets"):
         client.encode_command(mail[0])
-    with pytest.raises(ValueError, match="of 12288 at most"):
+    with pytest.raises(ValueError, match="must be <= 12288 octets"):
         ready("AUTH PLAIN").encode_command(AuthResponse("A" * 12287))
     assert len(ready("AUTH PLAIN").encode_command(AuthResponse("A" * 12286))) == 12288
 
@@ -422,7 +422,7 @@ def test_auth_succeeds_once(again: Sequence[Command]) -> None:
     for command in again:
         asked(client, command)
         hear(client, ehlo("AUTH PLAIN"))
-    with pytest.raises(LocalProtocolError, match="once in a session"):
+    with pytest.raises(LocalProtocolError, match="not allowed after a successful AUTH"):
         client.send_command(AuthCommand("PLAIN"))
     assert not client.data_to_send()
 
@@ -440,7 +440,7 @@ def test_pip_c1_answers_belong_by_their_count() -> None:
 
 def test_pip_c1_one_answer_too_many() -> None:
     client = asked(ready(*EVERYTHING), Mail(A), Rcpt(A))
-    refuse(client, b"250 Ok\r\n250 Ok\r\n250 Ok\r\n", "nobody asked for")
+    refuse(client, b"250 Ok\r\n250 Ok\r\n250 Ok\r\n", "no reply was expected")
 
 
 def test_pip_c2_nobody_accepted_and_354() -> None:
@@ -472,7 +472,7 @@ def test_pip_c3_what_can_only_be_last(last: Command) -> None:
     else:
         asked(client, Rset(), last)
     for command in (Noop(), Rset(), Quit()):
-        with pytest.raises(LocalProtocolError, match=f"must wait for the answer to {last.verb}"):
+        with pytest.raises(LocalProtocolError, match=f"must wait for the reply to {last.verb}"):
             client.send_command(command)
     assert not client.data_to_send()
 
@@ -480,7 +480,7 @@ def test_pip_c3_what_can_only_be_last(last: Command) -> None:
 def test_pip_c4_not_offered() -> None:
     client = ready("SIZE")
     client.send_command(Mail(A))
-    with pytest.raises(LocalProtocolError, match="does not pipeline"):
+    with pytest.raises(LocalProtocolError, match="does not offer PIPELINING"):
         client.send_command(Rcpt(A))
     assert client.data_to_send() == b"MAIL FROM:<a@b>\r\n"
     hear(client, b"250 Ok\r\n")
@@ -507,7 +507,7 @@ def test_pip_c5_replies_of_many_lines_in_a_group() -> None:
 
 def test_a_group_goes_by_what_is_hoped_for() -> None:
     client = asked(ready(*EVERYTHING), Mail(A), Rcpt(A))
-    with pytest.raises(LocalProtocolError, match="out of order"):
+    with pytest.raises(LocalProtocolError, match="is not allowed after RCPT"):
         client.send_command(Mail(A))
     client.send_command(Rset())
     client.send_command(Mail(A))
@@ -521,20 +521,20 @@ def test_a_group_goes_by_what_is_hoped_for() -> None:
 def test_bdt_c1_exact_counts() -> None:
     client = said(ready("CHUNKING"), Mail(A), Rcpt(A))
     client.send_command(Bdat(5))
-    with pytest.raises(LocalProtocolError, match="where the server expects 5"):
+    with pytest.raises(LocalProtocolError, match="the server expects 5 octets, got"):
         client.send_body(b"123456")
     client.send_body(b".\r")
-    with pytest.raises(LocalProtocolError, match="a part of the message"):
+    with pytest.raises(LocalProtocolError, match="while a message is being sent"):
         client.send_command(BdatLast(0))
-    with pytest.raises(LocalProtocolError, match="where the server expects 3"):
+    with pytest.raises(LocalProtocolError, match="the server expects 3 octets, got"):
         client.send_body(b"1234")
     client.send_body(b"")
     client.send_body(b"\n.\n")
     assert client.data_to_send() == b"BDAT 5\r\n.\r\n.\n"
     assert not client.in_sync
-    with pytest.raises(LocalProtocolError, match="where the server expects 0"):
+    with pytest.raises(LocalProtocolError, match="the server expects 0 octets, got"):
         client.send_body(b"1")
-    with pytest.raises(LocalProtocolError, match="no message"):
+    with pytest.raises(LocalProtocolError, match="no message is being sent"):
         client.end_body()
     assert hear(client, b"250 Ok\r\n") == [(Bdat(5), 250)]
     assert (client.in_sync, client.dialogue.phase) == (True, CHUNKS)
@@ -550,7 +550,7 @@ def test_bdt_c1_an_unfinished_chunk_is_not_in_step() -> None:
     client.data_to_send()
     assert hear(client, b"451 No room\r\n") == [(BdatLast(5), 451)]  # before it was all sent
     assert (client.awaiting_reply, client.dialogue.phase, client.in_sync) == (None, READY, False)
-    with pytest.raises(LocalProtocolError, match="a part of the message"):
+    with pytest.raises(LocalProtocolError, match="while a message is being sent"):
         client.send_command(Rset())
 
 
@@ -569,7 +569,7 @@ def test_bdt_c1_after_a_failure_rset() -> None:
     hear(client, b"452 No room\r\n")
     assert client.dialogue.phase is CHUNK_REFUSED
     for command in (Bdat(0), BdatLast(0), Data(), Mail(A), Rcpt(A)):
-        with pytest.raises(LocalProtocolError, match="a chunk was refused"):
+        with pytest.raises(LocalProtocolError, match="after a refused chunk"):
             client.send_command(command)
     said(client, Rset(), Mail(A))
 
@@ -624,18 +624,18 @@ def test_tls_9_what_was_offered_is_forgotten() -> None:
     "octets", [b"220 Go ahead\r\n250 Injected\r\n", b"220 Go ahead\r\n2", b"220 Go ahead\r\n\x16\x03"]
 )
 def test_tls_9_octets_in_front_of_the_handshake(octets: bytes) -> None:
-    refuse(asked(ready("STARTTLS"), StartTlsCommand()), octets, "between the answer to STARTTLS and the TLS handshake")
+    refuse(asked(ready("STARTTLS"), StartTlsCommand()), octets, "between the reply to STARTTLS and the TLS handshake")
 
 
 @pytest.mark.parametrize("octets", [b"250 Ok\r\n", b"235 Ok\r\n", b"334 \r\n"])
 def test_tls_9_only_220_begins_it(octets: bytes) -> None:
-    refuse(asked(ready("STARTTLS"), StartTlsCommand()), octets, "STARTTLS was answered with")
+    refuse(asked(ready("STARTTLS"), StartTlsCommand()), octets, "expected 220 to STARTTLS|unexpected reply to STARTTLS")
 
 
 def test_tls_9_a_reply_in_place_of_the_handshake() -> None:
     client = asked(ready("STARTTLS"), StartTlsCommand())
     hear(client, b"220 Go ahead\r\n")
-    refuse(client, b"250 Ok\r\n", "nobody asked for")
+    refuse(client, b"250 Ok\r\n", "no reply was expected")
 
 
 def test_tls_9_refused() -> None:
@@ -670,7 +670,7 @@ def test_utf_9_no_utf8_without_the_parameter(offered: tuple[str, ...]) -> None:
 def test_utf_9_not_offered() -> None:
     client = ready("8BITMIME")
     for command in (Mail(UTF8, Params({SMTPUTF8: True})), Vrfy("\u00e9", Params({SMTPUTF8: True}))):
-        with pytest.raises(NotOfferedError, match="what SMTPUTF8 on"):
+        with pytest.raises(NotOfferedError, match="parameter SMTPUTF8 of"):
             client.send_command(command)
     assert not client.data_to_send()
 
@@ -724,7 +724,7 @@ def test_parameters_where_they_are_offered(keyword: str, command: Command, line:
 
 
 def test_a_parameter_of_another_command() -> None:
-    with pytest.raises(NotOfferedError, match="what SIZE on RCPT needs"):
+    with pytest.raises(NotOfferedError, match="parameter SIZE of RCPT"):
         ready(*EVERYTHING).encode_command(Rcpt(A, Params({SIZE: 5})))
 
 
@@ -760,7 +760,7 @@ def test_lmt_4_an_answer_for_each_recipient() -> None:
     client.end_body(2)
     assert client.data_to_send() == b"x\r\n.\r\n"
     assert hear(client, b"250-Yes\r\n250 really\r\n") == [(END, 250)]
-    with pytest.raises(LocalProtocolError, match="must wait for the answer to end of data"):
+    with pytest.raises(LocalProtocolError, match="must wait for the reply to end of data"):
         client.send_command(Noop())
     assert not client.in_sync
     assert hear(client, b"452 Mailbox full\r\n") == [(END, 452)]
@@ -777,7 +777,7 @@ def test_lmt_4_an_answer_for_each_recipient_of_chunks() -> None:
 def test_lmt_4_one_answer_too_many() -> None:
     client = asked(lmtp(), BdatLast(0))
     client.expect_replies(1)
-    refuse(client, b"250 Yes\r\n" * 3, "nobody asked for")
+    refuse(client, b"250 Yes\r\n" * 3, "no reply was expected")
 
 
 # --- anything -------------------------------------------------------------------------------------------------------
@@ -785,7 +785,7 @@ def test_lmt_4_one_answer_too_many() -> None:
 REPLIES = [
     b"220 Hi\r\n", b"250 Ok\r\n", b"250-Ok\r\n", b"250 2.1.5 Ok\r\n", b"354 Go on\r\n", b"450 No\r\n", b"550-No\r\n", b"550 No\r\n",
     b"421 Bye\r\n", b"250\r\n", ehlo(*EVERYTHING), ehlo("AUTH=X", "SIZE x", "LIMITS RCPTMAX=0"), b"150 x\r\n", b"250 Ok\n", b"\r\n",
-    b"299 \xff\r\n", b"250-" + b"x" * LINE, b"250-\r\n" * LINES, b"334 \r\n", b"235 Yes\r\n", b"221 Bye\r\n", b"\r", b"2", b"250 ",
+    b"299 \xff\r\n", b"250-" + b"x" * MAX_LINE_OCTETS, b"250-\r\n" * MAX_LINES, b"334 \r\n", b"235 Yes\r\n", b"221 Bye\r\n", b"\r", b"2", b"250 ",
 ]  # fmt: skip
 QUESTIONS: list[Command] = [
     Ehlo("x"), Mail(A), Rcpt(A), Rcpt(B), Data(), Rset(), AuthCommand("PLAIN"), AuthResponse("x"), StartTlsCommand(), BdatLast(0),
@@ -834,7 +834,7 @@ def test_nothing_depends_on_the_cuts(octets: bytes, cuts: list[int]) -> None:
     assert converse([piece for piece in pieces if piece]) == converse([octets] if octets else [])
 
 
-@given(segments=st.lists(st.one_of(octets, st.binary(min_size=1, max_size=LINE)).filter(bool), max_size=20))
+@given(segments=st.lists(st.one_of(octets, st.binary(min_size=1, max_size=MAX_LINE_OCTETS)).filter(bool), max_size=20))
 def test_what_is_held_has_a_bound(segments: list[bytes]) -> None:
     """Random octets raise nothing but RemoteProtocolError, and what waits for its end is no more than one line."""
     client = ClientProtocol()
@@ -847,8 +847,8 @@ def test_what_is_held_has_a_bound(segments: list[bytes]) -> None:
             assert poisoned(client)
         if client.closed:
             return
-        assert len(client._buffer) < LINE
-        assert sum(map(len, client._replies._texts)) < LINE * LINES
+        assert len(client._buffer) < MAX_LINE_OCTETS
+        assert sum(map(len, client._replies._texts)) < MAX_LINE_OCTETS * MAX_LINES
 
 
 def test_data_to_send_is_taken_once() -> None:
@@ -874,7 +874,7 @@ def test_a_message_in_pieces() -> None:
     hear(client, b"354 Go on\r\n")
     for piece in (b"", b".", b"a\r\n", b".b", b""):
         client.send_body(piece)
-    with pytest.raises(LocalProtocolError, match="a part of the message"):
+    with pytest.raises(LocalProtocolError, match="while a message is being sent"):
         client.send_command(Rset())
     client.end_body()
     assert client.data_to_send() == b"..a\r\n..b\r\n.\r\n"

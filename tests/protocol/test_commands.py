@@ -158,7 +158,7 @@ def test_RCP_3_too_many(limit: int) -> None:
 
 
 def test_RCP_3_a_hundred_is_the_least() -> None:
-    with pytest.raises(ValueError, match="100 or more"):
+    with pytest.raises(ValueError, match="must be >= 100, got 99"):
         Limits(recipients=99)
 
 

@@ -111,7 +111,7 @@ def test_a_stream_by_the_long_way(octets: bytes) -> None:
     """What the judge remembers of a verb saves time, and nothing else."""
     short = played(octets, [])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(CommandParser, "recall", lambda *_: None)
+        patch.setattr(CommandParser, "parse_cached", lambda *_: None)
         long = played(octets, [])
     assert (long.story, long.output, long.messages) == (short.story, short.output, short.messages)
 

@@ -99,7 +99,7 @@ def standing_at(phase: enum.Enum) -> Dialogue:
 def test_the_reference_speaks_of_everything() -> None:
     table = Grammar(STANDARD).table
     assert set(ACCEPTED) == set(PHASES)
-    assert {type(command) for command in COMMANDS} == set(table.legal)
+    assert {type(command) for command in COMMANDS} == set(table.allowed)
     assert len({*PHASES}) == len(PHASES) == 12
 
 
@@ -110,7 +110,7 @@ def test_every_phase_and_command(phase: enum.Enum, command: Command) -> None:
     assert standing_at(phase).allows(type(command)) == legal
     if not legal:
         dialogue = standing_at(phase)
-        with pytest.raises(LocalProtocolError, match="is out of order"):
+        with pytest.raises(LocalProtocolError, match="is not allowed"):
             dialogue.add_command(command)
         assert (dialogue.phase, len(dialogue.unanswered)) == (phase, 0)
         return
@@ -125,7 +125,7 @@ def test_every_phase_and_command(phase: enum.Enum, command: Command) -> None:
 
 def test_a_question_is_answered_once() -> None:
     dialogue = Dialogue()
-    with pytest.raises(LocalProtocolError, match="nothing was asked that 250 could answer"):
+    with pytest.raises(LocalProtocolError, match="no command is waiting for a reply, got 250"):
         dialogue.add_reply(Reply(250))
     dialogue.add_command(Connect())
     dialogue.add_reply(Reply(220))
@@ -184,9 +184,9 @@ class Elsewhere(PhaseEnum):
 def test_tables_that_agree_are_merged() -> None:
     other = Table({Noop: {Elsewhere.SOMEWHERE: CLOSED}, Mail: {READY: SENDER}}, {}, {})
     merged = BASE.merge([other])
-    assert merged.legal[Noop] == BASE.legal[Noop] | {Elsewhere.SOMEWHERE}
-    assert merged.legal[Mail] == BASE.legal[Mail]
-    assert Elsewhere.SOMEWHERE not in BASE.legal[Noop]
+    assert merged.allowed[Noop] == BASE.allowed[Noop] | {Elsewhere.SOMEWHERE}
+    assert merged.allowed[Mail] == BASE.allowed[Mail]
+    assert Elsewhere.SOMEWHERE not in BASE.allowed[Noop]
 
 
 @pytest.mark.parametrize("kind", ["accepted", "proceed", "refused"])
@@ -194,7 +194,7 @@ def test_tables_that_disagree_are_an_error(kind: str) -> None:
     rows: dict[str, Any] = {"accepted": {}, "proceed": {}, "refused": {}}
     here = Table(**{**rows, kind: {Noop: {READY: READY}}})
     there = Table(**{**rows, kind: {Noop: {READY: CLOSED}}})
-    with pytest.raises(ValueError, match="two rows for Noop in READY"):
+    with pytest.raises(ValueError, match="conflicting rows for Noop in phase READY"):
         here.merge([there])
 
 

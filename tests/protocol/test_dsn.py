@@ -31,7 +31,7 @@ def rcpt_of(line: str) -> Rcpt:
 def test_dsn_is_not_standard() -> None:
     assert not any(isinstance(extension, Dsn) for extension in STANDARD)
     assert "250-DSN" in Talk(extensions=(Dsn(), *STANDARD)).say(HELLO)[1].split("\n")
-    offer = Grammar([Dsn()]).offer(SessionState()).grammar
+    offer = Grammar([Dsn()]).offer(SessionState()).params
     assert {command: list(params) for command, params in offer.items()} == {
         Mail: ["RET", "ENVID"], Rcpt: ["NOTIFY", "ORCPT"],
     }  # fmt: skip
@@ -156,7 +156,7 @@ def test_encoded_parameters_are_decoded_to_the_same_values(ret: str, envid: str,
     path = Path("a@b", "a", "b")
     mail = Mail(path, Params({RET: ret, ENVID: envid}))
     rcpt = Rcpt(path, Params({NOTIFY: frozenset(notify), ORCPT: orcpt}))
-    grammar = Grammar([Dsn()]).offer(SessionState()).grammar
+    grammar = Grammar([Dsn()]).offer(SessionState()).params
     for command in (mail, rcpt):
         line = command.encode()
         assert line.isascii()

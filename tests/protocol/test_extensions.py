@@ -154,7 +154,7 @@ def test_undeclared_8bit_data_is_kept() -> None:
 def test_smtputf8_requires_8bitmime() -> None:
     lines = Talk().say(HELLO)[1].split("\n")
     assert {"250-SMTPUTF8", "250-8BITMIME"} <= set(lines)
-    with pytest.raises(ValueError, match="SMTPUTF8 needs 8BITMIME"):
+    with pytest.raises(ValueError, match="SMTPUTF8 requires 8BITMIME"):
         ServerProtocol(extensions=[SmtpUtf8()])
 
 
@@ -308,7 +308,7 @@ def test_no_command_is_legal_during_the_handshake() -> None:
         protocol.receive_data(line)
         protocol.send(protocol.default_reply(protocol.next_event()))  # type: ignore[arg-type]
     protocol.receive_data(b"NOOP\r\n")
-    with pytest.raises(Exception, match="503 NOOP is out of order: TLS handshake under way"):
+    with pytest.raises(Exception, match="503 Bad sequence of commands: NOOP is not allowed during the TLS handshake"):
         protocol.next_event()
 
 

@@ -28,19 +28,19 @@ def test_the_inbox_gives_out_what_came_in() -> None:
     buffer.add(b"abc")
     assert (buffer.take(1), len(buffer)) == (b"a", 2)
     buffer.add(b"def")
-    assert (buffer.take(3), buffer.take(), buffer.take(), len(buffer)) == (b"bcd", b"ef", b"", 0)
+    assert (buffer.take(3), buffer.take(99), buffer.take(99), len(buffer)) == (b"bcd", b"ef", b"", 0)
     buffer.add(b"ghi")
     assert buffer.take(9) == b"ghi"
     buffer.add(b"jkl")
     buffer.clear()
-    assert (len(buffer), buffer.take()) == (0, b"")
+    assert (len(buffer), buffer.take(99)) == (0, b"")
 
 
 def test_what_is_taken_whole_is_not_copied() -> None:
     data = bytes(bytearray(1000))
     buffer = ReceiveBuffer()
     buffer.add(data)
-    assert buffer.take() is data
+    assert buffer.take(1000) is data
 
 
 # --- lines ----------------------------------------------------------------------------------------------------------
@@ -54,7 +54,7 @@ def lines_of(segments: list[bytes], limit: int = 10) -> list[object]:
         buffer.add(segment)
         while True:
             try:
-                line = lines.pull(limit) if lines.resume() else None
+                line = lines.read_line(limit) if lines.finish_skipping() else None
             except BadCommandError as bad:
                 found.append(bad.reply)
                 continue
@@ -82,10 +82,10 @@ def test_what_is_refused_is_held_no_longer() -> None:
     lines = LineReader(buffer)
     for _ in range(5):
         buffer.add(b"x" * 100)
-        assert not lines.resume() or lines.pull(10) is None
+        assert not lines.finish_skipping() or lines.read_line(10) is None
         assert len(buffer) == 0
     buffer.add(b"x\r")
-    assert not lines.resume()
+    assert not lines.finish_skipping()
     assert len(buffer) == 1
 
 
@@ -99,8 +99,8 @@ def dotted(segments: list[bytes]) -> tuple[list[bytes], bytes, bool]:
     for segment in segments:
         buffer.add(segment)
         if not body.ended:
-            out.append(body.pull())
-    return out, buffer.take(), body.ended
+            out.append(body.read())
+    return out, buffer.take(99), body.ended
 
 
 BODIES = [
@@ -140,7 +140,7 @@ def test_a_dotted_body_holds_three_octets_at_most() -> None:
     body = DotTerminatedReader(buffer)
     for segment in (b"x" * 1000, b"\r", b"\n", b".", b"\r", b"x" * 1000 + b"\r", b"\r", b"\r\n."):
         buffer.add(segment)
-        body.pull()
+        body.read()
         assert len(buffer) <= 2
 
 
@@ -149,7 +149,7 @@ def test_a_plain_segment_is_passed_on_uncopied() -> None:
     buffer = ReceiveBuffer()
     body = DotTerminatedReader(buffer)
     buffer.add(data)
-    assert body.pull() is data
+    assert body.read() is data
 
 
 # --- counted bodies -------------------------------------------------------------------------------------------------
@@ -162,8 +162,8 @@ def test_a_counted_body(cut: int) -> None:
     out = b""
     for segment in pieces(b"12345xy", cut):
         buffer.add(segment)
-        out += body.pull()
-    assert (out, body.ended, body.left, buffer.take()) == (b"12345", True, 0, b"xy")
+        out += body.read()
+    assert (out, body.ended, body.remaining, buffer.take(99)) == (b"12345", True, 0, b"xy")
 
 
 def test_a_counted_body_of_nothing() -> None:
@@ -255,7 +255,7 @@ def test_a_cr_is_held_between_pieces() -> None:
     assert inspector.check(b"") == b""
     assert inspector.check(b"\nb\r") == b"\r\nb"
     assert inspector.check(b"\n", end=True) == b"\r\n"
-    assert (inspector.size, inspector.seen, inspector.fault) == (6, 6, None)
+    assert (inspector.size, inspector.received, inspector.fault) == (6, 6, None)
 
 
 def test_far_too_big() -> None:

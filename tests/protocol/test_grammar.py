@@ -101,11 +101,11 @@ class Rebel(Extension):
 @pytest.mark.parametrize(
     ("extensions", "why"),
     [
-        ([Size(), Twin()], "SIZE of MAIL is defined twice"),
-        ([Thief()], "THIEF claims NOOP, which is taken"),
-        ([Rebel()], "two rows for Noop in READY"),
-        ([Size(), Size(5)], "SIZE is there twice"),
-        ([Chunking(), BinaryMime()], "BINARYMIME needs 8BITMIME too"),
+        ([Size(), Twin()], "duplicate parameter SIZE of MAIL"),
+        ([Thief()], "THIEF defines the verb NOOP, which is already defined"),
+        ([Rebel()], "conflicting rows for Noop in phase READY"),
+        ([Size(), Size(5)], "duplicate extension SIZE"),
+        ([Chunking(), BinaryMime()], "BINARYMIME requires 8BITMIME"),
     ],
 )
 def test_what_does_not_go_together(extensions: list[Extension], why: str) -> None:
@@ -133,7 +133,7 @@ def test_one_grammar_serves_many_sessions() -> None:
     assert grammar.offer(one.state) is grammar.offer(one.state)
     assert grammar.offer(one.state).reply.text.startswith("a\n")
     assert "SIZE 5" in grammar.offer(other.state).reply.text
-    assert grammar.offer(other.state).grammar[Mail]["SIZE"] is SIZE
+    assert grammar.offer(other.state).params[Mail]["SIZE"] is SIZE
 
 
 def test_the_standard_set_with_other_members() -> None:

@@ -27,7 +27,7 @@ def read_back(wire: bytes) -> tuple[bytes, bool, int]:
     buffer = ReceiveBuffer()
     buffer.add(wire)
     body = DotTerminatedReader(buffer)
-    return body.pull(), body.ended, len(buffer)
+    return body.read(), body.ended, len(buffer)
 
 
 # --- line ends ------------------------------------------------------------------------------------------------------

@@ -123,7 +123,7 @@ def test_a_refusal_must_be_said_too() -> None:
 
 
 def test_nothing_is_said_unasked() -> None:
-    with pytest.raises(LocalProtocolError, match=r"there is nothing that 250 2\.0\.0 Ok could answer"):
+    with pytest.raises(LocalProtocolError, match=r"no command is waiting for a reply, got 250 2\.0\.0 Ok"):
         ready().send(Reply(250, "Ok"))
 
 
@@ -187,7 +187,7 @@ def test_a_chunk_is_answered_behind_its_octets() -> None:
     protocol = with_recipient(b"BDAT 3\r\nab")
     protocol.next_event()
     for reply in (Reply(250), Reply(452)):
-        with pytest.raises(LocalProtocolError, match="the octets of BDAT must be taken before it is answered"):
+        with pytest.raises(LocalProtocolError, match="the octets of BDAT must be read before it is answered"):
             protocol.send(reply)
     protocol.receive_data(b"c")
     assert [protocol.next_event(), protocol.next_event()] == [b"abc", END_OF_CHUNK]

@@ -23,8 +23,8 @@ from .eightbitmime import BODY
 class ChunkPhase(PhaseEnum):
     """The phases that BDAT adds."""
 
-    CHUNKS = "between chunks"
-    CHUNK_REFUSED = "a chunk was refused, RSET must follow"
+    CHUNKS = "between two chunks"
+    CHUNK_REFUSED = "after a refused chunk, before RSET"
 
 
 CHUNKS, CHUNK_REFUSED = ChunkPhase

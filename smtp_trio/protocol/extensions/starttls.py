@@ -20,7 +20,7 @@ from ..session_state import SessionState
 class TlsPhase(PhaseEnum):
     """The phase that STARTTLS adds."""
 
-    HANDSHAKE = "TLS handshake under way"
+    HANDSHAKE = "during the TLS handshake"
 
 
 HANDSHAKE = TlsPhase.HANDSHAKE
