@@ -1,113 +1,78 @@
-"""README.md tells the truth: its blocks of Python run, and its commands are those that exist."""
+"""README.md: its programs run, and the commands, options and files that it names exist."""
 
 from __future__ import annotations
 
 import re
 import smtplib
-import socket
 from pathlib import Path
-from typing import Any
 
+import blocks
 import pytest
 import trio
-import trustme
 from plugged import INI, installed
-from processes import HOST, client_context, serving
+from processes import HOST, serving
 
+from smtp_trio import Server
 from smtp_trio._cli.main import make_parser
 from smtp_trio.stores import read
 
 pytest_plugins = ["pytester"]
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
-TOUR, EMBED, SEND, STORE, TEST = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-PORT = "2525"
+TEXT = blocks.README.read_text(encoding="utf-8")
+TOUR, STORE, SEND, TEST = (block for block in blocks.blocks(blocks.README) if block.language == "python")
 
 
-def free_port() -> int:
-    with socket.create_server((HOST, 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def take_tour() -> dict[str, Any]:
-    """Run it, on a port that is free; gives what it defines."""
-    names: dict[str, Any] = {"__name__": "tour"}
-    exec(TOUR.replace(PORT, str(free_port())), names)
-    return names
-
-
-@pytest.fixture
-def names() -> dict[str, Any]:
-    return take_tour()
-
-
-def test_the_tour(capsys: pytest.CaptureFixture[str]) -> None:
-    take_tour()
+def test_tour(capsys: pytest.CaptureFixture[str]) -> None:
+    TOUR.run()
 
     assert capsys.readouterr().out == "22 octets\n"
 
 
-def test_the_tests(pytester: pytest.Pytester, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", installed(tmp_path))
-    pytester.makeini(INI + "trio_mode = true\n")
-    pytester.makepyfile("import smtp_trio\nimport trio\n" + TEST)
-    pytester.runpytest_subprocess().assert_outcomes(passed=2)
-
-
-def test_to_embed_and_to_store(
-    names: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_store_mail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    port = free_port()
-    exec(EMBED.replace(PORT, str(port)), names)
-    exec(STORE, names)
-    ca = trustme.CA()
-    ca.cert_pem.write_to_path("ca.pem")
-    issued = ca.issue_cert(HOST)
-    issued.private_key_pem.write_to_path("key.pem")
-    issued.cert_chain_pems[0].write_to_path("cert.pem")
+    mailbox = STORE.run()["Mailbox"](tmp_path / "Maildir")
 
-    def send() -> None:
+    def send(port: int) -> None:
         with smtplib.SMTP(HOST, port, timeout=30) as client:
-            client.starttls(context=client_context(Path("ca.pem")))
-            people = ["fred@EXAMPLE.org", "barney@example.org", "Postmaster"]
-            refused = client.sendmail("me@example.net", people, b"Subject: hi\r\n\r\nhello\r\n")
+            refused = client.sendmail(
+                "me@example.net",
+                ["fred@EXAMPLE.org", "barney@example.org", "Postmaster"],
+                b"Subject: hi\r\n\r\nhello\r\n",
+            )
             assert list(refused) == ["barney@example.org"]
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
-            server = await names["serve_mail"](nursery, "cert.pem", "key.pem")
-            await trio.to_thread.run_sync(send)
+            server = Server(mailbox)
+            [listener] = await nursery.start(server.serve, 0, HOST)
+            await trio.to_thread.run_sync(send, listener.socket.getsockname()[1])
             await server.stop()
 
     trio.run(main)
-    (file,) = Path("Maildir/new").iterdir()
-    capsys.readouterr()
-    assert names["look"](file) == read(file).message == b"Subject: hi\r\n\r\nhello\r\n"
-    assert capsys.readouterr().out == "me@example.net -> fred@EXAMPLE.org Postmaster\n"
+    [file] = (tmp_path / "Maildir" / "new").iterdir()
+    stored = read(file)
+    assert stored.message == b"Subject: hi\r\n\r\nhello\r\n"
+    assert [str(recipient) for recipient in stored.recipients] == ["fred@EXAMPLE.org", "Postmaster"]
 
 
-async def test_to_send(names: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    exec(SEND, names)
-    capsys.readouterr()
+async def test_send_mail(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    send = SEND.run()["send"]
     async with serving("--accept", "example.org", cwd=tmp_path) as program:
-        result = await names["write_to"](["you@example.org", "you@elsewhere.example"], HOST, program.port)
-    assert [each.recipient for each in result.accepted] == ["you@example.org"]
-    assert capsys.readouterr().out.startswith("you@elsewhere.example never 550 5.7.1 ")
+        result = await send(HOST, program.port, ["you@example.org", "you@elsewhere.example"])
+    assert [outcome.recipient for outcome in result.accepted] == ["you@example.org"]
+    assert capsys.readouterr().out.startswith("you@elsewhere.example is rejected permanently: 550 5.7.1 ")
 
 
-async def test_to_look_into_a_database(names: dict[str, Any], tmp_path: Path) -> None:
-    exec(STORE, names)
-    async with serving("--store", "sqlite:mail.db", cwd=tmp_path) as program:
-        await program.send("me@example.net", ["you@example.org"], b"Subject: hi\r\n\r\nhello\r\n")
-        uid = (await program.out.wait_for(r'queued as (\S+)"'))[1]
-    assert names["look"](tmp_path / "mail.db", uid) == b"Subject: hi\r\n\r\nhello\r\n"
+def test_test_mail(pytester: pytest.Pytester, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", installed(tmp_path))
+    pytester.makeini(INI)
+    pytester.makepyfile(TEST.source)
+    pytester.runpytest_subprocess().assert_outcomes(passed=2)
 
 
-def test_the_options_that_it_names_are_there(capsys: pytest.CaptureFixture[str]) -> None:
-    told = README.partition("`smtp-trio serve` is the same command")[2].partition("\n\n")[0]
-    options = re.findall(r"`(--[a-z-]+)", told)
+def test_options_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    named = TEXT.partition("`smtp-trio serve` is the same command")[2].partition("\n\n")[0]
+    options = re.findall(r"`(--[a-z-]+)", named)
     assert len(options) > 6
 
     with pytest.raises(SystemExit):
@@ -117,13 +82,14 @@ def test_the_options_that_it_names_are_there(capsys: pytest.CaptureFixture[str])
     assert [option for option in options if option not in shown] == []
 
 
-def test_the_files_that_it_names_are_there() -> None:
-    for target in re.findall(r"\]\((?!https:)([^)]+)\)", README):
-        assert (Path(__file__).parent.parent / target).exists()
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"])
+def test_linked_files_exist(name: str) -> None:
+    text = (blocks.ROOT / name).read_text(encoding="utf-8")
+    assert [link for link in re.findall(r"\]\((?!https:)([^)]+)\)", text) if not (blocks.ROOT / link).exists()] == []
 
 
 @pytest.mark.parametrize(
     "command", ["python -m pip install . && python -m smtp_trio serve", "python -m pip install nox && python -m nox"]
 )
-def test_its_two_commands(command: str) -> None:
-    assert f"```console\n{command}\n```" in README
+def test_two_commands(command: str) -> None:
+    assert f"```console\n{command}\n```" in TEXT
