@@ -1,4 +1,4 @@
-"""What the tests of the client share: a server that keeps to its script, over streams in memory, whatever the RFCs say."""
+"""A server for tests of the client that follows a script, over streams in memory, whether or not the RFCs allow it."""
 
 from __future__ import annotations
 
@@ -18,55 +18,55 @@ from smtp_trio import Client
 
 OK = b"250 2.0.0 Ok\r\n"
 GREETING = b"220 mx.test ESMTP\r\n"
-START = b"354 Go ahead\r\n"
+GO_AHEAD = b"354 Go ahead\r\n"
 ME, YOU = "me@client.test", "you@mx.test"
 MESSAGE = b"Subject: hi\r\n\r\nhello\r\n"
 
 
 class Do(enum.Enum):
-    """Steps that need no words."""
+    """Steps without a text."""
 
-    BODY = "read a message up to its dot"
+    READ_BODY = "read a message up to its final dot"
     CLOSE = "close the connection"
-    GONE = "nothing more is said: the client has closed"
-    SILENCE = "take whatever comes, and say nothing, until the client closes"
-    DEAF = "take nothing, and say nothing"
+    EXPECT_CLOSE = "expect that the client closes the connection without sending anything else"
+    NO_REPLY = "read until the client closes the connection, and do not reply"
+    STOP_READING = "neither read nor write any more"
 
 
-BODY, CLOSE, GONE, SILENCE, DEAF = Do
+READ_BODY, CLOSE, EXPECT_CLOSE, NO_REPLY, STOP_READING = Do
 
 
 @frozen
-class Octets:
-    """Read so many octets of a message."""
+class ReadOctets:
+    """A step that reads a number of octets of a message."""
 
     count: int
 
 
 class Script:
-    """Plays the server. A step is bytes to send, a str (the line that must come, a pattern), or one of the above.
+    """The server. A step is bytes to send, a str (a pattern for the next line), a `Do`, a `ReadOctets`, or an async function.
 
-    When its steps are over, the client may say QUIT, which is answered, and must close.
+    After the last step the client may send QUIT, which gets a reply, and must close the connection.
     """
 
-    def __init__(self, stream: trio.abc.Stream, near: trio.abc.Stream, steps: tuple[Step, ...]) -> None:
-        #: The client's end.
-        self.near = near
+    def __init__(self, stream: trio.abc.Stream, client_stream: trio.abc.Stream, steps: tuple[Step, ...]) -> None:
+        self.client_stream = client_stream
         self.stream = stream
-        #: Whole commands, bodies, and what arrived between two things that we said.
+        #: The commands and bodies received so far, and everything received between two sends.
         self.lines: list[str] = []
         self.bodies: list[bytes] = []
-        self.flights: list[bytes] = []
-        self.deaf = False
+        self.groups: list[bytes] = []
+        self.stopped_reading = False
         self._steps = steps
         self._buffer = b""
-        self._in_flight = False
+        self._in_group = False
 
     def client(self, **settings: Any) -> Client:
-        """A client that talks to us."""
-        return Client(self.near, **{"name": "client.test", "tls": "never", **settings})
+        """Return a client of this server that is not opened yet."""
+        return Client(self.client_stream, **{"name": "client.test", "tls": "never", **settings})
 
     async def run(self) -> None:
+        """Run all steps."""
         try:
             for step in self._steps:
                 await self.do(step)
@@ -75,23 +75,24 @@ class Script:
             await trio.aclose_forcefully(self.stream)
 
     async def do(self, step: Step) -> None:
+        """Run one step."""
         if isinstance(step, bytes):
             await self.send(step)
         elif isinstance(step, str):
             line = await self.line()
             assert re.fullmatch(step, line), f"expected {step!r}, got {line!r}"
-        elif isinstance(step, Octets):
-            self.bodies.append(await self._take(step.count))
-        elif step is BODY:
-            await self._until(b"\r\n.\r\n")
+        elif isinstance(step, ReadOctets):
+            self.bodies.append(await self._read(step.count))
+        elif step is READ_BODY:
+            await self._read_until(b"\r\n.\r\n")
         elif step is CLOSE:
             await trio.aclose_forcefully(self.stream)
-        elif step is GONE:
+        elif step is EXPECT_CLOSE:
             assert await self.rest() == b""
-        elif step is SILENCE:
+        elif step is NO_REPLY:
             await self.rest()
-        elif step is DEAF:
-            self.deaf = True
+        elif step is STOP_READING:
+            self.stopped_reading = True
             await trio.sleep_forever()
         else:
             assert callable(step)
@@ -99,48 +100,50 @@ class Script:
 
     @property
     def buffered(self) -> bool:
-        """Something has come that no step has taken yet."""
+        """True if octets were received that no step has read yet."""
         return bool(self._buffer)
 
     async def send(self, data: bytes) -> None:
-        self._in_flight = False
+        """Send octets to the client."""
+        self._in_group = False
         await self.stream.send_all(data)
 
     async def more(self) -> None:
-        """What comes next. Raises EOFError when the client has closed."""
+        """Receive octets into the buffer. Raise EOFError if the client has closed the connection."""
         try:
             data = await self.stream.receive_some()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             data = b""
         if not data:
-            raise EOFError("the client has closed")
-        if not self._in_flight:
-            self.flights.append(b"")
-        self._in_flight = True
-        self.flights[-1] += data
+            raise EOFError("the client has closed the connection")
+        if not self._in_group:
+            self.groups.append(b"")
+        self._in_group = True
+        self.groups[-1] += data
         self._buffer += data
 
     async def line(self) -> str:
+        """Read one line."""
         while b"\r\n" not in self._buffer:
             await self.more()
         line, _, self._buffer = self._buffer.partition(b"\r\n")
         self.lines.append(line.decode())
         return self.lines[-1]
 
-    async def _take(self, count: int) -> bytes:
+    async def _read(self, count: int) -> bytes:
         while len(self._buffer) < count:
             await self.more()
-        taken, self._buffer = self._buffer[:count], self._buffer[count:]
-        return taken
+        data, self._buffer = self._buffer[:count], self._buffer[count:]
+        return data
 
-    async def _until(self, end: bytes) -> None:
+    async def _read_until(self, end: bytes) -> None:
         while end not in b"\r\n" + self._buffer:
             await self.more()
         body, _, self._buffer = (b"\r\n" + self._buffer).partition(end)
         self.bodies.append(body[2:] + b"\r\n" if body else b"")
 
     async def rest(self) -> bytes:
-        """All until the client closes."""
+        """Read until the client closes the connection."""
         try:
             while True:
                 await self.more()
@@ -156,26 +159,26 @@ class Script:
                 return
         await self.do("QUIT")
         await self.send(b"221 2.0.0 Bye\r\n")
-        await self.do(GONE)
+        await self.do(EXPECT_CLOSE)
 
 
-Step = bytes | str | Do | Octets | Callable[[Script], Awaitable[None]]
+Step = bytes | str | Do | ReadOctets | Callable[[Script], Awaitable[None]]
 
 
 @asynccontextmanager
 async def scripted(*steps: Step, pair: Callable[[], Pair] = memory_stream_pair) -> AsyncGenerator[Script]:
-    """A server with this script. Whoever leaves must have closed the connection."""
-    near, far = pair()
-    script = Script(far, near, steps)
+    """Run a server with this script. The connection must be closed at the end of the block."""
+    client_stream, server_stream = pair()
+    script = Script(server_stream, client_stream, steps)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(script.run)
         yield script
-        if script.deaf:
+        if script.stopped_reading:
             nursery.cancel_scope.cancel()
 
 
-def offer(*keywords: str) -> bytes:
-    """An answer to EHLO."""
+def ehlo_reply(*keywords: str) -> bytes:
+    """Return a reply to EHLO with these keywords."""
     lines = ["mx.test", *keywords]
     return b"".join(
         b"250%s%s\r\n" % (b"-" if at < len(lines) else b" ", line.encode()) for at, line in enumerate(lines, 1)
@@ -183,25 +186,25 @@ def offer(*keywords: str) -> bytes:
 
 
 def hello(*keywords: str) -> tuple[Step, ...]:
-    """All up to a session that offers this."""
-    return GREETING, "EHLO client.test", offer(*keywords)
+    """Return the steps that open a session with these keywords."""
+    return GREETING, "EHLO client.test", ehlo_reply(*keywords)
 
 
 def chunk(size: int, *, last: bool = True) -> tuple[Step, ...]:
-    """One chunk of a message."""
-    return f"BDAT {size}" + (" LAST" if last else ""), Octets(size)
+    """Return the steps that read one chunk of a message."""
+    return f"BDAT {size}" + (" LAST" if last else ""), ReadOctets(size)
 
 
-#: One message, one command at a time, and in groups.
-SLOWLY: tuple[Step, ...] = ("MAIL FROM:<.*>.*", OK, "RCPT TO:<.*>.*", OK, "DATA", START, BODY, OK)
+#: One message without PIPELINING, the envelope of one with it, and one by BDAT in a single group.
+UNPIPELINED: tuple[Step, ...] = ("MAIL FROM:<.*>.*", OK, "RCPT TO:<.*>.*", OK, "DATA", GO_AHEAD, READ_BODY, OK)
 ENVELOPE: tuple[Step, ...] = ("MAIL FROM:<.*>.*", "RCPT TO:<.*>.*")
 CHUNKED: tuple[Step, ...] = (*ENVELOPE, *chunk(len(MESSAGE)), OK * 3)
 
 
-def secure(context: ssl.SSLContext | None = None, *, fails: bool = False) -> Step:
-    """The server's half of a TLS handshake, and of all that follows. ``fails``: the client does not want it."""
+def tls_handshake(context: ssl.SSLContext | None = None, *, fails: bool = False) -> Step:
+    """Return a step that does the server's part of a TLS handshake. ``fails``: the client is expected to abort it."""
 
-    async def shake(script: Script) -> None:
+    async def handshake(script: Script) -> None:
         assert not script.buffered, "the client did not wait"
         stream = trio.SSLStream(script.stream, context or server_tls(), server_side=True)
         try:
@@ -210,11 +213,11 @@ def secure(context: ssl.SSLContext | None = None, *, fails: bool = False) -> Ste
             assert fails
             return
         script.stream = stream
-        if fails:  # TLS 1.3: the client says so when we are through with it
+        if fails:  # with TLS 1.3 the server finishes its handshake before the client's alert arrives
             try:
                 await script.more()
             except EOFError:
                 return
-            raise AssertionError(script.flights[-1])
+            raise AssertionError(script.groups[-1])
 
-    return shake
+    return handshake

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted import BODY, GONE, ME, MESSAGE, OK, SLOWLY, START, YOU, Step, hello, scripted
+from scripted import EXPECT_CLOSE, GO_AHEAD, ME, MESSAGE, OK, READ_BODY, UNPIPELINED, YOU, Step, hello, scripted
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from smtp_trio import Client, LocalProtocolError, NotOfferedError, ReplyError
@@ -28,7 +28,7 @@ def message(**fields: str) -> email.message.EmailMessage:
 def transaction(mail: str = "MAIL FROM:<.*>", *rcpts: str) -> tuple[Step, ...]:
     """A transaction with exactly these lines."""
     steps = [step for rcpt in rcpts or ("RCPT TO:<.*>",) for step in (rcpt, OK)]
-    return mail, OK, *steps, "DATA", START, BODY, OK
+    return mail, OK, *steps, "DATA", GO_AHEAD, READ_BODY, OK
 
 
 # --- CLI-12 -----------------------------------------------------------------------------------------------------------
@@ -65,12 +65,12 @@ BAD: dict[str, Ask] = {
 @pytest.mark.parametrize("kind", BAD)
 async def test_cli_12_bad_arguments(autojump_clock: MockClock, kind: str) -> None:
     """A ValueError, and not an octet of it on the wire; the connection is as good as before."""
-    async with scripted(*hello(*ALL), *SLOWLY) as script, script.client() as client:
-        before = list(script.flights)
+    async with scripted(*hello(*ALL), *UNPIPELINED) as script, script.client() as client:
+        before = list(script.groups)
         with pytest.raises(ValueError):  # noqa: PT011 - each names its own argument
             await BAD[kind](client)
         await wait_all_tasks_blocked()
-        assert script.flights == before
+        assert script.groups == before
         assert client.usable
         assert (await client.send(ME, [YOU], MESSAGE)).complete
 
@@ -86,7 +86,7 @@ async def test_cli_12_bad_arguments(autojump_clock: MockClock, kind: str) -> Non
     ],
 )
 async def test_cli_12_the_wrong_type(autojump_clock: MockClock, ask: Ask, words: str) -> None:
-    async with scripted(*hello(*ALL), GONE) as script:
+    async with scripted(*hello(*ALL), EXPECT_CLOSE) as script:
         async with script.client() as client:
             with pytest.raises(TypeError, match=words):
                 await ask(client)
@@ -104,7 +104,7 @@ async def test_cli_12_the_wrong_type(autojump_clock: MockClock, ask: Ask, words:
     ],
 )
 async def test_a_parameter_that_is_not_offered(autojump_clock: MockClock, params: dict[str, Any], words: str) -> None:
-    async with scripted(*hello(), *SLOWLY) as script, script.client() as client:
+    async with scripted(*hello(), *UNPIPELINED) as script, script.client() as client:
         with pytest.raises(NotOfferedError, match=words):
             await client.send(ME, [YOU], MESSAGE, **params)
         await client.send(ME, [YOU], MESSAGE)
@@ -199,10 +199,10 @@ async def test_utf_9_only_where_it_is_needed(
 async def test_utf_9_refused_here_where_it_is_not_offered(
     autojump_clock: MockClock, sender: str, recipient: str, body: bytes
 ) -> None:
-    async with scripted(*hello("8BITMIME"), *SLOWLY) as script, script.client() as client:
+    async with scripted(*hello("8BITMIME"), *UNPIPELINED) as script, script.client() as client:
         with pytest.raises(LocalProtocolError, match="SMTPUTF8"):
             await client.send(sender, [recipient], body)
-        assert len(script.flights) == 1
+        assert len(script.groups) == 1
         await client.send(ME, [YOU], MESSAGE)
 
 
@@ -212,7 +212,7 @@ async def test_size_is_said_and_checked(autojump_clock: MockClock) -> None:
         async with script.client() as client:
             with pytest.raises(ReplyError) as caught:
                 await client.send(ME, [YOU], octets + b"y")
-            assert (caught.value.reply.code, len(script.flights)) == (552, 1)
+            assert (caught.value.reply.code, len(script.groups)) == (552, 1)
             assert (await client.send(ME, [YOU], octets)).complete
 
 
@@ -263,8 +263,8 @@ async def test_what_an_iterable_raises_comes_out_as_it_is(
 ) -> None:
     """The message is half sent, so that the connection is of no more use: it is closed, and the server keeps nothing."""
     steps: tuple[Step, ...] = ("MAIL .*", OK, "RCPT .*", OK)
-    data: tuple[Step, ...] = () if extensions else ("DATA", START, "Subject: hi", "", "hello")
-    async with scripted(*hello(*extensions), *steps, *data, GONE) as script:
+    data: tuple[Step, ...] = () if extensions else ("DATA", GO_AHEAD, "Subject: hi", "", "hello")
+    async with scripted(*hello(*extensions), *steps, *data, EXPECT_CLOSE) as script:
         with pytest.raises(Disk):
             async with script.client() as client:
                 await client.send(ME, [YOU], broken())
@@ -280,7 +280,7 @@ async def test_an_iterable_and_its_progress(autojump_clock: MockClock) -> None:
         yield b"Subject: hi\n"
         yield b"\n.dot"
 
-    async with scripted(*hello(), *SLOWLY) as script, script.client() as client:
+    async with scripted(*hello(), *UNPIPELINED) as script, script.client() as client:
         await client.send(ME, [YOU], pieces(), progress=lambda sent, size: seen.append((sent, size)))
     assert script.bodies == [b"Subject: hi\r\n\r\n..dot\r\n"]
     assert seen[-1] == (len(b"Subject: hi\r\n\r\n.dot\r\n"), None)
@@ -301,7 +301,7 @@ async def test_a_path_and_its_progress(autojump_clock: MockClock, tmp_path: Path
 
 
 async def test_a_path_that_is_not_there(autojump_clock: MockClock, tmp_path: Path) -> None:
-    async with scripted(*hello(), *SLOWLY) as script, script.client() as client:
+    async with scripted(*hello(), *UNPIPELINED) as script, script.client() as client:
         with pytest.raises(FileNotFoundError):
             await client.send(ME, [YOU], tmp_path / "nothing")
         await client.send(ME, [YOU], MESSAGE)
@@ -310,13 +310,13 @@ async def test_a_path_that_is_not_there(autojump_clock: MockClock, tmp_path: Pat
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
 async def test_octets(autojump_clock: MockClock, kind: Callable[[bytes], Any]) -> None:
     seen: list[tuple[int, int | None]] = []
-    async with scripted(*hello(), *SLOWLY) as script, script.client() as client:
+    async with scripted(*hello(), *UNPIPELINED) as script, script.client() as client:
         await client.send(ME, [YOU], kind(MESSAGE), progress=lambda *known: seen.append(known))
     assert script.bodies == [MESSAGE]
     assert seen[-1] == (len(MESSAGE), len(MESSAGE))
 
 
 async def test_an_empty_message(autojump_clock: MockClock) -> None:
-    async with scripted(*hello(), *SLOWLY) as script, script.client() as client:
+    async with scripted(*hello(), *UNPIPELINED) as script, script.client() as client:
         assert (await client.send(ME, [YOU], b"")).complete
     assert script.bodies == [b""]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from helpers import client_tls
-from scripted import GONE, OK, Script, Step, hello, offer, scripted, secure
+from scripted import EXPECT_CLOSE, OK, Script, Step, ehlo_reply, hello, scripted, tls_handshake
 from trio.testing import MockClock
 
 from smtp_trio import (
@@ -47,8 +47,8 @@ CRAM: tuple[Step, ...] = ("AUTH CRAM-MD5", ask(b"<1@x>"), "[A-Za-z0-9+/=]+", b"2
 
 def within(*mechanisms: str) -> tuple[Step, ...]:
     """All up to a session under TLS that offers these."""
-    upgrade: tuple[Step, ...] = (*hello("STARTTLS"), "STARTTLS", b"220 go\r\n", secure())
-    return *upgrade, "EHLO client.test", offer(" ".join(["AUTH", *mechanisms]))
+    upgrade: tuple[Step, ...] = (*hello("STARTTLS"), "STARTTLS", b"220 go\r\n", tls_handshake())
+    return *upgrade, "EHLO client.test", ehlo_reply(" ".join(["AUTH", *mechanisms]))
 
 
 def client_of(script: Script, **settings: Any) -> Any:
@@ -115,13 +115,13 @@ async def test_scram_is_better_than_all(autojump_clock: MockClock) -> None:
     pytest.importorskip("scramp")
     async with scripted(*within("PLAIN", "SCRAM-SHA-256", "LOGIN"), scram) as script, client_of(script) as client:
         assert client.user == "fred"
-    assert SECRET.encode() not in b"".join(script.flights)
+    assert SECRET.encode() not in b"".join(script.groups)
 
 
 async def test_scram_a_server_that_proves_nothing(autojump_clock: MockClock) -> None:
     """It says yes to everybody: so may whoever sits in between."""
     pytest.importorskip("scramp")
-    steps = ("AUTH SCRAM-SHA-256 .*", b"235 2.7.0 welcome\r\n", GONE)
+    steps = ("AUTH SCRAM-SHA-256 .*", b"235 2.7.0 welcome\r\n", EXPECT_CLOSE)
     async with scripted(*within("SCRAM-SHA-256"), *steps) as script:
         with pytest.raises(RemoteProtocolError):
             async with client_of(script):
@@ -155,14 +155,14 @@ async def test_a_pair_is_a_password(autojump_clock: MockClock) -> None:
 @pytest.mark.parametrize("tls", ["never", "opportunistic"])
 @pytest.mark.parametrize("mechanism", ["PLAIN", "CRAM-MD5"])
 async def test_never_in_the_clear_unless_allowed(autojump_clock: MockClock, tls: str, mechanism: str) -> None:
-    async with scripted(*hello(f"AUTH {mechanism}"), *BYE, GONE) as script:
+    async with scripted(*hello(f"AUTH {mechanism}"), *BYE, EXPECT_CLOSE) as script:
         with pytest.raises(LocalProtocolError, match="allow_cleartext"):
             async with script.client(tls=tls, auth=FRED):
                 raise AssertionError("let in")
 
 
 async def test_never_over_a_connection_that_was_not_verified(autojump_clock: MockClock) -> None:
-    async with scripted(*within("PLAIN"), *BYE, GONE) as script:
+    async with scripted(*within("PLAIN"), *BYE, EXPECT_CLOSE) as script:
         with pytest.raises(LocalProtocolError, match="without a verified certificate"):
             async with script.client(tls="opportunistic", host="mx.test", auth=FRED):
                 raise AssertionError("let in")
@@ -170,7 +170,7 @@ async def test_never_over_a_connection_that_was_not_verified(autojump_clock: Moc
 
 @pytest.mark.parametrize("offered", [["AUTH X-ODD"], ["AUTH"], []])
 async def test_nothing_that_both_sides_know(autojump_clock: MockClock, offered: list[str]) -> None:
-    async with scripted(*hello(*offered), *BYE, GONE) as script:
+    async with scripted(*hello(*offered), *BYE, EXPECT_CLOSE) as script:
         with pytest.raises(LocalProtocolError) as caught:
             async with script.client(auth=FRED, allow_cleartext=True):
                 raise AssertionError("let in")
@@ -197,7 +197,7 @@ def told(exc: BaseException) -> str:
     ],
 )
 async def test_refused(autojump_clock: MockClock, mechanism: str, steps: tuple[Step, ...]) -> None:
-    async with scripted(*within(mechanism), *steps, *BYE, GONE) as script:
+    async with scripted(*within(mechanism), *steps, *BYE, EXPECT_CLOSE) as script:
         with pytest.raises(ReplyError) as caught:
             async with client_of(script):
                 raise AssertionError("let in")
@@ -211,7 +211,7 @@ async def test_refused(autojump_clock: MockClock, mechanism: str, steps: tuple[S
 @pytest.mark.parametrize("mechanism", ["LOGIN", "CRAM-MD5"])
 async def test_a_challenge_that_nobody_can_read(autojump_clock: MockClock, mechanism: str, challenge: bytes) -> None:
     """RFC 4954 4: the client says "*", and gives up."""
-    steps = (f"AUTH {mechanism}", challenge, r"\*", b"501 5.7.0 cancelled\r\n", *BYE, GONE)
+    steps = (f"AUTH {mechanism}", challenge, r"\*", b"501 5.7.0 cancelled\r\n", *BYE, EXPECT_CLOSE)
     async with scripted(*within(mechanism), *steps) as script:
         with pytest.raises(RemoteProtocolError) as caught:
             async with client_of(script):
@@ -221,7 +221,7 @@ async def test_a_challenge_that_nobody_can_read(autojump_clock: MockClock, mecha
 
 
 async def test_a_server_that_never_stops_asking(autojump_clock: MockClock) -> None:
-    steps = (*LOGIN[:-1], ask(b"and your mother's maiden name?"), r"\*", b"501 cancelled\r\n", *BYE, GONE)
+    steps = (*LOGIN[:-1], ask(b"and your mother's maiden name?"), r"\*", b"501 cancelled\r\n", *BYE, EXPECT_CLOSE)
     async with scripted(*within("LOGIN"), *steps) as script:
         with pytest.raises(RemoteProtocolError) as caught:
             async with client_of(script):

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import pytest
 import trio
-from scripted import CLOSE, GONE, GREETING, ME, MESSAGE, OK, SILENCE, SLOWLY, YOU, Step, hello, offer, scripted
+from scripted import (
+    CLOSE,
+    EXPECT_CLOSE,
+    GREETING,
+    ME,
+    MESSAGE,
+    NO_REPLY,
+    OK,
+    UNPIPELINED,
+    YOU,
+    Step,
+    ehlo_reply,
+    hello,
+    scripted,
+)
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from smtp_trio import (
@@ -21,7 +35,7 @@ from smtp_trio import (
 
 @pytest.mark.parametrize("code", [554, 521])
 async def test_cli_4_turned_away_says_goodbye(autojump_clock: MockClock, code: int) -> None:
-    async with scripted(b"%d no mail here\r\n" % code, "QUIT", b"221 bye\r\n", GONE) as script:
+    async with scripted(b"%d no mail here\r\n" % code, "QUIT", b"221 bye\r\n", EXPECT_CLOSE) as script:
         with pytest.raises(GreetingError) as caught:
             async with script.client():
                 raise AssertionError("let in")
@@ -32,7 +46,7 @@ async def test_cli_4_turned_away_says_goodbye(autojump_clock: MockClock, code: i
 
 async def test_cli_4_421_in_place_of_a_greeting(autojump_clock: MockClock) -> None:
     """Such a server closes the connection itself (RFC 5321 3.8), so nobody is there for a QUIT."""
-    async with scripted(b"421 4.3.2 busy\r\n", GONE) as script:
+    async with scripted(b"421 4.3.2 busy\r\n", EXPECT_CLOSE) as script:
         with pytest.raises(GreetingError) as caught:
             async with script.client():
                 raise AssertionError("let in")
@@ -60,7 +74,7 @@ async def test_cli_4_the_server_closes_without_a_greeting(autojump_clock: MockCl
     ],
 )
 async def test_no_smtp_in_place_of_a_greeting(autojump_clock: MockClock, greeting: bytes) -> None:
-    async with scripted(greeting, GONE) as script:
+    async with scripted(greeting, EXPECT_CLOSE) as script:
         client = script.client()
         with pytest.raises(RemoteProtocolError):
             async with client:
@@ -74,7 +88,7 @@ async def test_no_smtp_in_place_of_a_greeting(autojump_clock: MockClock, greetin
 @pytest.mark.parametrize("code", [500, 502])
 async def test_cli_5_falls_back_to_helo(autojump_clock: MockClock, code: int) -> None:
     refusal = b"%d what?\r\n" % code
-    async with scripted(GREETING, "EHLO client.test", refusal, "HELO client.test", OK, *SLOWLY) as script:
+    async with scripted(GREETING, "EHLO client.test", refusal, "HELO client.test", OK, *UNPIPELINED) as script:
         async with script.client(tls="opportunistic") as client:
             assert not client.capabilities
             result = await client.send(ME, [YOU], MESSAGE)
@@ -112,7 +126,7 @@ async def test_cli_5_helo_is_refused_too(autojump_clock: MockClock) -> None:
 
 
 async def test_what_is_known(autojump_clock: MockClock) -> None:
-    ehlo = offer("size 1000", "AUTH PLAIN", "AUTH=LOGIN PLAIN", "X-ODD  one two ", "8bitmime")
+    ehlo = ehlo_reply("size 1000", "AUTH PLAIN", "AUTH=LOGIN PLAIN", "X-ODD  one two ", "8bitmime")
     async with scripted(b"220-mx.test\r\n220 hi\r\n", "EHLO client.test", ehlo) as script:
         async with script.client(host="mx.test") as client:
             assert client.greeting is not None
@@ -122,7 +136,7 @@ async def test_what_is_known(autojump_clock: MockClock) -> None:
             assert set(client.offered) == {"SIZE", "AUTH", "8BITMIME"}
             assert (client.tls, client.user, client.last_result, client.last_results) == (None, None, None, ())
             assert client.usable
-            assert client.stream is script.near
+            assert client.stream is script.client_stream
         assert not client.usable
 
 
@@ -131,7 +145,7 @@ async def test_what_is_known(autojump_clock: MockClock) -> None:
 
 async def test_cli_21_no_ehlo_behind_auth(autojump_clock: MockClock) -> None:
     """RFC 4954 4 wants it behind a security layer alone, and no mechanism here has one. Behind STARTTLS: test_client_tls."""
-    async with scripted(*hello("AUTH PLAIN"), "AUTH PLAIN .*", b"235 ok\r\n", *SLOWLY) as script:
+    async with scripted(*hello("AUTH PLAIN"), "AUTH PLAIN .*", b"235 ok\r\n", *UNPIPELINED) as script:
         async with script.client(auth=("fred", "secret"), allow_cleartext=True) as client:
             assert client.user == "fred"
             await client.send(ME, [YOU], MESSAGE)
@@ -143,18 +157,18 @@ async def test_cli_21_no_ehlo_behind_auth(autojump_clock: MockClock) -> None:
 
 @pytest.mark.parametrize("name", ["a b", "a\r\nRSET", "a\0", "b\xfccher.example"])
 async def test_cli_12_a_name_that_is_none(autojump_clock: MockClock, name: str) -> None:
-    async with scripted(GONE) as script:
+    async with scripted(EXPECT_CLOSE) as script:
         with pytest.raises(ValueError, match="name"):
             script.client(name=name)
-        await trio.aclose_forcefully(script.near)
+        await trio.aclose_forcefully(script.client_stream)
 
 
 @pytest.mark.parametrize("tls", ["required", "implicit"])
 async def test_tls_needs_a_name_to_check(autojump_clock: MockClock, tls: str) -> None:
-    async with scripted(GONE) as script:
+    async with scripted(EXPECT_CLOSE) as script:
         with pytest.raises(ValueError, match="host"):
             script.client(tls=tls)
-        await trio.aclose_forcefully(script.near)
+        await trio.aclose_forcefully(script.client_stream)
 
 
 async def test_without_a_name_it_is_our_address(autojump_clock: MockClock) -> None:
@@ -166,14 +180,14 @@ async def test_without_a_name_it_is_our_address(autojump_clock: MockClock) -> No
 
 
 async def test_cli_14_quit_on_a_clean_exit(autojump_clock: MockClock) -> None:
-    async with scripted(*hello(), "QUIT", b"221 2.0.0 bye\r\n", GONE) as script:
+    async with scripted(*hello(), "QUIT", b"221 2.0.0 bye\r\n", EXPECT_CLOSE) as script:
         async with script.client():
             pass
-    assert script.flights[-1] == b"QUIT\r\n"
+    assert script.groups[-1] == b"QUIT\r\n"
 
 
 async def test_cli_14_quit_waits_five_seconds(autojump_clock: MockClock) -> None:
-    async with scripted(*hello(), "QUIT", SILENCE) as script:
+    async with scripted(*hello(), "QUIT", NO_REPLY) as script:
         async with script.client():
             began = trio.current_time()
         assert trio.current_time() == began + 5
@@ -184,7 +198,7 @@ async def test_cli_14_quit_waits_five_seconds(autojump_clock: MockClock) -> None
     [CLOSE, b"221-a\r\n250 b\r\n", b"500 no\r\n", b"354 go\r\n", b"421 x\r\n", b"\xff\r\n", b"221 a\r\n221 b\r\n"],
 )
 async def test_cli_14_quit_never_raises(autojump_clock: MockClock, answer: Step) -> None:
-    async with scripted(*hello(), "QUIT", answer, GONE) as script:
+    async with scripted(*hello(), "QUIT", answer, EXPECT_CLOSE) as script:
         async with script.client() as client:
             pass
         assert not client.usable
@@ -199,7 +213,7 @@ async def test_cli_14_quit_of_a_connection_that_is_gone(autojump_clock: MockCloc
 
 
 async def test_cli_14_an_error_closes_without_a_word(autojump_clock: MockClock) -> None:
-    async with scripted(*hello(), GONE) as script:
+    async with scripted(*hello(), EXPECT_CLOSE) as script:
         began = trio.current_time()
         with pytest.raises(KeyError):
             async with script.client():
@@ -208,7 +222,7 @@ async def test_cli_14_an_error_closes_without_a_word(autojump_clock: MockClock) 
 
 
 async def test_cli_14_a_cancellation_closes_without_hanging(autojump_clock: MockClock) -> None:
-    async with scripted(*hello(), SILENCE) as script:
+    async with scripted(*hello(), NO_REPLY) as script:
         began = trio.current_time()
         with trio.move_on_after(7) as scope:
             async with script.client() as client:
@@ -219,7 +233,7 @@ async def test_cli_14_a_cancellation_closes_without_hanging(autojump_clock: Mock
 
 
 async def test_cli_14_quit_that_is_cancelled_still_closes(autojump_clock: MockClock) -> None:
-    async with scripted(*hello(), "QUIT", GONE) as script:
+    async with scripted(*hello(), "QUIT", EXPECT_CLOSE) as script:
         with trio.move_on_after(2) as scope:
             async with script.client() as client:
                 pass
@@ -228,7 +242,7 @@ async def test_cli_14_quit_that_is_cancelled_still_closes(autojump_clock: MockCl
 
 
 async def test_aclose_says_nothing(autojump_clock: MockClock) -> None:
-    async with scripted(*hello(), GONE) as script:
+    async with scripted(*hello(), EXPECT_CLOSE) as script:
         async with script.client() as client:
             await client.aclose()
             with pytest.raises(trio.ClosedResourceError):
@@ -236,7 +250,7 @@ async def test_aclose_says_nothing(autojump_clock: MockClock) -> None:
 
 
 async def test_cancelled_while_it_opens(autojump_clock: MockClock) -> None:
-    async with scripted(GREETING, "EHLO client.test", GONE) as script:
+    async with scripted(GREETING, "EHLO client.test", EXPECT_CLOSE) as script:
         with trio.move_on_after(1) as scope:
             async with script.client():
                 raise AssertionError("let in")
@@ -251,7 +265,7 @@ async def test_what_is_required_and_not_offered(autojump_clock: MockClock) -> No
 
 
 async def test_negative_timeout_is_invalid(autojump_clock: MockClock) -> None:
-    async with scripted(GONE) as script:
+    async with scripted(EXPECT_CLOSE) as script:
         with pytest.raises(ValueError, match="must be >= 0, got -3"):
-            Client(script.near, timeout=-3)
-        await trio.aclose_forcefully(script.near)
+            Client(script.client_stream, timeout=-3)
+        await trio.aclose_forcefully(script.client_stream)

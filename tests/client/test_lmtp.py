@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 import pytest
-from scripted import BODY, CLOSE, GREETING, ME, MESSAGE, OK, START, Octets, Step, chunk, offer, scripted
+from scripted import (
+    CLOSE,
+    GO_AHEAD,
+    GREETING,
+    ME,
+    MESSAGE,
+    OK,
+    READ_BODY,
+    ReadOctets,
+    Step,
+    chunk,
+    ehlo_reply,
+    scripted,
+)
 from trio.testing import MockClock
 
 from smtp_trio import Accepted, AllRecipientsRejectedError, DeliveryUnknownError, LocalProtocolError, Rejected, Unknown
@@ -17,10 +30,10 @@ ANSWERS = (b"250-a\r\n250 taken\r\n", b"452 c is full\r\n", b"550 d will not hav
 
 def start(kind: str) -> tuple[Step, ...]:
     """All up to the answers to the message."""
-    hello = (GREETING, "LHLO client.test", offer("PIPELINING", *(["CHUNKING"] if kind == "BDAT" else [])))
+    hello = (GREETING, "LHLO client.test", ehlo_reply("PIPELINING", *(["CHUNKING"] if kind == "BDAT" else [])))
     if kind == "BDAT":
         return *hello, *ENVELOPE, *chunk(len(MESSAGE)), ENVELOPE_ANSWERS
-    return *hello, *ENVELOPE, "DATA", ENVELOPE_ANSWERS + START, BODY
+    return *hello, *ENVELOPE, "DATA", ENVELOPE_ANSWERS + GO_AHEAD, READ_BODY
 
 
 def end(kind: str) -> tuple[Step, ...]:
@@ -78,7 +91,7 @@ async def test_nobody_will_have_it(autojump_clock: MockClock, kind: str) -> None
 async def test_lmt_4_nobody_was_accepted(autojump_clock: MockClock) -> None:
     """RFC 2033 4.2: then DATA is refused."""
     envelope = OK + b"550 no\r\n" * 4 + b"503 no recipients\r\n"
-    hello = (GREETING, "LHLO client.test", offer("PIPELINING"))
+    hello = (GREETING, "LHLO client.test", ehlo_reply("PIPELINING"))
     async with scripted(*hello, *ENVELOPE, "DATA", envelope, "RSET", OK) as script:
         async with script.client(lmtp=True) as client:
             with pytest.raises(AllRecipientsRejectedError):
@@ -86,9 +99,9 @@ async def test_lmt_4_nobody_was_accepted(autojump_clock: MockClock) -> None:
 
 
 async def test_chunks_of_a_long_message(autojump_clock: MockClock) -> None:
-    hello = (GREETING, "LHLO client.test", offer("PIPELINING", "CHUNKING"))
+    hello = (GREETING, "LHLO client.test", ehlo_reply("PIPELINING", "CHUNKING"))
     size = 300_000
-    steps = (*ENVELOPE, ENVELOPE_ANSWERS, f"BDAT {size} LAST", Octets(size), b"".join(ANSWERS), *end("BDAT"))
+    steps = (*ENVELOPE, ENVELOPE_ANSWERS, f"BDAT {size} LAST", ReadOctets(size), b"".join(ANSWERS), *end("BDAT"))
     async with scripted(*hello, *steps) as script, script.client(lmtp=True) as client:
         result = await client.send(ME, NAMES, b"x" * (size - 2) + b"\r\n")
         assert len(result.accepted) == 1
@@ -103,7 +116,7 @@ async def test_no_helo_in_lmtp(autojump_clock: MockClock) -> None:
 
 
 async def test_by_hand_there_is_no_data(autojump_clock: MockClock) -> None:
-    async with scripted(GREETING, "LHLO .*", offer(), "LHLO again", offer()) as script:
+    async with scripted(GREETING, "LHLO .*", ehlo_reply(), "LHLO again", ehlo_reply()) as script:
         async with script.client(lmtp=True) as client:
             with pytest.raises(LocalProtocolError, match="LMTP"):
                 await client.data(MESSAGE)

@@ -96,11 +96,12 @@ async def test_what_it_needs_of_the_server(text: bytes, eight_bit: bool, utf8_he
     assert (made.eight_bit, made.utf8_header) == (eight_bit, utf8_header)
     if eight_bit:
         with pytest.raises(
-            LocalProtocolError, match=r"not offer SMTPUTF8" if utf8_header else r"not offer 8BITMIME.*RFC 6152"
+            LocalProtocolError,
+            match=r"not ehlo_reply SMTPUTF8" if utf8_header else r"not ehlo_reply 8BITMIME.*RFC 6152",
         ):
             await ready(text, eight_bit=False, utf8=False)
     if utf8_header:  # UTF-9: refused before anything is sent (RFC 6531 3.5)
-        with pytest.raises(LocalProtocolError, match=r"not offer SMTPUTF8.*RFC 6531"):
+        with pytest.raises(LocalProtocolError, match=r"not ehlo_reply SMTPUTF8.*RFC 6531"):
             await ready(text, utf8=False)
     else:
         assert await ready(text, utf8=False) == made
@@ -131,7 +132,7 @@ async def test_a_file_with_octets_that_the_server_does_not_take(tmp_path: pathli
     path = tmp_path / "a.eml"
     path.write_bytes(b"A: b\r\n\r\n\xe9\r\n")
     assert await read(await ready(path)) == path.read_bytes()
-    with pytest.raises(LocalProtocolError, match="not offer 8BITMIME"):
+    with pytest.raises(LocalProtocolError, match="not ehlo_reply 8BITMIME"):
         await read(await ready(path, eight_bit=False))
 
 
@@ -236,7 +237,7 @@ async def test_a_piece_that_is_not_bytes(item: object) -> None:
 
 
 async def test_a_piece_that_the_server_does_not_take() -> None:
-    with pytest.raises(LocalProtocolError, match="not offer 8BITMIME"):
+    with pytest.raises(LocalProtocolError, match="not ehlo_reply 8BITMIME"):
         await read(await ready(Source(b"a", b"\xe9"), eight_bit=False))
 
 
@@ -293,7 +294,7 @@ async def test_eight_bits_that_cannot_be_encoded(kind: bytes) -> None:
     """Nobody knows what they mean. They are refused, not guessed at."""
     message = parsed(b"From: a@b\r\nContent-Type: " + kind + b"\r\n\r\n\xe9\r\n")
     assert (await ready(message)).eight_bit
-    with pytest.raises(LocalProtocolError, match="not offer 8BITMIME"):
+    with pytest.raises(LocalProtocolError, match="not ehlo_reply 8BITMIME"):
         await ready(message, eight_bit=False)
 
 
@@ -321,7 +322,7 @@ async def test_UTF_9_addresses_need_smtputf8(field: str) -> None:
     assert made.utf8_header
     assert made.octets is not None
     assert "p\u00e9@b\u00fccher.test".encode() in made.octets
-    with pytest.raises(LocalProtocolError, match="not offer SMTPUTF8"):
+    with pytest.raises(LocalProtocolError, match="not ehlo_reply SMTPUTF8"):
         await ready(message, utf8=False)
 
 

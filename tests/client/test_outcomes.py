@@ -6,7 +6,22 @@ from collections.abc import AsyncIterator
 
 import pytest
 import trio
-from scripted import BODY, CLOSE, GONE, ME, MESSAGE, OK, SILENCE, SLOWLY, START, YOU, Octets, Step, hello, scripted
+from scripted import (
+    CLOSE,
+    EXPECT_CLOSE,
+    GO_AHEAD,
+    ME,
+    MESSAGE,
+    NO_REPLY,
+    OK,
+    READ_BODY,
+    UNPIPELINED,
+    YOU,
+    ReadOctets,
+    Step,
+    hello,
+    scripted,
+)
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from smtp_trio import (
@@ -34,11 +49,11 @@ GROUP: tuple[Step, ...] = (MAIL, RCPT, "DATA")
         (MAIL, b"421 bye\r\n"),
         (MAIL, OK, RCPT, b"421 bye\r\n"),
         (MAIL, OK, RCPT, OK, "DATA", b"421 bye\r\n"),
-        (MAIL, OK, RCPT, OK, "DATA", START, BODY, b"421 bye\r\n"),
+        (MAIL, OK, RCPT, OK, "DATA", GO_AHEAD, READ_BODY, b"421 bye\r\n"),
     ],
 )
 async def test_cli_6_421_is_a_temporary_failure(autojump_clock: MockClock, steps: tuple[Step, ...]) -> None:
-    async with scripted(*hello(), *steps, GONE) as script, script.client() as client:
+    async with scripted(*hello(), *steps, EXPECT_CLOSE) as script, script.client() as client:
         with pytest.raises(AllRecipientsRejectedError) as caught:
             await client.send(ME, [YOU], MESSAGE)
         assert caught.value.reply.code == 421
@@ -59,7 +74,7 @@ async def test_cli_6_421_unasked(autojump_clock: MockClock) -> None:
 async def test_cli_6_421_behind_some_recipients(autojump_clock: MockClock) -> None:
     """Those that were refused before it stay refused for good."""
     answers = (MAIL, OK, RCPT, b"550 no\r\n", RCPT, b"421 bye\r\n")
-    async with scripted(*hello(), *answers, GONE) as script, script.client() as client:
+    async with scripted(*hello(), *answers, EXPECT_CLOSE) as script, script.client() as client:
         with pytest.raises(AllRecipientsRejectedError) as caught:
             await client.send(ME, ["a@x.test", "b@x.test", "c@x.test"], MESSAGE)
         assert [(each.reply.code, each.temporary) for each in caught.value.result.rejected] == [
@@ -78,9 +93,17 @@ MIXED = (b"250 ok\r\n", b"550 5.1.1 no\r\n", b"450 4.2.1 later\r\n", b"251 will 
 async def test_cli_7_outcomes(autojump_clock: MockClock, pipelining: bool) -> None:
     names = ["a@x.test", "b@x.test", "c@x.test", "d@x.test"]
     if pipelining:
-        steps: tuple[Step, ...] = (MAIL, RCPT, RCPT, RCPT, RCPT, "DATA", OK + b"".join(MIXED) + START, BODY, OK)
+        steps: tuple[Step, ...] = (MAIL, RCPT, RCPT, RCPT, RCPT, "DATA", OK + b"".join(MIXED) + GO_AHEAD, READ_BODY, OK)
     else:
-        steps = (MAIL, *MIXED[:1], *(step for answer in MIXED for step in (RCPT, answer)), "DATA", START, BODY, OK)
+        steps = (
+            MAIL,
+            *MIXED[:1],
+            *(step for answer in MIXED for step in (RCPT, answer)),
+            "DATA",
+            GO_AHEAD,
+            READ_BODY,
+            OK,
+        )
     async with scripted(*hello(*(["PIPELINING"] if pipelining else [])), *steps) as script, script.client() as client:
         result = await client.send(ME, names, MESSAGE)
     assert [type(each) for each in result.outcomes] == [Accepted, Rejected, Rejected, Accepted]
@@ -96,7 +119,7 @@ async def test_cli_7_outcomes(autojump_clock: MockClock, pipelining: bool) -> No
 
 async def test_cli_7_nobody_is_accepted(autojump_clock: MockClock) -> None:
     steps = (MAIL, OK, RCPT, b"550 no\r\n", RCPT, b"450 later\r\n", "RSET", OK)
-    async with scripted(*hello(), *steps, *SLOWLY) as script, script.client() as client:
+    async with scripted(*hello(), *steps, *UNPIPELINED) as script, script.client() as client:
         with pytest.raises(AllRecipientsRejectedError) as caught:
             await client.send(ME, ["a@x.test", "b@x.test"], MESSAGE)
         assert isinstance(caught.value, ReplyError)
@@ -106,7 +129,7 @@ async def test_cli_7_nobody_is_accepted(autojump_clock: MockClock) -> None:
 
 
 async def test_mail_is_refused(autojump_clock: MockClock) -> None:
-    async with scripted(*hello(), MAIL, b"452 full\r\n", *SLOWLY) as script, script.client() as client:
+    async with scripted(*hello(), MAIL, b"452 full\r\n", *UNPIPELINED) as script, script.client() as client:
         with pytest.raises(AllRecipientsRejectedError) as caught:
             await client.send(ME, [YOU], MESSAGE)
         assert caught.value.command.verb == "MAIL"
@@ -117,7 +140,7 @@ async def test_mail_is_refused(autojump_clock: MockClock) -> None:
 async def test_codes_that_nobody_knows_go_by_their_first_digit(
     autojump_clock: MockClock, code: int, temporary: bool | None
 ) -> None:
-    steps = (MAIL, OK, RCPT, OK, "DATA", START, BODY, b"%d huh\r\n" % code)
+    steps = (MAIL, OK, RCPT, OK, "DATA", GO_AHEAD, READ_BODY, b"%d huh\r\n" % code)
     async with scripted(*hello(), *steps) as script, script.client() as client:
         if temporary is None:
             assert (await client.send(ME, [YOU], MESSAGE)).complete
@@ -139,11 +162,25 @@ async def test_cli_8_too_many_recipients(autojump_clock: MockClock, code: int, e
     steps: list[Step] = []
     for answers in replies:
         if "CHUNKING" in extensions:
-            steps += [MAIL, *[RCPT] * len(answers), r"BDAT \d+ LAST", Octets(len(MESSAGE)), OK + b"".join(answers) + OK]
+            steps += [
+                MAIL,
+                *[RCPT] * len(answers),
+                r"BDAT \d+ LAST",
+                ReadOctets(len(MESSAGE)),
+                OK + b"".join(answers) + OK,
+            ]
         elif extensions:
-            steps += [MAIL, *[RCPT] * len(answers), "DATA", OK + b"".join(answers) + START, BODY, OK]
+            steps += [MAIL, *[RCPT] * len(answers), "DATA", OK + b"".join(answers) + GO_AHEAD, READ_BODY, OK]
         else:
-            steps += [MAIL, OK, *(step for answer in answers for step in (RCPT, answer)), "DATA", START, BODY, OK]
+            steps += [
+                MAIL,
+                OK,
+                *(step for answer in answers for step in (RCPT, answer)),
+                "DATA",
+                GO_AHEAD,
+                READ_BODY,
+                OK,
+            ]
     async with scripted(*hello(*extensions), *steps) as script, script.client() as client:
         result = await client.send(ME, names, MESSAGE)
     assert result.complete
@@ -165,7 +202,7 @@ async def test_cli_8_an_iterable_cannot_be_had_twice(autojump_clock: MockClock) 
     async def pieces() -> AsyncIterator[bytes]:
         yield MESSAGE
 
-    steps = (MAIL, OK, RCPT, OK, RCPT, b"552 too many\r\n", "DATA", START, BODY, OK)
+    steps = (MAIL, OK, RCPT, OK, RCPT, b"552 too many\r\n", "DATA", GO_AHEAD, READ_BODY, OK)
     async with scripted(*hello("LIMITS RCPTMAX=1"), *steps) as script, script.client() as client:
         result = await client.send(ME, ["a@x.test", "b@x.test"], pieces())
     assert [type(each) for each in result.outcomes] == [Accepted, Rejected]
@@ -174,8 +211,8 @@ async def test_cli_8_an_iterable_cannot_be_had_twice(autojump_clock: MockClock) 
 
 async def test_cli_8_limits_are_known_before(autojump_clock: MockClock) -> None:
     names = [f"u{at}@x.test" for at in range(5)]
-    two: tuple[Step, ...] = (MAIL, RCPT, RCPT, "DATA", OK * 3 + START, BODY, OK)
-    one: tuple[Step, ...] = (*GROUP, OK * 2 + START, BODY, OK)
+    two: tuple[Step, ...] = (MAIL, RCPT, RCPT, "DATA", OK * 3 + GO_AHEAD, READ_BODY, OK)
+    one: tuple[Step, ...] = (*GROUP, OK * 2 + GO_AHEAD, READ_BODY, OK)
     async with scripted(*hello("PIPELINING", "LIMITS RCPTMAX=2"), *two, *two, *one) as script:
         async with script.client() as client:
             result = await client.send(ME, names, MESSAGE)
@@ -226,7 +263,7 @@ async def test_cli_9_lost_amid_the_message(autojump_clock: MockClock) -> None:
     async def tell(_: object) -> None:
         gone.set()
 
-    steps = (MAIL, OK, RCPT, OK, "DATA", START, "Subject: hi", "", CLOSE, tell)
+    steps = (MAIL, OK, RCPT, OK, "DATA", GO_AHEAD, "Subject: hi", "", CLOSE, tell)
     async with scripted(*hello(), *steps) as script, script.client() as client:
         with pytest.raises(ConnectionLostError):
             await client.send(ME, [YOU], Pieces(gone))
@@ -238,9 +275,17 @@ async def test_cli_9_lost_amid_the_message(autojump_clock: MockClock) -> None:
 async def test_cli_9_lost_behind_the_message(autojump_clock: MockClock, chunking: bool) -> None:
     """RFC 1047: nobody knows."""
     if chunking:
-        steps: tuple[Step, ...] = (MAIL, RCPT, RCPT, "BDAT .*", Octets(len(MESSAGE)), OK + b"550 no\r\n" + OK, CLOSE)
+        steps: tuple[Step, ...] = (
+            MAIL,
+            RCPT,
+            RCPT,
+            "BDAT .*",
+            ReadOctets(len(MESSAGE)),
+            OK + b"550 no\r\n" + OK,
+            CLOSE,
+        )
     else:
-        steps = (MAIL, RCPT, RCPT, "DATA", OK + b"550 no\r\n" + OK + START, BODY, CLOSE)
+        steps = (MAIL, RCPT, RCPT, "DATA", OK + b"550 no\r\n" + OK + GO_AHEAD, READ_BODY, CLOSE)
     extensions = ["PIPELINING", "CHUNKING"] if chunking else ["PIPELINING"]
     async with scripted(*hello(*extensions), *steps) as script, script.client() as client:
         with pytest.raises(DeliveryUnknownError) as caught:
@@ -260,7 +305,7 @@ async def test_cli_9_the_verdict_comes_before_the_end(autojump_clock: MockClock)
     async def tell(_: object) -> None:
         gone.set()
 
-    steps = (MAIL, OK, RCPT, OK, "DATA", START, "Subject: hi", "", b"552 5.3.4 too big\r\n", CLOSE, tell)
+    steps = (MAIL, OK, RCPT, OK, "DATA", GO_AHEAD, "Subject: hi", "", b"552 5.3.4 too big\r\n", CLOSE, tell)
     async with scripted(*hello(), *steps) as script, script.client() as client:
         with pytest.raises(AllRecipientsRejectedError) as caught:
             await client.send(ME, [YOU], Pieces(gone))
@@ -274,14 +319,14 @@ async def test_cli_9_the_verdict_comes_before_the_end(autojump_clock: MockClock)
 
 async def test_cli_10_250_in_place_of_354(autojump_clock: MockClock) -> None:
     """RFC 5321 3.3: without a 354 no message."""
-    async with scripted(*hello(), MAIL, OK, RCPT, OK, "DATA", OK, GONE) as script, script.client() as client:
+    async with scripted(*hello(), MAIL, OK, RCPT, OK, "DATA", OK, EXPECT_CLOSE) as script, script.client() as client:
         with pytest.raises(RemoteProtocolError):
             await client.send(ME, [YOU], MESSAGE)
         assert not client.usable
 
 
 async def test_cli_10_silence_behind_354(autojump_clock: MockClock) -> None:
-    steps = (MAIL, OK, RCPT, OK, "DATA", START, BODY, SILENCE)
+    steps = (MAIL, OK, RCPT, OK, "DATA", GO_AHEAD, READ_BODY, NO_REPLY)
     async with scripted(*hello(), *steps) as script, script.client(timeout=9) as client:
         with pytest.raises(DeliveryUnknownError) as caught:
             await client.send(ME, [YOU], MESSAGE)
@@ -295,7 +340,7 @@ async def test_cli_10_silence_behind_354(autojump_clock: MockClock) -> None:
 async def test_cli_11_the_message_is_refused_once(autojump_clock: MockClock, code: int) -> None:
     refusal = b"%d no\r\n" % code
     async with (
-        scripted(*hello(), MAIL, OK, RCPT, OK, "DATA", START, BODY, refusal) as script,
+        scripted(*hello(), MAIL, OK, RCPT, OK, "DATA", GO_AHEAD, READ_BODY, refusal) as script,
         script.client() as client,
     ):
         with pytest.raises(AllRecipientsRejectedError) as caught:
@@ -306,7 +351,7 @@ async def test_cli_11_the_message_is_refused_once(autojump_clock: MockClock, cod
 
 
 async def test_data_is_refused(autojump_clock: MockClock) -> None:
-    steps = (MAIL, OK, RCPT, OK, "DATA", b"554 no\r\n", "RSET", OK, *SLOWLY)
+    steps = (MAIL, OK, RCPT, OK, "DATA", b"554 no\r\n", "RSET", OK, *UNPIPELINED)
     async with scripted(*hello(), *steps) as script, script.client() as client:
         with pytest.raises(AllRecipientsRejectedError) as caught:
             await client.send(ME, [YOU], MESSAGE)

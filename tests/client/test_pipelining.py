@@ -7,17 +7,17 @@ from collections.abc import AsyncIterator
 import pytest
 import trio
 from scripted import (
-    BODY,
     CHUNKED,
     ENVELOPE,
-    GONE,
+    EXPECT_CLOSE,
+    GO_AHEAD,
     ME,
     MESSAGE,
     OK,
-    SLOWLY,
-    START,
+    READ_BODY,
+    UNPIPELINED,
     YOU,
-    Octets,
+    ReadOctets,
     Script,
     Step,
     chunk,
@@ -48,22 +48,22 @@ AS_CHUNK = b"BDAT %d LAST\r\n%s" % (len(MESSAGE), MESSAGE)
 
 
 async def test_pip_c3_data_ends_a_group(autojump_clock: MockClock) -> None:
-    async with scripted(*hello("PIPELINING"), *GROUP, OK * 2 + START, BODY, OK) as script:
+    async with scripted(*hello("PIPELINING"), *GROUP, OK * 2 + GO_AHEAD, READ_BODY, OK) as script:
         async with script.client() as client:
             await client.send(ME, [YOU], MESSAGE)
-    assert script.flights[1:] == [SENT + b"DATA\r\n", MESSAGE + b".\r\n", b"QUIT\r\n"]
+    assert script.groups[1:] == [SENT + b"DATA\r\n", MESSAGE + b".\r\n", b"QUIT\r\n"]
 
 
 async def test_pip_c4_never_unless_it_is_offered(autojump_clock: MockClock) -> None:
-    async with scripted(*hello(), *SLOWLY) as script, script.client() as client:
+    async with scripted(*hello(), *UNPIPELINED) as script, script.client() as client:
         await client.send(ME, [YOU], MESSAGE)
-    assert all(flight.count(b"\r\n") == 1 for flight in script.flights if flight != MESSAGE + b".\r\n")
+    assert all(group.count(b"\r\n") == 1 for group in script.groups if group != MESSAGE + b".\r\n")
 
 
 async def test_pip_c1_answers_belong_by_their_count(autojump_clock: MockClock) -> None:
     """Whatever they say: the words are about others, and the codes are all alike."""
     answers = b"250 RCPT <c@x.test> ok\r\n550 <a@x.test> no\r\n250 sender ok\r\n550 DATA no\r\n354 go\r\n"
-    steps: tuple[Step, ...] = ("MAIL .*", *["RCPT .*"] * 3, "DATA", answers, BODY, OK)
+    steps: tuple[Step, ...] = ("MAIL .*", *["RCPT .*"] * 3, "DATA", answers, READ_BODY, OK)
     async with scripted(*hello("PIPELINING"), *steps) as script, script.client() as client:
         result = await client.send(ME, ["a@x.test", "b@x.test", "c@x.test"], MESSAGE)
     assert [type(each) for each in result.outcomes] == [Rejected, Accepted, Rejected]
@@ -72,7 +72,7 @@ async def test_pip_c1_answers_belong_by_their_count(autojump_clock: MockClock) -
 async def test_pip_c1_every_status_is_looked_at(autojump_clock: MockClock) -> None:
     """MAIL is refused and all the rest is taken: what follows is a message from nobody."""
     steps: tuple[Step, ...] = (*GROUP, b"550 no\r\n" + b"503 no MAIL\r\n" * 2, "RSET", OK)
-    async with scripted(*hello("PIPELINING"), *steps, *GROUP, OK * 2 + START, BODY, OK) as script:
+    async with scripted(*hello("PIPELINING"), *steps, *GROUP, OK * 2 + GO_AHEAD, READ_BODY, OK) as script:
         async with script.client() as client:
             with pytest.raises(AllRecipientsRejectedError) as caught:
                 await client.send(ME, [YOU], MESSAGE)
@@ -83,20 +83,20 @@ async def test_pip_c1_every_status_is_looked_at(autojump_clock: MockClock) -> No
 @pytest.mark.parametrize("verdict", [OK, b"554 no recipients\r\n"])
 async def test_pip_c2_354_and_nobody_to_send_it_to(autojump_clock: MockClock, verdict: bytes) -> None:
     """RFC 2920 3.1: a lone dot, and whatever is said to it, nobody got anything."""
-    steps = (*GROUP, OK + b"550 no\r\n" + START, BODY, verdict)
-    async with scripted(*hello("PIPELINING"), *steps, *GROUP, OK * 2 + START, BODY, OK) as script:
+    steps = (*GROUP, OK + b"550 no\r\n" + GO_AHEAD, READ_BODY, verdict)
+    async with scripted(*hello("PIPELINING"), *steps, *GROUP, OK * 2 + GO_AHEAD, READ_BODY, OK) as script:
         async with script.client() as client:
             with pytest.raises(AllRecipientsRejectedError) as caught:
                 await client.send(ME, [YOU], MESSAGE)
             assert (caught.value.command.verb, caught.value.reply.code) == ("RCPT", 550)
-            assert script.flights[2] == b".\r\n"
+            assert script.groups[2] == b".\r\n"
             await client.send(ME, [YOU], MESSAGE)
     assert script.bodies == [b"", MESSAGE]
 
 
 async def test_pip_c2_no_354_and_nobody_to_send_it_to(autojump_clock: MockClock) -> None:
     steps = (*GROUP, OK + b"550 no\r\n" + b"554 no valid recipients\r\n", "RSET", OK)
-    async with scripted(*hello("PIPELINING"), *steps, *GROUP, OK * 2 + START, BODY, OK) as script:
+    async with scripted(*hello("PIPELINING"), *steps, *GROUP, OK * 2 + GO_AHEAD, READ_BODY, OK) as script:
         async with script.client() as client:
             with pytest.raises(AllRecipientsRejectedError):
                 await client.send(ME, [YOU], MESSAGE)
@@ -106,7 +106,7 @@ async def test_pip_c2_no_354_and_nobody_to_send_it_to(autojump_clock: MockClock)
 async def test_pip_c5_replies_of_many_lines_and_in_many_pieces(autojump_clock: MockClock) -> None:
     answers = b"250-a\r\n250-b\r\n250 c\r\n550-x\r\n550 y\r\n250-RCPT\r\n250 ok\r\n354-now\r\n354 go\r\n"
     pieces = [answers[at : at + 1] for at in range(len(answers))]
-    steps: tuple[Step, ...] = ("MAIL .*", *["RCPT .*"] * 2, "DATA", *pieces, BODY, OK)
+    steps: tuple[Step, ...] = ("MAIL .*", *["RCPT .*"] * 2, "DATA", *pieces, READ_BODY, OK)
     async with scripted(*hello("PIPELINING"), *steps) as script, script.client() as client:
         result = await client.send(ME, ["a@x.test", "b@x.test"], MESSAGE)
     assert [type(each) for each in result.outcomes] == [Rejected, Accepted]
@@ -125,16 +125,16 @@ async def test_groups_are_bounded(autojump_clock: MockClock) -> None:
         *["RCPT .*"] * 51,
         "DATA",
     )
-    async with scripted(*hello("PIPELINING"), *steps, OK * 51 + START, BODY, OK) as script:
+    async with scripted(*hello("PIPELINING"), *steps, OK * 51 + GO_AHEAD, READ_BODY, OK) as script:
         async with script.client() as client:
             assert (await client.send(ME, names, MESSAGE)).complete
-    assert max(flight.count(b"\r\n") for flight in script.flights) == 100
+    assert max(group.count(b"\r\n") for group in script.groups) == 100
 
 
 @pytest.mark.parametrize("more", [OK, b"421 bye\r\n"])
 async def test_one_answer_too_many(autojump_clock: MockClock, more: bytes) -> None:
     """An answer that nobody asked for: the next ones could be taken for one another, so there is no next one."""
-    async with scripted(*BOTH, *CHUNKED[:-1], OK * 3 + more, GONE) as script, script.client() as client:
+    async with scripted(*BOTH, *CHUNKED[:-1], OK * 3 + more, EXPECT_CLOSE) as script, script.client() as client:
         assert (await client.send(ME, [YOU], MESSAGE)).complete
         assert not client.usable
         with pytest.raises((RemoteProtocolError, ConnectionLostError)):
@@ -143,10 +143,10 @@ async def test_one_answer_too_many(autojump_clock: MockClock, more: bytes) -> No
 
 async def test_an_answer_of_the_wrong_kind(autojump_clock: MockClock) -> None:
     """There is no telling what the answers behind it are about, nor what became of a message that is aboard."""
-    async with scripted(*hello("PIPELINING"), *GROUP, OK + START, GONE) as script, script.client() as client:
+    async with scripted(*hello("PIPELINING"), *GROUP, OK + GO_AHEAD, EXPECT_CLOSE) as script, script.client() as client:
         with pytest.raises(RemoteProtocolError):
             await client.send(ME, [YOU], MESSAGE)
-    async with scripted(*BOTH, *CHUNKED[:-1], OK + START, GONE) as script, script.client() as client:
+    async with scripted(*BOTH, *CHUNKED[:-1], OK + GO_AHEAD, EXPECT_CLOSE) as script, script.client() as client:
         with pytest.raises(DeliveryUnknownError) as caught:
             await client.send(ME, [YOU], MESSAGE)
     assert isinstance(caught.value.__cause__, RemoteProtocolError)
@@ -160,9 +160,9 @@ def count_waits(script: Script) -> list[int]:
     waits: list[int] = []
 
     async def note() -> None:
-        waits.append(len(script.flights))
+        waits.append(len(script.groups))
 
-    stream = script.near
+    stream = script.client_stream
     assert isinstance(stream, trio.StapledStream)
     stream.receive_stream.receive_some_hook = note
     return waits
@@ -171,12 +171,12 @@ def count_waits(script: Script) -> list[int]:
 def count_writes(script: Script) -> list[int]:
     """The length of this list is how often the client wrote."""
     writes: list[int] = []
-    stream = script.near
+    stream = script.client_stream
     assert isinstance(stream, trio.StapledStream)
     deliver = stream.send_stream.send_all_hook
 
     async def note() -> None:
-        writes.append(len(script.flights))
+        writes.append(len(script.groups))
         await deliver()
 
     stream.send_stream.send_all_hook = note
@@ -188,7 +188,7 @@ async def test_a_message_is_one_write_and_one_wait(autojump_clock: MockClock) ->
         waits, writes = count_waits(script), count_writes(script)
         assert (await client.send(ME, [YOU], MESSAGE)).complete
         assert (len(writes), len(waits)) == (1, 1)
-    assert script.flights[1] == SENT + AS_CHUNK
+    assert script.groups[1] == SENT + AS_CHUNK
 
 
 async def test_a_thousand_messages_are_a_thousand_waits(autojump_clock: MockClock) -> None:
@@ -197,7 +197,7 @@ async def test_a_thousand_messages_are_a_thousand_waits(autojump_clock: MockCloc
         for _ in range(1000):
             assert (await client.send(ME, [YOU], MESSAGE)).complete
         assert (len(writes), len(waits)) == (1000, 1000)
-    assert script.flights[1:-1] == [SENT + AS_CHUNK] * 1000
+    assert script.groups[1:-1] == [SENT + AS_CHUNK] * 1000
 
 
 async def test_send_many_waits_less(autojump_clock: MockClock) -> None:
@@ -230,9 +230,9 @@ async def test_send_many_waits_less(autojump_clock: MockClock) -> None:
 async def test_send_many_learns_first_whether_the_server_goes_on(autojump_clock: MockClock) -> None:
     async with scripted(*BOTH, *CHUNKED, *CHUNKED[:-1], *BEHIND, OK * 7) as script, script.client() as client:
         await client.send_many([(ME, [YOU], MESSAGE)] * 3)
-    assert script.flights[1] == SENT + AS_CHUNK
+    assert script.groups[1] == SENT + AS_CHUNK
     # RFC 3030 2: had the one ahead of it been refused, the next would be taken for a part of it but for the RSET.
-    assert b"".join(script.flights[2:4]).startswith(SENT + AS_CHUNK + b"RSET\r\n" + SENT + AS_CHUNK)
+    assert b"".join(script.groups[2:4]).startswith(SENT + AS_CHUNK + b"RSET\r\n" + SENT + AS_CHUNK)
 
 
 def kinds(results: list[Result]) -> list[list[str]]:
@@ -268,9 +268,9 @@ async def test_send_many_goes_on_behind_refusals(autojump_clock: MockClock) -> N
 
 @pytest.mark.parametrize("extensions", [(), ("PIPELINING",), ("CHUNKING",)])
 async def test_send_many_without_overlap(autojump_clock: MockClock, extensions: tuple[str, ...]) -> None:
-    one: tuple[Step, ...] = SLOWLY
+    one: tuple[Step, ...] = UNPIPELINED
     if "PIPELINING" in extensions:
-        one = (*GROUP, OK * 2 + START, BODY, OK)
+        one = (*GROUP, OK * 2 + GO_AHEAD, READ_BODY, OK)
     elif extensions:
         one = (ENVELOPE[0], OK, ENVELOPE[1], OK, *chunk(len(MESSAGE)), OK)
     async with scripted(*hello(*extensions), *one * 3) as script, script.client() as client:
@@ -296,7 +296,10 @@ async def pieces(size: int) -> AsyncIterator[bytes]:
 
 
 async def test_bdt_c1_falls_back_to_data(autojump_clock: MockClock) -> None:
-    async with scripted(*hello("PIPELINING"), *GROUP, OK * 2 + START, BODY, OK) as script, script.client() as client:
+    async with (
+        scripted(*hello("PIPELINING"), *GROUP, OK * 2 + GO_AHEAD, READ_BODY, OK) as script,
+        script.client() as client,
+    ):
         await client.send(ME, [YOU], b".dot\n.\nlone\rcr")
     assert script.bodies == [b"..dot\r\n..\r\nlone\r\ncr\r\n"]
 
@@ -351,7 +354,7 @@ async def test_bdt_c1_a_large_message_waits_for_its_recipients(autojump_clock: M
 
 async def test_bdt_c1_binarymime_only_where_it_is_offered(autojump_clock: MockClock) -> None:
     octets = b"Subject: hi\r\n\r\n\0\n\r"
-    steps = ("MAIL FROM:<.*> BODY=BINARYMIME", "RCPT .*", f"BDAT {len(octets)} LAST", Octets(len(octets)), OK * 3)
+    steps = ("MAIL FROM:<.*> BODY=BINARYMIME", "RCPT .*", f"BDAT {len(octets)} LAST", ReadOctets(len(octets)), OK * 3)
     offered = hello("PIPELINING", "CHUNKING", "8BITMIME", "BINARYMIME")
     async with scripted(*offered, *steps) as script, script.client() as client:
         await client.send(ME, [YOU], octets, body="BINARYMIME")
@@ -359,4 +362,4 @@ async def test_bdt_c1_binarymime_only_where_it_is_offered(autojump_clock: MockCl
     async with scripted(*hello("PIPELINING", "CHUNKING", "8BITMIME")) as script, script.client() as client:
         with pytest.raises(NotOfferedError, match="BINARYMIME"):
             await client.send(ME, [YOU], octets, body="BINARYMIME")
-    assert script.flights[1:] == [b"QUIT\r\n"]
+    assert script.groups[1:] == [b"QUIT\r\n"]

@@ -12,7 +12,22 @@ from typing import Any
 import pytest
 import trio
 from helpers import NAME, Pair, PoolOf, Taker, client_tls, listening, serve, server_tls, sockets
-from scripted import BODY, CHUNKED, CLOSE, GONE, ME, MESSAGE, OK, SILENCE, SLOWLY, START, YOU, Script, Step, hello
+from scripted import (
+    CHUNKED,
+    CLOSE,
+    EXPECT_CLOSE,
+    GO_AHEAD,
+    ME,
+    MESSAGE,
+    NO_REPLY,
+    OK,
+    READ_BODY,
+    UNPIPELINED,
+    YOU,
+    Script,
+    Step,
+    hello,
+)
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 import smtp_trio
@@ -35,8 +50,8 @@ from smtp_trio.protocol.extensions.limits import LimitsExtension
 BYE = b"421 4.3.2 Going down\r\n"
 NO = b"550 5.1.1 No\r\n"
 #: A server's whole life: one message, or two.
-ONE = (*hello(), *SLOWLY)
-TWO = (*ONE, *SLOWLY)
+ONE = (*hello(), *UNPIPELINED)
+TWO = (*ONE, *UNPIPELINED)
 GROUPED: tuple[Step, ...] = ("MAIL.*", "RCPT.*", "DATA")
 PAIRS = pytest.mark.parametrize("pair", [memory_stream_pair, sockets], ids=["memory", "sockets"])
 
@@ -53,8 +68,8 @@ async def scripts(
     playing: list[Script] = []
 
     async def dial() -> Client:
-        near, far = pair()
-        script = Script(far, near, waiting.pop(0))
+        client_stream, far = pair()
+        script = Script(far, client_stream, waiting.pop(0))
         playing.append(script)
         nursery.start_soon(script.run)
         return await script.client().__aenter__()
@@ -65,7 +80,7 @@ async def scripts(
         assert pool.statistics().open == 0
         with trio.move_on_after(0):  # what is left of the scripts ends, now that the connections are closed
             await wait_all_tasks_blocked()
-        if any(script.deaf for script in playing):
+        if any(script.stopped_reading for script in playing):
             nursery.cancel_scope.cancel()
     assert waiting == []
 
@@ -220,7 +235,7 @@ async def test_max_messages_counts_those_of_a_borrower(autojump_clock: MockClock
 
 
 async def test_rfc_9422_mailmax(autojump_clock: MockClock) -> None:
-    life = (*hello("LIMITS MAILMAX=1"), *SLOWLY)
+    life = (*hello("LIMITS MAILMAX=1"), *UNPIPELINED)
     async with scripts(life, life) as pool:
         await deliver(pool)
         assert pool.statistics().open == 0
@@ -239,7 +254,7 @@ async def test_cli_19_ttl(autojump_clock: MockClock) -> None:
         await trio.sleep(100)
         await script.send(OK)
 
-    late = (*hello(), *SLOWLY[:-1], slow)
+    late = (*hello(), *UNPIPELINED[:-1], slow)
     async with scripts(late, ONE, ONE, max_age=100, max_idle=1000) as pool:
         await deliver(pool)
         assert pool.statistics().open == 0
@@ -252,7 +267,7 @@ async def test_cli_19_ttl(autojump_clock: MockClock) -> None:
 
 async def test_idle_for_too_long(autojump_clock: MockClock) -> None:
     """Closed by whoever comes next, with a QUIT."""
-    async with scripts((*ONE, "QUIT", b"221 2.0.0 Bye\r\n", GONE), ONE, max_idle=30) as pool:
+    async with scripts((*ONE, "QUIT", b"221 2.0.0 Bye\r\n", EXPECT_CLOSE), ONE, max_idle=30) as pool:
         await deliver(pool)
         await trio.sleep(31)
         await deliver(pool)
@@ -285,7 +300,7 @@ async def test_cli_19_left_while_idle(
 
 async def test_cli_19_noop_probe(autojump_clock: MockClock) -> None:
     """Only one that was idle for a while is asked."""
-    async with scripts((*ONE, *SLOWLY, "NOOP", OK, *SLOWLY), probe_after=10) as pool:
+    async with scripts((*ONE, *UNPIPELINED, "NOOP", OK, *UNPIPELINED), probe_after=10) as pool:
         await deliver(pool)
         await trio.sleep(9)
         await deliver(pool)
@@ -302,7 +317,7 @@ async def test_cli_19_421_to_the_probe(pair: Callable[[], Pair], autojump_clock:
 
 
 async def test_no_answer_to_the_probe(autojump_clock: MockClock) -> None:
-    async with scripts((*ONE, "NOOP", SILENCE), ONE) as pool:
+    async with scripts((*ONE, "NOOP", NO_REPLY), ONE) as pool:
         await deliver(pool)
         await trio.sleep(5)
         start = trio.current_time()
@@ -311,7 +326,7 @@ async def test_no_answer_to_the_probe(autojump_clock: MockClock) -> None:
 
 
 async def test_cancelled_in_the_probe(autojump_clock: MockClock) -> None:
-    async with scripts((*ONE, "NOOP", SILENCE), ONE) as pool:
+    async with scripts((*ONE, "NOOP", NO_REPLY), ONE) as pool:
         await deliver(pool)
         await trio.sleep(5)
         with trio.move_on_after(1) as scope:
@@ -326,7 +341,7 @@ async def test_cancelled_in_the_probe(autojump_clock: MockClock) -> None:
 
 AGAIN: dict[str, tuple[Step, ...]] = {
     "421 to MAIL": (*ONE, "MAIL.*", BYE, CLOSE),
-    "421 to MAIL, in a group": (*hello("PIPELINING"), *GROUPED, OK * 2 + START, BODY, OK, *GROUPED, BYE, CLOSE),
+    "421 to MAIL, in a group": (*hello("PIPELINING"), *GROUPED, OK * 2 + GO_AHEAD, READ_BODY, OK, *GROUPED, BYE, CLOSE),
     "421 to MAIL, with the message": (*hello("PIPELINING", "CHUNKING"), *CHUNKED, *CHUNKED[:-1], BYE, CLOSE),
     "lost at MAIL": (*ONE, "MAIL.*", CLOSE),
 }
@@ -347,21 +362,21 @@ async def test_cli_19_tried_again(name: str, autojump_clock: MockClock) -> None:
 
 ONCE: dict[str, tuple[tuple[Step, ...], type[Exception] | tuple[type[Exception], ...]]] = {
     "lost behind a group": (
-        (*hello("PIPELINING"), *GROUPED, OK * 2 + START, BODY, OK, *GROUPED, CLOSE),
+        (*hello("PIPELINING"), *GROUPED, OK * 2 + GO_AHEAD, READ_BODY, OK, *GROUPED, CLOSE),
         ConnectionLostError,
     ),
     "lost behind the message": (
         (*hello("PIPELINING", "CHUNKING"), *CHUNKED, *CHUNKED[:-1], CLOSE),
         DeliveryUnknownError,
     ),
-    "lost at RCPT": ((*ONE, *SLOWLY[:3], CLOSE), ConnectionLostError),
-    "lost in the message": ((*ONE, *SLOWLY[:6], CLOSE), (ConnectionLostError, DeliveryUnknownError)),
-    "lost behind the dot": ((*ONE, *SLOWLY[:7], CLOSE), DeliveryUnknownError),
-    "421 to RCPT": ((*ONE, *SLOWLY[:3], BYE, CLOSE), AllRecipientsRejectedError),
-    "421 to DATA": ((*ONE, *SLOWLY[:5], BYE, CLOSE), AllRecipientsRejectedError),
-    "421 to the message": ((*ONE, *SLOWLY[:7], BYE, CLOSE), AllRecipientsRejectedError),
+    "lost at RCPT": ((*ONE, *UNPIPELINED[:3], CLOSE), ConnectionLostError),
+    "lost in the message": ((*ONE, *UNPIPELINED[:6], CLOSE), (ConnectionLostError, DeliveryUnknownError)),
+    "lost behind the dot": ((*ONE, *UNPIPELINED[:7], CLOSE), DeliveryUnknownError),
+    "421 to RCPT": ((*ONE, *UNPIPELINED[:3], BYE, CLOSE), AllRecipientsRejectedError),
+    "421 to DATA": ((*ONE, *UNPIPELINED[:5], BYE, CLOSE), AllRecipientsRejectedError),
+    "421 to the message": ((*ONE, *UNPIPELINED[:7], BYE, CLOSE), AllRecipientsRejectedError),
     "MAIL is refused": ((*ONE, "MAIL.*", NO), AllRecipientsRejectedError),
-    "no answer to MAIL": ((*ONE, "MAIL.*", SILENCE), TimedOutError),
+    "no answer to MAIL": ((*ONE, "MAIL.*", NO_REPLY), TimedOutError),
 }
 
 
@@ -393,7 +408,7 @@ async def test_new_connections_are_not_tried_again(autojump_clock: MockClock) ->
 async def test_later_transactions_are_not_tried_again(end: Step, autojump_clock: MockClock) -> None:
     """The first recipient has the message by then."""
     others = ["a@mx.test", "b@mx.test"]
-    async with scripts((*hello("LIMITS RCPTMAX=1"), *SLOWLY, *SLOWLY, "MAIL.*", end, CLOSE)) as pool:
+    async with scripts((*hello("LIMITS RCPTMAX=1"), *UNPIPELINED, *UNPIPELINED, "MAIL.*", end, CLOSE)) as pool:
         await deliver(pool)
         with suppress(ConnectionLostError):
             result = await pool.send(ME, others, MESSAGE)
@@ -410,7 +425,7 @@ async def test_what_can_be_read_only_once(autojump_clock: MockClock) -> None:
         begun += 1
         yield MESSAGE
 
-    async with scripts((*ONE, "MAIL.*", BYE, CLOSE), (*ONE, *SLOWLY[:6], CLOSE)) as pool:
+    async with scripts((*ONE, "MAIL.*", BYE, CLOSE), (*ONE, *UNPIPELINED[:6], CLOSE)) as pool:
         await deliver(pool)
         result = await pool.send(ME, (name for name in [YOU]), pieces())
         assert [outcome.recipient for outcome in result.accepted] == [YOU]
@@ -439,7 +454,7 @@ async def test_left_at_the_last_moment(keywords: tuple[str, ...], tmp_path: Path
             servers[0].socket.close()
             return str(tmp_path / "mail")
 
-    async with scripts((*hello(*keywords), SILENCE), ONE, pair=pair) as pool:
+    async with scripts((*hello(*keywords), NO_REPLY), ONE, pair=pair) as pool:
         async with pool.client() as client:
             assert client.usable
         await deliver(pool, Late())
@@ -469,7 +484,7 @@ async def test_cancelled_sends_leave_nothing_behind(autojump_clock: MockClock) -
 
 
 async def test_a_transaction_that_was_left_open(autojump_clock: MockClock) -> None:
-    life = (*hello(), "MAIL.*", OK, "RSET", OK, "MAIL.*", OK, "RSET", OK, *SLOWLY)
+    life = (*hello(), "MAIL.*", OK, "RSET", OK, "MAIL.*", OK, "RSET", OK, *UNPIPELINED)
     async with scripts(life) as pool:
         for _ in range(2):
             async with pool.client() as client:
@@ -577,7 +592,7 @@ async def test_closing_with_work_under_way(autojump_clock: MockClock) -> None:
 @pytest.mark.parametrize("early", [False, True])
 async def test_closing_is_forced_when_cancelled(early: bool, autojump_clock: MockClock) -> None:
     """A server that does not answer QUIT holds nobody up."""
-    life = (*hello(), SILENCE)
+    life = (*hello(), NO_REPLY)
     async with scripts(life, life) as pool:
         async with pool.client(), pool.client():
             pass
@@ -592,7 +607,7 @@ async def test_closing_is_forced_when_cancelled(early: bool, autojump_clock: Moc
 
 async def test_a_result_is_not_held_up(autojump_clock: MockClock) -> None:
     """A message that was taken is reported, also when the connection cannot be kept, and its server is slow to say goodbye."""
-    async with scripts((*ONE, "QUIT", SILENCE), max_messages=1) as pool:
+    async with scripts((*ONE, "QUIT", NO_REPLY), max_messages=1) as pool:
         start = trio.current_time()
         with trio.move_on_after(QUIT_TIMEOUT / 2):
             result = await pool.send(ME, [YOU], MESSAGE)

@@ -8,24 +8,24 @@ import pytest
 import trio
 from helpers import PoolOf
 from scripted import (
-    BODY,
     CHUNKED,
     CLOSE,
     ENVELOPE,
+    GO_AHEAD,
     GREETING,
     ME,
     MESSAGE,
+    NO_REPLY,
     OK,
-    SILENCE,
-    SLOWLY,
-    START,
+    READ_BODY,
+    UNPIPELINED,
     YOU,
-    Octets,
+    ReadOctets,
     Script,
     Step,
     chunk,
+    ehlo_reply,
     hello,
-    offer,
     scripted,
 )
 from trio.testing import MockClock, memory_stream_pair
@@ -48,7 +48,7 @@ PIPELINING = hello("PIPELINING")
 #: What leaves before it is known whether anybody wants it.
 ENVELOPE_AND_CHUNK: tuple[Step, ...] = CHUNKED[:-1]
 GROUP: tuple[Step, ...] = (*ENVELOPE, "DATA")
-SENT: tuple[Step, ...] = (*GROUP, OK * 2 + START, BODY, OK)
+SENT: tuple[Step, ...] = (*GROUP, OK * 2 + GO_AHEAD, READ_BODY, OK)
 BYE = b"421 4.3.2 bye\r\n"
 ONE = (ME, [YOU], MESSAGE)
 
@@ -71,7 +71,7 @@ async def test_a_421_leaves_no_message_without_a_word_chunks(autojump_clock: Moc
 
 async def test_a_421_leaves_no_message_without_a_word_lines(autojump_clock: MockClock) -> None:
     async with (
-        scripted(*PIPELINING, *GROUP, OK * 2 + START, BODY, *GROUP, BYE) as script,
+        scripted(*PIPELINING, *GROUP, OK * 2 + GO_AHEAD, READ_BODY, *GROUP, BYE) as script,
         script.client() as client,
     ):
         with pytest.raises(ConnectionLostError):
@@ -194,7 +194,7 @@ async def test_a_verdict_before_the_end_is_for_all_recipients_of_lmtp(autojump_c
         await script.do(CLOSE)
         spoken.set()
 
-    steps = ("LHLO.*", offer(), "MAIL.*", OK, "RCPT.*", OK, "RCPT.*", OK, "DATA", START, Octets(13), speak)
+    steps = ("LHLO.*", ehlo_reply(), "MAIL.*", OK, "RCPT.*", OK, "RCPT.*", OK, "DATA", GO_AHEAD, ReadOctets(13), speak)
     async with scripted(GREETING, *steps) as script, script.client(lmtp=True) as client:
         with pytest.raises(AllRecipientsRejectedError) as caught:
             await client.send(ME, [YOU, "b@mx.test"], source())
@@ -206,11 +206,11 @@ async def test_a_verdict_before_the_end_is_for_all_recipients_of_lmtp(autojump_c
 
 async def test_old_connections_to_nobody_do_not_hold_up_the_next_message(autojump_clock: MockClock) -> None:
     """A router that has forgotten them takes QUIT, and nothing comes back."""
-    waiting = [(*hello(), *SLOWLY, SILENCE)] * 4 + [(*hello(), *SLOWLY)]
+    waiting = [(*hello(), *UNPIPELINED, NO_REPLY)] * 4 + [(*hello(), *UNPIPELINED)]
 
     async def dial() -> Client:
-        near, far = memory_stream_pair()
-        script = Script(far, near, waiting.pop(0))
+        client_stream, far = memory_stream_pair()
+        script = Script(far, client_stream, waiting.pop(0))
         nursery.start_soon(script.run)
         return await script.client().__aenter__()
 
@@ -240,7 +240,7 @@ async def test_starttls_without_a_host_says_nothing(autojump_clock: MockClock) -
 
 
 async def test_bdat_last_is_not_for_lmtp(autojump_clock: MockClock) -> None:
-    steps = ("LHLO.*", offer("CHUNKING"), "MAIL.*", OK, "RCPT.*", OK)
+    steps = ("LHLO.*", ehlo_reply("CHUNKING"), "MAIL.*", OK, "RCPT.*", OK)
     async with scripted(GREETING, *steps) as script, script.client(lmtp=True) as client:
         await client.mail(ME)
         await client.rcpt(YOU)

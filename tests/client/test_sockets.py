@@ -16,7 +16,7 @@ import trio
 import trio.testing
 import trustme
 from helpers import MESSAGE, NAME, Taker, client_tls, listening, server_tls, sockets
-from scripted import ME, OK, SLOWLY, START, YOU, hello, scripted
+from scripted import GO_AHEAD, ME, OK, UNPIPELINED, YOU, hello, scripted
 
 import smtp_trio
 from smtp_trio import (
@@ -249,7 +249,7 @@ async def test_cli_6_421_unasked() -> None:
 
 
 async def test_a_verdict_amid_the_message() -> None:
-    steps = ("MAIL .*", OK, "RCPT .*", OK, "DATA", START, "x+", b"552 too big\r\n")
+    steps = ("MAIL .*", OK, "RCPT .*", OK, "DATA", GO_AHEAD, "x+", b"552 too big\r\n")
 
     async def endless() -> AsyncGenerator[bytes]:
         while True:
@@ -267,7 +267,7 @@ async def test_a_verdict_amid_the_message() -> None:
 
 
 async def test_many_over_sockets() -> None:
-    async with scripted(*hello(), *SLOWLY * 3, pair=sockets) as script, script.client() as client:
+    async with scripted(*hello(), *UNPIPELINED * 3, pair=sockets) as script, script.client() as client:
         assert all(result.complete for result in await client.send_many([(ME, [YOU], MESSAGE)] * 3))
 
 

@@ -9,19 +9,19 @@ import pytest
 import trio
 from helpers import unbuffered
 from scripted import (
-    BODY,
     CHUNKED,
-    DEAF,
     ENVELOPE,
+    GO_AHEAD,
     GREETING,
     ME,
     MESSAGE,
+    NO_REPLY,
     OK,
-    SILENCE,
-    SLOWLY,
-    START,
+    READ_BODY,
+    STOP_READING,
+    UNPIPELINED,
     YOU,
-    Octets,
+    ReadOctets,
     Script,
     Step,
     hello,
@@ -60,7 +60,7 @@ async def test_cli_16_before_a_session(
     settings: dict[str, Any] = {"tls": "opportunistic"} if any("STARTTLS" in repr(step) for step in steps) else {}
     if any("AUTH" in repr(step) for step in steps):
         settings = {"auth": ("fred", "secret"), "allow_cleartext": True}
-    async with scripted(*steps, SILENCE) as script:
+    async with scripted(*steps, NO_REPLY) as script:
         began = trio.current_time()
         with pytest.raises(TimedOutError) as caught:
             async with script.client(**settings):
@@ -81,7 +81,7 @@ async def test_cli_16_before_a_session(
 async def test_cli_16_in_a_transaction(
     autojump_clock: MockClock, steps: tuple[Step, ...], verb: str, seconds: float
 ) -> None:
-    async with scripted(*hello(), *steps, SILENCE) as script, script.client() as client:
+    async with scripted(*hello(), *steps, NO_REPLY) as script, script.client() as client:
         began = trio.current_time()
         with pytest.raises(TimedOutError) as caught:
             await client.send(ME, [YOU], MESSAGE)
@@ -93,14 +93,14 @@ async def test_cli_16_in_a_transaction(
 @pytest.mark.parametrize(
     ("steps", "verb", "seconds"),
     [
-        ((*hello(), MAIL, OK, RCPT, OK, "DATA", START, BODY), "end of data", 600),
-        ((*BOTH, *ENVELOPE, "BDAT .*", Octets(len(MESSAGE)), OK * 2), "BDAT", 600),
+        ((*hello(), MAIL, OK, RCPT, OK, "DATA", GO_AHEAD, READ_BODY), "end of data", 600),
+        ((*BOTH, *ENVELOPE, "BDAT .*", ReadOctets(len(MESSAGE)), OK * 2), "BDAT", 600),
     ],
 )
 async def test_cli_16_behind_the_message(
     autojump_clock: MockClock, steps: tuple[Step, ...], verb: str, seconds: float
 ) -> None:
-    async with scripted(*steps, SILENCE) as script, script.client() as client:
+    async with scripted(*steps, NO_REPLY) as script, script.client() as client:
         began = trio.current_time()
         with pytest.raises(DeliveryUnknownError) as caught:
             await client.send(ME, [YOU], MESSAGE)
@@ -119,7 +119,7 @@ async def test_cli_16_each_answer_has_its_own_time(autojump_clock: MockClock) ->
 
         return wait
 
-    steps = (MAIL, slowly(299), OK, RCPT, slowly(299), OK, "DATA", slowly(119), START, BODY, slowly(599), OK)
+    steps = (MAIL, slowly(299), OK, RCPT, slowly(299), OK, "DATA", slowly(119), GO_AHEAD, READ_BODY, slowly(599), OK)
     async with scripted(*hello(), *steps) as script, script.client() as client:
         assert (await client.send(ME, [YOU], MESSAGE)).complete
 
@@ -132,7 +132,7 @@ async def test_cli_16_drops_do_not_count(autojump_clock: MockClock) -> None:
             await script.stream.send_all(bytes([octet]))
             await trio.sleep(49)
 
-    async with scripted(*hello(), MAIL, drip, SILENCE) as script, script.client() as client:
+    async with scripted(*hello(), MAIL, drip, NO_REPLY) as script, script.client() as client:
         began = trio.current_time()
         with pytest.raises(TimedOutError):
             await client.send(ME, [YOU], MESSAGE)
@@ -143,7 +143,7 @@ async def test_cli_16_drops_do_not_count(autojump_clock: MockClock) -> None:
 
 
 async def test_cli_16_a_block_that_is_not_taken(autojump_clock: MockClock) -> None:
-    steps = (MAIL, OK, RCPT, OK, "DATA", START, DEAF)
+    steps = (MAIL, OK, RCPT, OK, "DATA", GO_AHEAD, STOP_READING)
     async with scripted(*hello(), *steps, pair=unbuffered) as script, script.client() as client:
         began = trio.current_time()
         with pytest.raises(TimedOutError) as caught:
@@ -164,7 +164,7 @@ async def test_cli_16_the_timer_begins_anew_with_each_block(autojump_clock: Mock
             while left:
                 left -= len(await script.stream.receive_some(left))
 
-    steps = (MAIL, OK, RCPT, OK, "DATA", START, read, DEAF)
+    steps = (MAIL, OK, RCPT, OK, "DATA", GO_AHEAD, read, STOP_READING)
     async with scripted(*hello(), *steps, pair=unbuffered) as script, script.client() as client:
         began = trio.current_time()
         with pytest.raises(TimedOutError) as caught:
@@ -178,7 +178,7 @@ async def test_cli_16_a_refused_chunk_is_no_matter_of_ten_minutes(autojump_clock
         for _ in range(40):
             yield b"x" * 65534 + b"\r\n"
 
-    steps = (MAIL, OK, RCPT, OK, "BDAT 1048576", Octets(1048576), SILENCE)
+    steps = (MAIL, OK, RCPT, OK, "BDAT 1048576", ReadOctets(1048576), NO_REPLY)
     async with scripted(*hello("CHUNKING"), *steps) as script, script.client() as client:
         began = trio.current_time()
         with pytest.raises(TimedOutError) as caught:
@@ -192,7 +192,7 @@ async def test_cli_16_a_refused_chunk_is_no_matter_of_ten_minutes(autojump_clock
 
 @pytest.mark.parametrize("verb", ["NOOP", "VRFY", "HELP"])
 async def test_other_commands(autojump_clock: MockClock, verb: str) -> None:
-    async with scripted(*hello(), f"{verb}.*", SILENCE) as script, script.client() as client:
+    async with scripted(*hello(), f"{verb}.*", NO_REPLY) as script, script.client() as client:
         verbs: dict[str, Callable[[], Awaitable[Any]]] = {
             "NOOP": client.noop,
             "VRFY": lambda: client.vrfy("you"),
@@ -208,7 +208,7 @@ async def test_other_commands(autojump_clock: MockClock, verb: str) -> None:
 async def test_timeouts_of_ones_own(autojump_clock: MockClock) -> None:
     timeouts = ClientTimeouts(mail=7, rcpt=0)
     assert ClientTimeouts().quit == 5
-    async with scripted(*hello(), MAIL, SILENCE) as script, script.client(timeout=timeouts) as client:
+    async with scripted(*hello(), MAIL, NO_REPLY) as script, script.client(timeout=timeouts) as client:
         began = trio.current_time()
         with pytest.raises(TimedOutError) as caught:
             await client.mail(ME)
@@ -227,12 +227,12 @@ async def test_zero_is_without_end(autojump_clock: MockClock) -> None:
 
 @pytest.mark.parametrize(("seconds", "quit"), [(3, 3), (60, 5)])
 async def test_one_timeout_for_all(autojump_clock: MockClock, seconds: float, quit: float) -> None:
-    async with scripted(*hello(), *SLOWLY, "QUIT", SILENCE) as script:
+    async with scripted(*hello(), *UNPIPELINED, "QUIT", NO_REPLY) as script:
         async with script.client(timeout=seconds) as client:
             await client.send(ME, [YOU], MESSAGE)
             began = trio.current_time()
         assert trio.current_time() == began + quit
-    async with scripted(GREETING, "EHLO .*", SILENCE) as script:
+    async with scripted(GREETING, "EHLO .*", NO_REPLY) as script:
         began = trio.current_time()
         with pytest.raises(TimedOutError):
             async with script.client(timeout=seconds):

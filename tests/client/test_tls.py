@@ -10,20 +10,20 @@ import trio
 from helpers import authority, client_tls
 from scripted import (
     CLOSE,
-    GONE,
+    EXPECT_CLOSE,
     GREETING,
     ME,
     MESSAGE,
+    NO_REPLY,
     OK,
-    SILENCE,
-    SLOWLY,
+    UNPIPELINED,
     YOU,
     Script,
     Step,
+    ehlo_reply,
     hello,
-    offer,
     scripted,
-    secure,
+    tls_handshake,
 )
 from trio.testing import MockClock
 
@@ -38,8 +38,8 @@ from smtp_trio import (
 )
 
 HOST = "mx.test"
-UPGRADE: tuple[Step, ...] = (*hello("STARTTLS", "X-BEFORE", "AUTH PLAIN"), "STARTTLS", b"220 go\r\n", secure())
-WITHIN: tuple[Step, ...] = ("EHLO client.test", offer("8BITMIME", "AUTH LOGIN"))
+UPGRADE: tuple[Step, ...] = (*hello("STARTTLS", "X-BEFORE", "AUTH PLAIN"), "STARTTLS", b"220 go\r\n", tls_handshake())
+WITHIN: tuple[Step, ...] = ("EHLO client.test", ehlo_reply("8BITMIME", "AUTH LOGIN"))
 
 
 def client_of(script: Script, **settings: Any) -> Any:
@@ -47,7 +47,7 @@ def client_of(script: Script, **settings: Any) -> Any:
 
 
 async def test_required(autojump_clock: MockClock) -> None:
-    async with scripted(*UPGRADE, *WITHIN, "MAIL FROM:<.*> BODY=8BITMIME", *SLOWLY[1:]) as script:
+    async with scripted(*UPGRADE, *WITHIN, "MAIL FROM:<.*> BODY=8BITMIME", *UNPIPELINED[1:]) as script:
         async with client_of(script) as client:
             assert client.tls.verified
             assert client.tls.problem is None
@@ -73,18 +73,21 @@ async def test_opportunistic_is_the_default(autojump_clock: MockClock) -> None:
 
 @pytest.mark.parametrize("answer", [b"454 not now\r\n", b"502 no\r\n"])
 async def test_opportunistic_goes_on_without(autojump_clock: MockClock, answer: bytes) -> None:
-    async with scripted(*hello("STARTTLS"), "STARTTLS", answer, *SLOWLY) as script, script.client(tls=None) as client:
+    async with (
+        scripted(*hello("STARTTLS"), "STARTTLS", answer, *UNPIPELINED) as script,
+        script.client(tls=None) as client,
+    ):
         assert client.tls is None
         assert (await client.send(ME, [YOU], MESSAGE)).tls is None
 
 
 async def test_opportunistic_where_it_is_not_offered(autojump_clock: MockClock) -> None:
-    async with scripted(*hello(), *SLOWLY) as script, script.client(tls=None) as client:
+    async with scripted(*hello(), *UNPIPELINED) as script, script.client(tls=None) as client:
         await client.send(ME, [YOU], MESSAGE)
 
 
 async def test_never(autojump_clock: MockClock) -> None:
-    async with scripted(*hello("STARTTLS"), *SLOWLY) as script, script.client() as client:
+    async with scripted(*hello("STARTTLS"), *UNPIPELINED) as script, script.client() as client:
         await client.send(ME, [YOU], MESSAGE)
 
 
@@ -94,7 +97,7 @@ async def test_never(autojump_clock: MockClock) -> None:
 @pytest.mark.parametrize("auth", [None, ("fred", "secret")])
 async def test_stripped(autojump_clock: MockClock, auth: tuple[str, str] | None) -> None:
     """STARTTLS is missing where TLS is required: nothing is said of mail, nor of passwords. With ``auth`` it is by default."""
-    async with scripted(*hello("AUTH PLAIN LOGIN"), "QUIT", b"221 bye\r\n", GONE) as script:
+    async with scripted(*hello("AUTH PLAIN LOGIN"), "QUIT", b"221 bye\r\n", EXPECT_CLOSE) as script:
         with pytest.raises(NotOfferedError, match="STARTTLS"):
             async with client_of(script, tls=None if auth else "required", auth=auth):
                 raise AssertionError("let in")
@@ -102,7 +105,7 @@ async def test_stripped(autojump_clock: MockClock, auth: tuple[str, str] | None)
 
 @pytest.mark.parametrize("answer", [b"454 not now\r\n", b"502 no\r\n"])
 async def test_required_and_refused(autojump_clock: MockClock, answer: bytes) -> None:
-    async with scripted(*hello("STARTTLS"), "STARTTLS", answer, "QUIT", b"221 bye\r\n", GONE) as script:
+    async with scripted(*hello("STARTTLS"), "STARTTLS", answer, "QUIT", b"221 bye\r\n", EXPECT_CLOSE) as script:
         with pytest.raises(ReplyError) as caught:
             async with client_of(script):
                 raise AssertionError("let in")
@@ -113,14 +116,14 @@ async def test_required_and_refused(autojump_clock: MockClock, answer: bytes) ->
 @pytest.mark.parametrize("tls", ["required", "opportunistic"])
 async def test_octets_behind_220(autojump_clock: MockClock, injected: bytes, tls: str) -> None:
     """What stands there came from somebody in between, who wants it to be read as if it came from inside."""
-    async with scripted(*hello("STARTTLS"), "STARTTLS", b"220 go\r\n" + injected, GONE) as script:
+    async with scripted(*hello("STARTTLS"), "STARTTLS", b"220 go\r\n" + injected, EXPECT_CLOSE) as script:
         with pytest.raises(RemoteProtocolError, match="handshake"):
             async with client_of(script, tls=tls):
                 raise AssertionError("let in")
 
 
 async def test_another_2yz_is_no_220(autojump_clock: MockClock) -> None:
-    async with scripted(*hello("STARTTLS"), "STARTTLS", OK, GONE) as script:
+    async with scripted(*hello("STARTTLS"), "STARTTLS", OK, EXPECT_CLOSE) as script:
         with pytest.raises(RemoteProtocolError):
             async with client_of(script):
                 raise AssertionError("let in")
@@ -130,7 +133,7 @@ async def test_another_2yz_is_no_220(autojump_clock: MockClock) -> None:
     "settings", [{"host": "other.test"}, {"ssl_context": ssl.create_default_context()}], ids=["host", "authority"]
 )
 async def test_a_certificate_that_is_not_right(autojump_clock: MockClock, settings: dict[str, Any]) -> None:
-    async with scripted(*UPGRADE[:-1], secure(fails=True)) as script:
+    async with scripted(*UPGRADE[:-1], tls_handshake(fails=True)) as script:
         with pytest.raises(TlsHandshakeError) as caught:
             async with client_of(script, **settings):
                 raise AssertionError("let in")
@@ -161,14 +164,14 @@ async def test_the_server_closes_in_the_handshake(autojump_clock: MockClock) -> 
 
 
 async def test_no_tls_where_tls_should_be(autojump_clock: MockClock) -> None:
-    async with scripted(*UPGRADE[:-1], b"500 what is this?\r\n", SILENCE) as script:
+    async with scripted(*UPGRADE[:-1], b"500 what is this?\r\n", NO_REPLY) as script:
         with pytest.raises(TlsHandshakeError):
             async with client_of(script):
                 raise AssertionError("let in")
 
 
 async def test_a_handshake_takes_no_longer_than_it_may(autojump_clock: MockClock) -> None:
-    async with scripted(*UPGRADE[:-1], SILENCE) as script:
+    async with scripted(*UPGRADE[:-1], NO_REPLY) as script:
         began = trio.current_time()
         with pytest.raises(TimedOutError) as caught:
             async with client_of(script, timeout=11):
@@ -188,7 +191,7 @@ async def test_ehlo_is_refused_inside(autojump_clock: MockClock) -> None:
 
 
 async def test_implicit(autojump_clock: MockClock) -> None:
-    async with scripted(secure(), *hello("STARTTLS"), *SLOWLY) as script:
+    async with scripted(tls_handshake(), *hello("STARTTLS"), *UNPIPELINED) as script:
         async with client_of(script, tls="implicit") as client:
             assert client.tls.verified
             await client.send(ME, [YOU], MESSAGE)
@@ -196,7 +199,7 @@ async def test_implicit(autojump_clock: MockClock) -> None:
 
 
 async def test_implicit_and_the_wrong_host(autojump_clock: MockClock) -> None:
-    async with scripted(secure(fails=True)) as script:
+    async with scripted(tls_handshake(fails=True)) as script:
         with pytest.raises(TlsHandshakeError) as caught:
             async with client_of(script, tls="implicit", host="other.test"):
                 raise AssertionError("let in")
@@ -204,16 +207,16 @@ async def test_implicit_and_the_wrong_host(autojump_clock: MockClock) -> None:
 
 
 async def test_implicit_and_a_server_in_the_clear(autojump_clock: MockClock) -> None:
-    async with scripted(GREETING, SILENCE) as script:
+    async with scripted(GREETING, NO_REPLY) as script:
         with pytest.raises(TlsHandshakeError):
             async with client_of(script, tls="implicit"):
                 raise AssertionError("let in")
 
 
 async def test_a_stream_that_has_tls_already(autojump_clock: MockClock) -> None:
-    async with scripted(secure(), *hello("STARTTLS"), *SLOWLY) as script:
-        script.near = trio.SSLStream(script.near, client_tls(), server_hostname=HOST)
-        await script.near.do_handshake()
+    async with scripted(tls_handshake(), *hello("STARTTLS"), *UNPIPELINED) as script:
+        script.client_stream = trio.SSLStream(script.client_stream, client_tls(), server_hostname=HOST)
+        await script.client_stream.do_handshake()
         async with script.client(tls="required", host=HOST) as client:
             assert client.tls is not None
             await client.send(ME, [YOU], MESSAGE)
@@ -227,7 +230,7 @@ async def test_the_server_is_called_by_its_name(autojump_clock: MockClock) -> No
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority().issue_cert(HOST).configure_cert(context)
     context.sni_callback = lambda _, name, __: names.append(name)
-    async with scripted(*UPGRADE[:-1], secure(context), *WITHIN) as script, client_of(script):
+    async with scripted(*UPGRADE[:-1], tls_handshake(context), *WITHIN) as script, client_of(script):
         pass
     assert names == [HOST]
 
@@ -242,7 +245,7 @@ async def test_starttls_by_hand(autojump_clock: MockClock) -> None:
 
 
 async def test_starttls_by_hand_checks_the_certificate(autojump_clock: MockClock) -> None:
-    async with scripted(*UPGRADE[:-1], secure(fails=True)) as script, script.client(host=HOST) as client:
+    async with scripted(*UPGRADE[:-1], tls_handshake(fails=True)) as script, script.client(host=HOST) as client:
         with pytest.raises(TlsHandshakeError):
             await client.starttls()
         assert not client.usable
@@ -256,7 +259,7 @@ async def test_starttls_by_hand_where_it_is_not_offered(autojump_clock: MockCloc
 
 
 async def test_quit_closes_tls(autojump_clock: MockClock) -> None:
-    async with scripted(*UPGRADE, *WITHIN, "QUIT", b"221 bye\r\n", GONE) as script:
+    async with scripted(*UPGRADE, *WITHIN, "QUIT", b"221 bye\r\n", EXPECT_CLOSE) as script:
         began = trio.current_time()
         async with client_of(script):
             pass

@@ -8,20 +8,20 @@ from typing import Any
 import pytest
 import trio
 from scripted import (
-    BODY,
     CLOSE,
-    GONE,
+    EXPECT_CLOSE,
+    GO_AHEAD,
     ME,
     MESSAGE,
+    NO_REPLY,
     OK,
-    SILENCE,
-    SLOWLY,
-    START,
+    READ_BODY,
+    UNPIPELINED,
     YOU,
-    Octets,
+    ReadOctets,
     Step,
+    ehlo_reply,
     hello,
-    offer,
     scripted,
 )
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -34,12 +34,12 @@ ENVELOPE: tuple[Step, ...] = ("MAIL .*", OK, "RCPT .*", OK)
 async def test_one_by_one(autojump_clock: MockClock) -> None:
     steps: tuple[Step, ...] = (
         *("NOOP", OK, "VRFY you", b"252 maybe\r\n", "EXPN list", b"250-a\r\n250 b\r\n"),
-        *("HELP", b"214 what\r\n", "HELP MAIL", b"214 that\r\n", "EHLO other.test", offer("SIZE 10")),
+        *("HELP", b"214 what\r\n", "HELP MAIL", b"214 that\r\n", "EHLO other.test", ehlo_reply("SIZE 10")),
         *("MAIL FROM:<me@client.test> SIZE=5", OK, "RCPT TO:<you@mx.test>", b"251 on\r\n", "RSET", OK),
-        *("MAIL FROM:<>", OK, "RCPT TO:<you@mx.test>", OK, "DATA", START, BODY, b"250 taken\r\n"),
+        *("MAIL FROM:<>", OK, "RCPT TO:<you@mx.test>", OK, "DATA", GO_AHEAD, READ_BODY, b"250 taken\r\n"),
         *("HELO other.test", OK, "QUIT", b"221 bye\r\n"),
     )
-    async with scripted(*hello("SIZE"), *steps, GONE) as script, script.client() as client:
+    async with scripted(*hello("SIZE"), *steps, EXPECT_CLOSE) as script, script.client() as client:
         assert (await client.noop()).code == 250
         assert (await client.vrfy("you")).code == 252
         assert (await client.expn("list")).text == "a\nb"
@@ -59,7 +59,7 @@ async def test_one_by_one(autojump_clock: MockClock) -> None:
 
 
 async def test_bdat(autojump_clock: MockClock) -> None:
-    steps = (*ENVELOPE, "BDAT 3", Octets(3), OK, "BDAT 0 LAST", b"250 taken\r\n")
+    steps = (*ENVELOPE, "BDAT 3", ReadOctets(3), OK, "BDAT 0 LAST", b"250 taken\r\n")
     async with scripted(*hello("CHUNKING"), *steps) as script, script.client() as client:
         await client.mail(ME)
         await client.rcpt(YOU)
@@ -113,7 +113,10 @@ async def test_every_verb_raises_what_it_is_refused(autojump_clock: MockClock, c
 
 
 async def test_the_message_is_refused(autojump_clock: MockClock) -> None:
-    async with scripted(*hello(), *ENVELOPE, "DATA", START, BODY, b"554 no\r\n") as script, script.client() as client:
+    async with (
+        scripted(*hello(), *ENVELOPE, "DATA", GO_AHEAD, READ_BODY, b"554 no\r\n") as script,
+        script.client() as client,
+    ):
         await client.mail(ME)
         await client.rcpt(YOU)
         with pytest.raises(ReplyError) as caught:
@@ -144,7 +147,7 @@ async def test_lost_between_two(autojump_clock: MockClock) -> None:
 
 async def test_a_message_behind_verbs_begins_anew(autojump_clock: MockClock) -> None:
     """A transaction that was begun by hand is not carried on."""
-    async with scripted(*hello(), "MAIL .*", OK, "RSET", OK, *SLOWLY) as script, script.client() as client:
+    async with scripted(*hello(), "MAIL .*", OK, "RSET", OK, *UNPIPELINED) as script, script.client() as client:
         await client.mail("other@client.test")
         assert (await client.send(ME, [YOU], MESSAGE)).complete
 
@@ -158,7 +161,7 @@ async def test_two_tasks_at_once(autojump_clock: MockClock) -> None:
     async def wait(_: object) -> None:
         await go.wait()
 
-    async with scripted(*hello(), "MAIL .*", wait, *SLOWLY[1:]) as script, script.client() as client:
+    async with scripted(*hello(), "MAIL .*", wait, *UNPIPELINED[1:]) as script, script.client() as client:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client.send, ME, [YOU], MESSAGE)
             await wait_all_tasks_blocked()
@@ -183,13 +186,13 @@ async def test_two_tasks_at_once(autojump_clock: MockClock) -> None:
         (("MAIL .*",), False),
         (("MAIL .*", OK, "RCPT .*"), False),
         ((*ENVELOPE, "DATA"), False),
-        ((*ENVELOPE, "DATA", START, BODY), True),
+        ((*ENVELOPE, "DATA", GO_AHEAD, READ_BODY), True),
     ],
 )
 async def test_what_is_known_when_it_was_cancelled(
     autojump_clock: MockClock, steps: tuple[Step, ...], unknown: bool
 ) -> None:
-    async with scripted(*hello(), *steps, GONE) as script, script.client() as client:
+    async with scripted(*hello(), *steps, EXPECT_CLOSE) as script, script.client() as client:
         with trio.move_on_after(1) as scope:
             await client.send(ME, [YOU], MESSAGE)
         assert scope.cancelled_caught
@@ -201,8 +204,8 @@ async def test_what_is_known_when_it_was_cancelled(
 
 
 async def test_what_is_known_of_many(autojump_clock: MockClock) -> None:
-    one: tuple[Step, ...] = ("MAIL .*", "RCPT .*", f"BDAT {len(MESSAGE)} LAST", Octets(len(MESSAGE)))
-    async with scripted(*hello("PIPELINING", "CHUNKING"), *one, OK * 3, *one, "RSET", *one, SILENCE) as script:
+    one: tuple[Step, ...] = ("MAIL .*", "RCPT .*", f"BDAT {len(MESSAGE)} LAST", ReadOctets(len(MESSAGE)))
+    async with scripted(*hello("PIPELINING", "CHUNKING"), *one, OK * 3, *one, "RSET", *one, NO_REPLY) as script:
         client: Client = script.client()
         async with client:
             with trio.move_on_after(1):
