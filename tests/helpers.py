@@ -305,13 +305,13 @@ def client_tls() -> ssl.SSLContext:
 
 
 class PoolOf(Pool):
-    """A pool whose connections come from a function."""
+    """A pool whose connections are opened by a function."""
 
-    def __init__(self, dial: Callable[[], Awaitable[smtp_trio.Client]], **options: Any) -> None:
+    def __init__(self, open_client: Callable[[], Awaitable[smtp_trio.Client]], **options: Any) -> None:
         super().__init__(NAME, **options)
-        self.dialed = 0
-        self._function = dial
+        self.opened = 0
+        self._function = open_client
 
     async def _open_client(self) -> smtp_trio.Client:
-        self.dialed += 1
+        self.opened += 1
         return await self._function()

@@ -1,4 +1,4 @@
-"""What a client is told to send: arguments that are none, messages of all kinds, and parameters that follow from them."""
+"""Arguments of the client: invalid ones, kinds of messages, and the MAIL and RCPT parameters that they need."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from smtp_trio import Client, LocalProtocolError, NotOfferedError, ReplyError
 
-ALL = ("8BITMIME", "SMTPUTF8", "SIZE 1000", "DSN")
+EXTENSIONS = ("8BITMIME", "SMTPUTF8", "SIZE 1000", "DSN")
 
 
 def message(**fields: str) -> email.message.EmailMessage:
@@ -26,15 +26,15 @@ def message(**fields: str) -> email.message.EmailMessage:
 
 
 def transaction(mail: str = "MAIL FROM:<.*>", *rcpts: str) -> tuple[Step, ...]:
-    """A transaction with exactly these lines."""
+    """Return the steps of a transaction with these command lines."""
     steps = [step for rcpt in rcpts or ("RCPT TO:<.*>",) for step in (rcpt, OK)]
     return mail, OK, *steps, "DATA", GO_AHEAD, READ_BODY, OK
 
 
-# --- CLI-12 -----------------------------------------------------------------------------------------------------------
+# --- invalid arguments ------------------------------------------------------------------------------------------------
 
-Ask = Callable[[Client], Awaitable[Any]]
-BAD: dict[str, Ask] = {
+Call = Callable[[Client], Awaitable[Any]]
+INVALID: dict[str, Call] = {
     "sender-crlf": lambda client: client.send("a@b.test>\r\nRCPT TO:<x@y.test", [YOU], MESSAGE),
     "sender-name": lambda client: client.send("Me <me@client.test>", [YOU], MESSAGE),
     "recipient-lf": lambda client: client.send(ME, [YOU, "a\n@b.test"], MESSAGE),
@@ -62,13 +62,13 @@ BAD: dict[str, Ask] = {
 }
 
 
-@pytest.mark.parametrize("kind", BAD)
-async def test_cli_12_bad_arguments(autojump_clock: MockClock, kind: str) -> None:
-    """A ValueError, and not an octet of it on the wire; the connection is as good as before."""
-    async with scripted(*hello(*ALL), *UNPIPELINED) as script, script.client() as client:
+@pytest.mark.parametrize("kind", INVALID)
+async def test_invalid_argument_raises_value_error_and_sends_nothing(autojump_clock: MockClock, kind: str) -> None:
+    """The connection stays usable."""
+    async with scripted(*hello(*EXTENSIONS), *UNPIPELINED) as script, script.client() as client:
         before = list(script.groups)
         with pytest.raises(ValueError):  # noqa: PT011 - each names its own argument
-            await BAD[kind](client)
+            await INVALID[kind](client)
         await wait_all_tasks_blocked()
         assert script.groups == before
         assert client.usable
@@ -76,7 +76,7 @@ async def test_cli_12_bad_arguments(autojump_clock: MockClock, kind: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("ask", "words"),
+    ("call", "match"),
     [
         (lambda client: client.send(ME, [YOU], "a str"), "must not be a str"),
         (lambda client: client.send(ME, [YOU], 7), "not int"),
@@ -85,17 +85,17 @@ async def test_cli_12_bad_arguments(autojump_clock: MockClock, kind: str) -> Non
         (lambda client: client.mail(ME, notify=("NEVER",)), "notify"),
     ],
 )
-async def test_cli_12_the_wrong_type(autojump_clock: MockClock, ask: Ask, words: str) -> None:
-    async with scripted(*hello(*ALL), EXPECT_CLOSE) as script:
+async def test_argument_of_wrong_type_raises_type_error(autojump_clock: MockClock, call: Call, match: str) -> None:
+    async with scripted(*hello(*EXTENSIONS), EXPECT_CLOSE) as script:
         async with script.client() as client:
-            with pytest.raises(TypeError, match=words):
-                await ask(client)
+            with pytest.raises(TypeError, match=match):
+                await call(client)
             assert client.usable
             await client.aclose()
 
 
 @pytest.mark.parametrize(
-    ("params", "words"),
+    ("params", "match"),
     [
         ({"size": 10}, "SIZE"),
         ({"ret": "FULL"}, "RET"),
@@ -103,17 +103,19 @@ async def test_cli_12_the_wrong_type(autojump_clock: MockClock, ask: Ask, words:
         ({"smtputf8": True}, "UTF8"),
     ],
 )
-async def test_a_parameter_that_is_not_offered(autojump_clock: MockClock, params: dict[str, Any], words: str) -> None:
+async def test_parameter_that_the_server_does_not_offer(
+    autojump_clock: MockClock, params: dict[str, Any], match: str
+) -> None:
     async with scripted(*hello(), *UNPIPELINED) as script, script.client() as client:
-        with pytest.raises(NotOfferedError, match=words):
+        with pytest.raises(NotOfferedError, match=match):
             await client.send(ME, [YOU], MESSAGE, **params)
         await client.send(ME, [YOU], MESSAGE)
 
 
-# --- CLI-13 -----------------------------------------------------------------------------------------------------------
+# --- envelopes from header fields -------------------------------------------------------------------------------------
 
 
-async def test_cli_13_the_envelope_of_the_fields(autojump_clock: MockClock) -> None:
+async def test_send_message_takes_the_envelope_from_the_header(autojump_clock: MockClock) -> None:
     given = message(Cc="Group: cc1@x.test, Two <cc2@x.test>;", Bcc="secret@x.test", Sender="agent@client.test")
     names = [YOU, "cc1@x.test", "cc2@x.test", "secret@x.test"]
     steps = transaction("MAIL FROM:<agent@client.test>", *[f"RCPT TO:<{name}>" for name in names])
@@ -123,7 +125,7 @@ async def test_cli_13_the_envelope_of_the_fields(autojump_clock: MockClock) -> N
     assert given["Bcc"] == "secret@x.test"
 
 
-async def test_cli_13_resent_fields_come_first(autojump_clock: MockClock) -> None:
+async def test_send_message_prefers_resent_fields(autojump_clock: MockClock) -> None:
     given = message(Resent_From="re@client.test", Resent_To="r1@x.test", Resent_Bcc="r2@x.test")
     steps = transaction("MAIL FROM:<re@client.test>", "RCPT TO:<r1@x.test>", "RCPT TO:<r2@x.test>")
     async with scripted(*hello(), *steps) as script, script.client() as client:
@@ -131,13 +133,13 @@ async def test_cli_13_resent_fields_come_first(autojump_clock: MockClock) -> Non
     assert b"r2@x.test" not in script.bodies[0]
 
 
-async def test_cli_13_what_is_given_counts(autojump_clock: MockClock) -> None:
+async def test_send_message_prefers_given_sender_and_recipients(autojump_clock: MockClock) -> None:
     steps = transaction("MAIL FROM:<>", "RCPT TO:<only@x.test>")
     async with scripted(*hello(), *steps) as script, script.client() as client:
         await client.send_message(message(), "", ["only@x.test"])
 
 
-async def test_cli_13_fields_that_name_nobody(autojump_clock: MockClock) -> None:
+async def test_send_message_without_recipients(autojump_clock: MockClock) -> None:
     async with scripted(*hello(), "NOOP", OK) as script, script.client() as client:
         with pytest.raises(ValueError, match="recipient"):
             await client.send_message(message(To="Nobody:;"))
@@ -149,7 +151,7 @@ async def test_cli_13_fields_that_name_nobody(autojump_clock: MockClock) -> None
 EIGHT = b"Subject: hi\r\n\r\ncaf\xc3\xa9\r\n"
 
 
-async def test_8bitmime_is_said_where_it_is_needed(autojump_clock: MockClock) -> None:
+async def test_body_parameter_is_sent_only_for_8bit_messages(autojump_clock: MockClock) -> None:
     steps = (*transaction("MAIL FROM:<.*> BODY=8BITMIME"), *transaction("MAIL FROM:<[^ ]*>"))
     async with scripted(*hello("8BITMIME"), *steps) as script, script.client() as client:
         await client.send(ME, [YOU], EIGHT)
@@ -157,8 +159,8 @@ async def test_8bitmime_is_said_where_it_is_needed(autojump_clock: MockClock) ->
     assert script.bodies == [EIGHT, MESSAGE]
 
 
-async def test_8bitmime_is_not_there(autojump_clock: MockClock) -> None:
-    """RFC 6152 3: octets are not sent; an email message is encoded in another way."""
+async def test_8bit_message_without_8bitmime(autojump_clock: MockClock) -> None:
+    """RFC 6152 3: bytes are not sent; an email message is encoded with another transfer encoding."""
     given = message()
     given.set_content("caf\xe9\n", cte="8bit")
     async with scripted(*hello(), *transaction("MAIL FROM:<[^ ]*>")) as script, script.client() as client:
@@ -172,7 +174,7 @@ async def test_8bitmime_is_not_there(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sender", "recipient", "body", "said"),
+    ("sender", "recipient", "body", "smtputf8"),
     [
         ("m\xe9@client.test", YOU, MESSAGE, True),
         (ME, "you@\xe9x\xe4mple.test", MESSAGE, False),
@@ -182,12 +184,12 @@ async def test_8bitmime_is_not_there(autojump_clock: MockClock) -> None:
         (ME, YOU, MESSAGE, False),
     ],
 )
-async def test_utf_9_only_where_it_is_needed(
-    autojump_clock: MockClock, sender: str, recipient: str, body: bytes, said: bool
+async def test_smtputf8_parameter_is_sent_only_if_needed(
+    autojump_clock: MockClock, sender: str, recipient: str, body: bytes, smtputf8: bool
 ) -> None:
-    """RFC 6531 3.4. A domain alone can be written with A-labels, and the body needs 8BITMIME at most."""
-    mail = "MAIL FROM:<.*>.* SMTPUTF8" if said else "MAIL FROM:<.*>(?!.*SMTPUTF8).*"
-    rcpt = "RCPT TO:<.*>" if said else r"RCPT TO:<[ -~]*>"
+    """RFC 6531 3.4. A domain can be encoded as A-labels, and an 8-bit body needs only 8BITMIME."""
+    mail = "MAIL FROM:<.*>.* SMTPUTF8" if smtputf8 else "MAIL FROM:<.*>(?!.*SMTPUTF8).*"
+    rcpt = "RCPT TO:<.*>" if smtputf8 else r"RCPT TO:<[ -~]*>"
     async with scripted(*hello("8BITMIME", "SMTPUTF8"), *transaction(mail, rcpt)) as script, script.client() as client:
         assert (await client.send(sender, [recipient], body)).complete
 
@@ -196,7 +198,7 @@ async def test_utf_9_only_where_it_is_needed(
     ("sender", "recipient", "body"),
     [("m\xe9@client.test", YOU, MESSAGE), (ME, "y\xf6u@mx.test", MESSAGE), (ME, YOU, "Subject: \xe9\r\n\r\n".encode())],
 )
-async def test_utf_9_refused_here_where_it_is_not_offered(
+async def test_utf8_without_smtputf8_raises_and_sends_nothing(
     autojump_clock: MockClock, sender: str, recipient: str, body: bytes
 ) -> None:
     async with scripted(*hello("8BITMIME"), *UNPIPELINED) as script, script.client() as client:
@@ -206,7 +208,7 @@ async def test_utf_9_refused_here_where_it_is_not_offered(
         await client.send(ME, [YOU], MESSAGE)
 
 
-async def test_size_is_said_and_checked(autojump_clock: MockClock) -> None:
+async def test_size_is_sent_and_the_limit_is_checked(autojump_clock: MockClock) -> None:
     octets = b"x" * 998 + b"\r\n"
     async with scripted(*hello("SIZE 1000"), *transaction("MAIL FROM:<.*> SIZE=1000")) as script:
         async with script.client() as client:
@@ -223,7 +225,7 @@ async def test_size_without_a_limit(autojump_clock: MockClock, size: str) -> Non
         await client.send(ME, [YOU], MESSAGE)
 
 
-async def test_dsn(autojump_clock: MockClock) -> None:
+async def test_dsn_parameters(autojump_clock: MockClock) -> None:
     mail = r"MAIL FROM:<.*> RET=HDRS ENVID=a\+2Bb"
     rcpt = r"RCPT TO:<.*> NOTIFY=FAILURE,DELAY ORCPT=rfc822;a\+2Bb@x\.test"
     async with scripted(*hello("DSN"), *transaction(mail, rcpt, rcpt)) as script, script.client() as client:
@@ -238,42 +240,41 @@ async def test_dsn(autojump_clock: MockClock) -> None:
         )
 
 
-async def test_dsn_notify_may_be_any_collection(autojump_clock: MockClock) -> None:
-    """As the docstring has it."""
+async def test_notify_may_be_a_tuple(autojump_clock: MockClock) -> None:
     async with scripted(*hello("DSN"), *transaction("MAIL.*", "RCPT TO:<.*> NOTIFY=FAILURE")) as script:
         async with script.client() as client:
             await client.send(ME, [YOU], MESSAGE, notify=("FAILURE",))
 
 
-# --- messages of all kinds --------------------------------------------------------------------------------------------
+# --- kinds of messages ------------------------------------------------------------------------------------------------
 
 
-class Disk(Exception):
-    """It is full."""
+class DiskFullError(Exception):
+    """Stands for an error of the application."""
 
 
-async def broken() -> AsyncIterator[bytes]:
+async def failing_source() -> AsyncIterator[bytes]:
     yield MESSAGE
-    raise Disk
+    raise DiskFullError
 
 
 @pytest.mark.parametrize("extensions", [(), ("CHUNKING",)])
-async def test_what_an_iterable_raises_comes_out_as_it_is(
+async def test_exception_of_the_iterable_passes_unchanged_and_closes(
     autojump_clock: MockClock, extensions: tuple[str, ...]
 ) -> None:
-    """The message is half sent, so that the connection is of no more use: it is closed, and the server keeps nothing."""
+    """The message is half sent, so the connection must be closed, and the server must not keep the message."""
     steps: tuple[Step, ...] = ("MAIL .*", OK, "RCPT .*", OK)
     data: tuple[Step, ...] = () if extensions else ("DATA", GO_AHEAD, "Subject: hi", "", "hello")
     async with scripted(*hello(*extensions), *steps, *data, EXPECT_CLOSE) as script:
-        with pytest.raises(Disk):
+        with pytest.raises(DiskFullError):
             async with script.client() as client:
-                await client.send(ME, [YOU], broken())
+                await client.send(ME, [YOU], failing_source())
         assert not client.usable
         assert client.last_result is not None
         assert client.last_result.unknown == ()
 
 
-async def test_an_iterable_and_its_progress(autojump_clock: MockClock) -> None:
+async def test_iterable_with_progress(autojump_clock: MockClock) -> None:
     seen: list[tuple[int, int | None]] = []
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -286,7 +287,7 @@ async def test_an_iterable_and_its_progress(autojump_clock: MockClock) -> None:
     assert seen[-1] == (len(b"Subject: hi\r\n\r\n.dot\r\n"), None)
 
 
-async def test_a_path_and_its_progress(autojump_clock: MockClock, tmp_path: Path) -> None:
+async def test_file_with_progress(autojump_clock: MockClock, tmp_path: Path) -> None:
     path = tmp_path / "mail.eml"
     path.write_bytes(b"x" * 99 + b"\n" + b"y\r\n" * 70_000)
     wanted = b"x" * 99 + b"\r\n" + b"y\r\n" * 70_000
@@ -300,7 +301,7 @@ async def test_a_path_and_its_progress(autojump_clock: MockClock, tmp_path: Path
     assert seen[-1] == (len(wanted), path.stat().st_size)
 
 
-async def test_a_path_that_is_not_there(autojump_clock: MockClock, tmp_path: Path) -> None:
+async def test_missing_file(autojump_clock: MockClock, tmp_path: Path) -> None:
     async with scripted(*hello(), *UNPIPELINED) as script, script.client() as client:
         with pytest.raises(FileNotFoundError):
             await client.send(ME, [YOU], tmp_path / "nothing")
@@ -308,7 +309,7 @@ async def test_a_path_that_is_not_there(autojump_clock: MockClock, tmp_path: Pat
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-async def test_octets(autojump_clock: MockClock, kind: Callable[[bytes], Any]) -> None:
+async def test_bytes_like_message(autojump_clock: MockClock, kind: Callable[[bytes], Any]) -> None:
     seen: list[tuple[int, int | None]] = []
     async with scripted(*hello(), *UNPIPELINED) as script, script.client() as client:
         await client.send(ME, [YOU], kind(MESSAGE), progress=lambda *known: seen.append(known))
@@ -316,7 +317,7 @@ async def test_octets(autojump_clock: MockClock, kind: Callable[[bytes], Any]) -
     assert seen[-1] == (len(MESSAGE), len(MESSAGE))
 
 
-async def test_an_empty_message(autojump_clock: MockClock) -> None:
+async def test_empty_message(autojump_clock: MockClock) -> None:
     async with scripted(*hello(), *UNPIPELINED) as script, script.client() as client:
         assert (await client.send(ME, [YOU], b"")).complete
     assert script.bodies == [b""]

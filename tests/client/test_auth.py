@@ -1,4 +1,4 @@
-"""AUTH from the client's side: which mechanism, over which connection, and that the secret stays one."""
+"""AUTH: the choice of mechanism, the connections that credentials are sent over, and errors that must not contain secrets."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ def b64(octets: bytes) -> str:
     return base64.b64encode(octets).decode()
 
 
-def ask(octets: bytes) -> bytes:
+def challenge_reply(octets: bytes) -> bytes:
     return b"334 " + base64.b64encode(octets) + b"\r\n"
 
 
 PLAIN: tuple[Step, ...] = ("AUTH PLAIN " + b64(b"\0fred\0" + SECRET.encode()), b"235 ok\r\n")
 LOGIN: tuple[Step, ...] = (
     "AUTH LOGIN",
-    ask(b"User Name\0"),
+    challenge_reply(b"User Name\0"),
     b64(b"fred"),
-    ask(b"Password"),
+    challenge_reply(b"Password"),
     b64(SECRET.encode()),
     b"235 x\r\n",
 )
-CRAM: tuple[Step, ...] = ("AUTH CRAM-MD5", ask(b"<1@x>"), "[A-Za-z0-9+/=]+", b"235 ok\r\n")
+CRAM: tuple[Step, ...] = ("AUTH CRAM-MD5", challenge_reply(b"<1@x>"), "[A-Za-z0-9+/=]+", b"235 ok\r\n")
 
 
-def within(*mechanisms: str) -> tuple[Step, ...]:
-    """All up to a session under TLS that offers these."""
+def tls_session(*mechanisms: str) -> tuple[Step, ...]:
+    """Return the steps that open a session with STARTTLS in which these mechanisms are offered."""
     upgrade: tuple[Step, ...] = (*hello("STARTTLS"), "STARTTLS", b"220 go\r\n", tls_handshake())
     return *upgrade, "EHLO client.test", ehlo_reply(" ".join(["AUTH", *mechanisms]))
 
@@ -55,7 +55,7 @@ def client_of(script: Script, **settings: Any) -> Any:
     return script.client(**{"host": "mx.test", "ssl_context": client_tls(), "tls": None, "auth": FRED, **settings})
 
 
-# --- which ------------------------------------------------------------------------------------------------------------
+# --- choice of mechanism ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -69,8 +69,10 @@ def client_of(script: Script, **settings: Any) -> Any:
         (("CRAM-MD5", "LOGIN"), LOGIN),
     ],
 )
-async def test_the_best_under_tls(autojump_clock: MockClock, offered: tuple[str, ...], steps: tuple[Step, ...]) -> None:
-    async with scripted(*within(*offered), *steps) as script, client_of(script) as client:
+async def test_mechanism_chosen_with_tls(
+    autojump_clock: MockClock, offered: tuple[str, ...], steps: tuple[Step, ...]
+) -> None:
+    async with scripted(*tls_session(*offered), *steps) as script, client_of(script) as client:
         assert client.user == "fred"
         assert client.tls.verified
 
@@ -78,7 +80,7 @@ async def test_the_best_under_tls(autojump_clock: MockClock, offered: tuple[str,
 @pytest.mark.parametrize(
     ("offered", "steps"), [(("PLAIN", "LOGIN"), PLAIN), (("LOGIN",), LOGIN), (("PLAIN", "CRAM-MD5"), CRAM)]
 )
-async def test_the_best_in_the_clear(
+async def test_mechanism_chosen_without_tls(
     autojump_clock: MockClock, offered: tuple[str, ...], steps: tuple[Step, ...]
 ) -> None:
     async with scripted(*hello("AUTH " + " ".join(offered)), *steps) as script:
@@ -86,17 +88,17 @@ async def test_the_best_in_the_clear(
             assert client.user == "fred"
 
 
-async def test_cram_md5_is_computed(autojump_clock: MockClock) -> None:
+async def test_cram_md5_response(autojump_clock: MockClock) -> None:
     """The example of RFC 2195 2."""
     challenge, digest = b"<1896.697170952@postoffice.reston.mci.net>", "b913a602c7eda7a495b4e6e7334d3890"
-    steps = ("AUTH CRAM-MD5", ask(challenge), b64(b"tim " + digest.encode()), b"235 ok\r\n")
+    steps = ("AUTH CRAM-MD5", challenge_reply(challenge), b64(b"tim " + digest.encode()), b"235 ok\r\n")
     async with scripted(*hello("AUTH CRAM-MD5"), *steps) as script:
         async with script.client(auth=("tim", "tanstaaftanstaaf"), allow_cleartext=True):
             pass
 
 
 async def scram(script: Script) -> None:
-    """The server's half, by another hand. Ends in 235 only if the password is right."""
+    """Do the server's part with an independent implementation, which fails for a wrong password."""
     scramp = pytest.importorskip("scramp")
     mechanism = scramp.ScramMechanism("SCRAM-SHA-256")
     salt, stored_key, server_key, rounds = mechanism.make_auth_info(SECRET, iteration_count=4096)
@@ -104,86 +106,86 @@ async def scram(script: Script) -> None:
     line = await script.line()
     assert line.startswith("AUTH SCRAM-SHA-256 ")
     server.set_client_first(base64.b64decode(line.split()[2]).decode())
-    await script.send(ask(server.get_server_first().encode()))
+    await script.send(challenge_reply(server.get_server_first().encode()))
     server.set_client_final(base64.b64decode(await script.line()).decode())
-    await script.send(ask(server.get_server_final().encode()))
+    await script.send(challenge_reply(server.get_server_final().encode()))
     assert await script.line() == ""
     await script.send(b"235 ok\r\n")
 
 
-async def test_scram_is_better_than_all(autojump_clock: MockClock) -> None:
+async def test_scram_is_preferred(autojump_clock: MockClock) -> None:
     pytest.importorskip("scramp")
-    async with scripted(*within("PLAIN", "SCRAM-SHA-256", "LOGIN"), scram) as script, client_of(script) as client:
+    async with scripted(*tls_session("PLAIN", "SCRAM-SHA-256", "LOGIN"), scram) as script, client_of(script) as client:
         assert client.user == "fred"
     assert SECRET.encode() not in b"".join(script.groups)
 
 
-async def test_scram_a_server_that_proves_nothing(autojump_clock: MockClock) -> None:
-    """It says yes to everybody: so may whoever sits in between."""
+async def test_scram_server_without_proof_is_rejected(autojump_clock: MockClock) -> None:
+    """It accepts any client, as an impostor could (RFC 5802 3)."""
     pytest.importorskip("scramp")
     steps = ("AUTH SCRAM-SHA-256 .*", b"235 2.7.0 welcome\r\n", EXPECT_CLOSE)
-    async with scripted(*within("SCRAM-SHA-256"), *steps) as script:
+    async with scripted(*tls_session("SCRAM-SHA-256"), *steps) as script:
         with pytest.raises(RemoteProtocolError):
             async with client_of(script):
-                raise AssertionError("let in")
+                raise AssertionError("unreachable")
 
 
-async def test_tokens(autojump_clock: MockClock) -> None:
+async def test_bearer_token_uses_xoauth2(autojump_clock: MockClock) -> None:
     wanted = b"user=fred\1auth=Bearer abc123\1\1"
     steps = ("AUTH XOAUTH2 " + b64(wanted), b"235 ok\r\n")
-    async with scripted(*within("PLAIN", "XOAUTH2"), *steps) as script:
+    async with scripted(*tls_session("PLAIN", "XOAUTH2"), *steps) as script:
         async with client_of(script, auth=BearerToken("fred", "abc123")) as client:
             assert client.user == "fred"
 
 
-async def test_a_long_initial_response_waits_to_be_asked(autojump_clock: MockClock) -> None:
-    """RFC 4954 4: the AUTH line is no longer than any other."""
+async def test_long_initial_response_is_sent_after_the_challenge(autojump_clock: MockClock) -> None:
+    """RFC 4954 4: the AUTH line must not exceed the limit of a command line."""
     password = "x" * 600
     steps = ("AUTH PLAIN", b"334 \r\n", b64(b"\0fred\0" + password.encode()), b"235 ok\r\n")
-    async with scripted(*within("PLAIN"), *steps) as script, client_of(script, auth=("fred", password)):
+    async with scripted(*tls_session("PLAIN"), *steps) as script, client_of(script, auth=("fred", password)):
         pass
 
 
-async def test_a_pair_is_a_password(autojump_clock: MockClock) -> None:
-    async with scripted(*within("PLAIN"), *PLAIN) as script, client_of(script, auth=("fred", SECRET)) as client:
+async def test_tuple_of_user_and_password(autojump_clock: MockClock) -> None:
+    async with scripted(*tls_session("PLAIN"), *PLAIN) as script, client_of(script, auth=("fred", SECRET)) as client:
         assert client.user == "fred"
 
 
-# --- over what --------------------------------------------------------------------------------------------------------
+# --- connections ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("tls", ["never", "opportunistic"])
 @pytest.mark.parametrize("mechanism", ["PLAIN", "CRAM-MD5"])
-async def test_never_in_the_clear_unless_allowed(autojump_clock: MockClock, tls: str, mechanism: str) -> None:
+async def test_credentials_are_not_sent_without_tls(autojump_clock: MockClock, tls: str, mechanism: str) -> None:
     async with scripted(*hello(f"AUTH {mechanism}"), *BYE, EXPECT_CLOSE) as script:
         with pytest.raises(LocalProtocolError, match="allow_cleartext"):
             async with script.client(tls=tls, auth=FRED):
-                raise AssertionError("let in")
+                raise AssertionError("unreachable")
 
 
-async def test_never_over_a_connection_that_was_not_verified(autojump_clock: MockClock) -> None:
-    async with scripted(*within("PLAIN"), *BYE, EXPECT_CLOSE) as script:
+async def test_credentials_are_not_sent_without_a_verified_certificate(autojump_clock: MockClock) -> None:
+    async with scripted(*tls_session("PLAIN"), *BYE, EXPECT_CLOSE) as script:
         with pytest.raises(LocalProtocolError, match="without a verified certificate"):
             async with script.client(tls="opportunistic", host="mx.test", auth=FRED):
-                raise AssertionError("let in")
+                raise AssertionError("unreachable")
 
 
 @pytest.mark.parametrize("offered", [["AUTH X-ODD"], ["AUTH"], []])
-async def test_nothing_that_both_sides_know(autojump_clock: MockClock, offered: list[str]) -> None:
+async def test_no_common_mechanism(autojump_clock: MockClock, offered: list[str]) -> None:
     async with scripted(*hello(*offered), *BYE, EXPECT_CLOSE) as script:
         with pytest.raises(LocalProtocolError) as caught:
             async with script.client(auth=FRED, allow_cleartext=True):
-                raise AssertionError("let in")
+                raise AssertionError("unreachable")
     assert (
         isinstance(caught.value, NotOfferedError) or "X-ODD" in str(caught.value) or "no mechanism" in str(caught.value)
     )
 
 
-# --- when it goes wrong -----------------------------------------------------------------------------------------------
+# --- errors -----------------------------------------------------------------------------------------------------------
 
 
-def told(exc: BaseException) -> str:
-    """All that a log could hold of it."""
+def all_text(exc: BaseException) -> str:
+    """Return everything about an exception that could be logged."""
     return "".join(traceback.format_exception(exc)) + repr(exc) + repr(exc.__dict__)
 
 
@@ -196,43 +198,52 @@ def told(exc: BaseException) -> str:
         ("PLAIN", (PLAIN[0], b"454 4.7.0 later\r\n")),
     ],
 )
-async def test_refused(autojump_clock: MockClock, mechanism: str, steps: tuple[Step, ...]) -> None:
-    async with scripted(*within(mechanism), *steps, *BYE, EXPECT_CLOSE) as script:
+async def test_refused_credentials(autojump_clock: MockClock, mechanism: str, steps: tuple[Step, ...]) -> None:
+    async with scripted(*tls_session(mechanism), *steps, *BYE, EXPECT_CLOSE) as script:
         with pytest.raises(ReplyError) as caught:
             async with client_of(script):
-                raise AssertionError("let in")
+                raise AssertionError("unreachable")
     assert caught.value.command.verb == "AUTH"
     assert caught.value.reply.temporary is (steps[-1] == b"454 4.7.0 later\r\n")
     for secret in (SECRET, b64(SECRET.encode()), b64(b"\0fred\0" + SECRET.encode())):
-        assert secret not in told(caught.value)
+        assert secret not in all_text(caught.value)
 
 
 @pytest.mark.parametrize("challenge", [b"334 not base64!\r\n", b"334 =\r\n", "334 é\r\n".encode()])
 @pytest.mark.parametrize("mechanism", ["LOGIN", "CRAM-MD5"])
-async def test_a_challenge_that_nobody_can_read(autojump_clock: MockClock, mechanism: str, challenge: bytes) -> None:
-    """RFC 4954 4: the client says "*", and gives up."""
+async def test_invalid_challenge_cancels_the_exchange(
+    autojump_clock: MockClock, mechanism: str, challenge: bytes
+) -> None:
+    """RFC 4954 4: the client cancels with "*"."""
     steps = (f"AUTH {mechanism}", challenge, r"\*", b"501 5.7.0 cancelled\r\n", *BYE, EXPECT_CLOSE)
-    async with scripted(*within(mechanism), *steps) as script:
+    async with scripted(*tls_session(mechanism), *steps) as script:
         with pytest.raises(RemoteProtocolError) as caught:
             async with client_of(script):
-                raise AssertionError("let in")
-    assert SECRET not in told(caught.value)
-    assert b64(SECRET.encode()) not in told(caught.value)
+                raise AssertionError("unreachable")
+    assert SECRET not in all_text(caught.value)
+    assert b64(SECRET.encode()) not in all_text(caught.value)
 
 
-async def test_a_server_that_never_stops_asking(autojump_clock: MockClock) -> None:
-    steps = (*LOGIN[:-1], ask(b"and your mother's maiden name?"), r"\*", b"501 cancelled\r\n", *BYE, EXPECT_CLOSE)
-    async with scripted(*within("LOGIN"), *steps) as script:
+async def test_too_many_challenges_cancel_the_exchange(autojump_clock: MockClock) -> None:
+    steps = (
+        *LOGIN[:-1],
+        challenge_reply(b"and your mother's maiden name?"),
+        r"\*",
+        b"501 cancelled\r\n",
+        *BYE,
+        EXPECT_CLOSE,
+    )
+    async with scripted(*tls_session("LOGIN"), *steps) as script:
         with pytest.raises(RemoteProtocolError) as caught:
             async with client_of(script):
-                raise AssertionError("let in")
-    assert SECRET not in told(caught.value)
+                raise AssertionError("unreachable")
+    assert SECRET not in all_text(caught.value)
 
 
-# --- the verb ---------------------------------------------------------------------------------------------------------
+# --- Client.auth ------------------------------------------------------------------------------------------------------
 
 
-async def test_by_hand(autojump_clock: MockClock) -> None:
+async def test_auth_method(autojump_clock: MockClock) -> None:
     async with scripted(*hello("AUTH PLAIN"), PLAIN[0], b"535 no\r\n", *PLAIN, "NOOP", OK) as script:
         async with script.client(allow_cleartext=True) as client:
             with pytest.raises(ReplyError):
@@ -243,7 +254,7 @@ async def test_by_hand(autojump_clock: MockClock) -> None:
             await client.noop()
 
 
-async def test_by_hand_in_the_clear(autojump_clock: MockClock) -> None:
+async def test_auth_method_without_tls(autojump_clock: MockClock) -> None:
     async with scripted(*hello("AUTH PLAIN"), "NOOP", OK) as script, script.client() as client:
         with pytest.raises(LocalProtocolError, match="allow_cleartext"):
             await client.auth(FRED)

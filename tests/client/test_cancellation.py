@@ -1,4 +1,4 @@
-"""CLI-15: a client that is cancelled leaves nothing behind, and is never out of step. Tried at every step that the tasks take."""
+"""Cancellation of clients and pools at each checkpoint: nothing stays open, and no reply is taken for another one."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from smtp_trio.protocol.extensions import Auth
 from smtp_trio.testing import Attempt, cancel_everywhere
 
 ME, YOU = "me@client.test", "you@mx.test"
-SLOW = ("PIPELINING", "CHUNKING")
-GROUPS = ("CHUNKING",)
+WITHOUT_GROUPS = ("PIPELINING", "CHUNKING")
+WITHOUT_CHUNKS = ("CHUNKING",)
 
 
-class Named(Taker):
-    """Answers each message with its subject."""
+class ReplyWithSubject(Taker):
+    """Replies to each message with its subject."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,13 +41,13 @@ class Named(Taker):
 
 @define
 class Log:
-    """What a client was told of its messages, by their names."""
+    """The outcomes of a client's messages, by their subjects."""
 
     accepted: set[str] = field(factory=set)
     unknown: set[str] = field(factory=set)
 
     def note(self, names: list[str], results: tuple[Result, ...]) -> None:
-        """Each answer is the message's own, and nobody was refused."""
+        """Record the results, and check that each reply is that of the message."""
         for name, result in zip(names, results, strict=False):
             assert not result.rejected
             for outcome in result.accepted:
@@ -58,43 +58,43 @@ class Log:
 
     async def send(self, client: Client, name: str, message: Any = None) -> None:
         try:
-            await client.send(ME, [YOU, "too@mx.test"], message or letter(name))
+            await client.send(ME, [YOU, "too@mx.test"], message or message_named(name))
         finally:
             self.note([name], client.last_results)
 
     async def send_many(self, client: Client, *names: str) -> None:
         try:
-            await client.send_many([(ME, [YOU], letter(name)) for name in names])
+            await client.send_many([(ME, [YOU], message_named(name)) for name in names])
         finally:
             self.note(list(names), client.last_results)
 
 
-def letter(name: str) -> bytes:
+def message_named(name: str) -> bytes:
     return f"Subject: {name}\r\n\r\n.hello\r\n".encode()
 
 
 async def pieces(name: str) -> AsyncGenerator[bytes]:
-    """Too long for one chunk, when those are short."""
-    yield letter(name)
+    """Yield a message of more than one chunk, if chunks are short."""
+    yield message_named(name)
     for _ in range(4):
         await trio.lowlevel.checkpoint()
         yield b"x" * 70 + b"\r\n"
 
 
-Script = Callable[[Client, Log], Awaitable[None]]
+Actions = Callable[[Client, Log], Awaitable[None]]
 
 
 @define
 class Scenario:
-    """What a client does, with a server that offers all but some extensions, over which streams."""
+    """The actions of a client, the extensions that the server does not offer, and the kind of stream."""
 
-    script: Script
+    actions: Actions
     without: tuple[str, ...] = ()
     pair: Callable[[], Pair] = memory_stream_pair
     settings: Callable[[], dict[str, Any]] = lambda: {"tls": "never"}
     points: range = range(1, 4000)
 
-    def server(self, hooks: Named) -> Server:
+    def server(self, hooks: ReplyWithSubject) -> Server:
         extensions = [each for each in standard(Auth()) if each.keyword not in self.without]
         return Server(hooks, name=NAME, tls=server_tls(), extensions=extensions)
 
@@ -102,62 +102,65 @@ class Scenario:
         return Client(stream, host=NAME, name="client.test", **self.settings())
 
 
-async def two(client: Client, log: Log) -> None:
+async def send_two(client: Client, log: Log) -> None:
     for n in range(2):
         await log.send(client, str(n))
 
 
-async def many(client: Client, log: Log) -> None:
+async def send_with_send_many(client: Client, log: Log) -> None:
     await log.send_many(client, *map(str, range(4)))
     await log.send_many(client, *map(str, range(4, 6)))
 
 
-async def long(client: Client, log: Log) -> None:
-    await log.send(client, "long", pieces("long"))
+async def send_long(client: Client, log: Log) -> None:
+    await log.send(client, "large", pieces("large"))
     await log.send(client, "short")
 
 
-async def by_hand(client: Client, log: Log) -> None:
+async def use_verbs(client: Client, log: Log) -> None:
     await client.noop()
     await client.mail(ME)
     await client.rcpt(YOU)
     await client.rset()
     await client.mail(ME)
     await client.rcpt(YOU)
-    assert (await client.data(letter("hand"))).text == "Taken: hand"
-    log.accepted.add("hand")
+    assert (await client.data(message_named("verbs"))).text == "Taken: verbs"
+    log.accepted.add("verbs")
 
 
-def secure() -> dict[str, Any]:
+def tls_settings() -> dict[str, Any]:
     return {"tls": "required", "ssl_context": client_tls(), "auth": ("fred", "secret")}
 
 
 SCENARIOS = {
-    "data": Scenario(two, SLOW),
-    "data-sockets": Scenario(two, SLOW, sockets),
-    "data-long": Scenario(long, SLOW),
-    "groups": Scenario(two, GROUPS),
-    "groups-sockets": Scenario(two, GROUPS, sockets),
-    "groups-unbuffered": Scenario(two, GROUPS, unbuffered),
-    "chunks": Scenario(two),
-    "chunks-sockets": Scenario(two, pair=sockets),
-    "chunks-unbuffered": Scenario(two, pair=unbuffered),
-    "chunks-long": Scenario(long),
-    "chunks-alone": Scenario(two, ("PIPELINING",)),
-    "many": Scenario(many),
-    "many-sockets": Scenario(many, pair=sockets),
-    "many-groups": Scenario(many, GROUPS),
-    "starttls-auth": Scenario(two, settings=secure),
-    "starttls-auth-sockets": Scenario(two, pair=sockets, settings=secure, points=range(1, 4000, 3)),
+    "data": Scenario(send_two, WITHOUT_GROUPS),
+    "data-sockets": Scenario(send_two, WITHOUT_GROUPS, sockets),
+    "data-large": Scenario(send_long, WITHOUT_GROUPS),
+    "groups": Scenario(send_two, WITHOUT_CHUNKS),
+    "groups-sockets": Scenario(send_two, WITHOUT_CHUNKS, sockets),
+    "groups-unbuffered": Scenario(send_two, WITHOUT_CHUNKS, unbuffered),
+    "chunks": Scenario(send_two),
+    "chunks-sockets": Scenario(send_two, pair=sockets),
+    "chunks-unbuffered": Scenario(send_two, pair=unbuffered),
+    "chunks-large": Scenario(send_long),
+    "chunks-without-pipelining": Scenario(send_two, ("PIPELINING",)),
+    "send-many": Scenario(send_with_send_many),
+    "send-many-sockets": Scenario(send_with_send_many, pair=sockets),
+    "send-many-groups": Scenario(send_with_send_many, WITHOUT_CHUNKS),
+    "starttls-auth": Scenario(send_two, settings=tls_settings),
+    "starttls-auth-sockets": Scenario(send_two, pair=sockets, settings=tls_settings, points=range(1, 4000, 3)),
 }
 #: The scenarios that take less than about a second; the others are marked as slow.
 QUICK = ("data-sockets", "groups-sockets", "chunks-sockets", "chunks-unbuffered")
-BY_HAND: dict[str, Scenario] = {"by-hand": Scenario(by_hand, SLOW), "by-hand-sockets": Scenario(by_hand, SLOW, sockets)}
+VERBS: dict[str, Scenario] = {
+    "verbs": Scenario(use_verbs, WITHOUT_GROUPS),
+    "verbs-sockets": Scenario(use_verbs, WITHOUT_GROUPS, sockets),
+}
 
 
 @asynccontextmanager
-async def nothing_left() -> AsyncGenerator[trio.Nursery]:
-    """A nursery for servers. They must all end by themselves, and with them all that runs."""
+async def expect_no_tasks_left() -> AsyncGenerator[trio.Nursery]:
+    """Open a nursery for servers, and check that all tasks end without being cancelled."""
     tasks = trio.lowlevel.current_statistics().tasks_living
     with trio.fail_after(100):
         async with trio.open_nursery() as nursery:
@@ -170,13 +173,13 @@ async def assert_closed(stream: trio.abc.Stream) -> None:
         await stream.receive_some(1)
 
 
-def check(hooks: Named, log: Log) -> None:
-    """What the server took the client knows of, or knows that it may have been taken; and once each."""
+def check_results(hooks: ReplyWithSubject, log: Log) -> None:
+    """Check that each message that the server accepted was accepted once, and is accepted or unknown for the client."""
     assert len(set(hooks.names)) == len(hooks.names)
     assert log.accepted <= set(hooks.names) <= log.accepted | log.unknown
 
 
-# --- a client ---------------------------------------------------------------------------------------------------------
+# --- clients ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(autouse=True)
@@ -185,52 +188,52 @@ def short_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", quick_or_slow(SCENARIOS, QUICK))
-def test_cli_15_client(name: str) -> None:
-    """Cancelled between its greeting and its QUIT: no stream is open, nothing runs, and what is known is true."""
+def test_cancelled_session_leaves_nothing_open(name: str) -> None:
+    """It is cancelled between the greeting and QUIT."""
     scenario = SCENARIOS[name]
 
     async def once(attempt: Attempt) -> None:
-        hooks, log = Named(), Log()
-        ours, theirs = scenario.pair()
-        async with nothing_left() as nursery:
-            nursery.start_soon(serve, scenario.server(hooks), theirs)
+        hooks, log = ReplyWithSubject(), Log()
+        client_stream, server_stream = scenario.pair()
+        async with expect_no_tasks_left() as nursery:
+            nursery.start_soon(serve, scenario.server(hooks), server_stream)
             with attempt.here():
-                async with scenario.client(ours) as client:
-                    await scenario.script(client, log)
-            await assert_closed(ours)
-        check(hooks, log)
+                async with scenario.client(client_stream) as client:
+                    await scenario.actions(client, log)
+            await assert_closed(client_stream)
+        check_results(hooks, log)
 
     assert cancel_everywhere(once).points >= 10
 
 
-@pytest.mark.parametrize("name", quick_or_slow([*SCENARIOS, *BY_HAND], QUICK))
-def test_cli_15_send(name: str) -> None:
-    """Cancelled in the middle of it: the client is in step, and gets its next message its own answer, or it is closed."""
-    scenario = {**SCENARIOS, **BY_HAND}[name]
+@pytest.mark.parametrize("name", quick_or_slow([*SCENARIOS, *VERBS], QUICK))
+def test_cancelled_send_leaves_the_client_in_step_or_closed(name: str) -> None:
+    """If it is in step, the next message gets its own reply."""
+    scenario = {**SCENARIOS, **VERBS}[name]
     usable: set[bool] = set()
 
     async def once(attempt: Attempt) -> None:
-        hooks, log = Named(), Log()
-        ours, theirs = scenario.pair()
-        async with nothing_left() as nursery:
-            nursery.start_soon(serve, scenario.server(hooks), theirs)
-            async with scenario.client(ours) as client:
+        hooks, log = ReplyWithSubject(), Log()
+        client_stream, server_stream = scenario.pair()
+        async with expect_no_tasks_left() as nursery:
+            nursery.start_soon(serve, scenario.server(hooks), server_stream)
+            async with scenario.client(client_stream) as client:
                 with attempt.here():
-                    await scenario.script(client, log)
+                    await scenario.actions(client, log)
                 usable.add(client.usable)
                 if client.usable:
                     await log.send(client, "after")
                 else:
-                    await assert_closed(ours)
-            await assert_closed(ours)
-        if name not in BY_HAND:  # there nobody keeps a record
-            check(hooks, log)
+                    await assert_closed(client_stream)
+            await assert_closed(client_stream)
+        if name not in VERBS:  # the verbs record no results
+            check_results(hooks, log)
 
     assert cancel_everywhere(once).points >= 6
     assert usable == {True, False}
 
 
-# --- a pool -----------------------------------------------------------------------------------------------------------
+# --- pools ------------------------------------------------------------------------------------------------------------
 
 POOLS = {name: SCENARIOS[name] for name in ("groups-sockets", "chunks", "starttls-auth-sockets")}
 
@@ -239,50 +242,49 @@ POOLS = {name: SCENARIOS[name] for name in ("groups-sockets", "chunks", "starttl
 async def pool_of(
     scenario: Scenario, server: Server, nursery: trio.Nursery, streams: list[trio.abc.Stream]
 ) -> AsyncGenerator[PoolOf]:
-    async def dial() -> Client:
-        ours, theirs = scenario.pair()
-        streams.append(ours)
-        nursery.start_soon(serve, server, theirs)
-        return await scenario.client(ours).__aenter__()
+    async def open_client() -> Client:
+        client_stream, server_stream = scenario.pair()
+        streams.append(client_stream)
+        nursery.start_soon(serve, server, server_stream)
+        return await scenario.client(client_stream).__aenter__()
 
-    async with PoolOf(dial, size=2, max_messages=3, probe_after=2) as pool:
+    async with PoolOf(open_client, size=2, max_messages=3, probe_after=2) as pool:
         yield pool
 
 
-async def named(pool: PoolOf, name: str) -> None:
-    result = await pool.send(ME, [YOU], letter(name))
+async def send_named(pool: PoolOf, name: str) -> None:
+    result = await pool.send(ME, [YOU], message_named(name))
     assert [outcome.reply.text for outcome in result.accepted] == [f"Taken: {name}"]
 
 
-async def crowd(pool: PoolOf) -> None:
-    """Three tasks, and two connections. One is left idle for as long as it takes to be asked before it is used again."""
+async def use_pool(pool: PoolOf) -> None:
+    """Use two connections from three tasks; leave one of them idle until it has to be probed."""
     async with trio.open_nursery() as nursery:
         for n in range(3):
-            nursery.start_soon(named, pool, str(n))
+            nursery.start_soon(send_named, pool, str(n))
     await trio.sleep(3)
     async with pool.client() as client:
-        assert (await client.send(ME, [YOU], letter("borrowed"))).accepted[0].reply.text == "Taken: borrowed"
+        assert (await client.send(ME, [YOU], message_named("borrowed"))).accepted[0].reply.text == "Taken: borrowed"
         await client.mail(ME)
-    await named(pool, "last")
+    await send_named(pool, "last")
 
 
 @pytest.mark.parametrize("name", quick_or_slow(POOLS, QUICK))
-def test_cli_15_pool(name: str) -> None:
-    """Those who use it are cancelled: what it hands out afterwards is in step."""
+def test_pool_is_in_step_after_its_users_are_cancelled(name: str) -> None:
     scenario = POOLS[name]
 
     async def once(attempt: Attempt) -> None:
-        hooks = Named()
+        hooks = ReplyWithSubject()
         streams: list[trio.abc.Stream] = []
-        async with nothing_left() as nursery:
+        async with expect_no_tasks_left() as nursery:
             async with pool_of(scenario, scenario.server(hooks), nursery, streams) as pool:
                 with attempt.here():
-                    await crowd(pool)
+                    await use_pool(pool)
                 state = pool.statistics()
                 assert state.open == state.idle <= 2
                 async with trio.open_nursery() as users:
                     for n in range(3):
-                        users.start_soon(named, pool, f"after {n}")
+                        users.start_soon(send_named, pool, f"after {n}")
                 assert pool.statistics().waiting == 0
             for stream in streams:
                 await assert_closed(stream)
@@ -293,25 +295,24 @@ def test_cli_15_pool(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", quick_or_slow(POOLS, QUICK))
-def test_cli_15_one_user_of_a_pool(name: str) -> None:
-    """One of many is cancelled: the others do not notice."""
+def test_other_users_of_a_pool_are_not_affected(name: str) -> None:
     scenario = POOLS[name]
 
     async def once(attempt: Attempt) -> None:
-        hooks = Named()
+        hooks = ReplyWithSubject()
         streams: list[trio.abc.Stream] = []
 
-        async def unlucky() -> None:
+        async def send_cancelled() -> None:
             with attempt.here():
-                await named(pool, "unlucky")
+                await send_named(pool, "send_cancelled")
 
-        async with nothing_left() as nursery:
+        async with expect_no_tasks_left() as nursery:
             async with pool_of(scenario, scenario.server(hooks), nursery, streams) as pool:
                 async with trio.open_nursery() as users:
-                    users.start_soon(named, pool, "0")
-                    users.start_soon(unlucky)
+                    users.start_soon(send_named, pool, "0")
+                    users.start_soon(send_cancelled)
                     for n in range(1, 4):
-                        users.start_soon(named, pool, str(n))
+                        users.start_soon(send_named, pool, str(n))
             for stream in streams:
                 await assert_closed(stream)
         assert set(hooks.names) >= {str(n) for n in range(4)}
@@ -321,16 +322,15 @@ def test_cli_15_one_user_of_a_pool(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", quick_or_slow(POOLS, QUICK))
-def test_cli_15_around_a_pool(name: str) -> None:
-    """The pool itself is cancelled: nothing is open."""
+def test_cancelled_pool_leaves_nothing_open(name: str) -> None:
     scenario = POOLS[name]
 
     async def once(attempt: Attempt) -> None:
         streams: list[trio.abc.Stream] = []
-        async with nothing_left() as nursery:
+        async with expect_no_tasks_left() as nursery:
             with attempt.here():
-                async with pool_of(scenario, scenario.server(Named()), nursery, streams) as pool:
-                    await crowd(pool)
+                async with pool_of(scenario, scenario.server(ReplyWithSubject()), nursery, streams) as pool:
+                    await use_pool(pool)
             for stream in streams:
                 await assert_closed(stream)
         assert pool.statistics().open == 0

@@ -1,4 +1,4 @@
-"""What becomes of each recipient, and what is raised: refusals, too many recipients, connections that are lost, LMTP."""
+"""The outcome for each recipient, and the exceptions: refusals, too many recipients, lost connections."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ MAIL, RCPT = f"MAIL FROM:<{ME}>", "RCPT TO:<.*>"
 GROUP: tuple[Step, ...] = (MAIL, RCPT, "DATA")
 
 
-# --- CLI-6: 421 -------------------------------------------------------------------------------------------------------
+# --- 421 --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ GROUP: tuple[Step, ...] = (MAIL, RCPT, "DATA")
         (MAIL, OK, RCPT, OK, "DATA", GO_AHEAD, READ_BODY, b"421 bye\r\n"),
     ],
 )
-async def test_cli_6_421_is_a_temporary_failure(autojump_clock: MockClock, steps: tuple[Step, ...]) -> None:
+async def test_421_is_a_temporary_failure_and_closes(autojump_clock: MockClock, steps: tuple[Step, ...]) -> None:
     async with scripted(*hello(), *steps, EXPECT_CLOSE) as script, script.client() as client:
         with pytest.raises(AllRecipientsRejectedError) as caught:
             await client.send(ME, [YOU], MESSAGE)
@@ -63,7 +63,7 @@ async def test_cli_6_421_is_a_temporary_failure(autojump_clock: MockClock, steps
             await client.send(ME, [YOU], MESSAGE)
 
 
-async def test_cli_6_421_unasked(autojump_clock: MockClock) -> None:
+async def test_unsolicited_421(autojump_clock: MockClock) -> None:
     async with scripted(*hello(), b"421 4.3.2 idle too long\r\n", CLOSE) as script, script.client() as client:
         await wait_all_tasks_blocked()
         with pytest.raises((ConnectionLostError, AllRecipientsRejectedError), match=r"421 4\.3\.2|closed"):
@@ -71,10 +71,10 @@ async def test_cli_6_421_unasked(autojump_clock: MockClock) -> None:
         assert not client.usable
 
 
-async def test_cli_6_421_behind_some_recipients(autojump_clock: MockClock) -> None:
-    """Those that were refused before it stay refused for good."""
-    answers = (MAIL, OK, RCPT, b"550 no\r\n", RCPT, b"421 bye\r\n")
-    async with scripted(*hello(), *answers, EXPECT_CLOSE) as script, script.client() as client:
+async def test_421_after_some_recipients(autojump_clock: MockClock) -> None:
+    """The recipients that were refused before it keep their outcome."""
+    replies = (MAIL, OK, RCPT, b"550 no\r\n", RCPT, b"421 bye\r\n")
+    async with scripted(*hello(), *replies, EXPECT_CLOSE) as script, script.client() as client:
         with pytest.raises(AllRecipientsRejectedError) as caught:
             await client.send(ME, ["a@x.test", "b@x.test", "c@x.test"], MESSAGE)
         assert [(each.reply.code, each.temporary) for each in caught.value.result.rejected] == [
@@ -84,13 +84,13 @@ async def test_cli_6_421_behind_some_recipients(autojump_clock: MockClock) -> No
         ]
 
 
-# --- CLI-7: an outcome for each ---------------------------------------------------------------------------------------
+# --- outcomes ---------------------------------------------------------------------------------------------------------
 
 MIXED = (b"250 ok\r\n", b"550 5.1.1 no\r\n", b"450 4.2.1 later\r\n", b"251 will forward\r\n")
 
 
 @pytest.mark.parametrize("pipelining", [False, True])
-async def test_cli_7_outcomes(autojump_clock: MockClock, pipelining: bool) -> None:
+async def test_outcome_for_each_recipient(autojump_clock: MockClock, pipelining: bool) -> None:
     names = ["a@x.test", "b@x.test", "c@x.test", "d@x.test"]
     if pipelining:
         steps: tuple[Step, ...] = (MAIL, RCPT, RCPT, RCPT, RCPT, "DATA", OK + b"".join(MIXED) + GO_AHEAD, READ_BODY, OK)
@@ -117,7 +117,7 @@ async def test_cli_7_outcomes(autojump_clock: MockClock, pipelining: bool) -> No
     assert script.bodies == [MESSAGE]
 
 
-async def test_cli_7_nobody_is_accepted(autojump_clock: MockClock) -> None:
+async def test_all_recipients_refused(autojump_clock: MockClock) -> None:
     steps = (MAIL, OK, RCPT, b"550 no\r\n", RCPT, b"450 later\r\n", "RSET", OK)
     async with scripted(*hello(), *steps, *UNPIPELINED) as script, script.client() as client:
         with pytest.raises(AllRecipientsRejectedError) as caught:
@@ -128,7 +128,7 @@ async def test_cli_7_nobody_is_accepted(autojump_clock: MockClock) -> None:
         assert (await client.send(ME, [YOU], MESSAGE)).complete  # the connection is in step
 
 
-async def test_mail_is_refused(autojump_clock: MockClock) -> None:
+async def test_mail_refused(autojump_clock: MockClock) -> None:
     async with scripted(*hello(), MAIL, b"452 full\r\n", *UNPIPELINED) as script, script.client() as client:
         with pytest.raises(AllRecipientsRejectedError) as caught:
             await client.send(ME, [YOU], MESSAGE)
@@ -137,7 +137,7 @@ async def test_mail_is_refused(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize(("code", "temporary"), [(299, None), (466, True), (599, False)])
-async def test_codes_that_nobody_knows_go_by_their_first_digit(
+async def test_unknown_code_is_interpreted_by_its_first_digit(
     autojump_clock: MockClock, code: int, temporary: bool | None
 ) -> None:
     steps = (MAIL, OK, RCPT, OK, "DATA", GO_AHEAD, READ_BODY, b"%d huh\r\n" % code)
@@ -150,32 +150,34 @@ async def test_codes_that_nobody_knows_go_by_their_first_digit(
         assert caught.value.result.rejected[0].temporary is temporary
 
 
-# --- CLI-8: too many recipients ---------------------------------------------------------------------------------------
+# --- too many recipients ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("code", [552, 452])
 @pytest.mark.parametrize("extensions", [(), ("PIPELINING",), ("PIPELINING", "CHUNKING")])
-async def test_cli_8_too_many_recipients(autojump_clock: MockClock, code: int, extensions: tuple[str, ...]) -> None:
+async def test_too_many_recipients_need_further_transactions(
+    autojump_clock: MockClock, code: int, extensions: tuple[str, ...]
+) -> None:
     names = [f"u{at}@x.test" for at in range(5)]
     full = b"%d too many\r\n" % code
-    replies = [[OK, OK, OK, full, full], [OK, OK]]
+    transactions = [[OK, OK, OK, full, full], [OK, OK]]
     steps: list[Step] = []
-    for answers in replies:
+    for replies in transactions:
         if "CHUNKING" in extensions:
             steps += [
                 MAIL,
-                *[RCPT] * len(answers),
+                *[RCPT] * len(replies),
                 r"BDAT \d+ LAST",
                 ReadOctets(len(MESSAGE)),
-                OK + b"".join(answers) + OK,
+                OK + b"".join(replies) + OK,
             ]
         elif extensions:
-            steps += [MAIL, *[RCPT] * len(answers), "DATA", OK + b"".join(answers) + GO_AHEAD, READ_BODY, OK]
+            steps += [MAIL, *[RCPT] * len(replies), "DATA", OK + b"".join(replies) + GO_AHEAD, READ_BODY, OK]
         else:
             steps += [
                 MAIL,
                 OK,
-                *(step for answer in answers for step in (RCPT, answer)),
+                *(step for answer in replies for step in (RCPT, answer)),
                 "DATA",
                 GO_AHEAD,
                 READ_BODY,
@@ -189,8 +191,8 @@ async def test_cli_8_too_many_recipients(autojump_clock: MockClock, code: int, e
     assert script.lines.count(f"RCPT TO:<{names[4]}>") == 2
 
 
-async def test_cli_8_the_first_one_is_too_many(autojump_clock: MockClock) -> None:
-    """Where nobody was accepted there is nothing to be gained by asking again."""
+async def test_452_to_the_first_recipient_is_not_retried(autojump_clock: MockClock) -> None:
+    """No recipient was accepted, so another transaction would be refused too."""
     steps = (MAIL, OK, RCPT, b"452 no\r\n", "RSET", OK)
     async with scripted(*hello(), *steps) as script, script.client() as client:
         with pytest.raises(AllRecipientsRejectedError) as caught:
@@ -198,7 +200,7 @@ async def test_cli_8_the_first_one_is_too_many(autojump_clock: MockClock) -> Non
     assert caught.value.result.rejected[0].temporary
 
 
-async def test_cli_8_an_iterable_cannot_be_had_twice(autojump_clock: MockClock) -> None:
+async def test_iterable_is_not_sent_in_a_second_transaction(autojump_clock: MockClock) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         yield MESSAGE
 
@@ -209,7 +211,7 @@ async def test_cli_8_an_iterable_cannot_be_had_twice(autojump_clock: MockClock) 
     assert result.rejected[0].temporary  # RFC 5321 4.5.3.1.10
 
 
-async def test_cli_8_limits_are_known_before(autojump_clock: MockClock) -> None:
+async def test_rcptmax_limits_each_transaction(autojump_clock: MockClock) -> None:
     names = [f"u{at}@x.test" for at in range(5)]
     two: tuple[Step, ...] = (MAIL, RCPT, RCPT, "DATA", OK * 3 + GO_AHEAD, READ_BODY, OK)
     one: tuple[Step, ...] = (*GROUP, OK * 2 + GO_AHEAD, READ_BODY, OK)
@@ -221,10 +223,10 @@ async def test_cli_8_limits_are_known_before(autojump_clock: MockClock) -> None:
     assert len(script.bodies) == 3
 
 
-# --- CLI-9: lost ------------------------------------------------------------------------------------------------------
+# --- lost connections -------------------------------------------------------------------------------------------------
 
 
-async def test_cli_9_lost_before_mail(autojump_clock: MockClock) -> None:
+async def test_connection_lost_before_mail(autojump_clock: MockClock) -> None:
     async with scripted(*hello(), CLOSE) as script, script.client() as client:
         await wait_all_tasks_blocked()
         with pytest.raises(ConnectionLostError) as caught:
@@ -234,7 +236,7 @@ async def test_cli_9_lost_before_mail(autojump_clock: MockClock) -> None:
         assert not client.usable
 
 
-async def test_cli_9_lost_before_data(autojump_clock: MockClock) -> None:
+async def test_connection_lost_before_data(autojump_clock: MockClock) -> None:
     async with scripted(*hello(), MAIL, OK, RCPT, CLOSE) as script, script.client() as client:
         with pytest.raises(ConnectionLostError) as caught:
             await client.send(ME, [YOU], MESSAGE)
@@ -244,36 +246,36 @@ async def test_cli_9_lost_before_data(autojump_clock: MockClock) -> None:
 
 
 class Pieces:
-    """A long message. The server closes behind its first piece."""
+    """A long message whose iterator waits after the first piece until the server has closed the connection."""
 
-    def __init__(self, gone: trio.Event, then: bytes = b"more\r\n") -> None:
-        self.gone = gone
-        self.then = then
+    def __init__(self, closed: trio.Event, rest: bytes = b"more\r\n") -> None:
+        self.closed = closed
+        self.rest = rest
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         yield b"Subject: hi\r\n\r\n"
-        await self.gone.wait()
+        await self.closed.wait()
         while True:
-            yield self.then
+            yield self.rest
 
 
-async def test_cli_9_lost_amid_the_message(autojump_clock: MockClock) -> None:
-    gone = trio.Event()
+async def test_connection_lost_during_the_message(autojump_clock: MockClock) -> None:
+    closed = trio.Event()
 
-    async def tell(_: object) -> None:
-        gone.set()
+    async def set_closed(_: object) -> None:
+        closed.set()
 
-    steps = (MAIL, OK, RCPT, OK, "DATA", GO_AHEAD, "Subject: hi", "", CLOSE, tell)
+    steps = (MAIL, OK, RCPT, OK, "DATA", GO_AHEAD, "Subject: hi", "", CLOSE, set_closed)
     async with scripted(*hello(), *steps) as script, script.client() as client:
         with pytest.raises(ConnectionLostError):
-            await client.send(ME, [YOU], Pieces(gone))
+            await client.send(ME, [YOU], Pieces(closed))
         assert client.last_result is not None
         assert client.last_result.unknown == ()
 
 
 @pytest.mark.parametrize("chunking", [False, True])
-async def test_cli_9_lost_behind_the_message(autojump_clock: MockClock, chunking: bool) -> None:
-    """RFC 1047: nobody knows."""
+async def test_connection_lost_after_the_message_is_unknown(autojump_clock: MockClock, chunking: bool) -> None:
+    """RFC 1047."""
     if chunking:
         steps: tuple[Step, ...] = (
             MAIL,
@@ -299,33 +301,33 @@ async def test_cli_9_lost_behind_the_message(autojump_clock: MockClock, chunking
         assert not client.usable
 
 
-async def test_cli_9_the_verdict_comes_before_the_end(autojump_clock: MockClock) -> None:
-    gone = trio.Event()
+async def test_reply_before_the_end_of_the_message(autojump_clock: MockClock) -> None:
+    closed = trio.Event()
 
-    async def tell(_: object) -> None:
-        gone.set()
+    async def set_closed(_: object) -> None:
+        closed.set()
 
-    steps = (MAIL, OK, RCPT, OK, "DATA", GO_AHEAD, "Subject: hi", "", b"552 5.3.4 too big\r\n", CLOSE, tell)
+    steps = (MAIL, OK, RCPT, OK, "DATA", GO_AHEAD, "Subject: hi", "", b"552 5.3.4 too big\r\n", CLOSE, set_closed)
     async with scripted(*hello(), *steps) as script, script.client() as client:
         with pytest.raises(AllRecipientsRejectedError) as caught:
-            await client.send(ME, [YOU], Pieces(gone))
+            await client.send(ME, [YOU], Pieces(closed))
         assert (caught.value.command.verb, caught.value.reply.code) == ("end of data", 552)
         assert caught.value.result.rejected[0].permanent
         assert not client.usable
 
 
-# --- CLI-10: 354 ------------------------------------------------------------------------------------------------------
+# --- 354 --------------------------------------------------------------------------------------------------------------
 
 
-async def test_cli_10_250_in_place_of_354(autojump_clock: MockClock) -> None:
-    """RFC 5321 3.3: without a 354 no message."""
+async def test_250_in_reply_to_data_is_a_protocol_error(autojump_clock: MockClock) -> None:
+    """RFC 5321 3.3: only 354 asks for the message."""
     async with scripted(*hello(), MAIL, OK, RCPT, OK, "DATA", OK, EXPECT_CLOSE) as script, script.client() as client:
         with pytest.raises(RemoteProtocolError):
             await client.send(ME, [YOU], MESSAGE)
         assert not client.usable
 
 
-async def test_cli_10_silence_behind_354(autojump_clock: MockClock) -> None:
+async def test_no_reply_to_the_message_is_unknown(autojump_clock: MockClock) -> None:
     steps = (MAIL, OK, RCPT, OK, "DATA", GO_AHEAD, READ_BODY, NO_REPLY)
     async with scripted(*hello(), *steps) as script, script.client(timeout=9) as client:
         with pytest.raises(DeliveryUnknownError) as caught:
@@ -333,11 +335,11 @@ async def test_cli_10_silence_behind_354(autojump_clock: MockClock) -> None:
         assert isinstance(caught.value.__cause__, TimedOutError)
 
 
-# --- CLI-11: the message is refused -----------------------------------------------------------------------------------
+# --- refused messages -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("code", [550, 554, 451])
-async def test_cli_11_the_message_is_refused_once(autojump_clock: MockClock, code: int) -> None:
+async def test_refused_message_is_not_sent_again(autojump_clock: MockClock, code: int) -> None:
     refusal = b"%d no\r\n" % code
     async with (
         scripted(*hello(), MAIL, OK, RCPT, OK, "DATA", GO_AHEAD, READ_BODY, refusal) as script,
@@ -350,7 +352,7 @@ async def test_cli_11_the_message_is_refused_once(autojump_clock: MockClock, cod
     assert len(script.bodies) == 1
 
 
-async def test_data_is_refused(autojump_clock: MockClock) -> None:
+async def test_data_refused(autojump_clock: MockClock) -> None:
     steps = (MAIL, OK, RCPT, OK, "DATA", b"554 no\r\n", "RSET", OK, *UNPIPELINED)
     async with scripted(*hello(), *steps) as script, script.client() as client:
         with pytest.raises(AllRecipientsRejectedError) as caught:

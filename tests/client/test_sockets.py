@@ -1,4 +1,4 @@
-"""`connect` and `send` over real sockets, to the server of this package and to worse ones."""
+"""`connect` and `send` over real sockets."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ HOST = "127.0.0.1"
 
 
 @asynccontextmanager
-async def talking(*parts: bytes) -> AsyncGenerator[tuple[int, list[bytes]]]:
-    """A listener that says each of these to one caller after another, and notes what they said until they close."""
-    heard: list[bytes] = []
-    answers = list(parts)
+async def plain_listener(*parts: bytes) -> AsyncGenerator[tuple[int, list[bytes]]]:
+    """Listen without real TLS: send one of ``parts`` to each connection, and record what is received from it."""
+    received: list[bytes] = []
+    greetings = list(parts)
 
     async def serve(stream: trio.SocketStream) -> None:
-        await stream.send_all(answers.pop(0))
-        said = b""
+        await stream.send_all(greetings.pop(0))
+        session = b""
         try:
             async for data in stream:
-                said += data
+                session += data
                 if data.startswith(b"EHLO"):
                     await stream.send_all(b"250-x\r\n250 STARTTLS\r\n")
                 elif data.startswith(b"STARTTLS"):
@@ -53,12 +53,12 @@ async def talking(*parts: bytes) -> AsyncGenerator[tuple[int, list[bytes]]]:
                     break
         except trio.BrokenResourceError:
             pass
-        heard.append(said)
+        received.append(session)
         await trio.aclose_forcefully(stream)
 
     async with trio.open_nursery() as nursery:
         listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host=HOST))
-        yield listeners[0].socket.getsockname()[1], heard
+        yield listeners[0].socket.getsockname()[1], received
         nursery.cancel_scope.cancel()
 
 
@@ -86,22 +86,22 @@ async def test_send_needs_an_envelope() -> None:
         await smtp_trio.send(MESSAGE, HOST, 1)
 
 
-async def test_nobody_is_there() -> None:
+async def test_connection_refused() -> None:
     with socket.socket() as free:
         free.bind((HOST, 0))
         with pytest.raises(ConnectionLostError, match="cannot connect") as caught:
             async with smtp_trio.connect(HOST, free.getsockname()[1]):
-                raise AssertionError("let in")
+                raise AssertionError("unreachable")
     assert isinstance(caught.value.__cause__, OSError)
 
 
-async def test_nobody_is_there_at_all(tmp_path: Path) -> None:
+async def test_missing_unix_socket(tmp_path: Path) -> None:
     with pytest.raises(ConnectionLostError, match="nothing"):
         async with smtp_trio.connect(tmp_path / "nothing"):
-            raise AssertionError("let in")
+            raise AssertionError("unreachable")
 
 
-async def test_a_unix_socket(tmp_path: Path) -> None:
+async def test_unix_socket(tmp_path: Path) -> None:
     path, taker = tmp_path / "smtp", Taker()
     with trio.socket.socket(socket.AF_UNIX) as listener:
         await listener.bind(str(path))
@@ -120,7 +120,7 @@ async def test_ipv6() -> None:
         with socket.socket(socket.AF_INET6) as probe:
             probe.bind(("::1", 0))
     except OSError:
-        pytest.skip("there is no IPv6 here")
+        pytest.skip("IPv6 is not available")
     async with trio.open_nursery() as nursery:
         server = Server(taker, name=NAME)
         listeners: list[trio.SocketListener] = await nursery.start(server.serve, 0, "::1")
@@ -131,7 +131,7 @@ async def test_ipv6() -> None:
     assert taker.sessions[0].hello.domain == "[IPv6:::1]"
 
 
-async def test_a_local_address() -> None:
+async def test_local_address() -> None:
     taker = Taker()
     async with listening(Server(taker, name=NAME)) as port:
         async with smtp_trio.connect(HOST, port, local_address="127.0.0.9"):
@@ -139,26 +139,26 @@ async def test_a_local_address() -> None:
     assert taker.sessions[0].peer.host == "127.0.0.9"
 
 
-async def test_turned_away() -> None:
-    async with talking(b"554 no\r\n") as (port, heard):
+async def test_quit_after_a_refusing_greeting() -> None:
+    async with plain_listener(b"554 no\r\n") as (port, received):
         with pytest.raises(GreetingError):
             async with smtp_trio.connect(HOST, port):
-                raise AssertionError("let in")
+                raise AssertionError("unreachable")
         await trio.testing.wait_all_tasks_blocked(0.01)
-    assert heard == [b"QUIT\r\n"]
+    assert received == [b"QUIT\r\n"]
 
 
-async def test_a_name_that_is_none() -> None:
-    async with talking(b"220 hi\r\n") as (port, _):
+async def test_invalid_name_closes_the_socket() -> None:
+    async with plain_listener(b"220 hi\r\n") as (port, _):
         with pytest.raises(ValueError, match="name"):
             async with smtp_trio.connect(HOST, port, name="a b"):
-                raise AssertionError("let in")
+                raise AssertionError("unreachable")
 
 
 # --- TLS --------------------------------------------------------------------------------------------------------------
 
 
-async def test_the_name_in_the_certificate() -> None:
+async def test_server_hostname() -> None:
     async with listening(Server(Taker(), name=NAME, tls=server_tls())) as port:
         settings: Any = {"ssl_context": client_tls(), "tls": "required"}
         async with smtp_trio.connect(HOST, port, server_hostname=NAME, **settings) as client:
@@ -166,10 +166,10 @@ async def test_the_name_in_the_certificate() -> None:
             assert client.tls.verified
         with pytest.raises(TlsHandshakeError):
             async with smtp_trio.connect(HOST, port, **settings):
-                raise AssertionError("let in")
+                raise AssertionError("unreachable")
 
 
-async def test_opportunistic_and_a_good_certificate() -> None:
+async def test_opportunistic_with_a_valid_certificate() -> None:
     taker = Taker()
     async with listening(Server(taker, name=NAME, tls=server_tls())) as port:
         async with smtp_trio.connect(HOST, port, server_hostname=NAME, ssl_context=client_tls()) as client:
@@ -189,8 +189,8 @@ def wrong_authority() -> ssl.SSLContext:
 
 
 @pytest.mark.parametrize("context", [wrong_host, wrong_authority])
-async def test_opportunistic_and_a_certificate_that_is_not_right(context: Callable[[], ssl.SSLContext]) -> None:
-    """RFC 7435: some protection is better than none. It calls again, and says what is wrong."""
+async def test_opportunistic_with_an_invalid_certificate_connects_again(context: Callable[[], ssl.SSLContext]) -> None:
+    """RFC 7435. The problem is reported."""
     taker = Taker()
     name = "other.test" if context is wrong_host else NAME
     async with listening(Server(taker, name=NAME, tls=server_tls())) as port:
@@ -203,28 +203,28 @@ async def test_opportunistic_and_a_certificate_that_is_not_right(context: Callab
     assert len(taker.sessions) == 2
 
 
-async def test_opportunistic_and_no_tls_to_speak_of() -> None:
-    async with talking(b"220 first\r\n", b"220 second\r\n") as (port, heard):
+async def test_opportunistic_without_tls_after_a_failed_handshake() -> None:
+    async with plain_listener(b"220 first\r\n", b"220 second\r\n") as (port, received):
         async with smtp_trio.connect(HOST, port) as client:
             assert client.tls is None
             assert client.greeting is not None
             assert client.greeting.text == "second"
         await trio.testing.wait_all_tasks_blocked(0.01)
-    assert heard[0].split(b"\r\n")[1] == b"STARTTLS"
-    assert b"STARTTLS" not in heard[1]
+    assert received[0].split(b"\r\n")[1] == b"STARTTLS"
+    assert b"STARTTLS" not in received[1]
 
 
 @pytest.mark.parametrize("settings", [{"tls": "required"}, {"auth": ("fred", "secret")}])
-async def test_what_is_asked_for_is_tried_once(settings: dict[str, Any]) -> None:
-    async with talking(b"220 first\r\n", b"220 second\r\n") as (port, heard):
+async def test_required_tls_is_tried_once(settings: dict[str, Any]) -> None:
+    async with plain_listener(b"220 first\r\n", b"220 second\r\n") as (port, received):
         with pytest.raises(TlsHandshakeError):
             async with smtp_trio.connect(HOST, port, **settings):
-                raise AssertionError("let in")
+                raise AssertionError("unreachable")
         await trio.testing.wait_all_tasks_blocked(0.01)
-    assert len(heard) == 1
+    assert len(received) == 1
 
 
-async def test_implicit() -> None:
+async def test_implicit_tls() -> None:
     async with listening(Server(Taker(), name=NAME, tls=server_tls()), implicit_tls=True) as port:
         settings: Any = {"ssl_context": client_tls(), "server_hostname": NAME}
         async with smtp_trio.connect(HOST, port, tls="implicit", **settings) as client:
@@ -233,11 +233,11 @@ async def test_implicit() -> None:
             await client.noop()
 
 
-# --- sockets have a way of their own through the client ---------------------------------------------------------------
+# --- the path for plain sockets through the client --------------------------------------------------------------------
 
 
-async def test_cli_6_421_unasked() -> None:
-    """It has come before the next command is said, and so is heard before it."""
+async def test_unsolicited_421_is_read_before_the_next_command() -> None:
+    """It arrives before the next command is sent."""
     steps = (*hello(), "NOOP", OK, b"421 4.3.2 idle too long\r\n")
     async with scripted(*steps, pair=sockets) as script, script.client() as client:
         await client.noop()
@@ -248,7 +248,7 @@ async def test_cli_6_421_unasked() -> None:
     assert script.lines[-1] == "NOOP"
 
 
-async def test_a_verdict_amid_the_message() -> None:
+async def test_reply_before_the_end_of_the_message() -> None:
     steps = ("MAIL .*", OK, "RCPT .*", OK, "DATA", GO_AHEAD, "x+", b"552 too big\r\n")
 
     async def endless() -> AsyncGenerator[bytes]:
@@ -266,13 +266,13 @@ async def test_a_verdict_amid_the_message() -> None:
         assert not client.usable
 
 
-async def test_many_over_sockets() -> None:
+async def test_send_many_over_sockets() -> None:
     async with scripted(*hello(), *UNPIPELINED * 3, pair=sockets) as script, script.client() as client:
         assert all(result.complete for result in await client.send_many([(ME, [YOU], MESSAGE)] * 3))
 
 
-async def test_connecting_takes_too_long() -> None:
-    """A listener whose queue is full drops who calls."""
+async def test_connect_timeout() -> None:
+    """A listener whose queue is full drops connection attempts."""
     with socket.socket() as busy:
         busy.bind((HOST, 0))
         busy.listen(0)
@@ -284,7 +284,7 @@ async def test_connecting_takes_too_long() -> None:
                 each.connect_ex((HOST, port))
             with pytest.raises(TimedOutError) as caught:
                 async with smtp_trio.connect(HOST, port, timeout=0.2):
-                    raise AssertionError("let in")
+                    raise AssertionError("unreachable")
             assert caught.value.command.verb == "CONNECT"
         finally:
             for each in fillers:

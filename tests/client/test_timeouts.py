@@ -1,4 +1,4 @@
-"""A client's patience, to the second: RFC 5321 4.5.3.2, each timer with the command that it was about."""
+"""The client's timeouts (RFC 5321 4.5.3.2): their length, and the command that the exception names."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ BOTH = hello("PIPELINING", "CHUNKING")
 MAIL, RCPT = ENVELOPE
 
 
-def check(caught: pytest.ExceptionInfo[TimedOutError], verb: str, seconds: float) -> None:
-    """This command was waited for, so long."""
+def check_error(caught: pytest.ExceptionInfo[TimedOutError], verb: str, seconds: float) -> None:
+    """Check that the exception names the command and the timeout."""
     assert caught.value.command.verb == verb
     assert isinstance(caught.value, trio.TooSlowError)
     assert f"{seconds:g} s" in str(caught.value)
@@ -54,7 +54,7 @@ def check(caught: pytest.ExceptionInfo[TimedOutError], verb: str, seconds: float
         ((*hello("AUTH LOGIN"), "AUTH LOGIN", b"334 VXNlcg==\r\n", ".*"), "AUTH", 300),
     ],
 )
-async def test_cli_16_before_a_session(
+async def test_timeout_during_the_handshake(
     autojump_clock: MockClock, steps: tuple[Step, ...], verb: str, seconds: float
 ) -> None:
     settings: dict[str, Any] = {"tls": "opportunistic"} if any("STARTTLS" in repr(step) for step in steps) else {}
@@ -64,9 +64,9 @@ async def test_cli_16_before_a_session(
         began = trio.current_time()
         with pytest.raises(TimedOutError) as caught:
             async with script.client(**settings):
-                raise AssertionError("let in")
+                raise AssertionError("unreachable")
         assert trio.current_time() == began + seconds
-        check(caught, verb, seconds)
+        check_error(caught, verb, seconds)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ async def test_cli_16_before_a_session(
         ((MAIL, OK, RCPT, b"550 no\r\n", "RSET"), "RSET", 20),
     ],
 )
-async def test_cli_16_in_a_transaction(
+async def test_timeout_in_a_transaction(
     autojump_clock: MockClock, steps: tuple[Step, ...], verb: str, seconds: float
 ) -> None:
     async with scripted(*hello(), *steps, NO_REPLY) as script, script.client() as client:
@@ -86,7 +86,7 @@ async def test_cli_16_in_a_transaction(
         with pytest.raises(TimedOutError) as caught:
             await client.send(ME, [YOU], MESSAGE)
         assert trio.current_time() == began + seconds
-        check(caught, verb, seconds)
+        check_error(caught, verb, seconds)
         assert not client.usable
 
 
@@ -97,7 +97,7 @@ async def test_cli_16_in_a_transaction(
         ((*BOTH, *ENVELOPE, "BDAT .*", ReadOctets(len(MESSAGE)), OK * 2), "BDAT", 600),
     ],
 )
-async def test_cli_16_behind_the_message(
+async def test_timeout_after_the_message_is_unknown(
     autojump_clock: MockClock, steps: tuple[Step, ...], verb: str, seconds: float
 ) -> None:
     async with scripted(*steps, NO_REPLY) as script, script.client() as client:
@@ -110,29 +110,29 @@ async def test_cli_16_behind_the_message(
         assert [each.recipient for each in caught.value.result.unknown] == [YOU]
 
 
-async def test_cli_16_each_answer_has_its_own_time(autojump_clock: MockClock) -> None:
-    """A server that is slow, and never too slow."""
+async def test_each_reply_has_its_own_timeout(autojump_clock: MockClock) -> None:
+    """The server is slow, but each reply is in time."""
 
-    def slowly(seconds: float) -> Step:
+    def delay(seconds: float) -> Step:
         async def wait(_: Script) -> None:
             await trio.sleep(seconds)
 
         return wait
 
-    steps = (MAIL, slowly(299), OK, RCPT, slowly(299), OK, "DATA", slowly(119), GO_AHEAD, READ_BODY, slowly(599), OK)
+    steps = (MAIL, delay(299), OK, RCPT, delay(299), OK, "DATA", delay(119), GO_AHEAD, READ_BODY, delay(599), OK)
     async with scripted(*hello(), *steps) as script, script.client() as client:
         assert (await client.send(ME, [YOU], MESSAGE)).complete
 
 
-async def test_cli_16_drops_do_not_count(autojump_clock: MockClock) -> None:
-    """A server that says half a reply now and then has still not answered."""
+async def test_partial_reply_does_not_extend_the_timeout(autojump_clock: MockClock) -> None:
+    """The server sends one octet of a reply every 49 seconds."""
 
-    async def drip(script: Script) -> None:
+    async def send_slowly(script: Script) -> None:
         for octet in b"250-he":
             await script.stream.send_all(bytes([octet]))
             await trio.sleep(49)
 
-    async with scripted(*hello(), MAIL, drip, NO_REPLY) as script, script.client() as client:
+    async with scripted(*hello(), MAIL, send_slowly, NO_REPLY) as script, script.client() as client:
         began = trio.current_time()
         with pytest.raises(TimedOutError):
             await client.send(ME, [YOU], MESSAGE)
@@ -142,19 +142,19 @@ async def test_cli_16_drops_do_not_count(autojump_clock: MockClock) -> None:
 # --- blocks -----------------------------------------------------------------------------------------------------------
 
 
-async def test_cli_16_a_block_that_is_not_taken(autojump_clock: MockClock) -> None:
+async def test_timeout_while_sending_a_block(autojump_clock: MockClock) -> None:
     steps = (MAIL, OK, RCPT, OK, "DATA", GO_AHEAD, STOP_READING)
     async with scripted(*hello(), *steps, pair=unbuffered) as script, script.client() as client:
         began = trio.current_time()
         with pytest.raises(TimedOutError) as caught:
             await client.send(ME, [YOU], MESSAGE)
         assert trio.current_time() == began + 180
-        check(caught, "end of data", 180)
+        check_error(caught, "end of data", 180)
         assert not client.usable
 
 
-async def test_cli_16_the_timer_begins_anew_with_each_block(autojump_clock: MockClock) -> None:
-    """Blocks of 64 KiB, each of which is taken just in time."""
+async def test_timeout_restarts_with_each_block(autojump_clock: MockClock) -> None:
+    """The server reads each block of 64 KiB just in time."""
     blocks = 5
 
     async def read(script: Script) -> None:
@@ -169,11 +169,11 @@ async def test_cli_16_the_timer_begins_anew_with_each_block(autojump_clock: Mock
         began = trio.current_time()
         with pytest.raises(TimedOutError) as caught:
             await client.send(ME, [YOU], b"x" * 65534 * 10)
-        check(caught, "end of data", 180)
+        check_error(caught, "end of data", 180)
         assert blocks * 179 < trio.current_time() - began == blocks * 179 + 180
 
 
-async def test_cli_16_a_refused_chunk_is_no_matter_of_ten_minutes(autojump_clock: MockClock) -> None:
+async def test_chunk_before_the_last_has_the_block_timeout(autojump_clock: MockClock) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         for _ in range(40):
             yield b"x" * 65534 + b"\r\n"
@@ -183,15 +183,15 @@ async def test_cli_16_a_refused_chunk_is_no_matter_of_ten_minutes(autojump_clock
         began = trio.current_time()
         with pytest.raises(TimedOutError) as caught:
             await client.send(ME, [YOU], pieces())
-        check(caught, "BDAT", 180)
+        check_error(caught, "BDAT", 180)
         assert trio.current_time() == began + 180
 
 
-# --- other verbs, other times -----------------------------------------------------------------------------------------
+# --- other commands and settings --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("verb", ["NOOP", "VRFY", "HELP"])
-async def test_other_commands(autojump_clock: MockClock, verb: str) -> None:
+async def test_timeout_of_other_commands(autojump_clock: MockClock, verb: str) -> None:
     async with scripted(*hello(), f"{verb}.*", NO_REPLY) as script, script.client() as client:
         verbs: dict[str, Callable[[], Awaitable[Any]]] = {
             "NOOP": client.noop,
@@ -201,22 +201,22 @@ async def test_other_commands(autojump_clock: MockClock, verb: str) -> None:
         began = trio.current_time()
         with pytest.raises(TimedOutError) as caught:
             await verbs[verb]()
-        check(caught, verb, 300)
+        check_error(caught, verb, 300)
         assert trio.current_time() == began + 300
 
 
-async def test_timeouts_of_ones_own(autojump_clock: MockClock) -> None:
+async def test_client_timeouts_setting(autojump_clock: MockClock) -> None:
     timeouts = ClientTimeouts(mail=7, rcpt=0)
     assert ClientTimeouts().quit == 5
     async with scripted(*hello(), MAIL, NO_REPLY) as script, script.client(timeout=timeouts) as client:
         began = trio.current_time()
         with pytest.raises(TimedOutError) as caught:
             await client.mail(ME)
-        check(caught, "MAIL", 7)
+        check_error(caught, "MAIL", 7)
         assert trio.current_time() == began + 7
 
 
-async def test_zero_is_without_end(autojump_clock: MockClock) -> None:
+async def test_zero_means_no_limit(autojump_clock: MockClock) -> None:
     async def wait(_: Script) -> None:
         await trio.sleep(1e6)
 
@@ -226,7 +226,7 @@ async def test_zero_is_without_end(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "quit"), [(3, 3), (60, 5)])
-async def test_one_timeout_for_all(autojump_clock: MockClock, seconds: float, quit: float) -> None:
+async def test_timeout_in_seconds_applies_to_all(autojump_clock: MockClock, seconds: float, quit: float) -> None:
     async with scripted(*hello(), *UNPIPELINED, "QUIT", NO_REPLY) as script:
         async with script.client(timeout=seconds) as client:
             await client.send(ME, [YOU], MESSAGE)
@@ -236,11 +236,11 @@ async def test_one_timeout_for_all(autojump_clock: MockClock, seconds: float, qu
         began = trio.current_time()
         with pytest.raises(TimedOutError):
             async with script.client(timeout=seconds):
-                raise AssertionError("let in")
+                raise AssertionError("unreachable")
         assert trio.current_time() == began + seconds
 
 
-async def test_a_quick_answer_costs_no_time(autojump_clock: MockClock) -> None:
+async def test_immediate_replies_take_no_time(autojump_clock: MockClock) -> None:
     async with scripted(*BOTH, *CHUNKED) as script:
         began = trio.current_time()
         async with script.client() as client:

@@ -1,4 +1,4 @@
-"""The verbs one by one, one user at a time, and what is known when it was cancelled."""
+"""The methods for single verbs, use by one task at a time, and results after a cancellation."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from smtp_trio import Client, ConnectionLostError, LocalProtocolError, NotOffere
 ENVELOPE: tuple[Step, ...] = ("MAIL .*", OK, "RCPT .*", OK)
 
 
-async def test_one_by_one(autojump_clock: MockClock) -> None:
+async def test_each_verb(autojump_clock: MockClock) -> None:
     steps: tuple[Step, ...] = (
         *("NOOP", OK, "VRFY you", b"252 maybe\r\n", "EXPN list", b"250-a\r\n250 b\r\n"),
         *("HELP", b"214 what\r\n", "HELP MAIL", b"214 that\r\n", "EHLO other.test", ehlo_reply("SIZE 10")),
@@ -58,7 +58,7 @@ async def test_one_by_one(autojump_clock: MockClock) -> None:
     assert script.bodies == [b"..dot\r\n"]
 
 
-async def test_bdat(autojump_clock: MockClock) -> None:
+async def test_bdat_sends_octets_unchanged(autojump_clock: MockClock) -> None:
     steps = (*ENVELOPE, "BDAT 3", ReadOctets(3), OK, "BDAT 0 LAST", b"250 taken\r\n")
     async with scripted(*hello("CHUNKING"), *steps) as script, script.client() as client:
         await client.mail(ME)
@@ -69,27 +69,27 @@ async def test_bdat(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("code", [450, 550])
-async def test_every_verb_raises_what_it_is_refused(autojump_clock: MockClock, code: int) -> None:
-    no = b"%d no\r\n" % code
+async def test_each_verb_raises_reply_error(autojump_clock: MockClock, code: int) -> None:
+    refusal = b"%d refusal\r\n" % code
     verbs: tuple[Step, ...] = (
         "NOOP",
-        no,
+        refusal,
         "VRFY .*",
-        no,
+        refusal,
         "EXPN .*",
-        no,
+        refusal,
         "HELP",
-        no,
+        refusal,
         "RSET",
-        no,
+        refusal,
         "EHLO .*",
-        no,
+        refusal,
         "HELO .*",
-        no,
+        refusal,
     )
-    message: tuple[Step, ...] = ("MAIL .*", no, "MAIL .*", OK, "RCPT .*", no, "RCPT .*", OK, "DATA", no)
+    message: tuple[Step, ...] = ("MAIL .*", refusal, "MAIL .*", OK, "RCPT .*", refusal, "RCPT .*", OK, "DATA", refusal)
     async with scripted(*hello(), *verbs, *message) as script, script.client() as client:
-        asks: list[Callable[[], Awaitable[Any]]] = [
+        calls: list[Callable[[], Awaitable[Any]]] = [
             client.noop,
             lambda: client.vrfy("a"),
             lambda: client.expn("a"),
@@ -98,10 +98,10 @@ async def test_every_verb_raises_what_it_is_refused(autojump_clock: MockClock, c
             client.ehlo,
             client.helo,
         ]
-        asks.append(lambda: client.mail(ME))
-        for ask in asks:
+        calls.append(lambda: client.mail(ME))
+        for call in calls:
             with pytest.raises(ReplyError) as caught:
-                await ask()
+                await call()
             assert caught.value.reply.temporary is (code < 500)
         await client.mail(ME)
         with pytest.raises(ReplyError):
@@ -112,9 +112,9 @@ async def test_every_verb_raises_what_it_is_refused(autojump_clock: MockClock, c
         assert client.usable
 
 
-async def test_the_message_is_refused(autojump_clock: MockClock) -> None:
+async def test_data_raises_if_the_message_is_refused(autojump_clock: MockClock) -> None:
     async with (
-        scripted(*hello(), *ENVELOPE, "DATA", GO_AHEAD, READ_BODY, b"554 no\r\n") as script,
+        scripted(*hello(), *ENVELOPE, "DATA", GO_AHEAD, READ_BODY, b"554 refusal\r\n") as script,
         script.client() as client,
     ):
         await client.mail(ME)
@@ -125,7 +125,7 @@ async def test_the_message_is_refused(autojump_clock: MockClock) -> None:
         assert client.usable
 
 
-async def test_out_of_order(autojump_clock: MockClock) -> None:
+async def test_command_out_of_order_is_not_sent(autojump_clock: MockClock) -> None:
     async with scripted(*hello(), "NOOP", OK) as script, script.client() as client:
         with pytest.raises(LocalProtocolError):
             await client.rcpt(YOU)
@@ -136,7 +136,7 @@ async def test_out_of_order(autojump_clock: MockClock) -> None:
         await client.noop()
 
 
-async def test_lost_between_two(autojump_clock: MockClock) -> None:
+async def test_connection_lost_during_a_command(autojump_clock: MockClock) -> None:
     async with scripted(*hello(), "NOOP", CLOSE) as script, script.client() as client:
         with pytest.raises(ConnectionLostError) as caught:
             await client.noop()
@@ -145,17 +145,17 @@ async def test_lost_between_two(autojump_clock: MockClock) -> None:
             await client.noop()
 
 
-async def test_a_message_behind_verbs_begins_anew(autojump_clock: MockClock) -> None:
-    """A transaction that was begun by hand is not carried on."""
+async def test_send_ends_a_transaction_begun_by_mail(autojump_clock: MockClock) -> None:
+    """RSET ends the open transaction first."""
     async with scripted(*hello(), "MAIL .*", OK, "RSET", OK, *UNPIPELINED) as script, script.client() as client:
         await client.mail("other@client.test")
         assert (await client.send(ME, [YOU], MESSAGE)).complete
 
 
-# --- one at a time ----------------------------------------------------------------------------------------------------
+# --- one task at a time -----------------------------------------------------------------------------------------------
 
 
-async def test_two_tasks_at_once(autojump_clock: MockClock) -> None:
+async def test_second_task_gets_busy_resource_error(autojump_clock: MockClock) -> None:
     go = trio.Event()
 
     async def wait(_: object) -> None:
@@ -177,7 +177,7 @@ async def test_two_tasks_at_once(autojump_clock: MockClock) -> None:
     assert script.bodies == [MESSAGE]
 
 
-# --- cancelled --------------------------------------------------------------------------------------------------------
+# --- cancellation -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ async def test_two_tasks_at_once(autojump_clock: MockClock) -> None:
         ((*ENVELOPE, "DATA", GO_AHEAD, READ_BODY), True),
     ],
 )
-async def test_what_is_known_when_it_was_cancelled(
+async def test_last_result_after_cancellation(
     autojump_clock: MockClock, steps: tuple[Step, ...], unknown: bool
 ) -> None:
     async with scripted(*hello(), *steps, EXPECT_CLOSE) as script, script.client() as client:
@@ -203,7 +203,7 @@ async def test_what_is_known_when_it_was_cancelled(
             await client.noop()
 
 
-async def test_what_is_known_of_many(autojump_clock: MockClock) -> None:
+async def test_last_results_after_cancelled_send_many(autojump_clock: MockClock) -> None:
     one: tuple[Step, ...] = ("MAIL .*", "RCPT .*", f"BDAT {len(MESSAGE)} LAST", ReadOctets(len(MESSAGE)))
     async with scripted(*hello("PIPELINING", "CHUNKING"), *one, OK * 3, *one, "RSET", *one, NO_REPLY) as script:
         client: Client = script.client()
