@@ -25,9 +25,10 @@ from attrs import asdict
 from .._groups import collapse_group
 from .._timeouts import Timeouts
 from .._types import Counts, Drained, Peer, Statistics
-from ..protocol import Command, Extension, Grammar, Limits, Reply, ServerProtocol
+from ..protocol import Command, Extension, Limits, Reply, ServerProtocol
 from ..protocol.body_inspector import Newlines
 from ..protocol.extensions import STANDARD, StartTls
+from ..protocol.grammar import Grammar
 from ..protocol.sasl import MechanismContext
 from .handlers import COURSES
 from .hooks import Hook, Hooks, hook_names, installed

@@ -1,9 +1,12 @@
-"""The SMTP protocol without any I/O: useful by itself, as h11 is for HTTP. Nothing here knows of Trio, sockets, clocks or TLS.
+"""The SMTP protocol without I/O, usable on its own, as h11 is for HTTP.
+
+It does not use Trio, sockets, clocks or TLS. Each side of a connection is an object that takes the received octets,
+returns events, and says which octets to send.
 
 protocol = ServerProtocol("mx.example.org")
-protocol.send(protocol.default_reply(protocol.next_event()))       # the greeting
+protocol.send(protocol.default_reply(protocol.next_event()))   # the greeting
 protocol.receive_data(b"EHLO client.example\\r\\n")
-protocol.next_event()                                      # Ehlo(domain='client.example')
+protocol.next_event()                                          # Ehlo(domain='client.example')
 """
 
 from .client import Answer, ClientProtocol, ReplyError
@@ -25,7 +28,7 @@ from .commands import (
     Rset,
     Vrfy,
 )
-from .dialogue import BASE, Dialogue, Phase, Table
+from .dialogue import Phase, Table
 from .errors import (
     BadCommandError,
     BodyError,
@@ -35,10 +38,9 @@ from .errors import (
     RemoteProtocolError,
     SMTPError,
 )
-from .events import CONNECTION_LOST, END_OF_BODY, END_OF_CHUNK, FAULT, NEED_DATA, Event, Signal
+from .events import CONNECTION_LOST, END_OF_BODY, END_OF_CHUNK, FAULT, NEED_DATA, Signal
 from .extension import Extension
-from .extensions import STANDARD, standard
-from .grammar import Grammar
+from .extensions import standard
 from .limits import Limits
 from .params import Param, Params
 from .replies import Reply
@@ -47,13 +49,11 @@ from .session_state import SessionState
 from .syntax import Path
 
 __all__ = [
-    "BASE",
     "CONNECTION_LOST",
     "END_OF_BODY",
     "END_OF_CHUNK",
     "FAULT",
     "NEED_DATA",
-    "STANDARD",
     "Answer",
     "BadCommandError",
     "BodyError",
@@ -62,13 +62,10 @@ __all__ = [
     "Connect",
     "CountedCommand",
     "Data",
-    "Dialogue",
     "Ehlo",
     "EndOfBody",
-    "Event",
     "Expn",
     "Extension",
-    "Grammar",
     "Hello",
     "Helo",
     "Help",

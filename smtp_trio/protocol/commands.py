@@ -123,10 +123,12 @@ class Hello(Command):
     default_reply: ClassVar[Reply] = replies.OK
 
     def encode(self) -> str:
+        """Return the command line without its CRLF."""
         return f"{self.verb} {self.domain}"
 
     @classmethod
     def decode(cls, argument: str, known_params: KnownParams) -> Self:
+        """Parse the argument. Raises `BadCommandError` if it is not valid."""
         words = argument.split()
         if not words:
             raise BadCommandError(Reply(501, f"Domain or address literal missing, syntax: {cls.usage}", "5.5.4"))
@@ -171,10 +173,12 @@ class Mail(Command):
     default_reply: ClassVar[Reply] = replies.SENDER_OK
 
     def encode(self) -> str:
+        """Return the command line without its CRLF."""
         return f"MAIL FROM:<{self.sender.raw}> {self.params.encode()}".rstrip(" ")
 
     @classmethod
     def decode(cls, argument: str, known_params: KnownParams) -> Mail:
+        """Parse the argument. Raises `BadCommandError` if it is not valid."""
         cached = _plain_mail(argument) if argument.endswith(">") else None
         return cached or _decode_path(cls, argument, known_params)
 
@@ -194,10 +198,12 @@ class Rcpt(Command):
     default_reply: ClassVar[Reply] = replies.RECIPIENT_OK
 
     def encode(self) -> str:
+        """Return the command line without its CRLF."""
         return f"RCPT TO:<{self.recipient.raw}> {self.params.encode()}".rstrip(" ")
 
     @classmethod
     def decode(cls, argument: str, known_params: KnownParams) -> Rcpt:
+        """Parse the argument. Raises `BadCommandError` if it is not valid."""
         cached = _plain_rcpt(argument) if argument.endswith(">") else None
         return cached or _decode_path(cls, argument, known_params)
 
@@ -267,6 +273,7 @@ class EndOfBody(Command):
     default_reply: ClassVar[Reply] = replies.OK
 
     def encode(self) -> str:
+        """Return the command line without its CRLF."""
         return "."
 
 
@@ -299,6 +306,7 @@ class Noop(Command):
 
     @classmethod
     def decode(cls, argument: str, known_params: KnownParams) -> Self:
+        """Return the command. The argument is ignored."""
         return cls()
 
 
@@ -323,10 +331,12 @@ class Query(Command):
     junk = True
 
     def encode(self) -> str:
+        """Return the command line without its CRLF."""
         return f"{self.verb} {self.argument} {self.params.encode()}".rstrip(" ")
 
     @classmethod
     def decode(cls, argument: str, known_params: KnownParams) -> Self:
+        """Parse the argument. Raises `BadCommandError` if it is not valid."""
         name, params = argument.strip(" \t"), NO_PARAMS
         # RFC 6531 3.7.4.2: the only parameter is SMTPUTF8, after the argument.
         head, _, last = name.rpartition(" ")
@@ -374,10 +384,12 @@ class Help(Command):
     default_reply: ClassVar[Reply] = Reply(214, "Help", "2.0.0")
 
     def encode(self) -> str:
+        """Return the command line without its CRLF."""
         return f"HELP {self.topic}".rstrip(" ")
 
     @classmethod
     def decode(cls, argument: str, known_params: KnownParams) -> Self:
+        """Return the command, with the argument as its topic."""
         return cls(argument.strip(" \t"))
 
 

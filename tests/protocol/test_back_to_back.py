@@ -32,7 +32,6 @@ from smtp_trio.protocol import (
     Ehlo,
     EndOfBody,
     Expn,
-    Grammar,
     Helo,
     Help,
     LocalProtocolError,
@@ -52,6 +51,7 @@ from smtp_trio.protocol.extensions import KNOWN, Auth
 from smtp_trio.protocol.extensions.auth import EXCHANGE, AuthCommand, AuthResponse
 from smtp_trio.protocol.extensions.chunking import Bdat, BdatLast, ChunkPhase
 from smtp_trio.protocol.extensions.starttls import HANDSHAKE, StartTlsCommand
+from smtp_trio.protocol.grammar import Grammar
 
 A = Path("a@b", "a", "b")
 BODY_OCTETS = b".dot\r\n"

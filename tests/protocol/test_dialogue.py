@@ -8,12 +8,9 @@ from typing import Any
 import pytest
 
 from smtp_trio.protocol import (
-    BASE,
-    STANDARD,
     Command,
     Connect,
     Data,
-    Dialogue,
     Ehlo,
     EndOfBody,
     Expn,
@@ -31,7 +28,8 @@ from smtp_trio.protocol import (
     Table,
     Vrfy,
 )
-from smtp_trio.protocol.dialogue import PhaseEnum
+from smtp_trio.protocol.dialogue import BASE, Dialogue, PhaseEnum
+from smtp_trio.protocol.extensions import STANDARD
 from smtp_trio.protocol.extensions.auth import EXCHANGE, AuthCommand, AuthPhase, AuthResponse
 from smtp_trio.protocol.extensions.chunking import CHUNK_REFUSED, CHUNKS, Bdat, BdatLast, ChunkPhase
 from smtp_trio.protocol.extensions.starttls import HANDSHAKE, StartTlsCommand, TlsPhase

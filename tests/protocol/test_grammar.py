@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from smtp_trio.protocol import (
-    STANDARD,
-    Command,
-    Extension,
-    Grammar,
-    Mail,
-    Noop,
-    Param,
-    Path,
-    Reply,
-    ServerProtocol,
-    SessionState,
-    Table,
-)
+from smtp_trio.protocol import Command, Extension, Mail, Noop, Param, Path, Reply, ServerProtocol, SessionState, Table
 from smtp_trio.protocol.dialogue import CLOSED, READY
-from smtp_trio.protocol.extensions import Auth, BinaryMime, Chunking, EightBitMime, Pipelining, Size, StartTls, standard
+from smtp_trio.protocol.extensions import (
+    STANDARD,
+    Auth,
+    BinaryMime,
+    Chunking,
+    EightBitMime,
+    Pipelining,
+    Size,
+    StartTls,
+    standard,
+)
 from smtp_trio.protocol.extensions.eightbitmime import BODY
 from smtp_trio.protocol.extensions.size import SIZE
+from smtp_trio.protocol.grammar import Grammar
 
 from .talk import HELLO, RECIPIENT, SENDER, Talk, codes
 

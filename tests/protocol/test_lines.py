@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from smtp_trio.protocol import STANDARD, Connect, Limits, Mail, Noop, Path, Rcpt, Reply
-from smtp_trio.protocol.extensions import Auth, SmtpUtf8, standard
+from smtp_trio.protocol import Connect, Limits, Mail, Noop, Path, Rcpt, Reply
+from smtp_trio.protocol.extensions import STANDARD, Auth, SmtpUtf8, standard
 
 from .talk import HELLO, NAME, RECIPIENT, SENDER, Talk, codes
 

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from smtp_trio.protocol import BadCommandError, Grammar, LocalProtocolError, RemoteProtocolError, Reply
+from smtp_trio.protocol import BadCommandError, LocalProtocolError, RemoteProtocolError, Reply
 from smtp_trio.protocol.extensions import Auth, standard
+from smtp_trio.protocol.grammar import Grammar
 from smtp_trio.protocol.sasl import (
     INVALID_CREDENTIALS,
     MECHANISMS,

@@ -45,7 +45,7 @@ MAX_LINE = 12288
 class AuthPhase(PhaseEnum):
     """The phase that AUTH adds."""
 
-    EXCHANGE = "during an authentication exchange"
+    EXCHANGE = "during an AUTH exchange"
 
 
 EXCHANGE = AuthPhase.EXCHANGE

@@ -24,7 +24,7 @@ class ChunkPhase(PhaseEnum):
     """The phases that BDAT adds."""
 
     CHUNKS = "between two chunks"
-    CHUNK_REFUSED = "after a refused chunk, before RSET"
+    CHUNK_REFUSED = "after a refused chunk"
 
 
 CHUNKS, CHUNK_REFUSED = ChunkPhase
