@@ -1,8 +1,8 @@
-"""Takes every message and prints it: something to send to while you write a program that sends mail.
+"""Print every message: a server to send to while you write a program that sends mail.
 
     python examples/catch_all.py [port]
 
-Ctrl-C ends it.
+Ctrl-C stops it.
 """
 
 import signal
@@ -14,6 +14,8 @@ from smtp_trio import Body, Hooks, Server, Session
 
 
 class CatchAll(Hooks):
+    """Hooks that print every message with its envelope."""
+
     async def data(self, session: Session, body: Body) -> None:
         message = await body.read()
         print("from", body.envelope.sender, "to", *body.envelope.recipients)
@@ -22,11 +24,11 @@ class CatchAll(Hooks):
 
 async def main(port: int) -> None:
     server = Server(CatchAll(), newlines="normalize")
-    with trio.open_signal_receiver(signal.SIGINT) as interrupts:
+    with trio.open_signal_receiver(signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
             (listener,) = await nursery.start(server.serve, port, "127.0.0.1")
             print("listening on port", listener.socket.getsockname()[1], flush=True)
-            await anext(interrupts)
+            await anext(signals)
             await server.stop()
 
 

@@ -1,8 +1,9 @@
-"""Takes mail in, and hands each message to another server before it is answered: a 250 here is a 250 there.
+"""Forward each message to another server before replying to it.
 
     python examples/forward.py [port] --to HOST:PORT
 
-Nothing is queued: who is refused there is refused here, and when nobody is there the client is told to try again. Ctrl-C ends it.
+Nothing is queued. A 250 means that the other server has sent a 250; its refusals are passed on, and when it cannot be
+reached the client gets 451 and tries again later. Ctrl-C stops it.
 """
 
 import argparse
@@ -13,17 +14,20 @@ import trio
 from smtp_trio import AllRecipientsRejectedError, Body, Hooks, Pool, Reply, Server, Session, SMTPError
 from smtp_trio.protocol import Rcpt
 
-LATER = Reply(451, "The server behind this one cannot be reached", "4.4.1")
-ONE = Reply(452, "One recipient at a time", "4.5.3")
+UNREACHABLE = Reply(451, "The next server cannot be reached", "4.4.1")
+TOO_MANY = Reply(452, "One recipient at a time", "4.5.3")
 
 
 class Forward(Hooks):
+    """Hooks that send each message on over a pool of connections."""
+
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
 
     async def rcpt(self, session: Session, rcpt: Rcpt) -> Reply | None:
-        # The one answer to a message could not tell what became of several recipients. Clients bring the others by themselves.
-        return ONE if session.envelope is not None and session.envelope.recipients else None
+        # A message has one reply, which cannot report different outcomes for several recipients. After 452 a client
+        # sends the message to the other recipients in further transactions (RFC 5321 4.5.3.1.10).
+        return TOO_MANY if session.envelope is not None and session.envelope.recipients else None
 
     async def data(self, session: Session, body: Body) -> Reply | None:
         envelope = body.envelope
@@ -33,18 +37,18 @@ class Forward(Hooks):
         except AllRecipientsRejectedError as refusal:
             return Reply(451 if refusal.reply.temporary else 554, str(refusal.reply))
         except SMTPError:
-            return LATER
+            return UNREACHABLE
         return Reply(250, result.accepted[0].reply.text, "2.0.0")
 
 
 async def main(port: int, to: str) -> None:
-    host, _, there = to.rpartition(":")
-    with trio.open_signal_receiver(signal.SIGINT) as interrupts:
-        async with Pool(host, int(there)) as pool, trio.open_nursery() as nursery:
+    host, _, to_port = to.rpartition(":")
+    with trio.open_signal_receiver(signal.SIGINT) as signals:
+        async with Pool(host, int(to_port)) as pool, trio.open_nursery() as nursery:
             server = Server(Forward(pool), newlines="normalize")
             (listener,) = await nursery.start(server.serve, port, "127.0.0.1")
             print("listening on port", listener.socket.getsockname()[1], flush=True)
-            await anext(interrupts)
+            await anext(signals)
             await server.stop()
 
 

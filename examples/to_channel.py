@@ -1,10 +1,11 @@
-"""Hands each message to another task of the program, over a memory channel.
+"""Pass each message to another task of the program over a memory channel.
 
     python examples/to_channel.py [port]
 
-The channel has room for one. While it is full the `data` hook waits, and with it the client for its 250; after `timeouts.hook`, five
-minutes, it is told to try again later. So no queue grows anywhere. Here a 250 says that the message is in the channel. Where this is
-too early, have the worker tell when it is done, and wait for that.
+The channel has room for one message. While it is full, the `data` hook waits, and the client waits for its reply; after
+the timeout for hooks (five minutes) the client gets 451 and tries again later. No queue can grow without limit. A 250
+means that the message is in the channel. To send it only when the message was processed, let the other task report
+that, and wait for it in the hook. Ctrl-C stops it.
 """
 
 import signal
@@ -15,34 +16,36 @@ import trio
 
 from smtp_trio import Body, Envelope, Hooks, Server, Session
 
-Letter = tuple[Envelope, bytes]
+Delivery = tuple[Envelope, bytes]
 
 
-class Handover(Hooks):
-    def __init__(self, letters: trio.MemorySendChannel[Letter]) -> None:
-        self.letters = letters
+class ToChannel(Hooks):
+    """Hooks that send each message, with its envelope, into a channel."""
+
+    def __init__(self, channel: trio.MemorySendChannel[Delivery]) -> None:
+        self.channel = channel
 
     async def data(self, session: Session, body: Body) -> None:
         message = await body.read()
-        await self.letters.send((body.envelope, message))
+        await self.channel.send((body.envelope, message))
 
 
-async def work(letters: trio.MemoryReceiveChannel[Letter]) -> None:
-    """The rest of the program: takes one message after another, at its own pace."""
-    async for envelope, octets in letters:
+async def process(channel: trio.MemoryReceiveChannel[Delivery]) -> None:
+    """Process the messages one after the other: the other part of the program."""
+    async for envelope, octets in channel:
         message = message_from_bytes(octets, policy=policy.default)
         print(f"{envelope.sender}: {message['subject']}", flush=True)
 
 
 async def main(port: int) -> None:
-    sending, receiving = trio.open_memory_channel[Letter](1)
-    server = Server(Handover(sending), newlines="normalize")
-    with trio.open_signal_receiver(signal.SIGINT) as interrupts:
-        async with trio.open_nursery() as nursery, sending:  # to close the sending end is to end the work
-            nursery.start_soon(work, receiving)
+    send_channel, receive_channel = trio.open_memory_channel[Delivery](1)
+    server = Server(ToChannel(send_channel), newlines="normalize")
+    with trio.open_signal_receiver(signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery, send_channel:  # closing this end lets process() return
+            nursery.start_soon(process, receive_channel)
             (listener,) = await nursery.start(server.serve, port, "127.0.0.1")
             print("listening on port", listener.socket.getsockname()[1], flush=True)
-            await anext(interrupts)
+            await anext(signals)
             await server.stop()
 
 

@@ -1,8 +1,8 @@
-"""An intake with recipients of its own: takes mail for them, over TLS only, and keeps it in a Maildir.
+"""Accept mail for the users of one domain, over TLS only, and store it in a Maildir.
 
-    python examples/intake.py [port] --cert cert.pem --key key.pem
+    python examples/local_users.py [port] --cert cert.pem --key key.pem
 
-Ctrl-C ends it: nobody new is let in, and what is under way is finished.
+Ctrl-C stops it after the messages in progress.
 """
 
 import argparse
@@ -17,17 +17,17 @@ from smtp_trio.protocol.extensions import StartTls
 from smtp_trio.stores import Maildir
 
 DOMAIN = "example.org"
-PEOPLE = {"fred", "wilma", "postmaster"}
+USERS = {"fred", "wilma", "postmaster"}
 
 
-class Intake(Maildir):
-    """A store that is told who lives here; all else it knows."""
+class UserMaildir(Maildir):
+    """A store that checks recipients."""
 
     async def rcpt(self, session: Session, rcpt: Rcpt) -> Reply | None:
         path = rcpt.recipient
-        if path.domain not in (DOMAIN, None):  # None: <Postmaster>, which needs no domain (RFC 5321 4.5.1)
-            return Reply(550, "We take no mail for that domain", "5.7.1")
-        if path.user.lower() not in PEOPLE:  # of fred+lists@example.org, the user is fred
+        if path.domain not in (DOMAIN, None):  # None means <Postmaster> without a domain (RFC 5321 4.5.1)
+            return Reply(550, "Mail for this domain is not accepted here", "5.7.1")
+        if path.user.lower() not in USERS:  # the user of fred+lists@example.org is fred
             return Reply(550, "No such user here", "5.1.1")
         return None
 
@@ -36,17 +36,17 @@ async def main(port: int, cert: str, key: str) -> None:
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(cert, key)
     server = Server(
-        Intake("Maildir"),
+        UserMaildir("Maildir"),
         name=f"mx.{DOMAIN}",
         tls=tls,
         extensions=standard(StartTls(required=True)),
-        newlines="normalize",  # programs that send Unix files as they are get through
+        newlines="normalize",  # accept bare LF, which programs that send Unix files use
     )
-    with trio.open_signal_receiver(signal.SIGINT) as interrupts:
+    with trio.open_signal_receiver(signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
             (listener,) = await nursery.start(server.serve, port, "127.0.0.1")
             print("listening on port", listener.socket.getsockname()[1], flush=True)
-            await anext(interrupts)
+            await anext(signals)
             print("stopped:", await server.stop(), flush=True)
 
 
