@@ -45,7 +45,7 @@ class EtrnExtension(Extension):
 
     keyword = "ETRN"
     verbs = (Etrn,)
-    table = Table(accepted={Etrn: {READY: READY}}, proceed={}, refused={})  # RFC 1985 5: not during a transaction
+    table = Table(accepted={Etrn: {READY: READY}})  # RFC 1985 5: not during a transaction
 
 
 class Queues(Hooks):

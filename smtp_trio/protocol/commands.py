@@ -118,7 +118,7 @@ class Hello(Command):
     domain: str
     extended: ClassVar[bool] = True
     enhanced = False
-    hook = "helo"
+    hook: ClassVar[str | None] = "helo"
     codes: ClassVar[frozenset[int]] = frozenset({250, 502, 504, 550})
     default_reply: ClassVar[Reply] = replies.OK
 
@@ -166,7 +166,7 @@ class Mail(Command):
     params: Params = NO_PARAMS
 
     verb = "MAIL"
-    hook = "mail"
+    hook: ClassVar[str | None] = "mail"
     usage = "MAIL FROM:<reverse-path> [parameters]"
     groupable = True
     codes: ClassVar[frozenset[int]] = frozenset({250, 450, 451, 452, 455, 503, 550, 552, 553, 555})
@@ -191,7 +191,7 @@ class Rcpt(Command):
     params: Params = NO_PARAMS
 
     verb = "RCPT"
-    hook = "rcpt"
+    hook: ClassVar[str | None] = "rcpt"
     usage = "RCPT TO:<forward-path> [parameters]"
     groupable = True
     codes: ClassVar[frozenset[int]] = frozenset({250, 251, 450, 451, 452, 455, 503, 550, 551, 552, 553, 555, 556})
@@ -353,7 +353,7 @@ class Vrfy(Query):
     __slots__ = ()
 
     verb = "VRFY"
-    hook = "vrfy"
+    hook: ClassVar[str | None] = "vrfy"
     usage = "VRFY user or mailbox"
     codes: ClassVar[frozenset[int]] = frozenset({250, 251, 252, 502, 504, 550, 551, 553})
     default_reply: ClassVar[Reply] = replies.CANNOT_VRFY
@@ -365,7 +365,7 @@ class Expn(Query):
     __slots__ = ()
 
     verb = "EXPN"
-    hook = "expn"
+    hook: ClassVar[str | None] = "expn"
     usage = "EXPN list"
     codes: ClassVar[frozenset[int]] = frozenset({250, 252, 502, 504, 550})
 
@@ -377,7 +377,7 @@ class Help(Command):
     topic: str = field(default="")
 
     verb = "HELP"
-    hook = "help"
+    hook: ClassVar[str | None] = "help"
     junk = True
     usage = "HELP [command]"
     codes: ClassVar[frozenset[int]] = frozenset({211, 214, 502, 504})

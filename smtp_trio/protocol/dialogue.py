@@ -6,8 +6,8 @@ The table is shared by the server and the client.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from attrs import Factory, field, frozen
 
@@ -46,7 +46,14 @@ from .replies import Reply
 class PhaseEnum(enum.Enum):
     """Base class of phases. Members hash by identity, because they are dictionary keys on the path of every command."""
 
-    __hash__: ClassVar[Callable[[Any], int]] = object.__hash__
+    if TYPE_CHECKING:  # an attribute that is not a method would make the class unhashable to some type checkers
+
+        def __hash__(self) -> int:
+            """Return the hash of the identity."""
+            ...
+
+    else:
+        __hash__ = object.__hash__
 
 
 class Phase(PhaseEnum):
@@ -94,8 +101,8 @@ class Table:
     """
 
     accepted: Rows
-    proceed: Rows
-    refused: Rows
+    proceed: Rows = field(factory=dict)
+    refused: Rows = field(factory=dict)
     #: The phases in which each command is allowed.
     allowed: Mapping[type[Command], frozenset[enum.Enum]] = field(
         init=False, default=Factory(_allowed, takes_self=True)

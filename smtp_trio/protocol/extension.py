@@ -37,7 +37,7 @@ class Extension:
     #: The commands that it adds.
     verbs: ClassVar[Commands] = ()
     #: The rows that it adds to the state table.
-    table: ClassVar[Table] = Table({}, {}, {})
+    table: ClassVar[Table] = Table({})
     #: Phases in which the next line is not a command but continues an exchange, with the class that the line becomes.
     continuations: ClassVar[Mapping[enum.Enum, type[Command]]] = {}
     #: Keywords of other extensions that must be present.

@@ -38,7 +38,7 @@ class Colour(Extension):
     params = {Mail: (COLOUR,)}
     verbs = (XNoop,)
     checks = (Mail,)
-    table = Table(accepted={XNoop: {READY: READY}}, proceed={}, refused={})
+    table = Table(accepted={XNoop: {READY: READY}})
 
     def advertise(self, state: SessionState) -> str | None:
         return "COLOUR RED GREEN" if state.secure else None
@@ -93,7 +93,7 @@ class Thief(Extension):
 
 class Rebel(Extension):
     keyword = "REBEL"
-    table = Table(accepted={Noop: {READY: CLOSED}}, proceed={}, refused={})
+    table = Table(accepted={Noop: {READY: CLOSED}})
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,6 @@ class Chunking(Extension):
             Noop: unchanged(CHUNKS, CHUNK_REFUSED),
             Quit: {CHUNKS: CLOSED, CHUNK_REFUSED: CLOSED},
         },
-        proceed={},
         refused={
             Bdat: {RECIPIENT: CHUNK_REFUSED, CHUNKS: CHUNK_REFUSED},
             BdatLast: {RECIPIENT: READY, CHUNKS: READY},

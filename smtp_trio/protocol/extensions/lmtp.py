@@ -27,9 +27,7 @@ class Lmtp(Extension):
 
     keyword = "LMTP"
     verbs: ClassVar[Commands] = (Lhlo,)
-    table: ClassVar[Table] = Table(
-        accepted={Lhlo: {GREETED: READY, READY: READY, SENDER: READY, RECIPIENT: READY}}, proceed={}, refused={}
-    )
+    table: ClassVar[Table] = Table(accepted={Lhlo: {GREETED: READY, READY: READY, SENDER: READY, RECIPIENT: READY}})
 
     def advertise(self, state: object) -> None:
         """Return None, because LMTP has no keyword."""

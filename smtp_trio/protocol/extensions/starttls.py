@@ -71,7 +71,7 @@ class StartTls(Extension):
 
     keyword = "STARTTLS"
     verbs: ClassVar[Commands] = (StartTlsCommand,)
-    table: ClassVar[Table] = Table(accepted={StartTlsCommand: {READY: HANDSHAKE}}, proceed={}, refused={})
+    table: ClassVar[Table] = Table(accepted={StartTlsCommand: {READY: HANDSHAKE}})
 
     def advertise(self, state: SessionState) -> str | None:
         """Return the keyword, or None without a certificate and when TLS is active (RFC 3207 4.2)."""
