@@ -1,4 +1,4 @@
-"""Groups of exceptions, and what is left of them when nobody needs to see a group."""
+"""Exception groups, reduced to what a caller that has started no nursery expects."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import trio
 
 
 def collapse_group(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The exceptions of a group that are not Cancelled, without the group when there is only one; a Cancelled when there is none."""
+    """Return the group without its `trio.Cancelled` exceptions, or the only exception that is left then; a Cancelled
+    if none is."""
     group = group.split(trio.Cancelled)[1] or group
     leaves = list(_leaves(group))
-    alike = len(leaves) == 1 or isinstance(leaves[0], trio.Cancelled)
-    return leaves[0] if alike else group
+    single = len(leaves) == 1 or isinstance(leaves[0], trio.Cancelled)
+    return leaves[0] if single else group
 
 
 def _leaves(exc: BaseException) -> Iterator[BaseException]:

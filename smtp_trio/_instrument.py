@@ -1,4 +1,4 @@
-"""Who wants to see every session and client that is made: a sweep of `smtp_trio.testing`, and as a rule nobody."""
+"""Lets `smtp_trio.testing` observe every session and client that is created, for example in a sweep."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
-#: Called with a `Session` or `Client` before its first octet, in the tasks of whoever set it.
-watcher: ContextVar[Callable[[Any], None] | None] = ContextVar("smtp_trio watcher", default=None)
+#: Called with each `SessionTask` and `Client` before its first octet, in the tasks that inherit this context variable.
+observer: ContextVar[Callable[[Any], None] | None] = ContextVar("smtp_trio observer", default=None)
 
 
-def announce(made: object) -> None:
-    """Here is a new one."""
-    if (watch := watcher.get()) is not None:
-        watch(made)
+def announce(created: object) -> None:
+    """Pass a new session or client to the observer, if there is one."""
+    if (observe := observer.get()) is not None:
+        observe(created)

@@ -1,4 +1,4 @@
-"""The small values that a server hands out."""
+"""Small values that a server passes to its hooks and returns."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 @define
 class Peer:
-    """One end of a connection. ``port`` is None for what has none. A `Hooks.connect` hook may set ``name``, from DNS say."""
+    """One end of a connection.
+
+    ``host`` is an IP address, and ``port`` is None, if the connection is not TCP. ``name`` is None until a
+    `Hooks.connect` hook sets it, for example from the DNS; it appears in the ``Received`` field.
+    """
 
     host: str
     port: int | None
@@ -33,10 +37,10 @@ class Peer:
 
 @frozen
 class TlsInfo:
-    """What TLS agreed on: ``version`` is "TLSv1.3", say.
+    """The result of a TLS handshake: the protocol ``version``, such as "TLSv1.3", the cipher and its strength in bits.
 
-    For a client, ``verified`` tells whether the server's certificate is one for its name, and ``problem`` why not. It is no error
-    where TLS is opportunistic (RFC 7435).
+    In a client, ``verified`` tells whether the server's certificate was verified for its name, and ``problem`` why not;
+    with opportunistic TLS (RFC 7435) that is not an error.
     """
 
     version: str
@@ -47,7 +51,7 @@ class TlsInfo:
 
     @classmethod
     def of(cls, stream: trio.SSLStream[Any], *, verified: bool = False, problem: str | None = None) -> TlsInfo:
-        """The facts of a stream whose handshake is done."""
+        """Return the values of a stream whose handshake is done."""
         ssl_object: ssl.SSLObject = stream  # type: ignore[assignment]  # SSLStream forwards these to its SSLObject
         cipher = ssl_object.cipher() or ("", "", 0)
         return cls(ssl_object.version() or "", cipher[0], cipher[2], verified, problem)
@@ -55,10 +59,10 @@ class TlsInfo:
 
 @frozen
 class Envelope:
-    """Who sends one message to whom, as far as it was accepted so far.
+    """The sender and the recipients of one message, as far as they were accepted.
 
-    ``id`` names the transaction: in ``Received``, in the log, in stores, and in the reply that accepts it. ``context`` is a dict that
-    is yours until it ends.
+    ``id`` identifies the transaction: in the ``Received`` field, in the log, in stores and in the reply that accepts
+    the message. ``context`` is a dict for the application, which lasts as long as the transaction.
     """
 
     id: str
@@ -68,58 +72,41 @@ class Envelope:
 
     @property
     def sender(self) -> Path:
-        """The reverse-path; null for mail about mail."""
+        """The reverse-path; the null path for notifications (RFC 5321 4.5.5)."""
         return self.mail.sender
 
     @property
     def recipients(self) -> tuple[Path, ...]:
-        """The accepted recipients, in order."""
+        """The forward-paths of the accepted recipients, in the order of their RCPT commands."""
         return tuple(rcpt.recipient for rcpt in self.rcpts)
 
     @property
     def params(self) -> Params:
-        """The parameters of MAIL; those of RCPT are in ``rcpts``."""
+        """The parameters of MAIL; ``rcpts`` has those of each RCPT."""
         return self.mail.params
 
     @property
     def smtputf8(self) -> bool:
-        """Mailboxes and header fields may be UTF-8 (RFC 6531)."""
+        """Whether mailboxes and header fields may be UTF-8 (RFC 6531)."""
         return SMTPUTF8 in self.mail.params
 
     @property
     def body(self) -> str:
-        """What the client declared: "7BIT", "8BITMIME" or "BINARYMIME" (RFC 6152, RFC 3030)."""
+        """The body type that the client declared: "7BIT", "8BITMIME" or "BINARYMIME" (RFC 6152, RFC 3030)."""
         return self.mail.params.get(BODY, "7BIT")
 
 
 class MessageState(enum.Enum):
-    """What became of a session's last message. There is nothing in between."""
+    """The state of a session's last message."""
 
-    NOT_TAKEN = "no 2yz was given for it"
-    ACKNOWLEDGED = "the 2yz was handed whole to the stream"
-    UNACKNOWLEDGED = "the hook has it, but the 2yz could not be written: the client may send it again (RFC 1047)"
-
-
-@frozen
-class Statistics:
-    """What a server has done so far: a snapshot.
-
-    ``messages`` were accepted, with ``bytes`` octets in all; ``refused`` counts messages too. ``commands`` are those that came in,
-    between messages; ``errors`` are the commands that the core refused, and the failures of hooks and sessions.
-    """
-
-    sessions_open: int = 0
-    sessions_total: int = 0
-    messages: int = 0
-    bytes: int = 0
-    refused: int = 0
-    commands: int = 0
-    errors: int = 0
+    NOT_TAKEN = "it got no 2yz reply"
+    ACKNOWLEDGED = "the whole 2yz reply was passed to the stream"
+    UNACKNOWLEDGED = "the hook accepted it, but the 2yz could not be written: the client may send it again (RFC 1047)"
 
 
 @define
 class Counts:
-    """What goes into `Statistics` while it is being counted."""
+    """The counters of a server, while it counts."""
 
     sessions_total: int = 0
     messages: int = 0
@@ -130,8 +117,20 @@ class Counts:
 
 
 @frozen
+class Statistics(Counts):
+    """A snapshot of a server's counters.
+
+    ``messages`` were accepted, with ``bytes`` octets in all; ``refused`` counts messages that were not. ``commands``
+    were received, parts of messages not included. ``errors`` are commands that the core refused, and exceptions in
+    hooks and sessions.
+    """
+
+    sessions_open: int = 0
+
+
+@frozen
 class Drained:
-    """What `Server.stop` did to the sessions that were open: ended by themselves, were idle and told 421, or had to be cancelled."""
+    """How the sessions ended that were open during `Server.stop`: by themselves, while idle with 421, or cancelled."""
 
     finished: int = 0
     idle: int = 0

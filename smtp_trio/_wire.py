@@ -1,8 +1,4 @@
-"""A Trio stream on one side, the protocol on the other: the only place that reads, writes, upgrades or closes.
-
-Plain sockets take a short path for writing: a reply that the kernel takes at once needs no pass through the scheduler. Reading is a
-checkpoint on every stream, so a session that has much to say cannot starve the others.
-"""
+"""The link between a Trio stream and a protocol: the only module that reads, writes, upgrades or closes a stream."""
 
 from __future__ import annotations
 
@@ -14,67 +10,95 @@ from typing import Any, Protocol
 
 import trio
 
-#: Octets that are asked for at a time. They are all that a session holds of its peer's, besides one unfinished line.
-RECEIVE = 65536
-#: Seconds that a close may take before it is done by force.
-CLOSE = 1
+#: Octets to ask for in one read. A connection buffers no more than these of its peer's, besides one incomplete line.
+RECEIVE_SIZE = 65536
+#: Seconds that closing a stream in an orderly way may take before it is closed by force.
+CLOSE_TIMEOUT = 1
 
 BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
-class Octets(Protocol):
-    """What a wire needs of a `ServerProtocol` or `ClientProtocol`."""
+class OctetProtocol(Protocol):
+    """The part of a `ServerProtocol` or `ClientProtocol` that a `Wire` uses."""
 
     def receive_data(self, data: bytes) -> None: ...
     def data_to_send(self) -> bytes: ...
 
 
+# Direct access to the descriptor, and checkpoints
+#
+# `SocketStream.send_all` and `receive_some` cost 8 µs each on top of the system call, nearly all of it for a pass
+# through Trio's scheduler: every Trio function is a checkpoint, even if it need not wait. A session that receives one
+# message makes eight or more of these calls, and parsing and answering everything in between takes less time than they
+# do. So a plain socket, and only that, is read and written directly by its descriptor, with `os.read` and `os.write`,
+# which is public and never waits, since Trio has made the descriptor non-blocking:
+#
+# * `flush_now` writes without a checkpoint. A reply fits into the kernel's buffer nearly always; what does not is
+#   returned, and `send` passes it to `send_all`, with a timeout.
+# * `receive` waits with `trio.lowlevel.wait_readable`, a full checkpoint, and then reads directly. `receive_now` tries
+#   to read without waiting and is only called right after a checkpoint: a peer that answers at once has often done so
+#   while other tasks ran, and then no deadline has to be moved and the descriptor need not be registered with epoll.
+#
+# Thus writing is never a checkpoint and reading always comes with one. That is enough, as a session cannot do anything
+# for long without reading. A client that sends 64 KiB of commands in one segment is the exception, which
+# `SessionTask.yield_turn` is for. It matters for two promises: tasks take turns whatever a peer sends, and a
+# cancellation cannot fall between a change of the protocol's state and the write that tells the peer.
+#
+# Everything else (`SSLStream`, streams in memory, subclasses, other systems) goes through Trio's methods. After
+# STARTTLS the direct way is closed, since the descriptor would bypass the encryption.
+#
+# ``broken`` means that nothing can be sent any more. It is also set *before* a `send_all` or a handshake and reset
+# after it: if either is cancelled or fails halfway, nobody knows how much has arrived, and whatever is sent next could
+# be taken for something else.
+
+
 class Wire:
-    """Carries octets between one stream and one protocol. ``broken``: nothing can be said over it any more."""
+    """Carries octets between one stream and one protocol."""
 
-    __slots__ = ("_protocol", "_quick", "_write_timeout", "broken", "stalled", "stream")
+    __slots__ = ("_descriptor", "_protocol", "_write_timeout", "broken", "stalled", "stream")
 
-    def __init__(self, stream: trio.abc.Stream, protocol: Octets, write_timeout: float) -> None:
+    def __init__(self, stream: trio.abc.Stream, protocol: OctetProtocol, write_timeout: float) -> None:
         self.stream: trio.abc.Stream = stream
+        #: Nothing can be sent any more.
         self.broken: bool = False
-        #: … because the peer took nothing for too long.
+        #: It is broken because the peer did not read for ``write_timeout`` seconds.
         self.stalled: bool = False
         self._protocol = protocol
         self._write_timeout = write_timeout
-        # POSIX sockets can be read and written by their descriptor, which is public, and as fast as send and recv.
-        self._quick: Callable[[], int] | None = None
+        # The function that returns the descriptor, which is -1 once the socket was closed; None without direct access.
+        self._descriptor: Callable[[], int] | None = None
         if type(stream) is trio.SocketStream and os.name == "posix":
-            self._quick = stream.socket.fileno
-
-    def receive_now(self) -> bool:
-        """Take what has come, if that can be told without waiting. To be called behind a checkpoint, and only if `quick`.
-
-        A peer that answers at once has often done so while others ran; that saves arming a timer, and asking the kernel to wake us.
-        """
-        return self._quick is not None and self._read(self._quick())
+            self._descriptor = stream.socket.fileno
 
     @property
     def quick(self) -> bool:
-        """Whether `receive_now` is worth a try."""
-        return self._quick is not None
+        """The stream is read and written by its descriptor, so `receive_now` may find something."""
+        return self._descriptor is not None
+
+    def receive_now(self) -> bool:
+        """Receive without waiting; return whether anything was received.
+
+        Only for a `quick` wire, right after a checkpoint.
+        """
+        return self._descriptor is not None and self._read(self._descriptor())
 
     async def receive(self) -> None:
-        """Wait for octets from the peer, and hand them to the protocol; the end of input when there will be no more."""
+        """Wait for octets from the peer and pass them to the protocol: b"" at the end of input, or when the
+        connection was reset."""
         try:
-            if self._quick is None:
-                self._protocol.receive_data(bytes(await self.stream.receive_some(RECEIVE)))
+            if self._descriptor is None:
+                self._protocol.receive_data(bytes(await self.stream.receive_some(RECEIVE_SIZE)))
                 return
-            # To wait is a full checkpoint, so the read needs no other; it may come to nothing, and then we wait again.
-            await trio.lowlevel.wait_readable(self._quick())
-            while not self._read(self._quick()):
-                await trio.lowlevel.wait_readable(self._quick())
-        except (*BROKEN, OSError, ValueError):  # the last is for a descriptor of -1: a hook has closed the stream
+            await trio.lowlevel.wait_readable(self._descriptor())
+            while not self._read(self._descriptor()):  # a spurious wake-up
+                await trio.lowlevel.wait_readable(self._descriptor())
+        except (*BROKEN, OSError, ValueError):  # ValueError: the descriptor is -1, since a hook has closed the stream
             self._protocol.receive_data(self._lost())
 
     def _read(self, descriptor: int) -> bool:
-        """Take what is there, or the end of input; false when there is nothing yet."""
+        """Read and pass on what is there; return False if nothing is."""
         try:
-            data = os.read(descriptor, RECEIVE)
+            data = os.read(descriptor, RECEIVE_SIZE)
         except BlockingIOError:
             return False
         except OSError:
@@ -83,19 +107,19 @@ class Wire:
         return True
 
     def _lost(self) -> bytes:
-        """A reset is an end of input like any other (RFC 5321 4.1.1.10: as if QUIT had come), but nobody is there to be answered."""
+        """A reset is an end of input like any other (RFC 5321 4.1.1.10), but nothing can be sent after it."""
         self.broken = True
         return b""
 
     def flush_now(self) -> bytes | memoryview:
-        """Send what the kernel takes of what is owed without waiting; returns what is left over."""
+        """Send what the protocol has queued, as far as that is possible without waiting; return the rest."""
         data = self._protocol.data_to_send()
         if not data or self.broken:
             return b""
-        if self._quick is None:
+        if self._descriptor is None:
             return data
         try:
-            sent = os.write(self._quick(), data)
+            sent = os.write(self._descriptor(), data)
         except BlockingIOError:
             return data
         except OSError:
@@ -104,8 +128,8 @@ class Wire:
         return memoryview(data)[sent:] if sent < len(data) else b""
 
     async def send(self, data: bytes | memoryview) -> None:
-        """Send what `flush_now` left over. When that cannot be done, or not in time, the wire is broken from then on."""
-        self.broken = True  # should we be cancelled in the middle of it, nothing that came after could be understood
+        """Send what `flush_now` returned. If that fails or takes too long, the wire is broken."""
+        self.broken = True
         try:
             with trio.fail_after(self._write_timeout):
                 await self.stream.send_all(data)
@@ -117,34 +141,39 @@ class Wire:
         self.broken = False
 
     async def start_tls(
-        self, context: ssl.SSLContext, patience: float, *, server_side: bool, server_hostname: str | None = None
+        self, context: ssl.SSLContext, seconds: float, *, server_side: bool, server_hostname: str | None = None
     ) -> trio.SSLStream[Any]:
-        """Shake hands. Until that is done nothing can be said.
+        """Do a TLS handshake and use the encrypted stream from then on; return it.
 
-        Raises BrokenResourceError when it fails, TooSlowError when it takes more than ``patience`` seconds.
+        :param seconds: how long the handshake may take.
+        :raises trio.BrokenResourceError: the handshake failed. The wire is broken then.
+        :raises trio.TooSlowError: it took too long. The wire is broken then.
         """
         stream = trio.SSLStream(
             self.stream, context, server_hostname=server_hostname, server_side=server_side, https_compatible=False
         )
-        self.broken = True  # until we know better
-        with trio.fail_after(patience):
+        self.broken = True
+        with trio.fail_after(seconds):
             await stream.do_handshake()
         self.carry(stream)
         self.broken = False
         return stream
 
     def carry(self, stream: trio.abc.Stream) -> None:
-        """Speak over this stream from now on."""
-        self.stream, self._quick = stream, None
+        """Use ``stream``, which is a layer over the present one, from now on."""
+        self.stream, self._descriptor = stream, None
 
     async def close(self) -> None:
-        """Close the stream: politely while that is possible, by force otherwise. Needs no checkpoint to do its work."""
-        if self._quick is not None and isinstance(self.stream, trio.SocketStream):
-            self.stream.socket.close()  # which waits for nobody
+        """Close the stream, in an orderly way if that is still possible.
+
+        Also works in a cancelled scope, without waiting then.
+        """
+        if self._descriptor is not None and isinstance(self.stream, trio.SocketStream):
+            self.stream.socket.close()  # does not wait, unlike `aclose`
             return
         if self.broken or trio.current_effective_deadline() == -float("inf"):
             await trio.aclose_forcefully(self.stream)
             return
-        with trio.move_on_after(CLOSE):
+        with trio.move_on_after(CLOSE_TIMEOUT):
             with suppress(*BROKEN):
                 await self.stream.aclose()

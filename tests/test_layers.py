@@ -40,10 +40,14 @@ UPWARD: dict[tuple[str, str], str] = {
 }
 
 #: Groups of modules in one package that import each other in a circle, each with the reason.
-CYCLES: dict[frozenset[str], str] = {}
+CYCLES: dict[frozenset[str], str] = {
+    frozenset({"_server.server", "_server.session", "_server.hooks"}): (
+        "hooks receive the `Session`, a `Session` names its `Server`, and a `Server` runs sessions with `Hooks`"
+    ),
+}
 
 #: Packages that are being rearranged; the test of cycles does not apply to them yet.
-UNFINISHED = {"protocol", "_server", "testing"}
+UNFINISHED = {"protocol", "testing"}
 
 
 def modules() -> dict[str, Path]:

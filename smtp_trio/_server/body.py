@@ -1,13 +1,14 @@
-"""A message on its way in, pulled by the `data` hook: no task, no queue, no buffer of its own."""
+"""A message being received: an async iterator for the `data` hook, without a task, queue or buffer of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import trio
 
 from .._types import Envelope
+from .._wire import Wire
 from ..protocol import (
     CONNECTION_LOST,
     END_OF_BODY,
@@ -21,18 +22,42 @@ from ..protocol import (
     Data,
     Noop,
     Reply,
+    ServerProtocol,
 )
 from ..protocol.replies import OK, START_MAIL_INPUT
+from .hook_runner import HookRunner
 
-if TYPE_CHECKING:
-    from .session import Session
+
+class BodySession(Protocol):
+    """The part of a session's task that a `Body` uses."""
+
+    @property
+    def protocol(self) -> ServerProtocol: ...
+    @property
+    def wire(self) -> Wire: ...
+    @property
+    def hooks(self) -> HookRunner: ...
+    @property
+    def over(self) -> bool: ...
+    @property
+    def block_timeout(self) -> float: ...
+    async def consult(self, command: Command) -> Reply | None: ...
+    async def answer(self, reply: Reply) -> None: ...
+    async def refuse(self, bad: BadCommandError) -> None: ...
+    async def flush(self) -> None: ...
+    async def yield_turn(self) -> None: ...
+    async def time_out(self) -> None: ...
+    def end_dialogue(self) -> None: ...
 
 
 class Body:
-    """The message as an async iterable of ``bytes``: dots unstuffed, CRLF kept. The first pull sends the 354 (RFC 5321 4.1.1.4).
+    """The message being received: an async iterable of ``bytes``.
 
-    Not pulling is back-pressure. A pull raises `BodyError` when the message will not end well; let it pass. DATA and BDAT look the
-    same from here.
+    Dots are unstuffed and CRLF is kept; DATA and BDAT make no difference.
+
+    The first read sends the 354 (RFC 5321 4.1.1.4). While the hook does not read, nothing is received, so TCP slows the
+    client down. A read raises `BodyError` as soon as the message cannot be accepted any more; a hook should let it
+    propagate. A hook that accepts the message must have read it to its end, or called `discard`.
     """
 
     __slots__ = (
@@ -49,20 +74,21 @@ class Body:
         "size",
     )
 
-    def __init__(self, session: Session, command: Command, envelope: Envelope) -> None:
-        #: Who sends it to whom.
+    def __init__(self, session: BodySession, command: Command, envelope: Envelope) -> None:
+        #: Sender and recipients of the message.
         self.envelope: Envelope = envelope
-        #: When it began, by Trio's clock.
+        #: When DATA or the first BDAT was received, by `trio.current_time`.
         self.began: float = trio.current_time()
-        #: Octets that came so far.
+        #: Octets received so far.
         self.size: int = 0
-        #: It has ended well: every octet of it was pulled.
+        #: The whole message has been read, and it may be accepted.
         self.complete: bool = False
-        #: How it failed, once it has.
+        #: Why the message cannot be accepted any more, or None.
         self.error: BodyError | None = None
-        #: The command that ended it before its time, which is still to be carried out.
+        #: The command that ended the message before its last chunk, and has to be carried out after the hook has
+        #: returned.
         self.interrupted: Command | None = None
-        #: Its answer is due: what comes next is no longer of it.
+        #: All octets of the message have been received and its reply is due.
         self.due: bool = False
         self._session = session
         self._dropping = False
@@ -71,25 +97,34 @@ class Body:
 
     @property
     def started(self) -> bool:
-        """The client was told to send it, or sends it unasked (BDAT)."""
+        """The client sends the message: it got the 354, or it uses BDAT, which does not wait for one."""
         return self._started
 
     def __aiter__(self) -> Body:
         return self
 
     def __anext__(self) -> Coroutine[Any, Any, bytes]:
-        return self._next()  # one level of coroutines less, which every wait for the peer passes through
+        return self._next()  # not `async def`, to save one coroutine in every wait for the peer
 
     async def read(self) -> bytes:
-        """All of it, which is no more than the server's ``size``. Raises `BodyError` as a pull does."""
-        return b"".join([piece async for piece in self])
+        """Read the rest of the message and return it; no more than ``Server(size=...)`` octets.
 
-    async def finish(self, *, keep: bool) -> None:
-        """Take what is left of it up to where its answer is due; it is thrown away unless somebody will ``keep`` the message."""
-        session = self._session
-        if not keep:
-            self._drop()
-        while not (self.due or self.interrupted or session.over):
+        :raises BodyError: the message cannot be accepted.
+        """
+        return b"".join([chunk async for chunk in self])
+
+    async def discard(self) -> None:
+        """Read the rest of the message and drop it. A hook may accept the message after that.
+
+        :raises BodyError: the message cannot be accepted.
+        """
+        async for _ in self:
+            pass
+
+    async def drain(self) -> None:
+        """Drop the rest of a refused message, up to where its reply is due. Errors in it do not matter any more."""
+        self._drop()
+        while not (self.due or self.interrupted or self._session.over):
             try:
                 await self._next()
             except BodyError:
@@ -102,7 +137,10 @@ class Body:
         self._session.protocol.discard()
 
     async def _next(self) -> bytes:
-        """The next piece. Raises StopAsyncIteration when the answer is due, `BodyError` once the message is known to be lost."""
+        """Return the next part.
+
+        Raises StopAsyncIteration when the reply is due, `BodyError` when the message cannot be accepted.
+        """
         session, protocol = self._session, self._session.protocol
         if self.error is not None and not self._dropping:
             raise self.error
@@ -112,8 +150,8 @@ class Body:
             self._started = True
             await session.answer(START_MAIL_INPUT)
         while True:
-            if protocol.buffered:  # chunks may be as small as commands
-                await session.give_way()
+            if protocol.buffered:  # a client that sends tiny chunks must not occupy the scheduler
+                await session.yield_turn()
             try:
                 event = self._undecided or protocol.next_event()
             except BadCommandError as bad:  # between two chunks
@@ -125,7 +163,7 @@ class Body:
                 self.size += len(event)
                 return event
             if event is NEED_DATA:
-                await self._wait()
+                await self._receive()
             elif event is END_OF_BODY or (event is END_OF_CHUNK and self._dropping):
                 self.due, self.complete = True, not self._dropping
                 raise StopAsyncIteration
@@ -134,39 +172,42 @@ class Body:
             elif event is FAULT:
                 raise self._fail(str(protocol.fault), protocol.fault)
             elif event is CONNECTION_LOST:
-                session.over = True
-                raise self._fail("the peer is gone")
+                session.end_dialogue()
+                raise self._fail("the client disconnected")
             else:
                 assert isinstance(event, Command)
-                await self._between(event)
+                await self._between_chunks(event)
 
-    async def _wait(self) -> None:
-        """Wait for the peer, with a deadline of our own: a hook is told of silence by `BodyError`, never by a cancellation."""
+    async def _receive(self) -> None:
+        """Wait for the client, in a scope of its own: a timeout reaches the hook as `BodyError`, never as Cancelled."""
         session = self._session
         if session.protocol.outbox:
             await session.flush()
         if session.over:
-            raise self._fail("the peer is gone")
+            raise self._fail("the client disconnected")
         if session.wire.quick:
             await trio.lowlevel.checkpoint()
             if session.wire.receive_now():
                 return
-        began = trio.current_time()
-        session.stop_hook_clock(began, session.server.timeouts.block)
+        began, limit = trio.current_time(), session.block_timeout
+        session.hooks.pause_clock(began, limit)
         try:
-            with trio.CancelScope(deadline=began + session.server.timeouts.block) as scope:
+            with trio.CancelScope(deadline=began + limit) as scope:
                 await session.wire.receive()
         finally:
-            session.start_hook_clock(trio.current_time() - began)
+            session.hooks.resume_clock(trio.current_time() - began)
         if scope.cancelled_caught:
-            await session.timed_out()
-            raise self._fail("the peer was silent for too long")
+            await session.time_out()
+            raise self._fail("the client sent nothing for too long")
 
-    async def _between(self, command: Command) -> None:
-        """A command that came between two chunks. Only BDAT, NOOP and what ends the message are in order there (RFC 3030 2)."""
+    async def _between_chunks(self, command: Command) -> None:
+        """Handle a command between two chunks.
+
+        BDAT and NOOP keep the message going, any other command ends it (RFC 3030 2).
+        """
         session = self._session
         if isinstance(command, CountedCommand | Noop):
-            self._undecided = command  # should the hook give up on this pull, the next one asks again
+            self._undecided = command  # if this read is cancelled, the next one calls the hook again
             refusal = await session.consult(command)
             self._undecided = None
             if isinstance(command, Noop):
@@ -175,7 +216,7 @@ class Body:
                 raise self._fail(f"{command.verb} was refused", refusal)
             return
         self.interrupted = command
-        raise self._fail(f"{command.verb} came before the last chunk")
+        raise self._fail(f"{command.verb} was received before the last chunk")
 
     def _fail(self, reason: str, reply: Reply | None = None) -> BodyError:
         self.error = self.error or BodyError(reason, reply)

@@ -1,18 +1,10 @@
-"""What is done about each command: its course, from the moment the core hands it over to the moment it is answered.
-
-Most have none of their own: a hook is asked, and the answer is given (`Session.run`). The others are here, in one function each.
-"""
+"""One function for each command that needs more than a hook and a reply: EHLO, RSET, STARTTLS, AUTH, DATA, BDAT."""
 
 from __future__ import annotations
 
-import logging
-import math
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-import trio
-
-from .._types import MessageState, TlsInfo
 from ..protocol import (
     BadCommandError,
     Command,
@@ -20,129 +12,129 @@ from ..protocol import (
     Data,
     Ehlo,
     Helo,
-    Quit,
+    Mail,
+    Rcpt,
     Reply,
     Rset,
 )
 from ..protocol.extensions.auth import CANCELLED, TRY_LATER, AuthCommand, AuthResponse, Credentials
 from ..protocol.extensions.chunking import Bdat, BdatLast
 from ..protocol.extensions.starttls import StartTlsCommand
-from ..protocol.replies import LOCAL_ERROR
-from ..protocol.sasl import SecretRequest
-from .body import Body
+from ..protocol.sasl import MechanismContext, SecretRequest
+from .transaction import Transaction, TransactionSession
 
-if TYPE_CHECKING:
-    from .._types import Envelope
-    from .session import Session
-
-log = logging.getLogger("smtp_trio.session")
-
-#: Seconds for the reply to a message that was taken: it goes out even while the session is being cancelled.
-REPLY = 5
-
-#: In place of the greeting, when the `Hooks.connect` hook fails.
-NO_GREETING = Reply(421, "Local error in processing; closing the connection", "")
+#: The reply in place of the greeting when the `connect` hook fails.
+CONNECT_FAILED = Reply(421, "Local error in processing; closing the connection", "")
+SHUTTING_DOWN = Reply(421, "Server is shutting down", "4.3.2")
 
 
-async def greet(session: Session) -> None:
-    """The client has connected: the greeting is the answer (RFC 5321 3.1)."""
+class HandlerSession(TransactionSession, Protocol):
+    """The part of a session's task that the handlers use."""
+
+    @property
+    def server_name(self) -> str: ...
+    @property
+    def stopping(self) -> bool: ...
+    @property
+    def mechanism_context(self) -> MechanismContext: ...
+    @property
+    def transaction(self) -> Transaction: ...
+    async def receive_command(self) -> Command | None: ...
+    async def start_tls(self) -> bool: ...
+    def auth_limit_reached(self, reply: Reply) -> bool: ...
+
+
+async def greet(session: HandlerSession) -> None:
+    """Send the greeting, which is the reply to the connection itself (RFC 5321 3.1)."""
     command = session.protocol.next_event()
     assert isinstance(command, Connect)
-    reply = await session.call("connect", decides=command, failure=NO_GREETING)
-    if session.tls is not None:
-        await session.call("secured")
+    reply = await session.hooks.call("connect", session.session, command=command, failure=CONNECT_FAILED)
+    if session.protocol.state.secure:
+        await session.hooks.call("secured", session.session)
     if reply is not None and reply.code == 220:
-        reply = Reply(220, f"{session.server.name} ESMTP {reply.text}", "")  # RFC 5321 4.2: the domain stands first
+        reply = Reply(220, f"{session.server_name} ESMTP {reply.text}", "")  # RFC 5321 4.2: the domain comes first
     reply = reply or session.protocol.default_reply(command)
     await session.answer(reply)
-    if reply.code == 521:  # RFC 7504 3: this host never takes mail, so there is nothing to stay for
-        session.over = True
+    if reply.code == 521:  # RFC 7504 3: this host never accepts mail, and the connection may be closed at once
+        session.end_dialogue()
 
 
-async def hello(session: Session, command: Command) -> None:
-    """HELO or EHLO: a new beginning, which a hook may put words to, or refuse."""
-    lost = session.protocol.state.mail is not None
+async def hello(session: HandlerSession, command: Command) -> None:
+    """HELO or EHLO. The hooks may refuse it, or add text to the first line of the reply."""
+    had_transaction = session.protocol.state.mail is not None
     reply = await session.consult(command)
-    if reply is None and "helo" in session.hooks:
-        reply = await session.call("helo", command, decides=command)
-    usual = session.protocol.default_reply(command)
+    if reply is None and "helo" in session.hooks.installed:
+        reply = await session.hooks.call("helo", session.session, command, command=command)
+    default = session.protocol.default_reply(command)
     if reply is not None and reply.code == 250:
-        # RFC 5321 4.1.1.1: the words stand behind the domain in the first line; what is on offer is not the hook's to say.
-        first, _, rest = usual.text.partition("\n")
+        # RFC 5321 4.1.1.1: the text follows the domain in the first line. The other lines list what the core
+        # implements.
+        first, _, rest = default.text.partition("\n")
         reply = Reply(250, f"{first} {reply.text}\n{rest}".rstrip("\n"), "")
-    reply = reply or usual
+    reply = reply or default
     await session.answer(reply)
-    if lost and reply.accepted:  # RFC 5321 4.1.4: as if RSET had been said
-        await session.call("reset")
+    if had_transaction and reply.accepted:  # RFC 5321 4.1.4: EHLO clears the transaction as RSET does
+        await session.hooks.call("reset", session.session)
 
 
-async def rset(session: Session, command: Command) -> None:
-    """RSET: the transaction is forgotten, and the hook is told."""
+async def rset(session: HandlerSession, command: Command) -> None:
+    """RSET: abort the transaction (RFC 5321 4.1.1.5), then call the `reset` hook."""
     reply = await session.consult(command) or session.protocol.default_reply(command)
     await session.answer(reply)
     if reply.accepted:
-        await session.call("reset")
+        await session.hooks.call("reset", session.session)
 
 
-async def quit_(session: Session, command: Command) -> None:
-    """QUIT: the last command, unless a hook refuses it."""
-    reply = await session.consult(command) or session.protocol.default_reply(command)
-    session.over = reply.accepted
-    await session.answer(reply)
+async def default(session: HandlerSession, command: Command) -> None:
+    """A command without a handler of its own: the `message` hook, the command's hook, the reply."""
+    reply = await session.consult(command) if session.hooks.has_message else None
+    name = command.hook
+    if reply is None and name is not None and name in session.hooks.installed:
+        reply = await session.hooks.call(name, session.session, command, command=command)
+    if reply is not None and reply.refused and isinstance(command, Mail | Rcpt):
+        session.log_message(command, reply, session.transaction.envelope(session.protocol))
+    await session.answer(reply or session.protocol.default_reply(command))
 
 
-async def starttls(session: Session, command: Command) -> None:
-    """STARTTLS: yes, a handshake, and everything anew (RFC 3207 4.2)."""
+async def starttls(session: HandlerSession, command: Command) -> None:
+    """STARTTLS: the 220, the handshake, and the `secured` hook.
+
+    The core then forgets what the client sent (RFC 3207 4.2).
+    """
     refusal = await session.consult(command)
     if refusal is not None:
         await session.answer(refusal)
         return
-    if session.server.stopping:  # a new beginning would only hold up the end
-        await session.answer(Reply(421, "Server is shutting down", "4.3.2"))
+    if session.stopping:  # a new handshake and EHLO would only delay the end
+        await session.answer(SHUTTING_DOWN)
         return
     await session.answer(command.default_reply)
-    if not session.over and await start_tls(session):
-        await session.call("secured")
-
-
-async def start_tls(session: Session) -> bool:
-    """Shake hands. When that fails there is nobody left to talk to: the session is over."""
-    context = session.server.tls
-    assert context is not None
-    session.disarm()
-    session.idle = True
-    if session.server.stopping:
-        session.wake()
-    try:
-        stream = await session.wire.start_tls(context, session.server.timeouts.tls, server_side=True)
-    except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as exc:
-        log.info("%s: TLS handshake failed: %s", session.id, exc.__cause__ or type(exc).__name__)
-        session.over = True
-        return False
-    session.idle = False
-    session.tls = TlsInfo.of(stream)
-    if session.connected:
+    if not session.over and await session.start_tls():
         session.protocol.secured()
-    return True
+        await session.hooks.call("secured", session.session)
 
 
-async def auth(session: Session, command: Command) -> None:
-    """The exchange of RFC 4954 4: the mechanism asks, and the client answers, or a hook does."""
+async def auth(session: HandlerSession, command: Command) -> None:
+    """AUTH (RFC 4954 4): run the mechanism, which asks for lines from the client and for decisions from the hooks."""
     reply = await session.consult(command)
     if reply is None:
         assert isinstance(command, AuthCommand)
-        talk = command.exchange(session.server.mechanism_context)
-        answer: Any = None  # a generator begins with this
+        exchange = command.exchange(session.mechanism_context)
+        answer: Any = None  # the first value sent to a generator must be None
         try:
             while True:
-                question = talk.send(answer)
+                question = exchange.send(answer)
                 if isinstance(question, Credentials):
-                    answer = await session.call("auth", question, decides=command, failure=TRY_LATER)
+                    answer = await session.hooks.call(
+                        "auth", session.session, question, command=command, failure=TRY_LATER
+                    )
                 elif isinstance(question, SecretRequest):
-                    answer = await session.stored_secret(question.user, command.mechanism)
+                    answer = await session.hooks.stored_secret(session.session, question.user, command.mechanism)
                 else:
                     await session.answer(question)
-                    session.disarm()  # a deadline that is not meant would lose our place in the exchange
+                    # If a deadline of the last hook passed during the next wait, leaving the scope would lose this
+                    # exchange.
+                    session.hooks.disarm()
                     response = await session.receive_command()
                     if response is None:
                         return
@@ -150,88 +142,26 @@ async def auth(session: Session, command: Command) -> None:
                     answer = response.line
         except BadCommandError as bad:
             reply = bad.reply
-            session.auth_failures += reply.permanent and reply != CANCELLED
         except StopIteration as done:
             session.protocol.authenticated(done.value.user)
             reply = done.value.reply
-    if reply is not None and session.auth_failures >= session.server.limits.auth_failures:
+    reply = reply or command.default_reply
+    if reply != CANCELLED and session.auth_limit_reached(reply):
         reply = Reply(421, "Too many authentication failures; closing the connection", "4.7.0")
-    await session.answer(reply or command.default_reply)
+    await session.answer(reply)
 
 
-async def message(session: Session, command: Command) -> None:
-    """DATA, or the first BDAT: the message, from here to its answer."""
-    envelope = session.envelope
-    assert envelope is not None
-    session.body = body = Body(session, command, envelope)
-    session.last_message = MessageState.NOT_TAKEN
-    reply = await session.consult(command)
-    if reply is None:
-        reply = await session.call("data", body, decides=command, failure=LOCAL_ERROR)
-    reply = reply or queued(envelope)
-    if body.complete and reply.accepted:  # as a rule, nothing is left of it
-        session.body = None
-        await verdict(session, reply, body)
-        session.note(command, reply, envelope, body)
-    else:
-        await conclude(session, body, reply)
-    if session.overdue:  # the hook was late, but had all of the message: what comes next gets a scope of its own
-        session.overdue, session.patience = False, math.inf
-        await trio.lowlevel.checkpoint()
+def message(session: HandlerSession, command: Command) -> Awaitable[None]:
+    """DATA or the first BDAT: receive the message."""
+    return session.transaction.receive(session, command)
 
 
-async def conclude(session: Session, body: Body, reply: Reply) -> None:
-    """The hook has decided on the message: take what is left of it, and answer."""
-    if not body.due and (body.started or reply.accepted):
-        session.disarm()
-        await body.finish(keep=reply.accepted and body.error is None)
-    session.body = None
-    if body.interrupted is not None:
-        session.deferred = body.interrupted
-        return
-    if session.over and not body.due:
-        session.note(Data(), None, body.envelope, body)
-        return
-    if body.error is not None:
-        reply = session.protocol.fault or body.error.reply or reply
-    await verdict(session, reply, body)
-    session.note(Data(), reply, body.envelope, body)
-
-
-async def verdict(session: Session, reply: Reply, body: Body) -> None:
-    """Answer the message. Once it is taken, nothing comes between that and the 250 but this one write, which is shielded."""
-    if reply.accepted:
-        session.last_message = MessageState.UNACKNOWLEDGED
-        looked_at = session.protocol.body
-        if looked_at is not None and looked_at.repaired:
-            log.info("%s: bare CR or LF in the message was made CRLF", body.envelope.id)
-        session.server.counts.messages += 1
-        session.server.counts.bytes += body.size
-    else:
-        session.server.counts.refused += 1
-    if session.tells:
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + REPLY):
-            await session.call("response", reply)
-    session.protocol.send(reply)
-    if rest := session.wire.flush_now():
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + REPLY):
-            await session.wire.send(rest)
-    if reply.code == 421:
-        session.over = True
-    if reply.accepted and not session.wire.broken:
-        session.last_message = MessageState.ACKNOWLEDGED
-
-
-def queued(envelope: Envelope) -> Reply:
-    """The usual answer to a message that was taken: with the id that the log and the stores know it by."""
-    return Reply(250, f"Ok: queued as {envelope.id}", "2.0.0")
-
-
-COURSES: dict[type[Command], Callable[[Session, Any], Awaitable[None]]] = {
+Handler = Callable[[HandlerSession, Any], Awaitable[None]]
+#: The handlers of the commands that `default` is not for. QUIT needs none: its reply closes the dialogue.
+HANDLERS: dict[type[Command], Handler] = {
     Ehlo: hello,
     Helo: hello,
     Rset: rset,
-    Quit: quit_,
     StartTlsCommand: starttls,
     AuthCommand: auth,
     Data: message,

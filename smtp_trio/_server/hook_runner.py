@@ -1,13 +1,10 @@
-"""How a hook is called: with a deadline, with a way to settle its answer, and with nothing it does going unnoticed.
-
-Deadlines are the costly part: to enter a scope costs as much as all our work on a command does. So the hooks that run for every
-message share the one scope that a session has around everything, and only the rare ones get a scope of their own.
-"""
+"""Runs the hooks of one session: under a deadline, with their replies validated and their exceptions reported."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
 
 import trio
 
@@ -32,100 +29,99 @@ from ..protocol.commands import COMMON_CODES
 from ..protocol.extensions.auth import INVALID_CREDENTIALS, TRY_LATER
 from ..protocol.replies import LOCAL_ERROR
 from ..protocol.sasl import ScramSecret, Secret
-from .hooks import NOWHERE, Hook
 
-if TYPE_CHECKING:
-    from .server import Server
+#: A hook that is ready to be called, with the session (or the server) and the hook's further arguments.
+Hook = Callable[..., Awaitable[Any]]
 
-#: The hooks that run for every message.
+#: The reply to a message when there is no `data` hook: accepting it would lose it.
+NO_DATA_HOOK = Reply(554, "Message delivery is not configured", "5.3.0")
+#: The hooks that run for every message. They share the session's cancel scope instead of having one each.
 FREQUENT = frozenset({"mail", "rcpt", "data"})
-#: What the default of a hook would say, where that is not None.
-HOOKLESS: dict[str, Reply] = {"data": NOWHERE, "auth": INVALID_CREDENTIALS}
-#: What `Hooks.message` may accept by itself: nothing that moves octets or opens a dialogue of its own.
+#: The reply of a hook that is not installed, where that is not None.
+DEFAULTS: dict[str, Reply] = {"data": NO_DATA_HOOK, "auth": INVALID_CREDENTIALS}
+#: Commands that the `message` hook may accept. The others transfer octets or start an exchange, which only the session
+#: can do.
 MESSAGE_ACCEPTS = (Hello, Mail, Rcpt, Rset, Noop, Vrfy, Expn, Help)
 
 
+class ErrorReporter(Protocol):
+    """The part of a server that a `HookRunner` uses."""
+
+    async def report(self, error: Exception, what: str) -> None: ...
+
+
 class HookRunner:
-    """The part of a session that calls the application's hooks (of `Session`, which see)."""
+    """The hooks of one session.
+
+    The session's task calls `call`; hooks themselves reach `settle` through their Session.
+    """
 
     __slots__ = (
-        "__weakref__",
-        "_deciding",
+        "_command",
         "_hook_scope",
+        "_limit",
+        "_reporter",
+        "_session_id",
         "_settled",
-        "consults",
-        "hooks",
-        "id",
+        "has_message",
+        "has_response",
+        "installed",
         "overdue",
         "running",
         "scope",
-        "server",
-        "tells",
     )
 
-    def __init__(self, server: Server, identity: str) -> None:
-        self.server: Server = server
-        self.id: str = identity
-        self.hooks: dict[str, Hook] = server.installed
-        #: Whether `Hooks.message` and `Hooks.response` are there: looked up for every command, so looked up once.
-        self.consults: bool = "message" in self.hooks
-        self.tells: bool = "response" in self.hooks
-        #: Around everything that is done for the client: its deadline is the client's, or that of the hook which runs.
+    def __init__(self, installed: dict[str, Hook], *, session_id: str, limit: float, reporter: ErrorReporter) -> None:
+        self.installed: dict[str, Hook] = installed
+        #: Whether the `message` and `response` hooks are installed. Looked up here once, since they are asked about for
+        #: each command.
+        self.has_message: bool = "message" in installed
+        self.has_response: bool = "response" in installed
+        #: The session's scope, which `SessionTask.run` replaces after it has been cancelled.
         self.scope: trio.CancelScope = trio.CancelScope()
-        #: The frequent hook that runs, which the scope's deadline is for, and what comes of being late.
+        #: The frequent hook that is running, whose deadline is that of ``scope``, and the reply in case it is late.
         self.running: tuple[str, Reply] | None = None
-        #: The last of the frequent hooks was late, and the scope has been cancelled for it.
+        #: The last frequent hook ran into its deadline, so ``scope`` is cancelled.
         self.overdue: bool = False
-        self._hook_scope: trio.CancelScope | None = None
-        self._deciding: Command | None = None  # what the running hook may answer
-        self._settled: Reply | None = None
+        self._limit = limit
+        self._reporter = reporter
+        self._session_id = session_id
+        self._hook_scope: trio.CancelScope | None = None  # of the innermost hook that is running
+        self._command: Command | None = None  # the command that the running hook may reply to
+        self._settled: Reply | None = None  # the reply that it recorded
 
-    # --- what the hook may say ---------------------------------------------------------------------------------------
+    # --- replies that a hook records --------------------------------------------------------------------------------
 
-    def success(self, text: str | None = None) -> None:
-        """Answer the command under way with its usual reply, in other words if given. It leaves when the hook ends."""
-        usual = self.default_reply(self._may_settle())
-        self._settle(usual if text is None else Reply(usual.code, text, usual.status))
+    def command(self) -> Command:
+        """Return the command that the running hook may reply to. Raises RuntimeError when there is none."""
+        if self._command is None:
+            raise RuntimeError("there is no command to reply to in this hook")
+        return self._command
 
-    def failure(self, code: int, text: str, status: str | None = None) -> None:
-        """Refuse the command under way. Raises ValueError for a code that is no refusal."""
-        if not 400 <= code <= 599:
-            raise ValueError(f"{code} is no refusal: 4yz or 5yz is")
-        self._settle(Reply(code, text, status))
+    def settle(self, reply: Reply) -> None:
+        """Record the reply of the running hook.
 
-    def send(self, code: int, text: str, status: str | None = None) -> None:
-        """Answer the command under way with any code that it may have."""
-        self._settle(Reply(code, text, status))
-
-    def _may_settle(self) -> Command:
-        if self._deciding is None:
-            raise RuntimeError("there is no command to answer here")
-        return self._deciding
-
-    def _settle(self, reply: Reply) -> None:
-        command = self._may_settle()
+        Raises RuntimeError when it has recorded one, or there is no command.
+        """
+        command = self.command()
         if self._settled is not None:
-            raise RuntimeError(f"{command.verb} was answered twice: {self._settled} and {reply}")
+            raise RuntimeError(f"{command.verb} already has a reply, {self._settled}; cannot reply {reply}")
         self._settled = reply
 
-    def default_reply(self, command: Command) -> Reply:
-        """What a command is answered with when nobody has another idea."""
-        raise NotImplementedError
+    @property
+    def settled(self) -> Reply | None:
+        """The reply that the running hook has recorded so far."""
+        return self._settled
 
-    def body_is_due(self) -> bool:
-        """The message under way was taken whole: its hook is not late, however long it took."""
-        raise NotImplementedError
+    # --- calls ------------------------------------------------------------------------------------------------------
 
-    # --- the calls ---------------------------------------------------------------------------------------------------
+    async def stored_secret(self, session: object, user: str, mechanism: str) -> Secret | None:
+        """Call the `secret` hook.
 
-    async def consult(self, command: Command) -> Reply | None:
-        """Ask `Hooks.message`."""
-        return await self.call("message", command, decides=command) if self.consults else None
-
-    async def stored_secret(self, user: str, mechanism: str) -> Secret | None:
-        """Ask `Hooks.secret`. Raises `BadCommandError` (454) when the hook fails: that is no unknown user."""
+        Raises `BadCommandError` with 454 when it fails, which differs from an unknown user (None).
+        """
         found: list[Secret | None] = []
-        await self.call("secret", user, mechanism, found=found)
+        await self.call("secret", session, user, mechanism, found=found)
         if not found:
             raise BadCommandError(TRY_LATER)
         return found[0]
@@ -133,108 +129,127 @@ class HookRunner:
     async def call(
         self,
         name: str,
+        session: object,
         *args: Any,
-        decides: Command | None = None,
+        command: Command | None = None,
         failure: Reply = LOCAL_ERROR,
         found: list[Secret | None] | None = None,
     ) -> Reply | None:
-        """Call a hook if somebody wrote it. Whatever goes wrong in it becomes ``failure``, and is told to the `error` hook.
+        """Call a hook if it is installed; return its reply, or None for the default one.
 
-        ``found`` is given the answer of the one hook that answers with something else than a reply.
+        An exception, a late hook and an invalid reply are reported to the `error` hook, and ``failure`` is the reply
+        instead: a hook that fails must never accept anything.
+
+        :param command: the command that the hook may reply to; None when it cannot reply.
+        :param found: receives what the `secret` hook returned, the one hook that returns something other than a reply.
         """
-        hook = self.hooks.get(name)
+        hook = self.installed.get(name)
         if hook is None:
-            return HOOKLESS.get(name)
-        outer = self._deciding, self._settled, self._hook_scope
-        self._deciding, self._settled = decides, None
-        limit = self.server.timeouts.hook
+            return DEFAULTS.get(name)
+        outer = self._command, self._settled, self._hook_scope
+        self._command, self._settled = command, None
+        limit = self._limit
+        # A hook that is called within another, such as `response` during a pull of the body, has a scope of its own.
         frequent = name in FREQUENT and self._hook_scope is None
         try:
             if frequent:
-                # A scope costs as much as all our work on a command. The session's own is at hand, so `run` sees to a late hook.
+                # See "The cancel scope of a session" in session.py, which also handles the late hook.
                 self.running = name, failure
                 self._hook_scope = self.scope
                 deadline = trio.current_time() + limit
                 if not 0 <= deadline - self.scope.deadline <= DEADLINE_SLACK:
                     self.scope.deadline = deadline
-                answer = await hook(self, *args)
+                answer = await hook(session, *args)
             else:
                 if self.running is None:
                     self.disarm()
                 with trio.move_on_after(limit) as self._hook_scope:
-                    answer = await hook(self, *args)
+                    answer = await hook(session, *args)
                 if self._hook_scope.cancelled_caught:
                     raise self.late(name)
-            result = None if decides is None else self._checked(name, decides, answer)
+            result = None if command is None else self._validated(name, command, answer)
             if found is not None:
-                found.append(checked_secret(answer))
+                found.append(validated_secret(answer))
         except Exception as exc:
             if (bug := without_body_error(exc)) is not None:
-                await self.server.report(bug, f"{self.id}: {name} hook failed")
-            result = failure if decides is not None else None
+                await self._reporter.report(bug, f"{self._session_id}: {name} hook failed")
+            result = failure if command is not None else None
         finally:
-            self._deciding, self._settled, self._hook_scope = outer
+            self._command, self._settled, self._hook_scope = outer
         if frequent:
             self.overdue = self.scope.cancel_called
-            if self.overdue and not self.body_is_due():
-                await trio.lowlevel.checkpoint()  # it was late, and has not noticed
+            # A data hook that has read all of its message is late, but the message counts: a client that got 451 for it
+            # would send it again.
+            if self.overdue and not (name == "data" and args[0].due):
+                await trio.lowlevel.checkpoint()  # the hook returned before it noticed: be cancelled here
             self.running = None
         return result
 
-    def late(self, name: str) -> trio.TooSlowError:
-        """What a hook did that took too long."""
-        return trio.TooSlowError(f"the {name} hook took more than {self.server.timeouts.hook} s")
+    async def report_early_return(self) -> None:
+        """Report that the `data` hook accepted a message that it had not read to its end."""
+        hook = self.installed["data"]
+        error = RuntimeError(
+            f"{getattr(hook, '__qualname__', hook)}, the data hook, accepted a message before it had read all of it: "
+            "read it to its end, or call `await body.discard()`"
+        )
+        await self._reporter.report(error, f"{self._session_id}: data hook failed")
 
-    def _checked(self, name: str, command: Command, answer: Reply | None) -> Reply | None:
-        """The hook's answer, if it is one that this command may get (RFC 5321 4.3.2)."""
+    def late(self, name: str) -> trio.TooSlowError:
+        """Return the exception to report for a hook that took too long."""
+        return trio.TooSlowError(f"the {name} hook took more than {self._limit} s")
+
+    def _validated(self, name: str, command: Command, answer: Reply | None) -> Reply | None:
+        """Return the hook's reply. Raises an exception for one that ``command`` may not have (RFC 5321 4.3.2)."""
         if self._settled is not None:
             if answer is not None:
-                raise RuntimeError(f"the {name} hook settled {self._settled} and returned {answer} as well")
+                raise RuntimeError(f"the {name} hook recorded {self._settled} and also returned {answer}")
             answer = self._settled
         if answer is None:
             return None
         if not isinstance(answer, Reply):
-            raise TypeError(f"the {name} hook returned {answer!r}; it must be a Reply or None")
+            raise TypeError(f"the {name} hook must return a Reply or None, got {answer!r}")
         codes = EndOfBody.codes if isinstance(command, Data) else command.codes
         if answer.code not in codes and answer.code not in COMMON_CODES:
-            raise ValueError(f"the {name} hook answered {command.verb} with {answer.code}, which that may not have")
+            raise ValueError(f"the {name} hook replied {answer.code} to {command.verb}, for which it is not valid")
         if name == "message" and answer.accepted and not isinstance(command, MESSAGE_ACCEPTS):
             raise ValueError(f"the message hook cannot accept {command.verb}")
         return answer
 
-    # --- the clock --------------------------------------------------------------------------------------------------
+    # --- the hook clock ---------------------------------------------------------------------------------------------
 
     def disarm(self) -> None:
-        """Whatever comes now is not the peer's silence.
-
-        Moving a scope's deadline costs as much as parsing a command does. So between commands that are answered at once the scope
-        keeps the deadline of an earlier one. When that passes, `Session.run` sees that it was not meant, and goes on.
-        """
+        """Remove the deadline of the session's scope before a wait that has a deadline of its own, or none."""
         if self.scope.deadline != math.inf:
             self.scope.deadline = math.inf
 
-    def stop_hook_clock(self, now: float, wait: float) -> None:
-        """The hook waits for the peer, which is not its fault. What cannot run out during that wait needs no stopping."""
+    def pause_clock(self, now: float, wait: float) -> None:
+        """Stop the clock of the running hook, which is going to wait up to ``wait`` seconds for the peer.
+
+        A deadline that cannot pass during that wait need not be moved.
+        """
         scope = self._hook_scope
         if scope is not None and scope.deadline - now <= wait:
             scope.deadline = math.inf
 
-    def start_hook_clock(self, waited: float) -> None:
-        """The hook works again, and its time begins anew; what it lost in the blink of an eye is not worth the trouble."""
+    def resume_clock(self, waited: float) -> None:
+        """Restart the clock of the running hook from zero after a wait of ``waited`` seconds, unless the wait was
+        negligible."""
         scope = self._hook_scope
         if scope is not None and (waited > DEADLINE_SLACK or scope.deadline == math.inf):
-            scope.deadline = trio.current_time() + self.server.timeouts.hook
+            scope.deadline = trio.current_time() + self._limit
 
 
-def checked_secret(answer: object) -> Secret | None:
-    """What the `secret` hook returned, if it is a secret."""
+def validated_secret(answer: object) -> Secret | None:
+    """Return what the `secret` hook returned. Raises TypeError when it is not a secret."""
     if answer is None or isinstance(answer, str | ScramSecret):
         return answer
-    raise TypeError(f"the secret hook returned {type(answer).__name__}; it must be a str, a ScramSecret or None")
+    # The value itself may be a secret, and the exception is logged: name its type only.
+    raise TypeError(f"the secret hook must return a str, a ScramSecret or None, got {type(answer).__name__}")
 
 
 def without_body_error(exc: Exception) -> Exception | None:
-    """What is left of an exception when `BodyError`, which is nobody's bug, is taken out of it."""
+    """Return the exception without any `BodyError` in it, or None: a body that ended early is not an error of the
+    hook."""
     if isinstance(exc, BodyError):
         return None
     if isinstance(exc, ExceptionGroup):

@@ -1,125 +1,135 @@
-"""What the application says to a session: one method for each thing that can happen, every one with a default.
+"""`Hooks`: what an application overrides, one method for each event of a session.
 
-A hook answers with a `Reply`, or with None for "yes, the usual words". All hooks of a session run in its one task, one at a time.
-An exception out of a hook is a bug in it: the client is told 451, the `error` hook is told the exception.
+A hook replies with a `Reply`, or with None for the default reply. All hooks of a session run in its one task, one at a
+time. An exception in a hook is an error of the application: the client gets 451, and the `error` hook gets the
+exception.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from ..protocol import Command, Expn, Extension, Hello, Help, Mail, Rcpt, Reply, Vrfy
 from ..protocol.commands import VERBS
 from ..protocol.extensions.auth import INVALID_CREDENTIALS, Credentials
 from ..protocol.sasl import Secret
+from .hook_runner import NO_DATA_HOOK, Hook
 
 if TYPE_CHECKING:
     from .body import Body
     from .server import Server
     from .session import Session
 
-#: A server without a `data` hook would lose every message that it took.
-NOWHERE = Reply(554, "There is nowhere to put a message here", "5.3.0")
-
 
 class Hooks:
-    """Subclass it and override what you care for; or give plain async functions to `Server.on`.
+    """The hooks of a server. Override those that you need in a subclass, or install async functions with `Server.on`.
 
-    Those that may answer: `connect` (220, 4yz, 5yz), `message`, `helo`, `auth`, `mail`, `rcpt`, `data`, `vrfy`, `expn`, `help`. The
-    others return None.
+    These may reply: `connect`, `message`, `helo`, `auth`, `mail`, `rcpt`, `data`, `vrfy`, `expn` and `help`. The others
+    return None.
     """
 
-    # --- the server's -----------------------------------------------------------------------------------------------
+    # --- the server -------------------------------------------------------------------------------------------------
 
     async def start(self, server: Server) -> None:
-        """The server is bound, and about to accept. An exception comes out of the ``serve`` call that began it."""
+        """Called when the server is bound and about to accept connections. An exception is raised from ``serve``."""
 
     async def stop(self, server: Server) -> None:
-        """The last ``serve`` call has ended, cancelled or not. Shielded, for ``timeouts.disconnect`` seconds."""
+        """Called when the last ``serve`` has ended or was cancelled. Shielded, for ``timeouts.disconnect`` seconds."""
 
     async def error(self, server: Server, error: Exception) -> None:
-        """A hook or a session failed with this exception. It has been logged already."""
+        """Called with each exception of a hook or a session, after it was logged."""
 
-    # --- the session's ----------------------------------------------------------------------------------------------
+    # --- a session --------------------------------------------------------------------------------------------------
 
     async def connect(self, session: Session) -> Reply | None:
-        """A client has connected; the answer is the greeting (RFC 5321 3.1). A refusal leaves it nothing but QUIT."""
+        """Called when a client has connected.
+
+        The reply is the greeting (RFC 5321 3.1): 220, or 4yz or 5yz to refuse the client.
+        """
         return None
 
     async def disconnect(self, session: Session) -> None:
-        """The session is over, however it ended: exactly once for every `connect`. Shielded, for ``timeouts.disconnect`` seconds."""
+        """Called exactly once for every `connect`, however the session ended.
+
+        Shielded, for ``timeouts.disconnect`` seconds.
+        """
 
     async def timeout(self, session: Session) -> None:
-        """The client was silent for too long, and is about to be told 421."""
+        """Called when the client was silent for too long, before the 421 (RFC 5321 4.5.3.2.7)."""
 
     async def secured(self, session: Session) -> None:
-        """TLS is up: by STARTTLS, or from the start. ``session.tls`` tells about it."""
+        """Called after a TLS handshake, by STARTTLS or implicit. ``session.tls`` has its result."""
 
     async def message(self, session: Session, command: Command) -> Reply | None:
-        """Every well-formed command that is in order, before anything else is done about it.
+        """Called for every valid command, before its own hook.
 
-        It may refuse any, and accept in the place of the command's own hook HELO, MAIL, RCPT, RSET, NOOP, VRFY, EXPN and HELP.
+        It may refuse any command. It may accept HELO, EHLO, MAIL, RCPT, RSET, NOOP, VRFY, EXPN and HELP; their own hook
+        is not called then.
         """
         return None
 
     async def helo(self, session: Session, hello: Hello) -> Reply | None:
-        """HELO or EHLO: the client says who it is (RFC 5321 4.1.1.1)."""
+        """Called for HELO and EHLO, with the domain that the client states (RFC 5321 4.1.1.1)."""
         return None
 
     async def auth(self, session: Session, credentials: Credentials) -> Reply | None:
-        """Judge credentials that carry their own proof, such as a password (RFC 4954). None lets them in; the default does not.
+        """Called to check a password or a token (RFC 4954). None accepts them, which the default does not.
 
-        When ``credentials.authzid`` is not "" the client wants to act as somebody else: look at it.
+        When ``credentials.authzid`` is not empty, the client asks to act as that other user: check that it may.
         """
         return INVALID_CREDENTIALS
 
     async def secret(self, session: Session, user: str, mechanism: str) -> Secret | None:
-        """The secret that is stored for a user, for mechanisms that never send it; None for an unknown user.
+        """Called for the stored secret of a user, for mechanisms that never send it. None means that the user is
+        unknown.
 
-        For SCRAM-SHA-256 that is a `ScramSecret` (better, as no password can be had from it) or the password, for CRAM-MD5 the
-        password. What the core makes up for an unknown user looks like a `ScramSecret` of 4096 iterations and a salt of 16 octets.
+        For SCRAM-SHA-256 it is a `ScramSecret`, from which no password can be computed, or the password; for CRAM-MD5
+        the password. An unknown user gets the same replies as one with a `ScramSecret` of 4096 iterations and a salt of
+        16 octets.
         """
         return None
 
     async def mail(self, session: Session, mail: Mail) -> Reply | None:
-        """MAIL FROM: the sender of a new message (RFC 5321 4.1.1.2)."""
+        """Called for MAIL FROM, the sender of a new message (RFC 5321 4.1.1.2)."""
         return None
 
     async def rcpt(self, session: Session, rcpt: Rcpt) -> Reply | None:
-        """RCPT TO: a recipient of it (RFC 5321 4.1.1.3). ``<Postmaster>`` must be taken (RFC 5321 4.5.1)."""
+        """Called for each RCPT TO, a recipient (RFC 5321 4.1.1.3).
+
+        ``<Postmaster>`` must be accepted (RFC 5321 4.5.1).
+        """
         return None
 
     async def data(self, session: Session, body: Body) -> Reply | None:
-        """The message itself, by DATA or by BDAT. When this returns None or 2yz, the message is yours to keep.
+        """Called for a message, by DATA (RFC 5321 4.1.1.4) or BDAT (RFC 3030). None or 250 accepts it: it is yours to
+        keep then.
 
-        ``session.envelope`` tells whom it is from and for. The default refuses every message.
+        Before it accepts, the hook must read the body to its end or call ``await body.discard()``; otherwise the reply
+        is 451. ``session.envelope`` has the sender and the recipients. The default refuses every message.
         """
-        return NOWHERE
+        return NO_DATA_HOOK
 
     async def vrfy(self, session: Session, command: Vrfy) -> Reply | None:
-        """VRFY: is this a mailbox of yours? (RFC 5321 3.5)"""
+        """Called for VRFY, which asks whether a mailbox exists (RFC 5321 3.5)."""
         return None
 
     async def expn(self, session: Session, command: Expn) -> Reply | None:
-        """EXPN: who is on this list? (RFC 5321 3.5) It is advertised when this hook is there, and 502 without it."""
+        """Called for EXPN, which asks for the members of a list (RFC 5321 3.5). Without this hook the reply is 502."""
         return None
 
     async def help(self, session: Session, command: Help) -> Reply | None:
-        """HELP (RFC 5321 4.1.1.8)."""
+        """Called for HELP (RFC 5321 4.1.1.8)."""
         return None
 
     async def reset(self, session: Session) -> None:
-        """RSET was answered, or an open transaction was lost in another way."""
+        """Called after RSET, and when an open transaction ended in another way than by a message."""
 
     async def response(self, session: Session, reply: Reply) -> None:
-        """Every reply, before it is queued. It cannot be changed any more."""
+        """Called with every reply before it is queued. It cannot change the reply."""
 
 
 NAMES = tuple(name for name in vars(Hooks) if not name.startswith("_"))
-
-#: A hook, ready to be called: its arguments follow the session (or the server).
-Hook = Callable[..., Awaitable[Any]]
 
 
 def hook_names(extensions: Iterable[Extension]) -> tuple[str, ...]:
@@ -132,7 +142,7 @@ def hook_names(extensions: Iterable[Extension]) -> tuple[str, ...]:
         for command in extension.verbs:
             if command.hook in NAMES and VERBS.get(command.verb) is not command:
                 raise ValueError(
-                    f"{command.verb} declares the hook {command.hook!r}, which smtp_trio.Hooks has already"
+                    f"{command.verb} declares the hook {command.hook!r}, which smtp_trio.Hooks already has"
                 )
             if command.hook is not None:
                 names[command.hook] = None
@@ -140,7 +150,10 @@ def hook_names(extensions: Iterable[Extension]) -> tuple[str, ...]:
 
 
 def installed(hooks: Hooks, names: Iterable[str] = NAMES) -> dict[str, Hook]:
-    """Return the hooks of these names that the application has written; the methods of `Hooks` itself are left out."""
+    """Return the hooks that were overridden, by name.
+
+    The methods of `Hooks` itself are left out, so that a hook that is not used costs nothing.
+    """
     found = {name: getattr(hooks, name, None) for name in names}
     return {
         name: hook

@@ -1,54 +1,63 @@
-"""Listeners, and who is at the other end of a stream."""
+"""Listening sockets: opening them, taking over inherited ones, and accepting their connections."""
 
 from __future__ import annotations
 
 import errno
-import ipaddress
+import logging
+import math
 import os
 import socket
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import ExitStack
-from functools import lru_cache
-from typing import Any, Literal, cast, final
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, NoReturn
 
 import trio
-from attrs import frozen
 
 from .._types import Peer
 
-#: A port of 0 is chosen for the first address; it may be taken on the next one, so a few are tried.
-TRIES = 10
-#: The kernel makes of it what its administrator allows.
+log = logging.getLogger("smtp_trio.server")
+
+#: How often to choose a port when 0 was asked for: the port that is free on the first address may be taken on the next.
+PORT_ATTEMPTS = 10
+#: The kernel reduces this to its own maximum (net.core.somaxconn on Linux).
 BACKLOG = 65535
-#: Connections that are accepted before others get their turn.
+#: Connections accepted in a row before other tasks are scheduled.
 BURST = 64
-#: systemd's SD_LISTEN_FDS_START.
+#: systemd's SD_LISTEN_FDS_START (sd_listen_fds(3)).
 FIRST_FD = 3
+#: Errors of accept() that mean that the process or the system has run out of descriptors or memory.
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+#: Seconds to wait after such an error, and between two warnings about it.
+BACK_OFF, WARNING_INTERVAL = 0.1, 60
 
 
 async def open_listeners(
     port: int, host: str | None = None, *, reuse_port: bool = False, backlog: int | None = None
 ) -> list[trio.SocketListener]:
-    """Listen on every address of ``host`` (None: all interfaces), for `Server.serve_listeners`. Port 0: the same for all of them.
+    """Listen on every address of ``host``; return the listeners, for `Server.serve_listeners`.
 
-    ``reuse_port``: others of this user that say so as well may listen on the same port, in this process or in another, and the kernel
-    deals out the connections among them (SO_REUSEPORT). ``backlog`` is how many connections may wait to be accepted; None for as many
-    as the system allows. Raises OSError when an address cannot be had; then none of them is.
+    :param port: the TCP port; 0 chooses a free one, the same for all addresses.
+    :param host: a host name or address; None for all interfaces, IPv4 and IPv6.
+    :param reuse_port: set SO_REUSEPORT: several sockets of one user, in one or several processes, may listen on the
+        same port, and the kernel distributes the connections among them.
+    :param backlog: how many connections may wait to be accepted; None for the maximum of the system.
+    :raises OSError: an address cannot be bound. No listener stays open then.
     """
     addresses = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    for attempt in range(1, TRIES + 1):
+    for attempt in range(1, PORT_ATTEMPTS + 1):
         try:
             return _listen_on(addresses, reuse_port, BACKLOG if backlog is None else backlog)
         except OSError as exc:
-            if port or exc.errno != errno.EADDRINUSE or attempt == TRIES:
+            if port or exc.errno != errno.EADDRINUSE or attempt == PORT_ATTEMPTS:
                 raise
     raise AssertionError("unreachable")
 
 
 def _listen_on(addresses: Sequence[Any], reuse_port: bool, backlog: int) -> list[trio.SocketListener]:
-    """All of them, on the port that the first one gets; those of a family that the kernel does not know are left out."""
+    """Listen on all addresses, with the port that the first one gets; skip address families that the kernel does not
+    support."""
     port = 0
-    unknown: OSError | None = None
+    unsupported: OSError | None = None
     with ExitStack() as undo:
         listeners = []
         for family, kind, protocol, _, (host, wanted, *scope) in addresses:
@@ -57,7 +66,7 @@ def _listen_on(addresses: Sequence[Any], reuse_port: bool, backlog: int) -> list
             except OSError as exc:
                 if exc.errno != errno.EAFNOSUPPORT:
                     raise
-                unknown = exc
+                unsupported = exc
                 continue
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if reuse_port:
@@ -68,82 +77,130 @@ def _listen_on(addresses: Sequence[Any], reuse_port: bool, backlog: int) -> list
             sock.listen(backlog)
             port = port or sock.getsockname()[1]
             listeners.append(listener(sock))
-        if unknown is not None and not listeners:
-            raise unknown
+        if unsupported is not None and not listeners:
+            raise unsupported
         undo.pop_all()
     return listeners
 
 
 def listener(sock: socket.socket) -> trio.SocketListener:
-    """A socket that listens already, as Trio has it."""
+    """Return a Trio listener for a socket that is listening already."""
     return trio.SocketListener(trio.socket.from_stdlib_socket(sock))
 
+
+# --- accepting connections ---------------------------------------------------------------------------------------
+#
+# `trio.serve_listeners` would do, but for three things. `trio.SocketListener.accept` passes through the scheduler once
+# for every connection, and a session that sends one message is short enough for that to be a fifth of its cost. Each
+# connection is wrapped in a task function that closes the stream a second time. And when the process is out of
+# descriptors it logs an error with a traceback ten times a second, in just the situation in which the disk may be full
+# as well.
+#
+# So one task per listener waits until its socket is readable and then accepts what is in the queue of the kernel, up to
+# BURST connections, before it waits again. Waiting is a checkpoint even when the socket is readable, so cancellation
+# and other tasks are never held up for longer than one burst.
+#
+# Trio offers no accept() that does not wait, and a second `socket.socket` object on the listener's own descriptor would
+# go on using the number after Trio has closed it, when it may belong to another file. `accept_sockets` therefore
+# duplicates the descriptor. A port is only closed when both are, so `Server.stop`, which promises that connections are
+# refused from the moment it is called, closes the duplicates, too.
+#
+# Which errors of accept() belong to one connection (ECONNABORTED and a dozen others that Linux passes on from the
+# network) is knowledge that Trio has. After an error other than "nothing there", the loop makes Trio's own accept() the
+# next attempt: it ignores those, raises the others, and raises Cancelled when it was `stop` that closed the socket.
+# Errors in EXHAUSTED are waited out, since descriptors come back when sessions end; all others end the server.
 
 Handler = Callable[[Any], Awaitable[object]]
 
 
-async def accept_all(handler: Handler, listeners: Sequence[trio.abc.Listener[Any]], nursery: trio.Nursery) -> None:
-    """Start a task in the nursery for every connection, until cancelled. ``handler`` must see to it that its stream is closed."""
-    quick = [_Door(it) if isinstance(it, trio.SocketListener) and os.name == "posix" else it for it in listeners]
-    await trio.serve_listeners(handler, quick, handler_nursery=cast("trio.Nursery", _Spawner(nursery)))
+@contextmanager
+def accept_sockets(
+    listeners: Iterable[trio.abc.Listener[Any]],
+) -> Iterator[dict[trio.abc.Listener[Any], socket.socket]]:
+    """Duplicate the descriptors of those listeners that are POSIX sockets, as non-blocking sockets by listener."""
+    with ExitStack() as stack:
+        sockets: dict[trio.abc.Listener[Any], socket.socket] = {}
+        for each in listeners:
+            if isinstance(each, trio.SocketListener) and os.name == "posix":
+                duplicate = socket.fromfd(each.socket.fileno(), each.socket.family, each.socket.type)
+                sockets[each] = stack.enter_context(duplicate)
+                duplicate.setblocking(False)
+        yield sockets
 
 
-@final
-class _Door(trio.abc.Listener[trio.SocketStream]):
-    """A socket's listener that takes all connections that wait, in one go. Trio's own goes through the scheduler for each."""
+async def accept_all(
+    handler: Handler,
+    listeners: Iterable[trio.abc.Listener[Any]],
+    sockets: dict[trio.abc.Listener[Any], socket.socket],
+    nursery: trio.Nursery,
+) -> NoReturn:
+    """Start ``handler(stream)`` in the nursery for every connection, until cancelled. The handler must close its
+    stream.
 
-    def __init__(self, listener: trio.SocketListener) -> None:
-        self._listener = listener
-        # Another object for the same descriptor, which knows how to accept without Trio. It is never closed, but detached.
-        self._socket = socket.socket(fileno=listener.socket.fileno())
-        self._socket.setblocking(False)
-        self._burst = 0
-
-    async def accept(self) -> trio.SocketStream:
-        """The next connection. A checkpoint when it has to wait, and once in `BURST`."""
-        self._burst += 1
-        if self._burst > BURST:
-            self._burst = 0
-            await trio.lowlevel.checkpoint()
-        while True:
-            try:
-                sock, _ = self._socket.accept()
-            except BlockingIOError:
-                self._burst = 0
-                await trio.lowlevel.wait_readable(self._listener.socket)
-            except OSError:  # Trio knows which of them are a client's misfortune, and which are ours
-                return await self._listener.accept()
-            else:
-                return trio.SocketStream(trio.socket.from_stdlib_socket(sock))
-
-    async def aclose(self) -> None:
-        """Close the listener."""
-        self._socket.detach()
-        await self._listener.aclose()
+    :param sockets: what `accept_sockets` returned for these listeners.
+    :raises OSError: accept() failed for a reason that does not concern a single connection and will not pass.
+    """
+    async with trio.open_nursery() as accepting:
+        for each in listeners:
+            accepting.start_soon(_accept_from, handler, each, sockets.get(each), nursery)
+        await trio.sleep_forever()
+    raise AssertionError("unreachable")
 
 
-@frozen
-class _Spawner:
-    """Starts handlers in this nursery, without the wrapper of `trio.serve_listeners`, which would close each stream once more."""
+async def _accept_from(
+    handler: Handler, listener: trio.abc.Listener[Any], sock: socket.socket | None, nursery: trio.Nursery
+) -> NoReturn:
+    next_warning = -math.inf
+    while True:
+        try:
+            if sock is not None and isinstance(listener, trio.SocketListener):
+                await trio.lowlevel.wait_readable(listener.socket)
+                if _accept_burst(handler, sock, nursery):
+                    continue
+            nursery.start_soon(handler, await listener.accept())
+        except OSError as exc:
+            if exc.errno not in EXHAUSTED:
+                raise
+            if (now := trio.current_time()) >= next_warning:
+                next_warning = now + WARNING_INTERVAL
+                log.error("cannot accept connections: %s; trying again every %s s", exc.strerror, BACK_OFF)
+            await trio.sleep(BACK_OFF)
 
-    nursery: trio.Nursery
 
-    def start_soon(self, _: object, stream: trio.abc.Stream, handler: Handler) -> None:
-        """Called for each connection, with Trio's wrapper of the handler."""
-        self.nursery.start_soon(handler, stream)
+def _accept_burst(handler: Handler, sock: socket.socket, nursery: trio.Nursery) -> bool:
+    """Accept the connections that are waiting, up to BURST; return False after an error that Trio has to classify."""
+    try:
+        for _ in range(BURST):
+            connection, _ = sock.accept()
+            nursery.start_soon(handler, trio.SocketStream(trio.socket.from_stdlib_socket(connection)))
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+# --- inherited sockets -------------------------------------------------------------------------------------------
 
 
 def inherited(fd: int) -> socket.socket:
-    """The socket that this process was started with, as its file descriptor ``fd``. Raises OSError for what does not listen."""
+    """Return the listening socket that this process was started with as file descriptor ``fd``.
+
+    Raises OSError for a descriptor that is not a listening stream socket; it stays open then.
+    """
     sock = socket.socket(fileno=fd)
     if sock.type != socket.SOCK_STREAM or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        sock.detach()  # whatever it is, it is not ours to close
-        raise OSError(errno.EINVAL, "it is no socket that listens")
+        sock.detach()
+        raise OSError(errno.EINVAL, "not a listening stream socket")
     return sock
 
 
 def handed_over() -> list[int]:
-    """The file descriptors that systemd says are for this process (sd_listen_fds(3)). They are taken: whom we start sees none."""
+    """Return the file descriptors that systemd passed to this process (sd_listen_fds(3)), and remove them from the
+    environment.
+
+    The environment is that of child processes, too, which must not take the sockets for theirs.
+    """
     pid, count = os.environ.pop("LISTEN_PID", ""), os.environ.pop("LISTEN_FDS", "")
     os.environ.pop("LISTEN_FDNAMES", None)
     if pid != str(os.getpid()) or not count.isdecimal():
@@ -152,43 +209,6 @@ def handed_over() -> list[int]:
 
 
 def spelled(sock: socket.socket | trio.socket.SocketType) -> str:
-    """Where a socket listens, for the log."""
+    """Return the address that a socket listens on, for the log."""
     name = sock.getsockname()
     return f"unix:{os.fsdecode(name)}" if sock.family == socket.AF_UNIX else str(Peer(name[0], name[1], "tcp"))
-
-
-def endpoints(stream: trio.abc.Stream) -> tuple[Peer, Peer]:
-    """The peer's end of a stream, and ours. A stream that is no socket may have an attribute that tells them, ``endpoints``."""
-    transport: Any = stream
-    while isinstance(transport, trio.SSLStream):
-        transport = transport.transport_stream
-    if not isinstance(transport, trio.SocketStream):
-        ends: tuple[Peer, Peer] | None = getattr(transport, "endpoints", None)
-        return ends or (Peer("", None, "memory"), Peer("", None, "memory"))
-    return _endpoint(transport, "getpeername"), _endpoint(transport, "getsockname")
-
-
-def _endpoint(stream: trio.SocketStream, which: Literal["getpeername", "getsockname"]) -> Peer:
-    family = stream.socket.family
-    if family not in (socket.AF_INET, socket.AF_INET6):
-        return Peer("", None, "unix")
-    try:
-        host, port = getattr(stream.socket, which)()[:2]
-    except OSError:  # the peer was gone before we looked
-        return Peer("0.0.0.0", 0, "tcp")
-    if family == socket.AF_INET6:
-        # Linux shows IPv4 clients of an IPv6 socket as ::ffff:192.0.2.1; to everybody else they are 192.0.2.1.
-        mapped = ipaddress.IPv6Address(host.partition("%")[0]).ipv4_mapped
-        host = str(mapped) if mapped is not None else host
-    return Peer(host, port, "tcp")
-
-
-@lru_cache(1024)
-def network(host: str) -> str | None:
-    """What `Limits.per_peer` counts by: an IPv4 address, or an IPv6 network of 64 bits. None for who is not counted."""
-    address = ipaddress.ip_address(host.partition("%")[0])
-    if address.is_loopback:
-        return None
-    if isinstance(address, ipaddress.IPv4Address):
-        return str(address)
-    return str(ipaddress.ip_network((address, 64), strict=False))

@@ -1,4 +1,4 @@
-"""What the log says of a message: one line, or one JSON object. Whatever a peer said of itself is cleared of controls first."""
+"""The record of one message, or of one refusal, in the log: as a line of text or as a JSON object."""
 
 from __future__ import annotations
 
@@ -10,21 +10,27 @@ from ..protocol import BadCommandError, Command, Mail, Rcpt, Reply
 from ..protocol.syntax import parse_argument
 
 if TYPE_CHECKING:
-    from .._types import Envelope
-    from .session import Session
+    from datetime import datetime
+
+    from .._types import Envelope, Peer, TlsInfo
+    from ..protocol import Hello
 
 #: Where a store leaves its own id for a message, in ``Envelope.context``.
 STORED = "smtp_trio.store_id"
 
 
 def clean(text: str) -> str:
-    """Text that does no harm in a log or on a terminal."""
+    """Return ``text`` with characters that are unsafe in a log or on a terminal replaced by "?"."""
     return "".join(char if char.isprintable() else "?" for char in text)
 
 
 @frozen
 class MessageRecord:
-    """One message, or one refusal on the way to it. ``seconds`` is what its data took."""
+    """One message, or one refusal that prevented a message. ``seconds`` is the time from DATA or BDAT to the reply.
+
+    Everything that the client said of itself is cleaned of control characters, since it could forge lines of the log
+    otherwise.
+    """
 
     time: str
     id: str
@@ -43,16 +49,28 @@ class MessageRecord:
     @classmethod
     def of(
         cls,
-        session: Session,
         command: Command | BadCommandError,
         reply: Reply | None,
         envelope: Envelope | None,
-        size: int,
-        seconds: float,
+        *,
+        time: datetime,
+        session_id: str,
+        peer: Peer,
+        hello: Hello | None,
+        protocol: str,
+        tls: TlsInfo | None,
+        user: str | None,
+        size: int = 0,
+        seconds: float = 0.0,
     ) -> MessageRecord:
-        """The note about a session's command, answered so; None: the peer was gone before it could be."""
+        """Return the record of ``command`` and its ``reply``, which is None when the client disconnected before it was
+        sent.
+
+        :param envelope: the transaction, as far as it was accepted; None when MAIL was refused.
+        :param size: octets of the message that were received.
+        """
         recipients = envelope.recipients if envelope is not None else ()
-        if isinstance(command, Rcpt):  # the one that was refused
+        if isinstance(command, Rcpt):  # a refused one, so it is not in the envelope
             recipients = (command.recipient,)
         mail = command if isinstance(command, Mail) else envelope.mail if envelope is not None else None
         sender, to = mail.sender.raw if mail is not None else "", tuple(path.raw for path in recipients)
@@ -61,17 +79,17 @@ class MessageRecord:
             address = parts[1].strip("<>") if parts is not None else command.argument
             sender, to = (address, to) if command.verb == "MAIL" else (sender, (address,))
         return cls(
-            time=session.server.now().isoformat(timespec="milliseconds"),
-            id=envelope.id if envelope is not None else session.id,
-            peer=str(session.peer),
-            helo=clean(session.hello.domain) if session.hello is not None else "",
-            protocol=session.protocol_name,
-            tls=session.tls.version if session.tls is not None else "",
-            user=clean(session.user or ""),
+            time=time.isoformat(timespec="milliseconds"),
+            id=envelope.id if envelope is not None else session_id,
+            peer=str(peer),
+            helo=clean(hello.domain) if hello is not None else "",
+            protocol=protocol,
+            tls=tls.version if tls is not None else "",
+            user=clean(user or ""),
             sender=sender,
             to=to,
             size=size,
-            reply=clean(str(reply)) if reply is not None else "no answer: the client is gone",
+            reply=clean(str(reply)) if reply is not None else "no reply: the client disconnected",
             stored=str(envelope.context.get(STORED, "")) if envelope is not None else "",
             seconds=round(seconds, 6),
         )
@@ -87,8 +105,8 @@ class MessageRecord:
         )
 
     def json(self) -> str:
-        """The note as one JSON object."""
-        import json  # here, since most logs are for people
+        """Return the record as one JSON object."""
+        import json  # not at the top: most logs are text, and a server without them need not load it
 
         fields: dict[str, Any] = asdict(self)
         return json.dumps(fields, ensure_ascii=False)

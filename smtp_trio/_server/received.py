@@ -1,4 +1,4 @@
-"""The ``Received:`` field that a server puts on top of a message it takes (RFC 5321 4.4)."""
+"""The ``Received:`` trace field that a server adds at the top of each message it accepts (RFC 5321 4.4)."""
 
 from __future__ import annotations
 
@@ -8,19 +8,23 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from .session import Session
+    from .._types import Envelope, Peer
+    from ..protocol import Hello
 
-#: What a client, or the DNS of its network, may say of it and still not break the field: characters of a domain or a literal.
+#: Everything but the characters of a domain or an address literal. The client chooses its HELO name and its network the
+#: name in the DNS; other characters in either could end the field or begin a new one.
 UNSAFE = re.compile(r"[^A-Za-z0-9.:_\[\]-]")
 
 
-def with_type(session: Session) -> str:
-    """The protocol by the names of RFC 3848 and RFC 6531 4.3: ESMTPSA is ESMTP with TLS and AUTH."""
-    if session.hello is None or not session.hello.extended:
+def protocol_name(hello: Hello | None, envelope: Envelope | None, *, tls: bool, user: bool) -> str:
+    """Return the "with" protocol type of RFC 3848 and RFC 6531 4.3: ``ESMTPSA`` is ESMTP with TLS (S) and AUTH (A).
+
+    The suffixes are defined for ESMTP only, so a client that sent HELO is ``SMTP`` in any case.
+    """
+    if hello is None or not hello.extended:
         return "SMTP"
-    envelope = session.envelope
     base = "UTF8SMTP" if envelope is not None and envelope.smtputf8 else "ESMTP"
-    return base + "S" * (session.tls is not None) + "A" * (session.user is not None)
+    return base + "S" * tls + "A" * user
 
 
 def _safe(name: str) -> str:
@@ -28,29 +32,35 @@ def _safe(name: str) -> str:
 
 
 def date_time(now: datetime) -> str:
-    """A date and time as mail has them (RFC 5322 3.3). ``email.utils`` would do it, and bring most of ``email`` with it."""
-    weekday, month = now.ctime().split()[:2]  # in English, whatever the locale
+    """Return a date and time in the format of RFC 5322 3.3.
+
+    `email.utils` could do it, but importing it loads most of `email`.
+    """
+    weekday, month = now.ctime().split()[:2]  # ctime is English in every locale, strftime is not
     return f"{weekday}, {now:%d} {month} {now:%Y %H:%M:%S %z}"
 
 
-def received(session: Session) -> bytes:
-    """``Received: from … by … with … id … for …; date``, folded, with its CRLF. It names nobody in ``for`` but a sole recipient.
+def received_field(
+    *, server: str, protocol: str, hello: Hello | None, peer: Peer, envelope: Envelope | None, now: datetime
+) -> bytes:
+    """Return ``Received: from ... by ... with ... id ... for ...; date``, folded, with its CRLF (RFC 5321 4.4).
 
-    (RFC 5321 7.2: more than one would show blind copies.) The TLS in use is not told.
+    The "for" clause is only present for a single recipient: several would reveal blind copies (RFC 5321 7.2).
+
+    :param server: the server's own name, for "by".
+    :param protocol: what `protocol_name` returned, for "with".
     """
-    peer, envelope = session.peer, session.envelope
-    hello = session.hello.domain if session.hello is not None else "unknown"
-    host = peer.host.partition("%")[0]  # a zone means nothing elsewhere, and is no part of a literal (RFC 5321 4.1.3)
+    name = hello.domain if hello is not None else "unknown"
+    host = peer.host.partition("%")[
+        0
+    ]  # a zone is only meaningful on this host, and not part of a literal (RFC 5321 4.1.3)
     literal = f"IPv6:{host}" if ":" in host else host
     comment = f"{_safe(peer.name or 'unknown')} [{literal}]" if peer.kind == "tcp" else peer.kind
-    lines = [
-        f"Received: from {_safe(hello)} ({comment})",
-        f"by {session.server.name} with {session.protocol_name}",
-    ]
+    lines = [f"Received: from {_safe(name)} ({comment})", f"by {server} with {protocol}"]
     if envelope is not None:
         lines[1] += f" id {envelope.id}"
         if len(envelope.rcpts) == 1:
             lines.append(f"for <{envelope.rcpts[0].recipient.raw}>")
     lines[-1] += ";"
-    lines.append(date_time(session.server.now()))
+    lines.append(date_time(now))
     return ("\r\n\t".join(lines) + "\r\n").encode()

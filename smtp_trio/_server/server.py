@@ -1,7 +1,4 @@
-"""A server: settings, a listener's nursery, and one task for every session.
-
-What is here is what sessions share: the settings, the counts, and the end. How one session goes is in `_session`.
-"""
+"""The server: its settings, the tasks of its sessions, and its end. `session` has what happens in one session."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ import os
 import socket
 import ssl
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -24,21 +21,23 @@ from attrs import asdict
 
 from .._groups import collapse_group
 from .._timeouts import Timeouts
-from .._types import Counts, Drained, Peer, Statistics
-from ..protocol import Command, Extension, Limits, Reply, ServerProtocol
+from .._types import Drained, Peer, Statistics
+from ..protocol import Extension, Limits, Reply, ServerProtocol
 from ..protocol.body_inspector import Newlines
 from ..protocol.extensions import STANDARD, StartTls
 from ..protocol.grammar import Grammar
 from ..protocol.sasl import MechanismContext
-from .handlers import COURSES
-from .hooks import Hook, Hooks, hook_names, installed
-from .listeners import accept_all, endpoints, network, open_listeners
-from .session import Session
+from ..protocol.syntax import normalize_domain
+from .hooks import Hooks, hook_names, installed
+from .listeners import accept_all, accept_sockets, open_listeners
+from .peers import endpoints, network
+from .session import SessionTask
+from .state import ServerState
 
 log = logging.getLogger("smtp_trio.server")
 
-#: The session that this task is at work for. What a hook has spawned inherits it.
-serving: ContextVar[Session | None] = ContextVar("smtp_trio.serving", default=None)
+#: The session that this task runs. Tasks that a hook has started inherit it.
+current_session: ContextVar[SessionTask | None] = ContextVar("smtp_trio.current_session", default=None)
 
 
 def _now() -> datetime:
@@ -46,14 +45,24 @@ def _now() -> datetime:
 
 
 class Server:
-    """An SMTP server. It does no I/O until it serves, and belongs to one ``trio.run``.
+    """An SMTP server. It does no I/O until one of its ``serve`` methods runs, and can be used in one `trio.run` only.
 
-    ``name`` is the domain that it greets with. ``size`` is the largest message in octets, 0 for any (RFC 1870). ``timeout`` is
-    how many seconds a client may be silent, 0 for no limit, or a `Timeouts` with all timeouts. ``tls`` makes STARTTLS and implicit TLS possible.
-    ``newlines`` says what becomes of a bare CR or LF in a message: "reject" (550), "normalize" (made CRLF) or "preserve". ``now``
-    gives an aware datetime and ``token`` so many random octets: the only doors for wall clock and chance.
-
-    Raises ValueError for settings that do not go together.
+    :param hooks: the application's `Hooks`. Without any, all messages are refused.
+    :param name: the server's domain, for the greeting and the ``Received`` field; the host name by default.
+    :param size: the largest message in octets that is accepted (RFC 1870); 0 for no limit.
+    :param timeout: seconds that a client may be silent, 0 for no limit; or a `Timeouts` value, which sets each timeout
+        by itself.
+    :param tls: an SSL context with the server's certificate. It enables STARTTLS (RFC 3207) and ``implicit_tls``.
+    :param extensions: the ESMTP extensions to offer; see `smtp_trio.standard`.
+    :param limits: what one client may use; see `Limits`.
+    :param newlines: what to do with a bare CR or LF in a message: "reject" (550), "normalize" (replace it by CRLF) or
+        "preserve".
+    :param now: returns the current time as an aware datetime, for ``Received`` fields and stores.
+    :param token: returns a number of random octets, for ids and nonces. ``now`` and ``token`` are the only sources of
+        time of day and randomness, so a test can replace them.
+    :raises TypeError: ``hooks`` is not an instance of `Hooks`, or has a misspelt hook or one that is not an async
+        function.
+    :raises ValueError: a value is out of range, or two settings contradict each other.
     """
 
     def __init__(
@@ -71,11 +80,11 @@ class Server:
         token: Callable[[int], bytes] = os.urandom,
     ) -> None:
         if hooks is not None and not isinstance(hooks, Hooks):
-            raise TypeError(f"hooks must be an instance of smtp_trio.Hooks, not {hooks!r}")
+            raise TypeError(f"hooks must be an instance of smtp_trio.Hooks, got {hooks!r}")
         if size < 0:
-            raise ValueError(f"size must be 0 (any) or more octets, not {size}")
+            raise ValueError(f"size must be >= 0 (0: no limit), got {size}")
         if newlines not in ("reject", "normalize", "preserve"):
-            raise ValueError(f'newlines must be "reject", "normalize" or "preserve", not {newlines!r}')
+            raise ValueError(f'newlines must be "reject", "normalize" or "preserve", got {newlines!r}')
         self.hooks: Hooks = Hooks() if hooks is None else hooks
         self.name: str = _ascii_name(name or socket.gethostname())
         self.size = size
@@ -86,53 +95,48 @@ class Server:
         self.newlines: Newlines = newlines
         self.now = now
         self.token = token
-        self.mechanism_context: MechanismContext = MechanismContext(self.name, token)
-        self._grammar = Grammar(self.extensions, line=limits.line)
-        self.install(installed(self.hooks, hook_names(self.extensions)))
-        self.stopping: bool = False
         if tls is None and any(isinstance(e, StartTls) and e.required for e in self.extensions):
-            raise ValueError("STARTTLS is required, but there is no tls= to do it with")
-        self.counts: Counts = Counts()
-        self._peers: Counter[str] = Counter()
-        self._sessions: dict[Session, trio.lowlevel.Task] = {}  # with the task that is at work for each
-        self._scopes: set[trio.CancelScope] = set()  # around all sessions of a ``serve``: `stop` is their deadline
-        self._accepting: dict[trio.CancelScope, Sequence[trio.abc.Listener[Any]]] = {}
+            raise ValueError("StartTls(required=True) needs a server with tls=")
+        self._state = ServerState(
+            self,
+            Grammar(self.extensions, line=limits.line),
+            installed(self.hooks, hook_names(self.extensions)),
+            limit=self.timeouts.hook,
+            context=MechanismContext(self.name, token),
+        )
+        self._peers: Counter[str] = Counter()  # open sessions, by `network` of the peer
+        self._sessions: dict[SessionTask, trio.lowlevel.Task] = {}  # with the task that runs each
+        self._scopes: set[trio.CancelScope] = (
+            set()
+        )  # one around all sessions of each ``serve``; `stop` sets their deadline
+        self._accepting: dict[trio.CancelScope, list[Any]] = {}  # the accept loop of each ``serve``, with its sockets
         self._serves, self._deadline = 0, math.inf
-        self._started = False  # hooks are fixed
-        self._up = False  # `Hooks.start` has been, `Hooks.stop` has not
+        self._hooks_fixed = False
+        self._started = False  # `Hooks.start` has run, `Hooks.stop` has not
         self._starting = trio.Lock()
         self._ended = trio.Event()
         self._drained: Counter[str] = Counter()
 
     def on(self, **hooks: Callable[..., Awaitable[Any]]) -> None:
-        """Put plain async functions in the place of hooks: ``server.on(rcpt=f)``; their arguments are those of the method less self.
+        """Install async functions as hooks: ``server.on(rcpt=f)``. Their parameters are those of the method in `Hooks`
+        without self.
 
-        Raises TypeError for a name that is no hook, and RuntimeError once the server serves.
+        :raises TypeError: a keyword is not the name of a hook, or a value is not an async function.
+        :raises RuntimeError: the server is serving, or has served.
         """
         names = hook_names(self.extensions)
         if unknown := sorted(set(hooks) - set(names)):
             raise TypeError(f"no such hook: {', '.join(unknown)}; there are {', '.join(names)}")
-        if self._started:
-            raise RuntimeError("the server serves already: hooks are fixed")
+        if self._hooks_fixed:
+            raise RuntimeError("hooks cannot be changed while the server is serving")
         for name, hook in hooks.items():
             if not callable(hook) or (inspect.isfunction(hook) and not inspect.iscoroutinefunction(hook)):
-                raise TypeError(f"the {name} hook must be an async function, not {hook!r}")
-        self.install({**self.installed, **hooks})
-
-    def install(self, hooks: Mapping[str, Hook]) -> None:
-        """These are the hooks of all sessions that begin from now on."""
-        self.installed: dict[str, Hook] = dict(hooks)
-        #: Their names. One object for all sessions, since a set for each would add a quarter of a kilobyte to each.
-        self._hook_names = frozenset(hooks)
-        commands = () if "message" in hooks or "response" in hooks else self._grammar.verbs.values()
-        #: Commands that are answered with their default reply, because no hook and no handler takes part in it.
-        self.unhooked: frozenset[type[Command]] = frozenset(
-            command for command in commands if command not in COURSES and command.hook not in hooks
-        )
+                raise TypeError(f"the {name} hook must be an async function, got {hook!r}")
+        self._state.install({**self._state.hooks, **hooks})
 
     def statistics(self) -> Statistics:
-        """What it has done so far."""
-        return Statistics(sessions_open=len(self._sessions), **asdict(self.counts))
+        """Return a snapshot of the counters."""
+        return Statistics(**asdict(self._state.counts), sessions_open=len(self._sessions))
 
     # --- serving ----------------------------------------------------------------------------------------------------
 
@@ -144,9 +148,14 @@ class Server:
         implicit_tls: bool = False,
         task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Listen on TCP and serve until `stop`. ``nursery.start`` gives the listeners; with port 0 all have one and the same port.
+        """Listen on TCP and serve until `stop`. ``await nursery.start(server.serve, port)`` returns the listeners.
 
-        ``host``: None for every interface, IPv4 and IPv6. Raises OSError when it cannot bind, before anything else has happened.
+        :param port: the TCP port; 0 chooses a free one, the same for all addresses.
+        :param host: a host name or address; None for all interfaces, IPv4 and IPv6.
+        :param implicit_tls: begin each connection with a TLS handshake (RFC 8314 3.3), instead of offering STARTTLS.
+        :raises OSError: an address cannot be bound. Nothing else has happened then.
+        :raises ValueError: ``implicit_tls`` without ``tls``.
+        :raises trio.ClosedResourceError: the server was stopped.
         """
         self._check(implicit_tls=implicit_tls)
         listeners = await open_listeners(port, host)
@@ -159,29 +168,43 @@ class Server:
         implicit_tls: bool = False,
         task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Serve what these listeners accept: TCP, unix sockets, inherited or in-memory ones. They are closed at the end."""
+        """Serve the connections of these listeners until `stop`, and close the listeners.
+
+        :param listeners: any Trio listeners: TCP or unix sockets, inherited or in-memory ones; see `open_listeners`.
+        :param implicit_tls: begin each connection with a TLS handshake (RFC 8314 3.3), instead of offering STARTTLS.
+        :raises ValueError: ``implicit_tls`` without ``tls``.
+        :raises trio.ClosedResourceError: the server was stopped.
+        """
         handler = partial(self._session, implicit_tls=implicit_tls)
         try:
             self._check(implicit_tls=implicit_tls)
             async with self._serving(), trio.open_nursery() as nursery:
-                with trio.CancelScope() as accepting:
-                    if self.stopping:  # while `Hooks.start` was at work
+                with accept_sockets(listeners) as sockets, trio.CancelScope() as accepting:
+                    if self._state.stopping:  # during `Hooks.start`
                         accepting.cancel()
-                    self._accepting[accepting] = listeners
+                    own = [each.socket for each in listeners if isinstance(each, trio.SocketListener)]
+                    self._accepting[accepting] = [*own, *sockets.values()]
                     try:
                         task_status.started(listeners)
-                        await accept_all(handler, listeners, nursery)
+                        await accept_all(handler, listeners, sockets, nursery)
                     finally:
                         del self._accepting[accepting]
-        except BaseExceptionGroup as group:  # the nursery's; whoever awaits us had no part in it
+        except BaseExceptionGroup as group:  # the nurseries are an implementation detail of this method
             raise collapse_group(group) from None
         finally:
-            with trio.CancelScope(shield=True):  # all of them, even when we are cancelled; this waits for nothing
+            with trio.CancelScope(
+                shield=True
+            ):  # all listeners, also after a cancellation; closing by force does not wait
                 for listener in listeners:
                     await trio.aclose_forcefully(listener)
 
     async def serve_stream(self, stream: trio.abc.Stream, *, implicit_tls: bool = False) -> None:
-        """Serve one session over any stream, in this task. The stream is closed at the end."""
+        """Serve one session over any Trio stream, in the calling task, and close the stream.
+
+        :param implicit_tls: begin with a TLS handshake (RFC 8314 3.3), instead of offering STARTTLS.
+        :raises ValueError: ``implicit_tls`` without ``tls``.
+        :raises trio.ClosedResourceError: the server was stopped.
+        """
         try:
             self._check(implicit_tls=implicit_tls)
             async with self._serving():
@@ -190,21 +213,42 @@ class Server:
             await trio.aclose_forcefully(stream)
             raise
 
-    async def stop(self, grace: float = 30) -> Drained:
-        """Stop serving, for good. Idle sessions are told 421 at once, the others have ``grace`` seconds to finish what they do.
+    # --- stopping ---------------------------------------------------------------------------------------------------
+    #
+    # `stop` does everything before its first checkpoint, and then only waits. So it makes no difference whether the
+    # call is cancelled, and two calls at a time cannot interfere with each other. It does four things:
+    #
+    # 1. It ends the accept loops and closes their sockets, so that connections are refused from this moment on.
+    # 2. It sets the deadline of the scope around all sessions of each ``serve``. This is the grace period; sessions
+    #    that are still there when it ends are cancelled like any Trio task, and send what they can
+    #    (`SessionTask.send_shutdown_nowait`). A second call can only make the deadline earlier.
+    # 3. It wakes the sessions that are idle, that is, wait for a command or for a TLS handshake. They send 421 and end.
+    # 4. It sets ``stopping``, which the other sessions see when they are about to wait for the next command. Thus a
+    #    session in the middle of a message finishes it, and commands that were received already are answered before the
+    #    421 (RFC 5321 3.8).
+    #
+    # The end is reached when the last ``serve`` has left `_serving`, which counts them and calls the `start` and `stop`
+    # hooks around the first and the last one. Serving may begin and end several times, as with one `serve_stream` after
+    # another; each time the two hooks are called. `stop` is final: after it, ``serve`` raises ClosedResourceError.
 
-        All is set going before this waits for the first time, so cancelling it changes nothing. A second call waits for the same
-        end, and may shorten the grace. Raises RuntimeError inside a session.
+    async def stop(self, grace: float = 30) -> Drained:
+        """Stop serving for good: end idle sessions with 421 (RFC 5321 3.8), wait for the others, return how they ended.
+
+        A second call waits for the same end and may shorten the grace period. Cancelling a call does not undo it.
+
+        :param grace: seconds after which the remaining sessions are cancelled.
+        :raises RuntimeError: the caller is inside a session of this server, which would wait for itself.
         """
-        inside = serving.get()
+        inside = current_session.get()
         if inside in self._sessions and self._sessions[inside] in _ancestors(trio.lowlevel.current_task()):
-            raise RuntimeError("a session cannot stop its own server and wait for it: use a task outside of it")
-        first, self.stopping = not self.stopping, True
-        for scope, listeners in self._accepting.items():
+            raise RuntimeError(
+                "stop() would wait for the session that calls it: call it from a task outside of the session"
+            )
+        first, self._state.stopping = not self._state.stopping, True
+        for scope, sockets in self._accepting.items():
             scope.cancel()
-            for listener in listeners:
-                if isinstance(listener, trio.SocketListener):
-                    listener.socket.close()  # connects are refused from here on
+            for sock in sockets:
+                sock.close()
         self._deadline = min(self._deadline, trio.current_time() + grace)
         for scope in self._scopes:
             scope.deadline = self._deadline
@@ -218,20 +262,21 @@ class Server:
         return Drained(**self._drained)
 
     def _check(self, *, implicit_tls: bool) -> None:
-        if self.stopping:
-            raise trio.ClosedResourceError("this server was stopped")
+        if self._state.stopping:
+            raise trio.ClosedResourceError("the server was stopped")
         if implicit_tls and self.tls is None:
             raise ValueError("implicit TLS needs a server with tls=")
 
     @asynccontextmanager
     async def _serving(self) -> AsyncGenerator[None]:
-        """Around every ``serve``: the first one in calls `Hooks.start`, the last one out `Hooks.stop`."""
+        """Enclose every ``serve``: the first one to begin calls `Hooks.start`, the last one to end calls
+        `Hooks.stop`."""
         self._serves += 1
         if self._serves == 1:
             self._ended = trio.Event()
         try:
-            if not self._up:
-                async with self._starting:  # nobody is served before `start` is done
+            if not self._started:
+                async with self._starting:  # a second ``serve`` waits until the hook has returned
                     await self._start()
             with trio.CancelScope(deadline=self._deadline) as scope:
                 self._scopes.add(scope)
@@ -240,68 +285,50 @@ class Server:
                 finally:
                     self._scopes.remove(scope)
         finally:
-            if self._serves == 1 and self._up:
+            if self._serves == 1 and self._started:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + self.timeouts.disconnect):
                     async with self._starting:
-                        self._up = False
-                        await self._tell("stop")
+                        self._started = False
+                        await self._state.call("stop")
             self._serves -= 1
             if not self._serves:
                 self._ended.set()
 
     async def _start(self) -> None:
-        if self._up:
+        if self._started:
             return
-        self._started = True
-        if "data" not in self.installed:
-            log.warning("%s: there is no data hook, so every message will be refused", self.name)
-        if (start := self.installed.get("start")) is not None:
+        self._hooks_fixed = True
+        if "data" not in self._state.hooks:
+            log.warning("%s: no data hook is installed, so every message will be refused", self.name)
+        if (start := self._state.hooks.get("start")) is not None:
             await start(self)
-        self._up = True
-
-    async def _tell(self, name: str, *args: Any) -> None:
-        if (hook := self.installed.get(name)) is not None:
-            try:
-                with trio.fail_after(self.timeouts.hook):
-                    await hook(self, *args)
-            except Exception as exc:
-                if name == "error":
-                    log.exception("the error hook failed")
-                else:
-                    await self.report(exc, f"the {name} hook failed")
-
-    async def report(self, error: Exception, what: str) -> None:
-        """Something failed that is not the peer's fault: log it, and tell the `error` hook. Its text goes nowhere else."""
-        self.counts.errors += 1
-        log.error("%s", what, exc_info=error)
-        await self._tell("error", error)
+        self._started = True
 
     # --- one session ------------------------------------------------------------------------------------------------
 
-    def new_protocol(self) -> ServerProtocol:
-        """The core for a new session."""
+    def _new_protocol(self) -> ServerProtocol:
         return ServerProtocol(
             self.name,
             size=self.size,
             tls=self.tls is not None,
-            hooks=self._hook_names,
-            extensions=self._grammar,
+            hooks=self._state.hook_names,
+            extensions=self._state.grammar,
             limits=self.limits,
             newlines=self.newlines,
         )
 
     async def _session(self, stream: trio.abc.Stream, *, implicit_tls: bool) -> None:
-        """A session from its first octet to its last. Whatever goes wrong in it stays in it."""
+        """Run a session from the connection to its end. No exception leaves it, except cancellation and the like."""
         peer, local = endpoints(stream)
         key = network(peer.host) if peer.kind == "tcp" else None
         if not self._admit(key):
             await self._turn_away(stream, peer, implicit_tls=implicit_tls)
             return
-        session = Session(self, stream, peer, local)
-        outer = serving.get()
-        serving.set(session)
+        session = SessionTask(self, self._state, self._new_protocol(), stream, peer=peer, local=local)
+        outer = current_session.get()
+        current_session.set(session)
         self._sessions[session] = trio.lowlevel.current_task()
-        self.counts.sessions_total += 1
+        self._state.counts.sessions_total += 1
         if key:
             self._peers[key] += 1
         log.debug("%s: connected from %s", session.id, peer)
@@ -310,15 +337,15 @@ class Server:
             await self._guard(session, session.run(implicit_tls=implicit_tls))
             end = "idle" if session.woken else "finished"
         finally:
-            session.last_words()
+            session.send_shutdown_nowait()
             try:
                 if session.connected:
                     await self._guard(session, session.end())
             finally:
-                if self.stopping:
+                if self._state.stopping:
                     self._drained[end] += 1
                 del self._sessions[session]
-                serving.set(outer)
+                current_session.set(outer)
                 if key:
                     self._peers[key] -= 1
                     if not self._peers[key]:
@@ -326,26 +353,29 @@ class Server:
                 log.debug("%s: disconnected", session.id)
                 await self._guard(session, session.wire.close())
 
-    async def _guard(self, session: Session, work: Awaitable[None]) -> None:
-        """The boundary of a session: exceptions end it and are reported; cancellation and the like pass, and pass alone."""
+    async def _guard(self, session: SessionTask, work: Awaitable[None]) -> None:
+        """Await a part of a session.
+
+        Report each `Exception` in it; pass on cancellation, KeyboardInterrupt and the like, ungrouped.
+        """
         try:
             await work
         except Exception as exc:
             await self._session_failed(session, exc)
         except BaseExceptionGroup as group:
-            mine, rest = group.split(Exception)
-            if mine is not None:
-                await self._session_failed(session, ExceptionGroup("session failed", list(mine.exceptions)))
+            errors, rest = group.split(Exception)
+            if errors is not None:
+                await self._session_failed(session, ExceptionGroup("session failed", list(errors.exceptions)))
             assert rest is not None
             raise collapse_group(rest) from None
 
-    async def _session_failed(self, session: Session, exc: Exception) -> None:
-        await self.report(exc, f"{session.id}: session failed")
+    async def _session_failed(self, session: SessionTask, exc: Exception) -> None:
+        await self._state.report(exc, f"{session.id}: session failed")
         if not session.over:
             try:
                 await session.leave(Reply(421, f"{self.name} Local error; closing the connection", "4.3.0"))
-            except Exception:  # the stream itself is what fails
-                log.exception("%s: nothing can be said any more", session.id)
+            except Exception:  # perhaps it was the stream that failed
+                log.exception("%s: sending 421 failed", session.id)
 
     def _admit(self, key: str | None) -> bool:
         limits = self.limits
@@ -354,8 +384,11 @@ class Server:
         return not (key and limits.per_peer is not None and self._peers[key] >= limits.per_peer)
 
     async def _turn_away(self, stream: trio.abc.Stream, peer: Peer, *, implicit_tls: bool) -> None:
-        """RFC 5321 3.1 has no word for "too many", so it is 421 in place of the greeting; a TLS port just closes."""
-        log.info("too many connections: turned away %s", peer)
+        """Refuse a connection: with 421 in place of the greeting (RFC 5321 3.8), or under implicit TLS by closing it.
+
+        A TLS handshake only to say so would be the most expensive way of refusing.
+        """
+        log.info("too many connections: refused %s", peer)
         with trio.move_on_after(self.timeouts.disconnect):
             try:
                 if not implicit_tls:
@@ -367,17 +400,15 @@ class Server:
 
 
 def _ascii_name(name: str) -> str:
-    """The server's name as it goes over the wire: with A-labels (RFC 6531 3.7.1), and not what would break a reply."""
-    from ..protocol.syntax import normalize_domain
-
+    """Return the server's name with A-labels (RFC 6531 3.7.1). Raises ValueError for one that would break a reply."""
     canonical = normalize_domain(name) if not name.isascii() else name
     if not canonical or not canonical.isprintable() or " " in canonical or len(canonical) > 255:
-        raise ValueError(f"{name!r} is no domain or address literal that a server could greet with")
+        raise ValueError(f"name must be a domain or an address literal, got {name!r}")
     return canonical
 
 
 def _ancestors(task: trio.lowlevel.Task | None) -> Iterator[trio.lowlevel.Task]:
-    """A task, the task whose nursery it is in, and so on."""
+    """Yield a task, the task whose nursery it is in, and so on."""
     while task is not None:
         yield task
         nursery = task.parent_nursery

@@ -1,8 +1,8 @@
-"""One session with one client: one task, which pulls commands from the core and awaits the application's hooks.
+"""One session with one client: the `Session` that hooks see, and the `SessionTask` that runs it.
 
-The core has judged a command's line and its place already, so a hook sees only what is in order; and the answer moves the state of
-the protocol before anything goes over the network. What is done about each command is in `_courses`, how hooks are called in
-`_calls`.
+The core parses the commands and checks their order, so a hook only sees commands that are valid at this point. A reply
+moves the state of the protocol before anything is sent. `handlers` has the commands that need more than a hook and a
+reply, `transaction` the way of a message, `hook_runner` the calls of hooks.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from .._instrument import announce
-from .._types import Envelope, MessageState, Peer, TlsInfo
+from .._types import Counts, Envelope, MessageState, Peer, TlsInfo
 from .._wire import Wire
 from ..protocol import (
     CONNECTION_LOST,
@@ -23,178 +23,319 @@ from ..protocol import (
     Command,
     CountedCommand,
     Data,
-    EndOfBody,
     Hello,
     Mail,
-    Rcpt,
     Reply,
     ServerProtocol,
 )
-from . import received
-from .handlers import COURSES, conclude, greet, queued, start_tls
+from ..protocol.dialogue import CLOSED
+from ..protocol.sasl import MechanismContext
+from .handlers import HANDLERS, SHUTTING_DOWN, default, greet
 from .hook_runner import HookRunner
 from .message_log import MessageRecord
+from .received import protocol_name, received_field
+from .transaction import Transaction, queued
 
 if TYPE_CHECKING:
     from .body import Body
     from .server import Server
+    from .state import ServerState
 
 log = logging.getLogger("smtp_trio.session")
 messages = logging.getLogger("smtp_trio.message")
 
-#: Commands of a client that sends ahead (RFC 2920) which are answered before others get their turn.
+#: Pipelined commands (RFC 2920) that are answered before other tasks are scheduled.
 TURN = 16
-#: Verbs whose refusal by the core stands in the log of messages, as one by a hook does: there is mail that did not come.
-NOTED = frozenset({"MAIL", "RCPT", "DATA", "BDAT"})
+#: Verbs whose refusal by the core is recorded in the log of messages, like a refusal by a hook: a message was
+#: prevented.
+LOGGED = frozenset({"MAIL", "RCPT", "DATA", "BDAT"})
 
 
-class Session(HookRunner):
-    """A client's session, as hooks see it. ``context`` is a dict that is yours for as long as it lasts."""
+class Session:
+    """One client's session, as hooks see it.
+
+    The properties follow the dialogue. `success`, `failure` and `send` record the reply of the hook that is running;
+    returning a `Reply` is the usual way, and does the same.
+    """
 
     __slots__ = (
-        "_debug",
+        "__weakref__",
+        "_hooks",
+        "_protocol",
         "_transaction",
-        "_transactions",
-        "_turns",
-        "_unhooked",
-        "auth_failures",
-        "body",
-        "connected",
+        "_wire",
         "context",
-        "deferred",
-        "idle",
-        "last_message",
+        "id",
         "local",
-        "over",
-        "patience",
         "peer",
-        "protocol",
+        "server",
         "tls",
-        "wire",
-        "woken",
     )
 
-    def __init__(self, server: Server, stream: trio.abc.Stream, peer: Peer, local: Peer) -> None:
-        super().__init__(server, server.token(10).hex())
+    def __init__(self, server: Server, peer: Peer, local: Peer, task: SessionTask) -> None:
+        #: Unique and unguessable; part of every line of the log about this session.
+        self.id: str = task.id
+        #: The server that this is a session of.
+        self.server: Server = server
+        #: The client's end of the connection.
         self.peer: Peer = peer
+        #: The server's end of the connection.
         self.local: Peer = local
+        #: A dict for the application, which lasts as long as the session.
         self.context: dict[Any, Any] = {}
-        #: What became of the last message; None while there was none.
-        self.last_message: MessageState | None = None
-        #: What TLS agreed on; None without it.
+        #: The result of the TLS handshake; None without TLS.
         self.tls: TlsInfo | None = None
-        self.protocol: ServerProtocol = server.new_protocol()
-        self.wire: Wire = Wire(stream, self.protocol, server.timeouts.write)
-        #: The `Hooks.connect` hook was called, so `Hooks.disconnect` will be.
-        self.connected: bool = False
-        #: Nothing more will be heard.
-        self.over: bool = False
-        #: It waits for the peer with nothing under way: `Server.stop` may say goodbye at once.
-        self.idle: bool = False
-        #: … and did.
-        self.woken: bool = False
-        #: When the peer has been silent for too long.
-        self.patience: float = math.inf
-        #: The message under way.
-        self.body: Body | None = None
-        #: A command that came when a message was under way, and has to wait for its end.
-        self.deferred: Command | None = None
-        self.auth_failures: int = 0
-        self._transactions = self._turns = 0
-        self._transaction: dict[Any, Any] = {}
-        self._debug = log.isEnabledFor(logging.DEBUG)
-        self._unhooked = server.unhooked
-        announce(self)
-
-    # --- what hooks may ask ----------------------------------------------------------------------------------------
+        self._hooks = task.hooks
+        self._protocol = task.protocol
+        self._transaction = task.transaction
+        self._wire = task.wire
 
     @property
     def stream(self) -> trio.abc.Stream:
-        """The Trio stream, inside TLS when there is TLS. Whoever reads or writes here breaks the protocol."""
-        return self.wire.stream
+        """The Trio stream; an `trio.SSLStream` when TLS is on. Reading from or writing to it breaks the protocol."""
+        return self._wire.stream
 
     @property
     def hello(self) -> Hello | None:
         """The last accepted HELO or EHLO."""
-        return self.protocol.state.hello
+        return self._protocol.state.hello
 
     @property
     def user(self) -> str | None:
-        """Who the client proved to be (RFC 4954), or None."""
-        return self.protocol.state.user
+        """The authenticated user (RFC 4954), or None."""
+        return self._protocol.state.user
 
     @property
     def pending(self) -> Command | None:
         """The command that is being answered, or None."""
-        pending = self.protocol.pending
+        pending = self._protocol.pending
         return pending if isinstance(pending, Command) else None
 
     @property
     def buffered(self) -> int:
-        """Octets received behind it, and not yet parsed."""
-        return self.protocol.buffered
+        """Octets that were received after the pending command and are not yet parsed."""
+        return self._protocol.buffered
 
     @property
     def envelope(self) -> Envelope | None:
-        """The transaction that is open, or being opened by the MAIL under way; None between transactions."""
-        state = self.protocol.state
-        mail = state.mail
-        if mail is None:
-            pending = self.protocol.pending
-            if not isinstance(pending, Mail):
-                return None
-            mail = pending
-        return Envelope(f"{self.id}-{self._transactions}", mail, tuple(state.rcpts), self._transaction)
+        """The transaction that is open, or that the pending MAIL would open; None between transactions."""
+        return self._transaction.envelope(self._protocol)
+
+    @property
+    def last_message(self) -> MessageState | None:
+        """The state of the last message; None before the first."""
+        return self._transaction.last_message
 
     @property
     def protocol_name(self) -> str:
-        """How the client speaks to us, by the names of RFC 3848: ``ESMTPSA``, say."""
-        return received.with_type(self)
+        """The protocol that the client uses, as registered by RFC 3848, for example ``ESMTPSA``."""
+        return protocol_name(self.hello, self.envelope, tls=self.tls is not None, user=self.user is not None)
 
     def received(self) -> bytes:
-        """The ``Received:`` field for the message under way, with its CRLF (RFC 5321 4.4)."""
-        return received.received(self)
+        """Return the ``Received:`` field for the message that is being received, with its CRLF (RFC 5321 4.4)."""
+        return received_field(
+            server=self.server.name,
+            protocol=self.protocol_name,
+            hello=self.hello,
+            peer=self.peer,
+            envelope=self.envelope,
+            now=self.server.now(),
+        )
 
-    # --- the session's task -----------------------------------------------------------------------------------------
+    def success(self, text: str | None = None) -> None:
+        """Record the default reply to the pending command, with ``text`` if given. It is sent when the hook returns.
+
+        :raises RuntimeError: the hook cannot reply, or has already recorded a reply.
+        """
+        command = self._hooks.command()
+        envelope = self.envelope
+        if envelope is not None and isinstance(command, CountedCommand | Data):
+            reply = queued(envelope)  # a data hook replies to the message, not to the command DATA
+        else:
+            reply = self._protocol.default_reply(command)
+        self._hooks.settle(reply if text is None else Reply(reply.code, text, reply.status))
+
+    def failure(self, code: int, text: str, status: str | None = None) -> None:
+        """Record a refusal of the pending command. It is sent when the hook returns.
+
+        :param code: a 4yz or 5yz reply code that the command may have (RFC 5321 4.3.2).
+        :param status: the enhanced status code (RFC 3463), for example "5.1.1"; None for the usual one for this code.
+        :raises ValueError: ``code`` is not a 4yz or 5yz code.
+        :raises RuntimeError: the hook cannot reply, or has already recorded a reply.
+        """
+        if not 400 <= code <= 599:
+            raise ValueError(f"the code of a refusal must be 400 to 599, got {code}")
+        self._hooks.settle(Reply(code, text, status))
+
+    def send(self, code: int, text: str, status: str | None = None) -> None:
+        """Record a reply to the pending command, with any code that it may have. It is sent when the hook returns.
+
+        :raises RuntimeError: the hook cannot reply, or has already recorded a reply.
+        """
+        self._hooks.settle(Reply(code, text, status))
+
+
+class SessionTask:
+    """Runs one session, in the task that `Server` started for it: read a command, answer it, send the replies."""
+
+    __slots__ = (
+        "_auth_failures",
+        "_command_deadline",
+        "_debug",
+        "_deferred",
+        "_turns",
+        "_unhooked",
+        "connected",
+        "hooks",
+        "id",
+        "idle",
+        "protocol",
+        "server",
+        "session",
+        "state",
+        "transaction",
+        "wire",
+        "woken",
+    )
+
+    def __init__(
+        self,
+        server: Server,
+        state: ServerState,
+        protocol: ServerProtocol,
+        stream: trio.abc.Stream,
+        *,
+        peer: Peer,
+        local: Peer,
+    ) -> None:
+        self.id: str = server.token(10).hex()
+        self.server: Server = server
+        self.state: ServerState = state
+        self.protocol: ServerProtocol = protocol
+        self.wire: Wire = Wire(stream, protocol, server.timeouts.write)
+        self.hooks: HookRunner = HookRunner(state.hooks, session_id=self.id, limit=server.timeouts.hook, reporter=state)
+        self.transaction: Transaction = Transaction(self.id)
+        #: The `Hooks.connect` hook was called, so `Hooks.disconnect` has to be.
+        self.connected: bool = False
+        #: The session waits for the client with no message under way, so `Server.stop` may end it at once.
+        self.idle: bool = False
+        #: `Server.stop` has ended it while it was idle.
+        self.woken: bool = False
+        self._command_deadline = math.inf  # when the client has been silent for too long
+        self._deferred: Command | None = None  # a command that ended a message, to be carried out after it
+        self._auth_failures = self._turns = 0
+        self._debug = log.isEnabledFor(logging.DEBUG)
+        self._unhooked = state.unhooked
+        announce(self)  # before `Session` is made, so that an observer can still replace the parts
+        self.session: Session = Session(server, peer, local, self)
+
+    @property
+    def over(self) -> bool:
+        """The session has ended: the dialogue is closed, or the connection cannot be used any more."""
+        return self.protocol.dialogue.phase is CLOSED or self.wire.broken
+
+    @property
+    def counts(self) -> Counts:
+        """The server's counters."""
+        return self.state.counts
+
+    @property
+    def block_timeout(self) -> float:
+        """Seconds to wait for the next part of a message."""
+        return self.server.timeouts.block
+
+    @property
+    def server_name(self) -> str:
+        """The domain of the server."""
+        return self.server.name
+
+    @property
+    def stopping(self) -> bool:
+        """`Server.stop` was called."""
+        return self.state.stopping
+
+    @property
+    def mechanism_context(self) -> MechanismContext:
+        """What SASL mechanisms need of the server."""
+        return self.state.mechanism_context
+
+    # --- the cancel scope of a session ------------------------------------------------------------------------------
+    #
+    # A session needs a deadline nearly all the time: while it waits for a command, and while a hook runs. Entering a
+    # `trio.CancelScope` with a deadline costs as much as all the work of this package on one command, and a message has
+    # at least three hooks and four waits. So there is one long-lived scope around the whole session,
+    # `HookRunner.scope`, and what changes is its deadline. Even moving that costs about as much as parsing a command
+    # (Trio keeps deadlines in a heap), so it is only moved when it has to be:
+    #
+    # * Before waiting for a command (`receive_command`) it is made earlier if it is later than the deadline of the
+    #   command. It is left alone if it is earlier already; nor is it taken away after the wait when the next command
+    #   arrives in time.
+    # * Before a frequent hook (`HookRunner.call`) it is set to that of the hook, unless they differ by less than
+    #   DEADLINE_SLACK.
+    # * Before a wait that must not be interrupted by an old deadline, since its place could not be found again (AUTH, a
+    #   handshake, the rest of a body, a full send buffer), `HookRunner.disarm` removes it.
+    #
+    # The deadline can therefore be one that was meant for an earlier wait, and expire in a later one. `run` has to tell
+    # why its scope was cancelled, and asks in this order:
+    #
+    # 1. A frequent hook is running (`HookRunner.running`): it was late. The client gets 451, the session goes on in a
+    #    new scope.
+    # 2. The server is stopping: `wake` has cancelled the scope of an idle session, so it gets 421.
+    # 3. `_command_deadline` has passed: the client was silent for too long, so it gets 421.
+    # 4. None of these: the deadline was an old one. `run` enters a new scope and calls `receive_command` again, which
+    #    sees from `idle` that it has been interrupted and waits on, with the deadline of the same command.
+    #
+    # Case 4 can only happen inside `wire.receive`, where no data is lost by a cancellation. `idle` is true exactly
+    # there. Everything else that waits either runs in a scope of its own or without a deadline.
+    #
+    # A scope can also be cancelled and get data in the same pass of the scheduler. `receive_command` then makes a
+    # checkpoint before it looks at the data: the cancellation counts, and no hook is called any more. Trio's own
+    # cancellations (of the server or from outside) come from outer scopes and are not caught here.
+    #
+    # Reads of the body and hooks that are not frequent have scopes of their own. The former must see a timeout as
+    # `BodyError`, and the latter may run inside a frequent hook. The clock of a hook stands still while the hook waits
+    # for the client: `HookRunner.pause_clock` and `resume_clock` are around each such wait, and do nothing for a wait
+    # that is short or whose own deadline is earlier than the hook's.
 
     async def run(self, *, implicit_tls: bool) -> None:
-        """The whole session, but for its end."""
+        """Run the session, up to but without `end`."""
+        hooks = self.hooks
         while not self.over:
             error: Exception | None = None
             try:
-                self.scope: trio.CancelScope = trio.CancelScope(deadline=self.patience)
-                with self.scope:
+                with trio.CancelScope(deadline=self._command_deadline) as scope:
+                    hooks.scope = scope
                     if self.connected or await self._begin(implicit_tls=implicit_tls):
                         await self._converse()
             except Exception as exc:
-                if self.running is None or not self.scope.cancelled_caught:
+                if hooks.running is None or not scope.cancelled_caught:
                     raise
-                error = exc  # of a hook that was cancelled for being late
-            if not self.scope.cancelled_caught:
+                error = exc  # a late hook raised it when it was cancelled
+            if not scope.cancelled_caught:
                 continue
-            if self.running is not None:
-                await self._cut_off(*self.running, error)
-            elif self.server.stopping:
+            if hooks.running is not None:
+                await self._end_late_hook(*hooks.running, error)
+            elif self.state.stopping:
                 self.idle = False
-                await self.leave(Reply(421, "Server is shutting down", "4.3.2"))
-            elif trio.current_time() >= self.patience:
+                await self.leave(SHUTTING_DOWN)
+            elif trio.current_time() >= self._command_deadline:
                 self.idle = False
-                await self.timed_out()
+                await self.time_out()
 
     async def _begin(self, *, implicit_tls: bool) -> bool:
-        if implicit_tls and not await start_tls(self):
+        if implicit_tls and not await self.start_tls():
             return False
-        if isinstance(self.stream, trio.SSLStream):
-            self.tls = TlsInfo.of(self.stream)
+        if isinstance(self.wire.stream, trio.SSLStream):
+            self.session.tls = TlsInfo.of(self.wire.stream)
             self.protocol.state.secure = True
         self.connected = True
         await greet(self)
         return True
 
     async def _converse(self) -> None:
-        """One command after the other, each from its arrival to its answer."""
+        """Answer one command after another."""
         while not self.over:
-            command, self.deferred = self.deferred, None
+            command, self._deferred = self._deferred, None
             if command is None:
                 try:
                     command = await self.receive_command()
@@ -208,34 +349,27 @@ class Session(HookRunner):
                 if self._queue(command, self.protocol.default_reply(command)):
                     await self.flush()
             else:
-                await COURSES.get(kind, Session._ordinary)(self, command)
+                await HANDLERS.get(kind, default)(self, command)
         await self.flush()
 
-    async def _ordinary(self, command: Command) -> None:
-        """A command with no course of its own: `Hooks.message`, then its hook, then the answer."""
-        reply = await self.consult(command) if self.consults else None
-        name = command.hook
-        if reply is None and name is not None and name in self.hooks:
-            reply = await self.call(name, command, decides=command)
-        if reply is not None and reply.refused and isinstance(command, Mail | Rcpt):
-            self.note(command, reply, self.envelope)
-        await self.answer(reply or self.protocol.default_reply(command))
-
     async def receive_command(self) -> Command | None:
-        """The next command. Replies leave before we wait for it: never wait for input while output is owed (RFC 2920 3.2 (7))."""
-        protocol, scope = self.protocol, self.scope
-        # If so, a deadline passed that was an earlier command's, and the wait for this one goes on.
+        """Return the next command; None when there will be no more.
+
+        RFC 2920 3.2 (7): replies are sent before waiting for input, and only then, so that the replies to a pipelined
+        group leave in one write.
+        """
+        protocol, scope = self.protocol, self.hooks.scope
+        # An old deadline has interrupted the wait for this command, see above: go on waiting with the same deadline.
         resumed, self.idle = self.idle, False
         if not resumed:
-            self.patience = math.inf
+            self._command_deadline = math.inf
         if protocol.buffered:
-            await self.give_way()
+            await self.yield_turn()
         event = protocol.next_event()
         if event is NEED_DATA:
             if protocol.outbox and (rest := self.wire.flush_now()):
                 await self._send(rest)
             if self.wire.broken:
-                self.over = True
                 return None
             if self.wire.quick:
                 await trio.lowlevel.checkpoint()
@@ -243,158 +377,217 @@ class Session(HookRunner):
                     event = protocol.next_event()
         if event is NEED_DATA:
             if not resumed:
-                # One deadline for the whole command: octets without an end of line win nobody time.
-                self.patience = trio.current_time() + self.server.timeouts.command
-            if scope.deadline > self.patience:
-                scope.deadline = self.patience
-            if self.server.stopping:
-                scope.cancel()  # what was received is answered; nothing else is waited for
+                # One deadline for a whole command: a client cannot extend it by sending a line octet by octet.
+                self._command_deadline = trio.current_time() + self.server.timeouts.command
+            if scope.deadline > self._command_deadline:
+                scope.deadline = self._command_deadline
+            if self.state.stopping:
+                scope.cancel()  # the commands that were received are answered; no others are waited for
             while event is NEED_DATA:
                 self.idle = True
                 await self.wire.receive()
-                if scope.cancel_called:  # woken and given data at once: the first counts, and no hook runs any more
+                if scope.cancel_called:  # cancelled and given data at once: the cancellation counts
                     await trio.lowlevel.checkpoint()
                 self.idle = False
                 event = protocol.next_event()
         if event is CONNECTION_LOST:
-            self.over = True
+            self.end_dialogue()
             return None
         assert isinstance(event, Command)
-        self.server.counts.commands += 1
+        self.state.counts.commands += 1
         if type(event) is Mail:
-            self._transactions += 1
-            self._transaction = {}
+            self.transaction.begin()
         return event
 
-    async def give_way(self) -> None:
-        """Let others have their turn now and then, while there is more to work on than one client may have done in one go.
+    async def yield_turn(self) -> None:
+        """Let other tasks run after every `TURN` commands that were received in one read.
 
-        To be called before an event is taken: if we are cancelled here, nothing is lost.
+        It is called before an event is taken from the core: a cancellation here loses nothing.
         """
         self._turns += 1
         if self._turns % TURN == 0:
             await trio.lowlevel.checkpoint()
 
     async def flush(self) -> None:
-        """Send what is owed. When that cannot be done, the session is over: nobody can be answered any more."""
+        """Send the replies that are queued. If that fails, the session is over."""
         if rest := self.wire.flush_now():
             await self._send(rest)
-        if self.wire.broken:
-            self.over = True
 
     async def _send(self, rest: bytes | memoryview) -> None:
-        """Send what the kernel would not take at once."""
-        self.disarm()
+        """Send what the kernel did not take at once."""
+        self.hooks.disarm()
         began = trio.current_time()
-        self.stop_hook_clock(began, self.server.timeouts.write)
+        self.hooks.pause_clock(began, self.server.timeouts.write)
         try:
             await self.wire.send(rest)
         finally:
-            self.start_hook_clock(trio.current_time() - began)
+            self.hooks.resume_clock(trio.current_time() - began)
 
-    async def timed_out(self) -> None:
-        """The peer was silent for too long: tell the hook, and then the peer (RFC 5321 4.5.3.2.7)."""
-        self.over = True
-        await self.call("timeout")
+    async def time_out(self) -> None:
+        """The client was silent for too long: call the `timeout` hook, send 421 and end (RFC 5321 4.5.3.2.7)."""
+        await self.hooks.call("timeout", self.session)
         await self.leave(Reply(421, "Timeout: closing the connection", "4.4.2"))
 
     async def leave(self, reply: Reply) -> None:
-        """Say 421 without having been asked, and hear nothing more."""
-        self.over = True
+        """Send an unsolicited 421 (RFC 5321 3.8), and end the session."""
         if self.connected:
-            await self.call("response", reply)
+            await self.hooks.call("response", self.session, reply)
         self.protocol.close(reply)
         await self.flush()
 
-    async def _cut_off(self, name: str, failure: Reply, error: Exception | None) -> None:
-        """One of the frequent hooks was late, and the session's scope has ended it; perhaps it has raised an error over that."""
-        self.running: tuple[str, Reply] | None = None
-        self.patience = math.inf
-        late = self.late(name)
+    def end_dialogue(self) -> None:
+        """End the session without a reply."""
+        self.protocol.dialogue.enter(CLOSED)
+
+    async def _end_late_hook(self, name: str, failure: Reply, error: Exception | None) -> None:
+        """The session's scope has cancelled a frequent hook that was late: report it, and send its reply.
+
+        :param error: what the hook raised when it was cancelled.
+        """
+        self.hooks.running = None
+        self._command_deadline = math.inf
+        late = self.hooks.late(name)
         late.__cause__ = error
-        await self.server.report(late, f"{self.id}: {name} hook failed")
-        if self.body is not None:
-            await conclude(self, self.body, failure)
+        await self.state.report(late, f"{self.id}: {name} hook failed")
+        if self.transaction.body is not None:
+            await self.transaction.conclude(self, failure)
         else:
-            assert self.pending is not None
-            self.note(self.pending, failure, self.envelope)
+            command = self.session.pending
+            assert command is not None
+            self.log_message(command, failure, self.session.envelope)
             await self.answer(failure)
 
+    async def renew_scope(self) -> None:
+        """Leave the scope, which a late hook has used up without being interrupted, and enter a new one."""
+        self.hooks.overdue, self._command_deadline = False, math.inf
+        await trio.lowlevel.checkpoint()
+
     def wake(self) -> None:
-        """`Server.stop`: wait for the peer no longer. Only for an idle session; a hook must not be cut off by this."""
+        """End the wait for the next command, for `Server.stop`.
+
+        Only for an idle session: otherwise it would interrupt a hook.
+        """
         self.woken = True
-        self.scope.cancel()
-
-    def default_reply(self, command: Command) -> Reply:
-        """What a command is answered with when nobody has another idea."""
-        if self.body is not None and isinstance(command, EndOfBody | CountedCommand | Data):
-            return queued(self.body.envelope)
-        return self.protocol.default_reply(command)
-
-    def body_is_due(self) -> bool:
-        """The message under way was taken whole."""
-        return self.body is not None and self.body.due
+        self.hooks.scope.cancel()
 
     async def end(self) -> None:
-        """The session's last hooks, when all else is over."""
+        """Call the last hooks of the session, shielded: `reset` if a transaction was open, and `disconnect`."""
         lost = self.protocol.state.mail is not None
         for name in ("reset", "disconnect") if lost else ("disconnect",):
-            if name in self.hooks:
+            if name in self.hooks.installed:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + self.server.timeouts.disconnect):
-                    await self.call(name)
+                    await self.hooks.call(name, self.session)
 
-    def last_words(self) -> None:
-        """We are being cancelled: say so if that needs no waiting (RFC 5321 3.8)."""
+    def send_shutdown_nowait(self) -> None:
+        """Send 421 if that is possible without waiting: the session is being cancelled (RFC 5321 3.8)."""
         if not self.over:
-            self.over = True
-            self.protocol.close(Reply(421, "Server is shutting down", "4.3.2"))
+            self.protocol.close(SHUTTING_DOWN)
             self.wire.flush_now()
 
-    # --- answers ----------------------------------------------------------------------------------------------------
+    # --- STARTTLS ---------------------------------------------------------------------------------------------------
+    #
+    # The upgrade is made of four steps, in this order: the 220 is sent in the clear and flushed (STARTTLS is not
+    # groupable); the core has refused the command if any octets had been received after it, since they could be an
+    # injection (RFC 3207 4.2, and CVE-2011-0411); the handshake runs on the same transport, and from its success on the
+    # wire uses the `SSLStream` only; the core forgets the transaction, the user and EHLO (`ServerProtocol.secured`),
+    # and the client has to begin anew.
+    #
+    # During the handshake nothing can be sent to the client in a way that it would understand, so the wire counts as
+    # broken: a cancellation, a timeout or a failure ends the session without a reply. A half-finished handshake cannot
+    # be undone, and going on in the clear would be the downgrade that TLS is there to prevent.
+    #
+    # The session counts as idle meanwhile: nothing has been promised to the client, so `Server.stop` need not wait for
+    # it.
+
+    async def start_tls(self) -> bool:
+        """Do the TLS handshake on the connection. If it fails, return False: the session is over then."""
+        context = self.server.tls
+        assert context is not None
+        self.hooks.disarm()
+        self.idle = True
+        if self.state.stopping:
+            self.wake()
+        try:
+            stream = await self.wire.start_tls(context, self.server.timeouts.tls, server_side=True)
+        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as exc:
+            log.info("%s: TLS handshake failed: %s", self.id, exc.__cause__ or type(exc).__name__)
+            return False
+        self.idle = False
+        self.session.tls = TlsInfo.of(stream)
+        return True
+
+    # --- replies ----------------------------------------------------------------------------------------------------
+
+    async def consult(self, command: Command) -> Reply | None:
+        """Call the `message` hook; return its reply, or None."""
+        if not self.hooks.has_message:
+            return None
+        return await self.hooks.call("message", self.session, command, command=command)
 
     async def answer(self, reply: Reply) -> None:
-        """Give this answer to the pending command."""
+        """Reply to the pending command. The reply is sent at once unless others may share its write."""
         command = self.protocol.pending
         try:
-            if self.tells:
-                await self.call("response", reply)
-        finally:  # a data hook that gives up on its pull must not leave a question open
+            if self.hooks.has_response:
+                await self.hooks.call("response", self.session, reply)
+        finally:  # also when a data hook gives up its read here: a command must not stay unanswered
             urgent = self._queue(command, reply)
         if urgent:
             await self.flush()
 
     def _queue(self, command: Command | BadCommandError | None, reply: Reply) -> bool:
-        """The answer, without its hook. True: it must leave at once (RFC 2920 3.2 (5), (6)), others may wait for company."""
+        """Queue a reply; return whether it must be sent at once (RFC 2920 3.2 (5), (6)) or may wait for others."""
         self.protocol.send(reply)
         if self._debug:
-            # A line that is no command may be a password that came too late.
+            # A line that is not a command may be a password that was sent too late.
             bad = isinstance(command, BadCommandError) and (
                 command.verb if command.verb in self.protocol.grammar.verbs else "?"
             )
             log.debug("%s: %s -> %s", self.id, bad or repr(command), reply)
-        if reply.code == 421:
-            self.over = True
         return not (isinstance(command, Command) and command.groupable)
 
-    def note(
+    async def refuse(self, bad: BadCommandError) -> None:
+        """Reply to a command that the core refuses."""
+        self.state.counts.commands += 1
+        self.state.counts.errors += 1
+        if bad.verb in LOGGED:
+            self.log_message(bad, bad.reply, self.session.envelope)
+        await self.answer(bad.reply)
+
+    def defer(self, command: Command) -> None:
+        """Carry out this command next, before others are received."""
+        self._deferred = command
+
+    def auth_limit_reached(self, reply: Reply) -> bool:
+        """Count ``reply`` if it refuses AUTH for good; return whether the client has no further attempt."""
+        self._auth_failures += reply.permanent
+        return self._auth_failures >= self.server.limits.auth_failures
+
+    def log_message(
         self,
         command: Command | BadCommandError,
         reply: Reply | None,
         envelope: Envelope | None,
         body: Body | None = None,
     ) -> None:
-        """A line for the log of messages: what became of one, or of a command that would have led to one. None: no answer."""
-        if messages.isEnabledFor(logging.INFO):
-            size, seconds = (0, 0.0) if body is None else (body.size, trio.current_time() - body.began)
-            note = MessageRecord.of(self, command, reply, envelope, size, seconds)
-            messages.info("%s", note, extra={"note": note})
+        """Write a record to the log of messages.
 
-    async def refuse(self, bad: BadCommandError) -> None:
-        """Answer a command that the core refuses."""
-        self.server.counts.commands += 1
-        self.server.counts.errors += 1
-        if bad.close:
-            self.over = True
-        if bad.verb in NOTED:
-            self.note(bad, bad.reply, envelope=self.envelope)
-        await self.answer(bad.reply)
+        ``reply`` is None when the client disconnected before it could be sent.
+        """
+        if messages.isEnabledFor(logging.INFO):
+            session = self.session
+            record = MessageRecord.of(
+                command,
+                reply,
+                envelope,
+                time=self.server.now(),
+                session_id=self.id,
+                peer=session.peer,
+                hello=session.hello,
+                protocol=session.protocol_name,
+                tls=session.tls,
+                user=session.user,
+                size=0 if body is None else body.size,
+                seconds=0.0 if body is None else trio.current_time() - body.began,
+            )
+            messages.info("%s", record, extra={"note": record})

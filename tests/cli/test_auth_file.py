@@ -11,7 +11,7 @@ import trio.testing
 from smtp_trio import Credentials, Server
 from smtp_trio._cli.auth_file import Accounts, Hash, parse
 from smtp_trio._cli.options import UsageError
-from smtp_trio._server.session import Session
+from smtp_trio._server.session import Session, SessionTask
 from smtp_trio._types import Peer
 from smtp_trio.protocol.extensions.auth import INVALID_CREDENTIALS
 
@@ -82,7 +82,9 @@ def test_the_error_names_the_invalid_line_and_no_password(text: str, error: str)
 @pytest.fixture
 def session() -> Session:
     memory = Peer("", None, "memory")
-    return Session(Server(), trio.testing.memory_stream_pair()[0], memory, memory)
+    server, stream = Server(), trio.testing.memory_stream_pair()[0]
+    task = SessionTask(server, server._state, server._new_protocol(), stream, peer=memory, local=memory)
+    return task.session
 
 
 async def is_accepted(accounts: Accounts, session: Session, user: str, password: str, authzid: str = "") -> bool:

@@ -116,26 +116,72 @@ async def test_refusal_midway_drops_the_rest(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("reply", [None, Reply(250, "Thanks")])
-@pytest.mark.parametrize("pulls", [0, 1])
-async def test_unread_rest_is_pulled_by_the_session(reply: Reply | None, pulls: int, autojump_clock: MockClock) -> None:
-    async def data(session: Session, body: Body) -> Reply | None:
-        for _ in range(pulls):
-            await anext(body)
+async def test_data_hook_that_accepts_before_the_first_read(reply: Reply | None, autojump_clock: MockClock) -> None:
+    """The 451 is sent in place of the 354, and the error names the hook."""
+
+    async def forgetful(session: Session, body: Body) -> Reply | None:
         return reply
 
-    async with talk(serving(data, size=1000)) as client:
+    hooks = Taker()
+    async with talk(serving(forgetful, hooks)) as client:
+        await client.open()
+        await client.say("DATA", "451 4.3.0")
+        await client.send(START + b"BDAT 5\r\nhelloBDAT 0 LAST\r\n")
+        await client.expect("250 2.1.0", "250 2.1.5", "451 4.3.0", "503 5.5.1")
+        await client.quit()
+    assert len(hooks.errors) == 2
+    assert "forgetful" in str(hooks.errors[0])
+    assert "await body.discard()" in str(hooks.errors[0])
+
+
+@pytest.mark.parametrize("reply", [None, Reply(250, "Thanks")])
+async def test_data_hook_that_accepts_after_a_part_of_the_message(
+    reply: Reply | None, autojump_clock: MockClock
+) -> None:
+    """The rest is dropped, and the 451 is sent after it."""
+
+    async def forgetful(session: Session, body: Body) -> Reply | None:
+        await anext(body)
+        return reply
+
+    hooks = Taker()
+    async with talk(serving(forgetful, hooks)) as client:
+        await client.open()
+        await client.say("DATA", "354")
+        await client.send(b"one\r\n")
+        await trio.testing.wait_all_tasks_blocked()
+        await client.send(b"two\r\n.\r\n")
+        await client.expect("451 4.3.0")
+        await client.quit()
+    assert [type(error) for error in hooks.errors] == [RuntimeError]
+    assert hooks.ended[0].last_message is MessageState.NOT_TAKEN
+
+
+@pytest.mark.parametrize("reply", [None, Reply(250, "Thanks")])
+@pytest.mark.parametrize("reads", [0, 1])
+async def test_discard(reply: Reply | None, reads: int, autojump_clock: MockClock) -> None:
+    async def data(session: Session, body: Body) -> Reply | None:
+        for _ in range(reads):
+            await anext(body)
+        await body.discard()
+        assert body.complete
+        return reply
+
+    hooks = Taker()
+    async with talk(serving(data, hooks, size=1000)) as client:
         await client.hello()
-        usual = "250 2.0.0 Thanks" if reply else "250 2.0.0 Ok: queued as "
-        await client.deliver(MESSAGE, usual)
-        # The answer is the message's own where that did not end well.
+        accepted = "250 2.0.0 Thanks" if reply else "250 2.0.0 Ok: queued as "
+        await client.deliver(MESSAGE, accepted)
+        # A message that cannot be accepted is refused all the same.
         await client.deliver(MESSAGE + b"bare\nnewline\r\n", "550 5.5.2")
         await client.deliver(MESSAGE * 99, "552 5.3.4")
-        await client.deliver(MESSAGE, usual)
+        await client.deliver(MESSAGE, accepted)
         await client.send(START + b"BDAT 5\r\nhelloBDAT 6 LAST\r\nworld\r")
         await client.expect("250 2.1.0", "250 2.1.5", "250 2.0.0", "550 5.5.2")
         await client.send(START + b"BDAT 5\r\nhelloBDAT 7 LAST\r\nworld\r\n")
-        await client.expect("250 2.1.0", "250 2.1.5", "250 2.0.0", usual)
+        await client.expect("250 2.1.0", "250 2.1.5", "250 2.0.0", accepted)
         await client.quit()
+    assert hooks.errors == []
 
 
 async def test_data_and_bdat_look_the_same(autojump_clock: MockClock) -> None:
@@ -168,6 +214,7 @@ async def test_hook_runs_in_the_sessions_task(autojump_clock: MockClock) -> None
 
         async def data(self, session: Session, body: Body) -> None:
             tasks.append(trio.lowlevel.current_task())
+            await body.discard()
 
     async with talk(Server(Where(), name=NAME)) as client:
         await client.hello()

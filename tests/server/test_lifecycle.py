@@ -167,7 +167,7 @@ async def test_several_at_once(autojump_clock: MockClock) -> None:
     go = trio.Event()
     server = Server(name=NAME)
     server.on(**spies(events, "start", "connect", "stop"))
-    start = server.installed["start"]
+    start = server._state.hooks["start"]
 
     async def slow_start(server: Server) -> None:
         await go.wait()
@@ -521,7 +521,7 @@ async def test_session_cannot_wait_for_its_own_end(autojump_clock: MockClock) ->
         await client.quit()
     assert isinstance(hooks.errors[0], RuntimeError)
     assert isinstance(hooks.errors[1], ExceptionGroup)
-    assert not server.stopping
+    assert not server._state.stopping
 
 
 async def test_session_may_have_its_server_stopped(autojump_clock: MockClock) -> None:
@@ -653,15 +653,18 @@ class Stepwise:
 async def test_stop_does_all_its_work_before_it_waits() -> None:
     hooks = Taker()
     server = Server(hooks, name=NAME)
-    seen: list[tuple[int, bool]] = []
+    seen: list[tuple[int, list[bool]]] = []
     async with trio.open_nursery() as nursery:
         listeners = await nursery.start(server.serve, 0, "127.0.0.1")
         async with call(listeners[0].socket.getsockname()[1]) as client:
             await client.hello()
             await wait_all_tasks_blocked(0.01)
-            await Stepwise(server.stop(), lambda: seen.append((listeners[0].socket.fileno(), hooks.sessions[0].woken)))
+            await Stepwise(
+                server.stop(),
+                lambda: seen.append((listeners[0].socket.fileno(), [session.woken for session in server._sessions])),
+            )
             await client.expect(DOWN)
-    assert seen == [(-1, True)]
+    assert seen == [(-1, [True])]
 
 
 async def test_stop_closes_the_door_at_once() -> None:

@@ -140,7 +140,7 @@ async def test_a_line_a_message(log: pytest.LogCaptureFixture, autojump_clock: M
     assert f'reply="{reply}"' in first
     assert reply.rpartition(" ")[2] in first
     assert "550 5.5.2" in second
-    assert "no answer" in third
+    assert "no reply: the client disconnected" in third
 
 
 async def test_quiet_by_default(caplog: pytest.LogCaptureFixture, autojump_clock: MockClock) -> None:
@@ -219,6 +219,6 @@ async def test_mended_line_ends_are_logged(
         await client.send(message + b".\r\n")
         await client.expect("250 2.0.0")
     assert hooks.messages == [b"a\r\nb\r\n"]
-    told = [record for record in log.records if "was made CRLF" in record.getMessage()]
+    told = [record for record in log.records if "was replaced by CRLF" in record.getMessage()]
     assert len(told) == lines
     assert all(hooks.sessions[0].id in record.getMessage() for record in told)

@@ -252,7 +252,7 @@ async def test_statistics(autojump_clock: MockClock) -> None:
             sessions_open=1, sessions_total=1, messages=1, bytes=len(MESSAGE), refused=1, commands=8, errors=1
         )
         await client.quit()
-    assert server.statistics() == Statistics(0, 1, 1, len(MESSAGE), 1, 9, 1)
+    assert server.statistics() == Statistics(1, 1, len(MESSAGE), 1, 9, 1)
     assert before.sessions_open == 1
 
 

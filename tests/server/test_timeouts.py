@@ -371,11 +371,10 @@ async def test_full_socket(autojump_clock: MockClock) -> None:
     assert hooks.errors == []
 
 
-@pytest.mark.parametrize("what", ["354", "250 to a chunk", "354 that nobody pulls"])
+@pytest.mark.parametrize("what", ["354", "250 to a chunk"])
 async def test_peer_that_never_reads_in_a_message(what: str, autojump_clock: MockClock) -> None:
     async def data(session: Session, body: Body) -> None:
-        if "nobody" not in what:
-            await body.read()
+        await body.read()
 
     hooks = Timed()
     server = Server(hooks, name=NAME)

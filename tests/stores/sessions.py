@@ -12,7 +12,7 @@ import trio
 from attrs import frozen
 
 from smtp_trio import Envelope, Path, Peer
-from smtp_trio._server.received import received
+from smtp_trio._server.received import received_field
 from smtp_trio.protocol.commands import Ehlo, Mail, Rcpt
 
 if TYPE_CHECKING:
@@ -48,7 +48,14 @@ class SessionStub:
     protocol_name: str = "ESMTP"
 
     def received(self) -> bytes:
-        return received(cast("Session", self))
+        return received_field(
+            server=self.server.name,
+            protocol=self.protocol_name,
+            hello=self.hello,
+            peer=self.peer,
+            envelope=self.envelope,
+            now=self.server.now(),
+        )
 
 
 @frozen

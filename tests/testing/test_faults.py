@@ -185,8 +185,8 @@ async def test_hooks_alone_are_enough(autojump_clock: MockClock) -> None:
 
 async def test_what_the_hooks_offer_is_offered() -> None:
     """A layer brings no AUTH, and takes none away."""
-    assert not {"auth", "expn", "secret"} & set(Server(Faults().hooks(Watched())).installed)
-    assert "auth" in Server(Faults().hooks(Guarded())).installed
+    assert not {"auth", "expn", "secret"} & set(Server(Faults().hooks(Watched()))._state.hooks)
+    assert "auth" in Server(Faults().hooks(Guarded()))._state.hooks
 
 
 async def test_anothers_server(autojump_clock: MockClock) -> None:

@@ -9,7 +9,7 @@ import trio
 from trio.testing import Sequencer, check_half_closeable_stream, wait_all_tasks_blocked
 
 from smtp_trio import Peer
-from smtp_trio._server.listeners import endpoints
+from smtp_trio._server.peers import endpoints
 from smtp_trio.testing import MemoryStream, bounded_stream_pair
 
 

@@ -17,7 +17,8 @@ import trio
 
 from smtp_trio import Body, BodyError, Hooks, MessageState, Reply, Server, Session
 from smtp_trio._client.exchange import Exchange
-from smtp_trio._server.handlers import REPLY
+from smtp_trio._server.session import SessionTask
+from smtp_trio._server.transaction import REPLY_TIMEOUT, Transaction
 from smtp_trio.testing import Attempt, SweepError, cancel_everywhere, deterministic, fail_everywhere, memory_pair
 
 MESSAGE = b"Subject: one\r\n\r\nhello\r\n"
@@ -99,20 +100,20 @@ def test_correct_hooks_pass() -> None:
 
 
 def test_checkpoint_between_accepting_and_replying(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def verdict(session: Session, reply: Reply, body: Body) -> None:
-        session.last_message = MessageState.UNACKNOWLEDGED
-        session.server.counts.messages += 1
+    async def send_reply(transaction: Transaction, session: SessionTask, reply: Reply, body: Body) -> None:
+        transaction.last_message = MessageState.UNACKNOWLEDGED
+        session.counts.messages += 1
         await trio.lowlevel.checkpoint()  # here
         session.protocol.send(reply)
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + REPLY):
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + REPLY_TIMEOUT):
             await session.wire.send(session.wire.flush_now())
-        session.last_message = MessageState.ACKNOWLEDGED
+        transaction.last_message = MessageState.ACKNOWLEDGED
 
-    monkeypatch.setattr("smtp_trio._server.handlers.verdict", verdict)
+    monkeypatch.setattr(Transaction, "_send_reply", send_reply)
     error = caught(delivery(), "accepted message .*, but the client received no reply")
     assert error.k > 10
     where, *others = error.stack.split("Another task: ")
-    assert where.rstrip().endswith("in verdict\n    await trio.lowlevel.checkpoint()  # here")
+    assert where.rstrip().endswith("in send_reply\n    await trio.lowlevel.checkpoint()  # here")
     assert "in _converse\n" in where
     assert "in scenario\n    await client.data(MESSAGE)" in others[0]
     assert "C: MAIL FROM:<me@client.test>" in error.transcript
@@ -121,40 +122,40 @@ def test_checkpoint_between_accepting_and_replying(monkeypatch: pytest.MonkeyPat
 
 
 def test_missing_shield(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def verdict(session: Session, reply: Reply, body: Body) -> None:
-        session.last_message = MessageState.UNACKNOWLEDGED
-        session.server.counts.messages += 1
+    async def send_reply(transaction: Transaction, session: SessionTask, reply: Reply, body: Body) -> None:
+        transaction.last_message = MessageState.UNACKNOWLEDGED
+        session.counts.messages += 1
         session.protocol.send(reply)
         await session.flush()  # with no shield
-        session.last_message = MessageState.ACKNOWLEDGED
+        transaction.last_message = MessageState.ACKNOWLEDGED
 
-    monkeypatch.setattr("smtp_trio._server.handlers.verdict", verdict)
+    monkeypatch.setattr(Transaction, "_send_reply", send_reply)
     error = caught(delivery(), "accepted message .*, but the client received no reply")
     assert "await session.flush()  # with no shield" in error.stack
     assert "250 2.0.0 Ok: queued" in error.transcript  # queued, but not sent
 
 
 def test_message_state_set_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def verdict(session: Session, reply: Reply, body: Body) -> None:
-        session.last_message = MessageState.ACKNOWLEDGED
-        session.server.counts.messages += 1
+    async def send_reply(transaction: Transaction, session: SessionTask, reply: Reply, body: Body) -> None:
+        transaction.last_message = MessageState.ACKNOWLEDGED
+        session.counts.messages += 1
         session.protocol.send(reply)
         await session.flush()
 
-    monkeypatch.setattr("smtp_trio._server.handlers.verdict", verdict)
+    monkeypatch.setattr(Transaction, "_send_reply", send_reply)
     error = caught(delivery(), "but not acknowledged, and session.last_message is ACKNOWLEDGED", sweep=fail_everywhere)
     assert error.stack.startswith("Stack: ")
-    assert "in verdict\n    await session.flush()" in error.stack
+    assert "in send_reply\n    await session.flush()" in error.stack
     assert str(error).startswith("connection cut at operation ")
 
 
 def test_missing_disconnect(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def end(session: Session) -> None:
+    async def end(session: SessionTask) -> None:
         if session.protocol.state.mail is not None:
-            await session.call("reset")  # with no shield, so that nothing follows
-        await session.call("disconnect")
+            await session.hooks.call("reset", session.session)  # with no shield, so that nothing follows
+        await session.hooks.call("disconnect", session.session)
 
-    monkeypatch.setattr(Session, "end", end)
+    monkeypatch.setattr(SessionTask, "end", end)
     error = caught(delivery(), "1 connect, and 0 disconnect hooks were called")
     assert "C: MAIL FROM" in error.transcript
     assert len(error.reasons) == 1
@@ -164,9 +165,10 @@ def test_message_counted_before_it_was_accepted(monkeypatch: pytest.MonkeyPatch)
     read = Body.read
 
     async def eager(body: Body) -> bytes:
-        body._session.server.counts.messages += not body.complete
+        assert isinstance(body._session, SessionTask)
+        body._session.counts.messages += not body.complete
         message = await read(body)
-        body._session.server.counts.messages -= 1
+        body._session.counts.messages -= 1
         return message
 
     monkeypatch.setattr(Body, "read", eager)

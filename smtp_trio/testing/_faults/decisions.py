@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from ..._server.body import Body
-from ..._server.hooks import Hook, Hooks, installed
+from ..._server.hook_runner import Hook
+from ..._server.hooks import Hooks, installed
 from ..._server.session import Session
 from ...protocol import Command, Reply
 from .faulty_stream import BROKEN, FaultyStream
@@ -74,11 +75,11 @@ def as_hooks(hooks: Mapping[str, Hook]) -> Hooks:
 
 async def late(session: Session, seconds: float) -> None:
     """Let time pass in a hook that is not the hook's."""
-    session.stop_hook_clock(trio.current_time(), math.inf)
+    session._hooks.pause_clock(trio.current_time(), math.inf)
     try:
         await trio.sleep(seconds)
     finally:
-        session.start_hook_clock(seconds)
+        session._hooks.resume_clock(seconds)
 
 
 class Decisions(Layer):
@@ -104,7 +105,7 @@ class Decisions(Layer):
             if isinstance(rule, Delay):
                 await late(session, rule.seconds)
             elif isinstance(rule, Hang):
-                session.stop_hook_clock(trio.current_time(), math.inf)
+                session._hooks.pause_clock(trio.current_time(), math.inf)
                 with suppress(*BROKEN):
                     while await session.stream.receive_some():
                         pass
@@ -117,21 +118,18 @@ class Decisions(Layer):
 
     async def connect(self, session: Session) -> Reply | None:
         if self._every and stream_of(session, self._faults) is None:
-            session.wire.carry(self._faults.wrap(session.stream, side="server"))
+            session._wire.carry(self._faults.wrap(session.stream, side="server"))
         return await self._decide(GREETING, session) or await self.under.connect(session)
 
     async def secured(self, session: Session) -> None:
         outside = stream_of(session, self._faults)
         if outside is not None and isinstance(session.stream, trio.SSLStream):
             outside.transparent = True
-            session.wire.carry(FaultyStream(session.stream, "server", self._faults, greeted=True))
+            session._wire.carry(FaultyStream(session.stream, "server", self._faults, greeted=True))
         await self.under.secured(session)
 
     async def message(self, session: Session, command: Command) -> Reply | None:
-        reply = await self._decide(command.verb, session)
-        if reply is not None and command.verb == "AUTH":
-            session.auth_failures += reply.permanent  # which ends a session that has too many
-        return reply or await self.under.message(session, command)
+        return await self._decide(command.verb, session) or await self.under.message(session, command)
 
     async def data(self, session: Session, body: Body) -> Reply | None:
         rules = self._due(DOT, session)

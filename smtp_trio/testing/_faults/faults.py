@@ -69,8 +69,8 @@ class Faults:
             self._servers.append(server)
             if scripted(server.hooks, self):  # `hooks` made them: a rule that is asked twice counts double
                 return
-            decisions = Decisions(as_hooks(server.installed), self, every=False)
-            server.install({**server.installed, **decisions.installed()})
+            decisions = Decisions(as_hooks(server._state.hooks), self, every=False)
+            server._state.install({**server._state.hooks, **decisions.installed()})
 
     # --- how they are played --------------------------------------------------------------------------------------------
 

@@ -136,6 +136,6 @@ class Tarpit(Layer):
     async def response(self, session: Session, reply: Reply) -> None:
         errors: int = session.context.get(self, 0)
         session.context[self] = errors + reply.refused
-        if errors and not session.over:
+        if errors and reply.code not in (221, 421):  # the last reply of a session is not delayed
             await late(session, min(self.most, self.seconds * errors))
         await self.under.response(session, reply)

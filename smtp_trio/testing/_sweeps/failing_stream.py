@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import trio
 
-from ..._server.listeners import endpoints
+from ..._server.peers import endpoints
 from ..._types import Peer
 
 

@@ -5,7 +5,7 @@ client by one that records which octets arrived, and which the stream took whole
 
 Whether the client of an accepted message was told so is decided by octets: after a data hook accepted a message, the reply that the
 server sends next must be a 250, and the stream must have taken all of it. A missing reply is excused only if the peer was gone, or
-took nothing for as long as the server tries to send it (`handlers.REPLY` seconds).
+took nothing for as long as the server tries to send it (`transaction.REPLY_TIMEOUT` seconds).
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import trio
 from attrs import define
 
 from ..._client.client import Client
-from ..._instrument import watcher
+from ..._instrument import observer
 from ..._server.body import Body
-from ..._server.handlers import REPLY
 from ..._server.server import Server
-from ..._server.session import Session
+from ..._server.session import Session, SessionTask
+from ..._server.transaction import REPLY_TIMEOUT
 from ..._types import MessageState
-from ..._wire import Octets, Wire
+from ..._wire import OctetProtocol, Wire
 from ...protocol import Reply
 from .._transcripts.entry import Side, other
 from .._transcripts.transcript import Transcript
@@ -38,7 +38,7 @@ class WireLog:
     def __init__(self, transcript: Transcript, side: Side, name: str) -> None:
         self.received = bytearray()
         self.sent = bytearray()
-        #: Octets that have left the protocol, and that the stream has not taken yet.
+        #: OctetProtocol that have left the protocol, and that the stream has not taken yet.
         self.pending = bytearray()
         #: Something could not be sent because the peer was gone, or took nothing for as long as a shield lasts.
         self.excused = False
@@ -66,7 +66,7 @@ class WireLog:
 class RecordingProtocol:
     """A protocol whose octets go to a `WireLog` as well."""
 
-    def __init__(self, protocol: Octets, log: WireLog) -> None:
+    def __init__(self, protocol: OctetProtocol, log: WireLog) -> None:
         self._protocol, self._log = protocol, log
 
     def receive_data(self, data: bytes) -> None:
@@ -84,10 +84,10 @@ class ObservedWire(Wire):
 
     __slots__ = ("log", "used")
 
-    def __init__(self, stream: trio.abc.Stream, protocol: Octets, write_timeout: float, log: WireLog) -> None:
+    def __init__(self, stream: trio.abc.Stream, protocol: OctetProtocol, write_timeout: float, log: WireLog) -> None:
         super().__init__(stream, RecordingProtocol(protocol, log), write_timeout)
         self.log = log
-        #: Octets have been waited for.
+        #: OctetProtocol have been waited for.
         self.used = False
 
     async def receive(self) -> None:
@@ -112,7 +112,7 @@ class ObservedWire(Wire):
         finally:
             if not self.broken:
                 self.log.add_sent()
-            elif not interrupted or trio.current_time() - began >= REPLY:
+            elif not interrupted or trio.current_time() - began >= REPLY_TIMEOUT:
                 self.log.excused = True
 
 
@@ -131,16 +131,21 @@ class DataCall:
 class ObservedSession:
     """A session with the calls of its hooks and its `WireLog`."""
 
-    def __init__(self, session: Session, stream: trio.abc.Stream, log: WireLog) -> None:
-        self.session = session
+    def __init__(self, task: SessionTask, stream: trio.abc.Stream, log: WireLog) -> None:
+        self._task = task
         self.log = log
         self.disconnects = 0
         self.data_calls: list[DataCall] = []
-        self._hooks = session.hooks
-        session.wire = ObservedWire(stream, session.protocol, session.server.timeouts.write, log)
-        session.hooks = {**session.hooks, "disconnect": self._disconnect}
-        if "data" in session.hooks:
-            session.hooks["data"] = self._data
+        self._hooks = task.hooks.installed
+        task.wire = ObservedWire(stream, task.protocol, task.server.timeouts.write, log)
+        task.hooks.installed = {**self._hooks, "disconnect": self._disconnect}
+        if "data" in self._hooks:
+            task.hooks.installed["data"] = self._data
+
+    @property
+    def session(self) -> Session:
+        """The session as its hooks see it."""
+        return self._task.session
 
     async def _disconnect(self, session: Session) -> None:
         self.disconnects += 1
@@ -151,10 +156,10 @@ class ObservedSession:
         call = DataCall(body)
         self.data_calls.append(call)
         reply: Reply | None = await self._hooks["data"](session, body)
-        answers = [each for each in (reply, session._settled) if each is not None]
+        answers = [each for each in (reply, self._task.hooks.settled) if each is not None]
         call.accepted = not answers or (len(answers) == 1 and answers[0].code == 250)
         call.complete = body.complete
-        call.offset = len(self.log.sent) + len(self.log.pending) + sum(map(len, session.protocol.outbox))
+        call.offset = len(self.log.sent) + len(self.log.pending) + sum(map(len, self._task.protocol.outbox))
         return reply
 
     @property
@@ -171,8 +176,10 @@ class ObservedSession:
         """Return which promises about a session that has ended do not hold."""
         session, name = self.session, f"session {self.session.id}"
         found: list[str] = []
-        if self.disconnects != session.connected:
-            found.append(f"{name}: {session.connected:d} connect, and {self.disconnects} disconnect hooks were called")
+        if self.disconnects != self._task.connected:
+            found.append(
+                f"{name}: {self._task.connected:d} connect, and {self.disconnects} disconnect hooks were called"
+            )
         if not await is_closed(session.stream):
             found.append(f"{name}: its stream was left open")
         found += [
@@ -181,7 +188,11 @@ class ObservedSession:
             for each in self.accepted
             if each.complete and not self.acknowledged(each) and not self.log.excused
         ]
-        if self.data_calls and not session.consults and (violation := self._wrong_state(self.data_calls[-1])):
+        if (
+            self.data_calls
+            and not self._task.hooks.has_message
+            and (violation := self._wrong_state(self.data_calls[-1]))
+        ):
             found.append(f"{name}: {violation}")
         return found
 
@@ -244,10 +255,10 @@ class Observer:
 
     def install(self) -> None:
         """Observe what is made in this task and in tasks that it starts."""
-        watcher.set(self._observe)
+        observer.set(self._observe)
 
-    def _observe(self, made: Session | Client) -> None:
-        if isinstance(made, Session):
+    def _observe(self, made: SessionTask | Client) -> None:
+        if isinstance(made, SessionTask):
             if made.server not in self.servers:
                 self.servers.append(made.server)
                 self._observe_errors(made.server)
@@ -259,14 +270,14 @@ class Observer:
             self.clients.append(ObservedClient(made, self._wrap(made._exchange.wire.stream), log, name))
 
     def _observe_errors(self, server: Server) -> None:
-        hook = server.installed.get("error")
+        hook = server._state.hooks.get("error")
 
         async def error(server: Server, error: Exception) -> None:
             self.errors.append(error)
             if hook is not None:
                 await hook(server, error)
 
-        server.installed["error"] = error
+        server._state.hooks["error"] = error
 
     async def violations(self) -> list[str]:
         """Return which promises of docs/cancellation do not hold after the run."""
@@ -288,7 +299,7 @@ class Observer:
 
 
 async def is_closed(stream: trio.abc.Stream) -> bool:
-    """Return whether this end of the connection was closed. Octets that could be received from it are lost."""
+    """Return whether this end of the connection was closed. OctetProtocol that could be received from it are lost."""
     while isinstance(stream, trio.SSLStream):
         stream = stream.transport_stream
     with trio.move_on_after(1):

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..._server.listeners import endpoints
+from ..._server.peers import endpoints
 from ..._types import Peer
-from ..._wire import Octets, Wire
+from ..._wire import OctetProtocol, Wire
 from .._streams import reset
 from .entry import Side, What, other
 
@@ -91,7 +91,7 @@ class Tap:
     """Between a wire and its protocol. ``encrypted``: only what a `RecordedStream` below cannot see."""
 
     def __init__(self, wire: Wire, transcript: Transcript, side: Side, session: str, *, encrypted: bool) -> None:
-        self._protocol: Octets = wire._protocol
+        self._protocol: OctetProtocol = wire._protocol
         self._wire, self._transcript, self._side, self._session = wire, transcript, side, session
         self._secure, self._encrypted = False, encrypted
         wire._protocol = self

@@ -67,7 +67,7 @@ class Transcript:
         if isinstance(who, Client):
             Tap(who._exchange.wire, self, "C", self._new(session), encrypted=False)
         else:
-            Tap(who.wire, self, "S", self._new(session), encrypted=False)
+            Tap(who._wire, self, "S", self._new(session), encrypted=False)
 
     def add(self, side: Side, data: bytes | bytearray | memoryview, *, session: str = "1") -> None:
         """This side has sent these octets, just now."""

@@ -1,0 +1,59 @@
+"""The two ends of a stream, and the network by which connections of one peer are counted."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from functools import lru_cache
+from typing import Any, Literal
+
+import trio
+
+from .._types import Peer
+
+
+def endpoints(stream: trio.abc.Stream) -> tuple[Peer, Peer]:
+    """Return the remote and the local end of a stream.
+
+    A stream that is not a socket may provide both as an attribute named ``endpoints``; otherwise they are unnamed
+    ``memory`` peers.
+    """
+    transport: Any = stream
+    while isinstance(transport, trio.SSLStream):
+        transport = transport.transport_stream
+    if not isinstance(transport, trio.SocketStream):
+        ends: tuple[Peer, Peer] | None = getattr(transport, "endpoints", None)
+        return ends or (Peer("", None, "memory"), Peer("", None, "memory"))
+    return _endpoint(transport, "getpeername"), _endpoint(transport, "getsockname")
+
+
+def _endpoint(stream: trio.SocketStream, which: Literal["getpeername", "getsockname"]) -> Peer:
+    family = stream.socket.family
+    if family not in (socket.AF_INET, socket.AF_INET6):
+        return Peer("", None, "unix")
+    try:
+        host, port = getattr(stream.socket, which)()[:2]
+    except OSError:  # the peer disconnected before the address was read
+        return Peer("0.0.0.0", 0, "tcp")
+    if family == socket.AF_INET6:
+        # On an IPv6 socket Linux reports an IPv4 client as ::ffff:192.0.2.1. Hooks, logs and Received fields want
+        # 192.0.2.1.
+        mapped = ipaddress.IPv6Address(host.partition("%")[0]).ipv4_mapped
+        host = str(mapped) if mapped is not None else host
+    return Peer(host, port, "tcp")
+
+
+@lru_cache(1024)
+def network(host: str) -> str | None:
+    """Return the network that `Limits.per_peer` counts ``host`` under, or None for a loopback address, which is not
+    counted.
+
+    It is the address itself for IPv4 and the /64 for IPv6, since an IPv6 host usually has a whole /64 to choose
+    addresses from.
+    """
+    address = ipaddress.ip_address(host.partition("%")[0])
+    if address.is_loopback:
+        return None
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    return str(ipaddress.ip_network((address, 64), strict=False))

@@ -1,0 +1,67 @@
+"""What the sessions of a server share besides its settings: the installed hooks and the counters."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+import trio
+
+from .._types import Counts
+from ..protocol import Command
+from ..protocol.grammar import Grammar
+from ..protocol.sasl import MechanismContext
+from .handlers import HANDLERS
+from .hook_runner import Hook
+
+log = logging.getLogger("smtp_trio.server")
+
+
+class ServerState:
+    """The shared state of one server. It also calls the hooks that belong to the server rather than to a session."""
+
+    def __init__(
+        self, server: object, grammar: Grammar, hooks: Mapping[str, Hook], *, limit: float, context: MechanismContext
+    ) -> None:
+        self.counts: Counts = Counts()
+        #: `Server.stop` was called.
+        self.stopping: bool = False
+        #: The name and the random numbers for SASL mechanisms.
+        self.mechanism_context: MechanismContext = context
+        #: The extensions, merged; all sessions share their tables and caches.
+        self.grammar: Grammar = grammar
+        self._server = server
+        self._limit = limit
+        self.install(hooks)
+
+    def install(self, hooks: Mapping[str, Hook]) -> None:
+        """Use these hooks, by name, in all sessions that begin from now on."""
+        self.hooks: dict[str, Hook] = dict(hooks)
+        #: Their names, for the core. One set for all sessions: a set for each would take a quarter of a kilobyte.
+        self.hook_names: frozenset[str] = frozenset(hooks)
+        commands = () if "message" in hooks or "response" in hooks else self.grammar.verbs.values()
+        #: Commands without a hook or a handler: their default reply is queued at once.
+        self.unhooked: frozenset[type[Command]] = frozenset(
+            command for command in commands if command not in HANDLERS and command.hook not in hooks
+        )
+
+    async def call(self, name: str, *args: object) -> None:
+        """Call a hook of the server if it is installed. An exception is reported, not raised."""
+        if (hook := self.hooks.get(name)) is not None:
+            try:
+                with trio.fail_after(self._limit):
+                    await hook(self._server, *args)
+            except Exception as exc:
+                if name == "error":
+                    log.exception("error hook failed")
+                else:
+                    await self.report(exc, f"{name} hook failed")
+
+    async def report(self, error: Exception, what: str) -> None:
+        """Log an error that is not the client's, and call the `error` hook. Its text is not sent to any client.
+
+        :param what: a short description for the log.
+        """
+        self.counts.errors += 1
+        log.error("%s", what, exc_info=error)
+        await self.call("error", error)

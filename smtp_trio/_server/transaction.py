@@ -1,0 +1,165 @@
+"""The mail transactions of a session, and the way of a message from DATA or BDAT to its reply."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Protocol
+
+import trio
+
+from .._types import Counts, Envelope, MessageState
+from ..protocol import BadCommandError, Command, Data, Mail, Reply, ServerProtocol
+from ..protocol.replies import LOCAL_ERROR
+from .body import Body, BodySession
+
+log = logging.getLogger("smtp_trio.session")
+
+#: Seconds that sending the reply to an accepted message may take, shielded from cancellation.
+REPLY_TIMEOUT = 5
+
+
+class TransactionSession(BodySession, Protocol):
+    """The part of a session's task that a `Transaction` uses."""
+
+    @property
+    def session(self) -> object: ...
+    @property
+    def counts(self) -> Counts: ...
+    async def renew_scope(self) -> None: ...
+    def defer(self, command: Command) -> None: ...
+    def log_message(
+        self,
+        command: Command | BadCommandError,
+        reply: Reply | None,
+        envelope: Envelope | None,
+        body: Body | None = None,
+    ) -> None: ...
+
+
+class Transaction:
+    """The mail transaction under way (RFC 5321 3.3), and the state of the last message.
+
+    One object serves a whole session.
+    """
+
+    __slots__ = ("_context", "_number", "_session_id", "body", "last_message")
+
+    def __init__(self, session_id: str) -> None:
+        #: The message that is being received, or None.
+        self.body: Body | None = None
+        #: The state of the last message; None before the first.
+        self.last_message: MessageState | None = None
+        self._session_id = session_id
+        self._number = 0
+        self._context: dict[Any, Any] = {}
+
+    def begin(self) -> None:
+        """Begin the next transaction: MAIL was received."""
+        self._number += 1
+        self._context = {}
+
+    def envelope(self, protocol: ServerProtocol) -> Envelope | None:
+        """Return the transaction that is open, or that the pending MAIL would open; None between transactions."""
+        mail = protocol.state.mail
+        if mail is None:
+            if not isinstance(protocol.pending, Mail):
+                return None
+            mail = protocol.pending
+        return Envelope(f"{self._session_id}-{self._number}", mail, tuple(protocol.state.rcpts), self._context)
+
+    # --- one message ------------------------------------------------------------------------------------------------
+    #
+    # `receive` begins when the core has accepted the syntax and the order of DATA, or of the first BDAT. It calls the
+    # `message` and `data` hooks and makes sure that the message gets exactly one reply, whatever the hook did:
+    #
+    # * The hook read the message to its end: its reply counts.
+    # * It refused before its first read: under DATA the refusal is sent in place of the 354, and nothing was
+    #   transferred.
+    # * It refused later, raised or was late: the client is in the middle of the message and will not read a reply
+    #   before its end (RFC 5321 4.1.1.4), or may be sending further chunks (RFC 3030 2). `conclude` drops the rest and
+    #   then sends the refusal.
+    # * It accepted a message that it had not read to its end. Nothing is known of the rest, so this is an error in the
+    #   hook: 451.
+    # * The message itself cannot be accepted: too long, bare CR or LF, a refused chunk. That reply wins over the
+    #   hook's.
+    # * RSET, EHLO or QUIT came between two chunks. The command itself is the end of the message, so the message has no
+    #   reply; the command is deferred until the hook has returned.
+    # * The connection was lost: no reply, and a record in the log that says so.
+    #
+    # The state of the message moves only forward. NOT_TAKEN holds until the hook has returned with an acceptance. From
+    # there to the call of `protocol.send` there is no checkpoint (unless there is a `response` hook, which is
+    # shielded), so that no cancellation can fall between the moment that the application owns the message and the
+    # moment that its reply is on its way. During this time the state is UNACKNOWLEDGED; it becomes ACKNOWLEDGED when
+    # the whole reply was passed to the stream. If sending fails, UNACKNOWLEDGED remains, and the application knows that
+    # the client may send the message again (RFC 1047).
+    #
+    # As a rule the kernel takes the reply at once. When it does not, the session would be cancellable in the middle of
+    # an accepted message; so that write, and the `response` hook, are shielded, for REPLY_TIMEOUT seconds at most: long
+    # enough for a peer that reads, short enough for a server that has to stop.
+
+    async def receive(self, session: TransactionSession, command: Command) -> None:
+        """Receive one message, from DATA or the first BDAT to its reply."""
+        envelope = self.envelope(session.protocol)
+        assert envelope is not None
+        self.body = body = Body(session, command, envelope)
+        self.last_message = MessageState.NOT_TAKEN
+        reply = await session.consult(command)
+        if reply is None:
+            reply = await session.hooks.call("data", session.session, body, command=command, failure=LOCAL_ERROR)
+        reply = reply or queued(envelope)
+        if body.complete and reply.accepted:  # the usual case
+            self.body = None
+            await self._send_reply(session, reply, body)
+            session.log_message(command, reply, envelope, body)
+        else:
+            if reply.accepted and not body.due and body.error is None:
+                await session.hooks.report_early_return()
+                reply = LOCAL_ERROR
+            await self.conclude(session, reply)
+        if session.hooks.overdue:  # the hook was late, but it had the whole message, so that was not held against it
+            await session.renew_scope()
+
+    async def conclude(self, session: TransactionSession, reply: Reply) -> None:
+        """Drop what is left of the message that is being received, and send its reply."""
+        body = self.body
+        assert body is not None
+        if body.started and not body.due:
+            session.hooks.disarm()
+            await body.drain()
+        self.body = None
+        if body.interrupted is not None:
+            session.defer(body.interrupted)
+            return
+        if session.over and not body.due:
+            session.log_message(Data(), None, body.envelope, body)
+            return
+        if body.error is not None:
+            reply = session.protocol.fault or body.error.reply or reply
+        await self._send_reply(session, reply, body)
+        session.log_message(Data(), reply, body.envelope, body)
+
+    async def _send_reply(self, session: TransactionSession, reply: Reply, body: Body) -> None:
+        """Send the reply to the message, and keep its state. See above for the shields."""
+        if reply.accepted:
+            self.last_message = MessageState.UNACKNOWLEDGED
+            inspector = session.protocol.body
+            if inspector is not None and inspector.repaired:
+                log.info("%s: bare CR or LF in the message was replaced by CRLF", body.envelope.id)
+            session.counts.messages += 1
+            session.counts.bytes += body.size
+        else:
+            session.counts.refused += 1
+        if session.hooks.has_response:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + REPLY_TIMEOUT):
+                await session.hooks.call("response", session.session, reply)
+        session.protocol.send(reply)
+        if rest := session.wire.flush_now():
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + REPLY_TIMEOUT):
+                await session.wire.send(rest)
+        if reply.accepted and not session.wire.broken:
+            self.last_message = MessageState.ACKNOWLEDGED
+
+
+def queued(envelope: Envelope) -> Reply:
+    """Return the default reply to an accepted message. It has the id that the log and the stores have."""
+    return Reply(250, f"Ok: queued as {envelope.id}", "2.0.0")
