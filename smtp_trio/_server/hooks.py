@@ -7,7 +7,11 @@ exception.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import inspect
+from collections.abc import Collection, Iterable
+from difflib import get_close_matches
+from functools import partial
+from types import FunctionType
 from typing import TYPE_CHECKING
 
 from ..protocol import Command, Expn, Extension, Hello, Help, Mail, Rcpt, Reply, Vrfy
@@ -147,6 +151,93 @@ def hook_names(extensions: Iterable[Extension]) -> tuple[str, ...]:
             if command.hook is not None:
                 names[command.hook] = None
     return tuple(names)
+
+
+# --- checking a subclass ----------------------------------------------------------------------------------------------
+#
+# A misspelt hook is not called, and the default does its work instead: it accepts. So a subclass that filters recipients
+# in `recpt` would accept them all, and nothing would show it. `check_hooks` finds such a method when the server is
+# created. The rule has to catch likely mistakes without forbidding an application's own methods:
+#
+# * Names that begin with an underscore are the application's, and so are attributes that are not functions.
+# * A method that overrides one of a class of this package is meant as such: `put` of a store, for example.
+# * An async method whose first parameter is named ``session`` or ``server`` has the form of a hook. If its name is not
+#   that of a hook, it would never be called by the server.
+# * Other methods are refused only if the name is close to that of a hook, in any case, or with the prefixes that other
+#   libraries use (``on_data``, ``handle_DATA``).
+#
+# A plain ``def`` cannot be told from a hook that works before it is called, since it might return an awaitable. For
+# methods it is refused all the same: forgetting ``async`` is the likelier explanation. `Server.on` accepts any callable
+# except a plain function.
+
+PREFIXES = ("on_", "handle_")
+CUTOFF = 0.75
+
+
+def check_hooks(hooks: Hooks, names: Collection[str]) -> None:
+    """Check the methods of a subclass of `Hooks`, and the hooks that were assigned to the instance.
+
+    :param names: what `hook_names` returned for the server.
+    :raises TypeError: a hook is not an async function, or a method seems to be a misspelt hook.
+    """
+    mro = type(hooks).__mro__
+    classes = [cls for cls in mro[: mro.index(Hooks)] if not _of_package(cls)]
+    package = [cls for cls in mro if _of_package(cls)]
+    for cls in classes:
+        for name, value in vars(cls).items():
+            if name.startswith("_"):
+                continue
+            method = f"{cls.__qualname__}.{name}"
+            function = getattr(value, "__func__", value)  # of a static or class method
+            if name in names:
+                if not inspect.iscoroutinefunction(function):
+                    raise TypeError(f"{method} must be an async function, since hooks are awaited: use `async def`")
+            elif inspect.isfunction(function) and not any(hasattr(each, name) for each in package):
+                match = similar_hook(name, names)
+                if match is not None:
+                    raise TypeError(
+                        f"{method} is not a hook: did you mean {match!r}? "
+                        "If it is a method of your own, begin its name with an underscore"
+                    )
+                if inspect.iscoroutinefunction(function) and _takes_session(value, function):
+                    raise TypeError(
+                        f"{method} is not a hook; the hooks are {', '.join(names)}. "
+                        "If it is a method of your own, begin its name with an underscore"
+                    )
+    for name, value in getattr(hooks, "__dict__", {}).items():
+        if name in names:
+            check_function(name, value)
+
+
+def check_function(name: str, hook: object) -> None:
+    """Raise TypeError for a hook that is not callable, or is a plain function.
+
+    Other callables, such as a `functools.partial` of an async function, may return awaitables.
+    """
+    function = hook
+    while isinstance(function, partial):
+        function = function.func
+    if not callable(function) or (inspect.isfunction(function) and not inspect.iscoroutinefunction(function)):
+        raise TypeError(f"the {name} hook must be an async function, got {hook!r}")
+
+
+def similar_hook(name: str, names: Iterable[str]) -> str | None:
+    """Return the hook that ``name`` is probably a misspelling of, or None."""
+    name = name.lower()
+    for prefix in PREFIXES:
+        name = name.removeprefix(prefix)
+    return next(iter(get_close_matches(name, list(names), n=1, cutoff=CUTOFF)), None)
+
+
+def _of_package(cls: type) -> bool:
+    return cls.__module__.partition(".")[0] == __name__.partition(".")[0]
+
+
+def _takes_session(value: object, function: FunctionType) -> bool:
+    parameters = list(inspect.signature(function).parameters)
+    if not isinstance(value, staticmethod):
+        del parameters[:1]
+    return parameters[:1] in (["session"], ["server"])
 
 
 def installed(hooks: Hooks, names: Iterable[str] = NAMES) -> dict[str, Hook]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import math
 import os
@@ -28,7 +27,7 @@ from ..protocol.extensions import STANDARD, StartTls
 from ..protocol.grammar import Grammar
 from ..protocol.sasl import MechanismContext
 from ..protocol.syntax import normalize_domain
-from .hooks import Hooks, hook_names, installed
+from .hooks import Hooks, check_function, check_hooks, hook_names, installed
 from .listeners import accept_all, accept_sockets, open_listeners
 from .peers import endpoints, network
 from .session import SessionTask
@@ -86,11 +85,13 @@ class Server:
         if newlines not in ("reject", "normalize", "preserve"):
             raise ValueError(f'newlines must be "reject", "normalize" or "preserve", got {newlines!r}')
         self.hooks: Hooks = Hooks() if hooks is None else hooks
+        self.extensions: tuple[Extension, ...] = tuple(extensions)
+        names = hook_names(self.extensions)
+        check_hooks(self.hooks, names)
         self.name: str = _ascii_name(name or socket.gethostname())
         self.size = size
         self.timeouts: Timeouts = timeout if isinstance(timeout, Timeouts) else Timeouts(command=timeout, block=timeout)
         self.tls = tls
-        self.extensions: tuple[Extension, ...] = tuple(extensions)
         self.limits = limits
         self.newlines: Newlines = newlines
         self.now = now
@@ -100,7 +101,7 @@ class Server:
         self._state = ServerState(
             self,
             Grammar(self.extensions, line=limits.line),
-            installed(self.hooks, hook_names(self.extensions)),
+            installed(self.hooks, names),
             limit=self.timeouts.hook,
             context=MechanismContext(self.name, token),
         )
@@ -126,12 +127,11 @@ class Server:
         """
         names = hook_names(self.extensions)
         if unknown := sorted(set(hooks) - set(names)):
-            raise TypeError(f"no such hook: {', '.join(unknown)}; there are {', '.join(names)}")
+            raise TypeError(f"invalid hook: {', '.join(unknown)}; the hooks are {', '.join(names)}")
         if self._hooks_fixed:
             raise RuntimeError("hooks cannot be changed while the server is serving")
         for name, hook in hooks.items():
-            if not callable(hook) or (inspect.isfunction(hook) and not inspect.iscoroutinefunction(hook)):
-                raise TypeError(f"the {name} hook must be an async function, got {hook!r}")
+            check_function(name, hook)
         self._state.install({**self._state.hooks, **hooks})
 
     def statistics(self) -> Statistics:

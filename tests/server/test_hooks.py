@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable
 from contextvars import ContextVar
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from smtp_trio.protocol.extensions import Auth
 from smtp_trio.protocol.extensions.auth import AuthCommand, Credentials
 from smtp_trio.protocol.extensions.chunking import Bdat, BdatLast
 from smtp_trio.protocol.extensions.starttls import StartTlsCommand
+from smtp_trio.stores import Maildir
 
 CLEARTEXT = standard(Auth(cleartext=True))
 Hook = Callable[..., Awaitable[Any]]
@@ -830,7 +833,7 @@ async def test_on_puts_functions_in_the_place_of_hooks(autojump_clock: MockClock
             server.on(rcpt=answering(None))
 
 
-def test_on_refuses_what_is_no_hook() -> None:
+def test_on_refuses_a_name_that_is_not_a_hook() -> None:
     server = Server(Taker())
     with pytest.raises(TypeError, match="recpt"):
         server.on(data=answering(None), recpt=answering(None))
@@ -842,6 +845,84 @@ def test_on_refuses_what_is_no_hook() -> None:
 def test_hooks_must_be_hooks() -> None:
     with pytest.raises(TypeError):
         Server(Taker)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "suggestion"),
+    [("recpt", "rcpt"), ("RCPT", "rcpt"), ("on_data", "data"), ("handle_DATA", "data"), ("disconect", "disconnect")],
+)
+def test_misspelt_hook_is_refused(name: str, suggestion: str) -> None:
+    async def hook(self: Hooks, session: Session, argument: object) -> None: ...
+
+    hooks = type("Misspelt", (Hooks,), {name: hook})()
+    with pytest.raises(TypeError, match=rf"Misspelt\.{name} is not a hook: did you mean '{suggestion}'"):
+        Server(hooks)
+    if name != "RCPT":  # a plain function is refused as well
+        with pytest.raises(TypeError, match=suggestion):
+            Server(type("Misspelt", (Hooks,), {name: lambda self, value: None})())
+
+
+@pytest.mark.parametrize("first", ["session", "server"])
+def test_async_method_with_the_parameters_of_a_hook_is_refused(first: str) -> None:
+    scope: dict[str, Any] = {}
+    exec(f"async def archive(self, {first}): ...", scope)
+    with pytest.raises(TypeError, match=r"Store\.archive is not a hook"):
+        Server(type("Store", (Hooks,), {"archive": scope["archive"]})())
+    with pytest.raises(TypeError, match=r"Store\.archive is not a hook"):
+        exec(f"async def archive({first}): ...", scope)
+        Server(type("Store", (Hooks,), {"archive": staticmethod(scope["archive"])})())
+
+
+def test_hook_that_is_not_async_is_refused() -> None:
+    class Plain(Hooks):
+        def rcpt(self, session: Session, rcpt: Rcpt) -> Reply | None:  # type: ignore[override]
+            return None
+
+    class Derived(Plain):
+        pass
+
+    for hooks in (Plain(), Derived()):
+        with pytest.raises(TypeError, match=r"Plain\.rcpt must be an async function"):
+            Server(hooks)
+    assigned = Hooks()
+    setattr(assigned, "rcpt", lambda session, rcpt: None)  # noqa: B010 - type checkers refuse the assignment, too
+    with pytest.raises(TypeError, match="rcpt hook must be an async function"):
+        Server(assigned)
+
+
+def test_methods_of_an_application_are_allowed(tmp_path: Path) -> None:
+    class Store(Maildir):
+        retries = 3
+
+        async def put(self, session: Session, body: AsyncIterable[bytes]) -> str:
+            return await super().put(session, body)
+
+        async def _archive(self, session: Session) -> None: ...
+
+        async def fetch(self, key: str) -> None: ...
+
+        def lookup(self, session: Session) -> None: ...
+
+        @property
+        def mails(self) -> list[str]:
+            return []
+
+    Server(Store(tmp_path / "mail"))
+
+
+async def test_partial_of_an_async_function_is_a_hook(autojump_clock: MockClock) -> None:
+    async def rcpt(reply: Reply, session: Session, rcpt: Rcpt) -> Reply:
+        return reply
+
+    server = Server(Taker(), name=NAME)
+    with pytest.raises(TypeError, match="rcpt hook must be an async function"):
+        server.on(rcpt=partial(lambda *args: None))  # type: ignore[arg-type]
+    server.on(rcpt=partial(rcpt, Reply(550, "Partly")))
+    async with talk(server) as client:
+        await client.hello()
+        await client.say("MAIL FROM:<>", "250")
+        await client.say("RCPT TO:<a@b.test>", "550 5.7.1 Partly")
+        await client.quit()
 
 
 async def test_defaults(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
