@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from smtp_trio.protocol import Limits, Mail, Rcpt, Reply, ServerProtocol
+from smtp_trio.protocol import Command, Extension, Limits, Mail, Rcpt, Reply, ServerProtocol, Table
+from smtp_trio.protocol.dialogue import READY
 from smtp_trio.protocol.extensions import (
     Auth,
     BinaryMime,
@@ -21,7 +22,7 @@ from smtp_trio.protocol.extensions.eightbitmime import BODY
 from smtp_trio.protocol.extensions.size import SIZE
 from smtp_trio.protocol.extensions.smtputf8 import SMTPUTF8
 
-from .talk import HELLO, RECIPIENT, SENDER, Talk, codes
+from .talk import HELLO, RECIPIENT, SENDER, Talk, answering, codes
 
 
 def mail_of(talk: Talk) -> Mail:
@@ -394,3 +395,49 @@ def test_binarymime_is_not_standard() -> None:
     assert "BINARYMIME" not in Talk().say(HELLO)[1]
     assert "250-CHUNKING" in Talk(extensions=standard(BinaryMime())).say(HELLO)[1]
     assert "BINARYMIME" in Talk(extensions=standard(BinaryMime())).say(HELLO)[1]
+
+
+# --- commands with a hook -------------------------------------------------------------------------------------------
+
+
+class XQueue(Command):
+    verb = "XQUEUE"
+    usage = "XQUEUE"
+    hook = "xqueue"
+
+
+class XQueueExtension(Extension):
+    keyword = "XQUEUE"
+    verbs = (XQueue,)
+    table = Table(accepted={XQueue: {READY: READY}})
+
+
+def test_command_is_offered_with_its_hook() -> None:
+    talk = Talk(
+        extensions=standard(XQueueExtension()),
+        hooks={"xqueue"},
+        answer=answering((XQueue, Reply(250, "Queue started"))),
+    )
+    assert talk.say(HELLO, "XQUEUE", "XQUEUE x")[1:] == [
+        "250-mx.test\n250-PIPELINING\n250-SIZE 31457280\n250-8BITMIME\n250-SMTPUTF8\n250-ENHANCEDSTATUSCODES\n250-CHUNKING\n"
+        "250-HELP\n250 XQUEUE",
+        "250 2.0.0 Queue started",
+        "501 5.5.4 XQUEUE takes no argument",
+    ]
+
+
+def test_command_without_its_hook_is_neither_offered_nor_accepted() -> None:
+    talk = Talk(extensions=standard(XQueueExtension()), hooks={"expn"})
+    assert "XQUEUE" not in talk.say(HELLO)[1]
+    assert codes(talk.say("XQUEUE", "XQUEUE x", "HELP XQUEUE")) == ["502 5.5.1", "502 5.5.1", "214 2.0.0"]
+
+
+def test_required_auth_comes_before_a_missing_hook() -> None:
+    talk = Talk(extensions=standard(XQueueExtension(), Auth(required=True)), hooks={"auth"}, secure=True).begin()
+    assert codes(talk.say("XQUEUE")) == ["530 5.7.0"]
+
+
+def test_expn_is_offered_with_its_hook() -> None:
+    assert "EXPN" not in Talk().say(HELLO)[1]
+    assert "250-EXPN" in Talk(hooks={"expn"}).say(HELLO)[1].split("\n")
+    assert codes(Talk().begin().say("EXPN list", "VRFY fred")) == ["502 5.5.1", "252 2.5.0"]

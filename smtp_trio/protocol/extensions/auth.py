@@ -224,6 +224,15 @@ class Auth(Extension):
     continuations: ClassVar[Mapping[enum.Enum, type[Command]]] = {EXCHANGE: AuthResponse}
     line_limits: ClassVar[Mapping[str, int]] = {"AUTH": MAX_LINE}
 
+    # What is offered, and the refusals of AUTH, follow from one list, `usable`, for the session as it is and for the same
+    # session under TLS. The reply codes are those of RFC 4954 4 and 6:
+    #
+    # * no mechanism is usable even with TLS: the application has no hook for it, so AUTH is not implemented (502);
+    # * some are, but only with TLS: 538, before the argument is parsed, so that the reply comes whatever the client sent;
+    # * the client named one that needs TLS while others do not: 538; one that does not exist here: 504.
+    #
+    # Whether the mechanism is known is checked in `check_command` and not in ``decode``, because it depends on the session.
+
     def usable(self, state: SessionState, *, secure: bool) -> list[str]:
         """Return the names of the mechanisms that the server can offer, with TLS (``secure``) or without."""
         return [

@@ -27,6 +27,16 @@ RET_VALUES = frozenset({"FULL", "HDRS"})
 NOTIFICATIONS = ("SUCCESS", "FAILURE", "DELAY")
 NEVER = frozenset({"NEVER"})
 
+# A value is decoded when the command is parsed, so that an application compares and stores what the sender meant, and is encoded
+# again when the message is passed on. The server must not change it (RFC 3461 5.2.1), so decoding has to lose nothing:
+#
+# * xtext (RFC 3461 4) writes an octet as "+" and two upper-case hexadecimal digits. The result is ASCII text. Anything else, such as
+#   a control character that a later log or notification would contain, is refused with 501.
+# * NOTIFY is a set. The order of its values means nothing, and `_format_notify` always writes the same one.
+# * ORCPT keeps its type in front of the address, because the type decides how the address is encoded.
+#
+# The encoding side checks itself: `_param` decodes what it has encoded and raises ValueError if the result differs.
+
 # RFC 3461 4.2 and 4.4: the decoded values are printable ASCII, "graphic and white space".
 PRINTABLE = re.compile(r"[\t -~]+")
 # addr-type is an atom of RFC 822 3.3.

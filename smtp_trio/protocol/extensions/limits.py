@@ -16,6 +16,10 @@ from ..session_state import SessionState
 
 #: The limits that RFC 9422 4 defines, with the attributes of `LimitsExtension`.
 NAMES = {"MAILMAX": "mail_max", "RCPTMAX": "rcpt_max", "RCPTDOMAINMAX": "rcpt_domain_max"}
+# RFC 9422 3 lets a client ignore limits that it does not know, and RFC 9422 4 registers these three. A value that is malformed is
+# ignored in the same way: a limit is advice, and a client that stopped because of it would deliver less mail than one that does not
+# know the extension at all.
+
 # RFC 9422 4: one to six digits, not beginning with zero.
 NUMBER = re.compile(r"[1-9][0-9]{0,5}")
 

@@ -24,6 +24,11 @@ def _parse_octets(value: str | None) -> int | None:
     return int(value) if value is not None and syntax.DIGITS.fullmatch(value) else None
 
 
+# RFC 1870 6.1 lets a server refuse MAIL when the declared size is over its limit (552), or over what it can store now (452). The
+# first is checked here. The second, and the limits of single mailboxes, are for the hooks of MAIL and RCPT, which find the size
+# in ``mail.params.get(SIZE)``. A message that is larger than declared is accepted up to the limit (RFC 1870 6.3): the client may have
+# counted the octets before its line ends became CRLF.
+
 #: MAIL FROM:<...> SIZE=octets (RFC 1870 6).
 SIZE: Param[int] = Param("SIZE", _parse_octets, str, extra_octets=26)
 

@@ -21,6 +21,10 @@ def _parse_flag(value: str | None) -> bool | None:
     return True if value is None else None
 
 
+# One parameter object for three commands: on MAIL it covers the whole transaction, and RCPT has no parameter of its own (RFC 6531
+# 3.4). On VRFY and EXPN it allows UTF-8 in the reply (RFC 6531 3.7.4.2). The server's own replies are always ASCII, which is allowed
+# in both cases.
+
 #: MAIL FROM:<...> SMTPUTF8
 SMTPUTF8: Param[bool] = Param("SMTPUTF8", _parse_flag, lambda _: None, extra_octets=10)
 

@@ -25,6 +25,17 @@ from .mechanism import (
     decode_user,
 )
 
+# The client's only message, with ^A for the octet 1:
+#
+#     OAUTHBEARER   n,a=USER,^Ahost=HOST^Aport=PORT^Aauth=Bearer TOKEN^A^A      host and port may be absent
+#     XOAUTH2       user=USER^Aauth=Bearer TOKEN^A^A
+#
+# The application checks the token with the authorization server, or by its signature. If it is refused the server may not reply
+# at once: it first sends the reason as a challenge, the client answers that with a message that has no content, and then comes
+# the 535 (RFC 7628 3.2.3). `AuthenticationFailedError` is this detour on the server, `acknowledge_failure` on the client. The JSON
+# object is a constant. It names the one scheme that is supported, and gives no reason for which a token is invalid, which could
+# help a client that tries tokens.
+
 #: RFC 7628 3.1: a GS2 header without channel binding, key=value pairs that each end with ^A, and a final ^A.
 OAUTHBEARER_MESSAGE = re.compile(rb"[ny],(?:a=((?:[^,=\x01]|=2C|=3D)*))?,\x01((?:[A-Za-z]+=[^\x01]*\x01)*)\x01")
 #: The same with the user name in front.

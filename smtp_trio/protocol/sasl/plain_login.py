@@ -22,6 +22,12 @@ from .mechanism import (
     expect_success,
 )
 
+# Both mechanisms reduce to the same question, a user name and a password for the application to check, and share its answer in
+# `check_credentials`. What differs is the framing: PLAIN sends three fields in one message, separated by NUL, so no field can
+# contain NUL. LOGIN sends two messages and has no separator, but the same limits are applied, so that a password is valid with
+# both or with neither. Neither normalizes the password (RFC 4616 2 leaves SASLprep to the server's comparison): the hook gets what
+# the client sent.
+
 
 def plain_server(initial: bytes | None, context: MechanismContext) -> ServerExchange:
     """Run PLAIN as a server: ``[authzid] NUL authcid NUL password`` in UTF-8 (RFC 4616 2)."""
