@@ -221,3 +221,31 @@ def tls_handshake(context: ssl.SSLContext | None = None, *, fails: bool = False)
             raise AssertionError(script.groups[-1])
 
     return handshake
+
+
+def record_reads(script: Script) -> list[int]:
+    """Return a list that gets an item whenever the client waits for octets."""
+    reads: list[int] = []
+
+    async def note() -> None:
+        reads.append(len(script.groups))
+
+    stream = script.client_stream
+    assert isinstance(stream, trio.StapledStream)
+    stream.receive_stream.receive_some_hook = note
+    return reads
+
+
+def record_writes(script: Script) -> list[int]:
+    """Return a list that gets an item whenever the client writes."""
+    writes: list[int] = []
+    stream = script.client_stream
+    assert isinstance(stream, trio.StapledStream)
+    deliver = stream.send_stream.send_all_hook
+
+    async def note() -> None:
+        writes.append(len(script.groups))
+        await deliver()
+
+    stream.send_stream.send_all_hook = note
+    return writes

@@ -321,3 +321,10 @@ async def test_empty_message(autojump_clock: MockClock) -> None:
     async with scripted(*hello(), *UNPIPELINED) as script, script.client() as client:
         assert (await client.send(ME, [YOU], b"")).complete
     assert script.bodies == [b""]
+
+
+@pytest.mark.parametrize(("sender", "recipients"), [(None, [YOU]), (ME, [None]), (ME, b"you@mx.test")])
+async def test_addresses_must_be_str(autojump_clock: MockClock, sender: object, recipients: object) -> None:
+    async with scripted(*hello()) as script, script.client() as client:
+        with pytest.raises(TypeError, match="must be a str"):
+            await client.send(sender, recipients, MESSAGE)  # type: ignore[arg-type]

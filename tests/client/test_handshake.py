@@ -269,3 +269,17 @@ async def test_negative_timeout_is_invalid(autojump_clock: MockClock) -> None:
         with pytest.raises(ValueError, match="must be >= 0, got -3"):
             Client(script.client_stream, timeout=-3)
         await trio.aclose_forcefully(script.client_stream)
+
+
+async def test_replies_in_single_octets(autojump_clock: MockClock) -> None:
+    """A segment is not a reply."""
+    greeting, keywords = b"220-mx\r\n220 at your service\r\n", b"250-mx\r\n250-SIZE 100\r\n250 PIPELINING\r\n"
+
+    def single(octets: bytes) -> list[bytes]:
+        return [octets[at : at + 1] for at in range(len(octets))]
+
+    async with scripted(*single(greeting), "EHLO client.test", *single(keywords)) as script:
+        async with script.client() as client:
+            assert client.greeting is not None
+            assert client.greeting.text.split() == ["mx", "at", "your", "service"]
+            assert set(client.offered) == {"SIZE", "PIPELINING"}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import pytest
+import trio
 from scripted import (
     CLOSE,
     GO_AHEAD,
@@ -11,7 +14,9 @@ from scripted import (
     MESSAGE,
     OK,
     READ_BODY,
+    YOU,
     ReadOctets,
+    Script,
     Step,
     chunk,
     ehlo_reply,
@@ -121,3 +126,47 @@ async def test_data_method_is_not_available(autojump_clock: MockClock) -> None:
             with pytest.raises(LocalProtocolError, match="LMTP"):
                 await client.data(MESSAGE)
             await client.ehlo("again")
+
+
+async def test_reply_before_the_end_of_the_message_is_for_all_recipients(autojump_clock: MockClock) -> None:
+    replied = trio.Event()
+
+    async def source() -> AsyncIterator[bytes]:
+        yield b"Subject: hi\r\n"
+        await replied.wait()
+        for _ in range(3):
+            yield b"hello\r\n"
+
+    async def reply_and_close(script: Script) -> None:
+        await script.send(b"552 5.3.4 too much\r\n")
+        await script.do(CLOSE)
+        replied.set()
+
+    steps = (
+        "LHLO.*",
+        ehlo_reply(),
+        "MAIL.*",
+        OK,
+        "RCPT.*",
+        OK,
+        "RCPT.*",
+        OK,
+        "DATA",
+        GO_AHEAD,
+        ReadOctets(13),
+        reply_and_close,
+    )
+    async with scripted(GREETING, *steps) as script, script.client(lmtp=True) as client:
+        with pytest.raises(AllRecipientsRejectedError) as caught:
+            await client.send(ME, [YOU, "b@mx.test"], source())
+        assert [type(outcome) for outcome in caught.value.result.outcomes] == [Rejected, Rejected]
+
+
+async def test_last_chunk_by_bdat_method_is_not_available(autojump_clock: MockClock) -> None:
+    steps = ("LHLO.*", ehlo_reply("CHUNKING"), "MAIL.*", OK, "RCPT.*", OK)
+    async with scripted(GREETING, *steps) as script, script.client(lmtp=True) as client:
+        await client.mail(ME)
+        await client.rcpt(YOU)
+        with pytest.raises(LocalProtocolError, match="each recipient"):
+            await client.bdat(MESSAGE, last=True)
+        assert client.usable

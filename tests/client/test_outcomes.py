@@ -19,6 +19,7 @@ from scripted import (
     YOU,
     ReadOctets,
     Step,
+    chunk,
     hello,
     scripted,
 )
@@ -32,6 +33,7 @@ from smtp_trio import (
     Rejected,
     RemoteProtocolError,
     ReplyError,
+    Result,
     TimedOutError,
     Unknown,
 )
@@ -359,3 +361,19 @@ async def test_data_refused(autojump_clock: MockClock) -> None:
             await client.send(ME, [YOU], MESSAGE)
         assert caught.value.command.verb == "DATA"
         await client.send(ME, [YOU], MESSAGE)
+
+
+async def test_connection_lost_between_two_transactions(autojump_clock: MockClock) -> None:
+    """RFC 9422: the server accepts two recipients in a transaction, and closes after the first one."""
+    names = [f"{name}@mx.test" for name in "abcd"]
+    steps = ("MAIL.*", "RCPT.*", "RCPT.*", *chunk(len(MESSAGE)), OK * 4 + b"421 4.3.2 bye\r\n")
+    async with scripted(*hello("PIPELINING", "CHUNKING", "LIMITS RCPTMAX=2"), *steps) as script:
+        async with script.client() as client:
+            with pytest.raises(ConnectionLostError):
+                await client.send(ME, names, MESSAGE)
+            assert client.last_result is not None
+            assert [type(outcome) for outcome in client.last_result.outcomes] == [Accepted, Accepted]
+
+
+def test_result_without_outcomes_is_not_complete() -> None:
+    assert not Result(ME, (YOU,), ()).complete

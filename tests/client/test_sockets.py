@@ -89,8 +89,9 @@ async def test_send_needs_an_envelope() -> None:
 async def test_connection_refused() -> None:
     with socket.socket() as free:
         free.bind((HOST, 0))
-        with pytest.raises(ConnectionLostError, match="cannot connect") as caught:
-            async with smtp_trio.connect(HOST, free.getsockname()[1]):
+        port = free.getsockname()[1]
+        with pytest.raises(ConnectionLostError, match=f"cannot connect to {HOST} port {port}") as caught:
+            async with smtp_trio.connect(HOST, port):
                 raise AssertionError("unreachable")
     assert isinstance(caught.value.__cause__, OSError)
 

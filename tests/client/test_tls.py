@@ -266,3 +266,10 @@ async def test_quit_over_tls(autojump_clock: MockClock) -> None:
         async with client_of(script):
             pass
         assert trio.current_time() == began
+
+
+async def test_starttls_method_without_a_host(autojump_clock: MockClock) -> None:
+    async with scripted(*hello("STARTTLS")) as script, script.client() as client:
+        with pytest.raises(ValueError, match="host"):
+            await client.starttls()
+        assert client.usable

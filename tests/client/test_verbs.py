@@ -26,7 +26,15 @@ from scripted import (
 )
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from smtp_trio import Client, ConnectionLostError, LocalProtocolError, NotOfferedError, ReplyError, Unknown
+from smtp_trio import (
+    Client,
+    ConnectionLostError,
+    LocalProtocolError,
+    NotOfferedError,
+    ReplyError,
+    TimedOutError,
+    Unknown,
+)
 
 ENVELOPE: tuple[Step, ...] = ("MAIL .*", OK, "RCPT .*", OK)
 
@@ -215,3 +223,28 @@ async def test_last_results_after_cancelled_send_many(autojump_clock: MockClock)
                 ["Unknown"],
                 ["Unknown"],
             ]
+
+
+# --- errors of each verb ----------------------------------------------------------------------------------------------
+
+VERBS = ["ehlo", "helo", "mail", "noop", "rset", "vrfy", "help"]
+
+
+async def call_verb(client: Client, verb: str) -> None:
+    await getattr(client, verb)(*{"mail": [ME], "vrfy": [YOU]}.get(verb, []))
+
+
+@pytest.mark.parametrize("verb", VERBS)
+async def test_each_verb_raises_if_the_connection_is_lost(autojump_clock: MockClock, verb: str) -> None:
+    async with scripted(*hello(), f"{verb.upper()}.*", CLOSE) as script, script.client() as client:
+        with pytest.raises(ConnectionLostError):
+            await call_verb(client, verb)
+        assert not client.usable
+
+
+@pytest.mark.parametrize("verb", VERBS)
+async def test_each_verb_times_out(autojump_clock: MockClock, verb: str) -> None:
+    async with scripted(*hello(), f"{verb.upper()}.*", b"25", NO_REPLY) as script, script.client() as client:
+        with pytest.raises(TimedOutError):
+            await call_verb(client, verb)
+        assert not client.usable

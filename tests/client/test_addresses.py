@@ -1,0 +1,226 @@
+"""Addresses: those that a caller gives, and the envelope from the header fields of an email message."""
+
+from __future__ import annotations
+
+import email
+import email.header
+import email.policy
+from email.message import EmailMessage, Message
+
+import pytest
+from hypothesis import given, strategies as st
+
+from smtp_trio._client.addresses import envelope, parse_mailbox, split_addresses
+from smtp_trio._client.message import prepare_message
+
+POLICIES = [email.policy.default, email.policy.SMTPUTF8, email.policy.compat32]
+
+
+def parsed(text: bytes, policy: email.policy.Policy = email.policy.default) -> Message:
+    return email.message_from_bytes(text, policy=policy)
+
+
+def email_message(**fields: str) -> EmailMessage:
+    message = EmailMessage()
+    for name, value in {"From": "a@b", "To": "c@d", **fields}.items():
+        message[name.replace("_", "-")] = value
+    message.set_content("Hello\n")
+    return message
+
+
+# --- header fields -----------------------------------------------------------------------------------------------------
+
+
+def with_each_policy(fields: str) -> list[Message]:
+    """Return a message with these fields, parsed with the default policy and with compat32."""
+    text = fields.encode() + b"\r\n\r\nx\r\n"
+    return [parsed(text), parsed(text, email.policy.compat32)]
+
+
+@pytest.mark.parametrize(
+    ("fields", "sender", "recipients"),
+    [
+        ("From: a@b\r\nTo: c@d", "a@b", ["c@d"]),
+        ("From: a@b\r\nSender: s@b\r\nTo: c@d", "s@b", ["c@d"]),
+        ("From: a@b, e@f\r\nTo: c@d", "a@b", ["c@d"]),
+        ("From: <a@b>\r\nTo: c@d, e@f\r\nCc: C@d, c@d\r\nBcc: g@h, e@f", "a@b", ["c@d", "e@f", "C@d", "g@h"]),
+        ("From: \"A, B\" <a@b>\r\nTo: =?utf-8?q?J=2C_K?= <c@d>,\r\n (c@x) Mr. D (d,) <e@f>", "a@b", ["c@d", "e@f"]),
+        ("From: a@b\r\nTo: \"a b\"@c, \"x@y\" <g@[192.0.2.1]>, h@[IPv6:::1]", "a@b", ['"a b"@c', "g@[192.0.2.1]", "h@[IPv6:::1]"]),
+        ("From: p\u00e9@b\r\nTo: a@b\u00fccher.test, p\u00e9@\u00fc", "p\u00e9@b", ["a@xn--bcher-kva.test", "p\u00e9@\u00fc"]),
+        ("From: J\u00f6rg <a@b>\r\nTo: c@d,, e@f,", "a@b", ["c@d", "e@f"]),
+        ("From: x@y <a@b>\r\nTo: 'c@d' <e@f>", "a@b", ["e@f"]),
+        ("From: a@b\r\nTo: c@d\r\nTo: e@f", "a@b", ["c@d", "e@f"]),
+        ("From: <@relay.test:a@b>\r\nTo: Postmaster", "a@b", ["Postmaster"]),
+    ],
+)  # fmt: skip
+def test_envelope_from_header_fields(fields: str, sender: str, recipients: list[str]) -> None:
+    for message in with_each_policy(fields):
+        assert envelope(message, None, None) == (sender, recipients)
+
+
+@pytest.mark.parametrize(
+    ("to", "recipients"),
+    [
+        ("Friends: c@d, \"E\" <e@f>;", ["c@d", "e@f"]), ("x@y, Friends: c@d;, g@h", ["x@y", "c@d", "g@h"]),
+        ("undisclosed-recipients:;, c@d", ["c@d"]), ("A: c@d; B: e@f;", ["c@d", "e@f"]), ("\"A: B\": c@d (;),;", ["c@d"]),
+    ],
+)  # fmt: skip
+def test_groups_in_header_fields(to: str, recipients: list[str]) -> None:
+    for message in with_each_policy(f"From: a@b\r\nTo: {to}"):
+        assert envelope(message, None, None) == ("a@b", recipients)
+
+
+async def test_bcc_is_only_in_the_envelope() -> None:
+    message = email_message(Bcc="secret@d", Resent_Bcc="other@d")
+    prepared = await prepare_message(message, eight_bit=True, utf8=True)
+    assert prepared.octets is not None
+    assert b"secret" not in prepared.octets
+    assert b"other" not in prepared.octets
+    assert envelope(email_message(Bcc="secret@d"), None, None) == ("a@b", ["c@d", "secret@d"])
+
+
+RESENT = "Resent-Date: Mon, 1 Jan 2024 00:00:00 +0000\r\nResent-From: r@s, q@s\r\nResent-To: t@u\r\n"
+
+
+@pytest.mark.parametrize(
+    ("resent", "sender", "recipients"),
+    [
+        (RESENT, "r@s", ["t@u"]),
+        (RESENT + "Resent-Sender: v@w\r\nResent-Cc: x@y\r\nResent-Bcc: z@y, t@u\r\n", "v@w", ["t@u", "x@y", "z@y"]),
+        # RFC 5322 3.6.6 requires Resent-Date, but without it the message was resent too.
+        ("Resent-From: r@s\r\nResent-To: t@u\r\n", "r@s", ["t@u"]),
+    ],
+)
+def test_resent_fields(resent: str, sender: str, recipients: list[str]) -> None:
+    for message in with_each_policy(resent + "From: a@b\r\nSender: s@b\r\nTo: c@d\r\nBcc: e@f"):
+        assert envelope(message, None, None) == (sender, recipients)
+        assert envelope(message, "", None) == ("", recipients)
+
+
+def test_resent_more_than_once() -> None:
+    for message in with_each_policy(RESENT + RESENT + "From: a@b\r\nTo: c@d"):
+        assert envelope(message, "x@y", ["z@y"]) == ("x@y", ["z@y"])
+        for sender, recipients in ((None, None), ("x@y", None), (None, ["z@y"])):
+            with pytest.raises(ValueError, match="resent more than once"):
+                envelope(message, sender, recipients)
+    for message in with_each_policy(RESENT + "Resent-From: x@y\r\nFrom: a@b"):
+        with pytest.raises(ValueError, match="resent more than once"):
+            envelope(message, None, None)
+
+
+def test_resent_without_recipients() -> None:
+    for message in with_each_policy("Resent-From: r@s\r\nFrom: a@b\r\nTo: c@d"):
+        with pytest.raises(ValueError, match="no address in Resent-To, Resent-Cc, Resent-Bcc"):
+            envelope(message, None, None)
+
+
+def test_given_sender_and_recipients() -> None:
+    for message in with_each_policy("From: a@b\r\nTo: c@d"):
+        assert envelope(message, "", None) == ("", ["c@d"])
+        assert envelope(message, None, iter(["x@y"])) == ("a@b", ["x@y"])
+    for message in with_each_policy("From: <>\r\nTo: c@d"):
+        with pytest.raises(ValueError, match=r"address in From: '' is not an address"):
+            envelope(message, None, None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ("To: c@d", "no sender: no address in Sender or From"), ("From: a@b", "no address in To, Cc, Bcc"),
+        ("From:\r\nTo: c@d", "no sender"), ("From: a@b\r\nTo: undisclosed-recipients:;", "no recipients"),
+        ("From: a@b\r\nTo: c@d e@f", "address in To"), ("From: a@b\r\nTo: Fred c@d", "address in To"),
+        ("From: a@b\r\nCc: c@d; e@f", "Cc is malformed"), ("From: a@b\r\nTo: <c@d", "To is malformed"),
+        ("From: a@b\r\nTo: c@d\r\nBcc: c@d>", "Bcc is malformed"), ("From: a@b\r\nTo: <c@d> <e@f>", "To is malformed"),
+        ("From: a@b\r\nTo: <c@d> e", "To is malformed"), ("From: a@b\r\nTo: A: B: c@d;;", "To is malformed"),
+        ("From: a@b\r\nTo: A: c@d", "To is malformed"), ("From: a@b\r\nTo: \"c@d", "To is malformed"),
+        ("From: a@b\r\nTo: <c@d>: e@f;", "To is malformed"), ("From: a@b\r\nTo: c@", "address in To"),
+        ("From: @b\r\nTo: c@d", "address in From"), ("Sender: x\r\nFrom: a@b\r\nTo: c@d", "address in Sender"),
+        ("From: a@b\r\nTo: " + "l" * 65 + "@d", "address in To.*too long"), ("From: a@b\r\nTo: c\x01@d", "address in To"),
+    ],
+)  # fmt: skip
+def test_invalid_header_fields(fields: str, error: str) -> None:
+    for message in with_each_policy(fields):
+        with pytest.raises(ValueError, match=error):
+            envelope(message, None, None)
+
+
+def test_header_fields_that_are_not_utf8() -> None:
+    for policy in POLICIES:
+        with pytest.raises(ValueError, match="address in To"):
+            envelope(parsed(b"From: a@b\r\nTo: \xe9@d\r\n\r\n", policy), None, None)
+        assert envelope(parsed(b"From: a@b\r\nTo: \xe9 <c@d>\r\n\r\n", policy), None, None) == ("a@b", ["c@d"])
+
+
+def test_fields_set_by_a_program() -> None:
+    people = [
+        f"Recipient {n}, \u00e9 <recipient{n}@b\u00fccher.test>".replace(", \u00e9", " \u00e9") for n in range(30)
+    ]
+    message = email_message(Cc=", ".join(people), Bcc="Team: p\u00e9@d, c@d;")
+    expected = ["c@d", *(f"recipient{n}@xn--bcher-kva.test" for n in range(30)), "p\u00e9@d"]
+    assert envelope(message, None, None) == ("a@b", expected)
+    old = Message()
+    old["From"], old["To"] = "J\u00f6rg <a@b>", "\u00c9mile <p\u00e9@d>"
+    assert envelope(old, None, None) == ("a@b", ["p\u00e9@d"])
+    old["Cc"] = email.header.Header("c@d, e@f")  # type: ignore[assignment]  # compat32 accepts it
+    assert envelope(old, None, None)[1] == ["p\u00e9@d", "c@d", "e@f"]
+
+
+@given(st.text(st.sampled_from('a@b,;:<>()[]"\\ \u00e9='), max_size=30))
+def test_lists_can_be_joined(text: str) -> None:
+    """A list joined with itself, or put into a group, has the same addresses."""
+    one = split_addresses(text)
+    if one is not None:
+        assert split_addresses(f"{text},{text}") == one * 2
+        assert split_addresses(f"Group: {text};") in (one, None)
+
+
+@pytest.mark.parametrize(
+    "text", ["(" * 50000, '"' * 50001, "<" * 50000, "()" * 25000 + "(", "a " * 25000, '<"' * 25000, "(()" * 20000]
+)
+def test_long_malformed_list_takes_linear_time(text: str) -> None:
+    """The time limit of the test suite would be exceeded otherwise."""
+    assert split_addresses(text) in (None, [text.strip()], [])
+
+
+# --- addresses ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "raw", "domain"),
+    [
+        ("a@b", "a@b", "b"), ("<a@B>", "a@B", "b"), ('"a b"@c', '"a b"@c', "c"), ("a@[192.0.2.1]", "a@[192.0.2.1]", "[192.0.2.1]"),
+        ("Postmaster", "Postmaster", None), ("p\u00e9@d", "p\u00e9@d", "d"), ("p\u00e9@\u00e9", "p\u00e9@\u00e9", "xn--9ca"),
+        ("a@B\u00fccher.test", "a@xn--bcher-kva.test", "xn--bcher-kva.test"), ("<@x,@y:a@b>", "a@b", "b"),
+        ("l" * 64 + "@" + ".".join(["d" * 62] * 3), "l" * 64 + "@" + ".".join(["d" * 62] * 3), ".".join(["d" * 62] * 3)),
+    ],
+)  # fmt: skip
+def test_valid_address(text: str, raw: str, domain: str | None) -> None:
+    path = parse_mailbox(text, "sender")
+    assert (path.raw, path.domain, path.bracketed) == (raw, domain, True)
+
+
+@pytest.mark.parametrize("text", ["", "<>"])
+def test_null_path(text: str) -> None:
+    assert parse_mailbox(text, "sender", null=True).is_null
+    with pytest.raises(ValueError, match=r"recipient: .* is not an address"):
+        parse_mailbox(text, "recipient")
+
+
+@pytest.mark.parametrize("null", [False, True])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a@b\r\nRSET", "a@b\n", "a\r@b", "a\0@b", "a@b\x7f", "a\x85@b", "a\u2028@b", "a\ud800@b", " a@b", "a@b ", "a b@c",
+        "a@b> SIZE=1", "<a@b", "a@b>", "<<a@b>>", "a", "@b", "a@", "a@b.", "a@@b", "a@b,c@d", "a@[1.2.3]", "a@[IPv6:fe80::1%1]",
+        "l" * 65 + "@d", "\u00e9" * 33 + "@d", "a@" + "d" * 253, "< >",
+    ],
+)  # fmt: skip
+def test_invalid_address(text: str, null: bool) -> None:
+    with pytest.raises(ValueError, match=r"^recipient 7: "):
+        parse_mailbox(text, "recipient 7", null=null)
+
+
+@pytest.mark.parametrize("text", ["Fred <a@b>", '"F" <a@b>', "a@b <c@d>"])
+def test_address_with_a_display_name(text: str) -> None:
+    with pytest.raises(ValueError, match="without a display name"):
+        parse_mailbox(text, "sender")
