@@ -96,7 +96,7 @@ async def test_8bit_content_needs_extensions(text: bytes, eight_bit: bool, utf8_
     if eight_bit:
         with pytest.raises(
             LocalProtocolError,
-            match=r"not offer SMTPUTF8" if utf8_header else r"not ehlo_reply 8BITMIME.*RFC 6152",
+            match=r"not offer SMTPUTF8" if utf8_header else r"not offer 8BITMIME.*RFC 6152",
         ):
             await prepare(text, eight_bit=False, utf8=False)
     if utf8_header:  # refused before anything is sent (RFC 6531 3.5)
