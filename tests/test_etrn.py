@@ -98,9 +98,22 @@ async def test_plain_function_as_hook() -> None:
 # --- the server -------------------------------------------------------------------------------------------------------
 
 
-async def test_hook_of_an_extension_that_is_not_installed_raises() -> None:
+def test_hook_of_an_extension_that_is_not_installed_raises() -> None:
     with pytest.raises(TypeError, match="etrn"):
         Server().on(etrn=Queues({}).etrn)
+    with pytest.raises(TypeError, match=r"Queues\.etrn is not a hook"):
+        Server(Queues({}))
+
+
+def test_hook_that_is_not_async_raises() -> None:
+    class Plain(Hooks):
+        def etrn(self, session: Session, command: Command) -> Reply:
+            return Reply(250)
+
+    with pytest.raises(TypeError, match="async"):
+        etrn_server(Plain())
+    with pytest.raises(TypeError, match="async"):
+        etrn_server().on(etrn=Plain().etrn)  # type: ignore[arg-type]
 
 
 def test_command_cannot_declare_a_hook_with_other_arguments() -> None:
@@ -152,6 +165,25 @@ async def test_code_that_the_command_cannot_have_is_an_error_of_the_hook() -> No
 
     assert (await ask(etrn_server(Wrong()), "EHLO client.test", "ETRN x"))[1][:3] == "451"
     assert "354" in str(errors[0])
+
+
+async def test_message_hook_may_answer_the_command() -> None:
+    class All(Hooks):
+        async def message(self, session: Session, command: Command) -> Reply | None:
+            return Reply(250, "Started") if isinstance(command, Etrn) else None
+
+        async def etrn(self, session: Session, command: Command) -> Reply:
+            raise AssertionError
+
+    assert (await ask(etrn_server(All()), "EHLO client.test", "ETRN x"))[1] == "250 2.0.0 Started"
+
+
+async def test_success_in_the_hook_is_250() -> None:
+    class Success(Hooks):
+        async def etrn(self, session: Session, command: Command) -> None:
+            session.success("Started")
+
+    assert (await ask(etrn_server(Success()), "EHLO client.test", "ETRN x"))[1] == "250 2.0.0 Started"
 
 
 # --- the client -------------------------------------------------------------------------------------------------------

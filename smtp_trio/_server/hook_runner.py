@@ -15,15 +15,9 @@ from ..protocol import (
     Command,
     Data,
     EndOfBody,
-    Expn,
-    Hello,
-    Help,
-    Mail,
     Noop,
-    Rcpt,
     Reply,
     Rset,
-    Vrfy,
 )
 from ..protocol.commands import COMMON_CODES
 from ..protocol.extensions.auth import INVALID_CREDENTIALS, TRY_LATER
@@ -39,9 +33,9 @@ NO_DATA_HOOK = Reply(554, "Message delivery is not configured", "5.3.0")
 FREQUENT = frozenset({"mail", "rcpt", "data"})
 #: The reply of a hook that is not installed, where that is not None.
 DEFAULTS: dict[str, Reply] = {"data": NO_DATA_HOOK, "auth": INVALID_CREDENTIALS}
-#: Commands that the `message` hook may accept. The others transfer octets or start an exchange, which only the session
-#: can do.
-MESSAGE_ACCEPTS = (Hello, Mail, Rcpt, Rset, Noop, Vrfy, Expn, Help)
+#: Commands that the `message` hook may accept, besides those that have a hook of their own. The others transfer octets or
+#: start an exchange, which only the session can do.
+MESSAGE_ACCEPTS = (Rset, Noop)
 
 
 class ErrorReporter(Protocol):
@@ -211,7 +205,7 @@ class HookRunner:
         codes = EndOfBody.codes if isinstance(command, Data) else command.codes
         if answer.code not in codes and answer.code not in COMMON_CODES:
             raise ValueError(f"the {name} hook replied {answer.code} to {command.verb}, for which it is not valid")
-        if name == "message" and answer.accepted and not isinstance(command, MESSAGE_ACCEPTS):
+        if name == "message" and answer.accepted and command.hook is None and not isinstance(command, MESSAGE_ACCEPTS):
             raise ValueError(f"the message hook cannot accept {command.verb}")
         return answer
 

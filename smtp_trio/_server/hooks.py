@@ -217,7 +217,8 @@ def check_function(name: str, hook: object) -> None:
     function = hook
     while isinstance(function, partial):
         function = function.func
-    if not callable(function) or (inspect.isfunction(function) and not inspect.iscoroutinefunction(function)):
+    plain = (inspect.isfunction(function) or inspect.ismethod(function)) and not inspect.iscoroutinefunction(function)
+    if plain or not callable(function):
         raise TypeError(f"the {name} hook must be an async function, got {hook!r}")
 
 

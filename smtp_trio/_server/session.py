@@ -29,6 +29,7 @@ from ..protocol import (
     ServerProtocol,
 )
 from ..protocol.dialogue import CLOSED
+from ..protocol.replies import OK
 from ..protocol.sasl import MechanismContext
 from .handlers import HANDLERS, SHUTTING_DOWN, default, greet
 from .hook_runner import HookRunner
@@ -145,6 +146,8 @@ class Session:
     def success(self, text: str | None = None) -> None:
         """Record the default reply to the pending command, with ``text`` if given. It is sent when the hook returns.
 
+        For a command whose default reply is a refusal, such as EXPN, the reply is 250.
+
         :raises RuntimeError: the hook cannot reply, or has already recorded a reply.
         """
         command = self._hooks.command()
@@ -153,6 +156,8 @@ class Session:
             reply = queued(envelope)  # a data hook replies to the message, not to the command DATA
         else:
             reply = self._protocol.default_reply(command)
+            if reply.refused:  # the default is that of a server without the hook
+                reply = OK
         self._hooks.settle(reply if text is None else Reply(reply.code, text, reply.status))
 
     def failure(self, code: int, text: str, status: str | None = None) -> None:
