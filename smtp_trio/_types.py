@@ -130,7 +130,11 @@ class Statistics(Counts):
 
 @frozen
 class Drained:
-    """How the sessions ended that were open during `Server.stop`: by themselves, while idle with 421, or cancelled."""
+    """A count of the sessions that were open during `Server.stop`, by how they ended.
+
+    ``finished`` ended by themselves, ``idle`` waited for a command and got 421, ``cancelled`` outlasted the grace
+    period.
+    """
 
     finished: int = 0
     idle: int = 0

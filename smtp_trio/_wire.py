@@ -48,7 +48,7 @@ class OctetProtocol(Protocol):
 # STARTTLS the direct way is closed, since the descriptor would bypass the encryption.
 #
 # ``broken`` means that nothing can be sent any more. It is also set *before* a `send_all` or a handshake and reset
-# after it: if either is cancelled or fails halfway, nobody knows how much has arrived, and whatever is sent next could
+# after it: if either is cancelled or fails halfway, it is not known how much has arrived, and what is sent next could
 # be taken for something else.
 
 

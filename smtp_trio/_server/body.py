@@ -27,6 +27,36 @@ from ..protocol import (
 from ..protocol.replies import OK, START_MAIL_INPUT
 from .hook_runner import HookRunner
 
+# How a body is read
+#
+# Between DATA (or BDAT) and the reply to the message, the body is the only one that takes events from the core, and
+# each `_next` takes as many as it needs for one part of the message. It runs in the task of the hook that reads, so
+# there is no second task, no queue and no buffer: a hook that does not read stops the client through TCP's flow
+# control, a cancellation of the hook cancels the read, and an error is raised where the hook can clean up.
+#
+# DATA and BDAT differ in three ways, all of which end here:
+#
+# * The first read of a DATA body sends the 354 (RFC 5321 4.1.1.4). A hook that refuses before it has never let the
+#   client begin. BDAT has no such step: its octets follow the command at once (RFC 3030 2).
+# * Each chunk but the last gets a 250 of its own, sent by the read that reaches its end: a hook that reads
+#   slowly delays it, and a client that waits for it sends no further chunk.
+# * Other commands can come between two chunks. NOOP is answered and reading goes on. A command that the core refuses
+#   gets its refusal. Any other command ends the message: the read raises `BodyError`, and the command is carried out
+#   when the hook has returned, as its reply depends on the state after the message.
+#
+# The state is made of facts that become true once and stay true:
+#
+# * ``started``: the client is sending, so everything up to the end of the message has to be read before a reply.
+# * ``error``: the message cannot be accepted. Every further read raises the same exception: a hook that catches it and
+#   reads on must not see an end that looks like that of a whole message.
+# * ``due``: the octets are used up, and the reply to the message is what comes next.
+# * ``complete``: it is due, and every octet was passed to the hook. Only then may the message be accepted.
+# * ``_dropping``: the hook has returned. The core discards the rest (`ServerProtocol.discard`), only its end matters.
+#
+# A read may be cancelled and repeated, by a hook with a timeout of its own, for example. So nothing is taken from the
+# core before a checkpoint that is not processed after it. The one event that needs a hook to process, a command between
+# two chunks, is kept in ``_undecided`` until the hook has decided.
+
 
 class BodySession(Protocol):
     """The part of a session's task that a `Body` uses."""

@@ -44,6 +44,12 @@ class HandlerSession(TransactionSession, Protocol):
     def auth_limit_reached(self, reply: Reply) -> bool: ...
 
 
+# The order of steps is the same in all handlers. The `message` hook is asked first, since it may refuse any command,
+# then the command's own hook; a handler without either uses the core's default reply. `SessionTask.answer` moves the
+# state of the dialogue. What depends on the new state, such as the `reset` hook, comes after it and only if the reply
+# accepts.
+
+
 async def greet(session: HandlerSession) -> None:
     """Send the greeting, which is the reply to the connection itself (RFC 5321 3.1)."""
     command = session.protocol.next_event()
@@ -112,6 +118,20 @@ async def starttls(session: HandlerSession, command: Command) -> None:
     if not session.over and await session.start_tls():
         session.protocol.secured()
         await session.hooks.call("secured", session.session)
+
+
+# AUTH is a dialogue inside one command, and each mechanism has its own. A mechanism is a generator of the core that
+# does no I/O: it yields what it needs next and is sent the answer, so that the same code runs in tests without a
+# session.
+#
+# * A `Reply` (334) is sent to the client, and the answer is the client's next line. It is not a command but is received
+#   like one, with the same deadline, limits and drain behaviour: an exchange must not be a way to hold a session open.
+# * `Credentials` carry a password or token: the `auth` hook decides, and if it fails the client gets 454.
+# * A `SecretRequest` names a user of whom the mechanism needs the stored secret: the `secret` hook has it.
+#
+# The exchange ends with StopIteration, whose value is the user and the 235, or with `BadCommandError`, whose reply
+# refuses. Failures are counted, the refusals of the `message` hook included, and the connection is closed when there
+# are too many, which slows down the guessing of passwords. A client that cancels with "*" (RFC 4954 4) has not guessed.
 
 
 async def auth(session: HandlerSession, command: Command) -> None:

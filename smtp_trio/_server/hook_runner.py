@@ -38,6 +38,29 @@ DEFAULTS: dict[str, Reply] = {"data": NO_DATA_HOOK, "auth": INVALID_CREDENTIALS}
 MESSAGE_ACCEPTS = (Rset, Noop)
 
 
+# How a hook is run
+#
+# An application's hook may raise, hang, return nonsense or reply twice. The rule for all of these is the same: it fails
+# closed. The client gets the reply ``failure``, 451 as a rule, which promises nothing and lets it try again later; the
+# exception goes to the `error` hook and the log and never to the client, as its text could disclose something; and the
+# session goes on. `BodyError` is the exception: it says that the message itself is at fault, so it is not reported, and
+# `Transaction.conclude` knows the reply.
+#
+# A reply can be returned or recorded (`settle`). It is validated when the hook has ended, so an exception always wins
+# over a reply that was recorded before it: a hook that says "success" and then fails to commit has not succeeded.
+# Validation uses the table of codes of the command (RFC 5321 4.3.2), since a client may treat an unexpected code as
+# anything, down to losing a message that was refused with 250.
+#
+# Hooks nest: a read of the body in `data` may send a 250 for a chunk, which calls `response`. The command that may be
+# replied to, the reply and the scope belong to the innermost hook; `call` keeps those of the outer one in local
+# variables and restores them.
+#
+# Each hook has a deadline. The frequent ones use the scope of the session, which is explained in session.py, and the
+# others one of their own. The deadline of a frequent hook can pass in two ways: the hook is cancelled, which
+# `SessionTask.run` sees, or it returns without having noticed. In the second case `call` makes a checkpoint, to be
+# cancelled there; so both ways lead to the same code.
+
+
 class ErrorReporter(Protocol):
     """The part of a server that a `HookRunner` uses."""
 

@@ -137,7 +137,8 @@ NAMES = tuple(name for name in vars(Hooks) if not name.startswith("_"))
 
 
 def hook_names(extensions: Iterable[Extension]) -> tuple[str, ...]:
-    """Return the names of all hooks of a server: those of `Hooks`, and those that the commands of its extensions declare.
+    """Return the names of all hooks of a server: those of `Hooks`, and those that the commands of its extensions
+    declare.
 
     Raises ValueError for a command that declares a hook of `Hooks` which takes something else than that command.
     """
@@ -155,9 +156,9 @@ def hook_names(extensions: Iterable[Extension]) -> tuple[str, ...]:
 
 # --- checking a subclass ----------------------------------------------------------------------------------------------
 #
-# A misspelt hook is not called, and the default does its work instead: it accepts. So a subclass that filters recipients
-# in `recpt` would accept them all, and nothing would show it. `check_hooks` finds such a method when the server is
-# created. The rule has to catch likely mistakes without forbidding an application's own methods:
+# A misspelt hook is not called, and the default does its work instead: it accepts. So a subclass that filters
+# recipients in `recpt` would accept them all, and nothing would show it. `check_hooks` finds such a method when the
+# server is created. The rule has to catch likely mistakes without forbidding an application's own methods:
 #
 # * Names that begin with an underscore are the application's, and so are attributes that are not functions.
 # * A method that overrides one of a class of this package is meant as such: `put` of a store, for example.
@@ -166,9 +167,9 @@ def hook_names(extensions: Iterable[Extension]) -> tuple[str, ...]:
 # * Other methods are refused only if the name is close to that of a hook, in any case, or with the prefixes that other
 #   libraries use (``on_data``, ``handle_DATA``).
 #
-# A plain ``def`` cannot be told from a hook that works before it is called, since it might return an awaitable. For
-# methods it is refused all the same: forgetting ``async`` is the likelier explanation. `Server.on` accepts any callable
-# except a plain function.
+# It is not known whether a plain ``def`` is a hook that works before it is called, since it might return an awaitable.
+# For methods it is refused all the same: forgetting ``async`` is the likelier explanation. `Server.on` accepts any
+# callable except a plain function.
 
 PREFIXES = ("on_", "handle_")
 CUTOFF = 0.75

@@ -31,6 +31,12 @@ EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 BACK_OFF, WARNING_INTERVAL = 0.1, 60
 
 
+# Trio's `open_tcp_listeners` does not do three things that a server needs: one port for all addresses when the port is
+# 0, SO_REUSEPORT, and no listener at all if one of them fails. IPV6_V6ONLY is set so that "::" and "0.0.0.0" can both
+# be bound, whatever the default of the system is. SO_REUSEADDR lets a server start again while connections of the last
+# one are in TIME-WAIT; on POSIX it does not allow two servers on one port.
+
+
 async def open_listeners(
     port: int, host: str | None = None, *, reuse_port: bool = False, backlog: int | None = None
 ) -> list[trio.SocketListener]:

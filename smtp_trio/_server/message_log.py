@@ -24,12 +24,17 @@ def clean(text: str) -> str:
     return "".join(char if char.isprintable() else "?" for char in text)
 
 
+# There is one record for each message that was received, whether it was accepted or not, and one for each MAIL, RCPT or
+# DATA that was refused: a postmaster has to be able to say why a message did not arrive. A refused RCPT may be one of
+# several, so a message can have records with both results, which share the id of the transaction.
+
+
 @frozen
 class MessageRecord:
     """One message, or one refusal that prevented a message. ``seconds`` is the time from DATA or BDAT to the reply.
 
-    Everything that the client said of itself is cleaned of control characters, since it could forge lines of the log
-    otherwise.
+    Everything that the client stated about itself is cleaned of control characters, since it could forge lines of the
+    log otherwise.
     """
 
     time: str

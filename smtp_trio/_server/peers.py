@@ -43,6 +43,12 @@ def _endpoint(stream: trio.SocketStream, which: Literal["getpeername", "getsockn
     return Peer(host, port, "tcp")
 
 
+# The limit is there to stop one client from using up all sessions. For IPv6 it would be useless by address: the
+# smallest network that a customer gets is a /64 (RFC 6177), which has 2**64 addresses. Loopback addresses are not
+# counted, since everything behind a local proxy or in a test comes from one. The result is cached because parsing an
+# address takes longer than anything else at the start of a session.
+
+
 @lru_cache(1024)
 def network(host: str) -> str | None:
     """Return the network that `Limits.per_peer` counts ``host`` under, or None for a loopback address, which is not

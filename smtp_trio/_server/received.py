@@ -16,6 +16,16 @@ if TYPE_CHECKING:
 UNSAFE = re.compile(r"[^A-Za-z0-9.:_\[\]-]")
 
 
+# The field is read by people who trace a message and by filters that trust the part of it that this server has written.
+# So everything that comes from outside is restricted to harmless characters: the name in HELO is whatever the client
+# likes, and the name of the peer is what the owner of its network has put into the DNS. A CR, LF or a parenthesis in
+# either could end the field, and begin one that looks like a trace of another server. The address comes from the
+# kernel, and mailboxes have been parsed; both are safe.
+#
+# RFC 8314 4.3 defines a "tls" clause with the cipher for submission servers. It is left out: "with ESMTPS" states that
+# TLS was in use, and a hook that needs the details has them in ``session.tls``.
+
+
 def protocol_name(hello: Hello | None, envelope: Envelope | None, *, tls: bool, user: bool) -> str:
     """Return the "with" protocol type of RFC 3848 and RFC 6531 4.3: ``ESMTPSA`` is ESMTP with TLS (S) and AUTH (A).
 

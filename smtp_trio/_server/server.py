@@ -317,6 +317,18 @@ class Server:
             newlines=self.newlines,
         )
 
+    # `_session` is the outermost frame of a session, and `_guard` the boundary that no `Exception` crosses: a session
+    # that fails is reported, told 421 if that is still possible, and closed. Exceptions that are not of the session's
+    # making (Cancelled, KeyboardInterrupt, SystemExit) pass through it. In a group with others they are separated,
+    # since Trio expects its Cancelled back.
+    #
+    # The parts that clean up each run in a guard of their own, in nested ``finally`` blocks: the 421 of a session that
+    # is being cancelled, the `disconnect` hook, the server's books, closing the stream. Each of them has to happen
+    # whatever went wrong in those before it. The books are kept after the last hook, so a server is not "ended" while a
+    # `disconnect` hook still runs, and before the stream is closed, which may take a second.
+    #
+    # Limits on connections are checked before a session is created, as refusing must be cheap.
+
     async def _session(self, stream: trio.abc.Stream, *, implicit_tls: bool) -> None:
         """Run a session from the connection to its end. No exception leaves it, except cancellation and the like."""
         peer, local = endpoints(stream)
@@ -386,7 +398,7 @@ class Server:
     async def _turn_away(self, stream: trio.abc.Stream, peer: Peer, *, implicit_tls: bool) -> None:
         """Refuse a connection: with 421 in place of the greeting (RFC 5321 3.8), or under implicit TLS by closing it.
 
-        A TLS handshake only to say so would be the most expensive way of refusing.
+        A TLS handshake would cost more than the session that is refused.
         """
         log.info("too many connections: refused %s", peer)
         with trio.move_on_after(self.timeouts.disconnect):

@@ -261,7 +261,7 @@ class SessionTask:
 
     @property
     def mechanism_context(self) -> MechanismContext:
-        """What SASL mechanisms need of the server."""
+        """The name and the random numbers for SASL mechanisms."""
         return self.state.mechanism_context
 
     # --- the cancel scope of a session ------------------------------------------------------------------------------

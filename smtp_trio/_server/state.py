@@ -1,4 +1,4 @@
-"""What the sessions of a server share besides its settings: the installed hooks and the counters."""
+"""The installed hooks and the counters of a server, which its sessions share."""
 
 from __future__ import annotations
 
@@ -15,6 +15,14 @@ from .handlers import HANDLERS
 from .hook_runner import Hook
 
 log = logging.getLogger("smtp_trio.server")
+
+
+# A session looks up its hooks for every command, so they are prepared once, when they are installed: `hooks` has only
+# those that the application has written, and `unhooked` the commands for which nothing has to be called at all. For a
+# server that only has a `data` hook, MAIL and RCPT are answered without a single await.
+#
+# The server's own hooks (`start`, `stop`, `error`) are called here. An exception in `error` is only logged: reporting
+# it would call the same hook again.
 
 
 class ServerState:

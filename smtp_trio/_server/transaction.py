@@ -84,7 +84,7 @@ class Transaction:
     #   hook's.
     # * RSET, EHLO or QUIT came between two chunks. The command itself is the end of the message, so the message has no
     #   reply; the command is deferred until the hook has returned.
-    # * The connection was lost: no reply, and a record in the log that says so.
+    # * The connection was lost: no reply; the log has a record of it.
     #
     # The state of the message moves only forward. NOT_TAKEN holds until the hook has returned with an acceptance. From
     # there to the call of `protocol.send` there is no checkpoint (unless there is a `response` hook, which is
