@@ -1,4 +1,4 @@
-"""``smtp-trio conform``: what a server does, beside what the RFCs say."""
+"""``smtp-trio conform``: test a server for conformance to the RFCs."""
 
 from __future__ import annotations
 
@@ -13,149 +13,152 @@ from typing import TextIO
 import trio
 
 from ..conform._case import Level, Rule
-from ..conform._formats import FORMATS
-from ..conform._runner import Outcome, Report, Result, conform
-from ..conform._server_cases import server_rules, server_titles
-from ..conform._target import Target, Unreachable
-from ..conform._text import TextReport
+from ..conform._report import Outcome, Report, Result
+from ..conform._report_formats import FORMATS
+from ..conform._server_cases import server_cases, server_titles
+from ..conform._server_runner import check_server
+from ..conform._target import Target, UnreachableError
+from ..conform._text_report import TextReport
 from .options import UsageError, describe_error, number_between
 
 PASSWORD = "SMTP_TRIO_PASSWORD"
-Tell = Callable[[Result], None] | None
-Run = Callable[[Tell], Awaitable[Report]]
+OnResult = Callable[[Result], None] | None
+Run = Callable[[OnResult], Awaitable[Report]]
 
 LEVELS = {level.name.lower(): level for level in Level}
 
 
 def add_conform(parser: argparse.ArgumentParser) -> None:
-    """Give the sub-command its options."""
+    """Add the description and the options to the parser."""
     parser.description = (
-        "Try a server against the sentences of the RFCs, each on a connection of its own, and say where it differs. It sends "
-        "messages to one recipient: use a mailbox for tests. Exit code: 0 if all passed, 1 if a case failed, 2 if the server "
-        "could not be tried."
+        "Test an SMTP server for conformance to the RFCs, each case on a connection of its own, and report the differences. The "
+        "cases send messages to one recipient: use a test mailbox. Exit code: 0 if all cases passed, 1 if one failed, 2 if the "
+        "server could not be tested."
     )
     add = parser.add_argument
     # fmt: off
     add("server", metavar="HOST:PORT", nargs="?",
-        help="the server; an IPv6 address stands in brackets, and without a port it is 25")
+        help="the server; an IPv6 address needs brackets, and the default port is 25")
     add("--from", dest="sender", metavar="ADDRESS", default="conform@example.com",
-        help="a sender that it takes (%(default)s)")
+        help="a sender that the server accepts (default: %(default)s)")
     add("--to", dest="recipient", metavar="ADDRESS", default="postmaster",
-        help="a recipient that it takes (%(default)s, which every server must take)")
+        help="a recipient that the server accepts (default: %(default)s, which every server must accept)")
     add("--unknown", metavar="ADDRESS",
-        help="a recipient that it refuses; cases that need one are skipped without it")
+        help="a recipient that the server refuses; without it, the cases that need one are skipped")
     add("--name", default="conform.test",
-        help="what to call ourselves in EHLO (%(default)s)")
+        help="the argument of EHLO (default: %(default)s)")
     add("--user", metavar="NAME",
-        help=f"log in where the server wants it; the password is in {PASSWORD}")
+        help=f"authenticate as this user where necessary; the password is read from {PASSWORD}")
     add("--password", metavar="PASSWORD",
-        help=f"the password, in place of {PASSWORD}: others on this machine can see it while this runs")
+        help=f"the password, in place of {PASSWORD}; other users of this machine can see it in the process list")
     trust = parser.add_mutually_exclusive_group()
     trust.add_argument("--tls-ca", metavar="FILE",
-        help="the authorities that may vouch for its certificate, in PEM (the system's)")
+        help="certificate authorities to trust, in PEM (default: those of the system)")
     trust.add_argument("--insecure", action="store_true",
-        help="take any certificate")
+        help="accept any certificate")
     add("--implicit-tls", action="store_true",
-        help="TLS from the first octet on, as on port 465")
+        help="begin with the TLS handshake, as on port 465")
     add("--timeout", metavar="SECONDS", type=number_between(float, 3600), default=30.0,
-        help="for each case, with all its answers (%(default)g)")
+        help="time limit of each case (default: %(default)g)")
     add("--jobs", metavar="N", type=number_between(int, 100, 1), default=1,
-        help="connections at a time (%(default)s)")
+        help="number of simultaneous connections (default: %(default)s)")
     add("--client", action="store_true",
-        help="try a client in place of a server: `smtp-trio conform --client --help` tells of that")
+        help="test a client instead of a server; see `smtp-trio conform --client --help`")
     # fmt: on
     add_choice(parser)
     parser.set_defaults(run=run_conform)
 
 
 def add_choice(parser: argparse.ArgumentParser) -> None:
-    """The options that say which cases are tried, and what becomes of the results."""
+    """Add the options that choose cases and the format of the report."""
     add = parser.add_argument
     # fmt: off
     add("--only", metavar="PATTERN", action="append", default=[],
-        help="cases of this section or with such an id ('mail', '*.empty'); may be repeated")
+        help="run only the cases of this chapter or with a matching identifier ('mail', '*.empty'); may be repeated")
     add("--skip", metavar="PATTERN", action="append", default=[],
-        help="no cases of this section or with such an id; may be repeated")
+        help="omit the cases of this chapter or with a matching identifier; may be repeated")
     add("--level", choices=LEVELS, default="should",
-        help="try what the RFCs say that it MUST do, or SHOULD as well, or also what is only recommended (%(default)s)")
+        help="run the cases of this level and of stronger ones (default: %(default)s)")
     add("--danger", action="store_true",
-        help="also try to smuggle messages in, and flood it: for what is your own only")
+        help="also run cases of message smuggling and flooding; only use them on your own systems")
     add("--list", action="store_true",
-        help="print the cases, and do nothing")
+        help="print the cases and exit")
     add("--format", choices=("text", *FORMATS), default="text",
-        help="of the report (%(default)s)")
+        help="format of the report (default: %(default)s)")
     add("--output", metavar="FILE",
-        help="write the report there, and not to standard output")
+        help="write the report to this file instead of standard output")
     # fmt: on
 
 
 def run_conform(options: argparse.Namespace) -> int:
-    """Do what the options say; gives the exit code."""
-    rules = chosen(options, server_rules())
+    """Run the command and return its exit code."""
+    rules = choose(options, server_cases())
     if options.list:
-        return listed(rules)
-    target = as_target(options)
+        return print_list(rules)
+    target = make_target(options)
 
-    async def run(on_result: Tell) -> Report:
-        return await conform(target, rules, jobs=options.jobs, on_result=on_result)
+    async def run(on_result: OnResult) -> Report:
+        return await check_server(target, rules, jobs=options.jobs, on_result=on_result)
 
     try:
-        return reported(options, run, server_titles())
-    except Unreachable as problem:
+        return run_and_report(options, run, server_titles())
+    except UnreachableError as problem:
         raise UsageError(f"{target.host}:{target.port}: {problem}") from None
 
 
-def listed(rules: Sequence[Rule]) -> int:
-    """Print them."""
+def print_list(rules: Sequence[Rule]) -> int:
+    """Print the cases, and return the exit code."""
     for rule in rules:
         print(f"{rule.id:34} {rule.level.name:11} {rule.section:22} {rule.title}")
     return 0
 
 
-def reported(options: argparse.Namespace, run: Run, titles: Mapping[str, str]) -> int:
-    """Try what is to be tried, and write the report where it is wanted; gives the exit code."""
+def run_and_report(options: argparse.Namespace, run: Run, titles: Mapping[str, str]) -> int:
+    """Run the cases, write the report to the file or standard output, and return the exit code."""
     if options.output is None:
-        return report(options, run, titles, sys.stdout)
+        return write_report(options, run, titles, sys.stdout)
     try:
         with open(options.output, "w", encoding="utf-8") as out:
-            return report(options, run, titles, out)
+            return write_report(options, run, titles, out)
     except OSError as error:
         raise UsageError(f"--output {options.output}: {describe_error(error)}") from None
 
 
-def report(options: argparse.Namespace, run: Run, titles: Mapping[str, str], out: TextIO) -> int:
-    """Try the cases, and write the report; gives the exit code."""
+def write_report(options: argparse.Namespace, run: Run, titles: Mapping[str, str], out: TextIO) -> int:
+    """Run the cases, write the report, and return the exit code."""
     text = TextReport(out, colour=out.isatty() and not os.environ.get("NO_COLOR"), titles=titles)
-    write = None if options.format in FORMATS else text.add
+    on_result = None if options.format in FORMATS else text.add
     try:
-        told = trio.run(run, write)
-    except BaseExceptionGroup as group:  # Ctrl-C, or an output that takes no more: nobody else raises here
+        report = trio.run(run, on_result)
+    except (
+        BaseExceptionGroup
+    ) as group:  # KeyboardInterrupt, UnreachableError or a write error: always a single exception
         raise first(group) from None
     if options.format in FORMATS:
-        out.write(FORMATS[options.format](told))
+        out.write(FORMATS[options.format](report))
     else:
-        text.end(told)
-    return exit_code(told)
+        text.end(report)
+    return exit_code(report)
 
 
 def first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The exception that all this is about."""
+    """Return the first exception of a group that is not a group."""
     inner = group.exceptions[0]
     return first(inner) if isinstance(inner, BaseExceptionGroup) else inner
 
 
-def exit_code(told: Report) -> int:
-    """What the shell is told."""
-    if told.count(Outcome.FAILED):
+def exit_code(report: Report) -> int:
+    """Return 1 if a case failed, 2 if one could not be tried, and otherwise 0."""
+    if report.count(Outcome.FAILED):
         return 1
-    return 2 if told.count(Outcome.ERROR) else 0
+    return 2 if report.count(Outcome.ERROR) else 0
 
 
-def chosen(options: argparse.Namespace, rules: Sequence[Rule]) -> list[Rule]:
-    """The cases that these options mean."""
+def choose(options: argparse.Namespace, rules: Sequence[Rule]) -> list[Rule]:
+    """Return the cases that the options select."""
     for pattern in (*options.only, *options.skip):
         if not any(matches(rule, [pattern]) for rule in rules):
-            raise UsageError(f"no case is like {pattern!r} (see `smtp-trio conform --list`)")
+            raise UsageError(f"no case matches {pattern!r} (see `smtp-trio conform --list`)")
     return [
         rule
         for rule in rules
@@ -167,23 +170,23 @@ def chosen(options: argparse.Namespace, rules: Sequence[Rule]) -> list[Rule]:
 
 
 def matches(rule: Rule, patterns: Sequence[str]) -> bool:
-    """Whether one of them means this case."""
+    """Return whether one of the patterns matches the chapter or the identifier of a case."""
     return any(fnmatchcase(rule.group, pattern) or fnmatchcase(rule.id, pattern) for pattern in patterns)
 
 
-def as_target(options: argparse.Namespace) -> Target:
-    """The server that these options mean."""
+def make_target(options: argparse.Namespace) -> Target:
+    """Return the server that the options describe."""
     if options.server is None:
-        raise UsageError("which server? (HOST:PORT)")
+        raise UsageError("HOST:PORT of the server is missing")
     host, colon, port = options.server.rpartition(":")
     if not colon or options.server.endswith("]"):
         host, port = options.server, "25"
     host = host.removeprefix("[").removesuffix("]")
     if not host or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise UsageError(f"{options.server!r} is no HOST:PORT")
+        raise UsageError(f"invalid HOST:PORT: {options.server!r}")
     for option, value in (("--from", options.sender), ("--to", options.recipient), ("--unknown", options.unknown)):
         if value is not None and any(char in value for char in "<>\r\n\0 "):
-            raise UsageError(f"{option}: {value!r} is no address")
+            raise UsageError(f"{option}: invalid address: {value!r}")
     try:
         tls = ssl.create_default_context(cafile=options.tls_ca)
     except (OSError, ssl.SSLError) as error:

@@ -1,48 +1,37 @@
-"""A server beside what the RFCs say: cases as data, an engine that plays them, and reports. ``smtp-trio conform`` is its command."""
+"""Conformance tests for SMTP servers and clients: cases as text, an engine that plays them, and reports.
+
+This is the library of ``smtp-trio conform``. `check_server` tries the cases of `server_cases`, or those of a file of your own
+that `read_cases` has read, on a `Target`, and returns a `Report`.
+"""
 
 from __future__ import annotations
 
-from ._case import Case, Invariant, Level, Rule, State, Step
-from ._formats import as_json, junit, tap
-from ._runner import Outcome, Report, Result, conform
-from ._steps import Expect, ExpectAll, ExpectClose, ExpectSilence, Send, SendEof, SendTooMuch, StartTls, When
-from ._talk import Entry, Hungup, Reply, Talk, WrongAnswer
-from ._target import Facts, Target, Unprepared, Unreachable, survey
-from ._text import TextReport, summary
+from ._case import Case, Invariant, Level, Rule, Stage
+from ._notation import NotationError
+from ._report import Outcome, Report, Result
+from ._report_formats import as_json, junit, tap
+from ._server_cases import read_cases, server_cases
+from ._server_runner import check_server
+from ._target import Target, UnreachableError
+from ._text_report import TextReport
 
 __all__ = [
     "Case",
-    "Entry",
-    "Expect",
-    "ExpectAll",
-    "ExpectClose",
-    "ExpectSilence",
-    "Facts",
-    "Hungup",
     "Invariant",
     "Level",
+    "NotationError",
     "Outcome",
-    "Reply",
     "Report",
     "Result",
     "Rule",
-    "Send",
-    "SendEof",
-    "SendTooMuch",
-    "StartTls",
-    "State",
-    "Step",
-    "Talk",
+    "Stage",
     "Target",
     "TextReport",
-    "Unprepared",
-    "Unreachable",
-    "When",
-    "WrongAnswer",
+    "UnreachableError",
     "as_json",
-    "conform",
+    "check_server",
     "junit",
-    "summary",
-    "survey",
+    "read_cases",
+    "server_cases",
     "tap",
 ]

@@ -1,4 +1,4 @@
-"""What a case is: a sentence of an RFC, and the steps that show whether a server keeps to it."""
+"""Cases: a sentence of an RFC, and the steps that show whether a server conforms to it."""
 
 from __future__ import annotations
 
@@ -8,51 +8,59 @@ from typing import Protocol
 
 from attrs import frozen
 
-from ._talk import Reply, Talk
+from ._connection import Connection, Reply
 
 
 class Level(IntEnum):
-    """How much the sentence demands."""
+    """The strength of a requirement."""
 
     MUST = 1
     SHOULD = 2
     RECOMMENDED = 3
-    """What no RFC asks for: it is what careful servers do, or our opinion."""
+    """No RFC requires it: it is good practice, or an opinion of this project."""
 
 
-class State(Enum):
-    """How far a session has come when a case begins; the value says it to a reader."""
+class Stage(Enum):
+    """How far a session has come when a case begins. The values are those of ``after:`` in a case."""
 
-    CONNECTED = "connected, with nothing read"
-    GREETED = "after the greeting"
-    READY = "after EHLO (and whatever the server wants before MAIL)"
-    SECURE = "after EHLO inside TLS"
-    LOGIN = "after EHLO, where AUTH is offered: inside TLS if it can be had"
-    MAIL = "after an accepted MAIL"
-    RCPT = "after an accepted RCPT"
-    DATA = "after 354"
+    CONNECTED = "connect"
+    GREETED = "greeting"
+    READY = "EHLO"
+    SECURE = "STARTTLS"
+    LOGIN = "EHLO for AUTH"
+    """After EHLO, inside TLS where possible."""
+    MAIL = "MAIL"
+    RCPT = "RCPT"
+    DATA = "DATA"
+    """After 354."""
 
 
 class Step(Protocol):
-    """One thing that is done, or waited for. `WrongAnswer` is raised when what comes is wrong."""
+    """One action or expectation."""
 
-    async def play(self, talk: Talk, /) -> None: ...
+    async def play(self, connection: Connection, /) -> None:
+        """Perform the step.
+
+        Raises:
+            CaseFailedError: The peer did not do what was expected.
+        """
+        ...
 
 
 @frozen(kw_only=True)
 class Rule:
-    """What a case and an invariant have in common."""
+    """The common part of cases and invariants."""
 
     id: str
-    """A section and a name: ``mail.null``."""
+    """Chapter and name: ``mail.null``."""
     title: str
     section: str
-    """Where the sentence stands: ``RFC 5321 4.5.5``."""
+    """For example ``RFC 5321 4.5.5``."""
     sentence: str
-    """The words of the RFC."""
+    """The text of the RFC."""
     level: Level = Level.MUST
     needs: Sequence[str] = ()
-    """EHLO keywords (with a parameter after a space: ``AUTH PLAIN``), or options of the command line (``--unknown``)."""
+    """EHLO keywords (with a parameter after a space: ``AUTH PLAIN``) or options of the command line (``--unknown``)."""
 
     @property
     def group(self) -> str:
@@ -67,21 +75,18 @@ class Rule:
 
 @frozen(kw_only=True)
 class Case(Rule):
-    """One connection: it is brought to a state, the steps are played, and QUIT ends it.
-
-    Where it needs what is not there, it is skipped.
-    """
+    """One connection: it is brought to a stage, the steps are played, and QUIT is sent."""
 
     steps: Sequence[Step]
-    state: State = State.READY
-    lacks: Sequence[str] = ()
+    stage: Stage = Stage.READY
+    skip_if: Sequence[str] = ()
     """EHLO keywords that must not be offered."""
-    quits: bool = True
-    """Whether QUIT can follow: its answer shows whether there were too many before."""
+    send_quit: bool = True
+    """Whether QUIT follows. The reply to it shows superfluous replies before."""
 
 
 @frozen(kw_only=True)
 class Invariant(Rule):
-    """What holds for every reply of every case: it is judged over all that was heard."""
+    """A rule about every reply, evaluated over all cases."""
 
-    broken: Callable[[Reply], bool]
+    violated: Callable[[Reply], bool]

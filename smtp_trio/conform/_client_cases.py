@@ -11,27 +11,27 @@ from functools import cache
 from importlib.resources import files
 
 from ._case import Rule, Step
-from ._checks import (
-    Arrives,
-    Declares,
-    Fails,
-    NeverSays,
-    NoLine,
-    NoSecond,
-    NoText,
-    Once,
-    Quits,
-    Says,
+from ._client_case import USUAL_OFFERS, ClientCase, ClientInvariant, Expectation, Reaction
+from ._client_expectations import (
+    AtMostOne,
+    AtMostOneMessage,
+    CommandMatching,
+    EndsWithQuit,
+    MailMatchingFor,
+    MessageUnchanged,
+    NeverSends,
+    NoCommandMatching,
+    NoDataMatching,
+    NoMessageData,
+    OnlyAfter,
+    ReportsFailure,
+    ReportsSuccess,
     Sends,
-    SomeLine,
-    Succeeds,
-    Then,
-    Waits,
+    WaitsForReply,
 )
-from ._client_invariants import INVARIANTS
-from ._moves import Gather, Hangup, Pause, Shake, Silence, Slowly
+from ._client_invariants import CLIENT_INVARIANTS
 from ._notation import Block, Definition, Line, octets, read
-from ._scene import BASE, Check, Habit, On, Scene
+from ._server_actions import AcceptTls, Close, Pause, SendNothing, SendSlowly, WaitForOctets
 from ._steps import Send
 
 #: The chapters in the order in which they are tried. Invariants (habits) look at the connections of all other cases, so they
@@ -47,40 +47,49 @@ KEYS = (
 EVENT = re.compile(r"([A-Z]+)(?: ([0-9]+))?( in TLS)?(, optional)?")
 #: ``S.`` lines: what the server does besides sending octets.
 ACTIONS: Sequence[tuple[str, Callable[[re.Match[str]], Step]]] = (
-    ("S. closes", lambda match: Hangup()),
-    ("S. resets", lambda match: Hangup(reset=True)),
-    ("S. begins TLS", lambda match: Shake()),
+    ("S. closes", lambda match: Close()),
+    ("S. resets", lambda match: Close(reset=True)),
+    ("S. begins TLS", lambda match: AcceptTls()),
     ("S. pauses for ([0-9.]+) s", lambda match: Pause(float(match[1]))),
-    ("S. sends nothing", lambda match: Silence()),
-    ("S. waits for ([0-9]+) octets", lambda match: Gather(int(match[1]))),
+    ("S. sends nothing", lambda match: SendNothing()),
+    ("S. waits for ([0-9]+) octets", lambda match: WaitForOctets(int(match[1]))),
 )
 SLOWLY = re.compile(r"S\. sends one octet every ([0-9.]+) s")
-#: ``expect:`` lines. What follows ``#`` is shown when the client does something else.
-EXPECTATIONS: Sequence[tuple[str, Callable[[re.Match[str], str], Check]]] = (
-    ("success", lambda match, meaning: Succeeds()),
-    ("failure", lambda match, meaning: Fails()),
-    ("sends (.+)", lambda match, meaning: Says(*listed(match[1]))),
-    ("does not send (.+?)( outside TLS)?", lambda match, meaning: NeverSays(*listed(match[1]), clear=bool(match[2]))),
-    ("only (.+) after ([A-Z]+)", lambda match, meaning: Then(match[2], listed(match[1]))),
-    ("waits for every reply", lambda match, meaning: Waits("*")),
-    ("waits for the reply to ([A-Z]+)", lambda match, meaning: Waits(match[1])),
-    ("ends with QUIT", lambda match, meaning: Quits()),
-    ("no message data", lambda match, meaning: NoText()),
-    ("at most one message", lambda match, meaning: Once()),
-    ("at most one ([A-Z]+)", lambda match, meaning: NoSecond(match[1])),
+#: ``expect:`` lines. Text after ``#`` explains a violation.
+EXPECTATIONS: Sequence[tuple[str, Callable[[re.Match[str], str], Expectation]]] = (
+    ("success", lambda match, meaning: ReportsSuccess()),
+    ("failure", lambda match, meaning: ReportsFailure()),
+    ("sends (.+)", lambda match, meaning: Sends(listed(match[1]))),
+    (
+        "does not send (.+?)( outside TLS)?",
+        lambda match, meaning: NeverSends(listed(match[1]), cleartext=bool(match[2])),
+    ),
+    ("only (.+) after ([A-Z]+)", lambda match, meaning: OnlyAfter(match[2], listed(match[1]))),
+    ("waits for every reply", lambda match, meaning: WaitsForReply("*")),
+    ("waits for the reply to ([A-Z]+)", lambda match, meaning: WaitsForReply(match[1])),
+    ("ends with QUIT", lambda match, meaning: EndsWithQuit()),
+    ("no message data", lambda match, meaning: NoMessageData()),
+    ("at most one message", lambda match, meaning: AtMostOneMessage()),
+    ("at most one ([A-Z]+)", lambda match, meaning: AtMostOne(match[1])),
     (
         "message unchanged( with trailing blank lines)?( or failure)?",
-        lambda match, meaning: Arrives(to_the_end=bool(match[1]), or_none=bool(match[2])),
+        lambda match, meaning: MessageUnchanged(trailing_lines=bool(match[1]), or_failure=bool(match[2])),
     ),
-    ("no command matching (.+)", lambda match, meaning: NoLine(match[1].encode())),
-    ("a command matching (.+)", lambda match, meaning: SomeLine(match[1].encode(), meaning)),
-    ("no message data matching (.+)", lambda match, meaning: Sends(b"!" + match[1].encode(), meaning)),
+    ("no command matching (.+)", lambda match, meaning: NoCommandMatching(pattern(match[1]))),
+    ("a command matching (.+)", lambda match, meaning: CommandMatching(pattern(match[1]), meaning)),
+    ("no message data matching (.+)", lambda match, meaning: NoDataMatching(pattern(match[1]), meaning)),
     (
         "MAIL matching (.+) for message data matching (.+)",
-        lambda match, meaning: Declares(match[2].encode(), match[1].encode()),
+        lambda match, meaning: MailMatchingFor(pattern(match[1]), pattern(match[2])),
     ),
 )
 REMARK = re.compile(r"\s+# ")
+
+
+def pattern(text: str) -> bytes:
+    """Return a regular expression for octets. Raises re.error if it is invalid."""
+    re.compile(text.encode())
+    return text.encode()
 
 
 def listed(text: str) -> tuple[str, ...]:
@@ -89,7 +98,7 @@ def listed(text: str) -> tuple[str, ...]:
 
 
 @cache
-def client_rules() -> Sequence[Rule]:
+def client_cases() -> Sequence[Rule]:
     """Return all cases for clients, in the order in which they are tried."""
     return tuple(rule for chapter in CHAPTERS for rule in _chapter(chapter)[1])
 
@@ -132,35 +141,35 @@ def read_client_cases(text: str, file: str = "cases") -> tuple[str, Sequence[Rul
 def _rule(case: Definition) -> Rule:
     case.check(KEYS)
     for name, line in case.all("check"):
-        if name not in INVARIANTS:
-            raise line.error(f"unknown check {name!r}, expected one of {', '.join(INVARIANTS)}")
-        return Habit(
+        if name not in CLIENT_INVARIANTS:
+            raise line.error(f"unknown check {name!r}, expected one of {', '.join(CLIENT_INVARIANTS)}")
+        return ClientInvariant(
             id=case.id,
             title=case.title,
             section=case.section,
             sentence=case.sentence,
             level=case.level,
-            broken=INVARIANTS[name],
+            violation=CLIENT_INVARIANTS[name],
         )
     names = {name for name, _, _ in case.keys}
     exactly = "offers exactly" in names
     offers = case.values("offers exactly" if exactly else "offers")
-    return Scene(
+    return ClientCase(
         id=case.id,
         title=case.title,
         section=case.section,
         sentence=case.sentence,
         level=case.level,
         needs=case.values("needs"),
-        lacks=case.values("skip if"),
-        acts=[_act(item) for item in case.body],
-        checks=[_check(value, line) for value, line in case.all("expect")],
-        offers=offers if exactly or "offers" in names else BASE,
-        inside=case.values("offers in TLS") if "offers in TLS" in names else None,
-        bare=exactly,
-        letter=case.value("message", "plain"),
+        skip_if=case.values("skip if"),
+        reactions=[_reaction(item) for item in case.body],
+        expectations=[_expectation(value, line) for value, line in case.all("expect")],
+        offers=offers if exactly or "offers" in names else USUAL_OFFERS,
+        tls_offers=case.values("offers in TLS") if "offers in TLS" in names else None,
+        exact_offers=exactly,
+        message=case.value("message", "plain"),
         values={key: _unescaped(case.value(key)) for key in ("from", "to") if key in names},
-        hold=float(case.value("reply delay", "0 s").removesuffix(" s")),
+        reply_delay=float(case.value("reply delay", "0 s").removesuffix(" s")),
         certificate=case.value("certificate", "good"),
     )
 
@@ -169,16 +178,16 @@ def _unescaped(text: str) -> str:
     return text.encode("latin-1").decode("unicode_escape")
 
 
-def _act(item: Line | Block) -> On:
+def _reaction(item: Line | Block) -> Reaction:
     line = item if isinstance(item, Line) else item.line
     if isinstance(item, Line) or item.keyword != "on" or (match := EVENT.fullmatch(item.argument)) is None:
         raise line.error("expected 'on EVENT:', and what the server does indented below it")
-    return On(
-        match[1],
-        *_actions(item.body),
+    return Reaction(
+        event=match[1],
+        steps=tuple(_actions(item.body)),
         nth=int(match[2] or 0),
         secure=True if match[3] else None,
-        always=match[4] is None,
+        required=match[4] is None,
     )
 
 
@@ -191,7 +200,7 @@ def _actions(body: Sequence[Line]) -> Sequence[Step]:
     def send() -> None:
         nonlocal piece, pause
         if piece:
-            steps.append(Slowly(piece, pause=pause) if pause else Send(piece))
+            steps.append(SendSlowly(piece, pause) if pause else Send(piece))
             piece, pause = b"", 0.0
 
     for line in body:
@@ -212,15 +221,18 @@ def _actions(body: Sequence[Line]) -> Sequence[Step]:
 
 
 def _action(line: Line) -> Step:
-    for pattern, action in ACTIONS:
-        if match := re.fullmatch(pattern, line.text):
+    for form, action in ACTIONS:
+        if match := re.fullmatch(form, line.text):
             return action(match)
     raise line.error("invalid line of a case")
 
 
-def _check(value: str, line: Line) -> Check:
+def _expectation(value: str, line: Line) -> Expectation:
     text, _, meaning = REMARK.sub("\0", value, count=1).partition("\0")
-    for pattern, check in EXPECTATIONS:
-        if match := re.fullmatch(pattern, text):
-            return check(match, meaning)
+    for form, expectation in EXPECTATIONS:
+        if match := re.fullmatch(form, text):
+            try:
+                return expectation(match, meaning)
+            except re.error as error:
+                raise line.error(f"invalid pattern: {error}") from None
     raise line.error("unknown expectation")

@@ -1,4 +1,4 @@
-"""Checks that hold for every connection of a client, by the name that ``check:`` gives them."""
+"""Checks of every connection of a client, by the name that ``check:`` refers to. Each returns the violation, or an empty string."""
 
 from __future__ import annotations
 
@@ -6,87 +6,76 @@ import re
 from collections.abc import Callable, Mapping
 from itertools import takewhile
 
-from ._scene import Command, Visit
-from ._talk import show
+from ._client_case import ClientSession, ReceivedCommand
+from ._connection import show
 
 DOMAIN = rb"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*"
 LITERAL = rb"\[(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|IPv6:[0-9A-Fa-f:.]+|[A-Za-z0-9-]*[A-Za-z0-9]:[!-Z^-~]+)\]"
 HELLO = re.compile(rb"(?:EHLO (?:%b|%b)|HELO (?:%b|%b)) *\r\n" % (DOMAIN, LITERAL, DOMAIN, LITERAL), re.IGNORECASE)
-# That it is one line is asked first: what looks for the right ">" would ask again behind each.
+# The lookahead finds the end of the line first. Without it, the search for the closing ">" would look for it after each ">".
 PATH = re.compile(rb"(?=[^\r\n]*\r\n)(?:MAIL FROM:<[^>\r\n]*>|RCPT TO:<[^\r\n]+>)( [^\r\n]*)?\r\n", re.IGNORECASE)
 PARAMETER = re.compile(rb" ([A-Za-z0-9][A-Za-z0-9-]*)(?:=[!-<>-~]+)?")
 COMMAND_LINE = 512
 AUTH_LINE = 12288
+VERBS = {"EHLO", "HELO", "MAIL", "RCPT", "DATA", "BDAT", "RSET", "NOOP", "QUIT", "STARTTLS", "AUTH", "VRFY"}
 KEYWORDS = {"SIZE": "SIZE", "BODY": "8BITMIME", "RET": "DSN", "ENVID": "DSN", "NOTIFY": "DSN", "ORCPT": "DSN"}
-"""Parameters, and the extension that brings them, where that has another name."""
-ALONE = {"EHLO", "HELO", "DATA", "VRFY", "EXPN", "QUIT", "NOOP", "STARTTLS", "AUTH", "RESPONSE"}
-"""RFC 2920 3.1: nothing may be sent behind them before they are answered."""
+"""The EHLO keywords of parameters, where they have another name."""
+LAST_IN_GROUP = {"EHLO", "HELO", "DATA", "VRFY", "EXPN", "QUIT", "NOOP", "STARTTLS", "AUTH", "RESPONSE"}
+"""RFC 2920 3.1: nothing may be sent after these before the reply."""
 
 
-def each(visit: Visit, wrong: Callable[[Command], bool]) -> str:
-    """The first command that is wrong."""
-    return next((show(command.line) for command in visit.commands if wrong(command)), "")
+def first_command(session: ClientSession, wrong: Callable[[ReceivedCommand], bool]) -> str:
+    """Return the first command for which `wrong` is true."""
+    return next((show(command.line) for command in session.commands if wrong(command)), "")
 
 
 def parameters(line: bytes) -> bytes:
-    """What stands behind the path."""
+    """Return what follows the path of a MAIL or RCPT command."""
     match = PATH.fullmatch(line)
     return (match[1] or b"").rstrip() if match else b""
 
 
-def known(command: Command) -> bool:
-    """Whether a command has a verb of SMTP: a server whose replies are odd may have taken something else for one."""
-    return command.verb in {
-        "EHLO",
-        "HELO",
-        "MAIL",
-        "RCPT",
-        "DATA",
-        "BDAT",
-        "RSET",
-        "NOOP",
-        "QUIT",
-        "STARTTLS",
-        "AUTH",
-        "VRFY",
-    }
+def line_ends(session: ClientSession) -> str:
+    """Commands end with CRLF, and contain no other CR."""
+    return first_command(session, lambda command: not command.line.endswith(b"\r\n") or b"\r" in command.line[:-2])
 
 
-def ends(visit: Visit) -> str:
-    return each(visit, lambda command: not command.line.endswith(b"\r\n") or b"\r" in command.line[:-2])
+def ascii_only(session: ClientSession) -> str:
+    """Commands are printable ASCII, unless SMTPUTF8 is offered."""
+
+    def wrong(command: ReceivedCommand) -> bool:
+        printable = all(32 <= octet <= 126 for octet in command.line.rstrip(b"\r\n"))
+        return not printable and not (session.offered("SMTPUTF8") and b"\0" not in command.line)
+
+    return first_command(session, wrong)
 
 
-def ascii_only(visit: Visit) -> str:
-    return each(
-        visit,
-        lambda command: (
-            any(octet < 32 or octet > 126 for octet in command.line.rstrip(b"\r\n"))
-            and not (visit.offered("SMTPUTF8") and b"\0" not in command.line)
-        ),
-    )
+def length(session: ClientSession) -> str:
+    """Commands have at most 512 octets, or 12,288 with AUTH (RFC 4954 4), without parameters."""
 
-
-def length(visit: Visit) -> str:
-    def wrong(command: Command) -> bool:
+    def wrong(command: ReceivedCommand) -> bool:
         most = AUTH_LINE if command.verb in ("AUTH", "RESPONSE") else COMMAND_LINE
         return len(command.line) - len(parameters(command.line)) > most
 
-    return each(visit, wrong)
+    return first_command(session, wrong)
 
 
-def verbs(visit: Visit) -> str:
-    """What comes behind a DATA that was refused is a message, maybe: scenes about that say so."""
-    heard = list(takewhile(lambda command: command.verb != "DATA", visit.commands))
-    return next((show(command.line) for command in heard if command.verb != "RESPONSE" and not known(command)), "")
+def known_verbs(session: ClientSession) -> str:
+    """All verbs are known. After a refused DATA there may be a message, which the cases about that look for."""
+    commands = takewhile(lambda command: command.verb != "DATA", session.commands)
+    return next((show(command.line) for command in commands if command.verb not in VERBS | {"RESPONSE"}), "")
 
 
-def hello(visit: Visit) -> str:
-    return each(visit, lambda command: command.verb in ("EHLO", "HELO") and not HELLO.fullmatch(command.line))
+def hello_argument(session: ClientSession) -> str:
+    """EHLO and HELO have a domain or an address literal."""
+    return first_command(
+        session, lambda command: command.verb in ("EHLO", "HELO") and not HELLO.fullmatch(command.line)
+    )
 
 
-def hello_first(visit: Visit) -> str:
-    """MAIL comes only behind an EHLO or HELO."""
-    for command in visit.commands:
+def hello_first(session: ClientSession) -> str:
+    """MAIL comes after EHLO or HELO."""
+    for command in session.commands:
         if command.verb in ("EHLO", "HELO"):
             return ""
         if command.verb in ("MAIL", "RCPT", "DATA", "BDAT"):
@@ -94,22 +83,23 @@ def hello_first(visit: Visit) -> str:
     return ""
 
 
-def paths(visit: Visit) -> str:
-    def wrong(command: Command) -> bool:
+def paths(session: ClientSession) -> str:
+    """MAIL and RCPT have a path in angle brackets, and valid parameters."""
+
+    def wrong(command: ReceivedCommand) -> bool:
         if command.verb not in ("MAIL", "RCPT"):
             return False
-        rest = parameters(command.line)
-        return not PATH.fullmatch(command.line) or bool(PARAMETER.sub(b"", rest))
+        return not PATH.fullmatch(command.line) or bool(PARAMETER.sub(b"", parameters(command.line)))
 
-    return each(visit, wrong)
+    return first_command(session, wrong)
 
 
-def offered(visit: Visit) -> str:
-    """Parameters come only with what was offered."""
-    if any(on.event == "EHLO" for on in visit.played):  # what it listed then is known to the scene alone
+def offered_parameters(session: ClientSession) -> str:
+    """Parameters belong to extensions that are offered."""
+    if any(reaction.event == "EHLO" for reaction in session.performed):  # what that listed is not in `offers`
         return ""
-    listed = {offer.partition(" ")[0].upper() for offer in visit.offers}
-    for command in visit.said("MAIL", "RCPT"):
+    listed = {offer.partition(" ")[0].upper() for offer in session.offers}
+    for command in session.sent("MAIL", "RCPT"):
         for name in PARAMETER.findall(parameters(command.line)):
             keyword = name.decode().upper()
             if KEYWORDS.get(keyword, keyword) not in listed:
@@ -117,72 +107,74 @@ def offered(visit: Visit) -> str:
     return ""
 
 
-def nested(visit: Visit) -> str:
-    """No MAIL in a transaction, no RCPT or DATA outside of one, where the answers were known: groups may be torn on their way."""
-    if visit.offered("PIPELINING"):
+def sequence(session: ClientSession) -> str:
+    """MAIL is sent outside a transaction, and RCPT and DATA in one.
+
+    Only commands that were sent after the reply to the previous one count: TCP may divide groups anywhere.
+    """
+    if session.offered("PIPELINING"):
         return ""
     mail, recipients = False, 0
-    for command in visit.commands:
-        done = command.answer.startswith("2")
+    for command in session.commands:
+        accepted = command.code.startswith("2")
         match command.verb:
-            case "EHLO" | "HELO" | "RSET" | "STARTTLS" if done:
+            case "EHLO" | "HELO" | "RSET" | "STARTTLS" if accepted:
                 mail, recipients = False, 0
             case "MAIL":
                 if mail and not command.early:
                     return show(command.line)
-                mail = mail or done
+                mail = mail or accepted
             case "RCPT":
                 if not mail and not command.early:
                     return show(command.line)
-                recipients += done
+                recipients += accepted
             case "DATA" | "BDAT":
                 if not recipients and not command.early:
                     return show(command.line)
-                if command.answer.startswith("3") or b"LAST" in command.line.upper():
+                if command.code.startswith("3") or b"LAST" in command.line.upper():
                     mail, recipients = False, 0
     return ""
 
 
-def pipelined(visit: Visit) -> str:
-    """Nothing is sent ahead, but for groups where they are allowed."""
-    before, may = "GREETING", False
-    for command in visit.commands:
-        if command.early and before != "QUIT" and known(command) and (not may or before in ALONE):
-            return f"behind {before}, which was not answered: {show(command.line)}"
-        before, may = command.verb, visit.offered("PIPELINING")
+def groups(session: ClientSession) -> str:
+    """Commands wait for replies, except in groups where PIPELINING is offered (RFC 2920 3.1).
+
+    Unknown verbs do not count: after unusual replies they may be lines of a message.
+    """
+    before, pipelining = "GREETING", False
+    for command in session.commands:
+        allowed = not command.early or before == "QUIT" or (pipelining and before not in LAST_IN_GROUP)
+        if not allowed and command.verb in VERBS:
+            return f"sent before the reply to {before}: {show(command.line)}"
+        before, pipelining = command.verb, session.offered("PIPELINING")
     return ""
 
 
-def texts(pattern: bytes) -> Callable[[Visit], str]:
-    """No message has this in it."""
-
-    def wrong(visit: Visit) -> str:
-        found = (re.search(pattern, message.data) for message in visit.messages if not message.chunked)
-        return next((show(match[0]) for match in found if match), "")
-
-    return wrong
+def no_bare_line_ends(session: ClientSession) -> str:
+    """Messages contain no CR or LF alone."""
+    found = (re.search(rb"(?<!\r)\n|\r(?!\n)", each.data) for each in session.messages if not each.chunked)
+    return next((show(match[0]) for match in found if match), "")
 
 
-def eight(visit: Visit) -> str:
-    """What is not ASCII is sent with BODY= only."""
-    for message in visit.messages:
+def declared_8bit(session: ClientSession) -> str:
+    """Octets above 127 are sent with BODY only."""
+    for message in session.messages:
         if re.search(rb"[\x80-\xff]", message.data) and not re.search(rb" BODY=[8B]", message.mail.upper()):
-            return f"octets outside of ASCII, after {show(message.mail)}"
+            return f"non-ASCII octets, after {show(message.mail)}"
     return ""
 
 
-#: Each returns the text that violates the rule, or an empty string.
-INVARIANTS: Mapping[str, Callable[[Visit], str]] = {
-    "CRLF": ends,
+CLIENT_INVARIANTS: Mapping[str, Callable[[ClientSession], str]] = {
+    "CRLF": line_ends,
     "ASCII": ascii_only,
     "length": length,
-    "known verbs": verbs,
-    "EHLO argument": hello,
+    "known verbs": known_verbs,
+    "EHLO argument": hello_argument,
     "EHLO first": hello_first,
     "paths": paths,
-    "offered parameters": offered,
-    "sequence": nested,
-    "groups": pipelined,
-    "no bare CR or LF": texts(rb"(?<!\r)\n|\r(?!\n)"),
-    "declared 8-bit data": eight,
+    "offered parameters": offered_parameters,
+    "sequence": sequence,
+    "groups": groups,
+    "no bare CR or LF": no_bare_line_ends,
+    "declared 8-bit data": declared_8bit,
 }

@@ -1,4 +1,4 @@
-"""Scenes are played to a client, and what it did is judged. It ends, whatever the client does."""
+"""Tries a client: plays the cases to it and judges what it did. Every case ends, whatever the client does."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ import trio
 from attrs import define, evolve, field, frozen
 
 from ._case import Rule
+from ._client_case import ClientCase, ClientExit, ClientInvariant, ClientRun, ClientSession
 from ._client_cases import messages
-from ._runner import GIVE_UP, Outcome, Report, Result, in_order
-from ._scene import Ending, Habit, Heard, Scene, Visit
-from ._subject import Errand, Subject
-from ._talk import Entry, Talk
-from ._visit import PASSWORD, USER, Performance, Setting
+from ._client_under_test import ClientUnderTest, SendRequest
+from ._connection import Connection, RecordEntry
+from ._report import MAX_LOST, Outcome, Report, Result, run_in_order
+from ._scripted_server import PASSWORD, USER, ScriptedServer
 
-NOTHING = Setting()
-VISITS = 20
-"""Connections in one scene, after which no more are served."""
-SLOW = 660.0
-"""Seconds that a scene has more where the client must lose patience: RFC 5321 4.5.3.2 has none that are more than 600."""
+MAX_CONNECTIONS = 20
+"""Connections that are served in one case."""
+SLOW_TIMEOUT = 660.0
+"""Seconds that a case with ``--slow`` has in addition: no timeout of RFC 5321 4.5.3.2 is longer than 600."""
 VALUES = {
     "from": "conform@client.test",
     "to": "user@mx.test",
@@ -32,47 +31,49 @@ VALUES = {
 
 
 @frozen(kw_only=True)
-class Stage:
-    """What the user says of the client, and what there is to play with."""
+class ClientOptions:
+    """What the client was told for all cases, and the certificates of the server."""
 
-    setting: Setting = NOTHING
+    require_tls: bool = False
+    login: bool = False
     slow: bool = False
+    """Whether cases that take minutes are tried."""
     timeout: float = 30.0
-    """Seconds for each scene."""
+    """Seconds for each case."""
     contexts: Mapping[str, ssl.SSLContext] = field(factory=dict, repr=False)
-    """The server's TLS, with certificates of several kinds; ``good`` is what the client trusts. Empty: no TLS."""
+    """TLS with several certificates; the client trusts ``good``. Empty: no TLS."""
     cafile: str = ""
 
-    def skip_reason(self, scene: Scene, *, asks: bool) -> str:
-        """Why this scene cannot be played; empty if it can. `asks`: the client does what it is told."""
-        told = {
-            "--command": asks,
-            "--require-tls": self.setting.require_tls,
-            "--login": self.setting.login,
+    def skip_reason(self, case: ClientCase, *, takes_requests: bool) -> str:
+        """Return why a case cannot be tried, or an empty string."""
+        available = {
+            "--command": takes_requests,
+            "--require-tls": self.require_tls,
+            "--login": self.login,
             "--slow": self.slow,
             "TLS": bool(self.contexts),
         }
-        needs = [*scene.needs, *(["--command"] if scene.values or scene.letter != "plain" else [])]
-        if any("STARTTLS" in offer for offer in scene.offers):
+        needs = [*case.needs, *(["--command"] if case.values or case.message != "plain" else [])]
+        if any("STARTTLS" in offer for offer in case.offers):
             needs.append("TLS")
         for need in needs:
-            if not told[need]:
+            if not available[need]:
                 return "needs trustme (pip install 'smtp-trio[testing]')" if need == "TLS" else f"needs {need}"
-        return next((f"not with {lack}" for lack in scene.lacks if told[lack]), "")
+        return next((f"not with {option}" for option in case.skip_if if available[option]), "")
 
 
-async def play(
-    subject: Subject,
-    stage: Stage,
+async def check_client(
+    client: ClientUnderTest,
+    options: ClientOptions,
     rules: Iterable[Rule],
     *,
     jobs: int = 1,
     on_result: Callable[[Result], None] | None = None,
 ) -> Report:
-    """Play all of them, `jobs` at a time; `on_result` is told each, in their order."""
+    """Try all cases, `jobs` at a time. `on_result` is called with each result, in the order of the cases."""
     begin = trio.current_time()
     rules = list(rules)
-    run = _Run(subject=subject, stage=stage)
+    run = _Run(client=client, options=options)
     results: list[Result] = []
 
     def add(result: Result) -> None:
@@ -80,126 +81,130 @@ async def play(
         if on_result is not None:
             on_result(result)
 
-    await in_order([rule for rule in rules if isinstance(rule, Scene)], run.attempt, jobs=jobs, on_result=add)
+    cases = [rule for rule in rules if isinstance(rule, ClientCase)]
+    await run_in_order(cases, run.attempt, jobs=jobs, on_result=add)
     for rule in rules:
-        if isinstance(rule, Habit):
-            add(run.judge(rule))
-    seconds = trio.current_time() - begin
-    return Report(server=subject.name, facts=None, results=results, seconds=seconds)
+        if isinstance(rule, ClientInvariant):
+            add(run.evaluate(rule))
+    return Report(subject=client.name, results=results, seconds=trio.current_time() - begin)
 
 
 @define(kw_only=True)
 class _Run:
-    subject: Subject
-    stage: Stage
-    visits: list[Visit] = field(factory=list)
+    client: ClientUnderTest
+    options: ClientOptions
+    sessions: list[ClientSession] = field(factory=list)
     lost: int = 0
-    """Scenes in a row to which nobody came."""
+    """Cases in a row in which the client did not connect."""
 
-    async def attempt(self, scene: Scene) -> Result:
-        """One scene."""
-        if why := self.stage.skip_reason(scene, asks=self.subject.asks):
-            return Result(rule=scene, outcome=Outcome.SKIPPED, reason=why)
-        if self.lost >= (GIVE_UP if self.subject.asks else 1):
-            return Result(rule=scene, outcome=Outcome.ERROR, reason="the client did not come; no more are tried")
+    async def attempt(self, case: ClientCase) -> Result:
+        """Try one case."""
+        if why := self.options.skip_reason(case, takes_requests=self.client.takes_requests):
+            return Result(rule=case, outcome=Outcome.SKIPPED, reason=why)
+        if self.lost >= (MAX_LOST if self.client.takes_requests else 1):
+            why = "the client did not connect; no more cases are tried"
+            return Result(rule=case, outcome=Outcome.ERROR, reason=why)
         begin = trio.current_time()
-        result = await self.once(scene)
+        result = await self.once(case)
         self.lost = self.lost + 1 if result.outcome is Outcome.ERROR else 0
         return evolve(result, seconds=trio.current_time() - begin)
 
-    async def once(self, scene: Scene) -> Result:
-        stage = self.stage
-        values = {**VALUES, "cafile": stage.cafile, **scene.values}
-        text = messages()[scene.letter]
-        visits: list[Visit] = []
-        ending = Ending()
-        limit = stage.timeout + (SLOW if "--slow" in scene.needs else 0)
-        context = stage.contexts.get(scene.certificate)
+    async def once(self, case: ClientCase) -> Result:
+        options = self.options
+        values = {**VALUES, "cafile": options.cafile, **case.values}
+        message = messages()[case.message]
+        sessions: list[ClientSession] = []
+        client_exit = ClientExit()
+        limit = options.timeout + (SLOW_TIMEOUT if "--slow" in case.needs else 0)
+        context = options.contexts.get(case.certificate)
 
         async def serve(stream: trio.abc.Stream) -> None:
-            if len(visits) >= VISITS:
+            if len(sessions) >= MAX_CONNECTIONS:
                 await trio.aclose_forcefully(stream)
                 return
-            if not visits:
+            if not sessions:
                 scope.deadline = trio.current_time() + limit
-            visit = Visit(scene, Talk(stream, side="S", tls=context))
-            visits.append(visit)
-            await Performance(visit, stage.setting).run()
+            session = ClientSession(case, Connection(stream, side="S", tls=context))
+            sessions.append(session)
+            await ScriptedServer(session, require_tls=options.require_tls, login=options.login).run()
 
-        with trio.move_on_after(limit + self.subject.wait) as scope:
+        with trio.move_on_after(limit + self.client.wait) as scope:
             try:
-                ending = await self.subject.run(Errand(f"{scene.id}: {scene.title}", text, values), serve)
+                request = SendRequest(f"{case.id}: {case.title}", message, values)
+                client_exit = await self.client.run(request, serve)
             except OSError as error:
-                return Result(rule=scene, outcome=Outcome.ERROR, reason=f"it cannot be run: {error.strerror or error}")
-            except Exception as error:  # a bug of ours must not end the whole run
+                why = f"the client cannot be run: {error.strerror or error}"
+                return Result(rule=case, outcome=Outcome.ERROR, reason=why)
+            except Exception as error:  # a bug in the engine must not end the run
                 why = "".join(traceback.format_exception_only(error)).strip()
-                return Result(rule=scene, outcome=Outcome.ERROR, reason=why)
-        self.visits += visits
-        outcome, why = verdict(Heard(scene, visits, ending, text), f"{limit:g} s" if scope.cancelled_caught else "")
-        record = () if outcome in (Outcome.PASSED, Outcome.SKIPPED) else account(visits, ending)
-        return Result(rule=scene, outcome=outcome, reason=why, record=record)
+                return Result(rule=case, outcome=Outcome.ERROR, reason=why)
+        self.sessions += sessions
+        run = ClientRun(case, sessions, client_exit, message)
+        outcome, why = judge(run, f"{limit:g} s" if scope.cancelled_caught else "")
+        record = () if outcome in (Outcome.PASSED, Outcome.SKIPPED) else full_record(sessions, client_exit)
+        return Result(rule=case, outcome=outcome, reason=why, record=record)
 
-    def judge(self, habit: Habit) -> Result:
-        """A rule for all that was said, held against it."""
-        if not any(visit.commands for visit in self.visits):
-            return Result(rule=habit, outcome=Outcome.SKIPPED, reason="nothing was heard")
-        # To an attack there is no proper behaviour: its own scene says what matters.
-        calm = [visit for visit in self.visits if not visit.scene.danger]
-        broken = [(visit, why) for visit in calm if (why := habit.broken(visit))]
-        if not broken:
-            return Result(rule=habit, outcome=Outcome.PASSED)
-        visit, why = broken[0]
-        scenes = len({each.scene.id for each, _ in broken})
-        why = f"in {scenes} scenes; first in {visit.scene.id}: {why}"
-        return Result(rule=habit, outcome=Outcome.FAILED, reason=why, record=visit.talk.entries)
+    def evaluate(self, invariant: ClientInvariant) -> Result:
+        """Evaluate an invariant over all connections."""
+        if not any(session.commands for session in self.sessions):
+            return Result(rule=invariant, outcome=Outcome.SKIPPED, reason="no command was received")
+        # A client under attack may do many things: the case itself says which of them are wrong.
+        peaceful = [session for session in self.sessions if not session.case.danger]
+        violations = [(session, why) for session in peaceful if (why := invariant.violation(session))]
+        if not violations:
+            return Result(rule=invariant, outcome=Outcome.PASSED)
+        session, why = violations[0]
+        count = len({each.case.id for each, _ in violations})
+        why = f"in {count} cases; first in {session.case.id}: {why}"
+        return Result(rule=invariant, outcome=Outcome.FAILED, reason=why, record=session.connection.entries)
 
 
-def verdict(heard: Heard, limit: str) -> tuple[Outcome, str]:
-    """What is to be said of it, and why."""
-    if not heard.visits:
+def judge(run: ClientRun, limit: str) -> tuple[Outcome, str]:
+    """Return the outcome of a case and the reason. `limit` is the time limit, if it was exceeded."""
+    if not run.sessions:
         if limit:
-            return Outcome.ERROR, f"the client did not come within {limit}"
-        return untried(heard)
+            return Outcome.ERROR, f"the client did not connect within {limit}"
+        return judge_without_connection(run)
     if limit:
-        return Outcome.FAILED, f"the client was still there after {limit}"
-    for visit in heard.visits:
-        if visit.problem:
-            return Outcome.FAILED, visit.problem
-    scene = heard.scene
-    for act in scene.acts:
-        if act.always and not any(act in visit.played for visit in heard.visits):
-            return Outcome.SKIPPED, f"the client never comes so far ({act.event})"
-    whole = [message.data for message in heard.messages if message.whole and message.data]
-    if scene.letter != "plain" and whole and not any(messages()[scene.letter][:40] in data for data in whole):
-        return Outcome.SKIPPED, "the client does not send what it is given, in {message} or as standard input"
-    for check in scene.checks:
-        if why := check.wrong(heard):
+        return Outcome.FAILED, f"the client did not end within {limit}"
+    for session in run.sessions:
+        if session.problem:
+            return Outcome.FAILED, session.problem
+    case = run.case
+    for reaction in case.reactions:
+        if reaction.required and not any(reaction in session.performed for session in run.sessions):
+            return Outcome.SKIPPED, f"the client does not cause the event {reaction.event}"
+    complete = [message.data for message in run.messages if message.complete and message.data]
+    if case.message != "plain" and complete and not any(run.message[:40] in data for data in complete):
+        return Outcome.SKIPPED, "the client does not send {message} or its standard input"
+    for expectation in case.expectations:
+        if why := expectation.violation(run):
             return Outcome.FAILED, why
     return Outcome.PASSED, ""
 
 
-def untried(heard: Heard) -> tuple[Outcome, str]:
-    """It ended without a connection: some messages and addresses may be refused that early."""
-    scene = heard.scene
-    if (scene.values or scene.letter != "plain") and heard.ending.code:
-        wrong = [check.wrong(heard) for check in scene.checks]
-        return next(((Outcome.FAILED, why) for why in wrong if why), (Outcome.PASSED, ""))
+def judge_without_connection(run: ClientRun) -> tuple[Outcome, str]:
+    """Return the outcome of a case in which the client did not connect: it may refuse some messages and addresses itself."""
+    case = run.case
+    if (case.values or case.message != "plain") and run.exit.code:
+        violations = [expectation.violation(run) for expectation in case.expectations]
+        return next(((Outcome.FAILED, why) for why in violations if why), (Outcome.PASSED, ""))
     return Outcome.ERROR, "the client ended and did not connect"
 
 
-def account(visits: Sequence[Visit], ending: Ending) -> list[Entry]:
-    """All that was said, and what the client says itself."""
-    entries: list[Entry] = []
-    for number, visit in enumerate(visits, 1):
-        if len(visits) > 1:
-            entries.append(note(f"connection {number}".encode()))
-        entries += visit.talk.entries
-    if ending.code is not None:
-        entries.append(note(f"the client ended with {ending.code}".encode()))
-    entries += [note(b"it wrote: " + line) for line in ending.output.splitlines()[-10:]]
+def full_record(sessions: Sequence[ClientSession], client_exit: ClientExit) -> list[RecordEntry]:
+    """Return the record of all connections, with the exit code and the output of the client."""
+    entries: list[RecordEntry] = []
+    for number, session in enumerate(sessions, 1):
+        if len(sessions) > 1:
+            entries.append(remark(f"connection {number}".encode()))
+        entries += session.connection.entries
+    if client_exit.code is not None:
+        entries.append(remark(f"the client ended with {client_exit.code}".encode()))
+    entries += [remark(b"output: " + line) for line in client_exit.output.splitlines()[-10:]]
     return entries
 
 
-def note(text: bytes) -> Entry:
-    """An entry about the session."""
-    return Entry("-", text, len(text))
+def remark(text: bytes) -> RecordEntry:
+    """Return an entry about the connection."""
+    return RecordEntry("-", text, len(text))

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 
-from ._case import Case, Invariant, Rule, State, Step
-from ._invariants import INVARIANTS
+from ._case import Case, Invariant, Rule, Stage, Step
 from ._notation import Block, Definition, Line, joined, octets, read
+from ._server_invariants import SERVER_INVARIANTS
 from ._steps import (
     Expect,
-    ExpectAll,
     ExpectClose,
+    ExpectReplies,
     ExpectSilence,
     Send,
     SendEof,
@@ -30,16 +30,7 @@ CHAPTERS = (
     *("chunking", "starttls", "auth", "dsn", "danger", "replies"),
 )
 KEYS = ("after", "needs", "skip if", "end", "check")
-STATES: Mapping[str, State] = {
-    "connect": State.CONNECTED,
-    "greeting": State.GREETED,
-    "EHLO": State.READY,
-    "STARTTLS": State.SECURE,
-    "EHLO for AUTH": State.LOGIN,
-    "MAIL": State.MAIL,
-    "RCPT": State.RCPT,
-    "DATA": State.DATA,
-}
+STAGES = {stage.value: stage for stage in Stage}
 #: ``C.`` and ``S.`` lines: what happens besides octets.
 EVENTS: Sequence[tuple[str, Callable[[re.Match[str], str], Step]]] = (
     ("C. begins TLS( or fails)?", lambda match, meaning: StartTls(may_fail=match[1] is not None)),
@@ -55,7 +46,7 @@ EVENTS: Sequence[tuple[str, Callable[[re.Match[str], str], Step]]] = (
     ),
     (
         "S. replies (.+?)(?: and closes| within ([0-9.]+) s)",
-        lambda match, meaning: ExpectAll(match[1], meaning, within=float(match[2] or 0)),
+        lambda match, meaning: ExpectReplies(match[1], meaning, within=float(match[2] or 0)),
     ),
 )
 REPLY = re.compile(r"S: ([0-9.|]+)( or closes)?(?: (text|no text|lists|does not list|lines) (.+))?")
@@ -63,7 +54,7 @@ REMARK = re.compile(r"\s+# ")
 
 
 @cache
-def server_rules() -> Sequence[Rule]:
+def server_cases() -> Sequence[Rule]:
     """Return all cases for servers, in the order in which they are tried."""
     return tuple(rule for chapter in CHAPTERS for rule in _chapter(chapter)[1])
 
@@ -92,8 +83,8 @@ def read_cases(text: str, file: str = "cases") -> tuple[str, Sequence[Rule]]:
 def _rule(case: Definition) -> Rule:
     case.check(KEYS)
     for name, line in case.all("check"):
-        if name not in INVARIANTS:
-            raise line.error(f"unknown check {name!r}, expected one of {', '.join(INVARIANTS)}")
+        if name not in SERVER_INVARIANTS:
+            raise line.error(f"unknown check {name!r}, expected one of {', '.join(SERVER_INVARIANTS)}")
         return Invariant(
             id=case.id,
             title=case.title,
@@ -101,11 +92,11 @@ def _rule(case: Definition) -> Rule:
             sentence=case.sentence,
             level=case.level,
             needs=case.values("needs"),
-            broken=INVARIANTS[name],
+            violated=SERVER_INVARIANTS[name],
         )
-    for state, line in case.all("after"):
-        if state not in STATES:
-            raise line.error(f"'after' must be one of {', '.join(STATES)}")
+    for stage, line in case.all("after"):
+        if stage not in STAGES:
+            raise line.error(f"'after' must be one of {', '.join(STAGES)}")
     return Case(
         id=case.id,
         title=case.title,
@@ -113,9 +104,9 @@ def _rule(case: Definition) -> Rule:
         sentence=case.sentence,
         level=case.level,
         needs=case.values("needs"),
-        lacks=case.values("skip if"),
-        state=STATES[case.value("after", "EHLO")],
-        quits=case.value("end") != "no QUIT",
+        skip_if=case.values("skip if"),
+        stage=STAGES[case.value("after", "EHLO")],
+        send_quit=case.value("end") != "no QUIT",
         steps=_steps(case.body),
     )
 

@@ -1,4 +1,4 @@
-"""The server under test: where it is, what must be known of it, and what it says of itself."""
+"""The server under test: how to reach it, what it offers, and how a session gets to the stage in which a case begins."""
 
 from __future__ import annotations
 
@@ -8,65 +8,65 @@ from collections.abc import Awaitable, Callable, Mapping
 from math import inf
 
 import trio
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
-from ._case import Case, State
-from ._steps import EHLO, Expect, ask, hidden, octets, play
-from ._talk import Talk, WrongAnswer
-
-
-class Unreachable(Exception):
-    """Nobody speaks SMTP there, or not with us."""
+from ._case import Case, Stage
+from ._connection import CaseFailedError, Connection
+from ._steps import EHLO, Expect, ask, masked_text, parse_size, play
 
 
-class Unprepared(WrongAnswer):
-    """A case could not begin: the server has refused what comes before it."""
+class UnreachableError(Exception):
+    """The server cannot be reached, or it does not use SMTP. The text says why."""
+
+
+class CaseSetupError(CaseFailedError):
+    """A case could not begin: the server refused what comes before it."""
 
 
 @frozen(kw_only=True)
 class Target:
-    """What the user says of the server."""
+    """How to reach the server, and what to send it."""
 
     host: str
     port: int
     name: str = "conform.test"
-    """What we call ourselves in EHLO."""
+    """The argument of EHLO."""
     sender: str = "conform@example.com"
     recipient: str = "postmaster"
-    """Which it takes; RFC 5321 4.5.1 wants the bare postmaster taken everywhere."""
+    """An accepted recipient. RFC 5321 4.5.1 requires that every server accepts postmaster without a domain."""
     unknown: str | None = None
-    """A recipient which it refuses at once."""
+    """A recipient that is refused at RCPT."""
     user: str | None = None
     password: str = field(default="", repr=False)
     tls: ssl.SSLContext = field(factory=ssl.create_default_context, repr=False)
     implicit_tls: bool = False
     timeout: float = 30.0
-    """Seconds for each case, and for everything in it."""
+    """Seconds for each case."""
     dial: Callable[[], Awaitable[trio.abc.Stream]] | None = None
-    """Gives a connection, where it is not TCP to `host` and `port`."""
+    """Returns a connection, in place of TCP to `host` and `port`."""
 
-    async def connect(self) -> Talk:
-        """A connection; for implicit TLS, with its handshake made.
+    async def connect(self) -> Connection:
+        """Return a new connection. For implicit TLS, the handshake is complete.
 
         Raises:
-            OSError: there is none.
-            WrongAnswer: no TLS can be made.
+            OSError: No connection could be made.
+            CaseFailedError: The TLS handshake failed.
         """
         if self.dial is not None:
             stream = await self.dial()
         else:
             stream = await trio.open_tcp_stream(self.host, self.port)
-        talk = Talk(stream, self.values(), self.secrets(), tls=self.tls, host=self.host)
+        connection = Connection(stream, self.values(), self.secrets(), tls=self.tls, host=self.host)
         if self.implicit_tls:
             try:
-                await talk.start_tls()
+                await connection.start_tls()
             except BaseException:
                 await trio.aclose_forcefully(stream)
                 raise
-        return talk
+        return connection
 
     def values(self) -> dict[str, bytes]:
-        """What stands for ``{name}`` and the like in the data of the cases."""
+        """Return what ``{name}`` and the like stand for in cases."""
         texts = {
             "name": self.name,
             "from": self.sender,
@@ -79,7 +79,7 @@ class Target:
         return {key: text.encode() for key, text in texts.items()}
 
     def secrets(self) -> dict[str, bytes]:
-        """The same for what no record may show (RFC 4616, and the LOGIN of old)."""
+        """Return the values that no record may contain: responses of AUTH PLAIN (RFC 4616) and AUTH LOGIN, and the password."""
         user, password = (self.user or "").encode(), self.password.encode()
         texts = {
             "plain": b"\0" + user + b"\0" + password,
@@ -92,68 +92,68 @@ class Target:
 
 @frozen
 class Route:
-    """How a session gets to where MAIL is taken."""
+    """What a session needs before MAIL is accepted."""
 
     tls: bool = False
     auth: bool = False
 
 
 @frozen(kw_only=True)
-class Facts:
-    """What a first look has shown."""
+class ServerProfile:
+    """What the server offers, and how it accepts mail."""
 
     greeting: str
     plain: Mapping[str, str]
-    """What EHLO lists when nothing else was said."""
+    """What EHLO lists at the beginning of a session."""
     secure: Mapping[str, str] | None = None
-    """What it lists inside TLS, if that can be had."""
+    """What EHLO lists inside TLS, where TLS is possible."""
     tls_problem: str = ""
-    """Why it cannot."""
+    """Why it is not."""
     route: Route = Route()
-    refused: str = ""
-    """Why no message can be sent; empty if it can."""
+    refusal: str = ""
+    """Why no message can be sent, or an empty string."""
 
-    def offered(self, state: State) -> Mapping[str, str]:
-        """What is offered in that state."""
-        inside = state in (State.SECURE, State.LOGIN) or (self.route.tls and state not in EARLY)
+    def offered(self, stage: Stage) -> Mapping[str, str]:
+        """Return what is offered in a stage."""
+        inside = stage in (Stage.SECURE, Stage.LOGIN) or (self.route.tls and stage not in EARLY)
         return self.secure if inside and self.secure is not None else self.plain
 
 
-#: What the parameter of SIZE may be at most, for cases that need ``SIZE n`` and ``SIZE small``: those who send so much.
+#: The greatest limit of SIZE for cases that need ``SIZE n`` or ``SIZE small``: the latter send as much.
 SIZES = {"n": inf, "small": 2 * 1024 * 1024}
-EARLY = (State.CONNECTED, State.GREETED)
-SENDING = (State.MAIL, State.RCPT, State.DATA)
+EARLY = (Stage.CONNECTED, Stage.GREETED)
+TRANSACTION = (Stage.MAIL, Stage.RCPT, Stage.DATA)
 
 
-def skip_reason(case: Case, facts: Facts, target: Target) -> str:
-    """Why this case cannot be tried there; empty if it can."""
-    if case.state is State.SECURE and facts.secure is None:
-        return facts.tls_problem or "TLS cannot be had"
-    if case.state in SENDING and facts.refused:
-        return facts.refused
-    told = {
+def skip_reason(case: Case, profile: ServerProfile, target: Target) -> str:
+    """Return why a case cannot be tried, or an empty string."""
+    if case.stage is Stage.SECURE and profile.secure is None:
+        return profile.tls_problem or "TLS is not possible"
+    if case.stage in TRANSACTION and profile.refusal:
+        return profile.refusal
+    available = {
         "--unknown": target.unknown is not None,
         "--user": target.user is not None,
         "--to with a domain": "@" in target.recipient,
-        "MAIL without TLS or AUTH": facts.route == Route(),
-        "MAIL only after STARTTLS": facts.route.tls,
-        "MAIL only after AUTH": facts.route.auth,
-        "unencrypted connection": not (facts.route.tls or target.implicit_tls),
-        "MAIL without AUTH": not facts.route.auth,
-        "working STARTTLS": facts.secure is not None,
+        "MAIL without TLS or AUTH": profile.route == Route(),
+        "MAIL only after STARTTLS": profile.route.tls,
+        "MAIL only after AUTH": profile.route.auth,
+        "unencrypted connection": not (profile.route.tls or target.implicit_tls),
+        "MAIL without AUTH": not profile.route.auth,
+        "working STARTTLS": profile.secure is not None,
     }
     for need in case.needs:
         if need == "MAIL":
-            if facts.refused:
-                return facts.refused
-        elif need in told:
-            if not told[need]:
+            if profile.refusal:
+                return profile.refusal
+        elif need in available:
+            if not available[need]:
                 return f"needs {need}"
-        elif not _offers(facts.offered(case.state), need):
+        elif not _offers(profile.offered(case.stage), need):
             return f"{need} is not offered"
-    for lack in case.lacks:
-        if _offers(facts.offered(case.state), lack):
-            return f"{lack} is offered"
+    for keyword in case.skip_if:
+        if _offers(profile.offered(case.stage), keyword):
+            return f"{keyword} is offered"
     return ""
 
 
@@ -162,47 +162,49 @@ def _offers(offered: Mapping[str, str], need: str) -> bool:
     if keyword not in offered:
         return False
     if parameter in SIZES:
-        return 0 < octets(offered[keyword]) <= SIZES[parameter]
+        return 0 < parse_size(offered[keyword]) <= SIZES[parameter]
     return not parameter or parameter in offered[keyword].upper().split()
 
 
-async def prepare(talk: Talk, state: State, facts: Facts) -> None:
-    """Bring a new connection to that state.
+async def prepare(connection: Connection, stage: Stage, profile: ServerProfile) -> None:
+    """Bring a new connection to a stage.
 
     Raises:
-        Unprepared: the server does not let us.
+        CaseSetupError: The server refused a command.
     """
-    if state is State.CONNECTED:
+    if stage is Stage.CONNECTED:
         return
     try:
-        await Expect("220", "a greeting").play(talk)
-        if state is State.GREETED:
+        await Expect("220", "a greeting").play(connection)
+        if stage is Stage.GREETED:
             return
-        await play(talk, EHLO)
-        inside = facts.offered(state) is facts.secure
-        if inside and not talk.secure:
-            await play(talk, ask(b"STARTTLS", "220"))
-            await talk.start_tls()
-            await play(talk, EHLO)
-        if facts.route.auth and state not in (State.SECURE, State.LOGIN):
-            await play(talk, ask(b"AUTH PLAIN {plain}", "235"))
-        if state in SENDING:
-            await play(talk, ask(b"MAIL FROM:<{from}>", "250"))
-        if state in (State.RCPT, State.DATA):
-            await play(talk, ask(b"RCPT TO:<{to}>", "250|251"))
-        if state is State.DATA:
-            await play(talk, ask(b"DATA", "354"))
-    except Unprepared:
-        raise
-    except WrongAnswer as wrong:
-        raise Unprepared(str(wrong)) from None
+        await play(connection, EHLO)
+        inside = profile.offered(stage) is profile.secure
+        if inside and not connection.secure:
+            await _start_tls(connection)
+        if profile.route.auth and stage not in (Stage.SECURE, Stage.LOGIN):
+            await play(connection, ask(b"AUTH PLAIN {plain}", "235"))
+        if stage in TRANSACTION:
+            await play(connection, ask(b"MAIL FROM:<{from}>", "250"))
+        if stage in (Stage.RCPT, Stage.DATA):
+            await play(connection, ask(b"RCPT TO:<{to}>", "250|251"))
+        if stage is Stage.DATA:
+            await play(connection, ask(b"DATA", "354"))
+    except CaseFailedError as failure:
+        raise CaseSetupError(str(failure)) from None
 
 
-async def survey(target: Target) -> Facts:
-    """Look at the server: what it offers, with TLS and without, and how it takes mail.
+async def _start_tls(connection: Connection) -> None:
+    await play(connection, ask(b"STARTTLS", "220"))
+    await connection.start_tls()
+    await play(connection, EHLO)
+
+
+async def survey(target: Target) -> ServerProfile:
+    """Find out what the server offers, with and without TLS, and how it accepts mail.
 
     Raises:
-        Unreachable: there is no such server.
+        UnreachableError: The server cannot be reached, or it does not use SMTP.
     """
     greeting, plain = await _look(target)
     secure: Mapping[str, str] | None = plain if target.implicit_tls else None
@@ -211,80 +213,73 @@ async def survey(target: Target) -> Facts:
         try:
             _, secure = await _look(target, tls=True)
             tls_problem = ""
-        except Unreachable as problem:
+        except UnreachableError as problem:
             tls_problem = str(problem)
-    facts = Facts(greeting=greeting, plain=plain, secure=secure, tls_problem=tls_problem)
-    refusals = []
+    profile = ServerProfile(greeting=greeting, plain=plain, secure=secure, tls_problem=tls_problem)
+    refusal = ""
+    # The simplest way to send a message comes first.
     for tls in (False, True) if secure is not plain and secure is not None else (False,):
         offered = secure if tls and secure is not None else plain
         for auth in (False, True) if target.user is not None and _offers(offered, "AUTH PLAIN") else (False,):
-            facts = Facts(
-                greeting=greeting, plain=plain, secure=secure, tls_problem=tls_problem, route=Route(tls, auth)
-            )
-            refusal = await _refusal(target, facts)
+            profile = evolve(profile, route=Route(tls, auth))
+            refusal = await _refusal(target, profile)
             if not refusal:
-                return facts
-            refusals.append(refusal)
-    return Facts(
-        greeting=greeting,
-        plain=plain,
-        secure=secure,
-        tls_problem=tls_problem,
-        refused=f"no message can be sent (try --from, --to, --user): {refusals[-1]}",
-    )
+                return profile
+    refusal = f"no message can be sent (try --from, --to, --user): {refusal}"
+    return evolve(profile, route=Route(), refusal=refusal)
 
 
 async def _look(target: Target, *, tls: bool = False) -> tuple[str, Mapping[str, str]]:
-    talk = None
+    """Return the greeting, and what EHLO lists."""
+    connection = None
     try:
         with trio.fail_after(target.timeout):
-            talk = await target.connect()
-            greeting = await talk.reply()
+            connection = await target.connect()
+            greeting = await connection.read_reply()
             if greeting.code != "220":
-                raise Unreachable(f"its greeting is: {greeting}")
+                raise UnreachableError(f"expected a 220 greeting, got {greeting}")
             try:
-                await play(talk, EHLO)
-            except WrongAnswer:
+                await play(connection, EHLO)
+            except CaseFailedError:
                 return str(greeting), {}
             if tls:
-                await play(talk, ask(b"STARTTLS", "220"))
-                await talk.start_tls()
-                await play(talk, EHLO)
-            offered = {
-                hidden(talk, keyword): hidden(talk, parameters) for keyword, parameters in talk.extensions.items()
+                await _start_tls(connection)
+            offered = connection.extensions.items()
+            return str(greeting), {
+                masked_text(connection, key): masked_text(connection, value) for key, value in offered
             }
-            return str(greeting), offered
     except OSError as error:
-        raise Unreachable(f"cannot connect: {reason(error)}") from None
-    except WrongAnswer as wrong:
-        raise Unreachable(str(wrong)) from None
+        raise UnreachableError(f"cannot connect: {describe_error(error)}") from None
+    except CaseFailedError as failure:
+        raise UnreachableError(str(failure)) from None
     except trio.TooSlowError:
-        raise Unreachable(f"nothing came within {target.timeout:g} s") from None
+        raise UnreachableError(f"received nothing within {target.timeout:g} s") from None
     finally:
-        if talk is not None:
-            await trio.aclose_forcefully(talk.stream)
+        if connection is not None:
+            await trio.aclose_forcefully(connection.stream)
 
 
-async def _refusal(target: Target, facts: Facts) -> str:
-    talk = None
+async def _refusal(target: Target, profile: ServerProfile) -> str:
+    """Return why no recipient is accepted on this route, or an empty string."""
+    connection = None
     try:
         with trio.fail_after(target.timeout):
-            talk = await target.connect()
-            await prepare(talk, State.RCPT, facts)
+            connection = await target.connect()
+            await prepare(connection, Stage.RCPT, profile)
     except OSError as error:
-        return reason(error)
-    except WrongAnswer as wrong:
-        return str(wrong)
+        return describe_error(error)
+    except CaseFailedError as failure:
+        return str(failure)
     except trio.TooSlowError:
-        return f"nothing came within {target.timeout:g} s"
+        return f"received nothing within {target.timeout:g} s"
     finally:
-        if talk is not None:
-            await trio.aclose_forcefully(talk.stream)
+        if connection is not None:
+            await trio.aclose_forcefully(connection.stream)
     return ""
 
 
-def reason(error: OSError) -> str:
-    """Why there is no connection, without what is known already."""
+def describe_error(error: OSError) -> str:
+    """Return why no connection could be made, without the address."""
     if isinstance(error.__cause__, BaseExceptionGroup):
         return "; ".join(dict.fromkeys(str(each) for each in error.__cause__.exceptions))
     return error.strerror or str(error)

@@ -1,27 +1,25 @@
-"""What a peer says costs neither much memory nor much time."""
+"""Limits on the memory and time that a peer can cost."""
 
 from __future__ import annotations
 
 import re
-import time
 import tracemalloc
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from smtp_trio.conform import Invariant, Outcome, Rule, _client_invariants as habits
-from smtp_trio.conform._server_cases import server_rules
-from smtp_trio.conform._talk import LINE, Reply
+from smtp_trio.conform import Invariant, Outcome, Rule, server_cases
+from smtp_trio.conform._client_invariants import HELLO, PATH
+from smtp_trio.conform._connection import MAX_LINE, Reply
 
-from .test_outcomes import ASK, Stream, after_noop, case, play
+from .test_server_runner import ASK, Stream, after_noop, case, run_cases
 
 CASES = 30
+#: A line that is too long, so that an invariant is violated by every reply.
 FLOOD = b"250-" + b"x" * 1020 + b"\r\n"
-"""A line too long: an invariant is broken by each."""
-TIME = 0.2
-"""Seconds of the processor for one line; the square of its length would take some minutes."""
 
+#: What long lines are made of: characters that the patterns treat differently, and beginnings of what they look for.
 PIECES = [
     *"a0A-.: <>=\t@/[é",
     "a ",
@@ -42,22 +40,23 @@ HEADS = ["", "5.7.8 ", "EHLO ", "EHLO [", "EHLO [IPv6:", "EHLO [a:", "MAIL FROM:
 
 
 def long(piece: str) -> str:
-    return piece * (LINE // len(piece))
+    """Return a text for which quadratic time would exceed the time limit of a test many times."""
+    return piece * (4 * MAX_LINE // len(piece))
 
 
 @pytest.mark.slow
 async def test_replies_are_not_kept(autojump_clock: MockClock) -> None:
-    """Each case hears a megabyte; what is left of them all is little."""
+    """Each case receives a megabyte of replies; the memory does not grow with the number of cases."""
 
     async def flood(stream: Stream) -> None:
         await stream.send_all(FLOOD * 999 + b"250 ok\r\n")
         await trio.sleep(1)
 
     rules: list[Rule] = [case(*ASK, "end: no QUIT", id=f"test.{n}") for n in range(CASES)]
-    rules += [rule for rule in server_rules() if isinstance(rule, Invariant)]
+    rules += [rule for rule in server_cases() if isinstance(rule, Invariant)]
     tracemalloc.start()
     try:
-        report = await play(after_noop(flood), *rules)
+        report = await run_cases(after_noop(flood), *rules)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -69,23 +68,18 @@ async def test_replies_are_not_kept(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize(
-    "rule", [rule for rule in server_rules() if isinstance(rule, Invariant)], ids=lambda rule: rule.id
+    "rule", [rule for rule in server_cases() if isinstance(rule, Invariant)], ids=lambda rule: rule.id
 )
-def test_invariants_are_quick(rule: Invariant) -> None:
+def test_invariants_take_linear_time(rule: Invariant) -> None:
     for piece in PIECES:
         for head in HEADS[:2]:
             lines = (f"250-{head}{long(piece)}\r\n".encode(), f"250 {head}{long(piece)}!\r\n".encode())
-            begin = time.process_time()
-            rule.broken(Reply(lines, "NOOP", 1))
-            assert time.process_time() - begin < TIME, (head, piece)
+            rule.violated(Reply(lines, "NOOP", 1))
 
 
-@pytest.mark.parametrize("pattern", [habits.HELLO, habits.PATH], ids=["HELLO", "PATH"])
-def test_commands_are_read_quickly(pattern: re.Pattern[bytes]) -> None:
+@pytest.mark.parametrize("pattern", [HELLO, PATH], ids=["HELLO", "PATH"])
+@pytest.mark.parametrize("head", HEADS)
+def test_patterns_for_commands_take_linear_time(pattern: re.Pattern[bytes], head: str) -> None:
     for piece in PIECES:
-        for head in HEADS:
-            for end in ("", "!\r\n", "\n"):
-                line = f"{head}{long(piece)}{end}".encode()
-                begin = time.process_time()
-                pattern.fullmatch(line)
-                assert time.process_time() - begin < TIME, (head, piece, end)
+        for end in ("", "!\r\n", "\n"):
+            pattern.fullmatch(f"{head}{long(piece)}{end}".encode())

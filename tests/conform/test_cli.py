@@ -1,95 +1,124 @@
-"""``smtp-trio conform`` as a user has it: against a server in a process of its own, and with options that are wrong."""
+"""``smtp-trio conform`` in a process of its own, and its options."""
 
 from __future__ import annotations
 
 import json
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import trio
+from attrs import define, field
 from processes import run, running, serving
 
 from smtp_trio._cli.main import main
-from smtp_trio.conform._server_cases import server_rules
+from smtp_trio.conform import server_cases
+
+from .test_server_runner import answer_250
 
 CONFORM = ("-m", "smtp_trio", "conform")
+#: The two cases that are tried where the server stops at the second one.
+TWO_CASES = ("--only", "connection.greeting", "--only", "connection.quit", "--timeout", "3600")
+
+
+@define
+class StoppingServer:
+    """Serves some sessions, and sends nothing in later ones until `go_on` is set."""
+
+    sessions: int
+    go_on: trio.Event = field(factory=trio.Event)
+    stopped: trio.Event = field(factory=trio.Event)
+
+    async def serve(self, stream: trio.abc.Stream) -> None:
+        self.sessions -= 1
+        if self.sessions < 0:
+            self.stopped.set()
+            await self.go_on.wait()
+        with suppress(trio.BrokenResourceError):
+            await answer_250(stream)
+        await stream.aclose()
+
+
+async def listen(nursery: trio.Nursery) -> tuple[StoppingServer, str]:
+    """Start a server that stops after the survey (two sessions) and the first case, and return it with its address."""
+    server = StoppingServer(3)
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    nursery.start_soon(trio.serve_listeners, server.serve, [listener])
+    return server, f"127.0.0.1:{listener.socket.getsockname()[1]}"
 
 
 @pytest.mark.slow
-async def test_a_server_in_its_own_process(tmp_path: Path) -> None:
+async def test_our_server_conforms(tmp_path: Path) -> None:
     async with serving(cwd=tmp_path) as server:
-        where = f"127.0.0.1:{server.port}"
+        address = f"127.0.0.1:{server.port}"
         code, out, err = await run(
-            *CONFORM, where, "--only", "ehlo", "--only", "mail.null", "--skip", "*.again*", cwd=tmp_path
+            *CONFORM, address, "--only", "ehlo", "--only", "mail.null", "--skip", "*.again*", cwd=tmp_path
         )
         assert (code, err) == (0, "")
         assert "\n   ok  ehlo.keywords: " in out
         assert "\n   ok  mail.null: " in out
         assert "again" not in out
         assert "\033" not in out
-        assert f"{where}: " in out.splitlines()[-1]
+        assert f"{address}: " in out.splitlines()[-1]
 
-        code, out, err = await run(
-            *CONFORM, where, "--only", "connection", "--format", "json", "--jobs", "4", cwd=tmp_path
-        )
+        options = ("--only", "connection", "--format", "json", "--jobs", "4")
+        code, out, err = await run(*CONFORM, address, *options, cwd=tmp_path)
         assert (code, err) == (0, "")
-        told = json.loads(out)
-        assert {result["outcome"] for result in told["results"]} == {"passed"}
+        assert {result["outcome"] for result in json.loads(out)["results"]} == {"passed"}
 
         for name in ("tap", "junit"):
             options = ("--only", "rcpt", "--format", name, "--output", "report")
-            assert await run(*CONFORM, where, *options, cwd=tmp_path) == (0, "", "")
+            assert await run(*CONFORM, address, *options, cwd=tmp_path) == (0, "", "")
             assert "rcpt.hundred" in (tmp_path / "report").read_text()
 
 
-async def test_a_server_that_fails(tmp_path: Path) -> None:
-    """HELP that is not there at all is what this one is failed for."""
+async def test_a_failure_has_exit_code_1_and_the_record(tmp_path: Path) -> None:
     async with serving("--accept", "elsewhere.example", cwd=tmp_path) as server:
-        where = f"127.0.0.1:{server.port}"
-        options = (
-            "--only",
-            "rcpt.unknown-code",
-            "--to",
-            "user@elsewhere.example",
-            "--unknown",
-            "user@elsewhere.example",
-        )
-        code, out, _ = await run(*CONFORM, where, *options, cwd=tmp_path)
+        recipient = "user@elsewhere.example"  # accepted, and declared to be unknown
+        options = ("--only", "rcpt.unknown-code", "--to", recipient, "--unknown", recipient)
+        code, out, _ = await run(*CONFORM, f"127.0.0.1:{server.port}", *options, cwd=tmp_path)
         assert code == 1
         assert " FAIL  rcpt.unknown-code" in out
         assert "       C: RCPT TO:<user@elsewhere.example>\n" in out
 
 
 @pytest.mark.slow
-async def test_nobody_reads_to_the_end(tmp_path: Path) -> None:
-    """``| head -1``: no traceback, and it ends long before the cases do."""
-    async with serving(cwd=tmp_path) as server:
-        async with running(*CONFORM, f"127.0.0.1:{server.port}", cwd=tmp_path) as program:
-            await program.out.wait_for("ok  ")
+async def test_a_closed_output_ends_the_run(tmp_path: Path) -> None:
+    """As with ``| head -1``: exit code 141, and no traceback."""
+    async with trio.open_nursery() as nursery:
+        server, address = await listen(nursery)
+        async with running(*CONFORM, address, *TWO_CASES, cwd=tmp_path) as program:
+            await program.out.wait_for("ok  connection.greeting")
             await program.out.stream.aclose()
+            server.go_on.set()  # only now there is more to print
             assert await program.err.read_rest() == ""
             assert await program.process.wait() == 141
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.slow
 async def test_ctrl_c(tmp_path: Path) -> None:
-    """What is known is there, and the exit code is that of SIGINT."""
-    async with serving(cwd=tmp_path) as server:
-        async with running(*CONFORM, f"127.0.0.1:{server.port}", cwd=tmp_path) as program:
-            await program.out.wait_for("ok  ")
+    """The results so far are printed, and the exit code is that of SIGINT."""
+    async with trio.open_nursery() as nursery:
+        server, address = await listen(nursery)
+        async with running(*CONFORM, address, *TWO_CASES, cwd=tmp_path) as program:
+            await program.out.wait_for("ok  connection.greeting")
+            await server.stopped.wait()  # the program waits for a reply that is not sent
             program.signal(signal.SIGINT)
             assert await program.wait() == 130
             assert program.err.text == ""
+        nursery.cancel_scope.cancel()
 
 
-def test_nobody_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_server(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["conform", "127.0.0.1:1", "--timeout", "5"]) == 2
     assert "smtp-trio: error: 127.0.0.1:1: cannot connect: " in capsys.readouterr().err
 
 
-def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
+def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["conform", "--list", "--level", "recommended", "--danger"]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [rule.id for rule in server_rules()]
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [rule.id for rule in server_cases()]
     assert main(["conform", "--list", "--level", "must"]) == 0
     out = capsys.readouterr().out
     assert "danger." not in out
@@ -97,27 +126,28 @@ def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "fault"),
+    ("options", "error"),
     [
-        ((), "which server?"),
-        (("mx.test:0",), "'mx.test:0' is no HOST:PORT"),
-        (("mx.test:smtp",), "'mx.test:smtp' is no HOST:PORT"),
-        (("mx.test", "--only", "nothing.*"), "no case is like 'nothing.*'"),
-        (("mx.test", "--to", "a>b"), "--to: 'a>b' is no address"),
+        ((), "HOST:PORT of the server is missing"),
+        (("mx.test:0",), "invalid HOST:PORT: 'mx.test:0'"),
+        (("mx.test:smtp",), "invalid HOST:PORT: 'mx.test:smtp'"),
+        (("mx.test", "--only", "nothing.*"), "no case matches 'nothing.*'"),
+        (("mx.test", "--to", "a>b"), "--to: invalid address: 'a>b'"),
         (("mx.test", "--user", "ada"), "--user needs a password"),
         (("mx.test", "--tls-ca", "/nowhere"), "--tls-ca /nowhere: "),
         (("mx.test", "--output", "/nowhere/report"), "--output /nowhere/report: No such file"),
         (("mx.test", "--jobs", "0"), "must be a number from 1 to 100"),
     ],
 )
-def test_options_that_are_wrong(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], fault: str
+def test_invalid_options(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], error: str
 ) -> None:
     monkeypatch.delenv("SMTP_TRIO_PASSWORD", raising=False)
     assert main(["conform", *options]) == 2
-    assert fault in capsys.readouterr().err
+    assert error in capsys.readouterr().err
 
 
-async def test_who_does_not_need_it_does_not_import_it(tmp_path: Path) -> None:
-    program = "import sys, smtp_trio, smtp_trio._cli.main as cli; cli.parser(); print([m for m in sys.modules if 'conform' in m])"
+async def test_conform_is_imported_on_use(tmp_path: Path) -> None:
+    program = "import sys, smtp_trio, smtp_trio._cli.main as cli; cli.make_parser(); "
+    program += "print([name for name in sys.modules if 'conform' in name])"
     assert await run("-c", program, cwd=tmp_path) == (0, "[]\n", "")

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from smtp_trio.conform import Case, Level, State
+from smtp_trio.conform import Case, Level, NotationError, Stage, read_cases
 from smtp_trio.conform._client_cases import CHAPTERS as CLIENT_CHAPTERS, messages, read_client_cases
-from smtp_trio.conform._notation import NotationError
-from smtp_trio.conform._server_cases import CHAPTERS, read_cases
-from smtp_trio.conform._steps import Expect, ExpectAll, ExpectClose, ExpectSilence, Send, When
+from smtp_trio.conform._server_cases import CHAPTERS
+from smtp_trio.conform._steps import Expect, ExpectClose, ExpectReplies, ExpectSilence, Send, When
 
 HEAD = "== test.case: a case\nMUST RFC 5321 4.2: A sentence.\n"
 
@@ -30,7 +29,7 @@ def test_head_and_keys() -> None:
     assert isinstance(case, Case)
     assert (title, case.id, case.title, case.group) == ("Test", "test.case", "a case", "test")
     assert (case.level, case.section, case.sentence) == (Level.SHOULD, "RFC 5321 4.2", "A sentence of two lines.")
-    assert (case.state, case.needs, case.lacks, case.quits) == (State.MAIL, ("SIZE n", "--user"), ("DSN",), False)
+    assert (case.stage, case.needs, case.skip_if, case.send_quit) == (Stage.MAIL, ("SIZE n", "--user"), ("DSN",), False)
 
 
 def test_lines_that_follow_each_other_are_one_piece() -> None:
@@ -65,7 +64,7 @@ def test_expectations() -> None:
         Expect("250", lists="!SIZE.*"),
         ExpectClose(after="4..", within=3),
         ExpectSilence(0.3, ""),
-        ExpectAll("250 (221|421)", "both"),
+        ExpectReplies("250 (221|421)", "both"),
     )
 
 

@@ -1,4 +1,4 @@
-"""Reports, to the letter."""
+"""The exact text of the reports."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import pytest
 
 from smtp_trio.conform import (
     Case,
-    Entry,
-    Facts,
     Level,
     Outcome,
     Report,
@@ -21,6 +19,7 @@ from smtp_trio.conform import (
     junit,
     tap,
 )
+from smtp_trio.conform._connection import RecordEntry
 
 
 def case(id: str, level: Level = Level.MUST) -> Case:
@@ -34,30 +33,32 @@ def case(id: str, level: Level = Level.MUST) -> Case:
     )
 
 
-def entry(side: str, data: bytes) -> Entry:
-    return Entry(side, data, len(data))
+def entry(side: str, data: bytes) -> RecordEntry:
+    return RecordEntry(side, data, len(data))
 
 
 RECORD = (
     entry("S", b"220 mx.test\r\n"),
     entry("C", b"NOOP\x1b\r\n"),
-    Entry("S", b"500-<no>\r\n500 \xff", 5000),
-    entry("-", b"they closed"),
+    RecordEntry("S", b"500-<no>\r\n500 \xff", 5000),
+    entry("-", b"the peer closed the connection"),
 )
 REPORT = Report(
-    server="mx.test:25",
-    facts=Facts(greeting="220 mx.test", plain={"SIZE": "1000"}, secure={"SIZE": "2000"}),
+    subject="mx.test:25",
+    greeting="220 mx.test",
+    extensions={"SIZE": "1000"},
+    tls_extensions={"SIZE": "2000"},
     results=[
         Result(rule=case("one.passed"), outcome=Outcome.PASSED, seconds=0.25),
         Result(
             rule=case("one.failed", Level.SHOULD),
             outcome=Outcome.FAILED,
-            reason="250 was due, and 500 came: <no> & \x01",
+            reason="expected 250, got 500: <no> & \x01",
             record=RECORD,
             seconds=0.5,
         ),
         Result(rule=case("two.skipped"), outcome=Outcome.SKIPPED, reason="SIZE is not offered"),
-        Result(rule=case("two.error"), outcome=Outcome.ERROR, reason="the server turns us away", seconds=3.5),
+        Result(rule=case("two.error"), outcome=Outcome.ERROR, reason="the server refuses the session", seconds=3.5),
     ],
     seconds=4.25,
 )
@@ -69,7 +70,7 @@ not ok 2 - one.failed: a title of one.failed
   ---
   outcome: failed
   level: SHOULD
-  message: "250 was due, and 500 came: <no> & \u0001"
+  message: "expected 250, got 500: <no> & \u0001"
   section: "RFC 5321 4.2"
   sentence: "Every command MUST generate \"exactly\" one <reply>."
   conversation:
@@ -78,14 +79,14 @@ not ok 2 - one.failed: a title of one.failed
     - "S: 500-<no>"
     - "S: 500 \\xff"
     - "S: ... 4,985 more octets"
-    - "-: they closed"
+    - "-: the peer closed the connection"
   ...
 ok 3 - two.skipped: a title of two.skipped # SKIP SIZE is not offered
 not ok 4 - two.error: a title of two.error
   ---
   outcome: error
   level: MUST
-  message: "the server turns us away"
+  message: "the server refuses the session"
   section: "RFC 5321 4.2"
   sentence: "Every command MUST generate \"exactly\" one <reply>."
   conversation:
@@ -96,14 +97,14 @@ JUNIT = r"""<?xml version="1.0" encoding="UTF-8"?>
   <testsuite name="one" tests="2" failures="1" errors="0" skipped="0" time="0.750">
     <testcase classname="smtp.one" name="one.passed: a title of one.passed" time="0.250"/>
     <testcase classname="smtp.one" name="one.failed: a title of one.failed" time="0.500">
-      <failure type="SHOULD" message="250 was due, and 500 came: &lt;no&gt; &amp; ?">250 was due, and 500 came: &lt;no&gt; &amp; ?
+      <failure type="SHOULD" message="expected 250, got 500: &lt;no&gt; &amp; ?">expected 250, got 500: &lt;no&gt; &amp; ?
 RFC 5321 4.2 (SHOULD): "Every command MUST generate "exactly" one &lt;reply&gt;."
 S: 220 mx.test
 C: NOOP\x1b
 S: 500-&lt;no&gt;
 S: 500 \xff
 S: ... 4,985 more octets
--: they closed</failure>
+-: the peer closed the connection</failure>
     </testcase>
   </testsuite>
   <testsuite name="two" tests="2" failures="0" errors="1" skipped="1" time="3.500">
@@ -111,7 +112,7 @@ S: ... 4,985 more octets
       <skipped message="SIZE is not offered"/>
     </testcase>
     <testcase classname="smtp.two" name="two.error: a title of two.error" time="3.500">
-      <error type="MUST" message="the server turns us away">the server turns us away
+      <error type="MUST" message="the server refuses the session">the server refuses the session
 RFC 5321 4.2 (MUST): "Every command MUST generate "exactly" one &lt;reply&gt;."</error>
     </testcase>
   </testsuite>
@@ -122,7 +123,7 @@ TEXT = (
 First
    ok  one.passed: a title of one.passed
  FAIL  one.failed: a title of one.failed
-       250 was due, and 500 came: <no> & """
+       expected 250, got 500: <no> & """
     + "\x01"
     + r"""
        RFC 5321 4.2 (SHOULD): "Every command MUST generate "exactly" one <reply>."
@@ -131,13 +132,13 @@ First
        S: 500-<no>
        S: 500 \xff
        S: ... 4,985 more octets
-       -: they closed
+       -: the peer closed the connection
 
 
 two
  skip  two.skipped: a title of two.skipped (SIZE is not offered)
 ERROR  two.error: a title of two.error
-       the server turns us away
+       the server refuses the session
        RFC 5321 4.2 (MUST): "Every command MUST generate "exactly" one <reply>."
 
 
@@ -156,8 +157,8 @@ def test_junit() -> None:
 
 
 def test_json() -> None:
-    told = json.loads(as_json(REPORT))
-    assert {key: value for key, value in told.items() if key != "results"} == {
+    report = json.loads(as_json(REPORT))
+    assert {key: value for key, value in report.items() if key != "results"} == {
         "server": "mx.test:25",
         "greeting": "220 mx.test",
         "extensions": {"SIZE": "1000"},
@@ -165,14 +166,14 @@ def test_json() -> None:
         "seconds": 4.25,
         "count": {"passed": 1, "failed": 1, "skipped": 1, "error": 1},
     }
-    assert told["results"][1] == {
+    assert report["results"][1] == {
         "id": "one.failed",
         "title": "a title of one.failed",
         "section": "RFC 5321 4.2",
         "sentence": 'Every command MUST generate "exactly" one <reply>.',
         "level": "SHOULD",
         "outcome": "failed",
-        "reason": "250 was due, and 500 came: <no> & \x01",
+        "reason": "expected 250, got 500: <no> & \x01",
         "seconds": 0.5,
         "conversation": [
             "S: 220 mx.test",
@@ -180,10 +181,10 @@ def test_json() -> None:
             "S: 500-<no>",
             "S: 500 \\xff",
             "S: ... 4,985 more octets",
-            "-: they closed",
+            "-: the peer closed the connection",
         ],
     }
-    assert [result["outcome"] for result in told["results"]] == ["passed", "failed", "skipped", "error"]
+    assert [result["outcome"] for result in report["results"]] == ["passed", "failed", "skipped", "error"]
 
 
 def write(colour: bool) -> str:
@@ -199,7 +200,7 @@ def test_text() -> None:
     assert write(colour=False) == TEXT
 
 
-def test_colours_are_besides() -> None:
+def test_colours() -> None:
     coloured = write(colour=True)
     assert "\033[31;1m FAIL\033[0m" in coloured
     for code in ("31;1", "32", "2", "35;1", "1", "0"):
@@ -208,6 +209,6 @@ def test_colours_are_besides() -> None:
 
 
 @pytest.mark.parametrize("format", [tap, junit, as_json])
-def test_no_octet_of_the_server_comes_through_raw(format: object) -> None:
+def test_control_characters_are_escaped(format: object) -> None:
     assert callable(format)
     assert not set(format(REPORT)) & {chr(number) for number in range(32) if number != 10}

@@ -1,4 +1,4 @@
-"""The report for people: a line for each case, and what there is to know of those that failed."""
+"""The report for people: a line for each case, and the details of failed ones."""
 
 from __future__ import annotations
 
@@ -9,27 +9,28 @@ from typing import TextIO
 from attrs import define, field
 
 from ._case import Level
-from ._runner import Outcome, Report, Result
-from ._talk import Entry, show
+from ._connection import RecordEntry, show
+from ._report import Outcome, Report, Result
 
 WIDTH = 110
-SHOWN = 14
-"""Lines of what was said that are shown from its beginning, and from its end."""
+SHOWN_LINES = 14
+"""Lines of a record that are shown from its beginning, and from its end."""
 MARKS = {Outcome.PASSED: "ok", Outcome.FAILED: "FAIL", Outcome.SKIPPED: "skip", Outcome.ERROR: "ERROR"}
 COLOURS = {Outcome.PASSED: "32", Outcome.FAILED: "31;1", Outcome.SKIPPED: "2", Outcome.ERROR: "35;1"}
 
 
 @define
 class TextReport:
-    """Writes results as they come."""
+    """Writes results to a file as they arrive."""
 
     out: TextIO
     colour: bool = False
     titles: Mapping[str, str] = field(factory=dict)
+    """The titles of the chapters."""
     _group: str = ""
 
     def add(self, result: Result) -> None:
-        """A line, with the section's title before the first of a section."""
+        """Write a result, after the title of its chapter if it is the first one there."""
         rule = result.rule
         if rule.group != self._group:
             self._group = rule.group
@@ -43,7 +44,7 @@ class TextReport:
             self._write("\n".join(f"       {line}" for line in details(result)) + "\n")
 
     def end(self, report: Report) -> None:
-        """The sum."""
+        """Write the summary."""
         self._write("\n" + summary(report))
 
     def _paint(self, colour: str, text: str) -> str:
@@ -55,7 +56,7 @@ class TextReport:
 
 
 def summary(report: Report) -> str:
-    """One line: how many passed, failed, were skipped."""
+    """Return one line with the number of cases that passed, failed and were skipped."""
     failed = [result.rule.level for result in report.results if result.outcome is Outcome.FAILED]
     levels = ", ".join(f"{failed.count(level)} {level.name}" for level in Level if level in failed)
     parts = [f"{report.count(Outcome.PASSED)} passed"]
@@ -63,31 +64,27 @@ def summary(report: Report) -> str:
     parts += [f"{report.count(Outcome.SKIPPED)} skipped"]
     if errors := report.count(Outcome.ERROR):
         parts += [f"{errors} could not be tried"]
-    return f"{report.server}: {', '.join(parts)}, in {report.seconds:.1f} s"
+    return f"{report.subject}: {', '.join(parts)}, in {report.seconds:.1f} s"
 
 
 def details(result: Result) -> Iterator[str]:
-    """What came, what the RFC says, and what was said."""
+    """Yield the reason, the sentence of the RFC and the record."""
     yield from textwrap.wrap(result.reason, WIDTH) or [""]
     rule = result.rule
     quoted = f'{rule.section} ({rule.level.name}): "{rule.sentence}"' if rule.sentence else rule.section
     yield from textwrap.wrap(quoted, WIDTH)
-    yield from conversation(result.record)
+    yield from record_lines(result.record)
 
 
-def conversation(record: Sequence[Entry]) -> list[str]:
-    """What was said, a line for each line of it; from the middle of long ones some are left out."""
+def record_lines(record: Sequence[RecordEntry]) -> list[str]:
+    """Return a record as lines. Of a long one, lines in the middle are omitted."""
     lines = []
     for entry in record:
-        pieces = _lines(entry.data) if entry.side != "-" else [entry.data]
+        # Only CRLF divides octets into lines. It is not shown.
+        pieces = entry.data.removesuffix(b"\r\n").split(b"\r\n") if entry.side != "-" else [entry.data]
         lines += [f"{entry.side}: {show(piece)}" for piece in pieces]
         if entry.length > len(entry.data):
             lines.append(f"{entry.side}: ... {entry.length - len(entry.data):,} more octets")
-    if len(lines) > 2 * SHOWN:
-        lines[SHOWN:-SHOWN] = [f"... {len(lines) - 2 * SHOWN} more lines"]
+    if len(lines) > 2 * SHOWN_LINES:
+        lines[SHOWN_LINES:-SHOWN_LINES] = [f"... {len(lines) - 2 * SHOWN_LINES} more lines"]
     return lines
-
-
-def _lines(data: bytes) -> list[bytes]:
-    """Cut after each CRLF, which is not shown, and nowhere else."""
-    return data.removesuffix(b"\r\n").split(b"\r\n")

@@ -1,4 +1,4 @@
-"""The report for programs: TAP, JUnit's XML, JSON. Each gives the whole text."""
+"""The report for programs: TAP, JUnit XML and JSON. Each function returns the whole text."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from xml.sax.saxutils import escape, quoteattr
 
-from ._runner import Outcome, Report, Result
-from ._text import conversation, details
+from ._report import Outcome, Report, Result
+from ._text_report import details, record_lines
 
-#: What XML 1.0 cannot hold, however it is written.
-NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+#: Characters that XML 1.0 does not allow, not even as references.
+INVALID_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def tap(report: Report) -> str:
-    """TAP version 13 (https://testanything.org): a case that was skipped says why, one that failed has a block of YAML."""
+    """Return the report in TAP version 13 (https://testanything.org).
+
+    Skipped cases have the reason, and failed ones a YAML block with the details.
+    """
     lines = ["TAP version 13", f"1..{len(report.results)}"]
     for number, result in enumerate(report.results, 1):
         rule = result.rule
@@ -26,21 +29,21 @@ def tap(report: Report) -> str:
             lines.append(f"ok {title}")
         else:
             lines += [f"not ok {title}", "  ---", f"  outcome: {result.outcome.value}", f"  level: {rule.level.name}"]
-            # JSON's strings are YAML's.
+            # JSON strings are valid YAML.
             lines += [f"  message: {json.dumps(result.reason)}", f"  section: {json.dumps(rule.section)}"]
             lines += [f"  sentence: {json.dumps(rule.sentence)}", "  conversation:"]
-            lines += [f"    - {json.dumps(line)}" for line in said(result)]
+            lines += [f"    - {json.dumps(line)}" for line in record_lines(result.record)]
             lines += ["  ..."]
     return "\n".join(lines) + "\n"
 
 
 def junit(report: Report) -> str:
-    """The XML of JUnit, as CI systems read it: a test suite for each section."""
+    """Return the report in the XML of JUnit, which CI systems read: one test suite for each chapter."""
     suites: dict[str, list[Result]] = {}
     for result in report.results:
         suites.setdefault(result.rule.group, []).append(result)
     lines = ['<?xml version="1.0" encoding="UTF-8"?>']
-    lines += [f"<testsuites name={_attribute('smtp-trio conform ' + report.server)} {_counts(report.results)}>"]
+    lines += [f"<testsuites name={_attribute('smtp-trio conform ' + report.subject)} {_counts(report.results)}>"]
     for group, results in suites.items():
         lines.append(f"  <testsuite name={_attribute(group)} {_counts(results)}>")
         for result in results:
@@ -69,24 +72,23 @@ def _child(result: Result) -> str:
     if result.outcome is Outcome.SKIPPED:
         return f"      <skipped message={_attribute(result.reason)}/>"
     element = "failure" if result.outcome is Outcome.FAILED else "error"
-    text = escape(NO_XML.sub("?", "\n".join(details(result))))
+    text = escape(INVALID_IN_XML.sub("?", "\n".join(details(result))))
     kind = _attribute(result.rule.level.name)
     return f"      <{element} type={kind} message={_attribute(result.reason)}>{text}</{element}>"
 
 
 def _attribute(text: str) -> str:
-    return quoteattr(NO_XML.sub("?", text))
+    return quoteattr(INVALID_IN_XML.sub("?", text))
 
 
 def as_json(report: Report) -> str:
-    """One object: what was asked, what the server offers, and all results."""
-    facts = report.facts
+    """Return the report as one JSON object: the server, what it offers, and all results."""
     count = {outcome.value: report.count(outcome) for outcome in Outcome}
     whole = {
-        "server": report.server,
-        "greeting": facts.greeting if facts is not None else None,
-        "extensions": dict(facts.plain) if facts is not None else None,
-        "extensions_inside_tls": dict(facts.secure) if facts is not None and facts.secure is not None else None,
+        "server": report.subject,
+        "greeting": report.greeting,
+        "extensions": dict(report.extensions) if report.extensions is not None else None,
+        "extensions_inside_tls": dict(report.tls_extensions) if report.tls_extensions is not None else None,
         "seconds": round(report.seconds, 3),
         "count": count,
         "results": [_as_object(result) for result in report.results],
@@ -105,13 +107,8 @@ def _as_object(result: Result) -> Mapping[str, object]:
         "outcome": result.outcome.value,
         "reason": result.reason,
         "seconds": round(result.seconds, 3),
-        "conversation": said(result),
+        "conversation": record_lines(result.record),
     }
-
-
-def said(result: Result) -> list[str]:
-    """What was said, a line for each."""
-    return conversation(result.record)
 
 
 FORMATS: Mapping[str, Callable[[Report], str]] = {"tap": tap, "junit": junit, "json": as_json}

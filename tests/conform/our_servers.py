@@ -1,4 +1,4 @@
-"""Servers of ours that the cases are tried against, in memory: together they offer all there is, and nothing at all."""
+"""Configurations of `smtp_trio.Server` in memory that the cases are tried with: with every extension, and with none."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from attrs import frozen
 from trio.testing import MockClock, memory_stream_pair
 
 from smtp_trio import Body, Credentials, Hooks, Limits, Reply, Server, Session, standard
-from smtp_trio.conform import Report, Rule, Target, conform
-from smtp_trio.conform._server_cases import server_rules
+from smtp_trio.conform import Report, Rule, Target, check_server, server_cases
 from smtp_trio.protocol import Rcpt
 from smtp_trio.protocol.extensions import Auth, StartTls
 
@@ -24,7 +23,7 @@ Dial = Callable[[], Awaitable[trio.abc.Stream]]
 
 
 class Mailboxes(Hooks):
-    """Everybody lives here but "nobody"."""
+    """Accepts all recipients except "nobody"."""
 
     async def rcpt(self, session: Session, rcpt: Rcpt) -> Reply | None:
         return Reply(550, "No such user here", "5.1.1") if rcpt.recipient.user == "nobody" else None
@@ -34,16 +33,16 @@ class Mailboxes(Hooks):
 
 
 class Accounts(Mailboxes):
-    """The same, for somebody with a password."""
+    """Accepts one user and password."""
 
     async def auth(self, session: Session, credentials: Credentials) -> Reply | None:
-        right = (credentials.user, credentials.password) == (USER, PASSWORD)
-        return None if right else Reply(535, "Authentication credentials invalid", "5.7.8")
+        valid = (credentials.user, credentials.password) == (USER, PASSWORD)
+        return None if valid else Reply(535, "Authentication credentials invalid", "5.7.8")
 
 
 @cache
 def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """The server's TLS, and that of a client which trusts it."""
+    """Return TLS for the server, and for a client that trusts it."""
     authority = trustme.CA()
     server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert(HOST).configure_cert(server)
@@ -53,8 +52,8 @@ def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
 
 
 @frozen
-class Setting:
-    """One of them."""
+class Configuration:
+    """How to make the server, and how a client uses it."""
 
     server: Callable[[], Server]
     implicit_tls: bool = False
@@ -78,27 +77,27 @@ def bare() -> Server:
     return Server(Mailboxes(), name=HOST, extensions=())
 
 
-SETTINGS: Mapping[str, Setting] = {
-    "plain": Setting(plain),
-    "submission": Setting(submission, user=USER),
-    "smtps": Setting(smtps, implicit_tls=True, user=USER),
-    "bare": Setting(bare),
+CONFIGURATIONS: Mapping[str, Configuration] = {
+    "plain": Configuration(plain),
+    "submission": Configuration(submission, user=USER),
+    "smtps": Configuration(smtps, implicit_tls=True, user=USER),
+    "bare": Configuration(bare),
 }
 
 
 @cache
 def report(name: str) -> Report:
-    """What all cases say of that server; they are tried once, on a clock that waits for nobody."""
-    return trio.run(_run, SETTINGS[name], server_rules(), clock=MockClock(autojump_threshold=0))
+    """Return the report about a server. The cases are tried once, on a virtual clock."""
+    return trio.run(_run, CONFIGURATIONS[name], server_cases(), clock=MockClock(autojump_threshold=0))
 
 
-async def _run(setting: Setting, rules: Sequence[Rule]) -> Report:
-    server = setting.server()
+async def _run(configuration: Configuration, rules: Sequence[Rule]) -> Report:
+    server = configuration.server()
     async with trio.open_nursery() as nursery:
 
         async def dial() -> trio.abc.Stream:
             near, far = memory_stream_pair()
-            nursery.start_soon(partial(server.serve_stream, far, implicit_tls=setting.implicit_tls))
+            nursery.start_soon(partial(server.serve_stream, far, implicit_tls=configuration.implicit_tls))
             return near
 
         target = Target(
@@ -106,12 +105,12 @@ async def _run(setting: Setting, rules: Sequence[Rule]) -> Report:
             port=25,
             recipient="user@example.com",
             unknown="nobody@example.com",
-            user=setting.user,
+            user=configuration.user,
             password=PASSWORD,
             tls=contexts()[1],
-            implicit_tls=setting.implicit_tls,
+            implicit_tls=configuration.implicit_tls,
             dial=dial,
         )
-        told = await conform(target, rules)
+        result = await check_server(target, rules)
         nursery.cancel_scope.cancel()
-    return told
+    return result

@@ -1,0 +1,78 @@
+"""Results of cases, and the report of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from enum import Enum
+from typing import TypeVar
+
+import trio
+from attrs import frozen
+
+from ._case import Rule
+from ._connection import RecordEntry
+
+R = TypeVar("R", bound=Rule)
+
+MAX_LOST = 3
+"""Cases in a row without a connection, after which no more are tried."""
+
+
+class Outcome(Enum):
+    """The outcome of a case."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    ERROR = "error"
+    """It could not be tried: there was no connection, or the server refused what comes before the case."""
+
+
+@frozen(kw_only=True)
+class Result:
+    """A case and its outcome."""
+
+    rule: Rule
+    outcome: Outcome
+    reason: str = ""
+    record: Sequence[RecordEntry] = ()
+    """The octets that were exchanged, for a failed case."""
+    seconds: float = 0.0
+
+
+@frozen(kw_only=True)
+class Report:
+    """The results of a run."""
+
+    subject: str
+    """The server or client."""
+    results: Sequence[Result]
+    seconds: float
+    greeting: str | None = None
+    extensions: Mapping[str, str] | None = None
+    """What EHLO lists, for a server."""
+    tls_extensions: Mapping[str, str] | None = None
+    """What it lists inside TLS."""
+
+    def count(self, outcome: Outcome) -> int:
+        """Return the number of cases with this outcome."""
+        return sum(result.outcome is outcome for result in self.results)
+
+
+async def run_in_order(
+    rules: Sequence[R], attempt: Callable[[R], Awaitable[Result]], *, jobs: int, on_result: Callable[[Result], None]
+) -> None:
+    """Attempt all rules, `jobs` at a time. Call `on_result` in the order of the rules."""
+
+    async def one(rule: R, send: trio.MemorySendChannel[Result]) -> None:
+        await send.send(await attempt(rule))
+
+    async with trio.open_nursery() as nursery:
+        waiting: list[trio.MemoryReceiveChannel[Result]] = []
+        for rule in [*rules, *[None] * jobs]:
+            if len(waiting) == jobs or (rule is None and waiting):
+                on_result(await waiting.pop(0).receive())
+            if rule is not None:
+                sender, receiver = trio.open_memory_channel[Result](1)
+                nursery.start_soon(one, rule, sender)
+                waiting.append(receiver)
