@@ -85,7 +85,7 @@ def pyright(session: nox.Session) -> None:
     """Pyright: every public name has a type, and a misspelt one is an error."""
     install(session, "-e", ".", *group("test"), *group("pyright"))
     session.run("pyright", "--verifytypes", "smtp_trio", "--ignoreexternal")
-    session.run("pyright", "tests/misspelt.py")
+    session.run("pyright", "tests/misspelt.py", "examples/etrn.py")
 
 
 @nox.session(default=False, tags=["full"])

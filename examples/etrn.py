@@ -5,6 +5,8 @@
 starts a server with the hook that the extension declares, sends it ETRN commands, and prints the replies.
 """
 
+# pyright: strict
+
 import re
 from functools import partial
 from typing import Self
