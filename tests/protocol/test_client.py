@@ -1,4 +1,4 @@
-"""The client's half of the core: what it says, what it makes of the answers, and what it does not put up with."""
+"""`ClientProtocol`: commands, replies, and protocol errors of the server."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ EVERYTHING = (
 Event = Answer | Signal
 
 
-def hear(client: ClientProtocol, octets: bytes) -> list[tuple[Command | None, int]]:
-    """The server says this; returns the commands that were answered, and with which codes."""
+def receive(client: ClientProtocol, octets: bytes) -> list[tuple[Command | None, int]]:
+    """Receive octets from the server; return the answered commands and the codes."""
     client.receive_data(octets)
     answers = []
     while isinstance(event := client.next_event(), Answer):
@@ -75,45 +75,45 @@ def hear(client: ClientProtocol, octets: bytes) -> list[tuple[Command | None, in
 
 
 def ehlo(*lines: str) -> bytes:
-    """The answer to EHLO of a server that offers this."""
+    """Return the reply to EHLO of a server that offers these extensions."""
     first, *others = reversed(("mx.test", *lines))
     return "".join([*(f"250-{line}\r\n" for line in reversed(others)), f"250 {first}\r\n"]).encode()
 
 
 def greeted() -> ClientProtocol:
     client = ClientProtocol()
-    assert hear(client, b"220 mx.test\r\n") == [(Connect(), 220)]
+    assert receive(client, b"220 mx.test\r\n") == [(Connect(), 220)]
     return client
 
 
 def ready(*lines: str) -> ClientProtocol:
-    """A client of a server that offers this."""
+    """Return a client of a server that offers these extensions, after EHLO."""
     client = greeted()
     client.send_command(Ehlo("x"))
-    assert hear(client, ehlo(*lines)) == [(Ehlo("x"), 250)]
+    assert receive(client, ehlo(*lines)) == [(Ehlo("x"), 250)]
     client.data_to_send()
     return client
 
 
-def said(client: ClientProtocol, *commands: Command) -> ClientProtocol:
-    """The same client, after these, which were accepted."""
+def accepted(client: ClientProtocol, *commands: Command) -> ClientProtocol:
+    """Send these commands, each answered with 250; return the client."""
     for command in commands:
         client.send_command(command)
-        hear(client, b"250 Ok\r\n")
+        receive(client, b"250 Ok\r\n")
     client.data_to_send()
     return client
 
 
-def asked(client: ClientProtocol, *commands: Command) -> ClientProtocol:
-    """The same client, when it has said these in a row."""
+def sent(client: ClientProtocol, *commands: Command) -> ClientProtocol:
+    """Send these commands without waiting for replies; return the client."""
     for command in commands:
         client.send_command(command)
     client.data_to_send()
     return client
 
 
-def poisoned(client: ClientProtocol) -> bool:
-    """Nothing can be said or heard any more."""
+def unusable(client: ClientProtocol) -> bool:
+    """Return whether the connection cannot be used any more."""
     client.receive_data(b"250 Ok\r\n250 Ok\r\n")
     for command in (Noop(), Quit(), Ehlo("x"), Mail(A)):
         with pytest.raises(LocalProtocolError):
@@ -121,49 +121,49 @@ def poisoned(client: ClientProtocol) -> bool:
     return client.closed and client.next_event() is CONNECTION_LOST and client.dialogue.phase is CLOSED
 
 
-def refuse(client: ClientProtocol, octets: bytes, match: str) -> None:
-    """The server says this, and that was that."""
+def assert_protocol_error(client: ClientProtocol, octets: bytes, match: str) -> None:
+    """Receive octets that must raise RemoteProtocolError and close the connection."""
     client.receive_data(octets)
     with pytest.raises(RemoteProtocolError, match=match):
         while isinstance(client.next_event(), Answer):
             pass
-    assert poisoned(client)
+    assert unusable(client)
 
 
 def phase_of(client: ClientProtocol) -> enum.Enum:
     return client.dialogue.phase
 
 
-# --- CLI ------------------------------------------------------------------------------------------------------------
+# --- replies and commands -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("code", "phase"), [(299, SENDER), (200, SENDER), (466, READY), (499, READY), (599, READY), (500, READY)]
 )
-def test_cli_1_unknown_codes_count_by_their_first_digit(code: int, phase: Phase) -> None:
-    client = asked(ready(), Mail(A))
-    assert hear(client, b"%d Hm\r\n" % code) == [(Mail(A), code)]
+def test_first_digit_of_unknown_code_decides(code: int, phase: Phase) -> None:
+    client = sent(ready(), Mail(A))
+    assert receive(client, b"%d Hm\r\n" % code) == [(Mail(A), code)]
     assert client.dialogue.phase is phase
     assert client.in_sync
 
 
 @pytest.mark.parametrize("octets", [b"150 Wait\r\n", b"600 No\r\n", b"Ok\r\n", b"\x00\r\n", b"\r\n", b"SSH-2.0-x\r\n"])
-def test_cli_1_what_is_no_reply_ends_it(octets: bytes) -> None:
-    refuse(asked(ready(), Mail(A)), octets, "invalid SMTP reply")
-    refuse(ClientProtocol(), octets, "invalid SMTP reply")
+def test_invalid_reply_closes_the_connection(octets: bytes) -> None:
+    assert_protocol_error(sent(ready(), Mail(A)), octets, "invalid SMTP reply")
+    assert_protocol_error(ClientProtocol(), octets, "invalid SMTP reply")
 
 
 @pytest.mark.parametrize("octets", [b"250\r\n", b"250 \r\n"])
-def test_cli_2_replies_without_words(octets: bytes) -> None:
-    client = asked(ready(), Mail(A))
+def test_reply_without_text(octets: bytes) -> None:
+    client = sent(ready(), Mail(A))
     client.receive_data(octets)
     assert client.next_event() == Answer(Mail(A), Reply(250, "", ""))
 
 
-def test_cli_2_an_ehlo_without_words() -> None:
+def test_ehlo_reply_without_text() -> None:
     client = greeted()
     client.send_command(Ehlo("x"))
-    hear(client, b"250\r\n")
+    receive(client, b"250\r\n")
     assert (client.dialogue.phase, client.offered, client.capabilities) == (READY, {}, {})
 
 
@@ -176,70 +176,70 @@ def test_cli_2_an_ehlo_without_words() -> None:
         (b"250 " + b"x" * 8192, f"longer than {MAX_LINE_OCTETS} octets"),
     ],
 )
-def test_cli_3_replies_have_bounds(octets: bytes, match: str) -> None:
-    refuse(asked(ready(), Mail(A)), octets, match)
+def test_reply_limits(octets: bytes, match: str) -> None:
+    assert_protocol_error(sent(ready(), Mail(A)), octets, match)
 
 
-def test_cli_4_turned_away() -> None:
-    """RFC 5321 3.1: all that is left is QUIT."""
+def test_rejecting_greeting_allows_only_quit() -> None:
+    """RFC 5321 3.1."""
     client = ClientProtocol()
-    assert hear(client, b"554 No SMTP here\r\n") == [(Connect(), 554)]
+    assert receive(client, b"554 No SMTP here\r\n") == [(Connect(), 554)]
     assert client.dialogue.phase is REJECTED
     with pytest.raises(LocalProtocolError):
         client.send_command(Ehlo("x"))
     client.send_command(Quit())
-    assert hear(client, b"221 Bye\r\n") == [(Quit(), 221)]
+    assert receive(client, b"221 Bye\r\n") == [(Quit(), 221)]
     assert client.closed
 
 
-def test_cli_6_421_as_an_answer() -> None:
-    client = asked(ready(), Mail(A))
-    assert hear(client, b"421 Leaving\r\n") == [(Mail(A), 421)]
-    assert poisoned(client)
+def test_421_answers_the_command_and_closes() -> None:
+    client = sent(ready(), Mail(A))
+    assert receive(client, b"421 Leaving\r\n") == [(Mail(A), 421)]
+    assert unusable(client)
 
 
-def test_cli_6_421_in_the_middle_of_a_group() -> None:
-    client = asked(ready(*EVERYTHING), Mail(A), Rcpt(A), Rcpt(B), Data())
-    assert hear(client, b"250 Ok\r\n421 Leaving\r\n354 Go on\r\n") == [(Mail(A), 250), (Rcpt(A), 421)]
-    assert poisoned(client)
+def test_421_within_a_group() -> None:
+    client = sent(ready(*EVERYTHING), Mail(A), Rcpt(A), Rcpt(B), Data())
+    assert receive(client, b"250 Ok\r\n421 Leaving\r\n354 Go on\r\n") == [(Mail(A), 250), (Rcpt(A), 421)]
+    assert unusable(client)
 
 
-def test_cli_6_421_that_nobody_asked_for() -> None:
+def test_421_without_a_command() -> None:
     client = ready()
-    assert hear(client, b"421 Idle for too long\r\n") == [(None, 421)]
-    assert poisoned(client)
+    assert receive(client, b"421 Idle for too long\r\n") == [(None, 421)]
+    assert unusable(client)
 
 
-def test_cli_6_421_in_place_of_the_greeting() -> None:
+def test_421_greeting() -> None:
     client = ClientProtocol()
-    assert hear(client, b"421 Too busy\r\n") == [(Connect(), 421)]
-    assert poisoned(client)
+    assert receive(client, b"421 Too busy\r\n") == [(Connect(), 421)]
+    assert unusable(client)
 
 
-def test_cli_6_421_in_the_middle_of_a_message() -> None:
-    client = asked(said(ready(), Mail(A), Rcpt(A)), Data())
-    hear(client, b"354 Go on\r\n")
+def test_421_during_a_message() -> None:
+    client = sent(accepted(ready(), Mail(A), Rcpt(A)), Data())
+    receive(client, b"354 Go on\r\n")
     client.send_body(b"half a")
-    assert hear(client, b"421 Leaving\r\n") == [(END, 421)]
-    assert poisoned(client)
+    assert receive(client, b"421 Leaving\r\n") == [(END, 421)]
+    assert unusable(client)
 
 
 @pytest.mark.parametrize("code", [220, 250, 354, 450, 550])
-def test_a_reply_that_nobody_asked_for(code: int) -> None:
-    refuse(ready(), b"%d Here\r\n" % code, "no reply was expected")
+def test_unexpected_reply_is_a_protocol_error(code: int) -> None:
+    assert_protocol_error(ready(), b"%d Here\r\n" % code, "no reply was expected")
 
 
-def test_cli_9_the_end_of_input() -> None:
-    client = asked(ready(), Mail(A))
+def test_end_of_input_within_a_reply() -> None:
+    client = sent(ready(), Mail(A))
     client.receive_data(b"250 O")
     client.receive_data(b"")
     assert client.next_event() is CONNECTION_LOST
-    assert not client.closed  # what it means is for those to say who know what was asked
+    assert not client.closed  # what it means depends on the command, which the caller knows
     assert client.awaiting_reply == Mail(A)
 
 
-def test_cli_9_answers_before_the_end_count() -> None:
-    client = asked(ready(), Mail(A))
+def test_reply_before_end_of_input_is_returned() -> None:
+    client = sent(ready(), Mail(A))
     client.receive_data(b"250 Ok\r\n")
     client.receive_data(b"")
     assert client.next_event() == Answer(Mail(A), Reply(250, "Ok", ""))
@@ -247,9 +247,9 @@ def test_cli_9_answers_before_the_end_count() -> None:
 
 
 @pytest.mark.parametrize("code", [250, 200, 220])
-def test_cli_10_no_message_without_354(code: int) -> None:
-    client = asked(said(ready(), Mail(A), Rcpt(A)), Data())
-    refuse(client, b"%d Ok\r\n" % code, "unexpected reply to DATA")
+def test_message_is_not_sent_without_354(code: int) -> None:
+    client = sent(accepted(ready(), Mail(A), Rcpt(A)), Data())
+    assert_protocol_error(client, b"%d Ok\r\n" % code, "unexpected reply to DATA")
     with pytest.raises(LocalProtocolError):
         client.send_body(b"secret\r\n")
     with pytest.raises(LocalProtocolError):
@@ -257,9 +257,9 @@ def test_cli_10_no_message_without_354(code: int) -> None:
     assert not client.data_to_send()
 
 
-def test_cli_10_354_and_then_silence() -> None:
-    client = asked(said(ready(), Mail(A), Rcpt(A)), Data())
-    assert hear(client, b"354 Go on\r\n") == [(Data(), 354)]
+def test_message_after_354_waits_for_the_final_reply() -> None:
+    client = sent(accepted(ready(), Mail(A), Rcpt(A)), Data())
+    assert receive(client, b"354 Go on\r\n") == [(Data(), 354)]
     client.send_body(b"Subject: x\r\n\r\n.\r\n")
     client.end_body()
     assert client.data_to_send() == b"Subject: x\r\n\r\n..\r\n.\r\n"
@@ -276,34 +276,34 @@ def test_cli_10_354_and_then_silence() -> None:
         ([Ehlo("x"), Quit()], b"354 Go on\r\n"),
     ],
 )
-def test_3yz_where_nothing_more_can_be_said(commands: list[Command], octets: bytes) -> None:
+def test_3yz_reply_to_other_commands_is_a_protocol_error(commands: list[Command], octets: bytes) -> None:
     client = greeted() if commands else ClientProtocol()
     for command in commands[:-1]:
-        said(client, command)
-    asked(client, *commands[-1:])
-    refuse(client, octets, "unexpected reply to [A-Za-z ]+: 3")
+        accepted(client, command)
+    sent(client, *commands[-1:])
+    assert_protocol_error(client, octets, "unexpected reply to [A-Za-z ]+: 3")
 
 
 @pytest.mark.parametrize("refusal", [b"552 Too much\r\n", b"451 Disk full\r\n"])
-def test_a_verdict_before_the_end(refusal: bytes) -> None:
-    """It counts, but there is no way on: the server would take the rest of the message for commands."""
-    client = asked(said(ready(), Mail(A), Rcpt(A)), Data())
-    hear(client, b"354 Go on\r\n")
+def test_refusal_before_the_end_of_the_message_closes(refusal: bytes) -> None:
+    """It is the final reply. The connection is closed, since the server would take the rest for commands."""
+    client = sent(accepted(ready(), Mail(A), Rcpt(A)), Data())
+    receive(client, b"354 Go on\r\n")
     client.send_body(b"half a")
-    assert hear(client, refusal) == [(END, int(refusal[:3]))]
-    assert poisoned(client)
+    assert receive(client, refusal) == [(END, int(refusal[:3]))]
+    assert unusable(client)
 
 
 @pytest.mark.parametrize("octets", [b"250 Ok\r\n", b"354 Go on\r\n"])
-def test_nobody_accepts_half_a_message(octets: bytes) -> None:
-    client = asked(said(ready(), Mail(A), Rcpt(A)), Data())
-    hear(client, b"354 Go on\r\n")
+def test_positive_reply_before_the_end_of_the_message_is_a_protocol_error(octets: bytes) -> None:
+    client = sent(accepted(ready(), Mail(A), Rcpt(A)), Data())
+    receive(client, b"354 Go on\r\n")
     client.send_body(b"half a")
-    refuse(client, octets, "no reply was expected")
+    assert_protocol_error(client, octets, "no reply was expected")
 
 
-def wrong(text: str) -> list[Command]:
-    """Commands that have this in an argument."""
+def commands_with(text: str) -> list[Command]:
+    """Return commands with this text in an argument."""
     path = Path(text, text, None)
     return [
         Ehlo(text), Helo(text), Mail(path), Rcpt(path), Vrfy(text), Expn(text), Help(text), AuthCommand(text), AuthResponse(text),
@@ -314,11 +314,11 @@ def wrong(text: str) -> list[Command]:
 @pytest.mark.parametrize(
     "text", ["a\r\nRSET", "a\rb", "a\nb", "\n", "a\0", "\0", "\x7f", "\x1b[2J", "\t", "a\x85", "\u2028", "x" * 13000]
 )
-def test_cli_12_what_no_line_can_hold(text: str) -> None:
-    for command in wrong(text):
+def test_invalid_characters_are_not_sent(text: str) -> None:
+    for command in commands_with(text):
         client = ready(*EVERYTHING)
         for known in (Mail(A), Rcpt(A))[: isinstance(command, Rcpt)]:
-            said(client, known)
+            accepted(client, known)
         before = client.dialogue.phase
         with pytest.raises(ValueError, match=r"control character|line too long"):
             client.encode_command(command)
@@ -327,8 +327,8 @@ def test_cli_12_what_no_line_can_hold(text: str) -> None:
         assert (client.outbox, client.in_sync, client.dialogue.phase) == ([], True, before)
 
 
-def test_cli_12_a_line_has_a_limit() -> None:
-    """RFC 5321 4.5.3.1.4: 512 octets, and what the parameters on offer add; more for AUTH: RFC 4954 4."""
+def test_command_line_limit() -> None:
+    """RFC 5321 4.5.3.1.4: 512 octets, increased by parameters that are offered; RFC 4954 4: more for AUTH."""
     client = ready()
     assert len(client.encode_command(Vrfy("x" * 505))) == 512
     with pytest.raises(ValueError, match="must be <= 512 octets, got 513"):
@@ -358,7 +358,7 @@ def test_cli_12_a_line_has_a_limit() -> None:
         (["AUTH PLAIN", "", " "], {"AUTH"}, ("PLAIN",)),
     ],
 )
-def test_cli_20_keywords(lines: list[str], offered: set[str], mechanisms: tuple[str, ...]) -> None:
+def test_ehlo_keywords(lines: list[str], offered: set[str], mechanisms: tuple[str, ...]) -> None:
     client = ready(*lines)
     assert client.offered.keys() == offered
     auth = client.offered["AUTH"]
@@ -366,7 +366,7 @@ def test_cli_20_keywords(lines: list[str], offered: set[str], mechanisms: tuple[
     assert auth.mechanisms == mechanisms
 
 
-def test_cli_20_what_is_not_understood_is_kept() -> None:
+def test_unknown_keywords_are_capabilities() -> None:
     client = ready("X-THING one Two", "SIZE 35882577", "x-thing three one", "LIMITS RCPTMAX=5")
     assert client.capabilities == {
         "X-THING": ("one", "Two", "three"), "SIZE": ("35882577",), "LIMITS": ("RCPTMAX=5",),
@@ -376,125 +376,125 @@ def test_cli_20_what_is_not_understood_is_kept() -> None:
 
 
 @pytest.mark.parametrize("line", ["SIZE", "SIZE 0", "SIZE x", "SIZE -5", "SIZE " + "9" * 21])
-def test_cli_20_a_size_that_says_nothing(line: str) -> None:
+def test_size_without_a_valid_number(line: str) -> None:
     assert ready(line).offered == {"SIZE": Size(0)}
 
 
-def test_cli_20_the_first_line_is_no_keyword() -> None:
+def test_first_line_of_ehlo_reply_is_not_a_keyword() -> None:
     client = greeted()
     client.send_command(Ehlo("x"))
-    hear(client, b"250 STARTTLS\r\n")
+    receive(client, b"250 STARTTLS\r\n")
     assert client.offered == {}
 
 
 @pytest.mark.parametrize("hello", [Ehlo("x"), Helo("x")])
-def test_cli_20_a_second_hello_replaces_the_first(hello: Command) -> None:
-    client = asked(ready(*EVERYTHING), hello)
-    hear(client, ehlo("SIZE 5"))
+def test_second_ehlo_or_helo_replaces_the_offer(hello: Command) -> None:
+    client = sent(ready(*EVERYTHING), hello)
+    receive(client, ehlo("SIZE 5"))
     assert client.offered == ({"SIZE": Size(5)} if hello == Ehlo("x") else {})
     with pytest.raises(NotOfferedError):
         client.send_command(StartTlsCommand())
 
 
-def test_cli_20_a_refused_hello_changes_nothing() -> None:
-    client = asked(ready("SIZE 5"), Ehlo("x"))
-    hear(client, b"451 Not now\r\n")
+def test_refused_ehlo_keeps_the_offer() -> None:
+    client = sent(ready("SIZE 5"), Ehlo("x"))
+    receive(client, b"451 Not now\r\n")
     assert client.offered == {"SIZE": Size(5)}
 
 
-def test_cli_21_auth_forgets_nothing() -> None:
-    """RFC 4954 4: only a security layer makes a new EHLO necessary, and no mechanism here has one."""
-    client = asked(ready("AUTH PLAIN", "SIZE 5"), AuthCommand("PLAIN", b""))
-    hear(client, b"235 Welcome\r\n")
+def test_auth_keeps_the_offer() -> None:
+    """RFC 4954 4: a new EHLO is needed only if a security layer was negotiated, which no mechanism here has."""
+    client = sent(ready("AUTH PLAIN", "SIZE 5"), AuthCommand("PLAIN", b""))
+    receive(client, b"235 Welcome\r\n")
     assert client.offered.keys() == {"AUTH", "SIZE"}
     assert client.encode_command(Mail(A, Params({SIZE: 5, AUTH: "<>"})))
 
 
 @pytest.mark.parametrize("again", [(), (Ehlo("x"),)])
-def test_auth_succeeds_once(again: Sequence[Command]) -> None:
+def test_no_auth_after_a_successful_auth(again: Sequence[Command]) -> None:
     """RFC 4954 4: "no more AUTH commands may be issued in the same session"."""
-    client = asked(ready("AUTH PLAIN"), AuthCommand("PLAIN"))
-    hear(client, b"334 \r\n")
-    asked(client, AuthResponse("AA=="))
-    hear(client, b"535 No\r\n")
-    asked(client, AuthCommand("PLAIN", b""))
-    hear(client, b"235 Yes\r\n")
+    client = sent(ready("AUTH PLAIN"), AuthCommand("PLAIN"))
+    receive(client, b"334 \r\n")
+    sent(client, AuthResponse("AA=="))
+    receive(client, b"535 No\r\n")
+    sent(client, AuthCommand("PLAIN", b""))
+    receive(client, b"235 Yes\r\n")
     for command in again:
-        asked(client, command)
-        hear(client, ehlo("AUTH PLAIN"))
+        sent(client, command)
+        receive(client, ehlo("AUTH PLAIN"))
     with pytest.raises(LocalProtocolError, match="not allowed after a successful AUTH"):
         client.send_command(AuthCommand("PLAIN"))
     assert not client.data_to_send()
 
 
-# --- PIP ------------------------------------------------------------------------------------------------------------
+# --- pipelining -----------------------------------------------------------------------------------------------------
 
 
-def test_pip_c1_answers_belong_by_their_count() -> None:
-    """Whatever they say: an answer that speaks of another command is still the answer to the next one (RFC 2920 3.1)."""
-    client = asked(ready(*EVERYTHING), Mail(A), Rcpt(A), Rcpt(B), Data())
+def test_replies_are_matched_by_order() -> None:
+    """Even if the text of a reply names another command (RFC 2920 3.1)."""
+    client = sent(ready(*EVERYTHING), Mail(A), Rcpt(A), Rcpt(B), Data())
     octets = b"250 2.1.5 Recipient <c@d> ok\r\n550 5.1.7 Bad sender\r\n251 2.0.0 RSET done\r\n354 Go on\r\n"
-    assert hear(client, octets) == [(Mail(A), 250), (Rcpt(A), 550), (Rcpt(B), 251), (Data(), 354)]
+    assert receive(client, octets) == [(Mail(A), 250), (Rcpt(A), 550), (Rcpt(B), 251), (Data(), 354)]
     assert client.dialogue.phase is MESSAGE_PHASE
 
 
-def test_pip_c1_one_answer_too_many() -> None:
-    client = asked(ready(*EVERYTHING), Mail(A), Rcpt(A))
-    refuse(client, b"250 Ok\r\n250 Ok\r\n250 Ok\r\n", "no reply was expected")
+def test_one_reply_too_many_in_a_group() -> None:
+    client = sent(ready(*EVERYTHING), Mail(A), Rcpt(A))
+    assert_protocol_error(client, b"250 Ok\r\n250 Ok\r\n250 Ok\r\n", "no reply was expected")
 
 
-def test_pip_c2_nobody_accepted_and_354() -> None:
-    client = asked(ready(*EVERYTHING), Mail(A), Rcpt(A), Data())
-    hear(client, b"250 Ok\r\n550 No\r\n354 Go on\r\n")
+def test_354_without_accepted_recipients() -> None:
+    client = sent(ready(*EVERYTHING), Mail(A), Rcpt(A), Data())
+    receive(client, b"250 Ok\r\n550 No\r\n354 Go on\r\n")
     client.end_body()
     assert client.data_to_send() == b".\r\n"
-    assert hear(client, b"554 No recipients\r\n") == [(END, 554)]
+    assert receive(client, b"554 No recipients\r\n") == [(END, 554)]
     assert (client.dialogue.phase, client.in_sync) == (READY, True)
 
 
-def test_pip_c2_nobody_accepted_and_554() -> None:
-    client = asked(ready(*EVERYTHING), Mail(A), Rcpt(A), Data())
-    hear(client, b"250 Ok\r\n550 No\r\n554 No recipients\r\n")
-    assert client.dialogue.phase is SENDER  # so RSET must follow before the next one
+def test_554_without_accepted_recipients() -> None:
+    client = sent(ready(*EVERYTHING), Mail(A), Rcpt(A), Data())
+    receive(client, b"250 Ok\r\n550 No\r\n554 No recipients\r\n")
+    assert client.dialogue.phase is SENDER  # so RSET must be sent before the next MAIL
     with pytest.raises(LocalProtocolError):
         client.send_command(Mail(A))
-    asked(client, Rset(), Mail(A))
+    sent(client, Rset(), Mail(A))
 
 
 LAST = [Ehlo("x"), Data(), Vrfy("x"), Expn("x"), Quit(), Noop(), Help(), StartTlsCommand(), AuthCommand("PLAIN")]
 
 
 @pytest.mark.parametrize("last", LAST)
-def test_pip_c3_what_can_only_be_last(last: Command) -> None:
+def test_commands_that_end_a_group(last: Command) -> None:
     client = ready(*EVERYTHING)
     if isinstance(last, Data):
-        asked(client, Mail(A), Rcpt(A), last)
+        sent(client, Mail(A), Rcpt(A), last)
     else:
-        asked(client, Rset(), last)
+        sent(client, Rset(), last)
     for command in (Noop(), Rset(), Quit()):
         with pytest.raises(LocalProtocolError, match=f"must wait for the reply to {last.verb}"):
             client.send_command(command)
     assert not client.data_to_send()
 
 
-def test_pip_c4_not_offered() -> None:
+def test_no_group_without_pipelining() -> None:
     client = ready("SIZE")
     client.send_command(Mail(A))
     with pytest.raises(LocalProtocolError, match="does not offer PIPELINING"):
         client.send_command(Rcpt(A))
     assert client.data_to_send() == b"MAIL FROM:<a@b>\r\n"
-    hear(client, b"250 Ok\r\n")
+    receive(client, b"250 Ok\r\n")
     client.send_command(Rcpt(A))
 
 
-def test_pip_c4_not_before_the_greeting() -> None:
+def test_no_command_before_the_greeting() -> None:
     client = ClientProtocol()
     with pytest.raises(LocalProtocolError, match="must wait"):
         client.send_command(Ehlo("x"))
 
 
-def test_pip_c5_replies_of_many_lines_in_a_group() -> None:
-    client = asked(ready(*EVERYTHING), Mail(A), Rcpt(A), Rcpt(B))
+def test_multi_line_replies_in_a_group() -> None:
+    client = sent(ready(*EVERYTHING), Mail(A), Rcpt(A), Rcpt(B))
     octets = b"250-2.1.0 Ok\r\n250 2.1.0 really\r\n550-5.1.1 No\r\n550-5.1.1 such\r\n550 5.1.1 user\r\n250 2.1.5 Ok\r\n"
     client.receive_data(octets)
     assert [client.next_event() for _ in range(4)] == [
@@ -505,8 +505,8 @@ def test_pip_c5_replies_of_many_lines_in_a_group() -> None:
     ]
 
 
-def test_a_group_goes_by_what_is_hoped_for() -> None:
-    client = asked(ready(*EVERYTHING), Mail(A), Rcpt(A))
+def test_group_is_checked_against_the_expected_phase() -> None:
+    client = sent(ready(*EVERYTHING), Mail(A), Rcpt(A))
     with pytest.raises(LocalProtocolError, match="is not allowed after RCPT"):
         client.send_command(Mail(A))
     client.send_command(Rset())
@@ -515,11 +515,11 @@ def test_a_group_goes_by_what_is_hoped_for() -> None:
     assert client.transactions_begun == 2
 
 
-# --- BDT ------------------------------------------------------------------------------------------------------------
+# --- chunking -------------------------------------------------------------------------------------------------------
 
 
-def test_bdt_c1_exact_counts() -> None:
-    client = said(ready("CHUNKING"), Mail(A), Rcpt(A))
+def test_chunk_has_exactly_the_announced_size() -> None:
+    client = accepted(ready("CHUNKING"), Mail(A), Rcpt(A))
     client.send_command(Bdat(5))
     with pytest.raises(LocalProtocolError, match="the server expects 5 octets, got"):
         client.send_body(b"123456")
@@ -536,26 +536,26 @@ def test_bdt_c1_exact_counts() -> None:
         client.send_body(b"1")
     with pytest.raises(LocalProtocolError, match="no message is being sent"):
         client.end_body()
-    assert hear(client, b"250 Ok\r\n") == [(Bdat(5), 250)]
+    assert receive(client, b"250 Ok\r\n") == [(Bdat(5), 250)]
     assert (client.in_sync, client.dialogue.phase) == (True, CHUNKS)
     client.send_command(BdatLast(0))
     assert client.data_to_send() == b"BDAT 0 LAST\r\n"
-    assert hear(client, b"250 Ok\r\n") == [(BdatLast(0), 250)]
+    assert receive(client, b"250 Ok\r\n") == [(BdatLast(0), 250)]
     assert client.dialogue.phase is READY
 
 
-def test_bdt_c1_an_unfinished_chunk_is_not_in_step() -> None:
-    client = said(ready("CHUNKING"), Mail(A), Rcpt(A))
+def test_incomplete_chunk_is_not_in_sync() -> None:
+    client = accepted(ready("CHUNKING"), Mail(A), Rcpt(A))
     client.send_command(BdatLast(5))
     client.data_to_send()
-    assert hear(client, b"451 No room\r\n") == [(BdatLast(5), 451)]  # before it was all sent
+    assert receive(client, b"451 No room\r\n") == [(BdatLast(5), 451)]  # before the chunk is complete
     assert (client.awaiting_reply, client.dialogue.phase, client.in_sync) == (None, READY, False)
     with pytest.raises(LocalProtocolError, match="while a message is being sent"):
         client.send_command(Rset())
 
 
-def test_bdt_c1_not_offered() -> None:
-    client = said(ready("PIPELINING"), Mail(A), Rcpt(A))
+def test_bdat_not_offered() -> None:
+    client = accepted(ready("PIPELINING"), Mail(A), Rcpt(A))
     for command in (Bdat(0), BdatLast(0)):
         with pytest.raises(NotOfferedError, match="does not offer BDAT"):
             client.send_command(command)
@@ -563,19 +563,19 @@ def test_bdt_c1_not_offered() -> None:
     client.send_command(Data())
 
 
-def test_bdt_c1_after_a_failure_rset() -> None:
-    client = said(ready("CHUNKING"), Mail(A), Rcpt(A))
+def test_rset_after_a_refused_chunk() -> None:
+    client = accepted(ready("CHUNKING"), Mail(A), Rcpt(A))
     client.send_command(Bdat(0))
-    hear(client, b"452 No room\r\n")
+    receive(client, b"452 No room\r\n")
     assert client.dialogue.phase is CHUNK_REFUSED
     for command in (Bdat(0), BdatLast(0), Data(), Mail(A), Rcpt(A)):
         with pytest.raises(LocalProtocolError, match="after a refused chunk"):
             client.send_command(command)
-    said(client, Rset(), Mail(A))
+    accepted(client, Rset(), Mail(A))
 
 
 @pytest.mark.parametrize(
-    ("lines", "fine"),
+    ("lines", "offered"),
     [
         (["8BITMIME", "CHUNKING", "BINARYMIME"], True),
         (["8BITMIME", "CHUNKING"], False),
@@ -583,9 +583,9 @@ def test_bdt_c1_after_a_failure_rset() -> None:
         (["BINARYMIME", "CHUNKING"], False),
     ],
 )
-def test_bdt_c1_binary_where_it_is_offered(lines: list[str], fine: bool) -> None:
+def test_binarymime_needs_both_extensions(lines: list[str], offered: bool) -> None:
     client, mail = ready(*lines), Mail(A, Params({BODY: "BINARYMIME"}))
-    if fine:
+    if offered:
         assert client.encode_command(mail) == b"MAIL FROM:<a@b> BODY=BINARYMIME\r\n"
     else:
         with pytest.raises(NotOfferedError):
@@ -593,14 +593,14 @@ def test_bdt_c1_binary_where_it_is_offered(lines: list[str], fine: bool) -> None
         assert not client.data_to_send()
 
 
-# --- TLS ------------------------------------------------------------------------------------------------------------
+# --- STARTTLS -------------------------------------------------------------------------------------------------------
 
 
-def test_tls_9_what_was_offered_is_forgotten() -> None:
-    client = asked(ready(*EVERYTHING), AuthCommand("PLAIN", b""))
-    hear(client, b"235 Welcome\r\n")
-    asked(client, StartTlsCommand())
-    assert hear(client, b"220 Go ahead\r\n") == [(StartTlsCommand(), 220)]
+def test_tls_forgets_the_offer() -> None:
+    client = sent(ready(*EVERYTHING), AuthCommand("PLAIN", b""))
+    receive(client, b"235 Welcome\r\n")
+    sent(client, StartTlsCommand())
+    assert receive(client, b"220 Go ahead\r\n") == [(StartTlsCommand(), 220)]
     assert client.dialogue.phase is HANDSHAKE
     command: Command
     for command in (Ehlo("x"), Noop(), Quit(), Mail(A), StartTlsCommand()):
@@ -613,61 +613,65 @@ def test_tls_9_what_was_offered_is_forgotten() -> None:
     for command in (StartTlsCommand(), AuthCommand("PLAIN"), Mail(A)):  # not before a new EHLO
         with pytest.raises(LocalProtocolError):
             client.send_command(command)
-    asked(client, Ehlo("x"))
-    hear(client, ehlo("AUTH PLAIN"))
+    sent(client, Ehlo("x"))
+    receive(client, ehlo("AUTH PLAIN"))
     with pytest.raises(NotOfferedError):
         client.send_command(StartTlsCommand())
-    asked(client, AuthCommand("PLAIN"))  # whoever it was is forgotten too
+    sent(client, AuthCommand("PLAIN"))  # the user is forgotten too
 
 
 @pytest.mark.parametrize(
     "octets", [b"220 Go ahead\r\n250 Injected\r\n", b"220 Go ahead\r\n2", b"220 Go ahead\r\n\x16\x03"]
 )
-def test_tls_9_octets_in_front_of_the_handshake(octets: bytes) -> None:
-    refuse(asked(ready("STARTTLS"), StartTlsCommand()), octets, "between the reply to STARTTLS and the TLS handshake")
+def test_octets_before_the_tls_handshake(octets: bytes) -> None:
+    assert_protocol_error(
+        sent(ready("STARTTLS"), StartTlsCommand()), octets, "between the reply to STARTTLS and the TLS handshake"
+    )
 
 
 @pytest.mark.parametrize("octets", [b"250 Ok\r\n", b"235 Ok\r\n", b"334 \r\n"])
-def test_tls_9_only_220_begins_it(octets: bytes) -> None:
-    refuse(asked(ready("STARTTLS"), StartTlsCommand()), octets, "expected 220 to STARTTLS|unexpected reply to STARTTLS")
+def test_only_220_begins_tls(octets: bytes) -> None:
+    assert_protocol_error(
+        sent(ready("STARTTLS"), StartTlsCommand()), octets, "expected 220 to STARTTLS|unexpected reply to STARTTLS"
+    )
 
 
-def test_tls_9_a_reply_in_place_of_the_handshake() -> None:
-    client = asked(ready("STARTTLS"), StartTlsCommand())
-    hear(client, b"220 Go ahead\r\n")
-    refuse(client, b"250 Ok\r\n", "no reply was expected")
+def test_reply_instead_of_the_tls_handshake() -> None:
+    client = sent(ready("STARTTLS"), StartTlsCommand())
+    receive(client, b"220 Go ahead\r\n")
+    assert_protocol_error(client, b"250 Ok\r\n", "no reply was expected")
 
 
-def test_tls_9_refused() -> None:
-    client = asked(ready("STARTTLS", "SIZE"), StartTlsCommand())
-    assert hear(client, b"454 Not now\r\n") == [(StartTlsCommand(), 454)]
+def test_refused_starttls() -> None:
+    client = sent(ready("STARTTLS", "SIZE"), StartTlsCommand())
+    assert receive(client, b"454 Not now\r\n") == [(StartTlsCommand(), 454)]
     assert client.dialogue.phase is READY
     assert client.offered.keys() == {"STARTTLS", "SIZE"}
 
 
-def test_tls_9_not_offered() -> None:
+def test_starttls_not_offered() -> None:
     client = ready("SIZE")
     with pytest.raises(NotOfferedError, match="does not offer STARTTLS"):
         client.send_command(StartTlsCommand())
     assert not client.data_to_send()
 
 
-# --- UTF ------------------------------------------------------------------------------------------------------------
+# --- SMTPUTF8 -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("offered", [("8BITMIME",), ("8BITMIME", "SMTPUTF8")])
-def test_utf_9_no_utf8_without_the_parameter(offered: tuple[str, ...]) -> None:
+def test_utf8_needs_the_parameter(offered: tuple[str, ...]) -> None:
     client = ready(*offered)
     for command in (Mail(UTF8), Vrfy("\u00e9"), Ehlo("\u00e9"), Help("\u00e9")):
         with pytest.raises(ValueError, match="needs SMTPUTF8"):
             client.send_command(command)
-    said(client, Mail(A))
+    accepted(client, Mail(A))
     with pytest.raises(ValueError, match="needs SMTPUTF8"):
         client.send_command(Rcpt(UTF8))
     assert not client.data_to_send()
 
 
-def test_utf_9_not_offered() -> None:
+def test_smtputf8_not_offered() -> None:
     client = ready("8BITMIME")
     for command in (Mail(UTF8, Params({SMTPUTF8: True})), Vrfy("\u00e9", Params({SMTPUTF8: True}))):
         with pytest.raises(NotOfferedError, match="parameter SMTPUTF8 of"):
@@ -675,22 +679,22 @@ def test_utf_9_not_offered() -> None:
     assert not client.data_to_send()
 
 
-def test_utf_9_a_transaction_with_it() -> None:
+def test_transaction_with_smtputf8() -> None:
     client, mail = ready("8BITMIME", "SMTPUTF8"), Mail(UTF8, Params({SMTPUTF8: True}))
     assert client.encode_command(Rcpt(UTF8), utf8=True) == "RCPT TO:<\u00e9@b>\r\n".encode()
     client.send_command(mail)
-    hear(client, b"250 Ok\r\n")
+    receive(client, b"250 Ok\r\n")
     client.send_command(Rcpt(UTF8))
-    hear(client, b"250 Ok\r\n")
+    receive(client, b"250 Ok\r\n")
     assert client.data_to_send() == "MAIL FROM:<\u00e9@b> SMTPUTF8\r\nRCPT TO:<\u00e9@b>\r\n".encode()
     with pytest.raises(ValueError, match="needs SMTPUTF8"):  # RFC 6531 3.7.1: A-labels
         client.send_command(Ehlo("\u00e9"))
-    said(client, Rset(), Mail(A))
-    with pytest.raises(ValueError, match="needs SMTPUTF8"):  # it was that transaction's
+    accepted(client, Rset(), Mail(A))
+    with pytest.raises(ValueError, match="needs SMTPUTF8"):  # only in the transaction that has the parameter
         client.send_command(Rcpt(UTF8))
 
 
-def test_utf_9_questions_say_so_themselves() -> None:
+def test_vrfy_with_smtputf8() -> None:
     """RFC 6531 3.7.4.2."""
     client = ready("8BITMIME", "SMTPUTF8")
     client.send_command(Vrfy("\u00e9", Params({SMTPUTF8: True})))
@@ -713,7 +717,7 @@ def test_utf_9_questions_say_so_themselves() -> None:
         ("AUTH", AuthCommand("PLAIN"), b"AUTH PLAIN"),
     ],
 )  # fmt: skip
-def test_parameters_where_they_are_offered(keyword: str, command: Command, line: bytes) -> None:
+def test_parameters_need_the_offer(keyword: str, command: Command, line: bytes) -> None:
     """RFC 1870 6, RFC 6152 3, RFC 3461 3: never to a server that did not offer them."""
     assert ready(keyword).encode_command(command) == line + b"\r\n"
     client = ready(*(line for line in EVERYTHING if line.split()[0] != keyword))
@@ -723,120 +727,120 @@ def test_parameters_where_they_are_offered(keyword: str, command: Command, line:
     assert (client.outbox, client.in_sync) == ([], True)
 
 
-def test_a_parameter_of_another_command() -> None:
+def test_parameter_of_another_command() -> None:
     with pytest.raises(NotOfferedError, match="parameter SIZE of RCPT"):
         ready(*EVERYTHING).encode_command(Rcpt(A, Params({SIZE: 5})))
 
 
-def test_the_verbs_of_the_standard_are_always_there() -> None:
-    """An EHLO need not list HELP (RFC 5321 4.1.1.8), and what is not there is told by the answer."""
+def test_standard_commands_need_no_offer() -> None:
+    """EHLO need not list HELP, and a server that does not implement VRFY says so in its reply."""
     for command in (Vrfy("x"), Expn("x"), Help(), Noop(), Rset(), Quit(), Mail(A)):
-        asked(ready(), command)
+        sent(ready(), command)
 
 
-# --- LMT ------------------------------------------------------------------------------------------------------------
+# --- LMTP -----------------------------------------------------------------------------------------------------------
 
 
 def lmtp() -> ClientProtocol:
-    """A client that spoke of two recipients, both of whom are fine."""
+    """Return an LMTP client with two accepted recipients."""
     client = ClientProtocol((*KNOWN, Lmtp()))
-    hear(client, b"220 lmtp\r\n")
+    receive(client, b"220 lmtp\r\n")
     client.send_command(Lhlo("x"))
     assert client.data_to_send() == b"LHLO x\r\n"
-    hear(client, ehlo("PIPELINING", "CHUNKING"))
-    return said(client, Mail(A), Rcpt(A), Rcpt(B))
+    receive(client, ehlo("PIPELINING", "CHUNKING"))
+    return accepted(client, Mail(A), Rcpt(A), Rcpt(B))
 
 
-def test_lmt_1_it_is_no_smtp() -> None:
+def test_lhlo_needs_the_lmtp_extension() -> None:
     with pytest.raises(LocalProtocolError):
         greeted().send_command(Lhlo("x"))
     assert Grammar([Lmtp()]).offer(SessionState()).reply.text == "localhost"
 
 
-def test_lmt_4_an_answer_for_each_recipient() -> None:
-    client = asked(lmtp(), Data())
-    hear(client, b"354 Go on\r\n")
+def test_lmtp_reply_for_each_recipient() -> None:
+    client = sent(lmtp(), Data())
+    receive(client, b"354 Go on\r\n")
     client.send_body(b"x\r\n")
     client.end_body(2)
     assert client.data_to_send() == b"x\r\n.\r\n"
-    assert hear(client, b"250-Yes\r\n250 really\r\n") == [(END, 250)]
+    assert receive(client, b"250-Yes\r\n250 really\r\n") == [(END, 250)]
     with pytest.raises(LocalProtocolError, match="must wait for the reply to end of data"):
         client.send_command(Noop())
     assert not client.in_sync
-    assert hear(client, b"452 Mailbox full\r\n") == [(END, 452)]
+    assert receive(client, b"452 Mailbox full\r\n") == [(END, 452)]
     assert (client.in_sync, client.dialogue.phase) == (True, READY)
 
 
-def test_lmt_4_an_answer_for_each_recipient_of_chunks() -> None:
-    client = asked(lmtp(), BdatLast(0))
+def test_lmtp_reply_for_each_recipient_after_bdat() -> None:
+    client = sent(lmtp(), BdatLast(0))
     client.expect_replies(1)
-    assert hear(client, b"550 No\r\n250 Yes\r\n") == [(BdatLast(0), 550), (BdatLast(0), 250)]
+    assert receive(client, b"550 No\r\n250 Yes\r\n") == [(BdatLast(0), 550), (BdatLast(0), 250)]
     assert (client.in_sync, client.dialogue.phase) == (True, READY)
 
 
-def test_lmt_4_one_answer_too_many() -> None:
-    client = asked(lmtp(), BdatLast(0))
+def test_lmtp_one_reply_too_many() -> None:
+    client = sent(lmtp(), BdatLast(0))
     client.expect_replies(1)
-    refuse(client, b"250 Yes\r\n" * 3, "no reply was expected")
+    assert_protocol_error(client, b"250 Yes\r\n" * 3, "no reply was expected")
 
 
-# --- anything -------------------------------------------------------------------------------------------------------
+# --- any input ------------------------------------------------------------------------------------------------------
 
 REPLIES = [
     b"220 Hi\r\n", b"250 Ok\r\n", b"250-Ok\r\n", b"250 2.1.5 Ok\r\n", b"354 Go on\r\n", b"450 No\r\n", b"550-No\r\n", b"550 No\r\n",
     b"421 Bye\r\n", b"250\r\n", ehlo(*EVERYTHING), ehlo("AUTH=X", "SIZE x", "LIMITS RCPTMAX=0"), b"150 x\r\n", b"250 Ok\n", b"\r\n",
     b"299 \xff\r\n", b"250-" + b"x" * MAX_LINE_OCTETS, b"250-\r\n" * MAX_LINES, b"334 \r\n", b"235 Yes\r\n", b"221 Bye\r\n", b"\r", b"2", b"250 ",
 ]  # fmt: skip
-QUESTIONS: list[Command] = [
+COMMANDS: list[Command] = [
     Ehlo("x"), Mail(A), Rcpt(A), Rcpt(B), Data(), Rset(), AuthCommand("PLAIN"), AuthResponse("x"), StartTlsCommand(), BdatLast(0),
     Quit(),
 ]  # fmt: skip
 
 
-def converse(segments: Sequence[bytes]) -> list[Any]:
-    """All that happens when the server says this, to a client that always says the next thing that it can."""
-    client, story = ClientProtocol(), list[Any]()
-    turn = iter(QUESTIONS * 3)
+def run_session(segments: Sequence[bytes]) -> list[Any]:
+    """Return the events of a session in which the client always sends the next command that is allowed."""
+    client, events = ClientProtocol(), list[Any]()
+    remaining = iter(COMMANDS * 3)
     for segment in segments:
         client.receive_data(segment)
         while True:
             try:
                 event = client.next_event()
             except RemoteProtocolError as exc:
-                story.append(str(exc))
-                assert poisoned(client)
-                return story
+                events.append(str(exc))
+                assert unusable(client)
+                return events
             if not isinstance(event, Answer):
                 assert event is (CONNECTION_LOST if client.closed else NEED_DATA)
                 break
-            story.append((event, client.dialogue.phase, client.capabilities))
+            events.append((event, client.dialogue.phase, client.capabilities))
             if client.dialogue.phase is HANDSHAKE:
                 client.secured()
             elif client.dialogue.phase is MESSAGE_PHASE and not client.dialogue.unanswered:
                 client.end_body()
             elif not client.dialogue.unanswered:
-                for command in turn:
+                for command in remaining:
                     try:
                         client.send_command(command)
                         break
                     except LocalProtocolError:
                         continue
-    return story
+    return events
 
 
 octets = st.lists(st.one_of(st.sampled_from(REPLIES), st.binary(max_size=8)), max_size=30).map(b"".join)
 
 
 @given(octets=octets, cuts=st.lists(st.integers(0, 2000), max_size=12))
-def test_nothing_depends_on_the_cuts(octets: bytes, cuts: list[int]) -> None:
+def test_events_do_not_depend_on_segments(octets: bytes, cuts: list[int]) -> None:
     edges = [0, *sorted(min(cut, len(octets)) for cut in cuts), len(octets)]
     pieces = [octets[start:end] for start, end in itertools.pairwise(edges)]
-    assert converse([piece for piece in pieces if piece]) == converse([octets] if octets else [])
+    assert run_session([piece for piece in pieces if piece]) == run_session([octets] if octets else [])
 
 
 @given(segments=st.lists(st.one_of(octets, st.binary(min_size=1, max_size=MAX_LINE_OCTETS)).filter(bool), max_size=20))
-def test_what_is_held_has_a_bound(segments: list[bytes]) -> None:
-    """Random octets raise nothing but RemoteProtocolError, and what waits for its end is no more than one line."""
+def test_buffered_octets_are_bounded(segments: list[bytes]) -> None:
+    """Random octets raise nothing but RemoteProtocolError, and at most one incomplete line is buffered."""
     client = ClientProtocol()
     for segment in segments:
         client.receive_data(segment)
@@ -844,7 +848,7 @@ def test_what_is_held_has_a_bound(segments: list[bytes]) -> None:
             while isinstance(client.next_event(), Answer):
                 pass
         except RemoteProtocolError:
-            assert poisoned(client)
+            assert unusable(client)
         if client.closed:
             return
         assert len(client._buffer) < MAX_LINE_OCTETS
@@ -856,38 +860,38 @@ def test_data_to_send_is_taken_once() -> None:
     client.send_command(Ehlo("x"))
     assert (client.in_sync, client.data_to_send(), client.data_to_send()) == (False, b"EHLO x\r\n", b"")
     assert client.awaiting_reply == Ehlo("x")
-    hear(client, ehlo())
+    receive(client, ehlo())
     assert client.in_sync
     assert not client.dialogue.unanswered
 
 
-def test_part_of_a_reply_is_not_in_step() -> None:
+def test_incomplete_reply_is_not_in_sync() -> None:
     client = ready()
     client.receive_data(b"42")
     assert client.next_event() is NEED_DATA
     assert not client.in_sync
 
 
-def test_a_message_in_pieces() -> None:
-    client = asked(said(ready(), Mail(A), Rcpt(A)), Data())
+def test_message_in_pieces() -> None:
+    client = sent(accepted(ready(), Mail(A), Rcpt(A)), Data())
     assert client.dialogue.phase is RECIPIENT
-    hear(client, b"354 Go on\r\n")
+    receive(client, b"354 Go on\r\n")
     for piece in (b"", b".", b"a\r\n", b".b", b""):
         client.send_body(piece)
     with pytest.raises(LocalProtocolError, match="while a message is being sent"):
         client.send_command(Rset())
     client.end_body()
     assert client.data_to_send() == b"..a\r\n..b\r\n.\r\n"
-    assert hear(client, b"250 Taken\r\n") == [(END, 250)]
+    assert receive(client, b"250 Taken\r\n") == [(END, 250)]
 
 
-def test_a_refusal_names_the_command_and_the_answer() -> None:
+def test_reply_error_names_command_and_reply() -> None:
     refused = ReplyError(Rcpt(A), Reply(550, "No such user", "5.1.1"))
     assert str(refused) == "RCPT was refused: 550 5.1.1 No such user"
     assert (refused.command, refused.reply.permanent) == (Rcpt(A), True)
 
 
-def test_what_an_exception_names_holds_no_secret() -> None:
+def test_redacted_commands() -> None:
     assert AuthCommand("PLAIN", b"\0fred\0secret").redacted == AuthCommand("PLAIN")
     assert AuthResponse("AGZyZWQAc2VjcmV0").redacted == AuthResponse("")
     assert ReplyError(AuthCommand("PLAIN", b"\0fred\0secret"), Reply(535, "no")).command == AuthCommand("PLAIN")

@@ -1,4 +1,4 @@
-"""Messages by DATA: item DAT."""
+"""Messages that are sent with DATA."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from .talk import HELLO, NAME, RECIPIENT, SENDER, Talk, answering, at, codes
 
 
 @pytest.mark.parametrize("phase", ["G", "E", "M"])
-def test_DAT_1_without_recipients(phase: str) -> None:
+def test_data_without_recipients(phase: str) -> None:
     assert codes(at(phase).say("DATA")) == ["503 5.5.1"]
 
 
-def test_DAT_1_every_recipient_refused() -> None:
+def test_data_after_all_recipients_were_refused() -> None:
     talk = at("M")
     assert codes(talk.say("RCPT TO:<no@mx.test>", "DATA")) == ["550 5.1.1", "554 5.5.1"]
-    # The transaction is still there, and a recipient makes it good.
+    # The transaction is still open, and can be continued with another recipient.
     assert codes(talk.say(RECIPIENT, "DATA")) == ["250 2.1.5", "354"]
 
 
-def test_DAT_1_a_malformed_recipient_is_a_refused_one() -> None:
+def test_malformed_recipient_counts_as_refused() -> None:
     assert codes(at("M").say("RCPT TO:<@>", "DATA")) == ["501 5.1.3", "554 5.5.1"]
 
 
-def test_DAT_1_a_recipient_that_was_out_of_order_is_none() -> None:
+def test_recipient_outside_a_transaction_does_not_count_as_refused() -> None:
     talk = at("E")
     assert codes(talk.say(RECIPIENT, SENDER, "DATA")) == ["503 5.5.1", "250 2.1.0", "503 5.5.1"]
     talk = at("M")
     assert codes(talk.say("RCPT TO:<no@x>", "RSET", SENDER, "DATA"))[-1] == "503 5.5.1"
 
 
-def test_DAT_2_go_ahead() -> None:
+def test_data_is_answered_with_354() -> None:
     assert at("R").say("DATA") == ["354 End data with <CR><LF>.<CR><LF>"]
 
 
-def test_DAT_3_the_buffers_are_cleared() -> None:
+def test_transaction_ends_with_the_message() -> None:
     talk = at("R")
     assert codes(talk.say("DATA", "hello", ".", "DATA", RECIPIENT, SENDER)) == [
         "354", "250 2.0.0", "503 5.5.1", "503 5.5.1", "250 2.1.0",
@@ -45,13 +45,13 @@ def test_DAT_3_the_buffers_are_cleared() -> None:
     assert talk.protocol.state.rcpts == []
 
 
-def test_DAT_3_the_words_are_the_programs() -> None:
+def test_text_of_the_final_reply() -> None:
     talk = at("R", answering((EndOfBody, Reply(250, "Ok: queued as x-1"))))
     assert talk.say("DATA", ".")[1] == "250 2.0.0 Ok: queued as x-1"
 
 
 @pytest.mark.parametrize("reply", [Reply(451, "Later", "4.3.0"), Reply(554, "Never", "5.6.0"), Reply(452, "Full")])
-def test_DAT_3_refused_at_its_end(reply: Reply) -> None:
+def test_message_refused_at_its_end(reply: Reply) -> None:
     talk = at("R", answering((EndOfBody, reply)))
     assert codes(talk.say("DATA", "x", ".", "DATA", SENDER, RECIPIENT, "DATA"))[1:] == [
         f"{reply.code} {reply.encode().split()[1].decode()}", "503 5.5.1", "250 2.1.0", "250 2.1.5", "354",
@@ -59,12 +59,12 @@ def test_DAT_3_refused_at_its_end(reply: Reply) -> None:
     assert talk.messages == []
 
 
-def test_DAT_3_refused_instead_of_354() -> None:
+def test_message_refused_instead_of_354() -> None:
     talk = at("R", answering((Data, Reply(451, "Later", "4.3.0"))))
     assert codes(talk.say("DATA", "DATA", SENDER)) == ["451 4.3.0", "503 5.5.1", "250 2.1.0"]
 
 
-def test_DAT_4_empty_message() -> None:
+def test_empty_message() -> None:
     talk = at("R")
     assert codes(talk.say("DATA", ".")) == ["354", "250 2.0.0"]
     assert talk.messages == [b""]
@@ -77,20 +77,20 @@ def test_DAT_4_empty_message() -> None:
         (b"a\r\n..\r\n..\r\nb\r\n", b"a\r\n.\r\n.\r\nb\r\n"), (b"\r\n..\r\n\r\n", b"\r\n.\r\n\r\n"),
     ],
 )  # fmt: skip
-def test_DAT_5_dots(sent: bytes, kept: bytes) -> None:
+def test_dots_added_by_the_client_are_removed(sent: bytes, kept: bytes) -> None:
     talk = at("R")
     talk.send(b"DATA\r\n" + sent + b".\r\n")
     assert talk.messages == [kept]
 
 
-def test_DAT_6_a_dot_behind_something_ends_nothing() -> None:
+def test_dot_at_the_end_of_a_line_is_not_the_end() -> None:
     talk = at("R")
     assert codes(talk.send(b"DATA\r\nx.\r\n")) == ["354"]
     assert codes(talk.send(b".\r\n")) == ["250 2.0.0"]
     assert talk.messages == [b"x.\r\n"]
 
 
-def test_DAT_7_every_octet() -> None:
+def test_all_octets_are_preserved() -> None:
     octets = bytes(set(range(256)) - set(b"\r\n")) * 3 + b"\r\n"
     talk = Talk().begin("MAIL FROM:<a@b> BODY=8BITMIME", RECIPIENT)
     talk.send(b"DATA\r\n" + octets + b".\r\n")
@@ -98,14 +98,14 @@ def test_DAT_7_every_octet() -> None:
 
 
 @pytest.mark.parametrize("length", [998, 999, 1000, 1_000_000])
-def test_DAT_8_long_text_lines_are_kept_whole(length: int) -> None:
+def test_long_text_lines_are_accepted(length: int) -> None:
     line = b"." + b"x" * (length - 1) + b"\r\n"
     talk = at("R")
     assert codes(talk.send(b"DATA\r\n." + line + b".\r\n")) == ["354", "250 2.0.0"]
     assert talk.messages == [line]
 
 
-def test_DAT_9_too_big() -> None:
+def test_message_larger_than_size() -> None:
     talk = Talk(size=100).begin(SENDER, RECIPIENT)
     assert codes(talk.send(b"DATA\r\n" + b"x" * 200)) == ["354"]
     assert codes(talk.send(b"\r\nQUIT\r\n.\r\nNOOP\r\n")) == ["552 5.3.4", "250 2.0.0"]
@@ -115,7 +115,7 @@ def test_DAT_9_too_big() -> None:
     ]  # fmt: skip
 
 
-def test_DAT_9_far_too_big_ends_the_session() -> None:
+def test_message_of_ten_times_the_size_closes_the_session() -> None:
     for body in (b"x" * 1001, b"x" * 1001 + b"\r\n.\r\nNOOP\r\n", b"x" * 5000):
         for cut in (0, 50, 101, 500, 1000, 1001, 1003):
             talk = Talk(size=100).begin(SENDER, RECIPIENT, "NOOP")
@@ -127,7 +127,7 @@ def test_DAT_9_far_too_big_ends_the_session() -> None:
     assert not Talk(size=0).begin(SENDER, RECIPIENT).split(b"DATA\r\n" + b"x" * 5000, [100]).over
 
 
-def test_DAT_9_what_is_dropped_has_the_same_bounds() -> None:
+def test_discarded_message_has_the_same_limit() -> None:
     talk = Talk(size=100).begin(SENDER, RECIPIENT)
     talk.say("DATA")
     talk.protocol.discard()
@@ -136,7 +136,7 @@ def test_DAT_9_what_is_dropped_has_the_same_bounds() -> None:
     assert codes(talk.send(b"x")) == ["421 4.3.2"]
 
 
-def test_DAT_12_loop() -> None:
+def test_too_many_received_fields() -> None:
     field = b"Received: from x by y; Thu, 1 Jan 1970 00:00:00 +0000\r\n"
     talk = Talk().begin(SENDER, RECIPIENT)
     assert codes(talk.send(b"DATA\r\n" + field * 100 + b"\r\n" + field * 50 + b".\r\n")) == ["354", "250 2.0.0"]
@@ -144,7 +144,7 @@ def test_DAT_12_loop() -> None:
     assert codes(talk.send(b"DATA\r\n" + field * 101 + b"\r\nhello\r\n.\r\n")) == ["354", "554 5.4.6"]
 
 
-def test_DAT_13_the_header_is_nobodys_business() -> None:
+def test_header_is_not_validated() -> None:
     talk = Talk()
     for body in (b"From: a\r\nFrom: b\r\n\r\nx\r\n", b"no header\r\n", b": \r\n\r\n"):
         talk.say(HELLO, SENDER, RECIPIENT)

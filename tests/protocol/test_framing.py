@@ -1,4 +1,4 @@
-"""Octets to lines and bodies, cut anywhere; and the look at a message on its way through."""
+"""The readers of lines and bodies, with segments of all kinds, and the inspection of a message."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def pieces(octets: bytes, *cuts: int) -> list[bytes]:
 # --- the buffer ------------------------------------------------------------------------------------------------------
 
 
-def test_the_inbox_gives_out_what_came_in() -> None:
+def test_buffer_returns_what_was_added() -> None:
     buffer = ReceiveBuffer()
     buffer.add(b"abc")
     assert (buffer.take(1), len(buffer)) == (b"a", 2)
@@ -36,7 +36,7 @@ def test_the_inbox_gives_out_what_came_in() -> None:
     assert (len(buffer), buffer.take(99)) == (0, b"")
 
 
-def test_what_is_taken_whole_is_not_copied() -> None:
+def test_buffer_does_not_copy_a_whole_segment() -> None:
     data = bytes(bytearray(1000))
     buffer = ReceiveBuffer()
     buffer.add(data)
@@ -67,7 +67,7 @@ def lines_of(segments: list[bytes], limit: int = 10) -> list[object]:
 @given(
     st.lists(st.sampled_from([b"\r\n", b"\r", b"\n", b"a", b"bcdefg", b"\0", b"hijklmnopqrst"]), max_size=12), st.data()
 )
-def test_lines_do_not_depend_on_the_cut(parts: list[bytes], data: st.DataObject) -> None:
+def test_lines_do_not_depend_on_segments(parts: list[bytes], data: st.DataObject) -> None:
     octets = b"".join(parts)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(octets)), max_size=4)))
     assert (
@@ -77,7 +77,7 @@ def test_lines_do_not_depend_on_the_cut(parts: list[bytes], data: st.DataObject)
     )
 
 
-def test_what_is_refused_is_held_no_longer() -> None:
+def test_refused_line_is_dropped() -> None:
     buffer = ReceiveBuffer()
     lines = LineReader(buffer)
     for _ in range(5):
@@ -89,10 +89,10 @@ def test_what_is_refused_is_held_no_longer() -> None:
     assert len(buffer) == 1
 
 
-# --- dotted bodies --------------------------------------------------------------------------------------------------
+# --- read_dot_terminated bodies --------------------------------------------------------------------------------------------------
 
 
-def dotted(segments: list[bytes]) -> tuple[list[bytes], bytes, bool]:
+def read_dot_terminated(segments: list[bytes]) -> tuple[list[bytes], bytes, bool]:
     buffer = ReceiveBuffer()
     body = DotTerminatedReader(buffer)
     out = []
@@ -111,31 +111,31 @@ BODIES = [
 
 
 @pytest.mark.parametrize("octets", BODIES, ids=repr)
-def test_a_dotted_body_cut_at_every_two_places(octets: bytes) -> None:
-    out, rest, ended = dotted([octets])
+def test_dot_terminated_body_in_all_segmentations(octets: bytes) -> None:
+    out, rest, ended = read_dot_terminated([octets])
     whole = b"".join(out)
     for cuts in combinations(range(len(octets) + 1), 2):
-        out, after, over = dotted(pieces(octets, *cuts))
+        out, after, over = read_dot_terminated(pieces(octets, *cuts))
         assert (b"".join(out), over) == (whole, ended)
         assert after == rest
-        # No CRLF is torn apart.
+        # No piece ends between the octets of a CRLF.
         given = [piece for piece in out if piece]
         assert not any(one.endswith(b"\r") and other.startswith(b"\n") for one, other in pairwise(given))
-    byte_by_byte, after, over = dotted([octets[i : i + 1] for i in range(len(octets))])
+    byte_by_byte, after, over = read_dot_terminated([octets[i : i + 1] for i in range(len(octets))])
     assert (b"".join(byte_by_byte), after, over) == (whole, rest, ended)
 
 
 @pytest.mark.parametrize("at", range(6))
-def test_a_dot_at_every_position(at: int) -> None:
+def test_dot_at_every_position(at: int) -> None:
     text = b"ab\r\ncd"
     octets = text[:at] + b"." + text[at:] + b"\r\n.\r\n"
     expected = {0: b"ab\r\ncd\r\n", 4: b"ab\r\ncd\r\n"}.get(at, octets[:-3])
     for cut in range(len(octets)):
-        out, rest, ended = dotted(pieces(octets, cut))
+        out, rest, ended = read_dot_terminated(pieces(octets, cut))
         assert (b"".join(out), rest, ended) == (expected, b"", True)
 
 
-def test_a_dotted_body_holds_three_octets_at_most() -> None:
+def test_dot_terminated_reader_buffers_two_octets_at_most() -> None:
     buffer = ReceiveBuffer()
     body = DotTerminatedReader(buffer)
     for segment in (b"x" * 1000, b"\r", b"\n", b".", b"\r", b"x" * 1000 + b"\r", b"\r", b"\r\n."):
@@ -144,7 +144,7 @@ def test_a_dotted_body_holds_three_octets_at_most() -> None:
         assert len(buffer) <= 2
 
 
-def test_a_plain_segment_is_passed_on_uncopied() -> None:
+def test_segment_without_dots_is_not_copied() -> None:
     data = b"x" * 998 + b"\r\n"
     buffer = ReceiveBuffer()
     body = DotTerminatedReader(buffer)
@@ -156,7 +156,7 @@ def test_a_plain_segment_is_passed_on_uncopied() -> None:
 
 
 @pytest.mark.parametrize("cut", range(8))
-def test_a_counted_body(cut: int) -> None:
+def test_counted_body(cut: int) -> None:
     buffer = ReceiveBuffer()
     body = CountedReader(buffer, 5)
     out = b""
@@ -166,7 +166,7 @@ def test_a_counted_body(cut: int) -> None:
     assert (out, body.ended, body.remaining, buffer.take(99)) == (b"12345", True, 0, b"xy")
 
 
-def test_a_counted_body_of_nothing() -> None:
+def test_empty_counted_body() -> None:
     assert CountedReader(ReceiveBuffer(), 0).ended
 
 
@@ -176,7 +176,7 @@ def test_a_counted_body_of_nothing() -> None:
 def inspect(
     segments: list[bytes], mode: Newlines = "reject", limit: int = 0, received: int = 0
 ) -> tuple[bytes | None, BodyInspector]:
-    """What was let through, None when there was a fault, which is looked for no further."""
+    """Return the octets that were passed on, or None if there was a fault, and the inspector."""
     inspector = BodyInspector(mode, limit, received)
     out = b""
     for n, segment in enumerate(segments):
@@ -187,7 +187,7 @@ def inspect(
 
 
 @pytest.mark.parametrize("limit", [0, 10])
-def test_size_exactly_at_the_limit(limit: int) -> None:
+def test_size_limit(limit: int) -> None:
     for cut in range(11):
         out, inspector = inspect(pieces(b"12345678\r\n", cut), limit=limit)
         assert (out, inspector.size, inspector.fault) == (b"12345678\r\n", 10, None)
@@ -197,10 +197,10 @@ def test_size_exactly_at_the_limit(limit: int) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", [b"Received:", b"received:", b"RECEIVED:"])
-def test_hops(name: bytes, mode: Newlines) -> None:
+def test_received_fields_are_counted(name: bytes, mode: Newlines) -> None:
     field = name + b" x\r\n"
-    for hops, fault in ((3, None), (4, LOOP)):
-        octets = field * hops + b"\r\n" + field * 3
+    for fields, fault in ((3, None), (4, LOOP)):
+        octets = field * fields + b"\r\n" + field * 3
         for cut in range(len(octets)):
             assert inspect(pieces(octets, cut), mode, received=3)[1].fault is fault
         assert inspect([octets[i : i + 1] for i in range(len(octets))], mode, received=3)[1].fault is fault
@@ -216,7 +216,7 @@ def test_hops(name: bytes, mode: Newlines) -> None:
         b"a: b\r\n\r\nReceived: x\r\nReceived: x\r\n",
     ],
 )
-def test_no_hops(octets: bytes, mode: Newlines) -> None:
+def test_other_fields_and_the_body_are_not_counted(octets: bytes, mode: Newlines) -> None:
     for cut in range(len(octets)):
         assert inspect(pieces(octets, cut), mode, received=1)[1].fault is None
 
@@ -232,14 +232,14 @@ def test_no_hops(octets: bytes, mode: Newlines) -> None:
         (b"\r\n\n", BARE_LF),
     ],
 )
-def test_bare_line_ends(octets: bytes, fault: object) -> None:
+def test_bare_cr_and_lf(octets: bytes, fault: object) -> None:
     for cut in range(len(octets) + 1):
         assert inspect(pieces(octets, cut), "reject")[1].fault is fault
         assert inspect(pieces(octets, cut), "preserve")[0] == octets
 
 
 @given(st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"ab", b"\0"]), max_size=10).map(b"".join), st.data())
-def test_normalizing_does_not_depend_on_the_cut(octets: bytes, data: st.DataObject) -> None:
+def test_normalization_does_not_depend_on_pieces(octets: bytes, data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(octets)), max_size=4)))
     expected = octets.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
     out, inspector = inspect(pieces(octets, *cuts), "normalize")
@@ -249,7 +249,7 @@ def test_normalizing_does_not_depend_on_the_cut(octets: bytes, data: st.DataObje
     assert out == (octets if octets == expected else None)
 
 
-def test_a_cr_is_held_between_pieces() -> None:
+def test_cr_is_held_back_between_pieces() -> None:
     inspector = BodyInspector("reject", 0, 0)
     assert inspector.check(b"a\r") == b"a"
     assert inspector.check(b"") == b""

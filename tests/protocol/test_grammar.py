@@ -1,4 +1,4 @@
-"""Extensions merged into one grammar: what goes together, what does not, and what is offered to whom."""
+"""`Grammar`: merged extensions, conflicts, and what is offered in which state."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class XNoop(Noop):
 
 
 class Colour(Extension):
-    """One of everything."""
+    """An extension that overrides most members."""
 
     keyword = "COLOUR"
     params = {Mail: (COLOUR,)}
@@ -48,7 +48,7 @@ class Colour(Extension):
         return Reply(550, "Not blue", "5.7.1") if command.params.get(COLOUR) == "BLUE" else None
 
 
-def test_an_extension_of_ones_own() -> None:
+def test_third_party_extension() -> None:
     talk = Talk(extensions=standard(Colour()), secure=True)
     assert talk.say("XNOOP", HELLO)[-1].endswith("\n250 COLOUR RED GREEN")
     assert codes(talk.say("XNOOP", "MAIL FROM:<a@b> COLOUR=BLUE", "MAIL FROM:<a@b> colour=RED", "XNOOP", RECIPIENT)) == [
@@ -57,17 +57,17 @@ def test_an_extension_of_ones_own() -> None:
     assert codes(talk.say("HELP XNOOP")) == ["214 2.0.0"]
 
 
-def test_verbs_of_extensions_want_ehlo() -> None:
+def test_extension_verbs_need_ehlo() -> None:
     assert codes(Talk(extensions=standard(Colour()), secure=True).say("HELO x", "XNOOP")) == ["220", "250", "503 5.5.1"]
 
 
-def test_a_parameter_is_known_only_where_its_extension_is_shown() -> None:
+def test_parameter_needs_advertised_extension() -> None:
     talk = Talk(extensions=standard(Colour()))
     assert "COLOUR" not in talk.say(HELLO)[1]
     assert codes(talk.say("MAIL FROM:<a@b> COLOUR=RED")) == ["555 5.5.4"]
 
 
-def test_every_extension_has_defaults() -> None:
+def test_extension_defaults() -> None:
     extension, state = Extension(), SessionState()
     assert extension.advertise(state) == ""
     assert extension.parse_offer(["x"]) is extension
@@ -75,56 +75,56 @@ def test_every_extension_has_defaults() -> None:
     assert extension.check_command(Noop(), state) is None
 
 
-def test_what_a_client_understands() -> None:
+def test_parse_offer() -> None:
     assert Auth().parse_offer(["plain", "SCRAM-SHA-256"]).mechanisms == ("PLAIN", "SCRAM-SHA-256")
     assert Pipelining().parse_offer([]).keyword == "PIPELINING"
     assert StartTls(required=True).parse_offer([]) == StartTls(required=True)
 
 
-class Twin(Extension):
-    keyword = "TWIN"
+class DuplicateParameter(Extension):
+    keyword = "DUPLICATE"
     params = {Mail: (Param("SIZE", str, str),)}
 
 
-class Thief(Extension):
-    keyword = "THIEF"
+class DuplicateVerb(Extension):
+    keyword = "DUPLICATE"
     verbs = (type("NoopTwo", (Noop,), {}),)
 
 
-class Rebel(Extension):
-    keyword = "REBEL"
+class ConflictingRow(Extension):
+    keyword = "CONFLICTING"
     table = Table(accepted={Noop: {READY: CLOSED}})
 
 
 @pytest.mark.parametrize(
     ("extensions", "why"),
     [
-        ([Size(), Twin()], "duplicate parameter SIZE of MAIL"),
-        ([Thief()], "THIEF defines the verb NOOP, which is already defined"),
-        ([Rebel()], "conflicting rows for Noop in phase READY"),
+        ([Size(), DuplicateParameter()], "duplicate parameter SIZE of MAIL"),
+        ([DuplicateVerb()], "DUPLICATE defines the verb NOOP, which is already defined"),
+        ([ConflictingRow()], "conflicting rows for Noop in phase READY"),
         ([Size(), Size(5)], "duplicate extension SIZE"),
         ([Chunking(), BinaryMime()], "BINARYMIME requires 8BITMIME"),
     ],
 )
-def test_what_does_not_go_together(extensions: list[Extension], why: str) -> None:
+def test_conflicting_extensions(extensions: list[Extension], why: str) -> None:
     with pytest.raises(ValueError, match=why):
         Grammar(extensions)
     with pytest.raises(ValueError, match=why):
         ServerProtocol(extensions=extensions)
 
 
-class Sharing(Extension):
-    keyword = "SHARING"
+class SharedParameter(Extension):
+    keyword = "SHARED"
     params = {Mail: (BODY,)}
 
 
-def test_two_may_share_one_parameter() -> None:
-    grammar = Grammar([EightBitMime(), Sharing()])
+def test_extensions_may_share_a_parameter() -> None:
+    grammar = Grammar([EightBitMime(), SharedParameter()])
     assert grammar.line_limit == 512 + BODY.extra_octets
-    assert (grammar.has("SHARING"), grammar.has("SIZE")) == (True, False)
+    assert (grammar.has("SHARED"), grammar.has("SIZE")) == (True, False)
 
 
-def test_one_grammar_serves_many_sessions() -> None:
+def test_grammar_is_shared_by_sessions() -> None:
     grammar = Grammar(STANDARD)
     one, other = ServerProtocol("a", extensions=grammar), ServerProtocol("b", size=5, extensions=grammar)
     assert one.grammar is other.grammar is grammar
@@ -134,7 +134,7 @@ def test_one_grammar_serves_many_sessions() -> None:
     assert grammar.offer(other.state).params[Mail]["SIZE"] is SIZE
 
 
-def test_the_standard_set_with_other_members() -> None:
+def test_standard_with_changes() -> None:
     keywords = [extension.keyword for extension in STANDARD]
     assert [extension.keyword for extension in standard()] == keywords
     strict = standard(StartTls(required=True), BinaryMime(), without=(Chunking,))
@@ -145,7 +145,7 @@ def test_the_standard_set_with_other_members() -> None:
     assert StartTls(required=True) in strict
 
 
-def test_facts_keep_a_transaction() -> None:
+def test_session_state_of_a_transaction() -> None:
     talk = Talk().begin(SENDER, RECIPIENT)
     state = talk.protocol.state
     assert state.mail == Mail(Path("me@client.test", "me", "client.test"))

@@ -1,4 +1,4 @@
-"""LIMITS, RFC 9422: told by the server that was given them, understood by the client."""
+"""The LIMITS extension (RFC 9422)."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from .talk import HELLO, Talk
         (LimitsExtension(mail_max=1), "LIMITS MAILMAX=1"),
     ],
 )
-def test_told_and_understood(extension: LimitsExtension, line: str) -> None:
+def test_ehlo_line_round_trip(extension: LimitsExtension, line: str) -> None:
     assert f"250-{line}" in Talk(extensions=(extension, *STANDARD)).say(HELLO)[1].split("\n")
     assert LimitsExtension().parse_offer(line.split()[1:]) == extension
 
 
-def test_nothing_to_tell() -> None:
+def test_no_limits_no_line() -> None:
     assert LimitsExtension().advertise(SessionState()) is None
     assert not any(isinstance(extension, LimitsExtension) for extension in STANDARD)
 
@@ -38,17 +38,17 @@ def test_nothing_to_tell() -> None:
         ["RCPTMAX=x"], ["RCPTMAX=1_0"], ["RCPTMAX=\u0661"], ["RCPTMAX=5=5"], ["FROMMAX=5"], ["=5"], [],
     ],
 )  # fmt: skip
-def test_nonsense_is_ignored(words: list[str]) -> None:
+def test_invalid_limits_are_ignored(words: list[str]) -> None:
     assert LimitsExtension().parse_offer([*words, "mailmax=7"]) == LimitsExtension(mail_max=7)
 
 
-def test_what_was_said_before_is_forgotten() -> None:
-    """RFC 9422 3: limits may change after STARTTLS or AUTH; the last answer to EHLO counts."""
+def test_new_ehlo_reply_replaces_limits() -> None:
+    """RFC 9422 3: limits may change after STARTTLS or AUTH; the last reply to EHLO counts."""
     assert LimitsExtension(rcpt_max=5, mail_max=5).parse_offer(["MAILMAX=6"]) == LimitsExtension(mail_max=6)
 
 
 @pytest.mark.parametrize("value", [0, -1, 1000000])
 @pytest.mark.parametrize("name", ["mail_max", "rcpt_max", "rcpt_domain_max"])
-def test_no_impossible_limits(name: str, value: int) -> None:
+def test_invalid_limit_is_an_error(name: str, value: int) -> None:
     with pytest.raises(ValueError, match=f"{name} must be between 1 and 999999"):
         LimitsExtension(**{name: value})

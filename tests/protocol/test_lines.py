@@ -1,4 +1,4 @@
-"""Connection, lines, addresses and lengths: items CON, LIN and LEN."""
+"""The start and the end of a session, command lines, addresses and line limits."""
 
 from __future__ import annotations
 
@@ -10,43 +10,43 @@ from smtp_trio.protocol.extensions import STANDARD, Auth, SmtpUtf8, standard
 from .talk import HELLO, NAME, RECIPIENT, SENDER, Talk, codes
 
 
-def turned_away(reply: Reply) -> Talk:
+def rejecting(reply: Reply) -> Talk:
     return Talk(answer=lambda command: reply if isinstance(command, Connect) else None)
 
 
-# --- CON: connection and session ------------------------------------------------------------------------------------
+# --- start and end of the session -----------------------------------------------------------------------------------
 
 
-def test_CON_1_greeting_begins_with_the_servers_name() -> None:
+def test_greeting_begins_with_server_name() -> None:
     assert Talk().say() == [f"220 {NAME} ESMTP"]
 
 
-def test_CON_1_goodbyes_begin_with_the_servers_name() -> None:
+def test_221_and_421_begin_with_server_name() -> None:
     assert Talk().begin().say("QUIT") == [f"221 2.0.0 {NAME} Goodbye"]
     for junk in (b"GET / HTTP/1.1\r\n", b"X\r\n" * 20, b"NOOP\r\n" * 200):
         last = Talk().send(junk)[-1]
         assert last.startswith(f"421 4.7.0 {NAME} ")
 
 
-def test_CON_2_turned_away_by_the_greeting() -> None:
-    talk = turned_away(Reply(554, "No mail from you"))
+def test_554_greeting_allows_only_quit() -> None:
+    talk = rejecting(Reply(554, "No mail from you"))
     assert talk.say() == ["554 No mail from you"]
     assert codes(talk.say("NOOP", HELLO, SENDER, "RSET", "VRFY a", "HELP")) == ["503 5.5.1", "503"] + ["503 5.5.1"] * 4
     assert codes(talk.say("QUIT")) == ["221 2.0.0"]
     assert talk.over
 
 
-def test_CON_3_never_accepts_mail() -> None:
-    talk = turned_away(Reply(521, "Server does not accept mail"))
+def test_521_greeting_allows_only_quit() -> None:
+    talk = rejecting(Reply(521, "Server does not accept mail"))
     assert codes(talk.say(SENDER, "QUIT")) == ["521", "503 5.5.1", "221 2.0.0"]
 
 
-def test_CON_5_early_talker_is_answered_in_order_behind_the_greeting() -> None:
+def test_commands_sent_before_greeting_are_answered_in_order() -> None:
     assert codes(Talk().say(HELLO, SENDER, "QUIT")) == ["220", "250", "250 2.1.0", "221 2.0.0"]
 
 
 @pytest.mark.parametrize("phase", [[], [HELLO], [HELLO, SENDER], [HELLO, SENDER, RECIPIENT]])
-def test_CON_9_end_of_input_between_commands(phase: list[str]) -> None:
+def test_end_of_input_between_commands(phase: list[str]) -> None:
     talk = Talk()
     talk.say(*phase)
     assert talk.send(b"QUI") == []
@@ -56,7 +56,7 @@ def test_CON_9_end_of_input_between_commands(phase: list[str]) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"hello", b"hello\r\n", b"hello\r\n.", b"hello\r\n.\r", b"hello\r", b"a\nb"])
-def test_CON_10_end_of_input_in_data(body: bytes) -> None:
+def test_end_of_input_during_message_discards_it(body: bytes) -> None:
     talk = Talk().begin(SENDER, RECIPIENT)
     talk.say("DATA")
     assert talk.send(body) == []
@@ -65,7 +65,7 @@ def test_CON_10_end_of_input_in_data(body: bytes) -> None:
     assert not talk.messages
 
 
-def test_CON_12_twenty_errors_are_enough() -> None:
+def test_twentieth_error_is_answered_with_421() -> None:
     talk = Talk().begin()
     assert codes(talk.say(*["FOO"] * 19)) == ["500 5.5.1"] * 19
     assert not talk.over
@@ -73,7 +73,7 @@ def test_CON_12_twenty_errors_are_enough() -> None:
     assert talk.over
 
 
-def test_CON_12_the_budget_is_configurable_but_never_one() -> None:
+def test_errors_limit_is_at_least_two() -> None:
     talk = Talk(limits=Limits(errors=2)).begin()
     assert codes(talk.say("DATA x", "EHLO", "NOOP")) == ["501 5.5.4", "421"]
     for errors in (1, 0, -1):
@@ -81,20 +81,20 @@ def test_CON_12_the_budget_is_configurable_but_never_one() -> None:
             Limits(errors=errors)
 
 
-def test_CON_12_an_accepted_message_begins_the_count_anew() -> None:
+def test_accepted_message_resets_error_and_junk_counts() -> None:
     talk = Talk(limits=Limits(errors=3, junk=1)).begin()
     for _ in range(5):
         assert codes(talk.say("FOO", "NOOP", SENDER, RECIPIENT, "DATA", "."))[-1] == "250 2.0.0"
     assert codes(talk.say("FOO", "NOOP", "NOOP", "NOOP")) == ["500 5.5.1", "250 2.0.0", "250 2.0.0", "421 4.7.0"]
 
 
-def test_CON_12_refusals_that_are_no_errors_do_not_count() -> None:
+def test_refused_recipients_are_not_errors() -> None:
     talk = Talk(limits=Limits(errors=2)).begin(SENDER)
     replies = codes(talk.say(*["RCPT TO:<no@mx.test>"] * 5, *["RCPT TO:<later@mx.test>"] * 5))
     assert replies == ["550 5.1.1"] * 5 + ["450 4.2.1"] * 5
 
 
-def test_CON_12_junk_counts_when_there_is_too_much_of_it() -> None:
+def test_junk_commands_beyond_the_limit_are_errors() -> None:
     talk = Talk(limits=Limits(errors=3, junk=4)).begin()
     lines = ["NOOP", "RSET", "VRFY a", "HELP", "NOOP", "RSET", "NOOP"]
     assert codes(talk.say(*lines)) == [
@@ -103,21 +103,21 @@ def test_CON_12_junk_counts_when_there_is_too_much_of_it() -> None:
 
 
 @pytest.mark.parametrize("line", ["GET / HTTP/1.1", "POST /x HTTP/1.0", "CONNECT mx.test:25 HTTP/1.1", "options *"])
-def test_CON_13_http(line: str) -> None:
+def test_http_request_closes_the_session(line: str) -> None:
     talk = Talk()
     assert codes(talk.say(line, "Host: mx.test")) == ["220", "421 4.7.0"]
     assert talk.over
-    # Behind EHLO it is an unknown verb like any other.
+    # After EHLO it is an unknown verb.
     assert codes(Talk().begin().say(line)) == ["500 5.5.1"]
 
 
-def test_CON_14_tls_on_a_plain_port() -> None:
+def test_tls_client_hello_closes_the_session() -> None:
     talk = Talk()
     assert codes(talk.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")) == ["220", "500 5.5.2"]
     assert talk.over
 
 
-def test_CON_14_is_looked_for_only_where_a_command_begins() -> None:
+def test_client_hello_is_recognized_only_at_the_start_of_a_command() -> None:
     for octets in (
         b"x" * 3000 + b"\x16\x03\r\nNOOP\r\n",
         b"a\n\x16\x03\r\nNOOP\r\n",
@@ -130,45 +130,47 @@ def test_CON_14_is_looked_for_only_where_a_command_begins() -> None:
     assert codes(Talk().send(b"NOOP\r\n\x16\x03\x01")) == ["220", "250 2.0.0", "500 5.5.2"]
 
 
-# --- LIN: lines, verbs, grammar -------------------------------------------------------------------------------------
+# --- lines, verbs, addresses and parameters -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("octets", "expected"),
     [
-        pytest.param(b"NOOP\nNOOP\r\n", ["500 5.5.2"], id="LIN-1"),
-        pytest.param(b"NOOP\n\n\nNOOP\r\nNOOP\r\n", ["500 5.5.2", "250 2.0.0"], id="LIN-1-once"),
-        pytest.param(b"NOOP\rNOOP\r\n", ["500 5.5.2"], id="LIN-2"),
-        pytest.param(b"NOOP\r\r\n", ["500 5.5.2"], id="LIN-2-cr-crlf"),
-        pytest.param(b"\r\r\nNOOP\r\n", ["500 5.5.2", "250 2.0.0"], id="LIN-2-first"),
-        pytest.param(b"NOOP a\0b\r\n", ["501 5.5.2"], id="LIN-3"),
-        pytest.param(b"NO\0OP\r\n", ["500 5.5.2"], id="LIN-3-verb"),
-        pytest.param(b"MAIL FROM:<a\x1b@b>\r\n", ["501 5.5.2"], id="LIN-3-escape"),
-        pytest.param(b"HELP a\x7f\r\n", ["501 5.5.2"], id="LIN-3-delete"),
-        pytest.param("HELP a\u0085b\r\n".encode(), ["501 5.5.2"], id="LIN-3-c1"),
-        pytest.param("HELP a\u2028b\r\n".encode(), ["501 5.5.2"], id="LIN-3-line-separator"),
-        pytest.param("N\u00d6OP\r\n".encode(), ["500 5.5.2"], id="LIN-4-verb"),
-        pytest.param("\u017fEND x\r\n".encode(), ["500 5.5.2"], id="LIN-4-verb-that-folds-to-ascii"),
-        pytest.param("MAIL FROM:<\u00e9@b>\r\n".encode(), ["550 5.6.7"], id="LIN-4-mail"),
-        pytest.param(b"\xe9\xff\r\n", ["500 5.5.2"], id="LIN-4-invalid-verb"),
-        pytest.param(b"MAIL FROM:<\xe9@b>\r\n", ["501 5.5.2"], id="LIN-4-invalid"),
-        pytest.param(b"NOOP \xc0\xaf\r\n", ["501 5.5.2"], id="LIN-4-overlong"),
-        pytest.param("EHLO b\u00fccher.test\r\n".encode(), ["501"], id="LIN-4-ehlo"),
-        pytest.param("MAIL FROM:<a@b> BODY=7B\u0131T\r\n".encode(), ["501 5.5.4"], id="LIN-4-parameter"),
-        pytest.param("MAIL FROM:<a@b> SIZE=\u0663\r\n".encode(), ["501 5.5.4"], id="LIN-4-digits"),
-        pytest.param(b"\r\n", ["500 5.5.2"], id="LIN-5"),
-        pytest.param(b" \t \r\n", ["500 5.5.2"], id="LIN-5-blank"),
-        pytest.param(b" NOOP\r\n", ["500 5.5.2"], id="LIN-5-leading-space"),
-        pytest.param(b"nOoP\r\n", ["250 2.0.0"], id="LIN-6"),
-        pytest.param(b"RSET \t \r\nNOOP\t\r\n", ["250 2.0.0"] * 2, id="LIN-7"),
-        pytest.param(b"RSET x\r\n", ["501 5.5.4"], id="LIN-8-RSET"),
-        pytest.param(b"DATA x\r\n", ["501 5.5.4"], id="LIN-8-DATA"),
-        pytest.param(b"QUIT x\r\nNOOP\r\n", ["501 5.5.4", "250 2.0.0"], id="LIN-8-QUIT"),
-        pytest.param(b"NOOP anything at all\r\n", ["250 2.0.0"], id="LIN-9"),
-        pytest.param("NOOP \u65e5\u672c\r\n".encode(), ["250 2.0.0"], id="LIN-9-utf8"),
-        pytest.param(b"XFOO\r\nfoo bar\r\nMAILFROM:<a@b>\r\n", ["500 5.5.1"] * 3, id="LIN-10"),
-        pytest.param(b"SEND FROM:<a@b>\r\nSOML x\r\nSAML x\r\nTURN\r\nEXPN l\r\n", ["502 5.5.1"] * 5, id="LIN-11"),
-        pytest.param(b"__init__\r\nsend x\r\n", ["500 5.5.1", "502 5.5.1"], id="LIN-10-no-attribute"),
+        pytest.param(b"NOOP\nNOOP\r\n", ["500 5.5.2"], id="bare-lf"),
+        pytest.param(b"NOOP\n\n\nNOOP\r\nNOOP\r\n", ["500 5.5.2", "250 2.0.0"], id="several-bare-lf-one-reply"),
+        pytest.param(b"NOOP\rNOOP\r\n", ["500 5.5.2"], id="bare-cr"),
+        pytest.param(b"NOOP\r\r\n", ["500 5.5.2"], id="cr-before-crlf"),
+        pytest.param(b"\r\r\nNOOP\r\n", ["500 5.5.2", "250 2.0.0"], id="cr-at-line-start"),
+        pytest.param(b"NOOP a\0b\r\n", ["501 5.5.2"], id="nul"),
+        pytest.param(b"NO\0OP\r\n", ["500 5.5.2"], id="nul-in-verb"),
+        pytest.param(b"MAIL FROM:<a\x1b@b>\r\n", ["501 5.5.2"], id="escape"),
+        pytest.param(b"HELP a\x7f\r\n", ["501 5.5.2"], id="delete"),
+        pytest.param("HELP a\u0085b\r\n".encode(), ["501 5.5.2"], id="c1-control"),
+        pytest.param("HELP a\u2028b\r\n".encode(), ["501 5.5.2"], id="line-separator"),
+        pytest.param("N\u00d6OP\r\n".encode(), ["500 5.5.2"], id="utf8-verb"),
+        pytest.param("\u017fEND x\r\n".encode(), ["500 5.5.2"], id="verb-that-folds-to-ascii"),
+        pytest.param("MAIL FROM:<\u00e9@b>\r\n".encode(), ["550 5.6.7"], id="utf8-sender"),
+        pytest.param(b"\xe9\xff\r\n", ["500 5.5.2"], id="invalid-utf8-verb"),
+        pytest.param(b"MAIL FROM:<\xe9@b>\r\n", ["501 5.5.2"], id="invalid-utf8-argument"),
+        pytest.param(b"NOOP \xc0\xaf\r\n", ["501 5.5.2"], id="overlong-utf8"),
+        pytest.param("EHLO b\u00fccher.test\r\n".encode(), ["501"], id="utf8-ehlo"),
+        pytest.param("MAIL FROM:<a@b> BODY=7B\u0131T\r\n".encode(), ["501 5.5.4"], id="utf8-parameter"),
+        pytest.param("MAIL FROM:<a@b> SIZE=\u0663\r\n".encode(), ["501 5.5.4"], id="arabic-digits"),
+        pytest.param(b"\r\n", ["500 5.5.2"], id="empty-line"),
+        pytest.param(b" \t \r\n", ["500 5.5.2"], id="blank-line"),
+        pytest.param(b" NOOP\r\n", ["500 5.5.2"], id="leading-space"),
+        pytest.param(b"nOoP\r\n", ["250 2.0.0"], id="verb-in-any-case"),
+        pytest.param(b"RSET \t \r\nNOOP\t\r\n", ["250 2.0.0"] * 2, id="trailing-white-space"),
+        pytest.param(b"RSET x\r\n", ["501 5.5.4"], id="rset-with-argument"),
+        pytest.param(b"DATA x\r\n", ["501 5.5.4"], id="data-with-argument"),
+        pytest.param(b"QUIT x\r\nNOOP\r\n", ["501 5.5.4", "250 2.0.0"], id="quit-with-argument"),
+        pytest.param(b"NOOP anything at all\r\n", ["250 2.0.0"], id="noop-with-argument"),
+        pytest.param("NOOP \u65e5\u672c\r\n".encode(), ["250 2.0.0"], id="noop-with-utf8"),
+        pytest.param(b"XFOO\r\nfoo bar\r\nMAILFROM:<a@b>\r\n", ["500 5.5.1"] * 3, id="unknown-verbs"),
+        pytest.param(
+            b"SEND FROM:<a@b>\r\nSOML x\r\nSAML x\r\nTURN\r\nEXPN l\r\n", ["502 5.5.1"] * 5, id="verbs-not-implemented"
+        ),
+        pytest.param(b"__init__\r\nsend x\r\n", ["500 5.5.1", "502 5.5.1"], id="verbs-are-not-attributes"),
     ],
 )
 def test_lines(octets: bytes, expected: list[str]) -> None:
@@ -177,20 +179,20 @@ def test_lines(octets: bytes, expected: list[str]) -> None:
     assert not talk.over
 
 
-def test_LIN_1_the_refusal_comes_with_the_line_feed() -> None:
+def test_bare_lf_is_refused_before_the_line_ends() -> None:
     talk = Talk().begin()
     assert codes(talk.send(b"NOOP\n")) == ["500 5.5.2"]
     assert talk.send(b"MAIL FROM:<a@b>") == []
     assert codes(talk.send(b"\r\nNOOP\r\n")) == ["250 2.0.0"]
 
 
-def test_LIN_6_local_part_keeps_its_case() -> None:
+def test_local_part_keeps_its_case() -> None:
     talk = Talk().begin()
     talk.say("mAiL fRoM:<Fred.Foo@EXAMPLE.org>")
     assert talk.story[-1] == Mail(Path("Fred.Foo@EXAMPLE.org", "Fred.Foo", "example.org"))
 
 
-def test_LIN_7_trailing_space_behind_data_and_quit() -> None:
+def test_trailing_space_after_data_and_quit() -> None:
     talk = Talk().begin(SENDER, RECIPIENT)
     assert codes(talk.say("DATA  ", ".", "QUIT \t")) == ["354", "250 2.0.0", "221 2.0.0"]
 
@@ -202,7 +204,7 @@ def test_LIN_7_trailing_space_behind_data_and_quit() -> None:
         ("MAIL FROM:a@b", False), ("MAIL FROM: a@b  SIZE=1", False),
     ],
 )  # fmt: skip
-def test_LIN_13_spaces_around_the_colon(line: str, bracketed: bool) -> None:
+def test_spaces_around_colon_and_missing_brackets(line: str, bracketed: bool) -> None:
     talk = Talk().begin(line)
     mail = talk.story[-1]
     assert isinstance(mail, Mail)
@@ -226,24 +228,24 @@ def test_LIN_13_spaces_around_the_colon(line: str, bracketed: bool) -> None:
         ("<!#$%&'*+-/=?^_`{|}~@b>", "!#$%&'*+-/=?^_`{|}~", "b"),
         ("<Postmaster>", "Postmaster", None),
         ("<postMASTER@d>", "postMASTER", "d"),
-        # Not in the grammar, but in the world.
+        # Not in the grammar of RFC 5321, but in use.
         ("<a..b@c>", "a..b", "c"),
         ("<.a@b>", ".a", "b"),
         ("<a.@b>", "a.", "b"),
         ("<a@under_score>", "a", "under_score"),
-        # 4.19: over the lengths of RFC 5321 4.5.3.1, and still taken.
+        # Longer than RFC 5321 4.5.3.1 allows, and accepted by default.
         (f"<{'a' * 65}@b>", "a" * 65, "b"),
         (f"<a@{'b' * 256}>", "a", "b" * 256),
     ],
 )
-def test_LIN_14_addresses_to_accept(path: str, local: str, domain: str | None) -> None:
+def test_accepted_addresses(path: str, local: str, domain: str | None) -> None:
     talk = Talk().begin(SENDER, f"RCPT TO:{path}")
     rcpt = talk.story[-1]
     assert isinstance(rcpt, Rcpt)
     assert (rcpt.recipient.local, rcpt.recipient.domain) == (local, domain)
 
 
-def test_LIN_14_null_path_is_for_senders() -> None:
+def test_null_path_is_refused_for_recipients() -> None:
     talk = Talk().begin("MAIL FROM:<>")
     assert codes(talk.say("RCPT TO:<>")) == ["501 5.1.3"]
 
@@ -257,7 +259,7 @@ def test_LIN_14_null_path_is_for_senders() -> None:
         "<a@b >", "<a@b\u00ad->", f"<{'a@' * 400}", f"<{'@a,' * 400}", '<"' + "\\a" * 400,
     ],
 )  # fmt: skip
-def test_LIN_15_addresses_to_refuse(path: str) -> None:
+def test_refused_addresses(path: str) -> None:
     talk = Talk().begin()
     assert codes(talk.say(f"MAIL FROM:{path}")) == ["501 5.1.7"]
     assert codes(talk.say(SENDER, f"RCPT TO:{path}")) == ["250 2.1.0", "501 5.1.3"]
@@ -266,7 +268,7 @@ def test_LIN_15_addresses_to_refuse(path: str) -> None:
 @pytest.mark.parametrize(
     "path", [f"<{'a' * 65}@b>", f"<a@{'b' * 256}>", f"<{'a' * 64}@{'b' * 190}>", f"<{chr(233) * 33}@b>"]
 )
-def test_LIN_15_strict_lengths(path: str) -> None:
+def test_strict_lengths(path: str) -> None:
     talk = Talk(limits=Limits(strict_lengths=True)).begin()
     assert codes(talk.say(f"MAIL FROM:{path} SMTPUTF8")) == ["501 5.1.7"]
     assert codes(talk.say(f"{SENDER} SMTPUTF8", f"RCPT TO:{path}")) == ["250 2.1.0", "501 5.1.3"]
@@ -282,23 +284,23 @@ def test_LIN_15_strict_lengths(path: str) -> None:
         ("SIZE=1  body=7bit", "250 2.1.0"),
     ],
 )  # fmt: skip
-def test_LIN_16_parameters(params: str, expected: str) -> None:
+def test_parameters_of_mail(params: str, expected: str) -> None:
     assert codes(Talk().begin().say(f"MAIL FROM:<a@b> {params}")) == [expected]
 
 
-def test_LIN_17_parameters_behind_helo() -> None:
+def test_parameters_after_helo_are_refused() -> None:
     talk = Talk()
     replies = codes(talk.say("HELO x", "MAIL FROM:<a@b> SIZE=1", "MAIL FROM:<a@b>", "RCPT TO:<a@b> X=1"))
     assert replies == ["220", "250", "555 5.5.4", "250 2.1.0", "555 5.5.4"]
-    # HELO takes back what EHLO gave.
+    # HELO after EHLO ends the use of extensions.
     assert codes(Talk().begin().say("HELO x", "MAIL FROM:<a@b> SIZE=1")) == ["250", "555 5.5.4"]
 
 
-# --- LEN: the length of a command line ------------------------------------------------------------------------------
+# --- line limits ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("line", [2048, 3000])
-def test_LEN_1_a_line_of_exactly_the_limit(line: int) -> None:
+def test_line_of_exactly_the_limit(line: int) -> None:
     octets = b"NOOP ".ljust(line - 2, b"x") + b"\r\nRSET\r\n"
     for cut in (0, 1, line - 3, line - 2, line - 1, line):
         talk = Talk(limits=Limits(line=line)).begin().split(octets, [cut])
@@ -307,7 +309,7 @@ def test_LEN_1_a_line_of_exactly_the_limit(line: int) -> None:
 
 
 @pytest.mark.parametrize("over", [1, 2, 500])
-def test_LEN_2_a_line_that_is_too_long(over: int) -> None:
+def test_line_longer_than_the_limit(over: int) -> None:
     octets = b"NOOP ".ljust(2046 + over, b"x") + b"\r\n" + b"VRFY x\r\n"
     for cut in (0, 1, 2045, 2046, 2047, 2048, 2049, len(octets) - 8):
         talk = Talk().begin()
@@ -316,12 +318,12 @@ def test_LEN_2_a_line_that_is_too_long(over: int) -> None:
         assert codes(talk.output[begun:].decode().splitlines()) == ["500 5.5.2", "252 2.5.0"]
 
 
-def test_LEN_2_what_is_discarded_is_not_executed() -> None:
+def test_rest_of_long_line_is_not_executed() -> None:
     talk = Talk().begin()
     assert codes(talk.send(b"x" * 5000 + b"\nNOOP\rNOOP\r\r\nRSET\r\n")) == ["500 5.5.2", "250 2.0.0"]
 
 
-def test_LEN_3_no_line_below_512_is_too_long() -> None:
+def test_line_limit_is_at_least_512() -> None:
     grammar_alone = Talk(limits=Limits(line=0), extensions=())
     assert grammar_alone.protocol.grammar.line_limit == 512
     assert codes(grammar_alone.say(b"HELO x", b"NOOP ".ljust(510, b"x"), b"NOOP ".ljust(511, b"x"))) == [
@@ -332,14 +334,14 @@ def test_LEN_3_no_line_below_512_is_too_long() -> None:
     ]
 
 
-def test_LEN_3_every_extension_makes_its_room() -> None:
-    # 4.0.3: SIZE 26, BODY 16, SMTPUTF8 10, AUTH 500.
+def test_extensions_increase_the_line_limit() -> None:
+    # SIZE 26 (RFC 1870 3), BODY 16 (RFC 3030 3), SMTPUTF8 10 (RFC 6531 3.1), AUTH 500 (RFC 4954 3).
     assert Talk(limits=Limits(line=0), extensions=STANDARD).protocol.grammar.line_limit == 512 + 26 + 16 + 10 + 500
     without = standard(without=(SmtpUtf8, Auth))
     assert Talk(limits=Limits(line=0), extensions=without).protocol.grammar.line_limit == 512 + 26 + 16
 
 
-def test_LEN_4_ten_mebibytes_without_an_end() -> None:
+def test_endless_line_is_dropped_as_it_arrives() -> None:
     talk = Talk().begin()
     for _ in range(160):
         assert talk.send(b"x" * 65536) == []
@@ -348,7 +350,7 @@ def test_LEN_4_ten_mebibytes_without_an_end() -> None:
     assert talk.protocol.buffered == 0
 
 
-def test_LEN_4_a_line_feed_after_too_much_is_no_end_either() -> None:
+def test_bare_lf_does_not_end_a_long_line() -> None:
     talk = Talk().begin()
     assert codes(talk.send(b"x" * 4000 + b"\n" + b"x" * 4000)) == []
     assert codes(talk.send(b"\r\nNOOP\r\n")) == ["500 5.5.2", "250 2.0.0"]

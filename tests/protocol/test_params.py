@@ -1,4 +1,4 @@
-"""Parameters that a caller gives as keyword values."""
+"""`make_params`: parameters from keyword arguments."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ def test_typed_values() -> None:
 
 
 @pytest.mark.parametrize("values", [{}, {"size": None}, {"smtputf8": False}, {"ret": None, "smtputf8": False}])
-def test_none_given(values: dict[str, object]) -> None:
+def test_omitted_parameters(values: dict[str, object]) -> None:
     assert make_params(values, MAIL) is NO_PARAMS
 
 
-def test_zero_is_a_value() -> None:
+def test_zero_is_not_omitted() -> None:
     assert make_params({"size": 0}, MAIL) == Params({SIZE: 0})
 
 
-def test_a_hyphen_is_an_underscore() -> None:
+def test_hyphen_becomes_underscore() -> None:
     later: Param[str] = Param("MT-PRIORITY", lambda value: value, str)
     assert make_params({"mt_priority": "3"}, [later]) == {later: "3"}
 
 
 @pytest.mark.parametrize("name", ["SIZE", "siz", "", "notify", "orcpt", "size=5 BODY"])
 @pytest.mark.parametrize("value", [5, None])
-def test_unknown(name: str, value: object) -> None:
-    """Even where it would be left out: a name that is wrong is wrong always."""
+def test_unknown_parameter(name: str, value: object) -> None:
+    """An unknown name is an error even if its value would omit it."""
     with pytest.raises(
         TypeError, match=r"unknown parameter .*, expected one of auth, body, envid, ret, size, smtputf8"
     ):
@@ -63,7 +63,7 @@ def test_unknown(name: str, value: object) -> None:
         ("ret", "hdrs"), ("ret", "BOTH"), ("envid", ""), ("envid", "x" * 101), ("envid", "\u00e9"),
     ],
 )  # fmt: skip
-def test_not_a_value(name: str, value: object) -> None:
+def test_invalid_value(name: str, value: object) -> None:
     with pytest.raises(ValueError, match=f"invalid value for the parameter {name.upper()}: {name}="):
         make_params({name: value}, MAIL)
 
@@ -78,6 +78,6 @@ def test_not_a_value(name: str, value: object) -> None:
         ("orcpt", ";"),
     ],
 )
-def test_not_a_value_for_a_recipient(name: str, value: object) -> None:
+def test_invalid_value_for_a_recipient(name: str, value: object) -> None:
     with pytest.raises(ValueError, match=f"invalid value for the parameter {name.upper()}: {name}="):
         make_params({name: value}, RCPT)

@@ -1,4 +1,4 @@
-"""`ServerProtocol` towards the program that uses it: what it asks for, and what it does not put up with."""
+"""`ServerProtocol` as the calling program sees it: events, replies, and local protocol errors."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from smtp_trio.protocol import (
 from smtp_trio.protocol.extensions.chunking import Bdat, BdatLast
 
 PACKAGE = Path(smtp_trio.protocol.__file__).parent
-ABOVE_THE_LINE = {
+FORBIDDEN_MODULES = {
     "trio",
     "anyio",
     "asyncio",
@@ -54,7 +54,7 @@ ABOVE_THE_LINE = {
 
 
 def ready(octets: bytes = b"", **settings: Any) -> ServerProtocol:
-    """Greeted and EHLO said; these octets have come."""
+    """Return a protocol after EHLO that has received these octets."""
     protocol = ServerProtocol("mx.test", **settings)
     protocol.receive_data(b"EHLO x\r\n")
     for _ in range(2):
@@ -66,7 +66,7 @@ def ready(octets: bytes = b"", **settings: Any) -> ServerProtocol:
 
 
 def answer(protocol: ServerProtocol) -> Command:
-    """The next command gets its usual answer."""
+    """Answer the next command with its default reply."""
     command = protocol.next_event()
     assert isinstance(command, Command)
     protocol.send(protocol.default_reply(command))
@@ -81,7 +81,7 @@ def with_recipient(octets: bytes, **settings: Any) -> ServerProtocol:
     return protocol
 
 
-def test_as_in_the_docstring() -> None:
+def test_example_of_the_docstring() -> None:
     protocol = ServerProtocol("mx.example.org")
     greeting = protocol.next_event()
     assert isinstance(greeting, Connect)
@@ -90,7 +90,7 @@ def test_as_in_the_docstring() -> None:
     assert protocol.next_event() == Ehlo("client.example")
 
 
-def test_one_question_at_a_time() -> None:
+def test_each_command_must_be_answered_first() -> None:
     protocol = ServerProtocol()
     assert protocol.next_event() == Connect()
     with pytest.raises(LocalProtocolError, match=r"Connect\(\) must be answered first"):
@@ -102,7 +102,7 @@ def test_one_question_at_a_time() -> None:
         protocol.next_event()
 
 
-def test_a_greeting_may_be_said_unasked() -> None:
+def test_greeting_may_be_sent_before_next_event() -> None:
     protocol = ServerProtocol()
     protocol.send(Reply(220, "Hello"))
     protocol.receive_data(b"NOOP\r\n")
@@ -111,7 +111,7 @@ def test_a_greeting_may_be_said_unasked() -> None:
         protocol.next_event()
 
 
-def test_a_refusal_must_be_said_too() -> None:
+def test_refused_command_must_be_answered() -> None:
     protocol = ready(b"FOO\r\nNOOP\r\n")
     with pytest.raises(BadCommandError) as caught:
         protocol.next_event()
@@ -122,19 +122,19 @@ def test_a_refusal_must_be_said_too() -> None:
     assert protocol.next_event() == Noop()
 
 
-def test_nothing_is_said_unasked() -> None:
+def test_reply_without_a_command() -> None:
     with pytest.raises(LocalProtocolError, match=r"no command is waiting for a reply, got 250 2\.0\.0 Ok"):
         ready().send(Reply(250, "Ok"))
 
 
-def test_octets_are_counted_until_they_are_worked_on() -> None:
+def test_buffered_octets() -> None:
     protocol = ready(b"NOOP\r\nRS")
     assert protocol.buffered == 8
     protocol.next_event()
     assert protocol.buffered == 2
 
 
-def test_replies_are_gathered() -> None:
+def test_replies_are_collected() -> None:
     protocol = ready(b"NOOP\r\nNOOP\r\n")
     assert protocol.data_to_send() == b""
     answer(protocol)
@@ -146,7 +146,7 @@ def test_replies_are_gathered() -> None:
     assert protocol.data_to_send() == b""
 
 
-def test_the_end_of_input_comes_after_what_came_before_it() -> None:
+def test_end_of_input_after_a_command() -> None:
     protocol = ready(b"NOOP\r\nNOO")
     protocol.receive_data(b"")
     assert answer(protocol) == Noop()
@@ -157,7 +157,7 @@ def test_the_end_of_input_comes_after_what_came_before_it() -> None:
 # --- messages -------------------------------------------------------------------------------------------------------
 
 
-def test_a_message_by_data() -> None:
+def test_message_sent_with_data() -> None:
     protocol = with_recipient(b"DATA\r\nhel")
     assert protocol.body is None
     assert answer(protocol) == Data()
@@ -172,7 +172,7 @@ def test_a_message_by_data() -> None:
     assert protocol.state.mail is None
 
 
-def test_a_message_in_chunks() -> None:
+def test_message_sent_with_bdat() -> None:
     protocol = with_recipient(b"BDAT 3\r\nabcBDAT 2 LAST\r\nde")
     assert [protocol.next_event(), protocol.next_event(), protocol.next_event()] == [Bdat(3), b"abc", END_OF_CHUNK]
     protocol.send(Reply(250))
@@ -183,7 +183,7 @@ def test_a_message_in_chunks() -> None:
     assert protocol.body is None
 
 
-def test_a_chunk_is_answered_behind_its_octets() -> None:
+def test_bdat_is_answered_after_its_octets() -> None:
     protocol = with_recipient(b"BDAT 3\r\nab")
     protocol.next_event()
     for reply in (Reply(250), Reply(452)):
@@ -195,7 +195,7 @@ def test_a_chunk_is_answered_behind_its_octets() -> None:
 
 
 @pytest.mark.parametrize("octets", [b"DATA\r\na\nb\r\n.\r\n", b"BDAT 3\r\na\nb", b"BDAT 3 LAST\r\na\nb"])
-def test_a_faulty_message_cannot_be_accepted(octets: bytes) -> None:
+def test_message_with_a_fault_cannot_be_accepted(octets: bytes) -> None:
     protocol = with_recipient(octets)
     command = protocol.next_event()
     if isinstance(command, Data):
@@ -207,13 +207,13 @@ def test_a_faulty_message_cannot_be_accepted(octets: bytes) -> None:
     ):
         protocol.send(Reply(250))
     assert protocol.fault is not None
-    # It may be refused for another reason, and that is the end of it.
+    # It may be refused for another reason.
     protocol.send(Reply(451, "Later"))
     assert protocol.fault is None
     assert protocol.body is None
 
 
-def test_what_nobody_wants_is_not_shown() -> None:
+def test_discarded_octets_give_no_events() -> None:
     protocol = with_recipient(b"DATA\r\nhello")
     answer(protocol)
     assert protocol.next_event() == b"hello"
@@ -223,14 +223,14 @@ def test_what_nobody_wants_is_not_shown() -> None:
     protocol.receive_data(b".\r\n")
     assert protocol.next_event() is END_OF_BODY
     protocol.send(Reply(554, "No"))
-    # That was then: the next message is wanted.
+    # The next message is not discarded.
     protocol.receive_data(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nx\r\n.\r\n")
     for _ in range(3):
         answer(protocol)
     assert protocol.next_event() == b"x\r\n"
 
 
-def test_line_ends_that_were_repaired_are_counted() -> None:
+def test_repaired_pieces_are_counted() -> None:
     protocol = with_recipient(b"DATA\r\n", newlines="normalize")
     answer(protocol)
     for octets, repaired in ((b"a\r\n", 0), (b"b\nc\n", 1), (b"d\r\r", 1), (b"e", 2)):
@@ -240,11 +240,11 @@ def test_line_ends_that_were_repaired_are_counted() -> None:
         assert protocol.body.repaired == repaired
 
 
-# --- endings --------------------------------------------------------------------------------------------------------
+# --- closing --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("octets", [b"", b"NOOP\r\n", b"MAIL FROM:<a@b>\r\n"])
-def test_closing_unasked(octets: bytes) -> None:
+def test_close_without_a_command(octets: bytes) -> None:
     protocol = ready(octets)
     protocol.next_event()
     protocol.close(Reply(421, "mx.test Shutting down", "4.3.2"))
@@ -253,7 +253,7 @@ def test_closing_unasked(octets: bytes) -> None:
     assert protocol.pending is None
 
 
-def test_closing_in_the_middle_of_a_message() -> None:
+def test_close_during_a_message() -> None:
     protocol = with_recipient(b"DATA\r\nhello")
     answer(protocol)
     protocol.close(Reply(421))
@@ -262,10 +262,10 @@ def test_closing_in_the_middle_of_a_message() -> None:
     assert protocol.next_event() is CONNECTION_LOST
 
 
-# --- the floor ------------------------------------------------------------------------------------------------------
+# --- the package ----------------------------------------------------------------------------------------------------
 
 
-def test_errors_say_whose_fault_it_was() -> None:
+def test_exception_classes() -> None:
     assert issubclass(BadCommandError, RemoteProtocolError)
     assert issubclass(RemoteProtocolError, ProtocolError)
     assert issubclass(LocalProtocolError, ProtocolError)
@@ -276,12 +276,12 @@ def test_errors_say_whose_fault_it_was() -> None:
     assert str(BodyError("too big", Reply(552))) == "too big"
 
 
-def test_every_public_name_is_there() -> None:
+def test_public_names_exist() -> None:
     for name in smtp_trio.protocol.__all__:
         assert hasattr(smtp_trio.protocol, name)
 
 
-def test_importing_the_core_loads_nothing_that_waits() -> None:
+def test_importing_the_core_does_not_load_io_modules() -> None:
     code = "import sys; before = set(sys.modules); import smtp_trio.protocol; print(*set(sys.modules) - before)"
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     loaded = {name.partition(".")[0] for name in run.stdout.split()}
@@ -302,19 +302,19 @@ def test_importing_the_core_loads_nothing_that_waits() -> None:
 
 
 @pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.py")), ids=lambda file: str(file.relative_to(PACKAGE)))
-def test_no_file_of_the_core_reaches_above_the_line(file: Path) -> None:
+def test_core_imports_nothing_outside_itself(file: Path) -> None:
     root = PACKAGE.parent
     for node in ast.walk(ast.parse(file.read_text())):
         assert not isinstance(node, ast.AsyncFunctionDef | ast.Await | ast.AsyncFor | ast.AsyncWith)
         if isinstance(node, ast.Import):
-            assert not {alias.name.partition(".")[0] for alias in node.names} & ABOVE_THE_LINE
+            assert not {alias.name.partition(".")[0] for alias in node.names} & FORBIDDEN_MODULES
         elif isinstance(node, ast.ImportFrom):
-            assert node.level or (node.module or "").partition(".")[0] not in {*ABOVE_THE_LINE, "smtp_trio"}
+            assert node.level or (node.module or "").partition(".")[0] not in {*FORBIDDEN_MODULES, "smtp_trio"}
             up = file.relative_to(root).parts[: -node.level] if node.level else ("protocol",)
             assert up, "an import from above the core"
 
 
-def test_the_mail_of_a_command_is_what_was_accepted() -> None:
+def test_state_holds_the_accepted_mail_command() -> None:
     protocol = ready(b"MAIL FROM:<a@b> SIZE=5\r\n")
     mail = protocol.next_event()
     assert isinstance(mail, Mail)

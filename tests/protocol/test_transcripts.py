@@ -1,7 +1,7 @@
-"""Whole sessions, written as they went over the wire: each one in one piece, byte by byte, and cut at random.
+"""Transcripts of whole sessions: each is played in one segment, octet by octet, and in random segments.
 
-In ``tests/transcripts``: ``C:`` is a line of the client's, ``C>`` octets of the client's with nothing added, ``S:`` a line of the
-server's, ``%`` settings, ``#`` a remark.
+The files in ``tests/transcripts`` have ``C:`` for a line of the client, ``C>`` for octets of the client without CRLF,
+``S:`` for a line of the server, ``%`` for settings and ``#`` for comments.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ FILES = sorted((Path(__file__).parent.parent / "transcripts").glob("*.txt"))
 @define
 class Transcript:
     settings: dict[str, Any]
-    #: What the client says, and what it is told before it says more.
+    #: The octets of the client, and those of the server before the client sends more.
     turns: list[tuple[bytes, bytes]] = Factory(list)
 
     @property
     def client(self) -> bytes:
-        return b"".join(says for says, _ in self.turns)
+        return b"".join(client_octets for client_octets, _ in self.turns)
 
     @property
     def server(self) -> bytes:
-        return b"".join(hears for _, hears in self.turns)
+        return b"".join(server_octets for _, server_octets in self.turns)
 
 
-def read(file: Path) -> Transcript:
+def read_transcript(file: Path) -> Transcript:
     transcript = Transcript({})
-    says, hears = b"", b""
+    client_octets, server_octets = b"", b""
     for line in file.read_text().splitlines():
         kind, text = line[:2], line[2:].removeprefix(" ")
         if kind == "% ":
@@ -44,46 +44,46 @@ def read(file: Path) -> Transcript:
                 name: value.split(",") if name == "hooks" else value == "True" or int(value) for name, value in words
             }
         elif kind == "S:":
-            hears += text.encode() + b"\r\n"
+            server_octets += text.encode() + b"\r\n"
         elif kind in ("C:", "C>"):
-            if hears:
-                transcript.turns.append((says, hears))
-                says, hears = b"", b""
-            says += (
+            if server_octets:
+                transcript.turns.append((client_octets, server_octets))
+                client_octets, server_octets = b"", b""
+            client_octets += (
                 text.encode() + b"\r\n"
                 if kind == "C:"
                 else text.encode("latin-1").decode("unicode_escape").encode("latin-1")
             )
         else:
             assert kind == "# ", line
-    transcript.turns.append((says, hears))
+    transcript.turns.append((client_octets, server_octets))
     return transcript
 
 
 @pytest.fixture(params=FILES, ids=lambda file: file.stem)
 def transcript(request: pytest.FixtureRequest) -> Transcript:
-    return read(request.param)
+    return read_transcript(request.param)
 
 
-def test_turn_by_turn(transcript: Transcript) -> None:
+def test_one_turn_at_a_time(transcript: Transcript) -> None:
     talk = Talk(**transcript.settings)
-    for says, hears in transcript.turns:
-        talk.send(says)
-        assert talk.output.endswith(hears)
+    for client_octets, server_octets in transcript.turns:
+        talk.send(client_octets)
+        assert talk.output.endswith(server_octets)
     assert talk.output == transcript.server
     assert talk.over
 
 
-def test_in_one_piece(transcript: Transcript) -> None:
+def test_one_segment(transcript: Transcript) -> None:
     assert Talk(**transcript.settings).split(transcript.client, []).output == transcript.server
 
 
-def test_byte_by_byte(transcript: Transcript) -> None:
+def test_one_octet_at_a_time(transcript: Transcript) -> None:
     octets = transcript.client
     assert Talk(**transcript.settings).split(octets, range(1, len(octets))).output == transcript.server
 
 
-def test_cut_at_random(transcript: Transcript) -> None:
+def test_random_segments(transcript: Transcript) -> None:
     octets = transcript.client
     rng = random.Random(octets)
     whole = Talk(**transcript.settings).split(octets, [])
@@ -93,5 +93,5 @@ def test_cut_at_random(transcript: Transcript) -> None:
         assert (talk.output, talk.story) == (whole.output, whole.story)
 
 
-def test_there_are_some() -> None:
+def test_transcripts_are_found() -> None:
     assert len(FILES) >= 6

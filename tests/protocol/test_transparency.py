@@ -1,4 +1,4 @@
-"""The end of a message and nothing else: item 4.4, whole, and beyond it every mixture of line ends and dots."""
+"""The end of a message: sequences of line ends and dots that are, or look like, the end marker (RFC 5321 4.1.1.4)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .talk import RECIPIENT, SENDER, Talk, codes
 BARE = "550 5.5.2"
 OK = "250 2.0.0"
 
-#: What stands between "a" and "b": the message as it is kept, the same with line ends made CRLF, and its answer when bare CR and LF
-#: are refused. None of these ends the message.
+#: Octets between "a" and "b" that do not end the message: the message as received, with normalized newlines, and the
+#: reply if bare CR and LF are refused.
 NO_END: dict[bytes, tuple[bytes, bytes, str]] = {
     b"\n.\n": (b"a\n.\nb\r\n", b"a\r\n.\r\nb\r\n", BARE),
     b"\n.\r\n": (b"a\n.\r\nb\r\n", b"a\r\n.\r\nb\r\n", BARE),
@@ -27,12 +27,12 @@ NO_END: dict[bytes, tuple[bytes, bytes, str]] = {
     b"\n.\r": (b"a\n.\rb\r\n", b"a\r\n.\r\nb\r\n", BARE),
     b"\r\n.\r\r\n": (b"a\r\n\r\r\nb\r\n", b"a\r\n\r\n\r\nb\r\n", BARE),
     b"\n\n.\r\n": (b"a\n\n.\r\nb\r\n", b"a\r\n\r\n.\r\nb\r\n", BARE),
-    # NUL is no line end: these are messages with nothing wrong, and one octet that few expect.
+    # NUL is not a line end: these messages are valid.
     b"\r\n\0.\r\n": (b"a\r\n\0.\r\nb\r\n", b"a\r\n\0.\r\nb\r\n", OK),
     b"\r\n.\0\r\n": (b"a\r\n\0\r\nb\r\n", b"a\r\n\0\r\nb\r\n", OK),
     b"\r\n..\r\n": (b"a\r\n.\r\nb\r\n", b"a\r\n.\r\nb\r\n", OK),
 }
-#: These hold a genuine end: the message is what stands before it, and "b" and "." are commands.
+#: Octets that end the message: the message is what comes before, and "b" and "." are commands.
 AN_END: dict[bytes, tuple[bytes, bytes, str]] = {
     b"\r\n.\r\n": (b"a\r\n", b"a\r\n", OK),
     b"\r\r\n.\r\n": (b"a\r\r\n", b"a\r\n\r\n", BARE),
@@ -52,7 +52,7 @@ def begin(mode: str) -> Talk:
 
 
 def expected(row: tuple[bytes, bytes, str], mode: str) -> tuple[list[bytes], str]:
-    """The messages that are accepted, and the answer to this one."""
+    """Return the accepted messages and the reply."""
     kept, normalized, strict = row
     if mode == "reject":
         return ([kept] if strict == OK else []), strict
@@ -61,7 +61,7 @@ def expected(row: tuple[bytes, bytes, str], mode: str) -> tuple[list[bytes], str
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("seq", [*NO_END, *AN_END], ids=name)
-def test_4_4_every_sequence_cut_at_every_place(seq: bytes, mode: str) -> None:
+def test_sequences_in_data_in_all_segments(seq: bytes, mode: str) -> None:
     messages, answer = expected(NO_END.get(seq) or AN_END[seq], mode)
     replies = [answer, OK] if seq in NO_END else [answer, "500 5.5.1", "500 5.5.1", OK]
     octets = b"a" + seq + b"b\r\n.\r\nNOOP\r\n"
@@ -74,7 +74,7 @@ def test_4_4_every_sequence_cut_at_every_place(seq: bytes, mode: str) -> None:
     assert begin(mode).split(octets, range(1, len(octets))).messages == messages
 
 
-def test_4_4_the_refusal_names_the_cause() -> None:
+def test_refusal_names_bare_cr_or_lf() -> None:
     for body, cause in (
         (b"a\nb", "bare LF"),
         (b"a\rb", "bare CR"),
@@ -87,7 +87,7 @@ def test_4_4_the_refusal_names_the_cause() -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("seq", [*NO_END, *AN_END], ids=name)
-def test_4_4_in_a_counted_body_nothing_is_an_end(seq: bytes, mode: str) -> None:
+def test_sequences_in_bdat_do_not_end_the_message(seq: bytes, mode: str) -> None:
     body = b"a" + seq + b"b\r\n"
     stripped = body.replace(b"\r\n", b"")
     bare = b"\r" in stripped or b"\n" in stripped
@@ -104,7 +104,7 @@ def test_4_4_in_a_counted_body_nothing_is_an_end(seq: bytes, mode: str) -> None:
             assert talk.messages == ([] if refused else [normalized if mode == "normalize" and not binary else body])
 
 
-def test_4_4_a_refused_message_is_read_to_its_end() -> None:
+def test_refused_message_is_read_to_its_end() -> None:
     talk = begin("reject")
     smuggled = b"a\n.\r\nMAIL FROM:<evil@x>\r\nRCPT TO:<you@mx.test>\r\nDATA\r\nhello\r\n.\r\n"
     assert codes(talk.send(smuggled)) == [BARE]
@@ -113,7 +113,7 @@ def test_4_4_a_refused_message_is_read_to_its_end() -> None:
 
 
 def reference(octets: bytes) -> tuple[bytes, bytes] | None:
-    """The message and what is left behind it, by the letter of RFC 5321 4.5.2: line by line, where a line is what CRLF ends."""
+    """Return the message and the octets after it, by a literal implementation of RFC 5321 4.5.2."""
     message: list[bytes] = []
     while b"\r\n" in octets:
         line, _, octets = octets.partition(b"\r\n")
@@ -123,23 +123,23 @@ def reference(octets: bytes) -> tuple[bytes, bytes] | None:
     return None
 
 
-def test_every_mixture_of_line_ends_around_a_dot() -> None:
+def test_all_line_ends_around_a_dot() -> None:
     parts = [bytes(part) for n in range(4) for part in itertools.product(b"\r\n\0 \t", repeat=n)]
     ends = 0
     for before, after in itertools.product(parts, repeat=2):
         octets = b"a" + before + b"." + after + b"b\r\n.\r\n"
         buffer = ReceiveBuffer()
         buffer.add(octets)
-        dotted = DotTerminatedReader(buffer)
-        message = dotted.read()
-        assert dotted.ended
+        reader = DotTerminatedReader(buffer)
+        message = reader.read()
+        assert reader.ended
         assert (message, buffer.take(99)) == reference(octets)
-        ends += dotted.ended and (before[-2:], after[:2]) == (b"\r\n", b"\r\n")
-    assert ends == 6 * 6  # CRLF, alone or behind one more octet of five; CRLF, alone or before one more
+        ends += reader.ended and (before[-2:], after[:2]) == (b"\r\n", b"\r\n")
+    assert ends == 6 * 6  # CRLF alone or after one of five octets, times CRLF alone or before one of them
 
 
-def test_the_fault_does_not_depend_on_the_cut() -> None:
-    """Two things wrong at once: the first octet that cannot stand decides, however the message was cut up."""
+def test_fault_does_not_depend_on_segments() -> None:
+    """If a message has several faults, the first one decides."""
     bodies = [b"x" * 39 + tail for tail in (b"\n", b"x\n", b"\r", b"xx", b"\rx", b"x\r", b"x\r\n\n", b"\r\n\n")]
     bodies += [
         b"Received:\r\n" + b"x" * n + b"\r\nRECEIVED:" + tail

@@ -1,4 +1,4 @@
-"""Octets to replies: what is one, what is none, and how much is held of either."""
+"""`ReplyParser`: valid and invalid replies, and the limits."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from smtp_trio.protocol.framing import ReceiveBuffer
 from smtp_trio.protocol.reply_parser import MAX_LINE_OCTETS, MAX_LINES, ReplyParser, parse_line
 
 
-def hear(*segments: bytes) -> list[Reply]:
-    """All replies in these segments. Raises RemoteProtocolError."""
+def parse(*segments: bytes) -> list[Reply]:
+    """Return all replies in these segments."""
     buffer = ReceiveBuffer()
-    replies = ReplyParser(buffer)
-    heard = []
+    parser = ReplyParser(buffer)
+    found: list[Reply] = []
     for segment in segments:
         buffer.add(segment)
-        while (reply := replies.read_reply()) is not None:
-            heard.append(reply)
-    return heard
+        while (reply := parser.read_reply()) is not None:
+            found.append(reply)
+    return found
 
 
 def long_line(octets: int) -> bytes:
-    """A reply of one line that has so many octets, CRLF among them."""
+    """Return a reply of one line with this number of octets, CRLF included."""
     return b"250 ".ljust(octets - 2, b"x") + b"\r\n"
 
 
@@ -33,7 +33,7 @@ def long_line(octets: int) -> bytes:
         (b"250 2.1.5 Ok\r\n", Reply(250, "Ok", "2.1.5")),
         (b"250 2.1.5\r\n", Reply(250, "", "2.1.5")),
         (b"250 2.1.5  Ok\r\n", Reply(250, " Ok", "2.1.5")),
-        # RFC 2034 4: the class of the status is the first digit of the code; one that is not is no status, but words.
+        # RFC 2034 4: the first digit of the status is that of the code. Otherwise it is part of the text.
         (b"250 5.1.5 Ok\r\n", Reply(250, "5.1.5 Ok", "")),
         (b"354 3.0.0 Go on\r\n", Reply(354, "3.0.0 Go on", "")),
         (b"250 2.1.5555 Ok\r\n", Reply(250, "2.1.5555 Ok", "")),
@@ -48,19 +48,19 @@ def long_line(octets: int) -> bytes:
         (b"250  - \t\r\n", Reply(250, " - \t", "")),
     ],
 )
-def test_a_reply(octets: bytes, reply: Reply) -> None:
-    assert hear(octets) == [reply]
-    assert hear(*(octets[at : at + 1] for at in range(len(octets)))) == [reply]
+def test_reply(octets: bytes, reply: Reply) -> None:
+    assert parse(octets) == [reply]
+    assert parse(*(octets[at : at + 1] for at in range(len(octets)))) == [reply]
 
 
-def test_CLI_2_a_reply_may_have_no_words() -> None:
-    """RFC 5321 4.2.1: the bare code counts, with its space or without."""
-    assert hear(b"250\r\n250 \r\n") == [Reply(250, "", ""), Reply(250, "", "")]
+def test_reply_without_text() -> None:
+    """RFC 5321 4.2.1: a client should accept a bare code, with or without a space."""
+    assert parse(b"250\r\n250 \r\n") == [Reply(250, "", ""), Reply(250, "", "")]
 
 
 @pytest.mark.parametrize("code", [200, 299, 399, 466, 499, 500, 599])
-def test_CLI_1_codes_that_nobody_knows(code: int) -> None:
-    assert [reply.code for reply in hear(b"%d Hm\r\n" % code)] == [code]
+def test_unknown_codes(code: int) -> None:
+    assert [reply.code for reply in parse(b"%d Hm\r\n" % code)] == [code]
 
 
 @pytest.mark.parametrize(
@@ -74,9 +74,9 @@ def test_CLI_1_codes_that_nobody_knows(code: int) -> None:
         b"250-Ok\n", b"250-Ok\r\n25x-\r\n",
     ],
 )  # fmt: skip
-def test_CLI_1_what_is_no_reply(octets: bytes) -> None:
+def test_invalid_replies(octets: bytes) -> None:
     with pytest.raises(RemoteProtocolError, match="invalid SMTP reply"):
-        hear(octets)
+        parse(octets)
 
 
 @pytest.mark.parametrize(
@@ -88,13 +88,13 @@ def test_CLI_1_what_is_no_reply(octets: bytes) -> None:
         b"354-Go\r\n250 Ok\r\n",
     ],
 )
-def test_CLI_3_a_reply_has_one_code(octets: bytes) -> None:
+def test_lines_of_a_reply_have_the_same_code(octets: bytes) -> None:
     with pytest.raises(RemoteProtocolError, match="on every line"):
-        hear(octets)
+        parse(octets)
 
 
-def test_CLI_3_a_line_has_an_end() -> None:
-    assert len(hear(long_line(MAX_LINE_OCTETS))[0].text) == MAX_LINE_OCTETS - len("250 \r\n")
+def test_line_limit() -> None:
+    assert len(parse(long_line(MAX_LINE_OCTETS))[0].text) == MAX_LINE_OCTETS - len("250 \r\n")
     for octets in (
         long_line(MAX_LINE_OCTETS + 1),
         long_line(8192),
@@ -102,30 +102,30 @@ def test_CLI_3_a_line_has_an_end() -> None:
         b"250-" + long_line(MAX_LINE_OCTETS),
     ):
         with pytest.raises(RemoteProtocolError, match=f"longer than {MAX_LINE_OCTETS} octets"):
-            hear(octets)
-    assert hear(b"250 ".ljust(MAX_LINE_OCTETS - 1, b"x")) == []
+            parse(octets)
+    assert parse(b"250 ".ljust(MAX_LINE_OCTETS - 1, b"x")) == []
 
 
-def test_CLI_3_a_reply_has_an_end() -> None:
-    assert hear(b"250-Ok\r\n" * (MAX_LINES - 1) + b"250 Ok\r\n") == [Reply(250, "\n".join(["Ok"] * MAX_LINES), "")]
-    assert hear(b"250-Ok\r\n" * (MAX_LINES - 1)) == []
+def test_limit_of_lines() -> None:
+    assert parse(b"250-Ok\r\n" * (MAX_LINES - 1) + b"250 Ok\r\n") == [Reply(250, "\n".join(["Ok"] * MAX_LINES), "")]
+    assert parse(b"250-Ok\r\n" * (MAX_LINES - 1)) == []
     with pytest.raises(RemoteProtocolError, match=f"more than {MAX_LINES} lines"):
-        hear(b"250-Ok\r\n" * MAX_LINES)
+        parse(b"250-Ok\r\n" * MAX_LINES)
 
 
-def test_part_of_a_reply() -> None:
+def test_incomplete_reply() -> None:
     buffer = ReceiveBuffer()
     replies = ReplyParser(buffer)
     assert not replies.has_unread_input
     for octets, partial in ((b"2", True), (b"50-Ok\r\n", True), (b"250 ", True), (b"Ok\r\n", False)):
         buffer.add(octets)
-        heard = replies.read_reply()
-        assert (replies.has_unread_input, heard is None) == (partial, partial)
+        reply = replies.read_reply()
+        assert (replies.has_unread_input, reply is None) == (partial, partial)
 
 
-def test_long_replies_are_not_remembered() -> None:
-    """A server that says something else each time, at length, fills no memory."""
+def test_multi_line_replies_are_not_cached() -> None:
+    """A server that sends different long replies does not fill the cache."""
     parse_line.cache_clear()
-    hear(b"250-One\r\n250 reply\r\n250 Ok\r\n250 Ok\r\n")
+    parse(b"250-One\r\n250 reply\r\n250 Ok\r\n250 Ok\r\n")
     assert parse_line.cache_info().currsize == 1
-    assert hear(b"250 Ok\r\n")[0] is hear(b"250 Ok\r\n")[0]
+    assert parse(b"250 Ok\r\n")[0] is parse(b"250 Ok\r\n")[0]

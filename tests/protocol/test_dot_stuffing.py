@@ -1,4 +1,4 @@
-"""A message on its way out, cut anywhere: line ends, dots, and the end marker. What goes out is what our own reader takes in."""
+"""Newline normalization and dot stuffing of outgoing messages, in pieces of all kinds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run(filter: NewlineNormalizer | DotStuffer, segments: list[bytes]) -> bytes:
 
 
 def read_back(wire: bytes) -> tuple[bytes, bool, int]:
-    """What a server makes of it: the message, whether it has ended, and how many octets are left behind it."""
+    """Return the message that a server reads, whether it has ended, and the number of octets after it."""
     buffer = ReceiveBuffer()
     buffer.add(wire)
     body = DotTerminatedReader(buffer)
@@ -38,7 +38,7 @@ def read_back(wire: bytes) -> tuple[bytes, bool, int]:
     [
         (b"", b""), (b"a", b"a"), (b"a\r\n", b"a\r\n"), (b"a\n", b"a\r\n"), (b"a\r", b"a\r\n"), (b"\n\r", b"\r\n\r\n"),
         (b"\r\r\n", b"\r\n\r\n"), (b"a\n\nb\r\rc", b"a\r\n\r\nb\r\n\r\nc"), (b"\r\n\n.\r.\n", b"\r\n\r\n.\r\n.\r\n"),
-        # These end lines for a str, and are octets like any other here (RFC 5321 2.3.8).
+        # str.splitlines splits at these, but they do not end a line in SMTP (RFC 5321 2.3.8).
         (b"a\x0bb\x0cc\x1cd\x85e", b"a\x0bb\x0cc\x1cd\x85e"),
     ],
 )  # fmt: skip
@@ -51,7 +51,7 @@ def test_every_line_ends_in_crlf(text: bytes, expected: bytes) -> None:
 
 
 @given(TEXTS, st.data())
-def test_line_ends_do_not_depend_on_the_cut(text: bytes, data: st.DataObject) -> None:
+def test_normalization_does_not_depend_on_pieces(text: bytes, data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=4)))
     expected = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
     expected += b"" if expected.endswith(b"\n") or not expected else b"\r\n"
@@ -59,14 +59,14 @@ def test_line_ends_do_not_depend_on_the_cut(text: bytes, data: st.DataObject) ->
     assert run(NewlineNormalizer(), [text[i : i + 1] for i in range(len(text))]) == expected
 
 
-def test_a_crlf_is_never_torn_apart() -> None:
+def test_no_piece_ends_within_a_crlf() -> None:
     lines = NewlineNormalizer()
     assert [lines.feed(b"a\r"), lines.feed(b""), lines.feed(b"\nb"), lines.end()] == [b"a", b"", b"\r\nb", b"\r\n"]
     lines = NewlineNormalizer()
     assert [lines.feed(b"a\r"), lines.feed(b"\r"), lines.end()] == [b"a", b"\r\n", b"\r\n"]
 
 
-def test_what_is_right_is_not_copied() -> None:
+def test_unchanged_piece_is_not_copied() -> None:
     text = bytes(bytearray(b"x\r\n" * 500))
     assert normalize_newlines(text) is text
     assert NewlineNormalizer().feed(text) is text
@@ -79,7 +79,7 @@ def test_what_is_right_is_not_copied() -> None:
 @pytest.mark.parametrize(
     ("text", "wire"),
     [
-        # RFC 5321 4.1.1.4: a CRLF is added only where there is none, and the one behind DATA counts.
+        # RFC 5321 4.1.1.4: CRLF is added only if the message does not end in one; that of the DATA command counts.
         (b"", b".\r\n"),
         (b"a", b"a\r\n.\r\n"),
         (b"a\r\n", b"a\r\n.\r\n"),
@@ -92,13 +92,13 @@ def test_what_is_right_is_not_copied() -> None:
         (b"a.\r\n.b\r\n\r\n.\r\n.\r\nc.", b"a.\r\n..b\r\n\r\n..\r\n..\r\nc.\r\n.\r\n"),
     ],
 )
-def test_dots_are_doubled_and_the_end_is_marked(text: bytes, wire: bytes) -> None:
+def test_dot_stuffing_and_end_marker(text: bytes, wire: bytes) -> None:
     for cuts in combinations(range(len(text) + 1), 2):
         assert run(DotStuffer(), pieces(text, *cuts)) == wire
 
 
 @given(TEXTS, st.data())
-def test_what_goes_out_is_what_a_server_takes_in(text: bytes, data: st.DataObject) -> None:
+def test_reader_restores_the_message(text: bytes, data: st.DataObject) -> None:
     whole = normalize_newlines(text)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=4)))
     wire = run(DotStuffer(), pieces(whole, *cuts))
@@ -108,8 +108,8 @@ def test_what_goes_out_is_what_a_server_takes_in(text: bytes, data: st.DataObjec
 
 
 @given(TEXTS, st.data())
-def test_both_together_smuggle_nothing(text: bytes, data: st.DataObject) -> None:
-    """Whatever the line ends and the dots, the message ends where we say (RFC 5321 4.1.1.4), and no line end is bare."""
+def test_message_cannot_contain_its_end(text: bytes, data: st.DataObject) -> None:
+    """The server finds the end where the client put it (RFC 5321 4.1.1.4), and no bare CR or LF."""
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=4)))
     lines, dots = NewlineNormalizer(), DotStuffer()
     given_out = [dots.feed(lines.feed(piece)) for piece in pieces(text, *cuts)]
