@@ -1,4 +1,4 @@
-"""How long each side waits for the other (RFC 5321 4.5.3.2): the timeouts of a server and of a client."""
+"""The timeouts of a server and of a client (RFC 5321 4.5.3.2)."""
 
 from __future__ import annotations
 

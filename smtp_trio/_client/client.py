@@ -74,6 +74,21 @@ class ClientSettings(TypedDict, total=False):
     extensions: Iterable[Extension]
 
 
+# Why the client has no task of its own
+#
+# A background task could read replies as they arrive, and notice at once that the server has closed the connection. It
+# would need a nursery, and with it every exception of the client would come in an exception group, and a cancellation
+# of the nursery would end calls in the middle. So all work is done in the task that calls a method. Two things follow:
+#
+# * What the server sends between two calls is read at the beginning of the next one (`Exchange.check_unsolicited`).
+# * Only one task can use the client. A second one gets trio.BusyResourceError instead of a queue, because a program
+#   that sends from several tasks over one connection most likely wants a `Pool`.
+#
+# What `send` raises depends on one question: may the server have accepted the message? Up to the last octet of the
+# message the answer is no, and after its reply the answer is known. If the connection is lost in between, delivery is
+# unknown (RFC 1047), and `_raise_if_in_doubt` replaces the exception by `DeliveryUnknownError`. The PartialResult of
+# each message, which the transaction keeps up to date, decides this. It is also what `last_results` returns when a call
+# was cancelled, since a Cancelled exception cannot carry a result.
 class Client:
     """A client of one server, over a stream that is already connected.
 
@@ -436,7 +451,8 @@ class Client:
 
         ``messages`` is an iterable or an async iterable. If the server offers PIPELINING, the next message is sent
         before the reply to the last one is received (RFC 2920). A message that no recipient was accepted for does not
-        raise; its result has the outcomes. Otherwise raises as `send` does; ``last_results`` then has the results so far.
+        raise; its result has the outcomes. Otherwise raises as `send` does; ``last_results`` then has the results so
+        far.
         """
         operation = self._exchange.operation()
         self._results = []

@@ -79,12 +79,12 @@ async def send(
 # Opportunistic TLS by connecting again
 #
 # Opportunistic TLS (RFC 7435) uses encryption where it can, and never fails because of it. It would be simplest not to
-# check the certificate at all, but then nobody could tell a verified connection from an unverified one. After a failed
+# check the certificate at all, but then verified and unverified connections could not be told apart. After a failed
 # handshake the session cannot go on: the TLS state is undefined, and RFC 3207 4.1 leaves nothing to do but close. Hence
 # up to three connections:
 #
 # 1. with a certificate check. It succeeds for most servers, and ``client.tls.verified`` is True;
-# 2. if the certificate was the problem: with TLS but without the check. ``client.tls.problem`` says what was wrong;
+# 2. if the certificate was the problem: with TLS but without the check. ``client.tls.problem`` is the reason;
 # 3. if the handshake failed for another reason, in the first attempt or the second: without TLS.
 #
 # The other TLS modes make one attempt, and a failure raises TlsHandshakeError. No message can be sent twice by this: an

@@ -18,6 +18,25 @@ from .results import ConnectionLostError, PartialResult
 from .transaction import Progress, Transaction
 
 
+# What is decided before anything is sent
+#
+# An error that is found after MAIL costs a round trip and RSET, and in `send_many` it would affect the messages around
+# it. So `prepare` checks everything that the client can know: the syntax of addresses and parameters, the offers of the
+# server, and the size of the message. If it raises, nothing was sent. These parameters are added to those that the
+# caller gives:
+#
+# * SIZE, if the server offers it and the size is known (RFC 1870 6.1). A message above the server's limit is not sent.
+#   This is reported as a ReplyError with 552, as if the server had refused MAIL, so that a caller handles both in the
+#   same way.
+# * BODY=8BITMIME, unless the message is known to be ASCII (RFC 6152 3). A file or an iterable is not read in advance,
+#   so it is declared as 8-bit too, which is always allowed.
+# * SMTPUTF8, if an address or the header is not ASCII (RFC 6531 3.4). Without need it is not sent, because such a
+#   message can only be relayed by servers that support it. A domain alone does not need it: without SMTPUTF8 it is sent
+#   as A-labels.
+#
+# One transaction is enough unless there are more recipients than the server accepts in one: it says so in advance
+# (LIMITS, RFC 9422), or by 452 to some RCPT (RFC 5321 4.5.3.1.10). The message is then sent again for the others, if it
+# can be read again; an iterable cannot.
 class Delivery:
     """One message, its commands, and its outcomes so far (``partial``)."""
 

@@ -161,9 +161,9 @@ class Handshake:
     # cannot be combined with it unless the certificate turned out to be valid. ``allow_cleartext`` lifts the rule, for
     # a server on the same machine or inside a tunnel.
     #
-    # `choose_mechanism` takes the best mechanism that the server offers and that fits the credentials. Under TLS their order is
-    # that of preference; without TLS those come first that do not reveal the password, and the others are used only
-    # with ``allow_cleartext`` (RFC 4954 4, RFC 4616 5).
+    # `choose_mechanism` takes the best mechanism that the server offers and that fits the credentials. Under TLS their
+    # order is that of preference; without TLS those come first that do not reveal the password, and the others are used
+    # only with ``allow_cleartext`` (RFC 4954 4, RFC 4616 5).
     #
     # The server's last step matters as well. In SCRAM the server proves that it knows the password; if the proof is
     # wrong, the 235 reply comes from someone else, and the connection is closed although AUTH "succeeded" (RFC 5802 3).

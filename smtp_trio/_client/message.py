@@ -41,6 +41,18 @@ NOT_UTF8: Final = (
 )
 
 
+# How a message is prepared
+#
+# A message in memory (bytes, an email message) becomes one bytes object with CRLF line ends; it can be sent in one
+# write with its envelope. A file or an iterable stays where it is and is converted piece by piece while it is sent, so
+# that memory does not grow with the message. Dot-stuffing is not done here: only DATA needs it, and the protocol does
+# it.
+#
+# The server decides which content it accepts: octets above 127 need 8BITMIME, and a header outside ASCII needs
+# SMTPUTF8. Bytes, files and iterables are never re-encoded, because that would need an interpretation of their content;
+# they are refused with an error that names the alternatives. An email message was parsed by the email package, so
+# `_flatten` can generate it twice: first with its fields as they were parsed, so that a DKIM signature stays valid; and
+# if the server cannot accept that, with 7-bit encodings.
 @frozen
 class PreparedMessage:
     """A message that is ready to be sent.
@@ -196,10 +208,10 @@ def _flatten(message: email.message.Message, *, eight_bit: bool, utf8: bool) -> 
     if (eight_bit or octets.isascii()) and (utf8 or _header(octets).isascii()):
         return octets
     try:
-        # Fields with raw octets become encoded words here.
+        # Fields with raw octets are encoded here (RFC 2047).
         return _generate(message, smtp_policy(message, "7bit", utf8=needs_utf8))
     except (UnicodeError, LookupError):
-        return octets  # their character set is not known, so they cannot be encoded; `_in_memory` reports that
+        return octets  # their character set is not known, so they cannot be encoded; `_in_memory` raises
 
 
 def _generate(message: email.message.Message, policy: Policy) -> bytes:

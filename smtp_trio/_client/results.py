@@ -12,6 +12,18 @@ from .._types import TlsInfo
 from ..protocol import Command, Rcpt, Reply, ReplyError, SMTPError
 
 
+# Three outcomes
+#
+# A program that sends mail has to decide, for each recipient, whether it is done, must try again, or must return the
+# message to its sender. So an outcome is one of three types, and a type checker sees a case that was forgotten:
+#
+# * Accepted: done. The server is responsible for the message.
+# * Rejected: the reply tells whether to try again (4yz) or to return it (5yz).
+# * Unknown: the whole message was sent, and the connection was lost before the reply. Neither choice is right in every
+#   case: another attempt may deliver the message twice, and giving up may lose it.
+#
+# A recipient without any outcome is the fourth case, which needs no type: sending ended before the message was sent, so
+# that it was certainly not accepted. Only the results of a call that raised or was cancelled have such recipients.
 @frozen
 class Accepted:
     """The outcome for a recipient for which the server accepted the message.

@@ -42,7 +42,7 @@ Progress = Callable[[int, int | None], object]
 #   PIPELINING                  MAIL RCPT... DATA | the message and its end                two
 #   neither                     MAIL | RCPT | ... | DATA | the message and its end         one for each command
 #
-# `fits_group` tells whether the first two rows apply: a small message in memory and fewer than GROUP recipients.
+# `fits_group` is True for the first two rows: a small message in memory and fewer than GROUP recipients.
 # `send_group` queues the first group and `send_body` the second one. They only queue, so that `send_many` can put the
 # group of the next message into the same write (see pipeline.py). Everything else (a large message, a file, an
 # iterable, many recipients) goes through `_send_envelope` and then `_send_data` or `_send_chunks`, which send one piece
