@@ -17,8 +17,8 @@ from .size import Size
 from .smtputf8 import SmtpUtf8
 from .starttls import StartTls
 
-#: The default extensions of a server, in the order in which EHLO shows them. BINARYMIME is not among them, because few servers
-#: would accept such a message from a relay; DSN and LIMITS are not, because the application has to act on them.
+#: The default extensions of a server, in the order in which EHLO shows them. BINARYMIME is not among them, because few
+#: servers would accept such a message from a relay; DSN and LIMITS are not, because the application has to act on them.
 STANDARD: tuple[Extension, ...] = (
     Pipelining(),
     Size(),
@@ -46,7 +46,8 @@ def merge_extensions(extensions: tuple[Extension, ...], others: Iterable[Extensi
 def standard(*others: Extension, without: tuple[type[Extension], ...] = ()) -> tuple[Extension, ...]:
     """Return `STANDARD` with changes, for a server's ``extensions``.
 
-    Each of ``others`` replaces the extension that has its keyword, or is added at the end. ``without`` are classes to leave out.
+    Each of ``others`` replaces the extension that has its keyword, or is added at the end. ``without`` are classes to
+    leave out.
     """
     return merge_extensions(tuple(extension for extension in STANDARD if not isinstance(extension, without)), others)
 

@@ -1,10 +1,12 @@
 """AUTH, RFC 4954: the client proves its identity with a SASL mechanism.
 
-Adds the verb AUTH, the parameter ``AUTH=`` of MAIL (section 5) and the EHLO line ``AUTH`` with the names of the mechanisms. The
-mechanisms are in `smtp_trio.protocol.sasl` and exchange octets; base64, "*" and the 334 replies are added here.
+Adds the verb AUTH, the parameter ``AUTH=`` of MAIL (section 5) and the EHLO line ``AUTH`` with the names of the
+mechanisms. The mechanisms are in `smtp_trio.protocol.sasl` and exchange octets; base64, "*" and the 334 replies are
+added here.
 
-A mechanism is offered when the server has the hook that it needs. Those that send the password itself are offered only under
-TLS, unless the setting ``cleartext`` is on (RFC 4954 4). AUTH is accepted once in a session, and only between transactions.
+A mechanism is offered when the server has the hook that it needs. Those that send the password itself are offered only
+under TLS, unless the setting ``cleartext`` is on (RFC 4954 4). AUTH is accepted once in a session, and only between
+transactions.
 """
 
 from __future__ import annotations
@@ -57,12 +59,14 @@ TRY_LATER = Reply(454, "Temporary authentication failure", "4.7.0")
 CANCELLED = Reply(501, "Authentication cancelled", "5.7.0")
 CANCELLED_AFTER_FAILURE = Reply(501, "Authentication failed and was cancelled", "5.7.0")
 NOT_BASE64 = Reply(501, "Invalid base64", "5.5.2")
-# The text does not repeat the name: a confused client may have sent a password in its place, and replies are written to logs.
+# The text does not repeat the name: a confused client may have sent a password in its place, and replies are written to
+# logs.
 UNKNOWN_MECHANISM = Reply(504, "Mechanism not available", "5.5.4")
 NOT_CONFIGURED = Reply(502, "AUTH is not configured", "5.5.1")
 ALREADY_AUTHENTICATED = Reply(503, "Already authenticated", "5.5.1")
 
-#: Verbs that a server which requires authentication allows before it (RFC 4954 6; STARTTLS by RFC 3207 4, HELP by RFC 5321).
+#: Verbs that a server which requires authentication allows before it (RFC 4954 6; STARTTLS by RFC 3207 4, HELP by RFC
+#: 5321).
 ALLOWED_BEFORE_AUTH = frozenset({"AUTH", "EHLO", "HELO", "NOOP", "RSET", "QUIT", "STARTTLS", "HELP"})
 
 #: What `AuthCommand.exchange` yields: a reply to send, credentials to check, or a request for a secret.
@@ -71,7 +75,7 @@ ExchangeStep = Reply | Credentials | SecretRequest
 
 @frozen
 class AuthCommand(Command):
-    """AUTH mechanism [initial-response] (RFC 4954 4). ``initial`` is None without an initial response, and b"" for "="."""
+    """AUTH mechanism [initial-response] (RFC 4954 4). ``initial`` is None if that is absent, and b"" for "="."""
 
     mechanism: str
     initial: bytes | None = field(default=None, repr=False)
@@ -94,7 +98,7 @@ class AuthCommand(Command):
 
     @classmethod
     def decode(cls, argument: str, known_params: KnownParams) -> Self:
-        """Parse the argument. Raises `BadCommandError` (501) when it is not a mechanism and at most one initial response."""
+        """Parse the argument. Raises `BadCommandError` (501) if it is not a mechanism and at most one response."""
         words = argument.rstrip(" \t").split(" ")
         if not words[0] or not words[0].isascii() or len(words) > 2:
             raise BadCommandError(Reply(501, f"Syntax: {cls.usage}", "5.5.2" if words[0] else "5.5.4"))
@@ -102,24 +106,26 @@ class AuthCommand(Command):
         initial = None if len(words) == 1 else b"" if words[1] == "=" else decode_base64(words[1])
         return cls(words[0].upper(), initial)
 
-    # AUTH is a dialogue inside the dialogue: a challenge (334) and a response, as many times as the mechanism needs, then the
-    # reply to AUTH. Written as states it would take one for every step of every mechanism. It is a generator instead, a layer
-    # over the mechanism's own: it turns challenges into 334 replies and response lines into octets, and passes the mechanism's
-    # questions to the application through unchanged. The caller owns the loop. It sends each reply to the peer, awaits the next
-    # line or the hook, and sends the result in, so the same code serves the async server, tests without an event loop, and any
-    # other caller of the core.
+    # AUTH is a dialogue inside the dialogue: a challenge (334) and a response, as many times as the mechanism needs,
+    # then the reply to AUTH. Written as states it would take one for every step of every mechanism. It is a generator
+    # instead, a layer over the mechanism's own: it turns challenges into 334 replies and response lines into octets,
+    # and passes the mechanism's questions to the application through unchanged. The caller owns the loop. It sends each
+    # reply to the peer, awaits the next line or the hook, and sends the result in, so the same code serves the async
+    # server, tests without an event loop, and any other caller of the core.
     #
-    # For the state table the exchange is one phase, EXCHANGE: 334 enters it or stays in it, any other reply leaves it. A line
-    # that arrives in this phase is not a command but an `AuthResponse`, even if it reads "QUIT" (RFC 4954 4). If the framing
-    # refuses such a line (too long, bare LF), the refusal is the reply to AUTH and the caller drops the generator.
+    # For the state table the exchange is one phase, EXCHANGE: 334 enters it or stays in it, any other reply leaves it.
+    # A line that arrives in this phase is not a command but an `AuthResponse`, even if it reads "QUIT" (RFC 4954 4). If
+    # the framing refuses such a line (too long, bare LF), the refusal is the reply to AUTH and the caller drops the
+    # generator.
     #
-    # The client's counterpart is the loop in `smtp_trio._client.login`, over `Mechanism.client`.
+    # The client's counterpart is the loop in `smtp_trio._client.handshake`, over `Mechanism.client`.
 
     def exchange(self, context: MechanismContext) -> Generator[ExchangeStep, Any, Authenticated]:
-        """Run the server's side of the exchange. Returns the authenticated user, or raises `BadCommandError` with the reply.
+        """Run the server's side of the exchange. Returns the user, or raises `BadCommandError` with the reply.
 
-        It yields a 334 reply, to be sent to the client, and is sent the client's next line; or `Credentials` to be checked, and is
-        sent a `Reply`, None if they are valid; or a `SecretRequest`, and is sent a `Secret`, None for an unknown user.
+        It yields a 334 reply, to be sent to the client, and is sent the client's next line; or `Credentials` to be
+        checked, and is sent a `Reply`, None if they are valid; or a `SecretRequest`, and is sent a `Secret`, None for
+        an unknown user.
         """
         mechanism = MECHANISMS[self.mechanism].server(self.initial, context)
         answer: Any = None
@@ -172,7 +178,7 @@ def _challenge(octets: bytes) -> Reply:
 
 
 def decode_base64(line: str) -> bytes:
-    """Decode base64. Raises `BadCommandError` (501) for any character outside its alphabet and wrong padding (RFC 4954 4)."""
+    """Decode base64. Raises `BadCommandError` (501) for invalid characters and wrong padding (RFC 4954 4)."""
     try:
         return base64.b64decode(line.encode("ascii"), validate=True)
     except (binascii.Error, UnicodeEncodeError):
@@ -180,8 +186,8 @@ def decode_base64(line: str) -> bytes:
 
 
 def _decode_mailbox(value: str | None) -> str | None:
-    # RFC 4954 5: a mailbox in xtext, or "<>" for an unknown submitter. A server that does not trust its client treats every value
-    # as "<>"; that is the application's decision.
+    # RFC 4954 5: a mailbox in xtext, or "<>" for an unknown submitter. A server that does not trust its client treats
+    # every value as "<>"; that is the application's decision.
     if value is None or value == "<>":
         return value
     mailbox = syntax.decode_xtext(value)
@@ -200,10 +206,11 @@ AUTH: Param[str] = Param("AUTH", _decode_mailbox, _encode_mailbox, extra_octets=
 class Auth(Extension):
     """Authentication (RFC 4954).
 
-    ``required`` refuses the commands of a transaction with 530 until the client has authenticated. ``mechanisms`` are the names
-    of mechanisms that may be offered, best first; the default is all that take a password. PLAIN, LOGIN, OAUTHBEARER and XOAUTH2
-    are offered when the server has a `Hooks.auth` hook, SCRAM-SHA-256 (which needs the extra ``scram``) and CRAM-MD5 when it has a
-    `Hooks.secret` hook. ``cleartext`` offers without TLS even the mechanisms that send the password or token itself.
+    ``required`` refuses the commands of a transaction with 530 until the client has authenticated. ``mechanisms`` are
+    the names of mechanisms that may be offered, best first; the default is all that take a password. PLAIN, LOGIN,
+    OAUTHBEARER and XOAUTH2 are offered when the server has a `Hooks.auth` hook, SCRAM-SHA-256 (which needs the extra
+    ``scram``) and CRAM-MD5 when it has a `Hooks.secret` hook. ``cleartext`` offers without TLS even the mechanisms that
+    send the password or token itself.
     """
 
     required: bool = False
@@ -224,14 +231,16 @@ class Auth(Extension):
     continuations: ClassVar[Mapping[enum.Enum, type[Command]]] = {EXCHANGE: AuthResponse}
     line_limits: ClassVar[Mapping[str, int]] = {"AUTH": MAX_LINE}
 
-    # What is offered, and the refusals of AUTH, follow from one list, `usable`, for the session as it is and for the same
-    # session under TLS. The reply codes are those of RFC 4954 4 and 6:
+    # What is offered, and the refusals of AUTH, follow from one list, `usable`, for the session as it is and for the
+    # same session under TLS. The reply codes are those of RFC 4954 4 and 6:
     #
     # * no mechanism is usable even with TLS: the application has no hook for it, so AUTH is not implemented (502);
-    # * some are, but only with TLS: 538, before the argument is parsed, so that the reply comes whatever the client sent;
+    # * some are, but only with TLS: 538, before the argument is parsed, so that the reply comes whatever the client
+    #   sent;
     # * the client named one that needs TLS while others do not: 538; one that does not exist here: 504.
     #
-    # Whether the mechanism is known is checked in `check_command` and not in ``decode``, because it depends on the session.
+    # Whether the mechanism is known is checked in `check_command` and not in ``decode``, because it depends on the
+    # session.
 
     def usable(self, state: SessionState, *, secure: bool) -> list[str]:
         """Return the names of the mechanisms that the server can offer, with TLS (``secure``) or without."""
@@ -241,7 +250,8 @@ class Auth(Extension):
             if (mechanism := MECHANISMS.get(name)) is not None
             and mechanism.hook in state.hooks
             and mechanism.installed
-            # RFC 4954 4: mechanisms that send the password itself are offered only under TLS, unless configured otherwise.
+            # RFC 4954 4: mechanisms that send the password itself are offered only under TLS, unless configured
+            # otherwise.
             and (secure or self.cleartext or not mechanism.cleartext)
         ]
 

@@ -1,7 +1,8 @@
 """CHUNKING and BINARYMIME, RFC 3030: a message sent as chunks of a known size instead of lines up to a dot.
 
-CHUNKING adds the verb BDAT and its EHLO keyword. BINARYMIME adds its EHLO keyword and the value ``BODY=BINARYMIME`` of MAIL
-(the parameter itself is 8BITMIME's). BINARYMIME is not in `STANDARD`: a relay could pass such a message on to few servers.
+CHUNKING adds the verb BDAT and its EHLO keyword. BINARYMIME adds its EHLO keyword and the value ``BODY=BINARYMIME`` of
+MAIL (the parameter itself is 8BITMIME's). BINARYMIME is not in `STANDARD`: a relay could pass such a message on to few
+servers.
 """
 
 from __future__ import annotations
@@ -36,20 +37,22 @@ SIZE_LIMIT = 2**64
 
 # The rules of CHUNKING (RFC 3030 2), and where they are kept:
 #
-# * The octets of a chunk follow the command line at once, without a reply in between. The server must therefore read them whatever
-#   its reply will be, or it would take message text for commands. ``counted`` marks such a command, and `ServerProtocol` consumes
-#   ``size`` octets after the line even if it refuses the command (no recipients, wrong phase, too big).
-# * An unreadable size is the one case in which that is impossible. Guessing would execute message text as commands, so the
-#   server replies 501 and closes the connection (`BAD_SIZE`, ``close=True``). The same holds where BDAT is known but not served;
-#   see `UNSERVED` in commands.py.
-# * Each chunk gets a reply of its own. A 250 to a chunk before the last means that the server accepts further ones; the reply to the
-#   last one, ``BDAT size LAST``, is the reply to the message and has the meaning of the reply after DATA's final dot.
-# * After a refused chunk the message cannot be completed: the client has to send RSET, and until then the server answers
-#   further chunks, which a pipelining client may have sent already, with 503 (phase CHUNK_REFUSED). If the refused chunk was the
-#   last one there is nothing to abandon, and the transaction is over as after a refused DATA.
+# * The octets of a chunk follow the command line at once, without a reply in between. The server must therefore read
+#   them whatever its reply will be, or it would take message text for commands. ``counted`` marks such a command, and
+#   `ServerProtocol` consumes ``size`` octets after the line even if it refuses the command (no recipients, wrong phase,
+#   too big).
+# * An unreadable size is the one case in which that is impossible. Guessing would execute message text as commands, so
+#   the server replies 501 and closes the connection (`BAD_SIZE`, ``close=True``). The same holds where BDAT is known
+#   but not served; see `UNSERVED` in commands.py.
+# * Each chunk gets a reply of its own. A 250 to a chunk before the last means that the server accepts further ones; the
+#   reply to the last one, ``BDAT size LAST``, is the reply to the message and has the meaning of the reply after DATA's
+#   final dot.
+# * After a refused chunk the message cannot be completed: the client has to send RSET, and until then the server
+#   answers further chunks, which a pipelining client may have sent already, with 503 (phase CHUNK_REFUSED). If the
+#   refused chunk was the last one there is nothing to abandon, and the transaction is over as after a refused DATA.
 # * DATA and BDAT must not be mixed in one transaction: DATA has no row for CHUNKS. MAIL and RCPT have none either.
-# * BDAT is groupable (RFC 3030 4.2), so a client may send MAIL, RCPT, and all chunks without waiting. Chunks can then arrive for a
-#   transaction without recipients; they are consumed and refused.
+# * BDAT is groupable (RFC 3030 4.2), so a client may send MAIL, RCPT, and all chunks without waiting. Chunks can then
+#   arrive for a transaction without recipients; they are consumed and refused.
 
 
 class Bdat(CountedCommand):
@@ -111,7 +114,7 @@ class Chunking(Extension):
 
 
 class BinaryMime(Extension):
-    """Messages that do not consist of lines (RFC 3030 3). Not in `STANDARD`, since few servers accept them from a relay."""
+    """Messages that do not consist of lines (RFC 3030 3). Not in `STANDARD`; few servers accept such messages."""
 
     keyword = "BINARYMIME"
     checks: ClassVar[Commands] = (Data,)

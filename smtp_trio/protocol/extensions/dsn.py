@@ -1,8 +1,8 @@
 """DSN, RFC 3461: the sender requests delivery status notifications, and supplies what identifies the message in them.
 
-Adds its EHLO keyword, the parameters ``RET`` and ``ENVID`` of MAIL, and ``NOTIFY`` and ``ORCPT`` of RCPT. Not in `STANDARD`: a
-server that offers it promises to send the notifications and to pass the parameters on (RFC 3461 4 and 5), which is the
-application's work.
+Adds its EHLO keyword, the parameters ``RET`` and ``ENVID`` of MAIL, and ``NOTIFY`` and ``ORCPT`` of RCPT. Not in
+`STANDARD`: a server that offers it promises to send the notifications and to pass the parameters on (RFC 3461 4 and 5),
+which is the application's work.
 
 Values are decoded here: xtext (RFC 3461 4) and, for addresses in UTF-8, the encodings of RFC 6533 3.
 """
@@ -27,11 +27,12 @@ RET_VALUES = frozenset({"FULL", "HDRS"})
 NOTIFICATIONS = ("SUCCESS", "FAILURE", "DELAY")
 NEVER = frozenset({"NEVER"})
 
-# A value is decoded when the command is parsed, so that an application compares and stores what the sender meant, and is encoded
-# again when the message is passed on. The server must not change it (RFC 3461 5.2.1), so decoding has to lose nothing:
+# A value is decoded when the command is parsed, so that an application compares and stores what the sender meant, and
+# is encoded again when the message is passed on. The server must not change it (RFC 3461 5.2.1), so decoding has to
+# lose nothing:
 #
-# * xtext (RFC 3461 4) writes an octet as "+" and two upper-case hexadecimal digits. The result is ASCII text. Anything else, such as
-#   a control character that a later log or notification would contain, is refused with 501.
+# * xtext (RFC 3461 4) writes an octet as "+" and two upper-case hexadecimal digits. The result is ASCII text. Anything
+#   else, such as a control character that a later log or notification would contain, is refused with 501.
 # * NOTIFY is a set. The order of its values means nothing, and `_format_notify` always writes the same one.
 # * ORCPT keeps its type in front of the address, because the type decides how the address is encoded.
 #
@@ -41,8 +42,8 @@ NEVER = frozenset({"NEVER"})
 PRINTABLE = re.compile(r"[\t -~]+")
 # addr-type is an atom of RFC 822 3.3.
 ADDR_TYPE = re.compile(r"[!#-'*+/-9=?A-Z^-~-]+")
-# RFC 6533 3: an address of type utf-8 is not xtext. It has two encodings, utf-8-addr-xtext, which is ASCII with \x{HEX} for other
-# characters, and utf-8-addr-unitext, which is UTF-8. Both are accepted.
+# RFC 6533 3: an address of type utf-8 is not xtext. It has two encodings, utf-8-addr-xtext, which is ASCII with \x{HEX}
+# for other characters, and utf-8-addr-unitext, which is UTF-8. Both are accepted.
 UNITEXT = re.compile(rf"(?:[^\0-\x20+=\\{syntax.C1}]|\\x\{{(?:[0-9A-Fa-f]{{2,5}}|10[0-9A-Fa-f]{{4}})\}})+")
 UNITEXT_HEX = re.compile(r"\\x\{([^}]+)\}")
 UNITEXT_SPECIAL = re.compile(r"[^!-*,-<>-\[\]-~]")
@@ -110,7 +111,8 @@ def _param(
     return Param(keyword, parse, format_checked, extra_octets=extra_octets)
 
 
-# RFC 3461 5.4 has the octets that the parameters add to a command line, without " ENVID=" and " ORCPT=", which are counted here.
+# RFC 3461 5.4 has the octets that the parameters add to a command line, without " ENVID=" and " ORCPT=", which are
+# counted here.
 
 #: MAIL FROM:<...> RET=FULL | HDRS: how much of the message a notification should contain (RFC 3461 4.3).
 RET: Param[str] = _param("RET", _parse_ret, str, extra_octets=8)

@@ -1,8 +1,8 @@
 """8BITMIME, RFC 6152: messages may contain octets above 127.
 
-Adds its EHLO keyword and the parameter ``BODY=7BIT | 8BITMIME | BINARYMIME`` of MAIL. The third value is accepted only where
-BINARYMIME (RFC 3030) is offered too. A message with such octets and without the parameter is accepted and kept unchanged: RFC
-6152 leaves that to the server, and refusing it would lose mail.
+Adds its EHLO keyword and the parameter ``BODY=7BIT | 8BITMIME | BINARYMIME`` of MAIL. The third value is accepted only
+where BINARYMIME (RFC 3030) is offered too. A message with such octets and without the parameter is accepted and kept
+unchanged: RFC 6152 leaves that to the server, and refusing it would lose mail.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""HELP and EXPN, RFC 5321 4.1.1.8 and 4.1.1.7: their lines in the reply to EHLO. The commands are in `smtp_trio.protocol.commands`.
+"""HELP and EXPN, RFC 5321 4.1.1.8 and 4.1.1.7: their lines in the reply to EHLO.
 
-HELP is always served. EXPN is optional, and RFC 5321 3.5.2 requires a server that supports it to list it as an extension.
+The commands are in `smtp_trio.protocol.commands`. HELP is always served. EXPN is optional, and RFC 5321 3.5.2 requires
+a server that supports it to list it as an extension.
 """
 
 from __future__ import annotations

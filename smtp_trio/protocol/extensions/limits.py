@@ -1,7 +1,7 @@
 """LIMITS, RFC 9422: the server announces how many messages a session and how many recipients a message may have.
 
-Adds the EHLO line ``LIMITS`` with parameters such as ``RCPTMAX=100``. Not in `STANDARD`: the core does not enforce what the line
-announces, so an application that offers it has to.
+Adds the EHLO line ``LIMITS`` with parameters such as ``RCPTMAX=100``. Not in `STANDARD`: the core does not enforce what
+the line announces, so an application that offers it has to.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from ..session_state import SessionState
 
 #: The limits that RFC 9422 4 defines, with the attributes of `LimitsExtension`.
 NAMES = {"MAILMAX": "mail_max", "RCPTMAX": "rcpt_max", "RCPTDOMAINMAX": "rcpt_domain_max"}
-# RFC 9422 3 lets a client ignore limits that it does not know, and RFC 9422 4 registers these three. A value that is malformed is
-# ignored in the same way: a limit is advice, and a client that stopped because of it would deliver less mail than one that does not
-# know the extension at all.
+# RFC 9422 3 lets a client ignore limits that it does not know, and RFC 9422 4 registers these three. A value that is
+# malformed is ignored in the same way: a limit is advice, and a client that stopped because of it would deliver less
+# mail than one that does not know the extension at all.
 
 # RFC 9422 4: one to six digits, not beginning with zero.
 NUMBER = re.compile(r"[1-9][0-9]{0,5}")
@@ -34,7 +34,8 @@ class LimitsExtension(Extension):
     """Limits of a session (RFC 9422). None means that a limit is not announced.
 
     ``mail_max`` is the number of transactions in a session, ``rcpt_max`` the number of recipients of a message, and
-    ``rcpt_domain_max`` the number of domains among these. Raises ValueError for limits that are not between 1 and 999999.
+    ``rcpt_domain_max`` the number of domains among these. Raises ValueError for limits that are not between 1 and
+    999999.
     """
 
     mail_max: int | None = field(default=None, validator=_check_limit)

@@ -1,7 +1,8 @@
 """LMTP, RFC 2033: the protocol between a mail system and its delivery agent, which replies for each recipient.
 
-Adds the verb LHLO in place of EHLO (RFC 2033 4.1). Only clients use it, by ``lmtp=True``; the replies for each recipient are
-counted in `ClientProtocol`. It has no EHLO keyword, because a client knows from its configuration that it uses LMTP.
+Adds the verb LHLO in place of EHLO (RFC 2033 4.1). Only clients use it, by ``lmtp=True``; the replies for each
+recipient are counted in `ClientProtocol`. It has no EHLO keyword, because a client knows from its configuration that it
+uses LMTP.
 """
 
 from __future__ import annotations

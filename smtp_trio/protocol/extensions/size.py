@@ -1,7 +1,8 @@
-"""SIZE, RFC 1870: the server announces the largest message that it accepts, and the client the size of the message it will send.
+"""SIZE, RFC 1870: the server announces its size limit, and the client the size of the message that it will send.
 
-Adds the EHLO line ``SIZE octets`` and the parameter ``SIZE=octets`` of MAIL. The client's number is an estimate: it can get MAIL
-refused early, but never marks the end of a message (RFC 1870 6). The limit itself is enforced while the message is received.
+Adds the EHLO line ``SIZE octets`` and the parameter ``SIZE=octets`` of MAIL. The client's number is an estimate: it can
+get MAIL refused early, but never marks the end of a message (RFC 1870 6). The limit itself is enforced while the
+message is received.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ def _parse_octets(value: str | None) -> int | None:
     return int(value) if value is not None and syntax.DIGITS.fullmatch(value) else None
 
 
-# RFC 1870 6.1 lets a server refuse MAIL when the declared size is over its limit (552), or over what it can store now (452). The
-# first is checked here. The second, and the limits of single mailboxes, are for the hooks of MAIL and RCPT, which find the size
-# in ``mail.params.get(SIZE)``. A message that is larger than declared is accepted up to the limit (RFC 1870 6.3): the client may have
-# counted the octets before its line ends became CRLF.
+# RFC 1870 6.1 lets a server refuse MAIL when the declared size is over its limit (552), or over what it can store now
+# (452). The first is checked here. The second, and the limits of single mailboxes, are for the hooks of MAIL and RCPT,
+# which find the size in ``mail.params.get(SIZE)``. A message that is larger than declared is accepted up to the limit
+# (RFC 1870 6.3): the client may have counted the octets before its line ends became CRLF.
 
 #: MAIL FROM:<...> SIZE=octets (RFC 1870 6).
 SIZE: Param[int] = Param("SIZE", _parse_octets, str, extra_octets=26)
@@ -37,8 +38,8 @@ SIZE: Param[int] = Param("SIZE", _parse_octets, str, extra_octets=26)
 class Size(Extension):
     """Message size declaration (RFC 1870).
 
-    ``limit`` is what a server has announced to a client, in octets; 0 means that no limit is known. A server announces its own
-    setting ``size``.
+    ``limit`` is what a server has announced to a client, in octets; 0 means that no limit is known. A server announces
+    its own setting ``size``.
     """
 
     limit: int = 0

@@ -1,7 +1,7 @@
 """SMTPUTF8, RFC 6531: mailboxes and header fields in UTF-8.
 
-Adds its EHLO keyword and the parameter ``SMTPUTF8`` of MAIL, VRFY and EXPN. A MAIL or RCPT with a mailbox outside ASCII is
-refused unless the transaction began with the parameter (RFC 6531 3.5).
+Adds its EHLO keyword and the parameter ``SMTPUTF8`` of MAIL, VRFY and EXPN. A MAIL or RCPT with a mailbox outside ASCII
+is refused unless the transaction began with the parameter (RFC 6531 3.5).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ def _parse_flag(value: str | None) -> bool | None:
     return True if value is None else None
 
 
-# One parameter object for three commands: on MAIL it covers the whole transaction, and RCPT has no parameter of its own (RFC 6531
-# 3.4). On VRFY and EXPN it allows UTF-8 in the reply (RFC 6531 3.7.4.2). The server's own replies are always ASCII, which is allowed
-# in both cases.
+# One parameter object for three commands: on MAIL it covers the whole transaction, and RCPT has no parameter of its own
+# (RFC 6531 3.4). On VRFY and EXPN it allows UTF-8 in the reply (RFC 6531 3.7.4.2). The server's own replies are always
+# ASCII, which is allowed in both cases.
 
 #: MAIL FROM:<...> SMTPUTF8
 SMTPUTF8: Param[bool] = Param("SMTPUTF8", _parse_flag, lambda _: None, extra_octets=10)
@@ -40,10 +40,10 @@ class SmtpUtf8(Extension):
     requires: ClassVar[Sequence[str]] = ("8BITMIME",)  # RFC 6531 3.1 (8)
 
 
-# A function and not `Extension.check_command`, because it applies without the extension too: a server that does not offer SMTPUTF8
-# must refuse such mailboxes all the same, and then no client can have sent the parameter.
+# A function and not `Extension.check_command`, because it applies without the extension too: a server that does not
+# offer SMTPUTF8 must refuse such mailboxes all the same, and then no client can have sent the parameter.
 def refuse_utf8(command: Command, state: SessionState) -> Reply | None:
-    """Return the refusal of a MAIL or RCPT with a non-ASCII mailbox, or None in a transaction with SMTPUTF8 (RFC 6531 3.5)."""
+    """Return the refusal of MAIL or RCPT with a non-ASCII mailbox, or None if SMTPUTF8 was given (RFC 6531 3.5)."""
     if isinstance(command, Mail):
         return None if SMTPUTF8 in command.params else BAD_SENDER
     return None if state.mail is not None and SMTPUTF8 in state.mail.params else BAD_RECIPIENT

@@ -1,7 +1,7 @@
 """STARTTLS, RFC 3207: upgrade the connection to TLS.
 
-Adds the verb STARTTLS and the EHLO keyword of the same name, which is shown when the server has a certificate and the connection
-does not use TLS yet. The setting ``required`` refuses all other commands with 530 until then (RFC 3207 4).
+Adds the verb STARTTLS and the EHLO keyword of the same name, which is shown when the server has a certificate and the
+connection does not use TLS yet. The setting ``required`` refuses all other commands with 530 until then (RFC 3207 4).
 """
 
 from __future__ import annotations
@@ -46,26 +46,27 @@ class StartTlsCommand(Command):
     default_reply: ClassVar[Reply] = GO_AHEAD
 
 
-# STARTTLS resets the session. Everything before the handshake was sent in the clear, where an attacker between the two sides could
-# change it, so nothing of it may have an effect afterwards (RFC 3207 4.2):
+# STARTTLS resets the session. Everything before the handshake was sent in the clear, where an attacker between the two
+# sides could change it, so nothing of it may have an effect afterwards (RFC 3207 4.2):
 #
-# * The 220 leads to the phase HANDSHAKE, in which no command is legal. The core knows nothing about TLS: the caller performs the
-#   handshake on the stream and then calls ``secured()`` on its protocol, which leads back to GREETED.
-# * ``secured()`` clears the server's knowledge of the client (the EHLO domain, and with it the right to use extensions) and the
-#   client's knowledge of the server (the extensions that it offers). Both start over with EHLO. The greeting is not repeated.
-# * Octets that were received with the STARTTLS line, or with its 220, are not processed after the handshake. Attackers have
-#   injected commands that way (CVE-2011-0411), so the server refuses STARTTLS with 554 and closes when anything follows the line
-#   (`Command.starts_tls`), and the client raises RemoteProtocolError when anything follows the reply.
-# * It is legal only in READY, between transactions. RFC 3207 does not require that, but the reset would discard an open transaction
-#   without telling the client. Before EHLO it is refused with 503 as all verbs of extensions are, and after a TLS handshake it is
-#   neither offered (a MUST NOT in RFC 3207 4.2) nor accepted.
+# * The 220 leads to the phase HANDSHAKE, in which no command is legal. The core knows nothing about TLS: the caller
+#   performs the handshake on the stream and then calls ``secured()`` on its protocol, which leads back to GREETED.
+# * ``secured()`` clears the server's knowledge of the client (the EHLO domain, and with it the right to use extensions)
+#   and the client's knowledge of the server (the extensions that it offers). Both start over with EHLO. The greeting is
+#   not repeated.
+# * Octets that were received with the STARTTLS line, or with its 220, are not processed after the handshake. Attackers
+#   have injected commands that way (CVE-2011-0411), so the server refuses STARTTLS with 554 and closes when anything
+#   follows the line (`Command.starts_tls`), and the client raises RemoteProtocolError when anything follows the reply.
+# * It is legal only in READY, between transactions. RFC 3207 does not require that, but the reset would discard an open
+#   transaction without telling the client. Before EHLO it is refused with 503 as all verbs of extensions are, and after
+#   a TLS handshake it is neither offered (a MUST NOT in RFC 3207 4.2) nor accepted.
 #
 # What the reset keeps is ``state.secure`` and the settings of the server.
 
 
 @frozen
 class StartTls(Extension):
-    """STARTTLS (RFC 3207). ``required`` refuses all commands but NOOP, EHLO, STARTTLS and QUIT with 530 before TLS is active."""
+    """STARTTLS (RFC 3207). ``required`` refuses all commands but NOOP, EHLO, STARTTLS and QUIT with 530 without TLS."""
 
     required: bool = False
 

@@ -30,10 +30,11 @@ from .scram import SCRAM_SHA_256
 # The order of preference under TLS, where an eavesdropper sees nothing:
 #
 # * SCRAM first: neither side has to trust the other with the password.
-# * PLAIN and LOGIN before CRAM-MD5, which would be the better one on an open line. Under TLS its challenge protects nothing more,
-#   and a server can check a PLAIN password against a one-way hash, but has to store the password itself for CRAM-MD5. A client
-#   that prefers PLAIN does not give the server a reason to.
-# * The bearer-token mechanisms never compete with the others, since they take other credentials; the standard one comes first.
+# * PLAIN and LOGIN before CRAM-MD5, which would be the better one on an open line. Under TLS its challenge protects
+#   nothing more, and a server can check a PLAIN password against a one-way hash, but has to store the password itself
+#   for CRAM-MD5. A client that prefers PLAIN does not give the server a reason to.
+# * The bearer-token mechanisms never compete with the others, since they take other credentials; the standard one comes
+#   first.
 #
 # Without TLS `choose_mechanism` puts those that reveal the password last, and uses them only with ``allow_cleartext``.
 

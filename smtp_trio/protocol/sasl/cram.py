@@ -1,7 +1,7 @@
 """CRAM-MD5 (RFC 2195): the client sends a keyed digest of the server's challenge instead of the password.
 
-An eavesdropper cannot replay the digest, so it can be offered without TLS. Against that, the server must store the password
-itself, and anyone who records an exchange can guess passwords offline. SCRAM has neither fault.
+An eavesdropper cannot replay the digest, so it can be offered without TLS. Against that, the server must store the
+password itself, and anyone who records an exchange can guess passwords offline. SCRAM has neither fault.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ def cram_server(initial: bytes | None, context: MechanismContext) -> ServerExcha
     if not user:
         raise BadCommandError(MALFORMED_CREDENTIALS)
     secret = yield SecretRequest(user)
-    # For an unknown user, and for one whose stored secret is not a password (`ScramSecret`), the digest is compared with that of
-    # a random password. The time and the reply are then those of a wrong password, so they do not reveal which users exist.
+    # For an unknown user, and for one whose stored secret is not a password (`ScramSecret`), the digest is compared
+    # with that of a random password. The time and the reply are then those of a wrong password, so they do not reveal
+    # which users exist.
     password = secret if isinstance(secret, str) and secret else context.placeholder("password", user).hex()
     if not hmac.compare_digest(compute_digest(password, challenge), received):
         raise BadCommandError(INVALID_CREDENTIALS)

@@ -1,7 +1,8 @@
 """Credentials of clients, and the secrets that servers store for users.
 
 A client has `PasswordCredentials` or a `BearerToken`. A server that runs a mechanism needs one of two things from the
-application: a check of the `Credentials` that the client sent, or the `Secret` that is stored for a user (`SecretRequest`).
+application: a check of the `Credentials` that the client sent, or the `Secret` that is stored for a user
+(`SecretRequest`).
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ KEY_OCTETS = 32
 
 # --- what a client logs in with ---------------------------------------------------------------------------------------
 #
-# Validation happens here, once, rather than in each mechanism: a NUL or a control character would let one field of a message
-# run into the next (PLAIN separates its fields with NUL, OAUTHBEARER with ^A), and text with lone surrogates has no UTF-8 form.
+# Validation happens here, once, rather than in each mechanism: a NUL or a control character would let one field of a
+# message run into the next (PLAIN separates its fields with NUL, OAUTHBEARER with ^A), and text with lone surrogates
+# has no UTF-8 form.
 
 
 def _check_text(_: object, attribute: Attribute[str], value: object) -> None:
@@ -68,7 +70,8 @@ class PasswordCredentials:
 
     ``authzid`` is the authorization identity, the user to act as; "" means the user itself (RFC 4616 2).
 
-    Raises ValueError for values that no mechanism can carry: an empty name or password, NUL, or control characters in a name.
+    Raises ValueError for values that no mechanism can carry: an empty name or password, NUL, or control characters in a
+    name.
     """
 
     user: str = field(validator=_check_user)
@@ -113,10 +116,10 @@ class SecretRequest:
 
 @frozen
 class ScramSecret:
-    """A secret for SCRAM-SHA-256, stored in place of the password, which cannot be recovered from it (RFC 5802 3, RFC 7677).
+    """A secret for SCRAM-SHA-256, from which the password cannot be recovered (RFC 5802 3, RFC 7677).
 
-    `from_password` computes one. ``salt`` has 12 to 64 octets, ``iterations`` is 4096 or more, and both keys have 32 octets;
-    other values raise ValueError.
+    `from_password` computes one. ``salt`` has 12 to 64 octets, ``iterations`` is 4096 or more, and both keys have 32
+    octets; other values raise ValueError.
     """
 
     salt: bytes = field(repr=False)
@@ -137,7 +140,8 @@ class ScramSecret:
     def from_password(cls, password: str, salt: bytes, iterations: int = MIN_ITERATIONS) -> ScramSecret:
         """Compute the secret for ``password``. 4096 iterations take about a millisecond of processor time.
 
-        Raises ValueError for a password that SASLprep (RFC 4013) does not allow, and LocalProtocolError when scramp is not installed.
+        Raises ValueError for a password that SASLprep (RFC 4013) does not allow, and LocalProtocolError when scramp is
+        not installed.
         """
         scramp = load_scramp()
         try:
@@ -162,7 +166,8 @@ class Authenticated:
 def load_scramp() -> ModuleType:
     """Import scramp, the library that implements SCRAM. Raises LocalProtocolError when it is not installed.
 
-    It is an optional dependency (the extra ``scram``), so it is imported when a SCRAM exchange begins, not with this package.
+    It is an optional dependency (the extra ``scram``), so it is imported when a SCRAM exchange begins, not with this
+    package.
     """
     try:
         return import_module("scramp")

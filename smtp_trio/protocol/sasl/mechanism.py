@@ -14,10 +14,11 @@ from ..errors import BadCommandError, LocalProtocolError, RemoteProtocolError
 from ..replies import Reply
 from .credentials import Authenticated, BearerToken, Credentials, PasswordCredentials, SecretRequest
 
-# A mechanism is a pair of generators, one for each role. They exchange octets only: base64, AUTH commands and 334 replies belong to
-# `smtp_trio.protocol.extensions.auth`, so a mechanism reads like the message sequence of its RFC.
+# A mechanism is a pair of generators, one for each role. They exchange octets only: base64, AUTH commands and 334
+# replies belong to `smtp_trio.protocol.extensions.auth`, so a mechanism reads like the message sequence of its RFC.
 #
-# The server's generator is called with the initial response (None when the client sent none) and a `MechanismContext`. It yields
+# The server's generator is called with the initial response (None when the client sent none) and a `MechanismContext`.
+# It yields
 #
 # * octets: a challenge. It is sent the client's response.
 # * `Credentials`: to be checked by the application. It is sent a `Reply`, or None when they are valid.
@@ -25,14 +26,15 @@ from .credentials import Authenticated, BearerToken, Credentials, PasswordCreden
 #
 # It returns `Authenticated`, or raises `BadCommandError` with the reply that ends the exchange.
 #
-# The client's generator is called with the user's credentials and a source of random octets. The first ``send(None)`` yields the
-# initial response, or None when the mechanism has none. After that it is sent each challenge and yields the response. When the
-# server has accepted (235) it is sent None once more and must return. A mechanism in which the server proves its identity (SCRAM)
-# raises RemoteProtocolError there if the proof is missing, so a premature 235 does not count as success.
+# The client's generator is called with the user's credentials and a source of random octets. The first ``send(None)``
+# yields the initial response, or None when the mechanism has none. After that it is sent each challenge and yields the
+# response. When the server has accepted (235) it is sent None once more and must return. A mechanism in which the
+# server proves its identity (SCRAM) raises RemoteProtocolError there if the proof is missing, so a premature 235 does
+# not count as success.
 #
-# Why generators? The application's answers come from async hooks, and the core does not await. A generator can be suspended at
-# each of its questions, by any caller: the server's task awaits the hook in between, and a test sends the answer at once. Callbacks
-# would have to be async, and a class per mechanism would have to store where it is.
+# Why generators? The application's answers come from async hooks, and the core does not await. A generator can be
+# suspended at each of its questions, by any caller: the server's task awaits the hook in between, and a test sends the
+# answer at once. Callbacks would have to be async, and a class per mechanism would have to store where it is.
 
 INVALID_CREDENTIALS = Reply(535, "Authentication credentials invalid", "5.7.8")
 MALFORMED_CREDENTIALS = Reply(501, "Malformed credentials", "5.5.2")
@@ -52,7 +54,8 @@ ClientExchange = Generator[bytes | None, bytes | None, None]
 class MechanismContext:
     """The facts about a server that its mechanisms use: its name, a source of random octets, and a secret key.
 
-    The key is made once for each server. `placeholder` derives from it what is used in place of an unknown user's secret.
+    The key is made once for each server. `placeholder` derives from it what is used in place of an unknown user's
+    secret.
     """
 
     name: str
@@ -62,8 +65,8 @@ class MechanismContext:
     def placeholder(self, purpose: str, user: str) -> bytes:
         """Return 32 octets in place of a value that is not stored for ``user``, such as the salt of an unknown user.
 
-        They are the same each time, so that a client cannot tell unknown users from known ones by asking twice (RFC 5802 5.1),
-        and cannot be computed without the server's key.
+        They are the same each time, so that a client cannot tell unknown users from known ones by asking twice (RFC
+        5802 5.1), and cannot be computed without the server's key.
         """
         return hmac.digest(self.key, f"{purpose}\0{user}".encode(), "sha256")
 
@@ -72,9 +75,9 @@ class MechanismContext:
 class Mechanism:
     """A SASL mechanism: its two generators, and the conditions for its use.
 
-    ``credentials`` is the type of credentials that the client's side takes, ``hook`` the hook that a server needs for it.
-    ``cleartext``: an eavesdropper could log in with what is sent. ``supports_authzid``: it can carry an authorization identity.
-    ``library`` is the name of an optional module that it needs, "" for none.
+    ``credentials`` is the type of credentials that the client's side takes, ``hook`` the hook that a server needs for
+    it. ``cleartext``: an eavesdropper could log in with what is sent. ``supports_authzid``: it can carry an
+    authorization identity. ``library`` is the name of an optional module that it needs, "" for none.
     """
 
     name: str
@@ -100,13 +103,15 @@ def choose_mechanism(
     secure: bool,
     allow_cleartext: bool = False,
 ) -> Mechanism:
-    """Return the best of ``mechanisms``, which are in order of preference, that the server offers and ``credentials`` fit.
+    """Return the first of ``mechanisms`` that the server offers and that takes ``credentials``.
 
+    ``mechanisms`` are in order of preference under TLS; without TLS, those that hide the password come first.
     ``offered`` are names of mechanisms from the reply to EHLO. ``secure`` is true when the connection uses TLS.
-    ``allow_cleartext`` permits mechanisms that send the password or the token itself without TLS (RFC 4954 4 forbids that as a
-    default).
+    ``allow_cleartext`` permits mechanisms that send the password or the token itself without TLS (RFC 4954 4 forbids
+    that as a default).
 
-    Raises LocalProtocolError when no mechanism is usable; the message lists what is offered and why each mechanism was excluded.
+    Raises LocalProtocolError when no mechanism is usable; the message lists what is offered and why each mechanism was
+    excluded.
     """
     names = {name.upper() for name in offered}
     usable, reasons = [], []
@@ -128,16 +133,16 @@ def choose_mechanism(
     if not usable:
         listed = ", ".join(sorted(names)) or "no mechanism"
         raise LocalProtocolError(f"no usable AUTH mechanism; the server offers {listed}: {'; '.join(reasons)}")
-    # Under TLS the order of preference stands. Without it any mechanism that hides the password is better than one that does
-    # not, even CRAM-MD5.
+    # Under TLS the order of preference stands. Without it any mechanism that hides the password is better than one that
+    # does not, even CRAM-MD5.
     return usable[0] if secure else min(usable, key=lambda mechanism: mechanism.cleartext)
 
 
 class AuthenticationFailedError(BadCommandError):
     """A failed exchange that ends with one more challenge: it carries the mechanism's own error message to the client.
 
-    SCRAM has ``e=invalid-proof`` (RFC 5802 7), OAUTHBEARER a JSON object (RFC 7628 3.2.2). The client must answer the challenge
-    before it gets ``reply``.
+    SCRAM has ``e=invalid-proof`` (RFC 5802 7), OAUTHBEARER a JSON object (RFC 7628 3.2.2). The client must answer the
+    challenge before it gets ``reply``.
     """
 
     def __init__(self, reply: Reply, challenge: bytes) -> None:
@@ -154,8 +159,8 @@ def check_credentials(credentials: Credentials) -> ServerExchange:
 
     Raises `BadCommandError` with the application's reply when that refuses them.
     """
-    # RFC 4616 2 allows neither to be empty. An LDAP server takes a bind with an empty password as an anonymous one and reports
-    # success (RFC 4513 5.1.2), so a hook that asks such a directory must never see one.
+    # RFC 4616 2 allows neither to be empty. An LDAP server takes a bind with an empty password as an anonymous one and
+    # reports success (RFC 4513 5.1.2), so a hook that asks such a directory must never see one.
     if not credentials.user or not credentials.password:
         raise BadCommandError(INVALID_CREDENTIALS)
     reply: Reply | None = yield credentials
@@ -200,9 +205,10 @@ def expect_success(received: bytes | None) -> None:
 
 
 def acknowledge_failure(response: bytes) -> Generator[bytes | None, bytes | None, None]:
-    """Answer a challenge that reports a failure. Only the server's 5yz or 4yz reply may follow, which ends the generator.
+    """Answer a challenge that reports a failure. Only the server's 4yz or 5yz reply may follow.
 
-    Raises RemoteProtocolError when the server reports success, or sends another challenge, after its own report of a failure.
+    Raises RemoteProtocolError when the server reports success, or sends another challenge, after its own report of a
+    failure.
     """
     yield response
     raise RemoteProtocolError("the server reported a failed authentication and then did not refuse it")

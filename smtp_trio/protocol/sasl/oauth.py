@@ -1,7 +1,7 @@
-"""OAUTHBEARER (RFC 7628) and XOAUTH2 (Google's and Microsoft's predecessor of it): the client sends an OAuth 2.0 bearer token.
+"""OAUTHBEARER (RFC 7628) and its predecessor XOAUTH2: the client sends an OAuth 2.0 bearer token.
 
-The token is sent as it is, so both are marked ``cleartext``. The two differ in the form of the message and in the client's
-response to an error.
+The token is sent as it is, so both are marked ``cleartext``. The two differ in the form of the message and in the
+client's response to an error.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from .mechanism import (
 #     OAUTHBEARER   n,a=USER,^Ahost=HOST^Aport=PORT^Aauth=Bearer TOKEN^A^A      host and port may be absent
 #     XOAUTH2       user=USER^Aauth=Bearer TOKEN^A^A
 #
-# The application checks the token with the authorization server, or by its signature. If it is refused the server may not reply
-# at once: it first sends the reason as a challenge, the client answers that with a message that has no content, and then comes
-# the 535 (RFC 7628 3.2.3). `AuthenticationFailedError` is this detour on the server, `acknowledge_failure` on the client. The JSON
-# object is a constant. It names the one scheme that is supported, and gives no reason for which a token is invalid, which could
-# help a client that tries tokens.
+# The application checks the token with the authorization server, or by its signature. If it is refused the server may
+# not reply at once: it first sends the reason as a challenge, the client answers that with a message that has no
+# content, and then comes the 535 (RFC 7628 3.2.3). `AuthenticationFailedError` is this detour on the server,
+# `acknowledge_failure` on the client. The JSON object is a constant. It names the one scheme that is supported, and
+# gives no reason for which a token is invalid, which could help a client that tries tokens.
 
 #: RFC 7628 3.1: a GS2 header without channel binding, key=value pairs that each end with ^A, and a final ^A.
 OAUTHBEARER_MESSAGE = re.compile(rb"[ny],(?:a=((?:[^,=\x01]|=2C|=3D)*))?,\x01((?:[A-Za-z]+=[^\x01]*\x01)*)\x01")
@@ -57,7 +57,7 @@ def xoauth2_server(initial: bytes | None, context: MechanismContext) -> ServerEx
 
 
 def parse_message(syntax: re.Pattern[bytes], message: bytes) -> tuple[str, bytes]:
-    """Return the user name and the pairs of a message. Raises `BadCommandError` (501) when it does not match ``syntax``."""
+    """Return the user name and the pairs of a message. Raises `BadCommandError` (501) if it is malformed."""
     match = syntax.fullmatch(message)
     if match is None:
         raise BadCommandError(MALFORMED_CREDENTIALS)
@@ -65,7 +65,7 @@ def parse_message(syntax: re.Pattern[bytes], message: bytes) -> tuple[str, bytes
 
 
 def check_token(mechanism: str, user: str, pairs: bytes) -> ServerExchange:
-    """Have the application check the token. Before the refusal the client gets a JSON error message (RFC 7628 3.2.2)."""
+    """Have the application check the token. A refusal follows a JSON error message (RFC 7628 3.2.2)."""
     values = dict(pair.split(b"=", 1) for pair in pairs.split(b"\x01")[:-1])
     scheme, _, token = decode_text(values.get(b"auth", b"")).partition(" ")
     # RFC 7628 4.3: a client may send an empty "auth=" on purpose, to get the error message, which names the schemes.
@@ -91,7 +91,7 @@ def xoauth2_client(credentials: BearerToken, random_bytes: RandomBytes) -> Clien
 
 
 def send_token(message: str, *, error_response: bytes) -> ClientExchange:
-    """Send ``message`` as the initial response. A challenge after that can only be an error message (RFC 7628 3.2.2)."""
+    """Send ``message`` as the initial response. A challenge can only be an error message (RFC 7628 3.2.2)."""
     if (yield message.encode()) is not None:
         yield from acknowledge_failure(error_response)
 

@@ -1,7 +1,7 @@
 """PLAIN (RFC 4616) and LOGIN (draft-murchison-sasl-login, never a standard): the password itself is sent.
 
-Both are safe only under TLS, so both are marked ``cleartext``. LOGIN is here because some clients know nothing else; it sends the
-user name and the password in two responses and has no authorization identity.
+Both are safe only under TLS, so both are marked ``cleartext``. LOGIN is here because some clients know nothing else; it
+sends the user name and the password in two responses and has no authorization identity.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from .mechanism import (
     expect_success,
 )
 
-# Both mechanisms reduce to the same question, a user name and a password for the application to check, and share its answer in
-# `check_credentials`. What differs is the framing: PLAIN sends three fields in one message, separated by NUL, so no field can
-# contain NUL. LOGIN sends two messages and has no separator, but the same limits are applied, so that a password is valid with
-# both or with neither. Neither normalizes the password (RFC 4616 2 leaves SASLprep to the server's comparison): the hook gets what
-# the client sent.
+# Both mechanisms reduce to the same question, a user name and a password for the application to check, and share its
+# answer in `check_credentials`. What differs is the framing: PLAIN sends three fields in one message, separated by NUL,
+# so no field can contain NUL. LOGIN sends two messages and has no separator, but the same limits are applied, so that a
+# password is valid with both or with neither. Neither normalizes the password (RFC 4616 2 leaves SASLprep to the
+# server's comparison): the hook gets what the client sent.
 
 
 def plain_server(initial: bytes | None, context: MechanismContext) -> ServerExchange:

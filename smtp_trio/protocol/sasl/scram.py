@@ -1,4 +1,4 @@
-"""SCRAM-SHA-256 (RFC 5802, RFC 7677): the password is not sent and need not be stored, and each side proves its knowledge of it."""
+"""SCRAM-SHA-256 (RFC 5802, RFC 7677): each side proves that it knows the user's secret; the password is not sent."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ from .mechanism import (
 # The four messages, and what each side verifies (RFC 5802 3 and 5):
 #
 # 1. client-first: the user name and a nonce of the client.
-# 2. server-first: both nonces, the salt and the iteration count that are stored for the user.
-#    The client checks that its own nonce is repeated, so the message is not a replay, and that the iteration count is neither too
-#    small (RFC 7677 4: at least 4096) nor so large that the server uses it to keep the client busy (RFC 5802 9).
-# 3. client-final: a proof, computed from the password and the first two messages.
-#    The server checks it against the StoredKey. The StoredKey alone is not enough to compute a proof, so a stolen database does not
-#    let a thief log in.
-# 4. server-final: the server's signature, computed from the ServerKey, or ``e=`` and an error.
-#    The client checks the signature. Without it the peer may be anything that accepts every password, so a 235 reply that comes
-#    before this step, or after a wrong signature, is not taken as success.
+# 2. server-first: both nonces, the salt and the iteration count that are stored for the user. The client checks that
+#    its own nonce is repeated, so the message is not a replay, and that the iteration count is neither too small (RFC
+#    7677 4: at least 4096) nor so large that the server uses it to keep the client busy (RFC 5802 9).
+# 3. client-final: a proof, computed from the password and the first two messages. The server checks it against the
+#    StoredKey. The StoredKey alone is not enough to compute a proof, so a stolen database does not let a thief log in.
+# 4. server-final: the server's signature, computed from the ServerKey, or ``e=`` and an error. The client checks the
+#    signature. Without it the peer may be anything that accepts every password, so a 235 reply that comes before this
+#    step, or after a wrong signature, is not taken as success.
 #
-# SMTP carries message 4 in a 334 reply, which the client answers with an empty response; the 235 follows (RFC 4954 4 has no
-# additional data with success).
+# SMTP carries message 4 in a 334 reply, which the client answers with an empty response; the 235 follows (RFC 4954 4
+# has no additional data with success).
 #
-# An unknown user must look like a user with a wrong password: the same steps and replies, a salt that does not change from one try
-# to the next, and the same amount of work. `server_keys` sees to that (RFC 5802 9).
+# An unknown user must look like a user with a wrong password: the same steps and replies, a salt that does not change
+# from one try to the next, and the same amount of work. `server_keys` sees to that (RFC 5802 9).
 #
-# Channel binding (SCRAM-SHA-256-PLUS) is not supported: TLS is not visible to the core. The arithmetic is done by scramp.
+# Channel binding (SCRAM-SHA-256-PLUS) is not supported: TLS is not visible to the core. The arithmetic is done by
+# scramp.
 
 NAME = "SCRAM-SHA-256"
 #: The largest iteration count that the client accepts (RFC 5802 9). It takes about half a second.
@@ -70,8 +70,9 @@ def scram_server(initial: bytes | None, context: MechanismContext) -> ServerExch
     mechanism = scramp.ScramMechanism(NAME)
     client_first = decode_text((yield b"") if initial is None else initial)
     nonce = make_nonce(context.random_bytes)
-    # scramp asks for the keys, by a callback, while it parses the first message. They come from a hook, which only the caller of
-    # this generator can await. So the message is parsed twice: once to learn the user name, and once with the keys.
+    # scramp asks for the keys, by a callback, while it parses the first message. They come from a hook, which only the
+    # caller of this generator can await. So the message is parsed twice: once to learn the user name, and once with the
+    # keys.
     users: list[str] = []
 
     def record_user(user: str) -> tuple[bytes, bytes, bytes, int]:
@@ -105,7 +106,8 @@ def server_keys(secret: Secret | None, user: str, context: MechanismContext) -> 
     """Return the keys to check a client with: those stored, those derived from a stored password, or placeholders."""
     salt = context.placeholder("salt", user)[:16]
     placeholder = context.placeholder("password", user).hex()
-    # One derivation in every case, even where its result is not used, so that the time does not depend on what is stored.
+    # One derivation in every case, even where its result is not used, so that the time does not depend on what is
+    # stored.
     try:
         derived = ScramSecret.from_password(secret if isinstance(secret, str) and secret else placeholder, salt)
     except (
@@ -116,7 +118,7 @@ def server_keys(secret: Secret | None, user: str, context: MechanismContext) -> 
 
 
 def scram_client(credentials: PasswordCredentials, random_bytes: RandomBytes) -> ClientExchange:
-    """Run SCRAM-SHA-256 as a client. It returns only after the server has proved that it knows the user's secret (RFC 5802 3)."""
+    """Run SCRAM-SHA-256 as a client. It returns only after the server has proved its identity (RFC 5802 3)."""
     scramp = load_scramp()
     try:
         nonce = make_nonce(random_bytes)
