@@ -1,20 +1,20 @@
-// Sends one message with nodemailer: `node send.cjs ERRAND`, where ERRAND is the JSON that programs.py writes.
+// Send one message with nodemailer: `node send.cjs SUBMISSION`, where SUBMISSION is JSON written by programs.py.
 const fs = require("node:fs");
 const nodemailer = require("nodemailer");
 
-const errand = JSON.parse(process.argv[2]);
+const submission = JSON.parse(process.argv[2]);
 const transport = nodemailer.createTransport({
-    host: errand.host,
-    port: errand.port,
-    secure: errand.tls === "implicit",
-    requireTLS: errand.tls === "starttls",
-    ignoreTLS: errand.tls === "none",
-    tls: errand.ca ? { ca: fs.readFileSync(errand.ca) } : {},
-    auth: errand.auth ? { user: errand.user, pass: errand.password } : undefined,
-    authMethod: errand.auth || undefined,
+    host: submission.host,
+    port: submission.port,
+    secure: submission.tls === "implicit",
+    requireTLS: submission.tls === "starttls",
+    ignoreTLS: submission.tls === "none",
+    tls: submission.ca ? { ca: fs.readFileSync(submission.ca) } : {},
+    auth: submission.auth ? { user: submission.user, pass: submission.password } : undefined,
+    authMethod: submission.auth || undefined,
 });
 transport
-    .sendMail({ envelope: { from: errand.sender, to: errand.recipients }, raw: fs.readFileSync(errand.mail) })
+    .sendMail({ envelope: { from: submission.sender, to: submission.recipients }, raw: fs.readFileSync(submission.mail) })
     .then((info) => console.log(info.response))
     .catch((error) => {
         console.error(error.message);

@@ -1,4 +1,4 @@
-"""Mail servers that run: started on free ports of the loopback, asked for what they have kept, and ended."""
+"""Running mail servers: they are started on free loopback ports, and the messages they have stored can be read."""
 
 from __future__ import annotations
 
@@ -19,87 +19,87 @@ from attrs import define, field
 from smtp_trio.stores import read
 
 from .programs import HOST, PASSWORD, PATH, USER
-from .recipes import ADDRESS, RECIPES, Place, Recipe
+from .setups import ADDRESS, SETUPS, Setup, Workspace
 
-READY = 20.0
-"""Seconds until a server must have greeted."""
+START_TIMEOUT = 60.0
+"""Seconds until a server has to send its greeting."""
 POLL = 0.02
+"""Seconds between two checks of a condition."""
 
 
 @define(kw_only=True)
 class Server:
-    """A server that runs."""
+    """A running server."""
 
-    recipe: Recipe
-    folder: Path
+    setup: Setup
+    directory: Path
     port: int
     implicit_port: int | None
     cafile: Path
-    """The authority that vouches for its certificate."""
+    """The authority that has issued its certificate."""
     host: str = HOST
     """The name in the certificate."""
     _seen: set[str] = field(factory=set)
 
     @property
     def name(self) -> str:
-        return self.recipe.name
+        return self.setup.name
 
     @property
     def tls(self) -> str:
-        """The best that is possible on the plain port: "none" or "starttls"."""
-        return "starttls" if self.recipe.secure else "none"
+        """The best TLS mode of the port without implicit TLS: "none" or "starttls"."""
+        return "starttls" if self.setup.secure else "none"
 
     @property
     def credentials(self) -> tuple[str, str] | None:
-        """User and password that it lets in (nobody needs them to send)."""
-        return (USER, PASSWORD) if self.recipe.logins else None
+        """User and password of an account. No server requires a login."""
+        return (USER, PASSWORD) if self.setup.logins else None
 
     @property
     def features(self) -> frozenset[str]:
-        """The EHLO keywords that matter, as listed without TLS."""
-        return self.recipe.features
+        """Those of `setups.KEYWORDS` that it lists in its reply to EHLO without TLS."""
+        return self.setup.features
 
-    def received(self, n: int, timeout: float = 20, recipients: int = 1) -> list[bytes]:
-        """Wait for the next `n` messages, for `timeout` seconds at most; gives them in the order in which they came.
+    def received(self, n: int, timeout: float = 60, recipients: int = 1) -> list[bytes]:
+        """Wait up to `timeout` seconds for the next `n` messages, and return them in the order in which they came.
 
-        They are without what the server has put before and behind them, and with CRLF where it has written the LF of Unix.
-        Each is given once, however many `recipients` it had (all the same number).
+        Fields and octets that the server has added are removed, and LF that it has stored becomes CRLF. A message is
+        returned once, also if the server stores a copy for each of its `recipients`.
 
-        Raises:
-            AssertionError: there were fewer, or more; it shows the server's log.
+        Raises AssertionError, with the server's log, when there are fewer messages or more.
         """
-        copies = recipients if self.recipe.copies else 1
+        copies = recipients if self.setup.copies else 1
         deadline = time.monotonic() + timeout
         while len(files := self._unseen()) < n * copies and time.monotonic() < deadline:
             time.sleep(POLL)
-        assert len(files) == n * copies, f"{self.name} has kept {len(files)} messages, not {n * copies}\n{self.log()}"
+        assert len(files) == n * copies, f"{self.name}: expected {n * copies} messages, got {len(files)}\n{self.log()}"
         self._seen.update(file.name for file in files)
         contents = [self._content(file) for file in files]
         if copies == 1:
             return contents
         return [content for content, times in Counter(contents).items() for _ in range(times // copies)]
 
-    def forget(self) -> None:
-        """Take all that has come so far as received."""
+    def ignore_received(self) -> None:
+        """Ignore all messages received so far."""
         self._seen.update(file.name for file in self._unseen())
 
     def log(self) -> str:
-        """The end of what it has written to its logs."""
-        return "\n".join(f"--- {file.name}\n{_end(file)}" for file in sorted(self.folder.glob("*log")))
+        """Return the last part of its logs."""
+        return "\n".join(f"--- {file.name}\n{_end(file)}" for file in sorted(self.directory.glob("*log")))
 
     def _unseen(self) -> list[Path]:
-        files = [file for file in (self.folder / "box" / "new").iterdir() if file.name not in self._seen]
+        files = [file for file in (self.directory / "box" / "new").iterdir() if file.name not in self._seen]
         return sorted(files, key=lambda file: file.stat().st_mtime_ns)
 
     def _content(self, file: Path) -> bytes:
         if self.name == "smtp-trio":
             return read(file).message
         content = file.read_bytes()
-        if self.recipe.unix:
+        if self.setup.lf:
             content = content.replace(b"\n", b"\r\n")
-        front = self.recipe.trace.match(content)
-        assert front, f"{self.name} was to add {self.recipe.trace.pattern!r}: {content[:500]!r}"
-        return content[front.end() :].removesuffix(self.recipe.adds)
+        added = self.setup.trace.match(content)
+        assert added, f"{self.name}: expected the fields {self.setup.trace.pattern!r}, got {content[:500]!r}"
+        return content[added.end() :].removesuffix(self.setup.appends)
 
 
 def _end(file: Path) -> str:
@@ -107,24 +107,24 @@ def _end(file: Path) -> str:
 
 
 def free_port() -> int:
-    """A port that was free a moment ago: most of these programs cannot say which one they have taken."""
+    """Return a free port, which is not reserved: most of these programs cannot report which port they have chosen."""
     with socket.socket() as probe:
         probe.bind((ADDRESS, 0))
         port: int = probe.getsockname()[1]
         return port
 
 
-def _run(command: Sequence[str], place: Place, log: int) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "PATH": PATH, "NODE_PATH": str(place.node_modules or "")}
+def _run(command: Sequence[str], workspace: Workspace, log: int) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "PATH": PATH, "NODE_PATH": str(workspace.node_modules or "")}
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
 
 
 def _wait_for_greeting(server: Server, processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    deadline = time.monotonic() + READY
+    deadline = time.monotonic() + START_TIMEOUT
     for port in filter(None, (server.port, server.implicit_port)):
         while not _greets(port, secure=port == server.implicit_port, cafile=server.cafile):
             if time.monotonic() > deadline or any(process.poll() is not None for process in processes):
-                raise RuntimeError(f"{server.name} did not come up\n{server.log()}")
+                raise RuntimeError(f"{server.name} did not start\n{server.log()}")
             time.sleep(POLL)
 
 
@@ -140,43 +140,42 @@ def _greets(port: int, *, secure: bool, cafile: Path) -> bool:
 
 
 @contextmanager
-def start(name: str, folder: Path, node_modules: Path | None = None) -> Iterator[Server]:
-    """Run this server, with its files in `folder`, which every user can reach, until the block ends.
+def start(name: str, directory: Path, node_modules: Path | None = None) -> Iterator[Server]:
+    """Run a server until the end of the block, with its files in `directory`, which every user can enter.
 
-    Raises:
-        RuntimeError: it did not come up; with its log.
+    Raises RuntimeError, with its log, when it does not start.
     """
-    recipe = RECIPES[name]
-    folder.chmod(0o755)
-    for box in ("box", "box/tmp", "box/new", "box/cur"):
-        (folder / box).mkdir()
-        (folder / box).chmod(0o777)
+    setup = SETUPS[name]
+    directory.chmod(0o755)
+    for maildir in ("box", "box/tmp", "box/new", "box/cur"):
+        (directory / maildir).mkdir()
+        (directory / maildir).chmod(0o777)
     authority = trustme.CA()
-    authority.cert_pem.write_to_path(folder / "authority.pem")
+    authority.cert_pem.write_to_path(directory / "authority.pem")
     certificate = authority.issue_cert(HOST)
-    place = Place(
-        folder=folder,
+    workspace = Workspace(
+        directory=directory,
         port=free_port(),
         implicit_port=free_port(),
-        chain=folder / "chain.pem",
-        key=folder / "key.pem",
+        chain=directory / "chain.pem",
+        key=directory / "key.pem",
         node_modules=node_modules,
     )
-    certificate.private_key_pem.write_to_path(place.key)
+    certificate.private_key_pem.write_to_path(workspace.key)
     for blob in certificate.cert_chain_pems:
-        blob.write_to_path(place.chain, append=True)
+        blob.write_to_path(workspace.chain, append=True)
     server = Server(
-        recipe=recipe,
-        folder=folder,
-        port=place.port,
-        implicit_port=place.implicit_port if recipe.secure else None,
-        cafile=folder / "authority.pem",
+        setup=setup,
+        directory=directory,
+        port=workspace.port,
+        implicit_port=workspace.implicit_port if setup.secure else None,
+        cafile=directory / "authority.pem",
     )
     processes: list[subprocess.Popen[bytes]] = []
     try:
-        for number, command in enumerate(recipe.commands(place)):
-            with (folder / f"{number}.log").open("wb") as log:
-                processes.append(_run(command, place, log.fileno()))
+        for number, command in enumerate(setup.commands(workspace)):
+            with (directory / f"{number}.log").open("wb") as log:
+                processes.append(_run(command, workspace, log.fileno()))
         _wait_for_greeting(server, processes)
         yield server
     finally:

@@ -16,8 +16,8 @@ from typing import Any
 from smtp_trio import __version__
 
 from .programs import PATH
-from .recipes import MTAS
 from .servers import Server, start
+from .setups import MTAS
 
 DOCS = Path(__file__).parents[2] / "docs"
 BOUND = 300.0
@@ -54,8 +54,8 @@ def conform(server: Server, *options: str) -> tuple[int, Told]:
     """
     command = [sys.executable, "-m", "smtp_trio", "conform", f"{server.host}:{server.port}", *EVERYTHING]
     command += ["--to", "bo@example.org", "--tls-ca", str(server.cafile), "--format", "json", "--jobs", "4"]
-    if server.recipe.unknown is not None:
-        command += ["--unknown", server.recipe.unknown]
+    if server.setup.unknown is not None:
+        command += ["--unknown", server.setup.unknown]
     if server.credentials is not None:
         command += ["--user", server.credentials[0], "--password", server.credentials[1]]
     done = subprocess.run([*command, *options], capture_output=True, timeout=BOUND)

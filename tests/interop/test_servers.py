@@ -1,4 +1,4 @@
-"""Servers that we did not write get our mail: what they keep is what was sent, to the octet."""
+"""smtp_trio's client sends to other servers: they store the messages unchanged."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ import trio
 import smtp_trio
 from smtp_trio._client.handshake import TlsMode
 
-from .conftest import need_server
-from .mails import FOLDER, MAILS, large
+from .conftest import require_server
+from .mails import DIRECTORY, MAILS, large
 from .programs import Tls
-from .recipes import MATTER, RECIPES
 from .servers import POLL, Server, start
+from .setups import KEYWORDS, SETUPS
 
 pytestmark = pytest.mark.interop
 
 MODES: list[tuple[str, Tls]] = [
     (name, tls)
-    for name, recipe in RECIPES.items()
-    for tls in (("none", "starttls", "implicit") if recipe.secure else ("none",))
+    for name, setup in SETUPS.items()
+    for tls in (("none", "starttls", "implicit") if setup.secure else ("none",))
 ]
 EVERY_MAIL = [
     pytest.param(name, tls, mail, id=f"{name}-{tls}-{mail.stem}")
     for name, tls in MODES
     for mail in MAILS
-    if mail.stem not in RECIPES[name].spoils
+    if mail.stem not in SETUPS[name].alters
 ]
-LOGINS = [(name, tls) for name, tls in MODES if tls != "none" and RECIPES[name].logins]
+LOGINS = [(name, tls) for name, tls in MODES if tls != "none" and SETUPS[name].logins]
 modes = pytest.mark.parametrize(("server", "tls"), MODES, indirect=["server"])
-PLAIN = FOLDER / "plain.eml"
+PLAIN = DIRECTORY / "plain.eml"
 HUNDRED = tuple(f"bo{number}@example.org" for number in range(100))
 
 
@@ -48,7 +48,7 @@ async def send(
     recipients: Sequence[str] = ("bo@example.org",),
     auth: tuple[str, str] | None = None,
 ) -> None:
-    """Have the server take in a mail from our client."""
+    """Send a message to the server with smtp_trio's client."""
     port = server.implicit_port if tls == "implicit" else server.port
     assert port is not None
     modes: dict[Tls, TlsMode] = {"none": "never", "starttls": "required", "implicit": "implicit"}
@@ -64,15 +64,17 @@ async def send(
 
 
 def check(server: Server, mail: Path, recipients: Sequence[str] = ("bo@example.org",)) -> None:
-    """The server has kept this mail and no other, to the octet; its last line has an end (RFC 5321 4.1.1.4)."""
+    """Check that the server has stored this message only, unchanged but with an end of its last line (RFC 5321
+    4.1.1.4).
+    """
     content = mail.read_bytes()
     content += b"" if content.endswith(b"\r\n") else b"\r\n"
-    (kept,) = server.received(1, recipients=len(recipients))
-    if kept != content:  # megabytes are better not compared by pytest
+    (stored,) = server.received(1, recipients=len(recipients))
+    if stored != content:  # pytest takes too long to compare megabytes
         at = next(
-            (at for at, (one, other) in enumerate(zip(kept, content, strict=False)) if one != other), len(content)
+            (at for at, (one, other) in enumerate(zip(stored, content, strict=False)) if one != other), len(content)
         )
-        pytest.fail(f"they differ at octet {at} of {len(content)}: {kept[max(at - 100, 0) : at + 100]!r}")
+        pytest.fail(f"first difference at octet {at} of {len(content)}: {stored[max(at - 100, 0) : at + 100]!r}")
 
 
 @pytest.mark.parametrize(("server", "tls", "mail"), EVERY_MAIL, indirect=["server"])
@@ -111,36 +113,37 @@ async def test_login(server: Server, tls: Tls) -> None:
     check(server, PLAIN)
 
 
-def test_the_features_are_those_of_the_table(server: Server) -> None:
+def test_features_are_those_in_the_setups(server: Server) -> None:
     with smtplib.SMTP(server.host, server.port, timeout=30) as client:
         client.ehlo()
         listed = {keyword.upper() for keyword in client.esmtp_features}
 
-    assert listed & MATTER == server.features
+    assert listed & KEYWORDS == server.features
     assert ("STARTTLS" in listed) == (server.tls == "starttls")
 
 
-def test_nothing_has_come_where_nothing_was_sent(server: Server) -> None:
-    with pytest.raises(AssertionError, match="has kept 0 messages, not 1"):
+def test_received_fails_if_nothing_was_sent(server: Server) -> None:
+    with pytest.raises(AssertionError, match="expected 1 messages, got 0"):
         server.received(1, timeout=0.1)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", SETUPS)
 def test_a_server_ends_with_its_block(name: str, request: pytest.FixtureRequest) -> None:
-    need_server(name)
+    require_server(name)
     modules = request.getfixturevalue("node_modules") if name == "smtp-server" else None
 
-    with TemporaryDirectory(prefix="smtp-trio-") as folder, start(name, Path(folder), modules) as server:
+    with TemporaryDirectory(prefix="smtp-trio-") as directory, start(name, Path(directory), modules) as server:
         assert greets(server)
 
-    # Its last processes end a moment after the first.
-    deadline = time.monotonic() + 10
+    # Some processes end shortly after the first one.
+    deadline = time.monotonic() + 60
     while greets(server):
         assert time.monotonic() < deadline
         time.sleep(POLL)
 
 
 def greets(server: Server) -> bool:
+    """Return whether the server sends a greeting."""
     try:
         smtplib.SMTP(server.host, server.port, timeout=5).quit()
     except (OSError, smtplib.SMTPServerDisconnected):

@@ -1,4 +1,4 @@
-"""aiosmtpd, which keeps each message in a file: FOLDER PORT SMTPS CHAIN KEY USER PASSWORD."""
+"""An aiosmtpd server that stores each message in a file. Arguments: DIRECTORY PORT SMTPS CHAIN KEY USER PASSWORD."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
-folder, port, smtps, chain, key, user, password = sys.argv[1:]
+directory, port, smtps, chain, key, user, password = sys.argv[1:]
 context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
 context.load_cert_chain(chain, key)
 numbers = itertools.count()
 
 
-class Keeper:
+class StoringHandler:
     async def handle_RCPT(
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
@@ -27,31 +27,31 @@ class Keeper:
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
         assert isinstance(envelope.content, bytes)
-        keep(envelope.content)
-        return "250 2.0.0 kept"
+        store(envelope.content)
+        return "250 2.0.0 stored"
 
 
-def keep(content: bytes) -> None:
-    file = Path(folder, "box", "tmp", f"{next(numbers)}")
+def store(content: bytes) -> None:
+    file = Path(directory, "box", "tmp", f"{next(numbers)}")
     file.write_bytes(content)
-    file.rename(Path(folder, "box", "new", file.name))
+    file.rename(Path(directory, "box", "new", file.name))
 
 
 def check(server: SMTP, session: Session, envelope: Envelope, mechanism: str, data: LoginPassword) -> AuthResult:
-    right = (data.login, data.password) == (user.encode(), password.encode())
-    # Without `handled=False` a failure gets no answer at all.
-    return AuthResult(success=right, handled=False)
+    correct = (data.login, data.password) == (user.encode(), password.encode())
+    # Without `handled=False` aiosmtpd sends no reply after a failure.
+    return AuthResult(success=correct, handled=False)
 
 
 def make(starttls: ssl.SSLContext | None) -> SMTP:
     return SMTP(
-        Keeper(),
+        StoringHandler(),
         hostname="localhost",
         data_size_limit=50_000_000,
         enable_SMTPUTF8=True,
         tls_context=starttls,
         authenticator=check,
-        auth_require_tls=starttls is not None,  # it does not know that TLS is there from the first octet on
+        auth_require_tls=starttls is not None,  # aiosmtpd does not detect implicit TLS
     )
 
 

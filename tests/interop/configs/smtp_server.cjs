@@ -1,10 +1,10 @@
-// nodemailer's smtp-server, which keeps each message in a file: FOLDER PORT SMTPS CHAIN KEY USER PASSWORD.
+// An smtp-server (nodemailer) that stores each message in a file. Arguments: DIRECTORY PORT SMTPS CHAIN KEY USER PASSWORD.
 "use strict";
 const fs = require("fs");
 const path = require("path");
 const { SMTPServer } = require("smtp-server");
 
-const [folder, port, smtps, chain, key, user, password] = process.argv.slice(2);
+const [directory, port, smtps, chain, key, user, password] = process.argv.slice(2);
 let number = 0;
 
 function serve(port, secure) {
@@ -17,8 +17,8 @@ function serve(port, secure) {
         authOptional: true,
         disableReverseLookup: true,
         onAuth(auth, session, done) {
-            const right = auth.username === user && auth.password === password;
-            done(right ? null : new Error("Authentication credentials invalid"), { user: auth.username });
+            const correct = auth.username === user && auth.password === password;
+            done(correct ? null : new Error("Authentication credentials invalid"), { user: auth.username });
         },
         onRcptTo(address, session, done) {
             const unknown = address.address.startsWith("nobody@");
@@ -26,10 +26,10 @@ function serve(port, secure) {
         },
         onData(stream, session, done) {
             const name = String(number++);
-            const file = path.join(folder, "box", "tmp", name);
+            const file = path.join(directory, "box", "tmp", name);
             stream.pipe(fs.createWriteStream(file)).on("finish", () => {
-                fs.renameSync(file, path.join(folder, "box", "new", name));
-                done(null, "2.0.0 kept");
+                fs.renameSync(file, path.join(directory, "box", "new", name));
+                done(null, "2.0.0 stored");
             });
         },
     });
