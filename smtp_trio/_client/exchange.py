@@ -75,10 +75,9 @@ def check_reply(command: Command, reply: Reply) -> Reply:
 # * in step: every command has its reply, no message is half sent, and nothing is left to be written; or
 # * closed: the stream is closed, and all later calls raise trio.ClosedResourceError.
 #
-# A later call never has to wait for an old reply. `__aexit__` enforces this at one
-# place: whatever ended the operation (a reply, an exception, a timeout, a cancellation), it closes the stream unless
-# the protocol is in step. No other code has to catch Cancelled. Closing uses trio.aclose_forcefully, which works in a
-# cancelled scope and does not wait.
+# A later call never has to wait for an old reply. `__aexit__` enforces this at one place: whatever ended the operation
+# (a reply, an exception, a timeout, a cancellation), it closes the stream unless the protocol is in step. No other code
+# has to catch Cancelled. Closing uses trio.aclose_forcefully, which works in a cancelled scope and does not wait.
 #
 # Consequently a call that is cancelled before it has sent anything, or after it has received everything, leaves the
 # connection usable; any other cancellation closes it. A write that is cancelled part-way sets `Wire.broken`, since it
