@@ -53,9 +53,9 @@ class Interruption:
     ) -> None:
         self.kind: Kind = kind
         #: The whole scenario is interrupted, and not only the blocks of `Attempt.here`.
-        self.whole = whole
+        self.whole: bool = whole
         #: Trio's clock at the interruption; infinite before it.
-        self.time = math.inf
+        self.time: float = math.inf
         #: Points that were passed before the interruption.
         self.passed: list[Point] = []
         self._target = target
