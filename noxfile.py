@@ -28,6 +28,8 @@ RUNNING = f"{sys.version_info[0]}.{sys.version_info[1]}"
 OTHERS = [version for version in nox.project.python_versions(PROJECT) if version != RUNNING]
 
 PYTEST = ("python", "-bb", "-m", "pytest", "-q")
+# Pytest rewrites the tests' assertions; without its cache in bytecode files, every process does that again.
+CACHED = {"PYTHONDONTWRITEBYTECODE": None}
 # Two processes are enough for most of the gain, and tests that wait for a timeout need not wait for each other.
 PARALLEL = ("-n", "2", "--dist", "worksteal")
 FAST = ("-m", "not slow and not crash and not interop")
@@ -55,7 +57,8 @@ def quick(session: nox.Session) -> None:
     session.run("ruff", "check", "-q")
     session.run("ruff", "format", "-q", "--check")
     session.run("mypy")
-    session.run(*PYTEST, *PARALLEL, *FAST, "-x", *(session.posargs or QUICK_PATHS))
+    environment = {"HYPOTHESIS_PROFILE": "quick", **CACHED}
+    session.run(*PYTEST, *PARALLEL, *FAST, "-x", *(session.posargs or QUICK_PATHS), env=environment)
 
 
 @nox.session(reuse_venv=True)
@@ -77,7 +80,7 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The tests that are not slow and need no other program, on the Python that runs nox."""
     install(session, "-e", ".", *group("test"))
-    session.run(*PYTEST, *PARALLEL, *FAST, *session.posargs)
+    session.run(*PYTEST, *PARALLEL, *FAST, *session.posargs, env=CACHED)
 
 
 @nox.session(default=False, tags=["full"])
@@ -109,14 +112,14 @@ def docs(session: nox.Session) -> None:
 def slow(session: nox.Session) -> None:
     """The slow tests: those that `tests` leaves out and that need no other program."""
     install(session, "-e", ".", *group("test"))
-    session.run(*PYTEST, *PARALLEL, "-m", "slow and not crash and not interop", *session.posargs)
+    session.run(*PYTEST, *PARALLEL, "-m", "slow and not crash and not interop", *session.posargs, env=CACHED)
 
 
 @nox.session(default=False, python=OTHERS, tags=["full"])
 def pythons(session: nox.Session) -> None:
     """The same as `tests`, on every other supported Python that is installed."""
     install(session, "-e", ".", *group("test"))
-    session.run(*PYTEST, *PARALLEL, *FAST, *session.posargs)
+    session.run(*PYTEST, *PARALLEL, *FAST, *session.posargs, env=CACHED)
 
 
 @nox.session(default=False, tags=["full"])
@@ -124,7 +127,7 @@ def lowest(session: nox.Session) -> None:
     """The same as `tests`, with the oldest versions that pyproject.toml allows, of the dependencies and of the test tools."""
     floors = [line.replace(">=", "==") for line in (*PROJECT["project"]["dependencies"], *group("test"))]
     install(session, "-e", ".", *floors)
-    session.run(*PYTEST, *PARALLEL, *FAST, *session.posargs)
+    session.run(*PYTEST, *PARALLEL, *FAST, *session.posargs, env=CACHED)
 
 
 @nox.session(default=False, tags=["full"])
@@ -140,7 +143,7 @@ def wheel(session: nox.Session) -> None:
     tree = built / sdist.name.removesuffix(".tar.gz")
     shutil.rmtree(tree / "smtp_trio")  # so that only the wheel can be imported
     session.chdir(tree)
-    session.run(*PYTEST, *PARALLEL, *FAST, *session.posargs)
+    session.run(*PYTEST, *PARALLEL, *FAST, *session.posargs, env=CACHED)
 
 
 @nox.session(default=False, tags=["full"])

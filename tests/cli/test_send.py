@@ -123,6 +123,7 @@ async def test_standard_input_with_lf_and_bcc(tmp_path: Path) -> None:
     assert hooks.messages == [f"From: {ME}\r\nSubject: Bcc:\r\n\r\nBcc: stays\r\n.\r\n".encode()]
 
 
+@pytest.mark.slow
 async def test_from_and_to_override_the_header(tmp_path: Path, mail: Path) -> None:
     async with recording_server() as (hooks, server):
         code, lines, _ = await send(
@@ -134,6 +135,7 @@ async def test_from_and_to_override_the_header(tmp_path: Path, mail: Path) -> No
     assert hooks.envelopes == [("", HER, "Postmaster")]
 
 
+@pytest.mark.slow
 async def test_a_directory_is_sent_over_one_connection(tmp_path: Path) -> None:
     box = tmp_path / "box"
     (box / "more").mkdir(parents=True)
@@ -167,6 +169,7 @@ async def test_an_empty_directory_is_not_an_error(tmp_path: Path) -> None:
     assert await send(".", cwd=tmp_path) == (0, [], "smtp-trio: nothing to send\n")
 
 
+@pytest.mark.slow
 async def test_messages_stored_by_serve_can_be_sent(tmp_path: Path, mail: Path) -> None:
     async with serving(cwd=tmp_path) as program:
         server = f"--server={HOST}:{program.port}"
@@ -176,6 +179,7 @@ async def test_messages_stored_by_serve_can_be_sent(tmp_path: Path, mail: Path) 
     assert hooks.messages[0].endswith(MESSAGE)
 
 
+@pytest.mark.slow
 async def test_a_message_is_encoded_for_a_server_without_8bitmime(tmp_path: Path) -> None:
     (tmp_path / "m").write_bytes(
         "From: me@example.net\nTo: you@example.org\nSubject: Grüße\nMIME-Version: 1.0\n"
@@ -194,6 +198,7 @@ async def test_a_message_is_encoded_for_a_server_without_8bitmime(tmp_path: Path
     assert b"Subject: =?" in hooks.messages[0]
 
 
+@pytest.mark.slow
 async def test_unix_sockets_and_lmtp(tmp_path: Path, mail: Path) -> None:
     server = Server(hooks := Recorder())
     sock = trio.socket.socket(trio.socket.AF_UNIX)
@@ -224,6 +229,7 @@ async def test_unix_sockets_and_lmtp(tmp_path: Path, mail: Path) -> None:
         (["nobody"], ["refused"], 1),
     ],
 )
+@pytest.mark.slow
 async def test_exit_codes(tmp_path: Path, mail: Path, users: Sequence[str], statuses: Sequence[str], code: int) -> None:
     to = [f"--to={user}@example.org" for user in users]
     async with recording_server() as (_, server):
@@ -235,6 +241,7 @@ async def test_exit_codes(tmp_path: Path, mail: Path, users: Sequence[str], stat
     }
 
 
+@pytest.mark.slow
 async def test_other_messages_are_sent_after_a_refused_one(tmp_path: Path, mail: Path) -> None:
     (tmp_path / "big").write_bytes(MESSAGE + b"x" * 2000)
     async with serving("--size", "1000", cwd=tmp_path) as program:
@@ -315,6 +322,7 @@ async def test_connection_lost_after_the_message(tmp_path: Path, mail: Path) -> 
     assert "it may have been delivered" in line
 
 
+@pytest.mark.slow
 async def test_connection_lost_before_the_message(tmp_path: Path, mail: Path) -> None:
     async with running_server(ScriptedServer({"DATA": None})) as server:
         code, lines, err = await send(server, "mail.eml", cwd=tmp_path)
@@ -337,6 +345,7 @@ class OnePerConnection(Hooks):
         self.ids.append(session.id)
 
 
+@pytest.mark.slow
 async def test_a_new_connection_after_421_to_the_second_message(tmp_path: Path, mail: Path) -> None:
     server = Server(hooks := OnePerConnection())
     async with trio.open_nursery() as nursery:
@@ -350,6 +359,7 @@ async def test_a_new_connection_after_421_to_the_second_message(tmp_path: Path, 
     assert len(set(hooks.ids)) == 3
 
 
+@pytest.mark.slow
 async def test_a_new_connection_after_421_that_follows_a_message(tmp_path: Path, mail: Path) -> None:
     scripted = ScriptedServer({".": b"250 ok\r\n421 enough\r\n"}, {})
     async with running_server(scripted) as server:
@@ -360,6 +370,7 @@ async def test_a_new_connection_after_421_that_follows_a_message(tmp_path: Path,
     assert scripted.connections == []
 
 
+@pytest.mark.slow
 async def test_the_timeout(tmp_path: Path, mail: Path) -> None:
     async with running_server(ScriptedServer({"MAIL": b""})) as server:
         code, lines, err = await send(server, "--timeout", "0.2", "mail.eml", cwd=tmp_path)
@@ -371,6 +382,7 @@ async def test_the_timeout(tmp_path: Path, mail: Path) -> None:
 @pytest.mark.parametrize(
     ("greeting", "status", "code"), [(b"554 no\r\n", "refused", 1), (b"421 later\r\n", "deferred", 75)]
 )
+@pytest.mark.slow
 async def test_a_greeting_that_refuses(tmp_path: Path, mail: Path, greeting: bytes, status: str, code: int) -> None:
     async with running_server(ScriptedServer({}, greeting=greeting)) as server:
         got, lines, err = await send(server, "mail.eml", cwd=tmp_path)
@@ -380,6 +392,7 @@ async def test_a_greeting_that_refuses(tmp_path: Path, mail: Path, greeting: byt
     assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 async def test_a_greeting_of_another_protocol(tmp_path: Path, mail: Path) -> None:
     async with running_server(ScriptedServer({}, greeting=b"SSH-2.0-x\r\n")) as server:
         code, _, err = await send(server, "mail.eml", cwd=tmp_path)
@@ -388,6 +401,7 @@ async def test_a_greeting_of_another_protocol(tmp_path: Path, mail: Path) -> Non
     assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 async def test_control_characters_of_replies_are_not_printed(tmp_path: Path, mail: Path) -> None:
     async with running_server(ScriptedServer({"RCPT": "550 no\u202e\x1b[2J\r\n".encode()})) as server:
         code, lines, _ = await send(server, "mail.eml", cwd=tmp_path)
@@ -408,6 +422,7 @@ async def test_sigint_reports_the_message_in_progress(tmp_path: Path, mail: Path
     assert program.err.text == ""
 
 
+@pytest.mark.slow
 async def test_messages_are_sent_after_the_reader_of_the_output_has_ended(tmp_path: Path, mail: Path) -> None:
     async with recording_server() as (hooks, server):
         async with running("-m", "smtp_trio", "send", server, "mail.eml", "mail.eml", cwd=tmp_path) as program:
@@ -459,6 +474,7 @@ def exit_code(result: tuple[int, list[str], str]) -> int:
 
 
 @pytest.mark.parametrize("options", [[], ["--tls", "opportunistic"], ["--tls", "never"]])
+@pytest.mark.slow
 async def test_tls_with_any_certificate(
     tmp_path: Path, mail: Path, authority: Authority, options: Sequence[str]
 ) -> None:
@@ -467,6 +483,7 @@ async def test_tls_with_any_certificate(
     assert len(hooks.messages) == 1
 
 
+@pytest.mark.slow
 async def test_required_tls_is_not_offered(tmp_path: Path, mail: Path) -> None:
     async with recording_server() as (hooks, server):
         code, _, err = await send(server, "--tls", "required", "mail.eml", cwd=tmp_path)
@@ -483,6 +500,7 @@ async def test_password_from_a_file(tmp_path: Path, mail: Path, authority: Autho
     assert hooks.users == ["fred"]
 
 
+@pytest.mark.slow
 async def test_password_from_the_environment(
     tmp_path: Path, mail: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -501,6 +519,7 @@ async def test_password_from_the_environment(
     )
 
 
+@pytest.mark.slow
 async def test_password_from_the_terminal_and_progress(tmp_path: Path, mail: Path, authority: Authority) -> None:
     controller, terminal_fd = os.openpty()
     with open(terminal_fd, "r+b", buffering=0) as terminal:
@@ -525,6 +544,7 @@ async def test_password_from_the_terminal_and_progress(tmp_path: Path, mail: Pat
     assert hooks.users == ["fred"]
 
 
+@pytest.mark.slow
 async def test_a_password_is_sent_without_verified_tls_only_if_allowed(
     tmp_path: Path, mail: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -588,6 +608,7 @@ def test_invalid_options(
     assert (code, *capsys.readouterr()) == (2, "", f"smtp-trio: error: {error}\n")
 
 
+@pytest.mark.slow
 async def test_a_user_without_a_password(tmp_path: Path, mail: Path) -> None:
     code, lines, err = await send("--user=fred", "mail.eml", cwd=tmp_path)
     assert (code, lines) == (2, [])
@@ -597,6 +618,7 @@ async def test_a_user_without_a_password(tmp_path: Path, mail: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [["--name=a b"], ["--server=a..b"]])
+@pytest.mark.slow
 async def test_an_invalid_name(tmp_path: Path, mail: Path, options: Sequence[str]) -> None:
     async with recording_server() as (_, server):
         code, lines, err = await send(server, *options, "mail.eml", cwd=tmp_path)

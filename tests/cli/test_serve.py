@@ -99,6 +99,7 @@ async def test_log_in_json(tmp_path: Path) -> None:
     assert [line["level"] for line in lines if "level" in line] == ["info"] * 4
 
 
+@pytest.mark.slow
 async def test_quiet_and_verbose(tmp_path: Path) -> None:
     with socket.create_server((HOST, 0)) as taken:
         port = taken.getsockname()[1]
@@ -119,6 +120,7 @@ async def test_quiet_and_verbose(tmp_path: Path) -> None:
         await program.out.wait_for(r"Noop\(.*-> 250 2\.0\.0 Ok")
 
 
+@pytest.mark.slow
 async def test_refusals_by_the_protocol_are_logged(tmp_path: Path) -> None:
     def dialogue(client: smtplib.SMTP) -> None:
         client.ehlo()
@@ -132,6 +134,7 @@ async def test_refusals_by_the_protocol_are_logged(tmp_path: Path) -> None:
         await program.out.wait_for(r'from=<me@example\.net> to=<you> .*reply="501 5\.1\.3')
 
 
+@pytest.mark.slow
 async def test_control_characters_are_removed_from_the_log(tmp_path: Path) -> None:
     def dialogue(client: smtplib.SMTP) -> None:
         client.command_encoding = "utf-8"
@@ -150,6 +153,7 @@ async def test_control_characters_are_removed_from_the_log(tmp_path: Path) -> No
     ("policy", "code", "stored"),
     [("normalize", 250, b"a\r\nb\r\n"), ("preserve", 250, b"a\nb\r\n"), ("reject", 550, None)],
 )
+@pytest.mark.slow
 async def test_newlines(tmp_path: Path, policy: str, code: int, stored: bytes | None) -> None:
     def dialogue(client: smtplib.SMTP) -> int:
         client.ehlo()
@@ -165,6 +169,7 @@ async def test_newlines(tmp_path: Path, policy: str, code: int, stored: bytes | 
     assert [read(file).message for file in delivered(tmp_path / "Maildir")] == ([] if stored is None else [stored])
 
 
+@pytest.mark.slow
 async def test_name_and_idle_timeout(tmp_path: Path) -> None:
     async with serving("--name", "mx.example.org", "--timeout", "0.2", cwd=tmp_path) as program:
         async with await trio.open_tcp_stream(HOST, program.port) as stream:
@@ -280,6 +285,7 @@ async def test_implicit_tls(tmp_path: Path, certificates: Certificates) -> None:
 
 
 @pytest.mark.parametrize("kind", [trustme.KeyType.ECDSA, trustme.KeyType.RSA])
+@pytest.mark.slow
 async def test_sighup_reloads_the_certificate(
     tmp_path: Path, certificates: Certificates, kind: trustme.KeyType
 ) -> None:
@@ -295,6 +301,7 @@ async def test_sighup_reloads_the_certificate(
         assert await program.client(certificates.received) == certificates.current != before
 
 
+@pytest.mark.slow
 async def test_the_certificate_stays_in_use_when_the_new_one_is_invalid(
     tmp_path: Path, certificates: Certificates
 ) -> None:
@@ -311,6 +318,7 @@ async def test_the_certificate_stays_in_use_when_the_new_one_is_invalid(
     assert program.err.text == line
 
 
+@pytest.mark.slow
 async def test_mail_is_accepted_after_a_login_only(tmp_path: Path, certificates: Certificates) -> None:
     people = tmp_path / "people"
     code, hashed, _ = await run("-m", "smtp_trio", "hash-password", cwd=tmp_path, stdin=b"hush\n")
@@ -359,6 +367,7 @@ async def test_mail_is_accepted_after_a_login_only(tmp_path: Path, certificates:
         assert secret not in log
 
 
+@pytest.mark.slow
 async def test_auth_optional_accepts_mail_without_a_login(tmp_path: Path, certificates: Certificates) -> None:
     (tmp_path / "people").write_text("fred:secret\n")
     options = [*certificates.options, "--auth-file", "people", "--auth-optional"]
@@ -408,6 +417,7 @@ async def test_a_signal_lets_messages_in_progress_finish(tmp_path: Path, number:
     assert program.err.text == ""
 
 
+@pytest.mark.slow
 async def test_a_second_signal_cancels_messages_in_progress(tmp_path: Path) -> None:
     async with serving(cwd=tmp_path) as program:
         busy = await begin_message(program)
@@ -421,6 +431,7 @@ async def test_a_second_signal_cancels_messages_in_progress(tmp_path: Path) -> N
     assert program.err.text == ""
 
 
+@pytest.mark.slow
 async def test_sighup_without_files_to_reload(tmp_path: Path) -> None:
     async with serving(cwd=tmp_path) as program:
         program.signal(signal.SIGHUP)
@@ -428,6 +439,7 @@ async def test_sighup_without_files_to_reload(tmp_path: Path) -> None:
         await program.send(ME, [YOU], MESSAGE)
 
 
+@pytest.mark.slow
 async def test_sighup_from_a_closed_terminal_stops_the_server(tmp_path: Path) -> None:
     controller, terminal_fd = os.openpty()
     with open(terminal_fd, "wb", closefd=True) as terminal:
@@ -527,11 +539,13 @@ def test_invalid_options(
 
 
 @pytest.mark.parametrize(("options", "error"), START_ERRORS)
+@pytest.mark.slow
 async def test_start_errors(files: Path, options: str, error: str) -> None:
     assert await run_error("serve", *options.split(), cwd=files) == error.replace("DIRECTORY", str(files))
 
 
 @pytest.mark.parametrize("arguments", ["", "send", "--serve", "serve now"])
+@pytest.mark.slow
 async def test_invalid_command(tmp_path: Path, arguments: str) -> None:
     await run_error(*arguments.split(), cwd=tmp_path)
 
@@ -544,6 +558,7 @@ async def test_the_port_is_in_use(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["box", "box/tmp", "box/new"])
+@pytest.mark.slow
 async def test_a_maildir_that_is_not_writable(tmp_path: Path, path: str) -> None:
     for name in ("tmp", "new", "cur"):
         (tmp_path / "box" / name).mkdir(parents=True)
@@ -563,6 +578,7 @@ async def test_a_maildir_that_is_not_writable(tmp_path: Path, path: str) -> None
     ("stdin", "error"),
     [(b"\n", "the password is empty"), (b"a\0b\n", "the password contains a control character")],
 )
+@pytest.mark.slow
 async def test_hash_password_refuses_an_unusable_password(tmp_path: Path, stdin: bytes, error: str) -> None:
     result = await run("-m", "smtp_trio", "hash-password", cwd=tmp_path, stdin=stdin)
     assert result == (2, "", f"smtp-trio: error: {error}\n")

@@ -88,6 +88,7 @@ async def test_two_processes_share_one_port(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(usable_cores() == 1, reason="needs two cores")
+@pytest.mark.slow
 async def test_zero_means_one_worker_for_each_core(tmp_path: Path) -> None:
     async with serving("--workers", "0", cwd=tmp_path) as program:
         for number in range(1, usable_cores() + 1):
@@ -131,6 +132,7 @@ class Senders:
 
 
 @pytest.mark.parametrize("store", ["maildir:Maildir", "sqlite:mail.db"])
+@pytest.mark.slow
 async def test_a_killed_worker_is_replaced_and_no_accepted_message_is_lost(tmp_path: Path, store: str) -> None:
     async with two_workers("--store", store, cwd=tmp_path) as program:
         senders = Senders(program)
@@ -159,6 +161,7 @@ async def test_a_killed_worker_is_replaced_and_no_accepted_message_is_lost(tmp_p
     assert {message(subject) for subject in accepted} <= set(stored)
 
 
+@pytest.mark.slow
 async def test_all_workers_stop_when_one_cannot_start_any_more(tmp_path: Path) -> None:
     cert, key, _ = certificate(tmp_path, trustme.CA())
     async with two_workers("--tls-cert", cert, "--tls-key", key, cwd=tmp_path) as program:
@@ -202,6 +205,7 @@ async def read_to_end(stream: trio.SocketStream) -> bytes:
         return b"".join([chunk async for chunk in stream])
 
 
+@pytest.mark.slow
 async def test_a_signal_to_every_process_lets_messages_finish(tmp_path: Path) -> None:
     async with two_workers(cwd=tmp_path) as program:
         busy = await begin_messages(program)
@@ -230,6 +234,7 @@ async def test_a_signal_to_every_process_lets_messages_finish(tmp_path: Path) ->
     assert program.err.text == ""
 
 
+@pytest.mark.slow
 async def test_a_second_signal_cancels_messages_in_progress(tmp_path: Path) -> None:
     async with two_workers(cwd=tmp_path) as program:
         busy = await begin_messages(program)
@@ -241,6 +246,7 @@ async def test_a_second_signal_cancels_messages_in_progress(tmp_path: Path) -> N
     assert delivered(tmp_path) == []
 
 
+@pytest.mark.slow
 async def test_workers_stop_when_their_parent_is_killed(tmp_path: Path) -> None:
     async with two_workers(cwd=tmp_path) as program:
         busy = await begin_messages(program)
@@ -261,6 +267,7 @@ def certificate(directory: Path, ca: trustme.CA) -> tuple[str, str, bytes]:
     return str(cert), str(key), ssl.PEM_cert_to_DER_cert(issued.cert_chain_pems[0].bytes().decode())
 
 
+@pytest.mark.slow
 async def test_sighup_is_passed_on_to_all_workers(tmp_path: Path) -> None:
     ca = trustme.CA()
     ca.cert_pem.write_to_path(tmp_path / "ca.pem")
@@ -284,6 +291,7 @@ async def test_sighup_is_passed_on_to_all_workers(tmp_path: Path) -> None:
 # --- the log ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_lines_of_several_workers_are_not_mixed(tmp_path: Path) -> None:
     recipients = [f"{'n' * 50}.{n}@{'x' * 60}.example.org" for n in range(95)]
 
@@ -311,6 +319,7 @@ os.execv(sys.executable, [sys.executable, "-u", "-m", "smtp_trio", "serve", "--f
 
 
 @pytest.mark.parametrize(("value", "workers"), [("systemd", "2"), ("3", "1")])
+@pytest.mark.slow
 async def test_an_inherited_socket(tmp_path: Path, value: str, workers: str) -> None:
     with socket.create_server((HOST, 0)) as listener:
         fd = listener.fileno()
@@ -325,6 +334,7 @@ async def test_an_inherited_socket(tmp_path: Path, value: str, workers: str) -> 
     assert len(delivered(tmp_path)) == 1
 
 
+@pytest.mark.slow
 async def test_an_inherited_unix_socket(tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
     with socket.socket(socket.AF_UNIX) as listener:
@@ -338,6 +348,7 @@ async def test_an_inherited_unix_socket(tmp_path: Path) -> None:
             assert await stop(program) == 0
 
 
+@pytest.mark.slow
 async def test_unusable_inherited_sockets(tmp_path: Path) -> None:
     async def error(sock: socket.socket, *options: str) -> str:
         fd = sock.fileno()

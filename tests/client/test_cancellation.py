@@ -150,8 +150,8 @@ SCENARIOS = {
     "starttls-auth": Scenario(send_two, settings=tls_settings),
     "starttls-auth-sockets": Scenario(send_two, pair=sockets, settings=tls_settings, points=range(1, 4000, 3)),
 }
-#: The scenarios that take less than about a second; the others are marked as slow.
-QUICK = ("data-sockets", "groups-sockets", "chunks-sockets", "chunks-unbuffered")
+#: The scenarios that are tried in every run; the others are marked as slow.
+QUICK = ("chunks-sockets",)
 VERBS: dict[str, Scenario] = {
     "verbs": Scenario(use_verbs, WITHOUT_GROUPS),
     "verbs-sockets": Scenario(use_verbs, WITHOUT_GROUPS, sockets),

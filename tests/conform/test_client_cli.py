@@ -39,6 +39,7 @@ async def test_our_client(tmp_path: Path) -> None:
     assert "FAIL" not in out
 
 
+@pytest.mark.slow
 async def test_our_client_with_tls(tmp_path: Path) -> None:
     options = ("--require-tls", "--jobs", "4", "--format", "json", "--output", "report")
     only = ("--only", "session.order", "--only", "starttls.wrong-*", "--only", "starttls.stripped")
@@ -53,6 +54,7 @@ async def test_our_client_with_tls(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 async def test_client_that_claims_success(tmp_path: Path) -> None:
     """Without a connection it could not be tested. With one, the report contains its output."""
     script = f"{sys.executable} -c 'print(\"all is well\")'"
@@ -69,6 +71,7 @@ async def test_client_that_claims_success(tmp_path: Path) -> None:
     assert "-: the client ended with 0\n       -: output: all is well\n" in out
 
 
+@pytest.mark.slow
 async def test_client_that_does_not_end(tmp_path: Path) -> None:
     """It is killed, with the processes that it started, and only the end of its output is kept."""
     program = tmp_path / "stays.sh"
@@ -80,6 +83,7 @@ async def test_client_that_does_not_end(tmp_path: Path) -> None:
     assert "the client did not connect within 1 s" in out
 
 
+@pytest.mark.slow
 async def test_without_a_command_each_connection_is_a_case(tmp_path: Path) -> None:
     only = ("--only", "session.order", "--only", "session.greeting-554", "--only", "session.message")
     async with running(*CONFORM, "--port", "0", *only, cwd=tmp_path) as program:

@@ -269,8 +269,8 @@ SCENARIOS = {
     "gone": Scenario(gone),
     "gone-sockets": Scenario(gone, pair=sockets),
 }
-#: The scenarios that take less than about a second; the others are marked as slow.
-QUICK = ("plain-sockets", "pipelined", "pipelined-sockets", "drain-idle", "deaf", "gone", "gone-sockets")
+#: The scenarios that are tried in every run; the others are marked as slow.
+QUICK = ("pipelined", "gone")
 
 
 @pytest.mark.parametrize("everybody", [False, True], ids=["server", "everybody"])

@@ -33,8 +33,10 @@ CLEARTEXT = standard(Auth(cleartext=True))
 @pytest.fixture(autouse=True)
 def nothing_is_left_to_the_garbage_collector() -> Iterator[None]:
     """A socket that was not closed is a ResourceWarning, and so a failure: in the test that left it."""
+    gc.freeze()  # the collection has only the objects of the test to look at, which takes a tenth of the time
     yield
     gc.collect()
+    gc.unfreeze()
 
 
 # --- failures stay alone ----------------------------------------------------------------------------------------------

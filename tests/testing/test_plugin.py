@@ -192,6 +192,7 @@ def test_without_any_other_plugin(suite: pytest.Pytester, monkeypatch: pytest.Mo
     suite.runpytest_subprocess("-p", "smtp_trio").assert_outcomes(passed=2)
 
 
+@pytest.mark.slow
 def test_it_can_be_left_out(suite: pytest.Pytester) -> None:
     suite.makepyfile(SYNC)
     result = suite.runpytest_subprocess("-p", "no:smtp_trio")
