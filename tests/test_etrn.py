@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import trio
@@ -18,6 +18,7 @@ from smtp_trio import (
     Command,
     Hooks,
     LocalProtocolError,
+    Mail,
     NotOfferedError,
     Reply,
     ReplyError,
@@ -27,7 +28,8 @@ from smtp_trio import (
     connect,
     standard,
 )
-from smtp_trio.protocol import Data, Extension
+from smtp_trio.protocol import Data, Extension, Param
+from smtp_trio.protocol.extension import CommandParams
 from smtp_trio.protocol.extensions.auth import AuthCommand
 from smtp_trio.protocol.extensions.chunking import Bdat
 from smtp_trio.protocol.extensions.starttls import StartTlsCommand
@@ -248,3 +250,31 @@ async def test_parameters_of_the_ehlo_line_are_typed() -> None:
         async with connect("127.0.0.1", port, extensions=[Colours()]) as client:
             assert client.offered["XCOLOURS"] == Colours(("red", "green"))
         await server.stop()
+
+
+COLOUR = Param[str]("COLOUR", lambda value: value if value in ("red", "green") else None, str)
+
+
+class ColourOfMail(Extension):
+    """An extension with a parameter of MAIL."""
+
+    keyword = "XCOLOUR"
+    params: ClassVar[CommandParams] = {Mail: (COLOUR,)}
+
+
+async def test_parameters_of_mail_are_keyword_arguments() -> None:
+    colours: list[str | None] = []
+
+    async def mail(session: Session, mail: Mail) -> None:
+        colours.append(mail.params.get(COLOUR))
+
+    server = Server(extensions=standard(ColourOfMail()))
+    server.on(mail=mail)
+    async with serving(server) as stream, Client(stream, extensions=[ColourOfMail()]) as client:
+        await client.mail("me@client.test", colour="red")
+        with pytest.raises(ValueError, match="COLOUR"):
+            await client.mail("me@client.test", colour="blue")
+    async with serving(Server()) as stream, Client(stream, extensions=[ColourOfMail()]) as client:
+        with pytest.raises(NotOfferedError, match="COLOUR"):
+            await client.mail("me@client.test", colour="red")
+    assert colours == ["red"]
