@@ -1,10 +1,12 @@
-"""SMTP under a clock that you own: servers and clients for tests, joined in memory, with faults, transcripts and sweeps."""
+"""SMTP under a clock that you own: servers and clients for tests, joined in memory, with faults, transcripts and
+sweeps.
+"""
 
 from __future__ import annotations
 
-from ._faults.decisions import Layer
 from ._faults.faults import Faults
 from ._faults.faulty_stream import FaultyStream
+from ._faults.layer import Layer
 from ._faults.personalities import (
     ConnectionsPerPeer,
     Greylist,
@@ -15,20 +17,20 @@ from ._faults.personalities import (
 )
 from ._faults.rule import Rule, Sometimes
 from ._faults.rules import (
+    Advertise,
     Answer,
     Close,
+    Coalesce,
     Delay,
-    Drop,
     Early,
     Extra,
     Garbage,
     Hang,
     Ignore,
-    Instead,
-    Lie,
-    Pace,
+    Omit,
+    Replace,
     Reset,
-    Together,
+    Throttle,
     Trickle,
 )
 from ._servers.deterministic import DeterministicSettings, deterministic
@@ -45,13 +47,14 @@ from ._transcripts.recording import RecordedStream
 from ._transcripts.transcript import Transcript
 
 __all__ = [
+    "Advertise",
     "Answer",
     "Attempt",
     "Close",
+    "Coalesce",
     "ConnectionsPerPeer",
     "Delay",
     "DeterministicSettings",
-    "Drop",
     "Early",
     "Entry",
     "Extra",
@@ -63,17 +66,16 @@ __all__ = [
     "Ignore",
     "Inbox",
     "InboxThread",
-    "Instead",
     "Layer",
-    "Lie",
     "MemoryServer",
     "MemoryStream",
     "MessageRate",
     "MessagesPerConnection",
-    "Pace",
+    "Omit",
     "ReceivedMail",
     "RecipientsPerMessage",
     "RecordedStream",
+    "Replace",
     "Reset",
     "Rule",
     "Sometimes",
@@ -81,7 +83,7 @@ __all__ = [
     "SweepReport",
     "Tarpit",
     "TestServer",
-    "Together",
+    "Throttle",
     "Transcript",
     "Trickle",
     "bounded_stream_pair",

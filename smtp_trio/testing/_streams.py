@@ -1,6 +1,7 @@
-"""Streams in memory that hold no more than they are told to, as a network does: who writes waits for who reads.
+"""Streams in memory with a limited buffer: as over a network, a sender waits for its receiver.
 
-What one end sends the other receives in the same pieces, so what each of two tasks sees does not depend on whose turn it was.
+What one end sends is received in the same pieces, so what each of two tasks observes does not depend on the order in
+which they run.
 """
 
 from __future__ import annotations
@@ -15,51 +16,59 @@ from attrs import define, field
 
 from .._types import Peer
 
-#: Octets that one direction holds: about what a socket's buffers do.
+#: Octets that one direction holds, about as many as the buffers of a socket.
 MAX_OCTETS = 65536
+#: Seconds within which octets that were sent have arrived. To reset a connection earlier would discard some of them.
+DELIVERY_TIME = 0.001
 
 
 @define(eq=False)
 class _Pipe:
-    """One direction. ``ended``: no more will come. ``cut``: the connection is gone, or its reader is."""
+    """One direction.
 
-    room: int
+    ``ended``: the sender sends no more. ``cut``: the connection was reset, or the receiver has closed its end.
+    """
+
+    capacity: int
     pieces: deque[bytes] = field(factory=deque)
     held: int = 0
     ended: bool = False
     cut: bool = False
     sending: bool = False
     receiving: bool = False
-    news: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
+    changed: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
 
     def put(self, piece: bytes) -> None:
         self.pieces.append(piece)
         self.held += len(piece)
-        self.news.unpark_all()
+        self.changed.unpark_all()
 
     def get(self, max_octets: int | None) -> bytes:
-        """The oldest piece, or what is asked for of it; b"" when there is none."""
+        """Return the oldest piece, or the first ``max_octets`` of it; b"" when there is none."""
         piece = self.pieces.popleft() if self.pieces else b""
         if max_octets is not None and len(piece) > max_octets:
             self.pieces.appendleft(piece[max_octets:])
             piece = piece[:max_octets]
         self.held -= len(piece)
-        self.news.unpark_all()
+        self.changed.unpark_all()
         return piece
 
     def cut_off(self) -> None:
-        """What is on its way is lost."""
+        """Discard what was not received."""
         self.pieces.clear()
         self.held, self.cut = 0, True
-        self.news.unpark_all()
+        self.changed.unpark_all()
 
     def end(self) -> None:
         self.ended = True
-        self.news.unpark_all()
+        self.changed.unpark_all()
 
 
 class MemoryStream(trio.abc.HalfCloseableStream):
-    """One end of `bounded_stream_pair`. ``endpoints`` are the peer and us, as a server sees them."""
+    """One end of `bounded_stream_pair`.
+
+    ``endpoints`` are the addresses of the peer and of this end, as a server sees them.
+    """
 
     def __init__(self, outgoing: _Pipe, incoming: _Pipe) -> None:
         self.endpoints: tuple[Peer, Peer] = Peer("", None, "memory"), Peer("", None, "memory")
@@ -68,13 +77,13 @@ class MemoryStream(trio.abc.HalfCloseableStream):
 
     @property
     def unread(self) -> int:
-        """Octets that came and were not received yet."""
+        """The number of octets that the other end has sent, and that were not received yet."""
         return self._incoming.held
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send, and wait while the other end's buffer is full.
+        """Send, and wait while the buffer is full.
 
-        Raises trio.BrokenResourceError when nobody will receive it, trio.ClosedResourceError when this end is closed.
+        Raises trio.BrokenResourceError when the other end is closed, trio.ClosedResourceError when this end is.
         """
         pipe, octets = self._outgoing, bytes(data)
         if pipe.sending:
@@ -83,10 +92,10 @@ class MemoryStream(trio.abc.HalfCloseableStream):
         try:
             await trio.lowlevel.checkpoint()
             self._check_sending()
-            for start in range(0, len(octets), pipe.room):
-                piece = octets[start : start + pipe.room]
-                while pipe.held + len(piece) > pipe.room:
-                    await pipe.news.park()
+            for start in range(0, len(octets), pipe.capacity):
+                piece = octets[start : start + pipe.capacity]
+                while pipe.held + len(piece) > pipe.capacity:
+                    await pipe.changed.park()
                     self._check_sending()
                 pipe.put(piece)
         finally:
@@ -96,10 +105,10 @@ class MemoryStream(trio.abc.HalfCloseableStream):
         if self._closed or self._outgoing.ended:
             raise trio.ClosedResourceError("this stream is closed for sending")
         if self._outgoing.cut:
-            raise trio.BrokenResourceError("the other end is gone")
+            raise trio.BrokenResourceError("the other end is closed")
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait until there is room for an octet at least. Raises as `send_all` does."""
+        """Wait until the buffer has space for an octet. Raises the same exceptions as `send_all`."""
         pipe = self._outgoing
         if pipe.sending:
             raise trio.BusyResourceError("another task is sending on this stream")
@@ -107,14 +116,14 @@ class MemoryStream(trio.abc.HalfCloseableStream):
         try:
             await trio.lowlevel.checkpoint()
             self._check_sending()
-            while pipe.held >= pipe.room:
-                await pipe.news.park()
+            while pipe.held >= pipe.capacity:
+                await pipe.changed.park()
                 self._check_sending()
         finally:
             pipe.sending = False
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """The next octets of what the other end sent in one piece; b"" when it has ended.
+        """Return the next octets that the other end sent in one piece; b"" after the last.
 
         Raises trio.BrokenResourceError after a `reset`, trio.ClosedResourceError when this end is closed.
         """
@@ -133,12 +142,12 @@ class MemoryStream(trio.abc.HalfCloseableStream):
                     raise trio.BrokenResourceError("the connection was reset")
                 if pipe.pieces or pipe.ended:
                     return pipe.get(max_bytes)
-                await pipe.news.park()
+                await pipe.changed.park()
         finally:
             pipe.receiving = False
 
     async def send_eof(self) -> None:
-        """Say that nothing more will come."""
+        """End this direction: the other end receives b"" after what was sent."""
         pipe = self._outgoing
         if pipe.sending:
             raise trio.BusyResourceError("another task is sending on this stream")
@@ -148,41 +157,48 @@ class MemoryStream(trio.abc.HalfCloseableStream):
         await trio.lowlevel.checkpoint()
 
     def close(self) -> None:
-        """Close this end, at once: the other one receives what was sent, and then the end."""
+        """Close this end at once. The other end receives what was sent, and then b""."""
         self._closed = True
         self._outgoing.end()
         self._incoming.cut_off()
 
     async def aclose(self) -> None:
-        """`close`, and a checkpoint."""
+        """Close this end, and execute a checkpoint."""
         self.close()
         await trio.lowlevel.checkpoint()
 
     def reset(self) -> None:
-        """Close this end as a broken network does: what is on its way is lost, and the other end gets an error."""
+        """Reset the connection: what was not received is lost, and the other end gets trio.BrokenResourceError."""
         self._closed = True
         self._outgoing.cut_off()
         self._incoming.cut_off()
 
 
 def bounded_stream_pair(max_octets: int = MAX_OCTETS) -> tuple[MemoryStream, MemoryStream]:
-    """Two ends of a connection in memory, of which each direction holds ``max_octets`` at most.
+    """Return the two ends of a connection in memory, of which each direction holds at most ``max_octets``.
 
-    More than that and `send_all` waits until the other end has received; Trio's own memory streams swallow any amount. Raises
-    ValueError for no octets at all.
+    When a direction is full, `send_all` waits until the other end receives; the memory streams of `trio.testing` have
+    no such limit. Raises ValueError if ``max_octets`` is less than 1.
     """
     if max_octets < 1:
-        raise ValueError(f"max_octets must be 1 or more, not {max_octets}")
-    there, back = _Pipe(max_octets), _Pipe(max_octets)
-    return MemoryStream(there, back), MemoryStream(back, there)
+        raise ValueError(f"max_octets must be >= 1, got {max_octets}")
+    one, two = _Pipe(max_octets), _Pipe(max_octets)
+    return MemoryStream(one, two), MemoryStream(two, one)
 
 
 def reset(stream: trio.abc.Stream) -> None:
-    """Close a stream as a broken network does, so that the other end gets an error. Raises TypeError when that cannot be done."""
+    """Reset the connection of a stream, so that the other end gets an error. Raises TypeError for streams that cannot
+    do that.
+
+    Sockets can, and streams with a method ``reset``, as in this package, also below TLS.
+    """
+    while isinstance(stream, trio.SSLStream):
+        stream = stream.transport_stream
     if isinstance(stream, trio.SocketStream):
+        # With a linger time of 0, close sends RST instead of FIN.
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         stream.socket.close()
-    elif isinstance(stream, MemoryStream):
-        stream.reset()
+    elif callable(method := getattr(stream, "reset", None)):
+        method()
     else:
         raise TypeError(f"{stream!r} cannot be reset")

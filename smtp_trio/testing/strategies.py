@@ -5,8 +5,9 @@
     @given(fault_scripts(by="client"))
     def test_no_torn_message(faults): ...
 
-What is simple stands first everywhere, so it shrinks to no rules, few octets and short waits; and a script prints as the Python that
-makes it. Needs ``pip install smtp-trio[testing]``; nothing of it is imported before a strategy is asked for.
+What is simple stands first everywhere, so it shrinks to no rules, few octets and short waits; and a script prints as
+the Python that makes it. Needs ``pip install smtp-trio[testing]``; nothing of it is imported before a strategy is asked
+for.
 """
 
 from __future__ import annotations
@@ -17,25 +18,25 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from attrs import frozen
 
 from ._faults.faults import Faults
-from ._faults.rule import Rule, Side, Sometimes
+from ._faults.rule import Rule, Sometimes
 from ._faults.rules import (
+    Advertise,
     Answer,
     Close,
+    Coalesce,
     Delay,
-    Drop,
     Early,
     Extra,
     Garbage,
     Hang,
     Ignore,
-    Instead,
-    Lie,
-    Pace,
+    Omit,
+    Replace,
     Reset,
-    Together,
+    Throttle,
     Trickle,
 )
-from ._faults.wire_tracker import BODY, DOT, GREETING
+from ._wire_tracker import BODY, DOT, GREETING, Role
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
@@ -65,9 +66,12 @@ NONSENSE = (b"", b"250 ok\r\n", b"354 go on\r\n", b"250-half\r\n", b"299 what\r\
 
 @frozen
 class Chosen:
-    """What Hypothesis has chosen for a rule. It is the same for all kinds, so any of them can be tried in the place of another."""
+    """What Hypothesis has chosen for a rule.
 
-    by: Side
+    It is the same for all kinds, so any of them can be tried in the place of another.
+    """
+
+    by: Role
     at: str
     number: int
     nth: int
@@ -101,16 +105,16 @@ BOTH: tuple[Kind, ...] = (
     lambda it: Delay(it.at, it.number, **it.when),
     lambda it: Hang(it.at, **it.when),
     lambda it: Garbage(it.reply, it.number % 33, **it.when),
-    lambda it: Together(1 + it.number % 4, by=it.by),
+    lambda it: Coalesce(1 + it.number % 4, by=it.by),
     lambda it: Trickle(1 + it.number % 100, by=it.by),
-    lambda it: Pace(1 + it.number, by=it.by),
+    lambda it: Throttle(1 + it.number, by=it.by),
 )
-ONE: dict[Side, tuple[Kind, ...]] = {
+ONE: dict[Role, tuple[Kind, ...]] = {
     "server": (
         lambda it: Answer(it.reply, it.refusal(), nth=it.nth, times=it.times),
-        lambda it: Drop(it.one_of(KEYWORDS)),
-        lambda it: Lie("SIZE", it.number),
-        lambda it: Instead(it.reply, it.one_of(NONSENSE), **it.when),
+        lambda it: Omit(it.one_of(KEYWORDS)),
+        lambda it: Advertise("SIZE", it.number),
+        lambda it: Replace(it.reply, it.one_of(NONSENSE), **it.when),
         lambda it: Extra(it.reply, it.one_of(NONSENSE), **it.when),
     ),
     "client": (
@@ -120,14 +124,15 @@ ONE: dict[Side, tuple[Kind, ...]] = {
 }
 
 
-def rules(by: Side | None = None) -> SearchStrategy[Rule]:
+def rules(by: Role | None = None) -> SearchStrategy[Rule]:
     """One rule, for one side or (None) for either. Raises ImportError when there is no Hypothesis."""
     made: SearchStrategy[Rule] = _choices(_hypothesis(), by, ()).map(lambda chosen: chosen[0])
     return made
 
 
-def fault_scripts(by: Side | None = None, *, max_rules: int = 4, chance: bool = False) -> SearchStrategy[Faults]:
-    """Scripts of up to so many rules, for one side or (None) for both. ``chance``: some rules act only sometimes, as a seed has it.
+def fault_scripts(by: Role | None = None, *, max_rules: int = 4, chance: bool = False) -> SearchStrategy[Faults]:
+    """Scripts of up to so many rules, for one side or (None) for both. ``chance``: some rules act only sometimes, as a
+    seed has it.
 
     Each is new: none of its rules has been played. Raises ImportError when there is no Hypothesis.
     """
@@ -142,9 +147,9 @@ def _script(choices: list[tuple[Rule, float]], seed: int) -> Faults:
     return Faults(*(rule if chance == 1 else Sometimes(rule, chance) for rule, chance in choices), seed=seed)
 
 
-def _choices(st: Any, by: Side | None, chances: tuple[float, ...]) -> SearchStrategy[tuple[Rule, float]]:  # noqa: ANN401
+def _choices(st: Any, by: Role | None, chances: tuple[float, ...]) -> SearchStrategy[tuple[Rule, float]]:  # noqa: ANN401
     """Rules with their chances. Four choices for each: Hypothesis leaves out what takes no more than that."""
-    sides: tuple[Side, ...] = ("server", "client") if by is None else (by,)
+    sides: tuple[Role, ...] = ("server", "client") if by is None else (by,)
     kinds = [(side, kind) for side in sides for kind in (*BOTH, *ONE[side])]
     made: SearchStrategy[tuple[Rule, float]] = st.builds(
         lambda kind, at, number, when: (kind[1](Chosen(kind[0], at, number, *when[:2])), when[2]),

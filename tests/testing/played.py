@@ -19,9 +19,9 @@ from smtp_trio import (
     SMTPError,
 )
 from smtp_trio.testing import (
-    Drop,
     Faults,
     Inbox,
+    Omit,
     Rule,
     Sometimes,
     Transcript,
@@ -32,7 +32,7 @@ ME, YOU = "me@client.test", "you@mx.test"
 MANY = [f"{name}@mx.test" for name in "abcde"]
 MESSAGE = b"Subject: hi\r\n\r\n" + b"hello\r\n" * 10
 #: No extension that would put several things into one segment.
-SLOWLY = (Drop("CHUNKING"), Drop("PIPELINING"))
+SLOWLY = (Omit("CHUNKING"), Omit("PIPELINING"))
 
 
 class Watched(Inbox):

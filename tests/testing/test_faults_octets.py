@@ -22,21 +22,21 @@ from smtp_trio import (
     SMTPError,
 )
 from smtp_trio.testing import (
+    Advertise,
     Answer,
     Close,
     Delay,
-    Drop,
     Early,
     Extra,
     Faults,
     FaultyStream,
     Garbage,
     Ignore,
-    Instead,
-    Lie,
-    Pace,
+    Omit,
+    Replace,
     Reset,
     Sometimes,
+    Throttle,
     Trickle,
     bounded_stream_pair,
     deterministic,
@@ -115,7 +115,7 @@ async def test_a_reset_is_no_end() -> None:
 
 
 async def test_wrong_words(autojump_clock: MockClock) -> None:
-    for rule in (Instead("MAIL", b"354 go on\r\n"), Garbage("MAIL"), Instead("MAIL", b"250-half\r\n220 other\r\n")):
+    for rule in (Replace("MAIL", b"354 go on\r\n"), Garbage("MAIL"), Replace("MAIL", b"250-half\r\n220 other\r\n")):
         _, _, result = await send(rule, *SLOWLY)
         assert isinstance(result, RemoteProtocolError), rule
 
@@ -138,11 +138,11 @@ async def test_the_seed_decides_on_garbage() -> None:
 
 
 async def test_lies(autojump_clock: MockClock) -> None:
-    async with played(Faults(Lie("SIZE", 10), Lie("X-NEW"), Drop("help")), Watched()) as client, client:
+    async with played(Faults(Advertise("SIZE", 10), Advertise("X-NEW"), Omit("help")), Watched()) as client, client:
         assert client.capabilities["SIZE"] == ("10",)
         assert "X-NEW" in client.capabilities
         assert "HELP" not in client.capabilities
-        with pytest.raises(ReplyError, match="the server takes 10"):
+        with pytest.raises(ReplyError, match="the server accepts 10"):
             await client.send(ME, [YOU], MESSAGE)
 
 
@@ -164,7 +164,7 @@ async def test_ignoring_what_was_accepted_changes_nothing(autojump_clock: MockCl
 
 async def test_talking_early(autojump_clock: MockClock) -> None:
     """The body is there before the 354, and the greeting after the EHLO."""
-    inbox, transcript, result = await send(Early("CONNECT"), Early("DATA"), Drop("CHUNKING"), Delay("DATA", 9))
+    inbox, transcript, result = await send(Early("CONNECT"), Early("DATA"), Omit("CHUNKING"), Delay("DATA", 9))
     assert result.complete
     assert len(inbox) == 1
     words = [(entry.side, entry.data) for entry in transcript.entries if entry.data]
@@ -199,7 +199,7 @@ async def test_chance_at_its_ends(autojump_clock: MockClock) -> None:
 
 async def test_a_thousand_runs_are_one(autojump_clock: MockClock) -> None:
     """The same script gives the same session, octet for octet and second for second."""
-    rules = (Sometimes(Answer("RCPT", 450, times=0)), Garbage("RSET"), Trickle(5, at="."), Pace(700), Delay(".", 3))
+    rules = (Sometimes(Answer("RCPT", 450, times=0)), Garbage("RSET"), Trickle(5, at="."), Throttle(700), Delay(".", 3))
     transcripts = set()
     for _ in range(20):
         began = trio.current_time()
@@ -244,7 +244,7 @@ async def test_inside_tls(autojump_clock: MockClock) -> None:
             versions.append(session.stream.version())  # type: ignore[attr-defined]
 
     versions: list[str] = []
-    faults = Faults(Answer("MAIL", 451), Trickle(4, at="EHLO"), Drop("CHUNKING"), Close("body", after=9))
+    faults = Faults(Answer("MAIL", 451), Trickle(4, at="EHLO"), Omit("CHUNKING"), Close("body", after=9))
     server = Server(faults.hooks(Secured()), name=NAME, tls=server_tls(), **deterministic())
     near, far = bounded_stream_pair()
     async with trio.open_nursery() as nursery:

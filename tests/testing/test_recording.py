@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
+import trio.testing
 from helpers import client_tls
 
 from smtp_trio import Session
@@ -54,7 +55,7 @@ async def test_a_reset_is_recorded(autojump_clock: object) -> None:
     with pytest.raises(trio.BrokenResourceError):
         await theirs.receive_some()
     with pytest.raises(TypeError, match="cannot be reset"):
-        Transcript().record(recorded, side="C").reset()
+        Transcript().record(trio.testing.memory_stream_pair()[0], side="C").reset()
     assert str(written) == "C. resets\n"
 
 

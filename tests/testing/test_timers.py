@@ -35,15 +35,15 @@ from smtp_trio.testing import (
     Close,
     ConnectionsPerPeer,
     Delay,
-    Drop,
     Faults,
     Greylist,
     Hang,
     Inbox,
     MessageRate,
     MessagesPerConnection,
-    Pace,
+    Omit,
     Tarpit,
+    Throttle,
     Trickle,
     deterministic,
     memory_pair,
@@ -51,7 +51,7 @@ from smtp_trio.testing import (
 
 ME, YOU = "me@client.test", "you@mx.test"
 MESSAGE = b"Subject: hi\r\n\r\nhello\r\n"
-SLOWLY = (Drop("CHUNKING"), Drop("PIPELINING"))
+SLOWLY = (Omit("CHUNKING"), Omit("PIPELINING"))
 EVER = ClientTimeouts.all(0)
 #: Seconds of processor time for all tests of this file.
 BOUND = 2.0
@@ -199,7 +199,7 @@ async def test_pace_of_a_modem(autojump_clock: MockClock) -> None:
     inbox = Inbox()
     big = MESSAGE + b"0123456789abc\r\n" * 2000
     async with trio.open_nursery() as nursery:
-        client = await memory_pair(nursery, inbox, faults=Faults(Pace(30)), max_octets=4096, timeout=EVER)
+        client = await memory_pair(nursery, inbox, faults=Faults(Throttle(30)), max_octets=4096, timeout=EVER)
         async with client:
             await client.send(ME, [YOU], big)
     assert inbox[0].raw == big

@@ -326,14 +326,14 @@ def test_a_difference_is_shown() -> None:
 def test_it_is_compared_with_a_file_which_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SMTP_TRIO_UPDATE_TRANSCRIPTS", raising=False)
     file = tmp_path / "session.txt"
-    with pytest.raises(AssertionError, match="SMTP_TRIO_UPDATE_TRANSCRIPTS=1 it is written:\nS: 220"):
+    with pytest.raises(AssertionError, match="SMTP_TRIO_UPDATE_TRANSCRIPTS=1 writes it:\nS: 220"):
         SAID.compare(file)
     assert not file.exists()
     SAID.compare(file, update=True)
     assert file.read_text() == str(SAID)
     SAID.compare(file)
     file.write_text("# Why.\nS: 220 ***\nC: NOOP\n")
-    with pytest.raises(AssertionError, match="SMTP_TRIO_UPDATE_TRANSCRIPTS=1 the file is rewritten"):
+    with pytest.raises(AssertionError, match="SMTP_TRIO_UPDATE_TRANSCRIPTS=1 rewrites the file"):
         SAID.compare(file)
     monkeypatch.setenv("SMTP_TRIO_UPDATE_TRANSCRIPTS", "1")
     SAID.compare(file)

@@ -1,1 +1,1 @@
-"""Fault scripts and receiver personalities."""
+"""Fault scripts and the behaviour of large receivers."""

@@ -1,44 +1,41 @@
-"""Fault scripts: rules for one or both peers, played over any stream, and inside a server's session where it decides."""
+"""Fault scripts: rules for one side or both, which act on any stream, and within the sessions of a server."""
 
 from __future__ import annotations
-
-from collections import Counter
-from random import Random
 
 import trio
 
 from ..._server.hooks import Hooks
 from ..._server.server import Server
-from .decisions import Decisions, as_hooks, scripted
+from .._wire_tracker import Role
+from .decisions import Decisions, has_decisions
 from .faulty_stream import FaultyStream
-from .rule import Rule, Side, Sometimes, Step
-from .rules import decides
-from .wire_tracker import Piece
+from .layer import as_hooks
+from .rule import Rule, Sometimes
+from .script import Script
 
 
 class Faults:
-    """Rules that are played together.
+    """Rules that act together.
 
-    The rules are data; how often each has acted is kept here, over all the sessions that this plays in, so that a client which comes
-    again finds a fault of ``times=1`` gone. The same rules, the same seed and the same octets give the same faults. `again` gives a
-    script that has not been played yet.
+    Rules are values. A `Faults` object counts how often each has acted, over all sessions that it is used in: a client
+    that connects again does not meet a fault with ``times=1`` a second time. The same rules, seed and octets give the
+    same faults. `again` returns the same script with its counts at 0.
 
-    ``Server(faults.hooks(hooks))`` is all that a server of ours needs; a client's stream goes through ``wrap(stream,
-    side="client")``. `memory_pair` does both. Behind STARTTLS, rules for a client's octets cannot know what those mean any more.
+    For a server of this package, ``Server(faults.hooks(hooks))`` is enough; a client's stream is wrapped by
+    ``wrap(stream, side="client")``. `memory_pair` does both. After STARTTLS, rules for a client's octets cannot
+    interpret them any more.
     """
 
     def __init__(self, *rules: Rule | Sometimes, seed: int = 0) -> None:
         self.rules: tuple[Rule | Sometimes, ...] = rules
-        self.seed = seed
-        self._plain = [(each.rule, each.chance) if isinstance(each, Sometimes) else (each, 1) for each in rules]
-        self._counts: Counter[tuple[int, bool]] = Counter()
-        self._hooked = False
+        self.seed: int = seed
+        self._script = Script(rules, seed)
         self._servers: list[Server] = []
 
     def __repr__(self) -> str:
-        """Python that makes this script."""
-        words = [repr(rule) for rule in self.rules]
-        return f"Faults({', '.join([*words, f'seed={self.seed}'] if self.seed else words)})"
+        """Return the Python expression that makes this script."""
+        arguments = [repr(rule) for rule in self.rules]
+        return f"Faults({', '.join([*arguments, f'seed={self.seed}'] if self.seed else arguments)})"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Faults) and (self.rules, self.seed) == (other.rules, other.seed)
@@ -47,61 +44,28 @@ class Faults:
         return hash((self.rules, self.seed))
 
     def again(self) -> Faults:
-        """The same script, from its beginning."""
+        """Return the same script, as if it had not been used."""
         return Faults(*self.rules, seed=self.seed)
 
-    def wrap(self, stream: trio.abc.Stream, *, side: Side) -> FaultyStream:
-        """This side's end of a connection, over which it will have these faults.
+    def wrap(self, stream: trio.abc.Stream, *, side: Role) -> FaultyStream:
+        """Return a stream around one end of a connection, that of ``side`` ("client" or "server"), with the faults of
+        this side.
 
-        Where no hook of ours decides, as with another's server, the rules that refuse or delay are played on its octets.
+        Rules of a server that refuse or delay act on its octets, unless `hooks` or `install` was called.
         """
-        return FaultyStream(stream, side, self)
+        return FaultyStream(stream, side, self._script)
 
     def hooks(self, hooks: Hooks | None = None) -> Hooks:
-        """These hooks, but for what the rules for a server decide, refuse and delay. They see to its octets, too."""
-        self._hooked = True
-        return Decisions(Hooks() if hooks is None else hooks, self, every=True)
+        """Return hooks around ``hooks`` with the faults of a server. They also wrap the stream of each session."""
+        self._script.hooked = True
+        return Decisions(Hooks() if hooks is None else hooks, self._script, every=True)
 
     def install(self, server: Server) -> None:
-        """Let the rules decide in the sessions of this server whose streams were wrapped, and in no others."""
-        self._hooked = True
+        """Let the rules that refuse or delay act in those sessions of ``server`` whose streams were wrapped."""
+        self._script.hooked = True
         if server not in self._servers:
             self._servers.append(server)
-            if scripted(server.hooks, self):  # `hooks` made them: a rule that is asked twice counts double
+            if has_decisions(server.hooks, self._script):  # made by `hooks`; twice, each occasion would count double
                 return
-            decisions = Decisions(as_hooks(server._state.hooks), self, every=False)
+            decisions = Decisions(as_hooks(server._state.hooks), self._script, every=False)
             server._state.install({**server._state.hooks, **decisions.installed()})
-
-    # --- how they are played --------------------------------------------------------------------------------------------
-
-    def on_octets(self, side: Side) -> list[tuple[int, Rule]]:
-        """The rules that this side's stream plays."""
-        rules = [
-            (index, rule)
-            for index, (rule, _) in enumerate(self._plain)
-            if rule.by == side and not (self._hooked and decides(rule))
-        ]
-        return sorted(rules, key=lambda each: each[1].turn)
-
-    def deciding(self, at: str) -> list[Rule]:
-        """The rules that act now that a session decides on this command."""
-        piece = Piece(at, b"")
-        return [
-            rule
-            for index, (rule, _) in enumerate(self._plain)
-            if decides(rule) and rule.acts_on(piece, heard=False) and self.is_due(index)
-        ]
-
-    def is_due(self, index: int, *, heard: bool = False) -> bool:
-        """Whether a rule acts, now that it could: its ``nth``, its ``times``, and its chance."""
-        rule, chance = self._plain[index]
-        self._counts[index, heard] += 1
-        count = self._counts[index, heard]
-        if count < rule.nth or (rule.times and count >= rule.nth + rule.times):
-            return False
-        return chance >= 1 or Random(f"chance {self.seed} {index} {count}").random() < chance
-
-    def change(self, index: int, rule: Rule, piece: Piece, steps: list[Step], *, heard: bool) -> list[Step]:
-        """What a rule makes of a piece."""
-        chance = Random(f"octets {self.seed} {index} {self._counts[index, heard]}")
-        return rule.change(piece, steps, chance, heard=heard)

@@ -1,214 +1,220 @@
-"""A stream whose owner has faults: what it says and hears is changed, held back or cut off, as rules have it."""
+"""A stream that changes, delays or cuts the octets of one side, as the rules of a script say."""
 
 from __future__ import annotations
 
 import math
-import socket
-import struct
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 import trio
 
-from .rule import End, Hear, Hold, Side, Step, Wait
+from .._streams import DELIVERY_TIME, reset
+from .._wire_tracker import GREETING, Piece, Role, WireTracker
+from .rule import Ending, FakeReply, Hold, Step, Wait
 from .rules import Early
-from .wire_tracker import GREETING, Piece, WireTracker
+from .script import Script
 
-if TYPE_CHECKING:
-    from .faults import Faults
-
-#: Seconds for what was said to arrive.
-MOMENT = 0.001
 BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
 class FaultyStream(trio.abc.HalfCloseableStream):
-    """One end of a connection, with the faults of its side. Attributes that it has not are those of the stream under it."""
+    """One end of a connection, with the faults of its side.
 
-    def __init__(self, stream: trio.abc.Stream, side: Side, faults: Faults, *, greeted: bool = False) -> None:
+    Attributes that it lacks are those of the stream ``transport``.
+    """
+
+    # A tracker divides the octets of both directions into pieces. Those that this side sends are changed in `send_all`;
+    # for a client that ignores refusals or does not wait for replies, and for a server that fails within a body, those
+    # that it receives are changed in `receive_some`. The tracker is always given the octets that were sent, before any
+    # change: rules change what the peer receives, and not what this side believes to have sent. So a client can take a
+    # 550 for a 250 and yet be tracked correctly.
+
+    def __init__(self, stream: trio.abc.Stream, side: Role, script: Script, *, greeted: bool = False) -> None:
         self.transport: trio.abc.Stream = stream
-        self.side: Side = side
-        self.faults = faults
-        #: There is TLS over us, and the faults are played inside it.
+        self.side: Role = side
+        self.script = script
+        #: TLS was started over this stream, and another one has the faults inside it.
         self.transparent: bool = False
-        self._hearsay = WireTracker(greeted=greeted)
+        self._tracker = WireTracker(greeted=greeted)
+        #: Whether each rule acts on the body that is passing.
         self._acting: dict[tuple[int, bool], bool] = {}
-        self._coming: deque[Step] = deque()
-        #: Replies that will be heard before they are said, and how many commands were answered.
-        self._promised: deque[Hear] = deque()
+        #: Steps for octets that were received, and that are not taken yet.
+        self._incoming: deque[Step] = deque()
+        #: Fake replies that wait for the replies before them, and the number of replies that the client has received.
+        self._fake_replies: deque[FakeReply] = deque()
         self._answered = 0
         self._held: list[Hold] = []
-        self._until = math.inf
-        self._begun = greeted or side == "server"
+        self._held_until = math.inf
+        #: A fake greeting was considered; a server needs none.
+        self._started = greeted or side == "server"
         self._closed = False
 
     def __getattr__(self, name: str) -> object:
         return getattr(self.transport, name)
 
-    # --- what is made of a piece ----------------------------------------------------------------------------------------
+    # --- rules ----------------------------------------------------------------------------------------------------------
 
     @property
     def _idle(self) -> bool:
-        """No rule has anything to do with the octets here."""
-        return self.transparent or not self.faults.on_octets(self.side)
+        """Whether no rule applies to the octets of this stream."""
+        return self.transparent or not self.script.for_stream(self.side)
 
-    def _changed(self, piece: Piece, *, heard: bool) -> list[Step]:
+    def _steps(self, piece: Piece, *, incoming: bool) -> list[Step]:
         steps: list[Step] = [piece.octets]
-        for index, rule in self.faults.on_octets(self.side):
-            if not rule.acts_on(piece, heard=heard):
+        for index, rule in self.script.for_stream(self.side):
+            if not rule.acts_on(piece, incoming=incoming):
                 continue
-            if not piece.start:
-                self._acting[index, heard] = self.faults.is_due(index, heard=heard)
-            if self._acting.get((index, heard)):
-                steps = self.faults.change(index, rule, piece, steps, heard=heard)
+            if not piece.start:  # a body in several pieces counts once
+                self._acting[index, incoming] = self.script.is_due(index, incoming=incoming)
+            if self._acting.get((index, incoming)):
+                steps = self.script.change(index, rule, piece, steps, incoming=incoming)
         return steps
 
-    # --- saying -----------------------------------------------------------------------------------------------------------
+    # --- sending --------------------------------------------------------------------------------------------------------
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send, with the faults that this side has. Raises trio.BrokenResourceError when one of them ends the connection."""
+        """Send, with the faults of this side. Raises trio.BrokenResourceError when one of them ends the connection."""
         if self._idle:
             await self.transport.send_all(data)
             return
         await trio.lowlevel.checkpoint()
-        self._begin()
+        self._start()
         octets = b""
-        for piece in self._hearsay.said(self.side, bytes(data)):
-            for step in self._changed(piece, heard=False):
+        for piece in self._tracker.feed(self.side, bytes(data)):
+            for step in self._steps(piece, incoming=False):
                 if isinstance(step, bytes):
                     octets += step
                     continue
                 if octets:
                     await self._send(octets)
                     octets = b""
-                await self._do(step)
+                await self._take(step)
         if octets:
             await self._send(octets)
 
-    async def _do(self, step: Step) -> None:
-        """A step that is none of octets to send."""
+    async def _take(self, step: Step) -> None:
+        """Take a step that is not octets."""
         if isinstance(step, Wait):
             await trio.sleep(step.seconds)
-        elif isinstance(step, Hear):
-            self._promised.append(step)
-            self._fulfil()
+        elif isinstance(step, FakeReply):
+            self._fake_replies.append(step)
+            self._deliver_fake_replies()
         elif isinstance(step, Hold):
             if not self._held:
-                self._until = trio.current_time() + step.within
+                self._held_until = trio.current_time() + step.within
             self._held.append(step)
             if len(self._held) >= step.count:
                 await self._send(b"")
-        elif isinstance(step, End):
+        elif isinstance(step, Ending):
             await self._send(b"")
-            await self._finish(step)
+            await self._end(step)
 
     async def _send(self, octets: bytes) -> None:
-        """Send this, behind what was held back."""
+        """Send these octets after those that were held."""
         octets = b"".join(each.octets for each in self._held) + octets
-        self._held, self._until = [], math.inf
+        self._held, self._held_until = [], math.inf
         await self.transport.send_all(octets)
 
-    async def _finish(self, end: End) -> None:
-        if end is End.SILENCE:
+    async def _end(self, ending: Ending) -> None:
+        if ending is Ending.SILENCE:
             with suppress(*BROKEN):
                 while await self.transport.receive_some():
                     pass
-        elif end is End.RESET:
-            await trio.sleep(MOMENT)  # or it would depend on whose turn it was how much of what we have said is lost
-            reset(self.transport)
+        elif ending is Ending.RESET:
+            # Without the wait, how many of the octets before the reset are lost would depend on the order of tasks.
+            await trio.sleep(DELIVERY_TIME)
+            with suppress(TypeError):
+                reset(self.transport)
         await trio.aclose_forcefully(self.transport)
-        raise trio.BrokenResourceError(f"a fault: {end.value}")
+        raise trio.BrokenResourceError(f"a fault: {ending.value}")
 
-    # --- hearing ------------------------------------------------------------------------------------------------------------
+    # --- receiving ------------------------------------------------------------------------------------------------------
 
-    def _begin(self) -> None:
-        """A client that does not wait for the greeting hears one before anybody has said so."""
-        if not self._begun:
-            self._begun = True
+    def _start(self) -> None:
+        """Deliver a fake greeting if the client does not wait for the real one."""
+        if not self._started:
+            self._started = True
             piece = Piece(GREETING, b"")
-            for index, rule in self.faults.on_octets(self.side):
-                if isinstance(rule, Early) and rule.acts_on(piece, heard=False) and self.faults.is_due(index):
-                    steps = self.faults.change(index, rule, piece, [], heard=False)
-                    self._promised += [step for step in steps if isinstance(step, Hear)]
-            self._fulfil()
+            for index, rule in self.script.for_stream(self.side):
+                if isinstance(rule, Early) and rule.acts_on(piece, incoming=False) and self.script.is_due(index):
+                    steps = self.script.change(index, rule, piece, [], incoming=False)
+                    self._fake_replies += [step for step in steps if isinstance(step, FakeReply)]
+            self._deliver_fake_replies()
 
-    def _fulfil(self, answered: int = -1) -> None:
-        """Hear what is to be heard now that this question was answered: it must not overtake the replies to what was asked before."""
+    def _deliver_fake_replies(self, answered: int = -1) -> None:
+        """Deliver the fake replies that are due after the reply to command ``answered``: they must not overtake earlier
+        replies.
+        """
         self._answered = max(self._answered, answered + 1)
-        while self._promised and self._promised[0].number <= self._answered:
-            step = self._promised.popleft()
-            self._coming.append(step.octets)
+        while self._fake_replies and self._fake_replies[0].number <= self._answered:
+            step = self._fake_replies.popleft()
+            self._incoming.append(step.octets)
             self._answered = step.number + 1
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """What the other end says, as far as the faults of this side let it through."""
-        if self._closed:  # what came before that is not heard any more
+        """Receive what the other end sends, with the faults of this side."""
+        if self._closed:  # also if octets are left from before
             await trio.lowlevel.checkpoint()
             raise trio.ClosedResourceError("this stream is closed")
-        if self._idle and not self._coming:
+        if self._idle and not self._incoming:
             return bytes(await self.transport.receive_some(max_bytes))
         await trio.lowlevel.checkpoint()
-        self._begin()
-        other: Side = "server" if self.side == "client" else "client"
+        self._start()
+        other: Role = "server" if self.side == "client" else "client"
         while True:
-            while self._coming:
-                step = self._coming.popleft()
+            while self._incoming:
+                step = self._incoming.popleft()
                 if not isinstance(step, bytes):
-                    await self._do(step)
+                    await self._take(step)
                 elif step:
                     if max_bytes is not None and len(step) > max_bytes:
-                        self._coming.appendleft(step[max_bytes:])
+                        self._incoming.appendleft(step[max_bytes:])
                     return step[:max_bytes]
             data = await self._receive()
             if not data:
-                return self._hearsay.left_over(other)
-            for piece in self._hearsay.said(other, data):
-                self._coming += self._changed(piece, heard=True)
+                return b"".join(piece.octets for piece in self._tracker.finish(other))
+            for piece in self._tracker.feed(other, data):
+                self._incoming += self._steps(piece, incoming=True)
                 if other == "server":
-                    self._fulfil(piece.number)
+                    self._deliver_fake_replies(piece.number)
 
     async def _receive(self) -> bytes:
-        """What comes next; meanwhile, what was held back has waited for long enough."""
+        """Receive from the transport stream; send what was held when its time is over."""
         if self._held:
-            with trio.move_on_at(self._until):
+            with trio.move_on_at(self._held_until):
                 return bytes(await self.transport.receive_some())
             await self._send(b"")
         return bytes(await self.transport.receive_some())
 
-    # --- the rest of a stream ---------------------------------------------------------------------------------------------
+    # --- other methods of a stream --------------------------------------------------------------------------------------
 
     async def wait_send_all_might_not_block(self) -> None:
-        """As the stream under it does."""
+        """Wait until the transport stream might accept data."""
         await self.transport.wait_send_all_might_not_block()
 
     async def send_eof(self) -> None:
-        """As the stream under it does."""
+        """Send what was held, and an end of file over the transport stream."""
         assert isinstance(self.transport, trio.abc.HalfCloseableStream)
-        await self._last_words()
+        await self._send_rest()
         await self.transport.send_eof()
 
     async def aclose(self) -> None:
-        """What was held back leaves, and the stream is closed."""
+        """Send what was held, and close the transport stream."""
         self._closed = True
         try:
-            await self._last_words()
+            await self._send_rest()
         finally:
             await self.transport.aclose()
 
-    async def _last_words(self) -> None:
-        rest = self._hearsay.left_over(self.side)
+    async def _send_rest(self) -> None:
+        rest = b"".join(piece.octets for piece in self._tracker.finish(self.side))
         if self._held or rest:
             with suppress(*BROKEN):
                 await self._send(rest)
 
+    def reset(self) -> None:
+        """Reset the connection, so that the other end gets an error.
 
-def reset(stream: trio.abc.Stream) -> None:
-    """Make the peer see an error and no end, where the stream can do that: sockets, and those in memory of ours."""
-    while isinstance(stream, FaultyStream | trio.SSLStream):
-        stream = stream.transport if isinstance(stream, FaultyStream) else stream.transport_stream
-    if isinstance(stream, trio.SocketStream):
-        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        stream.socket.close()
-    elif hasattr(stream, "reset"):
-        stream.reset()
+        Raises TypeError for streams that cannot do that.
+        """
+        reset(self.transport)

@@ -1,7 +1,7 @@
-"""What large receivers do to those who send them much, as layers around hooks: limits that follow from what a client did, not dice.
+"""Limits that large receivers impose on senders, as layers around hooks.
 
-Each is hooks around other hooks, so they compose: ``Greylist(MessagesPerConnection(inbox, 20))``. Time is Trio's, so under a clock of
-one's own five minutes are no time at all. What they remember they remember in themselves: one layer, one memory, all sessions.
+The layers compose: ``Greylist(MessagesPerConnection(inbox, 20))``. Time is Trio's, so under a MockClock five minutes
+pass at once. Each layer has its own memory, which all sessions share.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from ..._server.hooks import Hooks
 from ..._server.session import Session
 from ..._types import Peer
 from ...protocol import Mail, Rcpt, Reply
-from .decisions import Layer, late
+from .layer import Layer, delay_reply
 
 
-def who(peer: Peer) -> str:
-    """What a client is remembered by: its host, as it comes from another port each time."""
+def peer_key(peer: Peer) -> str:
+    """Return the key by which a client is remembered: its host, since its port changes with each connection."""
     return peer.host or peer.kind
 
 
 class Greylist(Layer):
-    """450 to each new triple of peer, sender and recipient, until ``seconds`` have passed since it was first seen (RFC 6647).
+    """Reply 450 to each new triple of peer, sender and recipient until ``seconds`` after it was first seen (RFC 6647).
 
-    A triple that came back later than ``forget`` seconds begins anew.
+    A triple that is not accepted within ``forget`` seconds is new again.
     """
 
     def __init__(self, hooks: Hooks | None = None, seconds: float = 300, *, forget: float = 14400) -> None:
@@ -37,7 +37,7 @@ class Greylist(Layer):
 
     async def rcpt(self, session: Session, rcpt: Rcpt) -> Reply | None:
         assert session.envelope is not None
-        triple = who(session.peer), session.envelope.sender.raw, rcpt.recipient.raw
+        triple = peer_key(session.peer), session.envelope.sender.raw, rcpt.recipient.raw
         now = trio.current_time()
         if triple not in self._passed:
             if now - self._seen.get(triple, -self.forget) >= self.forget:
@@ -50,9 +50,9 @@ class Greylist(Layer):
 
 
 class MessagesPerConnection(Layer):
-    """421 to the MAIL behind the first ``most`` of a connection: come again over another one.
+    """Reply 421 to each MAIL after the first ``most`` of a connection, so that the client has to reconnect.
 
-    Each MAIL that was in order counts, whatever became of its message.
+    Each valid MAIL counts, whether its message is accepted or not.
     """
 
     def __init__(self, hooks: Hooks | None = None, most: int = 20) -> None:
@@ -68,7 +68,9 @@ class MessagesPerConnection(Layer):
 
 
 class RecipientsPerMessage(Layer):
-    """452 to every recipient beyond ``most`` of one message; the client sends them another (RFC 5321 4.5.3.1.10)."""
+    """Reply 452 to each RCPT after ``most`` recipients of a message; the client sends it again to the others (RFC 5321
+    4.5.3.1.10).
+    """
 
     def __init__(self, hooks: Hooks | None = None, most: int = 100) -> None:
         super().__init__(hooks)
@@ -82,7 +84,7 @@ class RecipientsPerMessage(Layer):
 
 
 class ConnectionsPerPeer(Layer):
-    """421 in the place of a greeting to a peer who has ``most`` connections open."""
+    """Reply 421 instead of a greeting to a peer that has ``most`` connections open."""
 
     def __init__(self, hooks: Hooks | None = None, most: int = 10) -> None:
         super().__init__(hooks)
@@ -90,20 +92,21 @@ class ConnectionsPerPeer(Layer):
         self._open: Counter[str] = Counter()
 
     async def connect(self, session: Session) -> Reply | None:
-        self._open[who(session.peer)] += 1
-        if self._open[who(session.peer)] > self.most:
+        self._open[peer_key(session.peer)] += 1
+        if self._open[peer_key(session.peer)] > self.most:
             return Reply(421, "Too many connections from your host; try again later", "")
         return await self.under.connect(session)
 
     async def disconnect(self, session: Session) -> None:
-        self._open[who(session.peer)] -= 1
+        self._open[peer_key(session.peer)] -= 1
         await self.under.disconnect(session)
 
 
 class MessageRate(Layer):
-    """421 to a peer's MAIL behind ``most`` of its own in the last ``seconds``, over all its connections.
+    """Reply 421 to each MAIL of a peer after ``most`` of its MAIL commands within ``seconds``, over all its
+    connections.
 
-    Each MAIL that was in order counts, whatever became of its message, but for those that this one refuses.
+    Each valid MAIL counts, whether its message is accepted or not, except those that this layer refuses.
     """
 
     def __init__(self, hooks: Hooks | None = None, most: int = 100, seconds: float = 3600) -> None:
@@ -113,7 +116,7 @@ class MessageRate(Layer):
         self._times: defaultdict[str, deque[float]] = defaultdict(deque)
 
     async def mail(self, session: Session, mail: Mail) -> Reply | None:
-        times, now = self._times[who(session.peer)], trio.current_time()
+        times, now = self._times[peer_key(session.peer)], trio.current_time()
         while times and now - times[0] >= self.seconds:
             times.popleft()
         if len(times) >= self.most:
@@ -123,9 +126,10 @@ class MessageRate(Layer):
 
 
 class Tarpit(Layer):
-    """Every answer to a session comes ``seconds`` later for each error that it made, and ``most`` at most. Errors are 4yz and 5yz.
+    """Delay each reply by ``seconds`` for each 4yz or 5yz reply that the session has had before, up to ``most``
+    seconds.
 
-    So do answers to what is no command, or out of order. What a server says unasked, a 421 when it stops, is not late.
+    Replies to invalid commands are included; a 421 that the server sends when it stops is not.
     """
 
     def __init__(self, hooks: Hooks | None = None, seconds: float = 5, *, most: float = 60) -> None:
@@ -137,5 +141,5 @@ class Tarpit(Layer):
         errors: int = session.context.get(self, 0)
         session.context[self] = errors + reply.refused
         if errors and reply.code not in (221, 421):  # the last reply of a session is not delayed
-            await late(session, min(self.most, self.seconds * errors))
+            await delay_reply(session, min(self.most, self.seconds * errors))
         await self.under.response(session, reply)

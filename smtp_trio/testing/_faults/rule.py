@@ -1,36 +1,39 @@
-"""What every fault rule is: a frozen value, which says what goes wrong, where, whose doing it is, and how often.
+"""The base class of fault rules, and the steps that rules consist of.
 
-A rule is given a piece of what a side says and the steps that would be taken for it, and gives other steps. So rules compose, and
-none of them waits, reads or writes by itself. Those that choose the words come first, then those that cut and delay them, and at
-last those that take them apart; rules of a kind in the order in which they are written.
+A rule is a frozen value: what goes wrong, where, on which side and how often. It never waits, reads or writes. A
+`FaultyStream` gives it a piece of the octets that one side sends (or receives) and the steps that are planned for the
+piece, at first only to pass on its octets; the rule returns the steps to take instead, and the next rule is given
+those. So rules compose over the octets of a session without knowledge of each other.
+
+The order in which they are applied matters. First the rules that replace text (`priority` 0), then those that delay or
+cut it (1), and at last those that divide it into segments (2), so that for example a reply that was replaced can be cut
+and sent octet by octet. Rules with the same priority are applied in the order in which the script lists them.
 """
 
 from __future__ import annotations
 
 import enum
 from random import Random
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from attrs import NOTHING, field, fields, frozen
 
-from .wire_tracker import BODY, Piece
+from .._wire_tracker import BODY, Piece, Role
 
-Side = Literal["client", "server"]
-
-#: Where a rule is at home that is at home everywhere.
+#: The place of a rule that acts at every place.
 ANYWHERE = "*"
 
 
 @frozen
 class Wait:
-    """A step: so many seconds pass. 0: what comes next is a segment of its own."""
+    """A step: wait ``seconds``. With 0, what follows is sent as a segment of its own."""
 
     seconds: float
 
 
 @frozen
 class Hold:
-    """A step: these octets wait for company, until ``count`` pieces are there, or so many seconds have passed."""
+    """A step: keep the octets until ``count`` pieces are kept, or for ``within`` seconds, and send them in one segment."""
 
     octets: bytes
     count: int
@@ -38,70 +41,74 @@ class Hold:
 
 
 @frozen
-class Hear:
-    """A step: these octets are heard in the place of a reply, behind those to what was asked before, though nobody has said them."""
+class FakeReply:
+    """A step: the client receives the octets as the reply to command ``number``, after the replies to the commands
+    before it.
+    """
 
     octets: bytes
     number: int
 
 
-class End(enum.Enum):
-    """A step after which there is no other."""
+class Ending(enum.Enum):
+    """A last step."""
 
     CLOSE = "the connection is closed"
-    RESET = "the connection is reset, as a network does that lost it"
-    SILENCE = "nothing more is said, and all that comes is swallowed until the peer has left"
+    RESET = "the connection is reset"
+    SILENCE = "nothing more is sent, and what is received is discarded until the peer closes the connection"
 
 
-#: What is done about a piece: octets are passed on, the others see to it that something is wrong.
-Step = bytes | Wait | Hold | Hear | End
+#: What is done about a piece. Octets are passed on.
+Step = bytes | Wait | Hold | FakeReply | Ending
 
 
 def place(at: str) -> str:
-    """A verb in capitals, or one of the places that are no verbs."""
+    """Return a place in its canonical form: "body", or a verb or other place in capitals."""
     return at if at == BODY else at.upper()
 
 
 def not_negative(rule: Rule, attribute: object, value: float) -> None:
-    """A validator. Raises ValueError."""
+    """Raise ValueError unless the value is >= 0; an attrs validator."""
     if value < 0:
-        raise ValueError(f"{type(rule).__name__}: {value} is less than nothing")
+        raise ValueError(f"{type(rule).__name__}: must be >= 0, got {value}")
 
 
 def positive(rule: Rule, attribute: object, value: float) -> None:
-    """A validator. Raises ValueError."""
+    """Raise ValueError unless the value is > 0; an attrs validator."""
     if value <= 0:
-        raise ValueError(f"{type(rule).__name__}: {value} is not more than nothing")
+        raise ValueError(f"{type(rule).__name__}: must be > 0, got {value}")
 
 
 @frozen(kw_only=True, repr=False)
 class Rule:
-    """What all rules have: the ``nth`` time that it could act it does, and ``times`` times from there on; 0 is every time.
+    """Base class of all rules. A rule acts the ``nth`` time that it could, and ``times`` times from there on; 0 is
+    every time.
 
-    ``by`` is whose doing it is. Where a rule has an ``at``: for a client that is its command of this verb; for a server, the reply to
-    it. "CONNECT" is the greeting, "." the end of the message and the reply to that, "body" the message (for either side), "*" any.
+    ``by`` is the side with the fault. ``at``, which most rules have, is a place in its octets: for a client the command
+    with this verb, for a server the reply to it. Other places are "CONNECT", the greeting; ".", the end of the message
+    and the reply to it; "body", the message, for either side; and "*", any place.
     """
 
-    #: When its turn is, among the rules for one piece.
-    turn: ClassVar[int] = 1
+    #: Position among the rules for one piece; lower is earlier.
+    priority: ClassVar[int] = 1
 
     nth: int = field(default=1, validator=positive)
     times: int = field(default=1, validator=not_negative)
-    by: Side = "server"
+    by: Role = "server"
 
-    def acts_on(self, piece: Piece, *, heard: bool) -> bool:
-        """Whether this is a place for it. ``heard``: it was the peer who said this."""
+    def acts_on(self, piece: Piece, *, incoming: bool) -> bool:
+        """Return whether the rule can act on the piece. ``incoming``: the peer of ``by`` sent it."""
         at: str = getattr(self, "at", ANYWHERE)
-        if heard:  # only a server, and only while a message comes
+        if incoming:  # a server has its faults in the body while it receives one
             return piece.at == at == BODY
         return at in (piece.at, ANYWHERE)
 
-    def change(self, piece: Piece, steps: list[Step], chance: Random, *, heard: bool) -> list[Step]:
-        """What is done about a piece instead of these steps."""
+    def change(self, piece: Piece, steps: list[Step], random: Random, *, incoming: bool) -> list[Step]:
+        """Return the steps for a piece, given those that the rules before have returned."""
         raise NotImplementedError
 
     def __repr__(self) -> str:
-        """Python that makes this rule: what is as usual is left out."""
+        """Return the Python expression that makes this rule, without default values."""
         given = [repr(getattr(self, each.name)) for each in fields(type(self)) if each.default is NOTHING]
         for each in fields(type(self)):
             value = getattr(self, each.name)
@@ -112,14 +119,17 @@ class Rule:
 
 @frozen
 class Sometimes:
-    """A rule that acts with this ``chance``, 0 to 1, each time that it could. The seed of the `Faults` decides, and nothing else."""
+    """A rule that acts with probability ``chance``, from 0 to 1, each time that it could.
+
+    Only the seed of `Faults` decides.
+    """
 
     rule: Rule
     chance: float = field(default=0.5)
 
     def __attrs_post_init__(self) -> None:
         if not 0 <= self.chance <= 1:
-            raise ValueError(f"a chance is between 0 and 1, and not {self.chance}")
+            raise ValueError(f"Sometimes: chance must be from 0 to 1, got {self.chance}")
 
     def __repr__(self) -> str:
         return f"Sometimes({self.rule!r}, {self.chance!r})"

@@ -1,4 +1,4 @@
-"""The fault rules: what a server or a client can do wrong, one class for each."""
+"""The fault rules: one class for each kind of fault of a server or client."""
 
 from __future__ import annotations
 
@@ -11,45 +11,44 @@ from ...protocol.commands import COMMON_CODES, EndOfBody
 from ...protocol.extensions import STANDARD
 from ...protocol.extensions.lmtp import Lhlo
 from ...protocol.grammar import Grammar
-from .rule import ANYWHERE, End, Hear, Hold, Rule, Side, Step, Wait, not_negative, place, positive
-from .wire_tracker import BODY, DOT, GREETING, Piece
+from .._wire_tracker import BODY, DOT, GREETING, Piece, Role
+from .rule import ANYWHERE, Ending, FakeReply, Hold, Rule, Step, Wait, not_negative, place, positive
 
-# --- what a server decides ---------------------------------------------------------------------------------------------
+# --- decisions of a server ---------------------------------------------------------------------------------------------
 
 
 def _may_answer(at: str, code: int) -> bool:
-    """Whether the command may be answered so (RFC 5321 4.3.2)."""
+    """Return whether a command may have this reply code (RFC 5321 4.3.2)."""
     kinds: dict[str, type[Command]] = {**Grammar(STANDARD).verbs, "LHLO": Lhlo, GREETING: Connect, DOT: EndOfBody}
     return code in COMMON_CODES or (at in kinds and code in kinds[at].codes)
 
 
 @frozen(repr=False)
 class Answer(Rule):
-    """A refusal: 4yz or 5yz. Where it goes through `Faults.hooks` the session knows of it, and its state is what was said.
+    """The server refuses with reply ``code`` (4yz or 5yz), ``text`` and enhanced ``status``.
 
-    At "." the message is read to its end and given to nobody. Raises ValueError for a code that this command may not have (RFC 5321
-    4.3.2): `Instead` says that all the same.
+    Through `Faults.hooks` the session itself refuses, so its state agrees with the reply. At "." the message is read to
+    its end and discarded. Raises ValueError for a code that this command may not have (RFC 5321 4.3.2); `Replace` can
+    send it nevertheless.
     """
 
-    turn = 0
+    priority = 0
     at: str = field(converter=place)
     code: int
-    text: str = "It was planned so"
+    text: str = "Refused by a fault script"
     status: str | None = None
-    by: Side = field(default="server", init=False)
+    by: Role = field(default="server", init=False)
 
     def __attrs_post_init__(self) -> None:
         if not self.reply.refused or not _may_answer(self.at, self.code):
-            raise ValueError(
-                f"{self.code} is no refusal that {self.at} may be answered with; Instead says it all the same"
-            )
+            raise ValueError(f"{self.code} is not a refusal that {self.at} may have; Replace can send it nevertheless")
 
     @property
     def reply(self) -> Reply:
-        """What is said."""
+        """The reply."""
         return Reply(self.code, self.text, "" if self.at == GREETING and self.status is None else self.status)
 
-    def change(self, piece: Piece, steps: list[Step], chance: Random, *, heard: bool) -> list[Step]:
+    def change(self, piece: Piece, steps: list[Step], random: Random, *, incoming: bool) -> list[Step]:
         return [self.reply.encode()]
 
 
@@ -58,57 +57,63 @@ class Answer(Rule):
 
 @frozen(repr=False)
 class Delay(Rule):
-    """It comes so many seconds late. The hooks' clock stands still, but a client's own patience (``timeouts.block``) does not."""
+    """The octets at this place are sent ``seconds`` late.
+
+    That does not count for the server's hook timeout, but does for a client's timeouts.
+    """
 
     at: str = field(converter=place)
     seconds: float = field(validator=not_negative)
 
-    def change(self, piece: Piece, steps: list[Step], chance: Random, *, heard: bool) -> list[Step]:
+    def change(self, piece: Piece, steps: list[Step], random: Random, *, incoming: bool) -> list[Step]:
         return [Wait(self.seconds), *steps] if not piece.start else steps
 
 
 @frozen(repr=False)
 class Hang(Rule):
-    """It never comes: from here on this side says nothing, and swallows what it is told, until the peer has left."""
+    """The octets at this place are never sent, nor is anything after them.
+
+    Received octets are discarded until the peer closes the connection.
+    """
 
     at: str = field(converter=place)
 
-    def change(self, piece: Piece, steps: list[Step], chance: Random, *, heard: bool) -> list[Step]:
-        return [End.SILENCE]
+    def change(self, piece: Piece, steps: list[Step], random: Random, *, incoming: bool) -> list[Step]:
+        return [Ending.SILENCE]
 
 
 @frozen(repr=False)
 class Trickle(Rule):
-    """So many octets at a time, each time in a segment of their own, and ``seconds`` apart."""
+    """The octets are sent in segments of ``octets`` octets, ``seconds`` apart."""
 
-    turn = 2
+    priority = 2
     octets: int = field(default=1, validator=positive)
     seconds: float = field(default=0.001, validator=not_negative)
     at: str = field(default=ANYWHERE, converter=place)
     times: int = field(default=0, kw_only=True, validator=not_negative)
 
-    def change(self, piece: Piece, steps: list[Step], chance: Random, *, heard: bool) -> list[Step]:
+    def change(self, piece: Piece, steps: list[Step], random: Random, *, incoming: bool) -> list[Step]:
         return _in_pieces(steps, self.octets, self.seconds)
 
 
 @frozen(repr=False)
-class Pace(Rule):
-    """So many octets a second, in both directions: a slow line, which makes the peer wait as well."""
+class Throttle(Rule):
+    """A slow line: ``rate`` octets a second in both directions, so that the peer has to wait as well."""
 
-    turn = 2
+    priority = 2
     rate: float = field(validator=positive)
     times: int = field(default=0, kw_only=True, validator=not_negative)
 
-    def acts_on(self, piece: Piece, *, heard: bool) -> bool:
+    def acts_on(self, piece: Piece, *, incoming: bool) -> bool:
         return True
 
-    def change(self, piece: Piece, steps: list[Step], chance: Random, *, heard: bool) -> list[Step]:
+    def change(self, piece: Piece, steps: list[Step], random: Random, *, incoming: bool) -> list[Step]:
         octets = max(1, round(self.rate))
         return _in_pieces(steps, octets, octets / self.rate)
 
 
 def _in_pieces(steps: list[Step], octets: int, seconds: float) -> list[Step]:
-    """Octets in pieces, with a wait behind each: ``seconds`` for a whole one, and less for what is left over."""
+    """Divide octets into segments, with a wait after each: ``seconds``, or a part of it after a shorter one."""
     cut: list[Step] = []
     for step in steps:
         if isinstance(step, bytes):
@@ -121,16 +126,19 @@ def _in_pieces(steps: list[Step], octets: int, seconds: float) -> list[Step]:
 
 
 @frozen(repr=False)
-class Together(Rule):
-    """Replies (or commands) wait for each other: ``count`` of them leave in one segment, or those that came in ``within`` seconds."""
+class Coalesce(Rule):
+    """Replies (or commands) are sent together in one segment:
 
-    turn = 2
+    ``count`` of them, or those of the last ``within`` seconds.
+    """
+
+    priority = 2
     count: int = field(default=2, validator=positive)
     within: float = field(default=0.1, validator=positive)
     at: str = field(default=ANYWHERE, converter=place)
     times: int = field(default=0, kw_only=True, validator=not_negative)
 
-    def change(self, piece: Piece, steps: list[Step], chance: Random, *, heard: bool) -> list[Step]:
+    def change(self, piece: Piece, steps: list[Step], random: Random, *, incoming: bool) -> list[Step]:
         return [Hold(step, self.count, self.within) if isinstance(step, bytes) else step for step in steps]
 
 
@@ -139,172 +147,184 @@ class Together(Rule):
 
 @frozen(repr=False)
 class _Cut(Rule):
-    """The connection ends when so many octets have passed."""
+    """The connection ends after a number of octets of the piece."""
 
     at: str = field(converter=place)
     after: int = field(default=0, validator=not_negative)
 
-    def _end(self) -> End:
+    def _end(self) -> Ending:
         raise NotImplementedError
 
-    def change(self, piece: Piece, steps: list[Step], chance: Random, *, heard: bool) -> list[Step]:
-        room = self.after - piece.start
-        if not 0 <= room <= len(piece.octets):
+    def change(self, piece: Piece, steps: list[Step], random: Random, *, incoming: bool) -> list[Step]:
+        left = self.after - piece.start
+        if not 0 <= left <= len(piece.octets):
             return steps
         cut: list[Step] = []
         for step in steps:
             if isinstance(step, bytes):
-                if len(step) >= room:
-                    return [*cut, step[:room], self._end()]
-                room -= len(step)
+                if len(step) >= left:
+                    return [*cut, step[:left], self._end()]
+                left -= len(step)
             cut.append(step)
         return [*cut, self._end()]
 
 
 @frozen(repr=False)
 class Close(_Cut):
-    """The connection is closed when ``after`` octets of it have passed: ``Close("body", after=4096)``.
+    """The connection is closed after ``after`` octets of this place: ``Close("body", after=4096)``.
 
-    A command, a reply or a body that is shorter is left alone.
+    The rule does nothing to a command, reply or body that is shorter.
     """
 
-    def _end(self) -> End:
-        return End.CLOSE
+    def _end(self) -> Ending:
+        return Ending.CLOSE
 
 
 @frozen(repr=False)
 class Reset(_Cut):
-    """As `Close`, but the peer gets an error instead of an end: ``Reset(".", after=1, by="client")`` is between dot and CRLF."""
+    """The connection is reset, and the peer gets an error: ``Reset(".", after=1, by="client")`` is between dot and
+    CRLF.
 
-    def _end(self) -> End:
-        return End.RESET
+    All else is as in `Close`.
+    """
+
+    def _end(self) -> Ending:
+        return Ending.RESET
 
 
-# --- other words ---------------------------------------------------------------------------------------------------------
+# --- text ---------------------------------------------------------------------------------------------------------
 
 
 @frozen(repr=False)
-class Instead(Rule):
-    """These octets, whatever they are: wrong codes, nonsense, nothing. What the side itself believes to have said is not changed."""
+class Replace(Rule):
+    """Any ``octets`` are sent instead: a wrong code, garbage, or none.
 
-    turn = 0
+    The state of the side with the fault does not change.
+    """
+
+    priority = 0
     at: str = field(converter=place)
     octets: bytes
 
-    def change(self, piece: Piece, steps: list[Step], chance: Random, *, heard: bool) -> list[Step]:
+    def change(self, piece: Piece, steps: list[Step], random: Random, *, incoming: bool) -> list[Step]:
         return [self.octets] if not piece.start else []
 
 
 @frozen(repr=False)
 class Extra(Rule):
-    """These octets too, behind it: a reply that nobody asked for, a command that did not wait."""
+    """``octets`` are sent in addition, afterwards: an unsolicited reply, or a command too early."""
 
-    turn = 0
+    priority = 0
     at: str = field(converter=place)
     octets: bytes
 
-    def change(self, piece: Piece, steps: list[Step], chance: Random, *, heard: bool) -> list[Step]:
+    def change(self, piece: Piece, steps: list[Step], random: Random, *, incoming: bool) -> list[Step]:
         return [*steps, self.octets] if not piece.start else steps
 
 
 @frozen(repr=False)
 class Garbage(Rule):
-    """So many octets by chance, which the seed decides, and an end of line."""
+    """``octets`` random octets, which depend on the seed, and an end of line are sent instead."""
 
-    turn = 0
+    priority = 0
     at: str = field(converter=place)
     octets: int = field(default=16, validator=not_negative)
 
-    def change(self, piece: Piece, steps: list[Step], chance: Random, *, heard: bool) -> list[Step]:
-        return [chance.randbytes(self.octets) + b"\r\n"] if not piece.start else []
+    def change(self, piece: Piece, steps: list[Step], random: Random, *, incoming: bool) -> list[Step]:
+        return [random.randbytes(self.octets) + b"\r\n"] if not piece.start else []
 
 
 @frozen(repr=False)
-class Drop(Rule):
-    """The answer to EHLO does not offer this, though the server has it."""
+class Omit(Rule):
+    """The reply to EHLO does not offer this extension, although the server has it."""
 
-    turn = 0
+    priority = 0
     keyword: str = field(converter=place)
     times: int = field(default=0, kw_only=True, validator=not_negative)
-    by: Side = field(default="server", init=False)
+    by: Role = field(default="server", init=False)
 
-    def acts_on(self, piece: Piece, *, heard: bool) -> bool:
-        return _is_hello(piece, heard=heard)
+    def acts_on(self, piece: Piece, *, incoming: bool) -> bool:
+        return _is_hello(piece, incoming=incoming)
 
-    def change(self, piece: Piece, steps: list[Step], chance: Random, *, heard: bool) -> list[Step]:
+    def change(self, piece: Piece, steps: list[Step], random: Random, *, incoming: bool) -> list[Step]:
         return [_offer(step, self.keyword, None) if isinstance(step, bytes) else step for step in steps]
 
 
 @frozen(repr=False)
-class Lie(Rule):
-    """The answer to EHLO offers this with this parameter, whatever the server has: ``Lie("SIZE", 10)``, ``Lie("CHUNKING")``."""
+class Advertise(Rule):
+    """The reply to EHLO offers this extension with this parameter, whatever the server has:
 
-    turn = 0
+    ``Advertise("SIZE", 10)``.
+    """
+
+    priority = 0
     keyword: str = field(converter=place)
     value: str | int = ""
     times: int = field(default=0, kw_only=True, validator=not_negative)
-    by: Side = field(default="server", init=False)
+    by: Role = field(default="server", init=False)
 
-    def acts_on(self, piece: Piece, *, heard: bool) -> bool:
-        return _is_hello(piece, heard=heard)
+    def acts_on(self, piece: Piece, *, incoming: bool) -> bool:
+        return _is_hello(piece, incoming=incoming)
 
-    def change(self, piece: Piece, steps: list[Step], chance: Random, *, heard: bool) -> list[Step]:
+    def change(self, piece: Piece, steps: list[Step], random: Random, *, incoming: bool) -> list[Step]:
         line = f"{self.keyword} {self.value}".rstrip()
         return [_offer(step, self.keyword, line) if isinstance(step, bytes) else step for step in steps]
 
 
-def _is_hello(piece: Piece, *, heard: bool) -> bool:
-    return not heard and piece.at in ("EHLO", "LHLO") and piece.octets.startswith(b"250")
+def _is_hello(piece: Piece, *, incoming: bool) -> bool:
+    return not incoming and piece.at in ("EHLO", "LHLO") and piece.octets.startswith(b"250")
 
 
 def _offer(reply: bytes, keyword: str, line: str | None) -> bytes:
-    """An answer to EHLO with another line for this keyword, or with none (RFC 5321 4.1.1.1)."""
+    """Return a reply to EHLO with another line for this keyword, or without one (RFC 5321 4.1.1.1)."""
     domain, *offers = (line.decode(errors="replace")[4:] for line in reply.splitlines())
     kept = [each for each in offers if each.upper().split()[:1] != [keyword]]
     lines = [domain, *kept, *([] if line is None else [line])]
     return b"".join(f"250{' ' if each is lines[-1] else '-'}{each}\r\n".encode() for each in lines)
 
 
-# --- a client that does not listen -----------------------------------------------------------------------------------------
+# --- a client that ignores replies -----------------------------------------------------------------------------------------
 
-#: What a client hears that takes everything for a yes; 250 for all others.
-YES = {
-    GREETING: b"220 yes\r\n",
-    "DATA": b"354 yes\r\n",
-    "AUTH": b"235 yes\r\n",
-    "STARTTLS": b"220 yes\r\n",
-    "QUIT": b"221 yes\r\n",
+#: Positive replies for a client that ignores the real ones; 250 for commands that are not listed.
+POSITIVE = {
+    GREETING: b"220 Ok\r\n",
+    "DATA": b"354 Ok\r\n",
+    "AUTH": b"235 Ok\r\n",
+    "STARTTLS": b"220 Ok\r\n",
+    "QUIT": b"221 Ok\r\n",
 }
 
 
 @frozen(repr=False)
 class Ignore(Rule):
-    """A refusal is taken for a yes, and the client goes on."""
+    """The client takes a refusal for a positive reply, and goes on."""
 
     at: str = field(converter=place)
-    by: Side = field(default="client", init=False)
+    by: Role = field(default="client", init=False)
 
-    def acts_on(self, piece: Piece, *, heard: bool) -> bool:
-        return heard and self.at in (piece.at, ANYWHERE) and piece.octets[:1] in b"45"
+    def acts_on(self, piece: Piece, *, incoming: bool) -> bool:
+        return incoming and self.at in (piece.at, ANYWHERE) and piece.octets[:1] in b"45"
 
-    def change(self, piece: Piece, steps: list[Step], chance: Random, *, heard: bool) -> list[Step]:
-        return [YES.get(piece.at, b"250 yes\r\n")]
+    def change(self, piece: Piece, steps: list[Step], random: Random, *, incoming: bool) -> list[Step]:
+        return [POSITIVE.get(piece.at, b"250 Ok\r\n")]
 
 
 @frozen(repr=False)
 class Early(Rule):
-    """The client does not wait for the reply: it goes on at once as if that were a yes, and swallows the true one when it comes."""
+    """The client does not wait for the reply: it goes on as after a positive one, and discards the real reply when that
+    arrives.
+    """
 
     at: str = field(converter=place)
-    by: Side = field(default="client", init=False)
+    by: Role = field(default="client", init=False)
 
-    def acts_on(self, piece: Piece, *, heard: bool) -> bool:
+    def acts_on(self, piece: Piece, *, incoming: bool) -> bool:
         return piece.at != BODY and self.at in (piece.at, ANYWHERE)
 
-    def change(self, piece: Piece, steps: list[Step], chance: Random, *, heard: bool) -> list[Step]:
-        return [] if heard else [*steps, Hear(YES.get(piece.at, b"250 yes\r\n"), piece.number)]
+    def change(self, piece: Piece, steps: list[Step], random: Random, *, incoming: bool) -> list[Step]:
+        return [] if incoming else [*steps, FakeReply(POSITIVE.get(piece.at, b"250 Ok\r\n"), piece.number)]
 
 
 def decides(rule: Rule) -> bool:
-    """Whether the rule acts inside a server's session, by hooks, if it can."""
+    """Return whether the rule acts within a server's session, by hooks, where that is possible."""
     return isinstance(rule, Answer) or (isinstance(rule, Delay | Hang) and rule.by == "server" and rule.at != BODY)

@@ -23,8 +23,8 @@ class DeterministicSettings(TypedDict):
 def deterministic(seed: int = 0) -> DeterministicSettings:
     """The ``now`` and ``token`` of a `Server` that is the same in every run: ``Server(hooks, **deterministic())``.
 
-    The time is midnight of 1 January 2026 when it is first asked for, and passes with Trio's clock from there. Ids and challenges
-    are those of a generator that begins with ``seed``: everybody can guess them, so this is for tests alone.
+    The time is midnight of 1 January 2026 when it is first asked for, and passes with Trio's clock from there. Ids and
+    challenges are those of a generator that begins with ``seed``: everybody can guess them, so this is for tests alone.
     """
     chance = random.Random(seed)
     began: list[float] = []

@@ -106,9 +106,10 @@ def _mailbox(raw: str) -> tuple[str, str]:
 class Inbox(Hooks):
     """Hooks that take every message, and keep it in memory. ``Server(Inbox())``, or `memory_pair` with it.
 
-    It is a sequence of `ReceivedMail`, in the order in which they were taken. Messages are picked by ``to`` (one of the accepted
-    recipients), ``subject``, ``sender`` (the reverse-path) and ``match``, a function of a `ReceivedMail`: a str must be equal, but
-    for the case of a domain, a compiled pattern must be found. What is asserted and fails shows what did come, and the transcripts.
+    It is a sequence of `ReceivedMail`, in the order in which they were taken. Messages are picked by ``to`` (one of the
+    accepted recipients), ``subject``, ``sender`` (the reverse-path) and ``match``, a function of a `ReceivedMail`: a
+    str must be equal, but for the case of a domain, a compiled pattern must be found. What is asserted and fails shows
+    what did come, and the transcripts.
 
     Subclass it for hooks of your own beside it; without its `connect`, there are no transcripts.
     """
@@ -165,8 +166,9 @@ class Inbox(Hooks):
     ) -> list[ReceivedMail]:
         """Wait until ``n`` messages that fit were taken, and return these, the oldest.
 
-        Wakes when the message is taken, which is before the client is told. When it is cancelled, what did arrive is a note on the
-        `trio.Cancelled`, and so stands in the traceback of the `trio.TooSlowError` that `trio.fail_after` makes of it.
+        Wakes when the message is taken, which is before the client is told. When it is cancelled, what did arrive is a
+        note on the `trio.Cancelled`, and so stands in the traceback of the `trio.TooSlowError` that `trio.fail_after`
+        makes of it.
         """
         wanted = Wanted(to=to, subject=subject, sender=sender, match=match)
         try:

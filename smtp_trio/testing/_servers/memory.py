@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 @frozen
 class MemoryServer:
-    """A server whose clients are joined to it in memory. ``ca`` is whom to trust, where a certificate was made for it."""
+    """A server whose clients are joined to it in memory.
+
+    ``ca`` is whom to trust, where a certificate was made for it.
+    """
 
     server: Server
     ca: trustme.CA | None
@@ -66,7 +69,8 @@ class MemoryServer:
         peer: Peer | None = None,
         **settings: Unpack[ClientSettings],
     ) -> AbstractAsyncContextManager[Client]:
-        """A client of it, for ``async with``: `memory_pair`, with TLS where the server has it, and trust in its certificate.
+        """A client of it, for ``async with``: `memory_pair`, with TLS where the server has it, and trust in its
+        certificate.
 
         Raises what ``async with Client`` raises.
         """

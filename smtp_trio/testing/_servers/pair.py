@@ -35,13 +35,14 @@ async def memory_pair(
 ) -> Client:
     """A client joined to a real session of ``server``, which runs in ``nursery``: no sockets, no threads, no waiting.
 
-    The client is a `Client` to be used with ``async with``: ``async with await memory_pair(nursery, server) as client:``.
-    ``host`` and ``settings`` are its keywords; without, it is "client.test", and calls the server by the server's name. Hooks in the
-    place of a server get one made for them, which is the same in every run (`deterministic`), called "mx.test", and not strict about
-    line ends.
+    The client is a `Client` to be used with ``async with``: ``async with await memory_pair(nursery, server) as
+    client:``. ``host`` and ``settings`` are its keywords; without, it is "client.test", and calls the server by the
+    server's name. Hooks in the place of a server get one made for them, which is the same in every run
+    (`deterministic`), called "mx.test", and not strict about line ends.
 
-    ``transcript`` is to write the session down, from the client's end. ``faults`` go wrong at both ends. ``peer`` is who the server
-    takes the client for: ``Peer("192.0.2.1", 50000, "tcp")``, say. Each direction holds ``max_octets`` that were not received yet.
+    ``transcript`` is to write the session down, from the client's end. ``faults`` go wrong at both ends. ``peer`` is
+    who the server takes the client for: ``Peer("192.0.2.1", 50000, "tcp")``, say. Each direction holds ``max_octets``
+    that were not received yet.
 
     Raises ValueError for settings that contradict each other.
     """

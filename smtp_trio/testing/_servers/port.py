@@ -18,7 +18,7 @@ from ..._server.server import Server
 from ..._timeouts import Timeouts
 from ...protocol import Extension, Limits
 from ...protocol.body_inspector import Newlines
-from .._faults.decisions import Layer
+from .._faults.layer import Layer
 from .deterministic import deterministic
 from .inbox import Inbox
 from .pair import NAME
@@ -62,7 +62,10 @@ class TestServer:
         return inbox_of(self.server)
 
     def client(self, **settings: Unpack[ConnectSettings]) -> AbstractAsyncContextManager[Client]:
-        """A client of it: `connect`, with the right address, TLS where the server has it, and trust in its certificate."""
+        """A client of it:
+
+        `connect`, with the right address, TLS where the server has it, and trust in its certificate.
+        """
         if self.server.tls is not None:
             settings.setdefault("tls", "implicit" if self.implicit_tls else "required")
         settings.setdefault("ssl_context", self.client_context)
@@ -79,9 +82,10 @@ async def open_test_server(
 ) -> AsyncGenerator[TestServer]:
     """A server on a free port of 127.0.0.1, for ``async with``. Without ``hooks`` it has an `Inbox`.
 
-    ``tls=True`` makes it a certificate for "localhost" and 127.0.0.1, which takes trustme (``pip install smtp-trio[testing]``).
-    ``settings`` are keywords of `Server`; without them it is called "mx.test", is not strict about line ends, and has the doors of
-    `deterministic`. At the end it stops, and idle sessions are told so. What your code raises comes out as it is, in no group.
+    ``tls=True`` makes it a certificate for "localhost" and 127.0.0.1, which takes trustme (``pip install
+    smtp-trio[testing]``). ``settings`` are keywords of `Server`; without them it is called "mx.test", is not strict
+    about line ends, and has the doors of `deterministic`. At the end it stops, and idle sessions are told so. What your
+    code raises comes out as it is, in no group.
 
     Sockets are real, so this needs the real clock: under a MockClock use `memory_pair`.
     """

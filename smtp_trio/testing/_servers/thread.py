@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 class InboxThread:
-    """A server at ``host`` and ``port``, in a thread of its own, and the messages that it took. Its methods may be called anywhere
-    but in that thread, and block until they are done.
+    """A server at ``host`` and ``port``, in a thread of its own, and the messages that it took. Its methods may be
+    called anywhere but in that thread, and block until they are done.
     """
 
     def __init__(self, server: TestServer, inbox: Inbox) -> None:
@@ -108,10 +108,11 @@ def open_inbox_thread(
     implicit_tls: bool = False,
     **settings: Unpack[ServerSettings],
 ) -> Generator[InboxThread]:
-    """A server for programs that know nothing of Trio, for ``with``: `open_test_server` in a thread, which is joined at the end.
+    """A server for programs that know nothing of Trio, for ``with``: `open_test_server` in a thread, which is joined at
+    the end.
 
-    ``hooks`` makes the server's hooks of the inbox: a `Layer`, say (``hooks=Greylist``), or ``lambda inbox: faults.hooks(inbox)``.
-    Without it they are the inbox itself.
+    ``hooks`` makes the server's hooks of the inbox: a `Layer`, say (``hooks=Greylist``), or ``lambda inbox:
+    faults.hooks(inbox)``. Without it they are the inbox itself.
     """
     started: Future[InboxThread] = Future()
 

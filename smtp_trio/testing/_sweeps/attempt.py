@@ -16,7 +16,8 @@ from .observation import Observer
 
 
 class Attempt:
-    """One run of a scenario, interrupted at its ``k``-th point: cancelled there, or with a connection cut. With ``k`` 0 it is not.
+    """One run of a scenario, interrupted at its ``k``-th point: cancelled there, or with a connection cut. With ``k`` 0
+    it is not.
 
     Sweeps make attempts and pass them to the scenario and to the check.
     """
@@ -36,7 +37,10 @@ class Attempt:
         return self._interruption.region()
 
     def wrap(self, stream: trio.abc.Stream) -> trio.abc.Stream:
-        """Return a stream that `fail_everywhere` cuts as well. It cuts those of each `Client` and `Session` in any case."""
+        """Return a stream that `fail_everywhere` cuts as well.
+
+        It cuts those of each `Client` and `Session` in any case.
+        """
         return self._interruption.wrap(stream)
 
     @property
@@ -71,5 +75,8 @@ class Attempt:
 
     @property
     def transcript(self) -> Transcript:
-        """The transcript of all sessions of this run, or of its clients when it had no session. TLS does not hide their octets."""
+        """The transcript of all sessions of this run, or of its clients when it had no session.
+
+        TLS does not hide their octets.
+        """
         return self._observer.transcript

@@ -11,7 +11,9 @@ from ..._types import Peer
 
 
 class FailingStream(trio.abc.HalfCloseableStream):
-    """A stream that calls ``cut`` before every receive and send; once that returns True, the connection is lost for both ends."""
+    """A stream that calls ``cut`` before every receive and send; once that returns True, the connection is lost for
+    both ends.
+    """
 
     def __init__(self, stream: trio.abc.Stream, cut: Callable[[], bool]) -> None:
         self.transport_stream: trio.abc.Stream = stream

@@ -1,19 +1,19 @@
 """Points of a run, and the interruption of a run at one of them.
 
-A sweep has to reach every point of a scenario, and a failure at one of them has to be repeatable. So it needs names for points that
-mean the same in every run. The number of a step within the whole run is such a name only while Trio runs tasks in the same order
-each time. A `Point` therefore names its task, and counts within that task: how often a task was resumed before it reached some line
-depends on that task, and hardly on the order in which others ran.
+A sweep has to reach every point of a scenario, and a failure at one of them has to be repeatable. So it needs names for
+points that mean the same in every run. The number of a step within the whole run is such a name only while Trio runs
+tasks in the same order each time. A `Point` therefore names its task, and counts within that task: how often a task was
+resumed before it reached some line depends on that task, and hardly on the order in which others ran.
 
-The uninterrupted run lists all points. Each later run is given one of them as its target and counts in the same way. Two kinds of
-points exist:
+The uninterrupted run lists all points. Each later run is given one of them as its target and counts in the same way.
+Two kinds of points exist:
 
-* "cancel": a task is about to take a step. The cancel scopes around the scenario (or around the `Attempt.here` blocks that are open)
-  are cancelled, and the task meets `trio.Cancelled` at the next checkpoint that it comes to.
+* "cancel": a task is about to take a step. The cancel scopes around the scenario (or around the `Attempt.here` blocks
+  that are open) are cancelled, and the task meets `trio.Cancelled` at the next checkpoint that it comes to.
 * "cut": a stream is about to receive or send. Its connection is lost, for both ends.
 
-Points count only while a region (the scenario or an `Attempt.here` block) is open, so that what precedes and follows it is left
-alone.
+Points count only while a region (the scenario or an `Attempt.here` block) is open, so that what precedes and follows it
+is left alone.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ Kind = Literal["cancel", "cut"]
 class Point:
     """A step, or a stream operation, of one task.
 
-    ``task`` is the task's name and ``ordinal`` its place among tasks of that name, in the order in which they were started.
-    ``number`` counts the steps or operations of this task. All count from 1.
+    ``task`` is the task's name and ``ordinal`` its place among tasks of that name, in the order in which they were
+    started. ``number`` counts the steps or operations of this task. All count from 1.
     """
 
     task: str

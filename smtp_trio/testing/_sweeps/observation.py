@@ -1,11 +1,12 @@
 """The sessions and clients of one run, observed from outside, and compared with the promises of docs/cancellation.
 
-A sweep must not change what it examines, so the observers add no checkpoint and no task. They replace the wire of each session and
-client by one that records which octets arrived, and which the stream took whole, and they wrap the hooks ``data`` and ``disconnect``.
+A sweep must not change what it examines, so the observers add no checkpoint and no task. They replace the wire of each
+session and client by one that records which octets arrived, and which the stream took whole, and they wrap the hooks
+``data`` and ``disconnect``.
 
-Whether the client of an accepted message was told so is decided by octets: after a data hook accepted a message, the reply that the
-server sends next must be a 250, and the stream must have taken all of it. A missing reply is excused only if the peer was gone, or
-took nothing for as long as the server tries to send it (`transaction.REPLY_TIMEOUT` seconds).
+Whether the client of an accepted message was told so is decided by octets: after a data hook accepted a message, the
+reply that the server sends next must be a 250, and the stream must have taken all of it. A missing reply is excused
+only if the peer was gone, or took nothing for as long as the server tries to send it (`transaction.REPLY_TIMEOUT` seconds).
 """
 
 from __future__ import annotations
@@ -224,11 +225,15 @@ class ObservedClient:
         client._exchange.wire = self.wire
 
     async def violations(self, sessions: list[ObservedSession]) -> list[str]:
-        """Return which promises about a client that was closed do not hold. ``sessions`` are all sessions of the run."""
+        """Return which promises about a client that was closed do not hold.
+
+        ``sessions`` are all sessions of the run.
+        """
         found: list[str] = []
         if self.wire.used and not await is_closed(self.client.stream):
             found.append(f"{self.name}: its stream was left open")
-        # Its session is one that sent what the client received. Where several did, the client is given the benefit of the doubt.
+        # Its session is one that sent what the client received. Where several did, the client is given the benefit of
+        # the doubt.
         peers = [each for each in sessions if self.wire.used and each.log.sent.startswith(self.log.received)]
         accepted = sum(bool(result.accepted) for result in self.client.last_results)
         if peers and accepted > max(len(each.accepted) for each in peers):

@@ -7,9 +7,10 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from random import Random
 
-# Trio shuffles the tasks that are ready to run. Two private names of its scheduler, which pytest-trio uses as well, make that
-# shuffle depend on a seed. They are looked up here, when a sweep begins, and nowhere else. A Trio that lacks them only makes runs
-# harder to repeat: a sweep identifies its points by task and step (`interruption.Point`), so it still reaches all of them.
+# Trio shuffles the tasks that are ready to run. Two private names of its scheduler, which pytest-trio uses as well,
+# make that shuffle depend on a seed. They are looked up here, when a sweep begins, and nowhere else. A Trio that lacks
+# them only makes runs harder to repeat: a sweep identifies its points by task and step (`interruption.Point`), so it
+# still reaches all of them.
 SCHEDULER = "trio._core._run"
 
 

@@ -39,7 +39,8 @@ class TaskStack:
     def of(cls, task: trio.lowlevel.Task) -> TaskStack:
         """Return the stack of a task that is waiting."""
         frames: list[tuple[FrameType, int]] = []
-        # A task that has ended has no frames, and Trio cannot look into every awaitable. Frames found before that are kept.
+        # A task that has ended has no frames, and Trio cannot look into every awaitable. Frames found before that are
+        # kept.
         with suppress(AttributeError, TypeError):
             for each in task.iter_await_frames():
                 frames.append(each)  # noqa: PERF402

@@ -1,13 +1,15 @@
 """Sweeps over a scenario: one run for each point at which it can be cancelled, or can lose a connection.
 
-A sweep first runs the scenario without an interruption. That shows whether the scenario holds at all, and lists its points (see
-`interruption`). Then it runs the scenario again for each point, as a new ``trio.run`` with virtual time, and interrupts it there.
-After each run the promises of docs/cancellation are checked, then the check of the caller; the first violation ends the sweep.
+A sweep first runs the scenario without an interruption. That shows whether the scenario holds at all, and lists its
+points (see `interruption`). Then it runs the scenario again for each point, as a new ``trio.run`` with virtual time,
+and interrupts it there. After each run the promises of docs/cancellation are checked, then the check of the caller; the
+first violation ends the sweep.
 
-Runs should differ only in their interruption. Time is virtual, the streams are in memory, and where the installed Trio allows it the
-order of tasks follows from a seed (see `scheduling`). Where it does not, a run may take another order, and two things follow. A run
-may end before it comes to its point: it is repeated a few times, then the point is left out. And a run may pass points that the first
-one did not have: they are appended to the list. Each point is tried once at most and the list at most doubles, so a sweep ends.
+Runs should differ only in their interruption. Time is virtual, the streams are in memory, and where the installed Trio
+allows it the order of tasks follows from a seed (see `scheduling`). Where it does not, a run may take another order,
+and two things follow. A run may end before it comes to its point: it is repeated a few times, then the point is left
+out. And a run may pass points that the first one did not have: they are appended to the list. Each point is tried once
+at most and the list at most doubles, so a sweep ends.
 """
 
 from __future__ import annotations
@@ -40,8 +42,8 @@ TRIES = 3
 class SweepReport:
     """The result of a sweep without violations: ``points`` is the number of points that were tried.
 
-    ``places`` counts them by the function they were in. ``states`` are the values of ``last_message`` after the runs, over all
-    sessions.
+    ``places`` counts them by the function they were in. ``states`` are the values of ``last_message`` after the runs,
+    over all sessions.
     """
 
     points: int
@@ -57,7 +59,8 @@ class SweepReport:
 class SweepError(AssertionError):
     """A run with violations. ``k`` is its point (0: the run without an interruption), ``reasons`` are the violations.
 
-    ``stack`` shows where the interrupted task was, and after it the other tasks; ``transcript`` is the text of `Attempt.transcript`.
+    ``stack`` shows where the interrupted task was, and after it the other tasks; ``transcript`` is the text of
+    `Attempt.transcript`.
     """
 
     def __init__(self, k: int, reasons: tuple[str, ...], stack: str, transcript: str, where: str) -> None:
@@ -105,30 +108,33 @@ class Options:
 def cancel_everywhere(scenario: Scenario, **options: Unpack[SweepOptions]) -> SweepReport:
     """Run the scenario once for each of its task steps, and cancel it there.
 
-    This is a plain function, to be called outside of ``trio.run``. ``scenario`` is an async function with one argument, an `Attempt`.
-    It must create all that it uses, since each run is a ``trio.run`` of its own, with virtual time, in a thread of its own.
+    This is a plain function, to be called outside of ``trio.run``. ``scenario`` is an async function with one argument,
+    an `Attempt`. It must create all that it uses, since each run is a ``trio.run`` of its own, with virtual time, in a
+    thread of its own.
 
-    After each run these promises are checked: no task is running and no stream is open; each `connect` had one `disconnect`; the
-    sender of an accepted message received the reply, or was gone; ``session.last_message``, ``client.last_results`` and
-    ``server.statistics()`` agree with that. Then ``check(attempt)`` checks what is yours.
+    After each run these promises are checked: no task is running and no stream is open; each `connect` had one
+    `disconnect`; the sender of an accepted message received the reply, or was gone; ``session.last_message``,
+    ``client.last_results`` and ``server.statistics()`` agree with that. Then ``check(attempt)`` checks what is yours.
 
-    ``options`` are those of `SweepOptions`: ``check``, ``allow``, ``points``, ``grace``, ``max_seconds``, ``max_steps``, ``seed``.
+    ``options`` are those of `SweepOptions`: ``check``, ``allow``, ``points``, ``grace``, ``max_seconds``,
+    ``max_steps``, ``seed``.
 
-    A run that exceeds a limit is cancelled and reported as a violation. If it does not end then either, it is abandoned: its thread
-    stays blocked until the process ends.
+    A run that exceeds a limit is cancelled and reported as a violation. If it does not end then either, it is
+    abandoned: its thread stays blocked until the process ends.
 
-    Raises `SweepError`, an AssertionError, with the point, the stacks at it and the transcript. Raises ValueError when the scenario
-    has no point.
+    Raises `SweepError`, an AssertionError, with the point, the stacks at it and the transcript. Raises ValueError when
+    the scenario has no point.
     """
     return _sweep("cancel", scenario, Options(**options))
 
 
 def fail_everywhere(scenario: Scenario, **options: Unpack[SweepOptions]) -> SweepReport:
-    """Run the scenario once for each receive or send; that one raises BrokenResourceError, and both ends lose the connection.
+    """Run the scenario once for each receive or send; that one raises BrokenResourceError, and both ends lose the
+    connection.
 
-    This applies to the streams of all clients and sessions in the scenario, and to those of `Attempt.wrap`. Besides ``allow``, the
-    scenario may raise what a lost connection causes: SMTPError, BrokenResourceError and ClosedResourceError. All else, ``options``
-    and exceptions included, is as in `cancel_everywhere`.
+    This applies to the streams of all clients and sessions in the scenario, and to those of `Attempt.wrap`. Besides
+    ``allow``, the scenario may raise what a lost connection causes: SMTPError, BrokenResourceError and
+    ClosedResourceError. All else, ``options`` and exceptions included, is as in `cancel_everywhere`.
     """
     return _sweep("cut", scenario, Options(**options))
 

@@ -26,8 +26,8 @@ Scenario = Callable[[Attempt], Awaitable[object]]
 class Limits:
     """Limits after which a run counts as one that does not end.
 
-    ``steps`` is a number of task steps, ``seconds`` a virtual time, and ``grace`` the virtual seconds that a run has after a
-    cancellation.
+    ``steps`` is a number of task steps, ``seconds`` a virtual time, and ``grace`` the virtual seconds that a run has
+    after a cancellation.
     """
 
     steps: int
@@ -35,12 +35,13 @@ class Limits:
     grace: float
 
 
-# A run that exceeds a limit is reported, and has to be ended so that it can be. First the scenario is cancelled, through a scope
-# around it. That ends most runs. A scenario that holds a shield without a deadline, or catches `Cancelled` and goes on, cannot be
-# ended from outside by any documented part of Trio, since both are ways to say that it must not be. Such a run is abandoned: each
-# run has a thread of its own, in which it is left, blocked for ever, while the sweep reports where its tasks are. The thread is a
-# daemon, so it does not keep the process alive. That costs a thread for each such bug, in a test run that fails anyway; the
-# alternatives (closing coroutines, lifting the shields of others) run code of the scenario in states that Trio rules out.
+# A run that exceeds a limit is reported, and has to be ended so that it can be. First the scenario is cancelled,
+# through a scope around it. That ends most runs. A scenario that holds a shield without a deadline, or catches
+# `Cancelled` and goes on, cannot be ended from outside by any documented part of Trio, since both are ways to say that
+# it must not be. Such a run is abandoned: each run has a thread of its own, in which it is left, blocked for ever,
+# while the sweep reports where its tasks are. The thread is a daemon, so it does not keep the process alive. That costs
+# a thread for each such bug, in a test run that fails anyway; the alternatives (closing coroutines, lifting the shields
+# of others) run code of the scenario in states that Trio rules out.
 
 
 class SweepRun:
@@ -55,8 +56,8 @@ class SweepRun:
         self.check_error: Exception | None = None
         #: Why the run counts as one that does not end; None while it does not.
         self.hang: str | None = None
-        #: The stacks of the scenario's tasks at the interruption, that of the interrupted task first; in a run that did not end,
-        #: their stacks when the limit was exceeded.
+        #: The stacks of the scenario's tasks at the interruption, that of the interrupted task first; in a run that did
+        #: not end, their stacks when the limit was exceeded.
         self.stacks: list[TaskStack] = []
         self._limits = limits
         #: The part that the limits are for now, when it began, and how many steps it has taken.
@@ -122,7 +123,10 @@ class SweepRun:
         outside.cancel()
 
     async def _check(self, tasks: int, check: Check | None) -> list[str]:
-        """Return violations of the promises in docs/cancellation; without any, call ``check``. ``tasks`` were running before."""
+        """Return violations of the promises in docs/cancellation; without any, call ``check``.
+
+        ``tasks`` were running before.
+        """
         found: list[str] = []
         if (left := trio.lowlevel.current_statistics().tasks_living - tasks) > 0:
             found.append(f"{left} tasks were left running")

@@ -1,1 +1,1 @@
-"""Transcripts: recording, text form and replay."""
+"""Transcripts: recording a session, its text, comparison and replay."""

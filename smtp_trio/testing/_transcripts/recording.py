@@ -1,8 +1,6 @@
-"""Where octets are written down: around a stream, and, where that sees but TLS, between a wire and its protocol."""
+"""Recording a session: around its stream, and for what TLS hides there, between its wire and its protocol."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import trio
 
@@ -10,112 +8,119 @@ from ..._server.peers import endpoints
 from ..._types import Peer
 from ..._wire import OctetProtocol, Wire
 from .._streams import reset
-from .entry import Side, What, other
+from .entry import Event, Log, Side, other
 
-if TYPE_CHECKING:
-    from .transcript import Transcript
-
-#: The first octets of a ClientHello (RFC 8446 5.1), which no line of SMTP begins with.
+#: The first octets of a ClientHello (RFC 8446 5.1). No line of SMTP begins with them.
 CLIENT_HELLO = b"\x16\x03"
 
 
 class RecordedStream(trio.abc.HalfCloseableStream):
-    """A stream of which a `Transcript` is kept. ``transport_stream`` is the one below, ``session`` its name there."""
+    """A stream that is recorded in a `Transcript`.
 
-    def __init__(self, stream: trio.abc.Stream, transcript: Transcript, side: Side, session: str) -> None:
+    ``transport_stream`` is the one below, ``session`` the name of the session.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, log: Log, side: Side, session: str) -> None:
         self.transport_stream: trio.abc.Stream = stream
-        self._transcript, self._side = transcript, side
+        self._log, self._side = log, side
         self.session: str = session
         self._encrypted = False
-        self._over: set[Side] = set()
+        #: The sides whose direction has ended.
+        self._ended: set[Side] = set()
 
     @property
     def endpoints(self) -> tuple[Peer, Peer]:
-        """Who is at the two ends."""
+        """The addresses of both ends."""
         return endpoints(self.transport_stream)
 
-    def _enter(self, side: Side, data: bytes | bytearray | memoryview) -> None:
+    def _add(self, side: Side, data: bytes | bytearray | memoryview) -> None:
         octets = bytes(data)
         if side == "C" and not self._encrypted and octets.startswith(CLIENT_HELLO):
             self._encrypted = True
-            self._transcript.note("C", "begins TLS", session=self.session)
+            self._log.note("C", "begins TLS", session=self.session)
         if not self._encrypted:
-            self._transcript.add(side, octets, session=self.session)
+            self._log.add(side, octets, session=self.session)
 
-    def _end(self, side: Side, event: What) -> None:
-        if side not in self._over:
-            self._over.add(side)
-            self._transcript.note(side, event, session=self.session)
+    def _end(self, side: Side, event: Event) -> None:
+        if side not in self._ended:
+            self._ended.add(side)
+            self._log.note(side, event, session=self.session)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """As the stream below; what it could not take whole is written down all the same."""
-        self._enter(self._side, data)
+        """Send over the transport stream. All of the data is recorded, even if an error prevents that it is sent."""
+        self._add(self._side, data)
         await self.transport_stream.send_all(data)
 
     async def wait_send_all_might_not_block(self) -> None:
-        """As the stream below."""
+        """Wait until the transport stream might accept data."""
         await self.transport_stream.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """As the stream below."""
+        """Receive from the transport stream."""
         try:
             data = await self.transport_stream.receive_some(max_bytes)
         except trio.BrokenResourceError:
             self._end(other(self._side), "resets")
             raise
         if data:
-            self._enter(other(self._side), data)
+            self._add(other(self._side), data)
         else:
             self._end(other(self._side), "closes")
         return data
 
     async def send_eof(self) -> None:
-        """As the stream below. Raises TypeError when that cannot be closed in one direction."""
+        """Send an end of file over the transport stream. Raises TypeError when that is not half-closeable."""
         if not isinstance(self.transport_stream, trio.abc.HalfCloseableStream):
             raise TypeError(f"{self.transport_stream!r} has no send_eof")
         self._end(self._side, "closes")
         await self.transport_stream.send_eof()
 
     def reset(self) -> None:
-        """Close the stream below as a broken network does. Raises TypeError when it is none of sockets or memory."""
+        """Reset the connection, so that the other end receives an error.
+
+        Raises TypeError for streams that cannot do that.
+        """
         reset(self.transport_stream)
         self._end(self._side, "resets")
 
     async def aclose(self) -> None:
-        """As the stream below."""
+        """Close the transport stream."""
         self._end(self._side, "closes")
         await self.transport_stream.aclose()
 
 
 class Tap:
-    """Between a wire and its protocol. ``encrypted``: only what a `RecordedStream` below cannot see."""
+    """A protocol that records its octets, between a wire and the wire's protocol.
 
-    def __init__(self, wire: Wire, transcript: Transcript, side: Side, session: str, *, encrypted: bool) -> None:
+    ``encrypted``: record only octets inside TLS, because a `RecordedStream` below records the others.
+    """
+
+    def __init__(self, wire: Wire, log: Log, side: Side, session: str, *, encrypted: bool) -> None:
         self._protocol: OctetProtocol = wire._protocol
-        self._wire, self._transcript, self._side, self._session = wire, transcript, side, session
+        self._wire, self._log, self._side, self._session = wire, log, side, session
         self._secure, self._encrypted = False, encrypted
         wire._protocol = self
 
-    def _wanted(self) -> bool:
+    def _is_recorded(self) -> bool:
         if not self._secure and isinstance(self._wire.stream, trio.SSLStream):
             self._secure = True
             if not self._encrypted:
-                self._transcript.note("C", "begins TLS", session=self._session)
+                self._log.note("C", "begins TLS", session=self._session)
         return self._secure or not self._encrypted
 
     def receive_data(self, data: bytes) -> None:
-        """What came from the other side; b"" when there will be no more."""
-        if self._wanted():
+        """Record octets from the other side, or with b"" its end, and pass them to the protocol."""
+        if self._is_recorded():
             side = other(self._side)
             if data:
-                self._transcript.add(side, data, session=self._session)
+                self._log.add(side, data, session=self._session)
             elif not self._encrypted:
-                self._transcript.note(side, "resets" if self._wire.broken else "closes", session=self._session)
+                self._log.note(side, "resets" if self._wire.broken else "closes", session=self._session)
         self._protocol.receive_data(data)
 
     def data_to_send(self) -> bytes:
-        """What is about to be sent."""
+        """Return the octets to send, and record them."""
         data = self._protocol.data_to_send()
-        if self._wanted() and not self._wire.broken:
-            self._transcript.add(self._side, data, session=self._session)
+        if self._is_recorded() and not self._wire.broken:
+            self._log.add(self._side, data, session=self._session)
         return data

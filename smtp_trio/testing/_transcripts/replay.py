@@ -1,87 +1,94 @@
-"""One side of a session that was, played to somebody who is to play the other."""
+"""Replay of one side of a recorded session, to a peer that plays the other side."""
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import groupby
 
 import trio
 
-from .._faults.faulty_stream import MOMENT, reset
-from .entry import MASK, Entry, Side, masked, other, secrets
-from .transcript import Transcript, pattern
+from .._streams import DELIVERY_TIME, reset
+from .entry import MASK, Entry, Log, Side, masked, other, secrets
+from .text import pattern
 
-#: A line that is longer than this is not waited for.
-LONGEST = 1 << 20
+#: The longest line that is waited for, in octets.
+MAX_LINE = 1 << 20
 
 
 class Replay:
-    """Plays ``side``."""
+    """Plays ``side`` of ``entries`` over ``stream``, and records the new session in ``log``."""
 
     def __init__(
         self,
         entries: list[Entry],
         stream: trio.abc.Stream,
         side: Side,
+        log: Log,
         passwords: Iterable[bytes],
         ssl_context: ssl.SSLContext | None,
         server_hostname: str | None,
     ) -> None:
-        self.heard = Transcript()
-        self._entries, self._stream, self._side = entries, stream, side
+        self._entries, self._stream, self._side, self._log = entries, stream, side, log
         self._context, self._hostname = ssl_context, server_hostname
         self._spans = secrets(entries)
         self._passwords = iter(passwords)
-        self._said: dict[Side, int] = {"C": 0, "S": 0}
+        #: Octets of each side that were played so far.
+        self._offsets: dict[Side, int] = {"C": 0, "S": 0}
         self._buffer = b""
 
-    async def run(self) -> Transcript:
+    async def run(self) -> None:
+        """Play the session and close the stream.
+
+        Raises AssertionError where the peer does not send what was recorded.
+        """
         self._began = trio.current_time()
         try:
             for (side, event), run in groupby(self._entries, lambda entry: (entry.side, entry.event)):
                 if event:
                     for entry in run:
-                        await self._event(entry)
+                        await self._play_event(entry)
                 elif side == self._side:
                     for entry in run:
-                        await self._say(entry)
+                        await self._send(entry)
                 else:
-                    await self._hear(b"".join(entry.data for entry in run))
+                    await self._expect(b"".join(entry.data for entry in run))
         except trio.BrokenResourceError as exc:
-            raise AssertionError(f"the connection broke here:\n{self.heard}") from exc
+            raise AssertionError(f"the connection was lost here:\n{self._log}") from exc
         finally:
             await trio.aclose_forcefully(self._stream)
-        return self.heard
 
     def _parts(self, side: Side, data: bytes) -> Iterator[tuple[bytes, bool]]:
-        at = self._said[side]
-        self._said[side] += len(data)
+        """Divide the next octets of one side into secret parts and others."""
+        at = self._offsets[side]
+        self._offsets[side] += len(data)
         return masked(data, at, self._spans[side])
 
-    async def _say(self, entry: Entry) -> None:
+    async def _send(self, entry: Entry) -> None:
         data = b""
         for part, secret in self._parts(self._side, entry.data):
             if secret and part == MASK:
                 try:
                     part = next(self._passwords)
                 except StopIteration:
-                    raise ValueError("there is a password to be said here, and secrets= has none for it") from None
+                    raise ValueError("the transcript has a masked password for which secrets= has no value") from None
             data += part
         await trio.sleep_until(self._began + entry.time)
-        self.heard.add(self._side, data)
+        self._log.add(self._side, data)
         await self._stream.send_all(data)
 
-    async def _hear(self, data: bytes) -> None:
+    async def _expect(self, data: bytes) -> None:
+        """Receive octets that match ``data``, in which secrets stand for any text."""
         wanted = b"".join(MASK if secret else part for part, secret in self._parts(other(self._side), data))
         for line in _lines(wanted):
-            got = await (self._line() if line.endswith(b"\r\n") else self._exactly(len(line)))
-            self.heard.add(other(self._side), got)
-            fits = pattern(line.decode("latin-1")).fullmatch(got.decode("latin-1"))
-            if not fits:
-                raise AssertionError(f"{line!r} should have come here:\n{self.heard}")
+            got = await (self._receive_line() if line.endswith(b"\r\n") else self._receive_exactly(len(line)))
+            self._log.add(other(self._side), got)
+            if not pattern(line.decode("latin-1")).fullmatch(got.decode("latin-1")):
+                raise AssertionError(f"expected {line!r} here, got {got!r}:\n{self._log}")
 
-    async def _more(self) -> bool:
+    async def _receive(self) -> bool:
+        """Receive some octets into the buffer; return False at the end of the connection."""
         try:
             data = await self._stream.receive_some()
         except trio.BrokenResourceError:
@@ -89,13 +96,13 @@ class Replay:
         self._buffer += data
         return bool(data)
 
-    async def _line(self) -> bytes:
-        while b"\r\n" not in self._buffer and len(self._buffer) < LONGEST and await self._more():
+    async def _receive_line(self) -> bytes:
+        while b"\r\n" not in self._buffer and len(self._buffer) < MAX_LINE and await self._receive():
             pass
         return self._take(self._buffer.find(b"\r\n") + 2 if b"\r\n" in self._buffer else len(self._buffer))
 
-    async def _exactly(self, count: int) -> bytes:
-        while len(self._buffer) < count and await self._more():
+    async def _receive_exactly(self, count: int) -> bytes:
+        while len(self._buffer) < count and await self._receive():
             pass
         return self._take(count)
 
@@ -103,31 +110,35 @@ class Replay:
         taken, self._buffer = self._buffer[:count], self._buffer[count:]
         return taken
 
-    async def _event(self, entry: Entry) -> None:
+    async def _play_event(self, entry: Entry) -> None:
         if entry.event == "begins TLS":
-            await self._secure()
+            await self._start_tls()
         elif entry.side == self._side:
             await trio.sleep_until(self._began + entry.time)
             if entry.event == "resets":
-                await trio.sleep(MOMENT)  # for what was said to arrive
-                reset(self._stream)
+                await trio.sleep(DELIVERY_TIME)  # a reset discards octets that have not been received yet
+                with suppress(TypeError):
+                    reset(self._stream)
             await trio.aclose_forcefully(self._stream)
-        elif self._buffer or await self._more():
-            self.heard.add(entry.side, self._buffer)
-            raise AssertionError(f"the connection should have been closed here:\n{self.heard}")
-        self.heard.note(entry.side, entry.event)
+        elif self._buffer or await self._receive():
+            self._log.add(entry.side, self._buffer)
+            raise AssertionError(f"expected the end of the connection here:\n{self._log}")
+        self._log.note(entry.side, entry.event)
 
-    async def _secure(self) -> None:
+    async def _start_tls(self) -> None:
         if self._context is None:
-            raise ValueError("there is TLS in this session: it needs an ssl_context")
-        server_side = self._side == "S"
+            raise ValueError("the session begins TLS, so ssl_context is required")
         stream = trio.SSLStream(
-            self._stream, self._context, server_side=server_side, server_hostname=self._hostname, https_compatible=True
+            self._stream,
+            self._context,
+            server_side=self._side == "S",
+            server_hostname=self._hostname,
+            https_compatible=True,
         )
         self._stream = stream
         await stream.do_handshake()
 
 
 def _lines(octets: bytes) -> list[bytes]:
-    """Octets, cut behind every CRLF."""
+    """Split octets after each CRLF."""
     return [line + b"\r\n" for line in octets.split(b"\r\n")[:-1]] + list(filter(None, octets.split(b"\r\n")[-1:]))

@@ -1,38 +1,41 @@
-r"""A transcript as text, and back.
+r"""Conversion of transcripts to text and back. Each line of the text is one of these:
 
-| ``C: MAIL FROM:<a@b>`` is a line of the client's, less its CRLF, ``S: 250 Ok`` one of the server's;
-| ``C> no end`` octets with nothing added, as Python escapes them: ``C> \xff\r\n``;
-| ``C. closes`` something else that it does: ``closes``, ``resets`` or ``begins TLS``;
-| ``@ 300`` the time from here on, in seconds since the beginning;
-| ``~`` the end of a piece, where the same side goes on;
-| ``== 2`` the beginning of another session, which has this name;
-| ``# words`` a remark.
+| ``C: MAIL FROM:<a@b>`` a line that the client sent, without its CRLF; ``S: 250 Ok`` one that the server sent;
+| ``C> no end`` octets to which nothing is added, escaped as in Python: ``C> \xff\r\n``;
+| ``C. closes`` another event: ``closes``, ``resets`` or ``begins TLS``;
+| ``@ 300`` the time of what follows, in seconds since the beginning;
+| ``~`` the end of a piece, where the same side continues;
+| ``== 2`` the beginning of another session with this name;
+| ``# text`` a comment.
 
-``***`` is what stands for a secret.
+``***`` stands for a secret.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from attrs import Factory, define
 
-from .entry import MASK, Entry, Side, Span, What, masked, secrets
+from .entry import MASK, Entry, Event, Side, Span, masked, secrets
 
-EVENTS: tuple[What, ...] = ("closes", "resets", "begins TLS")
+EVENTS: tuple[Event, ...] = ("closes", "resets", "begins TLS")
 
 
-def escaped(octets: bytes) -> str:
+def escape(octets: bytes) -> str:
+    """Return octets as ASCII text with Python's escapes."""
     text = octets.decode("latin-1").encode("unicode_escape").decode("ascii")
     return text[:-1] + "\\x20" if text.endswith(" ") else text
 
 
-def unescaped(text: str) -> bytes:
+def unescape(text: str) -> bytes:
+    """Return the octets that `escape` returned ``text`` for."""
     return text.encode("latin-1").decode("unicode_escape").encode("latin-1")
 
 
-def readable(octets: bytes) -> str | None:
-    """Octets as a line of text that an editor would leave alone, or None."""
+def printable(octets: bytes) -> str | None:
+    """Return octets as a line of text that editors do not change, or None if there is no such line."""
     try:
         text = octets.decode()
     except UnicodeDecodeError:
@@ -40,9 +43,14 @@ def readable(octets: bytes) -> str | None:
     return text if text == text.rstrip() and text.replace("\t", " ").isprintable() else None
 
 
-def spelled(seconds: float) -> str:
-    """A time, to the microsecond."""
+def format_time(seconds: float) -> str:
+    """Return a time with at most six decimals."""
     return f"{seconds:.6f}".rstrip("0").rstrip(".")
+
+
+def pattern(line: str) -> re.Pattern[str]:
+    """Return a pattern for ``line``, in which ``***`` matches any text."""
+    return re.compile(".*".join(map(re.escape, line.split(MASK.decode()))), re.DOTALL)
 
 
 @define
@@ -55,72 +63,71 @@ class _Writer:
     lines: list[str] = Factory(list)
     _time: str = "0"
     _side: Side | None = None
-    _rest: bytes = b""  # what it said without an end of line so far
-    _last: float = 0  # … and when
-    _said: dict[Side, int] = Factory(lambda: {"C": 0, "S": 0})
+    #: Octets of this side that are not written yet, because no end of line came, and when the last of them were sent.
+    _rest: bytes = b""
+    _rest_time: float = 0
+    #: Octets of each side that were written.
+    _offsets: dict[Side, int] = Factory(lambda: {"C": 0, "S": 0})
 
     def write(self, entry: Entry) -> None:
         if self._side != entry.side or entry.event:
-            self._cut()
-        elif self.pieces and not (self.times and spelled(entry.time) != self._time):
+            self.write_rest()
+        elif self.pieces and not (self.times and format_time(entry.time) != self._time):
             self.lines.append("~")
         self._side = entry.side
         if entry.event:
-            self._clock(entry.time)
+            self._write_time(entry.time)
             self.lines.append(f"{entry.side}. {entry.event}")
             self._side = None
             return
         self._rest += entry.data
-        self._last = entry.time
+        self._rest_time = entry.time
         while (end := self._rest.find(b"\r\n") + 2) > 1:
-            self._clock(entry.time)
-            self._put(self._rest[:end])
+            self._write_time(entry.time)
+            self._write_octets(self._rest[:end])
             self._rest = self._rest[end:]
         if self._rest and self.pieces:
-            self._cut()
+            self.write_rest()
 
-    def end(self) -> None:
-        self._cut()
-
-    def _cut(self) -> None:
-        """Somebody else has the word: what has no end of line is shown without."""
+    def write_rest(self) -> None:
+        """Write octets without an end of line: the other side continues, or none does."""
         if self._rest:
-            self._clock(self._last)
-            self._put(self._rest)
+            self._write_time(self._rest_time)
+            self._write_octets(self._rest)
             self._rest = b""
 
-    def _clock(self, time: float) -> None:
-        if self.times and (now := spelled(time)) != self._time:
+    def _write_time(self, time: float) -> None:
+        if self.times and (now := format_time(time)) != self._time:
             self._time = now
             self.lines.append(f"@ {now}")
 
-    def _put(self, octets: bytes) -> None:
+    def _write_octets(self, octets: bytes) -> None:
         side = self._side
         assert side is not None
-        at = self._said[side]
-        self._said[side] += len(octets)
+        at = self._offsets[side]
+        self._offsets[side] += len(octets)
         shown = b"".join(MASK if secret else part for part, secret in masked(octets, at, self.spans[side]))
-        line = readable(shown[:-2]) if octets[-2:] == b"\r\n" else None
-        self.lines.append(f"{side}> {escaped(shown)}" if line is None else f"{side}: {line}".rstrip())
+        line = printable(shown[:-2]) if octets[-2:] == b"\r\n" else None
+        self.lines.append(f"{side}> {escape(shown)}" if line is None else f"{side}: {line}".rstrip())
 
 
 def render(entries: Sequence[Entry], *, times: bool, pieces: bool) -> list[str]:
-    """The lines of a transcript. Sessions come one after the other, however they were mixed in time."""
+    """Return the lines of a transcript. Sessions follow each other, even if they overlapped in time."""
     names = list(dict.fromkeys(entry.session for entry in entries))
     lines: list[str] = []
     for name in names:
-        mine = [entry for entry in entries if entry.session == name]
-        writer = _Writer(times, pieces, secrets(mine))
-        for entry in mine:
+        session = [entry for entry in entries if entry.session == name]
+        writer = _Writer(times, pieces, secrets(session))
+        for entry in session:
             writer.write(entry)
-        writer.end()
+        writer.write_rest()
         lines += [f"== {name}"] if len(names) > 1 else []
         lines += writer.lines
     return lines
 
 
 def parse(lines: Iterable[str]) -> list[Entry]:
-    """The entries that lines are about. Raises ValueError for a line that is none."""
+    """Return the entries of a transcript's lines. Raises ValueError for an invalid line."""
     entries: list[Entry] = []
     time, session = 0.0, "1"
     joined = False  # the next line belongs to the last entry
@@ -139,7 +146,7 @@ def parse(lines: Iterable[str]) -> list[Entry]:
             case "C:" | "S:":
                 add("C" if kind == "C:" else "S", text.encode() + b"\r\n")
             case "C>" | "S>":
-                add("C" if kind == "C>" else "S", unescaped(text))
+                add("C" if kind == "C>" else "S", unescape(text))
             case "C." | "S." if text in EVENTS:
                 entries.append(Entry(time, "C" if kind == "C." else "S", event=text, session=session))
                 joined = False
@@ -152,5 +159,5 @@ def parse(lines: Iterable[str]) -> list[Entry]:
             case "" | "#":
                 pass
             case _:
-                raise ValueError(f"line {number} is none of a transcript: {line!r}")
+                raise ValueError(f"line {number} is not a line of a transcript: {line!r}")
     return entries

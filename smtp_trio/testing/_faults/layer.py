@@ -1,0 +1,74 @@
+"""Hooks around other hooks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import trio
+
+from ..._server.hook_runner import Hook
+from ..._server.hooks import Hooks, installed
+from ..._server.session import Session
+from ...protocol import Reply
+
+
+class Layer(Hooks):
+    """Hooks around other hooks. A hook that a subclass does not override is that of ``self.under``; one that it does
+    may call it.
+
+    A hook that neither overrides stays absent, so the server offers the same extensions as without the layer. If a
+    layer refuses a connection without a call of ``self.under.connect``, ``self.under.disconnect`` is not called either.
+    """
+
+    def __init__(self, hooks: Hooks | None = None) -> None:
+        hooks = Hooks() if hooks is None else hooks
+        may_refuse = type(self).connect is not Hooks.connect
+        self.under: Hooks = _Paired(hooks) if may_refuse else hooks
+        for name in installed(hooks):
+            if getattr(type(self), name) is getattr(Hooks, name):
+                setattr(self, name, getattr(self.under, name))
+
+    if not TYPE_CHECKING:  # for a type checker any attribute would exist
+
+        def __getattr__(self, name: str) -> object:
+            """Return a hook that `Hooks` does not define, but a command of an extension declares."""
+            if name == "under" or name.startswith("_"):
+                raise AttributeError(name)
+            return getattr(self.under, name)
+
+
+class _Paired(Layer):
+    """A layer that calls ``disconnect`` only for sessions for which ``connect`` was called."""
+
+    def __init__(self, hooks: Hooks) -> None:
+        self.under = hooks
+        for name, hook in installed(hooks).items():
+            if name not in ("connect", "disconnect"):
+                setattr(self, name, hook)
+
+    async def connect(self, session: Session) -> Reply | None:
+        session.context[self] = True
+        return await self.under.connect(session)
+
+    async def disconnect(self, session: Session) -> None:
+        if session.context.pop(self, False):
+            await self.under.disconnect(session)
+
+
+def as_hooks(hooks: Mapping[str, Hook]) -> Hooks:
+    """Return `Hooks` that have these functions as methods."""
+    made = Hooks()
+    for name, hook in hooks.items():
+        setattr(made, name, hook)
+    return made
+
+
+async def delay_reply(session: Session, seconds: float) -> None:
+    """Sleep within a hook without using up the time that the hook is allowed."""
+    session._hooks.pause_clock(trio.current_time(), math.inf)
+    try:
+        await trio.sleep(seconds)
+    finally:
+        session._hooks.resume_clock(seconds)
