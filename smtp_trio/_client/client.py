@@ -373,8 +373,9 @@ class Client:
     async def auth(self, credentials: Login) -> Reply:
         """Log in by the best mechanism that both sides know (RFC 4954).
 
-        Raises `ReplyError` if the server refuses the credentials, NotOfferedError and LocalProtocolError if no
-        mechanism can be used.
+        ``credentials`` is a `PasswordCredentials`, a `BearerToken` or a tuple of user and password. They are sent only
+        over TLS with a verified certificate, unless the client has ``allow_cleartext``. Raises `ReplyError` if the
+        server refuses them, NotOfferedError and LocalProtocolError if no mechanism can be used.
         """
         async with self._exchange.operation():
             self._exchange.check_unsolicited(AuthCommand("*"))

@@ -631,13 +631,13 @@ async def test_expired_connections_do_not_delay_the_next_message(autojump_clock:
     """As if a firewall had dropped the connections: there is no reply to QUIT."""
     waiting = [(*hello(), *UNPIPELINED, NO_REPLY)] * 4 + [(*hello(), *UNPIPELINED)]
 
-    async def dial() -> Client:
+    async def open_client() -> Client:
         client_stream, far = memory_stream_pair()
         script = Script(far, client_stream, waiting.pop(0))
         nursery.start_soon(script.run)
         return await script.client().__aenter__()
 
-    async with trio.open_nursery() as nursery, PoolOf(dial, size=4) as pool:
+    async with trio.open_nursery() as nursery, PoolOf(open_client, size=4) as pool:
         async with trio.open_nursery() as tasks:
             for _ in range(4):
                 tasks.start_soon(pool.send, ME, [YOU], MESSAGE)
