@@ -17,7 +17,7 @@ from smtp_trio.protocol.extensions.auth import (
 )
 from smtp_trio.protocol.sasl import MECHANISMS, MechanismContext, PasswordCredentials
 
-from .talk import HELLO, RECIPIENT, SENDER, Talk, codes
+from .driver import HELLO, RECIPIENT, SENDER, ServerDriver, codes
 
 
 def b64(text: str | bytes) -> str:
@@ -27,51 +27,51 @@ def b64(text: str | bytes) -> str:
 GOOD = b64("\0fred\0secret")
 
 
-def begin(**settings: Any) -> Talk:
-    return Talk(**{"hooks": {"auth"}, "secure": True, **settings}).begin()
+def begin(**settings: Any) -> ServerDriver:
+    return ServerDriver(**{"hooks": {"auth"}, "secure": True, **settings}).begin()
 
 
 def test_auth_is_offered_with_a_hook_under_tls() -> None:
-    assert "AUTH" not in Talk(hooks={"auth"}).say(HELLO)[1]
-    assert "AUTH" not in Talk(secure=True).say(HELLO)[1]
-    assert "250-AUTH PLAIN LOGIN" in Talk(hooks={"auth"}, secure=True).say(HELLO)[1].split("\n")
-    cleartext = Talk(hooks={"auth"}, extensions=standard(Auth(cleartext=True)))
-    assert "250-AUTH PLAIN LOGIN" in cleartext.say(HELLO)[1].split("\n")
-    assert codes(cleartext.say(f"AUTH PLAIN {GOOD}")) == ["235 2.7.0"]
+    assert "AUTH" not in ServerDriver(hooks={"auth"}).send_lines(HELLO)[1]
+    assert "AUTH" not in ServerDriver(secure=True).send_lines(HELLO)[1]
+    assert "250-AUTH PLAIN LOGIN" in ServerDriver(hooks={"auth"}, secure=True).send_lines(HELLO)[1].split("\n")
+    cleartext = ServerDriver(hooks={"auth"}, extensions=standard(Auth(cleartext=True)))
+    assert "250-AUTH PLAIN LOGIN" in cleartext.send_lines(HELLO)[1].split("\n")
+    assert codes(cleartext.send_lines(f"AUTH PLAIN {GOOD}")) == ["235 2.7.0"]
 
 
 def test_initial_response() -> None:
-    talk = begin()
-    assert codes(talk.say(f"AUTH PLAIN {GOOD}")) == ["235 2.7.0"]
-    assert talk.credentials == [Credentials("PLAIN", "fred", "secret")]
-    assert talk.protocol.state.user == "fred"
+    driver = begin()
+    assert codes(driver.send_lines(f"AUTH PLAIN {GOOD}")) == ["235 2.7.0"]
+    assert driver.credentials == [Credentials("PLAIN", "fred", "secret")]
+    assert driver.protocol.state.user == "fred"
 
 
 def test_response_to_an_empty_challenge() -> None:
-    talk = begin()
-    assert talk.say("AUTH PLAIN") == ["334 "]
-    assert codes(talk.say(GOOD)) == ["235 2.7.0"]
-    assert talk.protocol.state.user == "fred"
+    driver = begin()
+    assert driver.send_lines("AUTH PLAIN") == ["334 "]
+    assert codes(driver.send_lines(GOOD)) == ["235 2.7.0"]
+    assert driver.protocol.state.user == "fred"
 
 
 def test_equals_sign_is_an_empty_initial_response() -> None:
-    talk = begin()
-    assert codes(talk.say("AUTH PLAIN =")) == ["501 5.5.2"]
+    driver = begin()
+    assert codes(driver.send_lines("AUTH PLAIN =")) == ["501 5.5.2"]
     assert AuthCommand.decode("LOGIN =", {}) == AuthCommand("LOGIN", b"")
-    assert codes(talk.say("AUTH LOGIN =", b64("secret"))) == ["334", "535 5.7.8"]
+    assert codes(driver.send_lines("AUTH LOGIN =", b64("secret"))) == ["334", "535 5.7.8"]
 
 
 def test_wrong_password_is_refused_and_the_session_continues() -> None:
-    talk = begin()
-    assert codes(talk.say("AUTH PLAIN " + b64("\0fred\0wrong"))) == ["535 5.7.8"]
-    assert talk.protocol.state.user is None
-    assert codes(talk.say(SENDER, "RSET", f"AUTH PLAIN {GOOD}")) == ["250 2.1.0", "250 2.0.0", "235 2.7.0"]
+    driver = begin()
+    assert codes(driver.send_lines("AUTH PLAIN " + b64("\0fred\0wrong"))) == ["535 5.7.8"]
+    assert driver.protocol.state.user is None
+    assert codes(driver.send_lines(SENDER, "RSET", f"AUTH PLAIN {GOOD}")) == ["250 2.1.0", "250 2.0.0", "235 2.7.0"]
 
 
 @pytest.mark.parametrize("lines", [["AUTH PLAIN", "*"], ["AUTH LOGIN", "*"], ["AUTH LOGIN", b64("fred"), "*"]])
 def test_asterisk_cancels_the_exchange(lines: list[str]) -> None:
-    talk = begin()
-    assert codes(talk.say(*lines, "NOOP", SENDER))[-3:] == ["501 5.7.0", "250 2.0.0", "250 2.1.0"]
+    driver = begin()
+    assert codes(driver.send_lines(*lines, "NOOP", SENDER))[-3:] == ["501 5.7.0", "250 2.0.0", "250 2.1.0"]
 
 
 BAD_BASE64 = ["=AAA", "AAA=BBB", "####", "AAA", "A", "A===", "AAAA=", "QUJ-", "QUJ_", "*x", "caf\u00e9", "QQ==QQ=="]
@@ -79,19 +79,19 @@ BAD_BASE64 = ["=AAA", "AAA=BBB", "####", "AAA", "A", "A===", "AAAA=", "QUJ-", "Q
 
 @pytest.mark.parametrize("line", BAD_BASE64)
 def test_invalid_base64_is_refused(line: str) -> None:
-    talk = begin()
-    assert codes(talk.say(f"AUTH PLAIN {line}")) == ["501 5.5.2"]
-    assert codes(talk.say("AUTH PLAIN", line, "NOOP")) == ["334", "501 5.5.2", "250 2.0.0"]
-    assert talk.credentials == []
+    driver = begin()
+    assert codes(driver.send_lines(f"AUTH PLAIN {line}")) == ["501 5.5.2"]
+    assert codes(driver.send_lines("AUTH PLAIN", line, "NOOP")) == ["334", "501 5.5.2", "250 2.0.0"]
+    assert driver.credentials == []
 
 
 @pytest.mark.parametrize("line", ["a b", "AA AA", " ", "QUJD QUJD", "QUJD\t", "\0"])
 def test_response_with_spaces_or_controls_is_refused(line: str) -> None:
-    assert codes(begin().say("AUTH LOGIN", line, "NOOP")) == ["334", "501 5.5.2", "250 2.0.0"]
+    assert codes(begin().send_lines("AUTH LOGIN", line, "NOOP")) == ["334", "501 5.5.2", "250 2.0.0"]
 
 
 def test_argument_must_be_a_mechanism_and_at_most_one_response() -> None:
-    assert codes(begin().say("AUTH PLAIN a b", "AUTH PLAIN  AAAA", "AUTH", "AUTH ")) == [
+    assert codes(begin().send_lines("AUTH PLAIN a b", "AUTH PLAIN  AAAA", "AUTH", "AUTH ")) == [
         "501 5.5.2", "501 5.5.2", "501 5.5.4", "501 5.5.4",
     ]  # fmt: skip
 
@@ -105,10 +105,10 @@ def test_lines_over_12288_octets_are_refused(over: int) -> None:
         octets = first + line + b"\r\nNOOP\r\n"
         expected = (["334"] if first else []) + ["500 5.5.6" if over else "501 5.5.2", "250 2.0.0"]
         for cut in (0, 5, 16, 2047, 2048, 2049, 2060, 12286, 12288, len(octets) - 7):
-            talk = begin()
-            begun = len(talk.output)
-            talk.split(octets, [cut])
-            assert codes(talk.output[begun:].decode().splitlines()) == expected
+            driver = begin()
+            begun = len(driver.output)
+            driver.send_in_segments(octets, [cut])
+            assert codes(driver.output[begun:].decode().splitlines()) == expected
 
 
 def test_long_response_is_accepted_at_any_cut() -> None:
@@ -117,7 +117,7 @@ def test_long_response_is_accepted_at_any_cut() -> None:
     assert len(line) > 12000
     for octets in (line, line.replace(b"PLAIN ", b"PLAIN\r\n")):
         for cuts in ([], [2048], [2049], range(1, len(octets), 7)):
-            assert begin().split(octets, cuts).credentials == [Credentials("PLAIN", "fred", password)]
+            assert begin().send_in_segments(octets, cuts).credentials == [Credentials("PLAIN", "fred", password)]
     # The longer limit is AUTH's alone.
     assert codes(begin().send(b"NOOP ".ljust(3000, b"x") + b"\r\nauth plain " + b"A" * 3000 + b"\r\n")) == [
         "500 5.5.2",
@@ -129,27 +129,27 @@ def test_line_limit_depends_on_the_verb_at_the_start_of_a_line() -> None:
     """The rest of a refused line neither raises nor lowers the limit."""
     octets = b"x\nAUTH \r\nNOOP " + b"x" * 3000 + b"\r\nx\n\r\nAUTH PLAIN " + b"A" * 3001 + b"\r\nNOOP\r\n"
     for cut in (0, 1, 2, 3, 6, 8, 9, 10, 15, 2055, 3016, 3018, 3019, 3020, 3021, 3022, 3030, 5100):
-        talk = begin()
-        begun = len(talk.output)
-        talk.split(octets, [cut])
-        replies = codes(talk.output[begun:].decode().splitlines())
+        driver = begin()
+        begun = len(driver.output)
+        driver.send_in_segments(octets, [cut])
+        replies = codes(driver.output[begun:].decode().splitlines())
         assert replies == ["500 5.5.2", "500 5.5.2", "500 5.5.2", "501 5.5.2", "250 2.0.0"], cut
 
 
 @pytest.mark.parametrize("line", [b"x" * 13000, b"a\nb", b"a\rb"])
 def test_refused_line_ends_the_exchange(line: bytes) -> None:
-    talk = begin()
-    assert codes(talk.send(b"AUTH PLAIN\r\n" + line + b"\r\n" + GOOD.encode() + b"\r\nNOOP\r\n"))[2:] == [
+    driver = begin()
+    assert codes(driver.send(b"AUTH PLAIN\r\n" + line + b"\r\n" + GOOD.encode() + b"\r\nNOOP\r\n"))[2:] == [
         "500 5.5.1",
         "250 2.0.0",
     ]
-    assert talk.credentials == []
-    assert talk.protocol.state.user is None
+    assert driver.credentials == []
+    assert driver.protocol.state.user is None
 
 
 @pytest.mark.parametrize("mechanism", ["CRAM-MD5", "FOO", "plainx", "PLA\u0131N", "\u00e9"])
 def test_unknown_mechanism_is_refused(mechanism: str) -> None:
-    assert codes(begin().say(f"AUTH {mechanism}")) == ["504 5.5.4" if mechanism.isascii() else "501 5.5.2"]
+    assert codes(begin().send_lines(f"AUTH {mechanism}")) == ["504 5.5.4" if mechanism.isascii() else "501 5.5.2"]
 
 
 @pytest.mark.parametrize(
@@ -165,9 +165,9 @@ def test_unknown_mechanism_is_refused(mechanism: str) -> None:
     ],
 )
 def test_auth_is_refused_without_hook_tls_or_mechanism(settings: dict[str, Any], expected: str) -> None:
-    talk = Talk(**settings).begin()
-    assert codes(talk.say("AUTH PLAIN", f"AUTH PLAIN {GOOD}")) == [expected] * 2
-    assert talk.credentials == []
+    driver = ServerDriver(**settings).begin()
+    assert codes(driver.send_lines("AUTH PLAIN", f"AUTH PLAIN {GOOD}")) == [expected] * 2
+    assert driver.credentials == []
 
 
 @pytest.mark.parametrize(
@@ -178,20 +178,20 @@ def test_auth_is_refused_without_hook_tls_or_mechanism(settings: dict[str, Any],
     ],
 )  # fmt: skip
 def test_reply_of_the_application_is_sent(reply: Reply) -> None:
-    talk = begin(judge=lambda _: reply)
-    assert codes(talk.say(f"AUTH PLAIN {GOOD}", SENDER)) == [f"{reply.code} {reply.status}", "250 2.1.0"]
-    assert talk.protocol.state.user is None
+    driver = begin(check_credentials=lambda _: reply)
+    assert codes(driver.send_lines(f"AUTH PLAIN {GOOD}", SENDER)) == [f"{reply.code} {reply.status}", "250 2.1.0"]
+    assert driver.protocol.state.user is None
 
 
 def test_login_takes_the_user_from_an_initial_response() -> None:
-    talk = begin()
-    assert talk.say("AUTH LOGIN " + b64("fred")) == ["334 UGFzc3dvcmQ6"]
-    assert codes(talk.say(b64("secret"))) == ["235 2.7.0"]
-    assert talk.credentials == [Credentials("LOGIN", "fred", "secret")]
+    driver = begin()
+    assert driver.send_lines("AUTH LOGIN " + b64("fred")) == ["334 UGFzc3dvcmQ6"]
+    assert codes(driver.send_lines(b64("secret"))) == ["235 2.7.0"]
+    assert driver.credentials == [Credentials("LOGIN", "fred", "secret")]
 
 
 def test_second_auth_is_refused() -> None:
-    assert codes(begin().say(f"AUTH PLAIN {GOOD}", f"AUTH PLAIN {GOOD}", "AUTH FOO")) == [
+    assert codes(begin().send_lines(f"AUTH PLAIN {GOOD}", f"AUTH PLAIN {GOOD}", "AUTH FOO")) == [
         "235 2.7.0",
         "503 5.5.1",
         "503 5.5.1",
@@ -199,38 +199,38 @@ def test_second_auth_is_refused() -> None:
 
 
 def test_auth_in_a_transaction_is_refused() -> None:
-    talk = begin()
-    assert codes(talk.say(SENDER, f"AUTH PLAIN {GOOD}", RECIPIENT, "AUTH PLAIN", "DATA")) == [
+    driver = begin()
+    assert codes(driver.send_lines(SENDER, f"AUTH PLAIN {GOOD}", RECIPIENT, "AUTH PLAIN", "DATA")) == [
         "250 2.1.0", "503 5.5.1", "250 2.1.5", "503 5.5.1", "354",
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("lines", [[], ["HELO x"], [HELLO, "HELO x"]])
 def test_auth_without_ehlo_is_refused(lines: list[str]) -> None:
-    talk = Talk(hooks={"auth"}, secure=True)
-    assert codes(talk.say(*lines, f"AUTH PLAIN {GOOD}"))[-1] == "503 5.5.1"
+    driver = ServerDriver(hooks={"auth"}, secure=True)
+    assert codes(driver.send_lines(*lines, f"AUTH PLAIN {GOOD}"))[-1] == "503 5.5.1"
 
 
 def test_required_auth_refuses_a_transaction_before_it() -> None:
-    talk = begin(extensions=standard(Auth(required=True)), tls=True, hooks={"auth", "expn"})
+    driver = begin(extensions=standard(Auth(required=True)), tls=True, hooks={"auth", "expn"})
     lines = [SENDER, RECIPIENT, "DATA", "VRFY a", "EXPN a", "MAIL junk", "BDAT 0"]
-    assert codes(talk.say(*lines)) == ["530 5.7.0"] * len(lines)
-    assert codes(talk.say("NOOP", "RSET", HELLO, "HELO x", "HELP", HELLO, "STARTTLS")) == [
+    assert codes(driver.send_lines(*lines)) == ["530 5.7.0"] * len(lines)
+    assert codes(driver.send_lines("NOOP", "RSET", HELLO, "HELO x", "HELP", HELLO, "STARTTLS")) == [
         "250 2.0.0", "250 2.0.0", "250", "250", "214 2.0.0", "250", "503 5.5.1",
     ]  # fmt: skip
-    assert codes(talk.say(f"AUTH PLAIN {GOOD}", SENDER, RECIPIENT)) == ["235 2.7.0", "250 2.1.0", "250 2.1.5"]
-    assert codes(begin(extensions=standard(Auth(required=True))).say("QUIT")) == ["221 2.0.0"]
+    assert codes(driver.send_lines(f"AUTH PLAIN {GOOD}", SENDER, RECIPIENT)) == ["235 2.7.0", "250 2.1.0", "250 2.1.5"]
+    assert codes(begin(extensions=standard(Auth(required=True))).send_lines("QUIT")) == ["221 2.0.0"]
 
 
 def test_verb_and_mechanism_are_case_insensitive() -> None:
-    assert codes(begin().say(f"auth plain {GOOD}")) == ["235 2.7.0"]
-    assert codes(begin().say("AUTH Login")) == ["334"]
+    assert codes(begin().send_lines(f"auth plain {GOOD}")) == ["235 2.7.0"]
+    assert codes(begin().send_lines("AUTH Login")) == ["334"]
 
 
 def test_plain_passes_the_authorization_identity() -> None:
-    talk = begin()
-    talk.say("AUTH PLAIN " + b64("joe\0fred\0secret"))
-    assert talk.credentials == [Credentials("PLAIN", "fred", "secret", authzid="joe")]
+    driver = begin()
+    driver.send_lines("AUTH PLAIN " + b64("joe\0fred\0secret"))
+    assert driver.credentials == [Credentials("PLAIN", "fred", "secret", authzid="joe")]
 
 
 @pytest.mark.parametrize(
@@ -242,9 +242,9 @@ def test_plain_passes_the_authorization_identity() -> None:
     ],
 )  # fmt: skip
 def test_malformed_plain_message_is_refused(message: bytes, expected: str) -> None:
-    talk = begin()
-    assert codes(talk.say("AUTH PLAIN", b64(message), SENDER)) == ["334", expected, "250 2.1.0"]
-    assert talk.credentials == []
+    driver = begin()
+    assert codes(driver.send_lines("AUTH PLAIN", b64(message), SENDER)) == ["334", expected, "250 2.1.0"]
+    assert driver.credentials == []
 
 
 @pytest.mark.parametrize(
@@ -252,19 +252,19 @@ def test_malformed_plain_message_is_refused(message: bytes, expected: str) -> No
 )
 def test_password_may_contain_anything_but_nul(password: str) -> None:
     for mechanism in ("PLAIN", "LOGIN"):
-        talk = begin(judge=lambda _: None)
+        driver = begin(check_credentials=lambda _: None)
         client = MECHANISMS[mechanism].client(PasswordCredentials("fred", password), bytes)
         responses = [client.send(asked) for asked in ([None] if mechanism == "PLAIN" else [None, b"", b""])]
-        talk.say(f"AUTH {mechanism}", *[b64(response) for response in responses if response is not None])
-        assert talk.credentials == [Credentials(mechanism, "fred", password)]
+        driver.send_lines(f"AUTH {mechanism}", *[b64(response) for response in responses if response is not None])
+        assert driver.credentials == [Credentials(mechanism, "fred", password)]
 
 
 def test_login_asks_for_user_and_password() -> None:
-    talk = begin()
-    assert talk.say("AUTH LOGIN") == ["334 VXNlcm5hbWU6"]
-    assert talk.say(b64("fred")) == ["334 UGFzc3dvcmQ6"]
-    assert codes(talk.say(b64("secret"))) == ["235 2.7.0"]
-    assert talk.credentials == [Credentials("LOGIN", "fred", "secret")]
+    driver = begin()
+    assert driver.send_lines("AUTH LOGIN") == ["334 VXNlcm5hbWU6"]
+    assert driver.send_lines(b64("fred")) == ["334 UGFzc3dvcmQ6"]
+    assert codes(driver.send_lines(b64("secret"))) == ["235 2.7.0"]
+    assert driver.credentials == [Credentials("LOGIN", "fred", "secret")]
 
 
 @pytest.mark.parametrize(
@@ -275,22 +275,22 @@ def test_login_asks_for_user_and_password() -> None:
     ],
 )  # fmt: skip
 def test_malformed_login_is_refused(user: str, password: str | bytes, expected: str) -> None:
-    talk = begin()
-    assert expected in codes(talk.say("AUTH LOGIN", b64(user), b64(password)))
-    assert talk.credentials == []
+    driver = begin()
+    assert expected in codes(driver.send_lines("AUTH LOGIN", b64(user), b64(password)))
+    assert driver.credentials == []
 
 
 def test_end_of_input_in_an_exchange() -> None:
-    talk = begin()
-    talk.say("AUTH LOGIN")
-    talk.send(b"ZnJl")
-    assert talk.hang_up() == b""
-    assert talk.over
+    driver = begin()
+    driver.send_lines("AUTH LOGIN")
+    driver.send(b"ZnJl")
+    assert driver.end_input() == b""
+    assert driver.closed
 
 
 def test_command_in_an_exchange_is_a_response() -> None:
-    talk = begin()
-    assert codes(talk.say("AUTH LOGIN", "NOOP", "QUIT", "NOOP")) == ["334", "501 5.5.2", "221 2.0.0"]
+    driver = begin()
+    assert codes(driver.send_lines("AUTH LOGIN", "NOOP", "QUIT", "NOOP")) == ["334", "501 5.5.2", "221 2.0.0"]
 
 
 @pytest.mark.parametrize(
@@ -298,23 +298,23 @@ def test_command_in_an_exchange_is_a_response() -> None:
     [("<>", "<>"), ("e+3Dmc2@x", "e=mc2@x"), ("fred@x", "fred@x"), ("+C3+A9@x", "\u00e9@x")],
 )
 def test_auth_parameter_of_mail_is_decoded(value: str, decoded: str) -> None:
-    talk = begin()
-    assert codes(talk.say(f"MAIL FROM:<a@b> AUTH={value}")) == ["250 2.1.0"]
-    assert talk.protocol.state.mail is not None
-    assert talk.protocol.state.mail.params.get(AUTH) == decoded
+    driver = begin()
+    assert codes(driver.send_lines(f"MAIL FROM:<a@b> AUTH={value}")) == ["250 2.1.0"]
+    assert driver.protocol.state.mail is not None
+    assert driver.protocol.state.mail.params.get(AUTH) == decoded
 
 
 @pytest.mark.parametrize(
     "value", ["=bad+zz", "=+3d", "=+", "=", "", "=\u00e9", "=+0D+0A", "=a+00", "=+FF", "=a AUTH=a"]
 )
 def test_malformed_auth_parameter_is_refused(value: str) -> None:
-    assert codes(begin().say(f"MAIL FROM:<a@b> AUTH{value}")) == ["501 5.5.4"]
+    assert codes(begin().send_lines(f"MAIL FROM:<a@b> AUTH{value}")) == ["501 5.5.4"]
 
 
 def test_ehlo_after_auth_keeps_the_user() -> None:
-    talk = begin()
-    assert codes(talk.say(f"AUTH PLAIN {GOOD}", HELLO, SENDER)) == ["235 2.7.0", "250", "250 2.1.0"]
-    assert talk.protocol.state.user == "fred"
+    driver = begin()
+    assert codes(driver.send_lines(f"AUTH PLAIN {GOOD}", HELLO, SENDER)) == ["235 2.7.0", "250", "250 2.1.0"]
+    assert driver.protocol.state.user == "fred"
 
 
 def test_reprs_do_not_contain_secrets() -> None:
@@ -330,9 +330,9 @@ def test_reprs_do_not_contain_secrets() -> None:
 
 
 def test_refused_passwords_do_not_count_as_errors() -> None:
-    talk = begin(limits=Limits(errors=3))
-    assert codes(talk.say(*["AUTH PLAIN " + b64("\0fred\0no")] * 5)) == ["535 5.7.8"] * 5
-    assert codes(talk.say(*["AUTH PLAIN ###"] * 3)) == ["501 5.5.2"] * 2 + ["421 4.7.0"]
+    driver = begin(limits=Limits(errors=3))
+    assert codes(driver.send_lines(*["AUTH PLAIN " + b64("\0fred\0no")] * 5)) == ["535 5.7.8"] * 5
+    assert codes(driver.send_lines(*["AUTH PLAIN ###"] * 3)) == ["501 5.5.2"] * 2 + ["421 4.7.0"]
 
 
 def test_exchange_ends_after_its_error() -> None:

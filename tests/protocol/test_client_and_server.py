@@ -1,9 +1,9 @@
-"""The two cores, wired back to back: client and server agree on where they are after everything that can be said and answered.
+"""A client and a server core that are connected to each other agree on the phase after every possible step.
 
-One step is a command and the kind of its answer: yes, no, "go on" where there is such a thing, or 421. What a step does depends on
-what `Pair.state` holds and on nothing else that a path has left behind, so to take every step from every state once is to try all
-sequences: those of six commands, and all that are longer, until a server has enough of errors (`Limits`). The claim about `state`
-is checked as well: each state is tried again behind every other state that leads to it, and must behave in the same way.
+A step is a command and the kind of its reply: accepted, refused, 3yz where it is possible, or 421. What a step does depends
+on nothing but `ConnectedPair.state`. So taking every step once from every state covers all sequences of commands, up to
+the number at which the server closes the connection because of errors (`Limits`). The claim about the state is checked
+too: each state is reached on different paths and must behave in the same way.
 """
 
 from __future__ import annotations
@@ -61,26 +61,26 @@ ALPHABET: tuple[Command, ...] = (
     Noop(), Vrfy("x"), Expn("x"), Help(), StartTlsCommand(), AuthCommand("PLAIN"), AuthResponse("Zg=="), Quit(),
 )  # fmt: skip
 
-YES, NO, GO_ON, BYE = "yes", "no", "go on", "bye"
-KINDS = {NO: Reply(450, "No"), GO_ON: Reply(334, ""), BYE: Reply(421, "Bye")}
+ACCEPT, REFUSE, CONTINUE, CLOSE = "accept", "refuse", "continue", "close"
+KINDS = {REFUSE: Reply(450, "No"), CONTINUE: Reply(334, ""), CLOSE: Reply(421, "Bye")}
 
-#: A command, and the kind of answer that it gets.
+#: A command and the kind of its reply.
 Step = tuple[Command, str]
-#: Commands of the longest group.
-LONGEST = 4
-#: The same for all that is said before anything is heard.
+#: The largest number of commands in a group.
+MAX_GROUP = 4
+#: The steps whose commands are sent before the first reply is received.
 Group = tuple[Step, ...]
 
 CLIENT = Grammar(KNOWN)
 SERVERS: dict[str, dict[str, Any]] = {
-    "all there is": {"extensions": Grammar(standard(Auth(cleartext=True))), "tls": True, "hooks": {"auth", "expn"}},
-    "nothing": {"extensions": Grammar(()), "hooks": {"expn"}},
+    "all extensions": {"extensions": Grammar(standard(Auth(cleartext=True))), "tls": True, "hooks": {"auth", "expn"}},
+    "no extensions": {"extensions": Grammar(()), "hooks": {"expn"}},
 }  # fmt: skip
 
 
 @frozen
 class State:
-    """All that the next step may depend on, but for what a server counts."""
+    """Everything that the next step depends on, except what the server counts."""
 
     phase: enum.Enum
     offered: frozenset[str]
@@ -94,27 +94,27 @@ class State:
     rejected_rcpts: bool
 
 
-class Pair:
-    """A client and a server, behind the greeting and the steps of a path."""
+class ConnectedPair:
+    """A client and a server, after the greeting and the steps of a path."""
 
-    def __init__(self, settings: str, path: Sequence[Group] = (), *, greeting: str = YES) -> None:
+    def __init__(self, settings: str, path: Sequence[Group] = (), *, greeting: str = ACCEPT) -> None:
         self.client = ClientProtocol(CLIENT)
         self.server = ServerProtocol("mx.test", **SERVERS[settings])
         assert isinstance(self.server.next_event(), Connect)
         self.server.send(self.reply(Connect(), greeting))
-        self.hear([None])
+        self.deliver_replies([None])
         for group in path:
-            self.take(group)
+            self.run_group(group)
 
     @property
     def phase(self) -> enum.Enum:
-        """Where both of them are."""
+        """The phase of both."""
         assert self.client.dialogue.phase is self.server.dialogue.phase, (self.client.dialogue, self.server.dialogue)
         return self.client.dialogue.phase
 
     @property
     def state(self) -> State:
-        """What the next step may depend on."""
+        """Everything that the next step depends on."""
         state = self.server.state
         assert self.client.in_sync or self.phase in (MESSAGE_PHASE, CLOSED)
         assert self.client.offered.keys() == state.offered or self.server.closed
@@ -135,10 +135,13 @@ class Pair:
         )
 
     def reply(self, command: Command, kind: str) -> Reply:
-        return KINDS[kind] if kind != YES else self.server.default_reply(command)
+        return KINDS[kind] if kind != ACCEPT else self.server.default_reply(command)
 
-    def take(self, group: Group) -> None:
-        """All commands of a group in one segment, then all answers in another. Raises LocalProtocolError as the client does."""
+    def run_group(self, group: Group) -> None:
+        """Send the commands of a group in one segment, then the replies in another.
+
+        Raises LocalProtocolError if the client does not send a command.
+        """
         for command, _ in group:
             if isinstance(command, EndOfBody):
                 if self.client.dialogue.phase is MESSAGE_PHASE:
@@ -150,17 +153,18 @@ class Pair:
                     self.client.send_body(BODY_OCTETS)
         self.server.receive_data(self.client.data_to_send())
         phases: list[enum.Enum] = []
-        hopes = True  # all was accepted so far
-        for said, kind in group:
+        all_accepted = True  # so far
+        for sent, kind in group:
             if self.server.closed:
                 break
-            hopes = self.answer(said, kind, in_order=hopes) and hopes
+            all_accepted = self.answer(sent, kind, in_order=all_accepted) and all_accepted
             phases.append(self.server.dialogue.phase)
-        self.hear(phases)
+        self.deliver_replies(phases)
 
-    def answer(self, said: Command, kind: str, *, in_order: bool) -> bool:
-        """The server hears a command, and answers it. ``in_order``: it has no reason to refuse it by itself. Returns whether it was
-        accepted.
+    def answer(self, sent: Command, kind: str, *, in_order: bool) -> bool:
+        """Answer the command that the server received, and return whether it was accepted.
+
+        ``in_order`` is false if the server may refuse the command because an earlier one was refused.
         """
         try:
             command = self.event()
@@ -169,15 +173,15 @@ class Pair:
                 raise
             self.server.send(bad.reply)
             return False
-        assert type(command) is type(said)
-        if isinstance(command, AuthCommand | AuthResponse) and kind == YES:
+        assert type(command) is type(sent)
+        if isinstance(command, AuthCommand | AuthResponse) and kind == ACCEPT:
             self.server.authenticated("fred")
         reply = self.reply(command, kind)
         self.server.send(reply)
         return not reply.refused
 
     def event(self) -> Command:
-        """The next command, whose octets of the message were taken if it has any."""
+        """Return the next command, after reading its octets of the message."""
         taken = b""
         while isinstance(event := self.server.next_event(), bytes | CountedCommand):
             taken += event if isinstance(event, bytes) else b""
@@ -186,8 +190,8 @@ class Pair:
         assert isinstance(command, Command), event
         return command
 
-    def hear(self, phases: Sequence[enum.Enum | None]) -> None:
-        """The client hears the answers. ``phases`` are those of the server behind each of them; None: not known."""
+    def deliver_replies(self, phases: Sequence[enum.Enum | None]) -> None:
+        """Deliver the replies to the client. ``phases`` are the server's phases after each, None if unknown."""
         self.client.receive_data(self.server.data_to_send())
         for phase in phases:
             assert isinstance(self.client.next_event(), Answer)
@@ -197,8 +201,8 @@ class Pair:
             self.client.secured()
             self.server.secured()
 
-    def refuses(self, command: Command) -> bool:
-        """Whether the server refuses a command that this client would not send."""
+    def server_refuses(self, command: Command) -> bool:
+        """Return whether the server refuses a command that the client did not send."""
         line = command.encode().encode() + b"\r\n" + (BODY_OCTETS if isinstance(command, CountedCommand) else b"")
         self.server.receive_data(line)
         try:
@@ -207,44 +211,47 @@ class Pair:
             return bad.reply.permanent
         if self.server.closed:
             return event is CONNECTION_LOST
-        # In the middle of a message or of an exchange it is no command at all, whatever it looks like.
+        # During a message or an AUTH exchange, the line is not a command.
         return isinstance(event, bytes | AuthResponse)
 
 
 def steps() -> Iterator[Step]:
-    """Every command with every kind of answer that it can get."""
+    """Yield every command with every kind of reply that it can get."""
     for command in ALPHABET:
-        yield from ((command, kind) for kind in (YES, NO, BYE))
+        yield from ((command, kind) for kind in (ACCEPT, REFUSE, CLOSE))
         if isinstance(command, AuthCommand | AuthResponse):
-            yield command, GO_ON
+            yield command, CONTINUE
 
 
-Make = Callable[[Sequence[Group]], Pair]
+Make = Callable[[Sequence[Group]], ConnectedPair]
 
 
-def behaviour(make: Make, path: Sequence[Group]) -> dict[Step, State | None]:
-    """What every step leads to behind this path. A step that the client does not take is one that the server refuses as well."""
-    leads: dict[Step, State | None] = {}
+def transitions(make: Make, path: Sequence[Group]) -> dict[Step, State | None]:
+    """Return the state after each step from the end of a path, None for a step that the client does not take.
+
+    The server must refuse such a step.
+    """
+    targets: dict[Step, State | None] = {}
     for step in steps():
         pair = make(path)
         before = pair.state
         try:
-            pair.take((step,))
-            leads[step] = pair.state
+            pair.run_group((step,))
+            targets[step] = pair.state
         except LocalProtocolError:
-            leads[step] = None
-        if leads[step] is None:
+            targets[step] = None
+        if targets[step] is None:
             assert pair.state == before
-            assert pair.refuses(step[0]), (path, step)
-    return leads
+            assert pair.server_refuses(step[0]), (path, step)
+    return targets
 
 
 @functools.cache
 def explore(settings: str, greeting: str) -> dict[State, tuple[Group, ...]]:
-    """Every state that there is, and a path to it, as short as can be."""
+    """Return all states that can be reached, with a shortest path to each."""
 
-    def make(path: Sequence[Group]) -> Pair:
-        return Pair(settings, path, greeting=greeting)
+    def make(path: Sequence[Group]) -> ConnectedPair:
+        return ConnectedPair(settings, path, greeting=greeting)
 
     paths: dict[State, tuple[Group, ...]] = {make(()).state: ()}
     known: dict[State, dict[Step, State | None]] = {}
@@ -254,9 +261,9 @@ def explore(settings: str, greeting: str) -> dict[State, tuple[Group, ...]]:
         if (origin, state) in tried:
             continue
         tried.add((origin, state))
-        leads = behaviour(make, path)
-        assert known.setdefault(state, leads) == leads, f"{path} leads to a state that behaves in more than one way"
-        for step, target in leads.items():
+        targets = transitions(make, path)
+        assert known.setdefault(state, targets) == targets, f"the state after {path} behaves in more than one way"
+        for step, target in targets.items():
             if target is not None and target != state:
                 further = (*path, (step,))
                 paths.setdefault(target, further)
@@ -264,67 +271,67 @@ def explore(settings: str, greeting: str) -> dict[State, tuple[Group, ...]]:
     return paths
 
 
-def test_the_alphabet_is_the_tables() -> None:
+def test_all_commands_of_the_table_are_tried() -> None:
     commands = {type(command) for command in ALPHABET}
     for settings in SERVERS.values():
         assert {*ServerProtocol(**settings).grammar.table.allowed} <= {Connect, *commands}
 
 
 @pytest.mark.slow
-def test_the_two_agree_whatever_is_said() -> None:
-    phases = {state.phase for state in explore("all there is", YES)}
-    # CONNECTED was left by the greeting, and HANDSHAKE is left before the next command can be said.
+def test_phases_agree_with_all_extensions() -> None:
+    phases = {state.phase for state in explore("all extensions", ACCEPT)}
+    # CONNECTED is left by the greeting, and HANDSHAKE before the next command.
     assert phases == {*OPEN, *ChunkPhase, EXCHANGE, MESSAGE_PHASE, CLOSED}
 
 
-def test_the_two_agree_without_extensions() -> None:
-    assert {state.phase for state in explore("nothing", YES)} == {*OPEN, MESSAGE_PHASE, CLOSED}
+def test_phases_agree_without_extensions() -> None:
+    assert {state.phase for state in explore("no extensions", ACCEPT)} == {*OPEN, MESSAGE_PHASE, CLOSED}
 
 
 @pytest.mark.parametrize("settings", SERVERS)
-def test_the_two_agree_where_nobody_is_welcome(settings: str) -> None:
-    """RFC 5321 3.1: what is left is QUIT."""
-    assert {state.phase for state in explore(settings, NO)} == {REJECTED, CLOSED}
+def test_phases_agree_after_a_rejecting_greeting(settings: str) -> None:
+    """RFC 5321 3.1."""
+    assert {state.phase for state in explore(settings, REFUSE)} == {REJECTED, CLOSED}
 
 
-def groups(path: Sequence[Group], said: tuple[Command, ...] = ()) -> Iterator[tuple[Command, ...]]:
-    """Everything that the client says in one go, from two commands to `LONGEST`."""
+def groups(path: Sequence[Group], sent: tuple[Command, ...] = ()) -> Iterator[tuple[Command, ...]]:
+    """Yield all groups of 2 to `MAX_GROUP` commands that the client sends at once."""
     for command in ALPHABET:
         if isinstance(command, EndOfBody):
             continue
-        client = Pair("all there is", path).client
-        for each in said:
+        client = ConnectedPair("all extensions", path).client
+        for each in sent:
             client.send_command(each)
             client.send_body(BODY_OCTETS if isinstance(each, CountedCommand) else b"")
         try:
             client.send_command(command)
         except LocalProtocolError:
             continue
-        group = (*said, command)
-        if said:
+        group = (*sent, command)
+        if sent:
             yield group
-        if len(group) < LONGEST and command.groupable:
+        if len(group) < MAX_GROUP and command.groupable:
             yield from groups(path, group)
 
 
 @pytest.mark.slow
-def test_the_two_agree_on_groups() -> None:
-    """RFC 2920: the client goes by what it hopes for, the server by what it said."""
-    paths = explore("all there is", YES)
+def test_phases_agree_after_groups() -> None:
+    """RFC 2920: the client uses the expected phase, the server the phase after each reply."""
+    paths = explore("all extensions", ACCEPT)
     starts = {state.phase: path for state, path in reversed(paths.items()) if "PIPELINING" in state.offered}
     tried = 0
     for phase, path in starts.items():
-        if phase in (MESSAGE_PHASE, CLOSED, EXCHANGE):  # where there is one thing to say, or nothing
+        if phase in (MESSAGE_PHASE, CLOSED, EXCHANGE):  # at most one command is possible
             continue
         for group in groups(path):
-            for kinds in itertools.product((YES, NO), repeat=len(group)):
-                pair = Pair("all there is", path)
-                pair.take(tuple(zip(group, kinds, strict=True)))
-                assert pair.state in paths, (path, group, kinds)  # nothing that could not have been said one by one
+            for kinds in itertools.product((ACCEPT, REFUSE), repeat=len(group)):
+                pair = ConnectedPair("all extensions", path)
+                pair.run_group(tuple(zip(group, kinds, strict=True)))
+                assert pair.state in paths, (path, group, kinds)  # no state that single commands do not reach
                 tried += 1
-            for last in range(1, len(group) + 1):  # RFC 5321 3.8: the server leaves in the middle
-                kinds = (*[YES] * (last - 1), BYE, *[NO] * (len(group) - last))
-                pair = Pair("all there is", path)
-                pair.take(tuple(zip(group, kinds, strict=True)))
+            for last in range(1, len(group) + 1):  # RFC 5321 3.8: the server closes within the group
+                kinds = (*[ACCEPT] * (last - 1), CLOSE, *[REFUSE] * (len(group) - last))
+                pair = ConnectedPair("all extensions", path)
+                pair.run_group(tuple(zip(group, kinds, strict=True)))
                 assert pair.phase is CLOSED
     assert tried > 1000

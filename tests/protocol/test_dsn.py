@@ -13,24 +13,24 @@ from smtp_trio.protocol.extensions.dsn import ENVID, NOTIFY, ORCPT, RET
 from smtp_trio.protocol.grammar import Grammar
 from smtp_trio.protocol.session_state import SessionState
 
-from .talk import HELLO, SENDER, Talk, codes
+from .driver import HELLO, SENDER, ServerDriver, codes
 
 EXTENSIONS = standard(Dsn())
 
 
 def mail_of(line: str) -> Mail:
-    mail = Talk(extensions=EXTENSIONS).begin(line).protocol.state.mail
+    mail = ServerDriver(extensions=EXTENSIONS).begin(line).protocol.state.mail
     assert mail is not None
     return mail
 
 
 def rcpt_of(line: str) -> Rcpt:
-    return Talk(extensions=EXTENSIONS).begin(SENDER, line).protocol.state.rcpts[0]
+    return ServerDriver(extensions=EXTENSIONS).begin(SENDER, line).protocol.state.rcpts[0]
 
 
 def test_dsn_is_not_standard() -> None:
     assert not any(isinstance(extension, Dsn) for extension in STANDARD)
-    assert "250-DSN" in Talk(extensions=(Dsn(), *STANDARD)).say(HELLO)[1].split("\n")
+    assert "250-DSN" in ServerDriver(extensions=(Dsn(), *STANDARD)).send_lines(HELLO)[1].split("\n")
     offer = Grammar([Dsn()]).offer(SessionState()).params
     assert {command: list(params) for command, params in offer.items()} == {
         Mail: ["RET", "ENVID"], Rcpt: ["NOTIFY", "ORCPT"],
@@ -63,7 +63,7 @@ def test_envid_is_decoded(value: str, expected: str) -> None:
     ],
 )  # fmt: skip
 def test_malformed_ret_or_envid_is_refused(params: str) -> None:
-    assert codes(Talk(extensions=EXTENSIONS).begin().say(f"MAIL FROM:<a@b> {params}")) == ["501 5.5.4"]
+    assert codes(ServerDriver(extensions=EXTENSIONS).begin().send_lines(f"MAIL FROM:<a@b> {params}")) == ["501 5.5.4"]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,9 @@ def test_notify(value: str, expected: set[str]) -> None:
     ],
 )  # fmt: skip
 def test_malformed_notify_is_refused(params: str) -> None:
-    assert codes(Talk(extensions=EXTENSIONS).begin(SENDER).say(f"RCPT TO:<a@b> {params}")) == ["501 5.5.4"]
+    assert codes(ServerDriver(extensions=EXTENSIONS).begin(SENDER).send_lines(f"RCPT TO:<a@b> {params}")) == [
+        "501 5.5.4"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -112,12 +114,14 @@ def test_orcpt_is_decoded(value: str, expected: str) -> None:
     ],
 )  # fmt: skip
 def test_malformed_orcpt_is_refused(value: str) -> None:
-    assert codes(Talk(extensions=EXTENSIONS).begin(SENDER).say(f"RCPT TO:<a@b> ORCPT{value}")) == ["501 5.5.4"]
+    assert codes(ServerDriver(extensions=EXTENSIONS).begin(SENDER).send_lines(f"RCPT TO:<a@b> ORCPT{value}")) == [
+        "501 5.5.4"
+    ]
 
 
 @pytest.mark.parametrize("line", ["MAIL FROM:<a@b> RET=FULL", "MAIL FROM:<a@b> ENVID=x"])
 def test_parameters_are_unknown_without_the_extension(line: str) -> None:
-    assert codes(Talk().begin().say(line, SENDER, "RCPT TO:<a@b> NOTIFY=NEVER")) == [
+    assert codes(ServerDriver().begin().send_lines(line, SENDER, "RCPT TO:<a@b> NOTIFY=NEVER")) == [
         "555 5.5.4",
         "250 2.1.0",
         "555 5.5.4",
@@ -125,7 +129,7 @@ def test_parameters_are_unknown_without_the_extension(line: str) -> None:
 
 
 def test_parameters_are_unknown_on_the_other_command() -> None:
-    assert codes(Talk(extensions=EXTENSIONS).begin().say("MAIL FROM:<a@b> NOTIFY=NEVER", SENDER, "RCPT TO:<a@b> RET=FULL")) == [
+    assert codes(ServerDriver(extensions=EXTENSIONS).begin().send_lines("MAIL FROM:<a@b> NOTIFY=NEVER", SENDER, "RCPT TO:<a@b> RET=FULL")) == [
         "555 5.5.4", "250 2.1.0", "555 5.5.4",
     ]  # fmt: skip
 
@@ -137,7 +141,7 @@ def test_longest_parameters_are_accepted() -> None:
         f"MAIL FROM:<{local}@{domain}> RET=FULL ENVID={'x' * 100}",
         f"RCPT TO:<{local}@{domain}> NOTIFY=SUCCESS,FAILURE,DELAY ORCPT=rfc822;{'x' * 493}",
     ]
-    assert codes(Talk(extensions=EXTENSIONS).begin().say(*lines)) == ["250 2.1.0", "250 2.1.5"]
+    assert codes(ServerDriver(extensions=EXTENSIONS).begin().send_lines(*lines)) == ["250 2.1.0", "250 2.1.5"]
 
 
 # --- encoding ---------------------------------------------------------------------------------------------------

@@ -22,18 +22,18 @@ from smtp_trio.protocol.extensions.eightbitmime import BODY
 from smtp_trio.protocol.extensions.size import SIZE
 from smtp_trio.protocol.extensions.smtputf8 import SMTPUTF8
 
-from .talk import HELLO, RECIPIENT, SENDER, Talk, answering, codes
+from .driver import HELLO, RECIPIENT, SENDER, ServerDriver, codes, replying
 
 
-def mail_of(talk: Talk) -> Mail:
-    mail = talk.protocol.state.mail
+def mail_of(driver: ServerDriver) -> Mail:
+    mail = driver.protocol.state.mail
     assert mail is not None
     return mail
 
 
-def deliver(talk: Talk, body: bytes) -> str:
+def deliver(driver: ServerDriver, body: bytes) -> str:
     """Send a message; return the code and status of the reply to it."""
-    replies = codes(talk.send(f"{SENDER}\r\n{RECIPIENT}\r\nDATA\r\n".encode() + body + b".\r\n"))
+    replies = codes(driver.send(f"{SENDER}\r\n{RECIPIENT}\r\nDATA\r\n".encode() + body + b".\r\n"))
     assert replies[:-1] == ["250 2.1.0", "250 2.1.5", "354"]
     return replies[-1]
 
@@ -43,14 +43,14 @@ def deliver(talk: Talk, body: bytes) -> str:
 
 @pytest.mark.parametrize("size", [0, 1, 31457280])
 def test_size_limit_is_advertised(size: int) -> None:
-    assert f"250-SIZE {size}" in Talk(size=size).say(HELLO)[1].split("\n")
+    assert f"250-SIZE {size}" in ServerDriver(size=size).send_lines(HELLO)[1].split("\n")
 
 
 def test_limit_is_enforced_without_the_size_extension() -> None:
-    talk = Talk(extensions=standard(without=(Size,)), size=10)
-    assert "SIZE" not in talk.say(HELLO)[1]
-    assert codes(talk.say("MAIL FROM:<a@b> SIZE=1")) == ["555 5.5.4"]
-    assert deliver(talk, b"x" * 20 + b"\r\n") == "552 5.3.4"
+    driver = ServerDriver(extensions=standard(without=(Size,)), size=10)
+    assert "SIZE" not in driver.send_lines(HELLO)[1]
+    assert codes(driver.send_lines("MAIL FROM:<a@b> SIZE=1")) == ["555 5.5.4"]
+    assert deliver(driver, b"x" * 20 + b"\r\n") == "552 5.3.4"
 
 
 @pytest.mark.parametrize(
@@ -61,31 +61,35 @@ def test_limit_is_enforced_without_the_size_extension() -> None:
     ],
 )  # fmt: skip
 def test_declared_size_over_the_limit_is_refused(limit: int, declared: str, expected: str) -> None:
-    talk = Talk(size=limit).begin()
-    assert codes(talk.say(f"MAIL FROM:<a@b> SIZE={declared}")) == [expected]
+    driver = ServerDriver(size=limit).begin()
+    assert codes(driver.send_lines(f"MAIL FROM:<a@b> SIZE={declared}")) == [expected]
     if expected[0] == "2":
-        assert mail_of(talk).params.get(SIZE) == int(declared)
-    assert codes(talk.say("MAIL FROM:<a@b>")) == ["503 5.5.1" if expected[0] == "2" else "250 2.1.0"]
+        assert mail_of(driver).params.get(SIZE) == int(declared)
+    assert codes(driver.send_lines("MAIL FROM:<a@b>")) == ["503 5.5.1" if expected[0] == "2" else "250 2.1.0"]
 
 
 def test_application_refuses_a_declared_size() -> None:
-    talk = Talk(answer=lambda command: Reply(452, "Disk full") if isinstance(command, Mail) else None).begin()
-    assert codes(talk.say("MAIL FROM:<a@b> SIZE=5")) == ["452 4.3.1"]
+    driver = ServerDriver(answer=lambda command: Reply(452, "Disk full") if isinstance(command, Mail) else None).begin()
+    assert codes(driver.send_lines("MAIL FROM:<a@b> SIZE=5")) == ["452 4.3.1"]
 
 
 @pytest.mark.parametrize(
     "value", ["=", "=abc", "=-1", "=+5", "=1_0", "=" + "1" * 21, "", "=1 SIZE=1", "=0x5", "=\u0661", "=5.0"]
 )
 def test_malformed_size_is_refused(value: str) -> None:
-    assert codes(Talk().begin().say(f"MAIL FROM:<a@b> SIZE{value}")) == ["501 5.5.4"]
+    assert codes(ServerDriver().begin().send_lines(f"MAIL FROM:<a@b> SIZE{value}")) == ["501 5.5.4"]
 
 
 def test_application_refuses_a_recipient_by_size() -> None:
     refusals = {"big": Reply(552, "Too big for them", "5.2.3"), "full": Reply(452, "Mailbox full", "4.2.2")}
-    talk = Talk(answer=lambda c: refusals.get(c.recipient.local) if isinstance(c, Rcpt) else None).begin(
+    driver = ServerDriver(answer=lambda c: refusals.get(c.recipient.local) if isinstance(c, Rcpt) else None).begin(
         "MAIL FROM:<a@b> SIZE=9"
     )
-    assert codes(talk.say("RCPT TO:<big@x>", "RCPT TO:<full@x>", RECIPIENT)) == ["552 5.2.3", "452 4.2.2", "250 2.1.5"]
+    assert codes(driver.send_lines("RCPT TO:<big@x>", "RCPT TO:<full@x>", RECIPIENT)) == [
+        "552 5.2.3",
+        "452 4.2.2",
+        "250 2.1.5",
+    ]
 
 
 @pytest.mark.parametrize("line", [b"x\r\n", b".\r\n", b"..x\r\n"])
@@ -96,33 +100,33 @@ def test_size_counts_delivered_octets(line: bytes) -> None:
     for lines, expected in ((4, b"250 2.0.0"), (5, b"552 5.3.4")):
         octets = stuffed * lines + b".\r\n"
         for cut in range(len(octets)):
-            talk = Talk(size=limit).begin(SENDER, RECIPIENT)
-            talk.say("DATA")
-            begun = len(talk.output)
-            talk.split(octets, [cut])
-            assert talk.output[begun : begun + 9] == expected
-    one_more = Talk(size=limit).begin()
+            driver = ServerDriver(size=limit).begin(SENDER, RECIPIENT)
+            driver.send_lines("DATA")
+            begun = len(driver.output)
+            driver.send_in_segments(octets, [cut])
+            assert driver.output[begun : begun + 9] == expected
+    one_more = ServerDriver(size=limit).begin()
     assert deliver(one_more, stuffed * 3 + b"y" + stuffed) == "552 5.3.4"
 
 
 def test_message_of_the_declared_size() -> None:
-    talk = Talk(size=100).begin("MAIL FROM:<a@b> SIZE=100", RECIPIENT)
-    assert codes(talk.send(b"DATA\r\n" + b"x" * 98 + b"\r\n.\r\n")) == ["354", "250 2.0.0"]
+    driver = ServerDriver(size=100).begin("MAIL FROM:<a@b> SIZE=100", RECIPIENT)
+    assert codes(driver.send(b"DATA\r\n" + b"x" * 98 + b"\r\n.\r\n")) == ["354", "250 2.0.0"]
 
 
 def test_declared_size_is_only_an_estimate() -> None:
-    talk = Talk(size=100).begin("MAIL FROM:<a@b> SIZE=1", RECIPIENT)
-    assert codes(talk.send(b"DATA\r\nhello\r\n.\r\n")) == ["354", "250 2.0.0"]
-    assert talk.messages == [b"hello\r\n"]
+    driver = ServerDriver(size=100).begin("MAIL FROM:<a@b> SIZE=1", RECIPIENT)
+    assert codes(driver.send(b"DATA\r\nhello\r\n.\r\n")) == ["354", "250 2.0.0"]
+    assert driver.messages == [b"hello\r\n"]
 
 
 def test_size_counts_all_chunks() -> None:
-    talk = Talk(size=10).begin(SENDER, RECIPIENT)
-    assert codes(talk.send(b"BDAT 5\r\n12345BDAT 5\r\n67890BDAT 1\r\nxBDAT 1 LAST\r\nx")) == [
+    driver = ServerDriver(size=10).begin(SENDER, RECIPIENT)
+    assert codes(driver.send(b"BDAT 5\r\n12345BDAT 5\r\n67890BDAT 1\r\nxBDAT 1 LAST\r\nx")) == [
         "250 2.0.0", "250 2.0.0", "552 5.3.4", "503 5.5.1",
     ]  # fmt: skip
-    talk.say("RSET", SENDER, RECIPIENT)
-    assert codes(talk.send(b"BDAT 5\r\n12345BDAT 5 LAST\r\n67890")) == ["250 2.0.0"] * 2
+    driver.send_lines("RSET", SENDER, RECIPIENT)
+    assert codes(driver.send(b"BDAT 5\r\n12345BDAT 5 LAST\r\n67890")) == ["250 2.0.0"] * 2
 
 
 # --- 8BITMIME, RFC 6152 --------------------------------------------------------------------------------------------------
@@ -130,30 +134,30 @@ def test_size_counts_all_chunks() -> None:
 
 @pytest.mark.parametrize("value", ["7BIT", "8BITMIME", "7bit", "8BitMime"])
 def test_body_values_are_case_insensitive(value: str) -> None:
-    assert mail_of(Talk().begin(f"MAIL FROM:<a@b> BODY={value}")).params.get(BODY) == value.upper()
+    assert mail_of(ServerDriver().begin(f"MAIL FROM:<a@b> BODY={value}")).params.get(BODY) == value.upper()
 
 
 @pytest.mark.parametrize("value", ["=X", "", "=", "=7BIT BODY=7BIT", "=9BIT", "=8BIT", "=BINARYMIME"])
 def test_invalid_body_value_is_refused(value: str) -> None:
-    assert codes(Talk().begin().say(f"MAIL FROM:<a@b> BODY{value}")) == ["501 5.5.4"]
+    assert codes(ServerDriver().begin().send_lines(f"MAIL FROM:<a@b> BODY{value}")) == ["501 5.5.4"]
 
 
 def test_body_is_unknown_without_8bitmime() -> None:
-    talk = Talk(extensions=standard(without=(EightBitMime, SmtpUtf8)))
-    assert codes(talk.say(HELLO, "MAIL FROM:<a@b> BODY=7BIT"))[1:] == ["250", "555 5.5.4"]
+    driver = ServerDriver(extensions=standard(without=(EightBitMime, SmtpUtf8)))
+    assert codes(driver.send_lines(HELLO, "MAIL FROM:<a@b> BODY=7BIT"))[1:] == ["250", "555 5.5.4"]
 
 
 def test_undeclared_8bit_data_is_kept() -> None:
-    talk = Talk().begin()
-    assert deliver(talk, b"caf\xc3\xa9 \xff\x80\r\n") == "250 2.0.0"
-    assert talk.messages == [b"caf\xc3\xa9 \xff\x80\r\n"]
+    driver = ServerDriver().begin()
+    assert deliver(driver, b"caf\xc3\xa9 \xff\x80\r\n") == "250 2.0.0"
+    assert driver.messages == [b"caf\xc3\xa9 \xff\x80\r\n"]
 
 
 # --- SMTPUTF8, RFC 6531 --------------------------------------------------------------------------------------------------
 
 
 def test_smtputf8_requires_8bitmime() -> None:
-    lines = Talk().say(HELLO)[1].split("\n")
+    lines = ServerDriver().send_lines(HELLO)[1].split("\n")
     assert {"250-SMTPUTF8", "250-8BITMIME"} <= set(lines)
     with pytest.raises(ValueError, match="SMTPUTF8 requires 8BITMIME"):
         ServerProtocol(extensions=[SmtpUtf8()])
@@ -170,27 +174,27 @@ def test_smtputf8_requires_8bitmime() -> None:
     ],
 )
 def test_non_ascii_mailboxes_are_accepted_with_smtputf8(path: str, local: str, domain: str) -> None:
-    talk = Talk().begin(f"MAIL FROM:{path} SMTPUTF8", f"RCPT TO:{path}")
-    mail = mail_of(talk)
+    driver = ServerDriver().begin(f"MAIL FROM:{path} SMTPUTF8", f"RCPT TO:{path}")
+    mail = mail_of(driver)
     assert mail.params.get(SMTPUTF8) is True
     assert (mail.sender.local, mail.sender.domain) == (local, domain)
 
 
 @pytest.mark.parametrize("param", ["SMTPUTF8=1", "SMTPUTF8=", "SMTPUTF8 SMTPUTF8"])
 def test_smtputf8_has_no_value(param: str) -> None:
-    assert codes(Talk().begin().say(f"MAIL FROM:<a@b> {param}")) == ["501 5.5.4"]
+    assert codes(ServerDriver().begin().send_lines(f"MAIL FROM:<a@b> {param}")) == ["501 5.5.4"]
 
 
 @pytest.mark.parametrize("path", ["<\u00e9@x>", "<a@b\u00fccher.test>"])
 def test_non_ascii_mailboxes_are_refused_without_smtputf8(path: str) -> None:
-    assert codes(Talk().begin().say(f"MAIL FROM:{path}", SENDER, f"RCPT TO:{path}")) == [
+    assert codes(ServerDriver().begin().send_lines(f"MAIL FROM:{path}", SENDER, f"RCPT TO:{path}")) == [
         "550 5.6.7", "250 2.1.0", "553 5.6.7",
     ]  # fmt: skip
 
 
 def test_application_refuses_a_recipient_without_smtputf8() -> None:
-    talk = Talk(answer=lambda c: Reply(553, "Not in UTF-8", "5.6.7") if isinstance(c, Rcpt) else None)
-    assert codes(talk.begin("MAIL FROM:<\u00e9@x> SMTPUTF8").say(RECIPIENT)) == ["553 5.6.7"]
+    driver = ServerDriver(answer=lambda c: Reply(553, "Not in UTF-8", "5.6.7") if isinstance(c, Rcpt) else None)
+    assert codes(driver.begin("MAIL FROM:<\u00e9@x> SMTPUTF8").send_lines(RECIPIENT)) == ["553 5.6.7"]
 
 
 @pytest.mark.parametrize(
@@ -199,25 +203,28 @@ def test_application_refuses_a_recipient_without_smtputf8() -> None:
 )
 def test_replies_to_non_ascii_commands_are_ascii(line: str) -> None:
     """`check_replies` fails for octets above 126."""
-    talk = Talk(hooks={"auth"}, secure=True).begin()
-    assert codes(talk.say(line))[0][0] == "5"
+    driver = ServerDriver(hooks={"auth"}, secure=True).begin()
+    assert codes(driver.send_lines(line))[0][0] == "5"
 
 
 @pytest.mark.parametrize("extensions", [standard(without=(SmtpUtf8,)), ()])
 def test_non_ascii_mailboxes_are_refused_without_the_extension(extensions: tuple[SmtpUtf8, ...]) -> None:
-    talk = Talk(extensions=extensions)
+    driver = ServerDriver(extensions=extensions)
     enhanced = bool(extensions)
     replies = [reply[:3] if not enhanced else reply for reply in ("555 5.5.4", "550 5.6.7", "250 2.1.0", "553 5.6.7")]
-    talk.say(HELLO)
-    assert codes(talk.say("MAIL FROM:<a@b> SMTPUTF8", "MAIL FROM:<\u00e9@x>", SENDER, "RCPT TO:<\u00e9@x>")) == replies
+    driver.send_lines(HELLO)
+    assert (
+        codes(driver.send_lines("MAIL FROM:<a@b> SMTPUTF8", "MAIL FROM:<\u00e9@x>", SENDER, "RCPT TO:<\u00e9@x>"))
+        == replies
+    )
 
 
 def test_smtputf8_on_vrfy_and_expn() -> None:
-    talk = Talk(hooks={"expn"}).begin()
-    assert codes(talk.say("VRFY \u00e9 SMTPUTF8", "EXPN x smtputf8", "VRFY x SMTPUTF8=1", "VRFY SMTPUTF8")) == [
+    driver = ServerDriver(hooks={"expn"}).begin()
+    assert codes(driver.send_lines("VRFY \u00e9 SMTPUTF8", "EXPN x smtputf8", "VRFY x SMTPUTF8=1", "VRFY SMTPUTF8")) == [
         "252 2.5.0", "502 5.5.1", "252 2.5.0", "252 2.5.0",
     ]  # fmt: skip
-    arguments = [(getattr(event, "argument", None), getattr(event, "params", {})) for event in talk.story[2:]]
+    arguments = [(getattr(event, "argument", None), getattr(event, "params", {})) for event in driver.events[2:]]
     assert arguments == [("\u00e9", {SMTPUTF8: True}), ("x", {SMTPUTF8: True}), ("x SMTPUTF8=1", {}), ("SMTPUTF8", {})]
 
 
@@ -225,76 +232,83 @@ def test_smtputf8_on_vrfy_and_expn() -> None:
 
 
 def test_group_in_one_segment() -> None:
-    talk = Talk().begin()
-    assert codes(talk.say(SENDER, RECIPIENT, RECIPIENT, "DATA")) == ["250 2.1.0", "250 2.1.5", "250 2.1.5", "354"]
+    driver = ServerDriver().begin()
+    assert codes(driver.send_lines(SENDER, RECIPIENT, RECIPIENT, "DATA")) == [
+        "250 2.1.0",
+        "250 2.1.5",
+        "250 2.1.5",
+        "354",
+    ]
 
 
 def test_replies_are_sent_when_the_input_is_consumed() -> None:
-    talk = Talk().begin()
-    assert codes(talk.send(b"MAIL FROM:<a@b>\r\nRCPT TO:<c")) == ["250 2.1.0"]
-    assert codes(talk.send(b"@d>\r\n")) == ["250 2.1.5"]
+    driver = ServerDriver().begin()
+    assert codes(driver.send(b"MAIL FROM:<a@b>\r\nRCPT TO:<c")) == ["250 2.1.0"]
+    assert codes(driver.send(b"@d>\r\n")) == ["250 2.1.5"]
 
 
 def test_groupable_commands() -> None:
     # RFC 2920 3.1, and RFC 3030 4.2 for BDAT.
-    verbs = Talk().protocol.grammar.verbs
+    verbs = ServerDriver().protocol.grammar.verbs
     assert {verb for verb, command in verbs.items() if command.groupable} == {"MAIL", "RCPT", "RSET", "BDAT"}
 
 
 def test_data_after_refused_recipients_is_refused() -> None:
-    talk = Talk().begin()
-    replies = codes(talk.say(SENDER, "RCPT TO:<no@x>", "RCPT TO:<no@y>", "DATA", ".", "QUIT"))
+    driver = ServerDriver().begin()
+    replies = codes(driver.send_lines(SENDER, "RCPT TO:<no@x>", "RCPT TO:<no@y>", "DATA", ".", "QUIT"))
     assert replies == ["250 2.1.0", "550 5.1.1", "550 5.1.1", "554 5.5.1", "500 5.5.1", "221 2.0.0"]
 
 
 def test_two_messages_in_one_segment() -> None:
-    talk = Talk().begin()
+    driver = ServerDriver().begin()
     lines = [SENDER, RECIPIENT, "DATA", "one", ".", SENDER, RECIPIENT, "DATA", "two", "."]
-    assert codes(talk.say(*lines)) == ["250 2.1.0", "250 2.1.5", "354", "250 2.0.0"] * 2
-    assert talk.messages == [b"one\r\n", b"two\r\n"]
+    assert codes(driver.send_lines(*lines)) == ["250 2.1.0", "250 2.1.5", "354", "250 2.0.0"] * 2
+    assert driver.messages == [b"one\r\n", b"two\r\n"]
 
 
 def test_thousand_recipients_in_one_segment() -> None:
-    talk = Talk().begin(SENDER)
-    assert codes(talk.say(*[f"RCPT TO:<u{n}@mx.test>" for n in range(1000)])) == ["250 2.1.5"] * 1000
+    driver = ServerDriver().begin(SENDER)
+    assert codes(driver.send_lines(*[f"RCPT TO:<u{n}@mx.test>" for n in range(1000)])) == ["250 2.1.5"] * 1000
 
 
 def test_group_is_processed_without_the_extension() -> None:
-    talk = Talk(extensions=standard(without=(Pipelining,)))
-    assert "PIPELINING" not in talk.say(HELLO)[1]
-    assert codes(talk.say(SENDER, RECIPIENT, "NOOP")) == ["250 2.1.0", "250 2.1.5", "250 2.0.0"]
+    driver = ServerDriver(extensions=standard(without=(Pipelining,)))
+    assert "PIPELINING" not in driver.send_lines(HELLO)[1]
+    assert codes(driver.send_lines(SENDER, RECIPIENT, "NOOP")) == ["250 2.1.0", "250 2.1.5", "250 2.0.0"]
 
 
 def test_command_after_auth_with_an_initial_response() -> None:
-    talk = Talk(hooks={"auth"}, secure=True).begin()
-    assert codes(talk.say("AUTH PLAIN AGEAc2VjcmV0", SENDER)) == ["235 2.7.0", "250 2.1.0"]
+    driver = ServerDriver(hooks={"auth"}, secure=True).begin()
+    assert codes(driver.send_lines("AUTH PLAIN AGEAc2VjcmV0", SENDER)) == ["235 2.7.0", "250 2.1.0"]
 
 
 def test_quit_after_the_final_dot_in_one_segment() -> None:
-    talk = Talk().begin(SENDER, RECIPIENT)
-    assert codes(talk.say("DATA", "x", ".", "QUIT")) == ["354", "250 2.0.0", "221 2.0.0"]
-    assert talk.messages == [b"x\r\n"]
+    driver = ServerDriver().begin(SENDER, RECIPIENT)
+    assert codes(driver.send_lines("DATA", "x", ".", "QUIT")) == ["354", "250 2.0.0", "221 2.0.0"]
+    assert driver.messages == [b"x\r\n"]
 
 
 # --- STARTTLS, RFC 3207 --------------------------------------------------------------------------------------------------
 
 
 def test_starttls_is_offered_with_a_certificate_and_before_tls() -> None:
-    assert "STARTTLS" not in Talk().say(HELLO)[1]
-    assert "STARTTLS" not in Talk(tls=True, secure=True).say(HELLO)[1]
-    talk = Talk(tls=True)
-    assert "250-STARTTLS" in talk.say(HELLO)[1].split("\n")
-    talk.say("STARTTLS")
-    assert "STARTTLS" not in talk.say(HELLO)[0]
+    assert "STARTTLS" not in ServerDriver().send_lines(HELLO)[1]
+    assert "STARTTLS" not in ServerDriver(tls=True, secure=True).send_lines(HELLO)[1]
+    driver = ServerDriver(tls=True)
+    assert "250-STARTTLS" in driver.send_lines(HELLO)[1].split("\n")
+    driver.send_lines("STARTTLS")
+    assert "STARTTLS" not in driver.send_lines(HELLO)[0]
 
 
 def test_starttls_resets_the_session() -> None:
-    talk = Talk(tls=True, hooks={"auth"}, extensions=standard(Auth(cleartext=True))).begin("AUTH PLAIN AGEAc2VjcmV0")
-    assert codes(talk.say("STARTTLS")) == ["220 2.0.0"]
-    state = talk.protocol.state
+    driver = ServerDriver(tls=True, hooks={"auth"}, extensions=standard(Auth(cleartext=True))).begin(
+        "AUTH PLAIN AGEAc2VjcmV0"
+    )
+    assert codes(driver.send_lines("STARTTLS")) == ["220 2.0.0"]
+    state = driver.protocol.state
     assert (state.secure, state.user, state.hello, state.mail, state.extended) == (True, None, None, None, False)
-    assert talk.say() == []
-    assert codes(talk.say(SENDER, "AUTH PLAIN AGEAc2VjcmV0", HELLO, SENDER)) == [
+    assert driver.send_lines() == []
+    assert codes(driver.send_lines(SENDER, "AUTH PLAIN AGEAc2VjcmV0", HELLO, SENDER)) == [
         "503 5.5.1",
         "503 5.5.1",
         "250",
@@ -329,34 +343,34 @@ def test_no_command_is_legal_during_the_handshake() -> None:
     ],
 )
 def test_starttls_is_refused(settings: dict[str, Any], lines: list[str], expected: str) -> None:
-    talk = Talk(**settings)
-    assert codes(talk.say(*lines))[-1] == expected
-    assert not talk.over
-    assert codes(talk.say("RSET")) == ["250 2.0.0"]
+    driver = ServerDriver(**settings)
+    assert codes(driver.send_lines(*lines))[-1] == expected
+    assert not driver.closed
+    assert codes(driver.send_lines("RSET")) == ["250 2.0.0"]
 
 
 def test_application_refuses_starttls() -> None:
-    talk = Talk(
+    driver = ServerDriver(
         tls=True, answer=lambda c: Reply(454, "TLS not available", "4.7.0") if c.verb == "STARTTLS" else None
     ).begin()
-    assert codes(talk.say("STARTTLS", SENDER)[:1]) in (["454 4.7.0"], ["554 5.5.0"])
-    talk = Talk(
+    assert codes(driver.send_lines("STARTTLS", SENDER)[:1]) in (["454 4.7.0"], ["554 5.5.0"])
+    driver = ServerDriver(
         tls=True, answer=lambda c: Reply(454, "TLS not available", "4.7.0") if c.verb == "STARTTLS" else None
     ).begin()
-    assert codes([*talk.say("STARTTLS"), *talk.say(SENDER)]) == ["454 4.7.0", "250 2.1.0"]
+    assert codes([*driver.send_lines("STARTTLS"), *driver.send_lines(SENDER)]) == ["454 4.7.0", "250 2.1.0"]
 
 
 @pytest.mark.parametrize("rest", [b"R", b"RSET\r\n", b"RSET\r\nMAIL FROM:<x@y>\r\n", b"\x16\x03\x01", b"\0"])
 def test_octets_after_starttls_close_the_connection(rest: bytes) -> None:
-    talk = Talk(tls=True).begin()
-    assert codes(talk.send(b"STARTTLS\r\n" + rest)) == ["554 5.5.0"]
-    assert talk.over
-    assert talk.protocol.state.mail is None
-    assert not talk.protocol.state.secure
+    driver = ServerDriver(tls=True).begin()
+    assert codes(driver.send(b"STARTTLS\r\n" + rest)) == ["554 5.5.0"]
+    assert driver.closed
+    assert driver.protocol.state.mail is None
+    assert not driver.protocol.state.secure
 
 
 def test_octets_before_the_handshake_are_discarded() -> None:
-    protocol = Talk(tls=True).begin().protocol
+    protocol = ServerDriver(tls=True).begin().protocol
     protocol.receive_data(b"STARTTLS\r\n")
     protocol.send(protocol.default_reply(protocol.next_event()))  # type: ignore[arg-type]
     protocol.receive_data(b"MAIL FROM:<evil@x>\r\n")
@@ -365,36 +379,41 @@ def test_octets_before_the_handshake_are_discarded() -> None:
 
 
 def test_required_tls_refuses_other_commands() -> None:
-    talk = Talk(tls=True, hooks={"auth", "expn"}, extensions=standard(StartTls(required=True), Auth(required=True)))
-    talk.say(HELLO)
-    assert codes(talk.say("HELO x")) == ["530"]
+    driver = ServerDriver(
+        tls=True, hooks={"auth", "expn"}, extensions=standard(StartTls(required=True), Auth(required=True))
+    )
+    driver.send_lines(HELLO)
+    assert codes(driver.send_lines("HELO x")) == ["530"]
     lines = [SENDER, "MAIL junk", RECIPIENT, "DATA", "RSET", "VRFY a", "EXPN a", "HELP", "AUTH PLAIN", "BDAT 0 LAST"]
-    assert codes(talk.say(*lines)) == ["530 5.7.0"] * len(lines)
-    assert codes(talk.send(b"BDAT 6\r\nNOOP\r\nNOOP\r\n")) == ["530 5.7.0", "250 2.0.0"]
-    assert codes(talk.say("NOOP", HELLO, "FOO", "SEND x")) == ["250 2.0.0", "250", "500 5.5.1", "502 5.5.1"]
-    assert codes(talk.say("STARTTLS")) == ["220 2.0.0"]
-    assert codes(talk.say(HELLO, SENDER, "RSET", "AUTH PLAIN AGEAc2VjcmV0", SENDER)) == [
+    assert codes(driver.send_lines(*lines)) == ["530 5.7.0"] * len(lines)
+    assert codes(driver.send(b"BDAT 6\r\nNOOP\r\nNOOP\r\n")) == ["530 5.7.0", "250 2.0.0"]
+    assert codes(driver.send_lines("NOOP", HELLO, "FOO", "SEND x")) == ["250 2.0.0", "250", "500 5.5.1", "502 5.5.1"]
+    assert codes(driver.send_lines("STARTTLS")) == ["220 2.0.0"]
+    assert codes(driver.send_lines(HELLO, SENDER, "RSET", "AUTH PLAIN AGEAc2VjcmV0", SENDER)) == [
         "250", "530 5.7.0", "250 2.0.0", "235 2.7.0", "250 2.1.0",
     ]  # fmt: skip
-    assert codes(Talk(tls=True, extensions=standard(StartTls(required=True))).say("QUIT")) == ["220", "221 2.0.0"]
+    assert codes(ServerDriver(tls=True, extensions=standard(StartTls(required=True))).send_lines("QUIT")) == [
+        "220",
+        "221 2.0.0",
+    ]
 
 
 def test_refusals_before_required_tls_count_as_errors() -> None:
-    talk = Talk(tls=True, limits=Limits(errors=3), extensions=standard(StartTls(required=True))).begin()
-    assert codes(talk.say(SENDER, SENDER, SENDER)) == ["530 5.7.0", "530 5.7.0", "421 4.7.0"]
+    driver = ServerDriver(tls=True, limits=Limits(errors=3), extensions=standard(StartTls(required=True))).begin()
+    assert codes(driver.send_lines(SENDER, SENDER, SENDER)) == ["530 5.7.0", "530 5.7.0", "421 4.7.0"]
 
 
 def test_starttls_is_not_offered_under_implicit_tls() -> None:
-    talk = Talk(tls=True, hooks={"auth"}, secure=True)
-    lines = talk.say(HELLO)[1].split("\n")
+    driver = ServerDriver(tls=True, hooks={"auth"}, secure=True)
+    lines = driver.send_lines(HELLO)[1].split("\n")
     assert "250-AUTH PLAIN LOGIN" in lines
     assert "250-STARTTLS" not in lines
 
 
 def test_binarymime_is_not_standard() -> None:
-    assert "BINARYMIME" not in Talk().say(HELLO)[1]
-    assert "250-CHUNKING" in Talk(extensions=standard(BinaryMime())).say(HELLO)[1]
-    assert "BINARYMIME" in Talk(extensions=standard(BinaryMime())).say(HELLO)[1]
+    assert "BINARYMIME" not in ServerDriver().send_lines(HELLO)[1]
+    assert "250-CHUNKING" in ServerDriver(extensions=standard(BinaryMime())).send_lines(HELLO)[1]
+    assert "BINARYMIME" in ServerDriver(extensions=standard(BinaryMime())).send_lines(HELLO)[1]
 
 
 # --- commands with a hook -------------------------------------------------------------------------------------------
@@ -413,12 +432,12 @@ class XQueueExtension(Extension):
 
 
 def test_command_is_offered_with_its_hook() -> None:
-    talk = Talk(
+    driver = ServerDriver(
         extensions=standard(XQueueExtension()),
         hooks={"xqueue"},
-        answer=answering((XQueue, Reply(250, "Queue started"))),
+        answer=replying((XQueue, Reply(250, "Queue started"))),
     )
-    assert talk.say(HELLO, "XQUEUE", "XQUEUE x")[1:] == [
+    assert driver.send_lines(HELLO, "XQUEUE", "XQUEUE x")[1:] == [
         "250-mx.test\n250-PIPELINING\n250-SIZE 31457280\n250-8BITMIME\n250-SMTPUTF8\n250-ENHANCEDSTATUSCODES\n250-CHUNKING\n"
         "250-HELP\n250 XQUEUE",
         "250 2.0.0 Queue started",
@@ -427,17 +446,19 @@ def test_command_is_offered_with_its_hook() -> None:
 
 
 def test_command_without_its_hook_is_neither_offered_nor_accepted() -> None:
-    talk = Talk(extensions=standard(XQueueExtension()), hooks={"expn"})
-    assert "XQUEUE" not in talk.say(HELLO)[1]
-    assert codes(talk.say("XQUEUE", "XQUEUE x", "HELP XQUEUE")) == ["502 5.5.1", "502 5.5.1", "214 2.0.0"]
+    driver = ServerDriver(extensions=standard(XQueueExtension()), hooks={"expn"})
+    assert "XQUEUE" not in driver.send_lines(HELLO)[1]
+    assert codes(driver.send_lines("XQUEUE", "XQUEUE x", "HELP XQUEUE")) == ["502 5.5.1", "502 5.5.1", "214 2.0.0"]
 
 
 def test_required_auth_comes_before_a_missing_hook() -> None:
-    talk = Talk(extensions=standard(XQueueExtension(), Auth(required=True)), hooks={"auth"}, secure=True).begin()
-    assert codes(talk.say("XQUEUE")) == ["530 5.7.0"]
+    driver = ServerDriver(
+        extensions=standard(XQueueExtension(), Auth(required=True)), hooks={"auth"}, secure=True
+    ).begin()
+    assert codes(driver.send_lines("XQUEUE")) == ["530 5.7.0"]
 
 
 def test_expn_is_offered_with_its_hook() -> None:
-    assert "EXPN" not in Talk().say(HELLO)[1]
-    assert "250-EXPN" in Talk(hooks={"expn"}).say(HELLO)[1].split("\n")
-    assert codes(Talk().begin().say("EXPN list", "VRFY fred")) == ["502 5.5.1", "252 2.5.0"]
+    assert "EXPN" not in ServerDriver().send_lines(HELLO)[1]
+    assert "250-EXPN" in ServerDriver(hooks={"expn"}).send_lines(HELLO)[1].split("\n")
+    assert codes(ServerDriver().begin().send_lines("EXPN list", "VRFY fred")) == ["502 5.5.1", "252 2.5.0"]

@@ -21,7 +21,7 @@ from smtp_trio.protocol.extensions.eightbitmime import BODY
 from smtp_trio.protocol.extensions.size import SIZE
 from smtp_trio.protocol.grammar import Grammar
 
-from .talk import HELLO, RECIPIENT, SENDER, Talk, codes
+from .driver import HELLO, RECIPIENT, SENDER, ServerDriver, codes
 
 COLOUR: Param[str] = Param("COLOUR", lambda value: value, str, extra_octets=20)
 
@@ -49,22 +49,26 @@ class Colour(Extension):
 
 
 def test_third_party_extension() -> None:
-    talk = Talk(extensions=standard(Colour()), secure=True)
-    assert talk.say("XNOOP", HELLO)[-1].endswith("\n250 COLOUR RED GREEN")
-    assert codes(talk.say("XNOOP", "MAIL FROM:<a@b> COLOUR=BLUE", "MAIL FROM:<a@b> colour=RED", "XNOOP", RECIPIENT)) == [
+    driver = ServerDriver(extensions=standard(Colour()), secure=True)
+    assert driver.send_lines("XNOOP", HELLO)[-1].endswith("\n250 COLOUR RED GREEN")
+    assert codes(driver.send_lines("XNOOP", "MAIL FROM:<a@b> COLOUR=BLUE", "MAIL FROM:<a@b> colour=RED", "XNOOP", RECIPIENT)) == [
         "250 2.0.0", "550 5.7.1", "250 2.1.0", "503 5.5.1", "250 2.1.5",
     ]  # fmt: skip
-    assert codes(talk.say("HELP XNOOP")) == ["214 2.0.0"]
+    assert codes(driver.send_lines("HELP XNOOP")) == ["214 2.0.0"]
 
 
 def test_extension_verbs_need_ehlo() -> None:
-    assert codes(Talk(extensions=standard(Colour()), secure=True).say("HELO x", "XNOOP")) == ["220", "250", "503 5.5.1"]
+    assert codes(ServerDriver(extensions=standard(Colour()), secure=True).send_lines("HELO x", "XNOOP")) == [
+        "220",
+        "250",
+        "503 5.5.1",
+    ]
 
 
 def test_parameter_needs_advertised_extension() -> None:
-    talk = Talk(extensions=standard(Colour()))
-    assert "COLOUR" not in talk.say(HELLO)[1]
-    assert codes(talk.say("MAIL FROM:<a@b> COLOUR=RED")) == ["555 5.5.4"]
+    driver = ServerDriver(extensions=standard(Colour()))
+    assert "COLOUR" not in driver.send_lines(HELLO)[1]
+    assert codes(driver.send_lines("MAIL FROM:<a@b> COLOUR=RED")) == ["555 5.5.4"]
 
 
 def test_extension_defaults() -> None:
@@ -146,8 +150,8 @@ def test_standard_with_changes() -> None:
 
 
 def test_session_state_of_a_transaction() -> None:
-    talk = Talk().begin(SENDER, RECIPIENT)
-    state = talk.protocol.state
+    driver = ServerDriver().begin(SENDER, RECIPIENT)
+    state = driver.protocol.state
     assert state.mail == Mail(Path("me@client.test", "me", "client.test"))
     assert len(state.rcpts) == 1
     state.clear_transaction()

@@ -7,7 +7,7 @@ import pytest
 from smtp_trio.protocol.extensions import STANDARD, LimitsExtension
 from smtp_trio.protocol.session_state import SessionState
 
-from .talk import HELLO, Talk
+from .driver import HELLO, ServerDriver
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ from .talk import HELLO, Talk
     ],
 )
 def test_ehlo_line_round_trip(extension: LimitsExtension, line: str) -> None:
-    assert f"250-{line}" in Talk(extensions=(extension, *STANDARD)).say(HELLO)[1].split("\n")
+    assert f"250-{line}" in ServerDriver(extensions=(extension, *STANDARD)).send_lines(HELLO)[1].split("\n")
     assert LimitsExtension().parse_offer(line.split()[1:]) == extension
 
 

@@ -7,114 +7,122 @@ import pytest
 from smtp_trio.protocol import Connect, Limits, Mail, Noop, Path, Rcpt, Reply
 from smtp_trio.protocol.extensions import STANDARD, Auth, SmtpUtf8, standard
 
-from .talk import HELLO, NAME, RECIPIENT, SENDER, Talk, codes
+from .driver import HELLO, NAME, RECIPIENT, SENDER, ServerDriver, codes
 
 
-def rejecting(reply: Reply) -> Talk:
-    return Talk(answer=lambda command: reply if isinstance(command, Connect) else None)
+def rejecting(reply: Reply) -> ServerDriver:
+    return ServerDriver(answer=lambda command: reply if isinstance(command, Connect) else None)
 
 
 # --- start and end of the session -----------------------------------------------------------------------------------
 
 
 def test_greeting_begins_with_server_name() -> None:
-    assert Talk().say() == [f"220 {NAME} ESMTP"]
+    assert ServerDriver().send_lines() == [f"220 {NAME} ESMTP"]
 
 
 def test_221_and_421_begin_with_server_name() -> None:
-    assert Talk().begin().say("QUIT") == [f"221 2.0.0 {NAME} Goodbye"]
+    assert ServerDriver().begin().send_lines("QUIT") == [f"221 2.0.0 {NAME} Goodbye"]
     for junk in (b"GET / HTTP/1.1\r\n", b"X\r\n" * 20, b"NOOP\r\n" * 200):
-        last = Talk().send(junk)[-1]
+        last = ServerDriver().send(junk)[-1]
         assert last.startswith(f"421 4.7.0 {NAME} ")
 
 
 def test_554_greeting_allows_only_quit() -> None:
-    talk = rejecting(Reply(554, "No mail from you"))
-    assert talk.say() == ["554 No mail from you"]
-    assert codes(talk.say("NOOP", HELLO, SENDER, "RSET", "VRFY a", "HELP")) == ["503 5.5.1", "503"] + ["503 5.5.1"] * 4
-    assert codes(talk.say("QUIT")) == ["221 2.0.0"]
-    assert talk.over
+    driver = rejecting(Reply(554, "No mail from you"))
+    assert driver.send_lines() == ["554 No mail from you"]
+    assert (
+        codes(driver.send_lines("NOOP", HELLO, SENDER, "RSET", "VRFY a", "HELP"))
+        == ["503 5.5.1", "503"] + ["503 5.5.1"] * 4
+    )
+    assert codes(driver.send_lines("QUIT")) == ["221 2.0.0"]
+    assert driver.closed
 
 
 def test_521_greeting_allows_only_quit() -> None:
-    talk = rejecting(Reply(521, "Server does not accept mail"))
-    assert codes(talk.say(SENDER, "QUIT")) == ["521", "503 5.5.1", "221 2.0.0"]
+    driver = rejecting(Reply(521, "Server does not accept mail"))
+    assert codes(driver.send_lines(SENDER, "QUIT")) == ["521", "503 5.5.1", "221 2.0.0"]
 
 
 def test_commands_sent_before_greeting_are_answered_in_order() -> None:
-    assert codes(Talk().say(HELLO, SENDER, "QUIT")) == ["220", "250", "250 2.1.0", "221 2.0.0"]
+    assert codes(ServerDriver().send_lines(HELLO, SENDER, "QUIT")) == ["220", "250", "250 2.1.0", "221 2.0.0"]
 
 
 @pytest.mark.parametrize("phase", [[], [HELLO], [HELLO, SENDER], [HELLO, SENDER, RECIPIENT]])
 def test_end_of_input_between_commands(phase: list[str]) -> None:
-    talk = Talk()
-    talk.say(*phase)
-    assert talk.send(b"QUI") == []
-    assert talk.hang_up() == b""
-    assert talk.over
-    assert not talk.messages
+    driver = ServerDriver()
+    driver.send_lines(*phase)
+    assert driver.send(b"QUI") == []
+    assert driver.end_input() == b""
+    assert driver.closed
+    assert not driver.messages
 
 
 @pytest.mark.parametrize("body", [b"", b"hello", b"hello\r\n", b"hello\r\n.", b"hello\r\n.\r", b"hello\r", b"a\nb"])
 def test_end_of_input_during_message_discards_it(body: bytes) -> None:
-    talk = Talk().begin(SENDER, RECIPIENT)
-    talk.say("DATA")
-    assert talk.send(body) == []
-    assert talk.hang_up() == b""
-    assert talk.over
-    assert not talk.messages
+    driver = ServerDriver().begin(SENDER, RECIPIENT)
+    driver.send_lines("DATA")
+    assert driver.send(body) == []
+    assert driver.end_input() == b""
+    assert driver.closed
+    assert not driver.messages
 
 
 def test_twentieth_error_is_answered_with_421() -> None:
-    talk = Talk().begin()
-    assert codes(talk.say(*["FOO"] * 19)) == ["500 5.5.1"] * 19
-    assert not talk.over
-    assert codes(talk.say("FOO", "NOOP")) == ["421 4.7.0"]
-    assert talk.over
+    driver = ServerDriver().begin()
+    assert codes(driver.send_lines(*["FOO"] * 19)) == ["500 5.5.1"] * 19
+    assert not driver.closed
+    assert codes(driver.send_lines("FOO", "NOOP")) == ["421 4.7.0"]
+    assert driver.closed
 
 
 def test_errors_limit_is_at_least_two() -> None:
-    talk = Talk(limits=Limits(errors=2)).begin()
-    assert codes(talk.say("DATA x", "EHLO", "NOOP")) == ["501 5.5.4", "421"]
+    driver = ServerDriver(limits=Limits(errors=2)).begin()
+    assert codes(driver.send_lines("DATA x", "EHLO", "NOOP")) == ["501 5.5.4", "421"]
     for errors in (1, 0, -1):
         with pytest.raises(ValueError, match="must be >= 2"):
             Limits(errors=errors)
 
 
 def test_accepted_message_resets_error_and_junk_counts() -> None:
-    talk = Talk(limits=Limits(errors=3, junk=1)).begin()
+    driver = ServerDriver(limits=Limits(errors=3, junk=1)).begin()
     for _ in range(5):
-        assert codes(talk.say("FOO", "NOOP", SENDER, RECIPIENT, "DATA", "."))[-1] == "250 2.0.0"
-    assert codes(talk.say("FOO", "NOOP", "NOOP", "NOOP")) == ["500 5.5.1", "250 2.0.0", "250 2.0.0", "421 4.7.0"]
+        assert codes(driver.send_lines("FOO", "NOOP", SENDER, RECIPIENT, "DATA", "."))[-1] == "250 2.0.0"
+    assert codes(driver.send_lines("FOO", "NOOP", "NOOP", "NOOP")) == [
+        "500 5.5.1",
+        "250 2.0.0",
+        "250 2.0.0",
+        "421 4.7.0",
+    ]
 
 
 def test_refused_recipients_are_not_errors() -> None:
-    talk = Talk(limits=Limits(errors=2)).begin(SENDER)
-    replies = codes(talk.say(*["RCPT TO:<no@mx.test>"] * 5, *["RCPT TO:<later@mx.test>"] * 5))
+    driver = ServerDriver(limits=Limits(errors=2)).begin(SENDER)
+    replies = codes(driver.send_lines(*["RCPT TO:<no@mx.test>"] * 5, *["RCPT TO:<later@mx.test>"] * 5))
     assert replies == ["550 5.1.1"] * 5 + ["450 4.2.1"] * 5
 
 
 def test_junk_commands_beyond_the_limit_are_errors() -> None:
-    talk = Talk(limits=Limits(errors=3, junk=4)).begin()
+    driver = ServerDriver(limits=Limits(errors=3, junk=4)).begin()
     lines = ["NOOP", "RSET", "VRFY a", "HELP", "NOOP", "RSET", "NOOP"]
-    assert codes(talk.say(*lines)) == [
+    assert codes(driver.send_lines(*lines)) == [
         "250 2.0.0", "250 2.0.0", "252 2.5.0", "214 2.0.0", "250 2.0.0", "250 2.0.0", "421 4.7.0",
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("line", ["GET / HTTP/1.1", "POST /x HTTP/1.0", "CONNECT mx.test:25 HTTP/1.1", "options *"])
 def test_http_request_closes_the_session(line: str) -> None:
-    talk = Talk()
-    assert codes(talk.say(line, "Host: mx.test")) == ["220", "421 4.7.0"]
-    assert talk.over
+    driver = ServerDriver()
+    assert codes(driver.send_lines(line, "Host: mx.test")) == ["220", "421 4.7.0"]
+    assert driver.closed
     # After EHLO it is an unknown verb.
-    assert codes(Talk().begin().say(line)) == ["500 5.5.1"]
+    assert codes(ServerDriver().begin().send_lines(line)) == ["500 5.5.1"]
 
 
 def test_tls_client_hello_closes_the_session() -> None:
-    talk = Talk()
-    assert codes(talk.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")) == ["220", "500 5.5.2"]
-    assert talk.over
+    driver = ServerDriver()
+    assert codes(driver.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")) == ["220", "500 5.5.2"]
+    assert driver.closed
 
 
 def test_client_hello_is_recognized_only_at_the_start_of_a_command() -> None:
@@ -124,10 +132,10 @@ def test_client_hello_is_recognized_only_at_the_start_of_a_command() -> None:
         b"HELO x\r\n\x16\x03\r\nNOOP\r\n",
     ):
         for cut in range(len(octets)):
-            talk = Talk().split(octets, [cut])
-            assert not talk.over
-            assert talk.output.endswith(b"250 2.0.0 Ok\r\n")
-    assert codes(Talk().send(b"NOOP\r\n\x16\x03\x01")) == ["220", "250 2.0.0", "500 5.5.2"]
+            driver = ServerDriver().send_in_segments(octets, [cut])
+            assert not driver.closed
+            assert driver.output.endswith(b"250 2.0.0 Ok\r\n")
+    assert codes(ServerDriver().send(b"NOOP\r\n\x16\x03\x01")) == ["220", "250 2.0.0", "500 5.5.2"]
 
 
 # --- lines, verbs, addresses and parameters -------------------------------------------------------------------------
@@ -174,27 +182,27 @@ def test_client_hello_is_recognized_only_at_the_start_of_a_command() -> None:
     ],
 )
 def test_lines(octets: bytes, expected: list[str]) -> None:
-    talk = Talk().begin()
-    assert codes(talk.send(octets)) == expected
-    assert not talk.over
+    driver = ServerDriver().begin()
+    assert codes(driver.send(octets)) == expected
+    assert not driver.closed
 
 
 def test_bare_lf_is_refused_before_the_line_ends() -> None:
-    talk = Talk().begin()
-    assert codes(talk.send(b"NOOP\n")) == ["500 5.5.2"]
-    assert talk.send(b"MAIL FROM:<a@b>") == []
-    assert codes(talk.send(b"\r\nNOOP\r\n")) == ["250 2.0.0"]
+    driver = ServerDriver().begin()
+    assert codes(driver.send(b"NOOP\n")) == ["500 5.5.2"]
+    assert driver.send(b"MAIL FROM:<a@b>") == []
+    assert codes(driver.send(b"\r\nNOOP\r\n")) == ["250 2.0.0"]
 
 
 def test_local_part_keeps_its_case() -> None:
-    talk = Talk().begin()
-    talk.say("mAiL fRoM:<Fred.Foo@EXAMPLE.org>")
-    assert talk.story[-1] == Mail(Path("Fred.Foo@EXAMPLE.org", "Fred.Foo", "example.org"))
+    driver = ServerDriver().begin()
+    driver.send_lines("mAiL fRoM:<Fred.Foo@EXAMPLE.org>")
+    assert driver.events[-1] == Mail(Path("Fred.Foo@EXAMPLE.org", "Fred.Foo", "example.org"))
 
 
 def test_trailing_space_after_data_and_quit() -> None:
-    talk = Talk().begin(SENDER, RECIPIENT)
-    assert codes(talk.say("DATA  ", ".", "QUIT \t")) == ["354", "250 2.0.0", "221 2.0.0"]
+    driver = ServerDriver().begin(SENDER, RECIPIENT)
+    assert codes(driver.send_lines("DATA  ", ".", "QUIT \t")) == ["354", "250 2.0.0", "221 2.0.0"]
 
 
 @pytest.mark.parametrize(
@@ -205,8 +213,8 @@ def test_trailing_space_after_data_and_quit() -> None:
     ],
 )  # fmt: skip
 def test_spaces_around_colon_and_missing_brackets(line: str, bracketed: bool) -> None:
-    talk = Talk().begin(line)
-    mail = talk.story[-1]
+    driver = ServerDriver().begin(line)
+    mail = driver.events[-1]
     assert isinstance(mail, Mail)
     assert (mail.sender.raw, mail.sender.bracketed) == ("a@b", bracketed)
 
@@ -239,15 +247,15 @@ def test_spaces_around_colon_and_missing_brackets(line: str, bracketed: bool) ->
     ],
 )
 def test_accepted_addresses(path: str, local: str, domain: str | None) -> None:
-    talk = Talk().begin(SENDER, f"RCPT TO:{path}")
-    rcpt = talk.story[-1]
+    driver = ServerDriver().begin(SENDER, f"RCPT TO:{path}")
+    rcpt = driver.events[-1]
     assert isinstance(rcpt, Rcpt)
     assert (rcpt.recipient.local, rcpt.recipient.domain) == (local, domain)
 
 
 def test_null_path_is_refused_for_recipients() -> None:
-    talk = Talk().begin("MAIL FROM:<>")
-    assert codes(talk.say("RCPT TO:<>")) == ["501 5.1.3"]
+    driver = ServerDriver().begin("MAIL FROM:<>")
+    assert codes(driver.send_lines("RCPT TO:<>")) == ["501 5.1.3"]
 
 
 @pytest.mark.parametrize(
@@ -260,19 +268,19 @@ def test_null_path_is_refused_for_recipients() -> None:
     ],
 )  # fmt: skip
 def test_refused_addresses(path: str) -> None:
-    talk = Talk().begin()
-    assert codes(talk.say(f"MAIL FROM:{path}")) == ["501 5.1.7"]
-    assert codes(talk.say(SENDER, f"RCPT TO:{path}")) == ["250 2.1.0", "501 5.1.3"]
+    driver = ServerDriver().begin()
+    assert codes(driver.send_lines(f"MAIL FROM:{path}")) == ["501 5.1.7"]
+    assert codes(driver.send_lines(SENDER, f"RCPT TO:{path}")) == ["250 2.1.0", "501 5.1.3"]
 
 
 @pytest.mark.parametrize(
     "path", [f"<{'a' * 65}@b>", f"<a@{'b' * 256}>", f"<{'a' * 64}@{'b' * 190}>", f"<{chr(233) * 33}@b>"]
 )
 def test_strict_lengths(path: str) -> None:
-    talk = Talk(limits=Limits(strict_lengths=True)).begin()
-    assert codes(talk.say(f"MAIL FROM:{path} SMTPUTF8")) == ["501 5.1.7"]
-    assert codes(talk.say(f"{SENDER} SMTPUTF8", f"RCPT TO:{path}")) == ["250 2.1.0", "501 5.1.3"]
-    assert codes(talk.say(f"RCPT TO:<{'a' * 64}@b>", f"RCPT TO:<a@{'b' * 252}>")) == ["250 2.1.5"] * 2
+    driver = ServerDriver(limits=Limits(strict_lengths=True)).begin()
+    assert codes(driver.send_lines(f"MAIL FROM:{path} SMTPUTF8")) == ["501 5.1.7"]
+    assert codes(driver.send_lines(f"{SENDER} SMTPUTF8", f"RCPT TO:{path}")) == ["250 2.1.0", "501 5.1.3"]
+    assert codes(driver.send_lines(f"RCPT TO:<{'a' * 64}@b>", f"RCPT TO:<a@{'b' * 252}>")) == ["250 2.1.5"] * 2
 
 
 @pytest.mark.parametrize(
@@ -285,15 +293,15 @@ def test_strict_lengths(path: str) -> None:
     ],
 )  # fmt: skip
 def test_parameters_of_mail(params: str, expected: str) -> None:
-    assert codes(Talk().begin().say(f"MAIL FROM:<a@b> {params}")) == [expected]
+    assert codes(ServerDriver().begin().send_lines(f"MAIL FROM:<a@b> {params}")) == [expected]
 
 
 def test_parameters_after_helo_are_refused() -> None:
-    talk = Talk()
-    replies = codes(talk.say("HELO x", "MAIL FROM:<a@b> SIZE=1", "MAIL FROM:<a@b>", "RCPT TO:<a@b> X=1"))
+    driver = ServerDriver()
+    replies = codes(driver.send_lines("HELO x", "MAIL FROM:<a@b> SIZE=1", "MAIL FROM:<a@b>", "RCPT TO:<a@b> X=1"))
     assert replies == ["220", "250", "555 5.5.4", "250 2.1.0", "555 5.5.4"]
     # HELO after EHLO ends the use of extensions.
-    assert codes(Talk().begin().say("HELO x", "MAIL FROM:<a@b> SIZE=1")) == ["250", "555 5.5.4"]
+    assert codes(ServerDriver().begin().send_lines("HELO x", "MAIL FROM:<a@b> SIZE=1")) == ["250", "555 5.5.4"]
 
 
 # --- line limits ----------------------------------------------------------------------------------------------------
@@ -303,30 +311,30 @@ def test_parameters_after_helo_are_refused() -> None:
 def test_line_of_exactly_the_limit(line: int) -> None:
     octets = b"NOOP ".ljust(line - 2, b"x") + b"\r\nRSET\r\n"
     for cut in (0, 1, line - 3, line - 2, line - 1, line):
-        talk = Talk(limits=Limits(line=line)).begin().split(octets, [cut])
-        assert isinstance(talk.story[-2], Noop)
-        assert not talk.refused
+        driver = ServerDriver(limits=Limits(line=line)).begin().send_in_segments(octets, [cut])
+        assert isinstance(driver.events[-2], Noop)
+        assert not driver.refused
 
 
 @pytest.mark.parametrize("over", [1, 2, 500])
 def test_line_longer_than_the_limit(over: int) -> None:
     octets = b"NOOP ".ljust(2046 + over, b"x") + b"\r\n" + b"VRFY x\r\n"
     for cut in (0, 1, 2045, 2046, 2047, 2048, 2049, len(octets) - 8):
-        talk = Talk().begin()
-        begun = len(talk.output)
-        talk.split(octets, [cut])
-        assert codes(talk.output[begun:].decode().splitlines()) == ["500 5.5.2", "252 2.5.0"]
+        driver = ServerDriver().begin()
+        begun = len(driver.output)
+        driver.send_in_segments(octets, [cut])
+        assert codes(driver.output[begun:].decode().splitlines()) == ["500 5.5.2", "252 2.5.0"]
 
 
 def test_rest_of_long_line_is_not_executed() -> None:
-    talk = Talk().begin()
-    assert codes(talk.send(b"x" * 5000 + b"\nNOOP\rNOOP\r\r\nRSET\r\n")) == ["500 5.5.2", "250 2.0.0"]
+    driver = ServerDriver().begin()
+    assert codes(driver.send(b"x" * 5000 + b"\nNOOP\rNOOP\r\r\nRSET\r\n")) == ["500 5.5.2", "250 2.0.0"]
 
 
 def test_line_limit_is_at_least_512() -> None:
-    grammar_alone = Talk(limits=Limits(line=0), extensions=())
+    grammar_alone = ServerDriver(limits=Limits(line=0), extensions=())
     assert grammar_alone.protocol.grammar.line_limit == 512
-    assert codes(grammar_alone.say(b"HELO x", b"NOOP ".ljust(510, b"x"), b"NOOP ".ljust(511, b"x"))) == [
+    assert codes(grammar_alone.send_lines(b"HELO x", b"NOOP ".ljust(510, b"x"), b"NOOP ".ljust(511, b"x"))) == [
         "220",
         "250",
         "250",
@@ -336,21 +344,23 @@ def test_line_limit_is_at_least_512() -> None:
 
 def test_extensions_increase_the_line_limit() -> None:
     # SIZE 26 (RFC 1870 3), BODY 16 (RFC 3030 3), SMTPUTF8 10 (RFC 6531 3.1), AUTH 500 (RFC 4954 3).
-    assert Talk(limits=Limits(line=0), extensions=STANDARD).protocol.grammar.line_limit == 512 + 26 + 16 + 10 + 500
+    assert (
+        ServerDriver(limits=Limits(line=0), extensions=STANDARD).protocol.grammar.line_limit == 512 + 26 + 16 + 10 + 500
+    )
     without = standard(without=(SmtpUtf8, Auth))
-    assert Talk(limits=Limits(line=0), extensions=without).protocol.grammar.line_limit == 512 + 26 + 16
+    assert ServerDriver(limits=Limits(line=0), extensions=without).protocol.grammar.line_limit == 512 + 26 + 16
 
 
 def test_endless_line_is_dropped_as_it_arrives() -> None:
-    talk = Talk().begin()
+    driver = ServerDriver().begin()
     for _ in range(160):
-        assert talk.send(b"x" * 65536) == []
-        assert talk.protocol.buffered <= 2048 + 65536
-    assert codes(talk.send(b"\r\nNOOP\r\n")) == ["500 5.5.2", "250 2.0.0"]
-    assert talk.protocol.buffered == 0
+        assert driver.send(b"x" * 65536) == []
+        assert driver.protocol.buffered <= 2048 + 65536
+    assert codes(driver.send(b"\r\nNOOP\r\n")) == ["500 5.5.2", "250 2.0.0"]
+    assert driver.protocol.buffered == 0
 
 
 def test_bare_lf_does_not_end_a_long_line() -> None:
-    talk = Talk().begin()
-    assert codes(talk.send(b"x" * 4000 + b"\n" + b"x" * 4000)) == []
-    assert codes(talk.send(b"\r\nNOOP\r\n")) == ["500 5.5.2", "250 2.0.0"]
+    driver = ServerDriver().begin()
+    assert codes(driver.send(b"x" * 4000 + b"\n" + b"x" * 4000)) == []
+    assert codes(driver.send(b"\r\nNOOP\r\n")) == ["500 5.5.2", "250 2.0.0"]

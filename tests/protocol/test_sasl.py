@@ -29,7 +29,7 @@ from smtp_trio.protocol.sasl import (
     choose_mechanism,
 )
 
-from .talk import HELLO, SENDER, Talk, codes
+from .driver import HELLO, SENDER, ServerDriver, codes
 
 FRED = PasswordCredentials("fred", "secret")
 BEARER = BearerToken("fred@example.org", "vF9dft4qmTc2Nvb3RlckBhbHRhdmlzdGEuY29tCg==")
@@ -180,18 +180,20 @@ def test_example_of_rfc_2195() -> None:
 
 
 def test_cram_challenge_is_never_repeated() -> None:
-    talk = Talk(hooks={"secret"}, extensions=standard(OFFER))
-    talk.mechanism_context = mechanism_context()
-    talk.begin()
-    challenges = {talk.say("AUTH CRAM-MD5", "*")[0] for _ in range(3)}
+    driver = ServerDriver(hooks={"secret"}, extensions=standard(OFFER))
+    driver.mechanism_context = mechanism_context()
+    driver.begin()
+    challenges = {driver.send_lines("AUTH CRAM-MD5", "*")[0] for _ in range(3)}
     assert len(challenges) == 3
     for challenge in challenges:
         assert re.fullmatch(rb"<[0-9a-f]{32}@mx\.test>", base64.b64decode(challenge[4:]))
 
 
 def test_cram_refuses_an_initial_response() -> None:
-    talk = Talk(hooks={"secret"}, extensions=standard(OFFER)).begin()
-    assert codes(talk.say("AUTH CRAM-MD5 ZnJlZA==", "AUTH CRAM-MD5 =", SENDER)) == ["501 5.7.0"] * 2 + ["250 2.1.0"]
+    driver = ServerDriver(hooks={"secret"}, extensions=standard(OFFER)).begin()
+    assert codes(driver.send_lines("AUTH CRAM-MD5 ZnJlZA==", "AUTH CRAM-MD5 =", SENDER)) == ["501 5.7.0"] * 2 + [
+        "250 2.1.0"
+    ]
 
 
 def test_cram_cannot_use_a_scram_secret() -> None:
@@ -291,25 +293,25 @@ def test_invalid_scram_secret_raises(values: tuple[bytes, int, bytes, bytes], me
     ],
 )  # fmt: skip
 def test_malformed_client_first_message_is_refused(message: bytes) -> None:
-    talk = Talk(hooks={"secret"}, extensions=standard(OFFER)).begin()
-    assert codes(talk.say("AUTH SCRAM-SHA-256", b64(message), SENDER)) == ["334", "501 5.5.2", "250 2.1.0"]
+    driver = ServerDriver(hooks={"secret"}, extensions=standard(OFFER)).begin()
+    assert codes(driver.send_lines("AUTH SCRAM-SHA-256", b64(message), SENDER)) == ["334", "501 5.5.2", "250 2.1.0"]
 
 
 @pytest.mark.parametrize("flag", ["n", "y"])
 def test_channel_binding_flags_n_and_y_are_accepted(flag: str) -> None:
-    talk = Talk(hooks={"secret"}, extensions=standard(OFFER)).begin()
-    assert codes(talk.say(f"AUTH SCRAM-SHA-256 {b64(f'{flag},,n=fred,r=abc'.encode())}")) == ["334"]
+    driver = ServerDriver(hooks={"secret"}, extensions=standard(OFFER)).begin()
+    assert codes(driver.send_lines(f"AUTH SCRAM-SHA-256 {b64(f'{flag},,n=fred,r=abc'.encode())}")) == ["334"]
 
 
 @pytest.mark.parametrize("message", [b"", b"c=biws", b"c=biws,r=abc,p=AAAA", b"c=####,r=abc,p=AAAA", b"e=x"])
 @pytest.mark.parametrize("last", ["", "*", "AAAA", "###"])
 def test_invalid_client_final_message_is_refused(message: bytes, last: str) -> None:
-    talk = Talk(hooks={"secret"}, extensions=standard(OFFER)).begin()
-    talk.say(f"AUTH SCRAM-SHA-256 {b64(b'n,,n=fred,r=abc')}")
-    (challenge,) = talk.say(b64(message))
+    driver = ServerDriver(hooks={"secret"}, extensions=standard(OFFER)).begin()
+    driver.send_lines(f"AUTH SCRAM-SHA-256 {b64(b'n,,n=fred,r=abc')}")
+    (challenge,) = driver.send_lines(b64(message))
     assert base64.b64decode(challenge[4:])[:2] == b"e="
-    assert codes(talk.say(last, SENDER)) == ["501 5.7.0" if last == "*" else "535 5.7.8", "250 2.1.0"]
-    assert talk.protocol.state.user is None
+    assert codes(driver.send_lines(last, SENDER)) == ["501 5.7.0" if last == "*" else "535 5.7.8", "250 2.1.0"]
+    assert driver.protocol.state.user is None
 
 
 def test_scram_client_rejects_names_that_saslprep_forbids() -> None:
@@ -321,23 +323,23 @@ def test_scram_client_rejects_names_that_saslprep_forbids() -> None:
 
 def test_unknown_user_looks_like_a_wrong_password() -> None:
     """The number of steps and the replies are the same, and the salt does not change (RFC 5802 9)."""
-    talk = Talk(hooks={"secret"}, extensions=standard(OFFER)).begin()
+    driver = ServerDriver(hooks={"secret"}, extensions=standard(OFFER)).begin()
     salts: dict[str, set[str]] = {"fred": set(), "nobody": set(), "wilma": set()}
     for user, seen in salts.items():
         for _ in range(2):
-            (challenge,) = talk.say(f"AUTH SCRAM-SHA-256 {b64(f'n,,n={user},r=abc'.encode())}")
+            (challenge,) = driver.send_lines(f"AUTH SCRAM-SHA-256 {b64(f'n,,n={user},r=abc'.encode())}")
             first = base64.b64decode(challenge[4:]).decode()
             match = re.fullmatch(r"(r=abc[^,]+),s=([^,]{24}),i=4096", first)
             assert match is not None
             seen.add(match[2])
-            replies = talk.say(b64(f"c=biws,{match[1]},p={b64(bytes(32))}".encode()), "")
+            replies = driver.send_lines(b64(f"c=biws,{match[1]},p={b64(bytes(32))}".encode()), "")
             assert replies == ["334 " + b64(b"e=invalid-proof"), str(INVALID_CREDENTIALS)]
     assert [*map(len, salts.values())] == [1, 1, 1]
     assert len(set.union(*salts.values())) == 3
     for user in salts:
-        replies = talk.say("AUTH CRAM-MD5", b64(f"{user} {'0' * 32}".encode()))
+        replies = driver.send_lines("AUTH CRAM-MD5", b64(f"{user} {'0' * 32}".encode()))
         assert codes(replies) == ["334", "535 5.7.8"]
-    assert talk.wanted == ["fred", "fred", "nobody", "nobody", "wilma", "wilma", "fred", "nobody", "wilma"]
+    assert driver.requested_secrets == ["fred", "fred", "nobody", "nobody", "wilma", "wilma", "fred", "nobody", "wilma"]
 
 
 # --- OAUTHBEARER, RFC 7628 4; XOAUTH2 ---------------------------------------------------------------------------------
@@ -362,21 +364,23 @@ def test_xoauth2_message() -> None:
 
 @pytest.mark.parametrize("name", WITH_TOKEN)
 def test_invalid_token_gets_an_error_message_first(name: str) -> None:
-    talk = Talk(hooks={"auth"}, extensions=standard(OFFER), judge=lambda _: INVALID_CREDENTIALS).begin()
+    driver = ServerDriver(
+        hooks={"auth"}, extensions=standard(OFFER), check_credentials=lambda _: INVALID_CREDENTIALS
+    ).begin()
     client = MECHANISMS[name].client(BEARER, make_random_bytes())
-    assert talk.say(f"AUTH {name} {b64(client.send(None) or b'')}") == ["334 " + b64(INVALID)]
+    assert driver.send_lines(f"AUTH {name} {b64(client.send(None) or b'')}") == ["334 " + b64(INVALID)]
     dummy = client.send(INVALID)
     assert dummy == DUMMY[name]
-    assert codes(talk.say(b64(dummy), SENDER)) == ["535 5.7.8", "250 2.1.0"]
-    assert talk.credentials == [Credentials(name, BEARER.user, BEARER.token)]
+    assert codes(driver.send_lines(b64(dummy), SENDER)) == ["535 5.7.8", "250 2.1.0"]
+    assert driver.credentials == [Credentials(name, BEARER.user, BEARER.token)]
 
 
 @pytest.mark.parametrize("name", WITH_TOKEN)
 def test_temporary_failure_has_no_error_message(name: str) -> None:
     later = Reply(454, "Later", "4.7.0")
-    talk = Talk(hooks={"auth"}, extensions=standard(OFFER), judge=lambda _: later).begin()
+    driver = ServerDriver(hooks={"auth"}, extensions=standard(OFFER), check_credentials=lambda _: later).begin()
     client = MECHANISMS[name].client(BEARER, make_random_bytes())
-    assert talk.say(f"AUTH {name} {b64(client.send(None) or b'')}") == [str(later)]
+    assert driver.send_lines(f"AUTH {name} {b64(client.send(None) or b'')}") == [str(later)]
 
 
 @pytest.mark.parametrize("answer", [None, b"", INVALID])
@@ -407,12 +411,12 @@ def test_client_rejects_success_after_an_error_message(name: str, answer: bytes 
     ],
 )  # fmt: skip
 def test_malformed_bearer_message_is_refused(name: str, message: bytes, expected: str) -> None:
-    talk = Talk(hooks={"auth"}, extensions=standard(OFFER), judge=lambda _: None).begin()
-    replies = codes(talk.say(f"AUTH {name}", b64(message)))
+    driver = ServerDriver(hooks={"auth"}, extensions=standard(OFFER), check_credentials=lambda _: None).begin()
+    replies = codes(driver.send_lines(f"AUTH {name}", b64(message)))
     if replies[-1] == "334":
-        replies[1:] = codes(talk.say(b64(DUMMY[name])))
+        replies[1:] = codes(driver.send_lines(b64(DUMMY[name])))
     assert replies == ["334", expected]
-    assert talk.credentials == []
+    assert driver.credentials == []
 
 
 # --- all mechanisms ------------------------------------------------------------------------------------------------------
@@ -420,20 +424,20 @@ def test_malformed_bearer_message_is_refused(name: str, message: bytes, expected
 
 @pytest.mark.parametrize("name", NAMES)
 def test_asterisk_cancels_each_mechanism(name: str) -> None:
-    talk = Talk(hooks={"auth", "secret"}, extensions=standard(OFFER)).begin()
-    assert codes(talk.say(f"AUTH {name}", "*", SENDER)) == ["334", "501 5.7.0", "250 2.1.0"]
+    driver = ServerDriver(hooks={"auth", "secret"}, extensions=standard(OFFER)).begin()
+    assert codes(driver.send_lines(f"AUTH {name}", "*", SENDER)) == ["334", "501 5.7.0", "250 2.1.0"]
 
 
 @pytest.mark.parametrize("name", [*WITH_SECRET, *WITH_TOKEN])
 def test_invalid_base64_is_refused_by_each_mechanism(name: str) -> None:
-    talk = Talk(hooks={"auth", "secret"}, extensions=standard(OFFER)).begin()
-    assert codes(talk.say(f"AUTH {name}", "####", SENDER)) == ["334", "501 5.5.2", "250 2.1.0"]
+    driver = ServerDriver(hooks={"auth", "secret"}, extensions=standard(OFFER)).begin()
+    assert codes(driver.send_lines(f"AUTH {name}", "####", SENDER)) == ["334", "501 5.5.2", "250 2.1.0"]
 
 
 @pytest.mark.parametrize("message", [b"", b"fred", b" 00", b"fr\ned 00", b"fr\0ed 00", b"\xff 00"])
 def test_malformed_cram_response_is_refused(message: bytes) -> None:
-    talk = Talk(hooks={"secret"}, extensions=standard(OFFER)).begin()
-    assert codes(talk.say("AUTH CRAM-MD5", b64(message))) == ["334", "501 5.5.2"]
+    driver = ServerDriver(hooks={"secret"}, extensions=standard(OFFER)).begin()
+    assert codes(driver.send_lines("AUTH CRAM-MD5", b64(message))) == ["334", "501 5.5.2"]
 
 
 @pytest.mark.parametrize(
@@ -458,9 +462,9 @@ def octets_of(alphabet: bytes) -> st.SearchStrategy[bytes]:
 @pytest.mark.parametrize("name", NAMES)
 @given(messages=st.lists(st.binary(max_size=60) | octets_of(b"n,=ryabcps01\x01 "), max_size=4))
 def test_random_messages_never_authenticate(name: str, messages: list[bytes]) -> None:
-    talk = Talk(hooks={"auth", "secret"}, extensions=standard(OFFER)).begin()
-    talk.say(f"AUTH {name}", *map(b64, messages))
-    assert talk.protocol.state.user is None
+    driver = ServerDriver(hooks={"auth", "secret"}, extensions=standard(OFFER)).begin()
+    driver.send_lines(f"AUTH {name}", *map(b64, messages))
+    assert driver.protocol.state.user is None
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -489,15 +493,15 @@ def test_random_challenges_only_raise_remote_protocol_errors(name: str, messages
     ],
 )  # fmt: skip
 def test_mechanism_is_offered_with_its_hook(settings: dict[str, Any], line: str | None) -> None:
-    lines = [line[4:] for line in Talk(**settings).say(HELLO)[1].split("\n")]
+    lines = [line[4:] for line in ServerDriver(**settings).send_lines(HELLO)[1].split("\n")]
     assert [found for found in lines if found.startswith("AUTH")] == ([] if line is None else [line])
 
 
 def test_shared_grammar_keeps_offers_apart() -> None:
     """Sessions share a grammar, which caches the replies to EHLO."""
     grammar = Grammar(standard())
-    assert "AUTH" not in Talk(extensions=grammar).say(HELLO)[1]
-    assert "AUTH SCRAM-SHA-256" in Talk(extensions=grammar, hooks={"secret"}).say(HELLO)[1]
+    assert "AUTH" not in ServerDriver(extensions=grammar).send_lines(HELLO)[1]
+    assert "AUTH SCRAM-SHA-256" in ServerDriver(extensions=grammar, hooks={"secret"}).send_lines(HELLO)[1]
 
 
 @pytest.mark.parametrize(
@@ -510,12 +514,12 @@ def test_shared_grammar_keeps_offers_apart() -> None:
     ],
 )  # fmt: skip
 def test_mechanism_that_is_not_offered_is_refused(settings: dict[str, Any], mechanism: str, expected: str) -> None:
-    assert codes(Talk(**settings).begin().say(f"AUTH {mechanism}")) == [expected]
+    assert codes(ServerDriver(**settings).begin().send_lines(f"AUTH {mechanism}")) == [expected]
 
 
 def test_scram_is_not_offered_without_scramp(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "scramp", None)
-    assert "AUTH CRAM-MD5" in Talk(hooks={"secret"}).say(HELLO)[1]
+    assert "AUTH CRAM-MD5" in ServerDriver(hooks={"secret"}).send_lines(HELLO)[1]
     with pytest.raises(LocalProtocolError, match=r"smtp-trio\[scram\]"):
         next(MECHANISMS["SCRAM-SHA-256"].client(FRED, make_random_bytes()))
     with pytest.raises(LocalProtocolError, match=r"smtp-trio\[scram\]"):

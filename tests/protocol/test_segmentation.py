@@ -1,4 +1,4 @@
-"""Nothing depends on where the octets are cut; nothing that can be sent does harm."""
+"""Results do not depend on how the input is segmented, and no input makes the core fail."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from smtp_trio.protocol.extensions import Auth, BinaryMime, standard
 from smtp_trio.protocol.extensions.auth import AuthCommand, AuthResponse
 from smtp_trio.protocol.sasl import MechanismContext
 
-from .talk import Talk
+from .driver import ServerDriver
 
 SETTINGS: dict[str, Any] = {
     "size": 60,
@@ -34,7 +34,7 @@ SETTINGS: dict[str, Any] = {
     "extensions": standard(Auth(cleartext=True), BinaryMime()),
 }
 
-# --- a grammar of streams -------------------------------------------------------------------------------------------
+# --- generated streams ----------------------------------------------------------------------------------------------
 
 LINES = [
     "EHLO x", "EHLO x", "EHLO x", "HELO x", "EHLO", "MAIL FROM:<a@b>", "MAIL FROM:<a@b>", "MAIL FROM:<a@b> SIZE=50 BODY=8BITMIME",
@@ -46,7 +46,7 @@ LINES = [
     "*", "####",
     "BDAT x", "QUIT x",
 ]  # fmt: skip
-DIRT = [
+MALFORMED = [
     b"NOOP\nNOOP\r\n",
     b"NOOP\r\r\n",
     b"NO\0OP\r\n",
@@ -79,46 +79,46 @@ chunks = st.builds(
 lines = st.sampled_from(LINES).map(lambda line: line.encode() + b"\r\n")
 opening = st.just(b"EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n")
 streams = st.lists(
-    st.one_of(lines, lines, st.sampled_from(DIRT), opening, opening, messages, chunks, texts), max_size=14
+    st.one_of(lines, lines, st.sampled_from(MALFORMED), opening, opening, messages, chunks, texts), max_size=14
 ).map(b"".join)
 
 
-def played(octets: bytes, cuts: list[int]) -> Talk:
-    talk = Talk(**SETTINGS).split(octets, cuts)
-    talk.hang_up()
-    return talk
+def run(octets: bytes, cuts: list[int]) -> ServerDriver:
+    driver = ServerDriver(**SETTINGS).send_in_segments(octets, cuts)
+    driver.end_input()
+    return driver
 
 
 @given(streams, st.data())
-def test_a_stream_is_what_its_octets_are(octets: bytes, data: st.DataObject) -> None:
+def test_stream_in_random_segments(octets: bytes, data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(octets)), max_size=8)))
-    whole, cut = played(octets, []), played(octets, cuts)
-    assert cut.story == whole.story
+    whole, cut = run(octets, []), run(octets, cuts)
+    assert cut.events == whole.events
     assert cut.output == whole.output
     assert cut.messages == whole.messages
 
 
 @given(streams)
 @pytest.mark.slow
-def test_a_stream_byte_by_byte(octets: bytes) -> None:
-    whole, cut = played(octets, []), played(octets, list(range(1, len(octets))))
-    assert (cut.story, cut.output, cut.messages) == (whole.story, whole.output, whole.messages)
+def test_stream_octet_by_octet(octets: bytes) -> None:
+    whole, cut = run(octets, []), run(octets, list(range(1, len(octets))))
+    assert (cut.events, cut.output, cut.messages) == (whole.events, whole.output, whole.messages)
 
 
 @given(streams)
 @pytest.mark.slow
-def test_a_stream_by_the_long_way(octets: bytes) -> None:
-    """What the judge remembers of a verb saves time, and nothing else."""
-    short = played(octets, [])
+def test_command_cache_changes_nothing(octets: bytes) -> None:
+    """A parser without the cache gives the same results."""
+    short = run(octets, [])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(CommandParser, "parse_cached", lambda *_: None)
-        long = played(octets, [])
-    assert (long.story, long.output, long.messages) == (short.story, short.output, short.messages)
+        long = run(octets, [])
+    assert (long.events, long.output, long.messages) == (short.events, short.output, short.messages)
 
 
 # --- a hundred commands ---------------------------------------------------------------------------------------------
 
-HUNDRED = (
+COMMANDS = (
     b"NOOP\r\nehlo x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nRCPT TO:<no@d>\r\nDATA\r\n..a\r\n.b\r\n\r\n.\r\n"  # 6
     b"VRFY a\r\nEXPN a\r\nHELP\r\nHELP mail\r\nHELP x\r\nFOO\r\n\r\nNOOP\nx\r\nNOOP\r\r\nDATA\r\n"  # 16
     b"MAIL FROM:<>\r\nRCPT TO:<c@d> X\r\nRCPT TO:<@e:c@d>\r\nBDAT 4\r\n\r\n.\rNOOP\r\nBDAT 3 LAST\r\n\nab"  # 22
@@ -134,39 +134,39 @@ HUNDRED = (
 )  # fmt: skip
 
 
-def hundred(*cuts: int) -> tuple[bytes, list[object], list[bytes]]:
-    talk = Talk(hooks={"auth", "expn"}, secure=True, checked=not cuts, limits=Limits(errors=99))
-    talk.split(HUNDRED, cuts)
-    return talk.output, talk.story, talk.messages
+def run_commands(*cuts: int) -> tuple[bytes, list[object], list[bytes]]:
+    driver = ServerDriver(hooks={"auth", "expn"}, secure=True, checked=not cuts, limits=Limits(errors=99))
+    driver.send_in_segments(COMMANDS, cuts)
+    return driver.output, driver.events, driver.messages
 
 
 @pytest.mark.slow
-def test_a_hundred_commands_cut_at_every_place() -> None:
-    whole = hundred()
+def test_hundred_commands_split_at_every_octet() -> None:
+    whole = run_commands()
     assert sum(isinstance(event, Command) or event[0] == "refused" for event in whole[1]) >= 100  # type: ignore[index]
     assert len(whole[2]) == 10
     assert whole[0].endswith(b"221 2.0.0 mx.test Goodbye\r\n")
-    for cut in range(1, len(HUNDRED)):
-        assert hundred(cut) == whole, cut
+    for cut in range(1, len(COMMANDS)):
+        assert run_commands(cut) == whole, cut
 
 
-# --- anything at all ------------------------------------------------------------------------------------------------
+# --- any input ------------------------------------------------------------------------------------------------------
 
 
-class Anything:
-    """A program that answers at random, and holds the core to its promises."""
+class RandomServer:
+    """A server that answers at random, and checks what the core guarantees."""
 
     def __init__(self, rng: random.Random, **kinds: Any) -> None:
         self.rng = rng
         self.protocol = ServerProtocol("mx.test", **{**SETTINGS, **kinds})
         self.protocol.state.secure = rng.random() < 0.5
-        self.over = False
+        self.closed = False
         self.bound = max(self.protocol.grammar.line_limit, 12288)
 
     def feed(self, octets: bytes) -> None:
-        """Every event is one that there is, every exception a `BadCommandError`, and no more is held than a line."""
+        """Process octets; only `BadCommandError` may be raised, and at most one line may stay buffered."""
         protocol = self.protocol
-        if self.over:
+        if self.closed:
             return
         protocol.receive_data(octets)
         assert protocol.buffered <= self.bound + len(octets)
@@ -176,7 +176,7 @@ class Anything:
             except BadCommandError as bad:
                 protocol.send(bad.reply)
                 if bad.close:
-                    self.over = True
+                    self.closed = True
                     return
                 continue
             if event is NEED_DATA or event is CONNECTION_LOST:
@@ -195,7 +195,7 @@ class Anything:
                 assert isinstance(protocol.pending, Command)
                 protocol.send(protocol.fault or self._reply(protocol.pending))
         else:
-            raise AssertionError("no end of events")
+            raise AssertionError("endless events")
         assert protocol.buffered <= self.bound
         output = protocol.data_to_send()
         assert output == b"" or output.endswith(b"\r\n")
@@ -203,13 +203,13 @@ class Anything:
     def _answer(self, command: Command) -> None:
         if isinstance(command, AuthCommand):
             try:
-                self._talk = command.exchange(MechanismContext("mx.test", self.rng.randbytes))
-                self._ask(None)
+                self._exchange = command.exchange(MechanismContext("mx.test", self.rng.randbytes))
+                self._continue_exchange(None)
             except (BadCommandError, StopIteration):
                 self.protocol.send(Reply(535, "No"))
         elif isinstance(command, AuthResponse):
             try:
-                self._ask(command.line)
+                self._continue_exchange(command.line)
             except (BadCommandError, StopIteration):
                 self.protocol.send(command.default_reply)
         elif isinstance(command, Data) and self.rng.random() < 0.9:
@@ -217,36 +217,36 @@ class Anything:
         else:
             self.protocol.send(self._reply(command))
 
-    def _ask(self, line: str | None) -> None:
-        question = self._talk.send(line)
-        self.protocol.send(question if isinstance(question, Reply) else self._talk.send(None))  # type: ignore[arg-type]
+    def _continue_exchange(self, line: str | None) -> None:
+        question = self._exchange.send(line)
+        self.protocol.send(question if isinstance(question, Reply) else self._exchange.send(None))  # type: ignore[arg-type]
 
     def _reply(self, command: Command) -> Reply:
-        usual = self.protocol.default_reply(command)
-        return usual if self.rng.random() < 0.9 else Reply(451, "Not today")
+        default = self.protocol.default_reply(command)
+        return default if self.rng.random() < 0.9 else Reply(451, "Not today")
 
 
 PARTS = (
     [part.encode() for part in LINES]
-    + DIRT
+    + MALFORMED
     + TEXT
     + [b"\r\n", b"\r\n", b"\r\n", b"BDAT 5\r\n", b"BDAT 3 LAST\r\n", b"DATA\r\n", b"QUIT\r\n", b"STARTTLS\r\n"]
 )
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_any_octets_give_events_or_a_bad_command(seed: int) -> None:
+def test_random_octets_raise_only_bad_command_error(seed: int) -> None:
     rng = random.Random(seed)
     for _ in range(25):
-        program = Anything(rng, newlines=rng.choice(["reject", "normalize", "preserve"]), tls=rng.random() < 0.5)
+        server = RandomServer(rng, newlines=rng.choice(["reject", "normalize", "preserve"]), tls=rng.random() < 0.5)
         for _ in range(rng.randrange(20)):
             octets = (
                 rng.randbytes(rng.randrange(1, 80))
                 if rng.random() < 0.2
                 else b"".join(rng.choices(PARTS, k=rng.randrange(1, 9)))
             )
-            program.feed(octets)
-        program.feed(b"")
+            server.feed(octets)
+        server.feed(b"")
 
 
 @given(
@@ -256,38 +256,38 @@ def test_any_octets_give_events_or_a_bad_command(seed: int) -> None:
     ),
     st.integers(),
 )
-def test_any_octets_that_hypothesis_finds(segments: list[bytes], seed: int) -> None:
-    program = Anything(random.Random(seed))
+def test_generated_octets_raise_only_bad_command_error(segments: list[bytes], seed: int) -> None:
+    server = RandomServer(random.Random(seed))
     for octets in segments:
-        program.feed(octets)
-    program.feed(b"")
+        server.feed(octets)
+    server.feed(b"")
 
 
 @given(st.one_of(st.binary(), st.text().map(str.encode)))
 def test_any_argument_of_any_verb(argument: bytes) -> None:
-    for verb in Talk(**SETTINGS).protocol.grammar.verbs:
-        program = Anything(random.Random(0))
-        program.feed(b"EHLO x\r\n" + verb.encode() + b" " + argument + b"\r\n")
+    for verb in ServerDriver(**SETTINGS).protocol.grammar.verbs:
+        server = RandomServer(random.Random(0))
+        server.feed(b"EHLO x\r\n" + verb.encode() + b" " + argument + b"\r\n")
 
 
 @pytest.mark.parametrize("octets", [b"x", b"MAIL FROM:<", b"AUTH PLAIN ", b"\r", b"\n", b"NOOP\r\r"])
-def test_what_is_held_is_bounded(octets: bytes) -> None:
-    program = Anything(random.Random(0))
-    program.feed(b"EHLO x\r\n")
+def test_buffered_octets_are_bounded(octets: bytes) -> None:
+    server = RandomServer(random.Random(0))
+    server.feed(b"EHLO x\r\n")
     for _ in range(300):
-        program.feed(octets * (1000 // len(octets)))
+        server.feed(octets * (1000 // len(octets)))
 
 
 @pytest.mark.parametrize("begin", [b"DATA\r\n", b"BDAT 999999\r\n"])
-def test_what_is_held_of_a_message_is_less(begin: bytes) -> None:
-    program = Anything(random.Random(1), size=0)
-    program.feed(b"EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n" + begin)
+def test_buffered_octets_of_a_message_are_bounded(begin: bytes) -> None:
+    server = RandomServer(random.Random(1), size=0)
+    server.feed(b"EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n" + begin)
     for octets in (b"x" * 1000, b"\r", b"\n.", b"\r", b"\r\r\r\n", b".", b".x") * 20:
-        program.feed(octets)
-        assert program.protocol.buffered <= 2
+        server.feed(octets)
+        assert server.protocol.buffered <= 2
 
 
-SLOW = [
+BACKTRACKING = [
     b"a." * 1000,
     b"@a," * 600,
     b'"\\' * 900,
@@ -302,13 +302,13 @@ SLOW = [
 ]
 
 
-@pytest.mark.parametrize("argument", SLOW, ids=lambda octets: octets[:3].decode())
-def test_no_argument_takes_long(argument: bytes) -> None:
-    """Two hundred of the longest lines there can be, of a kind that makes a careless grammar try everything, within the timeout."""
+@pytest.mark.parametrize("argument", BACKTRACKING, ids=lambda octets: octets[:3].decode())
+def test_parsing_takes_linear_time(argument: bytes) -> None:
+    """Two run_commands of the longest lines there can be, of a kind that makes a careless grammar try everything, within the timeout."""
     lines = [
         verb + argument
         for verb in (b"MAIL FROM:", b"MAIL FROM:<", b"RCPT TO:<@", b"MAIL FROM:<a@b> X=", b"EHLO ", b"AUTH ")
     ]
     for _ in range(35):
-        program = Anything(random.Random(0), limits=Limits(errors=99))
-        program.feed(b"EHLO x\r\n" + b"".join(line[:2040] + b"\r\n" for line in lines))
+        server = RandomServer(random.Random(0), limits=Limits(errors=99))
+        server.feed(b"EHLO x\r\n" + b"".join(line[:2040] + b"\r\n" for line in lines))

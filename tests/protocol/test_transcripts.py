@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from attrs import Factory, define
 
-from .talk import Talk
+from .driver import ServerDriver
 
 FILES = sorted((Path(__file__).parent.parent / "transcripts").glob("*.txt"))
 
@@ -66,31 +66,33 @@ def transcript(request: pytest.FixtureRequest) -> Transcript:
 
 
 def test_one_turn_at_a_time(transcript: Transcript) -> None:
-    talk = Talk(**transcript.settings)
+    driver = ServerDriver(**transcript.settings)
     for client_octets, server_octets in transcript.turns:
-        talk.send(client_octets)
-        assert talk.output.endswith(server_octets)
-    assert talk.output == transcript.server
-    assert talk.over
+        driver.send(client_octets)
+        assert driver.output.endswith(server_octets)
+    assert driver.output == transcript.server
+    assert driver.closed
 
 
 def test_one_segment(transcript: Transcript) -> None:
-    assert Talk(**transcript.settings).split(transcript.client, []).output == transcript.server
+    assert ServerDriver(**transcript.settings).send_in_segments(transcript.client, []).output == transcript.server
 
 
 def test_one_octet_at_a_time(transcript: Transcript) -> None:
     octets = transcript.client
-    assert Talk(**transcript.settings).split(octets, range(1, len(octets))).output == transcript.server
+    assert (
+        ServerDriver(**transcript.settings).send_in_segments(octets, range(1, len(octets))).output == transcript.server
+    )
 
 
 def test_random_segments(transcript: Transcript) -> None:
     octets = transcript.client
     rng = random.Random(octets)
-    whole = Talk(**transcript.settings).split(octets, [])
+    whole = ServerDriver(**transcript.settings).send_in_segments(octets, [])
     for _ in range(50):
         cuts = sorted(rng.sample(range(len(octets)), rng.randrange(1, 20)))
-        talk = Talk(**transcript.settings).split(octets, cuts)
-        assert (talk.output, talk.story) == (whole.output, whole.story)
+        driver = ServerDriver(**transcript.settings).send_in_segments(octets, cuts)
+        assert (driver.output, driver.events) == (whole.output, whole.events)
 
 
 def test_transcripts_are_found() -> None:

@@ -10,7 +10,7 @@ from smtp_trio.protocol import Limits, Reply
 from smtp_trio.protocol.extensions import BinaryMime, standard
 from smtp_trio.protocol.framing import DotTerminatedReader, ReceiveBuffer
 
-from .talk import RECIPIENT, SENDER, Talk, codes
+from .driver import RECIPIENT, SENDER, ServerDriver, codes
 
 BARE = "550 5.5.2"
 OK = "250 2.0.0"
@@ -45,10 +45,10 @@ def name(octets: object) -> str:
     return repr(octets)[2:-1] if isinstance(octets, bytes) else str(octets)
 
 
-def begin(mode: str) -> Talk:
-    talk = Talk(newlines=mode).begin(SENDER, RECIPIENT)
-    assert codes(talk.say("DATA")) == ["354"]
-    return talk
+def begin(mode: str) -> ServerDriver:
+    driver = ServerDriver(newlines=mode).begin(SENDER, RECIPIENT)
+    assert codes(driver.send_lines("DATA")) == ["354"]
+    return driver
 
 
 def expected(row: tuple[bytes, bytes, str], mode: str) -> tuple[list[bytes], str]:
@@ -66,12 +66,12 @@ def test_sequences_in_data_in_all_segments(seq: bytes, mode: str) -> None:
     replies = [answer, OK] if seq in NO_END else [answer, "500 5.5.1", "500 5.5.1", OK]
     octets = b"a" + seq + b"b\r\n.\r\nNOOP\r\n"
     for cut in range(len(octets)):
-        talk = begin(mode)
-        begun = len(talk.output)
-        talk.split(octets, [cut])
-        assert codes(talk.output[begun:].decode().splitlines()) == replies
-        assert talk.messages == messages
-    assert begin(mode).split(octets, range(1, len(octets))).messages == messages
+        driver = begin(mode)
+        begun = len(driver.output)
+        driver.send_in_segments(octets, [cut])
+        assert codes(driver.output[begun:].decode().splitlines()) == replies
+        assert driver.messages == messages
+    assert begin(mode).send_in_segments(octets, range(1, len(octets))).messages == messages
 
 
 def test_refusal_names_bare_cr_or_lf() -> None:
@@ -95,21 +95,21 @@ def test_sequences_in_bdat_do_not_end_the_message(seq: bytes, mode: str) -> None
     command = f"BDAT {len(body)} LAST\r\n".encode()
     for cut in range(len(body) + 1):
         for binary in (False, True):
-            talk = Talk(newlines=mode, extensions=standard(BinaryMime()))
-            talk.begin(f"{SENDER} BODY={'BINARYMIME' if binary else '8BITMIME'}", RECIPIENT)
-            begun = len(talk.output)
-            talk.split(command + body + b"NOOP\r\n", [len(command) + cut])
+            driver = ServerDriver(newlines=mode, extensions=standard(BinaryMime()))
+            driver.begin(f"{SENDER} BODY={'BINARYMIME' if binary else '8BITMIME'}", RECIPIENT)
+            begun = len(driver.output)
+            driver.send_in_segments(command + body + b"NOOP\r\n", [len(command) + cut])
             refused = bare and mode == "reject" and not binary
-            assert codes(talk.output[begun:].decode().splitlines()) == [BARE if refused else OK, OK]
-            assert talk.messages == ([] if refused else [normalized if mode == "normalize" and not binary else body])
+            assert codes(driver.output[begun:].decode().splitlines()) == [BARE if refused else OK, OK]
+            assert driver.messages == ([] if refused else [normalized if mode == "normalize" and not binary else body])
 
 
 def test_refused_message_is_read_to_its_end() -> None:
-    talk = begin("reject")
+    driver = begin("reject")
     smuggled = b"a\n.\r\nMAIL FROM:<evil@x>\r\nRCPT TO:<you@mx.test>\r\nDATA\r\nhello\r\n.\r\n"
-    assert codes(talk.send(smuggled)) == [BARE]
-    assert talk.messages == []
-    assert talk.protocol.state.mail is None
+    assert codes(driver.send(smuggled)) == [BARE]
+    assert driver.messages == []
+    assert driver.protocol.state.mail is None
 
 
 def reference(octets: bytes) -> tuple[bytes, bytes] | None:
@@ -150,8 +150,8 @@ def test_fault_does_not_depend_on_segments() -> None:
         octets = body + b"\r\n.\r\n"
         faults: set[Reply] = set()
         for cut in range(len(octets)):
-            talk = Talk(size=40, limits=Limits(received=1)).begin(SENDER, RECIPIENT)
-            talk.say("DATA")
-            talk.split(octets, [cut])
-            faults.add(talk.story[-1][-1])  # type: ignore[index]
+            driver = ServerDriver(size=40, limits=Limits(received=1)).begin(SENDER, RECIPIENT)
+            driver.send_lines("DATA")
+            driver.send_in_segments(octets, [cut])
+            faults.add(driver.events[-1][-1])  # type: ignore[index]
         assert len(faults) == 1, (body, faults)

@@ -1,4 +1,4 @@
-"""Commands, parameters, paths and replies: what a client encodes a server decodes, and nothing else is let in."""
+"""Commands, parameters, paths and replies as values: encoding, decoding and validation."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from smtp_trio.protocol.params import NO_PARAMS
 from smtp_trio.protocol.session_state import SessionState
 from smtp_trio.protocol.syntax import decode_xtext, encode_xtext
 
-from .talk import ANY, CODES
+from .driver import ANY, CODES
 
 OFFER = Grammar(STANDARD).offer(SessionState(hooks=frozenset({"auth"}), secure=True)).params
 
@@ -68,7 +68,7 @@ senders = st.one_of(recipients, st.just(Path("", "", None)))
 
 
 @given(senders)
-def test_paths_survive_being_written(path: Path) -> None:
+def test_path_round_trip(path: Path) -> None:
     assert Path.parse(f"<{path.raw}>") == path
     assert str(path) == path.raw
     assert path.is_null == (path.raw == "")
@@ -88,7 +88,7 @@ def test_parts_of_a_path(text: str, user: str, detail: str | None, postmaster: b
     assert (path.user, path.detail, path.is_postmaster) == (user, detail, postmaster)
 
 
-def test_a_path_is_written_with_its_domain_in_lower_case() -> None:
+def test_domain_is_lower_case() -> None:
     path = Path.parse("<Fred@B\u00fccher.Example>")
     assert path is not None
     assert (str(path), path.raw, path.is_ascii) == ("Fred@xn--bcher-kva.example", "Fred@B\u00fccher.Example", False)
@@ -98,13 +98,13 @@ def test_a_path_is_written_with_its_domain_in_lower_case() -> None:
     "text",
     ["", "a", "<a>", "<a@b", "a@b>", "<a@\u2488com>", "<a@xn\u2010>", "<a@" + "\u00e9" * 300 + ">", "<a@\u00e9..b>"],
 )
-def test_no_paths(text: str) -> None:
+def test_invalid_paths(text: str) -> None:
     assert Path.parse(text) is None
 
 
 @given(st.text(max_size=30))
-def test_a_path_or_nothing(text: str) -> None:
-    """Whatever it is: a domain that comes out can be written into a command or a header as it is."""
+def test_any_text_as_path(text: str) -> None:
+    """Any text is refused or gives a domain that can be written into a command or a header field."""
     for candidate in (text, f"<{text}>", f"<a@{text}>"):
         path = Path.parse(candidate)
         if path is not None and path.domain is not None:
@@ -124,7 +124,7 @@ params = st.fixed_dictionaries({}, optional=values).map(Params)
 
 @pytest.mark.parametrize("param", values, ids=repr)
 @given(st.data())
-def test_parameters_survive_being_written(param: Param[Any], data: st.DataObject) -> None:
+def test_parameter_round_trip(param: Param[Any], data: st.DataObject) -> None:
     value = data.draw(values[param])
     assert param.parse(param.format(value)) == value
 
@@ -148,14 +148,14 @@ def test_params_are_a_mapping() -> None:
         one[AUTH]
 
 
-def test_size_is_understood_by_a_client() -> None:
+def test_size_of_the_server() -> None:
     assert Size().parse_offer(["1000"]) == Size(1000)
     assert Size().parse_offer([]) == Size()
     assert Size().parse_offer(["many"]) == Size(0)
 
 
 @given(st.text(max_size=40))
-def test_xtext_survives_being_written(text: str) -> None:
+def test_xtext_round_trip(text: str) -> None:
     encoded = encode_xtext(text)
     assert decode_xtext(encoded) == text
     assert re.fullmatch(r"[!-~]*", encoded)
@@ -163,7 +163,7 @@ def test_xtext_survives_being_written(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["+zz", "+3d", "+", "+3", "a b", "a=b", "\u00e9", "+C3", "\t"])
-def test_no_xtext(text: str) -> None:
+def test_invalid_xtext(text: str) -> None:
     assert decode_xtext(text) is None
 
 
@@ -188,7 +188,7 @@ commands = st.one_of(
 
 
 @given(commands)
-def test_commands_survive_being_written(command: Command) -> None:
+def test_command_round_trip(command: Command) -> None:
     verb, _, argument = command.encode().partition(" ")
     assert verb == command.verb
     kind = Bdat if type(command) is BdatLast else type(command)
@@ -218,22 +218,22 @@ def outcome(argument: str) -> Mail | Reply:
 
 
 @given(arguments)
-def test_an_argument_is_read_the_same_the_second_time(argument: str) -> None:
+def test_cached_argument_gives_the_same_result(argument: str) -> None:
     assert outcome(argument) == outcome(argument)
 
 
 @given(st.text("ABCabc019+/=", max_size=20))
-def test_responses_survive_being_written(line: str) -> None:
+def test_auth_response_round_trip(line: str) -> None:
     assert AuthResponse.decode(AuthResponse(line).encode(), {}) == AuthResponse(line)
 
 
-def test_questions_that_are_no_commands() -> None:
+def test_end_of_body_and_auth_response() -> None:
     assert EndOfBody().encode() == "."
     assert Connect().encode() == "CONNECT"
 
 
 @pytest.mark.parametrize("command", [Quit(), Ehlo("x"), Vrfy("x"), Bdat(1), BdatLast(1), Connect(), StartTlsCommand()])
-def test_commands_without_fields_of_their_own_are_values_too(command: Command) -> None:
+def test_commands_without_fields_are_frozen_values(command: Command) -> None:
     assert not hasattr(command, "__dict__")
     assert repr(command).startswith(f"{type(command).__name__}(")
     assert command == copy.copy(command) == pickle.loads(pickle.dumps(command))
@@ -242,12 +242,12 @@ def test_commands_without_fields_of_their_own_are_values_too(command: Command) -
         command.verb = "NOOP"  # type: ignore[misc]
 
 
-def test_commands_of_two_kinds_are_never_equal() -> None:
+def test_commands_of_different_classes_are_not_equal() -> None:
     assert len({Quit(), Rset(), Noop(), Data()}) == 4
     assert len({Ehlo("x"), Helo("x")}) == len({Bdat(1), BdatLast(1)}) == 2
 
 
-def test_a_reply_takes_the_status_that_is_usual_for_the_command() -> None:
+def test_add_status() -> None:
     rcpt = Rcpt(Path("a@b", "a", "b"))
     assert rcpt.add_status(Reply(250, "Fine")).encode() == b"250 2.1.5 Fine\r\n"
     assert rcpt.add_status(Reply(250, "Fine", "2.0.0")).encode() == b"250 2.0.0 Fine\r\n"
@@ -258,7 +258,7 @@ def test_a_reply_takes_the_status_that_is_usual_for_the_command() -> None:
 
 
 @pytest.mark.parametrize("code", [0, 99, 100, 199, 600, 999, -250])
-def test_no_reply_code(code: int) -> None:
+def test_invalid_reply_code(code: int) -> None:
     with pytest.raises(ValueError, match="invalid reply code"):
         Reply(code)
 
@@ -271,7 +271,7 @@ def test_no_reply_code(code: int) -> None:
         (250, "2.1.1\r\n", "invalid enhanced"), (250, "ok", "invalid enhanced"),
     ],
 )  # fmt: skip
-def test_no_status(code: int, status: str, why: str) -> None:
+def test_invalid_status(code: int, status: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         Reply(code, "x", status)
 
@@ -295,15 +295,15 @@ def test_no_status(code: int, status: str, why: str) -> None:
         (Reply(250, "a\n", ""), b"250-a\r\n250 \r\n"),
     ],
 )
-def test_replies_in_print(reply: Reply, printed: bytes) -> None:
+def test_encoded_replies(reply: Reply, printed: bytes) -> None:
     assert reply.encode() == printed
 
 
-def test_a_reply_without_its_status() -> None:
+def test_encode_without_status() -> None:
     assert Reply(550, "one\ntwo", "5.1.1").encode(enhanced=False) == b"550-one\r\n550 two\r\n"
 
 
-def test_a_reply_for_people() -> None:
+def test_reply_as_str() -> None:
     assert str(Reply(550, "one\ntwo", "5.1.1")) == "550-5.1.1 one / 550 5.1.1 two"
     assert repr(Reply(250, "Ok")) == "Reply(code=250, text='Ok', status=None)"
     assert Reply(250, "Ok") == Reply(250, "Ok") != Reply(250, "Ok", "2.0.0")
@@ -325,7 +325,7 @@ def test_kinds_of_reply(code: int, kind: str) -> None:
 
 
 @given(st.integers(200, 599), st.text(max_size=1200), st.booleans())
-def test_whatever_the_text_it_is_one_reply(code: int, text: str, bare: bool) -> None:
+def test_any_text_is_encoded_as_one_reply(code: int, text: str, bare: bool) -> None:
     octets = Reply(code, text, "" if bare else None).encode()
     *lines, empty = octets.split(b"\r\n")
     assert empty == b""
@@ -340,7 +340,7 @@ def test_whatever_the_text_it_is_one_reply(code: int, text: str, bare: bool) -> 
 @pytest.mark.parametrize(
     "words", ["x" * 2000, "word " * 300, "\u65e5" * 700, " " * 1500, "x " + "y" * 900, "e\u0301" * 400]
 )
-def test_long_lines_are_folded_and_nothing_is_lost(words: str) -> None:
+def test_folded_lines_contain_all_words(words: str) -> None:
     lines = Reply(250, words, "2.0.0").encode().decode().split("\r\n")[:-1]
     assert max(len(line.encode()) for line in lines) <= 510
     assert "".join(line[10:] for line in lines).replace(" ", "") == words.replace(" ", "")
@@ -348,14 +348,14 @@ def test_long_lines_are_folded_and_nothing_is_lost(words: str) -> None:
         assert all(line.rstrip().endswith("word") for line in lines if line[10:].strip())
 
 
-def test_a_line_of_exactly_512_octets_is_not_folded() -> None:
+def test_line_of_512_octets_is_not_folded() -> None:
     assert len(Reply(250, "x" * 500, "2.0.0").encode()) == 512
     assert Reply(250, "x" * 501, "2.0.0").encode().count(b"\r\n") == 2
     assert len(Reply(250, "x" * 506, "").encode()) == 512
     assert len(Reply(250, "\u00e9" * 253, "").encode()) == 512
 
 
-def test_what_a_bad_command_says_of_itself() -> None:
+def test_bad_command_error() -> None:
     bad = BadCommandError(Reply(501, "No", "5.5.4"), verb="MAIL", close=True)
     assert (str(bad), bad.verb, bad.close) == ("MAIL: 501 No", "MAIL", True)
     assert str(BadCommandError(Reply(500, "No"))) == "line: 500 No"
@@ -369,19 +369,19 @@ KINDS: list[type[Command]] = [
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_codes_that_a_command_may_get(kind: type[Command]) -> None:
-    # 502 for BDAT is the core's own, when chunks are not served.
+def test_allowed_reply_codes(kind: type[Command]) -> None:
+    # 502 to BDAT is the reply of a server without CHUNKING.
     assert kind.codes | ANY == CODES[kind.verb] - ({502} if kind.counted else set()) | ANY
 
 
-def test_the_codes_of_a_few_others() -> None:
+def test_allowed_reply_codes_of_extensions() -> None:
     assert StartTlsCommand.codes | ANY == {220, 454, 502} | ANY
     assert Connect.codes == {220} | {code for code in range(400, 600) if code // 10 % 10 <= 5}
     assert ANY - {503} == COMMON_CODES
 
 
-#: RFC 3463, RFC 5248, and the RFCs that brought the codes along.
-USUAL = """
+#: From RFC 3463, RFC 5248 and the RFCs that define the codes.
+DEFAULT_STATUS = """
     211 2.0.0  214 2.0.0  220 2.0.0  221 2.0.0  235 2.7.0  250 2.0.0  251 2.1.5  252 2.5.0
     421 4.3.0  432 4.7.12  450 4.2.0  451 4.3.0  452 4.3.1  454 4.7.0  455 4.5.4
     500 5.5.2  501 5.5.4  502 5.5.1  503 5.5.1  504 5.5.4  521 5.3.2  525 5.7.13  530 5.7.0  534 5.7.9  535 5.7.8  538 5.7.11
@@ -390,6 +390,8 @@ USUAL = """
 """
 
 
-@pytest.mark.parametrize(("code", "status"), list(zip(USUAL.split()[::2], USUAL.split()[1::2], strict=True)))
-def test_the_status_that_a_code_has_by_itself(code: str, status: str) -> None:
+@pytest.mark.parametrize(
+    ("code", "status"), list(zip(DEFAULT_STATUS.split()[::2], DEFAULT_STATUS.split()[1::2], strict=True))
+)
+def test_default_status(code: str, status: str) -> None:
     assert Reply(int(code), "x").encode() == f"{code} {status} x\r\n".encode()

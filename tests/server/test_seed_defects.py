@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import trio
 from helpers import MESSAGE, SECRET, START, Client, Taker, call, listening, server_tls, talk, unbuffered
-from protocol.talk import HELLO, RECIPIENT, SENDER, Talk, codes
+from protocol.driver import HELLO, RECIPIENT, SENDER, ServerDriver, codes
 from trio.testing import MockClock
 
 from smtp_trio import Body, Hooks, Limits, Reply, Server, Session, Timeouts
@@ -22,8 +22,8 @@ from smtp_trio.protocol import EndOfBody, Mail, Rcpt
 from smtp_trio.protocol.extensions.auth import Credentials
 
 
-def with_recipient(**settings: Any) -> Talk:
-    return Talk(**settings).begin(SENDER, RECIPIENT)
+def with_recipient(**settings: Any) -> ServerDriver:
+    return ServerDriver(**settings).begin(SENDER, RECIPIENT)
 
 
 # --- in the core ----------------------------------------------------------------------------------------------------
@@ -31,9 +31,9 @@ def with_recipient(**settings: Any) -> Talk:
 
 def test_seed_defect_01_a_segment_is_not_a_command() -> None:
     octets = f"{HELLO}\r\n{SENDER}\r\n{RECIPIENT}\r\nDATA\r\nx\r\n.\r\nQUIT\r\n".encode()
-    merged = codes(Talk().send(octets))
+    merged = codes(ServerDriver().send(octets))
     assert merged == ["220", "250", "250 2.1.0", "250 2.1.5", "354", "250 2.0.0", "221 2.0.0"]
-    split = Talk()
+    split = ServerDriver()
     assert codes([reply for octet in octets for reply in split.send(bytes([octet]))]) == merged
 
 
@@ -52,29 +52,29 @@ def test_seed_defect_03_the_rest_of_a_message_that_is_too_big_is_not_commands() 
     talk = with_recipient(size=20)
     smuggled = b"MAIL FROM:<evil@x>\r\nRCPT TO:<you@mx.test>\r\nDATA\r\nQUIT\r\n"
     assert codes(talk.send(b"DATA\r\n" + b"x" * 30 + b"\r\n" + smuggled + b".\r\n")) == ["354", "552 5.3.4"]
-    assert codes(talk.say("NOOP", "DATA")) == ["250 2.0.0", "503 5.5.1"]
+    assert codes(talk.send_lines("NOOP", "DATA")) == ["250 2.0.0", "503 5.5.1"]
 
 
 def test_seed_defect_04_the_envelope_does_not_survive_its_message() -> None:
     talk = with_recipient()
-    assert codes(talk.say("DATA", "x", ".", "DATA", RECIPIENT)) == ["354", "250 2.0.0", "503 5.5.1", "503 5.5.1"]
+    assert codes(talk.send_lines("DATA", "x", ".", "DATA", RECIPIENT)) == ["354", "250 2.0.0", "503 5.5.1", "503 5.5.1"]
 
 
 def test_seed_defect_05_mail_within_mail() -> None:
-    assert codes(with_recipient().say(SENDER)) == ["503 5.5.1"]
+    assert codes(with_recipient().send_lines(SENDER)) == ["503 5.5.1"]
 
 
 def test_seed_defect_06_rset_does_not_forget_the_ehlo() -> None:
-    assert codes(with_recipient().say("RSET", f"{SENDER} SIZE=5")) == ["250 2.0.0", "250 2.1.0"]
+    assert codes(with_recipient().send_lines("RSET", f"{SENDER} SIZE=5")) == ["250 2.0.0", "250 2.1.0"]
 
 
 def test_seed_defect_07_vrfy_is_known() -> None:
-    assert codes(Talk().say("VRFY someone")) == ["220", "252 2.5.0"]
+    assert codes(ServerDriver().send_lines("VRFY someone")) == ["220", "252 2.5.0"]
 
 
 def test_seed_defect_08_a_path_is_a_path_and_a_parameter_is_known() -> None:
-    talk = Talk().begin()
-    assert codes(talk.say("MAIL junk from:<a> X=<b>", "MAIL FROM:<a> X=<b>", "MAIL FROM:<a@b> X=1", "MAIL FROM:<a@b> X=<b>")) == [
+    talk = ServerDriver().begin()
+    assert codes(talk.send_lines("MAIL junk from:<a> X=<b>", "MAIL FROM:<a> X=<b>", "MAIL FROM:<a@b> X=1", "MAIL FROM:<a@b> X=<b>")) == [
         "501 5.5.4", "501 5.1.7", "555 5.5.4", "555 5.5.4",
     ]  # fmt: skip
 
@@ -83,12 +83,17 @@ def test_seed_defect_13_nothing_is_left_of_a_failed_message() -> None:
     failing = with_recipient(
         answer=lambda command: Reply(451, "Later", "4.3.0") if isinstance(command, EndOfBody) else None
     )
-    assert codes(failing.say("DATA", "one", ".")) == ["354", "451 4.3.0"]
+    assert codes(failing.send_lines("DATA", "one", ".")) == ["354", "451 4.3.0"]
     state = failing.protocol.state
     assert (state.mail, state.rcpts, failing.protocol.body, failing.protocol.fault) == (None, [], None, None)
     bare = with_recipient()
     assert codes(bare.send(b"DATA\r\na\nb\r\n.\r\n")) == ["354", "550 5.5.2"]
-    assert codes(bare.say(SENDER, RECIPIENT, "DATA", "two", ".")) == ["250 2.1.0", "250 2.1.5", "354", "250 2.0.0"]
+    assert codes(bare.send_lines(SENDER, RECIPIENT, "DATA", "two", ".")) == [
+        "250 2.1.0",
+        "250 2.1.5",
+        "354",
+        "250 2.0.0",
+    ]
     assert bare.messages == [b"two\r\n"]
 
 

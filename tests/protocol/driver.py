@@ -1,6 +1,6 @@
-"""A client without a network: its octets go straight into a `ServerProtocol`, which gets the answers of a simple program.
+"""`ServerDriver`: a client and an application without a network, for tests of `ServerProtocol`.
 
-Whatever a test is about, every reply that the core prints on the way goes through `check_replies`.
+All replies that the core sends in a test are checked by `check_replies`.
 """
 
 from __future__ import annotations
@@ -31,17 +31,16 @@ from smtp_trio.protocol.extensions.starttls import HANDSHAKE
 from smtp_trio.protocol.sasl import Authenticated, MechanismContext, Secret
 
 NAME = "mx.test"
-#: Up to a sender, and up to a recipient.
 HELLO = "EHLO client.test"
 SENDER = "MAIL FROM:<me@client.test>"
 RECIPIENT = "RCPT TO:<you@mx.test>"
 
-# RFC 5321 4.2: Reply-line, with its 512 octets of 4.5.3.1.5; only ASCII, as nobody here speaks of a non-ASCII mailbox.
+# Reply-line of RFC 5321 4.2, with at most 512 octets (4.5.3.1.5). The replies in these tests are ASCII.
 LINE = re.compile(rb"([2-5][0-5][0-9])([ -])([\t -~]{0,506})\r\n")
 STATUS = re.compile(rb"([245])\.[0-9]{1,3}\.[0-9]{1,3}(?: |$)")
 
-# RFC 5321 4.3.2 with RFC 7504, and the RFCs of the extensions. Any command may be told the first few, 503 by the greeting's refusal
-# (3.1) and 530 by RFC 3207 4 and RFC 4954 6.
+# The reply codes of RFC 5321 4.3.2, RFC 7504 and the RFCs of the extensions. The first ones are allowed for any command: 503
+# after a rejecting greeting (RFC 5321 3.1), 530 by RFC 3207 4 and RFC 4954 6.
 ANY = {421, 451, 500, 501, 503, 530}
 CODES = {
     "CONNECT": {220, 521, 554},
@@ -67,7 +66,7 @@ Answer = Callable[[Command], Reply | None]
 
 
 def check_replies(octets: bytes, questions: Sequence[Question], *, enhanced: bool = True) -> list[str]:
-    """The replies in these octets, their lines joined by a line feed: one for each question, and each as it must be."""
+    """Check that the octets are one valid reply to each command, and return the replies, lines joined with LF."""
     replies = []
     at = 0
     for question in questions:
@@ -87,12 +86,12 @@ def check_replies(octets: bytes, questions: Sequence[Question], *, enhanced: boo
         assert len(codes) == len(statuses) == 1, lines
         _check_reply(question, codes.pop(), statuses.pop(), enhanced=enhanced)
         replies.append("\n".join(lines))
-    assert at == len(octets), ("more replies than questions", octets[at:])
+    assert at == len(octets), ("more replies than commands", octets[at:])
     return replies
 
 
 def _check_reply(question: Question, code: bytes, status: bytes | None, *, enhanced: bool) -> None:
-    # RFC 2034 4: no enhanced status on the greeting, on answers to HELO and EHLO, and on 3yz.
+    # RFC 2034 4: no enhanced status code in the greeting, in replies to HELO and EHLO, and in 3yz.
     bare = isinstance(question, Connect | Hello) or question.verb in ("EHLO", "HELO") or code[:1] == b"3"
     assert (status is None) == (bare or not enhanced), (question, code, status)
     assert status is None or status[:1] == code[:1], (code, status)
@@ -100,8 +99,8 @@ def _check_reply(question: Question, code: bytes, status: bytes | None, *, enhan
         assert int(code) in CODES[question.verb] | ANY, (question, code)
 
 
-def opinions(command: Command) -> Reply | None:
-    """Mailboxes named "no" and "later" are refused; all else gets its usual answer."""
+def refuse_no_and_later(command: Command) -> Reply | None:
+    """Refuse mailboxes named "no" and "later"."""
     path = command.sender if isinstance(command, Mail) else command.recipient if isinstance(command, Rcpt) else None
     if path is not None and path.local == "no":
         return Reply(550, "No such user here", "5.1.1")
@@ -110,81 +109,81 @@ def opinions(command: Command) -> Reply | None:
     return None
 
 
-def passwords(credentials: Credentials) -> Reply | None:
-    """The one password there is."""
+def check_password(credentials: Credentials) -> Reply | None:
+    """Accept the password "secret"."""
     return None if credentials.password == "secret" else INVALID_CREDENTIALS
 
 
-class Talk:
-    """One session. ``messages`` are those that were accepted; ``story`` is all that happened, however the octets were cut up."""
+class ServerDriver:
+    """One session. ``messages`` are the accepted messages; ``events`` lists the events, independent of segments."""
 
     def __init__(
         self,
         *,
         name: str = NAME,
-        answer: Answer = opinions,
-        judge: Callable[[Credentials], Reply | None] = passwords,
+        answer: Answer = refuse_no_and_later,
+        check_credentials: Callable[[Credentials], Reply | None] = check_password,
         secure: bool = False,
         checked: bool = True,
         **settings: Any,
     ) -> None:
         self.protocol = ServerProtocol(name, **settings)
         self.protocol.state.secure = secure
-        self.answer, self.judge = answer, judge
+        self.answer, self.check_credentials = answer, check_credentials
         self.messages: list[bytes] = []
-        self.story: list[object] = []
+        self.events: list[object] = []
         self.refused: list[BadCommandError] = []
         self.credentials: list[Credentials] = []
         self.output = b""
-        self.over = False
+        self.closed = False
         self._checked = checked
         self._questions: list[Question] = []
         self._body: list[bytes] = []
         self._exchange: Generator[ExchangeStep, Any, Authenticated] | None = None
-        #: What is stored for users, and whom we were asked about.
+        #: The stored secrets, and the users whose secrets were requested.
         self.secrets: dict[str, Secret] = {"fred": "secret"}
-        self.wanted: list[str] = []
+        self.requested_secrets: list[str] = []
         self.mechanism_context = MechanismContext(name, lambda n: bytes(range(n)))
 
-    # --- the client's side ------------------------------------------------------------------------------------------
+    # --- the client -------------------------------------------------------------------------------------------------
 
     def feed(self, octets: bytes) -> bytes:
-        """One segment; returns what comes back."""
+        """Send one segment; return the octets that come back."""
         if octets:
             self.protocol.receive_data(octets)
         return self._run()
 
-    def hang_up(self) -> bytes:
-        """There is no more; returns what comes back."""
+    def end_input(self) -> bytes:
+        """End the input; return the octets that come back."""
         self.protocol.receive_data(b"")
         return self._run()
 
     def _run(self) -> bytes:
-        while not self.over and self._turn():
+        while not self.closed and self._turn():
             pass
         octets = self.protocol.data_to_send()
         self.output += octets
         return octets
 
-    def say(self, *lines: str | bytes) -> list[str]:
-        """Lines, all in one segment; returns the replies to them."""
+    def send_lines(self, *lines: str | bytes) -> list[str]:
+        """Send lines in one segment; return the replies."""
         octets = b"".join((line.encode() if isinstance(line, str) else line) + b"\r\n" for line in lines)
         return self.send(octets)
 
     def send(self, octets: bytes) -> list[str]:
-        """One segment; returns the replies to it."""
+        """Send one segment; return the replies."""
         self._questions.clear()
         octets = self.feed(octets)
         return check_replies(octets, self._questions, enhanced=self.protocol.grammar.has("ENHANCEDSTATUSCODES"))
 
-    def begin(self, *lines: str) -> Talk:
-        """Greeting, EHLO and these, all of which must be accepted."""
-        for reply in self.say(HELLO, *lines):
+    def begin(self, *lines: str) -> ServerDriver:
+        """Send EHLO and these lines, which must all be accepted; return the driver."""
+        for reply in self.send_lines(HELLO, *lines):
             assert reply[0] == "2", reply
         return self
 
-    def split(self, octets: bytes, cuts: Iterable[int]) -> Talk:
-        """All of it, cut up there."""
+    def send_in_segments(self, octets: bytes, cuts: Iterable[int]) -> ServerDriver:
+        """Send the octets in segments that begin at ``cuts``; return the driver."""
         start = 0
         for cut in cuts:
             self._piece(octets[start:cut])
@@ -199,18 +198,18 @@ class Talk:
             else:
                 self.feed(octets)
 
-    # --- the program's side -----------------------------------------------------------------------------------------
+    # --- the application --------------------------------------------------------------------------------------------
 
     def _turn(self) -> bool:
-        """One event and what is done about it; false when there is none."""
+        """Handle one event; return false if there is none."""
         protocol = self.protocol
         try:
             event = protocol.next_event()
         except BadCommandError as bad:
             self._exchange = None
             self.refused.append(bad)
-            self.story.append(("refused", bad.verb, bad.reply, bad.close))
-            self.over = bad.close
+            self.events.append(("refused", bad.verb, bad.reply, bad.close))
+            self.closed = bad.close
             self._reply(bad, bad.reply)
             return True
         if event is NEED_DATA:
@@ -218,14 +217,14 @@ class Talk:
         if isinstance(event, bytes):
             self._body.append(event)
         elif isinstance(event, Command):
-            self.story.append(event)
+            self.events.append(event)
             self._command(event)
         elif event is CONNECTION_LOST:
-            self.story.append(event)
-            self.over = True
+            self.events.append(event)
+            self.closed = True
         elif event is FAULT:
             assert protocol.fault is not None
-            self.story.append((event, protocol.fault))
+            self.events.append((event, protocol.fault))
             self._body.clear()
         else:
             assert event in (END_OF_BODY, END_OF_CHUNK)
@@ -235,9 +234,9 @@ class Talk:
     def _command(self, command: Command) -> None:
         if isinstance(command, AuthCommand | AuthResponse):
             self._auth(command)
-        elif not isinstance(command, CountedCommand):  # whose answer comes behind its octets
+        elif not isinstance(command, CountedCommand):  # which is answered after its octets
             self._reply(command, self.answer(command) or self.protocol.default_reply(command))
-            self.over = self.over or isinstance(command, Quit)
+            self.closed = self.closed or isinstance(command, Quit)
             if self.protocol.dialogue.phase is HANDSHAKE:
                 self.protocol.secured()
 
@@ -252,9 +251,9 @@ class Talk:
             while not isinstance(question := self._exchange.send(answer), Reply):
                 if isinstance(question, Credentials):
                     self.credentials.append(question)
-                    answer = self.judge(question)
+                    answer = self.check_credentials(question)
                 else:
-                    self.wanted.append(question.user)
+                    self.requested_secrets.append(question.user)
                     answer = self.secrets.get(question.user)
             reply = question
         except BadCommandError as bad:
@@ -269,11 +268,11 @@ class Talk:
         assert isinstance(command, Command)
         reply = self.protocol.fault or self.answer(command) or command.default_reply
         if last:
-            self.story.append((END_OF_BODY, None if self.protocol.fault else b"".join(self._body), reply))
+            self.events.append((END_OF_BODY, None if self.protocol.fault else b"".join(self._body), reply))
             if reply.accepted:
                 self.messages.append(b"".join(self._body))
         else:
-            self.story.append((END_OF_CHUNK, reply))
+            self.events.append((END_OF_CHUNK, reply))
         self._reply(command, reply)
 
     def _reply(self, question: Question, reply: Reply) -> None:
@@ -281,30 +280,30 @@ class Talk:
         self.protocol.send(reply)
         if self.protocol.state.mail is None:
             self._body.clear()
-        self.over = self.over or reply.code == 421
+        self.closed = self.closed or reply.code == 421
 
 
 def codes(replies: Iterable[str]) -> list[str]:
-    """Code and status of each, or the code alone where there is no status."""
+    """Return the code and the enhanced status code of each reply, or the code alone."""
     return [" ".join(re.findall(r"^\d{3}|(?<=^\d{3}[ -])\d\.\d+\.\d+", reply)) for reply in replies]
 
 
-#: What leads to each phase, by the letters that the list of items uses.
+#: The commands that lead to each phase.
 PHASES: dict[str, list[str]] = {
-    "G": [],
-    "E": [HELLO],
-    "M": [HELLO, SENDER],
-    "R": [HELLO, SENDER, RECIPIENT],
+    "GREETED": [],
+    "READY": [HELLO],
+    "SENDER": [HELLO, SENDER],
+    "RECIPIENT": [HELLO, SENDER, RECIPIENT],
 }
 
 
-def at(phase: str, answer: Answer = opinions) -> Talk:
-    """A session that stands there."""
-    talk = Talk(answer=answer)
-    talk.say(*PHASES[phase])
-    return talk
+def driver_in(phase: str, answer: Answer = refuse_no_and_later) -> ServerDriver:
+    """Return a driver in this phase."""
+    driver = ServerDriver(answer=answer)
+    driver.send_lines(*PHASES[phase])
+    return driver
 
 
-def answering(*answers: tuple[type[Command], Reply]) -> Answer:
-    """These commands get these answers, all others the usual."""
+def replying(*answers: tuple[type[Command], Reply]) -> Answer:
+    """Answer these commands with these replies, all others with the default."""
     return lambda command: dict(answers).get(type(command))
