@@ -1,5 +1,5 @@
-"""What smtp_trio costs, measured beside others: ``python -m benchmarks``, or ``nox -s bench``. Linux only.
+"""Benchmarks of smtp_trio beside other servers and clients: ``python -m benchmarks``, or ``nox -s bench``. Linux only.
 
-A `Case` is one question, its contenders take turns in rounds, and what counts are ratios of neighbours in a round. One module a
-theme (`core`, `serving`, `sending`, `storing`, `memory`), each a table of cases.
+The contenders of a `Case` take turns in rounds, and results are compared within a round. There is a module for each
+theme (`core`, `serving`, `working`, `fairness`, `sending`, `storing`, `memory`), with a list of cases.
 """

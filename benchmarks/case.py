@@ -1,4 +1,4 @@
-"""What a benchmark is: a question, and contenders that take turns answering it."""
+"""A case of the benchmarks, its contenders, and how they are measured."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ if TYPE_CHECKING:
     from .servers import Process
 
 
-class Missing(Exception):
-    """A contender cannot take part here, and this is why."""
+class UnavailableError(Exception):
+    """A contender cannot run on this machine. The message names the reason."""
 
 
 @frozen
 class Sample:
-    """What a run has shown: what one unit of work cost, in the case's ``unit``, and how many of them were done a second.
+    """The result of one measurement.
 
-    ``load`` is what the unit cost whoever made the work, in microseconds of CPU, where that is of interest.
+    ``cost`` is the cost of a unit of work, in the case's ``unit``; ``rate`` the number of units per second. ``load`` is
+    the cost of a unit for the load generator, in microseconds of CPU, if it is of interest.
     """
 
     cost: float
@@ -39,7 +40,7 @@ class Sample:
 
 @frozen
 class Spread:
-    """A median, and how far the values lay apart."""
+    """The median, minimum and maximum of several values."""
 
     median: float
     low: float
@@ -51,47 +52,47 @@ class Spread:
 
 
 @define(slots=False)
-class Ground:
-    """Where contenders stand: the servers that run, which are started when they are first asked for, and a folder."""
+class Environment:
+    """The running servers, each started when it is first needed, and a directory for files."""
 
     stack: ExitStack
     short: bool = False
     processes: dict[tuple[str, ...], Process] = Factory(dict)
 
     @cached_property
-    def folder(self) -> Path:
-        """On a disk, not in memory: stores write here."""
+    def directory(self) -> Path:
+        """A directory on a disk, not in memory, because stores write into it."""
         return Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="smtp-trio-bench-", dir="/var/tmp")))
 
 
-#: Does so many units of work, and says what that took.
+#: Does this number of units of work, and returns the measurement.
 Measure = Callable[[int], Sample]
-#: Makes ready; raises `Missing` when it cannot.
-Contender = Callable[[Ground], Measure]
+#: Prepares a measurement. Raises `UnavailableError`.
+Contender = Callable[[Environment], Measure]
 
 
 @frozen(kw_only=True)
 class Case:
-    """One question. All are measured against the first contender, which is ours."""
+    """A case. The results of all contenders are compared with the first one, which is smtp_trio."""
 
     name: str
     contenders: Mapping[str, Contender]
     amount: int
-    """Units of work that each does in each round."""
+    """Units of work for each contender in each round."""
     short: int
-    """… in the short form."""
-    unit: str = "\N{MICRO SIGN}s of CPU a message"
-    """Of `Sample.cost`."""
+    """The same in the short form."""
+    unit: str = "\N{MICRO SIGN}s of CPU per message"
+    """The unit of `Sample.cost`."""
     rate: str = "messages/s"
-    """Of `Sample.rate`."""
+    """The unit of `Sample.rate`."""
     by: Literal["cost", "rate"] = "cost"
-    """What the ratio is made of."""
+    """The value that ratios are computed from."""
     rounds: int = 5
 
 
 @frozen
 class Figures:
-    """What was found out about one contender."""
+    """The results of one contender."""
 
     cost: Spread | None = None
     rate: Spread | None = None
@@ -99,12 +100,12 @@ class Figures:
     """The first contender's value divided by this one's, round by round."""
     load: Spread | None = None
     missing: str = ""
-    """Why there is nothing."""
+    """The reason why the contender was not measured."""
 
 
 @frozen
 class Outcome:
-    """What a case has shown."""
+    """The results of a case."""
 
     theme: str
     name: str
@@ -114,22 +115,22 @@ class Outcome:
     figures: dict[str, Figures] = field(factory=dict)
 
 
-def run(theme: str, case: Case, ground: Ground) -> Outcome:
-    """Let the contenders take turns, round by round, so that a noisy machine troubles all alike."""
+def run(theme: str, case: Case, env: Environment) -> Outcome:
+    """Measure all contenders in turn, round by round, so that disturbances on the machine affect all of them."""
     figures: dict[str, Figures] = {}
     ready: dict[str, Measure] = {}
     for name, contender in case.contenders.items():
         try:
-            ready[name] = contender(ground)
-        except Missing as exc:
+            ready[name] = contender(env)
+        except UnavailableError as exc:
             figures[name] = Figures(missing=str(exc))
     samples: dict[str, list[Sample]] = {name: [] for name in ready}
-    for _ in range(1 if ground.short else case.rounds):
+    for _ in range(1 if env.short else case.rounds):
         for name, measure in ready.items():
-            samples[name].append(measure(case.short if ground.short else case.amount))
-    ours = samples[next(iter(case.contenders))]
+            samples[name].append(measure(case.short if env.short else case.amount))
+    reference = samples[next(iter(case.contenders))]
     for name, values in samples.items():
-        ratios = [value(mine, case.by) / value(theirs, case.by) for mine, theirs in zip(ours, values, strict=True)]
+        ratios = [value(first, case.by) / value(own, case.by) for first, own in zip(reference, values, strict=True)]
         rates = [sample.rate for sample in values if sample.rate is not None]
         loads = [sample.load for sample in values if sample.load is not None]
         figures[name] = Figures(
@@ -142,40 +143,42 @@ def run(theme: str, case: Case, ground: Ground) -> Outcome:
 
 
 def value(sample: Sample, by: Literal["cost", "rate"]) -> float:
-    """What is compared."""
+    """Return the value that is compared."""
     number = sample.cost if by == "cost" else sample.rate
     assert number is not None
     return number
 
 
 class Clock:
-    """Runs from its making on, for the wall and for a process: this one, or that with an id."""
+    """Measures wall time and the CPU time of a process (0: this one) from its creation on."""
 
     def __init__(self, pid: int = 0) -> None:
         self._pid = pid
         self._start = time.perf_counter(), cpu(pid)
 
     def stop(self, units: int) -> Sample:
-        """Microseconds of CPU a unit, units a second."""
+        """Return microseconds of CPU per unit, and units per second."""
         wall, spent = time.perf_counter() - self._start[0], cpu(self._pid) - self._start[1]
         return Sample(1e6 * spent / units, units / wall)
 
 
 def cpu(pid: int = 0) -> float:
-    """CPU that all threads of a process have used, in seconds: what clock_getcpuclockid(3) makes of its id, to the nanosecond."""
+    """Return the CPU time of all threads of a process in seconds, from the clock that clock_getcpuclockid(3) names."""
     return time.clock_gettime(~pid << 3 | 2)
 
 
 @cache
 def cores() -> tuple[int, int]:
-    """The core of servers, and that of those who keep them busy; the same one where there is no other."""
+    """Return the core for servers and the core for load generators and clients, which is the same one if there is only
+    one.
+    """
     usable = os.sched_getaffinity(0)
     return min(usable), max(usable)
 
 
 @contextmanager
 def pinned(*on: int) -> Iterator[None]:
-    """This process, and those that it starts, stay on these cores."""
+    """Keep this process, and those that it starts, on these cores."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, on)
     try:
@@ -185,5 +188,5 @@ def pinned(*on: int) -> Iterator[None]:
 
 
 def today() -> str:
-    """The day, in UTC."""
+    """Return the date in UTC."""
     return datetime.now(UTC).date().isoformat()

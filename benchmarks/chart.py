@@ -1,4 +1,4 @@
-"""Bars, lying, as SVG: one group a case, as long as what each contender costs. Readable on light and on dark."""
+"""Horizontal bar charts in SVG, with one group for each case. Readable on light and dark backgrounds."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from attrs import frozen
 LABELS, BARS, NUMBERS, ROW, GAP, MARGIN = 230, 380, 90, 20, 46, 20
 STYLE = """
   text { font: 12px sans-serif; fill: #222 } .case { font-weight: bold; font-size: 13px } .unit { fill: #666 }
-  .page { fill: #fff } .bar { fill: #9db4cc } .ours { fill: #34608c } .label { text-anchor: end }
+  .page { fill: #fff } .bar { fill: #9db4cc } .highlighted { fill: #34608c } .label { text-anchor: end }
   @media (prefers-color-scheme: dark) {
-    text { fill: #ddd } .unit { fill: #999 } .page { fill: #16181c } .bar { fill: #4d6075 } .ours { fill: #7fb2e5 }
+    text { fill: #ddd } .unit { fill: #999 } .page { fill: #16181c } .bar { fill: #4d6075 } .highlighted { fill: #7fb2e5 }
   }
 """
 
 
 @frozen
 class Bar:
-    """One contender."""
+    """The bar of one contender."""
 
     label: str
     value: float
-    ours: bool
+    highlighted: bool
 
 
 @frozen
 class Group:
-    """One case."""
+    """The bars of one case."""
 
     title: str
     unit: str
@@ -39,28 +39,28 @@ class Group:
         return GAP + ROW * len(self.bars)
 
     def draw(self, top: int) -> str:
-        """It, from so far down on."""
+        """Return the SVG elements of the group, placed at ``top``."""
         longest = max(bar.value for bar in self.bars)
         title = f'<text class="case" x="{MARGIN}" y="{top + 24}">{escape(self.title)}'
         lines = [f'{title} <tspan class="unit" font-weight="normal">{escape(self.unit)}</tspan></text>']
         for number, bar in enumerate(self.bars):
             y, width = top + 34 + ROW * number, max(1.0, BARS * bar.value / longest)
-            style = "ours" if bar.ours else "bar"
+            style = "highlighted" if bar.highlighted else "bar"
             lines += [
                 f'<text class="label" x="{MARGIN + LABELS}" y="{y + 13}">{escape(bar.label)}</text>',
                 f'<rect class="{style}" x="{MARGIN + LABELS + 8}" y="{y + 2}" width="{width:.1f}" height="{ROW - 5}"/>',
-                f'<text x="{MARGIN + LABELS + 14 + width:.1f}" y="{y + 13}">{number_of(bar.value)}</text>',
+                f'<text x="{MARGIN + LABELS + 14 + width:.1f}" y="{y + 13}">{format_number(bar.value)}</text>',
             ]
         return "\n".join(lines)
 
 
-def number_of(value: float) -> str:
-    """Three digits that count, and a comma at thousands."""
+def format_number(value: float) -> str:
+    """Return a number with three significant digits, and with commas between thousands."""
     return f"{value:,.0f}" if value >= 99.5 else f"{value:.3g}"
 
 
 def draw(title: str, groups: Sequence[Group]) -> str:
-    """The whole picture."""
+    """Return the SVG document."""
     width, top, parts = 2 * MARGIN + LABELS + BARS + NUMBERS, MARGIN // 2, []
     for group in groups:
         parts.append(group.draw(top))

@@ -1,4 +1,4 @@
-"""The protocol without any I/O: octets in, octets out, in this process."""
+"""The protocol core without I/O, in this process."""
 
 from __future__ import annotations
 
@@ -23,36 +23,36 @@ from smtp_trio.protocol import (
 from smtp_trio.protocol.body_inspector import Newlines
 from smtp_trio.protocol.replies import OK
 
-from .case import Case, Clock, Contender, Ground, Measure, Sample, cores, pinned
-from .servers import HOST, module
+from .case import Case, Clock, Contender, Environment, Measure, Sample, cores, pinned
+from .servers import HOST, require_module
 
 MIB = 1 << 20
-PIECE = (b"x" * 62 + b"\r\n") * 1024  # 64 KiB, as a receive brings them
+PIECE = (b"x" * 62 + b"\r\n") * 1024  # 64 KiB, as one read from a socket
 FIRST = b"Subject: a benchmark\r\n\r\n" + PIECE[24:]
 LINES = (b"MAIL FROM:<a@example.org>\r\n", b"RCPT TO:<b@example.org>\r\n", b"NOOP\r\n", b"RSET\r\n")
 
 
-def collapse_group(work: Callable[[int], Sample]) -> Contender:
-    """It runs in this process, on the core of servers."""
+def in_process(work: Callable[[int], Sample]) -> Contender:
+    """Return a contender that runs in this process, on the core for servers."""
 
     def measure(count: int) -> Sample:
         with pinned(cores()[0]):
             return work(count)
 
-    return lambda ground: measure
+    return lambda env: measure
 
 
-def greeted(newlines: Newlines = "reject") -> ServerProtocol:
-    """A server's half behind its EHLO."""
+def protocol_after_ehlo(newlines: Newlines = "reject") -> ServerProtocol:
+    """Return a server's protocol after EHLO."""
     protocol = ServerProtocol("bench.example.org", size=0, newlines=newlines, limits=Limits(junk=1 << 30))
-    answer(protocol)  # the greeting
+    answer_all(protocol)  # the greeting
     protocol.receive_data(b"EHLO client.example.org\r\n")
-    answer(protocol)
+    answer_all(protocol)
     return protocol
 
 
-def answer(protocol: ServerProtocol) -> int:
-    """Answer all that there is in the usual way; gives how many octets of a message came."""
+def answer_all(protocol: ServerProtocol) -> int:
+    """Send the default reply to every event, and return the number of octets of a message."""
     size = 0
     while (event := protocol.next_event()) is not NEED_DATA:
         if isinstance(event, bytes):
@@ -66,54 +66,54 @@ def answer(protocol: ServerProtocol) -> int:
 
 
 def commands(count: int) -> Sample:
-    """One line, one answer, as a client that does not pipeline has them."""
-    protocol = greeted()
+    """Parse and answer commands one by one, as without pipelining."""
+    protocol = protocol_after_ehlo()
     lines = list(islice(cycle(LINES), count))
     clock = Clock()
     for line in lines:
         protocol.receive_data(line)
-        answer(protocol)
+        answer_all(protocol)
     return clock.stop(count)
 
 
 def pieces(mebibytes: int) -> list[bytes]:
-    """So large a message, which begins with a header."""
+    """Return a message of this size, with a header."""
     return [FIRST, *[PIECE] * (mebibytes * MIB // len(PIECE) - 1)]
 
 
 def body(mebibytes: int, *, counted: bool, newlines: Newlines = "reject") -> Sample:
-    """One message, in pieces of 64 KiB."""
-    protocol = greeted(newlines)
+    """Receive one message in pieces of 64 KiB."""
+    protocol = protocol_after_ehlo(newlines)
     begin = b"BDAT %d LAST\r\n" % (mebibytes * MIB) if counted else b"DATA\r\n"
     protocol.receive_data(LINES[0] + LINES[1] + begin)
-    answer(protocol)
+    answer_all(protocol)
     size = 0
     clock = Clock()
     for piece in pieces(mebibytes):
         protocol.receive_data(piece)
-        size += answer(protocol)
+        size += answer_all(protocol)
     protocol.receive_data(b"" if counted else b".\r\n")
     sample = clock.stop(mebibytes)
     assert size == mebibytes * MIB
     return sample
 
 
-# --- aiosmtpd, which knows no protocol without an event loop: over a transport that is none ---------------------------
+# --- aiosmtpd, whose protocol needs an event loop: over a dummy transport ---------------------------------------------
 
 
-class Nowhere(asyncio.Transport):
-    """Counts the lines that are said, and wakes who waits for so many."""
+class DummyTransport(asyncio.Transport):
+    """A transport that counts the lines written to it, and lets `exchange` wait for them."""
 
     def __init__(self) -> None:
         super().__init__({"peername": (HOST, 0)})
-        self._due = 0
+        self._expected = 0
         self._closed = False
-        self._said = asyncio.Event()
+        self._complete = asyncio.Event()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        self._due -= bytes(data).count(b"\r\n")
-        if self._due <= 0:
-            self._said.set()
+        self._expected -= bytes(data).count(b"\r\n")
+        if self._expected <= 0:
+            self._complete.set()
 
     def is_closing(self) -> bool:
         return self._closed
@@ -122,15 +122,15 @@ class Nowhere(asyncio.Transport):
         self._closed = True
 
     async def exchange(self, protocol: asyncio.Protocol, octets: bytes, replies: int) -> None:
-        """Let the protocol have octets, and wait for as many lines as it should say to them."""
-        self._due += replies
-        self._said.clear()
+        """Pass octets to the protocol, and wait until it has written this number of lines."""
+        self._expected += replies
+        self._complete.clear()
         protocol.data_received(octets)
-        await self._said.wait()
+        await self._complete.wait()
 
 
-def aiosmtpd(talk: Callable[[Nowhere, asyncio.Protocol, int], Awaitable[Sample]]) -> Contender:
-    """It in this process, behind its EHLO."""
+def aiosmtpd(work: Callable[[DummyTransport, asyncio.Protocol, int], Awaitable[Sample]]) -> Contender:
+    """Return a contender that runs aiosmtpd in this process, after EHLO."""
 
     async def main(count: int) -> Sample:
         from aiosmtpd.smtp import SMTP, Envelope, Session
@@ -141,24 +141,24 @@ def aiosmtpd(talk: Callable[[Nowhere, asyncio.Protocol, int], Awaitable[Sample]]
 
         loop = asyncio.get_running_loop()
         protocol = SMTP(Sink(), hostname="bench.example.org", data_size_limit=None, loop=loop)
-        transport = Nowhere()
+        transport = DummyTransport()
         protocol.connection_made(transport)
         await transport.exchange(protocol, b"EHLO client.example.org\r\n", 4)
         try:
-            return await talk(transport, protocol, count)
+            return await work(transport, protocol, count)
         finally:
             transport.close()
             protocol.connection_lost(None)
 
-    def ready(ground: Ground) -> Measure:
-        module("aiosmtpd")
-        return collapse_group(lambda count: asyncio.run(main(count)))(ground)
+    def ready(env: Environment) -> Measure:
+        require_module("aiosmtpd")
+        return in_process(lambda count: asyncio.run(main(count)))(env)
 
     return ready
 
 
-async def aiosmtpd_commands(transport: Nowhere, protocol: asyncio.Protocol, count: int) -> Sample:
-    """Many lines at a time, to its advantage: it need not go through its loop for each."""
+async def aiosmtpd_commands(transport: DummyTransport, protocol: asyncio.Protocol, count: int) -> Sample:
+    """Send many lines at a time, which is faster because aiosmtpd needs fewer iterations of its event loop."""
     batch = b"".join(islice(cycle(LINES), 100))
     clock = Clock()
     for _ in range(count // 100):
@@ -166,8 +166,8 @@ async def aiosmtpd_commands(transport: Nowhere, protocol: asyncio.Protocol, coun
     return clock.stop(count // 100 * 100)
 
 
-async def aiosmtpd_body(transport: Nowhere, protocol: asyncio.Protocol, mebibytes: int) -> Sample:
-    """One message, in pieces of 64 KiB."""
+async def aiosmtpd_body(transport: DummyTransport, protocol: asyncio.Protocol, mebibytes: int) -> Sample:
+    """Receive one message in pieces of 64 KiB."""
     await transport.exchange(protocol, LINES[0] + LINES[1] + b"DATA\r\n", 3)
     clock = Clock()
     for piece in pieces(mebibytes):
@@ -177,11 +177,11 @@ async def aiosmtpd_body(transport: Nowhere, protocol: asyncio.Protocol, mebibyte
     return clock.stop(mebibytes)
 
 
-# --- the client's half, beside smtpproto, which has no server's ------------------------------------------------------
+# --- the client, beside smtpproto, which has no server ----------------------------------------------------------
 
 
 def recipients(count: int) -> Sample:
-    """RCPT, and its answer."""
+    """Send RCPT and parse its reply."""
     protocol = ClientProtocol()
     sender, recipient = Path.parse("a@example.org"), Path.parse("b@example.org")
     assert sender is not None
@@ -205,9 +205,9 @@ def recipients(count: int) -> Sample:
     return sample
 
 
-def smtpproto(ground: Ground) -> Measure:
-    """The same, said to it."""
-    module("smtpproto")
+def smtpproto(env: Environment) -> Measure:
+    """Do the same with smtpproto."""
+    require_module("smtpproto")
     from smtpproto.protocol import SMTPClientProtocol
 
     def work(count: int) -> Sample:
@@ -227,38 +227,38 @@ def smtpproto(ground: Ground) -> Measure:
         assert response is not None
         return sample
 
-    return collapse_group(work)(ground)
+    return in_process(work)(env)
 
 
 CASES = [
     Case(
-        name="commands of a server's session",
-        contenders={"smtp_trio": collapse_group(commands), "aiosmtpd, in batches": aiosmtpd(aiosmtpd_commands)},
+        name="commands in a server's session",
+        contenders={"smtp_trio": in_process(commands), "aiosmtpd, in batches": aiosmtpd(aiosmtpd_commands)},
         amount=100_000,
         short=1_000,
-        unit="\N{MICRO SIGN}s of CPU a command",
+        unit="\N{MICRO SIGN}s of CPU per command",
         rate="commands/s",
     ),
     Case(
-        name="a message's octets",
+        name="body of a message",
         contenders={
-            "smtp_trio, dotted": collapse_group(partial(body, counted=False)),
-            "smtp_trio, dotted, newlines preserved": collapse_group(partial(body, counted=False, newlines="preserve")),
-            "smtp_trio, counted": collapse_group(partial(body, counted=True)),
-            "smtp_trio, counted, newlines preserved": collapse_group(partial(body, counted=True, newlines="preserve")),
-            "aiosmtpd, dotted": aiosmtpd(aiosmtpd_body),
+            "smtp_trio, DATA": in_process(partial(body, counted=False)),
+            "smtp_trio, DATA, newlines preserved": in_process(partial(body, counted=False, newlines="preserve")),
+            "smtp_trio, BDAT": in_process(partial(body, counted=True)),
+            "smtp_trio, BDAT, newlines preserved": in_process(partial(body, counted=True, newlines="preserve")),
+            "aiosmtpd, DATA": aiosmtpd(aiosmtpd_body),
         },
         amount=32,
         short=1,
-        unit="\N{MICRO SIGN}s of CPU a MiB",
+        unit="\N{MICRO SIGN}s of CPU per MiB",
         rate="MiB/s",
     ),
     Case(
-        name="a client's RCPT and its answer",
-        contenders={"smtp_trio": collapse_group(recipients), "smtpproto": smtpproto},
+        name="a client's RCPT and its reply",
+        contenders={"smtp_trio": in_process(recipients), "smtpproto": smtpproto},
         amount=50_000,
         short=500,
-        unit="\N{MICRO SIGN}s of CPU a command",
+        unit="\N{MICRO SIGN}s of CPU per command",
         rate="commands/s",
     ),
 ]

@@ -1,10 +1,9 @@
-"""A client without manners: says the same again and again, as fast as the server takes it, and reads whatever it is told.
+"""A client that sends the same commands as fast as the server reads them, and reads the replies.
 
-When the server has had enough of it, it comes again.
+    python -m benchmarks.flood PORT CONNECTIONS KIND
 
-python -m benchmarks.flood PORT CONNECTIONS KIND
-
-prints a line when all connections are open, and goes on until it is killed.
+prints a line when all connections are open, and runs until it is killed. It connects again when the server closes a
+connection.
 """
 
 from __future__ import annotations
@@ -19,27 +18,27 @@ from .servers import HOST
 HELLO = b"EHLO flood.example.org\r\n"
 MESSAGE = b"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.org>\r\nDATA\r\nSubject: x\r\n\r\n.\r\n"
 RECIPIENTS = b"MAIL FROM:<a@example.org>\r\n" + b"RCPT TO:<b@example.org>\r\n" * 999 + b"RSET\r\n"
-#: What is said, without end.
+#: What is sent again and again.
 KINDS = {"NOOP": b"NOOP\r\n", "messages": MESSAGE, "recipients": RECIPIENTS}
 WRITE = 65536
 
 
 class Flood:
-    """One connection."""
+    """One flooding connection."""
 
-    def __init__(self, port: int, words: bytes) -> None:
+    def __init__(self, port: int, commands: bytes) -> None:
         self.sock = socket.create_connection((HOST, port))
         self.sock.setblocking(False)
-        self._words = words * max(1, WRITE // len(words))
+        self._commands = commands * max(1, WRITE // len(commands))
         self._rest = memoryview(HELLO)
 
-    def go_on(self, events: int) -> bool:
-        """Read what there is, write what can be written; false when the server has left."""
+    def handle_events(self, events: int) -> bool:
+        """Read and write as much as possible without blocking. Return False when the connection is closed."""
         try:
             if events & selectors.EVENT_READ and not self.sock.recv(1 << 20):
                 return False
             if events & selectors.EVENT_WRITE:
-                self._rest = self._rest[self.sock.send(self._rest) :] or memoryview(self._words)
+                self._rest = self._rest[self.sock.send(self._rest) :] or memoryview(self._commands)
         except BlockingIOError:
             pass
         except OSError:
@@ -48,23 +47,23 @@ class Flood:
 
 
 def main(port: str, connections: str, kind: str) -> None:
-    """Flood."""
-    os.nice(10)  # whoever is measured beside it on this core comes first
+    """Open the connections, and flood the server until killed."""
+    os.nice(10)  # the measured client on the same core has precedence
     with selectors.DefaultSelector() as selector:
 
-        def begin() -> None:
+        def open_connection() -> None:
             flood = Flood(int(port), KINDS[kind])
             selector.register(flood.sock, selectors.EVENT_READ | selectors.EVENT_WRITE, flood)
 
         for _ in range(int(connections)):
-            begin()
+            open_connection()
         print("ready", flush=True)
         while True:
             for key, events in selector.select():
-                if not key.data.go_on(events):
+                if not key.data.handle_events(events):
                     selector.unregister(key.fileobj)
                     key.data.sock.close()
-                    begin()
+                    open_connection()
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""A load of mail: Postfix's ``smtp-source`` where it can make it, else a generator of ours, with blocking sockets in threads.
+"""The load generator: Postfix's ``smtp-source`` if it supports the load, otherwise blocking sockets in threads.
 
-    python -m benchmarks.load PORT COUNT [--sessions N] [--size N] [--recipients N] [--pipelined] [--starttls] [--lone] [--handshake]
+    python -m benchmarks.load PORT COUNT [--sessions N] [--size N] [--recipients N] [--pipelined] [--starttls]
+        [--reconnect] [--handshake]
 
-prints how many seconds it took.
+prints the number of seconds that this took.
 """
 
 from __future__ import annotations
@@ -25,145 +26,146 @@ from .servers import HOST, PATH, ROOT, Process
 LINE = b"x" * 62 + b"\r\n"
 HEADER = b"From: a@example.org\r\nTo: b@example.org\r\nSubject: a benchmark\r\n\r\n"
 SENDER, RECIPIENT = b"a@example.org", b"b@example.org"
-#: Not subprocess's own timeout: with that, the end is looked for once in 50 ms.
-BOUND = ("timeout", "600")
+#: A timeout of subprocess would check for the end of the process only every 50 ms.
+TIMEOUT = ("timeout", "600")
 
 
 @frozen(kw_only=True)
 class Load:
-    """What each client does."""
+    """What the clients do."""
 
     size: int = 1024
-    """Octets of a message, about."""
+    """The approximate size of a message in octets."""
     sessions: int = 10
-    """At once."""
+    """The number of sessions at the same time."""
     recipients: int = 1
     pipelined: bool = False
     """MAIL, every RCPT and DATA in one write (RFC 2920)."""
     starttls: bool = False
-    lone: bool = False
-    """A connection for every message."""
+    reconnect: bool = False
+    """Open a connection for every message."""
     handshake: bool = False
-    """No SMTP at all: a TLS handshake a connection, and its end."""
+    """Only make a TLS handshake on each connection, without SMTP."""
 
     @property
     def plain(self) -> bool:
-        """``smtp-source`` can make it."""
+        """Whether ``smtp-source`` supports it."""
         return not (self.pipelined or self.starttls or self.handshake) and self.recipients == 1
 
 
-def drive(load: Load, server: Process, count: int) -> Sample:
-    """Let the server work on so many messages; what it costs it."""
+def measure_load(load: Load, server: Process, count: int) -> Sample:
+    """Send this number of messages to the server, and return their cost for it."""
     clock = Clock(server.pid)
     with pinned(cores()[1]):
         done = subprocess.run(
-            command(load, server.port, count), check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT
+            generator_command(load, server.port, count), check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT
         )
     sample = clock.stop(count)
-    # A new Python takes its time to begin, which is none of the load's.
+    # The time that the generator has printed does not contain the start of its Python.
     return Sample(sample.cost, count / float(done.stdout)) if done.stdout else sample
 
 
-def command(load: Load, port: int, count: int) -> list[str]:
-    """What makes the load; our generator prints how long it took."""
+def generator_command(load: Load, port: int, count: int) -> list[str]:
+    """Return the command of the load generator. The one in this module prints the seconds that it took."""
     source = shutil.which("smtp-source", path=PATH)
     if source and load.plain:
         options = {"-s": load.sessions, "-m": count, "-l": load.size, "-f": SENDER.decode(), "-t": RECIPIENT.decode()}
-        words = [
-            *BOUND,
+        command = [
+            *TIMEOUT,
             source,
-            *([] if load.lone else ["-d"]),
-            *(str(word) for pair in options.items() for word in pair),
+            *([] if load.reconnect else ["-d"]),
+            *(str(argument) for pair in options.items() for argument in pair),
         ]
-        return [*words, f"{HOST}:{port}"]
-    words = [*BOUND, sys.executable, "-m", "benchmarks.load", str(port), str(count)]
+        return [*command, f"{HOST}:{port}"]
+    command = [*TIMEOUT, sys.executable, "-m", "benchmarks.load", str(port), str(count)]
     for name, value in asdict(load).items():
-        words += [f"--{name}"] if value is True else [f"--{name}", str(value)] if value is not False else []
-    return words
+        command += [f"--{name}"] if value is True else [f"--{name}", str(value)] if value is not False else []
+    return command
 
 
-class Talk:
-    """A connection to the server."""
+class Connection:
+    """An SMTP connection to the server."""
 
     def __init__(self, port: int) -> None:
         self.sock = socket.create_connection((HOST, port))
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._file = self.sock.makefile("rb")
 
-    def secure(self, context: ssl.SSLContext) -> None:
-        """Shake hands."""
+    def start_tls(self, context: ssl.SSLContext) -> None:
+        """Make a TLS handshake."""
         self.sock = context.wrap_socket(self.sock)
         self._file = self.sock.makefile("rb")
 
-    def say(self, octets: bytes, codes: Iterable[bytes]) -> None:
-        """Send, and read the replies, which have these codes."""
+    def exchange(self, octets: bytes, codes: Iterable[bytes]) -> None:
+        """Send octets, and read their replies, which must have these codes."""
         self.sock.sendall(octets)
         for code in codes:
-            self.hear(code)
+            self.read_reply(code)
 
-    def hear(self, code: bytes) -> None:
-        """Read a reply."""
+    def read_reply(self, code: bytes) -> None:
+        """Read a reply, which must have this code."""
         while (line := self._file.readline())[3:4] == b"-":
             pass
         if line[:3] != code:
-            raise RuntimeError(f"{line!r} instead of {code!r}")
+            raise RuntimeError(f"expected {code!r}, got {line!r}")
 
     def close(self) -> None:
+        """Close the connection."""
         self._file.close()
         self.sock.close()
 
 
 def session(port: int, load: Load, message: bytes, messages: int, context: ssl.SSLContext) -> None:
-    """One connection from greeting to QUIT."""
-    talk = Talk(port)
+    """Open a connection, send messages, and close it."""
+    connection = Connection(port)
     if load.handshake:
-        talk.secure(context)
-        talk.close()
+        connection.start_tls(context)
+        connection.close()
         return
-    talk.hear(b"220")
-    talk.say(b"EHLO client.example.org\r\n", [b"250"])
+    connection.read_reply(b"220")
+    connection.exchange(b"EHLO client.example.org\r\n", [b"250"])
     if load.starttls:
-        talk.say(b"STARTTLS\r\n", [b"220"])
-        talk.secure(context)
-        talk.say(b"EHLO client.example.org\r\n", [b"250"])
+        connection.exchange(b"STARTTLS\r\n", [b"220"])
+        connection.start_tls(context)
+        connection.exchange(b"EHLO client.example.org\r\n", [b"250"])
     envelope = [b"MAIL FROM:<%b>\r\n" % SENDER]
     envelope += [b"RCPT TO:<%d%b>\r\n" % (number, RECIPIENT) for number in range(load.recipients)]
     for _ in range(messages if message else 0):
         if load.pipelined:
-            talk.say(b"".join(envelope) + b"DATA\r\n", [b"250"] * len(envelope) + [b"354"])
+            connection.exchange(b"".join(envelope) + b"DATA\r\n", [b"250"] * len(envelope) + [b"354"])
         else:
             for command in envelope:
-                talk.say(command, [b"250"])
-            talk.say(b"DATA\r\n", [b"354"])
+                connection.exchange(command, [b"250"])
+            connection.exchange(b"DATA\r\n", [b"354"])
         for start in range(0, load.size, len(message)):
-            talk.sock.sendall(message[: load.size - start])
-        talk.say(b"\r\n.\r\n" if load.size % len(LINE) else b".\r\n", [b"250"])
-    talk.sock.sendall(b"QUIT\r\n")  # some answer 221, the floor 250
-    talk.close()
+            connection.sock.sendall(message[: load.size - start])
+        connection.exchange(b"\r\n.\r\n" if load.size % len(LINE) else b".\r\n", [b"250"])
+    connection.sock.sendall(b"QUIT\r\n")  # the reply is 221 from a server and 250 from the floor
+    connection.close()
 
 
 def send(port: int, count: int, load: Load) -> float:
-    """So many messages, or sessions where there is no message; returns the seconds that it took."""
+    """Send messages, or open sessions if the messages are empty, and return the seconds that it took."""
     message = (HEADER + LINE * (min(load.size, 1 << 20) // len(LINE)))[: min(load.size, 1 << 20)]
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    each, rest = (1, 0) if load.lone else divmod(count, load.sessions)
-    shares = [1] * count if load.lone else [each + (number < rest) for number in range(load.sessions)]
+    each, rest = (1, 0) if load.reconnect else divmod(count, load.sessions)
+    shares = [1] * count if load.reconnect else [each + (number < rest) for number in range(load.sessions)]
     start = time.perf_counter()
     with ThreadPoolExecutor(load.sessions) as pool:
         for _ in pool.map(lambda share: session(port, load, message, share, context), shares):
-            pass  # whatever went wrong is raised here
+            pass  # raises the exceptions of the threads
     return time.perf_counter() - start
 
 
 def main() -> None:
-    """Send, and say how long it took."""
+    """Send, and print how long it took."""
     parser = argparse.ArgumentParser()
     parser.add_argument("port", type=int)
     parser.add_argument("count", type=int)
     for name in ("size", "sessions", "recipients"):
         parser.add_argument(f"--{name}", type=int, default=getattr(Load(), name))
-    for name in ("pipelined", "starttls", "lone", "handshake"):
+    for name in ("pipelined", "starttls", "reconnect", "handshake"):
         parser.add_argument(f"--{name}", action="store_true")
     args = vars(parser.parse_args())
     print(send(args.pop("port"), args.pop("count"), Load(**args)))

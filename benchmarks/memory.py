@@ -1,4 +1,4 @@
-"""What is held: by an idle session, by a large message, and what an import takes."""
+"""Memory of an idle session and of a large message, and the time of an import."""
 
 from __future__ import annotations
 
@@ -10,93 +10,93 @@ from contextlib import ExitStack
 
 from attrs import evolve
 
-from .case import Case, Contender, Ground, Measure, Missing, Sample
-from .load import Load, drive
-from .resources import memory, raise_limits
+from .case import Case, Contender, Environment, Measure, Sample, UnavailableError
+from .load import Load, measure_load
+from .resources import memory, raise_descriptor_limit
 from .servers import HOST, ROOT, SERVERS, start
 
 IMPORT = "import time; start = time.process_time(); {}; print((time.process_time() - start) * 1000)"
-#: KiB. Nothing grows by less, and ratios need a number.
+#: The least growth in KiB: memory grows in pages, and a ratio needs a number greater than 0.
 PAGE = 4
-#: Sessions that are opened at once.
+#: The number of sessions that are opened together.
 BATCH = 200
 IDLE = ("smtp_trio", "floor", "aiosmtpd", "aiosmtpd on uvloop", "smtp-server", "smtp-sink")
 
 
 def idle(server: str) -> Contender:
-    """So many sessions that have said EHLO, and then nothing."""
+    """Return a contender: a server with idle sessions after EHLO."""
 
-    def ready(ground: Ground) -> Measure:
+    def ready(env: Environment) -> Measure:
         def measure(count: int) -> Sample:
-            raise_limits()
+            raise_descriptor_limit()
             with ExitStack() as stack:
-                process = start(evolve(ground, stack=stack), SERVERS[server])
-                greet(stack, process.port, 1)
+                process = start(evolve(env, stack=stack), SERVERS[server])
+                open_sessions(stack, process.port, 1)
                 before = memory(process.pid)
                 for done in range(0, count, BATCH):
-                    greet(stack, process.port, min(BATCH, count - done))
+                    open_sessions(stack, process.port, min(BATCH, count - done))
                 return Sample(max(memory(process.pid) - before, PAGE) / count)
 
-        SERVERS[server](ground, 0)  # what is missing is said now
+        SERVERS[server](env, 0)  # raises UnavailableError before the measurements
         return measure
 
     return ready
 
 
-def greet(stack: ExitStack, port: int, count: int) -> None:
-    """Open so many sessions, and keep them."""
+def open_sessions(stack: ExitStack, port: int, count: int) -> None:
+    """Open sessions, send EHLO, and keep them open until the stack is closed."""
     socks = [stack.enter_context(socket.create_connection((HOST, port), timeout=30)) for _ in range(count)]
-    for sock in socks:  # smtp-server waits a while before it greets
-        hear(sock)
+    for sock in socks:  # smtp-server waits before its greeting
+        read_reply(sock)
     for sock in socks:
         sock.sendall(b"EHLO client.example.org\r\n")
     for sock in socks:
-        hear(sock)
+        read_reply(sock)
 
 
-def hear(sock: socket.socket) -> None:
-    """Take a reply, whose last line has a space behind its code."""
+def read_reply(sock: socket.socket) -> None:
+    """Read a reply, whose last line has a space after the code."""
     octets = b""
     while not octets.endswith(b"\r\n") or octets.splitlines()[-1][3:4] != b" ":
         received = sock.recv(4096)
         if not received:
-            raise RuntimeError("the server has left")
+            raise RuntimeError("the server has closed the connection")
         octets += received
 
 
 def growth(server: str) -> Contender:
-    """How much more than for a message of 64 KiB is held at most while one of so many MiB comes."""
+    """Return a contender: the growth of a server's peak memory from a message of 64 KiB to one of a number of MiB."""
 
-    def ready(ground: Ground) -> Measure:
+    def ready(env: Environment) -> Measure:
         def measure(mebibytes: int) -> Sample:
             with ExitStack() as stack:
-                process = start(evolve(ground, stack=stack), SERVERS[server])
-                drive(Load(size=1 << 16, sessions=1), process, 4)
+                process = start(evolve(env, stack=stack), SERVERS[server])
+                measure_load(Load(size=1 << 16, sessions=1), process, 4)
                 before = memory(process.pid, "VmHWM")
-                sample = drive(Load(size=mebibytes << 20, sessions=1), process, 1)
+                sample = measure_load(Load(size=mebibytes << 20, sessions=1), process, 1)
                 grown = memory(process.pid, "VmHWM") - before
                 assert sample.rate is not None
                 return Sample(max(grown, PAGE) / 1024, sample.rate * mebibytes)
 
-        SERVERS[server](ground, 0)
+        SERVERS[server](env, 0)
         return measure
 
     return ready
 
 
 def importing(statement: str) -> Contender:
-    """A new interpreter, which imports; the mean of so many. It finds all of it compiled."""
+    """Return a contender: the mean time of an import in a new interpreter, from compiled files."""
 
-    def ready(ground: Ground) -> Measure:
-        env = {**os.environ, "PYTHONPYCACHEPREFIX": str(ground.folder / "compiled")}
-        env.pop("PYTHONDONTWRITEBYTECODE", None)
+    def ready(env: Environment) -> Measure:
+        environ = {**os.environ, "PYTHONPYCACHEPREFIX": str(env.directory / "compiled")}
+        environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
         def once() -> float:
             command = [sys.executable, "-c", IMPORT.format(statement)]
-            done = subprocess.run(command, check=False, capture_output=True, env=env, cwd=ROOT)
-            if done.returncode:
-                raise Missing("not installed")
-            return float(done.stdout)
+            result = subprocess.run(command, check=False, capture_output=True, env=environ, cwd=ROOT)
+            if result.returncode:
+                raise UnavailableError("not installed")
+            return float(result.stdout)
 
         once()
         return lambda count: Sample(sum(once() for _ in range(count)) / count)
@@ -110,7 +110,7 @@ CASES = [
         contenders={server: idle(server) for server in IDLE},
         amount=5_000,
         short=20,
-        unit="KiB a session",
+        unit="KiB per session",
         rounds=1,
     ),
     Case(
@@ -118,7 +118,7 @@ CASES = [
         contenders={"smtp_trio": idle("smtp_trio")},
         amount=9_900,
         short=20,
-        unit="KiB a session",
+        unit="KiB per session",
         rounds=1,
     ),
     Case(
@@ -135,7 +135,7 @@ CASES = [
         contenders={
             "smtp_trio.Server": importing("import smtp_trio; smtp_trio.Server"),
             "smtp_trio.connect": importing("import smtp_trio; smtp_trio.connect"),
-            "smtp_trio alone": importing("import smtp_trio"),
+            "smtp_trio": importing("import smtp_trio"),
             "smtp_trio.protocol": importing("import smtp_trio.protocol"),
             "trio": importing("import trio"),
             "aiosmtpd": importing("import aiosmtpd.controller"),

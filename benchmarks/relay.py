@@ -1,4 +1,4 @@
-"""A relay that takes its time: ``python -m benchmarks.relay PORT TARGET SECONDS``, the seconds being those of a round trip."""
+"""A relay that adds latency: ``python -m benchmarks.relay PORT TARGET SECONDS``, with the time of a round trip."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from .servers import HOST
 async def main(port: int, target: int, seconds: float) -> None:
     """Serve until killed."""
 
-    async def serve(near: trio.SocketStream) -> None:
-        far = await trio.open_tcp_stream(HOST, target)
-        async with near, far, trio.open_nursery() as nursery:
-            nursery.start_soon(carry, near, far, seconds / 2)
-            nursery.start_soon(carry, far, near, seconds / 2)
+    async def serve(client: trio.SocketStream) -> None:
+        server = await trio.open_tcp_stream(HOST, target)
+        async with client, server, trio.open_nursery() as nursery:
+            nursery.start_soon(forward, client, server, seconds / 2)
+            nursery.start_soon(forward, server, client, seconds / 2)
 
     await trio.serve_tcp(serve, port, host=HOST)
 
 
-async def carry(source: trio.abc.HalfCloseableStream, target: trio.abc.HalfCloseableStream, seconds: float) -> None:
-    """Hand on what comes, each octet so much later, however many are on their way."""
+async def forward(source: trio.abc.HalfCloseableStream, target: trio.abc.HalfCloseableStream, seconds: float) -> None:
+    """Forward octets from source to target, each of them after this time, without limiting the throughput."""
     send, receive = trio.open_memory_channel[tuple[float, bytes]](math.inf)
 
     async def deliver() -> None:

@@ -1,4 +1,4 @@
-"""What was found out, for people: lines on a terminal, and in docs/ the results, tables made of them, and a picture."""
+"""Output of the results: text on the terminal; in docs/ the results in JSON, and tables and a chart made from them."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from .servers import PATH
 DOCS = Path(__file__).parents[1] / "docs"
 RESULTS, TABLES, PICTURE = DOCS / "performance.json", DOCS / "performance.inc", DOCS / "performance.svg"
 PACKAGES = ("trio", "attrs", "aiosmtpd", "aiosmtplib", "uvloop", "smtpproto")
-#: What the picture shows: these cases, in this order.
+#: The cases in the chart.
 SHOWN = (
     "1 KiB, 10 kept connections",
-    "1 KiB, one connection a message",
+    "1 KiB, one connection per message",
     "100 KiB, 4 kept connections",
     "10 MiB, 2 kept connections",
     "an idle session, 5,000 open",
 )
 
-#: What makes the work costs this.
-LOAD = "\N{MICRO SIGN}s of CPU that the load's generator takes for it"
+#: The title of the column with the cost for the load generator.
+LOAD = "\N{MICRO SIGN}s of CPU of the load generator"
 
 Outcomes = Sequence[Outcome]
 
 
 def machine() -> dict[str, str]:
-    """Where and when this was, and with what."""
+    """Return the date, the machine and the versions of all programs."""
     model = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     versions = [f"smtp_trio {smtp_trio.__version__}"]
     versions += [f"{name} {version}" for name in PACKAGES if (version := package(name))]
     for name, command in {"node": ["node", "-v"], "Postfix": ["postconf", "-dh", "mail_version"]}.items():
-        if output := said(command):
+        if output := version_output(command):
             versions.append(f"{name} {output}")
     return {
         "date": today(),
@@ -56,29 +56,29 @@ def machine() -> dict[str, str]:
 
 
 def package(name: str) -> str:
-    """The version of a package that is installed."""
+    """Return the version of an installed package, or ""."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return ""
 
 
-def said(command: Sequence[str]) -> str:
-    """What a program says of itself, if it is there."""
+def version_output(command: Sequence[str]) -> str:
+    """Return the output of a command that prints a version, or "" when it is not installed."""
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             command, capture_output=True, text=True, check=False, timeout=30, env={**os.environ, "PATH": PATH}
         )
     except FileNotFoundError:
         return ""
-    return done.stdout.strip()
+    return result.stdout.strip()
 
 
 # --- on a terminal ---------------------------------------------------------------------------------------------------
 
 
-def text(outcome: Outcome) -> str:
-    """A case, a line for each contender."""
+def format_outcome(outcome: Outcome) -> str:
+    """Return the results of a case, with a line for each contender."""
     lines = [f"\n{outcome.theme}: {outcome.name}"]
     for name, found in outcome.figures.items():
         cells = found.missing or "   ".join(f"{cell:34}" for cell in cells_of(outcome, found, with_units=True)).rstrip()
@@ -87,20 +87,20 @@ def text(outcome: Outcome) -> str:
 
 
 def cells_of(outcome: Outcome, found: Figures, *, with_units: bool = False) -> Iterator[str]:
-    """Cost, rate, ratio, load."""
+    """Iterate over cost, rate, ratio and load as text."""
     values = (
         (found.cost, outcome.unit),
         (found.rate, outcome.rate),
-        (found.ratio, "of it"),
+        (found.ratio, "ratio"),
         (found.load, LOAD),
     )
     for spread, unit in values:
-        yield "" if spread is None else f"{of(spread)} {unit}" if with_units else of(spread)
+        yield "" if spread is None else f"{format_spread(spread)} {unit}" if with_units else format_spread(spread)
 
 
-def of(spread: Spread) -> str:
-    """A median, and between what."""
-    middle, low, high = map(chart.number_of, (spread.median, spread.low, spread.high))
+def format_spread(spread: Spread) -> str:
+    """Return the median, with minimum and maximum in brackets."""
+    middle, low, high = map(chart.format_number, (spread.median, spread.low, spread.high))
     return middle if low == high else f"{middle} ({low} to {high})"
 
 
@@ -108,27 +108,27 @@ def of(spread: Spread) -> str:
 
 
 def write(where: Mapping[str, str], outcomes: Outcomes) -> None:
-    """The results, and what is made of them."""
+    """Write the results, the tables and the chart."""
     results = {"where": dict(where), "outcomes": [asdict(outcome) for outcome in outcomes]}
     RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     render()
 
 
 def render() -> None:
-    """Make the tables and the picture of the results."""
+    """Write the tables and the chart from the results."""
     where, outcomes = read()
     TABLES.write_text(tables(where, outcomes), encoding="utf-8")
     PICTURE.write_text(picture(outcomes), encoding="utf-8")
 
 
 def read() -> tuple[dict[str, str], list[Outcome]]:
-    """The results that were written."""
+    """Return the results that were written."""
     results = json.loads(RESULTS.read_text(encoding="utf-8"))
     return results["where"], [outcome_of(values) for values in results["outcomes"]]
 
 
 def outcome_of(values: dict[str, Any]) -> Outcome:
-    """What `asdict` made of an outcome."""
+    """Return an outcome from the values that `asdict` has made of it."""
     found = {
         name: Figures(missing=each.pop("missing"), **{key: value and Spread(**value) for key, value in each.items()})
         for name, each in values.pop("figures").items()
@@ -137,8 +137,8 @@ def outcome_of(values: dict[str, Any]) -> Outcome:
 
 
 def tables(where: Mapping[str, str], outcomes: Outcomes) -> str:
-    """A table for each case, as reStructuredText."""
-    lines = [f":{key.capitalize()}: {words}" for key, words in where.items()]
+    """Return a table for each case, in reStructuredText."""
+    lines = [f":{key.capitalize()}: {value}" for key, value in where.items()]
     for theme, cases in groupby(outcomes, key=lambda outcome: outcome.theme):
         lines += ["", theme, "~" * len(theme)]
         for outcome in cases:
@@ -146,7 +146,7 @@ def tables(where: Mapping[str, str], outcomes: Outcomes) -> str:
             head = [
                 outcome.unit,
                 outcome.rate,
-                f"our {'cost' if outcome.by == 'cost' else 'rate'} divided by its",
+                f"ratio: first {'cost' if outcome.by == 'cost' else 'rate'} divided by this",
                 LOAD,
             ]
             rows = {
@@ -161,13 +161,13 @@ def tables(where: Mapping[str, str], outcomes: Outcomes) -> str:
 
 
 def picture(outcomes: Outcomes) -> str:
-    """What a message costs, as bars."""
+    """Return the chart of the cases in SHOWN."""
     by_name = {outcome.name: outcome for outcome in outcomes}
     groups = []
     for name in SHOWN:
         if name in by_name:
             bars = [
-                chart.Bar(contender, found.cost.median, ours=contender.startswith("smtp_trio"))
+                chart.Bar(contender, found.cost.median, highlighted=contender.startswith("smtp_trio"))
                 for contender, found in by_name[name].figures.items()
                 if found.cost is not None
             ]

@@ -1,4 +1,4 @@
-"""What a process may have, and what it has."""
+"""Limits and memory of processes."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import resource
 from pathlib import Path
 
 
-def raise_limits() -> int:
-    """As many descriptors as the system lets us have; returns how many."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    return most
+def raise_descriptor_limit() -> int:
+    """Raise the limit of file descriptors as far as allowed, and return it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
 
 
-def memory(pid: int, what: str = "VmRSS") -> int:
-    """What a process holds, in KiB: now (``VmRSS``), or at most so far (``VmHWM``)."""
+def memory(pid: int, field: str = "VmRSS") -> int:
+    """Return the resident memory of a process in KiB: the current one (``VmRSS``) or its maximum (``VmHWM``)."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith(what + ":"):
+        if line.startswith(field + ":"):
             return int(line.split()[1])
-    raise AssertionError(f"no {what}")
+    raise AssertionError(f"no {field}")

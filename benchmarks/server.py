@@ -1,7 +1,9 @@
-"""The servers of ours, each a process: ``python -m benchmarks.server KIND PORT CERTIFICATE [PATH]``. They serve until killed.
+"""Servers in processes of their own: ``python -m benchmarks.server KIND PORT CERTIFICATE [PATH]``. They run until
+killed.
 
-``floor`` is the least that a Trio handler can do for a client that waits for each answer: it parses nothing, checks nothing, and
-has no timeouts. ``handshake`` does no more than shake hands. Whatever smtp_trio costs beyond them is what its work costs.
+``floor`` does the least that a Trio handler can do for a client that waits for each reply: it parses nothing, checks
+nothing, and has no timeouts. ``handshake`` only makes TLS handshakes. The difference between them and smtp_trio is the
+cost of SMTP.
 """
 
 from __future__ import annotations
@@ -22,11 +24,11 @@ from smtp_trio.protocol.body_inspector import Newlines
 from smtp_trio.stores import Maildir, SQLite
 from smtp_trio.stores._group import Group
 
-from .resources import raise_limits
+from .resources import raise_descriptor_limit
 
 
 class Sink(smtp_trio.Hooks):
-    """Takes everything, and keeps nothing."""
+    """Hooks that read every message, and store nothing."""
 
     async def data(self, session: smtp_trio.Session, body: smtp_trio.Body) -> None:
         async for _ in body:
@@ -34,7 +36,7 @@ class Sink(smtp_trio.Hooks):
 
 
 class Busy(Sink):
-    """Has a millisecond of work with each message, as an application may. To the command line it is a store."""
+    """Hooks that use 1 ms of CPU for each message, as an application may. The command line treats them as a store."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -50,16 +52,16 @@ class Busy(Sink):
             pass
 
 
-class LoneMaildir(Maildir):
-    """One flush for every message."""
+class UngroupedMaildir(Maildir):
+    """A Maildir store that flushes for every message."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
         self._group = Group(self._commit, max_size=1)
 
 
-class LoneSQLite(SQLite):
-    """One transaction for every message."""
+class UngroupedSQLite(SQLite):
+    """An SQLite store with one transaction for every message."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
@@ -69,15 +71,15 @@ class LoneSQLite(SQLite):
 async def serve(
     port: int, context: ssl.SSLContext, path: str = "", *, hooks: Callable[[str], smtp_trio.Hooks], newlines: Newlines
 ) -> None:
-    """smtp_trio."""
+    """Serve with smtp_trio."""
     server = smtp_trio.Server(hooks(path), name="bench.example.org", tls=context, newlines=newlines, size=0)
     await server.serve(port, "127.0.0.1")
 
 
 async def answer(stream: trio.abc.Stream, context: ssl.SSLContext) -> None:
-    """Answer 250 to every line, 354 to DATA, and shake hands for STARTTLS."""
+    """Answer 250 to every line and 354 to DATA, and start TLS after STARTTLS."""
     await stream.send_all(b"220 floor ESMTP\r\n")
-    end = None  # of the message's octets, while one is under way
+    end = None  # the last octets of the message that is being received
     while octets := await stream.receive_some(65536):
         if end is not None:
             end = (end + octets)[-5:]
@@ -96,8 +98,8 @@ async def answer(stream: trio.abc.Stream, context: ssl.SSLContext) -> None:
         await stream.send_all(reply)
 
 
-async def shake(stream: trio.abc.Stream, context: ssl.SSLContext) -> None:
-    """Shake hands, and wait for the end."""
+async def handshake(stream: trio.abc.Stream, context: ssl.SSLContext) -> None:
+    """Make a TLS handshake, and wait for the end of the connection."""
     secure = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
     await secure.do_handshake()
     await secure.receive_some(1)
@@ -106,7 +108,7 @@ async def shake(stream: trio.abc.Stream, context: ssl.SSLContext) -> None:
 async def listen(
     port: int, context: ssl.SSLContext, handler: Callable[[trio.abc.Stream, ssl.SSLContext], Awaitable[None]]
 ) -> None:
-    """A bare Trio server."""
+    """Serve with a handler and nothing else."""
 
     async def session(stream: trio.SocketStream) -> None:
         try:
@@ -123,25 +125,25 @@ KINDS: dict[str, Callable[..., Awaitable[Any]]] = {
     "smtp_trio": partial(serve, hooks=lambda _: Sink(), newlines="reject"),
     "preserve": partial(serve, hooks=lambda _: Sink(), newlines="preserve"),
     "maildir": partial(serve, hooks=Maildir, newlines="reject"),
-    "lone-maildir": partial(serve, hooks=LoneMaildir, newlines="reject"),
+    "ungrouped-maildir": partial(serve, hooks=UngroupedMaildir, newlines="reject"),
     "sqlite": partial(serve, hooks=SQLite, newlines="reject"),
-    "lone-sqlite": partial(serve, hooks=LoneSQLite, newlines="reject"),
+    "ungrouped-sqlite": partial(serve, hooks=UngroupedSQLite, newlines="reject"),
     "floor": partial(listen, handler=answer),
-    "handshake": partial(listen, handler=shake),
+    "handshake": partial(listen, handler=handshake),
 }
 
 
 def command_line(port: str, certificate: str, workers: str, store: str) -> None:
-    """``smtp-trio serve``, which here has one more store."""
+    """Run ``smtp-trio serve`` with one more store."""
     stores: dict[str, Any] = {"busy": Busy}
     STORES.update(stores)
     options = {"--port": port, "--tls-cert": certificate, "--workers": workers, "--store": store}
-    sys.exit(smtp_trio_main(["serve", *(word for pair in options.items() for word in pair)]))
+    sys.exit(smtp_trio_main(["serve", *(argument for pair in options.items() for argument in pair)]))
 
 
 def main(kind: str, port: str, certificate: str, *path: str) -> None:
-    """Serve."""
-    raise_limits()
+    """Serve until killed."""
+    raise_descriptor_limit()
     if kind == "command-line":
         command_line(port, certificate, *path)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

@@ -1,4 +1,4 @@
-"""The servers that are measured: how each is started, in a process of its own, and what it takes that it can be."""
+"""The measured servers: the commands that start them, and their requirements."""
 
 from __future__ import annotations
 
@@ -17,101 +17,109 @@ from pathlib import Path
 
 from attrs import frozen
 
-from .case import Ground, Missing, cores, pinned
+from .case import Environment, UnavailableError, cores, pinned
 
 HERE = Path(__file__).parent
-ROOT = HERE.parent  # where `-m benchmarks` is found
+ROOT = HERE.parent  # the working directory for `-m benchmarks`
 HOST = "127.0.0.1"
-PATH = os.environ.get("PATH", "") + ":/usr/sbin"  # where Debian has Postfix's programs
+PATH = os.environ.get("PATH", "") + ":/usr/sbin"  # Debian has Postfix's programs there
 
 
 @frozen
 class Process:
-    """A server that listens."""
+    """A running server."""
 
     pid: int
     port: int
 
 
-def program(name: str, package: str) -> str:
-    """A program's path."""
+def require_program(name: str, package: str) -> str:
+    """Return the path of a program. Raises UnavailableError when it is not installed."""
     path = shutil.which(name, path=PATH)
     if path is None:
-        raise Missing(f"{name} is not installed (Debian: {package})")
+        raise UnavailableError(f"{name} is not installed (Debian: {package})")
     return path
 
 
-def module(name: str) -> None:
-    """It can be imported."""
+def require_module(name: str) -> None:
+    """Raise UnavailableError unless this module can be imported."""
     if importlib.util.find_spec(name) is None:
-        raise Missing(f"{name} is not installed")
+        raise UnavailableError(f"{name} is not installed")
 
 
 @functools.cache
-def workshop() -> Path:
-    """A folder for what is made once in a run."""
-    folder = tempfile.TemporaryDirectory(prefix="smtp-trio-bench-")
-    atexit.register(folder.cleanup)
-    return Path(folder.name)
+def run_directory() -> Path:
+    """Return a temporary directory that exists until the end of the run."""
+    directory = tempfile.TemporaryDirectory(prefix="smtp-trio-bench-")
+    atexit.register(directory.cleanup)
+    return Path(directory.name)
 
 
 @functools.cache
-def node_folder() -> Path:
-    """Where a script finds nodemailer's smtp-server: npm fetches it, from its own cache if it can."""
-    folder = workshop() / "node"
-    command = [program("npm", "npm"), "install", "--no-audit", "--no-fund", "--prefer-offline", "--prefix", str(folder)]
+def node_directory() -> Path:
+    """Return a directory where npm has installed nodemailer's smtp-server, from its cache if it can."""
+    directory = run_directory() / "node"
+    command = [
+        require_program("npm", "npm"),
+        "install",
+        "--no-audit",
+        "--no-fund",
+        "--prefer-offline",
+        "--prefix",
+        str(directory),
+    ]
     try:
         done = subprocess.run([*command, "smtp-server"], capture_output=True, check=False, timeout=60)
     except subprocess.TimeoutExpired:
-        raise Missing("npm did not bring smtp-server within a minute") from None
+        raise UnavailableError("npm did not install smtp-server within a minute") from None
     if done.returncode:
-        raise Missing("npm could not install smtp-server")
-    return folder
+        raise UnavailableError("npm could not install smtp-server")
+    return directory
 
 
 @functools.cache
 def certificate() -> str:
-    """A file with a certificate for the loopback and its key."""
-    import trustme  # takes longer than all the rest, and the generator of a load does without
+    """Return the path of a file with a certificate for the loopback address and its key."""
+    import trustme  # imported here: it takes long, and the load generator does not need it
 
     issued = trustme.CA().issue_cert(HOST)
-    file = workshop() / "certificate.pem"
+    file = run_directory() / "certificate.pem"
     issued.private_key_and_cert_chain_pem.write_to_path(file)
     return str(file)
 
 
-def ours(kind: str, *arguments: str) -> Callable[[Ground, int], list[str]]:
-    """A server of `benchmarks.server`."""
-    return lambda ground, port: [sys.executable, "-m", "benchmarks.server", kind, str(port), certificate(), *arguments]
+def own_server(kind: str, *arguments: str) -> Callable[[Environment, int], list[str]]:
+    """Return the command of a server in `benchmarks.server`."""
+    return lambda env, port: [sys.executable, "-m", "benchmarks.server", kind, str(port), certificate(), *arguments]
 
 
-def aiosmtpd(ground: Ground, port: int) -> list[str]:
-    module("aiosmtpd")
+def aiosmtpd(env: Environment, port: int) -> list[str]:
+    require_module("aiosmtpd")
     return [sys.executable, str(HERE / "rivals/aiosmtpd_server.py"), str(port), certificate()]
 
 
-def aiosmtpd_uvloop(ground: Ground, port: int) -> list[str]:
-    module("uvloop")
-    return [*aiosmtpd(ground, port), "uvloop"]
+def aiosmtpd_uvloop(env: Environment, port: int) -> list[str]:
+    require_module("uvloop")
+    return [*aiosmtpd(env, port), "uvloop"]
 
 
-def smtp_server(ground: Ground, port: int) -> list[str]:
-    node = program("node", "nodejs")
-    script = shutil.copy(HERE / "rivals/smtp_server.cjs", node_folder())
+def smtp_server(env: Environment, port: int) -> list[str]:
+    node = require_program("node", "nodejs")
+    script = shutil.copy(HERE / "rivals/smtp_server.cjs", node_directory())
     return [node, str(script), str(port), certificate()]
 
 
-def smtp_sink(ground: Ground, port: int) -> list[str]:
+def smtp_sink(env: Environment, port: int) -> list[str]:
     user = ["-u", "nobody"] if os.geteuid() == 0 else []
-    return [program("smtp-sink", "postfix"), *user, "-m", "20000", f"{HOST}:{port}", "1000"]
+    return [require_program("smtp-sink", "postfix"), *user, "-m", "20000", f"{HOST}:{port}", "1000"]
 
 
-#: By the name that the tables have.
-SERVERS: dict[str, Callable[[Ground, int], list[str]]] = {
-    "smtp_trio": ours("smtp_trio"),
-    "smtp_trio, newlines preserved": ours("preserve"),
-    "floor": ours("floor"),
-    "bare handshake": ours("handshake"),
+#: The servers by their names in the tables.
+SERVERS: dict[str, Callable[[Environment, int], list[str]]] = {
+    "smtp_trio": own_server("smtp_trio"),
+    "smtp_trio, newlines preserved": own_server("preserve"),
+    "floor": own_server("floor"),
+    "bare handshake": own_server("handshake"),
     "aiosmtpd": aiosmtpd,
     "aiosmtpd on uvloop": aiosmtpd_uvloop,
     "smtp-server": smtp_server,
@@ -120,21 +128,24 @@ SERVERS: dict[str, Callable[[Ground, int], list[str]]] = {
 
 
 def free_port() -> int:
-    """A port that nobody has now."""
+    """Return a port that is free now."""
     with socket.create_server((HOST, 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
 
 
-def start(ground: Ground, make: Callable[[Ground, int], list[str]], *on: int) -> Process:
-    """Start a server on these cores, or else on the first, and wait until it listens. It lives as long as the ground."""
+def start(env: Environment, make: Callable[[Environment, int], list[str]], *on: int) -> Process:
+    """Start a server on these cores (default: the core for servers), and wait until it listens.
+
+    It is killed with the environment.
+    """
     port = free_port()
-    command = make(ground, port)
-    log = ground.folder / f"log-{port}"
+    command = make(env, port)
+    log = env.directory / f"log-{port}"
     with pinned(*on or cores()[:1]), log.open("wb") as file:
         process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file)
-    ground.stack.callback(process.wait)
-    ground.stack.callback(process.kill)
+    env.stack.callback(process.wait)
+    env.stack.callback(process.kill)
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and process.poll() is None:
         try:
@@ -146,8 +157,8 @@ def start(ground: Ground, make: Callable[[Ground, int], list[str]], *on: int) ->
     raise RuntimeError(f"{command} does not listen: {log.read_text(errors='replace')[-2000:]}")
 
 
-def running(ground: Ground, name: str) -> Process:
-    """One of SERVERS, which many cases share."""
-    if (name,) not in ground.processes:
-        ground.processes[name,] = start(ground, SERVERS[name])
-    return ground.processes[name,]
+def shared_server(env: Environment, name: str) -> Process:
+    """Return one of SERVERS, which all cases share."""
+    if (name,) not in env.processes:
+        env.processes[name,] = start(env, SERVERS[name])
+    return env.processes[name,]

@@ -1,29 +1,32 @@
-"""Durable messages a second, through the whole server: what comes of flushing for a group of sessions at once."""
+"""Stores: durable messages per second, with one flush for a group of messages or one for each."""
 
 from __future__ import annotations
 
-from .case import Case, Contender, Ground, Measure
-from .load import Load, drive
-from .servers import ours, start
+from .case import Case, Contender, Environment, Measure
+from .load import Load, measure_load
+from .servers import own_server, start
 
 
-def through(kind: str, sessions: int) -> Contender:
-    """A server with a store on disk; ``kind`` is as in `benchmarks.server`."""
+def store_contender(kind: str, sessions: int) -> Contender:
+    """Return a contender: a server with a store on disk, of a kind in `benchmarks.server`."""
 
-    def ready(ground: Ground) -> Measure:
-        if (kind,) not in ground.processes:
-            ground.processes[kind,] = start(ground, ours(kind, str(ground.folder / kind)))
-        process, load = ground.processes[kind,], Load(sessions=sessions)
-        if not ground.short:
-            drive(load, process, 2 * sessions)
-        return lambda count: drive(load, process, count)
+    def ready(env: Environment) -> Measure:
+        if (kind,) not in env.processes:
+            env.processes[kind,] = start(env, own_server(kind, str(env.directory / kind)))
+        process, load = env.processes[kind,], Load(sessions=sessions)
+        if not env.short:
+            measure_load(load, process, 2 * sessions)
+        return lambda count: measure_load(load, process, count)
 
     return ready
 
 
 def case(store: str, kind: str, sessions: int, amount: int) -> Case:
-    """A store with its groups, and without."""
-    contenders = {"grouped": through(kind, sessions), "one by one": through(f"lone-{kind}", sessions)}
+    """Return a case that compares a store with and without group commit."""
+    contenders = {
+        "grouped": store_contender(kind, sessions),
+        "one by one": store_contender(f"ungrouped-{kind}", sessions),
+    }
     name = f"{store}, 1 KiB, {sessions} session{'s' * (sessions > 1)}"
     return Case(name=name, contenders=contenders, amount=amount, short=2 * sessions, by="rate", rounds=3)
 
@@ -32,5 +35,5 @@ CASES = [
     case("Maildir", "maildir", 1, 300),
     case("Maildir", "maildir", 100, 2_000),
     case("SQLite", "sqlite", 1, 300),
-    case("SQLite", "sqlite", 100, 5_000),  # fewer, and one measures connecting
+    case("SQLite", "sqlite", 100, 5_000),  # with fewer messages, connecting would take a considerable part of the time
 ]

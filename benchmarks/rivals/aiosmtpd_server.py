@@ -1,4 +1,4 @@
-"""aiosmtpd, which takes everything and keeps nothing: PORT CERTIFICATE [uvloop]."""
+"""An aiosmtpd server that accepts every message and stores nothing. Arguments: PORT CERTIFICATE [uvloop]."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ async def main() -> None:
     await server.serve_forever()
 
 
-most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 if loops:
     import uvloop
 

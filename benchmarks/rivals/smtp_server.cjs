@@ -1,4 +1,4 @@
-// nodemailer's smtp-server, which takes everything and keeps nothing: PORT CERTIFICATE.
+// An smtp-server (nodemailer) that accepts every message and stores nothing. Arguments: PORT CERTIFICATE.
 "use strict";
 const fs = require("fs");
 const { SMTPServer } = require("smtp-server");
