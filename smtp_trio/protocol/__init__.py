@@ -1,7 +1,7 @@
 """The SMTP protocol without I/O, usable on its own, as h11 is for HTTP.
 
 It does not use Trio, sockets, clocks or TLS. Each side of a connection is an object that takes the received octets,
-returns events, and says which octets to send.
+returns events, and provides the octets to send.
 
 protocol = ServerProtocol("mx.example.org")
 protocol.send(protocol.default_reply(protocol.next_event()))   # the greeting

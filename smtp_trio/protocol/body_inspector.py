@@ -93,12 +93,12 @@ class BodyInspector:
 
     @property
     def holds_cr(self) -> bool:
-        """Whether a CR is held back until the next octet is known."""
+        """True if a CR is held back until the next octet is known."""
         return self._cr
 
     @property
     def far_too_big(self) -> bool:
-        """Whether more than ten times the maximum size has been received, from a client that was told the maximum."""
+        """True if more than ten times the maximum size has been received, although EHLO announced the maximum."""
         return 0 < self._max_size * 10 < self.received
 
     def skip(self, count: int) -> None:

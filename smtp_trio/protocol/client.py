@@ -50,7 +50,7 @@ from .reply_parser import ReplyParser
 # The queue of unanswered commands
 # --------------------------------
 #
-# A reply does not say which command it answers. The first reply answers the first command, and so on (RFC 2920 3.1), so
+# A reply does not name the command that it answers. The first reply answers the first command, and so on (RFC 2920 3.1), so
 # the client needs no more than `Dialogue.unanswered`: a command is appended when it is sent and removed when a reply is
 # read. The end of a message is in the queue as `EndOfBody`. In LMTP, and only there, one command has several replies,
 # one for each accepted recipient (RFC 2033 4.2); it is entered in the queue that many times.
@@ -61,8 +61,8 @@ from .reply_parser import ReplyParser
 # because the client needs its reply to know how to go on (RFC 2920 3.1).
 #
 # If the number of replies does not match the number of commands, each reply would be taken for that of another command,
-# and a message could be reported as delivered because of the 250 to a RSET. There is no way to get back in step, so the
-# connection is given up: RemoteProtocolError is raised, and the protocol is `closed`. This happens on
+# and a message could be reported as delivered because of the 250 to a RSET. The two sides cannot be
+# synchronized again, so the connection is given up: RemoteProtocolError is raised, and the protocol is `closed`. This happens on
 #
 # - a reply when no command is unanswered;
 # - a reply that cannot answer the oldest command: 3yz to MAIL, 2yz to DATA, 220 or 221 to anything but the greeting and
@@ -77,14 +77,14 @@ from .reply_parser import ReplyParser
 
 @frozen
 class Answer:
-    """A reply and the command that it answers. ``command`` is None for a 421 that answers none (RFC 5321 3.8)."""
+    """A reply and the command that it answers. ``command`` is None for an unsolicited 421 (RFC 5321 3.8)."""
 
     command: Command | None
     reply: Reply
 
 
 class ReplyError(SMTPError):
-    """The server refused ``command`` with ``reply``. ``reply.temporary`` says whether it may succeed later."""
+    """The server refused ``command`` with ``reply``. It may succeed later if ``reply.temporary``."""
 
     def __init__(self, command: Command, reply: Reply) -> None:
         super().__init__(f"{command.verb} was refused: {reply}")
@@ -138,27 +138,27 @@ class ClientProtocol:
 
     @property
     def closed(self) -> bool:
-        """Whether the connection cannot be used any more, after QUIT, 421 or an invalid reply."""
+        """True if the connection cannot be used any more, after QUIT, 421 or an invalid reply."""
         return self.dialogue.phase is CLOSED
 
     @property
     def idle(self) -> bool:
-        """Whether all commands are answered, no message is half sent, and `data_to_send` has nothing."""
+        """True if all commands are answered, no message is half sent, and `data_to_send` has nothing."""
         return not (self.dialogue.unanswered or self._dot_stuffer or self._chunk_octets or self.outbox)
 
     @property
     def in_sync(self) -> bool:
-        """Whether the protocol is `idle` and the server has sent nothing unexpected."""
+        """True if the protocol is `idle` and the server has sent nothing unexpected."""
         return self.idle and not self.has_unread_input
 
     @property
     def has_unread_input(self) -> bool:
-        """Whether octets have been received that `next_event` has not returned, even part of a reply."""
+        """True if octets have been received that `next_event` has not returned, even part of a reply."""
         return self._replies.has_unread_input
 
     @property
     def awaiting_reply(self) -> Command | None:
-        """The oldest unanswered command, which the next reply answers; None if there is none."""
+        """The oldest unanswered command, which the next reply answers, or None."""
         return self.dialogue.unanswered[0] if self.dialogue.unanswered else None
 
     # --- sending ----------------------------------------------------------------------------------------------------
@@ -245,7 +245,7 @@ class ClientProtocol:
         self.dialogue.unanswered.extend([self.dialogue.unanswered[-1]] * count)
 
     def data_to_send(self) -> bytes:
-        """Return and remove the octets that must be sent, b"" if there are none."""
+        """Return and remove the octets that must be sent, which may be b""."""
         data = b"".join(self.outbox)
         self.outbox.clear()
         return data

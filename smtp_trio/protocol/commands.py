@@ -34,10 +34,10 @@ class Command:
     groupable: ClassVar[bool] = False
     #: The reply codes that are allowed besides `COMMON_CODES` (RFC 5321 4.3.2 and the RFCs of the extensions).
     codes: ClassVar[frozenset[int]] = frozenset()
-    #: The name of the server's hook for the command, ``async def hook(self, session, command) -> Reply | None``. None if
-    #: there is no hook.
+    #: The name of the server's hook for the command, ``async def hook(self, session, command) -> Reply | None``. None for
+    #: commands without a hook.
     hook: ClassVar[str | None] = None
-    #: The reply if there is no hook, or the hook returns None. 502, the default, means that the command is implemented by
+    #: The reply of a server without the hook, or whose hook returns None. 502, the default, means that the command is implemented by
     #: its hook alone: without the hook, the server neither offers nor accepts it.
     default_reply: ClassVar[Reply] = replies.NOT_IMPLEMENTED
     #: Whether replies other than 3yz carry an enhanced status code (RFC 2034 3).

@@ -27,8 +27,8 @@ from .replies import Reply
 # commands: `Connect`, which the greeting answers, and `EndOfBody`, which the final reply to a message answers. With
 # them, "the server rejected the connection" and "the server accepted the message" need no rules of their own.
 #
-# The phase moves when a command is *answered*, not when it is received or sent. A MAIL that is refused leaves no
-# transaction behind, so a phase that moved on the command would have to be moved back. The new phase depends on the
+# The phase moves when a command is *answered*, not when it is received or sent. A MAIL that is refused does not
+# begin a transaction, so a phase that moved on the command would have to be moved back. The new phase depends on the
 # command, the present phase and the first digit of the reply, and on nothing else (RFC 5321 4.3.2: clients and servers
 # should decide by the first digit). Hence the three parts of a table: accepted (2yz), proceed (3yz), refused (4yz, 5yz).
 #
@@ -219,7 +219,7 @@ class Dialogue:
     def add_reply(self, reply: Reply) -> Command:
         """Record the reply to the oldest unanswered command, move to the phase it leads to, and return the command.
 
-        Raises LocalProtocolError if there is no unanswered command.
+        Raises LocalProtocolError if all commands have been answered.
         """
         if not self.unanswered:
             raise LocalProtocolError(f"no command is waiting for a reply, got {reply.code}")

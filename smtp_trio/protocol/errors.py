@@ -1,4 +1,4 @@
-"""The exceptions of the protocol. The class says which side made the mistake.
+"""The exceptions of the protocol. The class identifies the side that made the mistake.
 
 `LocalProtocolError` is raised for a mistake of the program that calls the core, `RemoteProtocolError` for a mistake of
 the peer. A server answers most mistakes of its peer: those are raised as `BadCommandError`, which holds the reply.
@@ -14,7 +14,7 @@ class SMTPError(Exception):
 
 
 class ProtocolError(SMTPError):
-    """A violation of the protocol. Its two subclasses say by which side."""
+    """A violation of the protocol. The two subclasses are for the two sides."""
 
 
 class LocalProtocolError(ProtocolError):
@@ -49,7 +49,7 @@ class BodyError(SMTPError):
     """The message that is being received cannot be accepted. What was read of it so far must be discarded.
 
     Reading the body raises it. A hook should let it propagate; the session then sends the right reply. ``reply`` is
-    that reply, or None if there is no client left to send it to.
+    that reply, or None if the client is gone.
     """
 
     def __init__(self, reason: str, reply: Reply | None = None) -> None:

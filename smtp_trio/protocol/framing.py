@@ -136,11 +136,11 @@ class DotTerminatedReader:
         self.ended: bool = False
 
     def read(self) -> bytes:
-        """Return the octets of the message that are available, b"" if there are none."""
+        """Return the octets of the message that are available, which may be b""."""
         buffer = self._buffer
         data, at = buffer.data, buffer.at
         pieces = []
-        # ``dot`` is the index of a dot at the beginning of a line, -1 if there is none at ``at``. Further dots are found
+        # ``dot`` is the index of a dot at the beginning of a line, or -1. Further dots are found
         # together with the CRLF before them.
         dot = at if self._at_line_start and data.startswith(b".", at) else -1
         # A search for one octet is forty times faster than one for three, and base64 has no dots at all.
@@ -182,11 +182,11 @@ class CountedReader:
 
     @property
     def ended(self) -> bool:
-        """Whether all octets have been read."""
+        """True if all octets have been read."""
         return not self.remaining
 
     def read(self) -> bytes:
-        """Return the octets that are available, b"" if there are none."""
+        """Return the octets that are available, which may be b""."""
         data = self._buffer.take(self.remaining)
         self.remaining -= len(data)
         return data

@@ -19,7 +19,7 @@ from .session_state import SessionState
 
 @frozen
 class Offer:
-    """What the reply to EHLO offers in one `SessionState`: the reply, its keywords, and the parameters by command."""
+    """The offer of the reply to EHLO in one `SessionState`: the reply, its keywords, and the parameters by command."""
 
     reply: Reply
     keywords: frozenset[str]

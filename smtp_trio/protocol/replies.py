@@ -80,27 +80,27 @@ class Reply:
 
     @property
     def accepted(self) -> bool:
-        """Whether the reply is a positive completion, 2yz (RFC 5321 4.2.1)."""
+        """True if the reply is a positive completion, 2yz (RFC 5321 4.2.1)."""
         return self.code < 300
 
     @property
     def intermediate(self) -> bool:
-        """Whether the reply is positive and the server waits for more data, 3yz."""
+        """True if the reply is positive and the server waits for more data, 3yz."""
         return 300 <= self.code < 400
 
     @property
     def temporary(self) -> bool:
-        """Whether the command was refused and may succeed later, 4yz."""
+        """True if the command was refused and may succeed later, 4yz."""
         return 400 <= self.code < 500
 
     @property
     def permanent(self) -> bool:
-        """Whether the command was refused permanently, 5yz."""
+        """True if the command was refused permanently, 5yz."""
         return self.code >= 500
 
     @property
     def refused(self) -> bool:
-        """Whether the command was refused, 4yz or 5yz."""
+        """True if the command was refused, 4yz or 5yz."""
         return self.code >= 400
 
     def encode(self, *, enhanced: bool = True) -> bytes:

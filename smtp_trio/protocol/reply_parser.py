@@ -10,7 +10,7 @@ from .framing import ReceiveBuffer
 from .replies import STATUS, Reply
 
 # A server may send anything, so all that is read here is bounded: the octets of a line and the lines of a reply. Octets
-# that are not a reply are an error from which there is no recovery. Replies belong to commands by their order alone, so
+# that are not a reply are an error that cannot be recovered from. Replies belong to commands by their order alone, so
 # when it is not certain how many replies have been read, no later reply can be matched to its command.
 #
 # Where the meaning is clear, the parser accepts more than RFC 5321 4.2 allows: longer lines, more of them, missing
@@ -37,7 +37,7 @@ class ReplyParser:
 
     @property
     def has_unread_input(self) -> bool:
-        """Whether there are octets that no returned reply contains: part of a reply, or a whole one."""
+        """True if there are octets that no returned reply contains: part of a reply, or a whole one."""
         return bool(self._texts) or len(self._buffer) > 0
 
     def read_reply(self) -> Reply | None:

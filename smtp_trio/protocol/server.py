@@ -58,7 +58,7 @@ from .session_state import SessionState
 # With DATA, the end of the message is a command of its own, `EndOfBody`, because the 354 has already answered the DATA.
 # With BDAT, the reply after the octets is the reply to that command, so it stays pending while its octets are read.
 #
-# Everything that is known of a message is in its `BodyInspector`. It is made with the first reader, serves all chunks of
+# The state of a message is kept in its `BodyInspector`. It is made with the first reader, serves all chunks of
 # the message, and is dropped when the message ends: when the transaction is over, or when a chunk is refused (RFC 3030
 # 2: the client must then send RSET). The reader, in contrast, belongs to one DATA or BDAT. Two facts in the inspector
 # change what happens to the octets:
@@ -69,7 +69,7 @@ from .session_state import SessionState
 #   discarding  The application does not want the rest (`discard`). The octets give no events, only their end does.
 #
 # A client may go on sending after a fault, and it is entitled to: RFC 5321 gives it no way to stop in the middle of
-# DATA. But one that has sent ten times the maximum size, which it was told in the reply to EHLO, is disconnected.
+# DATA. But one that has sent ten times the maximum size, announced in the reply to EHLO, is disconnected.
 #
 # Errors
 # ------
@@ -116,10 +116,10 @@ class ServerProtocol:
     ) -> None:
         """``name`` is the server's name and ``size`` the largest message in octets, 0 for no limit.
 
-        ``tls`` says whether the application can start TLS. ``hooks`` are the names of the hooks that it implements:
+        ``tls`` is true if the application can start TLS. ``hooks`` are the names of the hooks that it implements:
         "auth" checks credentials (for PLAIN and LOGIN), "secret" returns stored secrets (for SCRAM and CRAM-MD5), and the
         others are hooks of commands, such as "expn" (`Command.hook`).
-        ``newlines`` says what to do with a bare CR or LF in a message: refuse the message ("reject"), make it CRLF
+        ``newlines`` is the treatment of a bare CR or LF in a message: refuse the message ("reject"), make it CRLF
         ("normalize") or keep it ("preserve"). Raises ValueError for extensions that cannot be combined.
         """
         self.limits: Limits = limits or Limits()
@@ -128,7 +128,7 @@ class ServerProtocol:
         )
         self.state: SessionState = SessionState(name, size, tls, frozenset(hooks))
         self.dialogue: Dialogue = Dialogue(self.grammar.table)
-        #: The command that waits for `send`, None if there is none.
+        #: The command that waits for `send`, or None.
         self.pending: Command | BadCommandError | None = Connect()
         self.dialogue.add_command(self.pending)
         #: The octets that must be sent, in pieces; see `data_to_send`.
@@ -154,7 +154,7 @@ class ServerProtocol:
 
     @property
     def body(self) -> BodyInspector | None:
-        """What is known of the message that is being received, from its first octet to its final reply."""
+        """The state of the message that is being received, from its first octet to its final reply."""
         return self._inspector
 
     @property
@@ -164,7 +164,7 @@ class ServerProtocol:
 
     @property
     def closed(self) -> bool:
-        """Whether the session is over, after QUIT, 421, or a command after which the connection must be closed."""
+        """True if the session is over, after QUIT, 421, or a command after which the connection must be closed."""
         return self.dialogue.phase is CLOSED
 
     def receive_data(self, data: bytes) -> None:
@@ -175,7 +175,7 @@ class ServerProtocol:
             self._input_ended = True
 
     def data_to_send(self) -> bytes:
-        """Return and remove the octets that must be sent, b"" if there are none."""
+        """Return and remove the octets that must be sent, which may be b""."""
         outbox = self.outbox
         if not outbox:
             return b""

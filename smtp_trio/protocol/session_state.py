@@ -18,8 +18,8 @@ NO_TRANSACTION = frozenset({GREETED, READY})
 class SessionState:
     """The state of a session besides its phase. Extensions read it to decide what to offer and what to refuse.
 
-    ``name`` is the server's name and ``size`` its largest message in octets (0: no limit). ``tls`` says
-    whether the server can start TLS, and ``hooks`` are the names of the hooks that the application implements, such as
+    ``name`` is the server's name and ``size`` its largest message in octets (0: no limit). ``tls`` is
+    true if the server can start TLS, and ``hooks`` are the names of the hooks that the application implements, such as
     "auth" and "expn".
 
     The other members change during the session. ``secure`` is true inside TLS, ``user`` is the authenticated user,
@@ -46,7 +46,7 @@ class SessionState:
 
     @property
     def extended(self) -> bool:
-        """Whether the last greeting was EHLO, so that extensions may be used (RFC 5321 2.2.1)."""
+        """True if the last greeting was EHLO, so that extensions may be used (RFC 5321 2.2.1)."""
         return self.hello is not None and self.hello.extended
 
     @property

@@ -78,12 +78,12 @@ class Path:
 
     @property
     def is_null(self) -> bool:
-        """Whether this is the null reverse-path ``<>`` of notifications (RFC 5321 4.5.5)."""
+        """True if this is the null reverse-path ``<>`` of notifications (RFC 5321 4.5.5)."""
         return not self.raw
 
     @property
     def is_postmaster(self) -> bool:
-        """Whether this is postmaster, which every server must accept with or without a domain (RFC 5321 4.5.1)."""
+        """True if this is postmaster, which every server must accept with or without a domain (RFC 5321 4.5.1)."""
         return self.local.lower() == "postmaster"
 
     @property
@@ -99,12 +99,12 @@ class Path:
 
     @property
     def is_ascii(self) -> bool:
-        """Whether the path can be sent without SMTPUTF8 (RFC 6531 3.3)."""
+        """True if the path can be sent without SMTPUTF8 (RFC 6531 3.3)."""
         return self.raw.isascii()
 
     @property
     def is_too_long(self) -> bool:
-        """Whether the path is longer than RFC 5321 4.5.3.1.1 to 4.5.3.1.3 allow. Servers may accept longer ones."""
+        """True if the path is longer than RFC 5321 4.5.3.1.1 to 4.5.3.1.3 allow. Servers may accept longer ones."""
         # The limit of the domain, 255 octets, needs no check: a path with a longer domain is too long as a whole.
         return len(self.local.encode()) > LOCAL_PART_OCTETS or len(self.raw.encode()) + len("<>") > PATH_OCTETS
 
