@@ -31,9 +31,9 @@ LEVELS = {level.name.lower(): level for level in Level}
 def add_conform(parser: argparse.ArgumentParser) -> None:
     """Add the description and the options to the parser."""
     parser.description = (
-        "Test an SMTP server for conformance to the RFCs, each case on a connection of its own, and report the differences. The "
-        "cases send messages to one recipient: use a test mailbox. Exit code: 0 if all cases passed, 1 if one failed, 2 if the "
-        "server could not be tested."
+        "Test an SMTP server for conformance to the RFCs, each case on a connection of its own, and report the "
+        "differences. The cases send messages to one recipient: use a test mailbox. Exit code: 0 if all cases passed, 1 "
+        "if one failed, 2 if the server could not be tested."
     )
     add = parser.add_argument
     # fmt: off

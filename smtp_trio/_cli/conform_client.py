@@ -23,11 +23,12 @@ from .options import UsageError, describe_error, number_between
 def add_conform_client(parser: argparse.ArgumentParser) -> None:
     """Add the description and the options to the parser."""
     parser.description = (
-        "Test an SMTP client with ordinary, unusual and hostile servers, and report what it does wrong. With --command, the client "
-        "is run once for each case. These stand for values: {host}, {port}, {from}, {to} and {to2} (the envelope), {message} (a "
-        "file with CRLF line ends, which is the standard input too), {cafile}, {user} and {password}. The client must exit with 0 "
-        "if the message was accepted for all recipients, and with another code otherwise. Without --command, each connection is "
-        "one case. Exit code: 0 if all cases passed, 1 if one failed, 2 if the client could not be tested."
+        "Test an SMTP client with ordinary, unusual and hostile servers, and report what it does wrong. With --command, "
+        "the client is run once for each case. These stand for values: {host}, {port}, {from}, {to} and {to2} (the "
+        "envelope), {message} (a file with CRLF line ends, which is the standard input too), {cafile}, {user} and "
+        "{password}. The client must exit with 0 if the message was accepted for all recipients, and with another code "
+        "otherwise. Without --command, each connection is one case. Exit code: 0 if all cases passed, 1 if one failed, 2 "
+        "if the client could not be tested."
     )
     add = parser.add_argument
     # fmt: off
@@ -38,13 +39,13 @@ def add_conform_client(parser: argparse.ArgumentParser) -> None:
     add("--port", metavar="PORT", type=number_between(int, 65535), default=None,
         help="port to listen on; 0 stands for any free port (default with --command: another one for each case)")
     add("--command", metavar="COMMAND",
-        help="the client: 'prog --server {host}:{port} --from {from} --to {to} --to {to2} {message}'; not passed to a shell")
+        help="the client: 'prog --server {host}:{port} --from {from} --to {to} --to {to2} {message}' (not a shell command)")
     add("--require-tls", action="store_true",
-        help="the client was told to require STARTTLS and a valid certificate ({cafile}, with the name of --name)")
+        help="the client is configured to require STARTTLS and a valid certificate ({cafile}, with the name of --name)")
     add("--name", default="localhost",
         help="the name in the certificate, beside the address: how the client calls the server (default: %(default)s)")
     add("--login", action="store_true",
-        help=f"the client was told to authenticate as {VALUES['user']} with the password {VALUES['password']}")
+        help=f"the client is configured to authenticate as {VALUES['user']} with the password {VALUES['password']}")
     add("--slow", action="store_true",
         help="also run cases of silent and slow servers, many of which take minutes (up to twelve)")
     add("--timeout", metavar="SECONDS", type=number_between(float, 3600), default=30.0,
@@ -113,7 +114,7 @@ def check(options: argparse.Namespace) -> None:
     if not words:
         raise UsageError("--command is empty")
     if "{port}" not in options.command and not options.port:
-        raise UsageError("--command has no {port}, and there is no --port")
+        raise UsageError("--command without {port} needs --port")
 
 
 def progress(text: str) -> None:
@@ -123,7 +124,7 @@ def progress(text: str) -> None:
 
 @contextmanager
 def certificates(name: str, host: str) -> Iterator[tuple[Mapping[str, ssl.SSLContext], str]]:
-    """Provide TLS contexts with valid and invalid certificates, and the file of the authority; none if trustme is not installed."""
+    """Provide TLS contexts with valid and invalid certificates, and the authority's file; none without trustme."""
     try:
         import trustme
     except ImportError:

@@ -1,7 +1,7 @@
 """Conformance tests for SMTP servers and clients: cases as text, an engine that plays them, and reports.
 
-This is the library of ``smtp-trio conform``. `check_server` tries the cases of `server_cases`, or those of a file of your own
-that `read_cases` has read, on a `Target`, and returns a `Report`.
+This is the library of ``smtp-trio conform``. `check_server` tries the cases of `server_cases`, or your own ones, which
+`read_cases` reads from text, on a `Target`, and returns a `Report`.
 """
 
 from __future__ import annotations

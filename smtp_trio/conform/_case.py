@@ -21,7 +21,7 @@ class Level(IntEnum):
 
 
 class Stage(Enum):
-    """How far a session has come when a case begins. The values are those of ``after:`` in a case."""
+    """The stage of a session in which a case begins. The values are those of ``after:`` in a case."""
 
     CONNECTED = "connect"
     GREETED = "greeting"
@@ -69,7 +69,7 @@ class Rule:
 
     @property
     def danger(self) -> bool:
-        """Whether it sends floods, or what a vulnerable server would take for a second message."""
+        """True for cases that send floods, or what a vulnerable server would take for a second message."""
         return self.group == "danger"
 
 
@@ -82,7 +82,7 @@ class Case(Rule):
     skip_if: Sequence[str] = ()
     """EHLO keywords that must not be offered."""
     send_quit: bool = True
-    """Whether QUIT follows. The reply to it shows superfluous replies before."""
+    """False if QUIT cannot follow the steps. The reply to it shows superfluous replies before."""
 
 
 @frozen(kw_only=True)

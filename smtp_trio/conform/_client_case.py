@@ -1,4 +1,4 @@
-"""Cases for clients: a server that reacts to some events in its own way, and what the client must do. And what was observed."""
+"""Cases for clients: the reactions of a server, and what the client must do. Also what was observed of a client."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ._server_actions import SendSlowly
 from ._steps import Send
 
 USUAL_OFFERS = ("SIZE 10485760", "8BITMIME")
-"""What the reply to EHLO lists, unless the case says otherwise."""
+"""The extensions in the reply to EHLO, unless the case lists others."""
 
 
 @define(eq=False)
@@ -25,7 +25,7 @@ class ReceivedCommand:
     line: bytes
     """With its line end."""
     early: bool
-    """Whether some of it arrived before the reply to the previous command was sent."""
+    """True if some of it arrived before the reply to the previous command was sent."""
     secure: bool
     code: str = ""
     """The code of the reply, if there was one."""
@@ -40,7 +40,7 @@ class ReceivedMessage:
     data: bytes = b""
     """The octets after 354, dot-stuffed and without the final dot, or those of all chunks."""
     early: bool = False
-    """Whether some of it arrived before 354 was sent."""
+    """True if some of it arrived before 354 was sent."""
     complete: bool = False
     chunked: bool = False
     secure: bool = False
@@ -81,7 +81,7 @@ class ClientSession:
 
 @frozen
 class ClientExit:
-    """How the client itself reports its success: an exit code (None: unknown) and its output."""
+    """The exit code of the client, by which it reports its success (None: unknown), and its output."""
 
     code: int | None = None
     output: bytes = b""
@@ -95,7 +95,7 @@ class ClientRun:
     sessions: Sequence[ClientSession]
     exit: ClientExit
     message: bytes = b""
-    """The message that it was told to send."""
+    """The message that it had to send."""
 
     @property
     def commands(self) -> list[ReceivedCommand]:
@@ -118,7 +118,7 @@ class Expectation(Protocol):
 
 @frozen(kw_only=True)
 class Reaction:
-    """What the server does at an event: a verb, ``GREETING``, ``BODY`` (a message has arrived) or ``RESPONSE``."""
+    """The actions of the server at an event: a verb, ``GREETING``, ``BODY`` (a message has arrived) or ``RESPONSE``."""
 
     event: str
     steps: tuple[Step, ...] = ()
@@ -127,27 +127,27 @@ class Reaction:
     secure: bool | None = None
     """Only inside TLS, or only outside."""
     required: bool = True
-    """Whether the case is skipped for a client that does not cause the event."""
+    """True if the case is skipped for a client that does not cause the event."""
 
     @property
     def code(self) -> str:
-        """The code of the reply, or an empty string if there is none."""
+        """The code of the reply, or an empty string for no reply."""
         replies = [step.data for step in self.steps if isinstance(step, Send | SendSlowly)]
         return replies[0][:3].decode("latin-1") if replies else ""
 
 
 @frozen(kw_only=True)
 class ClientCase(Rule):
-    """The client is told to send a message to a server with these reactions. In everything else the server is an ordinary one."""
+    """The client has to send a message to a server with these reactions, which is otherwise an ordinary server."""
 
     reactions: Sequence[Reaction] = ()
     expectations: Sequence[Expectation] = ()
     offers: Sequence[str] = USUAL_OFFERS
-    """What the reply to EHLO lists."""
+    """The extensions in the reply to EHLO."""
     tls_offers: Sequence[str] | None = None
-    """What it lists inside TLS; None stands for the same without STARTTLS."""
+    """The extensions inside TLS. None stands for the same without STARTTLS."""
     exact_offers: bool = False
-    """Whether nothing is added to `offers` for ``--require-tls`` and ``--login``."""
+    """True if nothing is added to `offers` for ``--require-tls`` and ``--login``."""
     message: str = "plain"
     """The name of the message."""
     values: Mapping[str, str] = field(factory=dict)

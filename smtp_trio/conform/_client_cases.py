@@ -1,6 +1,6 @@
 """The cases for clients: reads ``client_cases/*.txt``.
 
-``S:`` lines below ``on MAIL:`` are what the server sends when MAIL arrives, and ``expect:`` lines what the client must do.
+The server sends the ``S:`` lines below ``on MAIL:`` when MAIL arrives. The client must meet the ``expect:`` lines.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from ._notation import Block, Definition, Line, octets, read
 from ._server_actions import AcceptTls, Close, Pause, SendNothing, SendSlowly, WaitForOctets
 from ._steps import Send
 
-#: The chapters in the order in which they are tried. Invariants (habits) look at the connections of all other cases, so they
-#: come last.
+#: The chapters in the order in which they are tried. Invariants (habits) look at the connections of all other cases, so
+#: they come last.
 CHAPTERS = (
     *("session", "replies", "refusals", "lost", "data", "pipelining", "size", "encoding", "chunking", "starttls"),
     *("auth", "slow", "danger", "habits"),
@@ -110,7 +110,7 @@ def client_titles() -> Mapping[str, str]:
 
 @cache
 def messages() -> Mapping[str, bytes]:
-    """Return the messages that clients are told to send, by name (``client_cases/messages.txt``)."""
+    """Return the messages for clients to send, by name (``client_cases/messages.txt``)."""
     _, cases = read(_text("messages"), "client_cases/messages.txt")
     found = {}
     for case in cases:
@@ -192,7 +192,7 @@ def _reaction(item: Line | Block) -> Reaction:
 
 
 def _actions(body: Sequence[Line]) -> Sequence[Step]:
-    """Make steps of lines. Lines that follow each other are sent in one piece; ``~`` begins another piece."""
+    """Make steps of lines. Consecutive lines are sent in one piece; ``~`` begins another piece."""
     steps: list[Step] = []
     piece = b""
     pause = 0.0

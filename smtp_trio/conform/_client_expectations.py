@@ -1,4 +1,4 @@
-"""What a client must do, or must not do, in a case."""
+"""Expectations: what a client must do, or must not do, in a case."""
 
 from __future__ import annotations
 
@@ -137,9 +137,9 @@ class MessageUnchanged:
     """The body that arrives is the one that was to be sent. Clients may change the header section."""
 
     trailing_lines: bool = False
-    """Whether blank lines at the end are compared as well."""
+    """True if blank lines at the end are compared as well."""
     or_failure: bool = False
-    """Whether the client may also report that it does not send the message."""
+    """True if the client may also report that it does not send the message."""
 
     def violation(self, run: ClientRun) -> str:
         expected = body(run.message)

@@ -1,4 +1,7 @@
-"""Checks of every connection of a client, by the name that ``check:`` refers to. Each returns the violation, or an empty string."""
+"""Checks of every connection of a client, by the name that ``check:`` refers to.
+
+Each returns a description of the violation, or an empty string.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ from ._connection import show
 DOMAIN = rb"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*"
 LITERAL = rb"\[(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|IPv6:[0-9A-Fa-f:.]+|[A-Za-z0-9-]*[A-Za-z0-9]:[!-Z^-~]+)\]"
 HELLO = re.compile(rb"(?:EHLO (?:%b|%b)|HELO (?:%b|%b)) *\r\n" % (DOMAIN, LITERAL, DOMAIN, LITERAL), re.IGNORECASE)
-# The lookahead finds the end of the line first. Without it, the search for the closing ">" would look for it after each ">".
+# The lookahead finds the end of the line first. Without it, the search for the closing ">" would look for the end after
+# each ">", which takes quadratic time.
 PATH = re.compile(rb"(?=[^\r\n]*\r\n)(?:MAIL FROM:<[^>\r\n]*>|RCPT TO:<[^\r\n]+>)( [^\r\n]*)?\r\n", re.IGNORECASE)
 PARAMETER = re.compile(rb" ([A-Za-z0-9][A-Za-z0-9-]*)(?:=[!-<>-~]+)?")
 COMMAND_LINE = 512

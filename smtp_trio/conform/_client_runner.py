@@ -32,12 +32,12 @@ VALUES = {
 
 @frozen(kw_only=True)
 class ClientOptions:
-    """What the client was told for all cases, and the certificates of the server."""
+    """The configuration of the client in all cases, and the certificates of the server."""
 
     require_tls: bool = False
     login: bool = False
     slow: bool = False
-    """Whether cases that take minutes are tried."""
+    """True if cases that take minutes are tried."""
     timeout: float = 30.0
     """Seconds for each case."""
     contexts: Mapping[str, ssl.SSLContext] = field(factory=dict, repr=False)
@@ -148,7 +148,7 @@ class _Run:
         """Evaluate an invariant over all connections."""
         if not any(session.commands for session in self.sessions):
             return Result(rule=invariant, outcome=Outcome.SKIPPED, reason="no command was received")
-        # A client under attack may do many things: the case itself says which of them are wrong.
+        # A client under attack may do many things. The expectations of the case define which of them are wrong.
         peaceful = [session for session in self.sessions if not session.case.danger]
         violations = [(session, why) for session in peaceful if (why := invariant.violation(session))]
         if not violations:
@@ -184,7 +184,7 @@ def judge(run: ClientRun, limit: str) -> tuple[Outcome, str]:
 
 
 def judge_without_connection(run: ClientRun) -> tuple[Outcome, str]:
-    """Return the outcome of a case in which the client did not connect: it may refuse some messages and addresses itself."""
+    """Return the outcome of a case without a connection: a client may refuse some messages and addresses itself."""
     case = run.case
     if (case.values or case.message != "plain") and run.exit.code:
         violations = [expectation.violation(run) for expectation in case.expectations]

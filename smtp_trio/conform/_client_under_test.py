@@ -27,7 +27,7 @@ DRAIN_TIMEOUT = 1.0
 
 @frozen
 class SendRequest:
-    """The message that the client is told to send."""
+    """The message for the client to send."""
 
     title: str
     message: bytes
@@ -46,7 +46,7 @@ class ClientUnderTest(Protocol):
 
     @property
     def takes_requests(self) -> bool:
-        """Whether it can be told what to send, and reports its success."""
+        """True if it sends the messages of requests, and reports its success."""
         ...
 
     @property
@@ -172,7 +172,7 @@ async def _drain(process: trio.Process, output: bytearray) -> None:
 
 @define
 class IncomingClients:
-    """Clients that connect on their own: each connection is one case. `on_case` is called with the title of the next case."""
+    """Clients that connect on their own, once for each case. `on_case` is called with the title of the next case."""
 
     listener: trio.SocketListener
     name: str

@@ -1,6 +1,6 @@
 """One connection and the record of it: lines, replies, TLS.
 
-A `Connection` is either side of an SMTP session. It does not judge what the peer sends, and every quantity that the peer
+A `Connection` is either side of an SMTP session. It does not judge what the peer sends. Every quantity that the peer
 controls has a limit, so that no peer can exhaust the memory.
 """
 
@@ -58,9 +58,9 @@ class Reply:
     number: int
     """Index among all replies of the connection; the greeting is 0."""
     smtputf8: bool = False
-    """Whether the client had sent SMTPUTF8 before."""
+    """True if the client had sent SMTPUTF8 before."""
     secret: re.Pattern[bytes] | None = field(default=None, eq=False, repr=False)
-    """What `str` masks."""
+    """A pattern for the octets that `str` masks."""
 
     @property
     def code(self) -> str:
@@ -107,7 +107,7 @@ class PrefixedStream(trio.abc.Stream):
 class Connection:
     """A connection, seen from one of its sides.
 
-    In data to send, ``{name}`` stands for one of `values`, which the record shows, or one of `secrets`, which it does not. A
+    In data to send, ``{name}`` stands for one of `values`, which the record shows, or of `secrets`, which it does not. A
     peer may repeat secrets: they are masked in `record` and in all texts about what was received.
     """
 
@@ -125,7 +125,7 @@ class Connection:
     secure: bool = False
     smtputf8: bool = False
     expected: str = ""
-    """What is waited for, such as "expected 250": the beginning of the error when it does not arrive."""
+    """Describes what is waited for, such as "expected 250": the beginning of the error when it does not arrive."""
     _buffer: bytearray = field(factory=bytearray)
     _received: int = 0
     _flooded: bool = False
@@ -153,8 +153,8 @@ class Connection:
     async def send(self, template: bytes, *, times: int = 1, chunk: int = 0) -> None:
         """Send octets, `times` times, in pieces of `chunk` octets if that is not 0.
 
-        Received octets are read meanwhile, so that the two sides cannot wait for each other. A closed connection is not an
-        error here; it is one where a reply is expected.
+        Received octets are read meanwhile, so that the two sides cannot wait for each other. A closed connection is not
+        an error here, but where a reply is expected.
         """
         data = self.expand(template, secret=True)
         shown = self.expand(template, secret=False)
@@ -274,7 +274,7 @@ class Connection:
 
     @property
     def closed(self) -> bool:
-        """Whether the end of the connection was read, or this side closed it."""
+        """True if the end of the connection was read, or this side closed it."""
         return bool(self._end_reason)
 
     @property
@@ -359,7 +359,7 @@ class Connection:
 
 
 def secret_pattern(secrets: Mapping[str, bytes]) -> re.Pattern[bytes] | None:
-    """Return a pattern for all secrets, each in a group of its name: in any case, and without the ``=`` at the end of base64."""
+    """Return a pattern for all secrets in any case, with or without base64 padding, each in a group of its name."""
     patterns = []
     for name, value in sorted(secrets.items(), key=lambda item: -len(item[1])):
         bare = value.rstrip(b"=")
@@ -370,7 +370,7 @@ def secret_pattern(secrets: Mapping[str, bytes]) -> re.Pattern[bytes] | None:
 
 
 def masked(data: bytes, secret: re.Pattern[bytes] | None, most: int | None = None) -> tuple[bytes, int]:
-    """Return the first `most` octets with masked secrets, and how many octets of the data that covers. A secret is not cut."""
+    """Return the first `most` octets with masked secrets, and the number of octets they cover. A secret is not cut."""
     most = len(data) if most is None else most
     pieces, at = [], 0
     for match in secret.finditer(data) if secret is not None else ():

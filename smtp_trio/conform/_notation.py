@@ -11,8 +11,8 @@ A file is a chapter. It begins with ``chapter: Title``; after that, each case be
    C: RCPT TO:<{unknown}>
    S: 55.|45.
 
-This module knows what all cases have in common: the level, section and sentence of the RFC, ``key: value`` lines, tables,
-indented blocks, and the octets of a line. `_server_cases` and `_client_cases` give the lines their meaning.
+This module knows what all cases have in common: the level, section and sentence of the RFC, ``key: value`` lines,
+tables, indented blocks, and the octets of a line. `_server_cases` and `_client_cases` give the lines their meaning.
 docs/conformance.rst describes the notation.
 """
 
@@ -64,7 +64,7 @@ class Block:
 
 @define
 class Definition:
-    """One case, with its parts told apart but not interpreted."""
+    """One case, divided into its parts, which are not interpreted."""
 
     line: Line
     id: str
@@ -147,7 +147,7 @@ def filled(line: Line, cells: Mapping[str, str]) -> Line:
 
 
 def definition(lines: Sequence[Line]) -> Definition:
-    """Tell the parts of a case apart."""
+    """Divide a case into its parts."""
     match = HEAD.fullmatch(lines[0].text)
     if match is None:
         raise lines[0].error("expected '== id: title'")
@@ -182,8 +182,8 @@ def definition(lines: Sequence[Line]) -> Definition:
 def octets(line: Line) -> tuple[str, bytes, int] | None:
     r"""Return the side, the octets and how often they are sent, or None for another kind of line.
 
-    ``C: text`` stands for a line, with CRLF; in ``C> text`` CRLF and other control characters are written as Python escapes,
-    and nothing is added. ``{x*998}`` repeats a text in a line, and ``C*64> text`` sends the octets 64 times.
+    ``C: text`` stands for a line, with CRLF. In ``C> text`` CRLF and other control characters are written as Python
+    escapes, and nothing is added. ``{x*998}`` repeats a text in a line, and ``C*64> text`` sends the octets 64 times.
     """
     match = OCTETS.fullmatch(line.text)
     if match is None:

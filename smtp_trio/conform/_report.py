@@ -25,7 +25,7 @@ class Outcome(Enum):
     FAILED = "failed"
     SKIPPED = "skipped"
     ERROR = "error"
-    """It could not be tried: there was no connection, or the server refused what comes before the case."""
+    """It could not be tried: no connection was possible, or the server refused what comes before the case."""
 
 
 @frozen(kw_only=True)
@@ -50,9 +50,9 @@ class Report:
     seconds: float
     greeting: str | None = None
     extensions: Mapping[str, str] | None = None
-    """What EHLO lists, for a server."""
+    """The extensions in the reply to EHLO, for a server."""
     tls_extensions: Mapping[str, str] | None = None
-    """What it lists inside TLS."""
+    """Those inside TLS."""
 
     def count(self, outcome: Outcome) -> int:
         """Return the number of cases with this outcome."""

@@ -32,7 +32,7 @@ class ScriptedServer:
     require_tls: bool = False
     login: bool = False
     early: bool = False
-    """Whether octets of the next command arrived before the reply to the previous one."""
+    """True if octets of the next command arrived before the reply to the previous one."""
     mail: bytes | None = None
     recipients: int = 0
     chunks: ReceivedMessage | None = None

@@ -23,8 +23,8 @@ from ._steps import (
     verb,
 )
 
-#: The chapters in the order in which they are tried. Invariants (replies) look at the replies of all other cases, so they come
-#: last.
+#: The chapters in the order in which they are tried. Invariants (replies) look at the replies of all other cases, so
+#: they come last.
 CHAPTERS = (
     *("connection", "ehlo", "mail", "rcpt", "data", "commands", "syntax", "pipelining", "size", "encoding"),
     *("chunking", "starttls", "auth", "dsn", "danger", "replies"),
@@ -112,7 +112,7 @@ def _rule(case: Definition) -> Rule:
 
 
 def _steps(body: Iterable[Line | Block]) -> tuple[Step, ...]:
-    """Make steps of lines. Lines of the client that follow each other are sent in one piece; ``~`` begins another piece."""
+    """Make steps of lines. Consecutive lines of the client are sent in one piece; ``~`` begins another piece."""
     steps: list[Step] = []
     piece = b""
     chunk = 0
@@ -152,7 +152,7 @@ def _block(block: Block, otherwise: Block | None) -> Iterable[Step]:
 
 
 def _expectation(line: Line) -> Step:
-    """Make a step of an ``S:``, ``S.`` or ``C.`` line. The remark after ``#`` is shown when the server does something else."""
+    """Make a step of an ``S:``, ``S.`` or ``C.`` line. Text after ``#`` explains a failure."""
     text, _, meaning = REMARK.sub("\0", line.text, count=1).partition("\0")
     for known, step in EVENTS:
         if event := re.fullmatch(known, text):

@@ -25,12 +25,12 @@ def enhanced_codes(reply: Reply) -> set[str]:
 
 
 def exempt(reply: Reply) -> bool:
-    """Return whether RFC 2034 4 exempts a reply: greetings (a 421 in its place too), replies to EHLO and HELO, and 3yz."""
+    """Return whether RFC 2034 4 exempts a reply: the greeting, even if it is 421, replies to EHLO and HELO, and 3yz."""
     return reply.number == 0 or reply.to in ("EHLO", "HELO") or reply.code.startswith("3")
 
 
 def not_printable(reply: Reply) -> bool:
-    """Return whether the text has octets other than HT and printable ASCII, or UTF-8 after SMTPUTF8 (RFC 6531 3.7.4)."""
+    """Return whether the text is neither HT and printable ASCII nor UTF-8 after SMTPUTF8 (RFC 6531 3.7.4)."""
     if reply.smtputf8 and reply.code in ("250", "251", "252", "550", "551"):
         return False
     return re.fullmatch(r"[\t\n -~]*", reply.text) is None

@@ -41,8 +41,8 @@ class Send:
 class Expect:
     """Expect one reply, with one of these codes: ``250|251``, ``5..``.
 
-    `text`, `lists` and `each` are patterns for the text. With ``!`` in front, `text` and `lists` must not match. The extensions
-    of the connection are taken from a 250 reply to EHLO.
+    `text`, `lists` and `each` are patterns for the text. With ``!`` in front, `text` and `lists` must not match. The
+    extensions of the connection are taken from a 250 reply to EHLO.
     """
 
     codes: str = field(validator=matches_re(CODES))
@@ -57,7 +57,7 @@ class Expect:
     to: str = ""
     """The verb of the command, if that is known."""
     or_close: bool = False
-    """Whether the server may also close the connection, with or without a 421 reply."""
+    """True if the server may also close the connection, with or without a 421 reply."""
 
     def answering(self, verb: str) -> Expect:
         """Return this expectation for the reply to a command."""

@@ -1,4 +1,4 @@
-"""The server under test: how to reach it, what it offers, and how a session gets to the stage in which a case begins."""
+"""The server under test: its address, what it offers, and how a session gets to the first step of a case."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ._steps import EHLO, Expect, ask, masked_text, parse_size, play
 
 
 class UnreachableError(Exception):
-    """The server cannot be reached, or it does not use SMTP. The text says why."""
+    """The server cannot be reached, or it does not use SMTP. The text is the reason."""
 
 
 class CaseSetupError(CaseFailedError):
@@ -25,7 +25,7 @@ class CaseSetupError(CaseFailedError):
 
 @frozen(kw_only=True)
 class Target:
-    """How to reach the server, and what to send it."""
+    """The address of the server, and values for the cases."""
 
     host: str
     port: int
@@ -79,7 +79,7 @@ class Target:
         return {key: text.encode() for key, text in texts.items()}
 
     def secrets(self) -> dict[str, bytes]:
-        """Return the values that no record may contain: responses of AUTH PLAIN (RFC 4616) and AUTH LOGIN, and the password."""
+        """Return values that no record may contain: the password, and responses of AUTH PLAIN (RFC 4616) and LOGIN."""
         user, password = (self.user or "").encode(), self.password.encode()
         texts = {
             "plain": b"\0" + user + b"\0" + password,
@@ -92,7 +92,7 @@ class Target:
 
 @frozen
 class Route:
-    """What a session needs before MAIL is accepted."""
+    """The steps that a session needs before MAIL is accepted."""
 
     tls: bool = False
     auth: bool = False
@@ -100,13 +100,13 @@ class Route:
 
 @frozen(kw_only=True)
 class ServerProfile:
-    """What the server offers, and how it accepts mail."""
+    """The extensions of a server, and the way in which it accepts mail."""
 
     greeting: str
     plain: Mapping[str, str]
-    """What EHLO lists at the beginning of a session."""
+    """The extensions at the beginning of a session."""
     secure: Mapping[str, str] | None = None
-    """What EHLO lists inside TLS, where TLS is possible."""
+    """The extensions inside TLS, where TLS is possible."""
     tls_problem: str = ""
     """Why it is not."""
     route: Route = Route()

@@ -1,4 +1,4 @@
-"""Clients in memory that the cases are tried with: configurations of `smtp_trio.Client`, and a simple one with defects."""
+"""Clients in memory to try the cases with: configurations of `smtp_trio.Client`, and a simple one with defects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``smtp-trio conform --client`` in a process of its own: with our client, other clients, and clients that connect on their own."""
+"""``smtp-trio conform --client`` in a process of its own: with our client and others, and its options."""
 
 from __future__ import annotations
 

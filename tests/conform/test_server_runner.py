@@ -1,4 +1,4 @@
-"""`check_server` with servers in memory that have one defect each, on a virtual clock: outcomes, reasons and time limits."""
+"""`check_server` with servers in memory that have one defect each: outcomes, reasons and time limits."""
 
 from __future__ import annotations
 
@@ -277,7 +277,7 @@ async def test_all_cases_end_with_random_replies(autojump_clock: trio.testing.Mo
 
 
 def refusing(refuse: Sequence[bool]) -> Server:
-    """Return a server that answers connections with 421 where `refuse`, in their order, is true, and serves all later ones."""
+    """Return a server that answers a connection with 421 where `refuse` is true, and serves all later ones."""
     turns = iter(refuse)
 
     async def server(stream: Stream) -> None:

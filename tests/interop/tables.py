@@ -1,4 +1,4 @@
-"""Each of the servers, tried by ``smtp-trio conform``: the tables of docs/conformance. ``python -m nox -s conformance``."""
+"""The table of docs/conformance: results of ``smtp-trio conform`` for each server. ``python -m nox -s conformance`` writes it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from .servers import Server, start
 from .setups import MTAS
 
 DOCS = Path(__file__).parents[2] / "docs"
-BOUND = 300.0
+TIMEOUT = 300.0
 """Seconds for all cases of a server."""
 LEVELS = ("MUST", "SHOULD", "RECOMMENDED")
 EVERYTHING = ("--level", "recommended", "--danger")
-Told = Mapping[str, Any]
-"""The report, as ``--format json`` has it."""
+JsonReport = Mapping[str, Any]
+"""The report in the form of ``--format json``."""
 
 
 TITLES: Mapping[str, str] = {
@@ -38,7 +38,7 @@ TITLES: Mapping[str, str] = {
     "smtp-sink": "Postfix's smtp-sink",
 }
 POSTFIX = ("postconf", "-d", "-h", "mail_version")
-#: What prints the version, where the greeting does not say it.
+#: Commands that print the version, where the greeting does not have it.
 VERSIONS: Mapping[str, Sequence[str]] = {
     "postfix": POSTFIX,
     "smtp-sink": POSTFIX,
@@ -46,11 +46,11 @@ VERSIONS: Mapping[str, Sequence[str]] = {
 }
 
 
-def conform(server: Server, *options: str) -> tuple[int, Told]:
-    """Run it in a process of its own; gives its exit code, and what it has told.
+def conform(server: Server, *options: str) -> tuple[int, JsonReport]:
+    """Run the command in a process of its own; return its exit code and its report.
 
     Raises:
-        subprocess.TimeoutExpired: it has not ended in time.
+        subprocess.TimeoutExpired: It has not ended in time.
     """
     command = [sys.executable, "-m", "smtp_trio", "conform", f"{server.host}:{server.port}", *EVERYTHING]
     command += ["--to", "bo@example.org", "--tls-ca", str(server.cafile), "--format", "json", "--jobs", "4"]
@@ -58,16 +58,20 @@ def conform(server: Server, *options: str) -> tuple[int, Told]:
         command += ["--unknown", server.setup.unknown]
     if server.credentials is not None:
         command += ["--user", server.credentials[0], "--password", server.credentials[1]]
-    done = subprocess.run([*command, *options], capture_output=True, timeout=BOUND)
+    done = subprocess.run([*command, *options], capture_output=True, timeout=TIMEOUT)
     assert done.returncode in (0, 1), f"{done.stderr.decode()}\n{server.log()}"
     return done.returncode, json.loads(done.stdout)
 
 
 def main() -> None:
-    """Try them all, and write the tables."""
-    parser = argparse.ArgumentParser(prog="interop.tables", description="Servers beside the RFCs.")
-    parser.add_argument("--only", choices=TITLES, action="append", help="write nothing, and print this one's failures")
-    parser.add_argument("--full", type=Path, metavar="FOLDER", help="keep the whole reports there, with what was said")
+    """Test all servers, and write the table."""
+    parser = argparse.ArgumentParser(prog="interop.tables", description="Test servers for conformance to the RFCs.")
+    parser.add_argument(
+        "--only", choices=TITLES, action="append", help="test this server only, and write no table; may be repeated"
+    )
+    parser.add_argument(
+        "--full", type=Path, metavar="FOLDER", help="write the complete reports, with all dialogues, to this folder"
+    )
     options = parser.parse_args()
     servers = {}
     with TemporaryDirectory(prefix="smtp-trio-") as modules:
@@ -76,11 +80,11 @@ def main() -> None:
         for name in options.only or TITLES:
             node_modules = Path(modules, "node_modules")
             with TemporaryDirectory(prefix="smtp-trio-") as folder, start(name, Path(folder), node_modules) as server:
-                _, told = conform(server)
+                _, report = conform(server)
             if options.full is not None:
                 options.full.mkdir(exist_ok=True)
-                (options.full / f"{name}.json").write_text(json.dumps(told, indent=2))
-            servers[name] = summed(told, known(name, told, node_modules))
+                (options.full / f"{name}.json").write_text(json.dumps(report, indent=2))
+            servers[name] = summary(report, version(name, report, node_modules))
             print(name, json.dumps(servers[name]), flush=True)
     if not options.only:
         data = {"date": time.strftime("%Y-%m-%d", time.gmtime()), "servers": servers}
@@ -88,11 +92,11 @@ def main() -> None:
         (DOCS / "conformance.inc").write_text(table(data))
 
 
-def known(name: str, told: Told, node_modules: Path) -> str:
-    """The version of that server."""
+def version(name: str, report: JsonReport, node_modules: Path) -> str:
+    """Return the version of a server."""
     if name == "smtp-trio":
         return __version__
-    text: str = told["greeting"]
+    text: str = report["greeting"]
     if name == "smtp-server":
         text = (node_modules / name / "package.json").read_text().partition('"version"')[2]
     elif name in VERSIONS:
@@ -104,23 +108,23 @@ def known(name: str, told: Told, node_modules: Path) -> str:
     return found[0] if found else ""
 
 
-def summed(told: Told, version: str) -> dict[str, Any]:
-    """What the page needs of a report."""
+def summary(report: JsonReport, version: str) -> dict[str, Any]:
+    """Return the part of a report that the page needs."""
     failed: dict[str, list[str]] = {level: [] for level in LEVELS}
-    for result in told["results"]:
+    for result in report["results"]:
         if result["outcome"] == "failed":
             failed[result["level"]].append(result["id"])
-    return {"version": version, "count": told["count"], "failed": failed}
+    return {"version": version, "count": report["count"], "failed": failed}
 
 
 def table(data: Mapping[str, Any]) -> str:
-    """The table in reStructuredText."""
+    """Return the table in reStructuredText."""
     lines = [".. Written by `nox -s conformance`.", "", f"Measured on {data['date']}.", "", ".. list-table::"]
     lines += ["   :header-rows: 1", "", "   * - Server", "     - Version", "     - Passed"]
     lines += [*(f"     - Failed: {level}" for level in LEVELS), "     - Skipped"]
-    for name, told in data["servers"].items():
-        cells = (told["version"], told["count"]["passed"], *(len(told["failed"][level]) for level in LEVELS))
-        lines += [f"   * - {TITLES[name]}", *(f"     - {cell}" for cell in (*cells, told["count"]["skipped"]))]
+    for name, server in data["servers"].items():
+        cells = (server["version"], server["count"]["passed"], *(len(server["failed"][level]) for level in LEVELS))
+        lines += [f"   * - {TITLES[name]}", *(f"     - {cell}" for cell in (*cells, server["count"]["skipped"]))]
     return "\n".join(lines) + "\n"
 
 
