@@ -69,7 +69,7 @@ async def played(
         try:
             yield client
         finally:
-            await client._exchange.close()
+            await client.aclose()
 
 
 async def send(

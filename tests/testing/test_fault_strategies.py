@@ -92,7 +92,7 @@ def session(store: Store, faults: Faults) -> None:
             except SMTPError:
                 pass
             finally:
-                await client._exchange.close()
+                await client.aclose()
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
 

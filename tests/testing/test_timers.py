@@ -74,7 +74,7 @@ async def send(client: Client) -> Result:
         async with client:
             return await client.send(ME, [YOU], MESSAGE)
     finally:
-        await client._exchange.close()
+        await client.aclose()
 
 
 async def collapse_group(hooks: Inbox | Server, *rules: Any, **settings: Any) -> Result:
