@@ -143,7 +143,7 @@ class ClientProtocol:
 
     @property
     def idle(self) -> bool:
-        """True if all commands are answered, no message is half sent, and `data_to_send` has nothing."""
+        """True if all commands are answered, no message is half sent, and there is nothing to send."""
         return not (self.dialogue.unanswered or self._dot_stuffer or self._chunk_octets or self.outbox)
 
     @property

@@ -61,15 +61,15 @@ CODES = {
     "AUTH": {235, 334, 432, 454, 502, 504, 525, 534, 535, 538},
 }
 
-Question = Command | BadCommandError
+PendingCommand = Command | BadCommandError
 Answer = Callable[[Command], Reply | None]
 
 
-def check_replies(octets: bytes, questions: Sequence[Question], *, enhanced: bool = True) -> list[str]:
+def check_replies(octets: bytes, commands: Sequence[PendingCommand], *, enhanced: bool = True) -> list[str]:
     """Check that the octets are one valid reply to each command, and return the replies, lines joined with LF."""
     replies = []
     at = 0
-    for question in questions:
+    for command in commands:
         lines: list[str] = []
         codes, statuses = set(), set()
         more = True
@@ -84,19 +84,19 @@ def check_replies(octets: bytes, questions: Sequence[Question], *, enhanced: boo
             lines.append(match[0][:-2].decode())
         # RFC 5321 4.2.1, RFC 2034 4: the same code and the same status on every line.
         assert len(codes) == len(statuses) == 1, lines
-        _check_reply(question, codes.pop(), statuses.pop(), enhanced=enhanced)
+        _check_reply(command, codes.pop(), statuses.pop(), enhanced=enhanced)
         replies.append("\n".join(lines))
     assert at == len(octets), ("more replies than commands", octets[at:])
     return replies
 
 
-def _check_reply(question: Question, code: bytes, status: bytes | None, *, enhanced: bool) -> None:
+def _check_reply(command: PendingCommand, code: bytes, status: bytes | None, *, enhanced: bool) -> None:
     # RFC 2034 4: no enhanced status code in the greeting, in replies to HELO and EHLO, and in 3yz.
-    bare = isinstance(question, Connect | Hello) or question.verb in ("EHLO", "HELO") or code[:1] == b"3"
-    assert (status is None) == (bare or not enhanced), (question, code, status)
+    bare = isinstance(command, Connect | Hello) or command.verb in ("EHLO", "HELO") or code[:1] == b"3"
+    assert (status is None) == (bare or not enhanced), (command, code, status)
     assert status is None or status[:1] == code[:1], (code, status)
-    if question.verb in CODES:
-        assert int(code) in CODES[question.verb] | ANY, (question, code)
+    if command.verb in CODES:
+        assert int(code) in CODES[command.verb] | ANY, (command, code)
 
 
 def refuse_no_and_later(command: Command) -> Reply | None:
@@ -137,7 +137,7 @@ class ServerDriver:
         self.output = b""
         self.closed = False
         self._checked = checked
-        self._questions: list[Question] = []
+        self._answered: list[PendingCommand] = []
         self._body: list[bytes] = []
         self._exchange: Generator[ExchangeStep, Any, Authenticated] | None = None
         #: The stored secrets, and the users whose secrets were requested.
@@ -159,7 +159,7 @@ class ServerDriver:
         return self._run()
 
     def _run(self) -> bytes:
-        while not self.closed and self._turn():
+        while not self.closed and self._handle_event():
             pass
         octets = self.protocol.data_to_send()
         self.output += octets
@@ -172,9 +172,9 @@ class ServerDriver:
 
     def send(self, octets: bytes) -> list[str]:
         """Send one segment; return the replies."""
-        self._questions.clear()
+        self._answered.clear()
         octets = self.feed(octets)
-        return check_replies(octets, self._questions, enhanced=self.protocol.grammar.has("ENHANCEDSTATUSCODES"))
+        return check_replies(octets, self._answered, enhanced=self.protocol.grammar.has("ENHANCEDSTATUSCODES"))
 
     def begin(self, *lines: str) -> ServerDriver:
         """Send EHLO and these lines, which must all be accepted; return the driver."""
@@ -200,7 +200,7 @@ class ServerDriver:
 
     # --- the application --------------------------------------------------------------------------------------------
 
-    def _turn(self) -> bool:
+    def _handle_event(self) -> bool:
         """Handle one event; return false if there is none."""
         protocol = self.protocol
         try:
@@ -228,7 +228,7 @@ class ServerDriver:
             self._body.clear()
         else:
             assert event in (END_OF_BODY, END_OF_CHUNK)
-            self._verdict(last=event is END_OF_BODY)
+            self._end_of_body(last=event is END_OF_BODY)
         return True
 
     def _command(self, command: Command) -> None:
@@ -248,14 +248,14 @@ class ServerDriver:
             answer = command.line
         assert self._exchange is not None
         try:
-            while not isinstance(question := self._exchange.send(answer), Reply):
-                if isinstance(question, Credentials):
-                    self.credentials.append(question)
-                    answer = self.check_credentials(question)
+            while not isinstance(step := self._exchange.send(answer), Reply):
+                if isinstance(step, Credentials):
+                    self.credentials.append(step)
+                    answer = self.check_credentials(step)
                 else:
-                    self.requested_secrets.append(question.user)
-                    answer = self.secrets.get(question.user)
-            reply = question
+                    self.requested_secrets.append(step.user)
+                    answer = self.secrets.get(step.user)
+            reply = step
         except BadCommandError as bad:
             reply = bad.reply
         except StopIteration as done:
@@ -263,7 +263,7 @@ class ServerDriver:
             self.protocol.authenticated(done.value.user)
         self._reply(command, reply)
 
-    def _verdict(self, *, last: bool) -> None:
+    def _end_of_body(self, *, last: bool) -> None:
         command = self.protocol.pending
         assert isinstance(command, Command)
         reply = self.protocol.fault or self.answer(command) or command.default_reply
@@ -275,8 +275,8 @@ class ServerDriver:
             self.events.append((END_OF_CHUNK, reply))
         self._reply(command, reply)
 
-    def _reply(self, question: Question, reply: Reply) -> None:
-        self._questions.append(question)
+    def _reply(self, command: PendingCommand, reply: Reply) -> None:
+        self._answered.append(command)
         self.protocol.send(reply)
         if self.protocol.state.mail is None:
             self._body.clear()

@@ -789,7 +789,8 @@ def test_lmtp_one_reply_too_many() -> None:
 REPLIES = [
     b"220 Hi\r\n", b"250 Ok\r\n", b"250-Ok\r\n", b"250 2.1.5 Ok\r\n", b"354 Go on\r\n", b"450 No\r\n", b"550-No\r\n", b"550 No\r\n",
     b"421 Bye\r\n", b"250\r\n", ehlo(*EVERYTHING), ehlo("AUTH=X", "SIZE x", "LIMITS RCPTMAX=0"), b"150 x\r\n", b"250 Ok\n", b"\r\n",
-    b"299 \xff\r\n", b"250-" + b"x" * MAX_LINE_OCTETS, b"250-\r\n" * MAX_LINES, b"334 \r\n", b"235 Yes\r\n", b"221 Bye\r\n", b"\r", b"2", b"250 ",
+    b"299 \xff\r\n", b"250-" + b"x" * MAX_LINE_OCTETS, b"250-\r\n" * MAX_LINES, b"334 \r\n",
+    b"235 Yes\r\n", b"221 Bye\r\n", b"\r", b"2", b"250 ",
 ]  # fmt: skip
 COMMANDS: list[Command] = [
     Ehlo("x"), Mail(A), Rcpt(A), Rcpt(B), Data(), Rset(), AuthCommand("PLAIN"), AuthResponse("x"), StartTlsCommand(), BdatLast(0),

@@ -129,7 +129,8 @@ def test_parameters_are_unknown_without_the_extension(line: str) -> None:
 
 
 def test_parameters_are_unknown_on_the_other_command() -> None:
-    assert codes(ServerDriver(extensions=EXTENSIONS).begin().send_lines("MAIL FROM:<a@b> NOTIFY=NEVER", SENDER, "RCPT TO:<a@b> RET=FULL")) == [
+    driver = ServerDriver(extensions=EXTENSIONS).begin()
+    assert codes(driver.send_lines("MAIL FROM:<a@b> NOTIFY=NEVER", SENDER, "RCPT TO:<a@b> RET=FULL")) == [
         "555 5.5.4", "250 2.1.0", "555 5.5.4",
     ]  # fmt: skip
 

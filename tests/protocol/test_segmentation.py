@@ -304,7 +304,7 @@ BACKTRACKING = [
 
 @pytest.mark.parametrize("argument", BACKTRACKING, ids=lambda octets: octets[:3].decode())
 def test_parsing_takes_linear_time(argument: bytes) -> None:
-    """Two run_commands of the longest lines there can be, of a kind that makes a careless grammar try everything, within the timeout."""
+    """Two hundred lines of maximum length that make ambiguous expressions backtrack."""
     lines = [
         verb + argument
         for verb in (b"MAIL FROM:", b"MAIL FROM:<", b"RCPT TO:<@", b"MAIL FROM:<a@b> X=", b"EHLO ", b"AUTH ")

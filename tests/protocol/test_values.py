@@ -266,7 +266,8 @@ def test_invalid_reply_code(code: int) -> None:
 @pytest.mark.parametrize(
     ("code", "status", "why"),
     [
-        (250, "5.1.1", "does not match"), (550, "4.1.1", "does not match"), (354, "2.0.0", "does not match"), (250, "2.1", "invalid enhanced"),
+        (250, "5.1.1", "does not match"), (550, "4.1.1", "does not match"), (354, "2.0.0", "does not match"),
+        (250, "2.1", "invalid enhanced"),
         (250, "2.1.1 ", "invalid enhanced"), (250, "3.0.0", "invalid enhanced"), (250, "2.1.1234", "invalid enhanced"),
         (250, "2.1.1\r\n", "invalid enhanced"), (250, "ok", "invalid enhanced"),
     ],

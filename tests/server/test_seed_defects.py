@@ -74,7 +74,8 @@ def test_seed_defect_07_vrfy_is_known() -> None:
 
 def test_seed_defect_08_a_path_is_a_path_and_a_parameter_is_known() -> None:
     talk = ServerDriver().begin()
-    assert codes(talk.send_lines("MAIL junk from:<a> X=<b>", "MAIL FROM:<a> X=<b>", "MAIL FROM:<a@b> X=1", "MAIL FROM:<a@b> X=<b>")) == [
+    lines = ("MAIL junk from:<a> X=<b>", "MAIL FROM:<a> X=<b>", "MAIL FROM:<a@b> X=1", "MAIL FROM:<a@b> X=<b>")
+    assert codes(talk.send_lines(*lines)) == [
         "501 5.5.4", "501 5.1.7", "555 5.5.4", "555 5.5.4",
     ]  # fmt: skip
 
