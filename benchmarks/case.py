@@ -169,9 +169,7 @@ def cpu(pid: int = 0) -> float:
 
 @cache
 def cores() -> tuple[int, int]:
-    """Return the core for servers and the core for load generators and clients, which is the same one if there is only
-    one.
-    """
+    """Return the core for servers and the core for load generators and clients (the same one if there is only one)."""
     usable = os.sched_getaffinity(0)
     return min(usable), max(usable)
 

@@ -42,10 +42,10 @@ def flooded(server: Process, connections: int, kind: str) -> Iterator[None]:
 
 
 def measure_client(server: Process, count: int, connections: int = 0, kind: str = "") -> Sample:
-    """Send messages one command at a time. Return the 99th percentile and the median of the times until the reply, in
-    microseconds.
+    """Send messages one command at a time, and measure the time until each reply.
 
-    A reply that does not come before the end of the measurement counts with the time until then.
+    Returns the 99th percentile and the median of these times in microseconds. A reply that does not come before the end
+    of the measurement counts with the time until then.
     """
     with ExitStack() as stack:
         connection = Connection(server.port)
@@ -69,9 +69,7 @@ def measure_client(server: Process, count: int, connections: int = 0, kind: str 
 
 
 def waiting_client(server: str, connections: int, kind: str) -> Contender:
-    """Return a contender: the measured client beside this number of flooding connections, or beside one in the short
-    form.
-    """
+    """Return a contender: the measured client beside flooding connections (one in the short form)."""
 
     def ready(env: Environment) -> Measure:
         process = shared_server(env, server)

@@ -1,9 +1,10 @@
-"""Servers in processes of their own: ``python -m benchmarks.server KIND PORT CERTIFICATE [PATH]``. They run until
-killed.
+"""Servers in processes of their own, which run until they are killed.
 
-``floor`` does the least that a Trio handler can do for a client that waits for each reply: it parses nothing, checks
-nothing, and has no timeouts. ``handshake`` only makes TLS handshakes. The difference between them and smtp_trio is the
-cost of SMTP.
+    python -m benchmarks.server KIND PORT CERTIFICATE [PATH]
+
+The kind ``floor`` does the least that a Trio handler can do for a client that waits for each reply: it parses nothing,
+checks nothing, and has no timeouts. ``handshake`` only makes TLS handshakes. The difference between them and smtp_trio
+is the cost of SMTP.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""Workers of ``smtp-trio serve --workers``: two compared with one, on two cores that they share with the load
-generator.
-"""
+"""Workers of ``smtp-trio serve --workers``: two compared with one, on two cores shared with the load generator."""
 
 from __future__ import annotations
 

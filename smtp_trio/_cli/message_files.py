@@ -1,6 +1,4 @@
-"""The messages that ``smtp-trio send`` sends: files, directories, Maildirs and standard input, each message with its
-envelope.
-"""
+"""The messages that ``smtp-trio send`` sends, from files, directories, Maildirs and standard input."""
 
 from __future__ import annotations
 
@@ -73,8 +71,9 @@ def find_messages(operands: Iterable[str], sender: str | None, recipients: Seque
 
 
 def expand(operand: str) -> Iterator[str]:
-    """Iterate over the files in a Maildir or a directory, except hidden ones and subdirectories; return other operands
-    as they are.
+    """Iterate over the files in a Maildir or a directory.
+
+    Hidden files and subdirectories are left out. Any other operand is returned as it is.
     """
     if operand == STDIN or not os.path.isdir(operand):
         yield operand

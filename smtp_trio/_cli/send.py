@@ -205,7 +205,10 @@ def password(options: argparse.Namespace) -> str:
 
 
 async def send_or_interrupt(sender: Sender, messages: Sequence[MessageFile]) -> int:
-    """Send the messages and return the exit code. On SIGINT, report what is known, close the connection, and return."""
+    """Send the messages, and return the exit code.
+
+    On SIGINT the known outcomes are printed and the connection is closed.
+    """
     with trio.open_signal_receiver(signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
             with trio.CancelScope() as sending:
@@ -295,10 +298,9 @@ def is_closing(error: SMTPError, result: Result | None) -> bool:
 
 
 def content_for(octets: bytes, offered: Mapping[str, object]) -> bytes | email.message.Message:
-    """Return the message as it is, or parsed when the client has to encode it for a server without 8BITMIME or
-    SMTPUTF8.
+    """Return the message as it is, or parsed if the client has to encode it for the server.
 
-    RFC 6152 3 and RFC 6531 3.5 forbid to send such octets to a server that does not offer these extensions.
+    RFC 6152 3 and RFC 6531 3.5 forbid 8-bit text and UTF-8 header fields for a server without 8BITMIME or SMTPUTF8.
     """
     header = octets[: octets.find(b"\r\n\r\n") + 2]
     if (header.isascii() or "SMTPUTF8" in offered) and (octets.isascii() or "8BITMIME" in offered):

@@ -115,8 +115,9 @@ def fd_option(text: str) -> str:
 
 
 def domain_option(text: str) -> str:
-    """Return a value of ``--accept`` in the form that domains of recipients have (`syntax.normalize_domain`); a leading
-    dot stays.
+    """Return a value of ``--accept`` in the form that the domains of recipients have.
+
+    A leading dot stays. See `syntax.normalize_domain`.
     """
     domain = text.removeprefix(".")
     canonical = (
@@ -205,10 +206,10 @@ def make_server(options: argparse.Namespace, accounts: Accounts | None) -> Serve
 
 
 def accept_domains(domains: Sequence[str]) -> Callable[[Session, Rcpt], Awaitable[Reply | None]]:
-    """Return a `rcpt` hook that accepts recipients at these domains, and ``<Postmaster>`` without a domain (RFC 5321
-    4.5.1).
+    """Return a `rcpt` hook that accepts recipients at these domains only.
 
-    A domain that begins with a dot means its subdomains.
+    A domain that begins with a dot means its subdomains. ``<Postmaster>`` without a domain is accepted as well
+    (RFC 5321 4.5.1).
     """
     exact, suffixes = frozenset(domains), tuple(domain for domain in domains if domain.startswith("."))
 

@@ -106,15 +106,16 @@ class Workers:
     log_lock: int
     grace: float
     failed: bool = field(default=False, init=False)
-    """Whether the workers were stopped because one of them kept ending."""
+    """Set when the workers were stopped because one of them kept ending."""
     _totals: Counter[str] = field(factory=Counter, init=False)
     _stopping: bool = field(default=False, init=False)
     _scope: trio.CancelScope = field(factory=trio.CancelScope, init=False)
     _connections: set[socket.socket] = field(factory=set, init=False)
 
     async def run(self) -> None:
-        """Run the workers, restarting each one that ends, until `stop` is called or one ends ``MAX_EARLY_ENDS`` times
-        in a row.
+        """Run the workers, and restart each one that ends.
+
+        Returns after `stop`, or when a worker has ended ``MAX_EARLY_ENDS`` times in a row just after its start.
         """
         with self._scope:
             async with trio.open_nursery() as nursery:

@@ -54,9 +54,8 @@ DELIVERY_NUMBERS = itertools.count(1)
 # A process that is killed leaves files in ``tmp/``. They do not matter to readers, and are removed when a Maildir is
 # opened and they are older than 36 hours. Files in ``new/`` and ``cur/`` belong to the reader and are never touched.
 #
-# The directories are held open during a commit, and step 3 uses names relative to their descriptors. If somebody
-# replaced a directory between the rename and the fsync, the store would otherwise flush a directory that does not have
-# the message.
+# The directories are held open during a commit, and step 3 uses names relative to their descriptors. If a
+# directory was replaced between the rename and the fsync, the store would otherwise flush one without the message.
 
 
 def escape_host(host: str) -> str:

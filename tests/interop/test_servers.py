@@ -64,8 +64,9 @@ async def send(
 
 
 def check(server: Server, mail: Path, recipients: Sequence[str] = ("bo@example.org",)) -> None:
-    """Check that the server has stored this message only, unchanged but with an end of its last line (RFC 5321
-    4.1.1.4).
+    """Check that the server has stored this message only, unchanged.
+
+    The last line must have an end (RFC 5321 4.1.1.4).
     """
     content = mail.read_bytes()
     content += b"" if content.endswith(b"\r\n") else b"\r\n"

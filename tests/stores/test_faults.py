@@ -1,6 +1,4 @@
-"""Errors of the disk: the reply is 451 or 452, nothing of the message is left, and the store recovers without a
-restart.
-"""
+"""Errors of the disk: 451 or 452, nothing of the message is left, and the store recovers without a restart."""
 
 from __future__ import annotations
 

@@ -241,7 +241,7 @@ for _ in range(250):
 
 
 async def test_several_processes_write_in_turn(store: SQLite) -> None:
-    """`begin` fails when a process waits longer than ``BUSY_TIMEOUT``, which happens with SQLite's own way of waiting."""
+    """`begin` fails if a process waits longer than ``BUSY_TIMEOUT``, as happens with SQLite's own way of waiting."""
     await store.open()
     query(store.path, "CREATE TABLE counter (n)")
     with closing(sqlite3.connect(store.path)) as db, db:
