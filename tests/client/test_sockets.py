@@ -6,7 +6,7 @@ import email.message
 import socket
 import ssl
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import pytest
 import trio
 import trio.testing
 import trustme
-from helpers import MESSAGE, NAME, Taker, client_tls, listening, server_tls, sockets
+from helpers import MESSAGE, NAME, Taker, client_tls, listening, serve, server_tls, sockets
 from scripted import GO_AHEAD, ME, OK, UNPIPELINED, YOU, hello, scripted
 
 import smtp_trio
@@ -213,6 +213,41 @@ async def test_opportunistic_without_tls_after_a_failed_handshake() -> None:
         await trio.testing.wait_all_tasks_blocked(0.01)
     assert received[0].split(b"\r\n")[1] == b"STARTTLS"
     assert b"STARTTLS" not in received[1]
+
+
+async def test_opportunistic_without_tls_after_two_failed_handshakes() -> None:
+    """The first handshake fails because of the certificate, and the second one although it is not checked."""
+    server = Server(Taker(), name=NAME, tls=server_tls())
+    async with plain_listener(b"220 second\r\n", b"220 third\r\n") as (plain_port, received):
+        connections = 0
+
+        async def relay(stream: trio.SocketStream) -> None:
+            nonlocal connections
+            connections += 1
+            if connections == 1:
+                await serve(server, stream)
+                return
+            async with await trio.open_tcp_stream(HOST, plain_port) as plain, trio.open_nursery() as nursery:
+
+                async def copy(source: trio.SocketStream, sink: trio.SocketStream) -> None:
+                    with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                        async for data in source:
+                            await sink.send_all(data)
+                    nursery.cancel_scope.cancel()
+
+                nursery.start_soon(copy, stream, plain)
+                nursery.start_soon(copy, plain, stream)
+
+        async with trio.open_nursery() as nursery:
+            listeners = await nursery.start(partial(trio.serve_tcp, relay, 0, host=HOST))
+            port = listeners[0].socket.getsockname()[1]
+            async with smtp_trio.connect(HOST, port, server_hostname="other.test", ssl_context=client_tls()) as client:
+                assert client.tls is None
+                assert client.greeting is not None
+                assert client.greeting.text == "third"
+            nursery.cancel_scope.cancel()
+    assert b"STARTTLS" in received[0]
+    assert connections == 3
 
 
 @pytest.mark.parametrize("settings", [{"tls": "required"}, {"auth": ("fred", "secret")}])
