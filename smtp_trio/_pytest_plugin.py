@@ -1,7 +1,7 @@
-"""The pytest plugin of smtp_trio: servers, clients and inboxes as fixtures. docs/testing has it all.
+"""The pytest plugin of smtp_trio: servers, clients and inboxes as fixtures; see docs/testing.
 
-pytest loads this module at every start, so Trio and the rest of smtp_trio are imported only when a fixture is used.
-A mark with the name of a fixture has its arguments: ``@pytest.mark.smtp_server(timeout=120)``.
+pytest loads this module whenever it starts, so Trio and the rest of smtp_trio are imported only when a fixture is used.
+A mark with the name of a fixture has the fixture's arguments: ``@pytest.mark.smtp_server(timeout=120)``.
 """
 
 from __future__ import annotations
@@ -17,31 +17,32 @@ if TYPE_CHECKING:
     from smtp_trio.testing import Faults, Inbox, InboxThread, MemoryServer
 
 MARKS = (
-    "smtp_server(**settings): keywords of smtp_trio.testing.open_memory_server for the fixture; hooks is called with the inbox",
-    "smtp_client(**settings): keywords of smtp_trio.testing.MemoryServer.client for the fixture",
-    "smtp_faults(*rules, seed=0): the fault script that the fixtures smtp_server and smtp_client have",
-    "smtp_inbox(**settings): keywords of smtp_trio.testing.open_inbox_thread for the fixture",
+    "smtp_server(**settings): arguments of smtp_trio.testing.open_memory_server; hooks is called with the inbox",
+    "smtp_client(**settings): arguments of smtp_trio.testing.MemoryServer.client",
+    "smtp_faults(*rules, seed=0): the fault script of the fixtures smtp_server and smtp_client",
+    "smtp_inbox(**settings): arguments of smtp_trio.testing.open_inbox_thread",
 )
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    """Register the marks."""
     for mark in MARKS:
         config.addinivalue_line("markers", mark)
 
 
 def _settings(request: pytest.FixtureRequest, name: str) -> dict[str, Any]:
-    """The keywords of all marks of this name, those nearest to the test before others."""
+    """Return the keyword arguments of all marks of this name; those of a nearer mark replace others."""
     settings: dict[str, Any] = {}
     for mark in request.node.iter_markers(name):
         if mark.args:
-            raise pytest.UsageError(f"pytest.mark.{name} takes keywords only")
+            raise pytest.UsageError(f"pytest.mark.{name} accepts keyword arguments only")
         settings = {**mark.kwargs, **settings}
     return settings
 
 
 @pytest.fixture
 def _smtp_in_trio(request: pytest.FixtureRequest) -> None:
-    """Somebody runs this test, and its fixtures, in Trio: pytest-trio does, or the plugin of anyio."""
+    """Fail unless a plugin (pytest-trio or that of anyio) runs this test and its fixtures in Trio."""
     backend: Any = None
     if "anyio_backend" in request.fixturenames:
         backend = request.getfixturevalue("anyio_backend")
@@ -49,18 +50,18 @@ def _smtp_in_trio(request: pytest.FixtureRequest) -> None:
     elif request.config.pluginmanager.has_plugin("trio") and request.node.get_closest_marker("trio"):
         backend = "trio"
     if backend != "trio":
-        where = f"in {backend}" if backend else "by no plugin that knows Trio"
+        reason = f"this test runs in {backend}" if backend else "no plugin runs this test in Trio"
         pytest.fail(
-            f"smtp_server and smtp_client are for tests that run in Trio, and this one is run {where}. Write an async test, and "
-            "mark it with pytest.mark.trio (pip install pytest-trio), or with pytest.mark.anyio and the backend trio. "
-            "The fixture smtp_inbox is for all others.",
+            f"The fixtures smtp_server and smtp_client require Trio, but {reason}. Write an async test, and mark it with "
+            "pytest.mark.trio (pip install pytest-trio), or with pytest.mark.anyio and the backend trio. "
+            "For other tests use the fixture smtp_inbox.",
             pytrace=False,
         )
 
 
 @pytest.fixture
 def inbox() -> Inbox:
-    """A new `smtp_trio.testing.Inbox`, which `smtp_server` puts its messages into. Override it to have hooks of your own."""
+    """The `smtp_trio.testing.Inbox` of `smtp_server`. Override this fixture to use other hooks."""
     from smtp_trio.testing import Inbox
 
     return Inbox()
@@ -68,7 +69,10 @@ def inbox() -> Inbox:
 
 @pytest.fixture
 def smtp_faults(request: pytest.FixtureRequest) -> Faults:
-    """What goes wrong: ``@pytest.mark.smtp_faults(*rules)``, or ``@pytest.mark.parametrize("smtp_faults", [Faults(...)])``."""
+    """The fault script of `smtp_server` and `smtp_client`, from ``@pytest.mark.smtp_faults(*rules)``.
+
+    Use ``@pytest.mark.parametrize("smtp_faults", [Faults(...)])`` to run a test with several scripts.
+    """
     from smtp_trio.testing import Faults
 
     mark = request.node.get_closest_marker("smtp_faults")
@@ -79,16 +83,15 @@ def smtp_faults(request: pytest.FixtureRequest) -> Faults:
 async def smtp_server(
     request: pytest.FixtureRequest, _smtp_in_trio: None, inbox: Inbox, smtp_faults: Faults
 ) -> AsyncGenerator[MemoryServer]:
-    """A `smtp_trio.testing.MemoryServer`: a real server, called over streams in memory. For tests in Trio."""
+    """A `smtp_trio.testing.MemoryServer`: a server to which clients are connected in memory. For tests in Trio."""
     from smtp_trio.testing import open_memory_server
 
     settings = _settings(request, "smtp_server")
     hooks = settings.pop("hooks", None)
     if hooks is not None and not callable(hooks):
         raise pytest.UsageError(
-            "hooks of pytest.mark.smtp_server is called with the inbox and makes the server's hooks of it: "
-            f"hooks=Greylist, not {hooks!r}. "
-            "To have hooks without one, override the fixture inbox."
+            "hooks of pytest.mark.smtp_server must be a function that is called with the inbox and returns the server's "
+            f"hooks, such as Greylist, got {hooks!r}. To use hooks without an inbox, override the fixture inbox."
         )
     faults = smtp_faults if smtp_faults.rules else None
     async with open_memory_server(hooks(inbox) if hooks else inbox, faults=faults, **settings) as server:
@@ -97,14 +100,17 @@ async def smtp_server(
 
 @pytest.fixture
 async def smtp_client(request: pytest.FixtureRequest, smtp_server: MemoryServer) -> AsyncGenerator[Client]:
-    """A `smtp_trio.Client` of `smtp_server`, greeted and ready to send. For tests in Trio."""
+    """A `smtp_trio.Client` that is connected to `smtp_server`. For tests in Trio."""
     async with smtp_server.client(**_settings(request, "smtp_client")) as client:
         yield client
 
 
 @pytest.fixture
 def smtp_inbox(request: pytest.FixtureRequest) -> Generator[InboxThread]:
-    """A `smtp_trio.testing.InboxThread`: a server on a port of its own, in a thread. For tests of programs that know no Trio."""
+    """A `smtp_trio.testing.InboxThread`: a server on a free port, in a thread.
+
+    For tests of programs that do not use Trio.
+    """
     from smtp_trio.testing import open_inbox_thread
 
     with open_inbox_thread(**_settings(request, "smtp_inbox")) as thread:

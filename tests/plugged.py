@@ -1,4 +1,4 @@
-"""pytest in a process of its own, with the plugin as an installed package would bring it."""
+"""Support for tests that run pytest in a process of its own, with the plugin installed as by a package."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ INI = "[pytest]\nfilterwarnings = error\naddopts = --strict-markers --strict-con
 
 
 def installed(folder: Path) -> str:
-    """A PYTHONPATH with smtp_trio on it, and with the entry points that pyproject.toml has: where it is installed too, no matter."""
+    """Return a PYTHONPATH with smtp_trio and the entry points of pyproject.toml, whether it is installed or not."""
     info = folder / "installed" / "smtp_trio-0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: smtp-trio\nVersion: 0\n")

@@ -1,11 +1,8 @@
-"""SMTP under a clock that you own: servers and clients for tests, joined in memory, with faults, transcripts and
-sweeps.
-"""
+"""Tools for tests of programs that send or receive mail: servers and clients in memory, faults, transcripts and sweeps."""
 
 from __future__ import annotations
 
 from ._faults.faults import Faults
-from ._faults.faulty_stream import FaultyStream
 from ._faults.layer import Layer
 from ._faults.personalities import (
     ConnectionsPerPeer,
@@ -33,7 +30,7 @@ from ._faults.rules import (
     Throttle,
     Trickle,
 )
-from ._servers.deterministic import DeterministicSettings, deterministic
+from ._servers.deterministic import deterministic
 from ._servers.inbox import Inbox, ReceivedMail
 from ._servers.memory import MemoryServer, open_memory_server
 from ._servers.pair import memory_pair
@@ -43,7 +40,6 @@ from ._streams import MemoryStream, bounded_stream_pair
 from ._sweeps.attempt import Attempt
 from ._sweeps.sweep import SweepError, SweepReport, cancel_everywhere, fail_everywhere
 from ._transcripts.entry import Entry
-from ._transcripts.recording import RecordedStream
 from ._transcripts.transcript import Transcript
 
 __all__ = [
@@ -54,12 +50,10 @@ __all__ = [
     "Coalesce",
     "ConnectionsPerPeer",
     "Delay",
-    "DeterministicSettings",
     "Early",
     "Entry",
     "Extra",
     "Faults",
-    "FaultyStream",
     "Garbage",
     "Greylist",
     "Hang",
@@ -74,7 +68,6 @@ __all__ = [
     "Omit",
     "ReceivedMail",
     "RecipientsPerMessage",
-    "RecordedStream",
     "Replace",
     "Reset",
     "Rule",

@@ -29,7 +29,6 @@ from smtp_trio.testing import (
     Early,
     Extra,
     Faults,
-    FaultyStream,
     Garbage,
     Ignore,
     Omit,
@@ -41,6 +40,7 @@ from smtp_trio.testing import (
     bounded_stream_pair,
     deterministic,
 )
+from smtp_trio.testing._faults.faulty_stream import FaultyStream
 
 from .played import MANY, ME, MESSAGE, SLOWLY, YOU, Watched, played, said, send
 

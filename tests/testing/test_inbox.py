@@ -1,4 +1,4 @@
-"""The inbox: waiting for messages, and what it says when they do not come."""
+"""Tests of Inbox: waiting for messages, and its error messages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def send(inbox: Inbox, subject: str = "hi", to: str = "you@mx.test", *, af
                 await client.send("me@client.test", [to], message(subject))
 
 
-async def test_a_message_is_waited_for(autojump_clock: object) -> None:
+async def test_wait_for_returns_a_message(autojump_clock: object) -> None:
     inbox = Inbox()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lambda: send(inbox, after=120))
@@ -41,7 +41,7 @@ async def test_a_message_is_waited_for(autojump_clock: object) -> None:
     assert "hello" not in repr(mail)
 
 
-async def test_several_are_waited_for(autojump_clock: object) -> None:
+async def test_wait_for_returns_the_oldest_messages(autojump_clock: object) -> None:
     inbox = Inbox()
     async with trio.open_nursery() as nursery:
         for after in (30, 10, 20, 40):
@@ -55,8 +55,8 @@ async def test_several_are_waited_for(autojump_clock: object) -> None:
     assert await inbox.wait_for(0) == []
 
 
-async def test_waiting_is_a_checkpoint(autojump_clock: object) -> None:
-    """Even where the message is there: a loop of it can be cancelled."""
+async def test_wait_for_is_a_checkpoint(autojump_clock: object) -> None:
+    """It is one even if the message is there, so a loop around it can be cancelled."""
     inbox = Inbox()
     await send(inbox)
     with trio.move_on_after(1) as scope:
@@ -70,7 +70,7 @@ async def test_waiting_is_a_checkpoint(autojump_clock: object) -> None:
     assert scope.cancelled_caught
 
 
-async def test_messages_are_picked(autojump_clock: object) -> None:
+async def test_criteria_select_messages(autojump_clock: object) -> None:
     inbox = Inbox()
     for subject, to in (("one", "a@mx.test"), ("two", "b@mx.test"), ("=?utf-8?q?drei=C3=9Fig?=", "c@MX.test")):
         await send(inbox, subject, to)
@@ -90,37 +90,37 @@ async def test_messages_are_picked(autojump_clock: object) -> None:
     assert (len(inbox), inbox.transcripts) == (0, [])
 
 
-async def test_what_was_waited_for_in_vain_is_told_by_the_time_out(autojump_clock: object) -> None:
+async def test_timeout_names_the_expected_message(autojump_clock: object) -> None:
     inbox = Inbox()
     await send(inbox, "hi")
     with pytest.raises(trio.TooSlowError) as info:
         with trio.fail_after(300):
             await inbox.wait_for(2, to="you@mx.test", subject=re.compile("^h"))
-    told = "".join(traceback.format_exception(info.value))
-    assert "waited for 2 messages with to='you@mx.test', subject='^h'; arrived: 1 message\n" in told
-    assert "\n  1. 'hi' from <me@client.test> to <you@mx.test>, 44 octets, at 0 s\n" in told
-    assert "\n--- session 1 of 1\nS: 220 mx.test ESMTP\n" in told
+    text = "".join(traceback.format_exception(info.value))
+    assert "waited for 2 messages with to='you@mx.test', subject='^h'; received 1 message\n" in text
+    assert "\n  1. 'hi' from <me@client.test> to <you@mx.test>, 44 octets, at 0 s\n" in text
+    assert "\n--- session 1 of 1\nS: 220 mx.test ESMTP\n" in text
     assert trio.current_time() == 300
 
 
-async def test_also_through_a_nursery(autojump_clock: object) -> None:
+async def test_timeout_names_the_expected_message_through_a_nursery(autojump_clock: object) -> None:
     with pytest.raises(trio.TooSlowError) as info:
         with trio.fail_after(300):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(Inbox().wait_for)
                 nursery.start_soon(trio.sleep_forever)
-    told = "".join(traceback.format_exception(info.value))
-    assert "waited for 1 message; arrived: nothing\n" in told
-    assert "no session that this inbox saw\n" in told
+    text = "".join(traceback.format_exception(info.value))
+    assert "waited for 1 message; received nothing\n" in text
+    assert "there was no session\n" in text
 
 
-async def test_a_wait_may_be_in_vain_on_purpose(autojump_clock: object) -> None:
+async def test_wait_for_can_be_cancelled_without_an_error(autojump_clock: object) -> None:
     with trio.move_on_after(60) as scope:
         await Inbox().wait_for()
     assert scope.cancelled_caught
 
 
-async def test_the_note_is_there_when_somebody_else_cancels(autojump_clock: object) -> None:
+async def test_cancellation_adds_the_note(autojump_clock: object) -> None:
     notes: list[str] = []
 
     async def wait() -> None:
@@ -134,10 +134,10 @@ async def test_the_note_is_there_when_somebody_else_cancels(autojump_clock: obje
         nursery.start_soon(wait)
         await trio.sleep(1)
         nursery.cancel_scope.cancel()
-    assert notes == ["waited for 1 message; arrived: nothing\nno session that this inbox saw"]
+    assert notes == ["waited for 1 message; received nothing\nthere was no session"]
 
 
-async def test_what_is_asserted_shows_the_session(autojump_clock: object) -> None:
+async def test_failed_assertion_shows_the_session(autojump_clock: object) -> None:
     class Strict(Inbox):
         async def rcpt(self, session: Session, rcpt: Rcpt) -> Reply | None:
             return Reply(550, "No such user here", "5.1.1") if rcpt.recipient.local == "nobody" else None
@@ -147,18 +147,18 @@ async def test_what_is_asserted_shows_the_session(autojump_clock: object) -> Non
     await send(inbox, to="nobody@mx.test")
     with pytest.raises(AssertionError) as info:
         inbox.assert_delivered(to="nobody@mx.test")
-    assert str(info.value).startswith("expected 1 message with to='nobody@mx.test', not 0; arrived: nothing\n")
+    assert str(info.value).startswith("expected 1 message with to='nobody@mx.test', got 0; received nothing\n")
     assert "C: RCPT TO:<nobody@mx.test>\n" in str(info.value)
     assert "S: 550 5.1.1 No such user here\n" in str(info.value)
 
     await send(inbox)
     assert inbox.assert_delivered() == inbox.assert_delivered(1, subject="hi") == list(inbox)
     assert inbox.assert_delivered(0, to="nobody@mx.test") == []
-    with pytest.raises(AssertionError, match="expected no message; arrived: 1 message"):
+    with pytest.raises(AssertionError, match="expected no message; received 1 message"):
         inbox.assert_empty()
 
 
-async def test_of_a_long_session_the_end_is_shown(autojump_clock: object) -> None:
+async def test_failed_assertion_shows_the_last_lines_of_a_long_session(autojump_clock: object) -> None:
     inbox = Inbox()
     async with trio.open_nursery() as nursery:
         async with await memory_pair(nursery, inbox) as client:
@@ -167,13 +167,13 @@ async def test_of_a_long_session_the_end_is_shown(autojump_clock: object) -> Non
             with pytest.raises(AssertionError) as info:
                 inbox.assert_delivered()
             inbox.clear()
-            assert len(inbox.transcripts) == 1, "the session is not over"
+            assert len(inbox.transcripts) == 1, "the session has not ended"
     lines = str(info.value).splitlines()
-    assert lines[1:3] == ["--- session 1 of 1 (its end)", "C: NOOP"]
+    assert lines[1:3] == ["--- session 1 of 1 (last lines)", "C: NOOP"]
     assert len(lines) == 62
 
 
-async def test_a_hook_of_it_serves_another_server(autojump_clock: object) -> None:
+async def test_data_hook_of_an_inbox_in_another_server(autojump_clock: object) -> None:
     inbox = Inbox()
     server = Server(name="mx.test", **deterministic())
     server.on(data=inbox.data)
@@ -181,4 +181,4 @@ async def test_a_hook_of_it_serves_another_server(autojump_clock: object) -> Non
         async with await memory_pair(nursery, server) as client:
             await client.send("", ["you@mx.test"], message("hi"))
     assert inbox[0].transcript is None
-    assert (inbox[0].sender, repr(inbox)) == ("", "<Inbox with 1 messages>")
+    assert (inbox[0].sender, repr(inbox)) == ("", "<Inbox with 1 message>")

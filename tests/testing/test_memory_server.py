@@ -79,7 +79,7 @@ async def test_an_inbox_is_found_under_layers(autojump_clock: object) -> None:
     async with open_memory_server(Greylist(Faults().hooks(inbox))) as server:
         assert server.inbox is inbox
     async with open_memory_server(Greylist(Hooks())) as server:
-        with pytest.raises(TypeError, match="no Inbox but <"):
+        with pytest.raises(TypeError, match="are not an Inbox: <"):
             _ = server.inbox
 
 

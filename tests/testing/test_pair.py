@@ -297,7 +297,7 @@ async def test_a_server_that_is_cancelled_ends() -> None:
 
 async def test_hooks_that_are_no_inbox() -> None:
     async with open_test_server(Sleepy()) as server:
-        with pytest.raises(TypeError, match="no Inbox"):
+        with pytest.raises(TypeError, match="are not an Inbox"):
             server.inbox  # noqa: B018
 
 

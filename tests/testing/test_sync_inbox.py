@@ -39,7 +39,7 @@ def test_smtplib() -> None:
         assert repr(inbox) == f"<InboxThread at 127.0.0.1:{inbox.port} with 2 messages>"
         inbox.clear()
         assert inbox.messages == []
-        with pytest.raises(AssertionError, match="expected 1 message, not 0; arrived: nothing"):
+        with pytest.raises(AssertionError, match="expected 1 message, got 0; received nothing"):
             inbox.assert_delivered()
 
 
@@ -58,7 +58,7 @@ def test_who_waits_in_vain_is_told_what_came() -> None:
         assert len(inbox.wait_for(timeout=0)) == 1
         with pytest.raises(TimeoutError) as info:
             inbox.wait_for(to="her@mx.test", timeout=0)
-    assert "waited for 1 message with to='her@mx.test'; arrived: 1 message\n  1. 'hi' from <me@cl" in str(info.value)
+    assert "waited for 1 message with to='her@mx.test'; received 1 message\n  1. 'hi' from <me@cl" in str(info.value)
     assert "C: Subject: hi\n" in str(info.value)
 
 

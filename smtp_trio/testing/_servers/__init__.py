@@ -1,1 +1,1 @@
-"""Servers and clients for tests: in memory, on a port, in a thread."""
+"""Servers and clients for tests: in memory, on a port, and in a thread."""

@@ -1,4 +1,4 @@
-"""The two doors of a server, wall clock and chance, made to give the same in every run."""
+"""Settings with which a server takes the same time and random octets in every run."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from typing import TypedDict
 
 import trio
 
-#: The time of day when a server of tests first looks at its watch.
-MIDNIGHT = datetime(2026, 1, 1, tzinfo=UTC)
+#: The time of day at the first call of ``now``.
+START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class DeterministicSettings(TypedDict):
-    """What `deterministic` gives: keywords of `Server`."""
+    """The keyword arguments of `Server` that `deterministic` returns."""
 
     now: Callable[[], datetime]
     token: Callable[[int], bytes]
 
 
 def deterministic(seed: int = 0) -> DeterministicSettings:
-    """The ``now`` and ``token`` of a `Server` that is the same in every run: ``Server(hooks, **deterministic())``.
+    """Return ``now`` and ``token`` for a `Server` that is the same in every run: ``Server(hooks, **deterministic())``.
 
-    The time is midnight of 1 January 2026 when it is first asked for, and passes with Trio's clock from there. Ids and
-    challenges are those of a generator that begins with ``seed``: everybody can guess them, so this is for tests alone.
+    The first time that the server asks for is midnight of 1 January 2026; from there it passes with Trio's clock. Ids
+    and challenges come from a random generator with this ``seed``. They can be guessed, so this is for tests only.
     """
-    chance = random.Random(seed)
+    generator = random.Random(seed)
     began: list[float] = []
 
     def now() -> datetime:
         time = trio.current_time()
         if not began:
             began.append(time)
-        return MIDNIGHT + timedelta(seconds=time - began[0])
+        return START + timedelta(seconds=time - began[0])
 
-    return {"now": now, "token": chance.randbytes}
+    return {"now": now, "token": generator.randbytes}

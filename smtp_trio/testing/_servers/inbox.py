@@ -1,4 +1,4 @@
-"""A store for tests: it keeps messages in memory, and wakes whoever waits for one."""
+"""An inbox for tests: hooks that keep messages in memory, and let a test wait for them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from functools import cached_property
-from typing import overload
+from typing import TypedDict, Unpack, overload
 
 import trio
 from attrs import field, frozen
@@ -19,48 +19,52 @@ from ..._types import Envelope, Peer, TlsInfo
 from ...protocol import Reply
 from .._transcripts.transcript import Transcript
 
-#: What something must be; or, with a compiled pattern, what must be found in it.
+#: A text that must be equal, or a compiled pattern that must be found.
 Text = str | re.Pattern[str]
-#: Lines of a transcript that an account has, the last ones.
-SHOWN = 60
+#: The number of lines at the end of a transcript that an error message shows.
+MAX_LINES = 60
 
 
 @frozen(slots=False, eq=False, kw_only=True)  # slots and a cached_property need attrs 23.3
 class ReceivedMail:
-    """A message that an `Inbox` took, and what was known of its session then."""
+    """A message that an `Inbox` received, with facts about its session."""
 
-    #: Who sends it to whom.
+    #: The reverse-path and the recipients.
     envelope: Envelope
-    #: The message as it came, with CRLF, its dots unstuffed.
+    #: The message as it was received, with CRLF and without dot-stuffing.
     raw: bytes = field(repr=False)
-    #: When it was taken, by Trio's clock.
+    #: The time when it was received, by Trio's clock.
     time: float
+    #: The client's address.
     peer: Peer
-    #: What TLS agreed on; None without it.
+    #: The properties of the TLS connection; None without TLS.
     tls: TlsInfo | None
-    #: Who the client proved to be, or None.
+    #: The user that the client has authenticated as, or None.
     user: str | None
-    #: Its session, which may have gone on; None where `Inbox.connect` was not called.
+    #: The transcript of its session, which may have continued; None if `Inbox.connect` was not called.
     transcript: Transcript | None = field(repr=False)
 
     @cached_property
     def message(self) -> EmailMessage:
-        """The message, parsed by `email.policy.default`, with Python's line ends: a text in it has LF, not CRLF."""
+        """The message, parsed with `email.policy.default`.
+
+        Lines of its text end with LF, as in Python, and not with CRLF.
+        """
         return message_from_bytes(self.raw.replace(b"\r\n", b"\n"), policy=policy.default)
 
     @property
     def sender(self) -> str:
-        """The reverse-path, as it was sent; "" when it is null."""
+        """The reverse-path as it was sent; "" for the null reverse-path."""
         return self.envelope.sender.raw
 
     @property
     def recipients(self) -> tuple[str, ...]:
-        """The accepted recipients, in order, as they were sent."""
+        """The accepted recipients as they were sent, in order."""
         return tuple(path.raw for path in self.envelope.recipients)
 
     @property
     def subject(self) -> str:
-        """The subject, decoded; "" when there is none."""
+        """The decoded subject; "" if there is none."""
         return str(self.message["subject"] or "")
 
     def __str__(self) -> str:
@@ -68,14 +72,27 @@ class ReceivedMail:
         return f"{self.subject!r} from <{self.sender}> to {recipients}, {len(self.raw)} octets, at {self.time:g} s"
 
 
-@frozen(kw_only=True)
-class Wanted:
-    """Which messages somebody wants."""
+class MailFilter(TypedDict, total=False):
+    """Criteria for messages. A str must be equal, except for the case of a domain; a compiled pattern must be found.
+
+    ``to`` is compared with each accepted recipient, ``subject`` with the subject and ``sender`` with the reverse-path.
+    ``match`` is a function of a `ReceivedMail`.
+    """
 
     to: Text | None
     subject: Text | None
     sender: Text | None
     match: Callable[[ReceivedMail], bool] | None
+
+
+@frozen(kw_only=True)
+class Criteria:
+    """A `MailFilter` as a function of a `ReceivedMail`."""
+
+    to: Text | None = None
+    subject: Text | None = None
+    sender: Text | None = None
+    match: Callable[[ReceivedMail], bool] | None = None
 
     def __call__(self, mail: ReceivedMail) -> bool:
         return (
@@ -87,8 +104,8 @@ class Wanted:
 
     def __str__(self) -> str:
         named = {"to": self.to, "subject": self.subject, "sender": self.sender, "match": self.match}
-        told = [f"{name}={getattr(value, 'pattern', value)!r}" for name, value in named.items() if value is not None]
-        return " with " + ", ".join(told) if told else ""
+        parts = [f"{name}={getattr(value, 'pattern', value)!r}" for name, value in named.items() if value is not None]
+        return " with " + ", ".join(parts) if parts else ""
 
 
 def _fits(wanted: Text | None, value: str, *, mailbox: bool = False) -> bool:
@@ -98,31 +115,29 @@ def _fits(wanted: Text | None, value: str, *, mailbox: bool = False) -> bool:
 
 
 def _mailbox(raw: str) -> tuple[str, str]:
-    """A mailbox, the case of whose domain means nothing (RFC 5321 2.4)."""
+    """Return a mailbox for comparisons: the case of its domain is ignored (RFC 5321 2.4)."""
     local, _, domain = raw.rpartition("@")
     return local, domain.casefold()
 
 
 class Inbox(Hooks):
-    """Hooks that take every message, and keep it in memory. ``Server(Inbox())``, or `memory_pair` with it.
+    """Hooks that accept every message and keep it in memory: ``Server(Inbox())``.
 
-    It is a sequence of `ReceivedMail`, in the order in which they were taken. Messages are picked by ``to`` (one of the
-    accepted recipients), ``subject``, ``sender`` (the reverse-path) and ``match``, a function of a `ReceivedMail`: a
-    str must be equal, but for the case of a domain, a compiled pattern must be found. What is asserted and fails shows
-    what did come, and the transcripts.
+    An inbox is a sequence of `ReceivedMail`, in the order in which they were received. The criteria of its methods are
+    those of `MailFilter`. When an assertion fails, its message lists what was received, with the transcripts.
 
-    Subclass it for hooks of your own beside it; without its `connect`, there are no transcripts.
+    Subclass it to add other hooks. A subclass that replaces `connect` gets no transcripts.
     """
 
     def __init__(self) -> None:
         self.mails: list[ReceivedMail] = []
-        #: Of every session there was, also of those without a message.
+        #: The transcripts of all sessions, including those without a message.
         self.transcripts: list[Transcript] = []
-        self._of: dict[Session, Transcript] = {}
+        self._current: dict[Session, Transcript] = {}
         self._waiting: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
 
     def __repr__(self) -> str:
-        return f"<Inbox with {len(self.mails)} messages>"
+        return f"<Inbox with {_count(len(self.mails))}>"
 
     def __len__(self) -> int:
         return len(self.mails)
@@ -138,97 +153,74 @@ class Inbox(Hooks):
         return self.mails[index]
 
     def clear(self) -> None:
-        """Forget the messages, and the transcripts of sessions that are over."""
+        """Discard the messages, and the transcripts of sessions that have ended."""
         self.mails.clear()
-        self.transcripts[:] = self._of.values()
+        self.transcripts[:] = self._current.values()
 
-    # --- what is asked ----------------------------------------------------------------------------------------------
+    # --- for tests ----------------------------------------------------------------------------------------------
 
-    def matching(
-        self,
-        *,
-        to: Text | None = None,
-        subject: Text | None = None,
-        sender: Text | None = None,
-        match: Callable[[ReceivedMail], bool] | None = None,
-    ) -> list[ReceivedMail]:
-        """The messages so far that fit."""
-        return list(filter(Wanted(to=to, subject=subject, sender=sender, match=match), self.mails))
+    def matching(self, **criteria: Unpack[MailFilter]) -> list[ReceivedMail]:
+        """Return the messages so far that meet the criteria."""
+        return list(filter(Criteria(**criteria), self.mails))
 
-    async def wait_for(
-        self,
-        n: int = 1,
-        *,
-        to: Text | None = None,
-        subject: Text | None = None,
-        sender: Text | None = None,
-        match: Callable[[ReceivedMail], bool] | None = None,
-    ) -> list[ReceivedMail]:
-        """Wait until ``n`` messages that fit were taken, and return these, the oldest.
+    async def wait_for(self, n: int = 1, **criteria: Unpack[MailFilter]) -> list[ReceivedMail]:
+        """Wait until ``n`` messages that meet the criteria were received; return the oldest ``n``.
 
-        Wakes when the message is taken, which is before the client is told. When it is cancelled, what did arrive is a
-        note on the `trio.Cancelled`, and so stands in the traceback of the `trio.TooSlowError` that `trio.fail_after`
-        makes of it.
+        It returns when the message was received, which is before the client gets its reply. When it is cancelled, the
+        `trio.Cancelled` gets a note that lists what was received, so the traceback of a `trio.TooSlowError` from
+        `trio.fail_after` shows it.
         """
-        wanted = Wanted(to=to, subject=subject, sender=sender, match=match)
+        wanted = Criteria(**criteria)
         try:
             await trio.lowlevel.checkpoint()
             while len(found := list(filter(wanted, self.mails))) < n:
                 await self._waiting.park()
         except trio.Cancelled as cancelled:
-            cancelled.add_note(self._account(f"waited for {_messages(n)}{wanted}"))
+            cancelled.add_note(self._account(f"waited for {_count(n)}{wanted}"))
             raise
         return found[:n]
 
-    def assert_delivered(
-        self,
-        n: int = 1,
-        *,
-        to: Text | None = None,
-        subject: Text | None = None,
-        sender: Text | None = None,
-        match: Callable[[ReceivedMail], bool] | None = None,
-    ) -> list[ReceivedMail]:
-        """There are ``n`` messages that fit, no more and no less; returns them. Raises AssertionError."""
-        wanted = Wanted(to=to, subject=subject, sender=sender, match=match)
+    def assert_delivered(self, n: int = 1, **criteria: Unpack[MailFilter]) -> list[ReceivedMail]:
+        """Check that exactly ``n`` messages so far meet the criteria, and return them. Raises AssertionError."""
+        wanted = Criteria(**criteria)
         found = list(filter(wanted, self.mails))
         if len(found) != n:
-            raise AssertionError(self._account(f"expected {_messages(n)}{wanted}, not {len(found)}"))
+            raise AssertionError(self._account(f"expected {_count(n)}{wanted}, got {len(found)}"))
         return found
 
     def assert_empty(self) -> None:
-        """No message was taken. Raises AssertionError."""
+        """Check that no message was received. Raises AssertionError."""
         if self.mails:
             raise AssertionError(self._account("expected no message"))
 
     def _account(self, what: str) -> str:
-        """What did arrive, for whoever waited for something else."""
-        lines = [f"{what}; arrived: {_messages(len(self.mails)) if self.mails else 'nothing'}"]
+        """Return ``what`` with a list of the messages and the transcripts."""
+        lines = [f"{what}; received {_count(len(self.mails)) if self.mails else 'nothing'}"]
         lines += [f"  {number}. {mail}" for number, mail in enumerate(self.mails, 1)]
         if not self.transcripts:
-            lines.append("no session that this inbox saw")
+            lines.append("there was no session")
         for number, transcript in enumerate(self.transcripts, 1):
-            told = str(transcript).splitlines()
-            lines.append(f"--- session {number} of {len(self.transcripts)}" + " (its end)" * (len(told) > SHOWN))
-            lines += told[-SHOWN:]
+            text = str(transcript).splitlines()
+            lines.append(f"--- session {number} of {len(self.transcripts)}" + " (last lines)" * (len(text) > MAX_LINES))
+            lines += text[-MAX_LINES:]
         return "\n".join(lines)
 
-    # --- the hooks --------------------------------------------------------------------------------------------------
+    # --- hooks --------------------------------------------------------------------------------------------------
 
     async def connect(self, session: Session) -> Reply | None:
-        """Begins the transcript."""
+        """Begin the transcript of a session."""
         transcript = Transcript()
         transcript.follow(session)
-        self._of[session] = transcript
+        self._current[session] = transcript
         self.transcripts.append(transcript)
         return None
 
     async def disconnect(self, session: Session) -> None:
-        """Ends it."""
-        self._of.pop(session, None)
+        """End the transcript of a session."""
+        self._current.pop(session, None)
 
     async def data(self, session: Session, body: Body) -> Reply | None:
-        """Takes the message, and wakes who waits for it."""
+        """Accept the message, and wake the tasks that wait for messages."""
         raw = await body.read()
         mail = ReceivedMail(
             envelope=body.envelope,
@@ -237,12 +229,12 @@ class Inbox(Hooks):
             peer=session.peer,
             tls=session.tls,
             user=session.user,
-            transcript=self._of.get(session),
+            transcript=self._current.get(session),
         )
         self.mails.append(mail)
         self._waiting.unpark_all()
         return None
 
 
-def _messages(n: int) -> str:
+def _count(n: int) -> str:
     return "1 message" if n == 1 else f"{n} messages"

@@ -1,4 +1,4 @@
-"""A client and a real server, joined in memory."""
+"""A client and a session of a server, connected in memory."""
 
 from __future__ import annotations
 
@@ -15,10 +15,7 @@ from .._faults.faults import Faults
 from .._streams import MAX_OCTETS, bounded_stream_pair
 from .._transcripts.recording import Tap
 from .._transcripts.transcript import Transcript
-from .deterministic import deterministic
-
-#: Who a server of tests says it is.
-NAME = "mx.test"
+from .server_setup import set_up
 
 
 async def memory_pair(
@@ -33,43 +30,40 @@ async def memory_pair(
     host: str | None = None,
     **settings: Unpack[ClientSettings],
 ) -> Client:
-    """A client joined to a real session of ``server``, which runs in ``nursery``: no sockets, no threads, no waiting.
+    """Start a session of ``server`` in ``nursery``, and return a client that is connected to it in memory.
 
-    The client is a `Client` to be used with ``async with``: ``async with await memory_pair(nursery, server) as
-    client:``. ``host`` and ``settings`` are its keywords; without, it is "client.test", and calls the server by the
-    server's name. Hooks in the place of a server get one made for them, which is the same in every run
-    (`deterministic`), called "mx.test", and not strict about line ends.
+    The client is a `Client`, to be used with ``async with``: ``async with await memory_pair(nursery, server) as
+    client:``. ``host`` and ``settings`` are its arguments; by default its name is "client.test", and ``host`` is the
+    server's name. If ``server`` is `Hooks`, a server is made for them with the defaults of `ServerSettings`.
 
-    ``transcript`` is to write the session down, from the client's end. ``faults`` go wrong at both ends. ``peer`` is
-    who the server takes the client for: ``Peer("192.0.2.1", 50000, "tcp")``, say. Each direction holds ``max_octets``
-    that were not received yet.
+    ``transcript`` records the session at the client's end. ``faults`` act on both ends. ``peer`` is the client's
+    address as the server sees it, for example ``Peer("192.0.2.1", 50000, "tcp")``. With ``implicit_tls`` the server
+    begins the session with TLS. Each direction holds at most ``max_octets`` octets that were not received yet.
 
     Raises ValueError for settings that contradict each other.
     """
     if isinstance(server, Hooks):
-        server = Server(
-            server if faults is None else faults.hooks(server), name=NAME, newlines="normalize", **deterministic()
-        )
+        server = set_up(server if faults is None else faults.hooks(server), {}).server
     elif faults is not None:
         faults.install(server)
     near, far = bounded_stream_pair(max_octets)
     if peer is not None:
         far.endpoints = evolve(peer), far.endpoints[1]
     recorded = None if transcript is None else transcript.record(near, side="C")
-    ours: trio.abc.Stream = recorded or near
-    theirs: trio.abc.Stream = far
+    client_end: trio.abc.Stream = recorded or near
+    server_end: trio.abc.Stream = far
     if faults is not None:
-        ours, theirs = faults.wrap(ours, side="client"), faults.wrap(theirs, side="server")
+        client_end, server_end = faults.wrap(client_end, side="client"), faults.wrap(server_end, side="server")
     settings.setdefault("name", "client.test")
-    client = Client(ours, host=server.name if host is None else host, **settings)
+    client = Client(client_end, host=server.name if host is None else host, **settings)
     if transcript is not None and recorded is not None:
         Tap(client._exchange.wire, transcript, "C", recorded.session, encrypted=True)
-    await nursery.start(_serve, server, theirs, implicit_tls)
+    await nursery.start(_serve, server, server_end, implicit_tls)
     return client
 
 
 async def _serve(
     server: Server, stream: trio.abc.Stream, implicit_tls: bool, task_status: trio.TaskStatus[None]
 ) -> None:
-    task_status.started()  # so sessions begin, and get their ids, in the order in which they were asked for
+    task_status.started()  # sessions begin, and get their ids, in the order in which they were requested
     await server.serve_stream(stream, implicit_tls=implicit_tls)

@@ -6,7 +6,8 @@ session and client by one that records which octets arrived, and which the strea
 
 Whether the client of an accepted message was told so is decided by octets: after a data hook accepted a message, the
 reply that the server sends next must be a 250, and the stream must have taken all of it. A missing reply is excused
-only if the peer was gone, or took nothing for as long as the server tries to send it (`transaction.REPLY_TIMEOUT` seconds).
+only if the peer was gone, or took nothing for as long as the server tries to send it (`transaction.REPLY_TIMEOUT`
+seconds).
 """
 
 from __future__ import annotations

@@ -1,0 +1,127 @@
+"""What the test servers in memory and on a port have in common."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import trio
+from attrs import frozen
+
+from ..._client.client import ClientSettings
+from ..._server.hooks import Hooks
+from ..._server.server import Server
+from ..._timeouts import Timeouts
+from ...protocol import Extension, Limits
+from ...protocol.body_inspector import Newlines
+from .._faults.layer import Layer
+from .deterministic import deterministic
+from .inbox import Inbox
+
+if TYPE_CHECKING:
+    import trustme
+
+#: The address of test servers, and their default name.
+HOST = "127.0.0.1"
+NAME = "mx.test"
+
+
+class ServerSettings(TypedDict, total=False):
+    """The keyword arguments of `open_memory_server`, `open_test_server` and `open_inbox_thread`.
+
+    ``tls=True`` creates a certificate for "localhost", 127.0.0.1 and "mx.test", for which trustme must be installed
+    (``pip install smtp-trio[testing]``); an SSLContext is used as it is. ``implicit_tls`` begins each session with TLS.
+    The others are keyword arguments of `Server`. By default ``name`` is "mx.test", ``newlines`` is "normalize", and
+    ``now`` and ``token`` are those of `deterministic`.
+    """
+
+    tls: bool | ssl.SSLContext
+    implicit_tls: bool
+    name: str | None
+    size: int
+    timeout: float | Timeouts
+    extensions: Iterable[Extension]
+    limits: Limits
+    newlines: Newlines
+    now: Callable[[], datetime]
+    token: Callable[[int], bytes]
+
+
+@frozen(kw_only=True)
+class ServerSetup:
+    """A server for tests. ``ca`` is the authority of its certificate, if one was created for it."""
+
+    __test__ = False  # pytest would collect the subclass TestServer
+
+    server: Server
+    ca: trustme.CA | None
+    #: An SSLContext for clients that trusts ``ca``; None if there is no ``ca``.
+    client_context: ssl.SSLContext | None
+    implicit_tls: bool
+
+    @property
+    def inbox(self) -> Inbox:
+        """The server's hooks, or those below a `Layer`. Raises TypeError if they are not an `Inbox`."""
+        hooks: object = self.server.hooks
+        while isinstance(hooks, Layer):
+            hooks = hooks.under
+        if not isinstance(hooks, Inbox):
+            raise TypeError(f"the hooks of this server are not an Inbox: {hooks!r}")
+        return hooks
+
+    def set_client_defaults(self, settings: ClientSettings) -> None:
+        """Let a client use TLS if the server does, and trust its certificate, unless the settings say otherwise."""
+        if self.server.tls is not None:
+            settings.setdefault("tls", "implicit" if self.implicit_tls else "required")
+        settings.setdefault("ssl_context", self.client_context)
+
+
+def set_up(hooks: Hooks | None, settings: ServerSettings) -> ServerSetup:
+    """Return a server with these hooks (by default an `Inbox`) and settings."""
+    keywords: dict[str, Any] = {"name": NAME, "newlines": "normalize", **deterministic(), **settings}
+    tls, implicit_tls = keywords.pop("tls", False), keywords.pop("implicit_tls", False)
+    ca, client_context = None, None
+    context = tls if isinstance(tls, ssl.SSLContext) else None
+    if tls is True:
+        ca, context, client_context = _create_certificate()
+    server = Server(Inbox() if hooks is None else hooks, tls=context, **keywords)
+    return ServerSetup(server=server, ca=ca, client_context=client_context, implicit_tls=implicit_tls)
+
+
+def _create_certificate() -> tuple[trustme.CA, ssl.SSLContext, ssl.SSLContext]:
+    """Return an authority, a server's context with a certificate of it, and a client's context that trusts it."""
+    try:
+        import trustme
+    except ImportError:
+        raise RuntimeError("tls=True requires trustme: pip install smtp-trio[testing]") from None
+    ca = trustme.CA()
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("localhost", HOST, NAME).configure_cert(server)
+    client = ssl.create_default_context()
+    ca.configure_trust(client)
+    return ca, server, client
+
+
+@asynccontextmanager
+async def stopping(server: Server) -> AsyncGenerator[trio.Nursery]:
+    """Open a nursery for a server's tasks, and stop the server at the end of the block.
+
+    What the block raises is raised as it is, and not in an exception group. It also takes precedence over a
+    cancellation, so that a failed assertion is not lost in a test whose time is over.
+    """
+    failure: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            try:
+                yield nursery
+            except (trio.Cancelled, GeneratorExit):
+                raise
+            except BaseException as exc:  # raised below, because the nursery would put it into a group
+                failure = exc
+            await server.stop(0)
+    finally:
+        if failure is not None:
+            raise failure
