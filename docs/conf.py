@@ -40,7 +40,7 @@ nitpick_ignore_regex = [
     # `name` in a docstring becomes a link if there is a target, and is printed as a name otherwise.
     (r"py:obj", r".*"),
     # Unions, which the pages spell out.
-    (r"py:class", r"Secret|Side"),
+    (r"py:class", r"Secret|Role"),
     (r"py:class", r"datetime"),  # in an annotation; the class and the module have one name
     # Names of libraries that the pages do not link to.
     (r"py:.*", r"(attr|trustme|hypothesis)\..*"),
