@@ -1,4 +1,4 @@
-"""The core on a blocking socket: a server for one client, with no event loop at all. The pages show it, and it runs."""
+"""The core on a blocking socket: a server for one client, without an event loop."""
 
 from __future__ import annotations
 
@@ -36,8 +36,9 @@ def serve(client: socket.socket) -> None:
             print(event.decode(errors="replace"), end="")
         elif event is END_OF_BODY or event is END_OF_CHUNK:
             protocol.send(protocol.fault or Reply(250, "Ok: printed", "2.0.0"))
-        elif isinstance(event, Command) and not event.counted:  # a BDAT is answered behind its octets
-            protocol.send(protocol.default_reply(event))  # a real server would ask its application first
+        elif isinstance(event, Command) and not event.counted:  # BDAT: see END_OF_CHUNK
+            # A complete server would call its application here.
+            protocol.send(protocol.default_reply(event))
     client.sendall(protocol.data_to_send())
 
 

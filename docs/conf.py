@@ -41,7 +41,7 @@ nitpick_ignore_regex = [
     (r"py:obj", r".*"),
     # Unions, which the pages spell out.
     (r"py:class", r"Secret|Role"),
-    (r"py:class", r"datetime"),  # in an annotation; the class and the module have one name
+    (r"py:class", r"datetime"),  # in an annotation: the class and the module have one name
     # Names of libraries that the pages do not link to.
     (r"py:.*", r"(attr|trustme|hypothesis)\..*"),
     # Hypothesis is an optional dependency.

@@ -1,8 +1,11 @@
-"""An extension in one file: ETRN (RFC 1985), by which a client asks a server to send the mail that it holds for a host.
+"""An extension in one file: ETRN (RFC 1985).
+
+With this command a client asks a server to send the mail that it holds for a host.
 
     python examples/etrn.py
 
-starts a server with the hook that the extension declares, sends it ETRN commands, and prints the replies.
+starts a server with the hook that the extension declares, sends it ETRN commands, and
+prints the replies.
 """
 
 # pyright: strict
@@ -14,7 +17,16 @@ from typing import Self
 import trio
 from attrs import frozen
 
-from smtp_trio import Command, Hooks, Reply, ReplyError, Server, Session, connect, standard
+from smtp_trio import (
+    Command,
+    Hooks,
+    Reply,
+    ReplyError,
+    Server,
+    Session,
+    connect,
+    standard,
+)
 from smtp_trio.protocol import BadCommandError, Extension, Table
 from smtp_trio.protocol.dialogue import READY
 from smtp_trio.protocol.params import KnownParams
@@ -47,11 +59,12 @@ class EtrnExtension(Extension):
 
     keyword = "ETRN"
     verbs = (Etrn,)
-    table = Table(accepted={Etrn: {READY: READY}})  # RFC 1985 5: not during a transaction
+    # RFC 1985 5: not during a transaction.
+    table = Table(accepted={Etrn: {READY: READY}})
 
 
 class Queues(Hooks):
-    """A server's hooks. ``waiting`` is the number of messages in the queue of each host."""
+    """A server's hooks. ``waiting`` is the number of messages for each host."""
 
     def __init__(self, waiting: dict[str, int]) -> None:
         self.waiting = waiting
@@ -63,7 +76,8 @@ class Queues(Hooks):
         if count == 0:
             return Reply(251, f"OK, no messages waiting for node {command.host}")
         self.waiting[command.host] = 0  # here a real server would start its deliveries
-        return Reply(253, f"OK, {count} pending messages for node {command.host} started")
+        text = f"OK, {count} pending messages for node {command.host} started"
+        return Reply(253, text)
 
 
 async def main() -> None:

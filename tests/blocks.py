@@ -37,10 +37,14 @@ class Block:
     def __str__(self) -> str:
         return f"{self.page}-{self.number}"
 
-    def run(self) -> dict[str, Any]:
-        """Run the block in a namespace of its own, as if it had been copied to a file; return the namespace."""
+    def run(self, port: int | None = None) -> dict[str, Any]:
+        """Run the block in a namespace of its own, as if it had been copied to a file; return the namespace.
+
+        ``port`` is that of a server to connect to; without it the block gets a free port to listen on.
+        """
         names: dict[str, Any] = {"__name__": "block"}
-        exec(compile(self.source.replace(PORT, str(free_port())), str(self), "exec"), names)
+        source = self.source.replace(PORT, str(free_port() if port is None else port))
+        exec(compile(source, str(self), "exec"), names)
         return names
 
     def undefined(self, names: dict[str, Any]) -> set[str]:
