@@ -2,8 +2,8 @@
 
     python docs/draw_dialogue.py            # writes docs/dialogue.svg
 
-A box is a phase, with the commands that do not change it. An arrow is a reply that leads to another phase. Commands that
-lead to one phase from nearly all others have no arrows: QUIT leads to CLOSED, and EHLO, HELO and RSET are in the boxes.
+A box is a phase, with the commands that do not change it. An arrow is a reply that leads to another phase. Commands
+that lead to one phase from nearly all others have no arrows: QUIT leads to CLOSED, and EHLO, HELO and RSET are in the boxes.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from .replies import Reply
 # How a message is inspected
 # --------------------------
 #
-# The message passes through in pieces of any size and is not stored, and the result must not depend on where it was cut.
-# Two things are therefore carried from one piece to the next:
+# The message passes through in pieces of any size and is not stored, and the result must not depend on where it was
+# cut. Two things are therefore carried from one piece to the next:
 #
 # - A CR at the end of a piece. Whether it is bare is known with the next octet, so it is held back and put before the
 #   next piece. The last piece is checked with ``end=True``, and then a CR at its end is bare.
@@ -40,8 +40,8 @@ END_OF_HEADER: Final = b"\r\n\r\n"
 class BodyInspector:
     """The checks of one message and what they found.
 
-    ``max_size`` is the largest size of a message in octets and ``max_received`` the largest number of Received fields; 0
-    means no limit. ``size`` counts the octets that were passed on, ``received`` all that arrived. ``repaired`` counts
+    ``max_size`` is the largest size of a message in octets and ``max_received`` the largest number of Received fields;
+    0 means no limit. ``size`` counts the octets that were passed on, ``received`` all that arrived. ``repaired`` counts
     the pieces in which newlines were made CRLF.
     """
 

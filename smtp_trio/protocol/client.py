@@ -50,10 +50,10 @@ from .reply_parser import ReplyParser
 # The queue of unanswered commands
 # --------------------------------
 #
-# A reply does not name the command that it answers. The first reply answers the first command, and so on (RFC 2920 3.1), so
-# the client needs no more than `Dialogue.unanswered`: a command is appended when it is sent and removed when a reply is
-# read. The end of a message is in the queue as `EndOfBody`. In LMTP, and only there, one command has several replies,
-# one for each accepted recipient (RFC 2033 4.2); it is entered in the queue that many times.
+# A reply does not name the command that it answers. The first reply answers the first command, and so on (RFC 2920
+# 3.1), so the client needs no more than `Dialogue.unanswered`: a command is appended when it is sent and removed when a
+# reply is read. The end of a message is in the queue as `EndOfBody`. In LMTP, and only there, one command has several
+# replies, one for each accepted recipient (RFC 2033 4.2); it is entered in the queue that many times.
 #
 # What may be sent is checked against the phase that is reached if all commands in the queue are accepted
 # (`Dialogue.expected_phase`). If one is refused, the server refuses those that depend on it, and their replies are read
@@ -61,13 +61,13 @@ from .reply_parser import ReplyParser
 # because the client needs its reply to know how to go on (RFC 2920 3.1).
 #
 # If the number of replies does not match the number of commands, each reply would be taken for that of another command,
-# and a message could be reported as delivered because of the 250 to a RSET. The two sides cannot be
-# synchronized again, so the connection is given up: RemoteProtocolError is raised, and the protocol is `closed`. This happens on
+# and a message could be reported as delivered because of the 250 to a RSET. The two sides cannot be synchronized again,
+# so the connection is given up: RemoteProtocolError is raised, and the protocol is `closed`. This happens on
 #
 # - a reply when no command is unanswered;
-# - a reply that cannot answer the oldest command: 3yz to MAIL, 2yz to DATA, 220 or 221 to anything but the greeting and
-#   QUIT. Such a reply shows that the two sides do not count alike;
-# - octets that are not a reply, since it is unknown how many replies they stand for;
+# - a reply that cannot answer the oldest command: 3yz to MAIL, 2yz to DATA, 221 to anything but QUIT, or a positive
+#   greeting other than 220. Such a reply shows that the client and the server are out of step;
+# - octets that are not a reply, since it is unknown how many replies they replace;
 # - octets after the reply to STARTTLS, which an attacker may have inserted (RFC 3207 5).
 #
 # Two replies may come early. A 421 can come at any time; it ends the session and answers the oldest command, if there

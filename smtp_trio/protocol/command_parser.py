@@ -46,8 +46,8 @@ from .syntax import Path
 # whenever a member of the key may have changed: after EHLO and HELO, after AUTH and after STARTTLS. That is why
 # `Extension.check_verb` must not depend on anything else.
 #
-# The cache is exact, not approximate: `tests/protocol/test_segmentation.py` compares each reply with that of a parser whose
-# cache is always empty. Its size is bounded by the number of keys, phases and verbs. What is not entered:
+# The cache is exact, not approximate: `tests/protocol/test_segmentation.py` compares each reply with that of a parser
+# whose cache is always empty. Its size is bounded by the number of keys, phases and verbs. What is not entered:
 #
 # - verbs in the phase GREETED and STARTTLS, which are rare and have rules of their own in `ServerProtocol`;
 # - anything in an authenticated session: `check_verb` may look at the user, and there are many users. Such a session

@@ -1,4 +1,6 @@
-"""The commands of RFC 5321, as frozen values. A client writes a command with ``encode``, a server parses it with ``decode``.
+"""The commands of RFC 5321, as frozen values.
+
+A client writes a command with ``encode``, and a server parses it with ``decode``.
 
 `Connect` and `EndOfBody` are not commands on the wire. They are defined as commands because the server answers them:
 the greeting is the reply to the first, the final reply to a message is the reply to the second.
@@ -34,11 +36,11 @@ class Command:
     groupable: ClassVar[bool] = False
     #: The reply codes that are allowed besides `COMMON_CODES` (RFC 5321 4.3.2 and the RFCs of the extensions).
     codes: ClassVar[frozenset[int]] = frozenset()
-    #: The name of the server's hook for the command, ``async def hook(self, session, command) -> Reply | None``. None for
-    #: commands without a hook.
+    #: The name of the server's hook for the command, ``async def hook(self, session, command) -> Reply | None``. None
+    #: for commands without a hook.
     hook: ClassVar[str | None] = None
-    #: The reply of a server without the hook, or whose hook returns None. 502, the default, means that the command is implemented by
-    #: its hook alone: without the hook, the server neither offers nor accepts it.
+    #: The reply of a server without the hook, or whose hook returns None. 502, the default, means that the command is
+    #: implemented by its hook alone: without the hook, the server neither offers nor accepts it.
     default_reply: ClassVar[Reply] = replies.NOT_IMPLEMENTED
     #: Whether replies other than 3yz carry an enhanced status code (RFC 2034 3).
     enhanced: ClassVar[bool] = True
@@ -66,7 +68,7 @@ class Command:
         return self
 
     def add_status(self, reply: Reply) -> Reply:
-        """Return ``reply`` with the enhanced status code of the default reply, if it has none and the codes are the same.
+        """Return ``reply`` with the enhanced status code of the default reply, if it has none and the codes are equal.
 
         So a hook that answers RCPT with ``Reply(250, "Welcome")`` sends the status 2.1.5 and not 2.0.0.
         """
@@ -397,9 +399,9 @@ class Help(Command):
 VERBS: dict[str, type[Command]] = {
     cls.verb: cls for cls in (Helo, Ehlo, Mail, Rcpt, Data, Rset, Noop, Quit, Vrfy, Expn, Help)
 }
-#: Verbs that are recognized but not implemented, and get 502 instead of 500 (RFC 5321 4.2.4): those of RFC 821 (RFC 5321
-#: F.6), and those of extensions that are not in use. True for a verb after which the connection must be closed: a BDAT
-#: is followed by message data, and without the extension its size is not parsed.
+#: Verbs that are recognized but not implemented, and get 502 instead of 500 (RFC 5321 4.2.4): those of RFC 821 (RFC
+#: 5321 F.6), and those of extensions that are not in use. True for a verb after which the connection must be closed: a
+#: BDAT is followed by message data, and without the extension its size is not parsed.
 UNSUPPORTED_VERBS: dict[str, bool] = {
     verb: verb == "BDAT" for verb in ("SEND", "SOML", "SAML", "TURN", "STARTTLS", "AUTH", "BDAT")
 }

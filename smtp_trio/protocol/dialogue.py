@@ -18,22 +18,22 @@ from .replies import Reply
 # How the table works
 # -------------------
 #
-# SMTP is a strict alternation of commands and replies, and both sides see every command and every reply. The phase of
-# a session can therefore be computed from that sequence alone, by the same rules on both sides. So there is one table
+# Each SMTP command has one reply, in order, and both sides see every command and every reply. The phase of a session
+# can therefore be computed from that sequence alone, by the same rules on both sides. So there is one table
 # and one class, `Dialogue`, which the server and the client both use. A test runs the two against each other and checks
 # that they agree on the phase after every reply; two hand-written state machines would drift apart.
 #
-# The two greetings of a session fit the same scheme if two events that are not commands on the wire are treated as
-# commands: `Connect`, which the greeting answers, and `EndOfBody`, which the final reply to a message answers. With
-# them, "the server rejected the connection" and "the server accepted the message" need no rules of their own.
+# Two replies do not answer a command on the wire: the greeting, and the final reply to a message. The table has
+# commands for them, `Connect` and `EndOfBody`. With these, "the server rejected the connection" and "the server
+# accepted the message" need no rules of their own.
 #
-# The phase moves when a command is *answered*, not when it is received or sent. A MAIL that is refused does not
-# begin a transaction, so a phase that moved on the command would have to be moved back. The new phase depends on the
-# command, the present phase and the first digit of the reply, and on nothing else (RFC 5321 4.3.2: clients and servers
-# should decide by the first digit). Hence the three parts of a table: accepted (2yz), proceed (3yz), refused (4yz, 5yz).
+# The phase moves when a command is *answered*, not when it is received or sent. A MAIL that is refused does not begin a
+# transaction, so a phase that moved on the command would have to be moved back. The new phase depends on the command,
+# the present phase and the first digit of the reply, and on nothing else (RFC 5321 4.3.2: clients and servers should
+# decide by the first digit). Hence the three parts of a table: accepted (2yz), proceed (3yz), refused (4yz, 5yz).
 #
-# A command is allowed in a phase if any part of the table has a row for it there. A reply without a row changes
-# nothing: NOOP never does, and neither does a refused RCPT.
+# A command is allowed in a phase if a positive reply to it has a row there. A reply without a row changes nothing: a
+# refused RCPT, for example.
 #
 # A client that pipelines (RFC 2920) sends commands before their replies arrive. It has to check the order of commands
 # against the phase that will be reached if everything so far is accepted. That is `Dialogue.expected_phase`.

@@ -22,7 +22,8 @@ from .replies import BAD_LINE, LONG_LINE, Reply
 # - A line with a bare CR or LF cannot become valid, so it is refused at once and the rest dropped up to CRLF. Only CRLF
 #   ends a line. A server that also accepts a bare LF can be made to see commands where the previous server saw text of
 #   a message ("SMTP smuggling"; RFC 5321 2.3.8 and 4.1.1.4).
-# - The readers of bodies return what has arrived and keep back at most the four octets of an incomplete end marker.
+# - The readers of bodies return what has arrived. At most two octets stay in the buffer: a CR, or a dot and a CR at the
+#   beginning of a line, whose meaning depends on the next octet.
 #
 # Octets are searched where they are. A read moves an index instead of copying the rest of the buffer, so that a segment
 # with a hundred small commands is not copied a hundred times.

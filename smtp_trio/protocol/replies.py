@@ -29,8 +29,8 @@ from .limits import REPLY_LINE_OCTETS
 #: The room in a reply line for the enhanced status code and the text.
 LINE_ROOM = REPLY_LINE_OCTETS - len(b"250-") - len(b"\r\n")
 
-# The enhanced status code of a reply without one of its own (RFC 3463, RFC 5248). RFC 2034 4 requires one on all replies
-# except the greeting, the replies to HELO and EHLO, and 3yz.
+# The enhanced status code of a reply without one of its own (RFC 3463, RFC 5248). RFC 2034 4 requires one on all
+# replies except the greeting, the replies to HELO and EHLO, and 3yz.
 DEFAULT_STATUS = {
     211: "2.0.0", 214: "2.0.0", 220: "2.0.0", 221: "2.0.0", 235: "2.7.0", 250: "2.0.0", 251: "2.1.5", 252: "2.5.0",
     421: "4.3.0", 432: "4.7.12", 450: "4.2.0", 451: "4.3.0", 452: "4.3.1", 454: "4.7.0", 455: "4.5.4",
@@ -46,8 +46,8 @@ NEWLINE = re.compile(r"\r\n|\r|\n")
 
 @functools.cache
 def _check(code: int, status: str | None) -> None:
-    # RFC 5321 4.2 limits the second digit to 0 to 5. Servers use other codes, which a client must be able to represent; the
-    # first digit decides (4.3.2). Which codes are allowed as reply to a command is checked with `Command.codes`.
+    # RFC 5321 4.2 limits the second digit to 0 to 5. Servers use other codes, which a client must be able to represent;
+    # the first digit decides (4.3.2). Which codes are allowed as reply to a command is checked with `Command.codes`.
     if not 200 <= code <= 599:
         raise ValueError(f"invalid reply code {code}, must be 200 to 599")
     if not status:

@@ -58,14 +58,14 @@ from .session_state import SessionState
 # With DATA, the end of the message is a command of its own, `EndOfBody`, because the 354 has already answered the DATA.
 # With BDAT, the reply after the octets is the reply to that command, so it stays pending while its octets are read.
 #
-# The state of a message is kept in its `BodyInspector`. It is made with the first reader, serves all chunks of
-# the message, and is dropped when the message ends: when the transaction is over, or when a chunk is refused (RFC 3030
-# 2: the client must then send RSET). The reader, in contrast, belongs to one DATA or BDAT. Two facts in the inspector
+# The state of a message is kept in its `BodyInspector`. It is made with the first reader, serves all chunks of the
+# message, and is dropped when the message ends: when the transaction is over, or when a chunk is refused (RFC 3030 2:
+# the client must then send RSET). The reader, in contrast, belongs to one DATA or BDAT. Two facts in the inspector
 # change what happens to the octets:
 #
-#   fault       The message cannot be accepted: a bare LF, too large, in a mail loop. FAULT is returned once, so that the
-#               application can stop early. The octets are still received, without being checked. `send` does not let a
-#               message with a fault be accepted.
+#   fault       The message cannot be accepted: a bare LF, too large, in a mail loop. FAULT is returned once, so that
+#               the application can stop early. The octets are still received, without being checked. `send` does not
+#               accept a positive reply to a message with a fault.
 #   discarding  The application does not want the rest (`discard`). The octets give no events, only their end does.
 #
 # A client may go on sending after a fault, and it is entitled to: RFC 5321 gives it no way to stop in the middle of
@@ -309,8 +309,8 @@ class ServerProtocol:
     def _count_error(self, verb: str) -> None:
         self._errors += 1
         if self._errors >= self.limits.errors:
-            # RFC 5321 3.8: a server closes the connection only after 421. `Limits.errors` is at least 2, because 4.1.1.10
-            # and 3.8 do not allow to close it because of one bad command.
+            # RFC 5321 3.8: a server closes the connection only after 421. `Limits.errors` is at least 2, because
+            # 3.8 does not allow closing it because of one bad command.
             reply = Reply(421, "Too many errors; closing the connection", "4.7.0")
             self.pending = BadCommandError(reply, verb=verb, close=True)
             raise self.pending
