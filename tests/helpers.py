@@ -1,4 +1,4 @@
-"""What the tests of the server share: a client that says what it is told to, sessions in memory, hooks that take notes."""
+"""Helpers for the tests of the server: a raw client, sessions over streams in memory, hooks that record what they get."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def quick_or_slow(names: Iterable[str], quick: Collection[str]) -> list[Any]:
 
 
 class Client:
-    """Says what it is told to, and reads whole replies. Each must be well-formed (RFC 5321 4.2, RFC 2034 4)."""
+    """Sends raw octets and reads whole replies. Each reply must be well-formed (RFC 5321 4.2, RFC 2034 4)."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream
@@ -49,14 +49,14 @@ class Client:
         while b"\r\n" not in self.buffer:
             data = await self.stream.receive_some()
             if not data:
-                assert self.buffer == b"", "a reply was torn off"
+                assert self.buffer == b"", "the connection ended in the middle of a reply"
                 raise EOFError
             self.buffer += bytes(data)
         line, _, self.buffer = self.buffer.partition(b"\r\n")
         return line + b"\r\n"
 
     async def reply(self) -> str:
-        """The next reply, its lines joined by a line feed. Raises EOFError when there will be none."""
+        """Return the next reply, its lines joined by a line feed. Raises EOFError at the end of the connection."""
         lines: list[str] = []
         code, status = b"", None
         while True:
@@ -70,7 +70,7 @@ class Client:
                 assert (match[1], enhanced and enhanced[0]) == (code, status)
             code, status = match[1], enhanced and enhanced[0]
             greeting = not self.replies or code[:1] == b"3"
-            assert not (greeting and status), "RFC 2034 4: no enhanced code here"
+            assert not (greeting and status), "RFC 2034 4: this reply must not have an enhanced status code"
             assert status is None or status[0] == chr(code[0])
             lines.append(line[:-2].decode())
             if match[2] == b" ":
@@ -79,42 +79,42 @@ class Client:
         return self.replies[-1]
 
     async def expect(self, *starts: str) -> str:
-        """The next replies begin with these; returns the last."""
+        """Read replies that begin with ``starts``, in this order; return the last one."""
         reply = ""
         for start in starts:
             reply = await self.reply()
             assert reply.startswith(start), (start, reply)
         return reply
 
-    async def say(self, line: str | bytes, *starts: str) -> str:
-        """A line, and what it is told."""
+    async def command(self, line: str | bytes, *starts: str) -> str:
+        """Send a line and read replies that begin with ``starts``; return the last one."""
         await self.send((line.encode() if isinstance(line, str) else line) + b"\r\n")
         return await self.expect(*starts)
 
     async def hello(self) -> str:
-        """Greeting and EHLO."""
+        """Read the greeting, if it was not read yet, and send EHLO; return the reply."""
         if not self.replies:
             await self.expect(f"220 {NAME} ESMTP")
-        reply = await self.say("EHLO client.test", f"250-{NAME}")
+        reply = await self.command("EHLO client.test", f"250-{NAME}")
         assert not any(STATUS.match(line[4:]) for line in reply.split("\n"))
         return reply
 
     async def open(self) -> None:
-        """All up to DATA."""
+        """Send EHLO, MAIL and RCPT."""
         await self.hello()
         await self.send(START)
         await self.expect("250 2.1.0", "250 2.1.5")
 
     async def deliver(self, message: bytes = MESSAGE, *starts: str) -> str:
-        """One message, from MAIL to its answer, over a session that has said hello."""
+        """Send a message, from MAIL on; read replies that begin with ``starts``, by default one that accepts it."""
         await self.send(START)
         await self.expect("250 2.1.0", "250 2.1.5")
-        await self.say("DATA", "354")
+        await self.command("DATA", "354")
         await self.send(message + b".\r\n")
         return await self.expect(*(starts or ("250 2.0.0 Ok: queued as ",)))
 
-    async def end(self) -> None:
-        """Nothing more is heard."""
+    async def expect_end(self) -> None:
+        """Wait for the end of the connection, and fail if there is a reply before it."""
         try:
             reply = await self.reply()
         except EOFError:
@@ -122,13 +122,13 @@ class Client:
         raise AssertionError(reply)
 
     async def quit(self) -> None:
-        """Goodbye. Nothing is heard behind it: there was one reply for each command."""
-        await self.say("QUIT", f"221 2.0.0 {NAME}")
-        await self.end()
+        """Send QUIT, and check that no reply is left after its own."""
+        await self.command("QUIT", f"221 2.0.0 {NAME}")
+        await self.expect_end()
 
     async def starttls(self) -> None:
-        """STARTTLS, up to the handshake."""
-        await self.say("STARTTLS", "220 2.0.0")
+        """Send STARTTLS and do the handshake."""
+        await self.command("STARTTLS", "220 2.0.0")
         await self.handshake()
 
     async def handshake(self) -> None:
@@ -137,8 +137,8 @@ class Client:
         self.stream = stream
 
 
-class Taker(Hooks):
-    """Takes every message, and remembers the sessions and the messages."""
+class RecordingHooks(Hooks):
+    """Hooks that accept everything, and record sessions, messages and errors."""
 
     def __init__(self) -> None:
         self.messages: list[bytes] = []
@@ -165,7 +165,7 @@ Event = tuple[Any, ...]
 
 
 def spies(events: list[Event], *names: str) -> dict[str, Callable[..., Awaitable[Any]]]:
-    """Functions for `Server.on` that note each call with its arguments less the first; `data` reads the message."""
+    """Return functions for `Server.on` that record each call with its arguments, except the first. `data` reads the message."""
 
     def spy(name: str) -> Callable[..., Awaitable[Any]]:
         async def hook(_: Session | Server, *args: Any) -> Reply | None:
@@ -185,10 +185,10 @@ Pair = tuple[trio.abc.Stream, trio.abc.Stream]
 
 
 @asynccontextmanager
-async def talk(
+async def connected(
     server: Server, *, pair: Callable[[], Pair] = memory_stream_pair, implicit_tls: bool = False
 ) -> AsyncGenerator[Client]:
-    """A session of this server, in memory; the client hangs up at the end, and the session must end of itself."""
+    """Run a session in memory, with a `Client`. The client disconnects at the end, after which the session must end."""
     ours, theirs = pair()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve, server, theirs, implicit_tls)
@@ -198,7 +198,7 @@ async def talk(
 
 
 async def serve(server: Server, stream: trio.abc.Stream, implicit_tls: bool = False) -> None:
-    """`Server.serve_stream`, which must leave the stream closed."""
+    """Run `Server.serve_stream`, which must close the stream."""
     await server.serve_stream(stream, implicit_tls=implicit_tls)
     try:
         await stream.receive_some(1)
@@ -208,11 +208,11 @@ async def serve(server: Server, stream: trio.abc.Stream, implicit_tls: bool = Fa
 
 
 def unbuffered() -> Pair:
-    """Streams of which each writer waits for its reader: a peer that does not read is felt at once."""
+    """Return streams without a buffer: a write waits until the peer has read."""
     return lockstep_stream_pair()
 
 
-class Door(trio.abc.Listener[trio.abc.Stream]):
+class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
     """A listener in memory."""
 
     def __init__(self) -> None:
@@ -237,15 +237,15 @@ class Door(trio.abc.Listener[trio.abc.Stream]):
         return Client(ours)
 
 
-async def serve_door(server: Server, task_status: trio.TaskStatus[Any]) -> None:
-    """`Server.serve_listeners` over a `Door`, for `nursery.start`."""
-    door = Door()
-    await server.serve_listeners([door], task_status=_Instead(task_status, door))
-    assert door.closed
+async def serve_memory_listener(server: Server, task_status: trio.TaskStatus[Any]) -> None:
+    """`Server.serve_listeners` over a `MemoryListener`, for `nursery.start`."""
+    listener = MemoryListener()
+    await server.serve_listeners([listener], task_status=_StartedWith(task_status, listener))
+    assert listener.closed
 
 
-class _Instead(trio.TaskStatus[Any]):
-    """Says that it has started with something else."""
+class _StartedWith(trio.TaskStatus[Any]):
+    """A task status that replaces the value that it is started with."""
 
     def __init__(self, task_status: trio.TaskStatus[Any], value: object) -> None:
         self._task_status, self._value = task_status, value
@@ -255,14 +255,14 @@ class _Instead(trio.TaskStatus[Any]):
 
 
 def sockets() -> Pair:
-    """Real sockets, which a clock of our own gets on with all the same: what one writes the other can read at once."""
+    """Return connected sockets. They work with a MockClock, as the peer can read at once what was written."""
     ours, theirs = (trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in socket.socketpair())
     return ours, theirs
 
 
 @asynccontextmanager
 async def listening(server: Server, **options: Any) -> AsyncGenerator[int]:
-    """The server on loopback; gives the port, and stops it at the end."""
+    """Serve on 127.0.0.1; yield the port, and stop the server at the end."""
     async with trio.open_nursery() as nursery:
         listeners = await nursery.start(_serve_tcp, server, options)
         yield listeners[0].socket.getsockname()[1]
@@ -276,8 +276,8 @@ async def _serve_tcp(
 
 
 @asynccontextmanager
-async def call(port: int) -> AsyncGenerator[Client]:
-    """A client over TCP."""
+async def connect_tcp(port: int) -> AsyncGenerator[Client]:
+    """Connect a `Client` to a port of 127.0.0.1."""
     client = Client(await trio.open_tcp_stream("127.0.0.1", port))
     try:
         yield client

@@ -9,7 +9,18 @@ from typing import Any
 import pytest
 import trio
 from attrs import define, field
-from helpers import NAME, Pair, PoolOf, Taker, client_tls, quick_or_slow, serve, server_tls, sockets, unbuffered
+from helpers import (
+    NAME,
+    Pair,
+    PoolOf,
+    RecordingHooks,
+    client_tls,
+    quick_or_slow,
+    serve,
+    server_tls,
+    sockets,
+    unbuffered,
+)
 from trio.testing import memory_stream_pair
 
 from smtp_trio import Body, Client, Reply, Result, Server, Session, standard
@@ -21,7 +32,7 @@ WITHOUT_GROUPS = ("PIPELINING", "CHUNKING")
 WITHOUT_CHUNKS = ("CHUNKING",)
 
 
-class ReplyWithSubject(Taker):
+class ReplyWithSubject(RecordingHooks):
     """Replies to each message with its subject."""
 
     def __init__(self) -> None:

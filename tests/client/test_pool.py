@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import trio
-from helpers import NAME, Pair, PoolOf, Taker, client_tls, listening, serve, server_tls, sockets
+from helpers import NAME, Pair, PoolOf, RecordingHooks, client_tls, listening, serve, server_tls, sockets
 from scripted import (
     CHUNKED,
     CLOSE,
@@ -93,7 +93,7 @@ async def deliver(pool: Pool, message: Any = MESSAGE) -> Result:
     return result
 
 
-class ReplyWithSubject(Taker):
+class ReplyWithSubject(RecordingHooks):
     """Replies to each message with its subject, after a different delay for each."""
 
     def __init__(self, slow: float = 1) -> None:

@@ -15,7 +15,7 @@ import pytest
 import trio
 import trio.testing
 import trustme
-from helpers import MESSAGE, NAME, Taker, client_tls, listening, serve, server_tls, sockets
+from helpers import MESSAGE, NAME, RecordingHooks, client_tls, listening, serve, server_tls, sockets
 from scripted import GO_AHEAD, ME, OK, UNPIPELINED, YOU, hello, scripted
 
 import smtp_trio
@@ -63,7 +63,7 @@ async def plain_listener(*parts: bytes) -> AsyncGenerator[tuple[int, list[bytes]
 
 
 async def test_send_in_one_call() -> None:
-    taker = Taker()
+    taker = RecordingHooks()
     async with listening(Server(taker, name=NAME)) as port:
         result = await smtp_trio.send(MESSAGE, HOST, port, sender=ME, recipients=[YOU, "two@mx.test"])
     assert result.complete
@@ -75,7 +75,7 @@ async def test_send_an_email_message_in_one_call() -> None:
     given = email.message.EmailMessage()
     given["From"], given["To"] = ME, YOU
     given.set_content("hello\n")
-    taker = Taker()
+    taker = RecordingHooks()
     async with listening(Server(taker, name=NAME)) as port:
         assert (await smtp_trio.send(given, HOST, port)).accepted[0].recipient == YOU
     assert b"hello\r\n" in taker.messages[0]
@@ -103,7 +103,7 @@ async def test_missing_unix_socket(tmp_path: Path) -> None:
 
 
 async def test_unix_socket(tmp_path: Path) -> None:
-    path, taker = tmp_path / "smtp", Taker()
+    path, taker = tmp_path / "smtp", RecordingHooks()
     with trio.socket.socket(socket.AF_UNIX) as listener:
         await listener.bind(str(path))
         listener.listen()
@@ -116,7 +116,7 @@ async def test_unix_socket(tmp_path: Path) -> None:
 
 
 async def test_ipv6() -> None:
-    taker = Taker()
+    taker = RecordingHooks()
     try:
         with socket.socket(socket.AF_INET6) as probe:
             probe.bind(("::1", 0))
@@ -133,7 +133,7 @@ async def test_ipv6() -> None:
 
 
 async def test_local_address() -> None:
-    taker = Taker()
+    taker = RecordingHooks()
     async with listening(Server(taker, name=NAME)) as port:
         async with smtp_trio.connect(HOST, port, local_address="127.0.0.9"):
             pass
@@ -160,7 +160,7 @@ async def test_invalid_name_closes_the_socket() -> None:
 
 
 async def test_server_hostname() -> None:
-    async with listening(Server(Taker(), name=NAME, tls=server_tls())) as port:
+    async with listening(Server(RecordingHooks(), name=NAME, tls=server_tls())) as port:
         settings: Any = {"ssl_context": client_tls(), "tls": "required"}
         async with smtp_trio.connect(HOST, port, server_hostname=NAME, **settings) as client:
             assert client.tls is not None
@@ -171,7 +171,7 @@ async def test_server_hostname() -> None:
 
 
 async def test_opportunistic_with_a_valid_certificate() -> None:
-    taker = Taker()
+    taker = RecordingHooks()
     async with listening(Server(taker, name=NAME, tls=server_tls())) as port:
         async with smtp_trio.connect(HOST, port, server_hostname=NAME, ssl_context=client_tls()) as client:
             assert client.tls is not None
@@ -192,7 +192,7 @@ def wrong_authority() -> ssl.SSLContext:
 @pytest.mark.parametrize("context", [wrong_host, wrong_authority])
 async def test_opportunistic_with_an_invalid_certificate_connects_again(context: Callable[[], ssl.SSLContext]) -> None:
     """RFC 7435. The problem is reported."""
-    taker = Taker()
+    taker = RecordingHooks()
     name = "other.test" if context is wrong_host else NAME
     async with listening(Server(taker, name=NAME, tls=server_tls())) as port:
         async with smtp_trio.connect(HOST, port, server_hostname=name, ssl_context=context()) as client:
@@ -261,7 +261,7 @@ async def test_required_tls_is_tried_once(settings: dict[str, Any]) -> None:
 
 
 async def test_implicit_tls() -> None:
-    async with listening(Server(Taker(), name=NAME, tls=server_tls()), implicit_tls=True) as port:
+    async with listening(Server(RecordingHooks(), name=NAME, tls=server_tls()), implicit_tls=True) as port:
         settings: Any = {"ssl_context": client_tls(), "server_hostname": NAME}
         async with smtp_trio.connect(HOST, port, tls="implicit", **settings) as client:
             assert client.tls is not None

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 import trio
-from helpers import MESSAGE, NAME, Client, Taker, listening, talk
+from helpers import MESSAGE, NAME, Client, RecordingHooks, connected, listening
 from trio.testing import MockClock
 
 from smtp_trio import Credentials, Hooks, Reply, Server, Session, standard
@@ -24,7 +24,7 @@ WHO: dict[str, PasswordCredentials | BearerToken] = {
 }
 
 
-class Intake(Taker):
+class Intake(RecordingHooks):
     """Knows fred."""
 
     def __init__(self, secret: object = "secret") -> None:
@@ -73,10 +73,10 @@ async def log_in(client: Client, name: str, credentials: PasswordCredentials | B
 @pytest.mark.parametrize("name", ALL)
 async def test_logged_in(name: str, autojump_clock: MockClock) -> None:
     intake = Intake()
-    async with talk(build(intake)) as client:
+    async with connected(build(intake)) as client:
         assert f"250-AUTH {' '.join(ALL)}" in (await client.hello()).split("\n")
         assert (await log_in(client, name, WHO[name])).startswith("235 2.7.0 ")
-        await client.say(f"AUTH {name}", "503 5.5.1")
+        await client.command(f"AUTH {name}", "503 5.5.1")
         await client.deliver()
         await client.quit()
     assert intake.users == ["fred"]
@@ -94,12 +94,12 @@ async def test_AUT_5_too_many_failures(name: str, user: str, autojump_clock: Moc
         else BearerToken(user, "wrong")
     )
     intake = Intake()
-    async with talk(build(intake)) as client:
+    async with connected(build(intake)) as client:
         await client.hello()
         for expected in (INVALID_CREDENTIALS, INVALID_CREDENTIALS):
             assert await log_in(client, name, wrong) == str(expected)
         assert (await log_in(client, name, wrong)).startswith(f"421 4.7.0 {NAME}")
-        await client.end()
+        await client.expect_end()
     assert intake.users == [None]
     assert intake.errors == []
 
@@ -107,20 +107,20 @@ async def test_AUT_5_too_many_failures(name: str, user: str, autojump_clock: Moc
 async def test_AUT_6_who_cancels_a_failure_has_failed(autojump_clock: MockClock) -> None:
     """A token that was found out is a guess, even if its refusal is not waited for; to give up before that is none."""
     bad = b64(b"user=fred\x01auth=Bearer wrong\x01\x01")
-    async with talk(build(Intake())) as client:
+    async with connected(build(Intake())) as client:
         await client.hello()
         for _ in range(5):
-            await client.say("AUTH XOAUTH2", "334")
-            await client.say("*", "501 5.7.0")
+            await client.command("AUTH XOAUTH2", "334")
+            await client.command("*", "501 5.7.0")
         for code in ("501 5.7.0", "501 5.7.0", "421 4.7.0"):
-            await client.say(f"AUTH XOAUTH2 {bad}", "334")
-            await client.say("*", code)
-        await client.end()
+            await client.command(f"AUTH XOAUTH2 {bad}", "334")
+            await client.command("*", code)
+        await client.expect_end()
 
 
 async def test_AUT_19_no_password_is_stored(autojump_clock: MockClock) -> None:
     intake = Intake(ScramSecret.from_password("secret", bytes(16)))
-    async with talk(build(intake)) as client:
+    async with connected(build(intake)) as client:
         await client.hello()
         assert await log_in(client, "CRAM-MD5", FRED) == str(INVALID_CREDENTIALS)
         assert (await log_in(client, "SCRAM-SHA-256", FRED)).startswith("235")
@@ -129,9 +129,9 @@ async def test_AUT_19_no_password_is_stored(autojump_clock: MockClock) -> None:
 
 async def test_AUT_1_without_tls_there_is_what_needs_none(autojump_clock: MockClock) -> None:
     server = Server(Intake(), name=NAME)
-    async with talk(server) as client:
+    async with connected(server) as client:
         assert "250-AUTH SCRAM-SHA-256 CRAM-MD5" in (await client.hello()).split("\n")
-        await client.say("AUTH PLAIN", "538 5.7.11")
+        await client.command("AUTH PLAIN", "538 5.7.11")
         assert (await log_in(client, "SCRAM-SHA-256", FRED)).startswith("235")
 
 
@@ -140,7 +140,7 @@ async def test_AUT_1_without_tls_there_is_what_needs_none(autojump_clock: MockCl
 async def test_AUT_9_a_secret_hook_that_fails(name: str, mistake: object, autojump_clock: MockClock) -> None:
     """Nobody comes in, nobody is blamed, and nobody hears why."""
     intake = Intake(mistake)
-    async with talk(build(intake)) as client:
+    async with connected(build(intake)) as client:
         await client.hello()
         for _ in range(4):
             assert await log_in(client, name, FRED) == "454 4.7.0 Temporary authentication failure"
@@ -153,9 +153,9 @@ async def test_the_salt_of_an_unknown_user_outlives_the_session(autojump_clock: 
     server = build(Intake())
     salts = set()
     for _ in range(2):
-        async with talk(server) as client:
+        async with connected(server) as client:
             await client.hello()
-            reply = await client.say(f"AUTH SCRAM-SHA-256 {b64(b'n,,n=nobody,r=abc')}", "334")
+            reply = await client.command(f"AUTH SCRAM-SHA-256 {b64(b'n,,n=nobody,r=abc')}", "334")
             salts.add(base64.b64decode(reply[4:]).split(b",")[1])
     assert len(salts) == 1
 

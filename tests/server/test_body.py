@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import trio
-from helpers import MESSAGE, NAME, START, Client, Pair, Taker, sockets, talk, unbuffered
+from helpers import MESSAGE, NAME, START, Client, Pair, RecordingHooks, connected, sockets, unbuffered
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from smtp_trio import Body, BodyError, Limits, MessageState, Reply, Server, Session, Timeouts, standard
@@ -18,8 +18,8 @@ from smtp_trio.protocol.extensions import BinaryMime
 Data = Callable[[Session, Body], Awaitable[Any]]
 
 
-def serving(data: Data | None = None, hooks: Taker | None = None, **settings: Any) -> Server:
-    server = Server(hooks or Taker(), name=NAME, **settings)
+def serving(data: Data | None = None, hooks: RecordingHooks | None = None, **settings: Any) -> Server:
+    server = Server(hooks or RecordingHooks(), name=NAME, **settings)
     if data is not None:
         server.on(data=data)
     return server
@@ -65,8 +65,8 @@ async def test_first_pull_sends_354(autojump_clock: MockClock) -> None:
         assert body.complete
         assert await body.read() == b""
 
-    hooks = Taker()
-    async with talk(serving(data, hooks)) as client:
+    hooks = RecordingHooks()
+    async with connected(serving(data, hooks)) as client:
         await client.open()
         await client.send(b"DATA\r\n")
         await wait_all_tasks_blocked()
@@ -84,11 +84,11 @@ async def test_refusal_before_the_first_pull(autojump_clock: MockClock) -> None:
     async def data(session: Session, body: Body) -> Reply:
         return Reply(554, "Not today", "5.7.1")
 
-    async with talk(serving(data)) as client:
+    async with connected(serving(data)) as client:
         await client.open()
-        await client.say("DATA", "554 5.7.1 Not today")
-        await client.say("DATA", "503 5.5.1")
-        await client.say("MAIL FROM:<>", "250 2.1.0")
+        await client.command("DATA", "554 5.7.1 Not today")
+        await client.command("DATA", "503 5.5.1")
+        await client.command("MAIL FROM:<>", "250 2.1.0")
         await client.quit()
 
 
@@ -100,9 +100,9 @@ async def test_refusal_midway_drops_the_rest(autojump_clock: MockClock) -> None:
         pulled.append(await anext(body))
         return Reply(550, "I have seen enough")
 
-    async with talk(serving(data)) as client:
+    async with connected(serving(data)) as client:
         await client.open()
-        await client.say("DATA", "354")
+        await client.command("DATA", "354")
         await client.send(b"one\r\n")
         await wait_all_tasks_blocked()
         await client.send(b"MAIL FROM:<x@y.test>\r\nbare\nnewline\r\n")
@@ -122,10 +122,10 @@ async def test_data_hook_that_accepts_before_the_first_read(reply: Reply | None,
     async def forgetful(session: Session, body: Body) -> Reply | None:
         return reply
 
-    hooks = Taker()
-    async with talk(serving(forgetful, hooks)) as client:
+    hooks = RecordingHooks()
+    async with connected(serving(forgetful, hooks)) as client:
         await client.open()
-        await client.say("DATA", "451 4.3.0")
+        await client.command("DATA", "451 4.3.0")
         await client.send(START + b"BDAT 5\r\nhelloBDAT 0 LAST\r\n")
         await client.expect("250 2.1.0", "250 2.1.5", "451 4.3.0", "503 5.5.1")
         await client.quit()
@@ -144,10 +144,10 @@ async def test_data_hook_that_accepts_after_a_part_of_the_message(
         await anext(body)
         return reply
 
-    hooks = Taker()
-    async with talk(serving(forgetful, hooks)) as client:
+    hooks = RecordingHooks()
+    async with connected(serving(forgetful, hooks)) as client:
         await client.open()
-        await client.say("DATA", "354")
+        await client.command("DATA", "354")
         await client.send(b"one\r\n")
         await trio.testing.wait_all_tasks_blocked()
         await client.send(b"two\r\n.\r\n")
@@ -167,8 +167,8 @@ async def test_discard(reply: Reply | None, reads: int, autojump_clock: MockCloc
         assert body.complete
         return reply
 
-    hooks = Taker()
-    async with talk(serving(data, hooks, size=1000)) as client:
+    hooks = RecordingHooks()
+    async with connected(serving(data, hooks, size=1000)) as client:
         await client.hello()
         accepted = "250 2.0.0 Thanks" if reply else "250 2.0.0 Ok: queued as "
         await client.deliver(MESSAGE, accepted)
@@ -188,8 +188,8 @@ async def test_data_and_bdat_look_the_same(autojump_clock: MockClock) -> None:
     """One call, one body; the content has its dots and its CRLFs, and nothing of how it came."""
     content = b".\r\n..\r\n.x\r\n\r\n.\r\nend\r\n"
     stuffed = b"..\r\n...\r\n..x\r\n\r\n..\r\nend\r\n"
-    hooks = Taker()
-    async with talk(serving(hooks=hooks)) as client:
+    hooks = RecordingHooks()
+    async with connected(serving(hooks=hooks)) as client:
         await client.hello()
         await client.deliver(stuffed)
         await client.send(START + b"BDAT %d LAST\r\n" % len(content) + content)
@@ -208,7 +208,7 @@ async def test_data_and_bdat_look_the_same(autojump_clock: MockClock) -> None:
 async def test_hook_runs_in_the_sessions_task(autojump_clock: MockClock) -> None:
     tasks = []
 
-    class Where(Taker):
+    class Where(RecordingHooks):
         async def connect(self, session: Session) -> None:
             tasks.append(trio.lowlevel.current_task())
 
@@ -216,7 +216,7 @@ async def test_hook_runs_in_the_sessions_task(autojump_clock: MockClock) -> None
             tasks.append(trio.lowlevel.current_task())
             await body.discard()
 
-    async with talk(Server(Where(), name=NAME)) as client:
+    async with connected(Server(Where(), name=NAME)) as client:
         await client.hello()
         await client.deliver()
     assert len(tasks) == 2
@@ -238,7 +238,7 @@ async def test_body_pulled_by_a_child_task(autojump_clock: MockClock) -> None:
             pieces.extend([piece async for piece in source])
         assert body.complete
 
-    async with talk(serving(data)) as client:
+    async with connected(serving(data)) as client:
         await client.hello()
         await client.deliver(MESSAGE * 10000)
         await client.send(START + b"BDAT 5\r\nhelloNOOP\r\nBDAT 7 LAST\r\nworld\r\n")
@@ -260,9 +260,9 @@ async def test_not_pulling_is_back_pressure(autojump_clock: MockClock) -> None:
             got.append(piece)
             await pull.acquire()
 
-    async with talk(serving(data), pair=unbuffered) as client:
+    async with connected(serving(data), pair=unbuffered) as client:
         await client.open()
-        await client.say("DATA", "354")
+        await client.command("DATA", "354")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client.send, message + b".\r\n")
             for n in range(1, 6):
@@ -288,21 +288,21 @@ async def hang_up(client: Client) -> None:
 async def close_writing(client: Client) -> None:
     assert isinstance(client.stream, trio.StapledStream)
     await client.stream.send_eof()
-    await client.end()
+    await client.expect_end()
 
 
 async def silence(client: Client) -> None:
     await client.expect("421 4.4.2")
-    await client.end()
+    await client.expect_end()
 
 
 def saying(octets: bytes, *answers: str) -> Callable[[Client], Awaitable[None]]:
-    async def say(client: Client) -> None:
+    async def command(client: Client) -> None:
         await client.send(octets)
         await client.expect(*answers)
-        await client.deliver() if not answers[-1].startswith("221") else await client.end()
+        await client.deliver() if not answers[-1].startswith("221") else await client.expect_end()
 
-    return say
+    return command
 
 
 async def torn_chunk(client: Client) -> None:
@@ -361,21 +361,21 @@ async def test_body_error(
 ) -> None:
     """The pull raises; the session knows the answer, and nothing that the hook does changes it."""
     data = reader()
-    hooks = Taker()
+    hooks = RecordingHooks()
     resets = []
 
     async def first(session: Session, body: Body) -> Reply | None:
         if data.error is None:
             return await data(session, body)
         assert session.last_message is MessageState.NOT_TAKEN
-        return await Taker.data(hooks, session, body)
+        return await RecordingHooks.data(hooks, session, body)
 
     async def reset(session: Session) -> None:
         resets.append(session)
 
     server = serving(first, hooks, size=1000, limits=Limits(received=5))
     server.on(reset=reset)
-    async with talk(server) as client:
+    async with connected(server) as client:
         await client.open()
         await client.send(begin)
         await client.expect("354" if begin == DATA else "250 2.0.0")
@@ -402,7 +402,7 @@ async def test_error_is_raised_again_at_every_pull(autojump_clock: MockClock) ->
                 await body.read()
             errors.append(caught.value)
 
-    async with talk(serving(data)) as client:
+    async with connected(serving(data)) as client:
         await client.hello()
         await client.deliver(b"\n\r\n", "550 5.5.2")
         await client.quit()
@@ -420,12 +420,12 @@ async def test_message_that_goes_on_and_on(early: bool, autojump_clock: MockCloc
         await body.read()
         return None
 
-    async with talk(serving(data, size=100)) as client:
+    async with connected(serving(data, size=100)) as client:
         await client.open()
-        await client.say("DATA", "354")
+        await client.command("DATA", "354")
         await client.send(b"x" * 1200)
         await client.expect("421 4.3.2")
-        await client.end()
+        await client.expect_end()
 
 
 # --- between chunks ---------------------------------------------------------------------------------------------------
@@ -434,7 +434,7 @@ async def test_message_that_goes_on_and_on(early: bool, autojump_clock: MockCloc
 async def test_between_chunks(autojump_clock: MockClock) -> None:
     """NOOP is answered, what has no place there is told so, and the message goes on."""
     asked = []
-    hooks = Taker()
+    hooks = RecordingHooks()
 
     async def message(session: Session, command: Command) -> Reply | None:
         asked.append(command.verb)
@@ -442,16 +442,16 @@ async def test_between_chunks(autojump_clock: MockClock) -> None:
 
     server = serving(hooks=hooks)
     server.on(message=message)
-    async with talk(server) as client:
+    async with connected(server) as client:
         await client.open()
         asked.clear()
         await client.send(b"BDAT 5\r\nhello")
         await client.expect("250 2.0.0 Ok")
-        await client.say("NOOP", "250 2.0.0 Still here")
+        await client.command("NOOP", "250 2.0.0 Still here")
         for line in ("MAIL FROM:<>", "RCPT TO:<a@b.test>", "DATA", "VRFY a", "HELP", "STARTTLS", "AUTH PLAIN"):
-            await client.say(line, "50")
+            await client.command(line, "50")
             assert client.replies[-1][:9] in ("503 5.5.1", "502 5.5.1")
-        await client.say("NONSENSE", "500 5.5.1")
+        await client.command("NONSENSE", "500 5.5.1")
         await client.send(b"BDAT 0\r\nNOOP\r\nBDAT 8 LAST\r\n world\r")
         await client.expect("250 2.0.0 Ok", "250 2.0.0 Still here")
         await client.send(b"\n")
@@ -462,13 +462,13 @@ async def test_between_chunks(autojump_clock: MockClock) -> None:
 
 
 async def test_too_many_errors_between_chunks(autojump_clock: MockClock) -> None:
-    hooks = Taker()
+    hooks = RecordingHooks()
     data = Reader()
-    async with talk(serving(data, hooks)) as client:
+    async with connected(serving(data, hooks)) as client:
         await client.open()
         await client.send(b"BDAT 5\r\nhello" + b"DATA\r\n" * 20)
         await client.expect("250 2.0.0", *["503 5.5.1"] * 19, "421 4.7.0")
-        await client.end()
+        await client.expect_end()
     assert data.error is not None
     assert hooks.errors == []
 
@@ -483,10 +483,10 @@ async def test_message_hook_refuses_a_chunk(autojump_clock: MockClock) -> None:
         chunks += command.verb == "BDAT"
         return Reply(452, "Full") if chunks == 2 and command.verb == "BDAT" else None
 
-    hooks = Taker()
+    hooks = RecordingHooks()
     server = serving(data, hooks)
     server.on(message=message)
-    async with talk(server) as client:
+    async with connected(server) as client:
         await client.open()
         await client.send(b"BDAT 6\r\nQUIT\r\nBDAT 6\r\nQUIT\r\nBDAT 6 LAST\r\nQUIT\r\nMAIL FROM:<>\r\nRSET\r\n")
         await client.expect("250 2.0.0", "452 4.3.1 Full", "503 5.5.1", "503 5.5.1", "250 2.0.0")
@@ -505,18 +505,18 @@ async def test_data_hook_refuses_midchunk(last: bytes, autojump_clock: MockClock
         await anext(body)
         return Reply(550, "No")
 
-    async with talk(serving(data)) as client:
+    async with connected(serving(data)) as client:
         await client.open()
         await client.send(b"BDAT 12" + last + b"\r\nhello")
         await wait_all_tasks_blocked()
         await client.send(b" QUIT\r\n")
         await client.expect("550 5.7.1 No")
         if not last:
-            await client.say("MAIL FROM:<>", "503 5.5.1")
-            await client.say("BDAT 4 LAST\r\nab", "503 5.5.1")
-            await client.say("NOOP", "250 2.0.0")
-            await client.say("RSET", "250 2.0.0")
-        await client.say("MAIL FROM:<>", "250 2.1.0")
+            await client.command("MAIL FROM:<>", "503 5.5.1")
+            await client.command("BDAT 4 LAST\r\nab", "503 5.5.1")
+            await client.command("NOOP", "250 2.0.0")
+            await client.command("RSET", "250 2.0.0")
+        await client.command("MAIL FROM:<>", "250 2.1.0")
         await client.quit()
 
 
@@ -527,7 +527,7 @@ async def test_refusal_between_chunks(autojump_clock: MockClock) -> None:
         await anext(body)
         return Reply(550, "No")
 
-    async with talk(serving(data)) as client:
+    async with connected(serving(data)) as client:
         await client.open()
         await client.send(b"BDAT 7\r\nhello\r\nBDAT 7 LAST\r\nworld\r\nRSET\r\n")
         await client.expect("550 5.7.1", "503 5.5.1", "250 2.0.0")
@@ -555,7 +555,7 @@ async def test_what_ends_a_message_is_dispatched_when_its_hook_has_ended(line: s
 
     server = serving(data)
     server.on(message=message, reset=reset)
-    async with talk(server) as client:
+    async with connected(server) as client:
         await client.open()
         order.clear()
         await client.send(b"BDAT 5\r\nhello" + line.encode() + b"\r\n")
@@ -576,10 +576,10 @@ async def test_hook_gives_up_on_a_pull(autojump_clock: MockClock) -> None:
                 async for piece in body:
                     pieces.append(piece)  # noqa: PERF401  # one by one: what came before the cancellation stays
 
-    hooks = Taker()
-    async with talk(serving(data, hooks)) as client:
+    hooks = RecordingHooks()
+    async with connected(serving(data, hooks)) as client:
         await client.open()
-        await client.say("DATA", "354")
+        await client.command("DATA", "354")
         for n in range(10):
             await trio.sleep(7 * n)
             await client.send(b"line %d\r\n" % n)
@@ -597,9 +597,9 @@ async def test_hook_gives_up_and_refuses(autojump_clock: MockClock) -> None:
             return None
         return Reply(451, "Too slow for me", "4.4.2")
 
-    async with talk(serving(data)) as client:
+    async with connected(serving(data)) as client:
         await client.open()
-        await client.say("DATA", "354")
+        await client.command("DATA", "354")
         await trio.sleep(20)
         await client.send(MESSAGE + b".\r\n")
         await client.expect("451 4.4.2 Too slow for me")
@@ -616,10 +616,10 @@ async def test_hook_that_gave_up_has_no_more_time_than_others(autojump_clock: Mo
                 await body.read()
         await trio.sleep_forever()
 
-    hooks = Taker()
-    async with talk(serving(data, hooks)) as client:
+    hooks = RecordingHooks()
+    async with connected(serving(data, hooks)) as client:
         await client.open()
-        await client.say("DATA", "354")
+        await client.command("DATA", "354")
         await trio.sleep(500)
         await client.send(MESSAGE + b".\r\n")
         await client.expect("451 4.3.0")
@@ -630,8 +630,8 @@ async def test_hook_that_gave_up_has_no_more_time_than_others(autojump_clock: Mo
 
 async def test_writing_is_not_the_hooks_time(autojump_clock: MockClock) -> None:
     """A client that is slow to read the 354 takes nothing from the hook's time."""
-    hooks = Taker()
-    async with talk(serving(hooks=hooks, timeout=Timeouts(hook=10)), pair=unbuffered) as client:
+    hooks = RecordingHooks()
+    async with connected(serving(hooks=hooks, timeout=Timeouts(hook=10)), pair=unbuffered) as client:
         await client.open()
         await client.send(b"DATA\r\n")
         await trio.sleep(200)
@@ -655,10 +655,10 @@ async def test_hook_gives_up_while_another_is_at_work_in_the_pull(hook: str, aut
             if body.complete:
                 return
 
-    hooks = Taker()
+    hooks = RecordingHooks()
     server = serving(data, hooks)
     server.on(**{hook: slow})
-    async with talk(server) as client:
+    async with connected(server) as client:
         await client.open()
         await client.send(b"DATA\r\n")
         await client.expect("354")
@@ -679,13 +679,13 @@ async def test_hook_gives_up_while_another_is_at_work_in_the_pull(hook: str, aut
 async def test_size_is_counted_without_the_added_dots(declared: str, autojump_clock: MockClock) -> None:
     """SIZ-6, SIZ-8: exactly the limit passes, one octet more does not; what was declared does not count."""
     content = b".\r\n" * 40
-    hooks = Taker()
-    async with talk(serving(hooks=hooks, size=len(content))) as client:
+    hooks = RecordingHooks()
+    async with connected(serving(hooks=hooks, size=len(content))) as client:
         await client.hello()
         for extra, told in ((b"", "250 2.0.0"), (b"\r\n", "552 5.3.4")):
-            await client.say(f"MAIL FROM:<a@b.test>{declared}", "250")
-            await client.say("RCPT TO:<a@b.test>", "250")
-            await client.say("DATA", "354")
+            await client.command(f"MAIL FROM:<a@b.test>{declared}", "250")
+            await client.command("RCPT TO:<a@b.test>", "250")
+            await client.command("DATA", "354")
             await client.send(b"..\r\n" * 40 + extra + b".\r\n")
             await client.expect(told)
     assert hooks.messages == [content]
@@ -693,9 +693,9 @@ async def test_size_is_counted_without_the_added_dots(declared: str, autojump_cl
 
 async def test_read_is_bounded_by_the_size(autojump_clock: MockClock) -> None:
     data = Reader()
-    async with talk(serving(data, size=1000)) as client:
+    async with connected(serving(data, size=1000)) as client:
         await client.open()
-        await client.say("DATA", "354")
+        await client.command("DATA", "354")
         await client.send(b"x" * 998 + b"\r\n")
         await wait_all_tasks_blocked()
         assert data.body is not None
@@ -710,17 +710,17 @@ async def test_read_is_bounded_by_the_size(autojump_clock: MockClock) -> None:
 
 async def test_normalized_and_preserved_newlines(autojump_clock: MockClock) -> None:
     for newlines, content in (("normalize", b"a\r\nb\r\nc\r\n"), ("preserve", b"a\nb\rc\r\n")):
-        hooks = Taker()
-        async with talk(serving(hooks=hooks, newlines=newlines)) as client:
+        hooks = RecordingHooks()
+        async with connected(serving(hooks=hooks, newlines=newlines)) as client:
             await client.hello()
             await client.deliver(b"a\nb\rc\r\n")
         assert hooks.messages == [content]
 
 
 async def test_binarymime_is_left_as_it_is(autojump_clock: MockClock) -> None:
-    hooks = Taker()
+    hooks = RecordingHooks()
     octets = bytes(range(256)) + b"\r\n.\r\n"
-    async with talk(serving(hooks=hooks, extensions=standard(BinaryMime()))) as client:
+    async with connected(serving(hooks=hooks, extensions=standard(BinaryMime()))) as client:
         await client.hello()
         await client.send(b"MAIL FROM:<> BODY=BINARYMIME\r\nRCPT TO:<a@b.test>\r\nDATA\r\n")
         await client.expect("250", "250", "503 5.5.1")
@@ -733,7 +733,7 @@ async def test_binarymime_is_left_as_it_is(autojump_clock: MockClock) -> None:
 async def test_no_data_hook_and_a_slow_chunk(pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
     """Nobody wants the message, and its octets are swallowed for as long as they come."""
     server = Server(name=NAME, timeout=Timeouts(command=300, block=180))
-    async with talk(server, pair=pair) as client:
+    async with connected(server, pair=pair) as client:
         await client.hello()
         await trio.sleep(200)
         await client.send(START + b"BDAT 10 LAST\r\nhello")
@@ -759,11 +759,29 @@ async def test_hook_that_closes_the_stream(times: int) -> None:
             ends.append(error)
             raise
 
-    async with talk(serving(data), pair=sockets) as client:
+    async with connected(serving(data), pair=sockets) as client:
         await client.open()
-        await client.say("DATA", "354")
+        await client.command("DATA", "354")
         for _ in range(times):
             await client.send(b"x\r\n")
             await wait_all_tasks_blocked()
-        await client.end()
+        await client.expect_end()
     assert len(ends) == 1
+
+
+async def test_hook_that_reads_slowly_slows_the_client_down(autojump_clock: MockClock) -> None:
+    class Slow(RecordingHooks):
+        async def data(self, session: Session, body: Body) -> Reply | None:
+            async for _ in body:
+                await trio.sleep(10)
+            return None
+
+    async with connected(Server(Slow(), name=NAME), pair=unbuffered) as client:
+        await client.open()
+        await client.command("DATA", "354")
+        began = trio.current_time()
+        for _ in range(20):
+            await client.send(b"x" * 70000)
+        assert trio.current_time() - began >= 190
+        await client.send(b"\r\n.\r\n")
+        await client.expect("250 2.0.0")

@@ -17,14 +17,14 @@ from helpers import (
     SECRET,
     START,
     Client,
-    Door,
+    MemoryListener,
     Pair,
-    Taker,
+    RecordingHooks,
+    connected,
     quick_or_slow,
     serve,
     server_tls,
     sockets,
-    talk,
     unbuffered,
 )
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
@@ -37,7 +37,7 @@ LOST = (EOFError, trio.BrokenResourceError, trio.ClosedResourceError)
 Script = Callable[[Client], Awaitable[Any]]
 
 
-class Witness(Taker):
+class Witness(RecordingHooks):
     """A store that takes a moment to commit, and is not to be disturbed in that. Notes how each session ended."""
 
     def __init__(self, slow: float = 0) -> None:
@@ -164,7 +164,7 @@ async def plain(client: Client) -> None:
     await client.deliver()
     await client.deliver(b"bare\nnewline\r\n", "550")
     await client.open()
-    await client.say("RSET", "250")
+    await client.command("RSET", "250")
     await client.deliver()
     await client.quit()
 
@@ -179,9 +179,9 @@ async def pipelined(client: Client) -> None:
 async def chunks(client: Client) -> None:
     await client.open()
     for n in range(5):
-        await client.say(b"BDAT 7\r\nline%d" % n, "250")
-        await client.say("NOOP", "250")
-    await client.say("BDAT 0 LAST", "250 2.0.0 Ok: queued")
+        await client.command(b"BDAT 7\r\nline%d" % n, "250")
+        await client.command("NOOP", "250")
+    await client.command("BDAT 0 LAST", "250 2.0.0 Ok: queued")
     await client.send(START + b"BDAT 4\r\nabcdRSET\r\n" + START + b"BDAT 5 LAST\r\na\nb\r\n")
     await client.expect("250", "250", "250", "250", "250", "250", "550")
     await client.send(START + b"BDAT 4 LAST\r\nab\r\nQUIT\r\n")
@@ -190,12 +190,12 @@ async def chunks(client: Client) -> None:
 
 async def login(client: Client) -> None:
     await client.hello()
-    await client.say("AUTH LOGIN", "334")
-    await client.say("*", "501")
-    await client.say("AUTH LOGIN", "334")
-    await client.say("ZnJlZA==", "334")
-    await client.say("c2VjcmV0", "235")
-    await client.say(f"AUTH PLAIN {SECRET}", "503")
+    await client.command("AUTH LOGIN", "334")
+    await client.command("*", "501")
+    await client.command("AUTH LOGIN", "334")
+    await client.command("ZnJlZA==", "334")
+    await client.command("c2VjcmV0", "235")
+    await client.command(f"AUTH PLAIN {SECRET}", "503")
     await client.hello()
     for _ in range(3):
         await client.deliver()
@@ -217,13 +217,13 @@ async def implicit(client: Client) -> None:
     await client.deliver()
     await client.send(START)
     await client.expect("250", "250")
-    await client.say("BDAT 7\r\nhello", "250")
+    await client.command("BDAT 7\r\nhello", "250")
     await client.quit()
 
 
 async def slow_message(client: Client) -> None:
     await client.open()
-    await client.say("DATA", "354")
+    await client.command("DATA", "354")
     for n in range(20):
         await trio.sleep(1)
         await client.send(b"line %d\r\n" % n)
@@ -238,7 +238,7 @@ async def deaf(client: Client) -> None:
     await client.deliver()
     await client.send(START)
     await client.expect("250", "250")
-    await client.say("DATA", "354")
+    await client.command("DATA", "354")
     await client.send(MESSAGE + b".\r\n")
     await trio.sleep(60)
     await trio.aclose_forcefully(client.stream)
@@ -247,7 +247,7 @@ async def deaf(client: Client) -> None:
 async def gone(client: Client) -> None:
     """A client that hangs up behind the final dot."""
     await client.open()
-    await client.say("DATA", "354")
+    await client.command("DATA", "354")
     await client.send(MESSAGE + b".\r\n")
     await trio.aclose_forcefully(client.stream)
 
@@ -290,7 +290,7 @@ async def many(attempt: Attempt) -> None:
     """Three sessions of one listener, in a scope around `Server.serve_listeners`."""
     hooks = Witness(slow=1)
     server = Server(hooks, name=NAME)
-    door = Door()
+    door = MemoryListener()
 
     async def serve_it() -> None:
         with attempt.here():
@@ -327,7 +327,7 @@ async def test_shields_are_bounded(autojump_clock: MockClock) -> None:
     """Promise 1: a `disconnect` that does not end has five seconds."""
     cut: list[float] = []
 
-    class Endless(Taker):
+    class Endless(RecordingHooks):
         async def disconnect(self, session: Session) -> None:
             try:
                 await trio.sleep_forever()
@@ -346,7 +346,7 @@ async def test_shields_are_bounded(autojump_clock: MockClock) -> None:
 async def test_disconnect_for_a_connect_that_did_not_end(autojump_clock: MockClock) -> None:
     """Promise 2: also when `connect` was cancelled, late, or wrong."""
 
-    class Odd(Taker):
+    class Odd(RecordingHooks):
         async def connect(self, session: Session) -> Reply | None:
             await super().connect(session)
             if len(self.sessions) == 1:
@@ -357,12 +357,12 @@ async def test_disconnect_for_a_connect_that_did_not_end(autojump_clock: MockClo
 
     hooks = Odd()
     server = Server(hooks, name=NAME)
-    async with talk(server) as client:
+    async with connected(server) as client:
         await client.expect("421")
         assert trio.current_time() == 300
-    async with talk(server) as client:
+    async with connected(server) as client:
         await client.expect("421")
-    async with talk(server) as client:
+    async with connected(server) as client:
         await client.expect("554")
     hooks.sessions.clear()
     hooks.ended.clear()
@@ -375,12 +375,12 @@ async def test_disconnect_for_a_connect_that_did_not_end(autojump_clock: MockClo
 
 
 async def test_no_disconnect_without_connect(autojump_clock: MockClock) -> None:
-    hooks = Taker()
+    hooks = RecordingHooks()
     with trio.CancelScope() as scope:
         scope.cancel()
         await Server(hooks, name=NAME).serve_stream(memory_stream_pair()[1])
     server = Server(hooks, name=NAME, limits=Limits(sessions=0))
-    async with talk(server) as client:
+    async with connected(server) as client:
         await client.expect("421")
     assert hooks.ended == hooks.sessions == []
 
@@ -389,7 +389,7 @@ async def test_state_of_the_last_message(autojump_clock: MockClock) -> None:
     """Promise 3."""
     states: list[MessageState | None] = []
 
-    class Look(Taker):
+    class Look(RecordingHooks):
         async def mail(self, session: Session, mail: object) -> None:
             states.append(session.last_message)
 
@@ -399,12 +399,12 @@ async def test_state_of_the_last_message(autojump_clock: MockClock) -> None:
                 return Reply(550, "No")
             return None
 
-    async with talk(Server(Look(), name=NAME)) as client:
+    async with connected(Server(Look(), name=NAME)) as client:
         await client.hello()
         await client.deliver()
         await client.deliver(b"no\r\n", "550")
         await client.deliver()
-        await client.say("MAIL FROM:<>", "250")
+        await client.command("MAIL FROM:<>", "250")
     acknowledged, not_taken = MessageState.ACKNOWLEDGED, MessageState.NOT_TAKEN
     assert states == [None, not_taken, acknowledged, not_taken, not_taken, not_taken, acknowledged]
 
@@ -424,7 +424,7 @@ async def test_reply_to_a_taken_message_is_shielded(reads: bool, autojump_clock:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve_it)
         await client.open()
-        await client.say("DATA", "354")
+        await client.command("DATA", "354")
         await client.send(MESSAGE + b".\r\n")
         await wait_all_tasks_blocked()
         scope.cancel()
@@ -433,7 +433,7 @@ async def test_reply_to_a_taken_message_is_shielded(reads: bool, autojump_clock:
         assert hooks.ended == []
         if reads:
             await client.expect("250 2.0.0 Ok: queued")
-            await client.end()
+            await client.expect_end()
     assert trio.current_time() == (4 if reads else 5)
     assert hooks.states == [MessageState.ACKNOWLEDGED if reads else MessageState.UNACKNOWLEDGED]
 
@@ -445,7 +445,7 @@ async def test_answer_is_written_before_the_next_command_is_taken(
     """Promise 3: though the client has sent ahead, DATA and BDAT alike."""
     order: list[str] = []
 
-    class Order(Taker):
+    class Order(RecordingHooks):
         async def data(self, session: Session, body: Body) -> Reply | None:
             await body.read()
             return answer
@@ -478,7 +478,7 @@ async def test_answer_is_written_before_the_next_command_is_taken(
         return ours, Written(theirs)
 
     code = "550" if answer else "250"
-    async with talk(Server(Order(), name=NAME), pair=pair) as client:
+    async with connected(Server(Order(), name=NAME), pair=pair) as client:
         await client.open()
         await client.send(b"DATA\r\n" + MESSAGE + b".\r\n" + START + b"BDAT 4 LAST\r\nab\r\nMAIL FROM:<>\r\n")
         await client.expect("354", code, "250", "250", code, "250")
@@ -490,7 +490,7 @@ async def test_state_moves_before_the_network(autojump_clock: MockClock) -> None
     """Promise 4: RSET is answered as far as the protocol goes, though nobody reads the answer."""
     found: list[object] = []
 
-    class Look(Taker):
+    class Look(RecordingHooks):
         async def reset(self, session: Session) -> None:
             found.append("reset")
 
@@ -526,10 +526,10 @@ async def test_same_octets_in_same_octets_out(segments: list[bytes], autojump_cl
 
     async def converse(segments: list[bytes], pair: Callable[[], Pair] = memory_stream_pair) -> bytes:
         server = Server(
-            Taker(), name=NAME, token=lambda n: bytes(range(n)), now=lambda: datetime(2026, 11, 22, tzinfo=UTC)
+            RecordingHooks(), name=NAME, token=lambda n: bytes(range(n)), now=lambda: datetime(2026, 11, 22, tzinfo=UTC)
         )
         heard = b""
-        async with talk(server, pair=pair) as client:
+        async with connected(server, pair=pair) as client:
             for segment in segments:
                 await wait_all_tasks_blocked(0.0001)
                 await client.send(segment)

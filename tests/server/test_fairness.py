@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
-from helpers import NAME, START, Taker, talk
+from helpers import NAME, START, RecordingHooks, connected
 
 from smtp_trio import Limits, Server
 
@@ -13,7 +13,7 @@ COMMANDS = 800
 
 async def turns(server: Server, flood: bytes, replies: int) -> int:
     """How often another task has had its turn while so many replies were made to what came in one piece."""
-    async with talk(server) as client:
+    async with connected(server) as client:
         await client.open()
         count = 0
         done = trio.Event()
@@ -36,7 +36,7 @@ async def turns(server: Server, flood: bytes, replies: int) -> int:
 @pytest.mark.parametrize("command", [b"RCPT TO:<you@mx.test>\r\n", b"BDAT 1\r\nx"])
 async def test_a_flood_in_one_piece(command: bytes) -> None:
     """Commands, and chunks that are no larger than commands."""
-    server = Server(Taker(), name=NAME, limits=Limits(recipients=COMMANDS + 1))
+    server = Server(RecordingHooks(), name=NAME, limits=Limits(recipients=COMMANDS + 1))
     flood = command * COMMANDS
     assert len(flood) < 65536, "it must come in one read"
     assert await turns(server, flood, COMMANDS) >= COMMANDS // 16
@@ -44,10 +44,10 @@ async def test_a_flood_in_one_piece(command: bytes) -> None:
 
 async def test_few_commands_give_no_turn_away() -> None:
     """A group of ordinary size is answered in one go, and in one write (RFC 2920 3.1)."""
-    server = Server(Taker(), name=NAME)
+    server = Server(RecordingHooks(), name=NAME)
     writes: list[bytes] = []
 
-    async with talk(server) as client:
+    async with connected(server) as client:
         await client.hello()
         receive = client.stream.receive_some
 

@@ -10,7 +10,20 @@ from typing import Any
 
 import pytest
 import trio
-from helpers import MESSAGE, NAME, SECRET, START, Client, Event, Pair, Taker, server_tls, sockets, spies, talk
+from helpers import (
+    MESSAGE,
+    NAME,
+    SECRET,
+    START,
+    Client,
+    Event,
+    Pair,
+    RecordingHooks,
+    connected,
+    server_tls,
+    sockets,
+    spies,
+)
 from trio.testing import MockClock, memory_stream_pair
 
 from smtp_trio import Body, BodyError, Hooks, Reply, Server, Session, Timeouts, standard
@@ -46,7 +59,7 @@ def raising(error: Exception) -> Hook:
 
 def build(hooks: Hooks | None = None, **on: Hook) -> Server:
     """A server that offers all it can: AUTH in the clear, STARTTLS, EXPN."""
-    server = Server(hooks or Taker(), name=NAME, tls=server_tls(), extensions=CLEARTEXT)
+    server = Server(hooks or RecordingHooks(), name=NAME, tls=server_tls(), extensions=CLEARTEXT)
     server.on(**({"auth": answering(Reply(235)), "expn": answering(Reply(250, "<fred@mx.test>"))} | on))
     return server
 
@@ -76,12 +89,12 @@ async def test_all_of_them_in_their_order(autojump_clock: MockClock) -> None:
     async def asked(line: str, *names: object, code: int, after: object = None) -> None:
         """The line leads to these calls, and the reply is seen before it is sent."""
         events.clear()
-        await client.say(line, str(code))
+        await client.command(line, str(code))
         await trio.testing.wait_all_tasks_blocked()
 
         assert seen(events) == [*names, ("response", code), *([after] if after else [])]
 
-    async with talk(server) as client:
+    async with connected(server) as client:
         await client.expect("220")
         assert seen(events) == ["start", "connect", ("response", 220)]
 
@@ -117,7 +130,7 @@ async def test_all_of_them_in_their_order(autojump_clock: MockClock) -> None:
         await asked("BDAT 4\r\nab", ("message", Bdat), "data", code=250)
         await asked("BDAT 2 LAST\r\n", ("message", BdatLast), code=250)
 
-        await client.say("MAIL FROM:<a@b.test>", "250")
+        await client.command("MAIL FROM:<a@b.test>", "250")
         events.clear()
         await client.quit()
     assert seen(events) == [("message", Quit), ("response", 221), "reset", "disconnect", "stop"]
@@ -126,7 +139,7 @@ async def test_all_of_them_in_their_order(autojump_clock: MockClock) -> None:
 async def test_start_and_stop_get_the_server(autojump_clock: MockClock) -> None:
     heard: list[tuple[str, object]] = []
 
-    class Both(Taker):
+    class Both(RecordingHooks):
         async def start(self, server: Server) -> None:
             heard.append(("start", server))
 
@@ -134,7 +147,7 @@ async def test_start_and_stop_get_the_server(autojump_clock: MockClock) -> None:
             heard.append(("stop", server))
 
     server = Server(Both(), name=NAME)
-    async with talk(server) as one, talk(server) as two:
+    async with connected(server) as one, connected(server) as two:
         await one.hello()
         await two.hello()
 
@@ -145,12 +158,12 @@ async def test_no_hook_but_message_hears_of_what_message_settled(autojump_clock:
     events: list[Event] = []
     server = build(Hooks(), message=answering(Reply(550, "No", "5.7.1")))
     server.on(**spies(events, "helo", "mail", "rcpt", "vrfy", "expn", "help", "data", "auth"))
-    async with talk(server) as client:
+    async with connected(server) as client:
         await client.expect("220")
-        await client.say("VRFY a", "550 5.7.1")
-        await client.say("EXPN a", "550 5.7.1")
-        await client.say("HELP", "451 4.3.0")  # RFC 5321 4.3.2 has no 550 for this one
-        await client.say("EHLO a", "550 No")
+        await client.command("VRFY a", "550 5.7.1")
+        await client.command("EXPN a", "550 5.7.1")
+        await client.command("HELP", "451 4.3.0")  # RFC 5321 4.3.2 has no 550 for this one
+        await client.command("EHLO a", "550 No")
     assert events == []
 
 
@@ -158,7 +171,7 @@ async def test_context_variables_set_in_connect_hold(autojump_clock: MockClock) 
     who: ContextVar[str] = ContextVar("who")
     found = []
 
-    class Remember(Taker):
+    class Remember(RecordingHooks):
         async def connect(self, session: Session) -> None:
             who.set(session.id)
 
@@ -169,7 +182,7 @@ async def test_context_variables_set_in_connect_hold(autojump_clock: MockClock) 
             found.append((session.id, who.get()))
 
     server = Server(Remember(), name=NAME)
-    async with talk(server) as one, talk(server) as two:
+    async with connected(server) as one, connected(server) as two:
         for client in (one, two):
             await client.hello()
         for client in (one, two):
@@ -183,7 +196,7 @@ async def test_context_variables_set_in_connect_hold(autojump_clock: MockClock) 
 async def test_contexts_of_session_and_transaction(autojump_clock: MockClock) -> None:
     found = []
 
-    class Count(Taker):
+    class Count(RecordingHooks):
         async def mail(self, session: Session, mail: Mail) -> None:
             assert session.envelope is not None
             session.context["mails"] = session.context.get("mails", 0) + 1
@@ -195,7 +208,7 @@ async def test_contexts_of_session_and_transaction(autojump_clock: MockClock) ->
             assert session.envelope == body.envelope
             found.append((session.envelope.id, session.envelope.context, session.context))
 
-    async with talk(Server(Count(), name=NAME)) as client:
+    async with connected(Server(Count(), name=NAME)) as client:
         await client.hello()
         first = await client.deliver()
         second = await client.deliver()
@@ -207,12 +220,12 @@ async def test_contexts_of_session_and_transaction(autojump_clock: MockClock) ->
 async def test_what_is_pending_and_buffered(autojump_clock: MockClock) -> None:
     found = []
 
-    class Look(Taker):
+    class Look(RecordingHooks):
         async def mail(self, session: Session, mail: Mail) -> None:
             found.append((session.pending is mail, session.buffered))
 
     hooks = Look()
-    async with talk(Server(hooks, name=NAME)) as client:
+    async with connected(Server(hooks, name=NAME)) as client:
         await client.hello()
         await client.send(b"MAIL FROM:<>\r\nNOOP\r\nNO")
         await client.expect("250 2.1.0", "250 2.0.0")
@@ -265,9 +278,9 @@ async def test_answer(
         verb = session.send if how == "send" else session.failure
         verb(reply.code, reply.text, reply.status)
 
-    hooks = Taker()
+    hooks = RecordingHooks()
     server = build(hooks, **{hook: answering(reply) if how == "return" else settle})
-    async with talk(server) as client:
+    async with connected(server) as client:
         await client.expect("220")
         if hook != "helo":
             await client.hello()
@@ -275,7 +288,7 @@ async def test_answer(
         while not (answer := await client.reply()).startswith(told):
             assert answer[:3] in ("250", "354"), answer
         if answer.startswith("421"):
-            await client.end()
+            await client.expect_end()
         else:
             await client.quit()
     assert hooks.errors == []
@@ -286,10 +299,10 @@ async def test_success(text: str | None, told: str, autojump_clock: MockClock) -
     async def rcpt(session: Session, rcpt: Rcpt) -> None:
         session.success(text)
 
-    async with talk(build(rcpt=rcpt)) as client:
+    async with connected(build(rcpt=rcpt)) as client:
         await client.hello()
-        await client.say("MAIL FROM:<>", "250")
-        assert await client.say("RCPT TO:<a@b.test>", "250") == told
+        await client.command("MAIL FROM:<>", "250")
+        assert await client.command("RCPT TO:<a@b.test>", "250") == told
 
 
 async def test_success_in_the_hook_of_a_message(autojump_clock: MockClock) -> None:
@@ -297,7 +310,7 @@ async def test_success_in_the_hook_of_a_message(autojump_clock: MockClock) -> No
         await body.read()
         session.success(None if b"usual" in MESSAGE else "Thank you")
 
-    async with talk(build(data=data)) as client:
+    async with connected(build(data=data)) as client:
         await client.hello()
         assert await client.deliver(MESSAGE, "250") == "250 2.0.0 Thank you"
 
@@ -314,15 +327,15 @@ async def test_success_in_the_hook_of_a_message(autojump_clock: MockClock) -> No
 )
 async def test_greeting(reply: Reply | None, told: str, then: str | None, autojump_clock: MockClock) -> None:
     """CON-1, CON-2: a client that was turned away can say goodbye, and nothing else."""
-    async with talk(build(connect=answering(reply))) as client:
+    async with connected(build(connect=answering(reply))) as client:
         assert await client.reply() == told
         if then is None:
-            await client.end()
+            await client.expect_end()
             return
         for line in (
             ("NOOP", "MAIL FROM:<>", "RSET") if then == "503 5.5.1" else ("NOOP", "EHLO a.test", "MAIL FROM:<>")
         ):
-            await client.say(line, then)
+            await client.command(line, then)
         await client.quit()
 
 
@@ -369,10 +382,10 @@ async def test_message_may_refuse_any(line: str, autojump_clock: MockClock) -> N
         refused = True
         return Reply(451, "Not by me", "4.7.1")
 
-    hooks = Taker()
+    hooks = RecordingHooks()
     server = build(hooks, message=message)
     server.on(**spies(events, "mail", "rcpt", "data", "vrfy", "expn", "help", "auth", "reset"))
-    async with talk(server) as client:
+    async with connected(server) as client:
         reply = await ask(client, line)
         # RFC 2034 4: the answer to HELO and EHLO has no enhanced code
         assert reply == ("451 Not by me" if line[1:4] in ("HLO", "ELO") else "451 4.7.1 Not by me")
@@ -396,7 +409,7 @@ async def test_message_may_accept_eight(line: str, autojump_clock: MockClock) ->
     server = build()
     server.on(**spies(events))
     server.on(message=message)
-    async with talk(server) as client:
+    async with connected(server) as client:
         assert "As you wish" in await ask(client, line)
     assert verb not in [event[1].verb for event in events if event[0] in LINES]
 
@@ -408,11 +421,11 @@ async def test_message_may_not_accept_the_rest(line: str, autojump_clock: MockCl
     async def message(session: Session, command: Command) -> Reply | None:
         return Reply(VERBS.get(verb, 250), "As you wish") if command.verb == verb else None
 
-    hooks = Taker()
-    async with talk(build(hooks, message=message)) as client:
+    hooks = RecordingHooks()
+    async with connected(build(hooks, message=message)) as client:
         assert await ask(client, line) == "451 4.3.0 Local error in processing"
         assert hooks.sessions[0].user is None
-        await client.say("NOOP", "250")
+        await client.command("NOOP", "250")
     assert len(hooks.errors) == 1
     assert hooks.messages == []
 
@@ -479,14 +492,14 @@ async def test_mistake(hook: str, mistake: object, autojump_clock: MockClock) ->
     async def once(session: Session, *args: Any) -> Any:
         return await mistakes(session, *args) if client.replies[1:] else None
 
-    hooks = Taker()
-    async with talk(build(hooks, **{hook: once})) as client:
+    hooks = RecordingHooks()
+    async with connected(build(hooks, **{hook: once})) as client:
         assert await ask(client, LINES[hook]) == FAILED.get(hook, FAILURE)
         assert client.buffer == b""
         assert len(hooks.errors) == 1
         assert not isinstance(mistake, Exception) or repr(hooks.errors) == repr([mistake])
         assert hooks.sessions[0].user is None
-        await client.say("NOOP" if hook != "message" else "RSET", "250" if hook != "message" else "451")
+        await client.command("NOOP" if hook != "message" else "RSET", "250" if hook != "message" else "451")
     assert hooks.ended == hooks.sessions
     assert not any("secret" in reply for reply in client.replies)
     assert hooks.messages == []
@@ -496,27 +509,27 @@ async def test_mistake(hook: str, mistake: object, autojump_clock: MockClock) ->
     "mistake", [RuntimeError("the secret is 42"), Reply(250, "hi"), Reply(354, "hi"), "hello", TWICE]
 )
 async def test_mistake_in_connect(mistake: object, autojump_clock: MockClock) -> None:
-    hooks = Taker()
-    async with talk(build(hooks, connect=wrong(mistake))) as client:
+    hooks = RecordingHooks()
+    async with connected(build(hooks, connect=wrong(mistake))) as client:
         assert await client.reply() == f"421 {NAME} Local error in processing; closing the connection"
-        await client.end()
+        await client.expect_end()
     assert len(hooks.errors) == len(hooks.ended) == 1
 
 
 @pytest.mark.parametrize("hook", ["reset", "response", "secured", "disconnect", "timeout"])
 async def test_mistake_where_there_is_nothing_to_answer(hook: str, autojump_clock: MockClock) -> None:
     """The protocol goes on as if the hook had returned None."""
-    hooks = Taker()
+    hooks = RecordingHooks()
     error = RuntimeError("the secret is 42")
-    async with talk(build(hooks, **{hook: raising(error)})) as client:
+    async with connected(build(hooks, **{hook: raising(error)})) as client:
         await client.hello()
         await client.starttls()
         await client.hello()
-        await client.say("MAIL FROM:<>", "250 2.1.0")
-        await client.say("RSET", "250 2.0.0")
+        await client.command("MAIL FROM:<>", "250 2.1.0")
+        await client.command("RSET", "250 2.0.0")
         await client.deliver()
         await client.expect("421 4.4.2")
-        await client.end()
+        await client.expect_end()
     assert set(hooks.errors) == {error}
     assert len(hooks.errors) == (len(client.replies) if hook == "response" else 1)
     assert len(hooks.messages) == 1
@@ -530,10 +543,10 @@ async def test_settling_where_nothing_is_asked(verb: str, autojump_clock: MockCl
     async def settle(session: Session, *_: Any) -> None:
         getattr(session, verb)(*arguments)
 
-    hooks = Taker()
-    async with talk(build(hooks, response=settle, reset=settle)) as client:
+    hooks = RecordingHooks()
+    async with connected(build(hooks, response=settle, reset=settle)) as client:
         await client.hello()
-        await client.say("RSET", "250 2.0.0 Ok")
+        await client.command("RSET", "250 2.0.0 Ok")
     assert [type(error) for error in hooks.errors] == [RuntimeError] * 4
     with pytest.raises(RuntimeError):
         getattr(hooks.sessions[0], verb)(*arguments)
@@ -546,8 +559,8 @@ async def test_failed_message_is_not_taken(autojump_clock: MockClock) -> None:
         await anext(body)
         raise RuntimeError("the secret is 42")
 
-    hooks = Taker()
-    async with talk(build(hooks, data=data)) as client:
+    hooks = RecordingHooks()
+    async with connected(build(hooks, data=data)) as client:
         await client.hello()
         await client.deliver(MESSAGE * 9999, FAILURE)
         await client.deliver(MESSAGE, FAILURE)
@@ -556,9 +569,9 @@ async def test_failed_message_is_not_taken(autojump_clock: MockClock) -> None:
 
 async def test_error_in_error_is_logged_only(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
     first, second = RuntimeError("first"), RuntimeError("second")
-    async with talk(build(mail=raising(first), error=raising(second))) as client:
+    async with connected(build(mail=raising(first), error=raising(second))) as client:
         await client.hello()
-        await client.say("MAIL FROM:<>", FAILURE)
+        await client.command("MAIL FROM:<>", FAILURE)
         await client.quit()
     logged = [(record.name, record.exc_info and record.exc_info[1]) for record in caplog.records if record.exc_info]
     assert logged == [("smtp_trio.server", first), ("smtp_trio.server", second)]
@@ -566,8 +579,8 @@ async def test_error_in_error_is_logged_only(autojump_clock: MockClock, caplog: 
 
 async def test_error_hears_what_stop_and_disconnect_raise(autojump_clock: MockClock) -> None:
     stopped, gone = RuntimeError("stop"), RuntimeError("disconnect")
-    hooks = Taker()
-    async with talk(build(hooks, stop=raising(stopped), disconnect=raising(gone))) as client:
+    hooks = RecordingHooks()
+    async with connected(build(hooks, stop=raising(stopped), disconnect=raising(gone))) as client:
         await client.hello()
     assert hooks.errors == [gone, stopped]
 
@@ -590,8 +603,8 @@ async def test_body_error_in_a_group_is_no_bug(autojump_clock: MockClock) -> Non
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pull)
 
-    hooks = Taker()
-    async with talk(build(hooks, data=data)) as client:
+    hooks = RecordingHooks()
+    async with connected(build(hooks, data=data)) as client:
         await client.hello()
         await client.deliver()
         await client.deliver(b"bare\nnewline\r\n", "550 5.5.2")
@@ -610,8 +623,8 @@ async def test_group_without_a_bug_in_it(autojump_clock: MockClock) -> None:
         except BodyError as error:
             raise ExceptionGroup("outer", [ExceptionGroup("inner", [error])]) from None
 
-    hooks = Taker()
-    async with talk(build(hooks, data=data)) as client:
+    hooks = RecordingHooks()
+    async with connected(build(hooks, data=data)) as client:
         await client.hello()
         await client.deliver(b"bare\rreturn\r\n", "550 5.5.2")
         await client.quit()
@@ -633,8 +646,8 @@ async def test_late_hook_is_cancelled(hook: str, autojump_clock: MockClock) -> N
         finally:
             cancelled.append(trio.current_time())
 
-    hooks = Taker()
-    async with talk(build(hooks, **{hook: late})) as client:
+    hooks = RecordingHooks()
+    async with connected(build(hooks, **{hook: late})) as client:
         began = trio.current_time()
         assert await ask(client, LINES[hook]) == FAILED.get(hook, FAILURE)
         assert [when - began for when in cancelled] == [300]
@@ -647,29 +660,29 @@ async def test_every_late_hook_is_cancelled(hook: str, autojump_clock: MockClock
     async def late(*_: Any) -> None:
         await trio.sleep_forever()
 
-    server = Server(Taker(), name=NAME, tls=server_tls(), timeout=Timeouts(hook=10, command=20))
+    server = Server(RecordingHooks(), name=NAME, tls=server_tls(), timeout=Timeouts(hook=10, command=20))
     server.on(**{hook: late, "vrfy": raising(RuntimeError())})
-    async with talk(server) as client:
+    async with connected(server) as client:
         if hook == "connect":
             await client.expect("421")
-            await client.end()
+            await client.expect_end()
         else:
             await client.hello()
             await client.starttls()
             await client.hello()
-            await client.say("VRFY a", "451")
-            await client.say("RSET", "250")
+            await client.command("VRFY a", "451")
+            await client.command("RSET", "250")
             await client.expect("421 4.4.2")
-            await client.end()
+            await client.expect_end()
 
 
 async def test_waiting_for_the_peer_is_not_the_hooks_time(autojump_clock: MockClock) -> None:
     """A hook that pulls a message which takes hours is not late."""
-    hooks = Taker()
+    hooks = RecordingHooks()
     server = Server(hooks, name=NAME, timeout=Timeouts(hook=1))
-    async with talk(server) as client:
+    async with connected(server) as client:
         await client.open()
-        await client.say("DATA", "354")
+        await client.command("DATA", "354")
         for _ in range(100):
             await trio.sleep(179)
             await client.send(b"x\r\n")
@@ -738,10 +751,10 @@ async def test_session_goes_on_after_a_late_hook(
     hook: str, manner: Hook, pair: Callable[[], Pair], autojump_clock: MockClock
 ) -> None:
     """Whatever it does when it is cancelled, the client is answered once, and the next command is heard."""
-    hooks = Taker()
+    hooks = RecordingHooks()
     server = Server(hooks, name=NAME)
     server.on(**{hook: first_time(manner)})
-    async with talk(server, pair=pair) as client:
+    async with connected(server, pair=pair) as client:
         await client.hello()
         line = LINES[hook]
         before = prepare(line)
@@ -753,7 +766,7 @@ async def test_session_goes_on_after_a_late_hook(
         await client.expect("45")
         assert trio.current_time() in (300, 400)
         await trio.sleep(250)
-        await client.say("RSET", "250")
+        await client.command("RSET", "250")
         await client.deliver()
         await trio.sleep(250)
         await client.quit()
@@ -768,7 +781,7 @@ async def test_late_hook_that_has_taken_the_message(pair: Callable[[], Pair], au
         with trio.CancelScope(shield=True):
             await trio.sleep(400)
 
-    async with talk(build(data=first_time(commit)), pair=pair) as client:
+    async with connected(build(data=first_time(commit)), pair=pair) as client:
         await client.hello()
         await client.deliver()
         assert trio.current_time() == 400
@@ -787,7 +800,7 @@ async def test_data_hook_is_late_also_behind_the_hooks_of_its_pulls(
 
     server = build(data=data)
     server.on(**{nested: answering(None)})
-    async with talk(server, pair=pair) as client:
+    async with connected(server, pair=pair) as client:
         await client.open()
         await client.send(b"BDAT 4\r\nab\r\nNOOP\r\nBDAT 0 LAST\r\n")
         await client.expect("250", "250", "451 4.3.0")
@@ -805,9 +818,9 @@ async def test_rest_of_a_message_may_take_its_time(
         await anext(body)
         return reply
 
-    async with talk(build(data=data), pair=pair) as client:
+    async with connected(build(data=data), pair=pair) as client:
         await client.open()
-        await client.say("DATA", "354")
+        await client.command("DATA", "354")
         for _ in range(10):
             await client.send(b"x\r\n")
             await trio.sleep(170)
@@ -820,21 +833,21 @@ async def test_rest_of_a_message_may_take_its_time(
 
 
 async def test_on_puts_functions_in_the_place_of_hooks(autojump_clock: MockClock) -> None:
-    server = Server(Taker(), name=NAME)
+    server = Server(RecordingHooks(), name=NAME)
     server.on(rcpt=answering(Reply(550, "One")), vrfy=answering(Reply(550, "One")))
     server.on(rcpt=answering(Reply(550, "Two")))
-    async with talk(server) as client:
+    async with connected(server) as client:
         await client.hello()
-        await client.say("MAIL FROM:<>", "250")
-        await client.say("RCPT TO:<a@b.test>", "550 5.7.1 Two")
-        await client.say("VRFY a", "550 5.7.1 One")
+        await client.command("MAIL FROM:<>", "250")
+        await client.command("RCPT TO:<a@b.test>", "550 5.7.1 Two")
+        await client.command("VRFY a", "550 5.7.1 One")
 
         with pytest.raises(RuntimeError):
             server.on(rcpt=answering(None))
 
 
 def test_on_refuses_a_name_that_is_not_a_hook() -> None:
-    server = Server(Taker())
+    server = Server(RecordingHooks())
     with pytest.raises(TypeError, match="recpt"):
         server.on(data=answering(None), recpt=answering(None))
     with pytest.raises(TypeError):
@@ -844,7 +857,7 @@ def test_on_refuses_a_name_that_is_not_a_hook() -> None:
 
 def test_hooks_must_be_hooks() -> None:
     with pytest.raises(TypeError):
-        Server(Taker)  # type: ignore[arg-type]
+        Server(RecordingHooks)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -914,28 +927,28 @@ async def test_partial_of_an_async_function_is_a_hook(autojump_clock: MockClock)
     async def rcpt(reply: Reply, session: Session, rcpt: Rcpt) -> Reply:
         return reply
 
-    server = Server(Taker(), name=NAME)
+    server = Server(RecordingHooks(), name=NAME)
     with pytest.raises(TypeError, match="rcpt hook must be an async function"):
         server.on(rcpt=partial(lambda *args: None))  # type: ignore[arg-type]
     server.on(rcpt=partial(rcpt, Reply(550, "Partly")))
-    async with talk(server) as client:
+    async with connected(server) as client:
         await client.hello()
-        await client.say("MAIL FROM:<>", "250")
-        await client.say("RCPT TO:<a@b.test>", "550 5.7.1 Partly")
+        await client.command("MAIL FROM:<>", "250")
+        await client.command("RCPT TO:<a@b.test>", "550 5.7.1 Partly")
         await client.quit()
 
 
 async def test_defaults(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
     """Everything is accepted but messages and logins: silence would lose the one, and let in the other."""
-    async with talk(Server(name=NAME, extensions=CLEARTEXT)) as client:
+    async with connected(Server(name=NAME, extensions=CLEARTEXT)) as client:
         offer = await client.hello()
         assert "AUTH" not in offer
         assert "EXPN" not in offer
-        await client.say(f"AUTH PLAIN {SECRET}", "502 5.5.1")
-        await client.say("EXPN list", "502 5.5.1")
-        await client.say("MAIL FROM:<>", "250 2.1.0")
-        await client.say("RCPT TO:<postmaster>", "250 2.1.5")
-        await client.say("DATA", "554 5.3.0")
+        await client.command(f"AUTH PLAIN {SECRET}", "502 5.5.1")
+        await client.command("EXPN list", "502 5.5.1")
+        await client.command("MAIL FROM:<>", "250 2.1.0")
+        await client.command("RCPT TO:<postmaster>", "250 2.1.5")
+        await client.command("DATA", "554 5.3.0")
         await client.quit()
     assert any(record.name == "smtp_trio.server" and "no data hook" in record.getMessage() for record in caplog.records)
 
@@ -956,7 +969,7 @@ async def test_default_methods_answer_as_if_they_were_not_there(autojump_clock: 
         setattr(Supers, name, passing(name))
 
     async def converse(hooks: Hooks) -> list[str]:
-        async with talk(Server(hooks, name=NAME, extensions=CLEARTEXT)) as client:
+        async with connected(Server(hooks, name=NAME, extensions=CLEARTEXT)) as client:
             await client.hello()
             for line in (
                 "NOOP",
@@ -971,7 +984,65 @@ async def test_default_methods_answer_as_if_they_were_not_there(autojump_clock: 
             ):
                 await client.send(line.encode() + b"\r\n")
                 await client.reply()
-            await client.end()
+            await client.expect_end()
         return client.replies[2:]  # EHLO shows EXPN and AUTH to be there
 
     assert await converse(Supers()) == await converse(Hooks())
+
+
+class Failing(RecordingHooks):
+    """Hooks that raise."""
+
+    async def mail(self, session: Session, mail: Mail) -> Reply | None:
+        raise LookupError("internal detail")
+
+    async def rcpt(self, session: Session, rcpt: Rcpt) -> Reply | None:
+        raise LookupError("internal detail")
+
+    async def auth(self, session: Session, credentials: Credentials) -> Reply | None:
+        raise LookupError("internal detail")
+
+
+async def test_command_of_a_hook_that_raises_is_not_accepted() -> None:
+    hooks = Failing()
+    async with connected(Server(hooks, name=NAME)) as client:
+        await client.hello()
+        await client.command("MAIL FROM:<me@client.test>", "451 4.3.0")
+        await client.command("RCPT TO:<you@mx.test>", "503 5.5.1")
+        await client.command("DATA", "503 5.5.1")
+        await client.quit()
+        assert not [reply for reply in client.replies if "internal" in reply]
+    assert len(hooks.errors) == 1
+    assert hooks.messages == []
+
+
+async def test_recipient_and_message_of_a_hook_that_raises_are_not_accepted() -> None:
+    class FailingLate(RecordingHooks):
+        async def rcpt(self, session: Session, rcpt: Rcpt) -> Reply | None:
+            raise LookupError("internal detail")
+
+        async def data(self, session: Session, body: Body) -> Reply | None:
+            await body.read()
+            raise OSError("internal detail")
+
+    server = Server(FailingLate(), name=NAME)
+    async with connected(server) as client:
+        await client.hello()
+        await client.send(START + b"DATA\r\n")
+        await client.expect("250 2.1.0", "451 4.3.0", "554 5.5.1")
+    assert server.statistics().messages == 0
+    server = Server(name=NAME)
+    server.on(data=FailingLate().data)
+    async with connected(server) as client:
+        await client.hello()
+        await client.deliver(MESSAGE, "451 4.3.0")
+        await client.deliver(MESSAGE, "451 4.3.0")
+
+
+async def test_client_is_not_authenticated_by_an_auth_hook_that_raises() -> None:
+    async with connected(Server(Failing(), name=NAME, tls=server_tls())) as client:
+        await client.hello()
+        await client.starttls()
+        await client.hello()
+        await client.command(f"AUTH PLAIN {SECRET}", "454 4.7.0")
+        await client.command(f"AUTH PLAIN {SECRET}", "454 4.7.0")

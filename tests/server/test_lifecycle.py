@@ -16,15 +16,15 @@ from helpers import (
     NAME,
     START,
     Client,
-    Door,
     Event,
-    Taker,
-    call,
+    MemoryListener,
+    RecordingHooks,
+    connect_tcp,
+    connected,
     serve,
-    serve_door,
+    serve_memory_listener,
     sockets,
     spies,
-    talk,
     unbuffered,
 )
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
@@ -58,14 +58,14 @@ def nothing_is_left_to_the_garbage_collector() -> Iterator[None]:
 
 
 async def test_serve_gives_its_listeners_and_returns_after_stop() -> None:
-    hooks = Taker()
+    hooks = RecordingHooks()
     server = Server(hooks, name=NAME)
     async with trio.open_nursery() as nursery:
         listeners: list[trio.SocketListener] = await nursery.start(server.serve, 0, "127.0.0.1")
         (listener,) = listeners
         host, port = listener.socket.getsockname()
         assert (host, listener.socket.family) == ("127.0.0.1", socket.AF_INET)
-        async with call(port) as client:
+        async with connect_tcp(port) as client:
             await client.hello()
             await client.deliver()
             await client.quit()
@@ -78,7 +78,7 @@ async def test_serve_gives_its_listeners_and_returns_after_stop() -> None:
 
 
 async def test_every_interface_has_the_same_port() -> None:
-    hooks = Taker()
+    hooks = RecordingHooks()
     server = Server(hooks, name=NAME)
     async with trio.open_nursery() as nursery:
         listeners = await nursery.start(server.serve, 0)
@@ -102,11 +102,11 @@ async def test_ipv4_client_of_an_ipv6_socket() -> None:
     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     await sock.bind(("::", 0))
     sock.listen()
-    hooks = Taker()
+    hooks = RecordingHooks()
     server = Server(hooks, name=NAME)
     async with trio.open_nursery() as nursery:
         await nursery.start(server.serve_listeners, [trio.SocketListener(sock)])
-        async with call(sock.getsockname()[1]) as client:
+        async with connect_tcp(sock.getsockname()[1]) as client:
             await client.hello()
         await server.stop()
     assert hooks.sessions[0].peer.host == "127.0.0.1"
@@ -132,7 +132,7 @@ async def test_unix_sockets(tmp_path: Path) -> None:
     sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     await sock.bind(str(tmp_path / "smtp"))
     sock.listen()
-    hooks = Taker()
+    hooks = RecordingHooks()
     server = Server(hooks, name=NAME, limits=Limits(per_peer=1))
     clients: list[Client] = []
     async with trio.open_nursery() as nursery:
@@ -149,10 +149,10 @@ async def test_unix_sockets(tmp_path: Path) -> None:
 
 
 async def test_listener_in_memory(autojump_clock: MockClock) -> None:
-    hooks = Taker()
+    hooks = RecordingHooks()
     server = Server(hooks, name=NAME)
     async with trio.open_nursery() as nursery:
-        door = await nursery.start(serve_door, server)
+        door = await nursery.start(serve_memory_listener, server)
         clients = [await door.connect() for _ in range(3)]
         for client in clients:
             await client.hello()
@@ -179,11 +179,11 @@ async def test_several_at_once(autojump_clock: MockClock) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve, server, (pair := memory_stream_pair())[1])
         await wait_all_tasks_blocked()
-        doors: list[Door] = []
+        doors: list[MemoryListener] = []
 
         @nursery.start_soon
         async def second() -> None:
-            doors.append(await nursery.start(serve_door, server))
+            doors.append(await nursery.start(serve_memory_listener, server))
 
         client = Client(pair[0])
         await wait_all_tasks_blocked()
@@ -209,7 +209,7 @@ async def test_several_at_once(autojump_clock: MockClock) -> None:
 async def test_start_that_raises_comes_out_plain(autojump_clock: MockClock) -> None:
     error = RuntimeError("no database")
 
-    class Broken(Taker):
+    class Broken(RecordingHooks):
         async def start(self, server: Server) -> None:
             raise error
 
@@ -236,7 +236,7 @@ async def test_end_during_start(how: str) -> None:
     """Every listener is closed, though nobody was ever accepted."""
     began = trio.Event()
 
-    class Slow(Taker):
+    class Slow(RecordingHooks):
         async def start(self, server: Server) -> None:
             began.set()
             if how == "cancel":
@@ -258,7 +258,7 @@ async def test_stop_runs_when_all_is_cancelled(raising: bool, autojump_clock: Mo
     """… shielded, for five seconds."""
     done = []
 
-    class Slow(Taker):
+    class Slow(RecordingHooks):
         async def disconnect(self, session: Session) -> None:
             await trio.sleep(4)
             done.append("disconnect")
@@ -271,7 +271,7 @@ async def test_stop_runs_when_all_is_cancelled(raising: bool, autojump_clock: Mo
 
     server = Server(Slow(), name=NAME)
     async with trio.open_nursery() as nursery:
-        door = await nursery.start(serve_door, server)
+        door = await nursery.start(serve_memory_listener, server)
         client = await door.connect()
         await client.hello()
         nursery.cancel_scope.cancel()
@@ -282,12 +282,12 @@ async def test_stop_runs_when_all_is_cancelled(raising: bool, autojump_clock: Mo
 async def test_disconnect_follows_however_long_reset_takes(autojump_clock: MockClock) -> None:
     """A `reset` that does not end takes nothing from `disconnect`."""
 
-    class Slow(Taker):
+    class Slow(RecordingHooks):
         async def reset(self, session: Session) -> None:
             await trio.sleep_forever()
 
     hooks = Slow()
-    async with talk(Server(hooks, name=NAME)) as client:
+    async with connected(Server(hooks, name=NAME)) as client:
         await client.open()
     assert hooks.ended == hooks.sessions
     assert trio.current_time() == 5
@@ -295,12 +295,12 @@ async def test_disconnect_follows_however_long_reset_takes(autojump_clock: MockC
 
 async def test_one_stream_after_another(autojump_clock: MockClock) -> None:
     """A server that has nothing to do for a moment is not at its end: `stop` waits for what came later."""
-    server = Server(Taker(), name=NAME)
-    async with talk(server) as client:
+    server = Server(RecordingHooks(), name=NAME)
+    async with connected(server) as client:
         await client.hello()
-    async with talk(server) as client:
+    async with connected(server) as client:
         await client.open()
-        await client.say("DATA", "354")
+        await client.command("DATA", "354")
         async with trio.open_nursery() as nursery:
 
             @nursery.start_soon
@@ -314,9 +314,13 @@ async def test_one_stream_after_another(autojump_clock: MockClock) -> None:
 
 
 async def test_stopped_is_stopped(autojump_clock: MockClock) -> None:
-    server = Server(Taker(), name=NAME)
+    server = Server(RecordingHooks(), name=NAME)
     assert await server.stop() == Drained()
-    for late in (server.serve(0), server.serve_stream(memory_stream_pair()[1]), server.serve_listeners([Door()])):
+    for late in (
+        server.serve(0),
+        server.serve_stream(memory_stream_pair()[1]),
+        server.serve_listeners([MemoryListener()]),
+    ):
         with pytest.raises(trio.ClosedResourceError):
             await late
     assert await server.stop() == Drained()
@@ -324,7 +328,7 @@ async def test_stopped_is_stopped(autojump_clock: MockClock) -> None:
 
 async def test_stop_while_binding(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was bound when the server had been stopped already is closed again."""
-    server = Server(Taker(), name=NAME)
+    server = Server(RecordingHooks(), name=NAME)
     bind = listeners_module.open_listeners
 
     async def late(*args: Any) -> list[trio.SocketListener]:
@@ -342,7 +346,7 @@ async def test_stop_while_binding(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def in_auth(client: Client) -> None:
     await client.hello()
-    await client.say("AUTH LOGIN", "334")
+    await client.command("AUTH LOGIN", "334")
 
 
 @pytest.mark.parametrize("state", [Client.hello, Client.open, in_auth], ids=["ready", "transaction", "auth"])
@@ -350,25 +354,25 @@ async def test_idle_sessions_are_told_at_once(
     state: Callable[[Client], Awaitable[Any]], autojump_clock: MockClock
 ) -> None:
     """CON-7."""
-    hooks = Taker()
+    hooks = RecordingHooks()
     server = Server(hooks, name=NAME, extensions=CLEARTEXT)
     server.on(auth=hooks.error)
-    async with talk(server) as client:
+    async with connected(server) as client:
         await state(client)
         assert await server.stop() == Drained(idle=1)
         assert await client.reply() == DOWN
-        await client.end()
+        await client.expect_end()
     assert hooks.ended == hooks.sessions
     assert trio.current_time() == 0
 
 
 async def test_message_under_way_is_finished(autojump_clock: MockClock) -> None:
     """CON-8: the message gets its answer; nothing is heard after that."""
-    hooks = Taker()
+    hooks = RecordingHooks()
     server = Server(hooks, name=NAME)
-    async with talk(server) as client, trio.open_nursery() as nursery:
+    async with connected(server) as client, trio.open_nursery() as nursery:
         await client.open()
-        await client.say("DATA", "354")
+        await client.command("DATA", "354")
         drained: list[Drained] = []
 
         @nursery.start_soon
@@ -379,15 +383,15 @@ async def test_message_under_way_is_finished(autojump_clock: MockClock) -> None:
         assert drained == []
         await client.send(MESSAGE + b".\r\n")
         await client.expect("250 2.0.0", DOWN)
-        await client.end()
+        await client.expect_end()
     assert drained == [Drained(finished=1)]
     assert hooks.messages == [MESSAGE]
 
 
 async def test_chunks_under_way_are_finished(autojump_clock: MockClock) -> None:
-    hooks = Taker()
+    hooks = RecordingHooks()
     server = Server(hooks, name=NAME)
-    async with talk(server) as client, trio.open_nursery() as nursery:
+    async with connected(server) as client, trio.open_nursery() as nursery:
         await client.open()
         await client.send(b"BDAT 5\r\nhello")
         await client.expect("250 2.0.0")
@@ -401,12 +405,12 @@ async def test_chunks_under_way_are_finished(autojump_clock: MockClock) -> None:
 async def test_hook_under_way_is_finished(autojump_clock: MockClock) -> None:
     """A session with a hook at work is busy, as is one that is being written to."""
 
-    class Slow(Taker):
+    class Slow(RecordingHooks):
         async def mail(self, session: Session, mail: object) -> None:
             await trio.sleep(20)
 
     server = Server(Slow(), name=NAME)
-    async with talk(server) as one, talk(server, pair=unbuffered) as two:
+    async with connected(server) as one, connected(server, pair=unbuffered) as two:
         await one.hello()
         await two.hello()
         await one.send(b"MAIL FROM:<>\r\n")
@@ -424,29 +428,29 @@ async def test_hook_under_way_is_finished(autojump_clock: MockClock) -> None:
 
 @pytest.mark.parametrize("pair", [memory_stream_pair, sockets])
 async def test_commands_received_are_answered_first(pair: Any, autojump_clock: MockClock) -> None:
-    class Slow(Taker):
+    class Slow(RecordingHooks):
         async def rcpt(self, session: Session, rcpt: Rcpt) -> None:
             await trio.sleep(1)
 
     hooks = Slow()
     server = Server(hooks, name=NAME)
-    async with talk(server, pair=pair) as client:
+    async with connected(server, pair=pair) as client:
         await client.hello()
         await client.send(START + b"DATA\r\n" + MESSAGE + b".\r\n" + START + b"RSET\r\nNO")
         await wait_all_tasks_blocked(0.001)
         assert await server.stop() == Drained(finished=1)
         await client.expect("250", "250", "354", "250 2.0.0 Ok: queued", "250", "250", "250 2.0.0", DOWN)
-        await client.end()
+        await client.expect_end()
     assert hooks.messages == [MESSAGE]
 
 
 async def test_grace(autojump_clock: MockClock) -> None:
     """What is left after it is cancelled."""
-    hooks = Taker()
+    hooks = RecordingHooks()
     server = Server(hooks, name=NAME)
-    async with talk(server) as client:
+    async with connected(server) as client:
         await client.open()
-        await client.say("DATA", "354")
+        await client.command("DATA", "354")
         assert await server.stop(grace=7) == Drained(cancelled=1)
         assert trio.current_time() == 7
     assert hooks.ended == hooks.sessions
@@ -456,21 +460,21 @@ async def test_grace(autojump_clock: MockClock) -> None:
 
 async def test_last_words_where_the_kernel_takes_them_at_once(autojump_clock: MockClock) -> None:
     """CON-8: "421 4.3.2 best effort"."""
-    server = Server(Taker(), name=NAME)
-    async with talk(server, pair=sockets) as client:
+    server = Server(RecordingHooks(), name=NAME)
+    async with connected(server, pair=sockets) as client:
         await client.open()
-        await client.say("DATA", "354")
+        await client.command("DATA", "354")
         assert await server.stop(grace=7) == Drained(cancelled=1)
         assert await client.reply() == DOWN
-        await client.end()
+        await client.expect_end()
 
 
 async def test_second_call_may_shorten_the_grace(autojump_clock: MockClock) -> None:
-    server = Server(Taker(), name=NAME)
+    server = Server(RecordingHooks(), name=NAME)
     ends: list[tuple[float, Drained]] = []
-    async with talk(server) as client, trio.open_nursery() as nursery:
+    async with connected(server) as client, trio.open_nursery() as nursery:
         await client.open()
-        await client.say("DATA", "354")
+        await client.command("DATA", "354")
 
         async def stop(after: float, grace: float) -> None:
             await trio.sleep(after)
@@ -487,17 +491,17 @@ async def test_second_call_may_shorten_the_grace(autojump_clock: MockClock) -> N
 
 async def test_cancelling_stop_changes_nothing(autojump_clock: MockClock) -> None:
     """All is set going before it waits for the first time, even where the caller is cancelled already."""
-    server = Server(Taker(), name=NAME)
-    async with talk(server) as idle, talk(server) as busy:
+    server = Server(RecordingHooks(), name=NAME)
+    async with connected(server) as idle, connected(server) as busy:
         await idle.hello()
         await busy.open()
-        await busy.say("DATA", "354")
+        await busy.command("DATA", "354")
         with trio.CancelScope() as scope:
             scope.cancel()
             await server.stop(grace=10)
         assert scope.cancelled_caught
         await idle.expect("421 4.3.2")
-        await busy.end()
+        await busy.expect_end()
         assert trio.current_time() == 10
         assert await server.stop() == Drained(idle=1, cancelled=1)
 
@@ -507,7 +511,7 @@ async def test_session_cannot_wait_for_its_own_end(autojump_clock: MockClock) ->
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.stop)
 
-    class Suicidal(Taker):
+    class Suicidal(RecordingHooks):
         async def vrfy(self, session: Session, command: object) -> None:
             await session.server.stop()
 
@@ -516,10 +520,10 @@ async def test_session_cannot_wait_for_its_own_end(autojump_clock: MockClock) ->
 
     hooks = Suicidal()
     server = Server(hooks, name=NAME)
-    async with talk(server) as client:
+    async with connected(server) as client:
         await client.hello()
-        await client.say("VRFY a", "451 4.3.0")
-        await client.say("EXPN a", "451 4.3.0")
+        await client.command("VRFY a", "451 4.3.0")
+        await client.command("EXPN a", "451 4.3.0")
         await client.quit()
     assert isinstance(hooks.errors[0], RuntimeError)
     assert isinstance(hooks.errors[1], ExceptionGroup)
@@ -530,13 +534,13 @@ async def test_session_may_have_its_server_stopped(autojump_clock: MockClock) ->
     """By a task that is not the session's: then there is nobody who waits for himself."""
     async with trio.open_nursery() as nursery:
 
-        class Suicidal(Taker):
+        class Suicidal(RecordingHooks):
             async def vrfy(self, session: Session, command: object) -> None:
                 nursery.start_soon(session.server.stop)
 
         hooks = Suicidal()
         server = Server(hooks, name=NAME)
-        door = await nursery.start(serve_door, server)
+        door = await nursery.start(serve_memory_listener, server)
         client = await door.connect()
         await client.hello()
         await client.send(b"VRFY a\r\n")
@@ -545,22 +549,22 @@ async def test_session_may_have_its_server_stopped(autojump_clock: MockClock) ->
 
 
 async def test_a_server_may_stop_another(autojump_clock: MockClock) -> None:
-    other = Server(Taker(), name=NAME)
+    other = Server(RecordingHooks(), name=NAME)
 
-    class Stopper(Taker):
+    class Stopper(RecordingHooks):
         async def vrfy(self, session: Session, command: object) -> None:
             await other.stop()
 
-    async with talk(Server(Stopper(), name=NAME)) as client, talk(other) as victim:
+    async with connected(Server(Stopper(), name=NAME)) as client, connected(other) as victim:
         await client.hello()
         await victim.hello()
-        await client.say("VRFY a", "252")
+        await client.command("VRFY a", "252")
         await victim.expect("421 4.3.2")
 
 
 async def test_who_drains_in_the_task_of_a_stream(autojump_clock: MockClock) -> None:
     """A task that was there before the session is no task of the session's."""
-    server = Server(Taker(), name=NAME)
+    server = Server(RecordingHooks(), name=NAME)
     async with trio.open_nursery() as nursery:
 
         @nursery.start_soon
@@ -574,7 +578,7 @@ async def test_who_drains_in_the_task_of_a_stream(autojump_clock: MockClock) -> 
 async def test_report_adds_up(autojump_clock: MockClock) -> None:
     """ENG-8: each session is counted once, by how it ended."""
 
-    class Slow(Taker):
+    class Slow(RecordingHooks):
         async def mail(self, session: Session, mail: object) -> None:
             await trio.sleep(10)
 
@@ -583,7 +587,7 @@ async def test_report_adds_up(autojump_clock: MockClock) -> None:
 
     server = Server(Slow(), name=NAME)
     async with trio.open_nursery() as nursery:
-        door = await nursery.start(serve_door, server)
+        door = await nursery.start(serve_memory_listener, server)
         clients = [await door.connect() for _ in range(12)]
         for client in clients:
             await client.hello()
@@ -601,13 +605,13 @@ async def test_report_adds_up(autojump_clock: MockClock) -> None:
 
 
 async def test_cancelled_from_outside_while_draining(autojump_clock: MockClock) -> None:
-    server = Server(Taker(), name=NAME)
+    server = Server(RecordingHooks(), name=NAME)
     async with trio.open_nursery() as outer:
         async with trio.open_nursery() as nursery:
-            door = await nursery.start(serve_door, server)
+            door = await nursery.start(serve_memory_listener, server)
             client = await door.connect()
             await client.open()
-            await client.say("DATA", "354")
+            await client.command("DATA", "354")
 
             @outer.start_soon
             async def stop() -> None:
@@ -620,9 +624,9 @@ async def test_cancelled_from_outside_while_draining(autojump_clock: MockClock) 
 
 async def test_connection_that_came_with_the_end(autojump_clock: MockClock) -> None:
     """Accepted, but not begun with when the server is stopped: it is told, and counted."""
-    server = Server(Taker(), name=NAME)
+    server = Server(RecordingHooks(), name=NAME)
     async with trio.open_nursery() as nursery:
-        door = await nursery.start(serve_door, server)
+        door = await nursery.start(serve_memory_listener, server)
         ours, theirs = memory_stream_pair()
         await wait_all_tasks_blocked()
         door.streams.send_nowait(theirs)
@@ -653,12 +657,12 @@ class Stepwise:
 
 
 async def test_stop_does_all_its_work_before_it_waits() -> None:
-    hooks = Taker()
+    hooks = RecordingHooks()
     server = Server(hooks, name=NAME)
     seen: list[tuple[int, list[bool]]] = []
     async with trio.open_nursery() as nursery:
         listeners = await nursery.start(server.serve, 0, "127.0.0.1")
-        async with call(listeners[0].socket.getsockname()[1]) as client:
+        async with connect_tcp(listeners[0].socket.getsockname()[1]) as client:
             await client.hello()
             await wait_all_tasks_blocked(0.01)
             await Stepwise(
@@ -670,16 +674,33 @@ async def test_stop_does_all_its_work_before_it_waits() -> None:
 
 
 async def test_stop_closes_the_door_at_once() -> None:
-    server = Server(Taker(), name=NAME)
+    server = Server(RecordingHooks(), name=NAME)
     async with trio.open_nursery() as nursery:
         listeners = await nursery.start(server.serve, 0, "127.0.0.1")
         port = listeners[0].socket.getsockname()[1]
-        async with call(port) as client:
+        async with connect_tcp(port) as client:
             await client.open()
-            await client.say("DATA", "354")
+            await client.command("DATA", "354")
             nursery.start_soon(server.stop)
             await wait_all_tasks_blocked()
             with pytest.raises(OSError, match="connect"):
                 await trio.open_tcp_stream("127.0.0.1", port)
             await client.send(b".\r\n")
             await client.expect("250", DOWN)
+
+
+async def test_ipv6() -> None:
+    if not socket.has_ipv6:
+        pytest.skip("IPv6 is not supported")
+    server = Server(RecordingHooks(), name=NAME)
+    async with trio.open_nursery() as nursery:
+        try:
+            listeners = await nursery.start(lambda task_status: server.serve(0, "::1", task_status=task_status))
+        except OSError:
+            pytest.skip("::1 is not configured")
+        async with await trio.open_tcp_stream("::1", listeners[0].socket.getsockname()[1]) as stream:
+            client = Client(stream)
+            await client.hello()
+            await client.deliver()
+            await client.quit()
+        await server.stop(0)

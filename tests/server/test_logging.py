@@ -6,7 +6,7 @@ import base64
 import logging
 
 import pytest
-from helpers import MESSAGE, NAME, START, Taker, server_tls, talk
+from helpers import MESSAGE, NAME, START, RecordingHooks, connected, server_tls
 from trio.testing import MockClock
 
 from smtp_trio import Body, Credentials, Reply, Server, Session, standard
@@ -19,7 +19,7 @@ PLAIN = base64.b64encode(f"\0{USER}\0{PASSWORD}".encode()).decode()
 ENCODED = base64.b64encode(PASSWORD.encode()).decode()
 
 
-class Doorman(Taker):
+class Doorman(RecordingHooks):
     """Lets `USER` in, and keeps what it is shown."""
 
     def __init__(self, *, broken: bool = False) -> None:
@@ -37,7 +37,7 @@ class Doorman(Taker):
         return None if credentials.password == PASSWORD else Reply(535, "No")
 
 
-def serving(hooks: Taker) -> Server:
+def serving(hooks: RecordingHooks) -> Server:
     return Server(hooks, name=NAME, tls=server_tls(), extensions=standard(Auth(cleartext=True)))
 
 
@@ -73,10 +73,10 @@ async def test_no_secret_is_logged(broken: bool, log: pytest.LogCaptureFixture, 
         [("AUTH LOGIN", "334"), ("*", "501"), (ENCODED, "500")],
         [("AUTH PLAIN", "334"), (PLAIN + "\n" + PLAIN, "500")],
     ):
-        async with talk(server) as client:
+        async with connected(server) as client:
             await client.hello()
             for line, code in exchange:
-                await client.say(line, code)
+                await client.command(line, code)
     text = "\n".join([*lines(log), *map(repr, hooks.shown), *map(str, hooks.shown)])
     assert "AuthCommand(mechanism='PLAIN')" in text
     assert f"user='{USER}'" in text
@@ -100,21 +100,21 @@ def test_no_secret_in_a_repr() -> None:
 async def test_names_and_session_ids(log: pytest.LogCaptureFixture, autojump_clock: MockClock) -> None:
     """Every line about a session has its id, whichever logger it is from."""
 
-    class Failing(Taker):
+    class Failing(RecordingHooks):
         async def rcpt(self, session: Session, rcpt: Rcpt) -> Reply | None:
             if rcpt.recipient.user == "bug":
                 raise RuntimeError("bug")
             return Reply(550, "No such user", "5.1.1") if rcpt.recipient.user == "nobody" else None
 
     hooks = Failing()
-    async with talk(serving(hooks)) as client:
+    async with connected(serving(hooks)) as client:
         await client.hello()
-        await client.say("MAIL FROM:<me@client.test>", "250")
-        await client.say("RCPT TO:<nobody@mx.test>", "550")
-        await client.say("RCPT TO:<bug@mx.test>", "451")
-        await client.say("RSET", "250")
+        await client.command("MAIL FROM:<me@client.test>", "250")
+        await client.command("RCPT TO:<nobody@mx.test>", "550")
+        await client.command("RCPT TO:<bug@mx.test>", "451")
+        await client.command("RSET", "250")
         await client.deliver()
-        await client.say("NONSENSE", "500")
+        await client.command("NONSENSE", "500")
         await client.quit()
     (session,) = hooks.sessions
     assert {record.name for record in log.records} == {"smtp_trio.server", "smtp_trio.session", "smtp_trio.message"}
@@ -127,12 +127,12 @@ async def test_names_and_session_ids(log: pytest.LogCaptureFixture, autojump_clo
 
 
 async def test_a_line_a_message(log: pytest.LogCaptureFixture, autojump_clock: MockClock) -> None:
-    async with talk(serving(Taker())) as client:
+    async with connected(serving(RecordingHooks())) as client:
         await client.hello()
         reply = await client.deliver()
         await client.deliver(b"bare\nnewline\r\n", "550")
         await client.open()
-        await client.say("DATA", "354")
+        await client.command("DATA", "354")
         await client.send(b"half a mess")
     first, second, third = (record.getMessage() for record in log.records if record.name == "smtp_trio.message")
     assert "from=<me@client.test> to=<you@mx.test>" in first
@@ -146,12 +146,12 @@ async def test_a_line_a_message(log: pytest.LogCaptureFixture, autojump_clock: M
 async def test_quiet_by_default(caplog: pytest.LogCaptureFixture, autojump_clock: MockClock) -> None:
     """What peers do is no warning: nobody can fill a log by that."""
     caplog.set_level(logging.WARNING, "smtp_trio")
-    async with talk(serving(Taker())) as client:
+    async with connected(serving(RecordingHooks())) as client:
         await client.hello()
         await client.deliver()
         for line in ("NONSENSE", "MAIL FROM:<a b>", "AUTH PLAIN ####", "\x00"):
-            await client.say(line, "50")
-        await client.say("STARTTLS", "220")
+            await client.command(line, "50")
+        await client.command("STARTTLS", "220")
         await client.send(b"garbage" * 100)
     assert caplog.records == []
 
@@ -162,10 +162,10 @@ async def test_quiet_by_default(caplog: pytest.LogCaptureFixture, autojump_clock
 async def test_nothing_of_the_peers_is_a_format(
     line: str, log: pytest.LogCaptureFixture, autojump_clock: MockClock
 ) -> None:
-    async with talk(serving(Taker())) as client:
+    async with connected(serving(RecordingHooks())) as client:
         await client.hello()
-        await client.say(line, "")
-        await client.say("RSET", "250")
+        await client.command(line, "")
+        await client.command("RSET", "250")
         await client.deliver(b"%s\r\n")
         await client.quit()
     assert len(lines(log)) > 3  # `Formatter.format` would have raised
@@ -174,8 +174,8 @@ async def test_nothing_of_the_peers_is_a_format(
 @pytest.mark.parametrize("octets", [b"\x1b[2J", b"\r", b"\x00", b"\x07", "\u202e".encode(), "\x85".encode(), b"\x7f"])
 async def test_controls_are_not_logged(octets: bytes, log: pytest.LogCaptureFixture, autojump_clock: MockClock) -> None:
     """No peer moves the cursor of whoever reads the log, or begins a line of its own in it."""
-    hooks = Taker()
-    async with talk(serving(hooks)) as client:
+    hooks = RecordingHooks()
+    async with connected(serving(hooks)) as client:
         await client.hello()
         for line in (
             b"EHLO a%sb",
@@ -187,7 +187,7 @@ async def test_controls_are_not_logged(octets: bytes, log: pytest.LogCaptureFixt
         ):
             await client.send(line % octets + b"\r\n")
             await client.reply()
-        await client.say("RSET", "250")
+        await client.command("RSET", "250")
         await client.send(START + b"DATA\r\n" + octets + b"\r\n.\r\n")
         await client.expect("250", "250", "354")
         await client.reply()
@@ -197,12 +197,12 @@ async def test_controls_are_not_logged(octets: bytes, log: pytest.LogCaptureFixt
 async def test_data_hook_may_log_the_envelope(autojump_clock: MockClock) -> None:
     shown = []
 
-    class Show(Taker):
+    class Show(RecordingHooks):
         async def data(self, session: Session, body: Body) -> None:
             shown.append(repr(session.envelope))
             await body.read()
 
-    async with talk(serving(Show())) as client:
+    async with connected(serving(Show())) as client:
         await client.hello()
         await client.deliver()
     assert "me@client.test" in shown[0]
@@ -212,10 +212,10 @@ async def test_data_hook_may_log_the_envelope(autojump_clock: MockClock) -> None
 async def test_mended_line_ends_are_logged(
     message: bytes, lines: int, log: pytest.LogCaptureFixture, autojump_clock: MockClock
 ) -> None:
-    hooks = Taker()
-    async with talk(Server(hooks, name=NAME, newlines="normalize")) as client:
+    hooks = RecordingHooks()
+    async with connected(Server(hooks, name=NAME, newlines="normalize")) as client:
         await client.open()
-        await client.say("DATA", "354")
+        await client.command("DATA", "354")
         await client.send(message + b".\r\n")
         await client.expect("250 2.0.0")
     assert hooks.messages == [b"a\r\nb\r\n"]

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import trio
-from helpers import MESSAGE, NAME, Client, Taker, call, listening, talk
+from helpers import MESSAGE, NAME, Client, RecordingHooks, connect_tcp, connected, listening
 from trio.testing import MockClock, memory_stream_pair
 
 from smtp_trio import Server
@@ -27,7 +27,7 @@ async def group(client: Client) -> None:
 
 async def one_by_one(client: Client) -> None:
     for line, answer in zip(GROUP, ANSWERS, strict=True):
-        await client.say(line, answer)
+        await client.command(line, answer)
 
 
 #: How MAIL, RCPT fifty times and DATA are said, and how many writes answer that (RFC 2920 3.2 (5)).
@@ -48,7 +48,7 @@ async def test_a_group_of_commands_is_answered_in_one_write(way: str, autojump_c
 
     theirs.send_stream.send_all_hook = counting
     say, expected = WAYS[way]
-    async with talk(Server(Taker(), name=NAME), pair=lambda: (ours, theirs)) as client:
+    async with connected(Server(RecordingHooks(), name=NAME), pair=lambda: (ours, theirs)) as client:
         await client.hello()
         before = writes
         await say(client)
@@ -61,9 +61,9 @@ async def test_a_group_of_commands_is_answered_in_one_write(way: str, autojump_c
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux what went over the connection")
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_group_of_commands_is_answered_in_one_segment(way: str) -> None:
-    taker = Taker()
+    taker = RecordingHooks()
     say, expected = WAYS[way]
-    async with listening(Server(taker, name=NAME)) as port, call(port) as client:
+    async with listening(Server(taker, name=NAME)) as port, connect_tcp(port) as client:
         await client.hello()
         stream = taker.sessions[0].stream
         assert isinstance(stream, trio.SocketStream)

@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 import pytest
-from helpers import NAME, SECRET, Client, Taker, server_tls, talk
+from helpers import NAME, SECRET, Client, RecordingHooks, connected, server_tls
 from trio.testing import MockClock
 
 from smtp_trio import Body, Peer, Server, Session, standard
@@ -24,7 +24,7 @@ FIELD = re.compile(
 )
 
 
-class Keeper(Taker):
+class Keeper(RecordingHooks):
     """Keeps the field of each message."""
 
     def __init__(self, name: str | None = None) -> None:
@@ -67,11 +67,11 @@ def serving(hooks: Keeper, **settings: Any) -> Server:
 async def send(client: Client, hello: str = "EHLO client.test", mail: str = "", recipients: int = 1) -> None:
     if not client.replies:
         await client.expect("220")
-    await client.say(hello, "250")
-    await client.say(f"MAIL FROM:<me@client.test>{mail}", "250")
+    await client.command(hello, "250")
+    await client.command(f"MAIL FROM:<me@client.test>{mail}", "250")
     for n in range(recipients):
-        await client.say(f"RCPT TO:<You+{n}@MX.test>", "250")
-    await client.say("DATA", "354")
+        await client.command(f"RCPT TO:<You+{n}@MX.test>", "250")
+    await client.command("DATA", "354")
     await client.send(b".\r\n")
     await client.expect("250")
 
@@ -79,7 +79,7 @@ async def send(client: Client, hello: str = "EHLO client.test", mail: str = "", 
 async def test_grammar(autojump_clock: MockClock) -> None:
     """RCV-1, RCV-2, RCV-7: one field, with what there is to tell, and nothing of TLS."""
     hooks = Keeper()
-    async with talk(serving(hooks)) as client:
+    async with connected(serving(hooks)) as client:
         await send(client)
         reply = client.replies[-1]
     (field,) = hooks.fields
@@ -101,7 +101,7 @@ async def test_date_is_the_servers(autojump_clock: MockClock) -> None:
     """It comes from ``now``, and has a numeric offset, in UTC too."""
     hooks = Keeper()
     now = datetime(2027, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
-    async with talk(Server(hooks, name=NAME, now=lambda: now)) as client:
+    async with connected(Server(hooks, name=NAME, now=lambda: now)) as client:
         await send(client)
     assert parse(hooks.fields[0])["date"] == "Sat, 02 Jan 2027 03:04:05 +0000"
 
@@ -128,12 +128,12 @@ async def test_now_is_aware() -> None:
 async def test_with_type(tls: bool, auth: bool, hello: str, mail: str, with_: str, autojump_clock: MockClock) -> None:
     """RCV-3, UTF-7, AUT-23."""
     hooks = Keeper()
-    async with talk(serving(hooks), implicit_tls=tls) as client:
+    async with connected(serving(hooks), implicit_tls=tls) as client:
         if tls:
             await client.handshake()
         if auth:
             await client.hello()
-            await client.say(f"AUTH PLAIN {SECRET}", "235")
+            await client.command(f"AUTH PLAIN {SECRET}", "235")
         await send(client, hello, mail)
     assert parse(hooks.fields[0])["with"] == with_
 
@@ -141,7 +141,7 @@ async def test_with_type(tls: bool, auth: bool, hello: str, mail: str, with_: st
 async def test_with_type_after_starttls_and_by_message(autojump_clock: MockClock) -> None:
     """It tells of the message's own transaction."""
     hooks = Keeper()
-    async with talk(serving(hooks)) as client:
+    async with connected(serving(hooks)) as client:
         await send(client)
         await client.starttls()
         await send(client, mail=" SMTPUTF8")
@@ -154,7 +154,7 @@ async def test_with_type_after_starttls_and_by_message(autojump_clock: MockClock
 async def test_for_names_nobody_but_a_sole_recipient(autojump_clock: MockClock) -> None:
     """RCV-4: more would show blind copies (RFC 5321 7.2)."""
     hooks = Keeper()
-    async with talk(serving(hooks)) as client:
+    async with connected(serving(hooks)) as client:
         for recipients in (1, 2, 5):
             await send(client, recipients=recipients)
     assert [parse(field)["for"] for field in hooks.fields] == ["You+0@MX.test", None, None]
@@ -162,7 +162,7 @@ async def test_for_names_nobody_but_a_sole_recipient(autojump_clock: MockClock) 
 
 async def test_for_in_utf8(autojump_clock: MockClock) -> None:
     hooks = Keeper()
-    async with talk(serving(hooks)) as client:
+    async with connected(serving(hooks)) as client:
         await client.hello()
         await client.send("MAIL FROM:<> SMTPUTF8\r\nRCPT TO:<jürgen@bücher.example>\r\nDATA\r\n.\r\n".encode())
         await client.expect("250", "250", "354", "250")
@@ -185,7 +185,7 @@ async def test_peer(
     """What DNS says of an address is its owner's word, and is cleared as HELO is."""
     monkeypatch.setattr(server_module, "endpoints", lambda stream: (peer, peer))
     hooks = Keeper(name)
-    async with talk(serving(hooks)) as client:
+    async with connected(serving(hooks)) as client:
         await send(client)
     assert parse(hooks.fields[0])["peer"] == comment
 
@@ -205,6 +205,6 @@ async def test_peer(
 async def test_what_the_client_says_of_itself(hello: str, shown: str, autojump_clock: MockClock) -> None:
     """RCV-2: nothing that could be taken for another clause."""
     hooks = Keeper()
-    async with talk(serving(hooks)) as client:
+    async with connected(serving(hooks)) as client:
         await send(client, f"EHLO {hello}")
     assert parse(hooks.fields[0])["helo"] == shown

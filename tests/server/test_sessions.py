@@ -9,7 +9,20 @@ from typing import Any
 
 import pytest
 import trio
-from helpers import MESSAGE, NAME, SECRET, START, Client, Door, Taker, call, listening, serve_door, talk, unbuffered
+from helpers import (
+    MESSAGE,
+    NAME,
+    SECRET,
+    START,
+    Client,
+    MemoryListener,
+    RecordingHooks,
+    connect_tcp,
+    connected,
+    listening,
+    serve_memory_listener,
+    unbuffered,
+)
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from smtp_trio import (
@@ -73,10 +86,10 @@ class Mine(trio.abc.Stream):
 @pytest.mark.parametrize("broken", ["send_all", "aclose"])
 async def test_session_that_fails(broken: str, autojump_clock: MockClock) -> None:
     """An exception in the session's own code: `error` is told, the client gets 421 where it can, the next session is unharmed."""
-    hooks = Taker()
+    hooks = RecordingHooks()
     server = Server(hooks, name=NAME)
     async with trio.open_nursery() as nursery:
-        door = await nursery.start(serve_door, server)
+        door = await nursery.start(serve_memory_listener, server)
         neighbour = await door.connect()
         await neighbour.hello()
         ours, theirs = memory_stream_pair()
@@ -86,7 +99,7 @@ async def test_session_that_fails(broken: str, autojump_clock: MockClock) -> Non
         await victim.send(b"EHLO a.test\r\nQUIT\r\n")
         if broken != "send_all":
             await victim.expect(f"250-{NAME}", "221 2.0.0")
-        await victim.end()
+        await victim.expect_end()
         await neighbour.deliver()
         await neighbour.quit()
         await server.stop()
@@ -97,7 +110,7 @@ async def test_session_that_fails(broken: str, autojump_clock: MockClock) -> Non
 
 async def test_exception_in_the_session_itself(autojump_clock: MockClock) -> None:
     """421 4.3.0 and close."""
-    hooks = Taker()
+    hooks = RecordingHooks()
     seen: list[int] = []
 
     async def response(session: Session, reply: Reply) -> None:
@@ -111,7 +124,7 @@ async def test_exception_in_the_session_itself(autojump_clock: MockClock) -> Non
         client = Client(ours)
         await client.hello()
         assert await client.reply() == f"421 4.3.0 {NAME} Local error; closing the connection"
-        await client.end()
+        await client.expect_end()
     assert [str(error) for error in hooks.errors] == ["the secret is that receive_some is broken"]
     assert hooks.ended == hooks.sessions
     assert seen == [220, 250, 421]
@@ -120,7 +133,7 @@ async def test_exception_in_the_session_itself(autojump_clock: MockClock) -> Non
 async def test_one_fails_and_99_finish(autojump_clock: MockClock) -> None:
     """ENG-5."""
 
-    class Crash(Taker):
+    class Crash(RecordingHooks):
         async def mail(self, session: Session, mail: object) -> None:
             if session is self.sessions[0]:
                 raise RuntimeError("the secret")
@@ -132,14 +145,14 @@ async def test_one_fails_and_99_finish(autojump_clock: MockClock) -> None:
     async def converse(client: Client) -> None:
         await client.hello()
         if client is clients[0]:
-            await client.say("MAIL FROM:<>", "451 4.3.0")
+            await client.command("MAIL FROM:<>", "451 4.3.0")
         else:
             await client.deliver()
         await client.quit()
         finished.append(client)
 
     async with trio.open_nursery() as nursery:
-        door = await nursery.start(serve_door, server)
+        door = await nursery.start(serve_memory_listener, server)
         clients = [await door.connect() for _ in range(100)]
         async with trio.open_nursery() as talks:
             for client in clients:
@@ -157,7 +170,7 @@ async def test_keyboard_interrupt_passes_alone(grouped: bool, autojump_clock: Mo
     """What is no `Exception` is not the session's to keep, and brings nobody else's exceptions along."""
     bug = ValueError("bug")
 
-    class Interrupted(Taker):
+    class Interrupted(RecordingHooks):
         async def vrfy(self, session: Session, command: object) -> None:
             async def fail() -> None:
                 raise bug
@@ -172,7 +185,7 @@ async def test_keyboard_interrupt_passes_alone(grouped: bool, autojump_clock: Mo
     server = Server(hooks, name=NAME)
     ours, theirs = memory_stream_pair()
     other, elsewhere = memory_stream_pair()
-    door = Door()
+    door = MemoryListener()
 
     async def client() -> None:
         await door.streams.send(theirs)
@@ -181,7 +194,7 @@ async def test_keyboard_interrupt_passes_alone(grouped: bool, autojump_clock: Mo
         await two.hello()
         await one.hello()
         await one.send(b"VRFY a\r\n")
-        await one.end() if not grouped else None
+        await one.expect_end() if not grouped else None
         await trio.sleep_forever()
 
     async with trio.open_nursery() as nursery:
@@ -201,7 +214,7 @@ async def test_cancelled_passes_alone(autojump_clock: MockClock) -> None:
     """Whoever cancels serve* gets no exception group for it, however many sessions there were."""
     bug = ValueError("bug")
 
-    class Nursery(Taker):
+    class Nursery(RecordingHooks):
         async def vrfy(self, session: Session, command: object) -> None:
             async def fail() -> None:
                 try:
@@ -215,7 +228,7 @@ async def test_cancelled_passes_alone(autojump_clock: MockClock) -> None:
 
     hooks = Nursery()
     server = Server(hooks, name=NAME)
-    door = Door()
+    door = MemoryListener()
     caught: list[BaseException] = []
 
     async def serve_it() -> None:
@@ -242,13 +255,13 @@ async def test_cancelled_passes_alone(autojump_clock: MockClock) -> None:
 
 
 async def test_statistics(autojump_clock: MockClock) -> None:
-    server = Server(Taker(), name=NAME)
+    server = Server(RecordingHooks(), name=NAME)
     assert server.statistics() == Statistics()
-    async with talk(server) as client:
+    async with connected(server) as client:
         await client.hello()
         await client.deliver()
         await client.deliver(b"bare\nnewline\r\n", "550")
-        await client.say("NONSENSE", "500")
+        await client.command("NONSENSE", "500")
         before = server.statistics()
         assert before == Statistics(
             sessions_open=1, sessions_total=1, messages=1, bytes=len(MESSAGE), refused=1, commands=8, errors=1
@@ -260,10 +273,10 @@ async def test_statistics(autojump_clock: MockClock) -> None:
 
 async def test_session_limit(autojump_clock: MockClock) -> None:
     """CON-4: 421 in the greeting's place, without enhanced code; those that are in are not touched; a place is free at the end."""
-    hooks = Taker()
+    hooks = RecordingHooks()
     server = Server(hooks, name=NAME, limits=Limits(sessions=2))
     async with trio.open_nursery() as nursery:
-        door = await nursery.start(serve_door, server)
+        door = await nursery.start(serve_memory_listener, server)
         one, two, three = [await door.connect() for _ in range(3)]
         await one.hello()
         await two.hello()
@@ -280,7 +293,7 @@ async def test_session_limit(autojump_clock: MockClock) -> None:
 
 async def test_who_is_turned_away_and_does_not_read(autojump_clock: MockClock) -> None:
     """… holds nobody up, and is gone soon."""
-    server = Server(Taker(), name=NAME, limits=Limits(sessions=0))
+    server = Server(RecordingHooks(), name=NAME, limits=Limits(sessions=0))
     ours, theirs = unbuffered()
     await server.serve_stream(theirs)
     assert trio.current_time() == 5
@@ -303,9 +316,9 @@ async def test_limit_by_peer(
     """An IPv6 peer is its network of 64 bits; loopback is nobody's."""
     peers = iter(Peer(host, 4711, "tcp") for host in hosts)
     monkeypatch.setattr(server_module, "endpoints", lambda stream: (next(peers), Peer("192.0.2.9", 25, "tcp")))
-    server = Server(Taker(), name=NAME, limits=Limits(per_peer=1))
+    server = Server(RecordingHooks(), name=NAME, limits=Limits(per_peer=1))
     async with trio.open_nursery() as nursery:
-        door = await nursery.start(serve_door, server)
+        door = await nursery.start(serve_memory_listener, server)
         clients = [await door.connect() for _ in hosts]
         for client, welcome in zip(clients, served, strict=True):
             await client.expect(f"220 {NAME}" if welcome else f"421 {NAME}")
@@ -315,33 +328,33 @@ async def test_limit_by_peer(
 
 async def test_too_many_errors(autojump_clock: MockClock) -> None:
     """CON-12: never at the first one."""
-    async with talk(Server(Taker(), name=NAME)) as client:
+    async with connected(Server(RecordingHooks(), name=NAME)) as client:
         await client.hello()
         for _ in range(19):
-            await client.say("NONSENSE", "500 5.5.1")
-        await client.say("NONSENSE", "421 4.7.0")
-        await client.end()
+            await client.command("NONSENSE", "500 5.5.1")
+        await client.command("NONSENSE", "421 4.7.0")
+        await client.expect_end()
 
 
 async def test_accepted_message_wipes_the_slate(autojump_clock: MockClock) -> None:
-    async with talk(Server(Taker(), name=NAME)) as client:
+    async with connected(Server(RecordingHooks(), name=NAME)) as client:
         await client.hello()
         for _ in range(3):
             for _ in range(19):
-                await client.say("NONSENSE", "500 5.5.1")
+                await client.command("NONSENSE", "500 5.5.1")
             for _ in range(99):
-                await client.say("NOOP", "250")
+                await client.command("NOOP", "250")
             await client.deliver()
         await client.quit()
 
 
 async def test_too_much_junk(autojump_clock: MockClock) -> None:
-    async with talk(Server(Taker(), name=NAME, limits=Limits(junk=5, errors=2))) as client:
+    async with connected(Server(RecordingHooks(), name=NAME, limits=Limits(junk=5, errors=2))) as client:
         await client.hello()
         for _ in range(6):
-            await client.say("NOOP", "250")
-        await client.say("RSET", "421 4.7.0")
-        await client.end()
+            await client.command("NOOP", "250")
+        await client.command("RSET", "421 4.7.0")
+        await client.expect_end()
 
 
 async def test_too_many_logins(autojump_clock: MockClock) -> None:
@@ -350,31 +363,31 @@ async def test_too_many_logins(autojump_clock: MockClock) -> None:
     async def auth(session: Session, credentials: object) -> Reply:
         return Reply(535, "No")
 
-    server = Server(Taker(), name=NAME, extensions=CLEARTEXT)
+    server = Server(RecordingHooks(), name=NAME, extensions=CLEARTEXT)
     server.on(auth=auth)
-    async with talk(server) as client:
+    async with connected(server) as client:
         await client.hello()
-        await client.say(f"AUTH PLAIN {SECRET}", "535 5.7.8")
+        await client.command(f"AUTH PLAIN {SECRET}", "535 5.7.8")
         await client.deliver()
-        await client.say("AUTH LOGIN", "334")
-        await client.say("ZnJlZA==", "334")
-        await client.say("c2VjcmV0", "535 5.7.8")
-        await client.say("AUTH PLAIN", "334")
-        await client.say("*", "501 5.7.0")
-        await client.say(f"AUTH PLAIN {SECRET}", "421 4.7.0")
-        await client.end()
+        await client.command("AUTH LOGIN", "334")
+        await client.command("ZnJlZA==", "334")
+        await client.command("c2VjcmV0", "535 5.7.8")
+        await client.command("AUTH PLAIN", "334")
+        await client.command("*", "501 5.7.0")
+        await client.command(f"AUTH PLAIN {SECRET}", "421 4.7.0")
+        await client.expect_end()
 
 
 async def test_too_many_recipients(autojump_clock: MockClock) -> None:
     """RCP-3."""
     found: list[int] = []
 
-    class Count(Taker):
+    class Count(RecordingHooks):
         async def data(self, session: Session, body: Body) -> None:
             found.append(len(body.envelope.recipients))
             await body.read()
 
-    async with talk(Server(Count(), name=NAME, limits=Limits(recipients=100))) as client:
+    async with connected(Server(Count(), name=NAME, limits=Limits(recipients=100))) as client:
         await client.hello()
         await client.send(b"MAIL FROM:<>\r\n" + b"RCPT TO:<a@b.test>\r\n" * 101 + b"DATA\r\n")
         await client.expect(*["250"] * 101, "452 4.5.3", "354")
@@ -402,17 +415,17 @@ def test_settings_that_cannot_be() -> None:
 
 async def test_server_over_tcp_with_many_clients() -> None:
     """A hundred at once, over real sockets."""
-    hooks = Taker()
+    hooks = RecordingHooks()
 
     async def deliver(port: int) -> None:
-        async with call(port) as client:
+        async with connect_tcp(port) as client:
             await client.hello()
             await client.deliver()
             await client.send(START + b"DATA\r\n")
             await client.expect("250", "250", "354")
             await client.send(MESSAGE + b".\r\nQUIT\r\n")
             await client.expect("250", "221")
-            await client.end()
+            await client.expect_end()
 
     async with listening(Server(hooks, name=NAME)) as port, trio.open_nursery() as nursery:
         for _ in range(100):
@@ -422,7 +435,7 @@ async def test_server_over_tcp_with_many_clients() -> None:
 
 async def test_reset_by_the_peer() -> None:
     """CON-9: a session ends without a word, and no error is made of it."""
-    hooks = Taker()
+    hooks = RecordingHooks()
     async with listening(Server(hooks, name=NAME)) as port:
         for lines in (
             b"",
@@ -430,15 +443,29 @@ async def test_reset_by_the_peer() -> None:
             b"EHLO a.test\r\n" + START,
             b"EHLO a.test\r\n" + START + b"DATA\r\nhalf a",
         ):
-            async with call(port) as client:
+            async with connect_tcp(port) as client:
                 assert isinstance(client.stream, trio.SocketStream)
                 await client.send(lines)
                 await client.expect("220")
                 client.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        async with call(port) as client:
+        async with connect_tcp(port) as client:
             await client.hello()
             await client.deliver()
             await client.quit()
     assert hooks.messages == [MESSAGE]
     assert hooks.errors == []
     assert len(hooks.sessions) == len(hooks.ended) == 5
+
+
+async def test_limits() -> None:
+    limits = Limits(sessions=1, recipients=100, errors=3, line=600)
+    server = Server(RecordingHooks(), name=NAME, size=100, limits=limits)
+    async with listening(server) as port, connect_tcp(port) as client:
+        assert "250-SIZE 100" in (await client.hello()).split("\n")
+        async with connect_tcp(port) as other:
+            await other.expect(f"421 {NAME}")
+            await other.expect_end()
+        await client.command("MAIL FROM:<a@b> SIZE=101", "552 5.3.4")
+        await client.command("NOOP ".ljust(2000, "x"), "500 5.5.2")
+        await client.command("FOO", "421 4.7.0")
+        await client.expect_end()

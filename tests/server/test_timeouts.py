@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 import trio
-from helpers import MESSAGE, NAME, START, Client, Pair, Taker, server_tls, sockets, talk, unbuffered
+from helpers import MESSAGE, NAME, START, Client, Pair, RecordingHooks, connected, server_tls, sockets, unbuffered
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from smtp_trio import Body, Hooks, Limits, Reply, Server, Session, Timeouts, standard
-from smtp_trio.protocol import Command
+from smtp_trio.protocol import Command, Rcpt
 from smtp_trio.protocol.extensions import Auth
 
 IDLE = f"421 4.4.2 {NAME} Timeout: closing the connection"
@@ -25,7 +26,7 @@ def pair(request: pytest.FixtureRequest) -> Callable[[], Pair]:
     return make
 
 
-class Timed(Taker):
+class Timed(RecordingHooks):
     """Notes when `timeout` and `disconnect` were called."""
 
     def __init__(self) -> None:
@@ -49,7 +50,7 @@ async def cut_off(client: Client, after: float) -> None:
     assert trio.current_time() == began + after - 1
     assert await client.reply() == IDLE
     assert trio.current_time() == began + after
-    await client.end()
+    await client.expect_end()
     assert trio.current_time() == began + after
 
 
@@ -62,7 +63,7 @@ async def greeted(client: Client) -> None:
 
 async def sender(client: Client) -> None:
     await client.hello()
-    await client.say("MAIL FROM:<a@b.test>", "250")
+    await client.command("MAIL FROM:<a@b.test>", "250")
 
 
 STATES: dict[str, Callable[[Client], Awaitable[Any]]] = {
@@ -79,7 +80,7 @@ async def test_idle(
 ) -> None:
     """CON-6: 421 4.4.2 after 300 s, on the second."""
     hooks = Timed()
-    async with talk(Server(hooks, name=NAME), pair=pair) as client:
+    async with connected(Server(hooks, name=NAME), pair=pair) as client:
         await state(client)
         await cut_off(client, 300)
     assert hooks.timeouts == hooks.gone == [300]
@@ -88,11 +89,11 @@ async def test_idle(
 @pytest.mark.parametrize("pause", [1, 100, 150, 299])
 async def test_complete_commands_win_time(pause: float, pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
     hooks = Timed()
-    async with talk(Server(hooks, name=NAME), pair=pair) as client:
+    async with connected(Server(hooks, name=NAME), pair=pair) as client:
         await client.hello()
         for line in ("NOOP", "NONSENSE", "MAIL FROM:<>", "RSET", "RCPT TO:<a@b.test>"):
             await trio.sleep(pause)
-            await client.say(line, "")
+            await client.command(line, "")
         await cut_off(client, 300)
     assert hooks.timeouts == hooks.gone == [5 * pause + 300]
 
@@ -103,10 +104,10 @@ async def test_octets_without_an_end_of_line_win_no_time(
 ) -> None:
     """CON-6, slow loris: a command must be there in time, not only its beginning. That holds after one that was, too."""
     hooks = Timed()
-    async with talk(Server(hooks, name=NAME), pair=pair) as client:
+    async with connected(Server(hooks, name=NAME), pair=pair) as client:
         await client.hello()
         await trio.sleep(pause)
-        await client.say("NOOP", "250")
+        await client.command("NOOP", "250")
         async with trio.open_nursery() as nursery:
 
             @nursery.start_soon
@@ -122,7 +123,7 @@ async def test_octets_without_an_end_of_line_win_no_time(
 
 async def test_a_refused_line_is_a_command_too(pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
     """… once: what is thrown away behind a bare LF, up to the next CRLF, wins no more."""
-    async with talk(Server(Hooks(), name=NAME), pair=pair) as client:
+    async with connected(Server(Hooks(), name=NAME), pair=pair) as client:
         await client.hello()
         await trio.sleep(200)
         await client.send(b"NOOP\nNOOP")
@@ -131,38 +132,38 @@ async def test_a_refused_line_is_a_command_too(pair: Callable[[], Pair], autojum
 
 
 async def test_two_sessions_have_a_clock_each(pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
-    server = Server(Taker(), name=NAME)
-    async with talk(server, pair=pair) as one:
+    server = Server(RecordingHooks(), name=NAME)
+    async with connected(server, pair=pair) as one:
         await one.hello()
         await trio.sleep(10)
-        async with talk(server, pair=pair) as two:
+        async with connected(server, pair=pair) as two:
             await two.hello()
             await cut_off(one, 290)
             await cut_off(two, 10)
 
 
 async def test_timeout_of_ones_own(pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
-    server = Server(Taker(), name=NAME, timeout=7)
+    server = Server(RecordingHooks(), name=NAME, timeout=7)
     assert server.timeouts.command == server.timeouts.block == 7
-    async with talk(server, pair=pair) as client:
+    async with connected(server, pair=pair) as client:
         await client.hello()
         await cut_off(client, 7)
-    async with talk(server, pair=pair) as client:
+    async with connected(server, pair=pair) as client:
         await client.open()
-        await client.say("DATA", "354")
+        await client.command("DATA", "354")
         await cut_off(client, 7)
 
 
 async def test_no_timeout(pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
     """0 is for ever."""
     hooks = Timed()
-    async with talk(Server(hooks, name=NAME, timeout=0), pair=pair) as client:
+    async with connected(Server(hooks, name=NAME, timeout=0), pair=pair) as client:
         await client.hello()
         await trio.sleep(1e6)
         await client.send(START)
         await client.expect("250", "250")
         await trio.sleep(1e6)
-        await client.say("DATA", "354")
+        await client.command("DATA", "354")
         await trio.sleep(1e6)
         await client.send(MESSAGE + b".\r\n")
         await client.expect("250")
@@ -188,9 +189,9 @@ async def test_time_of_hooks_is_not_the_peers(pair: Callable[[], Pair], autojump
             await trio.sleep(250)
 
     hooks = Slow()
-    async with talk(Server(hooks, name=NAME), pair=pair) as client:
+    async with connected(Server(hooks, name=NAME), pair=pair) as client:
         await client.open()
-        await client.say("NONSENSE", "500")
+        await client.command("NONSENSE", "500")
         began = trio.current_time()
         await client.expect("421 4.4.2")
     assert hooks.timeouts == [began + 300]
@@ -201,9 +202,9 @@ async def test_timeout_hook_may_take_its_time(pair: Callable[[], Pair], autojump
     async def slow(session: Session) -> None:
         await trio.sleep(50)
 
-    server = Server(Taker(), name=NAME)
+    server = Server(RecordingHooks(), name=NAME)
     server.on(timeout=slow)
-    async with talk(server, pair=pair) as client:
+    async with connected(server, pair=pair) as client:
         await client.hello()
         assert await client.reply() == IDLE
         assert trio.current_time() == 350
@@ -223,17 +224,17 @@ async def test_silence_in_an_auth_exchange(pause: float, pair: Callable[[], Pair
     hooks = Timed()
     server = Server(hooks, name=NAME, extensions=standard(Auth(cleartext=True)))
     server.on(auth=auth)
-    async with talk(server, pair=pair) as client:
+    async with connected(server, pair=pair) as client:
         await client.hello()
         await trio.sleep(pause)
-        await client.say("AUTH LOGIN", "334 VXNlcm5hbWU6")
+        await client.command("AUTH LOGIN", "334 VXNlcm5hbWU6")
         await trio.sleep(pause)
-        await client.say(base64.b64encode(b"fred"), "334 UGFzc3dvcmQ6")
+        await client.command(base64.b64encode(b"fred"), "334 UGFzc3dvcmQ6")
         await client.send(b"c2Vj")
         await cut_off(client, 300)
-    async with talk(server, pair=pair) as client:
+    async with connected(server, pair=pair) as client:
         await client.hello()
-        await client.say("AUTH LOGIN", "334")
+        await client.command("AUTH LOGIN", "334")
     assert asked == []
     assert hooks.errors == []
     assert len(hooks.ended) == 2
@@ -242,7 +243,7 @@ async def test_silence_in_an_auth_exchange(pause: float, pair: Callable[[], Pair
 @pytest.mark.parametrize("begin", [b"DATA\r\n", b"BDAT 3\r\na\r\n", b"BDAT 100\r\nnot a hundred", b"BDAT 100 LAST\r\n"])
 async def test_silence_in_a_message(begin: bytes, pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
     hooks = Timed()
-    async with talk(Server(hooks, name=NAME), pair=pair) as client:
+    async with connected(Server(hooks, name=NAME), pair=pair) as client:
         await client.open()
         await trio.sleep(250)
         await client.send(begin)
@@ -255,9 +256,9 @@ async def test_silence_in_a_message(begin: bytes, pair: Callable[[], Pair], auto
 
 async def test_pieces_of_a_message_win_time(pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
     hooks = Timed()
-    async with talk(Server(hooks, name=NAME), pair=pair) as client:
+    async with connected(Server(hooks, name=NAME), pair=pair) as client:
         await client.open()
-        await client.say("DATA", "354")
+        await client.command("DATA", "354")
         for _ in range(5):
             await trio.sleep(179)
             await client.send(b"x")
@@ -276,9 +277,9 @@ async def test_silence_while_nobody_wants_the_message(
     hooks = Timed()
     server = Server(hooks, name=NAME)
     server.on(data=data)
-    async with talk(server, pair=pair) as client:
+    async with connected(server, pair=pair) as client:
         await client.open()
-        await client.say("DATA", "354")
+        await client.command("DATA", "354")
         await client.send(b"x\r\n")
         await cut_off(client, 180)
     assert hooks.timeouts == [180]
@@ -289,14 +290,14 @@ async def test_silence_in_a_handshake(implicit: bool, pair: Callable[[], Pair], 
     """TLS-5: there is nobody to be told. A connection that never was is none to `disconnect`."""
     hooks = Timed()
     server = Server(hooks, name=NAME, tls=server_tls())
-    async with talk(server, implicit_tls=implicit, pair=pair) as client:
+    async with connected(server, implicit_tls=implicit, pair=pair) as client:
         if not implicit:
             await client.hello()
             await trio.sleep(290)
-            await client.say("STARTTLS", "220")
+            await client.command("STARTTLS", "220")
         began = trio.current_time()
         await client.send(b"\x16\x03\x01")
-        await client.end()
+        await client.expect_end()
         assert trio.current_time() == began + 30
     assert hooks.timeouts == []
     assert len(hooks.sessions) == len(hooks.ended) == (not implicit)
@@ -304,7 +305,7 @@ async def test_silence_in_a_handshake(implicit: bool, pair: Callable[[], Pair], 
 
 
 async def test_clock_starts_again_inside_tls(pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
-    async with talk(Server(Timed(), name=NAME, tls=server_tls()), pair=pair) as client:
+    async with connected(Server(Timed(), name=NAME, tls=server_tls()), pair=pair) as client:
         await client.hello()
         await trio.sleep(290)
         await client.starttls()
@@ -324,7 +325,7 @@ async def test_peer_that_never_reads(autojump_clock: MockClock) -> None:
     hooks = Timed()
     server = Server(hooks, name=NAME)
     server.on(message=message)
-    async with talk(server, pair=unbuffered) as client:
+    async with connected(server, pair=unbuffered) as client:
         await client.hello()
         await trio.sleep(100)
         await client.send(b"NOOP\r\n" + START + b"DATA\r\n")
@@ -338,7 +339,7 @@ async def test_peer_that_never_reads(autojump_clock: MockClock) -> None:
 async def test_peer_that_never_reads_is_not_read_from(autojump_clock: MockClock) -> None:
     """Replies that are owed hold up what is read: no client makes us hold more than a bounded number of them."""
     hooks = Timed()
-    async with talk(Server(hooks, name=NAME), pair=unbuffered) as client:
+    async with connected(Server(hooks, name=NAME), pair=unbuffered) as client:
         await client.hello()
         with trio.move_on_after(200):
             while True:
@@ -355,7 +356,7 @@ async def test_full_socket(autojump_clock: MockClock) -> None:
     """As above, where the kernel holds some of it for us."""
     hooks = Timed()
     server = Server(hooks, name=NAME, limits=Limits(junk=10**9, errors=10**9))
-    async with talk(server, pair=sockets) as client:
+    async with connected(server, pair=sockets) as client:
         await client.hello()
         with trio.move_on_after(10):
             while True:
@@ -379,7 +380,7 @@ async def test_peer_that_never_reads_in_a_message(what: str, autojump_clock: Moc
     hooks = Timed()
     server = Server(hooks, name=NAME)
     server.on(data=data)
-    async with talk(server, pair=unbuffered) as client:
+    async with connected(server, pair=unbuffered) as client:
         await client.open()
         await client.send(b"DATA\r\n" if "354" in what else b"BDAT 3\r\na\r\n")
         await trio.sleep(1000)
@@ -390,19 +391,19 @@ async def test_peer_that_never_reads_in_a_message(what: str, autojump_clock: Moc
 
 async def test_slow_reader_is_served(autojump_clock: MockClock) -> None:
     """A client may take its time to read, as long as it reads."""
-    async with talk(Server(Taker(), name=NAME), pair=unbuffered) as client:
+    async with connected(Server(RecordingHooks(), name=NAME), pair=unbuffered) as client:
         for line in (None, "EHLO a.test", "NOOP", "VRFY a", "QUIT"):
             if line:
                 await client.send(line.encode() + b"\r\n")
             await trio.sleep(299)
             await client.expect("2")
-        await client.end()
+        await client.expect_end()
 
 
 async def test_bad_command_whose_reply_is_not_read_for_long(autojump_clock: MockClock) -> None:
     """The clock of silence is not running while the client is being written to."""
     hooks = Timed()
-    async with talk(Server(hooks, name=NAME, timeout=Timeouts(command=10)), pair=unbuffered) as client:
+    async with connected(Server(hooks, name=NAME, timeout=Timeouts(command=10)), pair=unbuffered) as client:
         await client.hello()
         await trio.sleep(5)
         await client.send(b"NONSENSE\r\n")
@@ -410,3 +411,35 @@ async def test_bad_command_whose_reply_is_not_read_for_long(autojump_clock: Mock
         await client.expect("500")
         await cut_off(client, 10)
     assert hooks.timeouts == [215]
+
+
+class Hanging(RecordingHooks):
+    """The `rcpt` hook does not return."""
+
+    async def rcpt(self, session: Session, rcpt: Rcpt) -> Reply | None:
+        await trio.sleep_forever()
+        raise AssertionError
+
+
+async def test_hook_that_does_not_return_is_cancelled(autojump_clock: MockClock) -> None:
+    hooks = Hanging()
+    async with connected(Server(hooks, name=NAME, timeout=Timeouts(hook=60))) as client:
+        await client.hello()
+        await client.send(START)
+        await client.expect("250 2.1.0", "451 4.3.0")
+        assert trio.current_time() == pytest.approx(60, abs=1)
+        await client.quit()
+    assert [type(error) for error in hooks.errors] == [trio.TooSlowError]
+
+
+def test_every_wait_has_a_timeout_by_default() -> None:
+    timeouts = Timeouts()
+    for timeout in (
+        timeouts.command,
+        timeouts.block,
+        timeouts.hook,
+        timeouts.tls,
+        timeouts.write,
+        timeouts.disconnect,
+    ):
+        assert 0 < timeout < math.inf

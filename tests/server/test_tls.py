@@ -9,14 +9,27 @@ from typing import Any
 
 import pytest
 import trio
-from helpers import MESSAGE, NAME, SECRET, START, Client, Taker, call, listening, server_tls, sockets, talk
+from helpers import (
+    MESSAGE,
+    NAME,
+    SECRET,
+    START,
+    Client,
+    RecordingHooks,
+    connect_tcp,
+    connected,
+    listening,
+    server_tls,
+    sockets,
+)
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from smtp_trio import Body, Drained, Hooks, Limits, MessageState, Reply, Server, Session, TlsInfo, standard
 from smtp_trio.protocol.extensions import Auth, StartTls
+from smtp_trio.protocol.extensions.auth import Credentials
 
 
-class Seen(Taker):
+class Seen(RecordingHooks):
     """Notes what it knows of TLS, and when."""
 
     def __init__(self) -> None:
@@ -50,17 +63,17 @@ def pair(request: pytest.FixtureRequest) -> Any:
 async def test_starttls(pair: Any, autojump_clock: MockClock) -> None:
     """TLS-1, TLS-2: it is offered until it is there; after it all is new, and nothing that was said before counts."""
     hooks = Seen()
-    async with talk(secure(hooks), pair=pair) as client:
+    async with connected(secure(hooks), pair=pair) as client:
         offer = (await client.hello()).split("\n")
         assert "250-STARTTLS" in offer
         assert not any("AUTH" in line for line in offer)
         await client.starttls()
-        await client.say("MAIL FROM:<>", "503 5.5.1")
+        await client.command("MAIL FROM:<>", "503 5.5.1")
         offer = (await client.hello()).split("\n")
         assert "250-AUTH PLAIN LOGIN" in offer
         assert not any("STARTTLS" in line for line in offer)
-        await client.say("STARTTLS", "503 5.5.1")
-        await client.say(f"AUTH PLAIN {SECRET}", "235 2.7.0")
+        await client.command("STARTTLS", "503 5.5.1")
+        await client.command(f"AUTH PLAIN {SECRET}", "235 2.7.0")
         await client.deliver()
         await client.deliver(MESSAGE * 9999)
         await client.quit()
@@ -76,7 +89,7 @@ async def test_starttls(pair: Any, autojump_clock: MockClock) -> None:
 async def test_implicit_tls(pair: Any, autojump_clock: MockClock) -> None:
     """TLS-8: the greeting is inside."""
     hooks = Seen()
-    async with talk(secure(hooks), pair=pair, implicit_tls=True) as client:
+    async with connected(secure(hooks), pair=pair, implicit_tls=True) as client:
         await client.handshake()
         offer = await client.hello()
         assert "STARTTLS" not in offer
@@ -112,19 +125,19 @@ async def test_both_kinds_over_sockets() -> None:
     server = secure(hooks)
     async with listening(server) as plain, trio.open_nursery() as nursery:
         listeners = await nursery.start(_serve_implicit, server)
-        async with call(plain) as client:
+        async with connect_tcp(plain) as client:
             await client.hello()
             await client.starttls()
             await client.hello()
             await client.deliver(MESSAGE * 99999)
             await client.quit()
-        async with call(listeners[0].socket.getsockname()[1]) as client:
+        async with connect_tcp(listeners[0].socket.getsockname()[1]) as client:
             await client.handshake()
             await client.hello()
             await client.deliver()
             assert (await server.stop()).cancelled == 0
             await client.expect("421 4.3.2")
-            await client.end()
+            await client.expect_end()
     assert hooks.messages == [MESSAGE * 99999, MESSAGE]
 
 
@@ -136,23 +149,23 @@ async def _serve_implicit(server: Server, task_status: trio.TaskStatus[list[trio
 
 
 async def test_without_a_certificate(autojump_clock: MockClock) -> None:
-    async with talk(Server(name=NAME)) as client:
+    async with connected(Server(name=NAME)) as client:
         assert "STARTTLS" not in await client.hello()
-        await client.say("STARTTLS", "502 5.5.1")
+        await client.command("STARTTLS", "502 5.5.1")
         await client.quit()
 
 
 async def test_where_it_may_not_stand(autojump_clock: MockClock) -> None:
     """TLS-3."""
-    async with talk(secure()) as client:
+    async with connected(secure()) as client:
         await client.expect("220")
-        await client.say("STARTTLS", "503 5.5.1")
+        await client.command("STARTTLS", "503 5.5.1")
         await client.hello()
-        await client.say("STARTTLS now", "501 5.5.4")
+        await client.command("STARTTLS now", "501 5.5.4")
         await client.send(START)
         await client.expect("250", "250")
-        await client.say("STARTTLS", "503 5.5.1")
-        await client.say("DATA", "354")
+        await client.command("STARTTLS", "503 5.5.1")
+        await client.command("DATA", "354")
         await client.send(b".\r\n")
         await client.expect("250")
         await client.quit()
@@ -161,14 +174,14 @@ async def test_where_it_may_not_stand(autojump_clock: MockClock) -> None:
 async def test_required(autojump_clock: MockClock) -> None:
     """TLS-6: RFC 3207 4 has a list, and HELO and RSET are not on it."""
     server = secure(extensions=standard(StartTls(required=True)))
-    async with talk(server) as client:
+    async with connected(server) as client:
         await client.expect("220")
-        await client.say("HELO a.test", "530 Must")  # RFC 2034 4: no enhanced code in the answer to HELO
+        await client.command("HELO a.test", "530 Must")  # RFC 2034 4: no enhanced code in the answer to HELO
         for line in ("RSET", "VRFY a", "HELP", "MAIL FROM:<>", "RCPT TO:<a@b.test>", "DATA", f"AUTH PLAIN {SECRET}"):
-            await client.say(line, "530 5.7.0")
-        await client.say("NOOP", "250")
+            await client.command(line, "530 5.7.0")
+        await client.command("NOOP", "250")
         await client.hello()
-        await client.say("MAIL FROM:<>", "530 5.7.0")
+        await client.command("MAIL FROM:<>", "530 5.7.0")
         await client.starttls()
         await client.hello()
         await client.deliver()
@@ -176,14 +189,14 @@ async def test_required(autojump_clock: MockClock) -> None:
 
 
 async def test_auth_needs_tls(autojump_clock: MockClock) -> None:
-    async with talk(secure(extensions=standard(Auth(required=True)))) as client:
+    async with connected(secure(extensions=standard(Auth(required=True)))) as client:
         await client.hello()
-        await client.say(f"AUTH PLAIN {SECRET}", "538 5.7.11")
-        await client.say("MAIL FROM:<>", "530 5.7.0")
+        await client.command(f"AUTH PLAIN {SECRET}", "538 5.7.11")
+        await client.command("MAIL FROM:<>", "530 5.7.0")
         await client.starttls()
         await client.hello()
-        await client.say("MAIL FROM:<>", "530 5.7.0")
-        await client.say(f"AUTH PLAIN {SECRET}", "235")
+        await client.command("MAIL FROM:<>", "530 5.7.0")
+        await client.command(f"AUTH PLAIN {SECRET}", "235")
         await client.deliver()
         await client.quit()
 
@@ -218,11 +231,11 @@ async def test_injection(injected: bytes, pair: Any, autojump_clock: MockClock) 
         events.append(command.verb)
 
     server.on(message=message)
-    async with talk(server, pair=pair) as client:
+    async with connected(server, pair=pair) as client:
         await client.hello()
         await client.send(b"STARTTLS\r\n" + injected)
         await client.expect("554 5.5.0")
-        await client.end()
+        await client.expect_end()
     assert events == ["EHLO"]
     assert hooks.seen == [("connect", False)]
 
@@ -230,9 +243,9 @@ async def test_injection(injected: bytes, pair: Any, autojump_clock: MockClock) 
 async def test_injection_that_comes_after_the_220(autojump_clock: MockClock) -> None:
     """It is taken for a handshake, which it is not."""
     hooks = Seen()
-    async with talk(secure(hooks)) as client:
+    async with connected(secure(hooks)) as client:
         await client.hello()
-        await client.say("STARTTLS", "220")
+        await client.command("STARTTLS", "220")
         await client.send(b"MAIL FROM:<x@y.test>\r\n")
         data = await client.stream.receive_some()
         assert not data.startswith(b"2")
@@ -268,12 +281,12 @@ async def test_handshake_that_fails(
     """TLS-5: the connection is closed, `disconnect` follows `connect`, and it is nobody's bug."""
     hooks = Seen()
     server = secure(hooks)
-    async with talk(server, pair=pair) as neighbour:
+    async with connected(server, pair=pair) as neighbour:
         await neighbour.hello()
-        async with talk(server, pair=pair, implicit_tls=implicit) as client:
+        async with connected(server, pair=pair, implicit_tls=implicit) as client:
             if not implicit:
                 await client.hello()
-                await client.say("STARTTLS", "220")
+                await client.command("STARTTLS", "220")
             await accident(client)
         await neighbour.deliver()
         await neighbour.quit()
@@ -292,15 +305,15 @@ async def test_stop_during_a_handshake(autojump_clock: MockClock) -> None:
     hooks = Seen()
     server = secure(hooks)
     server.on(response=response)
-    async with talk(server) as client, talk(server, implicit_tls=True) as implicit:
+    async with connected(server) as client, connected(server, implicit_tls=True) as implicit:
         await client.hello()
-        await client.say("STARTTLS", "220")
+        await client.command("STARTTLS", "220")
         await client.send(b"\x16\x03")
         await wait_all_tasks_blocked()
         replies.clear()
         assert await server.stop() == Drained(idle=2)
-        await client.end()
-        await implicit.end()
+        await client.expect_end()
+        await implicit.expect_end()
     assert trio.current_time() == 0
     assert hooks.ended == hooks.sessions
     assert len(hooks.ended) == 1
@@ -316,7 +329,7 @@ async def test_stop_before_a_handshake(autojump_clock: MockClock) -> None:
 
     server = secure()
     server.on(helo=helo)
-    async with talk(server) as client, trio.open_nursery() as nursery:
+    async with connected(server) as client, trio.open_nursery() as nursery:
         await client.expect("220")
         await client.send(b"EHLO a\r\nSTARTTLS\r\n")
         await wait_all_tasks_blocked()
@@ -325,19 +338,19 @@ async def test_stop_before_a_handshake(autojump_clock: MockClock) -> None:
         stopped.set()
         await client.expect("250")
         await client.expect("421 4.3.2")
-        await client.end()
+        await client.expect_end()
     assert trio.current_time() == 0
 
 
 async def test_close_notify_in_a_message(pair: Any, autojump_clock: MockClock) -> None:
     """The end of TLS is the end of the session: what comes in the clear behind it is not read, and not answered."""
     hooks = Seen()
-    async with talk(secure(hooks), pair=pair) as client:
+    async with connected(secure(hooks), pair=pair) as client:
         await client.hello()
         transport = client.stream
         await client.starttls()
         await client.open()
-        await client.say("DATA", "354")
+        await client.command("DATA", "354")
         await client.send(b"half a mess")
         assert isinstance(client.stream, trio.SSLStream)
         assert await client.stream.unwrap() == (transport, b"")  # its close_notify was answered in kind
@@ -355,12 +368,12 @@ async def test_close_notify_in_a_message(pair: Any, autojump_clock: MockClock) -
 async def test_no_close_notify(when: str, pair: Any, autojump_clock: MockClock) -> None:
     """A peer that just closes is the end of a session, not an error."""
     hooks = Seen()
-    async with talk(secure(hooks), pair=pair, implicit_tls=True) as client:
+    async with connected(secure(hooks), pair=pair, implicit_tls=True) as client:
         transport = client.stream
         await client.handshake()
         await client.open()
         if when == "message":
-            await client.say("DATA", "354")
+            await client.command("DATA", "354")
         await trio.aclose_forcefully(transport)
     assert hooks.errors == []
     assert hooks.ended == hooks.sessions
@@ -369,10 +382,10 @@ async def test_no_close_notify(when: str, pair: Any, autojump_clock: MockClock) 
 async def test_no_close_notify_at_quit(pair: Any, autojump_clock: MockClock) -> None:
     """TLS-10: the server says it, and waits for nobody."""
     hooks = Seen()
-    async with talk(secure(hooks), pair=pair, implicit_tls=True) as client:
+    async with connected(secure(hooks), pair=pair, implicit_tls=True) as client:
         await client.handshake()
         await client.hello()
-        await client.say("QUIT", "221")
+        await client.command("QUIT", "221")
         # `receive_some` of an end without close_notify would raise.
         assert await client.stream.receive_some() == b""
         assert hooks.ended == hooks.sessions
@@ -382,14 +395,14 @@ async def test_no_close_notify_at_quit(pair: Any, autojump_clock: MockClock) -> 
 
 async def test_idle_and_cancelled_inside_tls(autojump_clock: MockClock) -> None:
     server = secure()
-    async with talk(server, implicit_tls=True) as idle, talk(server, implicit_tls=True) as busy:
+    async with connected(server, implicit_tls=True) as idle, connected(server, implicit_tls=True) as busy:
         for client in (idle, busy):
             await client.handshake()
             await client.open()
-        await busy.say("DATA", "354")
+        await busy.command("DATA", "354")
         assert await server.stop(5) == Drained(idle=1, cancelled=1)
         await idle.expect("421 4.3.2")
-        await idle.end()
+        await idle.expect_end()
 
 
 async def test_back_pressure_inside_tls(autojump_clock: MockClock) -> None:
@@ -404,7 +417,7 @@ async def test_back_pressure_inside_tls(autojump_clock: MockClock) -> None:
 
     server = secure()
     server.on(data=data)
-    async with talk(server, implicit_tls=True) as client:
+    async with connected(server, implicit_tls=True) as client:
         await client.handshake()
         await client.hello()
         await client.deliver(MESSAGE * 9999)
@@ -413,5 +426,23 @@ async def test_back_pressure_inside_tls(autojump_clock: MockClock) -> None:
 
 async def test_turned_away_from_a_tls_door(autojump_clock: MockClock) -> None:
     """There is no greeting that such a client could read: it just closes."""
-    async with talk(secure(limits=Limits(sessions=0)), implicit_tls=True) as client:
-        await client.end()
+    async with connected(secure(limits=Limits(sessions=0)), implicit_tls=True) as client:
+        await client.expect_end()
+
+
+class Authenticating(Hooks):
+    async def auth(self, session: Session, credentials: Credentials) -> Reply | None:
+        return None if credentials.password == "secret" else Reply(535, "No", "5.7.8")
+
+    async def data(self, session: Session, body: Body) -> Reply | None:
+        await body.read()
+        return None
+
+
+async def test_auth_after_starttls() -> None:
+    async with connected(Server(Authenticating(), name=NAME, tls=server_tls())) as client:
+        assert "250-STARTTLS" in (await client.hello()).split("\n")
+        await client.starttls()
+        assert "250-AUTH PLAIN LOGIN" in (await client.hello()).split("\n")
+        await client.command(f"AUTH PLAIN {SECRET}", "235 2.7.0")
+        await client.deliver()
