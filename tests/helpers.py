@@ -189,10 +189,10 @@ async def connected(
     server: Server, *, pair: Callable[[], Pair] = memory_stream_pair, implicit_tls: bool = False
 ) -> AsyncGenerator[Client]:
     """Run a session in memory, with a `Client`. The client disconnects at the end, after which the session must end."""
-    ours, theirs = pair()
+    client_end, server_end = pair()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve, server, theirs, implicit_tls)
-        client = Client(ours)
+        nursery.start_soon(serve, server, server_end, implicit_tls)
+        client = Client(client_end)
         yield client
         await trio.aclose_forcefully(client.stream)
 
@@ -232,9 +232,9 @@ class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
         await trio.lowlevel.checkpoint()
 
     async def connect(self) -> Client:
-        ours, theirs = memory_stream_pair()
-        await self.streams.send(theirs)
-        return Client(ours)
+        client_end, server_end = memory_stream_pair()
+        await self.streams.send(server_end)
+        return Client(client_end)
 
 
 async def serve_memory_listener(server: Server, task_status: trio.TaskStatus[Any]) -> None:
@@ -256,8 +256,8 @@ class _StartedWith(trio.TaskStatus[Any]):
 
 def sockets() -> Pair:
     """Return connected sockets. They work with a MockClock, as the peer can read at once what was written."""
-    ours, theirs = (trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in socket.socketpair())
-    return ours, theirs
+    client_end, server_end = (trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in socket.socketpair())
+    return client_end, server_end
 
 
 @asynccontextmanager

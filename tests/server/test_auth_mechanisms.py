@@ -1,4 +1,4 @@
-"""The mechanisms of AUTH (RFC 4954) through a whole server, and its two hooks for them: `auth` and `secret`."""
+"""SASL mechanisms (RFC 4954) through a whole server, with its `auth` and `secret` hooks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WHO: dict[str, PasswordCredentials | BearerToken] = {
 
 
 class Intake(RecordingHooks):
-    """Knows fred."""
+    """Hooks with one user, fred."""
 
     def __init__(self, secret: object = "secret") -> None:
         super().__init__()
@@ -58,7 +58,7 @@ def b64(octets: bytes | None) -> str:
 
 
 async def log_in(client: Client, name: str, credentials: PasswordCredentials | BearerToken) -> str:
-    """The exchange, to its end: the last reply."""
+    """Run an exchange to its end; return the last reply."""
     half = MECHANISMS[name].client(credentials, lambda n: bytes(range(n)))
     initial = half.send(None)
     await client.send((f"AUTH {name}" + ("" if initial is None else f" {b64(initial)}")).encode() + b"\r\n")
@@ -71,7 +71,7 @@ async def log_in(client: Client, name: str, credentials: PasswordCredentials | B
 
 
 @pytest.mark.parametrize("name", ALL)
-async def test_logged_in(name: str, autojump_clock: MockClock) -> None:
+async def test_login(name: str, autojump_clock: MockClock) -> None:
     intake = Intake()
     async with connected(build(intake)) as client:
         assert f"250-AUTH {' '.join(ALL)}" in (await client.hello()).split("\n")
@@ -86,8 +86,8 @@ async def test_logged_in(name: str, autojump_clock: MockClock) -> None:
 
 @pytest.mark.parametrize("user", ["fred", "nobody"])
 @pytest.mark.parametrize("name", ALL)
-async def test_AUT_5_too_many_failures(name: str, user: str, autojump_clock: MockClock) -> None:
-    """However they fail, the third time is the last."""
+async def test_too_many_failures(name: str, user: str, autojump_clock: MockClock) -> None:
+    """The third failure closes the connection, whatever its kind."""
     wrong = (
         PasswordCredentials(user, "wrong")
         if MECHANISMS[name].credentials is PasswordCredentials
@@ -104,8 +104,8 @@ async def test_AUT_5_too_many_failures(name: str, user: str, autojump_clock: Moc
     assert intake.errors == []
 
 
-async def test_AUT_6_who_cancels_a_failure_has_failed(autojump_clock: MockClock) -> None:
-    """A token that was found out is a guess, even if its refusal is not waited for; to give up before that is none."""
+async def test_cancelling_after_a_failure_counts_as_a_failure(autojump_clock: MockClock) -> None:
+    """A token that was refused counts, even if the client cancels then. Cancelling before does not count."""
     bad = b64(b"user=fred\x01auth=Bearer wrong\x01\x01")
     async with connected(build(Intake())) as client:
         await client.hello()
@@ -118,7 +118,7 @@ async def test_AUT_6_who_cancels_a_failure_has_failed(autojump_clock: MockClock)
         await client.expect_end()
 
 
-async def test_AUT_19_no_password_is_stored(autojump_clock: MockClock) -> None:
+async def test_login_with_a_scram_secret(autojump_clock: MockClock) -> None:
     intake = Intake(ScramSecret.from_password("secret", bytes(16)))
     async with connected(build(intake)) as client:
         await client.hello()
@@ -127,7 +127,7 @@ async def test_AUT_19_no_password_is_stored(autojump_clock: MockClock) -> None:
     assert intake.errors == []
 
 
-async def test_AUT_1_without_tls_there_is_what_needs_none(autojump_clock: MockClock) -> None:
+async def test_mechanisms_without_tls(autojump_clock: MockClock) -> None:
     server = Server(Intake(), name=NAME)
     async with connected(server) as client:
         assert "250-AUTH SCRAM-SHA-256 CRAM-MD5" in (await client.hello()).split("\n")
@@ -137,8 +137,8 @@ async def test_AUT_1_without_tls_there_is_what_needs_none(autojump_clock: MockCl
 
 @pytest.mark.parametrize("mistake", [RuntimeError("the secret is 42"), 42, "late"])
 @pytest.mark.parametrize("name", ["SCRAM-SHA-256", "CRAM-MD5"])
-async def test_AUT_9_a_secret_hook_that_fails(name: str, mistake: object, autojump_clock: MockClock) -> None:
-    """Nobody comes in, nobody is blamed, and nobody hears why."""
+async def test_secret_hook_that_fails(name: str, mistake: object, autojump_clock: MockClock) -> None:
+    """The client gets 454 without the reason, and it does not count as a failed login."""
     intake = Intake(mistake)
     async with connected(build(intake)) as client:
         await client.hello()
@@ -149,7 +149,7 @@ async def test_AUT_9_a_secret_hook_that_fails(name: str, mistake: object, autoju
     assert intake.users == [None]
 
 
-async def test_the_salt_of_an_unknown_user_outlives_the_session(autojump_clock: MockClock) -> None:
+async def test_unknown_user_has_the_same_salt_in_every_session(autojump_clock: MockClock) -> None:
     server = build(Intake())
     salts = set()
     for _ in range(2):
@@ -161,8 +161,8 @@ async def test_the_salt_of_an_unknown_user_outlives_the_session(autojump_clock: 
 
 
 @pytest.mark.parametrize("name", ["CRAM-MD5", "PLAIN", "LOGIN"])
-async def test_smtplib_logs_in(name: str) -> None:
-    """The standard library's client, over TCP: it takes the best that it knows, so it is offered one."""
+async def test_login_by_smtplib(name: str) -> None:
+    """smtplib over TCP. It uses the strongest mechanism that it knows, so the server offers one only."""
     intake = Intake()
 
     def converse(port: int) -> None:

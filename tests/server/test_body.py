@@ -1,4 +1,4 @@
-"""The message on its way in: pulled by the `data` hook, by DATA and by BDAT alike, to an end or to none."""
+"""`Body`: a message that the `data` hook reads, by DATA and by BDAT, and every way in which it can end."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def serving(data: Data | None = None, hooks: RecordingHooks | None = None, **set
 
 
 class Reader:
-    """A `data` hook that reads the message and notes how that went."""
+    """A `data` hook that reads the message and records the result."""
 
     def __init__(self, reply: Reply | None = None, bug: Exception | None = None, *, swallow: bool = False) -> None:
         self.reply = reply
@@ -49,10 +49,10 @@ class Reader:
         return self.reply
 
 
-# --- the ordinary course ----------------------------------------------------------------------------------------------
+# --- reading ----------------------------------------------------------------------------------------------------------
 
 
-async def test_first_pull_sends_354(autojump_clock: MockClock) -> None:
+async def test_first_read_sends_354(autojump_clock: MockClock) -> None:
     begin = trio.Event()
 
     async def data(session: Session, body: Body) -> None:
@@ -78,8 +78,8 @@ async def test_first_pull_sends_354(autojump_clock: MockClock) -> None:
     assert hooks.errors == []
 
 
-async def test_refusal_before_the_first_pull(autojump_clock: MockClock) -> None:
-    """No 354: the client sends nothing, and what it says next is a command. The transaction is over (RFC 5321 4.1.1.4)."""
+async def test_refusal_before_the_first_read(autojump_clock: MockClock) -> None:
+    """The refusal replaces the 354 and ends the transaction (RFC 5321 4.1.1.4). The next line is a command."""
 
     async def data(session: Session, body: Body) -> Reply:
         return Reply(554, "Not today", "5.7.1")
@@ -92,8 +92,8 @@ async def test_refusal_before_the_first_pull(autojump_clock: MockClock) -> None:
         await client.quit()
 
 
-async def test_refusal_midway_drops_the_rest(autojump_clock: MockClock) -> None:
-    """DAT-11, and the answer comes when the client has said all."""
+async def test_refusal_in_the_middle_drops_the_rest(autojump_clock: MockClock) -> None:
+    """The refusal is sent after the end of the message."""
     pulled = []
 
     async def data(session: Session, body: Body) -> Reply:
@@ -184,8 +184,8 @@ async def test_discard(reply: Reply | None, reads: int, autojump_clock: MockCloc
     assert hooks.errors == []
 
 
-async def test_data_and_bdat_look_the_same(autojump_clock: MockClock) -> None:
-    """One call, one body; the content has its dots and its CRLFs, and nothing of how it came."""
+async def test_data_and_bdat_give_the_same_body(autojump_clock: MockClock) -> None:
+    """One call of the hook for each message, with the content unchanged."""
     content = b".\r\n..\r\n.x\r\n\r\n.\r\nend\r\n"
     stuffed = b"..\r\n...\r\n..x\r\n\r\n..\r\nend\r\n"
     hooks = RecordingHooks()
@@ -205,10 +205,10 @@ async def test_data_and_bdat_look_the_same(autojump_clock: MockClock) -> None:
     assert hooks.messages == [content] * 3
 
 
-async def test_hook_runs_in_the_sessions_task(autojump_clock: MockClock) -> None:
+async def test_hooks_run_in_the_task_of_the_session(autojump_clock: MockClock) -> None:
     tasks = []
 
-    class Where(RecordingHooks):
+    class TaskRecorder(RecordingHooks):
         async def connect(self, session: Session) -> None:
             tasks.append(trio.lowlevel.current_task())
 
@@ -216,14 +216,14 @@ async def test_hook_runs_in_the_sessions_task(autojump_clock: MockClock) -> None
             tasks.append(trio.lowlevel.current_task())
             await body.discard()
 
-    async with connected(Server(Where(), name=NAME)) as client:
+    async with connected(Server(TaskRecorder(), name=NAME)) as client:
         await client.hello()
         await client.deliver()
     assert len(tasks) == 2
     assert tasks[0] is tasks[1]
 
 
-async def test_body_pulled_by_a_child_task(autojump_clock: MockClock) -> None:
+async def test_body_read_by_a_child_task(autojump_clock: MockClock) -> None:
     pieces = []
 
     async def data(session: Session, body: Body) -> None:
@@ -247,8 +247,8 @@ async def test_body_pulled_by_a_child_task(autojump_clock: MockClock) -> None:
     assert b"".join(pieces) == MESSAGE * 10000 + b"helloworld\r\n"
 
 
-async def test_not_pulling_is_back_pressure(autojump_clock: MockClock) -> None:
-    """What the client may send ahead is bounded, however slow the hook is."""
+async def test_not_reading_limits_what_the_client_can_send(autojump_clock: MockClock) -> None:
+    """The client can send a bounded number of octets before the hook reads."""
     message = MESSAGE * 50000
     pull = trio.Semaphore(0)
     got: list[bytes] = []
@@ -278,7 +278,7 @@ async def test_not_pulling_is_back_pressure(autojump_clock: MockClock) -> None:
     assert b"".join(got) == message
 
 
-# --- how it may fail --------------------------------------------------------------------------------------------------
+# --- errors -----------------------------------------------------------------------------------------------------------
 
 
 async def hang_up(client: Client) -> None:
@@ -296,7 +296,7 @@ async def silence(client: Client) -> None:
     await client.expect_end()
 
 
-def saying(octets: bytes, *answers: str) -> Callable[[Client], Awaitable[None]]:
+def sends(octets: bytes, *answers: str) -> Callable[[Client], Awaitable[None]]:
     async def command(client: Client) -> None:
         await client.send(octets)
         await client.expect(*answers)
@@ -305,7 +305,7 @@ def saying(octets: bytes, *answers: str) -> Callable[[Client], Awaitable[None]]:
     return command
 
 
-async def torn_chunk(client: Client) -> None:
+async def incomplete_chunk(client: Client) -> None:
     await client.send(b"BDAT 100 LAST\r\nnot a hundred")
     await close_writing(client)
 
@@ -316,27 +316,27 @@ ENDS = {
     "data-gone": (DATA, hang_up, True),
     "data-eof": (DATA, close_writing, True),
     "data-idle": (DATA, silence, True),
-    "data-over-size": (DATA, saying(b"x\r\n" * 400 + b".\r\n", "552 5.3.4"), False),
-    "data-bare-lf": (DATA, saying(b"a\nb\r\n.\r\n", "550 5.5.2 Message refused: bare LF"), False),
-    "data-bare-cr": (DATA, saying(b"a\rb\r\n.\r\n", "550 5.5.2 Message refused: bare CR"), False),
-    "data-loop": (DATA, saying(b"Received: x\r\n" * 9 + b"\r\n.\r\n", "554 5.4.6"), False),
+    "data-over-size": (DATA, sends(b"x\r\n" * 400 + b".\r\n", "552 5.3.4"), False),
+    "data-bare-lf": (DATA, sends(b"a\nb\r\n.\r\n", "550 5.5.2 Message refused: bare LF"), False),
+    "data-bare-cr": (DATA, sends(b"a\rb\r\n.\r\n", "550 5.5.2 Message refused: bare CR"), False),
+    "data-loop": (DATA, sends(b"Received: x\r\n" * 9 + b"\r\n.\r\n", "554 5.4.6"), False),
     "bdat-gone": (BDAT, hang_up, True),
     "bdat-eof": (BDAT, close_writing, True),
     "bdat-idle": (BDAT, silence, True),
-    "bdat-torn": (BDAT, torn_chunk, True),
-    "bdat-over-size": (BDAT, saying(b"BDAT 1200 LAST\r\n" + b"x\r\n" * 400, "552 5.3.4"), False),
+    "bdat-torn": (BDAT, incomplete_chunk, True),
+    "bdat-over-size": (BDAT, sends(b"BDAT 1200 LAST\r\n" + b"x\r\n" * 400, "552 5.3.4"), False),
     "bdat-over-size-midway": (
         BDAT,
-        saying(
+        sends(
             b"BDAT 1200\r\n" + b"x\r\n" * 400 + b"BDAT 3 LAST\r\nx\r\nRSET\r\n", "552 5.3.4", "503 5.5.1", "250 2.0.0"
         ),
         True,
     ),
-    "bdat-bare-lf": (BDAT, saying(b"BDAT 3 LAST\r\na\nb", "550 5.5.2"), False),
-    "bdat-rset": (BDAT, saying(b"RSET\r\n", "250 2.0.0"), True),
-    "bdat-ehlo": (BDAT, saying(b"EHLO again.test\r\n", f"250-{NAME}"), True),
-    "bdat-helo": (BDAT, saying(b"HELO again.test\r\n", f"250 {NAME}"), True),
-    "bdat-quit": (BDAT, saying(b"QUIT\r\n", "221 2.0.0"), True),
+    "bdat-bare-lf": (BDAT, sends(b"BDAT 3 LAST\r\na\nb", "550 5.5.2"), False),
+    "bdat-rset": (BDAT, sends(b"RSET\r\n", "250 2.0.0"), True),
+    "bdat-ehlo": (BDAT, sends(b"EHLO again.test\r\n", f"250-{NAME}"), True),
+    "bdat-helo": (BDAT, sends(b"HELO again.test\r\n", f"250 {NAME}"), True),
+    "bdat-quit": (BDAT, sends(b"QUIT\r\n", "221 2.0.0"), True),
 }
 
 
@@ -359,7 +359,7 @@ async def test_body_error(
     reader: Callable[[], Reader],
     autojump_clock: MockClock,
 ) -> None:
-    """The pull raises; the session knows the answer, and nothing that the hook does changes it."""
+    """The read raises; the session sends the right reply whatever the hook does after that."""
     data = reader()
     hooks = RecordingHooks()
     resets = []
@@ -393,7 +393,7 @@ async def test_body_error(
     assert len(resets) == lost
 
 
-async def test_error_is_raised_again_at_every_pull(autojump_clock: MockClock) -> None:
+async def test_every_read_raises_the_error_again(autojump_clock: MockClock) -> None:
     errors = []
 
     async def data(session: Session, body: Body) -> None:
@@ -410,8 +410,8 @@ async def test_error_is_raised_again_at_every_pull(autojump_clock: MockClock) ->
 
 
 @pytest.mark.parametrize("early", [False, True])
-async def test_message_that_goes_on_and_on(early: bool, autojump_clock: MockClock) -> None:
-    """DAT-9: what is over the size is read to its end, but not without end."""
+async def test_message_far_beyond_the_size(early: bool, autojump_clock: MockClock) -> None:
+    """A message that exceeds the size is read to its end, up to a limit."""
 
     async def data(session: Session, body: Body) -> Reply | None:
         if early:
@@ -431,8 +431,8 @@ async def test_message_that_goes_on_and_on(early: bool, autojump_clock: MockCloc
 # --- between chunks ---------------------------------------------------------------------------------------------------
 
 
-async def test_between_chunks(autojump_clock: MockClock) -> None:
-    """NOOP is answered, what has no place there is told so, and the message goes on."""
+async def test_commands_between_chunks(autojump_clock: MockClock) -> None:
+    """NOOP gets 250, commands that are out of order 503, and the message goes on."""
     asked = []
     hooks = RecordingHooks()
 
@@ -474,7 +474,7 @@ async def test_too_many_errors_between_chunks(autojump_clock: MockClock) -> None
 
 
 async def test_message_hook_refuses_a_chunk(autojump_clock: MockClock) -> None:
-    """Its octets are swallowed, it is told so, and the rest as well until RSET (BDT-4)."""
+    """The octets of the chunk are discarded, and so are those of later chunks until RSET (RFC 3030 2)."""
     data = Reader()
     chunks = 0
 
@@ -498,8 +498,8 @@ async def test_message_hook_refuses_a_chunk(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("last", [b"", b" LAST"])
-async def test_data_hook_refuses_midchunk(last: bytes, autojump_clock: MockClock) -> None:
-    """BDT-4: behind a refused chunk nothing but RSET, EHLO and QUIT helps; a refused LAST ends the message."""
+async def test_data_hook_refuses_in_the_middle_of_a_chunk(last: bytes, autojump_clock: MockClock) -> None:
+    """After a refused chunk only RSET, EHLO and QUIT are valid (RFC 3030 2). A refused LAST ends the message."""
 
     async def data(session: Session, body: Body) -> Reply:
         await anext(body)
@@ -520,8 +520,8 @@ async def test_data_hook_refuses_midchunk(last: bytes, autojump_clock: MockClock
         await client.quit()
 
 
-async def test_refusal_between_chunks(autojump_clock: MockClock) -> None:
-    """The hook has had all of a chunk, and refuses before it pulls again: the refusal is that chunk's answer."""
+async def test_data_hook_refuses_after_a_chunk(autojump_clock: MockClock) -> None:
+    """The hook has read a whole chunk and refuses before it reads again: the refusal is the reply to that chunk."""
 
     async def data(session: Session, body: Body) -> Reply:
         await anext(body)
@@ -535,7 +535,7 @@ async def test_refusal_between_chunks(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("line", ["RSET", "EHLO b.test", "HELO b.test", "QUIT"])
-async def test_what_ends_a_message_is_dispatched_when_its_hook_has_ended(line: str, autojump_clock: MockClock) -> None:
+async def test_command_that_ends_a_message_is_carried_out_after_the_hook(line: str, autojump_clock: MockClock) -> None:
     order: list[str] = []
 
     async def data(session: Session, body: Body) -> None:
@@ -563,18 +563,18 @@ async def test_what_ends_a_message_is_dispatched_when_its_hook_has_ended(line: s
     assert order == ["BDAT", "data has ended", line.split()[0], "reset"]
 
 
-# --- the hook's own scopes --------------------------------------------------------------------------------------------
+# --- cancelled reads --------------------------------------------------------------------------------------------------
 
 
-async def test_hook_gives_up_on_a_pull(autojump_clock: MockClock) -> None:
-    """A hook may cancel its own pull, and go on as it likes: nothing of the message is lost by that."""
+async def test_hook_cancels_its_own_read(autojump_clock: MockClock) -> None:
+    """A cancelled read loses nothing of the message."""
     pieces: list[bytes] = []
 
     async def data(session: Session, body: Body) -> None:
         while not body.complete:
             with trio.move_on_after(10):
                 async for piece in body:
-                    pieces.append(piece)  # noqa: PERF401  # one by one: what came before the cancellation stays
+                    pieces.append(piece)  # noqa: PERF401  # not a comprehension: parts read before the cancellation are kept
 
     hooks = RecordingHooks()
     async with connected(serving(data, hooks)) as client:
@@ -590,7 +590,7 @@ async def test_hook_gives_up_on_a_pull(autojump_clock: MockClock) -> None:
     assert hooks.errors == []
 
 
-async def test_hook_gives_up_and_refuses(autojump_clock: MockClock) -> None:
+async def test_hook_cancels_its_own_read_and_refuses(autojump_clock: MockClock) -> None:
     async def data(session: Session, body: Body) -> Reply | None:
         with trio.move_on_after(10):
             await body.read()
@@ -607,8 +607,8 @@ async def test_hook_gives_up_and_refuses(autojump_clock: MockClock) -> None:
         await client.quit()
 
 
-async def test_hook_that_gave_up_has_no_more_time_than_others(autojump_clock: MockClock) -> None:
-    """The clock of the hook runs again when a pull was cancelled."""
+async def test_hook_timeout_after_a_cancelled_read(autojump_clock: MockClock) -> None:
+    """The clock of the hook runs again after a cancelled read."""
 
     async def data(session: Session, body: Body) -> None:
         for _ in range(3):
@@ -628,8 +628,8 @@ async def test_hook_that_gave_up_has_no_more_time_than_others(autojump_clock: Mo
     assert [type(error) for error in hooks.errors] == [trio.TooSlowError]
 
 
-async def test_writing_is_not_the_hooks_time(autojump_clock: MockClock) -> None:
-    """A client that is slow to read the 354 takes nothing from the hook's time."""
+async def test_writing_does_not_count_for_the_hook_timeout(autojump_clock: MockClock) -> None:
+    """A client that reads the 354 late does not use up the time of the hook."""
     hooks = RecordingHooks()
     async with connected(serving(hooks=hooks, timeout=Timeouts(hook=10)), pair=unbuffered) as client:
         await client.open()
@@ -642,15 +642,15 @@ async def test_writing_is_not_the_hooks_time(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("hook", ["response", "message"])
-async def test_hook_gives_up_while_another_is_at_work_in_the_pull(hook: str, autojump_clock: MockClock) -> None:
-    """The answers inside a pull are given, be it late: no command goes without one."""
+async def test_read_is_cancelled_while_it_calls_another_hook(hook: str, autojump_clock: MockClock) -> None:
+    """Every command gets its reply, although the read that sends it was cancelled."""
 
     async def slow(session: Session, _: object) -> None:
         await trio.sleep(3)
 
     async def data(session: Session, body: Body) -> None:
-        for patience in cycle((1, 2, 5)):
-            with trio.move_on_after(patience):
+        for seconds in cycle((1, 2, 5)):
+            with trio.move_on_after(seconds):
                 await anext(body, None)
             if body.complete:
                 return
@@ -677,17 +677,17 @@ async def test_hook_gives_up_while_another_is_at_work_in_the_pull(hook: str, aut
 
 @pytest.mark.parametrize("declared", ["", " SIZE=5"])
 async def test_size_is_counted_without_the_added_dots(declared: str, autojump_clock: MockClock) -> None:
-    """SIZ-6, SIZ-8: exactly the limit passes, one octet more does not; what was declared does not count."""
+    """The limit itself is accepted, one octet more is not (RFC 1870 6); the declared size does not matter."""
     content = b".\r\n" * 40
     hooks = RecordingHooks()
     async with connected(serving(hooks=hooks, size=len(content))) as client:
         await client.hello()
-        for extra, told in ((b"", "250 2.0.0"), (b"\r\n", "552 5.3.4")):
+        for extra, reply in ((b"", "250 2.0.0"), (b"\r\n", "552 5.3.4")):
             await client.command(f"MAIL FROM:<a@b.test>{declared}", "250")
             await client.command("RCPT TO:<a@b.test>", "250")
             await client.command("DATA", "354")
             await client.send(b"..\r\n" * 40 + extra + b".\r\n")
-            await client.expect(told)
+            await client.expect(reply)
     assert hooks.messages == [content]
 
 
@@ -717,7 +717,7 @@ async def test_normalized_and_preserved_newlines(autojump_clock: MockClock) -> N
         assert hooks.messages == [content]
 
 
-async def test_binarymime_is_left_as_it_is(autojump_clock: MockClock) -> None:
+async def test_binarymime_is_not_changed(autojump_clock: MockClock) -> None:
     hooks = RecordingHooks()
     octets = bytes(range(256)) + b"\r\n.\r\n"
     async with connected(serving(hooks=hooks, extensions=standard(BinaryMime()))) as client:
@@ -731,7 +731,7 @@ async def test_binarymime_is_left_as_it_is(autojump_clock: MockClock) -> None:
 
 @pytest.mark.parametrize("pair", [memory_stream_pair, sockets])
 async def test_no_data_hook_and_a_slow_chunk(pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
-    """Nobody wants the message, and its octets are swallowed for as long as they come."""
+    """The octets of a refused chunk are discarded, however slowly they arrive."""
     server = Server(name=NAME, timeout=Timeouts(command=300, block=180))
     async with connected(server, pair=pair) as client:
         await client.hello()
@@ -746,7 +746,7 @@ async def test_no_data_hook_and_a_slow_chunk(pair: Callable[[], Pair], autojump_
 
 @pytest.mark.parametrize("times", [1, 2])
 async def test_hook_that_closes_the_stream(times: int) -> None:
-    """Its next pull finds nobody there, whichever way it looks."""
+    """The next read raises BodyError."""
     ends: list[BaseException] = []
 
     async def data(session: Session, body: Body) -> None:

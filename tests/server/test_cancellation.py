@@ -1,4 +1,4 @@
-"""What a cancellation leaves behind: nothing that runs, nothing half done. Tried at every step that the tasks take."""
+"""The promises of docs/cancellation, tested by cancelling conversations at every step of their tasks."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ LOST = (EOFError, trio.BrokenResourceError, trio.ClosedResourceError)
 Script = Callable[[Client], Awaitable[Any]]
 
 
-class Witness(RecordingHooks):
-    """A store that takes a moment to commit, and is not to be disturbed in that. Notes how each session ended."""
+class SlowStore(RecordingHooks):
+    """A store that commits in a shield, which takes a second. Records how each session ended."""
 
     def __init__(self, slow: float = 0) -> None:
         super().__init__()
@@ -69,8 +69,8 @@ class Witness(RecordingHooks):
         self.states.append(session.last_message)
 
 
-class Listener(Client):
-    """A client that knows when it is told to go."""
+class WaitingClient(Client):
+    """A client that recognizes a 421."""
 
     async def reply(self) -> str:
         reply = await super().reply()
@@ -81,29 +81,29 @@ class Listener(Client):
 
 @define
 class Scenario:
-    """What a client says, to which server, over which streams."""
+    """A conversation: what a client sends, to which server, over which streams."""
 
     script: Script
     slow: float = 0
     pair: Callable[[], Pair] = memory_stream_pair
     implicit_tls: bool = False
     drain: float = math.inf
-    patience: float = 0  # seconds that an end may take when the client does not read
+    end_timeout: float = 0  # seconds that the end may take when the client does not read
 
 
-async def run(scenario: Scenario, attempt: Attempt, *, everybody: bool) -> Witness:
-    """The scenario once, with a blow on the way: to the server, or to the client as well."""
+async def run(scenario: Scenario, attempt: Attempt, *, everybody: bool) -> SlowStore:
+    """Run the scenario once, cancelling the server, or ``everybody``, on the way."""
     tasks = trio.lowlevel.current_statistics().tasks_living
-    hooks = Witness(scenario.slow)
+    hooks = SlowStore(scenario.slow)
     server = Server(hooks, name=NAME, tls=server_tls(), extensions=standard(Auth(cleartext=True)))
-    ours, theirs = scenario.pair()
-    client = Listener(ours)
+    client_end, server_end = scenario.pair()
+    client = WaitingClient(client_end)
     ended = math.inf
 
     async def serve_it() -> None:
         nonlocal ended
         with nullcontext() if everybody else attempt.here():
-            await serve(server, theirs, scenario.implicit_tls)
+            await serve(server, server_end, scenario.implicit_tls)
         ended = trio.current_time()
 
     async def converse() -> None:
@@ -127,10 +127,10 @@ async def run(scenario: Scenario, attempt: Attempt, *, everybody: bool) -> Witne
                     rest.start_soon(drain)
                 rest.start_soon(converse)
 
-    await trio.aclose_forcefully(ours)
+    await trio.aclose_forcefully(client_end)
     assert trio.lowlevel.current_statistics().tasks_living == tasks
     with pytest.raises(trio.ClosedResourceError):
-        await theirs.receive_some(1)
+        await server_end.receive_some(1)
     assert hooks.ended == hooks.sessions
     assert hooks.errors == []
     assert server.statistics().sessions_open == 0
@@ -138,16 +138,16 @@ async def run(scenario: Scenario, attempt: Attempt, *, everybody: bool) -> Witne
     state = hooks.states[0] if hooks.states else None
     assert server.statistics().messages == len(hooks.messages)
     if not everybody:
-        # What was committed, the client has been told; or the session knows that it could not be.
+        # For each committed message the client got a 250, or the session knows that it could not be sent.
         assert len(hooks.messages) == queued + (state is MessageState.UNACKNOWLEDGED)
         assert queued or state is not MessageState.ACKNOWLEDGED
         if ended < math.inf:
-            assert ended - attempt.interrupted_at <= scenario.slow + scenario.patience
+            assert ended - attempt.interrupted_at <= scenario.slow + scenario.end_timeout
     return hooks
 
 
 def sweep(scenario: Scenario, *, everybody: bool) -> tuple[int, set[MessageState | None]]:
-    """The scenario, cancelled at its first step, at its second, and so on until it ends before that."""
+    """Run the scenario, cancelled at its first step, at its second, and so on until a run ends before that."""
     states: set[MessageState | None] = set()
 
     async def once(attempt: Attempt) -> None:
@@ -232,8 +232,8 @@ async def slow_message(client: Client) -> None:
     await client.quit()
 
 
-async def deaf(client: Client) -> None:
-    """A client that reads everything but the answer to its second message."""
+async def not_reading(client: Client) -> None:
+    """A client that does not read the reply to its second message."""
     await client.hello()
     await client.deliver()
     await client.send(START)
@@ -244,8 +244,8 @@ async def deaf(client: Client) -> None:
     await trio.aclose_forcefully(client.stream)
 
 
-async def gone(client: Client) -> None:
-    """A client that hangs up behind the final dot."""
+async def disconnecting(client: Client) -> None:
+    """A client that disconnects after the final dot."""
     await client.open()
     await client.command("DATA", "354")
     await client.send(MESSAGE + b".\r\n")
@@ -265,47 +265,49 @@ SCENARIOS = {
     "drain-too-late": Scenario(slow_message, drain=10.5),
     "drain-idle": Scenario(plain, drain=0, slow=1),
     "slow-hooks": Scenario(plain, slow=2),
-    "deaf": Scenario(deaf, pair=unbuffered, patience=5),
-    "gone": Scenario(gone),
-    "gone-sockets": Scenario(gone, pair=sockets),
+    "not-reading": Scenario(not_reading, pair=unbuffered, end_timeout=5),
+    "disconnecting": Scenario(disconnecting),
+    "disconnecting-sockets": Scenario(disconnecting, pair=sockets),
 }
 #: The scenarios that are tried in every run; the others are marked as slow.
-QUICK = ("pipelined", "gone")
+QUICK = ("pipelined", "disconnecting")
 
 
 @pytest.mark.parametrize("everybody", [False, True], ids=["server", "everybody"])
 @pytest.mark.parametrize("name", quick_or_slow(SCENARIOS, QUICK))
 def test_cancelled_at_every_step(name: str, everybody: bool) -> None:
-    """Promises 1, 2 and 3: nothing runs on, `disconnect` follows `connect`, and a message is taken or it is not."""
+    """Promises 1, 2 and 3: nothing is left running, `disconnect` follows `connect`, a message has one of three states."""
     steps, states = sweep(SCENARIOS[name], everybody=everybody)
-    assert steps >= (20 if name in ("gone", "gone-sockets", "drain-idle", "pipelined", "pipelined-sockets") else 60)
+    assert steps >= (
+        20 if name in ("disconnecting", "disconnecting-sockets", "drain-idle", "pipelined", "pipelined-sockets") else 60
+    )
     assert states >= {None}
-    if not everybody and name not in ("gone", "gone-sockets", "drain-idle", "drain-too-late"):
+    if not everybody and name not in ("disconnecting", "disconnecting-sockets", "drain-idle", "drain-too-late"):
         assert states >= {MessageState.ACKNOWLEDGED, MessageState.NOT_TAKEN}
-    if name in ("gone", "gone-sockets", "deaf"):
+    if name in ("disconnecting", "disconnecting-sockets", "not-reading"):
         assert MessageState.UNACKNOWLEDGED in states
 
 
 async def many(attempt: Attempt) -> None:
     """Three sessions of one listener, in a scope around `Server.serve_listeners`."""
-    hooks = Witness(slow=1)
+    hooks = SlowStore(slow=1)
     server = Server(hooks, name=NAME)
-    door = MemoryListener()
+    listener = MemoryListener()
 
     async def serve_it() -> None:
         with attempt.here():
-            await server.serve_listeners([door])
+            await server.serve_listeners([listener])
 
     async def converse(script: Script) -> None:
         with suppress(*LOST):
-            await script(Listener((await door.connect()).stream))
+            await script(WaitingClient((await listener.connect()).stream))
         await server.stop(2)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve_it)
         for script in (plain, chunks, pipelined):
             nursery.start_soon(converse, script)
-    assert door.closed
+    assert listener.closed
     assert len(hooks.ended) == len(hooks.sessions) == len(set(hooks.ended))
     assert hooks.errors == []
     assert server.statistics().messages == len(hooks.messages)
@@ -320,11 +322,11 @@ def test_listener_cancelled_at_every_step() -> None:
     assert max(sessions) == 3
 
 
-# --- one by one -------------------------------------------------------------------------------------------------------
+# --- single cases -----------------------------------------------------------------------------------------------------
 
 
 async def test_shields_are_bounded(autojump_clock: MockClock) -> None:
-    """Promise 1: a `disconnect` that does not end has five seconds."""
+    """Promise 1: a `disconnect` hook that does not return is cancelled after five seconds."""
     cut: list[float] = []
 
     class Endless(RecordingHooks):
@@ -334,19 +336,19 @@ async def test_shields_are_bounded(autojump_clock: MockClock) -> None:
             finally:
                 cut.append(trio.current_time())
 
-    ours, theirs = memory_stream_pair()
+    client_end, server_end = memory_stream_pair()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve, Server(Endless(), name=NAME), theirs)
-        await Client(ours).hello()
+        nursery.start_soon(serve, Server(Endless(), name=NAME), server_end)
+        await Client(client_end).hello()
         await trio.sleep(10)
         nursery.cancel_scope.cancel()
     assert cut == [15]
 
 
 async def test_disconnect_for_a_connect_that_did_not_end(autojump_clock: MockClock) -> None:
-    """Promise 2: also when `connect` was cancelled, late, or wrong."""
+    """Promise 2, also when `connect` was cancelled, late or raised."""
 
-    class Odd(RecordingHooks):
+    class FailingConnect(RecordingHooks):
         async def connect(self, session: Session) -> Reply | None:
             await super().connect(session)
             if len(self.sessions) == 1:
@@ -355,7 +357,7 @@ async def test_disconnect_for_a_connect_that_did_not_end(autojump_clock: MockClo
                 raise RuntimeError("wrong")
             return Reply(554, "Go away")
 
-    hooks = Odd()
+    hooks = FailingConnect()
     server = Server(hooks, name=NAME)
     async with connected(server) as client:
         await client.expect("421")
@@ -389,7 +391,7 @@ async def test_state_of_the_last_message(autojump_clock: MockClock) -> None:
     """Promise 3."""
     states: list[MessageState | None] = []
 
-    class Look(RecordingHooks):
+    class StateRecorder(RecordingHooks):
         async def mail(self, session: Session, mail: object) -> None:
             states.append(session.last_message)
 
@@ -399,7 +401,7 @@ async def test_state_of_the_last_message(autojump_clock: MockClock) -> None:
                 return Reply(550, "No")
             return None
 
-    async with connected(Server(Look(), name=NAME)) as client:
+    async with connected(Server(StateRecorder(), name=NAME)) as client:
         await client.hello()
         await client.deliver()
         await client.deliver(b"no\r\n", "550")
@@ -410,16 +412,16 @@ async def test_state_of_the_last_message(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("reads", [True, False])
-async def test_reply_to_a_taken_message_is_shielded(reads: bool, autojump_clock: MockClock) -> None:
-    """Promise 3: for five seconds at most, whatever the stream. The hook has it, and the client may know."""
-    hooks = Witness()
-    ours, theirs = unbuffered()
-    client = Client(ours)
+async def test_reply_to_an_accepted_message_is_shielded(reads: bool, autojump_clock: MockClock) -> None:
+    """Promise 3: the shield lasts for five seconds at most, on every kind of stream."""
+    hooks = SlowStore()
+    client_end, server_end = unbuffered()
+    client = Client(client_end)
     scope = trio.CancelScope()
 
     async def serve_it() -> None:
         with scope:
-            await serve(Server(hooks, name=NAME), theirs)
+            await serve(Server(hooks, name=NAME), server_end)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve_it)
@@ -439,10 +441,10 @@ async def test_reply_to_a_taken_message_is_shielded(reads: bool, autojump_clock:
 
 
 @pytest.mark.parametrize("answer", [None, Reply(550, "No")])
-async def test_answer_is_written_before_the_next_command_is_taken(
+async def test_reply_is_written_before_the_next_command_is_read(
     answer: Reply | None, autojump_clock: MockClock
 ) -> None:
-    """Promise 3: though the client has sent ahead, DATA and BDAT alike."""
+    """Promise 3, although the client has pipelined commands, for DATA and BDAT."""
     order: list[str] = []
 
     class Order(RecordingHooks):
@@ -474,8 +476,8 @@ async def test_answer_is_written_before_the_next_command_is_taken(
             await self.stream.aclose()
 
     def pair() -> Pair:
-        ours, theirs = memory_stream_pair()
-        return ours, Written(theirs)
+        client_end, server_end = memory_stream_pair()
+        return client_end, Written(server_end)
 
     code = "550" if answer else "250"
     async with connected(Server(Order(), name=NAME), pair=pair) as client:
@@ -486,21 +488,21 @@ async def test_answer_is_written_before_the_next_command_is_taken(
     assert order[first - 1] == order[second - 1] == code
 
 
-async def test_state_moves_before_the_network(autojump_clock: MockClock) -> None:
-    """Promise 4: RSET is answered as far as the protocol goes, though nobody reads the answer."""
+async def test_state_changes_before_the_reply_is_sent(autojump_clock: MockClock) -> None:
+    """Promise 4: RSET has cleared the transaction although its reply was not read."""
     found: list[object] = []
 
-    class Look(RecordingHooks):
+    class StateRecorder(RecordingHooks):
         async def reset(self, session: Session) -> None:
             found.append("reset")
 
         async def disconnect(self, session: Session) -> None:
             found.append(session.envelope)
 
-    ours, theirs = unbuffered()
+    client_end, server_end = unbuffered()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve, Server(Look(), name=NAME), theirs)
-        client = Client(ours)
+        nursery.start_soon(serve, Server(StateRecorder(), name=NAME), server_end)
+        client = Client(client_end)
         await client.open()
         await client.send(b"RSET\r\n")
         await wait_all_tasks_blocked()
@@ -521,21 +523,21 @@ SEGMENTS = [
 
 
 @pytest.mark.parametrize("segments", SEGMENTS)
-async def test_same_octets_in_same_octets_out(segments: list[bytes], autojump_clock: MockClock) -> None:
-    """Promise 5: however they are cut up, and on every kind of stream."""
+async def test_same_input_gives_same_output(segments: list[bytes], autojump_clock: MockClock) -> None:
+    """Promise 5, for different segments and every kind of stream."""
 
     async def converse(segments: list[bytes], pair: Callable[[], Pair] = memory_stream_pair) -> bytes:
         server = Server(
             RecordingHooks(), name=NAME, token=lambda n: bytes(range(n)), now=lambda: datetime(2026, 11, 22, tzinfo=UTC)
         )
-        heard = b""
+        received = b""
         async with connected(server, pair=pair) as client:
             for segment in segments:
                 await wait_all_tasks_blocked(0.0001)
                 await client.send(segment)
             while data := await client.stream.receive_some():
-                heard += bytes(data)
-        return heard
+                received += bytes(data)
+        return received
 
     first = await converse(segments)
     assert first.endswith(b"221 2.0.0 mx.test Goodbye\r\n")

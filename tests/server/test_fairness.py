@@ -1,4 +1,4 @@
-"""A client that sends all it can at once has its turn, and others have theirs."""
+"""A client that sends many commands at once does not delay other tasks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ COMMANDS = 800
 
 
 async def turns(server: Server, flood: bytes, replies: int) -> int:
-    """How often another task has had its turn while so many replies were made to what came in one piece."""
+    """Return how often another task ran while the server replied to commands that it had received in one segment."""
     async with connected(server) as client:
         await client.open()
         count = 0
@@ -34,16 +34,16 @@ async def turns(server: Server, flood: bytes, replies: int) -> int:
 
 
 @pytest.mark.parametrize("command", [b"RCPT TO:<you@mx.test>\r\n", b"BDAT 1\r\nx"])
-async def test_a_flood_in_one_piece(command: bytes) -> None:
-    """Commands, and chunks that are no larger than commands."""
+async def test_many_commands_in_one_segment(command: bytes) -> None:
+    """Commands, and chunks that are as small as commands."""
     server = Server(RecordingHooks(), name=NAME, limits=Limits(recipients=COMMANDS + 1))
     flood = command * COMMANDS
     assert len(flood) < 65536, "it must come in one read"
     assert await turns(server, flood, COMMANDS) >= COMMANDS // 16
 
 
-async def test_few_commands_give_no_turn_away() -> None:
-    """A group of ordinary size is answered in one go, and in one write (RFC 2920 3.1)."""
+async def test_small_group_is_answered_without_a_checkpoint() -> None:
+    """A group of ordinary size is answered in one write (RFC 2920 3.1)."""
     server = Server(RecordingHooks(), name=NAME)
     writes: list[bytes] = []
 

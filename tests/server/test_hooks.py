@@ -1,4 +1,4 @@
-"""The hooks: when each is called and with what, what it may answer, and what becomes of its mistakes."""
+"""The hooks: when and with which arguments they are called, their replies, their errors and their timeouts."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Hook = Callable[..., Awaitable[Any]]
 
 
 def answering(reply: object) -> Hook:
-    """A hook that returns this; `data` reads the message first."""
+    """Return a hook that returns ``reply``. As `data` it reads the message first."""
 
     async def hook(session: Session, *args: Any) -> object:
         if args and isinstance(args[0], Body):
@@ -58,17 +58,17 @@ def raising(error: Exception) -> Hook:
 
 
 def build(hooks: Hooks | None = None, **on: Hook) -> Server:
-    """A server that offers all it can: AUTH in the clear, STARTTLS, EXPN."""
+    """Return a server with AUTH in the clear, STARTTLS and EXPN."""
     server = Server(hooks or RecordingHooks(), name=NAME, tls=server_tls(), extensions=CLEARTEXT)
     server.on(**({"auth": answering(Reply(235)), "expn": answering(Reply(250, "<fred@mx.test>"))} | on))
     return server
 
 
-# --- when, with what, in what order -----------------------------------------------------------------------------------
+# --- calls ------------------------------------------------------------------------------------------------------------
 
 
 def seen(events: list[Event]) -> list[object]:
-    """The names of the hooks; with their argument where that is a command, with the code where it is a reply."""
+    """Return the names of the hooks, with their argument if it is a command, and its code if it is a reply."""
     result: list[object] = []
     for name, *args in events:
         match args:
@@ -81,13 +81,13 @@ def seen(events: list[Event]) -> list[object]:
     return result
 
 
-async def test_all_of_them_in_their_order(autojump_clock: MockClock) -> None:
+async def test_order_of_hooks(autojump_clock: MockClock) -> None:
     events: list[Event] = []
     server = Server(name=NAME, tls=server_tls())
     server.on(**spies(events))
 
     async def asked(line: str, *names: object, code: int, after: object = None) -> None:
-        """The line leads to these calls, and the reply is seen before it is sent."""
+        """Check the calls that a line leads to, and that `response` is called before the reply is sent."""
         events.clear()
         await client.command(line, str(code))
         await trio.testing.wait_all_tasks_blocked()
@@ -113,7 +113,7 @@ async def test_all_of_them_in_their_order(autojump_clock: MockClock) -> None:
         await asked("HELP", ("message", Help), ("help", Help), code=214)
         await asked("NOOP", ("message", Noop), code=250)
         await asked("RSET", ("message", Rset), code=250, after="reset")
-        # What the core refuses by itself, no hook hears of, but for the reply.
+        # For a command that the core refuses, only `response` is called.
         await asked("NONSENSE", code=500)
         await asked("RCPT TO:<a@b.test>", code=503)
         await asked("MAIL FROM:<a@b.test> X=1", code=555)
@@ -137,24 +137,24 @@ async def test_all_of_them_in_their_order(autojump_clock: MockClock) -> None:
 
 
 async def test_start_and_stop_get_the_server(autojump_clock: MockClock) -> None:
-    heard: list[tuple[str, object]] = []
+    calls: list[tuple[str, object]] = []
 
-    class Both(RecordingHooks):
+    class Paired(RecordingHooks):
         async def start(self, server: Server) -> None:
-            heard.append(("start", server))
+            calls.append(("start", server))
 
         async def stop(self, server: Server) -> None:
-            heard.append(("stop", server))
+            calls.append(("stop", server))
 
-    server = Server(Both(), name=NAME)
+    server = Server(Paired(), name=NAME)
     async with connected(server) as one, connected(server) as two:
         await one.hello()
         await two.hello()
 
-    assert heard == [("start", server), ("stop", server)]
+    assert calls == [("start", server), ("stop", server)]
 
 
-async def test_no_hook_but_message_hears_of_what_message_settled(autojump_clock: MockClock) -> None:
+async def test_other_hooks_are_not_called_after_a_reply_of_message(autojump_clock: MockClock) -> None:
     events: list[Event] = []
     server = build(Hooks(), message=answering(Reply(550, "No", "5.7.1")))
     server.on(**spies(events, "helo", "mail", "rcpt", "vrfy", "expn", "help", "data", "auth"))
@@ -162,16 +162,16 @@ async def test_no_hook_but_message_hears_of_what_message_settled(autojump_clock:
         await client.expect("220")
         await client.command("VRFY a", "550 5.7.1")
         await client.command("EXPN a", "550 5.7.1")
-        await client.command("HELP", "451 4.3.0")  # RFC 5321 4.3.2 has no 550 for this one
+        await client.command("HELP", "451 4.3.0")  # RFC 5321 4.3.2: HELP cannot have 550
         await client.command("EHLO a", "550 No")
     assert events == []
 
 
-async def test_context_variables_set_in_connect_hold(autojump_clock: MockClock) -> None:
+async def test_context_variable_set_in_connect(autojump_clock: MockClock) -> None:
     who: ContextVar[str] = ContextVar("who")
     found = []
 
-    class Remember(RecordingHooks):
+    class VariableSetter(RecordingHooks):
         async def connect(self, session: Session) -> None:
             who.set(session.id)
 
@@ -181,7 +181,7 @@ async def test_context_variables_set_in_connect_hold(autojump_clock: MockClock) 
         async def disconnect(self, session: Session) -> None:
             found.append((session.id, who.get()))
 
-    server = Server(Remember(), name=NAME)
+    server = Server(VariableSetter(), name=NAME)
     async with connected(server) as one, connected(server) as two:
         for client in (one, two):
             await client.hello()
@@ -196,7 +196,7 @@ async def test_context_variables_set_in_connect_hold(autojump_clock: MockClock) 
 async def test_contexts_of_session_and_transaction(autojump_clock: MockClock) -> None:
     found = []
 
-    class Count(RecordingHooks):
+    class ContextCounter(RecordingHooks):
         async def mail(self, session: Session, mail: Mail) -> None:
             assert session.envelope is not None
             session.context["mails"] = session.context.get("mails", 0) + 1
@@ -208,7 +208,7 @@ async def test_contexts_of_session_and_transaction(autojump_clock: MockClock) ->
             assert session.envelope == body.envelope
             found.append((session.envelope.id, session.envelope.context, session.context))
 
-    async with connected(Server(Count(), name=NAME)) as client:
+    async with connected(Server(ContextCounter(), name=NAME)) as client:
         await client.hello()
         first = await client.deliver()
         second = await client.deliver()
@@ -217,14 +217,14 @@ async def test_contexts_of_session_and_transaction(autojump_clock: MockClock) ->
     assert [first, second] == [f"250 2.0.0 Ok: queued as {envelope}" for envelope, _, _ in found]
 
 
-async def test_what_is_pending_and_buffered(autojump_clock: MockClock) -> None:
+async def test_pending_and_buffered(autojump_clock: MockClock) -> None:
     found = []
 
-    class Look(RecordingHooks):
+    class PendingRecorder(RecordingHooks):
         async def mail(self, session: Session, mail: Mail) -> None:
             found.append((session.pending is mail, session.buffered))
 
-    hooks = Look()
+    hooks = PendingRecorder()
     async with connected(Server(hooks, name=NAME)) as client:
         await client.hello()
         await client.send(b"MAIL FROM:<>\r\nNOOP\r\nNO")
@@ -235,9 +235,9 @@ async def test_what_is_pending_and_buffered(autojump_clock: MockClock) -> None:
     assert found == [(True, len("NOOP\r\nNO"))]
 
 
-# --- answers ----------------------------------------------------------------------------------------------------------
+# --- replies ----------------------------------------------------------------------------------------------------------
 
-#: hook, what leads to it, what it answers, what the client is told
+#: hook, what leads to it, what it answers, what the client is expected
 ANSWERS = [
     ("helo", b"EHLO a.test\r\n", Reply(550, "Go away"), "550 Go away"),
     ("helo", b"EHLO a.test\r\n", Reply(250, "at your service"), f"250-{NAME} at your service\n250-PIPELINING\n"),
@@ -263,12 +263,12 @@ ANSWERS = [
 ]
 
 
-@pytest.mark.parametrize(("hook", "sent", "reply", "told"), ANSWERS)
+@pytest.mark.parametrize(("hook", "sent", "reply", "expected"), ANSWERS)
 @pytest.mark.parametrize("how", ["return", "send", "failure"])
-async def test_answer(
-    hook: str, sent: bytes, reply: Reply | None, told: str, how: str, autojump_clock: MockClock
+async def test_reply_of_a_hook(
+    hook: str, sent: bytes, reply: Reply | None, expected: str, how: str, autojump_clock: MockClock
 ) -> None:
-    """A reply that is returned, and one that is recorded by `Session.send` or `Session.failure`: it is the same."""
+    """A reply may be returned, or recorded by `Session.send` or `Session.failure`."""
     if how != "return" and (reply is None or (how == "failure") != reply.refused):
         return
 
@@ -285,7 +285,7 @@ async def test_answer(
         if hook != "helo":
             await client.hello()
         await client.send(sent)
-        while not (answer := await client.reply()).startswith(told):
+        while not (answer := await client.reply()).startswith(expected):
             assert answer[:3] in ("250", "354"), answer
         if answer.startswith("421"):
             await client.expect_end()
@@ -294,18 +294,20 @@ async def test_answer(
     assert hooks.errors == []
 
 
-@pytest.mark.parametrize(("text", "told"), [(None, "250 2.1.5 Ok"), ("You are in luck", "250 2.1.5 You are in luck")])
-async def test_success(text: str | None, told: str, autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize(
+    ("text", "expected"), [(None, "250 2.1.5 Ok"), ("You are in luck", "250 2.1.5 You are in luck")]
+)
+async def test_success(text: str | None, expected: str, autojump_clock: MockClock) -> None:
     async def rcpt(session: Session, rcpt: Rcpt) -> None:
         session.success(text)
 
     async with connected(build(rcpt=rcpt)) as client:
         await client.hello()
         await client.command("MAIL FROM:<>", "250")
-        assert await client.command("RCPT TO:<a@b.test>", "250") == told
+        assert await client.command("RCPT TO:<a@b.test>", "250") == expected
 
 
-async def test_success_in_the_hook_of_a_message(autojump_clock: MockClock) -> None:
+async def test_success_in_the_data_hook(autojump_clock: MockClock) -> None:
     async def data(session: Session, body: Body) -> None:
         await body.read()
         session.success(None if b"usual" in MESSAGE else "Thank you")
@@ -316,7 +318,7 @@ async def test_success_in_the_hook_of_a_message(autojump_clock: MockClock) -> No
 
 
 @pytest.mark.parametrize(
-    ("reply", "told", "then"),
+    ("reply", "expected", "then"),
     [
         (None, f"220 {NAME} ESMTP", "250"),
         (Reply(220, "welcome"), f"220 {NAME} ESMTP welcome", "250"),
@@ -325,10 +327,10 @@ async def test_success_in_the_hook_of_a_message(autojump_clock: MockClock) -> No
         (Reply(421, "Too busy"), f"421 {NAME} Too busy", None),
     ],
 )
-async def test_greeting(reply: Reply | None, told: str, then: str | None, autojump_clock: MockClock) -> None:
-    """CON-1, CON-2: a client that was turned away can say goodbye, and nothing else."""
+async def test_greeting(reply: Reply | None, expected: str, then: str | None, autojump_clock: MockClock) -> None:
+    """A client that was refused by the greeting can only send QUIT (RFC 5321 3.1)."""
     async with connected(build(connect=answering(reply))) as client:
-        assert await client.reply() == told
+        assert await client.reply() == expected
         if then is None:
             await client.expect_end()
             return
@@ -355,14 +357,14 @@ VERBS = {"HELP": 214, "QUIT": 221, "STARTTLS": 220, "AUTH": 235}
 
 
 def prepare(line: str) -> bytes:
-    """What must have been said before that line."""
+    """Return the commands that must be sent before this line."""
     if line.startswith("RCPT"):
         return b"MAIL FROM:<>\r\n"
     return START if line.startswith(("DATA", "BDAT")) else b""
 
 
 async def ask(client: Client, line: str) -> str:
-    """Say a line after all that must come before it."""
+    """Send a line, after the commands that must come before it; return the reply."""
     await client.hello()
     before = prepare(line)
     await client.send(before + line.encode() + b"\r\n")
@@ -371,7 +373,7 @@ async def ask(client: Client, line: str) -> str:
 
 
 @pytest.mark.parametrize("line", MAY_REFUSE)
-async def test_message_may_refuse_any(line: str, autojump_clock: MockClock) -> None:
+async def test_message_hook_refuses_a_command(line: str, autojump_clock: MockClock) -> None:
     events: list[Event] = []
     refused = False
 
@@ -387,17 +389,17 @@ async def test_message_may_refuse_any(line: str, autojump_clock: MockClock) -> N
     server.on(**spies(events, "mail", "rcpt", "data", "vrfy", "expn", "help", "auth", "reset"))
     async with connected(server) as client:
         reply = await ask(client, line)
-        # RFC 2034 4: the answer to HELO and EHLO has no enhanced code
+        # RFC 2034 4: the reply to HELO and EHLO has no enhanced status code
         assert reply == ("451 Not by me" if line[1:4] in ("HLO", "ELO") else "451 4.7.1 Not by me")
         assert [name for name, *_ in events if name not in ("mail", "rcpt")] == []
-        if line.startswith("BDAT"):  # its octets were taken, and it was the last
+        if line.startswith("BDAT"):  # its octets were discarded, and it was the last chunk
             await client.deliver()
         await client.quit()
     assert hooks.errors == []
 
 
 @pytest.mark.parametrize("line", MAY_ACCEPT)
-async def test_message_may_accept_eight(line: str, autojump_clock: MockClock) -> None:
+async def test_message_hook_accepts_a_command(line: str, autojump_clock: MockClock) -> None:
     events: list[Event] = []
     verb = line.split()[0]
 
@@ -415,7 +417,7 @@ async def test_message_may_accept_eight(line: str, autojump_clock: MockClock) ->
 
 
 @pytest.mark.parametrize("line", sorted(set(MAY_REFUSE) - set(MAY_ACCEPT)))
-async def test_message_may_not_accept_the_rest(line: str, autojump_clock: MockClock) -> None:
+async def test_message_hook_cannot_accept_other_commands(line: str, autojump_clock: MockClock) -> None:
     verb = line.split()[0]
 
     async def message(session: Session, command: Command) -> Reply | None:
@@ -430,7 +432,7 @@ async def test_message_may_not_accept_the_rest(line: str, autojump_clock: MockCl
     assert hooks.messages == []
 
 
-# --- mistakes ---------------------------------------------------------------------------------------------------------
+# --- errors -----------------------------------------------------------------------------------------------------------
 
 LINES = {
     "helo": "EHLO b.test",
@@ -450,7 +452,7 @@ TWICE = object()
 
 
 def wrong(mistake: object) -> Hook:
-    """A hook that makes this mistake."""
+    """Return a hook with this error."""
 
     async def hook(session: Session, *args: Any) -> object:
         if mistake is TWICE:
@@ -463,7 +465,7 @@ def wrong(mistake: object) -> Hook:
             session.failure(mistake, "the secret is 42")
             return None
         elif isinstance(mistake, Exception):
-            session.success()  # whatever was settled, a raise wins
+            session.success()  # an exception wins over a recorded reply
             raise mistake
         return mistake
 
@@ -477,16 +479,16 @@ def wrong(mistake: object) -> Hook:
         RuntimeError("the secret is 42"),
         ExceptionGroup("two of them", [ValueError("the secret is 42"), OSError("the secret is 42")]),
         TWICE,
-        [Reply(450, "the secret is 42")],  # settled, and returned as well
-        250,  # `Session.failure` with a code that is no refusal
+        [Reply(450, "the secret is 42")],  # recorded, and returned as well
+        250,  # `Session.failure` with a code that does not refuse
         Reply(229, "the secret is 42"),
         Reply(354, "the secret is 42"),
         "the secret is 42",
     ],
     ids=["raise", "group", "twice", "both", "no-refusal", "code", "intermediate", "no-reply"],
 )
-async def test_mistake(hook: str, mistake: object, autojump_clock: MockClock) -> None:
-    """A mistake in a hook is told to `error`, once, and to the client without a word of it; the session goes on."""
+async def test_error_in_a_hook(hook: str, mistake: object, autojump_clock: MockClock) -> None:
+    """`error` is called once, the client gets a reply without the reason, and the session goes on."""
     mistakes = wrong(mistake)
 
     async def once(session: Session, *args: Any) -> Any:
@@ -508,7 +510,7 @@ async def test_mistake(hook: str, mistake: object, autojump_clock: MockClock) ->
 @pytest.mark.parametrize(
     "mistake", [RuntimeError("the secret is 42"), Reply(250, "hi"), Reply(354, "hi"), "hello", TWICE]
 )
-async def test_mistake_in_connect(mistake: object, autojump_clock: MockClock) -> None:
+async def test_error_in_connect(mistake: object, autojump_clock: MockClock) -> None:
     hooks = RecordingHooks()
     async with connected(build(hooks, connect=wrong(mistake))) as client:
         assert await client.reply() == f"421 {NAME} Local error in processing; closing the connection"
@@ -517,8 +519,8 @@ async def test_mistake_in_connect(mistake: object, autojump_clock: MockClock) ->
 
 
 @pytest.mark.parametrize("hook", ["reset", "response", "secured", "disconnect", "timeout"])
-async def test_mistake_where_there_is_nothing_to_answer(hook: str, autojump_clock: MockClock) -> None:
-    """The protocol goes on as if the hook had returned None."""
+async def test_error_in_a_hook_that_cannot_reply(hook: str, autojump_clock: MockClock) -> None:
+    """The session goes on as if the hook had returned None."""
     hooks = RecordingHooks()
     error = RuntimeError("the secret is 42")
     async with connected(build(hooks, **{hook: raising(error)})) as client:
@@ -536,8 +538,8 @@ async def test_mistake_where_there_is_nothing_to_answer(hook: str, autojump_cloc
 
 
 @pytest.mark.parametrize("verb", ["success", "failure", "send"])
-async def test_settling_where_nothing_is_asked(verb: str, autojump_clock: MockClock) -> None:
-    """In `response`, `reset` and after the session there is no answer to give."""
+async def test_recording_a_reply_in_a_hook_that_cannot_reply(verb: str, autojump_clock: MockClock) -> None:
+    """In `response`, `reset` and after the session there is no command to reply to."""
     arguments = () if verb == "success" else (451, "no")
 
     async def settle(session: Session, *_: Any) -> None:
@@ -552,8 +554,8 @@ async def test_settling_where_nothing_is_asked(verb: str, autojump_clock: MockCl
         getattr(hooks.sessions[0], verb)(*arguments)
 
 
-async def test_failed_message_is_not_taken(autojump_clock: MockClock) -> None:
-    """DAT-10: the answer comes behind the end of the message, and the next one is heard."""
+async def test_message_of_a_data_hook_that_raises_is_not_accepted(autojump_clock: MockClock) -> None:
+    """The reply is sent after the end of the message, and the next message can follow."""
 
     async def data(session: Session, body: Body) -> None:
         await anext(body)
@@ -567,7 +569,9 @@ async def test_failed_message_is_not_taken(autojump_clock: MockClock) -> None:
         await client.quit()
 
 
-async def test_error_in_error_is_logged_only(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
+async def test_error_in_the_error_hook_is_only_logged(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
     first, second = RuntimeError("first"), RuntimeError("second")
     async with connected(build(mail=raising(first), error=raising(second))) as client:
         await client.hello()
@@ -577,7 +581,7 @@ async def test_error_in_error_is_logged_only(autojump_clock: MockClock, caplog: 
     assert logged == [("smtp_trio.server", first), ("smtp_trio.server", second)]
 
 
-async def test_error_hears_what_stop_and_disconnect_raise(autojump_clock: MockClock) -> None:
+async def test_error_hook_is_called_for_stop_and_disconnect(autojump_clock: MockClock) -> None:
     stopped, gone = RuntimeError("stop"), RuntimeError("disconnect")
     hooks = RecordingHooks()
     async with connected(build(hooks, stop=raising(stopped), disconnect=raising(gone))) as client:
@@ -588,8 +592,8 @@ async def test_error_hears_what_stop_and_disconnect_raise(autojump_clock: MockCl
 # --- nurseries in hooks -----------------------------------------------------------------------------------------------
 
 
-async def test_body_error_in_a_group_is_no_bug(autojump_clock: MockClock) -> None:
-    """The body is pulled by a child of the hook; its nursery wraps the `BodyError`, also together with a bug."""
+async def test_body_error_in_a_group_is_not_reported(autojump_clock: MockClock) -> None:
+    """A child task reads the body, so its nursery wraps the `BodyError`, alone or with another exception."""
     bug: Exception | None = None
 
     async def data(session: Session, body: Body) -> None:
@@ -616,7 +620,7 @@ async def test_body_error_in_a_group_is_no_bug(autojump_clock: MockClock) -> Non
     assert [error.exceptions for error in hooks.errors if isinstance(error, ExceptionGroup)] == [(bug,), (bug,)]
 
 
-async def test_group_without_a_bug_in_it(autojump_clock: MockClock) -> None:
+async def test_group_of_body_errors_only(autojump_clock: MockClock) -> None:
     async def data(session: Session, body: Body) -> None:
         try:
             await body.read()
@@ -631,7 +635,7 @@ async def test_group_without_a_bug_in_it(autojump_clock: MockClock) -> None:
     assert hooks.errors == []
 
 
-# --- time -------------------------------------------------------------------------------------------------------------
+# --- timeouts ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("hook", LINES)
@@ -676,8 +680,8 @@ async def test_every_late_hook_is_cancelled(hook: str, autojump_clock: MockClock
             await client.expect_end()
 
 
-async def test_waiting_for_the_peer_is_not_the_hooks_time(autojump_clock: MockClock) -> None:
-    """A hook that pulls a message which takes hours is not late."""
+async def test_waiting_for_the_client_does_not_count_for_the_hook_timeout(autojump_clock: MockClock) -> None:
+    """A hook that reads a message for hours is not late."""
     hooks = RecordingHooks()
     server = Server(hooks, name=NAME, timeout=Timeouts(hook=1))
     async with connected(server) as client:
@@ -693,7 +697,7 @@ async def test_waiting_for_the_peer_is_not_the_hooks_time(autojump_clock: MockCl
 
 @pytest.fixture(params=[memory_stream_pair, sockets])
 def pair(request: pytest.FixtureRequest) -> Callable[[], Pair]:
-    """Streams of both kinds: plain sockets have a way of their own through the server."""
+    """Streams in memory and sockets, which the server reads and writes by their descriptor."""
     make: Callable[[], Pair] = request.param
     return make
 
@@ -702,7 +706,7 @@ LATE = ["vrfy", "mail", "rcpt", "data"]
 
 
 def first_time(hook: Hook) -> Hook:
-    """Another hook the first time, and then none."""
+    """Return a hook that calls another one the first time, and does nothing after that."""
     calls = iter([hook])
 
     async def once(*args: Any) -> Any:
@@ -715,26 +719,26 @@ async def late(session: Session, *args: Any) -> None:
     await trio.sleep_forever()
 
 
-async def late_and_wrong(session: Session, *args: Any) -> None:
+async def late_and_raising(session: Session, *args: Any) -> None:
     try:
         await trio.sleep_forever()
     except trio.Cancelled:
         raise ValueError("the secret is 42") from None
 
 
-async def late_with_a_child_that_is_wrong(session: Session, *args: Any) -> None:
+async def late_with_a_child_that_raises(session: Session, *args: Any) -> None:
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(late_and_wrong, session)
+        nursery.start_soon(late_and_raising, session)
         nursery.start_soon(trio.sleep_forever)
 
 
-async def late_and_undisturbed(session: Session, *args: Any) -> Reply | None:
+async def late_and_shielded(session: Session, *args: Any) -> Reply | None:
     with trio.CancelScope(shield=True):
         await trio.sleep(400)
     return Reply(450, "It took its time", "4.7.1")
 
 
-async def late_and_undisturbed_in_a_message(session: Session, *args: Any) -> Reply | None:
+async def late_and_shielded_in_a_message(session: Session, *args: Any) -> Reply | None:
     if args and isinstance(args[0], Body):
         await args[0].read()
     with trio.CancelScope(shield=True):
@@ -744,13 +748,13 @@ async def late_and_undisturbed_in_a_message(session: Session, *args: Any) -> Rep
 
 @pytest.mark.parametrize(
     "manner",
-    [late, late_and_wrong, late_with_a_child_that_is_wrong, late_and_undisturbed, late_and_undisturbed_in_a_message],
+    [late, late_and_raising, late_with_a_child_that_raises, late_and_shielded, late_and_shielded_in_a_message],
 )
 @pytest.mark.parametrize("hook", LATE)
 async def test_session_goes_on_after_a_late_hook(
     hook: str, manner: Hook, pair: Callable[[], Pair], autojump_clock: MockClock
 ) -> None:
-    """Whatever it does when it is cancelled, the client is answered once, and the next command is heard."""
+    """Whatever the hook does when it is cancelled, the client gets one reply, and the next command is answered."""
     hooks = RecordingHooks()
     server = Server(hooks, name=NAME)
     server.on(**{hook: first_time(manner)})
@@ -760,7 +764,7 @@ async def test_session_goes_on_after_a_late_hook(
         before = prepare(line)
         await client.send(before + line.encode() + b"\r\n")
         await client.expect(*["250"] * before.count(b"\r\n"))
-        if hook == "data" and manner is late_and_undisturbed_in_a_message:
+        if hook == "data" and manner is late_and_shielded_in_a_message:
             await client.expect("354")
             await client.send(b".\r\n")
         await client.expect("45")
@@ -773,8 +777,8 @@ async def test_session_goes_on_after_a_late_hook(
     assert len(hooks.errors) <= 2
 
 
-async def test_late_hook_that_has_taken_the_message(pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
-    """A store is not disturbed while it commits. What it has, it has, and the client is told so."""
+async def test_late_data_hook_that_has_read_the_message(pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
+    """A store that commits in a shield is not interrupted, and the message is accepted."""
 
     async def commit(session: Session, body: Body) -> None:
         await body.read()
@@ -791,7 +795,7 @@ async def test_late_hook_that_has_taken_the_message(pair: Callable[[], Pair], au
 
 
 @pytest.mark.parametrize("nested", ["response", "message"])
-async def test_data_hook_is_late_also_behind_the_hooks_of_its_pulls(
+async def test_hooks_that_a_read_calls_do_not_extend_the_data_hook(
     nested: str, pair: Callable[[], Pair], autojump_clock: MockClock
 ) -> None:
     async def data(session: Session, body: Body) -> None:
@@ -809,10 +813,10 @@ async def test_data_hook_is_late_also_behind_the_hooks_of_its_pulls(
 
 
 @pytest.mark.parametrize("reply", [None, Reply(550, "No")])
-async def test_rest_of_a_message_may_take_its_time(
+async def test_rest_of_a_message_after_the_hook_has_no_hook_timeout(
     reply: Reply | None, pair: Callable[[], Pair], autojump_clock: MockClock
 ) -> None:
-    """When the hook has ended, no clock of its own is left behind."""
+    """The timeout of the hook does not apply after it has returned."""
 
     async def data(session: Session, body: Body) -> Reply | None:
         await anext(body)
@@ -829,10 +833,10 @@ async def test_rest_of_a_message_may_take_its_time(
         await client.quit()
 
 
-# --- setting them -----------------------------------------------------------------------------------------------------
+# --- installing them --------------------------------------------------------------------------------------------------
 
 
-async def test_on_puts_functions_in_the_place_of_hooks(autojump_clock: MockClock) -> None:
+async def test_on_installs_functions(autojump_clock: MockClock) -> None:
     server = Server(RecordingHooks(), name=NAME)
     server.on(rcpt=answering(Reply(550, "One")), vrfy=answering(Reply(550, "One")))
     server.on(rcpt=answering(Reply(550, "Two")))
@@ -852,10 +856,10 @@ def test_on_refuses_a_name_that_is_not_a_hook() -> None:
         server.on(data=answering(None), recpt=answering(None))
     with pytest.raises(TypeError):
         server.on(rcpt=Reply(550))  # type: ignore[arg-type]
-    assert set(server._state.hooks) == {"connect", "disconnect", "data", "error"}  # nothing of it was taken
+    assert set(server._state.hooks) == {"connect", "disconnect", "data", "error"}  # none was installed
 
 
-def test_hooks_must_be_hooks() -> None:
+def test_hooks_must_be_an_instance() -> None:
     with pytest.raises(TypeError):
         Server(RecordingHooks)  # type: ignore[arg-type]
 
@@ -939,7 +943,7 @@ async def test_partial_of_an_async_function_is_a_hook(autojump_clock: MockClock)
 
 
 async def test_defaults(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
-    """Everything is accepted but messages and logins: silence would lose the one, and let in the other."""
+    """Without hooks everything is accepted except messages and logins."""
     async with connected(Server(name=NAME, extensions=CLEARTEXT)) as client:
         offer = await client.hello()
         assert "AUTH" not in offer
@@ -953,20 +957,20 @@ async def test_defaults(autojump_clock: MockClock, caplog: pytest.LogCaptureFixt
     assert any(record.name == "smtp_trio.server" and "no data hook" in record.getMessage() for record in caplog.records)
 
 
-async def test_default_methods_answer_as_if_they_were_not_there(autojump_clock: MockClock) -> None:
-    """A subclass may call the default of its base."""
+async def test_default_methods_reply_like_missing_hooks(autojump_clock: MockClock) -> None:
+    """A subclass may call the method of its base class."""
 
-    class Supers(Hooks):
+    class CallsSuper(Hooks):
         pass
 
     def passing(name: str) -> Any:
-        async def hook(self: Supers, *args: Any) -> Any:
+        async def hook(self: CallsSuper, *args: Any) -> Any:
             return await getattr(Hooks, name)(self, *args)
 
         return hook
 
     for name in NAMES:
-        setattr(Supers, name, passing(name))
+        setattr(CallsSuper, name, passing(name))
 
     async def converse(hooks: Hooks) -> list[str]:
         async with connected(Server(hooks, name=NAME, extensions=CLEARTEXT)) as client:
@@ -985,9 +989,9 @@ async def test_default_methods_answer_as_if_they_were_not_there(autojump_clock: 
                 await client.send(line.encode() + b"\r\n")
                 await client.reply()
             await client.expect_end()
-        return client.replies[2:]  # EHLO shows EXPN and AUTH to be there
+        return client.replies[2:]  # without the replies to EHLO, which list EXPN and AUTH
 
-    assert await converse(Supers()) == await converse(Hooks())
+    assert await converse(CallsSuper()) == await converse(Hooks())
 
 
 class Failing(RecordingHooks):

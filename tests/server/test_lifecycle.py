@@ -1,4 +1,4 @@
-"""A server's life: how it begins to listen, what its sessions share, how one failure stays alone, how it all ends."""
+"""Listening, starting, draining and stopping a server."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ CLEARTEXT = standard(Auth(cleartext=True))
 
 @pytest.fixture(autouse=True)
 def nothing_is_left_to_the_garbage_collector() -> Iterator[None]:
-    """A socket that was not closed is a ResourceWarning, and so a failure: in the test that left it."""
-    gc.freeze()  # the collection has only the objects of the test to look at, which takes a tenth of the time
+    """Collect garbage after each test, so that a ResourceWarning for an open socket fails the test that left it open."""
+    gc.freeze()  # the collection then only examines the objects of the test, which takes a tenth of the time
     yield
     gc.collect()
     gc.unfreeze()
@@ -57,7 +57,7 @@ def nothing_is_left_to_the_garbage_collector() -> Iterator[None]:
 # --- listening --------------------------------------------------------------------------------------------------------
 
 
-async def test_serve_gives_its_listeners_and_returns_after_stop() -> None:
+async def test_serve_returns_its_listeners_and_ends_after_stop() -> None:
     hooks = RecordingHooks()
     server = Server(hooks, name=NAME)
     async with trio.open_nursery() as nursery:
@@ -77,7 +77,7 @@ async def test_serve_gives_its_listeners_and_returns_after_stop() -> None:
     assert hooks.messages == [MESSAGE]
 
 
-async def test_every_interface_has_the_same_port() -> None:
+async def test_all_addresses_have_the_same_port() -> None:
     hooks = RecordingHooks()
     server = Server(hooks, name=NAME)
     async with trio.open_nursery() as nursery:
@@ -95,7 +95,7 @@ async def test_every_interface_has_the_same_port() -> None:
 
 
 async def test_ipv4_client_of_an_ipv6_socket() -> None:
-    """To everybody but the kernel it is an IPv4 client."""
+    """``session.peer`` has the IPv4 address."""
     if not socket.has_dualstack_ipv6():
         pytest.skip("no dual stack here")
     sock = trio.socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
@@ -112,7 +112,7 @@ async def test_ipv4_client_of_an_ipv6_socket() -> None:
     assert hooks.sessions[0].peer.host == "127.0.0.1"
 
 
-async def test_bind_error_is_plain() -> None:
+async def test_bind_error_is_not_in_a_group() -> None:
     events: list[Event] = []
     server = Server(name=NAME)
     server.on(**spies(events))
@@ -152,8 +152,8 @@ async def test_listener_in_memory(autojump_clock: MockClock) -> None:
     hooks = RecordingHooks()
     server = Server(hooks, name=NAME)
     async with trio.open_nursery() as nursery:
-        door = await nursery.start(serve_memory_listener, server)
-        clients = [await door.connect() for _ in range(3)]
+        listener = await nursery.start(serve_memory_listener, server)
+        clients = [await listener.connect() for _ in range(3)]
         for client in clients:
             await client.hello()
             await client.deliver()
@@ -163,8 +163,8 @@ async def test_listener_in_memory(autojump_clock: MockClock) -> None:
     assert len({session.id for session in hooks.sessions}) == 3
 
 
-async def test_several_at_once(autojump_clock: MockClock) -> None:
-    """`start` once, before anybody is accepted; `stop` once, when the last has ended; `Server.stop` ends them all."""
+async def test_several_serve_calls_at_once(autojump_clock: MockClock) -> None:
+    """`start` is called once before the first session, `stop` once after the last; `Server.stop` ends all of them."""
     events: list[Event] = []
     go = trio.Event()
     server = Server(name=NAME)
@@ -179,21 +179,21 @@ async def test_several_at_once(autojump_clock: MockClock) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve, server, (pair := memory_stream_pair())[1])
         await wait_all_tasks_blocked()
-        doors: list[MemoryListener] = []
+        listeners: list[MemoryListener] = []
 
         @nursery.start_soon
         async def second() -> None:
-            doors.append(await nursery.start(serve_memory_listener, server))
+            listeners.append(await nursery.start(serve_memory_listener, server))
 
         client = Client(pair[0])
         await wait_all_tasks_blocked()
         assert events == []
         assert client.buffer == b""
-        assert doors == []
+        assert listeners == []
         go.set()
         await client.hello()
         await wait_all_tasks_blocked()
-        other = await doors[0].connect()
+        other = await listeners[0].connect()
         await other.hello()
         await client.quit()
         await wait_all_tasks_blocked()
@@ -206,7 +206,7 @@ async def test_several_at_once(autojump_clock: MockClock) -> None:
 # --- start and stop ---------------------------------------------------------------------------------------------------
 
 
-async def test_start_that_raises_comes_out_plain(autojump_clock: MockClock) -> None:
+async def test_exception_in_the_start_hook_is_not_in_a_group(autojump_clock: MockClock) -> None:
     error = RuntimeError("no database")
 
     class Broken(RecordingHooks):
@@ -221,11 +221,11 @@ async def test_start_that_raises_comes_out_plain(autojump_clock: MockClock) -> N
     with pytest.raises(RuntimeError) as caught:
         await server.serve(0)
     assert caught.value is error
-    ours, theirs = memory_stream_pair()
+    client_end, server_end = memory_stream_pair()
     with pytest.raises(RuntimeError) as caught:
-        await server.serve_stream(theirs)
+        await server.serve_stream(server_end)
     assert caught.value is error
-    assert await ours.receive_some() == b""
+    assert await client_end.receive_some() == b""
     assert hooks.errors == []
     assert hooks.sessions == []
     assert await server.stop() == Drained()
@@ -233,7 +233,7 @@ async def test_start_that_raises_comes_out_plain(autojump_clock: MockClock) -> N
 
 @pytest.mark.parametrize("how", ["cancel", "stop"])
 async def test_end_during_start(how: str) -> None:
-    """Every listener is closed, though nobody was ever accepted."""
+    """Every listener is closed, although nothing was accepted."""
     began = trio.Event()
 
     class Slow(RecordingHooks):
@@ -254,8 +254,8 @@ async def test_end_during_start(how: str) -> None:
 
 
 @pytest.mark.parametrize("raising", [False, True])
-async def test_stop_runs_when_all_is_cancelled(raising: bool, autojump_clock: MockClock) -> None:
-    """… shielded, for five seconds."""
+async def test_stop_hook_runs_after_a_cancellation(raising: bool, autojump_clock: MockClock) -> None:
+    """It is shielded for five seconds."""
     done = []
 
     class Slow(RecordingHooks):
@@ -271,16 +271,16 @@ async def test_stop_runs_when_all_is_cancelled(raising: bool, autojump_clock: Mo
 
     server = Server(Slow(), name=NAME)
     async with trio.open_nursery() as nursery:
-        door = await nursery.start(serve_memory_listener, server)
-        client = await door.connect()
+        listener = await nursery.start(serve_memory_listener, server)
+        client = await listener.connect()
         await client.hello()
         nursery.cancel_scope.cancel()
     assert done == ["disconnect", "stop"]
     assert trio.current_time() == 4 + 5
 
 
-async def test_disconnect_follows_however_long_reset_takes(autojump_clock: MockClock) -> None:
-    """A `reset` that does not end takes nothing from `disconnect`."""
+async def test_disconnect_follows_a_late_reset(autojump_clock: MockClock) -> None:
+    """A `reset` hook that does not return does not use up the time of `disconnect`."""
 
     class Slow(RecordingHooks):
         async def reset(self, session: Session) -> None:
@@ -294,7 +294,7 @@ async def test_disconnect_follows_however_long_reset_takes(autojump_clock: MockC
 
 
 async def test_one_stream_after_another(autojump_clock: MockClock) -> None:
-    """A server that has nothing to do for a moment is not at its end: `stop` waits for what came later."""
+    """`stop` also waits for a session that began after all earlier ones had ended."""
     server = Server(RecordingHooks(), name=NAME)
     async with connected(server) as client:
         await client.hello()
@@ -313,7 +313,7 @@ async def test_one_stream_after_another(autojump_clock: MockClock) -> None:
             await client.expect("250 2.0.0", DOWN)
 
 
-async def test_stopped_is_stopped(autojump_clock: MockClock) -> None:
+async def test_stopped_server_does_not_serve_again(autojump_clock: MockClock) -> None:
     server = Server(RecordingHooks(), name=NAME)
     assert await server.stop() == Drained()
     for late in (
@@ -327,7 +327,7 @@ async def test_stopped_is_stopped(autojump_clock: MockClock) -> None:
 
 
 async def test_stop_while_binding(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was bound when the server had been stopped already is closed again."""
+    """A listener that was bound after `stop` is closed again."""
     server = Server(RecordingHooks(), name=NAME)
     bind = listeners_module.open_listeners
 
@@ -350,10 +350,9 @@ async def in_auth(client: Client) -> None:
 
 
 @pytest.mark.parametrize("state", [Client.hello, Client.open, in_auth], ids=["ready", "transaction", "auth"])
-async def test_idle_sessions_are_told_at_once(
+async def test_idle_sessions_get_421_at_once(
     state: Callable[[Client], Awaitable[Any]], autojump_clock: MockClock
 ) -> None:
-    """CON-7."""
     hooks = RecordingHooks()
     server = Server(hooks, name=NAME, extensions=CLEARTEXT)
     server.on(auth=hooks.error)
@@ -366,8 +365,8 @@ async def test_idle_sessions_are_told_at_once(
     assert trio.current_time() == 0
 
 
-async def test_message_under_way_is_finished(autojump_clock: MockClock) -> None:
-    """CON-8: the message gets its answer; nothing is heard after that."""
+async def test_message_is_finished_during_stop(autojump_clock: MockClock) -> None:
+    """The message gets its reply; commands after it are not read."""
     hooks = RecordingHooks()
     server = Server(hooks, name=NAME)
     async with connected(server) as client, trio.open_nursery() as nursery:
@@ -388,7 +387,7 @@ async def test_message_under_way_is_finished(autojump_clock: MockClock) -> None:
     assert hooks.messages == [MESSAGE]
 
 
-async def test_chunks_under_way_are_finished(autojump_clock: MockClock) -> None:
+async def test_chunked_message_is_finished_during_stop(autojump_clock: MockClock) -> None:
     hooks = RecordingHooks()
     server = Server(hooks, name=NAME)
     async with connected(server) as client, trio.open_nursery() as nursery:
@@ -402,8 +401,8 @@ async def test_chunks_under_way_are_finished(autojump_clock: MockClock) -> None:
     assert hooks.messages == [b"hello\r\n"]
 
 
-async def test_hook_under_way_is_finished(autojump_clock: MockClock) -> None:
-    """A session with a hook at work is busy, as is one that is being written to."""
+async def test_hook_is_finished_during_stop(autojump_clock: MockClock) -> None:
+    """A session that runs a hook or sends a reply is not idle."""
 
     class Slow(RecordingHooks):
         async def mail(self, session: Session, mail: object) -> None:
@@ -445,7 +444,7 @@ async def test_commands_received_are_answered_first(pair: Any, autojump_clock: M
 
 
 async def test_grace(autojump_clock: MockClock) -> None:
-    """What is left after it is cancelled."""
+    """Sessions that are left after the grace period are cancelled."""
     hooks = RecordingHooks()
     server = Server(hooks, name=NAME)
     async with connected(server) as client:
@@ -458,8 +457,8 @@ async def test_grace(autojump_clock: MockClock) -> None:
     assert hooks.errors == []
 
 
-async def test_last_words_where_the_kernel_takes_them_at_once(autojump_clock: MockClock) -> None:
-    """CON-8: "421 4.3.2 best effort"."""
+async def test_421_of_a_cancelled_session(autojump_clock: MockClock) -> None:
+    """A cancelled session sends 421 if the kernel takes it without waiting."""
     server = Server(RecordingHooks(), name=NAME)
     async with connected(server, pair=sockets) as client:
         await client.open()
@@ -490,7 +489,7 @@ async def test_second_call_may_shorten_the_grace(autojump_clock: MockClock) -> N
 
 
 async def test_cancelling_stop_changes_nothing(autojump_clock: MockClock) -> None:
-    """All is set going before it waits for the first time, even where the caller is cancelled already."""
+    """`stop` does all its work before its first checkpoint, also if the caller is cancelled already."""
     server = Server(RecordingHooks(), name=NAME)
     async with connected(server) as idle, connected(server) as busy:
         await idle.hello()
@@ -506,19 +505,19 @@ async def test_cancelling_stop_changes_nothing(autojump_clock: MockClock) -> Non
         assert await server.stop() == Drained(idle=1, cancelled=1)
 
 
-async def test_session_cannot_wait_for_its_own_end(autojump_clock: MockClock) -> None:
+async def test_stop_inside_a_session_raises(autojump_clock: MockClock) -> None:
     async def child(server: Server) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.stop)
 
-    class Suicidal(RecordingHooks):
+    class StopsItsServer(RecordingHooks):
         async def vrfy(self, session: Session, command: object) -> None:
             await session.server.stop()
 
         async def expn(self, session: Session, command: object) -> None:
             await child(session.server)
 
-    hooks = Suicidal()
+    hooks = StopsItsServer()
     server = Server(hooks, name=NAME)
     async with connected(server) as client:
         await client.hello()
@@ -530,25 +529,25 @@ async def test_session_cannot_wait_for_its_own_end(autojump_clock: MockClock) ->
     assert not server._state.stopping
 
 
-async def test_session_may_have_its_server_stopped(autojump_clock: MockClock) -> None:
-    """By a task that is not the session's: then there is nobody who waits for himself."""
+async def test_session_may_start_a_task_that_stops_its_server(autojump_clock: MockClock) -> None:
+    """The task is not part of the session, so the session does not wait for itself."""
     async with trio.open_nursery() as nursery:
 
-        class Suicidal(RecordingHooks):
+        class StopsItsServer(RecordingHooks):
             async def vrfy(self, session: Session, command: object) -> None:
                 nursery.start_soon(session.server.stop)
 
-        hooks = Suicidal()
+        hooks = StopsItsServer()
         server = Server(hooks, name=NAME)
-        door = await nursery.start(serve_memory_listener, server)
-        client = await door.connect()
+        listener = await nursery.start(serve_memory_listener, server)
+        client = await listener.connect()
         await client.hello()
         await client.send(b"VRFY a\r\n")
         await client.expect("252", DOWN)
     assert hooks.errors == []
 
 
-async def test_a_server_may_stop_another(autojump_clock: MockClock) -> None:
+async def test_session_may_stop_another_server(autojump_clock: MockClock) -> None:
     other = Server(RecordingHooks(), name=NAME)
 
     class Stopper(RecordingHooks):
@@ -562,8 +561,8 @@ async def test_a_server_may_stop_another(autojump_clock: MockClock) -> None:
         await victim.expect("421 4.3.2")
 
 
-async def test_who_drains_in_the_task_of_a_stream(autojump_clock: MockClock) -> None:
-    """A task that was there before the session is no task of the session's."""
+async def test_stop_in_the_task_that_runs_serve_stream(autojump_clock: MockClock) -> None:
+    """A task that existed before the session is not part of it."""
     server = Server(RecordingHooks(), name=NAME)
     async with trio.open_nursery() as nursery:
 
@@ -575,8 +574,8 @@ async def test_who_drains_in_the_task_of_a_stream(autojump_clock: MockClock) -> 
         await server.serve_stream(memory_stream_pair()[0])
 
 
-async def test_report_adds_up(autojump_clock: MockClock) -> None:
-    """ENG-8: each session is counted once, by how it ended."""
+async def test_drained_counts_each_session_once(autojump_clock: MockClock) -> None:
+    """Each session is counted once, by how it ended."""
 
     class Slow(RecordingHooks):
         async def mail(self, session: Session, mail: object) -> None:
@@ -587,18 +586,18 @@ async def test_report_adds_up(autojump_clock: MockClock) -> None:
 
     server = Server(Slow(), name=NAME)
     async with trio.open_nursery() as nursery:
-        door = await nursery.start(serve_memory_listener, server)
-        clients = [await door.connect() for _ in range(12)]
+        listener = await nursery.start(serve_memory_listener, server)
+        clients = [await listener.connect() for _ in range(12)]
         for client in clients:
             await client.hello()
         for client in clients[:2]:
             await client.send(START)
         for client in clients[2:5]:
             await client.send(b"MAIL FROM:<>\r\n")
-        # This one is idle, and takes no goodbye.
-        ours, theirs = unbuffered()
-        await door.streams.send(theirs)
-        await Client(ours).hello()
+        # This one is idle, and does not read the 421.
+        client_end, server_end = unbuffered()
+        await listener.streams.send(server_end)
+        await Client(client_end).hello()
         await clients[-1].quit()
         await wait_all_tasks_blocked()
         assert await server.stop(20) == Drained(finished=3, idle=6, cancelled=3)
@@ -608,8 +607,8 @@ async def test_cancelled_from_outside_while_draining(autojump_clock: MockClock) 
     server = Server(RecordingHooks(), name=NAME)
     async with trio.open_nursery() as outer:
         async with trio.open_nursery() as nursery:
-            door = await nursery.start(serve_memory_listener, server)
-            client = await door.connect()
+            listener = await nursery.start(serve_memory_listener, server)
+            client = await listener.connect()
             await client.open()
             await client.command("DATA", "354")
 
@@ -622,16 +621,16 @@ async def test_cancelled_from_outside_while_draining(autojump_clock: MockClock) 
             nursery.cancel_scope.cancel()
 
 
-async def test_connection_that_came_with_the_end(autojump_clock: MockClock) -> None:
-    """Accepted, but not begun with when the server is stopped: it is told, and counted."""
+async def test_connection_that_is_accepted_during_stop(autojump_clock: MockClock) -> None:
+    """It was accepted before `stop`, and its session begins after it: it gets 421 and is counted."""
     server = Server(RecordingHooks(), name=NAME)
     async with trio.open_nursery() as nursery:
-        door = await nursery.start(serve_memory_listener, server)
-        ours, theirs = memory_stream_pair()
+        listener = await nursery.start(serve_memory_listener, server)
+        client_end, server_end = memory_stream_pair()
         await wait_all_tasks_blocked()
-        door.streams.send_nowait(theirs)
+        listener.streams.send_nowait(server_end)
         assert await server.stop() in (Drained(), Drained(finished=1))
-        client = Client(ours)
+        client = Client(client_end)
         replies = []
         with pytest.raises((EOFError, trio.BrokenResourceError)):
             while True:
@@ -640,7 +639,7 @@ async def test_connection_that_came_with_the_end(autojump_clock: MockClock) -> N
 
 
 class Stepwise:
-    """Awaits something, and does something else when it waits for the first time."""
+    """Awaits ``work``, and calls ``then`` when it waits for the first time."""
 
     def __init__(self, work: Coroutine[Any, Any, Any], then: Callable[[], None]) -> None:
         self.work, self.then = work, then
@@ -656,7 +655,7 @@ class Stepwise:
             return done.value
 
 
-async def test_stop_does_all_its_work_before_it_waits() -> None:
+async def test_stop_does_its_work_before_its_first_checkpoint() -> None:
     hooks = RecordingHooks()
     server = Server(hooks, name=NAME)
     seen: list[tuple[int, list[bool]]] = []
@@ -673,7 +672,7 @@ async def test_stop_does_all_its_work_before_it_waits() -> None:
     assert seen == [(-1, [True])]
 
 
-async def test_stop_closes_the_door_at_once() -> None:
+async def test_connections_are_refused_as_soon_as_stop_is_called() -> None:
     server = Server(RecordingHooks(), name=NAME)
     async with trio.open_nursery() as nursery:
         listeners = await nursery.start(server.serve, 0, "127.0.0.1")

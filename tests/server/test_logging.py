@@ -1,4 +1,4 @@
-"""What is logged, under which name, and what never is."""
+"""Log records: their loggers and contents, and what is never logged."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ PLAIN = base64.b64encode(f"\0{USER}\0{PASSWORD}".encode()).decode()
 ENCODED = base64.b64encode(PASSWORD.encode()).decode()
 
 
-class Doorman(RecordingHooks):
-    """Lets `USER` in, and keeps what it is shown."""
+class OneUser(RecordingHooks):
+    """Hooks that authenticate `USER`, and record the credentials."""
 
     def __init__(self, *, broken: bool = False) -> None:
         super().__init__()
@@ -43,28 +43,28 @@ def serving(hooks: RecordingHooks) -> Server:
 
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """All that is logged, down to the last detail."""
+    """Records of all levels."""
     caplog.set_level(logging.DEBUG, "smtp_trio")
     return caplog
 
 
 def lines(log: pytest.LogCaptureFixture) -> list[str]:
-    """Each record as a handler prints it, with its traceback."""
+    """Return each record as a handler prints it, with its traceback."""
     formatter = logging.Formatter("%(name)s %(levelname)s %(message)s")
     return [formatter.format(record) for record in log.records]
 
 
 @pytest.mark.parametrize("broken", [False, True])
 async def test_no_secret_is_logged(broken: bool, log: pytest.LogCaptureFixture, autojump_clock: MockClock) -> None:
-    """AUT-24: not as it was sent, not as it was meant, not in a repr; not where the hook fails, or the client fumbles."""
-    hooks = Doorman(broken=broken)
-    told = "454" if broken else "235"
+    """Neither encoded nor decoded nor in a repr, also when the hook raises or the client makes an error."""
+    hooks = OneUser(broken=broken)
+    found = "454" if broken else "235"
     server = serving(hooks)
     for exchange in (
-        [(f"AUTH PLAIN {PLAIN}", told)],
-        [("AUTH PLAIN", "334"), (PLAIN, told)],
-        [("AUTH LOGIN", "334"), (base64.b64encode(USER.encode()).decode(), "334"), (ENCODED, told)],
-        [(f"AUTH LOGIN {base64.b64encode(USER.encode()).decode()}", "334"), (ENCODED, told)],
+        [(f"AUTH PLAIN {PLAIN}", found)],
+        [("AUTH PLAIN", "334"), (PLAIN, found)],
+        [("AUTH LOGIN", "334"), (base64.b64encode(USER.encode()).decode(), "334"), (ENCODED, found)],
+        [(f"AUTH LOGIN {base64.b64encode(USER.encode()).decode()}", "334"), (ENCODED, found)],
         [(f"AUTH PLAIN {PLAIN}!", "501")],
         [(f"AUTH PLAIN {PLAIN} {PLAIN}", "501")],
         [(f"AUTH XPLAIN {PLAIN}", "504")],
@@ -81,8 +81,8 @@ async def test_no_secret_is_logged(broken: bool, log: pytest.LogCaptureFixture, 
     assert "AuthCommand(mechanism='PLAIN')" in text
     assert f"user='{USER}'" in text
     for secret in (PASSWORD, PLAIN, ENCODED, ENCODED.rstrip("=")):
-        assert secret.lower() not in text.lower()  # a verb, a mechanism are printed in upper case
-    # What a hook gets has its secret where it belongs.
+        assert secret.lower() not in text.lower()  # verbs and mechanisms are logged in upper case
+    # The hook gets the secret.
     assert any(isinstance(shown, Credentials) and shown.password == PASSWORD for shown in hooks.shown)
 
 
@@ -98,7 +98,7 @@ def test_no_secret_in_a_repr() -> None:
 
 
 async def test_names_and_session_ids(log: pytest.LogCaptureFixture, autojump_clock: MockClock) -> None:
-    """Every line about a session has its id, whichever logger it is from."""
+    """Every record about a session has its id, in all loggers."""
 
     class Failing(RecordingHooks):
         async def rcpt(self, session: Session, rcpt: Rcpt) -> Reply | None:
@@ -126,7 +126,7 @@ async def test_names_and_session_ids(log: pytest.LogCaptureFixture, autojump_clo
     assert error.exc_info
 
 
-async def test_a_line_a_message(log: pytest.LogCaptureFixture, autojump_clock: MockClock) -> None:
+async def test_one_line_for_each_message(log: pytest.LogCaptureFixture, autojump_clock: MockClock) -> None:
     async with connected(serving(RecordingHooks())) as client:
         await client.hello()
         reply = await client.deliver()
@@ -143,8 +143,8 @@ async def test_a_line_a_message(log: pytest.LogCaptureFixture, autojump_clock: M
     assert "no reply: the client disconnected" in third
 
 
-async def test_quiet_by_default(caplog: pytest.LogCaptureFixture, autojump_clock: MockClock) -> None:
-    """What peers do is no warning: nobody can fill a log by that."""
+async def test_clients_cause_no_warnings(caplog: pytest.LogCaptureFixture, autojump_clock: MockClock) -> None:
+    """A client cannot fill a log of warnings."""
     caplog.set_level(logging.WARNING, "smtp_trio")
     async with connected(serving(RecordingHooks())) as client:
         await client.hello()
@@ -159,7 +159,7 @@ async def test_quiet_by_default(caplog: pytest.LogCaptureFixture, autojump_clock
 @pytest.mark.parametrize(
     "line", ["NOOP %s%d%n{0}", "%s%s%s", "VRFY %(name)s", "EHLO %s", "HELP %s", "MAIL FROM:<%s@%d.test>"]
 )
-async def test_nothing_of_the_peers_is_a_format(
+async def test_client_data_is_not_used_as_a_format_string(
     line: str, log: pytest.LogCaptureFixture, autojump_clock: MockClock
 ) -> None:
     async with connected(serving(RecordingHooks())) as client:
@@ -172,8 +172,10 @@ async def test_nothing_of_the_peers_is_a_format(
 
 
 @pytest.mark.parametrize("octets", [b"\x1b[2J", b"\r", b"\x00", b"\x07", "\u202e".encode(), "\x85".encode(), b"\x7f"])
-async def test_controls_are_not_logged(octets: bytes, log: pytest.LogCaptureFixture, autojump_clock: MockClock) -> None:
-    """No peer moves the cursor of whoever reads the log, or begins a line of its own in it."""
+async def test_control_characters_are_not_logged(
+    octets: bytes, log: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    """A client cannot insert control characters or lines into the log."""
     hooks = RecordingHooks()
     async with connected(serving(hooks)) as client:
         await client.hello()
@@ -197,19 +199,19 @@ async def test_controls_are_not_logged(octets: bytes, log: pytest.LogCaptureFixt
 async def test_data_hook_may_log_the_envelope(autojump_clock: MockClock) -> None:
     shown = []
 
-    class Show(RecordingHooks):
+    class LogsEnvelope(RecordingHooks):
         async def data(self, session: Session, body: Body) -> None:
             shown.append(repr(session.envelope))
             await body.read()
 
-    async with connected(serving(Show())) as client:
+    async with connected(serving(LogsEnvelope())) as client:
         await client.hello()
         await client.deliver()
     assert "me@client.test" in shown[0]
 
 
 @pytest.mark.parametrize(("message", "lines"), [(b"a\nb\r\n", 1), (b"a\r\nb\r\n", 0)])
-async def test_mended_line_ends_are_logged(
+async def test_normalized_line_ends_are_logged(
     message: bytes, lines: int, log: pytest.LogCaptureFixture, autojump_clock: MockClock
 ) -> None:
     hooks = RecordingHooks()
@@ -219,6 +221,6 @@ async def test_mended_line_ends_are_logged(
         await client.send(message + b".\r\n")
         await client.expect("250 2.0.0")
     assert hooks.messages == [b"a\r\nb\r\n"]
-    told = [record for record in log.records if "was replaced by CRLF" in record.getMessage()]
-    assert len(told) == lines
-    assert all(hooks.sessions[0].id in record.getMessage() for record in told)
+    found = [record for record in log.records if "was replaced by CRLF" in record.getMessage()]
+    assert len(found) == lines
+    assert all(hooks.sessions[0].id in record.getMessage() for record in found)

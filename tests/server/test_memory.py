@@ -1,4 +1,4 @@
-"""What a session holds of its peer's: one receive and one unfinished line, whatever the peer does."""
+"""The memory of a session is bounded by one read and one incomplete line, whatever the client sends."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SERVER = textwrap.dedent(
 
 
 def peak(pid: int) -> int:
-    """The most memory that a process ever held, in octets."""
+    """Return the peak memory of a process, in octets."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM"):
             return int(line.split()[1]) * 1024
@@ -46,7 +46,7 @@ def peak(pid: int) -> int:
 
 
 async def run(talk: bytes, piece: bytes, count: int, end: bytes) -> tuple[int, list[bytes]]:
-    """Send ``piece`` so many times between two others, in a session of its own; gives the growth, and the replies."""
+    """Send ``piece`` ``count`` times between two others, in one session; return the growth of memory and the replies."""
     if not sys.platform.startswith("linux"):
         pytest.skip("reads /proc")
     async with trio.open_nursery() as nursery:
@@ -63,7 +63,7 @@ async def run(talk: bytes, piece: bytes, count: int, end: bytes) -> tuple[int, l
         port = int(await process.stdout.receive_some())
         received = b""
         async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
-            # A first message, so that what any message costs once is there before we look.
+            # A first message, so that memory which is allocated once only is allocated before the measurement.
             await stream.send_all(
                 b"EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@b>\r\nBDAT 65536 LAST\r\n" + (b"x" * 62 + b"\r\n") * 1024
             )
@@ -83,7 +83,7 @@ async def run(talk: bytes, piece: bytes, count: int, end: bytes) -> tuple[int, l
 
 
 @pytest.mark.slow
-async def test_a_message_of_1_GiB_streams_through() -> None:
+async def test_message_of_1_GiB_is_streamed() -> None:
     line = b"x" * 1022 + b"\r\n"
     growth, replies = await run(b"MAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\n", line * 1024, 1024, b".\r\nQUIT\r\n")
 
@@ -91,14 +91,14 @@ async def test_a_message_of_1_GiB_streams_through() -> None:
     assert growth < 8 * MIB
 
 
-async def test_a_line_without_end_is_not_kept() -> None:
+async def test_line_without_end_is_not_kept() -> None:
     growth, replies = await run(b"NOOP ", b"x" * MIB, 64, b"\r\nNOOP\r\nQUIT\r\n")
 
     assert [reply[:9] for reply in replies] == [b"500 5.5.2", b"250 2.0.0", b"221 2.0.0"]
     assert growth < 2 * MIB
 
 
-async def test_a_header_without_end_is_not_kept() -> None:
+async def test_header_without_end_is_not_kept() -> None:
     growth, replies = await run(
         b"MAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\nX:", b" x\r\n" * (MIB // 4), 64, b".\r\nQUIT\r\n"
     )

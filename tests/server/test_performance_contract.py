@@ -1,4 +1,4 @@
-"""What a client can count on without a clock: how often the server writes."""
+"""Performance properties that can be tested without measuring time: the number of writes."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ async def one_by_one(client: Client) -> None:
         await client.command(line, answer)
 
 
-#: How MAIL, RCPT fifty times and DATA are said, and how many writes answer that (RFC 2920 3.2 (5)).
+#: How MAIL, RCPT fifty times and DATA are sent, and the number of writes for the replies (RFC 2920 3.2 (5)).
 WAYS = {"pipelined": (group, 1), "one-by-one": (one_by_one, RECIPIENTS + 2)}
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_a_group_of_commands_is_answered_in_one_write(way: str, autojump_clock: MockClock) -> None:
-    ours, theirs = memory_stream_pair()
+async def test_group_of_commands_is_answered_in_one_write(way: str, autojump_clock: MockClock) -> None:
+    client_end, server_end = memory_stream_pair()
     writes = 0
-    deliver = theirs.send_stream.send_all_hook
+    deliver = server_end.send_stream.send_all_hook
     assert deliver is not None
 
     async def counting() -> None:
@@ -46,9 +46,9 @@ async def test_a_group_of_commands_is_answered_in_one_write(way: str, autojump_c
         writes += 1
         await deliver()
 
-    theirs.send_stream.send_all_hook = counting
+    server_end.send_stream.send_all_hook = counting
     say, expected = WAYS[way]
-    async with connected(Server(RecordingHooks(), name=NAME), pair=lambda: (ours, theirs)) as client:
+    async with connected(Server(RecordingHooks(), name=NAME), pair=lambda: (client_end, server_end)) as client:
         await client.hello()
         before = writes
         await say(client)
@@ -60,7 +60,7 @@ async def test_a_group_of_commands_is_answered_in_one_write(way: str, autojump_c
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux what went over the connection")
 @pytest.mark.parametrize("way", WAYS)
-async def test_a_group_of_commands_is_answered_in_one_segment(way: str) -> None:
+async def test_group_of_commands_is_answered_in_one_segment(way: str) -> None:
     taker = RecordingHooks()
     say, expected = WAYS[way]
     async with listening(Server(taker, name=NAME)) as port, connect_tcp(port) as client:
@@ -76,7 +76,7 @@ async def test_a_group_of_commands_is_answered_in_one_segment(way: str) -> None:
 
 
 def segments(stream: trio.SocketStream) -> int:
-    """How many segments with data we have sent: as many as writes, for nothing waits to be sent together (TCP_NODELAY)."""
+    """Return the number of TCP segments with data that were sent: one for each write, because of TCP_NODELAY."""
     assert stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     found = stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, DATA_SEGMENTS_OUT + 4)
     assert isinstance(found, bytes)

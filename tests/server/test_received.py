@@ -1,4 +1,4 @@
-"""The ``Received:`` field (RFC 5321 4.4, RFC 3848, RFC 6531 4.3), as a session writes it."""
+"""The ``Received:`` field (RFC 5321 4.4, RFC 3848, RFC 6531 4.3)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FIELD = re.compile(
 
 
 class Keeper(RecordingHooks):
-    """Keeps the field of each message."""
+    """Hooks that keep the field of each message."""
 
     def __init__(self, name: str | None = None) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Keeper(RecordingHooks):
 
 
 def parse(field: bytes) -> dict[str, Any]:
-    """The clauses. RCV-6: lines end in CRLF, and are not too long."""
+    """Return the clauses of a field. Its lines must end in CRLF and must not be too long."""
     assert field.endswith(b"\r\n")
     assert all(len(line) <= 998 for line in field.split(b"\r\n"))
     assert b"\r" not in field.replace(b"\r\n", b"")
@@ -77,7 +77,7 @@ async def send(client: Client, hello: str = "EHLO client.test", mail: str = "", 
 
 
 async def test_grammar(autojump_clock: MockClock) -> None:
-    """RCV-1, RCV-2, RCV-7: one field, with what there is to tell, and nothing of TLS."""
+    """One field with all clauses, and none about TLS."""
     hooks = Keeper()
     async with connected(serving(hooks)) as client:
         await send(client)
@@ -98,7 +98,7 @@ async def test_grammar(autojump_clock: MockClock) -> None:
 
 
 async def test_date_is_the_servers(autojump_clock: MockClock) -> None:
-    """It comes from ``now``, and has a numeric offset, in UTC too."""
+    """It comes from ``now`` and has a numeric offset, also for UTC."""
     hooks = Keeper()
     now = datetime(2027, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
     async with connected(Server(hooks, name=NAME, now=lambda: now)) as client:
@@ -126,7 +126,6 @@ async def test_now_is_aware() -> None:
     ],
 )
 async def test_with_type(tls: bool, auth: bool, hello: str, mail: str, with_: str, autojump_clock: MockClock) -> None:
-    """RCV-3, UTF-7, AUT-23."""
     hooks = Keeper()
     async with connected(serving(hooks), implicit_tls=tls) as client:
         if tls:
@@ -139,7 +138,7 @@ async def test_with_type(tls: bool, auth: bool, hello: str, mail: str, with_: st
 
 
 async def test_with_type_after_starttls_and_by_message(autojump_clock: MockClock) -> None:
-    """It tells of the message's own transaction."""
+    """It describes the transaction of the message."""
     hooks = Keeper()
     async with connected(serving(hooks)) as client:
         await send(client)
@@ -151,8 +150,8 @@ async def test_with_type_after_starttls_and_by_message(autojump_clock: MockClock
     assert len(set(hooks.ids)) == 4
 
 
-async def test_for_names_nobody_but_a_sole_recipient(autojump_clock: MockClock) -> None:
-    """RCV-4: more would show blind copies (RFC 5321 7.2)."""
+async def test_for_clause_is_for_a_single_recipient_only(autojump_clock: MockClock) -> None:
+    """Several recipients would reveal blind copies (RFC 5321 7.2)."""
     hooks = Keeper()
     async with connected(serving(hooks)) as client:
         for recipients in (1, 2, 5):
@@ -182,7 +181,7 @@ async def test_for_in_utf8(autojump_clock: MockClock) -> None:
 async def test_peer(
     peer: Peer, name: str | None, comment: str, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
-    """What DNS says of an address is its owner's word, and is cleared as HELO is."""
+    """The name from the DNS is cleaned like the name in HELO."""
     monkeypatch.setattr(server_module, "endpoints", lambda stream: (peer, peer))
     hooks = Keeper(name)
     async with connected(serving(hooks)) as client:
@@ -202,8 +201,8 @@ async def test_peer(
         ("x" * 300, "x" * 255),
     ],
 )
-async def test_what_the_client_says_of_itself(hello: str, shown: str, autojump_clock: MockClock) -> None:
-    """RCV-2: nothing that could be taken for another clause."""
+async def test_name_in_hello_is_cleaned(hello: str, shown: str, autojump_clock: MockClock) -> None:
+    """It has no characters that could begin another clause."""
     hooks = Keeper()
     async with connected(serving(hooks)) as client:
         await send(client, f"EHLO {hello}")

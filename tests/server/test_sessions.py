@@ -1,4 +1,4 @@
-"""What sessions share: their server's limits and counts, and nothing of each other's failures."""
+"""Sessions of one server: limits, statistics, and the isolation of failures."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ CLEARTEXT = standard(Auth(cleartext=True))
 
 @pytest.fixture(autouse=True)
 def nothing_is_left_to_the_garbage_collector() -> Iterator[None]:
-    """A socket that was not closed is a ResourceWarning, and so a failure: in the test that left it."""
-    gc.freeze()  # the collection has only the objects of the test to look at, which takes a tenth of the time
+    """Collect garbage after each test, so that a ResourceWarning for an open socket fails the test that left it open."""
+    gc.freeze()  # the collection then only examines the objects of the test, which takes a tenth of the time
     yield
     gc.collect()
     gc.unfreeze()
 
 
-# --- failures stay alone ----------------------------------------------------------------------------------------------
+# --- failures ---------------------------------------------------------------------------------------------------------
 
 
-class Mine(trio.abc.Stream):
-    """A stream of somebody's own, with a bug in one of its methods."""
+class BrokenStream(trio.abc.Stream):
+    """A stream with an error in one of its methods."""
 
     def __init__(self, stream: trio.abc.Stream, broken: str) -> None:
         self._stream, self._broken, self._count = stream, broken, 0
@@ -85,16 +85,16 @@ class Mine(trio.abc.Stream):
 
 @pytest.mark.parametrize("broken", ["send_all", "aclose"])
 async def test_session_that_fails(broken: str, autojump_clock: MockClock) -> None:
-    """An exception in the session's own code: `error` is told, the client gets 421 where it can, the next session is unharmed."""
+    """The `error` hook gets the exception, the client gets 421 if possible, and the next session is not affected."""
     hooks = RecordingHooks()
     server = Server(hooks, name=NAME)
     async with trio.open_nursery() as nursery:
-        door = await nursery.start(serve_memory_listener, server)
-        neighbour = await door.connect()
+        listener = await nursery.start(serve_memory_listener, server)
+        neighbour = await listener.connect()
         await neighbour.hello()
-        ours, theirs = memory_stream_pair()
-        await door.streams.send(Mine(theirs, broken))
-        victim = Client(ours)
+        client_end, server_end = memory_stream_pair()
+        await listener.streams.send(BrokenStream(server_end, broken))
+        victim = Client(client_end)
         await victim.expect("220")
         await victim.send(b"EHLO a.test\r\nQUIT\r\n")
         if broken != "send_all":
@@ -108,8 +108,8 @@ async def test_session_that_fails(broken: str, autojump_clock: MockClock) -> Non
     assert [str(error) for error in hooks.errors] == [f"the secret is that {broken} is broken"]
 
 
-async def test_exception_in_the_session_itself(autojump_clock: MockClock) -> None:
-    """421 4.3.0 and close."""
+async def test_exception_in_the_code_of_the_session(autojump_clock: MockClock) -> None:
+    """The client gets 421 4.3.0, and the connection is closed."""
     hooks = RecordingHooks()
     seen: list[int] = []
 
@@ -119,9 +119,9 @@ async def test_exception_in_the_session_itself(autojump_clock: MockClock) -> Non
     server = Server(hooks, name=NAME)
     server.on(response=response)
     async with trio.open_nursery() as nursery:
-        ours, theirs = memory_stream_pair()
-        nursery.start_soon(server.serve_stream, Mine(theirs, "receive_some"))
-        client = Client(ours)
+        client_end, server_end = memory_stream_pair()
+        nursery.start_soon(server.serve_stream, BrokenStream(server_end, "receive_some"))
+        client = Client(client_end)
         await client.hello()
         assert await client.reply() == f"421 4.3.0 {NAME} Local error; closing the connection"
         await client.expect_end()
@@ -130,8 +130,7 @@ async def test_exception_in_the_session_itself(autojump_clock: MockClock) -> Non
     assert seen == [220, 250, 421]
 
 
-async def test_one_fails_and_99_finish(autojump_clock: MockClock) -> None:
-    """ENG-5."""
+async def test_one_session_fails_and_99_finish(autojump_clock: MockClock) -> None:
 
     class Crash(RecordingHooks):
         async def mail(self, session: Session, mail: object) -> None:
@@ -152,8 +151,8 @@ async def test_one_fails_and_99_finish(autojump_clock: MockClock) -> None:
         finished.append(client)
 
     async with trio.open_nursery() as nursery:
-        door = await nursery.start(serve_memory_listener, server)
-        clients = [await door.connect() for _ in range(100)]
+        listener = await nursery.start(serve_memory_listener, server)
+        clients = [await listener.connect() for _ in range(100)]
         async with trio.open_nursery() as talks:
             for client in clients:
                 await wait_all_tasks_blocked()
@@ -166,8 +165,8 @@ async def test_one_fails_and_99_finish(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("grouped", [False, True])
-async def test_keyboard_interrupt_passes_alone(grouped: bool, autojump_clock: MockClock) -> None:
-    """What is no `Exception` is not the session's to keep, and brings nobody else's exceptions along."""
+async def test_keyboard_interrupt_propagates_alone(grouped: bool, autojump_clock: MockClock) -> None:
+    """An exception that is not an `Exception` leaves the session, without the others of its group."""
     bug = ValueError("bug")
 
     class Interrupted(RecordingHooks):
@@ -183,14 +182,14 @@ async def test_keyboard_interrupt_passes_alone(grouped: bool, autojump_clock: Mo
 
     hooks = Interrupted()
     server = Server(hooks, name=NAME)
-    ours, theirs = memory_stream_pair()
+    client_end, server_end = memory_stream_pair()
     other, elsewhere = memory_stream_pair()
-    door = MemoryListener()
+    listener = MemoryListener()
 
     async def client() -> None:
-        await door.streams.send(theirs)
-        await door.streams.send(elsewhere)
-        one, two = Client(ours), Client(other)
+        await listener.streams.send(server_end)
+        await listener.streams.send(elsewhere)
+        one, two = Client(client_end), Client(other)
         await two.hello()
         await one.hello()
         await one.send(b"VRFY a\r\n")
@@ -200,7 +199,7 @@ async def test_keyboard_interrupt_passes_alone(grouped: bool, autojump_clock: Mo
     async with trio.open_nursery() as nursery:
         nursery.start_soon(client)
         with pytest.raises(KeyboardInterrupt):
-            await server.serve_listeners([door])
+            await server.serve_listeners([listener])
         nursery.cancel_scope.cancel()
     assert len(hooks.ended) == 2
     assert [error.exceptions if isinstance(error, ExceptionGroup) else error for error in hooks.errors] in (
@@ -210,8 +209,8 @@ async def test_keyboard_interrupt_passes_alone(grouped: bool, autojump_clock: Mo
     assert bool(hooks.errors) == grouped
 
 
-async def test_cancelled_passes_alone(autojump_clock: MockClock) -> None:
-    """Whoever cancels serve* gets no exception group for it, however many sessions there were."""
+async def test_cancelled_propagates_alone(autojump_clock: MockClock) -> None:
+    """Cancelling a ``serve`` method raises no exception group, however many sessions there were."""
     bug = ValueError("bug")
 
     class Nursery(RecordingHooks):
@@ -228,12 +227,12 @@ async def test_cancelled_passes_alone(autojump_clock: MockClock) -> None:
 
     hooks = Nursery()
     server = Server(hooks, name=NAME)
-    door = MemoryListener()
+    listener = MemoryListener()
     caught: list[BaseException] = []
 
     async def serve_it() -> None:
         try:
-            await server.serve_listeners([door])
+            await server.serve_listeners([listener])
         except BaseException as exc:
             caught.append(exc)
             raise
@@ -241,7 +240,7 @@ async def test_cancelled_passes_alone(autojump_clock: MockClock) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve_it)
         for _ in range(3):
-            client = await door.connect()
+            client = await listener.connect()
             await client.hello()
             await client.send(b"VRFY a\r\n")
         await wait_all_tasks_blocked()
@@ -251,7 +250,7 @@ async def test_cancelled_passes_alone(autojump_clock: MockClock) -> None:
     assert len(hooks.ended) == 3
 
 
-# --- what sessions share ----------------------------------------------------------------------------------------------
+# --- limits and statistics --------------------------------------------------------------------------------------------
 
 
 async def test_statistics(autojump_clock: MockClock) -> None:
@@ -272,18 +271,18 @@ async def test_statistics(autojump_clock: MockClock) -> None:
 
 
 async def test_session_limit(autojump_clock: MockClock) -> None:
-    """CON-4: 421 in the greeting's place, without enhanced code; those that are in are not touched; a place is free at the end."""
+    """421 replaces the greeting, without an enhanced code. Open sessions go on, and one more may begin when one has ended."""
     hooks = RecordingHooks()
     server = Server(hooks, name=NAME, limits=Limits(sessions=2))
     async with trio.open_nursery() as nursery:
-        door = await nursery.start(serve_memory_listener, server)
-        one, two, three = [await door.connect() for _ in range(3)]
+        listener = await nursery.start(serve_memory_listener, server)
+        one, two, three = [await listener.connect() for _ in range(3)]
         await one.hello()
         await two.hello()
         assert await three.reply() == f"421 {NAME} Too many connections; try again later"
-        await three.end()
+        await three.expect_end()
         await one.quit()
-        four = await door.connect()
+        four = await listener.connect()
         await four.hello()
         await two.deliver()
         assert server.statistics().sessions_total == 3
@@ -291,14 +290,14 @@ async def test_session_limit(autojump_clock: MockClock) -> None:
     assert len(hooks.sessions) == len(hooks.ended) == 3
 
 
-async def test_who_is_turned_away_and_does_not_read(autojump_clock: MockClock) -> None:
-    """… holds nobody up, and is gone soon."""
+async def test_refused_client_that_does_not_read(autojump_clock: MockClock) -> None:
+    """It delays no other client, and its connection is closed soon."""
     server = Server(RecordingHooks(), name=NAME, limits=Limits(sessions=0))
-    ours, theirs = unbuffered()
-    await server.serve_stream(theirs)
+    client_end, server_end = unbuffered()
+    await server.serve_stream(server_end)
     assert trio.current_time() == 5
     with pytest.raises(trio.BrokenResourceError):
-        await ours.send_all(b"x")
+        await client_end.send_all(b"x")
 
 
 @pytest.mark.parametrize(
@@ -313,13 +312,13 @@ async def test_who_is_turned_away_and_does_not_read(autojump_clock: MockClock) -
 async def test_limit_by_peer(
     hosts: list[str], served: list[bool], monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
-    """An IPv6 peer is its network of 64 bits; loopback is nobody's."""
+    """IPv6 addresses are counted by /64, and loopback addresses not at all."""
     peers = iter(Peer(host, 4711, "tcp") for host in hosts)
     monkeypatch.setattr(server_module, "endpoints", lambda stream: (next(peers), Peer("192.0.2.9", 25, "tcp")))
     server = Server(RecordingHooks(), name=NAME, limits=Limits(per_peer=1))
     async with trio.open_nursery() as nursery:
-        door = await nursery.start(serve_memory_listener, server)
-        clients = [await door.connect() for _ in hosts]
+        listener = await nursery.start(serve_memory_listener, server)
+        clients = [await listener.connect() for _ in hosts]
         for client, welcome in zip(clients, served, strict=True):
             await client.expect(f"220 {NAME}" if welcome else f"421 {NAME}")
         await server.stop()
@@ -327,7 +326,7 @@ async def test_limit_by_peer(
 
 
 async def test_too_many_errors(autojump_clock: MockClock) -> None:
-    """CON-12: never at the first one."""
+    """The connection is closed, but never after the first error."""
     async with connected(Server(RecordingHooks(), name=NAME)) as client:
         await client.hello()
         for _ in range(19):
@@ -336,7 +335,7 @@ async def test_too_many_errors(autojump_clock: MockClock) -> None:
         await client.expect_end()
 
 
-async def test_accepted_message_wipes_the_slate(autojump_clock: MockClock) -> None:
+async def test_accepted_message_resets_the_error_count(autojump_clock: MockClock) -> None:
     async with connected(Server(RecordingHooks(), name=NAME)) as client:
         await client.hello()
         for _ in range(3):
@@ -357,8 +356,8 @@ async def test_too_much_junk(autojump_clock: MockClock) -> None:
         await client.expect_end()
 
 
-async def test_too_many_logins(autojump_clock: MockClock) -> None:
-    """AUT-5: the session is usable until then; all failures of a session count."""
+async def test_too_many_failed_logins(autojump_clock: MockClock) -> None:
+    """The session is usable until the limit, which applies to all failures of a session together."""
 
     async def auth(session: Session, credentials: object) -> Reply:
         return Reply(535, "No")
@@ -379,15 +378,14 @@ async def test_too_many_logins(autojump_clock: MockClock) -> None:
 
 
 async def test_too_many_recipients(autojump_clock: MockClock) -> None:
-    """RCP-3."""
     found: list[int] = []
 
-    class Count(RecordingHooks):
+    class RcptCounter(RecordingHooks):
         async def data(self, session: Session, body: Body) -> None:
             found.append(len(body.envelope.recipients))
             await body.read()
 
-    async with connected(Server(Count(), name=NAME, limits=Limits(recipients=100))) as client:
+    async with connected(Server(RcptCounter(), name=NAME, limits=Limits(recipients=100))) as client:
         await client.hello()
         await client.send(b"MAIL FROM:<>\r\n" + b"RCPT TO:<a@b.test>\r\n" * 101 + b"DATA\r\n")
         await client.expect(*["250"] * 101, "452 4.5.3", "354")
@@ -396,7 +394,7 @@ async def test_too_many_recipients(autojump_clock: MockClock) -> None:
     assert found == [100]
 
 
-def test_settings_that_cannot_be() -> None:
+def test_invalid_settings() -> None:
     wrongs: tuple[dict[str, Any], ...] = (
         {"size": -1},
         {"newlines": "sloppy"},
@@ -414,7 +412,7 @@ def test_settings_that_cannot_be() -> None:
 
 
 async def test_server_over_tcp_with_many_clients() -> None:
-    """A hundred at once, over real sockets."""
+    """A hundred clients at once, over real sockets."""
     hooks = RecordingHooks()
 
     async def deliver(port: int) -> None:
@@ -434,7 +432,7 @@ async def test_server_over_tcp_with_many_clients() -> None:
 
 
 async def test_reset_by_the_peer() -> None:
-    """CON-9: a session ends without a word, and no error is made of it."""
+    """The session ends without a reply, and no error is reported."""
     hooks = RecordingHooks()
     async with listening(Server(hooks, name=NAME)) as port:
         for lines in (

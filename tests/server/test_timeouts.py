@@ -1,4 +1,4 @@
-"""Timers, to the second: a clock of our own over streams in memory. What waits for the peer is bounded, and nothing else is cut."""
+"""Timeouts, exact to the second with a MockClock: waits for the client are bounded, and nothing else is interrupted."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ IDLE = f"421 4.4.2 {NAME} Timeout: closing the connection"
 
 @pytest.fixture(params=[memory_stream_pair, sockets])
 def pair(request: pytest.FixtureRequest) -> Callable[[], Pair]:
-    """Streams of both kinds: plain sockets have a way of their own through the server."""
+    """Streams in memory and sockets, which the server reads and writes by their descriptor."""
     make: Callable[[], Pair] = request.param
     return make
 
 
-class Timed(RecordingHooks):
-    """Notes when `timeout` and `disconnect` were called."""
+class TimeRecorder(RecordingHooks):
+    """Records when `timeout` and `disconnect` are called."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Timed(RecordingHooks):
 
 
 async def cut_off(client: Client, after: float) -> None:
-    """The client says nothing more, and is told so after that time, to the second."""
+    """The client sends nothing more and gets 421 after exactly this time."""
     began = trio.current_time()
     with trio.move_on_after(after - 1):
         raise AssertionError(await client.reply())
@@ -54,7 +54,7 @@ async def cut_off(client: Client, after: float) -> None:
     assert trio.current_time() == began + after
 
 
-# --- idle -------------------------------------------------------------------------------------------------------------
+# --- waiting for a command --------------------------------------------------------------------------------------------
 
 
 async def greeted(client: Client) -> None:
@@ -75,11 +75,11 @@ STATES: dict[str, Callable[[Client], Awaitable[Any]]] = {
 
 
 @pytest.mark.parametrize("state", STATES.values(), ids=STATES)
-async def test_idle(
+async def test_idle_client(
     state: Callable[[Client], Awaitable[Any]], pair: Callable[[], Pair], autojump_clock: MockClock
 ) -> None:
-    """CON-6: 421 4.4.2 after 300 s, on the second."""
-    hooks = Timed()
+    """The client gets 421 4.4.2 after 300 s."""
+    hooks = TimeRecorder()
     async with connected(Server(hooks, name=NAME), pair=pair) as client:
         await state(client)
         await cut_off(client, 300)
@@ -87,8 +87,10 @@ async def test_idle(
 
 
 @pytest.mark.parametrize("pause", [1, 100, 150, 299])
-async def test_complete_commands_win_time(pause: float, pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
-    hooks = Timed()
+async def test_each_command_restarts_the_timeout(
+    pause: float, pair: Callable[[], Pair], autojump_clock: MockClock
+) -> None:
+    hooks = TimeRecorder()
     async with connected(Server(hooks, name=NAME), pair=pair) as client:
         await client.hello()
         for line in ("NOOP", "NONSENSE", "MAIL FROM:<>", "RSET", "RCPT TO:<a@b.test>"):
@@ -99,11 +101,11 @@ async def test_complete_commands_win_time(pause: float, pair: Callable[[], Pair]
 
 
 @pytest.mark.parametrize("pause", [0, 1, 250, 299])
-async def test_octets_without_an_end_of_line_win_no_time(
+async def test_octets_without_an_end_of_line_do_not_restart_the_timeout(
     pause: float, pair: Callable[[], Pair], autojump_clock: MockClock
 ) -> None:
-    """CON-6, slow loris: a command must be there in time, not only its beginning. That holds after one that was, too."""
-    hooks = Timed()
+    """A whole command must arrive in time, not only its beginning, also after an earlier command."""
+    hooks = TimeRecorder()
     async with connected(Server(hooks, name=NAME), pair=pair) as client:
         await client.hello()
         await trio.sleep(pause)
@@ -121,8 +123,8 @@ async def test_octets_without_an_end_of_line_win_no_time(
     assert hooks.timeouts == [pause + 300]
 
 
-async def test_a_refused_line_is_a_command_too(pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
-    """… once: what is thrown away behind a bare LF, up to the next CRLF, wins no more."""
+async def test_refused_line_restarts_the_timeout(pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
+    """It does so once: the rest of the line after a bare LF, which is discarded, does not."""
     async with connected(Server(Hooks(), name=NAME), pair=pair) as client:
         await client.hello()
         await trio.sleep(200)
@@ -131,7 +133,7 @@ async def test_a_refused_line_is_a_command_too(pair: Callable[[], Pair], autojum
         await cut_off(client, 300)
 
 
-async def test_two_sessions_have_a_clock_each(pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
+async def test_timeouts_of_two_sessions_are_independent(pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
     server = Server(RecordingHooks(), name=NAME)
     async with connected(server, pair=pair) as one:
         await one.hello()
@@ -142,7 +144,7 @@ async def test_two_sessions_have_a_clock_each(pair: Callable[[], Pair], autojump
             await cut_off(two, 10)
 
 
-async def test_timeout_of_ones_own(pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
+async def test_timeout_setting(pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
     server = Server(RecordingHooks(), name=NAME, timeout=7)
     assert server.timeouts.command == server.timeouts.block == 7
     async with connected(server, pair=pair) as client:
@@ -155,8 +157,8 @@ async def test_timeout_of_ones_own(pair: Callable[[], Pair], autojump_clock: Moc
 
 
 async def test_no_timeout(pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
-    """0 is for ever."""
-    hooks = Timed()
+    """0 means no timeout."""
+    hooks = TimeRecorder()
     async with connected(Server(hooks, name=NAME, timeout=0), pair=pair) as client:
         await client.hello()
         await trio.sleep(1e6)
@@ -171,17 +173,19 @@ async def test_no_timeout(pair: Callable[[], Pair], autojump_clock: MockClock) -
     assert hooks.timeouts == []
 
 
-def test_timeouts_are_not_negative() -> None:
+def test_negative_timeouts_are_invalid() -> None:
     with pytest.raises(ValueError, match="-1"):
         Timeouts(hook=-1)
     with pytest.raises(ValueError, match="-1"):
         Server(timeout=-1)
 
 
-async def test_time_of_hooks_is_not_the_peers(pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
-    """The clock of silence runs only while the peer is waited for, and begins anew then."""
+async def test_time_of_hooks_does_not_count_for_the_idle_timeout(
+    pair: Callable[[], Pair], autojump_clock: MockClock
+) -> None:
+    """The idle timeout runs only while the session waits for the client, and starts from zero then."""
 
-    class Slow(Timed):
+    class Slow(TimeRecorder):
         async def rcpt(self, session: Session, rcpt: object) -> None:
             await trio.sleep(299)
 
@@ -198,7 +202,7 @@ async def test_time_of_hooks_is_not_the_peers(pair: Callable[[], Pair], autojump
     assert hooks.errors == []
 
 
-async def test_timeout_hook_may_take_its_time(pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
+async def test_slow_timeout_hook(pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
     async def slow(session: Session) -> None:
         await trio.sleep(50)
 
@@ -210,18 +214,17 @@ async def test_timeout_hook_may_take_its_time(pair: Callable[[], Pair], autojump
         assert trio.current_time() == 350
 
 
-# --- in AUTH, in a message, in a handshake -----------------------------------------------------------------------------
+# --- in AUTH, in a message, in a handshake ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("pause", [0, 1, 299])
-async def test_silence_in_an_auth_exchange(pause: float, pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
-    """AUT-21."""
+async def test_timeout_in_an_auth_exchange(pause: float, pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
     asked = []
 
     async def auth(session: Session, credentials: object) -> None:
         asked.append(credentials)
 
-    hooks = Timed()
+    hooks = TimeRecorder()
     server = Server(hooks, name=NAME, extensions=standard(Auth(cleartext=True)))
     server.on(auth=auth)
     async with connected(server, pair=pair) as client:
@@ -241,8 +244,8 @@ async def test_silence_in_an_auth_exchange(pause: float, pair: Callable[[], Pair
 
 
 @pytest.mark.parametrize("begin", [b"DATA\r\n", b"BDAT 3\r\na\r\n", b"BDAT 100\r\nnot a hundred", b"BDAT 100 LAST\r\n"])
-async def test_silence_in_a_message(begin: bytes, pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
-    hooks = Timed()
+async def test_timeout_in_a_message(begin: bytes, pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
+    hooks = TimeRecorder()
     async with connected(Server(hooks, name=NAME), pair=pair) as client:
         await client.open()
         await trio.sleep(250)
@@ -254,8 +257,8 @@ async def test_silence_in_a_message(begin: bytes, pair: Callable[[], Pair], auto
     assert hooks.errors == []
 
 
-async def test_pieces_of_a_message_win_time(pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
-    hooks = Timed()
+async def test_each_part_of_a_message_restarts_the_timeout(pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
+    hooks = TimeRecorder()
     async with connected(Server(hooks, name=NAME), pair=pair) as client:
         await client.open()
         await client.command("DATA", "354")
@@ -267,14 +270,14 @@ async def test_pieces_of_a_message_win_time(pair: Callable[[], Pair], autojump_c
 
 
 @pytest.mark.parametrize("reply", [None, Reply(550, "No")])
-async def test_silence_while_nobody_wants_the_message(
+async def test_timeout_in_a_refused_message(
     reply: Reply | None, pair: Callable[[], Pair], autojump_clock: MockClock
 ) -> None:
     async def data(session: Session, body: Body) -> Reply | None:
         await anext(body)
         return reply
 
-    hooks = Timed()
+    hooks = TimeRecorder()
     server = Server(hooks, name=NAME)
     server.on(data=data)
     async with connected(server, pair=pair) as client:
@@ -286,9 +289,9 @@ async def test_silence_while_nobody_wants_the_message(
 
 
 @pytest.mark.parametrize("implicit", [True, False])
-async def test_silence_in_a_handshake(implicit: bool, pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
-    """TLS-5: there is nobody to be told. A connection that never was is none to `disconnect`."""
-    hooks = Timed()
+async def test_timeout_in_a_handshake(implicit: bool, pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
+    """There is no reply. `disconnect` is only called if `connect` was."""
+    hooks = TimeRecorder()
     server = Server(hooks, name=NAME, tls=server_tls())
     async with connected(server, implicit_tls=implicit, pair=pair) as client:
         if not implicit:
@@ -304,8 +307,8 @@ async def test_silence_in_a_handshake(implicit: bool, pair: Callable[[], Pair], 
     assert hooks.errors == []
 
 
-async def test_clock_starts_again_inside_tls(pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
-    async with connected(Server(Timed(), name=NAME, tls=server_tls()), pair=pair) as client:
+async def test_idle_timeout_inside_tls(pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
+    async with connected(Server(TimeRecorder(), name=NAME, tls=server_tls()), pair=pair) as client:
         await client.hello()
         await trio.sleep(290)
         await client.starttls()
@@ -315,14 +318,14 @@ async def test_clock_starts_again_inside_tls(pair: Callable[[], Pair], autojump_
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-async def test_peer_that_never_reads(autojump_clock: MockClock) -> None:
-    """PIP-6: the session ends when it could not write for 300 s, and takes no further command."""
+async def test_client_that_never_reads(autojump_clock: MockClock) -> None:
+    """The session ends when it could not write for 300 s, and reads no further command."""
     events: list[str] = []
 
     async def message(session: Session, command: Command) -> None:
         events.append(command.verb)
 
-    hooks = Timed()
+    hooks = TimeRecorder()
     server = Server(hooks, name=NAME)
     server.on(message=message)
     async with connected(server, pair=unbuffered) as client:
@@ -336,9 +339,9 @@ async def test_peer_that_never_reads(autojump_clock: MockClock) -> None:
     assert hooks.errors == []
 
 
-async def test_peer_that_never_reads_is_not_read_from(autojump_clock: MockClock) -> None:
-    """Replies that are owed hold up what is read: no client makes us hold more than a bounded number of them."""
-    hooks = Timed()
+async def test_server_does_not_read_from_a_client_that_does_not_read(autojump_clock: MockClock) -> None:
+    """The number of replies that are queued for a client is bounded."""
+    hooks = TimeRecorder()
     async with connected(Server(hooks, name=NAME), pair=unbuffered) as client:
         await client.hello()
         with trio.move_on_after(200):
@@ -353,31 +356,31 @@ async def test_peer_that_never_reads_is_not_read_from(autojump_clock: MockClock)
 
 
 async def test_full_socket(autojump_clock: MockClock) -> None:
-    """As above, where the kernel holds some of it for us."""
-    hooks = Timed()
+    """The same with a socket, whose buffer takes a part of the replies."""
+    hooks = TimeRecorder()
     server = Server(hooks, name=NAME, limits=Limits(junk=10**9, errors=10**9))
     async with connected(server, pair=sockets) as client:
         await client.hello()
         with trio.move_on_after(10):
             while True:
                 await client.send(b"HELP\r\n" * 1000)
-        heard = 0
+        received = 0
         for _ in range(5):
             await trio.sleep(250)
-            heard += len(await client.stream.receive_some(1 << 20))
+            received += len(await client.stream.receive_some(1 << 20))
             assert hooks.gone == []
         await trio.sleep(301)
         assert len(hooks.gone) == 1
-    assert heard > 0
+    assert received > 0
     assert hooks.errors == []
 
 
 @pytest.mark.parametrize("what", ["354", "250 to a chunk"])
-async def test_peer_that_never_reads_in_a_message(what: str, autojump_clock: MockClock) -> None:
+async def test_client_that_never_reads_in_a_message(what: str, autojump_clock: MockClock) -> None:
     async def data(session: Session, body: Body) -> None:
         await body.read()
 
-    hooks = Timed()
+    hooks = TimeRecorder()
     server = Server(hooks, name=NAME)
     server.on(data=data)
     async with connected(server, pair=unbuffered) as client:
@@ -389,8 +392,8 @@ async def test_peer_that_never_reads_in_a_message(what: str, autojump_clock: Moc
     assert server.statistics().messages == 0
 
 
-async def test_slow_reader_is_served(autojump_clock: MockClock) -> None:
-    """A client may take its time to read, as long as it reads."""
+async def test_client_that_reads_slowly(autojump_clock: MockClock) -> None:
+    """A client may read slowly, as long as it reads."""
     async with connected(Server(RecordingHooks(), name=NAME), pair=unbuffered) as client:
         for line in (None, "EHLO a.test", "NOOP", "VRFY a", "QUIT"):
             if line:
@@ -400,9 +403,9 @@ async def test_slow_reader_is_served(autojump_clock: MockClock) -> None:
         await client.expect_end()
 
 
-async def test_bad_command_whose_reply_is_not_read_for_long(autojump_clock: MockClock) -> None:
-    """The clock of silence is not running while the client is being written to."""
-    hooks = Timed()
+async def test_reply_to_an_invalid_command_is_read_late(autojump_clock: MockClock) -> None:
+    """The idle timeout does not run while a reply is being written."""
+    hooks = TimeRecorder()
     async with connected(Server(hooks, name=NAME, timeout=Timeouts(command=10)), pair=unbuffered) as client:
         await client.hello()
         await trio.sleep(5)

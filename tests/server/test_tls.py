@@ -1,4 +1,4 @@
-"""TLS as the server does it: STARTTLS and from the start, over streams in memory and over sockets (RFC 3207, RFC 8314)."""
+"""STARTTLS (RFC 3207) and implicit TLS (RFC 8314), over streams in memory and over sockets."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from smtp_trio.protocol.extensions import Auth, StartTls
 from smtp_trio.protocol.extensions.auth import Credentials
 
 
-class Seen(RecordingHooks):
-    """Notes what it knows of TLS, and when."""
+class TlsRecorder(RecordingHooks):
+    """Records the TLS state at each hook."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Seen(RecordingHooks):
 
 
 def secure(hooks: Hooks | None = None, **settings: Any) -> Server:
-    return Server(hooks or Seen(), name=NAME, tls=server_tls(), **settings)
+    return Server(hooks or TlsRecorder(), name=NAME, tls=server_tls(), **settings)
 
 
 @pytest.fixture(params=[memory_stream_pair, sockets])
@@ -57,12 +57,12 @@ def pair(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
-# --- the ordinary course ----------------------------------------------------------------------------------------------
+# --- handshakes -------------------------------------------------------------------------------------------------------
 
 
 async def test_starttls(pair: Any, autojump_clock: MockClock) -> None:
-    """TLS-1, TLS-2: it is offered until it is there; after it all is new, and nothing that was said before counts."""
-    hooks = Seen()
+    """STARTTLS is offered until TLS is on. After it the session begins anew."""
+    hooks = TlsRecorder()
     async with connected(secure(hooks), pair=pair) as client:
         offer = (await client.hello()).split("\n")
         assert "250-STARTTLS" in offer
@@ -87,8 +87,8 @@ async def test_starttls(pair: Any, autojump_clock: MockClock) -> None:
 
 
 async def test_implicit_tls(pair: Any, autojump_clock: MockClock) -> None:
-    """TLS-8: the greeting is inside."""
-    hooks = Seen()
+    """The greeting is sent after the handshake."""
+    hooks = TlsRecorder()
     async with connected(secure(hooks), pair=pair, implicit_tls=True) as client:
         await client.handshake()
         offer = await client.hello()
@@ -100,15 +100,15 @@ async def test_implicit_tls(pair: Any, autojump_clock: MockClock) -> None:
 
 
 async def test_stream_that_is_tls_already(autojump_clock: MockClock) -> None:
-    """Somebody else has wrapped it, and shaken hands: the session knows."""
-    hooks = Seen()
-    ours, theirs = memory_stream_pair()
+    """The application has done the handshake, and the session recognizes that."""
+    hooks = TlsRecorder()
+    client_end, server_end = memory_stream_pair()
     async with trio.open_nursery() as nursery:
-        client = Client(ours)
+        client = Client(client_end)
 
         @nursery.start_soon
         async def serve() -> None:
-            stream = trio.SSLStream(theirs, server_tls(), server_side=True)
+            stream = trio.SSLStream(server_end, server_tls(), server_side=True)
             await stream.do_handshake()
             await Server(hooks, name=NAME).serve_stream(stream)
 
@@ -119,9 +119,9 @@ async def test_stream_that_is_tls_already(autojump_clock: MockClock) -> None:
     assert hooks.sessions[0].peer.kind == "memory"
 
 
-async def test_both_kinds_over_sockets() -> None:
-    """Two doors of one server, and one `stop` for both."""
-    hooks = Seen()
+async def test_starttls_and_implicit_tls_over_sockets() -> None:
+    """One server listens on two ports, and one `stop` ends both."""
+    hooks = TlsRecorder()
     server = secure(hooks)
     async with listening(server) as plain, trio.open_nursery() as nursery:
         listeners = await nursery.start(_serve_implicit, server)
@@ -145,7 +145,7 @@ async def _serve_implicit(server: Server, task_status: trio.TaskStatus[list[trio
     await server.serve(0, "127.0.0.1", implicit_tls=True, task_status=task_status)
 
 
-# --- when it may be asked for -----------------------------------------------------------------------------------------
+# --- when STARTTLS is valid -------------------------------------------------------------------------------------------
 
 
 async def test_without_a_certificate(autojump_clock: MockClock) -> None:
@@ -155,8 +155,7 @@ async def test_without_a_certificate(autojump_clock: MockClock) -> None:
         await client.quit()
 
 
-async def test_where_it_may_not_stand(autojump_clock: MockClock) -> None:
-    """TLS-3."""
+async def test_starttls_out_of_order(autojump_clock: MockClock) -> None:
     async with connected(secure()) as client:
         await client.expect("220")
         await client.command("STARTTLS", "503 5.5.1")
@@ -172,11 +171,11 @@ async def test_where_it_may_not_stand(autojump_clock: MockClock) -> None:
 
 
 async def test_required(autojump_clock: MockClock) -> None:
-    """TLS-6: RFC 3207 4 has a list, and HELO and RSET are not on it."""
+    """RFC 3207 4 lists the commands that are valid before TLS; HELO and RSET are not among them."""
     server = secure(extensions=standard(StartTls(required=True)))
     async with connected(server) as client:
         await client.expect("220")
-        await client.command("HELO a.test", "530 Must")  # RFC 2034 4: no enhanced code in the answer to HELO
+        await client.command("HELO a.test", "530 Must")  # RFC 2034 4: no enhanced status code in the reply to HELO
         for line in ("RSET", "VRFY a", "HELP", "MAIL FROM:<>", "RCPT TO:<a@b.test>", "DATA", f"AUTH PLAIN {SECRET}"):
             await client.command(line, "530 5.7.0")
         await client.command("NOOP", "250")
@@ -201,13 +200,13 @@ async def test_auth_needs_tls(autojump_clock: MockClock) -> None:
         await client.quit()
 
 
-def test_settings_that_do_not_go_together() -> None:
+def test_contradictory_settings() -> None:
     with pytest.raises(ValueError, match="tls"):
         Server(extensions=standard(StartTls(required=True)))
 
 
 async def test_implicit_tls_without_a_certificate(autojump_clock: MockClock) -> None:
-    server = Server(Seen(), name=NAME)
+    server = Server(TlsRecorder(), name=NAME)
     for attempt in (
         server.serve(0, implicit_tls=True),
         server.serve_listeners([], implicit_tls=True),
@@ -217,14 +216,14 @@ async def test_implicit_tls_without_a_certificate(autojump_clock: MockClock) -> 
             await attempt
 
 
-# --- attacks and accidents --------------------------------------------------------------------------------------------
+# --- attacks and failures ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("injected", [b"RSET\r\nMAIL FROM:<x@y.test>\r\n", b"N", b"\r\n"])
 async def test_injection(injected: bytes, pair: Any, autojump_clock: MockClock) -> None:
-    """TLS-4: what stands behind STARTTLS in the clear is never carried out, and ends the session before any 220."""
+    """Commands after STARTTLS in the clear are not executed, and end the session before the 220."""
     events: list[str] = []
-    hooks = Seen()
+    hooks = TlsRecorder()
     server = secure(hooks)
 
     async def message(session: Session, command: Any) -> None:
@@ -241,8 +240,8 @@ async def test_injection(injected: bytes, pair: Any, autojump_clock: MockClock) 
 
 
 async def test_injection_that_comes_after_the_220(autojump_clock: MockClock) -> None:
-    """It is taken for a handshake, which it is not."""
-    hooks = Seen()
+    """It is read as a handshake, which fails."""
+    hooks = TlsRecorder()
     async with connected(secure(hooks)) as client:
         await client.hello()
         await client.command("STARTTLS", "220")
@@ -257,7 +256,7 @@ async def garbage(client: Client) -> None:
     await client.send(b"This is no ClientHello, but it is long enough to be one.\r\n" * 10)
 
 
-async def nobody(client: Client) -> None:
+async def silent(client: Client) -> None:
     await trio.aclose_forcefully(client.stream)
 
 
@@ -266,7 +265,7 @@ async def end_of_file(client: Client) -> None:
         await client.stream.send_eof()
 
 
-async def stranger(client: Client) -> None:
+async def distrusting(client: Client) -> None:
     stream = trio.SSLStream(client.stream, ssl.create_default_context(), server_hostname=NAME)
     with pytest.raises(trio.BrokenResourceError):
         await stream.do_handshake()
@@ -274,12 +273,12 @@ async def stranger(client: Client) -> None:
 
 
 @pytest.mark.parametrize("implicit", [True, False])
-@pytest.mark.parametrize("accident", [garbage, nobody, end_of_file, stranger])
+@pytest.mark.parametrize("accident", [garbage, silent, end_of_file, distrusting])
 async def test_handshake_that_fails(
     accident: Callable[[Client], Awaitable[None]], implicit: bool, pair: Any, autojump_clock: MockClock
 ) -> None:
-    """TLS-5: the connection is closed, `disconnect` follows `connect`, and it is nobody's bug."""
-    hooks = Seen()
+    """The connection is closed, `disconnect` is called, and no error is reported."""
+    hooks = TlsRecorder()
     server = secure(hooks)
     async with connected(server, pair=pair) as neighbour:
         await neighbour.hello()
@@ -296,13 +295,13 @@ async def test_handshake_that_fails(
 
 
 async def test_stop_during_a_handshake(autojump_clock: MockClock) -> None:
-    """It counts as idle. In the clear nobody can be told any more."""
+    """A session in a handshake is idle. It cannot send 421 in the clear."""
     replies: list[int] = []
 
     async def response(session: Session | None, reply: Reply) -> None:
         replies.append(reply.code)
 
-    hooks = Seen()
+    hooks = TlsRecorder()
     server = secure(hooks)
     server.on(response=response)
     async with connected(server) as client, connected(server, implicit_tls=True) as implicit:
@@ -321,7 +320,7 @@ async def test_stop_during_a_handshake(autojump_clock: MockClock) -> None:
 
 
 async def test_stop_before_a_handshake(autojump_clock: MockClock) -> None:
-    """A handshake that would begin after `stop` does not hold it up."""
+    """A handshake that would begin after `stop` does not delay it."""
     stopped = trio.Event()
 
     async def helo(session: Session, hello: object) -> None:
@@ -343,8 +342,8 @@ async def test_stop_before_a_handshake(autojump_clock: MockClock) -> None:
 
 
 async def test_close_notify_in_a_message(pair: Any, autojump_clock: MockClock) -> None:
-    """The end of TLS is the end of the session: what comes in the clear behind it is not read, and not answered."""
-    hooks = Seen()
+    """The end of TLS is the end of the session: octets in the clear after it are not read."""
+    hooks = TlsRecorder()
     async with connected(secure(hooks), pair=pair) as client:
         await client.hello()
         transport = client.stream
@@ -353,7 +352,7 @@ async def test_close_notify_in_a_message(pair: Any, autojump_clock: MockClock) -
         await client.command("DATA", "354")
         await client.send(b"half a mess")
         assert isinstance(client.stream, trio.SSLStream)
-        assert await client.stream.unwrap() == (transport, b"")  # its close_notify was answered in kind
+        assert await client.stream.unwrap() == (transport, b"")  # the server answered the close_notify with its own
         with suppress(trio.BrokenResourceError):
             await transport.send_all(b"age\r\n.\r\nNOOP\r\n")
             assert await transport.receive_some() == b""
@@ -366,8 +365,8 @@ async def test_close_notify_in_a_message(pair: Any, autojump_clock: MockClock) -
 
 @pytest.mark.parametrize("when", ["idle", "message"])
 async def test_no_close_notify(when: str, pair: Any, autojump_clock: MockClock) -> None:
-    """A peer that just closes is the end of a session, not an error."""
-    hooks = Seen()
+    """A client that closes the connection ends the session; it is not an error."""
+    hooks = TlsRecorder()
     async with connected(secure(hooks), pair=pair, implicit_tls=True) as client:
         transport = client.stream
         await client.handshake()
@@ -380,8 +379,8 @@ async def test_no_close_notify(when: str, pair: Any, autojump_clock: MockClock) 
 
 
 async def test_no_close_notify_at_quit(pair: Any, autojump_clock: MockClock) -> None:
-    """TLS-10: the server says it, and waits for nobody."""
-    hooks = Seen()
+    """The server sends it, and does not wait for that of the client."""
+    hooks = TlsRecorder()
     async with connected(secure(hooks), pair=pair, implicit_tls=True) as client:
         await client.handshake()
         await client.hello()
@@ -393,7 +392,7 @@ async def test_no_close_notify_at_quit(pair: Any, autojump_clock: MockClock) -> 
     assert hooks.errors == []
 
 
-async def test_idle_and_cancelled_inside_tls(autojump_clock: MockClock) -> None:
+async def test_idle_timeout_and_cancellation_inside_tls(autojump_clock: MockClock) -> None:
     server = secure()
     async with connected(server, implicit_tls=True) as idle, connected(server, implicit_tls=True) as busy:
         for client in (idle, busy):
@@ -405,8 +404,8 @@ async def test_idle_and_cancelled_inside_tls(autojump_clock: MockClock) -> None:
         await idle.expect_end()
 
 
-async def test_back_pressure_inside_tls(autojump_clock: MockClock) -> None:
-    """Nothing is read ahead of the hook but what one read gives."""
+async def test_hook_that_does_not_read_inside_tls(autojump_clock: MockClock) -> None:
+    """The server receives no more than one read ahead of the hook."""
     pulled = 0
 
     async def data(session: Session, body: Body) -> None:
@@ -424,8 +423,8 @@ async def test_back_pressure_inside_tls(autojump_clock: MockClock) -> None:
     assert pulled == len(MESSAGE) * 9999
 
 
-async def test_turned_away_from_a_tls_door(autojump_clock: MockClock) -> None:
-    """There is no greeting that such a client could read: it just closes."""
+async def test_connection_refused_under_implicit_tls(autojump_clock: MockClock) -> None:
+    """The client could not read a 421 in the clear, so the connection is closed without one."""
     async with connected(secure(limits=Limits(sessions=0)), implicit_tls=True) as client:
         await client.expect_end()
 
