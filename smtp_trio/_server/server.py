@@ -107,9 +107,8 @@ class Server:
         )
         self._peers: Counter[str] = Counter()  # open sessions, by `network` of the peer
         self._sessions: dict[SessionTask, trio.lowlevel.Task] = {}  # with the task that runs each
-        self._scopes: set[trio.CancelScope] = (
-            set()
-        )  # one around all sessions of each ``serve``; `stop` sets their deadline
+        # One scope around all sessions of each ``serve``, whose deadline `stop` sets.
+        self._scopes: set[trio.CancelScope] = set()
         self._accepting: dict[trio.CancelScope, list[Any]] = {}  # the accept loop of each ``serve``, with its sockets
         self._serves, self._deadline = 0, math.inf
         self._hooks_fixed = False
@@ -119,8 +118,9 @@ class Server:
         self._drained: Counter[str] = Counter()
 
     def on(self, **hooks: Callable[..., Awaitable[Any]]) -> None:
-        """Install async functions as hooks: ``server.on(rcpt=f)``. Their parameters are those of the method in `Hooks`
-        without self.
+        """Install async functions as hooks: ``server.on(rcpt=f)``.
+
+        Their parameters are those of the method in `Hooks`, without ``self``.
 
         :raises TypeError: a keyword is not the name of a hook, or a value is not an async function.
         :raises RuntimeError: the server is serving, or has served.

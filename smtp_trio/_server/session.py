@@ -190,7 +190,9 @@ class SessionTask:
         "_deferred",
         "_turns",
         "_unhooked",
+        "block_timeout",
         "connected",
+        "counts",
         "hooks",
         "id",
         "idle",
@@ -220,6 +222,10 @@ class SessionTask:
         self.wire: Wire = Wire(stream, protocol, server.timeouts.write)
         self.hooks: HookRunner = HookRunner(state.hooks, session_id=self.id, limit=server.timeouts.hook, reporter=state)
         self.transaction: Transaction = Transaction(self.id)
+        #: The server's counters.
+        self.counts: Counts = state.counts
+        #: Seconds to wait for the next part of a message.
+        self.block_timeout: float = server.timeouts.block
         #: The `Hooks.connect` hook was called, so `Hooks.disconnect` has to be.
         self.connected: bool = False
         #: The session waits for the client with no message under way, so `Server.stop` may end it at once.
@@ -238,16 +244,6 @@ class SessionTask:
     def over(self) -> bool:
         """The session has ended: the dialogue is closed, or the connection cannot be used any more."""
         return self.protocol.dialogue.phase is CLOSED or self.wire.broken
-
-    @property
-    def counts(self) -> Counts:
-        """The server's counters."""
-        return self.state.counts
-
-    @property
-    def block_timeout(self) -> float:
-        """Seconds to wait for the next part of a message."""
-        return self.server.timeouts.block
 
     @property
     def server_name(self) -> str:
@@ -339,7 +335,8 @@ class SessionTask:
 
     async def _converse(self) -> None:
         """Answer one command after another."""
-        while not self.over:
+        dialogue = self.protocol.dialogue
+        while not (dialogue.phase is CLOSED or self.wire.broken):  # `over`, without the call
             command, self._deferred = self._deferred, None
             if command is None:
                 try:
@@ -399,7 +396,7 @@ class SessionTask:
             self.end_dialogue()
             return None
         assert isinstance(event, Command)
-        self.state.counts.commands += 1
+        self.counts.commands += 1
         if type(event) is Mail:
             self.transaction.begin()
         return event
@@ -553,8 +550,8 @@ class SessionTask:
 
     async def refuse(self, bad: BadCommandError) -> None:
         """Reply to a command that the core refuses."""
-        self.state.counts.commands += 1
-        self.state.counts.errors += 1
+        self.counts.commands += 1
+        self.counts.errors += 1
         if bad.verb in LOGGED:
             self.log_message(bad, bad.reply, self.session.envelope)
         await self.answer(bad.reply)
