@@ -217,7 +217,7 @@ async def test_opportunistic_without_tls_after_a_failed_handshake() -> None:
 
 async def test_opportunistic_without_tls_after_two_failed_handshakes() -> None:
     """The first handshake fails because of the certificate, and the second one although it is not checked."""
-    server = Server(Taker(), name=NAME, tls=server_tls())
+    server = Server(RecordingHooks(), name=NAME, tls=server_tls())
     async with plain_listener(b"220 second\r\n", b"220 third\r\n") as (plain_port, received):
         connections = 0
 
