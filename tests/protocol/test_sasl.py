@@ -56,7 +56,7 @@ def b64(octets: bytes) -> str:
     return base64.b64encode(octets).decode()
 
 
-def check(credentials: Credentials) -> Reply | None:
+def check_password(credentials: Credentials) -> Reply | None:
     return None if credentials.password in (FRED.password, BEARER.token) else INVALID_CREDENTIALS
 
 
@@ -65,7 +65,7 @@ def exchange(
     credentials: PasswordCredentials | BearerToken,
     *,
     secrets: dict[str, Secret],
-    judge: Callable[[Credentials], Reply | None] = check,
+    check: Callable[[Credentials], Reply | None] = check_password,
     initial: bool = True,
 ) -> tuple[Authenticated, list[bytes]]:
     """Run both sides; return the result and the messages. The server's `BadCommandError` is passed on."""
@@ -80,23 +80,23 @@ def exchange(
     answer: Any = None
     try:
         while True:
-            question = server.send(answer)
-            if isinstance(question, SecretRequest):
-                answer = secrets.get(question.user)
-            elif isinstance(question, Credentials):
-                answer = judge(question)
+            step = server.send(answer)
+            if isinstance(step, SecretRequest):
+                answer = secrets.get(step.user)
+            elif isinstance(step, Credentials):
+                answer = check(step)
             else:
-                messages.append(question)
+                messages.append(step)
                 if not initial and response is not None:
-                    assert question == b""
+                    assert step == b""
                     answer, response = response, None
                 else:
-                    answer = client.send(question)
+                    answer = client.send(step)
                 messages.append(answer)
-    except StopIteration as done:
+    except StopIteration as stop:
         with pytest.raises(StopIteration):
             client.send(None)
-        result: Authenticated = done.value
+        result: Authenticated = stop.value
         return result, messages
     except AuthenticationFailedError as failed:
         messages.extend((failed.challenge, client.send(failed.challenge) or b""))
@@ -141,7 +141,7 @@ def test_user_name_may_contain_special_characters(name: str, user: str) -> None:
 @pytest.mark.parametrize("name", WITH_TOKEN)
 def test_reply_of_the_application_is_returned(name: str) -> None:
     hello = Reply(235, "Hello", "2.7.0")
-    assert exchange(name, BEARER, secrets={}, judge=lambda _: hello)[0] == Authenticated(BEARER.user, hello)
+    assert exchange(name, BEARER, secrets={}, check=lambda _: hello)[0] == Authenticated(BEARER.user, hello)
 
 
 def test_invalid_stored_password_is_refused() -> None:
