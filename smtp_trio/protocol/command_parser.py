@@ -38,9 +38,9 @@ from .syntax import Path
 # ---------
 #
 # The checks 2, 3 and 5 do not depend on the argument. They depend on the verb, the phase, and on the few members of
-# `SessionState` that form its `offer_key`. So when a command has passed all checks once, the verb is entered in a cache
+# `SessionState` that form its `offer_key`. So when a command has passed the checks 1 to 5, the verb is entered in a cache
 # with what the remaining checks need: the command class, its parameters, and the extensions that check it. The next
-# line with the same verb in the same phase goes through `parse_cached`, which parses the argument and makes the checks
+# line with the same verb in the same phase goes through `parse_cached`, which parses the argument and runs the checks
 # 4 and 6 only. In practice nearly every command does, since the cache belongs to the `Grammar` and is shared by all
 # sessions of a server. A session only finds the part of it for its own `offer_key`, in `state_changed`, which is called
 # whenever a member of the key may have changed: after EHLO and HELO, after AUTH and after STARTTLS. That is why
@@ -52,8 +52,8 @@ from .syntax import Path
 # - verbs in the phase GREETED and STARTTLS, which are rare and have rules of their own in `ServerProtocol`;
 # - anything in an authenticated session: `check_verb` may look at the user, and there are many users. Such a session
 #   has a cache of its own;
-# - lines that are not printable ASCII or do not have the verb in the exact spelling of the first one. They take the
-#   long way, and get the same result.
+# - lines that are not printable ASCII or do not have the verb in the exact spelling of the first one. They go
+#   through `split` and `parse`, and get the same result.
 
 #: Methods of HTTP. A web browser can be made to connect to a mail server and send a request that contains SMTP
 #: commands, so a session that begins with one of these is closed.
