@@ -136,6 +136,15 @@ def test_discarded_message_has_the_same_limit() -> None:
     assert codes(driver.send(b"x")) == ["421 4.3.2"]
 
 
+def test_discard_between_messages_does_nothing() -> None:
+    driver = ServerDriver().begin()
+    driver.protocol.discard()
+    assert codes(driver.send_lines(SENDER, RECIPIENT, "DATA", "hello", ".")) == [
+        "250 2.1.0", "250 2.1.5", "354", "250 2.0.0",
+    ]  # fmt: skip
+    assert driver.messages == [b"hello\r\n"]
+
+
 def test_too_many_received_fields() -> None:
     field = b"Received: from x by y; Thu, 1 Jan 1970 00:00:00 +0000\r\n"
     driver = ServerDriver().begin(SENDER, RECIPIENT)
