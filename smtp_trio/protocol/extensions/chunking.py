@@ -32,7 +32,7 @@ CHUNKS, CHUNK_REFUSED = ChunkPhase
 
 BINARY_REQUIRES_BDAT = Reply(503, "BODY=BINARYMIME requires BDAT, not DATA", "5.5.1")
 BAD_SIZE = Reply(501, "Syntax: BDAT size [LAST]; closing, because the end of the chunk is unknown", "5.5.4")
-#: More than any message has. It keeps int() away from arguments of thousands of digits.
+#: More octets than any message has: such a size is treated as malformed.
 SIZE_LIMIT = 2**64
 
 # The rules of CHUNKING (RFC 3030 2), and where they are kept:
