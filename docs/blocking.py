@@ -17,7 +17,7 @@ from smtp_trio.protocol import (
 
 
 def serve(client: socket.socket) -> None:
-    """Talk to one client, and print what it sends."""
+    """Serve one client, and print its messages."""
     protocol = ServerProtocol("mx.example.org")
     while not protocol.closed:
         try:

@@ -44,7 +44,7 @@ class _Pipe:
         self.changed.unpark_all()
 
     def get(self, max_octets: int | None) -> bytes:
-        """Return the oldest piece, or the first ``max_octets`` of it; b"" when there is none."""
+        """Return the oldest piece, or the first ``max_octets`` of it; b"" if the direction is empty."""
         piece = self.pieces.popleft() if self.pieces else b""
         if max_octets is not None and len(piece) > max_octets:
             self.pieces.appendleft(piece[max_octets:])

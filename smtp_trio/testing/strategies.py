@@ -1,13 +1,13 @@
-"""Fault scripts for Hypothesis, which finds one that breaks your code, and shrinks it to the rule that it takes::
+"""Hypothesis strategies for fault scripts::
 
     from smtp_trio.testing.strategies import fault_scripts
 
     @given(fault_scripts(by="client"))
     def test_no_torn_message(faults): ...
 
-What is simple stands first everywhere, so it shrinks to no rules, few octets and short waits; and a script prints as
-the Python that makes it. Needs ``pip install smtp-trio[testing]``; nothing of it is imported before a strategy is asked
-for.
+Simple values come first in all lists, so examples shrink to few rules, few octets and short times. A script's repr is
+the Python expression that makes it. Requires ``pip install smtp-trio[testing]``; Hypothesis is imported when a strategy
+is requested.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Where something can go wrong, what is most likely to matter first.
+#: Places of faults, the most important ones first.
 PLACES = (BODY, DOT, "MAIL", "RCPT", "DATA", "EHLO", GREETING, "BDAT", "RSET", "QUIT")
-#: Octets or seconds at which something may happen: few, so that each is tried.
+#: Numbers of octets or seconds. There are few of them, so that each is tried.
 NUMBERS = (0, 1, 2, 3, 5, 10, 20, 30, 60, 100, 120, 180, 300, 600, 1000, 4096, 10_000)
-#: The nth time, and how often from there on (0: always).
+#: ``nth`` and ``times`` of a rule.
 TIMES = ((1, 1), (1, 2), (2, 1), (3, 1), (4, 1), (1, 0), (2, 0))
 CHANCES = (0.5, 0.1, 0.9)
-#: Refusals that every command may have, and those that some may have besides.
+#: Refusals that each command may have, and additional ones of some commands.
 REFUSALS = (451, 421)
 MORE_REFUSALS: dict[str, tuple[int, ...]] = {
     "MAIL": (452, 550),
@@ -60,15 +60,15 @@ MORE_REFUSALS: dict[str, tuple[int, ...]] = {
     "BDAT": (452, 554),
 }
 KEYWORDS = ("PIPELINING", "CHUNKING", "SIZE", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES")
-#: Said by a server that it should not say.
-NONSENSE = (b"", b"250 ok\r\n", b"354 go on\r\n", b"250-half\r\n", b"299 what\r\n", b"hello\r\n")
+#: Invalid or unsolicited replies.
+INVALID_REPLIES = (b"", b"250 ok\r\n", b"354 go on\r\n", b"250-half\r\n", b"299 what\r\n", b"hello\r\n")
 
 
 @frozen
 class Chosen:
-    """What Hypothesis has chosen for a rule.
+    """The values that Hypothesis has chosen for a rule.
 
-    It is the same for all kinds, so any of them can be tried in the place of another.
+    They are the same for all kinds of rules, so Hypothesis can replace one kind by another.
     """
 
     by: Role
@@ -79,26 +79,26 @@ class Chosen:
 
     @property
     def when(self) -> dict[str, Any]:
-        """The keywords that all rules have."""
+        """The keyword arguments that all rules have."""
         return {"nth": self.nth, "times": self.times, "by": self.by}
 
     @property
     def reply(self) -> str:
-        """A place where something is answered."""
+        """The place of a reply."""
         return DOT if self.at == BODY else self.at
 
     def one_of(self, values: Sequence[T]) -> T:
-        """The number, as one of these."""
+        """Return the value that the number selects."""
         return values[self.number % len(values)]
 
     def refusal(self) -> int:
-        """A code that the reply may have."""
+        """Return a refusal code that the reply may have."""
         return self.one_of((*REFUSALS, *MORE_REFUSALS.get(self.reply, ())))
 
 
 Kind = Callable[[Chosen], Rule]
 
-#: What either side can do, the simplest first; and what only one of them can.
+#: Rules for either side, the simplest first, and rules for one side only.
 BOTH: tuple[Kind, ...] = (
     lambda it: Close(it.at, it.number, **it.when),
     lambda it: Reset(it.at, it.number, **it.when),
@@ -114,8 +114,8 @@ ONE: dict[Role, tuple[Kind, ...]] = {
         lambda it: Answer(it.reply, it.refusal(), nth=it.nth, times=it.times),
         lambda it: Omit(it.one_of(KEYWORDS)),
         lambda it: Advertise("SIZE", it.number),
-        lambda it: Replace(it.reply, it.one_of(NONSENSE), **it.when),
-        lambda it: Extra(it.reply, it.one_of(NONSENSE), **it.when),
+        lambda it: Replace(it.reply, it.one_of(INVALID_REPLIES), **it.when),
+        lambda it: Extra(it.reply, it.one_of(INVALID_REPLIES), **it.when),
     ),
     "client": (
         lambda it: Ignore(it.reply, nth=it.nth, times=it.times),
@@ -125,16 +125,16 @@ ONE: dict[Role, tuple[Kind, ...]] = {
 
 
 def rules(by: Role | None = None) -> SearchStrategy[Rule]:
-    """One rule, for one side or (None) for either. Raises ImportError when there is no Hypothesis."""
+    """Return a strategy for rules of one side, or with None of either. Raises ImportError without Hypothesis."""
     made: SearchStrategy[Rule] = _choices(_hypothesis(), by, ()).map(lambda chosen: chosen[0])
     return made
 
 
 def fault_scripts(by: Role | None = None, *, max_rules: int = 4, chance: bool = False) -> SearchStrategy[Faults]:
-    """Scripts of up to so many rules, for one side or (None) for both. ``chance``: some rules act only sometimes, as a
-    seed has it.
+    """Return a strategy for scripts of up to ``max_rules`` rules, for one side, or with None for both.
 
-    Each is new: none of its rules has been played. Raises ImportError when there is no Hypothesis.
+    ``chance``: some rules are wrapped in `Sometimes`. Each script is new, with its counts at 0. Raises ImportError
+    without Hypothesis.
     """
     st = _hypothesis()
     choices = _choices(st, by, CHANCES if chance else ())
@@ -148,7 +148,10 @@ def _script(choices: list[tuple[Rule, float]], seed: int) -> Faults:
 
 
 def _choices(st: Any, by: Role | None, chances: tuple[float, ...]) -> SearchStrategy[tuple[Rule, float]]:  # noqa: ANN401
-    """Rules with their chances. Four choices for each: Hypothesis leaves out what takes no more than that."""
+    """Return a strategy for rules with their chances.
+
+    Each needs four choices only, which helps Hypothesis to shrink.
+    """
     sides: tuple[Role, ...] = ("server", "client") if by is None else (by,)
     kinds = [(side, kind) for side in sides for kind in (*BOTH, *ONE[side])]
     made: SearchStrategy[tuple[Rule, float]] = st.builds(
@@ -161,7 +164,7 @@ def _choices(st: Any, by: Role | None, chances: tuple[float, ...]) -> SearchStra
     return made
 
 
-def _hypothesis() -> Any:  # noqa: ANN401  (the module is there only when somebody has Hypothesis)
+def _hypothesis() -> Any:  # noqa: ANN401  (Hypothesis is optional)
     try:
         from hypothesis import strategies
     except ImportError as exc:

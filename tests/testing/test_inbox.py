@@ -111,7 +111,7 @@ async def test_timeout_names_the_expected_message_through_a_nursery(autojump_clo
                 nursery.start_soon(trio.sleep_forever)
     text = "".join(traceback.format_exception(info.value))
     assert "waited for 1 message; received nothing\n" in text
-    assert "there was no session\n" in text
+    assert "no client has connected\n" in text
 
 
 async def test_wait_for_can_be_cancelled_without_an_error(autojump_clock: object) -> None:
@@ -134,7 +134,7 @@ async def test_cancellation_adds_the_note(autojump_clock: object) -> None:
         nursery.start_soon(wait)
         await trio.sleep(1)
         nursery.cancel_scope.cancel()
-    assert notes == ["waited for 1 message; received nothing\nthere was no session"]
+    assert notes == ["waited for 1 message; received nothing\nno client has connected"]
 
 
 async def test_failed_assertion_shows_the_session(autojump_clock: object) -> None:

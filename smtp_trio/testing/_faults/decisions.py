@@ -44,7 +44,7 @@ class Decisions(Layer):
         return self.script.for_decision(at)
 
     async def _delay(self, rules: list[Rule], session: Session) -> None:
-        """Wait as the rules say, in the case of `Hang` until the client has closed the connection."""
+        """Wait for the time of each `Delay`, and for a `Hang` until the client has closed the connection."""
         for rule in rules:
             if isinstance(rule, Delay):
                 await delay_reply(session, rule.seconds)
@@ -102,7 +102,7 @@ def refusal(rules: list[Rule]) -> Reply | None:
 
 
 def find_stream(session: Session, script: Script) -> FaultyStream | None:
-    """Return the outermost stream of a session with the faults of the script; None if there is none."""
+    """Return the outermost stream of a session with the faults of the script, or None."""
     stream = session.stream
     while isinstance(stream, FaultyStream | trio.SSLStream):
         if isinstance(stream, FaultyStream) and stream.script is script:

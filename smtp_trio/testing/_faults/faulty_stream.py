@@ -1,4 +1,4 @@
-"""A stream that changes, delays or cuts the octets of one side, as the rules of a script say."""
+"""A stream that changes, delays or cuts the octets of one side according to the rules of a script."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class FaultyStream(trio.abc.HalfCloseableStream):
 
     @property
     def _idle(self) -> bool:
-        """Whether no rule applies to the octets of this stream."""
+        """True if no rule applies to the octets of this stream."""
         return self.transparent or not self.script.for_stream(self.side)
 
     def _steps(self, piece: Piece, *, incoming: bool) -> list[Step]:

@@ -64,7 +64,7 @@ class ReceivedMail:
 
     @property
     def subject(self) -> str:
-        """The decoded subject; "" if there is none."""
+        """The decoded subject; "" without a subject."""
         return str(self.message["subject"] or "")
 
     def __str__(self) -> str:
@@ -198,7 +198,7 @@ class Inbox(Hooks):
         lines = [f"{what}; received {_count(len(self.mails)) if self.mails else 'nothing'}"]
         lines += [f"  {number}. {mail}" for number, mail in enumerate(self.mails, 1)]
         if not self.transcripts:
-            lines.append("there was no session")
+            lines.append("no client has connected")
         for number, transcript in enumerate(self.transcripts, 1):
             text = str(transcript).splitlines()
             lines.append(f"--- session {number} of {len(self.transcripts)}" + " (last lines)" * (len(text) > MAX_LINES))

@@ -1,4 +1,4 @@
-"""What the test servers in memory and on a port have in common."""
+"""The common parts of the test servers in memory and on a port."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class ServerSetup:
 
     server: Server
     ca: trustme.CA | None
-    #: An SSLContext for clients that trusts ``ca``; None if there is no ``ca``.
+    #: An SSLContext for clients that trusts ``ca``; None without ``ca``.
     client_context: ssl.SSLContext | None
     implicit_tls: bool
 
@@ -73,7 +73,7 @@ class ServerSetup:
         return hooks
 
     def set_client_defaults(self, settings: ClientSettings) -> None:
-        """Let a client use TLS if the server does, and trust its certificate, unless the settings say otherwise."""
+        """Let a client use TLS if the server does, and trust its certificate, unless the settings contain other values."""
         if self.server.tls is not None:
             settings.setdefault("tls", "implicit" if self.implicit_tls else "required")
         settings.setdefault("ssl_context", self.client_context)

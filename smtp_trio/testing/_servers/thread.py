@@ -31,7 +31,7 @@ class InboxThread:
         self.port: int = server.port
         #: The authority of the server's certificate, if one was created for it.
         self.ca: trustme.CA | None = server.ca
-        #: An SSLContext for clients that trusts ``ca``; None if there is no ``ca``.
+        #: An SSLContext for clients that trusts ``ca``; None without ``ca``.
         self.client_context: ssl.SSLContext | None = server.client_context
         self._inbox = inbox
         self._token = trio.lowlevel.current_trio_token()

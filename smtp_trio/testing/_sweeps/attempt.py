@@ -16,8 +16,9 @@ from .observation import Observer
 
 
 class Attempt:
-    """One run of a scenario, interrupted at its ``k``-th point: cancelled there, or with a connection cut. With ``k`` 0
-    it is not.
+    """One run of a scenario, interrupted at its ``k``-th point: cancelled there, or with a connection cut.
+
+    The run with ``k`` 0 is not interrupted.
 
     Sweeps make attempts and pass them to the scenario and to the check.
     """
@@ -45,12 +46,12 @@ class Attempt:
 
     @property
     def interrupted(self) -> bool:
-        """Whether the run was interrupted before it ended."""
+        """True if the run was interrupted before it ended."""
         return self._interruption.done
 
     @property
     def interrupted_at(self) -> float:
-        """The time of the interruption by Trio's clock, in seconds; infinite when there was none."""
+        """The time of the interruption by Trio's clock, in seconds; infinite without an interruption."""
         return self._interruption.time
 
     @property

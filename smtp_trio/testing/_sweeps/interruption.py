@@ -68,7 +68,7 @@ class Interruption:
 
     @property
     def done(self) -> bool:
-        """Whether the run was interrupted."""
+        """True if the run was interrupted."""
         return self.time < math.inf
 
     def add_task(self, task: trio.lowlevel.Task) -> None:

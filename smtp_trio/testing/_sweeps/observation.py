@@ -4,8 +4,8 @@ A sweep must not change what it examines, so the observers add no checkpoint and
 session and client by one that records which octets arrived, and which the stream took whole, and they wrap the hooks
 ``data`` and ``disconnect``.
 
-Whether the client of an accepted message was told so is decided by octets: after a data hook accepted a message, the
-reply that the server sends next must be a 250, and the stream must have taken all of it. A missing reply is excused
+The octets decide whether the client received the reply to an accepted message: after a data hook accepted a message,
+the reply that the server sends next must be a 250, and the stream must have taken all of it. A missing reply is excused
 only if the peer was gone, or took nothing for as long as the server tries to send it (`transaction.REPLY_TIMEOUT`
 seconds).
 """
@@ -256,7 +256,7 @@ class Observer:
 
     @property
     def transcript(self) -> Transcript:
-        """The transcript of the sessions, or of the clients when there was no session."""
+        """The transcript of the sessions, or of the clients when no session was observed."""
         return self._of_sessions if self.sessions else self._of_clients
 
     def install(self) -> None:

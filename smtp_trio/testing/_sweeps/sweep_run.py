@@ -35,13 +35,12 @@ class Limits:
     grace: float
 
 
-# A run that exceeds a limit is reported, and has to be ended so that it can be. First the scenario is cancelled,
-# through a scope around it. That ends most runs. A scenario that holds a shield without a deadline, or catches
-# `Cancelled` and goes on, cannot be ended from outside by any documented part of Trio, since both are ways to say that
-# it must not be. Such a run is abandoned: each run has a thread of its own, in which it is left, blocked for ever,
-# while the sweep reports where its tasks are. The thread is a daemon, so it does not keep the process alive. That costs
-# a thread for each such bug, in a test run that fails anyway; the alternatives (closing coroutines, lifting the shields
-# of others) run code of the scenario in states that Trio rules out.
+# A run that exceeds a limit must be reported, and for that it has to end. First the scenario is cancelled through a
+# scope around it, which ends most runs. A scenario that holds a shield without a deadline, or catches `Cancelled` and
+# goes on, cannot be ended from outside by any documented means. Such a run is abandoned: each run has a thread of its
+# own, in which it stays blocked, while the sweep reports the stacks of its tasks. The thread is a daemon, so it does
+# not keep the process alive. That costs one thread in a test run that fails in any case. The alternatives, to close
+# coroutines or to lift the shields of others, would run code of the scenario in states that Trio excludes.
 
 
 class SweepRun:

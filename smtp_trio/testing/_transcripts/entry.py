@@ -44,7 +44,7 @@ class Entry:
 
 
 class Log(Protocol):
-    """What receives the entries of a recording: a `Transcript`."""
+    """The receiver of a recording's entries: a `Transcript`."""
 
     def add(self, side: Side, data: bytes | bytearray | memoryview, *, session: str = "1") -> None: ...
     def note(self, side: Side, event: Event, *, session: str = "1") -> None: ...

@@ -35,7 +35,7 @@ def unescape(text: str) -> bytes:
 
 
 def printable(octets: bytes) -> str | None:
-    """Return octets as a line of text that editors do not change, or None if there is no such line."""
+    """Return octets as a line of text that editors do not change, or None if that is not possible."""
     try:
         text = octets.decode()
     except UnicodeDecodeError:
