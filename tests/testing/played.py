@@ -1,4 +1,4 @@
-"""What the tests of fault scripts share: a client and a session with faults, and what became of them."""
+"""Helpers for the tests of fault scripts: a client and a session with faults, and their outcomes."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from smtp_trio.testing import (
 ME, YOU = "me@client.test", "you@mx.test"
 MANY = [f"{name}@mx.test" for name in "abcde"]
 MESSAGE = b"Subject: hi\r\n\r\n" + b"hello\r\n" * 10
-#: No extension that would put several things into one segment.
-SLOWLY = (Omit("CHUNKING"), Omit("PIPELINING"))
+#: Without the extensions with which a client sends several commands in one segment.
+ONE_BY_ONE = (Omit("CHUNKING"), Omit("PIPELINING"))
 
 
 class Watched(Inbox):
-    """Keeps what became of each session, and whatever failed."""
+    """An inbox that keeps the last message state of each session, and errors."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class Watched(Inbox):
 async def played(
     faults: Faults, hooks: Hooks | Server, transcript: Transcript | None = None, **settings: Any
 ) -> AsyncGenerator[Client]:
-    """A client and a session with these faults; both must end of themselves."""
+    """Connect a client to a session, with faults at both ends."""
     async with trio.open_nursery() as nursery:
         client = await memory_pair(nursery, hooks, faults=faults, transcript=transcript, **settings)
         try:
@@ -75,7 +75,7 @@ async def played(
 async def send(
     *rules: Rule | Sometimes, hooks: Inbox | None = None, **settings: Any
 ) -> tuple[Watched, Transcript, Any]:
-    """Send one message to many; what the server kept, what was said, and the result or the error."""
+    """Send one message to several recipients; return the inbox, the transcript, and the result or the error."""
     inbox = Watched() if hooks is None else hooks
     assert isinstance(inbox, Watched)
     transcript = Transcript()
@@ -90,18 +90,18 @@ async def send(
     return inbox, transcript, result
 
 
-def said(transcript: Transcript, side: str) -> bytes:
-    """All that one side said."""
+def sent(transcript: Transcript, side: str) -> bytes:
+    """Return all octets that one side sent."""
     return b"".join(segments(transcript, side))
 
 
 def segments(transcript: Transcript, side: str) -> list[bytes]:
-    """What one side said, as it came."""
+    """Return the octets that one side sent, in segments."""
     return [entry.data for entry in transcript.entries if entry.side == side and entry.data]
 
 
-class Guarded(Watched):
-    """Lets fred in."""
+class FredOnly(Watched):
+    """An inbox that authenticates only the user fred."""
 
     async def auth(self, session: Session, credentials: Any) -> Reply | None:
         return None if credentials.user == "fred" else Reply(535, "No")

@@ -1,4 +1,4 @@
-"""Hypothesis finds a fault script that breaks a wrong hook, and shrinks it to the one rule that it takes."""
+"""Tests of the fault strategies: Hypothesis finds a script that breaks an incorrect hook, and shrinks it to one rule."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ ME, YOU = "me@client.test", "you@mx.test"
 MESSAGE = b"Subject: hi\r\n\r\nhello\r\n"
 MANY = settings(
     max_examples=2000, database=None, deadline=None, phases=[Phase.generate, Phase.shrink]
-)  # to explain takes a tracer, which is slow
+)  # the phase "explain" uses a tracer, which is slow
 
 
 class Store(Hooks):
-    """Keeps messages, and counts them, as one should."""
+    """Correct hooks that keep and count messages."""
 
     def __init__(self) -> None:
         self.kept: list[bytes] = []
@@ -42,8 +42,8 @@ class Store(Hooks):
         self.errors.append(error)
 
 
-class TakesTheTorn(Store):
-    """Wrong: what came of a message that was torn off is taken for a message."""
+class KeepsPartialMessages(Store):
+    """Incorrect hooks that keep an incomplete message."""
 
     async def data(self, session: Session, body: Body) -> Reply | None:
         octets = b""
@@ -57,8 +57,8 @@ class TakesTheTorn(Store):
         return None
 
 
-class CountsTooSoon(Store):
-    """Wrong: a message counts before it has ended."""
+class CountsTooEarly(Store):
+    """Incorrect hooks that count a message before its end."""
 
     async def data(self, session: Session, body: Body) -> Reply | None:
         self.count += 1
@@ -66,8 +66,8 @@ class CountsTooSoon(Store):
         return None
 
 
-class Impatient(Store):
-    """Wrong: a message that takes five seconds is lost, and the client is told that it was taken."""
+class DropsSlowMessages(Store):
+    """Incorrect hooks that discard a message that takes five seconds, but accept it."""
 
     async def data(self, session: Session, body: Body) -> Reply | None:
         began = trio.current_time()
@@ -79,7 +79,7 @@ class Impatient(Store):
 
 
 def session(store: Store, faults: Faults) -> None:
-    """One message from a real client to a real server, in a run of its own."""
+    """Send one message from a client to a server, in a run of its own."""
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
@@ -98,7 +98,7 @@ def session(store: Store, faults: Faults) -> None:
 
 
 def breaks(store: type[Store], faults: Faults) -> bool:
-    """Whether this store has kept what is no message, or counts what it has not kept."""
+    """Return whether this store has kept an incomplete message, or has counted one that it has not kept."""
     made = store()
     session(made, faults.again())
     return any(octets != MESSAGE for octets in made.kept) or made.count != len(made.kept)
@@ -107,19 +107,19 @@ def breaks(store: type[Store], faults: Faults) -> bool:
 @pytest.mark.parametrize(
     ("store", "scripts"),
     [
-        (TakesTheTorn, ["Faults(Close('body', by='client'))"]),
-        (CountsTooSoon, ["Faults(Close('body', by='client'))"]),
-        (Impatient, ["Faults(Delay('body', 5, by='client'))", "Faults(Throttle(1, by='client'))"]),
+        (KeepsPartialMessages, ["Faults(Close('body', by='client'))"]),
+        (CountsTooEarly, ["Faults(Close('body', by='client'))"]),
+        (DropsSlowMessages, ["Faults(Delay('body', 5, by='client'))", "Faults(Throttle(1, by='client'))"]),
     ],
 )
-def test_a_wrong_hook_is_found_out(store: type[Store], scripts: list[str]) -> None:
-    """… and the script is as small as it can be: one rule, at its first chance, with the smallest number."""
+def test_incorrect_hook_is_detected(store: type[Store], scripts: list[str]) -> None:
+    """The script is minimal: one rule, with the smallest numbers."""
     found = hypothesis.find(
         fault_scripts(by="client", max_rules=3), lambda faults: breaks(store, faults), settings=MANY, random=Random(7)
     )
     assert len(found.rules) == 1
     assert repr(found) in scripts
-    # What it prints is a test.
+    # The output can be pasted into a test.
     assert breaks(store, eval(repr(found), dict(vars(smtp_trio.testing))))
     assert not breaks(Store, found)
 
@@ -127,28 +127,28 @@ def test_a_wrong_hook_is_found_out(store: type[Store], scripts: list[str]) -> No
 @settings(max_examples=150, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 @given(fault_scripts(chance=True))
 @pytest.mark.slow
-def test_a_right_hook_is_not(faults: Faults) -> None:
-    """Whatever goes wrong at either end, the server keeps whole messages, and no hook fails."""
+def test_correct_hook_passes(faults: Faults) -> None:
+    """With any faults at either end, the server keeps only complete messages, and no hook fails."""
     store = Store()
     session(store, faults)
     assert store.errors == []
-    # A client that goes on as if it were believed may say other things behind a message, and never a part of it.
+    # A client that ignores replies may send other octets as a message, but never a part of its message.
     assert all(octets in (MESSAGE, b"") or by_garbage(faults) for octets in store.kept)
 
 
 def by_garbage(faults: Faults) -> bool:
-    """The client said something else than its message."""
+    """Return whether the client sent something else as its message."""
     return any(name in repr(faults) for name in ("Garbage", "Replace", "Extra"))
 
 
 @settings(max_examples=300, deadline=None, database=None)
 @given(fault_scripts(chance=True))
-def test_scripts_are_python(faults: Faults) -> None:
+def test_repr_of_a_script_is_python(faults: Faults) -> None:
     assert eval(repr(faults), dict(vars(smtp_trio.testing))) == faults
 
 
 @pytest.mark.slow
-def test_shrinks_to_nothing() -> None:
+def test_shrinks_to_no_rules() -> None:
     smallest: Any = hypothesis.find(fault_scripts(), lambda faults: True, settings=settings(database=None))
     assert smallest == Faults()
     assert hypothesis.find(rules(), lambda rule: True, settings=settings(database=None)) == Close("body")
@@ -158,8 +158,8 @@ def test_shrinks_to_nothing() -> None:
     assert only_server == Faults(Close("body"), Close("body"))
 
 
-def test_hypothesis_is_imported_when_it_is_wanted() -> None:
-    """Neither the harness nor this module needs it; and who has none is told what to install."""
+def test_hypothesis_is_imported_on_demand() -> None:
+    """Neither the package nor this module requires it; without it the error says what to install."""
     program = """
 import sys
 sys.modules["hypothesis"] = None

@@ -1,4 +1,4 @@
-"""Fault scripts: what a server decides and how late it is, to the second; its state is what it said."""
+"""Tests of fault scripts: rules as values, refusals, delays and segments."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ from smtp_trio.testing import (
     deterministic,
 )
 
-from .played import MANY, ME, SLOWLY, YOU, Guarded, Watched, played, said, segments, send
+from .played import MANY, ME, ONE_BY_ONE, YOU, FredOnly, Watched, played, segments, send, sent
 
-# --- data -------------------------------------------------------------------------------------------------------------
+# --- values -------------------------------------------------------------------------------------------------------------
 
 RULES: list[Rule | Sometimes] = [
     Answer("RCPT", 450, "later", nth=3),
@@ -71,8 +71,8 @@ RULES: list[Rule | Sometimes] = [
 
 
 @pytest.mark.parametrize("rule", RULES, ids=repr)
-def test_a_rule_is_python(rule: Rule | Sometimes) -> None:
-    """What prints can be pasted into a test."""
+def test_repr_of_a_rule_is_python(rule: Rule | Sometimes) -> None:
+    """The repr can be pasted into a test."""
     names = vars(smtp_trio.testing)
     assert eval(repr(rule), dict(names)) == rule
     script = Faults(rule, Omit("X"), seed=3)
@@ -81,7 +81,7 @@ def test_a_rule_is_python(rule: Rule | Sometimes) -> None:
     assert Faults(rule) != Faults(rule, seed=3)
 
 
-def test_a_rule_is_short() -> None:
+def test_repr_omits_default_values() -> None:
     assert repr(Answer("rcpt", 450, nth=3)) == "Answer('RCPT', 450, nth=3)"
     assert repr(Close("body", after=4096, by="client")) == "Close('body', by='client', after=4096)"
     assert repr(Faults()) == "Faults()"
@@ -108,27 +108,27 @@ def test_invalid_rules_are_rejected(wrong: Callable[[], object]) -> None:
         wrong()
 
 
-# --- what a server decides -----------------------------------------------------------------------------------------------
+# --- refusals -----------------------------------------------------------------------------------------------
 
 
-async def test_the_third_recipient_once(autojump_clock: MockClock) -> None:
+async def test_third_recipient_is_refused_once(autojump_clock: MockClock) -> None:
     inbox, _, result = await send(Answer("RCPT", 450, "later", nth=3))
     assert [each.recipient for each in result.rejected] == [MANY[2]]
-    # The session knows what it said: that recipient has no mail from it.
+    # The state of the session agrees: that recipient is not in the envelope.
     assert list(inbox[0].recipients) == MANY[:2] + MANY[3:]
 
 
-async def test_a_refused_sender_opens_no_transaction(autojump_clock: MockClock) -> None:
-    inbox, transcript, result = await send(Answer("MAIL", 451), *SLOWLY)
+async def test_refused_mail_begins_no_transaction(autojump_clock: MockClock) -> None:
+    inbox, transcript, result = await send(Answer("MAIL", 451), *ONE_BY_ONE)
     assert isinstance(result, ReplyError)
     assert len(inbox) == 0
-    assert b"RCPT" not in said(transcript, "C")
+    assert b"RCPT" not in sent(transcript, "C")
 
 
 @pytest.mark.parametrize("chunking", [True, False])
-async def test_an_answer_to_the_message_is_given_to_nobody(autojump_clock: MockClock, chunking: bool) -> None:
-    """The message is read, refused, and not kept: whoever sends it again does not send it twice."""
-    inbox, _, result = await send(Answer(".", 452), *(() if chunking else SLOWLY))
+async def test_refused_message_is_discarded(autojump_clock: MockClock, chunking: bool) -> None:
+    """The message is read and refused, but not stored, so a second attempt does not duplicate it."""
+    inbox, _, result = await send(Answer(".", 452), *(() if chunking else ONE_BY_ONE))
     assert isinstance(result, AllRecipientsRejectedError)
     assert result.reply.code == 452
     assert len(inbox) == 0
@@ -137,14 +137,14 @@ async def test_an_answer_to_the_message_is_given_to_nobody(autojump_clock: MockC
 
 @pytest.mark.parametrize("at", ["CONNECT", "EHLO", "MAIL", "RCPT", "DATA", "."])
 async def test_421_ends_the_session(autojump_clock: MockClock, at: str) -> None:
-    inbox, transcript, _ = await send(Answer(at, 421), *SLOWLY)
+    inbox, transcript, _ = await send(Answer(at, 421), *ONE_BY_ONE)
     assert len(inbox) == 0
     assert segments(transcript, "S")[-1].startswith(b"421")
 
 
-async def test_auth_is_refused_twice(autojump_clock: MockClock) -> None:
-    """… over three connections: what a script has done it has done to whoever comes."""
-    faults, hooks = Faults(Answer("AUTH", 535, times=2)), Guarded()
+async def test_times_counts_over_all_connections(autojump_clock: MockClock) -> None:
+    """AUTH is refused twice over three connections: a script counts over all sessions."""
+    faults, hooks = Faults(Answer("AUTH", 535, times=2)), FredOnly()
     server = Server(hooks, name="mx.test", extensions=standard(Auth(cleartext=True)), **deterministic())
     codes: list[int] = []
     for _ in range(3):
@@ -157,8 +157,8 @@ async def test_auth_is_refused_twice(autojump_clock: MockClock) -> None:
     assert codes == [535, 535]
 
 
-async def test_a_server_of_ones_own_is_as_it_was(autojump_clock: MockClock) -> None:
-    """Rules decide in the sessions that they were meant for, and in no others."""
+async def test_installed_rules_act_only_on_wrapped_streams(autojump_clock: MockClock) -> None:
+    """Other sessions of the server are not affected."""
     server = Server(Watched(), name="mx.test", **deterministic())
     rules = Faults(Answer("MAIL", 451, times=0))
     async with played(rules, server) as client, client:
@@ -169,8 +169,8 @@ async def test_a_server_of_ones_own_is_as_it_was(autojump_clock: MockClock) -> N
             await client.mail(ME)
 
 
-async def test_hooks_alone_are_enough(autojump_clock: MockClock) -> None:
-    """A server with these hooks has all the faults, on its octets too."""
+async def test_hooks_also_wrap_the_stream(autojump_clock: MockClock) -> None:
+    """A server with these hooks has all faults, including those of its octets."""
     faults = Faults(Omit("CHUNKING"), Answer("RCPT", 450), Advertise("SIZE", 7))
     near, far = bounded_stream_pair()
     async with trio.open_nursery() as nursery:
@@ -183,14 +183,14 @@ async def test_hooks_alone_are_enough(autojump_clock: MockClock) -> None:
                 await client.rcpt(YOU)
 
 
-async def test_what_the_hooks_offer_is_offered() -> None:
-    """A layer brings no AUTH, and takes none away."""
+async def test_offered_extensions_do_not_change() -> None:
+    """A layer neither adds nor removes AUTH."""
     assert not {"auth", "expn", "secret"} & set(Server(Faults().hooks(Watched()))._state.hooks)
-    assert "auth" in Server(Faults().hooks(Guarded()))._state.hooks
+    assert "auth" in Server(Faults().hooks(FredOnly()))._state.hooks
 
 
-async def test_anothers_server(autojump_clock: MockClock) -> None:
-    """Where no hook of ours decides, the rules are played on the octets."""
+async def test_server_of_another_package(autojump_clock: MockClock) -> None:
+    """Without hooks, rules that refuse act on the octets."""
     near, far = bounded_stream_pair()
     stream = Faults(Answer("RCPT", 450, "later"), Delay("MAIL", 60)).wrap(far, side="server")
 
@@ -216,9 +216,9 @@ async def test_anothers_server(autojump_clock: MockClock) -> None:
 @pytest.mark.parametrize(
     ("at", "seconds"), [("CONNECT", 299), ("EHLO", 299), ("MAIL", 299), ("RCPT", 299), ("DATA", 119), (".", 599)]
 )
-async def test_delays(autojump_clock: MockClock, at: str, seconds: float) -> None:
-    """Just within the client's patience: a hook may be cut off sooner, a fault is not."""
-    inbox, _, result = await send(Delay(at, seconds), *SLOWLY)
+async def test_delay(autojump_clock: MockClock, at: str, seconds: float) -> None:
+    """A delay just below the client's timeout exceeds the server's hook timeout, which does not apply."""
+    inbox, _, result = await send(Delay(at, seconds), *ONE_BY_ONE)
     assert result.complete
     assert len(inbox) == 1
     assert trio.current_time() == seconds
@@ -226,59 +226,59 @@ async def test_delays(autojump_clock: MockClock, at: str, seconds: float) -> Non
 
 
 @pytest.mark.parametrize(("at", "verb", "seconds"), [("MAIL", "MAIL", 300), ("DATA", "DATA", 120)])
-async def test_a_delay_that_is_too_long(autojump_clock: MockClock, at: str, verb: str, seconds: float) -> None:
-    inbox, _, result = await send(Delay(at, seconds + 1), *SLOWLY)
+async def test_delay_beyond_the_clients_timeout(autojump_clock: MockClock, at: str, verb: str, seconds: float) -> None:
+    inbox, _, result = await send(Delay(at, seconds + 1), *ONE_BY_ONE)
     assert isinstance(result, TimedOutError)
     assert result.command.verb == verb
     assert len(inbox) == 0
 
 
-async def test_hanging_with_the_message(autojump_clock: MockClock) -> None:
-    """RFC 1047: the server has it, and the client will never know."""
-    inbox, _, result = await send(Hang("."), *SLOWLY)
+async def test_hang_after_the_message(autojump_clock: MockClock) -> None:
+    """RFC 1047: the server has the message, and the client cannot know that."""
+    inbox, _, result = await send(Hang("."), *ONE_BY_ONE)
     assert isinstance(result, DeliveryUnknownError)
     assert trio.current_time() == 600
     assert len(inbox) == 1
     assert inbox.states == [MessageState.UNACKNOWLEDGED]
 
 
-async def test_a_client_that_hangs(autojump_clock: MockClock) -> None:
-    """The server waits for three minutes, as RFC 5321 4.5.3.2.5 has it, and keeps nothing."""
-    inbox, _, _ = await send(Hang("body", by="client"), *SLOWLY, timeout=0)
+async def test_client_hangs(autojump_clock: MockClock) -> None:
+    """The server waits for three minutes (RFC 5321 4.5.3.2.5) and stores nothing."""
+    inbox, _, _ = await send(Hang("body", by="client"), *ONE_BY_ONE, timeout=0)
     assert trio.current_time() == 180
     assert len(inbox) == 0
     assert len(inbox.torn) == 1
 
 
-async def test_pace(autojump_clock: MockClock) -> None:
-    """A slow server reads slowly, too."""
-    inbox, transcript, result = await send(Throttle(10), *SLOWLY)
+async def test_throttle(autojump_clock: MockClock) -> None:
+    """A slow server also receives slowly."""
+    inbox, transcript, result = await send(Throttle(10), *ONE_BY_ONE)
     assert result.complete
-    octets = len(said(transcript, "C")) + len(said(transcript, "S"))
+    octets = len(sent(transcript, "C")) + len(sent(transcript, "S"))
     assert trio.current_time() == pytest.approx(octets / 10, abs=2)
     assert len(inbox) == 1
 
 
-async def test_a_slow_client(autojump_clock: MockClock) -> None:
-    inbox, transcript, result = await send(Throttle(10, by="client"), *SLOWLY)
+async def test_slow_client(autojump_clock: MockClock) -> None:
+    inbox, transcript, result = await send(Throttle(10, by="client"), *ONE_BY_ONE)
     assert result.complete
     assert len(inbox) == 1
     assert max(map(len, segments(transcript, "C"))) == 10
 
 
 async def test_trickle(autojump_clock: MockClock) -> None:
-    """A reply an octet at a time."""
-    _, transcript, result = await send(Trickle(at="EHLO"), Trickle(3, by="client", at="body"), *SLOWLY)
+    """A reply is sent octet by octet."""
+    _, transcript, result = await send(Trickle(at="EHLO"), Trickle(3, by="client", at="body"), *ONE_BY_ONE)
     assert result.complete
     assert [len(each) for each in segments(transcript, "S")].count(1) > 50
     assert max(len(each) for each in segments(transcript, "C") if b"hel" in each) <= 3
 
 
-async def test_two_replies_in_one_segment(autojump_clock: MockClock) -> None:
-    """A client that does not wait gets its replies by twos."""
+async def test_coalesce_sends_two_replies_in_one_segment(autojump_clock: MockClock) -> None:
+    """A client that does not wait gets its replies in pairs."""
     rules = (Coalesce(2), Omit("CHUNKING"), Omit("PIPELINING"), Early("*", times=0))
     _, transcript, _ = await send(*rules)
-    assert segments(transcript, "S") == []  # it had left before anything was said
+    assert segments(transcript, "S") == []  # the client closed the connection before
     near, far = bounded_stream_pair()
     stream = Faults(Coalesce(2, within=5)).wrap(far, side="server")
     await stream.send_all(b"220 mx\r\n")
@@ -286,7 +286,7 @@ async def test_two_replies_in_one_segment(autojump_clock: MockClock) -> None:
         await stream.receive_some()
     await stream.send_all(b"421 bye\r\n")
     assert await near.receive_some() == b"220 mx\r\n421 bye\r\n"
-    # … and one that nobody joins leaves when it has waited for long enough.
+    # A single reply is sent after the time limit.
     await stream.send_all(b"250 a\r\n")
     with trio.move_on_after(6):
         await stream.receive_some()
@@ -296,8 +296,8 @@ async def test_two_replies_in_one_segment(autojump_clock: MockClock) -> None:
     assert await near.receive_some() == b"250 b\r\n"
 
 
-async def test_a_server_that_serves_already(autojump_clock: MockClock) -> None:
-    """Rules that decide do so in the sessions to come, though one without them is open."""
+async def test_install_in_a_server_with_open_sessions(autojump_clock: MockClock) -> None:
+    """Rules act in later sessions, although one without them is open."""
 
     class Plain(smtp_trio.Hooks):
         async def data(self, session: smtp_trio.Session, body: smtp_trio.Body) -> None:

@@ -1,4 +1,4 @@
-"""Fault scripts: connections that end, other words, clients that do not listen, and chance, to the octet."""
+"""Tests of fault scripts on octets: lost connections, replaced text, ignored replies and chance."""
 
 from __future__ import annotations
 
@@ -42,58 +42,58 @@ from smtp_trio.testing import (
 )
 from smtp_trio.testing._faults.faulty_stream import FaultyStream
 
-from .played import MANY, ME, MESSAGE, SLOWLY, YOU, Watched, played, said, send
+from .played import MANY, ME, MESSAGE, ONE_BY_ONE, YOU, Watched, played, send, sent
 
 # --- the connection -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("after", [0, 1, 20, len(MESSAGE)])
 @pytest.mark.parametrize("rule", [Close, Reset])
-async def test_a_client_that_goes_in_the_body(autojump_clock: MockClock, rule: type[Close], after: int) -> None:
-    inbox, transcript, result = await send(rule("body", after=after, by="client"), *SLOWLY)
+async def test_client_closes_within_the_body(autojump_clock: MockClock, rule: type[Close], after: int) -> None:
+    inbox, transcript, result = await send(rule("body", after=after, by="client"), *ONE_BY_ONE)
     assert isinstance(result, ConnectionLostError)
-    assert said(transcript, "C").partition(b"DATA\r\n")[2] == MESSAGE[:after]
+    assert sent(transcript, "C").partition(b"DATA\r\n")[2] == MESSAGE[:after]
     assert len(inbox) == 0
     assert len(inbox.torn) == 1
     assert inbox.states == [MessageState.NOT_TAKEN]
 
 
 @pytest.mark.parametrize("after", [0, 1, 2])
-async def test_a_client_that_goes_in_the_dot(autojump_clock: MockClock, after: int) -> None:
-    """Between the dot and its CRLF the message is not over."""
-    inbox, transcript, _ = await send(Reset(".", after=after, by="client"), *SLOWLY)
-    assert said(transcript, "C").endswith(MESSAGE + b".\r\n"[:after])
+async def test_client_resets_within_the_final_dot(autojump_clock: MockClock, after: int) -> None:
+    """Between the dot and its CRLF the message has not ended."""
+    inbox, transcript, _ = await send(Reset(".", after=after, by="client"), *ONE_BY_ONE)
+    assert sent(transcript, "C").endswith(MESSAGE + b".\r\n"[:after])
     assert (len(inbox), len(inbox.torn)) == (0, 1)
 
 
-async def test_a_client_that_goes_behind_the_dot(autojump_clock: MockClock) -> None:
-    inbox, _, _ = await send(Close(".", after=3, by="client"), *SLOWLY)
+async def test_client_closes_after_the_final_dot(autojump_clock: MockClock) -> None:
+    inbox, _, _ = await send(Close(".", after=3, by="client"), *ONE_BY_ONE)
     assert (len(inbox), len(inbox.torn)) == (1, 0)
 
 
-async def test_a_body_in_chunks_is_a_body(autojump_clock: MockClock) -> None:
+async def test_close_within_a_chunk(autojump_clock: MockClock) -> None:
     inbox, transcript, _ = await send(Close("body", after=30, by="client"))
-    assert said(transcript, "C").endswith(b"LAST\r\n" + MESSAGE[:30])
+    assert sent(transcript, "C").endswith(b"LAST\r\n" + MESSAGE[:30])
     assert (len(inbox), len(inbox.torn)) == (0, 1)
 
 
 @pytest.mark.parametrize("after", [0, 30])
-async def test_a_server_that_goes_in_the_body(autojump_clock: MockClock, after: int) -> None:
-    inbox, _, result = await send(Close("body", after=after), *SLOWLY)
+async def test_server_closes_within_the_body(autojump_clock: MockClock, after: int) -> None:
+    inbox, _, result = await send(Close("body", after=after), *ONE_BY_ONE)
     assert isinstance(result, SMTPError)
     assert (len(inbox), len(inbox.torn)) == (0, 1)
 
 
-async def test_a_server_that_goes_before_its_last_word(autojump_clock: MockClock) -> None:
-    """RFC 1047 again, and this time by a reset."""
-    inbox, _, result = await send(Reset(".", after=5), *SLOWLY)
+async def test_server_resets_before_its_last_reply(autojump_clock: MockClock) -> None:
+    """RFC 1047: the message was accepted, and the reply is lost."""
+    inbox, _, result = await send(Reset(".", after=5), *ONE_BY_ONE)
     assert isinstance(result, DeliveryUnknownError)
     assert len(inbox) == 1
     assert inbox.states == [MessageState.UNACKNOWLEDGED]
 
 
-async def test_a_reset_is_no_end() -> None:
-    """… in memory, and over a socket."""
+async def test_reset_raises_broken_resource_error() -> None:
+    """In memory, and over a socket."""
     near, far = bounded_stream_pair()
     with pytest.raises(trio.BrokenResourceError, match="a fault"):
         await Faults(Reset("CONNECT", after=3)).wrap(far, side="server").send_all(b"220 mx\r\n")
@@ -111,23 +111,23 @@ async def test_a_reset_is_no_end() -> None:
         await ours.aclose()
 
 
-# --- other words ----------------------------------------------------------------------------------------------------------------
+# --- text ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_wrong_words(autojump_clock: MockClock) -> None:
+async def test_invalid_replies(autojump_clock: MockClock) -> None:
     for rule in (Replace("MAIL", b"354 go on\r\n"), Garbage("MAIL"), Replace("MAIL", b"250-half\r\n220 other\r\n")):
-        _, _, result = await send(rule, *SLOWLY)
+        _, _, result = await send(rule, *ONE_BY_ONE)
         assert isinstance(result, RemoteProtocolError), rule
 
 
-async def test_words_in_addition(autojump_clock: MockClock) -> None:
-    """A reply that nobody asked for is not taken for the answer to what comes next."""
-    inbox, _, result = await send(Extra("MAIL", b"250 what\r\n"), *SLOWLY)
+async def test_unsolicited_reply(autojump_clock: MockClock) -> None:
+    """An unsolicited reply is not taken for the reply to the next command."""
+    inbox, _, result = await send(Extra("MAIL", b"250 what\r\n"), *ONE_BY_ONE)
     assert isinstance(result, ConnectionLostError | RemoteProtocolError)
     assert len(inbox) == 0
 
 
-async def test_the_seed_decides_on_garbage() -> None:
+async def test_garbage_depends_on_the_seed() -> None:
     async def garbage(seed: int) -> bytes:
         near, far = bounded_stream_pair()
         await Faults(Garbage("CONNECT"), seed=seed).wrap(far, side="server").send_all(b"220 mx\r\n")
@@ -137,7 +137,7 @@ async def test_the_seed_decides_on_garbage() -> None:
     assert (await garbage(1)).endswith(b"\r\n")
 
 
-async def test_lies(autojump_clock: MockClock) -> None:
+async def test_advertise_and_omit(autojump_clock: MockClock) -> None:
     async with played(Faults(Advertise("SIZE", 10), Advertise("X-NEW"), Omit("help")), Watched()) as client, client:
         assert client.capabilities["SIZE"] == ("10",)
         assert "X-NEW" in client.capabilities
@@ -146,30 +146,30 @@ async def test_lies(autojump_clock: MockClock) -> None:
             await client.send(ME, [YOU], MESSAGE)
 
 
-# --- a client that does not listen ---------------------------------------------------------------------------------------------
+# --- a client that ignores replies ---------------------------------------------------------------------------------------------
 
 
-async def test_a_refusal_is_ignored(autojump_clock: MockClock) -> None:
-    """The server stays by what it said: the body of a message that was refused is no message."""
-    inbox, transcript, _ = await send(Answer("DATA", 451), Ignore("DATA"), *SLOWLY)
-    assert b"\r\n.\r\n" in said(transcript, "C")
+async def test_refusal_is_ignored(autojump_clock: MockClock) -> None:
+    """The server does not accept a message after it has refused DATA."""
+    inbox, transcript, _ = await send(Answer("DATA", 451), Ignore("DATA"), *ONE_BY_ONE)
+    assert b"\r\n.\r\n" in sent(transcript, "C")
     assert len(inbox) == 0
 
 
-async def test_ignoring_what_was_accepted_changes_nothing(autojump_clock: MockClock) -> None:
-    inbox, _, result = await send(Ignore("*", times=0), *SLOWLY)
+async def test_ignore_does_nothing_to_positive_replies(autojump_clock: MockClock) -> None:
+    inbox, _, result = await send(Ignore("*", times=0), *ONE_BY_ONE)
     assert result.complete
     assert len(inbox) == 1
 
 
-async def test_talking_early(autojump_clock: MockClock) -> None:
-    """The body is there before the 354, and the greeting after the EHLO."""
+async def test_early(autojump_clock: MockClock) -> None:
+    """The body is sent before the 354, and EHLO before the greeting."""
     inbox, transcript, result = await send(Early("CONNECT"), Early("DATA"), Omit("CHUNKING"), Delay("DATA", 9))
     assert result.complete
     assert len(inbox) == 1
-    words = [(entry.side, entry.data) for entry in transcript.entries if entry.data]
-    assert words[0] == ("C", b"EHLO client.test\r\n")
-    texts = [data for _, data in words]
+    octets = [(entry.side, entry.data) for entry in transcript.entries if entry.data]
+    assert octets[0] == ("C", b"EHLO client.test\r\n")
+    texts = [data for _, data in octets]
     start = next(at for at, data in enumerate(texts) if data.startswith(b"354"))
     assert any(data.endswith(b".\r\n") for data in texts[:start])
 
@@ -177,7 +177,7 @@ async def test_talking_early(autojump_clock: MockClock) -> None:
 # --- chance -----------------------------------------------------------------------------------------------------------------------
 
 
-async def test_chance_is_the_seeds(autojump_clock: MockClock) -> None:
+async def test_chance_depends_on_the_seed(autojump_clock: MockClock) -> None:
     async def refused(seed: int) -> list[str]:
         faults = Faults(Sometimes(Answer("RCPT", 450, times=0)), seed=seed)
         async with played(faults, Watched()) as client, client:
@@ -191,14 +191,14 @@ async def test_chance_is_the_seeds(autojump_clock: MockClock) -> None:
     assert len({tuple(run) for run in runs}) > 2
 
 
-async def test_chance_at_its_ends(autojump_clock: MockClock) -> None:
+async def test_chance_of_zero_and_one(autojump_clock: MockClock) -> None:
     for chance, count in ((0, 5), (1, 0)):
         inbox, _, _ = await send(Sometimes(Answer("RCPT", 450, times=0), chance))
         assert (len(inbox[0].recipients) if count else len(inbox)) == count
 
 
-async def test_a_thousand_runs_are_one(autojump_clock: MockClock) -> None:
-    """The same script gives the same session, octet for octet and second for second."""
+async def test_runs_are_repeatable(autojump_clock: MockClock) -> None:
+    """The same script gives the same octets at the same times."""
     rules = (Sometimes(Answer("RCPT", 450, times=0)), Garbage("RSET"), Trickle(5, at="."), Throttle(700), Delay(".", 3))
     transcripts = set()
     for _ in range(20):
@@ -209,11 +209,11 @@ async def test_a_thousand_runs_are_one(autojump_clock: MockClock) -> None:
     assert len(transcripts) == 1
 
 
-# --- a stream like any other --------------------------------------------------------------------------------------------------------
+# --- the stream --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("side", ["server", "client"])
-async def test_without_rules_nothing_is_changed(side: Any) -> None:
+async def test_stream_without_rules(side: Any) -> None:
     async def make() -> tuple[FaultyStream, FaultyStream]:
         near, far = bounded_stream_pair()
         faults = Faults()
@@ -222,7 +222,7 @@ async def test_without_rules_nothing_is_changed(side: Any) -> None:
     await trio.testing.check_half_closeable_stream(make, None)
 
 
-async def test_unfinished_lines_are_passed_on_at_the_end() -> None:
+async def test_unfinished_lines_are_sent_at_the_end() -> None:
     near, far = bounded_stream_pair()
     stream = Faults(Delay("NOOP", 1, by="client")).wrap(near, side="client")
     await stream.send_all(b"NOOP\r\nhalf")
@@ -237,7 +237,7 @@ async def test_unfinished_lines_are_passed_on_at_the_end() -> None:
 
 
 async def test_inside_tls(autojump_clock: MockClock) -> None:
-    """Rules of a server are played inside TLS, once; and its hooks see the attributes of the stream through them."""
+    """Rules of a server act inside TLS, once; its hooks can use the attributes of the stream below."""
 
     class Secured(Watched):
         async def secured(self, session: Session) -> None:

@@ -1,4 +1,4 @@
-"""`open_memory_server`: as many clients as one likes, without a port."""
+"""Tests of `open_memory_server`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from smtp_trio.testing import (
 ENDS = "me@client.test", ["you@mx.test"]
 
 
-async def test_clients_come_and_go(autojump_clock: object) -> None:
+async def test_several_clients(autojump_clock: object) -> None:
     async with open_memory_server(timeout=60) as server:
         transcript = Transcript()
         async with server.client() as one, server.client(transcript=transcript, name="two.test") as two:
@@ -52,7 +52,7 @@ async def test_tls(autojump_clock: object, *, implicit: bool) -> None:
         assert ("C: STARTTLS" in str(server.inbox[0].transcript)) is not implicit
 
 
-async def test_faults_are_everybodys_or_ones_own(autojump_clock: object) -> None:
+async def test_faults_of_the_server_and_of_one_client(autojump_clock: object) -> None:
     async with open_memory_server(faults=Faults(Answer("RCPT", 450))) as server:
         async with server.client(faults=Faults(Answer("RCPT", 550))) as client:
             with pytest.raises(AllRecipientsRejectedError, match="550"):
@@ -64,7 +64,7 @@ async def test_faults_are_everybodys_or_ones_own(autojump_clock: object) -> None
     assert len(server.inbox) == 1
 
 
-async def test_it_ends_with_the_block_whoever_is_there(autojump_clock: object) -> None:
+async def test_open_sessions_end_with_the_block(autojump_clock: object) -> None:
     async with AsyncExitStack() as clients:
         async with open_memory_server(faults=Faults(Hang("RSET"))) as server:
             client = await clients.enter_async_context(server.client(timeout=10))
@@ -74,7 +74,7 @@ async def test_it_ends_with_the_block_whoever_is_there(autojump_clock: object) -
         assert trio.current_time() == pytest.approx(10)
 
 
-async def test_an_inbox_is_found_under_layers(autojump_clock: object) -> None:
+async def test_inbox_below_layers(autojump_clock: object) -> None:
     inbox = Inbox()
     async with open_memory_server(Greylist(Faults().hooks(inbox))) as server:
         assert server.inbox is inbox
@@ -83,14 +83,14 @@ async def test_an_inbox_is_found_under_layers(autojump_clock: object) -> None:
             _ = server.inbox
 
 
-async def test_what_fails_in_the_block_is_in_no_group(autojump_clock: object) -> None:
+async def test_exception_of_the_block_is_not_grouped(autojump_clock: object) -> None:
     with pytest.raises(KeyError):
         async with open_memory_server() as server:
             async with server.client():
                 raise KeyError
 
 
-async def test_what_fails_in_a_block_that_is_cancelled_is_not_lost(autojump_clock: object) -> None:
+async def test_exception_in_a_cancelled_block_is_not_lost(autojump_clock: object) -> None:
     with pytest.raises(AssertionError, match="too late"):
         with trio.move_on_after(1):
             async with open_memory_server():
@@ -101,13 +101,15 @@ async def test_what_fails_in_a_block_that_is_cancelled_is_not_lost(autojump_cloc
 
 
 @pytest.mark.parametrize("leave", [pytest.fail, pytest.skip, sys.exit])
-async def test_who_leaves_does_so_in_no_group(autojump_clock: object, leave: Callable[[str], NoReturn]) -> None:
+async def test_base_exception_of_the_block_is_not_grouped(
+    autojump_clock: object, leave: Callable[[str], NoReturn]
+) -> None:
     with pytest.raises((pytest.fail.Exception, pytest.skip.Exception, SystemExit), match="for good"):
         async with open_memory_server():
             leave("for good")
 
 
-async def test_a_script_that_is_there_twice_counts_once(autojump_clock: object) -> None:
+async def test_script_in_hooks_and_client_counts_once(autojump_clock: object) -> None:
     faults = Faults(Answer("RCPT", 450, nth=2))
     async with open_memory_server(Layer(faults.hooks(Inbox())), faults=faults) as server:
         async with server.client() as client:
@@ -117,7 +119,7 @@ async def test_a_script_that_is_there_twice_counts_once(autojump_clock: object) 
                 await client.rcpt("two@mx.test")
 
 
-def test_it_can_be_cancelled_anywhere() -> None:
+def test_can_be_cancelled_at_each_step() -> None:
     async def scenario(attempt: object) -> None:
         async with open_memory_server() as server:
             async with server.client() as client:

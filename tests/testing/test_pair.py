@@ -1,4 +1,4 @@
-"""A client joined to a real session: in memory, and over a port; the same every time, and in every kind of program."""
+"""Tests of `memory_pair` and `open_test_server`, alone, with pytest plugins and in programs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from smtp_trio import (
 from smtp_trio.testing import Inbox, Transcript, deterministic, memory_pair, open_test_server
 
 
-async def test_a_client_is_joined_to_a_real_session(autojump_clock: object) -> None:
+async def test_client_is_connected_to_a_session(autojump_clock: object) -> None:
     inbox = Inbox()
     async with trio.open_nursery() as nursery:
         async with await memory_pair(nursery, inbox) as client:
@@ -45,7 +45,7 @@ async def test_a_client_is_joined_to_a_real_session(autojump_clock: object) -> N
     assert inbox[0].raw == MESSAGE
 
 
-async def test_line_ends_are_put_right_for_hooks_and_are_the_business_of_a_server(autojump_clock: object) -> None:
+async def test_line_ends_are_normalized_only_for_hooks(autojump_clock: object) -> None:
     inbox = Inbox()
     async with trio.open_nursery() as nursery:
         async with await memory_pair(nursery, inbox) as client:
@@ -73,7 +73,7 @@ async def test_two_clients_of_one_server(autojump_clock: object) -> None:
     assert len({mail.envelope.id for mail in inbox}) == 2
 
 
-async def test_a_server_that_was_stopped_is_none(autojump_clock: object) -> None:
+async def test_stopped_server(autojump_clock: object) -> None:
     server = Server(Inbox())
     await server.stop()
     with pytest.raises(ExceptionGroup) as info:
@@ -89,7 +89,7 @@ async def test_invalid_settings_start_no_task(autojump_clock: object) -> None:
         assert not nursery.child_tasks
 
 
-async def test_the_hooks_see_who_the_client_is_said_to_be(autojump_clock: object) -> None:
+async def test_hooks_see_the_given_peer(autojump_clock: object) -> None:
     peer = Peer("192.0.2.1", 50000, "tcp")
     inbox = Inbox()
     async with trio.open_nursery() as nursery:
@@ -99,7 +99,7 @@ async def test_the_hooks_see_who_the_client_is_said_to_be(autojump_clock: object
     assert inbox[0].peer is not peer, "a hook may give it a name"
 
 
-async def test_the_server_runs_out_of_patience_in_no_time(autojump_clock: object) -> None:
+async def test_server_timeout_in_virtual_time(autojump_clock: object) -> None:
     began = time.monotonic()
     async with trio.open_nursery() as nursery:
         async with await memory_pair(nursery, Server(Inbox(), name="mx.test", timeout=120)) as client:
@@ -117,8 +117,8 @@ class Sleepy(Hooks):
         return None
 
 
-async def test_a_server_that_does_not_read_holds_the_client_back(autojump_clock: object) -> None:
-    """Streams that swallow everything would take all of it at once, and the client would wait for the answer alone."""
+async def test_client_waits_for_a_server_that_does_not_receive(autojump_clock: object) -> None:
+    """With unlimited buffers the client would send all at once and wait only for the reply."""
     handed: dict[int, float] = {}
 
     def progress(done: int, _: int | None) -> None:
@@ -137,7 +137,7 @@ async def test_a_server_that_does_not_read_holds_the_client_back(autojump_clock:
     assert trio.current_time() >= 10 * 60
 
 
-async def test_a_client_that_waits_for_a_hook_gives_up(autojump_clock: object) -> None:
+async def test_client_timeout_while_a_hook_runs(autojump_clock: object) -> None:
     class Never(Hooks):
         async def data(self, session: Session, body: Body) -> Reply | None:
             await trio.sleep_forever()
@@ -152,11 +152,11 @@ async def test_a_client_that_waits_for_a_hook_gives_up(autojump_clock: object) -
         nursery.cancel_scope.cancel()
 
 
-# --- the same every time --------------------------------------------------------------------------------------------
+# --- determinism --------------------------------------------------------------------------------------------
 
 
 async def scenario(written: Transcript) -> str:
-    """Two sessions at once, in many pieces both ways, whose tasks take turns as Trio likes; gives what the server saw."""
+    """Run two sessions at once in many pieces, with tasks in random order; return what the server observed."""
     inbox = Inbox()
     server = Server(inbox, name="mx.test", **deterministic())
 
@@ -176,8 +176,8 @@ async def scenario(written: Transcript) -> str:
 
 
 @pytest.mark.slow
-def test_a_thousand_runs_give_one_transcript() -> None:
-    """Octet for octet, with ids, times and pieces, though Trio shuffles its tasks."""
+def test_transcripts_are_repeatable() -> None:
+    """Octets, ids, times and pieces are the same although Trio shuffles tasks."""
     texts: Counter[str] = Counter()
     for _ in range(1000):
         written = Transcript()
@@ -187,7 +187,7 @@ def test_a_thousand_runs_give_one_transcript() -> None:
     assert next(iter(texts)).count("queued as") == 2 * 2 * 3
 
 
-def test_fixed_doors_are_the_same_in_every_program() -> None:
+def test_deterministic_is_the_same_in_each_process() -> None:
     async def main() -> list[object]:
         doors = deterministic()
         told: list[object] = [doors["now"]().isoformat()]
@@ -205,7 +205,7 @@ def test_fixed_doors_are_the_same_in_every_program() -> None:
 # --- a port ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_server_on_a_port() -> None:
+async def test_server_on_a_port() -> None:
     async with open_test_server() as server:
         async with server.client() as client:
             await client.send("me@client.test", ["you@mx.test"], MESSAGE)
@@ -217,7 +217,7 @@ async def test_a_server_on_a_port() -> None:
 
 
 @pytest.mark.parametrize("implicit", [True, False])
-async def test_a_server_with_a_certificate(implicit: bool) -> None:
+async def test_server_with_a_certificate(implicit: bool) -> None:
     async with open_test_server(tls=True, implicit_tls=implicit, name="other.test", timeout=10) as server:
         async with server.client() as client:
             assert client.tls is not None
@@ -238,7 +238,7 @@ async def test_a_server_with_a_certificate(implicit: bool) -> None:
             await server.inbox.wait_for(2)
 
 
-async def test_a_server_with_a_context_of_yours() -> None:
+async def test_server_with_a_given_ssl_context() -> None:
     async with open_test_server(tls=server_tls()) as server:
         assert (server.ca, server.client_context) == (None, None)
         async with server.client(ssl_context=client_tls(), server_hostname="mx.test") as client:
@@ -248,21 +248,21 @@ async def test_a_server_with_a_context_of_yours() -> None:
                 pass
 
 
-async def test_certificates_take_trustme(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_certificates_require_trustme(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "trustme", None)
     with pytest.raises(RuntimeError, match=r"pip install smtp-trio\[testing\]"):
         async with open_test_server(tls=True):
             pass
 
 
-async def test_what_you_raise_comes_out_alone() -> None:
+async def test_exception_of_the_block_is_not_grouped() -> None:
     with pytest.raises(ZeroDivisionError):
         async with open_test_server() as server, server.client() as client:
             await client.noop()
             raise ZeroDivisionError
 
 
-async def test_what_fails_in_a_block_that_is_cancelled_is_not_lost() -> None:
+async def test_exception_in_a_cancelled_block_is_not_lost() -> None:
     with pytest.raises(AssertionError, match="too late"):
         with trio.CancelScope() as scope:
             async with open_test_server():
@@ -274,13 +274,13 @@ async def test_what_fails_in_a_block_that_is_cancelled_is_not_lost() -> None:
 
 
 @pytest.mark.parametrize("leave", [pytest.fail, pytest.skip, sys.exit])
-async def test_who_leaves_does_so_in_no_group(leave: Callable[[str], NoReturn]) -> None:
+async def test_base_exception_of_the_block_is_not_grouped(leave: Callable[[str], NoReturn]) -> None:
     with pytest.raises((pytest.fail.Exception, pytest.skip.Exception, SystemExit), match="for good"):
         async with open_test_server():
             leave("for good")
 
 
-async def test_who_is_still_there_at_the_end_is_told() -> None:
+async def test_idle_sessions_get_421_at_the_end() -> None:
     async with open_test_server() as server:
         stream = await trio.open_tcp_stream(server.host, server.port)
         assert (await stream.receive_some()).startswith(b"220 mx.test")
@@ -288,20 +288,20 @@ async def test_who_is_still_there_at_the_end_is_told() -> None:
     await stream.aclose()
 
 
-async def test_a_server_that_is_cancelled_ends() -> None:
+async def test_cancelled_server_ends() -> None:
     with trio.move_on_after(0.01) as scope:
         async with open_test_server():
             await trio.sleep_forever()
     assert scope.cancelled_caught
 
 
-async def test_hooks_that_are_no_inbox() -> None:
+async def test_inbox_of_other_hooks_is_an_error() -> None:
     async with open_test_server(Sleepy()) as server:
         with pytest.raises(TypeError, match="are not an Inbox"):
             server.inbox  # noqa: B018
 
 
-# --- in every kind of program ---------------------------------------------------------------------------------------
+# --- kinds of programs ---------------------------------------------------------------------------------------
 
 TEST = """
 import pytest
@@ -333,7 +333,7 @@ PROGRAMS = {
 
 @pytest.mark.parametrize("plugin", PROGRAMS)
 @pytest.mark.slow
-def test_under_a_plugin_of_pytest(tmp_path: Path, plugin: str) -> None:
+def test_with_a_pytest_plugin(tmp_path: Path, plugin: str) -> None:
     if plugin == "anyio":
         pytest.importorskip("anyio", reason="the plugin comes with anyio")
     source, options = PROGRAMS[plugin]
@@ -342,7 +342,7 @@ def test_under_a_plugin_of_pytest(tmp_path: Path, plugin: str) -> None:
     run(["-m", "pytest", "-q", *options, "test_it.py"], tmp_path, b"1 passed")
 
 
-def test_by_hand(tmp_path: Path) -> None:
+def test_without_pytest(tmp_path: Path) -> None:
     program = (
         TEST.format(decorator="", fixture="")
         + "trio.run(test_it, clock=trio.testing.MockClock(autojump_threshold=0))\n"
@@ -352,7 +352,7 @@ def test_by_hand(tmp_path: Path) -> None:
 
 
 def run(arguments: list[str], folder: Path, wanted: bytes) -> None:
-    """A Python of its own, which finds this smtp_trio."""
+    """Run Python in a process of its own with this smtp_trio."""
     path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         [sys.executable, "-bb", *arguments],
@@ -365,7 +365,7 @@ def run(arguments: list[str], folder: Path, wanted: bytes) -> None:
     assert wanted in done.stdout
 
 
-def test_smtp_trio_alone_imports_none_of_it() -> None:
+def test_smtp_trio_does_not_import_testing() -> None:
     code = textwrap.dedent(
         """
         import sys, smtp_trio

@@ -1,4 +1,4 @@
-"""What large receivers do, by what a client did and not by chance; around hooks that somebody else wrote."""
+"""Tests of the layers that behave as large receivers do."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ OTHER = Peer("192.0.2.2", 4000, "tcp")
 
 
 class Picky(Inbox):
-    """Somebody's hooks: no mail for the nobody."""
+    """Hooks of an application, which refuse one recipient."""
 
     async def rcpt(self, session: Session, rcpt: Rcpt) -> Reply | None:
         return Reply(550, "Who?", "5.1.1") if rcpt.recipient.local == "nobody" else None
@@ -67,7 +67,7 @@ async def calling(called: Server, peer: Peer = HOST, faults: Faults | None = Non
 
 
 async def sent(called: Server, to: str = YOU, sender: str = ME, peer: Peer = HOST) -> int:
-    """One message over a connection of its own; the code that it ended with."""
+    """Send one message over a connection of its own; return the last reply code."""
     async with calling(called, peer) as client:
         try:
             return (await client.send(sender, [to], MESSAGE)).accepted[0].reply.code
@@ -76,7 +76,7 @@ async def sent(called: Server, to: str = YOU, sender: str = ME, peer: Peer = HOS
 
 
 async def test_greylisting(autojump_clock: MockClock) -> None:
-    """A retry after five minutes gets through, and one before that does not; whoever got through is known."""
+    """A retry after five minutes is accepted, an earlier one is not; an accepted triple is remembered."""
     inbox = Picky()
     called = server(Greylist(inbox))
     assert await sent(called) == 450
@@ -88,7 +88,7 @@ async def test_greylisting(autojump_clock: MockClock) -> None:
     # Each part of the triple counts.
     for other in ({"peer": OTHER}, {"sender": "it@client.test"}, {"to": "they@mx.test"}):
         assert await sent(called, **other) == 450
-    # Whose turn it is: the hooks under it decide on what is let through.
+    # The hooks below decide on commands that the layer accepts.
     assert await sent(called, to="nobody@mx.test") == 450
     await trio.sleep(300)
     assert await sent(called, to="nobody@mx.test") == 550
@@ -118,7 +118,7 @@ async def test_messages_of_a_connection(autojump_clock: MockClock) -> None:
 
 
 async def test_recipients_of_a_message(autojump_clock: MockClock) -> None:
-    """RFC 5321 4.5.3.1.10: a client sends those beyond another message, as ours does."""
+    """RFC 5321 4.5.3.1.10: a client sends the message again to the other recipients."""
     inbox = Picky()
     names = ["nobody@mx.test", *(f"r{number}@mx.test" for number in range(5))]
     async with calling(server(RecipientsPerMessage(inbox, 3))) as client:
@@ -140,8 +140,8 @@ async def test_connections_of_a_peer(autojump_clock: MockClock) -> None:
         pass
 
 
-async def test_who_was_not_asked_hears_of_no_end(autojump_clock: MockClock) -> None:
-    """A connection that a layer refuses is not counted below it, neither when it comes nor when it goes."""
+async def test_disconnect_follows_connect_below_a_refusing_layer(autojump_clock: MockClock) -> None:
+    """If a layer refuses a connection, neither connect nor disconnect is called below it."""
     heard: list[str] = []
 
     class Listening(Inbox):
@@ -166,7 +166,7 @@ async def test_who_was_not_asked_hears_of_no_end(autojump_clock: MockClock) -> N
     assert heard == ["connect", "disconnect"]
 
 
-async def test_the_inbox_below_is_found(autojump_clock: MockClock) -> None:
+async def test_inbox_below_a_layer(autojump_clock: MockClock) -> None:
     inbox = Inbox()
     async with open_memory_server(Greylist(ConnectionsPerPeer(MessageRate(inbox)))) as called:
         assert called.inbox is inbox
@@ -182,8 +182,8 @@ async def test_each_mail_counts(autojump_clock: MockClock) -> None:
                 await client.mail(ME)
 
 
-async def test_rate(autojump_clock: MockClock) -> None:
-    """A window that slides: an hour after the first message there is room for one again."""
+async def test_message_rate(autojump_clock: MockClock) -> None:
+    """The window slides: an hour after the first message another one is accepted."""
     called = server(MessageRate(Inbox(), 3, 3600))
     for _ in range(3):
         assert await sent(called) == 250
@@ -196,7 +196,7 @@ async def test_rate(autojump_clock: MockClock) -> None:
 
 
 async def test_tarpit(autojump_clock: MockClock) -> None:
-    """Each error makes the next answer later, up to a minute; a hook's own time is not used up by that."""
+    """Each error delays later replies more, up to a minute, without use of the hook timeout."""
     waited: list[float] = []
     async with calling(server(Tarpit(Picky(), 20, most=50))) as client:
         await client.mail(ME)
@@ -218,8 +218,8 @@ async def test_tarpit(autojump_clock: MockClock) -> None:
         assert trio.current_time() - began == 800
 
 
-async def test_tarpit_for_what_is_no_command(autojump_clock: MockClock) -> None:
-    """… or out of order; longer than a hook may take, and than the server waits for a command. A goodbye unasked is not late."""
+async def test_tarpit_for_invalid_commands(autojump_clock: MockClock) -> None:
+    """Delays may exceed the timeouts for hooks and commands. An unsolicited 421 is not delayed."""
     waited: list[float] = []
     ours, theirs = bounded_stream_pair()
     async with trio.open_nursery() as nursery:
@@ -238,7 +238,7 @@ async def test_tarpit_for_what_is_no_command(autojump_clock: MockClock) -> None:
 
 
 async def test_layers_compose(autojump_clock: MockClock) -> None:
-    """… with each other, with hooks of one's own, and with fault rules."""
+    """They compose with each other, with other hooks, and with fault rules."""
     inbox = Picky()
     layers = Greylist(MessagesPerConnection(RecipientsPerMessage(Tarpit(inbox, 1), 2), 1), 60)
     called = server(layers)
@@ -257,7 +257,7 @@ async def test_layers_compose(autojump_clock: MockClock) -> None:
 
 
 async def test_a_layer_adds_no_hooks() -> None:
-    """A layer of one's own is what it overrides, and else what is under it."""
+    """A hook that a layer does not override is that of the hooks below."""
 
     class Mine(Layer):
         async def mail(self, session: Session, mail: Any) -> Reply | None:

@@ -1,4 +1,4 @@
-"""The pytest plugin, in suites that are not ours: under pytest-trio, under anyio, under neither, and on several processes."""
+"""Tests of the pytest plugin in separate test suites: with pytest-trio, with anyio, without both, and with pytest-xdist."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def test_time(smtp_client, inbox, {clock}):
 class TestMarks:
     @pytest.mark.smtp_server(timeout=5)
     @pytest.mark.smtp_client(name="other.test")
-    async def test_the_nearest_counts(self, smtp_server, smtp_client, {clock}):
+    async def test_nearest_mark_has_precedence(self, smtp_server, smtp_client, {clock}):
         assert smtp_client.tls
         assert smtp_server.server.timeouts.command == 5
         await smtp_client.send(*ENDS, MESSAGE)
@@ -81,13 +81,13 @@ class TestOverridden:
 
         return Picky()
 
-    async def test_hooks_of_ones_own(self, smtp_client, inbox, {clock}):
+    async def test_overridden_inbox(self, smtp_client, inbox, {clock}):
         with pytest.raises(AllRecipientsRejectedError, match="Nobody"):
             await smtp_client.send(*ENDS, MESSAGE)
         inbox.assert_empty()
 
 
-async def test_waiting_in_vain(smtp_client, inbox, {clock}):
+async def test_timeout_of_wait_for(smtp_client, inbox, {clock}):
     with pytest.raises(trio.TooSlowError):
         with trio.fail_after(3600):
             await inbox.wait_for()
@@ -119,23 +119,23 @@ def suite(pytester: pytest.Pytester, tmp_path: Path, monkeypatch: pytest.MonkeyP
     return pytester
 
 
-def test_under_pytest_trio(suite: pytest.Pytester) -> None:
+def test_with_pytest_trio(suite: pytest.Pytester) -> None:
     mark = "pytestmark = pytest.mark.trio\n"
     suite.makepyfile(ASYNC.replace("{CLOCK}", mark).replace("{clock}", "autojump_clock"))
     suite.runpytest_subprocess("-p", "no:anyio").assert_outcomes(passed=PASSED)
 
 
 @pytest.mark.slow
-def test_under_anyio(suite: pytest.Pytester) -> None:
+def test_with_anyio(suite: pytest.Pytester) -> None:
     mark = "pytestmark = pytest.mark.anyio\n"
     suite.makepyfile(ASYNC.replace("{CLOCK}", CLOCK + mark).replace("{clock}", "anyio_backend"))
     suite.runpytest_subprocess("-p", "no:trio").assert_outcomes(passed=PASSED)
-    # With both plugins there, each runs what is marked for it.
+    # With both plugins, each runs the tests that are marked for it.
     suite.runpytest_subprocess().assert_outcomes(passed=PASSED)
 
 
 @pytest.mark.slow
-def test_who_does_not_run_in_trio_is_told_so(suite: pytest.Pytester) -> None:
+def test_fixtures_outside_trio_are_errors(suite: pytest.Pytester) -> None:
     suite.makepyfile(
         """
         import pytest
@@ -167,7 +167,7 @@ def test_who_does_not_run_in_trio_is_told_so(suite: pytest.Pytester) -> None:
 
 
 @pytest.mark.slow
-def test_hooks_that_are_made_already(suite: pytest.Pytester) -> None:
+def test_hooks_must_be_a_function(suite: pytest.Pytester) -> None:
     suite.makepyfile(
         """
         import pytest
@@ -184,8 +184,8 @@ def test_hooks_that_are_made_already(suite: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["*hooks of pytest.mark.smtp_server must be a function*"])
 
 
-def test_without_any_other_plugin(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only what pytest itself has, and ours: which loads neither Trio nor smtp_trio before a fixture of it is used."""
+def test_without_other_plugins(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plugin imports neither Trio nor smtp_trio before one of its fixtures is used."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     first = '\nloaded = {"trio", "attr", "smtp_trio.testing"} & set(sys.modules)\n\n\ndef test_first():\n    assert not loaded\n'
     suite.makepyfile(test_a=first.replace("\n", "import sys\n", 1), test_b=SYNC)
@@ -193,7 +193,7 @@ def test_without_any_other_plugin(suite: pytest.Pytester, monkeypatch: pytest.Mo
 
 
 @pytest.mark.slow
-def test_it_can_be_left_out(suite: pytest.Pytester) -> None:
+def test_can_be_disabled(suite: pytest.Pytester) -> None:
     suite.makepyfile(SYNC)
     result = suite.runpytest_subprocess("-p", "no:smtp_trio")
     result.assert_outcomes(errors=1)
@@ -201,8 +201,8 @@ def test_it_can_be_left_out(suite: pytest.Pytester) -> None:
 
 
 @pytest.mark.slow
-def test_several_processes(suite: pytest.Pytester) -> None:
-    """Each has its server, its port and its messages."""
+def test_with_pytest_xdist(suite: pytest.Pytester) -> None:
+    """Each process has its own server, port and messages."""
     pytest.importorskip("xdist", reason="the processes are those of pytest-xdist")
     suite.makepyfile(
         "import pytest\n" + SYNC.replace("def test_it(", '@pytest.mark.parametrize("n", range(8))\ndef test_it(n, ')
@@ -211,7 +211,7 @@ def test_several_processes(suite: pytest.Pytester) -> None:
 
 
 @pytest.mark.slow
-def test_marks_and_fixtures_are_told(suite: pytest.Pytester) -> None:
+def test_marks_and_fixtures_are_listed(suite: pytest.Pytester) -> None:
     told = "\n".join(suite.runpytest_subprocess("--markers").outlines)
     assert told.count("@pytest.mark.smtp_") == 4
     told = "\n".join(suite.runpytest_subprocess("--fixtures").outlines)
@@ -224,8 +224,8 @@ def test_marks_and_fixtures_are_told(suite: pytest.Pytester) -> None:
 MOST = 0.02
 
 
-def test_it_is_loaded_in_no_time(tmp_path: Path) -> None:
-    """Its module and its registration, by CPU time, in a pytest that is there already."""
+def test_import_is_fast(tmp_path: Path) -> None:
+    """CPU time of import and registration within a running pytest."""
     script = """
         import time, pytest
         manager = pytest.PytestPluginManager()
@@ -245,8 +245,8 @@ def test_it_is_loaded_in_no_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_start_of_pytest_costs_no_more(tmp_path: Path) -> None:
-    """All of it, with what pytest does for an installed plugin. One after the other, for other programs run as well."""
+def test_start_of_pytest_is_not_slower(tmp_path: Path) -> None:
+    """The whole start of pytest. Both variants alternate, because other programs run as well."""
     env = {**os.environ, "PYTHONPATH": installed(tmp_path), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": ""}
     (tmp_path / "test_nothing.py").write_text("def test_nothing():\n    pass\n")
     without = [
@@ -269,6 +269,6 @@ def test_a_start_of_pytest_costs_no_more(tmp_path: Path) -> None:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
-    spent()  # whose modules are compiled
+    spent()  # compiles the modules
     differences = [spent() - spent("-p", "no:smtp_trio") for _ in range(7)]
     assert statistics.median(differences) < MOST

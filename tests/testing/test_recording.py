@@ -1,4 +1,4 @@
-"""Streams that are recorded are what they were before."""
+"""Tests of recorded streams."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from smtp_trio import Session
 from smtp_trio.testing import Inbox, Transcript, bounded_stream_pair, open_test_server
 
 
-async def test_a_stream_is_recorded_from_either_end(autojump_clock: object) -> None:
+async def test_recording_at_either_end(autojump_clock: object) -> None:
     written = Transcript()
     ours, theirs = bounded_stream_pair()
     recorded = written.record(theirs, side="S", session="x")
@@ -31,7 +31,7 @@ async def test_a_stream_is_recorded_from_either_end(autojump_clock: object) -> N
     assert [entry.session for entry in written] == ["x"] * len(written)
 
 
-async def test_an_end_of_input_is_told_once(autojump_clock: object) -> None:
+async def test_end_of_input_is_recorded_once(autojump_clock: object) -> None:
     written = Transcript()
     ours, theirs = bounded_stream_pair()
     recorded = written.record(ours, side="C")
@@ -40,14 +40,14 @@ async def test_an_end_of_input_is_told_once(autojump_clock: object) -> None:
     assert str(written) == "S. closes\n"
 
 
-async def test_what_cannot_be_closed_by_halves(autojump_clock: object) -> None:
+async def test_send_eof_needs_a_half_closeable_stream(autojump_clock: object) -> None:
     ours, _ = bounded_stream_pair()
     tls = trio.SSLStream(ours, client_tls(), server_hostname="mx.test")
     with pytest.raises(TypeError, match="send_eof"):
         await Transcript().record(tls, side="C").send_eof()
 
 
-async def test_a_reset_is_recorded(autojump_clock: object) -> None:
+async def test_reset_is_recorded(autojump_clock: object) -> None:
     written = Transcript()
     ours, theirs = bounded_stream_pair()
     recorded = written.record(ours, side="C")
@@ -59,7 +59,7 @@ async def test_a_reset_is_recorded(autojump_clock: object) -> None:
     assert str(written) == "C. resets\n"
 
 
-async def test_a_socket_is_reset() -> None:
+async def test_reset_of_a_socket() -> None:
     over = trio.Event()
 
     class Watched(Inbox):

@@ -1,4 +1,4 @@
-"""Transcripts, played again: as the client to a server, and as the server to a client."""
+"""Tests of the replay of transcripts."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from smtp_trio.protocol import standard
 from smtp_trio.protocol.extensions import Auth
 from smtp_trio.testing import Entry, Inbox, Transcript, bounded_stream_pair, deterministic, memory_pair
 
-from .test_transcript import Believer, login, transcript
+from .test_transcript import AcceptsFred, login, transcript
 
 
 class Slow(Inbox):
-    """Takes its time."""
+    """An inbox with a delay."""
 
     async def data(self, session: Session, body: Body) -> Reply | None:
         await trio.sleep(100)
@@ -32,7 +32,7 @@ async def deliver() -> Transcript:
     return written
 
 
-async def test_the_client_of_a_session_is_played_to_a_server(autojump_clock: object) -> None:
+async def test_replay_client(autojump_clock: object) -> None:
     written = Transcript.parse(str(await deliver()))
     ours, theirs = bounded_stream_pair()
     server = Server(inbox := Slow(), name="mx.test", **deterministic())
@@ -43,7 +43,7 @@ async def test_the_client_of_a_session_is_played_to_a_server(autojump_clock: obj
     again.compare(str(written))
 
 
-async def test_the_server_of_a_session_is_played_to_a_client(autojump_clock: object) -> None:
+async def test_replay_server(autojump_clock: object) -> None:
     written = await deliver()
     began = trio.current_time()
     ours, theirs = bounded_stream_pair()
@@ -62,7 +62,7 @@ async def test_the_server_of_a_session_is_played_to_a_client(autojump_clock: obj
     heard[0].compare(str(written))
 
 
-async def test_a_server_that_says_something_else(autojump_clock: object) -> None:
+async def test_server_with_different_replies(autojump_clock: object) -> None:
     written = await deliver()
     ours, theirs = bounded_stream_pair()
     server = Server(Inbox(), name="mx.test", size=99, **deterministic())
@@ -82,7 +82,7 @@ async def test_a_server_that_says_something_else(autojump_clock: object) -> None
         ([(0, "S", b"220 mx")], b"220 "),
     ],
 )
-async def test_a_server_that_says_too_much_or_too_little(
+async def test_server_with_more_or_fewer_octets(
     autojump_clock: object, then: list[tuple[float, str, bytes | str]], now: bytes
 ) -> None:
     ours, theirs = bounded_stream_pair()
@@ -92,10 +92,13 @@ async def test_a_server_that_says_too_much_or_too_little(
         await transcript(*then).replay_client(ours)
 
 
-async def test_passwords_are_given_to_a_transcript_that_was_read(autojump_clock: object) -> None:
+async def test_secrets_of_a_parsed_transcript(autojump_clock: object) -> None:
     written = Transcript.parse(str(await login("LOGIN", 1)))
     server = Server(
-        Believer(), name="mx.test", extensions=standard(Auth(mechanisms=("LOGIN",), cleartext=True)), **deterministic()
+        AcceptsFred(),
+        name="mx.test",
+        extensions=standard(Auth(mechanisms=("LOGIN",), cleartext=True)),
+        **deterministic(),
     )
     ours, theirs = bounded_stream_pair()
     async with trio.open_nursery() as nursery:
@@ -116,7 +119,7 @@ async def test_passwords_are_given_to_a_transcript_that_was_read(autojump_clock:
 
 
 @pytest.mark.parametrize("side", ["C", "S"])
-async def test_a_session_with_tls_is_played_again(autojump_clock: object, side: str) -> None:
+async def test_replay_with_tls(autojump_clock: object, side: str) -> None:
     written = Transcript()
     server = Server(Inbox(), name="mx.test", tls=server_tls(), **deterministic())
     async with trio.open_nursery() as nursery:
@@ -144,7 +147,7 @@ async def test_a_session_with_tls_is_played_again(autojump_clock: object, side: 
         await transcript((0, "C", "begins TLS")).replay_client(ours)
 
 
-async def test_one_of_several_sessions_is_played(autojump_clock: object) -> None:
+async def test_replay_one_of_several_sessions(autojump_clock: object) -> None:
     both = Transcript([Entry(0, "S", b"1\r\n"), Entry(0, "S", b"2\r\n", session="2")])
     ours, theirs = bounded_stream_pair()
     with pytest.raises(ValueError, match="must select one: 1, 2"):
@@ -153,14 +156,14 @@ async def test_one_of_several_sessions_is_played(autojump_clock: object) -> None
     assert await ours.receive_some() == b"2\r\n"
 
 
-async def test_a_server_that_resets_has_closed(autojump_clock: object) -> None:
+async def test_reset_matches_a_recorded_close(autojump_clock: object) -> None:
     ours, theirs = bounded_stream_pair()
     theirs.reset()
     again = await transcript((0, "S", "closes")).replay_client(ours)
     assert str(again) == "S. closes\n"
 
 
-async def test_a_peer_that_leaves_in_the_middle(autojump_clock: object) -> None:
+async def test_connection_lost_during_replay(autojump_clock: object) -> None:
     ours, theirs = bounded_stream_pair()
     await theirs.send_all(b"220 mx.test\r\n")
     written = transcript((0, "S", b"220 mx.test\r\n"), (5, "C", b"NOOP\r\n"), (5, "S", b"250 Ok\r\n"))
@@ -175,7 +178,7 @@ async def test_a_peer_that_leaves_in_the_middle(autojump_clock: object) -> None:
             await written.replay_client(ours)
 
 
-async def test_a_handshake_that_fails(autojump_clock: object) -> None:
+async def test_failed_handshake(autojump_clock: object) -> None:
     ours, theirs = bounded_stream_pair()
     await theirs.send_all(b"no TLS\r\n")
     with pytest.raises(AssertionError, match="was lost here"):
@@ -184,7 +187,7 @@ async def test_a_handshake_that_fails(autojump_clock: object) -> None:
         )
 
 
-async def test_a_reset_is_played_as_one(autojump_clock: object) -> None:
+async def test_reset_is_replayed(autojump_clock: object) -> None:
     ours, theirs = bounded_stream_pair()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(transcript((0, "S", b"220 mx.test\r\n"), (0, "S", "resets")).replay_server, theirs)

@@ -1,4 +1,4 @@
-"""Streams in memory that hold no more than they are told to."""
+"""Tests of the memory streams with limited buffers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from smtp_trio._server.peers import endpoints
 from smtp_trio.testing import MemoryStream, bounded_stream_pair
 
 
-async def test_they_are_streams_as_trio_wants_them(autojump_clock: object) -> None:
+async def test_streams_conform_to_trio(autojump_clock: object) -> None:
     async def make() -> tuple[MemoryStream, MemoryStream]:
         return bounded_stream_pair()
 
@@ -26,7 +26,7 @@ async def test_they_are_streams_as_trio_wants_them(autojump_clock: object) -> No
     await check_half_closeable_stream(make, clogged)
 
 
-async def test_a_writer_waits_for_a_reader(autojump_clock: object) -> None:
+async def test_sender_waits_for_receiver(autojump_clock: object) -> None:
     ours, theirs = bounded_stream_pair(10)
     sent: list[int] = []
 
@@ -47,7 +47,7 @@ async def test_a_writer_waits_for_a_reader(autojump_clock: object) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 9, 10, 11, 95, 100])
-async def test_no_more_is_held_than_was_said(autojump_clock: object, size: int) -> None:
+async def test_buffer_limit(autojump_clock: object, size: int) -> None:
     ours, theirs = bounded_stream_pair(10)
     data = bytes(range(size))
     got = b""
@@ -59,7 +59,7 @@ async def test_no_more_is_held_than_was_said(autojump_clock: object, size: int) 
             got += await theirs.receive_some()
 
 
-async def test_pieces_stay_pieces(autojump_clock: object) -> None:
+async def test_pieces_are_preserved(autojump_clock: object) -> None:
     ours, theirs = bounded_stream_pair()
     for piece in (b"one", b"", b"two"):
         await ours.send_all(piece)
@@ -67,7 +67,7 @@ async def test_pieces_stay_pieces(autojump_clock: object) -> None:
     assert [await theirs.receive_some(size) for size in (None, 2, 2, None, None)] == [b"one", b"tw", b"o", b"", b""]
 
 
-async def test_a_reset_loses_what_is_on_its_way_and_wakes_who_waits(autojump_clock: object) -> None:
+async def test_reset_discards_octets_and_wakes_waiting_tasks(autojump_clock: object) -> None:
     ours, theirs = bounded_stream_pair(4)
     await ours.send_all(b"lost")
     await theirs.send_all(b"lost")
@@ -88,7 +88,7 @@ async def test_a_reset_loses_what_is_on_its_way_and_wakes_who_waits(autojump_clo
         await ours.send_all(b"")
 
 
-async def test_a_send_that_is_cancelled_leaves_the_stream_to_others(autojump_clock: object) -> None:
+async def test_stream_is_usable_after_a_cancelled_send(autojump_clock: object) -> None:
     ours, theirs = bounded_stream_pair(4)
     with trio.move_on_after(1) as scope:
         await ours.send_all(b"12345678")
@@ -98,7 +98,7 @@ async def test_a_send_that_is_cancelled_leaves_the_stream_to_others(autojump_clo
     assert await theirs.receive_some() == b"next"
 
 
-async def test_two_tasks_cannot_do_the_same_at_once(autojump_clock: object) -> None:
+async def test_concurrent_use_raises_busy_resource_error(autojump_clock: object) -> None:
     ours, theirs = bounded_stream_pair(4)
     step = Sequencer()
 
@@ -120,12 +120,12 @@ async def test_two_tasks_cannot_do_the_same_at_once(autojump_clock: object) -> N
 
 
 @pytest.mark.parametrize("size", [0, -1])
-def test_a_stream_holds_something(size: int) -> None:
+def test_buffer_limit_must_be_positive(size: int) -> None:
     with pytest.raises(ValueError, match="max_octets"):
         bounded_stream_pair(size)
 
 
-def test_a_server_sees_who_is_at_the_ends() -> None:
+def test_endpoints_of_memory_streams() -> None:
     ours, theirs = bounded_stream_pair()
     assert endpoints(ours) == (Peer("", None, "memory"), Peer("", None, "memory"))
     theirs.endpoints = Peer("192.0.2.1", 50000, "tcp"), Peer("192.0.2.2", 25, "tcp")

@@ -1,4 +1,4 @@
-"""Our own promises, at hundreds of points of eight conversations: cancelled there, and with the connection cut there."""
+"""Sweeps over this package: eight scenarios, cancelled or with a connection cut at each of hundreds of points."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ME, YOU = "me@client.test", "you@mx.test"
 
 
 class Store(Hooks):
-    """Takes its time over everything; answers each message with its subject."""
+    """Hooks with a checkpoint in each; the reply to a message contains its subject."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -40,7 +40,7 @@ class Store(Hooks):
         name = message.split(b"\r\n")[0].partition(b": ")[2].decode()
         await trio.sleep(1)
         self.names.append(name)
-        return Reply(250, f"Taken: {name}", "2.0.0")
+        return Reply(250, f"Accepted: {name}", "2.0.0")
 
     async def reset(self, session: Session) -> None:
         await trio.lowlevel.checkpoint()
@@ -50,12 +50,12 @@ class Store(Hooks):
         self.open.discard(session)
 
 
-def letter(name: str, lines: int = 1) -> bytes:
+def message_of(name: str, lines: int = 1) -> bytes:
     return f"Subject: {name}\r\n\r\n".encode() + b".hello\r\n" * lines
 
 
-class Stage:
-    """A server with some extensions, and what its clients know of their messages."""
+class Setup:
+    """A server without some extensions, and the results that its clients have."""
 
     def __init__(self, attempt: Attempt, nursery: trio.Nursery, without: tuple[str, ...]) -> None:
         self.store = attempt.context["store"] = Store()
@@ -69,44 +69,44 @@ class Stage:
 
     async def send(self, client: Client, *names: str, lines: int = 1) -> None:
         try:
-            await client.send_many([(ME, [YOU], letter(name, lines)) for name in names])
+            await client.send_many([(ME, [YOU], message_of(name, lines)) for name in names])
         finally:
             self.known.update(zip(names, client.last_results, strict=False))
 
 
-def agreed(attempt: Attempt) -> None:
-    """Each message was taken once at most, and those that were are known to be, or to be in doubt."""
+def check_results(attempt: Attempt) -> None:
+    """Check that each message was accepted at most once, and that results agree, or are unknown."""
     store: Store = attempt.context["store"]
     known: dict[str, Result] = attempt.context["known"]
     accepted = {name for name, result in known.items() if result.accepted}
-    assert all(known[name].accepted[0].reply.text == f"Taken: {name}" for name in accepted)
+    assert all(known[name].accepted[0].reply.text == f"Accepted: {name}" for name in accepted)
     assert len(set(store.names)) == len(store.names)
     assert accepted <= set(store.names) <= accepted | {name for name, result in known.items() if result.unknown}
     assert not store.open
 
 
-Script = Callable[[Stage], Awaitable[None]]
+Script = Callable[[Setup], Awaitable[None]]
 
 
-async def plain(stage: Stage) -> None:
+async def plain(setup: Setup) -> None:
     """One command at a time."""
-    async with await stage.client() as client:
+    async with await setup.client() as client:
         for name in "abcd":
-            await stage.send(client, name)
+            await setup.send(client, name)
             await client.mail(ME)
             await client.rcpt(YOU)
             await client.rset()
             await client.noop()
 
 
-async def pipelined(stage: Stage) -> None:
-    async with await stage.client() as client:
+async def pipelined(setup: Setup) -> None:
+    async with await setup.client() as client:
         for n in range(4):
-            await stage.send(client, *(f"{n}{m}" for m in range(4)))
+            await setup.send(client, *(f"{n}{m}" for m in range(4)))
 
 
-async def chunks(stage: Stage) -> None:
-    async with await stage.client() as client:
+async def chunks(setup: Setup) -> None:
+    async with await setup.client() as client:
         for name in "abcd":
             await client.mail(ME)
             await client.rcpt(YOU)
@@ -114,66 +114,66 @@ async def chunks(stage: Stage) -> None:
             await client.bdat(b"y")
             await client.noop()
             await client.rset()
-            await stage.send(client, name)
+            await setup.send(client, name)
 
 
-async def starttls(stage: Stage) -> None:
+async def starttls(setup: Setup) -> None:
     for name in "ab":
-        async with await stage.client(tls="required", ssl_context=client_tls()) as client:
-            await stage.send(client, name)
+        async with await setup.client(tls="required", ssl_context=client_tls()) as client:
+            await setup.send(client, name)
             await client.noop()
-            await stage.send(client, name + name, lines=5000)
+            await setup.send(client, name + name, lines=5000)
 
 
-async def login(stage: Stage) -> None:
+async def login(setup: Setup) -> None:
     for name in "abc":
-        async with await stage.client(tls="required", ssl_context=client_tls(), auth=("fred", "secret")) as client:
-            await stage.send(client, name)
+        async with await setup.client(tls="required", ssl_context=client_tls(), auth=("fred", "secret")) as client:
+            await setup.send(client, name)
 
 
-async def drain(stage: Stage) -> None:
-    """The server stops while three clients are at it, each with something else."""
+async def drain(setup: Setup) -> None:
+    """The server stops while three clients are sending."""
 
     async def one(name: str, pause: float) -> None:
-        with suppress(SMTPError, trio.ClosedResourceError):  # it says 421, and goes
-            async with await stage.client() as client:
+        with suppress(SMTPError, trio.ClosedResourceError):  # the server sends 421 and closes
+            async with await setup.client() as client:
                 for n in count():
-                    await stage.send(client, f"{name}{n}")
+                    await setup.send(client, f"{name}{n}")
                     await trio.sleep(pause)
 
     async with trio.open_nursery() as nursery:
         for pause, name in enumerate("abc"):
             nursery.start_soon(one, name, pause)
         await trio.sleep(7.5)
-        assert (await stage.server.stop(3)).cancelled == 0
+        assert (await setup.server.stop(3)).cancelled == 0
 
 
-async def sending(stage: Stage) -> None:
-    """A message that is made as it is sent, to three, by DATA."""
+async def sending(setup: Setup) -> None:
+    """An iterable message for three recipients, sent by DATA."""
 
     async def pieces(name: str) -> AsyncGenerator[bytes]:
-        yield letter(name)
+        yield message_of(name)
         for _ in range(10):
             await trio.sleep(1)
             yield b"x" * 70 + b"\r\n"
 
-    async with await stage.client() as client:
+    async with await setup.client() as client:
         for name in "abc":
             try:
                 await client.send(ME, [YOU, "too@mx.test", "three@mx.test"], pieces(name))
             finally:
-                stage.known.update(zip(name, client.last_results, strict=False))
+                setup.known.update(zip(name, client.last_results, strict=False))
 
 
-async def pool(stage: Stage) -> None:
-    """Four tasks, and two connections, which are changed after three messages."""
+async def pool(setup: Setup) -> None:
+    """Four tasks with two connections, which are replaced after three messages."""
 
     async def dial() -> Client:
-        return await (await stage.client()).__aenter__()
+        return await (await setup.client()).__aenter__()
 
     async def one(pool: PoolOf, name: str) -> None:
         async with pool.client() as client:
-            await stage.send(client, name)
+            await setup.send(client, name)
 
     async with PoolOf(dial, size=2, max_messages=3, probe_after=2) as pool:
         for round_ in range(2):
@@ -200,22 +200,22 @@ def scenario(name: str) -> Callable[[Attempt], Awaitable[None]]:
 
     async def run(attempt: Attempt) -> None:
         async with trio.open_nursery() as nursery:
-            await script(Stage(attempt, nursery, without))
+            await script(Setup(attempt, nursery, without))
 
     return run
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_cancelled_everywhere(name: str) -> None:
-    report = cancel_everywhere(scenario(name), check=agreed)
+def test_cancel_everywhere(name: str) -> None:
+    report = cancel_everywhere(scenario(name), check=check_results)
     assert report.points >= 200
     assert report.states >= {None, MessageState.NOT_TAKEN, MessageState.ACKNOWLEDGED}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_cut_everywhere(name: str) -> None:
-    report = fail_everywhere(scenario(name), check=agreed)
+def test_fail_everywhere(name: str) -> None:
+    report = fail_everywhere(scenario(name), check=check_results)
     assert report.points >= 40
     assert report.states >= {MessageState.UNACKNOWLEDGED, MessageState.ACKNOWLEDGED}

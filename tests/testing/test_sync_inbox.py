@@ -1,4 +1,4 @@
-"""An inbox in a thread, for programs that know nothing of Trio: smtplib's users, Django's, aiosmtplib's."""
+"""Tests of the inbox in a thread, with smtplib, Django and aiosmtplib."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_smtplib() -> None:
             inbox.assert_delivered()
 
 
-def test_who_waits_is_woken() -> None:
+def test_wait_for_returns_when_the_message_is_received() -> None:
     with open_inbox_thread() as inbox, ThreadPoolExecutor() as threads:
         waiting = threads.submit(inbox.wait_for, 3)
         for _ in range(3):
@@ -52,7 +52,7 @@ def test_who_waits_is_woken() -> None:
         assert len(waiting.result()) == 3
 
 
-def test_who_waits_in_vain_is_told_what_came() -> None:
+def test_timeout_lists_received_messages() -> None:
     with open_inbox_thread() as inbox:
         send(inbox)
         assert len(inbox.wait_for(timeout=0)) == 1
@@ -92,7 +92,7 @@ def test_layers_and_faults() -> None:
         inbox.assert_empty()
 
 
-def test_a_hook_that_refuses() -> None:
+def test_refusing_hook() -> None:
     class Picky(Layer):
         async def rcpt(self, session: Session, rcpt: Rcpt) -> Reply | None:
             return Reply(550, "Nobody", "5.1.1")
@@ -102,8 +102,8 @@ def test_a_hook_that_refuses() -> None:
             send(inbox)
 
 
-def test_its_end() -> None:
-    """Nothing is left: no thread, no port, though a client is still there."""
+def test_end_of_the_block() -> None:
+    """The thread has ended and the port is closed, although a client is still connected."""
     threads = threading.active_count()
     with open_inbox_thread() as inbox:
         assert threading.active_count() == threads + 1
@@ -116,21 +116,21 @@ def test_its_end() -> None:
     client.close()
 
 
-def test_what_fails_in_the_block() -> None:
+def test_exception_in_the_block() -> None:
     threads = threading.active_count()
     with pytest.raises(KeyError), open_inbox_thread():
         raise KeyError
     assert threading.active_count() == threads
 
 
-def test_what_fails_before_it() -> None:
+def test_exception_at_the_start() -> None:
     threads = threading.active_count()
     with pytest.raises(TypeError, match="nonsense"), open_inbox_thread(nonsense=1):  # type: ignore[call-arg]
         pytest.fail("it cannot begin")
     assert threading.active_count() == threads
 
 
-async def test_in_trio_it_would_block() -> None:
+async def test_use_within_trio_blocks() -> None:
     with open_inbox_thread() as inbox:
         with pytest.raises(RuntimeError, match="blocking"):
             inbox.wait_for()
@@ -152,7 +152,7 @@ def test_aiosmtplib() -> None:
 
 
 def test_django() -> None:
-    """Its backend, with the settings of a site; docs/testing has it with the fixture."""
+    """Django's backend with settings; docs/testing shows the same with the fixture."""
     django = pytest.importorskip("django", reason="Django sends by smtplib")
     conf = pytest.importorskip("django.conf")
     mail = pytest.importorskip("django.core.mail")

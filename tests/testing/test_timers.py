@@ -1,4 +1,4 @@
-"""Minutes and hours of patience in less than two seconds: the timers of RFC 5321 4.5.3.2, tarpits, greylists and retries.
+"""Tests of timeouts: those of RFC 5321 4.5.3.2, tarpits, greylists and retries, in virtual time.
 
 Each runs against a real client and a real server, under a clock of its own, and to the second.
 """
@@ -51,7 +51,7 @@ from smtp_trio.testing import (
 
 ME, YOU = "me@client.test", "you@mx.test"
 MESSAGE = b"Subject: hi\r\n\r\nhello\r\n"
-SLOWLY = (Omit("CHUNKING"), Omit("PIPELINING"))
+ONE_BY_ONE = (Omit("CHUNKING"), Omit("PIPELINING"))
 EVER = ClientTimeouts.all(0)
 #: Seconds of processor time for all tests of this file.
 BOUND = 2.0
@@ -59,17 +59,17 @@ BOUND = 2.0
 
 @pytest.fixture(scope="module", autouse=True)
 def quick() -> Iterator[None]:
-    """All of these together take less than two seconds of the processor's time, and nothing in them waits in real time."""
+    """Limit the CPU time of this module, which must not wait in real time."""
     began, looked = time.process_time(), time.perf_counter()
     yield
     spent, passed = time.process_time() - began, time.perf_counter() - looked
     print(f"\nall timers: {spent:.2f} s of processor time, {passed:.2f} s in all")
-    if sys.gettrace() is None and "coverage" not in sys.modules:  # they make everything slow
+    if sys.gettrace() is None and "coverage" not in sys.modules:  # they make all tests slow
         assert spent < BOUND
 
 
 async def send(client: Client) -> Result:
-    """One message over a connection of its own."""
+    """Send one message over a connection of its own."""
     try:
         async with client:
             return await client.send(ME, [YOU], MESSAGE)
@@ -78,8 +78,8 @@ async def send(client: Client) -> Result:
 
 
 async def collapse_group(hooks: Inbox | Server, *rules: Any, **settings: Any) -> Result:
-    """One message from a client of its own; what comes of it is raised alone."""
-    return await over(hooks, Faults(*SLOWLY, *rules), **settings)
+    """Send one message from a client of its own. Exceptions are not grouped."""
+    return await over(hooks, Faults(*ONE_BY_ONE, *rules), **settings)
 
 
 async def over(hooks: Any, faults: Faults | None = None, **settings: Any) -> Result:
@@ -95,8 +95,8 @@ async def over(hooks: Any, faults: Faults | None = None, **settings: Any) -> Res
     return outcome[0]
 
 
-class Timed(Inbox):
-    """Notes when it lost its patience."""
+class RecordsTimeouts(Inbox):
+    """An inbox that records when each session ended."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -119,8 +119,8 @@ CLIENTS = [
 
 
 @pytest.mark.parametrize(("at", "verb", "seconds"), CLIENTS)
-async def test_client_waits_so_long(autojump_clock: MockClock, at: str, verb: str, seconds: float) -> None:
-    """… and a server that never answers is left on the second."""
+async def test_client_timeout(autojump_clock: MockClock, at: str, verb: str, seconds: float) -> None:
+    """The client closes the connection exactly at its timeout."""
     with pytest.raises((TimedOutError, DeliveryUnknownError)) as caught:
         await collapse_group(Inbox(), Hang(at))
     assert trio.current_time() == seconds
@@ -129,20 +129,22 @@ async def test_client_waits_so_long(autojump_clock: MockClock, at: str, verb: st
 
 
 @pytest.mark.parametrize(("at", "verb", "seconds"), CLIENTS)
-async def test_client_waits_no_less(autojump_clock: MockClock, at: str, verb: str, seconds: float) -> None:
-    """A second before, the answer comes in time."""
+async def test_client_accepts_a_reply_before_its_timeout(
+    autojump_clock: MockClock, at: str, verb: str, seconds: float
+) -> None:
+    """A reply one second before the timeout is accepted."""
     assert (await collapse_group(Inbox(), Delay(at, seconds - 1))).complete
     assert trio.current_time() == seconds - 1
 
 
-async def test_every_answer_at_the_last_moment(autojump_clock: MockClock) -> None:
+async def test_each_reply_just_before_the_timeout(autojump_clock: MockClock) -> None:
     rules = [Delay(at, seconds - 1) for at, _, seconds in CLIENTS]
     assert (await collapse_group(Inbox(), *rules)).complete
     assert trio.current_time() == sum(seconds - 1 for _, _, seconds in CLIENTS)
 
 
-async def test_an_answer_that_trickles_is_none(autojump_clock: MockClock) -> None:
-    """A server that says an octet every 30 seconds has not answered after five minutes."""
+async def test_trickled_reply_does_not_extend_the_timeout(autojump_clock: MockClock) -> None:
+    """A server that sends an octet every 30 seconds has not replied after five minutes."""
     with pytest.raises(TimedOutError) as caught:
         await collapse_group(Inbox(), Trickle(1, 30, at="MAIL"))
     assert caught.value.command.verb == "MAIL"
@@ -155,8 +157,8 @@ async def test_an_answer_that_trickles_is_none(autojump_clock: MockClock) -> Non
 @pytest.mark.parametrize(
     ("at", "seconds"), [("EHLO", 300), ("MAIL", 300), ("RCPT", 300), ("DATA", 300), ("body", 180), (".", 180)]
 )
-async def test_server_waits_so_long(autojump_clock: MockClock, at: str, seconds: float) -> None:
-    """Five minutes for a command, three for a piece of the message."""
+async def test_server_timeout(autojump_clock: MockClock, at: str, seconds: float) -> None:
+    """Five minutes for a command, three for a part of the message."""
     inbox = Inbox()
     with pytest.raises(SMTPError):
         await collapse_group(inbox, Hang(at, by="client"), timeout=EVER)
@@ -165,12 +167,12 @@ async def test_server_waits_so_long(autojump_clock: MockClock, at: str, seconds:
 
 
 @pytest.mark.parametrize(("at", "seconds"), [("EHLO", 300), ("MAIL", 300), ("DATA", 300), ("body", 180), (".", 180)])
-async def test_server_waits_no_less(autojump_clock: MockClock, at: str, seconds: float) -> None:
+async def test_server_accepts_a_command_before_its_timeout(autojump_clock: MockClock, at: str, seconds: float) -> None:
     assert (await collapse_group(Inbox(), Delay(at, seconds - 1, by="client"), timeout=EVER)).complete
     assert trio.current_time() == seconds - 1
 
 
-async def test_two_minutes_of_ones_own(autojump_clock: MockClock) -> None:
+async def test_configured_timeout(autojump_clock: MockClock) -> None:
     inbox = Inbox()
     server = Server(inbox, name="mx.test", timeout=Timeouts(command=120, block=60), **deterministic())
     with pytest.raises(SMTPError):
@@ -178,24 +180,24 @@ async def test_two_minutes_of_ones_own(autojump_clock: MockClock) -> None:
     assert trio.current_time() == 120
 
 
-async def test_a_slow_line_is_no_silence(autojump_clock: MockClock) -> None:
-    """An octet every ten seconds for hours: each piece of a message wins time, and a command that is whole in time is."""
+async def test_slow_message_extends_the_timeout(autojump_clock: MockClock) -> None:
+    """An octet every ten seconds for hours: each part of a message restarts the timeout."""
     inbox = Inbox()
     assert (await collapse_group(inbox, Trickle(1, 170, at="body", by="client"), timeout=EVER)).complete
     assert inbox[0].raw == MESSAGE
     assert trio.current_time() == pytest.approx(170 * len(MESSAGE))
 
 
-async def test_a_command_that_is_not_whole_in_time(autojump_clock: MockClock) -> None:
-    """CON-6: octets without an end of line win nobody time."""
-    inbox = Timed()
+async def test_incomplete_command_does_not_extend_the_timeout(autojump_clock: MockClock) -> None:
+    """Octets without an end of line do not restart the timeout."""
+    inbox = RecordsTimeouts()
     with pytest.raises(SMTPError):
         await collapse_group(inbox, Trickle(1, 60, at="MAIL", by="client"), timeout=EVER)
     assert inbox.lost == [300]
 
 
-async def test_pace_of_a_modem(autojump_clock: MockClock) -> None:
-    """Thirty octets a second, both ways."""
+async def test_slow_line(autojump_clock: MockClock) -> None:
+    """Thirty octets a second in both directions."""
     inbox = Inbox()
     big = MESSAGE + b"0123456789abc\r\n" * 2000
     async with trio.open_nursery() as nursery:
@@ -210,7 +212,7 @@ async def test_pace_of_a_modem(autojump_clock: MockClock) -> None:
 
 
 async def retried(hooks: Any, every: float, **settings: Any) -> list[float]:
-    """A queue that tries again after so many seconds, as long as it is told to; when it tried."""
+    """Send a message again at intervals until it is accepted or the time is over; return the times of the attempts."""
     tries: list[float] = []
     server = hooks if isinstance(hooks, Server) else Server(hooks, name="mx.test", **deterministic())
     while True:
@@ -225,14 +227,14 @@ async def retried(hooks: Any, every: float, **settings: Any) -> list[float]:
             return tries
 
 
-async def test_greylisting_opens_after_five_minutes(autojump_clock: MockClock) -> None:
+async def test_greylisting_accepts_after_five_minutes(autojump_clock: MockClock) -> None:
     inbox = Inbox()
     assert await retried(Greylist(inbox), 120) == [0, 120, 240, 360]
     assert len(inbox) == 1
 
 
 async def test_four_days_of_retries(autojump_clock: MockClock) -> None:
-    """RFC 5321 4.5.4.1: every half hour, for four or five days."""
+    """RFC 5321 4.5.4.1: every half hour for four or five days."""
     inbox = Inbox()
     tries = await retried(inbox, 1800, faults=Faults(Answer("RCPT", 450, times=4 * 48)))
     assert len(tries) == 4 * 48 + 1
@@ -246,7 +248,7 @@ async def test_421_and_another_connection(autojump_clock: MockClock) -> None:
     assert tries == [0, 60, 120, 180, 240]
 
 
-async def test_a_message_a_connection(autojump_clock: MockClock) -> None:
+async def test_one_message_per_connection(autojump_clock: MockClock) -> None:
     """421 after each message, and the next one over another connection."""
     inbox = Inbox()
     server = Server(MessagesPerConnection(inbox, 1), name="mx.test", **deterministic())
@@ -255,8 +257,8 @@ async def test_a_message_a_connection(autojump_clock: MockClock) -> None:
         assert len(inbox) == count
 
 
-async def test_an_hour_for_the_hundredth(autojump_clock: MockClock) -> None:
-    """A rate of four an hour: the fifth gets through when the first is an hour old."""
+async def test_message_rate(autojump_clock: MockClock) -> None:
+    """At four an hour, the fifth message is accepted an hour after the first."""
     inbox = Inbox()
     server = Server(MessageRate(inbox, 4), name="mx.test", **deterministic())
     tries = [await retried(server, 600, peer=Peer("192.0.2.1", 25, "tcp")) for _ in range(5)]
@@ -264,8 +266,8 @@ async def test_an_hour_for_the_hundredth(autojump_clock: MockClock) -> None:
     assert tries[-1][-1] == 3600
 
 
-async def test_a_place_at_the_door(autojump_clock: MockClock) -> None:
-    """One connection at a time: who comes second tries again when the first has gone."""
+async def test_one_connection_per_peer(autojump_clock: MockClock) -> None:
+    """The second client is accepted after the first has closed its connection."""
     inbox = Inbox()
     server = Server(ConnectionsPerPeer(inbox, 1), name="mx.test", **deterministic())
     async with trio.open_nursery() as nursery:
@@ -278,10 +280,10 @@ async def test_a_place_at_the_door(autojump_clock: MockClock) -> None:
     assert len(inbox) == 1
 
 
-async def test_unknown_is_tried_again(autojump_clock: MockClock) -> None:
-    """RFC 1047: a server that goes before its last word has the message twice."""
+async def test_retry_after_an_unknown_delivery(autojump_clock: MockClock) -> None:
+    """RFC 1047: a server that closes before its last reply receives the message twice."""
     inbox = Inbox()
-    faults = Faults(*SLOWLY, Close("."))
+    faults = Faults(*ONE_BY_ONE, Close("."))
     with pytest.raises(DeliveryUnknownError):
         await over(inbox, faults)
     await trio.sleep(1800)
@@ -292,18 +294,18 @@ async def test_unknown_is_tried_again(autojump_clock: MockClock) -> None:
 # --- tarpits -----------------------------------------------------------------------------------------------------------------
 
 
-class Choosy(Inbox):
-    """Knows one recipient."""
+class OneRecipient(Inbox):
+    """An inbox that accepts one recipient."""
 
     async def rcpt(self, session: Session, rcpt: Rcpt) -> Reply | None:
         return None if rcpt.recipient.raw == YOU else Reply(550, "Who?", "5.1.1")
 
 
-async def test_a_harvest_of_addresses(autojump_clock: MockClock) -> None:
-    """Fifty guesses take most of an hour, and the one that is right is no quicker."""
-    inbox = Choosy()
+async def test_tarpit_delays_address_harvesting(autojump_clock: MockClock) -> None:
+    """Fifty guesses take most of an hour, the correct one included."""
+    inbox = OneRecipient()
     async with trio.open_nursery() as nursery:
-        client = await memory_pair(nursery, Tarpit(inbox, 5, most=60), faults=Faults(*SLOWLY))
+        client = await memory_pair(nursery, Tarpit(inbox, 5, most=60), faults=Faults(*ONE_BY_ONE))
         async with client:
             names = [f"guess{number}@mx.test" for number in range(50)]
             result = await client.send(ME, [*names, YOU], MESSAGE)
@@ -311,12 +313,12 @@ async def test_a_harvest_of_addresses(autojump_clock: MockClock) -> None:
     assert trio.current_time() > 0.7 * 3600
 
 
-async def test_a_tarpit_harms_nobody_else(autojump_clock: MockClock) -> None:
-    inbox = Choosy()
+async def test_tarpit_does_not_delay_other_clients(autojump_clock: MockClock) -> None:
+    inbox = OneRecipient()
     layers = Tarpit(inbox, 60)
     server = Server(layers, name="mx.test", **deterministic())
     async with trio.open_nursery() as nursery:
-        client = await memory_pair(nursery, server, faults=Faults(*SLOWLY), timeout=EVER)
+        client = await memory_pair(nursery, server, faults=Faults(*ONE_BY_ONE), timeout=EVER)
         async with client:
             for _ in range(3):
                 with pytest.raises(AllRecipientsRejectedError):

@@ -1,4 +1,4 @@
-"""Transcripts: their text and what it hides, comparing them with files, playing them again."""
+"""Tests of transcripts: their text, masked secrets, recording and comparison."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MASKED = "***"
 
 
 def text(*entries: tuple[float, str, bytes | str], pieces: bool = False, times: bool = True) -> str:
-    """The text of octets and events."""
+    """Return the text of octets and events."""
     return transcript(*entries).text(pieces=pieces, times=times)
 
 
@@ -50,7 +50,7 @@ def transcript(*entries: tuple[float, str, bytes | str]) -> Transcript:
 # --- text -----------------------------------------------------------------------------------------------------------
 
 
-def test_lines_and_events_and_times() -> None:
+def test_text_has_lines_events_and_times() -> None:
     assert text(
         (0, "S", b"220 mx.test\r\n"),
         (0, "C", b"NO"),
@@ -61,7 +61,7 @@ def test_lines_and_events_and_times() -> None:
     ) == ("S: 220 mx.test\n@ 299.5\nC: NOOP\nC> RS\n@ 300\nS: 421 4.4.2 Timeout\nS. closes\n@ 300.25\nC. resets\n")
 
 
-def test_pieces_are_shown_on_request() -> None:
+def test_text_with_pieces() -> None:
     entries = (0.0, "S", b"220 m"), (0.0, "S", b"x\r\n250 "), (2.0, "S", b"Ok\r\n"), (2.0, "C", b"QUIT\r\n")
     assert text(*entries) == "@ 0\nS: 220 mx\n"[4:] + "@ 2\nS: 250 Ok\nC: QUIT\n"
     assert text(*entries, pieces=True) == "S> 220 m\n~\nS: x\nS> 250\\x20\n@ 2\nS: Ok\nC: QUIT\n"
@@ -82,12 +82,12 @@ def test_pieces_are_shown_on_request() -> None:
         ("\u2028\r\n".encode(), r"C> \xe2\x80\xa8\r\n"),
     ],
 )
-def test_what_an_editor_could_spoil_is_escaped(octets: bytes, line: str) -> None:
+def test_text_that_editors_may_change_is_escaped(octets: bytes, line: str) -> None:
     assert text((0, "C", octets)) == line + "\n"
     assert Transcript.parse(line).octets("C") == octets
 
 
-def test_sessions_come_one_after_the_other() -> None:
+def test_sessions_follow_each_other() -> None:
     mixed = Transcript(
         [
             Entry(0, "S", b"220 a\r\n", session="first"),
@@ -129,7 +129,7 @@ ENTRIES = st.lists(
 
 
 @given(ENTRIES, st.booleans(), st.booleans())
-def test_the_text_of_a_text_is_itself(made: Transcript, times: bool, pieces: bool) -> None:
+def test_parse_is_the_inverse_of_text(made: Transcript, times: bool, pieces: bool) -> None:
     once = made.text(times=times, pieces=pieces)
     read = Transcript.parse(once)
     assert read.text(times=times, pieces=pieces) == once
@@ -138,7 +138,7 @@ def test_the_text_of_a_text_is_itself(made: Transcript, times: bool, pieces: boo
 
 
 @pytest.mark.parametrize("line", ["X: what", "C", "C. sneezes", "S:x y\nC", "@ noon", "C> \\x", "hello"])
-def test_a_line_that_is_none(line: str) -> None:
+def test_invalid_line(line: str) -> None:
     with pytest.raises(ValueError, match=r"line|float|escape|decode"):
         Transcript.parse("S: 220 mx.test\n" + line)
 
@@ -177,7 +177,7 @@ NAME, WORD = base64.b64encode(b"fred"), base64.b64encode(b"secret")
          "C: RCPT TO:<a@b> S: 550 no C: BDAT 100 S: 503 no C: AUTH PLAIN ***"),
     ],
 )  # fmt: skip
-def test_secrets_are_not_shown(said: list[bytes], shown: str) -> None:
+def test_secrets_are_masked(said: list[bytes], shown: str) -> None:
     entries = [(0.0, chr(each[0]), each[2:]) for each in said]
     assert text(*entries).replace("\n", " ").strip() == shown
     pieces = [(0.0, side, bytes([octet])) for _, side, data in entries for octet in data]
@@ -186,8 +186,8 @@ def test_secrets_are_not_shown(said: list[bytes], shown: str) -> None:
         assert secret.decode() not in repr(transcript(*entries).entries)
 
 
-class Believer(Hooks):
-    """Lets fred in, by whatever mechanism."""
+class AcceptsFred(Hooks):
+    """Hooks that authenticate fred with any mechanism."""
 
     async def auth(self, session: Session, credentials: Credentials) -> Reply | None:
         return None
@@ -199,7 +199,7 @@ class Believer(Hooks):
 async def login(mechanism: str, seed: int) -> Transcript:
     written = Transcript()
     server = Server(
-        Believer(),
+        AcceptsFred(),
         name="mx.test",
         extensions=standard(Auth(mechanisms=(mechanism,), cleartext=True)),
         **deterministic(seed),
@@ -213,8 +213,8 @@ async def login(mechanism: str, seed: int) -> Transcript:
 
 
 @pytest.mark.parametrize("mechanism", ["SCRAM-SHA-256", "CRAM-MD5", "LOGIN", "PLAIN"])
-async def test_a_login_is_the_same_text_whatever_the_nonces(autojump_clock: object, mechanism: str) -> None:
-    """They could help to find the password, so they are not shown either."""
+async def test_text_of_a_login_does_not_depend_on_nonces(autojump_clock: object, mechanism: str) -> None:
+    """Nonces could help to compute the password, so they are masked as well."""
     once, again = await login(mechanism, 1), await login(mechanism, 2)
     assert str(once) == str(again)
     lines = str(once).splitlines()
@@ -229,10 +229,10 @@ def decoded(word: str) -> bytes:
         return b""
 
 
-# --- from life ------------------------------------------------------------------------------------------------------
+# --- recording ------------------------------------------------------------------------------------------------------
 
 
-async def test_a_session_is_written_down(autojump_clock: object) -> None:
+async def test_recorded_session(autojump_clock: object) -> None:
     written = Transcript()
     async with trio.open_nursery() as nursery:
         async with await memory_pair(nursery, Inbox(), transcript=written) as client:
@@ -251,8 +251,8 @@ async def test_a_session_is_written_down(autojump_clock: object) -> None:
 
 
 @pytest.mark.parametrize("implicit", [True, False])
-async def test_inside_tls_too(autojump_clock: object, implicit: bool) -> None:
-    """From the client's end, and from the server's."""
+async def test_recording_inside_tls(autojump_clock: object, implicit: bool) -> None:
+    """The client's and the server's recordings agree."""
     written, inbox = Transcript(), Inbox()
     server = Server(inbox, name="mx.test", tls=server_tls(), **deterministic())
     async with trio.open_nursery() as nursery:
@@ -272,7 +272,7 @@ async def test_inside_tls_too(autojump_clock: object, implicit: bool) -> None:
     assert str(written).endswith(last)
 
 
-async def test_several_sessions_have_numbers(autojump_clock: object) -> None:
+async def test_several_sessions_are_numbered(autojump_clock: object) -> None:
     written = Transcript()
     async with trio.open_nursery() as nursery:
         for _ in range(2):
@@ -283,7 +283,7 @@ async def test_several_sessions_have_numbers(autojump_clock: object) -> None:
     assert sessions[1].splitlines()[1:] == sessions[2].splitlines()[1:]
 
 
-# --- comparing ------------------------------------------------------------------------------------------------------
+# --- comparison ------------------------------------------------------------------------------------------------------
 
 SAID = transcript((0, "S", b"220 mx.test\r\n"), (0, "C", b"NOOP\r\n"), (1, "S", b"250 Ok 17\r\n"))
 
@@ -302,15 +302,15 @@ SAID = transcript((0, "S", b"220 mx.test\r\n"), (0, "C", b"NOOP\r\n"), (1, "S", 
         """,
     ],
 )
-def test_it_is_compared_with_a_text(wanted: str) -> None:
+def test_compare_with_text(wanted: str) -> None:
     SAID.compare(wanted)
 
 
-def test_times_may_be_left_out() -> None:
+def test_compare_without_times() -> None:
     SAID.compare("S: 220 mx.test\nC: NOOP\nS: 250 Ok 17", times=False)
 
 
-def test_a_difference_is_shown() -> None:
+def test_difference_is_shown() -> None:
     with pytest.raises(AssertionError) as info:
         SAID.compare("S: 220 ***\nC: NOOP\n@ 2\nS: 250 Ok 17")
     assert str(info.value).splitlines()[3:] == [
@@ -323,7 +323,7 @@ def test_a_difference_is_shown() -> None:
     ]
 
 
-def test_it_is_compared_with_a_file_which_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compare_with_a_file_and_update_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SMTP_TRIO_UPDATE_TRANSCRIPTS", raising=False)
     file = tmp_path / "session.txt"
     with pytest.raises(AssertionError, match="SMTP_TRIO_UPDATE_TRANSCRIPTS=1 writes it:\nS: 220"):
@@ -340,14 +340,14 @@ def test_it_is_compared_with_a_file_which_can_be_written(tmp_path: Path, monkeyp
     assert file.read_text() == "# Why.\n" + str(SAID)
 
 
-def test_a_file_that_fits_is_left_alone(tmp_path: Path) -> None:
+def test_update_keeps_a_file_that_matches(tmp_path: Path) -> None:
     file = tmp_path / "session.txt"
     file.write_text(old := "S: 220 ***\nC: NOOP\n# so late\n@ 1\nS: 250 Ok ***\n")
     SAID.compare(file, update=True)
     assert file.read_text() == old
 
 
-async def test_one_that_is_empty_is_a_transcript_all_the_same(autojump_clock: object) -> None:
+async def test_empty_transcript_is_true(autojump_clock: object) -> None:
     written = Transcript()
     assert written
     assert (len(written), str(written), repr(written)) == (0, "", "<Transcript of 0 entries>")
@@ -355,7 +355,7 @@ async def test_one_that_is_empty_is_a_transcript_all_the_same(autojump_clock: ob
     assert not list(written)
 
 
-async def test_a_client_can_be_followed_from_the_middle(autojump_clock: object) -> None:
+async def test_follow_a_client_during_its_session(autojump_clock: object) -> None:
     written = Transcript()
     async with trio.open_nursery() as nursery:
         async with await memory_pair(nursery, Inbox()) as client:
