@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import blocks
 import pytest
 import trio
-from plugged import INI, installed
+from installed_plugin import INI, installed
 
 import smtp_trio
 import smtp_trio.stores

@@ -9,7 +9,7 @@ from pathlib import Path
 import blocks
 import pytest
 import trio
-from plugged import INI, installed
+from installed_plugin import INI, installed
 from processes import HOST, serving
 
 from smtp_trio import Server

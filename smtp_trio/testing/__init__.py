@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ._faults.faults import Faults
 from ._faults.layer import Layer
-from ._faults.personalities import (
+from ._faults.receiver_limits import (
     ConnectionsPerPeer,
     Greylist,
     MessageRate,

@@ -43,7 +43,7 @@ from smtp_trio.testing import (
     deterministic,
 )
 
-from .played import MANY, ME, ONE_BY_ONE, YOU, FredOnly, Watched, played, segments, send, sent
+from .fault_helpers import MANY, ME, ONE_BY_ONE, YOU, FredOnly, Watched, connected, segments, send, sent
 
 # --- values -------------------------------------------------------------------------------------------------------------
 
@@ -148,7 +148,7 @@ async def test_times_counts_over_all_connections(autojump_clock: MockClock) -> N
     server = Server(hooks, name="mx.test", extensions=standard(Auth(cleartext=True)), **deterministic())
     codes: list[int] = []
     for _ in range(3):
-        async with played(faults, server, auth=("fred", "secret"), tls="never", allow_cleartext=True) as client:
+        async with connected(faults, server, auth=("fred", "secret"), tls="never", allow_cleartext=True) as client:
             try:
                 async with client:
                     assert client.user == "fred"
@@ -161,11 +161,11 @@ async def test_installed_rules_act_only_on_wrapped_streams(autojump_clock: MockC
     """Other sessions of the server are not affected."""
     server = Server(Watched(), name="mx.test", **deterministic())
     rules = Faults(Answer("MAIL", 451, times=0))
-    async with played(rules, server) as client, client:
+    async with connected(rules, server) as client, client:
         with pytest.raises(ReplyError):
             await client.mail(ME)
     for faults in (Faults(), Faults(Answer("NOOP", 421))):
-        async with played(faults, server) as client, client:
+        async with connected(faults, server) as client, client:
             await client.mail(ME)
 
 

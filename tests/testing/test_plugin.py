@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from plugged import INI, installed
+from installed_plugin import INI, installed
 
 pytest_plugins = ["pytester"]
 

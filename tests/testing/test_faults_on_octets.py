@@ -42,7 +42,7 @@ from smtp_trio.testing import (
 )
 from smtp_trio.testing._faults.faulty_stream import FaultyStream
 
-from .played import MANY, ME, MESSAGE, ONE_BY_ONE, YOU, Watched, played, send, sent
+from .fault_helpers import MANY, ME, MESSAGE, ONE_BY_ONE, YOU, Watched, connected, send, sent
 
 # --- the connection -----------------------------------------------------------------------------------------------------------
 
@@ -138,7 +138,7 @@ async def test_garbage_depends_on_the_seed() -> None:
 
 
 async def test_advertise_and_omit(autojump_clock: MockClock) -> None:
-    async with played(Faults(Advertise("SIZE", 10), Advertise("X-NEW"), Omit("help")), Watched()) as client, client:
+    async with connected(Faults(Advertise("SIZE", 10), Advertise("X-NEW"), Omit("help")), Watched()) as client, client:
         assert client.capabilities["SIZE"] == ("10",)
         assert "X-NEW" in client.capabilities
         assert "HELP" not in client.capabilities
@@ -180,7 +180,7 @@ async def test_early(autojump_clock: MockClock) -> None:
 async def test_chance_depends_on_the_seed(autojump_clock: MockClock) -> None:
     async def refused(seed: int) -> list[str]:
         faults = Faults(Sometimes(Answer("RCPT", 450, times=0)), seed=seed)
-        async with played(faults, Watched()) as client, client:
+        async with connected(faults, Watched()) as client, client:
             try:
                 return [each.recipient for each in (await client.send(ME, MANY, MESSAGE)).rejected]
             except AllRecipientsRejectedError:

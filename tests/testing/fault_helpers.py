@@ -60,7 +60,7 @@ class Watched(Inbox):
 
 
 @asynccontextmanager
-async def played(
+async def connected(
     faults: Faults, hooks: Hooks | Server, transcript: Transcript | None = None, **settings: Any
 ) -> AsyncGenerator[Client]:
     """Connect a client to a session, with faults at both ends."""
@@ -80,7 +80,7 @@ async def send(
     assert isinstance(inbox, Watched)
     transcript = Transcript()
     result: Any = None
-    async with played(Faults(*rules), inbox, transcript, **settings) as client:
+    async with connected(Faults(*rules), inbox, transcript, **settings) as client:
         try:
             async with client:
                 result = await client.send(ME, MANY, MESSAGE)
