@@ -35,20 +35,20 @@ MESSAGE = b"Subject: hi\r\n\r\n" + b"hello\r\n" * 10
 ONE_BY_ONE = (Omit("CHUNKING"), Omit("PIPELINING"))
 
 
-class Watched(Inbox):
+class RecordingInbox(Inbox):
     """An inbox that keeps the last message state of each session, and errors."""
 
     def __init__(self) -> None:
         super().__init__()
         self.states: list[MessageState | None] = []
-        self.torn: list[BodyError] = []
+        self.body_errors: list[BodyError] = []
         self.errors: list[Exception] = []
 
     async def data(self, session: Session, body: Any) -> Reply | None:
         try:
             return await super().data(session, body)
         except BodyError as exc:
-            self.torn.append(exc)
+            self.body_errors.append(exc)
             raise
 
     async def disconnect(self, session: Session) -> None:
@@ -74,10 +74,10 @@ async def connected(
 
 async def send(
     *rules: Rule | Sometimes, hooks: Inbox | None = None, **settings: Any
-) -> tuple[Watched, Transcript, Any]:
+) -> tuple[RecordingInbox, Transcript, Any]:
     """Send one message to several recipients; return the inbox, the transcript, and the result or the error."""
-    inbox = Watched() if hooks is None else hooks
-    assert isinstance(inbox, Watched)
+    inbox = RecordingInbox() if hooks is None else hooks
+    assert isinstance(inbox, RecordingInbox)
     transcript = Transcript()
     result: Any = None
     async with connected(Faults(*rules), inbox, transcript, **settings) as client:
@@ -100,7 +100,7 @@ def segments(transcript: Transcript, side: str) -> list[bytes]:
     return [entry.data for entry in transcript.entries if entry.side == side and entry.data]
 
 
-class FredOnly(Watched):
+class FredOnly(RecordingInbox):
     """An inbox that authenticates only the user fred."""
 
     async def auth(self, session: Session, credentials: Any) -> Reply | None:

@@ -83,8 +83,8 @@ def session(store: Store, faults: Faults) -> None:
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
-            patience = ClientTimeouts.all(0)
-            client = await memory_pair(nursery, store, faults=faults, timeout=patience)
+            no_timeout = ClientTimeouts.all(0)
+            client = await memory_pair(nursery, store, faults=faults, timeout=no_timeout)
             try:
                 with trio.move_on_after(10_000):
                     async with client:

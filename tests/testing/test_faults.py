@@ -43,7 +43,7 @@ from smtp_trio.testing import (
     deterministic,
 )
 
-from .fault_helpers import MANY, ME, ONE_BY_ONE, YOU, FredOnly, Watched, connected, segments, send, sent
+from .fault_helpers import MANY, ME, ONE_BY_ONE, YOU, FredOnly, RecordingInbox, connected, segments, send, sent
 
 # --- values -------------------------------------------------------------------------------------------------------------
 
@@ -159,7 +159,7 @@ async def test_times_counts_over_all_connections(autojump_clock: MockClock) -> N
 
 async def test_installed_rules_act_only_on_wrapped_streams(autojump_clock: MockClock) -> None:
     """Other sessions of the server are not affected."""
-    server = Server(Watched(), name="mx.test", **deterministic())
+    server = Server(RecordingInbox(), name="mx.test", **deterministic())
     rules = Faults(Answer("MAIL", 451, times=0))
     async with connected(rules, server) as client, client:
         with pytest.raises(ReplyError):
@@ -174,7 +174,7 @@ async def test_hooks_also_wrap_the_stream(autojump_clock: MockClock) -> None:
     faults = Faults(Omit("CHUNKING"), Answer("RCPT", 450), Advertise("SIZE", 7))
     near, far = bounded_stream_pair()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(Server(faults.hooks(Watched()), name="mx.test").serve_stream, far)
+        nursery.start_soon(Server(faults.hooks(RecordingInbox()), name="mx.test").serve_stream, far)
         async with Client(near, name="client.test") as client:
             assert "CHUNKING" not in client.capabilities
             assert client.capabilities["SIZE"] == ("7",)
@@ -185,7 +185,7 @@ async def test_hooks_also_wrap_the_stream(autojump_clock: MockClock) -> None:
 
 async def test_offered_extensions_do_not_change() -> None:
     """A layer neither adds nor removes AUTH."""
-    assert not {"auth", "expn", "secret"} & set(Server(Faults().hooks(Watched()))._state.hooks)
+    assert not {"auth", "expn", "secret"} & set(Server(Faults().hooks(RecordingInbox()))._state.hooks)
     assert "auth" in Server(Faults().hooks(FredOnly()))._state.hooks
 
 
@@ -247,7 +247,7 @@ async def test_client_hangs(autojump_clock: MockClock) -> None:
     inbox, _, _ = await send(Hang("body", by="client"), *ONE_BY_ONE, timeout=0)
     assert trio.current_time() == 180
     assert len(inbox) == 0
-    assert len(inbox.torn) == 1
+    assert len(inbox.body_errors) == 1
 
 
 async def test_throttle(autojump_clock: MockClock) -> None:

@@ -42,7 +42,7 @@ from smtp_trio.testing import (
 )
 from smtp_trio.testing._faults.faulty_stream import FaultyStream
 
-from .fault_helpers import MANY, ME, MESSAGE, ONE_BY_ONE, YOU, Watched, connected, send, sent
+from .fault_helpers import MANY, ME, MESSAGE, ONE_BY_ONE, YOU, RecordingInbox, connected, send, sent
 
 # --- the connection -----------------------------------------------------------------------------------------------------------
 
@@ -54,7 +54,7 @@ async def test_client_closes_within_the_body(autojump_clock: MockClock, rule: ty
     assert isinstance(result, ConnectionLostError)
     assert sent(transcript, "C").partition(b"DATA\r\n")[2] == MESSAGE[:after]
     assert len(inbox) == 0
-    assert len(inbox.torn) == 1
+    assert len(inbox.body_errors) == 1
     assert inbox.states == [MessageState.NOT_TAKEN]
 
 
@@ -63,25 +63,25 @@ async def test_client_resets_within_the_final_dot(autojump_clock: MockClock, aft
     """Between the dot and its CRLF the message has not ended."""
     inbox, transcript, _ = await send(Reset(".", after=after, by="client"), *ONE_BY_ONE)
     assert sent(transcript, "C").endswith(MESSAGE + b".\r\n"[:after])
-    assert (len(inbox), len(inbox.torn)) == (0, 1)
+    assert (len(inbox), len(inbox.body_errors)) == (0, 1)
 
 
 async def test_client_closes_after_the_final_dot(autojump_clock: MockClock) -> None:
     inbox, _, _ = await send(Close(".", after=3, by="client"), *ONE_BY_ONE)
-    assert (len(inbox), len(inbox.torn)) == (1, 0)
+    assert (len(inbox), len(inbox.body_errors)) == (1, 0)
 
 
 async def test_close_within_a_chunk(autojump_clock: MockClock) -> None:
     inbox, transcript, _ = await send(Close("body", after=30, by="client"))
     assert sent(transcript, "C").endswith(b"LAST\r\n" + MESSAGE[:30])
-    assert (len(inbox), len(inbox.torn)) == (0, 1)
+    assert (len(inbox), len(inbox.body_errors)) == (0, 1)
 
 
 @pytest.mark.parametrize("after", [0, 30])
 async def test_server_closes_within_the_body(autojump_clock: MockClock, after: int) -> None:
     inbox, _, result = await send(Close("body", after=after), *ONE_BY_ONE)
     assert isinstance(result, SMTPError)
-    assert (len(inbox), len(inbox.torn)) == (0, 1)
+    assert (len(inbox), len(inbox.body_errors)) == (0, 1)
 
 
 async def test_server_resets_before_its_last_reply(autojump_clock: MockClock) -> None:
@@ -101,14 +101,14 @@ async def test_reset_raises_broken_resource_error() -> None:
         await near.receive_some()
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with listener:
-        ours = await trio.open_tcp_stream("127.0.0.1", listener.socket.getsockname()[1])
-        theirs = await listener.accept()
+        client_end = await trio.open_tcp_stream("127.0.0.1", listener.socket.getsockname()[1])
+        server_end = await listener.accept()
         with pytest.raises(trio.BrokenResourceError):
-            await Faults(Reset("CONNECT", after=3)).wrap(theirs, side="server").send_all(b"220 mx\r\n")
+            await Faults(Reset("CONNECT", after=3)).wrap(server_end, side="server").send_all(b"220 mx\r\n")
         with pytest.raises(trio.BrokenResourceError):
-            while await ours.receive_some():
+            while await client_end.receive_some():
                 pass
-        await ours.aclose()
+        await client_end.aclose()
 
 
 # --- text ----------------------------------------------------------------------------------------------------------------
@@ -138,7 +138,10 @@ async def test_garbage_depends_on_the_seed() -> None:
 
 
 async def test_advertise_and_omit(autojump_clock: MockClock) -> None:
-    async with connected(Faults(Advertise("SIZE", 10), Advertise("X-NEW"), Omit("help")), Watched()) as client, client:
+    async with (
+        connected(Faults(Advertise("SIZE", 10), Advertise("X-NEW"), Omit("help")), RecordingInbox()) as client,
+        client,
+    ):
         assert client.capabilities["SIZE"] == ("10",)
         assert "X-NEW" in client.capabilities
         assert "HELP" not in client.capabilities
@@ -180,7 +183,7 @@ async def test_early(autojump_clock: MockClock) -> None:
 async def test_chance_depends_on_the_seed(autojump_clock: MockClock) -> None:
     async def refused(seed: int) -> list[str]:
         faults = Faults(Sometimes(Answer("RCPT", 450, times=0)), seed=seed)
-        async with connected(faults, Watched()) as client, client:
+        async with connected(faults, RecordingInbox()) as client, client:
             try:
                 return [each.recipient for each in (await client.send(ME, MANY, MESSAGE)).rejected]
             except AllRecipientsRejectedError:
@@ -239,7 +242,7 @@ async def test_unfinished_lines_are_sent_at_the_end() -> None:
 async def test_inside_tls(autojump_clock: MockClock) -> None:
     """Rules of a server act inside TLS, once; its hooks can use the attributes of the stream below."""
 
-    class Secured(Watched):
+    class Secured(RecordingInbox):
         async def secured(self, session: Session) -> None:
             versions.append(session.stream.version())  # type: ignore[attr-defined]
 

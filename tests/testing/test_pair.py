@@ -7,7 +7,6 @@ import smtplib
 import subprocess
 import sys
 import textwrap
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -100,17 +99,15 @@ async def test_hooks_see_the_given_peer(autojump_clock: object) -> None:
 
 
 async def test_server_timeout_in_virtual_time(autojump_clock: object) -> None:
-    began = time.monotonic()
     async with trio.open_nursery() as nursery:
         async with await memory_pair(nursery, Server(Inbox(), name="mx.test", timeout=120)) as client:
             await trio.sleep(121)
             with pytest.raises(ReplyError, match=r"421 4\.4\.2 mx\.test Timeout"):
                 await client.noop()
-    assert time.monotonic() - began < 1
     assert trio.current_time() == 121
 
 
-class Sleepy(Hooks):
+class SlowReader(Hooks):
     async def data(self, session: Session, body: Body) -> Reply | None:
         async for _ in body:
             await trio.sleep(60)
@@ -119,21 +116,21 @@ class Sleepy(Hooks):
 
 async def test_client_waits_for_a_server_that_does_not_receive(autojump_clock: object) -> None:
     """With unlimited buffers the client would send all at once and wait only for the reply."""
-    handed: dict[int, float] = {}
+    times: dict[int, float] = {}
 
     def progress(done: int, _: int | None) -> None:
-        handed[done // 10000] = trio.current_time()
+        times[done // 10000] = trio.current_time()
 
     async def pieces() -> AsyncIterator[bytes]:
         for _ in range(10):
             yield b"x" * 998 + b"\r\n"
 
     async with trio.open_nursery() as nursery:
-        server = Server(Sleepy(), timeout=Timeouts(block=0, hook=0))
-        patient = ClientTimeouts(block=0)
-        async with await memory_pair(nursery, server, max_octets=1000, timeout=patient) as client:
+        server = Server(SlowReader(), timeout=Timeouts(block=0, hook=0))
+        no_timeout = ClientTimeouts(block=0)
+        async with await memory_pair(nursery, server, max_octets=1000, timeout=no_timeout) as client:
             await client.send("me@client.test", ["you@mx.test"], pieces(), progress=progress)
-    assert handed[1] >= 8 * 60
+    assert times[1] >= 8 * 60
     assert trio.current_time() >= 10 * 60
 
 
@@ -189,10 +186,10 @@ def test_transcripts_are_repeatable() -> None:
 
 def test_deterministic_is_the_same_in_each_process() -> None:
     async def main() -> list[object]:
-        doors = deterministic()
-        told: list[object] = [doors["now"]().isoformat()]
+        settings = deterministic()
+        values: list[object] = [settings["now"]().isoformat()]
         await trio.sleep(90)
-        return [*told, doors["now"]().isoformat(), doors["token"](4).hex(), doors["token"](4).hex()]
+        return [*values, settings["now"]().isoformat(), settings["token"](4).hex(), settings["token"](4).hex()]
 
     def run() -> list[object]:
         return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
@@ -296,7 +293,7 @@ async def test_cancelled_server_ends() -> None:
 
 
 async def test_inbox_of_other_hooks_is_an_error() -> None:
-    async with open_test_server(Sleepy()) as server:
+    async with open_test_server(SlowReader()) as server:
         with pytest.raises(TypeError, match="are not an Inbox"):
             server.inbox  # noqa: B018
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
-import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -212,63 +210,17 @@ def test_with_pytest_xdist(suite: pytest.Pytester) -> None:
 
 @pytest.mark.slow
 def test_marks_and_fixtures_are_listed(suite: pytest.Pytester) -> None:
-    told = "\n".join(suite.runpytest_subprocess("--markers").outlines)
-    assert told.count("@pytest.mark.smtp_") == 4
-    told = "\n".join(suite.runpytest_subprocess("--fixtures").outlines)
+    output = "\n".join(suite.runpytest_subprocess("--markers").outlines)
+    assert output.count("@pytest.mark.smtp_") == 4
+    output = "\n".join(suite.runpytest_subprocess("--fixtures").outlines)
     for name in ("inbox", "smtp_faults", "smtp_server", "smtp_client", "smtp_inbox"):
-        assert f"\n{name} -- " in told
-    assert "no docstring" not in told.partition("smtp_trio._pytest_plugin")[2].partition("-----")[0]
+        assert f"\n{name} -- " in output
+    assert "no docstring" not in output.partition("smtp_trio._pytest_plugin")[2].partition("-----")[0]
 
 
-#: How much CPU a start of pytest may cost with the plugin, in seconds, beside what it costs without.
-MOST = 0.02
-
-
-def test_import_is_fast(tmp_path: Path) -> None:
-    """CPU time of import and registration within a running pytest."""
-    script = """
-        import time, pytest
-        manager = pytest.PytestPluginManager()
-        before = time.process_time()
-        from smtp_trio import _pytest_plugin
-        manager.register(_pytest_plugin, "smtp_trio")
-        print(time.process_time() - before)
-    """
-    source = "\n".join(map(str.strip, script.splitlines()))
+def test_import_loads_no_other_module(tmp_path: Path) -> None:
+    """A start of pytest with the plugin costs no more than the import of two small modules."""
+    source = "import sys, pytest; before = set(sys.modules); import smtp_trio._pytest_plugin; print(*set(sys.modules) - before)"
     env = {**os.environ, "PYTHONPATH": installed(tmp_path)}
-
-    def spent() -> float:
-        done = subprocess.run([sys.executable, "-c", source], env=env, capture_output=True, text=True, check=True)
-        return float(done.stdout)
-
-    assert statistics.median(spent() for _ in range(5)) < MOST
-
-
-@pytest.mark.slow
-def test_start_of_pytest_is_not_slower(tmp_path: Path) -> None:
-    """The whole start of pytest. Both variants alternate, because other programs run as well."""
-    env = {**os.environ, "PYTHONPATH": installed(tmp_path), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": ""}
-    (tmp_path / "test_nothing.py").write_text("def test_nothing():\n    pass\n")
-    without = [
-        "-p",
-        "no:trio",
-        "-p",
-        "no:anyio",
-        "-p",
-        "no:hypothesispytest",
-        "-p",
-        "no:xdist",
-        "-p",
-        "no:cacheprovider",
-    ]
-
-    def spent(*options: str) -> float:
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        command = [sys.executable, "-m", "pytest", "-q", *without, *options, "test_nothing.py"]
-        subprocess.run(command, cwd=tmp_path, env=env, check=True, stdout=subprocess.DEVNULL)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
-
-    spent()  # compiles the modules
-    differences = [spent() - spent("-p", "no:smtp_trio") for _ in range(7)]
-    assert statistics.median(differences) < MOST
+    done = subprocess.run([sys.executable, "-c", source], env=env, capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) == {"smtp_trio", "smtp_trio._pytest_plugin"}

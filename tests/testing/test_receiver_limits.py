@@ -142,28 +142,28 @@ async def test_connections_of_a_peer(autojump_clock: MockClock) -> None:
 
 async def test_disconnect_follows_connect_below_a_refusing_layer(autojump_clock: MockClock) -> None:
     """If a layer refuses a connection, neither connect nor disconnect is called below it."""
-    heard: list[str] = []
+    calls: list[str] = []
 
     class Listening(Inbox):
         async def connect(self, session: Session) -> Reply | None:
-            heard.append("connect")
+            calls.append("connect")
             return await super().connect(session)
 
         async def disconnect(self, session: Session) -> None:
-            heard.append("disconnect")
+            calls.append("disconnect")
             await super().disconnect(session)
 
     called = server(Faults(Answer("CONNECT", 421)).hooks(ConnectionsPerPeer(Listening(), 1)))
     with pytest.raises(ExceptionGroup):
         async with calling(called):
             raise AssertionError("let in")
-    assert heard == []
+    assert calls == []
     async with calling(called):
         with pytest.raises(ExceptionGroup) as caught:
             async with calling(called):
                 raise AssertionError("let in")
         assert caught.group_contains(GreetingError, match="421 .*Too many connections")
-    assert heard == ["connect", "disconnect"]
+    assert calls == ["connect", "disconnect"]
 
 
 async def test_inbox_below_a_layer(autojump_clock: MockClock) -> None:
@@ -221,18 +221,18 @@ async def test_tarpit(autojump_clock: MockClock) -> None:
 async def test_tarpit_for_invalid_commands(autojump_clock: MockClock) -> None:
     """Delays may exceed the timeouts for hooks and commands. An unsolicited 421 is not delayed."""
     waited: list[float] = []
-    ours, theirs = bounded_stream_pair()
+    client_end, server_end = bounded_stream_pair()
     async with trio.open_nursery() as nursery:
         called = Server(Tarpit(Inbox(), 400, most=1000), name="mx.test", timeout=Timeouts(command=300, hook=100))
-        nursery.start_soon(called.serve_stream, theirs)
-        await ours.receive_some()
+        nursery.start_soon(called.serve_stream, server_end)
+        await client_end.receive_some()
         for line in (b"FOO bar", b"RCPT TO:<you@mx.test>", b"FOO bar", b"FOO bar", b"NOOP"):
             began = trio.current_time()
-            await ours.send_all(line + b"\r\n")
-            assert (await ours.receive_some()).startswith(b"250 " if line == b"NOOP" else b"5")
+            await client_end.send_all(line + b"\r\n")
+            assert (await client_end.receive_some()).startswith(b"250 " if line == b"NOOP" else b"5")
             waited.append(trio.current_time() - began)
         began = trio.current_time()
-        assert (await ours.receive_some()).startswith(b"421 4.4.2")
+        assert (await client_end.receive_some()).startswith(b"421 4.4.2")
         assert trio.current_time() - began == 300
     assert waited == [0, 400, 800, 1000, 1000]
 

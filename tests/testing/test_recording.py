@@ -13,16 +13,16 @@ from smtp_trio.testing import Inbox, Transcript, bounded_stream_pair, open_test_
 
 async def test_recording_at_either_end(autojump_clock: object) -> None:
     written = Transcript()
-    ours, theirs = bounded_stream_pair()
-    recorded = written.record(theirs, side="S", session="x")
-    assert recorded.endpoints == theirs.endpoints
-    assert recorded.transport_stream is theirs
+    client_end, server_end = bounded_stream_pair()
+    recorded = written.record(server_end, side="S", session="x")
+    assert recorded.endpoints == server_end.endpoints
+    assert recorded.transport_stream is server_end
     await recorded.wait_send_all_might_not_block()
     await recorded.send_all(bytearray(b"220 mx.test\r\n"))
-    await ours.send_all(b"NOOP")
+    await client_end.send_all(b"NOOP")
     assert await recorded.receive_some(2) == b"NO"
     await recorded.send_eof()
-    ours.reset()
+    client_end.reset()
     for _ in range(2):
         with pytest.raises(trio.BrokenResourceError):
             await recorded.receive_some()
@@ -33,42 +33,42 @@ async def test_recording_at_either_end(autojump_clock: object) -> None:
 
 async def test_end_of_input_is_recorded_once(autojump_clock: object) -> None:
     written = Transcript()
-    ours, theirs = bounded_stream_pair()
-    recorded = written.record(ours, side="C")
-    await theirs.aclose()
+    client_end, server_end = bounded_stream_pair()
+    recorded = written.record(client_end, side="C")
+    await server_end.aclose()
     assert [await recorded.receive_some() for _ in range(2)] == [b"", b""]
     assert str(written) == "S. closes\n"
 
 
 async def test_send_eof_needs_a_half_closeable_stream(autojump_clock: object) -> None:
-    ours, _ = bounded_stream_pair()
-    tls = trio.SSLStream(ours, client_tls(), server_hostname="mx.test")
+    client_end, _ = bounded_stream_pair()
+    tls = trio.SSLStream(client_end, client_tls(), server_hostname="mx.test")
     with pytest.raises(TypeError, match="send_eof"):
         await Transcript().record(tls, side="C").send_eof()
 
 
 async def test_reset_is_recorded(autojump_clock: object) -> None:
     written = Transcript()
-    ours, theirs = bounded_stream_pair()
-    recorded = written.record(ours, side="C")
+    client_end, server_end = bounded_stream_pair()
+    recorded = written.record(client_end, side="C")
     recorded.reset()
     with pytest.raises(trio.BrokenResourceError):
-        await theirs.receive_some()
+        await server_end.receive_some()
     with pytest.raises(TypeError, match="cannot be reset"):
         Transcript().record(trio.testing.memory_stream_pair()[0], side="C").reset()
     assert str(written) == "C. resets\n"
 
 
 async def test_reset_of_a_socket() -> None:
-    over = trio.Event()
+    ended = trio.Event()
 
-    class Watched(Inbox):
+    class ReportsEnd(Inbox):
         async def disconnect(self, session: Session) -> None:
-            over.set()
+            ended.set()
 
-    async with open_test_server(Watched()) as server:
+    async with open_test_server(ReportsEnd()) as server:
         stream = Transcript().record(await trio.open_tcp_stream(server.host, server.port), side="C")
         assert await stream.receive_some() == b"220 mx.test ESMTP\r\n"
         stream.reset()
-        await over.wait()
+        await ended.wait()
     assert str(server.inbox.transcripts[0]).endswith("\nC. resets\n")

@@ -34,11 +34,11 @@ async def deliver() -> Transcript:
 
 async def test_replay_client(autojump_clock: object) -> None:
     written = Transcript.parse(str(await deliver()))
-    ours, theirs = bounded_stream_pair()
+    client_end, server_end = bounded_stream_pair()
     server = Server(inbox := Slow(), name="mx.test", **deterministic())
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(server.serve_stream, theirs)
-        again = await written.replay_client(ours)
+        nursery.start_soon(server.serve_stream, server_end)
+        again = await written.replay_client(client_end)
     assert [mail.raw for mail in inbox] == [MESSAGE]
     again.compare(str(written))
 
@@ -46,32 +46,32 @@ async def test_replay_client(autojump_clock: object) -> None:
 async def test_replay_server(autojump_clock: object) -> None:
     written = await deliver()
     began = trio.current_time()
-    ours, theirs = bounded_stream_pair()
-    heard: list[Transcript] = []
+    client_end, server_end = bounded_stream_pair()
+    replayed: list[Transcript] = []
 
     async def serve() -> None:
-        heard.append(await written.replay_server(theirs))
+        replayed.append(await written.replay_server(server_end))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve)
-        async with Client(ours, name="client.test") as client:
+        async with Client(client_end, name="client.test") as client:
             await client.send("me@client.test", ["you@mx.test"], MESSAGE)
             assert trio.current_time() == began + 100
             await trio.sleep(10)
             await client.noop()
-    heard[0].compare(str(written))
+    replayed[0].compare(str(written))
 
 
 async def test_server_with_different_replies(autojump_clock: object) -> None:
     written = await deliver()
-    ours, theirs = bounded_stream_pair()
+    client_end, server_end = bounded_stream_pair()
     server = Server(Inbox(), name="mx.test", size=99, **deterministic())
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(server.serve_stream, theirs)
+        nursery.start_soon(server.serve_stream, server_end)
         with pytest.raises(
             AssertionError, match=r"expected b'250-SIZE 31457280\\r\\n' here, got b'250-SIZE 99.*:(.*\n)+S: 250-SIZE 99"
         ):
-            await written.replay_client(ours)
+            await written.replay_client(client_end)
 
 
 @pytest.mark.parametrize(
@@ -85,11 +85,11 @@ async def test_server_with_different_replies(autojump_clock: object) -> None:
 async def test_server_with_more_or_fewer_octets(
     autojump_clock: object, then: list[tuple[float, str, bytes | str]], now: bytes
 ) -> None:
-    ours, theirs = bounded_stream_pair()
-    await theirs.send_all(now)
-    await theirs.send_eof()
+    client_end, server_end = bounded_stream_pair()
+    await server_end.send_all(now)
+    await server_end.send_eof()
     with pytest.raises(AssertionError, match=r"^expected "):
-        await transcript(*then).replay_client(ours)
+        await transcript(*then).replay_client(client_end)
 
 
 async def test_secrets_of_a_parsed_transcript(autojump_clock: object) -> None:
@@ -100,18 +100,18 @@ async def test_secrets_of_a_parsed_transcript(autojump_clock: object) -> None:
         extensions=standard(Auth(mechanisms=("LOGIN",), cleartext=True)),
         **deterministic(),
     )
-    ours, theirs = bounded_stream_pair()
+    client_end, server_end = bounded_stream_pair()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(server.serve_stream, theirs)
-        again = await written.replay_client(ours, secrets=[b"ZnJlZA==", b"c2VjcmV0LXdvcmQ="])
+        nursery.start_soon(server.serve_stream, server_end)
+        again = await written.replay_client(client_end, secrets=[b"ZnJlZA==", b"c2VjcmV0LXdvcmQ="])
     assert b"c2VjcmV0LXdvcmQ=" in again.octets("C")
     again.compare(str(written))
     with pytest.raises(ValueError, match="secrets="):
         async with trio.open_nursery() as nursery:
-            ours, theirs = bounded_stream_pair()
-            nursery.start_soon(server.serve_stream, theirs)
+            client_end, server_end = bounded_stream_pair()
+            nursery.start_soon(server.serve_stream, server_end)
             try:
-                await written.replay_client(ours)
+                await written.replay_client(client_end)
             except ValueError as exc:
                 error = exc
             nursery.cancel_scope.cancel()
@@ -128,69 +128,71 @@ async def test_replay_with_tls(autojump_clock: object, side: str) -> None:
         ):
             pass
     read = Transcript.parse(str(written))
-    ours, theirs = bounded_stream_pair()
+    client_end, server_end = bounded_stream_pair()
     async with trio.open_nursery() as nursery:
         if side == "C":
-            nursery.start_soon(server.serve_stream, theirs)
-            again = await read.replay_client(ours, ssl_context=client_tls(), server_hostname="mx.test")
+            nursery.start_soon(server.serve_stream, server_end)
+            again = await read.replay_client(client_end, ssl_context=client_tls(), server_hostname="mx.test")
         else:
 
             async def use() -> None:
-                async with Client(ours, name="client.test", tls="required", host="mx.test", ssl_context=client_tls()):
+                async with Client(
+                    client_end, name="client.test", tls="required", host="mx.test", ssl_context=client_tls()
+                ):
                     pass
 
             nursery.start_soon(use)
-            again = await read.replay_server(theirs, ssl_context=server_tls())
+            again = await read.replay_server(server_end, ssl_context=server_tls())
     again.compare(str(written))
     with pytest.raises(ValueError, match="ssl_context"):
-        ours, theirs = bounded_stream_pair()
-        await transcript((0, "C", "begins TLS")).replay_client(ours)
+        client_end, server_end = bounded_stream_pair()
+        await transcript((0, "C", "begins TLS")).replay_client(client_end)
 
 
 async def test_replay_one_of_several_sessions(autojump_clock: object) -> None:
     both = Transcript([Entry(0, "S", b"1\r\n"), Entry(0, "S", b"2\r\n", session="2")])
-    ours, theirs = bounded_stream_pair()
+    client_end, server_end = bounded_stream_pair()
     with pytest.raises(ValueError, match="must select one: 1, 2"):
-        await both.replay_server(theirs)
-    await both.replay_server(theirs, session="2")
-    assert await ours.receive_some() == b"2\r\n"
+        await both.replay_server(server_end)
+    await both.replay_server(server_end, session="2")
+    assert await client_end.receive_some() == b"2\r\n"
 
 
 async def test_reset_matches_a_recorded_close(autojump_clock: object) -> None:
-    ours, theirs = bounded_stream_pair()
-    theirs.reset()
-    again = await transcript((0, "S", "closes")).replay_client(ours)
+    client_end, server_end = bounded_stream_pair()
+    server_end.reset()
+    again = await transcript((0, "S", "closes")).replay_client(client_end)
     assert str(again) == "S. closes\n"
 
 
 async def test_connection_lost_during_replay(autojump_clock: object) -> None:
-    ours, theirs = bounded_stream_pair()
-    await theirs.send_all(b"220 mx.test\r\n")
+    client_end, server_end = bounded_stream_pair()
+    await server_end.send_all(b"220 mx.test\r\n")
     written = transcript((0, "S", b"220 mx.test\r\n"), (5, "C", b"NOOP\r\n"), (5, "S", b"250 Ok\r\n"))
     async with trio.open_nursery() as nursery:
 
         async def leave() -> None:
             await trio.sleep(1)
-            await theirs.aclose()
+            await server_end.aclose()
 
         nursery.start_soon(leave)
         with pytest.raises(AssertionError, match=r"was lost here:\nS: 220 mx.test\n@ 5\nC: NOOP"):
-            await written.replay_client(ours)
+            await written.replay_client(client_end)
 
 
 async def test_failed_handshake(autojump_clock: object) -> None:
-    ours, theirs = bounded_stream_pair()
-    await theirs.send_all(b"no TLS\r\n")
+    client_end, server_end = bounded_stream_pair()
+    await server_end.send_all(b"no TLS\r\n")
     with pytest.raises(AssertionError, match="was lost here"):
         await transcript((0, "C", "begins TLS")).replay_client(
-            ours, ssl_context=client_tls(), server_hostname="mx.test"
+            client_end, ssl_context=client_tls(), server_hostname="mx.test"
         )
 
 
 async def test_reset_is_replayed(autojump_clock: object) -> None:
-    ours, theirs = bounded_stream_pair()
+    client_end, server_end = bounded_stream_pair()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(transcript((0, "S", b"220 mx.test\r\n"), (0, "S", "resets")).replay_server, theirs)
-        assert await ours.receive_some() == b"220 mx.test\r\n"
+        nursery.start_soon(transcript((0, "S", b"220 mx.test\r\n"), (0, "S", "resets")).replay_server, server_end)
+        assert await client_end.receive_some() == b"220 mx.test\r\n"
         with pytest.raises(trio.BrokenResourceError):
-            await ours.receive_some()
+            await client_end.receive_some()

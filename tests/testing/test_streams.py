@@ -18,104 +18,108 @@ async def test_streams_conform_to_trio(autojump_clock: object) -> None:
         return bounded_stream_pair()
 
     async def clogged() -> tuple[MemoryStream, MemoryStream]:
-        ours, theirs = bounded_stream_pair(16)
-        await ours.send_all(b"x" * 16)
-        await theirs.send_all(b"y" * 16)
-        return ours, theirs
+        client_end, server_end = bounded_stream_pair(16)
+        await client_end.send_all(b"x" * 16)
+        await server_end.send_all(b"y" * 16)
+        return client_end, server_end
 
     await check_half_closeable_stream(make, clogged)
 
 
 async def test_sender_waits_for_receiver(autojump_clock: object) -> None:
-    ours, theirs = bounded_stream_pair(10)
+    client_end, server_end = bounded_stream_pair(10)
     sent: list[int] = []
 
     async def send() -> None:
         for _ in range(3):
-            await ours.send_all(b"12345678")
-            sent.append(theirs.unread)
+            await client_end.send_all(b"12345678")
+            sent.append(server_end.unread)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(send)
         await wait_all_tasks_blocked()
         assert sent == [8]
-        assert await theirs.receive_some() == b"12345678"
+        assert await server_end.receive_some() == b"12345678"
         await wait_all_tasks_blocked()
         assert sent == [8, 8]
-        assert await theirs.receive_some() == b"12345678"
-    assert await theirs.receive_some() == b"12345678"
+        assert await server_end.receive_some() == b"12345678"
+    assert await server_end.receive_some() == b"12345678"
 
 
 @pytest.mark.parametrize("size", [1, 9, 10, 11, 95, 100])
 async def test_buffer_limit(autojump_clock: object, size: int) -> None:
-    ours, theirs = bounded_stream_pair(10)
+    client_end, server_end = bounded_stream_pair(10)
     data = bytes(range(size))
     got = b""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(ours.send_all, data)
+        nursery.start_soon(client_end.send_all, data)
         while got != data:
             await wait_all_tasks_blocked()
-            assert 0 < theirs.unread <= 10
-            got += await theirs.receive_some()
+            assert 0 < server_end.unread <= 10
+            got += await server_end.receive_some()
 
 
 async def test_pieces_are_preserved(autojump_clock: object) -> None:
-    ours, theirs = bounded_stream_pair()
+    client_end, server_end = bounded_stream_pair()
     for piece in (b"one", b"", b"two"):
-        await ours.send_all(piece)
-    await ours.send_eof()
-    assert [await theirs.receive_some(size) for size in (None, 2, 2, None, None)] == [b"one", b"tw", b"o", b"", b""]
+        await client_end.send_all(piece)
+    await client_end.send_eof()
+    assert [await server_end.receive_some(size) for size in (None, 2, 2, None, None)] == [b"one", b"tw", b"o", b"", b""]
 
 
 async def test_reset_discards_octets_and_wakes_waiting_tasks(autojump_clock: object) -> None:
-    ours, theirs = bounded_stream_pair(4)
-    await ours.send_all(b"lost")
-    await theirs.send_all(b"lost")
+    client_end, server_end = bounded_stream_pair(4)
+    await client_end.send_all(b"lost")
+    await server_end.send_all(b"lost")
 
     async def broken(what: object) -> None:
         with pytest.raises(trio.BrokenResourceError):
             await what()  # type: ignore[operator]
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(broken, partial(theirs.send_all, b"waits"))
+        nursery.start_soon(broken, partial(server_end.send_all, b"waits"))
         await wait_all_tasks_blocked()
-        ours.reset()
+        client_end.reset()
     with pytest.raises(trio.BrokenResourceError):
-        await theirs.receive_some()
+        await server_end.receive_some()
     with pytest.raises(trio.ClosedResourceError):
-        await ours.receive_some()
+        await client_end.receive_some()
     with pytest.raises(trio.ClosedResourceError):
-        await ours.send_all(b"")
+        await client_end.send_all(b"")
 
 
 async def test_stream_is_usable_after_a_cancelled_send(autojump_clock: object) -> None:
-    ours, theirs = bounded_stream_pair(4)
+    client_end, server_end = bounded_stream_pair(4)
     with trio.move_on_after(1) as scope:
-        await ours.send_all(b"12345678")
+        await client_end.send_all(b"12345678")
     assert scope.cancelled_caught
-    assert await theirs.receive_some() == b"1234"
-    await ours.send_all(b"next")
-    assert await theirs.receive_some() == b"next"
+    assert await server_end.receive_some() == b"1234"
+    await client_end.send_all(b"next")
+    assert await server_end.receive_some() == b"next"
 
 
 async def test_concurrent_use_raises_busy_resource_error(autojump_clock: object) -> None:
-    ours, theirs = bounded_stream_pair(4)
+    client_end, server_end = bounded_stream_pair(4)
     step = Sequencer()
 
     async def end() -> None:
         async with step(0):
             await wait_all_tasks_blocked()
-            for conflict in (ours.send_all(b"x"), ours.wait_send_all_might_not_block(), ours.send_eof()):
+            for conflict in (
+                client_end.send_all(b"x"),
+                client_end.wait_send_all_might_not_block(),
+                client_end.send_eof(),
+            ):
                 with pytest.raises(trio.BusyResourceError):
                     await conflict
             with pytest.raises(trio.BusyResourceError):
-                await ours.receive_some()
-        await theirs.send_all(b"y")
-        assert await theirs.receive_some() == b"1234"
+                await client_end.receive_some()
+        await server_end.send_all(b"y")
+        assert await server_end.receive_some() == b"1234"
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(ours.send_all, b"12345678")
-        nursery.start_soon(ours.receive_some)
+        nursery.start_soon(client_end.send_all, b"12345678")
+        nursery.start_soon(client_end.receive_some)
         nursery.start_soon(end)
 
 
@@ -126,7 +130,7 @@ def test_buffer_limit_must_be_positive(size: int) -> None:
 
 
 def test_endpoints_of_memory_streams() -> None:
-    ours, theirs = bounded_stream_pair()
-    assert endpoints(ours) == (Peer("", None, "memory"), Peer("", None, "memory"))
-    theirs.endpoints = Peer("192.0.2.1", 50000, "tcp"), Peer("192.0.2.2", 25, "tcp")
-    assert endpoints(theirs)[0] == Peer("192.0.2.1", 50000, "tcp")
+    client_end, server_end = bounded_stream_pair()
+    assert endpoints(client_end) == (Peer("", None, "memory"), Peer("", None, "memory"))
+    server_end.endpoints = Peer("192.0.2.1", 50000, "tcp"), Peer("192.0.2.2", 25, "tcp")
+    assert endpoints(server_end)[0] == Peer("192.0.2.1", 50000, "tcp")

@@ -57,10 +57,10 @@ def test_each_stream_operation_is_a_point() -> None:
     outcomes: list[str] = []
 
     async def two(attempt: Attempt) -> None:
-        ours, theirs = memory_stream_pair()
-        async with attempt.wrap(ours) as stream, theirs:
+        client_end, server_end = memory_stream_pair()
+        async with attempt.wrap(client_end) as stream, server_end:
             await stream.send_all(b"a")
-            await theirs.send_all(b"b")
+            await server_end.send_all(b"b")
             outcomes.append(f"{attempt.k} sent")
             assert await stream.receive_some() == b"b"
             outcomes.append(f"{attempt.k} received")
@@ -127,9 +127,9 @@ def test_here_limits_the_interruption_to_a_block() -> None:
 
 def test_transcript_of_a_client_without_an_observed_session() -> None:
     async def scenario(attempt: Attempt) -> None:
-        ours, theirs = memory_stream_pair()
-        await theirs.send_all(b"220 else.test\r\n")
-        client = await memory_client(ours)
+        client_end, server_end = memory_stream_pair()
+        await server_end.send_all(b"220 else.test\r\n")
+        client = await memory_client(client_end)
         async with client:
             pass
 
@@ -378,16 +378,16 @@ async def test_stream_before_the_cut() -> None:
     async def pair() -> tuple[FailingStream, FailingStream]:
         from smtp_trio.testing import bounded_stream_pair
 
-        ours, theirs = bounded_stream_pair()
-        return FailingStream(ours, lambda: False), FailingStream(theirs, lambda: False)
+        client_end, server_end = bounded_stream_pair()
+        return FailingStream(client_end, lambda: False), FailingStream(server_end, lambda: False)
 
     await check_half_closeable_stream(pair, None)
 
 
 async def test_stream_after_the_cut() -> None:
-    ours, theirs = memory_stream_pair()
+    client_end, server_end = memory_stream_pair()
     cut = [False, True, False]
-    stream = FailingStream(ours, lambda: cut.pop(0))
+    stream = FailingStream(client_end, lambda: cut.pop(0))
     await stream.send_all(b"x")
     for _ in range(2):
         with pytest.raises(trio.BrokenResourceError):
@@ -395,8 +395,8 @@ async def test_stream_after_the_cut() -> None:
     with pytest.raises(trio.BrokenResourceError):
         await stream.wait_send_all_might_not_block()
     assert cut == [False]
-    assert await theirs.receive_some() == b"x"
-    assert await theirs.receive_some() == b""
+    assert await server_end.receive_some() == b"x"
+    assert await server_end.receive_some() == b""
     await stream.aclose()
     with pytest.raises(trio.ClosedResourceError):
         await stream.send_all(b"y")
