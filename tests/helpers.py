@@ -18,7 +18,6 @@ from trio.testing import lockstep_stream_pair, memory_stream_pair
 
 import smtp_trio
 from smtp_trio import Body, Hooks, Pool, Reply, Server, Session
-from smtp_trio._server.hooks import NAMES
 
 NAME = "mx.test"
 MESSAGE = b"Subject: hi\r\n\r\nhello\r\n"
@@ -161,6 +160,8 @@ class RecordingHooks(Hooks):
         self.errors.append(error)
 
 
+#: The names of all hooks.
+HOOKS = tuple(name for name in vars(Hooks) if not name.startswith("_"))
 Event = tuple[Any, ...]
 
 
@@ -178,7 +179,7 @@ def spies(events: list[Event], *names: str) -> dict[str, Callable[..., Awaitable
 
         return hook
 
-    return {name: spy(name) for name in names or NAMES}
+    return {name: spy(name) for name in names or HOOKS}
 
 
 Pair = tuple[trio.abc.Stream, trio.abc.Stream]

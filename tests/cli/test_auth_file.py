@@ -8,11 +8,9 @@ import pytest
 import trio
 import trio.testing
 
-from smtp_trio import Credentials, Server
+from smtp_trio import Credentials, Server, Session
 from smtp_trio._cli.auth_file import Accounts, Hash, parse
 from smtp_trio._cli.options import UsageError
-from smtp_trio._server.session import Session, SessionTask
-from smtp_trio._types import Peer
 from smtp_trio.protocol.extensions.auth import INVALID_CREDENTIALS
 
 # The third test vector of RFC 7914 12.
@@ -80,11 +78,19 @@ def test_the_error_names_the_invalid_line_and_no_password(text: str, error: str)
 
 
 @pytest.fixture
-def session() -> Session:
-    memory = Peer("", None, "memory")
-    server, stream = Server(), trio.testing.memory_stream_pair()[0]
-    task = SessionTask(server, server._state, server._new_protocol(), stream, peer=memory, local=memory)
-    return task.session
+async def session() -> Session:
+    """Return a session, which has ended."""
+    sessions = []
+
+    async def connect(session: Session) -> None:
+        sessions.append(session)
+
+    server = Server()
+    server.on(connect=connect)
+    client, stream = trio.testing.memory_stream_pair()
+    await client.aclose()
+    await server.serve_stream(stream)
+    return sessions[0]
 
 
 async def is_accepted(accounts: Accounts, session: Session, user: str, password: str, authzid: str = "") -> bool:
