@@ -33,23 +33,23 @@ NO_DATA_HOOK = Reply(554, "Message delivery is not configured", "5.3.0")
 FREQUENT = frozenset({"mail", "rcpt", "data"})
 #: The reply of a hook that is not installed, where that is not None.
 DEFAULTS: dict[str, Reply] = {"data": NO_DATA_HOOK, "auth": INVALID_CREDENTIALS}
-#: Commands that the `message` hook may accept, besides those that have a hook of their own. The others transfer octets or
-#: start an exchange, which only the session can do.
+#: Commands that the `message` hook may accept, besides those that have a hook of their own. The others transfer octets
+#: or start an exchange, which only the session can do.
 MESSAGE_ACCEPTS = (Rset, Noop)
 
 
 # How a hook is run
 #
-# An application's hook may raise, hang, return nonsense or reply twice. The rule for all of these is the same: it fails
-# closed. The client gets the reply ``failure``, 451 as a rule, which promises nothing and lets it try again later; the
-# exception goes to the `error` hook and the log and never to the client, as its text could disclose something; and the
-# session goes on. `BodyError` is the exception: it says that the message itself is at fault, so it is not reported, and
-# `Transaction.conclude` knows the reply.
+# An application's hook may raise, hang, return an invalid value or reply twice. The rule for all of these is the same:
+# it fails closed. The client gets the reply ``failure``, 451 as a rule, which promises nothing and lets it try again
+# later; the exception goes to the `error` hook and the log and never to the client, as its text could disclose
+# something; and the session goes on. A `BodyError` is treated differently: the message itself is the cause, so it is
+# not reported, and `Transaction.conclude` chooses the reply.
 #
 # A reply can be returned or recorded (`settle`). It is validated when the hook has ended, so an exception always wins
 # over a reply that was recorded before it: a hook that says "success" and then fails to commit has not succeeded.
-# Validation uses the table of codes of the command (RFC 5321 4.3.2), since a client may treat an unexpected code as
-# anything, down to losing a message that was refused with 250.
+# Validation uses the table of codes of the command (RFC 5321 4.3.2), since the reaction of a client to any other code
+# is not defined.
 #
 # Hooks nest: a read of the body in `data` may send a 250 for a chunk, which calls `response`. The command that may be
 # replied to, the reply and the scope belong to the innermost hook; `call` keeps those of the outer one in local
@@ -166,7 +166,7 @@ class HookRunner:
         outer = self._command, self._settled, self._hook_scope
         self._command, self._settled = command, None
         limit = self._limit
-        # A hook that is called within another, such as `response` during a pull of the body, has a scope of its own.
+        # A hook that is called within another, such as `response` during a read of the body, has a scope of its own.
         frequent = name in FREQUENT and self._hook_scope is None
         try:
             if frequent:

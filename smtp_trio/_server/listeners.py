@@ -112,7 +112,7 @@ def listener(sock: socket.socket) -> trio.SocketListener:
 # refused from the moment it is called, closes the duplicates, too.
 #
 # Which errors of accept() belong to one connection (ECONNABORTED and a dozen others that Linux passes on from the
-# network) is knowledge that Trio has. After an error other than "nothing there", the loop makes Trio's own accept() the
+# network) is known to Trio only. After an error other than "nothing there", the loop makes Trio's own accept() the
 # next attempt: it ignores those, raises the others, and raises Cancelled when it was `stop` that closed the socket.
 # Errors in EXHAUSTED are waited out, since descriptors come back when sessions end; all others end the server.
 

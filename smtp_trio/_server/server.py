@@ -318,14 +318,14 @@ class Server:
         )
 
     # `_session` is the outermost frame of a session, and `_guard` the boundary that no `Exception` crosses: a session
-    # that fails is reported, told 421 if that is still possible, and closed. Exceptions that are not of the session's
-    # making (Cancelled, KeyboardInterrupt, SystemExit) pass through it. In a group with others they are separated,
-    # since Trio expects its Cancelled back.
+    # that fails is reported, sends 421 if that is still possible, and is closed. Other exceptions (Cancelled,
+    # KeyboardInterrupt, SystemExit) pass through it. In a group they are separated from the rest, since Trio expects
+    # its Cancelled back.
     #
     # The parts that clean up each run in a guard of their own, in nested ``finally`` blocks: the 421 of a session that
-    # is being cancelled, the `disconnect` hook, the server's books, closing the stream. Each of them has to happen
-    # whatever went wrong in those before it. The books are kept after the last hook, so a server is not "ended" while a
-    # `disconnect` hook still runs, and before the stream is closed, which may take a second.
+    # is being cancelled, the `disconnect` hook, the server's counters, closing the stream. Each of them has to happen
+    # whatever went wrong in those before it. The counters are updated after the last hook, since a session whose
+    # `disconnect` hook still runs is open, and before the stream is closed, which may take a second.
     #
     # Limits on connections are checked before a session is created, as refusing must be cheap.
 

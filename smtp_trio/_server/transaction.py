@@ -116,7 +116,7 @@ class Transaction:
                 await session.hooks.report_early_return()
                 reply = LOCAL_ERROR
             await self.conclude(session, reply)
-        if session.hooks.overdue:  # the hook was late, but it had the whole message, so that was not held against it
+        if session.hooks.overdue:  # the hook was late, but it had the whole message, so its reply counts
             await session.renew_scope()
 
     async def conclude(self, session: TransactionSession, reply: Reply) -> None:
