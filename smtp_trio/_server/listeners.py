@@ -160,6 +160,8 @@ async def _accept_from(
     while True:
         try:
             if sock is not None and isinstance(listener, trio.SocketListener):
+                # `Server.stop` may have closed the socket before this task ran for the first time.
+                await trio.lowlevel.checkpoint_if_cancelled()
                 await trio.lowlevel.wait_readable(listener.socket)
                 if _accept_burst(handler, sock, nursery):
                     continue

@@ -697,6 +697,15 @@ async def test_stop_does_its_work_before_its_first_checkpoint() -> None:
     assert seen == [(-1, [True])]
 
 
+async def test_stop_before_the_first_connection_is_awaited() -> None:
+    """The order of tasks is random, so it is tried several times."""
+    for _ in range(20):
+        server = Server(RecordingHooks(), name=NAME)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(server.serve, 0, "127.0.0.1")
+            assert await server.stop() == Drained()
+
+
 async def test_connections_are_refused_as_soon_as_stop_is_called() -> None:
     server = Server(RecordingHooks(), name=NAME)
     async with trio.open_nursery() as nursery:
