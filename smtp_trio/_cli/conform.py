@@ -12,7 +12,7 @@ from typing import TextIO
 
 import trio
 
-from ..conform._case import Level, Rule
+from ..conform._case import Level, Requirement
 from ..conform._report import Outcome, Report, Result
 from ..conform._report_formats import FORMATS
 from ..conform._server_cases import server_cases, server_titles
@@ -92,13 +92,13 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
 
 def run_conform(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
-    rules = choose(options, server_cases())
+    requirements = choose(options, server_cases())
     if options.list:
-        return print_list(rules)
+        return print_list(requirements)
     target = make_target(options)
 
     async def run(on_result: OnResult) -> Report:
-        return await check_server(target, rules, jobs=options.jobs, on_result=on_result)
+        return await check_server(target, requirements, jobs=options.jobs, on_result=on_result)
 
     try:
         return run_and_report(options, run, server_titles())
@@ -106,10 +106,10 @@ def run_conform(options: argparse.Namespace) -> int:
         raise UsageError(f"{target.host}:{target.port}: {problem}") from None
 
 
-def print_list(rules: Sequence[Rule]) -> int:
+def print_list(requirements: Sequence[Requirement]) -> int:
     """Print the cases, and return the exit code."""
-    for rule in rules:
-        print(f"{rule.id:34} {rule.level.name:11} {rule.section:22} {rule.title}")
+    for requirement in requirements:
+        print(f"{requirement.id:34} {requirement.level.name:11} {requirement.section:22} {requirement.title}")
     return 0
 
 
@@ -154,24 +154,24 @@ def exit_code(report: Report) -> int:
     return 2 if report.count(Outcome.ERROR) else 0
 
 
-def choose(options: argparse.Namespace, rules: Sequence[Rule]) -> list[Rule]:
+def choose(options: argparse.Namespace, requirements: Sequence[Requirement]) -> list[Requirement]:
     """Return the cases that the options select."""
     for pattern in (*options.only, *options.skip):
-        if not any(matches(rule, [pattern]) for rule in rules):
+        if not any(matches(requirement, [pattern]) for requirement in requirements):
             raise UsageError(f"no case matches {pattern!r} (see `smtp-trio conform --list`)")
     return [
-        rule
-        for rule in rules
-        if rule.level <= LEVELS[options.level]
-        and (options.danger or not rule.danger)
-        and (not options.only or matches(rule, options.only))
-        and not matches(rule, options.skip)
+        requirement
+        for requirement in requirements
+        if requirement.level <= LEVELS[options.level]
+        and (options.danger or not requirement.danger)
+        and (not options.only or matches(requirement, options.only))
+        and not matches(requirement, options.skip)
     ]
 
 
-def matches(rule: Rule, patterns: Sequence[str]) -> bool:
+def matches(requirement: Requirement, patterns: Sequence[str]) -> bool:
     """Return whether one of the patterns matches the chapter or the identifier of a case."""
-    return any(fnmatchcase(rule.group, pattern) or fnmatchcase(rule.id, pattern) for pattern in patterns)
+    return any(fnmatchcase(requirement.group, pattern) or fnmatchcase(requirement.id, pattern) for pattern in patterns)
 
 
 def make_target(options: argparse.Namespace) -> Target:

@@ -61,9 +61,9 @@ def add_conform_client(parser: argparse.ArgumentParser) -> None:
 
 def run_conform_client(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
-    rules = choose(options, client_cases())
+    requirements = choose(options, client_cases())
     if options.list:
-        return print_list(rules)
+        return print_list(requirements)
     check(options)
 
     async def run(on_result: OnResult) -> Report:
@@ -78,7 +78,7 @@ def run_conform_client(options: argparse.Namespace) -> int:
             )
             if options.command is not None:
                 command = CommandClient(options.command, options.host, options.port or 0)
-                return await check_client(command, client_options, rules, jobs=options.jobs, on_result=on_result)
+                return await check_client(command, client_options, requirements, jobs=options.jobs, on_result=on_result)
             async with await listen(options.host, options.port or 0) as listener:
                 address = f"{options.host}:{listener.socket.getsockname()[1]}"
                 progress(f"listening on {address}")
@@ -88,7 +88,7 @@ def run_conform_client(options: argparse.Namespace) -> int:
                     wait=options.wait,
                     on_case=lambda title: progress(f"next: {title}"),
                 )
-                return await check_client(clients, client_options, rules, on_result=on_result)
+                return await check_client(clients, client_options, requirements, on_result=on_result)
 
     try:
         return run_and_report(options, run, client_titles())

@@ -6,7 +6,7 @@ This is the library of ``smtp-trio conform``. `check_server` tries the cases of 
 
 from __future__ import annotations
 
-from ._case import Case, Invariant, Level, Rule, Stage
+from ._case import Case, Invariant, Level, Requirement, Stage
 from ._notation import NotationError
 from ._report import Outcome, Report, Result
 from ._report_formats import as_json, junit, tap
@@ -22,8 +22,8 @@ __all__ = [
     "NotationError",
     "Outcome",
     "Report",
+    "Requirement",
     "Result",
-    "Rule",
     "Stage",
     "Target",
     "TextReport",

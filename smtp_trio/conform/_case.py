@@ -48,7 +48,7 @@ class Step(Protocol):
 
 
 @frozen(kw_only=True)
-class Rule:
+class Requirement:
     """The common part of cases and invariants."""
 
     id: str
@@ -74,7 +74,7 @@ class Rule:
 
 
 @frozen(kw_only=True)
-class Case(Rule):
+class Case(Requirement):
     """One connection: it is brought to a stage, the steps are played, and QUIT is sent."""
 
     steps: Sequence[Step]
@@ -86,7 +86,7 @@ class Case(Rule):
 
 
 @frozen(kw_only=True)
-class Invariant(Rule):
-    """A rule about every reply, evaluated over all cases."""
+class Invariant(Requirement):
+    """A requirement about every reply, evaluated over all cases."""
 
     violated: Callable[[Reply], bool]

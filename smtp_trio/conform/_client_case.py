@@ -7,7 +7,7 @@ from typing import Protocol
 
 from attrs import define, field, frozen
 
-from ._case import Rule, Step
+from ._case import Requirement, Step
 from ._connection import Connection
 from ._server_actions import SendSlowly
 from ._steps import Send
@@ -137,7 +137,7 @@ class Reaction:
 
 
 @frozen(kw_only=True)
-class ClientCase(Rule):
+class ClientCase(Requirement):
     """The client has to send a message to a server with these reactions, which is otherwise an ordinary server."""
 
     reactions: Sequence[Reaction] = ()
@@ -160,8 +160,8 @@ class ClientCase(Rule):
 
 
 @frozen(kw_only=True)
-class ClientInvariant(Rule):
-    """A rule about every connection, evaluated over all cases."""
+class ClientInvariant(Requirement):
+    """A requirement about every connection, evaluated over all cases."""
 
     violation: Callable[[ClientSession], str]
     """Returns a description of the violation, or an empty string."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 
-from ._case import Rule, Step
+from ._case import Requirement, Step
 from ._client_case import USUAL_OFFERS, ClientCase, ClientInvariant, Expectation, Reaction
 from ._client_expectations import (
     AtMostOne,
@@ -98,9 +98,9 @@ def listed(text: str) -> tuple[str, ...]:
 
 
 @cache
-def client_cases() -> Sequence[Rule]:
+def client_cases() -> Sequence[Requirement]:
     """Return all cases for clients, in the order in which they are tried."""
-    return tuple(rule for chapter in CHAPTERS for rule in _chapter(chapter)[1])
+    return tuple(requirement for chapter in CHAPTERS for requirement in _chapter(chapter)[1])
 
 
 def client_titles() -> Mapping[str, str]:
@@ -120,7 +120,7 @@ def messages() -> Mapping[str, bytes]:
 
 
 @cache
-def _chapter(name: str) -> tuple[str, Sequence[Rule]]:
+def _chapter(name: str) -> tuple[str, Sequence[Requirement]]:
     return read_client_cases(_text(name), f"client_cases/{name}.txt")
 
 
@@ -128,17 +128,17 @@ def _text(name: str) -> str:
     return (files(__package__) / "client_cases" / f"{name}.txt").read_text(encoding="utf-8")
 
 
-def read_client_cases(text: str, file: str = "cases") -> tuple[str, Sequence[Rule]]:
+def read_client_cases(text: str, file: str = "cases") -> tuple[str, Sequence[Requirement]]:
     """Return the title of a chapter, and its cases and invariants. `file` is the name that errors begin with.
 
     Raises:
         NotationError: A line is invalid.
     """
     title, definitions = read(text, file)
-    return title, tuple(_rule(each) for each in definitions)
+    return title, tuple(_requirement(each) for each in definitions)
 
 
-def _rule(case: Definition) -> Rule:
+def _requirement(case: Definition) -> Requirement:
     case.check(KEYS)
     for name, line in case.all("check"):
         if name not in CLIENT_INVARIANTS:

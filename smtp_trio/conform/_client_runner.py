@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import trio
 from attrs import define, evolve, field, frozen
 
-from ._case import Rule
+from ._case import Requirement
 from ._client_case import ClientCase, ClientExit, ClientInvariant, ClientRun, ClientSession
 from ._client_cases import messages
 from ._client_under_test import ClientUnderTest, SendRequest
@@ -65,14 +65,14 @@ class ClientOptions:
 async def check_client(
     client: ClientUnderTest,
     options: ClientOptions,
-    rules: Iterable[Rule],
+    requirements: Iterable[Requirement],
     *,
     jobs: int = 1,
     on_result: Callable[[Result], None] | None = None,
 ) -> Report:
     """Try all cases, `jobs` at a time. `on_result` is called with each result, in the order of the cases."""
     begin = trio.current_time()
-    rules = list(rules)
+    requirements = list(requirements)
     run = _Run(client=client, options=options)
     results: list[Result] = []
 
@@ -81,11 +81,11 @@ async def check_client(
         if on_result is not None:
             on_result(result)
 
-    cases = [rule for rule in rules if isinstance(rule, ClientCase)]
+    cases = [requirement for requirement in requirements if isinstance(requirement, ClientCase)]
     await run_in_order(cases, run.attempt, jobs=jobs, on_result=add)
-    for rule in rules:
-        if isinstance(rule, ClientInvariant):
-            add(run.evaluate(rule))
+    for requirement in requirements:
+        if isinstance(requirement, ClientInvariant):
+            add(run.evaluate(requirement))
     return Report(subject=client.name, results=results, seconds=trio.current_time() - begin)
 
 
@@ -100,10 +100,10 @@ class _Run:
     async def attempt(self, case: ClientCase) -> Result:
         """Try one case."""
         if why := self.options.skip_reason(case, takes_requests=self.client.takes_requests):
-            return Result(rule=case, outcome=Outcome.SKIPPED, reason=why)
+            return Result(requirement=case, outcome=Outcome.SKIPPED, reason=why)
         if self.lost >= (MAX_LOST if self.client.takes_requests else 1):
             why = "the client did not connect; no more cases are tried"
-            return Result(rule=case, outcome=Outcome.ERROR, reason=why)
+            return Result(requirement=case, outcome=Outcome.ERROR, reason=why)
         begin = trio.current_time()
         result = await self.once(case)
         self.lost = self.lost + 1 if result.outcome is Outcome.ERROR else 0
@@ -134,29 +134,29 @@ class _Run:
                 client_exit = await self.client.run(request, serve)
             except OSError as error:
                 why = f"the client cannot be run: {error.strerror or error}"
-                return Result(rule=case, outcome=Outcome.ERROR, reason=why)
+                return Result(requirement=case, outcome=Outcome.ERROR, reason=why)
             except Exception as error:  # a bug in the engine must not end the run
                 why = "".join(traceback.format_exception_only(error)).strip()
-                return Result(rule=case, outcome=Outcome.ERROR, reason=why)
+                return Result(requirement=case, outcome=Outcome.ERROR, reason=why)
         self.sessions += sessions
         run = ClientRun(case, sessions, client_exit, message)
         outcome, why = judge(run, f"{limit:g} s" if scope.cancelled_caught else "")
         record = () if outcome in (Outcome.PASSED, Outcome.SKIPPED) else full_record(sessions, client_exit)
-        return Result(rule=case, outcome=outcome, reason=why, record=record)
+        return Result(requirement=case, outcome=outcome, reason=why, record=record)
 
     def evaluate(self, invariant: ClientInvariant) -> Result:
         """Evaluate an invariant over all connections."""
         if not any(session.commands for session in self.sessions):
-            return Result(rule=invariant, outcome=Outcome.SKIPPED, reason="no command was received")
+            return Result(requirement=invariant, outcome=Outcome.SKIPPED, reason="no command was received")
         # A client under attack may do many things. The expectations of the case define which of them are wrong.
         peaceful = [session for session in self.sessions if not session.case.danger]
         violations = [(session, why) for session in peaceful if (why := invariant.violation(session))]
         if not violations:
-            return Result(rule=invariant, outcome=Outcome.PASSED)
+            return Result(requirement=invariant, outcome=Outcome.PASSED)
         session, why = violations[0]
         count = len({each.case.id for each, _ in violations})
         why = f"in {count} cases; first in {session.case.id}: {why}"
-        return Result(rule=invariant, outcome=Outcome.FAILED, reason=why, record=session.connection.entries)
+        return Result(requirement=invariant, outcome=Outcome.FAILED, reason=why, record=session.connection.entries)
 
 
 def judge(run: ClientRun, limit: str) -> tuple[Outcome, str]:

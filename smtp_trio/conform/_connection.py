@@ -107,8 +107,8 @@ class PrefixedStream(trio.abc.Stream):
 class Connection:
     """A connection, seen from one of its sides.
 
-    In data to send, ``{name}`` stands for one of `values`, which the record shows, or of `secrets`, which it does not. A
-    peer may repeat secrets: they are masked in `record` and in all texts about what was received.
+    In data to send, ``{name}`` stands for one of `values`, which the record shows, or of `secrets`, which it does not.
+    A peer may repeat secrets: they are masked in `record` and in all texts about what was received.
     """
 
     stream: trio.abc.Stream

@@ -26,7 +26,7 @@ from attrs import define, field, frozen
 from ._case import Level
 
 HEAD = re.compile(r"== ([a-z]+\.[a-z0-9$-]+): (.+)")
-RULE = re.compile(r"(MUST|SHOULD|RECOMMENDED) (RFC [0-9]+ [\w.]+)(?:: (.+))?")
+REQUIREMENT = re.compile(r"(MUST|SHOULD|RECOMMENDED) (RFC [0-9]+ [\w.]+)(?:: (.+))?")
 BLOCK = re.compile(r"(if|on|repeat) (.+):|(else)():")
 KEY = re.compile(r"([a-z][a-z ]*|[a-z][a-zA-Z ]* TLS): ?(.*)")
 OCTETS = re.compile(r"([CS])(?:\*([0-9]+))?([:>])(?: (.*))?")
@@ -167,7 +167,7 @@ def definition(lines: Sequence[Line]) -> Definition:
                 raise line.error("unexpected indentation")
             continue
         block = None
-        if match := RULE.fullmatch(line.text):
+        if match := REQUIREMENT.fullmatch(line.text):
             case.level, case.section, case.sentence = Level[match[1]], match[2], match[3] or ""
         elif match := BLOCK.fullmatch(line.text):
             block = Block(line, match[1] or match[3], match[2] or "")

@@ -9,10 +9,10 @@ from typing import TypeVar
 import trio
 from attrs import frozen
 
-from ._case import Rule
+from ._case import Requirement
 from ._connection import RecordEntry
 
-R = TypeVar("R", bound=Rule)
+R = TypeVar("R", bound=Requirement)
 
 MAX_LOST = 3
 """Cases in a row without a connection, after which no more are tried."""
@@ -32,7 +32,7 @@ class Outcome(Enum):
 class Result:
     """A case and its outcome."""
 
-    rule: Rule
+    requirement: Requirement
     outcome: Outcome
     reason: str = ""
     record: Sequence[RecordEntry] = ()
@@ -60,19 +60,23 @@ class Report:
 
 
 async def run_in_order(
-    rules: Sequence[R], attempt: Callable[[R], Awaitable[Result]], *, jobs: int, on_result: Callable[[Result], None]
+    requirements: Sequence[R],
+    attempt: Callable[[R], Awaitable[Result]],
+    *,
+    jobs: int,
+    on_result: Callable[[Result], None],
 ) -> None:
-    """Attempt all rules, `jobs` at a time. Call `on_result` in the order of the rules."""
+    """Attempt all requirements, `jobs` at a time. Call `on_result` in the order of the requirements."""
 
-    async def one(rule: R, send: trio.MemorySendChannel[Result]) -> None:
-        await send.send(await attempt(rule))
+    async def one(requirement: R, send: trio.MemorySendChannel[Result]) -> None:
+        await send.send(await attempt(requirement))
 
     async with trio.open_nursery() as nursery:
         waiting: list[trio.MemoryReceiveChannel[Result]] = []
-        for rule in [*rules, *[None] * jobs]:
-            if len(waiting) == jobs or (rule is None and waiting):
+        for requirement in [*requirements, *[None] * jobs]:
+            if len(waiting) == jobs or (requirement is None and waiting):
                 on_result(await waiting.pop(0).receive())
-            if rule is not None:
+            if requirement is not None:
                 sender, receiver = trio.open_memory_channel[Result](1)
-                nursery.start_soon(one, rule, sender)
+                nursery.start_soon(one, requirement, sender)
                 waiting.append(receiver)

@@ -21,17 +21,22 @@ def tap(report: Report) -> str:
     """
     lines = ["TAP version 13", f"1..{len(report.results)}"]
     for number, result in enumerate(report.results, 1):
-        rule = result.rule
-        title = f"{number} - {rule.id}: {rule.title}".replace("#", "\\#")
+        requirement = result.requirement
+        title = f"{number} - {requirement.id}: {requirement.title}".replace("#", "\\#")
         if result.outcome is Outcome.SKIPPED:
             lines.append(f"ok {title} # SKIP {result.reason}")
         elif result.outcome is Outcome.PASSED:
             lines.append(f"ok {title}")
         else:
-            lines += [f"not ok {title}", "  ---", f"  outcome: {result.outcome.value}", f"  level: {rule.level.name}"]
+            lines += [
+                f"not ok {title}",
+                "  ---",
+                f"  outcome: {result.outcome.value}",
+                f"  level: {requirement.level.name}",
+            ]
             # JSON strings are valid YAML.
-            lines += [f"  message: {json.dumps(result.reason)}", f"  section: {json.dumps(rule.section)}"]
-            lines += [f"  sentence: {json.dumps(rule.sentence)}", "  conversation:"]
+            lines += [f"  message: {json.dumps(result.reason)}", f"  section: {json.dumps(requirement.section)}"]
+            lines += [f"  sentence: {json.dumps(requirement.sentence)}", "  conversation:"]
             lines += [f"    - {json.dumps(line)}" for line in record_lines(result.record)]
             lines += ["  ..."]
     return "\n".join(lines) + "\n"
@@ -41,15 +46,15 @@ def junit(report: Report) -> str:
     """Return the report in the XML of JUnit, which CI systems read: one test suite for each chapter."""
     suites: dict[str, list[Result]] = {}
     for result in report.results:
-        suites.setdefault(result.rule.group, []).append(result)
+        suites.setdefault(result.requirement.group, []).append(result)
     lines = ['<?xml version="1.0" encoding="UTF-8"?>']
     lines += [f"<testsuites name={_attribute('smtp-trio conform ' + report.subject)} {_counts(report.results)}>"]
     for group, results in suites.items():
         lines.append(f"  <testsuite name={_attribute(group)} {_counts(results)}>")
         for result in results:
-            rule = result.rule
+            requirement = result.requirement
             head = (
-                f"    <testcase classname={_attribute(f'smtp.{group}')} name={_attribute(f'{rule.id}: {rule.title}')} "
+                f"    <testcase classname={_attribute(f'smtp.{group}')} name={_attribute(f'{requirement.id}: {requirement.title}')} "
                 f'time="{result.seconds:.3f}"'
             )
             lines += (
@@ -73,7 +78,7 @@ def _child(result: Result) -> str:
         return f"      <skipped message={_attribute(result.reason)}/>"
     element = "failure" if result.outcome is Outcome.FAILED else "error"
     text = escape(INVALID_IN_XML.sub("?", "\n".join(details(result))))
-    kind = _attribute(result.rule.level.name)
+    kind = _attribute(result.requirement.level.name)
     return f"      <{element} type={kind} message={_attribute(result.reason)}>{text}</{element}>"
 
 
@@ -97,13 +102,13 @@ def as_json(report: Report) -> str:
 
 
 def _as_object(result: Result) -> Mapping[str, object]:
-    rule = result.rule
+    requirement = result.requirement
     return {
-        "id": rule.id,
-        "title": rule.title,
-        "section": rule.section,
-        "sentence": rule.sentence,
-        "level": rule.level.name,
+        "id": requirement.id,
+        "title": requirement.title,
+        "section": requirement.section,
+        "sentence": requirement.sentence,
+        "level": requirement.level.name,
         "outcome": result.outcome.value,
         "reason": result.reason,
         "seconds": round(result.seconds, 3),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 
-from ._case import Case, Invariant, Rule, Stage, Step
+from ._case import Case, Invariant, Requirement, Stage, Step
 from ._notation import Block, Definition, Line, joined, octets, read
 from ._server_invariants import SERVER_INVARIANTS
 from ._steps import (
@@ -54,9 +54,9 @@ REMARK = re.compile(r"\s+# ")
 
 
 @cache
-def server_cases() -> Sequence[Rule]:
+def server_cases() -> Sequence[Requirement]:
     """Return all cases for servers, in the order in which they are tried."""
-    return tuple(rule for chapter in CHAPTERS for rule in _chapter(chapter)[1])
+    return tuple(requirement for chapter in CHAPTERS for requirement in _chapter(chapter)[1])
 
 
 def server_titles() -> Mapping[str, str]:
@@ -65,22 +65,22 @@ def server_titles() -> Mapping[str, str]:
 
 
 @cache
-def _chapter(name: str) -> tuple[str, Sequence[Rule]]:
+def _chapter(name: str) -> tuple[str, Sequence[Requirement]]:
     file = files(__package__) / "cases" / f"{name}.txt"
     return read_cases(file.read_text(encoding="utf-8"), f"cases/{name}.txt")
 
 
-def read_cases(text: str, file: str = "cases") -> tuple[str, Sequence[Rule]]:
+def read_cases(text: str, file: str = "cases") -> tuple[str, Sequence[Requirement]]:
     """Return the title of a chapter, and its cases and invariants. `file` is the name that errors begin with.
 
     Raises:
         NotationError: A line is invalid.
     """
     title, definitions = read(text, file)
-    return title, tuple(_rule(each) for each in definitions)
+    return title, tuple(_requirement(each) for each in definitions)
 
 
-def _rule(case: Definition) -> Rule:
+def _requirement(case: Definition) -> Requirement:
     case.check(KEYS)
     for name, line in case.all("check"):
         if name not in SERVER_INVARIANTS:

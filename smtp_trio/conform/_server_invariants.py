@@ -36,7 +36,8 @@ def not_printable(reply: Reply) -> bool:
     return re.fullmatch(r"[\t\n -~]*", reply.text) is None
 
 
-#: Each returns whether a reply violates the rule. Replies within groups have no `Reply.to`: they may be those to EHLO.
+#: Each returns whether a reply violates the requirement. Replies within groups have no `Reply.to`: they may be those to
+#: EHLO.
 SERVER_INVARIANTS: Mapping[str, Callable[[Reply], bool]] = {
     "reply syntax": any_line_unlike(rb"[0-9]{3}([ -].*)?\r?\n"),
     "code from 200 to 559": lambda reply: re.fullmatch("[2-5][0-5][0-9]", reply.code) is None,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 import trio
 from attrs import define, evolve, field
 
-from ._case import Case, Invariant, Rule
+from ._case import Case, Invariant, Requirement
 from ._connection import CaseFailedError, Connection, ConnectionClosedError, RecordEntry
 from ._report import MAX_LOST, Outcome, Report, Result, run_in_order
 from ._target import CaseSetupError, ServerProfile, Target, describe_error, prepare, skip_reason, survey
@@ -25,7 +25,7 @@ MAX_REPLIES = 500
 class _Tally:
     """An invariant and its result so far. Only the first violation is kept, as text."""
 
-    rule: Invariant
+    requirement: Invariant
     replies: int = 0
     violations: int = 0
     cases: set[str] = field(factory=set)
@@ -34,10 +34,10 @@ class _Tally:
 
     def add(self, connection: Connection, case: Case) -> None:
         """Evaluate the invariant over the replies of a case."""
-        if not all(need in connection.extensions for need in self.rule.needs):
+        if not all(need in connection.extensions for need in self.requirement.needs):
             return
         replies = connection.replies[:MAX_REPLIES]
-        violations = [reply for reply in replies if self.rule.violated(reply)]
+        violations = [reply for reply in replies if self.requirement.violated(reply)]
         if violations and not self.violations:
             self.first, self.record = f"{case.id}: {violations[0]}", connection.record
         if violations:
@@ -49,16 +49,18 @@ class _Tally:
     def result(self) -> Result:
         """The result over all cases so far."""
         if not self.replies:
-            return Result(rule=self.rule, outcome=Outcome.SKIPPED, reason="no reply to check was received")
+            return Result(
+                requirement=self.requirement, outcome=Outcome.SKIPPED, reason="no reply to check was received"
+            )
         if not self.violations:
-            return Result(rule=self.rule, outcome=Outcome.PASSED)
+            return Result(requirement=self.requirement, outcome=Outcome.PASSED)
         why = f"{self.violations} of {self.replies} replies, in {len(self.cases)} cases; first in {self.first}"
-        return Result(rule=self.rule, outcome=Outcome.FAILED, reason=why, record=self.record)
+        return Result(requirement=self.requirement, outcome=Outcome.FAILED, reason=why, record=self.record)
 
 
 async def check_server(
     target: Target,
-    rules: Iterable[Rule],
+    requirements: Iterable[Requirement],
     *,
     jobs: int = 1,
     on_result: Callable[[Result], None] | None = None,
@@ -69,9 +71,9 @@ async def check_server(
         UnreachableError: The server cannot be reached, or it does not use SMTP.
     """
     begin = trio.current_time()
-    rules = list(rules)
-    cases = [rule for rule in rules if isinstance(rule, Case)]
-    tallies = [_Tally(rule) for rule in rules if isinstance(rule, Invariant)]
+    requirements = list(requirements)
+    cases = [requirement for requirement in requirements if isinstance(requirement, Case)]
+    tallies = [_Tally(requirement) for requirement in requirements if isinstance(requirement, Invariant)]
     profile = await survey(target)
     run = _Run(target=target, profile=profile, tallies=tallies)
     results: list[Result] = []
@@ -105,10 +107,10 @@ class _Run:
     async def attempt(self, case: Case) -> Result:
         """Try one case, again if the server refuses the session for now."""
         if why := skip_reason(case, self.profile, self.target):
-            return Result(rule=case, outcome=Outcome.SKIPPED, reason=why)
+            return Result(requirement=case, outcome=Outcome.SKIPPED, reason=why)
         if self.lost >= MAX_LOST:
             why = f"the server could not be reached for {MAX_LOST} cases; no more cases are tried"
-            return Result(rule=case, outcome=Outcome.ERROR, reason=why)
+            return Result(requirement=case, outcome=Outcome.ERROR, reason=why)
         begin = trio.current_time()
         for delay in (*RETRY_DELAYS, None):
             result, refused = await self.once(case)
@@ -138,7 +140,7 @@ class _Run:
                 if case.send_quit:
                     await quit_session(connection)
             except OSError as error:
-                return Result(rule=case, outcome=Outcome.ERROR, reason=describe_error(error)), True
+                return Result(requirement=case, outcome=Outcome.ERROR, reason=describe_error(error)), True
             except CaseSetupError as failure:
                 problem, why = Outcome.ERROR, f"before the case began: {failure}"
             except CaseFailedError as failure:
@@ -149,13 +151,13 @@ class _Run:
             expected = connection.expected if connection is not None and connection.expected else "expected an end"
             problem, why = Outcome.FAILED, f"{expected}, got nothing within {self.target.timeout:g} s"
         if connection is None:
-            return Result(rule=case, outcome=Outcome.ERROR, reason=why), False
+            return Result(requirement=case, outcome=Outcome.ERROR, reason=why), False
         await trio.aclose_forcefully(connection.stream)
         for tally in self.tallies:
             tally.add(connection, case)
         if problem is None:
-            return Result(rule=case, outcome=Outcome.PASSED), False
-        return Result(rule=case, outcome=problem, reason=why, record=connection.record), _refused(connection)
+            return Result(requirement=case, outcome=Outcome.PASSED), False
+        return Result(requirement=case, outcome=problem, reason=why, record=connection.record), _refused(connection)
 
 
 async def quit_session(connection: Connection) -> None:

@@ -31,14 +31,14 @@ class TextReport:
 
     def add(self, result: Result) -> None:
         """Write a result, after the title of its chapter if it is the first one there."""
-        rule = result.rule
-        if rule.group != self._group:
-            self._group = rule.group
-            self._write("\n" + self._paint("1", self.titles.get(rule.group, rule.group)))
+        requirement = result.requirement
+        if requirement.group != self._group:
+            self._group = requirement.group
+            self._write("\n" + self._paint("1", self.titles.get(requirement.group, requirement.group)))
         mark = self._paint(COLOURS[result.outcome], f"{MARKS[result.outcome]:>5}")
-        line = f"{mark}  {rule.id}: {rule.title}"
+        line = f"{mark}  {requirement.id}: {requirement.title}"
         if result.outcome is Outcome.SKIPPED:
-            line = f"{mark}  {self._paint('2', f'{rule.id}: {rule.title} ({result.reason})')}"
+            line = f"{mark}  {self._paint('2', f'{requirement.id}: {requirement.title} ({result.reason})')}"
         self._write(line)
         if result.outcome in (Outcome.FAILED, Outcome.ERROR):
             self._write("\n".join(f"       {line}" for line in details(result)) + "\n")
@@ -57,7 +57,7 @@ class TextReport:
 
 def summary(report: Report) -> str:
     """Return one line with the number of cases that passed, failed and were skipped."""
-    failed = [result.rule.level for result in report.results if result.outcome is Outcome.FAILED]
+    failed = [result.requirement.level for result in report.results if result.outcome is Outcome.FAILED]
     levels = ", ".join(f"{failed.count(level)} {level.name}" for level in Level if level in failed)
     parts = [f"{report.count(Outcome.PASSED)} passed"]
     parts += [f"{len(failed)} failed ({levels})" if failed else "0 failed"]
@@ -70,8 +70,12 @@ def summary(report: Report) -> str:
 def details(result: Result) -> Iterator[str]:
     """Yield the reason, the sentence of the RFC and the record."""
     yield from textwrap.wrap(result.reason, WIDTH) or [""]
-    rule = result.rule
-    quoted = f'{rule.section} ({rule.level.name}): "{rule.sentence}"' if rule.sentence else rule.section
+    requirement = result.requirement
+    quoted = (
+        f'{requirement.section} ({requirement.level.name}): "{requirement.sentence}"'
+        if requirement.sentence
+        else requirement.section
+    )
     yield from textwrap.wrap(quoted, WIDTH)
     yield from record_lines(result.record)
 

@@ -16,7 +16,7 @@ from trio.testing import MockClock
 
 from smtp_trio import AllRecipientsRejectedError, Client, SMTPError
 from smtp_trio._client.client import ClientSettings
-from smtp_trio.conform import Report, Rule
+from smtp_trio.conform import Report, Requirement
 from smtp_trio.conform._client_case import ClientExit
 from smtp_trio.conform._client_cases import client_cases
 from smtp_trio.conform._client_runner import ClientOptions, check_client
@@ -120,11 +120,13 @@ def report(name: str) -> Report:
 
 
 def run_client_cases(
-    send: SendFunction, rules: Iterable[Rule], *, require_tls: bool = False, login: bool = False
+    send: SendFunction, requirements: Iterable[Requirement], *, require_tls: bool = False, login: bool = False
 ) -> Report:
     """Return the report about a client."""
     options = ClientOptions(require_tls=require_tls, login=login, slow=True, contexts=contexts()[0])
-    return trio.run(partial(check_client, FunctionClient(send), options, rules), clock=MockClock(autojump_threshold=0))
+    return trio.run(
+        partial(check_client, FunctionClient(send), options, requirements), clock=MockClock(autojump_threshold=0)
+    )
 
 
 @define(kw_only=True)

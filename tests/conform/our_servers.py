@@ -12,7 +12,7 @@ from attrs import frozen
 from trio.testing import MockClock, memory_stream_pair
 
 from smtp_trio import Body, Credentials, Hooks, Limits, Reply, Server, Session, standard
-from smtp_trio.conform import Report, Rule, Target, check_server, server_cases
+from smtp_trio.conform import Report, Requirement, Target, check_server, server_cases
 from smtp_trio.protocol import Rcpt
 from smtp_trio.protocol.extensions import Auth, StartTls
 
@@ -91,7 +91,7 @@ def report(name: str) -> Report:
     return trio.run(_run, CONFIGURATIONS[name], server_cases(), clock=MockClock(autojump_threshold=0))
 
 
-async def _run(configuration: Configuration, rules: Sequence[Rule]) -> Report:
+async def _run(configuration: Configuration, requirements: Sequence[Requirement]) -> Report:
     server = configuration.server()
     async with trio.open_nursery() as nursery:
 
@@ -111,6 +111,6 @@ async def _run(configuration: Configuration, rules: Sequence[Rule]) -> Report:
             implicit_tls=configuration.implicit_tls,
             dial=dial,
         )
-        result = await check_server(target, rules)
+        result = await check_server(target, requirements)
         nursery.cancel_scope.cancel()
     return result

@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from smtp_trio.conform import Invariant, Outcome, Rule, server_cases
+from smtp_trio.conform import Invariant, Outcome, Requirement, server_cases
 from smtp_trio.conform._client_invariants import HELLO, PATH
 from smtp_trio.conform._connection import MAX_LINE, Reply
 
@@ -52,29 +52,31 @@ async def test_replies_are_not_kept(autojump_clock: MockClock) -> None:
         await stream.send_all(FLOOD * 999 + b"250 ok\r\n")
         await trio.sleep(1)
 
-    rules: list[Rule] = [case(*ASK, "end: no QUIT", id=f"test.{n}") for n in range(CASES)]
-    rules += [rule for rule in server_cases() if isinstance(rule, Invariant)]
+    requirements: list[Requirement] = [case(*ASK, "end: no QUIT", id=f"test.{n}") for n in range(CASES)]
+    requirements += [requirement for requirement in server_cases() if isinstance(requirement, Invariant)]
     tracemalloc.start()
     try:
-        report = await run_cases(after_noop(flood), *rules)
+        report = await run_cases(after_noop(flood), *requirements)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert peak < CASES // 2 * len(FLOOD) * 1000
-    length = next(result for result in report.results if result.rule.id == "replies.length")
+    length = next(result for result in report.results if result.requirement.id == "replies.length")
     assert length.outcome is Outcome.FAILED
     assert length.reason.startswith(f"{CASES} of {2 * CASES} replies, in {CASES} cases; first in test.0: 250-xxx")
     assert length.record
 
 
 @pytest.mark.parametrize(
-    "rule", [rule for rule in server_cases() if isinstance(rule, Invariant)], ids=lambda rule: rule.id
+    "requirement",
+    [requirement for requirement in server_cases() if isinstance(requirement, Invariant)],
+    ids=lambda requirement: requirement.id,
 )
-def test_invariants_take_linear_time(rule: Invariant) -> None:
+def test_invariants_take_linear_time(requirement: Invariant) -> None:
     for piece in PIECES:
         for head in HEADS[:2]:
             lines = (f"250-{head}{long(piece)}\r\n".encode(), f"250 {head}{long(piece)}!\r\n".encode())
-            rule.violated(Reply(lines, "NOOP", 1))
+            requirement.violated(Reply(lines, "NOOP", 1))
 
 
 @pytest.mark.parametrize("pattern", [HELLO, PATH], ids=["HELLO", "PATH"])

@@ -118,7 +118,9 @@ def test_no_server(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["conform", "--list", "--level", "recommended", "--danger"]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [rule.id for rule in server_cases()]
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
+        requirement.id for requirement in server_cases()
+    ]
     assert main(["conform", "--list", "--level", "must"]) == 0
     out = capsys.readouterr().out
     assert "danger." not in out

@@ -137,7 +137,9 @@ async def test_other_clients(name: str, tmp_path: Path) -> None:
 
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["conform", "--client", "--list", "--level", "recommended", "--danger"]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [rule.id for rule in client_cases()]
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
+        requirement.id for requirement in client_cases()
+    ]
 
 
 @pytest.mark.parametrize(
@@ -148,7 +150,7 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
         (("--port", "2525", "--jobs", "2", "--command", "x {port}"), "--jobs needs a port for each client"),
         (("--command", "x 'y"), "--command: No closing quotation"),
         (("--command", " "), "--command is empty"),
-        (("--command", "x {host}"), "--command has no {port}, and there is no --port"),
+        (("--command", "x {host}"), "--command without {port} needs --port"),
         (("--command", "x {port}", "--only", "nothing"), "no case matches 'nothing'"),
         (("--port", "0", "--host", "192.0.2.1"), "cannot listen on 192.0.2.1 port 0: "),
     ],

@@ -12,7 +12,7 @@ import trio
 import trio.testing
 from attrs import define
 
-from smtp_trio.conform import Outcome, Report, Rule
+from smtp_trio.conform import Outcome, Report, Requirement
 from smtp_trio.conform._client_case import ClientCase, ClientExit, ClientInvariant
 from smtp_trio.conform._client_cases import CHAPTERS, client_cases, client_titles
 from smtp_trio.conform._client_runner import ClientOptions, check_client
@@ -30,34 +30,37 @@ CONFIGURATIONS = ("plain", "opportunistic", "login", "required", "submission")
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
-@pytest.mark.parametrize("rule", client_cases(), ids=lambda rule: rule.id)
-def test_our_client_conforms(rule: Rule, name: str) -> None:
-    (result,) = [result for result in clients_in_memory.report(name).results if result.rule is rule]
+@pytest.mark.parametrize("requirement", client_cases(), ids=lambda requirement: requirement.id)
+def test_our_client_conforms(requirement: Requirement, name: str) -> None:
+    (result,) = [result for result in clients_in_memory.report(name).results if result.requirement is requirement]
     assert result.outcome in (Outcome.PASSED, Outcome.SKIPPED), "\n".join(details(result))
 
 
-@pytest.mark.parametrize("rule", client_cases(), ids=lambda rule: rule.id)
-def test_every_case_is_tried_once(rule: Rule) -> None:
+@pytest.mark.parametrize("requirement", client_cases(), ids=lambda requirement: requirement.id)
+def test_every_case_is_tried_once(requirement: Requirement) -> None:
     results = [
-        result for name in CONFIGURATIONS for result in clients_in_memory.report(name).results if result.rule is rule
+        result
+        for name in CONFIGURATIONS
+        for result in clients_in_memory.report(name).results
+        if result.requirement is requirement
     ]
     assert any(result.outcome is Outcome.PASSED for result in results), {result.reason for result in results}
 
 
 def test_cases_are_complete() -> None:
-    assert len({rule.id for rule in client_cases()}) == len(client_cases()) > 300
-    assert list(dict.fromkeys(rule.group for rule in client_cases())) == list(CHAPTERS)
+    assert len({requirement.id for requirement in client_cases()}) == len(client_cases()) > 300
+    assert list(dict.fromkeys(requirement.group for requirement in client_cases())) == list(CHAPTERS)
     assert all(client_titles().values())
-    for rule in client_cases():
-        assert rule.section.startswith("RFC "), rule.id
-        assert rule.sentence or rule.level.name == "RECOMMENDED", f"{rule.id} needs a sentence"
+    for requirement in client_cases():
+        assert requirement.section.startswith("RFC "), requirement.id
+        assert requirement.sentence or requirement.level.name == "RECOMMENDED", f"{requirement.id} needs a sentence"
 
 
 # --- clients with defects ---------------------------------------------------------------------------------------------
 
 
-def rules(*ids: str) -> list[Rule]:
-    return [rule for rule in client_cases() if rule.id in ids]
+def requirements(*ids: str) -> list[Requirement]:
+    return [requirement for requirement in client_cases() if requirement.id in ids]
 
 
 def without_dot_stuffing(text: bytes) -> bytes:
@@ -126,14 +129,14 @@ DEFECTS: tuple[tuple[str, dict[str, object], str], ...] = (
 )
 def test_client_with_a_defect(id: str, defects: dict[str, object], reason: str) -> None:
     options = {"require_tls": "--require-tls" in needs(id), "login": "--login" in needs(id)}
-    (result,) = run_client_cases(simple_client(**defects), rules(id), **options).results
+    (result,) = run_client_cases(simple_client(**defects), requirements(id), **options).results
     assert result.outcome is Outcome.FAILED, result
     assert re.search(reason, result.reason), result.reason
     assert any(entry.side == "-" and b"the client ended with" in entry.data for entry in result.record)
 
 
 def needs(id: str) -> tuple[str, ...]:
-    return tuple(rules(id)[0].needs)
+    return tuple(requirements(id)[0].needs)
 
 
 #: An invariant, the defects of a client that violates it, and the reason.
@@ -163,9 +166,9 @@ VIOLATIONS: tuple[tuple[str, dict[str, object], str], ...] = (
 )
 def test_client_that_violates_an_invariant(id: str, defects: dict[str, object], reason: str) -> None:
     """In one of the two cases, replies are delayed."""
-    chosen = rules("session.order", "pipelining.not-offered", f"habits.{id}")
+    chosen = requirements("session.order", "pipelining.not-offered", f"habits.{id}")
     good = run_client_cases(simple_client(), chosen).results[-1]
-    assert (good.rule.id, good.outcome) == (f"habits.{id}", Outcome.PASSED), good.reason
+    assert (good.requirement.id, good.outcome) == (f"habits.{id}", Outcome.PASSED), good.reason
     bad = run_client_cases(simple_client(**defects), chosen).results[-1]
     assert bad.outcome is Outcome.FAILED
     assert re.search(r"in \d cases; first in (session.order|pipelining.not-offered): " + reason, bad.reason), bad.reason
@@ -173,7 +176,7 @@ def test_client_that_violates_an_invariant(id: str, defects: dict[str, object], 
 
 def test_every_invariant_can_be_violated() -> None:
     assert {f"habits.{name}" for name, _, _ in VIOLATIONS} == {
-        rule.id for rule in client_cases() if isinstance(rule, ClientInvariant)
+        requirement.id for requirement in client_cases() if isinstance(requirement, ClientInvariant)
     }
 
 
@@ -246,7 +249,7 @@ def test_every_case_ends(send: SendFunction, reason: str) -> None:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return 0
 
-    report = run_client_cases(robust, rules("session.order"))
+    report = run_client_cases(robust, requirements("session.order"))
     (result,) = report.results
     assert result.outcome is Outcome.FAILED
     assert reason in result.reason
@@ -325,7 +328,8 @@ class ConnectingClient:
 
 def run_with(client: ConnectingClient, *ids: str) -> Report:
     return trio.run(
-        partial(check_client, client, ClientOptions(), rules(*ids)), clock=trio.testing.MockClock(autojump_threshold=0)
+        partial(check_client, client, ClientOptions(), requirements(*ids)),
+        clock=trio.testing.MockClock(autojump_threshold=0),
     )
 
 
@@ -368,7 +372,7 @@ def test_several_connections() -> None:
 
 def test_client_that_takes_no_requests() -> None:
     report = run_with(ConnectingClient(1, takes_requests=False, code=None), *FOUR, "data.dots")
-    assert {result.rule.id: result.reason for result in report.results} == {
+    assert {result.requirement.id: result.reason for result in report.results} == {
         "session.order": "",
         "session.quit": "",
         "session.ehlo": "",
@@ -386,7 +390,7 @@ def test_every_report_format() -> None:
 
 
 def test_needs_are_known() -> None:
-    cases = [rule for rule in client_cases() if isinstance(rule, ClientCase)]
+    cases = [requirement for requirement in client_cases() if isinstance(requirement, ClientCase)]
     assert {need for case in cases for need in (*case.needs, *case.skip_if)} == {
         "--command",
         "--require-tls",

@@ -15,9 +15,9 @@ HEAD = "== test.case: a case\nMUST RFC 5321 4.2: A sentence.\n"
 
 
 def one(text: str) -> Case:
-    _, (rule,) = read_cases(text, "test.txt")
-    assert isinstance(rule, Case)
-    return rule
+    _, (requirement,) = read_cases(text, "test.txt")
+    assert isinstance(requirement, Case)
+    return requirement
 
 
 def test_head_and_keys() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from smtp_trio.conform import Case, Level, Outcome, Rule, server_cases
+from smtp_trio.conform import Case, Level, Outcome, Requirement, server_cases
 from smtp_trio.conform._server_cases import CHAPTERS, server_titles
 
 from . import our_servers
@@ -16,35 +16,37 @@ NOT_OFFERED = {"DSN", "BINARYMIME", "AUTH CRAM-MD5"}
 
 
 @pytest.mark.parametrize("name", our_servers.CONFIGURATIONS)
-@pytest.mark.parametrize("rule", server_cases(), ids=lambda rule: rule.id)
-def test_our_server_conforms(rule: Rule, name: str) -> None:
-    (result,) = [result for result in our_servers.report(name).results if result.rule is rule]
+@pytest.mark.parametrize("requirement", server_cases(), ids=lambda requirement: requirement.id)
+def test_our_server_conforms(requirement: Requirement, name: str) -> None:
+    (result,) = [result for result in our_servers.report(name).results if result.requirement is requirement]
     assert result.outcome in (Outcome.PASSED, Outcome.SKIPPED), result.reason
 
 
 @pytest.mark.parametrize(
-    "rule", [rule for rule in server_cases() if not NOT_OFFERED & set(rule.needs)], ids=lambda rule: rule.id
+    "requirement",
+    [requirement for requirement in server_cases() if not NOT_OFFERED & set(requirement.needs)],
+    ids=lambda requirement: requirement.id,
 )
-def test_every_case_is_tried_once(rule: Rule) -> None:
+def test_every_case_is_tried_once(requirement: Requirement) -> None:
     results = [
         result
         for name in our_servers.CONFIGURATIONS
         for result in our_servers.report(name).results
-        if result.rule is rule
+        if result.requirement is requirement
     ]
     assert any(result.outcome is Outcome.PASSED for result in results), {result.reason for result in results}
 
 
 def test_cases_are_complete() -> None:
-    assert len({rule.id for rule in server_cases()}) == len(server_cases())
-    assert list(dict.fromkeys(rule.group for rule in server_cases())) == list(CHAPTERS)
+    assert len({requirement.id for requirement in server_cases()}) == len(server_cases())
+    assert list(dict.fromkeys(requirement.group for requirement in server_cases())) == list(CHAPTERS)
     assert all(server_titles().values())
-    for rule in server_cases():
-        assert rule.section.startswith("RFC "), rule.id
-        assert rule.sentence or rule.level is Level.RECOMMENDED, f"{rule.id} needs a sentence"
-        assert not isinstance(rule, Case) or rule.steps, rule.id
+    for requirement in server_cases():
+        assert requirement.section.startswith("RFC "), requirement.id
+        assert requirement.sentence or requirement.level is Level.RECOMMENDED, f"{requirement.id} needs a sentence"
+        assert not isinstance(requirement, Case) or requirement.steps, requirement.id
 
 
 def test_there_are_cases_of_every_level() -> None:
-    assert {rule.level for rule in server_cases()} == set(Level)
+    assert {requirement.level for requirement in server_cases()} == set(Level)
     assert len(server_cases()) > 300

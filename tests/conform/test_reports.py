@@ -49,16 +49,18 @@ REPORT = Report(
     extensions={"SIZE": "1000"},
     tls_extensions={"SIZE": "2000"},
     results=[
-        Result(rule=case("one.passed"), outcome=Outcome.PASSED, seconds=0.25),
+        Result(requirement=case("one.passed"), outcome=Outcome.PASSED, seconds=0.25),
         Result(
-            rule=case("one.failed", Level.SHOULD),
+            requirement=case("one.failed", Level.SHOULD),
             outcome=Outcome.FAILED,
             reason="expected 250, got 500: <no> & \x01",
             record=RECORD,
             seconds=0.5,
         ),
-        Result(rule=case("two.skipped"), outcome=Outcome.SKIPPED, reason="SIZE is not offered"),
-        Result(rule=case("two.error"), outcome=Outcome.ERROR, reason="the server refuses the session", seconds=3.5),
+        Result(requirement=case("two.skipped"), outcome=Outcome.SKIPPED, reason="SIZE is not offered"),
+        Result(
+            requirement=case("two.error"), outcome=Outcome.ERROR, reason="the server refuses the session", seconds=3.5
+        ),
     ],
     seconds=4.25,
 )

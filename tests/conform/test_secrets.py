@@ -62,8 +62,10 @@ async def reports(padding: int) -> tuple[Report, str]:
             return near
 
         target = Target(host="mx.test", port=25, user=USER, password=PASSWORD, timeout=5, dial=dial)
-        rules = [rule for rule in server_cases() if rule.group in ("auth", "replies", "mail", "ehlo")]
-        report = await check_server(target, rules, on_result=text.add)
+        requirements = [
+            requirement for requirement in server_cases() if requirement.group in ("auth", "replies", "mail", "ehlo")
+        ]
+        report = await check_server(target, requirements, on_result=text.add)
         nursery.cancel_scope.cancel()
     text.end(report)
     return report, out.getvalue()
@@ -73,7 +75,7 @@ async def reports(padding: int) -> tuple[Report, str]:
 @pytest.mark.slow
 async def test_reports_without_secrets(padding: int, autojump_clock: MockClock) -> None:
     report, text = await reports(padding)
-    login = next(result for result in report.results if result.rule.id == "auth.plain")
+    login = next(result for result in report.results if result.requirement.id == "auth.plain")
     assert login.outcome is Outcome.FAILED
     assert "{plain}" in text
     for whole in (text, *(write(report) for write in FORMATS.values())):

@@ -16,8 +16,8 @@ from smtp_trio.conform import (
     Level,
     Outcome,
     Report,
+    Requirement,
     Result,
-    Rule,
     Target,
     UnreachableError,
     check_server,
@@ -35,9 +35,9 @@ TIMEOUT = 10.0
 def case(*lines: str, id: str = "test.case", after: str = "greeting") -> Case:
     """Return a case with these lines."""
     head = (f"== {id}: a case", "MUST RFC 5321 4.2: Every command MUST generate exactly one reply.", f"after: {after}")
-    _, (rule,) = read_cases("\n".join((*head, *lines)))
-    assert isinstance(rule, Case)
-    return rule
+    _, (requirement,) = read_cases("\n".join((*head, *lines)))
+    assert isinstance(requirement, Case)
+    return requirement
 
 
 ASK = ("C: NOOP", "S: 250")
@@ -65,7 +65,9 @@ async def answer_250(
                 return
 
 
-async def run_cases(server: Server, *rules: Rule, jobs: int = 1, results: list[Result] | None = None) -> Report:
+async def run_cases(
+    server: Server, *requirements: Requirement, jobs: int = 1, results: list[Result] | None = None
+) -> Report:
     """Return the report about a server."""
 
     async def serve(stream: Stream) -> None:
@@ -83,14 +85,14 @@ async def run_cases(server: Server, *rules: Rule, jobs: int = 1, results: list[R
         target = Target(host="mx.test", port=25, timeout=TIMEOUT, dial=dial)
         try:
             on_result = None if results is None else results.append
-            return await check_server(target, rules, jobs=jobs, on_result=on_result)
+            return await check_server(target, requirements, jobs=jobs, on_result=on_result)
         finally:
             nursery.cancel_scope.cancel()
 
 
-async def run_case(server: Server, rule: Rule = NOOP) -> Result:
+async def run_case(server: Server, requirement: Requirement = NOOP) -> Result:
     """Return the result of one case."""
-    (result,) = (await run_cases(server, rule)).results
+    (result,) = (await run_cases(server, requirement)).results
     return result
 
 
@@ -295,8 +297,8 @@ async def test_refused_session_is_retried(autojump_clock: trio.testing.MockClock
 
 
 async def test_run_stops_after_three_refused_cases(autojump_clock: trio.testing.MockClock) -> None:
-    rules = [case(*ASK, id=f"test.{number}") for number in range(5)]
-    report = await run_cases(refusing([False, False, *[True] * 100]), *rules)
+    requirements = [case(*ASK, id=f"test.{number}") for number in range(5)]
+    report = await run_cases(refusing([False, False, *[True] * 100]), *requirements)
     assert [result.outcome for result in report.results] == [Outcome.ERROR] * 5
     first, *_, last = report.results
     assert first.reason.startswith(
@@ -353,35 +355,37 @@ async def test_peer_that_is_not_an_smtp_server(
     ],
 )
 async def test_violated_invariants(autojump_clock: trio.testing.MockClock, id: str, answer: bytes) -> None:
-    (rule,) = [rule for rule in server_cases() if rule.id == id]
-    assert isinstance(rule, Invariant)
+    (requirement,) = [requirement for requirement in server_cases() if requirement.id == id]
+    assert isinstance(requirement, Invariant)
     replies = {b"EHLO": b"250-mx.test\r\n250 ENHANCEDSTATUSCODES\r\n", b"QUIT": b"221 2.0.0 mx.test\r\n"}
     noop = case("C: NOOP", "S: 2..", after="EHLO")
-    good = await run_cases(lambda stream: answer_250(stream, {**replies, b"NOOP": b"250 2.0.0 Ok\r\n"}), noop, rule)
+    good = await run_cases(
+        lambda stream: answer_250(stream, {**replies, b"NOOP": b"250 2.0.0 Ok\r\n"}), noop, requirement
+    )
     assert [result.outcome for result in good.results] == [Outcome.PASSED] * 2
-    bad = await run_cases(lambda stream: answer_250(stream, {**replies, b"NOOP": answer}), noop, rule)
+    bad = await run_cases(lambda stream: answer_250(stream, {**replies, b"NOOP": answer}), noop, requirement)
     assert [result.outcome for result in bad.results] == [Outcome.PASSED, Outcome.FAILED]
     assert bad.results[1].reason.startswith("1 of 4 replies, in 1 cases; first in test.case: 2")
 
 
 async def test_enhanced_code_in_reply_to_ehlo(autojump_clock: trio.testing.MockClock) -> None:
-    (rule,) = [rule for rule in server_cases() if rule.id == "replies.enhanced-none"]
+    (requirement,) = [requirement for requirement in server_cases() if requirement.id == "replies.enhanced-none"]
     ehlo = b"250-2.0.0 mx.test\r\n250 ENHANCEDSTATUSCODES\r\n"
-    report = await run_cases(lambda stream: answer_250(stream, {b"EHLO": ehlo}), case(after="EHLO"), rule)
+    report = await run_cases(lambda stream: answer_250(stream, {b"EHLO": ehlo}), case(after="EHLO"), requirement)
     assert report.results[-1].outcome is Outcome.FAILED
 
 
 async def test_invariant_without_replies_is_skipped(autojump_clock: trio.testing.MockClock) -> None:
-    (rule,) = [rule for rule in server_cases() if rule.id == "replies.syntax"]
-    result = await run_case(answer_250, rule)
+    (requirement,) = [requirement for requirement in server_cases() if requirement.id == "replies.syntax"]
+    result = await run_case(answer_250, requirement)
     assert (result.outcome, result.reason) == (Outcome.SKIPPED, "no reply to check was received")
 
 
 @pytest.mark.parametrize("size", [b"9" * 5000, b"-1", b"\xd9\xa3", b"many"])
 async def test_invalid_size_is_no_limit(autojump_clock: trio.testing.MockClock, size: bytes) -> None:
     replies = {b"EHLO": b"250-mx.test\r\n250 SIZE " + size + b"\r\n"}
-    rule = case("needs: SIZE n", after="EHLO")
-    (result,) = (await run_cases(lambda stream: answer_250(stream, replies), rule)).results
+    requirement = case("needs: SIZE n", after="EHLO")
+    (result,) = (await run_cases(lambda stream: answer_250(stream, replies), requirement)).results
     assert (result.outcome, result.reason) == (Outcome.SKIPPED, "SIZE n is not offered")
 
 
@@ -399,9 +403,11 @@ async def test_simultaneous_cases_are_reported_in_order(autojump_clock: trio.tes
             busy -= 1
 
     results: list[Result] = []
-    rules = [case(*ASK, id=f"test.{number}") for number in range(10)]
-    report = await run_cases(server, *rules, jobs=3, results=results)
-    assert [result.rule for result in report.results] == [result.rule for result in results] == rules
+    requirements = [case(*ASK, id=f"test.{number}") for number in range(10)]
+    report = await run_cases(server, *requirements, jobs=3, results=results)
+    assert (
+        [result.requirement for result in report.results] == [result.requirement for result in results] == requirements
+    )
     assert {result.outcome for result in results} == {Outcome.PASSED}
     assert most == 3
 
