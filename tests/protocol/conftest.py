@@ -11,5 +11,6 @@ import os
 from hypothesis import settings
 
 settings.register_profile("core", max_examples=200, deadline=None, derandomize=True, database=None)
+settings.register_profile("quick", settings.get_profile("core"), max_examples=20)  # the nox session `quick`
 settings.register_profile("explore", max_examples=20_000, deadline=None, database=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "core"))
