@@ -1,4 +1,4 @@
-"""The picture in the documentation is that of the table."""
+"""docs/dialogue.svg shows the state table."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from test_docs import load
 drawing = load("draw_dialogue")
 
 
-def test_the_picture_is_what_the_table_gives() -> None:
+def test_the_diagram_is_up_to_date() -> None:
     assert drawing.FILE.read_text(encoding="utf-8") == drawing.draw(), "run python docs/draw_dialogue.py"
 
 
-def test_every_phase_has_a_place_of_its_own() -> None:
+def test_every_phase_has_its_own_place() -> None:
     assert set(drawing.phases()) == set(drawing.PLACES)
     assert len(set(drawing.PLACES.values())) == len(drawing.PLACES)

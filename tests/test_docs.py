@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import fnmatch
+import importlib
 import importlib.util
 import json
 import re
@@ -38,6 +40,8 @@ PAGES = "\n".join(page.read_text(encoding="utf-8") for page in blocks.PAGES)
 #: What fits on a page that is 1280 pixels wide.
 COLUMNS = 88
 
+MISSING = [name for name in ("django", "aiosmtplib", "anyio") if importlib.util.find_spec(name) is None]
+
 
 def load(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
@@ -53,9 +57,23 @@ def test_a_block_runs_when_copied_alone(
     block: blocks.Block, smtp_inbox: InboxThread, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A block without a server in it may connect to one that accepts all mail."""
+    for name in MISSING:
+        if re.search(rf"^\s*(import|from) {name}\b", block.source, re.MULTILINE):
+            pytest.skip(f"{name} is not installed")
     monkeypatch.chdir(tmp_path)
     names = block.run(port=None if "Server(" in block.source else smtp_inbox.port)
     assert block.undefined(names) == set()
+
+
+@pytest.mark.parametrize("block", blocks.PYTHON, ids=str)
+def test_a_block_uses_existing_names(block: blocks.Block) -> None:
+    """Also in functions that nothing calls."""
+    for node in ast.walk(ast.parse(block.source)):
+        match node:
+            case ast.Attribute(ast.Name("smtp_trio"), name):
+                assert hasattr(smtp_trio, name)
+            case ast.ImportFrom(module=str(module), names=names) if module.startswith("smtp_trio"):
+                assert [alias.name for alias in names if not hasattr(importlib.import_module(module), alias.name)] == []
 
 
 @pytest.mark.parametrize("block", blocks.ALL, ids=str)
@@ -79,49 +97,47 @@ def test_a_public_name_is_documented(name: str) -> None:
 MEASURED = json.loads((DOCS / "conformance.json").read_text())["servers"]
 
 
-@pytest.mark.parametrize("server", [name for name, told in MEASURED.items() if told["count"]["failed"]])
-def test_each_failure_of_a_server_is_explained_and_no_other(server: str) -> None:
+@pytest.mark.parametrize("server", [name for name, result in MEASURED.items() if result["count"]["failed"]])
+def test_the_page_explains_exactly_the_failures_of_a_server(server: str) -> None:
     page = (DOCS / "conformance.rst").read_text()
     section = re.split(rf"^{server}\n-+\n", page, flags=re.MULTILINE | re.IGNORECASE)[1]
     section = re.split(r"^[\w-]+\n-+\n", section, flags=re.MULTILINE)[0]
     patterns = re.findall(r"``([a-z]+\.[a-z0-9*-]+)``", section)
-    failed = [rule for rules in MEASURED[server]["failed"].values() for rule in rules]
-    assert [rule for rule in failed if not any(fnmatch.fnmatchcase(rule, pattern) for pattern in patterns)] == []
+    failed = [case for cases in MEASURED[server]["failed"].values() for case in cases]
+    assert [case for case in failed if not any(fnmatch.fnmatchcase(case, pattern) for pattern in patterns)] == []
     assert [pattern for pattern in patterns if not fnmatch.filter(failed, pattern)] == []
 
 
 @pytest.mark.parametrize("command", ["serve", "send"])
-def test_an_option_is_documented(command: str) -> None:
-    """All of them, and no other."""
-    helped = subprocess.run(
+def test_the_page_documents_exactly_the_options_of_a_command(command: str) -> None:
+    shown = subprocess.run(
         [sys.executable, "-m", "smtp_trio", command, "--help"], capture_output=True, text=True, check=True
     )
     page = (DOCS / "command-line.rst").read_text().partition(f".. program:: smtp-trio {command}\n")[2]
     documented = re.findall(r"^\.\. option:: .*(--[a-z-]+)", page.partition("\n.. program::")[0], re.MULTILINE)
-    assert set(re.findall(r"(?<![\w-])--[a-z-]+", helped.stdout)) == {"--help", *documented}
+    assert set(re.findall(r"(?<![\w-])--[a-z-]+", shown.stdout)) == {"--help", *documented}
 
 
-HOOKED: list[tuple[str, type[Command]]] = [
+HOOKS: list[tuple[str, type[Command]]] = [
     ("helo", Ehlo), ("helo", Helo), ("auth", AuthCommand), ("mail", Mail), ("rcpt", Rcpt), ("data", EndOfBody), ("vrfy", Vrfy),
     ("expn", Expn), ("help", Help),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("hook", "command"), HOOKED)
-def test_a_code_that_a_hook_is_said_to_have_is_taken_from_it(hook: str, command: type[Command]) -> None:
-    """And all that may be taken are told, but for those that the core says by itself."""
+@pytest.mark.parametrize(("hook", "command"), HOOKS)
+def test_the_page_lists_exactly_the_codes_that_a_hook_may_return(hook: str, command: type[Command]) -> None:
+    """Other than those that the core sends by itself."""
     row = re.search(rf"   \* - ``{hook}\(.*\n     - .*\n     - (.*)", (DOCS / "hooks.rst").read_text())
     assert row is not None
-    told = {int(code) for code in re.findall(r"\b[2-5]\d\d\b", row[1].partition(" is 454")[0])}
+    listed = {int(code) for code in re.findall(r"\b[2-5]\d\d\b", row[1].partition(" is 454")[0])}
     for first, last in re.findall(r"(\d{3}) to (\d{3})", row[1]):
-        told |= set(range(int(first), int(last) + 1))
-    assert told - {451} == command.codes - {334, 451, 503} - ({502, 504} if hook == "auth" else set())
+        listed |= set(range(int(first), int(last) + 1))
+    assert listed - {451} == command.codes - {334, 451, 503} - ({502, 504} if hook == "auth" else set())
 
 
 EXAMPLES = [block for block in blocks.PYTHON if block.page == "testing" and "def test_" in block.source]
 #: As in a project that `django-admin startproject` made.
 DJANGO = "from django.conf import settings\n\nsettings.configure()\n"
-MISSING = [name for name in ("django", "aiosmtplib", "anyio") if importlib.util.find_spec(name) is None]
 
 
 @pytest.mark.slow
@@ -150,12 +166,20 @@ def test_the_tests_of_the_page_on_testing_pass(
     pytester.runpytest_subprocess(*options).assert_outcomes(passed=tests)
 
 
-def test_the_sweep_of_the_page_on_cancellation_passes() -> None:
-    [sweep] = [block for block in blocks.PYTHON if block.page == "cancellation" and "def test_store" in block.source]
+def test_the_program_of_the_page_on_testing_prints_a_transcript(capsys: pytest.CaptureFixture[str]) -> None:
+    for block in blocks.PYTHON:
+        if block.page == "testing" and "def test_" not in block.source:
+            block.run()
+    assert "\nC: Subject: hi\n" in capsys.readouterr().out
+
+
+def test_the_sweeps_of_the_page_on_cancellation_pass() -> None:
+    sweep, block_only = [block for block in blocks.PYTHON if block.page == "cancellation" and "attempt" in block.source]
     sweep.run()["test_store"]()
+    assert smtp_trio.testing.cancel_everywhere(block_only.run()["scenario"]).points > 5
 
 
-async def test_the_blocking_server(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_the_server_on_a_blocking_socket(capsys: pytest.CaptureFixture[str]) -> None:
     serve: Callable[[socket.socket], None] = load("blocking").serve
 
     def serve_one(listener: socket.socket) -> None:
