@@ -44,7 +44,7 @@ def workers(number: int, store: str, load: Load) -> Contender:
         if key not in env.processes:
             path = f"{store}:{env.directory / store}-{number}"
             env.processes[key] = start(env, own_server("command-line", str(number), path), *cores())
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 120
             while number > 1 and len(process_tree(env.processes[key].pid)) <= number:
                 assert time.monotonic() < deadline, "the workers did not start"
                 time.sleep(0.02)

@@ -134,8 +134,7 @@ class Accounts:
         self.path = path
         self._limiter = trio.CapacityLimiter(MAX_CONCURRENT)
         self._secrets: dict[str, Hash | str] = {}
-        #: The hash that is checked for users who have none, so that the time of a reply does not tell whether a user
-        #: exists.
+        #: The hash that is checked for an unknown user, so that the time of the reply does not reveal which users exist.
         self._decoy: Hash | None = None
 
     def read(self) -> None:

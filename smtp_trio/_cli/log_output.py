@@ -25,9 +25,9 @@ class LogFormatter(logging.Formatter):
         self.as_json = as_json
 
     def format(self, record: logging.LogRecord) -> str:
-        note: MessageRecord | None = getattr(record, "note", None)
-        if note is not None:
-            return note.json() if self.as_json else str(note)
+        message_record: MessageRecord | None = getattr(record, "note", None)
+        if message_record is not None:
+            return message_record.json() if self.as_json else str(message_record)
         time = datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds")
         level, message = record.levelname.lower(), record.getMessage()
         # The messages of these two loggers contain the reason that the system gave. Any other exception is a bug, which

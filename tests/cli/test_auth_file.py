@@ -45,7 +45,7 @@ def test_a_new_hash_is_decoded_and_differs_each_time() -> None:
 
 
 def test_parse() -> None:
-    secrets = parse(f"# people\r\nfred:a:b \r\n\n  \nwilma:{VECTOR}\nbarney@example.org:#x\n")
+    secrets = parse(f"# accounts\r\nfred:a:b \r\n\n  \nwilma:{VECTOR}\nbarney@example.org:#x\n")
 
     assert secrets == {"fred": "a:b ", "wilma": Hash.decode(VECTOR), "barney@example.org": "#x"}
 
@@ -102,7 +102,7 @@ async def is_accepted(accounts: Accounts, session: Session, user: str, password:
 
 @pytest.mark.parametrize("hashed", [True, False])
 async def test_logins(tmp_path: Path, session: Session, hashed: bool) -> None:
-    path = tmp_path / "people"
+    path = tmp_path / "accounts"
     path.write_text(f"fred:secret\nwilma:{cheap('hush') if hashed else 'hush'}\n")
     accounts = Accounts(str(path))
 
@@ -126,7 +126,7 @@ async def test_logins(tmp_path: Path, session: Session, hashed: bool) -> None:
 async def test_an_unknown_user_takes_as_long_as_a_known_one(
     tmp_path: Path, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "people"
+    path = tmp_path / "accounts"
     path.write_text(f"fred:secret\nwilma:{cheap('hush')}\n")
     accounts = Accounts(str(path))
     accounts.read()
@@ -144,7 +144,7 @@ async def test_an_unknown_user_takes_as_long_as_a_known_one(
 
 
 async def test_the_accounts_stay_when_the_file_becomes_invalid(tmp_path: Path, session: Session) -> None:
-    path = tmp_path / "people"
+    path = tmp_path / "accounts"
     path.write_text("fred:secret\n")
     accounts = Accounts(str(path))
     accounts.read()
@@ -163,7 +163,7 @@ async def test_the_accounts_stay_when_the_file_becomes_invalid(tmp_path: Path, s
 async def test_a_failed_login_is_logged_without_the_password(
     tmp_path: Path, session: Session, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = tmp_path / "people"
+    path = tmp_path / "accounts"
     path.write_text("fred:secret\n")
     accounts = Accounts(str(path))
     accounts.read()

@@ -253,8 +253,8 @@ async def test_other_messages_are_sent_after_a_refused_one(tmp_path: Path, mail:
 
 
 async def test_no_server_at_the_address(tmp_path: Path, mail: Path) -> None:
-    with socket.create_server((HOST, 0)) as taken:
-        port = taken.getsockname()[1]
+    with socket.create_server((HOST, 0)) as unused:
+        port = unused.getsockname()[1]
     code, lines, err = await send(f"--server={HOST}:{port}", "mail.eml", "mail.eml", cwd=tmp_path)
 
     assert code == 75

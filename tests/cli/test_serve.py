@@ -101,8 +101,8 @@ async def test_log_in_json(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 async def test_quiet_and_verbose(tmp_path: Path) -> None:
-    with socket.create_server((HOST, 0)) as taken:
-        port = taken.getsockname()[1]
+    with socket.create_server((HOST, 0)) as unused:
+        port = unused.getsockname()[1]
     async with running("-m", "smtp_trio", "serve", "-q", "--port", str(port), cwd=tmp_path) as program:
         program.port = port
         while True:  # with -q it does not print when it listens
@@ -320,10 +320,10 @@ async def test_the_certificate_stays_in_use_when_the_new_one_is_invalid(
 
 @pytest.mark.slow
 async def test_mail_is_accepted_after_a_login_only(tmp_path: Path, certificates: Certificates) -> None:
-    people = tmp_path / "people"
+    auth_file = tmp_path / "accounts"
     code, hashed, _ = await run("-m", "smtp_trio", "hash-password", cwd=tmp_path, stdin=b"hush\n")
     assert code == 0
-    people.write_text(f"fred:secret\nwilma:{hashed}")
+    auth_file.write_text(f"fred:secret\nwilma:{hashed}")
 
     def without_tls(client: smtplib.SMTP) -> None:
         client.ehlo()
@@ -341,7 +341,7 @@ async def test_mail_is_accepted_after_a_login_only(tmp_path: Path, certificates:
 
         return dialogue
 
-    async with serving(*certificates.options, "--auth-file", "people", "-v", cwd=tmp_path) as program:
+    async with serving(*certificates.options, "--auth-file", "accounts", "-v", cwd=tmp_path) as program:
         await program.client(without_tls)
         await program.client(log_in("fred", "secret"))
         await program.client(log_in("wilma", "hush"))
@@ -351,13 +351,13 @@ async def test_mail_is_accepted_after_a_login_only(tmp_path: Path, certificates:
                 await program.client(log_in(user, password))
             await program.err.wait_for(f"authentication failed for '{user}' from {HOST}:")
 
-        people.write_text("barney:rubble\n")
+        auth_file.write_text("barney:rubble\n")
         program.signal(signal.SIGHUP)
         await program.out.wait_for("SIGHUP: reloading the certificate")
         await program.client(log_in("barney", "rubble"))
-        people.write_text("barney\n")
+        auth_file.write_text("barney\n")
         program.signal(signal.SIGHUP)
-        await program.err.wait_for(f"SIGHUP: cannot use {people.name}: line 1: ")
+        await program.err.wait_for(f"SIGHUP: cannot use {auth_file.name}: line 1: ")
         await program.client(log_in("barney", "rubble"))
 
         program.signal(signal.SIGTERM)
@@ -369,8 +369,8 @@ async def test_mail_is_accepted_after_a_login_only(tmp_path: Path, certificates:
 
 @pytest.mark.slow
 async def test_auth_optional_accepts_mail_without_a_login(tmp_path: Path, certificates: Certificates) -> None:
-    (tmp_path / "people").write_text("fred:secret\n")
-    options = [*certificates.options, "--auth-file", "people", "--auth-optional"]
+    (tmp_path / "accounts").write_text("fred:secret\n")
+    options = [*certificates.options, "--auth-file", "accounts", "--auth-optional"]
     async with serving(*options, cwd=tmp_path) as program:
         await program.send(ME, [YOU], MESSAGE)
 
@@ -491,13 +491,13 @@ INVALID_OPTIONS = [
     ("--tls-cert cert.pem --tls-key none", "cannot read none: No such file or directory"),
     ("--tls-cert cert.pem --tls-key .", "cannot read .: Is a directory"),
     ("--tls-cert cert.pem", "cannot load a certificate from cert.pem and an unencrypted key from cert.pem"),
-    ("--tls-cert people --tls-key key.pem", "cannot load a certificate from people and an unencrypted key from key.pem"),
+    ("--tls-cert accounts --tls-key key.pem", "cannot load a certificate from accounts and an unencrypted key from key.pem"),
     ("--tls-cert cert.pem --tls-key other", "the key in other does not match the certificate in cert.pem"),
     ("--tls-cert cert.pem --tls-key rsa", "the key in rsa does not match the certificate in cert.pem"),
-    ("--auth-file people", "--auth-file requires --tls-cert and --tls-key: passwords are accepted over TLS only"),
+    ("--auth-file accounts", "--auth-file requires --tls-cert and --tls-key: passwords are accepted over TLS only"),
     ("--auth-optional", "--auth-optional requires --auth-file"),
     ("TLS --auth-file none", "cannot use none: No such file or directory"),
-    ("TLS --auth-file people", "cannot use people: line 2: expected user:password or user:hash"),
+    ("TLS --auth-file accounts", "cannot use accounts: line 2: expected user:password or user:hash"),
     ("--workers some", "argument --workers: must be a number from 0 to 256, got 'some'" + SEE),
     ("--fd x", "argument --fd: must be a number from 0 to 2147483647, got 'x'" + SEE),
     ("--fd systemd", "--fd systemd: no sockets were passed to this process (LISTEN_PID, LISTEN_FDS)"),
@@ -509,10 +509,10 @@ INVALID_OPTIONS = [
 # Errors that are found when the server starts; and two of the others, also in a process of their own.
 START_ERRORS = [
     ("--host 192.0.2.1 --accept x", "cannot listen on 192.0.2.1, port 2525: Cannot assign requested address"),
-    ("--store maildir:people", "cannot store mail in DIRECTORY/people: File exists"),
-    ("--store maildir:people/box", "cannot store mail in DIRECTORY/people/box: Not a directory"),
+    ("--store maildir:accounts", "cannot store mail in DIRECTORY/accounts: File exists"),
+    ("--store maildir:accounts/box", "cannot store mail in DIRECTORY/accounts/box: Not a directory"),
     ("--store sqlite:.", "cannot store mail in DIRECTORY: unable to open database file"),
-    ("--store sqlite:people", "cannot store mail in DIRECTORY/people: file is not a database"),
+    ("--store sqlite:accounts", "cannot store mail in DIRECTORY/accounts: file is not a database"),
     ("--tls-cert cert.pem --tls-key rsa", "the key in rsa does not match the certificate in cert.pem"),
     ("--port smtp", "argument --port: must be a number from 0 to 65535, got 'smtp'" + SEE),
 ]  # fmt: skip
@@ -521,7 +521,7 @@ START_ERRORS = [
 @pytest.fixture
 def files(tmp_path: Path, certificates: Certificates) -> Path:
     """A directory with files that do not fit the options that name them."""
-    (tmp_path / "people").write_text("fred:secret\nwilma\n" + "#" * 100)
+    (tmp_path / "accounts").write_text("fred:secret\nwilma\n" + "#" * 100)
     certificates.ca.issue_cert(HOST).private_key_pem.write_to_path(tmp_path / "other")
     certificates.ca.issue_cert(HOST, key_type=trustme.KeyType.RSA).private_key_pem.write_to_path(tmp_path / "rsa")
     return tmp_path
