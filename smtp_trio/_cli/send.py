@@ -129,8 +129,8 @@ def recipient_option(text: str) -> str:
 def _check_mailbox(text: str, *, null: bool) -> str:
     try:
         parse_mailbox(text, "address", null=null)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"invalid address: {text!r}") from None
     return text
 
 

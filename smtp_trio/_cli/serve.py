@@ -197,7 +197,7 @@ def make_server(options: argparse.Namespace, accounts: Accounts | None) -> Serve
             newlines=options.newlines,
         )
     except ValueError as error:
-        raise UsageError(f"--name: {error}") from None
+        raise UsageError(f"--{error}") from None  # the names of options and of parameters are the same
     if accounts is not None:
         server.on(auth=accounts.auth)
     if options.accept:

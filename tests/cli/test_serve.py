@@ -484,7 +484,7 @@ INVALID_OPTIONS = [
     ("--host 0.0.0.0", "--host 0.0.0.0 is not a loopback address: add --accept DOMAIN"),
     ("--host ::", "--host :: is not a loopback address: add --accept DOMAIN"),
     ("--host *", "--host * is not a loopback address: add --accept DOMAIN"),
-    ("--name a..b\u00fc..c", "--name: name must be a domain or an address literal, got 'a..b\u00fc..c'"),
+    ("--name a..b\u00fc..c", "--name must be a domain or an address literal, got 'a..b\u00fc..c'"),
     ("--tls-key key.pem", "--tls-key requires --tls-cert"),
     ("--implicit-tls", "--implicit-tls requires --tls-cert and --tls-key"),
     ("--tls-cert none --tls-key x", "cannot read none: No such file or directory"),
