@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "smtp_trio"
+import smtp_trio
+
+PACKAGE = Path(smtp_trio.__file__).parent
 
 Graph = dict[str, set[str]]
 
