@@ -29,7 +29,9 @@ OTHERS = [version for version in nox.project.python_versions(PROJECT) if version
 
 PYTEST = ("python", "-bb", "-m", "pytest", "-q")
 # Pytest rewrites the tests' assertions; without its cache in bytecode files, every process does that again.
-CACHED = {"PYTHONDONTWRITEBYTECODE": None}
+CACHED: dict[str, str | None] = {"PYTHONDONTWRITEBYTECODE": None}
+# The sessions `core`, `pythons`, `lowest` and `wheel` try all examples.
+FEW_EXAMPLES: dict[str, str | None] = {"HYPOTHESIS_PROFILE": "quick"}
 # Two processes are enough for most of the gain, and tests that wait for a timeout need not wait for each other.
 PARALLEL = ("-n", "2", "--dist", "worksteal")
 FAST = ("-m", "not slow and not crash and not interop")
@@ -57,8 +59,7 @@ def quick(session: nox.Session) -> None:
     session.run("ruff", "check", "-q")
     session.run("ruff", "format", "-q", "--check")
     session.run("mypy")
-    environment = {"HYPOTHESIS_PROFILE": "quick", **CACHED}
-    session.run(*PYTEST, *PARALLEL, *FAST, "-x", *(session.posargs or QUICK_PATHS), env=environment)
+    session.run(*PYTEST, *PARALLEL, *FAST, "-x", *(session.posargs or QUICK_PATHS), env=FEW_EXAMPLES | CACHED)
 
 
 @nox.session(reuse_venv=True)
@@ -80,7 +81,7 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The tests that are not slow and need no other program, on the Python that runs nox."""
     install(session, "-e", ".", *group("test"))
-    session.run(*PYTEST, *PARALLEL, *FAST, *session.posargs, env=CACHED)
+    session.run(*PYTEST, *PARALLEL, *FAST, *session.posargs, env=FEW_EXAMPLES | CACHED)
 
 
 @nox.session(default=False, tags=["full"])

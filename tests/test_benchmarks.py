@@ -68,6 +68,7 @@ LOADS = {
 }
 
 
+@pytest.mark.slow
 def test_load_generator() -> None:
     with ExitStack() as stack:
         env = Environment(stack, short=True)
@@ -80,6 +81,7 @@ def test_load_generator() -> None:
         assert memory(handshake_server.pid) > 1000
 
 
+@pytest.mark.slow
 def test_load_generator_fails_on_an_unexpected_reply() -> None:
     with ExitStack() as stack:
         server = shared_server(Environment(stack), "smtp_trio")
@@ -91,12 +93,14 @@ def test_load_generator_fails_on_an_unexpected_reply() -> None:
 
 
 @pytest.mark.parametrize("kind", flood.KINDS)
+@pytest.mark.slow
 def test_fairness_under_a_flood(kind: str) -> None:
     with ExitStack() as stack:
         server = shared_server(Environment(stack, short=True), "smtp_trio")
         assert fairness.measure_client(server, 2, connections=2, kind=kind).cost > 0
 
 
+@pytest.mark.slow
 def test_cpu_of_all_workers_is_measured() -> None:
     with ExitStack() as stack:
         env = Environment(stack, short=True)

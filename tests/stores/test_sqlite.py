@@ -240,6 +240,7 @@ for _ in range(250):
 """
 
 
+@pytest.mark.slow
 async def test_several_processes_write_in_turn(store: SQLite) -> None:
     """`begin` fails if a process waits longer than ``BUSY_TIMEOUT``, as happens with SQLite's own way of waiting."""
     await store.open()
