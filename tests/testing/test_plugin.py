@@ -117,6 +117,7 @@ def suite(pytester: pytest.Pytester, tmp_path: Path, monkeypatch: pytest.MonkeyP
     return pytester
 
 
+@pytest.mark.slow
 def test_with_pytest_trio(suite: pytest.Pytester) -> None:
     mark = "pytestmark = pytest.mark.trio\n"
     suite.makepyfile(ASYNC.replace("{CLOCK}", mark).replace("{clock}", "autojump_clock"))
@@ -182,6 +183,7 @@ def test_hooks_must_be_a_function(suite: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["*hooks of pytest.mark.smtp_server must be a function*"])
 
 
+@pytest.mark.slow
 def test_without_other_plugins(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """The plugin imports neither Trio nor smtp_trio before one of its fixtures is used."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
