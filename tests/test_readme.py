@@ -71,7 +71,7 @@ def test_test_mail(pytester: pytest.Pytester, tmp_path: Path, monkeypatch: pytes
 
 
 def test_options_exist(capsys: pytest.CaptureFixture[str]) -> None:
-    named = TEXT.partition("`smtp-trio serve` is the same command")[2].partition("\n\n")[0]
+    named = TEXT.partition("can also be written `smtp-trio serve`")[2].partition("\n\n")[0]
     options = re.findall(r"`(--[a-z-]+)", named)
     assert len(options) > 6
 
