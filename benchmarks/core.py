@@ -58,9 +58,9 @@ def answer_all(protocol: ServerProtocol) -> int:
         if isinstance(event, bytes):
             size += len(event)
         elif event is END_OF_BODY:
-            protocol.send(OK)
+            protocol.send_reply(OK)
         elif isinstance(event, Command) and not event.counted:
-            protocol.send(protocol.default_reply(event))
+            protocol.send_reply(protocol.default_reply(event))
     protocol.data_to_send()
     return size
 

@@ -23,7 +23,7 @@ def serve(client: socket.socket) -> None:
         try:
             event = protocol.next_event()
         except BadCommandError as refused:
-            protocol.send(refused.reply)
+            protocol.send_reply(refused.reply)
             if refused.close:
                 break
             continue
@@ -35,10 +35,10 @@ def serve(client: socket.socket) -> None:
         elif isinstance(event, bytes):
             print(event.decode(errors="replace"), end="")
         elif event is END_OF_BODY or event is END_OF_CHUNK:
-            protocol.send(protocol.fault or Reply(250, "Ok: printed", "2.0.0"))
+            protocol.send_reply(protocol.fault or Reply(250, "Ok: printed", "2.0.0"))
         elif isinstance(event, Command) and not event.counted:  # BDAT: see END_OF_CHUNK
             # A complete server would call its application here.
-            protocol.send(protocol.default_reply(event))
+            protocol.send_reply(protocol.default_reply(event))
     client.sendall(protocol.data_to_send())
 
 

@@ -91,7 +91,7 @@ class Envelope:
         return SMTPUTF8 in self.mail.params
 
     @property
-    def body(self) -> str:
+    def body_type(self) -> str:
         """The body type that the client declared: "7BIT", "8BITMIME" or "BINARYMIME" (RFC 6152, RFC 3030)."""
         return self.mail.params.get(BODY, "7BIT")
 

@@ -23,7 +23,7 @@ from installed_plugin import INI, installed
 import smtp_trio
 import smtp_trio.stores
 import smtp_trio.testing
-from smtp_trio.protocol import Command, Ehlo, EndOfBody, Expn, Helo, Help, Mail, Rcpt, Vrfy
+from smtp_trio.protocol import Command, Ehlo, EndOfData, Expn, Helo, Help, Mail, Rcpt, Vrfy
 from smtp_trio.protocol.extensions.auth import AuthCommand
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def test_the_page_documents_exactly_the_options_of_a_command(command: str) -> No
 
 
 HOOKS: list[tuple[str, type[Command]]] = [
-    ("helo", Ehlo), ("helo", Helo), ("auth", AuthCommand), ("mail", Mail), ("rcpt", Rcpt), ("data", EndOfBody), ("vrfy", Vrfy),
+    ("helo", Ehlo), ("helo", Helo), ("auth", AuthCommand), ("mail", Mail), ("rcpt", Rcpt), ("data", EndOfData), ("vrfy", Vrfy),
     ("expn", Expn), ("help", Help),
 ]  # fmt: skip
 

@@ -25,7 +25,7 @@ class LogFormatter(logging.Formatter):
         self.as_json = as_json
 
     def format(self, record: logging.LogRecord) -> str:
-        message_record: MessageRecord | None = getattr(record, "note", None)
+        message_record: MessageRecord | None = getattr(record, "message_record", None)
         if message_record is not None:
             return message_record.json() if self.as_json else str(message_record)
         time = datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds")

@@ -20,7 +20,7 @@ from ..protocol import (
     Connect,
     CountedCommand,
     Data,
-    EndOfBody,
+    EndOfData,
     RemoteProtocolError,
     ReplyError,
     SMTPError,
@@ -44,7 +44,7 @@ TIMEOUT_FIELDS: dict[type[Command], str] = {
     Mail: "mail",
     Rcpt: "rcpt",
     Data: "data",
-    EndOfBody: "end",
+    EndOfData: "end",
     Rset: "rset",
     Quit: "quit",
 }

@@ -148,7 +148,7 @@ class Handshake:
         verified = context.verify_mode == ssl.CERT_REQUIRED and context.check_hostname
         exchange.tls = TlsInfo.of(stream, verified=verified, problem=None if verified else self._certificate_problem)
         if self._tls != "implicit":
-            exchange.protocol.secured()
+            exchange.protocol.tls_started()
 
     # --- AUTH -------------------------------------------------------------------------------------------------------
 

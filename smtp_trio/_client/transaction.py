@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
 
-from ..protocol import Command, Data, EndOfBody, Mail, Rcpt, Reply, Rset
+from ..protocol import Command, Data, EndOfData, Mail, Rcpt, Reply, Rset
 from ..protocol.commands import END_OF_DATA
 from ..protocol.dialogue import MESSAGE, READY
 from ..protocol.extensions.chunking import Bdat, BdatLast
@@ -24,7 +24,7 @@ GROUP_BODY = 1 << 18
 CHUNK = 1 << 20
 
 #: The commands whose reply accepts or rejects the message.
-FINAL = (EndOfBody, BdatLast)
+FINAL = (EndOfData, BdatLast)
 #: RFC 5321 4.5.3.1.10: too many recipients. The others are sent in a further transaction.
 TOO_MANY_RECIPIENTS = frozenset({452, 552})
 

@@ -41,7 +41,7 @@ class HandlerSession(TransactionSession, Protocol):
     def transaction(self) -> Transaction: ...
     async def receive_command(self) -> Command | None: ...
     async def start_tls(self) -> bool: ...
-    def auth_limit_reached(self, reply: Reply) -> bool: ...
+    def count_auth_failure(self, reply: Reply) -> bool: ...
 
 
 # The order of steps is the same in all handlers. The `message` hook is asked first, since it may refuse any command,
@@ -68,7 +68,7 @@ async def greet(session: HandlerSession) -> None:
 async def hello(session: HandlerSession, command: Command) -> None:
     """HELO or EHLO. The hooks may refuse it, or add text to the first line of the reply."""
     had_transaction = session.protocol.state.mail is not None
-    reply = await session.consult(command)
+    reply = await session.call_message_hook(command)
     if reply is None and "helo" in session.hooks.installed:
         reply = await session.hooks.call("helo", session.session, command, command=command)
     default = session.protocol.default_reply(command)
@@ -85,7 +85,7 @@ async def hello(session: HandlerSession, command: Command) -> None:
 
 async def rset(session: HandlerSession, command: Command) -> None:
     """RSET: abort the transaction (RFC 5321 4.1.1.5), then call the `reset` hook."""
-    reply = await session.consult(command) or session.protocol.default_reply(command)
+    reply = await session.call_message_hook(command) or session.protocol.default_reply(command)
     await session.answer(reply)
     if reply.accepted:
         await session.hooks.call("reset", session.session)
@@ -93,7 +93,7 @@ async def rset(session: HandlerSession, command: Command) -> None:
 
 async def default(session: HandlerSession, command: Command) -> None:
     """A command without a handler of its own: the `message` hook, the command's hook, the reply."""
-    reply = await session.consult(command) if session.hooks.has_message else None
+    reply = await session.call_message_hook(command) if session.hooks.has_message else None
     name = command.hook
     if reply is None and name is not None and name in session.hooks.installed:
         reply = await session.hooks.call(name, session.session, command, command=command)
@@ -107,7 +107,7 @@ async def starttls(session: HandlerSession, command: Command) -> None:
 
     The core then forgets what the client sent (RFC 3207 4.2).
     """
-    refusal = await session.consult(command)
+    refusal = await session.call_message_hook(command)
     if refusal is not None:
         await session.answer(refusal)
         return
@@ -116,7 +116,7 @@ async def starttls(session: HandlerSession, command: Command) -> None:
         return
     await session.answer(command.default_reply)
     if not session.over and await session.start_tls():
-        session.protocol.secured()
+        session.protocol.tls_started()
         await session.hooks.call("secured", session.session)
 
 
@@ -136,7 +136,7 @@ async def starttls(session: HandlerSession, command: Command) -> None:
 
 async def auth(session: HandlerSession, command: Command) -> None:
     """AUTH (RFC 4954 4): run the mechanism, which asks for lines from the client and for decisions from the hooks."""
-    reply = await session.consult(command)
+    reply = await session.call_message_hook(command)
     if reply is None:
         assert isinstance(command, AuthCommand)
         exchange = command.exchange(session.mechanism_context)
@@ -163,10 +163,10 @@ async def auth(session: HandlerSession, command: Command) -> None:
         except BadCommandError as bad:
             reply = bad.reply
         except StopIteration as done:
-            session.protocol.authenticated(done.value.user)
+            session.protocol.set_authenticated(done.value.user)
             reply = done.value.reply
     reply = reply or command.default_reply
-    if reply != CANCELLED and session.auth_limit_reached(reply):
+    if reply != CANCELLED and session.count_auth_failure(reply):
         reply = Reply(421, "Too many authentication failures; closing the connection", "4.7.0")
     await session.answer(reply)
 

@@ -14,7 +14,7 @@ from ..protocol import (
     BodyError,
     Command,
     Data,
-    EndOfBody,
+    EndOfData,
     Noop,
     Reply,
     Rset,
@@ -225,7 +225,7 @@ class HookRunner:
             return None
         if not isinstance(answer, Reply):
             raise TypeError(f"the {name} hook must return a Reply or None, got {answer!r}")
-        codes = EndOfBody.codes if isinstance(command, Data) else command.codes
+        codes = EndOfData.codes if isinstance(command, Data) else command.codes
         if answer.code not in codes and answer.code not in COMMON_CODES:
             raise ValueError(f"the {name} hook replied {answer.code} to {command.verb}, for which it is not valid")
         if name == "message" and answer.accepted and command.hook is None and not isinstance(command, MESSAGE_ACCEPTS):

@@ -43,13 +43,13 @@ if TYPE_CHECKING:
     from .state import ServerState
 
 log = logging.getLogger("smtp_trio.session")
-messages = logging.getLogger("smtp_trio.message")
+mail_log = logging.getLogger("smtp_trio.message")
 
 #: Pipelined commands (RFC 2920) that are answered before other tasks are scheduled.
-TURN = 16
+COMMANDS_PER_TURN = 16
 #: Verbs whose refusal by the core is recorded in the log of messages, like a refusal by a hook: a message was
 #: prevented.
-LOGGED = frozenset({"MAIL", "RCPT", "DATA", "BDAT"})
+REFUSALS_LOGGED = frozenset({"MAIL", "RCPT", "DATA", "BDAT"})
 
 
 class Session:
@@ -328,7 +328,7 @@ class SessionTask:
             return False
         if isinstance(self.wire.stream, trio.SSLStream):
             self.session.tls = TlsInfo.of(self.wire.stream)
-            self.protocol.state.secure = True
+            self.protocol.tls_started()
         self.connected = True
         await greet(self)
         return True
@@ -402,12 +402,12 @@ class SessionTask:
         return event
 
     async def yield_turn(self) -> None:
-        """Let other tasks run after every `TURN` commands that were received in one read.
+        """Let other tasks run after every `COMMANDS_PER_TURN` commands that were received in one read.
 
         It is called before an event is taken from the core: a cancellation here loses nothing.
         """
         self._turns += 1
-        if self._turns % TURN == 0:
+        if self._turns % COMMANDS_PER_TURN == 0:
             await trio.lowlevel.checkpoint()
 
     async def flush(self) -> None:
@@ -491,7 +491,7 @@ class SessionTask:
     # The upgrade is made of four steps, in this order: the 220 is sent in the clear and flushed (STARTTLS is not
     # groupable); the core has refused the command if any octets had been received after it, since they could be an
     # injection (RFC 3207 4.2, and CVE-2011-0411); the handshake runs on the same transport, and from its success on the
-    # wire uses the `SSLStream` only; the core forgets the transaction, the user and EHLO (`ServerProtocol.secured`),
+    # wire uses the `SSLStream` only; the core forgets the transaction, the user and EHLO (`ServerProtocol.tls_started`),
     # and the client has to begin anew.
     #
     # During the handshake nothing can be sent to the client in a way that it would understand, so the wire counts as
@@ -520,7 +520,7 @@ class SessionTask:
 
     # --- replies ----------------------------------------------------------------------------------------------------
 
-    async def consult(self, command: Command) -> Reply | None:
+    async def call_message_hook(self, command: Command) -> Reply | None:
         """Call the `message` hook; return its reply, or None."""
         if not self.hooks.has_message:
             return None
@@ -539,7 +539,7 @@ class SessionTask:
 
     def _queue(self, command: Command | BadCommandError | None, reply: Reply) -> bool:
         """Queue a reply; return whether it must be sent at once (RFC 2920 3.2 (5), (6)) or may wait for others."""
-        self.protocol.send(reply)
+        self.protocol.send_reply(reply)
         if self._debug:
             # A line that is not a command may be a password that was sent too late.
             bad = isinstance(command, BadCommandError) and (
@@ -552,7 +552,7 @@ class SessionTask:
         """Reply to a command that the core refuses."""
         self.counts.commands += 1
         self.counts.errors += 1
-        if bad.verb in LOGGED:
+        if bad.verb in REFUSALS_LOGGED:
             self.log_message(bad, bad.reply, self.session.envelope)
         await self.answer(bad.reply)
 
@@ -560,7 +560,7 @@ class SessionTask:
         """Carry out this command next, before others are received."""
         self._deferred = command
 
-    def auth_limit_reached(self, reply: Reply) -> bool:
+    def count_auth_failure(self, reply: Reply) -> bool:
         """Count ``reply`` if it refuses AUTH for good; return whether the client has no further attempt."""
         self._auth_failures += reply.permanent
         return self._auth_failures >= self.server.limits.auth_failures
@@ -576,7 +576,7 @@ class SessionTask:
 
         ``reply`` is None when the client disconnected before it could be sent.
         """
-        if messages.isEnabledFor(logging.INFO):
+        if mail_log.isEnabledFor(logging.INFO):
             session = self.session
             record = MessageRecord.of(
                 command,
@@ -592,4 +592,4 @@ class SessionTask:
                 size=0 if body is None else body.size,
                 seconds=0.0 if body is None else trio.current_time() - body.began,
             )
-            messages.info("%s", record, extra={"note": record})
+            mail_log.info("%s", record, extra={"message_record": record})

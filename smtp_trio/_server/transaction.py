@@ -103,7 +103,7 @@ class Transaction:
         assert envelope is not None
         self.body = body = Body(session, command, envelope)
         self.last_message = MessageState.NOT_TAKEN
-        reply = await session.consult(command)
+        reply = await session.call_message_hook(command)
         if reply is None:
             reply = await session.hooks.call("data", session.session, body, command=command, failure=LOCAL_ERROR)
         reply = reply or queued(envelope)
@@ -142,7 +142,7 @@ class Transaction:
         """Send the reply to the message, and keep its state. See above for the shields."""
         if reply.accepted:
             self.last_message = MessageState.UNACKNOWLEDGED
-            inspector = session.protocol.body
+            inspector = session.protocol.inspector
             if inspector is not None and inspector.repaired:
                 log.info("%s: bare CR or LF in the message was replaced by CRLF", body.envelope.id)
             session.counts.messages += 1
@@ -152,7 +152,7 @@ class Transaction:
         if session.hooks.has_response:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + REPLY_TIMEOUT):
                 await session.hooks.call("response", session.session, reply)
-        session.protocol.send(reply)
+        session.protocol.send_reply(reply)
         if rest := session.wire.flush_now():
             with trio.CancelScope(shield=True, deadline=trio.current_time() + REPLY_TIMEOUT):
                 await session.wire.send(rest)

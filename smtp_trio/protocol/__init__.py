@@ -4,7 +4,7 @@ It does not use Trio, sockets, clocks or TLS. Each side of a connection is an ob
 returns events, and provides the octets to send.
 
 protocol = ServerProtocol("mx.example.org")
-protocol.send(protocol.default_reply(protocol.next_event()))   # the greeting
+protocol.send_reply(protocol.default_reply(protocol.next_event()))   # the greeting
 protocol.receive_data(b"EHLO client.example\\r\\n")
 protocol.next_event()                                          # Ehlo(domain='client.example')
 """
@@ -16,7 +16,7 @@ from .commands import (
     CountedCommand,
     Data,
     Ehlo,
-    EndOfBody,
+    EndOfData,
     Expn,
     Hello,
     Helo,
@@ -63,7 +63,7 @@ __all__ = [
     "CountedCommand",
     "Data",
     "Ehlo",
-    "EndOfBody",
+    "EndOfData",
     "Expn",
     "Extension",
     "Hello",

@@ -26,7 +26,7 @@ from .commands import (
     Connect,
     CountedCommand,
     Data,
-    EndOfBody,
+    EndOfData,
     Hello,
     Mail,
     Quit,
@@ -52,7 +52,7 @@ from .reply_parser import ReplyParser
 #
 # A reply does not name the command that it answers. The first reply answers the first command, and so on (RFC 2920
 # 3.1), so the client needs no more than `Dialogue.unanswered`: a command is appended when it is sent and removed when a
-# reply is read. The end of a message is in the queue as `EndOfBody`. In LMTP, and only there, one command has several
+# reply is read. The end of a message is in the queue as `EndOfData`. In LMTP, and only there, one command has several
 # replies, one for each accepted recipient (RFC 2033 4.2); it is entered in the queue that many times.
 #
 # What may be sent is checked against the phase that is reached if all commands in the queue are accepted
@@ -180,7 +180,7 @@ class ClientProtocol:
                     f"{command.verb} must wait for the reply to {last.verb}: the server does not offer PIPELINING"
                 )
             # RFC 2920 3.1: a command that is not groupable ends a group. The end of a message may begin one.
-            if not (last.groupable or (type(last) is EndOfBody and isinstance(command, Mail | Rset))):
+            if not (last.groupable or (type(last) is EndOfData and isinstance(command, Mail | Rset))):
                 raise LocalProtocolError(f"{command.verb} must wait for the reply to {last.verb}")
         line = self.encode_command(command)
         dialogue.add_command(command)
@@ -356,7 +356,7 @@ class ClientProtocol:
                 for command, params in extension.params.items():
                     self._params.setdefault(command, set()).update(params)
 
-    def secured(self) -> None:
+    def tls_started(self) -> None:
         """Record that TLS is active. All that the server sent before is forgotten (RFC 3207 4.2)."""
         self._set_offer(())
         self._authenticated = False

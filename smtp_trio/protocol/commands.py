@@ -2,7 +2,7 @@
 
 A client writes a command with ``encode``, and a server parses it with ``decode``.
 
-`Connect` and `EndOfBody` are not commands on the wire. They are defined as commands because the server answers them:
+`Connect` and `EndOfData` are not commands on the wire. They are defined as commands because the server answers them:
 the greeting is the reply to the first, the final reply to a message is the reply to the second.
 """
 
@@ -265,7 +265,7 @@ class Data(Command):
     default_reply: ClassVar[Reply] = replies.START_MAIL_INPUT
 
 
-class EndOfBody(Command):
+class EndOfData(Command):
     """The end of the message. The reply to it accepts or refuses the message (RFC 5321 4.1.1.4)."""
 
     __slots__ = ()
@@ -279,7 +279,7 @@ class EndOfBody(Command):
         return "."
 
 
-END_OF_DATA = EndOfBody()
+END_OF_DATA = EndOfData()
 
 
 class Rset(Command):

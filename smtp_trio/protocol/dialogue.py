@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from attrs import Factory, field, frozen
 
-from .commands import Command, Connect, Data, Ehlo, EndOfBody, Expn, Helo, Help, Mail, Noop, Quit, Rcpt, Rset, Vrfy
+from .commands import Command, Connect, Data, Ehlo, EndOfData, Expn, Helo, Help, Mail, Noop, Quit, Rcpt, Rset, Vrfy
 from .errors import LocalProtocolError
 from .replies import Reply
 
@@ -24,7 +24,7 @@ from .replies import Reply
 # that they agree on the phase after every reply; two hand-written state machines would drift apart.
 #
 # Two replies do not answer a command on the wire: the greeting, and the final reply to a message. The table has
-# commands for them, `Connect` and `EndOfBody`. With these, "the server rejected the connection" and "the server
+# commands for them, `Connect` and `EndOfData`. With these, "the server rejected the connection" and "the server
 # accepted the message" need no rules of their own.
 #
 # The phase moves when a command is *answered*, not when it is received or sent. A MAIL that is refused does not begin a
@@ -141,7 +141,7 @@ BASE = Table(
         Helo: {GREETED: READY, READY: READY, SENDER: READY, RECIPIENT: READY},
         Mail: {READY: SENDER},
         Rcpt: {SENDER: RECIPIENT, RECIPIENT: RECIPIENT},
-        EndOfBody: {MESSAGE: READY},
+        EndOfData: {MESSAGE: READY},
         # RFC 5321 4.1.1.5: RSET clears the transaction and keeps the EHLO. It is also allowed before EHLO (4.1.4).
         Rset: {GREETED: GREETED, READY: READY, SENDER: READY, RECIPIENT: READY},
         Noop: unchanged(*OPEN),
@@ -158,7 +158,7 @@ BASE = Table(
         Connect: {CONNECTED: REJECTED},
         # RFC 5321 4.1.1.4: a failed DATA clears the buffers, whether it fails instead of the 354 or at the end of data.
         Data: {RECIPIENT: READY},
-        EndOfBody: {MESSAGE: READY},
+        EndOfData: {MESSAGE: READY},
     },
 )
 

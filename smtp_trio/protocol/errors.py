@@ -30,7 +30,7 @@ class RemoteProtocolError(ProtocolError):
 
 
 class BadCommandError(RemoteProtocolError):
-    """A command that the core refuses. It must be answered with ``reply``: ``protocol.send(exc.reply)``.
+    """A command that the core refuses. It must be answered with ``reply``: ``protocol.send_reply(exc.reply)``.
 
     ``close`` is true if the connection must be closed after the reply, because the end of the command is unknown or the
     peer does not speak SMTP. ``verb`` is the verb in upper case, or "" if the line has none. ``argument`` is the

@@ -2,12 +2,12 @@
 
     protocol.receive_data(octets)            # b"" at the end of the input
     event = protocol.next_event()            # one command at a time,
-    protocol.send(reply)                     # which must be answered before the next; this changes the state
+    protocol.send_reply(reply)               # which must be answered before the next; this changes the state
     octets = protocol.data_to_send()
 
 Events are `Command` objects, ``bytes`` (a piece of the message) and `Signal` members. The first event is `Connect`; the
 reply to it is the greeting. A command that the core refuses is raised as `BadCommandError`; answer it with
-``protocol.send(exc.reply)``.
+``protocol.send_reply(exc.reply)``.
 
 A message sent with DATA gives the event `Data`, which is answered with 354, then pieces, then `END_OF_BODY`, which is
 answered with the final reply. A chunk sent with BDAT gives the event `Bdat`, then pieces, then `END_OF_CHUNK` or, if it
@@ -23,8 +23,8 @@ from attrs import evolve
 from . import default_replies, replies
 from .body_inspector import BodyInspector, Newlines
 from .command_parser import CommandParser
-from .commands import END_OF_DATA, Command, Connect, CountedCommand, Data, EndOfBody
-from .dialogue import CLOSED, GREETED, Dialogue
+from .commands import END_OF_DATA, Command, Connect, CountedCommand, Data, EndOfData
+from .dialogue import CLOSED, CONNECTED, GREETED, Dialogue
 from .errors import BadCommandError, LocalProtocolError
 from .events import CONNECTION_LOST, END_OF_BODY, END_OF_CHUNK, FAULT, NEED_DATA, Event, Signal
 from .extension import Extension
@@ -55,7 +55,7 @@ from .session_state import SessionState
 # DATA:  Data event -> 354 -> pieces -> END_OF_BODY -> final reply
 # BDAT:  Bdat event -> pieces -> END_OF_CHUNK -> reply; Bdat event -> ... -> END_OF_BODY -> final reply
 #
-# With DATA, the end of the message is a command of its own, `EndOfBody`, because the 354 has already answered the DATA.
+# With DATA, the end of the message is a command of its own, `EndOfData`, because the 354 has already answered the DATA.
 # With BDAT, the reply after the octets is the reply to that command, so it stays pending while its octets are read.
 #
 # The state of a message is kept in its `BodyInspector`. It is made with the first reader, serves all chunks of the
@@ -64,8 +64,8 @@ from .session_state import SessionState
 # change what happens to the octets:
 #
 #   fault       The message cannot be accepted: a bare LF, too large, in a mail loop. FAULT is returned once, so that
-#               the application can stop early. The octets are still received, without being checked. `send` does not
-#               accept a positive reply to a message with a fault.
+#               the application can stop early. The octets are still received, without being checked. `send_reply`
+#               does not accept a positive reply to a message with a fault.
 #   discarding  The application does not want the rest (`discard`). The octets give no events, only their end does.
 #
 # A client may go on sending after a fault, and it is entitled to: RFC 5321 gives it no way to stop in the middle of
@@ -88,7 +88,6 @@ class ServerProtocol:
         "_enhanced",
         "_errors",
         "_input_ended",
-        "_inspector",
         "_junk",
         "_lines",
         "_newlines",
@@ -97,6 +96,7 @@ class ServerProtocol:
         "_refused",
         "dialogue",
         "grammar",
+        "inspector",
         "limits",
         "outbox",
         "pending",
@@ -128,11 +128,13 @@ class ServerProtocol:
         )
         self.state: SessionState = SessionState(name, size, tls, frozenset(hooks))
         self.dialogue: Dialogue = Dialogue(self.grammar.table)
-        #: The command that waits for `send`, or None.
+        #: The command that waits for `send_reply`, or None.
         self.pending: Command | BadCommandError | None = Connect()
         self.dialogue.add_command(self.pending)
         #: The octets that must be sent, in pieces; see `data_to_send`.
         self.outbox: list[bytes] = []
+        #: The state of the message that is being received, from its first octet to its final reply; otherwise None.
+        self.inspector: BodyInspector | None = None
         self._connect_returned = False
         self._newlines = newlines
         self._enhanced = self.grammar.has("ENHANCEDSTATUSCODES")
@@ -140,7 +142,6 @@ class ServerProtocol:
         self._buffer = ReceiveBuffer()
         self._lines = LineReader(self._buffer)
         self._reader: DotTerminatedReader | CountedReader | None = None
-        self._inspector: BodyInspector | None = None
         self._refused: tuple[CountedReader, BadCommandError] | None = None
         self._input_ended = False
         self._errors = self._junk = 0
@@ -153,14 +154,9 @@ class ServerProtocol:
         return len(self._buffer)
 
     @property
-    def body(self) -> BodyInspector | None:
-        """The state of the message that is being received, from its first octet to its final reply."""
-        return self._inspector
-
-    @property
     def fault(self) -> Reply | None:
         """The final reply that the message must get, because it cannot be accepted."""
-        return None if self._inspector is None else self._inspector.fault
+        return None if self.inspector is None else self.inspector.fault
 
     @property
     def closed(self) -> bool:
@@ -215,7 +211,7 @@ class ServerProtocol:
                 # since only commands are entered in the cache.
                 line = self._lines.read_line(self.grammar.line_limit)
                 if line is not None and (command := self._parser.parse_cached(line, cached)) is not None:
-                    return self._accept(command)
+                    return self._set_pending(command)
             else:
                 line = self._next_line(buffer)
             if line is None:
@@ -256,7 +252,7 @@ class ServerProtocol:
     def _next_command(self, line: bytes) -> Event:
         continuation = self.grammar.continuations.get(self.dialogue.phase)
         if continuation is not None:
-            return self._accept(continuation.decode(line.decode("latin-1"), {}))
+            return self._set_pending(continuation.decode(line.decode("latin-1"), {}))
         cls, argument = self._parser.split(line)
         if cls.counted:
             return self._next_counted(cls, argument)
@@ -266,7 +262,7 @@ class ServerProtocol:
             # put there by an attacker, to be read as if they had come through TLS, so the session ends here.
             reply = Reply(554, f"Data received after {command.verb}; closing the connection", "5.5.0")
             raise BadCommandError(reply, verb=command.verb, close=True)
-        return self._accept(command)
+        return self._set_pending(command)
 
     def _next_counted(self, cls: type[Command], argument: str) -> Event:
         """Parse a command that is followed by octets of the message (BDAT)."""
@@ -282,7 +278,7 @@ class ServerProtocol:
             self._refused = octets, bad
             return self._next_refused(octets, bad)
         self._begin_body(octets)
-        return self._accept(command)
+        return self._set_pending(command)
 
     def _next_refused(self, octets: CountedReader, bad: BadCommandError) -> Event:
         octets.read()
@@ -291,7 +287,7 @@ class ServerProtocol:
         self._refused = None
         raise bad
 
-    def _accept(self, command: Command) -> Command:
+    def _set_pending(self, command: Command) -> Command:
         """Make a command the pending one. The parser has checked that it is allowed in this phase."""
         if command.junk:
             self._junk += 1
@@ -319,20 +315,20 @@ class ServerProtocol:
 
     def discard(self) -> None:
         """Drop the rest of the message that is being received. It gives no further events until its end."""
-        if self._inspector is not None:
-            self._inspector.discarding = True
+        if self.inspector is not None:
+            self.inspector.discarding = True
 
     def _begin_body(self, reader: DotTerminatedReader | CountedReader) -> None:
         self._reader = reader
-        if self._inspector is None:  # the message begins; otherwise this is another chunk of it
+        if self.inspector is None:  # the message begins; otherwise this is another chunk of it
             state = self.state
             # RFC 3030 3: the lines of a BINARYMIME message are not delimited by CRLF.
             binary = state.mail is not None and state.mail.params.get(BODY) == "BINARYMIME"
             newlines: Newlines = "preserve" if binary else self._newlines
-            self._inspector = BodyInspector(newlines, state.size, self.limits.received)
+            self.inspector = BodyInspector(newlines, state.size, self.limits.received)
 
     def _next_piece(self, reader: DotTerminatedReader | CountedReader, buffer: ReceiveBuffer) -> Event:
-        inspector = self._inspector
+        inspector = self.inspector
         assert inspector is not None
         if buffer.at == len(buffer.data) and not reader.ended and inspector.fault is None:
             return CONNECTION_LOST if self._input_ended else NEED_DATA
@@ -357,7 +353,7 @@ class ServerProtocol:
     def _end_body(self, *, last: bool) -> Signal:
         self._reader = None
         if self.pending is None:
-            self._accept(END_OF_DATA)
+            self._set_pending(END_OF_DATA)
         return END_OF_BODY if last else END_OF_CHUNK
 
     # --- replies ----------------------------------------------------------------------------------------------------
@@ -366,7 +362,7 @@ class ServerProtocol:
         """Return the reply to send if the application has no other."""
         return default_replies.default_reply(command, self.state, self.grammar)
 
-    def send(self, reply: Reply) -> None:
+    def send_reply(self, reply: Reply) -> None:
         """Answer the pending command. The state changes here, before anything is written to the network.
 
         Raises LocalProtocolError if no command is pending, if octets of a BDAT have not been read yet, or if the reply
@@ -383,11 +379,11 @@ class ServerProtocol:
                 self.dialogue.enter(CLOSED)
             enhanced = command.verb not in ("EHLO", "HELO")
         else:
-            if self._inspector is not None:
+            if self.inspector is not None:
                 self._check_final_reply(command, reply)
             self.dialogue.add_reply(reply)
             self.state.update(command, reply, self.dialogue.phase)
-            if self._inspector is not None:
+            if self.inspector is not None:
                 self._end_message(command, reply)
             elif reply.intermediate and type(command) is Data:
                 self._begin_body(DotTerminatedReader(self._buffer))
@@ -408,7 +404,7 @@ class ServerProtocol:
         return reply if reply.text.startswith(name) else evolve(reply, text=f"{name} {reply.text}")
 
     def _check_final_reply(self, command: Command, reply: Reply) -> None:
-        if command.counted or type(command) is EndOfBody:
+        if command.counted or type(command) is EndOfData:
             if self._reader is not None:
                 raise LocalProtocolError(f"the octets of {command.verb} must be read before it is answered")
             if reply.accepted and self.fault is not None:
@@ -416,13 +412,13 @@ class ServerProtocol:
 
     def _end_message(self, command: Command, reply: Reply) -> None:
         """Drop the message if its transaction is over, or if a chunk of it was refused (RFC 3030 2)."""
-        final = command.counted or type(command) is EndOfBody
+        final = command.counted or type(command) is EndOfData
         if self.state.mail is None or (final and reply.refused):
             if final and reply.accepted:
                 self._errors = self._junk = 0
-            self._inspector = None
+            self.inspector = None
 
-    def authenticated(self, user: str) -> None:
+    def set_authenticated(self, user: str) -> None:
         """Record that the client has authenticated as ``user``. Call it before the 235 is sent (RFC 4954 4)."""
         self.state.user = user
         self._parser.state_changed()
@@ -430,13 +426,17 @@ class ServerProtocol:
     def close(self, reply: Reply) -> None:
         """End the session with a 421 that does not answer a command (RFC 5321 3.8)."""
         self.pending = None
-        self._reader = self._inspector = None
+        self._reader = self.inspector = None
         self.outbox.append(self._close_with(reply).encode(enhanced=self._enhanced))
 
-    def secured(self) -> None:
-        """Record that TLS is active. All that the client sent before is forgotten (RFC 3207 4.2)."""
+    def tls_started(self) -> None:
+        """Record that TLS is active: before the greeting (RFC 8314 3.3), or after STARTTLS.
+
+        What the client sent before the handshake is discarded (RFC 3207 4.2).
+        """
         self.state.reset()
         self.state.secure = True
         self._parser.state_changed()
         self._buffer.clear()
-        self.dialogue.enter(GREETED)
+        if self.dialogue.phase is not CONNECTED:  # the greeting is sent only once
+            self.dialogue.enter(GREETED)

@@ -238,7 +238,7 @@ class ServerDriver:
             self._reply(command, self.answer(command) or self.protocol.default_reply(command))
             self.closed = self.closed or isinstance(command, Quit)
             if self.protocol.dialogue.phase is HANDSHAKE:
-                self.protocol.secured()
+                self.protocol.tls_started()
 
     def _auth(self, command: AuthCommand | AuthResponse) -> None:
         answer: Any = None
@@ -260,7 +260,7 @@ class ServerDriver:
             reply = bad.reply
         except StopIteration as done:
             reply = done.value.reply or command.default_reply
-            self.protocol.authenticated(done.value.user)
+            self.protocol.set_authenticated(done.value.user)
         self._reply(command, reply)
 
     def _end_of_body(self, *, last: bool) -> None:
@@ -277,7 +277,7 @@ class ServerDriver:
 
     def _reply(self, command: PendingCommand, reply: Reply) -> None:
         self._answered.append(command)
-        self.protocol.send(reply)
+        self.protocol.send_reply(reply)
         if self.protocol.state.mail is None:
             self._body.clear()
         self.closed = self.closed or reply.code == 421

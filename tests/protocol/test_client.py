@@ -19,7 +19,7 @@ from smtp_trio.protocol import (
     Connect,
     Data,
     Ehlo,
-    EndOfBody,
+    EndOfData,
     Expn,
     Helo,
     Help,
@@ -55,7 +55,7 @@ from smtp_trio.protocol.session_state import SessionState
 
 A, B = Path("a@b", "a", "b"), Path("c@d", "c", "d")
 UTF8 = Path("\u00e9@b", "\u00e9", "b")
-END = EndOfBody()
+END = EndOfData()
 EVERYTHING = (
     "PIPELINING", "SIZE 1000", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "STARTTLS", "AUTH PLAIN", "CHUNKING", "BINARYMIME",
     "DSN",
@@ -606,7 +606,7 @@ def test_tls_forgets_the_offer() -> None:
     for command in (Ehlo("x"), Noop(), Quit(), Mail(A), StartTlsCommand()):
         with pytest.raises(LocalProtocolError):
             client.send_command(command)
-    client.secured()
+    client.tls_started()
     assert phase_of(client) is GREETED
     assert not client.offered
     assert not client.capabilities
@@ -816,7 +816,7 @@ def run_session(segments: Sequence[bytes]) -> list[Any]:
                 break
             events.append((event, client.dialogue.phase, client.capabilities))
             if client.dialogue.phase is HANDSHAKE:
-                client.secured()
+                client.tls_started()
             elif client.dialogue.phase is MESSAGE_PHASE and not client.dialogue.unanswered:
                 client.end_body()
             elif not client.dialogue.unanswered:

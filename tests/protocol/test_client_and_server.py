@@ -30,7 +30,7 @@ from smtp_trio.protocol import (
     CountedCommand,
     Data,
     Ehlo,
-    EndOfBody,
+    EndOfData,
     Expn,
     Helo,
     Help,
@@ -57,7 +57,7 @@ A = Path("a@b", "a", "b")
 BODY_OCTETS = b".dot\r\n"
 
 ALPHABET: tuple[Command, ...] = (
-    Ehlo("x"), Helo("x"), Mail(A), Rcpt(A), Data(), EndOfBody(), Bdat(len(BODY_OCTETS)), BdatLast(len(BODY_OCTETS)), Rset(),
+    Ehlo("x"), Helo("x"), Mail(A), Rcpt(A), Data(), EndOfData(), Bdat(len(BODY_OCTETS)), BdatLast(len(BODY_OCTETS)), Rset(),
     Noop(), Vrfy("x"), Expn("x"), Help(), StartTlsCommand(), AuthCommand("PLAIN"), AuthResponse("Zg=="), Quit(),
 )  # fmt: skip
 
@@ -101,7 +101,7 @@ class ConnectedPair:
         self.client = ClientProtocol(CLIENT)
         self.server = ServerProtocol("mx.test", **SERVERS[settings])
         assert isinstance(self.server.next_event(), Connect)
-        self.server.send(self.reply(Connect(), greeting))
+        self.server.send_reply(self.reply(Connect(), greeting))
         self.deliver_replies([None])
         for group in path:
             self.run_group(group)
@@ -119,7 +119,7 @@ class ConnectedPair:
         assert self.client.in_sync or self.phase in (MESSAGE_PHASE, CLOSED)
         assert self.client.offered.keys() == state.offered or self.server.closed
         hello = None if state.hello is None else type(state.hello)
-        body = self.server.body is not None
+        body = self.server.inspector is not None
         rcpts, rejected_rcpts = bool(state.rcpts), bool(state.rejected_rcpts)
         return State(
             self.phase,
@@ -143,7 +143,7 @@ class ConnectedPair:
         Raises LocalProtocolError if the client does not send a command.
         """
         for command, _ in group:
-            if isinstance(command, EndOfBody):
+            if isinstance(command, EndOfData):
                 if self.client.dialogue.phase is MESSAGE_PHASE:
                     self.client.send_body(BODY_OCTETS)
                 self.client.end_body()
@@ -171,13 +171,13 @@ class ConnectedPair:
         except BadCommandError as bad:
             if in_order:
                 raise
-            self.server.send(bad.reply)
+            self.server.send_reply(bad.reply)
             return False
         assert type(command) is type(sent)
         if isinstance(command, AuthCommand | AuthResponse) and kind == ACCEPT:
-            self.server.authenticated("fred")
+            self.server.set_authenticated("fred")
         reply = self.reply(command, kind)
-        self.server.send(reply)
+        self.server.send_reply(reply)
         return not reply.refused
 
     def event(self) -> Command:
@@ -198,8 +198,8 @@ class ConnectedPair:
             assert phase is None or self.client.dialogue.phase is phase
         assert self.client.next_event() is (CONNECTION_LOST if self.client.closed else NEED_DATA)
         if self.phase is HANDSHAKE:
-            self.client.secured()
-            self.server.secured()
+            self.client.tls_started()
+            self.server.tls_started()
 
     def server_refuses(self, command: Command) -> bool:
         """Return whether the server refuses a command that the client did not send."""
@@ -297,7 +297,7 @@ def test_phases_agree_after_a_rejecting_greeting(settings: str) -> None:
 def groups(path: Sequence[Group], sent: tuple[Command, ...] = ()) -> Iterator[tuple[Command, ...]]:
     """Yield all groups of 2 to `MAX_GROUP` commands that the client sends at once."""
     for command in ALPHABET:
-        if isinstance(command, EndOfBody):
+        if isinstance(command, EndOfData):
             continue
         client = ConnectedPair("all extensions", path).client
         for each in sent:

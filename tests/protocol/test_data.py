@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from smtp_trio.protocol import Data, EndOfBody, Reply
+from smtp_trio.protocol import Data, EndOfData, Reply
 
 from .driver import HELLO, NAME, RECIPIENT, SENDER, ServerDriver, codes, driver_in, replying
 
@@ -46,13 +46,13 @@ def test_transaction_ends_with_the_message() -> None:
 
 
 def test_text_of_the_final_reply() -> None:
-    driver = driver_in("RECIPIENT", replying((EndOfBody, Reply(250, "Ok: queued as x-1"))))
+    driver = driver_in("RECIPIENT", replying((EndOfData, Reply(250, "Ok: queued as x-1"))))
     assert driver.send_lines("DATA", ".")[1] == "250 2.0.0 Ok: queued as x-1"
 
 
 @pytest.mark.parametrize("reply", [Reply(451, "Later", "4.3.0"), Reply(554, "Never", "5.6.0"), Reply(452, "Full")])
 def test_message_refused_at_its_end(reply: Reply) -> None:
-    driver = driver_in("RECIPIENT", replying((EndOfBody, reply)))
+    driver = driver_in("RECIPIENT", replying((EndOfData, reply)))
     assert codes(driver.send_lines("DATA", "x", ".", "DATA", SENDER, RECIPIENT, "DATA"))[1:] == [
         f"{reply.code} {reply.encode().split()[1].decode()}", "503 5.5.1", "250 2.1.0", "250 2.1.5", "354",
     ]  # fmt: skip

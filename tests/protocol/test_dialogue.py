@@ -12,7 +12,7 @@ from smtp_trio.protocol import (
     Connect,
     Data,
     Ehlo,
-    EndOfBody,
+    EndOfData,
     Expn,
     Helo,
     Help,
@@ -39,7 +39,7 @@ CONNECTED, REJECTED, GREETED, READY, SENDER, RECIPIENT, MESSAGE, CLOSED = Phase
 
 A = Path("a@b", "a", "b")
 COMMANDS: list[Command] = [
-    Connect(), Ehlo("x"), Helo("x"), Mail(A), Rcpt(A), Data(), EndOfBody(), Rset(), Noop(), Vrfy("x"), Expn("x"), Help(), Quit(),
+    Connect(), Ehlo("x"), Helo("x"), Mail(A), Rcpt(A), Data(), EndOfData(), Rset(), Noop(), Vrfy("x"), Expn("x"), Help(), Quit(),
     StartTlsCommand(), AuthCommand("PLAIN"), AuthResponse(""), Bdat(1), BdatLast(1),
 ]  # fmt: skip
 PHASES: list[enum.Enum] = [*Phase, *AuthPhase, *TlsPhase, *ChunkPhase]
@@ -57,7 +57,7 @@ ACCEPTED: dict[enum.Enum, dict[type[Command], enum.Enum | None]] = {
     READY: {**ALWAYS_ALLOWED, **HELLO, Rset: READY, Mail: SENDER, StartTlsCommand: HANDSHAKE, AuthCommand: READY},
     SENDER: {**ALWAYS_ALLOWED, **HELLO, Rset: READY, Rcpt: RECIPIENT},
     RECIPIENT: {**ALWAYS_ALLOWED, **HELLO, Rset: READY, Rcpt: RECIPIENT, Data: SAME, Bdat: CHUNKS, BdatLast: READY},
-    MESSAGE: {EndOfBody: READY},
+    MESSAGE: {EndOfData: READY},
     CLOSED: {},
     EXCHANGE: {AuthResponse: READY},  # RFC 4954 4
     HANDSHAKE: {},  # RFC 3207 4
@@ -73,7 +73,7 @@ PROCEED: dict[tuple[enum.Enum, type[Command]], enum.Enum] = {
 REFUSED: dict[tuple[enum.Enum, type[Command]], enum.Enum] = {
     (CONNECTED, Connect): REJECTED,
     (RECIPIENT, Data): READY,
-    (MESSAGE, EndOfBody): READY,
+    (MESSAGE, EndOfData): READY,
     (EXCHANGE, AuthResponse): READY,
     (RECIPIENT, Bdat): CHUNK_REFUSED, (CHUNKS, Bdat): CHUNK_REFUSED,
     (RECIPIENT, BdatLast): READY, (CHUNKS, BdatLast): READY,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from smtp_trio.protocol import Command, Extension, Limits, Mail, Rcpt, Reply, ServerProtocol, Table
-from smtp_trio.protocol.dialogue import READY
+from smtp_trio.protocol.dialogue import GREETED, READY
 from smtp_trio.protocol.extensions import (
     Auth,
     BinaryMime,
@@ -318,10 +318,10 @@ def test_starttls_resets_the_session() -> None:
 
 def test_no_command_is_legal_during_the_handshake() -> None:
     protocol = ServerProtocol(tls=True)
-    protocol.send(protocol.default_reply(protocol.next_event()))  # type: ignore[arg-type]
+    protocol.send_reply(protocol.default_reply(protocol.next_event()))  # type: ignore[arg-type]
     for line in (b"EHLO x\r\n", b"STARTTLS\r\n"):
         protocol.receive_data(line)
-        protocol.send(protocol.default_reply(protocol.next_event()))  # type: ignore[arg-type]
+        protocol.send_reply(protocol.default_reply(protocol.next_event()))  # type: ignore[arg-type]
     protocol.receive_data(b"NOOP\r\n")
     with pytest.raises(Exception, match="503 Bad sequence of commands: NOOP is not allowed during the TLS handshake"):
         protocol.next_event()
@@ -372,10 +372,17 @@ def test_octets_after_starttls_close_the_connection(rest: bytes) -> None:
 def test_octets_before_the_handshake_are_discarded() -> None:
     protocol = ServerDriver(tls=True).begin().protocol
     protocol.receive_data(b"STARTTLS\r\n")
-    protocol.send(protocol.default_reply(protocol.next_event()))  # type: ignore[arg-type]
+    protocol.send_reply(protocol.default_reply(protocol.next_event()))  # type: ignore[arg-type]
     protocol.receive_data(b"MAIL FROM:<evil@x>\r\n")
-    protocol.secured()
+    protocol.tls_started()
     assert protocol.buffered == 0
+
+
+def test_implicit_tls_starts_before_the_greeting() -> None:
+    protocol = ServerProtocol(tls=True)
+    protocol.tls_started()
+    protocol.send_reply(protocol.default_reply(protocol.next_event()))  # type: ignore[arg-type]
+    assert (protocol.state.secure, protocol.dialogue.phase) == (True, GREETED)
 
 
 def test_required_tls_refuses_other_commands() -> None:

@@ -23,7 +23,7 @@ from smtp_trio.protocol import (
     Connect,
     Data,
     Ehlo,
-    EndOfBody,
+    EndOfData,
     LocalProtocolError,
     Mail,
     Noop,
@@ -69,7 +69,7 @@ def answer(protocol: ServerProtocol) -> Command:
     """Answer the next command with its default reply."""
     command = protocol.next_event()
     assert isinstance(command, Command)
-    protocol.send(protocol.default_reply(command))
+    protocol.send_reply(protocol.default_reply(command))
     return command
 
 
@@ -85,7 +85,7 @@ def test_example_of_the_docstring() -> None:
     protocol = ServerProtocol("mx.example.org")
     greeting = protocol.next_event()
     assert isinstance(greeting, Connect)
-    protocol.send(protocol.default_reply(greeting))
+    protocol.send_reply(protocol.default_reply(greeting))
     protocol.receive_data(b"EHLO client.example\r\n")
     assert protocol.next_event() == Ehlo("client.example")
 
@@ -104,7 +104,7 @@ def test_each_command_must_be_answered_first() -> None:
 
 def test_greeting_may_be_sent_before_next_event() -> None:
     protocol = ServerProtocol()
-    protocol.send(Reply(220, "Hello"))
+    protocol.send_reply(Reply(220, "Hello"))
     protocol.receive_data(b"NOOP\r\n")
     assert protocol.next_event() == Noop()
     with pytest.raises(LocalProtocolError, match="must be answered first"):
@@ -118,13 +118,13 @@ def test_refused_command_must_be_answered() -> None:
     assert protocol.pending is caught.value
     with pytest.raises(LocalProtocolError, match="must be answered first"):
         protocol.next_event()
-    protocol.send(caught.value.reply)
+    protocol.send_reply(caught.value.reply)
     assert protocol.next_event() == Noop()
 
 
 def test_reply_without_a_command() -> None:
     with pytest.raises(LocalProtocolError, match=r"no command is waiting for a reply, got 250 2\.0\.0 Ok"):
-        ready().send(Reply(250, "Ok"))
+        ready().send_reply(Reply(250, "Ok"))
 
 
 def test_buffered_octets() -> None:
@@ -159,28 +159,28 @@ def test_end_of_input_after_a_command() -> None:
 
 def test_message_sent_with_data() -> None:
     protocol = with_recipient(b"DATA\r\nhel")
-    assert protocol.body is None
+    assert protocol.inspector is None
     assert answer(protocol) == Data()
     assert [protocol.next_event(), protocol.next_event()] == [b"hel", NEED_DATA]
-    assert protocol.body is not None
+    assert protocol.inspector is not None
     protocol.receive_data(b"lo\r\n.\r\n")
     assert [protocol.next_event(), protocol.next_event()] == [b"lo\r\n", END_OF_BODY]
-    assert protocol.body.size == 7
-    assert protocol.pending == EndOfBody()
-    protocol.send(Reply(250, "Taken"))
-    assert protocol.body is None
+    assert protocol.inspector.size == 7
+    assert protocol.pending == EndOfData()
+    protocol.send_reply(Reply(250, "Taken"))
+    assert protocol.inspector is None
     assert protocol.state.mail is None
 
 
 def test_message_sent_with_bdat() -> None:
     protocol = with_recipient(b"BDAT 3\r\nabcBDAT 2 LAST\r\nde")
     assert [protocol.next_event(), protocol.next_event(), protocol.next_event()] == [Bdat(3), b"abc", END_OF_CHUNK]
-    protocol.send(Reply(250))
-    assert protocol.body is not None
+    protocol.send_reply(Reply(250))
+    assert protocol.inspector is not None
     assert [protocol.next_event(), protocol.next_event(), protocol.next_event()] == [BdatLast(2), b"de", END_OF_BODY]
-    assert protocol.body.size == 5
-    protocol.send(Reply(250))
-    assert protocol.body is None
+    assert protocol.inspector.size == 5
+    protocol.send_reply(Reply(250))
+    assert protocol.inspector is None
 
 
 def test_bdat_is_answered_after_its_octets() -> None:
@@ -188,10 +188,10 @@ def test_bdat_is_answered_after_its_octets() -> None:
     protocol.next_event()
     for reply in (Reply(250), Reply(452)):
         with pytest.raises(LocalProtocolError, match="the octets of BDAT must be read before it is answered"):
-            protocol.send(reply)
+            protocol.send_reply(reply)
     protocol.receive_data(b"c")
     assert [protocol.next_event(), protocol.next_event()] == [b"abc", END_OF_CHUNK]
-    protocol.send(Reply(250))
+    protocol.send_reply(Reply(250))
 
 
 @pytest.mark.parametrize("octets", [b"DATA\r\na\nb\r\n.\r\n", b"BDAT 3\r\na\nb", b"BDAT 3 LAST\r\na\nb"])
@@ -199,18 +199,18 @@ def test_message_with_a_fault_cannot_be_accepted(octets: bytes) -> None:
     protocol = with_recipient(octets)
     command = protocol.next_event()
     if isinstance(command, Data):
-        protocol.send(protocol.default_reply(command))
+        protocol.send_reply(protocol.default_reply(command))
     assert protocol.next_event() is FAULT
     assert protocol.next_event() in (END_OF_BODY, END_OF_CHUNK)
     with pytest.raises(
         LocalProtocolError, match=r"the message cannot be accepted: 550 5\.5\.2 Message refused: bare LF"
     ):
-        protocol.send(Reply(250))
+        protocol.send_reply(Reply(250))
     assert protocol.fault is not None
     # It may be refused for another reason.
-    protocol.send(Reply(451, "Later"))
+    protocol.send_reply(Reply(451, "Later"))
     assert protocol.fault is None
-    assert protocol.body is None
+    assert protocol.inspector is None
 
 
 def test_discarded_octets_give_no_events() -> None:
@@ -222,7 +222,7 @@ def test_discarded_octets_give_no_events() -> None:
     assert protocol.next_event() is NEED_DATA
     protocol.receive_data(b".\r\n")
     assert protocol.next_event() is END_OF_BODY
-    protocol.send(Reply(554, "No"))
+    protocol.send_reply(Reply(554, "No"))
     # The next message is not discarded.
     protocol.receive_data(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nx\r\n.\r\n")
     for _ in range(3):
@@ -236,8 +236,8 @@ def test_repaired_pieces_are_counted() -> None:
     for octets, repaired in ((b"a\r\n", 0), (b"b\nc\n", 1), (b"d\r\r", 1), (b"e", 2)):
         protocol.receive_data(octets)
         protocol.next_event()
-        assert protocol.body is not None
-        assert protocol.body.repaired == repaired
+        assert protocol.inspector is not None
+        assert protocol.inspector.repaired == repaired
 
 
 # --- closing --------------------------------------------------------------------------------------------------------
@@ -257,7 +257,7 @@ def test_close_during_a_message() -> None:
     protocol = with_recipient(b"DATA\r\nhello")
     answer(protocol)
     protocol.close(Reply(421))
-    assert (protocol.body, protocol.closed) == (None, True)
+    assert (protocol.inspector, protocol.closed) == (None, True)
     protocol.receive_data(b"NOOP\r\n")
     assert protocol.next_event() is CONNECTION_LOST
 
@@ -319,5 +319,5 @@ def test_state_holds_the_accepted_mail_command() -> None:
     mail = protocol.next_event()
     assert isinstance(mail, Mail)
     assert protocol.state.mail is None
-    protocol.send(protocol.default_reply(mail))
+    protocol.send_reply(protocol.default_reply(mail))
     assert protocol.state.mail is mail

@@ -174,7 +174,7 @@ class RandomServer:
             try:
                 event = protocol.next_event()
             except BadCommandError as bad:
-                protocol.send(bad.reply)
+                protocol.send_reply(bad.reply)
                 if bad.close:
                     self.closed = True
                     return
@@ -193,7 +193,7 @@ class RandomServer:
                     protocol.discard()
             else:
                 assert isinstance(protocol.pending, Command)
-                protocol.send(protocol.fault or self._reply(protocol.pending))
+                protocol.send_reply(protocol.fault or self._reply(protocol.pending))
         else:
             raise AssertionError("endless events")
         assert protocol.buffered <= self.bound
@@ -206,20 +206,20 @@ class RandomServer:
                 self._exchange = command.exchange(MechanismContext("mx.test", self.rng.randbytes))
                 self._continue_exchange(None)
             except (BadCommandError, StopIteration):
-                self.protocol.send(Reply(535, "No"))
+                self.protocol.send_reply(Reply(535, "No"))
         elif isinstance(command, AuthResponse):
             try:
                 self._continue_exchange(command.line)
             except (BadCommandError, StopIteration):
-                self.protocol.send(command.default_reply)
+                self.protocol.send_reply(command.default_reply)
         elif isinstance(command, Data) and self.rng.random() < 0.9:
-            self.protocol.send(command.default_reply)
+            self.protocol.send_reply(command.default_reply)
         else:
-            self.protocol.send(self._reply(command))
+            self.protocol.send_reply(self._reply(command))
 
     def _continue_exchange(self, line: str | None) -> None:
         question = self._exchange.send(line)
-        self.protocol.send(question if isinstance(question, Reply) else self._exchange.send(None))  # type: ignore[arg-type]
+        self.protocol.send_reply(question if isinstance(question, Reply) else self._exchange.send(None))  # type: ignore[arg-type]
 
     def _reply(self, command: Command) -> Reply:
         default = self.protocol.default_reply(command)

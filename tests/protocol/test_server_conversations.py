@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from smtp_trio.protocol import EndOfBody, Reply
+from smtp_trio.protocol import EndOfData, Reply
 
 from .driver import HELLO, RECIPIENT, SENDER, ServerDriver, codes
 
@@ -71,11 +71,11 @@ def test_malformed_path_and_unknown_parameter_of_mail() -> None:
 
 def test_a_refused_message_leaves_nothing_behind() -> None:
     failing = with_recipient(
-        answer=lambda command: Reply(451, "Later", "4.3.0") if isinstance(command, EndOfBody) else None
+        answer=lambda command: Reply(451, "Later", "4.3.0") if isinstance(command, EndOfData) else None
     )
     assert codes(failing.send_lines("DATA", "one", ".")) == ["354", "451 4.3.0"]
     state = failing.protocol.state
-    assert (state.mail, state.rcpts, failing.protocol.body, failing.protocol.fault) == (None, [], None, None)
+    assert (state.mail, state.rcpts, failing.protocol.inspector, failing.protocol.fault) == (None, [], None, None)
     bare = with_recipient()
     assert codes(bare.send(b"DATA\r\na\nb\r\n.\r\n")) == ["354", "550 5.5.2"]
     assert codes(bare.send_lines(SENDER, RECIPIENT, "DATA", "two", ".")) == [

@@ -16,7 +16,7 @@ from smtp_trio.protocol import (
     Connect,
     Data,
     Ehlo,
-    EndOfBody,
+    EndOfData,
     Expn,
     Helo,
     Help,
@@ -228,7 +228,7 @@ def test_auth_response_round_trip(line: str) -> None:
 
 
 def test_end_of_body_and_auth_response() -> None:
-    assert EndOfBody().encode() == "."
+    assert EndOfData().encode() == "."
     assert Connect().encode() == "CONNECT"
 
 
@@ -365,7 +365,7 @@ def test_bad_command_error() -> None:
 # --- the tables -----------------------------------------------------------------------------------------------------
 
 KINDS: list[type[Command]] = [
-    Ehlo, Helo, Mail, Rcpt, Data, EndOfBody, Rset, Noop, Quit, Vrfy, Expn, Help, AuthCommand, AuthResponse, Bdat, BdatLast,
+    Ehlo, Helo, Mail, Rcpt, Data, EndOfData, Rset, Noop, Quit, Vrfy, Expn, Help, AuthCommand, AuthResponse, Bdat, BdatLast,
 ]  # fmt: skip
 
 

@@ -104,7 +104,7 @@ def test_checkpoint_between_accepting_and_replying(monkeypatch: pytest.MonkeyPat
         transaction.last_message = MessageState.UNACKNOWLEDGED
         session.counts.messages += 1
         await trio.lowlevel.checkpoint()  # here
-        session.protocol.send(reply)
+        session.protocol.send_reply(reply)
         with trio.CancelScope(shield=True, deadline=trio.current_time() + REPLY_TIMEOUT):
             await session.wire.send(session.wire.flush_now())
         transaction.last_message = MessageState.ACKNOWLEDGED
@@ -125,7 +125,7 @@ def test_missing_shield(monkeypatch: pytest.MonkeyPatch) -> None:
     async def send_reply(transaction: Transaction, session: SessionTask, reply: Reply, body: Body) -> None:
         transaction.last_message = MessageState.UNACKNOWLEDGED
         session.counts.messages += 1
-        session.protocol.send(reply)
+        session.protocol.send_reply(reply)
         await session.flush()  # with no shield
         transaction.last_message = MessageState.ACKNOWLEDGED
 
@@ -139,7 +139,7 @@ def test_message_state_set_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
     async def send_reply(transaction: Transaction, session: SessionTask, reply: Reply, body: Body) -> None:
         transaction.last_message = MessageState.ACKNOWLEDGED
         session.counts.messages += 1
-        session.protocol.send(reply)
+        session.protocol.send_reply(reply)
         await session.flush()
 
     monkeypatch.setattr(Transaction, "_send_reply", send_reply)

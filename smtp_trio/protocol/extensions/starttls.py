@@ -50,8 +50,8 @@ class StartTlsCommand(Command):
 # sides could change it, so nothing of it may have an effect afterwards (RFC 3207 4.2):
 #
 # * The 220 leads to the phase HANDSHAKE, in which no command is legal. The core knows nothing about TLS: the caller
-#   performs the handshake on the stream and then calls ``secured()`` on its protocol, which leads back to GREETED.
-# * ``secured()`` clears the server's knowledge of the client (the EHLO domain, and with it the right to use extensions)
+#   performs the handshake on the stream and then calls ``tls_started()`` on its protocol, which leads back to GREETED.
+# * ``tls_started()`` clears the server's knowledge of the client (the EHLO domain, and with it the right to use extensions)
 #   and the client's knowledge of the server (the extensions that it offers). Both start over with EHLO. The greeting is
 #   not repeated.
 # * Octets that were received with the STARTTLS line, or with its 220, are not processed after the handshake. Attackers

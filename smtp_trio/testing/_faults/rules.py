@@ -7,7 +7,7 @@ from random import Random
 from attrs import field, frozen
 
 from ...protocol import Command, Connect, Reply
-from ...protocol.commands import COMMON_CODES, EndOfBody
+from ...protocol.commands import COMMON_CODES, EndOfData
 from ...protocol.extensions import STANDARD
 from ...protocol.extensions.lmtp import Lhlo
 from ...protocol.grammar import Grammar
@@ -19,7 +19,7 @@ from .rule import ANYWHERE, Ending, FakeReply, Hold, Rule, Step, Wait, not_negat
 
 def _may_answer(at: str, code: int) -> bool:
     """Return whether a command may have this reply code (RFC 5321 4.3.2)."""
-    kinds: dict[str, type[Command]] = {**Grammar(STANDARD).verbs, "LHLO": Lhlo, GREETING: Connect, DOT: EndOfBody}
+    kinds: dict[str, type[Command]] = {**Grammar(STANDARD).verbs, "LHLO": Lhlo, GREETING: Connect, DOT: EndOfData}
     return code in COMMON_CODES or (at in kinds and code in kinds[at].codes)
 
 
