@@ -81,7 +81,7 @@ class ClientSettings(TypedDict, total=False):
 # of the nursery would end calls in the middle. So all work is done in the task that calls a method. Two things follow:
 #
 # * What the server sends between two calls is read at the beginning of the next one (`Exchange.check_unsolicited`).
-# * Only one task can use the client. A second one gets trio.BusyResourceError instead of a queue, because a program
+# * Only one task can use the client. A second one gets trio.BusyResourceError and does not wait, because a program
 #   that sends from several tasks over one connection most likely wants a `Pool`.
 #
 # What `send` raises depends on one question: may the server have accepted the message? Up to the last octet of the
@@ -233,7 +233,7 @@ class Client:
     async def quit(self) -> None:
         """Send QUIT and close the connection (RFC 5321 4.1.1.10).
 
-        Errors are ignored. The reply is waited for ``timeout.quit`` seconds (5 by default).
+        Errors are ignored. The client waits for the reply for at most ``timeout.quit`` seconds (5 by default).
         """
         await self._exchange.quit()
 
@@ -399,14 +399,16 @@ class Client:
         :param sender: the reverse-path; "" is the null reverse-path, for bounces (RFC 5321 4.5.5).
         :param recipients: one address or more.
         :param message: bytes, an email message, an `os.PathLike` that names a file, or an async iterable of bytes. Line
-            ends are converted to CRLF and dots are stuffed.
+            ends are converted to CRLF and dots are stuffed. It includes the header section.
         :param progress: called with the octets sent so far and the size of the message in octets (None if not known).
         :param params: parameters of MAIL and RCPT, as in ``ret="HDRS", envid="x", notify=("FAILURE",)`` (RFC 3461).
 
-        Raises `AllRecipientsRejectedError`, a `ReplyError`, if no recipient was accepted; `DeliveryUnknownError` if the
-        connection was lost between the end of the message and its reply; `ConnectionLostError`, `TimedOutError` and
-        RemoteProtocolError if it was lost before; ValueError, TypeError, OSError (of a file), NotOfferedError and
-        LocalProtocolError before anything is sent.
+        Raises `AllRecipientsRejectedError`, a `ReplyError`, if the message was accepted for no recipient;
+        `DeliveryUnknownError` if the connection was lost between the end of the message and its reply;
+        `ConnectionLostError`, `TimedOutError` and RemoteProtocolError if it was lost before. Before anything is sent it
+        raises ValueError, TypeError, OSError (of a file), NotOfferedError, LocalProtocolError, and `ReplyError` (552)
+        for a message that is larger than the server accepts (RFC 1870 6.1). TypeError, OSError and LocalProtocolError
+        that concern a piece of a file or of an iterable are raised while the message is sent.
         """
         operation = self._exchange.operation()
         self._results = []
@@ -436,7 +438,8 @@ class Client:
     ) -> Result:
         """Send an email message. Its header fields name sender and recipients unless they are given (RFC 5322 3.6).
 
-        Bcc is not sent. Raises as `send` does, and ValueError if the fields name no sender or no recipient.
+        The addresses in Bcc are recipients, but the field itself is not sent. Raises as `send` does, and ValueError if
+        the fields name no sender or no recipient.
         """
         sender, names = envelope(message, sender, recipients)
         return await self.send(sender, names, message, progress=progress, **params)
@@ -451,9 +454,9 @@ class Client:
         """Send messages, each a tuple of sender, recipients and message; return their results in the same order.
 
         ``messages`` is an iterable or an async iterable. If the server offers PIPELINING, the next message is sent
-        before the reply to the last one is received (RFC 2920). A message that no recipient was accepted for does not
-        raise; its result has the outcomes. Otherwise raises as `send` does; ``last_results`` then has the results so
-        far.
+        before the reply to the previous one is received (RFC 2920). A message that is rejected for all recipients, or
+        that is larger than the server accepts, does not raise; its result has the outcomes. Otherwise raises as `send`
+        does; ``last_results`` then has the results so far.
         """
         operation = self._exchange.operation()
         self._results = []

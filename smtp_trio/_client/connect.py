@@ -17,7 +17,7 @@ from .message import Message
 from .results import ConnectionLostError, Result, TimedOutError, TlsHandshakeError
 from .transaction import Progress
 
-#: A host name or IP address, or the path of a Unix socket.
+#: A host name or IP address, or the path of a Unix domain socket.
 Host = str | os.PathLike[str]
 
 
@@ -37,7 +37,7 @@ async def connect(host: Host, port: int = 25, **settings: Unpack[ConnectSettings
     """Connect to a server; ``async with connect(...) as client`` opens the session and sends QUIT at the end.
 
     All addresses of ``host`` are tried (RFC 8305). MX records are not looked up. If ``host`` is an `os.PathLike`, it
-    names a Unix socket, and ``port`` is ignored. ``settings`` are the keyword arguments of `Client` except for
+    names a Unix domain socket, and ``port`` is ignored. ``settings`` are the keyword arguments of `Client` except for
     ``host``, and ``local_address`` and ``server_hostname`` (`ConnectSettings`).
 
     With ``tls="opportunistic"`` (RFC 7435) a server whose certificate is not valid is connected to a second time and
@@ -64,8 +64,9 @@ async def send(
 ) -> Result:
     """Send one message to one server: `connect`, `Client.send` and QUIT in one call.
 
-    ``sender`` and ``recipients`` may be omitted for an email message, whose header fields name them. Raises the
-    exceptions of `connect` and `Client.send`, and ValueError if they are omitted for another message.
+    ``message`` comes first here, before the server; ``sender`` and ``recipients`` are keyword arguments. They may be
+    omitted for an email message, whose header fields name them (To, Cc and Bcc the recipients). Raises the exceptions
+    of `connect` and `Client.send`, and ValueError if they are omitted for another message.
     """
     if isinstance(message, email.message.Message):
         async with connect(host, port, **settings) as client:

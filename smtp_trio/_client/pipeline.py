@@ -1,4 +1,4 @@
-"""Many messages over one connection, where the next one is sent before the last one has its reply."""
+"""Many messages over one connection, where a message is sent before the reply to the previous one is received."""
 
 from __future__ import annotations
 
@@ -20,30 +20,33 @@ Messages = Iterable[Item] | AsyncIterable[Item]
 # How messages overlap
 #
 # With one message at a time, the client waits a round trip between the end of a message and the MAIL of the next one.
-# RFC 2920 3.1 allows the end of a message to be the first of a pipelined group, and RFC 3030 4.2 allows BDAT anywhere
-# in one. So the client sends, in one write,
+# A group is what is sent before the client waits for a reply. RFC 2920 3.1 allows the end of a message to be the first
+# part of a group, and RFC 3030 4.2 allows BDAT anywhere in one. So the client sends, in one write,
 #
-#   DATA    the message and its end, then MAIL RCPT... DATA of the next message BDAT    RSET MAIL RCPT... BDAT LAST with
-#   the next message, while the reply to the previous BDAT LAST is still to come
+#   with DATA:  the previous message and its end, and MAIL RCPT... DATA of the next message;
+#   with BDAT:  RSET, and MAIL RCPT... BDAT LAST with the next message, while the reply to the previous BDAT LAST is
+#               still to come;
 #
 # and then receives the replies to the previous message. At most two messages are in progress: `previous`, whose group
-# has been sent, and the one that is about to be sent. With DATA the previous message's content is not sent before the
-# next message is known, unless the source is asynchronous: it might not yield again for hours, so the message is sent
-# at once and only the envelope of the next one follows later.
+# has been sent, and the one that is about to be sent. The source is the iterable of messages that the caller gave to
+# `Client.send_many`. With DATA the content of a message is not sent before the source has yielded the next message. An
+# asynchronous source is the exception: it might not yield again for hours, so the content is sent at once, and only the
+# envelope of the next message follows later.
 #
 # Invariants:
 #
 # * A message overlaps the previous one only if a refusal of the previous one cannot harm it. With DATA the previous
 #   envelope must have been answered by 354 (`awaiting_body`): a server that refuses DATA may keep the transaction open,
 #   so that the next message's recipients would be added to it. With BDAT the group begins with RSET for the same
-#   reason, and the server must have accepted a BDAT LAST on this connection (`_bdat_accepted`), since some servers do
-#   not accept commands in the same group after it.
+#   reason, and the last message whose replies were received must have been accepted (`_previous_accepted`). So a
+#   server that does not handle BDAT fails at the first message, which nothing overlaps.
 # * A server that nevertheless replies 503 to an overlapping MAIL gets this message again, once, after the previous one
 #   has its reply: the first attempt was refused, so nothing is delivered twice.
-# * Only small messages overlap (`Transaction.fits_group`). Before a larger one, or a message for LMTP, or one that
-#   needs more than one transaction, all replies are received; then it is sent on its own by `Delivery.run`.
-# * What remains of a message (recipients postponed by 452, or a message refused with 503) waits in `_remaining` and is
-#   sent when no reply is outstanding.
+# * Only small messages overlap (`Transaction.fits_group`). Before a larger message, before any message over LMTP, and
+#   before a message that needs more than one transaction, all replies are received; then the message is sent on its own
+#   by `Delivery.run`.
+# * What remains of a message (recipients postponed by 452 or 552, or a message refused with 503) waits in `_remaining`
+#   and is sent when no reply is outstanding.
 # * The results are in the order of the messages, because each PartialResult is appended when its message is taken from
 #   the source.
 class Pipeline:
@@ -52,8 +55,8 @@ class Pipeline:
     def __init__(self, exchange: Exchange, results: list[PartialResult]) -> None:
         self._exchange = exchange
         self._results = results
-        #: The last message sent by BDAT LAST was accepted, so that commands may follow the next one at once.
-        self._bdat_accepted = False
+        #: The last message whose replies were received was accepted for at least one recipient.
+        self._previous_accepted = False
         #: Deliveries that need a further transaction, and the recipients for that.
         self._remaining: list[tuple[Delivery, list[str]]] = []
         #: The next message may not be available for a long time.
@@ -64,7 +67,7 @@ class Pipeline:
     async def run(self, messages: Messages, progress: Progress | None, params: Mapping[str, object]) -> None:
         """Send all messages."""
         self._asynchronous = isinstance(messages, AsyncIterable)
-        source = aiter(messages if isinstance(messages, AsyncIterable) else _asynchronously(messages))
+        source = aiter(messages if isinstance(messages, AsyncIterable) else _as_async_iterable(messages))
         try:
             await self._run(source, progress, params)
         finally:
@@ -75,11 +78,11 @@ class Pipeline:
         previous: tuple[Delivery, Transaction] | None = None  # its group was sent, its last reply is still to come
         async for sender, recipients, message in source:
             try:
+                # `Delivery.prepare` raises TypeError for a str; list() would hide it from that check.
                 names = recipients if isinstance(recipients, str) else list(recipients)
                 delivery = await Delivery.prepare(self._exchange, sender, names, message, progress, params)
-            except (
-                ReplyError
-            ) as exc:  # the message is larger than the server accepts, which is a result and not an error here
+            except ReplyError as exc:
+                # The message is larger than the server accepts (RFC 1870 6.1): in `send_many` a result, not an error.
                 partial = PartialResult(sender, dict.fromkeys(names), self._exchange.tls)
                 partial.outcomes.update({name: Rejected(name, exc.command, exc.reply) for name in names})
                 self._results.append(partial)
@@ -109,16 +112,20 @@ class Pipeline:
         await self._finish(previous)
 
     async def _send_overlapping(self, transaction: Transaction, previous: tuple[Delivery, Transaction] | None) -> None:
-        """Send the end of the previous message and the group of this one in one write; receive the former's replies."""
+        """Send a small message, and with it what is still to be sent of the previous one, in one write.
+
+        With DATA, that is the content and the end of the previous message. Then receive the replies to the previous
+        message and, with DATA, those to the envelope of this one. ``previous`` is None if no reply is outstanding.
+        """
         if previous is None:
             transaction.send_group()
             await flush(self._exchange, transaction)
         else:
             previous[1].send_body()
             transaction.overlapping = True
-            replies = transaction.send_group()
+            reply_count = transaction.send_group()
             await flush(self._exchange, previous[1], transaction)
-            await self._receive(previous, leave=replies)
+            await self._receive(previous, leave=reply_count)
         if not transaction.chunking:
             await transaction.receive_replies()
 
@@ -134,7 +141,7 @@ class Pipeline:
         if not leave and transaction.send_body():
             await flush(self._exchange, transaction)
         await transaction.receive_replies(leave)
-        self._bdat_accepted = transaction.partial.accepted
+        self._previous_accepted = transaction.partial.accepted
         self._needs_rset = transaction.needs_rset
         if transaction.out_of_sequence:
             self._needs_rset = True
@@ -152,16 +159,16 @@ class Pipeline:
 
     def _may_overlap(self, previous: Transaction) -> bool:
         """Return whether a message may be sent before the previous one has its reply."""
-        return self._bdat_accepted if previous.chunking else previous.awaiting_body
+        return self._previous_accepted if previous.chunking else previous.awaiting_body
 
     async def _prepare_transaction(self, delivery: Delivery) -> None:
-        """As `Exchange.prepare_transaction`, and send RSET if the last transaction may still be open on the server."""
+        """As `Exchange.prepare_transaction`, and send RSET if an earlier transaction may still be open on the server."""
         self._exchange.check_unsolicited(delivery.mail)
         if self._needs_rset or self._exchange.protocol.dialogue.phase is not READY:
             await self._exchange.request(Rset())
             self._needs_rset = False
 
 
-async def _asynchronously(items: Iterable[Item]) -> AsyncIterator[Item]:
+async def _as_async_iterable(items: Iterable[Item]) -> AsyncIterator[Item]:
     for item in items:
         yield item

@@ -197,10 +197,11 @@ class TimedOutError(SMTPError, trio.TooSlowError):
 
 
 class DeliveryUnknownError(SMTPError):
-    """The connection was lost between the end of a message and its reply: it may have been accepted (RFC 1047).
+    """The connection was lost between the end of a message and its reply: the message may have been accepted (RFC 1047).
 
-    Sending it again may deliver it twice, so the client never does that by itself. ``command`` is the command in
-    progress, and ``result`` has the outcome of each recipient.
+    This includes a reply that did not come in time and one that is not SMTP. Sending the message again may deliver it
+    twice, so the client never does that by itself. ``command`` is the command in progress, and ``result`` has the
+    outcome of each recipient.
     """
 
     def __init__(self, command: Command, reason: str, result: Result) -> None:

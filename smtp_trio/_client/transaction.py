@@ -72,7 +72,7 @@ Progress = Callable[[int, int | None], object]
 # a lost connection makes the pending recipients Unknown. It is set when the last octet was handed to the network, and
 # also when a write of that octet was cancelled, because the octet may have been sent.
 class Transaction:
-    """Sends one message to some of its recipients, and stores their outcomes in ``partial``."""
+    """One transaction, which sends a message to some of its recipients and stores their outcomes in ``partial``."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class Transaction:
         self.postponed: list[str] = []
         #: The message is sent by BDAT (RFC 3030), otherwise by DATA.
         self.chunking: bool = "CHUNKING" in exchange.protocol.offered
-        #: It was queued before the previous message had its reply.
+        #: This transaction was queued before the previous message had its reply.
         self.overlapping: bool = False
         #: The server refused the MAIL of an overlapping transaction with 503: it has to be sent again, after the
         #: previous reply.
@@ -144,12 +144,11 @@ class Transaction:
         return len(commands)
 
     def send_body(self) -> bool:
-        """Queue the message and its end if the server waits for it; return whether it does."""
+        """Queue the message and its end if the server waits for them after 354; return whether it does."""
         if self._protocol.dialogue.phase is not MESSAGE or self._end_queued:
             return False
-        octets = (
-            (self._message.octets or b"") if self._accepted else b""
-        )  # RFC 2920 3.1: no content without a recipient
+        # RFC 2920 3.1: no content without a recipient
+        octets = (self._message.octets or b"") if self._accepted else b""
         self._protocol.send_body(octets)
         self._report(len(octets))
         self._queue_end()
