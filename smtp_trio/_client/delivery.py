@@ -34,8 +34,8 @@ from .transaction import Progress, Transaction
 #   message can only be relayed by servers that support it. A domain alone does not need it: without SMTPUTF8 it is sent
 #   as A-labels.
 #
-# One transaction is enough unless there are more recipients than the server accepts in one. It announces that limit
-# (LIMITS, RFC 9422), or replies 452 to some RCPT (RFC 5321 4.5.3.1.10). The message is then sent again for the other
+# One transaction is enough unless there are more recipients than the server accepts in one. The server advertises
+# that limit (LIMITS, RFC 9422), or replies 452 to some RCPT (RFC 5321 4.5.3.1.10). The message is then sent again for the other
 # recipients, if it can be read again; an iterable cannot.
 class Delivery:
     """One message, its commands, and its outcomes so far (``partial``)."""

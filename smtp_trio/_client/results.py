@@ -166,7 +166,8 @@ class PartialResult:
 class ConnectionLostError(SMTPError, trio.BrokenResourceError):
     """The connection was lost, or could not be opened.
 
-    ``command`` is the command in progress. The server accepted nothing that has no outcome in ``client.last_result``.
+    ``command`` is the command in progress. The message was not accepted for the recipients that have no outcome
+    in ``client.last_result``.
     """
 
     def __init__(self, command: Command, reason: str) -> None:
