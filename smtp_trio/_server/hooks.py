@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 from functools import partial
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import TYPE_CHECKING
 
 from ..protocol import Command, Expn, Extension, Hello, Help, Mail, Rcpt, Reply, Vrfy
@@ -162,10 +162,12 @@ def hook_names(extensions: Iterable[Extension]) -> tuple[str, ...]:
 #
 # * Names that begin with an underscore are the application's, and so are attributes that are not functions.
 # * A method that overrides one of a class of this package is meant as such: `put` of a store, for example.
-# * An async method whose first parameter is named ``session`` or ``server`` has the form of a hook. If its name is not
-#   that of a hook, it would never be called by the server.
+# * A method whose first parameter is named ``session`` or ``server``, or ``_session``, has the form of a hook, also if
+#   its ``async`` was forgotten. If its name is not that of a hook, it would never be called by the server. A hook with
+#   another name for this parameter is not found: nothing else distinguishes it from an application's own method.
 # * Other methods are refused only if the name is close to that of a hook, in any case, or with the prefixes that other
 #   libraries use (``on_data``, ``handle_DATA``).
+# * Functions that were assigned to the instance are hooks like methods, so the same rules apply to them.
 #
 # It is not known whether a plain ``def`` is a hook that works before it is called, since it might return an awaitable.
 # For methods it is refused all the same: forgetting ``async`` is the likelier explanation. `Server.on` accepts any
@@ -182,32 +184,36 @@ def check_hooks(hooks: Hooks, names: Collection[str]) -> None:
     :raises TypeError: a hook is not an async function, or a method seems to be a misspelt hook.
     """
     mro = type(hooks).__mro__
-    classes = [cls for cls in mro[: mro.index(Hooks)] if not _of_package(cls)]
     package = [cls for cls in mro if _of_package(cls)]
-    for cls in classes:
+
+    def check_other(name: str, qualified: str, function: FunctionType | MethodType) -> None:
+        """Raise TypeError for a function that is not a hook, but seems to be meant as one."""
+        if name.startswith("_") or any(hasattr(each, name) for each in package):
+            return
+        match = similar_hook(name, names)
+        if match is None and not _takes_session(function):
+            return
+        suggestion = f"; the hooks are {', '.join(names)}." if match is None else f": did you mean {match!r}?"
+        raise TypeError(
+            f"{qualified} is not a hook{suggestion} If it is a method of your own, begin its name with an underscore"
+        )
+
+    for cls in mro[: mro.index(Hooks)]:
+        if _of_package(cls):
+            continue
         for name, value in vars(cls).items():
-            if name.startswith("_"):
-                continue
-            method = f"{cls.__qualname__}.{name}"
+            qualified = f"{cls.__qualname__}.{name}"
             function = getattr(value, "__func__", value)  # of a static or class method
             if name in names:
                 if not inspect.iscoroutinefunction(function):
-                    raise TypeError(f"{method} must be an async function, since hooks are awaited: use `async def`")
-            elif inspect.isfunction(function) and not any(hasattr(each, name) for each in package):
-                match = similar_hook(name, names)
-                if match is not None:
-                    raise TypeError(
-                        f"{method} is not a hook: did you mean {match!r}? "
-                        "If it is a method of your own, begin its name with an underscore"
-                    )
-                if inspect.iscoroutinefunction(function) and _takes_session(value, function):
-                    raise TypeError(
-                        f"{method} is not a hook; the hooks are {', '.join(names)}. "
-                        "If it is a method of your own, begin its name with an underscore"
-                    )
+                    raise TypeError(f"{qualified} must be an async function, since hooks are awaited: use `async def`")
+            elif inspect.isfunction(function):
+                check_other(name, qualified, value.__get__(hooks, cls))  # bound, so without its ``self``
     for name, value in getattr(hooks, "__dict__", {}).items():
         if name in names:
             check_function(name, value)
+        elif inspect.isfunction(value) or inspect.ismethod(value):
+            check_other(name, f"the attribute {name} of {type(hooks).__qualname__}", value)
 
 
 def check_function(name: str, hook: object) -> None:
@@ -235,11 +241,9 @@ def _of_package(cls: type) -> bool:
     return cls.__module__.partition(".")[0] == __name__.partition(".")[0]
 
 
-def _takes_session(value: object, function: FunctionType) -> bool:
-    parameters = list(inspect.signature(function).parameters)
-    if not isinstance(value, staticmethod):
-        del parameters[:1]
-    return parameters[:1] in (["session"], ["server"])
+def _takes_session(function: FunctionType | MethodType) -> bool:
+    parameters = iter(inspect.signature(function).parameters)
+    return next(parameters, "").lstrip("_") in ("session", "server")
 
 
 def installed(hooks: Hooks, names: Iterable[str] = NAMES) -> dict[str, Hook]:

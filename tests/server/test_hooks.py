@@ -879,15 +879,31 @@ def test_misspelt_hook_is_refused(name: str, suggestion: str) -> None:
             Server(type("Misspelt", (Hooks,), {name: lambda self, value: None})())
 
 
-@pytest.mark.parametrize("first", ["session", "server"])
-def test_async_method_with_the_parameters_of_a_hook_is_refused(first: str) -> None:
+@pytest.mark.parametrize("first", ["session", "server", "_session"])
+@pytest.mark.parametrize("define", ["async def", "def"])
+def test_method_with_the_parameters_of_a_hook_is_refused(define: str, first: str) -> None:
     scope: dict[str, Any] = {}
-    exec(f"async def archive(self, {first}): ...", scope)
-    with pytest.raises(TypeError, match=r"Store\.archive is not a hook"):
-        Server(type("Store", (Hooks,), {"archive": scope["archive"]})())
-    with pytest.raises(TypeError, match=r"Store\.archive is not a hook"):
-        exec(f"async def archive({first}): ...", scope)
-        Server(type("Store", (Hooks,), {"archive": staticmethod(scope["archive"])})())
+    exec(f"{define} method(self, {first}, rcpt=None): ...", scope)
+    exec(f"{define} function({first}, rcpt=None): ...", scope)
+    forms: list[object] = [scope["method"], staticmethod(scope["function"]), classmethod(scope["method"])]
+    for recipient in forms:
+        with pytest.raises(TypeError, match=r"Store\.recipient is not a hook; the hooks are "):
+            Server(type("Store", (Hooks,), {"recipient": recipient})())
+    hooks = Hooks()
+    setattr(hooks, "recipient", scope["function"])  # noqa: B010 - type checkers refuse the assignment, too
+    with pytest.raises(TypeError, match=r"the attribute recipient of Hooks is not a hook; the hooks are "):
+        Server(hooks)
+
+
+def test_misspelt_hook_of_an_instance_is_refused() -> None:
+    class Store(Hooks):
+        async def _check(self, session: Session, rcpt: Rcpt) -> None: ...
+
+    for hook in (answering(None), Store()._check, lambda *_: None):
+        hooks = Store()
+        setattr(hooks, "rctp", hook)  # noqa: B010 - type checkers refuse the assignment, too
+        with pytest.raises(TypeError, match="rctp of .*Store is not a hook: did you mean 'rcpt'"):
+            Server(hooks)
 
 
 def test_hook_that_is_not_async_is_refused() -> None:
@@ -918,13 +934,19 @@ def test_methods_of_an_application_are_allowed(tmp_path: Path) -> None:
 
         async def fetch(self, key: str) -> None: ...
 
-        def lookup(self, session: Session) -> None: ...
+        def lookup(self, key: str) -> None: ...
+
+        def _lookup(self, session: Session) -> None: ...
 
         @property
         def mails(self) -> list[str]:
             return []
 
-    Server(Store(tmp_path / "mail"))
+    store = Store(tmp_path / "mail")
+    setattr(store, "_filter", store._archive)  # noqa: B010 - not an attribute of the class
+    setattr(store, "classify", lambda key: None)  # noqa: B010
+    setattr(store, "put", store._archive)  # noqa: B010
+    Server(store)
 
 
 async def test_partial_of_an_async_function_is_a_hook(autojump_clock: MockClock) -> None:
