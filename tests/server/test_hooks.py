@@ -902,7 +902,7 @@ def test_misspelt_hook_of_an_instance_is_refused() -> None:
     for hook in (answering(None), Store()._check, lambda *_: None):
         hooks = Store()
         setattr(hooks, "rctp", hook)  # noqa: B010 - type checkers refuse the assignment, too
-        with pytest.raises(TypeError, match="rctp of .*Store is not a hook: did you mean 'rcpt'"):
+        with pytest.raises(TypeError, match=r"rctp of .*Store is not a hook: did you mean 'rcpt'"):
             Server(hooks)
 
 
