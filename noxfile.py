@@ -1,10 +1,12 @@
 """Checks of smtp_trio. ``python -m nox -l`` lists the sessions.
 
     python -m nox -s quick   while you work: ruff, mypy, and the tests of the core, the server and the client
-    python -m nox            what shows that an installation works: ruff, mypy, and all tests that take less than seconds
+    python -m nox            what shows that an installation works: ruff, mypy, and the tests that take less than about a second
     python -m nox -t full    everything else: slow tests, other Pythons, other mail programs, crashes, packaging, documentation
 
-``.ci/run`` runs the second and the third. No check runs twice in these two.
+``.ci/run`` runs the second and the third. Each test runs on the running Python. `pythons`, `lowest` and `wheel` repeat all tests
+but the exhaustive ones, with another Python, with the oldest dependencies, and with the built package. `core` repeats the tests
+of smtp_trio/protocol, to measure their coverage.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ CACHED: dict[str, str | None] = {"PYTHONDONTWRITEBYTECODE": None}
 FEW_EXAMPLES: dict[str, str | None] = {"HYPOTHESIS_PROFILE": "quick"}
 # Two processes are enough for most of the gain, and tests that wait for a timeout need not wait for each other.
 PARALLEL = ("-n", "2", "--dist", "worksteal")
-FAST = ("-m", "not slow and not crash and not interop")
+FAST = ("-m", "not slow and not exhaustive and not crash and not interop")
+MOST = ("-m", "not exhaustive and not crash and not interop")
+SLOW = ("-m", "(slow or exhaustive) and not crash and not interop")
 QUICK_PATHS = ("tests/protocol", "tests/server", "tests/client", "tests/test_layers.py")
 
 
@@ -111,29 +115,29 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(default=False, tags=["full"])
 def slow(session: nox.Session) -> None:
-    """The slow tests: those that `tests` leaves out and that need no other program."""
+    """The slow and the exhaustive tests, which `tests` leaves out and which need no other program."""
     install(session, "-e", ".", *group("test"))
-    session.run(*PYTEST, *PARALLEL, "-m", "slow and not crash and not interop", *session.posargs, env=CACHED)
+    session.run(*PYTEST, *PARALLEL, *SLOW, *session.posargs, env=CACHED)
 
 
 @nox.session(default=False, python=OTHERS, tags=["full"])
 def pythons(session: nox.Session) -> None:
-    """The same as `tests`, on every other supported Python that is installed."""
+    """All tests but the exhaustive ones, on every other supported Python that is installed."""
     install(session, "-e", ".", *group("test"))
-    session.run(*PYTEST, *PARALLEL, *FAST, *session.posargs, env=CACHED)
+    session.run(*PYTEST, *PARALLEL, *MOST, *session.posargs, env=CACHED)
 
 
 @nox.session(default=False, tags=["full"])
 def lowest(session: nox.Session) -> None:
-    """The same as `tests`, with the oldest versions that pyproject.toml allows, of the dependencies and of the test tools."""
+    """All tests but the exhaustive ones, with the oldest versions that pyproject.toml allows of dependencies and test tools."""
     floors = [line.replace(">=", "==") for line in (*PROJECT["project"]["dependencies"], *group("test"))]
     install(session, "-e", ".", *floors)
-    session.run(*PYTEST, *PARALLEL, *FAST, *session.posargs, env=CACHED)
+    session.run(*PYTEST, *PARALLEL, *MOST, *session.posargs, env=CACHED)
 
 
 @nox.session(default=False, tags=["full"])
 def wheel(session: nox.Session) -> None:
-    """Build the sdist, the wheel from it, and run the sdist's tests against the installed wheel."""
+    """Build the sdist, the wheel from it, and run the sdist's tests, but the exhaustive ones, with the installed wheel."""
     session.install("build", *group("test"))
     built = Path(session.create_tmp())
     shutil.rmtree(built)
@@ -144,7 +148,7 @@ def wheel(session: nox.Session) -> None:
     tree = built / sdist.name.removesuffix(".tar.gz")
     shutil.rmtree(tree / "smtp_trio")  # so that only the wheel can be imported
     session.chdir(tree)
-    session.run(*PYTEST, *PARALLEL, *FAST, *session.posargs, env=CACHED)
+    session.run(*PYTEST, *PARALLEL, *MOST, *session.posargs, env=CACHED)
 
 
 @nox.session(default=False, tags=["full"])

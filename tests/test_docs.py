@@ -140,7 +140,7 @@ EXAMPLES = [block for block in blocks.PYTHON if block.page == "testing" and "def
 DJANGO = "from django.conf import settings\n\nsettings.configure()\n"
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("under", ["pytest-trio", "anyio"])
 def test_the_tests_of_the_page_on_testing_pass(
     under: str, pytester: pytest.Pytester, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -48,7 +48,7 @@ async def listen(nursery: trio.Nursery) -> tuple[StoppingServer, str]:
     return server, f"127.0.0.1:{listener.socket.getsockname()[1]}"
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 async def test_our_server_conforms(tmp_path: Path) -> None:
     async with serving(cwd=tmp_path) as server:
         address = f"127.0.0.1:{server.port}"
@@ -83,7 +83,7 @@ async def test_a_failure_has_exit_code_1_and_the_record(tmp_path: Path) -> None:
         assert "       C: RCPT TO:<user@elsewhere.example>\n" in out
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 async def test_a_closed_output_ends_the_run(tmp_path: Path) -> None:
     """As with ``| head -1``: exit code 141, and no traceback."""
     async with trio.open_nursery() as nursery:
@@ -97,7 +97,7 @@ async def test_a_closed_output_ends_the_run(tmp_path: Path) -> None:
         nursery.cancel_scope.cancel()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 async def test_ctrl_c(tmp_path: Path) -> None:
     """The results so far are printed, and the exit code is that of SIGINT."""
     async with trio.open_nursery() as nursery:

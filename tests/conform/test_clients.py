@@ -24,7 +24,7 @@ from smtp_trio.testing import bounded_stream_pair
 from . import clients_in_memory
 from .clients_in_memory import SendFunction, SimpleClient, run_client_cases, simple_client
 
-pytestmark = pytest.mark.slow  # every case five times; one Python version is enough
+pytestmark = pytest.mark.exhaustive  # every case five times; one Python version is enough
 
 CONFIGURATIONS = ("plain", "opportunistic", "login", "required", "submission")
 

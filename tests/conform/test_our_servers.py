@@ -9,7 +9,7 @@ from smtp_trio.conform._server_cases import CHAPTERS, server_titles
 
 from . import our_servers
 
-pytestmark = pytest.mark.slow  # every case four times; one Python version is enough
+pytestmark = pytest.mark.exhaustive  # every case four times; one Python version is enough
 
 #: Extensions that `smtp_trio.Server` does not offer.
 NOT_OFFERED = {"DSN", "BINARYMIME", "AUTH CRAM-MD5"}

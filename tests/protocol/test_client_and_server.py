@@ -277,7 +277,7 @@ def test_all_commands_of_the_table_are_tried() -> None:
         assert {*ServerProtocol(**settings).grammar.table.allowed} <= {Connect, *commands}
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_phases_agree_with_all_extensions() -> None:
     phases = {state.phase for state in explore("all extensions", ACCEPT)}
     # CONNECTED is left by the greeting, and HANDSHAKE before the next command.
@@ -314,7 +314,7 @@ def groups(path: Sequence[Group], sent: tuple[Command, ...] = ()) -> Iterator[tu
             yield from groups(path, group)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_phases_agree_after_groups() -> None:
     """RFC 2920: the client uses the expected phase, the server the phase after each reply."""
     paths = explore("all extensions", ACCEPT)

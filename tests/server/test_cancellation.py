@@ -313,7 +313,7 @@ async def many(attempt: Attempt) -> None:
     assert server.statistics().messages == len(hooks.messages)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_listener_cancelled_at_every_step() -> None:
     """Promises 1 and 2, for sessions that end together."""
     sessions = set[int]()

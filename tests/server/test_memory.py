@@ -82,7 +82,7 @@ async def run(talk: bytes, piece: bytes, count: int, end: bytes) -> tuple[int, l
     return growth, received.split(b"\r\n")[lines:-1]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 async def test_message_of_1_GiB_is_streamed() -> None:
     line = b"x" * 1022 + b"\r\n"
     growth, replies = await run(b"MAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\n", line * 1024, 1024, b".\r\nQUIT\r\n")

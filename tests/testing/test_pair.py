@@ -172,7 +172,7 @@ async def scenario(written: Transcript) -> str:
     return "\n".join(transcript.text(pieces=True) for transcript in inbox.transcripts)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_transcripts_are_repeatable() -> None:
     """Octets, ids, times and pieces are the same although Trio shuffles tasks."""
     texts: Counter[str] = Counter()

@@ -205,7 +205,7 @@ def scenario(name: str) -> Callable[[Attempt], Awaitable[None]]:
     return run
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_cancel_everywhere(name: str) -> None:
     report = cancel_everywhere(scenario(name), check=check_results)
@@ -213,7 +213,7 @@ def test_cancel_everywhere(name: str) -> None:
     assert report.states >= {None, MessageState.NOT_TAKEN, MessageState.ACKNOWLEDGED}
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_fail_everywhere(name: str) -> None:
     report = fail_everywhere(scenario(name), check=check_results)
