@@ -1,4 +1,4 @@
-"""Small values that a server passes to its hooks and returns."""
+"""The values that a server passes to its hooks and returns: `Peer`, `TlsInfo`, `Envelope`, `Statistics` and others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Peer:
     """One end of a connection.
 
-    ``host`` is an IP address, and ``port`` is None, if the connection is not TCP. ``name`` is None until a
+    ``host`` is an IP address. If the connection is not TCP, it is "" and ``port`` is None. ``name`` is None until a
     `Hooks.connect` hook sets it, for example from the DNS; it appears in the ``Received`` field.
     """
 
@@ -106,7 +106,7 @@ class MessageState(enum.Enum):
 
 @define
 class Counts:
-    """The counters of a server, while it counts."""
+    """The counters of a running server. `Statistics` describes them."""
 
     sessions_total: int = 0
     messages: int = 0
@@ -120,9 +120,9 @@ class Counts:
 class Statistics(Counts):
     """A snapshot of a server's counters.
 
-    ``messages`` were accepted, with ``bytes`` octets in all; ``refused`` counts messages that were not. ``commands``
-    were received, parts of messages not included. ``errors`` are commands that the core refused, and exceptions in
-    hooks and sessions.
+    ``messages`` is the number of accepted messages and ``bytes`` their octets, ``refused`` the number of other
+    messages. ``commands`` is the number of commands, and ``errors`` that of commands that the core refused and of
+    exceptions in hooks and sessions. ``sessions_total`` counts all sessions, ``sessions_open`` those that are open.
     """
 
     sessions_open: int = 0
@@ -132,8 +132,8 @@ class Statistics(Counts):
 class Drained:
     """A count of the sessions that were open during `Server.stop`, by how they ended.
 
-    ``finished`` ended by themselves, ``idle`` waited for a command and got 421, ``cancelled`` outlasted the grace
-    period.
+    ``finished`` is the number of sessions that ended by themselves, ``idle`` of those that waited for a command and got
+    421, ``cancelled`` of those that were open at the end of the grace period.
     """
 
     finished: int = 0

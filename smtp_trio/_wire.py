@@ -39,13 +39,13 @@ class OctetProtocol(Protocol):
 #   to read without waiting and is only called right after a checkpoint: a peer that answers at once has often done so
 #   while other tasks ran, and then no deadline has to be moved and the descriptor need not be registered with epoll.
 #
-# Thus writing is never a checkpoint and reading always comes with one. That is enough, as a session cannot do anything
-# for long without reading. A client that sends 64 KiB of commands in one segment is the exception, which
-# `SessionTask.yield_turn` is for. It matters for two promises: tasks take turns whatever a peer sends, and a
-# cancellation cannot fall between a change of the protocol's state and the write that tells the peer.
+# Thus writing is never a checkpoint and reading always includes one. That is enough, since a session cannot run for
+# long without reading. The exception is a client that sends 64 KiB of commands in one segment; for this there is
+# `SessionTask.yield_turn`. Two things depend on it: tasks take turns whatever a peer sends, and a cancellation cannot
+# come between a change of the protocol's state and the write that informs the peer.
 #
 # Everything else (`SSLStream`, streams in memory, subclasses, other systems) goes through Trio's methods. After
-# STARTTLS the direct way is closed, since the descriptor would bypass the encryption.
+# STARTTLS the descriptor is not used any more, since it would bypass the encryption.
 #
 # ``broken`` means that nothing can be sent any more. It is also set *before* a `send_all` or a handshake and reset
 # after it: if either is cancelled or fails halfway, it is not known how much has arrived, and what is sent next could
@@ -72,7 +72,7 @@ class Wire:
 
     @property
     def quick(self) -> bool:
-        """The stream is read and written by its descriptor, so `receive_now` may find something."""
+        """True if the stream is read and written by its descriptor, so that `receive_now` may receive something."""
         return self._descriptor is not None
 
     def receive_now(self) -> bool:
@@ -83,8 +83,7 @@ class Wire:
         return self._descriptor is not None and self._read(self._descriptor())
 
     async def receive(self) -> None:
-        """Wait for octets from the peer and pass them to the protocol: b"" at the end of input, or when the
-        connection was reset."""
+        """Wait for octets from the peer and pass them to the protocol; b"" at the end of the input or after a reset."""
         try:
             if self._descriptor is None:
                 self._protocol.receive_data(bytes(await self.stream.receive_some(RECEIVE_SIZE)))
@@ -96,7 +95,7 @@ class Wire:
             self._protocol.receive_data(self._lost())
 
     def _read(self, descriptor: int) -> bool:
-        """Read and pass on what is there; return False if nothing is."""
+        """Read without waiting, and pass the octets to the protocol. Return False if there are none."""
         try:
             data = os.read(descriptor, RECEIVE_SIZE)
         except BlockingIOError:
@@ -107,7 +106,7 @@ class Wire:
         return True
 
     def _lost(self) -> bytes:
-        """A reset is an end of input like any other (RFC 5321 4.1.1.10), but nothing can be sent after it."""
+        """Return b"", the end of the input, for a reset connection: nothing can be sent any more, either."""
         self.broken = True
         return b""
 

@@ -1,4 +1,4 @@
-"""A message being received: an async iterator for the `data` hook, without a task, queue or buffer of its own."""
+"""`Body`: a message being received, as an async iterator for the `data` hook. `BodyReader` does the reading."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ from .hook_runner import HookRunner
 
 # How a body is read
 #
-# Between DATA (or BDAT) and the reply to the message, the body is the only one that takes events from the core, and
-# each `_next` takes as many as it needs for one part of the message. It runs in the task of the hook that reads, so
-# there is no second task, no queue and no buffer: a hook that does not read stops the client through TCP's flow
-# control, a cancellation of the hook cancels the read, and an error is raised where the hook can clean up.
+# Between DATA (or BDAT) and the reply to the message, only the `BodyReader` takes events from the core. Each call of
+# `next` takes as many as it needs for one piece of the message. It runs in the task of the hook that reads, so there is
+# no second task, no queue and no buffer: a hook that does not read stops the client through TCP's flow control, a
+# cancellation of the hook cancels the read, and an error is raised where the hook can clean up.
 #
-# DATA and BDAT differ in three ways, all of which end here:
+# DATA and BDAT differ in three ways, which a hook does not notice:
 #
-# * The first read of a DATA body sends the 354 (RFC 5321 4.1.1.4). A hook that refuses before it has never let the
-#   client begin. BDAT has no such step: its octets follow the command at once (RFC 3030 2).
-# * Each chunk but the last gets a 250 of its own, sent by the read that reaches its end: a hook that reads
-#   slowly delays it, and a client that waits for it sends no further chunk.
+# * The first read of a DATA body sends the 354 (RFC 5321 4.1.1.4). If the hook refuses the message before it, the
+#   client does not begin to send. BDAT has no such step: its octets follow the command at once (RFC 3030 2).
+# * Each chunk but the last gets a 250 of its own, sent by the read that reaches its end: a hook that reads slowly
+#   delays it, and a client that waits for it sends no further chunk.
 # * Other commands can come between two chunks. NOOP is answered and reading goes on. A command that the core refuses
 #   gets its refusal. Any other command ends the message: the read raises `BodyError`, and the command is carried out
 #   when the hook has returned, as its reply depends on the state after the message.
 #
-# The state is made of facts that become true once and stay true:
+# The state of the reader consists of facts that become true once and stay true:
 #
-# * ``started``: the client is sending, so everything up to the end of the message has to be read before a reply.
+# * ``started``: the client sends the message, so everything up to its end has to be read before a reply.
 # * ``error``: the message cannot be accepted. Every further read raises the same exception: a hook that catches it and
-#   reads on must not see an end that looks like that of a whole message.
-# * ``due``: the octets are used up, and the reply to the message is what comes next.
-# * ``complete``: it is due, and every octet was passed to the hook. Only then may the message be accepted.
+#   continues to read must not see an end that looks like that of a whole message.
+# * ``due``: all octets have been received, and the reply to the message is due.
+# * ``complete``: in addition, every octet was passed to the hook. Only then may the message be accepted.
 # * ``_dropping``: the hook has returned. The core discards the rest (`ServerProtocol.discard`), only its end matters.
 #
 # A read may be cancelled and repeated, by a hook with a timeout of its own, for example. So nothing is taken from the
@@ -59,7 +59,7 @@ from .hook_runner import HookRunner
 
 
 class BodySession(Protocol):
-    """The part of a session's task that a `Body` uses."""
+    """The part of a session's task that a `BodyReader` uses."""
 
     @property
     def protocol(self) -> ServerProtocol: ...
@@ -81,67 +81,48 @@ class BodySession(Protocol):
 
 
 class Body:
-    """The message being received: an async iterable of ``bytes``.
+    """The message being received, as the `data` hook sees it: an async iterable of ``bytes``.
 
-    Dots are unstuffed and CRLF is kept; DATA and BDAT make no difference.
+    A body is the whole message: its header section and its content. Dots are unstuffed and CRLF is kept; DATA and BDAT
+    make no difference.
 
     The first read sends the 354 (RFC 5321 4.1.1.4). While the hook does not read, nothing is received, so TCP slows the
     client down. A read raises `BodyError` as soon as the message cannot be accepted any more; a hook should let it
     propagate. A hook that accepts the message must have read it to its end, or called `discard`.
     """
 
-    __slots__ = (
-        "_dropping",
-        "_session",
-        "_started",
-        "_undecided",
-        "began",
-        "complete",
-        "due",
-        "envelope",
-        "error",
-        "interrupted",
-        "size",
-    )
+    __slots__ = ("_reader",)
 
-    def __init__(self, session: BodySession, command: Command, envelope: Envelope) -> None:
-        #: Sender and recipients of the message.
-        self.envelope: Envelope = envelope
-        #: When DATA or the first BDAT was received, by `trio.current_time`.
-        self.began: float = trio.current_time()
-        #: Octets received so far.
-        self.size: int = 0
-        #: The whole message has been read, and it may be accepted.
-        self.complete: bool = False
-        #: Why the message cannot be accepted any more, or None.
-        self.error: BodyError | None = None
-        #: The command that ended the message before its last chunk, and has to be carried out after the hook has
-        #: returned.
-        self.interrupted: Command | None = None
-        #: All octets of the message have been received and its reply is due.
-        self.due: bool = False
-        self._session = session
-        self._dropping = False
-        self._undecided: Command | None = None
-        self._started = not isinstance(command, Data)
+    def __init__(self, reader: BodyReader) -> None:
+        self._reader = reader
 
     @property
-    def started(self) -> bool:
-        """The client sends the message: it got the 354, or it uses BDAT, which does not wait for one."""
-        return self._started
+    def envelope(self) -> Envelope:
+        """The sender and the recipients of the message."""
+        return self._reader.envelope
+
+    @property
+    def size(self) -> int:
+        """The number of octets read so far."""
+        return self._reader.size
+
+    @property
+    def complete(self) -> bool:
+        """True if the whole message has been read, so that it may be accepted."""
+        return self._reader.complete
 
     def __aiter__(self) -> Body:
         return self
 
     def __anext__(self) -> Coroutine[Any, Any, bytes]:
-        return self._next()  # not `async def`, to save one coroutine in every wait for the peer
+        return self._reader.next()  # not `async def`, to save one coroutine in every wait for the peer
 
     async def read(self) -> bytes:
         """Read the rest of the message and return it; no more than ``Server(size=...)`` octets.
 
         :raises BodyError: the message cannot be accepted.
         """
-        return b"".join([chunk async for chunk in self])
+        return b"".join([piece async for piece in self])
 
     async def discard(self) -> None:
         """Read the rest of the message and drop it. A hook may accept the message after that.
@@ -151,12 +132,51 @@ class Body:
         async for _ in self:
             pass
 
+
+class BodyReader:
+    """Reads one message for its `Body`, and for the session that has to answer it."""
+
+    __slots__ = (
+        "_dropping",
+        "_session",
+        "_undecided",
+        "began",
+        "complete",
+        "due",
+        "envelope",
+        "error",
+        "interrupted",
+        "size",
+        "started",
+    )
+
+    def __init__(self, session: BodySession, command: Command, envelope: Envelope) -> None:
+        #: The sender and the recipients of the message.
+        self.envelope: Envelope = envelope
+        #: When DATA or the first BDAT was received, by `trio.current_time`.
+        self.began: float = trio.current_time()
+        #: The number of octets read so far.
+        self.size: int = 0
+        #: The client sends the message: it got the 354, or it uses BDAT, which does not wait for one.
+        self.started: bool = not isinstance(command, Data)
+        #: The whole message has been read, so it may be accepted.
+        self.complete: bool = False
+        #: Why the message cannot be accepted any more, or None.
+        self.error: BodyError | None = None
+        #: The command that ended the message before its last chunk. It is carried out after the hook has returned.
+        self.interrupted: Command | None = None
+        #: All octets of the message have been received, so it can be answered.
+        self.due: bool = False
+        self._session = session
+        self._dropping = False
+        self._undecided: Command | None = None
+
     async def drain(self) -> None:
-        """Drop the rest of a refused message, up to where its reply is due. Errors in it do not matter any more."""
+        """Drop the rest of a refused message, until it can be answered. Errors in it do not matter any more."""
         self._drop()
         while not (self.due or self.interrupted or self._session.over):
             try:
-                await self._next()
+                await self.next()
             except BodyError:
                 self._drop()
             except StopAsyncIteration:
@@ -166,18 +186,18 @@ class Body:
         self._dropping = True
         self._session.protocol.discard()
 
-    async def _next(self) -> bytes:
-        """Return the next part.
+    async def next(self) -> bytes:
+        """Return the next piece of the message.
 
-        Raises StopAsyncIteration when the reply is due, `BodyError` when the message cannot be accepted.
+        Raises StopAsyncIteration when all octets were received, `BodyError` when the message cannot be accepted.
         """
         session, protocol = self._session, self._session.protocol
         if self.error is not None and not self._dropping:
             raise self.error
         if self.complete:
             raise StopAsyncIteration
-        if not self._started:
-            self._started = True
+        if not self.started:
+            self.started = True
             await session.answer(START_MAIL_INPUT)
         while True:
             if protocol.buffered:  # a client that sends tiny chunks must not occupy the scheduler

@@ -1,4 +1,4 @@
-"""One function for each command that needs more than a hook and a reply: EHLO, RSET, STARTTLS, AUTH, DATA, BDAT."""
+"""The handlers of commands: one for each that needs more than a hook and a reply, and `default` for the others."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ class HandlerSession(TransactionSession, Protocol):
     def count_auth_failure(self, reply: Reply) -> bool: ...
 
 
-# The order of steps is the same in all handlers. The `message` hook is asked first, since it may refuse any command,
-# then the command's own hook; a handler without either uses the core's default reply. `SessionTask.answer` moves the
-# state of the dialogue. What depends on the new state, such as the `reset` hook, comes after it and only if the reply
-# accepts.
+# The order of steps is the same in all handlers. The `message` hook is called first, since it may refuse any command,
+# then the command's own hook; if neither replies, the reply is the core's default. `SessionTask.answer` changes the
+# state of the dialogue. Steps that depend on the new state, such as the `reset` hook, come after it, if the command was
+# accepted.
 
 
 async def greet(session: HandlerSession) -> None:
@@ -120,18 +120,20 @@ async def starttls(session: HandlerSession, command: Command) -> None:
         await session.hooks.call("secured", session.session)
 
 
-# AUTH is a dialogue inside one command, and each mechanism has its own. A mechanism is a generator of the core that
+# AUTH is an exchange of several lines, which differs between mechanisms. A mechanism is a generator of the core that
 # does no I/O: it yields what it needs next and is sent the answer, so that the same code runs in tests without a
 # session.
 #
 # * A `Reply` (334) is sent to the client, and the answer is the client's next line. It is not a command but is received
-#   like one, with the same deadline, limits and drain behaviour: an exchange must not be a way to hold a session open.
-# * `Credentials` carry a password or token: the `auth` hook decides, and if it fails the client gets 454.
-# * A `SecretRequest` names a user of whom the mechanism needs the stored secret: the `secret` hook has it.
+#   like one, with the same deadline and limits, and `Server.stop` ends the wait for it: an exchange must not keep a
+#   session open.
+# * `Credentials` carry a password or token: the `auth` hook checks them, and if it fails the client gets 454.
+# * A `SecretRequest` names a user whose stored secret the mechanism needs: the `secret` hook returns it.
 #
-# The exchange ends with StopIteration, whose value is the user and the 235, or with `BadCommandError`, whose reply
-# refuses. Failures are counted, the refusals of the `message` hook included, and the connection is closed when there
-# are too many, which slows down the guessing of passwords. A client that cancels with "*" (RFC 4954 4) has not guessed.
+# The exchange ends with StopIteration, whose value is the user and the hook's reply, or with `BadCommandError`, which
+# has the refusal. Failures are counted, the refusals of the `message` hook included, and the connection is closed when
+# there are too many, to slow down the guessing of passwords. A client that cancels with "*" (RFC 4954 4) is not
+# counted.
 
 
 async def auth(session: HandlerSession, command: Command) -> None:

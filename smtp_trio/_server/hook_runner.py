@@ -29,7 +29,8 @@ Hook = Callable[..., Awaitable[Any]]
 
 #: The reply to a message when there is no `data` hook: accepting it would lose it.
 NO_DATA_HOOK = Reply(554, "Message delivery is not configured", "5.3.0")
-#: The hooks that run for every message. They share the session's cancel scope instead of having one each.
+#: The frequent hooks, which run for every message. They share the session's cancel scope instead of having one each;
+#: see "The cancel scope of a session" in session.py.
 FREQUENT = frozenset({"mail", "rcpt", "data"})
 #: The reply of a hook that is not installed, where that is not None.
 DEFAULTS: dict[str, Reply] = {"data": NO_DATA_HOOK, "auth": INVALID_CREDENTIALS}
@@ -40,14 +41,14 @@ MESSAGE_ACCEPTS = (Rset, Noop)
 
 # How a hook is run
 #
-# An application's hook may raise, hang, return an invalid value or reply twice. The rule for all of these is the same:
-# it fails closed. The client gets the reply ``failure``, 451 as a rule, which promises nothing and lets it try again
-# later; the exception goes to the `error` hook and the log and never to the client, as its text could disclose
-# something; and the session goes on. A `BodyError` is treated differently: the message itself is the cause, so it is
-# not reported, and `Transaction.conclude` chooses the reply.
+# An application's hook may raise, hang, return an invalid value or reply twice. In each case the command is refused.
+# The client gets the reply ``failure``, usually 451, which allows it to try again later. The exception goes to the
+# `error` hook and the log and never to the client, since its text may be confidential, and the session goes on. A
+# `BodyError` is treated differently: the message itself is the cause, so it is not reported, and `Transaction.conclude`
+# chooses the reply.
 #
-# A reply can be returned or recorded (`settle`). It is validated when the hook has ended, so an exception always wins
-# over a reply that was recorded before it: a hook that says "success" and then fails to commit has not succeeded.
+# A reply can be returned or recorded (`settle`). It is validated when the hook has ended, so after an exception a reply
+# that was recorded before it is ignored: a hook that records success and then fails to commit has not succeeded.
 # Validation uses the table of codes of the command (RFC 5321 4.3.2), since the reaction of a client to any other code
 # is not defined.
 #
@@ -90,8 +91,7 @@ class HookRunner:
 
     def __init__(self, installed: dict[str, Hook], *, session_id: str, limit: float, reporter: ErrorReporter) -> None:
         self.installed: dict[str, Hook] = installed
-        #: Whether the `message` and `response` hooks are installed. Looked up here once, since they are asked about for
-        #: each command.
+        #: Whether the `message` and `response` hooks are installed. Looked up once, since each command needs it.
         self.has_message: bool = "message" in installed
         self.has_response: bool = "response" in installed
         #: The session's scope, which `SessionTask.run` replaces after it has been cancelled.
@@ -195,10 +195,10 @@ class HookRunner:
             self._command, self._settled, self._hook_scope = outer
         if frequent:
             self.overdue = self.scope.cancel_called
-            # A data hook that has read all of its message is late, but the message counts: a client that got 451 for it
+            # If a late data hook has read all of its message, its reply is sent: a client that got 451 for the message
             # would send it again.
-            if self.overdue and not (name == "data" and args[0].due):
-                await trio.lowlevel.checkpoint()  # the hook returned before it noticed: be cancelled here
+            if self.overdue and not (name == "data" and args[0].complete):
+                await trio.lowlevel.checkpoint()  # raises Cancelled: the hook returned without a checkpoint after it
             self.running = None
         return result
 
@@ -249,8 +249,7 @@ class HookRunner:
             scope.deadline = math.inf
 
     def resume_clock(self, waited: float) -> None:
-        """Restart the clock of the running hook from zero after a wait of ``waited`` seconds, unless the wait was
-        negligible."""
+        """Restart the clock of the running hook from zero, unless the wait of ``waited`` seconds was negligible."""
         scope = self._hook_scope
         if scope is not None and (waited > DEADLINE_SLACK or scope.deadline == math.inf):
             scope.deadline = trio.current_time() + self._limit
@@ -265,8 +264,10 @@ def validated_secret(answer: object) -> Secret | None:
 
 
 def without_body_error(exc: Exception) -> Exception | None:
-    """Return the exception without any `BodyError` in it, or None: a body that ended early is not an error of the
-    hook."""
+    """Return the exception without any `BodyError` in it, or None if nothing else remains.
+
+    A body that ended early is not an error of the hook.
+    """
     if isinstance(exc, BodyError):
         return None
     if isinstance(exc, ExceptionGroup):

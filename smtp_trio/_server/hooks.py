@@ -1,4 +1,4 @@
-"""`Hooks`: what an application overrides, one method for each event of a session.
+"""`Hooks`: the base class of an application's hooks, with one method for each event of a session.
 
 A hook replies with a `Reply`, or with None for the default reply. All hooks of a session run in its one task, one at a
 time. An exception in a hook is an error of the application: the client gets 451, and the `error` hook gets the
@@ -36,7 +36,7 @@ class Hooks:
     # --- the server -------------------------------------------------------------------------------------------------
 
     async def start(self, server: Server) -> None:
-        """Called when the server is bound and about to accept connections. An exception is raised from ``serve``."""
+        """Called when the server listens, before it accepts connections. An exception is raised from ``serve``."""
 
     async def stop(self, server: Server) -> None:
         """Called when the last ``serve`` has ended or was cancelled. Shielded, for ``timeouts.disconnect`` seconds."""
@@ -66,7 +66,7 @@ class Hooks:
         """Called after a TLS handshake, by STARTTLS or implicit. ``session.tls`` has its result."""
 
     async def message(self, session: Session, command: Command) -> Reply | None:
-        """Called for every valid command, before its own hook.
+        """Called for every command that is valid and in sequence, before its own hook.
 
         It may refuse any command. It may accept HELO, EHLO, MAIL, RCPT, RSET, NOOP, VRFY, EXPN and HELP; their own hook
         is not called then.
@@ -85,8 +85,7 @@ class Hooks:
         return INVALID_CREDENTIALS
 
     async def secret(self, session: Session, user: str, mechanism: str) -> Secret | None:
-        """Called for the stored secret of a user, for mechanisms that never send it. None means that the user is
-        unknown.
+        """Called for the stored secret of a user, for mechanisms that do not send it. None: the user is unknown.
 
         For SCRAM-SHA-256 it is a `ScramSecret`, from which no password can be computed, or the password; for CRAM-MD5
         the password. An unknown user gets the same replies as one with a `ScramSecret` of 4096 iterations and a salt of
@@ -106,11 +105,12 @@ class Hooks:
         return None
 
     async def data(self, session: Session, body: Body) -> Reply | None:
-        """Called for a message, by DATA (RFC 5321 4.1.1.4) or BDAT (RFC 3030). None or 250 accepts it: it is yours to
-        keep then.
+        """Called for a message, by DATA (RFC 5321 4.1.1.4) or BDAT (RFC 3030).
 
-        Before it accepts, the hook must read the body to its end or call ``await body.discard()``; otherwise the reply
-        is 451. ``session.envelope`` has the sender and the recipients. The default refuses every message.
+        None or 250 accepts the message; the application is then responsible for it. Before it accepts, the hook must
+        read the body to its end or call ``await body.discard()``; otherwise the reply is 451. ``body`` is the whole
+        message, header section included; ``session.envelope`` has the sender and the recipients. The default refuses
+        every message.
         """
         return NO_DATA_HOOK
 
@@ -137,8 +137,7 @@ NAMES = tuple(name for name in vars(Hooks) if not name.startswith("_"))
 
 
 def hook_names(extensions: Iterable[Extension]) -> tuple[str, ...]:
-    """Return the names of all hooks of a server: those of `Hooks`, and those that the commands of its extensions
-    declare.
+    """Return the names of all hooks of a server: those of `Hooks`, and those of the commands of its extensions.
 
     Raises ValueError for a command that declares a hook of `Hooks` which takes something else than that command.
     """
@@ -156,22 +155,22 @@ def hook_names(extensions: Iterable[Extension]) -> tuple[str, ...]:
 
 # --- checking a subclass ----------------------------------------------------------------------------------------------
 #
-# A misspelt hook is not called, and the default does its work instead: it accepts. So a subclass that filters
-# recipients in `recpt` would accept them all, and nothing would show it. `check_hooks` finds such a method when the
-# server is created. The rule has to catch likely mistakes without forbidding an application's own methods:
+# A misspelt hook is not called, and the default reply accepts. So a subclass that filters recipients in `recpt` would
+# accept them all without any sign of the mistake. `check_hooks` finds such a method when the server is created. Its
+# rules have to catch likely mistakes without forbidding an application's own methods:
 #
 # * Names that begin with an underscore are the application's, and so are attributes that are not functions.
-# * A method that overrides one of a class of this package is meant as such: `put` of a store, for example.
+# * A method that overrides one of a class of this package is not a mistake: `put` of a store, for example.
 # * A method whose first parameter is named ``session`` or ``server``, or ``_session``, has the form of a hook, also if
-#   its ``async`` was forgotten. If its name is not that of a hook, it would never be called by the server. A hook with
-#   another name for this parameter is not found: nothing else distinguishes it from an application's own method.
-# * Other methods are refused only if the name is close to that of a hook, in any case, or with the prefixes that other
-#   libraries use (``on_data``, ``handle_DATA``).
+#   its ``async`` was forgotten. If its name is not that of a hook, the server would never call it, so it is refused. A
+#   hook with another name for this parameter is not found: nothing else distinguishes it from an application's own
+#   method.
+# * Other methods are refused only if the name is similar to that of a hook, in upper or lower case, or with the
+#   prefixes that other libraries use (``on_data``, ``handle_DATA``).
 # * Functions that were assigned to the instance are hooks like methods, so the same rules apply to them.
 #
-# It is not known whether a plain ``def`` is a hook that works before it is called, since it might return an awaitable.
-# For methods it is refused all the same: forgetting ``async`` is the likelier explanation. `Server.on` accepts any
-# callable except a plain function.
+# A plain ``def`` might return an awaitable, and would work as a hook then. For methods it is refused all the same,
+# since ``async`` was more probably forgotten. `Server.on` accepts any callable except a plain function.
 
 PREFIXES = ("on_", "handle_")
 CUTOFF = 0.75

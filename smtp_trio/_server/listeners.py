@@ -17,7 +17,7 @@ from .._types import Peer
 
 log = logging.getLogger("smtp_trio.server")
 
-#: How often to choose a port when 0 was asked for: the port that is free on the first address may be taken on the next.
+#: How often to choose a port for port 0: a port that is free on the first address may be in use on the next.
 PORT_ATTEMPTS = 10
 #: The kernel reduces this to its own maximum (net.core.somaxconn on Linux).
 BACKLOG = 65535
@@ -31,9 +31,9 @@ EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 BACK_OFF, WARNING_INTERVAL = 0.1, 60
 
 
-# Trio's `open_tcp_listeners` does not do three things that a server needs: one port for all addresses when the port is
-# 0, SO_REUSEPORT, and no listener at all if one of them fails. IPV6_V6ONLY is set so that "::" and "0.0.0.0" can both
-# be bound, whatever the default of the system is. SO_REUSEADDR lets a server start again while connections of the last
+# Trio's `open_tcp_listeners` lacks three things that a server needs: one port for all addresses when the port is 0,
+# SO_REUSEPORT, and no listener at all if one of them fails. IPV6_V6ONLY is set so that "::" and "0.0.0.0" can both be
+# bound, whatever the default of the system is. SO_REUSEADDR lets a server start again while connections of the previous
 # one are in TIME-WAIT; on POSIX it does not allow two servers on one port.
 
 
@@ -60,8 +60,10 @@ async def open_listeners(
 
 
 def _listen_on(addresses: Sequence[Any], reuse_port: bool, backlog: int) -> list[trio.SocketListener]:
-    """Listen on all addresses, with the port that the first one gets; skip address families that the kernel does not
-    support."""
+    """Listen on all addresses, with the port that the first one gets.
+
+    Address families that the kernel does not support are skipped.
+    """
     port = 0
     unsupported: OSError | None = None
     with ExitStack() as undo:
@@ -96,25 +98,25 @@ def listener(sock: socket.socket) -> trio.SocketListener:
 
 # --- accepting connections ---------------------------------------------------------------------------------------
 #
-# `trio.serve_listeners` would do, but for three things. `trio.SocketListener.accept` passes through the scheduler once
-# for every connection, and a session that sends one message is short enough for that to be a fifth of its cost. Each
-# connection is wrapped in a task function that closes the stream a second time. And when the process is out of
-# descriptors it logs an error with a traceback ten times a second, in just the situation in which the disk may be full
-# as well.
+# `trio.serve_listeners` is not used, for three reasons. `trio.SocketListener.accept` passes through the scheduler once
+# for every connection, which is a fifth of the cost of a session that sends one message. Each connection is wrapped in
+# a task function that closes the stream a second time. And when the process is out of descriptors, it logs an error
+# with a traceback ten times a second, which could fill a disk.
 #
-# So one task per listener waits until its socket is readable and then accepts what is in the queue of the kernel, up to
-# BURST connections, before it waits again. Waiting is a checkpoint even when the socket is readable, so cancellation
-# and other tasks are never held up for longer than one burst.
+# So one task per listener waits until its socket is readable and then accepts the connections in the queue of the
+# kernel, up to BURST, before it waits again. Waiting is a checkpoint even when the socket is readable, so cancellation
+# and other tasks are never delayed for longer than one burst.
 #
 # Trio offers no accept() that does not wait, and a second `socket.socket` object on the listener's own descriptor would
-# go on using the number after Trio has closed it, when it may belong to another file. `accept_sockets` therefore
+# continue to use the number after Trio has closed it, when it may belong to another file. `accept_sockets` therefore
 # duplicates the descriptor. A port is only closed when both are, so `Server.stop`, which promises that connections are
 # refused from the moment it is called, closes the duplicates, too.
 #
-# Which errors of accept() belong to one connection (ECONNABORTED and a dozen others that Linux passes on from the
-# network) is known to Trio only. After an error other than "nothing there", the loop makes Trio's own accept() the
-# next attempt: it ignores those, raises the others, and raises Cancelled when it was `stop` that closed the socket.
-# Errors in EXHAUSTED are waited out, since descriptors come back when sessions end; all others end the server.
+# Only Trio distinguishes the errors of accept() that belong to one connection (ECONNABORTED and a dozen others that
+# Linux passes on from the network) from the rest. So after an error other than BlockingIOError the loop calls Trio's
+# accept(): it ignores the former, raises the others, and raises Cancelled when `stop` has closed the socket. After an
+# error in EXHAUSTED the loop tries again later, since descriptors become free when sessions end; all others end the
+# server.
 
 Handler = Callable[[Any], Awaitable[object]]
 
@@ -140,8 +142,9 @@ async def accept_all(
     sockets: dict[trio.abc.Listener[Any], socket.socket],
     nursery: trio.Nursery,
 ) -> NoReturn:
-    """Start ``handler(stream)`` in the nursery for every connection, until cancelled. The handler must close its
-    stream.
+    """Start ``handler(stream)`` in the nursery for every connection, until cancelled.
+
+    The handler must close its stream.
 
     :param sockets: what `accept_sockets` returned for these listeners.
     :raises OSError: accept() failed for a reason that does not concern a single connection and will not pass.
@@ -204,10 +207,9 @@ def inherited(fd: int) -> socket.socket:
 
 
 def handed_over() -> list[int]:
-    """Return the file descriptors that systemd passed to this process (sd_listen_fds(3)), and remove them from the
-    environment.
+    """Return the file descriptors that systemd passed to this process (sd_listen_fds(3)).
 
-    The environment is that of child processes, too, which must not take the sockets for theirs.
+    Their variables are removed from the environment, since child processes inherit it and must not use the sockets.
     """
     pid, count = os.environ.pop("LISTEN_PID", ""), os.environ.pop("LISTEN_FDS", "")
     os.environ.pop("LISTEN_FDNAMES", None)

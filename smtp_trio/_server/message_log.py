@@ -1,4 +1,4 @@
-"""The record of one message, or of one refusal, in the log: as a line of text or as a JSON object."""
+"""`MessageRecord`: one message, or one refusal, in the mail log, as a line of text or as a JSON object."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .._types import Envelope, Peer, TlsInfo
     from ..protocol import Hello
 
-#: Where a store leaves its own id for a message, in ``Envelope.context``.
+#: The key in ``Envelope.context`` under which a store leaves its own id for a message.
 STORED = "smtp_trio.store_id"
 
 
@@ -33,8 +33,8 @@ def clean(text: str) -> str:
 class MessageRecord:
     """One message, or one refusal that prevented a message. ``seconds`` is the time from DATA or BDAT to the reply.
 
-    Everything that the client stated about itself is cleaned of control characters, since it could forge lines of the
-    log otherwise.
+    Control characters are removed from everything that the client sent, since it could forge lines of the log
+    otherwise.
     """
 
     time: str
@@ -68,9 +68,9 @@ class MessageRecord:
         size: int = 0,
         seconds: float = 0.0,
     ) -> MessageRecord:
-        """Return the record of ``command`` and its ``reply``, which is None when the client disconnected before it was
-        sent.
+        """Return the record of ``command`` and its ``reply``.
 
+        :param reply: None when the client disconnected before it was sent.
         :param envelope: the transaction, as far as it was accepted; None when MAIL was refused.
         :param size: octets of the message that were received.
         """

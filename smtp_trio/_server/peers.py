@@ -36,26 +36,24 @@ def _endpoint(stream: trio.SocketStream, which: Literal["getpeername", "getsockn
     except OSError:  # the peer disconnected before the address was read
         return Peer("0.0.0.0", 0, "tcp")
     if family == socket.AF_INET6:
-        # On an IPv6 socket Linux reports an IPv4 client as ::ffff:192.0.2.1. Hooks, logs and Received fields want
-        # 192.0.2.1.
+        # On an IPv6 socket Linux reports an IPv4 client as ::ffff:192.0.2.1. Return 192.0.2.1 instead, which hooks,
+        # logs and Received fields need.
         mapped = ipaddress.IPv6Address(host.partition("%")[0]).ipv4_mapped
         host = str(mapped) if mapped is not None else host
     return Peer(host, port, "tcp")
 
 
-# The limit is there to stop one client from using up all sessions. For IPv6 it would be useless by address: the
+# The limit prevents one client from using up all sessions. For IPv6 a limit for each address would be useless: the
 # smallest network that a customer gets is a /64 (RFC 6177), which has 2**64 addresses. Loopback addresses are not
-# counted, since everything behind a local proxy or in a test comes from one. The result is cached because parsing an
-# address takes longer than anything else at the start of a session.
+# counted, since all connections through a local proxy, and those of tests, come from one. The result is cached because
+# parsing an address takes longer than anything else at the start of a session.
 
 
 @lru_cache(1024)
 def network(host: str) -> str | None:
-    """Return the network that `Limits.per_peer` counts ``host`` under, or None for a loopback address, which is not
-    counted.
+    """Return the network by which `Limits.per_peer` counts ``host``: the address for IPv4, the /64 for IPv6.
 
-    It is the address itself for IPv4 and the /64 for IPv6, since an IPv6 host usually has a whole /64 to choose
-    addresses from.
+    Return None for a loopback address, which is not counted.
     """
     address = ipaddress.ip_address(host.partition("%")[0])
     if address.is_loopback:

@@ -11,16 +11,15 @@ if TYPE_CHECKING:
     from .._types import Envelope, Peer
     from ..protocol import Hello
 
-#: Everything but the characters of a domain or an address literal. The client chooses its HELO name and its network the
-#: name in the DNS; other characters in either could end the field or begin a new one.
+#: Everything but the characters of a domain or an address literal.
 UNSAFE = re.compile(r"[^A-Za-z0-9.:_\[\]-]")
 
 
 # The field is read by people who trace a message and by filters that trust the part of it that this server has written.
-# So everything that comes from outside is restricted to harmless characters: the name in HELO is whatever the client
-# likes, and the name of the peer is what the owner of its network has put into the DNS. A CR, LF or a parenthesis in
-# either could end the field, and begin one that looks like a trace of another server. The address comes from the
-# kernel, and mailboxes have been parsed; both are safe.
+# So everything that comes from outside is restricted to harmless characters: the client chooses its name in HELO, and
+# the owner of its network the name of the peer in the DNS. A CR, LF or parenthesis in either could end the field, and
+# begin one that looks like a trace of another server. The address comes from the kernel, and mailboxes have been
+# parsed; both are safe.
 #
 # RFC 8314 4.3 defines a "tls" clause with the cipher for submission servers. It is left out: "with ESMTPS" states that
 # TLS was in use, and a hook that needs the details has them in ``session.tls``.
@@ -34,7 +33,7 @@ def protocol_name(hello: Hello | None, envelope: Envelope | None, *, tls: bool, 
     if hello is None or not hello.extended:
         return "SMTP"
     base = "UTF8SMTP" if envelope is not None and envelope.smtputf8 else "ESMTP"
-    return base + "S" * tls + "A" * user
+    return base + ("S" if tls else "") + ("A" if user else "")
 
 
 def _safe(name: str) -> str:
@@ -61,9 +60,8 @@ def received_field(
     :param protocol: what `protocol_name` returned, for "with".
     """
     name = hello.domain if hello is not None else "unknown"
-    host = peer.host.partition("%")[
-        0
-    ]  # a zone is only meaningful on this host, and not part of a literal (RFC 5321 4.1.3)
+    # An IPv6 zone has a meaning on this host only, and is not part of an address literal (RFC 5321 4.1.3).
+    host = peer.host.partition("%")[0]
     literal = f"IPv6:{host}" if ":" in host else host
     comment = f"{_safe(peer.name or 'unknown')} [{literal}]" if peer.kind == "tcp" else peer.kind
     lines = [f"Received: from {_safe(name)} ({comment})", f"by {server} with {protocol}"]

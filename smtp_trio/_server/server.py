@@ -1,4 +1,4 @@
-"""The server: its settings, the tasks of its sessions, and its end. `session` has what happens in one session."""
+"""`Server`: its settings, serving, stopping, and the tasks of its sessions. `session` runs one session."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _now() -> datetime:
 class Server:
     """An SMTP server. It does no I/O until one of its ``serve`` methods runs, and can be used in one `trio.run` only.
 
-    :param hooks: the application's `Hooks`. Without any, all messages are refused.
+    :param hooks: the application's `Hooks`. Without a `data` hook, all messages are refused.
     :param name: the server's domain, for the greeting and the ``Received`` field; the host name by default.
     :param size: the largest message in octets that is accepted (RFC 1870); 0 for no limit.
     :param timeout: seconds that a client may be silent, 0 for no limit; or a `Timeouts` value, which sets each timeout
@@ -115,7 +115,7 @@ class Server:
         self._started = False  # `Hooks.start` has run, `Hooks.stop` has not
         self._starting = trio.Lock()
         self._ended = trio.Event()
-        self._drained: Counter[str] = Counter()
+        self._drained: Counter[str] = Counter()  # the sessions that ended during `stop`, by the member of `Drained`
 
     def on(self, **hooks: Callable[..., Awaitable[Any]]) -> None:
         """Install async functions as hooks: ``server.on(rcpt=f)``.
@@ -153,7 +153,7 @@ class Server:
         :param port: the TCP port; 0 chooses a free one, the same for all addresses.
         :param host: a host name or address; None for all interfaces, IPv4 and IPv6.
         :param implicit_tls: begin each connection with a TLS handshake (RFC 8314 3.3), instead of offering STARTTLS.
-        :raises OSError: an address cannot be bound. Nothing else has happened then.
+        :raises OSError: an address cannot be bound. In that case no hook was called and nothing listens.
         :raises ValueError: ``implicit_tls`` without ``tls``.
         :raises trio.ClosedResourceError: the server was stopped.
         """
@@ -192,9 +192,8 @@ class Server:
         except BaseExceptionGroup as group:  # the nurseries are an implementation detail of this method
             raise collapse_group(group) from None
         finally:
-            with trio.CancelScope(
-                shield=True
-            ):  # all listeners, also after a cancellation; closing by force does not wait
+            # Close all listeners, also after a cancellation. `aclose_forcefully` does not wait.
+            with trio.CancelScope(shield=True):
                 for listener in listeners:
                     await trio.aclose_forcefully(listener)
 
@@ -269,8 +268,7 @@ class Server:
 
     @asynccontextmanager
     async def _serving(self) -> AsyncGenerator[None]:
-        """Enclose every ``serve``: the first one to begin calls `Hooks.start`, the last one to end calls
-        `Hooks.stop`."""
+        """Enclose every ``serve``: the first to begin calls `Hooks.start`, the last to end calls `Hooks.stop`."""
         self._serves += 1
         if self._serves == 1:
             self._ended = trio.Event()
@@ -317,20 +315,19 @@ class Server:
             newlines=self.newlines,
         )
 
-    # `_session` is the outermost frame of a session, and `_guard` the boundary that no `Exception` crosses: a session
-    # that fails is reported, sends 421 if that is still possible, and is closed. Other exceptions (Cancelled,
-    # KeyboardInterrupt, SystemExit) pass through it. In a group they are separated from the rest, since Trio expects
-    # its Cancelled back.
+    # `_session` is the outermost function of a session. No `Exception` leaves `_guard`: a session that fails is
+    # reported, sends 421 if that is still possible, and is closed. Other exceptions (Cancelled, KeyboardInterrupt,
+    # SystemExit) pass through it. In a group they are separated from the rest, since Trio must get its Cancelled back.
     #
-    # The parts that clean up each run in a guard of their own, in nested ``finally`` blocks: the 421 of a session that
-    # is being cancelled, the `disconnect` hook, the server's counters, closing the stream. Each of them has to happen
-    # whatever went wrong in those before it. The counters are updated after the last hook, since a session whose
-    # `disconnect` hook still runs is open, and before the stream is closed, which may take a second.
+    # The steps that clean up are in nested ``finally`` blocks: the 421 of a session that is being cancelled, the
+    # `disconnect` hook, the server's counters, closing the stream. Each of them is carried out even if an earlier one
+    # fails. The counters are updated after the last hook, since a session whose `disconnect` hook still runs is open,
+    # and before the stream is closed, which may take a second.
     #
-    # Limits on connections are checked before a session is created, as refusing must be cheap.
+    # Limits on connections are checked before a session is created, so that a refusal is cheap.
 
     async def _session(self, stream: trio.abc.Stream, *, implicit_tls: bool) -> None:
-        """Run a session from the connection to its end. No exception leaves it, except cancellation and the like."""
+        """Run a session from the connection to its end. No `Exception` leaves this method."""
         peer, local = endpoints(stream)
         key = network(peer.host) if peer.kind == "tcp" else None
         if not self._admit(key):
@@ -398,7 +395,7 @@ class Server:
     async def _turn_away(self, stream: trio.abc.Stream, peer: Peer, *, implicit_tls: bool) -> None:
         """Refuse a connection: with 421 in place of the greeting (RFC 5321 3.8), or under implicit TLS by closing it.
 
-        A TLS handshake would cost more than the session that is refused.
+        A TLS handshake, only to send the 421, would cost more than a session.
         """
         log.info("too many connections: refused %s", peer)
         with trio.move_on_after(self.timeouts.disconnect):

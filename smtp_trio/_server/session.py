@@ -1,8 +1,9 @@
 """One session with one client: the `Session` that hooks see, and the `SessionTask` that runs it.
 
-The core parses the commands and checks their order, so a hook only sees commands that are valid at this point. A reply
-moves the state of the protocol before anything is sent. `handlers` has the commands that need more than a hook and a
-reply, `transaction` the way of a message, `hook_runner` the calls of hooks.
+The core, a `ServerProtocol`, parses the commands and checks their order, so a hook only gets commands that are valid at
+this point. A reply changes the state of the core before anything is sent. Three other modules do parts of the work:
+`handlers` answers the commands that need more than a hook and a reply, `transaction` receives a message from DATA or
+BDAT to its reply, and `hook_runner` calls the hooks.
 """
 
 from __future__ import annotations
@@ -38,25 +39,25 @@ from .received import protocol_name, received_field
 from .transaction import Transaction, queued
 
 if TYPE_CHECKING:
-    from .body import Body
+    from .body import BodyReader
     from .server import Server
     from .state import ServerState
 
 log = logging.getLogger("smtp_trio.session")
+#: The mail log: one record for each message, and for each refusal that prevented one.
 mail_log = logging.getLogger("smtp_trio.message")
 
-#: Pipelined commands (RFC 2920) that are answered before other tasks are scheduled.
+#: After this many buffered commands of a session (RFC 2920), other tasks get a turn.
 COMMANDS_PER_TURN = 16
-#: Verbs whose refusal by the core is recorded in the log of messages, like a refusal by a hook: a message was
-#: prevented.
+#: Verbs whose refusal by the core has a record in the mail log, like a refusal by a hook: it prevented a message.
 REFUSALS_LOGGED = frozenset({"MAIL", "RCPT", "DATA", "BDAT"})
 
 
 class Session:
     """One client's session, as hooks see it.
 
-    The properties follow the dialogue. `success`, `failure` and `send` record the reply of the hook that is running;
-    returning a `Reply` is the usual way, and does the same.
+    The properties show the present state. `success`, `failure` and `send` record the reply of the hook that is running.
+    A hook can also return a `Reply`, which has the same effect.
     """
 
     __slots__ = (
@@ -93,7 +94,7 @@ class Session:
 
     @property
     def stream(self) -> trio.abc.Stream:
-        """The Trio stream; an `trio.SSLStream` when TLS is on. Reading from or writing to it breaks the protocol."""
+        """The Trio stream; a `trio.SSLStream` when TLS is active. Reading or writing it breaks the protocol."""
         return self._wire.stream
 
     @property
@@ -114,12 +115,12 @@ class Session:
 
     @property
     def buffered(self) -> int:
-        """Octets that were received after the pending command and are not yet parsed."""
+        """The number of octets that were received after the pending command and have not been parsed."""
         return self._protocol.buffered
 
     @property
     def envelope(self) -> Envelope | None:
-        """The transaction that is open, or that the pending MAIL would open; None between transactions."""
+        """The envelope of the open transaction, or of the one that the pending MAIL would open; otherwise None."""
         return self._transaction.envelope(self._protocol)
 
     @property
@@ -164,7 +165,7 @@ class Session:
         """Record a refusal of the pending command. It is sent when the hook returns.
 
         :param code: a 4yz or 5yz reply code that the command may have (RFC 5321 4.3.2).
-        :param status: the enhanced status code (RFC 3463), for example "5.1.1"; None for the usual one for this code.
+        :param status: the enhanced status code (RFC 3463), for example "5.1.1"; None for the default of this code.
         :raises ValueError: ``code`` is not a 4yz or 5yz code.
         :raises RuntimeError: the hook cannot reply, or has already recorded a reply.
         """
@@ -224,11 +225,11 @@ class SessionTask:
         self.transaction: Transaction = Transaction(self.id)
         #: The server's counters.
         self.counts: Counts = state.counts
-        #: Seconds to wait for the next part of a message.
+        #: Seconds to wait for the next octets of a message (``timeouts.block``).
         self.block_timeout: float = server.timeouts.block
         #: The `Hooks.connect` hook was called, so `Hooks.disconnect` has to be.
         self.connected: bool = False
-        #: The session waits for the client with no message under way, so `Server.stop` may end it at once.
+        #: The session waits for a command or for a TLS handshake, so `Server.stop` may end it at once.
         self.idle: bool = False
         #: `Server.stop` has ended it while it was idle.
         self.woken: bool = False
@@ -237,7 +238,7 @@ class SessionTask:
         self._auth_failures = self._turns = 0
         self._debug = log.isEnabledFor(logging.DEBUG)
         self._unhooked = state.unhooked
-        announce(self)  # before `Session` is made, so that an observer can still replace the parts
+        announce(self)  # before `Session` is made, since smtp_trio.testing may replace the parts that it refers to
         self.session: Session = Session(server, peer, local, self)
 
     @property
@@ -265,41 +266,44 @@ class SessionTask:
     # A session needs a deadline nearly all the time: while it waits for a command, and while a hook runs. Entering a
     # `trio.CancelScope` with a deadline costs as much as all the work of this package on one command, and a message has
     # at least three hooks and four waits. So there is one long-lived scope around the whole session,
-    # `HookRunner.scope`, and what changes is its deadline. Even moving that costs about as much as parsing a command
-    # (Trio keeps deadlines in a heap), so it is only moved when it has to be:
+    # `HookRunner.scope`, and only its deadline changes. Even a change costs about as much as parsing a command (Trio
+    # keeps deadlines in a heap), so the deadline is changed only when necessary. The frequent hooks, which are those
+    # called for every message (`hook_runner.FREQUENT`: mail, rcpt and data), use this scope; other hooks, and reads of
+    # the body, have scopes of their own.
     #
-    # * Before waiting for a command (`receive_command`) it is made earlier if it is later than the deadline of the
-    #   command. It is left alone if it is earlier already; nor is it taken away after the wait when the next command
-    #   arrives in time.
-    # * Before a frequent hook (`HookRunner.call`) it is set to that of the hook, unless they differ by less than
-    #   DEADLINE_SLACK.
-    # * Before a wait that must not be interrupted by an old deadline, since its place could not be found again (AUTH, a
-    #   handshake, the rest of a body, a full send buffer), `HookRunner.disarm` removes it.
+    # * Before waiting for a command, `receive_command` makes the deadline earlier if it is later than that of the
+    #   command. A deadline that is already earlier stays, and the deadline also stays when the command arrives in time.
+    # * Before a frequent hook, `HookRunner.call` sets the deadline of the hook, unless the two differ by less than
+    #   DEADLINE_SLACK seconds, the precision of all deadlines.
+    # * Before a wait that cannot be resumed after an interruption (AUTH, a handshake, the rest of a body, a full send
+    #   buffer), `HookRunner.disarm` removes the deadline.
     #
-    # The deadline can therefore be one that was meant for an earlier wait, and expire in a later one. `run` has to tell
-    # why its scope was cancelled, and asks in this order:
+    # The deadline can therefore be one that was set for an earlier wait, and expire in a later one. When its scope was
+    # cancelled, `run` finds out why, in this order:
     #
-    # 1. A frequent hook is running (`HookRunner.running`): it was late. The client gets 451, the session goes on in a
-    #    new scope.
-    # 2. The server is stopping: `wake` has cancelled the scope of an idle session, so it gets 421.
+    # 1. A frequent hook is running (`HookRunner.running`): it was late. The client gets 451, and the session goes on in
+    #    a new scope.
+    # 2. The server is stopping: `wake` has cancelled the scope of an idle session, or `receive_command` has cancelled
+    #    it when it was about to wait. The client gets 421.
     # 3. `_command_deadline` has passed: the client was silent for too long, so it gets 421.
-    # 4. None of these: the deadline was an old one. `run` enters a new scope and calls `receive_command` again, which
-    #    sees from `idle` that it has been interrupted and waits on, with the deadline of the same command.
+    # 4. None of these: the deadline was set for an earlier wait. `run` enters a new scope and calls `receive_command`
+    #    again. This finds `idle` set, so it was interrupted, and waits again with the deadline of the same command.
     #
-    # Case 4 can only happen inside `wire.receive`, where no data is lost by a cancellation. `idle` is true exactly
-    # there. Everything else that waits either runs in a scope of its own or without a deadline.
+    # Case 4 can only happen inside `wire.receive`, where a cancellation loses no data. In `receive_command`, `idle` is
+    # true only during that call. (It is also true during a TLS handshake, which runs without a deadline of this scope.)
+    # Everything else that waits either runs in a scope of its own or without a deadline.
     #
-    # A scope can also be cancelled and get data in the same pass of the scheduler. `receive_command` then makes a
-    # checkpoint before it looks at the data: the cancellation counts, and no hook is called any more. Trio's own
+    # A scope can also be cancelled, and receive data, in the same iteration of the run loop. `receive_command` then
+    # makes a checkpoint before it looks at the data: the cancellation counts, and no further hook is called. Trio's own
     # cancellations (of the server or from outside) come from outer scopes and are not caught here.
     #
-    # Reads of the body and hooks that are not frequent have scopes of their own. The former must see a timeout as
-    # `BodyError`, and the latter may run inside a frequent hook. The clock of a hook stands still while the hook waits
-    # for the client: `HookRunner.pause_clock` and `resume_clock` are around each such wait, and do nothing for a wait
-    # that is short or whose own deadline is earlier than the hook's.
+    # A read of the body has a scope of its own because a timeout must reach the hook as `BodyError`. A hook that is not
+    # frequent has one because it may run inside a frequent hook. While a hook waits for the client, its clock is
+    # stopped: `HookRunner.pause_clock` and `resume_clock` enclose each such wait, and do nothing for a wait that is
+    # short or whose own deadline is earlier than the hook's.
 
     async def run(self, *, implicit_tls: bool) -> None:
-        """Run the session, up to but without `end`."""
+        """Run the session, from its first octet to its last reply. The caller then calls `end`."""
         hooks = self.hooks
         while not self.over:
             error: Exception | None = None
@@ -357,11 +361,12 @@ class SessionTask:
     async def receive_command(self) -> Command | None:
         """Return the next command; None when there will be no more.
 
-        RFC 2920 3.2 (7): replies are sent before waiting for input, and only then, so that the replies to a pipelined
-        group leave in one write.
+        The replies to groupable commands are held back until all buffered input is processed, so that those to a
+        pipelined group are sent in one write; other replies have been sent at once (`_queue`). Before waiting for
+        input, everything that is queued is sent (RFC 2920 3.2 (7)).
         """
         protocol, scope = self.protocol, self.hooks.scope
-        # An old deadline has interrupted the wait for this command, see above: go on waiting with the same deadline.
+        # The deadline of an earlier wait has interrupted the wait for this command (case 4 above).
         resumed, self.idle = self.idle, False
         if not resumed:
             self._command_deadline = math.inf
@@ -388,7 +393,7 @@ class SessionTask:
             while event is NEED_DATA:
                 self.idle = True
                 await self.wire.receive()
-                if scope.cancel_called:  # cancelled and given data at once: the cancellation counts
+                if scope.cancel_called:  # cancelled in the iteration in which data arrived: the cancellation counts
                     await trio.lowlevel.checkpoint()
                 self.idle = False
                 event = protocol.next_event()
@@ -402,9 +407,9 @@ class SessionTask:
         return event
 
     async def yield_turn(self) -> None:
-        """Let other tasks run after every `COMMANDS_PER_TURN` commands that were received in one read.
+        """Let other tasks run after every `COMMANDS_PER_TURN` buffered commands.
 
-        It is called before an event is taken from the core: a cancellation here loses nothing.
+        It is called before an event is taken from the core, so a cancellation here loses nothing.
         """
         self._turns += 1
         if self._turns % COMMANDS_PER_TURN == 0:
@@ -442,7 +447,7 @@ class SessionTask:
         self.protocol.dialogue.enter(CLOSED)
 
     async def _end_late_hook(self, name: str, failure: Reply, error: Exception | None) -> None:
-        """The session's scope has cancelled a frequent hook that was late: report it, and send its reply.
+        """Report a frequent hook that was late and was cancelled by the session's scope, and send the failure reply.
 
         :param error: what the hook raised when it was cancelled.
         """
@@ -460,15 +465,15 @@ class SessionTask:
             await self.answer(failure)
 
     async def renew_scope(self) -> None:
-        """Leave the scope, which a late hook has used up without being interrupted, and enter a new one."""
+        """Make a checkpoint, which raises Cancelled in the scope that a late hook has used up.
+
+        `run` then enters a new scope.
+        """
         self.hooks.overdue, self._command_deadline = False, math.inf
         await trio.lowlevel.checkpoint()
 
     def wake(self) -> None:
-        """End the wait for the next command, for `Server.stop`.
-
-        Only for an idle session: otherwise it would interrupt a hook.
-        """
+        """End the wait of an idle session, for `Server.stop`. In another session this would interrupt a hook."""
         self.woken = True
         self.hooks.scope.cancel()
 
@@ -488,18 +493,20 @@ class SessionTask:
 
     # --- STARTTLS ---------------------------------------------------------------------------------------------------
     #
-    # The upgrade is made of four steps, in this order: the 220 is sent in the clear and flushed (STARTTLS is not
-    # groupable); the core has refused the command if any octets had been received after it, since they could be an
-    # injection (RFC 3207 4.2, and CVE-2011-0411); the handshake runs on the same transport, and from its success on the
-    # wire uses the `SSLStream` only; the core forgets the transaction, the user and EHLO (`ServerProtocol.tls_started`),
-    # and the client has to begin anew.
+    # The upgrade has four steps:
     #
-    # During the handshake nothing can be sent to the client in a way that it would understand, so the wire counts as
-    # broken: a cancellation, a timeout or a failure ends the session without a reply. A half-finished handshake cannot
-    # be undone, and going on in the clear would be the downgrade that TLS is there to prevent.
+    # 1. The core refuses STARTTLS if octets follow it, since they may have been injected (RFC 3207 4.2, CVE-2011-0411).
+    # 2. The 220 is sent unencrypted and flushed; STARTTLS is not groupable.
+    # 3. The handshake runs on the same transport. After it the wire uses the `SSLStream` only.
+    # 4. `ServerProtocol.tls_started` resets the state: the transaction, the user and EHLO. The client begins again with
+    #    EHLO.
     #
-    # The session counts as idle meanwhile: nothing has been promised to the client, so `Server.stop` need not wait for
-    # it.
+    # During the handshake the client cannot understand a reply, so the wire counts as broken: a cancellation, a timeout
+    # or a failure ends the session without a reply. A half-finished handshake cannot be undone, and continuing without
+    # encryption would be the downgrade that TLS must prevent.
+    #
+    # The session counts as idle during the handshake: nothing has been promised to the client, so `Server.stop` need
+    # not wait for it.
 
     async def start_tls(self) -> bool:
         """Do the TLS handshake on the connection. If it fails, return False: the session is over then."""
@@ -521,7 +528,7 @@ class SessionTask:
     # --- replies ----------------------------------------------------------------------------------------------------
 
     async def call_message_hook(self, command: Command) -> Reply | None:
-        """Call the `message` hook; return its reply, or None."""
+        """Call the `message` hook, which precedes the hook of each command. Return its reply, or None."""
         if not self.hooks.has_message:
             return None
         return await self.hooks.call("message", self.session, command, command=command)
@@ -532,7 +539,7 @@ class SessionTask:
         try:
             if self.hooks.has_response:
                 await self.hooks.call("response", self.session, reply)
-        finally:  # also when a data hook gives up its read here: a command must not stay unanswered
+        finally:  # also when a data hook cancels its read here: a command must not stay unanswered
             urgent = self._queue(command, reply)
         if urgent:
             await self.flush()
@@ -561,8 +568,9 @@ class SessionTask:
         self._deferred = command
 
     def count_auth_failure(self, reply: Reply) -> bool:
-        """Count ``reply`` if it refuses AUTH for good; return whether the client has no further attempt."""
-        self._auth_failures += reply.permanent
+        """Count ``reply`` if it is a permanent refusal of AUTH; return whether the limit of failures is reached."""
+        if reply.permanent:
+            self._auth_failures += 1
         return self._auth_failures >= self.server.limits.auth_failures
 
     def log_message(
@@ -570,9 +578,9 @@ class SessionTask:
         command: Command | BadCommandError,
         reply: Reply | None,
         envelope: Envelope | None,
-        body: Body | None = None,
+        body: BodyReader | None = None,
     ) -> None:
-        """Write a record to the log of messages.
+        """Write a record to the mail log, the logger ``smtp_trio.message``.
 
         ``reply`` is None when the client disconnected before it could be sent.
         """

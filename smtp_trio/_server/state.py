@@ -18,8 +18,8 @@ log = logging.getLogger("smtp_trio.server")
 
 
 # A session looks up its hooks for every command, so they are prepared once, when they are installed: `hooks` has only
-# those that the application has written, and `unhooked` the commands for which nothing has to be called at all. For a
-# server that only has a `data` hook, MAIL and RCPT are answered without a single await.
+# those that the application has written, and `unhooked` the commands for which no hook has to be called. A server that
+# only has a `data` hook answers MAIL and RCPT without an await.
 #
 # The server's own hooks (`start`, `stop`, `error`) are called here. An exception in `error` is only logged: reporting
 # it would call the same hook again.

@@ -1,4 +1,4 @@
-"""The mail transactions of a session, and the way of a message from DATA or BDAT to its reply."""
+"""`Transaction`: the mail transactions of a session. It receives each message, from DATA or BDAT to its reply."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import trio
 from .._types import Counts, Envelope, MessageState
 from ..protocol import BadCommandError, Command, Data, Mail, Reply, ServerProtocol
 from ..protocol.replies import LOCAL_ERROR
-from .body import Body, BodySession
+from .body import Body, BodyReader, BodySession
 
 log = logging.getLogger("smtp_trio.session")
 
@@ -32,7 +32,7 @@ class TransactionSession(BodySession, Protocol):
         command: Command | BadCommandError,
         reply: Reply | None,
         envelope: Envelope | None,
-        body: Body | None = None,
+        body: BodyReader | None = None,
     ) -> None: ...
 
 
@@ -46,7 +46,7 @@ class Transaction:
 
     def __init__(self, session_id: str) -> None:
         #: The message that is being received, or None.
-        self.body: Body | None = None
+        self.body: BodyReader | None = None
         #: The state of the last message; None before the first.
         self.last_message: MessageState | None = None
         self._session_id = session_id
@@ -59,7 +59,7 @@ class Transaction:
         self._context = {}
 
     def envelope(self, protocol: ServerProtocol) -> Envelope | None:
-        """Return the transaction that is open, or that the pending MAIL would open; None between transactions."""
+        """Return the envelope of the open transaction, or of the one that the pending MAIL would open, or None."""
         mail = protocol.state.mail
         if mail is None:
             if not isinstance(protocol.pending, Mail):
@@ -72,51 +72,51 @@ class Transaction:
     # `receive` begins when the core has accepted the syntax and the order of DATA, or of the first BDAT. It calls the
     # `message` and `data` hooks and makes sure that the message gets exactly one reply, whatever the hook did:
     #
-    # * The hook read the message to its end: its reply counts.
-    # * It refused before its first read: under DATA the refusal is sent in place of the 354, and nothing was
-    #   transferred.
-    # * It refused later, raised or was late: the client is in the middle of the message and will not read a reply
+    # * The hook read the message to its end: its reply is sent.
+    # * The hook refused the message before its first read: after DATA the refusal is sent in place of the 354, and
+    #   nothing was transferred.
+    # * The hook refused later, raised or was late: the client is in the middle of the message and will not read a reply
     #   before its end (RFC 5321 4.1.1.4), or may be sending further chunks (RFC 3030 2). `conclude` drops the rest and
     #   then sends the refusal.
-    # * It accepted a message that it had not read to its end. Nothing is known of the rest, so this is an error in the
+    # * The hook accepted a message that it had not read to its end. The rest is unknown, so this is an error in the
     #   hook: 451.
-    # * The message itself cannot be accepted: too long, bare CR or LF, a refused chunk. That reply wins over the
-    #   hook's.
+    # * The message itself cannot be accepted: too long, bare CR or LF, a refused chunk. The reply for this replaces the
+    #   hook's reply.
     # * RSET, EHLO or QUIT came between two chunks. The command itself is the end of the message, so the message has no
     #   reply; the command is deferred until the hook has returned.
-    # * The connection was lost: no reply; the log has a record of it.
+    # * The connection was lost: no reply; the mail log has a record of it.
     #
     # The state of the message moves only forward. NOT_TAKEN holds until the hook has returned with an acceptance. From
-    # there to the call of `protocol.send` there is no checkpoint (unless there is a `response` hook, which is
-    # shielded), so that no cancellation can fall between the moment that the application owns the message and the
-    # moment that its reply is on its way. During this time the state is UNACKNOWLEDGED; it becomes ACKNOWLEDGED when
-    # the whole reply was passed to the stream. If sending fails, UNACKNOWLEDGED remains, and the application knows that
-    # the client may send the message again (RFC 1047).
+    # there to the call of `send_reply` there is no checkpoint (unless there is a `response` hook, which is shielded),
+    # so a cancellation cannot come between the moment when the application has accepted the message and the moment when
+    # its reply is sent. During this time the state is UNACKNOWLEDGED; it becomes ACKNOWLEDGED when the whole reply was
+    # passed to the stream. If sending fails, UNACKNOWLEDGED remains, and the application knows that the client may send
+    # the message again (RFC 1047).
     #
-    # As a rule the kernel takes the reply at once. When it does not, the session would be cancellable in the middle of
-    # an accepted message; so that write, and the `response` hook, are shielded, for REPLY_TIMEOUT seconds at most: long
-    # enough for a peer that reads, short enough for a server that has to stop.
+    # The kernel nearly always accepts the reply at once. When it does not, a cancellation could interrupt the write;
+    # so that write, and the `response` hook, are shielded, for REPLY_TIMEOUT seconds at most: long enough for a peer
+    # that reads, short enough for a server that has to stop.
 
     async def receive(self, session: TransactionSession, command: Command) -> None:
         """Receive one message, from DATA or the first BDAT to its reply."""
         envelope = self.envelope(session.protocol)
         assert envelope is not None
-        self.body = body = Body(session, command, envelope)
+        self.body = body = BodyReader(session, command, envelope)
         self.last_message = MessageState.NOT_TAKEN
         reply = await session.call_message_hook(command)
         if reply is None:
-            reply = await session.hooks.call("data", session.session, body, command=command, failure=LOCAL_ERROR)
+            reply = await session.hooks.call("data", session.session, Body(body), command=command, failure=LOCAL_ERROR)
         reply = reply or queued(envelope)
-        if body.complete and reply.accepted:  # the usual case
+        if body.complete and reply.accepted:
             self.body = None
             await self._send_reply(session, reply, body)
             session.log_message(command, reply, envelope, body)
         else:
-            if reply.accepted and not body.due and body.error is None:
+            if reply.accepted and body.error is None:  # the hook has not read all of the message
                 await session.hooks.report_early_return()
                 reply = LOCAL_ERROR
             await self.conclude(session, reply)
-        if session.hooks.overdue:  # the hook was late, but it had the whole message, so its reply counts
+        if session.hooks.overdue:  # the hook was late, but it had read the whole message, so its reply was sent
             await session.renew_scope()
 
     async def conclude(self, session: TransactionSession, reply: Reply) -> None:
@@ -138,7 +138,7 @@ class Transaction:
         await self._send_reply(session, reply, body)
         session.log_message(Data(), reply, body.envelope, body)
 
-    async def _send_reply(self, session: TransactionSession, reply: Reply, body: Body) -> None:
+    async def _send_reply(self, session: TransactionSession, reply: Reply, body: BodyReader) -> None:
         """Send the reply to the message, and keep its state. See above for the shields."""
         if reply.accepted:
             self.last_message = MessageState.UNACKNOWLEDGED

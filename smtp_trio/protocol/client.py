@@ -5,7 +5,8 @@
     protocol.receive_data(octets)                     # b"" at the end of the input
     event = protocol.next_event()                     # an `Answer`, NEED_DATA or CONNECTION_LOST
 
-The first answer is the greeting, which needs no command.
+The first answer is the greeting, which needs no command. CONNECTION_LOST means that there are no further answers,
+because the input has ended or the session is over.
 
 To send a message with DATA, send the command; when it is answered with 354, call `send_body` with each piece and then
 `end_body`, whose reply is the final reply. With BDAT, send the command and then as many octets as it announced.
@@ -66,13 +67,13 @@ from .reply_parser import ReplyParser
 #
 # - a reply when no command is unanswered;
 # - a reply that cannot answer the oldest command: 3yz to MAIL, 2yz to DATA, 221 to anything but QUIT, or a positive
-#   greeting other than 220. Such a reply shows that the client and the server are out of step;
+#   greeting other than 220. Such a reply shows that replies and commands do not match;
 # - octets that are not a reply, since it is unknown how many replies they replace;
 # - octets after the reply to STARTTLS, which an attacker may have inserted (RFC 3207 5).
 #
 # Two replies may come early. A 421 can come at any time; it ends the session and answers the oldest command, if there
 # is one (RFC 5321 3.8). And a server may refuse a message before it has been sent completely. The client cannot stop
-# in the middle of DATA and go on, so it takes that as the final reply, and closes.
+# in the middle of DATA and send another command, so it takes that as the final reply, and closes the connection.
 
 
 @frozen
@@ -274,7 +275,7 @@ class ClientProtocol:
             self._input_ended = True
 
     def next_event(self) -> Answer | Signal:
-        """Return the next answer, NEED_DATA or CONNECTION_LOST.
+        """Return the next answer; NEED_DATA; or CONNECTION_LOST if the input has ended or the session is over.
 
         Raises RemoteProtocolError for octets that are not a reply, and for a reply that does not answer a command.
         """
@@ -320,7 +321,7 @@ class ClientProtocol:
         return Answer(command, reply)
 
     def _check_code(self, command: Command, reply: Reply) -> None:
-        """Raise RemoteProtocolError if the reply cannot answer the command, so that the two sides are out of step."""
+        """Raise RemoteProtocolError if the reply cannot answer the command: no later reply can be matched either."""
         table = self._grammar.table
         kind = type(command)
         # RFC 5321 4.3.2: the greeting is 220, and 221 is the reply to QUIT only.

@@ -38,13 +38,13 @@ from .syntax import Path
 # ---------
 #
 # The checks 2, 3 and 5 do not depend on the argument. They depend on the verb, the phase, and on the few members of
-# `SessionState` that form its `offer_key`. So when a command has passed the checks 1 to 5, the verb is entered in a cache
-# with what the remaining checks need: the command class, its parameters, and the extensions that check it. The next
-# line with the same verb in the same phase goes through `parse_cached`, which parses the argument and runs the checks
-# 4 and 6 only. In practice nearly every command does, since the cache belongs to the `Grammar` and is shared by all
-# sessions of a server. A session only finds the part of it for its own `offer_key`, in `state_changed`, which is called
-# whenever a member of the key may have changed: after EHLO and HELO, after AUTH and after STARTTLS. That is why
-# `Extension.check_verb` must not depend on anything else.
+# `SessionState` that form its `offer_key`. So when a command has passed the checks 1 to 5, the verb is entered in a
+# cache with what the remaining checks need: the command class, its parameters, and the extensions that check it. The
+# next line with the same verb in the same phase goes through `parse_cached`, which parses the argument and runs the
+# checks 4 and 6 only. In practice nearly every command takes this path, since the cache belongs to the `Grammar` and is
+# shared by all sessions of a server. A session selects the part for its own `offer_key`, in `state_changed`, which is
+# called whenever a member of the key may have changed: after EHLO and HELO, after AUTH and after STARTTLS. That is
+# why `Extension.check_verb` must not depend on anything else.
 #
 # The cache is exact, not approximate: `tests/protocol/test_segmentation.py` compares each reply with that of a parser
 # whose cache is always empty. Its size is bounded by the number of keys, phases and verbs. What is not entered:

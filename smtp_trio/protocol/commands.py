@@ -44,13 +44,13 @@ class Command:
     default_reply: ClassVar[Reply] = replies.NOT_IMPLEMENTED
     #: Whether replies other than 3yz carry an enhanced status code (RFC 2034 3).
     enhanced: ClassVar[bool] = True
-    #: Whether the command does no work, so that it counts towards ``Limits.junk``.
+    #: Whether the command has no effect on the delivery of mail, so that it counts towards ``Limits.junk``.
     junk: ClassVar[bool] = False
     #: The syntax, as HELP shows it.
     usage: ClassVar[str] = ""
     #: Whether TLS begins after the reply, so that the client must wait for it (RFC 3207 4.2).
     starts_tls: ClassVar[bool] = False
-    #: Whether the class is a `CountedCommand`.
+    #: Whether the line states a number of octets that follow it: the class is a `CountedCommand`.
     counted: ClassVar[bool] = False
 
     @classmethod
@@ -213,7 +213,7 @@ class Rcpt(Command):
 # MAIL and RCPT without parameters depend on nothing but their argument, so the parsed commands are cached and shared by
 # all sessions: clients send from and to the same few addresses again and again. With parameters, the result depends on
 # which extensions are offered in the session, and only the path is cached (`syntax.parse_path`). An argument that ends
-# in ">" has no parameters as a rule.
+# in ">" usually has no parameters.
 
 PathCommand = TypeVar("PathCommand", Mail, Rcpt)
 
@@ -266,7 +266,7 @@ class Data(Command):
 
 
 class EndOfData(Command):
-    """The end of the message. The reply to it accepts or refuses the message (RFC 5321 4.1.1.4)."""
+    """The end of a message sent with DATA. The reply to it accepts or refuses the message (RFC 5321 4.1.1.4)."""
 
     __slots__ = ()
 
@@ -279,6 +279,7 @@ class EndOfData(Command):
         return "."
 
 
+#: The one instance that is needed. The signal for the end of a message, by DATA or BDAT, is `events.END_OF_BODY`.
 END_OF_DATA = EndOfData()
 
 

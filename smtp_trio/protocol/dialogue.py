@@ -19,9 +19,9 @@ from .replies import Reply
 # -------------------
 #
 # Each SMTP command has one reply, in order, and both sides see every command and every reply. The phase of a session
-# can therefore be computed from that sequence alone, by the same rules on both sides. So there is one table
-# and one class, `Dialogue`, which the server and the client both use. A test runs the two against each other and checks
-# that they agree on the phase after every reply; two hand-written state machines would drift apart.
+# can therefore be computed from that sequence alone, by the same rules on both sides. So there is one table and one
+# class, `Dialogue`, which the server and the client both use. A test runs the two against each other and checks that
+# they agree on the phase after every reply; two hand-written state machines would differ sooner or later.
 #
 # Two replies do not answer a command on the wire: the greeting, and the final reply to a message. The table has
 # commands for them, `Connect` and `EndOfData`. With these, "the server rejected the connection" and "the server
@@ -167,7 +167,7 @@ STALE = (-1, CLOSED)
 
 
 class Dialogue:
-    """The position of one session in the table.
+    """The phase of one session, and its unanswered commands.
 
     ``phase`` is the phase after all replies so far, ``unanswered`` the commands without a reply, oldest first. A server
     has at most one of those at a time, a client that pipelines has several.

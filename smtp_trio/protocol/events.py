@@ -14,7 +14,7 @@ class Signal(enum.Enum):
     END_OF_CHUNK = "the octets of a BDAT command are complete; the BDAT waits for its reply"
     END_OF_BODY = "the message is complete and waits for its final reply"
     FAULT = "the message cannot be accepted any more; see `ServerProtocol.fault`"
-    CONNECTION_LOST = "the input has ended"
+    CONNECTION_LOST = "there are no further events: the input has ended, or the session is over"
 
 
 NEED_DATA, END_OF_CHUNK, END_OF_BODY, FAULT, CONNECTION_LOST = Signal

@@ -18,9 +18,8 @@ CommandParams = Mapping[type[Command], Sequence[Param[Any]]]
 
 
 # An extension declares everything that it adds to the protocol in one class: its line in the reply to EHLO, its
-# parameters, its verbs, its rows of the state table and its checks. No other part of the core names a particular
-# extension to make it work, so that a server cannot advertise what it does not implement, and a parameter that was not
-# advertised in this session is refused with 555 (RFC 5321 4.1.1.11).
+# parameters, its verbs, its rows of the state table and its checks. So a server cannot advertise what it does not
+# implement, and a parameter that was not advertised in this session is refused with 555 (RFC 5321 4.1.1.11).
 #
 # Two checks run at different times. `check_verb` runs before the argument is parsed, because RFC 3207 4 and RFC 4954 6
 # require 530 for a command that is not allowed yet, whatever its argument. `check_command` runs on a command that is

@@ -110,7 +110,7 @@ class LineReader:
         end = buffer.data.find(CRLF, buffer.at)
         if end < 0:
             # Keep a CR at the very end: the LF may follow.
-            buffer.at = len(buffer.data) - buffer.data.endswith(b"\r", buffer.at)
+            buffer.at = len(buffer.data) - (1 if buffer.data.endswith(b"\r", buffer.at) else 0)
             return False
         buffer.at = end + len(CRLF)
         self.skipping = False
@@ -141,8 +141,8 @@ class DotTerminatedReader:
         buffer = self._buffer
         data, at = buffer.data, buffer.at
         pieces = []
-        # ``dot`` is the index of a dot at the beginning of a line, or -1. Further dots are found
-        # together with the CRLF before them.
+        # ``dot`` is the index of a dot at the beginning of a line, or -1. Further dots are found together with the CRLF
+        # before them.
         dot = at if self._at_line_start and data.startswith(b".", at) else -1
         # A search for one octet is forty times faster than one for three, and base64 has no dots at all.
         has_dots = b"." in data
@@ -164,7 +164,7 @@ class DotTerminatedReader:
                 return b"".join(pieces)
             # RFC 5321 4.5.2: the first dot of a line is removed whatever follows it, doubled or not.
             at, dot = dot + 1, -1
-        end = len(data) - data.endswith(b"\r", at)
+        end = len(data) - 1 if data.endswith(b"\r", at) else len(data)
         if end > at:
             self._at_line_start = data.endswith(CRLF, at, end)
             pieces.append(data[at:end] if at or end < len(data) else data)

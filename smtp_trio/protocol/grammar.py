@@ -26,7 +26,7 @@ class Offer:
     params: Mapping[type[Command], KnownParams]
 
 
-#: What a client has been offered that has not sent EHLO.
+#: The offer to a client that has not sent EHLO.
 NO_OFFER = Offer(Reply(250), frozenset(), {})
 
 

@@ -31,9 +31,10 @@ class Limits:
     ``sessions`` and ``per_peer`` limit the open connections, in all and per client address; None means no limit.
     ``recipients`` limits the recipients of a message (RFC 5321 4.5.3.1.8).
 
-    ``errors`` limits the commands of a session that are refused as errors, and ``junk`` the commands that do no work,
-    such as NOOP and RSET. Both are counted since the last accepted message; a session that reaches the limit gets 421
-    and is closed. ``auth_failures`` limits the failed AUTH commands of a session.
+    ``errors`` limits the errors of a session: commands that the core refuses with 5yz. A session that reaches the limit
+    gets 421 and is closed. ``junk`` is the number of commands without an effect on the delivery of mail (NOOP, RSET,
+    VRFY, EXPN, HELP) that are not errors: each further one is answered, but counts as an error. Both numbers are
+    counted since the last accepted message. ``auth_failures`` limits the failed AUTH commands of a session.
 
     ``received`` limits the ``Received`` fields of a message, to detect loops (RFC 5321 6.3). ``line`` is the longest
     command line in octets. ``strict_lengths`` refuses paths that are longer than RFC 5321 4.5.3.1.1 to 4.5.3.1.3 allow.

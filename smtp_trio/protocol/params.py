@@ -23,9 +23,9 @@ T = TypeVar("T")
 class Param(Generic[T]):
     """A parameter of a command that an extension adds (RFC 5321 4.1.2, esmtp-param).
 
-    ``parse`` converts the text after "=", or None without "=", to the value; it returns None for an invalid
-    text (501). ``format`` converts a value to the text, or to None for a parameter without "=". ``extra_octets`` is the
-    number of octets that the parameter adds to the limit of the command line (RFC 5321 4.5.3.1.4).
+    ``parse`` converts the text after "=", or None without "=", to the value; it returns None for an invalid text (501).
+    ``format`` converts a value to the text, or to None for a parameter without "=". ``extra_octets`` is the number of
+    octets that the parameter adds to the limit of the command line (RFC 5321 4.5.3.1.4).
     """
 
     keyword: str

@@ -64,8 +64,8 @@ class Reply:
     """The reply to one command.
 
     ``code`` is 200 to 599. ``text`` may contain line breaks, which make a multi-line reply. ``status`` is the enhanced
-    status code (RFC 3463); None selects the default of the command or of the code, "" omits it. Raises ValueError for an
-    invalid code or status.
+    status code (RFC 3463); None selects the default of the command or of the code, "" omits it. Raises ValueError for
+    an invalid code or status.
     """
 
     code: int

@@ -1,17 +1,31 @@
 """`ServerProtocol`: the server's side of one session, without I/O. It never waits and does not know the time.
 
-    protocol.receive_data(octets)            # b"" at the end of the input
-    event = protocol.next_event()            # one command at a time,
-    protocol.send_reply(reply)               # which must be answered before the next; this changes the state
+The caller takes one event at a time, replies to each command, and moves octets between the protocol and the network:
+
+    event = protocol.next_event()
+    if event is NEED_DATA:
+        protocol.receive_data(octets)       # b"" at the end of the input
+    elif isinstance(event, Command):
+        protocol.send_reply(reply)          # the state changes here
     octets = protocol.data_to_send()
 
-Events are `Command` objects, ``bytes`` (a piece of the message) and `Signal` members. The first event is `Connect`; the
-reply to it is the greeting. A command that the core refuses is raised as `BadCommandError`; answer it with
-``protocol.send_reply(exc.reply)``.
+docs/blocking.py is a complete server. The events are:
+
+* `Command` objects. Each must be answered before the next one is returned. The first is `Connect`, and the reply to it
+  is the greeting. A command that the core refuses is raised as `BadCommandError`; answer it with
+  ``protocol.send_reply(exc.reply)``.
+* ``bytes``, a piece of the message.
+* `END_OF_CHUNK` and `END_OF_BODY`: the octets of a chunk, or of the whole message, are complete; reply to them.
+* `FAULT`: the message cannot be accepted. It is received to its end, and the final reply must be
+  `ServerProtocol.fault`.
+* `NEED_DATA`: receive more octets.
+* `CONNECTION_LOST`: there are no further events, because the input has ended or the session is over.
 
 A message sent with DATA gives the event `Data`, which is answered with 354, then pieces, then `END_OF_BODY`, which is
 answered with the final reply. A chunk sent with BDAT gives the event `Bdat`, then pieces, then `END_OF_CHUNK` or, if it
-is the last chunk, `END_OF_BODY`, which is answered with the reply to the BDAT.
+is the last chunk, `END_OF_BODY`; this is answered with the reply to the BDAT.
+
+In all names, the body is the message as it is transferred: its header section and its content.
 """
 
 from __future__ import annotations
@@ -23,7 +37,7 @@ from attrs import evolve
 from . import default_replies, replies
 from .body_inspector import BodyInspector, Newlines
 from .command_parser import CommandParser
-from .commands import END_OF_DATA, Command, Connect, CountedCommand, Data, EndOfData
+from .commands import END_OF_DATA, Command, Connect, CountedCommand, Data, EndOfData, Hello
 from .dialogue import CLOSED, CONNECTED, GREETED, Dialogue
 from .errors import BadCommandError, LocalProtocolError
 from .events import CONNECTION_LOST, END_OF_BODY, END_OF_CHUNK, FAULT, NEED_DATA, Event, Signal
@@ -43,10 +57,11 @@ from .session_state import SessionState
 #
 #   _reader    The octets of a message or chunk. It is set by the 354 (DATA) or by the command (BDAT) and cleared when
 #              the octets are complete.
-#   pending    A command that has not been answered. No further command is parsed before: the caller sees the state at
-#              the command, never ahead of it, and a client that pipelines is answered in order.
-#   _refused   The octets of a BDAT that was refused, with the refusal. They follow whatever the reply is, and must not
-#              be taken for commands (RFC 3030 2), so they are dropped before the refusal is raised.
+#   pending    A command that has not been answered. The next command is not parsed before it is: whether that is
+#              allowed depends on the reply, and a client that pipelines must get its replies in order.
+#   _refused   The octets of a BDAT that the core refuses, with the refusal. The client sends them whatever the reply
+#              is, and they must not be taken for commands (RFC 3030 2), so they are dropped before the refusal is
+#              raised.
 #   otherwise  A line: a command, or the continuation of an exchange such as AUTH (`Grammar.continuations`).
 #
 # The life of a message
@@ -56,11 +71,11 @@ from .session_state import SessionState
 # BDAT:  Bdat event -> pieces -> END_OF_CHUNK -> reply; Bdat event -> ... -> END_OF_BODY -> final reply
 #
 # With DATA, the end of the message is a command of its own, `EndOfData`, because the 354 has already answered the DATA.
-# With BDAT, the reply after the octets is the reply to that command, so it stays pending while its octets are read.
+# With BDAT, the reply after the octets is the reply to the BDAT, so that command stays pending while they are read.
 #
 # The state of a message is kept in its `BodyInspector`. It is made with the first reader, serves all chunks of the
 # message, and is dropped when the message ends: when the transaction is over, or when a chunk is refused (RFC 3030 2:
-# the client must then send RSET). The reader, in contrast, belongs to one DATA or BDAT. Two facts in the inspector
+# the client must then send RSET). The reader, in contrast, belongs to one DATA or BDAT. Two members of the inspector
 # change what happens to the octets:
 #
 #   fault       The message cannot be accepted: a bare LF, too large, in a mail loop. FAULT is returned once, so that
@@ -68,14 +83,21 @@ from .session_state import SessionState
 #               does not accept a positive reply to a message with a fault.
 #   discarding  The application does not want the rest (`discard`). The octets give no events, only their end does.
 #
-# A client may go on sending after a fault, and it is entitled to: RFC 5321 gives it no way to stop in the middle of
-# DATA. But one that has sent ten times the maximum size, announced in the reply to EHLO, is disconnected.
+# A client goes on sending after a fault, since RFC 5321 gives it no way to stop in the middle of DATA. But a client
+# that sends more than ten times the maximum size, which the reply to EHLO announces (SIZE, RFC 1870), is disconnected.
 #
 # Errors
 # ------
 #
-# Every way to refuse a command ends in `_count_refusal`. Refusals with 5yz count as errors of the client; too many get
-# 421 and close the session. Temporary refusals (452, too many recipients) are not errors of the client.
+# The core counts the errors of the client, and replies 421 and closes the session when `Limits.errors` is reached. Two
+# things count as an error:
+#
+# - a command that the core refuses with 5yz (`_count_refusal`). Its temporary refusals (452, too many recipients) are
+#   not errors of the client, and refusals by hooks are not counted here;
+# - a junk command, one that has no effect on the delivery of mail (`Command.junk`: NOOP, RSET, VRFY, EXPN, HELP), after
+#   `Limits.junk` of them. It is answered as usual, until the number of errors reaches its limit.
+#
+# Both counts begin again when a message is accepted.
 
 
 class ServerProtocol:
@@ -117,8 +139,9 @@ class ServerProtocol:
         """``name`` is the server's name and ``size`` the largest message in octets, 0 for no limit.
 
         ``tls`` is true if the application can start TLS. ``hooks`` are the names of the hooks that it implements:
-        "auth" checks credentials (for PLAIN and LOGIN), "secret" returns stored secrets (for SCRAM and CRAM-MD5), and the
-        others are hooks of commands, such as "expn" (`Command.hook`).
+        "auth" checks credentials (for PLAIN and LOGIN), "secret" returns stored secrets (for SCRAM and CRAM-MD5), and
+        the others are hooks of commands, such as "expn" (`Command.hook`).
+
         ``newlines`` is the treatment of a bare CR or LF in a message: refuse the message ("reject"), make it CRLF
         ("normalize") or keep it ("preserve"). Raises ValueError for extensions that cannot be combined.
         """
@@ -128,7 +151,7 @@ class ServerProtocol:
         )
         self.state: SessionState = SessionState(name, size, tls, frozenset(hooks))
         self.dialogue: Dialogue = Dialogue(self.grammar.table)
-        #: The command that waits for `send_reply`, or None.
+        #: The command, or the refusal of one, that must be answered; None if there is none.
         self.pending: Command | BadCommandError | None = Connect()
         self.dialogue.add_command(self.pending)
         #: The octets that must be sent, in pieces; see `data_to_send`.
@@ -182,7 +205,7 @@ class ServerProtocol:
     # --- events -----------------------------------------------------------------------------------------------------
 
     def next_event(self) -> Event:
-        """Return the next event.
+        """Return the next event: CONNECTION_LOST if there are none, because the input has ended or the session is over.
 
         Raises `BadCommandError` for a command that the core refuses, and LocalProtocolError if the last command has not
         been answered.
@@ -195,7 +218,7 @@ class ServerProtocol:
                 raise LocalProtocolError(f"{self.pending} must be answered first")
             self._connect_returned = True
             return self.pending
-        # RFC 5321 4.1.1.10: after QUIT, and after any other end of the session, further input is ignored.
+        # After QUIT (RFC 5321 4.1.1.10) or 421 (3.8) the connection is closed, and further input is ignored.
         if buffer.at == len(buffer.data) or self.dialogue.phase is CLOSED:
             return CONNECTION_LOST if self._input_ended or self.closed else NEED_DATA
         try:
@@ -225,19 +248,21 @@ class ServerProtocol:
         """Return the next line, or None if it is incomplete."""
         continuation = self.grammar.continuations.get(self.dialogue.phase)
         try:
-            # `_read_line` looks at the next octets to choose the limit, so they must be the beginning of a line.
+            # The limit depends on the verb, so the rest of a line that was refused must have been skipped before.
             return self._read_line(buffer, continuation) if self._lines.finish_skipping() else None
         except BadCommandError:
             if continuation is not None:
-                # The refusal of this line is the reply that ends the exchange, so the dialogue needs a command for it.
+                # In an exchange such as AUTH, the refusal of a line is the reply that ends the exchange. It leads to
+                # the next phase like the reply to any command, so the dialogue needs the command that it answers.
                 self.dialogue.add_command(continuation.decode("", {}))
             raise
 
     def _read_line(self, buffer: ReceiveBuffer, continuation: type[Command] | None) -> bytes | None:
         """Return the next line, read with the limit of its verb."""
         grammar, phase = self.grammar, self.dialogue.phase
+        # GREETED: the greeting was sent, and no EHLO or HELO was received yet.
         if phase is GREETED and buffer.data.startswith(b"\x16\x03", buffer.at):
-            # A TLS ClientHello. It may not contain CRLF, so waiting for the end of the line could take for ever.
+            # A TLS ClientHello. It need not contain CRLF, so the line might never end.
             reply = Reply(500, "TLS handshake received on a plaintext port; use STARTTLS", "5.5.2")
             raise BadCommandError(reply, close=True)
         limit, too_long = grammar.line_limit, replies.LONG_LINE
@@ -258,14 +283,14 @@ class ServerProtocol:
             return self._next_counted(cls, argument)
         command = self._parser.parse(cls, argument)
         if command.starts_tls and len(self._buffer):
-            # RFC 3207 4.2 requires to discard what the client sent before the handshake. Octets after STARTTLS were
-            # put there by an attacker, to be read as if they had come through TLS, so the session ends here.
+            # RFC 3207 4.2 requires that what the client sent before the handshake is discarded. Octets after STARTTLS
+            # may have been injected by an attacker, to be read as if they had come through TLS, so the session ends.
             reply = Reply(554, f"Data received after {command.verb}; closing the connection", "5.5.0")
             raise BadCommandError(reply, verb=command.verb, close=True)
         return self._set_pending(command)
 
     def _next_counted(self, cls: type[Command], argument: str) -> Event:
-        """Parse a command that is followed by octets of the message (BDAT)."""
+        """Parse a counted command: one whose line states how many octets of the message follow it (BDAT)."""
         command = cls.decode(argument, {})
         assert isinstance(command, CountedCommand)
         octets = CountedReader(self._buffer, command.size)
@@ -288,7 +313,7 @@ class ServerProtocol:
         raise bad
 
     def _set_pending(self, command: Command) -> Command:
-        """Make a command the pending one. The parser has checked that it is allowed in this phase."""
+        """Make ``command`` the pending one, and return it. The parser has checked that it is allowed in this phase."""
         if command.junk:
             self._junk += 1
             if self._junk > self.limits.junk:
@@ -333,7 +358,8 @@ class ServerProtocol:
         if buffer.at == len(buffer.data) and not reader.ended and inspector.fault is None:
             return CONNECTION_LOST if self._input_ended else NEED_DATA
         data = b"" if reader.ended else reader.read()
-        # After DATA no command is pending, and the message ends with the reader. After BDAT it does if it is the last.
+        # After DATA no command is pending, and the message ends with the reader. After BDAT the message ends only if
+        # this is the last chunk.
         last = reader.ended and (self.pending is None or getattr(self.pending, "last", False))
         if inspector.fault is not None or inspector.discarding:
             inspector.skip(len(data))
@@ -372,7 +398,8 @@ class ServerProtocol:
         if command is None:
             raise LocalProtocolError(f"no command is waiting for a reply, got {reply}")
         if isinstance(command, BadCommandError):
-            self.state.rejected_rcpts += command.verb == "RCPT" and self.state.mail is not None
+            if command.verb == "RCPT" and self.state.mail is not None:
+                self.state.rejected_rcpts += 1
             if self.dialogue.unanswered:  # a line of an exchange, which this reply ends
                 self.dialogue.add_reply(reply)
             if command.close:
@@ -388,7 +415,7 @@ class ServerProtocol:
             elif reply.intermediate and type(command) is Data:
                 self._begin_body(DotTerminatedReader(self._buffer))
             enhanced = command.enhanced
-            if not enhanced and reply.code == 250:  # EHLO or HELO
+            if isinstance(command, Hello) and reply.accepted:
                 self._parser.state_changed()
             if reply.status is None:
                 reply = command.add_status(reply)

@@ -18,9 +18,8 @@ NO_TRANSACTION = frozenset({GREETED, READY})
 class SessionState:
     """The state of a session besides its phase. Extensions read it to decide what to offer and what to refuse.
 
-    ``name`` is the server's name and ``size`` its largest message in octets (0: no limit). ``tls`` is
-    true if the server can start TLS, and ``hooks`` are the names of the hooks that the application implements, such as
-    "auth" and "expn".
+    ``name`` is the server's name and ``size`` its largest message in octets (0: no limit). ``tls`` is true if the
+    server can start TLS, and ``hooks`` are the names of the hooks that the application implements, such as "auth".
 
     The other members change during the session. ``secure`` is true inside TLS, ``user`` is the authenticated user,
     ``hello`` the last accepted HELO or EHLO and ``offered`` the keywords in the reply to it. ``mail`` and ``rcpts`` are
@@ -46,7 +45,7 @@ class SessionState:
 
     @property
     def extended(self) -> bool:
-        """True if the last greeting was EHLO, so that extensions may be used (RFC 5321 2.2.1)."""
+        """True if the client sent EHLO and not HELO, so that extensions may be used (RFC 5321 2.2.1)."""
         return self.hello is not None and self.hello.extended
 
     @property

@@ -57,7 +57,7 @@ async def test_first_read_sends_354(autojump_clock: MockClock) -> None:
 
     async def data(session: Session, body: Body) -> None:
         await begin.wait()
-        assert (body.size, body.complete, body.started) == (0, False, False)
+        assert (body.size, body.complete, body._reader.started) == (0, False, False)
         assert await anext(body) == MESSAGE
         assert body.size == len(MESSAGE)
         with pytest.raises(StopAsyncIteration):
@@ -384,7 +384,7 @@ async def test_body_error(
     assert data.error is not None
     assert data.body is not None
     assert not data.body.complete
-    assert data.body.error is data.error
+    assert data.body._reader.error is data.error
     assert hooks.errors == ([data.bug] if data.bug else [])
     assert hooks.messages in ([], [MESSAGE])
     assert hooks.ended == hooks.sessions

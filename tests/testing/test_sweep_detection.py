@@ -165,10 +165,11 @@ def test_message_counted_before_it_was_accepted(monkeypatch: pytest.MonkeyPatch)
     read = Body.read
 
     async def eager(body: Body) -> bytes:
-        assert isinstance(body._session, SessionTask)
-        body._session.counts.messages += not body.complete
+        session = body._reader._session
+        assert isinstance(session, SessionTask)
+        session.counts.messages += not body.complete
         message = await read(body)
-        body._session.counts.messages -= 1
+        session.counts.messages -= 1
         return message
 
     monkeypatch.setattr(Body, "read", eager)

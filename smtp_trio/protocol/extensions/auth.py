@@ -106,12 +106,12 @@ class AuthCommand(Command):
         initial = None if len(words) == 1 else b"" if words[1] == "=" else decode_base64(words[1])
         return cls(words[0].upper(), initial)
 
-    # AUTH is a dialogue inside the dialogue: a challenge (334) and a response, as many times as the mechanism needs,
-    # then the reply to AUTH. Written as states it would take one for every step of every mechanism. It is a generator
-    # instead, a layer over the mechanism's own: it turns challenges into 334 replies and response lines into octets,
-    # and passes the mechanism's questions to the application through unchanged. The caller owns the loop. It sends each
-    # reply to the peer, awaits the next line or the hook, and sends the result in, so the same code serves the async
-    # server, tests without an event loop, and any other caller of the core.
+    # AUTH is an exchange of its own: a challenge (334) and a response, as many times as the mechanism needs, then the
+    # reply to AUTH. A state machine would need a state for every step of every mechanism. It is a generator instead, a
+    # layer over the mechanism's own: it turns challenges into 334 replies and response lines into octets, and passes
+    # the mechanism's questions to the application through unchanged. The loop is in the caller, which sends each reply
+    # to the peer, awaits the next line or the hook, and sends the result to the generator. So the same code serves the
+    # async server, tests without an event loop, and any other caller of the core.
     #
     # For the state table the exchange is one phase, EXCHANGE: 334 enters it or stays in it, any other reply leaves it.
     # A line that arrives in this phase is not a command but an `AuthResponse`, even if it reads "QUIT" (RFC 4954 4). If
@@ -198,7 +198,7 @@ def _encode_mailbox(value: str) -> str:
     return value if value == "<>" else syntax.encode_xtext(value)
 
 
-#: MAIL FROM:<...> AUTH=mailbox: who submitted the message originally (RFC 4954 5).
+#: MAIL FROM:<...> AUTH=mailbox: the original submitter of the message (RFC 4954 5).
 AUTH: Param[str] = Param("AUTH", _decode_mailbox, _encode_mailbox, extra_octets=500)
 
 
@@ -235,9 +235,10 @@ class Auth(Extension):
     # same session under TLS. The reply codes are those of RFC 4954 4 and 6:
     #
     # * no mechanism is usable even with TLS: the application has no hook for it, so AUTH is not implemented (502);
-    # * some are, but only with TLS: 538, before the argument is parsed, so that the reply comes whatever the client
-    #   sent;
-    # * the client named one that needs TLS while others do not: 538; one that does not exist here: 504.
+    # * some mechanisms are usable, but only with TLS: 538. This is checked before the argument is parsed, so that the
+    #   reply does not depend on it;
+    # * the client named a mechanism that needs TLS, while others do not: 538;
+    # * the client named a mechanism that is not offered at all: 504.
     #
     # Whether the mechanism is known is checked in `check_command` and not in ``decode``, because it depends on the
     # session.

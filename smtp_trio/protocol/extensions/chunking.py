@@ -41,9 +41,9 @@ SIZE_LIMIT = 2**64
 #   them whatever its reply will be, or it would take message text for commands. ``counted`` marks such a command, and
 #   `ServerProtocol` consumes ``size`` octets after the line even if it refuses the command (no recipients, wrong phase,
 #   too big).
-# * An unreadable size is the one case in which that is impossible. Guessing would execute message text as commands, so
-#   the server replies 501 and closes the connection (`BAD_SIZE`, ``close=True``). The same holds where BDAT is known
-#   but not served; see `UNSERVED` in commands.py.
+# * If the size is invalid, the server cannot find the end of the chunk. A guess could make it execute message text as
+#   commands, so it replies 501 and closes the connection (`BAD_SIZE`, ``close=True``). The same holds for a server
+#   without this extension; see `UNSUPPORTED_VERBS` in commands.py.
 # * Each chunk gets a reply of its own. A 250 to a chunk before the last means that the server accepts further ones; the
 #   reply to the last one, ``BDAT size LAST``, is the reply to the message and has the meaning of the reply after DATA's
 #   final dot.

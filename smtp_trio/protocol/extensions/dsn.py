@@ -1,4 +1,4 @@
-"""DSN, RFC 3461: the sender requests delivery status notifications, and supplies what identifies the message in them.
+"""DSN, RFC 3461: the sender requests delivery status notifications, and gives them an identifier of the message.
 
 Adds its EHLO keyword, the parameters ``RET`` and ``ENVID`` of MAIL, and ``NOTIFY`` and ``ORCPT`` of RCPT. Not in
 `STANDARD`: a server that offers it promises to send the notifications and to pass the parameters on (RFC 3461 4 and 5),
@@ -36,7 +36,7 @@ NEVER = frozenset({"NEVER"})
 # * NOTIFY is a set. The order of its values means nothing, and `_format_notify` always writes the same one.
 # * ORCPT keeps its type in front of the address, because the type decides how the address is encoded.
 #
-# The encoding side checks itself: `_param` decodes what it has encoded and raises ValueError if the result differs.
+# A client checks what it encodes: `_param` decodes the text again and raises ValueError if the result differs.
 
 # RFC 3461 4.2 and 4.4: the decoded values are printable ASCII, "graphic and white space".
 PRINTABLE = re.compile(r"[\t -~]+")
@@ -47,7 +47,7 @@ ADDR_TYPE = re.compile(r"[!#-'*+/-9=?A-Z^-~-]+")
 UNITEXT = re.compile(rf"(?:[^\0-\x20+=\\{syntax.C1}]|\\x\{{(?:[0-9A-Fa-f]{{2,5}}|10[0-9A-Fa-f]{{4}})\}})+")
 UNITEXT_HEX = re.compile(r"\\x\{([^}]+)\}")
 UNITEXT_SPECIAL = re.compile(r"[^!-*,-<>-\[\]-~]")
-#: The same for Unicode: no control characters, no line breaks, no surrogates.
+#: `PRINTABLE` for addresses in UTF-8: no control characters, no line breaks, no surrogates.
 PRINTABLE_UTF8 = re.compile(r"[^\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 
 

@@ -49,17 +49,17 @@ class StartTlsCommand(Command):
 # STARTTLS resets the session. Everything before the handshake was sent in the clear, where an attacker between the two
 # sides could change it, so nothing of it may have an effect afterwards (RFC 3207 4.2):
 #
-# * The 220 leads to the phase HANDSHAKE, in which no command is legal. The core knows nothing about TLS: the caller
+# * The 220 leads to the phase HANDSHAKE, in which no command is allowed. The core does not contain TLS: the caller
 #   performs the handshake on the stream and then calls ``tls_started()`` on its protocol, which leads back to GREETED.
-# * ``tls_started()`` clears the server's knowledge of the client (the EHLO domain, and with it the right to use extensions)
-#   and the client's knowledge of the server (the extensions that it offers). Both start over with EHLO. The greeting is
-#   not repeated.
+# * ``tls_started()`` clears the server's knowledge of the client (the EHLO domain, and with it the right to use
+#   extensions) and the client's knowledge of the server (the extensions that it offers). Both start over with EHLO. The
+#   greeting is not repeated.
 # * Octets that were received with the STARTTLS line, or with its 220, are not processed after the handshake. Attackers
 #   have injected commands that way (CVE-2011-0411), so the server refuses STARTTLS with 554 and closes when anything
 #   follows the line (`Command.starts_tls`), and the client raises RemoteProtocolError when anything follows the reply.
-# * It is legal only in READY, between transactions. RFC 3207 does not require that, but the reset would discard an open
-#   transaction without telling the client. Before EHLO it is refused with 503 as all verbs of extensions are, and after
-#   a TLS handshake it is neither offered (a MUST NOT in RFC 3207 4.2) nor accepted.
+# * It is allowed only in READY, between transactions. RFC 3207 does not require that, but the reset would discard an
+#   open transaction without telling the client. Before EHLO it is refused with 503 as all verbs of extensions are, and
+#   after a TLS handshake it is neither offered (a MUST NOT in RFC 3207 4.2) nor accepted.
 #
 # What the reset keeps is ``state.secure`` and the settings of the server.
 

@@ -32,9 +32,9 @@ from .mechanism import (
 #
 # The application checks the token with the authorization server, or by its signature. If it is refused the server may
 # not reply at once: it first sends the reason as a challenge, the client answers that with a message that has no
-# content, and then comes the 535 (RFC 7628 3.2.3). `AuthenticationFailedError` is this detour on the server,
+# content, and then comes the 535 (RFC 7628 3.2.3). `AuthenticationFailedError` does this on the server,
 # `acknowledge_failure` on the client. The JSON object is a constant. It names the one scheme that is supported, and
-# gives no reason for which a token is invalid, which could help a client that tries tokens.
+# does not tell why a token is invalid, which could help a client that tries tokens.
 
 #: RFC 7628 3.1: a GS2 header without channel binding, key=value pairs that each end with ^A, and a final ^A.
 OAUTHBEARER_MESSAGE = re.compile(rb"[ny],(?:a=((?:[^,=\x01]|=2C|=3D)*))?,\x01((?:[A-Za-z]+=[^\x01]*\x01)*)\x01")

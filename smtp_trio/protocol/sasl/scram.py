@@ -110,9 +110,8 @@ def server_keys(secret: Secret | None, user: str, context: MechanismContext) -> 
     # stored.
     try:
         derived = ScramSecret.from_password(secret if isinstance(secret, str) and secret else placeholder, salt)
-    except (
-        ValueError
-    ):  # the stored password is not allowed by SASLprep (RFC 4013), so no client can prove that it has it
+    except ValueError:
+        # The stored password is not allowed by SASLprep (RFC 4013), so no client can prove that it has it.
         derived = ScramSecret.from_password(placeholder, salt)
     return secret if isinstance(secret, ScramSecret) else derived
 
