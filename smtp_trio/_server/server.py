@@ -84,18 +84,28 @@ class Server:
             raise ValueError(f"size must be >= 0 (0: no limit), got {size}")
         if newlines not in ("reject", "normalize", "preserve"):
             raise ValueError(f'newlines must be "reject", "normalize" or "preserve", got {newlines!r}')
+        #: The application's hooks; those of `Hooks` if none were given. Functions of `on` are not part of it.
         self.hooks: Hooks = Hooks() if hooks is None else hooks
+        #: The extensions that are offered.
         self.extensions: tuple[Extension, ...] = tuple(extensions)
         names = hook_names(self.extensions)
         check_hooks(self.hooks, names)
+        #: The server's domain, in ASCII (an internationalized one as A-labels).
         self.name: str = _ascii_name(name or socket.gethostname())
-        self.size = size
+        #: The largest message in octets that is accepted; 0 for no limit.
+        self.size: int = size
+        #: The timeouts, also if one number was given for all.
         self.timeouts: Timeouts = timeout if isinstance(timeout, Timeouts) else Timeouts(command=timeout, block=timeout)
-        self.tls = tls
-        self.limits = limits
+        #: The SSL context; None without TLS.
+        self.tls: ssl.SSLContext | None = tls
+        #: What one client may use.
+        self.limits: Limits = limits
+        #: What is done with a bare CR or LF in a message.
         self.newlines: Newlines = newlines
-        self.now = now
-        self.token = token
+        #: Returns the current time.
+        self.now: Callable[[], datetime] = now
+        #: Returns a number of random octets.
+        self.token: Callable[[int], bytes] = token
         if tls is None and any(isinstance(e, StartTls) and e.required for e in self.extensions):
             raise ValueError("StartTls(required=True) needs a server with tls=")
         self._state = ServerState(

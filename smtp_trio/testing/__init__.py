@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ._faults.faults import Faults
+from ._faults.faulty_stream import FaultyStream
 from ._faults.layer import Layer
 from ._faults.receiver_limits import (
     ConnectionsPerPeer,
@@ -30,16 +31,18 @@ from ._faults.rules import (
     Throttle,
     Trickle,
 )
-from ._servers.deterministic import deterministic
-from ._servers.inbox import Inbox, ReceivedMail
+from ._servers.deterministic import DeterministicSettings, deterministic
+from ._servers.inbox import Inbox, MailFilter, ReceivedMail
 from ._servers.memory import MemoryServer, open_memory_server
 from ._servers.pair import memory_pair
 from ._servers.port import TestServer, open_test_server
+from ._servers.server_setup import ServerSettings
 from ._servers.thread import InboxThread, open_inbox_thread
 from ._streams import MemoryStream, bounded_stream_pair
 from ._sweeps.attempt import Attempt
-from ._sweeps.sweep import SweepError, SweepReport, cancel_everywhere, fail_everywhere
+from ._sweeps.sweep import SweepError, SweepOptions, SweepReport, cancel_everywhere, fail_everywhere
 from ._transcripts.entry import Entry
+from ._transcripts.recording import RecordedStream
 from ._transcripts.transcript import Transcript
 
 __all__ = [
@@ -50,10 +53,12 @@ __all__ = [
     "Coalesce",
     "ConnectionsPerPeer",
     "Delay",
+    "DeterministicSettings",
     "Early",
     "Entry",
     "Extra",
     "Faults",
+    "FaultyStream",
     "Garbage",
     "Greylist",
     "Hang",
@@ -61,6 +66,7 @@ __all__ = [
     "Inbox",
     "InboxThread",
     "Layer",
+    "MailFilter",
     "MemoryServer",
     "MemoryStream",
     "MessageRate",
@@ -68,11 +74,14 @@ __all__ = [
     "Omit",
     "ReceivedMail",
     "RecipientsPerMessage",
+    "RecordedStream",
     "Replace",
     "Reset",
     "Rule",
+    "ServerSettings",
     "Sometimes",
     "SweepError",
+    "SweepOptions",
     "SweepReport",
     "Tarpit",
     "TestServer",
