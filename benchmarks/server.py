@@ -23,7 +23,7 @@ from smtp_trio._cli.main import main as smtp_trio_main
 from smtp_trio._cli.serve import STORES
 from smtp_trio.protocol.body_inspector import Newlines
 from smtp_trio.stores import Maildir, SQLite
-from smtp_trio.stores._group import Group
+from smtp_trio.stores._group import GroupCommit
 
 from .resources import raise_descriptor_limit
 
@@ -58,7 +58,7 @@ class UngroupedMaildir(Maildir):
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
-        self._group = Group(self._commit, max_size=1)
+        self._group = GroupCommit(self._commit, max_size=1)
 
 
 class UngroupedSQLite(SQLite):
@@ -66,7 +66,7 @@ class UngroupedSQLite(SQLite):
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
-        self._group = Group(self._commit, max_size=1)
+        self._group = GroupCommit(self._commit, max_size=1)
 
 
 async def serve(

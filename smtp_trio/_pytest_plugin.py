@@ -31,7 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _settings(request: pytest.FixtureRequest, name: str) -> dict[str, Any]:
-    """Return the keyword arguments of all marks of this name; those of a nearer mark replace others."""
+    """Return the keyword arguments of all marks of this name; those of a closer mark replace others."""
     settings: dict[str, Any] = {}
     for mark in request.node.iter_markers(name):
         if mark.args:
@@ -71,7 +71,8 @@ def inbox() -> Inbox:
 def smtp_faults(request: pytest.FixtureRequest) -> Faults:
     """The fault script of `smtp_server` and `smtp_client`, from ``@pytest.mark.smtp_faults(*rules)``.
 
-    Use ``@pytest.mark.parametrize("smtp_faults", [Faults(...)])`` to run a test with several scripts.
+    Use ``@pytest.mark.parametrize("smtp_faults", [Faults(...)])`` to run a test with several scripts. `smtp_server`
+    uses a copy, since several tests may share the value.
     """
     from smtp_trio.testing import Faults
 
@@ -93,7 +94,8 @@ async def smtp_server(
             "hooks of pytest.mark.smtp_server must be a function that is called with the inbox and returns the server's "
             f"hooks, such as Greylist, got {hooks!r}. To use hooks without an inbox, override the fixture inbox."
         )
-    faults = smtp_faults if smtp_faults.rules else None
+    # Several tests share the value of a parametrize mark on their class or module: each starts with counts at 0.
+    faults = smtp_faults.again() if smtp_faults.rules else None
     async with open_memory_server(hooks(inbox) if hooks else inbox, faults=faults, **settings) as server:
         yield server
 

@@ -27,7 +27,7 @@ class Timeouts:
 
     :param command: how long the server waits for the next command (RFC 5321 4.5.3.2.7 requires at least five minutes).
     :param block: how long it waits for the next part of a message.
-    :param hook: how long a hook may take; the time it waits for the peer is not counted.
+    :param hook: how long a hook may run before it returns or waits for the peer. The limit starts anew after each wait.
     :param tls: how long a TLS handshake may take.
     :param write: how long the peer may take to accept a reply that does not fit into the send buffer.
     :param disconnect: how long the `Hooks.disconnect` and `Hooks.stop` hooks may take, which run shielded from

@@ -32,8 +32,8 @@ def add_conform(parser: argparse.ArgumentParser) -> None:
     """Add the description and the options to the parser."""
     parser.description = (
         "Test an SMTP server for conformance to the RFCs, each case on a connection of its own, and report the "
-        "differences. The cases send messages to one recipient: use a test mailbox. Exit code: 0 if all cases passed, 1 "
-        "if one failed, 2 if the server could not be tested."
+        "deviations from them. The cases send messages to one recipient: use a test mailbox for --to. Exit code: 0 if all cases "
+        "passed, 1 if one failed, 2 if the server could not be tested."
     )
     add = parser.add_argument
     # fmt: off
@@ -42,7 +42,8 @@ def add_conform(parser: argparse.ArgumentParser) -> None:
     add("--from", dest="sender", metavar="ADDRESS", default="conform@example.com",
         help="a sender that the server accepts (default: %(default)s)")
     add("--to", dest="recipient", metavar="ADDRESS", default="postmaster",
-        help="a recipient that the server accepts (default: %(default)s, which every server must accept)")
+        help="a recipient that the server accepts and that gets the test messages (default: %(default)s, which every server must "
+             "accept; its real mailbox gets them)")
     add("--unknown", metavar="ADDRESS",
         help="a recipient that the server refuses; without it, the cases that need one are skipped")
     add("--name", default="conform.test",
@@ -78,7 +79,8 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
     add("--skip", metavar="PATTERN", action="append", default=[],
         help="omit the cases of this chapter or with a matching identifier; may be repeated")
     add("--level", choices=LEVELS, default="should",
-        help="run the cases of this level and of stronger ones (default: %(default)s)")
+        help="run the cases of this level and of stronger ones; must and should: as in RFC 2119; recommended: good practice that "
+             "no RFC requires (default: %(default)s)")
     add("--danger", action="store_true",
         help="also run cases of message smuggling and flooding; only use them on your own systems")
     add("--list", action="store_true",

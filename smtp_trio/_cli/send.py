@@ -65,18 +65,18 @@ def add_send(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``smtp-trio send``."""
     parser.description = (
         "Send messages to a server over one connection. For each recipient a line is printed with the outcome, the server's "
-        "reply and the file. Exit code: 0, all recipients were accepted; 1, some were refused permanently; 75, some can be tried "
-        "again later; 2, an option or a message is invalid, and nothing was sent."
+        "reply and the file. Exit code: 0, all recipients were accepted; 1, at least one was refused permanently; 75, none was, "
+        "but at least one can be tried again later; 2, an option or a message is invalid, and nothing was sent."
     )
     add = parser.add_argument
     # fmt: off
     add("messages", metavar="FILE|DIRECTORY|MAILDIR|-", nargs="+",
-        help="a message; a directory of messages; a Maildir, whose new and cur are read and not changed; standard input")
+        help="a message; a directory of messages; a Maildir, whose new and cur are read and not changed; - for standard input")
     add("--server", metavar="HOST[:PORT]", type=server_option, default="localhost",
         help="server, with an IPv6 address in brackets, or unix:PATH for a socket. The default port is 25, with --user 587, with "
              "--tls implicit 465, with --lmtp 24 (default: %(default)s)")
     add("--from", metavar="ADDRESS", dest="sender", type=sender_option,
-        help="sender of the envelope; '': the null sender (default: the address in the message's Sender or From)")
+        help="sender of the envelope; '': the null reverse-path (default: the address in the message's Sender or From)")
     add("--to", metavar="ADDRESS", dest="recipients", type=recipient_option, action="append",
         help="recipient. Repeatable (default: the addresses in the message's To, Cc and Bcc; Bcc is never sent)")
     add("--tls", choices=("opportunistic", "required", "implicit", "never"),

@@ -20,7 +20,7 @@ from functools import partial
 
 import trio
 
-from .._server.listeners import handed_over, inherited, listener, open_listeners, spelled
+from .._server.listeners import format_address, open_listeners, socket_from_fd, systemd_fds, to_listener
 from .._server.server import Server
 from .._server.session import Session
 from .._types import Statistics
@@ -53,8 +53,9 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``smtp-trio serve``."""
     parser.description = (
         "Receive mail and store it. Without options the server listens on 127.0.0.1:2525 and stores mail for every recipient "
-        "in ./Maildir. It prints one line for each message and each refusal, and never relays. SIGINT and SIGTERM stop the "
-        "server after the messages in progress; SIGHUP reloads the certificate and the auth file."
+        "in ./Maildir. It logs one line for each message and each refusal to standard error, and never relays. At most 512 "
+        "sessions are open at once, and 50 from one peer. SIGINT and SIGTERM stop the server after the messages in progress, "
+        "or after 30 seconds; a second signal stops it at once. SIGHUP reloads the certificate and the auth file."
     )
     add = parser.add_argument
     # fmt: off
@@ -71,8 +72,8 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     add("--store", metavar="STORE", type=store_option, default="maildir:Maildir",
         help="where to store messages, maildir:PATH or sqlite:PATH (default: %(default)s)")
     add("--accept", metavar="DOMAIN", type=domain_option, action="append", default=[],
-        help="accept mail for this domain only; .DOMAIN: for its subdomains. Required unless the address is a loopback one. "
-             "Repeatable; <Postmaster> is always accepted")
+        help="accept mail for this domain only; .DOMAIN: for its subdomains, but not for DOMAIN itself. Required "
+             "unless the address is a loopback one. Repeatable; <Postmaster> is always accepted")
     add("--name", metavar="NAME",
         help="the server's host name in its greeting and in Received fields (default: the name of this host)")
     add("--size", metavar="OCTETS", type=number_between(int, 10**18), default=31457280,
@@ -80,15 +81,17 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     add("--timeout", metavar="SECONDS", type=number_between(float, 10**9), default=300.0,
         help="idle timeout; 0: none (default: %(default)g)")
     add("--newlines", choices=("reject", "normalize", "preserve"), default="normalize",
-        help="how to treat a bare CR or LF in a message; normalize: store it as CRLF (default: %(default)s)")
+        help="how to treat a bare CR or LF in a message; reject: refuse the message, which is the default of the library; "
+             "normalize: store it as CRLF; preserve: store it as it is (default: %(default)s)")
     add("--tls-cert", metavar="FILE",
         help="certificate with its chain, in PEM; enables STARTTLS")
     add("--tls-key", metavar="FILE",
         help="key of the certificate, in PEM (default: in the file of the certificate)")
     add("--implicit-tls", action="store_true",
-        help="start TLS on connect, as on port 465")
+        help="start TLS on connect, as on port 465; requires a certificate")
     add("--auth-file", metavar="FILE",
-        help="accounts, user:password or user:hash on each line. Clients have to log in, over TLS, before they send mail")
+        help="accounts, user:password or user:hash on each line; `smtp-trio hash-password` makes a hash. Clients have to log in, "
+             "over TLS, before they send mail; requires a certificate")
     add("--auth-optional", action="store_true",
         help="with --auth-file: also accept mail from clients that do not log in")
     add("--log-format", choices=("text", "json"), default="text",
@@ -147,7 +150,7 @@ def check_options(options: argparse.Namespace, sockets: Sequence[socket.socket])
             raise UsageError(f"--host {options.host} is not a loopback address: add --accept DOMAIN")
         for sock in sockets:
             if sock.family != socket.AF_UNIX and not ipaddress.ip_address(sock.getsockname()[0]).is_loopback:
-                raise UsageError(f"--fd: {spelled(sock)} is not a loopback address: add --accept DOMAIN")
+                raise UsageError(f"--fd: {format_address(sock)} is not a loopback address: add --accept DOMAIN")
 
 
 def is_loopback(host: str) -> bool:
@@ -165,14 +168,14 @@ def inherited_sockets(values: Sequence[str]) -> list[socket.socket]:
     """Return the listening sockets that the values of ``--fd`` name."""
     fds: list[int] = []
     for value in values:
-        found = handed_over() if value == "systemd" else [int(value)]
+        found = systemd_fds() if value == "systemd" else [int(value)]
         if not found:
             raise UsageError("--fd systemd: no sockets were passed to this process (LISTEN_PID, LISTEN_FDS)")
         fds += found
     sockets = []
     for fd in dict.fromkeys(fds):
         try:
-            sockets.append(inherited(fd))
+            sockets.append(socket_from_fd(fd))
         except OSError as error:
             raise UsageError(f"--fd {fd}: {describe_error(error)}") from None
     return sockets
@@ -278,7 +281,7 @@ async def serve(
         if early_signals:
             return 0
         async with open_store(options.store):
-            listeners = list(map(listener, sockets)) or await listen(options)
+            listeners = list(map(to_listener, sockets)) or await listen(options)
             log_start(listeners, options.store)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(handle_signals, signals, nursery, server.stop, reloads)
@@ -295,7 +298,7 @@ async def serve_as_worker(
     async with open_store(options.store), aclosing(parent.signals()) as signals, trio.open_nursery() as nursery:
         nursery.start_soon(handle_signals, signals, nursery, server.stop, reloads, logging.DEBUG)
         parent.report_ready()
-        await server.serve_listeners(list(map(listener, parent.sockets)), implicit_tls=options.implicit_tls)
+        await server.serve_listeners(list(map(to_listener, parent.sockets)), implicit_tls=options.implicit_tls)
         nursery.cancel_scope.cancel()
     parent.report(server.statistics())
 
@@ -321,7 +324,9 @@ async def supervise(
             options.port = exclusive[0].socket.getsockname()[1]
             for each in exclusive:
                 each.socket.close()
-        listener_sets = [list(map(listener, sockets)) or await listen(options, reuse_port=True) for _ in range(count)]
+        listener_sets = [
+            list(map(to_listener, sockets)) or await listen(options, reuse_port=True) for _ in range(count)
+        ]
         log_start(listener_sets[0], options.store)
         workers = Workers(listener_sets, log_lock, GRACE)
         async with trio.open_nursery() as nursery:
@@ -356,7 +361,7 @@ async def listen(options: argparse.Namespace, *, reuse_port: bool = False) -> li
 def log_start(listeners: Sequence[trio.SocketListener], store: Maildir | SQLite) -> None:
     """Log the addresses and the store."""
     for each in listeners:
-        log.info("listening on %s", spelled(each.socket))
+        log.info("listening on %s", format_address(each.socket))
     log.info("storing in %s:%s", type(store).__name__.lower(), store.path)
 
 

@@ -26,7 +26,7 @@ from contextlib import suppress
 import trio
 from attrs import asdict, define, evolve, field, frozen
 
-from .._server.listeners import inherited
+from .._server.listeners import socket_from_fd
 from .._types import Statistics
 
 log = logging.getLogger("smtp_trio.workers")
@@ -68,7 +68,7 @@ class ParentLink:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         connection, log_lock, *sockets = map(int, fds.split())
-        return cls(socket.socket(fileno=connection), log_lock, [inherited(fd) for fd in sockets])
+        return cls(socket.socket(fileno=connection), log_lock, [socket_from_fd(fd) for fd in sockets])
 
     async def signals(self) -> AsyncGenerator[int, None]:
         """Iterate over the signals that the parent passes on. When the parent has ended, SIGTERM is the last one."""

@@ -27,8 +27,8 @@ BURST = 64
 FIRST_FD = 3
 #: Errors of accept() that mean that the process or the system has run out of descriptors or memory.
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-#: Seconds to wait after such an error, and between two warnings about it.
-BACK_OFF, WARNING_INTERVAL = 0.1, 60
+#: Seconds to wait after such an error before the next accept(), and between two log entries about it.
+BACK_OFF, LOG_INTERVAL = 0.1, 60
 
 
 # Trio's `open_tcp_listeners` lacks three things that a server needs: one port for all addresses when the port is 0,
@@ -84,39 +84,44 @@ def _listen_on(addresses: Sequence[Any], reuse_port: bool, backlog: int) -> list
             sock.bind((host, wanted or port, *scope))
             sock.listen(backlog)
             port = port or sock.getsockname()[1]
-            listeners.append(listener(sock))
+            listeners.append(to_listener(sock))
         if unsupported is not None and not listeners:
             raise unsupported
         undo.pop_all()
     return listeners
 
 
-def listener(sock: socket.socket) -> trio.SocketListener:
+def to_listener(sock: socket.socket) -> trio.SocketListener:
     """Return a Trio listener for a socket that is listening already."""
     return trio.SocketListener(trio.socket.from_stdlib_socket(sock))
 
 
 # --- accepting connections ---------------------------------------------------------------------------------------
 #
-# `trio.serve_listeners` is not used, for three reasons. `trio.SocketListener.accept` passes through the scheduler once
-# for every connection, which is a fifth of the cost of a session that sends one message. Each connection is wrapped in
-# a task function that closes the stream a second time. And when the process is out of descriptors, it logs an error
-# with a traceback ten times a second, which could fill a disk.
+# We do not use `trio.serve_listeners`, for three reasons:
 #
-# So one task per listener waits until its socket is readable and then accepts the connections in the queue of the
-# kernel, up to BURST, before it waits again. Waiting is a checkpoint even when the socket is readable, so cancellation
-# and other tasks are never delayed for longer than one burst.
+# - `trio.SocketListener.accept` passes through the scheduler once for every connection, which is a fifth of the cost of
+#   a session that sends one message.
+# - It runs every handler in a function that closes the stream when the handler has ended. A session closes its stream
+#   itself, so this would add one more checkpoint to every connection.
+# - When the process is out of descriptors, it logs an error with a traceback ten times a second.
+#
+# So one task per listener waits until its socket is readable and then accepts what is in the queue of the kernel, up to
+# BURST connections, before it waits again. Waiting is a checkpoint even when the socket is readable, so other tasks run
+# and cancellation is noticed after each burst.
 #
 # Trio offers no accept() that does not wait, and a second `socket.socket` object on the listener's own descriptor would
 # continue to use the number after Trio has closed it, when it may belong to another file. `accept_sockets` therefore
 # duplicates the descriptor. A port is only closed when both are, so `Server.stop`, which promises that connections are
 # refused from the moment it is called, closes the duplicates, too.
 #
-# Only Trio distinguishes the errors of accept() that belong to one connection (ECONNABORTED and a dozen others that
-# Linux passes on from the network) from the rest. So after an error other than BlockingIOError the loop calls Trio's
-# accept(): it ignores the former, raises the others, and raises Cancelled when `stop` has closed the socket. After an
-# error in EXHAUSTED the loop tries again later, since descriptors become free when sessions end; all others end the
-# server.
+# Some errors of accept() concern one connection only: ECONNABORTED, and a dozen others that Linux passes on from the
+# network. Trio has the list of them. After an error other than BlockingIOError (the queue is empty), the loop therefore
+# calls Trio's own accept(), which ignores the errors in its list and raises the others as OSError. When `Server.stop`
+# has closed the socket, it also has cancelled this task, so that call raises Cancelled.
+#
+# After an error in EXHAUSTED the loop tries again every BACK_OFF seconds, since descriptors are free again when
+# sessions end. All other errors end the server.
 
 Handler = Callable[[Any], Awaitable[object]]
 
@@ -159,21 +164,23 @@ async def accept_all(
 async def _accept_from(
     handler: Handler, listener: trio.abc.Listener[Any], sock: socket.socket | None, nursery: trio.Nursery
 ) -> NoReturn:
-    next_warning = -math.inf
+    next_log = -math.inf
     while True:
         try:
             if sock is not None and isinstance(listener, trio.SocketListener):
                 # `Server.stop` may have closed the socket before this task ran for the first time.
                 await trio.lowlevel.checkpoint_if_cancelled()
+                # Wait on the listener's own socket, so that closing it wakes this task; accept on the duplicate.
                 await trio.lowlevel.wait_readable(listener.socket)
                 if _accept_burst(handler, sock, nursery):
                     continue
+            # Not a POSIX socket, or accept() failed with an error that Trio has to classify.
             nursery.start_soon(handler, await listener.accept())
         except OSError as exc:
             if exc.errno not in EXHAUSTED:
                 raise
-            if (now := trio.current_time()) >= next_warning:
-                next_warning = now + WARNING_INTERVAL
+            if (now := trio.current_time()) >= next_log:
+                next_log = now + LOG_INTERVAL
                 log.error("cannot accept connections: %s; trying again every %s s", exc.strerror, BACK_OFF)
             await trio.sleep(BACK_OFF)
 
@@ -194,7 +201,7 @@ def _accept_burst(handler: Handler, sock: socket.socket, nursery: trio.Nursery) 
 # --- inherited sockets -------------------------------------------------------------------------------------------
 
 
-def inherited(fd: int) -> socket.socket:
+def socket_from_fd(fd: int) -> socket.socket:
     """Return the listening socket that this process was started with as file descriptor ``fd``.
 
     Raises OSError for a descriptor that is not a listening stream socket; it stays open then.
@@ -206,10 +213,11 @@ def inherited(fd: int) -> socket.socket:
     return sock
 
 
-def handed_over() -> list[int]:
-    """Return the file descriptors that systemd passed to this process (sd_listen_fds(3)).
+def systemd_fds() -> list[int]:
+    """Return the file descriptors that systemd passed to this process (sd_listen_fds(3)), and remove them from the
+    environment.
 
-    Their variables are removed from the environment, since child processes inherit it and must not use the sockets.
+    Child processes inherit the environment, and must not use these descriptors.
     """
     pid, count = os.environ.pop("LISTEN_PID", ""), os.environ.pop("LISTEN_FDS", "")
     os.environ.pop("LISTEN_FDNAMES", None)
@@ -218,7 +226,7 @@ def handed_over() -> list[int]:
     return list(range(FIRST_FD, FIRST_FD + int(count)))
 
 
-def spelled(sock: socket.socket | trio.socket.SocketType) -> str:
+def format_address(sock: socket.socket | trio.socket.SocketType) -> str:
     """Return the address that a socket listens on, for the log."""
     name = sock.getsockname()
     return f"unix:{os.fsdecode(name)}" if sock.family == socket.AF_UNIX else str(Peer(name[0], name[1], "tcp"))

@@ -18,24 +18,25 @@ SpoolT = TypeVar("SpoolT", bound=Spool)
 # ------------------------
 #
 # A flush of the disk takes as long for a hundred messages as for one, and takes most of the time of a delivery. So all
-# messages that wait are committed together. While a commit runs, the next messages gather; the first commit of a busy
-# server has one message, and the following ones as many as came meanwhile. A message never waits for others to come.
+# messages that wait are committed together. Messages that arrive while a commit runs wait for its end; the first commit
+# of a busy server has one message, and the following ones as many as came meanwhile. A commit never waits for more
+# messages.
 #
-# No background task does this. It would need a nursery that outlives every session, and a failure in it would have to
-# find its way back to the sessions. Instead, `submit` puts the session's message into a list; when no commit is
-# running, the session takes the list, up to ``max_size`` messages, and commits all of them in a thread. The others are
-# parked. When a commit has ended, its sessions are woken because they have a result, and the session at the head of the
-# list is woken because it is its turn to commit. No other session is woken.
+# No background task does this. It would need a nursery that outlives every session, and its errors would have to be
+# passed to the sessions. Instead, `submit` puts the session's message into a queue; when no commit is running, the
+# session takes up to ``max_size`` messages from the queue and commits them in a thread. The other sessions are parked.
+# When a commit has ended, its sessions are woken because they have a result, and the session at the head of the queue
+# is woken because it commits next. No other session is woken.
 #
-# A message can be cancelled until its body has been read (`Spool.fill`), and not after `submit` was called. From that
+# A session can be cancelled until the body has been read (`Spool.fill`), and not after `submit` was called. From that
 # point a cancelled session could no longer know whether its message is on the disk: a message that is kept without a
 # 250 is sent again and delivered twice. `submit` therefore waits in a shielded scope, and the server's hook can send
 # the reply for the message even while it is being stopped.
 #
 # The wait has a deadline, so that a disk that has stalled does not hold the session for ever. A message that is still
-# in the list when it expires is taken out and refused; a message that a thread is committing is refused as well,
-# although it may still be stored. RFC 1047 discusses the choice: delivered twice is better than accepted and lost. The
-# session that started the thread has no deadline, because only it can collect the results for the others, and the
+# in the queue when it expires is removed and refused; a message that a thread is committing is refused as well,
+# although it may still be stored. A possible duplicate (RFC 1047) is preferred to a 250 for a message that may not be
+# durable. The session that started the thread has no deadline, because only it can collect the results for the others, and the
 # thread cannot be interrupted.
 #
 # A 250 means that `commit` has returned without an error for this message: the store has flushed it to the disk. It
@@ -50,21 +51,21 @@ class _Pending(Generic[SpoolT]):
     message: SpoolT
     done: bool = False
     error: Exception | None = None
-    session: trio.lowlevel.ParkingLot = Factory(trio.lowlevel.ParkingLot)
-    """The parked session, which waits for the result or for its turn to commit."""
+    wakeup: trio.lowlevel.ParkingLot = Factory(trio.lowlevel.ParkingLot)
+    """Where its session waits for the result, or to commit next."""
 
 
 @final
-class Group(Generic[SpoolT]):
+class GroupCommit(Generic[SpoolT]):
     """Commits messages in groups of up to ``max_size``.
 
-    ``commit(messages)`` runs in a thread, once at a time. It returns the messages that it could not store, each with
+    ``commit(messages)`` runs in a thread, and never concurrently. It returns the messages that it could not store, each with
     its error; if it raises, it has stored none of them. It must leave nothing on the disk of a message that it did not
     store.
 
     ``timeout`` is the time in seconds that `submit` waits, except in the session that commits.
 
-    ``writer`` is the limiter of that thread; a store uses it for everything that must not run beside a commit. It is
+    ``limiter`` is the limiter of that thread; a store uses it for everything that must not run during a commit. It is
     not Trio's default limiter: if hooks used all of its threads, no message could be committed.
     """
 
@@ -75,8 +76,8 @@ class Group(Generic[SpoolT]):
         max_size: int = 256,
         timeout: float = 30,
     ) -> None:
-        # Each call of trio.run leaves this state as it found it, so a store can be used in several runs.
-        self.writer = trio.CapacityLimiter(1)
+        # No state refers to a Trio run, so a store can be used in several runs.
+        self.limiter = trio.CapacityLimiter(1)
         self._commit = commit
         self._max_size = max_size
         self._timeout = timeout
@@ -94,7 +95,7 @@ class Group(Generic[SpoolT]):
         with trio.move_on_after(self._timeout, shield=True):
             while not pending.done:
                 if self._committing:
-                    await pending.session.park()
+                    await pending.wakeup.park()
                 else:
                     await self._commit_waiting()
         if pending.done:
@@ -116,7 +117,7 @@ class Group(Generic[SpoolT]):
             # Also shielded from the deadline of `submit`: only this session can give the others their results.
             with trio.CancelScope(shield=True):
                 errors = await trio.to_thread.run_sync(
-                    self._commit, [pending.message for pending in batch], limiter=self.writer
+                    self._commit, [pending.message for pending in batch], limiter=self.limiter
                 )
         except Exception as error:
             errors = {pending.message: error for pending in batch}
@@ -126,9 +127,9 @@ class Group(Generic[SpoolT]):
         for pending in batch:
             pending.error = errors.get(pending.message)
             pending.done = True
-            pending.session.unpark_all()
+            pending.wakeup.unpark_all()
 
     def _wake_first(self) -> None:
-        """Wake the session whose message has waited longest: it is its turn to commit."""
+        """Wake the session whose message has waited longest, to commit next."""
         for pending in self._waiting[:1]:
-            pending.session.unpark_all()
+            pending.wakeup.unpark_all()

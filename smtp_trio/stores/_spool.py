@@ -47,7 +47,7 @@ class Spool:
                 self._buffer += chunk
                 if len(self._buffer) >= MEMORY:
                     await trio.to_thread.run_sync(self.flush)
-            # The last point at which the message can be cancelled (see `Group`).
+            # The last point at which the message can be cancelled (see `GroupCommit`).
             await trio.lowlevel.checkpoint_if_cancelled()
         except BaseException:
             await self.discard_in_thread()

@@ -18,7 +18,7 @@ from attrs import frozen
 from .._server.hooks import Hooks
 from .._server.message_log import STORED
 from ..protocol.replies import Reply
-from ._group import Group, SpoolT
+from ._group import GroupCommit, SpoolT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Mapping, Sequence
@@ -76,26 +76,31 @@ class Store(Hooks, Generic[SpoolT]):
     """
 
     def __init__(self) -> None:
-        self._group: Group[SpoolT] = Group(self._commit)
+        self._group: GroupCommit[SpoolT] = GroupCommit(self._commit)
 
     # --- implemented by each store:
+    #
+    # These methods begin with an underscore because they are for the stores of this package: `Hooks` has public names
+    # for hooks only, and a program never calls them. A store outside of the package calls nothing here either; it
+    # defines a ``data`` hook. `_commit`, `_open` and `_close` run in a thread, and never concurrently.
 
     def _spool(self, session: Session, envelope: Envelope) -> SpoolT:
         """Return an empty spool for the message that a session is about to receive."""
         raise NotImplementedError
 
     def _commit(self, messages: Sequence[SpoolT]) -> Mapping[SpoolT, Exception]:
-        """Make messages durable, and return the errors of those that cannot be stored.
+        """Make messages durable, and return the errors of those that cannot be stored, by message.
 
-        Runs in a thread; see `Group`.
+        An exception that is raised is the error of all of them. Nothing of a message with an error may be left on the
+        disk. The store may not be open yet: `_open` is called by the server, but not by `put`.
         """
         raise NotImplementedError
 
     def _open(self) -> None:
-        """Open the store, or raise an exception. Runs in the thread of ``_commit``, which may be called without it."""
+        """Open the store, or raise OSError, `sqlite3.Error` or `StoreError`. The default does nothing."""
 
     def _close(self) -> None:
-        """Close the store. Runs in the thread of ``_commit``."""
+        """Close the store. The default does nothing."""
 
     # --- the same in every store:
 
@@ -125,13 +130,13 @@ class Store(Hooks, Generic[SpoolT]):
     async def open(self) -> None:
         """Open the store now, not with its first message. Raises `StoreError` when it cannot be used."""
         try:
-            await trio.to_thread.run_sync(self._open, limiter=self._group.writer)
+            await trio.to_thread.run_sync(self._open, limiter=self._group.limiter)
         except (OSError, sqlite3.Error, StoreError) as error:
             raise self._store_error(error) from error
 
     async def aclose(self) -> None:
         """Close the store. It is opened again when it is used again."""
-        await trio.to_thread.run_sync(self._close, limiter=self._group.writer)
+        await trio.to_thread.run_sync(self._close, limiter=self._group.limiter)
 
     def _store_error(self, error: Exception) -> StoreError:
         """Return the StoreError that fits an error. Each session needs its own: a group can share one error."""

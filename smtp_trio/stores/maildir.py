@@ -42,9 +42,10 @@ DELIVERY_NUMBERS = itertools.count(1)
 # after a 250 it must leave the message. Hence this order, in which each step ends before the next one begins:
 #
 # 1. Write the message into a file in ``tmp/``, under a unique name. O_EXCL makes sure that no other file is
-# overwritten. 2. fsync the file: its octets are on the disk. Close it, and check the result: NFS reports failed writes
-# there. 3. rename the file into ``new/``. The rename is atomic, so a reader finds the whole message or nothing. 4.
-# fsync ``new/``: the name is on the disk. Without this, a power cut after step 3 would remove the file. Then fsync
+#    overwritten.
+# 2. fsync the file: its octets are on the disk. Close it, and check the result: NFS reports failed writes there.
+# 3. rename the file into ``new/``. The rename is atomic, so a reader finds the whole message or nothing.
+# 4. fsync ``new/``: the name is on the disk. Without this, a power cut after step 3 would remove the file. Then fsync
 #    ``tmp/``, so that the old name is gone as well.
 # 5. Send 250.
 #

@@ -70,13 +70,11 @@ COMMIT;
 # Within the transaction each message is stored or not independently of the others:
 #
 # - Messages in memory are inserted by one ``executemany``, which is fast. When it fails, the transaction is rolled
-# back, and
-#   every message is inserted again with a savepoint of its own. A savepoint for each message from the start would make
-#   SQLite copy every page that changes.
-# - Messages in files have a savepoint from the start, because a blob that is copied piece by piece can fail half-way. -
-# SQLite itself rolls the whole transaction back after errors such as a full disk (sqlite.org/lang_transaction.html).
-# Then
-#   the whole group fails.
+#   back, and every message is inserted again with a savepoint of its own. A savepoint for each message from the start
+#   would make SQLite copy every page that changes.
+# - Messages in files have a savepoint from the start, because a blob that is copied piece by piece can fail half-way.
+# - SQLite itself rolls the whole transaction back after errors such as a full disk (sqlite.org/lang_transaction.html).
+#   Then the whole group fails.
 #
 # The connection is kept open after a failed commit. When a flush has failed, the log may contain the complete refused
 # transaction. Another connection would recover it as committed, while this one overwrites it with its next transaction.
@@ -88,7 +86,7 @@ COMMIT;
 MAX_MESSAGE = 999_000_000
 
 # Seconds to wait for another program's transaction. A message that comes just after a group has begun waits for two
-# groups, and so for 5 s at most.
+# groups. With 2.4 s for each, its client has a reply within 5 s when another program blocks the database.
 BUSY_TIMEOUT = 2.4
 
 

@@ -13,7 +13,7 @@ import trio
 from attrs import Factory, define
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from smtp_trio.stores._group import Group
+from smtp_trio.stores._group import GroupCommit
 from smtp_trio.stores._spool import Spool
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Disk:
         return {message: OSError(message.name) for message in messages if message.name in self.invalid}
 
 
-async def submit(group: Group[Message], message: Message | str, results: dict[str, Exception | None]) -> None:
+async def submit(group: GroupCommit[Message], message: Message | str, results: dict[str, Exception | None]) -> None:
     """Submit a message, and put its result into ``results``."""
     message = message if isinstance(message, Message) else Message(message)
     results[message.name] = await group.submit(message)
@@ -62,7 +62,7 @@ async def submit(group: Group[Message], message: Message | str, results: dict[st
 
 async def test_a_single_message_is_committed_at_once() -> None:
     disk = Disk()
-    group = Group(disk.commit)
+    group = GroupCommit(disk.commit)
 
     assert await group.submit(Message("a")) is None
     assert await group.submit(Message("b")) is None
@@ -71,7 +71,7 @@ async def test_a_single_message_is_committed_at_once() -> None:
 
 async def test_messages_that_come_during_a_commit_share_the_next_one() -> None:
     disk, results = Disk(stall=True), dict[str, Exception | None]()
-    group = Group(disk.commit)
+    group = GroupCommit(disk.commit)
     async with trio.open_nursery() as nursery:
         for n in range(100):
             nursery.start_soon(submit, group, str(n), results)
@@ -84,7 +84,7 @@ async def test_messages_that_come_during_a_commit_share_the_next_one() -> None:
 
 async def test_max_size() -> None:
     disk, results = Disk(stall=True), dict[str, Exception | None]()
-    group = Group(disk.commit, max_size=10)
+    group = GroupCommit(disk.commit, max_size=10)
     async with trio.open_nursery() as nursery:
         for n in range(26):
             nursery.start_soon(submit, group, str(n), results)
@@ -97,7 +97,7 @@ async def test_max_size() -> None:
 
 async def test_an_error_of_one_message_does_not_affect_the_others() -> None:
     disk, results = Disk(stall=True, invalid={"b"}), dict[str, Exception | None]()
-    group = Group(disk.commit)
+    group = GroupCommit(disk.commit)
     async with trio.open_nursery() as nursery:
         for name in "abc":
             nursery.start_soon(submit, group, name, results)
@@ -110,7 +110,7 @@ async def test_an_error_of_one_message_does_not_affect_the_others() -> None:
 
 async def test_a_failed_commit_affects_its_own_group_only() -> None:
     disk = Disk(error=OSError("gone"))
-    group = Group(disk.commit)
+    group = GroupCommit(disk.commit)
 
     assert await group.submit(Message("a")) is disk.error
     disk.error = None
@@ -121,7 +121,7 @@ async def test_a_failed_commit_affects_its_own_group_only() -> None:
 async def test_a_cancelled_session_waits_for_its_result(cancelled: str) -> None:
     """The first session commits, and the second one waits for it. Neither returns early or affects the others."""
     disk, results = Disk(stall=True), dict[str, Exception | None]()
-    group = Group(disk.commit)
+    group = GroupCommit(disk.commit)
     scope = trio.CancelScope()
 
     async def session(name: str) -> None:
@@ -149,7 +149,7 @@ async def test_a_cancelled_session_waits_for_its_result(cancelled: str) -> None:
 async def test_timeout_of_a_session_that_waits(mock_clock: MockClock) -> None:
     """A message that is not being committed is discarded at the timeout; the session that commits has no timeout."""
     disk, results = Disk(stall=True), dict[str, Exception | None]()
-    group = Group(disk.commit, timeout=30)
+    group = GroupCommit(disk.commit, timeout=30)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(submit, group, "committing", results)
         await wait_all_tasks_blocked()
@@ -170,7 +170,7 @@ async def test_timeout_of_a_session_that_waits(mock_clock: MockClock) -> None:
 
 async def test_the_next_session_times_out_before_its_turn(mock_clock: MockClock) -> None:
     disk, results = Disk(stall=True), dict[str, Exception | None]()
-    group = Group(disk.commit, timeout=30)
+    group = GroupCommit(disk.commit, timeout=30)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(submit, group, "committing", results)
         await wait_all_tasks_blocked()
@@ -201,7 +201,7 @@ class Steps(trio.abc.Instrument):
 async def test_sessions_are_woken_only_when_needed() -> None:
     """A session runs when it submits, when it is its turn to commit, and when its commit has ended."""
     disk, steps, tasks = Disk(stall=True), Steps(), set[trio.lowlevel.Task]()
-    group = Group(disk.commit, max_size=1)
+    group = GroupCommit(disk.commit, max_size=1)
 
     async def session(name: str) -> None:
         tasks.add(trio.lowlevel.current_task())
@@ -223,7 +223,7 @@ async def test_a_message_is_not_discarded_while_it_is_being_committed(mock_clock
     """Its session can time out during the commit, which still needs the message."""
     disk, results = Disk(stall=True), dict[str, Exception | None]()
     slow = Disk(stall=True)
-    group = Group(lambda messages: (slow if disk.groups else disk).commit(messages), timeout=30)
+    group = GroupCommit(lambda messages: (slow if disk.groups else disk).commit(messages), timeout=30)
     messages = [Message("one"), Message("other")]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(submit, group, "first", results)
@@ -246,7 +246,7 @@ async def test_a_message_is_not_discarded_while_it_is_being_committed(mock_clock
 
 def test_a_group_can_be_used_in_several_runs() -> None:
     disk = Disk()
-    group = Group(disk.commit)
+    group = GroupCommit(disk.commit)
 
     async def cancelled() -> None:
         with trio.CancelScope() as scope:
@@ -273,9 +273,9 @@ async def test_timeout_at_the_moment_of_the_turn_to_commit(mock_clock: MockClock
     """A session that is woken to commit and times out at the same moment wakes the next one instead."""
     for _ in range(20):  # Trio schedules the two tasks in random order
         disk, results = Disk(), dict[str, Exception | None]()
-        group = Group(disk.commit, timeout=30)
+        group = GroupCommit(disk.commit, timeout=30)
 
-        async def commit_until(time: float, group: Group[Message] = group) -> None:
+        async def commit_until(time: float, group: GroupCommit[Message] = group) -> None:
             group._committing = True
             await trio.sleep_until(time)
             group._committing = False

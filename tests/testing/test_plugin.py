@@ -37,7 +37,7 @@ async def test_time(smtp_client, inbox, {clock}):
 class TestMarks:
     @pytest.mark.smtp_server(timeout=5)
     @pytest.mark.smtp_client(name="other.test")
-    async def test_nearest_mark_has_precedence(self, smtp_server, smtp_client, {clock}):
+    async def test_closest_mark_has_precedence(self, smtp_server, smtp_client, {clock}):
         assert smtp_client.tls
         assert smtp_server.server.timeouts.command == 5
         await smtp_client.send(*ENDS, MESSAGE)
@@ -56,6 +56,17 @@ async def test_faults_by_mark(smtp_client, inbox, {clock}):
 async def test_faults_by_parameter(smtp_client, smtp_faults, {clock}):
     with pytest.raises(AllRecipientsRejectedError, match=str(smtp_faults.rules[0].code)):
         await smtp_client.send(*ENDS, MESSAGE)
+
+
+@pytest.mark.parametrize("smtp_faults", [Faults(Answer("RCPT", 450))])
+class TestFaultsOfAClass:
+    async def test_first(self, smtp_client, {clock}):
+        with pytest.raises(AllRecipientsRejectedError):
+            await smtp_client.send(*ENDS, MESSAGE)
+
+    async def test_second_has_the_fault_as_well(self, smtp_client, {clock}):
+        with pytest.raises(AllRecipientsRejectedError):
+            await smtp_client.send(*ENDS, MESSAGE)
 
 
 @pytest.mark.smtp_server(hooks=lambda inbox: Greylist(Tarpit(inbox)))
@@ -90,7 +101,7 @@ async def test_timeout_of_wait_for(smtp_client, inbox, {clock}):
         with trio.fail_after(3600):
             await inbox.wait_for()
 """
-PASSED = 8
+PASSED = 10
 CLOCK = """
 @pytest.fixture
 def anyio_backend():

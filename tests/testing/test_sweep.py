@@ -90,6 +90,24 @@ def test_points_can_be_selected() -> None:
     assert report.points == 2
 
 
+def test_points_may_be_unsorted_and_beyond_the_last() -> None:
+    assert cancel_everywhere(one_message, points=[5, 9999, 3]).points == 2
+    last = cancel_everywhere(one_message).points
+    assert cancel_everywhere(one_message, points=range(last, last + 1000)).points == 1
+
+
+@pytest.mark.parametrize("points", [(999,), ()])
+def test_points_that_the_scenario_does_not_have(points: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"points must be from 1 to \d+, got \["):
+        cancel_everywhere(one_message, points=points)
+
+
+@pytest.mark.parametrize("first", [0, -1])
+def test_points_count_from_1(first: int) -> None:
+    with pytest.raises(ValueError, match=f"points must be >= 1, got {first}"):
+        cancel_everywhere(one_message, points=[3, first])
+
+
 def test_attempt_shows_sessions_clients_and_transcript() -> None:
     def check(attempt: Attempt) -> None:
         assert len(attempt.clients) == 1 or attempt.k == 1

@@ -18,8 +18,8 @@ class Faults:
     """Rules that act together.
 
     Rules are values. A `Faults` object counts how often each has acted, over all sessions that it is used in: a client
-    that connects again does not meet a fault with ``times=1`` a second time. The same rules, seed and octets give the
-    same faults. `again` returns the same script with its counts at 0.
+    that connects again does not get a fault with ``times=1`` a second time. So use a new object, or `again`, in each
+    test: it returns the same script with its counts at 0. The same rules, seed and octets give the same faults.
 
     For a server of this package, ``Server(faults.hooks(hooks))`` is enough; a client's stream is wrapped by
     ``wrap(stream, side="client")``. `memory_pair` does both. After STARTTLS, rules for a client's octets cannot

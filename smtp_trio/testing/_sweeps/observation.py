@@ -1,4 +1,4 @@
-"""The sessions and clients of one run, observed from outside, and compared with the promises of docs/cancellation.
+"""The sessions and clients of one run, observed from outside, and compared with the guarantees of docs/cancellation.
 
 A sweep must not change what it examines, so the observers add no checkpoint and no task. They replace the wire of each
 session and client by one that records which octets arrived, and which the stream took whole, and they wrap the hooks
@@ -6,7 +6,7 @@ session and client by one that records which octets arrived, and which the strea
 
 The octets decide whether the client received the reply to an accepted message: after a data hook accepted a message,
 the reply that the server sends next must be a 250, and the stream must have taken all of it. A missing reply is excused
-only if the peer was gone, or took nothing for as long as the server tries to send it (`transaction.REPLY_TIMEOUT`
+only if the peer had disconnected, or accepted nothing for as long as the server tries to send it (`transaction.REPLY_TIMEOUT`
 seconds).
 """
 
@@ -40,9 +40,9 @@ class WireLog:
     def __init__(self, transcript: Transcript, side: Side, name: str) -> None:
         self.received = bytearray()
         self.sent = bytearray()
-        #: OctetProtocol that have left the protocol, and that the stream has not taken yet.
+        #: Octets that have left the protocol, and that the stream has not taken yet.
         self.pending = bytearray()
-        #: Something could not be sent because the peer was gone, or took nothing for as long as a shield lasts.
+        #: Octets could not be sent because the peer had disconnected, or accepted nothing for as long as a shield lasts.
         self.excused = False
         self._transcript, self._side, self._name = transcript, side, name
 
@@ -89,7 +89,7 @@ class ObservedWire(Wire):
     def __init__(self, stream: trio.abc.Stream, protocol: OctetProtocol, write_timeout: float, log: WireLog) -> None:
         super().__init__(stream, RecordingProtocol(protocol, log), write_timeout)
         self.log = log
-        #: OctetProtocol have been waited for.
+        #: Whether the wire has waited for octets of the peer.
         self.used = False
 
     async def receive(self) -> None:
@@ -175,7 +175,7 @@ class ObservedSession:
         return match is not None and match[1] == b"250"
 
     async def violations(self) -> list[str]:
-        """Return which promises about a session that has ended do not hold."""
+        """Return the guarantees about a session that has ended which were violated."""
         session, name = self.session, f"session {self.session.id}"
         found: list[str] = []
         if self.disconnects != self._task.connected:
@@ -226,15 +226,15 @@ class ObservedClient:
         client._exchange.wire = self.wire
 
     async def violations(self, sessions: list[ObservedSession]) -> list[str]:
-        """Return which promises about a client that was closed do not hold.
+        """Return the guarantees about a closed client which were violated.
 
         ``sessions`` are all sessions of the run.
         """
         found: list[str] = []
         if self.wire.used and not await is_closed(self.client.stream):
             found.append(f"{self.name}: its stream was left open")
-        # Its session is one that sent what the client received. Where several did, the client is given the benefit of
-        # the doubt.
+        # Its session is one that sent what the client received. Where several did, the one that accepted most messages
+        # is compared, so that no correct client is reported.
         peers = [each for each in sessions if self.wire.used and each.log.sent.startswith(self.log.received)]
         accepted = sum(bool(result.accepted) for result in self.client.last_results)
         if peers and accepted > max(len(each.accepted) for each in peers):
@@ -286,7 +286,7 @@ class Observer:
         server._state.hooks["error"] = error
 
     async def violations(self) -> list[str]:
-        """Return which promises of docs/cancellation do not hold after the run."""
+        """Return the guarantees of docs/cancellation which were violated in this run."""
         found: list[str] = []
         for session in self.sessions:
             found += await session.violations()
@@ -305,7 +305,7 @@ class Observer:
 
 
 async def is_closed(stream: trio.abc.Stream) -> bool:
-    """Return whether this end of the connection was closed. OctetProtocol that could be received from it are lost."""
+    """Return whether this end of the connection was closed. Octets that could be received from it are lost."""
     while isinstance(stream, trio.SSLStream):
         stream = stream.transport_stream
     with trio.move_on_after(1):

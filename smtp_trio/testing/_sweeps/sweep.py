@@ -1,21 +1,21 @@
 """Sweeps over a scenario: one run for each point at which it can be cancelled, or can lose a connection.
 
-A sweep first runs the scenario without an interruption. That shows whether the scenario holds at all, and lists its
+A sweep first runs the scenario without an interruption. That shows whether the scenario passes at all, and lists its
 points (see `interruption`). Then it runs the scenario again for each point, as a new ``trio.run`` with virtual time,
-and interrupts it there. After each run the promises of docs/cancellation are checked, then the check of the caller; the
-first violation ends the sweep.
+and interrupts it there. After each run the guarantees of docs/cancellation are checked, then the check of the caller;
+the first violation ends the sweep.
 
 Runs should differ only in their interruption. Time is virtual, the streams are in memory, and where the installed Trio
 allows it the order of tasks follows from a seed (see `scheduling`). Where it does not, a run may take another order,
-and two things follow. A run may end before it comes to its point: it is repeated a few times, then the point is left
-out. And a run may pass points that the first one did not have: they are appended to the list. Each point is tried once
-at most and the list at most doubles, so a sweep ends.
+and two things follow. A run may end before it reaches its point: it is repeated a few times, then the point is left
+out. And a run may pass points that the first one did not have: they are appended to the list, which may become twice as
+long as it was after the first run. Each point is tried once, so a sweep ends.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection
 from itertools import count
 from typing import TypedDict, Unpack
 
@@ -28,12 +28,12 @@ from .interruption import Kind, Point
 from .scheduling import deterministic_scheduling
 from .sweep_run import Check, Limits, Scenario, SweepRun
 
-Errors = tuple[type[Exception], ...]
+ErrorTypes = tuple[type[Exception], ...]
 
 #: Exceptions that a lost connection may cause.
-LOST: Errors = (SMTPError, trio.BrokenResourceError, trio.ClosedResourceError)
-#: How a run at a point is described.
-DESCRIPTIONS: dict[Kind, str] = {"cancel": "cancelled at step", "cut": "connection cut at operation"}
+ALLOWED_AFTER_CUT: ErrorTypes = (SMTPError, trio.BrokenResourceError, trio.ClosedResourceError)
+#: How an interruption is described in an error; the number of the point follows.
+INTERRUPTIONS: dict[Kind, str] = {"cancel": "cancelled at step", "cut": "connection cut at operation"}
 #: How often a run is repeated that ended before its point.
 TRIES = 3
 
@@ -76,12 +76,13 @@ class SweepError(AssertionError):
 class SweepOptions(TypedDict, total=False):
     """The keywords of `cancel_everywhere` and `fail_everywhere`."""
 
-    #: Called with the `Attempt` after each run that holds, async or not; it raises AssertionError for what is wrong.
+    #: Called with the `Attempt` after each run without a violation, async or not; it raises AssertionError for one.
     check: Check | None
     #: Exceptions that the scenario or a hook may raise; any other is a violation. Default: none.
-    allow: Errors
-    #: The points to try, in rising order. Default: all.
-    points: Iterable[int] | None
+    allow: ErrorTypes
+    #: The numbers of the points to try, from 1. Those after the last point are left out, so that ``range(1, 10000, 3)``
+    #: is every third point; ValueError if none is left. Default: all.
+    points: Collection[int] | None
     #: Virtual seconds within which a cancelled run must end. Default: 60.
     grace: float
     #: Virtual seconds within which any run must end. Default: 1e6.
@@ -94,11 +95,11 @@ class SweepOptions(TypedDict, total=False):
 
 @frozen(kw_only=True)
 class Options:
-    """`SweepOptions` with their defaults."""
+    """The values of `SweepOptions`, which as a TypedDict can type keywords, but cannot have defaults."""
 
     check: Check | None = None
-    allow: Errors = ()
-    points: Iterable[int] | None = None
+    allow: ErrorTypes = ()
+    points: Collection[int] | None = None
     grace: float = 60
     max_seconds: float = 1e6
     max_steps: int = 100_000
@@ -112,9 +113,10 @@ def cancel_everywhere(scenario: Scenario, **options: Unpack[SweepOptions]) -> Sw
     an `Attempt`. It must create all that it uses, since each run is a ``trio.run`` of its own, with virtual time, in a
     thread of its own.
 
-    After each run these promises are checked: no task is running and no stream is open; each `connect` had one
-    `disconnect`; the sender of an accepted message received the reply, or was gone; ``session.last_message``,
-    ``client.last_results`` and ``server.statistics()`` agree with that. Then ``check(attempt)`` checks what is yours.
+    After each run these guarantees are checked: no task is running and no stream is open; each `connect` had one
+    `disconnect`; the client of an accepted message received the reply, or had disconnected; ``session.last_message``,
+    ``client.last_results`` and ``server.statistics()`` agree with that. Then ``check(attempt)`` checks your own
+    assertions.
 
     ``options`` are those of `SweepOptions`: ``check``, ``allow``, ``points``, ``grace``, ``max_seconds``,
     ``max_steps``, ``seed``.
@@ -123,7 +125,7 @@ def cancel_everywhere(scenario: Scenario, **options: Unpack[SweepOptions]) -> Sw
     abandoned: its thread stays blocked until the process ends.
 
     Raises `SweepError`, an AssertionError, with the point, the stacks at it and the transcript. Raises ValueError when
-    the scenario has no point.
+    the scenario has no point, or ``points`` contains none of its points or a number < 1.
     """
     return _sweep("cancel", scenario, Options(**options))
 
@@ -140,8 +142,11 @@ def fail_everywhere(scenario: Scenario, **options: Unpack[SweepOptions]) -> Swee
 
 
 def _sweep(kind: Kind, scenario: Scenario, options: Options) -> SweepReport:
+    chosen = None if options.points is None else sorted(set(options.points))
+    if chosen and chosen[0] < 1:
+        raise ValueError(f"points must be >= 1, got {chosen[0]}")
     tried, places, states = 0, Counter[str](), set[MessageState | None]()
-    allow = (*LOST, *options.allow) if kind == "cut" else options.allow
+    allow = (*ALLOWED_AFTER_CUT, *options.allow) if kind == "cut" else options.allow
     limits = Limits(options.max_steps, options.max_seconds, options.grace)
     with deterministic_scheduling() as set_seed:
 
@@ -156,13 +161,15 @@ def _sweep(kind: Kind, scenario: Scenario, options: Options) -> SweepReport:
         # This run also shows whether the scenario uses `Attempt.here`, so that only a part of it is interrupted.
         first = run_at(0, None, whole=True)
         whole, points = first.interruption.whole, list(first.interruption.passed)
-        known, most = set(points), 2 * len(points)
-        for k in count(1) if options.points is None else options.points:
+        known, max_points = set(points), 2 * len(points)
+        if points and chosen is not None and (not chosen or chosen[0] > len(points)):
+            raise ValueError(f"points must be from 1 to {len(points)}, got {chosen}")
+        for k in count(1) if chosen is None else chosen:
             if k > len(points):
                 break
             for _ in range(TRIES):
                 run = run_at(k, points[k - 1], whole=whole)
-                new = [each for each in run.interruption.passed if each not in known][: most - len(points)]
+                new = [each for each in run.interruption.passed if each not in known][: max_points - len(points)]
                 points += new
                 known.update(new)
                 if run.attempt.interrupted:
@@ -176,7 +183,7 @@ def _sweep(kind: Kind, scenario: Scenario, options: Options) -> SweepReport:
     return SweepReport(tried, dict(places), frozenset(states))
 
 
-def _raise_violations(run: SweepRun, found: list[str], allow: Errors) -> None:
+def _raise_violations(run: SweepRun, found: list[str], allow: ErrorTypes) -> None:
     """Raise SweepError for what was found, and for what the scenario, a hook or the check raised."""
     reasons, cause = list(found), run.check_error if run.hang is None else None
     if cause is not None:
@@ -190,7 +197,7 @@ def _raise_violations(run: SweepRun, found: list[str], allow: Errors) -> None:
             cause = cause or rest
     if reasons:
         interrupted = run.attempt.interrupted
-        where = f"{DESCRIPTIONS[run.interruption.kind]} {run.attempt.k}" if interrupted else "without an interruption"
+        where = f"{INTERRUPTIONS[run.interruption.kind]} {run.attempt.k}" if interrupted else "without an interruption"
         others = "".join(f"\nAnother task: {each}" for each in run.stacks[1:] if each.calls)
         stack = f"Stack: {run.stacks[0]}{others}" if run.stacks else ""
         k = run.attempt.k if interrupted else 0
@@ -203,7 +210,7 @@ def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
-def _without(error: Exception | None, allow: Errors) -> Exception | None:
+def _without(error: Exception | None, allow: ErrorTypes) -> Exception | None:
     """Return what remains of an exception, or of a group, without those that are allowed."""
     if isinstance(error, ExceptionGroup):
         return error.split(allow)[1] if allow else error

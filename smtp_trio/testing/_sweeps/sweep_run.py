@@ -122,7 +122,7 @@ class SweepRun:
         outside.cancel()
 
     async def _check(self, tasks: int, check: Check | None) -> list[str]:
-        """Return violations of the promises in docs/cancellation; without any, call ``check``.
+        """Return violations of the guarantees in docs/cancellation; without any, call ``check``.
 
         ``tasks`` were running before.
         """
