@@ -39,8 +39,8 @@ class Peer:
 class TlsInfo:
     """The result of a TLS handshake: the protocol ``version``, such as "TLSv1.3", the cipher and its strength in bits.
 
-    In a client, ``verified`` tells whether the server's certificate was verified for its name, and ``problem`` why not;
-    with opportunistic TLS (RFC 7435) that is not an error.
+    In a client, ``verified`` is true if the server's certificate was verified for its name. Otherwise ``problem`` is
+    the reason; with opportunistic TLS (RFC 7435) that is not an error.
     """
 
     version: str
@@ -87,7 +87,7 @@ class Envelope:
 
     @property
     def smtputf8(self) -> bool:
-        """Whether mailboxes and header fields may be UTF-8 (RFC 6531)."""
+        """True if mailboxes and header fields may be UTF-8 (RFC 6531)."""
         return SMTPUTF8 in self.mail.params
 
     @property
@@ -99,9 +99,10 @@ class Envelope:
 class MessageState(enum.Enum):
     """The state of a session's last message."""
 
-    NOT_TAKEN = "it got no 2yz reply"
+    NOT_TAKEN = "the message got no 2yz reply"
     ACKNOWLEDGED = "the whole 2yz reply was passed to the stream"
-    UNACKNOWLEDGED = "the hook accepted it, but the 2yz could not be written: the client may send it again (RFC 1047)"
+    #: RFC 1047: the client may send the message again.
+    UNACKNOWLEDGED = "the hook accepted the message, but the 2yz was not written"
 
 
 @define

@@ -40,9 +40,9 @@ from .hook_runner import HookRunner
 #   client does not begin to send. BDAT has no such step: its octets follow the command at once (RFC 3030 2).
 # * Each chunk but the last gets a 250 of its own, sent by the read that reaches its end: a hook that reads slowly
 #   delays it, and a client that waits for it sends no further chunk.
-# * Other commands can come between two chunks. NOOP is answered and reading goes on. A command that the core refuses
-#   gets its refusal. Any other command ends the message: the read raises `BodyError`, and the command is carried out
-#   when the hook has returned, as its reply depends on the state after the message.
+# * Other commands can come between two chunks. NOOP is answered, and the message goes on. A command that the core
+#   refuses gets its refusal. Any other command ends the message: the read raises `BodyError`, and the command is
+#   carried out when the hook has returned, as its reply depends on the state after the message.
 #
 # The state of the reader consists of facts that become true once and stay true:
 #
@@ -200,7 +200,7 @@ class BodyReader:
             self.started = True
             await session.answer(START_MAIL_INPUT)
         while True:
-            if protocol.buffered:  # a client that sends tiny chunks must not occupy the scheduler
+            if protocol.buffered:  # a client that sends many tiny chunks must not delay other tasks
                 await session.yield_turn()
             try:
                 event = self._undecided or protocol.next_event()

@@ -58,8 +58,8 @@ MESSAGE_ACCEPTS = (Rset, Noop)
 #
 # Each hook has a deadline. The frequent ones use the scope of the session, which is explained in session.py, and the
 # others one of their own. The deadline of a frequent hook can pass in two ways: the hook is cancelled, which
-# `SessionTask.run` sees, or it returns without having noticed. In the second case `call` makes a checkpoint, to be
-# cancelled there; so both ways lead to the same code.
+# `SessionTask.run` sees, or it returns without another checkpoint. In the second case `call` makes one, which raises
+# Cancelled; so both ways lead to the same code.
 
 
 class ErrorReporter(Protocol):
@@ -71,7 +71,7 @@ class ErrorReporter(Protocol):
 class HookRunner:
     """The hooks of one session.
 
-    The session's task calls `call`; hooks themselves reach `settle` through their Session.
+    The session's task uses `call`. Hooks use `settle`, through the methods of their `Session`, to record a reply.
     """
 
     __slots__ = (
@@ -98,7 +98,7 @@ class HookRunner:
         self.scope: trio.CancelScope = trio.CancelScope()
         #: The frequent hook that is running, whose deadline is that of ``scope``, and the reply in case it is late.
         self.running: tuple[str, Reply] | None = None
-        #: The last frequent hook ran into its deadline, so ``scope`` is cancelled.
+        #: The last frequent hook returned after its deadline, so ``scope`` is cancelled.
         self.overdue: bool = False
         self._limit = limit
         self._reporter = reporter

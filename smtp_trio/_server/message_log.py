@@ -25,8 +25,8 @@ def clean(text: str) -> str:
 
 
 # There is one record for each message that was received, whether it was accepted or not, and one for each MAIL, RCPT or
-# DATA that was refused: a postmaster has to be able to say why a message did not arrive. A refused RCPT may be one of
-# several, so a message can have records with both results, which share the id of the transaction.
+# DATA that was refused: a postmaster has to be able to find out why a message did not arrive. A refused RCPT may be one
+# of several, so a message can have records with both results, which share the id of the transaction.
 
 
 @frozen

@@ -287,7 +287,7 @@ class SessionTask:
     #    it when it was about to wait. The client gets 421.
     # 3. `_command_deadline` has passed: the client was silent for too long, so it gets 421.
     # 4. None of these: the deadline was set for an earlier wait. `run` enters a new scope and calls `receive_command`
-    #    again. This finds `idle` set, so it was interrupted, and waits again with the deadline of the same command.
+    #    again, which sees from `idle` that it was interrupted, and waits with the deadline of the same command.
     #
     # Case 4 can only happen inside `wire.receive`, where a cancellation loses no data. In `receive_command`, `idle` is
     # true only during that call. (It is also true during a TLS handshake, which runs without a deadline of this scope.)

@@ -24,7 +24,7 @@ from .replies import Reply
 #   CRLF, as if a line had ended before the first one, so that a field in the first line is found too.
 #
 # A message that has a fault is still received to its end, because the client sends it all the same (RFC 5321 has no way
-# to interrupt it), but no further piece is checked or passed on. If a piece has several faults, the one at the lowest
+# to interrupt it), but no further piece is checked or returned. If a piece has several faults, the one at the lowest
 # position is reported. Otherwise a message with a bare LF that is also too large would get one reply or the other
 # depending on how it was cut.
 
@@ -41,8 +41,8 @@ class BodyInspector:
     """The checks of one message and what they found.
 
     ``max_size`` is the largest size of a message in octets and ``max_received`` the largest number of Received fields;
-    0 means no limit. ``size`` counts the octets that were passed on, ``received`` all that arrived. ``repaired`` counts
-    the pieces in which newlines were made CRLF.
+    0 means no limit. ``size`` counts the octets that were returned, ``received`` all that arrived. ``repaired`` counts
+    the pieces in which newlines were replaced by CRLF.
     """
 
     __slots__ = (
@@ -68,7 +68,7 @@ class BodyInspector:
         self._received_fields = 0
         #: The reply that the message must get because it cannot be accepted.
         self.fault: Reply | None = None
-        #: The rest of the message is dropped, because no one is going to use it.
+        #: The rest of the message is dropped, because the application does not need it.
         self.discarding: bool = False
         self.repaired: int = 0
         self.received: int = 0

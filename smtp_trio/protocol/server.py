@@ -6,7 +6,7 @@ The caller takes one event at a time, replies to each command, and moves octets 
     if event is NEED_DATA:
         protocol.receive_data(octets)       # b"" at the end of the input
     elif isinstance(event, Command):
-        protocol.send_reply(reply)          # the state changes here
+        protocol.send_reply(reply)          # the state changes here; BDAT is answered after its octets
     octets = protocol.data_to_send()
 
 docs/blocking.py is a complete server. The events are:
@@ -25,7 +25,7 @@ A message sent with DATA gives the event `Data`, which is answered with 354, the
 answered with the final reply. A chunk sent with BDAT gives the event `Bdat`, then pieces, then `END_OF_CHUNK` or, if it
 is the last chunk, `END_OF_BODY`; this is answered with the reply to the BDAT.
 
-In all names, the body is the message as it is transferred: its header section and its content.
+In the names of this package, the body is the whole message: its header section and its content.
 """
 
 from __future__ import annotations
