@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import dis
 import re
+import shlex
 import socket
 import textwrap
 from collections.abc import Iterator
@@ -20,6 +21,9 @@ PAGES = sorted((ROOT / "docs").glob("*.rst"))
 
 MARKDOWN = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 RST = re.compile(r"^( *)\.\. code-block:: (\w+)\n((?:\1   :.*\n)*)\n((?:\1   .*\n|\n)+)", re.MULTILINE)
+
+#: One command, up to the end of the line or to what follows in the shell, and its arguments.
+COMMAND = r"(?:smtp-trio|python -m smtp_trio) ((?:'[^']*'|\"[^\"]*\"|[^\n'\"&|;<>)])*)"
 
 #: The port in the examples; :meth:`Block.run` replaces it by a free one.
 PORT = "2525"
@@ -46,6 +50,11 @@ class Block:
         source = self.source.replace(PORT, str(free_port() if port is None else port))
         exec(compile(source, str(self), "exec"), names)
         return names
+
+    def commands(self) -> list[list[str]]:
+        """Return the arguments of each ``smtp-trio`` or ``python -m smtp_trio`` in a block of console input."""
+        lines = re.findall(COMMAND, self.source.replace("\\\n", ""), re.MULTILINE)
+        return [shlex.split(line, comments=True) for line in lines]
 
     def undefined(self, names: dict[str, Any]) -> set[str]:
         """Return the global names that the block uses, also inside of its functions, and that ``names`` does not have."""
@@ -79,6 +88,7 @@ def blocks(page: Path) -> list[Block]:
 
 ALL = [block for page in (README, *PAGES) for block in blocks(page)]
 PYTHON = [block for block in ALL if block.language == "python"]
+CONSOLE = [block for block in ALL if block.language == "console"]
 
 
 def free_port() -> int:

@@ -23,6 +23,7 @@ from installed_plugin import INI, installed
 import smtp_trio
 import smtp_trio.stores
 import smtp_trio.testing
+from smtp_trio._cli.main import make_parser
 from smtp_trio.protocol import Command, Ehlo, EndOfData, Expn, Helo, Help, Mail, Rcpt, Vrfy
 from smtp_trio.protocol.extensions.auth import AuthCommand
 
@@ -74,6 +75,20 @@ def test_a_block_uses_existing_names(block: blocks.Block) -> None:
                 assert hasattr(smtp_trio, name)
             case ast.ImportFrom(module=str(module), names=names) if module.startswith("smtp_trio"):
                 assert [alias.name for alias in names if not hasattr(importlib.import_module(module), alias.name)] == []
+
+
+COMMANDS = [(str(block), argv) for block in blocks.CONSOLE for argv in block.commands()]
+
+
+@pytest.mark.parametrize(("block", "argv"), COMMANDS, ids=[name for name, _ in COMMANDS])
+def test_commands_of_a_console_block_are_valid(block: str, argv: list[str]) -> None:
+    make_parser(argv).parse_args(argv)
+
+
+def test_every_command_of_a_console_block_is_found() -> None:
+    for block in blocks.CONSOLE:
+        assert len(block.commands()) == len(re.findall(r"smtp-trio (?!=)|-m smtp_trio ", block.source))
+    assert {argv[0] for _, argv in COMMANDS} == {"serve", "send", "conform", "hash-password"}
 
 
 @pytest.mark.parametrize("block", blocks.ALL, ids=str)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import smtplib
+import sys
 from pathlib import Path
 
 import blocks
@@ -61,6 +62,17 @@ async def test_send_mail(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         result = await send(HOST, program.port, ["you@example.org", "you@elsewhere.example"])
     assert [outcome.recipient for outcome in result.accepted] == ["you@example.org"]
     assert capsys.readouterr().out.startswith("you@elsewhere.example is rejected permanently: 550 5.7.1 ")
+
+
+async def test_send_from_the_shell(tmp_path: Path) -> None:
+    """The block is complete: it makes the message that it sends."""
+    [block] = [block for block in blocks.blocks(blocks.README) if "smtp-trio send" in block.source]
+    script = re.sub(r"^\$ ", "", block.source, flags=re.MULTILINE)
+    script = script.replace("smtp-trio send", f"{sys.executable} -m smtp_trio send")
+    async with serving(cwd=tmp_path) as program:
+        script = script.replace(blocks.PORT, str(program.port))
+        done = await trio.run_process(["sh", "-e"], stdin=script.encode(), capture_stdout=True, cwd=tmp_path)
+    assert done.stdout.startswith(b"accepted  <you@example.org>  250 2.0.0 ")
 
 
 def test_test_mail(pytester: pytest.Pytester, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
