@@ -75,9 +75,9 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     # fmt: off
     add("--only", metavar="PATTERN", action="append", default=[],
-        help="run only the cases of this chapter or with a matching identifier ('mail', '*.empty'); may be repeated")
+        help="run only the cases of this chapter or with a matching identifier ('mail', '*.empty'). Repeatable")
     add("--skip", metavar="PATTERN", action="append", default=[],
-        help="omit the cases of this chapter or with a matching identifier; may be repeated")
+        help="omit the cases of this chapter or with a matching identifier. Repeatable")
     add("--level", choices=LEVELS, default="should",
         help="run the cases of this level and of stronger ones; must and should: as in RFC 2119; recommended: good practice that "
              "no RFC requires (default: %(default)s)")

@@ -66,7 +66,8 @@ def add_send(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Send messages to a server over one connection. For each recipient a line is printed with the outcome, the server's "
         "reply and the file. Exit code: 0, all recipients were accepted; 1, at least one was refused permanently; 75, none was, "
-        "but at least one can be tried again later; 2, an option or a message is invalid, and nothing was sent."
+        "but at least one was refused temporarily or its outcome is unknown; 2, an option or a message is invalid, and "
+        "nothing was sent."
     )
     add = parser.add_argument
     # fmt: off

@@ -198,7 +198,7 @@ async def test_message_rate(autojump_clock: MockClock) -> None:
 async def test_tarpit(autojump_clock: MockClock) -> None:
     """Each error delays later replies more, up to a minute, without use of the hook timeout."""
     waited: list[float] = []
-    async with calling(server(Tarpit(Picky(), 20, most=50))) as client:
+    async with calling(server(Tarpit(Picky(), 20, limit=50))) as client:
         await client.mail(ME)
         for _ in range(5):
             began = trio.current_time()
@@ -206,7 +206,7 @@ async def test_tarpit(autojump_clock: MockClock) -> None:
                 await client.rcpt("nobody@mx.test")
             waited.append(trio.current_time() - began)
     assert waited == [0, 20, 40, 50, 50]
-    async with calling(server(Tarpit(Picky(), 400, most=1000))) as client:
+    async with calling(server(Tarpit(Picky(), 400, limit=1000))) as client:
         client._exchange.timeouts = type(client._exchange.timeouts).all(0)
         for _ in range(2):
             await client.mail(ME)
@@ -223,7 +223,7 @@ async def test_tarpit_for_invalid_commands(autojump_clock: MockClock) -> None:
     waited: list[float] = []
     client_end, server_end = bounded_stream_pair()
     async with trio.open_nursery() as nursery:
-        called = Server(Tarpit(Inbox(), 400, most=1000), name="mx.test", timeout=Timeouts(command=300, hook=100))
+        called = Server(Tarpit(Inbox(), 400, limit=1000), name="mx.test", timeout=Timeouts(command=300, hook=100))
         nursery.start_soon(called.serve_stream, server_end)
         await client_end.receive_some()
         for line in (b"FOO bar", b"RCPT TO:<you@mx.test>", b"FOO bar", b"FOO bar", b"NOOP"):

@@ -291,7 +291,7 @@ async def test_tarpit_delays_address_harvesting(autojump_clock: MockClock) -> No
     """Fifty guesses take most of an hour, the correct one included."""
     inbox = OneRecipient()
     async with trio.open_nursery() as nursery:
-        client = await memory_pair(nursery, Tarpit(inbox, 5, most=60), faults=Faults(*ONE_BY_ONE))
+        client = await memory_pair(nursery, Tarpit(inbox, 5, limit=60), faults=Faults(*ONE_BY_ONE))
         async with client:
             names = [f"guess{number}@mx.test" for number in range(50)]
             result = await client.send(ME, [*names, YOU], MESSAGE)

@@ -1,4 +1,4 @@
-"""Limits that large receivers impose on senders, as layers around hooks.
+"""Limits that large mailbox providers impose on senders, as layers around hooks.
 
 The layers compose: ``Greylist(MessagesPerConnection(inbox, 20))``. Time is Trio's, so under a MockClock five minutes
 pass at once. Each layer has its own memory, which all sessions share.
@@ -50,50 +50,50 @@ class Greylist(Layer):
 
 
 class MessagesPerConnection(Layer):
-    """Reply 421 to each MAIL after the first ``most`` of a connection, so that the client has to reconnect.
+    """Reply 421 to each MAIL after the first ``limit`` of a connection, so that the client has to reconnect.
 
     Each valid MAIL counts, whether its message is accepted or not.
     """
 
-    def __init__(self, hooks: Hooks | None = None, most: int = 20) -> None:
+    def __init__(self, hooks: Hooks | None = None, limit: int = 20) -> None:
         super().__init__(hooks)
-        self.most = most
+        self.limit = limit
 
     async def mail(self, session: Session, mail: Mail) -> Reply | None:
         begun: int = session.context.get(self, 0)
-        if begun >= self.most:
+        if begun >= self.limit:
             return Reply(421, "Too many messages in this connection; closing it", "4.7.0")
         session.context[self] = begun + 1
         return await self.under.mail(session, mail)
 
 
 class RecipientsPerMessage(Layer):
-    """Reply 452 to each RCPT after ``most`` recipients of a message; the client sends it again to the others (RFC 5321
+    """Reply 452 to each RCPT after ``limit`` recipients of a message; the client sends it again to the others (RFC 5321
     4.5.3.1.10).
     """
 
-    def __init__(self, hooks: Hooks | None = None, most: int = 100) -> None:
+    def __init__(self, hooks: Hooks | None = None, limit: int = 100) -> None:
         super().__init__(hooks)
-        self.most = most
+        self.limit = limit
 
     async def rcpt(self, session: Session, rcpt: Rcpt) -> Reply | None:
         assert session.envelope is not None
-        if len(session.envelope.rcpts) >= self.most:
+        if len(session.envelope.rcpts) >= self.limit:
             return Reply(452, "Too many recipients in this message", "4.5.3")
         return await self.under.rcpt(session, rcpt)
 
 
 class ConnectionsPerPeer(Layer):
-    """Reply 421 instead of a greeting to a peer that has ``most`` connections open."""
+    """Reply 421 instead of a greeting to a peer that has ``limit`` connections open."""
 
-    def __init__(self, hooks: Hooks | None = None, most: int = 10) -> None:
+    def __init__(self, hooks: Hooks | None = None, limit: int = 10) -> None:
         super().__init__(hooks)
-        self.most = most
+        self.limit = limit
         self._open: Counter[str] = Counter()
 
     async def connect(self, session: Session) -> Reply | None:
         self._open[peer_key(session.peer)] += 1
-        if self._open[peer_key(session.peer)] > self.most:
+        if self._open[peer_key(session.peer)] > self.limit:
             return Reply(421, "Too many connections from your host; try again later", "")
         return await self.under.connect(session)
 
@@ -103,15 +103,15 @@ class ConnectionsPerPeer(Layer):
 
 
 class MessageRate(Layer):
-    """Reply 421 to each MAIL of a peer after ``most`` of its MAIL commands within ``seconds``, over all its
+    """Reply 421 to each MAIL of a peer after ``limit`` of its MAIL commands within ``seconds``, over all its
     connections.
 
     Each valid MAIL counts, whether its message is accepted or not, except those that this layer refuses.
     """
 
-    def __init__(self, hooks: Hooks | None = None, most: int = 100, seconds: float = 3600) -> None:
+    def __init__(self, hooks: Hooks | None = None, limit: int = 100, seconds: float = 3600) -> None:
         super().__init__(hooks)
-        self.most = most
+        self.limit = limit
         self.seconds = seconds
         self._times: defaultdict[str, deque[float]] = defaultdict(deque)
 
@@ -119,27 +119,27 @@ class MessageRate(Layer):
         times, now = self._times[peer_key(session.peer)], trio.current_time()
         while times and now - times[0] >= self.seconds:
             times.popleft()
-        if len(times) >= self.most:
+        if len(times) >= self.limit:
             return Reply(421, "Unusual rate of mail from your host; try again later", "4.7.28")
         times.append(now)
         return await self.under.mail(session, mail)
 
 
 class Tarpit(Layer):
-    """Delay each reply by ``seconds`` for each 4yz or 5yz reply that the session has had before, up to ``most``
+    """Delay each reply by ``seconds`` for each 4yz or 5yz reply that the session has had before, up to ``limit``
     seconds.
 
     Replies to invalid commands are included; a 421 that the server sends when it stops is not.
     """
 
-    def __init__(self, hooks: Hooks | None = None, seconds: float = 5, *, most: float = 60) -> None:
+    def __init__(self, hooks: Hooks | None = None, seconds: float = 5, *, limit: float = 60) -> None:
         super().__init__(hooks)
         self.seconds = seconds
-        self.most = most
+        self.limit = limit
 
     async def response(self, session: Session, reply: Reply) -> None:
         errors: int = session.context.get(self, 0)
         session.context[self] = errors + reply.refused
         if errors and reply.code not in (221, 421):  # the last reply of a session is not delayed
-            await delay_reply(session, min(self.most, self.seconds * errors))
+            await delay_reply(session, min(self.limit, self.seconds * errors))
         await self.under.response(session, reply)
