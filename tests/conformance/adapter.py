@@ -1,7 +1,14 @@
-"""For black-box conformance runners: one whole send by the client, as a case asks for it, and what came of it.
+"""Adapter with which an external conformance runner tests the client.
 
-A runner calls `run` with the host and port of its scripted server. ``data`` and ``data_repeat`` are octets, written as Python has
-them between quotes.
+The runner calls `run` with the host and port of its scripted server and with a dictionary that describes one message:
+
+- ``mail_from``, ``rcpts``: the envelope
+- ``data``: the content, with the escapes of a Python literal, as are the octets of ``data_repeat``
+- ``data_repeat``: octets to append to the content, and how many times
+- ``headers``: header fields to set; the message is then sent as an `email.message.EmailMessage`
+- ``mail_options``: parameters of MAIL, such as ``BODY=8BITMIME``
+- ``cafile``: the certificates to trust
+- ``require_tls``, ``username``, ``password``, ``allow_cleartext``, ``local_hostname``, ``timeout``: settings of the client
 """
 
 from __future__ import annotations
@@ -16,13 +23,13 @@ import trio
 import smtp_trio
 
 
-def octets(text: str) -> bytes:
-    """``a\\\\r\\\\n`` as a, CR, LF."""
+def unescape(text: str) -> bytes:
+    r"""Return octets that are written with the escapes of a Python literal, such as ``\r\n``."""
     return text.encode("ascii").decode("unicode_escape").encode("latin-1")
 
 
 def run(host: str, port: int, call: dict[str, Any]) -> dict[str, Any]:
-    """Send what ``call`` describes: whether that went well, and if not, what was raised."""
+    """Send the message that ``call`` describes. Return whether that succeeded (``ok``), and the exception's repr (``exc``)."""
     try:
         trio.run(send, host, port, call)
     except Exception as exc:
@@ -31,11 +38,11 @@ def run(host: str, port: int, call: dict[str, Any]) -> dict[str, Any]:
 
 
 async def send(host: str, port: int, call: dict[str, Any]) -> smtp_trio.Result:
-    """Connect, send, say goodbye."""
-    message: Any = octets(call["data"])
+    """Connect, send the message and end the session."""
+    message: Any = unescape(call["data"])
     if "data_repeat" in call:
-        text, times = call["data_repeat"]
-        message += octets(text) * times
+        text, count = call["data_repeat"]
+        message += unescape(text) * count
     if "headers" in call:
         message = email.message_from_bytes(message, policy=email.policy.SMTP)
         for name, value in call["headers"].items():

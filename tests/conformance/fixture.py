@@ -1,9 +1,9 @@
-"""A server for black-box conformance runners: known mailboxes, known faults, and every accepted message as a file.
+"""Server for external conformance runners: fixed mailboxes, hooks that fail, and a file for each accepted message.
 
     python fixture.py --port P --submission-port P --smtps-port P --sink DIR
 
-It prints a line for each listening port, and stops on SIGINT or SIGTERM. Each message that got its 250 is one file in
-the sink: a line `ENV <sender> <recipient,recipient>`, then the content as it was sent.
+It prints a line for each listening port, and stops on SIGINT or SIGTERM. The sink is a directory with one file for each
+message that was answered with 250: a line ``ENV <sender> <recipient,recipient>``, then the content as received.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ HOST = "127.0.0.1"
 DOMAIN = "example.com"
 USER, PASSWORD = "test", "secret"
 
-UNKNOWN = Reply(550, "No such user here", "5.1.1")
-ELSEWHERE = Reply(550, "We do not relay", "5.7.1")
-LATER = Reply(450, "Mailbox busy, try again later", "4.2.1")
-REFUSED = Reply(535, "Authentication credentials invalid", "5.7.8")
+NO_SUCH_USER = Reply(550, "No such user here", "5.1.1")
+RELAYING_DENIED = Reply(550, "We do not relay", "5.7.1")
+MAILBOX_BUSY = Reply(450, "Mailbox busy, try again later", "4.2.1")
+INVALID_CREDENTIALS = Reply(535, "Authentication credentials invalid", "5.7.8")
 
 
 class Mailboxes(smtp_trio.Hooks):
-    """Mailboxes at one domain, some of them broken on purpose; what they take goes to the sink."""
+    """The mailboxes of one domain. For some of them the hook fails or delays. Accepted messages are written to the sink."""
 
     def __init__(self, sink: Path) -> None:
         self.sink = trio.Path(sink)
@@ -42,14 +42,14 @@ class Mailboxes(smtp_trio.Hooks):
     async def rcpt(self, session: smtp_trio.Session, rcpt: smtp_trio.protocol.Rcpt) -> Reply | None:
         path = rcpt.recipient
         if path.domain not in (DOMAIN, None):
-            return ELSEWHERE
+            return RELAYING_DENIED
         match path.local.lower():
             case "user" | "user2" | "recipient" | "postmaster":
                 return None
             case local if local.startswith("ok-"):
                 return None
             case "later":
-                return LATER
+                return MAILBOX_BUSY
             case "slow":
                 await trio.sleep(30)
                 return None
@@ -63,8 +63,8 @@ class Mailboxes(smtp_trio.Hooks):
             case "utf8reply":
                 return Reply(250, "příjemce přijat")
             case "badcode":
-                return Reply(999, "no such code")  # raises ValueError: a bug in the hook
-        return UNKNOWN
+                return Reply(999, "no such code")  # raises ValueError, as RFC 5321 4.2 has no such code
+        return NO_SUCH_USER
 
     async def data(self, session: smtp_trio.Session, body: smtp_trio.Body) -> Reply | None:
         content = await body.read()
@@ -73,30 +73,30 @@ class Mailboxes(smtp_trio.Hooks):
         if any(path.local.lower() == "ok-crashdata" for path in envelope.recipients):
             raise RuntimeError("SECRET-TRACE-TOKEN")
         recipients = ",".join(path.raw for path in envelope.recipients)
-        unfinished = self.sink / f".{envelope.id}"
-        await unfinished.write_bytes(f"ENV <{envelope.sender.raw}> <{recipients}>\n".encode() + content)
-        await unfinished.rename(self.sink / envelope.id)
+        incomplete = self.sink / f".{envelope.id}"
+        await incomplete.write_bytes(f"ENV <{envelope.sender.raw}> <{recipients}>\n".encode() + content)
+        await incomplete.rename(self.sink / envelope.id)
         return None
 
 
 class Accounts(Mailboxes):
-    """The same mailboxes for people with a password."""
+    """The same mailboxes, with AUTH for one user."""
 
     async def auth(self, session: smtp_trio.Session, credentials: smtp_trio.Credentials) -> Reply | None:
-        acts_for_itself = credentials.authzid in ("", credentials.user)
-        proved = (credentials.user, credentials.password) == (USER, PASSWORD)
-        return None if acts_for_itself and proved else REFUSED
+        authenticated = (credentials.user, credentials.password) == (USER, PASSWORD)
+        authorized = credentials.authzid in ("", credentials.user)  # RFC 4616 2: an empty identity is the user's own
+        return None if authenticated and authorized else INVALID_CREDENTIALS
 
 
 async def main(ports: dict[str, int], sink: Path) -> None:
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     trustme.CA().issue_cert(NAME, "localhost", HOST).configure_cert(tls)
-    make = partial(smtp_trio.Server, name=NAME, size=1048576, tls=tls, limits=smtp_trio.Limits(recipients=100))
-    strict = standard(StartTls(required=True), Auth(required=True))
+    make_server = partial(smtp_trio.Server, name=NAME, size=1048576, tls=tls, limits=smtp_trio.Limits(recipients=100))
+    authenticated_only = standard(StartTls(required=True), Auth(required=True))
     servers = {
-        "mx": make(Mailboxes(sink)),
-        "submission": make(Accounts(sink), extensions=strict),
-        "smtps": make(Accounts(sink)),
+        "mx": make_server(Mailboxes(sink)),
+        "submission": make_server(Accounts(sink), extensions=authenticated_only),
+        "smtps": make_server(Accounts(sink)),
     }
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
@@ -117,5 +117,5 @@ if __name__ == "__main__":
     options = parser.parse_args()
     options.sink.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(level=logging.INFO)
-    chosen = {"mx": options.port, "submission": options.submission_port, "smtps": options.smtps_port}
-    trio.run(main, {profile: port for profile, port in chosen.items() if port is not None}, options.sink)
+    ports = {"mx": options.port, "submission": options.submission_port, "smtps": options.smtps_port}
+    trio.run(main, {profile: port for profile, port in ports.items() if port is not None}, options.sink)
