@@ -55,8 +55,8 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
         "Receive mail and store it. Without options the server listens on 127.0.0.1:2525 and stores mail for every recipient "
         "in ./Maildir. It prints one line for each message and each refusal on standard output, and warnings and errors "
         "on standard error. It never relays. At most 512 sessions are open at once, and 50 from one peer. SIGINT and SIGTERM stop "
-        "the server after the messages in progress, "
-        "or after 30 seconds; a second signal stops it at once. SIGHUP reloads the certificate and the auth file."
+        "the server after the messages in progress, or after 30 seconds; a second signal stops it at once. SIGHUP reloads the "
+        "certificate and the auth file."
     )
     add = parser.add_argument
     # fmt: off

@@ -357,7 +357,7 @@ async def test_unusable_inherited_sockets(tmp_path: Path) -> None:
         return program.err.text.removeprefix("smtp-trio: error: ").replace(f"--fd {fd}", "--fd N")
 
     with socket.socket() as idle, socket.create_server(("0.0.0.0", 0)) as public, socket.create_server((HOST, 0)) as s:
-        assert await error(idle) == "--fd N: it is no socket that listens\n"
+        assert await error(idle) == "--fd N: not a listening stream socket\n"
         port = public.getsockname()[1]
         assert await error(public) == f"--fd: 0.0.0.0:{port} is not a loopback address: add --accept DOMAIN\n"
         assert await error(s, "--host", "::1") == (
