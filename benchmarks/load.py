@@ -32,7 +32,7 @@ TIMEOUT = ("timeout", "600")
 
 @frozen(kw_only=True)
 class Load:
-    """What the clients do."""
+    """The work of the clients."""
 
     size: int = 1024
     """The approximate size of a message in octets."""
@@ -49,7 +49,7 @@ class Load:
 
     @property
     def plain(self) -> bool:
-        """Whether ``smtp-source`` supports it."""
+        """True if ``smtp-source`` supports it."""
         return not (self.pipelined or self.starttls or self.handshake) and self.recipients == 1
 
 

@@ -154,7 +154,7 @@ def local_server(env: Environment) -> Process:
 
 
 def distant_server(env: Environment) -> Process:
-    """Return the same server behind the relay."""
+    """Return the same server, reached through the relay."""
     if ("relay",) not in env.processes:
         target = local_server(env).port
         env.processes["relay",] = start(

@@ -40,7 +40,7 @@ def test_ratios_are_computed_in_each_round() -> None:
     assert outcome.figures["first"].ratio is None
 
 
-def test_the_reason_of_an_unavailable_contender_is_shown() -> None:
+def test_reason_of_an_unavailable_contender_is_shown() -> None:
     case = Case(name="x", contenders={"first": costing(1), "second": unavailable}, amount=1, short=1, rounds=1)
     with ExitStack() as stack:
         outcome = run("theme", case, Environment(stack))
@@ -51,7 +51,7 @@ def test_the_reason_of_an_unavailable_contender_is_shown() -> None:
 
 
 @pytest.mark.parametrize("case", core.CASES, ids=lambda case: case.name)
-def test_the_protocol_alone_runs(case: Case) -> None:
+def test_benchmark_of_the_core_runs(case: Case) -> None:
     with ExitStack() as stack:
         figures = run("theme", case, Environment(stack, short=True)).figures
 
@@ -133,7 +133,7 @@ def test_tables_and_chart_match_the_results() -> None:
     assert report.PICTURE.read_text(encoding="utf-8") == report.picture(outcomes), "run report.render()"
 
 
-def test_the_results_have_all_cases() -> None:
+def test_results_have_all_cases() -> None:
     _, outcomes = report.read()
 
     assert [(outcome.theme, outcome.name, list(outcome.figures)) for outcome in outcomes] == [
@@ -141,7 +141,7 @@ def test_the_results_have_all_cases() -> None:
     ]
 
 
-def test_the_chart_is_well_formed_and_has_every_case() -> None:
+def test_chart_is_well_formed_and_has_every_case() -> None:
     text = "".join(ElementTree.fromstring(report.PICTURE.read_text(encoding="utf-8")).itertext())
 
     for name in report.SHOWN:

@@ -7,7 +7,7 @@ from test_docs import load
 drawing = load("draw_dialogue")
 
 
-def test_the_diagram_is_up_to_date() -> None:
+def test_diagram_is_up_to_date() -> None:
     assert drawing.FILE.read_text(encoding="utf-8") == drawing.draw(), "run python docs/draw_dialogue.py"
 
 

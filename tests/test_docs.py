@@ -1,4 +1,4 @@
-"""The pages in docs/: their programs run, and what they say about options, names and replies is true."""
+"""The pages in docs/: their programs run, and the options, names and replies that they list exist."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def load(name: str) -> ModuleType:
 
 
 @pytest.mark.parametrize("block", blocks.PYTHON, ids=str)
-def test_a_block_runs_when_copied_alone(
+def test_block_runs_when_copied_alone(
     block: blocks.Block, smtp_inbox: InboxThread, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A block without a server in it may connect to one that accepts all mail."""
@@ -67,7 +67,7 @@ def test_a_block_runs_when_copied_alone(
 
 
 @pytest.mark.parametrize("block", blocks.PYTHON, ids=str)
-def test_a_block_uses_existing_names(block: blocks.Block) -> None:
+def test_block_uses_existing_names(block: blocks.Block) -> None:
     """Also in functions that nothing calls."""
     for node in ast.walk(ast.parse(block.source)):
         match node:
@@ -105,7 +105,7 @@ def test_no_line_of_an_included_program_is_cut_off() -> None:
 
 
 @pytest.mark.parametrize("name", [*smtp_trio.__all__, *smtp_trio.stores.__all__, *smtp_trio.testing.__all__])
-def test_a_public_name_is_documented(name: str) -> None:
+def test_public_name_is_documented(name: str) -> None:
     assert re.search(rf"^\.\. auto\w+:: (smtp_trio\.testing\.)?{name}(\(\))?$", PAGES, re.MULTILINE)
 
 
@@ -113,7 +113,7 @@ MEASURED = json.loads((DOCS / "conformance.json").read_text())["servers"]
 
 
 @pytest.mark.parametrize("server", [name for name, result in MEASURED.items() if result["count"]["failed"]])
-def test_the_page_explains_exactly_the_failures_of_a_server(server: str) -> None:
+def test_page_explains_exactly_the_failures_of_a_server(server: str) -> None:
     page = (DOCS / "conformance.rst").read_text()
     section = re.split(rf"^{server}\n-+\n", page, flags=re.MULTILINE | re.IGNORECASE)[1]
     section = re.split(r"^[\w-]+\n-+\n", section, flags=re.MULTILINE)[0]
@@ -124,7 +124,7 @@ def test_the_page_explains_exactly_the_failures_of_a_server(server: str) -> None
 
 
 @pytest.mark.parametrize("command", ["serve", "send"])
-def test_the_page_documents_exactly_the_options_of_a_command(command: str) -> None:
+def test_page_documents_exactly_the_options_of_a_command(command: str) -> None:
     shown = subprocess.run(
         [sys.executable, "-m", "smtp_trio", command, "--help"], capture_output=True, text=True, check=True
     )
@@ -140,7 +140,7 @@ HOOKS: list[tuple[str, type[Command]]] = [
 
 
 @pytest.mark.parametrize(("hook", "command"), HOOKS)
-def test_the_page_lists_exactly_the_codes_that_a_hook_may_return(hook: str, command: type[Command]) -> None:
+def test_page_lists_exactly_the_codes_that_a_hook_may_return(hook: str, command: type[Command]) -> None:
     """Other than those that the core sends by itself."""
     row = re.search(rf"   \* - ``{hook}\(.*\n     - .*\n     - (.*)", (DOCS / "hooks.rst").read_text())
     assert row is not None
@@ -157,7 +157,7 @@ DJANGO = "from django.conf import settings\n\nsettings.configure()\n"
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("under", ["pytest-trio", "anyio"])
-def test_the_tests_of_the_page_on_testing_pass(
+def test_tests_of_the_page_on_testing_pass(
     under: str, pytester: pytest.Pytester, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a test suite that has only the plugin."""
@@ -181,20 +181,20 @@ def test_the_tests_of_the_page_on_testing_pass(
     pytester.runpytest_subprocess(*options).assert_outcomes(passed=tests)
 
 
-def test_the_program_of_the_page_on_testing_prints_a_transcript(capsys: pytest.CaptureFixture[str]) -> None:
+def test_program_of_the_page_on_testing_prints_a_transcript(capsys: pytest.CaptureFixture[str]) -> None:
     for block in blocks.PYTHON:
         if block.page == "testing" and "def test_" not in block.source:
             block.run()
     assert "\nC: Subject: hi\n" in capsys.readouterr().out
 
 
-def test_the_sweeps_of_the_page_on_cancellation_pass() -> None:
+def test_sweeps_of_the_page_on_cancellation_pass() -> None:
     sweep, block_only = [block for block in blocks.PYTHON if block.page == "cancellation" and "attempt" in block.source]
     sweep.run()["test_store"]()
     assert smtp_trio.testing.cancel_everywhere(block_only.run()["scenario"]).points > 5
 
 
-async def test_the_server_on_a_blocking_socket(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_server_on_a_blocking_socket(capsys: pytest.CaptureFixture[str]) -> None:
     serve: Callable[[socket.socket], None] = load("blocking").serve
 
     def serve_one(listener: socket.socket) -> None:

@@ -1,4 +1,4 @@
-"""The programs in examples/ do what their docstrings say, and end on SIGINT."""
+"""The programs in examples/ work as their docstrings describe, and end on SIGINT."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_all_examples_are_tested() -> None:
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
-def test_an_example_is_short(path: Path) -> None:
+def test_example_is_short(path: Path) -> None:
     assert len(path.read_text().splitlines()) < 100
 
 
@@ -119,7 +119,7 @@ async def test_report(tmp_path: Path) -> None:
     assert program.err.text.endswith("\nOK\n")
 
 
-async def test_a_full_channel_makes_the_client_wait() -> None:
+async def test_full_channel_makes_the_client_wait() -> None:
     sending, receiving = trio.open_memory_channel[object](0)
     server = Server(load("to_channel").ToChannel(sending))
     client_stream, server_stream = trio.testing.memory_stream_pair()

@@ -27,7 +27,7 @@ print(*set(sys.modules) - before)
         ("connect", {"email.policy", "email.generator", "json", "smtp_trio._server.server"}),
     ],
 )
-def test_a_name_loads_only_the_modules_that_it_needs(name: str, without: set[str]) -> None:
+def test_name_loads_only_the_modules_that_it_needs(name: str, without: set[str]) -> None:
     run = subprocess.run([sys.executable, "-c", SCRIPT.format(name)], check=True, capture_output=True, text=True)
     loaded = set(run.stdout.split())
     assert "smtp_trio.protocol" in loaded
@@ -55,6 +55,6 @@ def test_every_public_name_can_be_imported() -> None:
     assert [name for name in smtp_trio.__all__ if not hasattr(smtp_trio, name)] == []
 
 
-def test_a_misspelt_name_is_an_attribute_error() -> None:
+def test_misspelt_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'smtp_trio' has no attribute 'Sevrer'"):
         getattr(smtp_trio, "Sevrer")  # noqa: B009

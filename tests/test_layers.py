@@ -181,7 +181,7 @@ def test_modules_do_not_import_their_own_package() -> None:
     assert {(name, target) for name in MODULES for target in GRAPH[name] if name.startswith(f"{target}.")} == set()
 
 
-def test_the_package_has_few_private_modules() -> None:
+def test_package_has_few_private_modules() -> None:
     """`ls smtp_trio` shows packages and at most six private modules."""
     private = [path.name for path in PACKAGE.glob("_*.py") if not path.name.startswith("__")]
     assert len(private) <= 6

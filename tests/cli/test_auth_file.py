@@ -26,7 +26,7 @@ def cheap(password: str) -> str:
     return str(Hash(b"saltsalt", CHEAP.compute(password), ln=1, p=1))
 
 
-def test_a_hash_matches_the_test_vector_of_scrypt() -> None:
+def test_hash_matches_the_test_vector_of_scrypt() -> None:
     known = Hash.decode(VECTOR)
 
     assert str(known) == VECTOR
@@ -34,7 +34,7 @@ def test_a_hash_matches_the_test_vector_of_scrypt() -> None:
     assert not known.matches("pleaseletmeim")
 
 
-def test_a_new_hash_is_decoded_and_differs_each_time() -> None:
+def test_new_hash_is_decoded_and_differs_each_time() -> None:
     one, other = Hash.of("pass:wörd"), Hash.of("pass:wörd")
 
     assert one != other
@@ -54,7 +54,7 @@ def test_parse() -> None:
     ("text", "error"),
     [
         ("", "no accounts in file"),
-        ("# nobody\n", "no accounts in file"),
+        ("# comment\n", "no accounts in file"),
         ("fred:x\nwilma\n", "line 2: expected user:password or user:hash"),
         ("fred:\n", "line 1: expected user:password or user:hash"),
         (":secret\n", "line 1: expected user:password or user:hash"),
@@ -69,7 +69,7 @@ def test_parse() -> None:
         (f"fred:{VECTOR.replace('U29kaXVtQ2hsb3JpZGU', 'U29kaXVtQ2hsb')}\n", "line 1: Invalid base64"),
     ],
 )
-def test_the_error_names_the_invalid_line_and_no_password(text: str, error: str) -> None:
+def test_error_names_the_invalid_line_and_no_password(text: str, error: str) -> None:
     with pytest.raises(ValueError, match=r".") as caught:
         parse(text)
 
@@ -123,7 +123,7 @@ async def test_logins(tmp_path: Path, session: Session, hashed: bool) -> None:
         assert not await is_accepted(accounts, session, "wilma", cheap("hush"))
 
 
-async def test_an_unknown_user_takes_as_long_as_a_known_one(
+async def test_login_of_an_unknown_user_takes_as_long_as_of_a_known_one(
     tmp_path: Path, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "accounts"
@@ -143,7 +143,7 @@ async def test_an_unknown_user_takes_as_long_as_a_known_one(
     assert checked == ["fred", "wilma", "pebbles"]
 
 
-async def test_the_accounts_stay_when_the_file_becomes_invalid(tmp_path: Path, session: Session) -> None:
+async def test_accounts_stay_when_the_file_becomes_invalid(tmp_path: Path, session: Session) -> None:
     path = tmp_path / "accounts"
     path.write_text("fred:secret\n")
     accounts = Accounts(str(path))
@@ -160,7 +160,7 @@ async def test_the_accounts_stay_when_the_file_becomes_invalid(tmp_path: Path, s
     assert await is_accepted(accounts, session, "wilma", "hush")
 
 
-async def test_a_failed_login_is_logged_without_the_password(
+async def test_failed_login_is_logged_without_the_password(
     tmp_path: Path, session: Session, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "accounts"

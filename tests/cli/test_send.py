@@ -97,7 +97,7 @@ def modification_times(directory: Path) -> list[tuple[Path, int]]:
 # --- messages and envelopes -------------------------------------------------------------------------------------------
 
 
-async def test_a_file(tmp_path: Path, mail: Path) -> None:
+async def test_message_from_a_file(tmp_path: Path, mail: Path) -> None:
     async with recording_server() as (hooks, server):
         code, lines, err = await send(server, "mail.eml", cwd=tmp_path)
 
@@ -136,7 +136,7 @@ async def test_from_and_to_override_the_header(tmp_path: Path, mail: Path) -> No
 
 
 @pytest.mark.slow
-async def test_a_directory_is_sent_over_one_connection(tmp_path: Path) -> None:
+async def test_directory_is_sent_over_one_connection(tmp_path: Path) -> None:
     box = tmp_path / "box"
     (box / "more").mkdir(parents=True)
     (box / "more" / "d").write_bytes(MESSAGE)
@@ -151,7 +151,7 @@ async def test_a_directory_is_sent_over_one_connection(tmp_path: Path) -> None:
     assert hooks.connections == 1
 
 
-async def test_a_maildir_is_not_changed(tmp_path: Path) -> None:
+async def test_maildir_is_not_changed(tmp_path: Path) -> None:
     files = {"new/2": b"2", "cur/1:2,S": b"1", "tmp/3": b"3", "dovecot-uidlist": b"x"}
     for name, mark in files.items():
         (tmp_path / "Maildir" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -165,7 +165,7 @@ async def test_a_maildir_is_not_changed(tmp_path: Path) -> None:
     assert modification_times(tmp_path) == before
 
 
-async def test_an_empty_directory_is_not_an_error(tmp_path: Path) -> None:
+async def test_empty_directory_is_not_an_error(tmp_path: Path) -> None:
     assert await send(".", cwd=tmp_path) == (0, [], "smtp-trio: nothing to send\n")
 
 
@@ -180,7 +180,7 @@ async def test_messages_stored_by_serve_can_be_sent(tmp_path: Path, mail: Path) 
 
 
 @pytest.mark.slow
-async def test_a_message_is_encoded_for_a_server_without_8bitmime(tmp_path: Path) -> None:
+async def test_8bit_message_is_encoded_for_a_server_without_8bitmime(tmp_path: Path) -> None:
     (tmp_path / "m").write_bytes(
         "From: me@example.net\nTo: you@example.org\nSubject: Grüße\nMIME-Version: 1.0\n"
         "Content-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n\nGrüße\n".encode()
@@ -242,7 +242,7 @@ async def test_exit_codes(tmp_path: Path, mail: Path, users: Sequence[str], stat
 
 
 @pytest.mark.slow
-async def test_other_messages_are_sent_after_a_refused_one(tmp_path: Path, mail: Path) -> None:
+async def test_messages_after_a_refused_one_are_sent(tmp_path: Path, mail: Path) -> None:
     (tmp_path / "big").write_bytes(MESSAGE + b"x" * 2000)
     async with serving("--size", "1000", cwd=tmp_path) as program:
         code, lines, err = await send(f"--server={HOST}:{program.port}", "big", "mail.eml", cwd=tmp_path)
@@ -252,7 +252,7 @@ async def test_other_messages_are_sent_after_a_refused_one(tmp_path: Path, mail:
     assert lines[1].startswith(f"accepted  <{YOU}>  250 ")
 
 
-async def test_no_server_at_the_address(tmp_path: Path, mail: Path) -> None:
+async def test_connection_refused(tmp_path: Path, mail: Path) -> None:
     with socket.create_server((HOST, 0)) as unused:
         port = unused.getsockname()[1]
     code, lines, err = await send(f"--server={HOST}:{port}", "mail.eml", "mail.eml", cwd=tmp_path)
@@ -346,7 +346,7 @@ class OnePerConnection(Hooks):
 
 
 @pytest.mark.slow
-async def test_a_new_connection_after_421_to_the_second_message(tmp_path: Path, mail: Path) -> None:
+async def test_new_connection_after_421_to_the_second_message(tmp_path: Path, mail: Path) -> None:
     server = Server(hooks := OnePerConnection())
     async with trio.open_nursery() as nursery:
         (listener,) = await nursery.start(server.serve, 0, HOST)
@@ -360,7 +360,7 @@ async def test_a_new_connection_after_421_to_the_second_message(tmp_path: Path, 
 
 
 @pytest.mark.slow
-async def test_a_new_connection_after_421_that_follows_a_message(tmp_path: Path, mail: Path) -> None:
+async def test_new_connection_after_421_that_follows_a_message(tmp_path: Path, mail: Path) -> None:
     scripted = ScriptedServer({".": b"250 ok\r\n421 enough\r\n"}, {})
     async with running_server(scripted) as server:
         code, lines, err = await send(server, "mail.eml", "mail.eml", cwd=tmp_path)
@@ -371,7 +371,7 @@ async def test_a_new_connection_after_421_that_follows_a_message(tmp_path: Path,
 
 
 @pytest.mark.slow
-async def test_the_timeout(tmp_path: Path, mail: Path) -> None:
+async def test_timeout(tmp_path: Path, mail: Path) -> None:
     async with running_server(ScriptedServer({"MAIL": b""})) as server:
         code, lines, err = await send(server, "--timeout", "0.2", "mail.eml", cwd=tmp_path)
 
@@ -383,7 +383,7 @@ async def test_the_timeout(tmp_path: Path, mail: Path) -> None:
     ("greeting", "status", "code"), [(b"554 no\r\n", "refused", 1), (b"421 later\r\n", "deferred", 75)]
 )
 @pytest.mark.slow
-async def test_a_greeting_that_refuses(tmp_path: Path, mail: Path, greeting: bytes, status: str, code: int) -> None:
+async def test_rejecting_greeting(tmp_path: Path, mail: Path, greeting: bytes, status: str, code: int) -> None:
     async with running_server(ScriptedServer({}, greeting=greeting)) as server:
         got, lines, err = await send(server, "mail.eml", cwd=tmp_path)
 
@@ -393,7 +393,7 @@ async def test_a_greeting_that_refuses(tmp_path: Path, mail: Path, greeting: byt
 
 
 @pytest.mark.slow
-async def test_a_greeting_of_another_protocol(tmp_path: Path, mail: Path) -> None:
+async def test_greeting_of_another_protocol(tmp_path: Path, mail: Path) -> None:
     async with running_server(ScriptedServer({}, greeting=b"SSH-2.0-x\r\n")) as server:
         code, _, err = await send(server, "mail.eml", cwd=tmp_path)
 
@@ -545,7 +545,7 @@ async def test_password_from_the_terminal_and_progress(tmp_path: Path, mail: Pat
 
 
 @pytest.mark.slow
-async def test_a_password_is_sent_without_verified_tls_only_if_allowed(
+async def test_password_is_sent_without_verified_tls_only_if_allowed(
     tmp_path: Path, mail: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SMTP_TRIO_PASSWORD", "secret")
@@ -609,7 +609,7 @@ def test_invalid_options(
 
 
 @pytest.mark.slow
-async def test_a_user_without_a_password(tmp_path: Path, mail: Path) -> None:
+async def test_user_without_a_password(tmp_path: Path, mail: Path) -> None:
     code, lines, err = await send("--user=fred", "mail.eml", cwd=tmp_path)
     assert (code, lines) == (2, [])
     assert err == (
@@ -619,14 +619,14 @@ async def test_a_user_without_a_password(tmp_path: Path, mail: Path) -> None:
 
 @pytest.mark.parametrize("options", [["--name=a b"], ["--server=a..b"]])
 @pytest.mark.slow
-async def test_an_invalid_name(tmp_path: Path, mail: Path, options: Sequence[str]) -> None:
+async def test_invalid_name(tmp_path: Path, mail: Path, options: Sequence[str]) -> None:
     async with recording_server() as (_, server):
         code, lines, err = await send(server, *options, "mail.eml", cwd=tmp_path)
     assert (code, lines) == (2, [])
     assert err.count("\n") == 1
 
 
-def test_reading_a_message_that_was_removed(mail: Path) -> None:
+def test_message_removed_before_it_is_read(mail: Path) -> None:
     (message,) = find_messages([str(mail)], None, None)
     mail.unlink()
     with pytest.raises(FileNotFoundError):

@@ -302,9 +302,7 @@ async def test_sighup_reloads_the_certificate(
 
 
 @pytest.mark.slow
-async def test_the_certificate_stays_in_use_when_the_new_one_is_invalid(
-    tmp_path: Path, certificates: Certificates
-) -> None:
+async def test_certificate_stays_in_use_when_the_new_one_is_invalid(tmp_path: Path, certificates: Certificates) -> None:
     async with serving(*certificates.options, cwd=tmp_path) as program:
         before = certificates.current
         key = certificates.key.read_bytes()
@@ -319,7 +317,7 @@ async def test_the_certificate_stays_in_use_when_the_new_one_is_invalid(
 
 
 @pytest.mark.slow
-async def test_mail_is_accepted_after_a_login_only(tmp_path: Path, certificates: Certificates) -> None:
+async def test_mail_requires_a_login(tmp_path: Path, certificates: Certificates) -> None:
     auth_file = tmp_path / "accounts"
     code, hashed, _ = await run("-m", "smtp_trio", "hash-password", cwd=tmp_path, stdin=b"hush\n")
     assert code == 0
@@ -396,7 +394,7 @@ async def read_to_end(stream: trio.SocketStream) -> bytes:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_lets_messages_in_progress_finish(tmp_path: Path, number: signal.Signals) -> None:
+async def test_signal_lets_messages_in_progress_finish(tmp_path: Path, number: signal.Signals) -> None:
     async with serving(cwd=tmp_path) as program:
         busy = await begin_message(program)
         idle = await trio.open_tcp_stream(HOST, program.port)
@@ -418,7 +416,7 @@ async def test_a_signal_lets_messages_in_progress_finish(tmp_path: Path, number:
 
 
 @pytest.mark.slow
-async def test_a_second_signal_cancels_messages_in_progress(tmp_path: Path) -> None:
+async def test_second_signal_cancels_messages_in_progress(tmp_path: Path) -> None:
     async with serving(cwd=tmp_path) as program:
         busy = await begin_message(program)
         program.signal(signal.SIGINT)
@@ -550,7 +548,7 @@ async def test_invalid_command(tmp_path: Path, arguments: str) -> None:
     await run_error(*arguments.split(), cwd=tmp_path)
 
 
-async def test_the_port_is_in_use(tmp_path: Path) -> None:
+async def test_port_in_use(tmp_path: Path) -> None:
     with socket.create_server((HOST, 0)) as other:
         port = other.getsockname()[1]
         error = await run_error("serve", "--port", str(port), cwd=tmp_path)
@@ -559,7 +557,7 @@ async def test_the_port_is_in_use(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["box", "box/tmp", "box/new"])
 @pytest.mark.slow
-async def test_a_maildir_that_is_not_writable(tmp_path: Path, path: str) -> None:
+async def test_maildir_that_is_not_writable(tmp_path: Path, path: str) -> None:
     for name in ("tmp", "new", "cur"):
         (tmp_path / "box" / name).mkdir(parents=True)
     (tmp_path / path).chmod(0o500)

@@ -133,7 +133,7 @@ class Senders:
 
 @pytest.mark.parametrize("store", ["maildir:Maildir", "sqlite:mail.db"])
 @pytest.mark.slow
-async def test_a_killed_worker_is_replaced_and_no_accepted_message_is_lost(tmp_path: Path, store: str) -> None:
+async def test_killed_worker_is_replaced_and_no_accepted_message_is_lost(tmp_path: Path, store: str) -> None:
     async with two_workers("--store", store, cwd=tmp_path) as program:
         senders = Senders(program)
 
@@ -206,7 +206,7 @@ async def read_to_end(stream: trio.SocketStream) -> bytes:
 
 
 @pytest.mark.slow
-async def test_a_signal_to_every_process_lets_messages_finish(tmp_path: Path) -> None:
+async def test_signal_to_every_process_lets_messages_finish(tmp_path: Path) -> None:
     async with two_workers(cwd=tmp_path) as program:
         busy = await begin_messages(program)
         idle = await trio.open_tcp_stream(HOST, program.port)
@@ -235,7 +235,7 @@ async def test_a_signal_to_every_process_lets_messages_finish(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-async def test_a_second_signal_cancels_messages_in_progress(tmp_path: Path) -> None:
+async def test_second_signal_cancels_messages_in_progress(tmp_path: Path) -> None:
     async with two_workers(cwd=tmp_path) as program:
         busy = await begin_messages(program)
         program.signal(signal.SIGINT)
@@ -320,7 +320,7 @@ os.execv(sys.executable, [sys.executable, "-u", "-m", "smtp_trio", "serve", "--f
 
 @pytest.mark.parametrize(("value", "workers"), [("systemd", "2"), ("3", "1")])
 @pytest.mark.slow
-async def test_an_inherited_socket(tmp_path: Path, value: str, workers: str) -> None:
+async def test_inherited_socket(tmp_path: Path, value: str, workers: str) -> None:
     with socket.create_server((HOST, 0)) as listener:
         fd = listener.fileno()
         command = ["-c", INHERIT, str(fd), value, "--workers", workers]
@@ -335,7 +335,7 @@ async def test_an_inherited_socket(tmp_path: Path, value: str, workers: str) -> 
 
 
 @pytest.mark.slow
-async def test_an_inherited_unix_socket(tmp_path: Path) -> None:
+async def test_inherited_unix_socket(tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)

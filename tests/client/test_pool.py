@@ -628,7 +628,7 @@ async def test_result_is_returned_although_quit_is_slow(autojump_clock: MockCloc
 
 
 async def test_expired_connections_do_not_delay_the_next_message(autojump_clock: MockClock) -> None:
-    """As if a firewall had dropped the connections: there is no reply to QUIT."""
+    """A firewall may have dropped the connections, so that QUIT is not answered."""
     waiting = [(*hello(), *UNPIPELINED, NO_REPLY)] * 4 + [(*hello(), *UNPIPELINED)]
 
     async def open_client() -> Client:

@@ -53,7 +53,7 @@ def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
 
 @frozen
 class Configuration:
-    """How to make the server, and how a client uses it."""
+    """A server, and the settings with which a client uses it."""
 
     server: Callable[[], Server]
     implicit_tls: bool = False

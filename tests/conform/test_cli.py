@@ -73,7 +73,7 @@ async def test_our_server_conforms(tmp_path: Path) -> None:
             assert "rcpt.hundred" in (tmp_path / "report").read_text()
 
 
-async def test_a_failure_has_exit_code_1_and_the_record(tmp_path: Path) -> None:
+async def test_failure_has_exit_code_1_and_shows_the_session(tmp_path: Path) -> None:
     async with serving("--accept", "elsewhere.example", cwd=tmp_path) as server:
         recipient = "user@elsewhere.example"  # accepted, and declared to be unknown
         options = ("--only", "rcpt.unknown-code", "--to", recipient, "--unknown", recipient)
@@ -84,7 +84,7 @@ async def test_a_failure_has_exit_code_1_and_the_record(tmp_path: Path) -> None:
 
 
 @pytest.mark.exhaustive
-async def test_a_closed_output_ends_the_run(tmp_path: Path) -> None:
+async def test_closed_output_ends_the_run(tmp_path: Path) -> None:
     """As with ``| head -1``: exit code 141, and no traceback."""
     async with trio.open_nursery() as nursery:
         server, address = await listen(nursery)

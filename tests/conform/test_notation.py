@@ -68,7 +68,7 @@ def test_expectations() -> None:
     )
 
 
-def test_a_single_reply_knows_its_command() -> None:
+def test_single_reply_names_its_command() -> None:
     steps = one(HEAD + "C: NOOP\nS: 250\nC: RSET\nC: NOOP\nS: 250\nS: 250\n").steps
     assert [step.to for step in steps if isinstance(step, Expect)] == ["NOOP", "", ""]
 
@@ -81,7 +81,7 @@ def test_blocks() -> None:
     )
 
 
-def test_a_table_stands_for_several_cases() -> None:
+def test_table_stands_for_several_cases() -> None:
     _, cases = read_cases(
         "== test.$name: $what\n$level RFC 5321 4.2\n"
         "| name | level  | what | octets |\n| a | MUST | one | x\\r |\n| b | SHOULD | or two | |\n"

@@ -382,7 +382,7 @@ async def test_invariant_without_replies_is_skipped(autojump_clock: trio.testing
 
 
 @pytest.mark.parametrize("size", [b"9" * 5000, b"-1", b"\xd9\xa3", b"many"])
-async def test_invalid_size_is_no_limit(autojump_clock: trio.testing.MockClock, size: bytes) -> None:
+async def test_invalid_size_keyword_is_ignored(autojump_clock: trio.testing.MockClock, size: bytes) -> None:
     replies = {b"EHLO": b"250-mx.test\r\n250 SIZE " + size + b"\r\n"}
     requirement = case("needs: SIZE n", after="EHLO")
     (result,) = (await run_cases(lambda stream: answer_250(stream, replies), requirement)).results

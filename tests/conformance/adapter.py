@@ -8,7 +8,8 @@ The runner calls `run` with the host and port of its scripted server and with a 
 - ``headers``: header fields to set; the message is then sent as an `email.message.EmailMessage`
 - ``mail_options``: parameters of MAIL, such as ``BODY=8BITMIME``
 - ``cafile``: the certificates to trust
-- ``require_tls``, ``username``, ``password``, ``allow_cleartext``, ``local_hostname``, ``timeout``: settings of the client
+- ``require_tls``, ``username``, ``password``, ``allow_cleartext``, ``local_hostname``, ``timeout``: settings of the
+  client
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def unescape(text: str) -> bytes:
 
 
 def run(host: str, port: int, call: dict[str, Any]) -> dict[str, Any]:
-    """Send the message that ``call`` describes. Return whether that succeeded (``ok``), and the exception's repr (``exc``)."""
+    """Send the message that ``call`` describes. Return ``ok``, and as ``exc`` the exception's repr or None."""
     try:
         trio.run(send, host, port, call)
     except Exception as exc:

@@ -34,7 +34,7 @@ INVALID_CREDENTIALS = Reply(535, "Authentication credentials invalid", "5.7.8")
 
 
 class Mailboxes(smtp_trio.Hooks):
-    """The mailboxes of one domain. For some of them the hook fails or delays. Accepted messages are written to the sink."""
+    """The mailboxes of one domain, some with a hook that fails or delays. Writes accepted messages to the sink."""
 
     def __init__(self, sink: Path) -> None:
         self.sink = trio.Path(sink)

@@ -30,7 +30,7 @@ def cafile(tmp_path_factory: pytest.TempPathFactory) -> str:
 async def run_adapter(cafile: str, *steps: Step, **call: Any) -> tuple[dict[str, Any], Script]:
     """Run the adapter in a thread, against a server with this script. Return its result, and the script."""
     call = {"mail_from": "a@client.test", "rcpts": ["user@example.com"], "data": MESSAGE, "cafile": cafile, **call}
-    scripts = []
+    scripts: list[Script] = []
 
     async def serve() -> None:
         stream = await listener.accept()

@@ -39,6 +39,6 @@ def test_every_250_is_sent_after_the_flush(tmp_path: Path, kind: str) -> None:
         ("sqlite", "early", "replied before"),
     ],
 )
-def test_an_early_250_is_detected(tmp_path: Path, kind: str, mutant: str, error: str) -> None:
+def test_early_250_is_detected(tmp_path: Path, kind: str, mutant: str, error: str) -> None:
     with pytest.raises(AssertionError, match=error):
         order.run(kind, tmp_path, 100, mutant)

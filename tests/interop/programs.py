@@ -46,7 +46,7 @@ class Submission:
 
 @frozen
 class Outcome:
-    """Whether a program reported success, and its output."""
+    """The result of a program: its exit status as a bool, and its output."""
 
     sent: bool
     output: str
@@ -182,9 +182,9 @@ class Program:
     needs: Sequence[Sequence[str]] = ()
     """Commands that must be installed, and, with arguments, succeed."""
     secure: bool = True
-    """Whether it supports STARTTLS, implicit TLS and AUTH."""
+    """True if it supports STARTTLS, implicit TLS and AUTH."""
     crlf: bool = True
-    """Whether it sends LF line ends as CRLF, as every sender must (RFC 5321 2.3.8)."""
+    """True if it sends LF line ends as CRLF, as every sender must (RFC 5321 2.3.8)."""
     alters: Sequence[str] = ()
     """The messages that it changes."""
     appends: bytes = b""

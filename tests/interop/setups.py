@@ -74,7 +74,7 @@ class Workspace:
 
 @frozen(kw_only=True)
 class Setup:
-    """How a server is started, what it supports, and how it changes messages."""
+    """A server: the commands that start it, the features it supports, and its changes to messages."""
 
     name: str
     commands: Callable[[Workspace], Sequence[Sequence[str]]]
@@ -82,11 +82,11 @@ class Setup:
     needs: Sequence[Sequence[str]] = ()
     """Commands that must be installed, and, with arguments, succeed."""
     root: bool = False
-    """Whether it has to be started as root."""
+    """True if it has to be started as root."""
     secure: bool = True
-    """Whether it supports STARTTLS and implicit TLS."""
+    """True if it supports STARTTLS and implicit TLS."""
     logins: bool = True
-    """Whether it supports AUTH."""
+    """True if it supports AUTH."""
     features: frozenset[str]
     """Those of KEYWORDS that it lists in its reply to EHLO."""
     unknown: str | None = "nobody@example.org"
@@ -94,11 +94,11 @@ class Setup:
     trace: re.Pattern[bytes] = NO_FIELDS
     """The fields that it adds before every message."""
     lf: bool = False
-    """Whether it stores CRLF as LF."""
+    """True if it stores CRLF as LF."""
     appends: bytes = b""
     """The octets that it adds after every message."""
     copies: bool = False
-    """Whether it stores one copy for each recipient, and not one for all."""
+    """True if it stores one copy for each recipient, and not one for all."""
     alters: Sequence[str] = ()
     """The messages that it refuses or changes."""
 

@@ -59,7 +59,7 @@ async def test_ten_mebibytes(store: StoreCase, program: Program, tmp_path: Path,
     assert stored.message == sent(program, mail)
 
 
-async def test_a_hundred_recipients(store: StoreCase, program: Program, home: Path) -> None:
+async def test_100_recipients(store: StoreCase, program: Program, home: Path) -> None:
     submission = Submission(mail=DIRECTORY / "plain.eml", recipients=HUNDRED, home=home)
 
     outcome = await serve_and_send(smtp_trio.Server(store.hooks), program, submission)
@@ -117,7 +117,7 @@ async def test_ten_mebibytes_over_tls(
 @pytest.mark.parametrize("tls", ["starttls", "implicit"])
 @pytest.mark.parametrize("store", [Maildir], indirect=True, ids=["maildir"])
 @secure_programs
-async def test_an_untrusted_certificate_stops_the_program(
+async def test_untrusted_certificate_stops_the_program(
     store: StoreCase, program: Program, tls: Tls, certificates: Certificates, home: Path
 ) -> None:
     server = smtp_trio.Server(store.hooks, tls=certificates.server)
@@ -132,7 +132,7 @@ async def test_an_untrusted_certificate_stops_the_program(
 
 @pytest.mark.parametrize("store", [Maildir], indirect=True, ids=["maildir"])
 @secure_programs
-async def test_a_wrong_password_stops_the_program(
+async def test_wrong_password_stops_the_program(
     store: StoreCase, program: Program, certificates: Certificates, home: Path
 ) -> None:
     async def refuse(session: smtp_trio.Session, credentials: smtp_trio.Credentials) -> Reply:

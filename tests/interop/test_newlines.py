@@ -30,7 +30,7 @@ maildir = pytest.mark.parametrize("store", [Maildir], indirect=True, ids=["maild
 
 
 @maildir
-async def test_a_refused_bare_lf_is_explained_in_the_reply(
+async def test_refused_bare_lf_is_explained_in_the_reply(
     store: StoreCase, program: Program, tmp_path: Path, home: Path
 ) -> None:
     # Sent by `curl -T`, and by smtplib's sendmail(message.as_bytes()).

@@ -101,7 +101,7 @@ async def test_ten_mebibytes_from_a_file(server: Server, tls: Tls, tmp_path: Pat
 
 
 @modes
-async def test_a_hundred_recipients(server: Server, tls: Tls) -> None:
+async def test_100_recipients(server: Server, tls: Tls) -> None:
     await send(server, tls, PLAIN, recipients=HUNDRED)
 
     check(server, PLAIN, HUNDRED)
@@ -129,7 +129,7 @@ def test_received_fails_if_nothing_was_sent(server: Server) -> None:
 
 
 @pytest.mark.parametrize("name", SETUPS)
-def test_a_server_ends_with_its_block(name: str, request: pytest.FixtureRequest) -> None:
+def test_server_ends_with_its_block(name: str, request: pytest.FixtureRequest) -> None:
     require_server(name)
     modules = request.getfixturevalue("node_modules") if name == "smtp-server" else None
 

@@ -201,7 +201,7 @@ class ServerDriver:
     # --- the application --------------------------------------------------------------------------------------------
 
     def _handle_event(self) -> bool:
-        """Handle one event; return false if there is none."""
+        """Handle one event. Return False if no event is available."""
         protocol = self.protocol
         try:
             event = protocol.next_event()

@@ -733,7 +733,7 @@ def test_parameter_of_another_command() -> None:
 
 
 def test_standard_commands_need_no_offer() -> None:
-    """EHLO need not list HELP, and a server that does not implement VRFY says so in its reply."""
+    """EHLO need not list HELP, and a server that does not implement VRFY answers it with 502."""
     for command in (Vrfy("x"), Expn("x"), Help(), Noop(), Rset(), Quit(), Mail(A)):
         sent(ready(), command)
 

@@ -258,7 +258,7 @@ def test_cr_is_held_back_between_pieces() -> None:
     assert (inspector.size, inspector.received, inspector.fault) == (6, 6, None)
 
 
-def test_far_too_big() -> None:
+def test_far_too_big_at_ten_times_the_size() -> None:
     inspector = BodyInspector("reject", 10, 0)
     inspector.check(b"x" * 11)
     inspector.skip(89)

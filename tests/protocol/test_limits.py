@@ -26,7 +26,7 @@ def test_ehlo_line_round_trip(extension: LimitsExtension, line: str) -> None:
     assert LimitsExtension().parse_offer(line.split()[1:]) == extension
 
 
-def test_no_limits_no_line() -> None:
+def test_limits_is_not_offered_without_limits() -> None:
     assert LimitsExtension().advertise(SessionState()) is None
     assert not any(isinstance(extension, LimitsExtension) for extension in STANDARD)
 

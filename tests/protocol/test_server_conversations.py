@@ -24,7 +24,7 @@ def test_commands_do_not_depend_on_segments() -> None:
 
 
 @pytest.mark.parametrize("tail", [b".", b" . ", b"\r\n . ", b"\n.\n", b"\r\n.x", b"x.\r\n", b"\r\n\t.", b"  \r\n  "])
-def test_only_a_line_with_a_dot_alone_ends_data_and_nothing_is_trimmed(tail: bytes) -> None:
+def test_data_ends_at_crlf_dot_crlf_and_keeps_all_spaces(tail: bytes) -> None:
     body = b"  leading and trailing  " + tail + b"\r\n"
     driver = with_recipient(newlines="preserve")
     assert codes(driver.send(b"DATA\r\n")) == ["354"]
@@ -34,14 +34,14 @@ def test_only_a_line_with_a_dot_alone_ends_data_and_nothing_is_trimmed(tail: byt
     assert driver.messages == [body.replace(b"\r\n.x", b"\r\nx")]
 
 
-def test_the_rest_of_a_message_that_is_too_big_is_not_read_as_commands() -> None:
+def test_rest_of_a_message_that_is_too_big_is_not_read_as_commands() -> None:
     driver = with_recipient(size=20)
     smuggled = b"MAIL FROM:<evil@x>\r\nRCPT TO:<you@mx.test>\r\nDATA\r\nQUIT\r\n"
     assert codes(driver.send(b"DATA\r\n" + b"x" * 30 + b"\r\n" + smuggled + b".\r\n")) == ["354", "552 5.3.4"]
     assert codes(driver.send_lines("NOOP", "DATA")) == ["250 2.0.0", "503 5.5.1"]
 
 
-def test_the_end_of_a_message_clears_the_transaction() -> None:
+def test_end_of_a_message_clears_the_transaction() -> None:
     driver = with_recipient()
     assert codes(driver.send_lines("DATA", "x", ".", "DATA", RECIPIENT)) == [
         "354",
@@ -69,7 +69,7 @@ def test_malformed_path_and_unknown_parameter_of_mail() -> None:
     assert codes(driver.send_lines(*lines)) == ["501 5.5.4", "501 5.1.7", "555 5.5.4", "555 5.5.4"]
 
 
-def test_a_refused_message_leaves_nothing_behind() -> None:
+def test_refused_message_does_not_affect_the_next_one() -> None:
     failing = with_recipient(
         answer=lambda command: Reply(451, "Later", "4.3.0") if isinstance(command, EndOfData) else None
     )

@@ -91,8 +91,8 @@ class Scenario:
     end_timeout: float = 0  # seconds that the end may take when the client does not read
 
 
-async def run(scenario: Scenario, attempt: Attempt, *, everybody: bool) -> SlowStore:
-    """Run the scenario once, cancelling the server, or ``everybody``, on the way."""
+async def run(scenario: Scenario, attempt: Attempt, *, all_tasks: bool) -> SlowStore:
+    """Run the scenario once, and cancel the server, or with ``all_tasks`` also the client, at the point of ``attempt``."""
     tasks = trio.lowlevel.current_statistics().tasks_living
     hooks = SlowStore(scenario.slow)
     server = Server(hooks, name=NAME, tls=server_tls(), extensions=standard(Auth(cleartext=True)))
@@ -102,7 +102,7 @@ async def run(scenario: Scenario, attempt: Attempt, *, everybody: bool) -> SlowS
 
     async def serve_it() -> None:
         nonlocal ended
-        with nullcontext() if everybody else attempt.here():
+        with nullcontext() if all_tasks else attempt.here():
             await serve(server, server_end, scenario.implicit_tls)
         ended = trio.current_time()
 
@@ -119,7 +119,7 @@ async def run(scenario: Scenario, attempt: Attempt, *, everybody: bool) -> SlowS
         drained = await server.stop(3)
         assert drained.finished + drained.idle + drained.cancelled <= 1
 
-    with attempt.here() if everybody else nullcontext():
+    with attempt.here() if all_tasks else nullcontext():
         async with trio.open_nursery() as nursery:
             nursery.start_soon(serve_it)
             async with trio.open_nursery() as rest:
@@ -137,7 +137,7 @@ async def run(scenario: Scenario, attempt: Attempt, *, everybody: bool) -> SlowS
     queued = len([reply for reply in client.replies if reply.startswith("250 2.0.0 Ok: queued as ")])
     state = hooks.states[0] if hooks.states else None
     assert server.statistics().messages == len(hooks.messages)
-    if not everybody:
+    if not all_tasks:
         # For each committed message the client got a 250, or the session knows that it could not be sent.
         assert len(hooks.messages) == queued + (state is MessageState.UNACKNOWLEDGED)
         assert queued or state is not MessageState.ACKNOWLEDGED
@@ -146,12 +146,12 @@ async def run(scenario: Scenario, attempt: Attempt, *, everybody: bool) -> SlowS
     return hooks
 
 
-def sweep(scenario: Scenario, *, everybody: bool) -> tuple[int, set[MessageState | None]]:
+def sweep(scenario: Scenario, *, all_tasks: bool) -> tuple[int, set[MessageState | None]]:
     """Run the scenario, cancelled at its first step, at its second, and so on until a run ends before that."""
     states: set[MessageState | None] = set()
 
     async def once(attempt: Attempt) -> None:
-        states.update((await run(scenario, attempt, everybody=everybody)).states)
+        states.update((await run(scenario, attempt, all_tasks=all_tasks)).states)
 
     return cancel_everywhere(once).points, states
 
@@ -273,16 +273,16 @@ SCENARIOS = {
 QUICK = ("pipelined", "disconnecting")
 
 
-@pytest.mark.parametrize("everybody", [False, True], ids=["server", "everybody"])
+@pytest.mark.parametrize("all_tasks", [False, True], ids=["server", "all_tasks"])
 @pytest.mark.parametrize("name", quick_or_slow(SCENARIOS, QUICK))
-def test_cancelled_at_every_step(name: str, everybody: bool) -> None:
+def test_cancelled_at_every_step(name: str, all_tasks: bool) -> None:
     """Promises 1, 2 and 3: nothing is left running, `disconnect` follows `connect`, a message has one of three states."""
-    steps, states = sweep(SCENARIOS[name], everybody=everybody)
+    steps, states = sweep(SCENARIOS[name], all_tasks=all_tasks)
     assert steps >= (
         20 if name in ("disconnecting", "disconnecting-sockets", "drain-idle", "pipelined", "pipelined-sockets") else 60
     )
     assert states >= {None}
-    if not everybody and name not in ("disconnecting", "disconnecting-sockets", "drain-idle", "drain-too-late"):
+    if not all_tasks and name not in ("disconnecting", "disconnecting-sockets", "drain-idle", "drain-too-late"):
         assert states >= {MessageState.ACKNOWLEDGED, MessageState.NOT_TAKEN}
     if name in ("disconnecting", "disconnecting-sockets", "not-reading"):
         assert MessageState.UNACKNOWLEDGED in states

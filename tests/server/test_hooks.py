@@ -539,7 +539,7 @@ async def test_error_in_a_hook_that_cannot_reply(hook: str, autojump_clock: Mock
 
 @pytest.mark.parametrize("verb", ["success", "failure", "send"])
 async def test_recording_a_reply_in_a_hook_that_cannot_reply(verb: str, autojump_clock: MockClock) -> None:
-    """In `response`, `reset` and after the session there is no command to reply to."""
+    """Hooks that run outside of a command: `response`, `reset` and `disconnect`."""
     arguments = () if verb == "success" else (451, "no")
 
     async def settle(session: Session, *_: Any) -> None:

@@ -97,8 +97,8 @@ async def test_grammar(autojump_clock: MockClock) -> None:
     assert reply.endswith(hooks.ids[0])
 
 
-async def test_date_is_the_servers(autojump_clock: MockClock) -> None:
-    """It comes from ``now`` and has a numeric offset, also for UTC."""
+async def test_date_comes_from_now_with_a_numeric_offset(autojump_clock: MockClock) -> None:
+    """A date in UTC has the offset +0000."""
     hooks = Keeper()
     now = datetime(2027, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
     async with connected(Server(hooks, name=NAME, now=lambda: now)) as client:

@@ -290,7 +290,7 @@ async def test_timeout_in_a_refused_message(
 
 @pytest.mark.parametrize("implicit", [True, False])
 async def test_timeout_in_a_handshake(implicit: bool, pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
-    """There is no reply. `disconnect` is only called if `connect` was."""
+    """The server sends no reply. `disconnect` is only called if `connect` was."""
     hooks = TimeRecorder()
     server = Server(hooks, name=NAME, tls=server_tls())
     async with connected(server, implicit_tls=implicit, pair=pair) as client:

@@ -253,7 +253,7 @@ async def test_injection_that_comes_after_the_220(autojump_clock: MockClock) -> 
 
 
 async def garbage(client: Client) -> None:
-    await client.send(b"This is no ClientHello, but it is long enough to be one.\r\n" * 10)
+    await client.send(b"This is not a ClientHello, but it is long enough to be one.\r\n" * 10)
 
 
 async def silent(client: Client) -> None:

@@ -174,7 +174,7 @@ async def test_directory_removed_during_a_message(make: Callable[[Path], Store],
     assert messages_in(store) == [b"after\r\n"]
 
 
-async def test_a_file_at_the_path_of_the_directory(make: Callable[[Path], Store], tmp_path: Path) -> None:
+async def test_file_at_the_path_of_the_directory(make: Callable[[Path], Store], tmp_path: Path) -> None:
     (tmp_path / "directory").write_bytes(b"")
     store = make(tmp_path / "directory")
     await put_refused(store, "451 4.3.0", b"small\r\n")
@@ -199,7 +199,7 @@ async def test_locked_database(tmp_path: Path, opened: bool) -> None:
 
 
 @pytest.mark.parametrize("chunks", [(b"small\r\n",), LARGE], ids=["small", "large"])
-async def test_a_body_that_raises(make: Callable[[Path], Store], tmp_path: Path, chunks: tuple[bytes, ...]) -> None:
+async def test_body_that_raises(make: Callable[[Path], Store], tmp_path: Path, chunks: tuple[bytes, ...]) -> None:
     store = make(tmp_path)
     await store.open()
     error = LookupError("the peer has gone")

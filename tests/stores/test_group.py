@@ -60,7 +60,7 @@ async def submit(group: GroupCommit[Message], message: Message | str, results: d
     results[message.name] = await group.submit(message)
 
 
-async def test_a_single_message_is_committed_at_once() -> None:
+async def test_single_message_is_committed_at_once() -> None:
     disk = Disk()
     group = GroupCommit(disk.commit)
 
@@ -95,7 +95,7 @@ async def test_max_size() -> None:
     assert len(results) == 26
 
 
-async def test_an_error_of_one_message_does_not_affect_the_others() -> None:
+async def test_error_of_one_message_does_not_affect_the_others() -> None:
     disk, results = Disk(stall=True, invalid={"b"}), dict[str, Exception | None]()
     group = GroupCommit(disk.commit)
     async with trio.open_nursery() as nursery:
@@ -108,7 +108,7 @@ async def test_an_error_of_one_message_does_not_affect_the_others() -> None:
     assert isinstance(results["b"], OSError)
 
 
-async def test_a_failed_commit_affects_its_own_group_only() -> None:
+async def test_failed_commit_affects_its_own_group_only() -> None:
     disk = Disk(error=OSError("gone"))
     group = GroupCommit(disk.commit)
 
@@ -118,7 +118,7 @@ async def test_a_failed_commit_affects_its_own_group_only() -> None:
 
 
 @pytest.mark.parametrize("cancelled", ["first", "second"])
-async def test_a_cancelled_session_waits_for_its_result(cancelled: str) -> None:
+async def test_cancelled_session_waits_for_its_result(cancelled: str) -> None:
     """The first session commits, and the second one waits for it. Neither returns early or affects the others."""
     disk, results = Disk(stall=True), dict[str, Exception | None]()
     group = GroupCommit(disk.commit)
@@ -168,7 +168,7 @@ async def test_timeout_of_a_session_that_waits(mock_clock: MockClock) -> None:
     assert await group.submit(Message("next")) is None
 
 
-async def test_the_next_session_times_out_before_its_turn(mock_clock: MockClock) -> None:
+async def test_next_session_times_out_before_its_turn(mock_clock: MockClock) -> None:
     disk, results = Disk(stall=True), dict[str, Exception | None]()
     group = GroupCommit(disk.commit, timeout=30)
     async with trio.open_nursery() as nursery:
@@ -219,7 +219,7 @@ async def test_sessions_are_woken_only_when_needed() -> None:
     assert max(steps.count[task] for task in tasks) <= 4  # one more for the thread's limiter
 
 
-async def test_a_message_is_not_discarded_while_it_is_being_committed(mock_clock: MockClock) -> None:
+async def test_message_is_not_discarded_while_it_is_being_committed(mock_clock: MockClock) -> None:
     """Its session can time out during the commit, which still needs the message."""
     disk, results = Disk(stall=True), dict[str, Exception | None]()
     slow = Disk(stall=True)
@@ -244,7 +244,7 @@ async def test_a_message_is_not_discarded_while_it_is_being_committed(mock_clock
     assert not any(message.discarded for message in messages)
 
 
-def test_a_group_can_be_used_in_several_runs() -> None:
+def test_group_can_be_used_in_several_runs() -> None:
     disk = Disk()
     group = GroupCommit(disk.commit)
 

@@ -26,7 +26,7 @@ async def put(store: Maildir, *chunks: bytes, sender: str = "me@client.test", to
     return await store.put(transaction(sender, *to), body(*chunks))
 
 
-async def test_a_message_and_its_envelope(tmp_path: Path) -> None:
+async def test_message_and_its_envelope(tmp_path: Path) -> None:
     store = Maildir(tmp_path / "box")
     session = transaction("Me@Client.TEST", "a@mx.test", "hidden+bcc@mx.test", "Postmaster")
     name = await store.put(session, body(FORGED[:40], FORGED[40:]))
@@ -85,7 +85,7 @@ async def test_lf_files_have_no_crlf_however_the_message_is_chunked(
         assert name.endswith(f",S={len(content)}")
 
 
-async def test_a_large_message_is_spooled_in_a_file(tmp_path: Path) -> None:
+async def test_large_message_is_spooled_in_a_file(tmp_path: Path) -> None:
     chunks = tuple(large())
     name = await put(Maildir(tmp_path), *chunks)
 
@@ -104,7 +104,7 @@ async def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert re.fullmatch(rf"1795339406\.M4711P{os.getpid()}Q\d+\.host\\057name\\0721,S={size}", name)
 
 
-async def test_a_maildir_is_created_and_private(tmp_path: Path) -> None:
+async def test_maildir_is_created_and_private(tmp_path: Path) -> None:
     name = await put(Maildir(tmp_path / "far/off/box"), b"hello\r\n")
 
     assert sorted(os.listdir(tmp_path / "far/off/box")) == ["cur", "new", "tmp"]
@@ -126,7 +126,7 @@ async def test_files_in_tmp_are_removed_after_36_hours(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "new") == os.listdir(tmp_path / "cur") == ["old"]
 
 
-async def test_a_delivery_does_not_overwrite_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_delivery_does_not_overwrite_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(maildir, "unique_name", lambda now: "same")
     store = Maildir(tmp_path)
     (tmp_path / "tmp").mkdir()

@@ -89,7 +89,7 @@ def messages_in(store: Store) -> list[Stored]:
         return [read(store.path, uid) for (uid,) in db.execute("SELECT uid FROM messages").fetchall()]
 
 
-async def test_a_message_for_three_recipients(store: Store) -> None:
+async def test_message_for_three_recipients(store: Store) -> None:
     message = (
         b"Envelope-To: <forged@evil.test>\r\nReturn-Path: <forged@evil.test>\r\nTo: a@mx.test, b@mx.test\r\n"
         b"Subject: hello\r\n\r\n.\r\n..\r\n.leading dots\r\n\xff\x00\t\r\n"
@@ -166,9 +166,7 @@ async def test_sessions_share_commits(store: Store, monkeypatch: pytest.MonkeyPa
     assert len(sizes) < 100
 
 
-async def test_an_error_is_logged_with_its_path_and_replied_without(
-    store: Store, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_path_of_an_error_is_logged_and_not_in_the_reply(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     server = smtp_trio.Server(store, name="mx.test")
     async with connected(server) as client:
         shutil.rmtree(os.path.dirname(store.path))
@@ -185,7 +183,7 @@ async def test_an_error_is_logged_with_its_path_and_replied_without(
     assert [stored.message for stored in messages_in(store)] == [b"accepted\r\n"]
 
 
-async def test_a_server_does_not_start_when_its_store_cannot_be_opened(tmp_path: Path) -> None:
+async def test_server_does_not_start_when_its_store_cannot_be_opened(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for store in (Maildir(tmp_path / "file" / "box"), SQLite(tmp_path / "file" / "mail.db")):
         client_stream, server_stream = memory_stream_pair()
@@ -195,7 +193,7 @@ async def test_a_server_does_not_start_when_its_store_cannot_be_opened(tmp_path:
         await server_stream.aclose()
 
 
-async def test_nothing_is_left_of_a_message_when_the_connection_is_lost(store: Store) -> None:
+async def test_message_is_removed_when_the_connection_is_lost(store: Store) -> None:
     async with connected(smtp_trio.Server(store, name="mx.test")) as client:
         await client.command("MAIL FROM:<me@client.test>", "250")
         await client.command("RCPT TO:<you@mx.test>", "250")
@@ -206,7 +204,7 @@ async def test_nothing_is_left_of_a_message_when_the_connection_is_lost(store: S
     assert messages_in(store) == []
 
 
-async def test_the_reply_is_sent_when_the_server_is_cancelled_during_a_commit(
+async def test_reply_is_sent_when_the_server_is_cancelled_during_a_commit(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scope = trio.CancelScope()

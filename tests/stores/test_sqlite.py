@@ -40,7 +40,7 @@ def file_content(store: SQLite, new: bytes | None = None) -> bytes:
     return path.read_bytes()
 
 
-async def test_a_message_and_its_envelope(store: SQLite) -> None:
+async def test_message_and_its_envelope(store: SQLite) -> None:
     session = transaction("Me@Client.TEST", "a@mx.test", "hidden+bcc@mx.test", "Postmaster")
     message = b"Envelope-To: <forged@evil.test>\r\n\r\n..leading dot\r\n"
     uid = await store.put(session, body(message))
@@ -71,7 +71,7 @@ async def test_envelopes_and_messages(store: SQLite, sender: str, recipient: str
     assert (stored.sender, stored.recipients, stored.message) == (sender, (recipient,), message)
 
 
-async def test_a_large_message_is_spooled_in_an_unnamed_file(store: SQLite) -> None:
+async def test_large_message_is_spooled_in_an_unnamed_file(store: SQLite) -> None:
     chunks = tuple(large())
     uid = await store.put(transaction(), body(*chunks))
     await store.aclose()
@@ -80,7 +80,7 @@ async def test_a_large_message_is_spooled_in_an_unnamed_file(store: SQLite) -> N
     assert read(store.path, uid).message == b"".join(chunks)
 
 
-async def test_a_message_that_is_too_large_for_a_row(store: SQLite, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_message_that_is_too_large_for_a_row(store: SQLite, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite, "MAX_MESSAGE", 2_400_000)
     for size in (5 << 19, 5 << 20):  # the first one exceeds the limit in the commit, the other while it is received
         with pytest.raises(MessageTooBigError) as refused:
@@ -89,7 +89,7 @@ async def test_a_message_that_is_too_large_for_a_row(store: SQLite, monkeypatch:
     assert query(store.path, "SELECT count(*) FROM messages") == [(0,)]
 
 
-async def test_a_duplicate_id_does_not_affect_the_other_messages(store: SQLite) -> None:
+async def test_duplicate_id_does_not_affect_the_other_messages(store: SQLite) -> None:
     sessions = [transaction() for _ in range(3)]
     spools = [store._spool(session, envelope(session)) for session in sessions]
     spools[1]._columns = spools[0]._columns
@@ -120,7 +120,7 @@ async def test_duplicate_ids_of_small_and_large_messages(store: SQLite) -> None:
     assert query(store.path, "SELECT count(*) FROM recipients") == [(3,)]
 
 
-async def test_a_group_fails_when_sqlite_rolls_it_back(store: SQLite) -> None:
+async def test_group_fails_when_sqlite_rolls_it_back(store: SQLite) -> None:
     """Some errors make SQLite roll back the whole transaction. The trigger has the same effect."""
     await store.open()
     assert store._db is not None
@@ -137,7 +137,7 @@ async def test_a_group_fails_when_sqlite_rolls_it_back(store: SQLite) -> None:
 
 
 @pytest.mark.parametrize("replaced", [False, True])
-async def test_a_database_that_was_moved_while_in_use(store: SQLite, tmp_path: Path, replaced: bool) -> None:
+async def test_database_that_was_moved_while_in_use(store: SQLite, tmp_path: Path, replaced: bool) -> None:
     """Messages accepted before are in the file that was moved. Its log is not applied to the new file."""
     await store.put(transaction(), body(b"before\r\n"))
     os.rename(store.path, tmp_path / "moved.db")
@@ -172,7 +172,7 @@ async def test_journal_mode_and_concurrent_readers(store: SQLite) -> None:
     assert query(store.path, "PRAGMA user_version") == [(1,)]
 
 
-async def test_a_closed_store_is_opened_again(store: SQLite) -> None:
+async def test_closed_store_is_opened_again(store: SQLite) -> None:
     await store.open()
     for _ in range(3):
         await store.put(transaction(), body(b"hello\r\n"))
@@ -191,7 +191,7 @@ async def test_a_closed_store_is_opened_again(store: SQLite) -> None:
         ("CREATE TABLE messages (x)", "created by another program"),
     ],
 )
-async def test_a_database_of_another_program_is_not_changed(store: SQLite, sql: str, error: str) -> None:
+async def test_database_of_another_program_is_not_changed(store: SQLite, sql: str, error: str) -> None:
     query(store.path, sql)
     before = file_content(store)
     with pytest.raises(StoreError, match=error):
@@ -204,7 +204,7 @@ async def test_a_database_of_another_program_is_not_changed(store: SQLite, sql: 
     assert file_content(store) == before
 
 
-async def test_a_file_that_is_not_a_database(store: SQLite) -> None:
+async def test_file_that_is_not_a_database(store: SQLite) -> None:
     file_content(store, b"Subject: hello\n\n" * 100)
     with pytest.raises(StoreError, match="not a database"):
         await store.open()
@@ -222,7 +222,7 @@ async def test_reading_a_missing_database_or_message(store: SQLite) -> None:
         read(store.path, "T1")
 
 
-async def test_a_path_with_characters_of_an_uri(tmp_path: Path) -> None:
+async def test_path_with_characters_of_an_uri(tmp_path: Path) -> None:
     store = SQLite(tmp_path / "100% mail?#.db")
     uid = await store.put(transaction(), body(b"hello\r\n"))
     assert read(store.path, uid).message == b"hello\r\n"

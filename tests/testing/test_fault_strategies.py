@@ -159,7 +159,7 @@ def test_shrinks_to_no_rules() -> None:
 
 
 def test_hypothesis_is_imported_on_demand() -> None:
-    """Neither the package nor this module requires it; without it the error says what to install."""
+    """Neither the package nor this module requires it; without it the error names the package to install."""
     program = """
 import sys
 sys.modules["hypothesis"] = None

@@ -93,11 +93,11 @@ def test_layers_and_faults() -> None:
 
 
 def test_refusing_hook() -> None:
-    class Picky(Layer):
+    class RejectingLayer(Layer):
         async def rcpt(self, session: Session, rcpt: Rcpt) -> Reply | None:
             return Reply(550, "Nobody", "5.1.1")
 
-    with open_inbox_thread(Picky) as inbox:
+    with open_inbox_thread(RejectingLayer) as inbox:
         with pytest.raises(smtplib.SMTPRecipientsRefused, match="Nobody"):
             send(inbox)
 

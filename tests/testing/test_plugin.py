@@ -84,14 +84,14 @@ async def test_layers(smtp_server, inbox, {clock}):
 class TestOverridden:
     @pytest.fixture
     def inbox(self):
-        class Picky(Inbox):
+        class RejectingInbox(Inbox):
             async def rcpt(self, session, rcpt):
-                return Reply(550, "Nobody")
+                return Reply(550, "No such user")
 
-        return Picky()
+        return RejectingInbox()
 
     async def test_overridden_inbox(self, smtp_client, inbox, {clock}):
-        with pytest.raises(AllRecipientsRejectedError, match="Nobody"):
+        with pytest.raises(AllRecipientsRejectedError, match="No such user"):
             await smtp_client.send(*ENDS, MESSAGE)
         inbox.assert_empty()
 

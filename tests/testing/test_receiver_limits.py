@@ -48,7 +48,7 @@ HOST = Peer("192.0.2.1", 4000, "tcp")
 OTHER = Peer("192.0.2.2", 4000, "tcp")
 
 
-class Picky(Inbox):
+class RejectingInbox(Inbox):
     """Hooks of an application, which refuse one recipient."""
 
     async def rcpt(self, session: Session, rcpt: Rcpt) -> Reply | None:
@@ -77,7 +77,7 @@ async def sent(called: Server, to: str = YOU, sender: str = ME, peer: Peer = HOS
 
 async def test_greylisting(autojump_clock: MockClock) -> None:
     """A retry after five minutes is accepted, an earlier one is not; an accepted triple is remembered."""
-    inbox = Picky()
+    inbox = RejectingInbox()
     called = server(Greylist(inbox))
     assert await sent(called) == 450
     await trio.sleep(299)
@@ -95,7 +95,7 @@ async def test_greylisting(autojump_clock: MockClock) -> None:
     assert len(inbox) == 2
 
 
-async def test_greylisting_forgets(autojump_clock: MockClock) -> None:
+async def test_greylisting_entries_expire(autojump_clock: MockClock) -> None:
     called = server(Greylist(Inbox(), 60, forget=3600))
     assert await sent(called) == 450
     await trio.sleep(3600)
@@ -119,7 +119,7 @@ async def test_messages_of_a_connection(autojump_clock: MockClock) -> None:
 
 async def test_recipients_of_a_message(autojump_clock: MockClock) -> None:
     """RFC 5321 4.5.3.1.10: a client sends the message again to the other recipients."""
-    inbox = Picky()
+    inbox = RejectingInbox()
     names = ["nobody@mx.test", *(f"r{number}@mx.test" for number in range(5))]
     async with calling(server(RecipientsPerMessage(inbox, 3))) as client:
         result = await client.send(ME, names, MESSAGE)
@@ -198,7 +198,7 @@ async def test_message_rate(autojump_clock: MockClock) -> None:
 async def test_tarpit(autojump_clock: MockClock) -> None:
     """Each error delays later replies more, up to a minute, without use of the hook timeout."""
     waited: list[float] = []
-    async with calling(server(Tarpit(Picky(), 20, limit=50))) as client:
+    async with calling(server(Tarpit(RejectingInbox(), 20, limit=50))) as client:
         await client.mail(ME)
         for _ in range(5):
             began = trio.current_time()
@@ -206,7 +206,7 @@ async def test_tarpit(autojump_clock: MockClock) -> None:
                 await client.rcpt("nobody@mx.test")
             waited.append(trio.current_time() - began)
     assert waited == [0, 20, 40, 50, 50]
-    async with calling(server(Tarpit(Picky(), 400, limit=1000))) as client:
+    async with calling(server(Tarpit(RejectingInbox(), 400, limit=1000))) as client:
         client._exchange.timeouts = type(client._exchange.timeouts).all(0)
         for _ in range(2):
             await client.mail(ME)
@@ -239,7 +239,7 @@ async def test_tarpit_for_invalid_commands(autojump_clock: MockClock) -> None:
 
 async def test_layers_compose(autojump_clock: MockClock) -> None:
     """They compose with each other, with other hooks, and with fault rules."""
-    inbox = Picky()
+    inbox = RejectingInbox()
     layers = Greylist(MessagesPerConnection(RecipientsPerMessage(Tarpit(inbox, 1), 2), 1), 60)
     called = server(layers)
     names = [f"r{number}@mx.test" for number in range(3)]
@@ -256,7 +256,7 @@ async def test_layers_compose(autojump_clock: MockClock) -> None:
     assert [mail.recipients for mail in inbox] == [tuple(names[1:])]
 
 
-async def test_a_layer_adds_no_hooks() -> None:
+async def test_layer_adds_no_hooks() -> None:
     """A hook that a layer does not override is that of the hooks below."""
 
     class Mine(Layer):
@@ -264,4 +264,4 @@ async def test_a_layer_adds_no_hooks() -> None:
             return await self.under.mail(session, mail)
 
     assert set(server(Mine())._state.hooks) == {"mail"}
-    assert set(server(Mine(Picky()))._state.hooks) == {"mail"} | set(server(Picky())._state.hooks)
+    assert set(server(Mine(RejectingInbox()))._state.hooks) == {"mail"} | set(server(RejectingInbox())._state.hooks)
