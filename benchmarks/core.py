@@ -10,7 +10,7 @@ from itertools import cycle, islice
 from smtp_trio.protocol import (
     END_OF_BODY,
     NEED_DATA,
-    Answer,
+    AnsweredCommand,
     ClientProtocol,
     Command,
     Ehlo,
@@ -201,7 +201,7 @@ def recipients(count: int) -> Sample:
         protocol.receive_data(b"250 2.1.5 Recipient ok\r\n")
         event = protocol.next_event()
     sample = clock.stop(count)
-    assert isinstance(event, Answer)
+    assert isinstance(event, AnsweredCommand)
     return sample
 
 

@@ -11,10 +11,8 @@ from collections.abc import Callable, Sequence
 from .. import __version__
 from .auth_file import add_hash_password
 from .options import Parser, UsageError
-from .send import add_send
+from .send import INTERRUPTED, add_send
 from .serve import add_serve
-
-INTERRUPTED = 128 + signal.SIGINT
 
 
 def main(argv: Sequence[str] | None = None) -> int:

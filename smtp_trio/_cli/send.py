@@ -230,7 +230,7 @@ class Sender:
     """Sends messages over one connection, and over a new one after the server has closed it."""
 
     def __init__(self, host: Host, port: int, settings: ConnectSettings) -> None:
-        self.report: Report = Report()
+        self.report: SendReport = SendReport()
         self._host, self._port, self._settings = host, port, settings
         self._client: Client | None = None
 
@@ -333,7 +333,7 @@ def hint(error: SMTPError) -> str:
             return ""
 
 
-class Report:
+class SendReport:
     """The output: a line for each recipient on standard output, errors and progress on standard error."""
 
     def __init__(self) -> None:

@@ -25,7 +25,7 @@ from ..protocol import (
     ReplyError,
     SMTPError,
 )
-from ..protocol.client import Answer
+from ..protocol.client import AnsweredCommand
 from ..protocol.commands import END_OF_DATA, Hello, Mail, Quit, Rcpt, Rset
 from ..protocol.dialogue import READY
 from ..protocol.extensions.auth import AuthCommand, AuthResponse
@@ -192,7 +192,7 @@ class Exchange:
     def next_reply_nowait(self) -> Reply | None:
         """Return the reply to the oldest command, or None if it was not received yet. Raises `ConnectionLostError`."""
         event = self.protocol.next_event()
-        if isinstance(event, Answer):
+        if isinstance(event, AnsweredCommand):
             return event.reply
         if event is CONNECTION_LOST:
             raise ConnectionLostError(self.protocol.awaiting_reply or END_OF_DATA, "the server closed the connection")
@@ -226,7 +226,7 @@ class Exchange:
         if self.wire.quick:
             self.wire.receive_now()
         event = self.protocol.next_event()
-        if isinstance(event, Answer):
+        if isinstance(event, AnsweredCommand):
             raise ConnectionLostError(command, f"the server closed the connection: {event.reply}")
         if event is CONNECTION_LOST:
             self.wire.broken = True

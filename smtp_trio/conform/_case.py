@@ -8,7 +8,7 @@ from typing import Protocol
 
 from attrs import frozen
 
-from ._connection import Connection, Reply
+from ._connection import Connection, ReceivedReply
 
 
 class Level(IntEnum):
@@ -89,4 +89,4 @@ class Case(Requirement):
 class Invariant(Requirement):
     """A requirement about every reply, evaluated over all cases."""
 
-    violated: Callable[[Reply], bool]
+    violated: Callable[[ReceivedReply], bool]

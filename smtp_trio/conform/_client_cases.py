@@ -30,8 +30,8 @@ from ._client_expectations import (
     WaitsForReply,
 )
 from ._client_invariants import CLIENT_INVARIANTS
-from ._notation import Block, Definition, Line, octets, read
-from ._server_actions import AcceptTls, Close, Pause, SendNothing, SendSlowly, WaitForOctets
+from ._notation import Block, Definition, Line, octets, read, split_remark
+from ._server_actions import AcceptTls, CloseConnection, Pause, SendNothing, SendSlowly, WaitForOctets
 from ._steps import Send
 
 #: The chapters in the order in which they are tried. Invariants (habits) look at the connections of all other cases, so
@@ -47,8 +47,8 @@ KEYS = (
 EVENT = re.compile(r"([A-Z]+)(?: ([0-9]+))?( in TLS)?(, optional)?")
 #: ``S.`` lines: what the server does besides sending octets.
 ACTIONS: Sequence[tuple[str, Callable[[re.Match[str]], Step]]] = (
-    ("S. closes", lambda match: Close()),
-    ("S. resets", lambda match: Close(reset=True)),
+    ("S. closes", lambda match: CloseConnection()),
+    ("S. resets", lambda match: CloseConnection(reset=True)),
     ("S. begins TLS", lambda match: AcceptTls()),
     ("S. pauses for ([0-9.]+) s", lambda match: Pause(float(match[1]))),
     ("S. sends nothing", lambda match: SendNothing()),
@@ -83,7 +83,6 @@ EXPECTATIONS: Sequence[tuple[str, Callable[[re.Match[str], str], Expectation]]] 
         lambda match, meaning: MailMatchingFor(pattern(match[1]), pattern(match[2])),
     ),
 )
-REMARK = re.compile(r"\s+# ")
 
 
 def pattern(text: str) -> bytes:
@@ -228,7 +227,7 @@ def _action(line: Line) -> Step:
 
 
 def _expectation(value: str, line: Line) -> Expectation:
-    text, _, meaning = REMARK.sub("\0", value, count=1).partition("\0")
+    text, meaning = split_remark(value)
     for form, expectation in EXPECTATIONS:
         if match := re.fullmatch(form, text):
             try:

@@ -49,7 +49,7 @@ class RecordEntry:
 
 
 @frozen
-class Reply:
+class ReceivedReply:
     """A reply as it was received: all lines, with their line ends."""
 
     lines: tuple[bytes, ...]
@@ -120,7 +120,7 @@ class Connection:
     host: str = ""
     """The name that the certificate must have."""
     entries: list[RecordEntry] = field(factory=list)
-    replies: list[Reply] = field(factory=list)
+    replies: list[ReceivedReply] = field(factory=list)
     extensions: dict[str, str] = field(factory=dict)
     secure: bool = False
     smtputf8: bool = False
@@ -217,7 +217,7 @@ class Connection:
         del self._buffer[:end]
         return line
 
-    async def read_reply(self, to: str = "") -> Reply:
+    async def read_reply(self, to: str = "") -> ReceivedReply:
         """Return the next reply, with all its lines. `to` is the verb of the command, if that is known.
 
         Raises:
@@ -234,7 +234,7 @@ class Connection:
                 break
             if len(lines) == MAX_REPLY_LINES:
                 raise CaseFailedError(f"received a reply of more than {MAX_REPLY_LINES:,} lines")
-        reply = Reply(tuple(lines), to, len(self.replies), self.smtputf8, self._secret)
+        reply = ReceivedReply(tuple(lines), to, len(self.replies), self.smtputf8, self._secret)
         self.replies.append(reply)
         return reply
 

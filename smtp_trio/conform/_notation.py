@@ -33,6 +33,7 @@ OCTETS = re.compile(r"([CS])(?:\*([0-9]+))?([:>])(?: (.*))?")
 REPEATED = re.compile(r"\{((?:[^{}]|\{\w+\})*)\*([0-9]+)\}")
 COLUMN = re.compile(r"\$(?:([a-z]+)|\{([a-z]+)\})")
 BAR = re.compile(r"(?<!\S)\|(?!\S)")
+REMARK = re.compile(r"\s+# ")
 
 
 @frozen
@@ -95,6 +96,12 @@ class Definition:
     def all(self, key: str) -> Iterator[tuple[str, Line]]:
         """Yield the values of a key that may be repeated, with their lines."""
         return ((value, line) for name, value, line in self.keys if name == key)
+
+
+def split_remark(text: str) -> tuple[str, str]:
+    """Return the text before ``#``, and the remark after it, which explains a failure."""
+    text, _, remark = REMARK.sub("\0", text, count=1).partition("\0")
+    return text, remark
 
 
 def read(text: str, file: str) -> tuple[str, list[Definition]]:

@@ -44,7 +44,7 @@ class Pause:
 
 
 @frozen
-class Close:
+class CloseConnection:
     """Close the connection, with `reset` as a crashed host would."""
 
     reset: bool = False

@@ -8,9 +8,10 @@ from functools import cache
 from importlib.resources import files
 
 from ._case import Case, Invariant, Requirement, Stage, Step
-from ._notation import Block, Definition, Line, joined, octets, read
+from ._notation import Block, Definition, Line, joined, octets, read, split_remark
 from ._server_invariants import SERVER_INVARIANTS
 from ._steps import (
+    BeginTls,
     Expect,
     ExpectClose,
     ExpectReplies,
@@ -18,7 +19,6 @@ from ._steps import (
     Send,
     SendEof,
     SendTooMuch,
-    StartTls,
     When,
     verb,
 )
@@ -33,7 +33,7 @@ KEYS = ("after", "needs", "skip if", "end", "check")
 STAGES = {stage.value: stage for stage in Stage}
 #: ``C.`` and ``S.`` lines: what happens besides octets.
 EVENTS: Sequence[tuple[str, Callable[[re.Match[str], str], Step]]] = (
-    ("C. begins TLS( or fails)?", lambda match, meaning: StartTls(may_fail=match[1] is not None)),
+    ("C. begins TLS( or fails)?", lambda match, meaning: BeginTls(may_fail=match[1] is not None)),
     ("C. closes its side", lambda match, meaning: SendEof()),
     ("C. sends more than SIZE", lambda match, meaning: SendTooMuch()),
     (
@@ -50,7 +50,6 @@ EVENTS: Sequence[tuple[str, Callable[[re.Match[str], str], Step]]] = (
     ),
 )
 REPLY = re.compile(r"S: ([0-9.|]+)( or closes)?(?: (text|no text|lists|does not list|lines) (.+))?")
-REMARK = re.compile(r"\s+# ")
 
 
 @cache
@@ -153,7 +152,7 @@ def _block(block: Block, otherwise: Block | None) -> Iterable[Step]:
 
 def _expectation(line: Line) -> Step:
     """Make a step of an ``S:``, ``S.`` or ``C.`` line. Text after ``#`` explains a failure."""
-    text, _, meaning = REMARK.sub("\0", line.text, count=1).partition("\0")
+    text, meaning = split_remark(line.text)
     for known, step in EVENTS:
         if event := re.fullmatch(known, text):
             return step(event, meaning)

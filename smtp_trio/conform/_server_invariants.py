@@ -5,40 +5,40 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-from ._connection import Reply
+from ._connection import ReceivedReply
 
 ENHANCED = re.compile(r"([245])\.[0-9]{1,3}\.[0-9]{1,3}(?= |$)")
 LISTED = re.compile("2(11|14|20|21|35|5[0-4])|3(34|54)|4(21|32|5[0-9])|5(0[0-4]|21|23|25|3[0458]|5[0-9])")
 EXCEPTION = re.compile(r"Traceback|Exception|\bat 0x[0-9a-f]{6}|\wError\(|\.py\b|\.js:[0-9]")
 
 
-def any_line_unlike(pattern: bytes) -> Callable[[Reply], bool]:
+def any_line_unlike(pattern: bytes) -> Callable[[ReceivedReply], bool]:
     """Return a check that is violated by a line that does not match."""
     compiled = re.compile(pattern, re.DOTALL)
     return lambda reply: not all(compiled.fullmatch(line) for line in reply.lines)
 
 
-def enhanced_codes(reply: Reply) -> set[str]:
+def enhanced_codes(reply: ReceivedReply) -> set[str]:
     """Return the enhanced status codes of all lines, with an empty string for a line without one."""
     found = (ENHANCED.match(text) for text in reply.text.split("\n"))
     return {match[0] if match else "" for match in found}
 
 
-def exempt(reply: Reply) -> bool:
+def exempt(reply: ReceivedReply) -> bool:
     """Return whether RFC 2034 4 exempts a reply: the greeting, even if it is 421, replies to EHLO and HELO, and 3yz."""
     return reply.number == 0 or reply.to in ("EHLO", "HELO") or reply.code.startswith("3")
 
 
-def not_printable(reply: Reply) -> bool:
+def not_printable(reply: ReceivedReply) -> bool:
     """Return whether the text is neither HT and printable ASCII nor UTF-8 after SMTPUTF8 (RFC 6531 3.7.4)."""
     if reply.smtputf8 and reply.code in ("250", "251", "252", "550", "551"):
         return False
     return re.fullmatch(r"[\t\n -~]*", reply.text) is None
 
 
-#: Each returns whether a reply violates the requirement. Replies within groups have no `Reply.to`: they may be those to
-#: EHLO.
-SERVER_INVARIANTS: Mapping[str, Callable[[Reply], bool]] = {
+#: Each returns whether a reply violates the requirement. Replies within groups have no `ReceivedReply.to`: they may be
+#: those to EHLO.
+SERVER_INVARIANTS: Mapping[str, Callable[[ReceivedReply], bool]] = {
     "reply syntax": any_line_unlike(rb"[0-9]{3}([ -].*)?\r?\n"),
     "code from 200 to 559": lambda reply: re.fullmatch("[2-5][0-5][0-9]", reply.code) is None,
     "CRLF": any_line_unlike(rb"[^\r\n]*\r\n"),

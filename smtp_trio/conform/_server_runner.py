@@ -11,7 +11,7 @@ from attrs import define, evolve, field
 from ._case import Case, Invariant, Requirement
 from ._connection import CaseFailedError, Connection, ConnectionClosedError, RecordEntry
 from ._report import MAX_LOST, Outcome, Report, Result, run_in_order
-from ._target import CaseSetupError, ServerProfile, Target, describe_error, prepare, skip_reason, survey
+from ._target import CaseSetupError, ServerProfile, Target, describe_connect_error, prepare, skip_reason, survey
 
 RETRY_DELAYS = (0.5, 1.0, 2.0)
 """Seconds before each new attempt to connect to a server that refused the session with 421."""
@@ -140,7 +140,7 @@ class _Run:
                 if case.send_quit:
                     await quit_session(connection)
             except OSError as error:
-                return Result(requirement=case, outcome=Outcome.ERROR, reason=describe_error(error)), True
+                return Result(requirement=case, outcome=Outcome.ERROR, reason=describe_connect_error(error)), True
             except CaseSetupError as failure:
                 problem, why = Outcome.ERROR, f"before the case began: {failure}"
             except CaseFailedError as failure:

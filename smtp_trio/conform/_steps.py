@@ -12,7 +12,7 @@ from attrs import evolve, field, frozen
 from attrs.validators import matches_re
 
 from ._case import Step
-from ._connection import CaseFailedError, Connection, ConnectionClosedError, Reply, show
+from ._connection import CaseFailedError, Connection, ConnectionClosedError, ReceivedReply, show
 
 CODES = r"[0-9.|]+"
 ANYTHING = "ANYTHING"
@@ -109,7 +109,7 @@ async def play(connection: Connection, steps: Iterable[Step]) -> None:
         await step.play(connection)
 
 
-def take_extensions(connection: Connection, reply: Reply) -> None:
+def take_extensions(connection: Connection, reply: ReceivedReply) -> None:
     """Store the extensions of a reply to EHLO, and the limit of SIZE for ``{most}`` and ``{over}``."""
     connection.extensions = keywords(reply)
     most = parse_size(connection.extensions.get("SIZE", ""))
@@ -121,7 +121,7 @@ def masked_text(connection: Connection, text: str) -> str:
     return connection.mask(text.encode()).decode(errors="replace")
 
 
-def keywords(reply: Reply) -> dict[str, str]:
+def keywords(reply: ReceivedReply) -> dict[str, str]:
     """Return the extensions in a reply to EHLO: keywords in capitals, with their parameters."""
     found: dict[str, str] = {}
     for line in reply.text.split("\n")[1:]:
@@ -221,7 +221,7 @@ class When:
 
 
 @frozen
-class StartTls:
+class BeginTls:
     """Perform the TLS handshake. With `may_fail`, the server may abort it."""
 
     may_fail: bool = False

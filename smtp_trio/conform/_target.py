@@ -249,7 +249,7 @@ async def _look(target: Target, *, tls: bool = False) -> tuple[str, Mapping[str,
                 masked_text(connection, key): masked_text(connection, value) for key, value in offered
             }
     except OSError as error:
-        raise UnreachableError(f"cannot connect: {describe_error(error)}") from None
+        raise UnreachableError(f"cannot connect: {describe_connect_error(error)}") from None
     except CaseFailedError as failure:
         raise UnreachableError(str(failure)) from None
     except trio.TooSlowError:
@@ -267,7 +267,7 @@ async def _refusal(target: Target, profile: ServerProfile) -> str:
             connection = await target.connect()
             await prepare(connection, Stage.RCPT, profile)
     except OSError as error:
-        return describe_error(error)
+        return describe_connect_error(error)
     except CaseFailedError as failure:
         return str(failure)
     except trio.TooSlowError:
@@ -278,7 +278,7 @@ async def _refusal(target: Target, profile: ServerProfile) -> str:
     return ""
 
 
-def describe_error(error: OSError) -> str:
+def describe_connect_error(error: OSError) -> str:
     """Return why no connection could be made, without the address."""
     if isinstance(error.__cause__, BaseExceptionGroup):
         return "; ".join(dict.fromkeys(str(each) for each in error.__cause__.exceptions))

@@ -9,7 +9,7 @@ protocol.receive_data(b"EHLO client.example\\r\\n")
 protocol.next_event()                                          # Ehlo(domain='client.example')
 """
 
-from .client import Answer, ClientProtocol, ReplyError
+from .client import AnsweredCommand, ClientProtocol, ReplyError
 from .commands import (
     Command,
     Connect,
@@ -54,7 +54,7 @@ __all__ = [
     "END_OF_CHUNK",
     "FAULT",
     "NEED_DATA",
-    "Answer",
+    "AnsweredCommand",
     "BadCommandError",
     "BodyError",
     "ClientProtocol",

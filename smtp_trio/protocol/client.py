@@ -3,7 +3,7 @@
     protocol.send_command(Ehlo("client.example"))     # several at once, if the server supports pipelining
     octets = protocol.data_to_send()
     protocol.receive_data(octets)                     # b"" at the end of the input
-    event = protocol.next_event()                     # an `Answer`, NEED_DATA or CONNECTION_LOST
+    event = protocol.next_event()                     # an `AnsweredCommand`, NEED_DATA or CONNECTION_LOST
 
 The first answer is the greeting, which needs no command. CONNECTION_LOST means that there are no further answers,
 because the input has ended or the session is over.
@@ -77,7 +77,7 @@ from .reply_parser import ReplyParser
 
 
 @frozen
-class Answer:
+class AnsweredCommand:
     """A reply and the command that it answers. ``command`` is None for an unsolicited 421 (RFC 5321 3.8)."""
 
     command: Command | None
@@ -274,7 +274,7 @@ class ClientProtocol:
         else:
             self._input_ended = True
 
-    def next_event(self) -> Answer | Signal:
+    def next_event(self) -> AnsweredCommand | Signal:
         """Return the next answer; NEED_DATA; or CONNECTION_LOST if the input has ended or the session is over.
 
         Raises RemoteProtocolError for octets that are not a reply, and for a reply that does not answer a command.
@@ -290,7 +290,7 @@ class ClientProtocol:
             self.dialogue.enter(CLOSED)
             raise
 
-    def _match(self, reply: Reply) -> Answer:
+    def _match(self, reply: Reply) -> AnsweredCommand:
         """Match a reply to the oldest command, and apply what follows from it."""
         dialogue, early = self.dialogue, False
         if not dialogue.unanswered and dialogue.phase is MESSAGE and reply.refused:
@@ -299,7 +299,7 @@ class ClientProtocol:
         if reply.code == 421:  # RFC 5321 3.8
             command = self.awaiting_reply
             dialogue.enter(CLOSED)
-            return Answer(command, reply)
+            return AnsweredCommand(command, reply)
         if not dialogue.unanswered:
             raise RemoteProtocolError(f"no reply was expected, got {reply}")
         command = dialogue.unanswered[0]
@@ -318,7 +318,7 @@ class ClientProtocol:
             self._authenticated = True
         elif isinstance(command, Hello) and reply.accepted:
             self._set_offer(reply.text.split("\n")[1:] if command.extended else ())
-        return Answer(command, reply)
+        return AnsweredCommand(command, reply)
 
     def _check_code(self, command: Command, reply: Reply) -> None:
         """Raise RemoteProtocolError if the reply cannot answer the command: no later reply can be matched either."""

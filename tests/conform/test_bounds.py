@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 from smtp_trio.conform import Invariant, Outcome, Requirement, server_cases
 from smtp_trio.conform._client_invariants import HELLO, PATH
-from smtp_trio.conform._connection import MAX_LINE, Reply
+from smtp_trio.conform._connection import MAX_LINE, ReceivedReply
 
 from .test_server_runner import ASK, Stream, after_noop, case, run_cases
 
@@ -76,7 +76,7 @@ def test_invariants_take_linear_time(requirement: Invariant) -> None:
     for piece in PIECES:
         for head in HEADS[:2]:
             lines = (f"250-{head}{long(piece)}\r\n".encode(), f"250 {head}{long(piece)}!\r\n".encode())
-            requirement.violated(Reply(lines, "NOOP", 1))
+            requirement.violated(ReceivedReply(lines, "NOOP", 1))
 
 
 @pytest.mark.parametrize("pattern", [HELLO, PATH], ids=["HELLO", "PATH"])

@@ -13,7 +13,7 @@ from hypothesis import given, strategies as st
 from smtp_trio.protocol import (
     CONNECTION_LOST,
     NEED_DATA,
-    Answer,
+    AnsweredCommand,
     ClientProtocol,
     Command,
     Connect,
@@ -61,14 +61,14 @@ EVERYTHING = (
     "DSN",
 )  # fmt: skip
 
-Event = Answer | Signal
+Event = AnsweredCommand | Signal
 
 
 def receive(client: ClientProtocol, octets: bytes) -> list[tuple[Command | None, int]]:
     """Receive octets from the server; return the answered commands and the codes."""
     client.receive_data(octets)
     answers = []
-    while isinstance(event := client.next_event(), Answer):
+    while isinstance(event := client.next_event(), AnsweredCommand):
         answers.append((event.command, event.reply.code))
     assert event is (CONNECTION_LOST if client.closed else NEED_DATA)
     return answers
@@ -125,7 +125,7 @@ def assert_protocol_error(client: ClientProtocol, octets: bytes, match: str) -> 
     """Receive octets that must raise RemoteProtocolError and close the connection."""
     client.receive_data(octets)
     with pytest.raises(RemoteProtocolError, match=match):
-        while isinstance(client.next_event(), Answer):
+        while isinstance(client.next_event(), AnsweredCommand):
             pass
     assert unusable(client)
 
@@ -157,7 +157,7 @@ def test_invalid_reply_closes_the_connection(octets: bytes) -> None:
 def test_reply_without_text(octets: bytes) -> None:
     client = sent(ready(), Mail(A))
     client.receive_data(octets)
-    assert client.next_event() == Answer(Mail(A), Reply(250, "", ""))
+    assert client.next_event() == AnsweredCommand(Mail(A), Reply(250, "", ""))
 
 
 def test_ehlo_reply_without_text() -> None:
@@ -242,7 +242,7 @@ def test_reply_before_end_of_input_is_returned() -> None:
     client = sent(ready(), Mail(A))
     client.receive_data(b"250 Ok\r\n")
     client.receive_data(b"")
-    assert client.next_event() == Answer(Mail(A), Reply(250, "Ok", ""))
+    assert client.next_event() == AnsweredCommand(Mail(A), Reply(250, "Ok", ""))
     assert client.next_event() is CONNECTION_LOST
 
 
@@ -498,9 +498,9 @@ def test_multi_line_replies_in_a_group() -> None:
     octets = b"250-2.1.0 Ok\r\n250 2.1.0 really\r\n550-5.1.1 No\r\n550-5.1.1 such\r\n550 5.1.1 user\r\n250 2.1.5 Ok\r\n"
     client.receive_data(octets)
     assert [client.next_event() for _ in range(4)] == [
-        Answer(Mail(A), Reply(250, "Ok\nreally", "2.1.0")),
-        Answer(Rcpt(A), Reply(550, "No\nsuch\nuser", "5.1.1")),
-        Answer(Rcpt(B), Reply(250, "Ok", "2.1.5")),
+        AnsweredCommand(Mail(A), Reply(250, "Ok\nreally", "2.1.0")),
+        AnsweredCommand(Rcpt(A), Reply(550, "No\nsuch\nuser", "5.1.1")),
+        AnsweredCommand(Rcpt(B), Reply(250, "Ok", "2.1.5")),
         NEED_DATA,
     ]
 
@@ -811,7 +811,7 @@ def run_session(segments: Sequence[bytes]) -> list[Any]:
                 events.append(str(exc))
                 assert unusable(client)
                 return events
-            if not isinstance(event, Answer):
+            if not isinstance(event, AnsweredCommand):
                 assert event is (CONNECTION_LOST if client.closed else NEED_DATA)
                 break
             events.append((event, client.dialogue.phase, client.capabilities))
@@ -846,7 +846,7 @@ def test_buffered_octets_are_bounded(segments: list[bytes]) -> None:
     for segment in segments:
         client.receive_data(segment)
         try:
-            while isinstance(client.next_event(), Answer):
+            while isinstance(client.next_event(), AnsweredCommand):
                 pass
         except RemoteProtocolError:
             assert unusable(client)

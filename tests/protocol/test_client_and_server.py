@@ -22,7 +22,7 @@ from smtp_trio.protocol import (
     END_OF_BODY,
     END_OF_CHUNK,
     NEED_DATA,
-    Answer,
+    AnsweredCommand,
     BadCommandError,
     ClientProtocol,
     Command,
@@ -194,7 +194,7 @@ class ConnectedPair:
         """Deliver the replies to the client. ``phases`` are the server's phases after each, None if unknown."""
         self.client.receive_data(self.server.data_to_send())
         for phase in phases:
-            assert isinstance(self.client.next_event(), Answer)
+            assert isinstance(self.client.next_event(), AnsweredCommand)
             assert phase is None or self.client.dialogue.phase is phase
         assert self.client.next_event() is (CONNECTION_LOST if self.client.closed else NEED_DATA)
         if self.phase is HANDSHAKE:

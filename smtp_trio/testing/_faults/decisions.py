@@ -13,9 +13,10 @@ from ..._server.body import Body
 from ..._server.hook_runner import Hook
 from ..._server.hooks import Hooks, installed
 from ..._server.session import Session
+from ..._wire import BROKEN
 from ...protocol import Command, Reply
 from .._wire_tracker import DOT, GREETING
-from .faulty_stream import BROKEN, FaultyStream
+from .faulty_stream import FaultyStream
 from .layer import Layer, delay_reply
 from .rule import Rule
 from .rules import Answer, Delay, Hang

@@ -8,13 +8,12 @@ from contextlib import suppress
 
 import trio
 
+from ..._wire import BROKEN
 from .._streams import DELIVERY_TIME, reset
 from .._wire_tracker import GREETING, Piece, Role, WireTracker
 from .rule import Ending, FakeReply, Hold, Step, Wait
 from .rules import Early
 from .script import Script
-
-BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
 class FaultyStream(trio.abc.HalfCloseableStream):

@@ -26,7 +26,7 @@ from ..._types import MessageState
 from ...protocol import SMTPError
 from .interruption import Kind, Point
 from .scheduling import deterministic_scheduling
-from .sweep_run import Check, Limits, Scenario, SweepRun
+from .sweep_run import Check, RunLimits, Scenario, SweepRun
 
 ErrorTypes = tuple[type[Exception], ...]
 
@@ -147,7 +147,7 @@ def _sweep(kind: Kind, scenario: Scenario, options: Options) -> SweepReport:
         raise ValueError(f"points must be >= 1, got {chosen[0]}")
     tried, places, states = 0, Counter[str](), set[MessageState | None]()
     allow = (*ALLOWED_AFTER_CUT, *options.allow) if kind == "cut" else options.allow
-    limits = Limits(options.max_steps, options.max_seconds, options.grace)
+    limits = RunLimits(options.max_steps, options.max_seconds, options.grace)
     with deterministic_scheduling() as set_seed:
 
         def run_at(k: int, target: Point | None, *, whole: bool) -> SweepRun:

@@ -23,7 +23,7 @@ Scenario = Callable[[Attempt], Awaitable[object]]
 
 
 @frozen
-class Limits:
+class RunLimits:
     """Limits after which a run counts as one that does not end.
 
     ``steps`` is a number of task steps, ``seconds`` a virtual time, and ``grace`` the virtual seconds that a run has
@@ -46,7 +46,7 @@ class Limits:
 class SweepRun:
     """One run of a scenario under an `Interruption`, with its findings."""
 
-    def __init__(self, kind: Kind, k: int, target: Point | None, limits: Limits, *, whole: bool) -> None:
+    def __init__(self, kind: Kind, k: int, target: Point | None, limits: RunLimits, *, whole: bool) -> None:
         self.interruption = Interruption(kind, target, self._on_reached, whole=whole)
         self.observer = Observer(self.interruption.wrap)
         self.attempt = Attempt(k, self.interruption, self.observer)
