@@ -41,6 +41,8 @@ from ._wire_tracker import BODY, DOT, GREETING, Role
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
+__all__ = ["fault_scripts", "rules"]
+
 T = TypeVar("T")
 
 #: Places of faults, the most important ones first.

@@ -33,7 +33,7 @@ STANDARD: tuple[Extension, ...] = (
 )
 
 
-#: The extensions that a client supports.
+#: The extensions that a client supports by default.
 KNOWN: tuple[Extension, ...] = (*STANDARD, BinaryMime(), Dsn(), LimitsExtension())
 
 
@@ -68,6 +68,5 @@ __all__ = [
     "Size",
     "SmtpUtf8",
     "StartTls",
-    "merge_extensions",
     "standard",
 ]
