@@ -14,8 +14,7 @@ import trustme
 from attrs import define, frozen
 from trio.testing import MockClock
 
-from smtp_trio import AllRecipientsRejectedError, Client, SMTPError
-from smtp_trio._client.client import ClientSettings
+from smtp_trio import AllRecipientsRejectedError, Client, ClientSettings, SMTPError
 from smtp_trio.conform import Report, Requirement
 from smtp_trio.conform._client_case import ClientExit
 from smtp_trio.conform._client_cases import client_cases

@@ -13,7 +13,7 @@ import pytest
 import trio
 
 import smtp_trio
-from smtp_trio._client.handshake import TlsMode
+from smtp_trio import TlsMode
 
 from .conftest import require_server
 from .mails import DIRECTORY, MAILS, large

@@ -11,14 +11,13 @@ import pytest
 import trio
 from attrs import frozen
 
-from smtp_trio import Envelope, Path, Peer
-from smtp_trio._server.received import received_field
+from smtp_trio import Envelope, Path, Peer, Session
 from smtp_trio.protocol.commands import Ehlo, Mail, Rcpt
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from smtp_trio import Body, Session
+    from smtp_trio import Body
 
 NUMBERS = itertools.count(1)
 CLIENT = Peer("192.0.2.1", 4711, "tcp")
@@ -48,14 +47,7 @@ class SessionStub:
     protocol_name: str = "ESMTP"
 
     def received(self) -> bytes:
-        return received_field(
-            server=self.server.name,
-            protocol=self.protocol_name,
-            hello=self.hello,
-            peer=self.peer,
-            envelope=self.envelope,
-            now=self.server.now(),
-        )
+        return Session.received(cast("Session", self))
 
 
 @frozen

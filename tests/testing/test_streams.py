@@ -8,8 +8,7 @@ import pytest
 import trio
 from trio.testing import Sequencer, check_half_closeable_stream, wait_all_tasks_blocked
 
-from smtp_trio import Peer
-from smtp_trio._server.peers import endpoints
+from smtp_trio import Hooks, Peer, Server, Session
 from smtp_trio.testing import MemoryStream, bounded_stream_pair
 
 
@@ -129,8 +128,21 @@ def test_buffer_limit_must_be_positive(size: int) -> None:
         bounded_stream_pair(size)
 
 
-def test_endpoints_of_memory_streams() -> None:
-    client_end, server_end = bounded_stream_pair()
-    assert endpoints(client_end) == (Peer("", None, "memory"), Peer("", None, "memory"))
-    server_end.endpoints = Peer("192.0.2.1", 50000, "tcp"), Peer("192.0.2.2", 25, "tcp")
-    assert endpoints(server_end)[0] == Peer("192.0.2.1", 50000, "tcp")
+async def test_endpoints_of_memory_streams(autojump_clock: object) -> None:
+    """A server takes them for the addresses of the peers."""
+    found: list[tuple[Peer, Peer]] = []
+
+    class Recorder(Hooks):
+        async def connect(self, session: Session) -> None:
+            found.append((session.peer, session.local))
+
+    server = Server(Recorder())
+    unnamed = Peer("", None, "memory")
+    ends = Peer("192.0.2.1", 50000, "tcp"), Peer("192.0.2.2", 25, "tcp")
+    for endpoints in (None, ends):
+        client_end, server_end = bounded_stream_pair()
+        if endpoints is not None:
+            server_end.endpoints = endpoints
+        await client_end.aclose()
+        await server.serve_stream(server_end)
+    assert found == [(unnamed, unnamed), ends]
