@@ -1,4 +1,4 @@
-"""Conformance tests for SMTP servers and clients: cases as text, an engine that plays them, and reports.
+"""Conformance tests for SMTP servers and clients: cases as text, the code that runs them, and reports.
 
 This is the library of ``smtp-trio conform``. `check_server` tries the cases of `server_cases`, or your own ones, which
 `read_cases` reads from text, on a `Target`, and returns a `Report`.

@@ -38,7 +38,7 @@ class Stage(Enum):
 class Step(Protocol):
     """One action or expectation."""
 
-    async def play(self, connection: Connection, /) -> None:
+    async def perform(self, connection: Connection, /) -> None:
         """Perform the step.
 
         Raises:
@@ -75,7 +75,7 @@ class Requirement:
 
 @frozen(kw_only=True)
 class Case(Requirement):
-    """One connection: it is brought to a stage, the steps are played, and QUIT is sent."""
+    """One connection: it is brought to a stage, the steps are performed, and QUIT is sent."""
 
     steps: Sequence[Step]
     stage: Stage = Stage.READY

@@ -34,8 +34,8 @@ from ._notation import Block, Definition, Line, octets, read, split_remark
 from ._server_actions import AcceptTls, CloseConnection, Pause, SendNothing, SendSlowly, WaitForOctets
 from ._steps import Send
 
-#: The chapters in the order in which they are tried. Invariants (habits) look at the connections of all other cases, so
-#: they come last.
+#: The chapters in the order in which they are tried. The chapter "habits" has the invariants, which are checked on the
+#: connections of all other cases, so it is the last.
 CHAPTERS = (
     *("session", "replies", "refusals", "lost", "data", "pipelining", "size", "encoding", "chunking", "starttls"),
     *("auth", "slow", "danger", "habits"),

@@ -1,4 +1,7 @@
-"""Tries a client: plays the cases to it and judges what it did. Every case ends, whatever the client does."""
+"""The test of a client: its connections are given the replies of the cases, and what it did is evaluated.
+
+Every case ends, whatever the client does.
+"""
 
 from __future__ import annotations
 
@@ -140,7 +143,7 @@ class _Run:
                 return Result(requirement=case, outcome=Outcome.ERROR, reason=why)
         self.sessions += sessions
         run = ClientRun(case, sessions, client_exit, message)
-        outcome, why = judge(run, f"{limit:g} s" if scope.cancelled_caught else "")
+        outcome, why = evaluate(run, f"{limit:g} s" if scope.cancelled_caught else "")
         record = () if outcome in (Outcome.PASSED, Outcome.SKIPPED) else full_record(sessions, client_exit)
         return Result(requirement=case, outcome=outcome, reason=why, record=record)
 
@@ -159,12 +162,12 @@ class _Run:
         return Result(requirement=invariant, outcome=Outcome.FAILED, reason=why, record=session.connection.entries)
 
 
-def judge(run: ClientRun, limit: str) -> tuple[Outcome, str]:
+def evaluate(run: ClientRun, limit: str) -> tuple[Outcome, str]:
     """Return the outcome of a case and the reason. `limit` is the time limit, if it was exceeded."""
     if not run.sessions:
         if limit:
             return Outcome.ERROR, f"the client did not connect within {limit}"
-        return judge_without_connection(run)
+        return evaluate_without_connection(run)
     if limit:
         return Outcome.FAILED, f"the client did not end within {limit}"
     for session in run.sessions:
@@ -183,7 +186,7 @@ def judge(run: ClientRun, limit: str) -> tuple[Outcome, str]:
     return Outcome.PASSED, ""
 
 
-def judge_without_connection(run: ClientRun) -> tuple[Outcome, str]:
+def evaluate_without_connection(run: ClientRun) -> tuple[Outcome, str]:
     """Return the outcome of a case without a connection: a client may refuse some messages and addresses itself."""
     case = run.case
     if (case.values or case.message != "plain") and run.exit.code:

@@ -1,6 +1,6 @@
 """One connection and the record of it: lines, replies, TLS.
 
-A `Connection` is either side of an SMTP session. It does not judge what the peer sends. Every quantity that the peer
+A `Connection` is either side of an SMTP session. It does not check what the peer sends. Every quantity that the peer
 controls has a limit, so that no peer can exhaust the memory.
 """
 

@@ -40,7 +40,7 @@ class ScriptedServer:
 
     @property
     def case(self) -> ClientCase:
-        """The case that is played."""
+        """The case that is tried."""
         return self.session.case
 
     async def run(self) -> None:
@@ -90,7 +90,7 @@ class ScriptedServer:
         # Octets that arrive during pauses before the reply were not sent in answer to it.
         replied = False
         for step in reaction.steps:
-            await step.play(connection)
+            await step.perform(connection)
             replied = replied or not isinstance(step, Pause)
             if not replied:
                 self.early = bool(connection.unread)

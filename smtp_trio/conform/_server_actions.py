@@ -26,7 +26,7 @@ class SendSlowly:
     data: bytes
     pause: float
 
-    async def play(self, connection: Connection) -> None:
+    async def perform(self, connection: Connection) -> None:
         for octet in range(len(self.data)):
             await connection.send(self.data[octet : octet + 1])
             if await closed_within(connection, self.pause):
@@ -39,7 +39,7 @@ class Pause:
 
     seconds: float
 
-    async def play(self, connection: Connection) -> None:
+    async def perform(self, connection: Connection) -> None:
         await closed_within(connection, self.seconds)
 
 
@@ -49,7 +49,7 @@ class CloseConnection:
 
     reset: bool = False
 
-    async def play(self, connection: Connection) -> None:
+    async def perform(self, connection: Connection) -> None:
         if self.reset and isinstance(connection.stream, trio.SocketStream):
             connection.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         await connection.close()
@@ -59,7 +59,7 @@ class CloseConnection:
 class SendNothing:
     """Read until the client closes the connection, and send nothing."""
 
-    async def play(self, connection: Connection) -> None:
+    async def perform(self, connection: Connection) -> None:
         while not await connection.closes():
             connection.discard_unread()
 
@@ -70,7 +70,7 @@ class WaitForOctets:
 
     octets: int
 
-    async def play(self, connection: Connection) -> None:
+    async def perform(self, connection: Connection) -> None:
         with suppress(CaseFailedError):
             await connection.wait_for_octets(self.octets)
 
@@ -79,7 +79,7 @@ class WaitForOctets:
 class AcceptTls:
     """Perform the TLS handshake, which the client may abort. Without a certificate, close the connection."""
 
-    async def play(self, connection: Connection) -> None:
+    async def perform(self, connection: Connection) -> None:
         if connection.tls is None:
             await connection.close()
             return

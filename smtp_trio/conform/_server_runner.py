@@ -1,4 +1,4 @@
-"""Tries a server: plays each case on a connection of its own. Every case ends, whatever the server does."""
+"""The test of a server: each case has a connection of its own. Every case ends, whatever the server does."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class _Run:
                 await prepare(connection, case.stage, self.profile)
                 for step in case.steps:
                     connection.expected = ""
-                    await step.play(connection)
+                    await step.perform(connection)
                 if case.send_quit:
                     await quit_session(connection)
             except OSError as error:

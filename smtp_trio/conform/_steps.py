@@ -33,7 +33,7 @@ class Send:
     chunk: int = 0
     times: int = 1
 
-    async def play(self, connection: Connection) -> None:
+    async def perform(self, connection: Connection) -> None:
         await connection.send(self.data, chunk=self.chunk, times=self.times)
 
 
@@ -63,7 +63,7 @@ class Expect:
         """Return this expectation for the reply to a command."""
         return evolve(self, to=verb)
 
-    async def play(self, connection: Connection) -> None:
+    async def perform(self, connection: Connection) -> None:
         connection.expected = self._expected()
         try:
             reply = await connection.read_reply(self.to)
@@ -95,18 +95,18 @@ class Expect:
         return f"expected {codes}" + (f" ({self.meaning})" if self.meaning else "")
 
 
-def ask(line: bytes, codes: str, meaning: str = "") -> tuple[Send, Expect]:
+def exchange(line: bytes, codes: str, meaning: str = "") -> tuple[Send, Expect]:
     """Return the steps that send a command and expect one reply to it."""
     return Send(line + b"\r\n"), Expect(codes, meaning, to=verb(line))
 
 
-EHLO = ask(b"EHLO {name}", "250")
+EHLO = exchange(b"EHLO {name}", "250")
 
 
-async def play(connection: Connection, steps: Iterable[Step]) -> None:
-    """Play steps one after the other."""
+async def perform_steps(connection: Connection, steps: Iterable[Step]) -> None:
+    """Perform steps one after the other."""
     for step in steps:
-        await step.play(connection)
+        await step.perform(connection)
 
 
 def take_extensions(connection: Connection, reply: ReceivedReply) -> None:
@@ -139,7 +139,7 @@ def parse_size(text: str) -> int:
 class SendTooMuch:
     """Send lines of a message until they exceed the SIZE that EHLO listed."""
 
-    async def play(self, connection: Connection) -> None:
+    async def perform(self, connection: Connection) -> None:
         line = b"x" * 78 + b"\r\n"
         await connection.send(line, times=int(connection.values["over"]) // len(line) + 1)
 
@@ -155,7 +155,7 @@ class ExpectReplies:
     meaning: str
     within: float = 0
 
-    async def play(self, connection: Connection) -> None:
+    async def perform(self, connection: Connection) -> None:
         codes: list[str] = []
         connection.expected = f"expected: {self.meaning}"
         with trio.move_on_after(self.within or inf), suppress(ConnectionClosedError):
@@ -176,7 +176,7 @@ class ExpectClose:
     after: str = ""
     within: float = 0
 
-    async def play(self, connection: Connection) -> None:
+    async def perform(self, connection: Connection) -> None:
         connection.expected = "expected the end of the connection"
         with trio.move_on_after(self.within or inf) as scope:
             while not await connection.closes():
@@ -198,7 +198,7 @@ class ExpectSilence:
     meaning: str
     or_close: bool = False
 
-    async def play(self, connection: Connection) -> None:
+    async def perform(self, connection: Connection) -> None:
         with trio.move_on_after(self.seconds):
             closed = await connection.closes()
             if closed and self.or_close:
@@ -215,9 +215,9 @@ class When:
     steps: tuple[Step, ...]
     otherwise: tuple[Step, ...] = ()
 
-    async def play(self, connection: Connection) -> None:
+    async def perform(self, connection: Connection) -> None:
         last = connection.replies[-1].code if connection.replies else ""
-        await play(connection, self.steps if re.fullmatch(self.codes, last) else self.otherwise)
+        await perform_steps(connection, self.steps if re.fullmatch(self.codes, last) else self.otherwise)
 
 
 @frozen
@@ -226,7 +226,7 @@ class BeginTls:
 
     may_fail: bool = False
 
-    async def play(self, connection: Connection) -> None:
+    async def perform(self, connection: Connection) -> None:
         try:
             await connection.start_tls()
         except CaseFailedError:
@@ -238,7 +238,7 @@ class BeginTls:
 class SendEof:
     """Send the end of file. Replies can still be received."""
 
-    async def play(self, connection: Connection) -> None:
+    async def perform(self, connection: Connection) -> None:
         connection.add_entry("-", b"end of file from the client")
         if isinstance(connection.stream, trio.abc.HalfCloseableStream):
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError):

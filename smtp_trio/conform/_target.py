@@ -12,7 +12,7 @@ from attrs import evolve, field, frozen
 
 from ._case import Case, Stage
 from ._connection import CaseFailedError, Connection
-from ._steps import EHLO, Expect, ask, masked_text, parse_size, play
+from ._steps import EHLO, Expect, exchange, masked_text, parse_size, perform_steps
 
 
 class UnreachableError(Exception):
@@ -175,29 +175,29 @@ async def prepare(connection: Connection, stage: Stage, profile: ServerProfile) 
     if stage is Stage.CONNECTED:
         return
     try:
-        await Expect("220", "a greeting").play(connection)
+        await Expect("220", "a greeting").perform(connection)
         if stage is Stage.GREETED:
             return
-        await play(connection, EHLO)
+        await perform_steps(connection, EHLO)
         inside = profile.offered(stage) is profile.secure
         if inside and not connection.secure:
             await _start_tls(connection)
         if profile.route.auth and stage not in (Stage.SECURE, Stage.LOGIN):
-            await play(connection, ask(b"AUTH PLAIN {plain}", "235"))
+            await perform_steps(connection, exchange(b"AUTH PLAIN {plain}", "235"))
         if stage in TRANSACTION:
-            await play(connection, ask(b"MAIL FROM:<{from}>", "250"))
+            await perform_steps(connection, exchange(b"MAIL FROM:<{from}>", "250"))
         if stage in (Stage.RCPT, Stage.DATA):
-            await play(connection, ask(b"RCPT TO:<{to}>", "250|251"))
+            await perform_steps(connection, exchange(b"RCPT TO:<{to}>", "250|251"))
         if stage is Stage.DATA:
-            await play(connection, ask(b"DATA", "354"))
+            await perform_steps(connection, exchange(b"DATA", "354"))
     except CaseFailedError as failure:
         raise CaseSetupError(str(failure)) from None
 
 
 async def _start_tls(connection: Connection) -> None:
-    await play(connection, ask(b"STARTTLS", "220"))
+    await perform_steps(connection, exchange(b"STARTTLS", "220"))
     await connection.start_tls()
-    await play(connection, EHLO)
+    await perform_steps(connection, EHLO)
 
 
 async def survey(target: Target) -> ServerProfile:
@@ -239,7 +239,7 @@ async def _look(target: Target, *, tls: bool = False) -> tuple[str, Mapping[str,
             if greeting.code != "220":
                 raise UnreachableError(f"expected a 220 greeting, got {greeting}")
             try:
-                await play(connection, EHLO)
+                await perform_steps(connection, EHLO)
             except CaseFailedError:
                 return str(greeting), {}
             if tls:

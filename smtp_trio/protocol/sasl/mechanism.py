@@ -52,7 +52,7 @@ ClientExchange = Generator[bytes | None, bytes | None, None]
 
 @frozen
 class MechanismContext:
-    """The facts about a server that its mechanisms use: its name, a source of random octets, and a secret key.
+    """The properties of a server that its mechanisms use: its name, a source of random octets, and a secret key.
 
     The key is made once for each server. `placeholder` derives from it what is used in place of an unknown user's
     secret.

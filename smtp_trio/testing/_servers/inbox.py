@@ -27,7 +27,7 @@ MAX_LINES = 60
 
 @frozen(slots=False, eq=False, kw_only=True)  # slots and a cached_property need attrs 23.3
 class ReceivedMail:
-    """A message that an `Inbox` received, with facts about its session."""
+    """A message that an `Inbox` received, with properties of its session."""
 
     #: The reverse-path and the recipients.
     envelope: Envelope

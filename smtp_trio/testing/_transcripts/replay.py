@@ -1,4 +1,4 @@
-"""Replay of one side of a recorded session, to a peer that plays the other side."""
+"""Replay of one side of a recorded session, to a peer that has the other side."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Replay:
         self._context, self._hostname = ssl_context, server_hostname
         self._spans = secrets(entries)
         self._passwords = iter(passwords)
-        #: Octets of each side that were played so far.
+        #: Octets of each side that were replayed so far.
         self._offsets: dict[Side, int] = {"C": 0, "S": 0}
         self._buffer = b""
 
