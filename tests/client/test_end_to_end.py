@@ -19,7 +19,7 @@ NOBODY = "nobody@mx.test"
 
 
 @define
-class Intake(Hooks):
+class MessageRecorder(Hooks):
     """Keeps the messages; rejects one recipient, and the messages that contain "refuse"."""
 
     messages: list[bytes] = field(factory=list)
@@ -40,9 +40,9 @@ class Intake(Hooks):
 
 
 @asynccontextmanager
-async def connected() -> AsyncGenerator[tuple[Client, Intake]]:
+async def connected() -> AsyncGenerator[tuple[Client, MessageRecorder]]:
     """Run a server and connect a client to it."""
-    hooks = Intake()
+    hooks = MessageRecorder()
     async with trio.open_nursery() as nursery:
         server = Server(hooks, name="mx.test")
         (listener,) = await nursery.start(server.serve, 0, HOST)

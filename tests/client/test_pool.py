@@ -119,9 +119,9 @@ async def server_pool(
     """Open a pool whose connections are sessions of this server."""
 
     async def open_client() -> Client:
-        ours, theirs = pair()
-        nursery.start_soon(serve, server, theirs)
-        return await Client(ours, host=NAME, **(settings or {"tls": "never"})).__aenter__()
+        client_end, server_end = pair()
+        nursery.start_soon(serve, server, server_end)
+        return await Client(client_end, host=NAME, **(settings or {"tls": "never"})).__aenter__()
 
     async with trio.open_nursery() as nursery:
         async with PoolOf(open_client, **options) as pool:
@@ -456,10 +456,10 @@ async def test_connection_closed_after_the_check(
     servers: list[trio.SocketStream] = []
 
     def pair() -> Pair:
-        ours, theirs = sockets()
-        assert isinstance(theirs, trio.SocketStream)
-        servers.append(theirs)
-        return ours, theirs
+        client_end, server_end = sockets()
+        assert isinstance(server_end, trio.SocketStream)
+        servers.append(server_end)
+        return client_end, server_end
 
     class Late(os.PathLike[str]):
         def __fspath__(self) -> str:

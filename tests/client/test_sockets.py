@@ -63,11 +63,11 @@ async def plain_listener(*parts: bytes) -> AsyncGenerator[tuple[int, list[bytes]
 
 
 async def test_send_in_one_call() -> None:
-    taker = RecordingHooks()
-    async with listening(Server(taker, name=NAME)) as port:
+    hooks = RecordingHooks()
+    async with listening(Server(hooks, name=NAME)) as port:
         result = await smtp_trio.send(MESSAGE, HOST, port, sender=ME, recipients=[YOU, "two@mx.test"])
     assert result.complete
-    assert taker.messages == [MESSAGE]
+    assert hooks.messages == [MESSAGE]
     assert result.tls is None
 
 
@@ -75,10 +75,10 @@ async def test_send_an_email_message_in_one_call() -> None:
     given = email.message.EmailMessage()
     given["From"], given["To"] = ME, YOU
     given.set_content("hello\n")
-    taker = RecordingHooks()
-    async with listening(Server(taker, name=NAME)) as port:
+    hooks = RecordingHooks()
+    async with listening(Server(hooks, name=NAME)) as port:
         assert (await smtp_trio.send(given, HOST, port)).accepted[0].recipient == YOU
-    assert b"hello\r\n" in taker.messages[0]
+    assert b"hello\r\n" in hooks.messages[0]
 
 
 async def test_send_needs_an_envelope() -> None:
@@ -103,41 +103,41 @@ async def test_missing_unix_socket(tmp_path: Path) -> None:
 
 
 async def test_unix_socket(tmp_path: Path) -> None:
-    path, taker = tmp_path / "smtp", RecordingHooks()
+    path, hooks = tmp_path / "smtp", RecordingHooks()
     with trio.socket.socket(socket.AF_UNIX) as listener:
         await listener.bind(str(path))
         listener.listen()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(Server(taker, name=NAME).serve_listeners, [trio.SocketListener(listener)])
+            nursery.start_soon(Server(hooks, name=NAME).serve_listeners, [trio.SocketListener(listener)])
             async with smtp_trio.connect(path) as client:
                 await client.send(ME, [YOU], MESSAGE)
             nursery.cancel_scope.cancel()
-    assert taker.messages == [MESSAGE]
+    assert hooks.messages == [MESSAGE]
 
 
 async def test_ipv6() -> None:
-    taker = RecordingHooks()
+    hooks = RecordingHooks()
     try:
         with socket.socket(socket.AF_INET6) as probe:
             probe.bind(("::1", 0))
     except OSError:
         pytest.skip("IPv6 is not available")
     async with trio.open_nursery() as nursery:
-        server = Server(taker, name=NAME)
+        server = Server(hooks, name=NAME)
         listeners: list[trio.SocketListener] = await nursery.start(server.serve, 0, "::1")
         async with smtp_trio.connect("::1", listeners[0].socket.getsockname()[1]) as client:
             await client.send(ME, [YOU], MESSAGE)
         await server.stop()
-    assert taker.sessions[0].hello is not None
-    assert taker.sessions[0].hello.domain == "[IPv6:::1]"
+    assert hooks.sessions[0].hello is not None
+    assert hooks.sessions[0].hello.domain == "[IPv6:::1]"
 
 
 async def test_local_address() -> None:
-    taker = RecordingHooks()
-    async with listening(Server(taker, name=NAME)) as port:
+    hooks = RecordingHooks()
+    async with listening(Server(hooks, name=NAME)) as port:
         async with smtp_trio.connect(HOST, port, local_address="127.0.0.9"):
             pass
-    assert taker.sessions[0].peer.host == "127.0.0.9"
+    assert hooks.sessions[0].peer.host == "127.0.0.9"
 
 
 async def test_quit_after_a_refusing_greeting() -> None:
@@ -171,12 +171,12 @@ async def test_server_hostname() -> None:
 
 
 async def test_opportunistic_with_a_valid_certificate() -> None:
-    taker = RecordingHooks()
-    async with listening(Server(taker, name=NAME, tls=server_tls())) as port:
+    hooks = RecordingHooks()
+    async with listening(Server(hooks, name=NAME, tls=server_tls())) as port:
         async with smtp_trio.connect(HOST, port, server_hostname=NAME, ssl_context=client_tls()) as client:
             assert client.tls is not None
             assert (client.tls.verified, client.tls.problem) == (True, None)
-    assert len(taker.sessions) == 1
+    assert len(hooks.sessions) == 1
 
 
 def wrong_host() -> ssl.SSLContext:
@@ -192,16 +192,16 @@ def wrong_authority() -> ssl.SSLContext:
 @pytest.mark.parametrize("context", [wrong_host, wrong_authority])
 async def test_opportunistic_with_an_invalid_certificate_connects_again(context: Callable[[], ssl.SSLContext]) -> None:
     """RFC 7435. The problem is reported."""
-    taker = RecordingHooks()
+    hooks = RecordingHooks()
     name = "other.test" if context is wrong_host else NAME
-    async with listening(Server(taker, name=NAME, tls=server_tls())) as port:
+    async with listening(Server(hooks, name=NAME, tls=server_tls())) as port:
         async with smtp_trio.connect(HOST, port, server_hostname=name, ssl_context=context()) as client:
             assert client.tls is not None
             assert not client.tls.verified
             assert client.tls.problem is not None
             assert "certificate" in client.tls.problem
             assert (await client.send(ME, [YOU], MESSAGE)).tls == client.tls
-    assert len(taker.sessions) == 2
+    assert len(hooks.sessions) == 2
 
 
 async def test_opportunistic_without_tls_after_a_failed_handshake() -> None:

@@ -175,16 +175,16 @@ def test_enter_drops_unanswered_commands() -> None:
     assert (dialogue.phase, len(dialogue.unanswered)) == (GREETED, 0)
 
 
-class Elsewhere(PhaseEnum):
+class OtherPhase(PhaseEnum):
     SOMEWHERE = "somewhere"
 
 
 def test_merge() -> None:
-    other = Table({Noop: {Elsewhere.SOMEWHERE: CLOSED}, Mail: {READY: SENDER}}, {}, {})
+    other = Table({Noop: {OtherPhase.SOMEWHERE: CLOSED}, Mail: {READY: SENDER}}, {}, {})
     merged = BASE.merge([other])
-    assert merged.allowed[Noop] == BASE.allowed[Noop] | {Elsewhere.SOMEWHERE}
+    assert merged.allowed[Noop] == BASE.allowed[Noop] | {OtherPhase.SOMEWHERE}
     assert merged.allowed[Mail] == BASE.allowed[Mail]
-    assert Elsewhere.SOMEWHERE not in BASE.allowed[Noop]
+    assert OtherPhase.SOMEWHERE not in BASE.allowed[Noop]
 
 
 @pytest.mark.parametrize("kind", ["accepted", "proceed", "refused"])

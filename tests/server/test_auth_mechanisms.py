@@ -24,7 +24,7 @@ WHO: dict[str, PasswordCredentials | BearerToken] = {
 }
 
 
-class Intake(RecordingHooks):
+class AuthHooks(RecordingHooks):
     """Hooks with one user, fred."""
 
     def __init__(self, secret: object = "secret") -> None:
@@ -72,16 +72,16 @@ async def log_in(client: Client, name: str, credentials: PasswordCredentials | B
 
 @pytest.mark.parametrize("name", ALL)
 async def test_login(name: str, autojump_clock: MockClock) -> None:
-    intake = Intake()
-    async with connected(build(intake)) as client:
+    auth_hooks = AuthHooks()
+    async with connected(build(auth_hooks)) as client:
         assert f"250-AUTH {' '.join(ALL)}" in (await client.hello()).split("\n")
         assert (await log_in(client, name, WHO[name])).startswith("235 2.7.0 ")
         await client.command(f"AUTH {name}", "503 5.5.1")
         await client.deliver()
         await client.quit()
-    assert intake.users == ["fred"]
-    assert intake.messages == [MESSAGE]
-    assert intake.asked == ([("fred", name)] if MECHANISMS[name].hook == "secret" else [])
+    assert auth_hooks.users == ["fred"]
+    assert auth_hooks.messages == [MESSAGE]
+    assert auth_hooks.asked == ([("fred", name)] if MECHANISMS[name].hook == "secret" else [])
 
 
 @pytest.mark.parametrize("user", ["fred", "nobody"])
@@ -93,21 +93,21 @@ async def test_too_many_failures(name: str, user: str, autojump_clock: MockClock
         if MECHANISMS[name].credentials is PasswordCredentials
         else BearerToken(user, "wrong")
     )
-    intake = Intake()
-    async with connected(build(intake)) as client:
+    auth_hooks = AuthHooks()
+    async with connected(build(auth_hooks)) as client:
         await client.hello()
         for expected in (INVALID_CREDENTIALS, INVALID_CREDENTIALS):
             assert await log_in(client, name, wrong) == str(expected)
         assert (await log_in(client, name, wrong)).startswith(f"421 4.7.0 {NAME}")
         await client.expect_end()
-    assert intake.users == [None]
-    assert intake.errors == []
+    assert auth_hooks.users == [None]
+    assert auth_hooks.errors == []
 
 
 async def test_cancelling_after_a_failure_counts_as_a_failure(autojump_clock: MockClock) -> None:
     """A token that was refused counts, even if the client cancels then. Cancelling before does not count."""
     bad = b64(b"user=fred\x01auth=Bearer wrong\x01\x01")
-    async with connected(build(Intake())) as client:
+    async with connected(build(AuthHooks())) as client:
         await client.hello()
         for _ in range(5):
             await client.command("AUTH XOAUTH2", "334")
@@ -119,16 +119,16 @@ async def test_cancelling_after_a_failure_counts_as_a_failure(autojump_clock: Mo
 
 
 async def test_login_with_a_scram_secret(autojump_clock: MockClock) -> None:
-    intake = Intake(ScramSecret.from_password("secret", bytes(16)))
-    async with connected(build(intake)) as client:
+    auth_hooks = AuthHooks(ScramSecret.from_password("secret", bytes(16)))
+    async with connected(build(auth_hooks)) as client:
         await client.hello()
         assert await log_in(client, "CRAM-MD5", FRED) == str(INVALID_CREDENTIALS)
         assert (await log_in(client, "SCRAM-SHA-256", FRED)).startswith("235")
-    assert intake.errors == []
+    assert auth_hooks.errors == []
 
 
 async def test_mechanisms_without_tls(autojump_clock: MockClock) -> None:
-    server = Server(Intake(), name=NAME)
+    server = Server(AuthHooks(), name=NAME)
     async with connected(server) as client:
         assert "250-AUTH SCRAM-SHA-256 CRAM-MD5" in (await client.hello()).split("\n")
         await client.command("AUTH PLAIN", "538 5.7.11")
@@ -139,18 +139,18 @@ async def test_mechanisms_without_tls(autojump_clock: MockClock) -> None:
 @pytest.mark.parametrize("name", ["SCRAM-SHA-256", "CRAM-MD5"])
 async def test_secret_hook_that_fails(name: str, mistake: object, autojump_clock: MockClock) -> None:
     """The client gets 454 without the reason, and it does not count as a failed login."""
-    intake = Intake(mistake)
-    async with connected(build(intake)) as client:
+    auth_hooks = AuthHooks(mistake)
+    async with connected(build(auth_hooks)) as client:
         await client.hello()
         for _ in range(4):
             assert await log_in(client, name, FRED) == "454 4.7.0 Temporary authentication failure"
         await client.quit()
-    assert len(intake.errors) == 4
-    assert intake.users == [None]
+    assert len(auth_hooks.errors) == 4
+    assert auth_hooks.users == [None]
 
 
 async def test_unknown_user_has_the_same_salt_in_every_session(autojump_clock: MockClock) -> None:
-    server = build(Intake())
+    server = build(AuthHooks())
     salts = set()
     for _ in range(2):
         async with connected(server) as client:
@@ -163,7 +163,7 @@ async def test_unknown_user_has_the_same_salt_in_every_session(autojump_clock: M
 @pytest.mark.parametrize("name", ["CRAM-MD5", "PLAIN", "LOGIN"])
 async def test_login_by_smtplib(name: str) -> None:
     """smtplib over TCP. It uses the strongest mechanism that it knows, so the server offers one only."""
-    intake = Intake()
+    auth_hooks = AuthHooks()
 
     def converse(port: int) -> None:
         with smtplib.SMTP("127.0.0.1", port, timeout=20) as client:
@@ -173,7 +173,7 @@ async def test_login_by_smtplib(name: str) -> None:
             client.login("fred", "secret")
             client.sendmail("me@client.test", ["you@mx.test"], MESSAGE)
 
-    async with listening(build(intake, mechanisms=(name,))) as port:
+    async with listening(build(auth_hooks, mechanisms=(name,))) as port:
         await trio.to_thread.run_sync(converse, port)
-    assert intake.users == ["fred"]
-    assert intake.messages == [MESSAGE]
+    assert auth_hooks.users == ["fred"]
+    assert auth_hooks.messages == [MESSAGE]

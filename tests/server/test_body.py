@@ -119,18 +119,18 @@ async def test_refusal_in_the_middle_drops_the_rest(autojump_clock: MockClock) -
 async def test_data_hook_that_accepts_before_the_first_read(reply: Reply | None, autojump_clock: MockClock) -> None:
     """The 451 is sent in place of the 354, and the error names the hook."""
 
-    async def forgetful(session: Session, body: Body) -> Reply | None:
+    async def reads_too_little(session: Session, body: Body) -> Reply | None:
         return reply
 
     hooks = RecordingHooks()
-    async with connected(serving(forgetful, hooks)) as client:
+    async with connected(serving(reads_too_little, hooks)) as client:
         await client.open()
         await client.command("DATA", "451 4.3.0")
         await client.send(START + b"BDAT 5\r\nhelloBDAT 0 LAST\r\n")
         await client.expect("250 2.1.0", "250 2.1.5", "451 4.3.0", "503 5.5.1")
         await client.quit()
     assert len(hooks.errors) == 2
-    assert "forgetful" in str(hooks.errors[0])
+    assert "reads_too_little" in str(hooks.errors[0])
     assert "await body.discard()" in str(hooks.errors[0])
 
 
@@ -140,12 +140,12 @@ async def test_data_hook_that_accepts_after_a_part_of_the_message(
 ) -> None:
     """The rest is dropped, and the 451 is sent after it."""
 
-    async def forgetful(session: Session, body: Body) -> Reply | None:
+    async def reads_too_little(session: Session, body: Body) -> Reply | None:
         await anext(body)
         return reply
 
     hooks = RecordingHooks()
-    async with connected(serving(forgetful, hooks)) as client:
+    async with connected(serving(reads_too_little, hooks)) as client:
         await client.open()
         await client.command("DATA", "354")
         await client.send(b"one\r\n")
@@ -281,7 +281,7 @@ async def test_not_reading_limits_what_the_client_can_send(autojump_clock: MockC
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 
-async def hang_up(client: Client) -> None:
+async def disconnect_at_once(client: Client) -> None:
     await trio.aclose_forcefully(client.stream)
 
 
@@ -313,14 +313,14 @@ async def incomplete_chunk(client: Client) -> None:
 DATA, BDAT = b"DATA\r\n", b"BDAT 7\r\nHello\r\n"
 #: What may become of a message once it has begun, and whether that calls `reset`: an answer to the message itself does not.
 ENDS = {
-    "data-gone": (DATA, hang_up, True),
+    "data-gone": (DATA, disconnect_at_once, True),
     "data-eof": (DATA, close_writing, True),
     "data-idle": (DATA, silence, True),
     "data-over-size": (DATA, sends(b"x\r\n" * 400 + b".\r\n", "552 5.3.4"), False),
     "data-bare-lf": (DATA, sends(b"a\nb\r\n.\r\n", "550 5.5.2 Message refused: bare LF"), False),
     "data-bare-cr": (DATA, sends(b"a\rb\r\n.\r\n", "550 5.5.2 Message refused: bare CR"), False),
     "data-loop": (DATA, sends(b"Received: x\r\n" * 9 + b"\r\n.\r\n", "554 5.4.6"), False),
-    "bdat-gone": (BDAT, hang_up, True),
+    "bdat-gone": (BDAT, disconnect_at_once, True),
     "bdat-eof": (BDAT, close_writing, True),
     "bdat-idle": (BDAT, silence, True),
     "bdat-torn": (BDAT, incomplete_chunk, True),

@@ -45,8 +45,8 @@ def peak(pid: int) -> int:
     raise AssertionError("no VmHWM")
 
 
-async def run(talk: bytes, piece: bytes, count: int, end: bytes) -> tuple[int, list[bytes]]:
-    """Send ``piece`` ``count`` times between two others, in one session; return the growth of memory and the replies."""
+async def run(prefix: bytes, piece: bytes, count: int, end: bytes) -> tuple[int, list[bytes]]:
+    """Send ``prefix``, ``count`` pieces and ``end`` in one session. Return the growth of memory and the replies."""
     if not sys.platform.startswith("linux"):
         pytest.skip("reads /proc")
     async with trio.open_nursery() as nursery:
@@ -70,7 +70,7 @@ async def run(talk: bytes, piece: bytes, count: int, end: bytes) -> tuple[int, l
             while b"65536 octets" not in received:
                 received += await stream.receive_some()
             before, lines = peak(process.pid), received.count(b"\r\n")
-            await stream.send_all(talk)
+            await stream.send_all(prefix)
             for _ in range(count):
                 await stream.send_all(piece)
             await stream.send_all(end)

@@ -47,11 +47,11 @@ async def test_group_of_commands_is_answered_in_one_write(way: str, autojump_clo
         await deliver()
 
     server_end.send_stream.send_all_hook = counting
-    say, expected = WAYS[way]
+    send_commands, expected = WAYS[way]
     async with connected(Server(RecordingHooks(), name=NAME), pair=lambda: (client_end, server_end)) as client:
         await client.hello()
         before = writes
-        await say(client)
+        await send_commands(client)
         assert writes - before == expected
         await client.send(MESSAGE + b".\r\n")
         await client.expect("250 2.0.0 Ok: queued as ")
@@ -61,14 +61,14 @@ async def test_group_of_commands_is_answered_in_one_write(way: str, autojump_clo
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux what went over the connection")
 @pytest.mark.parametrize("way", WAYS)
 async def test_group_of_commands_is_answered_in_one_segment(way: str) -> None:
-    taker = RecordingHooks()
-    say, expected = WAYS[way]
-    async with listening(Server(taker, name=NAME)) as port, connect_tcp(port) as client:
+    hooks = RecordingHooks()
+    send_commands, expected = WAYS[way]
+    async with listening(Server(hooks, name=NAME)) as port, connect_tcp(port) as client:
         await client.hello()
-        stream = taker.sessions[0].stream
+        stream = hooks.sessions[0].stream
         assert isinstance(stream, trio.SocketStream)
         before = segments(stream)
-        await say(client)
+        await send_commands(client)
         assert segments(stream) - before == expected
         await client.send(MESSAGE + b".\r\n")
         await client.expect("250 2.0.0 Ok: queued as ")

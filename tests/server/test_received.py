@@ -24,7 +24,7 @@ FIELD = re.compile(
 )
 
 
-class Keeper(RecordingHooks):
+class FieldRecorder(RecordingHooks):
     """Hooks that keep the field of each message."""
 
     def __init__(self, name: str | None = None) -> None:
@@ -58,7 +58,7 @@ def parse(field: bytes) -> dict[str, Any]:
     return match.groupdict()
 
 
-def serving(hooks: Keeper, **settings: Any) -> Server:
+def serving(hooks: FieldRecorder, **settings: Any) -> Server:
     return Server(
         hooks, name=NAME, tls=server_tls(), extensions=standard(Auth(cleartext=True)), now=lambda: WHEN, **settings
     )
@@ -78,7 +78,7 @@ async def send(client: Client, hello: str = "EHLO client.test", mail: str = "", 
 
 async def test_grammar(autojump_clock: MockClock) -> None:
     """One field with all clauses, and none about TLS."""
-    hooks = Keeper()
+    hooks = FieldRecorder()
     async with connected(serving(hooks)) as client:
         await send(client)
         reply = client.replies[-1]
@@ -99,7 +99,7 @@ async def test_grammar(autojump_clock: MockClock) -> None:
 
 async def test_date_comes_from_now_with_a_numeric_offset(autojump_clock: MockClock) -> None:
     """A date in UTC has the offset +0000."""
-    hooks = Keeper()
+    hooks = FieldRecorder()
     now = datetime(2027, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
     async with connected(Server(hooks, name=NAME, now=lambda: now)) as client:
         await send(client)
@@ -126,7 +126,7 @@ async def test_now_is_aware() -> None:
     ],
 )
 async def test_with_type(tls: bool, auth: bool, hello: str, mail: str, with_: str, autojump_clock: MockClock) -> None:
-    hooks = Keeper()
+    hooks = FieldRecorder()
     async with connected(serving(hooks), implicit_tls=tls) as client:
         if tls:
             await client.handshake()
@@ -139,7 +139,7 @@ async def test_with_type(tls: bool, auth: bool, hello: str, mail: str, with_: st
 
 async def test_with_type_after_starttls_and_by_message(autojump_clock: MockClock) -> None:
     """It describes the transaction of the message."""
-    hooks = Keeper()
+    hooks = FieldRecorder()
     async with connected(serving(hooks)) as client:
         await send(client)
         await client.starttls()
@@ -152,7 +152,7 @@ async def test_with_type_after_starttls_and_by_message(autojump_clock: MockClock
 
 async def test_for_clause_is_for_a_single_recipient_only(autojump_clock: MockClock) -> None:
     """Several recipients would reveal blind copies (RFC 5321 7.2)."""
-    hooks = Keeper()
+    hooks = FieldRecorder()
     async with connected(serving(hooks)) as client:
         for recipients in (1, 2, 5):
             await send(client, recipients=recipients)
@@ -160,7 +160,7 @@ async def test_for_clause_is_for_a_single_recipient_only(autojump_clock: MockClo
 
 
 async def test_for_in_utf8(autojump_clock: MockClock) -> None:
-    hooks = Keeper()
+    hooks = FieldRecorder()
     async with connected(serving(hooks)) as client:
         await client.hello()
         await client.send("MAIL FROM:<> SMTPUTF8\r\nRCPT TO:<jürgen@bücher.example>\r\nDATA\r\n.\r\n".encode())
@@ -183,7 +183,7 @@ async def test_peer(
 ) -> None:
     """The name from the DNS is cleaned like the name in HELO."""
     monkeypatch.setattr(server_module, "endpoints", lambda stream: (peer, peer))
-    hooks = Keeper(name)
+    hooks = FieldRecorder(name)
     async with connected(serving(hooks)) as client:
         await send(client)
     assert parse(hooks.fields[0])["peer"] == comment
@@ -203,7 +203,7 @@ async def test_peer(
 )
 async def test_name_in_hello_is_cleaned(hello: str, shown: str, autojump_clock: MockClock) -> None:
     """It has no characters that could begin another clause."""
-    hooks = Keeper()
+    hooks = FieldRecorder()
     async with connected(serving(hooks)) as client:
         await send(client, f"EHLO {hello}")
     assert parse(hooks.fields[0])["helo"] == shown

@@ -252,11 +252,11 @@ async def test_injection_that_comes_after_the_220(autojump_clock: MockClock) -> 
     assert hooks.ended == hooks.sessions
 
 
-async def garbage(client: Client) -> None:
+async def send_invalid_octets(client: Client) -> None:
     await client.send(b"This is not a ClientHello, but it is long enough to be one.\r\n" * 10)
 
 
-async def silent(client: Client) -> None:
+async def close_without_handshake(client: Client) -> None:
     await trio.aclose_forcefully(client.stream)
 
 
@@ -265,7 +265,7 @@ async def end_of_file(client: Client) -> None:
         await client.stream.send_eof()
 
 
-async def distrusting(client: Client) -> None:
+async def reject_certificate(client: Client) -> None:
     stream = trio.SSLStream(client.stream, ssl.create_default_context(), server_hostname=NAME)
     with pytest.raises(trio.BrokenResourceError):
         await stream.do_handshake()
@@ -273,9 +273,9 @@ async def distrusting(client: Client) -> None:
 
 
 @pytest.mark.parametrize("implicit", [True, False])
-@pytest.mark.parametrize("accident", [garbage, silent, end_of_file, distrusting])
+@pytest.mark.parametrize("failure", [send_invalid_octets, close_without_handshake, end_of_file, reject_certificate])
 async def test_handshake_that_fails(
-    accident: Callable[[Client], Awaitable[None]], implicit: bool, pair: Any, autojump_clock: MockClock
+    failure: Callable[[Client], Awaitable[None]], implicit: bool, pair: Any, autojump_clock: MockClock
 ) -> None:
     """The connection is closed, `disconnect` is called, and no error is reported."""
     hooks = TlsRecorder()
@@ -286,7 +286,7 @@ async def test_handshake_that_fails(
             if not implicit:
                 await client.hello()
                 await client.command("STARTTLS", "220")
-            await accident(client)
+            await failure(client)
         await neighbour.deliver()
         await neighbour.quit()
     assert len(hooks.sessions) == len(hooks.ended) == 1 + (not implicit)

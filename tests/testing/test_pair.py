@@ -157,7 +157,7 @@ async def scenario(written: Transcript) -> str:
     inbox = Inbox()
     server = Server(inbox, name="mx.test", **deterministic())
 
-    async def talk(client: Client) -> None:
+    async def run_client(client: Client) -> None:
         async with client:
             await client.send_many(("me@client.test", ["a@mx.test", "b@mx.test"], MESSAGE * k) for k in (1, 30))
             await trio.sleep(30)
@@ -168,7 +168,7 @@ async def scenario(written: Transcript) -> str:
 
     async with trio.open_nursery() as nursery:
         for room in (100, 65536):
-            nursery.start_soon(talk, await memory_pair(nursery, server, transcript=written, max_octets=room))
+            nursery.start_soon(run_client, await memory_pair(nursery, server, transcript=written, max_octets=room))
     return "\n".join(transcript.text(pieces=True) for transcript in inbox.transcripts)
 
 

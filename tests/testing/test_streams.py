@@ -16,13 +16,13 @@ async def test_streams_conform_to_trio(autojump_clock: object) -> None:
     async def make() -> tuple[MemoryStream, MemoryStream]:
         return bounded_stream_pair()
 
-    async def clogged() -> tuple[MemoryStream, MemoryStream]:
+    async def make_blocked() -> tuple[MemoryStream, MemoryStream]:
         client_end, server_end = bounded_stream_pair(16)
         await client_end.send_all(b"x" * 16)
         await server_end.send_all(b"y" * 16)
         return client_end, server_end
 
-    await check_half_closeable_stream(make, clogged)
+    await check_half_closeable_stream(make, make_blocked)
 
 
 async def test_sender_waits_for_receiver(autojump_clock: object) -> None:

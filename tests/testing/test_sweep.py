@@ -199,18 +199,18 @@ def test_scenario_that_fails_without_an_interruption() -> None:
 
 
 def test_allowed_exceptions() -> None:
-    async def odd(attempt: Attempt) -> None:
+    async def raises_two_exceptions(attempt: Attempt) -> None:
         try:
             await trio.sleep(1)
         except trio.Cancelled:
             raise ExceptionGroup("two", [KeyError("mine"), ValueError("too")]) from None
 
     with pytest.raises(SweepError, match="the scenario raised ExceptionGroup: two"):
-        cancel_everywhere(odd)
+        cancel_everywhere(raises_two_exceptions)
     with pytest.raises(SweepError, match="the scenario raised ValueError: too") as info:
-        cancel_everywhere(odd, allow=(KeyError,))
+        cancel_everywhere(raises_two_exceptions, allow=(KeyError,))
     assert isinstance(info.value.__cause__, ExceptionGroup)
-    assert cancel_everywhere(odd, allow=(KeyError, ValueError)).points == 1
+    assert cancel_everywhere(raises_two_exceptions, allow=(KeyError, ValueError)).points == 1
 
 
 def test_keyboard_interrupt_is_raised() -> None:

@@ -164,7 +164,7 @@ def test_missing_disconnect(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_message_counted_before_it_was_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     read = Body.read
 
-    async def eager(body: Body) -> bytes:
+    async def read_and_count(body: Body) -> bytes:
         session = body._reader._session
         assert isinstance(session, SessionTask)
         session.counts.messages += not body.complete
@@ -172,7 +172,7 @@ def test_message_counted_before_it_was_accepted(monkeypatch: pytest.MonkeyPatch)
         session.counts.messages -= 1
         return message
 
-    monkeypatch.setattr(Body, "read", eager)
+    monkeypatch.setattr(Body, "read", read_and_count)
     caught(delivery(), "server mx.test counts 1 messages, but its data hook accepted 0")
 
 
@@ -180,9 +180,9 @@ def test_message_counted_before_it_was_accepted(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_client_that_leaves_its_stream_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def close(talk: Exchange) -> None:
+    async def close(client_exchange: Exchange) -> None:
         await trio.lowlevel.checkpoint()
-        await trio.aclose_forcefully(talk.wire.stream)
+        await trio.aclose_forcefully(client_exchange.wire.stream)
 
     monkeypatch.setattr(Exchange, "close", close)
     error = caught(delivery(), "client 1: its stream was left open")
