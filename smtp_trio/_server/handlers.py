@@ -66,7 +66,7 @@ async def greet(session: HandlerSession) -> None:
 
 
 async def hello(session: HandlerSession, command: Command) -> None:
-    """HELO or EHLO. The hooks may refuse it, or add text to the first line of the reply."""
+    """Answer HELO or EHLO. The hooks may refuse it, or add text to the first line of the reply."""
     had_transaction = session.protocol.state.mail is not None
     reply = await session.call_message_hook(command)
     if reply is None and "helo" in session.hooks.installed:
@@ -84,7 +84,7 @@ async def hello(session: HandlerSession, command: Command) -> None:
 
 
 async def rset(session: HandlerSession, command: Command) -> None:
-    """RSET: abort the transaction (RFC 5321 4.1.1.5), then call the `reset` hook."""
+    """Abort the transaction for RSET (RFC 5321 4.1.1.5), then call the `reset` hook."""
     reply = await session.call_message_hook(command) or session.protocol.default_reply(command)
     await session.answer(reply)
     if reply.accepted:
@@ -92,7 +92,7 @@ async def rset(session: HandlerSession, command: Command) -> None:
 
 
 async def default(session: HandlerSession, command: Command) -> None:
-    """A command without a handler of its own: the `message` hook, the command's hook, the reply."""
+    """Call the `message` hook and the command's hook, and send the reply: for commands without a handler of their own."""
     reply = await session.call_message_hook(command) if session.hooks.has_message else None
     name = command.hook
     if reply is None and name is not None and name in session.hooks.installed:
@@ -103,7 +103,7 @@ async def default(session: HandlerSession, command: Command) -> None:
 
 
 async def starttls(session: HandlerSession, command: Command) -> None:
-    """STARTTLS: the 220, the handshake, and the `secured` hook.
+    """Answer STARTTLS with 220, make the TLS handshake, and call the `secured` hook.
 
     The core then forgets what the client sent (RFC 3207 4.2).
     """
@@ -137,7 +137,7 @@ async def starttls(session: HandlerSession, command: Command) -> None:
 
 
 async def auth(session: HandlerSession, command: Command) -> None:
-    """AUTH (RFC 4954 4): run the mechanism, which asks for lines from the client and for decisions from the hooks."""
+    """Run the mechanism of AUTH (RFC 4954 4), which needs lines from the client and decisions from the hooks."""
     reply = await session.call_message_hook(command)
     if reply is None:
         assert isinstance(command, AuthCommand)

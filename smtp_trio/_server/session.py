@@ -431,7 +431,7 @@ class SessionTask:
             self.hooks.resume_clock(trio.current_time() - began)
 
     async def time_out(self) -> None:
-        """The client was silent for too long: call the `timeout` hook, send 421 and end (RFC 5321 4.5.3.2.7)."""
+        """Call the `timeout` hook, send 421 and end the session, since the client was silent (RFC 5321 4.5.3.2.7)."""
         await self.hooks.call("timeout", self.session)
         await self.leave(Reply(421, "Timeout: closing the connection", "4.4.2"))
 

@@ -40,12 +40,12 @@ def parameters(line: bytes) -> bytes:
 
 
 def line_ends(session: ClientSession) -> str:
-    """Commands end with CRLF, and contain no other CR."""
+    """Return a command that does not end with CRLF, or contains another CR."""
     return first_command(session, lambda command: not command.line.endswith(b"\r\n") or b"\r" in command.line[:-2])
 
 
 def ascii_only(session: ClientSession) -> str:
-    """Commands are printable ASCII, unless SMTPUTF8 is offered."""
+    """Return a command that is not printable ASCII, unless SMTPUTF8 is offered."""
 
     def wrong(command: ReceivedCommand) -> bool:
         printable = all(32 <= octet <= 126 for octet in command.line.rstrip(b"\r\n"))
@@ -55,7 +55,7 @@ def ascii_only(session: ClientSession) -> str:
 
 
 def length(session: ClientSession) -> str:
-    """Commands have at most 512 octets, or 12,288 with AUTH (RFC 4954 4), without parameters."""
+    """Return a command of more than 512 octets, or 12,288 with AUTH (RFC 4954 4), without its parameters."""
 
     def wrong(command: ReceivedCommand) -> bool:
         most = AUTH_LINE if command.verb in ("AUTH", "RESPONSE") else COMMAND_LINE
@@ -65,20 +65,20 @@ def length(session: ClientSession) -> str:
 
 
 def known_verbs(session: ClientSession) -> str:
-    """All verbs are known. After a refused DATA there may be a message, which the cases about that look for."""
+    """Return a command with an unknown verb. A message may follow a refused DATA; other cases check that."""
     commands = takewhile(lambda command: command.verb != "DATA", session.commands)
     return next((show(command.line) for command in commands if command.verb not in VERBS | {"RESPONSE"}), "")
 
 
 def hello_argument(session: ClientSession) -> str:
-    """EHLO and HELO have a domain or an address literal."""
+    """Return an EHLO or HELO without a domain or an address literal."""
     return first_command(
         session, lambda command: command.verb in ("EHLO", "HELO") and not HELLO.fullmatch(command.line)
     )
 
 
 def hello_first(session: ClientSession) -> str:
-    """MAIL comes after EHLO or HELO."""
+    """Return a command of a transaction that was sent before EHLO or HELO."""
     for command in session.commands:
         if command.verb in ("EHLO", "HELO"):
             return ""
@@ -88,7 +88,7 @@ def hello_first(session: ClientSession) -> str:
 
 
 def paths(session: ClientSession) -> str:
-    """MAIL and RCPT have a path in angle brackets, and valid parameters."""
+    """Return a MAIL or RCPT without a path in angle brackets, or with invalid parameters."""
 
     def wrong(command: ReceivedCommand) -> bool:
         if command.verb not in ("MAIL", "RCPT"):
@@ -99,7 +99,7 @@ def paths(session: ClientSession) -> str:
 
 
 def offered_parameters(session: ClientSession) -> str:
-    """Parameters belong to extensions that are offered."""
+    """Return a parameter of an extension that was not offered."""
     if any(reaction.event == "EHLO" for reaction in session.performed):  # what that listed is not in `offers`
         return ""
     listed = {offer.partition(" ")[0].upper() for offer in session.offers}
@@ -112,7 +112,7 @@ def offered_parameters(session: ClientSession) -> str:
 
 
 def sequence(session: ClientSession) -> str:
-    """MAIL is sent outside a transaction, and RCPT and DATA in one.
+    """Return a MAIL that was sent in a transaction, or a RCPT or DATA that was sent outside one.
 
     Only commands that were sent after the reply to the previous one count: TCP may divide groups anywhere.
     """
@@ -141,7 +141,7 @@ def sequence(session: ClientSession) -> str:
 
 
 def groups(session: ClientSession) -> str:
-    """Commands wait for replies, except in groups where PIPELINING is offered (RFC 2920 3.1).
+    """Return a command that was sent before a reply, outside the groups that PIPELINING allows (RFC 2920 3.1).
 
     Unknown verbs do not count: after unusual replies they may be lines of a message.
     """
@@ -155,13 +155,13 @@ def groups(session: ClientSession) -> str:
 
 
 def no_bare_line_ends(session: ClientSession) -> str:
-    """Messages contain no CR or LF alone."""
+    """Return a CR or LF alone in a message."""
     found = (re.search(rb"(?<!\r)\n|\r(?!\n)", each.data) for each in session.messages if not each.chunked)
     return next((show(match[0]) for match in found if match), "")
 
 
 def declared_8bit(session: ClientSession) -> str:
-    """Octets above 127 are sent with BODY only."""
+    """Return a description of a message with octets above 127 that was sent without BODY."""
     for message in session.messages:
         if re.search(rb"[\x80-\xff]", message.data) and not re.search(rb" BODY=[8B]", message.mail.upper()):
             return f"non-ASCII octets, after {show(message.mail)}"
