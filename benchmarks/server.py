@@ -54,7 +54,10 @@ class Busy(Sink):
 
 
 class UngroupedMaildir(Maildir):
-    """A Maildir store that flushes for every message."""
+    """A Maildir store that flushes for every message.
+
+    The stores have no setting for that, since it is only slower. So this replaces a private attribute.
+    """
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
@@ -136,6 +139,8 @@ KINDS: dict[str, Callable[..., Awaitable[Any]]] = {
 
 def command_line(port: str, certificate: str, workers: str, store: str) -> None:
     """Run ``smtp-trio serve`` with one more store."""
+    # The workers of a server on several cores are a feature of the command only, and it has no option for a store of
+    # another package. So this uses two private names.
     stores: dict[str, Any] = {"busy": Busy}
     STORES.update(stores)
     options = {"--port": port, "--tls-cert": certificate, "--workers": workers, "--store": store}
