@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import ssl
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from ..conform._server_runner import check_server
 from ..conform._target import Target, UnreachableError
 from ..conform._text_report import TextReport
 from .options import UsageError, describe_error, number_between
+from .send import cancel_on_signal
 
 PASSWORD = "SMTP_TRIO_PASSWORD"
 OnResult = Callable[[Result], None] | None
@@ -131,16 +133,30 @@ def write_report(options: argparse.Namespace, run: Run, titles: Mapping[str, str
     text = TextReport(out, colour=out.isatty() and not os.environ.get("NO_COLOR"), titles=titles)
     on_result = None if options.format in FORMATS else text.add
     try:
-        report = trio.run(run, on_result)
-    except (
-        BaseExceptionGroup
-    ) as group:  # KeyboardInterrupt, UnreachableError or a write error: always a single exception
+        report = trio.run(run_or_interrupt, run, on_result)
+    except BaseExceptionGroup as group:  # of UnreachableError or of a write error: always a single exception
         raise first(group) from None
     if options.format in FORMATS:
         out.write(FORMATS[options.format](report))
     else:
         text.end(report)
     return exit_code(report)
+
+
+async def run_or_interrupt(run: Run, on_result: OnResult) -> Report:
+    """Run the cases and return the report; on SIGINT, cancel them and raise KeyboardInterrupt.
+
+    Without a signal receiver, Python may raise KeyboardInterrupt in a destructor or a callback, where it is ignored.
+    """
+    with trio.open_signal_receiver(signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            with trio.CancelScope() as running:
+                nursery.start_soon(cancel_on_signal, signals, running)
+                report = await run(on_result)
+            nursery.cancel_scope.cancel()
+    if running.cancelled_caught:
+        raise KeyboardInterrupt
+    return report
 
 
 def first(group: BaseExceptionGroup[BaseException]) -> BaseException:
