@@ -557,11 +557,16 @@ class SessionTask:
 
     async def refuse(self, bad: BadCommandError) -> None:
         """Reply to a command that the core refuses."""
+        reply = bad.reply
+        if bad.verb == "DATA":
+            self.hooks.disarm()
+            await self.wire.receive_arrived()  # octets sent before the refusal are not commands
+            reply = self.protocol.checked_reply(reply)
         self.counts.commands += 1
         self.counts.errors += 1
         if bad.verb in REFUSALS_LOGGED:
-            self.log_message(bad, bad.reply, self.session.envelope)
-        await self.answer(bad.reply)
+            self.log_message(bad, reply, self.session.envelope)
+        await self.answer(reply)
 
     def defer(self, command: Command) -> None:
         """Carry out this command next, before others are received."""

@@ -135,6 +135,10 @@ class Transaction:
             return
         if body.error is not None:
             reply = session.protocol.fault or body.error.reply or reply
+        elif not body.started:
+            session.hooks.disarm()
+            await session.wire.receive_arrived()  # octets sent before the refusal are not commands
+            reply = session.protocol.checked_reply(reply)
         await self._send_reply(session, reply, body)
         session.log_message(Data(), reply, body.envelope, body)
 

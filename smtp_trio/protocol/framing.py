@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from .errors import BadCommandError
 from .replies import BAD_LINE, LONG_LINE, Reply
 
@@ -29,6 +31,8 @@ from .replies import BAD_LINE, LONG_LINE, Reply
 # with a hundred small commands is not copied a hundred times.
 
 CRLF = b"\r\n"
+#: The beginning of a line with the verb DATA.
+DATA_LINE = re.compile(rb"data(?=[\s\0])", re.IGNORECASE)
 
 
 class ReceiveBuffer:
@@ -68,7 +72,7 @@ class LineReader:
         self._buffer = buffer
         #: A line was refused, and the octets up to the next CRLF are the rest of it.
         self.skipping: bool = False
-        self._refusal: Reply | None = None  # of the line that is skipped, to be raised when it ends
+        self._refusal: BadCommandError | None = None  # of the line that is skipped, to be raised when it ends
 
     def read_line(self, limit: int, too_long: Reply = LONG_LINE) -> bytes | None:
         """Return the next line without its CRLF, or None if it is incomplete.
@@ -86,18 +90,28 @@ class LineReader:
         if complete and lf - start < limit:
             self._buffer.at = lf + 1
             return data[start:cr]
+        # A refused DATA is recognized even if its line is malformed; see `ServerProtocol.checked_reply`.
+        verb = "DATA" if DATA_LINE.match(data, start) else ""
         # The first CR or LF decides whether the line is too long or has a bare CR or LF, so that the reply does not
         # depend on how much has been received.
         first = cr if cr >= 0 else lf if lf >= 0 else len(data)
         if complete or first - start >= limit:
-            self.skipping, self._refusal = True, too_long
+            self.skipping, self._refusal = True, BadCommandError(too_long, verb=verb)
             self.finish_skipping()
             return None
         if first == len(data) or cr == len(data) - 1:
             return None
         self.skipping = True
         self._buffer.at = first + 1
-        raise BadCommandError(BAD_LINE)
+        raise BadCommandError(BAD_LINE, verb=verb)
+
+    def has_further_line(self) -> bool:
+        """Return whether any octets of another line have been received; the rest of a refused line does not count."""
+        data, at = self._buffer.data, self._buffer.at
+        if self.skipping:
+            end = data.find(CRLF, at)
+            at = len(data) if end < 0 else end + len(CRLF)
+        return at < len(data)
 
     def finish_skipping(self) -> bool:
         """Drop the rest of a refused line. Return whether the next octet begins a line.
@@ -115,8 +129,8 @@ class LineReader:
         buffer.at = end + len(CRLF)
         self.skipping = False
         if self._refusal is not None:
-            reply, self._refusal = self._refusal, None
-            raise BadCommandError(reply)
+            refusal, self._refusal = self._refusal, None
+            raise refusal
         return True
 
 

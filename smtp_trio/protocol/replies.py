@@ -150,6 +150,7 @@ BAD_CHARACTER = Reply(501, "Invalid character in command argument", "5.5.2")
 NOT_SMTP = Reply(421, "This is an SMTP server; closing the connection", "4.7.0")
 UNKNOWN_COMMAND = Reply(500, "Command not recognized", "5.5.1")
 NOT_IMPLEMENTED = Reply(502, "Command not implemented", "5.5.1")
+OUT_OF_SYNC = Reply(554, "Data received after DATA, which was refused; closing the connection", "5.5.0")
 NO_RECIPIENTS = Reply(554, "No valid recipients", "5.5.1")
 TOO_MANY_RECIPIENTS = Reply(452, "Too many recipients", "4.5.3")
 

@@ -98,6 +98,23 @@ from .session_state import SessionState
 #   `Limits.junk` of them. It is answered as usual, until the number of errors reaches its limit.
 #
 # Both counts begin again when a message is accepted.
+#
+# Octets that arrive too early
+# ----------------------------
+#
+# RFC 2920 3.1: EHLO, AUTH (RFC 4954 4), STARTTLS and DATA can only be the last command of a group. A client that sends
+# more before it has the reply expects that they succeed, and the question is what to do with the octets if they do not.
+#
+# - DATA: the octets are the text of a message, which its author has chosen and not the client. Executed as commands,
+#   they send a message of the author's with an envelope of the author's, in the name of the client. So they are never
+#   executed: whatever the refusal was, the reply becomes 554 and the session ends (`checked_reply`). Octets that arrive
+#   after the reply are commands, because a client that has read the refusal may go on with another transaction.
+# - STARTTLS: see `_next_command`. Here the octets would be executed if the command succeeded.
+# - EHLO: the octets are commands of the client whatever the reply is, so they are executed as if they had come later.
+#   A refused EHLO changes nothing, and a command that needed it is refused in turn. Closing would only harm scripts
+#   that send a whole session at once.
+# - AUTH: the octets are commands, or lines of the exchange. Both are the client's own, and the lines are base64, which
+#   has no space and no colon: after a refusal none of them is taken for MAIL or RCPT. No reply repeats them.
 
 
 class ServerProtocol:
@@ -402,12 +419,15 @@ class ServerProtocol:
                 self.state.rejected_rcpts += 1
             if self.dialogue.unanswered:  # a line of an exchange, which this reply ends
                 self.dialogue.add_reply(reply)
+            reply = self.checked_reply(reply)
             if command.close:
                 self.dialogue.enter(CLOSED)
             enhanced = command.verb not in ("EHLO", "HELO")
         else:
             if self.inspector is not None:
                 self._check_final_reply(command, reply)
+            if type(command) is Data:
+                reply = self.checked_reply(reply)
             self.dialogue.add_reply(reply)
             self.state.update(command, reply, self.dialogue.phase)
             if self.inspector is not None:
@@ -422,7 +442,19 @@ class ServerProtocol:
         self.pending = None
         if reply.code == 421:
             reply = self._close_with(reply)
+        elif reply is replies.OUT_OF_SYNC:
+            self.dialogue.enter(CLOSED)
         self.outbox.append(reply.encode(enhanced=enhanced and self._enhanced))
+
+    def checked_reply(self, reply: Reply) -> Reply:
+        """Return what `send` makes of this reply to the pending command.
+
+        It is ``reply``, except when that refuses DATA and octets have already been received after the DATA: then it is
+        a 554 that ends the session, so that the text of a message is not executed as commands (RFC 2920 3.1).
+        """
+        if self.pending is None or self.pending.verb != Data.verb or not reply.refused or reply.code == 421:
+            return reply
+        return replies.OUT_OF_SYNC if self._lines.has_further_line() else reply
 
     def _close_with(self, reply: Reply) -> Reply:
         """End the session, and return the 421 with the server's name at its beginning (RFC 5321 4.2 and 4.3.1)."""

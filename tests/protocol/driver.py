@@ -166,9 +166,16 @@ class ServerDriver:
         return octets
 
     def send_lines(self, *lines: str | bytes) -> list[str]:
-        """Send lines in one segment; return the replies."""
-        octets = b"".join((line.encode() if isinstance(line, str) else line) + b"\r\n" for line in lines)
-        return self.send(octets)
+        """Send lines, those up to each DATA in one segment (RFC 2920 3.1); return the replies."""
+        replies: list[str] = []
+        octets = b""
+        for line in lines:
+            octet_line = line.encode() if isinstance(line, str) else line
+            octets += octet_line + b"\r\n"
+            if octet_line == b"DATA":
+                replies += self.send(octets)
+                octets = b""
+        return replies + self.send(octets)
 
     def send(self, octets: bytes) -> list[str]:
         """Send one segment; return the replies."""
@@ -280,7 +287,7 @@ class ServerDriver:
         self.protocol.send_reply(reply)
         if self.protocol.state.mail is None:
             self._body.clear()
-        self.closed = self.closed or reply.code == 421
+        self.closed = self.closed or self.protocol.closed
 
 
 def codes(replies: Iterable[str]) -> list[str]:

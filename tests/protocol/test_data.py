@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from smtp_trio.protocol import Data, EndOfData, Reply
+from smtp_trio.protocol import Data, EndOfData, Limits, Reply
+from smtp_trio.protocol.extensions import Auth, BinaryMime, standard
 
-from .driver import HELLO, NAME, RECIPIENT, SENDER, ServerDriver, codes, driver_in, replying
+from .driver import HELLO, NAME, PHASES, RECIPIENT, SENDER, ServerDriver, codes, driver_in, replying
 
 
 @pytest.mark.parametrize("phase", ["GREETED", "READY", "SENDER"])
@@ -159,3 +160,75 @@ def test_header_is_not_validated() -> None:
         driver.send_lines(HELLO, SENDER, RECIPIENT)
         assert codes(driver.send(b"DATA\r\n" + body + b".\r\n")) == ["354", "250 2.0.0"]
         assert driver.messages[-1] == body
+
+
+# --- octets that arrive before DATA is refused ----------------------------------------------------------------------
+
+FORGED = b"MAIL FROM:<forged@client.test>\r\nRCPT TO:<you@mx.test>\r\nDATA\r\nSubject: forged\r\n\r\nx\r\n.\r\nQUIT\r\n"
+REFUSED_DATA = {
+    "no recipient": ("SENDER", b"RCPT TO:<no@mx.test>\r\nDATA\r\n"),
+    "no transaction": ("READY", b"DATA\r\n"),
+    "no EHLO": ("GREETED", b"data\r\n"),
+    "an argument": ("RECIPIENT", b"DATA now\r\n"),
+    "a control character": ("RECIPIENT", b"DATA \0\r\n"),
+    "invalid UTF-8": ("RECIPIENT", b"DATA \xff\r\n"),
+    "a bare CR": ("RECIPIENT", b"DATA\r\r\n"),
+    "a bare LF": ("RECIPIENT", b"Data\nSubject: x\r\n"),
+    "a long line": ("RECIPIENT", b"DATA " + b"x" * 3000 + b"\r\n"),
+    "BODY=BINARYMIME": ("READY", b"MAIL FROM:<a@b> BODY=BINARYMIME\r\nRCPT TO:<you@mx.test>\r\nDATA\r\n"),
+    "a chunk before it": ("RECIPIENT", b"BDAT 1\r\nxDATA\r\n"),
+}
+
+
+@pytest.mark.parametrize("rest", [FORGED, b"M", b"\r\n", b".\r\n", b"\xff", b"\x16\x03"])
+@pytest.mark.parametrize("reason", REFUSED_DATA)
+def test_octets_after_refused_data_are_not_executed(reason: str, rest: bytes) -> None:
+    phase, octets = REFUSED_DATA[reason]
+    driver = ServerDriver(extensions=standard(BinaryMime()))
+    driver.send_lines(*PHASES[phase])
+    assert codes(driver.send(octets + rest))[-1] == "554 5.5.0"
+    assert driver.closed
+    assert driver.protocol.closed
+    assert driver.send(FORGED) == []
+    assert not driver.messages
+
+
+@pytest.mark.parametrize("reply", [Reply(451, "Later"), Reply(452, "Full"), Reply(554, "Never"), Reply(550, "No")])
+def test_octets_after_data_refused_by_the_application_are_not_executed(reply: Reply) -> None:
+    driver = driver_in("RECIPIENT", replying((Data, reply)))
+    assert codes(driver.send(b"DATA\r\n" + FORGED)) == ["554 5.5.0"]
+    assert driver.closed
+    assert not driver.messages
+
+
+def test_octets_after_required_authentication_was_refused_are_not_executed() -> None:
+    driver = ServerDriver(hooks={"auth"}, secure=True, extensions=standard(Auth(required=True)))
+    assert codes(driver.send(b"EHLO x\r\nDATA\r\n" + FORGED)) == ["220", "250", "554 5.5.0"]
+
+
+def test_421_to_data_is_not_replaced() -> None:
+    driver = driver_in("RECIPIENT", replying((Data, Reply(421, "Stopping", "4.3.2"))))
+    assert codes(driver.send(b"DATA\r\n" + FORGED)) == ["421 4.3.2"]
+    driver = ServerDriver(limits=Limits(errors=2)).begin()
+    assert codes(driver.send(b"FOO\r\nDATA\r\n" + FORGED)) == ["500 5.5.1", "421 4.7.0"]
+
+
+@pytest.mark.parametrize("reason", REFUSED_DATA)
+def test_session_goes_on_if_the_client_waits_for_the_refusal_of_data(reason: str) -> None:
+    phase, octets = REFUSED_DATA[reason]
+    driver = ServerDriver(extensions=standard(BinaryMime()))
+    driver.send_lines(*PHASES[phase])
+    for octet in octets:
+        driver.send(bytes([octet]))
+    assert codes(driver.send_lines(HELLO, SENDER, RECIPIENT, "DATA", "x", "."))[-1] == "250 2.0.0"
+    assert driver.messages == [b"x\r\n"]
+
+
+def test_commands_after_refused_ehlo_and_auth_are_answered() -> None:
+    driver = ServerDriver(hooks={"auth"}, secure=True)
+    replies = driver.send_lines("EHLO", "EHLO x", "AUTH X", "AUTH LOGIN", "####", "c2VjcmV0", "AUTH PLAIN ####", SENDER)
+    assert codes(replies) == [
+        "220", "501", "250", "504 5.5.4", "334", "501 5.5.2", "500 5.5.1", "501 5.5.2", "250 2.1.0",
+    ]  # fmt: skip
+    assert "secret" not in "".join(replies)
+    assert "c2Vj" not in "".join(replies)

@@ -78,7 +78,7 @@ def test_twentieth_error_is_answered_with_421() -> None:
 
 def test_errors_limit_is_at_least_two() -> None:
     driver = ServerDriver(limits=Limits(errors=2)).begin()
-    assert codes(driver.send_lines("DATA x", "EHLO", "NOOP")) == ["501 5.5.4", "421"]
+    assert codes(driver.send_lines("RSET x", "EHLO", "NOOP")) == ["501 5.5.4", "421"]
     for errors in (1, 0, -1):
         with pytest.raises(ValueError, match="must be >= 2"):
             Limits(errors=errors)

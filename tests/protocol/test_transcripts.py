@@ -74,8 +74,20 @@ def test_one_turn_at_a_time(transcript: Transcript) -> None:
     assert driver.closed
 
 
-def test_one_segment(transcript: Transcript) -> None:
-    assert ServerDriver(**transcript.settings).send_in_segments(transcript.client, []).output == transcript.server
+def refused_data(transcript: Transcript) -> list[int]:
+    """Return the positions after each DATA that is refused. The client must wait there (RFC 2920 3.1)."""
+    ends = []
+    at = 0
+    for client_octets, server_octets in transcript.turns:
+        at += len(client_octets)
+        if client_octets.endswith(b"DATA\r\n") and not server_octets.startswith(b"354"):
+            ends.append(at)
+    return ends
+
+
+def test_largest_segments(transcript: Transcript) -> None:
+    driver = ServerDriver(**transcript.settings).send_in_segments(transcript.client, refused_data(transcript))
+    assert driver.output == transcript.server
 
 
 def test_one_octet_at_a_time(transcript: Transcript) -> None:
@@ -88,9 +100,10 @@ def test_one_octet_at_a_time(transcript: Transcript) -> None:
 def test_random_segments(transcript: Transcript) -> None:
     octets = transcript.client
     rng = random.Random(octets)
-    whole = ServerDriver(**transcript.settings).send_in_segments(octets, [])
+    waits = refused_data(transcript)
+    whole = ServerDriver(**transcript.settings).send_in_segments(octets, waits)
     for _ in range(50):
-        cuts = sorted(rng.sample(range(len(octets)), rng.randrange(1, 20)))
+        cuts = sorted({*rng.sample(range(len(octets)), rng.randrange(1, 20)), *waits})
         driver = ServerDriver(**transcript.settings).send_in_segments(octets, cuts)
         assert (driver.output, driver.events) == (whole.output, whole.events)
 

@@ -466,7 +466,7 @@ async def test_too_many_errors_between_chunks(autojump_clock: MockClock) -> None
     data = Reader()
     async with connected(serving(data, hooks)) as client:
         await client.open()
-        await client.send(b"BDAT 5\r\nhello" + b"DATA\r\n" * 20)
+        await client.send(b"BDAT 5\r\nhello" + b"MAIL FROM:<a@b.test>\r\n" * 20)
         await client.expect("250 2.0.0", *["503 5.5.1"] * 19, "421 4.7.0")
         await client.expect_end()
     assert data.error is not None

@@ -21,6 +21,8 @@ from helpers import (
     connected,
     listening,
     serve_memory_listener,
+    server_tls,
+    sockets,
     unbuffered,
 )
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
@@ -467,3 +469,66 @@ async def test_limits() -> None:
         await client.command("NOOP ".ljust(2000, "x"), "500 5.5.2")
         await client.command("FOO", "421 4.7.0")
         await client.expect_end()
+
+
+# --- octets that arrive before DATA is refused ----------------------------------------------------------------------
+
+FORGED = START + b"DATA\r\n" + MESSAGE + b".\r\n"
+
+
+class SlowToRefuse(RecordingHooks):
+    """Hooks that refuse DATA in place of the 354, when ``decide`` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.decide = trio.Event()
+
+    async def data(self, session: Session, body: Body) -> Reply | None:
+        await self.decide.wait()
+        return Reply(451, "Not now", "4.3.0")
+
+
+@pytest.mark.parametrize("pair", [sockets, memory_stream_pair], ids=["socket", "memory"])
+@pytest.mark.parametrize("tls", [False, True], ids=["clear", "TLS"])
+@pytest.mark.parametrize("later", [FORGED, b"M"], ids=["message", "octet"])
+async def test_octets_sent_before_a_hook_refuses_data_are_not_executed(pair: Any, tls: bool, later: bytes) -> None:
+    hooks = SlowToRefuse()
+    async with connected(Server(hooks, name=NAME, tls=server_tls()), pair=pair) as client:
+        await client.hello()
+        if tls:
+            await client.starttls()
+        await client.open()
+        await client.send(b"DATA\r\n")
+        await wait_all_tasks_blocked()
+        await client.send(later)
+        hooks.decide.set()
+        await client.expect("554 5.5.0")
+        await client.expect_end()
+    assert not hooks.errors
+
+
+@pytest.mark.parametrize("pair", [sockets, memory_stream_pair], ids=["socket", "memory"])
+async def test_session_goes_on_after_a_hook_refused_data(pair: Any) -> None:
+    hooks = SlowToRefuse()
+    hooks.decide.set()
+    async with connected(Server(hooks, name=NAME), pair=pair) as client:
+        await client.open()
+        await client.command("DATA", "451 4.3.0")
+        await client.open()
+        await client.command("DATA now", "501 5.5.4")
+        await client.quit()
+
+
+@pytest.mark.parametrize("pair", [sockets, memory_stream_pair], ids=["socket", "memory"])
+async def test_message_after_data_without_recipients_is_not_executed(
+    pair: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    hooks = RecordingHooks()
+    caplog.set_level("INFO", "smtp_trio.message")
+    async with connected(Server(hooks, name=NAME), pair=pair) as client:
+        await client.hello()
+        await client.send(b"MAIL FROM:<me@client.test>\r\nRCPT TO:<@>\r\nDATA\r\n" + FORGED)
+        await client.expect("250", "501", "554 5.5.0")
+        await client.expect_end()
+    assert not hooks.messages
+    assert "554" in caplog.messages[-1]
