@@ -26,6 +26,7 @@ from ..protocol import (
 )
 from ..protocol.replies import OK, START_MAIL_INPUT
 from .hook_runner import HookRunner
+from .received import begins_with_field
 
 # How a body is read
 #
@@ -53,9 +54,16 @@ from .hook_runner import HookRunner
 # * ``complete``: in addition, every octet was passed to the hook. Only then may the message be accepted.
 # * ``_dropping``: the hook has returned. The core discards the rest (`ServerProtocol.discard`), only its end matters.
 #
+# `Session.received` returns a field that goes before the message, and a message whose first line is not a field needs
+# an empty line between them (see `received`). The field can be asked for before the first line has been read or after
+# it, so the empty line is part of what the hook reads in the former case and of the field in the latter. Until it is
+# known what the first line is, ``_start`` holds the octets so far.
+#
 # A read may be cancelled and repeated, by a hook with a timeout of its own, for example. So nothing is taken from the
 # core before a checkpoint that is not processed after it. The one event that needs a hook to process, a command between
 # two chunks, is kept in ``_undecided`` until the hook has decided.
+
+CRLF = b"\r\n"
 
 
 class BodySession(Protocol):
@@ -133,12 +141,20 @@ class Body:
             pass
 
 
+def keep_start(body: object) -> None:
+    """Add no empty line at the beginning of a `Body`, because the caller does that itself."""
+    if isinstance(body, Body):
+        body._reader.separate = False
+
+
 class BodyReader:
     """Reads one message for its `Body`, and for the session that has to answer it."""
 
     __slots__ = (
         "_dropping",
+        "_headless",
         "_session",
+        "_start",
         "_undecided",
         "began",
         "complete",
@@ -146,6 +162,7 @@ class BodyReader:
         "envelope",
         "error",
         "interrupted",
+        "separate",
         "size",
         "started",
     )
@@ -167,6 +184,10 @@ class BodyReader:
         self.interrupted: Command | None = None
         #: All octets of the message have been received, so it can be answered.
         self.due: bool = False
+        #: An empty line goes before the message if it does not begin with a field.
+        self.separate: bool = False
+        self._start: bytes | None = b""
+        self._headless = True  # the message needs such a line, as far as is known
         self._session = session
         self._dropping = False
         self._undecided: Command | None = None
@@ -211,11 +232,17 @@ class BodyReader:
                 continue
             if isinstance(event, bytes):
                 self.size += len(event)
-                return event
+                if self._start is None:
+                    return event
+                if start := self._begin(event):
+                    return start
+                continue
             if event is NEED_DATA:
                 await self._receive()
             elif event is END_OF_BODY or (event is END_OF_CHUNK and self._dropping):
                 self.due, self.complete = True, not self._dropping
+                if start := self._begin(b"", end=True):
+                    return start
                 raise StopAsyncIteration
             elif event is END_OF_CHUNK:
                 await session.answer(OK)
@@ -227,6 +254,29 @@ class BodyReader:
             else:
                 assert isinstance(event, Command)
                 await self._between_chunks(event)
+
+    def _begin(self, data: bytes, *, end: bool = False) -> bytes:
+        """Take octets of the beginning of the message, and return what can be passed on.
+
+        ``end`` is true at the end of the message.
+        """
+        if self._start is None:
+            return data
+        start = self._start = self._start + data
+        field = begins_with_field(start)
+        if field is None and not end:
+            return b"" if self.separate else data
+        self._start = None
+        self._headless = not field and not start.startswith((b"\r\n", b"\n"))
+        if not self.separate or not start:
+            return data
+        return CRLF + start if self._headless else start
+
+    def separator(self) -> bytes:
+        """Return what must be between a trace field and this message: an empty line, or nothing."""
+        if self.size == 0:
+            self.separate = True
+        return CRLF if self._headless and not self.separate else b""
 
     async def _receive(self) -> None:
         """Wait for the client, in a scope of its own: a timeout reaches the hook as `BodyError`, never as Cancelled."""

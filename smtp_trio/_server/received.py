@@ -14,12 +14,24 @@ if TYPE_CHECKING:
 #: Everything but the characters of a domain or an address literal.
 UNSAFE = re.compile(r"[^A-Za-z0-9.:_\[\]-]")
 
+#: The beginning of a header field (RFC 5322 2.2; 4.5.8 for the space before the colon).
+FIELD_START = re.compile(rb"[!-9;-~]+[ \t]*:")
+#: The beginning of a line that may become the beginning of a field.
+FIELD_NAME = re.compile(rb"[!-9;-~]*[ \t]*")
+#: The longest name of a field in octets, by the limit of a line (RFC 5322 2.1.1).
+FIELD_NAME_OCTETS = 998
+
 
 # The field is read by people who trace a message and by filters that trust the part of it that this server has written.
 # So everything that comes from outside is restricted to harmless characters: the client chooses its name in HELO, and
 # the owner of its network the name of the peer in the DNS. A CR, LF or parenthesis in either could end the field, and
 # begin one that looks like a trace of another server. The address comes from the kernel, and mailboxes have been
 # parsed; both are safe.
+#
+# The message that follows is chosen by the client, too. If its first line is not a field but begins with white space, a
+# parser takes it for a continuation of the last field before it (RFC 5322 2.2.3), so that a client could extend this
+# server's own trace. Therefore an empty line, the end of the header, is put before a first line that is not a field.
+# Then the whole message is text, which is also right for one that has no header.
 #
 # RFC 8314 4.3 defines a "tls" clause with the cipher for submission servers. It is left out: "with ESMTPS" states that
 # TLS was in use, and a hook that needs the details has them in ``session.tls``.
@@ -34,6 +46,14 @@ def protocol_name(hello: Hello | None, envelope: Envelope | None, *, tls: bool, 
         return "SMTP"
     base = "UTF8SMTP" if envelope is not None and envelope.smtputf8 else "ESMTP"
     return base + ("S" if tls else "") + ("A" if user else "")
+
+
+def begins_with_field(start: bytes) -> bool | None:
+    """Return whether a message that begins with ``start`` begins with a header field; None if that is not known yet."""
+    start = start[: FIELD_NAME_OCTETS + 1]
+    if FIELD_START.match(start):
+        return True
+    return None if len(start) <= FIELD_NAME_OCTETS and FIELD_NAME.fullmatch(start) else False
 
 
 def _safe(name: str) -> str:

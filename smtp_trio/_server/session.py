@@ -134,8 +134,16 @@ class Session:
         return protocol_name(self.hello, self.envelope, tls=self.tls is not None, user=self.user is not None)
 
     def received(self) -> bytes:
-        """Return the ``Received:`` field for the message that is being received, with its CRLF (RFC 5321 4.4)."""
-        return received_field(
+        """Return the ``Received:`` field for the message that is being received, with its CRLF (RFC 5321 4.4).
+
+        Put it before the message. A message whose first line is not a header field could continue the field there
+        (RFC 5322 2.2.3), so an empty line comes between them: if the message has already been read, at the end of what
+        this returns, else at the beginning of the body that is read after the call.
+        """
+        # An object that is used in place of a session, such as a stub in a test, need not have a transaction.
+        transaction: Transaction | None = getattr(self, "_transaction", None)
+        body = None if transaction is None else transaction.body
+        field = received_field(
             server=self.server.name,
             protocol=self.protocol_name,
             hello=self.hello,
@@ -143,6 +151,7 @@ class Session:
             envelope=self.envelope,
             now=self.server.now(),
         )
+        return field if body is None else field + body.separator()
 
     def success(self, text: str | None = None) -> None:
         """Record the default reply to the pending command, with ``text`` if given. It is sent when the hook returns.

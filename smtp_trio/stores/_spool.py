@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from .._server.received import begins_with_field
 from ._disk import write_all
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class Spool:
         """The number of octets that were written to the file."""
         self.fd: int | None = None
         self._buffer = bytearray(head)
+        # The beginning of the message, if it comes after fields and may continue the last of them.
+        self._start: bytes | None = b"" if head else None
         self._lf = lf
 
     def create_file(self) -> int:
@@ -44,14 +47,32 @@ class Spool:
         """Read a whole body. On any error, cancellation included, the file is removed before this raises."""
         try:
             async for chunk in body:
-                self._buffer += chunk
+                self._buffer += self.separate(chunk) if self._start is not None else chunk
                 if len(self._buffer) >= MEMORY:
                     await trio.to_thread.run_sync(self.flush)
+            self.end_header()
             # The last point at which the message can be cancelled (see `GroupCommit`).
             await trio.lowlevel.checkpoint_if_cancelled()
         except BaseException:
             await self.discard_in_thread()
             raise
+
+    def separate(self, chunk: bytes) -> bytes:
+        """Return a chunk with an empty line before it if it begins a message that does not begin with a field.
+
+        Until that is known, the octets are kept, and b"" is returned.
+        """
+        start = self._start = (self._start or b"") + chunk
+        field = begins_with_field(start)
+        if field is None:
+            return b""
+        self._start = None
+        return start if field else b"\r\n" + start
+
+    def end_header(self) -> None:
+        """Add a short message, of which it is not known whether it begins with a field."""
+        if self._start:
+            self._buffer += b"\r\n" + self._start
 
     def flush(self, *, last: bool = False) -> None:
         """Write the octets in memory to the file. ``last`` means that no more follow."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Generic
 import trio
 from attrs import frozen
 
+from .._server.body import keep_start
 from .._server.hooks import Hooks
 from .._server.message_log import STORED
 from ..protocol.replies import Reply
@@ -117,6 +118,7 @@ class Store(Hooks, Generic[SpoolT]):
         if envelope is None:
             raise RuntimeError("the session is not receiving a message: call put() in the data hook")
         spool = self._spool(session, envelope)
+        keep_start(body)  # the spool adds an empty line where it can be found again
         try:
             await spool.fill(body)
         except (OSError, StoreError) as error:

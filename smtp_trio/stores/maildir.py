@@ -88,7 +88,8 @@ class Maildir(Store["MaildirSpool"]):
         return f"Maildir({self.path!r})"
 
     def _spool(self, session: Session, envelope: Envelope) -> MaildirSpool:
-        fields = encode_envelope(envelope) + session.received()
+        received = session.received().removesuffix(b"\r\n\r\n").removesuffix(b"\r\n")  # see `Spool.separate`
+        fields = encode_envelope(envelope) + received + b"\r\n"
         return MaildirSpool(self, unique_name(session.server.now()), fields, lf=self.newline == "lf")
 
     def _commit(self, messages: Sequence[MaildirSpool]) -> dict[MaildirSpool, Exception]:
@@ -191,12 +192,14 @@ def encode_envelope(envelope: Envelope) -> bytes:
 
 
 # The fields at the top, as `encode_envelope` and `Session.received` write them. The message begins after the date of
-# the ``Received:``, which is its last part (RFC 5321 4.4). A message whose first line begins with white space looks
-# like a continuation of this field, so the pattern must not read on after the date.
+# the ``Received:``, which is its last part (RFC 5321 4.4), or after an empty line if its first line is not a field. Such
+# a line could continue the last of the fields above it. An empty first line gets an empty line, too, so that the one that
+# was added can always be removed again. The pattern must not read on after the date: files of earlier versions do not
+# have the empty line.
 FIELDS = re.compile(
     rb"Return-Path: <(?P<sender>.*)>\r?\n"
     rb"(?P<recipients>(?:Envelope-To: <.*>\r?\n)+)"
-    rb"Received: (?:.*\n[ \t])*?.*;\s+(?P<date>\w{3}, \d\d? \w{3} \d{4} \d\d:\d\d:\d\d [+-]\d{4})\r?\n"
+    rb"Received: (?:.*\n[ \t])*?.*;\s+(?P<date>\w{3}, \d\d? \w{3} \d{4} \d\d:\d\d:\d\d [+-]\d{4})\r?\n(?:\r?\n)?"
 )
 RECIPIENT = re.compile(rb"Envelope-To: <(.*)>")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta, timezone
+from email.parser import BytesParser
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -207,3 +208,92 @@ async def test_name_in_hello_is_cleaned(hello: str, shown: str, autojump_clock: 
     async with connected(serving(hooks)) as client:
         await send(client, f"EHLO {hello}")
     assert parse(hooks.fields[0])["helo"] == shown
+
+
+# --- messages that do not begin with a field ------------------------------------------------------------------------
+
+NOT_FIELDS = [
+    b" from forged.test by mx.test; Mon, 1 Jan 2024 00:00:00 +0000\r\nSubject: x\r\n\r\nx\r\n",
+    b"\tfor <forged@client.test>\r\n\r\nx\r\n",
+    b"From me@client.test Mon Jan  1 00:00:00 2024\r\nSubject: x\r\n\r\nx\r\n",
+    b"\xef\xbb\xbfSubject: x\r\n\r\nx\r\n",
+    b": x\r\nSubject: x\r\n\r\nx\r\n",
+    b"plain text\r\n",
+    b"plain\r\n",
+    b"x" * 3000 + b":\r\n",
+    b" \r\nSubject: x\r\n",
+]
+FIELDS = [
+    b"Subject: x\r\n continued\r\n\r\nx\r\n",
+    b"X:\r\n",
+    b"Old-Field : x\r\n\r\nx\r\n",
+    b"\r\n no header\r\n",
+    b"",
+]
+
+
+class Prepending(RecordingHooks):
+    """Hooks that put the field before the message; it is asked for before or after the message is read."""
+
+    def __init__(self, *, field_first: bool) -> None:
+        super().__init__()
+        self.field_first = field_first
+        self.results: list[tuple[bytes, bytes]] = []
+
+    async def data(self, session: Session, body: Body) -> None:
+        field = session.received() if self.field_first else b""
+        message = await body.read()
+        # A second call must not add a second empty line.
+        self.results.append((session.received(), message) if not self.field_first else (field, message))
+        assert self.field_first is False or session.received() == field
+
+
+async def store_with_field(message: bytes, *, field_first: bool, chunk: int = 0) -> tuple[bytes, bytes]:
+    hooks = Prepending(field_first=field_first)
+    async with connected(Server(hooks, name=NAME, now=lambda: WHEN)) as client:
+        await client.open()
+        if chunk:
+            for at in range(0, len(message), chunk):
+                piece = message[at : at + chunk]
+                await client.send(b"BDAT %d\r\n" % len(piece) + piece)
+                await client.expect("250")
+            await client.command("BDAT 0 LAST", "250")
+        else:
+            await client.command("DATA", "354")
+            await client.send(message + b".\r\n")
+            await client.expect("250")
+    return hooks.results[0]
+
+
+@pytest.mark.parametrize("field_first", [True, False])
+@pytest.mark.parametrize("chunk", [0, 1, 7])
+@pytest.mark.parametrize("message", NOT_FIELDS, ids=lambda message: repr(message[:8]))
+async def test_message_cannot_continue_the_field(message: bytes, chunk: int, field_first: bool) -> None:
+    if len(message) > 1000 and chunk == 1:
+        chunk = 400
+    field, body = await store_with_field(message, field_first=field_first, chunk=chunk)
+    assert field + body == parsed_field(field) + b"\r\n" + message
+    parsed = BytesParser().parsebytes(field + body)
+    assert parsed.keys() == ["Received"]
+    assert "forged" not in parsed["Received"]
+
+
+@pytest.mark.parametrize("field_first", [True, False])
+@pytest.mark.parametrize("chunk", [0, 1, 7])
+@pytest.mark.parametrize("message", FIELDS, ids=lambda message: repr(message[:8]))
+async def test_message_with_a_header_follows_the_field_directly(message: bytes, chunk: int, field_first: bool) -> None:
+    field, body = await store_with_field(message, field_first=field_first, chunk=chunk)
+    assert (field, body) == (parsed_field(field), message)
+
+
+@pytest.mark.parametrize("chunk", [1, 3])
+async def test_message_that_ends_in_its_first_line(chunk: int) -> None:
+    field, body = await store_with_field(b"Subject", field_first=True, chunk=chunk)
+    assert (field, body) == (parsed_field(field), b"\r\nSubject")
+
+
+def parsed_field(octets: bytes) -> bytes:
+    """Return the field at the beginning of ``octets``."""
+    match = FIELD.match(octets.decode())
+    assert match is not None
+    return match[0].encode()

@@ -6,10 +6,13 @@ import os
 import re
 import stat
 import time
+from email.parser import BytesParser
 from typing import TYPE_CHECKING
 
 import pytest
+from helpers import NAME, connected
 
+from smtp_trio import Server
 from smtp_trio.stores import Maildir, Stored, StoreError, maildir, read
 
 from .sessions import between_transactions, body, envelope, large, transaction
@@ -61,7 +64,23 @@ async def test_envelopes(tmp_path: Path, sender: str, recipient: str) -> None:
     assert (stored.sender, stored.recipients, stored.message) == (sender, (recipient,), b"hello\r\n")
 
 
-@pytest.mark.parametrize("message", [b"", b"\r\n", b" not a continuation\r\n", b"\x00\xff\r\r\n\n", b"no end"])
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"",
+        b"\r\n",
+        b"\r\n\r\nno header\r\n",
+        b" not a continuation\r\n",
+        b"\tfor <forged@client.test>\r\nSubject: x\r\n",
+        b"From me@client.test Mon Jan  1 00:00:00 2024\r\nSubject: x\r\n",
+        b"\xef\xbb\xbfSubject: x\r\n",
+        b": x\r\n",
+        b"\x00\xff\r\r\n\n",
+        b"no end",
+        b"noend",
+        b"Subject: x\r\n\r\nx\r\n",
+    ],
+)
 @pytest.mark.parametrize("newline", ["crlf", "lf"])
 async def test_messages(tmp_path: Path, message: bytes, newline: str) -> None:
     store = Maildir(tmp_path, newline=newline)  # type: ignore[arg-type]
@@ -69,6 +88,22 @@ async def test_messages(tmp_path: Path, message: bytes, newline: str) -> None:
 
     expected = message if newline == "crlf" else message.replace(b"\r\n", b"\n")
     assert read(tmp_path / "new" / name).message == expected
+    parsed = BytesParser().parsebytes((tmp_path / "new" / name).read_bytes())
+    assert parsed.keys() == ["Return-Path", "Envelope-To", "Received"] + ["Subject"] * message.startswith(b"Subject: x")
+    assert "forged" not in parsed["Received"]
+
+
+async def test_message_of_a_session_without_a_header(tmp_path: Path) -> None:
+    """The session and the store do not both add an empty line."""
+    store = Maildir(tmp_path)
+    async with connected(Server(store, name=NAME)) as client:
+        for message in (b" forged\r\n", b"\r\nx\r\n", b"Subject: x\r\n\r\nx\r\n"):
+            if not client.replies:
+                await client.hello()
+            await client.deliver(message)
+            (path,) = (tmp_path / "new").iterdir()
+            assert read(path).message == message
+            path.unlink()
 
 
 async def test_lf_files_have_no_crlf_however_the_message_is_chunked(
