@@ -43,8 +43,11 @@ from .syntax import Path
 # next line with the same verb in the same phase goes through `parse_cached`, which parses the argument and runs the
 # checks 4 and 6 only. In practice nearly every command takes this path, since the cache belongs to the `Grammar` and is
 # shared by all sessions of a server. A session selects the part for its own `offer_key`, in `state_changed`, which is
-# called whenever a member of the key may have changed: after EHLO and HELO, after AUTH and after STARTTLS. That is
-# why `Extension.check_verb` must not depend on anything else.
+# called whenever a member of the key may have changed: after EHLO and HELO, after AUTH and after STARTTLS.
+#
+# The `Extension.check_verb` of this package's extensions depends on nothing else. That of other extensions may, so if
+# there is one, nothing is cached, and it is asked about every command (`Grammar.caches_verbs`). What EHLO offers is
+# computed for each session if an extension of another package decides on it; the offered keywords are part of the key.
 #
 # The cache is exact, not approximate: `tests/protocol/test_segmentation.py` compares each reply with that of a parser
 # whose cache is always empty. Its size is bounded by the number of keys, phases and verbs. What is not entered:
@@ -85,7 +88,10 @@ class CommandParser:
         state = self._state
         self._offer = self._grammar.offer(state) if state.extended else NO_OFFER
         state.offered = self._offer.keywords
-        self.cache = self._grammar.command_cache.setdefault(state.offer_key, {}) if state.user is None else {}
+        if state.user is None:
+            self.cache = self._grammar.command_cache.setdefault((state.offer_key, state.offered), {})
+        else:
+            self.cache = {}
 
     def parse_cached(self, line: bytes, cached: Mapping[str, Entry]) -> Command | None:
         """Parse a line whose verb is in ``cached``. Return None if it is not; then call `split` and `parse`."""
@@ -112,7 +118,7 @@ class CommandParser:
             if new:
                 self.check_sequence(command)
                 phase = self._dialogue.phase
-                if phase is not GREETED and not cls.starts_tls:
+                if phase is not GREETED and not cls.starts_tls and self._grammar.caches_verbs:
                     self.cache.setdefault(phase, {})[cls.verb] = entry
             for extension in checks:
                 if (reply := extension.check_command(command, self._state)) is not None:

@@ -61,8 +61,8 @@ class Extension:
     def check_verb(self, verb: str, state: SessionState) -> Reply | None:
         """Server: return a reply that refuses the verb before its argument is parsed (530, for example), or None.
 
-        The result is cached until the client sends EHLO or HELO, authenticates or starts TLS. It must therefore depend
-        on nothing but ``verb`` and those members of ``state`` that are part of `SessionState.offer_key`.
+        It is called for every command, and may depend on anything. A server with such an extension parses commands
+        more slowly, because it cannot cache the verbs that are allowed.
         """
         return None
 

@@ -66,7 +66,7 @@ class Grammar:
             self.continuations.update(extension.continuations)
         #: The extensions that override `Extension.check_verb`.
         self.verb_checks: tuple[Extension, ...] = tuple(
-            extension for extension in self.extensions if type(extension).check_verb is not Extension.check_verb
+            extension for extension in self.extensions if _overrides(extension, "check_verb")
         )
         #: The extensions whose `Extension.check_command` is called, by command class or parameter.
         self.checks: dict[type[Command] | Param[Any], tuple[Extension, ...]] = {
@@ -74,8 +74,12 @@ class Grammar:
             for extension in self.extensions
             for subject in extension.checks
         }
+        #: The results of `Extension.check_verb` depend on `SessionState.offer_key` only, so that they can be cached.
+        self.caches_verbs: bool = _depend_on_offer_key(self.verb_checks)
+        advertising = [extension for extension in self.extensions if _overrides(extension, "advertise")]
+        self._caches_offers = _depend_on_offer_key(advertising)
         self._offers: dict[tuple[object, ...], Offer] = {}
-        #: The cache of `CommandParser`, shared by all sessions, by `SessionState.offer_key`.
+        #: The cache of `CommandParser`, shared by all sessions, by `SessionState.offer_key` and the keywords offered.
         self.command_cache: dict[tuple[object, ...], dict[enum.Enum, dict[str, Any]]] = {}
 
     def has(self, keyword: str) -> bool:
@@ -87,7 +91,12 @@ class Grammar:
         return tuple(dict.fromkeys(param for kind, param in self._all_params() if kind is command))
 
     def offer(self, state: SessionState) -> Offer:
-        """Return what EHLO offers in this state. It is computed once for each `SessionState.offer_key`."""
+        """Return what EHLO offers in this state.
+
+        It is computed once for each `SessionState.offer_key`, unless an extension of another package takes part.
+        """
+        if not self._caches_offers:
+            return self._make_offer(state)
         key = state.offer_key
         offer = self._offers.get(key)
         if offer is None:
@@ -112,6 +121,19 @@ class Grammar:
         for extension in self.extensions:
             for command, params in extension.params.items():
                 yield from ((command, param) for param in params)
+
+
+def _overrides(extension: Extension, method: str) -> bool:
+    return getattr(type(extension), method) is not getattr(Extension, method)
+
+
+def _depend_on_offer_key(extensions: Iterable[Extension]) -> bool:
+    """Return whether the methods of the extensions depend on nothing but `SessionState.offer_key`.
+
+    This is known of the classes in this package. One from elsewhere, even a subclass, may look at the name in EHLO, at
+    the clock, or at a list of clients, and a result that is right for one session must not be used in another.
+    """
+    return all(type(extension).__module__.startswith(f"{__package__}.extensions.") for extension in extensions)
 
 
 def _check_unique(params: Iterable[tuple[type[Command], Param[Any]]]) -> None:

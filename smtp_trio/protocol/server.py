@@ -447,7 +447,7 @@ class ServerProtocol:
         self.outbox.append(reply.encode(enhanced=enhanced and self._enhanced))
 
     def checked_reply(self, reply: Reply) -> Reply:
-        """Return what `send` makes of this reply to the pending command.
+        """Return what `send_reply` makes of this reply to the pending command.
 
         It is ``reply``, except when that refuses DATA and octets have already been received after the DATA: then it is
         a 554 that ends the session, so that the text of a message is not executed as commands (RFC 2920 3.1).

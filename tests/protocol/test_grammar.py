@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import pytest
 
 from smtp_trio.protocol import Command, Extension, Mail, Noop, Param, Path, Reply, ServerProtocol, SessionState, Table
@@ -160,3 +163,85 @@ def test_session_state_of_a_transaction() -> None:
     assert state.extended
     state.reset()
     assert not state.extended
+
+
+# --- what may be cached ---------------------------------------------------------------------------------------------
+
+
+class Gate(Extension):
+    """An extension that asks a function about each verb."""
+
+    keyword = "X-GATE"
+
+    def __init__(self, check: Callable[[str, SessionState], bool]) -> None:
+        self.check = check
+
+    def check_verb(self, verb: str, state: SessionState) -> Reply | None:
+        return Reply(550, "Blocked", "5.7.1") if self.check(verb, state) else None
+
+
+class GatedAuth(Auth):
+    """A subclass of an extension of this package."""
+
+    def usable(self, state: SessionState, *, secure: bool) -> list[str]:
+        return [] if state.hello is None or state.hello.domain == "bad.test" else super().usable(state, secure=secure)
+
+
+def talk(grammar: Grammar, domain: str, *lines: str, **settings: Any) -> list[str]:
+    driver = ServerDriver(extensions=grammar, **settings)
+    return codes(driver.send_lines(f"EHLO {domain}", *lines))[2:]
+
+
+@pytest.mark.parametrize("order", [["bad", "good", "bad"], ["good", "bad", "good", "bad", "bad"]])
+def test_check_verb_of_one_client_does_not_hold_for_another(order: list[str]) -> None:
+    grammar = Grammar(standard(Gate(lambda verb, state: verb == "MAIL" and "bad" in str(state.hello))))
+    for name in order:
+        expected = ["550 5.7.1", "250 2.0.0"] if name == "bad" else ["250 2.1.0", "250 2.0.0"]
+        assert talk(grammar, f"{name}.test", SENDER, "RSET") == expected
+
+
+def test_check_verb_is_called_for_every_command() -> None:
+    verbs = []
+    grammar = Grammar(standard(Gate(lambda verb, _: verbs.append(verb) is not None)))
+    lines = ["NOOP", SENDER, RECIPIENT, RECIPIENT, "RSET", "BDAT 0", "VRFY a"]
+    for _ in range(2):
+        talk(grammar, "x", *lines)
+    assert verbs == ["EHLO", *(line.split()[0] for line in lines)] * 2
+
+
+def test_check_verb_may_depend_on_the_transaction_and_the_user() -> None:
+    grammar = Grammar(standard(Gate(lambda verb, state: verb == "RCPT" and len(state.rcpts) >= 2)))
+    assert talk(grammar, "x", SENDER, RECIPIENT, RECIPIENT, RECIPIENT)[1:] == ["250 2.1.5", "250 2.1.5", "550 5.7.1"]
+    plain = "AUTH PLAIN AGZyZWQAc2VjcmV0"
+    replies = talk(grammar, "x", plain, SENDER, RECIPIENT, RECIPIENT, RECIPIENT, secure=True, hooks={"auth"})
+    assert replies == ["235 2.7.0", "250 2.1.0", "250 2.1.5", "250 2.1.5", "550 5.7.1"]
+
+
+def test_subclass_of_an_extension_is_asked_in_every_session() -> None:
+    grammar = Grammar(standard(GatedAuth()))
+    for domain, expected in [("bad.test", "502 5.5.1"), ("good.test", "334"), ("bad.test", "502 5.5.1")]:
+        assert talk(grammar, domain, "AUTH PLAIN", secure=True, hooks={"auth"}) == [expected]
+
+
+class Announced(Colour):
+    """An extension that is only offered to some clients."""
+
+    def __init__(self, offered: Iterator[bool]) -> None:
+        self.offered = offered
+
+    def advertise(self, state: SessionState) -> str | None:
+        return self.keyword if next(self.offered) else None
+
+
+def test_offer_of_one_session_does_not_hold_for_another() -> None:
+    # Each session makes the offer twice: for the reply to EHLO, and for what is accepted after it.
+    grammar = Grammar(standard(Announced(iter([True, True, False, False, True, True]))))
+    for expected in ("250 2.1.0", "555 5.5.4", "250 2.1.0"):
+        assert talk(grammar, "x", "MAIL FROM:<a@b> COLOUR=RED") == [expected]
+
+
+def test_extensions_of_this_package_are_cached() -> None:
+    grammar = Grammar(standard(Auth(required=True), StartTls(required=True), BinaryMime()))
+    assert grammar.caches_verbs
+    state = SessionState("mx.test")
+    assert grammar.offer(state) is grammar.offer(state)
