@@ -54,7 +54,7 @@ class Server:
     :param tls: an SSL context with the server's certificate. It enables STARTTLS (RFC 3207) and ``implicit_tls``.
     :param extensions: the ESMTP extensions to offer; see `smtp_trio.standard`.
     :param limits: what one client may use; see `Limits`.
-    :param newlines: what to do with a bare CR or LF in a message: "reject" (550), "normalize" (replace it by CRLF) or
+    :param newlines: what to do with a bare CR or LF in a message: "reject" (550, also for a NUL), "normalize" (replace it by CRLF) or
         "preserve".
     :param now: returns the current time as an aware datetime, for ``Received`` fields and stores.
     :param token: returns a number of random octets, for ids and nonces. ``now`` and ``token`` are the only sources of

@@ -1,4 +1,4 @@
-"""`BodyInspector`: checks a message while it is received: newlines, size, and the number of Received fields."""
+"""`BodyInspector`: checks a message while it is received: newlines, NUL, size, and the number of Received fields."""
 
 from __future__ import annotations
 
@@ -111,6 +111,10 @@ class BodyInspector:
         self._cr = not end and data.endswith(b"\r")
         if self._cr:
             data = data[:-1]
+        if self._newlines == "reject" and (nul := data.find(b"\0")) >= 0:
+            # RFC 2045 2.7 and 2.8: neither 7bit nor 8bit data may contain it. Some servers read a message as a C string,
+            # and take a dot after a NUL for the end of the message.
+            faults.append((nul, replies.NUL))
         normalized = normalize_newlines(data)
         if normalized is data:
             return data

@@ -156,6 +156,7 @@ TOO_MANY_RECIPIENTS = Reply(452, "Too many recipients", "4.5.3")
 
 BARE_CR = Reply(550, "Message refused: bare CR; lines must end in CRLF", "5.5.2")
 BARE_LF = Reply(550, "Message refused: bare LF; lines must end in CRLF", "5.5.2")
+NUL = Reply(550, "Message refused: NUL character; use BODY=BINARYMIME", "5.6.0")
 TOO_BIG = Reply(552, "Message size exceeds the maximum", "5.3.4")
 LOOP = Reply(554, "Too many Received fields: mail loop detected", "5.4.6")
 LOCAL_ERROR = Reply(451, "Local error in processing", "4.3.0")

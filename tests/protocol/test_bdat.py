@@ -181,7 +181,7 @@ def test_chunks_far_over_the_limit_close_the_connection() -> None:
 
 
 def test_chunks_are_not_interpreted() -> None:
-    body = b"\r\n.\r\n..\r\n\0\xff\r\n"
+    body = b"\r\n.\r\n..\r\n\1\xff\r\n"
     driver = begin()
     driver.send(f"BDAT {len(body)} LAST\r\n".encode() + body)
     assert driver.messages == [body]

@@ -91,8 +91,8 @@ def test_dot_at_the_end_of_a_line_is_not_the_end() -> None:
     assert driver.messages == [b"x.\r\n"]
 
 
-def test_all_octets_are_preserved() -> None:
-    octets = bytes(set(range(256)) - set(b"\r\n")) * 3 + b"\r\n"
+def test_all_octets_but_nul_are_preserved() -> None:
+    octets = bytes(set(range(1, 256)) - set(b"\r\n")) * 3 + b"\r\n"
     driver = ServerDriver().begin("MAIL FROM:<a@b> BODY=8BITMIME", RECIPIENT)
     driver.send(b"DATA\r\n" + octets + b".\r\n")
     assert driver.messages == [octets]
@@ -160,6 +160,34 @@ def test_header_is_not_validated() -> None:
         driver.send_lines(HELLO, SENDER, RECIPIENT)
         assert codes(driver.send(b"DATA\r\n" + body + b".\r\n")) == ["354", "250 2.0.0"]
         assert driver.messages[-1] == body
+
+
+@pytest.mark.parametrize("body", [b"a\0b\r\n", b"\0.\r\n", b"x\r\n.\0\r\n", b"\0" * 70000 + b"\r\n", b"x\r\n\0\r\n"])
+def test_nul_in_a_message_is_refused(body: bytes) -> None:
+    driver = driver_in("RECIPIENT")
+    for cut in {1, 2, 5, len(body)}:
+        begin = driver.send_lines("RSET", SENDER, RECIPIENT, "DATA")
+        assert codes(begin)[-1] == "354"
+        assert codes(driver.send(body[:cut]) + driver.send(body[cut:] + b".\r\n")) == ["550 5.6.0"]
+        driver.send_lines(SENDER, RECIPIENT)
+        chunk = b"BDAT %d LAST\r\n" % len(body) + body
+        assert codes(driver.send(chunk[:cut]) + driver.send(chunk[cut:])) == ["550 5.6.0"]
+    assert driver.messages == []
+
+
+@pytest.mark.parametrize("newlines", ["normalize", "preserve"])
+def test_nul_in_a_message_is_kept_without_reject(newlines: str) -> None:
+    driver = ServerDriver(newlines=newlines).begin(SENDER, RECIPIENT, "BDAT 4 LAST\r\na\0\r\nRSET")
+    assert driver.messages == [b"a\0\r\n"]
+
+
+def test_nul_is_allowed_in_a_binarymime_message() -> None:
+    driver = ServerDriver(extensions=standard(BinaryMime())).begin("MAIL FROM:<a@b> BODY=BINARYMIME", RECIPIENT)
+    assert codes(driver.send(b"BDAT 1\r\n\0BDAT 2 LAST\r\n\0\n")) == ["250 2.0.0", "250 2.0.0"]
+    assert driver.messages == [b"\0\0\n"]
+    # The next message of the session is not binary.
+    driver.send_lines(SENDER, RECIPIENT)
+    assert codes(driver.send(b"BDAT 1 LAST\r\n\0")) == ["550 5.6.0"]
 
 
 # --- octets that arrive before DATA is refused ----------------------------------------------------------------------

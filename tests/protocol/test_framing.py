@@ -10,7 +10,7 @@ from hypothesis import given, strategies as st
 from smtp_trio.protocol import BadCommandError
 from smtp_trio.protocol.body_inspector import BodyInspector, Newlines
 from smtp_trio.protocol.framing import CountedReader, DotTerminatedReader, LineReader, ReceiveBuffer
-from smtp_trio.protocol.replies import BARE_CR, BARE_LF, LOOP, TOO_BIG
+from smtp_trio.protocol.replies import BARE_CR, BARE_LF, LOOP, NUL, TOO_BIG
 
 MODES: list[Newlines] = ["reject", "normalize", "preserve"]
 
@@ -230,9 +230,17 @@ def test_other_fields_and_the_body_are_not_counted(octets: bytes, mode: Newlines
         (b"\r\n\r", BARE_CR),
         (b"\r\r\n", BARE_CR),
         (b"\r\n\n", BARE_LF),
+        (b"a\0b", NUL),
+        (b"\0", NUL),
+        (b"a: b\r\n\r\n\0.\r\n", NUL),
+        (b"\r\n.\0\r\n", NUL),
+        (b"\0\n", NUL),
+        (b"\n\0", BARE_LF),
+        (b"\r\0", BARE_CR),
+        (b"x\0\r", NUL),
     ],
 )
-def test_bare_cr_and_lf(octets: bytes, fault: object) -> None:
+def test_bare_cr_and_lf_and_nul(octets: bytes, fault: object) -> None:
     for cut in range(len(octets) + 1):
         assert inspect(pieces(octets, cut), "reject")[1].fault is fault
         assert inspect(pieces(octets, cut), "preserve")[0] == octets
@@ -246,7 +254,7 @@ def test_normalization_does_not_depend_on_pieces(octets: bytes, data: st.DataObj
     assert (out, inspector.size) == (expected, len(expected))
     assert (inspector.repaired > 0) == (octets != expected)
     out, inspector = inspect(pieces(octets, *cuts), "reject")
-    assert out == (octets if octets == expected else None)
+    assert out == (octets if octets == expected and b"\0" not in octets else None)
 
 
 def test_cr_is_held_back_between_pieces() -> None:

@@ -201,8 +201,13 @@ def test_check_verb_of_one_client_does_not_hold_for_another(order: list[str]) ->
 
 
 def test_check_verb_is_called_for_every_command() -> None:
-    verbs = []
-    grammar = Grammar(standard(Gate(lambda verb, _: verbs.append(verb) is not None)))
+    verbs: list[str] = []
+
+    def record(verb: str, state: SessionState) -> bool:
+        verbs.append(verb)
+        return False
+
+    grammar = Grammar(standard(Gate(record)))
     lines = ["NOOP", SENDER, RECIPIENT, RECIPIENT, "RSET", "BDAT 0", "VRFY a"]
     for _ in range(2):
         talk(grammar, "x", *lines)

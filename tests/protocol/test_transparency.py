@@ -13,10 +13,11 @@ from smtp_trio.protocol.framing import DotTerminatedReader, ReceiveBuffer
 from .driver import RECIPIENT, SENDER, ServerDriver, codes
 
 BARE = "550 5.5.2"
+NUL = "550 5.6.0"
 OK = "250 2.0.0"
 
 #: Octets between "a" and "b" that do not end the message: the message as received, with normalized newlines, and the
-#: reply if bare CR and LF are refused.
+#: reply if bare CR and LF, and NUL, are refused.
 NO_END: dict[bytes, tuple[bytes, bytes, str]] = {
     b"\n.\n": (b"a\n.\nb\r\n", b"a\r\n.\r\nb\r\n", BARE),
     b"\n.\r\n": (b"a\n.\r\nb\r\n", b"a\r\n.\r\nb\r\n", BARE),
@@ -27,9 +28,9 @@ NO_END: dict[bytes, tuple[bytes, bytes, str]] = {
     b"\n.\r": (b"a\n.\rb\r\n", b"a\r\n.\r\nb\r\n", BARE),
     b"\r\n.\r\r\n": (b"a\r\n\r\r\nb\r\n", b"a\r\n\r\n\r\nb\r\n", BARE),
     b"\n\n.\r\n": (b"a\n\n.\r\nb\r\n", b"a\r\n\r\n.\r\nb\r\n", BARE),
-    # NUL is not a line end: these messages are valid.
-    b"\r\n\0.\r\n": (b"a\r\n\0.\r\nb\r\n", b"a\r\n\0.\r\nb\r\n", OK),
-    b"\r\n.\0\r\n": (b"a\r\n\0\r\nb\r\n", b"a\r\n\0\r\nb\r\n", OK),
+    # NUL is not a line end.
+    b"\r\n\0.\r\n": (b"a\r\n\0.\r\nb\r\n", b"a\r\n\0.\r\nb\r\n", NUL),
+    b"\r\n.\0\r\n": (b"a\r\n\0\r\nb\r\n", b"a\r\n\0\r\nb\r\n", NUL),
     b"\r\n..\r\n": (b"a\r\n.\r\nb\r\n", b"a\r\n.\r\nb\r\n", OK),
 }
 #: Octets that end the message: the message is what comes before, and "b" and "." are commands.
@@ -90,7 +91,7 @@ def test_refusal_names_bare_cr_or_lf() -> None:
 def test_sequences_in_bdat_do_not_end_the_message(seq: bytes, mode: str) -> None:
     body = b"a" + seq + b"b\r\n"
     stripped = body.replace(b"\r\n", b"")
-    bare = b"\r" in stripped or b"\n" in stripped
+    fault = NUL if b"\0" in body else BARE if b"\r" in stripped or b"\n" in stripped else OK
     normalized = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
     command = f"BDAT {len(body)} LAST\r\n".encode()
     for cut in range(len(body) + 1):
@@ -99,8 +100,8 @@ def test_sequences_in_bdat_do_not_end_the_message(seq: bytes, mode: str) -> None
             driver.begin(f"{SENDER} BODY={'BINARYMIME' if binary else '8BITMIME'}", RECIPIENT)
             begun = len(driver.output)
             driver.send_in_segments(command + body + b"NOOP\r\n", [len(command) + cut])
-            refused = bare and mode == "reject" and not binary
-            assert codes(driver.output[begun:].decode().splitlines()) == [BARE if refused else OK, OK]
+            refused = fault != OK and mode == "reject" and not binary
+            assert codes(driver.output[begun:].decode().splitlines()) == [fault if refused else OK, OK]
             assert driver.messages == ([] if refused else [normalized if mode == "normalize" and not binary else body])
 
 
