@@ -55,8 +55,8 @@ from .syntax import Path
 # - verbs in the phase GREETED and STARTTLS, which are rare and have rules of their own in `ServerProtocol`;
 # - anything in an authenticated session: `check_verb` may look at the user, and there are many users. Such a session
 #   has a cache of its own;
-# - lines that are not printable ASCII or do not have the verb in the exact spelling of the first one. They go
-#   through `split` and `parse`, and get the same result.
+# - lines that are not printable ASCII, do not have the verb in the exact spelling of the first one, or have white space
+#   that has to be normalized (`syntax.normalize_space`). They go through `split` and `parse`, and get the same result.
 
 #: Methods of HTTP. A web browser can be made to connect to a mail server and send a request that contains SMTP
 #: commands, so a session that begins with one of these is closed.
@@ -97,7 +97,10 @@ class CommandParser:
         """Parse a line whose verb is in ``cached``. Return None if it is not; then call `split` and `parse`."""
         if not line.isascii():
             return None
-        verb, _, argument = line.decode().partition(" ")
+        text = line.decode()
+        if "  " in text or text.endswith(" "):  # and tabs are not printable
+            return None
+        verb, _, argument = text.partition(" ")
         entry = cached.get(verb)
         if entry is None or not argument.isprintable():
             return None
@@ -142,12 +145,12 @@ class CommandParser:
             text = line.decode()  # as UTF-8; whether it may be more than ASCII depends on the argument (RFC 6531)
         except UnicodeDecodeError:
             # 501 if the verb is valid, as RFC 4954 4 requires for an argument of AUTH that is not base64.
-            verb = line.partition(b" ")[0].upper().decode("latin-1")
+            verb = syntax.normalize_space(line.decode("latin-1")).partition(" ")[0].upper()
             known = self._grammar.verbs.get(verb)
             if known is None:
                 raise BadCommandError(replies.BAD_UTF8) from None
             raise BadCommandError(replies.BAD_CHARACTER, verb=verb, close=known.counted) from None
-        verb, _, argument = text.rstrip(" \t").partition(" ")
+        verb, _, argument = syntax.normalize_space(text).partition(" ")
         cls = self._grammar.verbs.get(verb) or self._grammar.verbs.get(verb.upper() if verb.isascii() else "")
         if cls is not None:
             if not argument.isprintable() and syntax.CONTROL.search(argument):

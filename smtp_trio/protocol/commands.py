@@ -78,9 +78,12 @@ class Command:
 
     @classmethod
     def decode(cls, argument: str, known_params: KnownParams) -> Command:
-        """Parse the argument. Raises `BadCommandError` with the reply to send if it is not valid."""
-        # RFC 5321 4.1.1: trailing white space SHOULD be tolerated. 4.3.2: 501 for any other argument.
-        if argument.strip(" \t"):
+        """Parse the argument. Raises `BadCommandError` with the reply to send if it is not valid.
+
+        White space in ``argument`` has been normalized by `smtp_trio.protocol.syntax.normalize_space`: there are single
+        spaces between the words.
+        """
+        if argument:  # RFC 5321 4.3.2
             raise BadCommandError(Reply(501, f"{cls.verb} takes no argument", "5.5.4"))
         return cls()
 
@@ -131,8 +134,8 @@ class Hello(Command):
     @classmethod
     def decode(cls, argument: str, known_params: KnownParams) -> Self:
         """Parse the argument. Raises `BadCommandError` if it is not valid."""
-        words = argument.split()
-        if not words:
+        words = argument.split(" ")
+        if not words[0]:
             raise BadCommandError(Reply(501, f"Domain or address literal missing, syntax: {cls.usage}", "5.5.4"))
         if not words[0].isascii():  # RFC 6531 3.7.1: only A-labels are allowed here
             raise BadCommandError(Reply(501, "Domain must be ASCII; use A-labels (xn--)", "5.5.4"))
@@ -242,7 +245,7 @@ def _plain_rcpt(argument: str) -> Rcpt | None:
 
 def _split_path(cls: type[Mail | Rcpt], argument: str) -> tuple[syntax.Path, str]:
     """Return the path of a MAIL or RCPT and the text of its parameters."""
-    parts = syntax.parse_argument(argument.rstrip(" \t"))
+    parts = syntax.parse_argument(argument)
     word, status = ("FROM", "5.1.7") if cls is Mail else ("TO", "5.1.3")
     if parts is None or parts[0] != word:
         raise BadCommandError(Reply(501, f"Syntax: {cls.usage}", "5.5.4"))
@@ -326,7 +329,7 @@ class Quit(Command):
 
 @frozen
 class Query(Command):
-    """VRFY or EXPN (RFC 5321 3.5), with ``argument`` as sent."""
+    """VRFY or EXPN (RFC 5321 3.5). In ``argument``, single spaces are between the words, however they were sent."""
 
     argument: str
     params: Params = NO_PARAMS
@@ -340,11 +343,11 @@ class Query(Command):
     @classmethod
     def decode(cls, argument: str, known_params: KnownParams) -> Self:
         """Parse the argument. Raises `BadCommandError` if it is not valid."""
-        name, params = argument.strip(" \t"), NO_PARAMS
+        name, params = argument, NO_PARAMS
         # RFC 6531 3.7.4.2: the only parameter is SMTPUTF8, after the argument.
         head, _, last = name.rpartition(" ")
         if head and last.upper() in known_params:
-            name, params = head.rstrip(), parse_params(last, known_params)
+            name, params = head, parse_params(last, known_params)
         if not name:
             raise BadCommandError(Reply(501, f"Syntax: {cls.usage}", "5.5.4"))
         return cls(name, params)
@@ -393,7 +396,7 @@ class Help(Command):
     @classmethod
     def decode(cls, argument: str, known_params: KnownParams) -> Self:
         """Return the command, with the argument as its topic."""
-        return cls(argument.strip(" \t"))
+        return cls(argument)
 
 
 #: The commands of RFC 5321 itself, by verb.

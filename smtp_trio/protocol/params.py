@@ -97,8 +97,6 @@ def parse_params(text: str, known_params: KnownParams) -> Params:
     """
     values: dict[Param[Any], Any] = {}
     for word in text.split(" "):
-        if not word:  # RFC 5321 4.1.2 allows one space between parameters. Several are unambiguous, so accept them.
-            continue
         match = syntax.PARAMETER.fullmatch(word)
         if match is None:
             raise BadCommandError(Reply(501, f"Malformed parameter: {word!a}", "5.5.4"))

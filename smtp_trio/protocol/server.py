@@ -49,6 +49,7 @@ from .grammar import Grammar
 from .limits import Limits
 from .replies import Reply
 from .session_state import SessionState
+from .syntax import normalize_space
 
 # What is being read
 # ------------------
@@ -285,8 +286,8 @@ class ServerProtocol:
         limit, too_long = grammar.line_limit, replies.LONG_LINE
         if len(buffer) >= limit and grammar.line_limits:
             # RFC 4954 4: lines of an AUTH exchange may be longer. The verb matters only if so much is buffered.
-            head = buffer.data[buffer.at : buffer.at + 16].partition(b" ")[0].upper().decode("latin-1")
-            verb = continuation.verb if continuation else head
+            head = normalize_space(buffer.data[buffer.at : buffer.at + 16].decode("latin-1"))
+            verb = continuation.verb if continuation else head.partition(" ")[0].upper()
             if verb in grammar.line_limits:
                 limit, too_long = grammar.line_limits[verb], Reply(500, f"{verb} line too long", "5.5.6")
         return self._lines.read_line(limit, too_long)
@@ -294,7 +295,7 @@ class ServerProtocol:
     def _next_command(self, line: bytes) -> Event:
         continuation = self.grammar.continuations.get(self.dialogue.phase)
         if continuation is not None:
-            return self._set_pending(continuation.decode(line.decode("latin-1"), {}))
+            return self._set_pending(continuation.decode(normalize_space(line.decode("latin-1")).strip(" "), {}))
         cls, argument = self._parser.split(line)
         if cls.counted:
             return self._next_counted(cls, argument)

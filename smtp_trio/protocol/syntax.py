@@ -50,10 +50,26 @@ PARAMETER = re.compile(rf"(?P<keyword>[A-Za-z0-9][A-Za-z0-9-]*)(?:=(?P<value>[^\
 #: Characters that no command contains: controls, and U+2028 and U+2029, which some readers of log files take for line
 #: breaks.
 CONTROL = re.compile(r"[\0-\x1f\x7f-\x9f\u2028\u2029]")
+#: A quoted string, or white space outside of one. A quoted string that is not closed extends to the end.
+WHITE_SPACE = re.compile(r'("(?:[^"\\]|\\.?)*"?)|[ \t]+')
 DIGITS = re.compile(r"[0-9]{1,20}")
 XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*")
 XTEXT_HEX = re.compile(r"\+([0-9A-F]{2})")
 XTEXT_SPECIAL = re.compile(rb"[^!-*,-<>-~]")
+
+
+# White space in command lines. RFC 5321 4.1.1 has a single SP between words. It asks servers to tolerate white space at
+# the end of a line only, but clients in the field send several spaces, and tabs. What they mean is clear, so the rule is the
+# same for all verbs, and for the lines of an AUTH exchange: a run of spaces and tabs counts as one space, and is ignored
+# at the end of the line. `normalize_space` is the only place that knows it; the parsers of arguments see single spaces.
+# In a quoted local part (RFC 5321 4.1.2) a space is a character of the name, so quoted strings are left as they are.
+
+
+def normalize_space(line: str) -> str:
+    """Return a line with single spaces between its words, and without white space at its end."""
+    if "\t" in line or "  " in line:
+        line = WHITE_SPACE.sub(lambda match: match[1] or " ", line)
+    return line.rstrip(" ")
 
 
 @frozen(cache_hash=True)

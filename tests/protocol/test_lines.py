@@ -364,3 +364,96 @@ def test_bare_lf_does_not_end_a_long_line() -> None:
     driver = ServerDriver().begin()
     assert codes(driver.send(b"x" * 4000 + b"\n" + b"x" * 4000)) == []
     assert codes(driver.send(b"\r\nNOOP\r\n")) == ["500 5.5.2", "250 2.0.0"]
+
+
+# --- white space ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("space", [" ", "  ", "\t", "\t ", " \t \t  "], ids=repr)
+@pytest.mark.parametrize("repeat", [1, 2], ids=["first", "again"])
+def test_white_space_between_words(space: str, repeat: int) -> None:
+    lines = [
+        ("EHLO client.test", "250"),
+        ("MAIL FROM:<a@b> SIZE=5 BODY=8BITMIME", "250 2.1.0"),
+        ("RCPT TO:<c@d>", "250 2.1.5"),
+        ("VRFY John Smith", "252 2.5.0"),
+        ("VRFY a@b SMTPUTF8", "252 2.5.0"),
+        ("NOOP x y", "250 2.0.0"),
+        ("HELP MAIL", "214 2.0.0"),
+        ("BDAT 0", "250 2.0.0"),
+        ("BDAT 0 LAST", "250 2.0.0"),
+        ("RSET ", "250 2.0.0"),
+        ("AUTH FOO eA==", "504 5.5.4"),
+        ("HELO client.test", "250"),
+    ]
+    driver = ServerDriver(hooks={"auth"}, secure=True)
+    driver.send_lines()
+    plain = ServerDriver(hooks={"auth"}, secure=True)
+    plain.send_lines()
+    for _ in range(repeat):
+        for line, expected in lines:
+            assert codes(driver.send_lines(line.replace(" ", space))) == [expected]
+            plain.send_lines(line)
+    assert driver.events == plain.events
+
+
+def test_white_space_around_the_colon_and_after_the_address() -> None:
+    for line in (
+        "MAIL\tFROM:\t<a@b>\t",
+        "MAIL FROM\t:<a@b>  ",
+        "mail  from :  a@b\t \tSIZE=1",
+        "MAIL  FROM:<a@b>\t\tSIZE=1 ",
+    ):
+        driver = ServerDriver().begin()
+        assert codes(driver.send_lines(line)) == ["250 2.1.0"], line
+
+
+def test_white_space_in_a_quoted_local_part_is_kept() -> None:
+    driver = ServerDriver().begin('MAIL  FROM:<"a  b \\"  c"@d>  SIZE=1', r'RCPT  TO:<"x\  y"@z>')
+    mail, rcpt = driver.events[-2:]
+    assert isinstance(mail, Mail)
+    assert isinstance(rcpt, Rcpt)
+    assert mail.sender.local == '"a  b \\"  c"'
+    assert rcpt.recipient.local == r'"x\  y"'
+    assert codes(driver.send_lines('RCPT TO:<"a\tb"@c>')) == ["501 5.5.2"]
+
+
+def test_white_space_before_the_verb_is_refused() -> None:
+    assert codes(ServerDriver().begin().send_lines(" NOOP", "\tNOOP", "  ", "\t")) == ["500 5.5.2"] * 4
+
+
+def test_tab_after_the_verb_of_a_line_that_is_not_utf8() -> None:
+    assert codes(ServerDriver().begin().send_lines(b"NOOP\t\xff", b"MAIL  FROM:<\xff@b>")) == ["501 5.5.2"] * 2
+    driver = ServerDriver().begin()
+    driver.send_lines(b"BDAT\t\xff")
+    assert driver.closed
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["AUTH  PLAIN  AGZyZWQAc2VjcmV0"],
+        ["AUTH\tPLAIN\tAGZyZWQAc2VjcmV0 "],
+        ["auth \t plain", "AGZyZWQAc2VjcmV0  "],
+        ["AUTH PLAIN ", "\tAGZyZWQAc2VjcmV0"],
+        ["AUTH LOGIN", " ZnJlZA==", "c2VjcmV0\t"],
+        ["AUTH LOGIN  ZnJlZA==", "\tc2VjcmV0"],
+    ],
+)
+def test_white_space_in_an_auth_exchange(lines: list[str]) -> None:
+    driver = ServerDriver(hooks={"auth"}, secure=True).begin()
+    assert codes(driver.send_lines(*lines))[-1] == "235 2.7.0"
+    assert driver.credentials[0].user == "fred"
+
+
+def test_white_space_around_the_cancellation_of_auth() -> None:
+    driver = ServerDriver(hooks={"auth"}, secure=True).begin()
+    for line in ("* ", " *", "*\t"):
+        assert codes(driver.send_lines("AUTH PLAIN", line)) == ["334", "501 5.7.0"]
+    assert codes(driver.send_lines("AUTH PLAIN", "AGZy ZWQAc2VjcmV0")) == ["334", "501 5.5.2"]
+
+
+def test_long_auth_line_with_a_tab() -> None:
+    driver = ServerDriver(hooks={"auth"}, secure=True).begin()
+    assert codes(driver.send_lines("AUTH\tPLAIN " + "A" * 8000)) == ["501 5.5.2"]
+    assert codes(driver.send_lines("AUTH\tPLAIN " + "A" * 13000)) == ["500 5.5.6"]

@@ -99,7 +99,7 @@ class AuthCommand(Command):
     @classmethod
     def decode(cls, argument: str, known_params: KnownParams) -> Self:
         """Parse the argument. Raises `BadCommandError` (501) if it is not a mechanism and at most one response."""
-        words = argument.rstrip(" \t").split(" ")
+        words = argument.split(" ")
         if not words[0] or not words[0].isascii() or len(words) > 2:
             raise BadCommandError(Reply(501, f"Syntax: {cls.usage}", "5.5.2" if words[0] else "5.5.4"))
         # RFC 4954 4: "=" is an empty initial response. Without it, a mechanism could not tell that from an absent one.

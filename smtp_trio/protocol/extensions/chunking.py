@@ -72,7 +72,7 @@ class Bdat(CountedCommand):
     @classmethod
     def decode(cls, argument: str, known_params: KnownParams) -> Bdat:
         """Parse the argument. Raises `BadCommandError`, 501 and the end of the connection, when the size is invalid."""
-        count, *rest = argument.rstrip(" \t").split(" ")
+        count, *rest = argument.split(" ")
         last = len(rest) == 1 and rest[0].isascii() and rest[0].upper() == "LAST"
         if syntax.DIGITS.fullmatch(count) is None or int(count) >= SIZE_LIMIT or (rest and not last):
             raise BadCommandError(BAD_SIZE, verb="BDAT", close=True)
