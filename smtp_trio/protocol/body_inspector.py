@@ -7,7 +7,7 @@ import re
 from typing import Final, Literal
 
 from . import replies
-from .dot_stuffing import normalize_newlines
+from .dot_stuffing import count_held_crs, normalize_newlines
 from .replies import Reply
 
 # How a message is inspected
@@ -17,7 +17,8 @@ from .replies import Reply
 # cut. Two things are therefore carried from one piece to the next:
 #
 # - A CR at the end of a piece. Whether it is bare is known with the next octet, so it is held back and put before the
-#   next piece. The last piece is checked with ``end=True``, and then a CR at its end is bare.
+#   next piece. To be normalized, a run of CRs is held back, because it is one line end if an LF follows. The last piece
+#   is checked with ``end=True``, and then a CR at its end is bare.
 # - While the header lasts, the last octets of the header so far. Received fields are counted, and the end of the header
 #   is found, in a window made of these octets and the new piece. The window overlaps by one octet less than the length
 #   of the searched text: a field that is cut in two is found, and none is counted twice. The window begins with a
@@ -46,7 +47,7 @@ class BodyInspector:
     """
 
     __slots__ = (
-        "_cr",
+        "_crs",
         "_header_tail",
         "_max_received",
         "_max_size",
@@ -63,7 +64,7 @@ class BodyInspector:
         self._newlines = newlines
         self._max_size = max_size
         self._max_received = max_received
-        self._cr = False  # the last piece ended in a CR, which is held back
+        self._crs = 0  # CRs at the end of the last piece, which are held back
         self._header_tail: bytes | None = b"\r\n"  # the last octets of the header, None after its end
         self._received_fields = 0
         #: The reply that the message must get because it cannot be accepted.
@@ -94,7 +95,7 @@ class BodyInspector:
     @property
     def holds_cr(self) -> bool:
         """True if a CR is held back until the next octet is known."""
-        return self._cr
+        return self._crs > 0
 
     @property
     def far_too_big(self) -> bool:
@@ -106,11 +107,12 @@ class BodyInspector:
         self.received += count
 
     def _check_newlines(self, data: bytes, faults: list[tuple[int, Reply]], *, end: bool) -> bytes:
-        if self._cr:
-            data = b"\r" + data
-        self._cr = not end and data.endswith(b"\r")
-        if self._cr:
-            data = data[:-1]
+        if self._crs:
+            data = b"\r" * self._crs + data
+        self._crs = 0
+        if not end and data.endswith(b"\r"):
+            self._crs = count_held_crs(data) if self._newlines == "normalize" else 1
+            data = data[: -self._crs]
         if self._newlines == "reject" and (nul := data.find(b"\0")) >= 0:
             # RFC 2045 2.7 and 2.8: neither 7bit nor 8bit data may contain it. Some servers read a message as a C string,
             # and take a dot after a NUL for the end of the message.

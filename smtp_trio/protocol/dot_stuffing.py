@@ -6,17 +6,41 @@ piece that needs no change is returned as it is, without a copy.
 
 from __future__ import annotations
 
+import re
 from io import IncrementalNewlineDecoder
+
+# A program that opens a file with CRLF in text mode and writes CRLF again makes CR CR LF of each line end. Taken as two
+# line ends it would add an empty line after the first field, so that the rest of the header became text. Hence a run of
+# CRs before an LF is one line end. Whether an LF follows may only be known with the next piece, so the CRs at the end of
+# a piece are held back, at most MAX_CRS of them: of a longer run, the first ones are line ends of their own.
+
+MAX_CRS = 998
+CR_RUN = re.compile(rb"\r\r+\n?")
+
+
+def _collapse(run: re.Match[bytes]) -> bytes:
+    crs = run[0]
+    return b"\r" * (len(crs) - 1 - MAX_CRS) + b"\r\n" if crs.endswith(b"\n") else crs
+
+
+def count_held_crs(data: bytes) -> int:
+    """Return how many CRs at the end of a piece must wait for the next piece before they are normalized."""
+    return min(len(data) - len(data.rstrip(b"\r")), MAX_CRS) if data.endswith(b"\r") else 0
 
 
 def normalize_newlines(data: bytes) -> bytes:
-    """Return ``data`` with every CR, LF and CRLF replaced with CRLF. ``data`` itself is returned if nothing changes."""
+    """Return ``data`` with every CR, LF, CRLF, and run of CRs before an LF, replaced with CRLF.
+
+    ``data`` itself is returned if nothing changes.
+    """
     # The decoder that text files use to detect their newlines is the fastest way to find out whether data has any bare
     # CR or LF, whatever the data.
     decoder = IncrementalNewlineDecoder(None, translate=False)
     decoder.decode(data.decode("latin-1"), final=True)
     if decoder.newlines is None or decoder.newlines == "\r\n":
         return data
+    if b"\r\r\n" in data:
+        data = CR_RUN.sub(_collapse, data)
     return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
 
 
@@ -33,24 +57,24 @@ class NewlineNormalizer:
     message the same whichever is used.
     """
 
-    __slots__ = ("_cr", "_line_open")
+    __slots__ = ("_crs", "_line_open")
 
     def __init__(self) -> None:
-        self._cr = False  # the last piece ended in a CR, which is held back until the next octet is known
+        self._crs = 0  # CRs at the end of the last piece, which are held back until the next octet is known
         self._line_open = False  # the last line has no CRLF yet
 
     def feed(self, data: bytes) -> bytes:
         """Take the next piece and return what can be sent."""
-        if self._cr:
-            data = b"\r" + data
-        self._cr = data.endswith(b"\r")
+        if self._crs:
+            data = b"\r" * self._crs + data
+        self._crs = count_held_crs(data)
         if data:
             self._line_open = not data.endswith(b"\n")
-        return normalize_newlines(data[:-1] if self._cr else data)
+        return normalize_newlines(data[: -self._crs] if self._crs else data)
 
     def end(self) -> bytes:
-        """Return the CRLF that completes the last line, b"" if it is complete."""
-        return b"\r\n" if self._line_open else b""
+        """Return the CRs that were held back, as CRLF, or the CRLF that completes the last line."""
+        return b"\r\n" * self._crs or (b"\r\n" if self._line_open else b"")
 
 
 class DotStuffer:

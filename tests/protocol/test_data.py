@@ -260,3 +260,29 @@ def test_commands_after_refused_ehlo_and_auth_are_answered() -> None:
     ]  # fmt: skip
     assert "secret" not in "".join(replies)
     assert "c2Vj" not in "".join(replies)
+
+
+# --- CR CR LF -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", [b"\r\r\n", b"\r\r\r\n", b"\n", b"\r\n", b"\r\r\r\r\r\r\n"])
+def test_run_of_crs_before_lf_is_one_line_end_when_normalized(end: bytes) -> None:
+    message = end.join([b"Subject: a", b"From: b", b"", b"..text", b""])
+    expected = b"Subject: a\r\nFrom: b\r\n\r\n" + (b".text\r\n" if end.endswith(b"\r\n") else b"..text\r\n")
+    octets = b"DATA\r\n" + message + b".\r\n" if end != b"\n" else b"DATA\r\n" + message + b"\r\n.\r\n"
+    for cut in range(6, len(octets)):
+        driver = ServerDriver(newlines="normalize").begin(SENDER, RECIPIENT)
+        driver.send_in_segments(octets, [cut])
+        assert driver.messages == [expected + b"\r\n" * (end == b"\n")]
+
+
+@pytest.mark.parametrize("end", [b"\r\r\n", b"\r\r\r\n", b"\n"])
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_run_of_crs_before_lf_over_chunks(end: bytes, size: int) -> None:
+    message = end.join([b"Subject: a", b"From: b", b"", b".text", b""])
+    driver = ServerDriver(newlines="normalize").begin(SENDER, RECIPIENT)
+    for start in range(0, len(message), size):
+        chunk = message[start : start + size]
+        driver.send(b"BDAT %d\r\n" % len(chunk) + chunk)
+    driver.send_lines("BDAT 0 LAST")
+    assert driver.messages == [b"Subject: a\r\nFrom: b\r\n\r\n.text\r\n"]

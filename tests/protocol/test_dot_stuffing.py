@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from itertools import combinations, pairwise
 
 import pytest
 from hypothesis import given, strategies as st
 
-from smtp_trio.protocol.dot_stuffing import DotStuffer, NewlineNormalizer, normalize_message, normalize_newlines
+from smtp_trio.protocol.dot_stuffing import (
+    MAX_CRS,
+    DotStuffer,
+    NewlineNormalizer,
+    normalize_message,
+    normalize_newlines,
+)
 from smtp_trio.protocol.framing import DotTerminatedReader, ReceiveBuffer
 
 TEXTS = st.lists(st.sampled_from([b"\r\n", b"\r", b"\n", b".", b"..", b"a", b"\0\xff", b""]), max_size=12).map(b"".join)
@@ -37,7 +44,9 @@ def read_back(wire: bytes) -> tuple[bytes, bool, int]:
     ("text", "expected"),
     [
         (b"", b""), (b"a", b"a"), (b"a\r\n", b"a\r\n"), (b"a\n", b"a\r\n"), (b"a\r", b"a\r\n"), (b"\n\r", b"\r\n\r\n"),
-        (b"\r\r\n", b"\r\n\r\n"), (b"a\n\nb\r\rc", b"a\r\n\r\nb\r\n\r\nc"), (b"\r\n\n.\r.\n", b"\r\n\r\n.\r\n.\r\n"),
+        (b"\r\r\n", b"\r\n"), (b"a: b\r\r\nc: d\r\r\r\n\r\r\n\n", b"a: b\r\nc: d\r\n\r\n\r\n"),
+        (b"a\r\r", b"a\r\n\r\n"), (b"a\r\r\r\r\nb\r\rc\r\r\n.\r\r\n", b"a\r\nb\r\n\r\nc\r\n.\r\n"),
+        (b"a\n\nb\r\rc", b"a\r\n\r\nb\r\n\r\nc"), (b"\r\n\n.\r.\n", b"\r\n\r\n.\r\n.\r\n"),
         # str.splitlines splits at these, but they do not end a line in SMTP (RFC 5321 2.3.8).
         (b"a\x0bb\x0cc\x1cd\x85e", b"a\x0bb\x0cc\x1cd\x85e"),
     ],
@@ -53,7 +62,7 @@ def test_every_line_ends_in_crlf(text: bytes, expected: bytes) -> None:
 @given(TEXTS, st.data())
 def test_normalization_does_not_depend_on_pieces(text: bytes, data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=4)))
-    expected = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
+    expected = re.sub(rb"\r+\n|\r|\n", b"\r\n", text)
     expected += b"" if expected.endswith(b"\n") or not expected else b"\r\n"
     assert run(NewlineNormalizer(), pieces(text, *cuts)) == expected
     assert run(NewlineNormalizer(), [text[i : i + 1] for i in range(len(text))]) == expected
@@ -63,7 +72,19 @@ def test_no_piece_ends_within_a_crlf() -> None:
     lines = NewlineNormalizer()
     assert [lines.feed(b"a\r"), lines.feed(b""), lines.feed(b"\nb"), lines.end()] == [b"a", b"", b"\r\nb", b"\r\n"]
     lines = NewlineNormalizer()
-    assert [lines.feed(b"a\r"), lines.feed(b"\r"), lines.end()] == [b"a", b"\r\n", b"\r\n"]
+    assert [lines.feed(b"a\r"), lines.feed(b"\r"), lines.end()] == [b"a", b"", b"\r\n\r\n"]
+    lines = NewlineNormalizer()
+    assert [lines.feed(b"a\r"), lines.feed(b"\r"), lines.feed(b"\n"), lines.end()] == [b"a", b"", b"\r\n", b""]
+
+
+@pytest.mark.parametrize("count", [MAX_CRS - 1, MAX_CRS, MAX_CRS + 1, 5000])
+@pytest.mark.parametrize("size", [1, 997, 1000, 65536])
+def test_long_run_of_crs(count: int, size: int) -> None:
+    text = b"a" + b"\r" * count + b"\nb"
+    lines = NewlineNormalizer()
+    out = [lines.feed(text[start : start + size]) for start in range(0, len(text), size)]
+    assert b"".join(out) == normalize_newlines(text) == b"a\r\n" + b"\r\n" * max(0, count - MAX_CRS) + b"b"
+    assert normalize_newlines(b"\r" * count + b"x") == b"\r\n" * count + b"x"
 
 
 def test_unchanged_piece_is_not_copied() -> None:
