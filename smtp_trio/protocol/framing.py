@@ -21,7 +21,9 @@ from .replies import BAD_LINE, LONG_LINE, Reply
 #   dropped as it arrives (RFC 5321 4.5.3.1.4: 500, "Line too long"). The refusal is reported when the line ends, not
 #   when it becomes too long: replies must be in the order of the lines, and the client must not receive a reply to a
 #   line that it is still sending.
-# - A line with a bare CR or LF cannot become valid, so it is refused at once and the rest dropped up to CRLF. Only CRLF
+# - A line with a bare CR or LF cannot become valid, so it is refused at once and the rest dropped up to CRLF. Each
+#   further LF in it is refused once more: a client that ends all its lines with LF must get a reply to each, or it waits
+#   until its timeout, and is disconnected after some errors. What comes after the last LF gets no reply. Only CRLF
 #   ends a line. A server that also accepts a bare LF can be made to see commands where the previous server saw text of
 #   a message ("SMTP smuggling"; RFC 5321 2.3.8 and 4.1.1.4).
 # - The readers of bodies return what has arrived. At most two octets stay in the buffer: a CR, or a dot and a CR at the
@@ -116,11 +118,18 @@ class LineReader:
     def finish_skipping(self) -> bool:
         """Drop the rest of a refused line. Return whether the next octet begins a line.
 
-        Raises `BadCommandError` at the end of a line that was too long.
+        Raises `BadCommandError` at the end of a line that was too long, and at each further LF of a line with a bare CR
+        or LF.
         """
         if not self.skipping:
             return True
         buffer = self._buffer
+        if self._refusal is None:
+            lf = buffer.data.find(b"\n", buffer.at)
+            if lf == buffer.at or (lf > 0 and buffer.data[lf - 1 : lf] != b"\r"):
+                verb = "DATA" if DATA_LINE.match(buffer.data, buffer.at) else ""
+                buffer.at = lf + 1
+                raise BadCommandError(BAD_LINE, verb=verb)
         end = buffer.data.find(CRLF, buffer.at)
         if end < 0:
             # Keep a CR at the very end: the LF may follow.

@@ -145,7 +145,7 @@ def test_client_hello_is_recognized_only_at_the_start_of_a_command() -> None:
     ("octets", "expected"),
     [
         pytest.param(b"NOOP\nNOOP\r\n", ["500 5.5.2"], id="bare-lf"),
-        pytest.param(b"NOOP\n\n\nNOOP\r\nNOOP\r\n", ["500 5.5.2", "250 2.0.0"], id="several-bare-lf-one-reply"),
+        pytest.param(b"NOOP\n\n\nNOOP\r\nNOOP\r\n", ["500 5.5.2"] * 3 + ["250 2.0.0"], id="several-bare-lf"),
         pytest.param(b"NOOP\rNOOP\r\n", ["500 5.5.2"], id="bare-cr"),
         pytest.param(b"NOOP\r\r\n", ["500 5.5.2"], id="cr-before-crlf"),
         pytest.param(b"\r\r\nNOOP\r\n", ["500 5.5.2", "250 2.0.0"], id="cr-at-line-start"),
@@ -191,6 +191,38 @@ def test_bare_lf_is_refused_before_the_line_ends() -> None:
     driver = ServerDriver().begin()
     assert codes(driver.send(b"NOOP\n")) == ["500 5.5.2"]
     assert driver.send(b"MAIL FROM:<a@b>") == []
+    assert codes(driver.send(b"\r\nNOOP\r\n")) == ["250 2.0.0"]
+
+
+@pytest.mark.parametrize(
+    "line", [b"EHLO x", b"NOOP", b"", b"QUIT", b"AUTH LOGIN", b"DATA", b"\xff", b"x" * 100, b"A\rB"]
+)
+def test_each_line_that_ends_in_lf_is_refused_at_once(line: bytes) -> None:
+    driver = ServerDriver().begin()
+    first = driver.send(line + b"\n")
+    assert codes(first) == ["500 5.5.2"] * (1 + (b"\r" in line))
+    for count in range(1, 4):
+        assert codes(driver.send(b"NOOP\n" * count)) == ["500 5.5.2"] * count
+    assert codes(driver.send(b"NO")) == []
+    assert codes(driver.send(b"OP\n")) == ["500 5.5.2"]
+    assert codes(driver.send(b"\n")) == ["500 5.5.2"]
+    # What follows the last LF belongs to the refused line, up to CRLF.
+    assert codes(driver.send(b"NOOP\r")) == []
+    assert codes(driver.send(b"\nNOOP\r\n")) == ["250 2.0.0"]
+    assert not driver.closed
+
+
+def test_lines_that_end_in_lf_count_as_errors() -> None:
+    driver = ServerDriver()
+    replies = driver.send(b"EHLO x\nMAIL FROM:<a@b>\nRCPT TO:<you@mx.test>\nNOOP\n" * 10)
+    assert codes(replies) == ["220"] + ["500 5.5.2"] * 19 + ["421 4.7.0"]
+    assert driver.closed
+
+
+def test_lf_in_an_auth_exchange() -> None:
+    driver = ServerDriver(hooks={"auth"}, secure=True).begin()
+    assert codes(driver.send_lines("AUTH LOGIN")) == ["334"]
+    assert codes(driver.send(b"ZnJlZA==\nc2VjcmV0\n")) == ["500 5.5.2"] * 2
     assert codes(driver.send(b"\r\nNOOP\r\n")) == ["250 2.0.0"]
 
 
