@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, NoReturn
 
@@ -49,7 +49,9 @@ async def open_listeners(
     :param backlog: how many connections may wait to be accepted; None for the maximum of the system.
     :raises OSError: an address cannot be bound. No listener stays open then.
     """
-    addresses = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    # A resolver may return an address twice: for two lines of /etc/hosts, or once for TCP and once for another protocol.
+    addresses = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
     for attempt in range(1, PORT_ATTEMPTS + 1):
         try:
             return _listen_on(addresses, reuse_port, BACKLOG if backlog is None else backlog)
@@ -59,7 +61,7 @@ async def open_listeners(
     raise AssertionError("unreachable")
 
 
-def _listen_on(addresses: Sequence[Any], reuse_port: bool, backlog: int) -> list[trio.SocketListener]:
+def _listen_on(addresses: Iterable[Any], reuse_port: bool, backlog: int) -> list[trio.SocketListener]:
     """Listen on all addresses, with the port that the first one gets.
 
     Address families that the kernel does not support are skipped.
@@ -68,9 +70,9 @@ def _listen_on(addresses: Sequence[Any], reuse_port: bool, backlog: int) -> list
     unsupported: OSError | None = None
     with ExitStack() as undo:
         listeners = []
-        for family, kind, protocol, _, (host, wanted, *scope) in addresses:
+        for family, (host, wanted, *scope) in addresses:
             try:
-                sock = undo.enter_context(socket.socket(family, kind, protocol))
+                sock = undo.enter_context(socket.socket(family, socket.SOCK_STREAM))
             except OSError as exc:
                 if exc.errno != errno.EAFNOSUPPORT:
                     raise

@@ -37,6 +37,7 @@ from smtp_trio import (
     Peer,
     Server,
     Session,
+    open_listeners,
     standard,
 )
 from smtp_trio._server import listeners as listeners_module, server as server_module
@@ -364,6 +365,59 @@ async def test_stop_while_binding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "open_listeners", late)
     with pytest.raises(trio.ClosedResourceError):
         await server.serve(0)
+
+
+class Resolver(trio.abc.HostnameResolver):
+    """A resolver that returns the same addresses for every name."""
+
+    def __init__(self, *found: tuple[int, int, tuple[Any, ...]]) -> None:
+        self.found = found
+
+    async def getaddrinfo(  # type: ignore[override]
+        self, host: bytes | None, port: bytes | str | int | None, family: int = 0, *args: int
+    ) -> list[tuple[int, int, int, str, tuple[Any, ...]]]:
+        await trio.lowlevel.checkpoint()
+        return [
+            (family, socket.SOCK_STREAM, protocol, "", (address, port, *rest))
+            for family, protocol, (address, *rest) in self.found
+        ]
+
+    async def getnameinfo(self, sockaddr: Any, flags: int) -> tuple[str, str]:
+        raise NotImplementedError
+
+
+V4 = (socket.AF_INET, socket.IPPROTO_TCP, ("127.0.0.1",))
+OTHER_V4 = (socket.AF_INET, socket.IPPROTO_TCP, ("127.0.0.2",))
+V6 = (socket.AF_INET6, socket.IPPROTO_TCP, ("::1", 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("found", "addresses"),
+    [
+        ([V4, V4], ["127.0.0.1"]),
+        ([V4, (socket.AF_INET, 0, ("127.0.0.1",)), V4], ["127.0.0.1"]),  # once for each protocol
+        ([V6, V4, V6, V4], ["::1", "127.0.0.1"]),
+        ([V4, OTHER_V4, V4], ["127.0.0.1", "127.0.0.2"]),
+        ([V4, V6, V6], ["127.0.0.1", "::1"]),
+    ],
+)
+@pytest.mark.parametrize("reuse_port", [False, True])
+async def test_address_that_is_found_twice_is_bound_once(
+    found: list[Any], addresses: list[str], reuse_port: bool
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    old = trio.socket.set_custom_hostname_resolver(Resolver(*found))
+    try:
+        for wanted in (0, port):
+            listeners = await open_listeners(wanted, "localhost", reuse_port=reuse_port)
+            bound = [each.socket.getsockname()[:2] for each in listeners]
+            for each in listeners:
+                await each.aclose()
+            assert [address for address, _ in bound] == addresses
+            assert len({port for _, port in bound}) == 1
+    finally:
+        trio.socket.set_custom_hostname_resolver(old)
 
 
 # --- draining ---------------------------------------------------------------------------------------------------------
