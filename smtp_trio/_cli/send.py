@@ -83,9 +83,9 @@ def add_send(parser: argparse.ArgumentParser) -> None:
     add("--tls", choices=("opportunistic", "required", "implicit", "never"),
         help="opportunistic: use STARTTLS if the server offers it, with any certificate; required: always, with a verified "
              "certificate; implicit: start TLS on connect, with a verified certificate; never: no TLS (default: opportunistic, "
-             "or required with --user)")
+             "or required with --user or --cafile)")
     add("--cafile", metavar="FILE",
-        help="certificates to trust, in PEM (default: those of the system)")
+        help="certificates to trust, in PEM (default: those of the system); makes --tls required the default")
     add("--user", metavar="NAME",
         help=f"log in as this user; the password comes from --password-file, from {PASSWORD_VARIABLE} in the environment, or "
              "from the terminal")
@@ -168,7 +168,7 @@ def default_port(options: argparse.Namespace) -> int:
 def settings(options: argparse.Namespace) -> ConnectSettings:
     """Return the arguments of `connect` that the options mean."""
     found: ConnectSettings = {
-        "tls": options.tls or ("opportunistic" if options.allow_cleartext else None),
+        "tls": options.tls or ("opportunistic" if options.allow_cleartext and options.cafile is None else None),
         "ssl_context": None if options.cafile is None else client_context(options.cafile),
         "auth": None,
         "name": options.name,

@@ -101,9 +101,10 @@ class Client:
     :param stream: a connected Trio stream to the server.
     :param host: the name of the server, for its certificate (and SNI).
     :param tls: "opportunistic": STARTTLS if the server offers it, whatever its certificate; this is the default without
-        ``auth``. "required": STARTTLS with a valid certificate, the default with ``auth``. "implicit": TLS from the
-        first octet (RFC 8314 3). "never": no TLS.
-    :param ssl_context: the certificates to trust, instead of those of `ssl.create_default_context`.
+        ``auth`` and ``ssl_context``. "required": STARTTLS with a valid certificate, the default with either of them.
+        "implicit": TLS from the first octet (RFC 8314 3). "never": no TLS.
+    :param ssl_context: the context for TLS in every mode, instead of `ssl.create_default_context`. It decides which
+        certificates are valid, with "opportunistic" too.
     :param auth: a `PasswordCredentials`, a `BearerToken` or a tuple of user and password. Credentials are sent only
         over TLS with a verified certificate.
     :param name: the domain or address literal that EHLO sends (RFC 5321 4.1.1.1); the default is the local address.

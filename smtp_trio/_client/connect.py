@@ -13,6 +13,7 @@ import trio
 from .._timeouts import client_timeouts
 from ..protocol import Connect
 from .client import Client, ClientSettings
+from .handshake import tls_mode
 from .message import Message
 from .results import ConnectionLostError, Result, TimedOutError, TlsHandshakeError
 from .transaction import Progress
@@ -40,9 +41,9 @@ async def connect(host: Host, port: int = 25, **settings: Unpack[ConnectSettings
     names a Unix domain socket, and ``port`` is ignored. ``settings`` are the keyword arguments of `Client` except for
     ``host``, and ``local_address`` and ``server_hostname`` (`ConnectSettings`).
 
-    With ``tls="opportunistic"`` (RFC 7435) a server whose certificate is not valid is connected to a second time and
-    used without verification: ``client.tls.problem`` is the reason. A server with which the TLS handshake fails is used
-    without TLS.
+    With ``tls="opportunistic"`` (RFC 7435) and without ``ssl_context``, a server whose certificate is not valid is
+    connected to a second time and used without verification: ``client.tls.problem`` is the reason. A server with which
+    the TLS handshake fails for another reason is used without TLS.
 
     Raises `ConnectionLostError` if the connection cannot be opened, `TimedOutError` if that takes longer than
     ``timeout.connect`` seconds, and the exceptions of the handshake: `GreetingError`, `ReplyError`,
@@ -88,16 +89,19 @@ async def send(
 # 2. if the certificate was the problem: with TLS but without the check. ``client.tls.problem`` is the reason;
 # 3. if the handshake failed for another reason, in the first attempt or the second: without TLS.
 #
-# The other TLS modes make one attempt, and a failure raises TlsHandshakeError. No message can be sent twice by this: an
-# attempt fails before MAIL, and before AUTH too.
+# If the caller gave a context, its rules for the certificate hold in every attempt: the second one would need the same
+# context without the check, and a context cannot be copied with its client certificate. A caller that accepts any
+# certificate gives a context without the check. The other TLS modes make one attempt, and a failure raises
+# TlsHandshakeError. No message can be sent twice by this: an attempt fails before MAIL, and before AUTH too.
 async def open_client(host: Host, port: int = 25, **settings: Unpack[ConnectSettings]) -> Client:
     """Connect and open the session as `connect` does; the caller closes the client."""
     try:
         return await _attempt(host, port, settings, check_certificate=True)
     except TlsHandshakeError as failure:
-        if (settings.get("tls") or ("required" if settings.get("auth") else "opportunistic")) != "opportunistic":
+        context, problem = settings.get("ssl_context"), failure.unverified
+        mode = tls_mode(settings.get("tls"), context, settings.get("auth"))
+        if mode != "opportunistic" or (context is not None and problem is not None):
             raise
-        problem = failure.unverified
     if problem is not None:
         try:
             return await _attempt(host, port, settings, certificate_problem=problem)

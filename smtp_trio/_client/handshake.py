@@ -35,6 +35,15 @@ TlsMode = Literal["opportunistic", "required", "implicit", "never"]
 Login = PasswordCredentials | BearerToken | tuple[str, str]
 
 
+def tls_mode(tls: TlsMode | None, ssl_context: ssl.SSLContext | None, auth: Login | None) -> TlsMode:
+    """Return ``tls``, or the default if it is None.
+
+    A caller with credentials must know the server, and a caller with a context of its own has said which servers it
+    trusts, or by which certificate the server knows the client. Opportunistic TLS would ignore that without an error.
+    """
+    return tls or ("opportunistic" if ssl_context is None and auth is None else "required")
+
+
 class Handshake:
     """Opens the session of one client, and repeats parts of that for `Client.starttls` and `Client.auth`."""
 
@@ -57,7 +66,7 @@ class Handshake:
         #: The authenticated user, or None.
         self.user: str | None = None
         self._exchange = exchange
-        self._tls: TlsMode = tls or ("opportunistic" if auth is None else "required")
+        self._tls: TlsMode = tls_mode(tls, ssl_context, auth)
         self._ssl_context = ssl_context
         self._auth = PasswordCredentials(*auth) if isinstance(auth, tuple) else auth
         self._allow_cleartext = allow_cleartext
@@ -67,7 +76,7 @@ class Handshake:
         self._check_certificate = False
         if not self.name.isascii() or not self.name.isprintable() or " " in self.name:
             raise ValueError(f"name must be a domain or an address literal (RFC 5321 4.1.1.1), got {self.name!a}")
-        if self._tls in ("required", "implicit") and not host:
+        if self._tls in ("required", "implicit") and not host and (ssl_context is None or ssl_context.check_hostname):
             raise ValueError(f"tls={self._tls!r} needs a host, for which the certificate is checked")
 
     # --- the whole handshake ----------------------------------------------------------------------------------------
@@ -132,10 +141,11 @@ class Handshake:
 
     async def _tls_handshake(self) -> None:
         exchange = self._exchange
-        context = self._ssl_context or ssl.create_default_context()
-        if self._tls == "opportunistic" and not self._check_certificate:
+        context = self._ssl_context
+        if context is None:
             context = ssl.create_default_context()
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            if self._tls == "opportunistic" and not self._check_certificate:
+                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         limit, host = exchange.timeouts.tls, self.host.rstrip(".") or None
         command = Connect() if self._tls == "implicit" else StartTlsCommand()
         exchange.clear_deadline()

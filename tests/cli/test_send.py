@@ -466,6 +466,20 @@ async def test_tls(tmp_path: Path, mail: Path, authority: Authority, mode: str) 
     assert err.endswith("; use --cafile FILE to trust other certificates\n")
 
 
+async def test_cafile_requires_tls(tmp_path: Path, mail: Path, authority: Authority) -> None:
+    async with recording_server() as (hooks, server):
+        code, _, err = await send(server, "--cafile", "ca.pem", "mail.eml", cwd=tmp_path)
+        assert (code, hooks.messages) == (1, [])
+        assert err.startswith("smtp-trio: error: the server does not offer STARTTLS")
+    trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
+    async with recording_server(authority.server()) as (hooks, server):
+        code, _, err = await send(server, "--cafile", "other.pem", "mail.eml", cwd=tmp_path)
+        assert (code, hooks.messages) == (75, [])
+        assert "certificate verify failed" in err
+        assert exit_code(await send(server, "--cafile", "ca.pem", "mail.eml", cwd=tmp_path)) == 0
+    assert len(hooks.messages) == 1
+
+
 def exit_code(result: tuple[int, list[str], str]) -> int:
     """Return the exit code of a run without errors."""
     code, _, err = result

@@ -15,7 +15,7 @@ import pytest
 import trio
 import trio.testing
 import trustme
-from helpers import MESSAGE, NAME, RecordingHooks, client_tls, listening, serve, server_tls, sockets
+from helpers import MESSAGE, NAME, RecordingHooks, authority, client_tls, listening, serve, server_tls, sockets
 from scripted import GO_AHEAD, ME, OK, UNPIPELINED, YOU, hello, scripted
 
 import smtp_trio
@@ -23,6 +23,7 @@ from smtp_trio import (
     AllRecipientsRejectedError,
     ConnectionLostError,
     GreetingError,
+    NotOfferedError,
     Server,
     TimedOutError,
     TlsHandshakeError,
@@ -170,32 +171,32 @@ async def test_server_hostname() -> None:
                 raise AssertionError("unreachable")
 
 
-async def test_opportunistic_with_a_valid_certificate() -> None:
+@pytest.fixture
+def trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `ssl.create_default_context` trust the authority of the tests."""
+    authority().cert_pem.write_to_path(tmp_path / "ca.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+
+
+async def test_opportunistic_with_a_valid_certificate(trusted: None) -> None:
     hooks = RecordingHooks()
     async with listening(Server(hooks, name=NAME, tls=server_tls())) as port:
-        async with smtp_trio.connect(HOST, port, server_hostname=NAME, ssl_context=client_tls()) as client:
+        async with smtp_trio.connect(HOST, port, server_hostname=NAME) as client:
             assert client.tls is not None
             assert (client.tls.verified, client.tls.problem) == (True, None)
     assert len(hooks.sessions) == 1
 
 
-def wrong_host() -> ssl.SSLContext:
-    return client_tls()
-
-
-def wrong_authority() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    trustme.CA().configure_trust(context)
-    return context
-
-
-@pytest.mark.parametrize("context", [wrong_host, wrong_authority])
-async def test_opportunistic_with_an_invalid_certificate_connects_again(context: Callable[[], ssl.SSLContext]) -> None:
+@pytest.mark.parametrize("name", ["other.test", NAME], ids=["host", "authority"])
+async def test_opportunistic_with_an_invalid_certificate_connects_again(
+    name: str, request: pytest.FixtureRequest
+) -> None:
     """RFC 7435. The problem is reported."""
+    if name != NAME:
+        request.getfixturevalue("trusted")
     hooks = RecordingHooks()
-    name = "other.test" if context is wrong_host else NAME
     async with listening(Server(hooks, name=NAME, tls=server_tls())) as port:
-        async with smtp_trio.connect(HOST, port, server_hostname=name, ssl_context=context()) as client:
+        async with smtp_trio.connect(HOST, port, server_hostname=name) as client:
             assert client.tls is not None
             assert not client.tls.verified
             assert client.tls.problem is not None
@@ -241,7 +242,7 @@ async def test_opportunistic_without_tls_after_two_failed_handshakes() -> None:
         async with trio.open_nursery() as nursery:
             listeners = await nursery.start(partial(trio.serve_tcp, relay, 0, host=HOST))
             port = listeners[0].socket.getsockname()[1]
-            async with smtp_trio.connect(HOST, port, server_hostname="other.test", ssl_context=client_tls()) as client:
+            async with smtp_trio.connect(HOST, port, server_hostname="other.test") as client:
                 assert client.tls is None
                 assert client.greeting is not None
                 assert client.greeting.text == "third"
@@ -250,7 +251,63 @@ async def test_opportunistic_without_tls_after_two_failed_handshakes() -> None:
     assert connections == 3
 
 
-@pytest.mark.parametrize("settings", [{"tls": "required"}, {"auth": ("fred", "secret")}])
+def wrong_authority() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    trustme.CA().configure_trust(context)
+    return context
+
+
+def unchecked() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+@pytest.mark.parametrize("mode", [None, "opportunistic", "required"])
+@pytest.mark.parametrize(("context", "name"), [(client_tls, "other.test"), (wrong_authority, NAME)])
+async def test_given_context_is_enforced(context: Callable[[], ssl.SSLContext], name: str, mode: Any) -> None:
+    hooks = RecordingHooks()
+    async with listening(Server(hooks, name=NAME, tls=server_tls())) as port:
+        with pytest.raises(TlsHandshakeError, match="certificate"):
+            await smtp_trio.send(
+                MESSAGE, HOST, port, sender=ME, recipients=[YOU], tls=mode, ssl_context=context(), server_hostname=name
+            )
+    assert (len(hooks.sessions), hooks.messages) == (1, [])
+
+
+@pytest.mark.parametrize("context", [client_tls, unchecked])
+async def test_server_without_starttls_receives_nothing_with_a_given_context(
+    context: Callable[[], ssl.SSLContext],
+) -> None:
+    hooks = RecordingHooks()
+    async with listening(Server(hooks, name=NAME)) as port:
+        with pytest.raises(NotOfferedError, match="STARTTLS"):
+            await smtp_trio.send(MESSAGE, HOST, port, sender=ME, recipients=[YOU], ssl_context=context())
+        async with smtp_trio.connect(HOST, port, tls="opportunistic", ssl_context=context()) as client:
+            assert client.tls is None
+    assert hooks.messages == []
+
+
+@pytest.mark.parametrize("mode", [None, "opportunistic", "required", "implicit"])
+async def test_given_context_is_the_one_that_is_used(mode: Any) -> None:
+    """Its client certificate and its versions hold where it does not check the server's certificate too."""
+    demanding = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority().issue_cert(NAME).configure_cert(demanding)
+    authority().configure_trust(demanding)
+    demanding.verify_mode = ssl.CERT_REQUIRED
+    context = unchecked()
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    authority().issue_cert("client.test").configure_cert(context)
+    hooks = RecordingHooks()
+    async with listening(Server(hooks, name=NAME, tls=demanding), implicit_tls=mode == "implicit") as port:
+        async with smtp_trio.connect(HOST, port, tls=mode, ssl_context=context, server_hostname="any.test") as client:
+            assert client.tls is not None
+            assert (client.tls.version, client.tls.verified, client.tls.problem) == ("TLSv1.2", False, None)
+            await client.send(ME, [YOU], MESSAGE)
+    assert len(hooks.messages) == 1
+
+
+@pytest.mark.parametrize("settings", [{"tls": "required"}, {"auth": ("fred", "secret")}, {"ssl_context": client_tls()}])
 async def test_required_tls_is_tried_once(settings: dict[str, Any]) -> None:
     async with plain_listener(b"220 first\r\n", b"220 second\r\n") as (port, received):
         with pytest.raises(TlsHandshakeError):

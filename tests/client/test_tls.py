@@ -25,9 +25,10 @@ from scripted import (
     scripted,
     tls_handshake,
 )
-from trio.testing import MockClock
+from trio.testing import MockClock, memory_stream_pair
 
 from smtp_trio import (
+    Client,
     ConnectionLostError,
     LocalProtocolError,
     NotOfferedError,
@@ -142,6 +143,27 @@ async def test_invalid_certificate(autojump_clock: MockClock, settings: dict[str
     assert isinstance(caught.value, ConnectionLostError)
     assert caught.value.unverified is not None
     assert "certificate" in str(caught.value)
+
+
+@pytest.mark.parametrize("tls", [None, "opportunistic"])
+async def test_given_context_checks_the_certificate(autojump_clock: MockClock, tls: str | None) -> None:
+    context = ssl.create_default_context()
+    async with scripted(*UPGRADE[:-1], tls_handshake(fails=True)) as script:
+        with pytest.raises(TlsHandshakeError, match="certificate"):
+            async with client_of(script, tls=tls, ssl_context=context):
+                raise AssertionError("unreachable")
+
+
+@pytest.mark.parametrize("tls", [None, "required"])
+async def test_context_needs_a_host_only_if_it_checks_the_name(autojump_clock: MockClock, tls: Any) -> None:
+    context = ssl.create_default_context()
+    stream, _ = memory_stream_pair()
+    with pytest.raises(ValueError, match="host"):
+        Client(stream, tls=tls, ssl_context=context)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    async with scripted(*UPGRADE, *AFTER_TLS) as script:
+        async with client_of(script, tls=tls, ssl_context=context, host="") as client:
+            assert client.tls is not None
 
 
 async def test_context_without_checks_is_not_verified(autojump_clock: MockClock) -> None:
