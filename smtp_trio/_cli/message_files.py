@@ -13,16 +13,15 @@ from pathlib import Path
 
 from attrs import field, frozen
 
-from .._client.addresses import envelope
+from .._client.addresses import BCC, envelope
 from ..protocol.dot_stuffing import normalize_newlines
+from ..protocol.header import header_end
 from .options import UsageError, describe_error
 
 STDIN = "-"
 
 #: The beginning of a header field, and so of a message (RFC 5322 2.2).
 FIELD = re.compile(rb"[!-9;-~]+[ \t]*:")
-#: The header fields that are not sent, because they would disclose who gets a blind copy (RFC 5322 3.6.3).
-BCC = re.compile(rb"^(?:resent-)?bcc[ \t]*:.*\r\n(?:[ \t].*\r\n)*", re.IGNORECASE | re.MULTILINE)
 
 
 @frozen
@@ -40,7 +39,7 @@ class MessageFile:
         Raises OSError when the file cannot be read any more.
         """
         octets = normalize_newlines(Path(self.name).read_bytes() if self._octets is None else self._octets)
-        end = octets.find(b"\r\n\r\n") + 2
+        end = header_end(octets)
         return BCC.sub(b"", octets[:end]) + octets[end:]
 
 
@@ -48,8 +47,8 @@ def find_messages(operands: Iterable[str], sender: str | None, recipients: Seque
     """Return the messages that the operands name, in this order. Only their headers are read.
 
     ``sender`` and ``recipients`` of None are taken from the header of each message. Raises UsageError for a file that
-    cannot be read or is not a message, and for a message whose header has no sender or no recipients when they are
-    needed.
+    cannot be read or is not a message, and for a message whose header is damaged or has no sender or no recipients when
+    they are needed.
     """
     found = []
     for name in (name for operand in operands for name in expand(operand)):
@@ -62,7 +61,8 @@ def find_messages(operands: Iterable[str], sender: str | None, recipients: Seque
             raise UsageError(
                 f"{name} is not a message: it does not begin with a header field such as From: or Subject:"
             )
-        message = BytesHeaderParser(policy=policy.SMTP).parsebytes(normalize_newlines(header))
+        header = normalize_newlines(header)
+        message = BytesHeaderParser(policy=policy.SMTP).parsebytes(header[: header_end(header)])
         try:
             found.append(MessageFile(name, *envelope(message, sender, recipients), octets))
         except ValueError as error:

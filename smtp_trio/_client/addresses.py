@@ -57,6 +57,9 @@ def parse_mailbox(text: str, what: str, *, null: bool = False) -> Path:
 ORIGINATORS: Final = ("Sender", "From")
 DESTINATIONS: Final = ("To", "Cc", "Bcc")
 
+#: The fields that are not sent, because they would disclose who gets a blind copy (RFC 5322 3.6.3, 3.6.6).
+BCC: Final = re.compile(rb"^(?:resent-)?bcc[ \t]*:.*(?:\r\n|\Z)(?:[ \t].*(?:\r\n|\Z))*", re.IGNORECASE | re.MULTILINE)
+
 
 def smtp_policy(message: email.message.Message, cte_type: str, *, utf8: bool) -> Policy:
     """Return the message's policy with the settings that SMTP needs.
@@ -84,11 +87,14 @@ def envelope(
     The sender is the address in Sender, or else the first one in From. The recipients are the addresses in To, Cc and
     Bcc, each once. If the message was resent, the Resent- fields are used instead (RFC 5322 3.6.6).
 
-    Raises ValueError, with the name of the field, if the fields contain no address or are malformed; and if the message
-    was resent more than once, because the fields do not tell which of them belong together.
+    Raises ValueError, with the name of the field, if the fields contain no address or are malformed; with the line, if
+    a line of the header is not a field; and if the message was resent more than once, because the fields do not tell
+    which of them belong together.
     """
     if sender is not None and recipients is not None:
         return sender, list(recipients)
+    if problem := header_damage(message)[0]:
+        raise ValueError(problem)
     prefix = _prefix(message)
     if sender is None:
         fields = [prefix + name for name in ORIGINATORS]
@@ -102,6 +108,36 @@ def envelope(
         if not recipients:
             raise ValueError(f"the message has no recipients: no address in {', '.join(fields)}")
     return sender, list(recipients)
+
+
+def header_damage(message: email.message.Message) -> tuple[str, str]:
+    """Return what is wrong with the lines of a header, or "", and the lines that were read as body because of it.
+
+    The parser of the email package ends the header at a line that is not a field, and takes the following lines for the
+    body, or it drops that line. In both cases fields may be missing from the message object.
+    """
+    from email import errors  # imported here because programs that send bytes do not need it
+
+    for defect in message.defects:
+        if isinstance(defect, errors.MissingHeaderBodySeparatorDefect):
+            lines = _first_text(message).replace("\r\n", "\n").replace("\r", "\n").partition("\n\n")[0]
+            return f"the header is damaged: {lines.partition(chr(10))[0]!a} is not a header field", lines
+        if isinstance(defect, errors.FirstHeaderLineIsContinuationDefect | errors.MisplacedEnvelopeHeaderDefect):
+            return f"the header is damaged: {str(defect.args[0]).rstrip()!a} is not a header field", ""
+        if isinstance(defect, errors.InvalidHeaderDefect):
+            return "the header is damaged: a line that begins with a colon is not a header field", ""
+    return "", ""
+
+
+def _first_text(message: email.message.Message) -> str:
+    """Return the text after the header, as it was parsed."""
+    payload = message.get_payload()
+    if isinstance(payload, str):
+        return payload
+    if message.preamble is None and isinstance(payload, list) and payload:
+        first = payload[0]
+        return _first_text(first) if isinstance(first, email.message.Message) and not first.keys() else ""  # message/*
+    return message.preamble or ""
 
 
 def _prefix(message: email.message.Message) -> str:

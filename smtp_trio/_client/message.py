@@ -16,8 +16,9 @@ import trio
 from attrs import field, frozen
 
 from ..protocol import LocalProtocolError
-from ..protocol.dot_stuffing import NewlineNormalizer, normalize_message
-from .addresses import field_values, smtp_policy, split_addresses
+from ..protocol.dot_stuffing import NewlineNormalizer, normalize_message, normalize_newlines
+from ..protocol.header import header_end
+from .addresses import BCC, field_values, header_damage, smtp_policy, split_addresses
 
 if TYPE_CHECKING:
     from email.policy import Policy
@@ -131,8 +132,8 @@ async def prepare_message(message: Message, *, eight_bit: bool, utf8: bool, bina
     unchanged (BODY=BINARYMIME, RFC 3030 3). An email message object is not modified; it is encoded as the server needs
     it and sent without Bcc and Resent-Bcc (RFC 5322 3.6.3).
 
-    Raises TypeError if ``message`` has a wrong type, `LocalProtocolError` if the server must not be sent its content,
-    and OSError if its file cannot be opened.
+    Raises TypeError if ``message`` has a wrong type, ValueError for an email message that would be sent with a Bcc field,
+    `LocalProtocolError` if the server must not be sent its content, and OSError if its file cannot be opened.
     """
     if isinstance(message, email.message.Message):
         return _in_memory(_flatten(message, eight_bit=eight_bit, utf8=utf8), eight_bit=eight_bit, utf8=utf8)
@@ -161,20 +162,12 @@ async def prepare_message(message: Message, *, eight_bit: bool, utf8: bool, bina
 def _in_memory(octets: bytes, *, eight_bit: bool, utf8: bool) -> PreparedMessage:
     """Return ``octets`` as a prepared message. Raise LocalProtocolError for octets the server does not accept."""
     is_8bit = not octets.isascii()
-    utf8_header = is_8bit and not _header(octets).isascii()
+    utf8_header = is_8bit and not octets[: header_end(octets)].isascii()
     if utf8_header and not utf8:
         raise LocalProtocolError(NOT_UTF8)
     if is_8bit and not eight_bit:
         raise LocalProtocolError(NOT_8BIT)
     return PreparedMessage(octets, len(octets), is_8bit, utf8_header)
-
-
-def _header(octets: bytes) -> bytes:
-    """Return the header, up to the first empty line (RFC 5322 2.1)."""
-    if octets.startswith(b"\r\n"):
-        return b""
-    end = octets.find(b"\r\n\r\n")
-    return octets if end < 0 else octets[:end]
 
 
 # --- email messages -------------------------------------------------------------------------------------------------
@@ -187,6 +180,9 @@ ADDRESS_FIELDS: Final = (
 
 def _flatten(message: email.message.Message, *, eight_bit: bool, utf8: bool) -> bytes:
     """Return the message as octets, encoded anew only if the server could not accept it as it was parsed."""
+    problem, unread = header_damage(message)
+    if BCC.search(normalize_newlines(unread.encode(errors="replace"))):
+        raise ValueError(f"a Bcc field would be sent as a part of the body: {problem}")
     message = copy.deepcopy(message)  # flattening adds missing boundaries, in nested parts too
     del message["Bcc"], message["Resent-Bcc"]
     needs_utf8 = any(
@@ -205,7 +201,7 @@ def _flatten(message: email.message.Message, *, eight_bit: bool, utf8: bool) -> 
         raise ValueError(
             f"the message contains text without an encoding; parse it from bytes, not from a str: {error}"
         ) from None
-    if (eight_bit or octets.isascii()) and (utf8 or _header(octets).isascii()):
+    if (eight_bit or octets.isascii()) and (utf8 or octets[: header_end(octets)].isascii()):
         return octets
     try:
         # Fields with raw octets are encoded here (RFC 2047).

@@ -8,6 +8,7 @@ from typing import Final, Literal
 
 from . import replies
 from .dot_stuffing import count_held_crs, normalize_newlines
+from .header import END_OF_HEADER
 from .replies import Reply
 
 # How a message is inspected
@@ -35,7 +36,6 @@ Newlines = Literal["reject", "normalize", "preserve"]
 #: A CR or LF that is not part of a CRLF.
 BARE: Final = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 RECEIVED_FIELD: Final = b"\r\nreceived:"
-END_OF_HEADER: Final = b"\r\n\r\n"
 
 
 class BodyInspector:

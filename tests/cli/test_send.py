@@ -123,6 +123,21 @@ async def test_standard_input_with_lf_and_bcc(tmp_path: Path) -> None:
     assert hooks.messages == [f"From: {ME}\r\nSubject: Bcc:\r\n\r\nBcc: stays\r\n.\r\n".encode()]
 
 
+@pytest.mark.parametrize(
+    ("text", "sent"),
+    [
+        (f"From: {ME}\nBcc: hidden@x", f"From: {ME}\n"),
+        (f"Bcc: hidden@x\nFrom: {ME}\nBcc: a@x,\n hidden@x\n", f"From: {ME}\n"),
+        (f"From: {ME}\rBcc : hidden@x\rhello\rResent-Bcc: hidden@x\r\rBcc: stays", f"From: {ME}\nhello\n\nBcc: stays\n"),
+    ],
+)  # fmt: skip
+async def test_bcc_is_removed_from_an_incomplete_header(tmp_path: Path, text: str, sent: str) -> None:
+    async with recording_server() as (hooks, server):
+        result = await send(server, "--from", ME, "--to", YOU, "-", cwd=tmp_path, stdin=text.encode())
+    assert exit_code(result) == 0
+    assert hooks.messages == [sent.replace("\n", "\r\n").encode()]
+
+
 @pytest.mark.slow
 async def test_from_and_to_override_the_header(tmp_path: Path, mail: Path) -> None:
     async with recording_server() as (hooks, server):
@@ -586,6 +601,10 @@ INVALID_OPTIONS = [
     ("- -", "standard input (-) can be given only once"),
     ("bare", "bare: the message has no sender: no address in Sender or From; use --from and --to"),
     ("bare --from=me@x", "bare: the message has no recipients: no address in To, Cc, Bcc; use --from and --to"),
+    ("damaged", "damaged: the header is damaged: 'hello' is not a header field; use --from and --to"),
+    ("damaged --to a@x", "damaged: the header is damaged: 'hello' is not a header field; use --from and --to"),
+    ("unended", "unended: the header is damaged: 'hello' is not a header field; use --from and --to"),
+    ("colon", "colon: the header is damaged: a line that begins with a colon is not a header field; use --from and --to"),
     ("mail.eml --to you", "argument --to: invalid address: 'you'" + SEE),
     ("mail.eml --to=", "argument --to: invalid address: ''" + SEE),
     ("mail.eml --server ::1", f"argument --server: {ADDRESS} '::1'" + SEE),
@@ -615,6 +634,9 @@ def test_invalid_options(
     (tmp_path / "text").write_text("hello, world\n")
     (tmp_path / "empty").touch()
     (tmp_path / "bare").write_text("Subject: hi\n\n")
+    (tmp_path / "damaged").write_text("From: a@b\nTo: c@d\nhello\nCc: e@f\nBcc: g@h\n\nhi\n")
+    (tmp_path / "unended").write_text("From: a@b\nTo: c@d\nBcc: g@h\nhello\n")
+    (tmp_path / "colon").write_text("From: a@b\nTo: c@d\n: x\n\nhello\n")
     monkeypatch.chdir(tmp_path)
 
     code = main(["send", *options.split()])

@@ -5,12 +5,15 @@ from __future__ import annotations
 import email
 import email.header
 import email.policy
+import re
 from email.message import EmailMessage, Message
 
 import pytest
 from hypothesis import given, strategies as st
 
 from smtp_trio._client.addresses import envelope, parse_mailbox, split_addresses
+from smtp_trio._client.message import prepare_message
+from smtp_trio.protocol.header import header_end
 
 POLICIES = [email.policy.default, email.policy.SMTPUTF8, email.policy.compat32]
 
@@ -67,6 +70,46 @@ def test_envelope_from_header_fields(fields: str, sender: str, recipients: list[
 def test_groups_in_header_fields(to: str, recipients: list[str]) -> None:
     for message in with_each_policy(f"From: a@b\r\nTo: {to}"):
         assert envelope(message, None, None) == ("a@b", recipients)
+
+
+DAMAGED = [
+    ("From: a@b\r\nTo: c@d\r\nhello there\r\nCc: e@f\r\nBcc: g@h\r\n\r\nx\r\n", "'hello there' is not a header field", True),
+    ("From: a@b\nTo: c@d\nBcc : g@h\n\nx\n", "'Bcc : g@h' is not", True),
+    ("From: a@b\rTo: c@d\rBcc: e@f\rhello\r", "'hello' is not", False),
+    ("From: a@b\nTo: c@d\nhello\n\nBcc: e@f\n", "'hello' is not", False),
+    (" From: x@y\nFrom: a@b\nTo: c@d\n\nx\n", "' From: x@y' is not", False),
+    ("From: a@b\nTo: c@d\n: e@f\nCc: g@h\n\nx\n", "begins with a colon", False),
+    ("From: a@b\nTo: c@d\nFrom x y\nCc: g@h\n\nx\n", "'From x y' is not", False),
+    ("From: a@b\nTo: c@d\nContent-Type: message/rfc822\n(x)\nresent-bcc:e@f\n\nx\n", "'(x)' is not", True),
+    ("From: a@b\nTo: c@d\nContent-Type: multipart/mixed; boundary=b\n?\nBCC: e@f\n\n--b\n\nx\n--b--\n", "'?' is not", True),
+    ("From: a@b\nTo: c@d\nX-\u00e9: d\nbcc: e@f\n\nx\n", "is not a header field", True),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "problem", "leaks"), DAMAGED)
+async def test_damaged_header_names_no_envelope(text: str, problem: str, leaks: bool) -> None:
+    """A line that is not a field ends the header for the parser, or it is dropped."""
+    for policy in POLICIES:
+        message = parsed(text.encode(), policy)
+        for sender, recipients in [(None, None), ("a@b", None), (None, ["c@d"])]:
+            with pytest.raises(ValueError, match=re.escape(problem)):
+                envelope(message, sender, recipients)
+        assert envelope(message, "a@b", ["c@d"]) == ("a@b", ["c@d"])
+        if leaks:
+            with pytest.raises(ValueError, match=re.escape(problem)):
+                await prepare_message(message, eight_bit=True, utf8=True)
+        else:
+            prepared = await prepare_message(message, eight_bit=True, utf8=True)
+            assert prepared.octets is not None
+            assert b"Bcc" not in prepared.octets[: header_end(prepared.octets)]
+
+
+@pytest.mark.parametrize(
+    "text", ["From a@b Mon\nFrom: a@b\nTo: c@d\n\nx", "From: a@b\nTo: c@d", "From: a@b\nTo:\n c@d\n\t\n\nx"]
+)
+def test_undamaged_header(text: str) -> None:
+    for policy in POLICIES:
+        assert envelope(parsed(text.encode(), policy), None, None) == ("a@b", ["c@d"])
 
 
 def test_bcc_is_part_of_the_envelope() -> None:
