@@ -5,7 +5,7 @@ from __future__ import annotations
 import email.message
 import re
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from attrs import evolve
 
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from email.policy import Policy
 
 SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+
+#: The longest display name that is written as a quoted string, so that its line has at most 78 octets (RFC 5322 2.1.1).
+PHRASE_LENGTH: Final = 60
 
 
 def parse_mailbox(text: str, what: str, *, null: bool = False) -> Path:
@@ -152,26 +156,114 @@ def _addresses(message: email.message.Message, names: Iterable[str]) -> list[str
     """Return the addresses in the fields of these names, in order."""
     found = []
     for name in names:
-        for text in field_values(message, name):
-            addresses = split_addresses(text)
+        for addresses, text in field_addresses(message, name):
             if addresses is None:
                 raise ValueError(f"{name} is malformed: {text!a}")
             found += [parse_mailbox(address, f"address in {name}").raw for address in addresses]
     return found
 
 
-def field_values(message: email.message.Message, name: str) -> Iterator[str]:
-    """Yield the values of the fields called ``name`` as they will be sent, each on one line."""
-    policy = smtp_policy(message, "8bit", utf8=True)
+# Addresses of a field and of its text
+#
+# The fields of a message are of two kinds. The values of parsed fields are text, which is sent as it is, so their
+# addresses are read from that text. The values of other fields are objects of the email package, which have the
+# addresses and generate the text when the message is sent. That text cannot be trusted: when the generator folds a long
+# display name or decodes an encoded word, it may omit the quotation marks, and a comma in the name then ends an address
+# (``victim@example.net, x`` becomes two of them). Hence the envelope is taken from the objects, and each text that the
+# generator makes is read back. If it has other addresses than the object, the field is written by `_address_list`.
+#
+# An object that was made from malformed text has addresses that are guesses. They count only if the text has the same.
+
+
+def field_addresses(message: email.message.Message, name: str) -> Iterator[tuple[list[str] | None, str]]:
+    """Yield the addresses of each field called ``name``, None if it is malformed, and its text on one line."""
+    policy = smtp_policy(message, "8bit", utf8=True).clone(max_line_length=0)
     for key, value in message.raw_items():
         if key.lower() == name.lower():
-            # A plain str was parsed, and has octets above 127 as surrogates. Other values can encode themselves.
-            octets = (
-                value.encode("utf-8", "surrogateescape")
-                if type(value) is str
-                else policy.fold_binary(key, value).partition(b":")[2]
-            )
-            yield octets.decode("utf-8", "surrogateescape").replace("\r", "").replace("\n", "").strip()
+            text = _text(policy, key, value)
+            yield _value_addresses(value, text), text
+
+
+def _text(policy: Policy, name: str, value: object) -> str:
+    """Return the text of a field on one line, as ``policy`` generates it."""
+    # A plain str was parsed, and has octets above 127 as surrogates. Other values can encode themselves.
+    octets = (
+        value.encode("utf-8", "surrogateescape")
+        if type(value) is str
+        else policy.fold_binary(name, cast("str", value)).partition(b":")[2]
+    )
+    return octets.decode("utf-8", "surrogateescape").replace("\r", "").replace("\n", "").strip()
+
+
+def _value_addresses(value: object, text: str) -> list[str] | None:
+    """Return the addresses of a field whose text is ``text``, or None if it is malformed."""
+    groups = getattr(value, "groups", None)
+    if groups is None:
+        return split_addresses(text)
+    from email.errors import InvalidHeaderDefect
+
+    found = [address.addr_spec for group in groups for address in group.addresses]
+    malformed = any(isinstance(defect, InvalidHeaderDefect) for defect in getattr(value, "defects", ()))
+    return None if malformed and not _same(found, text) else found
+
+
+def _same(addresses: list[str], text: str) -> bool:
+    """Return whether an address list consists of these addresses."""
+    found = split_addresses(text)
+    return found is not None and [*map(_canonical, found)] == [*map(_canonical, addresses)]
+
+
+def _canonical(address: str) -> str:
+    try:
+        return parse_mailbox(address, "address").raw
+    except ValueError:
+        return address
+
+
+def repair_address_fields(message: email.message.Message, names: Iterable[str], *, utf8: bool) -> None:
+    """Write the fields called ``names`` anew that would be sent with other addresses than they have.
+
+    Raises ValueError, with the name of the field, if that is not possible.
+    """
+    policy = smtp_policy(message, "8bit", utf8=utf8)
+    lower = {name.lower() for name in names}
+    fields, changed = list(message.raw_items()), False
+    for at, (name, value) in enumerate(fields):
+        if name.lower() in lower and hasattr(value, "groups"):
+            text = _text(policy, name, value)
+            addresses = _value_addresses(value, _text(policy.clone(max_line_length=0), name, value))
+            if addresses is not None and not _same(addresses, text):
+                written = _address_list(value.groups)
+                if not _same(addresses, written.replace("\r\n", "")):
+                    raise ValueError(f"{name} cannot be written as an address list: {str(value)!a}")
+                fields[at], changed = (name, written), True
+    if changed:
+        for name in message.keys():  # noqa: SIM118
+            del message[name]
+        for name, value in fields:
+            message.set_raw(name, value)
+
+
+def _address_list(groups: Iterable[Any]) -> str:
+    """Return groups of the email package as an address list (RFC 5322 3.4), one address on a line."""
+    entries = []
+    for group in groups:
+        members = [
+            f"{_phrase(address.display_name)} <{address.addr_spec}>" if address.display_name else address.addr_spec
+            for address in group.addresses
+        ]
+        listed = ",\r\n ".join(members)
+        entries.append(listed if group.display_name is None else f"{_phrase(group.display_name)}: {listed};")
+    return ",\r\n ".join(entries)
+
+
+def _phrase(name: str) -> str:
+    """Return a display name as a quoted string if it is short and ASCII, and as encoded words (RFC 2047 5) otherwise."""
+    from email.header import Header
+
+    if name.isascii() and name.isprintable() and len(name) <= PHRASE_LENGTH:
+        return '"' + re.sub(r'(["\\])', r"\\\1", name) + '"'
+    return Header(name.encode(errors="replace").decode(), "utf-8").encode(linesep="\r\n")
 
 
 # Reading an address list (RFC 5322 3.4).

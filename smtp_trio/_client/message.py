@@ -18,7 +18,7 @@ from attrs import field, frozen
 from ..protocol import LocalProtocolError
 from ..protocol.dot_stuffing import NewlineNormalizer, normalize_message, normalize_newlines
 from ..protocol.header import header_end
-from .addresses import BCC, field_values, header_damage, smtp_policy, split_addresses
+from .addresses import BCC, field_addresses, header_damage, repair_address_fields, smtp_policy
 
 if TYPE_CHECKING:
     from email.policy import Policy
@@ -188,13 +188,15 @@ def _flatten(message: email.message.Message, *, eight_bit: bool, utf8: bool) -> 
     needs_utf8 = any(
         not address.isascii()
         for name in ADDRESS_FIELDS
-        for text in field_values(message, name)
-        for address in split_addresses(text) or ()
+        for addresses, _ in field_addresses(message, name)
+        for address in addresses or ()
     )
     if needs_utf8 and not utf8:
         raise LocalProtocolError(NOT_UTF8)
     # Fields that were parsed with octets above 127 stay as they are only in a message that may be UTF-8.
     raw = any(type(value) is str and not value.isascii() for part in message.walk() for _, value in part.raw_items())
+    for as_utf8 in {needs_utf8, needs_utf8 or (raw and utf8)}:
+        repair_address_fields(message, ADDRESS_FIELDS, utf8=as_utf8)
     try:
         octets = _generate(message, smtp_policy(message, "8bit", utf8=needs_utf8 or (raw and utf8)))
     except UnicodeEncodeError as error:

@@ -6,7 +6,9 @@ import email
 import email.header
 import email.policy
 import re
+from email.headerregistry import Address, Group
 from email.message import EmailMessage, Message
+from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
@@ -70,6 +72,66 @@ def test_envelope_from_header_fields(fields: str, sender: str, recipients: list[
 def test_groups_in_header_fields(to: str, recipients: list[str]) -> None:
     for message in with_each_policy(f"From: a@b\r\nTo: {to}"):
         assert envelope(message, None, None) == ("a@b", recipients)
+
+
+LONG = "victim@evil.test, " + "x " * 40
+OBJECTS: list[Any] = [
+    Address(LONG, "to", "d.test"),
+    Address("victim@evil.test, x", "to", "d.test"),
+    Address("J\u00f6rg, " + LONG, "to", "d.test"),
+    Address("a" * 90 + ", v@evil.test", "to", "d.test"),
+    Address('a "b" <v@evil.test> ' + "x " * 40, "to", "d.test"),
+    Address("x; y: z " * 12, "to", "d.test"),
+    Address("back\\slash\\" * 8 + ",", "to", "d.test"),
+    Address("", "a b, c@d", "d.test"),
+    Address("n" * 80, "a" * 60, "e" * 60 + ".test"),
+    Group("G, x@evil.test " * 8, (Address("q", "to", "d.test"), Address("r, v@evil.test " * 8, "cc", "d.test"))),
+    [Address(f"x, y@evil.test, {n} " * 5, f"to{n}", "d.test") for n in range(5)],
+    f'"{LONG}" <to@d.test>',
+    "=?utf-8?q?victim=40evil.test=2C_x?= <to@d.test>",
+    "=?utf-8?b?dmljdGltQGV2aWwudGVzdCwgeA==?= <to@d.test>, =?utf-8?q?G=3B=2C?= : cc@d.test;",
+    f"to@d.test, (v@evil.test, {LONG}) cc@d.test",
+    "Mr. X <to@d.test>,, Postmaster, <@relay.test:cc@d.test>",
+]
+
+
+@pytest.mark.parametrize("policy", [email.policy.default, email.policy.SMTPUTF8], ids=["default", "SMTPUTF8"])
+@pytest.mark.parametrize("value", OBJECTS)
+async def test_addresses_are_those_of_the_object(value: Any, policy: email.policy.Policy) -> None:
+    """The generator of the email package makes other addresses of some names when it folds or decodes them."""
+    message = EmailMessage(policy)
+    message["To"], message["Reply-To"], message["From"], message["Subject"] = value, value, "a@b", "hi"
+    message.set_content("x")
+    expected = [address.addr_spec for address in message["To"].addresses]
+    assert envelope(message, None, None) == ("a@b", expected)
+    for utf8 in (False, True):
+        prepared = await prepare_message(message, eight_bit=True, utf8=utf8)
+        assert prepared.octets is not None
+        sent: Any = parsed(prepared.octets)
+        assert sent.keys() == message.keys()
+        for name in ("To", "Reply-To"):
+            assert split_addresses(str(sent.get(name)).replace("\r\n", "")) is not None
+            assert [address.addr_spec for address in sent[name].addresses] == expected
+        assert envelope(sent, None, None) == ("a@b", expected)
+        assert max(map(len, prepared.octets.split(b"\r\n"))) <= 998
+
+
+@pytest.mark.parametrize("value", ["a@b c@d", "x@y <a@b>", "a b@c", "a@b; c@d", f'"{LONG}" <to@d>, x y'])
+async def test_malformed_text_names_no_envelope(value: str) -> None:
+    message = EmailMessage()
+    message["To"], message["From"] = value, "a@b"
+    with pytest.raises(ValueError, match="To is malformed"):
+        envelope(message, None, None)
+    assert (await prepare_message(message, eight_bit=True, utf8=True)).octets
+
+
+async def test_address_that_cannot_be_written() -> None:
+    message = EmailMessage()
+    message["To"], message["From"] = Address("n", "a", "b>, <victim@evil.test"), "a@b"
+    with pytest.raises(ValueError, match="address in To"):
+        envelope(message, None, None)
+    with pytest.raises(ValueError, match="To cannot be written"):
+        await prepare_message(message, eight_bit=True, utf8=True)
 
 
 DAMAGED = [
