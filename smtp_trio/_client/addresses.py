@@ -5,7 +5,7 @@ from __future__ import annotations
 import email.message
 import re
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from attrs import evolve
 
@@ -187,11 +187,12 @@ def field_addresses(message: email.message.Message, name: str) -> Iterator[tuple
 def _text(policy: Policy, name: str, value: object) -> str:
     """Return the text of a field on one line, as ``policy`` generates it."""
     # A plain str was parsed, and has octets above 127 as surrogates. Other values can encode themselves.
-    octets = (
-        value.encode("utf-8", "surrogateescape")
-        if type(value) is str
-        else policy.fold_binary(name, cast("str", value)).partition(b":")[2]
-    )
+    if type(value) is str:
+        octets = value.encode("utf-8", "surrogateescape")
+    else:
+        from .generator import field_octets  # imported here because programs that send bytes do not need it
+
+        octets = field_octets(policy, name, value).partition(b":")[2]
     return octets.decode("utf-8", "surrogateescape").replace("\r", "").replace("\n", "").strip()
 
 

@@ -6,11 +6,10 @@ import contextlib
 import copy
 import email.message
 import inspect
-import io
 import os
 import stat
 from collections.abc import AsyncGenerator, AsyncIterable
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import trio
 from attrs import field, frozen
@@ -19,9 +18,6 @@ from ..protocol import LocalProtocolError
 from ..protocol.dot_stuffing import NewlineNormalizer, normalize_message, normalize_newlines
 from ..protocol.header import header_end
 from .addresses import BCC, field_addresses, header_damage, repair_address_fields, smtp_policy
-
-if TYPE_CHECKING:
-    from email.policy import Policy
 
 #: The kinds of message that can be sent. `email.message.EmailMessage` is an `email.message.Message`; an `os.PathLike`
 #: names a file.
@@ -183,6 +179,8 @@ def _flatten(message: email.message.Message, *, eight_bit: bool, utf8: bool) -> 
     problem, unread = header_damage(message)
     if BCC.search(normalize_newlines(unread.encode(errors="replace"))):
         raise ValueError(f"a Bcc field would be sent as a part of the body: {problem}")
+    from .generator import generate  # imported here because programs that send bytes do not need it
+
     message = copy.deepcopy(message)  # flattening adds missing boundaries, in nested parts too
     del message["Bcc"], message["Resent-Bcc"]
     needs_utf8 = any(
@@ -198,7 +196,7 @@ def _flatten(message: email.message.Message, *, eight_bit: bool, utf8: bool) -> 
     for as_utf8 in {needs_utf8, needs_utf8 or (raw and utf8)}:
         repair_address_fields(message, ADDRESS_FIELDS, utf8=as_utf8)
     try:
-        octets = _generate(message, smtp_policy(message, "8bit", utf8=needs_utf8 or (raw and utf8)))
+        octets = generate(message, smtp_policy(message, "8bit", utf8=needs_utf8 or (raw and utf8)))
     except UnicodeEncodeError as error:
         raise ValueError(
             f"the message contains text without an encoding; parse it from bytes, not from a str: {error}"
@@ -207,14 +205,6 @@ def _flatten(message: email.message.Message, *, eight_bit: bool, utf8: bool) -> 
         return octets
     try:
         # Fields with raw octets are encoded here (RFC 2047).
-        return _generate(message, smtp_policy(message, "7bit", utf8=needs_utf8))
+        return generate(message, smtp_policy(message, "7bit", utf8=needs_utf8))
     except (UnicodeError, LookupError):
         return octets  # their character set is not known, so they cannot be encoded; `_in_memory` raises
-
-
-def _generate(message: email.message.Message, policy: Policy) -> bytes:
-    from email.generator import BytesGenerator  # imported here because programs that send bytes do not need it
-
-    file = io.BytesIO()
-    BytesGenerator(file, mangle_from_=False, policy=policy).flatten(message)
-    return normalize_message(file.getvalue())

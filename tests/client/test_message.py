@@ -351,6 +351,49 @@ async def test_raw_utf8_in_a_field_of_a_part(policy: email.policy.Policy) -> Non
     assert await octets(parsed(text, policy)) == text
 
 
+SEPARATORS = ["\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029", "\0", "\x7f"]
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=["default", "SMTPUTF8", "compat32"])
+@pytest.mark.parametrize("separator", SEPARATORS)
+async def test_field_with_a_separator_is_sent_as_it_was_parsed(separator: str, policy: email.policy.Policy) -> None:
+    """`str.splitlines` takes VT, FF, FS, GS and RS for line ends, and the email package splits fields by it."""
+    part = f"X-A: b{separator}Bcc: v@x\r\nX-B: c{separator}\r\n {separator}{separator}d\r\n"
+    nested = f"From: a@b\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=q\r\n\r\n--q\r\n{part}\r\nx\r\n--q--\r\n"
+    for text in (f"From: a@b\r\n{part}\r\nx\r\n", nested):
+        assert await octets(parsed(text.encode(), policy)) == text.encode()
+        sent = await octets(parsed(text.encode(), policy), eight_bit=False, utf8=False)
+        for one, other in zip(parsed(sent).walk(), parsed(text.encode()).walk(), strict=True):
+            assert one.keys() == other.keys()
+
+
+LINE_ENDS = ["\nBcc: v@x", "\r\nBcc: v@x", "\rBcc: v@x", "\n\nBcc: v@x", "\n x\nBcc: v@x", "\nx"]
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("value", LINE_ENDS)
+async def test_field_with_a_line_end_is_refused(value: str, nested: bool) -> None:
+    """compat32 accepts such a value, and `set_raw` does with every policy."""
+    for policy in POLICIES:
+        message = part = parsed(b"From: a@b\r\nTo: c@d\r\n\r\nx\r\n", policy)
+        if nested:
+            message = Message()
+            message["Content-Type"] = "message/rfc822"
+            message.set_payload([part])
+        part.set_raw("Subject", "hi" + value)
+        with pytest.raises(ValueError, match="Subject contains a line end"):
+            await prepare(message)
+
+
+@pytest.mark.parametrize("name", ["X\nBcc", "X\r\nBcc", "X: y\r\nBcc", "X Y", "", "X\vY", "X\u00e9", "X\r"])
+async def test_invalid_name_of_a_field_is_refused(name: str) -> None:
+    for policy in POLICIES:
+        message = parsed(b"From: a@b\r\nTo: c@d\r\n\r\nx\r\n", policy)
+        message[name] = "v@x"
+        with pytest.raises(ValueError, match="invalid name of a header field"):
+            await prepare(message)
+
+
 async def test_long_lists_of_a_compat32_message_are_folded() -> None:
     message = Message()
     message["From"], message["To"] = "a@b", ", ".join(f"recipient{n}@example.org" for n in range(200))

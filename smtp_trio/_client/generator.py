@@ -1,0 +1,62 @@
+"""Generation of email messages as octets. It is imported when an email message is sent, and not before."""
+
+from __future__ import annotations
+
+import email.message
+import io
+import re
+from email.errors import HeaderParseError
+from email.generator import BytesGenerator
+from email.policy import EmailPolicy, Policy
+from typing import Final, cast
+
+from ..protocol.dot_stuffing import normalize_message, normalize_newlines
+
+FIELD_NAME: Final = re.compile("[!-9;-~]+")  # RFC 5322 2.2
+#: A line end in a field that does not continue it (RFC 5322 2.2.3).
+END_OF_FIELD: Final = re.compile(rb"\r\n(?![ \t]|\Z)")
+#: The characters besides CR and LF at which `str.splitlines` splits ASCII text.
+SEPARATORS: Final = re.compile("[\v\f\x1c-\x1e]")
+NEWLINE: Final = re.compile("\r\n|\r|\n")
+
+
+def generate(message: email.message.Message, policy: Policy) -> bytes:
+    """Return the message as octets with CRLF line ends. Raises ValueError for a field that would end before its end."""
+    file = io.BytesIO()
+    FieldGenerator(file, mangle_from_=False, policy=policy).flatten(message)
+    return normalize_message(file.getvalue())
+
+
+# The generator of Python 3.11 splits the fields that were parsed with `str.splitlines`, which takes VT, FF, FS, GS, RS
+# and others for line ends. SMTP and the parser do not, so a part of one field became another field (Bcc, for example),
+# and with the policy compat32 a bare HeaderParseError was raised. Here such a field is sent as it was parsed. For all
+# fields the generated octets are checked, because a field name or a value may also have been set with a line end.
+class FieldGenerator(BytesGenerator):
+    """A generator that writes each field by `field_octets`."""
+
+    def _write_headers(self, msg: email.message.Message) -> None:
+        for name, value in msg.raw_items():
+            self._fp.write(field_octets(cast("Policy", self.policy), name, value))  # type: ignore[attr-defined]
+        self._fp.write(b"\r\n")  # type: ignore[attr-defined]
+
+
+def field_octets(policy: Policy, name: str, value: object) -> bytes:
+    """Return one header field with CRLF line ends.
+
+    Raises ValueError for an invalid name, and for a field that would be read as more than one or as an empty line.
+    """
+    if not FIELD_NAME.fullmatch(name):
+        raise ValueError(f"invalid name of a header field: {name!a}")
+    if type(value) is str and SEPARATORS.search(value) and (value.isascii() or policy.cte_type == "8bit"):
+        text = f"{name}: " + "\r\n".join(NEWLINE.split(value)) + "\r\n"
+        utf8 = isinstance(policy, EmailPolicy) and policy.utf8
+        octets = text.encode("utf-8" if utf8 else "ascii", "surrogateescape")
+    else:
+        try:
+            octets = policy.fold_binary(name, cast("str", value))
+        except HeaderParseError as error:
+            raise ValueError(f"{name} contains a line end: {error}") from None
+    octets = normalize_newlines(octets)
+    if END_OF_FIELD.search(octets):
+        raise ValueError(f"{name} contains a line end: {str(value)!a}")
+    return octets
