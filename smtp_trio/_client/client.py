@@ -44,7 +44,7 @@ from .addresses import envelope, parse_mailbox
 from .delivery import Delivery
 from .exchange import Exchange, check_reply
 from .handshake import Handshake, Login, TlsMode
-from .message import Message, prepare_message
+from .message import NUL, Message, prepare_message
 from .pipeline import Messages, Pipeline
 from .results import (
     AllRecipientsRejectedError,
@@ -319,12 +319,15 @@ class Client:
     async def bdat(self, octets: bytes, *, last: bool = False) -> Reply:
         """Send one chunk of a message by BDAT (RFC 3030 2); ``last`` ends the message.
 
-        The octets are sent unchanged: line ends are not converted. Raises `ReplyError` if the chunk is refused.
+        The octets are sent unchanged: line ends are not converted. Raises `ReplyError` if the chunk is refused, and
+        LocalProtocolError for NUL unless MAIL had ``body="BINARYMIME"`` (RFC 3030 3).
         """
         if self.lmtp and last:
             raise LocalProtocolError("LMTP replies for each recipient: use send instead of bdat")
         command = BdatLast(len(octets)) if last else Bdat(len(octets))
         exchange = self._exchange
+        if b"\0" in octets and not exchange.protocol.binary:
+            raise LocalProtocolError(NUL)
         async with exchange.operation():
             exchange.check_unsolicited(command)
             exchange.protocol.send_command(command)

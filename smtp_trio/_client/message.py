@@ -32,6 +32,10 @@ NOT_8BIT: Final = (
     "the message contains octets above 127, and the server does not offer 8BITMIME (RFC 6152 3). Encode it as "
     "quoted-printable or base64, or give an EmailMessage, which is encoded as the server needs it"
 )
+NUL: Final = (
+    "the message contains NUL, which may be sent only with body='BINARYMIME' (RFC 5322 2.2 and 3.5, RFC 3030 3); some "
+    "servers take it for the end of a line. Encode it as base64"
+)
 NOT_UTF8: Final = (
     "the header of the message is not ASCII, and the server does not offer SMTPUTF8 (RFC 6531 3.5). Names and subjects "
     "can be encoded words (RFC 2047) and domains can be A-labels (xn--); a local part can be neither"
@@ -79,7 +83,8 @@ class PreparedMessage:
         Use it with `contextlib.aclosing`, which closes the file, or the caller's generator, at once.
 
         Raises TypeError for a piece that is not bytes, `LocalProtocolError` for octets above 127 if the server does not
-        accept them, and OSError if the file cannot be read. Exceptions of the caller's iterable pass through unchanged.
+        accept them and for NUL without BINARYMIME, and OSError if the file cannot be read. Exceptions of the caller's
+        iterable pass through unchanged.
         """
         if self.octets is not None:
             for start in range(0, len(self.octets), PIECE):
@@ -90,6 +95,8 @@ class PreparedMessage:
             async for data in source:
                 if not self._allow_8bit and not data.isascii():
                     raise LocalProtocolError(NOT_8BIT)
+                if b"\0" in data and not self._binary:
+                    raise LocalProtocolError(NUL)
                 piece = data if self._binary else lines.feed(data)
                 if piece:
                     yield piece
@@ -135,7 +142,8 @@ async def prepare_message(message: Message, *, eight_bit: bool, utf8: bool, bina
         return _in_memory(_flatten(message, eight_bit=eight_bit, utf8=utf8), eight_bit=eight_bit, utf8=utf8)
     if isinstance(message, bytes | bytearray | memoryview):
         octets = bytes(message)
-        return _in_memory(octets if binary else normalize_message(octets), eight_bit=eight_bit, utf8=utf8)
+        octets = octets if binary else normalize_message(octets)
+        return _in_memory(octets, eight_bit=eight_bit, utf8=utf8, binary=binary)
     if isinstance(message, os.PathLike):
         status = await trio.Path(message).stat()
         size = status.st_size if stat.S_ISREG(status.st_mode) else None
@@ -155,8 +163,10 @@ async def prepare_message(message: Message, *, eight_bit: bool, utf8: bool, bina
     return PreparedMessage(None, size, None, False, message, eight_bit, binary)
 
 
-def _in_memory(octets: bytes, *, eight_bit: bool, utf8: bool) -> PreparedMessage:
+def _in_memory(octets: bytes, *, eight_bit: bool, utf8: bool, binary: bool = False) -> PreparedMessage:
     """Return ``octets`` as a prepared message. Raise LocalProtocolError for octets the server does not accept."""
+    if not binary and b"\0" in octets:
+        raise LocalProtocolError(NUL)
     is_8bit = not octets.isascii()
     utf8_header = is_8bit and not octets[: header_end(octets)].isascii()
     if utf8_header and not utf8:

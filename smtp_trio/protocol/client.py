@@ -107,6 +107,7 @@ class ClientProtocol:
         "_replies",
         "_utf8",
         "_verbs",
+        "binary",
         "capabilities",
         "dialogue",
         "offered",
@@ -125,6 +126,8 @@ class ClientProtocol:
         self.capabilities: dict[str, tuple[str, ...]] = {}
         #: The number of MAIL commands sent, which the LIMITS extension restricts (RFC 9422 4.1).
         self.transactions_begun: int = 0
+        #: True if the last MAIL had BODY=BINARYMIME, so that the message may have any octets (RFC 3030 3).
+        self.binary: bool = False
         #: The octets that must be sent, in pieces; see `data_to_send`.
         self.outbox: list[bytes] = []
         self._params: dict[type[Command], set[Param[Any]]] = {}
@@ -188,6 +191,7 @@ class ClientProtocol:
         if isinstance(command, Mail):
             self.transactions_begun += 1
             self._utf8 = SMTPUTF8 in command.params
+            self.binary = command.params.get(eightbitmime.BODY) == "BINARYMIME"
         if isinstance(command, CountedCommand):
             self._chunk_octets = command.size
         self.outbox.append(line)

@@ -75,6 +75,34 @@ async def test_binary_is_not_normalized() -> None:
     assert (prepared.octets, prepared.eight_bit) == (text, True)
 
 
+@pytest.mark.parametrize(
+    "text", [b"A: b\r\n\r\nx\0.\r\n", b"A: b\0\r\n\r\nx\r\n", b"\0", b"A: b\r\n\r\n\r\n\0.\r\n", b"A\0\n"]
+)
+async def test_nul_is_refused_without_binarymime(text: bytes, tmp_path: pathlib.Path) -> None:
+    """RFC 5322 does not allow it, and followed by a dot it is the end of the data for some servers."""
+    (tmp_path / "mail").write_bytes(text)
+    binary = await prepare(text, binary=True)
+    assert binary.octets == text
+    assert await read(await prepare(tmp_path / "mail", binary=True)) == text
+    assert await read(await prepare(Source(text), binary=True)) == text
+    for make in (lambda: text, lambda: memoryview(text)):
+        with pytest.raises(LocalProtocolError, match="NUL"):
+            await prepare(make())
+    for source in (tmp_path / "mail", Source(b"x\r\n", text), Source(text[:1], text[1:])):
+        with pytest.raises(LocalProtocolError, match="NUL"):
+            await read(await prepare(source))
+
+
+@pytest.mark.parametrize("policy", [email.policy.default, email.policy.compat32], ids=["default", "compat32"])
+async def test_nul_in_an_email_message_is_refused(policy: email.policy.Policy) -> None:
+    for text in (b"A: b\r\n\r\nx\0.\r\n", b"A: b\0c\r\n\r\nx\r\n"):
+        with pytest.raises(LocalProtocolError, match="NUL"):
+            await prepare(parsed(text, policy))
+    message = email_message()
+    message.add_attachment(b"\0.", maintype="application", subtype="octet-stream")
+    assert b"\0" not in await octets(message)
+
+
 async def test_long_message_is_yielded_in_pieces() -> None:
     text = b"A: b\r\n\r\n" + b"x" * 3 * PIECE + b"\r\n"
     async with aclosing((await prepare(text)).pieces()) as pieces:
@@ -351,7 +379,7 @@ async def test_raw_utf8_in_a_field_of_a_part(policy: email.policy.Policy) -> Non
     assert await octets(parsed(text, policy)) == text
 
 
-SEPARATORS = ["\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029", "\0", "\x7f"]
+SEPARATORS = ["\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029", "\x7f"]
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=["default", "SMTPUTF8", "compat32"])

@@ -76,6 +76,23 @@ async def test_bdat_sends_octets_unchanged(autojump_clock: MockClock) -> None:
     assert script.bodies == [b"a\nb"]
 
 
+async def test_bdat_with_nul_needs_binarymime(autojump_clock: MockClock) -> None:
+    envelope = ("MAIL .*", OK, "RCPT .*", OK)
+    steps = (*envelope, "RSET", OK, *envelope, "BDAT 3 LAST", ReadOctets(3), OK, *envelope)
+    async with scripted(*hello("CHUNKING", "8BITMIME", "BINARYMIME"), *steps) as script, script.client() as client:
+        for body in ("8BITMIME", "BINARYMIME", "7BIT"):
+            await client.mail(ME, body=body)
+            await client.rcpt(YOU)
+            if body == "BINARYMIME":
+                await client.bdat(b"a\0.", last=True)
+                continue
+            with pytest.raises(LocalProtocolError, match="NUL"):
+                await client.bdat(b"a\0.", last=True)
+            if body == "8BITMIME":
+                await client.rset()
+    assert script.bodies == [b"a\0."]
+
+
 @pytest.mark.parametrize("code", [450, 550])
 async def test_each_verb_raises_reply_error(autojump_clock: MockClock, code: int) -> None:
     refusal = b"%d refusal\r\n" % code
