@@ -67,6 +67,7 @@ class ClientSettings(TypedDict, total=False):
     tls: TlsMode | None
     ssl_context: ssl.SSLContext | None
     auth: Login | None
+    auth_mechanisms: Iterable[str] | None
     name: str | None
     lmtp: bool
     allow_cleartext: bool
@@ -107,6 +108,8 @@ class Client:
         certificates are valid, with "opportunistic" too.
     :param auth: a `PasswordCredentials`, a `BearerToken` or a tuple of user and password. Credentials are sent only
         over TLS with a verified certificate.
+    :param auth_mechanisms: the names of the SASL mechanisms that may be used, best first; the default is all that are
+        known (`smtp_trio.protocol.sasl.MECHANISMS`).
     :param name: the domain or address literal that EHLO sends (RFC 5321 4.1.1.1); the default is the local address.
     :param lmtp: use LMTP (RFC 2033).
     :param allow_cleartext: send credentials without TLS or without a verified certificate too.
@@ -115,7 +118,7 @@ class Client:
     :param extensions: extensions to support besides the built-in ones (`smtp_trio.protocol.extensions.KNOWN`); one with
         the keyword of a built-in extension replaces it.
 
-    Raises ValueError for a ``name`` that EHLO cannot send, and for settings that contradict each other.
+    Raises ValueError for a ``name`` that EHLO cannot send, for an unknown mechanism, and for settings that contradict each other.
     """
 
     def __init__(
@@ -126,6 +129,7 @@ class Client:
         tls: TlsMode | None = None,
         ssl_context: ssl.SSLContext | None = None,
         auth: Login | None = None,
+        auth_mechanisms: Iterable[str] | None = None,
         name: str | None = None,
         lmtp: bool = False,
         allow_cleartext: bool = False,
@@ -144,6 +148,7 @@ class Client:
             auth=auth,
             name=name,
             allow_cleartext=allow_cleartext,
+            mechanisms=auth_mechanisms,
         )
         #: The messages of the last `send` or `send_many`.
         self._results: list[PartialResult] = []
@@ -374,8 +379,11 @@ class Client:
         assert self.tls is not None
         return self.tls
 
-    async def auth(self, credentials: Login) -> Reply:
+    async def auth(self, credentials: Login, *, mechanisms: Iterable[str] | None = None) -> Reply:
         """Log in by the best mechanism that both sides know (RFC 4954).
+
+        ``mechanisms`` are the names of those that may be used, best first, instead of the client's ``auth_mechanisms``.
+        If the server refuses one that it offers (504 or 534), the next one is tried.
 
         ``credentials`` is a `PasswordCredentials`, a `BearerToken` or a tuple of user and password. They are sent only
         over TLS with a verified certificate, unless the client has ``allow_cleartext``. Raises `ReplyError` if the
@@ -384,7 +392,7 @@ class Client:
         async with self._exchange.operation():
             self._exchange.check_unsolicited(AuthCommand("*"))
             return await self._handshake.log_in(
-                PasswordCredentials(*credentials) if isinstance(credentials, tuple) else credentials
+                PasswordCredentials(*credentials) if isinstance(credentials, tuple) else credentials, mechanisms
             )
 
     # --- whole messages ---------------------------------------------------------------------------------------------

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import os
 import ssl
+from collections.abc import Iterable
 from contextlib import suppress
-from typing import Literal
+from typing import Final, Literal
 
 import trio
 
@@ -26,9 +26,16 @@ from ..protocol.extensions.auth import Auth, AuthCommand, AuthResponse
 from ..protocol.extensions.lmtp import Lhlo
 from ..protocol.extensions.starttls import StartTlsCommand
 from ..protocol.limits import COMMAND_LINE_OCTETS
-from ..protocol.sasl import MECHANISMS, BearerToken, PasswordCredentials, choose_mechanism
+from ..protocol.sasl import (
+    MECHANISMS,
+    BearerToken,
+    Mechanism,
+    PasswordCredentials,
+    decode_challenge,
+    usable_mechanisms,
+)
 from .exchange import Exchange, check_reply
-from .results import GreetingError, TimedOutError, TlsHandshakeError
+from .results import ConnectionLostError, GreetingError, TimedOutError, TlsHandshakeError
 
 TlsMode = Literal["opportunistic", "required", "implicit", "never"]
 #: What a client logs in with; the tuple is user and password.
@@ -44,6 +51,25 @@ def tls_mode(tls: TlsMode | None, ssl_context: ssl.SSLContext | None, auth: Logi
     return tls or ("opportunistic" if ssl_context is None and auth is None else "required")
 
 
+#: Replies to EHLO after which HELO is tried: those of RFC 5321 4.1.1.1 and 4.2.4 for a command that is not implemented,
+#: and others that servers and filters without EHLO send instead.
+TRY_HELO: Final = frozenset({451, 500, 501, 502, 503, 504, 550, 554})
+#: Replies to AUTH that refuse the mechanism, and not the credentials (RFC 4954 4 and 6).
+MECHANISM_REFUSED: Final = frozenset({504, 534})
+
+
+def known_mechanisms(names: Iterable[str] | None) -> list[Mechanism]:
+    """Return the SASL mechanisms of these names, or all of them. Raises ValueError for an unknown name."""
+    if names is None:
+        return list(MECHANISMS.values())
+    if isinstance(names, str):
+        raise TypeError("mechanisms must be a list of names, not a str")
+    wanted = [name.upper() for name in names]
+    if unknown := [name for name in wanted if name not in MECHANISMS]:
+        raise ValueError(f"unknown SASL mechanism: {', '.join(unknown)}; known are {', '.join(MECHANISMS)}")
+    return [MECHANISMS[name] for name in wanted]
+
+
 class Handshake:
     """Opens the session of one client, and repeats parts of that for `Client.starttls` and `Client.auth`."""
 
@@ -57,6 +83,7 @@ class Handshake:
         auth: Login | None,
         name: str | None,
         allow_cleartext: bool,
+        mechanisms: Iterable[str] | None,
     ) -> None:
         self.host: str = host
         #: The name that EHLO sends.
@@ -70,6 +97,7 @@ class Handshake:
         self._ssl_context = ssl_context
         self._auth = PasswordCredentials(*auth) if isinstance(auth, tuple) else auth
         self._allow_cleartext = allow_cleartext
+        self._mechanisms = known_mechanisms(mechanisms)
         # Why the certificate was not valid in an earlier attempt, and whether it must be valid in this one although TLS
         # is opportunistic. See connect.py.
         self._certificate_problem: str | None = None
@@ -108,10 +136,13 @@ class Handshake:
         exchange = self._exchange
         command = Lhlo(self.name) if exchange.lmtp else Ehlo(self.name)
         reply = await exchange.request(command)
-        if reply.code in (500, 502) and not exchange.lmtp and self._auth is None and self._tls != "required":
+        if reply.code in TRY_HELO and not exchange.lmtp and self._auth is None and self._tls != "required":
             # RFC 5321 3.2: a server without extensions. HELO would not help if TLS or AUTH, which are extensions, is
             # required.
-            reply = await exchange.request(Helo(self.name))
+            try:
+                reply = await exchange.request(Helo(self.name))
+            except ConnectionLostError:  # the server has closed the connection after its refusal, which is the reason
+                raise ReplyError(command, reply) from None
         return check_reply(command, reply)
 
     # --- TLS --------------------------------------------------------------------------------------------------------
@@ -171,15 +202,21 @@ class Handshake:
     # cannot be combined with it unless the certificate turned out to be valid. ``allow_cleartext`` lifts the rule, for
     # a server on the same machine or inside a tunnel.
     #
-    # `choose_mechanism` takes the best mechanism that the server offers and that fits the credentials. Under TLS their
+    # `usable_mechanisms` returns the mechanisms that the server offers and that fit the credentials. Under TLS their
     # order is that of preference; without TLS those come first that do not reveal the password, and the others are used
-    # only with ``allow_cleartext`` (RFC 4954 4, RFC 4616 5).
+    # only with ``allow_cleartext`` (RFC 4954 4, RFC 4616 5). If the server refuses a mechanism although it offered it
+    # (504, 534), the next one is tried. After 535 the credentials are wrong, and each further attempt would count
+    # against the user's account.
     #
     # The server's last step matters as well. In SCRAM the server proves that it knows the password; if the proof is
     # wrong, the 235 reply comes from someone else, and the connection is closed although AUTH "succeeded" (RFC 5802 3).
 
-    async def log_in(self, credentials: PasswordCredentials | BearerToken) -> Reply:
+    async def log_in(
+        self, credentials: PasswordCredentials | BearerToken, mechanisms: Iterable[str] | None = None
+    ) -> Reply:
         """Send AUTH with the best mechanism that both sides know, and return the server's reply (RFC 4954 4).
+
+        ``mechanisms`` are the names of those that may be used, best first; None means those of the client.
 
         Raises `ReplyError` if the server refuses the credentials, NotOfferedError and LocalProtocolError if no
         mechanism can be used, and RemoteProtocolError if the server violates the mechanism or cannot prove its
@@ -193,13 +230,24 @@ class Handshake:
         offered = exchange.protocol.offered.get("AUTH")
         if not isinstance(offered, Auth):
             raise NotOfferedError(f"the server does not offer AUTH{'' if exchange.tls else ', or not without TLS'}")
-        mechanism = choose_mechanism(
-            MECHANISMS.values(),
+        usable = usable_mechanisms(
+            self._mechanisms if mechanisms is None else known_mechanisms(mechanisms),
             offered.mechanisms,
             credentials,
             secure=exchange.tls is not None,
             allow_cleartext=self._allow_cleartext,
         )
+        for mechanism in usable:
+            reply = await self._authenticate(mechanism, credentials)
+            if reply.code not in MECHANISM_REFUSED or exchange.protocol.closed:
+                break
+        check_reply(AuthCommand(mechanism.name), reply)
+        self.user = credentials.user
+        return reply
+
+    async def _authenticate(self, mechanism: Mechanism, credentials: PasswordCredentials | BearerToken) -> Reply:
+        """Do one exchange, and return the server's last reply, which may be a refusal."""
+        exchange = self._exchange
         steps = mechanism.client(credentials, os.urandom)
         response = next(steps)
         command = AuthCommand(mechanism.name, response)
@@ -211,21 +259,20 @@ class Handshake:
         reply = await exchange.request(command)
         while reply.intermediate:
             try:
-                challenge = base64.b64decode(reply.text.encode(), validate=True)
+                challenge = decode_challenge(reply.text, mechanism)
                 line = steps.send(challenge) if response is None else response
-            except (binascii.Error, RemoteProtocolError) as exc:
+            except RemoteProtocolError as exc:
                 await exchange.request(AuthResponse("*"))  # RFC 4954 4: cancels the exchange
                 raise RemoteProtocolError(f"AUTH {mechanism.name}: {exc}") from exc
             response = None
             reply = await exchange.request(AuthResponse(base64.b64encode(line or b"").decode()))
-        check_reply(AuthCommand(mechanism.name), reply)
-        with suppress(StopIteration):
-            try:
-                steps.send(None)
-            except RemoteProtocolError:  # the server did not prove that it knows the password
-                exchange.wire.broken = True
-                raise
-        self.user = credentials.user
+        if reply.accepted:
+            with suppress(StopIteration):
+                try:
+                    steps.send(None)
+                except RemoteProtocolError:  # the server did not prove that it knows the password
+                    exchange.wire.broken = True
+                    raise
         return reply
 
 

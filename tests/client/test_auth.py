@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import base64
+import hmac
 import traceback
 from typing import Any
 
 import pytest
 from helpers import client_tls
 from scripted import EXPECT_CLOSE, OK, Script, Step, ehlo_reply, hello, scripted, tls_handshake
-from trio.testing import MockClock
+from trio.testing import MockClock, memory_stream_pair
 
 from smtp_trio import (
     BearerToken,
+    Client,
     LocalProtocolError,
     NotOfferedError,
     PasswordCredentials,
@@ -86,6 +88,123 @@ async def test_mechanism_chosen_without_tls(
     async with scripted(*hello("AUTH " + " ".join(offered)), *steps) as script:
         async with script.client(auth=FRED, allow_cleartext=True) as client:
             assert client.user == "fred"
+
+
+def login(first: bytes, second: bytes) -> tuple[Step, ...]:
+    """Return the steps of LOGIN with these replies as challenges."""
+    return "AUTH LOGIN", first, b64(b"fred"), second, b64(SECRET.encode()), b"235 ok\r\n"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (b"334 Username:\r\n", b"334 Password:\r\n"),
+        (b"334 VXNlcm5hbWU6 \r\n", b"334  UGFzc3dvcmQ6\t\r\n"),
+        (b"334 dXNlcm5hbWU\r\n", b"334 cGFzc3dvcmQ\r\n"),
+        (b"334-VXNlcm\r\n334 5hbWU6\r\n", b"334-Enter your\r\n334 password\r\n"),
+        (b"334\r\n", b"334 \r\n"),
+        (b"334 not base64!\r\n", "334 pass\u00e9 =\r\n".encode()),
+    ],
+)
+async def test_login_does_not_read_its_challenges(autojump_clock: MockClock, first: bytes, second: bytes) -> None:
+    async with scripted(*tls_session("LOGIN"), *login(first, second)) as script, client_of(script) as client:
+        assert client.user == "fred"
+
+
+ERROR = b'{"status":"401","schemes":"bearer"}'
+
+
+@pytest.mark.parametrize("mechanism", ["XOAUTH2", "OAUTHBEARER"])
+@pytest.mark.parametrize(
+    "challenge",
+    [
+        b"334 " + ERROR + b"\r\n",
+        b"334 " + base64.b64encode(ERROR).rstrip(b"=") + b"\r\n",
+        b"334-" + base64.b64encode(ERROR)[:8] + b"\r\n334 " + base64.b64encode(ERROR)[8:] + b" \r\n",
+        b"334 {\r\n",
+        challenge_reply(ERROR),
+    ],
+)
+async def test_error_challenge_does_not_hide_the_refusal(
+    autojump_clock: MockClock, mechanism: str, challenge: bytes
+) -> None:
+    acknowledgement = "" if mechanism == "XOAUTH2" else b64(b"\1")
+    steps = (f"AUTH {mechanism} .*", challenge, acknowledgement, b"535 5.7.8 no\r\n", *BYE, EXPECT_CLOSE)
+    async with scripted(*tls_session(mechanism), *steps) as script:
+        with pytest.raises(ReplyError) as caught:
+            async with client_of(script, auth=BearerToken("fred", "abc123")):
+                raise AssertionError("unreachable")
+    assert caught.value.reply.code == 535
+
+
+@pytest.mark.parametrize("challenge", [b"334 PDFAeD4\r\n", b"334 PDFA eD4= \r\n", b"334-PDFA\r\n334 eD4=\r\n"])
+async def test_challenge_of_cram_md5_with_other_white_space_or_padding(
+    autojump_clock: MockClock, challenge: bytes
+) -> None:
+    expected = hmac.new(SECRET.encode(), b"<1@x>", "md5").hexdigest()
+    steps = ("AUTH CRAM-MD5", challenge, b64(f"fred {expected}".encode()), b"235 ok\r\n")
+    async with scripted(*tls_session("CRAM-MD5"), *steps) as script, client_of(script) as client:
+        assert client.user == "fred"
+
+
+# --- another mechanism ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [504, 534])
+async def test_another_mechanism_after_one_was_refused(autojump_clock: MockClock, code: int) -> None:
+    refusal = b"%d not this one\r\n" % code
+    late = ("AUTH LOGIN", b"334 Username:\r\n", b64(b"fred"), refusal)
+    async with scripted(*tls_session("PLAIN", "LOGIN", "CRAM-MD5"), PLAIN[0], refusal, *late, *CRAM) as script:
+        async with client_of(script) as client:
+            assert client.user == "fred"
+    async with scripted(*tls_session("PLAIN", "LOGIN"), PLAIN[0], refusal, *late, *BYE, EXPECT_CLOSE) as script:
+        with pytest.raises(ReplyError) as caught:
+            async with client_of(script):
+                raise AssertionError("unreachable")
+    assert caught.value.reply.code == code
+
+
+@pytest.mark.parametrize("code", [421, 432, 454, 500, 501, 503, 530, 535, 538, 550])
+async def test_no_other_mechanism_after_another_refusal(autojump_clock: MockClock, code: int) -> None:
+    async with scripted(*tls_session("PLAIN", "LOGIN", "CRAM-MD5"), PLAIN[0], b"%d no\r\n" % code) as script:
+        with pytest.raises(ReplyError) as caught:
+            async with client_of(script):
+                raise AssertionError("unreachable")
+    assert caught.value.reply.code == code
+    assert sum(line.startswith("AUTH") for line in script.lines) == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "steps"),
+    [(["LOGIN"], LOGIN), (("cram-md5", "plain"), CRAM), (["SCRAM-SHA-256", "LOGIN"], LOGIN), (["PLAIN"], PLAIN)],
+)
+async def test_mechanisms_are_named(autojump_clock: MockClock, names: list[str], steps: tuple[Step, ...]) -> None:
+    offered = tls_session("PLAIN", "LOGIN", "CRAM-MD5")
+    async with scripted(*offered, *steps) as script, client_of(script, auth_mechanisms=names) as client:
+        assert client.user == "fred"
+    async with scripted(*offered, *steps) as script, client_of(script, auth=None, tls="required") as client:
+        await client.auth(FRED, mechanisms=names)
+        assert client.user == "fred"
+
+
+async def test_named_mechanism_is_the_only_one(autojump_clock: MockClock) -> None:
+    steps = (PLAIN[0], b"504 no\r\n", *BYE)
+    async with scripted(*tls_session("PLAIN", "LOGIN"), *steps) as script:
+        with pytest.raises(ReplyError):
+            async with client_of(script, auth_mechanisms=["PLAIN"]):
+                raise AssertionError("unreachable")
+    async with scripted(*tls_session("PLAIN", "LOGIN"), *BYE) as script:
+        with pytest.raises(LocalProtocolError, match="CRAM-MD5 is not offered"):
+            async with client_of(script, auth_mechanisms=["CRAM-MD5"]):
+                raise AssertionError("unreachable")
+
+
+async def test_invalid_names_of_mechanisms(autojump_clock: MockClock) -> None:
+    stream, _ = memory_stream_pair()
+    with pytest.raises(ValueError, match="unknown SASL mechanism: NTLM"):
+        Client(stream, auth_mechanisms=["PLAIN", "ntlm"])
+    with pytest.raises(TypeError, match="not a str"):
+        Client(stream, auth_mechanisms="PLAIN")
 
 
 async def test_cram_md5_response(autojump_clock: MockClock) -> None:
@@ -209,14 +328,11 @@ async def test_refused_credentials(autojump_clock: MockClock, mechanism: str, st
         assert secret not in all_text(caught.value)
 
 
-@pytest.mark.parametrize("challenge", [b"334 not base64!\r\n", b"334 =\r\n", "334 é\r\n".encode()])
-@pytest.mark.parametrize("mechanism", ["LOGIN", "CRAM-MD5"])
-async def test_invalid_challenge_cancels_the_exchange(
-    autojump_clock: MockClock, mechanism: str, challenge: bytes
-) -> None:
+@pytest.mark.parametrize("challenge", [b"334 not base64!\r\n", b"334 =\r\n", b"334 A\r\n", "334 é\r\n".encode()])
+async def test_invalid_challenge_cancels_the_exchange(autojump_clock: MockClock, challenge: bytes) -> None:
     """RFC 4954 4: the client cancels with "*"."""
-    steps = (f"AUTH {mechanism}", challenge, r"\*", b"501 5.7.0 cancelled\r\n", *BYE, EXPECT_CLOSE)
-    async with scripted(*tls_session(mechanism), *steps) as script:
+    steps = ("AUTH CRAM-MD5", challenge, r"\*", b"501 5.7.0 cancelled\r\n", *BYE, EXPECT_CLOSE)
+    async with scripted(*tls_session("CRAM-MD5"), *steps) as script:
         with pytest.raises(RemoteProtocolError) as caught:
             async with client_of(script):
                 raise AssertionError("unreachable")

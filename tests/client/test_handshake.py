@@ -85,7 +85,7 @@ async def test_invalid_greeting(autojump_clock: MockClock, greeting: bytes) -> N
 # --- EHLO not implemented ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("code", [500, 502])
+@pytest.mark.parametrize("code", [451, 500, 501, 502, 503, 504, 550, 554])
 async def test_helo_after_unknown_ehlo(autojump_clock: MockClock, code: int) -> None:
     refusal = b"%d what?\r\n" % code
     async with scripted(GREETING, "EHLO client.test", refusal, "HELO client.test", OK, *UNPIPELINED) as script:
@@ -97,7 +97,16 @@ async def test_helo_after_unknown_ehlo(autojump_clock: MockClock, code: int) -> 
     assert script.bodies == [MESSAGE]
 
 
-@pytest.mark.parametrize("code", [421, 450, 501, 504, 550])
+@pytest.mark.parametrize("code", [501, 554])
+async def test_refusal_of_ehlo_before_the_connection_is_closed(autojump_clock: MockClock, code: int) -> None:
+    async with scripted(GREETING, "EHLO client.test", b"%d no\r\n" % code, CLOSE) as script:
+        with pytest.raises(ReplyError) as caught:
+            async with script.client():
+                raise AssertionError("unreachable")
+    assert (caught.value.command.verb, caught.value.reply.code) == ("EHLO", code)
+
+
+@pytest.mark.parametrize("code", [421, 450, 452, 521, 530, 552, 571])
 async def test_no_helo_after_another_refusal_of_ehlo(autojump_clock: MockClock, code: int) -> None:
     async with scripted(GREETING, "EHLO client.test", b"%d no\r\n" % code) as script:
         with pytest.raises(ReplyError) as caught:
@@ -111,10 +120,11 @@ async def test_no_helo_after_another_refusal_of_ehlo(autojump_clock: MockClock, 
     "settings", [{"tls": "required", "host": "mx.test"}, {"auth": ("fred", "secret"), "host": "mx.test"}]
 )
 async def test_no_helo_if_tls_or_auth_is_required(autojump_clock: MockClock, settings: dict[str, object]) -> None:
-    async with scripted(GREETING, "EHLO client.test", b"500 what?\r\n", "QUIT", b"221 bye\r\n") as script:
-        with pytest.raises(ReplyError):
-            async with script.client(**{"tls": None, **settings}):
-                raise AssertionError("unreachable")
+    for refusal in (b"500 what?\r\n", b"550 no\r\n"):
+        async with scripted(GREETING, "EHLO client.test", refusal, "QUIT", b"221 bye\r\n") as script:
+            with pytest.raises(ReplyError):
+                async with script.client(**{"tls": None, **settings}):
+                    raise AssertionError("unreachable")
 
 
 async def test_helo_refused(autojump_clock: MockClock) -> None:

@@ -27,6 +27,7 @@ from smtp_trio.protocol.sasl import (
     Secret,
     SecretRequest,
     choose_mechanism,
+    decode_challenge,
 )
 
 from .driver import HELLO, SENDER, ServerDriver, codes
@@ -525,6 +526,23 @@ def test_scram_is_not_offered_without_scramp(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(LocalProtocolError, match=r"smtp-trio\[scram\]"):
         choose_mechanism(MECHANISMS.values(), ["SCRAM-SHA-256"], FRED, secure=True)
     assert choose_mechanism(MECHANISMS.values(), ["SCRAM-SHA-256", "PLAIN"], FRED, secure=True).name == "PLAIN"
+
+
+# --- challenges ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["PDFAeD4=", "PDFAeD4", " PDFA\neD4= ", "PDFAeD4=\t", "P D F A e D 4"])
+def test_challenge_with_other_white_space_or_padding(text: str) -> None:
+    assert all(decode_challenge(text, mechanism) == b"<1@x>" for mechanism in MECHANISMS.values())
+
+
+@pytest.mark.parametrize("text", ["=", "A", "not base64!", "Username:", "{}", "\u00e9", "AAAA=AAA"])
+def test_challenge_that_is_not_base64(text: str) -> None:
+    for name in ("PLAIN", "LOGIN", "OAUTHBEARER", "XOAUTH2"):
+        assert decode_challenge(text, MECHANISMS[name]) == text.encode()
+    for name in ("CRAM-MD5", "SCRAM-SHA-256"):
+        with pytest.raises(RemoteProtocolError, match="not base64"):
+            decode_challenge(text, MECHANISMS[name])
 
 
 # --- the choice of a mechanism ----------------------------------------------------------------------------------------------

@@ -22,6 +22,8 @@ from .mechanism import (
     RandomBytes,
     ServerExchange,
     choose_mechanism,
+    decode_challenge,
+    usable_mechanisms,
 )
 from .oauth import OAUTHBEARER, XOAUTH2
 from .plain_login import LOGIN, PLAIN
@@ -36,7 +38,7 @@ from .scram import SCRAM_SHA_256
 # * The bearer-token mechanisms never compete with the others, since they take other credentials; the standard one comes
 #   first.
 #
-# Without TLS `choose_mechanism` puts those that reveal the password last, and uses them only with ``allow_cleartext``.
+# Without TLS `usable_mechanisms` puts those that reveal the password last, and uses them only with ``allow_cleartext``.
 
 #: All mechanisms by name, in order of preference.
 MECHANISMS: dict[str, Mechanism] = {
@@ -61,4 +63,6 @@ __all__ = [
     "SecretRequest",
     "ServerExchange",
     "choose_mechanism",
+    "decode_challenge",
+    "usable_mechanisms",
 ]

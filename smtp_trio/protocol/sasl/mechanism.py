@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hmac
 from collections.abc import Callable, Collection, Generator, Iterable
 from importlib.util import find_spec
@@ -77,7 +79,8 @@ class Mechanism:
 
     ``credentials`` is the type of credentials that the client's side takes, ``hook`` the hook that a server needs for
     it. ``cleartext``: an eavesdropper could log in with what is sent. ``supports_authzid``: it can carry an
-    authorization identity. ``library`` is the name of an optional module that it needs, "" for none.
+    authorization identity. ``library`` is the name of an optional module that it needs, "" for none. ``reads_challenges``
+    is False if the client's responses do not depend on the content of challenges.
     """
 
     name: str
@@ -88,6 +91,7 @@ class Mechanism:
     cleartext: bool
     supports_authzid: bool = False
     library: str = ""
+    reads_challenges: bool = True
 
     @property
     def installed(self) -> bool:
@@ -95,15 +99,30 @@ class Mechanism:
         return not self.library or find_spec(self.library) is not None
 
 
-def choose_mechanism(
+def decode_challenge(text: str, mechanism: Mechanism) -> bytes:
+    """Return the octets of a challenge, the text of a 334 reply, for the client's side of ``mechanism``.
+
+    White space, line ends and missing padding are accepted, because some servers send them. Text that is not base64 (RFC
+    4954 4) raises RemoteProtocolError if the mechanism reads its challenges, and is returned as it is otherwise.
+    """
+    encoded = "".join(text.split())
+    try:
+        return base64.b64decode((encoded + "=" * (-len(encoded) % 4)).encode(), validate=True)
+    except binascii.Error as error:
+        if not mechanism.reads_challenges:
+            return text.encode()
+        raise RemoteProtocolError(f"the challenge is not base64: {error}") from None
+
+
+def usable_mechanisms(
     mechanisms: Iterable[Mechanism],
     offered: Collection[str],
     credentials: PasswordCredentials | BearerToken,
     *,
     secure: bool,
     allow_cleartext: bool = False,
-) -> Mechanism:
-    """Return the first of ``mechanisms`` that the server offers and that takes ``credentials``.
+) -> list[Mechanism]:
+    """Return those of ``mechanisms`` that the server offers and that take ``credentials``, best first.
 
     ``mechanisms`` are in order of preference under TLS; without TLS, those that hide the password come first.
     ``offered`` are names of mechanisms from the reply to EHLO. ``secure`` is true when the connection uses TLS.
@@ -135,7 +154,19 @@ def choose_mechanism(
         raise LocalProtocolError(f"no usable AUTH mechanism; the server offers {listed}: {'; '.join(reasons)}")
     # Under TLS the order of preference stands. Without it any mechanism that hides the password is better than one that
     # does not, even CRAM-MD5.
-    return usable[0] if secure else min(usable, key=lambda mechanism: mechanism.cleartext)
+    return usable if secure else sorted(usable, key=lambda mechanism: mechanism.cleartext)
+
+
+def choose_mechanism(
+    mechanisms: Iterable[Mechanism],
+    offered: Collection[str],
+    credentials: PasswordCredentials | BearerToken,
+    *,
+    secure: bool,
+    allow_cleartext: bool = False,
+) -> Mechanism:
+    """Return the best of `usable_mechanisms`, which has the same parameters. Raises LocalProtocolError for none."""
+    return usable_mechanisms(mechanisms, offered, credentials, secure=secure, allow_cleartext=allow_cleartext)[0]
 
 
 class AuthenticationFailedError(BadCommandError):

@@ -96,5 +96,9 @@ def send_token(message: str, *, error_response: bytes) -> ClientExchange:
         yield from acknowledge_failure(error_response)
 
 
-OAUTHBEARER = Mechanism("OAUTHBEARER", oauthbearer_client, oauthbearer_server, BearerToken, "auth", cleartext=True)
-XOAUTH2 = Mechanism("XOAUTH2", xoauth2_client, xoauth2_server, BearerToken, "auth", cleartext=True)
+OAUTHBEARER = Mechanism(
+    "OAUTHBEARER", oauthbearer_client, oauthbearer_server, BearerToken, "auth", cleartext=True, reads_challenges=False
+)
+XOAUTH2 = Mechanism(
+    "XOAUTH2", xoauth2_client, xoauth2_server, BearerToken, "auth", cleartext=True, reads_challenges=False
+)

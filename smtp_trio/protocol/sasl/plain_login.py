@@ -60,6 +60,15 @@ def login_client(credentials: PasswordCredentials, random_bytes: RandomBytes) ->
 
 
 PLAIN = Mechanism(
-    "PLAIN", plain_client, plain_server, PasswordCredentials, "auth", cleartext=True, supports_authzid=True
+    "PLAIN",
+    plain_client,
+    plain_server,
+    PasswordCredentials,
+    "auth",
+    cleartext=True,
+    supports_authzid=True,
+    reads_challenges=False,
 )
-LOGIN = Mechanism("LOGIN", login_client, login_server, PasswordCredentials, "auth", cleartext=True)
+LOGIN = Mechanism(
+    "LOGIN", login_client, login_server, PasswordCredentials, "auth", cleartext=True, reads_challenges=False
+)
