@@ -43,8 +43,8 @@ UPWARD: dict[tuple[str, str], str] = {
 
 #: Groups of modules in one package that import each other in a circle, each with the reason.
 CYCLES: dict[frozenset[str], str] = {
-    frozenset({"_server.server", "_server.session", "_server.hooks"}): (
-        "hooks receive the `Session`, a `Session` names its `Server`, and a `Server` runs sessions with `Hooks`"
+    frozenset({"_server.server", "_server.session_task", "_server.session", "_server.hooks"}): (
+        "hooks receive the `Session`, a `Session` names its `Server`, and a `Server` runs a `SessionTask` for each"
     ),
 }
 

@@ -30,7 +30,7 @@ Hook = Callable[..., Awaitable[Any]]
 #: The reply to a message when there is no `data` hook: accepting it would lose it.
 NO_DATA_HOOK = Reply(554, "Message delivery is not configured", "5.3.0")
 #: The frequent hooks, which run for every message. They share the session's cancel scope instead of having one each;
-#: see "The cancel scope of a session" in session.py.
+#: see "The cancel scope of a session" in session_task.py.
 FREQUENT = frozenset({"mail", "rcpt", "data"})
 #: The reply of a hook that is not installed, where that is not None.
 DEFAULTS: dict[str, Reply] = {"data": NO_DATA_HOOK, "auth": INVALID_CREDENTIALS}
@@ -56,7 +56,7 @@ MESSAGE_ACCEPTS = (Rset, Noop)
 # replied to, the reply and the scope belong to the innermost hook; `call` keeps those of the outer one in local
 # variables and restores them.
 #
-# Each hook has a deadline. The frequent ones use the scope of the session, which is explained in session.py, and the
+# Each hook has a deadline. The frequent ones use the scope of the session, which is explained in session_task.py, and the
 # others one of their own. The deadline of a frequent hook can pass in two ways: the hook is cancelled, which
 # `SessionTask.run` sees, or it returns without another checkpoint. In the second case `call` makes one, which raises
 # Cancelled; so both ways lead to the same code.
@@ -170,7 +170,7 @@ class HookRunner:
         frequent = name in FREQUENT and self._hook_scope is None
         try:
             if frequent:
-                # See "The cancel scope of a session" in session.py, which also handles the late hook.
+                # See "The cancel scope of a session" in session_task.py, which also handles the late hook.
                 self.running = name, failure
                 self._hook_scope = self.scope
                 deadline = trio.current_time() + limit

@@ -1,4 +1,4 @@
-"""`Server`: its settings, serving, stopping, and the tasks of its sessions. `session` runs one session."""
+"""`Server`: its settings, serving, stopping, and the tasks of its sessions. `session_task` runs one session."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from ..protocol.syntax import normalize_domain
 from .hooks import Hooks, check_function, check_hooks, hook_names, installed
 from .listeners import accept_all, accept_sockets, open_listeners
 from .peers import endpoints, network
-from .session import SessionTask
+from .session_task import SessionTask
 from .state import ServerState
 
 log = logging.getLogger("smtp_trio.server")

@@ -17,7 +17,7 @@ import trio
 
 from smtp_trio import Body, BodyError, Hooks, MessageState, Reply, Server, Session
 from smtp_trio._client.exchange import Exchange
-from smtp_trio._server.session import SessionTask
+from smtp_trio._server.session_task import SessionTask
 from smtp_trio._server.transaction import REPLY_TIMEOUT, Transaction
 from smtp_trio.testing import Attempt, SweepError, cancel_everywhere, deterministic, fail_everywhere, memory_pair
 

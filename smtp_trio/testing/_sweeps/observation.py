@@ -22,7 +22,8 @@ from ..._client.client import Client
 from ..._instrument import observer
 from ..._server.body import Body
 from ..._server.server import Server
-from ..._server.session import Session, SessionTask
+from ..._server.session import Session
+from ..._server.session_task import SessionTask
 from ..._server.transaction import REPLY_TIMEOUT
 from ..._types import MessageState
 from ..._wire import OctetProtocol, Wire

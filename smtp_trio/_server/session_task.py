@@ -1,0 +1,476 @@
+"""`SessionTask`: runs one session with one client.
+
+The core, a `ServerProtocol`, parses the commands and checks their order, so a hook only gets commands that are valid at
+this point. A reply changes the state of the core before anything is sent. Three other modules do parts of the work:
+`handlers` answers the commands that need more than a hook and a reply, `transaction` receives a message from DATA or
+BDAT to its reply, and `hook_runner` calls the hooks, which get a `Session`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING
+
+import trio
+
+from .._instrument import announce
+from .._types import Counts, Envelope, Peer, TlsInfo
+from .._wire import Wire
+from ..protocol import (
+    CONNECTION_LOST,
+    NEED_DATA,
+    BadCommandError,
+    Command,
+    Mail,
+    Reply,
+    ServerProtocol,
+)
+from ..protocol.dialogue import CLOSED
+from ..protocol.sasl import MechanismContext
+from .handlers import HANDLERS, SHUTTING_DOWN, default, greet
+from .hook_runner import HookRunner
+from .message_log import MessageRecord
+from .session import Session
+from .transaction import Transaction
+
+if TYPE_CHECKING:
+    from .body import BodyReader
+    from .server import Server
+    from .state import ServerState
+
+log = logging.getLogger("smtp_trio.session")
+#: The mail log: one record for each message, and for each refusal that prevented one.
+mail_log = logging.getLogger("smtp_trio.message")
+
+#: After this many buffered commands of a session (RFC 2920), other tasks get a turn.
+COMMANDS_PER_TURN = 16
+#: Verbs whose refusal by the core has a record in the mail log, like a refusal by a hook: it prevented a message.
+REFUSALS_LOGGED = frozenset({"MAIL", "RCPT", "DATA", "BDAT"})
+
+
+class SessionTask:
+    """Runs one session, in the task that `Server` started for it: read a command, answer it, send the replies."""
+
+    __slots__ = (
+        "_auth_failures",
+        "_command_deadline",
+        "_debug",
+        "_deferred",
+        "_turns",
+        "_unhooked",
+        "block_timeout",
+        "connected",
+        "counts",
+        "hooks",
+        "id",
+        "idle",
+        "protocol",
+        "server",
+        "session",
+        "state",
+        "transaction",
+        "wire",
+        "woken",
+    )
+
+    def __init__(
+        self,
+        server: Server,
+        state: ServerState,
+        protocol: ServerProtocol,
+        stream: trio.abc.Stream,
+        *,
+        peer: Peer,
+        local: Peer,
+    ) -> None:
+        self.id: str = server.token(10).hex()
+        self.server: Server = server
+        self.state: ServerState = state
+        self.protocol: ServerProtocol = protocol
+        self.wire: Wire = Wire(stream, protocol, server.timeouts.write)
+        self.hooks: HookRunner = HookRunner(state.hooks, session_id=self.id, limit=server.timeouts.hook, reporter=state)
+        self.transaction: Transaction = Transaction(self.id)
+        #: The server's counters.
+        self.counts: Counts = state.counts
+        #: Seconds to wait for the next octets of a message (``timeouts.block``).
+        self.block_timeout: float = server.timeouts.block
+        #: The `Hooks.connect` hook was called, so `Hooks.disconnect` has to be.
+        self.connected: bool = False
+        #: The session waits for a command or for a TLS handshake, so `Server.stop` may end it at once.
+        self.idle: bool = False
+        #: `Server.stop` has ended it while it was idle.
+        self.woken: bool = False
+        self._command_deadline = math.inf  # when the client has been silent for too long
+        self._deferred: Command | None = None  # a command that ended a message, to be carried out after it
+        self._auth_failures = self._turns = 0
+        self._debug = log.isEnabledFor(logging.DEBUG)
+        self._unhooked = state.unhooked
+        announce(self)  # before `Session` is made, since smtp_trio.testing may replace the parts that it refers to
+        self.session: Session = Session(server, peer, local, self)
+
+    @property
+    def over(self) -> bool:
+        """The session has ended: the dialogue is closed, or the connection cannot be used any more."""
+        return self.protocol.dialogue.phase is CLOSED or self.wire.broken
+
+    @property
+    def server_name(self) -> str:
+        """The domain of the server."""
+        return self.server.name
+
+    @property
+    def stopping(self) -> bool:
+        """`Server.stop` was called."""
+        return self.state.stopping
+
+    @property
+    def mechanism_context(self) -> MechanismContext:
+        """The name and the random numbers for SASL mechanisms."""
+        return self.state.mechanism_context
+
+    # --- the cancel scope of a session ------------------------------------------------------------------------------
+    #
+    # A session needs a deadline nearly all the time: while it waits for a command, and while a hook runs. Entering a
+    # `trio.CancelScope` with a deadline costs as much as all the work of this package on one command, and a message has
+    # at least three hooks and four waits. So there is one long-lived scope around the whole session,
+    # `HookRunner.scope`, and only its deadline changes. Even a change costs about as much as parsing a command (Trio
+    # keeps deadlines in a heap), so the deadline is changed only when necessary. The frequent hooks, which are those
+    # called for every message (`hook_runner.FREQUENT`: mail, rcpt and data), use this scope; other hooks, and reads of
+    # the body, have scopes of their own.
+    #
+    # * Before waiting for a command, `receive_command` makes the deadline earlier if it is later than that of the
+    #   command. A deadline that is already earlier stays, and the deadline also stays when the command arrives in time.
+    # * Before a frequent hook, `HookRunner.call` sets the deadline of the hook, unless the two differ by less than
+    #   DEADLINE_SLACK seconds, the precision of all deadlines.
+    # * Before a wait that cannot be resumed after an interruption (AUTH, a handshake, the rest of a body, a full send
+    #   buffer), `HookRunner.disarm` removes the deadline.
+    #
+    # The deadline can therefore be one that was set for an earlier wait, and expire in a later one. When its scope was
+    # cancelled, `run` finds out why, in this order:
+    #
+    # 1. A frequent hook is running (`HookRunner.running`): it was late. The client gets 451, and the session goes on in
+    #    a new scope.
+    # 2. The server is stopping: `wake` has cancelled the scope of an idle session, or `receive_command` has cancelled
+    #    it when it was about to wait. The client gets 421.
+    # 3. `_command_deadline` has passed: the client was silent for too long, so it gets 421.
+    # 4. None of these: the deadline was set for an earlier wait. `run` enters a new scope and calls `receive_command`
+    #    again, which sees from `idle` that it was interrupted, and waits with the deadline of the same command.
+    #
+    # Case 4 can only happen inside `wire.receive`, where a cancellation loses no data. In `receive_command`, `idle` is
+    # true only during that call. (It is also true during a TLS handshake, which runs without a deadline of this scope.)
+    # Everything else that waits either runs in a scope of its own or without a deadline.
+    #
+    # A scope can also be cancelled, and receive data, in the same iteration of the run loop. `receive_command` then
+    # makes a checkpoint before it looks at the data: the cancellation counts, and no further hook is called. Trio's own
+    # cancellations (of the server or from outside) come from outer scopes and are not caught here.
+    #
+    # A read of the body has a scope of its own because a timeout must reach the hook as `BodyError`. A hook that is not
+    # frequent has one because it may run inside a frequent hook. While a hook waits for the client, its clock is
+    # stopped: `HookRunner.pause_clock` and `resume_clock` enclose each such wait, and do nothing for a wait that is
+    # short or whose own deadline is earlier than the hook's.
+
+    async def run(self, *, implicit_tls: bool) -> None:
+        """Run the session, from its first octet to its last reply. The caller then calls `end`."""
+        hooks = self.hooks
+        while not self.over:
+            error: Exception | None = None
+            try:
+                with trio.CancelScope(deadline=self._command_deadline) as scope:
+                    hooks.scope = scope
+                    if self.connected or await self._begin(implicit_tls=implicit_tls):
+                        await self._converse()
+            except Exception as exc:
+                if hooks.running is None or not scope.cancelled_caught:
+                    raise
+                error = exc  # a late hook raised it when it was cancelled
+            if not scope.cancelled_caught:
+                continue
+            if hooks.running is not None:
+                await self._end_late_hook(*hooks.running, error)
+            elif self.state.stopping:
+                self.idle = False
+                await self.leave(SHUTTING_DOWN)
+            elif trio.current_time() >= self._command_deadline:
+                self.idle = False
+                await self.time_out()
+
+    async def _begin(self, *, implicit_tls: bool) -> bool:
+        if implicit_tls and not await self.start_tls():
+            return False
+        if isinstance(self.wire.stream, trio.SSLStream):
+            self.session.tls = TlsInfo.of(self.wire.stream)
+            self.protocol.tls_started()
+        self.connected = True
+        await greet(self)
+        return True
+
+    async def _converse(self) -> None:
+        """Answer one command after another."""
+        dialogue = self.protocol.dialogue
+        while not (dialogue.phase is CLOSED or self.wire.broken):  # `over`, without the call
+            command, self._deferred = self._deferred, None
+            if command is None:
+                try:
+                    command = await self.receive_command()
+                except BadCommandError as bad:
+                    await self.refuse(bad)
+                    continue
+            if command is None:
+                continue
+            kind = type(command)
+            if kind in self._unhooked:
+                if self._queue(command, self.protocol.default_reply(command)):
+                    await self.flush()
+            else:
+                await HANDLERS.get(kind, default)(self, command)
+        await self.flush()
+
+    async def receive_command(self) -> Command | None:
+        """Return the next command; None when there will be no more.
+
+        The replies to groupable commands are held back until all buffered input is processed, so that those to a
+        pipelined group are sent in one write; other replies have been sent at once (`_queue`). Before waiting for
+        input, everything that is queued is sent (RFC 2920 3.2 (7)).
+        """
+        protocol, scope = self.protocol, self.hooks.scope
+        # The deadline of an earlier wait has interrupted the wait for this command (case 4 above).
+        resumed, self.idle = self.idle, False
+        if not resumed:
+            self._command_deadline = math.inf
+        if protocol.buffered:
+            await self.yield_turn()
+        event = protocol.next_event()
+        if event is NEED_DATA:
+            if protocol.outbox and (rest := self.wire.flush_now()):
+                await self._send(rest)
+            if self.wire.broken:
+                return None
+            if self.wire.quick:
+                await trio.lowlevel.checkpoint()
+                if self.wire.receive_now():
+                    event = protocol.next_event()
+        if event is NEED_DATA:
+            if not resumed:
+                # One deadline for a whole command: a client cannot extend it by sending a line octet by octet.
+                self._command_deadline = trio.current_time() + self.server.timeouts.command
+            if scope.deadline > self._command_deadline:
+                scope.deadline = self._command_deadline
+            if self.state.stopping:
+                scope.cancel()  # the commands that were received are answered; no others are waited for
+            while event is NEED_DATA:
+                self.idle = True
+                await self.wire.receive()
+                if scope.cancel_called:  # cancelled in the iteration in which data arrived: the cancellation counts
+                    await trio.lowlevel.checkpoint()
+                self.idle = False
+                event = protocol.next_event()
+        if event is CONNECTION_LOST:
+            self.end_dialogue()
+            return None
+        assert isinstance(event, Command)
+        self.counts.commands += 1
+        if type(event) is Mail:
+            self.transaction.begin()
+        return event
+
+    async def yield_turn(self) -> None:
+        """Let other tasks run after every `COMMANDS_PER_TURN` buffered commands.
+
+        It is called before an event is taken from the core, so a cancellation here loses nothing.
+        """
+        self._turns += 1
+        if self._turns % COMMANDS_PER_TURN == 0:
+            await trio.lowlevel.checkpoint()
+
+    async def flush(self) -> None:
+        """Send the replies that are queued. If that fails, the session is over."""
+        if rest := self.wire.flush_now():
+            await self._send(rest)
+
+    async def _send(self, rest: bytes | memoryview) -> None:
+        """Send what the kernel did not take at once."""
+        self.hooks.disarm()
+        began = trio.current_time()
+        self.hooks.pause_clock(began, self.server.timeouts.write)
+        try:
+            await self.wire.send(rest)
+        finally:
+            self.hooks.resume_clock(trio.current_time() - began)
+
+    async def time_out(self) -> None:
+        """Call the `timeout` hook, send 421 and end the session, since the client was silent (RFC 5321 4.5.3.2.7)."""
+        await self.hooks.call("timeout", self.session)
+        await self.leave(Reply(421, "Timeout: closing the connection", "4.4.2"))
+
+    async def leave(self, reply: Reply) -> None:
+        """Send an unsolicited 421 (RFC 5321 3.8), and end the session."""
+        if self.connected:
+            await self.hooks.call("response", self.session, reply)
+        self.protocol.close(reply)
+        await self.flush()
+
+    def end_dialogue(self) -> None:
+        """End the session without a reply."""
+        self.protocol.dialogue.enter(CLOSED)
+
+    async def _end_late_hook(self, name: str, failure: Reply, error: Exception | None) -> None:
+        """Report a frequent hook that was late and was cancelled by the session's scope, and send the failure reply.
+
+        :param error: what the hook raised when it was cancelled.
+        """
+        self.hooks.running = None
+        self._command_deadline = math.inf
+        late = self.hooks.late(name)
+        late.__cause__ = error
+        await self.state.report(late, f"{self.id}: {name} hook failed")
+        if self.transaction.body is not None:
+            await self.transaction.conclude(self, failure)
+        else:
+            command = self.session.pending
+            assert command is not None
+            self.log_message(command, failure, self.session.envelope)
+            await self.answer(failure)
+
+    async def renew_scope(self) -> None:
+        """Make a checkpoint, which raises Cancelled in the scope that a late hook has used up.
+
+        `run` then enters a new scope.
+        """
+        self.hooks.overdue, self._command_deadline = False, math.inf
+        await trio.lowlevel.checkpoint()
+
+    def wake(self) -> None:
+        """End the wait of an idle session, for `Server.stop`. In another session this would interrupt a hook."""
+        self.woken = True
+        self.hooks.scope.cancel()
+
+    async def end(self) -> None:
+        """Call the last hooks of the session, shielded: `reset` if a transaction was open, and `disconnect`."""
+        lost = self.protocol.state.mail is not None
+        for name in ("reset", "disconnect") if lost else ("disconnect",):
+            if name in self.hooks.installed:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + self.server.timeouts.disconnect):
+                    await self.hooks.call(name, self.session)
+
+    def send_shutdown_nowait(self) -> None:
+        """Send 421 if that is possible without waiting: the session is being cancelled (RFC 5321 3.8)."""
+        if not self.over:
+            self.protocol.close(SHUTTING_DOWN)
+            self.wire.flush_now()
+
+    # --- STARTTLS ---------------------------------------------------------------------------------------------------
+    #
+    # The upgrade has four steps:
+    #
+    # 1. The core refuses STARTTLS if octets follow it, since they may have been injected (RFC 3207 4.2, CVE-2011-0411).
+    # 2. The 220 is sent unencrypted and flushed; STARTTLS is not groupable.
+    # 3. The handshake runs on the same transport. After it the wire uses the `SSLStream` only.
+    # 4. `ServerProtocol.tls_started` resets the state: the transaction, the user and EHLO. The client begins again with
+    #    EHLO.
+    #
+    # During the handshake the client cannot understand a reply, so the wire counts as broken: a cancellation, a timeout
+    # or a failure ends the session without a reply. A half-finished handshake cannot be undone, and continuing without
+    # encryption would be the downgrade that TLS must prevent.
+    #
+    # The session counts as idle during the handshake: nothing has been promised to the client, so `Server.stop` need
+    # not wait for it.
+
+    async def start_tls(self) -> bool:
+        """Do the TLS handshake on the connection. If it fails, return False: the session is over then."""
+        context = self.server.tls
+        assert context is not None
+        self.hooks.disarm()
+        self.idle = True
+        if self.state.stopping:
+            self.wake()
+        try:
+            stream = await self.wire.start_tls(context, self.server.timeouts.tls, server_side=True)
+        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as exc:
+            log.info("%s: TLS handshake failed: %s", self.id, exc.__cause__ or type(exc).__name__)
+            return False
+        self.idle = False
+        self.session.tls = TlsInfo.of(stream)
+        return True
+
+    # --- replies ----------------------------------------------------------------------------------------------------
+
+    async def call_message_hook(self, command: Command) -> Reply | None:
+        """Call the `message` hook, which precedes the hook of each command. Return its reply, or None."""
+        if not self.hooks.has_message:
+            return None
+        return await self.hooks.call("message", self.session, command, command=command)
+
+    async def answer(self, reply: Reply) -> None:
+        """Reply to the pending command. The reply is sent at once unless others may share its write."""
+        command = self.protocol.pending
+        try:
+            if self.hooks.has_response:
+                await self.hooks.call("response", self.session, reply)
+        finally:  # also when a data hook cancels its read here: a command must not stay unanswered
+            urgent = self._queue(command, reply)
+        if urgent:
+            await self.flush()
+
+    def _queue(self, command: Command | BadCommandError | None, reply: Reply) -> bool:
+        """Queue a reply; return whether it must be sent at once (RFC 2920 3.2 (5), (6)) or may wait for others."""
+        self.protocol.send_reply(reply)
+        if self._debug:
+            # A line that is not a command may be a password that was sent too late.
+            bad = isinstance(command, BadCommandError) and (
+                command.verb if command.verb in self.protocol.grammar.verbs else "?"
+            )
+            log.debug("%s: %s -> %s", self.id, bad or repr(command), reply)
+        return not (isinstance(command, Command) and command.groupable)
+
+    async def refuse(self, bad: BadCommandError) -> None:
+        """Reply to a command that the core refuses."""
+        reply = bad.reply
+        if bad.verb == "DATA":
+            self.hooks.disarm()
+            await self.wire.receive_arrived()  # octets sent before the refusal are not commands
+            reply = self.protocol.checked_reply(reply)
+        self.counts.commands += 1
+        self.counts.errors += 1
+        if bad.verb in REFUSALS_LOGGED:
+            self.log_message(bad, reply, self.session.envelope)
+        await self.answer(reply)
+
+    def defer(self, command: Command) -> None:
+        """Carry out this command next, before others are received."""
+        self._deferred = command
+
+    def count_auth_failure(self, reply: Reply) -> bool:
+        """Count ``reply`` if it is a permanent refusal of AUTH; return whether the limit of failures is reached."""
+        if reply.permanent:
+            self._auth_failures += 1
+        return self._auth_failures >= self.server.limits.auth_failures
+
+    def log_message(
+        self,
+        command: Command | BadCommandError,
+        reply: Reply | None,
+        envelope: Envelope | None,
+        body: BodyReader | None = None,
+    ) -> None:
+        """Write a record to the mail log, the logger ``smtp_trio.message``.
+
+        ``reply`` is None when the client disconnected before it could be sent.
+        """
+        if mail_log.isEnabledFor(logging.INFO):
+            session = self.session
+            record = MessageRecord.of(
+                command,
+                reply,
+                envelope,
+                time=self.server.now(),
+                session_id=self.id,
+                peer=session.peer,
+                hello=session.hello,
+                protocol=session.protocol_name,
+                tls=session.tls,
+                user=session.user,
+                size=0 if body is None else body.size,
+                seconds=0.0 if body is None else trio.current_time() - body.began,
+            )
+            mail_log.info("%s", record, extra={"message_record": record})
