@@ -119,7 +119,7 @@ class CommandParser:
         try:
             command = cls.decode(argument, params)
             if new:
-                self.check_sequence(command)
+                self.check_sequence(type(command))
                 phase = self._dialogue.phase
                 if phase is not GREETED and not cls.starts_tls and self._grammar.caches_verbs:
                     self.cache.setdefault(phase, {})[cls.verb] = entry
@@ -174,15 +174,27 @@ class CommandParser:
             if (reply := extension.check_verb(verb, self._state)) is not None:
                 raise BadCommandError(reply, verb=verb)
 
-    def check_sequence(self, command: Command) -> None:
+    def usable_verbs(self) -> list[str]:
+        """Return the verbs that are allowed now: those that pass all checks which do not depend on an argument."""
+        return [verb for verb, cls in self._grammar.verbs.items() if self._is_usable(cls)]
+
+    def _is_usable(self, cls: type[Command]) -> bool:
+        try:
+            self.check_verb(cls.verb)
+            self.check_sequence(cls)
+        except BadCommandError:
+            return False
+        return cls.is_implemented(self._state.hooks)
+
+    def check_sequence(self, cls: type[Command]) -> None:
         """Raise BadCommandError if the command is not allowed in this phase (RFC 5321 4.1.4)."""
-        verb, state, phase = command.verb, self._state, self._dialogue.phase
+        verb, state, phase = cls.verb, self._state, self._dialogue.phase
         if not state.extended and verb not in VERBS:
             # RFC 5321 2.2.1: after HELO, extensions must not be used.
             raise _bad_sequence(verb, "send EHLO first")
-        if self._dialogue.allows(type(command)):
+        if self._dialogue.allows(cls):
             return
-        needs_recipient = command.counted or type(command) is Data
+        needs_recipient = cls.counted or cls is Data
         if phase is SENDER and needs_recipient:
             if state.rejected_rcpts:
                 # RFC 5321 3.3 and RFC 2920 3.1: 554, not 503, if there were recipients and all were refused.

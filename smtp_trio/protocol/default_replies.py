@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -11,17 +11,23 @@ from .grammar import Grammar
 from .replies import Reply
 from .session_state import SessionState
 
+#: Returns the verbs that are allowed now. Only HELP needs them, so they are found only for it.
+UsableVerbs = Callable[[], Sequence[str]]
 
-def default_reply(command: Command, state: SessionState, grammar: Grammar) -> Reply:
+
+def default_reply(command: Command, state: SessionState, grammar: Grammar, usable: UsableVerbs) -> Reply:
     """Return the default reply to ``command`` of a server with this state and grammar."""
     make = COMPUTED.get(type(command))
-    return make(command, state, grammar) if make is not None else command.default_reply
+    return make(command, state, grammar, usable) if make is not None else command.default_reply
 
 
-def _help(command: Help, state: SessionState, grammar: Grammar) -> Reply:
+def _help(command: Help, state: SessionState, grammar: Grammar, usable: UsableVerbs) -> Reply:
+    # RFC 5321 4.1.1.8 leaves the text to the server. A list of all verbs would send a client to commands that are
+    # refused: STARTTLS inside TLS, MAIL before AUTH, DATA before RCPT. The syntax of a verb does not depend on the
+    # session, so it is shown for all of them.
     topic, verbs = command.topic, grammar.verbs
     if not topic:
-        return Reply(214, f"Commands: {' '.join(verbs)}\nHELP followed by a command shows its syntax", "2.0.0")
+        return Reply(214, f"Commands: {' '.join(usable())}\nHELP followed by a command shows its syntax", "2.0.0")
     about = verbs.get(topic.upper() if topic.isascii() else "")
     if about is None:  # RFC 5321 4.3.2: 504 for an unknown topic
         return Reply(504, f"No help for {topic!a}", "5.5.4")
@@ -51,10 +57,10 @@ def quit_reply(name: str) -> Reply:
 
 #: Default replies that are computed; those of all other commands are constants, `Command.default_reply`.
 #: RFC 5321 4.2 and 4.3.1: the greeting and the replies to EHLO, HELO and QUIT begin with the server's name.
-COMPUTED: Mapping[type[Command], Callable[[Any, SessionState, Grammar], Reply]] = {
-    Connect: lambda _, state, __: greeting(state.name),
-    Ehlo: lambda _, state, grammar: grammar.offer(state).reply,
-    Helo: lambda _, state, __: helo_reply(state.name),
-    Quit: lambda _, state, __: quit_reply(state.name),
+COMPUTED: Mapping[type[Command], Callable[[Any, SessionState, Grammar, UsableVerbs], Reply]] = {
+    Connect: lambda _, state, *__: greeting(state.name),
+    Ehlo: lambda _, state, grammar, __: grammar.offer(state).reply,
+    Helo: lambda _, state, *__: helo_reply(state.name),
+    Quit: lambda _, state, *__: quit_reply(state.name),
     Help: _help,
 }

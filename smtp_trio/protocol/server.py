@@ -316,7 +316,7 @@ class ServerProtocol:
             raise BadCommandError(replies.TOO_BIG, verb=cls.verb, close=True)
         try:
             self._parser.check_verb(cls.verb)
-            self._parser.check_sequence(command)
+            self._parser.check_sequence(type(command))
         except BadCommandError as bad:
             self._refused = octets, bad
             return self._next_refused(octets, bad)
@@ -404,7 +404,7 @@ class ServerProtocol:
 
     def default_reply(self, command: Command) -> Reply:
         """Return the reply to send if the application has no other."""
-        return default_replies.default_reply(command, self.state, self.grammar)
+        return default_replies.default_reply(command, self.state, self.grammar, self._parser.usable_verbs)
 
     def send_reply(self, reply: Reply) -> None:
         """Answer the pending command. The state changes here, before anything is written to the network.

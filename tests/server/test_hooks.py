@@ -1001,7 +1001,7 @@ async def test_default_methods_reply_like_missing_hooks(autojump_clock: MockCloc
                 "NOOP",
                 "RSET",
                 "VRFY a",
-                "HELP",
+                "HELP MAIL",
                 "MAIL FROM:<>",
                 "RCPT TO:<a@b.test>",
                 "DATA",
@@ -1011,7 +1011,7 @@ async def test_default_methods_reply_like_missing_hooks(autojump_clock: MockCloc
                 await client.send(line.encode() + b"\r\n")
                 await client.reply()
             await client.expect_end()
-        return client.replies[2:]  # without the replies to EHLO, which list EXPN and AUTH
+        return client.replies[2:]  # without the replies to EHLO, which list EXPN and AUTH as HELP alone does
 
     assert await converse(CallsSuper()) == await converse(Hooks())
 
