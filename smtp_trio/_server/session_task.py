@@ -22,6 +22,7 @@ from ..protocol import (
     NEED_DATA,
     BadCommandError,
     Command,
+    Data,
     Mail,
     Reply,
     ServerProtocol,
@@ -407,6 +408,8 @@ class SessionTask:
         try:
             if self.hooks.has_response:
                 await self.hooks.call("response", self.session, reply)
+                if reply.refused and command is not None and command.verb == Data.verb:
+                    await self.wire.receive_arrived()  # octets sent during the hook are not commands either
         finally:  # also when a data hook cancels its read here: a command must not stay unanswered
             urgent = self._queue(command, reply)
         if urgent:

@@ -156,6 +156,8 @@ class Transaction:
         if session.hooks.has_response:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + REPLY_TIMEOUT):
                 await session.hooks.call("response", session.session, reply)
+                if not body.started:
+                    await session.wire.receive_arrived()  # octets sent during the hook are not commands either
         session.protocol.send_reply(reply)
         if rest := session.wire.flush_now():
             with trio.CancelScope(shield=True, deadline=trio.current_time() + REPLY_TIMEOUT):

@@ -11,6 +11,7 @@ from .dialogue import GREETED, READY, SENDER, Dialogue
 from .errors import BadCommandError
 from .extension import Extension
 from .extensions.smtputf8 import refuse_utf8
+from .framing import refuse_line
 from .grammar import NO_OFFER, Grammar
 from .limits import Limits
 from .params import NO_PARAMS, KnownParams
@@ -148,7 +149,7 @@ class CommandParser:
             verb = syntax.normalize_space(line.decode("latin-1")).partition(" ")[0].upper()
             known = self._grammar.verbs.get(verb)
             if known is None:
-                raise BadCommandError(replies.BAD_UTF8) from None
+                raise refuse_line(replies.BAD_UTF8, line) from None
             raise BadCommandError(replies.BAD_CHARACTER, verb=verb, close=known.counted) from None
         verb, _, argument = syntax.normalize_space(text).partition(" ")
         cls = self._grammar.verbs.get(verb) or self._grammar.verbs.get(verb.upper() if verb.isascii() else "")
@@ -158,14 +159,14 @@ class CommandParser:
                 raise BadCommandError(replies.BAD_CHARACTER, verb=cls.verb, close=cls.counted)
             return cls, argument
         if not verb:
-            raise BadCommandError(replies.EMPTY_LINE)
+            raise refuse_line(replies.EMPTY_LINE, line)
         if not (verb.isascii() and verb.isprintable()):
-            raise BadCommandError(replies.BAD_VERB)
+            raise refuse_line(replies.BAD_VERB, line)
         verb = verb.upper()
         if verb in HTTP_METHODS and self._dialogue.phase is GREETED:
             raise BadCommandError(replies.NOT_SMTP, verb=verb, close=True)
         if verb not in UNSUPPORTED_VERBS:
-            raise BadCommandError(replies.UNKNOWN_COMMAND, verb=verb)
+            raise refuse_line(replies.UNKNOWN_COMMAND, line, verb=verb)
         raise BadCommandError(replies.NOT_IMPLEMENTED, verb=verb, close=UNSUPPORTED_VERBS[verb])
 
     def check_verb(self, verb: str) -> None:

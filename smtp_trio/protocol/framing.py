@@ -18,9 +18,9 @@ from .replies import BAD_LINE, LONG_LINE, Reply
 # Nothing is stored without a bound:
 #
 # - `LineReader` stores at most one line of the permitted length. A longer line is refused once, and the rest of it is
-#   dropped as it arrives (RFC 5321 4.5.3.1.4: 500, "Line too long"). The refusal is reported when the line ends, not
-#   when it becomes too long: replies must be in the order of the lines, and the client must not receive a reply to a
-#   line that it is still sending.
+#   dropped as it arrives (RFC 5321 4.5.3.1.4: 500, "Line too long"). The refusal is reported when the line ends, with
+#   CRLF or with LF alone, not when it becomes too long: replies must be in the order of the lines, and the client must
+#   not receive a reply to a line that it is still sending.
 # - A line with a bare CR or LF cannot become valid, so it is refused at once and the rest dropped up to CRLF. Each
 #   further LF in it is refused once more: a client that ends all its lines with LF must get a reply to each, or it waits
 #   until its timeout, and is disconnected after some errors. What comes after the last LF gets no reply. Only CRLF
@@ -33,8 +33,19 @@ from .replies import BAD_LINE, LONG_LINE, Reply
 # with a hundred small commands is not copied a hundred times.
 
 CRLF = b"\r\n"
-#: The beginning of a line with the verb DATA.
-DATA_LINE = re.compile(rb"data(?=[\s\0])", re.IGNORECASE)
+#: The beginning of a line that is meant to be a DATA or BDAT, whatever is wrong with the rest of it.
+MESSAGE_VERB = re.compile(rb"[^!-~]*(DATA|BDAT)(?![A-Z0-9])", re.IGNORECASE)
+
+
+def refuse_line(reply: Reply, line: bytes, start: int = 0, *, verb: str = "") -> BadCommandError:
+    """Return the refusal of a malformed line, which begins at ``start``. ``verb`` is its verb, if that is known.
+
+    A malformed DATA or BDAT may be followed by a message, whose lines must not be executed. The number of octets after
+    such a BDAT is not known, so the connection is closed (RFC 3030 2). For DATA see `ServerProtocol.checked_reply`.
+    """
+    match = MESSAGE_VERB.match(line, start)
+    verb = verb if match is None else match[1].decode().upper()
+    return BadCommandError(reply, verb=verb, close=verb == "BDAT")
 
 
 class ReceiveBuffer:
@@ -92,20 +103,18 @@ class LineReader:
         if complete and lf - start < limit:
             self._buffer.at = lf + 1
             return data[start:cr]
-        # A refused DATA is recognized even if its line is malformed; see `ServerProtocol.checked_reply`.
-        verb = "DATA" if DATA_LINE.match(data, start) else ""
         # The first CR or LF decides whether the line is too long or has a bare CR or LF, so that the reply does not
         # depend on how much has been received.
         first = cr if cr >= 0 else lf if lf >= 0 else len(data)
         if complete or first - start >= limit:
-            self.skipping, self._refusal = True, BadCommandError(too_long, verb=verb)
+            self.skipping, self._refusal = True, refuse_line(too_long, data, start)
             self.finish_skipping()
             return None
         if first == len(data) or cr == len(data) - 1:
             return None
         self.skipping = True
         self._buffer.at = first + 1
-        raise BadCommandError(BAD_LINE, verb=verb)
+        raise refuse_line(BAD_LINE, data, start)
 
     def has_further_line(self) -> bool:
         """Return whether any octets of another line have been received; the rest of a refused line does not count."""
@@ -118,24 +127,21 @@ class LineReader:
     def finish_skipping(self) -> bool:
         """Drop the rest of a refused line. Return whether the next octet begins a line.
 
-        Raises `BadCommandError` at the end of a line that was too long, and at each further LF of a line with a bare CR
-        or LF.
+        Raises `BadCommandError` at the end of a line that was too long, and at each further bare LF.
         """
         if not self.skipping:
             return True
         buffer = self._buffer
-        if self._refusal is None:
-            lf = buffer.data.find(b"\n", buffer.at)
-            if lf == buffer.at or (lf > 0 and buffer.data[lf - 1 : lf] != b"\r"):
-                verb = "DATA" if DATA_LINE.match(buffer.data, buffer.at) else ""
-                buffer.at = lf + 1
-                raise BadCommandError(BAD_LINE, verb=verb)
-        end = buffer.data.find(CRLF, buffer.at)
-        if end < 0:
+        start, lf = buffer.at, buffer.data.find(b"\n", buffer.at)
+        if lf == start or (lf > start and buffer.data[lf - 1 : lf] != b"\r"):
+            refusal, self._refusal = self._refusal or refuse_line(BAD_LINE, buffer.data, start), None
+            buffer.at = lf + 1
+            raise refusal
+        if lf < 0:
             # Keep a CR at the very end: the LF may follow.
-            buffer.at = len(buffer.data) - (1 if buffer.data.endswith(b"\r", buffer.at) else 0)
+            buffer.at = len(buffer.data) - (1 if buffer.data.endswith(b"\r", start) else 0)
             return False
-        buffer.at = end + len(CRLF)
+        buffer.at = lf + 1
         self.skipping = False
         if self._refusal is not None:
             refusal, self._refusal = self._refusal, None

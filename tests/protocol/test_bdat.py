@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from smtp_trio.protocol import BadCommandError, CountedCommand, Reply, ServerProtocol
+from smtp_trio.protocol import BadCommandError, CountedCommand, Extension, Noop, Reply, ServerProtocol
 from smtp_trio.protocol.extensions import BinaryMime, Chunking, EightBitMime, standard
 from smtp_trio.protocol.extensions.chunking import Bdat, BdatLast
 
@@ -138,6 +138,23 @@ def test_invalid_characters_close_the_connection(line: bytes) -> None:
     driver = begin()
     assert codes(driver.send(line + b"\r\nNOOP\r\n")) == ["501 5.5.2"]
     assert driver.closed
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"BDAT 6\n", b"BDAT 6 LAST\r\r\n", b"bdat 6\rLAST\r\n", b"NOOP\nBDAT 6\n", b"BDAT 6" + b" " * 4000 + b"LAST\r\n",
+        b"BDAT 6" + b" " * 4000 + b"\n", b" BDAT 6 LAST\r\n", b"BDAT\x006 LAST\r\n", b"BDAT\v6\r\n", b"BDAT\xa06\r\n", b"BDAT:6\r\n",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("extensions", [standard(), standard(without=(Chunking,))], ids=["CHUNKING", "without"])
+def test_malformed_bdat_line_closes_the_connection(line: bytes, extensions: tuple[Extension, ...]) -> None:
+    # The octets of the chunk may follow, and must not be executed.
+    driver = ServerDriver(extensions=extensions)
+    driver.send_lines(HELLO, SENDER, RECIPIENT)
+    assert codes(driver.send(line + b"NOOP\r\nNOOP\r\n"))[-1] in ("500 5.5.2", "500 5.5.1")
+    assert driver.closed
+    assert not any(isinstance(event, Noop) for event in driver.events)
 
 
 def test_bdat_without_the_extension_closes_the_connection() -> None:

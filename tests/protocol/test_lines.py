@@ -392,10 +392,13 @@ def test_endless_line_is_dropped_as_it_arrives() -> None:
     assert driver.protocol.buffered == 0
 
 
-def test_bare_lf_does_not_end_a_long_line() -> None:
+def test_long_line_that_ends_in_lf_is_refused_at_once() -> None:
     driver = ServerDriver().begin()
-    assert codes(driver.send(b"x" * 4000 + b"\n" + b"x" * 4000)) == []
-    assert codes(driver.send(b"\r\nNOOP\r\n")) == ["500 5.5.2", "250 2.0.0"]
+    assert driver.send(b"x" * 4000) == []
+    assert driver.send(b"\n") == ["500 5.5.2 Line too long"]
+    assert codes(driver.send(b"x" * 4000 + b"\n" + b"x" * 4000)) == ["500 5.5.2"]
+    # Nothing is executed before CRLF.
+    assert codes(driver.send(b"\r\nNOOP\r\n")) == ["250 2.0.0"]
 
 
 # --- white space ----------------------------------------------------------------------------------------------------

@@ -507,6 +507,33 @@ async def test_octets_sent_before_a_hook_refuses_data_are_not_executed(pair: Any
     assert not hooks.errors
 
 
+class SlowResponse(SlowToRefuse):
+    """Hooks that refuse DATA at once, and whose ``response`` hook then waits until ``decide`` is set."""
+
+    async def data(self, session: Session, body: Body) -> Reply | None:
+        return Reply(451, "Not now", "4.3.0")
+
+    async def response(self, session: Session, reply: Reply) -> None:
+        await super().response(session, reply)
+        if reply.code in (451, 501):
+            await self.decide.wait()
+
+
+@pytest.mark.parametrize("pair", [sockets, memory_stream_pair], ids=["socket", "memory"])
+@pytest.mark.parametrize("line", [b"DATA\r\n", b"DATA now\r\n"], ids=["hook", "core"])
+async def test_octets_sent_while_the_response_hook_runs_are_not_executed(pair: Any, line: bytes) -> None:
+    hooks = SlowResponse()
+    async with connected(Server(hooks, name=NAME), pair=pair) as client:
+        await client.open()
+        await client.send(line)
+        await wait_all_tasks_blocked()
+        await client.send(FORGED)
+        hooks.decide.set()
+        await client.expect("554 5.5.0")
+        await client.expect_end()
+    assert not hooks.messages
+
+
 @pytest.mark.parametrize("pair", [sockets, memory_stream_pair], ids=["socket", "memory"])
 async def test_session_goes_on_after_a_hook_refused_data(pair: Any) -> None:
     hooks = SlowToRefuse()
