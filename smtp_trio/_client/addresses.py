@@ -12,6 +12,7 @@ from attrs import evolve
 from ..protocol import Path
 from ..protocol.limits import LOCAL_PART_OCTETS, PATH_OCTETS
 from ..protocol.syntax import CONTROL, parse_path
+from .threads import run_for
 
 if TYPE_CHECKING:
     from email.policy import Policy
@@ -112,6 +113,17 @@ def envelope(
         if not recipients:
             raise ValueError(f"the message has no recipients: no address in {', '.join(fields)}")
     return sender, list(recipients)
+
+
+async def find_envelope(
+    message: email.message.Message, sender: str | None, recipients: Iterable[str] | None
+) -> tuple[str, Iterable[str]]:
+    """Return `envelope` of these arguments, computed in a worker thread if the message is large."""
+    if recipients is not None and not isinstance(recipients, str):
+        recipients = list(recipients)  # here, because a generator of the caller must not run in another thread
+    if sender is not None and recipients is not None:
+        return sender, recipients
+    return await run_for(message, envelope, message, sender, recipients)
 
 
 def header_damage(message: email.message.Message) -> tuple[str, str]:

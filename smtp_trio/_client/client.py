@@ -40,7 +40,7 @@ from ..protocol.extensions.lmtp import Lhlo, Lmtp
 from ..protocol.extensions.starttls import StartTlsCommand
 from ..protocol.grammar import Grammar
 from ..protocol.sasl import PasswordCredentials
-from .addresses import envelope, parse_mailbox
+from .addresses import find_envelope, parse_mailbox
 from .delivery import Delivery
 from .exchange import Exchange, check_reply
 from .handshake import Handshake, Login, TlsMode
@@ -453,7 +453,7 @@ class Client:
         The addresses in Bcc are recipients, but the field itself is not sent. Raises as `send` does, and ValueError if
         the fields name no sender or no recipient.
         """
-        sender, names = envelope(message, sender, recipients)
+        sender, names = await find_envelope(message, sender, recipients)
         return await self.send(sender, names, message, progress=progress, **params)
 
     async def send_many(

@@ -34,6 +34,7 @@ from ..protocol.sasl import (
     decode_challenge,
     usable_mechanisms,
 )
+from .default_context import default_context
 from .exchange import Exchange, check_reply
 from .results import ConnectionLostError, GreetingError, TimedOutError, TlsHandshakeError
 
@@ -172,14 +173,12 @@ class Handshake:
 
     async def _tls_handshake(self) -> None:
         exchange = self._exchange
-        context = self._ssl_context
-        if context is None:
-            context = ssl.create_default_context()
-            if self._tls == "opportunistic" and not self._check_certificate:
-                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         limit, host = exchange.timeouts.tls, self.host.rstrip(".") or None
         command = Connect() if self._tls == "implicit" else StartTlsCommand()
         exchange.clear_deadline()
+        context = self._ssl_context
+        if context is None:
+            context = await default_context(verify=self._tls != "opportunistic" or self._check_certificate)
         try:
             stream = await exchange.wire.start_tls(context, limit, server_side=False, server_hostname=host)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:

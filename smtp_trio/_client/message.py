@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import email.message
+import functools
 import inspect
 import os
 import stat
@@ -18,6 +19,7 @@ from ..protocol import LocalProtocolError
 from ..protocol.dot_stuffing import NewlineNormalizer, normalize_message, normalize_newlines
 from ..protocol.header import header_end
 from .addresses import BCC, field_addresses, header_damage, repair_address_fields, smtp_policy
+from .threads import run_for
 
 #: The kinds of message that can be sent. `email.message.EmailMessage` is an `email.message.Message`; an `os.PathLike`
 #: names a file.
@@ -139,10 +141,11 @@ async def prepare_message(message: Message, *, eight_bit: bool, utf8: bool, bina
     `LocalProtocolError` if the server must not be sent its content, and OSError if its file cannot be opened.
     """
     if isinstance(message, email.message.Message):
-        return _in_memory(_flatten(message, eight_bit=eight_bit, utf8=utf8), eight_bit=eight_bit, utf8=utf8)
+        octets = await run_for(message, functools.partial(_flatten, message, eight_bit=eight_bit, utf8=utf8))
+        return _in_memory(octets, eight_bit=eight_bit, utf8=utf8)
     if isinstance(message, bytes | bytearray | memoryview):
-        octets = bytes(message)
-        octets = octets if binary else normalize_message(octets)
+        octets = bytes(message)  # a bytearray may be modified while a thread reads it
+        octets = octets if binary else await run_for(octets, normalize_message, octets)
         return _in_memory(octets, eight_bit=eight_bit, utf8=utf8, binary=binary)
     if isinstance(message, os.PathLike):
         status = await trio.Path(message).stat()

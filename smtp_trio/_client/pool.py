@@ -14,7 +14,7 @@ from attrs import frozen
 from ..protocol import Mail, Noop, SMTPError
 from ..protocol.dialogue import READY
 from ..protocol.extensions.limits import LimitsExtension
-from .addresses import envelope
+from .addresses import find_envelope
 from .client import Client
 from .connect import ConnectSettings, Host, open_client
 from .message import Message
@@ -148,7 +148,7 @@ class Pool:
         **params: object,
     ) -> Result:
         """Send an email message over one of the connections: as `Client.send_message`, with the retry of `send`."""
-        sender, names = envelope(message, sender, recipients)
+        sender, names = await find_envelope(message, sender, recipients)
         return await self.send(sender, names, message, progress=progress, **params)
 
     @asynccontextmanager
