@@ -284,8 +284,9 @@ class Server:
             self._ended = trio.Event()
         try:
             if not self._started:
-                async with self._starting:  # a second ``serve`` waits until the hook has returned
-                    await self._start()
+                async with self._starting:  # until the hook has returned: `start` of another ``serve``, or `stop`
+                    if not self._started:
+                        await self._start()
             with trio.CancelScope(deadline=self._deadline) as scope:
                 self._scopes.add(scope)
                 try:
@@ -293,18 +294,21 @@ class Server:
                 finally:
                     self._scopes.remove(scope)
         finally:
-            if self._serves == 1 and self._started:
-                with trio.CancelScope(shield=True, deadline=trio.current_time() + self.timeouts.disconnect):
-                    async with self._starting:
-                        self._started = False
-                        await self._state.call("stop")
-            self._serves -= 1
-            if not self._serves:
-                self._ended.set()
+            try:
+                if self._serves == 1 and self._started:
+                    with trio.CancelScope(shield=True, deadline=trio.current_time() + self.timeouts.disconnect):
+                        async with self._starting:
+                            # Acquiring the lock is a checkpoint. A ``serve`` that began during it goes on, and is the
+                            # last one then. One that begins from here on waits for the lock, and calls `start` again.
+                            if self._serves == 1:
+                                self._started = False
+                                await self._state.call("stop")
+            finally:
+                self._serves -= 1
+                if not self._serves:
+                    self._ended.set()
 
     async def _start(self) -> None:
-        if self._started:
-            return
         self._hooks_fixed = True
         if "data" not in self._state.hooks:
             log.warning("%s: no data hook is installed, so every message will be refused", self.name)

@@ -35,6 +35,7 @@ from smtp_trio import (
     Drained,
     Limits,
     Peer,
+    Reply,
     Server,
     Session,
     open_listeners,
@@ -337,6 +338,85 @@ async def test_one_stream_after_another(autojump_clock: MockClock) -> None:
             await wait_all_tasks_blocked()
             await client.send(b".\r\n")
             await client.expect("250 2.0.0", DOWN)
+
+
+class OrderedHooks(RecordingHooks):
+    """Hooks with checkpoints, which fail when a session is open without a `start` before it, or during `stop`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started = 0
+        self.open: set[Session] = set()
+
+    async def start(self, server: Server) -> None:
+        assert not self.open
+        await trio.lowlevel.checkpoint()
+        self.started += 1
+        assert self.started == 1
+
+    async def stop(self, server: Server) -> None:
+        assert not self.open
+        assert server.statistics().sessions_open == 0
+        await trio.lowlevel.checkpoint()
+        self.started -= 1
+        assert self.started == 0
+        assert not self.open
+
+    async def connect(self, session: Session) -> Reply | None:
+        assert self.started == 1
+        self.open.add(session)
+        return await super().connect(session)
+
+    async def disconnect(self, session: Session) -> None:
+        assert self.started == 1
+        self.open.remove(session)
+
+
+async def test_session_that_begins_as_the_last_one_ends(autojump_clock: MockClock) -> None:
+    """It begins before `Hooks.stop` is called, which then waits for it, or after it, with a `Hooks.start` of its own.
+
+    The order of tasks is random, so each step is tried several times.
+    """
+    for steps in [*range(12)] * 20:
+        hooks = OrderedHooks()
+        server = Server(hooks, name=NAME)
+        async with connected(server) as first:
+            await first.hello()
+            await trio.aclose_forcefully(first.stream)
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+            async with connected(server) as second:
+                await second.hello()
+                await second.deliver()
+        assert hooks.errors == []
+        assert hooks.started == 0
+
+
+async def test_server_that_is_stopped_while_a_session_waits_for_the_stop_hook(autojump_clock: MockClock) -> None:
+    """`stop` waits for the session, which begins with another `Hooks.start`, and gets 421."""
+    calls: list[str] = []
+
+    async def start(server: Server) -> None:
+        calls.append("start")
+
+    async def stop(server: Server) -> None:
+        calls.append("stop")
+        await trio.sleep(1)
+
+    server = Server(RecordingHooks(), name=NAME)
+    server.on(start=start, stop=stop)
+    async with trio.open_nursery() as nursery:
+        client_end, server_end = memory_stream_pair()
+        nursery.start_soon(serve, server, server_end)
+        await trio.aclose_forcefully(client_end)
+        await trio.sleep(0.5)
+        assert calls == ["start", "stop"]
+        async with connected(server) as client:
+            await wait_all_tasks_blocked()
+            assert await server.stop() == Drained(finished=1)
+            await client.expect(f"220 {NAME}", DOWN)
+            await client.expect_end()
+    assert calls == ["start", "stop", "start", "stop"]
 
 
 async def test_stopped_server_does_not_serve_again(autojump_clock: MockClock) -> None:
