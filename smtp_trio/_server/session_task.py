@@ -390,8 +390,10 @@ class SessionTask:
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as exc:
             log.info("%s: TLS handshake failed: %s", self.id, exc.__cause__ or type(exc).__name__)
             return False
-        self.idle = False
         self.session.tls = TlsInfo.of(stream)
+        if self.hooks.scope.cancel_called:  # in the iteration in which the handshake ended: the cancellation counts
+            await trio.lowlevel.checkpoint()
+        self.idle = False
         return True
 
     # --- replies ----------------------------------------------------------------------------------------------------

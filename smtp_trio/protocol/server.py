@@ -484,10 +484,14 @@ class ServerProtocol:
         self._parser.state_changed()
 
     def close(self, reply: Reply) -> None:
-        """End the session with a 421 that does not answer a command (RFC 5321 3.8)."""
+        """End the session with a 421 that does not answer a command (RFC 5321 3.8).
+
+        In place of the greeting it has no enhanced status code (RFC 2034 3).
+        """
+        enhanced = self._enhanced and self.dialogue.phase is not CONNECTED
         self.pending = None
         self._reader = self.inspector = None
-        self.outbox.append(self._close_with(reply).encode(enhanced=self._enhanced))
+        self.outbox.append(self._close_with(reply).encode(enhanced=enhanced))
 
     def tls_started(self) -> None:
         """Record that TLS is active: before the greeting (RFC 8314 3.3), or after STARTTLS.

@@ -253,6 +253,17 @@ def test_close_without_a_command(octets: bytes) -> None:
     assert protocol.pending is None
 
 
+@pytest.mark.parametrize("asked", [False, True])
+def test_close_before_the_greeting(asked: bool) -> None:
+    """A 421 in place of the greeting has no enhanced status code (RFC 2034 3)."""
+    protocol = ServerProtocol("mx.test")
+    if asked:
+        assert isinstance(protocol.next_event(), Connect)
+    protocol.close(Reply(421, "mx.test Shutting down", "4.3.2"))
+    assert protocol.data_to_send() == b"421 mx.test Shutting down\r\n"
+    assert protocol.closed
+
+
 def test_close_during_a_message() -> None:
     protocol = with_recipient(b"DATA\r\nhello")
     answer(protocol)

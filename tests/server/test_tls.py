@@ -28,6 +28,8 @@ from smtp_trio import Body, Drained, Hooks, Limits, MessageState, Reply, Server,
 from smtp_trio.protocol.extensions import Auth, StartTls
 from smtp_trio.protocol.extensions.auth import Credentials
 
+DOWN = f"421 4.3.2 {NAME} Server is shutting down"
+
 
 class TlsRecorder(RecordingHooks):
     """Records the TLS state at each hook."""
@@ -317,6 +319,47 @@ async def test_stop_during_a_handshake(autojump_clock: MockClock) -> None:
     assert hooks.ended == hooks.sessions
     assert len(hooks.ended) == 1
     assert replies == [421]  # of the session that had a `connect`
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+async def test_stop_at_each_step_of_a_handshake(implicit: bool, autojump_clock: MockClock) -> None:
+    """The `secured` hook is not called, or runs to its end. The order of tasks is random, so each step is tried several times."""
+
+    class Counting(TlsRecorder):
+        begun = finished = 0
+
+        async def secured(self, session: Session) -> None:
+            self.begun += 1
+            await trio.sleep(1)
+            self.finished += 1
+
+    async def stop(server: Server, steps: int) -> None:
+        for _ in range(steps):
+            await trio.lowlevel.checkpoint()
+        assert (await server.stop(10)).cancelled == 0
+
+    begun = set()
+    for steps in [*range(24)] * 8:
+        hooks = Counting()
+        server = secure(hooks)
+        async with connected(server, implicit_tls=implicit) as client:
+            if not implicit:
+                await client.hello()
+                await client.command("STARTTLS", "220")
+            await wait_all_tasks_blocked()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stop, server, steps)
+                with suppress(trio.BrokenResourceError):
+                    await client.handshake()
+                    reply = await client.reply()
+                    if reply == f"220 {NAME} ESMTP":
+                        reply = await client.reply()
+                    assert reply in (DOWN, DOWN.replace("4.3.2 ", ""))  # RFC 2034 3: no status code in a greeting
+                    await client.expect_end()
+        assert hooks.begun == hooks.finished
+        assert hooks.errors == []
+        begun.add(hooks.begun)
+    assert begun == {0, 1}
 
 
 async def test_stop_before_a_handshake(autojump_clock: MockClock) -> None:
