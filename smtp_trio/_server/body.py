@@ -57,7 +57,7 @@ from .received import begins_with_field
 # `Session.received` returns a field that goes before the message, and a message whose first line is not a field needs
 # an empty line between them (see `received`). The field can be asked for before the first line has been read or after
 # it, so the empty line is part of what the hook reads in the former case and of the field in the latter. Until it is
-# known what the first line is, ``_start`` holds the octets so far.
+# known what the first line is, ``_start`` holds the octets so far, and the hook gets none of them.
 #
 # A read may be cancelled and repeated, by a hook with a timeout of its own, for example. So nothing is taken from the
 # core before a checkpoint that is not processed after it. The one event that needs a hook to process, a command between
@@ -187,7 +187,7 @@ class BodyReader:
         #: An empty line goes before the message if it does not begin with a field.
         self.separate: bool = False
         self._start: bytes | None = b""
-        self._headless = True  # the message needs such a line, as far as is known
+        self._headless = False  # the message needs such a line
         self._session = session
         self._dropping = False
         self._undecided: Command | None = None
@@ -265,17 +265,16 @@ class BodyReader:
         start = self._start = self._start + data
         field = begins_with_field(start)
         if field is None and not end:
-            return b"" if self.separate else data
+            return b""
         self._start = None
-        self._headless = not field and not start.startswith((b"\r\n", b"\n"))
-        if not self.separate or not start:
-            return data
-        return CRLF + start if self._headless else start
+        self._headless = not field and start != b"" and not start.startswith((b"\r\n", b"\n"))
+        return CRLF + start if self.separate and self._headless else start
 
     def separator(self) -> bytes:
         """Return what must be between a trace field and this message: an empty line, or nothing."""
-        if self.size == 0:
+        if self._start is not None:
             self.separate = True
+            return b""
         return CRLF if self._headless and not self.separate else b""
 
     async def _receive(self) -> None:

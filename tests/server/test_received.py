@@ -286,6 +286,30 @@ async def test_message_with_a_header_follows_the_field_directly(message: bytes, 
     assert (field, body) == (parsed_field(field), message)
 
 
+class PrependingLate(RecordingHooks):
+    """Hooks that ask for the field after the first piece of the message."""
+
+    async def data(self, session: Session, body: Body) -> Reply | None:
+        first = await anext(body, b"")
+        self.stored = (session.received(), first + await body.read())
+        return None
+
+
+@pytest.mark.parametrize("message", [*NOT_FIELDS, *FIELDS], ids=lambda message: repr(message[:8]))
+async def test_field_after_the_first_piece(message: bytes) -> None:
+    hooks = PrependingLate()
+    async with connected(Server(hooks, name=NAME, now=lambda: WHEN)) as client:
+        await client.open()
+        for at in range(min(len(message), 20)):
+            await client.send(b"BDAT 1\r\n" + message[at : at + 1])
+            await client.expect("250")
+        await client.send(b"BDAT %d LAST\r\n" % len(message[20:]) + message[20:])
+        await client.expect("250")
+    field, body = hooks.stored
+    empty_line = b"\r\n" if message in NOT_FIELDS else b""
+    assert (field, body) == (parsed_field(field) + empty_line, message)
+
+
 @pytest.mark.parametrize("chunk", [1, 3])
 async def test_message_that_ends_in_its_first_line(chunk: int) -> None:
     field, body = await store_with_field(b"Subject", field_first=True, chunk=chunk)
