@@ -53,9 +53,13 @@ def _endpoint(stream: trio.SocketStream, which: Literal["getpeername", "getsockn
 def network(host: str) -> str | None:
     """Return the network by which `Limits.per_peer` counts ``host``: the address for IPv4, the /64 for IPv6.
 
-    Return None for a loopback address, which is not counted.
+    Return None for a loopback address, which is not counted, and ``host`` itself if it is not an address: the
+    `endpoints` of a stream may be those that a proxy or a test has chosen.
     """
-    address = ipaddress.ip_address(host.partition("%")[0])
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
     if address.is_loopback:
         return None
     if isinstance(address, ipaddress.IPv4Address):

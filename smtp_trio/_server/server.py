@@ -20,7 +20,7 @@ from attrs import asdict
 
 from .._groups import collapse_group
 from .._timeouts import Timeouts
-from .._types import Drained, Peer, Statistics
+from .._types import Drained, Statistics
 from ..protocol import Extension, Limits, Reply, ServerProtocol
 from ..protocol.body_inspector import Newlines
 from ..protocol.extensions import STANDARD, StartTls
@@ -34,6 +34,9 @@ from .session_task import SessionTask
 from .state import ServerState
 
 log = logging.getLogger("smtp_trio.server")
+
+#: The text of the 421 after a failure that is not the client's.
+LOCAL_ERROR = "Local error; closing the connection"
 
 #: The session that this task runs. Tasks that a hook has started inherit it.
 current_session: ContextVar[SessionTask | None] = ContextVar("smtp_trio.current_session", default=None)
@@ -329,9 +332,11 @@ class Server:
             newlines=self.newlines,
         )
 
-    # `_session` is the outermost function of a session. No `Exception` leaves `_guard`: a session that fails is
-    # reported, sends 421 if that is still possible, and is closed. Other exceptions (Cancelled, KeyboardInterrupt,
-    # SystemExit) pass through it. In a group they are separated from the rest, since Trio must get its Cancelled back.
+    # `_session` is the outermost function of a session. Code of others runs in it from the start: a stream may provide
+    # its `endpoints`, and `token` is a function of the application. So everything is guarded, creating the `SessionTask`
+    # as well. No `Exception` leaves `_guard`: a session that fails is reported, sends 421 if that is still possible, and
+    # is closed. Other exceptions (Cancelled, KeyboardInterrupt, SystemExit) pass through it. In a group they are
+    # separated from the rest, since Trio must get its Cancelled back.
     #
     # The steps that clean up are in nested ``finally`` blocks: the 421 of a session that is being cancelled, the
     # `disconnect` hook, the server's counters, closing the stream. Each of them is carried out even if an earlier one
@@ -342,12 +347,19 @@ class Server:
 
     async def _session(self, stream: trio.abc.Stream, *, implicit_tls: bool) -> None:
         """Run a session from the connection to its end. No `Exception` leaves this method."""
-        peer, local = endpoints(stream)
-        key = network(peer.host) if peer.kind == "tcp" else None
-        if not self._admit(key):
-            await self._turn_away(stream, peer, implicit_tls=implicit_tls)
+        session, error = None, None
+        try:
+            peer, local = endpoints(stream)
+            key = network(peer.host) if peer.kind == "tcp" else None
+            if self._admit(key):
+                session = SessionTask(self, self._state, self._new_protocol(), stream, peer=peer, local=local)
+            else:
+                log.info("too many connections: refused %s", peer)
+        except Exception as exc:
+            error = exc
+        if session is None:
+            await self._guard(self._turn_away(stream, implicit_tls=implicit_tls, error=error))
             return
-        session = SessionTask(self, self._state, self._new_protocol(), stream, peer=peer, local=local)
         outer = current_session.get()
         current_session.set(session)
         self._sessions[session] = trio.lowlevel.current_task()
@@ -357,13 +369,11 @@ class Server:
         log.debug("%s: connected from %s", session.id, peer)
         end = "cancelled"
         try:
-            await self._guard(session, session.run(implicit_tls=implicit_tls))
+            await self._guard(session.run(implicit_tls=implicit_tls), session)
             end = "idle" if session.woken else "finished"
         finally:
-            session.send_shutdown_nowait()
             try:
-                if session.connected:
-                    await self._guard(session, session.end())
+                await self._guard(session.end(), session)
             finally:
                 if self._state.stopping:
                     self._drained[end] += 1
@@ -374,10 +384,10 @@ class Server:
                     if not self._peers[key]:
                         del self._peers[key]
                 log.debug("%s: disconnected", session.id)
-                await self._guard(session, session.wire.close())
+                await self._guard(session.wire.close(), session)
 
-    async def _guard(self, session: SessionTask, work: Awaitable[None]) -> None:
-        """Await a part of a session.
+    async def _guard(self, work: Awaitable[None], session: SessionTask | None = None) -> None:
+        """Await a part of a session, or of the refusal of a connection.
 
         Report each `Exception` in it; pass on cancellation, KeyboardInterrupt and the like, ungrouped.
         """
@@ -392,11 +402,14 @@ class Server:
             assert rest is not None
             raise collapse_group(rest) from None
 
-    async def _session_failed(self, session: SessionTask, exc: Exception) -> None:
+    async def _session_failed(self, session: SessionTask | None, exc: Exception) -> None:
+        if session is None:
+            await self._state.report(exc, "refusing a connection failed")
+            return
         await self._state.report(exc, f"{session.id}: session failed")
         if not session.over:
             try:
-                await session.leave(Reply(421, f"{self.name} Local error; closing the connection", "4.3.0"))
+                await session.leave(Reply(421, f"{self.name} {LOCAL_ERROR}", "4.3.0"))
             except Exception:  # perhaps it was the stream that failed
                 log.exception("%s: sending 421 failed", session.id)
 
@@ -406,20 +419,25 @@ class Server:
             return False
         return not (key and limits.per_peer is not None and self._peers[key] >= limits.per_peer)
 
-    async def _turn_away(self, stream: trio.abc.Stream, peer: Peer, *, implicit_tls: bool) -> None:
+    async def _turn_away(self, stream: trio.abc.Stream, *, implicit_tls: bool, error: Exception | None) -> None:
         """Refuse a connection: with 421 in place of the greeting (RFC 5321 3.8), or under implicit TLS by closing it.
 
         A TLS handshake, only to send the 421, would cost more than a session.
+
+        :param error: why no session could be created, which is reported; None when there are too many connections.
         """
-        log.info("too many connections: refused %s", peer)
-        with trio.move_on_after(self.timeouts.disconnect):
-            try:
+        text = LOCAL_ERROR if error is not None else "Too many connections; try again later"
+        try:
+            if error is not None:
+                await self._state.report(error, "a session could not be created")
+            with trio.move_on_after(self.timeouts.disconnect):
                 if not implicit_tls:
-                    await stream.send_all(f"421 {self.name} Too many connections; try again later\r\n".encode())
+                    await stream.send_all(f"421 {self.name} {text}\r\n".encode())
                     await stream.aclose()
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                pass
-        await trio.aclose_forcefully(stream)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        finally:
+            await trio.aclose_forcefully(stream)
 
 
 def _ascii_name(name: str) -> str:

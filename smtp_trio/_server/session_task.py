@@ -347,7 +347,13 @@ class SessionTask:
         self.hooks.scope.cancel()
 
     async def end(self) -> None:
-        """Call the last hooks of the session, shielded: `reset` if a transaction was open, and `disconnect`."""
+        """Send 421 if the session is being cancelled. Call its last hooks, shielded.
+
+        They are `disconnect` if there was a `connect`, and before it `reset` if a transaction is open.
+        """
+        self.send_shutdown_nowait()
+        if not self.connected:
+            return
         lost = self.protocol.state.mail is not None
         for name in ("reset", "disconnect") if lost else ("disconnect",):
             if name in self.hooks.installed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import socket
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -108,6 +109,130 @@ async def test_session_that_fails(broken: str, autojump_clock: MockClock) -> Non
     assert set(hooks.ended) == set(hooks.sessions)
     assert len(hooks.ended) == 2
     assert [str(error) for error in hooks.errors] == [f"the secret is that {broken} is broken"]
+
+
+class OddStream(BrokenStream):
+    """A stream that provides odd addresses, or raises an exception when it is asked for them."""
+
+    def __init__(self, stream: trio.abc.Stream, ends: object, broken: str = "") -> None:
+        super().__init__(stream, broken)
+        self._count += 1  # the first call already fails
+        self._ends = ends
+
+    @property
+    def endpoints(self) -> Any:
+        if isinstance(self._ends, Exception):
+            raise self._ends
+        return self._ends
+
+
+ODD_ENDS: dict[str, object] = {
+    "raises": RuntimeError("the secret"),
+    "one end": (Peer("192.0.2.1", 4711, "tcp"),),
+    "text": "192.0.2.1",
+    "no host": (Peer(None, 4711, "tcp"), None),  # type: ignore[arg-type]
+}
+ODD_TOKENS: dict[str, Any] = {
+    "token that raises": lambda size: 1 / 0,
+    "token that is a str": lambda size: "x" * size,
+}
+
+
+@pytest.mark.parametrize("implicit_tls", [False, True])
+@pytest.mark.parametrize("what", [*ODD_ENDS, *ODD_TOKENS])
+async def test_exception_before_there_is_a_session(what: str, implicit_tls: bool, autojump_clock: MockClock) -> None:
+    """It is reported, the client gets 421, except under implicit TLS, and other sessions go on."""
+    hooks = RecordingHooks()
+    server = Server(hooks, name=NAME, tls=server_tls() if implicit_tls else None)
+    async with trio.open_nursery() as nursery:
+        listener = MemoryListener()
+        nursery.start_soon(partial(server.serve_listeners, [listener], implicit_tls=implicit_tls))
+        neighbour = await listener.connect()
+        if implicit_tls:
+            await neighbour.handshake()
+        await neighbour.hello()
+        client_end, server_end = memory_stream_pair()
+        token, server.token = server.token, ODD_TOKENS.get(what, server.token)
+        await listener.streams.send(OddStream(server_end, ODD_ENDS[what]) if what in ODD_ENDS else server_end)
+        victim = Client(client_end)
+        if not implicit_tls:
+            assert await victim.reply() == f"421 {NAME} Local error; closing the connection"
+        await victim.expect_end()
+        server.token = token
+        await neighbour.deliver()
+        next_one = await listener.connect()
+        if implicit_tls:
+            await next_one.handshake()
+        await next_one.hello()
+        await server.stop()
+    assert len(hooks.errors) == 1
+    assert len(hooks.ended) == 2
+    assert server.statistics().sessions_total == 2
+
+
+@pytest.mark.parametrize("broken", ["send_all", "aclose"])
+async def test_exception_in_a_refusal(broken: str, autojump_clock: MockClock) -> None:
+    """Exceptions of the stream, while a connection is refused, are reported, and the stream is closed."""
+    hooks = RecordingHooks()
+    server = Server(hooks, name=NAME, limits=Limits(sessions=1))
+    async with trio.open_nursery() as nursery:
+        listener = await nursery.start(serve_memory_listener, server)
+        neighbour = await listener.connect()
+        await neighbour.hello()
+        client_end, server_end = memory_stream_pair()
+        await listener.streams.send(OddStream(server_end, None, broken))
+        victim = Client(client_end)
+        if broken == "aclose":
+            await victim.expect(f"421 {NAME} Too many connections")
+        await victim.expect_end()
+        await neighbour.quit()
+        await server.stop()
+    assert {str(error) for error in hooks.errors} == {f"the secret is that {broken} is broken"}
+
+
+class Endless(trio.abc.Stream):
+    """A stream on which each operation waits for ever."""
+
+    closed = False
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.sleep_forever()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.sleep_forever()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async def aclose(self) -> None:
+        self.closed = True
+        await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("ends", [None, "no addresses"], ids=["too many", "no session"])
+@pytest.mark.parametrize("during", ["error", "send_all"])
+async def test_refused_stream_is_closed_after_a_cancellation(
+    ends: str | None, during: str, autojump_clock: MockClock
+) -> None:
+    """Also while the `error` hook is running."""
+
+    class Slow(RecordingHooks):
+        async def error(self, server: Server, error: Exception) -> None:
+            if during == "error":
+                await trio.sleep_forever()
+
+    server = Server(Slow(), name=NAME, limits=Limits(sessions=0))
+    async with trio.open_nursery() as nursery:
+        listener = await nursery.start(serve_memory_listener, server)
+        stream = Endless()
+        if ends is not None:
+            stream.endpoints = ends  # type: ignore[attr-defined]
+        await listener.streams.send(stream)
+        await wait_all_tasks_blocked()
+        assert not stream.closed
+        nursery.cancel_scope.cancel()
+    assert stream.closed
 
 
 async def test_exception_in_the_code_of_the_session(autojump_clock: MockClock) -> None:
@@ -309,12 +434,13 @@ async def test_refused_client_that_does_not_read(autojump_clock: MockClock) -> N
         (["2001:db8::1", "2001:db8::ffff:1", "2001:db8:0:1::1"], [True, False, True]),
         (["fe80::1%eth0", "fe80::2%eth0"], [True, False]),
         (["127.0.0.1", "127.0.0.1", "::1", "::1"], [True] * 4),
+        (["mail.example", "mail.example", "", "mail.example"], [True, False, True, False]),
     ],
 )
 async def test_limit_by_peer(
     hosts: list[str], served: list[bool], monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
-    """IPv6 addresses are counted by /64, and loopback addresses not at all."""
+    """IPv6 addresses are counted by /64, loopback addresses not at all, and other hosts by their name."""
     peers = iter(Peer(host, 4711, "tcp") for host in hosts)
     monkeypatch.setattr(server_module, "endpoints", lambda stream: (next(peers), Peer("192.0.2.9", 25, "tcp")))
     server = Server(RecordingHooks(), name=NAME, limits=Limits(per_peer=1))
