@@ -289,10 +289,9 @@ async def test_message_with_a_header_follows_the_field_directly(message: bytes, 
 class PrependingLate(RecordingHooks):
     """Hooks that ask for the field after the first piece of the message."""
 
-    async def data(self, session: Session, body: Body) -> Reply | None:
+    async def data(self, session: Session, body: Body) -> None:
         first = await anext(body, b"")
         self.stored = (session.received(), first + await body.read())
-        return None
 
 
 @pytest.mark.parametrize("message", [*NOT_FIELDS, *FIELDS], ids=lambda message: repr(message[:8]))
