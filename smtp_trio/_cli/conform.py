@@ -22,6 +22,7 @@ from ..conform._target import Target, UnreachableError
 from ..conform._text_report import TextReport
 from .options import UsageError, describe_error, number_between
 from .send import cancel_on_signal
+from .units import seconds
 
 PASSWORD = "SMTP_TRIO_PASSWORD"
 OnResult = Callable[[Result], None] | None
@@ -61,8 +62,8 @@ def add_conform(parser: argparse.ArgumentParser) -> None:
         help="accept any certificate")
     add("--implicit-tls", action="store_true",
         help="begin with the TLS handshake, as on port 465")
-    add("--timeout", metavar="SECONDS", type=number_between(float, 3600), default=30.0,
-        help="time limit of each case (default: %(default)g)")
+    add("--timeout", metavar="TIME", type=seconds(3600), default="30s",
+        help="time limit of each case, in seconds or with a unit: 30s, 2m (default: %(default)s)")
     add("--jobs", metavar="N", type=number_between(int, 100, 1), default=1,
         help="number of simultaneous connections (default: %(default)s)")
     add("--client", action="store_true",

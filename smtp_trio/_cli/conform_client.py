@@ -18,6 +18,7 @@ from ..conform._client_under_test import CommandClient, IncomingClients, listen
 from ..conform._report import Report
 from .conform import OnResult, add_choice, choose, print_list, run_and_report
 from .options import UsageError, describe_error, number_between
+from .units import seconds
 
 
 def add_conform_client(parser: argparse.ArgumentParser) -> None:
@@ -48,10 +49,10 @@ def add_conform_client(parser: argparse.ArgumentParser) -> None:
         help=f"the client is configured to authenticate as {VALUES['user']} with the password {VALUES['password']}")
     add("--slow", action="store_true",
         help="also run cases of silent and slow servers, many of which take minutes (up to twelve)")
-    add("--timeout", metavar="SECONDS", type=number_between(float, 3600), default=30.0,
-        help="time limit of each case (default: %(default)g)")
-    add("--wait", metavar="SECONDS", type=number_between(float, 86400), default=300.0,
-        help="without --command: time to wait for a connection, for each case (default: %(default)g)")
+    add("--timeout", metavar="TIME", type=seconds(3600), default="30s",
+        help="time limit of each case, in seconds or with a unit: 30s, 2m (default: %(default)s)")
+    add("--wait", metavar="TIME", type=seconds(86400), default="5m",
+        help="without --command: time to wait for a connection, for each case (default: %(default)s)")
     add("--jobs", metavar="N", type=number_between(int, 100, 1), default=1,
         help="number of simultaneous clients, with --command and without --port (default: %(default)s)")
     # fmt: on

@@ -39,8 +39,9 @@ from ..protocol.extensions.auth import AuthCommand
 from ..protocol.header import header_end
 from ..protocol.sasl import PasswordCredentials
 from .message_files import STDIN, MessageFile, find_messages
-from .options import UsageError, describe_error, number_between
+from .options import UsageError, describe_error
 from .tls_files import client_context
+from .units import seconds
 
 #: The environment variable with the password. As an option the password would be visible in the list of processes.
 PASSWORD_VARIABLE = "SMTP_TRIO_PASSWORD"
@@ -98,8 +99,8 @@ def add_send(parser: argparse.ArgumentParser) -> None:
         help="use LMTP (RFC 2033)")
     add("--name", metavar="NAME",
         help="host name to send in EHLO (default: the IP address of this end of the connection)")
-    add("--timeout", metavar="SECONDS", type=number_between(float, 10**9),
-        help="time to wait for each reply; 0: no limit (default: those of RFC 5321 4.5.3.2)")
+    add("--timeout", metavar="TIME", type=seconds(10**9),
+        help="time to wait for each reply, in seconds or with a unit: 90s, 5m, 1h; 0: no limit (default: those of RFC 5321 4.5.3.2)")
     # fmt: on
     parser.set_defaults(run=run_send)
 

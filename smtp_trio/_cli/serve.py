@@ -31,6 +31,7 @@ from .auth_file import Accounts
 from .log_output import set_up_log
 from .options import UsageError, describe_error, number_between
 from .tls_files import server_context
+from .units import octets, seconds
 from .workers import ParentLink, Workers, usable_cores
 
 log = logging.getLogger("smtp_trio.cli")
@@ -77,10 +78,11 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
              "unless the address is a loopback one. Repeatable; <Postmaster> is always accepted")
     add("--name", metavar="NAME",
         help="the server's host name in its greeting and in Received fields (default: the name of this host)")
-    add("--size", metavar="OCTETS", type=number_between(int, 10**18), default=31457280,
-        help="maximum message size; 0: no limit (default: %(default)s)")
-    add("--timeout", metavar="SECONDS", type=number_between(float, 10**9), default=300.0,
-        help="idle timeout; 0: none (default: %(default)g)")
+    add("--size", metavar="SIZE", type=octets, default="30M",
+        help="maximum message size, with a unit if it is not in octets: 500k, 10M, 1G (1k is 1,024 octets); 0: no limit (default: "
+             "%(default)s)")
+    add("--timeout", metavar="TIME", type=seconds(10**9), default="5m",
+        help="idle timeout, with a unit if it is not in seconds: 90s, 5m, 1h; 0: none (default: %(default)s)")
     add("--newlines", choices=("reject", "normalize", "preserve"), default="normalize",
         help="how to treat a bare CR or LF in a message; reject: refuse the message, which is the default of the library; "
              "normalize: store it as CRLF; preserve: store it as it is (default: %(default)s)")

@@ -612,7 +612,8 @@ INVALID_OPTIONS = [
     ("mail.eml --server x:0", f"argument --server: {ADDRESS} 'x:0'" + SEE),
     ("mail.eml --server x:65536", f"argument --server: {ADDRESS} 'x:65536'" + SEE),
     ("mail.eml --server unix:", f"argument --server: {ADDRESS} 'unix:'" + SEE),
-    ("mail.eml --timeout -1", "argument --timeout: must be a number from 0 to 1000000000, got '-1'" + SEE),
+    ("mail.eml --timeout -1", "argument --timeout: must be a number of seconds from 0 to 1000000000, or a time such as "
+     "500ms, 30s, 5m or 1h, got '-1'" + SEE),
     ("mail.eml --cafile none", "cannot read none: No such file or directory"),
     ("mail.eml --cafile text", "no certificate in text"),
     ("mail.eml --password-file text", "--password-file requires --user"),

@@ -470,8 +470,10 @@ SEE = " (see `smtp-trio serve --help`)"
 INVALID_OPTIONS = [
     ("--port 65536", "argument --port: must be a number from 0 to 65535, got '65536'" + SEE),
     ("--port smtp", "argument --port: must be a number from 0 to 65535, got 'smtp'" + SEE),
-    ("--size -1", "argument --size: must be a number from 0 to 1000000000000000000, got '-1'" + SEE),
-    ("--timeout nan", "argument --timeout: must be a number from 0 to 1000000000, got 'nan'" + SEE),
+    ("--size -1", "argument --size: must be a number of octets from 0 to 1000000000000000000, or a size such as 500k, 10M or 1G, "
+     "got '-1'" + SEE),
+    ("--timeout nan", "argument --timeout: must be a number of seconds from 0 to 1000000000, or a time such as 500ms, 30s, 5m or "
+     "1h, got 'nan'" + SEE),
     ("--store mbox:x", "argument --store: must be maildir:PATH or sqlite:PATH, got 'mbox:x'" + SEE),
     ("--store Maildir", "argument --store: must be maildir:PATH or sqlite:PATH, got 'Maildir'" + SEE),
     ("--store sqlite:", "argument --store: must be maildir:PATH or sqlite:PATH, got 'sqlite:'" + SEE),
