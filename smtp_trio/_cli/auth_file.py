@@ -1,6 +1,6 @@
 """The file of ``--auth-file``, which lists the accounts that may log in, one on each line.
 
-    # user:password, or user:hash as `smtp-trio hash-password` prints it
+    # user:password, or user:hash as `smtp-trio hash-password USER` prints it
     fred:correct horse battery staple
     wilma:$scrypt$ln=14,r=8,p=5$9LLAyYBqlLvKgQ1TQWzV4A$t7KHtfW9QZzkXqOPkFC2cgVTzBZ8dBKzLJDBbL6ZGYU
 
@@ -47,14 +47,37 @@ MAX_CONCURRENT = 2
 def add_hash_password(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``smtp-trio hash-password``."""
     parser.description = (
-        "Ask for a password at the terminal, or read it from the first line of standard input, and print its hash. "
-        "A line with the user's name, a colon and the hash goes into the file for `smtp-trio serve --auth-file`."
+        "Ask for a password at the terminal, or read it from the first line of standard input, and print the line for the "
+        "file of `smtp-trio serve --auth-file`: the user, a colon and the hash of the password. Without USER, print only the "
+        "hash."
     )
+    parser.add_argument("user", metavar="USER", nargs="?", help="the name that the user logs in with")
     parser.set_defaults(run=hash_password)
 
 
 def hash_password(options: argparse.Namespace) -> None:
-    """Read a password and print its hash."""
+    """Read a password, and print the user's line with its hash, or the hash alone."""
+    if options.user is not None:
+        check_user(options.user)
+    hashed = Hash.of(read_password())
+    print(hashed if options.user is None else f"{options.user}:{hashed}")
+
+
+def check_user(user: str) -> None:
+    """Raise UsageError for a user whose line could not be read back."""
+    try:
+        user.encode()
+        readable = list(parse(f"{user}:x\n")) == [user]
+    except ValueError:
+        readable = False
+    if not readable:
+        raise UsageError(
+            f"invalid user name: {user!r}; it must be text that contains no colon or control character, and begin with no #"
+        )
+
+
+def read_password() -> str:
+    """Read a password from the terminal, twice, or from standard input."""
     if sys.stdin.isatty():
         try:
             password = getpass.getpass()
@@ -64,12 +87,16 @@ def hash_password(options: argparse.Namespace) -> None:
         if again != password:
             raise UsageError("passwords do not match")
     else:
-        password = sys.stdin.readline().removesuffix("\n")
+        password = sys.stdin.readline().removesuffix("\n").removesuffix("\r")
     if not password:
         raise UsageError("the password is empty")
     if CONTROL.search(password):
         raise UsageError("the password contains a control character")
-    print(Hash.of(password))
+    try:
+        password.encode()
+    except UnicodeEncodeError:  # octets that are not text are read as surrogates
+        raise UsageError("the password is not text in UTF-8") from None
+    return password
 
 
 @frozen

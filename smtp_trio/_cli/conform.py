@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import ssl
 import sys
@@ -22,11 +23,15 @@ from ..conform._target import Target, UnreachableError
 from ..conform._text_report import TextReport
 from .options import UsageError, describe_error, number_between
 from .send import cancel_on_signal
+from .tls_files import client_context
 from .units import seconds
 
 PASSWORD = "SMTP_TRIO_PASSWORD"
 OnResult = Callable[[Result], None] | None
 Run = Callable[[OnResult], Awaitable[Report]]
+
+#: Characters that would end an argument of a command or make another one of it, and what is not text.
+INVALID = re.compile(r"[<>\x00-\x20\x7f\ud800-\udfff]")
 
 LEVELS = {level.name.lower(): level for level in Level}
 
@@ -204,12 +209,11 @@ def make_target(options: argparse.Namespace) -> Target:
     if not host or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 65536:
         raise UsageError(f"invalid HOST:PORT: {options.server!r}")
     for option, value in (("--from", options.sender), ("--to", options.recipient), ("--unknown", options.unknown)):
-        if value is not None and any(char in value for char in "<>\r\n\0 "):
+        if value is not None and INVALID.search(value):
             raise UsageError(f"{option}: invalid address: {value!r}")
-    try:
-        tls = ssl.create_default_context(cafile=options.tls_ca)
-    except (OSError, ssl.SSLError) as error:
-        raise UsageError(f"--tls-ca {options.tls_ca}: {describe_error(error)}") from None
+    if not options.name or INVALID.search(options.name):
+        raise UsageError(f"--name: invalid host name: {options.name!r}")
+    tls = client_context(options.tls_ca)
     if options.insecure:
         tls.check_hostname = False
         tls.verify_mode = ssl.CERT_NONE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import shutil
 import ssl
 import sys
 import tempfile
@@ -12,12 +13,14 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import trio
+
 from ..conform._client_cases import client_cases, client_titles
 from ..conform._client_runner import VALUES, ClientOptions, check_client
 from ..conform._client_under_test import CommandClient, IncomingClients, listen
 from ..conform._report import Report
 from .conform import OnResult, add_choice, choose, print_list, run_and_report
-from .options import UsageError, describe_error, number_between
+from .options import UsageError, describe_listen_error, number_between
 from .units import seconds
 
 
@@ -79,8 +82,10 @@ def run_conform_client(options: argparse.Namespace) -> int:
             )
             if options.command is not None:
                 command = CommandClient(options.command, options.host, options.port or 0)
+                # Each case listens again. An error is found here, before the first of them.
+                await (await open_listener(options)).aclose()
                 return await check_client(command, client_options, requirements, jobs=options.jobs, on_result=on_result)
-            async with await listen(options.host, options.port or 0) as listener:
+            async with await open_listener(options) as listener:
                 address = f"{options.host}:{listener.socket.getsockname()[1]}"
                 progress(f"listening on {address}")
                 clients = IncomingClients(
@@ -91,11 +96,16 @@ def run_conform_client(options: argparse.Namespace) -> int:
                 )
                 return await check_client(clients, client_options, requirements, on_result=on_result)
 
+    return run_and_report(options, run, client_titles())
+
+
+async def open_listener(options: argparse.Namespace) -> trio.SocketListener:
+    """Listen on ``--host`` and ``--port``."""
+    port = options.port or 0
     try:
-        return run_and_report(options, run, client_titles())
-    except OSError as error:
-        address = f"{options.host} port {options.port or 0}"
-        raise UsageError(f"cannot listen on {address}: {describe_error(error)}") from None
+        return await listen(options.host, port)
+    except (OSError, UnicodeError) as error:
+        raise UsageError(describe_listen_error(options.host, port, error)) from None
 
 
 def check(options: argparse.Namespace) -> None:
@@ -116,6 +126,8 @@ def check(options: argparse.Namespace) -> None:
         raise UsageError("--command is empty")
     if "{port}" not in options.command and not options.port:
         raise UsageError("--command without {port} needs --port")
+    if shutil.which(words[0]) is None:
+        raise UsageError(f"--command: no program {words[0]!r} was found")
 
 
 def progress(text: str) -> None:
@@ -133,12 +145,15 @@ def certificates(name: str, host: str) -> Iterator[tuple[Mapping[str, ssl.SSLCon
         return
     authority, other = trustme.CA(), trustme.CA()
     past = datetime.now(UTC) - timedelta(days=1)
-    issued = {
-        "good": authority.issue_cert(name, host),
-        "name": authority.issue_cert("other.example"),
-        "authority": other.issue_cert(name, host),
-        "expired": authority.issue_cert(name, host, not_after=past),
-    }
+    try:
+        issued = {
+            "good": authority.issue_cert(name, host),
+            "name": authority.issue_cert("other.example"),
+            "authority": other.issue_cert(name, host),
+            "expired": authority.issue_cert(name, host, not_after=past),
+        }
+    except ValueError:
+        raise UsageError(f"no certificate can be issued for --name {name!r} and --host {host!r}") from None
     contexts = {}
     for kind, certificate in issued.items():
         contexts[kind] = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

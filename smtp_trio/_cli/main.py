@@ -48,6 +48,8 @@ def make_parser(argv: Sequence[str] = ()) -> Parser:
     if "conform" in argv[:1]:
         if "--client" in argv:
             from .conform_client import add_conform_client as add_conform
+
+            conform.help_options = "--client --help"
         else:
             from .conform import add_conform
         add_conform(conform)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import errno
 from collections.abc import Callable
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 NumberT = TypeVar("NumberT", int, float)
 
@@ -17,10 +18,23 @@ class UsageError(Exception):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that raises `UsageError` instead of printing the usage and exiting."""
+    """An argument parser that raises `UsageError` instead of printing the usage and exiting.
+
+    ``help_options`` are the options that print its help.
+    """
+
+    help_options: str = "--help"
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message} (see `{self.prog} --help`)")
+        raise UsageError(f"{message} (see `{self.prog} {self.help_options}`)")
+
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> tuple[Any, list[str]]:
+        # The parser of a command would pass options that it does not know back to the parser of the whole program,
+        # whose error would refer the user to a help without the options of the command.
+        options, unknown = super().parse_known_args(*args, **kwargs)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return options, unknown
 
 
 def number_between(convert: Callable[[str], NumberT], maximum: int, minimum: int = 0) -> Callable[[str], NumberT]:
@@ -38,6 +52,33 @@ def number_between(convert: Callable[[str], NumberT], maximum: int, minimum: int
     return parse
 
 
+#: What the user can do when a socket cannot listen, by the error's number.
+LISTEN_HINTS = {
+    errno.EACCES: "ports below 1024 need a privilege; use --fd systemd with a systemd socket, run `setcap "
+    "cap_net_bind_service=+ep` on the Python executable, or set `sysctl net.ipv4.ip_unprivileged_port_start=25`",
+    errno.EADDRINUSE: "another program is listening there; choose another --port",
+    errno.EADDRNOTAVAIL: "this machine does not have that address",
+}
+
+
+def describe_listen_error(host: str, port: int, error: OSError | UnicodeError) -> str:
+    """Return why a server cannot listen, and what the user can do."""
+    hint = LISTEN_HINTS.get(error.errno or 0) if isinstance(error, OSError) else None
+    return f"cannot listen on {host}, port {port}: {describe_error(error)}" + (f": {hint}" if hint else "")
+
+
 def describe_error(error: BaseException) -> str:
-    """Return an exception's message; for an OSError only the reason, without its number and file name."""
-    return (isinstance(error, OSError) and error.strerror) or str(error)
+    """Return an exception's message in the user's terms.
+
+    For an OSError it is the reason, without its number and file name; for a UnicodeError, what could not be decoded or
+    encoded.
+    """
+    match error:
+        case OSError(strerror=str(reason)):
+            return reason
+        case UnicodeDecodeError():
+            return "not text in UTF-8"
+        case UnicodeError():  # from the codec "idna", by which Python encodes the names of hosts
+            return "invalid host name"
+        case _:
+            return str(error)

@@ -29,7 +29,7 @@ from ..protocol.extensions import Auth, standard
 from ..stores import Maildir, SQLite, StoreError
 from .auth_file import Accounts
 from .log_output import set_up_log
-from .options import UsageError, describe_error, number_between
+from .options import UsageError, describe_error, describe_listen_error, number_between
 from .tls_files import server_context
 from .units import octets, seconds
 from .workers import ParentLink, Workers, usable_cores
@@ -358,7 +358,7 @@ async def listen(options: argparse.Namespace, *, reuse_port: bool = False) -> li
     try:
         return await open_listeners(options.port, None if options.host == "*" else options.host, reuse_port=reuse_port)
     except (OSError, UnicodeError) as error:
-        raise UsageError(f"cannot listen on {options.host}, port {options.port}: {describe_error(error)}") from None
+        raise UsageError(describe_listen_error(options.host, options.port, error)) from None
 
 
 def log_start(listeners: Sequence[trio.SocketListener], store: Maildir | SQLite) -> None:

@@ -29,8 +29,8 @@ def server_context(cert: str, key: str | None) -> ssl.SSLContext:
     return context
 
 
-def client_context(cafile: str) -> ssl.SSLContext:
-    """Return a client's context that trusts the certificates in ``cafile`` only."""
+def client_context(cafile: str | None) -> ssl.SSLContext:
+    """Return a client's context that trusts the certificates in ``cafile`` only; those of the system if it is None."""
     try:
         return ssl.create_default_context(cafile=cafile)
     except ssl.SSLError:

@@ -15,6 +15,7 @@ from typing import Protocol
 import trio
 from attrs import define, field, frozen
 
+from .._groups import collapse_group
 from ._client_case import ClientExit
 
 Serve = Callable[[trio.abc.Stream], Awaitable[None]]
@@ -111,12 +112,15 @@ class CommandClient:
             message = trio.Path(folder, "message.eml")
             await message.write_bytes(request.message)
             values = {**request.values, "host": self.host, "port": str(port), "message": str(message)}
-            async with trio.open_nursery() as nursery, listener:
-                accepting: trio.CancelScope = await nursery.start(accept_connections, listener, serve, nursery)
-                client_exit = await run_command(arguments(self.template, values), request.message)
-                # What it sent last may not have been read yet.
-                nursery.cancel_scope.deadline = trio.current_time() + DRAIN_TIMEOUT
-                accepting.cancel()
+            try:
+                async with listener, trio.open_nursery() as nursery:
+                    accepting: trio.CancelScope = await nursery.start(accept_connections, listener, serve, nursery)
+                    client_exit = await run_command(arguments(self.template, values), request.message)
+                    # What it sent last may not have been read yet.
+                    nursery.cancel_scope.deadline = trio.current_time() + DRAIN_TIMEOUT
+                    accepting.cancel()
+            except BaseExceptionGroup as group:
+                raise collapse_group(group) from None
         return client_exit
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
@@ -248,7 +249,7 @@ async def _look(target: Target, *, tls: bool = False) -> tuple[str, Mapping[str,
             return str(greeting), {
                 masked_text(connection, key): masked_text(connection, value) for key, value in offered
             }
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise UnreachableError(f"cannot connect: {describe_connect_error(error)}") from None
     except CaseFailedError as failure:
         raise UnreachableError(str(failure)) from None
@@ -278,8 +279,17 @@ async def _refusal(target: Target, profile: ServerProfile) -> str:
     return ""
 
 
-def describe_connect_error(error: OSError) -> str:
+def describe_connect_error(error: OSError | UnicodeError) -> str:
     """Return why no connection could be made, without the address."""
-    if isinstance(error.__cause__, BaseExceptionGroup):
-        return "; ".join(dict.fromkeys(str(each) for each in error.__cause__.exceptions))
-    return error.strerror or str(error)
+    if isinstance(error, UnicodeError):
+        return "invalid host name"
+    group = error.__cause__
+    causes = group.exceptions if isinstance(group, BaseExceptionGroup) else (error,)
+    return "; ".join(dict.fromkeys(map(_reason, causes)))
+
+
+def _reason(error: BaseException) -> str:
+    # Trio puts the address into the message of an OSError. The number of an error of the resolver is negative.
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return getattr(error, "strerror", None) or str(error)

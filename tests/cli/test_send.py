@@ -619,7 +619,7 @@ INVALID_OPTIONS = [
     ("mail.eml --password-file text", "--password-file requires --user"),
     ("mail.eml --allow-cleartext", "--allow-cleartext requires --user"),
     ("mail.eml --user fred --password-file none", "cannot read none: No such file or directory"),
-    ("mail.eml --password=secret", "unrecognized arguments: --password=secret (see `smtp-trio --help`)"),
+    ("mail.eml --password=secret", "unrecognized arguments: --password=secret (see `smtp-trio send --help`)"),
 ]  # fmt: skip
 
 

@@ -503,12 +503,16 @@ INVALID_OPTIONS = [
     ("--fd systemd", "--fd systemd: no sockets were passed to this process (LISTEN_PID, LISTEN_FDS)"),
     ("--fd 1000000", "--fd 1000000: Bad file descriptor"),
     ("--port 25 --fd 3", "argument --fd: not allowed with argument --port" + SEE),
-    ("--relay", "unrecognized arguments: --relay (see `smtp-trio --help`)"),
+    ("--relay", "unrecognized arguments: --relay" + SEE),
+    ("now", "unrecognized arguments: now" + SEE),
+    ("--host a..b --accept x", "cannot listen on a..b, port 2525: invalid host name"),
+    ("--host a..b", "--host a..b: invalid host name"),
 ]  # fmt: skip
 
 # Errors that are found when the server starts; and two of the others, also in a process of their own.
 START_ERRORS = [
-    ("--host 192.0.2.1 --accept x", "cannot listen on 192.0.2.1, port 2525: Cannot assign requested address"),
+    ("--host 192.0.2.1 --accept x", "cannot listen on 192.0.2.1, port 2525: Cannot assign requested address: this "
+     "machine does not have that address"),
     ("--store maildir:accounts", "cannot store mail in DIRECTORY/accounts: File exists"),
     ("--store maildir:accounts/box", "cannot store mail in DIRECTORY/accounts/box: Not a directory"),
     ("--store sqlite:.", "cannot store mail in DIRECTORY: unable to open database file"),
@@ -554,7 +558,26 @@ async def test_port_in_use(tmp_path: Path) -> None:
     with socket.create_server((HOST, 0)) as other:
         port = other.getsockname()[1]
         error = await run_error("serve", "--port", str(port), cwd=tmp_path)
-    assert error == f"cannot listen on {HOST}, port {port}: Address already in use"
+    assert error == (
+        f"cannot listen on {HOST}, port {port}: Address already in use: another program is listening there; choose another --port"
+    )
+
+
+@pytest.mark.skipif(
+    int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()) <= 25, reason="port 25 needs no privilege"
+)
+async def test_port_that_needs_a_privilege(tmp_path: Path) -> None:
+    prefix: Sequence[str] = ()
+    if os.getuid() == 0:
+        prefix = ("setpriv", "--bounding-set=-net_bind_service")
+        if shutil.which("setpriv") is None:
+            pytest.skip("needs setpriv")
+
+    for options in ([], ["--workers", "2"]):
+        error = await run_error("serve", "--port", "25", *options, cwd=tmp_path, prefix=prefix)
+        assert error.startswith(f"cannot listen on {HOST}, port 25: Permission denied: ")
+        for hint in ("--fd systemd", "setcap cap_net_bind_service=+ep", "net.ipv4.ip_unprivileged_port_start=25"):
+            assert hint in error
 
 
 @pytest.mark.parametrize("path", ["box", "box/tmp", "box/new"])
@@ -572,16 +595,6 @@ async def test_maildir_that_is_not_writable(tmp_path: Path, path: str) -> None:
     error = await run_error("serve", "--store", "maildir:box", cwd=tmp_path, prefix=prefix)
 
     assert error == f"cannot store mail in {tmp_path}/box: not writable"
-
-
-@pytest.mark.parametrize(
-    ("stdin", "error"),
-    [(b"\n", "the password is empty"), (b"a\0b\n", "the password contains a control character")],
-)
-@pytest.mark.slow
-async def test_hash_password_refuses_an_unusable_password(tmp_path: Path, stdin: bytes, error: str) -> None:
-    result = await run("-m", "smtp_trio", "hash-password", cwd=tmp_path, stdin=stdin)
-    assert result == (2, "", f"smtp-trio: error: {error}\n")
 
 
 async def test_version_and_help(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ async def test_ctrl_c(tmp_path: Path) -> None:
 
 def test_no_server(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["conform", "127.0.0.1:1", "--timeout", "5"]) == 2
-    assert "smtp-trio: error: 127.0.0.1:1: cannot connect: " in capsys.readouterr().err
+    assert capsys.readouterr().err == "smtp-trio: error: 127.0.0.1:1: cannot connect: Connection refused\n"
 
 
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,8 +135,13 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
         (("mx.test:smtp",), "invalid HOST:PORT: 'mx.test:smtp'"),
         (("mx.test", "--only", "nothing.*"), "no case matches 'nothing.*'"),
         (("mx.test", "--to", "a>b"), "--to: invalid address: 'a>b'"),
+        (("mx.test", "--from", "a\ud800@b"), "--from: invalid address: "),
+        (("mx.test", "--name", "a b"), "--name: invalid host name: 'a b'"),
         (("mx.test", "--user", "ada"), "--user needs a password"),
-        (("mx.test", "--tls-ca", "/nowhere"), "--tls-ca /nowhere: "),
+        (("mx.test", "--tls-ca", "/nowhere"), "cannot read /nowhere: No such file or directory"),
+        (("mx.test", "--tls-ca", __file__), f"no certificate in {__file__}"),
+        (("a..b",), "a..b:25: cannot connect: invalid host name"),
+        (("mx.test", "--bogus"), "unrecognized arguments: --bogus (see `smtp-trio conform --help`)"),
         (("mx.test", "--output", "/nowhere/report"), "--output /nowhere/report: No such file"),
         (("mx.test", "--jobs", "0"), "must be a number from 1 to 100"),
     ],
@@ -146,7 +151,9 @@ def test_invalid_options(
 ) -> None:
     monkeypatch.delenv("SMTP_TRIO_PASSWORD", raising=False)
     assert main(["conform", *options]) == 2
-    assert error in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert error in printed
+    assert printed.count("\n") == 1
 
 
 async def test_conform_is_imported_on_use(tmp_path: Path) -> None:

@@ -152,12 +152,33 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
         (("--command", " "), "--command is empty"),
         (("--command", "x {host}"), "--command without {port} needs --port"),
         (("--command", "x {port}", "--only", "nothing"), "no case matches 'nothing'"),
-        (("--port", "0", "--host", "192.0.2.1"), "cannot listen on 192.0.2.1 port 0: "),
+        (
+            ("--port", "0", "--host", "192.0.2.1"),
+            "cannot listen on 192.0.2.1, port 0: Cannot assign requested address: ",
+        ),
+        (("--command", "true {port}", "--host", "192.0.2.1"), "cannot listen on 192.0.2.1, port 0: Cannot assign"),
+        (("--port", "0", "--host", "a..b"), "no certificate can be issued for --name 'localhost' and --host 'a..b'"),
+        (("--command", "no-such-client {port}"), "--command: no program 'no-such-client' was found"),
+        (
+            ("--command", "true {port}", "--name", "a b"),
+            "no certificate can be issued for --name 'a b' and --host '127.0.0.1'",
+        ),
+        (("--bogus",), "unrecognized arguments: --bogus (see `smtp-trio conform --client --help`)"),
     ],
 )
 def test_invalid_options(capsys: pytest.CaptureFixture[str], options: tuple[str, ...], error: str) -> None:
     assert main(["conform", "--client", *options]) == 2
-    assert error in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert error in printed
+    assert printed.count("\n") == 1
+
+
+def test_command_that_cannot_be_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    program = tmp_path / "client"
+    program.write_text("not a script\n")
+    program.chmod(0o755)
+    assert main(["conform", "--client", "--command", f"{program} {{port}}", "--only", "session.order"]) == 2
+    assert "the client cannot be run: Exec format error\n" in capsys.readouterr().out
 
 
 def test_starttls_cases_are_skipped_without_trustme(

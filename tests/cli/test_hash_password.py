@@ -1,0 +1,95 @@
+"""``smtp-trio hash-password``: the line for the file of ``serve --auth-file``, or the hash alone."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import trio
+from processes import TIMEOUT, Output, run
+
+from smtp_trio._cli.auth_file import Hash, parse
+from smtp_trio._cli.main import main
+
+
+def hash_password(monkeypatch: pytest.MonkeyPatch, stdin: bytes, *arguments: str) -> int:
+    """Run the command with this standard input, and return its exit code."""
+    text = io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8", errors="surrogateescape", newline="")
+    monkeypatch.setattr(sys, "stdin", text)
+    return main(["hash-password", *arguments])
+
+
+@pytest.mark.parametrize("user", ["fred", "fred@example.org", "fred jones", "j\u00fcrgen", "o'hara", "a#b"])
+@pytest.mark.parametrize("line_end", [b"", b"\n", b"\r\n"])
+def test_line_for_a_user(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], user: str, line_end: bytes
+) -> None:
+    assert hash_password(monkeypatch, "p\u00e4ss: word".encode() + line_end + b"more", user) == 0
+    out, err = capsys.readouterr()
+    assert (out.count("\n"), err) == (1, "")
+    ((name, secret),) = parse(out).items()
+    assert name == user
+    assert isinstance(secret, Hash)
+    assert secret.matches("p\u00e4ss: word" if line_end else "p\u00e4ss: wordmore")
+
+
+def test_hash_without_a_user(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert hash_password(monkeypatch, b"secret\n") == 0
+    assert Hash.decode(capsys.readouterr().out.rstrip("\n")).matches("secret")
+
+
+@pytest.mark.parametrize("user", ["", "a:b", "#fred", "a\nb", "a\x7f", "\udcff"])
+def test_invalid_user(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], user: str) -> None:
+    """The line could not be read back."""
+    assert hash_password(monkeypatch, b"secret\n", user) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"smtp-trio: error: invalid user name: {user!r}; ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("stdin", "error"),
+    [
+        (b"", "the password is empty"),
+        (b"\n", "the password is empty"),
+        (b"a\0b\n", "the password contains a control character"),
+        (b"\xff\n", "the password is not text in UTF-8"),
+    ],
+)
+@pytest.mark.parametrize("arguments", [[], ["fred"]])
+@pytest.mark.slow
+async def test_invalid_password(tmp_path: Path, stdin: bytes, error: str, arguments: Sequence[str]) -> None:
+    result = await run("-m", "smtp_trio", "hash-password", *arguments, cwd=tmp_path, stdin=stdin)
+    assert result == (2, "", f"smtp-trio: error: {error}\n")
+
+
+@pytest.mark.parametrize(("again", "code"), [("secret", 0), ("secreT", 2)])
+@pytest.mark.slow
+async def test_password_from_the_terminal(again: str, code: int) -> None:
+    """The line goes to standard output, the prompts to the terminal."""
+    controller, terminal_fd = os.openpty()
+    with open(terminal_fd, "r+b", buffering=0) as terminal:
+        async with trio.open_nursery() as nursery:
+            # getpass would open the controlling terminal
+            command = ["setsid", "--wait", sys.executable, "-m", "smtp_trio", "hash-password", "fred"]
+
+            async def enter_passwords() -> None:
+                with trio.fail_after(TIMEOUT):
+                    screen = Output(trio.lowlevel.FdStream(os.dup(controller)))
+                    for prompt, password in (("Password: ", "secret"), ("Again: ", again)):
+                        await screen.wait_for(prompt)
+                        await screen.stream.send_all(password.encode() + b"\n")  # type: ignore[attr-defined]
+
+            nursery.start_soon(enter_passwords)
+            done = await trio.run_process(command, stdin=terminal, stderr=terminal, capture_stdout=True, check=False)
+    os.close(controller)
+    assert done.returncode == code
+    assert done.stdout.count(b"\n") == 1 - code // 2
+    if code == 0:
+        ((user, secret),) = parse(done.stdout.decode()).items()
+        assert (user, isinstance(secret, Hash) and secret.matches("secret")) == ("fred", True)
