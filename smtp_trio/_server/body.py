@@ -52,7 +52,10 @@ from .received import begins_with_field
 #   continues to read must not see an end that looks like that of a whole message.
 # * ``due``: all octets have been received, and the reply to the message is due.
 # * ``complete``: in addition, every octet was passed to the hook. Only then may the message be accepted.
-# * ``_dropping``: the hook has returned. The core discards the rest (`ServerProtocol.discard`), only its end matters.
+# * ``closed``: the hook has returned. A read through a `Body` that was kept would take the client's next command, and
+#   answer it, so it raises RuntimeError.
+# * ``_dropping``: the session reads what the hook has left. The core discards it (`ServerProtocol.discard`), only its
+#   end matters.
 #
 # `Session.received` returns a field that goes before the message, and a message whose first line is not a field needs
 # an empty line between them (see `received`). The field can be asked for before the first line has been read or after
@@ -96,7 +99,8 @@ class Body:
 
     The first read sends the 354 (RFC 5321 4.1.1.4). While the hook does not read, nothing is received, so TCP slows the
     client down. A read raises `BodyError` as soon as the message cannot be accepted any more; a hook should let it
-    propagate. A hook that accepts the message must have read it to its end, or called `discard`.
+    propagate. A hook that accepts the message must have read it to its end, or called `discard`. After the hook has
+    returned, a read raises RuntimeError.
     """
 
     __slots__ = ("_reader",)
@@ -123,7 +127,10 @@ class Body:
         return self
 
     def __anext__(self) -> Coroutine[Any, Any, bytes]:
-        return self._reader.next()  # not `async def`, to save one coroutine in every wait for the peer
+        reader = self._reader
+        if reader.closed:
+            raise RuntimeError(f"message {reader.envelope.id} cannot be read any more: its data hook has returned")
+        return reader.next()  # not `async def`, to save one coroutine in every wait for the peer
 
     async def read(self) -> bytes:
         """Read the rest of the message and return it; no more than ``Server(size=...)`` octets.
@@ -157,6 +164,7 @@ class BodyReader:
         "_start",
         "_undecided",
         "began",
+        "closed",
         "complete",
         "due",
         "envelope",
@@ -184,6 +192,8 @@ class BodyReader:
         self.interrupted: Command | None = None
         #: All octets of the message have been received, so it can be answered.
         self.due: bool = False
+        #: The data hook has returned, so only the session may read what is left.
+        self.closed: bool = False
         #: An empty line goes before the message if it does not begin with a field.
         self.separate: bool = False
         self._start: bytes | None = b""

@@ -105,7 +105,12 @@ class Transaction:
         self.last_message = MessageState.NOT_TAKEN
         reply = await session.call_message_hook(command)
         if reply is None:
-            reply = await session.hooks.call("data", session.session, Body(body), command=command, failure=LOCAL_ERROR)
+            try:
+                reply = await session.hooks.call(
+                    "data", session.session, Body(body), command=command, failure=LOCAL_ERROR
+                )
+            finally:  # also when the hook was late: `SessionTask.run` then calls `conclude`
+                body.closed = True
         reply = reply or queued(envelope)
         if body.complete and reply.accepted:
             self.body = None

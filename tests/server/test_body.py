@@ -247,6 +247,72 @@ async def test_body_read_by_a_child_task(autojump_clock: MockClock) -> None:
     assert b"".join(pieces) == MESSAGE * 10000 + b"helloworld\r\n"
 
 
+class KeepsBody(RecordingHooks):
+    """Hooks that read a body, in each later hook, which they kept from a `data` hook that replied ``reply``."""
+
+    def __init__(self, reply: Reply | None, reads: int) -> None:
+        super().__init__()
+        self.reply, self.reads = reply, reads
+        self.body: Body | None = None
+        self.seen: list[str] = []
+
+    async def data(self, session: Session, body: Body) -> Reply | None:
+        self.body = None
+        for _ in range(self.reads):
+            async for _ in body:
+                break
+        self.body = body
+        return self.reply
+
+    async def read(self, *_: object) -> None:
+        if self.body is not None:
+            for read in (self.body.read, self.body.discard, self.body.__anext__):
+                with pytest.raises(RuntimeError, match="cannot be read any more"):
+                    await read()
+            self.seen.append(self.body.envelope.id)
+
+
+@pytest.mark.parametrize("bdat", [False, True])
+@pytest.mark.parametrize(
+    ("reply", "reads"),
+    [(None, 9), (Reply(550), 9), (Reply(550), 0), (Reply(550), 1), (None, 0), (None, 1)],
+    ids=["accepted", "refused", "refused unread", "refused half-way", "accepted unread", "accepted half-way"],
+)
+@pytest.mark.parametrize("pair", [memory_stream_pair, sockets])
+async def test_body_is_read_after_its_hook_has_returned(
+    reply: Reply | None, reads: int, bdat: bool, pair: Callable[[], Pair], autojump_clock: MockClock
+) -> None:
+    """It raises RuntimeError, and takes nothing from the client: each command gets its own reply."""
+    hooks = KeepsBody(reply, reads)
+    accepted = reply is None and reads == 9
+    code = "250 2.0.0" if accepted else "550 5.7.1" if reply is not None else "451 4.3.0"
+    server = serving(hooks=hooks)
+    server.on(**dict.fromkeys(("helo", "mail", "rcpt", "message", "response", "reset"), hooks.read))
+    async with connected(server, pair=pair) as client:
+        await client.open()
+        for _ in range(2):
+            if bdat:
+                await client.send(b"BDAT 7 LAST\r\nhe")
+                await wait_all_tasks_blocked()
+                await client.send(b"llo\r\n")
+                await client.reply()
+            else:
+                await client.send(b"DATA\r\n")
+                if (await client.reply()).startswith("354"):
+                    await client.send(b"hello\r\n")
+                    await wait_all_tasks_blocked()
+                    await client.send(b".\r\n")
+                    await client.reply()
+            assert client.replies[-1].startswith(code)
+            await client.command("EHLO again", f"250-{NAME}")
+            await client.command("MAIL FROM:<a@client.test>", "250 2.1.0")
+            await client.command("RCPT TO:<b@mx.test>", "250 2.1.5")
+        await client.command("RSET", "250 2.0.0")
+        await client.quit()
+    assert len(hooks.seen) > 12
+    assert len(hooks.errors) == (2 if reply is None and not accepted else 0)
+
+
 async def test_not_reading_limits_what_the_client_can_send(autojump_clock: MockClock) -> None:
     """The client can send a bounded number of octets before the hook reads."""
     message = MESSAGE * 50000
