@@ -119,10 +119,10 @@ class CommandParser:
         cls, params, checks = entry
         try:
             command = cls.decode(argument, params)
-            if new:
+            if new or type(command) is not cls:  # a verb may have several classes, as BDAT has
                 self.check_sequence(type(command))
-                phase = self._dialogue.phase
-                if phase is not GREETED and not cls.starts_tls and self._grammar.caches_verbs:
+                phase, cacheable = self._dialogue.phase, type(command) is cls and self._grammar.caches_verbs
+                if cacheable and phase is not GREETED and not cls.starts_tls:
                     self.cache.setdefault(phase, {})[cls.verb] = entry
             for extension in checks:
                 if (reply := extension.check_command(command, self._state)) is not None:

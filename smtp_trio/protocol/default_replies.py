@@ -59,7 +59,7 @@ def quit_reply(name: str) -> Reply:
 #: RFC 5321 4.2 and 4.3.1: the greeting and the replies to EHLO, HELO and QUIT begin with the server's name.
 COMPUTED: Mapping[type[Command], Callable[[Any, SessionState, Grammar, UsableVerbs], Reply]] = {
     Connect: lambda _, state, *__: greeting(state.name),
-    Ehlo: lambda _, state, grammar, __: grammar.offer(state).reply,
+    Ehlo: lambda command, state, grammar, _: grammar.offer(state, command).reply,
     Helo: lambda _, state, *__: helo_reply(state.name),
     Quit: lambda _, state, *__: quit_reply(state.name),
     Help: _help,

@@ -6,9 +6,9 @@ import enum
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, final
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-from .commands import VERBS, Command
+from .commands import VERBS, Command, Hello
 from .dialogue import BASE, Table
 from .extension import Extension
 from .limits import COMMAND_LINE_OCTETS
@@ -90,13 +90,13 @@ class Grammar:
         """Return the parameters that the extensions add to a command."""
         return tuple(dict.fromkeys(param for kind, param in self._all_params() if kind is command))
 
-    def offer(self, state: SessionState) -> Offer:
-        """Return what EHLO offers in this state.
+    def offer(self, state: SessionState, hello: Hello | None = None) -> Offer:
+        """Return what EHLO offers in this state, or in the one that it becomes when ``hello`` is accepted.
 
         It is computed once for each `SessionState.offer_key`, unless an extension of another package takes part.
         """
         if not self._caches_offers:
-            return self._make_offer(state)
+            return self._make_offer(state if hello is None else evolve(state, hello=hello))
         key = state.offer_key
         offer = self._offers.get(key)
         if offer is None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from smtp_trio.protocol import Command, Extension, Mail, Noop, Param, Path, Reply, ServerProtocol, SessionState, Table
-from smtp_trio.protocol.dialogue import CLOSED, READY
+from smtp_trio.protocol.dialogue import CLOSED, READY, Phase
 from smtp_trio.protocol.extensions import (
     STANDARD,
     Auth,
@@ -23,6 +23,7 @@ from smtp_trio.protocol.extensions import (
 from smtp_trio.protocol.extensions.eightbitmime import BODY
 from smtp_trio.protocol.extensions.size import SIZE
 from smtp_trio.protocol.grammar import Grammar
+from smtp_trio.protocol.params import KnownParams
 
 from .driver import HELLO, RECIPIENT, SENDER, ServerDriver, codes
 
@@ -243,6 +244,53 @@ def test_offer_of_one_session_does_not_hold_for_another() -> None:
     grammar = Grammar(standard(Announced(iter([True, True, False, False, True, True]))))
     for expected in ("250 2.1.0", "555 5.5.4", "250 2.1.0"):
         assert talk(grammar, "x", "MAIL FROM:<a@b> COLOUR=RED") == [expected]
+
+
+class Welcome(Colour):
+    """An extension that is offered to one client only."""
+
+    def advertise(self, state: SessionState) -> str | None:
+        return self.keyword if state.hello is not None and state.hello.domain == "good.test" else None
+
+
+def test_reply_to_ehlo_offers_what_is_accepted_after_it() -> None:
+    driver = ServerDriver(extensions=standard(Welcome()))
+    for domain, offered in [("bad.test", False), ("good.test", True), ("good.test", True), ("bad.test", False)]:
+        [reply] = driver.send_lines(f"EHLO {domain}")[-1:]
+        assert ("COLOUR" in reply) is offered
+        assert codes(driver.send_lines("MAIL FROM:<a@b> COLOUR=RED")) == ["250 2.1.0" if offered else "555 5.5.4"]
+        driver.send_lines("RSET")
+
+
+class Begin(Noop):
+    """X-RUN BEGIN, which is allowed between transactions."""
+
+    verb = "X-RUN"
+
+    @classmethod
+    def decode(cls, argument: str, known_params: KnownParams) -> Begin:
+        return Begin() if argument == "BEGIN" else End()
+
+
+class End(Begin):
+    """X-RUN with another argument, which is allowed after MAIL."""
+
+
+class Runs(Extension):
+    """A verb with two classes of commands."""
+
+    keyword = "X-RUN"
+    verbs = (Begin,)
+    table = Table(accepted={Begin: {READY: READY}, End: {Phase.SENDER: Phase.SENDER}})
+
+
+def test_sequence_is_checked_for_each_class_of_a_verb() -> None:
+    for _ in range(2):
+        grammar = Grammar(standard(Runs()))
+        lines = ["X-RUN BEGIN", "X-RUN END", "X-RUN BEGIN", SENDER, "X-RUN END", "X-RUN BEGIN"]
+        assert talk(grammar, "x", *lines) == [
+            "250 2.0.0", "503 5.5.1", "250 2.0.0", "250 2.1.0", "250 2.0.0", "503 5.5.1",
+        ]  # fmt: skip
 
 
 def test_extensions_of_this_package_are_cached() -> None:
