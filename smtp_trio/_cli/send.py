@@ -36,7 +36,7 @@ from .._client.results import (
 from .._server.message_log import clean
 from ..protocol import LocalProtocolError, Mail, NotOfferedError, ReplyError, SMTPError
 from ..protocol.extensions.auth import AuthCommand
-from ..protocol.header import header_end
+from ..protocol.header import header_end, is_utf8
 from ..protocol.sasl import PasswordCredentials
 from .message_files import STDIN, MessageFile, find_messages
 from .options import UsageError, describe_error
@@ -306,7 +306,9 @@ def content_for(octets: bytes, offered: Mapping[str, object]) -> bytes | email.m
     RFC 6152 3 and RFC 6531 3.5 forbid 8-bit text and UTF-8 header fields for a server without 8BITMIME or SMTPUTF8.
     """
     header = octets[: header_end(octets)]
-    if (header.isascii() or "SMTPUTF8" in offered) and (octets.isascii() or "8BITMIME" in offered):
+    if (header.isascii() or ("SMTPUTF8" in offered and is_utf8(header))) and (
+        octets.isascii() or "8BITMIME" in offered
+    ):
         return octets
     return email.message_from_bytes(octets, policy=policy.SMTP)
 

@@ -12,12 +12,14 @@ from attrs import evolve
 from ..protocol import Path
 from ..protocol.limits import LOCAL_PART_OCTETS, PATH_OCTETS
 from ..protocol.syntax import CONTROL, parse_path
+from .address_list import split_addresses
 from .threads import run_for
 
 if TYPE_CHECKING:
     from email.policy import Policy
 
 SURROGATE: Final = re.compile("[\ud800-\udfff]")
+DOTS: Final = str.maketrans("\u3002\uff0e\uff61", "...")
 
 
 #: The longest display name that is written as a quoted string, so that its line has at most 78 octets (RFC 5322 2.1.1).
@@ -46,8 +48,10 @@ def parse_mailbox(text: str, what: str, *, null: bool = False) -> Path:
     if path is None or (path.is_null and not null):
         hint = "; give the address alone, without a display name" if "<" in text[1:] else ""
         raise ValueError(f"{what}: {text!a} is not an address{hint}")
-    if not path.is_ascii and path.local.isascii():
-        path = evolve(path, raw=str(path))
+    if not path.is_ascii:
+        # The server may not know that the ideographic full stop and the like separate labels too (RFC 3490 3.1).
+        written = path.local + path.raw[len(path.local) :].translate(DOTS)
+        path = evolve(path, raw=str(path) if path.local.isascii() else written)
     if path.is_too_long:
         raise ValueError(
             f"{what}: {text!a} is too long: at most {LOCAL_PART_OCTETS} octets before the @ and {PATH_OCTETS} in all "
@@ -66,16 +70,12 @@ DESTINATIONS: Final = ("To", "Cc", "Bcc")
 BCC: Final = re.compile(rb"^(?:resent-)?bcc[ \t]*:.*(?:\r\n|\Z)(?:[ \t].*(?:\r\n|\Z))*", re.IGNORECASE | re.MULTILINE)
 
 
-def smtp_policy(message: email.message.Message, cte_type: str, *, utf8: bool) -> Policy:
-    """Return the message's policy with the settings that SMTP needs.
-
-    ``cte_type`` is "7bit" or "8bit", the content transfer encodings allowed. ``utf8`` allows UTF-8 in the header (RFC
-    6532).
-    """
+def smtp_policy(message: email.message.Message, *, utf8: bool) -> Policy:
+    """Return the message's policy with the settings that SMTP needs. ``utf8`` allows UTF-8 in the header (RFC 6532)."""
     from email.policy import EmailPolicy  # imported here because programs that send bytes do not need it
 
     policy = message.policy
-    changes: dict[str, Any] = {"linesep": "\r\n", "cte_type": cte_type}
+    changes: dict[str, Any] = {"linesep": "\r\n", "cte_type": "8bit"}
     if isinstance(policy, EmailPolicy):
         # Parsed fields keep their folding, because a DKIM signature may cover them.
         changes |= {"utf8": utf8, "refold_source": "none"}
@@ -189,7 +189,7 @@ def _addresses(message: email.message.Message, names: Iterable[str]) -> list[str
 
 def field_addresses(message: email.message.Message, name: str) -> Iterator[tuple[list[str] | None, str]]:
     """Yield the addresses of each field called ``name``, None if it is malformed, and its text on one line."""
-    policy = smtp_policy(message, "8bit", utf8=True).clone(max_line_length=0)
+    policy = smtp_policy(message, utf8=True).clone(max_line_length=0)
     for key, value in message.raw_items():
         if key.lower() == name.lower():
             text = _text(policy, key, value)
@@ -223,38 +223,50 @@ def _value_addresses(value: object, text: str) -> list[str] | None:
 def _same(addresses: list[str], text: str) -> bool:
     """Return whether an address list consists of these addresses."""
     found = split_addresses(text)
-    return found is not None and [*map(_canonical, found)] == [*map(_canonical, addresses)]
+    return found is not None and [*map(canonical_address, found)] == [*map(canonical_address, addresses)]
 
 
-def _canonical(address: str) -> str:
+def canonical_address(address: str) -> str:
+    """Return an address with a domain in A-labels if its local part is ASCII, and a malformed one as it is."""
     try:
         return parse_mailbox(address, "address").raw
     except ValueError:
         return address
 
 
-def repair_address_fields(message: email.message.Message, names: Iterable[str], *, utf8: bool) -> None:
-    """Write the fields called ``names`` anew that would be sent with other addresses than they have.
+def has_u_labels(addresses: Iterable[str]) -> bool:
+    """Return whether one of these addresses has a domain that can be written with A-labels."""
+    return any(not address.isascii() and canonical_address(address) != address for address in addresses)
 
-    Raises ValueError, with the name of the field, if that is not possible.
+
+def repair_address_fields(message: email.message.Message, names: Iterable[str], *, utf8: bool) -> None:
+    """Write the fields called ``names`` anew that would be sent with other addresses than they have, or with U-labels.
+
+    A domain with U-labels is written with A-labels if the local part is ASCII, as in the envelope.
+    Raises ValueError, with the name of the field, if a field cannot be written.
     """
-    policy = smtp_policy(message, "8bit", utf8=utf8)
+    policy = smtp_policy(message, utf8=utf8)
     lower = {name.lower() for name in names}
     fields, changed = list(message.raw_items()), False
     for at, (name, value) in enumerate(fields):
         if name.lower() in lower and hasattr(value, "groups"):
             text = _text(policy, name, value)
             addresses = _value_addresses(value, _text(policy.clone(max_line_length=0), name, value))
-            if addresses is not None and not _same(addresses, text):
+            if addresses is not None and (has_u_labels(addresses) or not _same(addresses, text)):
                 written = _address_list(value.groups)
                 if not _same(addresses, written.replace("\r\n", "")):
                     raise ValueError(f"{name} cannot be written as an address list: {str(value)!a}")
                 fields[at], changed = (name, written), True
     if changed:
-        for name in message.keys():  # noqa: SIM118
-            del message[name]
-        for name, value in fields:
-            message.set_raw(name, value)
+        set_fields(message, fields)
+
+
+def set_fields(message: email.message.Message, fields: Iterable[tuple[str, Any]]) -> None:
+    """Replace the header fields of a message; the values are stored as they are."""
+    for name in message.keys():  # noqa: SIM118
+        del message[name]
+    for name, value in fields:
+        message.set_raw(name, value)
 
 
 def _address_list(groups: Iterable[Any]) -> str:
@@ -262,8 +274,9 @@ def _address_list(groups: Iterable[Any]) -> str:
     entries = []
     for group in groups:
         members = [
-            f"{_phrase(address.display_name)} <{address.addr_spec}>" if address.display_name else address.addr_spec
+            f"{_phrase(address.display_name)} <{addr_spec}>" if address.display_name else addr_spec
             for address in group.addresses
+            for addr_spec in [canonical_address(address.addr_spec)]
         ]
         listed = ",\r\n ".join(members)
         entries.append(listed if group.display_name is None else f"{_phrase(group.display_name)}: {listed};")
@@ -277,50 +290,3 @@ def _phrase(name: str) -> str:
     if name.isascii() and name.isprintable() and len(name) <= PHRASE_LENGTH:
         return '"' + re.sub(r'(["\\])', r"\\\1", name) + '"'
     return Header(name.encode(errors="replace").decode(), "utf-8").encode(linesep="\r\n")
-
-
-# Reading an address list (RFC 5322 3.4).
-#
-# The email package has a parser for address lists, but that guesses when the text is malformed: it takes a@b from ``a@b
-# <c@d>``. A message must not be sent to a guessed address, so this one rejects what it cannot read.
-#
-# The expression matches one token: white space and comments, <...>, a separator, a quoted string, a domain literal, or
-# an atom. No two kinds begin with the same character, so there is no backtracking over the text. Comments are read to a
-# nesting depth of two.
-TOKEN: Final = re.compile(
-    r"""(?P<space>\s+|\((?:[^()\\]|\\.|\((?:[^()\\]|\\.)*\))*\)) | (?P<angle><(?:"(?:[^"\\]|\\.)*"|[^">])*>)
-      | (?P<separator>[,;:]) | "(?:[^"\\]|\\.)*" | \[[^\[\]]*\] | [^\s"()<>\[\],;:]+""",
-    re.VERBOSE | re.DOTALL,
-)
-
-
-def split_addresses(text: str) -> list[str] | None:
-    """Return the addresses in an address list (RFC 5322 3.4) without names, comments and groups.
-
-    Return None if it is malformed.
-    """
-    found: list[str] = []
-    entry_tokens: list[str] = []
-    angles: list[str] = []
-    in_group, position = False, 0
-    text += ","
-    while position < len(text):
-        match = TOKEN.match(text, position)
-        if match is None:
-            return None
-        position, token, kind = match.end(), match[0], match.lastgroup
-        if kind != "separator":
-            entry_tokens.append(" " if kind == "space" else token)
-            if kind == "angle":
-                angles.append(token[1:-1].strip())
-            continue
-        entry = "".join(entry_tokens).strip()
-        if angles and (len(angles) > 1 or token == ":" or not entry.endswith(">")):
-            return None
-        if token != "," and in_group == (token == ":"):
-            return None  # a group inside a group, or ";" outside of one
-        if entry and token != ":":
-            found.append(angles[0] if angles else entry)
-        in_group = token == ":" or (in_group and token == ",")
-        entry_tokens, angles = [], []
-    return None if in_group else found

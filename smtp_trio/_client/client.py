@@ -307,8 +307,9 @@ class Client:
         """
         if self.lmtp:
             raise LocalProtocolError("LMTP replies for each recipient: use send instead of data")
-        ready = await prepare_message(message, eight_bit="8BITMIME" in self.offered, utf8="SMTPUTF8" in self.offered)
         exchange = self._exchange
+        utf8 = exchange.protocol.utf8
+        ready = await prepare_message(message, eight_bit="8BITMIME" in self.offered, utf8=utf8, smtputf8=utf8)
         async with exchange.operation():
             exchange.check_unsolicited(Data())
             check_reply(Data(), await exchange.request(Data()))

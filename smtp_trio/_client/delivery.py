@@ -28,8 +28,8 @@ from .transaction import Progress, Transaction
 # * SIZE, if the server offers it and the size is known (RFC 1870 6.1). A message above the server's limit is not sent.
 #   This is reported as a ReplyError with 552, as if the server had refused MAIL, so that a caller handles both in the
 #   same way.
-# * BODY=8BITMIME, unless the message is known to be ASCII (RFC 6152 3). A file or an iterable is not read in advance,
-#   so it is declared as 8-bit too, which is always allowed.
+# * BODY=8BITMIME, unless the message is known to be ASCII (RFC 6152 3). A file of more than 64 KiB or an iterable is not
+#   read in advance, so it is declared as 8-bit too, which is always allowed.
 # * SMTPUTF8, if an address or the header is not ASCII (RFC 6531 3.4). Without need it is not sent, because such a
 #   message can only be relayed by servers that support it. A domain alone does not need it: without SMTPUTF8 it is sent
 #   as A-labels.
@@ -85,7 +85,10 @@ class Delivery:
         if binary and "BINARYMIME" not in offered:
             # RFC 3030 3. The parameter alone would be accepted by a server with 8BITMIME.
             raise NotOfferedError("the server does not offer BINARYMIME")
-        ready = await prepare_message(message, eight_bit="8BITMIME" in offered, utf8=utf8, binary=binary)
+        smtputf8 = SMTPUTF8 in mail_params or not all(each.is_ascii for each in (path, *paths.values()))
+        ready = await prepare_message(
+            message, eight_bit="8BITMIME" in offered, utf8=utf8, binary=binary, smtputf8=smtputf8
+        )
         values: dict[Param[Any], Any] = dict(mail_params)
         if ready.eight_bit and mail_params.get(BODY) == "7BIT":
             raise ValueError("body='7BIT' does not allow octets above 127 in the message (RFC 6152 3)")
@@ -96,7 +99,7 @@ class Delivery:
                 raise ReplyError(Mail(path), Reply(552, text, "5.3.4"))
         if ready.eight_bit is not False and "8BITMIME" in offered:
             values.setdefault(BODY, "8BITMIME")
-        if ready.utf8_header or not all(each.is_ascii for each in (path, *paths.values())):
+        if smtputf8 or ready.utf8_header:
             values.setdefault(SMTPUTF8, True)  # RFC 6531 3.4: only if it is needed
         mail = Mail(path, Params(values))
         rcpts = {name: Rcpt(each, rcpt_params) for name, each in paths.items()}

@@ -16,9 +16,9 @@ from ..protocol.dot_stuffing import normalize_message, normalize_newlines
 FIELD_NAME: Final = re.compile("[!-9;-~]+")  # RFC 5322 2.2
 #: A line end in a field that does not continue it (RFC 5322 2.2.3).
 END_OF_FIELD: Final = re.compile(rb"\r\n(?![ \t]|\Z)")
-#: The characters besides CR and LF at which `str.splitlines` splits ASCII text.
-SEPARATORS: Final = re.compile("[\v\f\x1c-\x1e]")
 NEWLINE: Final = re.compile("\r\n|\r|\n")
+#: The octets of a line, without CRLF and ": " after the name of a field (RFC 5321 4.5.3.1.6, RFC 5322 2.1.1).
+MAX_LINE: Final = 996
 
 
 def generate(message: email.message.Message, policy: Policy) -> bytes:
@@ -28,10 +28,12 @@ def generate(message: email.message.Message, policy: Policy) -> bytes:
     return normalize_message(file.getvalue())
 
 
-# The generator of Python 3.11 splits the fields that were parsed with `str.splitlines`, which takes VT, FF, FS, GS, RS
-# and others for line ends. SMTP and the parser do not, so a part of one field became another field (Bcc, for example),
-# and with the policy compat32 a bare HeaderParseError was raised. Here such a field is sent as it was parsed. For all
-# fields the generated octets are checked, because a field name or a value may also have been set with a line end.
+# A field that was parsed is written with the octets and the folding that it had, because a signature may cover it. The
+# email package does not do that in all versions of Python. That of 3.11 splits such fields with `str.splitlines`, which
+# takes VT, FF, FS, GS, RS and others for line ends; SMTP and the parser do not, so a part of one field became another
+# field (Bcc, for example). That of 3.13 encodes octets above 127 whether or not the server accepts them; here
+# `encode_header` has encoded those that must be. For all fields the octets are checked, because a field name or a value
+# may also have been set with a line end.
 #
 # The generator also makes two calls for the whole text of a part that take 15 ms for each MB, in which no other thread
 # can run. It splits the text at its line ends; `generate` converts all line ends at the end, so the text is written as
@@ -59,10 +61,13 @@ def field_octets(policy: Policy, name: str, value: object) -> bytes:
     """
     if not FIELD_NAME.fullmatch(name):
         raise ValueError(f"invalid name of a header field: {name!a}")
-    if type(value) is str and SEPARATORS.search(value) and (value.isascii() or policy.cte_type == "8bit"):
-        text = f"{name}: " + "\r\n".join(NEWLINE.split(value)) + "\r\n"
-        utf8 = isinstance(policy, EmailPolicy) and policy.utf8
-        octets = text.encode("utf-8" if utf8 else "ascii", "surrogateescape")
+    # With compat32 the fields that a program has set are str too, so that a line may be too long. EmailPolicy folds those.
+    if type(value) is str and (
+        isinstance(policy, EmailPolicy)
+        or not value.isascii()
+        or max(map(len, NEWLINE.split(value))) + len(name) <= MAX_LINE
+    ):
+        octets = f"{name}: {value}\r\n".encode("utf-8", "surrogateescape")
     else:
         try:
             octets = policy.fold_binary(name, cast("str", value))

@@ -105,7 +105,6 @@ class ClientProtocol:
         "_input_ended",
         "_params",
         "_replies",
-        "_utf8",
         "_verbs",
         "binary",
         "capabilities",
@@ -113,6 +112,7 @@ class ClientProtocol:
         "offered",
         "outbox",
         "transactions_begun",
+        "utf8",
     )
 
     def __init__(self, extensions: Iterable[Extension] | Grammar = KNOWN) -> None:
@@ -128,6 +128,8 @@ class ClientProtocol:
         self.transactions_begun: int = 0
         #: True if the last MAIL had BODY=BINARYMIME, so that the message may have any octets (RFC 3030 3).
         self.binary: bool = False
+        #: True if the last MAIL had SMTPUTF8, so that the header may be UTF-8 (RFC 6531 3.4).
+        self.utf8: bool = False
         #: The octets that must be sent, in pieces; see `data_to_send`.
         self.outbox: list[bytes] = []
         self._params: dict[type[Command], set[Param[Any]]] = {}
@@ -138,7 +140,6 @@ class ClientProtocol:
         self._dot_stuffer: DotStuffer | None = None  # while a message is sent after 354
         self._chunk_octets = 0  # octets announced by BDAT and not passed to `send_body` yet
         self._authenticated = False
-        self._utf8 = False  # the transaction was begun with SMTPUTF8
 
     @property
     def closed(self) -> bool:
@@ -190,7 +191,7 @@ class ClientProtocol:
         dialogue.add_command(command)
         if isinstance(command, Mail):
             self.transactions_begun += 1
-            self._utf8 = SMTPUTF8 in command.params
+            self.utf8 = SMTPUTF8 in command.params
             self.binary = command.params.get(eightbitmime.BODY) == "BINARYMIME"
         if isinstance(command, CountedCommand):
             self._chunk_octets = command.size
@@ -208,7 +209,7 @@ class ClientProtocol:
         if not text.isascii():
             # RFC 6531 3.4: MAIL, VRFY and EXPN have the parameter themselves, RCPT depends on its MAIL, and no other
             # command may contain UTF-8.
-            utf8 = (utf8 or self._utf8) if isinstance(command, Rcpt) else SMTPUTF8 in getattr(command, "params", ())
+            utf8 = (utf8 or self.utf8) if isinstance(command, Rcpt) else SMTPUTF8 in getattr(command, "params", ())
             if not utf8:
                 raise ValueError(f"non-ASCII {command.verb} needs SMTPUTF8 (RFC 6531): {text!a}")
         line = text.encode() + b"\r\n"

@@ -18,3 +18,12 @@ def header_end(octets: bytes) -> int:
         return 0
     end = octets.find(END_OF_HEADER)
     return len(octets) if end < 0 else end + 2
+
+
+def is_utf8(octets: bytes) -> bool:
+    """Return whether octets are valid UTF-8."""
+    try:
+        octets.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -178,9 +178,10 @@ def normalize_domain(text: str) -> str | None:
     import idna  # slow to import, and needed for U-labels only
 
     try:
-        return idna.encode(text, uts46=True).decode("ascii").lower()
+        domain = idna.encode(text, uts46=True).decode("ascii").lower()
     except idna.IDNAError:
         return None
+    return None if domain.endswith(".") else domain  # as `DOMAIN`, but after U+3002 and the like became dots
 
 
 def is_address_literal(text: str) -> bool:

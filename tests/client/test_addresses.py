@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from smtp_trio._client.addresses import envelope, parse_mailbox, split_addresses
+from smtp_trio._client.address_list import split_addresses
+from smtp_trio._client.addresses import envelope, parse_mailbox
 from smtp_trio._client.message import prepare_message
 from smtp_trio.protocol.header import header_end
 
@@ -114,6 +115,36 @@ async def test_addresses_are_those_of_the_object(value: Any, policy: email.polic
             assert [address.addr_spec for address in sent[name].addresses] == expected
         assert envelope(sent, None, None) == ("a@b", expected)
         assert max(map(len, prepared.octets.split(b"\r\n"))) <= 998
+
+
+IDN: list[tuple[Any, str, list[str]]] = [
+    (Address("B\u00fc", "u", "b\u00fccher.test"), "B\u00fc", ["u@xn--bcher-kva.test"]),
+    (Address("", "u", "\u4f8b\u3048\u3002\u30c6\u30b9\u30c8"), "", ["u@xn--r8jz45g.xn--zckzah"]),
+    ("Plain <u@b\uff0ec\uff61test>, x@y", "Plain", ["u@b.c.test", "x@y"]),
+    (Group("G\u00e9", (Address("", "u", "\u00fc.test"), Address("a, b", "v", "d.test"))), "", ["u@xn--tda.test", "v@d.test"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=["default", "SMTPUTF8", "compat32"])
+@pytest.mark.parametrize(("value", "name", "expected"), IDN)
+async def test_domains_in_header_fields_are_a_labels(
+    value: Any, name: str, expected: list[str], policy: email.policy.Policy
+) -> None:
+    """As in the envelope, so that the message does not need SMTPUTF8."""
+    message: Any = Message(policy) if policy is email.policy.compat32 else EmailMessage(policy)
+    message["From"] = "a@b"
+    for field in ("To", "Reply-To", "Cc"):
+        message[field] = str(value) if policy is email.policy.compat32 else value
+    message.set_payload("x\r\n")
+    assert envelope(message, None, None) == ("a@b", expected)
+    for utf8 in (False, True):
+        prepared = await prepare_message(message, eight_bit=True, utf8=utf8)
+        assert prepared.octets is not None
+        assert not prepared.utf8_header
+        sent: Any = parsed(prepared.octets)
+        for field in set(message.keys()) - {"From"}:
+            assert [address.addr_spec for address in sent[field].addresses] == expected
+            assert (sent[field].addresses[0].display_name or "") == name
 
 
 @pytest.mark.parametrize("value", ["a@b c@d", "x@y <a@b>", "a b@c", "a@b; c@d", f'"{LONG}" <to@d>, x y'])

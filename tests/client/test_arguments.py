@@ -9,7 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted import EXPECT_CLOSE, GO_AHEAD, ME, MESSAGE, OK, READ_BODY, UNPIPELINED, YOU, Step, hello, scripted
+from scripted import (
+    EXPECT_CLOSE,
+    GO_AHEAD,
+    ME,
+    MESSAGE,
+    OK,
+    READ_BODY,
+    UNPIPELINED,
+    YOU,
+    ReadOctets,
+    Step,
+    hello,
+    scripted,
+)
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from smtp_trio import Client, LocalProtocolError, NotOfferedError, ReplyError
@@ -170,7 +183,7 @@ async def test_8bit_message_without_8bitmime(autojump_clock: MockClock) -> None:
     assert script.bodies[0].isascii()
     back = email.message_from_bytes(script.bodies[0], policy=email.policy.default)
     assert isinstance(back, email.message.EmailMessage)
-    assert back.get_content() == "caf\xe9\n"
+    assert back.get_content() == "caf\xe9\r\n"
 
 
 @pytest.mark.parametrize(
@@ -285,6 +298,30 @@ async def test_iterable_with_progress(autojump_clock: MockClock) -> None:
         await client.send(ME, [YOU], pieces(), progress=lambda sent, size: seen.append((sent, size)))
     assert script.bodies == [b"Subject: hi\r\n\r\n..dot\r\n"]
     assert seen[-1] == (len(b"Subject: hi\r\n\r\n.dot\r\n"), None)
+
+
+@pytest.mark.parametrize("extensions", [(), ("CHUNKING",)])
+async def test_header_of_an_iterable_needs_smtputf8(autojump_clock: MockClock, extensions: tuple[str, ...]) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield "Subject: \u00e9\r\n\r\nx\r\n".encode()
+
+    steps: tuple[Step, ...] = ("MAIL FROM:<.*> SMTPUTF8 BODY=8BITMIME", OK, "RCPT .*", OK)
+    steps += ("BDAT 18 LAST", ReadOctets(18), OK) if extensions else ("DATA", GO_AHEAD, READ_BODY, OK)
+    steps += (
+        "MAIL FROM:<.*> BODY=8BITMIME",
+        OK,
+        "RCPT .*",
+        OK,
+        *(() if extensions else ("DATA", GO_AHEAD)),
+        EXPECT_CLOSE,
+    )
+    async with scripted(*hello("8BITMIME", "SMTPUTF8", *extensions), *steps) as script, script.client() as client:
+        await client.send(ME, [YOU], pieces(), smtputf8=True)
+        with pytest.raises(LocalProtocolError, match="smtputf8=True"):
+            await client.send(ME, [YOU], pieces())
+        assert client.usable is bool(extensions)  # a chunk that is not complete was not begun
+        await client.aclose()
+    assert script.bodies == ["Subject: \u00e9\r\n\r\nx\r\n".encode()]
 
 
 async def test_file_with_progress(autojump_clock: MockClock, tmp_path: Path) -> None:

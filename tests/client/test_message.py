@@ -321,13 +321,160 @@ async def test_ascii_message_is_not_encoded_again() -> None:
     assert await octets(parsed(text), eight_bit=False, utf8=False) == text
 
 
-@pytest.mark.parametrize("kind", [b"text/plain", b"text/plain; charset=x-other", b"application/octet-stream"])
-async def test_8bit_content_of_unknown_charset_is_not_encoded(kind: bytes) -> None:
-    """The character set is not known, so the message is refused."""
-    message = parsed(b"From: a@b\r\nContent-Type: " + kind + b"\r\n\r\n\xe9\r\n")
-    assert (await prepare(message)).eight_bit
-    with pytest.raises(LocalProtocolError, match="not offer 8BITMIME"):
-        await prepare(message, eight_bit=False)
+@pytest.mark.parametrize("policy", POLICIES, ids=["default", "SMTPUTF8", "compat32"])
+@pytest.mark.parametrize(
+    "kind",
+    ["text/plain", "text/plain; charset=x-other", "text/html; charset=us-ascii", "application/octet-stream", "x"],
+)
+@pytest.mark.parametrize("content", [b"\xe9\r\n", "caf\u00e9 \r\n.\r\n=41\r\n".encode() + b"z" * 1200 + b"\r\n"])
+async def test_8bit_content_of_unknown_charset_is_encoded(
+    content: bytes, kind: str, policy: email.policy.Policy
+) -> None:
+    """The encoded octets are those of the message, so that the character set need not be known."""
+    for fields in (f"Content-Type: {kind}\r\n", f"Content-Type: {kind}\r\nContent-Transfer-Encoding: 8bit\r\n", ""):
+        message = parsed(b"From: a@b\r\n" + fields.encode() + b"\r\n" + content, policy)
+        assert (await prepare(message)).eight_bit
+        sent = parsed(await octets(message, eight_bit=False, utf8=False))
+        assert str(sent["Content-Type"]).replace('"', "") == str(message["Content-Type"]).replace('"', "")
+        assert sent["MIME-Version"] == "1.0"
+        assert sent["Content-Transfer-Encoding"] == ("base64" if kind[:5] == "appli" and fields else "quoted-printable")
+        decoded = sent.get_payload(decode=True)
+        assert isinstance(decoded, bytes)
+        assert normalize_message(decoded) == content
+
+
+RAW = [
+    ("Subject", "caf\u00e9 x", "caf\u00e9 x"),
+    ("From", "J\u00f6rg \u00c4. <a@b>", '"J\u00f6rg \u00c4." <a@b>'),
+    ("To", '"J\u00f6rg, \u00c4" <a@b>,\r\n "Plain, X" <c@d>, e@f', '"J\u00f6rg, \u00c4" <a@b>, "Plain, X" <c@d>, e@f'),
+    ("Cc", "K\u00f6ln: a@b, \u00c9 <c@d>;", "K\u00f6ln: a@b, \u00c9 <c@d>;"),
+    ("Reply-To", "a@b (K\u00f6ln)", "a@b"),
+    ("X-Note", "\u65e5\u672c " * 40, "\u65e5\u672c " * 40),
+]
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=["default", "SMTPUTF8", "compat32"])
+@pytest.mark.parametrize(("name", "value", "read"), RAW)
+async def test_raw_utf8_fields_are_encoded_as_utf8(
+    name: str, value: str, read: str, policy: email.policy.Policy
+) -> None:
+    text = f"Date: x\r\n{name}: {value}\r\nX-Y: z\r\n\r\nx\r\n".encode()
+    assert await octets(parsed(text, policy)) == text
+    sent = await octets(parsed(text, policy), utf8=False)
+    assert sent.isascii()
+    assert b"unknown-8bit" not in sent
+    assert max(map(len, sent.split(b"\r\n"))) <= 120
+    again: Any = parsed(sent)
+    assert again.keys() == ["Date", name, "X-Y"]
+    assert str(again[name]).strip() == read.strip()
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=["default", "SMTPUTF8", "compat32"])
+async def test_raw_parameters_are_encoded(policy: email.policy.Policy) -> None:
+    text = (
+        'MIME-Version: 1.0\r\nContent-Type: application/pdf; x=1; name="\u00e9 \\"q\\".pdf"\r\n'
+        "Content-Disposition: attachment;\r\n filename=\u00fc;size=3\r\nContent-Transfer-Encoding: base64\r\n\r\nAAAA\r\n"
+    ).encode()
+    sent = await octets(parsed(text, policy), utf8=False)
+    again: Any = parsed(sent)
+    assert again.get_content_type() == "application/pdf"
+    assert again["Content-Type"].params == {"x": "1", "name": '\u00e9 "q".pdf'}
+    assert again["Content-Disposition"].params == {"filename": "\u00fc", "size": "3"}
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=["default", "SMTPUTF8", "compat32"])
+async def test_latin1_header_is_not_declared_as_utf8(policy: email.policy.Policy, tmp_path: pathlib.Path) -> None:
+    text = "From: J\u00f6rg <a@b>\r\nSubject: caf\u00e9\r\n\r\nx\r\n".encode("latin-1")
+    prepared = await prepare(parsed(text, policy))
+    assert prepared.octets is not None
+    assert (prepared.octets.isascii(), prepared.utf8_header) == (True, False)
+    assert prepared.octets.startswith(b"From: =?unknown-8bit?q?J=F6rg?= <a@b>\r\n")
+    (tmp_path / "mail").write_bytes(text)
+    for message in (text, tmp_path / "mail"):
+        with pytest.raises(LocalProtocolError, match="neither ASCII nor UTF-8"):
+            await prepare(message)
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize(
+    "filler", ["", "x" * PIECE, "x\n" * PIECE, "x" * 998 + "\n"], ids=["small", "long", "lines", "short"]
+)
+async def test_header_of_a_file_is_inspected(tmp_path: pathlib.Path, filler: str, line_end: str) -> None:
+    path = tmp_path / "mail"
+    for text, needed in [
+        ("A: \u00e9\n\nx\n", True), ("A: b\n\n\u00e9\n", False), ("A: \u00e9", True), ("\n\u00e9\n", False),
+        ("A: b\nB: \u00e9", True), ("A: b\n \u00e9\n\n\n", True),
+    ]:  # fmt: skip
+        path.write_text((text + filler).replace("\n", line_end), encoding="utf-8", newline="")
+        prepared = await prepare(path)
+        assert prepared.utf8_header is needed
+        assert await read(prepared) == normalize_message((text + filler).encode())
+        with pytest.raises(LocalProtocolError, match="SMTPUTF8" if needed else "8BITMIME"):
+            await prepare(path, eight_bit=False, utf8=False)
+        if needed:
+            with pytest.raises(LocalProtocolError, match="not offer SMTPUTF8"):
+                await prepare(path, utf8=False)
+        else:
+            assert not (await prepare(path, utf8=False)).utf8_header
+
+
+async def test_body_of_a_file_is_inspected(tmp_path: pathlib.Path) -> None:
+    """A small file as bytes are; the body of a larger one only if the server does not offer 8BITMIME."""
+    path = tmp_path / "mail"
+    for size in (10, PIECE + 10, 3 * PIECE):
+        path.write_bytes(b"A: b\n\n" + b"x\n" * size)
+        assert (await prepare(path)).eight_bit is (False if size == 10 else None)
+        await prepare(path, eight_bit=False, utf8=False)
+        path.write_bytes(b"A: b\n\n" + b"x\n" * size + b"\xe9\n")
+        assert (await prepare(path)).eight_bit is (True if size == 10 else None)
+        with pytest.raises(LocalProtocolError, match="not offer 8BITMIME"):
+            await prepare(path, eight_bit=False, utf8=False)
+    path.write_bytes(b"A: b\n\n" + b"x\n" * PIECE + b"\0")
+    with pytest.raises(LocalProtocolError, match="NUL"):
+        await prepare(path, eight_bit=False, utf8=False)
+
+
+async def test_header_after_the_first_piece_of_a_file(tmp_path: pathlib.Path) -> None:
+    """Whether it needs SMTPUTF8 is not known before MAIL is sent."""
+    path = tmp_path / "mail"
+    path.write_bytes(b"A: b\r\n" * PIECE + "B: \u00e9\r\n\r\n\u00e9\r\n".encode())
+    prepared = await prepare(path)
+    assert not prepared.utf8_header
+    with pytest.raises(LocalProtocolError, match="smtputf8=True"):
+        await read(prepared)
+    assert await read(await prepare_message(path, eight_bit=True, utf8=True, smtputf8=True)) == path.read_bytes()
+
+
+HEADER = "A: b\r\nB: \u00e9 \u65e5\r\n\r\nc \u00e9\r\n".encode()
+
+
+@pytest.mark.parametrize("binary", [False, True])
+async def test_header_of_an_iterable_is_inspected_while_it_is_sent(binary: bool) -> None:
+    ascii_header = HEADER.replace(HEADER[9:15], b"x")
+    latin = HEADER.replace(b"\xc3\xa9 ", b"\xe9 ")
+    for cut in range(len(HEADER)):
+        prepared = await prepare(Source(HEADER[:cut], HEADER[cut:]), binary=binary)
+        assert not prepared.utf8_header
+        with pytest.raises(LocalProtocolError, match="smtputf8=True"):
+            await read(prepared)
+        for text in (HEADER, ascii_header, latin):
+            source = Source(text[:cut], text[cut:])
+            declared = await prepare_message(source, eight_bit=True, utf8=True, binary=binary, smtputf8=True)
+            if text is latin:
+                with pytest.raises(LocalProtocolError, match="neither ASCII nor UTF-8"):
+                    await read(declared)
+            else:
+                assert await read(declared) == text
+        assert await read(await prepare(Source(ascii_header[:cut], ascii_header[cut:]), binary=binary)) == ascii_header
+    with pytest.raises(LocalProtocolError, match="neither"):
+        await read(await prepare_message(Source(b"A: \xc3"), eight_bit=True, utf8=True, smtputf8=True, binary=binary))
+
+
+async def test_header_of_a_binary_message_may_end_in_lf() -> None:
+    assert not (await prepare(b"A: b\n\n\xe9", binary=True)).utf8_header
+    assert not (await prepare(b"\n\xe9", binary=True)).utf8_header
+    with pytest.raises(LocalProtocolError, match="neither"):
+        await prepare(b"A: b\n\xe9", binary=True)
 
 
 async def test_names_and_subjects_are_encoded_words() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import email
+import email.policy
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -64,6 +66,23 @@ async def test_each_verb(autojump_clock: MockClock) -> None:
         assert client.capabilities == {}
         await client.quit()
     assert script.bodies == [b"..dot\r\n"]
+
+
+async def test_header_of_data_is_utf8_only_if_mail_said_so(autojump_clock: MockClock) -> None:
+    utf8 = "Subject: \u00e9\r\n\r\nx\r\n".encode()
+    parsed = email.message_from_bytes(utf8, policy=email.policy.default)
+    data = ("RCPT .*", OK, "DATA", GO_AHEAD, READ_BODY, OK)
+    steps = ("MAIL FROM:<[^ ]*>", OK, *data, "MAIL FROM:<[^ ]*> SMTPUTF8", OK, *data)
+    async with scripted(*hello("8BITMIME", "SMTPUTF8"), *steps) as script, script.client() as client:
+        await client.mail(ME)
+        await client.rcpt(YOU)
+        with pytest.raises(LocalProtocolError, match="without it"):
+            await client.data(utf8)
+        await client.data(parsed)
+        await client.mail(ME, smtputf8=True)
+        await client.rcpt(YOU)
+        await client.data(utf8)
+    assert script.bodies == [b"Subject: =?utf-8?b?w6k=?=\r\n\r\nx\r\n", utf8]
 
 
 async def test_bdat_sends_octets_unchanged(autojump_clock: MockClock) -> None:

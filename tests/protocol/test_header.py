@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from smtp_trio.protocol.header import header_end
+from smtp_trio.protocol.header import header_end, is_utf8
 
 
 @pytest.mark.parametrize(
@@ -17,3 +17,18 @@ from smtp_trio.protocol.header import header_end
 )  # fmt: skip
 def test_header_ends_before_the_first_empty_line(header: bytes, rest: bytes) -> None:
     assert header_end(header + rest) == len(header)
+
+
+@pytest.mark.parametrize(
+    ("octets", "valid"),
+    [
+        (b"", True),
+        (b"a", True),
+        ("\u00e9\U0001f600".encode(), True),
+        (b"\xe9", False),
+        (b"\xc3", False),
+        (b"\xed\xa0\x80", False),
+    ],
+)
+def test_utf8(octets: bytes, valid: bool) -> None:
+    assert is_utf8(octets) == valid

@@ -94,9 +94,29 @@ def test_domain_is_lower_case() -> None:
     assert (str(path), path.raw, path.is_ascii) == ("Fred@xn--bcher-kva.example", "Fred@B\u00fccher.Example", False)
 
 
+@pytest.mark.parametrize("text", ["<a@B\u3002c.d>", "<a@b\uff0ec\uff0ed>", "<a@b.c\uff61D>"])
+def test_other_full_stops_separate_labels(text: str) -> None:
+    """RFC 3490 3.1: U+3002, U+FF0E and U+FF61."""
+    path = Path.parse(text)
+    assert path is not None
+    assert path.domain == "b.c.d"
+
+
 @pytest.mark.parametrize(
     "text",
-    ["", "a", "<a>", "<a@b", "a@b>", "<a@\u2488com>", "<a@xn\u2010>", "<a@" + "\u00e9" * 300 + ">", "<a@\u00e9..b>"],
+    [
+        "",
+        "a",
+        "<a>",
+        "<a@b",
+        "a@b>",
+        "<a@\u2488com>",
+        "<a@xn\u2010>",
+        "<a@" + "\u00e9" * 300 + ">",
+        "<a@\u00e9..b>",
+        "<a@b\u3002>",
+        "<a@\u00e9\uff61>",
+    ],
 )
 def test_invalid_paths(text: str) -> None:
     assert Path.parse(text) is None
