@@ -29,12 +29,12 @@ from .._client.results import (
     AllRecipientsRejectedError,
     ConnectionLostError,
     Outcome,
-    Result,
     TlsHandshakeError,
     Unknown,
 )
+from .._client.retry import can_be_sent_again
 from .._server.message_log import clean
-from ..protocol import LocalProtocolError, Mail, NotOfferedError, ReplyError, SMTPError
+from ..protocol import LocalProtocolError, NotOfferedError, ReplyError, SMTPError
 from ..protocol.extensions.auth import AuthCommand
 from ..protocol.header import header_end, is_utf8
 from ..protocol.sasl import PasswordCredentials
@@ -278,7 +278,7 @@ class Sender:
                 await client.send(message.sender, message.recipients, content, progress=progress)
             except SMTPError as error:
                 failure = error
-                if not new_connection and is_closing(error, client.last_result):
+                if not new_connection and await is_closing(error, client):
                     await client.aclose()
                     continue
             except trio.Cancelled:
@@ -290,14 +290,14 @@ class Sender:
             return None
 
 
-def is_closing(error: SMTPError, result: Result | None) -> bool:
-    """Return whether a server ended the connection before it accepted anything of the message.
+async def is_closing(error: SMTPError, client: Client) -> bool:
+    """Return whether the server ended the session before it accepted anything of the message.
 
     Many servers do so after a number of messages. The message can be sent over a new connection then.
     """
-    if isinstance(error, AllRecipientsRejectedError):  # 421 may be the reply to any command (RFC 5321 3.8)
-        return error.reply.code == 421 and isinstance(error.command, Mail)
-    return isinstance(error, ConnectionLostError) and not (result and result.outcomes)
+    if isinstance(error, AllRecipientsRejectedError):
+        return await can_be_sent_again(client, 1, error)
+    return isinstance(error, ConnectionLostError) and not (client.last_result and client.last_result.outcomes)
 
 
 def content_for(octets: bytes, offered: Mapping[str, object]) -> bytes | email.message.Message:

@@ -433,7 +433,8 @@ class Client:
                 await delivery.run()
         except (ConnectionLostError, TimedOutError, RemoteProtocolError) as exc:
             self._raise_if_in_doubt(exc)
-            raise
+            if not (self._results and self._results[0].decided):
+                raise
         result = delivery.partial.result()
         if not result.accepted and result.rejected:
             first = result.rejected[0]

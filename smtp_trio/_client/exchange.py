@@ -23,9 +23,10 @@ from ..protocol import (
     EndOfData,
     RemoteProtocolError,
     ReplyError,
+    Signal,
     SMTPError,
 )
-from ..protocol.client import AnsweredCommand
+from ..protocol.client import AnsweredCommand, SessionEndedError
 from ..protocol.commands import END_OF_DATA, Hello, Mail, Quit, Rcpt, Rset
 from ..protocol.dialogue import READY
 from ..protocol.extensions.auth import AuthCommand, AuthResponse
@@ -191,12 +192,19 @@ class Exchange:
 
     def next_reply_nowait(self) -> Reply | None:
         """Return the reply to the oldest command, or None if it was not received yet. Raises `ConnectionLostError`."""
-        event = self.protocol.next_event()
-        if isinstance(event, AnsweredCommand):
-            return event.reply
+        event = self._next_event(self.protocol.awaiting_reply or END_OF_DATA)
+        return event.reply if isinstance(event, AnsweredCommand) else None
+
+    def _next_event(self, command: Command) -> AnsweredCommand | Signal:
+        """Return the next event of the protocol. Raise `ConnectionLostError` if the server has ended the session."""
+        try:
+            event = self.protocol.next_event()
+        except SessionEndedError as exc:
+            self.wire.broken = True
+            raise ConnectionLostError(command, "the server closed the connection", exc.reply) from None
         if event is CONNECTION_LOST:
-            raise ConnectionLostError(self.protocol.awaiting_reply or END_OF_DATA, "the server closed the connection")
-        return None
+            raise ConnectionLostError(command, "the server closed the connection")
+        return event
 
     async def receive_reply(self) -> Reply:
         """Wait for the reply to the oldest command, or for one that the server sends before the end of a message.
@@ -220,17 +228,18 @@ class Exchange:
     def check_unsolicited(self, command: Command) -> None:
         """Check what the server has sent since the last reply, before ``command`` is sent.
 
-        Raises `ConnectionLostError`, which names ``command``, for a 421 reply (RFC 5321 3.8) and for the end of the
-        connection. Raises RemoteProtocolError for any other reply, and for a part of one.
+        Raises `ConnectionLostError`, which names ``command``, for a 421 or 221 reply (RFC 5321 3.8) and for the
+        end of the connection. Raises RemoteProtocolError for any other reply, and for a part of one.
         """
         if self.wire.quick:
             self.wire.receive_now()
-        event = self.protocol.next_event()
-        if isinstance(event, AnsweredCommand):
-            raise ConnectionLostError(command, f"the server closed the connection: {event.reply}")
-        if event is CONNECTION_LOST:
+        try:
+            event = self._next_event(command)
+        except ConnectionLostError:
             self.wire.broken = True
-            raise ConnectionLostError(command, "the server closed the connection")
+            raise
+        if isinstance(event, AnsweredCommand):
+            raise ConnectionLostError(command, "the server closed the connection", event.reply)
         if not self.protocol.in_sync:
             # The rest of this reply would be taken for the reply to the next command.
             self.wire.broken = True
@@ -240,7 +249,14 @@ class Exchange:
         """Check for unsolicited replies and end a transaction that was left open, before ``command`` is sent."""
         self.check_unsolicited(command)
         if self.protocol.dialogue.phase is not READY:
-            await self.request(Rset())
+            await self.reset(command)
+
+    async def reset(self, command: Command) -> None:
+        """Send RSET before ``command``. Raises `ReplyError` if it is refused, `ConnectionLostError` for 421."""
+        reply = await self.request(Rset())
+        if self.protocol.closed:
+            raise ConnectionLostError(command, "the server closed the connection", reply)
+        check_reply(Rset(), reply)
 
     # --- the end ----------------------------------------------------------------------------------------------------
 

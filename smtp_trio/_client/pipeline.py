@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 
-from ..protocol import ReplyError, Rset
+from ..protocol import ReplyError
 from ..protocol.dialogue import READY
 from .delivery import Delivery
 from .exchange import Exchange
@@ -165,7 +165,7 @@ class Pipeline:
         """As `Exchange.prepare_transaction`, and send RSET if an earlier transaction may still be open on the server."""
         self._exchange.check_unsolicited(delivery.mail)
         if self._needs_rset or self._exchange.protocol.dialogue.phase is not READY:
-            await self._exchange.request(Rset())
+            await self._exchange.reset(delivery.mail)
             self._needs_rset = False
 
 

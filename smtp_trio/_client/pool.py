@@ -11,7 +11,7 @@ from typing import Self, Unpack
 import trio
 from attrs import frozen
 
-from ..protocol import Mail, Noop, SMTPError
+from ..protocol import Noop, SMTPError
 from ..protocol.dialogue import READY
 from ..protocol.extensions.limits import LimitsExtension
 from .addresses import find_envelope
@@ -19,10 +19,9 @@ from .client import Client
 from .connect import ConnectSettings, Host, open_client
 from .message import Message
 from .results import AllRecipientsRejectedError, ConnectionLostError, Result
+from .retry import can_be_sent_again, is_alive
 from .transaction import Progress
 
-#: Seconds in which an idle connection must reply to NOOP. If it takes longer, a new connection is likely to be faster.
-PROBE_TIMEOUT = 5
 #: Seconds for QUIT on all connections that are closed at one time, because a message, or its result, waits for that.
 QUIT_TIMEOUT = 1
 
@@ -95,21 +94,6 @@ class Pool:
 
     # --- sending ----------------------------------------------------------------------------------------------------
 
-    # When a message is sent again
-    #
-    # A server may close an idle connection at any time. The pool cannot always see that before it uses the connection,
-    # and the caller should not have to handle it. So a failed message is sent again over a new connection, but only
-    # once, only if a kept connection was used, and only if the server cannot have accepted anything of it:
-    #
-    # * the connection was lost before MAIL was sent (no transaction was begun);
-    # * the connection was lost after MAIL alone was sent. With PIPELINING, MAIL is never sent alone: the rest of the
-    #   group may have arrived, and in it the whole message by BDAT, so the loss is reported instead;
-    # * the reply to MAIL was 421. The server refused everything after it in the group too, since it closes the
-    #   connection (RFC 5321 3.8).
-    #
-    # Every other failure is raised. `TimedOutError` is never retried: a server that is too slow for one connection
-    # would get the load of a second one, and the caller would wait twice as long.
-
     async def send(
         self,
         sender: str,
@@ -129,12 +113,13 @@ class Pool:
         async with self._slot():
             if (kept := await self._take_idle()) is not None:
                 begun = kept._exchange.protocol.transactions_begun
-                try:
-                    async with self._borrowed(kept):
+                async with self._borrowed(kept):
+                    try:
                         return await kept.send(sender, names, message, progress=progress, **params)
-                except (ConnectionLostError, AllRecipientsRejectedError) as exc:
-                    if not _surely_not_accepted(kept, kept._exchange.protocol.transactions_begun - begun, exc):
-                        raise
+                    except (ConnectionLostError, AllRecipientsRejectedError) as exc:
+                        begun = kept._exchange.protocol.transactions_begun - begun
+                        if not await can_be_sent_again(kept, begun, exc):
+                            raise
             async with self._borrowed(await self._new_client()) as client:
                 return await client.send(sender, names, message, progress=progress, **params)
 
@@ -230,14 +215,12 @@ class Pool:
     async def _is_alive(self, client: Client, idle: float) -> bool:
         """Return whether the server has kept the connection open. Ends a transaction that was left open."""
         exchange = client._exchange
-        ready = exchange.protocol.dialogue.phase is READY
-        with trio.move_on_after(PROBE_TIMEOUT), suppress(SMTPError):
-            if ready and exchange.wire.quick and idle < self._probe_after:
+        if exchange.protocol.dialogue.phase is READY and exchange.wire.quick and idle < self._probe_after:
+            with suppress(SMTPError):
                 exchange.check_unsolicited(Noop())
-            else:
-                await (client.noop() if ready else client.rset())
-            return client.usable
-        return False
+                return client.usable
+            return False
+        return await is_alive(client)
 
     @asynccontextmanager
     async def _borrowed(self, client: Client) -> AsyncIterator[Client]:
@@ -290,17 +273,3 @@ class Pool:
                     await client.aclose()
                     del self._opened_at[client]
                     self._messages += client._exchange.protocol.transactions_begun
-
-
-def _surely_not_accepted(client: Client, begun: int, exc: ConnectionLostError | AllRecipientsRejectedError) -> bool:
-    """Return whether the server cannot have accepted a message that failed with ``exc``.
-
-    ``begun`` is the number of transactions that were begun for it.
-    """
-    if begun == 0:
-        return True
-    if begun > 1 or not isinstance(exc.command, Mail):
-        return False
-    if isinstance(exc, AllRecipientsRejectedError):
-        return exc.reply.code == 421
-    return "PIPELINING" not in client.offered  # MAIL was sent alone

@@ -148,6 +148,11 @@ class PartialResult:
         return any(isinstance(outcome, Accepted) for outcome in self.outcomes.values())
 
     @property
+    def decided(self) -> bool:
+        """True if every recipient has an outcome, so that what happens to the connection does not matter."""
+        return len(self.outcomes) == len(self.recipients)
+
+    @property
     def in_doubt(self) -> bool:
         """True if the whole message was sent and its reply is still to come (RFC 1047)."""
         return self.sent and bool(self.pending)
@@ -166,13 +171,15 @@ class PartialResult:
 class ConnectionLostError(SMTPError, trio.BrokenResourceError):
     """The connection was lost, or could not be opened.
 
-    ``command`` is the command in progress. The message was not accepted for the recipients that have no outcome
-    in ``client.last_result``.
+    ``command`` is the command in progress. ``reply`` is the reply with which the server ended the session (421 without
+    a command or 221 without QUIT), or None. The message was not accepted for the recipients that have no outcome in
+    ``client.last_result``.
     """
 
-    def __init__(self, command: Command, reason: str) -> None:
-        super().__init__(f"{command.verb}: {reason}")
+    def __init__(self, command: Command, reason: str, reply: Reply | None = None) -> None:
+        super().__init__(f"{command.verb}: {reason}" + ("" if reply is None else f": {reply}"))
         self.command: Command = command.redacted
+        self.reply: Reply | None = reply
 
 
 class TlsHandshakeError(ConnectionLostError):

@@ -272,7 +272,14 @@ class Transaction:
             command = asked[0]
             if exchange.lmtp and isinstance(command, BdatLast) and len(asked) == 1 and len(self._accepted) > 1:
                 self._protocol.expect_replies(len(self._accepted) - 1)
-            self.settle(command, exchange.next_reply_nowait() or await exchange.receive_reply())
+            try:
+                reply = exchange.next_reply_nowait() or await exchange.receive_reply()
+            except ConnectionLostError as exc:
+                # 221: as 421, the server has not processed what follows this command, although it was sent.
+                if exc.reply is not None and not isinstance(command, FINAL):
+                    partial.sent = self._end_queued = False
+                raise
+            self.settle(command, reply)
         if self._protocol.closed and partial.pending:
             # RFC 5321 3.8: 421 to the previous message, so the server has not processed this one, although it was sent.
             partial.sent = self._end_queued = False

@@ -93,6 +93,16 @@ class ReplyError(SMTPError):
         self.reply = reply
 
 
+class SessionEndedError(RemoteProtocolError):
+    """The server ended the session with ``reply``, a 221 although no QUIT was sent."""
+
+    def __init__(self, command: Command | None, reply: Reply) -> None:
+        super().__init__(
+            f"unexpected reply to {command.verb}: {reply}" if command else f"no reply was expected, got {reply}"
+        )
+        self.reply = reply
+
+
 class ClientProtocol:
     """The client's side of one connection. It must be used by one task at a time."""
 
@@ -305,6 +315,8 @@ class ClientProtocol:
             command = self.awaiting_reply
             dialogue.enter(CLOSED)
             return AnsweredCommand(command, reply)
+        if reply.code == 221 and type(self.awaiting_reply) is not Quit:  # RFC 5321 4.2.3: the server closes
+            raise SessionEndedError(self.awaiting_reply, reply)
         if not dialogue.unanswered:
             raise RemoteProtocolError(f"no reply was expected, got {reply}")
         command = dialogue.unanswered[0]
@@ -329,8 +341,8 @@ class ClientProtocol:
         """Raise RemoteProtocolError if the reply cannot answer the command: no later reply can be matched either."""
         table = self._grammar.table
         kind = type(command)
-        # RFC 5321 4.3.2: the greeting is 220, and 221 is the reply to QUIT only.
-        impossible = reply.code != 220 if kind is Connect else reply.code == 221 and kind is not Quit
+        # RFC 5321 4.3.2: the greeting is 220.
+        impossible = kind is Connect and reply.code != 220
         if (reply.intermediate and kind not in table.proceed) or (
             reply.accepted and (impossible or kind not in table.accepted)
         ):

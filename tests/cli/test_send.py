@@ -286,19 +286,23 @@ REPLIES = {
 }  # fmt: skip
 
 
+Scripted = bytes | list[bytes | None] | None
+
+
 class ScriptedServer:
     """A server that sends fixed replies, which each connection can override; for a reply of None it closes the connection.
 
-    An empty reply means that it sends nothing and sets the event ``silent``.
+    An empty reply means that it sends nothing and sets the event ``silent``. A list has the replies to a command that comes
+    several times.
     """
 
-    def __init__(self, *connections: dict[str, bytes | None], greeting: bytes = b"220 mx\r\n") -> None:
+    def __init__(self, *connections: dict[str, Scripted], greeting: bytes = b"220 mx\r\n") -> None:
         self.greeting = greeting
         self.connections = list(connections)
         self.silent = trio.Event()
 
     async def serve(self, stream: trio.SocketStream) -> None:
-        replies = REPLIES | self.connections.pop(0)
+        replies: dict[str, Scripted] = {**REPLIES, **self.connections.pop(0)}
         octets, in_message = b"", False
         await stream.send_all(self.greeting)
         while data := await stream.receive_some():
@@ -308,7 +312,8 @@ class ScriptedServer:
                 verb = line.decode()[:4].upper()
                 if in_message and line != b".":
                     continue
-                reply = replies[verb]
+                found = replies[verb]
+                reply = found.pop(0) if isinstance(found, list) else found
                 if reply is None:
                     return
                 if not reply:
@@ -377,6 +382,21 @@ async def test_new_connection_after_421_to_the_second_message(tmp_path: Path, ma
 @pytest.mark.slow
 async def test_new_connection_after_421_that_follows_a_message(tmp_path: Path, mail: Path) -> None:
     scripted = ScriptedServer({".": b"250 ok\r\n421 enough\r\n"}, {})
+    async with running_server(scripted) as server:
+        code, lines, err = await send(server, "mail.eml", "mail.eml", cwd=tmp_path)
+
+    assert (code, err) == (0, "")
+    assert [line.split("  ")[0] for line in lines] == ["accepted", "accepted"]
+    assert scripted.connections == []
+
+
+@pytest.mark.parametrize(
+    "reply", [b"221 bye\r\n", b"451 4.4.2 closing\r\n", b"421 bye\r\n", None], ids=["221", "451", "421", "close"]
+)
+async def test_new_connection_when_the_server_ends_the_session_at_mail(
+    tmp_path: Path, mail: Path, reply: bytes | None
+) -> None:
+    scripted = ScriptedServer({"MAIL": [b"250 ok\r\n", reply], "NOOP": None}, {})
     async with running_server(scripted) as server:
         code, lines, err = await send(server, "mail.eml", "mail.eml", cwd=tmp_path)
 

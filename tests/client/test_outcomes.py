@@ -65,6 +65,92 @@ async def test_421_is_a_temporary_failure_and_closes(autojump_clock: MockClock, 
             await client.send(ME, [YOU], MESSAGE)
 
 
+@pytest.mark.parametrize(
+    ("steps", "command"),
+    [
+        ((MAIL, b"221 bye\r\n"), "MAIL"),
+        ((MAIL, OK, RCPT, b"221 bye\r\n"), "RCPT"),
+        ((MAIL, OK, RCPT, OK, "DATA", b"221-so long\r\n221 bye\r\n"), "DATA"),
+    ],
+)
+async def test_221_without_quit_ends_the_session(
+    autojump_clock: MockClock, steps: tuple[Step, ...], command: str
+) -> None:
+    """RFC 5321 4.2.3. It does not accept the command, although it is a 2yz reply."""
+    async with scripted(*hello(), *steps, EXPECT_CLOSE) as script, script.client() as client:
+        with pytest.raises(ConnectionLostError, match=f"{command}: the server closed the connection: 221") as caught:
+            await client.send(ME, [YOU], MESSAGE)
+        assert caught.value.reply is not None
+        assert caught.value.reply.code == 221
+        assert client.last_result is not None
+        assert client.last_result.outcomes == ()
+        assert not client.usable
+
+
+async def test_221_to_the_message_is_unknown(autojump_clock: MockClock) -> None:
+    steps = (MAIL, OK, RCPT, OK, "DATA", GO_AHEAD, READ_BODY, b"221 bye\r\n")
+    async with scripted(*hello(), *steps, EXPECT_CLOSE) as script, script.client() as client:
+        with pytest.raises(DeliveryUnknownError, match="221 bye"):
+            await client.send(ME, [YOU], MESSAGE)
+
+
+@pytest.mark.parametrize("replies", [b"221 bye\r\n", OK + b"221 bye\r\n"])
+async def test_221_to_the_envelope_of_a_group_with_the_message(autojump_clock: MockClock, replies: bytes) -> None:
+    """The message was sent with the envelope, and was not accepted."""
+    steps = (MAIL, RCPT, *chunk(len(MESSAGE)), replies, EXPECT_CLOSE)
+    async with scripted(*hello("PIPELINING", "CHUNKING"), *steps) as script, script.client() as client:
+        with pytest.raises(ConnectionLostError, match="221 bye"):
+            await client.send(ME, [YOU], MESSAGE)
+        assert client.last_result is not None
+        assert client.last_result.outcomes == ()
+
+
+@pytest.mark.parametrize(
+    ("keywords", "steps", "code"),
+    [
+        (["PIPELINING"], (*GROUP, b"451 later\r\n"), 451),
+        (["PIPELINING"], (*GROUP, b"550 no\r\n" * 2), 550),
+        (["PIPELINING"], (*GROUP, OK + b"550 no\r\n"), 550),
+        ([], (MAIL, OK, RCPT, b"550 no\r\n", "RSET"), 550),
+        ([], (MAIL, OK, RCPT, b"550 no\r\n", "RSET", b"221 bye\r\n"), 550),
+        ([], (MAIL, OK, RCPT, b"550 no\r\n", "RSET", b"421 bye\r\n"), 550),
+        ([], (MAIL, OK, RCPT, b"550 no\r\n", "RSET", b"nonsense\r\n"), 550),
+    ],
+)
+async def test_lost_connection_after_the_outcome_is_known(
+    autojump_clock: MockClock, keywords: list[str], steps: tuple[Step, ...], code: int
+) -> None:
+    """The refusal is raised: it is the reason, and tells whether to try again."""
+    async with scripted(*hello(*keywords), *steps, CLOSE) as script, script.client() as client:
+        with pytest.raises(AllRecipientsRejectedError) as caught:
+            await client.send(ME, [YOU], MESSAGE)
+        assert caught.value.reply.code == code
+        assert not client.usable
+
+
+@pytest.mark.parametrize(
+    ("reply", "error"),
+    [(b"421 bye\r\n", ConnectionLostError), (b"221 bye\r\n", ConnectionLostError), (b"502 no\r\n", ReplyError)],
+)
+@pytest.mark.parametrize("many", [False, True])
+async def test_rset_before_a_message_is_refused(
+    autojump_clock: MockClock, reply: bytes, error: type[Exception], many: bool
+) -> None:
+    async with scripted(*hello(), MAIL, OK, "RSET", reply) as script, script.client() as client:
+        await client.mail(ME)
+        with pytest.raises(error, match=reply[:3].decode()):
+            await (client.send_many([(ME, [YOU], MESSAGE)]) if many else client.send(ME, [YOU], MESSAGE))
+
+
+@pytest.mark.parametrize("goodbye", [b"221 2.0.0 idle too long\r\n"])
+async def test_unsolicited_221(autojump_clock: MockClock, goodbye: bytes) -> None:
+    async with scripted(*hello(), goodbye, CLOSE) as script, script.client() as client:
+        await wait_all_tasks_blocked()
+        with pytest.raises(ConnectionLostError, match=r"MAIL: the server closed the connection: 221 2\.0\.0"):
+            await client.send(ME, [YOU], MESSAGE)
+        assert not client.usable
+
+
 async def test_unsolicited_421(autojump_clock: MockClock) -> None:
     async with scripted(*hello(), b"421 4.3.2 idle too long\r\n", CLOSE) as script, script.client() as client:
         await wait_all_tasks_blocked()

@@ -44,10 +44,13 @@ from smtp_trio import (
     Session,
     TimedOutError,
 )
-from smtp_trio._client.pool import PROBE_TIMEOUT, QUIT_TIMEOUT, PoolStatistics
+from smtp_trio._client.pool import QUIT_TIMEOUT, PoolStatistics
+from smtp_trio._client.retry import PROBE_TIMEOUT
 from smtp_trio.protocol.extensions.limits import LimitsExtension
 
 CLOSING = b"421 4.3.2 Going down\r\n"
+GOODBYE = b"221 2.0.0 Closing connection\r\n"
+TRY_LATER = b"451 4.4.2 Timeout - closing connection\r\n"
 REFUSAL = b"550 5.1.1 No\r\n"
 #: The script of a connection with one message, and with two.
 ONE_MESSAGE = (*hello(), *UNPIPELINED)
@@ -295,7 +298,9 @@ async def test_expired_connections_are_closed_when_others_are_returned(autojump_
 
 @PAIRS
 @pytest.mark.parametrize(
-    "unsolicited", [(), (CLOSING,), (b"250 2.0.0 Who asked?\r\n",)], ids=["close", "421", "nonsense"]
+    "unsolicited",
+    [(), (CLOSING,), (GOODBYE,), (b"250 2.0.0 Who asked?\r\n",)],
+    ids=["close", "421", "221", "nonsense"],
 )
 async def test_connection_closed_by_the_server_while_idle(
     unsolicited: tuple[Step, ...], pair: Callable[[], Pair], autojump_clock: MockClock
@@ -354,7 +359,24 @@ RETRIED: dict[str, tuple[Step, ...]] = {
     "421 to MAIL, in a group": (*hello("PIPELINING"), *GROUP, OK * 2 + GO_AHEAD, READ_BODY, OK, *GROUP, CLOSING, CLOSE),
     "421 to MAIL, with the message": (*hello("PIPELINING", "CHUNKING"), *CHUNKED, *CHUNKED[:-1], CLOSING, CLOSE),
     "lost at MAIL": (*ONE_MESSAGE, "MAIL.*", CLOSE),
-}
+    "lost at MAIL, in a group": (*hello("PIPELINING"), *GROUP, OK * 2 + GO_AHEAD, READ_BODY, OK, *GROUP, CLOSE),
+    "221 to MAIL": (*ONE_MESSAGE, "MAIL.*", GOODBYE, CLOSE),
+    "221 to MAIL, in a group": (*hello("PIPELINING"), *GROUP, OK * 2 + GO_AHEAD, READ_BODY, OK, *GROUP, GOODBYE, CLOSE),
+    "221 to MAIL, with the message": (*hello("PIPELINING", "CHUNKING"), *CHUNKED, *CHUNKED[:-1], GOODBYE, CLOSE),
+    "221 of several lines": (*ONE_MESSAGE, "MAIL.*", b"221-2.0.0 Bye\r\n221 2.0.0 Closing\r\n", CLOSE),
+    "451 to MAIL and the end": (*ONE_MESSAGE, "MAIL.*", TRY_LATER, CLOSE),
+    "451 to MAIL, and the end at NOOP": (*ONE_MESSAGE, "MAIL.*", TRY_LATER, "NOOP", CLOSE),
+    "451 to MAIL, and 421 to NOOP": (*ONE_MESSAGE, "MAIL.*", TRY_LATER, "NOOP", CLOSING, CLOSE),
+    "451 to MAIL, and 221 to NOOP": (*ONE_MESSAGE, "MAIL.*", TRY_LATER, "NOOP", GOODBYE, CLOSE),
+    "451 and 421 to MAIL": (*ONE_MESSAGE, "MAIL.*", TRY_LATER + CLOSING, CLOSE),
+    "451 to MAIL, in a group": (
+        *hello("PIPELINING"), *GROUP, OK * 2 + GO_AHEAD, READ_BODY, OK, *GROUP, TRY_LATER, CLOSE
+    ),
+    "451 to all, in a group": (
+        *hello("PIPELINING"), *GROUP, OK * 2 + GO_AHEAD, READ_BODY, OK, *GROUP, TRY_LATER * 3, CLOSE
+    ),
+    "451 to MAIL, with the message": (*hello("PIPELINING", "CHUNKING"), *CHUNKED, *CHUNKED[:-1], TRY_LATER, CLOSE),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", RETRIED)
@@ -371,10 +393,6 @@ async def test_message_is_sent_again_if_surely_not_accepted(name: str, autojump_
 
 
 NOT_RETRIED: dict[str, tuple[tuple[Step, ...], type[Exception] | tuple[type[Exception], ...]]] = {
-    "lost after a group": (
-        (*hello("PIPELINING"), *GROUP, OK * 2 + GO_AHEAD, READ_BODY, OK, *GROUP, CLOSE),
-        ConnectionLostError,
-    ),
     "lost after the message": (
         (*hello("PIPELINING", "CHUNKING"), *CHUNKED, *CHUNKED[:-1], CLOSE),
         DeliveryUnknownError,
@@ -385,9 +403,21 @@ NOT_RETRIED: dict[str, tuple[tuple[Step, ...], type[Exception] | tuple[type[Exce
     "421 to RCPT": ((*ONE_MESSAGE, *UNPIPELINED[:3], CLOSING, CLOSE), AllRecipientsRejectedError),
     "421 to DATA": ((*ONE_MESSAGE, *UNPIPELINED[:5], CLOSING, CLOSE), AllRecipientsRejectedError),
     "421 to the message": ((*ONE_MESSAGE, *UNPIPELINED[:7], CLOSING, CLOSE), AllRecipientsRejectedError),
+    "221 to RCPT": ((*ONE_MESSAGE, *UNPIPELINED[:3], GOODBYE, CLOSE), ConnectionLostError),
+    "221 to DATA": ((*ONE_MESSAGE, *UNPIPELINED[:5], GOODBYE, CLOSE), ConnectionLostError),
+    "221 to the message": ((*ONE_MESSAGE, *UNPIPELINED[:7], GOODBYE, CLOSE), DeliveryUnknownError),
+    "451 to RCPT": ((*ONE_MESSAGE, *UNPIPELINED[:3], TRY_LATER, CLOSE), AllRecipientsRejectedError),
+    "451 to DATA": ((*ONE_MESSAGE, *UNPIPELINED[:5], TRY_LATER, CLOSE), AllRecipientsRejectedError),
+    "451 to the message": ((*ONE_MESSAGE, *UNPIPELINED[:7], TRY_LATER, CLOSE), AllRecipientsRejectedError),
+    "451 to MAIL, and no end": ((*ONE_MESSAGE, "MAIL.*", TRY_LATER, "NOOP", OK), AllRecipientsRejectedError),
+    "550 to MAIL and the end": ((*ONE_MESSAGE, "MAIL.*", REFUSAL, CLOSE), AllRecipientsRejectedError),
     "MAIL refused": ((*ONE_MESSAGE, "MAIL.*", REFUSAL), AllRecipientsRejectedError),
     "no reply to MAIL": ((*ONE_MESSAGE, "MAIL.*", NO_REPLY), TimedOutError),
 }
+
+#: Those after which the connection is kept: the server has answered everything, and its end of the connection is not
+#: noticed before the next use.
+KEPT = {"MAIL refused", "451 to MAIL, and no end", "451 to the message", "550 to MAIL and the end"}
 
 
 @pytest.mark.parametrize("name", NOT_RETRIED)
@@ -399,7 +429,7 @@ async def test_message_is_not_sent_again_if_possibly_accepted(name: str, autojum
         with pytest.raises(error):
             await pool.send(ME, [YOU], MESSAGE)
         assert pool.opened == 1
-        assert pool.statistics().open == (name == "MAIL refused")
+        assert pool.statistics().open == (name in KEPT)
 
 
 async def test_failure_on_a_new_connection_is_not_retried(autojump_clock: MockClock) -> None:

@@ -29,7 +29,7 @@ from scripted import (
 )
 from trio.testing import MockClock
 
-from smtp_trio import Client, ClientTimeouts, DeliveryUnknownError, TimedOutError
+from smtp_trio import AllRecipientsRejectedError, Client, ClientTimeouts, DeliveryUnknownError, TimedOutError
 
 BOTH = hello("PIPELINING", "CHUNKING")
 MAIL, RCPT = ENVELOPE
@@ -75,7 +75,6 @@ async def test_timeout_during_the_handshake(
         ((MAIL,), "MAIL", 300),
         ((MAIL, OK, RCPT), "RCPT", 300),
         ((MAIL, OK, RCPT, OK, "DATA"), "DATA", 120),
-        ((MAIL, OK, RCPT, b"550 no\r\n", "RSET"), "RSET", 20),
     ],
 )
 async def test_timeout_in_a_transaction(
@@ -87,6 +86,16 @@ async def test_timeout_in_a_transaction(
             await client.send(ME, [YOU], MESSAGE)
         assert trio.current_time() == began + seconds
         check_error(caught, verb, seconds)
+        assert not client.usable
+
+
+async def test_timeout_of_rset_after_a_refusal(autojump_clock: MockClock) -> None:
+    """The refusal is raised, because it is the outcome of the message."""
+    async with scripted(*hello(), MAIL, OK, RCPT, b"550 no\r\n", "RSET", NO_REPLY) as script, script.client() as client:
+        began = trio.current_time()
+        with pytest.raises(AllRecipientsRejectedError, match="550 no"):
+            await client.send(ME, [YOU], MESSAGE)
+        assert trio.current_time() == began + 20
         assert not client.usable
 
 

@@ -38,6 +38,7 @@ from smtp_trio.protocol import (
     Signal,
     Vrfy,
 )
+from smtp_trio.protocol.client import SessionEndedError
 from smtp_trio.protocol.commands import Noop
 from smtp_trio.protocol.dialogue import CLOSED, GREETED, MESSAGE as MESSAGE_PHASE, READY, RECIPIENT, REJECTED, SENDER
 from smtp_trio.protocol.extensions import KNOWN, Auth, Size
@@ -207,6 +208,24 @@ def test_421_within_a_group() -> None:
 def test_421_without_a_command() -> None:
     client = ready()
     assert receive(client, b"421 Idle for too long\r\n") == [(None, 421)]
+    assert unusable(client)
+
+
+def test_221_without_quit_ends_the_session() -> None:
+    """RFC 5321 4.2.3: the server is closing the connection. It has not accepted the command."""
+    client = sent(ready(*EVERYTHING), Mail(A), Rcpt(A), Quit())
+    client.receive_data(b"221 Idle for too long\r\n")
+    with pytest.raises(SessionEndedError, match="unexpected reply to MAIL: 221 Idle for too long") as caught:
+        client.next_event()
+    assert caught.value.reply == Reply(221, "Idle for too long", "")
+    assert unusable(client)
+
+
+def test_221_without_a_command() -> None:
+    client = ready()
+    client.receive_data(b"221-Bye\r\n221 Idle for too long\r\n")
+    with pytest.raises(SessionEndedError, match="no reply was expected, got 221"):
+        client.next_event()
     assert unusable(client)
 
 
