@@ -30,8 +30,9 @@ class Timeouts:
     :param hook: how long a hook may run before it returns or waits for the peer. The limit starts anew after each wait.
     :param tls: how long a TLS handshake may take.
     :param write: how long the peer may take to accept a reply that does not fit into the send buffer.
-    :param disconnect: how long the `Hooks.disconnect` and `Hooks.stop` hooks may take, which run shielded from
-        cancellation.
+    :param disconnect: how long the last hooks of a session may take, which run shielded from cancellation:
+        `Hooks.disconnect`, and before it `Hooks.reset`, which may use half of the time. Also how long `Hooks.stop` may
+        take. After the grace period of `Server.stop` it is the limit for all of them together.
     """
 
     command: float = field(default=300, converter=seconds_or_infinity)

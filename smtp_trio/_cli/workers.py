@@ -39,7 +39,8 @@ READY = b"ready\n"
 MIN_LIFETIME = 5.0
 #: The number of times in a row that a worker may end so soon. Then the parent stops all workers.
 MAX_EARLY_ENDS = 5
-#: Seconds that a worker has after the grace period of its sessions. Then it is killed.
+#: Seconds that a worker has after the grace period of its sessions. Then it is killed. The last hooks of its server have
+#: `Timeouts.disconnect` seconds of them.
 KILL_DELAY = 10.0
 
 

@@ -234,6 +234,8 @@ class Server:
     # 2. It sets the deadline of the scope around all sessions of each ``serve``. This is the grace period; sessions
     #    that are still there when it ends are cancelled like any Trio task, and send what they can
     #    (`SessionTask.send_shutdown_nowait`). A second call can only make the deadline earlier.
+    #    What a session does shielded from cancellation has an earlier deadline from then on, and `Hooks.stop` has a
+    #    later one, so that there is an upper limit for the time until the end.
     # 3. It wakes the sessions that are idle, that is, wait for a command or for a TLS handshake. They send 421 and end.
     # 4. It sets ``stopping``, which the other sessions see when they are about to wait for the next command. Thus a
     #    session in the middle of a message finishes it, and commands that were received already are answered before the
@@ -248,7 +250,8 @@ class Server:
 
         A second call waits for the same end and may shorten the grace period. Cancelling a call does not undo it.
 
-        :param grace: seconds after which the remaining sessions are cancelled.
+        :param grace: seconds after which the remaining sessions are cancelled. After it, the last hooks of all sessions
+            may take half of ``timeouts.disconnect``, and `Hooks.stop` the rest.
         :raises RuntimeError: the caller is inside a session of this server, which would wait for itself.
         """
         inside = current_session.get()
@@ -264,7 +267,9 @@ class Server:
         self._deadline = min(self._deadline, trio.current_time() + grace)
         for scope in self._scopes:
             scope.deadline = self._deadline
+        self._state.last_deadline = self._deadline + self.timeouts.disconnect / 2
         for session in self._sessions:
+            session.shield.deadline = min(session.shield.deadline, self._state.last_deadline)
             if first and session.idle:
                 session.wake()
         if self._serves:
@@ -299,13 +304,17 @@ class Server:
         finally:
             try:
                 if self._serves == 1 and self._started:
-                    with trio.CancelScope(shield=True, deadline=trio.current_time() + self.timeouts.disconnect):
+                    deadline = min(trio.current_time(), self._deadline) + self.timeouts.disconnect
+                    with trio.CancelScope(shield=True, deadline=deadline) as scope:
                         async with self._starting:
                             # Acquiring the lock is a checkpoint. A ``serve`` that began during it goes on, and is the
                             # last one then. One that begins from here on waits for the lock, and calls `start` again.
                             if self._serves == 1:
                                 self._started = False
                                 await self._state.call("stop")
+                    if scope.cancelled_caught:
+                        self._state.counts.errors += 1
+                        log.error("the stop hook did not end in time and was cancelled")
             finally:
                 self._serves -= 1
                 if not self._serves:

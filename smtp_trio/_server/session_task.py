@@ -69,6 +69,7 @@ class SessionTask:
         "protocol",
         "server",
         "session",
+        "shield",
         "state",
         "transaction",
         "wire",
@@ -102,6 +103,8 @@ class SessionTask:
         self.idle: bool = False
         #: `Server.stop` has ended it while it was idle.
         self.woken: bool = False
+        #: The last scope of `shielded`.
+        self.shield: trio.CancelScope = trio.CancelScope()
         self._command_deadline = math.inf  # when the client has been silent for too long
         self._deferred: Command | None = None  # a command that ended a message, to be carried out after it
         self._auth_failures = self._turns = 0
@@ -354,11 +357,24 @@ class SessionTask:
         self.send_shutdown_nowait()
         if not self.connected:
             return
-        lost = self.protocol.state.mail is not None
-        for name in ("reset", "disconnect") if lost else ("disconnect",):
-            if name in self.hooks.installed:
-                with trio.CancelScope(shield=True, deadline=trio.current_time() + self.server.timeouts.disconnect):
-                    await self.hooks.call(name, self.session)
+        now = trio.current_time()
+        deadline = min(now + self.server.timeouts.disconnect, self.state.last_deadline)
+        if self.protocol.state.mail is not None:
+            await self._call_last("reset", (now + deadline) / 2)
+        await self._call_last("disconnect", deadline)
+
+    async def _call_last(self, name: str, deadline: float) -> None:
+        if name in self.hooks.installed:
+            with self.shielded(deadline) as scope:
+                await self.hooks.call(name, self.session)
+            if scope.cancelled_caught:
+                self.counts.errors += 1
+                log.error("%s: the %s hook did not end in time and was cancelled", self.id, name)
+
+    def shielded(self, deadline: float) -> trio.CancelScope:
+        """Return a scope for what must not be cancelled before ``deadline``, or that of `Server.stop` if it is earlier."""
+        self.shield = trio.CancelScope(shield=True, deadline=min(deadline, self.state.last_deadline))
+        return self.shield
 
     def send_shutdown_nowait(self) -> None:
         """Send 421 if that is possible without waiting: the session is being cancelled (RFC 5321 3.8)."""

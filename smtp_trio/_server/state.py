@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 
 import trio
@@ -34,6 +35,8 @@ class ServerState:
         self.counts: Counts = Counts()
         #: `Server.stop` was called.
         self.stopping: bool = False
+        #: When the shielded parts of all sessions must have ended because of `Server.stop`, by `trio.current_time`.
+        self.last_deadline: float = math.inf
         #: The name and the random numbers for SASL mechanisms.
         self.mechanism_context: MechanismContext = context
         #: The extensions, merged; all sessions share their tables and caches.

@@ -26,6 +26,7 @@ class TransactionSession(BodySession, Protocol):
     @property
     def counts(self) -> Counts: ...
     async def renew_scope(self) -> None: ...
+    def shielded(self, deadline: float) -> trio.CancelScope: ...
     def defer(self, command: Command) -> None: ...
     def log_message(
         self,
@@ -95,7 +96,7 @@ class Transaction:
     #
     # The kernel nearly always accepts the reply at once. When it does not, a cancellation could interrupt the write;
     # so that write, and the `response` hook, are shielded, for REPLY_TIMEOUT seconds at most: long enough for a peer
-    # that reads, short enough for a server that has to stop.
+    # that reads, short enough for a server that has to stop. The hook may use half of the time.
 
     async def receive(self, session: TransactionSession, command: Command) -> None:
         """Receive one message, from DATA or the first BDAT to its reply."""
@@ -158,14 +159,15 @@ class Transaction:
             session.counts.bytes += body.size
         else:
             session.counts.refused += 1
+        began = trio.current_time()
         if session.hooks.has_response:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + REPLY_TIMEOUT):
+            with session.shielded(began + REPLY_TIMEOUT / 2):
                 await session.hooks.call("response", session.session, reply)
-                if not body.started:
-                    await session.wire.receive_arrived()  # octets sent during the hook are not commands either
+            if not body.started:
+                await session.wire.receive_arrived()  # octets sent during the hook are not commands either
         session.protocol.send_reply(reply)
         if rest := session.wire.flush_now():
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + REPLY_TIMEOUT):
+            with session.shielded(began + REPLY_TIMEOUT):
                 await session.wire.send(rest)
         if reply.accepted and not session.wire.broken:
             self.last_message = MessageState.ACKNOWLEDGED

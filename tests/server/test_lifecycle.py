@@ -8,6 +8,7 @@ import os
 import resource
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from helpers import (
     connected,
     serve,
     serve_memory_listener,
+    server_tls,
     sockets,
     spies,
     unbuffered,
@@ -38,6 +40,7 @@ from smtp_trio import (
     Reply,
     Server,
     Session,
+    Timeouts,
     open_listeners,
     standard,
 )
@@ -307,17 +310,21 @@ async def test_stop_hook_runs_after_a_cancellation(raising: bool, autojump_clock
 
 
 async def test_disconnect_follows_a_late_reset(autojump_clock: MockClock) -> None:
-    """A `reset` hook that does not return does not use up the time of `disconnect`."""
+    """A `reset` hook that does not return uses up half of the time that it has together with `disconnect`."""
 
     class Slow(RecordingHooks):
         async def reset(self, session: Session) -> None:
             await trio.sleep_forever()
 
+        async def disconnect(self, session: Session) -> None:
+            await trio.sleep(2)
+            await super().disconnect(session)
+
     hooks = Slow()
     async with connected(Server(hooks, name=NAME)) as client:
         await client.open()
     assert hooks.ended == hooks.sessions
-    assert trio.current_time() == 5
+    assert trio.current_time() == 2.5 + 2
 
 
 async def test_one_stream_after_another(autojump_clock: MockClock) -> None:
@@ -625,6 +632,109 @@ async def test_421_of_a_cancelled_session(autojump_clock: MockClock) -> None:
         assert await server.stop(grace=7) == Drained(cancelled=1)
         assert await client.reply() == DOWN
         await client.expect_end()
+
+
+class Hanging(RecordingHooks):
+    """Hooks of which those with the names given do not return. It records when each of them was cancelled."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__()
+        self.names = names
+        self.calls: list[str] = []
+        self.cancelled: dict[str, float] = {}
+
+    async def hang(self, name: str) -> None:
+        self.calls.append(name)
+        if name in self.names:
+            try:
+                await trio.sleep_forever()
+            finally:
+                self.cancelled[name] = trio.current_time()
+
+    async def response(self, session: Session, reply: Reply) -> None:
+        if "queued" in reply.text:
+            await self.hang("response")
+
+    async def reset(self, session: Session) -> None:
+        await self.hang("reset")
+
+    async def disconnect(self, session: Session) -> None:
+        await self.hang("disconnect")
+        await super().disconnect(session)
+
+    async def stop(self, server: Server) -> None:
+        await self.hang("stop")
+
+
+LAST_HOOKS = ("response", "reset", "disconnect", "stop")
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("limit", [5.0, 1.0])
+@pytest.mark.parametrize("grace", [0.0, 1.0, 30.0])
+@pytest.mark.parametrize("names", [LAST_HOOKS, *combinations(LAST_HOOKS, 2), *((name,) for name in LAST_HOOKS), ()])
+async def test_stop_has_one_deadline_for_all_last_hooks(
+    names: tuple[str, ...],
+    grace: float,
+    limit: float,
+    tls: bool,
+    autojump_clock: MockClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It returns at most ``disconnect`` seconds after the grace period, and each hook is called; `stop` has half of that time."""
+    hooks = Hanging(*names)
+    server = Server(
+        hooks, name=NAME, timeout=Timeouts(disconnect=limit), tls=server_tls() if tls else None, extensions=CLEARTEXT
+    )
+    async with trio.open_nursery() as nursery:
+        listener = await nursery.start(serve_memory_listener, server)
+        clients = [await listener.connect() for _ in range(3)]
+        for client in clients:
+            await client.hello()
+            if tls:
+                await client.starttls()
+                await client.hello()
+        for client in clients[1:]:
+            await client.send(START)
+            await client.expect("250 2.1.0", "250 2.1.5")
+            await client.command("DATA", "354")
+        # One session has an accepted message and an open transaction, one is in a message, and one is idle.
+        await clients[1].send(MESSAGE + b".\r\n" + START)
+        await wait_all_tasks_blocked()
+        began = trio.current_time()
+        await server.stop(grace)
+        assert trio.current_time() - began <= grace + limit
+    assert len(hooks.ended) + ("disconnect" in names) * 3 == 3
+    assert hooks.calls.count("disconnect") == 3
+    assert hooks.calls.count("stop") == 1
+    if "stop" in names:
+        assert hooks.cancelled["stop"] - max(hooks.cancelled.get("disconnect", 0), began) >= limit / 2
+    # The response hook has no entry in the log here: it may hang for 300 s, and is only cancelled because of the reply.
+    late = {name for name in ("reset", "disconnect", "stop") if f"{name} hook did not end in time" in caplog.text}
+    assert late == hooks.cancelled.keys() - {"response"}
+
+
+async def test_stop_shortens_the_time_of_a_last_hook_that_is_running(autojump_clock: MockClock) -> None:
+    """So there is some left for `Hooks.stop`."""
+    hooks = Hanging("disconnect", "stop")
+    server = Server(hooks, name=NAME)
+    async with connected(server) as client:
+        await client.hello()
+        await trio.aclose_forcefully(client.stream)
+        await trio.sleep(1)
+        await server.stop(0)
+    assert hooks.cancelled == {"disconnect": 1 + 2.5, "stop": 1 + 5}
+
+
+async def test_second_call_shortens_the_time_of_the_last_hooks(autojump_clock: MockClock) -> None:
+    hooks = Hanging("disconnect", "stop")
+    server = Server(hooks, name=NAME)
+    async with connected(server) as client, trio.open_nursery() as nursery:
+        await client.hello()
+        nursery.start_soon(server.stop, 100)
+        await trio.sleep(1)
+        await server.stop(0)
+    assert hooks.cancelled == {"disconnect": 1 + 2.5, "stop": 1 + 5}
 
 
 async def test_second_call_may_shorten_the_grace(autojump_clock: MockClock) -> None:

@@ -12,6 +12,7 @@ seconds).
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 
@@ -24,6 +25,7 @@ from ..._server.body import Body
 from ..._server.server import Server
 from ..._server.session import Session
 from ..._server.session_task import SessionTask
+from ..._server.state import ServerState
 from ..._server.transaction import REPLY_TIMEOUT
 from ..._types import MessageState
 from ..._wire import OctetProtocol, Wire
@@ -85,11 +87,19 @@ class RecordingProtocol:
 class ObservedWire(Wire):
     """A wire that keeps a `WireLog`, and otherwise carries the same octets at the same times."""
 
-    __slots__ = ("log", "used")
+    __slots__ = ("_server", "log", "used")
 
-    def __init__(self, stream: trio.abc.Stream, protocol: OctetProtocol, write_timeout: float, log: WireLog) -> None:
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        protocol: OctetProtocol,
+        write_timeout: float,
+        log: WireLog,
+        server: ServerState | None = None,
+    ) -> None:
         super().__init__(stream, RecordingProtocol(protocol, log), write_timeout)
         self.log = log
+        self._server = server
         #: Whether the wire has waited for octets of the peer.
         self.used = False
 
@@ -115,8 +125,9 @@ class ObservedWire(Wire):
         finally:
             if not self.broken:
                 self.log.add_sent()
-            elif not interrupted or trio.current_time() - began >= REPLY_TIMEOUT:
-                self.log.excused = True
+            else:
+                latest = min(began + REPLY_TIMEOUT, math.inf if self._server is None else self._server.last_deadline)
+                self.log.excused |= not interrupted or trio.current_time() >= latest
 
 
 @define(eq=False)
@@ -140,7 +151,7 @@ class ObservedSession:
         self.disconnects = 0
         self.data_calls: list[DataCall] = []
         self._hooks = task.hooks.installed
-        task.wire = ObservedWire(stream, task.protocol, task.server.timeouts.write, log)
+        task.wire = ObservedWire(stream, task.protocol, task.server.timeouts.write, log, task.state)
         task.hooks.installed = {**self._hooks, "disconnect": self._disconnect}
         if "data" in self._hooks:
             task.hooks.installed["data"] = self._data
