@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from email import policy
 from email.parser import BytesHeaderParser
 from itertools import takewhile
@@ -43,37 +43,52 @@ class MessageFile:
         return BCC.sub(b"", octets[:end]) + octets[end:]
 
 
-def find_messages(operands: Iterable[str], sender: str | None, recipients: Sequence[str] | None) -> list[MessageFile]:
+def find_messages(
+    operands: Iterable[str],
+    sender: str | None,
+    recipients: Sequence[str] | None,
+    on_skip: Callable[[str], None],
+) -> list[MessageFile]:
     """Return the messages that the operands name, in this order. Only their headers are read.
 
     ``sender`` and ``recipients`` of None are taken from the header of each message. Raises UsageError for a file that
     cannot be read or is not a message, and for a message whose header is damaged or has no sender or no recipients when
-    they are needed.
+    they are needed. If it is a file in a directory, it is skipped instead, and ``on_skip`` is called with the error.
     """
     found = []
-    for name in (name for operand in operands for name in expand(operand)):
-        octets = sys.stdin.buffer.read() if name == STDIN else None
-        try:
-            header = read_header(name) if octets is None else octets
-        except OSError as error:
-            raise UsageError(f"cannot read {name}: {describe_error(error)}") from None
-        if not FIELD.match(header):
-            raise UsageError(
-                f"{name} is not a message: it does not begin with a header field such as From: or Subject:"
-            )
-        header = normalize_newlines(header)
-        message = BytesHeaderParser(policy=policy.SMTP).parsebytes(header[: header_end(header)])
-        try:
-            found.append(MessageFile(name, *envelope(message, sender, recipients), octets))
-        except ValueError as error:
-            raise UsageError(f"{name}: {error}; use --from and --to") from None
+    for operand in operands:
+        for name in expand(operand):
+            try:
+                found.append(find_message(name, sender, recipients))
+            except UsageError as error:
+                if name == operand:
+                    raise
+                on_skip(str(error))
     return found
+
+
+def find_message(name: str, sender: str | None, recipients: Sequence[str] | None) -> MessageFile:
+    """Return the message in a file, or that of standard input; see `find_messages`."""
+    octets = sys.stdin.buffer.read() if name == STDIN else None
+    try:
+        header = read_header(name) if octets is None else octets
+    except OSError as error:
+        raise UsageError(f"cannot read {name}: {describe_error(error)}") from None
+    if not FIELD.match(header):
+        raise UsageError(f"{name} is not a message: it does not begin with a header field such as From: or Subject:")
+    header = normalize_newlines(header)
+    message = BytesHeaderParser(policy=policy.SMTP).parsebytes(header[: header_end(header)])
+    try:
+        return MessageFile(name, *envelope(message, sender, recipients), octets)
+    except ValueError as error:
+        raise UsageError(f"{name}: {error}; use --from and --to") from None
 
 
 def expand(operand: str) -> Iterator[str]:
     """Iterate over the files in a Maildir or a directory.
 
-    Hidden files and subdirectories are left out. Any other operand is returned as it is.
+    Hidden files, subdirectories, and what is not a file (a pipe or socket, whose reading could wait for ever) are left
+    out. Any other operand is returned as it is.
     """
     if operand == STDIN or not os.path.isdir(operand):
         yield operand
@@ -85,7 +100,7 @@ def expand(operand: str) -> Iterator[str]:
         except OSError as error:
             raise UsageError(f"cannot read {directory}: {describe_error(error)}") from None
         for path in (os.path.join(directory, name) for name in names if not name.startswith(".")):
-            if not os.path.isdir(path):
+            if os.path.isfile(path) or not os.path.exists(path):  # a dangling link is reported
                 yield path
 
 

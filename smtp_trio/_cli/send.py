@@ -8,7 +8,6 @@ import email.message
 import getpass
 import os
 import re
-import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -25,29 +24,22 @@ from .._client.addresses import parse_mailbox
 from .._client.client import Client
 from .._client.connect import ConnectSettings, Host, open_client
 from .._client.results import (
-    Accepted,
     AllRecipientsRejectedError,
     ConnectionLostError,
-    Outcome,
-    TlsHandshakeError,
-    Unknown,
 )
 from .._client.retry import can_be_sent_again
-from .._server.message_log import clean
-from ..protocol import LocalProtocolError, NotOfferedError, ReplyError, SMTPError
-from ..protocol.extensions.auth import AuthCommand
+from ..protocol import LocalProtocolError, NotOfferedError, SMTPError
 from ..protocol.header import header_end, is_utf8
 from ..protocol.sasl import PasswordCredentials
 from .message_files import STDIN, MessageFile, find_messages
 from .options import UsageError, describe_error
+from .send_report import SendReport, error_text
 from .tls_files import client_context
 from .units import seconds
 
 #: The environment variable with the password. As an option the password would be visible in the list of processes.
 PASSWORD_VARIABLE = "SMTP_TRIO_PASSWORD"
 INTERRUPTED = 128 + signal.SIGINT
-#: The least time in seconds between two updates of the progress.
-PROGRESS_INTERVAL = 0.1
 
 SERVER = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\s:\[\]]+))(?::(?P<port>[0-9]{1,5}))?")
 
@@ -67,9 +59,9 @@ def add_send(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``smtp-trio send``."""
     parser.description = (
         "Send messages to a server over one connection. For each recipient a line is printed with the outcome, the server's "
-        "reply and the file. Exit code: 0, all recipients were accepted; 1, at least one was refused permanently; 75, none was, "
-        "but at least one was refused temporarily or its outcome is unknown; 2, an option or a message is invalid, and "
-        "nothing was sent."
+        "reply and the file. Exit code: 0, all recipients were accepted; 1, at least one was refused permanently, or a file in a "
+        "directory is not a message; 75, neither, but at least one was refused temporarily or its outcome is unknown; 2, an "
+        "option or a message is invalid, and nothing was sent."
     )
     add = parser.add_argument
     # fmt: off
@@ -148,14 +140,15 @@ def run_send(options: argparse.Namespace) -> int:
         if given and options.user is None:
             raise UsageError(f"{option} requires --user")
     recipients = list(dict.fromkeys(options.recipients)) if options.recipients else None
-    messages = find_messages(options.messages, options.sender, recipients)
+    report = SendReport()
+    messages = find_messages(options.messages, options.sender, recipients, report.skip)
     if not messages:
         print("smtp-trio: nothing to send", file=sys.stderr)
-        return 0
+        return report.exit_code
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     port = options.server.port or default_port(options)
-    return trio.run(send_or_interrupt, Sender(options.server.host, port, settings(options)), messages)
+    return trio.run(send_or_interrupt, Sender(options.server.host, port, settings(options), report), messages)
 
 
 def default_port(options: argparse.Namespace) -> int:
@@ -231,8 +224,8 @@ async def cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope)
 class Sender:
     """Sends messages over one connection, and over a new one after the server has closed it."""
 
-    def __init__(self, host: Host, port: int, settings: ConnectSettings) -> None:
-        self.report: SendReport = SendReport()
+    def __init__(self, host: Host, port: int, settings: ConnectSettings, report: SendReport) -> None:
+        self.report: SendReport = report
         self._host, self._port, self._settings = host, port, settings
         self._client: Client | None = None
 
@@ -244,8 +237,8 @@ class Sender:
                 if server_error is None:
                     server_error = await self._send(message, f"{number} of {len(messages)}  {message.name}")
                 if server_error is not None:
-                    self.report.failure(message, message.recipients, server_error)
-        except ValueError as error:  # an invalid --name or host
+                    self.report.not_sent(message, server_error)
+        except UsageError as error:
             self.report.error(str(error))
             self.report.usage_error = True
         finally:
@@ -267,15 +260,17 @@ class Sender:
             client, new_connection = self._client, False
             if client is None or not client.usable:
                 try:
-                    client = self._client = await open_client(self._host, self._port, **self._settings)
+                    client = self._client = await self._connect()
                 except SMTPError as connect_error:
-                    self.report.error(error_text(connect_error) + hint(connect_error))
+                    self.report.connect_error(connect_error)
                     return connect_error
                 new_connection = True
             content, progress = content_for(octets, client.offered), partial(self.report.progress, label)
             failure: SMTPError | None = None
             try:
                 await client.send(message.sender, message.recipients, content, progress=progress)
+            except ValueError as error:  # the message cannot be encoded for this server
+                failure = LocalProtocolError(str(error))
             except SMTPError as error:
                 failure = error
                 if not new_connection and await is_closing(error, client):
@@ -288,6 +283,19 @@ class Sender:
             if failure is not None:
                 self.report.failure(message, [name for name in message.recipients if name not in known], failure)
             return None
+
+    async def _connect(self) -> Client:
+        """Connect to the server. Raises UsageError if the options do not allow to use it."""
+        try:
+            return await open_client(self._host, self._port, **self._settings)
+        except UnicodeError:
+            raise UsageError(f"--server: invalid host name: {str(self._host)!r}") from None
+        except ValueError as error:  # an invalid --name
+            raise UsageError(f"--{error}") from None
+        except LocalProtocolError as error:
+            if isinstance(error, NotOfferedError):
+                raise
+            raise UsageError(error_text(error)) from None  # the password may not be sent over this connection
 
 
 async def is_closing(error: SMTPError, client: Client) -> bool:
@@ -311,111 +319,3 @@ def content_for(octets: bytes, offered: Mapping[str, object]) -> bytes | email.m
     ):
         return octets
     return email.message_from_bytes(octets, policy=policy.SMTP)
-
-
-def error_text(error: SMTPError) -> str:
-    """Return the message of an error."""
-    return str(error).removeprefix("CONNECT: ")  # the client's name for the greeting, which is not a command
-
-
-def hint(error: SMTPError) -> str:
-    """Return what the user can do when the server cannot be used."""
-    match error:
-        case TlsHandshakeError(unverified=str()):
-            return "; use --cafile FILE to trust other certificates"
-        case TlsHandshakeError():
-            return "; check that --tls fits this port"
-        case ReplyError(command=AuthCommand()):
-            return "; check --user and the password"
-        case NotOfferedError():
-            return "; use --tls implicit for a port that starts with TLS, or --tls never and --allow-cleartext to go without"
-        case LocalProtocolError():
-            return "; use --allow-cleartext to allow it"
-        case ConnectionLostError():
-            return "; check --server"
-        case _:
-            return ""
-
-
-class SendReport:
-    """The output: a line for each recipient on standard output, errors and progress on standard error."""
-
-    def __init__(self) -> None:
-        #: The statuses that were printed: "accepted", "refused", "deferred", "unknown".
-        self.statuses: set[str] = set()
-        #: Whether an option was found to be invalid after the start.
-        self.usage_error: bool = False
-        self._at_terminal = sys.stderr.isatty()
-        self._next_progress = 0.0
-        self._progress_shown = False
-
-    @property
-    def exit_code(self) -> int:
-        """The exit code.
-
-        A permanent refusal takes precedence over a temporary one, because only the user can resolve it.
-        """
-        if self.usage_error:
-            return 2
-        return 1 if "refused" in self.statuses else os.EX_TEMPFAIL if self.statuses - {"accepted"} else 0
-
-    def outcomes(self, message: MessageFile, client: Client) -> list[str]:
-        """Print the known outcomes of the client's last message, and return their recipients."""
-        known = client.last_result.outcomes if client.last_result is not None else ()
-        for outcome in known:
-            self._outcome(message, outcome)
-        return [outcome.recipient for outcome in known]
-
-    def _outcome(self, message: MessageFile, outcome: Outcome) -> None:
-        match outcome:
-            case Accepted(recipient, reply):
-                self._line("accepted", recipient, str(reply), message)
-            case Unknown(recipient, reason):
-                self._line("unknown", recipient, f"{reason}; it may have been delivered", message)
-            case _:
-                status = refusal_status(temporary=outcome.temporary)
-                self._line(status, outcome.recipient, str(outcome.reply), message)
-
-    def failure(self, message: MessageFile, recipients: Sequence[str], error: SMTPError) -> None:
-        """Print the error as the outcome of these recipients."""
-        if isinstance(error, ReplyError):
-            temporary, text = error.reply.temporary, str(error.reply)
-        else:
-            temporary, text = not isinstance(error, LocalProtocolError), error_text(error)
-        for recipient in recipients:
-            self._line(refusal_status(temporary=temporary), recipient, text, message)
-
-    def _line(self, status: str, recipient: str, text: str, message: MessageFile) -> None:
-        self.statuses.add(status)
-        self.clear_progress()
-        try:
-            print(f"{status}  <{clean(recipient)}>  {clean(text)}  {clean(message.name)}", flush=True)
-        except OSError:  # the reader of the output has ended; the messages are sent all the same
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-    def error(self, text: str) -> None:
-        """Print an error."""
-        self.clear_progress()
-        print(f"smtp-trio: error: {clean(text)}", file=sys.stderr, flush=True)
-
-    def progress(self, label: str, sent: int, size: int | None) -> None:
-        """Show how much of a message was sent, at a terminal and at most once in each ``PROGRESS_INTERVAL``."""
-        now = trio.current_time()
-        if not self._at_terminal or not size or now < self._next_progress:
-            return
-        self._next_progress, self._progress_shown = now + PROGRESS_INTERVAL, True
-        text = f"{clean(label)}  {100 * sent // size} %"
-        sys.stderr.write("\r" + text[: shutil.get_terminal_size().columns - 1] + "\x1b[K")
-        sys.stderr.flush()
-
-    def clear_progress(self) -> None:
-        """Erase the line of `progress`."""
-        if self._progress_shown:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
-            self._progress_shown = False
-
-
-def refusal_status(*, temporary: bool) -> str:
-    """Return the status of a recipient that was refused."""
-    return "deferred" if temporary else "refused"

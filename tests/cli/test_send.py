@@ -21,7 +21,7 @@ from processes import HOST, TIMEOUT, Output, run, running, serving
 
 from smtp_trio import Body, Hooks, Reply, Server, Session
 from smtp_trio._cli.main import main, make_parser
-from smtp_trio._cli.message_files import find_messages
+from smtp_trio._cli.message_files import find_message
 from smtp_trio._cli.send import default_port
 from smtp_trio.protocol import Mail, Rcpt
 from smtp_trio.protocol.extensions import Auth, EightBitMime, SmtpUtf8, standard
@@ -180,6 +180,53 @@ async def test_maildir_is_not_changed(tmp_path: Path) -> None:
     assert modification_times(tmp_path) == before
 
 
+async def test_file_in_a_directory_that_is_not_a_message_is_skipped(tmp_path: Path) -> None:
+    box = tmp_path / "box"
+    box.mkdir()
+    for name in ("a", "z"):
+        (box / name).write_bytes(MESSAGE)
+    (box / "notes").write_text("hello, world\n")
+    (box / "empty").touch()
+    (box / "damaged").write_text(f"From: {ME}\nhello\nTo: {YOU}\n\n")
+    (box / "nobody").write_text(f"From: {ME}\n\n")
+    (box / "link").symlink_to("missing")
+    (box / "directory").mkdir()
+    os.mkfifo(box / "pipe")
+    async with recording_server() as (hooks, server):
+        code, lines, err = await send(server, "box", cwd=tmp_path)
+        assert (code, hooks.messages) == (1, [MESSAGE] * 2)
+        assert [line.split("  ")[0::3] for line in lines] == [["accepted", "box/a"], ["accepted", "box/z"]]
+        begin = "it does not begin with a header field such as From: or Subject:"
+        assert err.splitlines() == [
+            "smtp-trio: error: box/damaged: the header is damaged: 'hello' is not a header field; use --from and --to; skipped",
+            f"smtp-trio: error: box/empty is not a message: {begin}; skipped",
+            "smtp-trio: error: cannot read box/link: No such file or directory; skipped",
+            "smtp-trio: error: box/nobody: the message has no recipients: no address in To, Cc, Bcc; use --from and --to; skipped",
+            f"smtp-trio: error: box/notes is not a message: {begin}; skipped",
+        ]
+        # One that is named is an error of the command line, and nothing is sent.
+        code, lines, err = await send(server, "box", "box/notes", cwd=tmp_path)
+    assert (code, lines, len(hooks.messages)) == (2, [], 2)
+    assert err.splitlines()[-1] == f"smtp-trio: error: box/notes is not a message: {begin}"
+
+
+@pytest.mark.slow
+async def test_skipped_file_takes_precedence_over_a_deferred_message(tmp_path: Path) -> None:
+    maildir = tmp_path / "box"
+    for name in ("tmp", "new", "cur"):
+        (maildir / name).mkdir(parents=True)
+    (maildir / "new" / "1").write_bytes(MESSAGE)
+    (maildir / "cur" / "2:2,S").write_bytes(b"\x7fELF")
+    with socket.create_server((HOST, 0)) as unused:
+        port = unused.getsockname()[1]
+    code, lines, _ = await send(f"--server={HOST}:{port}", "box", cwd=tmp_path)
+    assert (code, lines) == (1, [f"deferred  <{YOU}>  not sent  box/new/1"])
+    (maildir / "new" / "1").unlink()
+    code, lines, err = await send(f"--server={HOST}:{port}", "box", cwd=tmp_path)
+    assert (code, lines) == (1, [])
+    assert err.endswith("smtp-trio: nothing to send\n")
+
+
 async def test_empty_directory_is_not_an_error(tmp_path: Path) -> None:
     assert await send(".", cwd=tmp_path) == (0, [], "smtp-trio: nothing to send\n")
 
@@ -274,7 +321,7 @@ async def test_connection_refused(tmp_path: Path, mail: Path) -> None:
 
     assert code == 75
     assert len(lines) == 2
-    assert all(line.startswith(f"deferred  <{YOU}>  cannot connect to {HOST} port {port}: ") for line in lines)
+    assert lines == [f"deferred  <{YOU}>  not sent  mail.eml"] * 2
     assert err.startswith(f"smtp-trio: error: cannot connect to {HOST} port {port}: ")
     assert err.endswith("; check --server\n")
     assert err.count("\n") == 1
@@ -562,7 +609,7 @@ async def test_password_from_the_environment(
 
     assert hooks.users == ["fred"]
     assert code == 1
-    assert lines == [f"refused  <{YOU}>  535 5.7.8 Authentication credentials invalid  mail.eml"]
+    assert lines == [f"refused  <{YOU}>  not sent  mail.eml"]
     assert err == (
         "smtp-trio: error: AUTH was refused: 535 5.7.8 Authentication credentials invalid; check --user and the password\n"
     )
@@ -600,9 +647,11 @@ async def test_password_is_sent_without_verified_tls_only_if_allowed(
     monkeypatch.setenv("SMTP_TRIO_PASSWORD", "secret")
     options = ["--user", "fred", "--tls", "opportunistic", "mail.eml"]
     async with recording_server(authority.server("elsewhere.example")) as (hooks, server):
-        code, _, err = await send(server, *options, cwd=tmp_path)
-        assert (code, hooks.users) == (1, [])
-        assert "--allow-cleartext" in err
+        code, lines, err = await send(server, *options, cwd=tmp_path)
+        assert (code, lines, hooks.users) == (2, [], [])
+        assert err == (
+            "smtp-trio: error: credentials are not sent without a verified certificate; --allow-cleartext permits it\n"
+        )
         assert exit_code(await send(server, *options, "--allow-cleartext", cwd=tmp_path)) == 0
     assert hooks.users == ["fred"]
 
@@ -674,17 +723,30 @@ async def test_user_without_a_password(tmp_path: Path, mail: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("options", [["--name=a b"], ["--server=a..b"]])
+@pytest.mark.parametrize("options", [["--name=a b"], ["--server=a..b"], [f"--server={'x' * 70}"]])
 @pytest.mark.slow
 async def test_invalid_name(tmp_path: Path, mail: Path, options: Sequence[str]) -> None:
     async with recording_server() as (_, server):
         code, lines, err = await send(server, *options, "mail.eml", cwd=tmp_path)
     assert (code, lines) == (2, [])
-    assert err.count("\n") == 1
+    assert err in (
+        "smtp-trio: error: --name must be a domain or an address literal (RFC 5321 4.1.1.1), got 'a b'\n",
+        "smtp-trio: error: --server: invalid host name: 'a..b'\n",
+        f"smtp-trio: error: --server: invalid host name: '{'x' * 70}'\n",
+    )
+
+
+async def test_message_that_may_not_be_sent_is_refused_and_the_next_one_sent(tmp_path: Path, mail: Path) -> None:
+    (tmp_path / "nul").write_bytes(MESSAGE + b"\0\r\n")
+    async with recording_server() as (hooks, server):
+        code, lines, err = await send(server, "nul", "mail.eml", cwd=tmp_path)
+    assert (code, err, hooks.messages) == (1, "", [MESSAGE])
+    assert lines[0].startswith(f"refused  <{YOU}>  the message contains NUL, which may not be sent")
+    assert "BINARYMIME" not in lines[0]
 
 
 def test_message_removed_before_it_is_read(mail: Path) -> None:
-    (message,) = find_messages([str(mail)], None, None)
+    message = find_message(str(mail), None, None)
     mail.unlink()
     with pytest.raises(FileNotFoundError):
         message.read()
