@@ -20,13 +20,28 @@ from typing import TYPE_CHECKING
 import blocks
 import pytest
 import trio
+from attrs import fields
 from installed_plugin import INI, installed
 
 import smtp_trio
 import smtp_trio.stores
 import smtp_trio.testing
 from smtp_trio._cli.main import make_parser
-from smtp_trio.protocol import Command, Ehlo, EndOfData, Expn, Helo, Help, Mail, Rcpt, Vrfy
+from smtp_trio.protocol import (
+    NORMAL,
+    STRICT,
+    Command,
+    Ehlo,
+    EndOfData,
+    Expn,
+    Helo,
+    Help,
+    Mail,
+    Rcpt,
+    Strictness,
+    Vrfy,
+    lenient_mode,
+)
 from smtp_trio.protocol.extensions.auth import AuthCommand
 
 if TYPE_CHECKING:
@@ -168,6 +183,16 @@ HOOKS: list[tuple[str, type[Command]]] = [
     ("helo", Ehlo), ("helo", Helo), ("auth", AuthCommand), ("mail", Mail), ("rcpt", Rcpt), ("data", EndOfData), ("vrfy", Vrfy),
     ("expn", Expn), ("help", Help),
 ]  # fmt: skip
+
+
+def test_page_lists_exactly_what_each_mode_accepts() -> None:
+    rows = re.findall(
+        r"\* - ``(\w+)``\n     - .*\n((?:     - (?:yes|no)\n){3})", (DOCS / "server.rst").read_text("utf-8")
+    )
+    modes = (STRICT, NORMAL, lenient_mode("example.org"))
+    assert {name: re.findall("yes|no", cells) for name, cells in rows} == {
+        member.name: ["yes" if getattr(mode, member.name) else "no" for mode in modes] for member in fields(Strictness)
+    }
 
 
 @pytest.mark.parametrize(("hook", "command"), HOOKS)

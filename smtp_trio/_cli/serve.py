@@ -11,7 +11,6 @@ import argparse
 import ipaddress
 import logging
 import os
-import re
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -26,6 +25,7 @@ from .._server.session import Session
 from .._types import Statistics
 from ..protocol import Limits, Rcpt, Reply, syntax
 from ..protocol.extensions import Auth, standard
+from ..protocol.sasl import MECHANISMS, Credentials
 from ..stores import Maildir, SQLite, StoreError
 from .auth_file import Accounts
 from .log_output import set_up_log
@@ -38,6 +38,9 @@ log = logging.getLogger("smtp_trio.cli")
 
 STORES: dict[str, type[Maildir | SQLite]] = {"maildir": Maildir, "sqlite": SQLite}
 LOOPBACK = "127.0.0.1"
+ALL_DOMAINS = "*"
+#: The extension of ``--auth-accept-any``, with all mechanisms that send the password or token itself.
+ANY_LOGIN = Auth(cleartext=True, mechanisms=tuple(name for name, each in MECHANISMS.items() if each.hook == "auth"))
 NOT_LOCAL = Reply(550, "Mail for this domain is not accepted here, and nothing is relayed", "5.7.1")
 
 #: Seconds that sessions have to finish after the first signal to stop. After the second signal they are cancelled.
@@ -74,8 +77,8 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     add("--store", metavar="STORE", type=store_option, default="maildir:Maildir",
         help="where to store messages, maildir:PATH or sqlite:PATH (default: %(default)s)")
     add("--accept", metavar="DOMAIN", type=domain_option, action="append", default=[],
-        help="accept mail for this domain only; .DOMAIN: for its subdomains, but not for DOMAIN itself. Required "
-             "unless the address is a loopback one. Repeatable; <Postmaster> is always accepted")
+        help="accept mail for this domain only; .DOMAIN: for its subdomains, but not for DOMAIN itself; '*': for every domain. "
+             "Required unless the address is a loopback one. Repeatable; <Postmaster> is always accepted")
     add("--name", metavar="NAME",
         help="the server's host name in its greeting and in Received fields (default: the name of this host)")
     add("--size", metavar="SIZE", type=octets, default="30M",
@@ -86,6 +89,13 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     add("--newlines", choices=("reject", "normalize", "preserve"), default="normalize",
         help="how to treat a bare CR or LF in a message; reject: refuse the message, which is the default of the library; "
              "normalize: store it as CRLF; preserve: store it as it is (default: %(default)s)")
+    mode = parser.add_mutually_exclusive_group().add_argument
+    mode("--lenient", metavar="DOMAIN", nargs="?", const=True, default=False,
+        help="accept what printers and scanners send although the SMTP standard forbids it: HELO without a name, addresses "
+             "without a domain, to which DOMAIN is appended (default: the name of the server), AUTH after HELO, and others")
+    mode("--strict", action="store_true",
+        help="refuse what the SMTP standard forbids and most servers accept, such as addresses without angle brackets; for "
+             "tests of clients")
     add("--tls-cert", metavar="FILE",
         help="certificate with its chain, in PEM; enables STARTTLS")
     add("--tls-key", metavar="FILE",
@@ -97,6 +107,8 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
              "over TLS, before they send mail; requires a certificate")
     add("--auth-optional", action="store_true",
         help="with --auth-file: also accept mail from clients that do not log in")
+    add("--auth-accept-any", action="store_true",
+        help="accept any user name and password, also without TLS, and clients that do not log in; for development only")
     add("--log-format", choices=("text", "json"), default="text",
         help="format of the log (default: %(default)s)")
     add("-q", "--quiet", action="store_const", dest="level", const=logging.WARNING, default=logging.INFO,
@@ -123,12 +135,12 @@ def fd_option(text: str) -> str:
 def domain_option(text: str) -> str:
     """Return a value of ``--accept`` in the form that the domains of recipients have.
 
-    A leading dot stays. See `syntax.normalize_domain`.
+    A leading dot stays, and so does ``*``. See `syntax.normalize_domain`.
     """
+    if text == ALL_DOMAINS:
+        return text
     domain = text.removeprefix(".")
-    canonical = (
-        syntax.normalize_domain(domain) if re.fullmatch(rf"{syntax.DOMAIN}|{syntax.ADDRESS_LITERAL}", domain) else None
-    )
+    canonical = syntax.parse_domain(domain)
     if canonical is None:
         raise argparse.ArgumentTypeError(f"invalid domain: {text!r}")
     return text[: -len(domain)] + canonical.lower()
@@ -145,6 +157,8 @@ def check_options(options: argparse.Namespace, sockets: Sequence[socket.socket])
             raise UsageError("--auth-file requires --tls-cert and --tls-key: passwords are accepted over TLS only")
     if options.auth_optional and options.auth_file is None:
         raise UsageError("--auth-optional requires --auth-file")
+    if options.auth_accept_any and options.auth_file is not None:
+        raise UsageError("--auth-accept-any cannot be combined with --auth-file")
     if options.fd and options.host != LOOPBACK:
         raise UsageError("--host cannot be combined with --fd: the inherited socket has an address already")
     if not options.accept:
@@ -190,7 +204,7 @@ def inherited_sockets(values: Sequence[str]) -> list[socket.socket]:
 def make_server(options: argparse.Namespace, accounts: Accounts | None) -> Server:
     """Return a server as the options describe it."""
     tls = server_context(options.tls_cert, options.tls_key) if options.tls_cert is not None else None
-    auth_required = accounts is not None and not options.auth_optional
+    auth = ANY_LOGIN if options.auth_accept_any else Auth(required=accounts is not None and not options.auth_optional)
     try:
         server = Server(
             options.store,
@@ -198,17 +212,25 @@ def make_server(options: argparse.Namespace, accounts: Accounts | None) -> Serve
             size=options.size,
             timeout=options.timeout,
             tls=tls,
-            extensions=standard(Auth(required=auth_required)),
+            extensions=standard(auth),
             limits=Limits(sessions=512, per_peer=50),
             newlines=options.newlines,
+            lenient=options.lenient,
+            strict=options.strict,
         )
     except ValueError as error:
         raise UsageError(f"--{error}") from None  # the names of options and of parameters are the same
     if accounts is not None:
         server.on(auth=accounts.auth)
-    if options.accept:
+    if options.auth_accept_any:
+        server.on(auth=accept_any_login)
+    if options.accept and ALL_DOMAINS not in options.accept:
         server.on(rcpt=accept_domains(options.accept))
     return server
+
+
+async def accept_any_login(session: Session, credentials: Credentials) -> None:
+    """Accept all credentials, as the `auth` hook of ``--auth-accept-any``."""
 
 
 def accept_domains(domains: Sequence[str]) -> Callable[[Session, Rcpt], Awaitable[Reply | None]]:
@@ -285,7 +307,7 @@ async def serve(
             return 0
         async with open_store(options.store):
             listeners = list(map(to_listener, sockets)) or await listen(options)
-            log_start(listeners, options.store)
+            log_start(listeners, options)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(handle_signals, signals, nursery, server.stop, reloads)
                 await server.serve_listeners(listeners, implicit_tls=options.implicit_tls)
@@ -330,7 +352,7 @@ async def supervise(
         listener_sets = [
             list(map(to_listener, sockets)) or await listen(options, reuse_port=True) for _ in range(count)
         ]
-        log_start(listener_sets[0], options.store)
+        log_start(listener_sets[0], options)
         workers = Workers(listener_sets, log_lock, GRACE)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(
@@ -361,11 +383,15 @@ async def listen(options: argparse.Namespace, *, reuse_port: bool = False) -> li
         raise UsageError(describe_listen_error(options.host, options.port, error)) from None
 
 
-def log_start(listeners: Sequence[trio.SocketListener], store: Maildir | SQLite) -> None:
-    """Log the addresses and the store."""
+def log_start(listeners: Sequence[trio.SocketListener], options: argparse.Namespace) -> None:
+    """Log the addresses and the store, and warnings about options that are not meant for a public server."""
     for each in listeners:
         log.info("listening on %s", format_address(each.socket))
-    log.info("storing in %s:%s", type(store).__name__.lower(), store.path)
+    log.info("storing in %s:%s", type(options.store).__name__.lower(), options.store.path)
+    if ALL_DOMAINS in options.accept:
+        log.warning("--accept '*': mail for every domain is accepted; for development only")
+    if options.auth_accept_any:
+        log.warning("--auth-accept-any: any password is accepted, also without TLS; for development only")
 
 
 def log_statistics(statistics: Statistics) -> None:

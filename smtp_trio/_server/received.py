@@ -79,12 +79,15 @@ def received_field(
     :param server: the server's own name, for "by".
     :param protocol: what `protocol_name` returned, for "with".
     """
-    name = hello.domain if hello is not None else "unknown"
     # An IPv6 zone has a meaning on this host only, and is not part of an address literal (RFC 5321 4.1.3).
     host = peer.host.partition("%")[0]
     literal = f"IPv6:{host}" if ":" in host else host
     comment = f"{_safe(peer.name or 'unknown')} [{literal}]" if peer.kind == "tcp" else peer.kind
-    lines = [f"Received: from {_safe(name)} ({comment})", f"by {server} with {protocol}"]
+    # A client without a name is named by its address, as Extended-Domain of RFC 5321 4.4 allows. Only a device that a
+    # lenient server accepts has none.
+    no_name = f"[{literal}]" if peer.kind == "tcp" else "unknown"
+    name = _safe(hello.domain) if hello is not None and hello.domain else no_name
+    lines = [f"Received: from {name} ({comment})", f"by {server} with {protocol}"]
     if envelope is not None:
         lines[1] += f" id {envelope.id}"
         if len(envelope.rcpts) == 1:

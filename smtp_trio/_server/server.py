@@ -21,11 +21,12 @@ from attrs import asdict
 from .._groups import collapse_group
 from .._timeouts import Timeouts
 from .._types import Drained, Statistics
-from ..protocol import Extension, Limits, Reply, ServerProtocol
+from ..protocol import Extension, Limits, Reply, ServerProtocol, Strictness
 from ..protocol.body_inspector import Newlines
 from ..protocol.extensions import STANDARD, StartTls
 from ..protocol.grammar import Grammar
 from ..protocol.sasl import MechanismContext
+from ..protocol.strictness import select_mode
 from ..protocol.syntax import normalize_domain
 from .hooks import Hooks, check_function, check_hooks, hook_names, installed
 from .listeners import accept_all, accept_sockets, open_listeners
@@ -59,6 +60,10 @@ class Server:
     :param limits: what one client may use; see `Limits`.
     :param newlines: what to do with a bare CR or LF in a message: "reject" (550, also for a NUL), "normalize" (replace it by CRLF) or
         "preserve".
+    :param lenient: accept what printers, scanners and other devices send although the grammar forbids it; see
+        `smtp_trio.protocol.Strictness`. A string is the domain that is appended to mailboxes without one, True stands
+        for ``name``.
+    :param strict: refuse also the deviations from the grammar that are accepted by default, for tests of clients.
     :param now: returns the current time as an aware datetime, for ``Received`` fields and stores.
     :param token: returns a number of random octets, for ids and nonces. ``now`` and ``token`` are the only sources of
         time of day and randomness, so a test can replace them.
@@ -78,6 +83,8 @@ class Server:
         extensions: Iterable[Extension] = STANDARD,
         limits: Limits = Limits(),
         newlines: Newlines = "reject",
+        lenient: bool | str = False,
+        strict: bool = False,
         now: Callable[[], datetime] = _now,
         token: Callable[[int], bytes] = os.urandom,
     ) -> None:
@@ -105,6 +112,8 @@ class Server:
         self.limits: Limits = limits
         #: What is done with a bare CR or LF in a message.
         self.newlines: Newlines = newlines
+        #: The deviations from the grammar that are accepted, as ``lenient`` and ``strict`` select them.
+        self.strictness: Strictness = select_mode(self.name, lenient=lenient, strict=strict)
         #: Returns the current time.
         self.now: Callable[[], datetime] = now
         #: Returns a number of random octets.
@@ -339,6 +348,7 @@ class Server:
             extensions=self._state.grammar,
             limits=self.limits,
             newlines=self.newlines,
+            strictness=self.strictness,
         )
 
     # `_session` is the outermost function of a session. Code of others runs in it from the start: a stream may provide

@@ -46,6 +46,7 @@ from .params import Param, Params
 from .replies import Reply
 from .server import ServerProtocol
 from .session_state import SessionState
+from .strictness import NORMAL, STRICT, Strictness, lenient_mode
 from .syntax import Path
 
 __all__ = [
@@ -54,6 +55,8 @@ __all__ = [
     "END_OF_CHUNK",
     "FAULT",
     "NEED_DATA",
+    "NORMAL",
+    "STRICT",
     "AnsweredCommand",
     "BadCommandError",
     "BodyError",
@@ -89,7 +92,9 @@ __all__ = [
     "ServerProtocol",
     "SessionState",
     "Signal",
+    "Strictness",
     "Table",
     "Vrfy",
+    "lenient_mode",
     "standard",
 ]

@@ -6,7 +6,7 @@ import enum
 from collections.abc import Mapping, Sequence
 
 from . import replies, syntax
-from .commands import UNSUPPORTED_VERBS, VERBS, Command, Data, Mail, Rcpt
+from .commands import UNSUPPORTED_VERBS, VERBS, Command, Data, Decoder, Hello, Mail, Rcpt
 from .dialogue import GREETED, READY, SENDER, Dialogue
 from .errors import BadCommandError
 from .extension import Extension
@@ -66,8 +66,9 @@ HTTP_METHODS = frozenset({"GET", "POST", "PUT", "HEAD", "CONNECT", "OPTIONS", "D
 #: Hints for 503 replies, by phase: the command that the client has to send first.
 SEND_FIRST: Mapping[enum.Enum, str] = {GREETED: "EHLO", READY: "MAIL"}
 
-#: A cache entry: the command class of a verb, the parameters that are recognized, and the extensions that check it.
-Entry = tuple[type[Command], KnownParams, Sequence[Extension]]
+#: A cache entry: the command class of a verb, the function that parses its argument, the parameters that are recognized,
+#: and the extensions that check it.
+Entry = tuple[type[Command], Decoder, KnownParams, Sequence[Extension]]
 
 
 class CommandParser:
@@ -112,13 +113,14 @@ class CommandParser:
         self.check_verb(cls.verb)
         if not cls.is_implemented(self._state.hooks):
             raise BadCommandError(replies.NOT_IMPLEMENTED, verb=cls.verb)
-        entry = cls, self._offer.params.get(cls, {}), self._grammar.checks.get(cls, ())
+        decode = cls.decoder(self._state.strictness)
+        entry = cls, decode, self._offer.params.get(cls, {}), self._grammar.checks.get(cls, ())
         return self._parse(entry, argument, new=True)
 
     def _parse(self, entry: Entry, argument: str, *, new: bool = False) -> Command:
-        cls, params, checks = entry
+        cls, decode, params, checks = entry
         try:
-            command = cls.decode(argument, params)
+            command = decode(argument, params)
             if new or type(command) is not cls:  # a verb may have several classes, as BDAT has
                 self.check_sequence(type(command))
                 phase, cacheable = self._dialogue.phase, type(command) is cls and self._grammar.caches_verbs
@@ -150,13 +152,19 @@ class CommandParser:
             known = self._grammar.verbs.get(verb)
             if known is None:
                 raise refuse_line(replies.BAD_UTF8, line) from None
-            raise BadCommandError(replies.BAD_CHARACTER, verb=verb, close=known.counted) from None
-        verb, _, argument = syntax.normalize_space(text).partition(" ")
+            if not (self._state.strictness.non_ascii_hello_name and issubclass(known, Hello)):
+                raise BadCommandError(replies.BAD_CHARACTER, verb=verb, close=known.counted) from None
+            text = line.decode(errors="replace")
+        normalized = syntax.normalize_space(text)
+        verb, _, argument = normalized.partition(" ")
         cls = self._grammar.verbs.get(verb) or self._grammar.verbs.get(verb.upper() if verb.isascii() else "")
         if cls is not None:
             if not argument.isprintable() and syntax.CONTROL.search(argument):
                 # A BDAT whose size cannot be read is followed by an unknown number of octets: close.
                 raise BadCommandError(replies.BAD_CHARACTER, verb=cls.verb, close=cls.counted)
+            # White space at the end of a line is tolerated in every mode (RFC 5321 4.1.1).
+            if normalized != text.rstrip(" \t") and not self._state.strictness.extra_space:
+                raise BadCommandError(replies.EXTRA_SPACE, verb=cls.verb, close=cls.counted)
             return cls, argument
         if not verb:
             raise refuse_line(replies.EMPTY_LINE, line)
@@ -190,7 +198,7 @@ class CommandParser:
     def check_sequence(self, cls: type[Command]) -> None:
         """Raise BadCommandError if the command is not allowed in this phase (RFC 5321 4.1.4)."""
         verb, state, phase = cls.verb, self._state, self._dialogue.phase
-        if not state.extended and verb not in VERBS:
+        if not (state.extended or verb in VERBS or (state.hello and state.strictness.extensions_after_helo)):
             # RFC 5321 2.2.1: after HELO, extensions must not be used.
             raise _bad_sequence(verb, "send EHLO first")
         if self._dialogue.allows(cls):

@@ -9,7 +9,7 @@ the greeting is the reply to the first, the final reply to a message is the repl
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import ClassVar, Self, TypeVar
 
 from attrs import evolve, field, frozen
@@ -18,6 +18,10 @@ from . import replies, syntax
 from .errors import BadCommandError
 from .params import NO_PARAMS, KnownParams, Params, parse_params
 from .replies import Reply
+from .strictness import NORMAL, Strictness
+
+#: Parses the argument of a command, as `Command.decode` does.
+Decoder = Callable[[str, KnownParams], "Command"]
 
 #: The reply codes that are allowed for every command (RFC 5321 4.3.2). 530 is from RFC 4954 6 and RFC 3207 4. RFC 5321
 #: lists 451 for some commands only; a server needs it for a local error in any of them.
@@ -87,6 +91,11 @@ class Command:
             raise BadCommandError(Reply(501, f"{cls.verb} takes no argument", "5.5.4"))
         return cls()
 
+    @classmethod
+    def decoder(cls, strictness: Strictness) -> Decoder:
+        """Return the function that parses the argument in this mode: ``decode`` for commands that have no modes."""
+        return cls.decode
+
 
 @frozen
 class CountedCommand(Command):
@@ -117,7 +126,8 @@ class Connect(Command):
 class Hello(Command):
     """HELO or EHLO (RFC 5321 4.1.1.1).
 
-    ``domain`` is the client's domain or address literal, as sent. Further text on the line is ignored.
+    ``domain`` is the client's domain or address literal, as sent. Further text on the line is ignored. A lenient server
+    also accepts HELO without a name, or with one that is not ASCII; see `Strictness`.
     """
 
     domain: str
@@ -134,14 +144,27 @@ class Hello(Command):
     @classmethod
     def decode(cls, argument: str, known_params: KnownParams) -> Self:
         """Parse the argument. Raises `BadCommandError` if it is not valid."""
-        words = argument.split(" ")
-        if not words[0]:
+        return cls._decode(NORMAL, argument, known_params)
+
+    @classmethod
+    def decoder(cls, strictness: Strictness) -> Decoder:
+        """Return the function that parses the argument in this mode."""
+        return functools.partial(cls._decode, strictness)
+
+    @classmethod
+    def _decode(cls, strictness: Strictness, argument: str, known_params: KnownParams) -> Self:
+        name, _, rest = argument.partition(" ")
+        if not name and not strictness.missing_hello_name:
             raise BadCommandError(Reply(501, f"Domain or address literal missing, syntax: {cls.usage}", "5.5.4"))
-        if not words[0].isascii():  # RFC 6531 3.7.1: only A-labels are allowed here
-            raise BadCommandError(Reply(501, "Domain must be ASCII; use A-labels (xn--)", "5.5.4"))
-        # The domain is not validated: RFC 5321 4.1.4 forbids refusing mail because the verification failed, and
-        # clients in the field send all kinds of names. A hook may be stricter.
-        return cls(words[0])
+        if not name.isascii():  # RFC 6531 3.7.1: only A-labels are allowed here
+            if not strictness.non_ascii_hello_name:
+                raise BadCommandError(Reply(501, "Domain must be ASCII; use A-labels (xn--)", "5.5.4"))
+            name = syntax.parse_domain(name.rstrip(syntax.DOTS)) or ""
+        # The name is not verified: RFC 5321 4.1.4 forbids refusing mail because that failed, and clients in the field
+        # send all kinds of names. A hook may be stricter.
+        if not strictness.invalid_hello_name and (rest or (name and not syntax.is_hello_name(name))):
+            raise BadCommandError(Reply(501, f"Not a domain or an address literal, syntax: {cls.usage}", "5.5.4"))
+        return cls(name)
 
 
 class Ehlo(Hello):
@@ -184,8 +207,12 @@ class Mail(Command):
     @classmethod
     def decode(cls, argument: str, known_params: KnownParams) -> Mail:
         """Parse the argument. Raises `BadCommandError` if it is not valid."""
-        cached = _plain_mail(argument) if argument.endswith(">") else None
-        return cached or _decode_path(cls, argument, known_params)
+        return path_decoders(NORMAL)[0](argument, known_params)
+
+    @classmethod
+    def decoder(cls, strictness: Strictness) -> Decoder:
+        """Return the function that parses the argument in this mode."""
+        return path_decoders(strictness)[0]
 
 
 @frozen
@@ -209,49 +236,65 @@ class Rcpt(Command):
     @classmethod
     def decode(cls, argument: str, known_params: KnownParams) -> Rcpt:
         """Parse the argument. Raises `BadCommandError` if it is not valid."""
-        cached = _plain_rcpt(argument) if argument.endswith(">") else None
-        return cached or _decode_path(cls, argument, known_params)
+        return path_decoders(NORMAL)[1](argument, known_params)
+
+    @classmethod
+    def decoder(cls, strictness: Strictness) -> Decoder:
+        """Return the function that parses the argument in this mode."""
+        return path_decoders(strictness)[1]
 
 
-# MAIL and RCPT without parameters depend on nothing but their argument, so the parsed commands are cached and shared by
-# all sessions: clients send from and to the same few addresses again and again. With parameters, the result depends on
-# which extensions are offered in the session, and only the path is cached (`syntax.parse_path`). An argument that ends
-# in ">" usually has no parameters.
+# MAIL and RCPT without parameters depend on nothing but their argument and the mode, so the parsed commands are cached
+# and shared by all sessions: clients send from and to the same few addresses again and again. Each mode has caches of
+# its own, because what one server repairs another one must refuse. With parameters, the result depends on which
+# extensions are offered in the session, and only the path is cached (`syntax.parse_path`, which repairs nothing). An
+# argument that ends in ">" usually has no parameters.
 
 PathCommand = TypeVar("PathCommand", Mail, Rcpt)
 
 
-def _decode_path(cls: type[PathCommand], argument: str, known_params: KnownParams) -> PathCommand:
-    path, params = _split_path(cls, argument)
-    return cls(path, parse_params(params, known_params) if params else NO_PARAMS)
+@functools.lru_cache(maxsize=8)
+def path_decoders(
+    strictness: Strictness,
+) -> tuple[Callable[[str, KnownParams], Mail], Callable[[str, KnownParams], Rcpt]]:
+    """Return the functions that parse the arguments of MAIL and of RCPT in this mode."""
+    return _make_decoder(Mail, strictness), _make_decoder(Rcpt, strictness)
 
 
-def _without_params(cls: type[PathCommand], argument: str) -> PathCommand | None:
-    path, params = _split_path(cls, argument)
-    return None if params else cls(path)
+def _make_decoder(cls: type[PathCommand], strictness: Strictness) -> Callable[[str, KnownParams], PathCommand]:
+    @functools.lru_cache(maxsize=1024)
+    def without_params(argument: str) -> PathCommand | None:
+        """Return the command, or None if it has parameters."""
+        path, params = _split_path(cls, argument, strictness)
+        return None if params else cls(path)
+
+    def decode(argument: str, known_params: KnownParams) -> PathCommand:
+        cached = without_params(argument) if argument.endswith(">") else None
+        if cached is not None:
+            return cached
+        path, params = _split_path(cls, argument, strictness)
+        return cls(path, parse_params(params, known_params) if params else NO_PARAMS)
+
+    return decode
 
 
-@functools.lru_cache(maxsize=1024)
-def _plain_mail(argument: str) -> Mail | None:
-    """Return the MAIL command, or None if it has parameters."""
-    return _without_params(Mail, argument)
-
-
-@functools.lru_cache(maxsize=1024)
-def _plain_rcpt(argument: str) -> Rcpt | None:
-    """Return the RCPT command, or None if it has parameters."""
-    return _without_params(Rcpt, argument)
-
-
-def _split_path(cls: type[Mail | Rcpt], argument: str) -> tuple[syntax.Path, str]:
+def _split_path(cls: type[Mail | Rcpt], argument: str, strictness: Strictness) -> tuple[syntax.Path, str]:
     """Return the path of a MAIL or RCPT and the text of its parameters."""
     parts = syntax.parse_argument(argument)
     word, status = ("FROM", "5.1.7") if cls is Mail else ("TO", "5.1.3")
     if parts is None or parts[0] != word:
         raise BadCommandError(Reply(501, f"Syntax: {cls.usage}", "5.5.4"))
     _, sent, path, params = parts
+    if not strictness.spaces_at_colon and not argument[len(word) :].startswith(f":{sent}"):
+        # RFC 5321 3.3: "no space between the colon and the reverse-path"
+        raise BadCommandError(Reply(501, f"No space allowed at the colon, syntax: {cls.usage}", "5.5.4"))
+    if path is None or (cls is Mail and path.local and path.domain is None):
+        # Only the recipient <Postmaster> has no domain (RFC 5321 4.1.1.3); the sender gets one if that is possible.
+        path = strictness.repair_path(sent) or path
     if path is None:
         raise BadCommandError(Reply(501, f"Malformed address: {sent!a}", status))
+    if not path.bracketed and not strictness.missing_brackets:
+        raise BadCommandError(Reply(501, f"Angle brackets missing, syntax: {cls.usage}", "5.5.4"))
     if path.is_null and cls is Rcpt:  # RFC 5321 4.1.2: only a reverse-path can be null
         raise BadCommandError(Reply(501, "Null recipient <> is not allowed", "5.1.3"))
     return path, params

@@ -49,6 +49,7 @@ from .grammar import Grammar
 from .limits import Limits
 from .replies import Reply
 from .session_state import SessionState
+from .strictness import NORMAL, Strictness
 from .syntax import normalize_space
 
 # What is being read
@@ -153,6 +154,7 @@ class ServerProtocol:
         extensions: Iterable[Extension] | Grammar = STANDARD,
         limits: Limits | None = None,
         newlines: Newlines = "reject",
+        strictness: Strictness = NORMAL,
     ) -> None:
         """``name`` is the server's name and ``size`` the largest message in octets, 0 for no limit.
 
@@ -161,13 +163,14 @@ class ServerProtocol:
         the others are hooks of commands, such as "expn" (`Command.hook`).
 
         ``newlines`` is the treatment of a bare CR or LF in a message: refuse the message ("reject"), make it CRLF
-        ("normalize") or keep it ("preserve"). Raises ValueError for extensions that cannot be combined.
+        ("normalize") or keep it ("preserve"). ``strictness`` has the deviations from the grammar that are accepted:
+        `STRICT`, `NORMAL` or `lenient_mode` of a domain. Raises ValueError for extensions that cannot be combined.
         """
         self.limits: Limits = limits or Limits()
         self.grammar: Grammar = (
             extensions if isinstance(extensions, Grammar) else Grammar(extensions, line=self.limits.line)
         )
-        self.state: SessionState = SessionState(name, size, tls, frozenset(hooks))
+        self.state: SessionState = SessionState(name, size, tls, frozenset(hooks), strictness)
         self.dialogue: Dialogue = Dialogue(self.grammar.table)
         #: The command, or the refusal of one, that must be answered; None if there is none.
         self.pending: Command | BadCommandError | None = Connect()

@@ -9,6 +9,7 @@ from attrs import define, field
 from .commands import Command, Hello, Mail, Rcpt
 from .dialogue import GREETED, READY
 from .replies import Reply
+from .strictness import NORMAL, Strictness
 
 #: The phases without a mail transaction.
 NO_TRANSACTION = frozenset({GREETED, READY})
@@ -20,6 +21,7 @@ class SessionState:
 
     ``name`` is the server's name and ``size`` its largest message in octets (0: no limit). ``tls`` is true if the
     server can start TLS, and ``hooks`` are the names of the hooks that the application implements, such as "auth".
+    ``strictness`` has the deviations from the grammar that the server accepts.
 
     The other members change during the session. ``secure`` is true inside TLS, ``user`` is the authenticated user,
     ``hello`` the last accepted HELO or EHLO and ``offered`` the keywords in the reply to it. ``mail`` and ``rcpts`` are
@@ -31,6 +33,7 @@ class SessionState:
     size: int = 0
     tls: bool = False
     hooks: frozenset[str] = frozenset()
+    strictness: Strictness = NORMAL
 
     # The session.
     secure: bool = False
@@ -50,8 +53,8 @@ class SessionState:
 
     @property
     def offer_key(self) -> tuple[object, ...]:
-        """All values that decide what the reply to EHLO offers and which verbs are allowed."""
-        settings = (self.name, self.size, self.tls, self.hooks)
+        """All values that decide what the reply to EHLO offers, which verbs are allowed, and how they are parsed."""
+        settings = (self.name, self.size, self.tls, self.hooks, self.strictness)
         return (*settings, self.secure, self.user is None, self.extended)
 
     def clear_transaction(self) -> None:

@@ -23,7 +23,8 @@ from .limits import LOCAL_PART_OCTETS, PATH_OCTETS
 #
 # Where real mail deviates from the grammar and the meaning is clear, the expressions accept it, as most servers do:
 # dots at odd places of a local part (".a", "a..b", "a."), underscores in domains, spaces around the colon of MAIL and
-# RCPT, and paths without brackets.
+# RCPT, and paths without brackets. `Strictness` decides which of the latter a server refuses, and which further
+# deviations it accepts.
 
 #: DEL and the C1 control characters.
 C1: Final = r"\x7f-\x9f"
@@ -46,6 +47,15 @@ ARGUMENT = re.compile(
     re.VERBOSE,
 )
 PATH = re.compile(rf"(?:{SOURCE_ROUTE})?(?P<mailbox>{MAILBOX})")
+#: The characters that UTS 46 takes for the dot between labels.
+DOTS: Final = ".\u3002\uff0e\uff61"
+#: A path as devices send it: without a domain ("user", "user@"), or with a dot after it.
+INCOMPLETE_MAILBOX = re.compile(
+    rf"(?:{SOURCE_ROUTE})?(?P<local>{ATOM}|{QUOTED})(?:@(?:(?P<domain>{DOMAIN})[{DOTS}])?)?"
+)
+#: A domain exactly as RFC 5321 4.1.2 defines it, in ASCII.
+STRICT_DOMAIN = re.compile(r"[A-Za-z0-9]+(?:-+[A-Za-z0-9]+)*(?:\.[A-Za-z0-9]+(?:-+[A-Za-z0-9]+)*)*")
+DOMAIN_OR_LITERAL = re.compile(rf"{DOMAIN}|{ADDRESS_LITERAL}")
 PARAMETER = re.compile(rf"(?P<keyword>[A-Za-z0-9][A-Za-z0-9-]*)(?:=(?P<value>[^\0-\x20={C1}]+))?")
 #: Characters that no command contains: controls, and U+2028 and U+2029, which some readers of log files take for line
 #: breaks.
@@ -79,12 +89,16 @@ class Path:
     ``raw`` is the mailbox as it was sent, "" for the null reverse-path. ``local`` is the local part with its case (RFC
     5321 2.4) and its quotes. ``domain`` is in lower case with A-labels, "[…]" for an address literal, and None for
     ``<Postmaster>`` without a domain and for ``<>``. ``bracketed`` is false if the brackets were missing.
+
+    If a lenient server has repaired the mailbox (`Strictness`), ``raw`` is the repaired one, and ``sent`` what the
+    client sent, with its source route. ``sent`` is None for all others, and is not compared.
     """
 
     raw: str
     local: str
     domain: str | None
     bracketed: bool = True
+    sent: str | None = field(default=None, eq=False)
     #: ASCII and within the lengths of RFC 5321 4.5.3.1, so that no further check is needed.
     # It is computed once, because `parse_path` returns the same object for an address again and again.
     is_ordinary: bool = field(init=False, eq=False, repr=False)
@@ -166,10 +180,15 @@ def parse_argument(argument: str) -> tuple[str, str, Path | None, str] | None:
     return word.upper(), path, parse_path(path), params or ""
 
 
+def parse_domain(text: str) -> str | None:
+    """Return `normalize_domain` of a domain or an address literal, or None if ``text`` is neither."""
+    return normalize_domain(text) if DOMAIN_OR_LITERAL.fullmatch(text) else None
+
+
 def normalize_domain(text: str) -> str | None:
     """Return a domain in lower case with A-labels (RFC 5890). An address literal is only checked.
 
-    Return None if ``text`` is neither.
+    ``text`` has the form of one of them. Return None if it is not valid.
     """
     if text.startswith("["):
         return text if is_address_literal(text) else None
@@ -182,6 +201,13 @@ def normalize_domain(text: str) -> str | None:
     except idna.IDNAError:
         return None
     return None if domain.endswith(".") else domain  # as `DOMAIN`, but after U+3002 and the like became dots
+
+
+def is_hello_name(text: str) -> bool:
+    """Return whether ``text`` is a name that HELO and EHLO may have (RFC 5321 4.1.1.1)."""
+    if text.startswith("["):
+        return text.endswith("]") and is_address_literal(text)
+    return STRICT_DOMAIN.fullmatch(text) is not None
 
 
 def is_address_literal(text: str) -> bool:

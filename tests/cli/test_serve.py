@@ -13,6 +13,7 @@ import sqlite3
 import ssl
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -222,6 +223,76 @@ async def test_accept(tmp_path: Path) -> None:
             await program.out.wait_for(f'to=<{re.escape(path)}> .*reply="550 5\\.7\\.1 ')
 
 
+async def test_accept_all_domains(tmp_path: Path) -> None:
+    """With ``*`` no recipient is refused, whatever other domains are listed, and on all interfaces."""
+    for options in (["--host=*"], ["--accept=example.org", "--accept=.example.com"]):
+        async with serving(*options, "--accept", "*", cwd=tmp_path) as program:
+            await program.send(ME, [YOU, "a@b.test", "c@[192.0.2.1]"], MESSAGE)
+            await program.out.wait_for(r"to=<you@example\.org>,<a@b\.test>,<c@\[192\.0\.2\.1\]> ")
+            program.signal(signal.SIGTERM)
+            (warning,) = (await program.err.read_rest()).splitlines()
+        assert warning.endswith(" warning: --accept '*': mail for every domain is accepted; for development only")
+
+
+# --- lenient and strict -----------------------------------------------------------------------------------------------
+
+
+def send_as_device(client: smtplib.SMTP) -> None:
+    assert client.docmd("HELO")[0] == 250
+    assert client.docmd("MAIL FROM:<scanner>")[0] == 250
+    assert client.docmd("RCPT TO:<you@example.org.>")[0] == 250
+    assert client.docmd("RCPT TO:<office>")[0] == 250
+    assert client.data(MESSAGE)[0] == 250
+
+
+@pytest.mark.parametrize(
+    ("options", "domain"),
+    [(["--lenient=example.org"], "example.org"), (["--lenient", "--name", "Mx.Test"], "mx.test")],
+)
+async def test_lenient(options: Sequence[str], domain: str, tmp_path: Path) -> None:
+    async with serving(*options, cwd=tmp_path) as program:
+        await program.client(send_as_device)
+        await program.out.wait_for(f" helo=- .* from=<scanner@{domain}> to=<{YOU}>,<office@{domain}> ")
+
+    (file,) = delivered(tmp_path / "Maildir")
+    stored = read(file)
+    assert (stored.sender, stored.recipients) == (f"scanner@{domain}", (YOU, f"office@{domain}"))
+
+
+@pytest.mark.slow
+async def test_recipients_without_a_domain_are_at_the_default_domain(tmp_path: Path) -> None:
+    def dialogue(client: smtplib.SMTP) -> list[int]:
+        client.docmd("EHLO")
+        client.docmd("MAIL FROM:<>")
+        return [client.docmd(f"RCPT TO:<{path}>")[0] for path in ("you", "you@", "Postmaster", "you@example.net")]
+
+    for domain, codes in (("example.org", [250, 250, 250, 550]), ("example.net", [550, 550, 250, 550])):
+        async with serving("--lenient", domain, "--accept", "example.org", cwd=tmp_path) as program:
+            assert await program.client(dialogue) == codes
+
+
+@pytest.mark.slow
+async def test_strict(tmp_path: Path) -> None:
+    lines = [
+        "MAIL FROM:me@example.net",
+        "MAIL FROM: <me@example.net>",
+        "MAIL  FROM:<me@example.net>",
+        "EHLO my_host",
+        "HELO",
+    ]
+
+    def dialogue(client: smtplib.SMTP) -> list[int]:
+        client.ehlo()
+        found = [client.docmd(line)[0] for line in lines]
+        client.sendmail(ME, [YOU], MESSAGE)
+        return found
+
+    async with serving("--strict", cwd=tmp_path) as program:
+        assert await program.client(dialogue) == [501] * 5
+    async with serving(cwd=tmp_path) as program:
+        assert await program.client(dialogue) == [250, 503, 503, 250, 501]
+
+
 # --- TLS and logins ---------------------------------------------------------------------------------------------------
 
 
@@ -314,6 +385,41 @@ async def test_certificate_stays_in_use_when_the_new_one_is_invalid(tmp_path: Pa
         assert f"error: SIGHUP: the key in {certificates.key} does not match the certificate in" in line
         assert await program.client(certificates.received) == before
     assert program.err.text == line
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_any_login_is_accepted(tls: bool, tmp_path: Path, certificates: Certificates) -> None:
+    """Also without TLS, by each mechanism that sends the password or token; a login is not required."""
+    exchanges = [
+        ["AUTH PLAIN AGZyZWQAc2VjcmV0"],
+        ["AUTH PLAIN", "AGZyZWQAeA=="],
+        ["AUTH PLAIN YWRtaW4AZnJlZAB4"],  # fred for the other user "admin"
+        ["AUTH LOGIN", "d2lsbWE=", "w7w="],
+        ["AUTH XOAUTH2 dXNlcj1mcmVkAWF1dGg9QmVhcmVyIHRva2VuAQE="],
+        ["AUTH OAUTHBEARER bixhPWZyZWQsAWF1dGg9QmVhcmVyIHRva2VuAQE="],
+    ]
+
+    def dialogue(client: smtplib.SMTP, exchange: Sequence[str]) -> None:
+        if tls:
+            client.starttls(context=client_context(certificates.pem))
+        client.ehlo()
+        assert set(client.esmtp_features["auth"].split()) == {"PLAIN", "LOGIN", "OAUTHBEARER", "XOAUTH2"}
+        for line in exchange:
+            code, _ = client.docmd(line)
+            assert code == (235 if line is exchange[-1] else 334)
+        client.sendmail(ME, [YOU], MESSAGE)
+
+    options = certificates.options if tls else []
+    async with serving(*options, "--auth-accept-any", cwd=tmp_path) as program:
+        for exchange in ([], *exchanges):
+            await program.client(partial(dialogue, exchange=exchange))
+        await program.out.wait_for(r"user=wilma ")
+        program.signal(signal.SIGTERM)
+        (warning,) = (await program.err.read_rest()).splitlines()
+    assert warning.endswith(
+        " warning: --auth-accept-any: any password is accepted, also without TLS; for development only"
+    )
+    assert len(delivered(tmp_path / "Maildir")) == len(exchanges) + 1
 
 
 @pytest.mark.slow
@@ -478,7 +584,8 @@ INVALID_OPTIONS = [
     ("--store Maildir", "argument --store: must be maildir:PATH or sqlite:PATH, got 'Maildir'" + SEE),
     ("--store sqlite:", "argument --store: must be maildir:PATH or sqlite:PATH, got 'sqlite:'" + SEE),
     ("--accept me@example.org", "argument --accept: invalid domain: 'me@example.org'" + SEE),
-    ("--accept *", "argument --accept: invalid domain: '*'" + SEE),
+    ("--accept *.example.org", "argument --accept: invalid domain: '*.example.org'" + SEE),
+    ("--accept .*", "argument --accept: invalid domain: '.*'" + SEE),
     ("--accept ..example.org", "argument --accept: invalid domain: '..example.org'" + SEE),
     ("--accept [example.org]", "argument --accept: invalid domain: '[example.org]'" + SEE),
     ("--host 0.0.0.0", "--host 0.0.0.0 is not a loopback address: add --accept DOMAIN"),
@@ -496,6 +603,11 @@ INVALID_OPTIONS = [
     ("--tls-cert cert.pem --tls-key rsa", "the key in rsa does not match the certificate in cert.pem"),
     ("--auth-file accounts", "--auth-file requires --tls-cert and --tls-key: passwords are accepted over TLS only"),
     ("--auth-optional", "--auth-optional requires --auth-file"),
+    ("TLS --auth-file accounts --auth-accept-any", "--auth-accept-any cannot be combined with --auth-file"),
+    ("--auth-accept-any --auth-optional", "--auth-optional requires --auth-file"),
+    ("--lenient --strict", "argument --strict: not allowed with argument --lenient" + SEE),
+    ("--lenient=a@b", "--lenient needs a domain or an address literal as default domain, got 'a@b'"),
+    ("--lenient --name x@y", "--lenient needs a domain or an address literal as default domain, got 'x@y'"),
     ("TLS --auth-file none", "cannot use none: No such file or directory"),
     ("TLS --auth-file accounts", "cannot use accounts: line 2: expected user:password or user:hash"),
     ("--workers some", "argument --workers: must be a number from 0 to 256, got 'some'" + SEE),

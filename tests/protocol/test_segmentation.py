@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 from typing import Any
@@ -13,6 +14,8 @@ from smtp_trio.protocol import (
     CONNECTION_LOST,
     FAULT,
     NEED_DATA,
+    NORMAL,
+    STRICT,
     BadCommandError,
     Command,
     CountedCommand,
@@ -20,6 +23,8 @@ from smtp_trio.protocol import (
     Limits,
     Reply,
     ServerProtocol,
+    Strictness,
+    lenient_mode,
 )
 from smtp_trio.protocol.command_parser import CommandParser
 from smtp_trio.protocol.extensions import Auth, BinaryMime, standard
@@ -36,12 +41,15 @@ SETTINGS: dict[str, Any] = {
     "extensions": standard(Auth(cleartext=True), BinaryMime()),
 }
 
+MODES = [NORMAL, STRICT, lenient_mode("default.test")]
+
 # --- generated streams ----------------------------------------------------------------------------------------------
 
 LINES = [
     "EHLO x", "EHLO x", "EHLO x", "HELO x", "EHLO", "MAIL FROM:<a@b>", "MAIL FROM:<a@b>", "MAIL FROM:<a@b> SIZE=50 BODY=8BITMIME",
     "MAIL FROM:<a@b> BODY=BINARYMIME", "MAIL FROM:<\u00e9@b> SMTPUTF8", "MAIL FROM:<no@b>", "MAIL FROM:<a@b> SIZE=61",
-    "MAIL FROM:<a",
+    "MAIL FROM:<a", "MAIL FROM:<a>", "MAIL FROM: <a@b>", "RCPT TO:<c>", "RCPT TO:<c@d.>", "RCPT TO:c@d", "RCPT  TO:<c@d>",
+    "EHLO \u00e9", "EHLO a_b", "HELO  x",
     "RCPT TO:<c@d>", "RCPT TO:<c@d>", "RCPT TO:<c@d>", "RCPT TO:<no@d>", "RCPT TO:<later@d>", "RCPT TO:<>", "RCPT TO:<\u00e9@d>",
     "RSET", "NOOP", "NOOP x", "VRFY a", "EXPN b", "HELP", "HELP x", "FOO", "", " ", "SEND x", "STARTTLS x", "DATA", ".", "..",
     "AUTH PLAIN AGZyZWQAc2VjcmV0", "AUTH PLAIN AGZyZWQAbm8=", "AUTH PLAIN", "AUTH LOGIN", "AUTH FOO", "ZnJlZA==", "c2VjcmV0",
@@ -85,8 +93,8 @@ streams = st.lists(
 ).map(b"".join)
 
 
-def run(octets: bytes, cuts: list[int]) -> ServerDriver:
-    driver = ServerDriver(**SETTINGS).send_in_segments(octets, cuts)
+def run(octets: bytes, cuts: list[int], **settings: Any) -> ServerDriver:
+    driver = ServerDriver(**SETTINGS, **settings).send_in_segments(octets, cuts)
     driver.end_input()
     return driver
 
@@ -116,14 +124,14 @@ def test_stream_octet_by_octet(octets: bytes) -> None:
     check_same_results(run(octets, list(range(1, len(octets)))), run(octets, []))
 
 
-@given(streams)
+@given(streams, st.sampled_from(MODES))
 @pytest.mark.slow
-def test_command_cache_changes_nothing(octets: bytes) -> None:
+def test_command_cache_changes_nothing(octets: bytes, mode: Strictness) -> None:
     """A parser without the cache gives the same results."""
-    short = run(octets, [])
+    short = run(octets, [], strictness=mode)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(CommandParser, "parse_cached", lambda *_: None)
-        long = run(octets, [])
+        long = run(octets, [], strictness=mode)
     assert (long.events, long.output, long.messages) == (short.events, short.output, short.messages)
 
 
@@ -252,7 +260,8 @@ PARTS = (
 def test_random_octets_raise_only_bad_command_error(seed: int) -> None:
     rng = random.Random(seed)
     for _ in range(25):
-        server = RandomServer(rng, newlines=rng.choice(["reject", "normalize", "preserve"]), tls=rng.random() < 0.5)
+        newlines, mode = rng.choice(["reject", "normalize", "preserve"]), rng.choice(MODES)
+        server = RandomServer(rng, newlines=newlines, strictness=mode, tls=rng.random() < 0.5)
         for _ in range(rng.randrange(20)):
             octets = (
                 rng.randbytes(rng.randrange(1, 80))
@@ -279,8 +288,8 @@ def test_generated_octets_raise_only_bad_command_error(segments: list[bytes], se
 
 @given(st.one_of(st.binary(), st.text().map(str.encode)))
 def test_any_argument_of_any_verb(argument: bytes) -> None:
-    for verb in ServerDriver(**SETTINGS).protocol.grammar.verbs:
-        server = RandomServer(random.Random(0))
+    for verb, mode in itertools.product(ServerDriver(**SETTINGS).protocol.grammar.verbs, MODES):
+        server = RandomServer(random.Random(0), strictness=mode)
         server.feed(b"EHLO x\r\n" + verb.encode() + b" " + argument + b"\r\n")
 
 
@@ -321,8 +330,16 @@ def test_parsing_takes_linear_time(argument: bytes) -> None:
     """Two hundred lines of maximum length that make ambiguous expressions backtrack."""
     lines = [
         verb + argument
-        for verb in (b"MAIL FROM:", b"MAIL FROM:<", b"RCPT TO:<@", b"MAIL FROM:<a@b> X=", b"EHLO ", b"AUTH ")
+        for verb in (
+            b"MAIL FROM:",
+            b"MAIL FROM:<",
+            b"RCPT TO:<@",
+            b"RCPT TO:x@",
+            b"MAIL FROM:<a@b> X=",
+            b"EHLO ",
+            b"AUTH ",
+        )
     ]
-    for _ in range(35):
-        server = RandomServer(random.Random(0), limits=Limits(errors=99))
+    for mode in itertools.islice(itertools.cycle(MODES), 36):
+        server = RandomServer(random.Random(0), limits=Limits(errors=99), strictness=mode)
         server.feed(b"EHLO x\r\n" + b"".join(line[:2040] + b"\r\n" for line in lines))

@@ -46,6 +46,8 @@ class ServerSettings(TypedDict, total=False):
     extensions: Iterable[Extension]
     limits: Limits
     newlines: Newlines
+    lenient: bool | str
+    strict: bool
     now: Callable[[], datetime]
     token: Callable[[int], bytes]
 
