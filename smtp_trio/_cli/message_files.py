@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import sys
@@ -15,7 +16,7 @@ from attrs import field, frozen
 
 from .._client.addresses import BCC, envelope
 from ..protocol.dot_stuffing import normalize_newlines
-from ..protocol.header import header_end
+from ..protocol.header import header_end, message_start
 from .options import UsageError, describe_error
 
 STDIN = "-"
@@ -26,19 +27,24 @@ FIELD = re.compile(rb"[!-9;-~]+[ \t]*:")
 
 @frozen
 class MessageFile:
-    """A message to send and its envelope. ``name`` is the path of its file, or ``-`` for standard input."""
+    """A message to send and its envelope. ``name`` is the path of its file, or ``-`` for standard input.
+
+    ``note`` tells what in the file is not a part of the message and so is not sent; it is "" in most cases.
+    """
 
     name: str
     sender: str
     recipients: Sequence[str]
+    note: str = ""
     _octets: bytes | None = field(default=None, repr=False)
 
     def read(self) -> bytes:
-        """Return the message with CRLF line ends and without Bcc fields.
+        """Return the message with CRLF line ends and without Bcc fields, and without what precedes its header.
 
         Raises OSError when the file cannot be read any more.
         """
         octets = normalize_newlines(Path(self.name).read_bytes() if self._octets is None else self._octets)
+        octets = octets[message_start(octets) :]
         end = header_end(octets)
         return BCC.sub(b"", octets[:end]) + octets[end:]
 
@@ -74,14 +80,24 @@ def find_message(name: str, sender: str | None, recipients: Sequence[str] | None
         header = read_header(name) if octets is None else octets
     except OSError as error:
         raise UsageError(f"cannot read {name}: {describe_error(error)}") from None
+    header = normalize_newlines(header)
+    start = message_start(header)
+    preface, header = header[:start], header[start:]
     if not FIELD.match(header):
         raise UsageError(f"{name} is not a message: it does not begin with a header field such as From: or Subject:")
-    header = normalize_newlines(header)
     message = BytesHeaderParser(policy=policy.SMTP).parsebytes(header[: header_end(header)])
     try:
-        return MessageFile(name, *envelope(message, sender, recipients), octets)
+        return MessageFile(name, *envelope(message, sender, recipients), preface_note(preface), octets)
     except ValueError as error:
         raise UsageError(f"{name}: {error}; use --from and --to") from None
+
+
+def preface_note(preface: bytes) -> str:
+    """Return what is said about octets before the header of a message, or "" if there are none."""
+    line = preface.removeprefix(codecs.BOM_UTF8).decode(errors="replace").strip()
+    parts = ["the byte order mark"] if preface.startswith(codecs.BOM_UTF8) else []
+    parts += [f"the line {line!r}"] if line else []
+    return f"{' and '.join(parts)} before the header is not sent" if parts else ""
 
 
 def expand(operand: str) -> Iterator[str]:

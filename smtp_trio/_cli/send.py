@@ -235,6 +235,8 @@ class Sender:
         try:
             for number, message in enumerate(messages, 1):
                 if server_error is None:
+                    if message.note:
+                        self.report.note(f"{message.name}: {message.note}")
                     server_error = await self._send(message, f"{number} of {len(messages)}  {message.name}")
                 if server_error is not None:
                     self.report.not_sent(message, server_error)

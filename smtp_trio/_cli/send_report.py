@@ -134,6 +134,11 @@ class SendReport:
         self.clear_progress()
         print(f"smtp-trio: error: {clean(text)}", file=sys.stderr, flush=True)
 
+    def note(self, text: str) -> None:
+        """Print a note, which has no effect on the exit code."""
+        self.clear_progress()
+        print(f"smtp-trio: note: {clean(text)}", file=sys.stderr, flush=True)
+
     def progress(self, label: str, sent: int, size: int | None) -> None:
         """Show how much of a message was sent, at a terminal and at most once in each ``PROGRESS_INTERVAL``."""
         now = trio.current_time()

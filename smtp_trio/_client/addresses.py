@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email
 import email.message
 import re
 from collections.abc import Iterable, Iterator
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import evolve
 
 from ..protocol import Path
+from ..protocol.header import message_start
 from ..protocol.limits import LOCAL_PART_OCTETS, PATH_OCTETS
 from ..protocol.syntax import CONTROL, parse_path
 from .address_list import split_addresses
@@ -98,6 +100,7 @@ def envelope(
     """
     if sender is not None and recipients is not None:
         return sender, list(recipients)
+    message = without_preface(message)
     if problem := header_damage(message)[0]:
         raise ValueError(problem)
     prefix = _prefix(message)
@@ -124,6 +127,19 @@ async def find_envelope(
     if sender is not None and recipients is not None:
         return sender, recipients
     return await run_for(message, envelope, message, sender, recipients)
+
+
+def without_preface(message: email.message.Message) -> email.message.Message:
+    """Return the message as it would be parsed without a byte order mark or a quoted mbox line before its header.
+
+    The parser of the email package takes the header for text then. An mbox line that is not quoted is no problem for it.
+    """
+    payload = message._payload  # type: ignore[attr-defined]
+    if message.keys() or not isinstance(payload, str):
+        return message
+    octets = payload.encode("utf-8", "surrogateescape")
+    start = message_start(octets)
+    return email.message_from_bytes(octets[start:], policy=message.policy) if start else message
 
 
 def header_damage(message: email.message.Message) -> tuple[str, str]:

@@ -19,7 +19,7 @@ from attrs import field, frozen
 
 from ..protocol import LocalProtocolError
 from ..protocol.dot_stuffing import NewlineNormalizer, normalize_message, normalize_newlines
-from ..protocol.header import is_utf8
+from ..protocol.header import PREFACE_MARKS, is_utf8, message_start
 from .addresses import (
     BCC,
     SURROGATE,
@@ -28,6 +28,7 @@ from .addresses import (
     header_damage,
     repair_address_fields,
     smtp_policy,
+    without_preface,
 )
 from .threads import run_for
 
@@ -37,6 +38,8 @@ Message: TypeAlias = (
     bytes | bytearray | memoryview | email.message.Message | os.PathLike[str] | AsyncIterable[bytes]
 )  # fmt: skip
 
+#: Octets of a file or an iterable that are enough to find a line before its header, which is not a part of the message.
+PREFACE_OCTETS: Final = 1000
 #: Octets of a message that are sent at a time. `ClientTimeouts.block` applies to each piece.
 PIECE: Final = 1 << 16
 
@@ -76,6 +79,9 @@ EMPTY_LINE: Final = re.compile(rb"\n\r?\n")
 # SMTPUTF8 and must be UTF-8. Bytes, files and iterables are never re-encoded, because that would need an interpretation
 # of their content; they are refused with an error that names the alternatives. An email message was parsed by the email
 # package, so `_flatten` can encode what the server does not accept, and that only: a DKIM signature covers the rest.
+#
+# A byte order mark or an mbox line before the header is not a part of the message, and would damage the header of what
+# is sent, so it is left out of messages of all kinds.
 #
 # When a source is inspected:
 #
@@ -122,7 +128,7 @@ class PreparedMessage:
                 yield self.octets[start : start + PIECE]
             return
         lines, header = NewlineNormalizer(), HeaderCheck(None if self._allow_utf8 else UNDECLARED)
-        async with contextlib.aclosing(self._read()) as source:
+        async with contextlib.aclosing(self._read_message()) as source:
             async for data in source:
                 if not self._allow_8bit and not data.isascii():
                     raise LocalProtocolError(NOT_8BIT)
@@ -135,6 +141,21 @@ class PreparedMessage:
         header.end()
         if last := lines.end():
             yield last
+
+    async def _read_message(self) -> AsyncGenerator[bytes, None]:
+        """Yield the octets without a byte order mark or mbox line before the header."""
+        start: bytes | None = b""  # what was read so far, while it may begin with one
+        async with contextlib.aclosing(self._read()) as source:
+            async for data in source:
+                if start is None:
+                    yield data
+                    continue
+                start += data
+                if len(start) >= PREFACE_OCTETS or not _may_be_preface(start):
+                    yield start[message_start(start) :]
+                    start = None
+        if start:
+            yield start[message_start(start) :]
 
     async def _read(self) -> AsyncGenerator[bytes, None]:
         """Yield the octets as the file or the iterable has them."""
@@ -153,6 +174,10 @@ class PreparedMessage:
             # belong to the caller and may be used again.
             if inspect.isasyncgen(iterator):
                 await iterator.aclose()
+
+
+def _may_be_preface(start: bytes) -> bool:
+    return start.startswith(PREFACE_MARKS) or any(mark.startswith(start) for mark in PREFACE_MARKS)
 
 
 def _as_bytes(data: object) -> bytes:
@@ -218,6 +243,7 @@ async def prepare_message(
         return _in_memory(octets, eight_bit=eight_bit, utf8=utf8)
     if isinstance(message, bytes | bytearray | memoryview):
         octets = bytes(message)  # a bytearray may be modified while a thread reads it
+        octets = octets[message_start(octets) :]
         octets = octets if binary else await run_for(octets, normalize_message, octets)
         return _in_memory(octets, eight_bit=eight_bit, utf8=utf8, binary=binary)
     if isinstance(message, os.PathLike):
@@ -243,10 +269,14 @@ async def _prepare_file(
         start = await file.read(PIECE + 1)
     if len(start) <= PIECE:
         return await prepare_message(start, eight_bit=eight_bit, utf8=utf8, binary=binary)
+    skipped = message_start(start)
+    start = start[skipped:]
     header = HeaderCheck(None if utf8 else NOT_UTF8)
     header.feed(start if binary else normalize_newlines(start.rstrip(b"\r")))
     allow_utf8 = smtputf8 or not header.is_ascii
-    message = PreparedMessage(None, status.st_size, None, not header.is_ascii, path, eight_bit, allow_utf8, binary)
+    message = PreparedMessage(
+        None, status.st_size - skipped, None, not header.is_ascii, path, eight_bit, allow_utf8, binary
+    )
     if not eight_bit:
         # An octet above 127 that was found while the message is sent would cost the connection.
         async with contextlib.aclosing(message.pieces()) as pieces:
@@ -282,6 +312,7 @@ ADDRESS_FIELDS: Final = (
 
 def _flatten(message: email.message.Message, *, eight_bit: bool, utf8: bool) -> bytes:
     """Return the message as octets: as they were parsed, except for those that the server does not accept."""
+    message = without_preface(message)
     problem, unread = header_damage(message)
     if BCC.search(normalize_newlines(unread.encode(errors="replace"))):
         raise ValueError(f"a Bcc field would be sent as a part of the body: {problem}")

@@ -1,11 +1,29 @@
-"""The header of a message, as far as SMTP needs it: where it ends."""
+"""The header of a message, as far as SMTP needs it: where it begins and ends."""
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 #: The end of the last header field and the empty line after it (RFC 5322 2.1).
 END_OF_HEADER: Final = b"\r\n\r\n"
+
+#: The octets with which something begins that is not a part of the message: a byte order mark of UTF-8, or the line
+#: before a message in an mbox file (RFC 4155), which some programs quote.
+PREFACE_MARKS: Final = (b"\xef\xbb\xbf", b"From ", b">From ")
+# Only before a header field. Otherwise the line is text of a message without a header. "From :" is a field (RFC 5322 4.5).
+PREFACE: Final = re.compile(rb"(?:\xef\xbb\xbf)?(?:>?From (?![ \t]*:)[^\r\n]*(?:\r+\n|\r|\n))*(?=[!-9;-~]+[ \t]*:)")
+
+
+def message_start(octets: bytes) -> int:
+    """Return the number of octets before the header that are not a part of the message.
+
+    These are a byte order mark, and lines that begin with ``From`` and a space, as in an mbox file.
+    """
+    if not octets.startswith(PREFACE_MARKS):
+        return 0
+    match = PREFACE.match(octets)
+    return 0 if match is None else match.end()
 
 
 def header_end(octets: bytes) -> int:

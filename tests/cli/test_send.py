@@ -138,6 +138,24 @@ async def test_bcc_is_removed_from_an_incomplete_header(tmp_path: Path, text: st
     assert hooks.messages == [sent.replace("\n", "\r\n").encode()]
 
 
+@pytest.mark.parametrize(
+    ("preface", "note"),
+    [
+        (b"\xef\xbb\xbf", "the byte order mark before the header is not sent"),
+        (b"From me@x Sat Nov 28\n", "the line 'From me@x Sat Nov 28' before the header is not sent"),
+        (b"\xef\xbb\xbf>From \xe9\x1b\n", "the byte order mark and the line '>From \ufffd\\x1b' before the header is not sent"),
+    ],
+)  # fmt: skip
+async def test_what_precedes_the_header_is_noted(tmp_path: Path, preface: bytes, note: str) -> None:
+    (tmp_path / "m").write_bytes(preface + MESSAGE)
+    async with recording_server() as (hooks, server):
+        result = await send(server, "m", "-", cwd=tmp_path, stdin=preface + MESSAGE)
+    assert result[0] == 0
+    assert hooks.messages == [MESSAGE] * 2
+    assert hooks.envelopes == [(ME, YOU)] * 2
+    assert result[2].splitlines() == [f"smtp-trio: note: {name}: {note}" for name in ("m", "-")]
+
+
 @pytest.mark.slow
 async def test_from_and_to_override_the_header(tmp_path: Path, mail: Path) -> None:
     async with recording_server() as (hooks, server):

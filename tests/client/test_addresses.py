@@ -165,6 +165,12 @@ async def test_address_that_cannot_be_written() -> None:
         await prepare_message(message, eight_bit=True, utf8=True)
 
 
+@pytest.mark.parametrize("preface", ["\ufeff", "From x y\n", ">From x\n", "\ufeffFrom x\n"])
+def test_envelope_after_a_byte_order_mark_or_an_mbox_line(preface: str) -> None:
+    for message in with_each_policy(f"{preface}From: a@b\r\nTo: c@d\r\nBcc: e@f"):
+        assert envelope(message, None, None) == ("a@b", ["c@d", "e@f"])
+
+
 DAMAGED = [
     ("From: a@b\r\nTo: c@d\r\nhello there\r\nCc: e@f\r\nBcc: g@h\r\n\r\nx\r\n", "'hello there' is not a header field", True),
     ("From: a@b\nTo: c@d\nBcc : g@h\n\nx\n", "'Bcc : g@h' is not", True),

@@ -134,6 +134,44 @@ async def test_8bit_content_needs_extensions(text: bytes, eight_bit: bool, utf8_
         assert await prepare(text, utf8=False) == prepared
 
 
+BOM = b"\xef\xbb\xbf"
+PREFACES = [BOM, b"From a@b Sat Nov 28 07:00:00 2026\n", b">From a@b\r\n", BOM + b"From a@b\n"]
+
+
+@pytest.mark.parametrize("preface", PREFACES)
+async def test_what_precedes_the_header_is_not_sent(preface: bytes, tmp_path: pathlib.Path) -> None:
+    """A byte order mark or an mbox line is not a part of the message."""
+    path = tmp_path / "mail"
+    for size in (1, PIECE):
+        text = b"From: a@b\r\nTo: c@d\r\n\r\nFrom x\r\n" + b"y: z\r\n" * size
+        path.write_bytes(preface + text)
+        prepared = await prepare(path, utf8=False)
+        assert (await read(prepared), prepared.size) == (text, len(text))
+        assert await octets(preface + text, utf8=False) == text
+        assert await octets(preface + text, utf8=False, binary=True) == text
+        for policy in POLICIES:
+            assert await octets(parsed(preface + text, policy), utf8=False) == text
+    for cut in range(len(preface) + 12):
+        source = Source((preface + text)[:cut], (preface + text)[cut:])
+        assert await read(await prepare(source, eight_bit=True, utf8=False)) == text
+    assert await read(await prepare(Source(*[bytes([octet]) for octet in preface + text[:99]]))) == text[:99] + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    "text", [b"From here on\r\nno header\r\n", b"From : a@b\r\nA: b\r\n", b"From", b"", b">", b"From x" * 999 + b"\r\n"]
+)
+async def test_text_that_begins_like_an_mbox_line_is_sent(text: bytes, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "mail").write_bytes(text)
+    for message in (
+        text,
+        tmp_path / "mail",
+        Source(text),
+        Source(text[:3], text[3:]),
+        Source(*[bytes([octet]) for octet in text]),
+    ):
+        assert await read(await prepare(message)) == normalize_message(text)
+
+
 async def test_wrong_type() -> None:
     with pytest.raises(TypeError, match=r"encode it, or use email\.message\.EmailMessage"):
         await prepare("A: b\r\n\r\nc\r\n")
