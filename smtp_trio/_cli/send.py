@@ -28,9 +28,11 @@ from .._client.results import (
     ConnectionLostError,
 )
 from .._client.retry import can_be_sent_again
+from .._instrument import observer
 from ..protocol import LocalProtocolError, NotOfferedError, SMTPError
 from ..protocol.header import header_end, is_utf8
 from ..protocol.sasl import PasswordCredentials
+from .dialogue_printer import print_dialogue
 from .message_files import STDIN, MessageFile, find_messages
 from .options import UsageError, describe_error
 from .send_report import SendReport, error_text
@@ -93,6 +95,8 @@ def add_send(parser: argparse.ArgumentParser) -> None:
         help="host name to send in EHLO (default: the IP address of this end of the connection)")
     add("--timeout", metavar="TIME", type=seconds(10**9),
         help="time to wait for each reply, in seconds or with a unit: 90s, 5m, 1h; 0: no limit (default: those of RFC 5321 4.5.3.2)")
+    add("-v", "--verbose", action="store_true",
+        help="print the dialogue with the server on standard error, without passwords and with the beginning of each message")
     # fmt: on
     parser.set_defaults(run=run_send)
 
@@ -140,7 +144,7 @@ def run_send(options: argparse.Namespace) -> int:
         if given and options.user is None:
             raise UsageError(f"{option} requires --user")
     recipients = list(dict.fromkeys(options.recipients)) if options.recipients else None
-    report = SendReport()
+    report = SendReport(verbose=options.verbose)
     messages = find_messages(options.messages, options.sender, recipients, report.skip)
     if not messages:
         print("smtp-trio: nothing to send", file=sys.stderr)
@@ -205,6 +209,8 @@ async def send_or_interrupt(sender: Sender, messages: Sequence[MessageFile]) -> 
 
     On SIGINT the known outcomes are printed and the connection is closed.
     """
+    if sender.report.verbose:
+        observer.set(print_dialogue)
     with trio.open_signal_receiver(signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
             with trio.CancelScope() as sending:

@@ -56,16 +56,20 @@ def hint(error: SMTPError) -> str:
 
 
 class SendReport:
-    """The output: a line for each recipient on standard output, errors and progress on standard error."""
+    """The output: a line for each recipient on standard output, errors and progress on standard error.
 
-    def __init__(self) -> None:
+    With ``verbose``, the dialogue with the server is printed in place of the progress.
+    """
+
+    def __init__(self, *, verbose: bool = False) -> None:
+        self.verbose: bool = verbose
         #: The statuses that were printed: "accepted", "refused", "deferred", "unknown".
         self.statuses: set[str] = set()
         #: Whether a file in a directory was skipped, because it is not a message that can be sent.
         self.skipped: bool = False
         #: Whether an option was found to be invalid after the start.
         self.usage_error: bool = False
-        self._at_terminal = sys.stderr.isatty()
+        self._shows_progress = sys.stderr.isatty() and not verbose
         self._next_progress = 0.0
         self._progress_shown = False
 
@@ -142,7 +146,7 @@ class SendReport:
     def progress(self, label: str, sent: int, size: int | None) -> None:
         """Show how much of a message was sent, at a terminal and at most once in each ``PROGRESS_INTERVAL``."""
         now = trio.current_time()
-        if not self._at_terminal or not size or now < self._next_progress:
+        if not self._shows_progress or not size or now < self._next_progress:
             return
         self._next_progress, self._progress_shown = now + PROGRESS_INTERVAL, True
         text = f"{clean(label)}  {100 * sent // size} %"
