@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import ipaddress
 from typing import TYPE_CHECKING, Any, Literal
 
 import trio
@@ -33,6 +34,17 @@ class Peer:
         if self.port is None:
             return self.host or self.kind
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def unmap(host: str) -> str:
+    """Return an IP address; the IPv4 address for an IPv4-mapped one (RFC 4291 2.5.5.2).
+
+    On an IPv6 socket the system reports the IPv4 address 192.0.2.1 as ::ffff:192.0.2.1, of either end.
+    """
+    if ":" not in host:
+        return host
+    mapped = ipaddress.IPv6Address(host.partition("%")[0]).ipv4_mapped
+    return host if mapped is None else str(mapped)
 
 
 @frozen

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import trio
 
 from .._client.client import Client
-from .._client.results import Accepted, ConnectionLostError, Outcome, TlsHandshakeError, Unknown
+from .._client.results import Accepted, ConnectionLostError, Outcome, TimedOutError, TlsHandshakeError, Unknown
 from .._server.message_log import clean
-from ..protocol import LocalProtocolError, NotOfferedError, ReplyError, SMTPError
+from ..protocol import Connect, LocalProtocolError, NotOfferedError, RemoteProtocolError, ReplyError, SMTPError
 from ..protocol.extensions.auth import AuthCommand
 from .message_files import MessageFile
 
@@ -49,7 +49,7 @@ def hint(error: SMTPError) -> str:
             return "; check --user and the password"
         case NotOfferedError():
             return "; use --tls implicit for a port that starts with TLS, or --tls never and --allow-cleartext to go without"
-        case ConnectionLostError():
+        case ConnectionLostError() | TimedOutError(command=Connect()) | RemoteProtocolError():
             return "; check --server"
         case _:
             return ""

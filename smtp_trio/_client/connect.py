@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Unpack, cast
 
 import trio
+from attrs import evolve
 
 from .._timeouts import client_timeouts
 from ..protocol import Connect
@@ -17,6 +18,10 @@ from .handshake import tls_mode
 from .message import Message
 from .results import ConnectionLostError, Result, TimedOutError, TlsHandshakeError
 from .transaction import Progress
+
+#: Port 465 expects TLS from the first octet (RFC 8314 3). Without it there is no greeting, and waiting for the whole
+#: timeout would be useless, so the client waits for these seconds at most.
+IMPLICIT_TLS_PORT, GREETING_ON_465 = 465, 10
 
 #: A host name or IP address, or the path of a Unix domain socket.
 Host = str | os.PathLike[str]
@@ -119,8 +124,11 @@ async def _attempt(
     certificate_problem: str | None = None,
 ) -> Client:
     name = settings.get("server_hostname") or (os.fspath(host) if isinstance(host, os.PathLike) else host)
-    limit = client_timeouts(settings.get("timeout")).connect
-    stream = await _open_stream(host, port, settings.get("local_address"), limit)
+    timeouts = client_timeouts(settings.get("timeout"))
+    if port == IMPLICIT_TLS_PORT and settings.get("tls") != "implicit" and not isinstance(host, os.PathLike):
+        timeouts = evolve(timeouts, greeting=min(timeouts.greeting, GREETING_ON_465))
+    settings = {**settings, "timeout": timeouts}
+    stream = await _open_stream(host, port, settings.get("local_address"), timeouts.connect)
     # The other settings are those of the client, which raises TypeError for a name that it does not know.
     own = ("local_address", "server_hostname")
     rest = cast("ClientSettings", {key: value for key, value in settings.items() if key not in own})

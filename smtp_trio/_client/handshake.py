@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 import trio
 
-from .._types import TlsInfo
+from .._types import TlsInfo, unmap
 from ..protocol import (
     Connect,
     Ehlo,
@@ -26,6 +26,7 @@ from ..protocol.extensions.auth import Auth, AuthCommand, AuthResponse
 from ..protocol.extensions.lmtp import Lhlo
 from ..protocol.extensions.starttls import StartTlsCommand
 from ..protocol.limits import COMMAND_LINE_OCTETS
+from ..protocol.reply_parser import InvalidReplyError
 from ..protocol.sasl import (
     MECHANISMS,
     BearerToken,
@@ -71,6 +72,24 @@ def known_mechanisms(names: Iterable[str] | None) -> list[Mechanism]:
     return [MECHANISMS[name] for name in wanted]
 
 
+# A wrong port, or a wrong ``tls``
+#
+# Port 465 expects TLS from the first octet (RFC 8314 3). Without it, client and server wait for each other: for the
+# greeting, and for the ClientHello. With it, and on a port for STARTTLS, the greeting is taken for a TLS record. And some
+# other service may use the port. Each of these is a frequent mistake, and the errors below name it.
+
+#: The first octets by which services that are not SMTP are known.
+OTHER_SERVICES: Final = {"HTTP/": "HTTP", "SSH-": "SSH", "+OK": "POP3", "* ": "IMAP"}
+#: The reasons of OpenSSL, by version, for octets that are not TLS.
+NOT_TLS: Final = frozenset(
+    {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "UNKNOWN_PROTOCOL", "HTTP_REQUEST"}
+)
+NEEDS_IMPLICIT: Final = (
+    '; a server that expects TLS from the first octet, as on port 465, needs tls="implicit" (RFC 8314 3)'
+)
+NEEDS_STARTTLS: Final = '; the server does not begin with TLS on this port: use tls="required" for STARTTLS'
+
+
 class Handshake:
     """Opens the session of one client, and repeats parts of that for `Client.starttls` and `Client.auth`."""
 
@@ -88,7 +107,7 @@ class Handshake:
     ) -> None:
         self.host: str = host
         #: The name that EHLO sends.
-        self.name: str = name or _address_literal(exchange.wire.stream)
+        self.name: str = name or _local_literal(exchange.wire.stream)
         #: The server's greeting, once the whole handshake has succeeded.
         self.greeting: Reply | None = None
         #: The authenticated user, or None.
@@ -117,13 +136,21 @@ class Handshake:
         is what was wrong with it in an earlier attempt, for `TlsInfo.problem`.
         """
         self._check_certificate, self._certificate_problem = check_certificate, certificate_problem
+        try:
+            await self._run()
+        except TimedOutError as exc:
+            if isinstance(exc.command, Connect) and self._exchange.tls is None and self._tls != "implicit":
+                raise TimedOutError(exc.command, self._exchange.timeouts.greeting, NEEDS_IMPLICIT) from None
+            raise
+
+    async def _run(self) -> None:
         exchange = self._exchange
         async with exchange:
             if self._tls == "implicit":
                 await self._tls_handshake()
             elif isinstance(exchange.wire.stream, trio.SSLStream):
                 exchange.tls = TlsInfo.of(exchange.wire.stream)
-            greeting = await exchange.receive_reply()
+            greeting = await self._receive_greeting()
             if not greeting.accepted:
                 raise GreetingError(Connect(), greeting)
             await self._hello()
@@ -132,6 +159,19 @@ class Handshake:
             if self._auth is not None:
                 await self.log_in(self._auth)
             self.greeting = greeting
+
+    async def _receive_greeting(self) -> Reply:
+        try:
+            return await self._exchange.receive_reply()
+        except ConnectionLostError as exc:
+            if self._exchange.tls is not None or exc.reply is not None:
+                raise
+            raise ConnectionLostError(Connect(), f"the server sent no greeting and closed{NEEDS_IMPLICIT}") from None
+        except InvalidReplyError as exc:
+            for start, service in OTHER_SERVICES.items():
+                if exc.line.startswith(start.encode()):
+                    raise RemoteProtocolError(f"the server speaks {service} on this port, not SMTP: {exc}") from None
+            raise
 
     async def _hello(self) -> Reply:
         exchange = self._exchange
@@ -182,7 +222,9 @@ class Handshake:
         try:
             stream = await exchange.wire.start_tls(context, limit, server_side=False, server_hostname=host)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-            raise TlsHandshakeError(command, exc.__cause__ or exc) from exc
+            cause = exc.__cause__ or exc
+            wrong_port = self._tls == "implicit" and getattr(cause, "reason", None) in NOT_TLS
+            raise TlsHandshakeError(command, cause, NEEDS_STARTTLS if wrong_port else "") from exc
         except trio.TooSlowError:
             raise TimedOutError(command, limit) from None
         verified = context.verify_mode == ssl.CERT_REQUIRED and context.check_hostname
@@ -275,16 +317,22 @@ class Handshake:
         return reply
 
 
-def _address_literal(stream: trio.abc.Stream) -> str:
+def _local_literal(stream: trio.abc.Stream) -> str:
     """Return the local address as an address literal, for EHLO without a ``name`` (RFC 5321 4.1.1.1, 4.1.3).
 
     The host's own name is not used, because it seldom resolves outside of the local network.
     """
-    host = "127.0.0.1"
     if isinstance(stream, trio.SSLStream):
-        return _address_literal(stream.transport_stream)
+        return _local_literal(stream.transport_stream)
     if isinstance(stream, trio.SocketStream):
         with suppress(OSError):
-            address = stream.socket.getsockname()
-            host = address[0] if isinstance(address, tuple) else host
-    return f"[IPv6:{host.partition('%')[0]}]" if ":" in host else f"[{host}]"
+            name = stream.socket.getsockname()
+            if isinstance(name, tuple):
+                return address_literal(name[0])
+    return "[127.0.0.1]"
+
+
+def address_literal(host: str) -> str:
+    """Return an IP address as an address literal (RFC 5321 4.1.3), which has no scope."""
+    host = unmap(host).partition("%")[0]
+    return f"[IPv6:{host}]" if ":" in host else f"[{host}]"

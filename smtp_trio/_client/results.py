@@ -188,8 +188,8 @@ class TlsHandshakeError(ConnectionLostError):
     ``unverified`` is the reason if the server's certificate was not valid, and None otherwise.
     """
 
-    def __init__(self, command: Command, reason: BaseException) -> None:
-        super().__init__(command, f"TLS handshake failed: {str(reason) or type(reason).__name__}")
+    def __init__(self, command: Command, reason: BaseException, hint: str = "") -> None:
+        super().__init__(command, f"TLS handshake failed: {str(reason) or type(reason).__name__}{hint}")
         self.unverified: str | None = str(reason) if isinstance(reason, ssl.SSLCertVerificationError) else None
 
 
@@ -199,8 +199,8 @@ class TimedOutError(SMTPError, trio.TooSlowError):
     ``command`` is the command that it did not reply to.
     """
 
-    def __init__(self, command: Command, seconds: float) -> None:
-        super().__init__(f"{command.verb}: no reply within {seconds:g} s")
+    def __init__(self, command: Command, seconds: float, hint: str = "") -> None:
+        super().__init__(f"{command.verb}: no reply within {seconds:g} s{hint}")
         self.command: Command = command.redacted
 
 

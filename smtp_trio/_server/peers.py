@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import trio
 
-from .._types import Peer
+from .._types import Peer, unmap
 
 
 def endpoints(stream: trio.abc.Stream) -> tuple[Peer, Peer]:
@@ -35,12 +35,7 @@ def _endpoint(stream: trio.SocketStream, which: Literal["getpeername", "getsockn
         host, port = getattr(stream.socket, which)()[:2]
     except OSError:  # the peer disconnected before the address was read
         return Peer("0.0.0.0", 0, "tcp")
-    if family == socket.AF_INET6:
-        # On an IPv6 socket Linux reports an IPv4 client as ::ffff:192.0.2.1. Return 192.0.2.1 instead, which hooks,
-        # logs and Received fields need.
-        mapped = ipaddress.IPv6Address(host.partition("%")[0]).ipv4_mapped
-        host = str(mapped) if mapped is not None else host
-    return Peer(host, port, "tcp")
+    return Peer(unmap(host), port, "tcp")  # hooks, logs and Received fields need an IPv4 client's own address
 
 
 # The limit prevents one client from using up all sessions. For IPv6 a limit for each address would be useless: the

@@ -25,6 +25,14 @@ MAX_LINES = 128
 REPLY_LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
 
 
+class InvalidReplyError(RemoteProtocolError):
+    """The server sent ``line``, which is not a reply."""
+
+    def __init__(self, line: bytes) -> None:
+        super().__init__(f"invalid SMTP reply: {line[:80]!r}")
+        self.line = line
+
+
 class ReplyParser:
     """Reads replies from a buffer. After a RemoteProtocolError it must not be used again."""
 
@@ -80,7 +88,7 @@ def split_line(line: bytes) -> tuple[int, str]:
     """Return the code and the text of a reply line. Raises RemoteProtocolError if it is not one."""
     match = REPLY_LINE.fullmatch(line[:-2]) if line.endswith(b"\r\n") else None
     if match is None:
-        raise RemoteProtocolError(f"invalid SMTP reply: {line[:80]!r}")
+        raise InvalidReplyError(line)
     return int(match[1]), (match[3] or b"").decode(errors="replace")
 
 

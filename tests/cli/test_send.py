@@ -492,6 +492,24 @@ async def test_rejecting_greeting(tmp_path: Path, mail: Path, greeting: bytes, s
     assert err.count("\n") == 1
 
 
+async def test_implicit_tls_to_a_port_without_it(tmp_path: Path, mail: Path) -> None:
+    async with recording_server() as (_, server):
+        code, _, err = await send(server, "--tls=implicit", "mail.eml", cwd=tmp_path)
+
+    assert code == 75
+    assert "the server does not begin with TLS on this port" in err
+    assert err.endswith("; check that --tls fits this port\n")
+
+
+async def test_port_for_implicit_tls_without_it(tmp_path: Path, mail: Path, authority: Authority) -> None:
+    async with recording_server(authority.server(), implicit_tls=True) as (_, server):
+        code, _, err = await send(server, "--timeout=0.5", "mail.eml", cwd=tmp_path)
+
+    assert code == 75
+    assert "no reply within 0.5 s; a server that expects TLS from the first octet, as on port 465, needs" in err
+    assert err.endswith("; check --server\n")
+
+
 @pytest.mark.slow
 async def test_greeting_of_another_protocol(tmp_path: Path, mail: Path) -> None:
     async with running_server(ScriptedServer({}, greeting=b"SSH-2.0-x\r\n")) as server:

@@ -21,6 +21,7 @@ from scripted import GO_AHEAD, ME, OK, UNPIPELINED, YOU, hello, scripted
 import smtp_trio
 from smtp_trio import (
     AllRecipientsRejectedError,
+    Client,
     ConnectionLostError,
     GreetingError,
     NotOfferedError,
@@ -28,6 +29,8 @@ from smtp_trio import (
     TimedOutError,
     TlsHandshakeError,
 )
+from smtp_trio._client.handshake import address_literal
+from smtp_trio.protocol.syntax import is_address_literal
 
 HOST = "127.0.0.1"
 
@@ -148,6 +151,40 @@ async def test_quit_after_a_refusing_greeting() -> None:
                 raise AssertionError("unreachable")
         await trio.testing.wait_all_tasks_blocked(0.01)
     assert received == [b"QUIT\r\n"]
+
+
+async def test_local_address_of_an_ipv6_socket_for_ipv4() -> None:
+    """The system reports it as ::ffff:127.0.0.1, which is not the address that the server sees."""
+    hooks = RecordingHooks()
+    async with listening(Server(hooks, name=NAME)) as port:
+        sock = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.setblocking(False)
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+        await stream.socket.connect((f"::ffff:{HOST}", port))
+        async with Client(stream, tls="never"):
+            pass
+    assert hooks.sessions[0].hello is not None
+    assert hooks.sessions[0].hello.domain == f"[{HOST}]"
+
+
+@pytest.mark.parametrize(
+    ("host", "literal"),
+    [
+        ("192.0.2.1", "[192.0.2.1]"),
+        ("::ffff:192.0.2.1", "[192.0.2.1]"),
+        ("::ffff:192.0.2.1%2", "[192.0.2.1]"),
+        ("::FFFF:c000:201", "[192.0.2.1]"),
+        ("2001:db8::1", "[IPv6:2001:db8::1]"),
+        ("fe80::1%eth0", "[IPv6:fe80::1]"),
+        ("::1", "[IPv6:::1]"),
+        ("::192.0.2.1", "[IPv6:::192.0.2.1]"),
+    ],
+)
+def test_address_literal(host: str, literal: str) -> None:
+    """RFC 5321 4.1.3. The server accepts it in EHLO."""
+    assert address_literal(host) == literal
+    assert is_address_literal(literal)
 
 
 async def test_invalid_name_closes_the_socket() -> None:
