@@ -10,7 +10,8 @@
 #   transaction   one transaction: groups of commands, the message, the replies
 #   handshake     greeting, EHLO, STARTTLS, AUTH
 #   exchange      one connection: command out, reply in, timeouts
-#   message       the content of a message, and below it addresses
+#   message       the content of a message, and below it addresses, generator and encode
+#   missing_fields  Date and Message-ID
 #   results       outcomes and exceptions
 #
 # The protocol itself (what may be sent when, and how it is written and read) is in smtp_trio.protocol.client. The

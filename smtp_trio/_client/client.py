@@ -45,6 +45,7 @@ from .delivery import Delivery
 from .exchange import Exchange, check_reply
 from .handshake import Handshake, Login, TlsMode
 from .message import NUL, Message, prepare_message
+from .missing_fields import add_missing_fields
 from .pipeline import Messages, Pipeline
 from .results import (
     AllRecipientsRejectedError,
@@ -448,14 +449,18 @@ class Client:
         recipients: Iterable[str] | None = None,
         *,
         progress: Progress | None = None,
+        add_headers: bool = True,
         **params: object,
     ) -> Result:
         """Send an email message. Its header fields name sender and recipients unless they are given (RFC 5322 3.6).
 
-        The addresses in Bcc are recipients, but the field itself is not sent. Raises as `send` does, and ValueError if
-        the fields name no sender or no recipient.
+        The addresses in Bcc are recipients, but the field itself is not sent. Date and Message-ID are added if they are
+        missing, unless ``add_headers`` is false; the message object is not modified. Raises as `send` does, and
+        ValueError if the fields name no sender or no recipient.
         """
         sender, names = await find_envelope(message, sender, recipients)
+        if add_headers:
+            message = add_missing_fields(message, sender)
         return await self.send(sender, names, message, progress=progress, **params)
 
     async def send_many(

@@ -66,17 +66,19 @@ async def send(
     sender: str | None = None,
     recipients: Iterable[str] | None = None,
     progress: Progress | None = None,
+    add_headers: bool = True,
     **settings: Unpack[ConnectSettings],
 ) -> Result:
     """Send one message to one server: `connect`, `Client.send` and QUIT in one call.
 
     ``message`` comes first here, before the server; ``sender`` and ``recipients`` are keyword arguments. They may be
-    omitted for an email message, whose header fields name them (To, Cc and Bcc the recipients). Raises the exceptions
-    of `connect` and `Client.send`, and ValueError if they are omitted for another message.
+    omitted for an email message, whose header fields name them (To, Cc and Bcc the recipients); ``add_headers`` adds
+    Date and Message-ID to it if they are missing. Raises the exceptions of `connect` and `Client.send`, and ValueError
+    if sender or recipients are omitted for another message.
     """
     if isinstance(message, email.message.Message):
         async with connect(host, port, **settings) as client:
-            return await client.send_message(message, sender, recipients, progress=progress)
+            return await client.send_message(message, sender, recipients, progress=progress, add_headers=add_headers)
     if sender is None or recipients is None:
         raise ValueError("sender and recipients are required unless the message is an email.message.Message")
     async with connect(host, port, **settings) as client:

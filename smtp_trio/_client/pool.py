@@ -18,6 +18,7 @@ from .addresses import find_envelope
 from .client import Client
 from .connect import ConnectSettings, Host, open_client
 from .message import Message
+from .missing_fields import add_missing_fields
 from .results import AllRecipientsRejectedError, ConnectionLostError, Result
 from .retry import can_be_sent_again, is_alive
 from .transaction import Progress
@@ -130,10 +131,13 @@ class Pool:
         recipients: Iterable[str] | None = None,
         *,
         progress: Progress | None = None,
+        add_headers: bool = True,
         **params: object,
     ) -> Result:
         """Send an email message over one of the connections: as `Client.send_message`, with the retry of `send`."""
         sender, names = await find_envelope(message, sender, recipients)
+        if add_headers:
+            message = add_missing_fields(message, sender)
         return await self.send(sender, names, message, progress=progress, **params)
 
     @asynccontextmanager
