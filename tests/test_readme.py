@@ -65,7 +65,6 @@ async def test_send_mail(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 
 async def test_send_from_the_shell(tmp_path: Path) -> None:
-    """The block is complete: it makes the message that it sends."""
     [block] = [block for block in blocks.blocks(blocks.README) if "smtp-trio send" in block.source]
     script = re.sub(r"^\$ ", "", block.source, flags=re.MULTILINE)
     script = script.replace("smtp-trio send", f"{sys.executable} -m smtp_trio send")

@@ -34,6 +34,7 @@ from ..protocol.header import header_end, is_utf8
 from ..protocol.sasl import PasswordCredentials
 from .dialogue_printer import print_dialogue
 from .message_files import STDIN, MessageFile, find_messages
+from .new_message import compose
 from .options import UsageError, describe_error
 from .send_report import SendReport, error_text
 from .tls_files import client_context
@@ -67,8 +68,14 @@ def add_send(parser: argparse.ArgumentParser) -> None:
     )
     add = parser.add_argument
     # fmt: off
-    add("messages", metavar="FILE|DIRECTORY|MAILDIR|-", nargs="+",
+    add("messages", metavar="FILE|DIRECTORY|MAILDIR|-", nargs="*",
         help="a message; a directory of messages; a Maildir, whose new and cur are read and not changed; - for standard input")
+    add("--subject", metavar="TEXT",
+        help="instead of a file, send a new message with this subject, from --from to --to")
+    add("--body", metavar="TEXT|-",
+        help="instead of a file, send a new message with this text, or with that of standard input")
+    add("--attach", metavar="FILE", action="append", default=[],
+        help="instead of a file, send a new message with this file as an attachment. Repeatable")
     add("--server", metavar="HOST[:PORT]", type=server_option, default="localhost",
         help="server, with an IPv6 address in brackets, or unix:PATH for a socket. The default port is 25, with --user 587, with "
              "--tls implicit 465, with --lmtp 24 (default: %(default)s)")
@@ -138,14 +145,11 @@ def _check_mailbox(text: str, *, null: bool) -> str:
 
 def run_send(options: argparse.Namespace) -> int:
     """Send the messages; return the exit code."""
-    if options.messages.count(STDIN) > 1:
-        raise UsageError("standard input (-) can be given only once")
     for option, given in (("--password-file", options.password_file), ("--allow-cleartext", options.allow_cleartext)):
         if given and options.user is None:
             raise UsageError(f"{option} requires --user")
-    recipients = list(dict.fromkeys(options.recipients)) if options.recipients else None
     report = SendReport(verbose=options.verbose)
-    messages = find_messages(options.messages, options.sender, recipients, report.skip)
+    messages = chosen_messages(options, report)
     if not messages:
         print("smtp-trio: nothing to send", file=sys.stderr)
         return report.exit_code
@@ -153,6 +157,21 @@ def run_send(options: argparse.Namespace) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     port = options.server.port or default_port(options)
     return trio.run(send_or_interrupt, Sender(options.server.host, port, settings(options), report), messages)
+
+
+def chosen_messages(options: argparse.Namespace, report: SendReport) -> list[MessageFile]:
+    """Return the messages that the options name, or the new message that they describe."""
+    composes = options.subject is not None or options.body is not None or bool(options.attach)
+    if composes == bool(options.messages):
+        problem = "cannot be combined with" if composes else "is required, or one of"
+        raise UsageError(f"a message {problem} --subject, --body and --attach (see `smtp-trio send --help`)")
+    recipients = list(dict.fromkeys(options.recipients)) if options.recipients else None
+    if composes:
+        subject, body, attachments = options.subject, options.body, options.attach
+        return [compose(options.sender, recipients, subject=subject, body=body, attachments=attachments)]
+    if options.messages.count(STDIN) > 1:
+        raise UsageError("standard input (-) can be given only once")
+    return find_messages(options.messages, options.sender, recipients, report.skip)
 
 
 def default_port(options: argparse.Namespace) -> int:

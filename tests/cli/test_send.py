@@ -698,7 +698,7 @@ SEE = " (see `smtp-trio send --help`)"
 ADDRESS = "must be HOST, HOST:PORT, [IPv6], [IPv6]:PORT or unix:PATH, with a port from 1 to 65535, got"
 
 INVALID_OPTIONS = [
-    ("", "the following arguments are required: FILE|DIRECTORY|MAILDIR|-" + SEE),
+    ("", "a message is required, or one of --subject, --body and --attach" + SEE),
     ("none", "cannot read none: No such file or directory"),
     ("mail.eml none", "cannot read none: No such file or directory"),
     ("text", "text is not a message: it does not begin with a header field such as From: or Subject:"),
