@@ -97,6 +97,8 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
         help="format of the report (default: %(default)s)")
     add("--output", metavar="FILE",
         help="write the report to this file instead of standard output")
+    add("-q", "--quiet", action="store_true",
+        help="report only the cases that failed or could not be tried, and the summary; for the format text")
     # fmt: on
 
 
@@ -136,7 +138,8 @@ def run_and_report(options: argparse.Namespace, run: Run, titles: Mapping[str, s
 
 def write_report(options: argparse.Namespace, run: Run, titles: Mapping[str, str], out: TextIO) -> int:
     """Run the cases, write the report, and return the exit code."""
-    text = TextReport(out, colour=out.isatty() and not os.environ.get("NO_COLOR"), titles=titles)
+    colour = out.isatty() and not os.environ.get("NO_COLOR")
+    text = TextReport(out, colour=colour, quiet=options.quiet, titles=titles)
     on_result = None if options.format in FORMATS else text.add
     try:
         report = trio.run(run_or_interrupt, run, on_result)

@@ -16,36 +16,55 @@ WIDTH = 110
 SHOWN_LINES = 14
 """Lines of a record that are shown from its beginning, and from its end."""
 MARKS = {Outcome.PASSED: "ok", Outcome.FAILED: "FAIL", Outcome.SKIPPED: "skip", Outcome.ERROR: "ERROR"}
+UNSUCCESSFUL = (Outcome.FAILED, Outcome.ERROR)
 COLOURS = {Outcome.PASSED: "32", Outcome.FAILED: "31;1", Outcome.SKIPPED: "2", Outcome.ERROR: "35;1"}
 
 
 @define
 class TextReport:
-    """Writes results to a file as they arrive."""
+    """Writes results to a file as they arrive, and those that failed once more at the end.
+
+    With ``quiet``, only cases that failed or could not be tried are written, with their details, and the summary.
+    """
 
     out: TextIO
     colour: bool = False
     titles: Mapping[str, str] = field(factory=dict)
     """The titles of the chapters."""
+    quiet: bool = False
     _group: str = ""
 
     def add(self, result: Result) -> None:
         """Write a result, after the title of its chapter if it is the first one there."""
+        unsuccessful = result.outcome in UNSUCCESSFUL
+        if self.quiet and not unsuccessful:
+            return
         requirement = result.requirement
         if requirement.group != self._group:
             self._group = requirement.group
             self._write("\n" + self._paint("1", self.titles.get(requirement.group, requirement.group)))
-        mark = self._paint(COLOURS[result.outcome], f"{MARKS[result.outcome]:>5}")
-        line = f"{mark}  {requirement.id}: {requirement.title}"
-        if result.outcome is Outcome.SKIPPED:
-            line = f"{mark}  {self._paint('2', f'{requirement.id}: {requirement.title} ({result.reason})')}"
-        self._write(line)
-        if result.outcome in (Outcome.FAILED, Outcome.ERROR):
+        self._write(self._line(result))
+        if unsuccessful:
             self._write("\n".join(f"       {line}" for line in details(result)) + "\n")
 
     def end(self, report: Report) -> None:
-        """Write the summary."""
+        """Write the cases that failed or could not be tried once more, unless `quiet`, and the summary."""
+        unsuccessful = [result for result in report.results if result.outcome in UNSUCCESSFUL]
+        if unsuccessful and not self.quiet:
+            self._write("\n" + self._paint("1", "Not passed"))
+            for result in unsuccessful:
+                self._write(self._line(result))
         self._write("\n" + summary(report))
+
+    def _line(self, result: Result) -> str:
+        requirement = result.requirement
+        mark = self._paint(COLOURS[result.outcome], f"{MARKS[result.outcome]:>5}")
+        text = f"{requirement.id}: {requirement.title}"
+        return (
+            f"{mark}  {self._paint('2', f'{text} ({result.reason})')}"
+            if result.outcome is Outcome.SKIPPED
+            else f"{mark}  {text}"
+        )
 
     def _paint(self, colour: str, text: str) -> str:
         return f"\033[{colour}m{text}\033[0m" if self.colour else text

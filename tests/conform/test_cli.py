@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from contextlib import suppress
 from pathlib import Path
@@ -81,6 +82,14 @@ async def test_failure_has_exit_code_1_and_shows_the_session(tmp_path: Path) -> 
         assert code == 1
         assert " FAIL  rcpt.unknown-code" in out
         assert "       C: RCPT TO:<user@elsewhere.example>\n" in out
+        assert re.search(r"\nNot passed\n FAIL  rcpt\.unknown-code: .*\n\n127\.0\.0\.1:.* 1 failed ", out)
+
+        quiet = (*options, "--only", "mail.null", "--quiet")
+        code, out, _ = await run(*CONFORM, f"127.0.0.1:{server.port}", *quiet, cwd=tmp_path)
+        assert code == 1
+        assert out.count(" FAIL  rcpt.unknown-code") == 1
+        assert "mail.null" not in out
+        assert out.splitlines()[-1].startswith(f"127.0.0.1:{server.port}: 1 passed, 1 failed (")
 
 
 @pytest.mark.exhaustive

@@ -7,6 +7,7 @@ import json
 from xml.etree import ElementTree
 
 import pytest
+from attrs import evolve
 
 from smtp_trio.conform import (
     Case,
@@ -144,6 +145,10 @@ ERROR  two.error: a title of two.error
        RFC 5321 4.2 (MUST): "Every command MUST generate "exactly" one <reply>."
 
 
+Not passed
+ FAIL  one.failed: a title of one.failed
+ERROR  two.error: a title of two.error
+
 mx.test:25: 1 passed, 1 failed (1 SHOULD), 1 skipped, 1 could not be tried, in 4.2 s
 """
 )
@@ -189,17 +194,29 @@ def test_json() -> None:
     assert [result["outcome"] for result in report["results"]] == ["passed", "failed", "skipped", "error"]
 
 
-def write(colour: bool) -> str:
+def write(colour: bool = False, quiet: bool = False, report: Report = REPORT) -> str:
     out = io.StringIO()
-    text = TextReport(out, colour=colour, titles={"one": "First"})
-    for result in REPORT.results:
+    text = TextReport(out, colour=colour, titles={"one": "First"}, quiet=quiet)
+    for result in report.results:
         text.add(result)
-    text.end(REPORT)
+    text.end(report)
     return out.getvalue()
 
 
 def test_text() -> None:
-    assert write(colour=False) == TEXT
+    assert write() == TEXT
+
+
+def test_quiet_text_has_no_successful_cases_and_no_list() -> None:
+    without = [line for line in TEXT.splitlines() if not line.startswith(("   ok ", " skip "))]
+    begin = without.index("Not passed")
+    assert write(quiet=True).splitlines() == without[: begin - 1] + without[begin + 3 :]
+
+
+def test_list_of_cases_that_have_not_passed_is_left_out_if_it_is_empty() -> None:
+    report = evolve(REPORT, results=[result for result in REPORT.results if result.outcome is Outcome.PASSED])
+    assert "Not passed" not in write(report=report)
+    assert write(quiet=True, report=report) == "\nmx.test:25: 1 passed, 0 failed, 0 skipped, in 4.2 s\n"
 
 
 def test_colours() -> None:
