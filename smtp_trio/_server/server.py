@@ -58,8 +58,8 @@ class Server:
     :param tls: an SSL context with the server's certificate. It enables STARTTLS (RFC 3207) and ``implicit_tls``.
     :param extensions: the ESMTP extensions to offer; see `smtp_trio.standard`.
     :param limits: what one client may use; see `Limits`.
-    :param newlines: what to do with a bare CR or LF in a message: "reject" (550, also for a NUL), "normalize" (replace it by CRLF) or
-        "preserve".
+    :param newlines: what to do with a bare CR or LF in a message: "reject" (550), "normalize" (replace it by CRLF) or
+        "preserve". A NUL gets 550 except with the last.
     :param lenient: accept what printers, scanners and other devices send although the grammar forbids it; see
         `smtp_trio.protocol.Strictness`. A string is the domain that is appended to mailboxes without one, True stands
         for ``name``.

@@ -113,7 +113,7 @@ class BodyInspector:
         if not end and data.endswith(b"\r"):
             self._crs = count_held_crs(data) if self._newlines == "normalize" else 1
             data = data[: -self._crs]
-        if self._newlines == "reject" and (nul := data.find(b"\0")) >= 0:
+        if (nul := data.find(b"\0")) >= 0:
             # RFC 2045 2.7 and 2.8: neither 7bit nor 8bit data may contain it. Some servers read a message as a C string,
             # and take a dot after a NUL for the end of the message.
             faults.append((nul, replies.NUL))
