@@ -48,7 +48,8 @@ async def connect(host: Host, port: int = 25, **settings: Unpack[ConnectSettings
 
     With ``tls="opportunistic"`` (RFC 7435) and without ``ssl_context``, a server whose certificate is not valid is
     connected to a second time and used without verification: ``client.tls.problem`` is the reason. A server with which
-    the TLS handshake fails for another reason is used without TLS.
+    the TLS handshake fails for another reason is used without TLS. With ``ssl_context``, both raise
+    `TlsHandshakeError`.
 
     Raises `ConnectionLostError` if the connection cannot be opened, `TimedOutError` if that takes longer than
     ``timeout.connect`` seconds, and the exceptions of the handshake: `GreetingError`, `ReplyError`,
@@ -96,9 +97,10 @@ async def send(
 # 2. if the certificate was the problem: with TLS but without the check. ``client.tls.problem`` is the reason;
 # 3. if the handshake failed for another reason, in the first attempt or the second: without TLS.
 #
-# If the caller gave a context, its rules for the certificate hold in every attempt: the second one would need the same
-# context without the check, and a context cannot be copied with its client certificate. A caller that accepts any
-# certificate gives a context without the check. The other TLS modes make one attempt, and a failure raises
+# If the caller gave a context, there is one attempt, because its rules for certificates, versions and ciphers hold: the
+# second attempt would need the same context without the check, and a context cannot be copied with its client
+# certificate; the third one would send in cleartext what the context does not allow with an old version. A caller that
+# accepts any certificate gives a context without the check. The other TLS modes make one attempt, too. A failure raises
 # TlsHandshakeError. No message can be sent twice by this: an attempt fails before MAIL, and before AUTH too.
 async def open_client(host: Host, port: int = 25, **settings: Unpack[ConnectSettings]) -> Client:
     """Connect and open the session as `connect` does; the caller closes the client."""
@@ -107,7 +109,7 @@ async def open_client(host: Host, port: int = 25, **settings: Unpack[ConnectSett
     except TlsHandshakeError as failure:
         context, problem = settings.get("ssl_context"), failure.unverified
         mode = tls_mode(settings.get("tls"), context, settings.get("auth"))
-        if mode != "opportunistic" or (context is not None and problem is not None):
+        if mode != "opportunistic" or context is not None:
             raise
     if problem is not None:
         try:

@@ -325,6 +325,21 @@ async def test_server_without_starttls_receives_nothing_with_a_given_context(
     assert hooks.messages == []
 
 
+@pytest.mark.parametrize("mode", [None, "opportunistic", "required"])
+async def test_versions_of_a_given_context_are_enforced(mode: Any) -> None:
+    hooks = RecordingHooks()
+    old, modern = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), unchecked()
+    authority().issue_cert(NAME).configure_cert(old)
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+    modern.minimum_version = ssl.TLSVersion.TLSv1_3
+    async with listening(Server(hooks, name=NAME, tls=old)) as port:
+        with pytest.raises(TlsHandshakeError):
+            await smtp_trio.send(
+                MESSAGE, HOST, port, sender=ME, recipients=[YOU], tls=mode, ssl_context=modern, server_hostname=NAME
+            )
+    assert (len(hooks.sessions), hooks.messages) == (1, [])
+
+
 @pytest.mark.parametrize("mode", [None, "opportunistic", "required", "implicit"])
 async def test_given_context_is_the_one_that_is_used(mode: Any) -> None:
     """Its client certificate and its versions hold where it does not check the server's certificate too."""
