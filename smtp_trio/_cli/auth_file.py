@@ -28,7 +28,7 @@ from .._server.session import Session
 from ..protocol import Reply
 from ..protocol.extensions.auth import INVALID_CREDENTIALS, Credentials
 from ..protocol.syntax import CONTROL
-from .options import UsageError, describe_error
+from .options import UsageError, describe_error, print_result
 
 log = logging.getLogger("smtp_trio.auth")
 
@@ -60,7 +60,7 @@ def hash_password(options: argparse.Namespace) -> None:
     if options.user is not None:
         check_user(options.user)
     hashed = Hash.of(read_password())
-    print(hashed if options.user is None else f"{options.user}:{hashed}")
+    print_result(str(hashed) if options.user is None else f"{options.user}:{hashed}")
 
 
 def check_user(user: str) -> None:

@@ -21,7 +21,7 @@ from ..conform._server_cases import server_cases, server_titles
 from ..conform._server_runner import check_server
 from ..conform._target import Target, UnreachableError
 from ..conform._text_report import TextReport
-from .options import UsageError, describe_error, number_between
+from .options import UsageError, describe_error, number_between, print_result
 from .send import cancel_on_signal
 from .tls_files import client_context
 from .units import seconds
@@ -121,19 +121,22 @@ def run_conform(options: argparse.Namespace) -> int:
 def print_list(requirements: Sequence[Requirement]) -> int:
     """Print the cases, and return the exit code."""
     for requirement in requirements:
-        print(f"{requirement.id:34} {requirement.level.name:11} {requirement.section:22} {requirement.title}")
+        print_result(f"{requirement.id:34} {requirement.level.name:11} {requirement.section:22} {requirement.title}")
     return 0
 
 
 def run_and_report(options: argparse.Namespace, run: Run, titles: Mapping[str, str]) -> int:
     """Run the cases, write the report to the file or standard output, and return the exit code."""
-    if options.output is None:
-        return write_report(options, run, titles, sys.stdout)
     try:
+        if options.output is None:
+            return write_report(options, run, titles, sys.stdout)
         with open(options.output, "w", encoding="utf-8") as out:
             return write_report(options, run, titles, out)
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        raise UsageError(f"--output {options.output}: {describe_error(error)}") from None
+        where = "standard output" if options.output is None else f"--output {options.output}"
+        raise UsageError(f"{where}: {describe_error(error)}") from None
 
 
 def write_report(options: argparse.Namespace, run: Run, titles: Mapping[str, str], out: TextIO) -> int:

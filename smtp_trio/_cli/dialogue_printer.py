@@ -17,6 +17,7 @@ from .._server.message_log import clean
 from .._server.peers import endpoints
 from .._wire import OctetProtocol, Wire
 from ..protocol.framing import CountedReader, DotTerminatedReader, ReceiveBuffer
+from .options import strip_openssl_details
 
 #: The most lines, and the most octets, that are shown of each message.
 MESSAGE_LINES = 10
@@ -86,8 +87,9 @@ class DialoguePrinter:
             self._secure = True
             tls = self._client.tls
             if tls is not None:
-                trust = "verified" if tls.verified else f"not verified{': ' if tls.problem else ''}{tls.problem or ''}"
-                self._print("===", f"TLS started: {tls.version}, {tls.cipher}, certificate {trust}")
+                trust = "verified" if tls.verified else "not verified"
+                problem = f": {strip_openssl_details(tls.problem)}" if tls.problem else ""
+                self._print("===", f"TLS started: {tls.version}, {tls.cipher}, certificate {trust}{problem}")
 
     def _print_reply(self, line: bytes) -> None:
         more = line[3:4] == b"-"

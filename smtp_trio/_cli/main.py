@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from .. import __version__
+from .._server.message_log import clean
 from .auth_file import add_hash_password
 from .options import Parser, UsageError
 from .send import INTERRUPTED, add_send
@@ -17,12 +18,13 @@ from .serve import add_serve
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that ``argv`` (by default that of the process) asks for, and return its exit code."""
+    replace_closed_streams()
     try:
         options = make_parser(sys.argv[1:] if argv is None else argv).parse_args(argv)
         run: Callable[[argparse.Namespace], int | None] = options.run
         return run(options) or 0
     except UsageError as error:
-        print(f"smtp-trio: error: {error}", file=sys.stderr, flush=True)
+        print(f"smtp-trio: error: {clean(str(error))}", file=sys.stderr, flush=True)
         return 2
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -31,6 +33,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         # would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+
+
+def replace_closed_streams() -> None:
+    """Open the null device in place of each standard stream that is closed, which is None in Python."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  # for the whole process
 
 
 def make_parser(argv: Sequence[str] = ()) -> Parser:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import re
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
@@ -65,6 +66,25 @@ def describe_listen_error(host: str, port: int, error: OSError | UnicodeError) -
     """Return why a server cannot listen, and what the user can do."""
     hint = LISTEN_HINTS.get(error.errno or 0) if isinstance(error, OSError) else None
     return f"cannot listen on {host}, port {port}: {describe_error(error)}" + (f": {hint}" if hint else "")
+
+
+def print_result(text: str) -> None:
+    """Print the result of a command on standard output. Raises UsageError if it cannot be written."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UsageError(f"standard output: {describe_error(error)}") from None
+
+
+#: What OpenSSL and Python add to the text of an error: its number and the line in their source.
+OPENSSL_DETAILS = re.compile(r"\[SSL(: \w+)?\] | \(_ssl\.c:[0-9]+\)")
+
+
+def strip_openssl_details(text: str) -> str:
+    """Return the text of an error of OpenSSL without what is only useful to its developers."""
+    return OPENSSL_DETAILS.sub("", text)
 
 
 def describe_error(error: BaseException) -> str:

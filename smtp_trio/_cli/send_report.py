@@ -15,6 +15,7 @@ from .._server.message_log import clean
 from ..protocol import Connect, LocalProtocolError, NotOfferedError, RemoteProtocolError, ReplyError, SMTPError
 from ..protocol.extensions.auth import AuthCommand
 from .message_files import MessageFile
+from .options import describe_error, strip_openssl_details
 
 #: The least time in seconds between two updates of the progress.
 PROGRESS_INTERVAL = 0.1
@@ -27,19 +28,23 @@ TERMS = {
     "CONNECT: ": "",  # the greeting, which is not the reply to a command
     "allow_cleartext=True permits it": "--allow-cleartext permits it",
     "which may be sent only with body='BINARYMIME'": "which may not be sent",
+    'tls="required"': "--tls required",
+    'tls="implicit"': "--tls implicit",
 }
 
 
 def error_text(error: SMTPError) -> str:
     """Return the message of an error in the terms of the command line."""
-    text = str(error)
+    text = strip_openssl_details(str(error))
     for name, term in TERMS.items():
         text = text.replace(name, term)
     return text
 
 
 def hint(error: SMTPError) -> str:
-    """Return what the user can do when the server cannot be used."""
+    """Return what the user can do when the server cannot be used, unless the message of the error tells it."""
+    if "--tls" in error_text(error):
+        return ""
     match error:
         case TlsHandshakeError(unverified=str()):
             return "; use --cafile FILE to trust other certificates"
@@ -125,7 +130,9 @@ class SendReport:
         self.clear_progress()
         try:
             print(f"{status}  <{clean(recipient)}>  {clean(text)}  {clean(message.name)}", flush=True)
-        except OSError:  # the reader of the output has ended; the messages are sent all the same
+        except OSError as error:  # the messages are sent all the same
+            if not isinstance(error, BrokenPipeError):  # the reader of the output may end
+                self.error(f"standard output: {describe_error(error)}")
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def skip(self, reason: str) -> None:

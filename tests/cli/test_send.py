@@ -497,8 +497,7 @@ async def test_implicit_tls_to_a_port_without_it(tmp_path: Path, mail: Path) -> 
         code, _, err = await send(server, "--tls=implicit", "mail.eml", cwd=tmp_path)
 
     assert code == 75
-    assert "the server does not begin with TLS on this port" in err
-    assert err.endswith("; check that --tls fits this port\n")
+    assert err.endswith("; the server does not begin with TLS on this port: use --tls required for STARTTLS\n")
 
 
 async def test_port_for_implicit_tls_without_it(tmp_path: Path, mail: Path, authority: Authority) -> None:
@@ -506,8 +505,9 @@ async def test_port_for_implicit_tls_without_it(tmp_path: Path, mail: Path, auth
         code, _, err = await send(server, "--timeout=0.5", "mail.eml", cwd=tmp_path)
 
     assert code == 75
-    assert "no reply within 0.5 s; a server that expects TLS from the first octet, as on port 465, needs" in err
-    assert err.endswith("; check --server\n")
+    assert err.endswith(
+        "no reply within 0.5 s; a server that expects TLS from the first octet, as on port 465, needs --tls implicit (RFC 8314 3)\n"
+    )
 
 
 @pytest.mark.slow
