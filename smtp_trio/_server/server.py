@@ -19,6 +19,7 @@ import trio
 from attrs import asdict
 
 from .._groups import collapse_group
+from .._instrument import announce
 from .._timeouts import Timeouts
 from .._types import Drained, Statistics
 from ..protocol import Extension, Limits, Reply, ServerProtocol, Strictness
@@ -138,6 +139,7 @@ class Server:
         self._starting = trio.Lock()
         self._ended = trio.Event()
         self._drained: Counter[str] = Counter()  # the sessions that ended during `stop`, by the member of `Drained`
+        announce(self)
 
     def on(self, **hooks: Callable[..., Awaitable[Any]]) -> None:
         """Install async functions as hooks: ``server.on(rcpt=f)``.

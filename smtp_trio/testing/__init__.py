@@ -39,8 +39,9 @@ from ._servers.port import TestServer, open_test_server
 from ._servers.server_setup import ServerSettings
 from ._servers.thread import InboxThread, open_inbox_thread
 from ._streams import MemoryStream, bounded_stream_pair
+from ._sweeps.actions import connect_client, stop_server
 from ._sweeps.attempt import Attempt
-from ._sweeps.sweep import SweepError, SweepOptions, SweepReport, cancel_everywhere, fail_everywhere
+from ._sweeps.sweep import SweepError, SweepOptions, SweepReport, cancel_everywhere, fail_everywhere, start_everywhere
 from ._transcripts.entry import Entry
 from ._transcripts.recording import RecordedStream
 from ._transcripts.transcript import Transcript
@@ -90,10 +91,13 @@ __all__ = [
     "Trickle",
     "bounded_stream_pair",
     "cancel_everywhere",
+    "connect_client",
     "deterministic",
     "fail_everywhere",
     "memory_pair",
     "open_inbox_thread",
     "open_memory_server",
     "open_test_server",
+    "start_everywhere",
+    "stop_server",
 ]

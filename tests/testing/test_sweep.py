@@ -174,13 +174,15 @@ def test_scenario_without_points_is_an_error() -> None:
 
 def test_documented_sweeps_pass() -> None:
     page = (Path(__file__).parents[2] / "docs" / "cancellation.rst").read_text()
-    first, second = [
+    first, second, third = [
         textwrap.dedent(block) for block in re.findall(r"python\n\n((?:   .*\n|\n)+)", page) if "attempt" in block
     ]
     names: dict[str, Any] = {}
     exec(first, names)
     names["test_store"]()
     exec(second, names)
+    names["test_database"]()
+    exec(third, names)
     assert cancel_everywhere(names["scenario"]).points > 5
 
 

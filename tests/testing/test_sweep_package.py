@@ -1,4 +1,7 @@
-"""Sweeps over this package: eight scenarios, cancelled or with a connection cut at each of hundreds of points."""
+"""Sweeps over this package: eight scenarios, in each of which something happens at each of hundreds of points.
+
+They are cancelled, a connection is cut, the server is stopped, or another client connects.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,16 @@ from helpers import NAME, PoolOf, client_tls, server_tls
 
 from smtp_trio import Body, Client, Hooks, MessageState, Reply, Result, Server, Session, SMTPError, standard
 from smtp_trio.protocol.extensions import Auth
-from smtp_trio.testing import Attempt, cancel_everywhere, deterministic, fail_everywhere, memory_pair
+from smtp_trio.testing import (
+    Attempt,
+    cancel_everywhere,
+    connect_client,
+    deterministic,
+    fail_everywhere,
+    memory_pair,
+    start_everywhere,
+    stop_server,
+)
 
 ME, YOU = "me@client.test", "you@mx.test"
 
@@ -219,3 +231,12 @@ def test_fail_everywhere(name: str) -> None:
     report = fail_everywhere(scenario(name), check=check_results)
     assert report.points >= 40
     assert report.states >= {MessageState.UNACKNOWLEDGED, MessageState.ACKNOWLEDGED}
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("action", [stop_server, connect_client])
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_start_everywhere(name: str, action: Callable[[Attempt], Awaitable[None]]) -> None:
+    report = start_everywhere(scenario(name), action, check=check_results, points=range(1, 10_000, 2))
+    assert report.points >= 100
+    assert report.states >= {None, MessageState.ACKNOWLEDGED}

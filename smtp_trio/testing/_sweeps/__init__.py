@@ -1,1 +1,2 @@
-"""Sweeps: a scenario is run once for each of its points, and is cancelled, or loses a connection, at that point."""
+"""Sweeps: a scenario is run once for each of its points, and is interrupted at that point: it is cancelled, loses a connection, or
+something else is started beside it."""

@@ -16,7 +16,8 @@ from .observation import Observer
 
 
 class Attempt:
-    """One run of a scenario, interrupted at its ``k``-th point: cancelled there, or with a connection cut.
+    """One run of a scenario, interrupted at its ``k``-th point: it is cancelled there, a connection is cut, or the action
+    of `start_everywhere` begins.
 
     The run with ``k`` 0 is not interrupted.
 
@@ -46,7 +47,7 @@ class Attempt:
 
     @property
     def interrupted(self) -> bool:
-        """True if the run was interrupted before it ended."""
+        """True if the run was interrupted before it ended, or the action of `start_everywhere` was started."""
         return self._interruption.done
 
     @property
@@ -66,7 +67,7 @@ class Attempt:
 
     @property
     def servers(self) -> list[Server]:
-        """The servers of this run that had a session."""
+        """The servers that were created in this run, or had a session."""
         return self._observer.servers
 
     @property

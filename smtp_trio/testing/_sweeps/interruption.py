@@ -6,10 +6,11 @@ tasks in the same order each time. A `Point` therefore names its task, and count
 resumed before it reached some line depends on that task, and hardly on the order in which others ran.
 
 The uninterrupted run lists all points. Each later run is given one of them as its target and counts in the same way.
-Two kinds of points exist:
+Three kinds of points exist:
 
 * "cancel": a task is about to take a step. The cancel scopes around the scenario (or around the `Attempt.here` blocks
   that are open) are cancelled, and the task meets `trio.Cancelled` at the next checkpoint that it comes to.
+* "start": a task is about to take a step. The scenario is left alone, and the action of the sweep is started beside it.
 * "cut": a stream is about to receive or send. Its connection is lost, for both ends.
 
 Points count only while a region (the scenario or an `Attempt.here` block) is open, so that what precedes and follows it
@@ -29,7 +30,7 @@ from attrs import frozen
 
 from .failing_stream import FailingStream
 
-Kind = Literal["cancel", "cut"]
+Kind = Literal["cancel", "cut", "start"]
 
 
 @frozen
@@ -59,7 +60,7 @@ class Interruption:
         #: Points that were passed before the interruption.
         self.passed: list[Point] = []
         self._target = target
-        #: Called with the task at the target, before anything is interrupted.
+        #: Called with the task at the target, before anything is interrupted. It starts the action of a sweep.
         self._on_reached = on_reached
         self._regions: list[trio.CancelScope] = []
         self._tasks: dict[trio.lowlevel.Task, tuple[str, int]] = {}
@@ -103,8 +104,8 @@ class Interruption:
         return self._reached(trio.lowlevel.current_task())
 
     def before_step(self, task: trio.lowlevel.Task) -> None:
-        """Count a step that ``task`` is about to take, and cancel the regions if it is the target."""
-        if self.kind == "cancel" and self._reached(task):
+        """Count a step that ``task`` is about to take. If it is the target, cancel the regions, where that is the kind."""
+        if self.kind != "cut" and self._reached(task) and self.kind == "cancel":
             for scope in self._regions:
                 scope.cancel()
 

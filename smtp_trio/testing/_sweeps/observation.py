@@ -1,8 +1,7 @@
-"""The sessions and clients of one run, observed from outside, and compared with the guarantees of docs/cancellation.
+"""The servers, sessions and clients of one run, observed from outside, and compared with the guarantees of docs/cancellation.
 
 A sweep must not change what it examines, so the observers add no checkpoint and no task. They replace the wire of each
-session and client by one that records which octets arrived, and which the stream took whole, and they wrap the hooks
-``data`` and ``disconnect``.
+session and client by one that records which octets arrived, and which the stream took whole, and they wrap the hooks.
 
 The octets decide whether the client received the reply to an accepted message: after a data hook accepted a message,
 the reply that the server sends next must be a 250, and the stream must have taken all of it. A missing reply is excused
@@ -15,6 +14,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from functools import wraps
 
 import trio
 from attrs import define
@@ -22,6 +22,7 @@ from attrs import define
 from ..._client.client import Client
 from ..._instrument import observer
 from ..._server.body import Body
+from ..._server.hook_runner import Hook
 from ..._server.server import Server
 from ..._server.session import Session
 from ..._server.session_task import SessionTask
@@ -150,16 +151,41 @@ class ObservedSession:
         self.log = log
         self.disconnects = 0
         self.data_calls: list[DataCall] = []
+        #: The session was created between the `start` and the `stop` hook of its server.
+        self.server_started = task.server._started
+        #: Hooks that `Server.stop` cancelled before the end of the grace period.
+        self.stopped_hooks: list[str] = []
         self._hooks = task.hooks.installed
         task.wire = ObservedWire(stream, task.protocol, task.server.timeouts.write, log, task.state)
-        task.hooks.installed = {**self._hooks, "disconnect": self._disconnect}
-        if "data" in self._hooks:
-            task.hooks.installed["data"] = self._data
+        hooks = {**self._hooks, "disconnect": self._disconnect}
+        if "data" in hooks:
+            hooks["data"] = self._data
+        task.hooks.installed = {name: self._watched(name, hook) for name, hook in hooks.items()}
 
     @property
     def session(self) -> Session:
         """The session as its hooks see it."""
         return self._task.session
+
+    def _watched(self, name: str, hook: Hook) -> Hook:
+        """Return the hook with a check of how it is cancelled.
+
+        A `Cancelled` may come from outside, or from the deadline of the hook. While the server is stopping, it must not
+        come from the scope of the session itself, which is only cancelled to end a wait for the client.
+        """
+
+        @wraps(hook)
+        async def watched(*args: object) -> object:
+            try:
+                return await hook(*args)
+            except BaseException as exc:
+                scope = self._task.hooks.scope
+                early = scope.cancel_called and not scope.cancelled_caught and trio.current_time() < scope.deadline
+                if early and self._task.state.stopping and not isinstance(exc, Exception):
+                    self.stopped_hooks.append(name)
+                raise
+
+        return watched
 
     async def _disconnect(self, session: Session) -> None:
         self.disconnects += 1
@@ -190,6 +216,12 @@ class ObservedSession:
         """Return the guarantees about a session that has ended which were violated."""
         session, name = self.session, f"session {self.session.id}"
         found: list[str] = []
+        if not self.server_started:
+            found.append(f"{name}: it began before the start hook of its server had returned, or after the stop hook")
+        found += [
+            f"{name}: Server.stop cancelled its {hook} hook before the end of the grace period"
+            for hook in self.stopped_hooks
+        ]
         if self.disconnects != self._task.connected:
             found.append(
                 f"{name}: {self._task.connected:d} connect, and {self.disconnects} disconnect hooks were called"
@@ -264,6 +296,8 @@ class Observer:
         #: Exceptions that were reported to ``error`` hooks.
         self.errors: list[Exception] = []
         self._wrap = wrap
+        self._watched_servers: list[Server] = []
+        self._early_stops: list[str] = []
         self._of_sessions, self._of_clients = Transcript(), Transcript()
 
     @property
@@ -275,11 +309,15 @@ class Observer:
         """Observe what is made in this task and in tasks that it starts."""
         observer.set(self._observe)
 
-    def _observe(self, made: SessionTask | Client) -> None:
-        if isinstance(made, SessionTask):
+    def _observe(self, made: Server | SessionTask | Client) -> None:
+        if isinstance(made, Server):
+            self.servers.append(made)
+        elif isinstance(made, SessionTask):
             if made.server not in self.servers:
                 self.servers.append(made.server)
-                self._observe_errors(made.server)
+            if made.server not in self._watched_servers:  # not earlier, since `Server.on` replaces hooks
+                self._watched_servers.append(made.server)
+                self._watch_hooks(made.server)
             log = WireLog(self._of_sessions, "S", made.id)
             self.sessions.append(ObservedSession(made, self._wrap(made.wire.stream), log))
         else:
@@ -287,19 +325,28 @@ class Observer:
             log = WireLog(self._of_clients, "C", name)
             self.clients.append(ObservedClient(made, self._wrap(made._exchange.wire.stream), log, name))
 
-    def _observe_errors(self, server: Server) -> None:
-        hook = server._state.hooks.get("error")
+    def _watch_hooks(self, server: Server) -> None:
+        hooks = server._state.hooks
+        error_hook, stop_hook = hooks.get("error"), hooks.get("stop")
 
         async def error(server: Server, error: Exception) -> None:
             self.errors.append(error)
-            if hook is not None:
-                await hook(server, error)
+            if error_hook is not None:
+                await error_hook(server, error)
 
-        server._state.hooks["error"] = error
+        async def stop(server: Server) -> None:
+            if count := server.statistics().sessions_open:
+                self._early_stops.append(
+                    f"server {server.name}: its stop hook was called while {count} sessions were open"
+                )
+            if stop_hook is not None:
+                await stop_hook(server)
+
+        hooks.update(error=error, stop=stop)
 
     async def violations(self) -> list[str]:
         """Return the guarantees of docs/cancellation which were violated in this run."""
-        found: list[str] = []
+        found = [*self._early_stops]
         for session in self.sessions:
             found += await session.violations()
         for client in self.clients:

@@ -1,4 +1,4 @@
-"""Sweeps over a scenario: one run for each point at which it can be cancelled, or can lose a connection.
+"""Sweeps over a scenario: one run for each point at which it can be cancelled, can lose a connection, or something else can start.
 
 A sweep first runs the scenario without an interruption. That shows whether the scenario passes at all, and lists its
 points (see `interruption`). Then it runs the scenario again for each point, as a new ``trio.run`` with virtual time,
@@ -30,10 +30,14 @@ from .sweep_run import Check, RunLimits, Scenario, SweepRun
 
 ErrorTypes = tuple[type[Exception], ...]
 
-#: Exceptions that a lost connection may cause.
+#: Exceptions that a lost connection or a stopped server may cause.
 ALLOWED_AFTER_CUT: ErrorTypes = (SMTPError, trio.BrokenResourceError, trio.ClosedResourceError)
 #: How an interruption is described in an error; the number of the point follows.
-INTERRUPTIONS: dict[Kind, str] = {"cancel": "cancelled at step", "cut": "connection cut at operation"}
+INTERRUPTIONS: dict[Kind, str] = {
+    "cancel": "cancelled at step",
+    "cut": "connection cut at operation",
+    "start": "action started at step",
+}
 #: How often a run is repeated that ended before its point.
 TRIES = 3
 
@@ -74,7 +78,7 @@ class SweepError(AssertionError):
 
 
 class SweepOptions(TypedDict, total=False):
-    """The keywords of `cancel_everywhere` and `fail_everywhere`."""
+    """The keywords of `cancel_everywhere`, `fail_everywhere` and `start_everywhere`."""
 
     #: Called with the `Attempt` after each run without a violation, async or not; it raises AssertionError for one.
     check: Check | None
@@ -113,10 +117,11 @@ def cancel_everywhere(scenario: Scenario, **options: Unpack[SweepOptions]) -> Sw
     an `Attempt`. It must create all that it uses, since each run is a ``trio.run`` of its own, with virtual time, in a
     thread of its own.
 
-    After each run these guarantees are checked: no task is running and no stream is open; each `connect` had one
-    `disconnect`; the client of an accepted message received the reply, or had disconnected; ``session.last_message``,
-    ``client.last_results`` and ``server.statistics()`` agree with that. Then ``check(attempt)`` checks your own
-    assertions.
+    After each run these guarantees are checked: no task is running and no stream is open; no session was open before
+    `start` had returned or when `stop` was called; `Server.stop` cancelled no hook in the grace period; each `connect`
+    had one `disconnect`; the client of an accepted message received the reply, or had disconnected;
+    ``session.last_message``, ``client.last_results`` and ``server.statistics()`` agree with that. Then
+    ``check(attempt)`` checks your own assertions.
 
     ``options`` are those of `SweepOptions`: ``check``, ``allow``, ``points``, ``grace``, ``max_seconds``,
     ``max_steps``, ``seed``.
@@ -141,20 +146,35 @@ def fail_everywhere(scenario: Scenario, **options: Unpack[SweepOptions]) -> Swee
     return _sweep("cut", scenario, Options(**options))
 
 
-def _sweep(kind: Kind, scenario: Scenario, options: Options) -> SweepReport:
+def start_everywhere(scenario: Scenario, action: Scenario, **options: Unpack[SweepOptions]) -> SweepReport:
+    """Run the scenario once for each of its task steps, and start ``action`` there, in a task of its own.
+
+    ``action`` is an async function with one argument, the `Attempt`: `stop_server`, `connect_client`, or one of yours,
+    which finds in ``attempt.context`` what the scenario has put there, and the servers in ``attempt.servers``. The run
+    ends when both the scenario and the action have ended.
+
+    Besides ``allow``, the scenario and the action may raise what a stopped server causes, once a server of the run was
+    stopped: SMTPError, BrokenResourceError and ClosedResourceError. All else, ``options`` and exceptions included, is
+    as in `cancel_everywhere`.
+    """
+    return _sweep("start", scenario, Options(**options), action)
+
+
+def _sweep(kind: Kind, scenario: Scenario, options: Options, action: Scenario | None = None) -> SweepReport:
     chosen = None if options.points is None else sorted(set(options.points))
     if chosen and chosen[0] < 1:
         raise ValueError(f"points must be >= 1, got {chosen[0]}")
     tried, places, states = 0, Counter[str](), set[MessageState | None]()
-    allow = (*ALLOWED_AFTER_CUT, *options.allow) if kind == "cut" else options.allow
     limits = RunLimits(options.max_steps, options.max_seconds, options.grace)
     with deterministic_scheduling() as set_seed:
 
         def run_at(k: int, target: Point | None, *, whole: bool) -> SweepRun:
             set_seed(options.seed)
-            run = SweepRun(kind, k, target, limits, whole=whole)
+            run = SweepRun(kind, k, target, limits, action, whole=whole)
             found = run.execute(scenario, options.check)
-            _raise_violations(run, found, allow if k else options.allow)
+            stopped = kind == "start" and any(each._state.stopping for each in run.attempt.servers)
+            lenient = k and (kind == "cut" or stopped)
+            _raise_violations(run, found, (*ALLOWED_AFTER_CUT, *options.allow) if lenient else options.allow)
             states.update(each.last_message for each in run.attempt.sessions)
             return run
 
@@ -184,12 +204,13 @@ def _sweep(kind: Kind, scenario: Scenario, options: Options) -> SweepReport:
 
 
 def _raise_violations(run: SweepRun, found: list[str], allow: ErrorTypes) -> None:
-    """Raise SweepError for what was found, and for what the scenario, a hook or the check raised."""
+    """Raise SweepError for what was found, and for what the scenario, the action, a hook or the check raised."""
     reasons, cause = list(found), run.check_error if run.hang is None else None
     if cause is not None:
         reasons.append(_describe(cause))
     for what, error in [
         ("the scenario raised ", run.error),
+        ("the action raised ", run.action_error),
         *(("a hook raised ", each) for each in run.attempt.errors),
     ]:
         if run.hang is None and (rest := _without(error, allow)) is not None:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from contextlib import nullcontext
 from contextvars import copy_context
+from functools import partial
 from typing import NoReturn
 
 import trio
@@ -20,6 +21,10 @@ from .stacks import TaskStack, tasks_below
 
 Check = Callable[[Attempt], object]
 Scenario = Callable[[Attempt], Awaitable[object]]
+
+#: How many tasks compete to run an action. Trio runs the tasks that are ready in random order, and an action reveals most
+#: when it begins before the others take their next step. The more tasks compete, the more often it does.
+STARTERS = 16
 
 
 @frozen
@@ -46,12 +51,22 @@ class RunLimits:
 class SweepRun:
     """One run of a scenario under an `Interruption`, with its findings."""
 
-    def __init__(self, kind: Kind, k: int, target: Point | None, limits: RunLimits, *, whole: bool) -> None:
+    def __init__(
+        self,
+        kind: Kind,
+        k: int,
+        target: Point | None,
+        limits: RunLimits,
+        action: Scenario | None = None,
+        *,
+        whole: bool,
+    ) -> None:
         self.interruption = Interruption(kind, target, self._on_reached, whole=whole)
         self.observer = Observer(self.interruption.wrap)
         self.attempt = Attempt(k, self.interruption, self.observer)
-        #: The exceptions that the scenario and the check raised.
+        #: The exceptions that the scenario, the action and the check raised.
         self.error: Exception | None = None
+        self.action_error: Exception | None = None
         self.check_error: Exception | None = None
         #: Why the run counts as one that does not end; None while it does not.
         self.hang: str | None = None
@@ -59,13 +74,14 @@ class SweepRun:
         #: not end, their stacks when the limit was exceeded.
         self.stacks: list[TaskStack] = []
         self._limits = limits
+        self._action = action
         #: The part that the limits are for now, when it began, and how many steps it has taken.
         self._part = ""
         self._began = 0.0
         self._steps = 0
         self._abandoned = False
         self._root: trio.lowlevel.Task | None = None
-        #: The task that is cancelled, during the step that is the point, and its stack before that step.
+        #: The task at the point, during the step that is the point, and its stack before that step.
         self._interrupted: trio.lowlevel.Task | None = None
         self._stack_before: TaskStack | None = None
         self._guard = trio.CancelScope()
@@ -108,11 +124,14 @@ class SweepRun:
         self._root = trio.lowlevel.current_task()
         tasks = trio.lowlevel.current_statistics().tasks_living
         with self._limited("the scenario"):
-            try:
-                with self.interruption.region() if self.interruption.whole else nullcontext():
-                    await scenario(self.attempt)
-            except Exception as exc:
-                self.error = exc
+            # The action runs beside the scenario, and is waited for.
+            async with trio.open_nursery() as self._actions:
+                self._context = copy_context()
+                try:
+                    with self.interruption.region() if self.interruption.whole else nullcontext():
+                        await scenario(self.attempt)
+                except Exception as exc:
+                    self.error = exc
         if self.hang is None:
             with self._limited("the check"):
                 try:
@@ -145,11 +164,27 @@ class SweepRun:
             self.stacks.insert(0, TaskStack.of_current_task())
             return
         self._interrupted, self._stack_before = task, TaskStack.of(task)
-        if self.interruption.whole:
+        if self._action is not None:
+            # An instrument runs outside of all tasks, so the context has to be given.
+            for _ in range(STARTERS):
+                self._context.run(partial(self._actions.start_soon, self._start, name="the action"))
+        elif self.interruption.whole:
             self._alarm.deadline = min(self._alarm.deadline, trio.current_time() + self._limits.grace)
 
+    async def _start(self) -> None:
+        """Run the action, in the first task that calls this."""
+        action, self._action = self._action, None
+        if action is not None:
+            try:
+                await action(self.attempt)
+            except Exception as exc:
+                self.action_error = exc
+
     def after_step(self, task: trio.lowlevel.Task) -> None:
-        """Take the stack of the cancelled task: `Cancelled` meets it at the checkpoint that this step has come to."""
+        """Take the stack of the interrupted task.
+
+        `Cancelled` meets it, or the action begins, at the checkpoint that this step has come to.
+        """
         if task is self._interrupted and self._stack_before is not None:
             after = TaskStack.of(task)
             # A task that ended with this step has no stack any more.
