@@ -315,10 +315,8 @@ class Sender:
         """Connect to the server. Raises UsageError if the options do not allow to use it."""
         try:
             return await open_client(self._host, self._port, **self._settings)
-        except UnicodeError:
-            raise UsageError(f"--server: invalid host name: {str(self._host)!r}") from None
-        except ValueError as error:  # an invalid --name
-            raise UsageError(f"--{error}") from None
+        except ValueError as error:  # an invalid name of this host or of the server
+            raise UsageError(f"--{error}".replace("--host:", "--server:", 1)) from None
         except LocalProtocolError as error:
             if isinstance(error, NotOfferedError):
                 raise

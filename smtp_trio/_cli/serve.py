@@ -25,6 +25,7 @@ from .._server.session import Session
 from .._types import Statistics
 from ..protocol import Limits, Rcpt, Reply, syntax
 from ..protocol.extensions import Auth, standard
+from ..protocol.hosts import check_host
 from ..protocol.sasl import MECHANISMS, Credentials
 from ..stores import Maildir, SQLite, StoreError
 from .auth_file import Accounts
@@ -175,8 +176,10 @@ def is_loopback(host: str) -> bool:
     if host == "*":
         return False
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
+        found = socket.getaddrinfo(check_host(host, "host"), None, type=socket.SOCK_STREAM)
+    except ValueError as error:
+        raise UsageError(f"--{error}") from None
+    except OSError as error:
         raise UsageError(f"--host {host}: {describe_error(error)}") from None
     return all(ipaddress.ip_address(address[0]).is_loopback for *_, address in found)
 
@@ -379,7 +382,9 @@ async def listen(options: argparse.Namespace, *, reuse_port: bool = False) -> li
     """Open the listening sockets of ``--host`` and ``--port``."""
     try:
         return await open_listeners(options.port, None if options.host == "*" else options.host, reuse_port=reuse_port)
-    except (OSError, UnicodeError) as error:
+    except ValueError as error:
+        raise UsageError(f"--{error}") from None  # the names of options and of parameters are the same
+    except OSError as error:
         raise UsageError(describe_listen_error(options.host, options.port, error)) from None
 
 

@@ -39,6 +39,7 @@ from ..protocol.extensions.chunking import Bdat, BdatLast
 from ..protocol.extensions.lmtp import Lhlo, Lmtp
 from ..protocol.extensions.starttls import StartTlsCommand
 from ..protocol.grammar import Grammar
+from ..protocol.hosts import check_hello_name
 from ..protocol.sasl import PasswordCredentials
 from .addresses import find_envelope, parse_mailbox
 from .delivery import Delivery
@@ -119,7 +120,8 @@ class Client:
     :param extensions: extensions to support besides the built-in ones (`smtp_trio.protocol.extensions.KNOWN`); one with
         the keyword of a built-in extension replaces it.
 
-    Raises ValueError for a ``name`` that EHLO cannot send, for an unknown mechanism, and for settings that contradict each other.
+    Raises ValueError for an invalid ``host``, for a ``name`` that EHLO cannot send, for an unknown mechanism, and for
+    settings that contradict each other.
     """
 
     def __init__(
@@ -274,14 +276,14 @@ class Client:
         ``name`` defaults to that of the client. Raises `ReplyError` if it is refused.
         """
         kind = Lhlo if self.lmtp else Ehlo
-        return await self._request(kind(name or self._handshake.name))
+        return await self._request(kind(self._handshake.name if name is None else check_hello_name(name, "name")))
 
     async def helo(self, name: str | None = None) -> Reply:
         """Send HELO, after which no extensions are in use (RFC 5321 4.1.1.1).
 
         ``name`` defaults to that of the client. Raises `ReplyError` if it is refused.
         """
-        return await self._request(Helo(name or self._handshake.name))
+        return await self._request(Helo(self._handshake.name if name is None else check_hello_name(name, "name")))
 
     async def mail(self, sender: str, **params: object) -> Reply:
         """Send MAIL FROM (RFC 5321 4.1.1.2). Raises `ReplyError` if it is refused.

@@ -13,6 +13,7 @@ from attrs import evolve
 
 from .._timeouts import client_timeouts
 from ..protocol import Connect
+from ..protocol.hosts import check_hello_name, check_host, check_port
 from .client import Client, ClientSettings
 from .handshake import tls_mode
 from .message import Message
@@ -51,9 +52,10 @@ async def connect(host: Host, port: int = 25, **settings: Unpack[ConnectSettings
     the TLS handshake fails for another reason is used without TLS. With ``ssl_context``, both raise
     `TlsHandshakeError`.
 
-    Raises `ConnectionLostError` if the connection cannot be opened, `TimedOutError` if that takes longer than
-    ``timeout.connect`` seconds, and the exceptions of the handshake: `GreetingError`, `ReplyError`,
-    `TlsHandshakeError`, NotOfferedError, LocalProtocolError and RemoteProtocolError.
+    Raises ValueError for an invalid name or port before anything is resolved, `ConnectionLostError` if the connection
+    cannot be opened, `TimedOutError` if that takes longer than ``timeout.connect`` seconds, and the exceptions of the
+    handshake: `GreetingError`, `ReplyError`, `TlsHandshakeError`, NotOfferedError, LocalProtocolError and
+    RemoteProtocolError.
     """
     async with await open_client(host, port, **settings) as client:
         yield client
@@ -104,6 +106,7 @@ async def send(
 # TlsHandshakeError. No message can be sent twice by this: an attempt fails before MAIL, and before AUTH too.
 async def open_client(host: Host, port: int = 25, **settings: Unpack[ConnectSettings]) -> Client:
     """Connect and open the session as `connect` does; the caller closes the client."""
+    check_server(host, port, settings)
     try:
         return await _attempt(host, port, settings, check_certificate=True)
     except TlsHandshakeError as failure:
@@ -119,6 +122,21 @@ async def open_client(host: Host, port: int = 25, **settings: Unpack[ConnectSett
     return await _attempt(host, port, {**settings, "tls": "never"})
 
 
+def check_server(host: Host, port: int, settings: ConnectSettings) -> None:
+    """Raise TypeError or ValueError, which name the argument, for names and a port that cannot be used."""
+    if isinstance(host, os.PathLike):
+        if "\0" in os.fspath(host)[1:]:  # the first one marks a name in Linux's abstract namespace
+            raise ValueError(f"host: invalid path: {os.fspath(host)!a} (contains NUL)")
+    else:
+        check_host(host, "host")
+        check_port(port, "port", minimum=1)
+    for name in ("local_address", "server_hostname"):
+        if (value := settings.get(name)) is not None:
+            check_host(value, name)
+    if (value := settings.get("name")) is not None:
+        check_hello_name(value, "name")
+
+
 async def _attempt(
     host: Host,
     port: int,
@@ -127,7 +145,9 @@ async def _attempt(
     check_certificate: bool = False,
     certificate_problem: str | None = None,
 ) -> Client:
-    name = settings.get("server_hostname") or (os.fspath(host) if isinstance(host, os.PathLike) else host)
+    # A path is marked by a slash, so that the client does not take it for a name.
+    own_name = os.path.join(os.curdir, host) if isinstance(host, os.PathLike) else host
+    name = settings.get("server_hostname") or own_name
     timeouts = client_timeouts(settings.get("timeout"))
     if port == IMPLICIT_TLS_PORT and settings.get("tls") != "implicit" and not isinstance(host, os.PathLike):
         timeouts = evolve(timeouts, greeting=min(timeouts.greeting, GREETING_ON_465))
@@ -150,7 +170,7 @@ async def _open_stream(host: Host, port: int, local_address: str | None, limit: 
         with trio.fail_after(limit):
             if isinstance(host, os.PathLike):
                 return await trio.open_unix_socket(os.fspath(host))
-            return await trio.open_tcp_stream(host, port, local_address=local_address)
+            return await trio.open_tcp_stream(check_host(host, "host"), port, local_address=local_address)
     except OSError as exc:
         where = os.fspath(host) if isinstance(host, os.PathLike) else f"{host} port {port}"
         causes = exc.__cause__.exceptions if isinstance(exc.__cause__, BaseExceptionGroup) else (exc,)

@@ -25,6 +25,7 @@ from ..protocol import (
 from ..protocol.extensions.auth import Auth, AuthCommand, AuthResponse
 from ..protocol.extensions.lmtp import Lhlo
 from ..protocol.extensions.starttls import StartTlsCommand
+from ..protocol.hosts import check_hello_name, check_host
 from ..protocol.limits import COMMAND_LINE_OCTETS
 from ..protocol.reply_parser import InvalidReplyError
 from ..protocol.sasl import (
@@ -106,8 +107,12 @@ class Handshake:
         mechanisms: Iterable[str] | None,
     ) -> None:
         self.host: str = host
+        # The name in the certificate has A-labels (RFC 6125 6.4.2) and no final dot; an address has no scope. From
+        # `connect`, ``host`` may be the path of a socket.
+        name_or_path = host if not host or "/" in host else check_host(host, "host")
+        self._certificate_name = name_or_path.partition("%")[0].rstrip(".") or None
         #: The name that EHLO sends.
-        self.name: str = name or _local_literal(exchange.wire.stream)
+        self.name: str = _local_literal(exchange.wire.stream) if name is None else check_hello_name(name, "name")
         #: The server's greeting, once the whole handshake has succeeded.
         self.greeting: Reply | None = None
         #: The authenticated user, or None.
@@ -122,8 +127,6 @@ class Handshake:
         # is opportunistic. See connect.py.
         self._certificate_problem: str | None = None
         self._check_certificate = False
-        if not self.name.isascii() or not self.name.isprintable() or " " in self.name:
-            raise ValueError(f"name must be a domain or an address literal (RFC 5321 4.1.1.1), got {self.name!a}")
         if self._tls in ("required", "implicit") and not host and (ssl_context is None or ssl_context.check_hostname):
             raise ValueError(f"tls={self._tls!r} needs a host, for which the certificate is checked")
 
@@ -213,7 +216,7 @@ class Handshake:
 
     async def _tls_handshake(self) -> None:
         exchange = self._exchange
-        limit, host = exchange.timeouts.tls, self.host.rstrip(".") or None
+        limit, host = exchange.timeouts.tls, self._certificate_name
         command = Connect() if self._tls == "implicit" else StartTlsCommand()
         exchange.clear_deadline()
         context = self._ssl_context

@@ -16,7 +16,7 @@ from ..protocol.dialogue import READY
 from ..protocol.extensions.limits import LimitsExtension
 from .addresses import find_envelope
 from .client import Client
-from .connect import ConnectSettings, Host, open_client
+from .connect import ConnectSettings, Host, check_server, open_client
 from .message import Message
 from .missing_fields import add_missing_fields
 from .results import AllRecipientsRejectedError, ConnectionLostError, Result
@@ -57,7 +57,7 @@ class Pool:
         with TLS, or over a stream that is not a socket, is always probed, because it cannot be checked there without
         waiting whether the server has closed it.
 
-    Raises ValueError for numbers out of range.
+    Raises ValueError for numbers out of range and for invalid names.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class Pool:
             )
         if max_idle < 0 or probe_after < 0:
             raise ValueError(f"max_idle and probe_after must be >= 0, got {max_idle=}, {probe_after=}")
+        check_server(host, port, settings)
         self._host = host
         self._port = port
         self._settings = settings

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import trio
 
 from .._types import Peer
+from ..protocol.hosts import check_host, check_port
 
 log = logging.getLogger("smtp_trio.server")
 
@@ -48,7 +49,10 @@ async def open_listeners(
         same port, and the kernel distributes the connections among them.
     :param backlog: how many connections may wait to be accepted; None for the maximum of the system.
     :raises OSError: an address cannot be bound. No listener stays open then.
+    :raises ValueError: ``host`` is not a name or an address, or ``port`` is not from 0 to 65535.
     """
+    check_port(port, "port", minimum=0)
+    host = None if host is None else check_host(host, "host")
     found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     # A resolver may return an address twice: for two lines of /etc/hosts, or once for TCP and once for another protocol.
     addresses = list(dict.fromkeys((family, address) for family, _, _, _, address in found))

@@ -26,9 +26,9 @@ from ..protocol import Extension, Limits, Reply, ServerProtocol, Strictness
 from ..protocol.body_inspector import Newlines
 from ..protocol.extensions import STANDARD, StartTls
 from ..protocol.grammar import Grammar
+from ..protocol.hosts import check_hello_name
 from ..protocol.sasl import MechanismContext
 from ..protocol.strictness import select_mode
-from ..protocol.syntax import normalize_domain
 from .hooks import Hooks, check_function, check_hooks, hook_names, installed
 from .listeners import accept_all, accept_sockets, open_listeners
 from .peers import endpoints, network
@@ -102,7 +102,7 @@ class Server:
         names = hook_names(self.extensions)
         check_hooks(self.hooks, names)
         #: The server's domain, in ASCII (an internationalized one as A-labels).
-        self.name: str = _ascii_name(name or socket.gethostname())
+        self.name: str = check_hello_name(name or socket.gethostname(), "name")
         #: The largest message in octets that is accepted; 0 for no limit.
         self.size: int = size
         #: The timeouts, also if one number was given for all.
@@ -178,7 +178,7 @@ class Server:
         :param host: a host name or address; None for all interfaces, IPv4 and IPv6.
         :param implicit_tls: begin each connection with a TLS handshake (RFC 8314 3.3), instead of offering STARTTLS.
         :raises OSError: an address cannot be bound. In that case no hook was called and nothing listens.
-        :raises ValueError: ``implicit_tls`` without ``tls``.
+        :raises ValueError: ``implicit_tls`` without ``tls``, or an invalid port or host.
         :raises trio.ClosedResourceError: the server was stopped.
         """
         self._check(implicit_tls=implicit_tls)
@@ -459,14 +459,6 @@ class Server:
             pass
         finally:
             await trio.aclose_forcefully(stream)
-
-
-def _ascii_name(name: str) -> str:
-    """Return the server's name with A-labels (RFC 6531 3.7.1). Raises ValueError for one that would break a reply."""
-    canonical = normalize_domain(name) if not name.isascii() else name
-    if not canonical or not canonical.isprintable() or " " in canonical or len(canonical) > 255:
-        raise ValueError(f"name must be a domain or an address literal, got {name!r}")
-    return canonical
 
 
 def _ancestors(task: trio.lowlevel.Task | None) -> Iterator[trio.lowlevel.Task]:

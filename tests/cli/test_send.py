@@ -766,9 +766,10 @@ async def test_invalid_name(tmp_path: Path, mail: Path, options: Sequence[str]) 
         code, lines, err = await send(server, *options, "mail.eml", cwd=tmp_path)
     assert (code, lines) == (2, [])
     assert err in (
-        "smtp-trio: error: --name must be a domain or an address literal (RFC 5321 4.1.1.1), got 'a b'\n",
-        "smtp-trio: error: --server: invalid host name: 'a..b'\n",
-        f"smtp-trio: error: --server: invalid host name: '{'x' * 70}'\n",
+        "smtp-trio: error: --name: invalid host name: 'a b' (contains ' '); must be a domain or an address literal (RFC 5321 "
+        "4.1.1.1)\n",
+        "smtp-trio: error: --server: invalid host name: 'a..b' (empty label)\n",
+        f"smtp-trio: error: --server: invalid host name: '{'x' * 70}' (a label is longer than 63 characters)\n",
     )
 
 

@@ -591,7 +591,8 @@ INVALID_OPTIONS = [
     ("--host 0.0.0.0", "--host 0.0.0.0 is not a loopback address: add --accept DOMAIN"),
     ("--host ::", "--host :: is not a loopback address: add --accept DOMAIN"),
     ("--host *", "--host * is not a loopback address: add --accept DOMAIN"),
-    ("--name a..b\u00fc..c", "--name must be a domain or an address literal, got 'a..b\u00fc..c'"),
+    ("--name a..b\u00fc..c", "--name: invalid host name: 'a..b\\xfc..c' (not encodable as A-labels); must be a domain or an "
+     "address literal (RFC 5321 4.1.1.1)"),
     ("--tls-key key.pem", "--tls-key requires --tls-cert"),
     ("--implicit-tls", "--implicit-tls requires --tls-cert and --tls-key"),
     ("--tls-cert none --tls-key x", "cannot read none: No such file or directory"),
@@ -607,7 +608,8 @@ INVALID_OPTIONS = [
     ("--auth-accept-any --auth-optional", "--auth-optional requires --auth-file"),
     ("--lenient --strict", "argument --strict: not allowed with argument --lenient" + SEE),
     ("--lenient=a@b", "--lenient needs a domain or an address literal as default domain, got 'a@b'"),
-    ("--lenient --name x@y", "--lenient needs a domain or an address literal as default domain, got 'x@y'"),
+    ("--lenient --name x@y", "--name: invalid host name: 'x@y' (contains '@'); must be a domain or an address literal "
+     "(RFC 5321 4.1.1.1)"),
     ("TLS --auth-file none", "cannot use none: No such file or directory"),
     ("TLS --auth-file accounts", "cannot use accounts: line 2: expected user:password or user:hash"),
     ("--workers some", "argument --workers: must be a number from 0 to 256, got 'some'" + SEE),
@@ -617,8 +619,8 @@ INVALID_OPTIONS = [
     ("--port 25 --fd 3", "argument --fd: not allowed with argument --port" + SEE),
     ("--relay", "unrecognized arguments: --relay" + SEE),
     ("now", "unrecognized arguments: now" + SEE),
-    ("--host a..b --accept x", "cannot listen on a..b, port 2525: invalid host name"),
-    ("--host a..b", "--host a..b: invalid host name"),
+    ("--host a..b --accept x", "--host: invalid host name: 'a..b' (empty label)"),
+    ("--host a..b", "--host: invalid host name: 'a..b' (empty label)"),
 ]  # fmt: skip
 
 # Errors that are found when the server starts; and two of the others, also in a process of their own.
