@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import evolve
 
 from ..protocol import Path
+from ..protocol.dot_stuffing import normalize_newlines
 from ..protocol.header import message_start
 from ..protocol.limits import LOCAL_PART_OCTETS, PATH_OCTETS
 from ..protocol.syntax import CONTROL, parse_path
@@ -68,6 +69,8 @@ def parse_mailbox(text: str, what: str, *, null: bool = False) -> Path:
 ORIGINATORS: Final = ("Sender", "From")
 DESTINATIONS: Final = ("To", "Cc", "Bcc")
 
+#: The second line of a message whose lines end in CR CR LF. The parser reads it as body.
+CRCRLF_LINE: Final = re.compile(r"[^\r\n]+\r\r\n")
 #: The fields that are not sent, because they would disclose who gets a blind copy (RFC 5322 3.6.3, 3.6.6).
 BCC: Final = re.compile(rb"^(?:resent-)?bcc[ \t]*:.*(?:\r\n|\Z)(?:[ \t].*(?:\r\n|\Z))*", re.IGNORECASE | re.MULTILINE)
 
@@ -100,7 +103,7 @@ def envelope(
     """
     if sender is not None and recipients is not None:
         return sender, list(recipients)
-    message = without_preface(message)
+    message = reparse(message)
     if problem := header_damage(message)[0]:
         raise ValueError(problem)
     prefix = _prefix(message)
@@ -129,17 +132,24 @@ async def find_envelope(
     return await run_for(message, envelope, message, sender, recipients)
 
 
-def without_preface(message: email.message.Message) -> email.message.Message:
-    """Return the message as it would be parsed without a byte order mark or a quoted mbox line before its header.
+def reparse(message: email.message.Message) -> email.message.Message:
+    """Return the message, parsed anew if the parser of the email package has taken its header for text.
 
-    The parser of the email package takes the header for text then. An mbox line that is not quoted is no problem for it.
+    It does so after a byte order mark or a quoted mbox line, which are not a part of the message, and if the lines end in
+    CR CR LF, which it takes for two line ends and the client for one, as in messages of other kinds.
     """
-    payload = message._payload  # type: ignore[attr-defined]
-    if message.keys() or not isinstance(payload, str):
+    payload, fields = message._payload, list(message.raw_items())  # type: ignore[attr-defined]
+    if not isinstance(payload, str):
         return message
-    octets = payload.encode("utf-8", "surrogateescape")
-    start = message_start(octets)
-    return email.message_from_bytes(octets[start:], policy=message.policy) if start else message
+    if not fields:
+        octets = payload.encode("utf-8", "surrogateescape")
+        start = message_start(octets)
+        return email.message_from_bytes(octets[start:], policy=message.policy) if start else message
+    if len(fields) == 1 and CRCRLF_LINE.match(payload):
+        text = f"{fields[0][0]}: {fields[0][1]}\r\n{payload}"
+        octets = normalize_newlines(text.encode("utf-8", "surrogateescape"))
+        return email.message_from_bytes(octets, policy=message.policy)
+    return message
 
 
 def header_damage(message: email.message.Message) -> tuple[str, str]:

@@ -115,7 +115,7 @@ def _encode_entry(entry: list[re.Match[str]], *, named: bool) -> str:
         if match.lastgroup == "angle":
             token = token if token.isascii() else f"<{canonical_address(token[1:-1].strip())}>"
         elif match.lastgroup == "space" and token.startswith("("):
-            token = token if token.isascii() else f" ({_encoded_words(_unescape(token[1:-1]))}) "
+            token = token if token.isascii() else f"({_encoded_words(_unescape(token[1:-1]))})"
         else:
             words += token
             continue

@@ -27,8 +27,8 @@ from .addresses import (
     field_addresses,
     header_damage,
     repair_address_fields,
+    reparse,
     smtp_policy,
-    without_preface,
 )
 from .threads import run_for
 
@@ -312,7 +312,7 @@ ADDRESS_FIELDS: Final = (
 
 def _flatten(message: email.message.Message, *, eight_bit: bool, utf8: bool) -> bytes:
     """Return the message as octets: as they were parsed, except for those that the server does not accept."""
-    message = without_preface(message)
+    message = reparse(message)
     problem, unread = header_damage(message)
     if BCC.search(normalize_newlines(unread.encode(errors="replace"))):
         raise ValueError(f"a Bcc field would be sent as a part of the body: {problem}")

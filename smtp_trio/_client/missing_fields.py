@@ -6,7 +6,7 @@ import copy
 import email.message
 from contextlib import suppress
 
-from .addresses import ORIGINATORS, field_addresses, parse_mailbox, set_fields, without_preface
+from .addresses import ORIGINATORS, field_addresses, parse_mailbox, reparse, set_fields
 
 
 def add_missing_fields(message: email.message.Message, sender: str) -> email.message.Message:
@@ -24,7 +24,7 @@ def add_missing_fields(message: email.message.Message, sender: str) -> email.mes
         return message
     from email.utils import formatdate, make_msgid  # imported here because programs that send bytes do not need it
 
-    message = without_preface(message)
+    message = reparse(message)
     fields = list(message.raw_items())
     if "Date" not in message:
         fields.append(("Date", formatdate(localtime=True)))

@@ -169,6 +169,21 @@ async def test_address_that_cannot_be_written() -> None:
 def test_envelope_after_a_byte_order_mark_or_an_mbox_line(preface: str) -> None:
     for message in with_each_policy(f"{preface}From: a@b\r\nTo: c@d\r\nBcc: e@f"):
         assert envelope(message, None, None) == ("a@b", ["c@d", "e@f"])
+    message = email.message_from_string(f"{preface}From: a@b\nTo: c@d\n\n\u00e9\u00e9\n")
+    assert envelope(message, None, None) == ("a@b", ["c@d"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["From: a@b\nTo: c@d\nBcc: e@f\nX: \u00e9\n\nx\n\ny: z\n", "Received: x\n by y\nFrom: a@b\nTo: c@d\nBcc: e@f\n\n"],
+)
+async def test_lines_that_end_in_cr_cr_lf(text: str) -> None:
+    """The parser takes the second CR for a line end, so that the header has one field."""
+    for policy in POLICIES:
+        message = parsed(text.replace("\n", "\r\r\n").encode(), policy)
+        assert envelope(message, None, None) == ("a@b", ["c@d", "e@f"])
+        prepared = await prepare_message(message, eight_bit=True, utf8=True)
+        assert prepared.octets == text.replace("Bcc: e@f\n", "").replace("\n", "\r\n").encode()
 
 
 DAMAGED = [
@@ -204,7 +219,13 @@ async def test_damaged_header_names_no_envelope(text: str, problem: str, leaks: 
 
 
 @pytest.mark.parametrize(
-    "text", ["From a@b Mon\nFrom: a@b\nTo: c@d\n\nx", "From: a@b\nTo: c@d", "From: a@b\nTo:\n c@d\n\t\n\nx"]
+    "text",
+    [
+        "From a@b Mon\nFrom: a@b\nTo: c@d\n\nx",
+        "From: a@b\nTo: c@d",
+        "From: a@b\r\nTo: c@d\r\n\r\nx: y\r\r\n",
+        "From: a@b\nTo:\n c@d\n\t\n\nx",
+    ],
 )
 def test_undamaged_header(text: str) -> None:
     for policy in POLICIES:
