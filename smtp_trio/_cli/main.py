@@ -63,6 +63,6 @@ def make_parser(argv: Sequence[str] = ()) -> Parser:
             from .conform import add_conform
         add_conform(conform)
     add_hash_password(
-        commands.add_parser("hash-password", help="print the hash of a password, for --auth-file", allow_abbrev=False)
+        commands.add_parser("hash-password", help="print the line of a user for --auth-file", allow_abbrev=False)
     )
     return top

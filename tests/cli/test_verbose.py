@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import base64
 import re
-import textwrap
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
-import blocks
 import pytest
 import trio
-from processes import HOST, run, running, serving
+from processes import HOST, run, running
 
 from smtp_trio import Hooks, Reply, Server, Session
 from smtp_trio.protocol.extensions import Auth, standard
 from smtp_trio.protocol.extensions.auth import Credentials
 
 from .test_send import ME, MESSAGE, YOU, Authority, Recorder, ScriptedServer, running_server, send
-
-DOCS = blocks.ROOT / "docs" / "command-line.rst"
 
 
 @pytest.fixture
@@ -35,25 +31,6 @@ def mail(tmp_path: Path) -> Path:
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path)
-
-
-async def test_output_is_that_of_the_documentation(tmp_path: Path) -> None:
-    block = re.search(r"   \$ smtp-trio send .* --verbose message\.eml\n((?:   .*\n)+)", DOCS.read_text())
-    assert block is not None
-    shown = textwrap.dedent(block[1]).splitlines()
-    (tmp_path / "message.eml").write_bytes(f"From: {ME}\nTo: {YOU}\nSubject: hi\n\nhello, world\n".encode())
-
-    async with serving("--name", "mx.example.org", cwd=tmp_path) as program:
-        options = [f"--server={HOST}:{program.port}", f"--to={YOU}", "--verbose", "message.eml"]
-        code, lines, err = await send(*options, cwd=tmp_path)
-
-    def normal(line: str) -> str:
-        line = re.sub(r"queued as \S+", "queued as ID", line)
-        return re.sub(rf"{HOST}:\d+", f"{HOST}:PORT", line).rstrip()
-
-    assert code == 0
-    assert [normal(line) for line in shown if not line.startswith("accepted")] == list(map(normal, err.splitlines()))
-    assert [normal(line) for line in shown if line.startswith("accepted")] == list(map(normal, lines))
 
 
 async def test_message_after_data_is_abbreviated(tmp_path: Path) -> None:
