@@ -121,12 +121,12 @@ async def test_bcc_field_is_not_sent(cafile: str) -> None:
     ("reply", "raised"),
     [
         (b"250-first\r\n550 second\r\n", "RemoteProtocolError"),  # RFC 5321 4.2.1
-        (b"hello there\r\n", "RemoteProtocolError"),
-        (b"999 ok\r\n", "RemoteProtocolError"),
-        (b"100 hold\r\n", "RemoteProtocolError"),
-        (b"250 ok\n", "RemoteProtocolError"),
+        (b"hello there\r\n", "InvalidReplyError"),
+        (b"999 ok\r\n", "InvalidReplyError"),
+        (b"100 hold\r\n", "InvalidReplyError"),
+        (b"250 ok\n", "InvalidReplyError"),
         (b"354 go\r\n", "RemoteProtocolError"),
-        (b"221 bye\r\n", "RemoteProtocolError"),
+        (b"221 bye\r\n", "ConnectionLostError"),
         (b"250-more\r\n" * 1000, "RemoteProtocolError"),
         (b"450 4.2.1 later\r\n", "AllRecipientsRejectedError"),
         (b"550 5.7.1 no\r\n", "AllRecipientsRejectedError"),
