@@ -34,16 +34,20 @@ from .replies import BAD_LINE, LONG_LINE, Reply
 
 CRLF = b"\r\n"
 #: The beginning of a line that is meant to be a DATA or BDAT, whatever is wrong with the rest of it.
+#: `LineReader` keeps the beginning of a line for it: the octets before the verb do not matter, and few after it do.
 MESSAGE_VERB = re.compile(rb"[^!-~]*(DATA|BDAT)(?![A-Z0-9])", re.IGNORECASE)
 
+NOT_GRAPHIC = bytes({*range(256)} - {*range(0x21, 0x7F)})
+HEAD_OCTETS = len(b"BDAT ")
 
-def refuse_line(reply: Reply, line: bytes, start: int = 0, *, verb: str = "") -> BadCommandError:
-    """Return the refusal of a malformed line, which begins at ``start``. ``verb`` is its verb, if that is known.
+
+def refuse_line(reply: Reply, line: bytes, *, verb: str = "") -> BadCommandError:
+    """Return the refusal of a malformed line. ``verb`` is its verb, if that is known.
 
     A malformed DATA or BDAT may be followed by a message, whose lines must not be executed. The number of octets after
     such a BDAT is not known, so the connection is closed (RFC 3030 2). For DATA see `ServerProtocol.checked_reply`.
     """
-    match = MESSAGE_VERB.match(line, start)
+    match = MESSAGE_VERB.match(line)
     verb = verb if match is None else match[1].decode().upper()
     return BadCommandError(reply, verb=verb, close=verb == "BDAT")
 
@@ -79,13 +83,14 @@ class ReceiveBuffer:
 class LineReader:
     """Reads command lines. A line ends in CRLF and in nothing else (RFC 5321 2.3.8)."""
 
-    __slots__ = ("_buffer", "_refusal", "skipping")
+    __slots__ = ("_buffer", "_head", "_refusal", "skipping")
 
     def __init__(self, buffer: ReceiveBuffer) -> None:
         self._buffer = buffer
         #: A line was refused, and the octets up to the next CRLF are the rest of it.
         self.skipping: bool = False
         self._refusal: BadCommandError | None = None  # of the line that is skipped, to be raised when it ends
+        self._head = b""  # the beginning of what has been dropped since the last line end, for `refuse_line`
 
     def read_line(self, limit: int, too_long: Reply = LONG_LINE) -> bytes | None:
         """Return the next line without its CRLF, or None if it is incomplete.
@@ -107,14 +112,14 @@ class LineReader:
         # depend on how much has been received.
         first = cr if cr >= 0 else lf if lf >= 0 else len(data)
         if complete or first - start >= limit:
-            self.skipping, self._refusal = True, refuse_line(too_long, data, start)
+            self.skipping, self._refusal = True, refuse_line(too_long, data[start : start + limit])
             self.finish_skipping()
             return None
         if first == len(data) or cr == len(data) - 1:
             return None
         self.skipping = True
         self._buffer.at = first + 1
-        raise refuse_line(BAD_LINE, data, start)
+        raise refuse_line(BAD_LINE, data[start:first])
 
     def has_further_line(self) -> bool:
         """Return whether any octets of another line have been received; the rest of a refused line does not count."""
@@ -134,15 +139,17 @@ class LineReader:
         buffer = self._buffer
         start, lf = buffer.at, buffer.data.find(b"\n", buffer.at)
         if lf == start or (lf > start and buffer.data[lf - 1 : lf] != b"\r"):
-            refusal, self._refusal = self._refusal or refuse_line(BAD_LINE, buffer.data, start), None
+            line, self._head = self._head + buffer.data[start:lf], b""
+            refusal, self._refusal = self._refusal or refuse_line(BAD_LINE, line), None
             buffer.at = lf + 1
             raise refusal
         if lf < 0:
             # Keep a CR at the very end: the LF may follow.
             buffer.at = len(buffer.data) - (1 if buffer.data.endswith(b"\r", start) else 0)
+            self._head = (self._head + buffer.data[start : buffer.at]).lstrip(NOT_GRAPHIC)[:HEAD_OCTETS]
             return False
         buffer.at = lf + 1
-        self.skipping = False
+        self.skipping, self._head = False, b""
         if self._refusal is not None:
             refusal, self._refusal = self._refusal, None
             raise refusal

@@ -59,6 +59,10 @@ LINES = [
 MALFORMED = [
     b"NOOP\nNOOP\r\n",
     b"NOOP\r\r\n",
+    b"\nBDAT 0\r\n",
+    b"NOOP\n\x00BDAT 0\n",
+    b"BDAT 0\rx\r\n",
+    b"\r DATA\n",
     b"NO\0OP\r\n",
     b"\xff\r\n",
     b"x" * 700 + b"\r\n",
@@ -133,6 +137,29 @@ def test_command_cache_changes_nothing(octets: bytes, mode: Strictness) -> None:
         patch.setattr(CommandParser, "parse_cached", lambda *_: None)
         long = run(octets, [], strictness=mode)
     assert (long.events, long.output, long.messages) == (short.events, short.output, short.messages)
+
+
+@pytest.mark.parametrize(
+    ("line", "closes"),
+    [
+        (b"\nBDAT 0\r\n", False),
+        (b"NOOP\nBDAT 0\n", True),
+        (b"NOOP\n \0\tbdat 0\n", True),
+        (b"NOOP\r\n\rBDAT 0\n", True),
+        (b"NOOP\nBDATA\n", False),
+        (b"NOOP\nBDAT\n", True),
+        (b"NOOP\nx" + b" " * 20 + b"BDAT 0\n", False),
+        (b" " * 700 + b"\nBDAT 0\n", True),
+    ],
+)
+def test_malformed_bdat_line_in_any_segments(line: bytes, closes: bool) -> None:
+    """What a refused line begins with is known although it is dropped as it arrives."""
+    octets = b"EHLO x\r\n" + line
+    whole = run(octets, [])
+    assert any(bad.close and bad.verb == "BDAT" for bad in whole.refused) is closes
+    for cuts in ([at] for at in range(8, len(octets))):
+        check_same_results(run(octets, cuts), whole)
+    check_same_results(run(octets, list(range(1, len(octets)))), whole)
 
 
 # --- a hundred commands ---------------------------------------------------------------------------------------------
