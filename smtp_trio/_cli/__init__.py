@@ -1,6 +1,9 @@
 """The command line: ``smtp-trio`` and its commands.
 
-`main.py` has the entry point; `serve.py` and `send.py` have a command each, with its options. `workers.py` is for
-``serve --workers``, `auth_file.py` for ``serve --auth-file`` and ``hash-password``, and `message_files.py` finds the
-messages for ``send``.
+`main.py` has the entry point; `serve.py`, `send.py`, `conform.py` and `conform_client.py` have a command each, with its
+options. `options.py` and `units.py` have what they share: the parser, types of options, and the text of errors.
+
+`workers.py` is for ``serve --workers``, `auth_file.py` for ``serve --auth-file`` and ``hash-password``. Messages for
+``send`` are found by `message_files.py` or composed by `new_message.py`; `send_report.py` prints the outcomes, and
+`dialogue_printer.py` the dialogue for ``send --verbose``.
 """

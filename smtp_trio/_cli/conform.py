@@ -115,7 +115,7 @@ def run_conform(options: argparse.Namespace) -> int:
     try:
         return run_and_report(options, run, server_titles())
     except UnreachableError as problem:
-        raise UsageError(f"{target.host}:{target.port}: {problem}") from None
+        raise UsageError(f"{options.server}: {problem}") from None
 
 
 def print_list(requirements: Sequence[Requirement]) -> int:

@@ -119,15 +119,15 @@ def check(options: argparse.Namespace) -> None:
     if options.jobs > 1 and options.port:
         raise UsageError("--jobs needs a port for each client: omit --port")
     try:
-        words = shlex.split(options.command)
+        parts = shlex.split(options.command)
     except ValueError as error:
         raise UsageError(f"--command: {error}") from None
-    if not words:
+    if not parts:
         raise UsageError("--command is empty")
     if "{port}" not in options.command and not options.port:
         raise UsageError("--command without {port} needs --port")
-    if shutil.which(words[0]) is None:
-        raise UsageError(f"--command: no program {words[0]!r} was found")
+    if shutil.which(parts[0]) is None:
+        raise UsageError(f"--command: no program {parts[0]!r} was found")
 
 
 def progress(text: str) -> None:

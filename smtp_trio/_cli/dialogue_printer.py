@@ -38,9 +38,9 @@ def print_dialogue(created: object) -> None:
 # The printer stands between the wire of a client and its protocol, where octets are not encrypted, and sees them in the
 # order in which they are sent and received. What they mean follows from the lines themselves:
 #
-# * A message follows the line of a 354 that was received, or a BDAT that was sent.
-# * Everything from AUTH to a reply that is not 334 is an exchange that may contain passwords or tokens (RFC 4954 4). Of
-#   AUTH only the mechanism is shown, of the lines and challenges after it nothing.
+# * A message follows a 354 in reply to DATA, or a BDAT.
+# * Everything from AUTH to a reply that is not 334 is an exchange that may contain passwords or tokens (RFC 4954 4). Only
+#   the mechanism is shown of AUTH, and nothing of the lines and challenges after it.
 class DialoguePrinter:
     """Prints the octets between the wire of a client and its protocol."""
 
@@ -51,6 +51,7 @@ class DialoguePrinter:
         self._wire._protocol = self
         self._secure = False
         self._in_auth = False
+        self._last_verb = b""
         self._received = b""
         self._sent = ReceiveBuffer()
         self._message: MessagePrinter | None = None
@@ -74,8 +75,8 @@ class DialoguePrinter:
         self._sent.add(data)
         while len(self._sent) or self._message is not None:
             if self._message is None:
-                end = self._sent.data.index(b"\n", self._sent.at) + 1
-                self._print_command(self._sent.take(end - self._sent.at))
+                end = self._sent.data.find(b"\n", self._sent.at) + 1
+                self._print_command(self._sent.take(end - self._sent.at if end else len(self._sent)))
             elif self._message.read():
                 self._message = None
             else:
@@ -99,10 +100,11 @@ class DialoguePrinter:
         self._print(arrow, f"334 {HIDDEN}" if challenge else line.decode(errors="replace"))
         if not more:
             self._in_auth = challenge
-            if line.startswith(b"354"):
+            if line.startswith(b"354") and self._last_verb == b"DATA":
                 self._message = MessagePrinter(self, DotTerminatedReader(self._sent))
 
     def _print_command(self, line: bytes) -> None:
+        self._last_verb = line[:4].upper()
         if self._in_auth:
             self.print_line(HIDDEN)
         elif (match := AUTH.match(line)) is not None:

@@ -42,7 +42,7 @@ def error_text(error: SMTPError) -> str:
 
 
 def hint(error: SMTPError) -> str:
-    """Return what the user can do when the server cannot be used, unless the message of the error tells it."""
+    """Return what the user can do when the server cannot be used, or "" if the message of the error names the option."""
     if "--tls" in error_text(error):
         return ""
     match error:
@@ -87,9 +87,9 @@ class SendReport:
         """
         if self.usage_error:
             return 2
-        return (
-            1 if self.skipped or "refused" in self.statuses else os.EX_TEMPFAIL if self.statuses - {"accepted"} else 0
-        )
+        if self.skipped or "refused" in self.statuses:
+            return 1
+        return os.EX_TEMPFAIL if self.statuses - {"accepted"} else 0
 
     def outcomes(self, message: MessageFile, client: Client) -> list[str]:
         """Print the known outcomes of the client's last message, and return their recipients."""

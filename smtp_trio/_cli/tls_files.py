@@ -30,7 +30,7 @@ def server_context(cert: str, key: str | None) -> ssl.SSLContext:
 
 
 def client_context(cafile: str | None) -> ssl.SSLContext:
-    """Return a client's context that trusts the certificates in ``cafile`` only; those of the system if it is None."""
+    """Return a client's context that trusts the certificates in ``cafile`` only; by default those of the system."""
     try:
         return ssl.create_default_context(cafile=cafile)
     except ssl.SSLError:

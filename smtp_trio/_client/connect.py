@@ -173,8 +173,20 @@ async def _open_stream(host: Host, port: int, local_address: str | None, limit: 
             return await trio.open_tcp_stream(check_host(host, "host"), port, local_address=local_address)
     except OSError as exc:
         where = os.fspath(host) if isinstance(host, os.PathLike) else f"{host} port {port}"
-        causes = exc.__cause__.exceptions if isinstance(exc.__cause__, BaseExceptionGroup) else (exc,)
-        reasons = "; ".join(dict.fromkeys(str(cause) for cause in causes))
-        raise ConnectionLostError(Connect(), f"cannot connect to {where}: {reasons}") from exc
+        raise ConnectionLostError(Connect(), f"cannot connect to {where}: {connect_failure(exc)}") from exc
     except trio.TooSlowError:
         raise TimedOutError(Connect(), limit) from None
+
+
+def connect_failure(error: OSError) -> str:
+    """Return why no address could be connected to, without the addresses and the numbers of the errors."""
+    group = error.__cause__
+    causes = group.exceptions if isinstance(group, BaseExceptionGroup) else (error,)
+    return "; ".join(dict.fromkeys(map(_reason, causes)))
+
+
+def _reason(error: BaseException) -> str:
+    # Trio puts the address into the text of an OSError. The number of an error of the resolver is negative.
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return getattr(error, "strerror", None) or str(error)

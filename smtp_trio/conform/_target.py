@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
@@ -11,6 +10,7 @@ from math import inf
 import trio
 from attrs import evolve, field, frozen
 
+from .._client.connect import connect_failure
 from ._case import Case, Stage
 from ._connection import CaseFailedError, Connection
 from ._steps import EHLO, Expect, exchange, masked_text, parse_size, perform_steps
@@ -281,15 +281,4 @@ async def _refusal(target: Target, profile: ServerProfile) -> str:
 
 def describe_connect_error(error: OSError | UnicodeError) -> str:
     """Return why no connection could be made, without the address."""
-    if isinstance(error, UnicodeError):
-        return "invalid host name"
-    group = error.__cause__
-    causes = group.exceptions if isinstance(group, BaseExceptionGroup) else (error,)
-    return "; ".join(dict.fromkeys(map(_reason, causes)))
-
-
-def _reason(error: BaseException) -> str:
-    # Trio puts the address into the message of an OSError. The number of an error of the resolver is negative.
-    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
-        return os.strerror(error.errno)
-    return getattr(error, "strerror", None) or str(error)
+    return "invalid host name" if isinstance(error, UnicodeError) else connect_failure(error)
