@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import socket
 import ssl
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import partial
@@ -30,6 +28,7 @@ from ..protocol.hosts import check_hello_name
 from ..protocol.sasl import MechanismContext
 from ..protocol.strictness import select_mode
 from .hooks import Hooks, check_function, check_hooks, hook_names, installed
+from .lifecycle import Lifecycle
 from .listeners import accept_all, accept_sockets, open_listeners
 from .peers import endpoints, network
 from .session_task import SessionTask
@@ -130,14 +129,8 @@ class Server:
         )
         self._peers: Counter[str] = Counter()  # open sessions, by `network` of the peer
         self._sessions: dict[SessionTask, trio.lowlevel.Task] = {}  # with the task that runs each
-        # One scope around all sessions of each ``serve``, whose deadline `stop` sets.
-        self._scopes: set[trio.CancelScope] = set()
+        self._lifecycle = Lifecycle(self, self._state, name=self.name, last_hooks=self.timeouts.disconnect)
         self._accepting: dict[trio.CancelScope, list[Any]] = {}  # the accept loop of each ``serve``, with its sockets
-        self._serves, self._deadline = 0, math.inf
-        self._hooks_fixed = False
-        self._started = False  # `Hooks.start` has run, `Hooks.stop` has not
-        self._starting = trio.Lock()
-        self._ended = trio.Event()
         self._drained: Counter[str] = Counter()  # the sessions that ended during `stop`, by the member of `Drained`
         announce(self)
 
@@ -152,7 +145,7 @@ class Server:
         names = hook_names(self.extensions)
         if unknown := sorted(set(hooks) - set(names)):
             raise TypeError(f"invalid hook: {', '.join(unknown)}; the hooks are {', '.join(names)}")
-        if self._hooks_fixed:
+        if self._lifecycle.begun:
             raise RuntimeError("hooks cannot be changed while the server is serving")
         for name, hook in hooks.items():
             check_function(name, hook)
@@ -202,7 +195,7 @@ class Server:
         handler = partial(self._session, implicit_tls=implicit_tls)
         try:
             self._check(implicit_tls=implicit_tls)
-            async with self._serving(), trio.open_nursery() as nursery:
+            async with self._lifecycle.serving(), trio.open_nursery() as nursery:
                 with accept_sockets(listeners) as sockets, trio.CancelScope() as accepting:
                     if self._state.stopping:  # during `Hooks.start`
                         accepting.cancel()
@@ -230,7 +223,7 @@ class Server:
         """
         try:
             self._check(implicit_tls=implicit_tls)
-            async with self._serving():
+            async with self._lifecycle.serving():
                 await self._session(stream, implicit_tls=implicit_tls)
         except BaseException:
             await trio.aclose_forcefully(stream)
@@ -242,7 +235,7 @@ class Server:
     # call is cancelled, and two calls at a time cannot interfere with each other. It does four things:
     #
     # 1. It ends the accept loops and closes their sockets, so that connections are refused from this moment on.
-    # 2. It sets the deadline of the scope around all sessions of each ``serve``. This is the grace period; sessions
+    # 2. It sets the deadline of the scope around each ``serve``. This is the grace period; sessions
     #    that are still there when it ends are cancelled like any Trio task, and send what they can
     #    (`SessionTask.send_shutdown_nowait`). A second call can only make the deadline earlier.
     #    What a session does shielded from cancellation has an earlier deadline from then on, and `Hooks.stop` has a
@@ -252,9 +245,8 @@ class Server:
     #    session in the middle of a message finishes it, and commands that were received already are answered before the
     #    421 (RFC 5321 3.8).
     #
-    # The end is reached when the last ``serve`` has left `_serving`, which counts them and calls the `start` and `stop`
-    # hooks around the first and the last one. Serving may begin and end several times, as with one `serve_stream` after
-    # another; each time the two hooks are called. `stop` is final: after it, ``serve`` raises ClosedResourceError.
+    # The end is reached when the last ``serve`` has ended (see `lifecycle`). `stop` is final: after it, ``serve`` raises
+    # ClosedResourceError.
 
     async def stop(self, grace: float = 30) -> Drained:
         """Stop serving for good: end idle sessions with 421 (RFC 5321 3.8), wait for the others, return how they ended.
@@ -263,30 +255,29 @@ class Server:
 
         :param grace: seconds after which the remaining sessions are cancelled. After it, the last hooks of all sessions
             may take half of ``timeouts.disconnect``, and `Hooks.stop` the rest.
-        :raises RuntimeError: the caller is inside a session of this server, which would wait for itself.
+        :raises RuntimeError: the caller is inside a session of this server, or inside its `Hooks.start` or
+            `Hooks.stop`, and would wait for itself.
         """
-        inside = current_session.get()
-        if inside in self._sessions and self._sessions[inside] in _ancestors(trio.lowlevel.current_task()):
+        callers = set(_ancestors(trio.lowlevel.current_task()))
+        session = current_session.get()
+        if session in self._sessions and self._sessions[session] in callers:
             raise RuntimeError(
                 "stop() would wait for the session that calls it: call it from a task outside of the session"
             )
+        if self._lifecycle.hook_task in callers:
+            raise RuntimeError("stop() would wait for the hook that calls it: call it from a task outside of the hook")
         first, self._state.stopping = not self._state.stopping, True
         for scope, sockets in self._accepting.items():
             scope.cancel()
             for sock in sockets:
                 sock.close()
-        self._deadline = min(self._deadline, trio.current_time() + grace)
-        for scope in self._scopes:
-            scope.deadline = self._deadline
-        self._state.last_deadline = self._deadline + self.timeouts.disconnect / 2
+        self._lifecycle.shorten(trio.current_time() + grace)
+        self._state.last_deadline = self._lifecycle.deadline + self.timeouts.disconnect / 2
         for session in self._sessions:
             session.shield.deadline = min(session.shield.deadline, self._state.last_deadline)
             if first and session.idle:
                 session.wake()
-        if self._serves:
-            await self._ended.wait()
-        else:
-            await trio.lowlevel.checkpoint()
+        await self._lifecycle.wait_ended()
         return Drained(**self._drained)
 
     def _check(self, *, implicit_tls: bool) -> None:
@@ -294,50 +285,6 @@ class Server:
             raise trio.ClosedResourceError("the server was stopped")
         if implicit_tls and self.tls is None:
             raise ValueError("implicit TLS needs a server with tls=")
-
-    @asynccontextmanager
-    async def _serving(self) -> AsyncGenerator[None]:
-        """Enclose every ``serve``: the first to begin calls `Hooks.start`, the last to end calls `Hooks.stop`."""
-        self._serves += 1
-        if self._serves == 1:
-            self._ended = trio.Event()
-        try:
-            if not self._started:
-                async with self._starting:  # until the hook has returned: `start` of another ``serve``, or `stop`
-                    if not self._started:
-                        await self._start()
-            with trio.CancelScope(deadline=self._deadline) as scope:
-                self._scopes.add(scope)
-                try:
-                    yield
-                finally:
-                    self._scopes.remove(scope)
-        finally:
-            try:
-                if self._serves == 1 and self._started:
-                    deadline = min(trio.current_time(), self._deadline) + self.timeouts.disconnect
-                    with trio.CancelScope(shield=True, deadline=deadline) as scope:
-                        async with self._starting:
-                            # Acquiring the lock is a checkpoint. A ``serve`` that began during it goes on, and is the
-                            # last one then. One that begins from here on waits for the lock, and calls `start` again.
-                            if self._serves == 1:
-                                self._started = False
-                                await self._state.call("stop")
-                    if scope.cancelled_caught:
-                        self._state.counts.errors += 1
-                        log.error("the stop hook did not end in time and was cancelled")
-            finally:
-                self._serves -= 1
-                if not self._serves:
-                    self._ended.set()
-
-    async def _start(self) -> None:
-        self._hooks_fixed = True
-        if "data" not in self._state.hooks:
-            log.warning("%s: no data hook is installed, so every message will be refused", self.name)
-        if (start := self._state.hooks.get("start")) is not None:
-            await start(self)
-        self._started = True
 
     # --- one session ------------------------------------------------------------------------------------------------
 

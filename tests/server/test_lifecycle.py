@@ -737,6 +737,66 @@ async def test_second_call_shortens_the_time_of_the_last_hooks(autojump_clock: M
     assert hooks.cancelled == {"disconnect": 1 + 2.5, "stop": 1 + 5}
 
 
+@pytest.mark.parametrize("grace", [0.0, 1.0, 30.0])
+async def test_stop_during_a_start_hook_that_hangs(grace: float, autojump_clock: MockClock) -> None:
+    """It is cancelled after the grace period, and each ``serve`` that waits for it raises ClosedResourceError."""
+
+    class Hangs(Hanging):
+        async def start(self, server: Server) -> None:
+            await self.hang("start")
+
+    hooks = Hangs("start")
+    server = Server(hooks, name=NAME)
+    listener = MemoryListener()
+    stream = memory_stream_pair()[1]
+
+    async def refused(serve: Callable[[Any], Awaitable[None]], argument: object) -> None:
+        with pytest.raises(trio.ClosedResourceError, match="stopped"):
+            await serve(argument)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(refused, server.serve_listeners, [listener])
+        nursery.start_soon(refused, server.serve_stream, stream)
+        await trio.sleep(5)
+        assert await server.stop(grace) == Drained()
+    assert hooks.cancelled == {"start": 5 + grace}
+    assert hooks.calls == ["start"]
+    assert listener.closed
+    with pytest.raises(trio.ClosedResourceError):
+        await stream.receive_some(1)
+
+
+@pytest.mark.parametrize("hook", ["start", "stop", "error"])
+@pytest.mark.parametrize("child", [False, True])
+async def test_stop_inside_a_hook_of_the_server_raises(hook: str, child: bool, autojump_clock: MockClock) -> None:
+    """Otherwise it would wait for itself, in `start` until the grace period has ended."""
+    server = Server(RecordingHooks(), name=NAME)
+    seen: list[BaseException] = []
+
+    async def stop(*_: object) -> None:
+        try:
+            if child:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(server.stop)
+            else:
+                await server.stop()
+        except* RuntimeError as group:
+            seen.extend(group.exceptions)
+
+    async def fails(server: Server) -> None:
+        raise ValueError("bug")
+
+    server.on(**({"error": stop, "stop": fails} if hook == "error" else {hook: stop}))
+    async with connected(server) as client:
+        await client.hello()
+        await client.deliver()
+        await client.quit()
+    assert len(seen) == 1
+    assert "would wait for the hook" in str(seen[0])
+    assert trio.current_time() == 0
+    assert await server.stop() == Drained()
+
+
 async def test_second_call_may_shorten_the_grace(autojump_clock: MockClock) -> None:
     server = Server(RecordingHooks(), name=NAME)
     ends: list[tuple[float, Drained]] = []

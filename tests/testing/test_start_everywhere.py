@@ -18,6 +18,7 @@ from helpers import MESSAGE, NAME, MemoryListener, client_tls, quick_or_slow, se
 from trio.testing import memory_stream_pair
 
 from smtp_trio import Body, Client, Drained, Hooks, Reply, Server, Session, SMTPError, TlsInfo, standard
+from smtp_trio._server.lifecycle import Lifecycle
 from smtp_trio._server.session_task import SessionTask
 from smtp_trio.protocol import CONNECTION_LOST, NEED_DATA
 from smtp_trio.protocol.extensions import Auth
@@ -283,39 +284,19 @@ async def one_session(attempt: Attempt) -> None:
         await client.noop()
 
 
-@asynccontextmanager
-async def serving_without_a_second_look(server: Server) -> AsyncGenerator[None]:
-    """`Server._serving` as it was when it counted the ``serve`` calls only before it acquired the lock."""
-    server._serves += 1
-    if server._serves == 1:
-        server._ended = trio.Event()
-    try:
-        if not server._started:
-            async with server._starting:
-                if not server._started:
-                    await server._start()
-        with trio.CancelScope(deadline=server._deadline) as scope:
-            server._scopes.add(scope)
-            try:
-                yield
-            finally:
-                server._scopes.remove(scope)
-    finally:
-        if server._serves == 1 and server._started:
-            with trio.CancelScope(shield=True):
-                async with server._starting:
-                    server._started = False
-                    await server._state.call("stop")
-        server._serves -= 1
-        if not server._serves:
-            server._ended.set()
+async def stop_without_a_second_look(lifecycle: Lifecycle) -> None:
+    """`Lifecycle._stop` as it was when it did not expect a ``serve`` to begin while it acquires the lock."""
+    with trio.CancelScope(shield=True):
+        async with lifecycle._lock:
+            lifecycle.started = False
+            await lifecycle._state.call("stop")
 
 
 @pytest.mark.parametrize(
     "scenario", [one_session, *(pytest.param(each, marks=pytest.mark.slow) for each in (plain, login, message))]
 )
 def test_stop_hook_during_a_session(tries: int, scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Server, "_serving", serving_without_a_second_look)
+    monkeypatch.setattr(Lifecycle, "_stop", stop_without_a_second_look)
     error = found(
         tries, scenario, connect_client, f"server {NAME}: its stop hook was called while 1 sessions were open"
     )
@@ -373,19 +354,13 @@ def test_command_hook_cancelled_by_stop(tries: int, monkeypatch: pytest.MonkeyPa
 def test_session_that_begins_without_a_start(tries: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A `start` hook that a second ``serve`` does not wait for."""
 
-    async def start(server: Server) -> None:
-        server._serves += 1
-        await trio.sleep(1)
-        server._serves -= 1
-        server._started = True
+    async def start(lifecycle: Lifecycle) -> None:
+        if not lifecycle.begun:
+            lifecycle.begun = True
+            await trio.sleep(1)
+            lifecycle.started = True
 
-    @asynccontextmanager
-    async def serving(server: Server) -> AsyncGenerator[None]:
-        if not server._started and server._serves == 0:
-            await start(server)
-        yield
-
-    monkeypatch.setattr(Server, "_serving", serving)
+    monkeypatch.setattr(Lifecycle, "_start", start)
     found(tries, one_session, connect_client, "it began before the start hook of its server had returned")
 
 

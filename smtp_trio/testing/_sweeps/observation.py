@@ -152,7 +152,7 @@ class ObservedSession:
         self.disconnects = 0
         self.data_calls: list[DataCall] = []
         #: The session was created between the `start` and the `stop` hook of its server.
-        self.server_started = task.server._started
+        self.server_started = task.server._lifecycle.started
         #: Hooks that `Server.stop` cancelled before the end of the grace period.
         self.stopped_hooks: list[str] = []
         self._hooks = task.hooks.installed

@@ -1,0 +1,118 @@
+"""`Lifecycle`: a server from the first ``serve`` to the end of the last one, with the `start` and `stop` hooks around them."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import trio
+
+from .state import ServerState
+
+log = logging.getLogger("smtp_trio.server")
+
+
+# Several ``serve`` calls may run at a time: for two ports, say, or one `serve_stream` for each connection. `serving`
+# encloses each of them and counts them. The first to begin calls `Hooks.start`, and the last to end calls `Hooks.stop`.
+# Serving may begin and end several times; each time the two hooks are called.
+#
+# No session may be open while `stop` runs, or begin before `start` has returned, so both hooks run under one lock. A
+# ``serve`` that begins meanwhile waits for the lock, and calls `start` itself if `stop` has run. Acquiring a lock is a
+# checkpoint. So the last ``serve`` looks again, after it, whether it is still the last one: another that began during
+# the checkpoint has not waited for the lock, as the server was started. That one then calls `stop`.
+#
+# `Server.stop` sets a deadline for all of this. It applies to `start`, too: without it, a `start` hook that hangs would
+# delay the end for ever. `Hooks.stop` is shielded and has a deadline of its own.
+
+
+class Lifecycle:
+    """Counts the ``serve`` calls of a server, calls its `start` and `stop` hooks, and limits the time until its end."""
+
+    def __init__(self, server: object, state: ServerState, *, name: str, last_hooks: float) -> None:
+        #: `Hooks.start` has returned, and `Hooks.stop` was not called after it.
+        self.started: bool = False
+        #: `Hooks.start` was called once, so the hooks cannot be changed any more.
+        self.begun: bool = False
+        #: When all that is not shielded is cancelled, by `trio.current_time`.
+        self.deadline: float = math.inf
+        #: The task in which `Hooks.start` or `Hooks.stop` is running.
+        self.hook_task: trio.lowlevel.Task | None = None
+        self._server, self._state, self._name, self._last_hooks = server, state, name, last_hooks
+        self._count = 0
+        self._scopes: set[trio.CancelScope] = set()  # one around each ``serve``
+        self._lock = trio.Lock()
+        self._ended = trio.Event()
+
+    def shorten(self, deadline: float) -> None:
+        """Make the deadline of all ``serve`` calls earlier, if it is later than this one."""
+        self.deadline = min(self.deadline, deadline)
+        for scope in self._scopes:
+            scope.deadline = self.deadline
+
+    async def wait_ended(self) -> None:
+        """Wait until no ``serve`` is running."""
+        if self._count:
+            await self._ended.wait()
+        else:
+            await trio.lowlevel.checkpoint()
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncGenerator[None]:
+        """Enclose a ``serve``. Raises ClosedResourceError if the deadline passes before the server has started."""
+        self._count += 1
+        if self._count == 1:
+            self._ended = trio.Event()
+        try:
+            entered = False
+            with trio.CancelScope(deadline=self.deadline) as scope:
+                self._scopes.add(scope)
+                try:
+                    if not self.started:
+                        await self._start()
+                    entered = True
+                    yield
+                finally:
+                    self._scopes.remove(scope)
+            if not entered:
+                raise trio.ClosedResourceError("the server was stopped")
+        finally:
+            try:
+                if self._count == 1 and self.started:
+                    await self._stop()
+            finally:
+                self._count -= 1
+                if not self._count:
+                    self._ended.set()
+
+    async def _start(self) -> None:
+        async with self._lock:
+            if self.started:  # by the ``serve`` that had the lock
+                return
+            self.begun = True
+            if "data" not in self._state.hooks:
+                log.warning("%s: no data hook is installed, so every message will be refused", self._name)
+            if (start := self._state.hooks.get("start")) is not None:
+                self.hook_task = trio.lowlevel.current_task()
+                try:
+                    await start(self._server)
+                finally:
+                    self.hook_task = None
+            self.started = True
+
+    async def _stop(self) -> None:
+        deadline = min(trio.current_time(), self.deadline) + self._last_hooks
+        with trio.CancelScope(shield=True, deadline=deadline) as scope:
+            async with self._lock:
+                if self._count > 1:
+                    return
+                self.started = False
+                self.hook_task = trio.lowlevel.current_task()
+                try:
+                    await self._state.call("stop")
+                finally:
+                    self.hook_task = None
+        if scope.cancelled_caught:
+            self._state.counts.errors += 1
+            log.error("the stop hook did not end in time and was cancelled")
