@@ -9,6 +9,7 @@ import pytest
 from smtp_trio.protocol import Command, Expn, Extension, Reply, SessionState, Table
 from smtp_trio.protocol.dialogue import READY, RECIPIENT as RECIPIENT_PHASE, SENDER as SENDER_PHASE
 from smtp_trio.protocol.extensions import Auth, StartTls, standard
+from smtp_trio.protocol.strictness import lenient_mode
 
 from .driver import HELLO, RECIPIENT, SENDER, ServerDriver, replying
 
@@ -65,6 +66,7 @@ class Xwho(Extension):
     {"secure": True, "tls": True, "hooks": {"auth"}},
     {"tls": True, "hooks": {"auth"}, "extensions": standard(StartTls(required=True), Auth(required=True))},
     {"hooks": {"auth"}, "extensions": standard(Auth(required=True, cleartext=True), Xwho())}, {"extensions": ()},
+    {"tls": True, "hooks": {"auth"}, "extensions": standard(Auth(cleartext=True)), "strictness": lenient_mode("a.test")},
 ])  # fmt: skip
 def test_help_lists_the_verbs_that_are_allowed_now(settings: dict[str, Any], lines: list[str]) -> None:
     """Compare the list with the reply to each verb in the same state: 502, 503, 530 and 538 mean that it is not allowed."""
