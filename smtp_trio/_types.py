@@ -133,9 +133,10 @@ class Counts:
 class Statistics(Counts):
     """A snapshot of a server's counters.
 
-    ``messages`` is the number of accepted messages and ``bytes`` their octets, ``refused`` the number of other
-    messages. ``commands`` is the number of commands, and ``errors`` that of commands that the core refused and of
-    exceptions in hooks and sessions. ``sessions_total`` counts all sessions, ``sessions_open`` those that are open.
+    ``messages`` is the number of accepted messages and ``bytes`` their octets, ``refused`` the number of refusals, of
+    messages and of MAIL, RCPT, DATA and BDAT commands. ``commands`` is the number of commands, and ``errors`` that of
+    commands that the core refused and of exceptions in hooks and sessions. ``sessions_total`` counts all sessions,
+    ``sessions_open`` those that are open.
     """
 
     sessions_open: int = 0

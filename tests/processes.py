@@ -111,8 +111,8 @@ async def serving(*options: str, cwd: Path, stderr: IO[bytes] | int = subprocess
     """Run ``smtp-trio serve`` on a free port; the block begins when it listens."""
     port = () if "--port" in options else ("--port", "0")
     async with running("-m", "smtp_trio", "serve", *port, *options, cwd=cwd, stderr=stderr) as program:
-        program.port = int((await program.out.wait_for(r"listening on \S+:(\d+)"))[1])
-        await program.out.wait_for(r"storing in .*")
+        program.port = int((await program.out.wait_for(r'listening(?: on |", "address": ")\S+:(\d+)'))[1])
+        await program.out.wait_for(r"storing\b.*\n")
         yield program
 
 

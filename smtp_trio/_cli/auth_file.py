@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import getpass
 import hashlib
-import logging
 import os
 import re
 import sys
@@ -24,13 +23,12 @@ from typing import Self
 import trio
 from attrs import field, frozen
 
+from .._server.log_events import AUTH_FAILED
 from .._server.session import Session
 from ..protocol import Reply
 from ..protocol.extensions.auth import INVALID_CREDENTIALS, Credentials
 from ..protocol.syntax import CONTROL
 from .options import UsageError, describe_error, print_result
-
-log = logging.getLogger("smtp_trio.auth")
 
 SCRYPT = re.compile(
     r"\$scrypt\$ln=([0-9]{1,2}),r=([0-9]{1,2}),p=([0-9]{1,2})\$([A-Za-z0-9+/]{8,})\$([A-Za-z0-9+/]{20,})"
@@ -189,7 +187,7 @@ class Accounts:
             correct = compare_digest((secret or "").encode(), password.encode()) and secret is not None
         if correct and credentials.authzid in ("", user):
             return None
-        log.warning("%s: authentication failed for %r from %s", session.id, user, session.peer)
+        AUTH_FAILED.log(id=session.id, peer=str(session.peer), user=user)
         return INVALID_CREDENTIALS
 
 

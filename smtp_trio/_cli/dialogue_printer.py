@@ -13,7 +13,7 @@ from contextlib import suppress
 import trio
 
 from .._client.client import Client
-from .._server.message_log import clean
+from .._server.log_events import clean
 from .._server.peers import endpoints
 from .._wire import OctetProtocol, Wire
 from ..protocol.framing import CountedReader, DotTerminatedReader, ReceiveBuffer

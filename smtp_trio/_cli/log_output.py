@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import logging
 import sys
 from datetime import datetime
 from io import TextIOWrapper
 from typing import Any, TextIO
 
-from .._server.message_log import MessageRecord
+from .._server.log_events import EVENTS, MAX_TRACEBACK, as_json, cut, escape
+
+#: The event of records that are not of this package.
+OTHER = "other"
 
 
 class LogFormatter(logging.Formatter):
-    """A formatter for the two kinds of records.
+    """A formatter for the records of the package (see `smtp_trio._server.log_events`), and for those of other loggers.
 
-    A record of a message is written as `MessageRecord` formats it; any other one with its time and, from WARNING on,
-    its level.
+    A line of text begins with the time and, from WARNING on, the level. The traceback of an error follows in lines that
+    are indented, since its text may come from a client and must not look like further records.
     """
 
     def __init__(self, *, as_json: bool) -> None:
@@ -25,18 +27,21 @@ class LogFormatter(logging.Formatter):
         self.as_json = as_json
 
     def format(self, record: logging.LogRecord) -> str:
-        message_record: MessageRecord | None = getattr(record, "message_record", None)
-        if message_record is not None:
-            return message_record.json() if self.as_json else str(message_record)
         time = datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds")
-        level, message = record.levelname.lower(), record.getMessage()
-        # The messages of these two loggers contain the reason that the system gave. Any other exception is a bug, which
-        # needs its traceback.
-        if record.exc_info and record.name not in ("smtp_trio.stores", "trio.serve_listeners"):
-            message += "\n" + self.formatException(record.exc_info)
+        level = record.levelname.lower()
+        event: str = getattr(record, "event", OTHER)
+        traceback = None
+        if record.exc_info and (event == OTHER or EVENTS[event].traceback):
+            traceback = cut(self.formatException(record.exc_info), MAX_TRACEBACK)
         if self.as_json:
-            return json.dumps({"time": time, "level": level, "message": message}, ensure_ascii=False)
-        return f"{time} {level + ': ' if record.levelno >= logging.WARNING else ''}{message}"
+            fields = getattr(record, "fields", None)
+            if fields is None:
+                fields = {"logger": record.name, "message": record.getMessage()}
+            return as_json(time, level, event, fields, traceback)
+        message = record.getMessage() if event != OTHER else escape(record.getMessage())
+        prefix = f"{level}: " if record.levelno >= logging.WARNING else ""
+        lines = [] if traceback is None else [f"    {escape(line)}" for line in traceback.split("\n")]
+        return "\n".join([f"{time} {prefix}{message}", *lines])
 
 
 class LockedStreamHandler(logging.StreamHandler[Any]):

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from .. import __version__
-from .._server.message_log import clean
+from .._server.log_events import clean
 from .auth_file import add_hash_password
 from .options import Parser, UsageError
 from .send import INTERRUPTED, add_send

@@ -11,7 +11,7 @@ from email.message import EmailMessage
 from email.utils import format_datetime, localtime, make_msgid
 from pathlib import Path
 
-from .._server.message_log import clean
+from .._server.log_events import clean
 from ..protocol.header import is_utf8
 from ..protocol.syntax import CONTROL
 from .message_files import STDIN, MessageFile

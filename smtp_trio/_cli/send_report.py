@@ -11,7 +11,7 @@ import trio
 
 from .._client.client import Client
 from .._client.results import Accepted, ConnectionLostError, Outcome, TimedOutError, TlsHandshakeError, Unknown
-from .._server.message_log import clean
+from .._server.log_events import clean
 from ..protocol import Connect, LocalProtocolError, NotOfferedError, RemoteProtocolError, ReplyError, SMTPError
 from ..protocol.extensions.auth import AuthCommand
 from .message_files import MessageFile

@@ -19,6 +19,7 @@ from functools import partial
 
 import trio
 
+from .._server import log_events
 from .._server.listeners import format_address, open_listeners, socket_from_fd, systemd_fds, to_listener
 from .._server.server import Server
 from .._server.session import Session
@@ -34,8 +35,6 @@ from .options import UsageError, describe_error, describe_listen_error, number_b
 from .tls_files import server_context
 from .units import octets, seconds
 from .workers import ParentLink, Workers, usable_cores
-
-log = logging.getLogger("smtp_trio.cli")
 
 STORES: dict[str, type[Maildir | SQLite]] = {"maildir": Maildir, "sqlite": SQLite}
 LOOPBACK = "127.0.0.1"
@@ -391,22 +390,17 @@ async def listen(options: argparse.Namespace, *, reuse_port: bool = False) -> li
 def log_start(listeners: Sequence[trio.SocketListener], options: argparse.Namespace) -> None:
     """Log the addresses and the store, and warnings about options that are not meant for a public server."""
     for each in listeners:
-        log.info("listening on %s", format_address(each.socket))
-    log.info("storing in %s:%s", type(options.store).__name__.lower(), options.store.path)
+        log_events.LISTENING.log(address=format_address(each.socket))
+    log_events.STORING.log(store=f"{type(options.store).__name__.lower()}:{options.store.path}")
     if ALL_DOMAINS in options.accept:
-        log.warning("--accept '*': mail for every domain is accepted; for development only")
+        log_events.ALL_DOMAINS_ACCEPTED.log()
     if options.auth_accept_any:
-        log.warning("--auth-accept-any: any password is accepted, also without TLS; for development only")
+        log_events.ANY_LOGIN_ACCEPTED.log()
 
 
 def log_statistics(statistics: Statistics) -> None:
     """Log the totals at the end."""
-    log.info(
-        "stopped; messages accepted: %d, refused: %d; sessions: %d",
-        statistics.messages,
-        statistics.refused,
-        statistics.sessions_total,
-    )
+    log_events.STOPPED.log(messages=statistics.messages, refused=statistics.refused, sessions=statistics.sessions_total)
 
 
 async def handle_signals(
@@ -422,13 +416,13 @@ async def handle_signals(
         name = signal.Signals(number).name
         # A terminal that is closed sends SIGHUP too. Its descriptor is then not a terminal any more.
         if number != signal.SIGHUP or os.isatty(STDERR) != STARTED_AT_TERMINAL:
-            log.log(level, "%s: stopping", name)
+            log_events.STOPPING.log(as_level=level, signal=name)
             nursery.start_soon(stop, grace)
             grace = 0
             continue
-        log.log(level, "%s: reloading the certificate and the auth file, if configured", name)
+        log_events.RELOADING.log(as_level=level, signal=name)
         for reload in reloads:
             try:
                 reload()
             except UsageError as error:
-                log.error("%s: %s; the previous one stays in use", name, error)
+                log_events.RELOAD_FAILED.log(signal=name, error=str(error))

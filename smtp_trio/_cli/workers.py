@@ -13,23 +13,21 @@ sessions that the first one allows to finish.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
 
 import trio
 from attrs import asdict, define, evolve, field, frozen
 
 from .._server.listeners import socket_from_fd
+from .._server.log_events import WORKER_ENDED, WORKER_FAILED, WORKER_KILLED, WORKER_STARTED, Value
 from .._types import Statistics
-
-log = logging.getLogger("smtp_trio.workers")
 
 #: The environment variable with a worker's file descriptors: the socket to its parent, the lock of the log, the
 #: listening sockets.
@@ -154,13 +152,15 @@ class Workers:
                 return
             early = not ready or trio.current_time() - started < MIN_LIFETIME
             early_ends = early_ends + 1 if early else 0
-            log.warning("worker %d: %s", number, end)
-        log.error("worker %d: ended %d times in a row just after its start; stopping", number, MAX_EARLY_ENDS)
+            WORKER_ENDED.log(end, worker=number)
+        WORKER_FAILED.log(worker=number, times=MAX_EARLY_ENDS)
         self.failed = True
         await self.stop(self.grace)
 
-    async def _run_worker(self, number: int, listeners: Sequence[trio.SocketListener]) -> tuple[bool, str]:
-        """Run a worker process until it ends. Return whether it began to serve, and how it ended."""
+    async def _run_worker(
+        self, number: int, listeners: Sequence[trio.SocketListener]
+    ) -> tuple[bool, Mapping[str, Value]]:
+        """Run a worker process until it ends. Return whether it began to serve, and how it ended, for the log."""
         connection, worker_end = socket.socketpair()
         connection.setblocking(False)
         with connection, worker_end:
@@ -177,20 +177,22 @@ class Workers:
                 )
             except OSError as error:
                 self._connections.discard(connection)
-                return False, f"cannot be started: {error}"
+                return False, {"signal": None, "exit_code": None, "error": str(error)}
             worker_end.close()
-            log.info("worker %d: process %d", number, process.pid)
+            WORKER_STARTED.log(worker=number, pid=process.pid)
             try:
                 code = await process.wait()
             finally:
                 self._connections.discard(connection)
                 if process.returncode is None:
-                    log.error("worker %d: killed, because it did not end in time", number)
+                    WORKER_KILLED.log(worker=number)
                     process.kill()
             report = b""
             with suppress(BlockingIOError, ConnectionResetError):
                 report = connection.recv(65536)
         if statistics := report.removeprefix(READY):
             self._totals.update(json.loads(statistics))
-        end = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        end: dict[str, Value] = {"signal": None, "exit_code": code, "error": None}
+        if code < 0:
+            end |= {"signal": signal.Signals(-code).name, "exit_code": None}
         return report.startswith(READY), end

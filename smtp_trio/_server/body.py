@@ -167,6 +167,7 @@ class BodyReader:
         "closed",
         "complete",
         "due",
+        "end",
         "envelope",
         "error",
         "interrupted",
@@ -188,6 +189,8 @@ class BodyReader:
         self.complete: bool = False
         #: Why the message cannot be accepted any more, or None.
         self.error: BodyError | None = None
+        #: Why reading ended last, for the log; None as long as nothing went wrong.
+        self.end: str | None = None
         #: The command that ended the message before its last chunk. It is carried out after the hook has returned.
         self.interrupted: Command | None = None
         #: All octets of the message have been received, so it can be answered.
@@ -328,5 +331,6 @@ class BodyReader:
         raise self._fail(f"{command.verb} was received before the last chunk")
 
     def _fail(self, reason: str, reply: Reply | None = None) -> BodyError:
+        self.end = reason
         self.error = self.error or BodyError(reason, reply)
         return self.error

@@ -98,7 +98,7 @@ async def default(session: HandlerSession, command: Command) -> None:
     if reply is None and name is not None and name in session.hooks.installed:
         reply = await session.hooks.call(name, session.session, command, command=command)
     if reply is not None and reply.refused and isinstance(command, Mail | Rcpt):
-        session.log_message(command, reply, session.transaction.envelope(session.protocol))
+        session.log.refusal(command, reply, session.transaction.envelope(session.protocol))
     await session.answer(reply or session.protocol.default_reply(command))
 
 

@@ -63,9 +63,9 @@ MESSAGE_ACCEPTS = (Rset, Noop)
 
 
 class ErrorReporter(Protocol):
-    """The part of a server that a `HookRunner` uses."""
+    """The part of a session's task that a `HookRunner` uses."""
 
-    async def report(self, error: Exception, what: str) -> None: ...
+    async def report(self, hook: str, error: Exception) -> None: ...
 
 
 class HookRunner:
@@ -79,7 +79,6 @@ class HookRunner:
         "_hook_scope",
         "_limit",
         "_reporter",
-        "_session_id",
         "_settled",
         "has_message",
         "has_response",
@@ -89,7 +88,7 @@ class HookRunner:
         "scope",
     )
 
-    def __init__(self, installed: dict[str, Hook], *, session_id: str, limit: float, reporter: ErrorReporter) -> None:
+    def __init__(self, installed: dict[str, Hook], *, limit: float, reporter: ErrorReporter) -> None:
         self.installed: dict[str, Hook] = installed
         #: Whether the `message` and `response` hooks are installed. Looked up once, since each command needs it.
         self.has_message: bool = "message" in installed
@@ -102,7 +101,6 @@ class HookRunner:
         self.overdue: bool = False
         self._limit = limit
         self._reporter = reporter
-        self._session_id = session_id
         self._hook_scope: trio.CancelScope | None = None  # of the innermost hook that is running
         self._command: Command | None = None  # the command that the running hook may reply to
         self._settled: Reply | None = None  # the reply that it recorded
@@ -189,7 +187,7 @@ class HookRunner:
                 found.append(validated_secret(answer))
         except Exception as exc:
             if (bug := without_body_error(exc)) is not None:
-                await self._reporter.report(bug, f"{self._session_id}: {name} hook failed")
+                await self._reporter.report(name, bug)
             result = failure if command is not None else None
         finally:
             self._command, self._settled, self._hook_scope = outer
@@ -209,7 +207,7 @@ class HookRunner:
             f"{getattr(hook, '__qualname__', hook)}, the data hook, accepted a message before it had read all of it: "
             "read it to its end, or call `await body.discard()`"
         )
-        await self._reporter.report(error, f"{self._session_id}: data hook failed")
+        await self._reporter.report("data", error)
 
     def late(self, name: str) -> trio.TooSlowError:
         """Return the exception to report for a hook that took too long."""

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import trio
 
+from . import log_events
 from .state import ServerState
-
-log = logging.getLogger("smtp_trio.server")
-
 
 # Several ``serve`` calls may run at a time: for two ports, say, or one `serve_stream` for each connection. `serving`
 # encloses each of them and counts them. The first to begin calls `Hooks.start`, and the last to end calls `Hooks.stop`.
@@ -92,7 +89,7 @@ class Lifecycle:
                 return
             self.begun = True
             if "data" not in self._state.hooks:
-                log.warning("%s: no data hook is installed, so every message will be refused", self._name)
+                log_events.NO_DATA_HOOK.log(server=self._name)
             if (start := self._state.hooks.get("start")) is not None:
                 self.hook_task = trio.lowlevel.current_task()
                 try:
@@ -115,4 +112,4 @@ class Lifecycle:
                     self.hook_task = None
         if scope.cancelled_caught:
             self._state.counts.errors += 1
-            log.error("the stop hook did not end in time and was cancelled")
+            log_events.HOOK_CANCELLED.log(id=None, peer=None, hook="stop")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import math
 import os
 import socket
@@ -12,11 +11,11 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, NoReturn
 
 import trio
+from attrs import define
 
 from .._types import Peer
 from ..protocol.hosts import check_host, check_port
-
-log = logging.getLogger("smtp_trio.server")
+from .log_events import ACCEPT_FAILED
 
 #: How often to choose a port for port 0: a port that is free on the first address may be in use on the next.
 PORT_ATTEMPTS = 10
@@ -160,17 +159,34 @@ async def accept_all(
     :param sockets: what `accept_sockets` returned for these listeners.
     :raises OSError: accept() failed for a reason that does not concern a single connection and will not pass.
     """
+    failures = AcceptFailures()
     async with trio.open_nursery() as accepting:
         for each in listeners:
-            accepting.start_soon(_accept_from, handler, each, sockets.get(each), nursery)
+            accepting.start_soon(_accept_from, handler, each, sockets.get(each), nursery, failures)
         await trio.sleep_forever()
     raise AssertionError("unreachable")
 
 
+@define
+class AcceptFailures:
+    """The log entries about accept() of one server: one in `LOG_INTERVAL` seconds for all its listeners."""
+
+    next_log: float = -math.inf
+
+    def log(self, error: OSError) -> None:
+        """Log an error, unless another one was logged a short time ago."""
+        if (now := trio.current_time()) >= self.next_log:
+            self.next_log = now + LOG_INTERVAL
+            ACCEPT_FAILED.log(error=error.strerror)
+
+
 async def _accept_from(
-    handler: Handler, listener: trio.abc.Listener[Any], sock: socket.socket | None, nursery: trio.Nursery
+    handler: Handler,
+    listener: trio.abc.Listener[Any],
+    sock: socket.socket | None,
+    nursery: trio.Nursery,
+    failures: AcceptFailures,
 ) -> NoReturn:
-    next_log = -math.inf
     while True:
         try:
             if sock is not None and isinstance(listener, trio.SocketListener):
@@ -185,9 +201,7 @@ async def _accept_from(
         except OSError as exc:
             if exc.errno not in EXHAUSTED:
                 raise
-            if (now := trio.current_time()) >= next_log:
-                next_log = now + LOG_INTERVAL
-                log.error("cannot accept connections: %s; trying again every %s s", exc.strerror, BACK_OFF)
+            failures.log(exc)
             await trio.sleep(BACK_OFF)
 
 

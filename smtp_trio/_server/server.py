@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import ssl
@@ -19,7 +18,7 @@ from attrs import asdict
 from .._groups import collapse_group
 from .._instrument import announce
 from .._timeouts import Timeouts
-from .._types import Drained, Statistics
+from .._types import Drained, Peer, Statistics
 from ..protocol import Extension, Limits, Reply, ServerProtocol, Strictness
 from ..protocol.body_inspector import Newlines
 from ..protocol.extensions import STANDARD, StartTls
@@ -27,14 +26,13 @@ from ..protocol.grammar import Grammar
 from ..protocol.hosts import check_hello_name
 from ..protocol.sasl import MechanismContext
 from ..protocol.strictness import select_mode
+from . import log_events
 from .hooks import Hooks, check_function, check_hooks, hook_names, installed
 from .lifecycle import Lifecycle
 from .listeners import accept_all, accept_sockets, open_listeners
 from .peers import endpoints, network
 from .session_task import SessionTask
-from .state import ServerState
-
-log = logging.getLogger("smtp_trio.server")
+from .state import ServerState, describe
 
 #: The text of the 421 after a failure that is not the client's.
 LOCAL_ERROR = "Local error; closing the connection"
@@ -315,18 +313,19 @@ class Server:
 
     async def _session(self, stream: trio.abc.Stream, *, implicit_tls: bool) -> None:
         """Run a session from the connection to its end. No `Exception` leaves this method."""
-        session, error = None, None
+        session, error, peer = None, None, None
         try:
-            peer, local = endpoints(stream)
-            key = network(peer.host) if peer.kind == "tcp" else None
+            remote, local = endpoints(stream)
+            key = network(remote.host) if remote.kind == "tcp" else None
+            peer = remote
             if self._admit(key):
                 session = SessionTask(self, self._state, self._new_protocol(), stream, peer=peer, local=local)
             else:
-                log.info("too many connections: refused %s", peer)
+                log_events.TOO_MANY_CONNECTIONS.log(peer=str(peer))
         except Exception as exc:
             error = exc
         if session is None:
-            await self._guard(self._turn_away(stream, implicit_tls=implicit_tls, error=error))
+            await self._guard(self._turn_away(stream, peer, implicit_tls=implicit_tls, error=error))
             return
         outer = current_session.get()
         current_session.set(session)
@@ -334,7 +333,7 @@ class Server:
         self._state.counts.sessions_total += 1
         if key:
             self._peers[key] += 1
-        log.debug("%s: connected from %s", session.id, peer)
+        session.log.begin()
         end = "cancelled"
         try:
             await self._guard(session.run(implicit_tls=implicit_tls), session)
@@ -351,7 +350,7 @@ class Server:
                     self._peers[key] -= 1
                     if not self._peers[key]:
                         del self._peers[key]
-                log.debug("%s: disconnected", session.id)
+                session.log.end()
                 await self._guard(session.wire.close(), session)
 
     async def _guard(self, work: Awaitable[None], session: SessionTask | None = None) -> None:
@@ -372,14 +371,15 @@ class Server:
 
     async def _session_failed(self, session: SessionTask | None, exc: Exception) -> None:
         if session is None:
-            await self._state.report(exc, "refusing a connection failed")
+            await self._state.report(exc, log_events.SESSION_FAILED, {"id": None, "peer": None})
             return
-        await self._state.report(exc, f"{session.id}: session failed")
+        where = {"id": session.id, "peer": session.log.peer}
+        await self._state.report(exc, log_events.SESSION_FAILED, where)
         if not session.over:
             try:
                 await session.leave(Reply(421, f"{self.name} {LOCAL_ERROR}", "4.3.0"))
-            except Exception:  # perhaps it was the stream that failed
-                log.exception("%s: sending 421 failed", session.id)
+            except Exception as error:  # perhaps it was the stream that failed
+                log_events.SESSION_FAILED.log(where, error=describe(error), exc_info=error)
 
     def _admit(self, key: str | None) -> bool:
         limits = self.limits
@@ -387,7 +387,9 @@ class Server:
             return False
         return not (key and limits.per_peer is not None and self._peers[key] >= limits.per_peer)
 
-    async def _turn_away(self, stream: trio.abc.Stream, *, implicit_tls: bool, error: Exception | None) -> None:
+    async def _turn_away(
+        self, stream: trio.abc.Stream, peer: Peer | None, *, implicit_tls: bool, error: Exception | None
+    ) -> None:
         """Refuse a connection: with 421 in place of the greeting (RFC 5321 3.8), or under implicit TLS by closing it.
 
         A TLS handshake, only to send the 421, would cost more than a session.
@@ -397,7 +399,8 @@ class Server:
         text = LOCAL_ERROR if error is not None else "Too many connections; try again later"
         try:
             if error is not None:
-                await self._state.report(error, "a session could not be created")
+                where = {"id": None, "peer": None if peer is None else str(peer)}
+                await self._state.report(error, log_events.SESSION_FAILED, where)
             with trio.move_on_after(self.timeouts.disconnect):
                 if not implicit_tls:
                     await stream.send_all(f"421 {self.name} {text}\r\n".encode())

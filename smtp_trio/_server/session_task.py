@@ -8,14 +8,13 @@ BDAT to its reply, and `hook_runner` calls the hooks, which get a `Session`.
 
 from __future__ import annotations
 
-import logging
 import math
 from typing import TYPE_CHECKING
 
 import trio
 
 from .._instrument import announce
-from .._types import Counts, Envelope, Peer, TlsInfo
+from .._types import Counts, Peer, TlsInfo
 from .._wire import Wire
 from ..protocol import (
     CONNECTION_LOST,
@@ -31,23 +30,17 @@ from ..protocol.dialogue import CLOSED
 from ..protocol.sasl import MechanismContext
 from .handlers import HANDLERS, SHUTTING_DOWN, default, greet
 from .hook_runner import HookRunner
-from .message_log import MessageRecord
+from .log_events import COMMAND, HOOK_CANCELLED, HOOK_FAILED
 from .session import Session
+from .session_log import SessionLog
 from .transaction import Transaction
 
 if TYPE_CHECKING:
-    from .body import BodyReader
     from .server import Server
     from .state import ServerState
 
-log = logging.getLogger("smtp_trio.session")
-#: The mail log: one record for each message, and for each refusal that prevented one.
-mail_log = logging.getLogger("smtp_trio.message")
-
 #: After this many buffered commands of a session (RFC 2920), other tasks get a turn.
 COMMANDS_PER_TURN = 16
-#: Verbs whose refusal by the core has a record in the mail log, like a refusal by a hook: it prevented a message.
-REFUSALS_LOGGED = frozenset({"MAIL", "RCPT", "DATA", "BDAT"})
 
 
 class SessionTask:
@@ -66,6 +59,7 @@ class SessionTask:
         "hooks",
         "id",
         "idle",
+        "log",
         "protocol",
         "server",
         "session",
@@ -91,7 +85,7 @@ class SessionTask:
         self.state: ServerState = state
         self.protocol: ServerProtocol = protocol
         self.wire: Wire = Wire(stream, protocol, server.timeouts.write)
-        self.hooks: HookRunner = HookRunner(state.hooks, session_id=self.id, limit=server.timeouts.hook, reporter=state)
+        self.hooks: HookRunner = HookRunner(state.hooks, limit=server.timeouts.hook, reporter=self)
         self.transaction: Transaction = Transaction(self.id)
         #: The server's counters.
         self.counts: Counts = state.counts
@@ -108,10 +102,12 @@ class SessionTask:
         self._command_deadline = math.inf  # when the client has been silent for too long
         self._deferred: Command | None = None  # a command that ended a message, to be carried out after it
         self._auth_failures = self._turns = 0
-        self._debug = log.isEnabledFor(logging.DEBUG)
+        self._debug = COMMAND.enabled
         self._unhooked = state.unhooked
         announce(self)  # before `Session` is made, since smtp_trio.testing may replace the parts that it refers to
         self.session: Session = Session(server, peer, local, self)
+        #: What is logged about the session.
+        self.log: SessionLog = SessionLog(self.id, self.session, protocol, state.counts)
 
     @property
     def over(self) -> bool:
@@ -312,6 +308,7 @@ class SessionTask:
         if self.connected:
             await self.hooks.call("response", self.session, reply)
         self.protocol.close(reply)
+        self.log.reply(None)
         await self.flush()
 
     def end_dialogue(self) -> None:
@@ -327,14 +324,18 @@ class SessionTask:
         self._command_deadline = math.inf
         late = self.hooks.late(name)
         late.__cause__ = error
-        await self.state.report(late, f"{self.id}: {name} hook failed")
+        await self.report(name, late)
         if self.transaction.body is not None:
             await self.transaction.conclude(self, failure)
         else:
             command = self.session.pending
             assert command is not None
-            self.log_message(command, failure, self.session.envelope)
+            self.log.refusal(command, failure, self.session.envelope)
             await self.answer(failure)
+
+    async def report(self, hook: str, error: Exception) -> None:
+        """Report an exception of a hook, or its invalid reply, to the `error` hook and the log."""
+        await self.state.report(error, HOOK_FAILED, {"id": self.id, "peer": self.log.peer, "hook": hook})
 
     async def renew_scope(self) -> None:
         """Make a checkpoint, which raises Cancelled in the scope that a late hook has used up.
@@ -369,7 +370,7 @@ class SessionTask:
                 await self.hooks.call(name, self.session)
             if scope.cancelled_caught:
                 self.counts.errors += 1
-                log.error("%s: the %s hook did not end in time and was cancelled", self.id, name)
+                HOOK_CANCELLED.log(id=self.id, peer=self.log.peer, hook=name)
 
     def shielded(self, deadline: float) -> trio.CancelScope:
         """Return a scope for what must not be cancelled before ``deadline``, or that of `Server.stop` if it is earlier."""
@@ -378,8 +379,11 @@ class SessionTask:
 
     def send_shutdown_nowait(self) -> None:
         """Send 421 if that is possible without waiting: the session is being cancelled (RFC 5321 3.8)."""
+        if self.transaction.body is not None:
+            self.log.cut_off(self.transaction.body)
         if not self.over:
             self.protocol.close(SHUTTING_DOWN)
+            self.log.reply(None)
             self.wire.flush_now()
 
     # --- STARTTLS ---------------------------------------------------------------------------------------------------
@@ -410,7 +414,7 @@ class SessionTask:
         try:
             stream = await self.wire.start_tls(context, self.server.timeouts.tls, server_side=True)
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as exc:
-            log.info("%s: TLS handshake failed: %s", self.id, exc.__cause__ or type(exc).__name__)
+            self.log.tls_failed(exc)
             return False
         self.session.tls = TlsInfo.of(stream)
         if self.hooks.scope.cancel_called:  # in the iteration in which the handshake ended: the cancellation counts
@@ -443,11 +447,7 @@ class SessionTask:
         """Queue a reply; return whether it must be sent at once (RFC 2920 3.2 (5), (6)) or may wait for others."""
         self.protocol.send_reply(reply)
         if self._debug:
-            # A line that is not a command may be a password that was sent too late.
-            bad = isinstance(command, BadCommandError) and (
-                command.verb if command.verb in self.protocol.grammar.verbs else "?"
-            )
-            log.debug("%s: %s -> %s", self.id, bad or repr(command), reply)
+            self.log.reply(command)
         return not (isinstance(command, Command) and command.groupable)
 
     async def refuse(self, bad: BadCommandError) -> None:
@@ -459,8 +459,7 @@ class SessionTask:
             reply = self.protocol.checked_reply(reply)
         self.counts.commands += 1
         self.counts.errors += 1
-        if bad.verb in REFUSALS_LOGGED:
-            self.log_message(bad, reply, self.session.envelope)
+        self.log.refusal(bad, reply, self.session.envelope)
         await self.answer(reply)
 
     def defer(self, command: Command) -> None:
@@ -472,32 +471,3 @@ class SessionTask:
         if reply.permanent:
             self._auth_failures += 1
         return self._auth_failures >= self.server.limits.auth_failures
-
-    def log_message(
-        self,
-        command: Command | BadCommandError,
-        reply: Reply | None,
-        envelope: Envelope | None,
-        body: BodyReader | None = None,
-    ) -> None:
-        """Write a record to the mail log, the logger ``smtp_trio.message``.
-
-        ``reply`` is None when the client disconnected before it could be sent.
-        """
-        if mail_log.isEnabledFor(logging.INFO):
-            session = self.session
-            record = MessageRecord.of(
-                command,
-                reply,
-                envelope,
-                time=self.server.now(),
-                session_id=self.id,
-                peer=session.peer,
-                hello=session.hello,
-                protocol=session.protocol_name,
-                tls=session.tls,
-                user=session.user,
-                size=0 if body is None else body.size,
-                seconds=0.0 if body is None else trio.current_time() - body.began,
-            )
-            mail_log.info("%s", record, extra={"message_record": record})

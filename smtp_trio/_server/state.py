@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping
 
@@ -14,9 +13,7 @@ from ..protocol.grammar import Grammar
 from ..protocol.sasl import MechanismContext
 from .handlers import HANDLERS
 from .hook_runner import Hook
-
-log = logging.getLogger("smtp_trio.server")
-
+from .log_events import HOOK_FAILED, Event, Value
 
 # A session looks up its hooks for every command, so they are prepared once, when they are installed: `hooks` has only
 # those that the application has written, and `unhooked` the commands for which no hook has to be called. A server that
@@ -63,16 +60,23 @@ class ServerState:
                 with trio.fail_after(self._limit):
                     await hook(self._server, *args)
             except Exception as exc:
+                where: dict[str, Value] = {"id": None, "peer": None, "hook": name}
                 if name == "error":
-                    log.exception("error hook failed")
+                    HOOK_FAILED.log(where, error=describe(exc), exc_info=exc)
                 else:
-                    await self.report(exc, f"{name} hook failed")
+                    await self.report(exc, HOOK_FAILED, where)
 
-    async def report(self, error: Exception, what: str) -> None:
+    async def report(self, error: Exception, event: Event, fields: Mapping[str, Value]) -> None:
         """Log an error that is not the client's, and call the `error` hook. Its text is not sent to any client.
 
-        :param what: a short description for the log.
+        :param event: the event to log.
+        :param fields: its fields, without ``error``.
         """
         self.counts.errors += 1
-        log.error("%s", what, exc_info=error)
+        event.log(fields, error=describe(error), exc_info=error)
         await self.call("error", error)
+
+
+def describe(error: Exception) -> str:
+    """Return an exception in one line, for the log."""
+    return f"{type(error).__name__}: {error}"

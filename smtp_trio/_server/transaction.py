@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any, Protocol
 
 import trio
 
-from .._types import Counts, Envelope, MessageState
-from ..protocol import BadCommandError, Command, Data, Mail, Reply, ServerProtocol
+from .._types import Envelope, MessageState
+from ..protocol import Command, Mail, Reply, ServerProtocol
 from ..protocol.replies import LOCAL_ERROR
 from .body import Body, BodyReader, BodySession
-
-log = logging.getLogger("smtp_trio.session")
+from .log_events import LINE_ENDS_REPLACED
+from .session_log import SessionLog
 
 #: Seconds that sending the reply to an accepted message may take, shielded from cancellation.
 REPLY_TIMEOUT = 5
@@ -24,17 +23,10 @@ class TransactionSession(BodySession, Protocol):
     @property
     def session(self) -> object: ...
     @property
-    def counts(self) -> Counts: ...
+    def log(self) -> SessionLog: ...
     async def renew_scope(self) -> None: ...
     def shielded(self, deadline: float) -> trio.CancelScope: ...
     def defer(self, command: Command) -> None: ...
-    def log_message(
-        self,
-        command: Command | BadCommandError,
-        reply: Reply | None,
-        envelope: Envelope | None,
-        body: BodyReader | None = None,
-    ) -> None: ...
 
 
 class Transaction:
@@ -116,7 +108,6 @@ class Transaction:
         if body.complete and reply.accepted:
             self.body = None
             await self._send_reply(session, reply, body)
-            session.log_message(command, reply, envelope, body)
         else:
             if reply.accepted and body.error is None:  # the hook has not read all of the message
                 await session.hooks.report_early_return()
@@ -135,9 +126,8 @@ class Transaction:
         self.body = None
         if body.interrupted is not None:
             session.defer(body.interrupted)
-            return
-        if session.over and not body.due:
-            session.log_message(Data(), None, body.envelope, body)
+        if body.interrupted is not None or (session.over and not body.due):
+            session.log.cut_off(body)
             return
         if body.error is not None:
             reply = session.protocol.fault or body.error.reply or reply
@@ -146,7 +136,6 @@ class Transaction:
             await session.wire.receive_arrived()  # octets sent before the refusal are not commands
             reply = session.protocol.checked_reply(reply)
         await self._send_reply(session, reply, body)
-        session.log_message(Data(), reply, body.envelope, body)
 
     async def _send_reply(self, session: TransactionSession, reply: Reply, body: BodyReader) -> None:
         """Send the reply to the message, and keep its state. See above for the shields."""
@@ -154,18 +143,17 @@ class Transaction:
             self.last_message = MessageState.UNACKNOWLEDGED
             inspector = session.protocol.inspector
             if inspector is not None and inspector.repaired:
-                log.info("%s: bare CR or LF in the message was replaced by CRLF", body.envelope.id)
-            session.counts.messages += 1
-            session.counts.bytes += body.size
-        else:
-            session.counts.refused += 1
+                LINE_ENDS_REPLACED.log(id=body.envelope.id, peer=session.log.peer)
         began = trio.current_time()
         if session.hooks.has_response:
             with session.shielded(began + REPLY_TIMEOUT / 2):
                 await session.hooks.call("response", session.session, reply)
             if not body.started:
                 await session.wire.receive_arrived()  # octets sent during the hook are not commands either
+        session.log.message(body, session.protocol.checked_reply(reply))
+        command = session.protocol.pending
         session.protocol.send_reply(reply)
+        session.log.reply(command)
         if rest := session.wire.flush_now():
             with session.shielded(began + REPLY_TIMEOUT):
                 await session.wire.send(rest)

@@ -138,7 +138,6 @@ class CommandParser:
                     raise BadCommandError(replies.TOO_MANY_RECIPIENTS)
         except BadCommandError as bad:
             bad.verb = cls.verb
-            bad.argument = argument if cls is Mail or cls is Rcpt else ""
             raise
         return command
 

@@ -33,15 +33,13 @@ class BadCommandError(RemoteProtocolError):
     """A command that the core refuses. It must be answered with ``reply``: ``protocol.send_reply(exc.reply)``.
 
     ``close`` is true if the connection must be closed after the reply, because the end of the command is unknown or the
-    peer does not speak SMTP. ``verb`` is the verb in upper case, or "" if the line has none. ``argument`` is the
-    argument of a MAIL or RCPT, for logs; it is "" for other commands, whose arguments may be secrets.
+    peer does not speak SMTP. ``verb`` is the verb in upper case, or "" if the line has none.
     """
 
     def __init__(self, reply: Reply, *, verb: str = "", close: bool = False) -> None:
         super().__init__(f"{verb or 'line'}: {reply.code} {reply.text}")
         self.reply = reply
         self.verb = verb
-        self.argument = ""
         self.close = close
 
 

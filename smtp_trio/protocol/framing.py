@@ -33,9 +33,9 @@ from .replies import BAD_LINE, LONG_LINE, Reply
 # with a hundred small commands is not copied a hundred times.
 
 CRLF = b"\r\n"
-#: The beginning of a line that is meant to be a DATA or BDAT, whatever is wrong with the rest of it.
+#: The beginning of a line that is meant to be one of these commands, whatever is wrong with the rest of it.
 #: `LineReader` keeps the beginning of a line for it: the octets before the verb do not matter, and few after it do.
-MESSAGE_VERB = re.compile(rb"[^!-~]*(DATA|BDAT)(?![A-Z0-9])", re.IGNORECASE)
+MESSAGE_VERB = re.compile(rb"[^!-~]*(DATA|BDAT|MAIL|RCPT)(?![A-Z0-9])", re.IGNORECASE)
 
 NOT_GRAPHIC = bytes({*range(256)} - {*range(0x21, 0x7F)})
 HEAD_OCTETS = len(b"BDAT ")
@@ -46,6 +46,7 @@ def refuse_line(reply: Reply, line: bytes, *, verb: str = "") -> BadCommandError
 
     A malformed DATA or BDAT may be followed by a message, whose lines must not be executed. The number of octets after
     such a BDAT is not known, so the connection is closed (RFC 3030 2). For DATA see `ServerProtocol.checked_reply`.
+    MAIL and RCPT are recognized for logs, since their refusal prevents a message too.
     """
     match = MESSAGE_VERB.match(line)
     verb = verb if match is None else match[1].decode().upper()
@@ -83,10 +84,12 @@ class ReceiveBuffer:
 class LineReader:
     """Reads command lines. A line ends in CRLF and in nothing else (RFC 5321 2.3.8)."""
 
-    __slots__ = ("_buffer", "_head", "_refusal", "skipping")
+    __slots__ = ("_buffer", "_head", "_refusal", "line", "skipping")
 
     def __init__(self, buffer: ReceiveBuffer) -> None:
         self._buffer = buffer
+        #: The last line that was read or refused, for logs. Of a refused one, what precedes the reason.
+        self.line: bytes = b""
         #: A line was refused, and the octets up to the next CRLF are the rest of it.
         self.skipping: bool = False
         self._refusal: BadCommandError | None = None  # of the line that is skipped, to be raised when it ends
@@ -107,19 +110,21 @@ class LineReader:
         complete = cr >= 0 and cr == lf - 1
         if complete and lf - start < limit:
             self._buffer.at = lf + 1
-            return data[start:cr]
+            self.line = line = data[start:cr]
+            return line
         # The first CR or LF decides whether the line is too long or has a bare CR or LF, so that the reply does not
         # depend on how much has been received.
         first = cr if cr >= 0 else lf if lf >= 0 else len(data)
-        if complete or first - start >= limit:
-            self.skipping, self._refusal = True, refuse_line(too_long, data[start : start + limit])
-            self.finish_skipping()
+        if not complete and first - start < limit and (first == len(data) or cr == len(data) - 1):
             return None
-        if first == len(data) or cr == len(data) - 1:
+        self.line = data[start : min(first, start + limit)]
+        if complete or first - start >= limit:
+            self.skipping, self._refusal = True, refuse_line(too_long, self.line)
+            self.finish_skipping()
             return None
         self.skipping = True
         self._buffer.at = first + 1
-        raise refuse_line(BAD_LINE, data[start:first])
+        raise refuse_line(BAD_LINE, self.line)
 
     def has_further_line(self) -> bool:
         """Return whether any octets of another line have been received; the rest of a refused line does not count."""
@@ -140,6 +145,8 @@ class LineReader:
         start, lf = buffer.at, buffer.data.find(b"\n", buffer.at)
         if lf == start or (lf > start and buffer.data[lf - 1 : lf] != b"\r"):
             line, self._head = self._head + buffer.data[start:lf], b""
+            if self._refusal is None:
+                self.line = line
             refusal, self._refusal = self._refusal or refuse_line(BAD_LINE, line), None
             buffer.at = lf + 1
             raise refusal

@@ -198,6 +198,14 @@ class ServerProtocol:
         return len(self._buffer)
 
     @property
+    def line(self) -> bytes:
+        """The last command line that was received, without its CRLF, for logs. It may contain credentials.
+
+        Of a line that was refused because it is too long or has a bare CR or LF, it is what precedes the reason.
+        """
+        return self._lines.line
+
+    @property
     def fault(self) -> Reply | None:
         """The final reply that the message must get, because it cannot be accepted."""
         return None if self.inspector is None else self.inspector.fault
@@ -271,8 +279,10 @@ class ServerProtocol:
         try:
             # The limit depends on the verb, so the rest of a line that was refused must have been skipped before.
             return self._read_line(buffer, continuation) if self._lines.finish_skipping() else None
-        except BadCommandError:
+        except BadCommandError as bad:
             if continuation is not None:
+                if bad.verb in ("MAIL", "RCPT"):
+                    bad.verb = ""  # the line may be a password, which must not be logged like a path
                 # In an exchange such as AUTH, the refusal of a line is the reply that ends the exchange. It leads to
                 # the next phase like the reply to any command, so the dialogue needs the command that it answers.
                 self.dialogue.add_command(continuation.decode("", {}))
@@ -285,6 +295,7 @@ class ServerProtocol:
         if phase is GREETED and buffer.data.startswith(b"\x16\x03", buffer.at):
             # A TLS ClientHello. It need not contain CRLF, so the line might never end.
             reply = Reply(500, "TLS handshake received on a plaintext port; use STARTTLS", "5.5.2")
+            self._lines.line = buffer.data[buffer.at : buffer.at + 2]
             raise BadCommandError(reply, close=True)
         limit, too_long = grammar.line_limit, replies.LONG_LINE
         if len(buffer) >= limit and grammar.line_limits:

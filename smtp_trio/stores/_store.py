@@ -8,7 +8,6 @@ messages is committed.
 from __future__ import annotations
 
 import errno
-import logging
 import sqlite3
 from typing import TYPE_CHECKING, ClassVar, Generic
 
@@ -17,7 +16,8 @@ from attrs import frozen
 
 from .._server.body import keep_start
 from .._server.hooks import Hooks
-from .._server.message_log import STORED
+from .._server.log_events import NOT_STORED
+from .._server.session_log import STORED
 from ..protocol.replies import Reply
 from ._group import GroupCommit, SpoolT
 
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from .._server.server import Server
     from .._server.session import Session
     from .._types import Envelope
-
-logger = logging.getLogger("smtp_trio.stores")
 
 
 @frozen
@@ -166,6 +164,6 @@ class Store(Hooks, Generic[SpoolT]):
         try:
             await self.put(session, body)
         except StoreError as error:
-            logger.error("%s: not stored: %s", body.envelope.id, error, exc_info=error.__cause__)
+            NOT_STORED.log(id=body.envelope.id, peer=str(session.peer), error=str(error), exc_info=error.__cause__)
             return error.reply
         return None

@@ -170,5 +170,5 @@ async def test_failed_login_is_logged_without_the_password(
 
     await is_accepted(accounts, session, "fred", "hunter2")
 
-    assert f"{session.id}: authentication failed for 'fred' from memory" in caplog.text
+    assert f"{session.id} peer=memory authentication failed for fred" in caplog.text
     assert "hunter2" not in caplog.text

@@ -142,7 +142,7 @@ async def test_killed_worker_is_replaced_and_no_accepted_message_is_lost(tmp_pat
                 victim = await pid(program, number)
                 await program.out.wait_for(f"from=<{ME}>")
                 os.kill(victim, signal.SIGKILL)
-                await program.err.wait_for(f"warning: worker {number}: ended by SIGKILL\n")
+                await program.err.wait_for(f"warning: worker {number} ended: signal=SIGKILL exit_code=- error=-\n")
                 await pid(program, number, 2)
                 before = len(senders.accepted)
                 while len(senders.accepted) < before + 20:
@@ -172,9 +172,9 @@ async def test_all_workers_stop_when_one_cannot_start_any_more(tmp_path: Path) -
         assert await program.wait() == 1
 
     # The end of the first process counts as well if it came within MIN_LIFETIME.
-    first, *others = re.findall(r"worker 1: ended (by .*|with .*)\n", program.err.text)
-    assert first == "by SIGKILL"
-    assert set(others) == {"with exit code 2"}
+    first, *others = re.findall(r"worker 1 ended: (.*)\n", program.err.text)
+    assert first == "signal=SIGKILL exit_code=- error=-"
+    assert set(others) == {"signal=- exit_code=2 error=-"}
     assert len(others) in (MAX_EARLY_ENDS - 1, MAX_EARLY_ENDS)
     assert f"smtp-trio: error: cannot read {key}: No such file or directory\n" in program.err.text
     assert (

@@ -230,7 +230,7 @@ async def test_no_file_descriptor_is_left_for_a_connection(
             await Client(trio.SocketStream(sock)).hello()
         await server.stop()
     lines = [record.getMessage() for record in caplog.records if "cannot accept" in record.getMessage()]
-    assert lines == ["cannot accept connections: Too many open files; trying again every 0.1 s"] * 3
+    assert lines == ['cannot accept connections: "Too many open files"; trying again every 0.1 s'] * 3
 
 
 # --- start and stop ---------------------------------------------------------------------------------------------------

@@ -1,0 +1,242 @@
+"""The log: the table of its events, and how their values are written."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from string import Formatter
+
+from attrs import Factory, field, frozen
+
+# How the log is made
+#
+# Everything that the package logs is an event of the table below; nothing else in the package calls a logger. An event
+# has a name, a level, a logger, and a text whose placeholders are its fields. A record of an event is written in two
+# formats from the same fields: as a line of text (the text with the values filled in), and as a JSON object (`as_json`)
+# with a member for each field. A new field is therefore a new placeholder, and both formats have it.
+#
+# Clients choose many of the values: addresses, the name in EHLO, whole command lines. A reader of the log, person or
+# program, must be able to tell what the server wrote and what a client sent, so:
+#
+# * In text a value that contains anything but visible characters other than ``"``, ``\``, ``=`` and ``,`` is written
+#   in quotes, with the escapes of JSON. Such a value cannot end early and continue as another field or another line.
+# * An absent value is ``-`` in text and null in JSON. The text "-" is written in quotes.
+# * An address is written in angle brackets, so ``<>`` is the null reverse-path (RFC 5321 4.5.5) and nothing else.
+# * JSON is ASCII. In text, characters that are printable stay, since people read it; control characters, line
+#   separators, format characters (which can reverse the direction of the text) and unassigned ones are escaped.
+# * Values are cut at `MAX_LENGTH` characters, with a note of how many are missing.
+
+#: The number of characters after which a value is cut.
+MAX_LENGTH = 1000
+#: The same for a traceback.
+MAX_TRACEBACK = 50_000
+#: A value that needs no quotes, if it is also printable.
+BARE = re.compile(r'[^\s"\\=,]+')
+
+#: A value of a field. None means that it is absent.
+Value = str | int | float | Sequence[str] | None
+
+
+class Address(str):
+    """A mailbox without its brackets; "" is the null reverse-path."""
+
+    __slots__ = ()
+
+
+def cut(text: str, length: int = MAX_LENGTH) -> str:
+    """Return ``text``, cut after ``length`` characters, as valid Unicode."""
+    if len(text) > length:
+        text = f"{text[:length]}[{len(text) - length} more]"
+    return text.encode("utf-8", "backslashreplace").decode()  # surrogates, as in a file name that is not UTF-8
+
+
+def escape(text: str) -> str:
+    r"""Return ``text`` with every character that is not printable replaced by its escape in JSON, such as ``\u2028``."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else to_json(char)[1:-1] for char in text)
+
+
+def clean(text: str) -> str:
+    """Return ``text`` with characters that are unsafe on a terminal replaced by "?"."""
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def to_json(value: object) -> str:
+    """Return a value as JSON of printable ASCII characters."""
+    return json.dumps(value).replace("\x7f", "\\u007f")  # the one control character that JSON allows in a string
+
+
+def quote(text: str) -> str:
+    """Return a value as it is written in a line of text: in quotes, unless it cannot be mistaken for anything else."""
+    if text != "-" and text.isprintable() and BARE.fullmatch(text):
+        return text
+    return '"' + escape(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
+
+
+def as_text(value: Value) -> str:
+    """Return the value of a field as it is written in a line of text."""
+    if value is None:
+        return "-"
+    if isinstance(value, Address):
+        return quote(f"<{cut(value)}>")
+    if isinstance(value, str):
+        return quote(cut(value))
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    if isinstance(value, int):
+        return str(value)
+    return ",".join(map(as_text, value)) or "-"
+
+
+def as_json(time: str, level: str, event: str, fields: Mapping[str, Value], traceback: str | None = None) -> str:
+    """Return a record as a JSON object in one line."""
+    values: dict[str, object] = {"time": time, "level": level, "event": event}
+    for name, value in fields.items():
+        if isinstance(value, str):
+            values[name] = cut(value)
+        elif isinstance(value, Sequence):
+            values[name] = [cut(each) for each in value]
+        else:
+            values[name] = value
+    if traceback is not None:
+        values["traceback"] = traceback
+    return to_json(values)
+
+
+@frozen
+class Entry:
+    """What is logged about one event: the ``msg`` of its record, which makes the text when a handler wants it."""
+
+    text: str
+    fields: Mapping[str, Value]
+
+    def __str__(self) -> str:
+        return self.text.format_map({name: as_text(value) for name, value in self.fields.items()})
+
+
+def placeholders(text: str) -> tuple[str, ...]:
+    """Return the names of the placeholders in a text."""
+    return tuple(name for _, name, _, _ in Formatter().parse(text) if name is not None)
+
+
+@frozen
+class Event:
+    """A kind of record. Its fields are the placeholders of ``text``.
+
+    ``traceback`` is true if the record has an exception whose traceback is written too: the exception is a bug.
+    """
+
+    name: str
+    level: int
+    logger: logging.Logger = field(converter=logging.getLogger)
+    text: str
+    traceback: bool = False
+    fields: tuple[str, ...] = Factory(lambda self: placeholders(self.text), takes_self=True)
+
+    @property
+    def enabled(self) -> bool:
+        """Whether a record of this event would be written."""
+        return self.logger.isEnabledFor(self.level)
+
+    def log(
+        self,
+        known: Mapping[str, Value] | None = None,
+        /,
+        *,
+        as_level: int | None = None,
+        exc_info: BaseException | None = None,
+        **values: Value,
+    ) -> None:
+        """Log this event.
+
+        :param known: the values of fields that are not among ``values``.
+        :param as_level: the level, if it is not that of the event.
+        :param exc_info: the exception whose traceback belongs to the record.
+        :param values: the values of the fields, of which none may be missing.
+        """
+        level = self.level if as_level is None else as_level
+        if self.logger.isEnabledFor(level):
+            values |= known or {}
+            fields = {name: values.pop(name) for name in self.fields}
+            assert not values, f"{self.name} has no field {', '.join(values)}"
+            extra = {"event": self.name, "fields": fields}
+            self.logger.log(level, Entry(self.text, fields), exc_info=exc_info, extra=extra, stacklevel=2)
+
+
+# --- the events ---------------------------------------------------------------------------------------------------
+
+DEBUG, INFO, WARNING, ERROR = logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR
+
+CLI = "smtp_trio.cli"
+LISTENING = Event("listening", INFO, CLI, "listening on {address}")
+STORING = Event("storing", INFO, CLI, "storing in {store}")
+ALL_DOMAINS_ACCEPTED = Event(
+    "all_domains_accepted", WARNING, CLI, "--accept '*': mail for every domain is accepted; for development only"
+)
+ANY_LOGIN_ACCEPTED = Event(
+    "any_login_accepted",
+    WARNING,
+    CLI,
+    "--auth-accept-any: any password is accepted, also without TLS; for development only",
+)
+STOPPING = Event("stopping", INFO, CLI, "{signal}: stopping")
+STOPPED = Event(
+    "stopped", INFO, CLI, "stopped; messages accepted: {messages}, refused: {refused}; sessions: {sessions}"
+)
+RELOADING = Event("reloading", INFO, CLI, "{signal}: reloading the certificate and the auth file, if configured")
+RELOAD_FAILED = Event("reload_failed", ERROR, CLI, "{signal}: {error}; the previous one stays in use")
+
+WORKERS = "smtp_trio.workers"
+WORKER_STARTED = Event("worker_started", INFO, WORKERS, "worker {worker}: process {pid}")
+WORKER_ENDED = Event(
+    "worker_ended", WARNING, WORKERS, "worker {worker} ended: signal={signal} exit_code={exit_code} error={error}"
+)
+WORKER_KILLED = Event("worker_killed", ERROR, WORKERS, "worker {worker}: killed, because it did not end in time")
+WORKER_FAILED = Event(
+    "worker_failed", ERROR, WORKERS, "worker {worker}: ended {times} times in a row just after its start; stopping"
+)
+
+SERVER = "smtp_trio.server"
+NO_DATA_HOOK = Event(
+    "no_data_hook", WARNING, SERVER, "{server}: no data hook is installed, so every message will be refused"
+)
+ACCEPT_FAILED = Event("accept_failed", ERROR, SERVER, "cannot accept connections: {error}; trying again every 0.1 s")
+TOO_MANY_CONNECTIONS = Event("too_many_connections", INFO, SERVER, "peer={peer} refused: too many connections")
+CONNECTED = Event("connected", DEBUG, SERVER, "{id} peer={peer} connected")
+DISCONNECTED = Event("disconnected", DEBUG, SERVER, "{id} peer={peer} disconnected")
+HOOK_FAILED = Event("hook_failed", ERROR, SERVER, "{id} peer={peer} {hook} hook failed: {error}", traceback=True)
+HOOK_CANCELLED = Event(
+    "hook_cancelled", ERROR, SERVER, "{id} peer={peer} {hook} hook did not end in time and was cancelled"
+)
+SESSION_FAILED = Event("session_failed", ERROR, SERVER, "{id} peer={peer} session failed: {error}", traceback=True)
+
+SESSION = "smtp_trio.session"
+COMMAND = Event("command", DEBUG, SESSION, "{id} peer={peer} line={line} reply={reply}")
+TLS_FAILED = Event("tls_failed", INFO, SESSION, "{id} peer={peer} TLS handshake failed: {error}")
+LINE_ENDS_REPLACED = Event(
+    "line_ends_replaced", INFO, SESSION, "{id} peer={peer} bare CR or LF in the message was replaced by CRLF"
+)
+NO_MESSAGE = Event(
+    "no_message",
+    INFO,
+    SESSION,
+    "{id} no message: peer={peer} helo={helo} proto={protocol} tls={tls} user={user} seconds={seconds}",
+)
+
+MESSAGE = "smtp_trio.message"
+MESSAGE_TEXT = (
+    "peer={peer} helo={helo} proto={protocol} from={sender} to={to} size={size} seconds={seconds} tls={tls} "
+    "user={user} stored={stored}"
+)
+ACCEPTED = Event("accepted", INFO, MESSAGE, "{id} accepted: " + MESSAGE_TEXT + " reply={reply}")
+REFUSED = Event("refused", INFO, MESSAGE, "{id} refused: " + MESSAGE_TEXT + " reply={reply}")
+INCOMPLETE = Event("incomplete", INFO, MESSAGE, "{id} incomplete: " + MESSAGE_TEXT + " reason={reason}")
+
+NOT_STORED = Event("not_stored", ERROR, "smtp_trio.stores", "{id} peer={peer} not stored: {error}")
+AUTH_FAILED = Event("auth_failed", WARNING, "smtp_trio.auth", "{id} peer={peer} authentication failed for {user}")
+
+#: The events by name.
+EVENTS: dict[str, Event] = {event.name: event for event in list(globals().values()) if isinstance(event, Event)}

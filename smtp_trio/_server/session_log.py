@@ -1,0 +1,209 @@
+"""`SessionLog`: what is logged about one session, its messages and its commands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from ..protocol import BadCommandError, Command, Connect, EndOfData, Mail, Path, Rcpt
+from ..protocol.syntax import normalize_space, parse_argument
+from . import log_events
+from .log_events import Address, Value
+
+if TYPE_CHECKING:
+    from .._types import Counts, Envelope, Peer, TlsInfo
+    from ..protocol import Hello, Reply, ServerProtocol
+    from .body import BodyReader
+
+#: The key in ``Envelope.context`` under which a store leaves its own id for a message.
+STORED = "smtp_trio.store_id"
+#: Verbs whose refusal is logged, since it prevented a message.
+LOGGED_REFUSALS = frozenset({"MAIL", "RCPT", "DATA", "BDAT"})
+#: What the log has in place of credentials and of the text of a message.
+HIDDEN = "[hidden]"
+
+# A postmaster has to be able to find out why a message did not arrive, and who connects to the server without sending
+# any. So the log has, without debugging,
+#
+# - one record for each message, whether it was accepted, refused or cut off;
+# - one for each MAIL, RCPT, DATA or BDAT that was refused. A refused RCPT may be one of several, so a message can have
+#   records with both results, which share the id of the transaction;
+# - at least one for each session: if there was none of these, it is a failed TLS handshake or `log_events.NO_MESSAGE`.
+#
+# The counters of messages and refusals change together with these records, so that they agree.
+#
+# With DEBUG there is one record for each reply, with the line that it answers as it was received. Credentials must not
+# be in it, nor the text of messages. AUTH and the lines of its exchange are recognized by their class. But a client
+# whose AUTH was refused may go on with a password, and one whose DATA was refused with the message: those look like
+# commands that do not exist. From then on, the lines of such commands are hidden.
+
+
+class LoggedSession(Protocol):
+    """The part of a `Session` that a `SessionLog` uses."""
+
+    peer: Peer
+    tls: TlsInfo | None
+
+    @property
+    def hello(self) -> Hello | None: ...
+    @property
+    def user(self) -> str | None: ...
+    @property
+    def protocol_name(self) -> str: ...
+
+
+class SessionLog:
+    """Logs what happens in one session."""
+
+    __slots__ = ("_began", "_counts", "_id", "_logged", "_protocol", "_reveals_text", "_session")
+
+    def __init__(self, session_id: str, session: LoggedSession, protocol: ServerProtocol, counts: Counts) -> None:
+        self._id = session_id
+        self._session = session
+        self._protocol = protocol
+        self._counts = counts
+        self._began = trio.current_time()
+        self._logged = False  # there is a record about this session above DEBUG
+        self._reveals_text = False  # an unknown command may be a password or a part of a message
+
+    @property
+    def peer(self) -> str:
+        """The client's address."""
+        return str(self._session.peer)
+
+    # --- the session ------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Log that the client has connected."""
+        log_events.CONNECTED.log(id=self._id, peer=self.peer)
+
+    def tls_failed(self, error: Exception) -> None:
+        """Log that the TLS handshake failed."""
+        self._logged = True
+        log_events.TLS_FAILED.log(id=self._id, peer=self.peer, error=str(error.__cause__ or type(error).__name__))
+
+    def end(self) -> None:
+        """Log that the session has ended."""
+        if not self._logged and log_events.NO_MESSAGE.enabled:
+            log_events.NO_MESSAGE.log(self._client(), id=self._id, seconds=trio.current_time() - self._began)
+        log_events.DISCONNECTED.log(id=self._id, peer=self.peer)
+
+    # --- messages and refusals --------------------------------------------------------------------------------------
+
+    def message(self, body: BodyReader, reply: Reply) -> None:
+        """Count a message that was received to its end, or was refused before, and log its reply."""
+        if reply.accepted:
+            self._counts.messages += 1
+            self._counts.bytes += body.size
+        else:
+            self._counts.refused += 1
+        event = log_events.ACCEPTED if reply.accepted else log_events.REFUSED
+        self._log_message(event, envelope_fields(body.envelope) | {"reply": str(reply)}, body)
+
+    def cut_off(self, body: BodyReader) -> None:
+        """Log that a message gets no reply, since its end was not received."""
+        reason = body.end or "the session was cancelled"
+        self._log_message(log_events.INCOMPLETE, envelope_fields(body.envelope) | {"reason": reason}, body)
+
+    def refusal(self, command: Command | BadCommandError, reply: Reply, envelope: Envelope | None) -> None:
+        """Count and log the refusal of a command, if it is one that prevents a message."""
+        if command.verb in LOGGED_REFUSALS:
+            self._counts.refused += 1
+            fields = envelope_fields(envelope) | self._refused_fields(command) | {"reply": str(reply)}
+            self._log_message(log_events.REFUSED, fields)
+
+    def _log_message(self, event: log_events.Event, fields: dict[str, Value], body: BodyReader | None = None) -> None:
+        self._logged = True
+        if event.enabled:
+            fields["id"] = fields.get("id", self._id)
+            fields["size"] = 0 if body is None else body.size
+            fields["seconds"] = 0.0 if body is None else trio.current_time() - body.began
+            event.log(fields | self._client())
+
+    def _client(self) -> dict[str, Value]:
+        session = self._session
+        return {
+            "peer": self.peer,
+            "helo": None if session.hello is None else session.hello.domain or None,
+            "protocol": session.protocol_name,
+            "tls": None if session.tls is None else session.tls.version,
+            "user": session.user,
+        }
+
+    def _refused_fields(self, command: Command | BadCommandError) -> dict[str, Value]:
+        """Return what a refused command has instead of the sender and the recipients of the envelope."""
+        refused: str | None = None
+        if isinstance(command, Mail):
+            refused = address(command.sender)
+        elif isinstance(command, Rcpt):
+            refused = address(command.recipient)
+        elif isinstance(command, BadCommandError):
+            refused = path_of(self._protocol.line)
+        if command.verb == Mail.verb:
+            return {"sender": refused, "to": []}
+        if command.verb == Rcpt.verb:
+            return {"to": [] if refused is None else [refused]}
+        return {}
+
+    # --- commands ---------------------------------------------------------------------------------------------------
+
+    def reply(self, command: Command | BadCommandError | None) -> None:
+        """Log the line of a command, and the reply that was queued last, as it is sent.
+
+        ``command`` is None for a reply that does not answer a command.
+        """
+        if log_events.COMMAND.enabled:
+            reply = self._protocol.outbox[-1]
+            line = None if command is None else self._visible_line(command)
+            log_events.COMMAND.log(id=self._id, peer=self.peer, line=line, reply=decode(reply.removesuffix(b"\r\n")))
+            if command is not None and (command.verb == "AUTH" or (command.verb == "DATA" and reply >= b"4")):
+                self._reveals_text = True
+
+    def _visible_line(self, command: Command | BadCommandError) -> str | None:
+        """Return the line of a command as it was received, without credentials and the text of messages."""
+        line = decode(self._protocol.line)
+        if isinstance(command, Connect):
+            return None
+        if isinstance(command, EndOfData):
+            return "."
+        if isinstance(command, Command):
+            redacted = command.redacted
+            return line if redacted == command else f"{redacted.encode()} {HIDDEN}".lstrip()
+        if command.verb == "AUTH":
+            return f"AUTH {HIDDEN}"
+        if command.verb in self._protocol.grammar.verbs:
+            return line
+        return HIDDEN if self._reveals_text or "AUTH" in line.upper() else line
+
+
+def decode(octets: bytes) -> str:
+    r"""Return a line as text. Octets that are not UTF-8 become ``\x`` and two digits."""
+    return octets.decode("utf-8", "backslashreplace")
+
+
+def address(path: Path) -> Address:
+    """Return the mailbox of a path, as the client sent it."""
+    return Address(path.raw)
+
+
+def path_of(line: bytes) -> str | None:
+    """Return the path in a line with a MAIL or RCPT that the core refused.
+
+    Return the whole argument if it has no path that can be recognized, and None if there is no argument.
+    """
+    argument = normalize_space(decode(line)).partition(" ")[2]
+    parts = parse_argument(argument)
+    return argument or None if parts is None else Address(parts[1].removeprefix("<").removesuffix(">"))
+
+
+def envelope_fields(envelope: Envelope | None) -> dict[str, Value]:
+    """Return the fields of a transaction, as far as it was accepted; None when there is none."""
+    if envelope is None:
+        return {"sender": None, "to": [], "stored": None}
+    return {
+        "id": envelope.id,
+        "sender": address(envelope.sender),
+        "to": list(map(address, envelope.recipients)),
+        "stored": envelope.context.get(STORED),
+    }
