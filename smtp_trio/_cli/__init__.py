@@ -1,7 +1,8 @@
 """The command line: ``smtp-trio`` and its commands.
 
-`main.py` has the entry point; `serve.py`, `send.py`, `conform.py` and `conform_client.py` have a command each, with its
-options. `options.py` and `units.py` have what they share: the parser, types of options, and the text of errors.
+`entry.py` is where the process starts, and `main.py` parses the command line; `serve.py`, `send.py`, `conform.py` and
+`conform_client.py` have a command each, with its options. `options.py` and `units.py` have what they share: the parser,
+types of options, and the text of errors.
 
 `workers.py` is for ``serve --workers``, `auth_file.py` for ``serve --auth-file`` and ``hash-password``. Messages for
 ``send`` are found by `message_files.py` or composed by `new_message.py`; `send_report.py` prints the outcomes, and

@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from .. import __version__
 from .._server.log_events import clean
 from .auth_file import add_hash_password
+from .exit_codes import INTERRUPTED
 from .options import Parser, UsageError
-from .send import INTERRUPTED, add_send
+from .send import add_send
 from .serve import add_serve
 
 
@@ -28,6 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BaseExceptionGroup as group:
+        if group.subgroup(KeyboardInterrupt) is None:
+            raise
+        return INTERRUPTED  # SIGINT before or after the command handles it itself, in a task of a nursery
     except BrokenPipeError:
         # The reader of standard output has ended, as `| head` does. Python flushes what is buffered at exit, which
         # would fail again.

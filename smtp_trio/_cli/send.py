@@ -33,6 +33,7 @@ from ..protocol import LocalProtocolError, NotOfferedError, SMTPError
 from ..protocol.header import header_end, is_utf8
 from ..protocol.sasl import PasswordCredentials
 from .dialogue_printer import print_dialogue
+from .exit_codes import INTERRUPTED
 from .message_files import STDIN, MessageFile, find_messages
 from .new_message import compose
 from .options import UsageError, describe_error
@@ -42,7 +43,6 @@ from .units import seconds
 
 #: The environment variable with the password. As an option the password would be visible in the list of processes.
 PASSWORD_VARIABLE = "SMTP_TRIO_PASSWORD"
-INTERRUPTED = 128 + signal.SIGINT
 
 SERVER = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\s:\[\]]+))(?::(?P<port>[0-9]{1,5}))?")
 
