@@ -267,7 +267,12 @@ class Sender:
                     self.report.not_sent(message, server_error)
         except UsageError as error:
             self.report.error(str(error))
-            self.report.usage_error = True
+            if not self.report.statuses:
+                self.report.usage_error = True
+                return
+            # Messages were sent over an earlier connection, so the outcome of the others must be printed.
+            for message in messages[number - 1 :]:
+                self.report.not_sent(message, LocalProtocolError())
         finally:
             if self._client is not None:
                 await self._client.quit()

@@ -690,6 +690,39 @@ async def test_password_is_sent_without_verified_tls_only_if_allowed(
     assert hooks.users == ["fred"]
 
 
+class LosingTls(Recorder):
+    """A recorder that accepts one message in each session, and whose server offers no TLS after the first one."""
+
+    server: Server
+
+    async def mail(self, session: Session, mail: Mail) -> Reply | None:
+        return Reply(421, "That is enough", "4.7.0") if self.messages and session.tls else None
+
+    async def data(self, session: Session, body: Body) -> None:
+        await super().data(session, body)
+        self.server.tls = None
+
+
+@pytest.mark.slow
+async def test_later_connection_over_which_the_password_may_not_be_sent(
+    tmp_path: Path, mail: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The outcome of all messages is printed, because the first one was sent."""
+    monkeypatch.setenv("SMTP_TRIO_PASSWORD", "secret")
+    hooks = LosingTls()
+    hooks.server = server = Server(hooks, tls=authority.server(), extensions=standard(Auth()))
+    async with trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(server.serve, 0, HOST)
+        where = f"--server={HOST}:{listener.socket.getsockname()[1]}"
+        options = ["--user=fred", "--tls=opportunistic", "--cafile=ca.pem"]
+        code, lines, err = await send(where, *options, *["mail.eml"] * 3, cwd=tmp_path)
+        await server.stop()
+    assert [line.split("  ")[::2] for line in lines[1:]] == [["refused", "not sent"]] * 2
+    assert (code, lines[0].split("  ")[0], len(hooks.messages)) == (1, "accepted", 1)
+    assert err.startswith("smtp-trio: error: credentials are not sent without a verified certificate")
+    assert err.count("\n") == 1
+
+
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 SEE = " (see `smtp-trio send --help`)"
