@@ -25,8 +25,8 @@ FIELD_NAME_OCTETS = 998
 # The field is read by people who trace a message and by filters that trust the part of it that this server has written.
 # So everything that comes from outside is restricted to harmless characters: the client chooses its name in HELO, and
 # the owner of its network the name of the peer in the DNS. A CR, LF or parenthesis in either could end the field, and
-# begin one that looks like a trace of another server. The address comes from the kernel, and mailboxes have been
-# parsed; both are safe.
+# begin one that looks like a trace of another server. The address comes from the kernel, or from a stream that provides
+# its own, so it is restricted as well. Mailboxes have been parsed, and are safe.
 #
 # The message that follows is chosen by the client, too. If its first line is not a field but begins with white space, a
 # parser takes it for a continuation of the last field before it (RFC 5322 2.2.3), so that a client could extend this
@@ -82,7 +82,7 @@ def received_field(
     # An IPv6 zone has a meaning on this host only, and is not part of an address literal (RFC 5321 4.1.3).
     host = peer.host.partition("%")[0]
     literal = f"IPv6:{host}" if ":" in host else host
-    comment = f"{_safe(peer.name or 'unknown')} [{literal}]" if peer.kind == "tcp" else peer.kind
+    comment = f"{_safe(peer.name or 'unknown')} [{_safe(literal)}]" if peer.kind == "tcp" else peer.kind
     # A client without a name is named by its address, as Extended-Domain of RFC 5321 4.4 allows. Only a device that a
     # lenient server accepts has none.
     no_name = f"[{literal}]" if peer.kind == "tcp" else "unknown"

@@ -7,6 +7,7 @@ import socket
 import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import partial
@@ -207,10 +208,11 @@ class Server:
         except BaseExceptionGroup as group:  # the nurseries are an implementation detail of this method
             raise collapse_group(group) from None
         finally:
-            # Close all listeners, also after a cancellation. `aclose_forcefully` does not wait.
+            # Close all listeners, also after a cancellation, and if closing one fails. `aclose_forcefully` does not wait.
             with trio.CancelScope(shield=True):
-                for listener in listeners:
-                    await trio.aclose_forcefully(listener)
+                async with AsyncExitStack() as stack:
+                    for listener in listeners:
+                        stack.push_async_callback(trio.aclose_forcefully, listener)
 
     async def serve_stream(self, stream: trio.abc.Stream, *, implicit_tls: bool = False) -> None:
         """Serve one session over any Trio stream, in the calling task, and close the stream.

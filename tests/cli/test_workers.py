@@ -22,7 +22,7 @@ import trustme
 from processes import HOST, Program, client_context, run, running, serving
 
 import smtp_trio
-from smtp_trio._cli.workers import MAX_EARLY_ENDS, usable_cores
+from smtp_trio._cli.workers import KILL_DELAY, MAX_EARLY_ENDS, usable_cores
 from smtp_trio.stores import read
 
 ME, YOU = "me@example.net", "you@example.org"
@@ -381,3 +381,8 @@ async def test_listeners_that_share_a_port() -> None:
                 await smtp_trio.open_listeners(port, host, reuse_port=reuse_port)
         for each in first:
             await each.aclose()
+
+
+def test_worker_is_not_killed_before_its_server_has_stopped() -> None:
+    """`Server.stop` takes up to ``disconnect`` seconds after the grace period, and the process needs some time to end."""
+    assert smtp_trio.Timeouts().disconnect + 3 <= KILL_DELAY

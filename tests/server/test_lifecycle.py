@@ -170,6 +170,26 @@ async def test_listener_in_memory(autojump_clock: MockClock) -> None:
     assert len({session.id for session in hooks.sessions}) == 3
 
 
+async def test_all_listeners_are_closed_when_closing_one_fails(autojump_clock: MockClock) -> None:
+    class Fails(MemoryListener):
+        async def aclose(self) -> None:
+            self.closed = True
+            raise ValueError("cannot close")
+
+    listeners = [MemoryListener(), Fails(), MemoryListener(), Fails(), MemoryListener()]
+    server = Server(RecordingHooks(), name=NAME)
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def serve_all() -> None:
+            with pytest.raises(ValueError, match="cannot close"):
+                await server.serve_listeners(listeners)
+
+        await wait_all_tasks_blocked()
+        await server.stop()
+    assert all(listener.closed for listener in listeners)
+
+
 async def test_several_serve_calls_at_once(autojump_clock: MockClock) -> None:
     """`start` is called once before the first session, `stop` once after the last; `Server.stop` ends all of them."""
     events: list[Event] = []

@@ -176,6 +176,8 @@ async def test_for_in_utf8(autojump_clock: MockClock) -> None:
         (Peer("192.0.2.1", 4711, "tcp"), "client.example.net", "client.example.net [192.0.2.1]"),
         (Peer("2001:db8::1", 4711, "tcp"), None, "unknown [IPv6:2001:db8::1]"),
         (Peer("", None, "unix"), None, "unix"),
+        (Peer("mail.example", 1, "tcp"), None, "unknown [mail.example]"),
+        (Peer("x]) by evil\r\nSubject: x", 1, "tcp"), None, "unknown [IPv6:x]??by?evil??Subject:?x]"),
         (Peer("192.0.2.1", 1, "tcp"), "a) by evil\r\nSubject: x", "a??by?evil??Subject:?x [192.0.2.1]"),
     ],
 )
