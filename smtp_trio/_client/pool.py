@@ -25,6 +25,8 @@ from .transaction import Progress
 
 #: Seconds for QUIT on all connections that are closed at one time, because a message, or its result, waits for that.
 QUIT_TIMEOUT = 1
+#: Seconds for QUIT on all connections when the pool is closed.
+CLOSE_TIMEOUT = 5
 
 
 @frozen
@@ -167,7 +169,7 @@ class Pool:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the pool: send QUIT over all idle connections and close them, at once if cancelled.
+        """Close the pool: send QUIT over all idle connections and close them, within 5 s, or at once if cancelled.
 
         Connections in use are closed when they are returned. From then on the pool raises trio.ClosedResourceError,
         also in tasks that wait for a connection.
@@ -175,7 +177,8 @@ class Pool:
         self._closed = True
         idle = list(self._idle_since)
         self._idle_since.clear()
-        await self._close_all(idle)
+        with trio.move_on_after(CLOSE_TIMEOUT):
+            await self._close_all(idle)
 
     # --- connections ------------------------------------------------------------------------------------------------
 

@@ -647,6 +647,17 @@ async def test_cancelled_aclose_closes_at_once(early: bool, autojump_clock: Mock
         assert pool.statistics().open == 0
 
 
+async def test_aclose_has_one_deadline_for_all_connections(autojump_clock: MockClock) -> None:
+    """Servers that do not reply to QUIT delay it by five seconds together, and not by five seconds each."""
+    async with scripted_pool(*[(*hello(), NO_REPLY)] * 4, size=4) as pool:
+        async with pool.client(), pool.client(), pool.client(), pool.client():
+            pass
+        start = trio.current_time()
+        await pool.aclose()
+        assert trio.current_time() == start + 5
+        assert pool.statistics().open == 0
+
+
 async def test_result_is_returned_although_quit_is_slow(autojump_clock: MockClock) -> None:
     """An accepted message is reported, even if the connection is not kept and the server is slow to reply to QUIT."""
     async with scripted_pool((*ONE_MESSAGE, "QUIT", NO_REPLY), max_messages=1) as pool:
