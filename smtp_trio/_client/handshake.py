@@ -15,6 +15,7 @@ from .._types import TlsInfo, unmap
 from ..protocol import (
     Connect,
     Ehlo,
+    Hello,
     Helo,
     LocalProtocolError,
     NotOfferedError,
@@ -178,15 +179,17 @@ class Handshake:
 
     async def _hello(self) -> Reply:
         exchange = self._exchange
-        command = Lhlo(self.name) if exchange.lmtp else Ehlo(self.name)
+        command: Hello = Lhlo(self.name) if exchange.lmtp else Ehlo(self.name)
         reply = await exchange.request(command)
         if reply.code in TRY_HELO and not exchange.lmtp and self._auth is None and self._tls != "required":
             # RFC 5321 3.2: a server without extensions. HELO would not help if TLS or AUTH, which are extensions, is
             # required.
+            refusal = ReplyError(command, reply)
+            command = Helo(self.name)
             try:
-                reply = await exchange.request(Helo(self.name))
+                reply = await exchange.request(command)
             except ConnectionLostError:  # the server has closed the connection after its refusal, which is the reason
-                raise ReplyError(command, reply) from None
+                raise refusal from None
         return check_reply(command, reply)
 
     # --- TLS --------------------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from smtp_trio import (
     RemoteProtocolError,
     ReplyError,
 )
+from smtp_trio.protocol import Helo
 
 # --- refused by the greeting ------------------------------------------------------------------------------------------
 
@@ -133,6 +134,7 @@ async def test_helo_refused(autojump_clock: MockClock) -> None:
             async with script.client():
                 raise AssertionError("unreachable")
     assert caught.value.reply.code == 550
+    assert caught.value.command == Helo(script.lines[0].split()[1])
 
 
 async def test_properties_of_an_open_client(autojump_clock: MockClock) -> None:
