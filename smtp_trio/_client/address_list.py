@@ -20,14 +20,20 @@ TOKEN: Final = re.compile(
 )
 
 
-def split_addresses(text: str) -> list[str] | None:
+#: What a name in an address list contains only in quotation marks (RFC 5322 3.2.5); dots are tolerated (4.1).
+NOT_IN_PHRASE: Final = re.compile(r"[^\"].*[@\\]|[@\\\[]", re.DOTALL)
+
+
+def split_addresses(text: str, *, strict: bool = False) -> list[str] | None:
     """Return the addresses in an address list (RFC 5322 3.4) without names, comments and groups.
 
-    Return None if it is malformed.
+    Return None if it is malformed. With ``strict`` it is malformed also if a name has an @ without quotation marks, as in
+    ``a@b <c@d>``, which many programs write, and which some read as the address a@b.
     """
     found: list[str] = []
     entry_tokens: list[str] = []
     angles: list[str] = []
+    words: list[str] = []
     in_group, position = False, 0
     text += ","
     while position < len(text):
@@ -39,14 +45,18 @@ def split_addresses(text: str) -> list[str] | None:
             entry_tokens.append(" " if kind == "space" else token)
             if kind == "angle":
                 angles.append(token[1:-1].strip())
+            elif kind is None:
+                words.append(token)
             continue
         entry = "".join(entry_tokens).strip()
         if angles and (len(angles) > 1 or token == ":" or not entry.endswith(">")):
+            return None
+        if strict and (angles or token == ":") and any(map(NOT_IN_PHRASE.match, words)):
             return None
         if token != "," and in_group == (token == ":"):
             return None  # a group inside a group, or ";" outside of one
         if entry and token != ":":
             found.append(angles[0] if angles else entry)
         in_group = token == ":" or (in_group and token == ",")
-        entry_tokens, angles = [], []
+        entry_tokens, angles, words = [], [], []
     return None if in_group else found

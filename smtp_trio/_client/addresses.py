@@ -246,9 +246,9 @@ def _value_addresses(value: object, text: str) -> list[str] | None:
     return None if malformed and not _same(found, text) else found
 
 
-def _same(addresses: list[str], text: str) -> bool:
-    """Return whether an address list consists of these addresses."""
-    found = split_addresses(text)
+def _same(addresses: list[str], text: str, *, strict: bool = False) -> bool:
+    """Return whether an address list consists of these addresses; if ``strict``, for other parsers too."""
+    found = split_addresses(text, strict=strict)
     return found is not None and [*map(canonical_address, found)] == [*map(canonical_address, addresses)]
 
 
@@ -276,9 +276,14 @@ def repair_address_fields(message: email.message.Message, names: Iterable[str], 
     fields, changed = list(message.raw_items()), False
     for at, (name, value) in enumerate(fields):
         if name.lower() in lower and hasattr(value, "groups"):
-            text = _text(policy, name, value)
+            try:
+                text: str | None = _text(policy, name, value)
+            except ValueError:  # the generator has folded it at a place where the field ends
+                text = None
             addresses = _value_addresses(value, _text(policy.clone(max_line_length=0), name, value))
-            if addresses is not None and (has_u_labels(addresses) or not _same(addresses, text)):
+            if addresses is not None and (
+                text is None or has_u_labels(addresses) or not _same(addresses, text, strict=True)
+            ):
                 written = _address_list(value.groups)
                 if not _same(addresses, written.replace("\r\n", "")):
                     raise ValueError(f"{name} cannot be written as an address list: {str(value)!a}")

@@ -85,6 +85,11 @@ OBJECTS: list[Any] = [
     Address("x; y: z " * 12, "to", "d.test"),
     Address("back\\slash\\" * 8 + ",", "to", "d.test"),
     Address("", "a b, c@d", "d.test"),
+    Address("victim@evil.test " + "x " * 40, "to", "d.test"),
+    Address("x " * 30 + "victim@evil.test", "to", "d.test"),
+    Address("victim@evil.test" + "x" * 70, "to", "d.test"),
+    Address("[x] " * 25, "to", "d.test"),
+    Group("victim@evil.test" + "x" * 70, (Address("v@evil.test " * 8, "to", "d.test"),)),
     Address("n" * 80, "a" * 60, "e" * 60 + ".test"),
     Group("G, x@evil.test " * 8, (Address("q", "to", "d.test"), Address("r, v@evil.test " * 8, "cc", "d.test"))),
     [Address(f"x, y@evil.test, {n} " * 5, f"to{n}", "d.test") for n in range(5)],
@@ -115,6 +120,32 @@ async def test_addresses_are_those_of_the_object(value: Any, policy: email.polic
             assert [address.addr_spec for address in sent[name].addresses] == expected
         assert envelope(sent, None, None) == ("a@b", expected)
         assert max(map(len, prepared.octets.split(b"\r\n"))) <= 998
+
+
+async def test_fields_are_written_anew_if_the_generator_cannot_fold_them() -> None:
+    message = EmailMessage(email.policy.default.clone(max_line_length=20))
+    message["To"] = Group("<victim@evil.test>", (Address("", "to", "d.test"),))
+    prepared = await prepare_message(message, eight_bit=True, utf8=True)
+    assert prepared.octets == b'To: "<victim@evil.test>": to@d.test;\r\n\r\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "addresses"),
+    [
+        ('"a@b" <c@d>, a.b <c@d>, (a@b) x <c@d>, "a\\"@b" x <c@d>', ["c@d"] * 4),
+        ('a@b, "a b"@c, a@[1.2.3.4]', ["a@b", '"a b"@c', "a@[1.2.3.4]"]),
+        ('g: a@b, "x@y" <c@d>;', ["a@b", "c@d"]),
+        ("a@b <c@d>", None),
+        ('"a@b"@c <c@d>', None),
+        ("[x] <c@d>", None),
+        ("x\\y <c@d>", None),
+        ("g@h: a@b;", None),
+    ],
+)
+def test_strict_address_list(text: str, addresses: list[str] | None) -> None:
+    """Other parsers read an @ in a name as an address."""
+    assert split_addresses(text, strict=True) == addresses
+    assert split_addresses(text) is not None
 
 
 IDN: list[tuple[Any, str, list[str]]] = [
