@@ -39,6 +39,7 @@ from .workers import ParentLink, Workers, usable_cores
 STORES: dict[str, type[Maildir | SQLite]] = {"maildir": Maildir, "sqlite": SQLite}
 LOOPBACK = "127.0.0.1"
 ALL_DOMAINS = "*"
+ADD_ACCEPT = "add --accept DOMAIN, or --accept '*' for all domains"
 #: The extension of ``--auth-accept-any``, with all mechanisms that send the password or token itself.
 ANY_LOGIN = Auth(cleartext=True, mechanisms=tuple(name for name, each in MECHANISMS.items() if each.hook == "auth"))
 NOT_LOCAL = Reply(550, "Mail for this domain is not accepted here, and nothing is relayed", "5.7.1")
@@ -164,10 +165,10 @@ def check_options(options: argparse.Namespace, sockets: Sequence[socket.socket])
     if not options.accept:
         # Mail for every domain is a convenience for tests. On a public address it would invite spam for all of them.
         if not is_loopback(options.host):
-            raise UsageError(f"--host {options.host} is not a loopback address: add --accept DOMAIN")
+            raise UsageError(f"--host {options.host} is not a loopback address: {ADD_ACCEPT}")
         for sock in sockets:
             if sock.family != socket.AF_UNIX and not ipaddress.ip_address(sock.getsockname()[0]).is_loopback:
-                raise UsageError(f"--fd: {format_address(sock)} is not a loopback address: add --accept DOMAIN")
+                raise UsageError(f"--fd: {format_address(sock)} is not a loopback address: {ADD_ACCEPT}")
 
 
 def is_loopback(host: str) -> bool:

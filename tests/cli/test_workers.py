@@ -359,7 +359,10 @@ async def test_unusable_inherited_sockets(tmp_path: Path) -> None:
     with socket.socket() as idle, socket.create_server(("0.0.0.0", 0)) as public, socket.create_server((HOST, 0)) as s:
         assert await error(idle) == "--fd N: not a listening stream socket\n"
         port = public.getsockname()[1]
-        assert await error(public) == f"--fd: 0.0.0.0:{port} is not a loopback address: add --accept DOMAIN\n"
+        assert (
+            await error(public)
+            == f"--fd: 0.0.0.0:{port} is not a loopback address: add --accept DOMAIN, or --accept '*' for all domains\n"
+        )
         assert await error(s, "--host", "::1") == (
             "--host cannot be combined with --fd: the inherited socket has an address already\n"
         )

@@ -11,7 +11,7 @@ import pytest
 import trio
 from helpers import MESSAGE
 
-from smtp_trio import AllRecipientsRejectedError, Hooks, Peer, ReplyError, Server, TimedOutError
+from smtp_trio import AllRecipientsRejectedError, Hooks, Mail, Path, Peer, Rcpt, ReplyError, Server, TimedOutError
 from smtp_trio.testing import (
     Answer,
     Faults,
@@ -117,6 +117,26 @@ async def test_script_in_hooks_and_client_counts_once(autojump_clock: object) ->
             await client.rcpt("one@mx.test")
             with pytest.raises(ReplyError, match="450"):
                 await client.rcpt("two@mx.test")
+
+
+async def test_strict_server_accepts_what_the_client_sends(autojump_clock: object) -> None:
+    async with open_memory_server(strict=True) as server:
+        async with server.client() as client:
+            await client.send("me@client.test", ["you@mx.test", "Postmaster"], MESSAGE)
+            await client.send("", ['"a  b"@mx.test', "a@[192.0.2.1]", "a@b\u00fccher.test"], MESSAGE, smtputf8=True)
+            with pytest.raises(ReplyError, match="501 Not a domain or an address literal"):
+                await client.ehlo("my_host.test")
+    assert [len(mail.recipients) for mail in server.inbox] == [2, 3]
+
+
+async def test_lenient_server_adds_domains(autojump_clock: object) -> None:
+    modes: list[tuple[bool | str, str]] = [(True, "mx.test"), ("example.org", "example.org")]
+    for lenient, domain in modes:
+        async with open_memory_server(lenient=lenient) as server, server.client() as client:
+            await client.command(Mail(Path("scanner", "scanner", None)))
+            await client.command(Rcpt(Path("office", "office", None)))
+            await client.data(MESSAGE)
+        assert (server.inbox[0].sender, server.inbox[0].recipients) == (f"scanner@{domain}", (f"office@{domain}",))
 
 
 def test_can_be_cancelled_at_each_step() -> None:
