@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Container, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 
 import trio
 
@@ -24,6 +25,10 @@ from .state import ServerState
 # delay the end for ever. `Hooks.stop` is shielded and has a deadline of its own.
 
 
+#: The server whose `Hooks.start` or `Hooks.stop` this task runs. Tasks that the hook has started inherit it.
+current_hook: ContextVar[Lifecycle | None] = ContextVar("smtp_trio.current_hook", default=None)
+
+
 class Lifecycle:
     """Counts the ``serve`` calls of a server, calls its `start` and `stop` hooks, and limits the time until its end."""
 
@@ -34,8 +39,7 @@ class Lifecycle:
         self.begun: bool = False
         #: When all that is not shielded is cancelled, by `trio.current_time`.
         self.deadline: float = math.inf
-        #: The task in which `Hooks.start` or `Hooks.stop` is running.
-        self.hook_task: trio.lowlevel.Task | None = None
+        self._hook_task: trio.lowlevel.Task | None = None  # in which `Hooks.start` or `Hooks.stop` is running
         self._server, self._state, self._name, self._last_hooks = server, state, name, last_hooks
         self._count = 0
         self._scopes: set[trio.CancelScope] = set()  # one around each ``serve``
@@ -83,6 +87,25 @@ class Lifecycle:
                 if not self._count:
                     self._ended.set()
 
+    @contextmanager
+    def _in_hook(self) -> Iterator[None]:
+        """Enclose the call of `Hooks.start` or `Hooks.stop`."""
+        self._hook_task = trio.lowlevel.current_task()
+        token = current_hook.set(self)
+        try:
+            yield
+        finally:
+            current_hook.reset(token)
+            self._hook_task = None
+
+    def is_called_by(self, tasks: Container[trio.lowlevel.Task]) -> bool:
+        """Return whether the current task, whose ancestors are ``tasks``, belongs to the hook that is running.
+
+        The task of the hook may have other children, such as one that waits for signals in the nursery around
+        ``serve``. They do not inherit `current_hook`.
+        """
+        return current_hook.get() is self and self._hook_task in tasks
+
     async def _start(self) -> None:
         async with self._lock:
             if self.started:  # by the ``serve`` that had the lock
@@ -91,11 +114,8 @@ class Lifecycle:
             if "data" not in self._state.hooks:
                 log_events.NO_DATA_HOOK.log(server=self._name)
             if (start := self._state.hooks.get("start")) is not None:
-                self.hook_task = trio.lowlevel.current_task()
-                try:
+                with self._in_hook():
                     await start(self._server)
-                finally:
-                    self.hook_task = None
             self.started = True
 
     async def _stop(self) -> None:
@@ -105,11 +125,8 @@ class Lifecycle:
                 if self._count > 1:
                     return
                 self.started = False
-                self.hook_task = trio.lowlevel.current_task()
-                try:
+                with self._in_hook():
                     await self._state.call("stop")
-                finally:
-                    self.hook_task = None
         if scope.cancelled_caught:
             self._state.counts.errors += 1
             log_events.HOOK_CANCELLED.log(id=None, peer=None, hook="stop")

@@ -264,7 +264,7 @@ class Server:
             raise RuntimeError(
                 "stop() would wait for the session that calls it: call it from a task outside of the session"
             )
-        if self._lifecycle.hook_task in callers:
+        if self._lifecycle.is_called_by(callers):
             raise RuntimeError("stop() would wait for the hook that calls it: call it from a task outside of the hook")
         first, self._state.stopping = not self._state.stopping, True
         for scope, sockets in self._accepting.items():

@@ -817,6 +817,32 @@ async def test_stop_inside_a_hook_of_the_server_raises(hook: str, child: bool, a
     assert await server.stop() == Drained()
 
 
+@pytest.mark.parametrize("hook", ["start", "stop"])
+async def test_stop_in_a_child_of_the_task_that_runs_a_hook(hook: str, autojump_clock: MockClock) -> None:
+    """A task in the nursery around ``serve`` may stop the server, as one that waits for signals does."""
+    running = trio.Event()
+    server = Server(RecordingHooks(), name=NAME)
+    calls: list[str] = []
+
+    async def slow(server: Server) -> None:
+        calls.append(hook)
+        running.set()
+        await trio.sleep(1)
+
+    async def stop() -> None:
+        await running.wait()
+        await server.stop(5)
+        calls.append("stopped")
+
+    server.on(**{hook: slow})
+    client_end, server_end = memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stop)
+        await trio.aclose_forcefully(client_end)
+        await server.serve_stream(server_end)
+    assert calls == [hook, "stopped"]
+
+
 async def test_second_call_may_shorten_the_grace(autojump_clock: MockClock) -> None:
     server = Server(RecordingHooks(), name=NAME)
     ends: list[tuple[float, Drained]] = []
