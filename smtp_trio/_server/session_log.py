@@ -86,7 +86,7 @@ class SessionLog:
     def end(self) -> None:
         """Log that the session has ended."""
         if not self._logged and log_events.NO_MESSAGE.enabled:
-            log_events.NO_MESSAGE.log(self._client(), id=self._id, seconds=trio.current_time() - self._began)
+            log_events.NO_MESSAGE.log(self._client(), id=self._id, seconds=round(trio.current_time() - self._began, 6))
         log_events.DISCONNECTED.log(id=self._id, peer=self.peer)
 
     # --- messages and refusals --------------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ class SessionLog:
         if event.enabled:
             fields["id"] = fields.get("id", self._id)
             fields["size"] = 0 if body is None else body.size
-            fields["seconds"] = 0.0 if body is None else trio.current_time() - body.began
+            fields["seconds"] = 0.0 if body is None else round(trio.current_time() - body.began, 6)
             event.log(fields | self._client())
 
     def _client(self) -> dict[str, Value]:
