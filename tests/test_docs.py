@@ -7,6 +7,7 @@ import fnmatch
 import importlib
 import importlib.util
 import json
+import logging
 import pkgutil
 import re
 import smtplib
@@ -79,7 +80,13 @@ def test_block_runs_when_copied_alone(
         if re.search(rf"^\s*(import|from) {name}\b", block.source, re.MULTILINE):
             pytest.skip(f"{name} is not installed")
     monkeypatch.chdir(tmp_path)
-    names = block.run(port=None if "Server(" in block.source else smtp_inbox.port)
+    mail_log = logging.getLogger("smtp_trio.message")
+    level, handlers = mail_log.level, [*mail_log.handlers]
+    try:
+        names = block.run(port=None if "Server(" in block.source else smtp_inbox.port)
+    finally:
+        mail_log.setLevel(level)
+        mail_log.handlers[:] = handlers
     assert block.undefined(names) == set()
 
 
