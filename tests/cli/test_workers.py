@@ -77,8 +77,11 @@ async def test_two_processes_share_one_port(tmp_path: Path) -> None:
         # Another server cannot share the port, although it would use SO_REUSEPORT as well.
         command = ["-m", "smtp_trio", "serve", "--workers", "2", "--port", str(program.port)]
         code, _, err = await run(*command, cwd=tmp_path)
-        error = f"smtp-trio: error: cannot listen on {HOST}, port {program.port}: Address already in use\n"
-        assert (code, err) == (2, error)
+        assert code == 2
+        assert err.startswith(
+            f"smtp-trio: error: cannot listen on {HOST}, port {program.port}: Address already in use: "
+        )
+        assert err.count("\n") == 1
         assert await stop(program) == 0
 
     count = len(delivered(tmp_path))
