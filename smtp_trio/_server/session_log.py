@@ -56,13 +56,15 @@ class LoggedSession(Protocol):
 class SessionLog:
     """Logs what happens in one session."""
 
-    __slots__ = ("_began", "_counts", "_id", "_logged", "_protocol", "_reveals_text", "_session")
+    __slots__ = ("_began", "_counts", "_id", "_logged", "_protocol", "_reveals_text", "_session", "debug")
 
     def __init__(self, session_id: str, session: LoggedSession, protocol: ServerProtocol, counts: Counts) -> None:
         self._id = session_id
         self._session = session
         self._protocol = protocol
         self._counts = counts
+        #: Commands and replies are logged. Looked up once, since each command needs it.
+        self.debug: bool = log_events.COMMAND.enabled
         self._began = trio.current_time()
         self._logged = False  # there is a record about this session above DEBUG
         self._reveals_text = False  # an unknown command may be a password or a part of a message
@@ -98,28 +100,41 @@ class SessionLog:
             self._counts.bytes += body.size
         else:
             self._counts.refused += 1
-        event = log_events.ACCEPTED if reply.accepted else log_events.REFUSED
-        self._log_message(event, envelope_fields(body.envelope) | {"reply": str(reply)}, body)
+        self._log_message(log_events.ACCEPTED if reply.accepted else log_events.REFUSED, body, reply=reply)
 
     def cut_off(self, body: BodyReader) -> None:
         """Log that a message gets no reply, since its end was not received."""
-        reason = body.end or "the session was cancelled"
-        self._log_message(log_events.INCOMPLETE, envelope_fields(body.envelope) | {"reason": reason}, body)
+        self._log_message(log_events.INCOMPLETE, body)
 
     def refusal(self, command: Command | BadCommandError, reply: Reply, envelope: Envelope | None) -> None:
         """Count and log the refusal of a command, if it is one that prevents a message."""
         if command.verb in LOGGED_REFUSALS:
             self._counts.refused += 1
-            fields = envelope_fields(envelope) | self._refused_fields(command) | {"reply": str(reply)}
-            self._log_message(log_events.REFUSED, fields)
+            self._log_message(log_events.REFUSED, None, command, envelope, reply)
 
-    def _log_message(self, event: log_events.Event, fields: dict[str, Value], body: BodyReader | None = None) -> None:
+    def _log_message(
+        self,
+        event: log_events.Event,
+        body: BodyReader | None,
+        command: Command | BadCommandError | None = None,
+        envelope: Envelope | None = None,
+        reply: Reply | None = None,
+    ) -> None:
+        """Log an event of the mail log, about the message in ``body`` or the refused ``command``."""
         self._logged = True
-        if event.enabled:
-            fields["id"] = fields.get("id", self._id)
-            fields["size"] = 0 if body is None else body.size
-            fields["seconds"] = 0.0 if body is None else round(trio.current_time() - body.began, 6)
-            event.log(fields | self._client())
+        if not event.enabled:
+            return
+        fields = envelope_fields(envelope if body is None else body.envelope)
+        if command is not None:
+            fields |= self._refused_fields(command)
+        fields["id"] = fields.get("id", self._id)
+        fields["size"] = 0 if body is None else body.size
+        fields["seconds"] = 0.0 if body is None else round(trio.current_time() - body.began, 6)
+        if reply is not None:
+            fields["reply"] = str(reply)
+        elif body is not None:
+            fields["reason"] = body.end or "the session was cancelled"
+        event.log(fields | self._client())
 
     def _client(self) -> dict[str, Value]:
         session = self._session
@@ -153,7 +168,7 @@ class SessionLog:
 
         ``command`` is None for a reply that does not answer a command.
         """
-        if log_events.COMMAND.enabled:
+        if self.debug:
             reply = self._protocol.outbox[-1]
             line = None if command is None else self._visible_line(command)
             log_events.COMMAND.log(id=self._id, peer=self.peer, line=line, reply=decode(reply.removesuffix(b"\r\n")))

@@ -30,7 +30,7 @@ from ..protocol.dialogue import CLOSED
 from ..protocol.sasl import MechanismContext
 from .handlers import HANDLERS, SHUTTING_DOWN, default, greet
 from .hook_runner import HookRunner
-from .log_events import COMMAND, HOOK_CANCELLED, HOOK_FAILED
+from .log_events import HOOK_CANCELLED, HOOK_FAILED
 from .session import Session
 from .session_log import SessionLog
 from .transaction import Transaction
@@ -49,7 +49,6 @@ class SessionTask:
     __slots__ = (
         "_auth_failures",
         "_command_deadline",
-        "_debug",
         "_deferred",
         "_turns",
         "_unhooked",
@@ -102,7 +101,6 @@ class SessionTask:
         self._command_deadline = math.inf  # when the client has been silent for too long
         self._deferred: Command | None = None  # a command that ended a message, to be carried out after it
         self._auth_failures = self._turns = 0
-        self._debug = COMMAND.enabled
         self._unhooked = state.unhooked
         announce(self)  # before `Session` is made, since smtp_trio.testing may replace the parts that it refers to
         self.session: Session = Session(server, peer, local, self)
@@ -446,7 +444,7 @@ class SessionTask:
     def _queue(self, command: Command | BadCommandError | None, reply: Reply) -> bool:
         """Queue a reply; return whether it must be sent at once (RFC 2920 3.2 (5), (6)) or may wait for others."""
         self.protocol.send_reply(reply)
-        if self._debug:
+        if self.log.debug:
             self.log.reply(command)
         return not (isinstance(command, Command) and command.groupable)
 

@@ -153,7 +153,8 @@ class Transaction:
         session.log.message(body, session.protocol.checked_reply(reply))
         command = session.protocol.pending
         session.protocol.send_reply(reply)
-        session.log.reply(command)
+        if session.log.debug:
+            session.log.reply(command)
         if rest := session.wire.flush_now():
             with session.shielded(began + REPLY_TIMEOUT):
                 await session.wire.send(rest)
