@@ -52,8 +52,10 @@ def hint(error: SMTPError) -> str:
             return "; check that --tls fits this port"
         case ReplyError(command=AuthCommand()):
             return "; check --user and the password"
-        case NotOfferedError():
+        case NotOfferedError() if "STARTTLS" in str(error):
             return "; use --tls implicit for a port that starts with TLS, or --tls never and --allow-cleartext to go without"
+        case NotOfferedError():
+            return "; check --server, or omit --user"
         case ConnectionLostError() | TimedOutError(command=Connect()) | RemoteProtocolError():
             return "; check --server"
         case _:

@@ -782,6 +782,26 @@ def test_invalid_options(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (["--tls=required"], "the server does not offer STARTTLS, and TLS is required; use --tls implicit for a port that starts "
+         "with TLS, or --tls never and --allow-cleartext to go without"),
+        (["--user=fred", "--tls=never", "--allow-cleartext"],
+         "the server does not offer AUTH, or not without TLS; check --server, or omit --user"),
+    ],
+)  # fmt: skip
+async def test_extension_that_is_not_offered(
+    tmp_path: Path, mail: Path, options: Sequence[str], error: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SMTP_TRIO_PASSWORD", "secret")
+    async with running_server(ScriptedServer({})) as server:
+        code, lines, err = await send(server, *options, "mail.eml", cwd=tmp_path)
+    assert (code, lines) == (1, [f"refused  <{YOU}>  not sent  mail.eml"])
+    assert err == f"smtp-trio: error: {error}\n"
+
+
+@pytest.mark.slow
 async def test_user_without_a_password(tmp_path: Path, mail: Path) -> None:
     code, lines, err = await send("--user=fred", "mail.eml", cwd=tmp_path)
     assert (code, lines) == (2, [])
