@@ -26,7 +26,7 @@ NOT_SENT = "not sent"
 #: Names in the messages of the library, and what a user of the command line has in place of them.
 TERMS = {
     "CONNECT: ": "",  # the greeting, which is not the reply to a command
-    "allow_cleartext=True permits it": "--allow-cleartext permits it",
+    "allow_cleartext=True": "--allow-cleartext",
     "which may be sent only with body='BINARYMIME'": "which may not be sent",
     'tls="required"': "--tls required",
     'tls="implicit"': "--tls implicit",
