@@ -321,6 +321,7 @@ class Client:
                 async for piece in pieces:
                     exchange.protocol.send_body(piece)
                     await exchange.flush()
+                    await trio.lowlevel.checkpoint()  # a write that does not wait is not a checkpoint
             exchange.protocol.end_body()
             await exchange.flush()
             return check_reply(END_OF_DATA, await exchange.receive_reply())

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import trio
+
 from ..protocol import Mail, NotOfferedError, Path, Rcpt, Reply, ReplyError
 from ..protocol.extensions.eightbitmime import BODY
 from ..protocol.extensions.limits import LimitsExtension
@@ -16,6 +18,9 @@ from .exchange import Exchange
 from .message import Message, PreparedMessage, prepare_message
 from .results import ConnectionLostError, PartialResult
 from .transaction import Progress, Transaction
+
+#: The recipients that are checked before other tasks run: 0.5 ms, and 6 ms for domains with U-labels.
+TURN = 128
 
 
 # What is decided before anything is sent
@@ -76,7 +81,11 @@ class Delivery:
             raise TypeError("recipients must be a list of addresses, not a str")
         offered = exchange.protocol.offered
         utf8 = "SMTPUTF8" in offered
-        paths = {name: _encodable(parse_mailbox(name, f"recipient {name!r}"), utf8=utf8) for name in recipients}
+        paths: dict[str, Path] = {}
+        for name in recipients:
+            paths[name] = _encodable(parse_mailbox(name, f"recipient {name!r}"), utf8=utf8)
+            if len(paths) % TURN == 0:
+                await trio.lowlevel.checkpoint()
         if not paths:
             raise ValueError("there must be at least one recipient")
         path = _encodable(parse_mailbox(sender, "sender", null=True), utf8=utf8)
@@ -104,8 +113,10 @@ class Delivery:
         mail = Mail(path, Params(values))
         rcpts = {name: Rcpt(each, rcpt_params) for name, each in paths.items()}
         if params or SMTPUTF8 in values or not path.is_ordinary:
-            for command in (mail, *rcpts.values()):
+            for number, command in enumerate((mail, *rcpts.values()), 1):
                 exchange.protocol.encode_command(command, utf8=SMTPUTF8 in values)
+                if number % TURN == 0:
+                    await trio.lowlevel.checkpoint()
         return cls(exchange, mail, rcpts, ready, PartialResult(sender, rcpts, exchange.tls), progress)
 
     def new_transaction(self, recipients: Iterable[str]) -> Transaction:

@@ -115,7 +115,7 @@ class PreparedMessage:
         return self.octets is not None or isinstance(self._source, os.PathLike)
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
-        """Yield the message in pieces, with CRLF line ends. Pieces from a file or from memory have at most 64 KiB.
+        """Yield the message in pieces of about 64 KiB at most, with CRLF line ends.
 
         Use it with `contextlib.aclosing`, which closes the file, or the caller's generator, at once.
 
@@ -168,7 +168,9 @@ class PreparedMessage:
         iterator = aiter(self._source)
         try:
             async for data in iterator:
-                yield _as_bytes(data)
+                octets = _as_bytes(data)
+                for start in range(0, len(octets), PIECE):
+                    yield octets[start : start + PIECE]
         finally:
             # A generator that was not exhausted is closed here, since its caller cannot go on with it. Other iterables
             # belong to the caller and may be used again.
@@ -239,13 +241,12 @@ async def prepare_message(
     `LocalProtocolError` if the server must not be sent its content, and OSError if its file cannot be opened.
     """
     if isinstance(message, email.message.Message):
-        octets = await run_for(message, functools.partial(_flatten, message, eight_bit=eight_bit, utf8=utf8))
-        return _in_memory(octets, eight_bit=eight_bit, utf8=utf8)
+        return await run_for(message, functools.partial(_prepare_email, message, eight_bit=eight_bit, utf8=utf8))
     if isinstance(message, bytes | bytearray | memoryview):
         octets = bytes(message)  # a bytearray may be modified while a thread reads it
-        octets = octets[message_start(octets) :]
-        octets = octets if binary else await run_for(octets, normalize_message, octets)
-        return _in_memory(octets, eight_bit=eight_bit, utf8=utf8, binary=binary)
+        return await run_for(
+            octets, functools.partial(_prepare_octets, octets, eight_bit=eight_bit, utf8=utf8, binary=binary)
+        )
     if isinstance(message, os.PathLike):
         return await _prepare_file(message, eight_bit=eight_bit, utf8=utf8, binary=binary, smtputf8=smtputf8)
     if isinstance(message, AsyncIterable):
@@ -283,6 +284,16 @@ async def _prepare_file(
             async for _ in pieces:
                 pass
     return message
+
+
+def _prepare_email(message: email.message.Message, *, eight_bit: bool, utf8: bool) -> PreparedMessage:
+    return _in_memory(_flatten(message, eight_bit=eight_bit, utf8=utf8), eight_bit=eight_bit, utf8=utf8)
+
+
+def _prepare_octets(octets: bytes, *, eight_bit: bool, utf8: bool, binary: bool) -> PreparedMessage:
+    octets = octets[message_start(octets) :]
+    octets = octets if binary else normalize_message(octets)
+    return _in_memory(octets, eight_bit=eight_bit, utf8=utf8, binary=binary)
 
 
 def _in_memory(octets: bytes, *, eight_bit: bool, utf8: bool, binary: bool = False) -> PreparedMessage:

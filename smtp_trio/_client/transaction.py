@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
 
+import trio
+
 from ..protocol import Command, Data, EndOfData, Mail, Rcpt, Reply, Rset
 from ..protocol.commands import END_OF_DATA
 from ..protocol.dialogue import MESSAGE, READY
@@ -22,6 +24,9 @@ GROUP = 100
 GROUP_BODY = 1 << 18
 #: Octets of a BDAT chunk if the message is not in memory.
 CHUNK = 1 << 20
+#: Octets of a message that are sent before other tasks run. If the server reads as fast as the client writes, no write
+#: has to wait, so that a large message in memory would be sent without a checkpoint.
+TURN_OCTETS = 1 << 20
 
 #: The commands whose reply accepts or rejects the message.
 FINAL = (EndOfData, BdatLast)
@@ -251,7 +256,11 @@ class Transaction:
         self._protocol.send_body(piece)
         self._end_queued = last
         writable = await flush(self._exchange, self)
+        turn = self._octets_sent // TURN_OCTETS
         self._report(len(piece))
+        if self._octets_sent // TURN_OCTETS > turn:
+            self._exchange.clear_deadline()
+            await trio.lowlevel.checkpoint()
         if writable and self._protocol.awaiting_reply is None:  # sending after 354: is there a reply already?
             wire = self._exchange.wire
             return not (self._protocol.has_unread_input or (wire.quick and wire.receive_now()))

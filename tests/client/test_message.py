@@ -273,6 +273,16 @@ async def test_line_ends_are_normalized_across_pieces() -> None:
     assert await read(await prepare(Source(b"a\r", b"b\n"), binary=True)) == b"a\rb\n"
 
 
+@pytest.mark.parametrize("count", [0, 1, PIECE, PIECE + 1, 5 * PIECE])
+async def test_long_pieces_of_an_iterable_are_divided(count: int) -> None:
+    """A timeout holds for each piece, and other tasks run between them."""
+    text = (b"A: b\n\n" + b"x" * count)[:count]
+    async with aclosing((await prepare(Source(text))).pieces()) as pieces:
+        found = [piece async for piece in pieces]
+    assert b"".join(found) == normalize_message(text)
+    assert all(len(piece) <= PIECE + 2 for piece in found)
+
+
 async def test_memory_channel_stays_open() -> None:
     send, receive = trio.open_memory_channel[bytes](2)
     send.send_nowait(b"A: b\n")

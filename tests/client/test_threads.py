@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import email.policy
+import socket
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -18,8 +19,10 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from smtp_trio import Client, Server
 from smtp_trio._client.addresses import find_envelope
+from smtp_trio._client.delivery import TURN, Delivery
 from smtp_trio._client.message import prepare_message
 from smtp_trio._client.threads import LARGE_OCTETS, is_large
+from smtp_trio._client.transaction import TURN_OCTETS
 
 TEXT = "a line of text, as messages have them\n"
 
@@ -249,6 +252,50 @@ async def test_all_threads_of_trio_wait_for_the_client() -> None:
             await trio.to_thread.run_sync(in_thread)
     finally:
         limiter.total_tokens = before
+
+
+@pytest.mark.parametrize("params", [{}, {"body": "8BITMIME"}])
+async def test_other_tasks_run_while_many_recipients_are_checked(params: dict[str, object]) -> None:
+    names = [f"user{number}@mx.test" for number in range(2000)]
+    async with client_and_server(0) as (client, _):
+        prepare = partial(Delivery.prepare, client._exchange, "me@client.test", names, b"x", None, params)
+        assert await steps_of_others(prepare) >= (1 + len(params)) * (2000 // TURN) - 1
+        few = partial(Delivery.prepare, client._exchange, "me@client.test", names[: TURN - 1], b"x", None, params)
+        assert await steps_of_others(few) < 3
+
+
+@pytest.mark.parametrize("call", ["send", "data"])
+async def test_other_tasks_run_while_a_server_reads_as_fast_as_the_client_writes(call: str) -> None:
+    octets = 16 * TURN_OCTETS
+    ours, theirs = socket.socketpair()
+    received = 0
+
+    def server() -> None:
+        nonlocal received
+        theirs.sendall(b"220 x\r\n")
+        file = theirs.makefile("rb")
+        for line in file:
+            reply = b"354 go\r\n" if line == b"DATA\r\n" else b"250 ok\r\n"
+            theirs.sendall(reply)
+            if line == b"DATA\r\n":
+                while (text := file.readline()) != b".\r\n":
+                    received += len(text)
+                theirs.sendall(b"250 ok\r\n")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.to_thread.run_sync, server)
+        async with Client(trio.SocketStream(trio.socket.from_stdlib_socket(ours)), tls="never") as client:
+            message = (b"x" * 62 + b"\r\n") * (octets // 64)
+            if call == "send":
+                steps = await steps_of_others(partial(client.send, "me@client.test", ["you@mx.test"], message))
+            else:
+                await client.mail("me@client.test")
+                await client.rcpt("you@mx.test")
+                steps = await steps_of_others(partial(client.data, message))
+        theirs.shutdown(socket.SHUT_RD)
+    theirs.close()
+    assert received == octets
+    assert steps >= octets // TURN_OCTETS
 
 
 async def test_pool_and_send_many() -> None:
