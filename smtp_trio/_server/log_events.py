@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -70,6 +69,8 @@ def clean(text: str) -> str:
 
 def to_json(value: object) -> str:
     """Return a value as JSON of printable ASCII characters."""
+    import json  # imported here because the first event that needs it may never come
+
     return json.dumps(value).replace("\x7f", "\\u007f")  # the one control character that JSON allows in a string
 
 
