@@ -66,6 +66,7 @@ NEITHER: Final = (
 )
 #: The end of a header: an empty line, whatever its line ends (a BINARYMIME message is not normalized).
 EMPTY_LINE: Final = re.compile(rb"\n\r?\n")
+START_OF_BODY: Final = re.compile(rb"(?:\A|\n)\r?\n")
 
 
 # How a message is prepared
@@ -302,15 +303,14 @@ def _in_memory(octets: bytes, *, eight_bit: bool, utf8: bool, binary: bool = Fal
         raise LocalProtocolError(NUL)
     if octets.isascii():
         return PreparedMessage(octets, len(octets), False, False)
-    header = HeaderCheck(None if utf8 else NOT_UTF8)
-    for start in range(0, len(octets), PIECE):
-        header.feed(octets[start : start + PIECE])
-        if header.ended:
-            break
-    header.end()
+    end = START_OF_BODY.search(octets)
+    header = octets if end is None else octets[: end.start()]
+    utf8_header = not header.isascii()
+    if utf8_header and not (utf8 and is_utf8(header)):
+        raise LocalProtocolError(NEITHER if utf8 else NOT_UTF8)
     if not eight_bit:
         raise LocalProtocolError(NOT_8BIT)
-    return PreparedMessage(octets, len(octets), True, not header.is_ascii)
+    return PreparedMessage(octets, len(octets), True, utf8_header)
 
 
 # --- email messages -------------------------------------------------------------------------------------------------
@@ -333,7 +333,7 @@ def _flatten(message: email.message.Message, *, eight_bit: bool, utf8: bool) -> 
     message = copy.deepcopy(message)  # it is encoded, and flattening adds missing boundaries
     del message["Bcc"], message["Resent-Bcc"]
     needs_utf8 = any(
-        not canonical_address(address).isascii()
+        not (address.isascii() or canonical_address(address).isascii())
         for name in ADDRESS_FIELDS
         for addresses, _ in field_addresses(message, name)
         for address in addresses or ()
@@ -341,15 +341,14 @@ def _flatten(message: email.message.Message, *, eight_bit: bool, utf8: bool) -> 
     if needs_utf8 and not utf8:
         raise LocalProtocolError(NOT_UTF8)
     # Fields that were parsed with octets above 127 stay as they are if the message may be UTF-8 and they are.
-    raw = [
-        value.encode("utf-8", "surrogateescape")
-        for part in message.walk()
-        for _, value in part.raw_items()
-        if type(value) is str and SURROGATE.search(value)
+    texts = [
+        value for part in message.walk() for _, value in part.raw_items() if type(value) is str and not value.isascii()
     ]
+    raw = [text.encode("utf-8", "surrogateescape") for text in texts if SURROGATE.search(text)]
     as_utf8 = needs_utf8 or (utf8 and eight_bit and raw != [] and all(map(is_utf8, raw)))
     repair_address_fields(message, ADDRESS_FIELDS, utf8=as_utf8)
-    encode_header(message, utf8=as_utf8)
+    if texts:
+        encode_header(message, utf8=as_utf8)
     try:
         if not eight_bit:
             encode_content(message)
