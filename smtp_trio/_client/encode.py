@@ -17,7 +17,7 @@ from urllib.parse import quote
 from ..protocol.header import is_utf8
 from .address_list import TOKEN, split_addresses
 from .addresses import canonical_address, set_fields
-from .generator import NEWLINE
+from .generator import NEWLINE, fold
 
 #: Types of content that are encoded as base64; others are text, for which quoted-printable is readable.
 BINARY_TYPES: Final = frozenset({"application", "audio", "image", "video"})
@@ -79,10 +79,11 @@ def encode_field(name: str, value: str) -> str:
     """Return the value of a field in ASCII, with CRLF before each further line."""
     text = FOLD.sub("", value).encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
     if name.lower() in PARAMETER_FIELDS:
-        text = PARAMETER.sub(_encode_parameter, text)
+        # What is malformed becomes encoded words that do not contain a semicolon.
+        text = ";".join(map(_encode_words, PARAMETER.sub(_encode_parameter, text).split(";")))
     elif name.lower() in ADDRESS_FIELDS and split_addresses(text) is not None:
         text = _encode_addresses(text)
-    return _fold(name, _encode_words(text))
+    return fold(f"{name}: {_encode_words(text)}", LINE_LENGTH).removeprefix(f"{name}: ")
 
 
 def _encode_parameter(match: re.Match[str]) -> str:
@@ -174,18 +175,6 @@ def _encoded_words(text: str) -> str:
         Header(text, "utf-8") if is_utf8(octets) else Header(octets.decode("ascii", "surrogateescape"), UNKNOWN8BIT)
     )
     return header.encode(linesep="\n", maxlinelen=LINE_LENGTH - 1).replace("\n", "")
-
-
-def _fold(name: str, text: str) -> str:
-    """Return text with line ends before white space, so that lines have at most 76 characters if possible."""
-    lines, line = [], f"{name}:"
-    for word in text.split(" "):
-        # A line of white space alone would be obsolete syntax (RFC 5322 4.2), so the line end is before a word.
-        if word.strip() and line.strip() and len(line) + 1 + len(word) > LINE_LENGTH and line != f"{name}:":
-            lines.append(line)
-            line = ""
-        line += f" {word}"
-    return "\r\n".join([*lines, line]).removeprefix(f"{name}: ")
 
 
 # Octets above 127 in the content of an email message

@@ -17,8 +17,10 @@ FIELD_NAME: Final = re.compile("[!-9;-~]+")  # RFC 5322 2.2
 #: A line end in a field that does not continue it (RFC 5322 2.2.3).
 END_OF_FIELD: Final = re.compile(rb"\r\n(?![ \t]|\Z)")
 NEWLINE: Final = re.compile("\r\n|\r|\n")
-#: The octets of a line, without CRLF and ": " after the name of a field (RFC 5321 4.5.3.1.6, RFC 5322 2.1.1).
-MAX_LINE: Final = 996
+#: A word with the spaces before it, or spaces at the end.
+WORD: Final = re.compile(" *[^ ]+| +")
+#: The octets of a line without CRLF (RFC 5321 4.5.3.1.6, RFC 5322 2.1.1).
+MAX_LINE: Final = 998
 
 
 def generate(message: email.message.Message, policy: Policy) -> bytes:
@@ -48,6 +50,17 @@ class FieldGenerator(BytesGenerator):
     def _make_boundary(cls, text: str | None = None) -> str:
         return f"==============={os.urandom(10).hex()}=="
 
+    def _dispatch(self, msg: email.message.Message) -> None:
+        # The content type may not be that of the content: a multipart message without its boundary is text, whose octets
+        # the generator would decode, and a type with octets above 127 was read as another one before they were encoded.
+        payload = msg._payload  # type: ignore[attr-defined]
+        if isinstance(payload, str):
+            self._handle_text(msg)  # type: ignore[attr-defined]
+        elif isinstance(payload, list) and msg.get_content_maintype() not in ("multipart", "message"):
+            self._handle_multipart(msg)  # type: ignore[attr-defined]
+        else:
+            super()._dispatch(msg)  # type: ignore[misc]
+
     def _write_headers(self, msg: email.message.Message) -> None:
         for name, value in msg.raw_items():
             self._fp.write(field_octets(cast("Policy", self.policy), name, value))  # type: ignore[attr-defined]
@@ -61,13 +74,12 @@ def field_octets(policy: Policy, name: str, value: object) -> bytes:
     """
     if not FIELD_NAME.fullmatch(name):
         raise ValueError(f"invalid name of a header field: {name!a}")
-    # With compat32 the fields that a program has set are str too, so that a line may be too long. EmailPolicy folds those.
-    if type(value) is str and (
-        isinstance(policy, EmailPolicy)
-        or not value.isascii()
-        or max(map(len, NEWLINE.split(value))) + len(name) <= MAX_LINE
-    ):
-        octets = f"{name}: {value}\r\n".encode("utf-8", "surrogateescape")
+    if type(value) is str:
+        text = f"{name}: {value}"
+        if not isinstance(policy, EmailPolicy) and len(text) > MAX_LINE:
+            # With compat32 the fields that a program has set are str too, so that a line may be too long.
+            text = "\r\n".join(fold(line, MAX_LINE) for line in NEWLINE.split(text))
+        octets = f"{text}\r\n".encode("utf-8", "surrogateescape")
     else:
         try:
             octets = policy.fold_binary(name, cast("str", value))
@@ -77,3 +89,18 @@ def field_octets(policy: Policy, name: str, value: object) -> bytes:
     if END_OF_FIELD.search(octets):
         raise ValueError(f"{name} contains a line end: {str(value)!a}")
     return octets
+
+
+def fold(line: str, length: int) -> str:
+    """Return a line of a header field with CRLF before spaces, so that its lines have at most ``length`` characters.
+
+    A longer word stays whole. The first word after the name of a field stays beside it. No line has white space alone, which
+    would be obsolete syntax (RFC 5322 4.2).
+    """
+    lines, current = [], ""
+    for number, word in enumerate(WORD.findall(line)):
+        if number > 1 and len(current) + len(word) > length and current.strip() and word.strip():
+            lines.append(current)
+            current = ""
+        current += word
+    return "\r\n".join([*lines, current])

@@ -202,6 +202,23 @@ def test_octets_outside_of_the_declared_encoding(policy: email.policy.Policy) ->
     assert message.get_payload(decode=True) == b"=\xe9\n"
 
 
+@policies
+async def test_multipart_message_without_its_boundary(policy: email.policy.Policy) -> None:
+    text = b"MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=q\r\n\r\n--x\r\n\r\n\xe9\r\n--x--\r\n"
+    assert (await prepare_message(parsed(text, policy), eight_bit=True, utf8=True)).octets == text
+    sent = await prepare_message(parsed(text, policy), eight_bit=False, utf8=True)
+    assert sent.octets is not None
+    assert parsed(sent.octets).get_payload() == "--x\r\n\r\n=E9\r\n--x--\r\n"
+
+
+@policies
+async def test_multipart_type_with_octets_above_127(policy: email.policy.Policy) -> None:
+    text = b"Content-Type: multipart/m\xe9xed; boundary=q\r\n\r\n--q\r\n\r\nx\r\n--q--\r\n"
+    sent = await prepare_message(parsed(text, policy), eight_bit=False, utf8=False)
+    assert sent.octets is not None
+    assert sent.octets.endswith(b"; boundary=q\r\n\r\n--q\r\n\r\nx\r\n--q--\r\n")
+
+
 async def test_ascii_content_is_not_changed() -> None:
     text = MIXED.decode("latin-1").encode("ascii", "replace")
     assert (await prepare_message(parsed(text), eight_bit=False, utf8=False)).octets == text

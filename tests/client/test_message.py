@@ -626,6 +626,26 @@ async def test_long_lists_of_a_compat32_message_are_folded() -> None:
     assert len(getaddresses([parsed(sent)["To"]])) == 200
 
 
+@pytest.mark.parametrize(
+    ("value", "longest"),
+    [
+        ("word " * 300, 998),
+        ("word  " * 300 + "x", 997),
+        ("a\r\n " + "b  " * 400 + "\r\n\tc", 998),
+        ("x" * 1200 + " y", len("Subject: ") + 1200),
+        ("y " + "x" * 1200, 1201),
+        ("x" + " " * 1200, len("Subject: x") + 1200),
+    ],
+)
+async def test_long_lines_of_a_compat32_field_are_folded(value: str, longest: int) -> None:
+    """The generator of the email package makes a new field of some of them. Words, and spaces at the end, stay whole."""
+    text = f"From: a@b\r\nSubject: {value}\r\nX-A: b\r\n\r\nx\r\n".encode()
+    sent = await octets(parsed(text, email.policy.compat32))
+    assert max(map(len, sent.split(b"\r\n"))) == longest
+    assert parsed(sent).keys() == ["From", "Subject", "X-A"]
+    assert sent.replace(b"\r\n", b"") == text.replace(b"\r\n", b"")
+
+
 async def test_bcc_is_not_sent() -> None:
     sent = await octets(email_message(Bcc="secret@d", Resent_Bcc="other@d"))
     assert b"To: c@d\r\n" in sent
