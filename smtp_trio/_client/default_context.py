@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import ssl
 import threading
@@ -10,8 +11,8 @@ from typing import Final
 from .threads import run_in_thread
 
 _lock: Final = threading.Lock()
-#: The contexts with and without verification, and what was on the disk when they were made.
-_contexts: dict[bool, tuple[object, ssl.SSLContext]] = {}
+#: The context with verification, and what was on the disk when it was made.
+_made: tuple[object, ssl.SSLContext] | None = None
 
 
 # `ssl.create_default_context` reads the certificates of all authorities that the system trusts, which takes from 30 to
@@ -22,25 +23,35 @@ _contexts: dict[bool, tuple[object, ssl.SSLContext]] = {}
 # certificates come from the system's store, which has no such state: there they are read once.
 async def default_context(*, verify: bool) -> ssl.SSLContext:
     """Return the result of `ssl.create_default_context`, or the same without verification. It must not be modified."""
-    context = _cached(verify, _authorities())
-    return await run_in_thread(_load, verify, abandon_on_cancel=True) if context is None else context
+    if not verify:
+        return _unverified()
+    context = _cached(_authorities())
+    return await run_in_thread(_load, abandon_on_cancel=True) if context is None else context
 
 
-def _cached(verify: bool, authorities: object) -> ssl.SSLContext | None:
-    at, context = _contexts.get(verify, (None, None))
-    return context if at == authorities else None
+@functools.cache
+def _unverified() -> ssl.SSLContext:
+    # `ssl.create_default_context` would load the certificates, which this context does not need.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if path := os.environ.get("SSLKEYLOGFILE"):  # for Wireshark, as in `ssl.create_default_context`
+        context.keylog_filename = path
+    return context
 
 
-def _load(verify: bool) -> ssl.SSLContext:
+def _cached(authorities: object) -> ssl.SSLContext | None:
+    return _made[1] if _made is not None and _made[0] == authorities else None
+
+
+def _load() -> ssl.SSLContext:
     """Make the context, unless another thread has done so in the meantime."""
+    global _made
     with _lock:
         authorities = _authorities()
-        context = _cached(verify, authorities)
+        context = _cached(authorities)
         if context is None:
             context = ssl.create_default_context()
-            if not verify:
-                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-            _contexts[verify] = authorities, context
+            _made = authorities, context
     return context
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import ssl
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +36,19 @@ async def test_contexts_are_made_once(ca_file: Path) -> None:
     assert (unverified.verify_mode, unverified.check_hostname) == (ssl.CERT_NONE, False)
     assert await default_context(verify=True) is verified
     assert await default_context(verify=False) is unverified
+
+
+async def test_keys_without_verification_are_logged(tmp_path: Path) -> None:
+    """As `ssl.create_default_context` does it. In a process of its own, because the context is made once."""
+    program = (
+        "import trio\nfrom functools import partial\nfrom smtp_trio._client.default_context import default_context\n"
+        "print(trio.run(partial(default_context, verify=False)).keylog_filename)"
+    )
+    path = tmp_path / "keys"
+    done = await trio.run_process(
+        [sys.executable, "-c", program], capture_stdout=True, env={**os.environ, "SSLKEYLOGFILE": str(path)}
+    )
+    assert done.stdout.decode().strip() == str(path)
 
 
 async def test_tasks_that_need_a_context_at_the_same_time_share_it(ca_file: Path) -> None:
