@@ -253,10 +253,8 @@ def accept_domains(domains: Sequence[str]) -> Callable[[Session, Rcpt], Awaitabl
     return rcpt
 
 
-def run_serve(options: argparse.Namespace) -> int:
-    """Serve until SIGINT or SIGTERM; return the exit code."""
-    parent = ParentLink.from_environment()
-    sockets = inherited_sockets(options.fd) if parent is None else parent.sockets
+def prepare(options: argparse.Namespace, sockets: Sequence[socket.socket]) -> tuple[Server, list[Callable[[], None]]]:
+    """Return the server, and the functions to call on SIGHUP. ``sockets`` are the inherited ones."""
     check_options(options, sockets)
     reloads: list[Callable[[], None]] = []
     accounts = None
@@ -271,15 +269,31 @@ def run_serve(options: argparse.Namespace) -> int:
             server.tls = server_context(options.tls_cert, options.tls_key)
 
         reloads.append(reload_certificate)
-    count = options.workers or usable_cores()
-    if parent is not None:
-        log_lock: int | None = parent.log_lock
-    else:
-        log_lock = os.memfd_create("smtp-trio-log") if count > 1 else None
-    set_up_log(options.level, as_json=options.log_format == "json", file_lock=log_lock)
-    if parent is not None:
+    return server, reloads
+
+
+def run_worker(options: argparse.Namespace, parent: ParentLink) -> int:
+    """Serve as a worker, and return the exit code. An error goes to the log, as everything that a worker prints."""
+    set_up_log(options.level, as_json=options.log_format == "json", file_lock=parent.log_lock)
+    try:
+        server, reloads = prepare(options, parent.sockets)
         trio.run(serve_as_worker, server, options, reloads, parent)
-        return 0
+    except UsageError as error:
+        log_events.START_FAILED.log(error=str(error))
+        return 2
+    return 0
+
+
+def run_serve(options: argparse.Namespace) -> int:
+    """Serve until SIGINT or SIGTERM; return the exit code."""
+    parent = ParentLink.from_environment()
+    if parent is not None:
+        return run_worker(options, parent)
+    sockets = inherited_sockets(options.fd)
+    server, reloads = prepare(options, sockets)
+    count = options.workers or usable_cores()
+    log_lock = os.memfd_create("smtp-trio-log") if count > 1 else None
+    set_up_log(options.level, as_json=options.log_format == "json", file_lock=log_lock)
     # With Python's own handlers, a signal just before Trio's receiver opens or just after it closes would end the
     # process with that signal instead of exit code 0.
     early_signals: list[int] = []

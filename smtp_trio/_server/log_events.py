@@ -197,6 +197,7 @@ RELOADING = Event("reloading", INFO, CLI, "{signal}: reloading the certificate a
 RELOAD_FAILED = Event("reload_failed", ERROR, CLI, "{signal}: {error}; the previous one stays in use")
 
 WORKERS = "smtp_trio.workers"
+START_FAILED = Event("start_failed", ERROR, WORKERS, "cannot start: {error}")
 WORKER_STARTED = Event("worker_started", INFO, WORKERS, "worker {worker}: process {pid}")
 WORKER_ENDED = Event(
     "worker_ended", WARNING, WORKERS, "worker {worker} ended: signal={signal} exit_code={exit_code} error={error}"

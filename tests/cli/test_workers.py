@@ -179,7 +179,7 @@ async def test_all_workers_stop_when_one_cannot_start_any_more(tmp_path: Path) -
     assert first == "signal=SIGKILL exit_code=- error=-"
     assert set(others) == {"signal=- exit_code=2 error=-"}
     assert len(others) in (MAX_EARLY_ENDS - 1, MAX_EARLY_ENDS)
-    assert f"smtp-trio: error: cannot read {key}: No such file or directory\n" in program.err.text
+    assert f'error: cannot start: "cannot read {key}: No such file or directory"\n' in program.err.text
     assert (
         f"error: worker 1: ended {MAX_EARLY_ENDS} times in a row just after its start; stopping\n" in program.err.text
     )
