@@ -102,7 +102,7 @@ def _create_certificate() -> tuple[trustme.CA, ssl.SSLContext, ssl.SSLContext]:
     ca = trustme.CA()
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ca.issue_cert("localhost", HOST, NAME).configure_cert(server)
-    client = ssl.create_default_context()
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies, and trusts no other authority
     ca.configure_trust(client)
     return ca, server, client
 
