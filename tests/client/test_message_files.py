@@ -6,6 +6,7 @@ that differ from those of the message are in tests/data/sent.
 
 from __future__ import annotations
 
+import codecs
 import email
 import email.policy
 import re
@@ -19,10 +20,12 @@ import pytest
 import trio
 from attrs import field, frozen
 from helpers import serve
+from hypothesis import HealthCheck, given, settings, strategies as st
 from processes import HOST, run
 from trio.testing import memory_stream_pair
 
 from smtp_trio import Body, Client, Hooks, LocalProtocolError, Server, Session
+from smtp_trio._client.message import prepare_message
 from smtp_trio.protocol.extensions import standard
 
 DATA = Path(__file__).parents[1] / "data"
@@ -327,3 +330,45 @@ async def test_program_refuses_a_file(name: str) -> None:
     code, out, err = await run("-m", "smtp_trio", "send", "--server=localhost:1", f"{name}.eml", cwd=DATA / "messages")
     assert (code, out) == (2, "")
     assert INVALID[name] in err
+
+
+# --- messages changed at random ---------------------------------------------------------------------------------------
+
+TEXTS = [path.read_bytes() for path in sorted((DATA / "messages").glob("*.eml"))]
+PIECES = [
+    *(b"\r\n", b"\n", b"\r", b"\r\r\n", b" ", b"\t", b": ", b";", b'"', b"(", b")", b"<", b">", b"@", b",", b"\\", b"--x"),
+    *("\u00e9".encode(), b"\xe9", "\u3002".encode(), "\U0001f600".encode(), codecs.BOM_UTF8, b"=?utf-8?q?=C3=A9?=", b"\0", b"\v"),
+    *(b"From ", b"Bcc: h@x\r\n", b"To: \xe9 <\xe9@\xe9>\r\n", b'filename*0="\xc3\xa9"', b"name=\xe9", b"charset=utf-8"),
+    *(b"Content-Type: multipart/mixed; boundary=x\r\n", b"Content-Type: message/rfc822\r\n", b"base64", b"quoted-printable\r\n"),
+    b"Content-Transfer-Encoding: ",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@settings(
+    max_examples=200, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+@given(st.data())
+async def test_no_message_gains_fields(data: st.DataObject) -> None:
+    """An email message is refused, or sent with fields that it has, without Bcc."""
+    text = data.draw(st.sampled_from(TEXTS))
+    for _ in range(data.draw(st.integers(1, 6))):
+        start = data.draw(st.integers(0, len(text)))
+        text = (
+            text[:start]
+            + data.draw(st.sampled_from(PIECES))
+            + text[start + data.draw(st.sampled_from([0, 0, 1, 5, 30])) :]
+        )
+    policy = data.draw(st.sampled_from(list(POLICIES.values())))
+    missing = SERVERS[data.draw(st.sampled_from(list(SERVERS)))]
+    message = email.message_from_bytes(text, policy=policy)
+    try:
+        sent = await prepare_message(message, eight_bit="8BITMIME" not in missing, utf8="SMTPUTF8" not in missing)
+    except (ValueError, LocalProtocolError):
+        return
+    assert sent.octets is not None
+    assert sent.octets.isascii() or "8BITMIME" not in missing
+    names = {name.lower() for name in email.message_from_bytes(sent.octets).keys()}  # noqa: SIM118
+    lines = re.split(rb"[\r\n]+", text.replace(codecs.BOM_UTF8, b""))
+    fields = {match[1].decode().lower() for line in lines if (match := re.match(rb"([!-9;-~]+)[ \t]*:", line))}
+    assert names <= (fields - {"bcc"}) | {"mime-version", "content-transfer-encoding"}
