@@ -135,8 +135,8 @@ async def find_envelope(
 def reparse(message: email.message.Message) -> email.message.Message:
     """Return the message, parsed anew if the parser of the email package has taken its header for text.
 
-    It does so after a byte order mark or a quoted mbox line, which are not a part of the message, and if the lines end in
-    CR CR LF, which it takes for two line ends and the client for one, as in messages of other kinds.
+    It does so after a byte order mark or a quoted mbox line, which are not a part of the message, and if the lines end
+    in CR CR LF, which it takes for two line ends and the client for one, as in messages of other kinds.
     """
     payload, fields = message._payload, list(message.raw_items())  # type: ignore[attr-defined]
     if not isinstance(payload, str):

@@ -50,7 +50,7 @@ LINE_LENGTH: Final = 76
 #
 #   address lists              display names, names of groups, and comments (RFC 2047 5); domains as A-labels (RFC 5890)
 #   Content-Type, -Disposition values of parameters (RFC 2231)
-#   other fields               words with such octets, so that the syntax of a structured field is kept as far as possible
+#   other fields               words with such octets, which keeps the syntax of structured fields as far as possible
 #
 # The email package represents an octet above 127 of a parsed field as a surrogate. A field that a program sets with the
 # policy compat32 has characters instead; both are encoded in the same way.

@@ -51,8 +51,8 @@ class FieldGenerator(BytesGenerator):
         return f"==============={os.urandom(10).hex()}=="
 
     def _dispatch(self, msg: email.message.Message) -> None:
-        # The content type may not be that of the content: a multipart message without its boundary is text, whose octets
-        # the generator would decode, and a type with octets above 127 was read as another one before they were encoded.
+        # The content type may not be that of the content: a multipart message without its boundary is text, whose
+        # octets the generator would decode, and a type with octets above 127 was another one before it was encoded.
         payload = msg._payload  # type: ignore[attr-defined]
         if isinstance(payload, str):
             self._handle_text(msg)  # type: ignore[attr-defined]
@@ -94,8 +94,8 @@ def field_octets(policy: Policy, name: str, value: object) -> bytes:
 def fold(line: str, length: int) -> str:
     """Return a line of a header field with CRLF before spaces, so that its lines have at most ``length`` characters.
 
-    A longer word stays whole. The first word after the name of a field stays beside it. No line has white space alone, which
-    would be obsolete syntax (RFC 5322 4.2).
+    A longer word stays whole. The first word after the name of a field stays beside it. No line has white space alone,
+    which would be obsolete syntax (RFC 5322 4.2).
     """
     lines, current = [], ""
     for number, word in enumerate(WORD.findall(line)):

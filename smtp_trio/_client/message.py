@@ -72,9 +72,9 @@ START_OF_BODY: Final = re.compile(rb"(?:\A|\n)\r?\n")
 # How a message is prepared
 #
 # A message in memory (bytes, an email message, a file of at most 64 KiB) becomes one bytes object with CRLF line ends;
-# it can be sent in one write with its envelope. A larger file or an iterable stays where it is and is converted piece by
-# piece while it is sent, so that memory does not grow with the message. Dot-stuffing is not done here: only DATA needs
-# it, and the protocol does it.
+# it can be sent in one write with its envelope. A larger file or an iterable stays where it is and is converted piece
+# by piece while it is sent, so that memory does not grow with the message. Dot-stuffing is not done here: only DATA
+# needs it, and the protocol does it.
 #
 # The server decides which content it accepts: octets above 127 need 8BITMIME, and a header outside ASCII needs
 # SMTPUTF8 and must be UTF-8. Bytes, files and iterables are never re-encoded, because that would need an interpretation
@@ -87,8 +87,8 @@ START_OF_BODY: Final = re.compile(rb"(?:\A|\n)\r?\n")
 # When a source is inspected:
 #
 #   in memory          as a whole, before MAIL
-#   a larger file      its first 64 KiB before MAIL, where nearly all headers end; all of it before MAIL if the server does
-#                      not offer 8BITMIME, and while it is sent
+#   a larger file      its first 64 KiB before MAIL, where nearly all headers end; all of it before MAIL if the server
+#                      does not offer 8BITMIME, and while it is sent
 #   an iterable, FIFO  while it is sent, because to read it earlier could block. Its pieces are checked before they are
 #                      sent; after an error no part of the message is delivered, because its end was not sent
 @frozen
@@ -234,12 +234,12 @@ async def prepare_message(
     """Prepare a message for sending.
 
     ``eight_bit`` and ``utf8`` are True if the server offers 8BITMIME and SMTPUTF8. ``binary`` leaves line ends
-    unchanged (BODY=BINARYMIME, RFC 3030 3). ``smtputf8`` is True if MAIL has the parameter SMTPUTF8 whatever the message
-    is, so that the header of an iterable may be UTF-8. An email message object is not modified; it is encoded as the
-    server needs it and sent without Bcc and Resent-Bcc (RFC 5322 3.6.3).
+    unchanged (BODY=BINARYMIME, RFC 3030 3). ``smtputf8`` is True if MAIL has the parameter SMTPUTF8 whatever the
+    message is, so that the header of an iterable may be UTF-8. An email message object is not modified; it is encoded
+    as the server needs it and sent without Bcc and Resent-Bcc (RFC 5322 3.6.3).
 
-    Raises TypeError if ``message`` has a wrong type, ValueError for an email message that would be sent with a Bcc field,
-    `LocalProtocolError` if the server must not be sent its content, and OSError if its file cannot be opened.
+    Raises TypeError if ``message`` has a wrong type, ValueError for an email message that would be sent with a Bcc
+    field, `LocalProtocolError` if the server must not be sent its content, and OSError if its file cannot be opened.
     """
     if isinstance(message, email.message.Message):
         return await run_for(message, functools.partial(_prepare_email, message, eight_bit=eight_bit, utf8=utf8))

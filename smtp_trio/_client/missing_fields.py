@@ -12,8 +12,8 @@ from .addresses import ORIGINATORS, field_addresses, parse_mailbox, reparse, set
 def add_missing_fields(message: email.message.Message, sender: str) -> email.message.Message:
     """Return the message with Date and Message-ID: itself if it has both, or else a copy that shares its content.
 
-    RFC 5322 3.6 requires Date and recommends Message-ID, and RFC 6409 8.2 and 8.3 let a submission server add them. Many
-    servers only relay, and a message without them is likely to be taken for spam.
+    RFC 5322 3.6 requires Date and recommends Message-ID, and RFC 6409 8.2 and 8.3 let a submission server add them.
+    Many servers only relay, and a message without them is likely to be taken for spam.
 
     The domain of the Message-ID is that of the sender, or else that of an address in Sender or From. The host name is
     not used, because to find it may block, and it would disclose the name.
