@@ -114,7 +114,7 @@ def as_json(time: str, level: str, event: str, fields: Mapping[str, Value], trac
 
 @frozen
 class Entry:
-    """What is logged about one event: the ``msg`` of its record, which makes the text when a handler wants it."""
+    """The ``msg`` of a record: an event and its values. The text is made when a handler formats the record."""
 
     text: str
     fields: Mapping[str, Value]
@@ -144,7 +144,7 @@ class Event:
 
     @property
     def enabled(self) -> bool:
-        """Whether a record of this event would be written."""
+        """True if a record of this event would be written."""
         return self.logger.isEnabledFor(self.level)
 
     def log(

@@ -233,21 +233,24 @@ async def test_several_serve_calls_at_once(autojump_clock: MockClock) -> None:
 async def test_no_file_descriptor_is_left_for_a_connection(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The server tries again, logs one line a minute, and serves the connection when there is a descriptor."""
+    """The server tries again, logs one line a minute for all listeners, and serves when there is a descriptor."""
     server = Server(RecordingHooks(), name=NAME)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     async with trio.open_nursery() as nursery:
-        [listener] = await nursery.start(server.serve, 0, "127.0.0.1")
-        with trio.socket.socket() as sock:
+        listeners = [*await open_listeners(0, "127.0.0.1"), *await open_listeners(0, "127.0.0.1")]
+        await nursery.start(server.serve_listeners, listeners)
+        with trio.socket.socket() as first, trio.socket.socket() as second:
             lowest = os.open(os.devnull, os.O_RDONLY)
             os.close(lowest)
             resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
             try:
-                await sock.connect(listener.socket.getsockname())
+                for sock, listener in zip((first, second), listeners, strict=True):
+                    await sock.connect(listener.socket.getsockname())
                 await trio.sleep(150)
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-            await Client(trio.SocketStream(sock)).hello()
+            for sock in (first, second):
+                await Client(trio.SocketStream(sock)).hello()
         await server.stop()
     lines = [record.getMessage() for record in caplog.records if "cannot accept" in record.getMessage()]
     assert lines == ['cannot accept connections: "Too many open files"; trying again every 0.1 s'] * 3
