@@ -1,4 +1,4 @@
-"""Where the processes of ``smtp-trio`` and ``python -m smtp_trio`` start: SIGINT ends them quietly from here on."""
+"""The start of the processes of ``smtp-trio`` and ``python -m smtp_trio``. SIGINT ends them quietly from here on."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Whether a message that failed on a kept connection can be sent again over a new one."""
+"""The rule for sending a message again over a new connection after it failed on a kept one."""
 
 from __future__ import annotations
 
