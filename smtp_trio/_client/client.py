@@ -418,7 +418,8 @@ class Client:
         :param message: bytes, an email message, an `os.PathLike` that names a file, or an async iterable of bytes. Line
             ends are converted to CRLF and dots are stuffed. It includes the header section.
         :param progress: called with the octets sent so far and the size of the message in octets (None if not known).
-        :param params: parameters of MAIL and RCPT, as in ``ret="HDRS", envid="x", notify=("FAILURE",)`` (RFC 3461).
+        :param params: parameters of MAIL and RCPT, as in ``ret="HDRS", envid="x", notify=("FAILURE",)`` (RFC 3461), and
+            ``smtputf8=True`` for an iterable whose header is UTF-8, because MAIL is sent before that is known.
 
         Raises `AllRecipientsRejectedError`, a `ReplyError`, if the message was accepted for no recipient;
         `DeliveryUnknownError` if the connection was lost between the end of the message and its reply;

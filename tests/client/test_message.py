@@ -608,6 +608,13 @@ async def test_field_with_a_line_end_is_refused(value: str, nested: bool) -> Non
             await prepare(message)
 
 
+async def test_header_object_with_a_line_end_is_refused() -> None:
+    message = Message()
+    message["Subject"] = email.header.Header("hi\nBcc: v@x")
+    with pytest.raises(ValueError, match="Subject contains a line end"):
+        await prepare(message)
+
+
 @pytest.mark.parametrize("name", ["X\nBcc", "X\r\nBcc", "X: y\r\nBcc", "X Y", "", "X\vY", "X\u00e9", "X\r"])
 async def test_invalid_name_of_a_field_is_refused(name: str) -> None:
     for policy in POLICIES:
