@@ -31,7 +31,7 @@ from .._client.retry import can_be_sent_again
 from .._instrument import observer
 from ..protocol import LocalProtocolError, NotOfferedError, SMTPError
 from ..protocol.header import header_end, is_utf8
-from ..protocol.sasl import PasswordCredentials
+from ..protocol.sasl import MECHANISMS, PasswordCredentials
 from .dialogue_printer import print_dialogue
 from .exit_codes import INTERRUPTED
 from .message_files import STDIN, MessageFile, find_messages
@@ -43,6 +43,7 @@ from .units import seconds
 
 #: The environment variable with the password. As an option the password would be visible in the list of processes.
 PASSWORD_VARIABLE = "SMTP_TRIO_PASSWORD"
+PASSWORD_MECHANISMS = [name for name, mechanism in MECHANISMS.items() if mechanism.credentials is PasswordCredentials]
 
 SERVER = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\s:\[\]]+))(?::(?P<port>[0-9]{1,5}))?")
 
@@ -94,6 +95,8 @@ def add_send(parser: argparse.ArgumentParser) -> None:
              "from the terminal")
     add("--password-file", metavar="FILE",
         help="file with the password on its first line")
+    add("--auth-mechanism", dest="mechanisms", type=str.upper, action="append", choices=PASSWORD_MECHANISMS,
+        help="SASL mechanism to log in with. Repeatable, best first (default: the best that the server offers)")
     add("--allow-cleartext", action="store_true",
         help="allow the password to be sent without encryption, or to a server whose certificate was not verified")
     add("--lmtp", action="store_true",
@@ -145,7 +148,12 @@ def _check_mailbox(text: str, *, null: bool) -> str:
 
 def run_send(options: argparse.Namespace) -> int:
     """Send the messages; return the exit code."""
-    for option, given in (("--password-file", options.password_file), ("--allow-cleartext", options.allow_cleartext)):
+    login_options = {
+        "--password-file": options.password_file,
+        "--auth-mechanism": options.mechanisms,
+        "--allow-cleartext": options.allow_cleartext,
+    }
+    for option, given in login_options.items():
         if given and options.user is None:
             raise UsageError(f"{option} requires --user")
     report = SendReport(verbose=options.verbose)
@@ -189,6 +197,7 @@ def settings(options: argparse.Namespace) -> ConnectSettings:
         "tls": options.tls or ("opportunistic" if options.allow_cleartext and options.cafile is None else None),
         "ssl_context": None if options.cafile is None else client_context(options.cafile),
         "auth": None,
+        "auth_mechanisms": options.mechanisms,
         "name": options.name,
         "lmtp": options.lmtp,
         "allow_cleartext": options.allow_cleartext,

@@ -630,6 +630,20 @@ async def test_password_from_a_file(tmp_path: Path, mail: Path, authority: Autho
     assert hooks.users == ["fred"]
 
 
+async def test_auth_mechanism(
+    tmp_path: Path, mail: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SMTP_TRIO_PASSWORD", "secret")
+    options = ["--user", "fred", "--cafile", "ca.pem", "-v", "mail.eml", "--auth-mechanism"]
+    async with recording_server(authority.server()) as (hooks, server):
+        code, _, err = await send(server, *options, "cram-md5", "--auth-mechanism", "login", cwd=tmp_path)
+        assert (code, hooks.users) == (0, ["fred"])
+        assert "AUTH LOGIN" in err
+        code, _, err = await send(server, *options, "CRAM-MD5", cwd=tmp_path)
+    assert code != 0
+    assert "CRAM-MD5 is not offered" in err
+
+
 @pytest.mark.slow
 async def test_password_from_the_environment(
     tmp_path: Path, mail: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
@@ -754,6 +768,7 @@ INVALID_OPTIONS = [
     ("mail.eml --cafile text", "no certificate in text"),
     ("mail.eml --password-file text", "--password-file requires --user"),
     ("mail.eml --allow-cleartext", "--allow-cleartext requires --user"),
+    ("mail.eml --auth-mechanism plain", "--auth-mechanism requires --user"),
     ("mail.eml --user fred --password-file none", "cannot read none: No such file or directory"),
     ("mail.eml --password=secret", "unrecognized arguments: --password=secret (see `smtp-trio send --help`)"),
 ]  # fmt: skip
