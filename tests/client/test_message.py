@@ -609,7 +609,7 @@ async def test_field_with_a_line_end_is_refused(value: str, nested: bool) -> Non
 
 
 async def test_header_object_with_a_line_end_is_refused() -> None:
-    message = Message()
+    message: Any = Message()
     message["Subject"] = email.header.Header("hi\nBcc: v@x")
     with pytest.raises(ValueError, match="Subject contains a line end"):
         await prepare(message)
