@@ -492,3 +492,45 @@ def test_long_auth_line_with_a_tab() -> None:
     driver = ServerDriver(hooks={"auth"}, secure=True).begin()
     assert codes(driver.send_lines("AUTH\tPLAIN " + "A" * 8000)) == ["501 5.5.2"]
     assert codes(driver.send_lines("AUTH\tPLAIN " + "A" * 13000)) == ["500 5.5.6"]
+
+
+# --- the line of a command, for logs ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("octets", "verb", "line"),
+    [
+        (b"mail  From:<a b>\t\r\n", "MAIL", b"mail  From:<a b>\t"),
+        (b"MAIL FROM:<a\x00b@c>\r\n", "MAIL", b"MAIL FROM:<a\x00b@c>"),
+        (b"MAIL FROM:<a\xffb@c>\r\n", "MAIL", b"MAIL FROM:<a\xffb@c>"),
+        (b"MAIL FROM:<a@b>\nx\r\n", "MAIL", b"MAIL FROM:<a@b>"),
+        (b"Rcpt TO:<a@b>\rx\r\n", "RCPT", b"Rcpt TO:<a@b>"),
+        (b"RCPT TO:<" + b"x" * 3000 + b">\r\n", "RCPT", b"RCPT TO:<" + b"x" * 2039),
+        (b"a\nRCPT TO:<a@b>\n", "RCPT", b"RCPT TO:<a@b>"),
+        (b"x" * 3000 + b"\nb\r\n", "", b"x" * 2048),
+        (b"MAILS FROM:<a@b>\n", "", b"MAILS FROM:<a@b>"),
+        (b"X y\r\n", "X", b"X y"),
+        (b"\x16\x03\x01\x02", "", b"\x16\x03"),
+    ],
+)
+def test_refused_line_and_its_verb(octets: bytes, verb: str, line: bytes) -> None:
+    driver = ServerDriver()
+    driver.feed(octets)
+    assert (driver.refused[-1].verb, driver.protocol.line) == (verb, line)
+
+
+def test_line_of_an_accepted_command() -> None:
+    driver = ServerDriver()
+    assert driver.protocol.line == b""
+    for line in (b"ehlo  Client.test", b"NOOP", b"MAIL FROM:<a@b> SIZE=3", b"rcpt to:<a@b>\t"):
+        driver.feed(line + b"\r\n")
+        assert driver.protocol.line == line
+
+
+@pytest.mark.parametrize("line", [b"MAIL a\n", b"rcpt TO:<a@b>\rx\r\n", b"MAIL " + b"x" * 13000 + b"\r\n"])
+def test_line_of_an_exchange_has_no_verb(line: bytes) -> None:
+    """It may be a password, which must not be logged like the path of a MAIL or RCPT."""
+    driver = ServerDriver(hooks={"auth"}, secure=True).begin()
+    assert codes(driver.send_lines("AUTH LOGIN")) == ["334"]
+    driver.feed(line)
+    assert (driver.refused[-1].verb, driver.refused[-1].reply.code) == ("", 500)
