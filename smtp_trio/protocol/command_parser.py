@@ -162,7 +162,7 @@ class CommandParser:
                 # A BDAT whose size cannot be read is followed by an unknown number of octets: close.
                 raise BadCommandError(replies.BAD_CHARACTER, verb=cls.verb, close=cls.counted)
             # White space at the end of a line is tolerated in every mode (RFC 5321 4.1.1).
-            if normalized != text.rstrip(" \t") and not self._state.strictness.extra_space:
+            if not self._state.strictness.extra_space and normalized != text.rstrip(" \t"):
                 raise BadCommandError(replies.EXTRA_SPACE, verb=cls.verb, close=cls.counted)
             return cls, argument
         if not verb:

@@ -195,7 +195,8 @@ class ServerProtocol:
     @property
     def buffered(self) -> int:
         """The number of octets that have been received and not been processed."""
-        return len(self._buffer)
+        buffer = self._buffer
+        return len(buffer.data) - buffer.at  # its length, without another call for each command
 
     @property
     def line(self) -> bytes:
