@@ -29,7 +29,7 @@ FIELD = re.compile(rb"[!-9;-~]+[ \t]*:")
 class MessageFile:
     """A message to send and its envelope. ``name`` is the path of its file, or ``-`` for standard input.
 
-    ``note`` tells what in the file is not a part of the message and so is not sent; it is "" in most cases.
+    ``note`` names what the file has before the header, which is not sent. It is "" in most cases.
     """
 
     name: str
@@ -93,7 +93,7 @@ def find_message(name: str, sender: str | None, recipients: Sequence[str] | None
 
 
 def preface_note(preface: bytes) -> str:
-    """Return what is said about octets before the header of a message, or "" if there are none."""
+    """Return a warning that names the octets before the header of a message, or "" if there are none."""
     line = preface.removeprefix(codecs.BOM_UTF8).decode(errors="replace").strip()
     parts = ["the byte order mark"] if preface.startswith(codecs.BOM_UTF8) else []
     parts += [f"the line {line!r}"] if line else []

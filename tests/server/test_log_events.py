@@ -17,7 +17,7 @@ from smtp_trio._server import log_events
 from smtp_trio._server.log_events import ACCEPTED, EVENTS, HOOK_FAILED, MAX_LENGTH, Address, Event, Value, as_text
 
 PACKAGE = Path(smtp_trio.__file__).parent
-PAGE = PACKAGE.parent / "docs" / "logging.rst"
+PAGE = Path(__file__).parents[2] / "docs" / "logging.rst"
 
 ROW = re.compile(r"   \* - ``(\w+)``\n     - (\w+)\n     - ((?:``\w+``,? ?)+|none)\n     - \S")
 SECTION = re.compile(r"^(smtp_trio\.\w+)\n~+\n", re.MULTILINE)
