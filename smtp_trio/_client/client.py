@@ -46,7 +46,7 @@ from .delivery import Delivery
 from .exchange import Exchange, check_reply
 from .handshake import Handshake, Login, TlsMode
 from .message import NUL, Message, prepare_message
-from .missing_fields import add_missing_fields
+from .missing_fields import complete_message
 from .pipeline import Messages, Pipeline
 from .results import (
     AllRecipientsRejectedError,
@@ -464,7 +464,7 @@ class Client:
         """
         sender, names = await find_envelope(message, sender, recipients)
         if add_headers:
-            message = add_missing_fields(message, sender)
+            message = await complete_message(message, sender)
         return await self.send(sender, names, message, progress=progress, **params)
 
     async def send_many(

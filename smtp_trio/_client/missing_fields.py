@@ -7,6 +7,15 @@ import email.message
 from contextlib import suppress
 
 from .addresses import ORIGINATORS, field_addresses, parse_mailbox, reparse, set_fields
+from .threads import run_for
+
+
+async def complete_message(message: email.message.Message, sender: str) -> email.message.Message:
+    """Return `add_missing_fields` of these arguments, computed in a worker thread if the message is large.
+
+    That takes long if the message has to be parsed anew, or if it has very many fields.
+    """
+    return await run_for(message, add_missing_fields, message, sender)
 
 
 def add_missing_fields(message: email.message.Message, sender: str) -> email.message.Message:

@@ -18,7 +18,7 @@ from .addresses import find_envelope
 from .client import Client
 from .connect import ConnectSettings, Host, check_server, open_client
 from .message import Message
-from .missing_fields import add_missing_fields
+from .missing_fields import complete_message
 from .results import AllRecipientsRejectedError, ConnectionLostError, Result
 from .retry import can_be_sent_again, is_alive
 from .transaction import Progress
@@ -140,7 +140,7 @@ class Pool:
         """Send an email message over one of the connections: as `Client.send_message`, with the retry of `send`."""
         sender, names = await find_envelope(message, sender, recipients)
         if add_headers:
-            message = add_missing_fields(message, sender)
+            message = await complete_message(message, sender)
         return await self.send(sender, names, message, progress=progress, **params)
 
     @asynccontextmanager

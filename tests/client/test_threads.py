@@ -21,6 +21,7 @@ from smtp_trio import Client, Server
 from smtp_trio._client.addresses import find_envelope
 from smtp_trio._client.delivery import TURN, Delivery
 from smtp_trio._client.message import prepare_message
+from smtp_trio._client.missing_fields import complete_message
 from smtp_trio._client.threads import LARGE_OCTETS, is_large
 from smtp_trio._client.transaction import TURN_OCTETS
 
@@ -138,6 +139,28 @@ async def test_envelope_of_many_recipients() -> None:
         "me@client.test",
         [f"user{number}@mx.test" for number in range(500)],
     )
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        b"\xef\xbb\xbfFrom: me@client.test\nTo: you@mx.test\n\n" + TEXT.encode() * 10_000,
+        b"From: me@client.test\nTo: you@mx.test\n\n".replace(b"\n", b"\r\r\n") + TEXT.encode() * 10_000,
+        b"From: me@client.test\nTo: you@mx.test\n" + b"X-A: b\n" * 10_000 + b"\n",
+    ],
+    ids=["byte order mark", "CR CR LF", "many fields"],
+)
+async def test_missing_fields_of_a_large_message(octets: bytes) -> None:
+    """To add them, the message may have to be parsed anew."""
+    message = parsed(octets)
+    assert await steps_of_others(partial(complete_message, message, "me@client.test")) > 1
+    added = await complete_message(message, "me@client.test")
+    assert (added["From"], added["To"]) == ("me@client.test", "you@mx.test")
+    assert all(name in added for name in ("Date", "Message-ID"))
+
+
+async def test_missing_fields_of_a_small_message_need_no_thread() -> None:
+    assert await steps_of_others(partial(complete_message, new_message(), "me@client.test")) == 0
 
 
 async def test_recipients_of_a_large_message_are_read_in_the_task() -> None:
