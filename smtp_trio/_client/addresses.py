@@ -71,6 +71,10 @@ DESTINATIONS: Final = ("To", "Cc", "Bcc")
 
 #: The second line of a message whose lines end in CR CR LF. The parser reads it as body.
 CRCRLF_LINE: Final = re.compile(r"[^\r\n]+\r\r\n")
+#: The beginning of a header field (RFC 5322 2.2).
+FIELD: Final = re.compile(r"[!-9;-~]+[ \t]*:")
+#: The fields that the client adds to a message without them, in lower case.
+ADDED: Final = frozenset({"date", "message-id"})
 #: The fields that are not sent, because they would disclose who gets a blind copy (RFC 5322 3.6.3, 3.6.6).
 BCC: Final = re.compile(rb"^(?:resent-)?bcc[ \t]*:.*(?:\r\n|\Z)(?:[ \t].*(?:\r\n|\Z))*", re.IGNORECASE | re.MULTILINE)
 
@@ -156,19 +160,30 @@ def header_damage(message: email.message.Message) -> tuple[str, str]:
     """Return what is wrong with the lines of a header, or "", and the lines that were read as body because of it.
 
     The parser of the email package ends the header at a line that is not a field, and takes the following lines for the
-    body, or it drops that line. In both cases fields may be missing from the message object.
+    body, or it drops that line. In both cases fields may be missing from the message object. If the message begins with
+    an empty line, all fields are missing.
     """
     from email import errors  # imported here because programs that send bytes do not need it
 
+    # A message that is sent may have got Date and Message-ID already.
+    unread = _first_block(message) if ADDED.issuperset(map(str.lower, message.keys())) else ""
     for defect in message.defects:
         if isinstance(defect, errors.MissingHeaderBodySeparatorDefect):
-            lines = _first_text(message).replace("\r\n", "\n").replace("\r", "\n").partition("\n\n")[0]
-            return f"the header is damaged: {lines.partition(chr(10))[0]!a} is not a header field", lines
+            unread = unread or _first_block(message)
+            return f"the header is damaged: {unread.partition(chr(10))[0]!a} is not a header field", unread
         if isinstance(defect, errors.FirstHeaderLineIsContinuationDefect | errors.MisplacedEnvelopeHeaderDefect):
-            return f"the header is damaged: {str(defect.args[0]).rstrip()!a} is not a header field", ""
+            line = str(defect.args[0]).rstrip("\r\n")
+            return f"the header is damaged: {line!a} is not a header field", unread
         if isinstance(defect, errors.InvalidHeaderDefect):
-            return "the header is damaged: a line that begins with a colon is not a header field", ""
+            return "the header is damaged: a line that begins with a colon is not a header field", unread
+    if FIELD.match(unread):
+        return "the message has no header, perhaps because it begins with an empty line", unread
     return "", ""
+
+
+def _first_block(message: email.message.Message) -> str:
+    """Return the lines up to an empty one of the text after the header, as it was parsed."""
+    return _first_text(message).replace("\r\n", "\n").replace("\r", "\n").lstrip("\n").partition("\n\n")[0]
 
 
 def _first_text(message: email.message.Message) -> str:

@@ -16,6 +16,7 @@ from hypothesis import given, strategies as st
 from smtp_trio._client.address_list import split_addresses
 from smtp_trio._client.addresses import envelope, parse_mailbox
 from smtp_trio._client.message import prepare_message
+from smtp_trio._client.missing_fields import add_missing_fields
 from smtp_trio.protocol.header import header_end
 
 POLICIES = [email.policy.default, email.policy.SMTPUTF8, email.policy.compat32]
@@ -228,12 +229,16 @@ DAMAGED = [
     ("From: a@b\nTo: c@d\nContent-Type: message/rfc822\n(x)\nresent-bcc:e@f\n\nx\n", "'(x)' is not", True),
     ("From: a@b\nTo: c@d\nContent-Type: multipart/mixed; boundary=b\n?\nBCC: e@f\n\n--b\n\nx\n--b--\n", "'?' is not", True),
     ("From: a@b\nTo: c@d\nX-\u00e9: d\nbcc: e@f\n\nx\n", "is not a header field", True),
+    ("\nFrom: a@b\nTo: c@d\nBcc: e@f\n\nx\n", "begins with an empty line", True),
+    ("\r\n\r\nSubject: x\r\nresent-bcc: e@f\r\n\r\nx\r\n", "begins with an empty line", True),
+    (" \t\n\nFrom: a@b\nBcc: e@f\n\nx\n", "' \\t' is not", True),
+    ("\nFrom: a@b\nTo: c@d\n\nBcc: e@f\n", "begins with an empty line", False),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("text", "problem", "leaks"), DAMAGED)
 async def test_damaged_header_names_no_envelope(text: str, problem: str, leaks: bool) -> None:
-    """A line that is not a field ends the header for the parser, or it is dropped."""
+    """A line that is not a field, or is empty, ends the header for the parser, or it is dropped."""
     for policy in POLICIES:
         message = parsed(text.encode(), policy)
         for sender, recipients in [(None, None), ("a@b", None), (None, ["c@d"])]:
@@ -241,12 +246,22 @@ async def test_damaged_header_names_no_envelope(text: str, problem: str, leaks: 
                 envelope(message, sender, recipients)
         assert envelope(message, "a@b", ["c@d"]) == ("a@b", ["c@d"])
         if leaks:
-            with pytest.raises(ValueError, match=re.escape(problem)):
-                await prepare_message(message, eight_bit=True, utf8=True)
+            for sent in (message, add_missing_fields(message, "a@b")):
+                with pytest.raises(ValueError, match=re.escape(problem)):
+                    await prepare_message(sent, eight_bit=True, utf8=True)
         else:
             prepared = await prepare_message(message, eight_bit=True, utf8=True)
             assert prepared.octets is not None
             assert b"Bcc" not in prepared.octets[: header_end(prepared.octets)]
+
+
+@pytest.mark.parametrize(
+    "text", ["\nhello\n\nBcc: a@b\n", "\nNote: hello\n", "\n\nhello\nBcc: a@b\n", "\n", "Date: x\n\nhello, Bcc: a@b\n"]
+)
+async def test_text_without_fields_is_sent(text: str) -> None:
+    for policy in POLICIES:
+        prepared = await prepare_message(parsed(text.encode(), policy), eight_bit=True, utf8=True)
+        assert prepared.octets == text.replace("\n", "\r\n").encode()
 
 
 @pytest.mark.parametrize(
