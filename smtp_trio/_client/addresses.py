@@ -331,8 +331,8 @@ def _address_list(groups: Iterable[Any]) -> str:
 
 def _phrase(name: str) -> str:
     """Return a display name as a quoted string if it is short and ASCII, and as encoded words (RFC 2047 5) otherwise."""
-    from email.header import Header
+    from .generator import encoded_words  # imported here because programs that send bytes do not need it
 
     if name.isascii() and name.isprintable() and len(name) <= PHRASE_LENGTH:
         return '"' + re.sub(r'(["\\])', r"\\\1", name) + '"'
-    return Header(name.encode(errors="replace").decode(), "utf-8").encode(linesep="\r\n")
+    return encoded_words(name.encode(errors="replace").decode()).replace(" ", "\r\n ")

@@ -9,15 +9,13 @@ import base64
 import email.message
 import quopri
 import re
-from email.charset import UNKNOWN8BIT
-from email.header import Header
 from typing import Final
 from urllib.parse import quote
 
 from ..protocol.header import is_utf8
 from .address_list import TOKEN, split_addresses
 from .addresses import canonical_address, set_fields
-from .generator import NEWLINE, fold
+from .generator import LINE_LENGTH, NEWLINE, encoded_words, fold
 
 #: Types of content that are encoded as base64; others are text, for which quoted-printable is readable.
 BINARY_TYPES: Final = frozenset({"application", "audio", "image", "video"})
@@ -37,8 +35,6 @@ WHITE_SPACE: Final = re.compile("([ \t]+)")
 QUOTED: Final = re.compile(r'"((?:[^"\\]|\\.)*)"')
 ESCAPED: Final = re.compile(r"\\(.)")
 NOT_ASCII: Final = re.compile(r"[^\0-\x7f]")
-#: The greatest length of a line with encoded words (RFC 2047 2).
-LINE_LENGTH: Final = 76
 
 
 # Octets above 127 in the header of an email message
@@ -116,7 +112,7 @@ def _encode_entry(entry: list[re.Match[str]], *, named: bool) -> str:
         if match.lastgroup == "angle":
             token = token if token.isascii() else f"<{canonical_address(token[1:-1].strip())}>"
         elif match.lastgroup == "space" and token.startswith("("):
-            token = token if token.isascii() else f"({_encoded_words(_unescape(token[1:-1]))})"
+            token = token if token.isascii() else f"({encoded_words(_unescape(token[1:-1]))})"
         else:
             words += token
             continue
@@ -130,7 +126,7 @@ def _encode_name_or_address(words: str, *, named: bool) -> str:
     if not named:
         return words.replace(words.strip(), canonical_address(words.strip()))
     name = QUOTED.sub(lambda quoted: _unescape(quoted[1]), words)
-    return f" {_encoded_words(name.strip())} "  # RFC 2047 5 (3): separated from what is beside it
+    return f" {encoded_words(name.strip())} "  # RFC 2047 5 (3): separated from what is beside it
 
 
 def _unescape(text: str) -> str:
@@ -159,22 +155,13 @@ def _encode_words(text: str) -> str:
             run = parts[at - 1] + run
         if end < len(parts) and _is_encoded_word(parts[end]):
             run += parts[end - 1]
-        written += _encoded_words(run) + "".join(parts[end - 1 : end])
+        written += encoded_words(run) + "".join(parts[end - 1 : end])
         at = end
     return written
 
 
 def _is_encoded_word(word: str) -> bool:
     return word.startswith("=?") and word.endswith("?=")
-
-
-def _encoded_words(text: str) -> str:
-    """Return the whole text as encoded words, with a space between two of them."""
-    octets = text.encode("utf-8", "surrogateescape")
-    header = (
-        Header(text, "utf-8") if is_utf8(octets) else Header(octets.decode("ascii", "surrogateescape"), UNKNOWN8BIT)
-    )
-    return header.encode(linesep="\n", maxlinelen=LINE_LENGTH - 1).replace("\n", "")
 
 
 # Octets above 127 in the content of an email message

@@ -6,12 +6,15 @@ import email.message
 import io
 import os
 import re
+from email.charset import UNKNOWN8BIT, Charset
 from email.errors import HeaderParseError
 from email.generator import BytesGenerator
+from email.header import Header
 from email.policy import EmailPolicy, Policy
 from typing import Final, cast
 
 from ..protocol.dot_stuffing import normalize_message, normalize_newlines
+from ..protocol.header import is_utf8
 
 FIELD_NAME: Final = re.compile("[!-9;-~]+")  # RFC 5322 2.2
 #: A line end in a field that does not continue it (RFC 5322 2.2.3).
@@ -21,6 +24,10 @@ NEWLINE: Final = re.compile("\r\n|\r|\n")
 WORD: Final = re.compile(" *[^ ]+| +")
 #: The octets of a line without CRLF (RFC 5321 4.5.3.1.6, RFC 5322 2.1.1).
 MAX_LINE: Final = 998
+#: The greatest length of a line with encoded words (RFC 2047 2).
+LINE_LENGTH: Final = 76
+#: Characters that `Header` takes for line ends and omits; as many of them as fit into one encoded word.
+SEPARATORS: Final = re.compile("([\v\f\x1c-\x1e\x85\u2028\u2029]{1,15})")
 
 
 def generate(message: email.message.Message, policy: Policy) -> bytes:
@@ -104,3 +111,17 @@ def fold(line: str, length: int) -> str:
             current = ""
         current += word
     return "\r\n".join([*lines, current])
+
+
+def encoded_words(text: str) -> str:
+    """Return the whole text as encoded words (RFC 2047), with a space between two of them."""
+    octets = text.encode("utf-8", "surrogateescape")
+    charset, text = ("utf-8", text) if is_utf8(octets) else (UNKNOWN8BIT, octets.decode("ascii", "surrogateescape"))
+    parts = SEPARATORS.split(text)  # separators at odd indices
+    return " ".join(
+        Charset(charset).header_encode(part)
+        if at % 2
+        else Header(part, charset).encode(linesep="\n", maxlinelen=LINE_LENGTH - 1).replace("\n", "")
+        for at, part in enumerate(parts)
+        if part
+    )

@@ -6,7 +6,7 @@ import email
 import email.policy
 import quopri
 import re
-from email.header import Header
+from email.header import Header, decode_header, make_header
 from email.message import Message
 from typing import Any
 
@@ -15,6 +15,7 @@ from hypothesis import example, given, strategies as st
 
 from smtp_trio import LocalProtocolError
 from smtp_trio._client.encode import encode_content, encode_field
+from smtp_trio._client.generator import encoded_words
 from smtp_trio._client.message import prepare_message
 
 POLICIES = [email.policy.default, email.policy.SMTPUTF8, email.policy.compat32]
@@ -56,6 +57,39 @@ def test_words_outside_ascii_are_encoded(given: list[str]) -> None:
         )
         if "\u00e4 \u00e4" not in shown:
             assert str(read("Subject", encoded)) == shown
+
+
+SEPARATORS = "\v\f\x1c\x1d\x1e\x85\u2028\u2029"
+
+
+@given(st.text(st.sampled_from(["\u00e9", "a", " ", "?", *SEPARATORS]), min_size=1, max_size=60))
+@example("\u00e9" + "\u2028" * 40)
+@example(" \u2029 ")
+def test_characters_that_python_takes_for_line_ends_are_encoded(text: str) -> None:
+    words = encoded_words(f"\u00e9{text}\u00e9")
+    assert words.isascii()
+    assert all(len(word) <= 75 for word in words.split(" "))
+    assert str(read("Subject", words)) == f"\u00e9{text}\u00e9"
+
+
+def test_separators_are_encoded_between_octets_that_are_not_utf8() -> None:
+    assert (
+        encoded_words(surrogates(b"a\xff\x1c\xfe"))
+        == "=?unknown-8bit?q?a=FF?= =?unknown-8bit?q?=1C?= =?unknown-8bit?q?=FE?="
+    )
+
+
+@pytest.mark.parametrize("separator", SEPARATORS)
+@policies
+async def test_separators_in_fields(policy: email.policy.Policy, separator: str) -> None:
+    name = f"caf\u00e9{separator}x"
+    message = parsed(f'From: "{name}" <a@b.test>\nSubject: {name}\nComments: x ({name})\n\nx\n'.encode(), policy)
+    prepared = await prepare_message(message, eight_bit=False, utf8=False)
+    assert prepared.octets is not None
+    # The parser of `email.policy.default` puts a space between two encoded words of a name.
+    received = parsed(prepared.octets, email.policy.compat32)
+    shown = [(field, str(make_header(decode_header(value)))) for field, value in received.items()]
+    assert shown == [("From", f"{name} <a@b.test>"), ("Subject", name), ("Comments", f"x ({name})")]
 
 
 @pytest.mark.parametrize(
