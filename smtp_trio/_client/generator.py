@@ -64,6 +64,8 @@ class FieldGenerator(BytesGenerator):
         if isinstance(payload, str):
             self._handle_text(msg)  # type: ignore[attr-defined]
         elif isinstance(payload, list) and msg.get_content_maintype() not in ("multipart", "message"):
+            if "Content-Type" not in msg:  # where the boundary would be written
+                raise ValueError("a message with parts needs a Content-Type such as multipart/mixed")
             self._handle_multipart(msg)  # type: ignore[attr-defined]
         else:
             super()._dispatch(msg)  # type: ignore[misc]
@@ -92,6 +94,8 @@ def field_octets(policy: Policy, name: str, value: object) -> bytes:
             octets = policy.fold_binary(name, cast("str", value))
         except HeaderParseError as error:
             raise ValueError(f"{name} contains a line end: {error}") from None
+        except UnicodeEncodeError:  # the generator encodes the other fields, Message-ID for example not
+            raise ValueError(f"{name} must be ASCII: {str(value)!a}") from None
     octets = normalize_newlines(octets)
     if END_OF_FIELD.search(octets):
         raise ValueError(f"{name} contains a line end: {str(value)!a}")

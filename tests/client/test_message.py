@@ -615,6 +615,29 @@ async def test_header_object_with_a_line_end_is_refused() -> None:
         await prepare(message)
 
 
+@pytest.mark.parametrize("parts", [[], [parsed(b"Subject: x\r\n\r\nx\r\n")]], ids=["no part", "one part"])
+@pytest.mark.parametrize("nested", [False, True])
+async def test_parts_without_a_content_type_are_refused(parts: list[Any], nested: bool) -> None:
+    """The email package raises HeaderParseError, which is not a ValueError."""
+    message: Any = Message()
+    message["Subject"] = "x"
+    message.set_payload(parts)
+    if nested:
+        part, message = message, Message()
+        message["Content-Type"] = "multipart/mixed"
+        message.attach(part)
+    with pytest.raises(ValueError, match="a message with parts needs a Content-Type"):
+        await prepare(message)
+
+
+async def test_field_that_cannot_be_encoded_is_named() -> None:
+    message = EmailMessage()
+    message["Message-ID"] = "<\u00e9@x>"
+    message.set_content("x")
+    with pytest.raises(ValueError, match=r"Message-ID must be ASCII: '<\\xe9@x>'"):
+        await prepare(message)
+
+
 @pytest.mark.parametrize("name", ["X\nBcc", "X\r\nBcc", "X: y\r\nBcc", "X Y", "", "X\vY", "X\u00e9", "X\r"])
 async def test_invalid_name_of_a_field_is_refused(name: str) -> None:
     for policy in POLICIES:
