@@ -291,7 +291,7 @@ def _split_path(cls: type[Mail | Rcpt], argument: str, strictness: Strictness) -
     if path is None or (cls is Mail and path.local and path.domain is None):
         # Only the recipient <Postmaster> has no domain (RFC 5321 4.1.1.3); the sender gets one if that is possible.
         path = strictness.repair_path(sent) or path
-    if path is None:
+    if path is None or not (path.well_formed or strictness.invalid_mailbox):
         raise BadCommandError(Reply(501, f"Malformed address: {sent!a}", status))
     if not path.bracketed and not strictness.missing_brackets:
         raise BadCommandError(Reply(501, f"Angle brackets missing, syntax: {cls.usage}", "5.5.4"))

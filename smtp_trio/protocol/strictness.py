@@ -32,6 +32,7 @@ class Strictness:
 
     ``missing_hello_name`` accepts HELO and EHLO without a name; `Hello.domain` is "" then. ``non_ascii_hello_name``
     accepts a name that is not ASCII; `Hello.domain` is its form with A-labels, or "" if it has none.
+    ``invalid_mailbox`` accepts mailboxes that are not `Path.well_formed` (4.1.2), such as ``a..b@example.org``.
     ``default_domain`` is the domain of mailboxes without one; None refuses them. ``trailing_dot`` removes a dot after
     the domain of a mailbox. ``extensions_after_helo`` accepts AUTH and other commands of extensions after HELO.
     """
@@ -43,6 +44,7 @@ class Strictness:
 
     missing_hello_name: bool = False
     non_ascii_hello_name: bool = False
+    invalid_mailbox: bool = False
     default_domain: str | None = None
     trailing_dot: bool = False
     extensions_after_helo: bool = False
@@ -61,8 +63,8 @@ class Strictness:
             domain = self.default_domain
         elif not self.trailing_dot:
             return None
-        normalized = None if domain is None else syntax.normalize_domain(domain)
-        return None if normalized is None else Path(f"{local}@{domain}", local, normalized, bracketed, sent)
+        path = None if domain is None else Path.parse(f"{local}@{domain}")
+        return None if path is None else evolve(path, bracketed=bracketed, sent=sent)
 
 
 #: Accept nothing but the grammar: for tests of a client.
@@ -83,6 +85,7 @@ def lenient_mode(default_domain: str) -> Strictness:
         NORMAL,
         missing_hello_name=True,
         non_ascii_hello_name=True,
+        invalid_mailbox=True,
         default_domain=normalized,
         trailing_dot=True,
         extensions_after_helo=True,

@@ -21,23 +21,32 @@ from .limits import LOCAL_PART_OCTETS, PATH_OCTETS
 # whether the command may contain it is checked later, when the parameter SMTPUTF8 is known. The character sets exclude
 # what is not allowed rather than list what is, because compiling a set that lists Unicode takes milliseconds.
 #
-# Where real mail deviates from the grammar and the meaning is clear, the expressions accept it, as most servers do:
-# dots at odd places of a local part (".a", "a..b", "a."), underscores in domains, spaces around the colon of MAIL and
-# RCPT, and paths without brackets. `Strictness` decides which of the latter a server refuses, and which further
-# deviations it accepts.
+# There are two sets of expressions. The first one is the grammar. The other one also accepts what is in use although the
+# grammar does not allow it: dots at odd places of a local part (".a", "a..b", "a."), and underscores and misplaced
+# hyphens in domains. `Path.parse` accepts both and notes the difference in `Path.well_formed`, because a client has to
+# be able to send mail to such an address. `Strictness` decides whether a server accepts it (RFC 5321 4.1.2: it "MUST be
+# rejected"), and which deviations of the whole command.
 
 #: DEL and the C1 control characters.
 C1: Final = r"\x7f-\x9f"
-# Local-part = Dot-string / Quoted-string
-ATOM: Final = rf'[^\0-\x20"(),:;<>@\[\\\]{C1}]+'
+# Local-part = Dot-string / Quoted-string; Dot-string = Atom *("." Atom)
+ATOM: Final = rf'[^\0-\x20"(),.:;<>@\[\\\]{C1}]+'
+DOT_STRING: Final = rf"{ATOM}(?:\.{ATOM})*"
+LOOSE_DOT_STRING: Final = rf'[^\0-\x20"(),:;<>@\[\\\]{C1}]+'
 QUOTED: Final = rf'"(?:[^\0-\x1f"\\{C1}]|\\[ -~])*"'
-# Domain = sub-domain *("." sub-domain)
-LABEL: Final = r"[^\0-,./:-@\[-^`\x7b-\x9f]+"
+# Domain = sub-domain *("." sub-domain); sub-domain = Let-dig [Ldh-str], which does not end with a hyphen
+LET_DIG: Final = r"[^\0-/:-@\[-`\x7b-\x9f]+"
+LABEL: Final = rf"{LET_DIG}(?:-+{LET_DIG})*"
 DOMAIN: Final = rf"{LABEL}(?:\.{LABEL})*"
+LOOSE_LABEL: Final = r"[^\0-,./:-@\[-^`\x7b-\x9f]+"
+LOOSE_DOMAIN: Final = rf"{LOOSE_LABEL}(?:\.{LOOSE_LABEL})*"
 ADDRESS_LITERAL: Final = r"\[[!-Z^-~]+\]"
 # A-d-l ":", a source route. It MUST be accepted and SHOULD be ignored (RFC 5321 4.1.1.3, appendix C).
-SOURCE_ROUTE: Final = rf"@{DOMAIN}(?:,@{DOMAIN})*:"
-MAILBOX: Final = rf"(?P<local>{ATOM}|{QUOTED})@(?P<domain>{DOMAIN}|{ADDRESS_LITERAL})"
+# Since it is ignored, its domains need not be exact.
+SOURCE_ROUTE: Final = rf"@{LOOSE_DOMAIN}(?:,@{LOOSE_DOMAIN})*:"
+MAILBOX: Final = rf"(?P<local>{DOT_STRING}|{QUOTED})@(?P<domain>{DOMAIN}|{ADDRESS_LITERAL})"
+LOOSE_LOCAL: Final = rf"(?P<local>{LOOSE_DOT_STRING}|{QUOTED})"
+LOOSE_MAILBOX: Final = rf"{LOOSE_LOCAL}@(?P<domain>{LOOSE_DOMAIN}|{ADDRESS_LITERAL})"
 
 # The argument of MAIL or RCPT: the path, then the parameters. A quoted local part may contain ">" and spaces.
 ARGUMENT = re.compile(
@@ -47,15 +56,13 @@ ARGUMENT = re.compile(
     re.VERBOSE,
 )
 PATH = re.compile(rf"(?:{SOURCE_ROUTE})?(?P<mailbox>{MAILBOX})")
+LOOSE_PATH = re.compile(rf"(?:{SOURCE_ROUTE})?(?P<mailbox>{LOOSE_MAILBOX})")
 #: The characters that UTS 46 takes for the dot between labels.
 DOTS: Final = ".\u3002\uff0e\uff61"
 #: A path as devices send it: without a domain ("user", "user@"), or with a dot after it.
-INCOMPLETE_MAILBOX = re.compile(
-    rf"(?:{SOURCE_ROUTE})?(?P<local>{ATOM}|{QUOTED})(?:@(?:(?P<domain>{DOMAIN})[{DOTS}])?)?"
-)
-#: A domain exactly as RFC 5321 4.1.2 defines it, in ASCII.
-STRICT_DOMAIN = re.compile(r"[A-Za-z0-9]+(?:-+[A-Za-z0-9]+)*(?:\.[A-Za-z0-9]+(?:-+[A-Za-z0-9]+)*)*")
-DOMAIN_OR_LITERAL = re.compile(rf"{DOMAIN}|{ADDRESS_LITERAL}")
+INCOMPLETE_MAILBOX = re.compile(rf"(?:{SOURCE_ROUTE})?{LOOSE_LOCAL}(?:@(?:(?P<domain>{LOOSE_DOMAIN})[{DOTS}])?)?")
+HELLO_DOMAIN = re.compile(DOMAIN)
+DOMAIN_OR_LITERAL = re.compile(rf"{LOOSE_DOMAIN}|{ADDRESS_LITERAL}")
 PARAMETER = re.compile(rf"(?P<keyword>[A-Za-z0-9][A-Za-z0-9-]*)(?:=(?P<value>[^\0-\x20={C1}]+))?")
 #: Characters that no command contains: controls, and U+2028 and U+2029, which some readers of log files take for line
 #: breaks.
@@ -89,6 +96,8 @@ class Path:
     ``raw`` is the mailbox as it was sent, "" for the null reverse-path. ``local`` is the local part with its case (RFC
     5321 2.4) and its quotes. ``domain`` is in lower case with A-labels, "[…]" for an address literal, and None for
     ``<Postmaster>`` without a domain and for ``<>``. ``bracketed`` is false if the brackets were missing.
+    ``well_formed`` is false if the local part or the domain has a dot, a hyphen or an underscore where the grammar does
+    not allow it.
 
     If a lenient server has repaired the mailbox (`Strictness`), ``raw`` is the repaired one, and ``sent`` what the
     client sent, with its source route. ``sent`` is None for all others, and is not compared.
@@ -99,6 +108,7 @@ class Path:
     domain: str | None
     bracketed: bool = True
     sent: str | None = field(default=None, eq=False)
+    well_formed: bool = field(default=True, eq=False)
     #: ASCII and within the lengths of RFC 5321 4.5.3.1, so that no further check is needed.
     # It is computed once, because `parse_path` returns the same object for an address again and again.
     is_ordinary: bool = field(init=False, eq=False, repr=False)
@@ -150,12 +160,15 @@ class Path:
             return None
         if not inner:
             return NULL if bracketed else None
-        match = PATH.fullmatch(inner)
+        well_formed = PATH.fullmatch(inner)
+        match = well_formed or LOOSE_PATH.fullmatch(inner)
         if match is None:
             return cls(inner, inner, None, bracketed) if inner.lower() == "postmaster" else None
         mailbox, local, domain = match.group("mailbox", "local", "domain")
         normalized = normalize_domain(domain)
-        return None if normalized is None else cls(mailbox, local, normalized, bracketed)
+        if normalized is None:
+            return None
+        return cls(mailbox, local, normalized, bracketed, well_formed=well_formed is not None)
 
 
 NULL = Path("", "", None)
@@ -207,7 +220,7 @@ def is_hello_name(text: str) -> bool:
     """Return whether ``text`` is a name that HELO and EHLO may have (RFC 5321 4.1.1.1)."""
     if text.startswith("["):
         return text.endswith("]") and is_address_literal(text)
-    return STRICT_DOMAIN.fullmatch(text) is not None
+    return HELLO_DOMAIN.fullmatch(text) is not None
 
 
 def is_address_literal(text: str) -> bool:

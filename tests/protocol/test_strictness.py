@@ -56,6 +56,12 @@ ROWS: dict[str, tuple[str, Sequence[str | bytes]]] = {
         "501",
         ["EHLO b\u00fcro.test", "HELO b\u00fcro", b"EHLO b\xfcro", b"helo \xff\xfe", "EHLO \u4f8b.test."],
     ),
+    "invalid_mailbox": (
+        "501",
+        ["MAIL FROM:<.a@b>", "MAIL FROM:<a..b@c> SIZE=1", "MAIL FROM:<a.@b>", "MAIL FROM:<...@b>", "RCPT TO:<a@b_c.d>",
+         "RCPT TO:<a@_b>",
+         "MAIL FROM:<a@-b.c>", "MAIL FROM:<a@b-.c>", "RCPT TO:<a@b.->", "RCPT TO:<@x:a.@b>", "RCPT TO:<a.@[192.0.2.1]>"],
+    ),
     "default_domain": (
         "501",
         ["MAIL FROM:<a>", "MAIL FROM:<a@>", "MAIL FROM:<a> SIZE=1", "RCPT TO:<a>", "RCPT TO:<@x,@y:a>", 'RCPT TO:<"a b">'],
@@ -259,6 +265,29 @@ def test_repaired_mailbox_is_a_path(text: str, form: str) -> None:
     path = mail.sender
     assert path.is_null or path.domain is not None
     assert Path.parse(f"<{path.raw}>") == evolve(path, bracketed=True)
+
+
+def test_repaired_mailbox_is_checked_too() -> None:
+    """A mode that adds domains may still refuse invalid mailboxes."""
+    mode = evolve(LENIENT, invalid_mailbox=False)
+    driver = ServerDriver(strictness=mode).begin()
+    lines = ["MAIL FROM:<.a>", "MAIL FROM:<a.>", "MAIL FROM:<a@b_c.>", "MAIL FROM:<a@-b.>"]
+    assert codes(driver.send_lines(*lines)) == ["501 5.1.7"] * 4
+    assert codes(ServerDriver(strictness=evolve(mode, default_domain="b_c")).begin().send_lines("MAIL FROM:<a>")) == [
+        "501 5.1.7"
+    ]
+    for line in lines:
+        assert try_line(line, LENIENT) == "250 2.1.0"
+
+
+def test_clients_can_send_to_invalid_mailboxes() -> None:
+    """They exist, so `Path.parse` accepts them and says that they are not well-formed."""
+    valid = ["a.b@c-d", '"a."@b', "a@[192.0.2.1]"]
+    for text in ("a..b@c", ".a@b", "a@b_c", "a@-b", *valid):
+        path = Path.parse(f"<{text}>")
+        assert path is not None
+        assert (path.raw, path.well_formed) == (text, text in valid)
+        assert Rcpt(path).encode() == f"RCPT TO:<{text}>"
 
 
 # --- names in HELO and EHLO -----------------------------------------------------------------------------------------
