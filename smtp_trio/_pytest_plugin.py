@@ -108,6 +108,15 @@ async def smtp_client(request: pytest.FixtureRequest, smtp_server: MemoryServer)
 
 
 @pytest.fixture
+def inline_threads() -> Generator[None]:
+    """Let `trio.to_thread.run_sync` call its function in the task, as `smtp_trio.testing.inline_threads` does."""
+    from smtp_trio.testing import inline_threads
+
+    with inline_threads():
+        yield
+
+
+@pytest.fixture
 def smtp_inbox(request: pytest.FixtureRequest) -> Generator[InboxThread]:
     """A `smtp_trio.testing.InboxThread`: a server on a free port, in a thread.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import trio
 from attrs import field, fields, frozen
 
 #: Seconds by which a deadline may differ from the intended one. Moving the deadline of a cancel scope costs about as
@@ -92,3 +93,21 @@ def client_timeouts(timeout: float | ClientTimeouts | None) -> ClientTimeouts:
     if isinstance(timeout, ClientTimeouts):
         return timeout
     return ClientTimeouts() if timeout is None else ClientTimeouts.all(timeout)
+
+
+def clock_jumps() -> bool:
+    """Return whether the clock of this run jumps to the next deadline when all tasks are blocked, as a MockClock can.
+
+    For such a clock a task that waits for a thread is blocked, so timeouts expire while the thread works.
+    """
+    return getattr(trio.lowlevel.current_clock(), "autojump_threshold", math.inf) != math.inf
+
+
+def mention_threads(error: trio.TooSlowError) -> None:
+    """Add a note about threads to the error of a timeout, if the clock of this run jumps."""
+    if clock_jumps():
+        error.add_note(
+            "The clock of this run is a MockClock that jumps whenever all tasks are blocked, also while they wait for a "
+            "thread or a socket. If a hook uses threads, such as those of trio.open_file or of a store, see "
+            "smtp_trio.testing.inline_threads."
+        )

@@ -252,11 +252,12 @@ def test_program_of_the_page_on_testing_prints_a_transcript(capsys: pytest.Captu
 
 
 def test_sweeps_of_the_page_on_cancellation_pass() -> None:
-    sweep, actions, block_only = [
+    sweep, actions, block_only, store = [
         block for block in blocks.PYTHON if block.page == "cancellation" and "attempt" in block.source
     ]
     sweep.run()["test_store"]()
     actions.run()["test_database"]()
+    store.run()["test_store"]()
     assert smtp_trio.testing.cancel_everywhere(block_only.run()["scenario"]).points > 5
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterable
+from contextlib import suppress
 
 import trio
 from attrs import field, frozen
 
+from .._timeouts import mention_threads
 from .._types import TlsInfo
 from ..protocol import Command, Rcpt, Reply, ReplyError, SMTPError
 
@@ -202,6 +204,8 @@ class TimedOutError(SMTPError, trio.TooSlowError):
     def __init__(self, command: Command, seconds: float, hint: str = "") -> None:
         super().__init__(f"{command.verb}: no reply within {seconds:g} s{hint}")
         self.command: Command = command.redacted
+        with suppress(RuntimeError):  # created outside of Trio
+            mention_threads(self)
 
 
 class DeliveryUnknownError(SMTPError):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import email.message
-import math
 from collections.abc import Callable
 from typing import Final, TypeVar
 
 import trio
+
+from .._timeouts import clock_jumps
 
 ResultT = TypeVar("ResultT")
 
@@ -45,7 +46,7 @@ async def run_in_thread(function: Callable[..., ResultT], *args: object, abandon
 
     A cancellation waits for the thread, unless ``abandon_on_cancel`` is true.
     """
-    if getattr(trio.lowlevel.current_clock(), "autojump_threshold", math.inf) != math.inf:
+    if clock_jumps():
         return function(*args)
     try:
         limiter = _limiter.get()

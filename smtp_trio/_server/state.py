@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import trio
 
+from .._timeouts import mention_threads
 from .._types import Counts
 from ..protocol import Command
 from ..protocol.grammar import Grammar
@@ -72,6 +73,8 @@ class ServerState:
         :param event: the event to log.
         :param fields: its fields, without ``error``.
         """
+        if isinstance(error, trio.TooSlowError):
+            mention_threads(error)
         self.counts.errors += 1
         event.log(fields, error=describe(error), exc_info=error)
         await self.call("error", error)

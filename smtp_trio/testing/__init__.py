@@ -31,6 +31,7 @@ from ._faults.rules import (
     Throttle,
     Trickle,
 )
+from ._inline_threads import inline_threads
 from ._servers.deterministic import DeterministicSettings, deterministic
 from ._servers.inbox import Inbox, MailFilter, ReceivedMail
 from ._servers.memory import MemoryServer, open_memory_server
@@ -94,6 +95,7 @@ __all__ = [
     "connect_client",
     "deterministic",
     "fail_everywhere",
+    "inline_threads",
     "memory_pair",
     "open_inbox_thread",
     "open_memory_server",

@@ -174,7 +174,7 @@ def test_scenario_without_points_is_an_error() -> None:
 
 def test_documented_sweeps_pass() -> None:
     page = (Path(__file__).parents[2] / "docs" / "cancellation.rst").read_text()
-    first, second, third = [
+    first, second, third, fourth = [
         textwrap.dedent(block) for block in re.findall(r"python\n\n((?:   .*\n|\n)+)", page) if "attempt" in block
     ]
     names: dict[str, Any] = {}
@@ -184,6 +184,8 @@ def test_documented_sweeps_pass() -> None:
     names["test_database"]()
     exec(third, names)
     assert cancel_everywhere(names["scenario"]).points > 5
+    exec(fourth, names)
+    names["test_store"]()
 
 
 # --- exceptions -----------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
+from contextlib import nullcontext
 from itertools import count
 from typing import TypedDict, Unpack
 
@@ -24,6 +25,7 @@ from attrs import frozen
 
 from ..._types import MessageState
 from ...protocol import SMTPError
+from .._inline_threads import replaced_threads
 from .interruption import Kind, Point
 from .scheduling import deterministic_scheduling
 from .sweep_run import Check, RunLimits, Scenario, SweepRun
@@ -95,6 +97,8 @@ class SweepOptions(TypedDict, total=False):
     max_steps: int
     #: Decides which of several tasks runs first. Default: 0.
     seed: int
+    #: Call the functions of `trio.to_thread.run_sync` in the task, as `inline_threads` does. Default: True.
+    inline_threads: bool
 
 
 @frozen(kw_only=True)
@@ -108,6 +112,7 @@ class Options:
     max_seconds: float = 1e6
     max_steps: int = 100_000
     seed: int = 0
+    inline_threads: bool = True
 
 
 def cancel_everywhere(scenario: Scenario, **options: Unpack[SweepOptions]) -> SweepReport:
@@ -123,8 +128,10 @@ def cancel_everywhere(scenario: Scenario, **options: Unpack[SweepOptions]) -> Sw
     ``session.last_message``, ``client.last_results`` and ``server.statistics()`` agree with that. Then
     ``check(attempt)`` checks your own assertions.
 
+    `trio.to_thread.run_sync` needs no thread: see `inline_threads`.
+
     ``options`` are those of `SweepOptions`: ``check``, ``allow``, ``points``, ``grace``, ``max_seconds``,
-    ``max_steps``, ``seed``.
+    ``max_steps``, ``seed``, ``inline_threads``.
 
     A run that exceeds a limit is cancelled and reported as a violation. If it does not end then either, it is
     abandoned: its thread stays blocked until the process ends.
@@ -166,7 +173,7 @@ def _sweep(kind: Kind, scenario: Scenario, options: Options, action: Scenario | 
         raise ValueError(f"points must be >= 1, got {chosen[0]}")
     tried, places, states = 0, Counter[str](), set[MessageState | None]()
     limits = RunLimits(options.max_steps, options.max_seconds, options.grace)
-    with deterministic_scheduling() as set_seed:
+    with deterministic_scheduling() as set_seed, replaced_threads() if options.inline_threads else nullcontext():
 
         def run_at(k: int, target: Point | None, *, whole: bool) -> SweepRun:
             set_seed(options.seed)
