@@ -8,7 +8,7 @@ exception.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 from functools import partial
 from types import FunctionType, MethodType
@@ -134,6 +134,8 @@ class Hooks:
 
 
 NAMES = tuple(name for name in vars(Hooks) if not name.startswith("_"))
+#: The hooks that are called for a server, and not for a session.
+SERVER_HOOKS = ("start", "stop", "error")
 
 
 def hook_names(extensions: Iterable[Extension]) -> tuple[str, ...]:
@@ -243,6 +245,33 @@ def _of_package(cls: type) -> bool:
 def _takes_session(function: FunctionType | MethodType) -> bool:
     parameters = iter(inspect.signature(function).parameters)
     return next(parameters, "").lstrip("_") in ("session", "server")
+
+
+def load_hooks(hooks: Hooks, extensions: Iterable[Extension]) -> dict[str, Hook]:
+    """Check the hooks of an application, and return those that it has overridden, by name.
+
+    :raises TypeError: ``hooks`` is not an instance of `Hooks`; see also `check_hooks`.
+    """
+    if not isinstance(hooks, Hooks):
+        raise TypeError(f"hooks must be an instance of smtp_trio.Hooks, got {hooks!r}")
+    names = hook_names(extensions)
+    check_hooks(hooks, names)
+    return installed(hooks, names)
+
+
+def check_server_hooks(functions: Mapping[str, Hook], hooks: Hooks) -> None:
+    """Check the hooks of one ``serve`` against those of the server, which calls its own `start`, `stop` and `error`.
+
+    A store opens its files in `start`, so one whose `start` is not called would fail with the first message.
+
+    :raises ValueError: ``functions`` has one of the three that is not that of ``hooks``.
+    """
+    for name in SERVER_HOOKS:
+        if name in functions and functions[name] != getattr(hooks, name):
+            raise ValueError(
+                f"the {name} hook of the hooks of one port would not be called: it belongs to the server, so it must be "
+                "that of the hooks that the Server was created with"
+            )
 
 
 def installed(hooks: Hooks, names: Iterable[str] = NAMES) -> dict[str, Hook]:

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 import trio
 
 from . import log_events
-from .state import ServerState
+from .state import HookTable, ServerState
 
 # Several ``serve`` calls may run at a time: for two ports, say, or one `serve_stream` for each connection. `serving`
 # encloses each of them and counts them. The first to begin calls `Hooks.start`, and the last to end calls `Hooks.stop`.
@@ -42,6 +42,7 @@ class Lifecycle:
         self._hook_task: trio.lowlevel.Task | None = None  # in which `Hooks.start` or `Hooks.stop` is running
         self._server, self._state, self._name, self._last_hooks = server, state, name, last_hooks
         self._count = 0
+        self._warned = False  # that there is no `data` hook
         self._scopes: set[trio.CancelScope] = set()  # one around each ``serve``
         self._lock = trio.Lock()
         self._ended = trio.Event()
@@ -60,8 +61,14 @@ class Lifecycle:
             await trio.lowlevel.checkpoint()
 
     @asynccontextmanager
-    async def serving(self) -> AsyncGenerator[None]:
-        """Enclose a ``serve``. Raises ClosedResourceError if the deadline passes before the server has started."""
+    async def serving(self, table: HookTable | None) -> AsyncGenerator[None]:
+        """Enclose a ``serve``. Raises ClosedResourceError if the deadline passes before the server has started.
+
+        :param table: the hooks of its sessions; None for those of the server.
+        """
+        if not self._warned and "data" not in (table or self._state.table).hooks:
+            self._warned = True
+            log_events.NO_DATA_HOOK.log(server=self._name)
         self._count += 1
         if self._count == 1:
             self._ended = trio.Event()
@@ -111,8 +118,6 @@ class Lifecycle:
             if self.started:  # by the ``serve`` that had the lock
                 return
             self.begun = True
-            if "data" not in self._state.hooks:
-                log_events.NO_DATA_HOOK.log(server=self._name)
             if (start := self._state.hooks.get("start")) is not None:
                 with self._in_hook():
                     await start(self._server)

@@ -28,12 +28,12 @@ from ..protocol.hosts import check_hello_name
 from ..protocol.sasl import MechanismContext
 from ..protocol.strictness import select_mode
 from . import log_events
-from .hooks import Hooks, check_function, check_hooks, hook_names, installed
+from .hooks import Hooks, check_function, check_server_hooks, hook_names, load_hooks
 from .lifecycle import Lifecycle
 from .listeners import accept_all, accept_sockets, open_listeners
 from .peers import endpoints, network
 from .session_task import SessionTask
-from .state import ServerState, describe
+from .state import HookTable, ServerState, describe
 
 #: The text of the 421 after a failure that is not the client's.
 LOCAL_ERROR = "Local error; closing the connection"
@@ -87,8 +87,6 @@ class Server:
         now: Callable[[], datetime] = _now,
         token: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        if hooks is not None and not isinstance(hooks, Hooks):
-            raise TypeError(f"hooks must be an instance of smtp_trio.Hooks, got {hooks!r}")
         if size < 0:
             raise ValueError(f"size must be >= 0 (0: no limit), got {size}")
         if newlines not in ("reject", "normalize", "preserve"):
@@ -97,8 +95,7 @@ class Server:
         self.hooks: Hooks = Hooks() if hooks is None else hooks
         #: The extensions that are offered.
         self.extensions: tuple[Extension, ...] = tuple(extensions)
-        names = hook_names(self.extensions)
-        check_hooks(self.hooks, names)
+        functions = load_hooks(self.hooks, self.extensions)
         #: The server's domain, in ASCII (an internationalized one as A-labels).
         self.name: str = check_hello_name(name or socket.gethostname(), "name")
         #: The largest message in octets that is accepted; 0 for no limit.
@@ -122,7 +119,7 @@ class Server:
         self._state = ServerState(
             self,
             Grammar(self.extensions, line=limits.line),
-            installed(self.hooks, names),
+            functions,
             limit=self.timeouts.hook,
             context=MechanismContext(self.name, token),
         )
@@ -162,39 +159,52 @@ class Server:
         host: str | None = None,
         *,
         implicit_tls: bool = False,
+        hooks: Hooks | None = None,
         task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Listen on TCP and serve until `stop`. ``await nursery.start(server.serve, port)`` returns the listeners.
 
+        Several calls may run at a time, such as one for each port. All share the settings, the limits, `stop` and
+        `statistics`.
+
         :param port: the TCP port; 0 chooses a free one, the same for all addresses.
         :param host: a host name or address; None for all interfaces, IPv4 and IPv6.
         :param implicit_tls: begin each connection with a TLS handshake (RFC 8314 3.3), instead of offering STARTTLS.
+        :param hooks: the hooks of the sessions on this port; those of the server by default. `Hooks.start`,
+            `Hooks.stop` and `Hooks.error` belong to the server, which calls its own: other hooks may have them only if
+            they are the same ones, as in a layer of `smtp_trio.policies` around ``server.hooks``. Functions that `on`
+            has installed are not used.
         :raises OSError: an address cannot be bound. In that case no hook was called and nothing listens.
-        :raises ValueError: ``implicit_tls`` without ``tls``, or an invalid port or host.
+        :raises TypeError: ``hooks`` are not valid; see `Server`.
+        :raises ValueError: ``implicit_tls`` without ``tls``, an invalid port or host, or ``hooks`` with a `start`, a
+            `stop` or an `error` that is not the server's.
         :raises trio.ClosedResourceError: the server was stopped.
         """
-        self._check(implicit_tls=implicit_tls)
+        self._check(hooks, implicit_tls=implicit_tls)
         listeners = await open_listeners(port, host)
-        await self.serve_listeners(listeners, implicit_tls=implicit_tls, task_status=task_status)
+        await self.serve_listeners(listeners, implicit_tls=implicit_tls, hooks=hooks, task_status=task_status)
 
     async def serve_listeners(
         self,
         listeners: Sequence[trio.abc.Listener[Any]],
         *,
         implicit_tls: bool = False,
+        hooks: Hooks | None = None,
         task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Serve the connections of these listeners until `stop`, and close the listeners.
 
         :param listeners: any Trio listeners: TCP or unix sockets, inherited or in-memory ones; see `open_listeners`.
         :param implicit_tls: begin each connection with a TLS handshake (RFC 8314 3.3), instead of offering STARTTLS.
-        :raises ValueError: ``implicit_tls`` without ``tls``.
+        :param hooks: the hooks of these sessions; see `serve`.
+        :raises TypeError: ``hooks`` are not valid.
+        :raises ValueError: ``implicit_tls`` without ``tls``, or ``hooks`` that need to be the server's.
         :raises trio.ClosedResourceError: the server was stopped.
         """
-        handler = partial(self._session, implicit_tls=implicit_tls)
         try:
-            self._check(implicit_tls=implicit_tls)
-            async with self._lifecycle.serving(), trio.open_nursery() as nursery:
+            table = self._check(hooks, implicit_tls=implicit_tls)
+            handler = partial(self._session, implicit_tls=implicit_tls, table=table)
+            async with self._lifecycle.serving(table), trio.open_nursery() as nursery:
                 with accept_sockets(listeners) as sockets, trio.CancelScope() as accepting:
                     if self._state.stopping:  # during `Hooks.start`
                         accepting.cancel()
@@ -214,17 +224,21 @@ class Server:
                     for listener in listeners:
                         stack.push_async_callback(trio.aclose_forcefully, listener)
 
-    async def serve_stream(self, stream: trio.abc.Stream, *, implicit_tls: bool = False) -> None:
+    async def serve_stream(
+        self, stream: trio.abc.Stream, *, implicit_tls: bool = False, hooks: Hooks | None = None
+    ) -> None:
         """Serve one session over any Trio stream, in the calling task, and close the stream.
 
         :param implicit_tls: begin with a TLS handshake (RFC 8314 3.3), instead of offering STARTTLS.
-        :raises ValueError: ``implicit_tls`` without ``tls``.
+        :param hooks: the hooks of this session; see `serve`.
+        :raises TypeError: ``hooks`` are not valid.
+        :raises ValueError: ``implicit_tls`` without ``tls``, or ``hooks`` that need to be the server's.
         :raises trio.ClosedResourceError: the server was stopped.
         """
         try:
-            self._check(implicit_tls=implicit_tls)
-            async with self._lifecycle.serving():
-                await self._session(stream, implicit_tls=implicit_tls)
+            table = self._check(hooks, implicit_tls=implicit_tls)
+            async with self._lifecycle.serving(table):
+                await self._session(stream, implicit_tls=implicit_tls, table=table)
         except BaseException:
             await trio.aclose_forcefully(stream)
             raise
@@ -280,20 +294,29 @@ class Server:
         await self._lifecycle.wait_ended()
         return Drained(**self._drained)
 
-    def _check(self, *, implicit_tls: bool) -> None:
+    def _check(self, hooks: Hooks | None, *, implicit_tls: bool) -> HookTable | None:
+        """Check the arguments of a ``serve``, and that the server was not stopped.
+
+        Return the table of ``hooks``; None for the server's own, which are those at the start of each session.
+        """
         if self._state.stopping:
             raise trio.ClosedResourceError("the server was stopped")
         if implicit_tls and self.tls is None:
             raise ValueError("implicit TLS needs a server with tls=")
+        if hooks is None:
+            return None
+        functions = load_hooks(hooks, self.extensions)
+        check_server_hooks(functions, self.hooks)
+        return HookTable(functions, self._state.grammar)
 
     # --- one session ------------------------------------------------------------------------------------------------
 
-    def _new_protocol(self) -> ServerProtocol:
+    def _new_protocol(self, table: HookTable) -> ServerProtocol:
         return ServerProtocol(
             self.name,
             size=self.size,
             tls=self.tls is not None,
-            hooks=self._state.hook_names,
+            hooks=table.names,
             extensions=self._state.grammar,
             limits=self.limits,
             newlines=self.newlines,
@@ -313,15 +336,20 @@ class Server:
     #
     # Limits on connections are checked before a session is created, so that a refusal is cheap.
 
-    async def _session(self, stream: trio.abc.Stream, *, implicit_tls: bool) -> None:
-        """Run a session from the connection to its end. No `Exception` leaves this method."""
+    async def _session(self, stream: trio.abc.Stream, *, implicit_tls: bool, table: HookTable | None) -> None:
+        """Run a session from the connection to its end. No `Exception` leaves this method.
+
+        :param table: the hooks of the session; None for those of the server.
+        """
+        table = table or self._state.table
         session, error, peer = None, None, None
         try:
             remote, local = endpoints(stream)
             key = network(remote.host) if remote.kind == "tcp" else None
             peer = remote
             if self._admit(key):
-                session = SessionTask(self, self._state, self._new_protocol(), stream, peer=peer, local=local)
+                protocol = self._new_protocol(table)
+                session = SessionTask(self, self._state, table, protocol, stream, peer=peer, local=local)
             else:
                 log_events.TOO_MANY_CONNECTIONS.log(peer=str(peer))
         except Exception as exc:

@@ -37,7 +37,7 @@ from .transaction import Transaction
 
 if TYPE_CHECKING:
     from .server import Server
-    from .state import ServerState
+    from .state import HookTable, ServerState
 
 #: After this many buffered commands of a session (RFC 2920), other tasks get a turn.
 COMMANDS_PER_TURN = 16
@@ -73,6 +73,7 @@ class SessionTask:
         self,
         server: Server,
         state: ServerState,
+        table: HookTable,
         protocol: ServerProtocol,
         stream: trio.abc.Stream,
         *,
@@ -84,7 +85,7 @@ class SessionTask:
         self.state: ServerState = state
         self.protocol: ServerProtocol = protocol
         self.wire: Wire = Wire(stream, protocol, server.timeouts.write)
-        self.hooks: HookRunner = HookRunner(state.hooks, limit=server.timeouts.hook, reporter=self)
+        self.hooks: HookRunner = HookRunner(table.hooks, limit=server.timeouts.hook, reporter=self)
         self.transaction: Transaction = Transaction(self.id)
         #: The server's counters.
         self.counts: Counts = state.counts
@@ -101,7 +102,7 @@ class SessionTask:
         self._command_deadline = math.inf  # when the client has been silent for too long
         self._deferred: Command | None = None  # a command that ended a message, to be carried out after it
         self._auth_failures = self._turns = 0
-        self._unhooked = state.unhooked
+        self._unhooked = table.unhooked
         announce(self)  # before `Session` is made, since smtp_trio.testing may replace the parts that it refers to
         self.session: Session = Session(server, peer, local, self)
         #: What is logged about the session.

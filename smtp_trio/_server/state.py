@@ -16,12 +16,28 @@ from .handlers import HANDLERS
 from .hook_runner import Hook
 from .log_events import HOOK_FAILED, Event, Value
 
-# A session looks up its hooks for every command, so they are prepared once, when they are installed: `hooks` has only
-# those that the application has written, and `unhooked` the commands for which no hook has to be called. A server that
-# only has a `data` hook answers MAIL and RCPT without an await.
+# A session looks up its hooks for every command, so they are prepared once, when they are installed: `HookTable.hooks`
+# has only those that the application has written, and `HookTable.unhooked` the commands for which no hook has to be
+# called. A server that only has a `data` hook answers MAIL and RCPT without an await. A server has one table, and one
+# more for each ``serve`` that was given hooks of its own.
 #
-# The server's own hooks (`start`, `stop`, `error`) are called here. An exception in `error` is only logged: reporting
-# it would call the same hook again.
+# The server's own hooks (`start`, `stop`, `error`) are called here. They are always those of the server's table. An
+# exception in `error` is only logged: reporting it would call the same hook again.
+
+
+class HookTable:
+    """The installed hooks of a session, prepared for fast access."""
+
+    def __init__(self, hooks: Mapping[str, Hook], grammar: Grammar) -> None:
+        #: The hooks, by name.
+        self.hooks: dict[str, Hook] = dict(hooks)
+        #: Their names, for the core. One set for all sessions: a set for each would take a quarter of a kilobyte.
+        self.names: frozenset[str] = frozenset(hooks)
+        commands = () if "message" in hooks or "response" in hooks else grammar.verbs.values()
+        #: Commands without a hook or a handler: their default reply is queued at once.
+        self.unhooked: frozenset[type[Command]] = frozenset(
+            command for command in commands if command not in HANDLERS and command.hook not in hooks
+        )
 
 
 class ServerState:
@@ -44,15 +60,13 @@ class ServerState:
         self.install(hooks)
 
     def install(self, hooks: Mapping[str, Hook]) -> None:
-        """Use these hooks, by name, in all sessions that begin from now on."""
-        self.hooks: dict[str, Hook] = dict(hooks)
-        #: Their names, for the core. One set for all sessions: a set for each would take a quarter of a kilobyte.
-        self.hook_names: frozenset[str] = frozenset(hooks)
-        commands = () if "message" in hooks or "response" in hooks else self.grammar.verbs.values()
-        #: Commands without a hook or a handler: their default reply is queued at once.
-        self.unhooked: frozenset[type[Command]] = frozenset(
-            command for command in commands if command not in HANDLERS and command.hook not in hooks
-        )
+        """Use these hooks, by name, in all sessions that begin from now on and have none of their own."""
+        self.table: HookTable = HookTable(hooks, self.grammar)
+
+    @property
+    def hooks(self) -> dict[str, Hook]:
+        """The hooks of the server, by name."""
+        return self.table.hooks
 
     async def call(self, name: str, *args: object) -> None:
         """Call a hook of the server if it is installed. An exception is reported, not raised."""
