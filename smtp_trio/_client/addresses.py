@@ -53,7 +53,7 @@ def parse_mailbox(text: str, what: str, *, null: bool = False) -> Path:
         raise ValueError(f"{what}: {text!a} is not an address{hint}")
     if not path.is_ascii:
         # The server may not know that the ideographic full stop and the like separate labels too (RFC 3490 3.1).
-        written = path.local + path.raw[len(path.local) :].translate(DOTS)
+        written = f"{path.local}@{path.raw.rpartition('@')[2].translate(DOTS)}"
         path = evolve(path, raw=str(path) if path.local.isascii() else written)
     if path.is_too_long:
         raise ValueError(

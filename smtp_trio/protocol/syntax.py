@@ -61,6 +61,9 @@ LOOSE_PATH = re.compile(rf"(?:{SOURCE_ROUTE})?(?P<mailbox>{LOOSE_MAILBOX})")
 DOTS: Final = ".\u3002\uff0e\uff61"
 #: A path as devices send it: without a domain ("user", "user@"), or with a dot after it.
 INCOMPLETE_MAILBOX = re.compile(rf"(?:{SOURCE_ROUTE})?{LOOSE_LOCAL}(?:@(?:(?P<domain>{LOOSE_DOMAIN})[{DOTS}])?)?")
+WHOLE_DOT_STRING = re.compile(DOT_STRING)
+QUOTED_PAIR = re.compile(r"\\(.)")
+QUOTE_OR_BACKSLASH = re.compile(r'["\\]')
 HELLO_DOMAIN = re.compile(DOMAIN)
 DOMAIN_OR_LITERAL = re.compile(rf"{LOOSE_DOMAIN}|{ADDRESS_LITERAL}")
 PARAMETER = re.compile(rf"(?P<keyword>[A-Za-z0-9][A-Za-z0-9-]*)(?:=(?P<value>[^\0-\x20={C1}]+))?")
@@ -94,8 +97,9 @@ class Path:
     """A reverse-path or forward-path (RFC 5321 4.1.2), without its brackets and its source route.
 
     ``raw`` is the mailbox as it was sent, "" for the null reverse-path. ``local`` is the local part with its case (RFC
-    5321 2.4) and its quotes. ``domain`` is in lower case with A-labels, "[…]" for an address literal, and None for
-    ``<Postmaster>`` without a domain and for ``<>``. ``bracketed`` is false if the brackets were missing.
+    5321 2.4), in the form with the fewest quotes, because all quoted forms are equivalent (4.1.2): ``fred`` for
+    ``"fred"``. ``domain`` is in lower case with A-labels, "[…]" for an address literal, and None for ``<Postmaster>``
+    without a domain and for ``<>``. ``bracketed`` is false if the brackets were missing.
     ``well_formed`` is false if the local part or the domain has a dot, a hyphen or an underscore where the grammar does
     not allow it.
 
@@ -168,7 +172,15 @@ class Path:
         normalized = normalize_domain(domain)
         if normalized is None:
             return None
+        if local.startswith('"'):
+            local = minimal_quoting(local)
         return cls(mailbox, local, normalized, bracketed, well_formed=well_formed is not None)
+
+
+def minimal_quoting(quoted: str) -> str:
+    """Return the form of a quoted local part that needs the fewest quotes and backslashes (RFC 5321 4.1.2)."""
+    content = QUOTED_PAIR.sub(r"\1", quoted[1:-1])
+    return content if WHOLE_DOT_STRING.fullmatch(content) else '"' + QUOTE_OR_BACKSLASH.sub(r"\\\g<0>", content) + '"'
 
 
 NULL = Path("", "", None)

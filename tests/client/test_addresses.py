@@ -394,6 +394,7 @@ def test_long_malformed_list_takes_linear_time(text: str) -> None:
         ("a@b", "a@b", "b"), ("<a@B>", "a@B", "b"), ('"a b"@c', '"a b"@c', "c"), ("a@[192.0.2.1]", "a@[192.0.2.1]", "[192.0.2.1]"),
         ("Postmaster", "Postmaster", None), ("p\u00e9@d", "p\u00e9@d", "d"), ("p\u00e9@\u00e9", "p\u00e9@\u00e9", "xn--9ca"),
         ("a@B\u00fccher.test", "a@xn--bcher-kva.test", "xn--bcher-kva.test"), ("<@x,@y:a@b>", "a@b", "b"),
+        ('"p\u00e9"@\u00e9\u3002x', "p\u00e9@\u00e9.x", "xn--9ca.x"), ('"a\u3002\u00e9 b"@c', '"a\u3002\u00e9 b"@c', "c"),
         ("l" * 64 + "@" + ".".join(["d" * 62] * 3), "l" * 64 + "@" + ".".join(["d" * 62] * 3), ".".join(["d" * 62] * 3)),
     ],
 )  # fmt: skip

@@ -449,7 +449,7 @@ def test_white_space_in_a_quoted_local_part_is_kept() -> None:
     assert isinstance(mail, Mail)
     assert isinstance(rcpt, Rcpt)
     assert mail.sender.local == '"a  b \\"  c"'
-    assert rcpt.recipient.local == r'"x\  y"'
+    assert (rcpt.recipient.raw, rcpt.recipient.local) == (r'"x\  y"@z', '"x  y"')
     assert codes(driver.send_lines('RCPT TO:<"a\tb"@c>')) == ["501 5.5.2"]
 
 

@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 import pytest
+from attrs import evolve
 from hypothesis import given, strategies as st
 
 from smtp_trio.protocol import (
@@ -53,7 +54,8 @@ OFFER = Grammar(STANDARD).offer(SessionState(hooks=frozenset({"auth"}), secure=T
 ATEXT = "abcXYZ019!#$%&'*+-/=?^_`{|}~\u00e9\u65e5"
 atoms = st.lists(st.text(ATEXT, min_size=1, max_size=5), min_size=1, max_size=3).map(".".join)
 quoted = st.lists(st.sampled_from([*' <>@,:;()[].ab"\\\u00e9']), max_size=6).map(
-    lambda chars: '"' + "".join("\\" + char if char in '"\\' else char for char in chars) + '"'
+    # The space needs the quotes: without it, `Path.local` might be shorter than what was sent.
+    lambda chars: '" ' + "".join("\\" + char if char in '"\\' else char for char in chars) + '"'
 )
 domains = st.one_of(
     st.lists(st.from_regex(r"[a-z0-9]([a-z0-9-]{0,5}[a-z0-9])?", fullmatch=True), min_size=1, max_size=3).map(".".join),
@@ -86,6 +88,28 @@ def test_parts_of_a_path(text: str, user: str, detail: str | None, postmaster: b
     path = Path.parse(text)
     assert path is not None
     assert (path.user, path.detail, path.is_postmaster) == (user, detail, postmaster)
+
+
+@pytest.mark.parametrize(
+    ("sent", "local"),
+    [
+        ('"nobody"', "nobody"), (r'"\n\o\body"', "nobody"), ('"a.b"', "a.b"), ('"a+b"', "a+b"), ('"é"', "é"),
+        ('"Postmaster"', "Postmaster"), ('"a b"', '"a b"'), (r'"\a\ b"', '"a b"'), (r'"a\"b\\"', r'"a\"b\\"'), ('""', '""'),
+        ('"a@b"', '"a@b"'), ('"a..b"', '"a..b"'), ('".a"', '".a"'), ('"a."', '"a."'), ("nobody", "nobody"),
+    ],
+)  # fmt: skip
+def test_local_part_has_the_fewest_quotes(sent: str, local: str) -> None:
+    """RFC 5321 4.1.2: all quoted forms are equivalent, so that a comparison of `Path.local` finds the same mailbox."""
+    path = Path.parse(f"<{sent}@x>")
+    assert path is not None
+    assert (path.raw, path.local, str(path)) == (f"{sent}@x", local, f"{local}@x")
+    assert Path.parse(f"<{path}>") == evolve(path, raw=str(path))
+
+
+def test_quoted_postmaster_is_postmaster() -> None:
+    path = Path.parse('<"postMaster"@x>')
+    assert path is not None
+    assert (path.is_postmaster, path.user) == (True, "postMaster")
 
 
 def test_domain_is_lower_case() -> None:
