@@ -28,6 +28,7 @@ import smtp_trio
 import smtp_trio.stores
 import smtp_trio.testing
 from smtp_trio._cli.main import make_parser
+from smtp_trio.conform import server_cases
 from smtp_trio.protocol import (
     NORMAL,
     STRICT,
@@ -174,6 +175,12 @@ def test_page_explains_exactly_the_failures_of_a_server(server: str) -> None:
     failed = [case for cases in MEASURED[server]["failed"].values() for case in cases]
     assert [case for case in failed if not any(fnmatch.fnmatchcase(case, pattern) for pattern in patterns)] == []
     assert [pattern for pattern in patterns if not fnmatch.filter(failed, pattern)] == []
+
+
+def test_number_of_cases_is_stated() -> None:
+    number = len(server_cases())
+    assert f"with {number} cases" in (DOCS / "conformance.rst").read_text()
+    assert f"| {number} cases for any server" in (DOCS.parent / "README.md").read_text()
 
 
 @pytest.mark.parametrize("command", ["serve", "send"])

@@ -75,6 +75,9 @@ class Target:
             "unknown": self.unknown or "",
             "domain": self.sender.rpartition("@")[2] or "example.com",
             "todomain": self.recipient.rpartition("@")[2],
+            "toquoted": quoted(self.recipient),
+            "toupper": upper(self.recipient),
+            "unknownquoted": quoted(self.unknown or ""),
             "header": f"From: <{self.sender}>\r\nSubject: smtp-trio conform\r\n\r\n",
         }
         return {key: text.encode() for key, text in texts.items()}
@@ -88,7 +91,21 @@ class Target:
             "user": user,
             "password": password,
         }
-        return {key: b64encode(text) for key, text in texts.items()} | {"secret": password}
+        encoded = {key: b64encode(text) for key, text in texts.items()}
+        spaced = encoded["plain"][:4] + b" " + encoded["plain"][4:]
+        return encoded | {"spaced": spaced, "secret": password}
+
+
+def quoted(address: str) -> str:
+    """Return the same address with its local-part as a quoted string (RFC 5321 4.1.2)."""
+    local, at, domain = address.rpartition("@")
+    return f'"{local}"{at}{domain}' if at and not local.startswith('"') else address
+
+
+def upper(address: str) -> str:
+    """Return the same address with its domain in capitals (RFC 5321 2.4)."""
+    local, at, domain = address.rpartition("@")
+    return f"{local}{at}{domain.upper()}"
 
 
 @frozen
@@ -113,6 +130,8 @@ class ServerProfile:
     route: Route = Route()
     refusal: str = ""
     """Why no message can be sent, or an empty string."""
+    refuses_sessions: bool = False
+    """True if the greeting is 554: only QUIT can follow (RFC 5321 3.1)."""
 
     def offered(self, stage: Stage) -> Mapping[str, str]:
         """Return what is offered in a stage."""
@@ -122,12 +141,16 @@ class ServerProfile:
 
 #: The greatest limit of SIZE for cases that need ``SIZE n`` or ``SIZE small``: the latter send as much.
 SIZES = {"n": inf, "small": 2 * 1024 * 1024}
+#: The need of cases about sessions that the server refuses with its greeting.
+REFUSED_SESSION = "554 greeting"
 EARLY = (Stage.CONNECTED, Stage.GREETED)
 TRANSACTION = (Stage.MAIL, Stage.RCPT, Stage.DATA)
 
 
 def skip_reason(case: Case, profile: ServerProfile, target: Target) -> str:
     """Return why a case cannot be tried, or an empty string."""
+    if profile.refuses_sessions and REFUSED_SESSION not in case.needs:
+        return profile.refusal
     if case.stage is Stage.SECURE and profile.secure is None:
         return profile.tls_problem or "TLS is not possible"
     if case.stage in TRANSACTION and profile.refusal:
@@ -142,6 +165,7 @@ def skip_reason(case: Case, profile: ServerProfile, target: Target) -> str:
         "unencrypted connection": not (profile.route.tls or target.implicit_tls),
         "MAIL without AUTH": not profile.route.auth,
         "working STARTTLS": profile.secure is not None,
+        REFUSED_SESSION: profile.refuses_sessions,
     }
     for need in case.needs:
         if need == "MAIL":
@@ -208,6 +232,9 @@ async def survey(target: Target) -> ServerProfile:
         UnreachableError: The server cannot be reached, or it does not use SMTP.
     """
     greeting, plain = await _look(target)
+    if greeting.startswith("554"):
+        refusal = f"the server refuses sessions: {greeting}"
+        return ServerProfile(greeting=greeting, plain={}, refusal=refusal, refuses_sessions=True)
     secure: Mapping[str, str] | None = plain if target.implicit_tls else None
     tls_problem = "" if secure is not None else "STARTTLS is not offered"
     if "STARTTLS" in plain:
@@ -237,6 +264,8 @@ async def _look(target: Target, *, tls: bool = False) -> tuple[str, Mapping[str,
         with trio.fail_after(target.timeout):
             connection = await target.connect()
             greeting = await connection.read_reply()
+            if greeting.code == "554":
+                return str(greeting), {}
             if greeting.code != "220":
                 raise UnreachableError(f"expected a 220 greeting, got {greeting}")
             try:

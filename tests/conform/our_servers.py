@@ -40,6 +40,13 @@ class Accounts(Mailboxes):
         return None if valid else Reply(535, "Authentication credentials invalid", "5.7.8")
 
 
+class Closed(Mailboxes):
+    """Refuses every client."""
+
+    async def connect(self, session: Session) -> Reply | None:
+        return Reply(554, "No mail is accepted here")
+
+
 @cache
 def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """Return TLS for the server, and for a client that trusts it."""
@@ -77,12 +84,33 @@ def bare() -> Server:
     return Server(Mailboxes(), name=HOST, extensions=())
 
 
+def strict() -> Server:
+    return Server(Mailboxes(), name=HOST, size=1048576, tls=contexts()[0], strict=True)
+
+
+def closed() -> Server:
+    return Server(Closed(), name=HOST)
+
+
 CONFIGURATIONS: Mapping[str, Configuration] = {
     "plain": Configuration(plain),
     "submission": Configuration(submission, user=USER),
     "smtps": Configuration(smtps, implicit_tls=True, user=USER),
     "bare": Configuration(bare),
+    "strict": Configuration(strict),
+    "closed": Configuration(closed),
 }
+
+
+#: The cases that our server fails by default: it accepts what common clients send (docs/server, "Lenient and strict
+#: servers"). With ``strict=True`` it refuses all of it.
+DEVIATIONS = frozenset(
+    [
+        *("ehlo.underscore", "ehlo.bad-hyphen", "ehlo.bad-dots", "ehlo.bad-literal", "ehlo.bad-words"),
+        *("mail.bad-no-brackets", "mail.space-after", "mail.space-before", "mail.two-spaces"),
+        *("rcpt.bad-no-brackets", "rcpt.space-after", "rcpt.space-before"),
+    ]
+)
 
 
 @cache

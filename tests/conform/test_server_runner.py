@@ -320,8 +320,8 @@ async def test_refused_connection(autojump_clock: trio.testing.MockClock) -> Non
     ("server", "reason"),
     [
         (
-            lambda stream: answer_250(stream, greeting=b"554 mx.test no\r\n"),
-            "expected a 220 greeting, got 554 mx.test no",
+            lambda stream: answer_250(stream, greeting=b"521 mx.test no\r\n"),
+            "expected a 220 greeting, got 521 mx.test no",
         ),
         (lambda stream: answer_250(stream, greeting=b"SSH-2.0-x\r\n"), "received an invalid reply: SSH-2.0-x"),
         (close_at_once, "the peer closed the connection"),
@@ -333,6 +333,36 @@ async def test_peer_that_is_not_an_smtp_server(
 ) -> None:
     with pytest.RaisesGroup(pytest.RaisesExc(UnreachableError, match=reason)):
         await run_cases(server, NOOP)
+
+
+async def test_only_quit_is_awaited_after_a_554_greeting(autojump_clock: trio.testing.MockClock) -> None:
+    """RFC 5321 3.1. All cases that need a session are skipped."""
+    greeting = b"554-mx.test refuses\r\n554 all mail\r\n"
+    commands = case(*ASK, id="test.commands")
+    quit_first = case("needs: 554 greeting", "S: 554", "C: QUIT", "S: 221", id="test.quit", after="connect")
+    early = case("C: QUIT", "S: 220", id="test.early", after="connect")
+
+    async def waits_for_quit(stream: Stream) -> None:
+        await answer_250(stream, greeting=greeting)
+
+    async def closes(stream: Stream) -> None:
+        await stream.send_all(greeting)
+
+    refusal = r"the server refuses sessions: 554-mx.test refuses\r\n / 554 all mail\r\n"
+    report = await run_cases(waits_for_quit, commands, quit_first, early)
+    assert [(result.outcome, result.reason) for result in report.results] == [
+        (Outcome.SKIPPED, refusal),
+        (Outcome.PASSED, ""),
+        (Outcome.SKIPPED, refusal),
+    ]
+    assert report.greeting == refusal.removeprefix("the server refuses sessions: ")
+    report = await run_cases(closes, commands, quit_first)
+    assert [(result.outcome, result.reason) for result in report.results] == [
+        (Outcome.SKIPPED, refusal),
+        (Outcome.FAILED, "expected 221, but the peer closed the connection"),
+    ]
+    report = await run_cases(answer_250, quit_first)
+    assert [(result.outcome, result.reason) for result in report.results] == [(Outcome.SKIPPED, "needs 554 greeting")]
 
 
 # --- invariants, and simultaneous cases -------------------------------------------------------------------------------

@@ -21,7 +21,8 @@ function serve(port, secure) {
             done(correct ? null : new Error("Authentication credentials invalid"), { user: auth.username });
         },
         onRcptTo(address, session, done) {
-            const unknown = address.address.startsWith("nobody@");
+            // smtp-server does not remove the quotes of a local part, so the application has to.
+            const unknown = address.address.replace(/"/g, "").startsWith("nobody@");
             done(unknown ? Object.assign(new Error("5.1.1 no such user here"), { responseCode: 550 }) : null);
         },
         onData(stream, session, done) {

@@ -1,0 +1,242 @@
+"""Cases detect the fault that they are about: each fails with a mutant of our server that has the fault."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+
+import pytest
+import trio
+from attrs import frozen
+from trio.testing import memory_stream_pair
+
+from smtp_trio import Hooks, Reply, Server, Session, standard
+from smtp_trio.conform import Outcome, Result, Target, check_server, server_cases
+from smtp_trio.protocol import Rcpt
+from smtp_trio.protocol.extensions import Auth
+
+from .our_servers import HOST, PASSWORD, USER, Accounts, Closed, Mailboxes
+
+Line = bytes
+
+
+@frozen
+class Mutation:
+    """A fault: commands that match a pattern are answered with `reply`, or, without one, replaced by `command`."""
+
+    pattern: bytes
+    reply: Line = b""
+    command: bytes = b""
+
+    def matches(self, line: Line) -> bool:
+        return re.match(self.pattern, line, re.IGNORECASE) is not None
+
+
+async def mutate(
+    client: trio.abc.HalfCloseableStream, server: trio.abc.HalfCloseableStream, mutation: Mutation
+) -> None:
+    """Forward octets between a client and a server, with a mutation."""
+
+    async def forward_replies() -> None:
+        with suppress(trio.BrokenResourceError):
+            async for data in server:
+                await client.send_all(data)
+            await client.aclose()
+
+    async def forward_commands() -> None:
+        rest = b""
+        async for data in client:
+            *lines, rest = (rest + data).split(b"\n")
+            for line in (each + b"\n" for each in lines):
+                if not mutation.matches(line):
+                    await server.send_all(line)
+                elif mutation.reply:
+                    await client.send_all(mutation.reply)
+                else:
+                    await server.send_all(re.sub(mutation.pattern, mutation.command, line, flags=re.IGNORECASE))
+        await server.send_eof()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(forward_replies)
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await forward_commands()
+
+
+async def results(server: Server, ids: Sequence[str], mutation: Mutation | None = None) -> list[Result]:
+    """Return the results of cases with a server, which has a fault if there is a mutation."""
+    requirements = [requirement for requirement in server_cases() if requirement.id in ids]
+    assert len(requirements) == len(ids)
+    async with trio.open_nursery() as nursery:
+
+        async def dial() -> trio.abc.Stream:
+            near, far = memory_stream_pair()
+            if mutation is not None:
+                outer = far
+                inner, far = memory_stream_pair()
+                nursery.start_soon(mutate, outer, inner, mutation)
+            nursery.start_soon(partial(server.serve_stream, far, implicit_tls=False))
+            return near
+
+        target = Target(
+            host=HOST,
+            port=25,
+            recipient="user@example.com",
+            unknown="nobody@example.com",
+            user=USER,
+            password=PASSWORD,
+            dial=dial,
+        )
+        report = await check_server(target, requirements)
+        nursery.cancel_scope.cancel()
+    return list(report.results)
+
+
+def listed(keyword: str) -> bytes:
+    """Return a reply to EHLO that lists a keyword."""
+    return f"250-{HOST}\r\n250 {keyword}\r\n".encode()
+
+
+MUTANTS: Sequence[tuple[Mutation, str]] = (
+    # Invalid characters and dots in local parts and domains (RFC 5321 4.1.2).
+    *(
+        (Mutation(rb"MAIL FROM:<[^>]*%s" % pattern, b"250 2.1.0 Ok\r\n"), f"mail.{name}")
+        for pattern, name in (
+            (rb"_", "domain-underscore"), (rb"!form", "domain-exclamation"), (rb"/", "domain-slash"),
+            (rb"@con,", "domain-comma"), (rb"\.conform@", "bad-dot-first"), (rb"\.@", "bad-dot-last"),
+            (rb"con\.\.", "bad-dots-two"), (rb"con,form@", "bad-comma"), (rb"\(", "bad-parenthesis"),
+            (rb"\[", "bad-bracket"), (rb"\\", "bad-backslash"), (rb"@-", "bad-hyphen-first"), (rb"-\.", "bad-hyphen-last"),
+            (rb"@\.", "bad-domain-dot"),
+        )
+    ),
+    *(
+        (Mutation(rb"RCPT TO:<%s@" % pattern, b"250 2.1.5 Ok\r\n"), f"rcpt.bad-{name}")
+        for pattern, name in (
+            (rb"\.\w+", "dot-first"), (rb"\w+\.", "dot-last"), (rb"\w+\.\.\w+", "dots-two"), (rb"\w+,\w+", "comma"),
+            (rb"con@form", "two-ats"), (rb'"conform', "quote-open"), (rb"con form", "space"),
+        )
+    ),
+    # VRFY (RFC 5321 4.5.1 and 7.3).
+    (Mutation(rb"VRFY", b"502 5.5.1 Not implemented\r\n"), "commands.vrfy"),
+    (Mutation(rb"VRFY", b"500 5.5.1 What?\r\n"), "commands.vrfy"),
+    (Mutation(rb"VRFY", b"550 5.1.1 No such user\r\n"), "commands.vrfy-disabled"),
+    # HELO (RFC 5321 2.2.1).
+    (Mutation(rb"HELO", b"502 5.5.1 Not implemented\r\n"), "ehlo.helo-mail"),
+    # 501 for an unacceptable argument (RFC 5321 4.1.4).
+    (Mutation(rb"MAIL FROM:\r", b"553 5.1.7 No address\r\n"), "mail.argument-none"),
+    (Mutation(rb"MAIL TO", b"500 5.5.1 What?\r\n"), "mail.argument-to"),
+    (Mutation(rb"MAIL conform", b"500 5.5.1 What?\r\n"), "mail.argument-text"),
+    # Source routes (RFC 5321 4.1.2).
+    (Mutation(rb"MAIL FROM:<@", b"501 5.1.7 Invalid\r\n"), "mail.route"),
+    (Mutation(rb"RCPT TO:<@", b"501 5.1.3 Invalid\r\n"), "rcpt.route"),
+    (Mutation(rb"RCPT TO:<@", b"550 5.7.1 No routes\r\n"), "rcpt.route-ignored"),
+    # One SIZE parameter (RFC 1870 6), and MAIL lines that extensions make longer (RFC 1870 3, RFC 4954 3).
+    (Mutation(rb"MAIL.*SIZE.*SIZE", b"250 2.1.0 Ok\r\n"), "size.twice"),
+    (Mutation(rb"MAIL.{509}", b"500 5.5.2 Line too long\r\n"), "size.line-538"),
+    (Mutation(rb"MAIL.{509}", b"500 5.5.2 Line too long\r\n"), "auth.mail-line"),
+    # The right login with a space in its base64 (RFC 4954 4).
+    (Mutation(rb"(?!AUTH)(\w{4}) (\w+=*)\r\n", command=rb"\1\2\r\n"), "auth.base64-space"),
+    # The deviations of our own server by default, which a strict one refuses.
+    (Mutation(rb"EHLO \w*_", b"250 mx.test\r\n"), "ehlo.underscore"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("mutation", "id"), MUTANTS, ids=[f"{name}-{each.reply[:3].decode()}" for each, name in MUTANTS]
+)
+async def test_case_fails_with_a_mutant(mutation: Mutation, id: str, autojump_clock: trio.testing.MockClock) -> None:
+    extensions = standard(Auth(cleartext=True))
+    server = Server(Accounts(), name=HOST, size=1048576, strict=True, extensions=extensions)
+    (original,) = await results(server, [id])
+    (mutant,) = await results(server, [id], mutation)
+    assert (original.outcome, mutant.outcome) == (Outcome.PASSED, Outcome.FAILED), (original.reason, mutant.reason)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "verb"), [("VRFY", "VRFY"), ("EXPN", "EXPN"), ("HELP", "HELP"), ("ETRN", "ETRN"), ("CHUNKING", "BDAT")]
+)
+@pytest.mark.parametrize("code", ["500", "502"])
+async def test_listed_keyword_without_its_command(
+    keyword: str, verb: str, code: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """RFC 5321 4.2.4."""
+
+    async def serve(stream: trio.abc.Stream, code: str) -> None:
+        answers = {b"EHLO": listed(keyword), verb.encode(): f"{code} x\r\n".encode()}
+        await stream.send_all(b"220 mx.test\r\n")
+        with suppress(trio.BrokenResourceError):
+            async for data in stream:
+                for line in bytes(data).split(b"\r\n")[:-1]:
+                    await stream.send_all(answers.get(line[:4], b"221 mx.test\r\n"))
+
+    (requirement,) = [each for each in server_cases() if each.id == f"commands.listed-{keyword.lower()}"]
+    outcomes = []
+    async with trio.open_nursery() as nursery:
+        for each in ("252", code):
+
+            async def dial(each: str = each) -> trio.abc.Stream:
+                near, far = memory_stream_pair()
+                nursery.start_soon(serve, far, each)
+                return near
+
+            report = await check_server(Target(host=HOST, port=25, dial=dial), [requirement])
+            outcomes += [result.outcome for result in report.results]
+        nursery.cancel_scope.cancel()
+    assert outcomes == [Outcome.PASSED, Outcome.FAILED]
+
+
+class ComparesOctets(Mailboxes):
+    """Compares recipients as they were sent, and accepts two of them."""
+
+    async def rcpt(self, session: Session, rcpt: Rcpt) -> Reply | None:
+        return None if rcpt.recipient.raw in ("user@example.com", "postmaster") else Reply(550, "No such user", "5.1.1")
+
+
+class RefusesOctets(Mailboxes):
+    """Compares recipients as they were sent, and refuses one of them."""
+
+    async def rcpt(self, session: Session, rcpt: Rcpt) -> Reply | None:
+        return Reply(550, "No such user", "5.1.1") if rcpt.recipient.raw == "nobody@example.com" else None
+
+
+@pytest.mark.parametrize(
+    ("hooks", "ids"),
+    [
+        (
+            ComparesOctets,
+            [
+                *("rcpt.postmaster-upper", "rcpt.postmaster-domain", "rcpt.postmaster-domain-lower"),
+                *("rcpt.postmaster-domain-upper", "rcpt.domain-upper", "rcpt.quoted"),
+            ],
+        ),
+        (RefusesOctets, ["rcpt.quoted-unknown"]),
+    ],
+)
+async def test_recipients_compared_as_they_were_sent(
+    hooks: Callable[[], Hooks], ids: Sequence[str], autojump_clock: trio.testing.MockClock
+) -> None:
+    """RFC 5321 2.4, 4.1.2 and 4.5.1."""
+    outcomes = {result.outcome for result in await results(Server(hooks(), name=HOST), ids)}
+    assert outcomes == {Outcome.FAILED}
+    outcomes = {result.outcome for result in await results(Server(Mailboxes(), name=HOST), ids)}
+    assert outcomes == {Outcome.PASSED}
+
+
+async def test_refused_session_that_does_not_wait_for_quit(autojump_clock: trio.testing.MockClock) -> None:
+    """RFC 5321 3.1."""
+    ids = ["connection.refused-quit", "connection.refused-commands"]
+    closed = Server(Closed(), name=HOST)
+    assert [result.outcome for result in await results(closed, ids)] == [Outcome.PASSED] * 2
+    mutation = Mutation(rb"EHLO", b"250 mx.test\r\n")
+    assert [result.outcome for result in await results(closed, ids, mutation)] == [Outcome.PASSED, Outcome.FAILED]
+
+    async def dial() -> trio.abc.Stream:
+        near, far = memory_stream_pair()
+        await far.send_all(b"554 mx.test No\r\n")
+        await far.send_eof()
+        return near
+
+    (requirement, _) = [each for each in server_cases() if each.id in ids]
+    report = await check_server(Target(host=HOST, port=25, dial=dial), [requirement])
+    assert [result.outcome for result in report.results] == [Outcome.FAILED]
