@@ -7,6 +7,9 @@ import signal
 import smtplib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from email import policy
+from email.message import EmailMessage
+from io import BytesIO
 from pathlib import Path
 from types import ModuleType
 
@@ -24,9 +27,10 @@ MESSAGE = b"Subject: hi\r\n\r\nhello\r\n"
 
 
 @asynccontextmanager
-async def example(name: str, *options: str, cwd: Path) -> AsyncIterator[Program]:
-    """Run an example on a free port. It has to end with exit code 0 on SIGINT."""
-    async with running(str(EXAMPLES / name), "0", *options, cwd=cwd) as program:
+async def example(name: str, *options: str, cwd: Path, port_at: int = 0) -> AsyncIterator[Program]:
+    """Run an example on a free port, an argument. It has to end with exit code 0 on SIGINT."""
+    arguments = [*options[:port_at], "0", *options[port_at:]]
+    async with running(str(EXAMPLES / name), *arguments, cwd=cwd) as program:
         program.port = int((await program.out.wait_for(r"listening on port (\d+)"))[1])
         yield program
         program.signal(signal.SIGINT)
@@ -45,6 +49,7 @@ def load(name: str) -> ModuleType:
 
 def test_all_examples_are_tested() -> None:
     assert sorted(path.name for path in EXAMPLES.glob("*.py")) == [
+        "attachments.py",
         "catch_all.py",
         "etrn.py",
         "forward.py",
@@ -63,6 +68,79 @@ async def test_catch_all(tmp_path: Path) -> None:
     async with example("catch_all.py", cwd=tmp_path) as program:
         await program.send("me@example.net", ["you@example.org", "her@example.org"], MESSAGE)
         await program.out.wait_for("^from me@example.net to you@example.org her@example.org\nSubject: hi\n\nhello\n")
+
+
+ATTACHED = [b"", b"x", b"hello\r\n" * 30_000, bytes(range(256)) * 1000, b"--outer\r\n--inner--\r\n"]
+
+
+def mail(*attachments: bytes, encoding: str = "base64") -> EmailMessage:
+    message = EmailMessage(policy=policy.SMTP)
+    message["Subject"] = "files"
+    message.set_content("hello\n")
+    for octets in attachments:
+        message.add_attachment(octets, "application", "octet-stream", cte=encoding, filename="../../name")
+    return message
+
+
+def contents(folder: Path) -> list[bytes]:
+    return sorted(path.read_bytes() for path in folder.iterdir() if path.is_file())
+
+
+async def test_attachments(tmp_path: Path) -> None:
+    async with example("attachments.py", str(tmp_path), cwd=tmp_path, port_at=1) as program:
+        async with connect(HOST, program.port) as client:
+            for message, count in ((mail(), 0), (mail(*ATTACHED), 5)):
+                result = await client.send("me@example.net", ["you@example.org"], message.as_bytes())
+                assert result.accepted[0].reply.text == f"Saved {count} attachments"
+            broken = mail(b"x").as_bytes().replace(b"eA==", b"eA=A=")
+            with pytest.raises(AllRecipientsRejectedError, match=r"554 5\.6\.0"):
+                await client.send("me@example.net", ["you@example.org"], broken)
+    assert contents(tmp_path) == sorted([b"", *ATTACHED])  # the empty file is that of the message that was refused
+
+
+def saved_attachments(message: bytes, folder: Path) -> list[bytes]:
+    names = load("attachments").save_attachments(BytesIO(message), folder)
+    assert all(Path(name).parent == folder for name in names)
+    return [Path(name).read_bytes() for name in names]
+
+
+@pytest.mark.parametrize("encoding", ["base64", "quoted-printable"])
+def test_attachments_of_nested_parts(encoding: str, tmp_path: Path) -> None:
+    texts = [b"--outer\r\n", b"a=3D\r\n.\r\n", b"", b"no line end"]
+    inner = mail(*texts[:2], encoding=encoding)
+    outer = mail()
+    outer.make_mixed()
+    outer.attach(inner)
+    for text in texts[2:]:
+        outer.add_attachment(text, "text", "x-log", cte=encoding)
+    assert saved_attachments(outer.as_bytes(), tmp_path) == texts
+
+
+@pytest.mark.parametrize(
+    "message",
+    [b"", b"\r\n", b"Subject: hi\r\n", MESSAGE, b"Content-Type: multipart/mixed; boundary=b\r\n\r\npreamble\r\n--b--\r\nepilogue",
+     b"Content-Type: multipart/mixed\r\n\r\n--\r\n", b"Content-Type: multipart/mixed; boundary=\xe9\r\n\r\n--\xe9\r\n"],
+)  # fmt: skip
+def test_messages_without_attachments(message: bytes, tmp_path: Path) -> None:
+    assert saved_attachments(message, tmp_path) == []
+
+
+def test_attachment_that_ends_with_the_message(tmp_path: Path) -> None:
+    header = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Disposition: attachment\r\n\r\n"
+    assert saved_attachments(header + b"x" * 200_000 + b"\r\n--b", tmp_path) == [b"x" * 200_000]
+    assert saved_attachments(header + b"one\r\ntwo", tmp_path) == [b"one\r\ntwo"]
+    assert saved_attachments(header + b"x" * 65536 + b"--b\r\n--b--\r\n", tmp_path) == [b"x" * 65536 + b"--b"]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [b"X: y\r\n" * 20_000, b"X" * 200_000,
+     b"".join(b"Content-Type: multipart/mixed; boundary=b%d\r\n\r\n--b%d\r\n" % (n, n) for n in range(30))],
+    ids=["fields", "line", "depth"],
+)  # fmt: skip
+def test_attachments_of_a_message_beyond_the_limits(message: bytes, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="too long, or there are too many"):
+        saved_attachments(message, tmp_path)
 
 
 async def test_local_users(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Coroutine
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import trio
 
@@ -27,6 +29,10 @@ from ..protocol import (
 from ..protocol.replies import OK, START_MAIL_INPUT
 from .hook_runner import HookRunner
 from .received import begins_with_field
+from .spool import spool
+
+if TYPE_CHECKING:
+    from email.message import EmailMessage
 
 # How a body is read
 #
@@ -62,11 +68,19 @@ from .received import begins_with_field
 # it, so the empty line is part of what the hook reads in the former case and of the field in the latter. Until it is
 # known what the first line is, ``_start`` holds the octets so far, and the hook gets none of them.
 #
+# `Body.headers` reads the beginning of the message before the hook does. What it has received is kept in ``peeked`` and
+# returned by the next read, so the message is not ``complete`` before that.
+#
 # A read may be cancelled and repeated, by a hook with a timeout of its own, for example. So nothing is taken from the
 # core before a checkpoint that is not processed after it. The one event that needs a hook to process, a command between
 # two chunks, is kept in ``_undecided`` until the hook has decided.
 
 CRLF = b"\r\n"
+#: The empty line after a header (RFC 5322 2.1). With ``newlines="preserve"`` lines may end in LF.
+HEADER_END = re.compile(rb"(?:\A|(?<=\n))\r?\n")
+#: The default limit of `Body.headers` in octets, the same as Postfix's ``header_size_limit``.
+HEADER_OCTETS = 102400
+HEADER_TOO_BIG = Reply(552, "Message header too large", "5.3.4")
 
 
 class BodySession(Protocol):
@@ -95,7 +109,9 @@ class Body:
     """The message being received, as the `data` hook sees it: an async iterable of ``bytes``.
 
     A body is the whole message: its header section and its content. Dots are unstuffed and CRLF is kept; DATA and BDAT
-    make no difference.
+    make no difference. Each piece is what has arrived since the last one: at least one octet, and about 65536 at most
+    (16384 over TLS), or twice as many if ``newlines="normalize"`` adds a CR to every LF. The boundaries of pieces mean
+    nothing; a line, or a UTF-8 character, may be divided.
 
     The first read sends the 354 (RFC 5321 4.1.1.4). While the hook does not read, nothing is received, so TCP slows the
     client down. A read raises `BodyError` as soon as the message cannot be accepted any more; a hook should let it
@@ -115,7 +131,7 @@ class Body:
 
     @property
     def size(self) -> int:
-        """The number of octets read so far."""
+        """The number of octets received so far."""
         return self._reader.size
 
     @property
@@ -130,7 +146,8 @@ class Body:
         reader = self._reader
         if reader.closed:
             raise RuntimeError(f"message {reader.envelope.id} cannot be read any more: its data hook has returned")
-        return reader.next()  # not `async def`, to save one coroutine in every wait for the peer
+        # not `async def`, to save one coroutine in every wait for the peer
+        return reader.take_peeked() if reader.peeked else reader.next()
 
     async def read(self) -> bytes:
         """Read the rest of the message and return it; no more than ``Server(size=...)`` octets.
@@ -138,6 +155,36 @@ class Body:
         :raises BodyError: the message cannot be accepted.
         """
         return b"".join([piece async for piece in self])
+
+    async def headers(self, *, limit: int = HEADER_OCTETS) -> EmailMessage:
+        """Receive the header section of the message and return its fields, without its content (RFC 5322 2.2).
+
+        Call it before any other read. The following reads return the whole message, header section included. A header
+        that is larger than ``limit`` octets is refused with 552, like a message that is too large.
+
+        Values are those of `email.policy.default`, with two exceptions for fields that are made to do harm: a value that
+        cannot be parsed, or has more than 2000 characters, is the text of the field as it was sent, without attributes
+        such as ``addresses``. Reading a value raises no exception.
+
+        :raises BodyError: the message cannot be accepted.
+        :raises RuntimeError: a part of the message has already been read, or the hook has returned.
+        """
+        from .header_fields import parse_header  # imported here because `email` is slow to import
+
+        return parse_header(await self._reader.peek_header(limit))
+
+    async def spool(self, *, max_size: int = 1 << 20, dir: str | os.PathLike[str] | None = None) -> BinaryIO:
+        """Read the rest of the message, and return it as a temporary binary file, at its beginning.
+
+        Up to ``max_size`` octets are kept in memory. A larger message is written to the disk, in threads, so its size
+        does not matter. The file has no name, and is deleted when it is closed; close it with a ``with`` block. Use it
+        in a thread, or through :func:`trio.wrap_file`, since reading a file may block.
+
+        :param dir: the directory of the file; by default that of :mod:`tempfile`.
+        :raises BodyError: the message cannot be accepted.
+        :raises OSError: the file cannot be written.
+        """
+        return await spool(self, max_size, dir)
 
     async def discard(self) -> None:
         """Read the rest of the message and drop it. A hook may accept the message after that.
@@ -171,6 +218,7 @@ class BodyReader:
         "envelope",
         "error",
         "interrupted",
+        "peeked",
         "separate",
         "size",
         "started",
@@ -199,6 +247,8 @@ class BodyReader:
         self.closed: bool = False
         #: An empty line goes before the message if it does not begin with a field.
         self.separate: bool = False
+        #: Octets that were received for `Body.headers`, and that the next read returns.
+        self.peeked: bytes = b""
         self._start: bytes | None = b""
         self._headless = False  # the message needs such a line
         self._session = session
@@ -267,6 +317,30 @@ class BodyReader:
             else:
                 assert isinstance(event, Command)
                 await self._between_chunks(event)
+
+    async def peek_header(self, limit: int) -> bytes:
+        """Receive octets up to the end of the header, and return the header. The next read returns all of them."""
+        if self.closed or self.size > len(self.peeked) + len(self._start or b""):
+            raise RuntimeError("the header can be read only in the data hook, and before the rest of the message")
+        if self.error is not None:
+            raise self.error
+        while not (end := HEADER_END.search(self.peeked)) and len(self.peeked) <= limit and not self.due:
+            try:
+                self.peeked += await self.next()
+            except StopAsyncIteration:
+                self.complete = not self.peeked
+        header = self.peeked if end is None else self.peeked[: end.start()]
+        if len(header) > limit:
+            raise self._fail(f"the header has more than {limit} octets", HEADER_TOO_BIG)
+        return header
+
+    async def take_peeked(self) -> bytes:
+        """Return what `peek_header` has received."""
+        if self.error is not None:
+            raise self.error
+        data, self.peeked = self.peeked, b""
+        self.complete = self.due
+        return data
 
     def _begin(self, data: bytes, *, end: bool = False) -> bytes:
         """Take octets of the beginning of the message, and return what can be passed on.

@@ -1,0 +1,49 @@
+"""`spool`: moves a message into a temporary file."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from collections.abc import AsyncIterable
+from contextlib import suppress
+from typing import BinaryIO
+
+import trio
+
+#: Octets that are written by one call in a thread.
+WRITE_SIZE = 1 << 20
+
+
+async def spool(pieces: AsyncIterable[bytes], max_size: int, folder: str | os.PathLike[str] | None) -> BinaryIO:
+    """Return a file with all pieces, at its beginning. See `Body.spool`."""
+    buffer = bytearray()
+    file: BinaryIO | None = None
+    try:
+        async for piece in pieces:
+            buffer += piece
+            if len(buffer) > (max_size if file is None else WRITE_SIZE):
+                if file is None:
+                    file = await trio.to_thread.run_sync(_create, folder)
+                await trio.to_thread.run_sync(_write, file, buffer)
+                buffer = bytearray()
+        if file is None:
+            return io.BytesIO(buffer)
+        await trio.to_thread.run_sync(_write, file, buffer)
+        file.seek(0)
+        return file
+    except BaseException:
+        if file is not None:
+            with suppress(OSError):  # the disk is full, for example, which is also why the last write failed
+                file.close()
+        raise
+
+
+def _create(folder: str | os.PathLike[str] | None) -> BinaryIO:
+    return tempfile.TemporaryFile(dir=folder)
+
+
+def _write(file: BinaryIO, octets: bytearray) -> None:
+    """Append octets to a file, and pass all of them to the system."""
+    file.write(octets)
+    file.flush()
