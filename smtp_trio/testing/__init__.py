@@ -42,6 +42,7 @@ from ._servers.thread import InboxThread, open_inbox_thread
 from ._streams import MemoryStream, bounded_stream_pair
 from ._sweeps.actions import connect_client, stop_server
 from ._sweeps.attempt import Attempt
+from ._sweeps.stacks import Place
 from ._sweeps.sweep import SweepError, SweepOptions, SweepReport, cancel_everywhere, fail_everywhere, start_everywhere
 from ._transcripts.entry import Entry
 from ._transcripts.recording import RecordedStream
@@ -74,6 +75,7 @@ __all__ = [
     "MessageRate",
     "MessagesPerConnection",
     "Omit",
+    "Place",
     "ReceivedMail",
     "RecipientsPerMessage",
     "RecordedStream",

@@ -16,7 +16,16 @@ import trio
 from trio.testing import check_half_closeable_stream, memory_stream_pair
 
 from smtp_trio import Body, Hooks, MessageState, Server, Session
-from smtp_trio.testing import Attempt, SweepError, cancel_everywhere, deterministic, fail_everywhere, memory_pair
+from smtp_trio.testing import (
+    Attempt,
+    Place,
+    SweepError,
+    SweepReport,
+    cancel_everywhere,
+    deterministic,
+    fail_everywhere,
+    memory_pair,
+)
 from smtp_trio.testing._sweeps.failing_stream import FailingStream
 
 
@@ -35,6 +44,10 @@ async def one_message(attempt: Attempt) -> None:
             await client.send("me@client.test", ["you@mx.test"], b"Subject: one\r\n\r\nhello\r\n")
 
 
+def functions(report: SweepReport) -> set[str]:
+    return {place.function for place in report.places}
+
+
 # --- points and reports -----------------------------------------------------------------------------------------------
 
 
@@ -49,8 +62,11 @@ def test_each_task_step_is_a_point() -> None:
     report = cancel_everywhere(three)
     assert report.points == 3
     assert "".join(map(str, seen)) == "012" + "" + "0" + "01"  # not interrupted, then cancelled at each of three steps
-    assert report.places == {"three": 3}
-    assert str(report) == "3 points passed; last messages: none\n     3 in three"
+    first = three.__code__.co_firstlineno
+    name = "test_each_task_step_is_a_point.<locals>.three"
+    # The first step begins the task at the line of the function; from the next on it is at the checkpoint.
+    assert report.places == {Place(__name__, name, first + 2): 3}
+    assert str(report) == f"3 points passed; last messages: none\n     3 in {__name__}.{name}, line {first + 2}"
 
 
 def test_each_stream_operation_is_a_point() -> None:
@@ -65,7 +81,9 @@ def test_each_stream_operation_is_a_point() -> None:
             assert await stream.receive_some() == b"b"
             outcomes.append(f"{attempt.k} received")
 
-    assert fail_everywhere(two).places == {"two": 2}
+    first = two.__code__.co_firstlineno
+    name = "test_each_stream_operation_is_a_point.<locals>.two"
+    assert fail_everywhere(two).places == {Place(__name__, name, first + 3): 1, Place(__name__, name, first + 6): 1}
     assert outcomes == ["0 sent", "0 received", "2 sent"]
     assert cancel_everywhere(two).points > 2
 
@@ -74,11 +92,13 @@ def test_report_has_states_and_places() -> None:
     report = cancel_everywhere(one_message)
     assert report.states == {None, MessageState.ACKNOWLEDGED}
     assert sum(report.places.values()) == report.points > 15
-    assert "receive" in report.places
+    assert "Wire.receive" in functions(report)
     assert "ACKNOWLEDGED" in str(report)
     report = fail_everywhere(one_message)
     assert report.states == {None, MessageState.ACKNOWLEDGED, MessageState.UNACKNOWLEDGED}
-    assert set(report.places) == {"receive", "send"}
+    assert functions(report) == {"Wire.receive", "Wire.send"}
+    assert {place.module for place in report.places} == {"smtp_trio._wire"}
+    assert all(place.line > 0 for place in report.places)
 
 
 def test_points_can_be_selected() -> None:

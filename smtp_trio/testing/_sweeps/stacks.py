@@ -28,12 +28,32 @@ HIDDEN = (
 )
 
 
+@frozen(order=True)
+class Place:
+    """A line of a function. ``function`` is its qualified name in ``module``, such as "Store.data"; "?" if unknown."""
+
+    module: str
+    function: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.function}, line {self.line}"
+
+
+@frozen
+class Call:
+    """One call of a stack: its place, and the file."""
+
+    file: str
+    place: Place
+
+
 @frozen
 class TaskStack:
-    """The stack of one task: file, line and function of each call, the outermost first."""
+    """The stack of one task, the outermost call first."""
 
     task: str
-    calls: tuple[tuple[str, int, str], ...]
+    calls: tuple[Call, ...]
 
     @classmethod
     def of(cls, task: trio.lowlevel.Task) -> TaskStack:
@@ -59,18 +79,22 @@ class TaskStack:
         return cls(task.name, _visible(reversed(frames)))
 
     @property
-    def place(self) -> str:
-        """The name of the innermost function, or "?" where no frame is known."""
-        return self.calls[-1][2] if self.calls else "?"
+    def place(self) -> Place:
+        """The place of the innermost call."""
+        return self.calls[-1].place if self.calls else Place("?", "?", 0)
 
     def __str__(self) -> str:
-        lines = "".join(traceback.StackSummary.from_list([(*call, None) for call in self.calls]).format())
+        calls = [(call.file, call.place.line, call.place.function, None) for call in self.calls]
+        lines = "".join(traceback.StackSummary.from_list(calls).format())
         return f"{self.task}\n{lines or '  (not started)'}".rstrip()
 
 
-def _visible(frames: Iterable[tuple[FrameType, int]]) -> tuple[tuple[str, int, str], ...]:
-    calls = ((frame.f_code.co_filename, line, frame.f_code.co_name) for frame, line in frames)
-    return tuple(call for call in calls if not call[0].startswith(HIDDEN))
+def _visible(frames: Iterable[tuple[FrameType, int]]) -> tuple[Call, ...]:
+    calls = (
+        Call(frame.f_code.co_filename, Place(frame.f_globals.get("__name__", "?"), frame.f_code.co_qualname, line))
+        for frame, line in frames
+    )
+    return tuple(call for call in calls if not call.file.startswith(HIDDEN))
 
 
 def tasks_below(task: trio.lowlevel.Task) -> Iterator[trio.lowlevel.Task]:

@@ -28,6 +28,7 @@ from ...protocol import SMTPError
 from .._inline_threads import replaced_threads
 from .interruption import Kind, Point
 from .scheduling import deterministic_scheduling
+from .stacks import Place
 from .sweep_run import Check, RunLimits, Scenario, SweepRun
 
 ErrorTypes = tuple[type[Exception], ...]
@@ -48,12 +49,12 @@ TRIES = 3
 class SweepReport:
     """The result of a sweep without violations: ``points`` is the number of points that were tried.
 
-    ``places`` counts them by the function they were in. ``states`` are the values of ``last_message`` after the runs,
-    over all sessions.
+    ``places`` counts them by the `Place` they were at. ``states`` are the values of ``last_message`` after the runs, over
+    all sessions.
     """
 
     points: int
-    places: dict[str, int]
+    places: dict[Place, int]
     states: frozenset[MessageState | None]
 
     def __str__(self) -> str:
@@ -171,7 +172,7 @@ def _sweep(kind: Kind, scenario: Scenario, options: Options, action: Scenario | 
     chosen = None if options.points is None else sorted(set(options.points))
     if chosen and chosen[0] < 1:
         raise ValueError(f"points must be >= 1, got {chosen[0]}")
-    tried, places, states = 0, Counter[str](), set[MessageState | None]()
+    tried, places, states = 0, Counter[Place](), set[MessageState | None]()
     limits = RunLimits(options.max_steps, options.max_seconds, options.grace)
     with deterministic_scheduling() as set_seed, replaced_threads() if options.inline_threads else nullcontext():
 
