@@ -9,7 +9,9 @@ Approach: the tracker keeps one mode for the client's direction (lines, chunk, m
 replies that are due. A line of the client is a command, or a response in an AUTH exchange; it is labelled with its verb
 and appends one due reply. A reply is labelled with the oldest due one. Some commands change the mode:
 
-* BDAT announces a number of octets (RFC 3030 2); they are the message, and lines follow them.
+* BDAT announces a number of octets (RFC 3030 2); they are the message, and lines follow them. The last octet of the last
+  chunk is labelled as the dot after DATA is: it ends the message, and the due reply is that to the message. The command
+  BDAT LAST has no reply of its own. After BDAT 0 LAST, the piece with that label is empty.
 * DATA begins a message that ends with a dot on a line of its own (RFC 5321 4.5.2). The dot gets a label and a due reply
   of its own.
 * STARTTLS begins TLS (RFC 3207 4), in which nothing can be labelled any more.
@@ -67,14 +69,15 @@ class Piece:
 
     ``at`` is the command's verb, also for a reply to it; "." for the end of a message and the reply to it, "body" for
     the message, "CONNECT" for the greeting. ``start`` is the number of octets of the message before this piece.
-    ``number`` counts commands from 0; a reply has the number of its command. Octets from ``secret`` to the end of the
-    line are secret; None if no octet is.
+    ``number`` counts the pieces of a client to which a reply is due, from 0; a reply has the number of what it replies
+    to. It is None for pieces without a reply, and for a reply to nothing. Octets from ``secret`` to the end of the line
+    are secret; None if no octet is.
     """
 
     at: str
     octets: bytes
     start: int = 0
-    number: int = 0
+    number: int | None = None
     secret: int | None = None
 
 
@@ -129,7 +132,7 @@ class WireTracker:
             return []
         if role == "server":
             return [self._reply(rest, rest.rpartition(self._eol)[2])]
-        return [self._line(rest) if self._mode is Mode.LINES else Piece(BODY, rest, self._start)]
+        return self._line(rest) if self._mode is Mode.LINES else [Piece(BODY, rest, self._start)]
 
     # --- the server -----------------------------------------------------------------------------------------------------
 
@@ -148,8 +151,9 @@ class WireTracker:
 
     def _reply(self, octets: bytes, line: bytes) -> Piece:
         """Return the piece of a reply, whose last line this is."""
-        at, number = self._due.popleft() if self._due else UNKNOWN, self._answered
-        self._answered += at != UNKNOWN
+        number = self._answered if self._due else None
+        at = self._due.popleft() if self._due else UNKNOWN
+        self._answered += number is not None
         secret = None
         self._end_refused_chunk(octets)
         if line.startswith(b"334 ") and (self._cautious or at == "AUTH"):
@@ -185,13 +189,13 @@ class WireTracker:
         if self._mode is Mode.MESSAGE:
             return self._message(data)
         line, found, _ = data.partition(self._eol)
-        return [self._line(line + found)] if found else self._unfinished(data)
+        return self._line(line + found) if found else self._unfinished(data)
 
     def _unfinished(self, data: bytes) -> list[Piece]:
         return [Piece(UNKNOWN, data)] if len(data) > MAX_LINE and not self._cautious else []
 
-    def _line(self, octets: bytes) -> Piece:
-        """Return the piece of a line, which is a command or a response."""
+    def _line(self, octets: bytes) -> list[Piece]:
+        """Return the piece of a line, which is a command or a response, and the end of the message after BDAT 0 LAST."""
         line = octets.removesuffix(b"\n").removesuffix(b"\r")
         words = line.decode(errors="replace").upper().split() or [UNKNOWN]
         verb = words[0]
@@ -200,7 +204,7 @@ class WireTracker:
         if self._challenges > 0 or (self._auth and not known and BASE64.fullmatch(line)):
             self._challenges -= 1
             self._due.append("AUTH")
-            return Piece("AUTH", octets, number=self._last_number(), secret=None if line == b"*" else 0)
+            return [Piece("AUTH", octets, number=self._last_number(), secret=None if line == b"*" else 0)]
         self._due.append(verb)
         secret = None
         if known:
@@ -212,32 +216,41 @@ class WireTracker:
                 secret = auth.start(1)
         if verb in ("MAIL", "DATA"):
             self._start, self._tail = 0, b"\r\n"
-        if verb == "BDAT":
-            self._begin_chunk(words)
-        elif not self._cautious:
+        if verb == "BDAT" and self._begin_chunk(words):
+            return [Piece(verb, octets), *([] if self._left else self._chunk(b""))]
+        if verb != "BDAT" and not self._cautious:
             self._mode = BEGINS.get(verb, self._mode)
-        return Piece(verb, octets, number=self._last_number(), secret=secret)
+        return [Piece(verb, octets, number=self._last_number(), secret=secret)]
 
     def _last_number(self) -> int:
         return self._answered + len(self._due) - 1
 
-    def _begin_chunk(self, words: list[str]) -> None:
+    def _begin_chunk(self, words: list[str]) -> bool:
+        """Begin the chunk of a BDAT command; return whether the command has LAST."""
         if len(words) < 2 or not (words[1].isascii() and words[1].isdecimal()):
-            return
+            return False
         if self._cautious and not self._recipients:
-            return
+            return False
         self._left, self._last = int(words[1]), words[-1] == "LAST"
         self._mode = Mode.CHUNK if self._left else Mode.LINES
         if self._last:
             self._due[-1] = DOT  # RFC 3030 2: the reply to the last chunk is the reply to the message
+        return self._last
 
     def _chunk(self, data: bytes) -> list[Piece]:
-        piece = Piece(BODY, data[: self._left], self._start)
-        self._start += len(piece.octets)
-        self._left -= len(piece.octets)
-        if not self._left:
-            self._mode = Mode.LINES
-        return [piece]
+        octets = data[: self._left]
+        self._left -= len(octets)
+        if self._left:
+            return self._body(octets)
+        self._mode = Mode.LINES
+        if not self._last:
+            return self._body(octets)
+        return [*self._body(octets[:-1]), Piece(DOT, octets[-1:], number=self._last_number())]
+
+    def _body(self, octets: bytes) -> list[Piece]:
+        piece = Piece(BODY, octets, self._start)
+        self._start += len(octets)
+        return [piece] if octets else []
 
     def _message(self, data: bytes) -> list[Piece]:
         whole = self._tail + data

@@ -12,7 +12,7 @@ is requested.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import frozen
@@ -52,6 +52,9 @@ NUMBERS = (0, 1, 2, 3, 5, 10, 20, 30, 60, 100, 120, 180, 300, 600, 1000, 4096, 1
 #: ``nth`` and ``times`` of a rule.
 TIMES = ((1, 1), (1, 2), (2, 1), (3, 1), (4, 1), (1, 0), (2, 0))
 CHANCES = (0.5, 0.1, 0.9)
+#: The most segments into which a generated rule divides a command, a reply or a part of a message. With long messages
+#: and segments of one octet, one example would take minutes.
+MAX_SEGMENTS = 100
 #: Refusals that each command may have, and additional ones of some commands.
 REFUSALS = (451, 421)
 MORE_REFUSALS: dict[str, tuple[int, ...]] = {
@@ -101,45 +104,53 @@ class Chosen:
 Kind = Callable[[Chosen], Rule]
 
 #: Rules for either side, the simplest first, and rules for one side only.
-BOTH: tuple[Kind, ...] = (
-    lambda it: Close(it.at, it.number, **it.when),
-    lambda it: Reset(it.at, it.number, **it.when),
-    lambda it: Delay(it.at, it.number, **it.when),
-    lambda it: Hang(it.at, **it.when),
-    lambda it: Garbage(it.reply, it.number % 33, **it.when),
-    lambda it: Coalesce(1 + it.number % 4, by=it.by),
-    lambda it: Trickle(1 + it.number % 100, by=it.by),
-    lambda it: Throttle(1 + it.number, by=it.by),
-)
-ONE: dict[Role, tuple[Kind, ...]] = {
-    "server": (
-        lambda it: Answer(it.reply, it.refusal(), nth=it.nth, times=it.times),
-        lambda it: Omit(it.one_of(KEYWORDS)),
-        lambda it: Advertise("SIZE", it.number),
-        lambda it: Replace(it.reply, it.one_of(INVALID_REPLIES), **it.when),
-        lambda it: Extra(it.reply, it.one_of(INVALID_REPLIES), **it.when),
-    ),
-    "client": (
-        lambda it: Ignore(it.reply, nth=it.nth, times=it.times),
-        lambda it: Early(it.reply, nth=it.nth, times=it.times),
-    ),
+BOTH: dict[type[Rule], Kind] = {
+    Close: lambda it: Close(it.at, it.number, **it.when),
+    Reset: lambda it: Reset(it.at, it.number, **it.when),
+    Delay: lambda it: Delay(it.at, it.number, **it.when),
+    Hang: lambda it: Hang(it.at, **it.when),
+    Garbage: lambda it: Garbage(it.reply, it.number % 33, **it.when),
+    Coalesce: lambda it: Coalesce(1 + it.number % 4, by=it.by),
+    Trickle: lambda it: Trickle(1 + it.number % 100, max_segments=MAX_SEGMENTS, by=it.by),
+    Throttle: lambda it: Throttle(1 + it.number, max_segments=MAX_SEGMENTS, by=it.by),
+}
+ONE: dict[Role, dict[type[Rule], Kind]] = {
+    "server": {
+        Answer: lambda it: Answer(it.reply, it.refusal(), nth=it.nth, times=it.times),
+        Omit: lambda it: Omit(it.one_of(KEYWORDS)),
+        Advertise: lambda it: Advertise("SIZE", it.number),
+        Replace: lambda it: Replace(it.reply, it.one_of(INVALID_REPLIES), **it.when),
+        Extra: lambda it: Extra(it.reply, it.one_of(INVALID_REPLIES), **it.when),
+    },
+    "client": {
+        Ignore: lambda it: Ignore(it.reply, nth=it.nth, times=it.times),
+        Early: lambda it: Early(it.reply, nth=it.nth, times=it.times),
+    },
 }
 
 
-def rules(by: Role | None = None) -> SearchStrategy[Rule]:
-    """Return a strategy for rules of one side, or with None of either. Raises ImportError without Hypothesis."""
-    made: SearchStrategy[Rule] = _choices(_hypothesis(), by, ()).map(lambda chosen: chosen[0])
+def rules(by: Role | None = None, *, exclude: Collection[type[Rule]] = ()) -> SearchStrategy[Rule]:
+    """Return a strategy for rules of one side, or with None of either.
+
+    ``exclude`` are kinds of rules that are not generated, such as ``[Hang, Throttle]``. Raises ImportError without
+    Hypothesis, and ValueError if all kinds are excluded.
+    """
+    made: SearchStrategy[Rule] = _choices(_hypothesis(), by, exclude, ()).map(lambda chosen: chosen[0])
     return made
 
 
-def fault_scripts(by: Role | None = None, *, max_rules: int = 4, chance: bool = False) -> SearchStrategy[Faults]:
+def fault_scripts(
+    by: Role | None = None, *, max_rules: int = 4, chance: bool = False, exclude: Collection[type[Rule]] = ()
+) -> SearchStrategy[Faults]:
     """Return a strategy for scripts of up to ``max_rules`` rules, for one side, or with None for both.
 
-    ``chance``: some rules are wrapped in `Sometimes`. Each script is new, with its counts at 0. Raises ImportError
-    without Hypothesis.
+    ``chance``: some rules are wrapped in `Sometimes`. ``exclude`` are kinds of rules that are not generated. Each
+    script is new, with its counts at 0. `Trickle` and `Throttle` divide no part of a message into more than 100
+    segments, so that an example with a long message does not take minutes. Raises ImportError without Hypothesis, and
+    ValueError if all kinds are excluded.
     """
     st = _hypothesis()
-    choices = _choices(st, by, CHANCES if chance else ())
+    choices = _choices(st, by, exclude, CHANCES if chance else ())
     seeds = st.integers(0, 255) if chance else st.just(0)
     made: SearchStrategy[Faults] = st.builds(_script, st.lists(choices, max_size=max_rules), seeds)
     return made
@@ -149,13 +160,20 @@ def _script(choices: list[tuple[Rule, float]], seed: int) -> Faults:
     return Faults(*(rule if chance == 1 else Sometimes(rule, chance) for rule, chance in choices), seed=seed)
 
 
-def _choices(st: Any, by: Role | None, chances: tuple[float, ...]) -> SearchStrategy[tuple[Rule, float]]:  # noqa: ANN401
+def _choices(
+    st: Any,  # noqa: ANN401
+    by: Role | None,
+    exclude: Collection[type[Rule]],
+    chances: tuple[float, ...],
+) -> SearchStrategy[tuple[Rule, float]]:
     """Return a strategy for rules with their chances.
 
     Each needs four choices only, which helps Hypothesis to shrink.
     """
     sides: tuple[Role, ...] = ("server", "client") if by is None else (by,)
-    kinds = [(side, kind) for side in sides for kind in (*BOTH, *ONE[side])]
+    kinds = [(side, make) for side in sides for kind, make in {**BOTH, **ONE[side]}.items() if kind not in exclude]
+    if not kinds:
+        raise ValueError("all kinds of rules are excluded")
     made: SearchStrategy[tuple[Rule, float]] = st.builds(
         lambda kind, at, number, when: (kind[1](Chosen(kind[0], at, number, *when[:2])), when[2]),
         st.sampled_from(kinds),

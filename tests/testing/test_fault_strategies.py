@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Collection
 from random import Random
 from typing import Any
 
@@ -15,8 +16,24 @@ from trio.testing import MockClock
 
 import smtp_trio.testing
 from smtp_trio import Body, BodyError, ClientTimeouts, Hooks, Reply, Server, Session, SMTPError
-from smtp_trio.testing import Close, Faults, memory_pair
-from smtp_trio.testing.strategies import fault_scripts, rules
+from smtp_trio.testing import (
+    Answer,
+    Close,
+    Coalesce,
+    Delay,
+    Early,
+    Faults,
+    Garbage,
+    Hang,
+    Ignore,
+    Reset,
+    Rule,
+    Sometimes,
+    Throttle,
+    Trickle,
+    memory_pair,
+)
+from smtp_trio.testing.strategies import MAX_SEGMENTS, fault_scripts, rules
 
 ME, YOU = "me@client.test", "you@mx.test"
 MESSAGE = b"Subject: hi\r\n\r\nhello\r\n"
@@ -109,7 +126,10 @@ def breaks(store: type[Store], faults: Faults) -> bool:
     [
         (KeepsPartialMessages, ["Faults(Close('body', by='client'))"]),
         (CountsTooEarly, ["Faults(Close('body', by='client'))"]),
-        (DropsSlowMessages, ["Faults(Delay('body', 5, by='client'))", "Faults(Throttle(1, by='client'))"]),
+        (
+            DropsSlowMessages,
+            ["Faults(Delay('body', 5, by='client'))", "Faults(Throttle(1, by='client', max_segments=100))"],
+        ),
     ],
 )
 def test_incorrect_hook_is_detected(store: type[Store], scripts: list[str]) -> None:
@@ -156,6 +176,38 @@ def test_shrinks_to_no_rules() -> None:
         fault_scripts(by="server"), lambda faults: len(faults.rules) > 1, settings=settings(database=None)
     )
     assert only_server == Faults(Close("body"), Close("body"))
+
+
+@pytest.mark.parametrize("by", [None, "client", "server"])
+@pytest.mark.parametrize("exclude", [[Trickle, Hang], {Close, Early, Answer}, (Throttle,)])
+def test_excluded_kinds_are_not_generated(by: Any, exclude: Collection[type[Rule]]) -> None:
+    kinds: set[type[Rule]] = set()
+
+    @settings(max_examples=300, deadline=None, database=None)
+    @given(rules(by, exclude=exclude), fault_scripts(by, exclude=exclude, chance=True))
+    def generate(rule: Rule, faults: Faults) -> None:
+        kinds.add(type(rule))
+        kinds.update(type(each.rule if isinstance(each, Sometimes) else each) for each in faults.rules)
+
+    generate()
+    assert not kinds & set(exclude)
+    assert Delay in kinds
+
+
+def test_all_kinds_excluded() -> None:
+    both = [Close, Reset, Delay, Hang, Garbage, Coalesce, Trickle, Throttle]
+    assert type(hypothesis.find(rules("client", exclude=[*both, Early]), lambda rule: True)) is Ignore
+    with pytest.raises(ValueError, match="all kinds of rules are excluded"):
+        fault_scripts("client", exclude=[*both, Early, Ignore])
+
+
+@pytest.mark.parametrize("rule", [Trickle(1, max_segments=MAX_SEGMENTS), Throttle(1, max_segments=MAX_SEGMENTS)])
+def test_generated_segments_have_a_limit(rule: Rule) -> None:
+    """With a limit of 100 a message of a megabyte takes some thousand steps, and not some million."""
+    smallest = hypothesis.find(
+        rules(rule.by, exclude=[Coalesce]), lambda each: type(each) is type(rule), settings=settings(database=None)
+    )
+    assert smallest == rule
 
 
 def test_hypothesis_is_imported_on_demand() -> None:

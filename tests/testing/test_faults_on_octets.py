@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -34,11 +35,14 @@ from smtp_trio.testing import (
     Omit,
     Replace,
     Reset,
+    Rule,
     Sometimes,
     Throttle,
+    Transcript,
     Trickle,
     bounded_stream_pair,
     deterministic,
+    open_memory_server,
 )
 from smtp_trio.testing._faults.faulty_stream import FaultyStream
 
@@ -261,3 +265,114 @@ async def test_inside_tls(autojump_clock: MockClock) -> None:
             with pytest.raises(DeliveryUnknownError):
                 await client.send(ME, [YOU], MESSAGE)
     assert versions == ["TLSv1.3"]
+
+
+# --- the end of a message after BDAT LAST -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rules", "swallowed"),
+    [
+        ([Early(".")], True),
+        ([Early("*", nth=9)], True),
+        ([Early(".", times=0), Delay(".", 30)], True),
+        ([Early(".", nth=2)], False),
+        ([Early("BDAT")], False),
+        ([Early("BDAT", times=0), Early("MAIL"), Early("RCPT", nth=3)], False),
+    ],
+)
+@pytest.mark.parametrize("one_by_one", [(), (Omit("PIPELINING"),)])
+async def test_early_with_chunking(
+    autojump_clock: MockClock, rules: list[Rule], swallowed: bool, one_by_one: tuple[Rule, ...]
+) -> None:
+    """The client gets one reply to the message: a fake one if the rule is for the end of the message."""
+    inbox, transcript, result = await send(*rules, *one_by_one)
+    assert b"BDAT" in sent(transcript, "C")
+    assert result.complete
+    assert (result.accepted[0].reply.text == "Ok") is swallowed
+    assert len(inbox) == 1
+
+
+async def test_early_with_several_chunks(autojump_clock: MockClock) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(6):
+            yield b"Subject: hi\r\n" * 40_000
+
+    inbox = RecordingInbox()
+    transcript = Transcript()
+    async with connected(Faults(Early("BDAT", times=0), Early(".")), inbox, transcript) as client, client:
+        result = await client.send(ME, MANY, chunks())
+        assert result.complete
+        assert (await client.noop()).code == 250
+    assert sent(transcript, "C").count(b"BDAT ") > 1
+    assert len(inbox) == 1
+
+
+@pytest.mark.parametrize("rule", [Close, Reset])
+async def test_client_closes_before_the_last_octet(autojump_clock: MockClock, rule: type[Close]) -> None:
+    inbox, transcript, result = await send(rule(".", by="client"))
+    assert sent(transcript, "C").endswith(MESSAGE[:-1])
+    assert isinstance(result, ConnectionLostError)
+    assert len(inbox) == 0
+
+
+@pytest.mark.parametrize("rule", [Close, Reset])
+async def test_client_closes_after_the_last_octet(autojump_clock: MockClock, rule: type[Close]) -> None:
+    inbox, _, result = await send(rule(".", after=1, by="client"))
+    assert isinstance(result, ConnectionLostError)
+    assert len(inbox) == 1
+
+
+async def test_end_of_a_chunked_message_is_delayed(autojump_clock: MockClock) -> None:
+    inbox, _, result = await send(Delay(".", 50, by="client"))
+    assert result.complete
+    assert inbox[0].time == pytest.approx(50)
+
+
+@pytest.mark.parametrize("message", [b"", b"x"])
+async def test_early_with_a_very_short_message(autojump_clock: MockClock, message: bytes) -> None:
+    inbox = RecordingInbox()
+    async with connected(Faults(Early(".")), inbox) as client, client:
+        await client.mail(ME)
+        await client.rcpt(MANY[0])
+        assert (await client.data(message)).text == "Ok"
+        assert (await client.noop()).code == 250
+    assert len(inbox) == 1
+
+
+@pytest.mark.parametrize("place", ["*", "STARTTLS", "EHLO"])
+async def test_early_does_not_act_inside_tls(place: str) -> None:
+    """Octets of TLS are no command, and no reply to them is made up."""
+    faults = Faults(Early(place, nth=3, times=0))  # from STARTTLS on
+    async with open_memory_server(tls=True, faults=faults) as server, server.client() as client:
+        assert client.tls is not None
+        await client.send(ME, MANY, MESSAGE)
+    assert len(server.inbox) == 1
+
+
+# --- segments ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rule", "octets", "lengths", "seconds"),
+    [
+        (Trickle(1, max_segments=4, by="client"), 10, [3, 3, 3, 1], 0.004),
+        (Trickle(1, max_segments=100, by="client"), 10, [1] * 10, 0.01),
+        (Trickle(5, 2, max_segments=4, by="client"), 10, [5, 5], 4),
+        (Trickle(1, by="client"), 10, [1] * 10, 0.01),
+        (Throttle(2, max_segments=2, by="client"), 10, [5, 5], 5),
+        (Throttle(2, by="client"), 10, [2] * 5, 5),
+        (Throttle(0.5, max_segments=3, by="client"), 10, [4, 4, 2], 20),
+        (Trickle(1, max_segments=100, by="client"), 1_000_000, [10_000] * 100, 0.1),
+    ],
+)
+async def test_number_of_segments_is_limited(
+    autojump_clock: MockClock, rule: Rule, octets: int, lengths: list[int], seconds: float
+) -> None:
+    client_end, server_end = bounded_stream_pair(2_000_000)
+    began = trio.current_time()
+    async with Faults(rule).wrap(client_end, side="client") as stream:
+        await stream.send_all(b"x" * (octets - 2) + b"\r\n")
+    assert trio.current_time() - began == pytest.approx(seconds, rel=0.5 if isinstance(rule, Trickle) else 0.01)
+    received = [len(segment) async for segment in server_end]
+    assert received == lengths

@@ -133,7 +133,7 @@ class FaultyStream(trio.abc.HalfCloseableStream):
         """Deliver a fake greeting if the client does not wait for the real one."""
         if not self._started:
             self._started = True
-            piece = Piece(GREETING, b"")
+            piece = Piece(GREETING, b"", number=0)
             for index, rule in self.script.for_stream(self.side):
                 if isinstance(rule, Early) and rule.acts_on(piece, incoming=False) and self.script.is_due(index):
                     steps = self.script.change(index, rule, piece, [], incoming=False)
@@ -174,7 +174,7 @@ class FaultyStream(trio.abc.HalfCloseableStream):
                 return b"".join(piece.octets for piece in self._tracker.finish(other))
             for piece in self._tracker.feed(other, data):
                 self._incoming += self._steps(piece, incoming=True)
-                if other == "server":
+                if other == "server" and piece.number is not None:
                     self._deliver_fake_replies(piece.number)
 
     async def _receive(self) -> bytes:

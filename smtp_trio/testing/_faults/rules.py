@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from random import Random
 
 from attrs import field, frozen
@@ -84,35 +85,49 @@ class Hang(Rule):
 
 @frozen(repr=False)
 class Trickle(Rule):
-    """The octets are sent in segments of ``octets`` octets, ``seconds`` apart."""
+    """The octets are sent in segments of ``octets`` octets, ``seconds`` apart.
+
+    With ``max_segments``, the segments of a command, reply or part of a message are so large that there are not more of
+    them: a long message in segments of one octet takes minutes of real time. 0 is no limit.
+    """
 
     priority = 2
     octets: int = field(default=1, validator=positive)
     seconds: float = field(default=0.001, validator=not_negative)
     at: str = field(default=ANYWHERE, converter=place)
+    max_segments: int = field(default=0, kw_only=True, validator=not_negative)
     times: int = field(default=0, kw_only=True, validator=not_negative)
 
     def change(self, piece: Piece, steps: list[Step], random: Random, *, incoming: bool) -> list[Step]:
-        return _in_pieces(steps, self.octets, self.seconds)
+        return _in_segments(steps, max(self.octets, _least(piece, self.max_segments)), self.seconds)
 
 
 @frozen(repr=False)
 class Throttle(Rule):
-    """A slow line: ``rate`` octets a second in both directions, so that the peer has to wait as well."""
+    """A slow line: ``rate`` octets a second in both directions, so that the peer has to wait as well.
+
+    The octets of each second are one segment; ``max_segments`` is as in `Trickle`, and does not change the rate.
+    """
 
     priority = 2
     rate: float = field(validator=positive)
+    max_segments: int = field(default=0, kw_only=True, validator=not_negative)
     times: int = field(default=0, kw_only=True, validator=not_negative)
 
     def acts_on(self, piece: Piece, *, incoming: bool) -> bool:
         return True
 
     def change(self, piece: Piece, steps: list[Step], random: Random, *, incoming: bool) -> list[Step]:
-        octets = max(1, round(self.rate))
-        return _in_pieces(steps, octets, octets / self.rate)
+        octets = max(1, round(self.rate), _least(piece, self.max_segments))
+        return _in_segments(steps, octets, octets / self.rate)
 
 
-def _in_pieces(steps: list[Step], octets: int, seconds: float) -> list[Step]:
+def _least(piece: Piece, max_segments: int) -> int:
+    """Return the number of octets that each segment of a piece must have at least."""
+    return math.ceil(len(piece.octets) / max_segments) if max_segments else 0
+
+
+def _in_segments(steps: list[Step], octets: int, seconds: float) -> list[Step]:
     """Divide octets into segments, with a wait after each: ``seconds``, or a part of it after a shorter one."""
     cut: list[Step] = []
     for step in steps:
@@ -139,7 +154,7 @@ class Coalesce(Rule):
     times: int = field(default=0, kw_only=True, validator=not_negative)
 
     def change(self, piece: Piece, steps: list[Step], random: Random, *, incoming: bool) -> list[Step]:
-        return [Hold(step, self.count, self.within) if isinstance(step, bytes) else step for step in steps]
+        return [Hold(step, self.count, self.within) if isinstance(step, bytes) and step else step for step in steps]
 
 
 # --- the connection ------------------------------------------------------------------------------------------------------
@@ -313,16 +328,20 @@ class Ignore(Rule):
 class Early(Rule):
     """The client does not wait for the reply: it goes on as after a positive one, and discards the real reply when that
     arrives.
+
+    The reply to BDAT LAST is that to the message, at ".", and not one at "BDAT" (RFC 3030 2).
     """
 
     at: str = field(converter=place)
     by: Role = field(default="client", init=False)
 
     def acts_on(self, piece: Piece, *, incoming: bool) -> bool:
-        return piece.at != BODY and self.at in (piece.at, ANYWHERE)
+        return piece.number is not None and self.at in (piece.at, ANYWHERE)
 
     def change(self, piece: Piece, steps: list[Step], random: Random, *, incoming: bool) -> list[Step]:
-        return [] if incoming else [*steps, FakeReply(POSITIVE.get(piece.at, b"250 Ok\r\n"), piece.number)]
+        if incoming or piece.number is None:
+            return []
+        return [*steps, FakeReply(POSITIVE.get(piece.at, b"250 Ok\r\n"), piece.number)]
 
 
 def decides(rule: Rule) -> bool:
