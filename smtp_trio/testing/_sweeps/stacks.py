@@ -84,7 +84,8 @@ class TaskStack:
         return self.calls[-1].place if self.calls else Place("?", "?", 0)
 
     def __str__(self) -> str:
-        calls = [(call.file, call.place.line, call.place.function, None) for call in self.calls]
+        # As in a traceback, without the names of the class and of the functions around it.
+        calls = [(call.file, call.place.line, call.place.function.rpartition(".")[2], None) for call in self.calls]
         lines = "".join(traceback.StackSummary.from_list(calls).format())
         return f"{self.task}\n{lines or '  (not started)'}".rstrip()
 
