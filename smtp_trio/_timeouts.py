@@ -29,6 +29,9 @@ class Timeouts:
     :param command: how long the server waits for the next command (RFC 5321 4.5.3.2.7 requires at least five minutes).
     :param block: how long it waits for the next part of a message.
     :param hook: how long a hook may run before it returns or waits for the peer. The limit starts anew after each wait.
+        Clients wait two minutes for the reply to DATA, and five for those to MAIL and RCPT (RFC 5321 4.5.3.2).
+    :param end: how long the `Hooks.data` hook may run after it has read the whole message, if that is longer than
+        ``hook``. Clients wait ten minutes for the reply to a message (RFC 5321 4.5.3.2.6).
     :param tls: how long a TLS handshake may take.
     :param write: how long the peer may take to accept a reply that does not fit into the send buffer.
     :param disconnect: how long the last hooks of a session may take, which run shielded from cancellation:
@@ -38,7 +41,8 @@ class Timeouts:
 
     command: float = field(default=300, converter=seconds_or_infinity)
     block: float = field(default=180, converter=seconds_or_infinity)
-    hook: float = field(default=300, converter=seconds_or_infinity)
+    hook: float = field(default=100, converter=seconds_or_infinity)
+    end: float = field(default=540, converter=seconds_or_infinity)
     tls: float = field(default=30, converter=seconds_or_infinity)
     write: float = field(default=300, converter=seconds_or_infinity)
     disconnect: float = field(default=5, converter=seconds_or_infinity)
@@ -61,7 +65,8 @@ class ClientTimeouts:
     :param rcpt: RCPT.
     :param data: DATA, up to the 354 reply.
     :param block: how long the server may take to accept one piece of the message; also BDAT without LAST.
-    :param end: the end of the message or BDAT LAST.
+    :param end: the end of the message or BDAT LAST; also the replies that are outstanding when BDAT LAST was sent, if
+        their own limit is shorter.
     :param rset: RSET.
     :param quit: QUIT. A missing reply is ignored.
     :param other: all other commands.

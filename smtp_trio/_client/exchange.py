@@ -216,6 +216,11 @@ class Exchange:
         if reply is None:
             assert self._scope is not None
             limit = reply_timeout(self.timeouts, command)
+            latest = self.protocol.dialogue.unanswered[-1:]
+            if latest and isinstance(latest[0], CountedCommand) and latest[0].last:
+                # The whole message was sent in the group (RFC 3030 4.2). A server may hold back the replies to MAIL and
+                # RCPT (RFC 2920 3.2) until it has processed the message, for which it has ten minutes.
+                limit = max(limit, self.timeouts.end)
             self._waiting_for = command, limit
             deadline = trio.current_time() + limit
             if not 0 <= deadline - self._scope.deadline < DEADLINE_SLACK:

@@ -87,7 +87,8 @@ async def rset(session: HandlerSession, command: Command) -> None:
     """Abort the transaction for RSET (RFC 5321 4.1.1.5), then call the `reset` hook."""
     reply = await session.call_message_hook(command) or session.protocol.default_reply(command)
     await session.answer(reply)
-    if reply.accepted:
+    if reply.accepted and "reset" in session.hooks.installed:
+        await session.flush()  # otherwise a client that waits for the reply would wait for the hook too
         await session.hooks.call("reset", session.session)
 
 

@@ -23,6 +23,7 @@ from ..protocol.commands import COMMON_CODES
 from ..protocol.extensions.auth import INVALID_CREDENTIALS, TRY_LATER
 from ..protocol.replies import LOCAL_ERROR
 from ..protocol.sasl import ScramSecret, Secret
+from .observed import Observed
 
 #: A hook that is ready to be called, with the session (or the server) and the hook's further arguments.
 Hook = Callable[..., Awaitable[Any]]
@@ -80,6 +81,7 @@ class HookRunner:
         "_limit",
         "_reporter",
         "_settled",
+        "allowed",
         "has_message",
         "has_response",
         "installed",
@@ -97,6 +99,8 @@ class HookRunner:
         self.scope: trio.CancelScope = trio.CancelScope()
         #: The frequent hook that is running, whose deadline is that of ``scope``, and the reply in case it is late.
         self.running: tuple[str, Reply] | None = None
+        #: The seconds that it may take.
+        self.allowed: float = limit
         #: The last frequent hook returned after its deadline, so ``scope`` is cancelled.
         self.overdue: bool = False
         self._limit = limit
@@ -149,6 +153,7 @@ class HookRunner:
         command: Command | None = None,
         failure: Reply = LOCAL_ERROR,
         found: list[Secret | None] | None = None,
+        before_wait: Callable[[], None] | None = None,
     ) -> Reply | None:
         """Call a hook if it is installed; return its reply, or None for the default one.
 
@@ -157,6 +162,7 @@ class HookRunner:
 
         :param command: the command that the hook may reply to; None when it cannot reply.
         :param found: receives what the `secret` hook returned, the one hook that returns something other than a reply.
+        :param before_wait: called each time before a frequent hook waits; see `Observed`.
         """
         hook = self.installed.get(name)
         if hook is None:
@@ -174,14 +180,16 @@ class HookRunner:
                 deadline = trio.current_time() + limit
                 if not 0 <= deadline - self.scope.deadline <= DEADLINE_SLACK:
                     self.scope.deadline = deadline
-                answer = await hook(session, *args)
+                self.allowed = limit
+                call = hook(session, *args)
+                answer = await (call if before_wait is None else Observed(call, before_wait))
             else:
                 if self.running is None:
                     self.disarm()
                 with trio.move_on_after(limit) as self._hook_scope:
                     answer = await hook(session, *args)
                 if self._hook_scope.cancelled_caught:
-                    raise self.late(name)
+                    raise self.late(name, limit)
             result = None if command is None else self._validated(name, command, answer)
             if found is not None:
                 found.append(validated_secret(answer))
@@ -209,9 +217,15 @@ class HookRunner:
         )
         await self._reporter.report("data", error)
 
-    def late(self, name: str) -> trio.TooSlowError:
+    def late(self, name: str, seconds: float) -> trio.TooSlowError:
         """Return the exception to report for a hook that took too long."""
-        return trio.TooSlowError(f"the {name} hook took more than {self._limit} s")
+        return trio.TooSlowError(f"the {name} hook took more than {seconds} s")
+
+    def extend(self, seconds: float) -> None:
+        """Allow the frequent hook that is running to take ``seconds`` from now, if that is later than its deadline."""
+        deadline = trio.current_time() + seconds
+        if deadline > self.scope.deadline:
+            self.scope.deadline, self.allowed = deadline, seconds
 
     def _validated(self, name: str, command: Command, answer: Reply | None) -> Reply | None:
         """Return the hook's reply. Raises an exception for one that ``command`` may not have (RFC 5321 4.3.2)."""

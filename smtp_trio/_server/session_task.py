@@ -55,6 +55,7 @@ class SessionTask:
         "block_timeout",
         "connected",
         "counts",
+        "end_timeout",
         "hooks",
         "id",
         "idle",
@@ -91,6 +92,8 @@ class SessionTask:
         self.counts: Counts = state.counts
         #: Seconds to wait for the next octets of a message (``timeouts.block``).
         self.block_timeout: float = server.timeouts.block
+        #: Seconds that the `data` hook may take after the end of a message (``timeouts.end``).
+        self.end_timeout: float = server.timeouts.end
         #: The `Hooks.connect` hook was called, so `Hooks.disconnect` has to be.
         self.connected: bool = False
         #: The session waits for a command or for a TLS handshake, so `Server.stop` may end it at once.
@@ -287,6 +290,11 @@ class SessionTask:
         if rest := self.wire.flush_now():
             await self._send(rest)
 
+    def flush_nowait(self) -> None:
+        """Send the replies that are queued, as far as that is possible without waiting."""
+        if rest := self.wire.flush_now():
+            self.protocol.outbox.insert(0, bytes(rest))
+
     async def _send(self, rest: bytes | memoryview) -> None:
         """Send what the kernel did not take at once."""
         self.hooks.disarm()
@@ -321,7 +329,7 @@ class SessionTask:
         """
         self.hooks.running = None
         self._command_deadline = math.inf
-        late = self.hooks.late(name)
+        late = self.hooks.late(name, self.hooks.allowed)
         late.__cause__ = error
         await self.report(name, late)
         if self.transaction.body is not None:

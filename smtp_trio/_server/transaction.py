@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import trio
 
 from .._types import Envelope, MessageState
-from ..protocol import Command, Mail, Reply, ServerProtocol
+from ..protocol import Command, Data, Mail, Reply, ServerProtocol
 from ..protocol.replies import LOCAL_ERROR
 from .body import Body, BodyReader, BodySession
 from .log_events import LINE_ENDS_REPLACED
@@ -24,6 +24,9 @@ class TransactionSession(BodySession, Protocol):
     def session(self) -> object: ...
     @property
     def log(self) -> SessionLog: ...
+    @property
+    def end_timeout(self) -> float: ...
+    def flush_nowait(self) -> None: ...
     async def renew_scope(self) -> None: ...
     def shielded(self, deadline: float) -> trio.CancelScope: ...
     def defer(self, command: Command) -> None: ...
@@ -86,21 +89,49 @@ class Transaction:
     # passed to the stream. If sending fails, UNACKNOWLEDGED remains, and the application knows that the client may send
     # the message again (RFC 1047).
     #
+    # With BDAT the whole message may be in one group with MAIL and RCPT (RFC 3030 4.2), whose replies are held back at
+    # that time. A client has a timer for each of them (RFC 5321 4.5.3.2), which may be shorter than the time that the
+    # hook takes, so they are sent before the session waits for anything. If the hook does not wait, they share the
+    # write of the reply to the message. A stream that cannot be written without waiting gets them before the hook.
+    #
+    # A client waits ten minutes for the reply to a message, and less for all others (RFC 5321 4.5.3.2). So when the hook
+    # has read the message and waits, it may take `Timeouts.end` seconds from then on.
+    #
     # The kernel nearly always accepts the reply at once. When it does not, a cancellation could interrupt the write;
     # so that write, and the `response` hook, are shielded, for REPLY_TIMEOUT seconds at most: long enough for a peer
     # that reads, short enough for a server that has to stop. The hook may use half of the time.
 
     async def receive(self, session: TransactionSession, command: Command) -> None:
         """Receive one message, from DATA or the first BDAT to its reply."""
+        if not isinstance(command, Data) and (session.hooks.has_message or not session.wire.quick):
+            await session.flush()
+            # Without this, the cancellation sweeps of `smtp_trio.testing` would not reach a hook that waits once: the
+            # step of the task in which it begins would begin with a checkpoint that raises Cancelled.
+            await trio.lowlevel.cancel_shielded_checkpoint()
         envelope = self.envelope(session.protocol)
         assert envelope is not None
         self.body = body = BodyReader(session, command, envelope)
         self.last_message = MessageState.NOT_TAKEN
         reply = await session.call_message_hook(command)
         if reply is None:
+            extended = False
+
+            def before_wait() -> None:
+                nonlocal extended
+                if body.started and session.protocol.outbox:
+                    session.flush_nowait()
+                if body.complete and not extended:
+                    extended = True
+                    session.hooks.extend(session.end_timeout)
+
             try:
                 reply = await session.hooks.call(
-                    "data", session.session, Body(body), command=command, failure=LOCAL_ERROR
+                    "data",
+                    session.session,
+                    Body(body),
+                    command=command,
+                    failure=LOCAL_ERROR,
+                    before_wait=before_wait,
                 )
             finally:  # also when the hook was late: `SessionTask.run` then calls `conclude`
                 body.closed = True

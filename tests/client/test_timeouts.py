@@ -29,7 +29,17 @@ from scripted import (
 )
 from trio.testing import MockClock
 
-from smtp_trio import AllRecipientsRejectedError, Client, ClientTimeouts, DeliveryUnknownError, TimedOutError
+from smtp_trio import (
+    AllRecipientsRejectedError,
+    Body,
+    Client,
+    ClientTimeouts,
+    DeliveryUnknownError,
+    Hooks,
+    Session,
+    TimedOutError,
+)
+from smtp_trio.testing import memory_pair
 
 BOTH = hello("PIPELINING", "CHUNKING")
 MAIL, RCPT = ENVELOPE
@@ -256,3 +266,49 @@ async def test_immediate_replies_take_no_time(autojump_clock: MockClock) -> None
             assert isinstance(client, Client)
             await client.send(ME, [YOU], MESSAGE)
         assert trio.current_time() == began
+
+
+# --- a message in one group with its envelope -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("delay", [299, 301, 599])
+async def test_held_replies_may_take_as_long_as_that_to_the_message(autojump_clock: MockClock, delay: float) -> None:
+    """RFC 2920 3.2: a server may hold back the replies to MAIL and RCPT until it has processed the message."""
+
+    async def processing(script: Script) -> None:
+        await trio.sleep(delay)
+
+    async with scripted(*BOTH, *CHUNKED[:-1], processing, CHUNKED[-1]) as script, script.client() as client:
+        assert (await client.send(ME, [YOU], MESSAGE)).complete
+
+
+async def test_message_in_one_group_without_any_reply(autojump_clock: MockClock) -> None:
+    async with scripted(*BOTH, MAIL, NO_REPLY) as script:
+        began = trio.current_time()
+        with pytest.raises(DeliveryUnknownError, match="MAIL: no reply within 600 s"):
+            async with script.client() as client:
+                await client.send(ME, [YOU], MESSAGE)
+        assert trio.current_time() == began + 600
+
+
+class Scanner(Hooks):
+    def __init__(self, *, shield: bool) -> None:
+        self.shield = shield
+
+    async def data(self, session: Session, body: Body) -> None:
+        await body.read()
+        with trio.CancelScope(shield=self.shield):  # as a thread that cannot be cancelled
+            await trio.sleep(350)
+
+
+@pytest.mark.parametrize("shield", [True, False])
+@pytest.mark.parametrize("size", [10, 1 << 20])
+async def test_data_hook_of_350_seconds_with_the_default_timeouts(
+    autojump_clock: MockClock, shield: bool, size: int
+) -> None:
+    async with trio.open_nursery() as nursery, await memory_pair(nursery, Scanner(shield=shield)) as client:
+        assert "CHUNKING" in client.offered
+        for _ in range(2):
+            assert (await client.send(ME, [YOU], b"x" * size)).complete
+        results = await client.send_many([(ME, [YOU], b"x")] * 3)
+        assert all(result.complete for result in results)

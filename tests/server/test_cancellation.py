@@ -361,7 +361,7 @@ async def test_disconnect_for_a_connect_that_did_not_end(autojump_clock: MockClo
     server = Server(hooks, name=NAME)
     async with connected(server) as client:
         await client.expect("421")
-        assert trio.current_time() == 300
+        assert trio.current_time() == 100
     async with connected(server) as client:
         await client.expect("421")
     async with connected(server) as client:

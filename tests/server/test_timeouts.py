@@ -12,7 +12,7 @@ import trio
 from helpers import MESSAGE, NAME, START, Client, Pair, RecordingHooks, connected, server_tls, sockets, unbuffered
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
-from smtp_trio import Body, Hooks, Limits, Reply, Server, Session, Timeouts, standard
+from smtp_trio import Body, ClientTimeouts, Hooks, Limits, Reply, Server, Session, Timeouts, standard
 from smtp_trio.protocol import Command, Rcpt
 from smtp_trio.protocol.extensions import Auth
 
@@ -187,10 +187,10 @@ async def test_time_of_hooks_does_not_count_for_the_idle_timeout(
 
     class Slow(TimeRecorder):
         async def rcpt(self, session: Session, rcpt: object) -> None:
-            await trio.sleep(299)
+            await trio.sleep(99)
 
         async def response(self, session: Session, reply: Reply) -> None:
-            await trio.sleep(250)
+            await trio.sleep(90)
 
     hooks = Slow()
     async with connected(Server(hooks, name=NAME), pair=pair) as client:
@@ -441,8 +441,93 @@ def test_every_wait_has_a_timeout_by_default() -> None:
         timeouts.command,
         timeouts.block,
         timeouts.hook,
+        timeouts.end,
         timeouts.tls,
         timeouts.write,
         timeouts.disconnect,
     ):
         assert 0 < timeout < math.inf
+
+
+# --- the timers of both sides -----------------------------------------------------------------------------------------
+
+
+async def test_replies_are_sent_before_a_data_hook_waits(pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
+    """With BDAT the whole message may be in one group with MAIL and RCPT, whose timers run in the client."""
+
+    class Scanner(Hooks):
+        async def data(self, session: Session, body: Body) -> None:
+            await body.read()
+            await trio.sleep(350)
+
+    async with connected(Server(Scanner(), name=NAME), pair=pair) as client:
+        await client.hello()
+        await client.send(START + b"BDAT 3 LAST\r\na\r\n")
+        await client.expect("250 2.1.0", "250 2.1.5")
+        assert trio.current_time() == 0
+        await client.expect("250 2.0.0")
+        assert trio.current_time() == 350
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+async def test_data_hook_has_more_time_after_the_message(
+    chunked: bool, pair: Callable[[], Pair], autojump_clock: MockClock
+) -> None:
+    """``hook`` limits it before the end of the message, and ``end`` after it."""
+
+    class Slow(RecordingHooks):
+        async def data(self, session: Session, body: Body) -> None:
+            await trio.sleep(99)
+            await body.read()
+            await trio.sleep_forever()
+
+    hooks = Slow()
+    async with connected(Server(hooks, name=NAME), pair=pair) as client:
+        await client.open()
+        if chunked:
+            await client.send(b"BDAT 1 LAST\r\na")
+        else:
+            await client.command("DATA", "354")
+            await client.send(b"a\r\n.\r\n")
+        await client.expect("451 4.3.0")
+        assert trio.current_time() == 99 + 540
+    assert [str(error) for error in hooks.errors] == ["the data hook took more than 540 s"]
+
+
+@pytest.mark.parametrize(("hook", "end", "after"), [(10, 20, 20), (20, 10, 20), (0, 10, math.inf), (10, 0, math.inf)])
+async def test_later_of_the_limits_hook_and_end_applies(
+    hook: float, end: float, after: float, pair: Callable[[], Pair], autojump_clock: MockClock
+) -> None:
+    class Slow(RecordingHooks):
+        async def data(self, session: Session, body: Body) -> None:
+            await body.read()
+            await trio.sleep(1000)
+
+    hooks = Slow()
+    async with connected(Server(hooks, name=NAME, timeout=Timeouts(hook=hook, end=end)), pair=pair) as client:
+        await client.hello()
+        await client.send(START + b"BDAT 1 LAST\r\na")
+        await client.expect("250", "250", "451" if after < 1000 else "250")
+        assert trio.current_time() == min(after, 1000)
+        await client.quit()
+
+
+async def test_reply_to_rset_is_sent_before_the_reset_hook(pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
+    async def reset(session: Session) -> None:
+        await trio.sleep(50)
+
+    server = Server(RecordingHooks(), name=NAME)
+    server.on(reset=reset)
+    async with connected(server, pair=pair) as client:
+        await client.hello()
+        await client.command("RSET", "250")
+        assert trio.current_time() == 0
+
+
+def test_hooks_have_less_time_than_clients_wait() -> None:
+    """RFC 5321 4.5.3.2: the default limits of both sides fit together, and with the minimum for other clients."""
+    server, client = Timeouts(), ClientTimeouts()
+    waits = (client.greeting, client.hello, client.auth, client.mail, client.rcpt, client.data, client.block)
+    assert server.hook < min(*waits, client.other)
+    assert 2 * server.hook < min(client.mail, client.rcpt)  # the `message` hook comes before the command's own
+    assert server.end < client.end

@@ -1,0 +1,54 @@
+"""`Observed`: an awaitable that calls a function before the task waits."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Generator
+from types import CoroutineType
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+# Why a hook is observed
+#
+# Two things have to be done for a data hook that takes long, and not for one that returns at once, because they cost
+# more than the rest of the work on a small message: to send the replies that are held back, which a write of their own
+# would double, and to move the deadline. Whether a hook takes long is not known before it is called. But a task can
+# only wait by a ``yield`` that reaches Trio, and `Observed` is on the way there: Trio calls `send`, which resumes the
+# hook, and what the hook yields is returned to Trio. So the function runs between the moment when the hook has decided
+# to wait and the wait itself. It must not await anything, since the hook may already have registered for its wake-up.
+#
+# All else is done by the coroutine itself, including ``throw``, ``close`` and the attributes from which Trio makes the
+# stack of a task.
+class Observed(Awaitable[T]):
+    """Awaits ``awaitable``, and calls ``before_wait`` each time before the task waits."""
+
+    __slots__ = ("_before_wait", "_coroutine", "_send")
+
+    def __init__(self, awaitable: Awaitable[T], before_wait: Callable[[], None]) -> None:
+        coroutine = awaitable if isinstance(awaitable, CoroutineType) else _as_coroutine(awaitable)
+        self._coroutine = coroutine
+        self._send = coroutine.send
+        self._before_wait = before_wait
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        return self  # type: ignore[return-value]  # the methods of a generator, without the class
+
+    def __iter__(self) -> Observed[T]:
+        return self
+
+    def __next__(self) -> object:
+        return self.send(None)
+
+    def send(self, value: object) -> object:
+        """Resume the coroutine; return what it yields."""
+        request = self._send(value)
+        self._before_wait()
+        return request
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._coroutine, name)
+
+
+async def _as_coroutine(awaitable: Awaitable[T]) -> T:
+    return await awaitable
