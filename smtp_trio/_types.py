@@ -127,6 +127,9 @@ class Counts:
     refused: int = 0
     commands: int = 0
     errors: int = 0
+    connections_refused: int = 0
+    auth_failures: int = 0
+    timeouts: int = 0
 
 
 @frozen
@@ -135,8 +138,10 @@ class Statistics(Counts):
 
     ``messages`` is the number of accepted messages and ``bytes`` their octets, ``refused`` the number of refusals, of
     messages and of MAIL, RCPT, DATA and BDAT commands. ``commands`` is the number of commands, and ``errors`` that of
-    commands that the core refused and of exceptions in hooks and sessions. ``sessions_total`` counts all sessions,
-    ``sessions_open`` those that are open.
+    commands that the core refused and of exceptions in hooks and sessions. ``connections_refused`` is the number of
+    connections that the `Hooks.connect` hook or the limits refused, ``auth_failures`` that of logins that failed, and
+    ``timeouts`` that of clients that were silent for too long. ``sessions_total`` counts all sessions, ``sessions_open``
+    those that are open.
     """
 
     sessions_open: int = 0

@@ -23,7 +23,6 @@ from typing import Self
 import trio
 from attrs import field, frozen
 
-from .._server.log_events import AUTH_FAILED
 from .._server.session import Session
 from ..protocol import Reply
 from ..protocol.extensions.auth import INVALID_CREDENTIALS, Credentials
@@ -187,7 +186,6 @@ class Accounts:
             correct = compare_digest((secret or "").encode(), password.encode()) and secret is not None
         if correct and credentials.authzid in ("", user):
             return None
-        AUTH_FAILED.log(id=session.id, peer=str(session.peer), user=user)
         return INVALID_CREDENTIALS
 
 

@@ -60,6 +60,8 @@ async def greet(session: HandlerSession) -> None:
     if reply is not None and reply.code == 220:
         reply = Reply(220, f"{session.server_name} ESMTP {reply.text}", "")  # RFC 5321 4.2: the domain comes first
     reply = reply or session.protocol.default_reply(command)
+    if reply.refused:
+        session.log.connection_refused(reply)
     await session.answer(reply)
     if reply.code == 521:  # RFC 7504 3: this host never accepts mail, and the connection may be closed at once
         session.end_dialogue()
@@ -139,14 +141,17 @@ async def starttls(session: HandlerSession, command: Command) -> None:
 
 async def auth(session: HandlerSession, command: Command) -> None:
     """Run the mechanism of AUTH (RFC 4954 4), which needs lines from the client and decisions from the hooks."""
+    assert isinstance(command, AuthCommand)
+    user: str | None = None
     reply = await session.call_message_hook(command)
     if reply is None:
-        assert isinstance(command, AuthCommand)
         exchange = command.exchange(session.mechanism_context)
         answer: Any = None  # the first value sent to a generator must be None
         try:
             while True:
                 question = exchange.send(answer)
+                if isinstance(question, Credentials | SecretRequest):
+                    user = question.user
                 if isinstance(question, Credentials):
                     answer = await session.hooks.call(
                         "auth", session.session, question, command=command, failure=TRY_LATER
@@ -171,6 +176,8 @@ async def auth(session: HandlerSession, command: Command) -> None:
     reply = reply or command.default_reply
     if reply != CANCELLED and session.count_auth_failure(reply):
         reply = Reply(421, "Too many authentication failures; closing the connection", "4.7.0")
+    if reply.refused and reply != CANCELLED:
+        session.log.auth_failed(command.mechanism, user, reply)
     await session.answer(reply)
 
 

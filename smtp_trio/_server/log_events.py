@@ -224,15 +224,13 @@ SESSION_FAILED = Event("session_failed", ERROR, SERVER, "{id} peer={peer} sessio
 SESSION = "smtp_trio.session"
 COMMAND = Event("command", DEBUG, SESSION, "{id} peer={peer} line={line} reply={reply}")
 TLS_FAILED = Event("tls_failed", INFO, SESSION, "{id} peer={peer} TLS handshake failed: {error}")
+CLIENT_TEXT = "peer={peer} helo={helo} proto={protocol} tls={tls} user={user} seconds={seconds}"
+CONNECTION_REFUSED = Event("connection_refused", INFO, SESSION, "{id} peer={peer} connection refused: reply={reply}")
+TIMED_OUT = Event("timed_out", INFO, SESSION, "{id} timed out: " + CLIENT_TEXT)
 LINE_ENDS_REPLACED = Event(
     "line_ends_replaced", INFO, SESSION, "{id} peer={peer} bare CR or LF in the message was replaced by CRLF"
 )
-NO_MESSAGE = Event(
-    "no_message",
-    INFO,
-    SESSION,
-    "{id} no message: peer={peer} helo={helo} proto={protocol} tls={tls} user={user} seconds={seconds}",
-)
+NO_MESSAGE = Event("no_message", INFO, SESSION, "{id} no message: " + CLIENT_TEXT)
 
 MESSAGE = "smtp_trio.message"
 MESSAGE_TEXT = (
@@ -244,7 +242,12 @@ REFUSED = Event("refused", INFO, MESSAGE, "{id} refused: " + MESSAGE_TEXT + " re
 INCOMPLETE = Event("incomplete", INFO, MESSAGE, "{id} incomplete: " + MESSAGE_TEXT + " reason={reason}")
 
 NOT_STORED = Event("not_stored", ERROR, "smtp_trio.stores", "{id} peer={peer} not stored: {error}")
-AUTH_FAILED = Event("auth_failed", WARNING, "smtp_trio.auth", "{id} peer={peer} authentication failed for {user}")
+AUTH_FAILED = Event(
+    "auth_failed",
+    INFO,
+    "smtp_trio.auth",
+    "{id} peer={peer} authentication failed for {user}: mechanism={mechanism} reply={reply}",
+)
 
 #: The events by name.
 EVENTS: dict[str, Event] = {event.name: event for event in list(globals().values()) if isinstance(event, Event)}

@@ -351,6 +351,7 @@ class Server:
                 protocol = self._new_protocol(table)
                 session = SessionTask(self, self._state, table, protocol, stream, peer=peer, local=local)
             else:
+                self._state.counts.connections_refused += 1
                 log_events.TOO_MANY_CONNECTIONS.log(peer=str(peer))
         except Exception as exc:
             error = exc

@@ -29,9 +29,11 @@ HIDDEN = "[hidden]"
 # - one record for each message, whether it was accepted, refused or cut off;
 # - one for each MAIL, RCPT, DATA or BDAT that was refused. A refused RCPT may be one of several, so a message can have
 #   records with both results, which share the id of the transaction;
-# - at least one for each session: if there was none of these, it is a failed TLS handshake or `log_events.NO_MESSAGE`.
+# - one for each login that failed, since passwords may be guessed;
+# - at least one for each session: if there was none about a message or a command, it is a refused connection, a failed
+#   TLS handshake, a timeout, or `log_events.NO_MESSAGE`.
 #
-# The counters of messages and refusals change together with these records, so that they agree.
+# The counters of all these change together with the records, so that they agree.
 #
 # With DEBUG there is one record for each reply, with the line that it answers as it was received. Credentials must not
 # be in it, nor the text of messages. AUTH and the lines of its exchange are recognized by their class. But a client
@@ -80,6 +82,24 @@ class SessionLog:
         """Log that the client has connected."""
         log_events.CONNECTED.log(id=self._id, peer=self.peer)
 
+    def connection_refused(self, reply: Reply) -> None:
+        """Count and log that the `connect` hook has refused the client."""
+        self._logged = True
+        self._counts.connections_refused += 1
+        log_events.CONNECTION_REFUSED.log(id=self._id, peer=self.peer, reply=str(reply))
+
+    def auth_failed(self, mechanism: str, user: str | None, reply: Reply) -> None:
+        """Count and log a failed login. ``user`` is None if the exchange ended before it was known."""
+        self._counts.auth_failures += 1
+        log_events.AUTH_FAILED.log(id=self._id, peer=self.peer, mechanism=mechanism, user=user, reply=str(reply))
+
+    def timed_out(self, *, in_message: bool) -> None:
+        """Count and log that the client has been silent for too long. A message has a record of its own (`cut_off`)."""
+        self._counts.timeouts += 1
+        if not in_message:
+            self._logged = True
+            self._log_client(log_events.TIMED_OUT)
+
     def tls_failed(self, error: Exception) -> None:
         """Log that the TLS handshake failed."""
         self._logged = True
@@ -87,8 +107,8 @@ class SessionLog:
 
     def end(self) -> None:
         """Log that the session has ended."""
-        if not self._logged and log_events.NO_MESSAGE.enabled:
-            log_events.NO_MESSAGE.log(self._client(), id=self._id, seconds=round(trio.current_time() - self._began, 6))
+        if not self._logged:
+            self._log_client(log_events.NO_MESSAGE)
         log_events.DISCONNECTED.log(id=self._id, peer=self.peer)
 
     # --- messages and refusals --------------------------------------------------------------------------------------
@@ -135,6 +155,11 @@ class SessionLog:
         elif body is not None:
             fields["reason"] = body.end or "the session was cancelled"
         event.log(fields | self._client())
+
+    def _log_client(self, event: log_events.Event) -> None:
+        """Log an event about the whole session."""
+        if event.enabled:
+            event.log(self._client(), id=self._id, seconds=round(trio.current_time() - self._began, 6))
 
     def _client(self) -> dict[str, Value]:
         session = self._session

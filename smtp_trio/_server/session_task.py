@@ -307,6 +307,7 @@ class SessionTask:
 
     async def time_out(self) -> None:
         """Call the `timeout` hook, send 421 and end the session, since the client was silent (RFC 5321 4.5.3.2.7)."""
+        self.log.timed_out(in_message=self.transaction.body is not None)
         await self.hooks.call("timeout", self.session)
         await self.leave(Reply(421, "Timeout: closing the connection", "4.4.2"))
 

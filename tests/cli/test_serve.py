@@ -459,7 +459,7 @@ async def test_mail_requires_a_login(tmp_path: Path, certificates: Certificates)
         for user, password in (("fred", "hush"), ("wilma", hashed.strip()), ("barney", "rubble")):
             with pytest.raises(smtplib.SMTPAuthenticationError):
                 await program.client(log_in(user, password))
-            await program.err.wait_for(rf"peer={HOST}:\d+ authentication failed for {user}\n")
+            await program.out.wait_for(rf'peer={HOST}:\d+ authentication failed for {user}: mechanism=\w+ reply="535 ')
 
         auth_file.write_text("barney:rubble\n")
         program.signal(signal.SIGHUP)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -23,7 +24,7 @@ from helpers import (
 )
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from smtp_trio import Body, Credentials, Limits, Reply, Server, Session, standard
+from smtp_trio import Body, Credentials, Limits, Reply, Server, Session, Statistics, standard
 from smtp_trio.protocol import Command, Mail, Rcpt
 from smtp_trio.protocol.extensions import STANDARD, Auth, StartTls
 from smtp_trio.protocol.extensions.auth import AuthCommand, AuthResponse
@@ -31,14 +32,17 @@ from smtp_trio.protocol.extensions.auth import AuthCommand, AuthResponse
 USER, PASSWORD = "fred", "correct horse battery staple"
 PLAIN = base64.b64encode(f"\0{USER}\0{PASSWORD}".encode()).decode()
 ENCODED = base64.b64encode(PASSWORD.encode()).decode()
+ENCODED_USER = base64.b64encode(USER.encode()).decode()
+WRONG = base64.b64encode(f"\0{USER}\0hunter2".encode()).decode()
 
 
 class OneUser(RecordingHooks):
     """Hooks that authenticate `USER`, and record the credentials."""
 
-    def __init__(self, *, broken: bool = False) -> None:
+    def __init__(self, *, broken: bool = False, password: str = PASSWORD) -> None:
         super().__init__()
         self.broken = broken
+        self.password = password
         self.shown: list[object] = []
 
     async def message(self, session: Session, command: Command) -> None:
@@ -48,7 +52,7 @@ class OneUser(RecordingHooks):
         self.shown.append(credentials)
         if self.broken:
             raise RuntimeError("the database is down")
-        return None if credentials.password == PASSWORD else Reply(535, "No")
+        return None if credentials.password == self.password else Reply(535, "No")
 
 
 def serving(hooks: RecordingHooks) -> Server:
@@ -77,8 +81,8 @@ async def test_no_secret_is_logged(broken: bool, log: pytest.LogCaptureFixture, 
     for exchange in (
         [(f"AUTH PLAIN {PLAIN}", found)],
         [("AUTH PLAIN", "334"), (PLAIN, found)],
-        [("AUTH LOGIN", "334"), (base64.b64encode(USER.encode()).decode(), "334"), (ENCODED, found)],
-        [(f"AUTH LOGIN {base64.b64encode(USER.encode()).decode()}", "334"), (ENCODED, found)],
+        [("AUTH LOGIN", "334"), (ENCODED_USER, "334"), (ENCODED, found)],
+        [(f"AUTH LOGIN {ENCODED_USER}", "334"), (ENCODED, found)],
         [(f"AUTH PLAIN {PLAIN}!", "501")],
         [(f"AUTH PLAIN {PLAIN} {PLAIN}", "501")],
         [(f"AUTH XPLAIN {PLAIN}", "504")],
@@ -285,6 +289,12 @@ async def send_a_message(client: Client) -> None:
     await client.deliver()
 
 
+async def be_silent(client: Client) -> None:
+    await client.open()
+    await client.expect("421 4.4.2")
+    await client.expect_end()
+
+
 async def be_refused(client: Client) -> None:
     await client.hello()
     await client.command("RCPT TO:<you@mx.test>", "503")
@@ -301,6 +311,7 @@ async def be_refused(client: Client) -> None:
         (fail_after_starttls, False, "tls_failed"),
         (send_a_message, False, "accepted"),
         (be_refused, False, "refused"),
+        (be_silent, False, "timed_out"),
     ],
 )
 async def test_one_record_for_each_session(
@@ -316,6 +327,150 @@ async def test_one_record_for_each_session(
     (found,) = events(log)
     assert (found["event"], found["peer"]) == (event, "memory")
     assert all(found["id"].startswith(session.id) for session in hooks.sessions)
+
+
+@pytest.mark.parametrize("code", [421, 450, 521, 554])
+async def test_refusal_by_the_connect_hook_is_logged_and_counted(
+    code: int, log: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    async def connect(session: Session) -> Reply:
+        return Reply(code, "Not you")
+
+    server = serving(RecordingHooks())
+    server.on(connect=connect)
+    for _ in range(2):
+        async with connected(server) as client:
+            await client.expect(str(code))
+    found = events(log)
+    assert [(each["event"], each["peer"]) for each in found] == [("connection_refused", "memory")] * 2
+    assert found[0]["reply"].startswith(f"{code} ")
+    assert server.statistics() == Statistics(sessions_total=2, connections_refused=2)
+
+
+async def test_error_in_the_connect_hook_is_a_refusal(log: pytest.LogCaptureFixture, autojump_clock: MockClock) -> None:
+    async def connect(session: Session) -> None:
+        raise RuntimeError("bug")
+
+    server = serving(RecordingHooks())
+    server.on(connect=connect)
+    async with connected(server) as client:
+        await client.expect("421")
+    assert [each["event"] for each in events(log)] == ["hook_failed", "connection_refused"]
+    assert server.statistics().connections_refused == 1
+
+
+async def test_timeout_is_logged_and_counted(log: pytest.LogCaptureFixture, autojump_clock: MockClock) -> None:
+    server = serving(RecordingHooks())
+    async with connected(server) as client:
+        await client.open()
+        await client.expect("421 4.4.2")
+    (found,) = events(log)
+    assert (found["event"], found["helo"], found["protocol"]) == ("timed_out", "client.test", "ESMTP")
+    assert (found["seconds"], found["user"], server.statistics().timeouts) == (300, None, 1)
+
+
+async def test_timeout_in_a_message_is_counted(log: pytest.LogCaptureFixture, autojump_clock: MockClock) -> None:
+    """The record about the message has the reason."""
+    server = serving(RecordingHooks())
+    async with connected(server) as client:
+        await client.open()
+        await client.command("DATA", "354")
+        await client.expect("421 4.4.2")
+    (found,) = events(log)
+    assert (found["event"], found["reason"]) == ("incomplete", "the client sent nothing for too long")
+    assert server.statistics().timeouts == 1
+
+
+async def no_secret(session: Session, user: str, mechanism: str) -> None:
+    """No user is known."""
+
+
+@pytest.mark.parametrize(
+    ("lines", "code", "user"),
+    [
+        ([f"AUTH PLAIN {WRONG}"], "535", USER),
+        (["AUTH PLAIN", WRONG], "535", USER),
+        (["AUTH LOGIN", ENCODED_USER, ENCODED], "535", USER),
+        (["AUTH CRAM-MD5", base64.b64encode(b"wilma 00").decode()], "535", "wilma"),
+        (["AUTH PLAIN", "!"], "501", None),
+        (["AUTH PLAIN", base64.b64encode(b"no nul").decode()], "501", None),
+        (["AUTH LOGIN", "x" * 20_000], "500", None),
+    ],
+)
+async def test_failed_login_is_logged_and_counted(
+    lines: list[str], code: str, user: str | None, log: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    server = serving(OneUser(password="another"))
+    server.on(secret=no_secret)
+    async with connected(server) as client:
+        await client.hello()
+        for line in lines[:-1]:
+            await client.command(line, "334")
+        await client.command(lines[-1], code)
+        await client.quit()
+    (found,) = events(log, "auth_failed")
+    assert (found["user"], found["mechanism"], found["peer"]) == (user, lines[0].split(" ")[1], "memory")
+    assert found["reply"].startswith(code)
+    assert [record.levelname for record in log.records if record.name == "smtp_trio.auth"] == ["INFO"]
+    assert server.statistics().auth_failures == 1
+
+
+async def test_every_failed_login_of_a_session_is_logged(
+    log: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    server = serving(OneUser(password="another"))
+    async with connected(server) as client:
+        await client.hello()
+        await client.command("AUTH PLAIN", "334")
+        await client.command("*", "501 5.7.0 Authentication cancelled")  # not a failure
+        for code in ("535", "535", "421"):
+            await client.command(f"AUTH PLAIN {PLAIN}", code)
+        await client.expect_end()
+    assert [each["reply"][:3] for each in events(log, "auth_failed")] == ["535", "535", "421"]
+    assert [each["event"] for each in events(log)][-1] == "no_message"
+    assert server.statistics().auth_failures == 3
+
+
+async def test_login_that_fails_because_of_the_server_is_logged(
+    log: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    server = serving(OneUser(broken=True))
+    async with connected(server) as client:
+        await client.hello()
+        await client.command(f"AUTH PLAIN {PLAIN}", "454")
+    (found,) = events(log, "auth_failed")
+    assert (found["user"], found["reply"][:3]) == (USER, "454")
+
+
+async def test_successful_login_is_no_failure(log: pytest.LogCaptureFixture, autojump_clock: MockClock) -> None:
+    server = serving(OneUser())
+    async with connected(server) as client:
+        await client.hello()
+        await client.command(f"AUTH PLAIN {PLAIN}", "235")
+        await client.quit()
+    (found,) = events(log)
+    assert (found["event"], found["user"]) == ("no_message", USER)
+    assert server.statistics().auth_failures == 0
+
+
+async def test_fields_of_every_record_can_be_written_as_json(
+    log: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    hooks = OneUser()
+    async with connected(serving(hooks)) as client:
+        await client.hello()
+        await client.command(f"AUTH PLAIN {WRONG}", "535")
+        await client.command(b"VRFY \xff\xfe", "50")
+        await client.deliver()
+        await client.command("MAIL FROM:<\u00fc@x.test>", "55")
+        await client.command("STARTTLS", "220")
+        await client.send(b"garbage" * 100)
+        await client.expect_end()
+    assert len(log.records) > 10
+    for record in log.records:
+        fields = record.__dict__["fields"]
+        assert json.loads(json.dumps(fields)) == fields
+        assert all(str(value) in record.getMessage() for value in fields.values() if isinstance(value, int))
 
 
 async def test_every_record_about_a_session_has_the_address_of_the_peer(
