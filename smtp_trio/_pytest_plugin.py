@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from smtp_trio.testing import Faults, Inbox, InboxThread, MemoryServer
 
 MARKS = (
-    "smtp_server(**settings): arguments of smtp_trio.testing.open_memory_server; hooks is called with the inbox",
+    "smtp_server(**settings): arguments of smtp_trio.testing.open_memory_server; a function given as hooks is called with the inbox",
     "smtp_client(**settings): arguments of smtp_trio.testing.MemoryServer.client",
     "smtp_faults(*rules, seed=0): the fault script of the fixtures smtp_server and smtp_client",
     "smtp_inbox(**settings): arguments of smtp_trio.testing.open_inbox_thread",
@@ -85,18 +85,21 @@ async def smtp_server(
     request: pytest.FixtureRequest, _smtp_in_trio: None, inbox: Inbox, smtp_faults: Faults
 ) -> AsyncGenerator[MemoryServer]:
     """A `smtp_trio.testing.MemoryServer`: a server to which clients are connected in memory. For tests in Trio."""
+    from smtp_trio import Hooks, Server
     from smtp_trio.testing import open_memory_server
 
     settings = _settings(request, "smtp_server")
-    hooks = settings.pop("hooks", None)
-    if hooks is not None and not callable(hooks):
-        raise pytest.UsageError(
-            "hooks of pytest.mark.smtp_server must be a function that is called with the inbox and returns the server's "
-            f"hooks, such as Greylist, got {hooks!r}. To use hooks without an inbox, override the fixture inbox."
-        )
+    hooks = settings.pop("hooks", inbox)
+    if not isinstance(hooks, Hooks | Server):
+        if not callable(hooks):
+            raise pytest.UsageError(
+                "hooks of pytest.mark.smtp_server must be Hooks, a Server, or a function that is called with the inbox "
+                f"and returns one of them, such as Greylist, got {hooks!r}"
+            )
+        hooks = hooks(inbox)
     # Several tests share the value of a parametrize mark on their class or module: each starts with counts at 0.
     faults = smtp_faults.again() if smtp_faults.rules else None
-    async with open_memory_server(hooks(inbox) if hooks else inbox, faults=faults, **settings) as server:
+    async with open_memory_server(hooks, faults=faults, **settings) as server:
         yield server
 
 

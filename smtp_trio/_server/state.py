@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import trio
 
@@ -55,6 +55,8 @@ class ServerState:
         self.mechanism_context: MechanismContext = context
         #: The extensions, merged; all sessions share their tables and caches.
         self.grammar: Grammar = grammar
+        #: Called with each exception that is reported, and with those of the `error` hook, for servers in tests.
+        self.observe_error: Callable[[Exception], object] | None = None
         self._server = server
         self._limit = limit
         self.install(hooks)
@@ -77,6 +79,7 @@ class ServerState:
             except Exception as exc:
                 where: dict[str, Value] = {"id": None, "peer": None, "hook": name}
                 if name == "error":
+                    self._observe(exc)
                     HOOK_FAILED.log(where, error=describe(exc), exc_info=exc)
                 else:
                     await self.report(exc, HOOK_FAILED, where)
@@ -89,9 +92,14 @@ class ServerState:
         """
         if isinstance(error, trio.TooSlowError):
             mention_threads(error)
+        self._observe(error)
         self.counts.errors += 1
         event.log(fields, error=describe(error), exc_info=error)
         await self.call("error", error)
+
+    def _observe(self, error: Exception) -> None:
+        if self.observe_error is not None:
+            self.observe_error(error)
 
 
 def describe(error: Exception) -> str:

@@ -36,7 +36,7 @@ def test_smtplib() -> None:
         assert [each.subject for each in inbox.wait_for(2)] == ["hi", "hi"]
         assert inbox.assert_delivered(2) == inbox.messages
         assert mail.message.get_content() == "hello\n"
-        assert repr(inbox) == f"<InboxThread at 127.0.0.1:{inbox.port} with 2 messages>"
+        assert repr(inbox) == f"<InboxThread at 127.0.0.1:{inbox.port}>"
         inbox.clear()
         assert inbox.messages == []
         with pytest.raises(AssertionError, match="expected 1 message, got 0; received nothing"):

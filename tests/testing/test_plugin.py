@@ -177,21 +177,63 @@ def test_fixtures_outside_trio_are_errors(suite: pytest.Pytester) -> None:
 
 
 @pytest.mark.slow
-def test_hooks_must_be_a_function(suite: pytest.Pytester) -> None:
+def test_hooks_that_are_none(suite: pytest.Pytester) -> None:
     suite.makepyfile(
         """
         import pytest
-        from smtp_trio import Hooks
 
         @pytest.mark.trio
-        @pytest.mark.smtp_server(hooks=Hooks())
+        @pytest.mark.smtp_server(hooks=5)
         async def test_mark(smtp_server):
             pass
         """
     )
     result = suite.runpytest_subprocess()
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*hooks of pytest.mark.smtp_server must be a function*"])
+    result.stdout.fnmatch_lines(["*hooks of pytest.mark.smtp_server must be Hooks, a Server, or a function*"])
+
+
+@pytest.mark.slow
+def test_own_servers_and_failing_hooks(suite: pytest.Pytester) -> None:
+    suite.makepyfile(
+        """
+        import threading
+        import pytest
+        import trio
+        from smtp_trio import Hooks, ReplyError, Server
+
+        pytestmark = pytest.mark.trio
+
+        class Desk(Hooks):
+            async def mail(self, session, mail):
+                if mail.sender.raw == "wrong@client.test":
+                    raise ZeroDivisionError("in the hook")
+                await trio.to_thread.run_sync(threading.current_thread)
+
+        @pytest.mark.smtp_server(hooks=lambda inbox: Server(Desk(), name="desk.test", size=77))
+        async def test_server(smtp_client, inline_threads, autojump_clock):
+            assert smtp_client.offered["SIZE"].limit == 77
+            await smtp_client.mail("me@client.test")
+            assert trio.current_time() == 0
+
+        @pytest.mark.smtp_server(hooks=Desk(), size=78)
+        async def test_hooks(smtp_client):
+            assert smtp_client.offered["SIZE"].limit == 78
+
+        @pytest.mark.smtp_server(hooks=Desk())
+        async def test_failing_hook(smtp_client):
+            with pytest.raises(ReplyError, match="451"):
+                await smtp_client.mail("wrong@client.test")
+
+        @pytest.mark.smtp_server(hooks=Desk(), raise_hook_errors=False)
+        async def test_failing_hook_is_ignored(smtp_client):
+            with pytest.raises(ReplyError, match="451"):
+                await smtp_client.mail("wrong@client.test")
+        """
+    )
+    result = suite.runpytest_subprocess()
+    result.assert_outcomes(passed=3, failed=1)
+    result.stdout.fnmatch_lines(["*ZeroDivisionError: in the hook*", "FAILED *::test_failing_hook *"])
 
 
 @pytest.mark.slow

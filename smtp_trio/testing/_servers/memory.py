@@ -7,15 +7,14 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Unpack
 
 import trio
-from attrs import field, frozen
+from attrs import asdict, field, frozen
 
 from ..._client.client import Client, ClientSettings
-from ..._server.hooks import Hooks
 from ..._types import Peer
 from .._faults.faults import Faults
 from .._transcripts.transcript import Transcript
 from .pair import memory_pair
-from .server_setup import ServerSettings, ServerSetup, set_up, stopping
+from .server_setup import HooksOrServer, ServerSettings, ServerSetup, set_up, stopping
 
 
 @frozen(kw_only=True)
@@ -62,21 +61,21 @@ class MemoryServer(ServerSetup):
 
 @asynccontextmanager
 async def open_memory_server(
-    hooks: Hooks | None = None, *, faults: Faults | None = None, **settings: Unpack[ServerSettings]
+    hooks: HooksOrServer | None = None, *, faults: Faults | None = None, **settings: Unpack[ServerSettings]
 ) -> AsyncGenerator[MemoryServer]:
-    """Start a server without a port, for ``async with``; ``hooks`` are by default an `Inbox`.
+    """Start a server without a port, for ``async with``.
 
-    ``faults`` apply to each client of `MemoryServer.client` that has no script of its own; ``settings`` are those of
-    `ServerSettings`. It can be used under a MockClock. At the end the server stops, and idle sessions get a 421. An
-    exception in the block is raised as it is, and not in a group.
+    ``hooks`` are by default an `Inbox`. They can also be a `Server` of your own, which has settings of its own, or a
+    function that is called with an inbox and returns hooks or a server: ``hooks=Greylist``, or ``hooks=lambda inbox:
+    Server(Desk(inbox), name="desk.test")``. ``faults`` apply to each client of `MemoryServer.client` that has no script
+    of its own; ``settings`` are those of `ServerSettings`. It can be used under a MockClock.
+
+    At the end the server stops, and idle sessions get a 421. An exception in the block is raised as it is, and not in a
+    group. If a hook has raised one, and the block has not, that is raised at the end; ``raise_hook_errors=False``
+    disables this.
+
+    Raises TypeError for a `Server` together with settings other than ``implicit_tls`` and ``raise_hook_errors``.
     """
     setup = set_up(hooks, settings)
-    async with stopping(setup.server) as nursery:
-        yield MemoryServer(
-            server=setup.server,
-            ca=setup.ca,
-            client_context=setup.client_context,
-            implicit_tls=setup.implicit_tls,
-            faults=faults,
-            nursery=nursery,
-        )
+    async with stopping(setup) as nursery:
+        yield MemoryServer(**asdict(setup, recurse=False), faults=faults, nursery=nursery)

@@ -7,12 +7,11 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Unpack
 
 import trio
-from attrs import frozen
+from attrs import asdict, frozen
 
 from ..._client.client import Client
 from ..._client.connect import ConnectSettings, connect
-from ..._server.hooks import Hooks
-from .server_setup import HOST, ServerSettings, ServerSetup, set_up, stopping
+from .server_setup import HOST, HooksOrServer, ServerSettings, ServerSetup, set_up, stopping
 
 
 @frozen(kw_only=True)
@@ -36,17 +35,16 @@ class TestServer(ServerSetup):
 
 @asynccontextmanager
 async def open_test_server(
-    hooks: Hooks | None = None, **settings: Unpack[ServerSettings]
+    hooks: HooksOrServer | None = None, **settings: Unpack[ServerSettings]
 ) -> AsyncGenerator[TestServer]:
-    """Start a server on a free port of 127.0.0.1, for ``async with``; ``hooks`` are by default an `Inbox`.
+    """Start a server on a free port of 127.0.0.1, for ``async with``.
 
-    ``settings`` are those of `ServerSettings`. At the end the server stops, and idle sessions get a 421. An exception
-    in the block is raised as it is, and not in a group.
+    ``hooks`` and ``settings`` are those of `open_memory_server`, and so are the exceptions and the end of the block.
 
     Since sockets are real, this requires the real clock: under a MockClock use `open_memory_server`.
     """
     setup = set_up(hooks, settings)
-    async with stopping(setup.server) as nursery:
+    async with stopping(setup) as nursery:
 
         async def serve(*, task_status: trio.TaskStatus[list[trio.SocketListener]]) -> None:
             await setup.server.serve(0, HOST, implicit_tls=setup.implicit_tls, task_status=task_status)
@@ -55,8 +53,5 @@ async def open_test_server(
         yield TestServer(
             host=HOST,
             port=listener.socket.getsockname()[1],
-            server=setup.server,
-            ca=setup.ca,
-            client_context=setup.client_context,
-            implicit_tls=setup.implicit_tls,
+            **asdict(setup, recurse=False),
         )

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import ssl
+import traceback
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import trio
-from attrs import frozen
+from attrs import field, frozen
 
 from ..._client.client import ClientSettings
+from ..._groups import collapse_group
 from ..._server.hooks import Hooks
 from ..._server.server import Server
 from ..._timeouts import Timeouts
@@ -29,17 +31,23 @@ HOST = "127.0.0.1"
 NAME = "mx.test"
 
 
+#: What the servers of this module are made of: hooks, a server, or a function that makes one of them for an inbox.
+HooksOrServer = Hooks | Server | Callable[[Inbox], Hooks | Server]
+
+
 class ServerSettings(TypedDict, total=False):
     """The keyword arguments of `open_memory_server`, `open_test_server` and `open_inbox_thread`.
 
     ``tls=True`` creates a certificate for "localhost", 127.0.0.1 and "mx.test", for which trustme must be installed
     (``pip install smtp-trio[testing]``); an SSLContext is used as it is. ``implicit_tls`` begins each session with TLS.
-    The others are keyword arguments of `Server`. By default ``name`` is "mx.test", ``newlines`` is "normalize", and
+    ``raise_hook_errors`` (default: True) raises an exception of a hook again when the server has stopped, so that the
+    test fails. The others are keyword arguments of `Server`. By default ``name`` is "mx.test", ``newlines`` is "normalize", and
     ``now`` and ``token`` are those of `deterministic`.
     """
 
     tls: bool | ssl.SSLContext
     implicit_tls: bool
+    raise_hook_errors: bool
     name: str | None
     size: int
     timeout: float | Timeouts
@@ -63,10 +71,18 @@ class ServerSetup:
     #: An SSLContext for clients that trusts ``ca``; None without ``ca``.
     client_context: ssl.SSLContext | None
     implicit_tls: bool
+    raise_hook_errors: bool
+    #: The inbox with which the function ``hooks`` was called; None if they are not a function.
+    made_inbox: Inbox | None = field(repr=False)
 
     @property
     def inbox(self) -> Inbox:
-        """The server's hooks, or those below a `Layer`. Raises TypeError if they are not an `Inbox`."""
+        """The inbox with which the function ``hooks`` was called, or the server's hooks, or those below a `Layer`.
+
+        Raises TypeError if none of them is an `Inbox`.
+        """
+        if self.made_inbox is not None:
+            return self.made_inbox
         hooks: object = self.server.hooks
         while isinstance(hooks, Layer):
             hooks = hooks.under
@@ -81,16 +97,34 @@ class ServerSetup:
         settings.setdefault("ssl_context", self.client_context)
 
 
-def set_up(hooks: Hooks | None, settings: ServerSettings) -> ServerSetup:
-    """Return a server with these hooks (by default an `Inbox`) and settings."""
-    keywords: dict[str, Any] = {"name": NAME, "newlines": "normalize", **deterministic(), **settings}
-    tls, implicit_tls = keywords.pop("tls", False), keywords.pop("implicit_tls", False)
+def set_up(hooks: HooksOrServer | None, settings: ServerSettings) -> ServerSetup:
+    """Return a server with these hooks (by default an `Inbox`) and settings, or the one that was given or made."""
+    made_inbox = None
+    if hooks is not None and not isinstance(hooks, Hooks | Server):
+        made_inbox = Inbox()
+        hooks = hooks(made_inbox)
+    keywords: dict[str, Any] = {**settings}
+    implicit_tls, raise_hook_errors = keywords.pop("implicit_tls", False), keywords.pop("raise_hook_errors", True)
     ca, client_context = None, None
-    context = tls if isinstance(tls, ssl.SSLContext) else None
-    if tls is True:
-        ca, context, client_context = _create_certificate()
-    server = Server(Inbox() if hooks is None else hooks, tls=context, **keywords)
-    return ServerSetup(server=server, ca=ca, client_context=client_context, implicit_tls=implicit_tls)
+    if isinstance(hooks, Server):
+        if keywords:
+            raise TypeError(f"a Server has settings of its own: {', '.join(keywords)} cannot be set for it")
+        server = hooks
+    else:
+        tls = keywords.pop("tls", False)
+        context = tls if isinstance(tls, ssl.SSLContext) else None
+        if tls is True:
+            ca, context, client_context = _create_certificate()
+        keywords = {"name": NAME, "newlines": "normalize", **deterministic(), **keywords}
+        server = Server(Inbox() if hooks is None else hooks, tls=context, **keywords)
+    return ServerSetup(
+        server=server,
+        ca=ca,
+        client_context=client_context,
+        implicit_tls=implicit_tls,
+        raise_hook_errors=raise_hook_errors,
+        made_inbox=made_inbox,
+    )
 
 
 def _create_certificate() -> tuple[trustme.CA, ssl.SSLContext, ssl.SSLContext]:
@@ -108,12 +142,18 @@ def _create_certificate() -> tuple[trustme.CA, ssl.SSLContext, ssl.SSLContext]:
 
 
 @asynccontextmanager
-async def stopping(server: Server) -> AsyncGenerator[trio.Nursery]:
-    """Open a nursery for a server's tasks, and stop the server at the end of the block.
+async def stopping(*setups: ServerSetup) -> AsyncGenerator[trio.Nursery]:
+    """Open a nursery for the tasks of servers, and stop the servers at the end of the block.
 
     What the block raises is raised as it is, and not in an exception group. It also takes precedence over a
-    cancellation, so that a failed assertion is not lost in a test whose time is over.
+    cancellation, so that a failed assertion is not lost in a test whose time is over. If the block raises nothing, the
+    first exception of a hook is raised, unless ``raise_hook_errors`` is false; otherwise the exception gets notes of
+    those of hooks, because a failed hook is often the reason.
     """
+    errors: list[Exception] = []
+    for setup in setups:
+        if setup.raise_hook_errors:
+            setup.server._state.observe_error = errors.append
     failure: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:
@@ -123,7 +163,23 @@ async def stopping(server: Server) -> AsyncGenerator[trio.Nursery]:
                 raise
             except BaseException as exc:  # raised below, because the nursery would put it into a group
                 failure = exc
-            await server.stop(0)
+            for setup in setups:
+                await setup.server.stop(0)
+    except BaseExceptionGroup as group:  # a task of a server failed, for example in the start hook
+        raise collapse_group(group) from None
     finally:
         if failure is not None:
+            _add_notes(failure, errors)
             raise failure
+    if errors:
+        first, *others = errors
+        first.add_note("A hook of the test's server raised this. With raise_hook_errors=False the test does not fail.")
+        _add_notes(first, others)
+        raise first
+
+
+def _add_notes(failure: BaseException, errors: list[Exception]) -> None:
+    """Add the tracebacks of exceptions of hooks to another exception."""
+    for each in errors:
+        if each is not failure:
+            failure.add_note("A hook of the test's server raised:\n" + "".join(traceback.format_exception(each)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Unpack
 
 import trio
 
-from ..._server.hooks import Hooks
-from .inbox import Inbox, MailFilter, ReceivedMail
+from .inbox import MailFilter, ReceivedMail
 from .port import TestServer, open_test_server
-from .server_setup import ServerSettings
+from .server_setup import HooksOrServer, ServerSettings
 
 if TYPE_CHECKING:
     import trustme
@@ -26,24 +25,27 @@ class InboxThread:
     Its methods can be called from any other thread, and block until they are done.
     """
 
-    def __init__(self, server: TestServer, inbox: Inbox) -> None:
+    def __init__(self, server: TestServer) -> None:
         self.host: str = server.host
         self.port: int = server.port
         #: The authority of the server's certificate, if one was created for it.
         self.ca: trustme.CA | None = server.ca
         #: An SSLContext for clients that trusts ``ca``; None without ``ca``.
         self.client_context: ssl.SSLContext | None = server.client_context
-        self._inbox = inbox
+        self._server = server
         self._token = trio.lowlevel.current_trio_token()
         self._closed = trio.Event()
 
     def __repr__(self) -> str:
-        return f"<InboxThread at {self.host}:{self.port} with {len(self.messages)} messages>"
+        return f"<InboxThread at {self.host}:{self.port}>"
 
     @property
     def messages(self) -> list[ReceivedMail]:
-        """The messages so far, in the order in which they were received."""
-        return list(self._inbox)
+        """The messages so far, in the order in which they were received.
+
+        This and the methods raise TypeError if the server's hooks are not an `Inbox`, and were not made for one.
+        """
+        return list(self._server.inbox)
 
     def wait_for(self, n: int = 1, *, timeout: float = 10, **criteria: Unpack[MailFilter]) -> list[ReceivedMail]:
         """Block until ``n`` messages that meet the criteria were received; return the oldest ``n``.
@@ -51,13 +53,14 @@ class InboxThread:
         ``criteria`` are those of `MailFilter`. Raises TimeoutError after ``timeout`` seconds, with an account of what
         was received.
         """
+        inbox = self._server.inbox
 
         async def wait() -> list[ReceivedMail]:
-            if len(found := self._inbox.matching(**criteria)) >= n:
+            if len(found := inbox.matching(**criteria)) >= n:
                 return found[:n]  # also with a timeout of 0
             with trio.move_on_after(timeout):
                 try:
-                    return await self._inbox.wait_for(n, **criteria)
+                    return await inbox.wait_for(n, **criteria)
                 except trio.Cancelled as cancelled:
                     account = cancelled.__notes__[-1]
                     raise
@@ -67,16 +70,16 @@ class InboxThread:
 
     def assert_delivered(self, n: int = 1, **criteria: Unpack[MailFilter]) -> list[ReceivedMail]:
         """Check that exactly ``n`` messages so far meet the criteria, and return them. Raises AssertionError."""
-        call = partial(self._inbox.assert_delivered, n, **criteria)
+        call = partial(self._server.inbox.assert_delivered, n, **criteria)
         return trio.from_thread.run_sync(call, trio_token=self._token)
 
     def assert_empty(self) -> None:
         """Check that no message was received. Raises AssertionError."""
-        trio.from_thread.run_sync(self._inbox.assert_empty, trio_token=self._token)
+        trio.from_thread.run_sync(self._server.inbox.assert_empty, trio_token=self._token)
 
     def clear(self) -> None:
         """Discard the messages."""
-        trio.from_thread.run_sync(self._inbox.clear, trio_token=self._token)
+        trio.from_thread.run_sync(self._server.inbox.clear, trio_token=self._token)
 
     async def _wait_closed(self) -> None:
         await self._closed.wait()
@@ -87,22 +90,18 @@ class InboxThread:
 
 
 @contextmanager
-def open_inbox_thread(
-    hooks: Callable[[Inbox], Hooks] | None = None, **settings: Unpack[ServerSettings]
-) -> Generator[InboxThread]:
+def open_inbox_thread(hooks: HooksOrServer | None = None, **settings: Unpack[ServerSettings]) -> Generator[InboxThread]:
     """Start a server for programs that do not use Trio, for ``with``: `open_test_server` in a thread.
 
-    ``hooks`` is called with the inbox and returns the server's hooks, such as a `Layer`: ``hooks=Greylist``, or
-    ``hooks=lambda inbox: faults.hooks(inbox)``. By default they are the inbox itself. ``settings`` are those of
-    `ServerSettings`. The thread has ended when the block is left.
+    ``hooks`` and ``settings`` are those of `open_memory_server`: ``hooks=Greylist``, or ``hooks=lambda inbox:
+    faults.hooks(inbox)``. The thread has ended when the block is left. An exception of a hook is raised then, unless
+    the block has raised one, or ``raise_hook_errors`` is false.
     """
     started: Future[InboxThread] = Future()
 
     async def serve() -> None:
-        inbox = Inbox()
-        made = inbox if hooks is None else hooks(inbox)
-        async with open_test_server(made, **settings) as server:
-            thread = InboxThread(server, inbox)
+        async with open_test_server(hooks, **settings) as server:
+            thread = InboxThread(server)
             started.set_result(thread)
             await thread._wait_closed()
 
@@ -116,9 +115,11 @@ def open_inbox_thread(
 
     with ThreadPoolExecutor(1, "smtp inbox") as threads:
         ended = threads.submit(run)
+        thread = started.result()
         try:
-            yield started.result()
-        finally:
-            if started.exception() is None:
-                started.result()._close()
-                ended.result()
+            yield thread
+        except BaseException:
+            thread._close()
+            raise
+        thread._close()
+        ended.result()
