@@ -262,7 +262,7 @@ async def mail_with_a_thread(server_timeouts: Timeouts) -> tuple[SMTPError | Non
             reported.append(error)
 
     failure: SMTPError | None = None
-    async with open_memory_server(Waits(), timeout=server_timeouts) as server:
+    async with open_memory_server(Waits(), timeout=server_timeouts, raise_hook_errors=False) as server:
         try:
             async with server.client() as client:
                 await client.send(*ENDS, MESSAGE)
@@ -274,7 +274,7 @@ async def mail_with_a_thread(server_timeouts: Timeouts) -> tuple[SMTPError | Non
 
 async def test_client_timeout_under_a_clock_that_jumps_mentions_threads(autojump_clock: MockClock) -> None:
     failure, _ = await mail_with_a_thread(Timeouts(hook=1000))
-    assert "no reply within 300 s" in str(failure)
+    assert "MAIL: no reply within" in str(failure)
     assert "smtp_trio.testing.inline_threads" in "".join(traceback.format_exception(failure))
 
 
@@ -291,7 +291,7 @@ async def test_timeout_under_another_clock_does_not_mention_threads(mock_clock: 
             await trio.sleep_forever()
             return None
 
-    async with open_memory_server(Stuck()) as server:
+    async with open_memory_server(Stuck(), timeout=Timeouts(hook=1000)) as server:
         with pytest.raises(TimedOutError) as raised:
             async with server.client() as client:
                 await client.mail("me@client.test")

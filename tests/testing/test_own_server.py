@@ -233,7 +233,7 @@ async def test_late_hook_counts(autojump_clock: object) -> None:
             await trio.sleep(1000)
             return None
 
-    with pytest.raises(trio.TooSlowError, match="the mail hook took more than 300"):
+    with pytest.raises(trio.TooSlowError, match="the mail hook took more than"):
         async with open_memory_server(Slow()) as server, server.client(timeout=2000) as client:
             with pytest.raises(ReplyError, match="451"):
                 await client.mail("me@client.test")
