@@ -89,6 +89,9 @@ NOT_TLS: Final = frozenset(
 NEEDS_IMPLICIT: Final = (
     '; a server that expects TLS from the first octet, as on port 465, needs tls="implicit" (RFC 8314 3)'
 )
+#: `TlsInfo.problem` if the context does not check certificates: opportunistic TLS over a stream that the client has not
+#: opened itself, which cannot be opened again without the check, or a context of the caller.
+NOT_CHECKED: Final = "the certificate was not checked"
 NEEDS_STARTTLS: Final = '; the server does not begin with TLS on this port: use tls="required" for STARTTLS'
 
 
@@ -234,7 +237,8 @@ class Handshake:
         except trio.TooSlowError:
             raise TimedOutError(command, limit) from None
         verified = context.verify_mode == ssl.CERT_REQUIRED and context.check_hostname
-        exchange.tls = TlsInfo.of(stream, verified=verified, problem=None if verified else self._certificate_problem)
+        problem = None if verified else self._certificate_problem or NOT_CHECKED
+        exchange.tls = TlsInfo.of(stream, verified=verified, problem=problem)
         if self._tls != "implicit":
             exchange.protocol.tls_started()
 

@@ -70,6 +70,7 @@ async def test_opportunistic_is_the_default(autojump_clock: MockClock) -> None:
     async with scripted(*UPGRADE, *AFTER_TLS) as script, script.client(tls=None) as client:
         assert client.tls is not None
         assert not client.tls.verified
+        assert client.tls.problem == "the certificate was not checked"
 
 
 @pytest.mark.parametrize("reply", [b"454 not now\r\n", b"502 no\r\n"])
