@@ -76,9 +76,10 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(reuse_venv=True)
 def types(session: nox.Session) -> None:
-    """Mypy in strict mode, for the package, its tests and its tools."""
+    """Mypy in strict mode, for the package, its tests, its tools, the examples, and the code in README.md and docs/."""
     install(session, "-e", ".", *group("types"))
     session.run("mypy", *session.posargs)
+    session.run(*PYTEST, "tests/test_docs.py", "-k", "type_checker")
 
 
 @nox.session

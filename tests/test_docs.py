@@ -102,6 +102,32 @@ def test_block_uses_existing_names(block: blocks.Block) -> None:
                 assert [alias.name for alias in names if not hasattr(importlib.import_module(module), alias.name)] == []
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("tests", [False, True], ids=["programs", "tests"])
+def test_blocks_pass_a_type_checker(tests: bool, tmp_path: Path) -> None:
+    """With the strict settings of this project. Functions without annotations are allowed in tests only."""
+    pytest.importorskip("mypy")
+    found = [block for block in blocks.PYTHON if ("def test_" in block.source) == tests]
+    assert len(found) > 10
+    for block in found:
+        (tmp_path / f"{block.page}_{block.number}.py").write_text(block.source, "utf-8")
+    options = [
+        "--config-file",
+        "pyproject.toml",
+        "--cache-dir",
+        str(tmp_path / "cache"),
+        "--disable-error-code",
+        "import-untyped",
+    ]
+    if tests:
+        options += ["--allow-untyped-defs", "--allow-untyped-calls"]
+    checked = subprocess.run(
+        [sys.executable, "-m", "mypy", *options, *map(str, sorted(tmp_path.glob("*.py")))],
+        capture_output=True, text=True, cwd=blocks.ROOT, check=False,
+    )  # fmt: skip
+    assert (checked.stderr, checked.returncode) == ("", 0), checked.stdout
+
+
 COMMANDS = [(str(block), argv) for block in blocks.CONSOLE for argv in block.commands()]
 
 

@@ -109,7 +109,7 @@ class Hooks:
 
         None or 250 accepts the message; the application is then responsible for it. Before it accepts, the hook must
         read the body to its end or call ``await body.discard()``; otherwise the reply is 451. ``body`` is the whole
-        message, header section included; ``session.envelope`` has the sender and the recipients. The default refuses
+        message, header section included; ``body.envelope`` has the sender and the recipients. The default refuses
         every message.
         """
         return NO_DATA_HOOK
