@@ -19,7 +19,7 @@ from attrs import define, field
 from smtp_trio.stores import read
 
 from .programs import HOST, PASSWORD, PATH, USER
-from .setups import ADDRESS, SETUPS, Setup, Workspace
+from .setups import ADDRESS, CURRENT_POSTFIX, SETUPS, Setup, Workspace
 
 START_TIMEOUT = 60.0
 """Seconds until a server has to send its greeting."""
@@ -140,12 +140,14 @@ def _greets(port: int, *, secure: bool, cafile: Path) -> bool:
 
 
 @contextmanager
-def start(name: str, directory: Path, node_modules: Path | None = None) -> Iterator[Server]:
+def start(name: str, directory: Path, node_modules: Path | None = None, profile: str = "interop") -> Iterator[Server]:
     """Run a server until the end of the block, with its files in `directory`, which every user can enter.
+
+    `profile` is one of `setups.SETTINGS`, or "default".
 
     Raises RuntimeError, with its log, when it does not start.
     """
-    setup = SETUPS[name]
+    setup = CURRENT_POSTFIX if name == CURRENT_POSTFIX.name else SETUPS[name]
     directory.chmod(0o755)
     for maildir in ("box", "box/tmp", "box/new", "box/cur"):
         (directory / maildir).mkdir()
@@ -154,6 +156,8 @@ def start(name: str, directory: Path, node_modules: Path | None = None) -> Itera
     authority.cert_pem.write_to_path(directory / "authority.pem")
     certificate = authority.issue_cert(HOST)
     workspace = Workspace(
+        server=setup.name,
+        profile=profile,
         directory=directory,
         port=free_port(),
         implicit_port=free_port(),

@@ -1,8 +1,9 @@
 """Other mail servers: how each of them is started, what it supports, and how it changes messages.
 
 They need not be configured on the machine. Exim and OpenSMTPD can be unpacked together (``dpkg -x``) in the directory
-that ``SMTP_TRIO_MTAS`` names. These two and Postfix have to be started as root. They run in namespaces for mounts and
-processes, where their own directories replace those of the system, and nothing of them is left after the test.
+that ``SMTP_TRIO_MTAS`` names, with a newer version of Postfix if it is to be tested as well. These and Postfix have to be
+started as root. They run in namespaces for mounts and processes, where their own directories replace those of the system,
+and nothing of them is left after the test.
 
 To add a server, write a function that writes its configuration and returns its commands, and add it to SETUPS.
 """
@@ -16,7 +17,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from .programs import PASSWORD, USER
 
@@ -27,6 +28,22 @@ NAMESPACES = ("unshare", "--mount", "--pid", "--fork", "--kill-child")
 MAIL_USER = "smtp-trio-test"
 """The user that owns the mail, in the namespace of a server that is started as root."""
 NOBODY = 65534
+#: The settings that are added in a profile. "default" has none: it is the server as its project or Debian ships it, with what it
+#: needs to accept mail for one domain, to offer TLS and to check passwords. "interop" offers the extensions that the tests
+#: use, and "options" is a second configuration for the tables.
+SETTINGS: Mapping[tuple[str, str], Sequence[str]] = {
+    ("exim", "interop"): ("dsn_advertise_hosts = *",),
+    ("exim", "options"): ("dsn_advertise_hosts = *", "allow_domain_literals = true"),
+    ("postfix", "options"): (
+        "smtpd_forbid_bare_newline = reject",
+        "smtpd_forbid_bare_newline_exclusions =",
+        "smtpd_helo_required = yes",
+        "strict_rfc821_envelopes = yes",
+        "strict_smtputf8 = yes",
+    ),
+    ("smtp-trio", "interop"): ("--newlines", "reject"),
+    ("smtp-trio", "options"): ("--strict",),
+}
 KEYWORDS = frozenset({"PIPELINING", "CHUNKING", "8BITMIME", "SMTPUTF8", "DSN", "SIZE"})
 NO_FIELDS = re.compile(b"")
 
@@ -41,6 +58,10 @@ def trace(*names: str) -> re.Pattern[bytes]:
 class Workspace:
     """The directory, ports and certificate of a running server."""
 
+    server: str
+    """The name of the `Setup`."""
+    profile: str
+    """A profile of SETTINGS."""
     directory: Path
     """The server's own directory, which all users can read."""
     port: int
@@ -48,6 +69,11 @@ class Workspace:
     chain: Path
     key: Path
     node_modules: Path | None
+
+    @property
+    def settings(self) -> str:
+        """The settings of the profile, one a line."""
+        return "\n".join(SETTINGS.get((self.server, self.profile), ()))
 
     def write(self, template: str, name: str) -> Path:
         """Write a configuration file from a template, and return its path."""
@@ -61,6 +87,7 @@ class Workspace:
             "USER": MAIL_USER,
             "LOGIN": USER,
             "PASSWORD": PASSWORD,
+            "SETTINGS": self.settings,
         }
         text = (CONFIGS / template).read_text()
         file = self.directory / name
@@ -140,6 +167,16 @@ def postfix(workspace: Workspace) -> list[list[str]]:
     return [isolated({}, "postfix", "-c", config, "start-fg")]
 
 
+def postfix_current(workspace: Workspace) -> list[list[str]]:
+    """Return the commands of the Postfix below MTAS, which is newer than that of the system."""
+    postfix(workspace)
+    config = workspace.directory / "config"
+    with (config / "main.cf").open("a") as file:
+        file.write(f"command_directory = {MTAS}/usr/sbin\n")
+    mounts = {Path("/usr/lib/postfix"): MTAS / "usr/lib/postfix"}
+    return [isolated(mounts, MTAS / "usr/sbin/postfix", "-c", config, "start-fg")]
+
+
 def exim(workspace: Workspace) -> list[list[str]]:
     spool = workspace.directory / "spool"
     spool.mkdir()
@@ -192,8 +229,8 @@ def smtp_trio(workspace: Workspace) -> list[list[str]]:
         f"maildir:{workspace.directory}/box",
     ]
     command += ["--tls-cert", str(workspace.chain), "--tls-key", str(workspace.key), "--size", "50000000"]
-    command += ["--accept", "example.org"]
-    command += ["--auth-file", str(logins), "--auth-optional", "--newlines", "reject"]
+    command += ["--name", "localhost", "--accept", "example.org"]
+    command += ["--auth-file", str(logins), "--auth-optional", *workspace.settings.split()]
     ports = (["--port", str(workspace.port)], ["--port", str(workspace.implicit_port), "--implicit-tls"])
     return [[*command, *port] for port in ports]
 
@@ -264,3 +301,5 @@ SETUPS = {
         Setup(name="smtp-trio", commands=smtp_trio, features=KEYWORDS - {"DSN"}, unknown="nobody@elsewhere.example"),
     )
 }
+#: A newer version than that of the system, for the tables.
+CURRENT_POSTFIX = evolve(SETUPS["postfix"], name="postfix-current", commands=postfix_current)
