@@ -103,6 +103,8 @@ class Path:
     ``well_formed`` is false if the local part or the domain has a dot, a hyphen or an underscore where the grammar does
     not allow it.
 
+    Paths are equal if they were sent in the same form. To compare mailboxes, use ``str(path)`` or `lower`.
+
     If a lenient server has repaired the mailbox (`Strictness`), ``raw`` is the repaired one, and ``sent`` what the
     client sent, with its source route. ``sent`` is None for all others, and is not compared.
     """
@@ -154,6 +156,16 @@ class Path:
 
     def __str__(self) -> str:
         return self.local if self.domain is None else f"{self.local}@{self.domain}"
+
+    def lower(self) -> str:
+        """Return the mailbox with its ASCII letters in lower case, to look it up without regard to case.
+
+        Two mailboxes are the same, by RFC 5321 2.4, if their ``str()`` is equal: the case of a local part matters in
+        principle, and that of a domain does not. A server decides about its own mailboxes, and nearly all ignore case;
+        compare what this method returns then. Letters that are not ASCII stay as they are, since some that are
+        different letters, such as K and the Kelvin sign, have the same lower case.
+        """
+        return str(self).encode().lower().decode()
 
     @classmethod
     def parse(cls, text: str) -> Path | None:

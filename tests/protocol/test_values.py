@@ -400,6 +400,25 @@ def test_line_of_512_octets_is_not_folded() -> None:
     assert len(Reply(250, "\u00e9" * 253, "").encode()) == 512
 
 
+@pytest.mark.parametrize(
+    ("text", "lower"),
+    [
+        ("<Fred@EXAMPLE.org>", "fred@example.org"),
+        ('<"Fred"@example.org>', "fred@example.org"),
+        ('<"Fred B"@example.org>', '"fred b"@example.org'),
+        ("<Postmaster>", "postmaster"),
+        ("<>", ""),
+        ("<Fred@[IPv6:::1]>", "fred@[ipv6:::1]"),
+        ("<GR\u00dcN@b\u00fccher.example>", "gr\u00dcn@xn--bcher-kva.example"),
+        ("<\u212aate@example.org>", "\u212aate@example.org"),  # not kate, although str.lower says so
+    ],
+)
+def test_mailbox_in_lower_case(text: str, lower: str) -> None:
+    path = Path.parse(text)
+    assert path is not None
+    assert path.lower() == lower
+
+
 def test_bad_command_error() -> None:
     bad = BadCommandError(Reply(501, "No", "5.5.4"), verb="MAIL", close=True)
     assert (str(bad), bad.verb, bad.close) == ("MAIL: 501 No", "MAIL", True)
