@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 import trio
 
 from ..._client.client import Client
+from .boundaries import replace_boundaries
 from .entry import Entry, Event, Side
 from .recording import RecordedStream, Tap
 from .replay import Replay
@@ -111,6 +112,14 @@ class Transcript:
         Raises ValueError for an invalid line.
         """
         return cls(parse(_lines(text)))
+
+    def with_fixed_boundaries(self) -> Transcript:
+        """Return a copy with other MIME boundaries (RFC 2046 5.1.1), which mail programs choose at random.
+
+        The first boundary that is declared becomes the number 1, the second one 2, and so on, each with as many leading
+        zeros as keep its length. So two sessions with the same messages have the same text, and can still be replayed.
+        """
+        return Transcript(replace_boundaries(self.entries))
 
     def compare(
         self, expected: str | os.PathLike[str], *, times: bool = True, pieces: bool = False, update: bool | None = None
