@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import signal
 import smtplib
 from collections.abc import AsyncIterator
@@ -12,6 +13,7 @@ from email.message import EmailMessage
 from io import BytesIO
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import trio
@@ -19,7 +21,7 @@ import trio.testing
 import trustme
 from processes import HOST, Program, client_context, running, serving
 
-from smtp_trio import AllRecipientsRejectedError, Server, connect
+from smtp_trio import AllRecipientsRejectedError, PasswordCredentials, ReplyError, Server, connect
 from smtp_trio.stores import read
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -56,6 +58,7 @@ def test_all_examples_are_tested() -> None:
         "local_users.py",
         "test_report.py",
         "to_channel.py",
+        "two_ports.py",
     ]
 
 
@@ -143,12 +146,18 @@ def test_attachments_of_a_message_beyond_the_limits(message: bytes, tmp_path: Pa
         saved_attachments(message, tmp_path)
 
 
-async def test_local_users(tmp_path: Path) -> None:
-    ca, pem, cert, key = trustme.CA(), tmp_path / "ca.pem", tmp_path / "cert.pem", tmp_path / "key.pem"
+def certificate(folder: Path) -> tuple[Path, list[str]]:
+    """Return the file of an authority, and the options for a server with a certificate of it."""
+    ca, pem, cert, key = trustme.CA(), folder / "ca.pem", folder / "cert.pem", folder / "key.pem"
     ca.cert_pem.write_to_path(pem)
     issued = ca.issue_cert(HOST)
     issued.private_key_pem.write_to_path(key)
     issued.cert_chain_pems[0].write_to_path(cert)
+    return pem, ["--cert", str(cert), "--key", str(key)]
+
+
+async def test_local_users(tmp_path: Path) -> None:
+    pem, options = certificate(tmp_path)
 
     def dialogue(client: smtplib.SMTP) -> dict[str, tuple[int, bytes]]:
         client.ehlo()
@@ -157,7 +166,7 @@ async def test_local_users(tmp_path: Path) -> None:
         recipients = ["Fred+lists@Example.org", "Postmaster", "barney@example.org", "fred@elsewhere.example"]
         return client.sendmail("me@example.net", recipients, MESSAGE)
 
-    async with example("local_users.py", "--cert", str(cert), "--key", str(key), cwd=tmp_path) as program:
+    async with example("local_users.py", *options, cwd=tmp_path) as program:
         assert await program.client(dialogue) == {
             "barney@example.org": (550, b"5.1.1 No such user here"),
             "fred@elsewhere.example": (550, b"5.7.1 Mail for this domain is not accepted here"),
@@ -166,6 +175,31 @@ async def test_local_users(tmp_path: Path) -> None:
 
     (file,) = (tmp_path / "Maildir" / "new").iterdir()
     assert read(file).recipients == ("Fred+lists@Example.org", "Postmaster")
+
+
+async def test_two_ports(tmp_path: Path) -> None:
+    """The policies, AUTH and the recipients are those of each port; the store and the statistics are shared."""
+    pem, options = certificate(tmp_path)
+    async with example("two_ports.py", "0", *options, cwd=tmp_path) as program:
+        public, submission = [int(port) for port in await program.out.wait_for_count(2, r"listening on port (\d+)")]
+        for recipient, reply in ("fred@example.org", "450 4.7.1 Greylisted"), ("you@example.net", "550 5.1.1"):
+            async with connect(HOST, public, tls="never") as client:
+                assert "AUTH" not in client.offered
+                await client.mail("me@example.net")
+                with pytest.raises(ReplyError, match=re.escape(reply)):
+                    await client.rcpt(recipient)  # a further reply would be delayed
+        settings: dict[str, Any] = {"tls": "required", "ssl_context": client_context(pem)}
+        async with connect(HOST, submission, **settings) as client:
+            with pytest.raises(ReplyError, match=r"530 5\.7\.0"):
+                await client.send("fred@example.org", ["you@example.net"], MESSAGE)
+        for user, password in ("fred", "wrong"), ("barney", "secret"), ("barney", "wrong"):
+            with pytest.raises(ReplyError, match=r"535 5\.7\.8"):
+                async with connect(HOST, submission, **settings, auth=PasswordCredentials(user, password)):
+                    raise AssertionError("logged in")
+        async with connect(HOST, submission, **settings, auth=PasswordCredentials("fred", "secret")) as client:
+            await client.send("fred@example.org", ["you@example.net"], MESSAGE)
+    assert re.search(r"stopped: Drained\(.*Statistics\(sessions_total=7, messages=1, ", program.out.text)
+    assert len(list((tmp_path / "Maildir" / "new").iterdir())) == 1
 
 
 async def test_to_channel(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ LAYERS: list[list[str]] = [
     ["protocol"],
     ["_types", "_timeouts", "_wire", "_instrument", "_groups"],
     ["_server", "_client"],
+    ["policies"],
     ["stores"],
     ["testing"],
     ["conform"],
@@ -166,7 +167,9 @@ def test_parts_have_no_cycles() -> None:
     assert circles(graph) == set()
 
 
-@pytest.mark.parametrize("package", ["protocol", "_server", "_client", "stores", "testing", "conform", "_cli"])
+@pytest.mark.parametrize(
+    "package", ["protocol", "_server", "_client", "policies", "stores", "testing", "conform", "_cli"]
+)
 def test_modules_of_a_package_have_no_cycles(package: str) -> None:
     graph = {
         name: {target for target in GRAPH[name] if part(target) == package and target != package}

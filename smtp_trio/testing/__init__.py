@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from ._faults.faults import Faults
-from ._faults.faulty_stream import FaultyStream
-from ._faults.layer import Layer
-from ._faults.receiver_limits import (
+from ..policies import (
+    ConnectionRate,
     ConnectionsPerPeer,
     Greylist,
+    Layer,
     MessageRate,
     MessagesPerConnection,
     RecipientsPerMessage,
     Tarpit,
 )
+from ._faults.faults import Faults
+from ._faults.faulty_stream import FaultyStream
 from ._faults.rule import Rule, Sometimes
 from ._faults.rules import (
     Advertise,
@@ -54,6 +55,7 @@ __all__ = [
     "Attempt",
     "Close",
     "Coalesce",
+    "ConnectionRate",
     "ConnectionsPerPeer",
     "Delay",
     "DeterministicSettings",

@@ -14,10 +14,10 @@ from ..._server.hook_runner import Hook
 from ..._server.hooks import Hooks, installed
 from ..._server.session import Session
 from ..._wire import BROKEN
+from ...policies._layer import Layer, delay_reply
 from ...protocol import Command, Reply
 from .._wire_tracker import DOT, GREETING
 from .faulty_stream import FaultyStream
-from .layer import Layer, delay_reply
 from .rule import Rule
 from .rules import Answer, Delay, Hang
 from .script import Script

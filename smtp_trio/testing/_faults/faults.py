@@ -9,7 +9,6 @@ from ..._server.server import Server
 from .._wire_tracker import Role
 from .decisions import Decisions, has_decisions
 from .faulty_stream import FaultyStream
-from .layer import as_hooks
 from .rule import Rule, Sometimes
 from .script import Script
 
@@ -67,5 +66,8 @@ class Faults:
             self._servers.append(server)
             if has_decisions(server.hooks, self._script):  # made by `hooks`; twice, each occasion would count double
                 return
-            decisions = Decisions(as_hooks(server._state.hooks), self._script, every=False)
+            own = Hooks()
+            for name, hook in server._state.hooks.items():
+                setattr(own, name, hook)
+            decisions = Decisions(own, self._script, every=False)
             server._state.install({**server._state.hooks, **decisions.installed()})

@@ -17,9 +17,9 @@ from ..._groups import collapse_group
 from ..._server.hooks import Hooks
 from ..._server.server import Server
 from ..._timeouts import Timeouts
+from ...policies import Layer
 from ...protocol import Extension, Limits
 from ...protocol.body_inspector import Newlines
-from .._faults.layer import Layer
 from .deterministic import deterministic
 from .inbox import Inbox
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import trio
 
-from ..._server.hook_runner import Hook
-from ..._server.hooks import Hooks, installed
-from ..._server.session import Session
-from ...protocol import Reply
+from .._server.hooks import Hooks, installed
+from .._server.session import Session
+from ..protocol import Reply
 
 
 class Layer(Hooks):
@@ -20,10 +18,14 @@ class Layer(Hooks):
 
     A hook that neither overrides stays absent, so the server offers the same extensions as without the layer. If a
     layer refuses a connection without a call of ``self.under.connect``, ``self.under.disconnect`` is not called either.
+
+    :raises TypeError: ``hooks`` is not an instance of `Hooks`.
     """
 
     def __init__(self, hooks: Hooks | None = None) -> None:
         hooks = Hooks() if hooks is None else hooks
+        if not isinstance(hooks, Hooks):
+            raise TypeError(f"hooks must be an instance of smtp_trio.Hooks, got {hooks!r}")
         may_refuse = type(self).connect is not Hooks.connect
         self.under: Hooks = _Paired(hooks) if may_refuse else hooks
         for name in installed(hooks):
@@ -57,14 +59,6 @@ class _Paired(Layer):
             await self.under.disconnect(session)
 
 
-def as_hooks(hooks: Mapping[str, Hook]) -> Hooks:
-    """Return `Hooks` that have these functions as methods."""
-    made = Hooks()
-    for name, hook in hooks.items():
-        setattr(made, name, hook)
-    return made
-
-
 async def delay_reply(session: Session, seconds: float) -> None:
     """Sleep within a hook without using up the time that the hook is allowed."""
     session._hooks.pause_clock(trio.current_time(), math.inf)
@@ -72,3 +66,10 @@ async def delay_reply(session: Session, seconds: float) -> None:
         await trio.sleep(seconds)
     finally:
         session._hooks.resume_clock(seconds)
+
+
+def check_at_least(minimum: float, **values: float) -> None:
+    """Raise ValueError for a parameter of a policy that is less than ``minimum``, or not a number."""
+    for name, value in values.items():
+        if not value >= minimum:
+            raise ValueError(f"{name} must be >= {minimum}, got {value!r}")

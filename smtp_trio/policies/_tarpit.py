@@ -1,0 +1,42 @@
+"""Delayed replies."""
+
+from __future__ import annotations
+
+from .._server.hooks import Hooks
+from .._server.session import Session
+from ..protocol import Reply
+from ._layer import Layer, check_at_least, delay_reply
+
+
+class Tarpit(Layer):
+    """Delay each reply by ``seconds`` for each 4yz or 5yz reply that the session has had before, up to ``limit``
+    seconds.
+
+    Replies to invalid commands are included; a 421 that the server sends when it stops is not.
+
+    :param max_sessions: the number of sessions that are delayed at a time. In others there is no delay, so a flood of
+        errors cannot use up the sessions of the server.
+    :raises ValueError: a number is negative.
+    """
+
+    def __init__(
+        self, hooks: Hooks | None = None, seconds: float = 5, *, limit: float = 60, max_sessions: int = 100
+    ) -> None:
+        super().__init__(hooks)
+        check_at_least(0, seconds=seconds, limit=limit, max_sessions=max_sessions)
+        self.seconds = seconds
+        self.limit = limit
+        self.max_sessions = max_sessions
+        self._delayed = 0
+
+    async def response(self, session: Session, reply: Reply) -> None:
+        errors: int = session.context.get(self, 0)
+        session.context[self] = errors + reply.refused
+        last = reply.code in (221, 421)  # the last reply of a session is not delayed
+        if errors and not last and self._delayed < self.max_sessions:
+            self._delayed += 1
+            try:
+                await delay_reply(session, min(self.limit, self.seconds * errors))
+            finally:
+                self._delayed -= 1
+        await self.under.response(session, reply)
