@@ -6,6 +6,7 @@ import ast
 import fnmatch
 import importlib
 import importlib.util
+import inspect
 import json
 import logging
 import pkgutil
@@ -319,3 +320,74 @@ async def test_server_on_a_blocking_socket(capsys: pytest.CaptureFixture[str]) -
             nursery.start_soon(trio.to_thread.run_sync, serve_one, listener)
             await trio.to_thread.run_sync(send, listener.getsockname()[1])
     assert capsys.readouterr().out.replace("\r", "") == "Subject: hi\n\n.dot\nhello\n"
+
+
+def table_of(section: str) -> list[list[str]]:
+    """Return the rows of the table in a section of docs/migrating, without its header."""
+    page = (DOCS / "migrating.rst").read_text("utf-8")
+    text = page.partition(f"\n{section}\n---")[2].partition("\n---")[0]
+    return [list(row) for row in re.findall(r"   \* - (.+)\n     - (.+)\n", text)[1:]]
+
+
+def module_of_table(package: str) -> ModuleType:
+    """Return a package, or skip the test if another version than that of its table is installed."""
+    module: ModuleType = pytest.importorskip(package)
+    page = (DOCS / "migrating.rst").read_text("utf-8")
+    version = re.search(rf"For version ([\d.]+) of {package}", page)
+    assert version is not None
+    if not f"{module.__version__}.".startswith(f"{version[1]}."):
+        pytest.skip(f"the table is for {package} {version[1]}")
+    return module
+
+
+def words(cell: str) -> set[str]:
+    """Return the identifiers in the code of a cell."""
+    return set(re.findall(r"(?<![\w'\"])[A-Za-z_]\w+", " ".join(re.findall(r"``(.+?)``", cell))))
+
+
+def words_of(*folders: Path) -> set[str]:
+    return {
+        word
+        for folder in folders
+        for file in folder.rglob("*.py")
+        for word in re.findall(r"\w+", file.read_text("utf-8"))
+    }
+
+
+#: The rest of what the tables name: Python, the standard library, and variables.
+OTHER = set(
+    "async await for in as with True False None nursery trio SocketListener BusyResourceError hooks path piece py text sock "
+    "errors response email message_from_bytes os examples catch_all forward handlers".split()
+)
+
+
+@pytest.mark.parametrize("package", ["aiosmtpd", "aiosmtplib"])
+def test_tables_for_users_of_other_packages_name_what_exists(package: str) -> None:
+    theirs = words_of(Path(str(module_of_table(package).__file__)).parent) | OTHER
+    ours = words_of(blocks.ROOT / "smtp_trio", blocks.ROOT / "examples") | OTHER
+    rows = table_of(f"From {package}")
+    assert len(rows) > 30
+    for before, now in rows:
+        assert {word.removeprefix("handle_") for word in words(before)} - theirs - {""} == set()
+        assert words(now) - ours == set()
+
+
+def test_all_handlers_of_aiosmtpd_are_in_its_table() -> None:
+    """Also the settings of its server, and all exceptions of aiosmtplib in that of the other."""
+    module_of_table("aiosmtpd")
+    smtp = importlib.import_module("aiosmtpd.smtp")
+    aiosmtplib = module_of_table("aiosmtplib")
+    server = words(" ".join(before for before, _ in table_of("From aiosmtpd")))
+    client = words(" ".join(before for before, _ in table_of("From aiosmtplib")))
+    hooks = set(re.findall(r"_call_handler_hook\(['\"](\w+)", inspect.getsource(smtp))) | {"STARTTLS"}
+    settings = set(inspect.signature(smtp.SMTP).parameters) - {
+        "handler",
+        "loop",
+        "auth_callback",
+        "proxy_protocol_timeout",
+    }
+    assert {f"handle_{hook}" for hook in hooks - {"AUTH"}} | settings <= server
+    errors = {name for name in aiosmtplib.__all__ if name.endswith(("Error", "Exception", "Refused", "Disconnected"))}
+    assert (errors - {"SMTPRecipientRefused"}) | set(inspect.signature(aiosmtplib.send).parameters) - {
+        "message"
+    } <= client
