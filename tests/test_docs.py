@@ -356,8 +356,11 @@ def words_of(*folders: Path) -> set[str]:
 
 #: The rest of what the tables name: Python, the standard library, and variables.
 OTHER = set(
-    "async await for in as with True False None nursery trio SocketListener BusyResourceError hooks path piece py text sock "
-    "errors response email message_from_bytes os examples catch_all forward handlers".split()
+    re.findall(
+        r"\w+",
+        "async await for in as with True False None nursery trio SocketListener BusyResourceError hooks path piece py text sock "
+        "errors response email message_from_bytes os examples catch_all forward handlers",
+    )
 )
 
 
