@@ -7,6 +7,8 @@ import math
 import trio
 from attrs import field, fields, frozen
 
+from .protocol.arguments import check_number
+
 #: Seconds by which a deadline may differ from the intended one. Moving the deadline of a cancel scope costs about as
 #: much as parsing a command, so a deadline that is already right to within this much is left alone.
 DEADLINE_SLACK = 0.01
@@ -15,16 +17,17 @@ DEADLINE_SLACK = 0.01
 def seconds_or_infinity(value: float) -> float:
     """Convert a timeout as a user writes it, where 0 means no limit, to seconds; return infinity for 0.
 
-    Raises ValueError for a negative number.
+    Raises TypeError if it is not a number, and ValueError for a negative one.
     """
-    if value < 0:
-        raise ValueError(f"a timeout must be >= 0, got {value}")
+    check_number(value, "a timeout", note=" (0: no limit)")
     return value or math.inf
 
 
 @frozen(kw_only=True)
 class Timeouts:
-    """The timeouts of a server, in seconds; 0 means no limit. Raises ValueError for a negative number.
+    """The timeouts of a server, in seconds; 0 means no limit.
+
+    Raises TypeError for what is not a number, and ValueError for a negative one.
 
     :param command: how long the server waits for the next command (RFC 5321 4.5.3.2.7 requires at least five minutes).
     :param block: how long it waits for the next part of a message.
@@ -50,7 +53,9 @@ class Timeouts:
 
 @frozen(kw_only=True)
 class ClientTimeouts:
-    """The timeouts of a client, in seconds; 0 means no limit. Raises ValueError for a negative number.
+    """The timeouts of a client, in seconds; 0 means no limit.
+
+    Raises TypeError for what is not a number, and ValueError for a negative one.
 
     The defaults are those of RFC 5321 4.5.3.2, and of Postfix where the RFC has none. Except for ``connect``, ``tls``
     and ``block``, each is the time from sending a command to receiving its whole reply.
@@ -94,10 +99,32 @@ class ClientTimeouts:
 
 
 def client_timeouts(timeout: float | ClientTimeouts | None) -> ClientTimeouts:
-    """Return the timeouts for a client's ``timeout`` argument: seconds for all of them, or None for the defaults."""
+    """Return the timeouts for a client's ``timeout`` argument: seconds for all of them, or None for the defaults.
+
+    Raises TypeError and ValueError for any other value.
+    """
     if isinstance(timeout, ClientTimeouts):
         return timeout
-    return ClientTimeouts() if timeout is None else ClientTimeouts.all(timeout)
+    return ClientTimeouts() if timeout is None else ClientTimeouts.all(check_timeout(timeout, ClientTimeouts))
+
+
+def server_timeouts(timeout: float | Timeouts) -> Timeouts:
+    """Return the timeouts for a server's ``timeout`` argument: seconds that a client may be silent, or all of them.
+
+    Raises TypeError and ValueError for any other value.
+    """
+    if isinstance(timeout, Timeouts):
+        return timeout
+    seconds = check_timeout(timeout, Timeouts)
+    return Timeouts(command=seconds, block=seconds)
+
+
+def check_timeout(timeout: float, kind: type) -> float:
+    """Return ``timeout`` if it is a number of seconds; raise TypeError, which also names ``kind``, or ValueError."""
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise TypeError(f"timeout must be a number of seconds or a {kind.__name__}, got {timeout!r}")
+    check_number(timeout, "timeout", note=" (0: no limit)")
+    return timeout
 
 
 def clock_jumps() -> bool:

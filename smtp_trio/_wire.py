@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 import trio
 
+from .protocol.arguments import check_type
+
 #: Octets to ask for in one read. A connection buffers no more than these of its peer's, besides one incomplete line.
 RECEIVE_SIZE = 65536
 #: Seconds that closing a stream in an orderly way may take before it is closed by force.
@@ -17,7 +19,17 @@ CLOSE_TIMEOUT = 1
 #: Steps of the scheduler in which a stream returns what has already arrived; `trio.SSLStream` over a socket needs four.
 READY_STEPS = 8
 
+#: The protocol of an `ssl.SSLContext` that a server (True) or a client (False) cannot use.
+OTHER_SIDE = {True: ssl.PROTOCOL_TLS_CLIENT, False: ssl.PROTOCOL_TLS_SERVER}
 BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError)
+
+
+def check_context(context: object, what: str, *, server_side: bool) -> None:
+    """Raise TypeError if ``context`` is neither an SSL context nor None, and ValueError if it is for the other side."""
+    check_type(context, what, ssl.SSLContext, optional=True)
+    if isinstance(context, ssl.SSLContext) and context.protocol == OTHER_SIDE[server_side]:
+        side = "server" if server_side else "client"
+        raise ValueError(f"{what} must be an SSL context for a {side}, got one for {context.protocol.name}")
 
 
 class OctetProtocol(Protocol):

@@ -14,6 +14,7 @@ import trio
 from .._instrument import announce
 from .._timeouts import ClientTimeouts, client_timeouts
 from .._types import TlsInfo
+from .._wire import check_context
 from ..protocol import (
     Command,
     Data,
@@ -32,6 +33,7 @@ from ..protocol import (
     SMTPError,
     Vrfy,
 )
+from ..protocol.arguments import check_items, check_type
 from ..protocol.commands import END_OF_DATA
 from ..protocol.extensions import KNOWN, merge_extensions
 from ..protocol.extensions.auth import AuthCommand
@@ -44,7 +46,7 @@ from ..protocol.sasl import PasswordCredentials
 from .addresses import find_envelope, parse_mailbox
 from .delivery import Delivery
 from .exchange import Exchange, check_reply
-from .handshake import Handshake, Login, TlsMode
+from .handshake import Handshake, Login, TlsMode, check_credentials
 from .message import NUL, Message, prepare_message
 from .missing_fields import complete_message
 from .pipeline import Messages, Pipeline
@@ -120,8 +122,8 @@ class Client:
     :param extensions: extensions to support besides the built-in ones (`smtp_trio.protocol.extensions.KNOWN`); one with
         the keyword of a built-in extension replaces it.
 
-    Raises ValueError for an invalid ``host``, for a ``name`` that EHLO cannot send, for an unknown mechanism, and for
-    settings that contradict each other.
+    Raises ValueError for an invalid ``host``, for a ``name`` that EHLO cannot send, for an unknown ``tls`` or mechanism,
+    and for settings that contradict each other, and TypeError for arguments of a wrong type.
     """
 
     def __init__(
@@ -140,7 +142,9 @@ class Client:
         extensions: Iterable[Extension] = (),
     ) -> None:
         grammar = LMTP_GRAMMAR if lmtp else GRAMMAR
-        if added := tuple(extensions):
+        check_type(stream, "stream", trio.abc.Stream)
+        check_type(lmtp, "lmtp", bool)
+        if added := check_items(extensions, "extensions", Extension):
             grammar = Grammar(merge_extensions(grammar.extensions, added))
         self._exchange = Exchange(stream, grammar, client_timeouts(timeout), lmtp=lmtp)
         self._handshake = Handshake(
@@ -378,6 +382,7 @@ class Client:
         the certificate for, NotOfferedError if the server does not offer STARTTLS, `ReplyError` if it refuses, and
         `TlsHandshakeError`.
         """
+        check_context(ssl_context, "ssl_context", server_side=False)
         async with self._exchange.operation():
             self._exchange.check_unsolicited(StartTlsCommand())
             await self._handshake.start_tls(ssl_context)
@@ -394,6 +399,7 @@ class Client:
         over TLS with a verified certificate, unless the client has ``allow_cleartext``. Raises `ReplyError` if the
         server refuses them, NotOfferedError and LocalProtocolError if no mechanism can be used.
         """
+        check_credentials(credentials, "credentials")
         async with self._exchange.operation():
             self._exchange.check_unsolicited(AuthCommand("*"))
             return await self._handshake.log_in(

@@ -12,10 +12,11 @@ import trio
 from attrs import evolve
 
 from .._timeouts import client_timeouts
-from ..protocol import Connect
+from ..protocol import Connect, Extension
+from ..protocol.arguments import check_items, check_type
 from ..protocol.hosts import check_hello_name, check_host, check_port
 from .client import Client, ClientSettings
-from .handshake import tls_mode
+from .handshake import check_login, tls_mode
 from .message import Message
 from .results import ConnectionLostError, Result, TimedOutError, TlsHandshakeError
 from .transaction import Progress
@@ -37,6 +38,9 @@ class ConnectSettings(ClientSettings, total=False):
 
     local_address: str | None
     server_hostname: str | None
+
+
+SETTINGS = frozenset(ConnectSettings.__annotations__) | frozenset(ClientSettings.__annotations__)
 
 
 @asynccontextmanager
@@ -135,6 +139,19 @@ def check_server(host: Host, port: int, settings: ConnectSettings) -> None:
             check_host(value, name)
     if (value := settings.get("name")) is not None:
         check_hello_name(value, "name")
+    if unknown := sorted(set(settings) - SETTINGS):
+        raise TypeError(f"unexpected keyword argument: {', '.join(unknown)}")
+    check_login(
+        settings.get("tls"),
+        settings.get("ssl_context"),
+        settings.get("auth"),
+        settings.get("auth_mechanisms"),
+        allow_cleartext=settings.get("allow_cleartext", False),
+    )
+    check_type(settings.get("lmtp", False), "lmtp", bool)
+    client_timeouts(settings.get("timeout"))
+    if "extensions" in settings:
+        settings["extensions"] = check_items(settings["extensions"], "extensions", Extension)
 
 
 async def _attempt(

@@ -7,11 +7,12 @@ import os
 import ssl
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import trio
 
 from .._types import TlsInfo, unmap
+from .._wire import check_context
 from ..protocol import (
     Connect,
     Ehlo,
@@ -23,6 +24,7 @@ from ..protocol import (
     Reply,
     ReplyError,
 )
+from ..protocol.arguments import check_choice, check_type
 from ..protocol.extensions.auth import Auth, AuthCommand, AuthResponse
 from ..protocol.extensions.lmtp import Lhlo
 from ..protocol.extensions.starttls import StartTlsCommand
@@ -53,6 +55,27 @@ def tls_mode(tls: TlsMode | None, ssl_context: ssl.SSLContext | None, auth: Logi
     trusts, or by which certificate the server knows the client. Opportunistic TLS would ignore that without an error.
     """
     return tls or ("opportunistic" if ssl_context is None and auth is None else "required")
+
+
+def check_login(
+    tls: object, ssl_context: object, auth: object, mechanisms: Iterable[str] | None, *, allow_cleartext: object
+) -> None:
+    """Raise TypeError or ValueError for an invalid argument of this name.
+
+    Without the check of ``tls``, a value that is not known would mean that nothing is encrypted.
+    """
+    check_choice(tls, "tls", get_args(TlsMode), optional=True)
+    check_context(ssl_context, "ssl_context", server_side=False)
+    check_credentials(auth, "auth", optional=True)
+    check_type(allow_cleartext, "allow_cleartext", bool)
+    known_mechanisms(mechanisms)
+
+
+def check_credentials(auth: object, what: str, *, optional: bool = False) -> None:
+    """Raise TypeError if ``auth`` is not something to log in with. The error does not have its value."""
+    check_type(auth, what, (PasswordCredentials, BearerToken, tuple), optional=optional, shown=False)
+    if isinstance(auth, tuple) and [type(each) for each in auth] != [str, str]:
+        raise TypeError(f"{what} must be a tuple of two str, the user and the password")
 
 
 #: Replies to EHLO after which HELO is tried: those of RFC 5321 4.1.1.1 and 4.2.4 for a command that is not implemented,
@@ -113,6 +136,8 @@ class Handshake:
         self.host: str = host
         # The name in the certificate has A-labels (RFC 6125 6.4.2) and no final dot; an address has no scope. From
         # `connect`, ``host`` may be the path of a socket.
+        check_type(host, "host", str)
+        check_login(tls, ssl_context, auth, mechanisms, allow_cleartext=allow_cleartext)
         name_or_path = host if not host or "/" in host else check_host(host, "host")
         self._certificate_name = name_or_path.partition("%")[0].rstrip(".") or None
         #: The name that EHLO sends.

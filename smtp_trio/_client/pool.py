@@ -12,6 +12,7 @@ import trio
 from attrs import frozen
 
 from ..protocol import Noop, SMTPError
+from ..protocol.arguments import check_number
 from ..protocol.dialogue import READY
 from ..protocol.extensions.limits import LimitsExtension
 from .addresses import find_envelope
@@ -59,7 +60,8 @@ class Pool:
         with TLS, or over a stream that is not a socket, is always probed, because it cannot be checked there without
         waiting whether the server has closed it.
 
-    Raises ValueError for numbers out of range and for invalid names.
+    Raises ValueError for numbers out of range and for invalid names and settings, and TypeError for arguments of a
+    wrong type.
     """
 
     def __init__(
@@ -74,12 +76,12 @@ class Pool:
         probe_after: float = 1,
         **settings: Unpack[ConnectSettings],
     ) -> None:
-        if size < 1 or max_messages < 1 or max_age <= 0:
-            raise ValueError(
-                f"size and max_messages must be >= 1 and max_age > 0, got {size=}, {max_messages=}, {max_age=}"
-            )
-        if max_idle < 0 or probe_after < 0:
-            raise ValueError(f"max_idle and probe_after must be >= 0, got {max_idle=}, {probe_after=}")
+        check_number(size, "size", 1, integer=True)
+        check_number(max_messages, "max_messages", 1, integer=True)
+        for seconds, what in ((max_age, "max_age"), (max_idle, "max_idle"), (probe_after, "probe_after")):
+            check_number(seconds, what)
+        if max_age == 0:
+            raise ValueError("max_age must be > 0, got 0")
         check_server(host, port, settings)
         self._host = host
         self._port = port

@@ -11,16 +11,18 @@ from contextlib import AsyncExitStack
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import trio
 from attrs import asdict
 
 from .._groups import collapse_group
 from .._instrument import announce
-from .._timeouts import Timeouts
+from .._timeouts import Timeouts, server_timeouts
 from .._types import Drained, Peer, Statistics
+from .._wire import check_context
 from ..protocol import Extension, Limits, Reply, ServerProtocol, Strictness
+from ..protocol.arguments import check_callable, check_choice, check_items, check_number, check_type
 from ..protocol.body_inspector import Newlines
 from ..protocol.extensions import STANDARD, StartTls
 from ..protocol.grammar import Grammar
@@ -67,7 +69,7 @@ class Server:
     :param token: returns a number of random octets, for ids and nonces. ``now`` and ``token`` are the only sources of
         time of day and randomness, so a test can replace them.
     :raises TypeError: ``hooks`` is not an instance of `Hooks`, or has a misspelt hook or one that is not an async
-        function.
+        function; or an argument has a wrong type.
     :raises ValueError: a value is out of range, or two settings contradict each other.
     """
 
@@ -87,21 +89,24 @@ class Server:
         now: Callable[[], datetime] = _now,
         token: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        if size < 0:
-            raise ValueError(f"size must be >= 0 (0: no limit), got {size}")
-        if newlines not in ("reject", "normalize", "preserve"):
-            raise ValueError(f'newlines must be "reject", "normalize" or "preserve", got {newlines!r}')
+        check_number(size, "size", integer=True, note=" (0: no limit)")
+        check_context(tls, "tls", server_side=True)
+        check_type(limits, "limits", Limits)
+        check_choice(newlines, "newlines", get_args(Newlines))
+        check_type(strict, "strict", bool)
+        check_callable(now, "now")
+        check_callable(token, "token")
         #: The application's hooks; those of `Hooks` if none were given. Functions of `on` are not part of it.
         self.hooks: Hooks = Hooks() if hooks is None else hooks
         #: The extensions that are offered.
-        self.extensions: tuple[Extension, ...] = tuple(extensions)
+        self.extensions: tuple[Extension, ...] = check_items(extensions, "extensions", Extension)
         functions = load_hooks(self.hooks, self.extensions)
         #: The server's domain, in ASCII (an internationalized one as A-labels).
         self.name: str = check_hello_name(name or socket.gethostname(), "name")
         #: The largest message in octets that is accepted; 0 for no limit.
         self.size: int = size
         #: The timeouts, also if one number was given for all.
-        self.timeouts: Timeouts = timeout if isinstance(timeout, Timeouts) else Timeouts(command=timeout, block=timeout)
+        self.timeouts: Timeouts = server_timeouts(timeout)
         #: The SSL context; None without TLS.
         self.tls: ssl.SSLContext | None = tls
         #: What one client may use.

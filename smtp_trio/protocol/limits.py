@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from attrs import Attribute, field, frozen
+
+from .arguments import check_number, check_type
 
 #: RFC 5321 4.5.3.1.4: the longest command line in octets, including its CRLF, without extensions.
 COMMAND_LINE_OCTETS = 512
@@ -12,16 +17,18 @@ REPLY_LINE_OCTETS = 512
 LOCAL_PART_OCTETS, PATH_OCTETS = 64, 256
 
 
-def _at_least(_: object, attribute: Attribute[int], value: int) -> None:
-    least, reason = MINIMUM[attribute.name]
-    if value < least:
-        raise ValueError(f"limits.{attribute.name} must be >= {least}, got {value} ({reason})")
+def _number(minimum: int = 0, reason: str = "", *, optional: bool = False) -> Callable[[object, Any, object], None]:
+    """Return an attrs validator for an integer. ``reason`` is why ``minimum`` is not 0."""
+
+    def check(_: object, attribute: Attribute[Any], value: object) -> None:
+        note = f" ({reason})" if reason else ""
+        check_number(value, f"limits.{attribute.name}", minimum, integer=True, optional=optional, note=note)
+
+    return check
 
 
-MINIMUM = {
-    "errors": (2, "RFC 5321 3.8: a server must not close the connection because of one bad command"),
-    "recipients": (100, "RFC 5321 4.5.3.1.8"),
-}
+def _bool(_: object, attribute: Attribute[bool], value: object) -> None:
+    check_type(value, f"limits.{attribute.name}", bool)
 
 
 @frozen(kw_only=True)
@@ -40,12 +47,15 @@ class Limits:
     command line in octets. ``strict_lengths`` refuses paths that are longer than RFC 5321 4.5.3.1.1 to 4.5.3.1.3 allow.
     """
 
-    sessions: int | None = None
-    per_peer: int | None = None
-    recipients: int = field(default=1000, validator=_at_least)
-    errors: int = field(default=20, validator=_at_least)
-    junk: int = 100
-    auth_failures: int = 3
-    received: int = 100
-    line: int = 2048
-    strict_lengths: bool = False
+    sessions: int | None = field(default=None, validator=_number(optional=True))
+    per_peer: int | None = field(default=None, validator=_number(optional=True))
+    recipients: int = field(default=1000, validator=_number(100, "RFC 5321 4.5.3.1.8"))
+    errors: int = field(
+        default=20,
+        validator=_number(2, "RFC 5321 3.8: a server must not close the connection because of one bad command"),
+    )
+    junk: int = field(default=100, validator=_number())
+    auth_failures: int = field(default=3, validator=_number())
+    received: int = field(default=100, validator=_number())
+    line: int = field(default=2048, validator=_number())
+    strict_lengths: bool = field(default=False, validator=_bool)

@@ -583,12 +583,9 @@ def test_numbers_out_of_range(options: dict[str, Any]) -> None:
 
 async def test_unknown_setting_raises_type_error() -> None:
     """A misspelt setting must not lead to a connection without TLS."""
-    async with listening(Server(ReplyWithSubject(), name=NAME)) as port:
-        misspelt: dict[str, Any] = {"tsl": "required"}
-        async with Pool("127.0.0.1", port, **misspelt) as pool:
-            with pytest.raises(TypeError, match="tsl"):
-                await pool.send(ME, [YOU], MESSAGE)
-        assert pool.statistics().open == 0
+    misspelt: dict[str, Any] = {"tsl": "required"}
+    with pytest.raises(TypeError, match="tsl"):
+        Pool("127.0.0.1", 25, **misspelt)
 
 
 async def test_connect_errors_do_not_use_up_the_pool(autojump_clock: MockClock) -> None:

@@ -6,6 +6,7 @@ import trio
 
 from ..._server.hooks import Hooks
 from ..._server.server import Server
+from ...protocol.arguments import check_type
 from .._wire_tracker import Role
 from .decisions import Decisions, has_decisions
 from .faulty_stream import FaultyStream
@@ -26,6 +27,8 @@ class Faults:
     """
 
     def __init__(self, *rules: Rule | Sometimes, seed: int = 0) -> None:
+        for rule in rules:
+            check_type(rule, "each rule", (Rule, Sometimes))
         self.rules: tuple[Rule | Sometimes, ...] = rules
         self.seed: int = seed
         self._script = Script(rules, seed)

@@ -11,6 +11,7 @@ from attrs import asdict, field, frozen
 
 from ..._client.client import Client, ClientSettings
 from ..._types import Peer
+from ...protocol.arguments import check_type
 from .._faults.faults import Faults
 from .._transcripts.transcript import Transcript
 from .pair import memory_pair
@@ -76,6 +77,7 @@ async def open_memory_server(
 
     Raises TypeError for a `Server` together with settings other than ``implicit_tls`` and ``raise_hook_errors``.
     """
+    check_type(faults, "faults", Faults, optional=True)
     setup = set_up(hooks, settings)
     async with stopping(setup) as nursery:
         yield MemoryServer(**asdict(setup, recurse=False), faults=faults, nursery=nursery)

@@ -11,6 +11,7 @@ from ..._client.client import Client, ClientSettings
 from ..._server.hooks import Hooks
 from ..._server.server import Server
 from ..._types import Peer
+from ...protocol.arguments import check_number, check_type
 from .._faults.faults import Faults
 from .._streams import MAX_OCTETS, bounded_stream_pair
 from .._transcripts.recording import Tap
@@ -40,8 +41,14 @@ async def memory_pair(
     address as the server sees it, for example ``Peer("192.0.2.1", 50000, "tcp")``. With ``implicit_tls`` the server
     begins the session with TLS. Each direction holds at most ``max_octets`` octets that were not received yet.
 
-    Raises ValueError for settings that contradict each other.
+    Raises ValueError for settings that contradict each other, and TypeError for arguments of a wrong type.
     """
+    check_type(server, "server", (Server, Hooks))
+    check_type(transcript, "transcript", Transcript, optional=True)
+    check_type(faults, "faults", Faults, optional=True)
+    check_type(peer, "peer", Peer, optional=True)
+    check_type(implicit_tls, "implicit_tls", bool)
+    check_number(max_octets, "max_octets", 1, integer=True)
     if isinstance(server, Hooks):
         server = set_up(server if faults is None else faults.hooks(server), {}).server
     elif faults is not None:

@@ -19,6 +19,7 @@ from ..._server.server import Server
 from ..._timeouts import Timeouts
 from ...policies import Layer
 from ...protocol import Extension, Limits
+from ...protocol.arguments import check_type
 from ...protocol.body_inspector import Newlines
 from .deterministic import deterministic
 from .inbox import Inbox
@@ -105,6 +106,8 @@ def set_up(hooks: HooksOrServer | None, settings: ServerSettings) -> ServerSetup
         hooks = hooks(made_inbox)
     keywords: dict[str, Any] = {**settings}
     implicit_tls, raise_hook_errors = keywords.pop("implicit_tls", False), keywords.pop("raise_hook_errors", True)
+    check_type(implicit_tls, "implicit_tls", bool)
+    check_type(raise_hook_errors, "raise_hook_errors", bool)
     ca, client_context = None, None
     if isinstance(hooks, Server):
         if keywords:
@@ -112,6 +115,7 @@ def set_up(hooks: HooksOrServer | None, settings: ServerSettings) -> ServerSetup
         server = hooks
     else:
         tls = keywords.pop("tls", False)
+        check_type(tls, "tls", (bool, ssl.SSLContext), optional=True)
         context = tls if isinstance(tls, ssl.SSLContext) else None
         if tls is True:
             ca, context, client_context = _create_certificate()

@@ -1,0 +1,86 @@
+"""Checks of arguments name the argument, the value and what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from smtp_trio.protocol import Limits
+from smtp_trio.protocol.arguments import check_callable, check_choice, check_items, check_number, check_type
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        lambda: check_type(1, "x", int),
+        lambda: check_type("a", "x", (int, str)),
+        lambda: check_type(None, "x", int, optional=True),
+        lambda: check_choice("a", "x", ("a", "b")),
+        lambda: check_choice(None, "x", ("a", "b"), optional=True),
+        lambda: check_number(0, "x"),
+        lambda: check_number(1.5, "x", 1),
+        lambda: check_number(float("inf"), "x"),
+        lambda: check_number(3, "x", 3, integer=True),
+        lambda: check_number(None, "x", optional=True),
+        lambda: check_callable(len, "x"),
+        lambda: check_callable(None, "x", optional=True),
+    ],
+)
+def test_valid_values(check: Callable[[], None]) -> None:
+    check()
+
+
+@pytest.mark.parametrize(
+    ("check", "error", "text"),
+    [
+        (lambda: check_type("1", "x", int), TypeError, "x must be int, got '1'"),
+        (lambda: check_type(b"", "x", (int, str), optional=True), TypeError, "x must be int, str or None, got b''"),
+        (lambda: check_type(None, "x", int), TypeError, "x must be int, got None"),
+        (lambda: check_type("secret", "x", int, shown=False), TypeError, "x must be int, not str"),
+        (lambda: check_choice("c", "x", ("a", "b")), ValueError, 'x must be "a" or "b", got \'c\''),
+        (lambda: check_choice([], "x", ("a",), optional=True), ValueError, 'x must be "a" or None, got []'),
+        (lambda: check_choice(None, "x", ("a",)), ValueError, 'x must be "a", got None'),
+        (lambda: check_number("10MB", "x"), TypeError, "x must be a number, got '10MB'"),
+        (lambda: check_number(True, "x"), TypeError, "x must be a number, got True"),
+        (lambda: check_number(1.5, "x", integer=True), TypeError, "x must be an integer, got 1.5"),
+        (lambda: check_number(None, "x"), TypeError, "x must be a number, got None"),
+        (lambda: check_number(-1, "x"), ValueError, "x must be >= 0, got -1"),
+        (lambda: check_number(float("nan"), "x"), ValueError, "x must be >= 0, got nan"),
+        (lambda: check_number(0, "x", 1, note=" (why)"), ValueError, "x must be >= 1, got 0 (why)"),
+        (lambda: check_items("SIZE", "x", str), TypeError, "x must be an iterable of str, got 'SIZE'"),
+        (lambda: check_items(7, "x", str), TypeError, "x must be an iterable of str, got 7"),  # type: ignore[arg-type]
+        (lambda: check_items([7], "x", str), TypeError, "each item of x must be str, got 7"),
+        (lambda: check_callable(7, "x"), TypeError, "x must be callable, got 7"),
+        (lambda: check_callable(7, "x", optional=True), TypeError, "x must be callable or None, got 7"),
+    ],
+)
+def test_invalid_values(check: Callable[[], object], error: type[Exception], text: str) -> None:
+    with pytest.raises(error) as caught:
+        check()
+    assert str(caught.value) == text
+
+
+def test_items_of_an_iterator() -> None:
+    assert check_items(iter("ab"), "x", str) == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"sessions": "10"}, TypeError),
+        ({"per_peer": -1}, ValueError),
+        ({"recipients": 99}, ValueError),
+        ({"errors": None}, TypeError),
+        ({"junk": 1.0}, TypeError),
+        ({"auth_failures": True}, TypeError),
+        ({"received": -5}, ValueError),
+        ({"line": "2k"}, TypeError),
+        ({"strict_lengths": "yes"}, TypeError),
+    ],
+)
+def test_limits(settings: dict[str, Any], error: type[Exception]) -> None:
+    (name,) = settings
+    with pytest.raises(error, match=f"^limits.{name} must be "):
+        Limits(**settings)
