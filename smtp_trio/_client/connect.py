@@ -11,6 +11,7 @@ from typing import Unpack, cast
 import trio
 from attrs import evolve
 
+from .._instrument import network_opener
 from .._timeouts import client_timeouts
 from ..protocol import Connect, Extension
 from ..protocol.arguments import check_items, check_type
@@ -187,7 +188,10 @@ async def _open_stream(host: Host, port: int, local_address: str | None, limit: 
         with trio.fail_after(limit):
             if isinstance(host, os.PathLike):
                 return await trio.open_unix_socket(os.fspath(host))
-            return await trio.open_tcp_stream(check_host(host, "host"), port, local_address=local_address)
+            name = check_host(host, "host")
+            if (open_stream := network_opener.get(None)) is not None:
+                return await open_stream(name, port, local_address)
+            return await trio.open_tcp_stream(name, port, local_address=local_address)
     except OSError as exc:
         where = os.fspath(host) if isinstance(host, os.PathLike) else f"{host} port {port}"
         raise ConnectionLostError(Connect(), f"cannot connect to {where}: {connect_failure(exc)}") from exc

@@ -36,6 +36,7 @@ from ._inline_threads import inline_threads
 from ._servers.deterministic import DeterministicSettings, deterministic
 from ._servers.inbox import Inbox, MailFilter, ReceivedMail
 from ._servers.memory import MemoryServer, open_memory_server
+from ._servers.network import memory_network
 from ._servers.pair import memory_pair
 from ._servers.port import TestServer, open_test_server
 from ._servers.server_setup import ServerSettings
@@ -100,6 +101,7 @@ __all__ = [
     "deterministic",
     "fail_everywhere",
     "inline_threads",
+    "memory_network",
     "memory_pair",
     "open_inbox_thread",
     "open_memory_server",

@@ -71,7 +71,7 @@ class Piece:
     the message, "CONNECT" for the greeting. ``start`` is the number of octets of the message before this piece.
     ``number`` counts the pieces of a client to which a reply is due, from 0; a reply has the number of what it replies
     to. It is None for pieces without a reply, and for a reply to nothing. Octets from ``secret`` to the end of the line
-    are secret; None if no octet is.
+    are secret; None if no octet is. ``chunked``: the octet ends a message after BDAT, and is a part of it.
     """
 
     at: str
@@ -79,6 +79,7 @@ class Piece:
     start: int = 0
     number: int | None = None
     secret: int | None = None
+    chunked: bool = False
 
 
 class Mode(enum.Enum):
@@ -245,7 +246,7 @@ class WireTracker:
         self._mode = Mode.LINES
         if not self._last:
             return self._body(octets)
-        return [*self._body(octets[:-1]), Piece(DOT, octets[-1:], number=self._last_number())]
+        return [*self._body(octets[:-1]), Piece(DOT, octets[-1:], number=self._last_number(), chunked=True)]
 
     def _body(self, octets: bytes) -> list[Piece]:
         piece = Piece(BODY, octets, self._start)

@@ -350,6 +350,13 @@ async def test_early_does_not_act_inside_tls(place: str) -> None:
     assert len(server.inbox) == 1
 
 
+@pytest.mark.parametrize("rule", [Garbage(".", 0, by="client"), Replace(".", b"x", by="client")])
+async def test_text_of_a_chunk_is_not_replaced(autojump_clock: MockClock, rule: Rule) -> None:
+    inbox, _, result = await send(rule)
+    assert result.complete
+    assert inbox[0].raw == MESSAGE
+
+
 # --- segments ---------------------------------------------------------------------------------------------------------------
 
 

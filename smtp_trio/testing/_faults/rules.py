@@ -214,12 +214,16 @@ class Reset(_Cut):
 class Replace(Rule):
     """Any ``octets`` are sent instead: a wrong code, garbage, or none.
 
-    The state of the side with the fault does not change.
+    The state of the side with the fault does not change. At "." a client replaces the dot after DATA; after BDAT LAST the
+    rule does nothing, since it would replace a part of the message.
     """
 
     priority = 0
     at: str = field(converter=place)
     octets: bytes
+
+    def acts_on(self, piece: Piece, *, incoming: bool) -> bool:
+        return not piece.chunked and super().acts_on(piece, incoming=incoming)
 
     def change(self, piece: Piece, steps: list[Step], random: Random, *, incoming: bool) -> list[Step]:
         return [self.octets] if not piece.start else []
@@ -239,11 +243,17 @@ class Extra(Rule):
 
 @frozen(repr=False)
 class Garbage(Rule):
-    """``octets`` random octets, which depend on the seed, and an end of line are sent instead."""
+    """``octets`` random octets, which depend on the seed, and an end of line are sent instead.
+
+    After BDAT LAST it does nothing at ".", as `Replace`.
+    """
 
     priority = 0
     at: str = field(converter=place)
     octets: int = field(default=16, validator=not_negative)
+
+    def acts_on(self, piece: Piece, *, incoming: bool) -> bool:
+        return not piece.chunked and super().acts_on(piece, incoming=incoming)
 
     def change(self, piece: Piece, steps: list[Step], random: Random, *, incoming: bool) -> list[Step]:
         return [random.randbytes(self.octets) + b"\r\n"] if not piece.start else []

@@ -98,8 +98,11 @@ class ServerSetup:
         settings.setdefault("ssl_context", self.client_context)
 
 
-def set_up(hooks: HooksOrServer | None, settings: ServerSettings) -> ServerSetup:
-    """Return a server with these hooks (by default an `Inbox`) and settings, or the one that was given or made."""
+def set_up(hooks: HooksOrServer | None, settings: ServerSettings, *, name: str = NAME) -> ServerSetup:
+    """Return a server with these hooks (by default an `Inbox`) and settings, or the one that was given or made.
+
+    ``name`` is the default name.
+    """
     made_inbox = None
     if hooks is not None and not isinstance(hooks, Hooks | Server):
         made_inbox = Inbox()
@@ -119,7 +122,7 @@ def set_up(hooks: HooksOrServer | None, settings: ServerSettings) -> ServerSetup
         context = tls if isinstance(tls, ssl.SSLContext) else None
         if tls is True:
             ca, context, client_context = _create_certificate()
-        keywords = {"name": NAME, "newlines": "normalize", **deterministic(), **keywords}
+        keywords = {"name": name, "newlines": "normalize", **deterministic(), **keywords}
         server = Server(Inbox() if hooks is None else hooks, tls=context, **keywords)
     return ServerSetup(
         server=server,
