@@ -32,7 +32,7 @@ from .received import begins_with_field
 from .spool import spool
 
 if TYPE_CHECKING:
-    from email.message import EmailMessage
+    import email.message
 
 # How a body is read
 #
@@ -156,7 +156,7 @@ class Body:
         """
         return b"".join([piece async for piece in self])
 
-    async def headers(self, *, limit: int = HEADER_OCTETS) -> EmailMessage:
+    async def headers(self, *, limit: int = HEADER_OCTETS) -> email.message.EmailMessage:
         """Receive the header section of the message and return its fields, without its content (RFC 5322 2.2).
 
         Call it before any other read. The following reads return the whole message, header section included. A header
@@ -178,9 +178,9 @@ class Body:
 
         Up to ``max_size`` octets are kept in memory. A larger message is written to the disk, in threads, so its size
         does not matter. The file has no name, and is deleted when it is closed; close it with a ``with`` block. Use it
-        in a thread, or through :func:`trio.wrap_file`, since reading a file may block.
+        in a thread, or through ``trio.wrap_file``, since reading a file may block.
 
-        :param dir: the directory of the file; by default that of :mod:`tempfile`.
+        :param dir: the directory of the file; by default that of ``tempfile``.
         :raises BodyError: the message cannot be accepted.
         :raises OSError: the file cannot be written.
         """
