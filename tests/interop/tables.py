@@ -20,7 +20,7 @@ from attrs import frozen
 from smtp_trio import __version__
 
 from .servers import Server, start
-from .setups import MTAS, SETTINGS
+from .setups import CURRENT_POSTFIX, MTAS, SETTINGS
 
 DOCS = Path(__file__).parents[2] / "docs"
 REPORTS = DOCS / "conformance-reports"
@@ -157,12 +157,15 @@ def main() -> None:
         help="write the reports, with all dialogues, to this folder",
     )
     arguments = parser.parse_args()
+    names = arguments.only or RUNS
+    if any(RUNS[name].setup == CURRENT_POSTFIX.name for name in names) and not (MTAS / "usr/lib/postfix").is_dir():
+        parser.error("a current Postfix has to be unpacked (dpkg -x) in the directory that SMTP_TRIO_MTAS names")
     servers = {}
     with TemporaryDirectory(prefix="smtp-trio-") as modules:
         install = ("npm", "install", "--no-audit", "--no-fund", "--prefer-offline", "--prefix", modules, "smtp-server")
         subprocess.run(install, check=True, stdout=subprocess.DEVNULL, timeout=100)
         node_modules = Path(modules, "node_modules")
-        for name in arguments.only or RUNS:
+        for name in names:
             tested = RUNS[name]
             with (
                 TemporaryDirectory(prefix="smtp-trio-") as folder,
