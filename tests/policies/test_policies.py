@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any
 
 import pytest
@@ -43,10 +42,12 @@ from smtp_trio.protocol import Rcpt, standard
 from smtp_trio.protocol.extensions import Auth
 from smtp_trio.testing import (
     Answer,
+    Attempt,
     Delay,
     Faults,
     Inbox,
     bounded_stream_pair,
+    cancel_everywhere,
     deterministic,
     memory_pair,
     open_memory_server,
@@ -482,16 +483,52 @@ async def test_two_ports_with_different_policies(autojump_clock: MockClock) -> N
     codes: list[int] = []
     async with trio.open_nursery() as nursery:
         for hooks in (Greylist(shared), shared, Greylist(shared), shared, shared, shared):
-            client_end, server_end = bounded_stream_pair()
-            server_end.endpoints = evolve(HOST), evolve(HOST)
-            nursery.start_soon(partial(called.serve_stream, server_end, hooks=hooks))
-            async with Client(client_end) as client:
+            async with await memory_pair(nursery, called, hooks=hooks, peer=HOST) as client:
                 try:
                     codes.append((await client.send(ME, [YOU], MESSAGE)).accepted[0].reply.code)
                 except AllRecipientsRejectedError as exc:
                     codes.append(exc.reply.code)
     assert codes == [450, 250, 450, 421, 421, 421]
     assert called.statistics().messages == len(inbox) == 1
+
+
+async def test_ports_of_a_memory_server(autojump_clock: MockClock) -> None:
+    """A test chooses the port, by its hooks, for each client. Faults act on it, too."""
+    inbox = Inbox()
+    called = server(inbox)
+    greylist = Greylist(inbox)
+    async with open_memory_server(called) as memory_server:
+        async with memory_server.client(hooks=greylist) as client:
+            with pytest.raises(AllRecipientsRejectedError, match=r"450 4\.7\.1 Greylisted"):
+                await client.send(ME, [YOU], MESSAGE)
+        faults = Faults(Answer("MAIL", 451))
+        async with memory_server.client(hooks=greylist, faults=faults) as client:
+            with pytest.raises(ReplyError, match="451"):
+                await client.mail(ME)
+            await client.mail(ME)
+        async with memory_server.client() as client:
+            await client.send(ME, [YOU], MESSAGE)
+        assert called.statistics().sessions_total == 3
+    assert len(inbox) == 1
+
+
+def test_cancellation_leaves_no_counts() -> None:
+    """At whatever point a session is cancelled, its connection is not counted any more, and its delay has ended."""
+
+    async def scenario(attempt: Attempt) -> None:
+        tarpit = Tarpit(RejectingInbox(), 5)
+        connections = ConnectionsPerPeer(tarpit, 2)
+        try:
+            async with calling(server(ConnectionRate(connections))) as client:
+                await client.mail(ME)
+                for _ in range(2):
+                    with pytest.raises(ReplyError):
+                        await client.rcpt("nobody@mx.test")
+        finally:
+            assert not connections._open
+            assert tarpit._delayed == 0
+
+    assert cancel_everywhere(scenario).points > 10
 
 
 async def test_layers_compose(autojump_clock: MockClock) -> None:

@@ -10,6 +10,7 @@ import trio
 from attrs import asdict, field, frozen
 
 from ..._client.client import Client, ClientSettings
+from ..._server.hooks import Hooks
 from ..._types import Peer
 from ...protocol.arguments import check_type
 from .._faults.faults import Faults
@@ -30,11 +31,17 @@ class MemoryServer(ServerSetup):
 
     @asynccontextmanager
     async def _client(
-        self, transcript: Transcript | None, faults: Faults | None, peer: Peer | None, settings: ClientSettings
+        self,
+        hooks: Hooks | None,
+        transcript: Transcript | None,
+        faults: Faults | None,
+        peer: Peer | None,
+        settings: ClientSettings,
     ) -> AsyncGenerator[Client]:
         client = await memory_pair(
             self._nursery,
             self.server,
+            hooks=hooks,
             transcript=transcript,
             faults=self.faults if faults is None else faults,
             peer=peer,
@@ -47,6 +54,7 @@ class MemoryServer(ServerSetup):
     def client(
         self,
         *,
+        hooks: Hooks | None = None,
         transcript: Transcript | None = None,
         faults: Faults | None = None,
         peer: Peer | None = None,
@@ -57,7 +65,7 @@ class MemoryServer(ServerSetup):
         The arguments are those of `memory_pair`. Raises the same exceptions as ``async with Client``.
         """
         self.set_client_defaults(settings)
-        return self._client(transcript, faults, peer, settings)
+        return self._client(hooks, transcript, faults, peer, settings)
 
 
 @asynccontextmanager

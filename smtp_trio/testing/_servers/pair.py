@@ -23,6 +23,7 @@ async def memory_pair(
     nursery: trio.Nursery,
     server: Server | Hooks,
     *,
+    hooks: Hooks | None = None,
     transcript: Transcript | None = None,
     faults: Faults | None = None,
     peer: Peer | None = None,
@@ -35,7 +36,8 @@ async def memory_pair(
 
     The client is a `Client`, to be used with ``async with``: ``async with await memory_pair(nursery, server) as
     client:``. ``host`` and ``settings`` are its arguments; by default its name is "client.test", and ``host`` is the
-    server's name. If ``server`` is `Hooks`, a server is made for them with the defaults of `ServerSettings`.
+    server's name. If ``server`` is `Hooks`, a server is made for them with the defaults of `ServerSettings`. ``hooks``
+    are those of the port that the client connects to, as in `Server.serve`; by default they are the server's.
 
     ``transcript`` records the session at the client's end. ``faults`` act on both ends. ``peer`` is the client's
     address as the server sees it, for example ``Peer("192.0.2.1", 50000, "tcp")``. With ``implicit_tls`` the server
@@ -44,15 +46,20 @@ async def memory_pair(
     Raises ValueError for settings that contradict each other, and TypeError for arguments of a wrong type.
     """
     check_type(server, "server", (Server, Hooks))
+    check_type(hooks, "hooks", Hooks, optional=True)
     check_type(transcript, "transcript", Transcript, optional=True)
     check_type(faults, "faults", Faults, optional=True)
     check_type(peer, "peer", Peer, optional=True)
     check_type(implicit_tls, "implicit_tls", bool)
     check_number(max_octets, "max_octets", 1, integer=True)
-    if isinstance(server, Hooks):
-        server = set_up(server if faults is None else faults.hooks(server), {}).server
-    elif faults is not None:
+    if faults is not None and hooks is not None:
+        hooks = faults.hooks(hooks)
+    elif faults is not None and isinstance(server, Hooks):
+        server = faults.hooks(server)
+    elif faults is not None and isinstance(server, Server):
         faults.install(server)
+    if isinstance(server, Hooks):
+        server = set_up(server, {}).server
     near, far = bounded_stream_pair(max_octets)
     if peer is not None:
         far.endpoints = evolve(peer), far.endpoints[1]
@@ -66,12 +73,16 @@ async def memory_pair(
     client = Client(client_end, host=name if host is None else host, **settings)
     if transcript is not None and recorded is not None:
         Tap(client._exchange.wire, transcript, "C", recorded.session, encrypted=True)
-    await nursery.start(_serve, server, server_end, implicit_tls)
+    await nursery.start(_serve, server, server_end, implicit_tls, hooks)
     return client
 
 
 async def _serve(
-    server: Server, stream: trio.abc.Stream, implicit_tls: bool, task_status: trio.TaskStatus[None]
+    server: Server,
+    stream: trio.abc.Stream,
+    implicit_tls: bool,
+    hooks: Hooks | None,
+    task_status: trio.TaskStatus[None],
 ) -> None:
     task_status.started()  # sessions begin, and get their ids, in the order in which they were requested
-    await server.serve_stream(stream, implicit_tls=implicit_tls)
+    await server.serve_stream(stream, implicit_tls=implicit_tls, hooks=hooks)
