@@ -9,7 +9,8 @@ import trio
 from .._server.hooks import Hooks
 from .._server.session import Session
 from ..protocol import Rcpt, Reply
-from ._layer import Layer, check_at_least
+from ..protocol.arguments import check_number
+from ._layer import Layer
 from ._memory import Memory, group_of, subnet_of
 
 # Triples that are waiting and triples that have passed are kept apart. Anyone can add a waiting one with a RCPT, but
@@ -30,6 +31,7 @@ class Greylist(Layer):
     :param remember: seconds after its last use for which an accepted triple stays accepted.
     :param max_entries: the number of triples that are remembered, of those that wait and of those that were accepted.
         When there are more, the network with the most triples loses its oldest one.
+    :raises TypeError: an argument has a wrong type.
     :raises ValueError: a number is negative, or ``max_entries`` is less than 1.
     """
 
@@ -43,8 +45,10 @@ class Greylist(Layer):
         max_entries: int = 20000,
     ) -> None:
         super().__init__(hooks)
-        check_at_least(0, seconds=seconds, forget=forget, remember=remember)
-        check_at_least(1, max_entries=max_entries)
+        check_number(seconds, "seconds")
+        check_number(forget, "forget")
+        check_number(remember, "remember")
+        check_number(max_entries, "max_entries", 1, integer=True)
         self.seconds = seconds
         self._waiting: Memory[float] = Memory(max_entries, forget)  # with the time when the triple was first seen
         self._passed: Memory[bool] = Memory(max_entries, remember)

@@ -66,10 +66,3 @@ async def delay_reply(session: Session, seconds: float) -> None:
         await trio.sleep(seconds)
     finally:
         session._hooks.resume_clock(seconds)
-
-
-def check_at_least(minimum: float, **values: float) -> None:
-    """Raise ValueError for a parameter of a policy that is less than ``minimum``, or not a number."""
-    for name, value in values.items():
-        if not value >= minimum:
-            raise ValueError(f"{name} must be >= {minimum}, got {value!r}")

@@ -7,7 +7,8 @@ from collections import Counter
 from .._server.hooks import Hooks
 from .._server.session import Session
 from ..protocol import Mail, Rcpt, Reply
-from ._layer import Layer, check_at_least
+from ..protocol.arguments import check_number
+from ._layer import Layer
 from ._memory import address_of
 
 
@@ -19,7 +20,7 @@ class MessagesPerConnection(Layer):
 
     def __init__(self, hooks: Hooks | None = None, limit: int = 20) -> None:
         super().__init__(hooks)
-        check_at_least(1, limit=limit)
+        check_number(limit, "limit", 1, integer=True)
         self.limit = limit
 
     async def mail(self, session: Session, mail: Mail) -> Reply | None:
@@ -37,7 +38,7 @@ class RecipientsPerMessage(Layer):
 
     def __init__(self, hooks: Hooks | None = None, limit: int = 100) -> None:
         super().__init__(hooks)
-        check_at_least(1, limit=limit)
+        check_number(limit, "limit", 1, integer=True)
         self.limit = limit
 
     async def rcpt(self, session: Session, rcpt: Rcpt) -> Reply | None:
@@ -56,7 +57,7 @@ class ConnectionsPerPeer(Layer):
 
     def __init__(self, hooks: Hooks | None = None, limit: int = 10) -> None:
         super().__init__(hooks)
-        check_at_least(1, limit=limit)
+        check_number(limit, "limit", 1, integer=True)
         self.limit = limit
         self._open: Counter[str] = Counter()  # has no more entries than there are sessions
 

@@ -10,7 +10,8 @@ import trio
 from .._server.hooks import Hooks
 from .._server.session import Session
 from ..protocol import Mail, Reply
-from ._layer import Layer, check_at_least
+from ..protocol.arguments import check_number
+from ._layer import Layer
 from ._memory import Memory, address_of, group_of
 
 # The window slides: what counts is the last ``seconds`` seconds, and not, say, the present hour, at the end of which a
@@ -23,8 +24,9 @@ class _Rate:
     """The times at which clients were admitted within the last ``seconds`` seconds, at most ``limit`` for each."""
 
     def __init__(self, limit: int, seconds: float, max_entries: int) -> None:
-        check_at_least(1, limit=limit, max_entries=max_entries)
-        check_at_least(0, seconds=seconds)
+        check_number(limit, "limit", 1, integer=True)
+        check_number(seconds, "seconds")
+        check_number(max_entries, "max_entries", 1, integer=True)
         self.limit = limit
         self.seconds = seconds
         self._times: Memory[array[float]] = Memory(max_entries, seconds)
@@ -51,6 +53,7 @@ class MessageRate(Layer):
 
     :param max_entries: the number of clients that are remembered. When there are more, the network with the most
         clients loses its oldest one.
+    :raises TypeError: an argument has a wrong type.
     :raises ValueError: a number is too small.
     """
 
@@ -75,6 +78,7 @@ class ConnectionRate(Layer):
 
     :param max_entries: the number of clients that are remembered. When there are more, the network with the most
         clients loses its oldest one.
+    :raises TypeError: an argument has a wrong type.
     :raises ValueError: a number is too small.
     """
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from .._server.hooks import Hooks
 from .._server.session import Session
 from ..protocol import Reply
-from ._layer import Layer, check_at_least, delay_reply
+from ..protocol.arguments import check_number
+from ._layer import Layer, delay_reply
 
 
 class Tarpit(Layer):
@@ -16,6 +17,7 @@ class Tarpit(Layer):
 
     :param max_sessions: the number of sessions that are delayed at a time. In others there is no delay, so a flood of
         errors cannot use up the sessions of the server.
+    :raises TypeError: an argument has a wrong type.
     :raises ValueError: a number is negative.
     """
 
@@ -23,7 +25,9 @@ class Tarpit(Layer):
         self, hooks: Hooks | None = None, seconds: float = 5, *, limit: float = 60, max_sessions: int = 100
     ) -> None:
         super().__init__(hooks)
-        check_at_least(0, seconds=seconds, limit=limit, max_sessions=max_sessions)
+        check_number(seconds, "seconds")
+        check_number(limit, "limit")
+        check_number(max_sessions, "max_sessions", integer=True)
         self.seconds = seconds
         self.limit = limit
         self.max_sessions = max_sessions

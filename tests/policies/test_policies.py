@@ -591,6 +591,13 @@ def test_invalid_numbers(make: Callable[[], Layer], message: str) -> None:
         make()
 
 
+@pytest.mark.parametrize("layer", [MessageRate, ConnectionRate, ConnectionsPerPeer, MessagesPerConnection])
+@pytest.mark.parametrize("limit", ["20", 2.5, True, None])
+def test_limit_of_a_wrong_type(layer: Callable[..., Layer], limit: object) -> None:
+    with pytest.raises(TypeError, match=f"limit must be an integer, got {limit!r}"):
+        layer(limit=limit)
+
+
 def test_policies_can_be_imported_from_testing() -> None:
     for name in policies.__all__:
         assert getattr(testing, name) is getattr(policies, name)
