@@ -18,7 +18,7 @@ class Slow(Inbox):
     """An inbox with a delay."""
 
     async def data(self, session: Session, body: Body) -> Reply | None:
-        await trio.sleep(100)
+        await trio.sleep(90)
         return await super().data(session, body)
 
 
@@ -56,7 +56,7 @@ async def test_replay_server(autojump_clock: object) -> None:
         nursery.start_soon(serve)
         async with Client(client_end, name="client.test") as client:
             await client.send("me@client.test", ["you@mx.test"], MESSAGE)
-            assert trio.current_time() == began + 100
+            assert trio.current_time() == began + 90
             await trio.sleep(10)
             await client.noop()
     replayed[0].compare(str(written))
