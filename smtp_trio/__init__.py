@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         Accepted as Accepted,
         AllRecipientsRejectedError as AllRecipientsRejectedError,
         ConnectionLostError as ConnectionLostError,
+        DeliveryRecord as DeliveryRecord,
         DeliveryUnknownError as DeliveryUnknownError,
         GreetingError as GreetingError,
         Outcome as Outcome,
@@ -102,7 +103,7 @@ _MODULES = {
     "_client.message": "Message",
     "_client.pool": "Pool PoolStatistics",
     "_client.results": (
-        "Accepted AllRecipientsRejectedError ConnectionLostError DeliveryUnknownError GreetingError Outcome "
+        "Accepted AllRecipientsRejectedError ConnectionLostError DeliveryRecord DeliveryUnknownError GreetingError Outcome "
         "Rejected Result TimedOutError TlsHandshakeError Unknown"
     ),
     "_client.transaction": "Progress",

@@ -12,7 +12,7 @@ import trio
 from .._client.client import Client
 from .._client.results import Accepted, ConnectionLostError, Outcome, TimedOutError, TlsHandshakeError, Unknown
 from .._server.log_events import clean
-from ..protocol import Connect, LocalProtocolError, NotOfferedError, RemoteProtocolError, ReplyError, SMTPError
+from ..protocol import Connect, NotOfferedError, RemoteProtocolError, ReplyError, SMTPError
 from ..protocol.extensions.auth import AuthCommand
 from .message_files import MessageFile
 from .options import describe_error, strip_openssl_details
@@ -172,7 +172,7 @@ class SendReport:
 
 def is_temporary(error: SMTPError) -> bool:
     """Return whether the same attempt may succeed later."""
-    return error.reply.temporary if isinstance(error, ReplyError) else not isinstance(error, LocalProtocolError)
+    return error.reply.temporary if isinstance(error, ReplyError) else error.temporary
 
 
 def refusal_status(*, temporary: bool) -> str:

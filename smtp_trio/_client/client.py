@@ -53,6 +53,7 @@ from .pipeline import Messages, Pipeline
 from .results import (
     AllRecipientsRejectedError,
     ConnectionLostError,
+    DeliveryRecord,
     DeliveryUnknownError,
     PartialResult,
     Result,
@@ -415,6 +416,7 @@ class Client:
         message: Message,
         *,
         progress: Progress | None = None,
+        record: DeliveryRecord | None = None,
         **params: object,
     ) -> Result:
         """Send a message in as few round trips as the server allows, and return the outcome for each recipient.
@@ -424,6 +426,7 @@ class Client:
         :param message: bytes, an email message, an `os.PathLike` that names a file, or an async iterable of bytes. Line
             ends are converted to CRLF and dots are stuffed. It includes the header section.
         :param progress: called with the octets sent so far and the size of the message in octets (None if not known).
+        :param record: filled with the outcomes as they arrive, for the case that the call is cancelled.
         :param params: parameters of MAIL and RCPT, as in ``ret="HDRS", envid="x", notify=("FAILURE",)`` (RFC 3461), and
             ``smtputf8=True`` for an iterable whose header is UTF-8, because MAIL is sent before that is known.
 
@@ -432,20 +435,27 @@ class Client:
         `ConnectionLostError`, `TimedOutError` and RemoteProtocolError if it was lost before. Before anything is sent it
         raises ValueError, TypeError, OSError (of a file), NotOfferedError, LocalProtocolError, and `ReplyError` (552)
         for a message that is larger than the server accepts (RFC 1870 6.1). TypeError, OSError and LocalProtocolError
-        that concern a piece of a file or of an iterable are raised while the message is sent.
+        that concern a piece of a file or of an iterable are raised while the message is sent. The ``result`` of an
+        SMTPError has the outcomes so far.
         """
         operation = self._exchange.operation()
-        self._results = []
+        self._begin_results(record)
+        # `Delivery.prepare` raises TypeError for a str; list() would hide it from that check.
+        names = recipients if isinstance(recipients, str) else list(recipients)
         try:
             async with operation:
-                delivery = await Delivery.prepare(self._exchange, sender, recipients, message, progress, params)
-                self._results = [delivery.partial]
+                delivery = await Delivery.prepare(self._exchange, sender, names, message, progress, params)
+                self._results.append(delivery.partial)
                 await self._exchange.prepare_transaction(delivery.mail)
                 await delivery.run()
         except (ConnectionLostError, TimedOutError, RemoteProtocolError) as exc:
             self._raise_if_in_doubt(exc)
             if not (self._results and self._results[0].decided):
+                exc.result = self.last_result or Result(sender, tuple(names), ())
                 raise
+        except SMTPError as exc:
+            exc.result = self.last_result or Result(sender, tuple(names), ())
+            raise
         result = delivery.partial.result()
         if not result.accepted and result.rejected:
             first = result.rejected[0]
@@ -459,6 +469,7 @@ class Client:
         recipients: Iterable[str] | None = None,
         *,
         progress: Progress | None = None,
+        record: DeliveryRecord | None = None,
         add_headers: bool = True,
         **params: object,
     ) -> Result:
@@ -471,13 +482,14 @@ class Client:
         sender, names = await find_envelope(message, sender, recipients)
         if add_headers:
             message = await complete_message(message, sender)
-        return await self.send(sender, names, message, progress=progress, **params)
+        return await self.send(sender, names, message, progress=progress, record=record, **params)
 
     async def send_many(
         self,
         messages: Messages,
         *,
         progress: Progress | None = None,
+        record: DeliveryRecord | None = None,
         **params: object,
     ) -> list[Result]:
         """Send messages, each a tuple of sender, recipients and message; return their results in the same order.
@@ -485,17 +497,28 @@ class Client:
         ``messages`` is an iterable or an async iterable. If the server offers PIPELINING, the next message is sent
         before the reply to the previous one is received (RFC 2920). A message that is rejected for all recipients, or
         that is larger than the server accepts, does not raise; its result has the outcomes. Otherwise raises as `send`
-        does; ``last_results`` then has the results so far.
+        does; ``last_results`` and ``record.results`` then have the results so far, and ``result`` of the exception is
+        that of the last message.
         """
         operation = self._exchange.operation()
-        self._results = []
+        self._begin_results(record)
         try:
             async with operation:
                 await Pipeline(self._exchange, self._results).run(messages, progress, params)
-        except (ConnectionLostError, TimedOutError, RemoteProtocolError) as exc:
-            self._raise_if_in_doubt(exc)
+        except SMTPError as exc:
+            if isinstance(exc, ConnectionLostError | TimedOutError | RemoteProtocolError):
+                self._raise_if_in_doubt(exc)
+            exc.result = self.last_result
             raise
         return list(self.last_results)
+
+    def _begin_results(self, record: DeliveryRecord | None) -> None:
+        """Begin the results of a call. Those of the last one are kept if a record has them."""
+        if record is None:
+            self._results = []
+        else:
+            self._results = record._partials
+            self._results.clear()
 
     def _raise_if_in_doubt(self, exc: ConnectionLostError | TimedOutError | RemoteProtocolError) -> None:
         """Raise `DeliveryUnknownError` if a message was sent whole and its reply is still to come (RFC 1047)."""

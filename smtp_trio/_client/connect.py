@@ -13,13 +13,15 @@ from attrs import evolve
 
 from .._instrument import network_opener
 from .._timeouts import client_timeouts
-from ..protocol import Connect, Extension
+from ..protocol import Connect, Extension, SMTPError
 from ..protocol.arguments import check_items, check_type
 from ..protocol.hosts import check_hello_name, check_host, check_port
+from .addresses import find_envelope
 from .client import Client, ClientSettings
 from .handshake import check_login, tls_mode
 from .message import Message
-from .results import ConnectionLostError, Result, TimedOutError, TlsHandshakeError
+from .missing_fields import complete_message
+from .results import ConnectionLostError, DeliveryRecord, Result, TimedOutError, TlsHandshakeError
 from .transaction import Progress
 
 #: Port 465 expects TLS from the first octet (RFC 8314 3). Without it there is no greeting, and waiting for the whole
@@ -74,6 +76,7 @@ async def send(
     sender: str | None = None,
     recipients: Iterable[str] | None = None,
     progress: Progress | None = None,
+    record: DeliveryRecord | None = None,
     add_headers: bool = True,
     **settings: Unpack[ConnectSettings],
 ) -> Result:
@@ -85,12 +88,19 @@ async def send(
     if sender or recipients are omitted for another message.
     """
     if isinstance(message, email.message.Message):
-        async with connect(host, port, **settings) as client:
-            return await client.send_message(message, sender, recipients, progress=progress, add_headers=add_headers)
+        sender, recipients = await find_envelope(message, sender, recipients)
+        if add_headers:
+            message = await complete_message(message, sender)
     if sender is None or recipients is None:
         raise ValueError("sender and recipients are required unless the message is an email.message.Message")
-    async with connect(host, port, **settings) as client:
-        return await client.send(sender, recipients, message, progress=progress)
+    names = recipients if isinstance(recipients, str) else list(recipients)
+    try:
+        async with connect(host, port, **settings) as client:
+            return await client.send(sender, names, message, progress=progress, record=record)
+    except SMTPError as exc:
+        if exc.result is None:  # no connection could be opened
+            exc.result = Result(sender, tuple(names), ())
+        raise
 
 
 # Opportunistic TLS by connecting again

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import email.message
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Self, Unpack
@@ -20,7 +20,8 @@ from .client import Client
 from .connect import ConnectSettings, Host, check_server, open_client
 from .message import Message
 from .missing_fields import complete_message
-from .results import AllRecipientsRejectedError, ConnectionLostError, Result
+from .pipeline import Messages
+from .results import AllRecipientsRejectedError, ConnectionLostError, DeliveryRecord, Result
 from .retry import can_be_sent_again, is_alive
 from .transaction import Progress
 
@@ -107,6 +108,7 @@ class Pool:
         message: Message,
         *,
         progress: Progress | None = None,
+        record: DeliveryRecord | None = None,
         **params: object,
     ) -> Result:
         """Send a message over one of the connections, as `Client.send`; wait for a connection if all are in use.
@@ -116,18 +118,36 @@ class Pool:
         that the server cannot have accepted it.
         """
         names = recipients if isinstance(recipients, str) else list(recipients)
+        _clear(record)
+        try:
+            return await self._send(sender, names, message, progress, record, params)
+        except SMTPError as exc:
+            if exc.result is None:  # no connection could be opened
+                exc.result = Result(sender, tuple(names), ())
+            raise
+
+    async def _send(
+        self,
+        sender: str,
+        names: Iterable[str],
+        message: Message,
+        progress: Progress | None,
+        record: DeliveryRecord | None,
+        params: Mapping[str, object],
+    ) -> Result:
         async with self._slot():
             if (kept := await self._take_idle()) is not None:
                 begun = kept._exchange.protocol.transactions_begun
                 async with self._borrowed(kept):
                     try:
-                        return await kept.send(sender, names, message, progress=progress, **params)
+                        return await kept.send(sender, names, message, progress=progress, record=record, **params)
                     except (ConnectionLostError, AllRecipientsRejectedError) as exc:
                         begun = kept._exchange.protocol.transactions_begun - begun
                         if not await can_be_sent_again(kept, begun, exc):
                             raise
+                        _clear(record)
             async with self._borrowed(await self._new_client()) as client:
-                return await client.send(sender, names, message, progress=progress, **params)
+                return await client.send(sender, names, message, progress=progress, record=record, **params)
 
     async def send_message(
         self,
@@ -136,6 +156,7 @@ class Pool:
         recipients: Iterable[str] | None = None,
         *,
         progress: Progress | None = None,
+        record: DeliveryRecord | None = None,
         add_headers: bool = True,
         **params: object,
     ) -> Result:
@@ -143,7 +164,25 @@ class Pool:
         sender, names = await find_envelope(message, sender, recipients)
         if add_headers:
             message = await complete_message(message, sender)
-        return await self.send(sender, names, message, progress=progress, **params)
+        return await self.send(sender, names, message, progress=progress, record=record, **params)
+
+    async def send_many(
+        self,
+        messages: Messages,
+        *,
+        progress: Progress | None = None,
+        record: DeliveryRecord | None = None,
+        **params: object,
+    ) -> list[Result]:
+        """Send messages over one of the connections, as `Client.send_many`; wait for it if all are in use.
+
+        Nothing is sent again: if the connection is lost, ``record.results`` has what is known about each message. For
+        more than one connection at a time, call `send` from several tasks. Raises the exceptions of `Client.send_many`
+        and `connect`, and trio.ClosedResourceError if the pool is closed.
+        """
+        _clear(record)
+        async with self.client() as client:
+            return await client.send_many(messages, progress=progress, record=record, **params)
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Client]:
@@ -283,3 +322,9 @@ class Pool:
                     await client.aclose()
                     del self._opened_at[client]
                     self._messages += client._exchange.protocol.transactions_begun
+
+
+def _clear(record: DeliveryRecord | None) -> None:
+    """Empty a record before a connection is waited for, so that it has nothing of an earlier call or attempt."""
+    if record is not None:
+        record._partials.clear()

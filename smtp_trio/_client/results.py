@@ -170,6 +170,32 @@ class PartialResult:
         return Result(self.sender, self.recipients, tuple(outcomes), self.tls)
 
 
+class DeliveryRecord:
+    """What is known about the messages of a call, while it runs and after it ended, also by a cancellation.
+
+    Give an empty one as ``record`` to `Client.send`, `Pool.send`, `send` or a method of their kind. It is filled as
+    replies arrive, and emptied when it is used for another call.
+    """
+
+    __slots__ = ("_partials",)
+
+    def __init__(self) -> None:
+        self._partials: list[PartialResult] = []
+
+    @property
+    def results(self) -> tuple[Result, ...]:
+        """The result so far of each message that was begun."""
+        return tuple(partial.result() for partial in self._partials)
+
+    @property
+    def result(self) -> Result | None:
+        """The result so far of the last message that was begun; None if nothing was sent.
+
+        A recipient that has no outcome in it did not get the message. One whose outcome is `Unknown` may have got it.
+        """
+        return self._partials[-1].result() if self._partials else None
+
+
 class ConnectionLostError(SMTPError, trio.BrokenResourceError):
     """The connection was lost, or could not be opened.
 
@@ -212,9 +238,11 @@ class DeliveryUnknownError(SMTPError):
     """The connection was lost between the end of a message and its reply: the message may have been accepted (RFC 1047).
 
     This includes a reply that did not come in time and one that is not SMTP. Sending the message again may deliver it
-    twice, so the client never does that by itself. ``command`` is the command in progress, and ``result`` has the
-    outcome of each recipient.
+    twice, so the client never does that by itself, although ``temporary`` is True. ``command`` is the command in
+    progress, and ``result`` has the outcome of each recipient.
     """
+
+    result: Result
 
     def __init__(self, command: Command, reason: str, result: Result) -> None:
         super().__init__(f"{reason}; the message may have been delivered")
@@ -225,9 +253,16 @@ class DeliveryUnknownError(SMTPError):
 class AllRecipientsRejectedError(ReplyError):
     """The message was accepted for no recipient. ``result`` has the outcome of each recipient."""
 
+    result: Result
+
     def __init__(self, command: Command, reply: Reply, result: Result) -> None:
         super().__init__(command, reply)
         self.result = result
+
+    @property
+    def temporary(self) -> bool:
+        """True if another attempt later may succeed for at least one recipient."""
+        return any(outcome.temporary for outcome in self.result.rejected)
 
 
 class GreetingError(ReplyError):

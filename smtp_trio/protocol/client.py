@@ -85,12 +85,17 @@ class AnsweredCommand:
 
 
 class ReplyError(SMTPError):
-    """The server refused ``command`` with ``reply``. It may succeed later if ``reply.temporary``."""
+    """The server refused ``command`` with ``reply``. It may succeed later if ``temporary``."""
 
     def __init__(self, command: Command, reply: Reply) -> None:
         super().__init__(f"{command.verb} was refused: {reply}")
         self.command: Command = command.redacted
         self.reply = reply
+
+    @property
+    def temporary(self) -> bool:
+        """True for a 4yz reply (RFC 5321 4.2.1), and for 552 to RCPT, which means too many recipients (4.5.3.1.10)."""
+        return self.reply.temporary or (self.reply.code == 552 and isinstance(self.command, Rcpt))
 
 
 class SessionEndedError(RemoteProtocolError):

@@ -6,11 +6,24 @@ the peer. A server answers most mistakes of its peer: those are raised as `BadCo
 
 from __future__ import annotations
 
+from typing import Any
+
 from .replies import Reply
 
 
 class SMTPError(Exception):
-    """Base class of the exceptions of smtp_trio."""
+    """Base class of the exceptions of smtp_trio.
+
+    ``result`` is set by the functions that send messages: the `smtp_trio.Result` of the message so far. A recipient
+    without an outcome in it did not get the message. It is None for other functions.
+    """
+
+    result: Any = None
+
+    @property
+    def temporary(self) -> bool:
+        """True if another attempt later may succeed (RFC 5321 4.2.1)."""
+        return True
 
 
 class ProtocolError(SMTPError):
@@ -19,6 +32,11 @@ class ProtocolError(SMTPError):
 
 class LocalProtocolError(ProtocolError):
     """The caller requested something that is not allowed in the present state. Nothing was sent and nothing changed."""
+
+    @property
+    def temporary(self) -> bool:
+        """False: the same call will fail again."""
+        return False
 
 
 class NotOfferedError(LocalProtocolError):
@@ -42,6 +60,11 @@ class BadCommandError(RemoteProtocolError):
         self.verb = verb
         self.close = close
 
+    @property
+    def temporary(self) -> bool:
+        """True for a 4yz reply (RFC 5321 4.2.1)."""
+        return self.reply.temporary
+
 
 class BodyError(SMTPError):
     """The message that is being received cannot be accepted. What was read of it so far must be discarded.
@@ -53,3 +76,8 @@ class BodyError(SMTPError):
     def __init__(self, reason: str, reply: Reply | None = None) -> None:
         super().__init__(reason)
         self.reply = reply
+
+    @property
+    def temporary(self) -> bool:
+        """True for a 4yz reply (RFC 5321 4.2.1), and if the client is gone."""
+        return self.reply is None or self.reply.temporary

@@ -1,0 +1,241 @@
+"""What is known about a message after an error or a cancellation: ``result`` of the exception, and `DeliveryRecord`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from email.message import EmailMessage
+from typing import Any
+
+import pytest
+import trio
+from blocks import PYTHON
+from trio.testing import MockClock
+
+import smtp_trio
+from smtp_trio import (
+    AllRecipientsRejectedError,
+    Body,
+    Client,
+    ConnectionLostError,
+    DeliveryRecord,
+    DeliveryUnknownError,
+    Hooks,
+    Limits,
+    Pool,
+    Reply,
+    Result,
+    Server,
+    Session,
+    TimedOutError,
+)
+from smtp_trio.protocol import NotOfferedError, ReplyError, SMTPError
+from smtp_trio.testing import memory_pair, open_test_server
+
+ME, MESSAGE = "me@client.test", b"Subject: x\r\n\r\nhello\r\n"
+MANY = [f"you{n}@mx.test" for n in range(150)]
+
+
+class Second(Hooks):
+    """Accepts 100 recipients in the first transaction; the second one is closed or hangs, in the hook of that name."""
+
+    def __init__(self, hook: str = "", *, hang: bool = False) -> None:
+        self.hook, self.hang = hook, hang
+        self.transactions = 0
+        self.reached = trio.Event()
+
+    async def _act(self, session: Session, hook: str) -> None:
+        if hook == self.hook and self.transactions == 2:
+            self.reached.set()
+            if self.hang:
+                await trio.sleep_forever()
+            await trio.aclose_forcefully(session.stream)
+
+    async def mail(self, session: Session, mail: object) -> None:
+        self.transactions += 1
+        await self._act(session, "mail")
+
+    async def data(self, session: Session, body: Body) -> None:
+        await body.read()
+        await self._act(session, "data")
+
+
+def limited(hooks: Hooks) -> Server:
+    return Server(hooks, name="mx.test", limits=Limits(recipients=100))
+
+
+def counts(result: Result | None) -> tuple[int, int, int]:
+    assert result is not None
+    assert result.recipients == tuple(MANY)
+    return len(result.accepted), len(result.rejected), len(result.unknown)
+
+
+@pytest.mark.parametrize(
+    ("hook", "error", "unknown"), [("mail", ConnectionLostError, 0), ("data", DeliveryUnknownError, 50)]
+)
+async def test_error_in_a_later_transaction_has_the_accepted_recipients(
+    autojump_clock: MockClock, hook: str, error: type[SMTPError], unknown: int
+) -> None:
+    record = DeliveryRecord()
+    async with trio.open_nursery() as nursery:
+        # A message of this size does not share a group with MAIL.
+        async with await memory_pair(nursery, limited(Second(hook))) as client:
+            with pytest.raises(error) as caught:
+                await client.send(ME, MANY, b"x" * (1 << 19), record=record)
+            assert counts(caught.value.result) == (100, 0, unknown)
+            assert record.result == caught.value.result == client.last_result
+            assert caught.value.temporary
+
+
+@asynccontextmanager
+async def one_client(hooks: Hooks) -> AsyncIterator[Client]:
+    async with trio.open_nursery() as nursery, await memory_pair(nursery, limited(hooks)) as client:
+        yield client
+
+
+@asynccontextmanager
+async def one_pool(hooks: Hooks) -> AsyncIterator[Pool]:
+    async with open_test_server(hooks, limits=Limits(recipients=100)) as server:
+        async with Pool(server.host, server.port, tls="never") as pool:
+            yield pool
+
+
+@pytest.mark.parametrize("make", [one_client, one_pool])
+@pytest.mark.parametrize("many", [True, False])
+@pytest.mark.parametrize(("hook", "unknown"), [("mail", 0), ("data", 50)])
+async def test_cancelled_call_leaves_a_record(make: Any, many: bool, hook: str, unknown: int) -> None:
+    hooks, record = Second(hook, hang=True), DeliveryRecord()
+    assert (record.result, record.results) == (None, ())
+    with trio.CancelScope() as scope:
+        async with make(hooks) as sender, trio.open_nursery() as nursery:
+
+            async def cancel() -> None:
+                await hooks.reached.wait()
+                scope.cancel()
+
+            nursery.start_soon(cancel)
+            if many:
+                await sender.send_many([(ME, MANY, b"x" * (1 << 19))], record=record)
+            else:
+                await sender.send(ME, MANY, b"x" * (1 << 19), record=record)
+    assert scope.cancelled_caught
+    assert counts(record.result) == (100, 0, unknown)
+    assert record.results == (record.result,)
+
+
+async def test_record_belongs_to_its_last_call(autojump_clock: MockClock) -> None:
+    record = DeliveryRecord()
+    async with one_client(Second()) as client:
+        await client.send(ME, MANY[:1], MESSAGE, record=record)
+        first = record.result
+        await client.send(ME, MANY[1:2], MESSAGE)
+        assert record.result == first
+        results = await client.send_many([(ME, MANY[2:3], MESSAGE), (ME, MANY[3:4], MESSAGE)], record=record)
+        assert record.results == tuple(results)
+        with pytest.raises(ReplyError) as caught:
+            await client.send(ME, MANY[4:5], b"x" * 40_000_000, record=record)
+    assert record.result is None
+    assert caught.value.result == Result(ME, tuple(MANY[4:5]), ())
+    assert not caught.value.temporary
+
+
+async def failing(**arguments: Any) -> None:
+    await smtp_trio.send(MESSAGE, sender=ME, recipients=iter(MANY), **arguments)
+
+
+async def failing_message(**arguments: Any) -> None:
+    message = EmailMessage()
+    message["From"], message["To"] = ME, ", ".join(MANY)
+    await smtp_trio.send(message, **arguments)
+
+
+async def failing_pool(**arguments: Any) -> None:
+    async with Pool(**arguments) as pool:
+        await pool.send(ME, iter(MANY), MESSAGE)
+
+
+@pytest.mark.parametrize("call", [failing, failing_message, failing_pool])
+async def test_error_of_the_connection_has_a_result(call: Callable[..., Awaitable[None]]) -> None:
+    with trio.socket.socket() as unused:
+        await unused.bind(("127.0.0.1", 0))
+        with pytest.raises(ConnectionLostError) as caught:
+            await call(host="127.0.0.1", port=unused.getsockname()[1])
+    assert counts(caught.value.result) == (0, 0, 0)
+    assert caught.value.temporary
+
+
+async def test_pool_sends_many_messages() -> None:
+    async with one_pool(hooks := Second()) as pool:
+        results = await pool.send_many([(ME, [name], MESSAGE) for name in MANY[:5]])
+        assert [result.complete for result in results] == [True] * 5
+        assert pool.statistics().open == pool.statistics().idle == 1
+    assert hooks.transactions == 5
+
+
+@pytest.mark.parametrize(
+    ("reply", "temporary"),
+    [(Reply(451, "Later"), True), (Reply(550, "No"), False), (Reply(552, "Too many"), True), (Reply(452, "x"), True)],
+)
+async def test_temporary_of_a_refused_message(autojump_clock: MockClock, reply: Reply, temporary: bool) -> None:
+    class Refusing(Hooks):
+        async def rcpt(self, session: Session, rcpt: object) -> Reply:
+            return reply
+
+    async with one_client(Refusing()) as client:
+        with pytest.raises(AllRecipientsRejectedError) as caught:
+            await client.send(ME, MANY[:1], MESSAGE)
+        assert caught.value.temporary is caught.value.result.rejected[0].temporary is temporary
+        await client.mail(ME)
+        with pytest.raises(ReplyError) as single:
+            await client.rcpt(MANY[0])
+        assert single.value.temporary is temporary
+        assert single.value.result is None
+
+
+async def test_temporary_of_a_partly_temporary_refusal(autojump_clock: MockClock) -> None:
+    class Refusing(Hooks):
+        async def rcpt(self, session: Session, rcpt: smtp_trio.Rcpt) -> Reply:
+            return Reply(450 if "you1@" in rcpt.recipient.raw else 550, "No")
+
+    async with one_client(Refusing()) as client:
+        with pytest.raises(AllRecipientsRejectedError) as caught:
+            await client.send(ME, MANY[:2], MESSAGE)
+    assert caught.value.temporary
+
+
+def test_temporary_of_other_errors() -> None:
+    assert not NotOfferedError("x").temporary
+    assert not smtp_trio.LocalProtocolError("x").temporary
+    assert smtp_trio.RemoteProtocolError("x").temporary
+    assert TimedOutError(smtp_trio.protocol.Connect(), 1).temporary
+
+
+@pytest.mark.parametrize(
+    ("hook", "cancelled", "states"),
+    [
+        ("", False, {"sent": 150}),
+        ("mail", False, {"sent": 100, "queued": 50}),
+        ("mail", True, {"sent": 100, "queued": 50}),
+        ("data", False, {"sent": 100, "unknown": 50}),
+        ("data", True, {"sent": 100, "unknown": 50}),
+    ],
+)
+async def test_documented_outbox(hook: str, cancelled: bool, states: dict[str, int]) -> None:
+    (block,) = [block for block in PYTHON if block.page == "client" and "class Entry" in block.source]
+    names = block.run()
+    entry = names["Entry"](ME, MANY, b"x" * (1 << 19))
+    hooks = Second(hook, hang=cancelled)
+    with trio.CancelScope() as scope:
+        async with one_pool(hooks) as pool, trio.open_nursery() as nursery:
+
+            async def cancel() -> None:
+                await hooks.reached.wait()
+                if cancelled:
+                    scope.cancel()
+
+            nursery.start_soon(cancel)
+            await names["deliver"](pool, entry)
+            hooks.reached.set()
+    assert scope.cancelled_caught is cancelled
+    assert Counter(entry.state.values()) == states
