@@ -32,9 +32,11 @@ class Timeouts:
     :param command: how long the server waits for the next command (RFC 5321 4.5.3.2.7 requires at least five minutes).
     :param block: how long it waits for the next part of a message.
     :param hook: how long a hook may run before it returns or waits for the peer. The limit starts anew after each wait.
+        The `Hooks.message` hook of DATA or BDAT and the `Hooks.data` hook share it.
         Clients wait two minutes for the reply to DATA, and five for those to MAIL and RCPT (RFC 5321 4.5.3.2).
-    :param end: how long the `Hooks.data` hook may run after it has read the whole message, if that is longer than
-        ``hook``. Clients wait ten minutes for the reply to a message (RFC 5321 4.5.3.2.6).
+    :param end: the limit instead of ``hook`` for the `Hooks.data` hook when it has read the whole message, if it is
+        longer: how long the hook may run after its last wait for the client. Clients wait ten minutes for the reply to a
+        message (RFC 5321 4.5.3.2.6).
     :param tls: how long a TLS handshake may take.
     :param write: how long the peer may take to accept a reply that does not fit into the send buffer.
     :param disconnect: how long the last hooks of a session may take, which run shielded from cancellation:

@@ -20,8 +20,10 @@ from .results import Accepted, ConnectionLostError, PartialResult, Rejected
 #: server cannot both wait for the other side to read (RFC 2920 3.1).
 GROUP = 100
 #: Octets of a message that are sent by BDAT in one group with the envelope, before it is known whether a recipient is
-#: accepted.
-GROUP_BODY = 1 << 18
+#: accepted. With this limit and that of GROUP, the octets fit into the buffers of a connection. A server that is slow to
+#: answer RCPT does not read the message before that, so the write of a larger one might wait for longer than
+#: ``timeouts.block``.
+GROUP_BODY = 1 << 15
 #: Octets of a BDAT chunk if the message is not in memory.
 CHUNK = 1 << 20
 #: Octets of a message that are sent before other tasks run. If the server reads as fast as the client writes, no write

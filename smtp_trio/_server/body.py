@@ -283,6 +283,7 @@ class BodyReader:
         if not self.started:
             self.started = True
             await session.answer(START_MAIL_INPUT)
+            session.hooks.restart_clock()  # also if the message arrives at once, so that the session does not wait for it
         while True:
             if protocol.buffered:  # a client that sends many tiny chunks must not delay other tasks
                 await session.yield_turn()
@@ -367,13 +368,16 @@ class BodyReader:
     async def _receive(self) -> None:
         """Wait for the client, in a scope of its own: a timeout reaches the hook as `BodyError`, never as Cancelled."""
         session = self._session
-        if session.protocol.outbox:
+        answered = bool(session.protocol.outbox)
+        if answered:
             await session.flush()
         if session.over:
             raise self._fail("the client disconnected")
         if session.wire.quick:
             await trio.lowlevel.checkpoint()
             if session.wire.receive_now():
+                if answered:  # the client has waited for the reply to a chunk
+                    session.hooks.restart_clock()
                 return
         began, limit = trio.current_time(), session.block_timeout
         session.hooks.pause_clock(began, limit)

@@ -38,6 +38,8 @@ DEFAULTS: dict[str, Reply] = {"data": NO_DATA_HOOK, "auth": INVALID_CREDENTIALS}
 #: Commands that the `message` hook may accept, besides those that have a hook of their own. The others transfer octets
 #: or start an exchange, which only the session can do.
 MESSAGE_ACCEPTS = (Rset, Noop)
+#: Seconds after which replies that are held back are sent before a further hook runs.
+MAX_HOLD = 1
 
 
 # How a hook is run
@@ -61,12 +63,19 @@ MESSAGE_ACCEPTS = (Rset, Noop)
 # others one of their own. The deadline of a frequent hook can pass in two ways: the hook is cancelled, which
 # `SessionTask.run` sees, or it returns without another checkpoint. In the second case `call` makes one, which raises
 # Cancelled; so both ways lead to the same code.
+#
+# The replies to a pipelined group are held back until the whole group is processed (RFC 2920 3.2). A client has a timer
+# for each of them (RFC 5321 4.5.3.2), and the hooks of a group, each within its limit, may together take longer than
+# that. So `began` keeps when the first hook of the group was called, and if that is more than MAX_HOLD seconds ago, the
+# replies so far are sent before the next hook. Thus none is held for longer than MAX_HOLD and one hook, and a group
+# whose hooks are quick has one write.
 
 
 class ErrorReporter(Protocol):
     """The part of a session's task that a `HookRunner` uses."""
 
     async def report(self, hook: str, error: Exception) -> None: ...
+    async def flush(self) -> None: ...
 
 
 class HookRunner:
@@ -82,6 +91,7 @@ class HookRunner:
         "_reporter",
         "_settled",
         "allowed",
+        "began",
         "has_message",
         "has_response",
         "installed",
@@ -103,6 +113,8 @@ class HookRunner:
         self.allowed: float = limit
         #: The last frequent hook returned after its deadline, so ``scope`` is cancelled.
         self.overdue: bool = False
+        #: When the first hook was called since the session last waited for a command; infinity if none was.
+        self.began: float = math.inf
         self._limit = limit
         self._reporter = reporter
         self._hook_scope: trio.CancelScope | None = None  # of the innermost hook that is running
@@ -154,6 +166,7 @@ class HookRunner:
         failure: Reply = LOCAL_ERROR,
         found: list[Secret | None] | None = None,
         before_wait: Callable[[], None] | None = None,
+        since: float | None = None,
     ) -> Reply | None:
         """Call a hook if it is installed; return its reply, or None for the default one.
 
@@ -163,10 +176,17 @@ class HookRunner:
         :param command: the command that the hook may reply to; None when it cannot reply.
         :param found: receives what the `secret` hook returned, the one hook that returns something other than a reply.
         :param before_wait: called each time before a frequent hook waits; see `Observed`.
+        :param since: when the time of a frequent hook begins; now by default.
         """
         hook = self.installed.get(name)
         if hook is None:
             return DEFAULTS.get(name)
+        now = trio.current_time()
+        if self.began > now:
+            self.began = now
+        elif now - self.began > MAX_HOLD and self._hook_scope is None:
+            await self._reporter.flush()
+            self.began = now = trio.current_time()
         outer = self._command, self._settled, self._hook_scope
         self._command, self._settled = command, None
         limit = self._limit
@@ -177,7 +197,7 @@ class HookRunner:
                 # See "The cancel scope of a session" in session_task.py, which also handles the late hook.
                 self.running = name, failure
                 self._hook_scope = self.scope
-                deadline = trio.current_time() + limit
+                deadline = (now if since is None else since) + limit
                 if not 0 <= deadline - self.scope.deadline <= DEADLINE_SLACK:
                     self.scope.deadline = deadline
                 self.allowed = limit
@@ -222,8 +242,11 @@ class HookRunner:
         return trio.TooSlowError(f"the {name} hook took more than {seconds} s")
 
     def extend(self, seconds: float) -> None:
-        """Allow the frequent hook that is running to take ``seconds`` from now, if that is later than its deadline."""
-        deadline = trio.current_time() + seconds
+        """Allow the frequent hook that is running to take ``seconds`` instead of its limit, if that is more.
+
+        They count from the last start of its clock, since the peer may wait for a reply since then.
+        """
+        deadline = self.scope.deadline - self._limit + seconds
         if deadline > self.scope.deadline:
             self.scope.deadline, self.allowed = deadline, seconds
 
@@ -259,6 +282,13 @@ class HookRunner:
         scope = self._hook_scope
         if scope is not None and scope.deadline - now <= wait:
             scope.deadline = math.inf
+
+    def restart_clock(self) -> None:
+        """Restart the clock of the running hook from zero, unless it has hardly begun."""
+        scope = self._hook_scope
+        deadline = trio.current_time() + self._limit
+        if scope is not None and deadline - scope.deadline > DEADLINE_SLACK:
+            scope.deadline = deadline
 
     def resume_clock(self, waited: float) -> None:
         """Restart the clock of the running hook from zero, unless the wait of ``waited`` seconds was negligible."""

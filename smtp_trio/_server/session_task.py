@@ -232,8 +232,8 @@ class SessionTask:
         """Return the next command; None when there will be no more.
 
         The replies to groupable commands are held back until all buffered input is processed, so that those to a
-        pipelined group are sent in one write; other replies have been sent at once (`_queue`). Before waiting for
-        input, everything that is queued is sent (RFC 2920 3.2 (7)).
+        pipelined group are sent in one write, unless its hooks are slow (`HookRunner.began`); other replies have been
+        sent at once (`_queue`). Before waiting for input, everything that is queued is sent (RFC 2920 3.2 (7)).
         """
         protocol, scope = self.protocol, self.hooks.scope
         # The deadline of an earlier wait has interrupted the wait for this command (case 4 above).
@@ -246,6 +246,7 @@ class SessionTask:
         if event is NEED_DATA:
             if protocol.outbox and (rest := self.wire.flush_now()):
                 await self._send(rest)
+            self.hooks.began = math.inf
             if self.wire.broken:
                 return None
             if self.wire.quick:

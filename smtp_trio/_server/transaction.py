@@ -94,8 +94,10 @@ class Transaction:
     # hook takes, so they are sent before the session waits for anything. If the hook does not wait, they share the
     # write of the reply to the message. A stream that cannot be written without waiting gets them before the hook.
     #
-    # A client waits ten minutes for the reply to a message, and less for all others (RFC 5321 4.5.3.2). So when the hook
-    # has read the message and waits, it may take `Timeouts.end` seconds from then on.
+    # A client waits two minutes for the reply to DATA, and often not much longer for that to a chunk, so the `message`
+    # and the `data` hook share the time of one hook. It waits ten minutes for the reply to a message, and less for all
+    # others (RFC 5321 4.5.3.2). So when the hook has read the message and waits, it may take `Timeouts.end` seconds,
+    # which count from its last wait for the client: all that it has read since then may have been sent at that time.
     #
     # The kernel nearly always accepts the reply at once. When it does not, a cancellation could interrupt the write;
     # so that write, and the `response` hook, are shielded, for REPLY_TIMEOUT seconds at most: long enough for a peer
@@ -132,6 +134,7 @@ class Transaction:
                     command=command,
                     failure=LOCAL_ERROR,
                     before_wait=before_wait,
+                    since=body.began,
                 )
             finally:  # also when the hook was late: `SessionTask.run` then calls `conclude`
                 body.closed = True

@@ -36,9 +36,15 @@ from smtp_trio import (
     ClientTimeouts,
     DeliveryUnknownError,
     Hooks,
+    Mail,
+    Rcpt,
+    Reply,
+    Server,
     Session,
     TimedOutError,
+    standard,
 )
+from smtp_trio.protocol import Command
 from smtp_trio.testing import memory_pair
 
 BOTH = hello("PIPELINING", "CHUNKING")
@@ -289,6 +295,62 @@ async def test_message_in_one_group_without_any_reply(autojump_clock: MockClock)
             async with script.client() as client:
                 await client.send(ME, [YOU], MESSAGE)
         assert trio.current_time() == began + 600
+
+
+class SlowHooks(Hooks):
+    """Each hook takes nearly as long as it may by default: 99 s, and the data hook 539 s altogether."""
+
+    def __init__(self) -> None:
+        self.errors: list[Exception] = []
+        self.messages = 0
+
+    async def message(self, session: Session, command: Command) -> None:
+        if command.verb not in ("RSET", "DATA", "BDAT"):  # a client waits 20 s for RSET; the hooks of DATA share 100 s
+            await trio.sleep(99)
+
+    async def mail(self, session: Session, mail: Mail) -> None:
+        await trio.sleep(99)
+
+    async def rcpt(self, session: Session, rcpt: Rcpt) -> Reply | None:
+        await trio.sleep(99)
+        return Reply(550, "No such user") if rcpt.recipient.local == "nobody" else None
+
+    async def data(self, session: Session, body: Body) -> None:
+        await trio.sleep(90)
+        await anext(body)
+        await trio.sleep(9)
+        await body.discard()
+        await trio.sleep(440)
+        self.messages += 1
+
+    async def error(self, server: Server, error: Exception) -> None:
+        self.errors.append(error)
+
+
+@pytest.mark.parametrize("without", [(), ("CHUNKING",), ("PIPELINING",), ("CHUNKING", "PIPELINING")])
+@pytest.mark.parametrize("size", [10, 1 << 17, 1 << 20])
+@pytest.mark.parametrize("iterable", [False, True])
+async def test_slow_hooks_with_the_default_timeouts(
+    autojump_clock: MockClock, without: tuple[str, ...], size: int, iterable: bool
+) -> None:
+    """The defaults of client and server fit together, however the commands are grouped."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(2):
+            yield b"x" * (size // 2)
+
+    hooks = SlowHooks()
+    extensions = [each for each in standard() if each.keyword not in without]
+    server = Server(hooks, name="mx.test", extensions=extensions)
+    recipients = [f"you{n}@mx.test" for n in range(5)]
+    async with trio.open_nursery() as nursery, await memory_pair(nursery, server) as client:
+        result = await client.send(ME, [*recipients, "nobody@mx.test"], pieces() if iterable else b"x" * size)
+        assert [each.recipient for each in result.accepted] == recipients
+        if not iterable:
+            results = await client.send_many([(ME, recipients, b"x" * size)] * 3)
+            assert all(each.complete for each in results)
+    assert hooks.errors == []
+    assert hooks.messages == (1 if iterable else 4)
 
 
 class Scanner(Hooks):

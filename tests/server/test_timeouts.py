@@ -469,11 +469,118 @@ async def test_replies_are_sent_before_a_data_hook_waits(pair: Callable[[], Pair
         assert trio.current_time() == 350
 
 
+class SlowRecipients(RecordingHooks):
+    """Each recipient takes as many seconds as its local part states."""
+
+    async def rcpt(self, session: Session, rcpt: Rcpt) -> None:
+        await trio.sleep(float(rcpt.recipient.local))
+
+
+def group(*seconds: float) -> bytes:
+    return b"MAIL FROM:<a@b.test>\r\n" + b"".join(b"RCPT TO:<%g@b.test>\r\n" % each for each in seconds)
+
+
+@pytest.mark.parametrize("end", [b"", b"DATA\r\n", b"BDAT 3 LAST\r\na\r\n", b"BDAT 3\r\na\r\n"])
+async def test_replies_of_a_group_are_sent_before_another_slow_hook(
+    end: bytes, pair: Callable[[], Pair], autojump_clock: MockClock
+) -> None:
+    hooks = SlowRecipients()
+    async with connected(Server(hooks, name=NAME), pair=pair) as client:
+        await client.hello()
+        await client.send(group(90, 90, 0, 60, 90) + end)
+        await client.expect("250 2.1.0", "250 2.1.5")
+        assert trio.current_time() == 90
+        await client.expect("250 2.1.5")
+        assert trio.current_time() == 180
+        await client.expect("250 2.1.5", "250 2.1.5")
+        assert trio.current_time() == 240
+        await client.expect("250 2.1.5")
+        assert trio.current_time() == 330
+    assert hooks.errors == []
+
+
+async def test_replies_of_a_group_with_hooks_that_are_late(pair: Callable[[], Pair], autojump_clock: MockClock) -> None:
+    async with connected(Server(SlowRecipients(), name=NAME), pair=pair) as client:
+        await client.hello()
+        await client.send(group(1000, 1000, 0))
+        await client.expect("250", "451")
+        assert trio.current_time() == 100
+        await client.expect("451", "250")
+        assert trio.current_time() == 200
+
+
+@pytest.mark.parametrize("seconds", [(0, 0, 0), (0.3, 0.3, 0.3), (0.9, 90), (90,)])
+async def test_replies_of_a_group_with_quick_hooks_are_held_back(
+    seconds: tuple[float, ...], pair: Callable[[], Pair], autojump_clock: MockClock
+) -> None:
+    """RFC 2920 3.2: they are sent together. This is also true of a group that comes long after another one."""
+    async with connected(Server(SlowRecipients(), name=NAME), pair=pair) as client:
+        await client.hello()
+        for _ in range(2):
+            began = trio.current_time()
+            await client.send(b"RSET\r\n")
+            await client.expect("250")
+            await client.send(group(*seconds))
+            for _ in range(1 + len(seconds)):
+                await client.expect("250")
+                assert trio.current_time() == pytest.approx(began + sum(seconds))
+            await trio.sleep(50)
+
+
+@pytest.mark.parametrize("hook", ["message", "response"])
+async def test_replies_of_a_group_with_another_slow_hook(
+    hook: str, pair: Callable[[], Pair], autojump_clock: MockClock
+) -> None:
+    """`message` and `response` are called for every command, besides its own hook."""
+
+    async def slow(session: Session, what: object) -> None:
+        await trio.sleep(60)
+
+    server = Server(SlowRecipients(), name=NAME)
+    server.on(**{hook: slow})
+    async with connected(server, pair=pair) as client:
+        await client.hello()
+        began = trio.current_time()
+        await client.send(group(90, 90, 90))
+        longest = 0.0
+        for _ in range(4):
+            await client.expect("250")
+            longest = max(longest, trio.current_time() - began)
+            began = trio.current_time()
+        assert longest <= 90 + 60
+
+
+@pytest.mark.parametrize("begin", ["DATA", "BDAT 3"])
+async def test_message_and_data_hooks_share_their_time(
+    begin: str, pair: Callable[[], Pair], autojump_clock: MockClock
+) -> None:
+    """A client waits two minutes for the reply to DATA (RFC 5321 4.5.3.2.4)."""
+
+    class Slow(RecordingHooks):
+        async def message(self, session: Session, command: Command) -> None:
+            if command.verb in ("DATA", "BDAT"):
+                await trio.sleep(60)
+
+        async def data(self, session: Session, body: Body) -> None:
+            await trio.sleep(90)
+
+    hooks = Slow()
+    async with connected(Server(hooks, name=NAME), pair=pair) as client:
+        await client.open()
+        await client.send(begin.encode() + b"\r\n" + (b"a\r\nBDAT 0 LAST\r\n" if begin != "DATA" else b""))
+        await client.expect("451 4.3.0")
+        assert trio.current_time() == 100
+    assert [type(error) for error in hooks.errors] == [trio.TooSlowError]
+
+
 @pytest.mark.parametrize("chunked", [True, False])
 async def test_data_hook_has_more_time_after_the_message(
     chunked: bool, pair: Callable[[], Pair], autojump_clock: MockClock
 ) -> None:
-    """``hook`` limits it before the end of the message, and ``end`` after it."""
+    """``hook`` limits it before the end of the message, and ``end`` after it, counted from its last wait for the client.
+
+    A client that sends the whole message by BDAT at once waits for the reply from then on.
+    """
 
     class Slow(RecordingHooks):
         async def data(self, session: Session, body: Body) -> None:
@@ -490,8 +597,30 @@ async def test_data_hook_has_more_time_after_the_message(
             await client.command("DATA", "354")
             await client.send(b"a\r\n.\r\n")
         await client.expect("451 4.3.0")
-        assert trio.current_time() == 99 + 540
+        assert trio.current_time() == (540 if chunked else 99 + 540)
     assert [str(error) for error in hooks.errors] == ["the data hook took more than 540 s"]
+
+
+async def test_reply_to_a_chunk_restarts_the_time_of_the_data_hook(
+    pair: Callable[[], Pair], autojump_clock: MockClock
+) -> None:
+    """The client waits for it, also if its next chunk then arrives before the session waits."""
+
+    class Slow(RecordingHooks):
+        async def data(self, session: Session, body: Body) -> None:
+            async for _ in body:
+                await trio.sleep(90)
+
+    hooks = Slow()
+    async with connected(Server(hooks, name=NAME), pair=pair) as client:
+        await client.open()
+        for _ in range(5):
+            await client.send(b"BDAT 6\r\na: b\r\n")
+            await client.expect("250")
+        await client.send(b"BDAT 6 LAST\r\na: b\r\n")
+        await client.expect("250")
+        assert trio.current_time() == 6 * 90
+    assert hooks.errors == []
 
 
 @pytest.mark.parametrize(("hook", "end", "after"), [(10, 20, 20), (20, 10, 20), (0, 10, math.inf), (10, 0, math.inf)])
