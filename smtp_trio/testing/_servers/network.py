@@ -7,9 +7,9 @@ import ipaddress
 import os
 import socket
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from itertools import count
-from typing import TypeVar
+from typing import TypeVar, overload
 
 import trio
 from attrs import asdict
@@ -87,6 +87,17 @@ def _is_ip_address(host: str) -> bool:
     return True
 
 
+@overload
+def memory_network(
+    servers: Mapping[str | tuple[str, int], HooksOrServer],
+    *,
+    faults: Faults | None = None,
+    raise_hook_errors: bool = True,
+) -> AbstractAsyncContextManager[dict[str | tuple[str, int], MemoryServer]]: ...
+@overload
+def memory_network(
+    servers: Mapping[AddressT, HooksOrServer], *, faults: Faults | None = None, raise_hook_errors: bool = True
+) -> AbstractAsyncContextManager[dict[AddressT, MemoryServer]]: ...
 @asynccontextmanager
 async def memory_network(
     servers: Mapping[AddressT, HooksOrServer],
