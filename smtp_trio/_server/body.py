@@ -75,6 +75,8 @@ if TYPE_CHECKING:
 # core before a checkpoint that is not processed after it. The one event that needs a hook to process, a command between
 # two chunks, is kept in ``_undecided`` until the hook has decided.
 
+#: Seconds of a wait for the client during which the clock of the hook goes on.
+SHORT_WAIT = 1
 CRLF = b"\r\n"
 #: The empty line after a header (RFC 5322 2.1). With ``newlines="preserve"`` lines may end in LF.
 HEADER_END = re.compile(rb"(?:\A|(?<=\n))\r?\n")
@@ -96,10 +98,13 @@ class BodySession(Protocol):
     def over(self) -> bool: ...
     @property
     def block_timeout(self) -> float: ...
+    @property
+    def end_timeout(self) -> float: ...
     async def call_message_hook(self, command: Command) -> Reply | None: ...
     async def answer(self, reply: Reply) -> None: ...
     async def refuse(self, bad: BadCommandError) -> None: ...
     async def flush(self) -> None: ...
+    def flush_nowait(self) -> None: ...
     async def yield_turn(self) -> None: ...
     async def time_out(self) -> None: ...
     def end_dialogue(self) -> None: ...
@@ -218,6 +223,7 @@ class BodyReader:
         "envelope",
         "error",
         "interrupted",
+        "observing",
         "peeked",
         "separate",
         "size",
@@ -249,6 +255,8 @@ class BodyReader:
         self.separate: bool = False
         #: Octets that were received for `Body.headers`, and that the next read returns.
         self.peeked: bytes = b""
+        #: Something has to be done before the data hook waits. Replies to MAIL and RCPT may be held back for BDAT.
+        self.observing: bool = self.started
         self._start: bytes | None = b""
         self._headless = False  # the message needs such a line
         self._session = session
@@ -305,6 +313,7 @@ class BodyReader:
                 await self._receive()
             elif event is END_OF_BODY or (event is END_OF_CHUNK and self._dropping):
                 self.due, self.complete = True, not self._dropping
+                self.observing = True
                 if start := self._begin(b"", end=True):
                     return start
                 raise StopAsyncIteration
@@ -318,6 +327,18 @@ class BodyReader:
             else:
                 assert isinstance(event, Command)
                 await self._between_chunks(event)
+
+    def before_wait(self) -> None:
+        """Send the replies that are held back. Let a hook that has read the message take `Timeouts.end` seconds.
+
+        See "one message" in transaction.py.
+        """
+        session = self._session
+        if session.protocol.outbox:
+            session.flush_nowait()
+        if self.complete:
+            session.hooks.extend(session.end_timeout)
+            self.observing = False
 
     async def peek_header(self, limit: int) -> bytes:
         """Receive octets up to the end of the header, and return the header. The next read returns all of them."""
@@ -380,15 +401,19 @@ class BodyReader:
                     session.hooks.restart_clock()
                 return
         began, limit = trio.current_time(), session.block_timeout
-        session.hooks.pause_clock(began, limit)
         try:
-            with trio.CancelScope(deadline=began + limit) as scope:
-                await session.wire.receive()
+            # To stop the clock of the hook costs a change of its deadline. It is not needed for a short wait, so the
+            # first scope ends before the deadline of the hook can pass.
+            for wait in (min(limit, SHORT_WAIT), limit):
+                session.hooks.pause_clock(began, 2 * wait)
+                with trio.CancelScope(deadline=began + wait) as scope:
+                    await session.wire.receive()
+                if not scope.cancelled_caught:
+                    return
         finally:
-            session.hooks.resume_clock(trio.current_time() - began)
-        if scope.cancelled_caught:
-            await session.time_out()
-            raise self._fail("the client sent nothing for too long")
+            session.hooks.restart_clock()
+        await session.time_out()
+        raise self._fail("the client sent nothing for too long")
 
     async def _between_chunks(self, command: Command) -> None:
         """Handle a command between two chunks.

@@ -23,7 +23,7 @@ from ..protocol.commands import COMMON_CODES
 from ..protocol.extensions.auth import INVALID_CREDENTIALS, TRY_LATER
 from ..protocol.replies import LOCAL_ERROR
 from ..protocol.sasl import ScramSecret, Secret
-from .observed import Observed
+from .observed import Observed, Observer
 
 #: A hook that is ready to be called, with the session (or the server) and the hook's further arguments.
 Hook = Callable[..., Awaitable[Any]]
@@ -165,7 +165,7 @@ class HookRunner:
         command: Command | None = None,
         failure: Reply = LOCAL_ERROR,
         found: list[Secret | None] | None = None,
-        before_wait: Callable[[], None] | None = None,
+        observer: Observer | None = None,
         since: float | None = None,
     ) -> Reply | None:
         """Call a hook if it is installed; return its reply, or None for the default one.
@@ -175,7 +175,7 @@ class HookRunner:
 
         :param command: the command that the hook may reply to; None when it cannot reply.
         :param found: receives what the `secret` hook returned, the one hook that returns something other than a reply.
-        :param before_wait: called each time before a frequent hook waits; see `Observed`.
+        :param observer: called before a frequent hook waits; see `Observed`.
         :param since: when the time of a frequent hook begins; now by default.
         """
         hook = self.installed.get(name)
@@ -202,7 +202,7 @@ class HookRunner:
                     self.scope.deadline = deadline
                 self.allowed = limit
                 call = hook(session, *args)
-                answer = await (call if before_wait is None else Observed(call, before_wait))
+                answer = await (call if observer is None else Observed(call, observer))
             else:
                 if self.running is None:
                     self.disarm()
@@ -284,17 +284,12 @@ class HookRunner:
             scope.deadline = math.inf
 
     def restart_clock(self) -> None:
-        """Restart the clock of the running hook from zero, unless it has hardly begun."""
+        """Restart the clock of the running hook from zero."""
         scope = self._hook_scope
-        deadline = trio.current_time() + self._limit
-        if scope is not None and deadline - scope.deadline > DEADLINE_SLACK:
-            scope.deadline = deadline
-
-    def resume_clock(self, waited: float) -> None:
-        """Restart the clock of the running hook from zero, unless the wait of ``waited`` seconds was negligible."""
-        scope = self._hook_scope
-        if scope is not None and (waited > DEADLINE_SLACK or scope.deadline == math.inf):
-            scope.deadline = trio.current_time() + self._limit
+        if scope is not None:
+            deadline = trio.current_time() + self._limit
+            if not 0 <= deadline - scope.deadline <= DEADLINE_SLACK:
+                scope.deadline = deadline
 
 
 def validated_secret(answer: object) -> Secret | None:

@@ -169,8 +169,8 @@ class SessionTask:
     #
     # A read of the body has a scope of its own because a timeout must reach the hook as `BodyError`. A hook that is not
     # frequent has one because it may run inside a frequent hook. While a hook waits for the client, its clock is
-    # stopped: `HookRunner.pause_clock` and `resume_clock` enclose each such wait, and do nothing for a wait that is
-    # short or whose own deadline is earlier than the hook's.
+    # stopped: `HookRunner.pause_clock` and `restart_clock` enclose each such wait. The first does nothing if the wait
+    # ends before the hook's deadline, and the second if the deadline is right to within DEADLINE_SLACK.
 
     async def run(self, *, implicit_tls: bool) -> None:
         """Run the session, from its first octet to its last reply. The caller then calls `end`."""
@@ -299,12 +299,11 @@ class SessionTask:
     async def _send(self, rest: bytes | memoryview) -> None:
         """Send what the kernel did not take at once."""
         self.hooks.disarm()
-        began = trio.current_time()
-        self.hooks.pause_clock(began, self.server.timeouts.write)
+        self.hooks.pause_clock(trio.current_time(), self.server.timeouts.write)
         try:
             await self.wire.send(rest)
         finally:
-            self.hooks.resume_clock(trio.current_time() - began)
+            self.hooks.restart_clock()
 
     async def time_out(self) -> None:
         """Call the `timeout` hook, send 421 and end the session, since the client was silent (RFC 5321 4.5.3.2.7)."""

@@ -24,9 +24,6 @@ class TransactionSession(BodySession, Protocol):
     def session(self) -> object: ...
     @property
     def log(self) -> SessionLog: ...
-    @property
-    def end_timeout(self) -> float: ...
-    def flush_nowait(self) -> None: ...
     async def renew_scope(self) -> None: ...
     def shielded(self, deadline: float) -> trio.CancelScope: ...
     def defer(self, command: Command) -> None: ...
@@ -116,16 +113,6 @@ class Transaction:
         self.last_message = MessageState.NOT_TAKEN
         reply = await session.call_message_hook(command)
         if reply is None:
-            extended = False
-
-            def before_wait() -> None:
-                nonlocal extended
-                if body.started and session.protocol.outbox:
-                    session.flush_nowait()
-                if body.complete and not extended:
-                    extended = True
-                    session.hooks.extend(session.end_timeout)
-
             try:
                 reply = await session.hooks.call(
                     "data",
@@ -133,7 +120,7 @@ class Transaction:
                     Body(body),
                     command=command,
                     failure=LOCAL_ERROR,
-                    before_wait=before_wait,
+                    observer=body,
                     since=body.began,
                 )
             finally:  # also when the hook was late: `SessionTask.run` then calls `conclude`

@@ -65,4 +65,4 @@ async def delay_reply(session: Session, seconds: float) -> None:
     try:
         await trio.sleep(seconds)
     finally:
-        session._hooks.resume_clock(seconds)
+        session._hooks.restart_clock()

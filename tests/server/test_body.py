@@ -694,6 +694,29 @@ async def test_hook_timeout_after_a_cancelled_read(autojump_clock: MockClock) ->
     assert [type(error) for error in hooks.errors] == [trio.TooSlowError]
 
 
+@pytest.mark.parametrize("silence", [0, 0.5, 0.999, 1, 1.001, 1.999, 2, 5, 9.999, 10, 11, 179, 179.999])
+@pytest.mark.parametrize("work", [0, 0.005, 7.9, 8, 8.001, 8.9, 9, 9.001, 9.999])
+async def test_silence_of_the_client_does_not_count_for_the_hook_timeout(
+    silence: float, work: float, autojump_clock: MockClock
+) -> None:
+    """Whatever the hook has used of its time before it waits for the client, and however long that takes."""
+
+    async def data(session: Session, body: Body) -> None:
+        async for _ in body:
+            await trio.sleep(work)
+
+    hooks = RecordingHooks()
+    async with connected(serving(data, hooks, timeout=Timeouts(hook=10))) as client:
+        await client.open()
+        await client.command("DATA", "354")
+        for _ in range(3):
+            await trio.sleep(silence)
+            await client.send(b"A line\r\n")
+        await client.send(b".\r\n")
+        await client.expect("250 2.0.0")
+    assert hooks.errors == []
+
+
 async def test_writing_does_not_count_for_the_hook_timeout(autojump_clock: MockClock) -> None:
     """A client that reads the 354 late does not use up the time of the hook."""
     hooks = RecordingHooks()
