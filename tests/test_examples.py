@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shutil
 import signal
 import smtplib
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from email import policy
 from email.message import EmailMessage
 from io import BytesIO
@@ -19,10 +21,13 @@ import pytest
 import trio
 import trio.testing
 import trustme
+from installed_plugin import INI, installed
 from processes import HOST, Program, client_context, running, serving
 
 from smtp_trio import AllRecipientsRejectedError, PasswordCredentials, ReplyError, Server, connect
 from smtp_trio.stores import read
+
+pytest_plugins = ["pytester"]
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 MESSAGE = b"Subject: hi\r\n\r\nhello\r\n"
@@ -56,15 +61,21 @@ def test_all_examples_are_tested() -> None:
         "etrn.py",
         "forward.py",
         "local_users.py",
+        "support_desk.py",
         "test_report.py",
+        "test_support_desk.py",
         "to_channel.py",
         "two_ports.py",
     ]
 
 
+# An application as a whole, whose length with its tests is limited too.
+APPLICATION = ["support_desk.py", "test_support_desk.py"]
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
 def test_example_is_short(path: Path) -> None:
-    assert len(path.read_text().splitlines()) < 100
+    assert len(path.read_text().splitlines()) < (260 if path.name in APPLICATION else 100)
 
 
 async def test_catch_all(tmp_path: Path) -> None:
@@ -229,6 +240,48 @@ async def test_report(tmp_path: Path) -> None:
         assert await program.wait() == 0
     assert "Ran 1 test in" in program.err.text
     assert program.err.text.endswith("\nOK\n")
+
+
+async def test_support_desk(tmp_path: Path) -> None:
+    """The ports have their policies, and the reply of an agent to a ticket is sent to the relay."""
+    pem, options = certificate(tmp_path)
+    async with serving("--accept", "example.net", cwd=tmp_path) as relay:
+        arguments = ["desk", f"{HOST}:{relay.port}", "0", *options]
+        async with example("support_desk.py", *arguments, cwd=tmp_path, port_at=2) as program:
+            public, submission = [int(port) for port in await program.out.wait_for_count(2, r"listening on port (\d+)")]
+            for recipient, reply in ("support@example.org", "Greylisted"), ("you@example.net", "No such user here"):
+                async with connect(HOST, public, tls="never") as client:
+                    with pytest.raises(AllRecipientsRejectedError, match=reply):
+                        await client.send("me@example.net", [recipient], MESSAGE)
+            with closing(sqlite3.connect(tmp_path / "desk" / "desk.db")) as database, database:
+                database.execute("INSERT INTO tickets (customer) VALUES ('me@example.net')")
+            settings: dict[str, Any] = {"ssl_context": client_context(pem), "auth": ("fred", "secret")}
+            async with connect(HOST, submission, **settings) as client:
+                answer = MESSAGE.replace(b"hi", b"Re: [#1] hi")
+                result = await client.send("support@example.org", ["me@example.net"], answer)
+                assert result.accepted[0].reply.text == "Ok: ticket 1"
+            await relay.out.wait_for("from=<support@example.org>")
+    with closing(sqlite3.connect(tmp_path / "desk" / "desk.db")) as database:
+        assert database.execute("SELECT recipient, state FROM outbox").fetchall() == [("me@example.net", "sent")]
+    (file,) = (tmp_path / "Maildir" / "new").iterdir()
+    assert read(file).message == answer
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["not half_stored", *(pytest.param(sweep, marks=pytest.mark.slow) for sweep in ("cancel", "fail", "stop", "kill"))],
+)
+@pytest.mark.timeout(600)
+def test_tests_of_the_support_desk(expression: str, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy of the application passes its tests in a project of its own."""
+    monkeypatch.setenv("PYTHONPATH", installed(pytester.path))
+    pytester.makeini(INI)
+    for name in ("attachments.py", *APPLICATION):
+        shutil.copy(EXAMPLES / name, pytester.path)
+    passed = {"not half_stored": 5}.get(expression, 1)
+    pytester.runpytest_subprocess("-k", expression, "-p", "no:cacheprovider").assert_outcomes(
+        passed=passed, deselected=9 - passed
+    )
 
 
 async def test_full_channel_makes_the_client_wait() -> None:
