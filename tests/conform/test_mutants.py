@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -12,7 +12,7 @@ import trio
 from attrs import frozen
 from trio.testing import memory_stream_pair
 
-from smtp_trio import Hooks, Reply, Server, Session, standard
+from smtp_trio import Hello, Hooks, Reply, Server, Session, standard
 from smtp_trio.conform import Outcome, Result, Target, check_server, server_cases
 from smtp_trio.protocol import Rcpt
 from smtp_trio.protocol.extensions import Auth
@@ -20,6 +20,7 @@ from smtp_trio.protocol.extensions import Auth
 from .our_servers import HOST, PASSWORD, USER, Accounts, Closed, Mailboxes
 
 Line = bytes
+Serve = Callable[[trio.abc.HalfCloseableStream], Awaitable[object]]
 
 
 @frozen
@@ -64,8 +65,25 @@ async def mutate(
             await forward_commands()
 
 
-async def results(server: Server, ids: Sequence[str], mutation: Mutation | None = None) -> list[Result]:
+def accepts_everything(*keywords: str) -> Serve:
+    """Return a server that lists extensions, has the codes of RFC 5321, and does not check any argument."""
+    lines = (HOST, *keywords)
+    ehlo = "".join(f"250{' ' if line is lines[-1] else '-'}{line}\r\n" for line in lines).encode()
+    replies = {b"EHLO": ehlo, b"DATA": b"354 Go on\r\n", b"QUIT": b"221 mx.test\r\n"}
+
+    async def serve(stream: trio.abc.HalfCloseableStream) -> None:
+        await stream.send_all(b"220 mx.test\r\n")
+        with suppress(trio.BrokenResourceError):
+            async for data in stream:
+                for line in bytes(data).split(b"\r\n")[:-1]:
+                    await stream.send_all(replies.get(line[:4].upper(), b"250 Ok\r\n"))
+
+    return serve
+
+
+async def results(server: Server | Serve, ids: Sequence[str], mutation: Mutation | None = None) -> list[Result]:
     """Return the results of cases with a server, which has a fault if there is a mutation."""
+    serve: Serve = partial(server.serve_stream, implicit_tls=False) if isinstance(server, Server) else server
     requirements = [requirement for requirement in server_cases() if requirement.id in ids]
     assert len(requirements) == len(ids)
     async with trio.open_nursery() as nursery:
@@ -76,7 +94,7 @@ async def results(server: Server, ids: Sequence[str], mutation: Mutation | None 
                 outer = far
                 inner, far = memory_stream_pair()
                 nursery.start_soon(mutate, outer, inner, mutation)
-            nursery.start_soon(partial(server.serve_stream, far, implicit_tls=False))
+            nursery.start_soon(serve, far)
             return near
 
         target = Target(
@@ -124,17 +142,21 @@ MUTANTS: Sequence[tuple[Mutation, str]] = (
     # HELO (RFC 5321 2.2.1).
     (Mutation(rb"HELO", b"502 5.5.1 Not implemented\r\n"), "ehlo.helo-mail"),
     # 501 for an unacceptable argument (RFC 5321 4.1.4).
-    (Mutation(rb"MAIL FROM:\r", b"553 5.1.7 No address\r\n"), "mail.argument-none"),
+    (Mutation(rb"MAIL FROM:\r", b"500 5.5.1 What?\r\n"), "mail.argument-none"),
     (Mutation(rb"MAIL TO", b"500 5.5.1 What?\r\n"), "mail.argument-to"),
     (Mutation(rb"MAIL conform", b"500 5.5.1 What?\r\n"), "mail.argument-text"),
     # Source routes (RFC 5321 4.1.2).
     (Mutation(rb"MAIL FROM:<@", b"501 5.1.7 Invalid\r\n"), "mail.route"),
     (Mutation(rb"RCPT TO:<@", b"501 5.1.3 Invalid\r\n"), "rcpt.route"),
     (Mutation(rb"RCPT TO:<@", b"550 5.7.1 No routes\r\n"), "rcpt.route-ignored"),
-    # One SIZE parameter (RFC 1870 6), and MAIL lines that extensions make longer (RFC 1870 3, RFC 4954 3).
+    # One SIZE parameter (RFC 1870 6), and MAIL lines that extensions make longer (RFC 1870 3, RFC 4954 3, RFC 6531 3.1).
     (Mutation(rb"MAIL.*SIZE.*SIZE", b"250 2.1.0 Ok\r\n"), "size.twice"),
-    (Mutation(rb"MAIL.{509}", b"500 5.5.2 Line too long\r\n"), "size.line-538"),
-    (Mutation(rb"MAIL.{509}", b"500 5.5.2 Line too long\r\n"), "auth.mail-line"),
+    *(
+        (Mutation(rb"MAIL.{508}", b"500 5.5.2 Line too long\r\n"), name)
+        for name in ("size.line-538", "encoding.line-522", "encoding.line-548", "auth.mail-line", "auth.line-1012")
+    ),
+    # The empty challenge (RFC 4954 4).
+    (Mutation(rb"AUTH PLAIN\r", b"250 2.0.0 Ok\r\n"), "auth.no-initial"),
     # The right login with a space in its base64 (RFC 4954 4).
     (Mutation(rb"(?!AUTH)(\w{4}) (\w+=*)\r\n", command=rb"\1\2\r\n"), "auth.base64-space"),
     # The deviations of our own server by default, which a strict one refuses.
@@ -151,6 +173,102 @@ async def test_case_fails_with_a_mutant(mutation: Mutation, id: str, autojump_cl
     (original,) = await results(server, [id])
     (mutant,) = await results(server, [id], mutation)
     assert (original.outcome, mutant.outcome) == (Outcome.PASSED, Outcome.FAILED), (original.reason, mutant.reason)
+
+
+#: Cases about the length of a line: what the server lists, and the octets of the line.
+LINES: Sequence[tuple[str, Sequence[str], int]] = (
+    ("size.line-538", ["SIZE"], 538),
+    ("encoding.line-522", ["SMTPUTF8"], 522),
+    ("encoding.line-548", ["SIZE", "SMTPUTF8"], 548),
+    ("chunking.line-528", ["CHUNKING", "BINARYMIME"], 528),
+    ("auth.line-1012", ["AUTH PLAIN"], 1012),
+    ("dsn.line-622", ["DSN"], 622),
+    ("dsn.line-1036", ["DSN"], 1036),
+)
+
+
+@pytest.mark.parametrize(("id", "keywords", "octets"), LINES, ids=[each[0] for each in LINES])
+async def test_longest_line_of_an_extension(
+    id: str, keywords: Sequence[str], octets: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A server passes if this is its limit, and fails if the limit is lower (RFC 5321 4.5.3.1.4)."""
+
+    async def outcome(limit: int) -> Outcome:
+        # The line without its LF is longer than this.
+        too_long = Mutation(rb".{%d}" % limit, b"500 Line too long\r\n")
+        (result,) = await results(accepts_everything(*keywords), [id], too_long)
+        return result.outcome
+
+    assert [await outcome(limit) for limit in (octets, octets - 1, 512)] == [
+        Outcome.PASSED, Outcome.FAILED, Outcome.FAILED,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("id", "mutation"),
+    [
+        ("dsn.envid-100", Mutation(rb"MAIL.* ENVID=\S{94}", b"501 ENVID too long\r\n")),
+        ("dsn.envid-100", Mutation(rb"MAIL.* RET=HDRS", b"555 RET\r\n")),
+        ("dsn.orcpt-500", Mutation(rb"RCPT.* ORCPT=\S{494}", b"501 ORCPT too long\r\n")),
+        ("dsn.orcpt-500", Mutation(rb"RCPT.* NOTIFY=\S{21}", b"501 NOTIFY too long\r\n")),
+    ],
+)
+async def test_longest_parameters_of_dsn(id: str, mutation: Mutation, autojump_clock: trio.testing.MockClock) -> None:
+    """RFC 3461 5.4."""
+    server = accepts_everything("DSN")
+    assert [each.outcome for each in await results(server, [id])] == [Outcome.PASSED]
+    assert [each.outcome for each in await results(server, [id], mutation)] == [Outcome.FAILED]
+
+
+async def test_values_that_are_not_checked(autojump_clock: trio.testing.MockClock) -> None:
+    """RFC 3461 4.5 and 5.1, RFC 4954 4, RFC 4616 2."""
+    names = ["ret-unknown", "ret-empty", "ret-twice", "envid-empty", "envid-bad", "envid-twice"]
+    unchecked = await results(accepts_everything("DSN"), [f"dsn.{name}" for name in names])
+    assert {result.outcome for result in unchecked} == {Outcome.FAILED}
+    # A server without challenges is asked with an initial response.
+    names = ["no-initial", "base64-alphabet", "base64-space", "base64-initial", "empty-initial", "no-nul"]
+    unchecked = await results(accepts_everything("AUTH PLAIN"), [f"auth.{name}" for name in names])
+    assert {result.outcome for result in unchecked} == {Outcome.FAILED}
+
+
+#: Replies that a server may send in another way than ours, which cases about something else must not count.
+ALLOWED: Sequence[tuple[Mutation, str]] = (
+    # RFC 5321 4.2.2 and 3.3: other codes for a mailbox that is not accepted.
+    (Mutation(rb"MAIL FROM:\r", b"553 5.1.7 Mailbox syntax incorrect\r\n"), "mail.argument-none"),
+    (Mutation(rb"MAIL FROM:\r", b"550 5.1.7 No sender\r\n"), "mail.argument-none"),
+    # Arguments that are accepted although the grammar does not have them: a SHOULD, in mail.to and mail.empty.
+    (Mutation(rb"MAIL TO", b"250 2.1.0 Ok\r\n"), "mail.argument-to"),
+    (Mutation(rb"MAIL conform", b"250 2.1.0 Ok\r\n"), "mail.argument-text"),
+    (Mutation(rb"MAIL FROM\r", b"250 2.1.0 Ok\r\n"), "mail.refused-then-taken"),
+    # A mechanism that sends no challenge: auth.no-initial.
+    (Mutation(rb"AUTH PLAIN\r", b"250 2.7.0 Ok\r\n"), "auth.cancel"),
+    (Mutation(rb"AUTH PLAIN\r", b"250 2.7.0 Ok\r\n"), "auth.no-command"),
+    (Mutation(rb"AUTH PLAIN\r", b"250 2.7.0 Ok\r\n"), "auth.base64-alphabet"),
+    (Mutation(rb"AUTH LOGIN\r", b"250 2.7.0 Ok\r\n"), "auth.cancel-login"),
+)
+
+
+@pytest.mark.parametrize(("mutation", "id"), ALLOWED)
+async def test_case_counts_only_what_it_is_about(
+    mutation: Mutation, id: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    server = Server(Accounts(), name=HOST, extensions=standard(Auth(cleartext=True)))
+    assert [result.outcome for result in await results(server, [id], mutation)] == [Outcome.PASSED]
+
+
+class OneHello(Mailboxes):
+    """Accepts EHLO once."""
+
+    async def helo(self, session: Session, hello: Hello) -> Reply | None:
+        return Reply(550, "Already identified", "5.7.1") if session.hello is not None else None
+
+
+async def test_refused_second_ehlo_counts_once(autojump_clock: trio.testing.MockClock) -> None:
+    """RFC 5321 4.1.4: the state is reset if EHLO is acceptable."""
+    server = Server(OneHello(), name=HOST)
+    others = ["ehlo.again-resets", "ehlo.again-rcpt", "ehlo.again-mail", "commands.rset-any"]
+    assert [result.outcome for result in await results(server, ["ehlo.again"])] == [Outcome.FAILED]
+    assert {result.outcome for result in await results(server, others)} == {Outcome.PASSED}
 
 
 @pytest.mark.parametrize(
