@@ -1,9 +1,9 @@
 """Other mail servers: how each of them is started, what it supports, and how it changes messages.
 
 They need not be configured on the machine. Exim and OpenSMTPD can be unpacked together (``dpkg -x``) in the directory
-that ``SMTP_TRIO_MTAS`` names, with a newer version of Postfix if it is to be tested as well. These and Postfix have to be
-started as root. They run in namespaces for mounts and processes, where their own directories replace those of the system,
-and nothing of them is left after the test.
+that ``SMTP_TRIO_MTAS`` names, and a newer version of Postfix than the system's in the one that ``SMTP_TRIO_POSTFIX`` names.
+Exim, OpenSMTPD and Postfix have to be started as root. They run in namespaces for mounts and processes, where their own
+directories replace those of the system, and nothing of them is left after the test.
 
 To add a server, write a function that writes its configuration and returns its commands, and add it to SETUPS.
 """
@@ -24,13 +24,14 @@ from .programs import PASSWORD, USER
 CONFIGS = Path(__file__).with_name("configs")
 ADDRESS = "127.0.0.1"
 MTAS = Path(os.environ.get("SMTP_TRIO_MTAS", "/"))
+POSTFIX = Path(os.environ.get("SMTP_TRIO_POSTFIX", "/nonexistent"))
 NAMESPACES = ("unshare", "--mount", "--pid", "--fork", "--kill-child")
 MAIL_USER = "smtp-trio-test"
 """The user that owns the mail, in the namespace of a server that is started as root."""
 NOBODY = 65534
 #: The settings that are added in a profile. "default" has none: it is the server as its project or Debian ships it, with what it
 #: needs to accept mail for one domain, to offer TLS and to check passwords. "interop" offers the extensions that the tests
-#: use, and "options" is a second configuration for the tables.
+#: use, and "options" and "lenient" are further configurations for the tables.
 SETTINGS: Mapping[tuple[str, str], Sequence[str]] = {
     ("exim", "interop"): ("dsn_advertise_hosts = *",),
     ("exim", "options"): ("dsn_advertise_hosts = *", "allow_domain_literals = true"),
@@ -43,6 +44,7 @@ SETTINGS: Mapping[tuple[str, str], Sequence[str]] = {
     ),
     ("smtp-trio", "interop"): ("--newlines", "reject"),
     ("smtp-trio", "options"): ("--strict",),
+    ("smtp-trio", "lenient"): ("--lenient",),
 }
 KEYWORDS = frozenset({"PIPELINING", "CHUNKING", "8BITMIME", "SMTPUTF8", "DSN", "SIZE"})
 NO_FIELDS = re.compile(b"")
@@ -168,13 +170,13 @@ def postfix(workspace: Workspace) -> list[list[str]]:
 
 
 def postfix_current(workspace: Workspace) -> list[list[str]]:
-    """Return the commands of the Postfix below MTAS, which is newer than that of the system."""
+    """Return the commands of the Postfix below POSTFIX, which is newer than that of the system."""
     postfix(workspace)
     config = workspace.directory / "config"
     with (config / "main.cf").open("a") as file:
-        file.write(f"command_directory = {MTAS}/usr/sbin\n")
-    mounts = {Path("/usr/lib/postfix"): MTAS / "usr/lib/postfix"}
-    return [isolated(mounts, MTAS / "usr/sbin/postfix", "-c", config, "start-fg")]
+        file.write(f"command_directory = {POSTFIX}/usr/sbin\n")
+    mounts = {Path("/usr/lib/postfix"): POSTFIX / "usr/lib/postfix"}
+    return [isolated(mounts, POSTFIX / "usr/sbin/postfix", "-c", config, "start-fg")]
 
 
 def exim(workspace: Workspace) -> list[list[str]]:
