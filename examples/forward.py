@@ -11,8 +11,7 @@ import signal
 
 import trio
 
-from smtp_trio import AllRecipientsRejectedError, Body, Hooks, Pool, Reply, Server, Session, SMTPError
-from smtp_trio.protocol import Rcpt
+from smtp_trio import AllRecipientsRejectedError, Body, Hooks, Pool, Rcpt, Reply, Server, Session, SMTPError
 
 UNREACHABLE = Reply(451, "The next server cannot be reached", "4.4.1")
 TOO_MANY = Reply(452, "One recipient at a time", "4.5.3")

@@ -11,8 +11,7 @@ import ssl
 
 import trio
 
-from smtp_trio import Reply, Server, Session, standard
-from smtp_trio.protocol import Rcpt
+from smtp_trio import Rcpt, Reply, Server, Session, standard
 from smtp_trio.protocol.extensions import StartTls
 from smtp_trio.stores import Maildir
 

@@ -13,9 +13,8 @@ from functools import partial
 
 import trio
 
-from smtp_trio import Credentials, Reply, Server, Session
+from smtp_trio import Credentials, Mail, Rcpt, Reply, Server, Session
 from smtp_trio.policies import ConnectionRate, ConnectionsPerPeer, Greylist, Layer, MessageRate, Tarpit
-from smtp_trio.protocol import Mail, Rcpt
 from smtp_trio.stores import Maildir
 
 DOMAIN = "example.org"
