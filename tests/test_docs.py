@@ -46,6 +46,7 @@ from smtp_trio.protocol import (
     lenient_mode,
 )
 from smtp_trio.protocol.extensions.auth import AuthCommand
+from smtp_trio.testing import open_memory_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -394,3 +395,15 @@ def test_all_handlers_of_aiosmtpd_are_in_its_table() -> None:
     assert (errors - {"SMTPRecipientRefused"}) | set(inspect.signature(aiosmtplib.send).parameters) - {
         "message"
     } <= client
+
+
+async def test_recipients_of_the_hooks_page() -> None:
+    """Postmaster is accepted in the own domain and without a domain, and not in others."""
+    [block] = [block for block in blocks.PYTHON if "class Known(" in block.source]
+    async with open_memory_server(block.run()["Known"]()) as server, server.client() as client:
+        await client.mail("me@example.net")
+        for recipient in ("Fred@EXAMPLE.org", "Postmaster@example.org", "postmaster"):
+            await client.rcpt(recipient)
+        for recipient in ("postmaster@example.com", "postmaster@[192.0.2.1]", "wilma@example.org"):
+            with pytest.raises(smtp_trio.ReplyError, match="No such user here"):
+                await client.rcpt(recipient)

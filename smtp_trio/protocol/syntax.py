@@ -129,7 +129,10 @@ class Path:
 
     @property
     def is_postmaster(self) -> bool:
-        """True if this is postmaster, which every server must accept with or without a domain (RFC 5321 4.5.1)."""
+        """True if the local part is postmaster, in any case and whatever the domain is.
+
+        Every server must accept it without a domain and for each of its own domains (RFC 5321 4.5.1).
+        """
         return self.local.lower() == "postmaster"
 
     @property
