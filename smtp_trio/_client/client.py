@@ -117,7 +117,8 @@ class Client:
         known (`smtp_trio.protocol.sasl.MECHANISMS`).
     :param name: the domain or address literal that EHLO sends (RFC 5321 4.1.1.1); the default is the local address.
     :param lmtp: use LMTP (RFC 2033).
-    :param allow_cleartext: send credentials without TLS or without a verified certificate too.
+    :param allow_cleartext: send credentials without TLS or without a verified certificate too; with ``tls="never"`` or
+        ``tls="opportunistic"``, because TLS is required by default.
     :param timeout: seconds for each reply, or a `ClientTimeouts`; 0 means no limit. The defaults are those of RFC 5321
         4.5.3.2.
     :param extensions: extensions to support besides the built-in ones (`smtp_trio.protocol.extensions.KNOWN`); one with
