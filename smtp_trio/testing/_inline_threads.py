@@ -46,8 +46,9 @@ def inline_threads() -> Generator[None]:
 
     So `trio.open_file`, `trio.Path`, `trio.socket.getaddrinfo`, the stores of this package and threads of your own
     hooks can be used under a MockClock that jumps, for which a task that waits for a thread would be one that does
-    nothing. All runs in this process are affected. The call is a checkpoint as before, before its function and after
-    it: a cancellation after the function has begun is delivered when it has ended.
+    nothing. All runs in this process are affected. A cancellation has the same effect as with threads: the function is not
+    called, or the call returns its result and `trio.Cancelled` is raised at the next checkpoint (by the call itself with
+    ``abandon_on_cancel``).
 
     Other tasks do not run meanwhile, so the function must not wait for one of them. `trio.from_thread.run` and
     `trio.from_thread.run_sync` raise RuntimeError in it. Raises RuntimeError if the installed version of Trio starts

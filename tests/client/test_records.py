@@ -239,3 +239,21 @@ async def test_documented_outbox(hook: str, cancelled: bool, states: dict[str, i
             hooks.reached.set()
     assert scope.cancelled_caught is cancelled
     assert Counter(entry.state.values()) == states
+
+
+async def test_documented_outbox_cancelled_before_the_first_octet() -> None:
+    (block,) = [block for block in PYTHON if block.page == "client" and "class Entry" in block.source]
+    names, saved = block.run(), list[set[str]]()
+    entry = names["Entry"](ME, MANY, b"x")
+
+    async def save() -> None:
+        await trio.lowlevel.checkpoint()
+        saved.append(set(entry.state.values()))
+
+    entry.save = save
+    with trio.CancelScope() as scope:
+        async with one_pool(Second()) as pool:
+            scope.cancel()
+            await names["deliver"](pool, entry)
+    assert scope.cancelled_caught
+    assert saved == [{"queued"}]
