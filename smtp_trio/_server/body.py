@@ -254,7 +254,7 @@ class BodyReader:
         #: An empty line goes before the message if it does not begin with a field.
         self.separate: bool = False
         #: Octets that were received for `Body.headers`, and that the next read returns.
-        self.peeked: bytes = b""
+        self.peeked: bytes | bytearray = b""
         #: Something has to be done before the data hook waits. Replies to MAIL and RCPT may be held back for BDAT.
         self.observing: bool = self.started
         self._start: bytes | None = b""
@@ -346,12 +346,15 @@ class BodyReader:
             raise RuntimeError("the header can be read only in the data hook, and before the rest of the message")
         if self.error is not None:
             raise self.error
-        while not (end := HEADER_END.search(self.peeked)) and len(self.peeked) <= limit and not self.due:
+        peeked = self.peeked = bytearray(self.peeked)
+        searched = 0  # each octet is searched once, since a client may send them in chunks of one octet
+        while not (end := HEADER_END.search(peeked, searched)) and len(peeked) <= limit and not self.due:
+            searched = max(len(peeked) - 1, 0)  # the last octet may be the CR of the empty line
             try:
-                self.peeked += await self.next()
+                peeked += await self.next()
             except StopAsyncIteration:
-                self.complete = not self.peeked
-        header = self.peeked if end is None else self.peeked[: end.start()]
+                self.complete = not peeked
+        header = bytes(peeked if end is None else peeked[: end.start()])
         if len(header) > limit:
             raise self._fail(f"the header has more than {limit} octets", HEADER_TOO_BIG)
         return header
@@ -360,7 +363,7 @@ class BodyReader:
         """Return what `peek_header` has received."""
         if self.error is not None:
             raise self.error
-        data, self.peeked = self.peeked, b""
+        data, self.peeked = bytes(self.peeked), b""
         self.complete = self.due
         return data
 

@@ -7,6 +7,7 @@ import os
 import re
 import resource
 import tempfile
+import time
 from collections.abc import Awaitable, Callable
 from email.message import EmailMessage
 from functools import partial
@@ -177,6 +178,29 @@ async def test_header_of_exactly_the_limit_is_accepted(autojump_clock: MockClock
         await client.open()
         await by_data(client, MESSAGE, 1000)
         await client.expect("250 2.0.0")
+
+
+async def test_time_for_a_header_in_small_segments_grows_with_its_size(autojump_clock: MockClock) -> None:
+    """No octet is searched again for the end of the header with each octet that arrives: 4000 segments take as long as
+    a read of them."""
+    line = b" " + b"x" * 253 + b"\r\n"
+    message = b"Subject: long\r\n" + 4000 * line + b"\r\nhello\r\n"
+    seconds: dict[str, float] = {}
+
+    for name in ("read", "headers"):
+
+        async def data(session: Session, body: Body, name: str = name) -> None:
+            began = time.process_time()
+            if name == "headers":
+                assert (await body.headers(limit=1 << 22)).keys() == ["Subject"]
+            assert await body.read() == message
+            seconds[name] = time.process_time() - began
+
+        async with connected(serving(data)) as client:
+            await client.open()
+            await by_data(client, message, len(line))
+            await client.expect("250")
+    assert seconds["headers"] < 5 * seconds["read"]
 
 
 async def test_headers_after_another_read(autojump_clock: MockClock) -> None:
