@@ -286,6 +286,7 @@ class Server:
         if self._lifecycle.is_called_by(callers):
             raise RuntimeError("stop() would wait for the hook that calls it: call it from a task outside of the hook")
         first, self._state.stopping = not self._state.stopping, True
+        self._state.stop_called.set()
         for scope, sockets in self._accepting.items():
             scope.cancel()
             for sock in sockets:

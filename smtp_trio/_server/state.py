@@ -49,6 +49,8 @@ class ServerState:
         self.counts: Counts = Counts()
         #: `Server.stop` was called.
         self.stopping: bool = False
+        #: Set at the same time, for those that wait.
+        self.stop_called: trio.Event = trio.Event()
         #: When the shielded parts of all sessions must have ended because of `Server.stop`, by `trio.current_time`.
         self.last_deadline: float = math.inf
         #: The name and the random numbers for SASL mechanisms.

@@ -59,10 +59,12 @@ class _Paired(Layer):
             await self.under.disconnect(session)
 
 
-async def delay_reply(session: Session, seconds: float) -> None:
-    """Sleep within a hook without using up the time that the hook is allowed."""
+async def delay_reply(session: Session, seconds: float, until: trio.Event | None = None) -> None:
+    """Sleep within a hook, or wait for an event, without using up the time that the hook is allowed."""
+    wait = trio.sleep_forever if until is None else until.wait
     session._hooks.pause_clock(trio.current_time(), math.inf)
     try:
-        await trio.sleep(seconds)
+        with trio.move_on_after(seconds):
+            await wait()
     finally:
         session._hooks.restart_clock()

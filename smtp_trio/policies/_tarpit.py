@@ -13,7 +13,7 @@ class Tarpit(Layer):
     """Delay each reply by ``seconds`` for each 4yz or 5yz reply that the session has had before, up to ``limit``
     seconds.
 
-    Replies to invalid commands are included; a 421 that the server sends when it stops is not.
+    Replies to invalid commands are included. All delays end when the server stops, so that it does not wait for them.
 
     :param max_sessions: the number of sessions that are delayed at a time. In others there is no delay, so a flood of
         errors cannot use up the sessions of the server.
@@ -40,7 +40,8 @@ class Tarpit(Layer):
         if errors and not last and self._delayed < self.max_sessions:
             self._delayed += 1
             try:
-                await delay_reply(session, min(self.limit, self.seconds * errors))
+                stop_called = session.server._state.stop_called
+                await delay_reply(session, min(self.limit, self.seconds * errors), stop_called)
             finally:
                 self._delayed -= 1
         await self.under.response(session, reply)

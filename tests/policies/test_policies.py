@@ -447,6 +447,26 @@ async def test_tarpit_for_invalid_commands(autojump_clock: MockClock) -> None:
     assert waited == [0, 400, 800, 1000, 1000]
 
 
+async def test_tarpit_does_not_delay_a_stop(autojump_clock: MockClock) -> None:
+    """When the server stops, the replies that are delayed are sent at once, those after them too, and then the 421."""
+    called = Server(Tarpit(Inbox(), 400, limit=1000), name="mx.test")
+    client_end, server_end = bounded_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(called.serve_stream, server_end)
+        await client_end.receive_some()
+        await client_end.send_all(b"FOO\r\n")
+        assert (await client_end.receive_some()).startswith(b"500 ")
+        await client_end.send_all(b"BAR\r\nNOOP\r\nBAZ\r\n")
+        await trio.sleep(10)
+        began = trio.current_time()
+        await called.stop()
+        assert trio.current_time() == began
+        received = b""
+        while octets := await client_end.receive_some():
+            received += octets
+        assert [line[:3] for line in received.splitlines()] == [b"500", b"250", b"500", b"421"]
+
+
 async def test_tarpit_delays_a_limited_number_of_sessions(autojump_clock: MockClock) -> None:
     """Others get their replies at once; one that ended, or was cancelled, makes place for the next."""
     called = server(Tarpit(RejectingInbox(), 60, max_sessions=2))
