@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 import trio
 from attrs import frozen
 
-from .._types import Peer
+from .._types import Peer, unmap
 
 V = TypeVar("V")
 
@@ -96,7 +96,8 @@ class Memory(Generic[V]):
             del self._members[entry.group]
 
     def _expired(self, entry: _Entry[V]) -> bool:
-        return trio.current_time() - entry.since >= self.lifetime
+        # Each `trio.run` has a clock of its own, so an entry of an earlier one may be in the future.
+        return not 0 <= trio.current_time() - entry.since < self.lifetime
 
     def _resize(self, group: str, before: int, now: int) -> None:
         """Move a group from those of one size to those of the next size, larger or smaller."""
@@ -129,7 +130,7 @@ def group_of(peer: Peer) -> str:
 def _network(host: str, ipv4: int, ipv6: int) -> str:
     """Return the first ``ipv4`` or ``ipv6`` bits of an address, in hexadecimal, and their number."""
     try:
-        address = ipaddress.ip_address(host.partition("%")[0])
+        address = ipaddress.ip_address(unmap(host.partition("%")[0]))
     except ValueError:  # a unix socket, or an endpoint that a proxy or a test has chosen
         return host
     prefix = ipv4 if address.version == 4 else ipv6

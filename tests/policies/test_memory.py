@@ -165,11 +165,13 @@ async def test_expired_entries_are_removed_a_few_at_a_time(autojump_clock: MockC
     [
         ("192.0.2.7", "tcp", "c0000207/32", "c00002/24", "c00002/24"),
         ("2001:db8:1:2:3:4:5:6", "tcp", "20010db800010002/64", "20010db800010002/64", "20010db8/32"),
+        ("::ffff:192.0.2.7", "tcp", "c0000207/32", "c00002/24", "c00002/24"),
         ("fe80::1%eth0", "tcp", "fe80000000000000/64", "fe80000000000000/64", "fe800000/32"),
         ("127.0.0.1", "tcp", "7f000001/32", "7f0000/24", "7f0000/24"),
         ("", "unix", "unix", "unix", "unix"),
         ("", "memory", "memory", "memory", "memory"),
         ("host.test", "memory", "host.test", "host.test", "host.test"),
+        ("host:test", "memory", "host:test", "host:test", "host:test"),
     ],
 )
 def test_networks(host: str, kind: str, address: str, subnet: str, group: str) -> None:

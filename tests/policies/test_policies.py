@@ -467,6 +467,18 @@ async def test_tarpit_does_not_delay_a_stop(autojump_clock: MockClock) -> None:
         assert [line[:3] for line in received.splitlines()] == [b"500", b"250", b"500", b"421"]
 
 
+def test_policies_that_are_used_in_another_run() -> None:
+    """Each `trio.run` has a clock of its own: what an earlier one has remembered for a later time counts no more."""
+    layers = Greylist(MessageRate(ConnectionRate(Inbox(), 1), 1), 0)
+
+    async def one_message(start: float) -> int:
+        await trio.sleep(start)
+        return await sent(server(layers))
+
+    for start in (1e6, 5e5, 10.0):
+        assert trio.run(one_message, start, clock=MockClock(autojump_threshold=0)) == 250
+
+
 async def test_tarpit_delays_a_limited_number_of_sessions(autojump_clock: MockClock) -> None:
     """Others get their replies at once; one that ended, or was cancelled, makes place for the next."""
     called = server(Tarpit(RejectingInbox(), 60, max_sessions=2))
