@@ -239,6 +239,47 @@ async def test_late_hook_counts(autojump_clock: object) -> None:
                 await client.mail("me@client.test")
 
 
+class NeverStarts(Hooks):
+    async def start(self, server: Server) -> None:
+        await trio.sleep(1)
+        raise KeyError("start")
+
+
+@pytest.mark.parametrize("tasks", [1, 3])
+async def test_failed_start_is_raised_instead_of_the_cancellations_of_tasks_in_the_block(
+    autojump_clock: object, tasks: int
+) -> None:
+    with pytest.raises(KeyError, match="start"):
+        async with open_memory_server(NeverStarts()) as server, trio.open_nursery() as nursery:
+            for _ in range(tasks):
+                nursery.start_soon(server.client().__aenter__)
+
+
+async def test_exceptions_of_tasks_in_the_block_without_their_cancellations(autojump_clock: object) -> None:
+    """The nursery of the block raises a group, as elsewhere; its other tasks were cancelled with the server's."""
+
+    async def fail() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise AssertionError("of the test")
+
+    with pytest.raises(ExceptionGroup) as raised:
+        async with open_memory_server(NeverStarts()) as server, trio.open_nursery() as nursery:
+            nursery.start_soon(fail)
+            nursery.start_soon(server.client().__aenter__)
+    assert [str(each) for each in raised.value.exceptions] == ["of the test"]
+
+
+async def test_cancellation_of_tasks_in_the_block(autojump_clock: object) -> None:
+    with trio.move_on_after(5) as scope:
+        async with open_memory_server() as server, trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(server.inbox.wait_for)
+    assert scope.cancelled_caught
+    assert trio.current_time() == 5
+
+
 async def test_lost_connections_do_not_count(autojump_clock: object) -> None:
     """What a client causes is not an exception of a hook, although it is raised there."""
     async with open_memory_server(faults=Faults(Close("body", 9, by="client"))) as server:

@@ -169,7 +169,10 @@ async def stopping(*setups: ServerSetup) -> AsyncGenerator[trio.Nursery]:
             except (trio.Cancelled, GeneratorExit):
                 raise
             except BaseException as exc:  # raised below, because the nursery would put it into a group
-                failure = exc
+                # Of a group of a nursery in the block, the cancellations are left out: they may come from this nursery.
+                failure = exc.split(trio.Cancelled)[1] if isinstance(exc, BaseExceptionGroup) else exc
+                if failure is None:
+                    raise
             for setup in setups:
                 await setup.server.stop(0)
     except BaseExceptionGroup as group:  # a task of a server failed, for example in the start hook
