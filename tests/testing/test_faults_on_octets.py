@@ -153,6 +153,30 @@ async def test_advertise_and_omit(autojump_clock: MockClock) -> None:
             await client.send(ME, [YOU], MESSAGE)
 
 
+@pytest.mark.parametrize("rule", [Omit("CHUNKING"), Advertise("SIZE", 10)], ids=repr)
+@pytest.mark.parametrize("octets", [b"", b"hello\r\n", b"250-half\r\n", b"250 ok\r\n", b"550 no\r\n"])
+@pytest.mark.parametrize("kind", [Replace, Extra])
+async def test_replaced_and_additional_replies_are_not_changed_by_offers(
+    kind: type[Replace | Extra], octets: bytes, rule: Rule
+) -> None:
+    """The order of the rules in the script does not matter."""
+    reply = b"250-mx.test\r\n250-SIZE 99\r\n250 CHUNKING\r\n"
+    changed = reply.replace(b"250-SIZE 99\r\n250 CHUNKING", b"250 SIZE 99")
+    if isinstance(rule, Advertise):
+        changed = b"250-mx.test\r\n250-CHUNKING\r\n250 SIZE 10\r\n"
+    for rules in ([kind("EHLO", octets), rule], [rule, kind("EHLO", octets)]):
+        near, far = bounded_stream_pair()
+        server_end = Faults(*rules).wrap(far, side="server")
+        await near.send_all(b"EHLO me\r\n")
+        await server_end.receive_some()
+        await server_end.send_all(b"220 mx.test\r\n")
+        await server_end.send_all(reply)
+        await server_end.aclose()
+        assert b"".join([piece async for piece in near]) == b"220 mx.test\r\n" + (
+            octets if kind is Replace else changed + octets
+        )
+
+
 # --- a client that ignores replies ---------------------------------------------------------------------------------------------
 
 

@@ -5,9 +5,10 @@ A rule is a frozen value: what goes wrong, where, on which side and how often. I
 piece, at first only to pass on its octets; the rule returns the steps to take instead, and the next rule is given
 those. So rules compose over the octets of a session without knowledge of each other.
 
-The order in which they are applied matters. First the rules that replace text (`priority` 0), then those that delay or
-cut it (1), and at last those that divide it into segments (2), so that for example a reply that was replaced can be cut
-and sent octet by octet. Rules with the same priority are applied in the order in which the script lists them.
+The order in which they are applied matters. First the rules that change what a server offers (`priority` -1), then those
+that replace text (0), those that delay or cut it (1), and at last those that divide it into segments (2), so that for
+example a reply that was replaced can be cut and sent octet by octet. Rules with the same priority are applied in the
+order in which the script lists them.
 """
 
 from __future__ import annotations

@@ -263,7 +263,7 @@ class Garbage(Rule):
 class Omit(Rule):
     """The reply to EHLO does not offer this extension, although the server has it."""
 
-    priority = 0
+    priority = -1
     keyword: str = field(converter=place)
     times: int = field(default=0, kw_only=True, validator=not_negative)
     by: Role = field(default="server", init=False)
@@ -282,7 +282,7 @@ class Advertise(Rule):
     ``Advertise("SIZE", 10)``.
     """
 
-    priority = 0
+    priority = -1
     keyword: str = field(converter=place)
     value: str | int = ""
     times: int = field(default=0, kw_only=True, validator=not_negative)
@@ -304,8 +304,8 @@ def _offer(reply: bytes, keyword: str, line: str | None) -> bytes:
     """Return a reply to EHLO with another line for this keyword, or without one (RFC 5321 4.1.1.1)."""
     domain, *offers = (line.decode(errors="replace")[4:] for line in reply.splitlines())
     kept = [each for each in offers if each.upper().split()[:1] != [keyword]]
-    lines = [domain, *kept, *([] if line is None else [line])]
-    return b"".join(f"250{' ' if each is lines[-1] else '-'}{each}\r\n".encode() for each in lines)
+    *lines, last = [domain, *kept, *([] if line is None else [line])]
+    return b"".join(f"250-{each}\r\n".encode() for each in lines) + f"250 {last}\r\n".encode()
 
 
 # --- a client that ignores replies -----------------------------------------------------------------------------------------
