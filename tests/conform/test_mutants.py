@@ -135,6 +135,11 @@ MUTANTS: Sequence[tuple[Mutation, str]] = (
             (rb"con@form", "two-ats"), (rb'"conform', "quote-open"), (rb"con form", "space"),
         )
     ),
+    # Valid mailboxes (RFC 5321 4.1.2 and 4.5.3.1).
+    *(
+        (Mutation(rb"MAIL FROM:<%s" % pattern, b"501 5.1.7 Invalid\r\n"), f"mail.{name}")
+        for pattern, name in ((rb'"a b"', "quoted"), (rb"!#", "atoms"), (rb"a\.b", "dots"), (rb"a{64}@", "local-64"))
+    ),
     # VRFY (RFC 5321 4.5.1 and 7.3).
     (Mutation(rb"VRFY", b"502 5.5.1 Not implemented\r\n"), "commands.vrfy"),
     (Mutation(rb"VRFY", b"500 5.5.1 What?\r\n"), "commands.vrfy"),
@@ -236,6 +241,13 @@ ALLOWED: Sequence[tuple[Mutation, str]] = (
     # RFC 5321 4.2.2 and 3.3: other codes for a mailbox that is not accepted.
     (Mutation(rb"MAIL FROM:\r", b"553 5.1.7 Mailbox syntax incorrect\r\n"), "mail.argument-none"),
     (Mutation(rb"MAIL FROM:\r", b"550 5.1.7 No sender\r\n"), "mail.argument-none"),
+    *(
+        (Mutation(rb"MAIL FROM:<%s" % pattern, b"550 5.7.1 No such senders\r\n"), f"mail.{name}")
+        for pattern, name in ((rb'"a b"', "quoted"), (rb"!#", "atoms"), (rb"a\.b", "dots"), (rb"a{64}@", "local-64"))
+    ),
+    # RFC 4954 4 has MUST for the code of a response that is not base64 only.
+    (Mutation(rb"AUTH PLAIN =", b"454 4.7.0 Later\r\n"), "auth.empty-initial"),
+    (Mutation(rb"AUTH PLAIN dXNlcg", b"500 5.5.2 What?\r\n"), "auth.no-nul"),
     # Arguments that are accepted although the grammar does not have them: a SHOULD, in mail.to and mail.empty.
     (Mutation(rb"MAIL TO", b"250 2.1.0 Ok\r\n"), "mail.argument-to"),
     (Mutation(rb"MAIL conform", b"250 2.1.0 Ok\r\n"), "mail.argument-text"),

@@ -121,6 +121,8 @@ CAUSES: Sequence[str] = (
     "encoding.utf8-undeclared encoding.utf8-rcpt-*",
     "chunking.no-size-*",
     "auth.base64-*",
+    "size.line-* encoding.line-* chunking.line-* auth.mail-line auth.line-* dsn.line-*",  # an extension does not add its octets
+    "dsn.envid-100 dsn.orcpt-500",
     "dsn.ret-* dsn.envid-* dsn.notify-* dsn.orcpt-*",
 )
 #: The words of RFC 2119 for a level. Sentences without them are grammar, or a description, or oblige the client only.

@@ -23,6 +23,7 @@ def test_report_has_the_failures_of_the_data(name: str) -> None:
     failed = [result for result in report["results"] if result["outcome"] == "failed"]
     by_level = {level: [each["id"] for each in failed if each["level"] == level] for level in tables.LEVELS}
     assert by_level == DATA["servers"][name]["failed"]
+    assert tables.causes([each["id"] for each in failed]) == DATA["servers"][name]["causes"]
     assert all(each["conversation"] for each in failed)
 
 
