@@ -138,12 +138,20 @@ MUTANTS: Sequence[tuple[Mutation, str]] = (
     # Valid mailboxes (RFC 5321 4.1.2 and 4.5.3.1).
     *(
         (Mutation(rb"MAIL FROM:<%s" % pattern, b"501 5.1.7 Invalid\r\n"), f"mail.{name}")
-        for pattern, name in ((rb'"a b"', "quoted"), (rb"!#", "atoms"), (rb"a\.b", "dots"), (rb"a{64}@", "local-64"))
+        for pattern, name in (
+            (rb'"a b"', "quoted"), (rb'"a\\', "quoted-pair"), (rb"!#", "atoms"), (rb"a\.b", "dots"), (rb"a{64}@", "local-64"),
+        )
     ),
     # VRFY (RFC 5321 4.5.1 and 7.3).
     (Mutation(rb"VRFY", b"502 5.5.1 Not implemented\r\n"), "commands.vrfy"),
     (Mutation(rb"VRFY", b"500 5.5.1 What?\r\n"), "commands.vrfy"),
     (Mutation(rb"VRFY", b"550 5.1.1 No such user\r\n"), "commands.vrfy-disabled"),
+    (Mutation(rb"VRFY nobody", b"250 2.1.5 <nobody@example.com>\r\n"), "commands.vrfy-unknown"),
+    # Postmaster (RFC 5321 4.5.1).
+    *(
+        (Mutation(rb"RCPT TO:<postmaster", b"550 5.1.1 No such user\r\n"), f"rcpt.postmaster{name}")
+        for name in ("", "-lower", "-upper", "-domain", "-domain-lower", "-domain-upper")
+    ),
     # HELO (RFC 5321 2.2.1).
     (Mutation(rb"HELO", b"502 5.5.1 Not implemented\r\n"), "ehlo.helo-mail"),
     # 501 for an unacceptable argument (RFC 5321 4.1.4).
