@@ -46,6 +46,8 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(attr|trustme|hypothesis)\..*"),
     # Hypothesis is an optional dependency.
     (r"py:class", r"SearchStrategy"),
+    # Sphinx does not find what the names in overloads of a decorated function mean.
+    (r"py:class", r"HooksOrServer|AbstractAsyncContextManager"),
     # Type variables.
     (r"py:class", r"(.*\.)?[A-Z][A-Za-z]*T|(.*\.)?T"),
 ]
