@@ -136,6 +136,13 @@ async def find_envelope(
     return await run_for(message, envelope, message, sender, recipients)
 
 
+def list_recipients(recipients: Iterable[str]) -> list[str]:
+    """Return the recipients of a call as a list. Raises TypeError for a str, which is an iterable of characters."""
+    if isinstance(recipients, str):
+        raise TypeError("recipients must be a list of addresses, not a str")
+    return list(recipients)
+
+
 def reparse(message: email.message.Message) -> email.message.Message:
     """Return the message, parsed anew if the parser of the email package has taken its header for text.
 

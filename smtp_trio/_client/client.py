@@ -43,7 +43,7 @@ from ..protocol.extensions.starttls import StartTlsCommand
 from ..protocol.grammar import Grammar
 from ..protocol.hosts import check_hello_name
 from ..protocol.sasl import PasswordCredentials
-from .addresses import find_envelope, parse_mailbox
+from .addresses import find_envelope, list_recipients, parse_mailbox
 from .delivery import Delivery
 from .exchange import Exchange, check_reply
 from .handshake import Handshake, Login, TlsMode, check_credentials
@@ -58,6 +58,8 @@ from .results import (
     PartialResult,
     Result,
     TimedOutError,
+    clear_record,
+    not_sent,
 )
 from .transaction import Progress
 
@@ -439,10 +441,8 @@ class Client:
         that concern a piece of a file or of an iterable are raised while the message is sent. The ``result`` of an
         SMTPError has the outcomes so far.
         """
-        operation = self._exchange.operation()
-        self._begin_results(record)
-        # `Delivery.prepare` raises TypeError for a str; list() would hide it from that check.
-        names = recipients if isinstance(recipients, str) else list(recipients)
+        operation = self._begin_results(record)
+        names = list_recipients(recipients)
         try:
             async with operation:
                 delivery = await Delivery.prepare(self._exchange, sender, names, message, progress, params)
@@ -452,10 +452,10 @@ class Client:
         except (ConnectionLostError, TimedOutError, RemoteProtocolError) as exc:
             self._raise_if_in_doubt(exc)
             if not (self._results and self._results[0].decided):
-                exc.result = self.last_result or Result(sender, tuple(names), ())
+                exc.result = self.last_result or not_sent(sender, names)
                 raise
         except SMTPError as exc:
-            exc.result = self.last_result or Result(sender, tuple(names), ())
+            exc.result = self.last_result or not_sent(sender, names)
             raise
         result = delivery.partial.result()
         if not result.accepted and result.rejected:
@@ -501,8 +501,7 @@ class Client:
         does; ``last_results`` and ``record.results`` then have the results so far, and ``result`` of the exception is
         that of the last message.
         """
-        operation = self._exchange.operation()
-        self._begin_results(record)
+        operation = self._begin_results(record)
         try:
             async with operation:
                 await Pipeline(self._exchange, self._results).run(messages, progress, params)
@@ -513,13 +512,19 @@ class Client:
             raise
         return list(self.last_results)
 
-    def _begin_results(self, record: DeliveryRecord | None) -> None:
-        """Begin the results of a call. Those of the last one are kept if a record has them."""
-        if record is None:
-            self._results = []
-        else:
-            self._results = record._partials
-            self._results.clear()
+    def _begin_results(self, record: DeliveryRecord | None) -> Exchange:
+        """Begin the results of a call; return its operation. The results of the last call are kept if a record has them.
+
+        Raises trio.BusyResourceError, which changes no results, and trio.ClosedResourceError.
+        """
+        try:
+            operation = self._exchange.operation()
+        except trio.ClosedResourceError:
+            clear_record(record)
+            raise
+        clear_record(record)
+        self._results = [] if record is None else record._partials
+        return operation
 
     def _raise_if_in_doubt(self, exc: ConnectionLostError | TimedOutError | RemoteProtocolError) -> None:
         """Raise `DeliveryUnknownError` if a message was sent whole and its reply is still to come (RFC 1047)."""

@@ -16,12 +16,20 @@ from .._timeouts import client_timeouts
 from ..protocol import Connect, Extension, SMTPError
 from ..protocol.arguments import check_items, check_type
 from ..protocol.hosts import check_hello_name, check_host, check_port
-from .addresses import find_envelope
+from .addresses import find_envelope, list_recipients
 from .client import Client, ClientSettings
 from .handshake import check_login, tls_mode
 from .message import Message
 from .missing_fields import complete_message
-from .results import ConnectionLostError, DeliveryRecord, Result, TimedOutError, TlsHandshakeError
+from .results import (
+    ConnectionLostError,
+    DeliveryRecord,
+    Result,
+    TimedOutError,
+    TlsHandshakeError,
+    clear_record,
+    not_sent,
+)
 from .transaction import Progress
 
 #: Port 465 expects TLS from the first octet (RFC 8314 3). Without it there is no greeting, and waiting for the whole
@@ -87,19 +95,20 @@ async def send(
     Date and Message-ID to it if they are missing. Raises the exceptions of `connect` and `Client.send`, and ValueError
     if sender or recipients are omitted for another message.
     """
+    clear_record(record)
     if isinstance(message, email.message.Message):
         sender, recipients = await find_envelope(message, sender, recipients)
         if add_headers:
             message = await complete_message(message, sender)
     if sender is None or recipients is None:
         raise ValueError("sender and recipients are required unless the message is an email.message.Message")
-    names = recipients if isinstance(recipients, str) else list(recipients)
+    names = list_recipients(recipients)
     try:
         async with connect(host, port, **settings) as client:
             return await client.send(sender, names, message, progress=progress, record=record)
     except SMTPError as exc:
         if exc.result is None:  # no connection could be opened
-            exc.result = Result(sender, tuple(names), ())
+            exc.result = not_sent(sender, names)
         raise
 
 

@@ -77,8 +77,6 @@ class Delivery:
         if the server does not offer what the message needs, and ReplyError (552) if the message is larger than the
         server accepts (RFC 1870 6.1).
         """
-        if isinstance(recipients, str):
-            raise TypeError("recipients must be a list of addresses, not a str")
         offered = exchange.protocol.offered
         utf8 = "SMTPUTF8" in offered
         paths: dict[str, Path] = {}

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 
 from ..protocol import ReplyError
 from ..protocol.dialogue import READY
+from .addresses import list_recipients
 from .delivery import Delivery
 from .exchange import Exchange
 from .message import Message
@@ -78,8 +79,7 @@ class Pipeline:
         previous: tuple[Delivery, Transaction] | None = None  # its group was sent, its last reply is still to come
         async for sender, recipients, message in source:
             try:
-                # `Delivery.prepare` raises TypeError for a str; list() would hide it from that check.
-                names = recipients if isinstance(recipients, str) else list(recipients)
+                names = list_recipients(recipients)
                 delivery = await Delivery.prepare(self._exchange, sender, names, message, progress, params)
             except ReplyError as exc:
                 # The message is larger than the server accepts (RFC 1870 6.1): in `send_many` a result, not an error.

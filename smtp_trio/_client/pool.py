@@ -15,13 +15,20 @@ from ..protocol import Noop, SMTPError
 from ..protocol.arguments import check_number
 from ..protocol.dialogue import READY
 from ..protocol.extensions.limits import LimitsExtension
-from .addresses import find_envelope
+from .addresses import find_envelope, list_recipients
 from .client import Client
 from .connect import ConnectSettings, Host, check_server, open_client
 from .message import Message
 from .missing_fields import complete_message
 from .pipeline import Messages
-from .results import AllRecipientsRejectedError, ConnectionLostError, DeliveryRecord, Result
+from .results import (
+    AllRecipientsRejectedError,
+    ConnectionLostError,
+    DeliveryRecord,
+    Result,
+    clear_record,
+    not_sent,
+)
 from .retry import can_be_sent_again, is_alive
 from .transaction import Progress
 
@@ -117,13 +124,13 @@ class Pool:
         kept connection turns out to be closed by the server, the message is sent again once over a new one, provided
         that the server cannot have accepted it.
         """
-        names = recipients if isinstance(recipients, str) else list(recipients)
-        _clear(record)
+        clear_record(record)
+        names = list_recipients(recipients)
         try:
             return await self._send(sender, names, message, progress, record, params)
         except SMTPError as exc:
             if exc.result is None:  # no connection could be opened
-                exc.result = Result(sender, tuple(names), ())
+                exc.result = not_sent(sender, names)
             raise
 
     async def _send(
@@ -145,7 +152,7 @@ class Pool:
                         begun = kept._exchange.protocol.transactions_begun - begun
                         if not await can_be_sent_again(kept, begun, exc):
                             raise
-                        _clear(record)
+                        clear_record(record)
             async with self._borrowed(await self._new_client()) as client:
                 return await client.send(sender, names, message, progress=progress, record=record, **params)
 
@@ -180,7 +187,7 @@ class Pool:
         more than one connection at a time, call `send` from several tasks. Raises the exceptions of `Client.send_many`
         and `connect`, and trio.ClosedResourceError if the pool is closed.
         """
-        _clear(record)
+        clear_record(record)
         async with self.client() as client:
             return await client.send_many(messages, progress=progress, record=record, **params)
 
@@ -322,9 +329,3 @@ class Pool:
                     await client.aclose()
                     del self._opened_at[client]
                     self._messages += client._exchange.protocol.transactions_begun
-
-
-def _clear(record: DeliveryRecord | None) -> None:
-    """Empty a record before a connection is waited for, so that it has nothing of an earlier call or attempt."""
-    if record is not None:
-        record._partials.clear()

@@ -196,6 +196,17 @@ class DeliveryRecord:
         return self._partials[-1].result() if self._partials else None
 
 
+def clear_record(record: DeliveryRecord | None) -> None:
+    """Empty a record before anything is sent or waited for, so that it has nothing of an earlier call or attempt."""
+    if record is not None:
+        record._partials.clear()
+
+
+def not_sent(sender: str, recipients: Iterable[str]) -> Result:
+    """Return the result of a message of which nothing was sent."""
+    return Result(sender, tuple(dict.fromkeys(recipients)), ())
+
+
 class ConnectionLostError(SMTPError, trio.BrokenResourceError):
     """The connection was lost, or could not be opened.
 

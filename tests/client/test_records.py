@@ -31,7 +31,7 @@ from smtp_trio import (
     TimedOutError,
 )
 from smtp_trio.protocol import NotOfferedError, ReplyError, SMTPError
-from smtp_trio.testing import memory_pair, open_test_server
+from smtp_trio.testing import Inbox, memory_network, memory_pair, open_test_server
 
 ME, MESSAGE = "me@client.test", b"Subject: x\r\n\r\nhello\r\n"
 MANY = [f"you{n}@mx.test" for n in range(150)]
@@ -69,6 +69,78 @@ def counts(result: Result | None) -> tuple[int, int, int]:
     assert result is not None
     assert result.recipients == tuple(MANY)
     return len(result.accepted), len(result.rejected), len(result.unknown)
+
+
+async def by_function(record: DeliveryRecord | None, recipients: Any) -> None:
+    await smtp_trio.send(MESSAGE, "mx.down.test", sender=ME, recipients=recipients, record=record)
+
+
+async def by_pool(record: DeliveryRecord | None, recipients: Any) -> None:
+    async with Pool("mx.down.test") as pool:
+        await pool.send(ME, recipients, MESSAGE, record=record)
+
+
+async def by_pool_many(record: DeliveryRecord | None, recipients: Any) -> None:
+    async with Pool("mx.down.test") as pool:
+        await pool.send_many([(ME, recipients, MESSAGE)], record=record)
+
+
+async def by_closed_client(record: DeliveryRecord | None, recipients: Any) -> None:
+    async with smtp_trio.connect("mx.test") as client:
+        await client.aclose()
+        await client.send(ME, recipients, MESSAGE, record=record)
+
+
+async def by_closed_client_many(record: DeliveryRecord | None, recipients: Any) -> None:
+    async with smtp_trio.connect("mx.test") as client:
+        await client.aclose()
+        await client.send_many([(ME, recipients, MESSAGE)], record=record)
+
+
+@pytest.mark.parametrize("call", [by_function, by_pool, by_pool_many, by_closed_client, by_closed_client_many])
+async def test_call_that_sends_nothing_empties_its_record(
+    call: Callable[..., Awaitable[None]], autojump_clock: MockClock
+) -> None:
+    """A record that was used before has nothing of the earlier call, also if there was no connection for this one."""
+    record = DeliveryRecord()
+    async with memory_network({"mx.test": Inbox()}):
+        await smtp_trio.send(MESSAGE, "mx.test", sender=ME, recipients=["you@mx.test"], record=record)
+        assert record.result is not None
+        assert record.result.complete
+        with pytest.raises((ConnectionLostError, trio.ClosedResourceError)):
+            await call(record, ["you@mx.test"])
+        assert record.results == ()
+
+
+async def test_busy_client_keeps_the_record_of_the_call_that_uses_it(autojump_clock: MockClock) -> None:
+    record = DeliveryRecord()
+    async with memory_network({"mx.test": Second("data", hang=True)}), smtp_trio.connect("mx.test") as client:
+        with trio.move_on_after(10):
+            async with trio.open_nursery() as nursery:
+
+                async def send_again() -> None:
+                    await trio.sleep(5)
+                    with pytest.raises(trio.BusyResourceError):
+                        await client.send(ME, ["her@mx.test"], MESSAGE, record=record)
+
+                nursery.start_soon(send_again)
+                for _ in range(2):
+                    await client.send(ME, ["you@mx.test"], MESSAGE, record=record)
+    assert record.result is not None
+    assert [outcome.recipient for outcome in record.result.unknown] == ["you@mx.test"]
+
+
+@pytest.mark.parametrize("call", [by_function, by_pool])
+async def test_recipients_of_a_message_for_which_there_was_no_connection(
+    call: Callable[..., Awaitable[None]], autojump_clock: MockClock
+) -> None:
+    """They are those that a result has after a connection: each once. A str is an error whether there is one or not."""
+    async with memory_network({"mx.test": Inbox()}):
+        with pytest.raises(ConnectionLostError) as raised:
+            await call(None, (name for name in ("you@mx.test", "her@mx.test", "you@mx.test")))
+        assert raised.value.result == Result(ME, ("you@mx.test", "her@mx.test"), ())
+        with pytest.raises(TypeError, match="recipients must be a list of addresses, not a str"):
+            await call(None, "you@mx.test")
 
 
 @pytest.mark.parametrize(
