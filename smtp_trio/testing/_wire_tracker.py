@@ -126,6 +126,10 @@ class WireTracker:
             self._rest[role] = self._rest[role][sum(len(piece.octets) for piece in found) :]
         return pieces
 
+    def kept(self, role: Role) -> int:
+        """Return the number of octets of an unfinished line, which are in no piece yet."""
+        return len(self._rest[role])
+
     def finish(self, role: Role) -> list[Piece]:
         """Return what was kept, when this party sends no more."""
         rest, self._rest[role] = self._rest[role], b""

@@ -341,10 +341,35 @@ async def test_client_closes_before_the_last_octet(autojump_clock: MockClock, ru
 
 
 @pytest.mark.parametrize("rule", [Close, Reset])
-async def test_client_closes_after_the_last_octet(autojump_clock: MockClock, rule: type[Close]) -> None:
-    inbox, _, result = await send(rule(".", after=1, by="client"))
-    assert isinstance(result, ConnectionLostError)
+@pytest.mark.parametrize(("after", "rules"), [(1, ()), (3, ONE_BY_ONE)])
+async def test_client_closes_after_the_last_octet(
+    autojump_clock: MockClock, rule: type[Close], after: int, rules: tuple[Rule, ...]
+) -> None:
+    """All octets were sent, so the client does not know whether the message was accepted."""
+    inbox, _, result = await send(rule(".", after=after, by="client"), *rules)
+    assert isinstance(result, DeliveryUnknownError)
+    assert len(result.result.unknown) == len(MANY)
     assert len(inbox) == 1
+
+
+@pytest.mark.parametrize("rule", [Close, Reset])
+async def test_write_of_all_octets_succeeds(autojump_clock: MockClock, rule: type[Close]) -> None:
+    """As with a socket, only a write of which some octets were not sent fails; after it everything does."""
+    for written, after, whole in ((b"NOOP\r\n", 6, True), (b"NOOP\r\n", 5, False), (b"NOOP\r\nRS", 6, False)):
+        near, far = bounded_stream_pair()
+        stream = Faults(rule("NOOP", after, by="client")).wrap(near, side="client")
+        if whole:
+            await stream.send_all(written)
+        else:
+            with pytest.raises(trio.BrokenResourceError, match="a fault"):
+                await stream.send_all(written)
+        for _ in range(2):
+            with pytest.raises(trio.BrokenResourceError, match="a fault"):
+                await stream.send_all(b"QUIT\r\n")
+            with pytest.raises(trio.BrokenResourceError, match="a fault"):
+                await stream.receive_some()
+        if rule is Close:
+            assert await far.receive_some() == written[:after]
 
 
 async def test_end_of_a_chunked_message_is_delayed(autojump_clock: MockClock) -> None:

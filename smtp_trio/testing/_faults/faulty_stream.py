@@ -47,6 +47,8 @@ class FaultyStream(trio.abc.HalfCloseableStream):
         #: A fake greeting was considered; a server needs none.
         self._started = greeted or side == "server"
         self._closed = False
+        #: How a fault has ended the connection.
+        self._ended: Ending | None = None
 
     def __getattr__(self, name: str) -> object:
         return getattr(self.transport, name)
@@ -72,22 +74,34 @@ class FaultyStream(trio.abc.HalfCloseableStream):
     # --- sending --------------------------------------------------------------------------------------------------------
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send, with the faults of this side. Raises trio.BrokenResourceError when one of them ends the connection."""
-        if self._idle:
+        """Send, with the faults of this side.
+
+        Raises trio.BrokenResourceError when one of them ends the connection before all octets were sent. If it ends the
+        connection after them, the next operation raises that, as with a socket.
+        """
+        if self._idle and self._ended is None:
             await self.transport.send_all(data)
             return
         await trio.lowlevel.checkpoint()
+        self._check_not_ended()
         self._start()
         octets = b""
-        for piece in self._tracker.feed(self.side, bytes(data)):
+        pieces = self._tracker.feed(self.side, bytes(data))
+        unsent = sum(len(piece.octets) for piece in pieces) + self._tracker.kept(self.side)
+        for piece in pieces:
             for step in self._steps(piece, incoming=False):
                 if isinstance(step, bytes):
                     octets += step
+                    unsent -= len(step)
                     continue
                 if octets:
                     await self._send(octets)
                     octets = b""
                 await self._take(step)
+                if self._ended is not None:
+                    if unsent > 0:
+                        self._check_not_ended()
+                    return
         if octets:
             await self._send(octets)
 
@@ -125,7 +139,11 @@ class FaultyStream(trio.abc.HalfCloseableStream):
             with suppress(TypeError):
                 reset(self.transport)
         await trio.aclose_forcefully(self.transport)
-        raise trio.BrokenResourceError(f"a fault: {ending.value}")
+        self._ended = ending
+
+    def _check_not_ended(self) -> None:
+        if self._ended is not None:
+            raise trio.BrokenResourceError(f"a fault: {self._ended.value}")
 
     # --- receiving ------------------------------------------------------------------------------------------------------
 
@@ -155,9 +173,10 @@ class FaultyStream(trio.abc.HalfCloseableStream):
         if self._closed:  # also if octets are left from before
             await trio.lowlevel.checkpoint()
             raise trio.ClosedResourceError("this stream is closed")
-        if self._idle and not self._incoming:
+        if self._idle and self._ended is None and not self._incoming:
             return bytes(await self.transport.receive_some(max_bytes))
         await trio.lowlevel.checkpoint()
+        self._check_not_ended()
         self._start()
         other: Role = "server" if self.side == "client" else "client"
         while True:
@@ -165,6 +184,7 @@ class FaultyStream(trio.abc.HalfCloseableStream):
                 step = self._incoming.popleft()
                 if not isinstance(step, bytes):
                     await self._take(step)
+                    self._check_not_ended()
                 elif step:
                     if max_bytes is not None and len(step) > max_bytes:
                         self._incoming.appendleft(step[max_bytes:])

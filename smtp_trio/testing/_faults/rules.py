@@ -188,7 +188,8 @@ class _Cut(Rule):
 class Close(_Cut):
     """The connection is closed after ``after`` octets of this place: ``Close("body", after=4096)``.
 
-    The rule does nothing to a command, reply or body that is shorter.
+    The rule does nothing to a command, reply or body that is shorter. A write of which all octets were sent succeeds, and
+    the next operation fails, as with a socket.
     """
 
     def _end(self) -> Ending:
