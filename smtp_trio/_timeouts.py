@@ -97,6 +97,7 @@ class ClientTimeouts:
     @classmethod
     def all(cls, seconds: float) -> ClientTimeouts:
         """Return timeouts of ``seconds`` each, except that ``quit`` is never more than 5 s; 0 means no limit."""
+        check_number(seconds, "seconds", note=" (0: no limit)")
         return cls(**{each.name: seconds for each in fields(cls) if each.name != "quit"}, quit=min(5, seconds or 5))
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import evolve
 
 from ..protocol import Path
+from ..protocol.arguments import check_items
 from ..protocol.dot_stuffing import normalize_newlines
 from ..protocol.header import message_start
 from ..protocol.limits import LOCAL_PART_OCTETS, PATH_OCTETS
@@ -129,18 +130,17 @@ async def find_envelope(
     message: email.message.Message, sender: str | None, recipients: Iterable[str] | None
 ) -> tuple[str, Iterable[str]]:
     """Return `envelope` of these arguments, computed in a worker thread if the message is large."""
-    if recipients is not None and not isinstance(recipients, str):
-        recipients = list(recipients)  # here, because a generator of the caller must not run in another thread
+    if recipients is not None:
+        # Here, because a generator of the caller must not run in another thread.
+        recipients = list_recipients(recipients)
     if sender is not None and recipients is not None:
         return sender, recipients
     return await run_for(message, envelope, message, sender, recipients)
 
 
 def list_recipients(recipients: Iterable[str]) -> list[str]:
-    """Return the recipients of a call as a list. Raises TypeError for a str, which is an iterable of characters."""
-    if isinstance(recipients, str):
-        raise TypeError("recipients must be a list of addresses, not a str")
-    return list(recipients)
+    """Return the recipients of a call as a list. Raises TypeError for anything but an iterable of str, also for a str."""
+    return list(check_items(recipients, "recipients", str))
 
 
 def reparse(message: email.message.Message) -> email.message.Message:

@@ -61,7 +61,7 @@ from .results import (
     clear_record,
     not_sent,
 )
-from .transaction import Progress
+from .transaction import Progress, check_reporting
 
 #: Shared by all clients that add no extensions of their own.
 GRAMMAR = Grammar(KNOWN)
@@ -269,6 +269,7 @@ class Client:
         LocalProtocolError if it is out of order, and ValueError if it cannot be sent as one line. The last includes
         DATA, BDAT, STARTTLS and AUTH, which have methods of their own.
         """
+        check_type(command, "command", Command)
         if command.counted or command.starts_tls or isinstance(command, Data | AuthCommand):
             raise ValueError(f"{command.verb} is more than one line and a reply: use the method of that name")
         return await self._request(command)
@@ -340,6 +341,8 @@ class Client:
         The octets are sent unchanged: line ends are not converted. Raises `ReplyError` if the chunk is refused, and
         LocalProtocolError for NUL unless MAIL had ``body="BINARYMIME"`` (RFC 3030 3).
         """
+        check_type(octets, "octets", bytes, shown=False)
+        check_type(last, "last", bool)
         if self.lmtp and last:
             raise LocalProtocolError("LMTP replies for each recipient: use send instead of bdat")
         command = BdatLast(len(octets)) if last else Bdat(len(octets))
@@ -366,6 +369,7 @@ class Client:
 
         Raises `ReplyError` if it is refused.
         """
+        check_type(user, "user", str)
         return await self._request(Vrfy(user))
 
     async def expn(self, name: str) -> Reply:
@@ -373,10 +377,12 @@ class Client:
 
         Raises `ReplyError` if it is refused.
         """
+        check_type(name, "name", str)
         return await self._request(Expn(name))
 
     async def help(self, topic: str = "") -> Reply:
         """Send HELP (RFC 5321 4.1.1.8). Raises `ReplyError` if it is refused."""
+        check_type(topic, "topic", str)
         return await self._request(Help(topic))
 
     async def starttls(self, ssl_context: ssl.SSLContext | None = None) -> TlsInfo:
@@ -404,6 +410,7 @@ class Client:
         server refuses them, NotOfferedError and LocalProtocolError if no mechanism can be used.
         """
         check_credentials(credentials, "credentials")
+        mechanisms = None if mechanisms is None else check_items(mechanisms, "mechanisms", str)
         async with self._exchange.operation():
             self._exchange.check_unsolicited(AuthCommand("*"))
             return await self._handshake.log_in(
@@ -441,6 +448,7 @@ class Client:
         that concern a piece of a file or of an iterable are raised while the message is sent. The ``result`` of an
         SMTPError has the outcomes so far.
         """
+        check_reporting(progress, record)
         operation = self._begin_results(record)
         names = list_recipients(recipients)
         try:
@@ -480,6 +488,8 @@ class Client:
         missing, unless ``add_headers`` is false; the message object is not modified. Raises as `send` does, and
         ValueError if the fields name no sender or no recipient.
         """
+        check_type(message, "message", email.message.Message, shown=False)
+        check_type(add_headers, "add_headers", bool)
         sender, names = await find_envelope(message, sender, recipients)
         if add_headers:
             message = await complete_message(message, sender)
@@ -501,6 +511,7 @@ class Client:
         does; ``last_results`` and ``record.results`` then have the results so far, and ``result`` of the exception is
         that of the last message.
         """
+        check_reporting(progress, record)
         operation = self._begin_results(record)
         try:
             async with operation:

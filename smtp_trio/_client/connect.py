@@ -30,7 +30,7 @@ from .results import (
     clear_record,
     not_sent,
 )
-from .transaction import Progress
+from .transaction import Progress, check_reporting
 
 #: Port 465 expects TLS from the first octet (RFC 8314 3). Without it there is no greeting, and waiting for the whole
 #: timeout would be useless, so the client waits for these seconds at most.
@@ -95,6 +95,8 @@ async def send(
     Date and Message-ID to it if they are missing. Raises the exceptions of `connect` and `Client.send`, and ValueError
     if sender or recipients are omitted for another message.
     """
+    check_reporting(progress, record)
+    check_type(add_headers, "add_headers", bool)
     clear_record(record)
     if isinstance(message, email.message.Message):
         sender, recipients = await find_envelope(message, sender, recipients)

@@ -67,6 +67,10 @@ class Pipeline:
 
     async def run(self, messages: Messages, progress: Progress | None, params: Mapping[str, object]) -> None:
         """Send all messages."""
+        if isinstance(messages, str | bytes) or not isinstance(messages, Iterable | AsyncIterable):
+            raise TypeError(
+                f"messages must be an iterable or an async iterable of tuples, not {type(messages).__name__}"
+            )
         self._asynchronous = isinstance(messages, AsyncIterable)
         source = aiter(messages if isinstance(messages, AsyncIterable) else _as_async_iterable(messages))
         try:
@@ -77,8 +81,9 @@ class Pipeline:
 
     async def _run(self, source: AsyncIterator[Item], progress: Progress | None, params: Mapping[str, object]) -> None:
         previous: tuple[Delivery, Transaction] | None = None  # its group was sent, its last reply is still to come
-        async for sender, recipients, message in source:
+        async for item in source:
             try:
+                sender, recipients, message = _checked(item)
                 names = list_recipients(recipients)
                 delivery = await Delivery.prepare(self._exchange, sender, names, message, progress, params)
             except ReplyError as exc:
@@ -167,6 +172,13 @@ class Pipeline:
         if self._needs_rset or self._exchange.protocol.dialogue.phase is not READY:
             await self._exchange.reset(delivery.mail)
             self._needs_rset = False
+
+
+def _checked(item: Item) -> Item:
+    if not isinstance(item, tuple | list) or len(item) != 3:
+        got = f"{len(item)} items" if isinstance(item, tuple | list) else type(item).__name__
+        raise TypeError(f"each item of messages must be a tuple of sender, recipients and message, got {got}")
+    return item
 
 
 async def _as_async_iterable(items: Iterable[Item]) -> AsyncIterator[Item]:

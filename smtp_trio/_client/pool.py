@@ -12,7 +12,7 @@ import trio
 from attrs import frozen
 
 from ..protocol import Noop, SMTPError
-from ..protocol.arguments import check_number
+from ..protocol.arguments import check_number, check_type
 from ..protocol.dialogue import READY
 from ..protocol.extensions.limits import LimitsExtension
 from .addresses import find_envelope, list_recipients
@@ -30,7 +30,7 @@ from .results import (
     not_sent,
 )
 from .retry import can_be_sent_again, is_alive
-from .transaction import Progress
+from .transaction import Progress, check_reporting
 
 #: Seconds for QUIT on all connections that are closed at one time, because a message, or its result, waits for that.
 QUIT_TIMEOUT = 1
@@ -124,6 +124,7 @@ class Pool:
         kept connection turns out to be closed by the server, the message is sent again once over a new one, provided
         that the server cannot have accepted it.
         """
+        check_reporting(progress, record)
         clear_record(record)
         names = list_recipients(recipients)
         try:
@@ -168,6 +169,8 @@ class Pool:
         **params: object,
     ) -> Result:
         """Send an email message over one of the connections: as `Client.send_message`, with the retry of `send`."""
+        check_type(message, "message", email.message.Message, shown=False)
+        check_type(add_headers, "add_headers", bool)
         sender, names = await find_envelope(message, sender, recipients)
         if add_headers:
             message = await complete_message(message, sender)
@@ -187,6 +190,7 @@ class Pool:
         more than one connection at a time, call `send` from several tasks. Raises the exceptions of `Client.send_many`
         and `connect`, and trio.ClosedResourceError if the pool is closed.
         """
+        check_reporting(progress, record)
         clear_record(record)
         async with self.client() as client:
             return await client.send_many(messages, progress=progress, record=record, **params)

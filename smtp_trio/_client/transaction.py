@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
@@ -9,12 +10,13 @@ from contextlib import aclosing
 import trio
 
 from ..protocol import Command, Data, EndOfData, Mail, Rcpt, Reply, Rset
+from ..protocol.arguments import check_callable, check_type
 from ..protocol.commands import END_OF_DATA
 from ..protocol.dialogue import MESSAGE, READY
 from ..protocol.extensions.chunking import Bdat, BdatLast
 from .exchange import Exchange
 from .message import PIECE, PreparedMessage
-from .results import Accepted, ConnectionLostError, PartialResult, Rejected
+from .results import Accepted, ConnectionLostError, DeliveryRecord, PartialResult, Rejected
 
 #: The most commands in one pipelined group. So many replies fit into the buffers of any socket, so that client and
 #: server cannot both wait for the other side to read (RFC 2920 3.1).
@@ -38,6 +40,14 @@ TOO_MANY_RECIPIENTS = frozenset({452, 552})
 #: A function that is called with the number of octets of the message that were sent so far, and of the whole message
 #: (None if that is not known).
 Progress = Callable[[int, int | None], object]
+
+
+def check_reporting(progress: object, record: object) -> None:
+    """Raise TypeError for a ``progress`` or a ``record`` that cannot be used."""
+    check_callable(progress, "progress", optional=True)
+    if progress is not None and inspect.iscoroutinefunction(progress):
+        raise TypeError(f"progress must be a plain function, since it is not awaited, got {progress!r}")
+    check_type(record, "record", DeliveryRecord, optional=True)
 
 
 # One transaction as pipelined groups, and how it recovers from a refusal

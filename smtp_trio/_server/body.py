@@ -26,10 +26,11 @@ from ..protocol import (
     Reply,
     ServerProtocol,
 )
+from ..protocol.arguments import check_number
 from ..protocol.replies import OK, START_MAIL_INPUT
 from .hook_runner import HookRunner
 from .received import begins_with_field
-from .spool import spool
+from .spool import check_path, spool
 
 if TYPE_CHECKING:
     import email.message
@@ -174,6 +175,7 @@ class Body:
         :raises BodyError: the message cannot be accepted.
         :raises RuntimeError: a part of the message has already been read, or the hook has returned.
         """
+        check_number(limit, "limit", integer=True)
         from .header_fields import parse_header  # imported here because `email` is slow to import
 
         return parse_header(await self._reader.peek_header(limit))
@@ -189,7 +191,8 @@ class Body:
         :raises BodyError: the message cannot be accepted.
         :raises OSError: the file cannot be written.
         """
-        return await spool(self, max_size, dir)
+        check_number(max_size, "max_size", integer=True)
+        return await spool(self, max_size, None if dir is None else check_path(dir, "dir"))
 
     async def discard(self) -> None:
         """Read the rest of the message and drop it. A hook may accept the message after that.

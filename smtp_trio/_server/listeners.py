@@ -14,6 +14,7 @@ import trio
 from attrs import define
 
 from .._types import Peer
+from ..protocol.arguments import check_number, check_type
 from ..protocol.hosts import check_host, check_port
 from .log_events import ACCEPT_FAILED
 
@@ -51,6 +52,8 @@ async def open_listeners(
     :raises ValueError: ``host`` is not a name or an address, or ``port`` is not from 0 to 65535.
     """
     check_port(port, "port", minimum=0)
+    check_type(reuse_port, "reuse_port", bool)
+    check_number(backlog, "backlog", integer=True, optional=True)
     host = None if host is None else check_host(host, "host")
     found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     # A resolver may return an address twice: for two lines of /etc/hosts, or once for TCP and once for another protocol.

@@ -206,6 +206,7 @@ class Server:
         :raises ValueError: ``implicit_tls`` without ``tls``, or ``hooks`` that need to be the server's.
         :raises trio.ClosedResourceError: the server was stopped.
         """
+        check_items(listeners, "listeners", trio.abc.Listener)  # type: ignore[type-abstract]
         try:
             table = self._check(hooks, implicit_tls=implicit_tls)
             handler = partial(self._session, implicit_tls=implicit_tls, table=table)
@@ -240,6 +241,7 @@ class Server:
         :raises ValueError: ``implicit_tls`` without ``tls``, or ``hooks`` that need to be the server's.
         :raises trio.ClosedResourceError: the server was stopped.
         """
+        check_type(stream, "stream", trio.abc.Stream)
         try:
             table = self._check(hooks, implicit_tls=implicit_tls)
             async with self._lifecycle.serving(table):
@@ -277,6 +279,7 @@ class Server:
         :raises RuntimeError: the caller is inside a session of this server, or inside its `Hooks.start` or
             `Hooks.stop`, and would wait for itself.
         """
+        check_number(grace, "grace")
         callers = set(_ancestors(trio.lowlevel.current_task()))
         session = current_session.get()
         if session in self._sessions and self._sessions[session] in callers:
@@ -305,6 +308,7 @@ class Server:
 
         Return the table of ``hooks``; None for the server's own, which are those at the start of each session.
         """
+        check_type(implicit_tls, "implicit_tls", bool)
         if self._state.stopping:
             raise trio.ClosedResourceError("the server was stopped")
         if implicit_tls and self.tls is None:

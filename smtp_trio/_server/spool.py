@@ -1,4 +1,4 @@
-"""`spool`: moves a message into a temporary file."""
+"""`spool`: moves a message into a temporary file; and a check of paths."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from contextlib import suppress
 from typing import BinaryIO
 
 import trio
+
+from ..protocol.arguments import check_type
 
 #: Octets that are written by one call in a thread.
 WRITE_SIZE = 1 << 20
@@ -47,3 +49,12 @@ def _write(file: BinaryIO, octets: bytearray) -> None:
     """Append octets to a file, and pass all of them to the system."""
     file.write(octets)
     file.flush()
+
+
+def check_path(value: object, what: str) -> str:
+    """Return a path as a str. Raises TypeError if ``value`` is neither a str nor an `os.PathLike` of one."""
+    check_type(value, what, (str, os.PathLike))
+    path: object = os.fspath(value)  # type: ignore[call-overload]
+    if not isinstance(path, str):
+        raise TypeError(f"{what} must be a path of str, got {value!r}")
+    return path

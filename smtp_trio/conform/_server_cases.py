@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 
+from ..protocol.arguments import check_type
 from ._case import Case, Invariant, Requirement, Stage, Step
 from ._notation import Block, Definition, Line, joined, octets, read, split_remark
 from ._server_invariants import SERVER_INVARIANTS
@@ -75,6 +76,7 @@ def read_cases(text: str, file: str = "cases") -> tuple[str, Sequence[Requiremen
     Raises:
         NotationError: A line is invalid.
     """
+    check_type(text, "text", str)
     title, definitions = read(text, file)
     return title, tuple(_requirement(each) for each in definitions)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 import trio
 from attrs import define, evolve, field
 
+from ..protocol.arguments import check_callable, check_items, check_number, check_type
 from ._case import Case, Invariant, Requirement
 from ._connection import CaseFailedError, Connection, ConnectionClosedError, RecordEntry
 from ._report import MAX_LOST, Outcome, Report, Result, run_in_order
@@ -70,8 +71,11 @@ async def check_server(
     Raises:
         UnreachableError: The server cannot be reached, or it does not use SMTP.
     """
+    check_type(target, "target", Target)
+    check_number(jobs, "jobs", 1, integer=True)
+    check_callable(on_result, "on_result", optional=True)
     begin = trio.current_time()
-    requirements = list(requirements)
+    requirements = check_items(requirements, "requirements", Requirement)
     cases = [requirement for requirement in requirements if isinstance(requirement, Case)]
     tallies = [_Tally(requirement) for requirement in requirements if isinstance(requirement, Invariant)]
     profile = await survey(target)

@@ -11,6 +11,8 @@ import trio
 from attrs import evolve, field, frozen
 
 from .._client.connect import connect_failure
+from ..protocol.arguments import argument, check_callable, check_number, check_type
+from ..protocol.hosts import check_port
 from ._case import Case, Stage
 from ._connection import CaseFailedError, Connection
 from ._steps import EHLO, Expect, exchange, masked_text, parse_size, perform_steps
@@ -24,26 +26,34 @@ class CaseSetupError(CaseFailedError):
     """A case could not begin: the server refused what comes before it."""
 
 
+TEXT = argument(check_type, str)
+OPTIONAL_TEXT = argument(check_type, str, optional=True)
+
+
 @frozen(kw_only=True)
 class Target:
     """The address of the server, and values for the cases."""
 
-    host: str
-    port: int
-    name: str = "conform.test"
+    host: str = field(validator=TEXT)
+    port: int = field(validator=argument(check_port, minimum=1))
+    name: str = field(default="conform.test", validator=TEXT)
     """The argument of EHLO."""
-    sender: str = "conform@example.com"
-    recipient: str = "postmaster"
+    sender: str = field(default="conform@example.com", validator=TEXT)
+    recipient: str = field(default="postmaster", validator=TEXT)
     """An accepted recipient. RFC 5321 4.5.1 requires that every server accepts postmaster without a domain."""
-    unknown: str | None = None
+    unknown: str | None = field(default=None, validator=OPTIONAL_TEXT)
     """A recipient that is refused at RCPT."""
-    user: str | None = None
-    password: str = field(default="", repr=False)
-    tls: ssl.SSLContext = field(factory=ssl.create_default_context, repr=False)
-    implicit_tls: bool = False
-    timeout: float = 30.0
+    user: str | None = field(default=None, validator=OPTIONAL_TEXT)
+    password: str = field(default="", repr=False, validator=argument(check_type, str, shown=False))
+    tls: ssl.SSLContext = field(
+        factory=ssl.create_default_context, repr=False, validator=argument(check_type, ssl.SSLContext)
+    )
+    implicit_tls: bool = field(default=False, validator=argument(check_type, bool))
+    timeout: float = field(default=30.0, validator=argument(check_number, above=True))
     """Seconds for each case."""
-    dial: Callable[[], Awaitable[trio.abc.Stream]] | None = None
+    dial: Callable[[], Awaitable[trio.abc.Stream]] | None = field(
+        default=None, validator=argument(check_callable, optional=True)
+    )
     """Returns a connection, in place of TCP to `host` and `port`."""
 
     async def connect(self) -> Connection:

@@ -1,16 +1,27 @@
 """Checks of arguments, where an object is created: a wrong one raises at once, and not at its first use.
 
 ``what`` of each function is the name of the argument, for error messages, which also have the value that was given and
-those that are allowed. None is accepted if ``optional``.
+those that are allowed. None is accepted if ``optional``. `argument` makes validators of attrs from them.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, TypeVar
 
+from attrs import Attribute
+
 T = TypeVar("T")
+Validator = Callable[[object, "Attribute[Any]", Any], object]
+
+
+def argument(check: Callable[..., object], *details: object, **options: object) -> Validator:
+    """Return a validator of attrs that calls one of the functions below with the value and the name of an attribute."""
+
+    def validate(_: object, attribute: Attribute[Any], value: object) -> None:
+        check(value, attribute.name, *details, **options)
+
+    return validate
 
 
 def check_type(
@@ -33,18 +44,26 @@ def check_choice(value: object, what: str, choices: Collection[str], *, optional
 
 
 def check_number(
-    value: object, what: str, minimum: float = 0, *, integer: bool = False, optional: bool = False, note: str = ""
+    value: object,
+    what: str,
+    minimum: float = 0,
+    *,
+    above: bool = False,
+    integer: bool = False,
+    optional: bool = False,
+    note: str = "",
 ) -> None:
     """Raise TypeError if ``value`` is not a number, or not an integer, and ValueError if it is less than ``minimum``.
 
-    True and False are not numbers here. ``note`` is added to the text of the ValueError.
+    With ``above`` it must be more than ``minimum``. True and False are not numbers here. ``note`` is added to the text
+    of the ValueError.
     """
     if optional and value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int if integer else int | float):
         raise TypeError(f"{what} must be {'an integer' if integer else 'a number'}, got {value!r}")
-    if math.isnan(value) or value < minimum:
-        raise ValueError(f"{what} must be >= {minimum:g}, got {value}{note}")
+    if not (value > minimum if above else value >= minimum):  # not so for NaN either
+        raise ValueError(f"{what} must be {'>' if above else '>='} {minimum:g}, got {value}{note}")
 
 
 def check_items(values: Iterable[T], what: str, kind: type[T]) -> tuple[T, ...]:

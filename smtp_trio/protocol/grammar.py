@@ -8,6 +8,7 @@ from typing import Any, final
 
 from attrs import evolve, frozen
 
+from .arguments import check_items
 from .commands import VERBS, Command, Hello
 from .dialogue import BASE, Table
 from .extension import Extension
@@ -40,7 +41,7 @@ class Grammar:
     """
 
     def __init__(self, extensions: Iterable[Extension], *, line: int = COMMAND_LINE_OCTETS) -> None:
-        self.extensions: tuple[Extension, ...] = tuple(extensions)
+        self.extensions: tuple[Extension, ...] = check_items(extensions, "extensions", Extension)
         self.table: Table = BASE.merge(extension.table for extension in self.extensions)
         keywords = [extension.keyword for extension in self.extensions]
         self.verbs: dict[str, type[Command]] = dict(VERBS)

@@ -68,6 +68,8 @@ def _name_problem(name: str) -> str:
 
 def check_port(port: object, what: str, *, minimum: int) -> int:
     """Return a TCP port. Raises TypeError if it is not an int, ValueError if it is not from ``minimum`` to 65535."""
+    if isinstance(port, bool):
+        raise TypeError(f"{what} must be an int, not bool")
     try:
         number = operator.index(port)  # type: ignore[arg-type]
     except TypeError:

@@ -7,6 +7,7 @@ import re
 
 from attrs import field, frozen
 
+from .arguments import check_type
 from .limits import REPLY_LINE_OCTETS
 
 # How replies are encoded
@@ -65,7 +66,7 @@ class Reply:
 
     ``code`` is 200 to 599. ``text`` may contain line breaks, which make a multi-line reply. ``status`` is the enhanced
     status code (RFC 3463); None selects the default of the command or of the code, "" omits it. Raises ValueError for
-    an invalid code or status.
+    an invalid code or status, and TypeError for an argument of a wrong type.
     """
 
     code: int
@@ -83,6 +84,11 @@ class Reply:
 
     def __attrs_post_init__(self) -> None:
         code = self.code
+        if not (type(code) is int and type(self.text) is str and (self.status is None or type(self.status) is str)):
+            # Called only here, since the three calls would add a fifth to the time for a reply.
+            check_type(code, "code", int)
+            check_type(self.text, "text", str)
+            check_type(self.status, "status", str, optional=True)
         _check(code, self.status)
         status = DEFAULT_STATUS.get(code, f"{code // 100}.0.0") if self.status is None else self.status
         store = object.__setattr__

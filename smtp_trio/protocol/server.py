@@ -31,10 +31,12 @@ In the names of this package, the body is the whole message: its header section 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import get_args
 
 from attrs import evolve
 
 from . import default_replies, replies
+from .arguments import check_choice, check_number, check_type
 from .body_inspector import BodyInspector, Newlines
 from .command_parser import CommandParser
 from .commands import END_OF_DATA, Command, Connect, CountedCommand, Data, EndOfData, Hello
@@ -166,6 +168,14 @@ class ServerProtocol:
         ("normalize") or keep it ("preserve"). ``strictness`` has the deviations from the grammar that are accepted:
         `STRICT`, `NORMAL` or `lenient_mode` of a domain. Raises ValueError for extensions that cannot be combined.
         """
+        check_type(name, "name", str)
+        check_number(size, "size", integer=True)
+        check_type(tls, "tls", bool)
+        check_type(limits, "limits", Limits, optional=True)
+        check_choice(newlines, "newlines", get_args(Newlines))
+        check_type(strictness, "strictness", Strictness)
+        if isinstance(hooks, str):
+            raise TypeError(f"hooks must be an iterable of str, got {hooks!r}")
         self.limits: Limits = limits or Limits()
         self.grammar: Grammar = (
             extensions if isinstance(extensions, Grammar) else Grammar(extensions, line=self.limits.line)

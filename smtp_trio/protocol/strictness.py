@@ -5,6 +5,7 @@ from __future__ import annotations
 from attrs import evolve, frozen
 
 from . import syntax
+from .arguments import check_type
 from .syntax import Path
 
 # Clients send commands that the grammar does not allow, and their meaning is clear nevertheless. Whether to accept them
@@ -78,6 +79,7 @@ def lenient_mode(default_domain: str) -> Strictness:
 
     ``default_domain`` is a domain or an address literal. Raises ValueError if it is neither.
     """
+    check_type(default_domain, "default_domain", str)
     normalized = syntax.parse_domain(default_domain)
     if normalized is None:
         raise ValueError(f"lenient needs a domain or an address literal as default domain, got {default_domain!r}")

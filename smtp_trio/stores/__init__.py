@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .._server.spool import check_path
+from ..protocol.arguments import check_type
 from ._store import MessageTooBigError, Store, Stored, StoreError, StoreFullError
 from .maildir import Maildir, read_file
 from .sqlite import SQLite, read_row
@@ -29,4 +31,6 @@ def read(path: str | os.PathLike[str], uid: str | None = None) -> Stored:
     Raises OSError or ``sqlite3.Error`` when it cannot be read, LookupError when the database has no message with this
     ``uid``, and ValueError when the file or database was not written by a store.
     """
+    path = check_path(path, "path")
+    check_type(uid, "uid", str, optional=True)
     return read_file(path) if uid is None else read_row(path, uid)

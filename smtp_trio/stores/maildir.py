@@ -18,6 +18,8 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from .._server.spool import check_path
+from ..protocol.arguments import check_choice
 from ._disk import check_writable, make_directory, open_directory
 from ._spool import Spool
 from ._store import Store, Stored
@@ -75,10 +77,9 @@ class Maildir(Store["MaildirSpool"]):
     """
 
     def __init__(self, path: str | os.PathLike[str], *, newline: Literal["crlf", "lf"] = "crlf") -> None:
-        if newline not in ("crlf", "lf"):
-            raise ValueError(f"newline must be 'crlf' or 'lf', got {newline!r}")
+        check_choice(newline, "newline", ("crlf", "lf"))
         super().__init__()
-        self.path: str = os.path.abspath(path)
+        self.path: str = os.path.abspath(check_path(path, "path"))
         self.newline = newline
         self.tmp: str = os.path.join(self.path, "tmp")
         self.new: str = os.path.join(self.path, "new")

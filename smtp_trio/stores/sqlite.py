@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from .._server.spool import check_path
 from ._disk import check_writable, make_directory, sync_directory
 from ._spool import MEMORY, Spool
 from ._store import MessageTooBigError, Store, Stored, StoreError
@@ -98,7 +99,7 @@ class SQLite(Store["SQLiteSpool"]):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__()
-        self.path: str = os.path.abspath(path)
+        self.path: str = os.path.abspath(check_path(path, "path"))
         self._db: sqlite3.Connection | None = None
         self._file_id: tuple[int, int] | None = None
 

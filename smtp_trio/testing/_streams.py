@@ -15,6 +15,7 @@ import trio
 from attrs import define, field
 
 from .._types import Peer
+from ..protocol.arguments import check_number
 
 #: Octets that one direction holds, about as many as the buffers of a socket.
 MAX_OCTETS = 65536
@@ -180,8 +181,7 @@ def bounded_stream_pair(max_octets: int = MAX_OCTETS) -> tuple[MemoryStream, Mem
     When a direction is full, `send_all` waits until the other end receives; the memory streams of `trio.testing` have
     no such limit. Raises ValueError if ``max_octets`` is less than 1.
     """
-    if max_octets < 1:
-        raise ValueError(f"max_octets must be >= 1, got {max_octets}")
+    check_number(max_octets, "max_octets", 1, integer=True)
     one, two = _Pipe(max_octets), _Pipe(max_octets)
     return MemoryStream(one, two), MemoryStream(two, one)
 

@@ -13,10 +13,11 @@ is requested.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from attrs import frozen
 
+from ..protocol.arguments import check_choice, check_items, check_number, check_type
 from ._faults.faults import Faults
 from ._faults.rule import Rule, Sometimes
 from ._faults.rules import (
@@ -149,6 +150,8 @@ def fault_scripts(
     segments, so that an example with a long message does not take minutes. Raises ImportError without Hypothesis, and
     ValueError if all kinds are excluded.
     """
+    check_number(max_rules, "max_rules", integer=True)
+    check_type(chance, "chance", bool)
     st = _hypothesis()
     choices = _choices(st, by, exclude, CHANCES if chance else ())
     seeds = st.integers(0, 255) if chance else st.just(0)
@@ -170,6 +173,8 @@ def _choices(
 
     Each needs four choices only, which helps Hypothesis to shrink.
     """
+    check_choice(by, "by", get_args(Role), optional=True)
+    exclude = check_items(exclude, "exclude", type)
     sides: tuple[Role, ...] = ("server", "client") if by is None else (by,)
     kinds = [(side, make) for side in sides for kind, make in {**BOTH, **ONE[side]}.items() if kind not in exclude]
     if not kinds:

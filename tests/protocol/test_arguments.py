@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 import pytest
 
-from smtp_trio.protocol import Limits
+from smtp_trio.protocol import ClientProtocol, Limits, Reply, ServerProtocol, lenient_mode
 from smtp_trio.protocol.arguments import check_callable, check_choice, check_items, check_number, check_type
+from smtp_trio.protocol.extensions import Auth, LimitsExtension, Size, StartTls, standard
+from smtp_trio.protocol.hosts import check_port
+from smtp_trio.protocol.sasl import ScramSecret
+
+#: Values that are not an iterable of extensions.
+BAD: tuple[Any, ...] = ("SIZE", 1, ["SIZE"], [Size], Size())
 
 
 @pytest.mark.parametrize(
@@ -64,6 +72,63 @@ def test_invalid_values(check: Callable[[], object], error: type[Exception], tex
 
 def test_items_of_an_iterator() -> None:
     assert check_items(iter("ab"), "x", str) == ("a", "b")
+
+
+def test_number_above_a_minimum() -> None:
+    check_number(0.1, "x", above=True)
+    check_number(10**400, "x")
+    for value in (0, -1, float("nan")):
+        with pytest.raises(ValueError, match=f"^x must be > 0, got {value}"):
+            check_number(value, "x", above=True)
+
+
+def call(function: Callable[..., object], *arguments: object, **keywords: object) -> Callable[[], object]:
+    return partial(function, *arguments, **keywords)
+
+
+@pytest.mark.parametrize(
+    ("made", "name"),
+    [
+        *((call(ServerProtocol, name=value), "name") for value in (1, b"x", None)),
+        *((call(ServerProtocol, size=value), "size") for value in ("1", None, True, -1, 1.5)),
+        *((call(ServerProtocol, tls=value), "tls") for value in ("yes", None)),
+        (call(ServerProtocol, hooks="rcpt"), "hooks"),
+        (call(ServerProtocol, limits={"line": 5}), "limits"),
+        (call(ServerProtocol, newlines="keep"), "newlines"),
+        (call(ServerProtocol, strictness=True), "strictness"),
+        *((call(make, extensions=value), "extensions") for make in (ServerProtocol, ClientProtocol) for value in BAD),
+        *((call(standard, without=value), "without") for value in (1, "SIZE", ["SIZE"], [Size()])),
+        (call(standard, "SIZE"), "extensions"),
+        *((call(Size, value), "limit") for value in ("1", None, True, -1, 1.5)),
+        *((call(StartTls, value), "required") for value in ("no", None, 1)),
+        *((call(Auth, value), "required") for value in ("no", None, 1)),
+        *((call(Auth, cleartext=value), "cleartext") for value in ("no", None, 1)),
+        *((call(Auth, mechanisms=value), "mechanisms") for value in ("PLAIN", None, [1])),
+        *((call(LimitsExtension, rcpt_max=value), "rcpt_max") for value in ("1", 1.5)),
+        *((call(Reply, value), "code") for value in ("250", None, 250.0, b"250")),
+        *((call(Reply, 250, value), "text") for value in (1, b"x", None, ["x"])),
+        *((call(Reply, 250, "", value), "status") for value in (1, b"x", ["x"])),
+        *((call(lenient_mode, value), "default_domain") for value in (1, b"x", None)),
+        *((call(ScramSecret.from_password, value, b"salt"), "password") for value in (1, b"x", None)),
+        *((call(ScramSecret.from_password, "x", value), "salt") for value in ("salt", 1, None)),
+        *((call(ScramSecret.from_password, "x", b"salt", value), "iterations") for value in ("1", True, None, 1)),
+        (call(check_port, True, "port", minimum=0), "port"),
+    ],
+)
+def test_error_names_the_argument(made: Callable[[], object], name: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=rf"\b{name}\b"):
+        made()
+
+
+def test_reply_with_values_of_subclasses() -> None:
+    class Text(str):
+        __slots__ = ()
+
+    assert Reply(HTTPStatus.OK, Text("Ok"), Text("2.0.0")).encode() == b"200 2.0.0 Ok\r\n"
+
+
+def test_one_class_may_be_left_out() -> None:
+    assert standard(without=Size) == standard(without=[Size]) == standard(without=(Size,))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -181,7 +181,7 @@ async def test_put_outside_a_transaction(tmp_path: Path) -> None:
 
 
 def test_invalid_newline(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="'crlf' or 'lf'"):
+    with pytest.raises(ValueError, match='"crlf" or "lf"'):
         Maildir(tmp_path, newline="\n")  # type: ignore[arg-type]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ..arguments import check_items
 from ..extension import Extension
 from .auth import Auth
 from .chunking import BinaryMime, Chunking
@@ -49,6 +50,8 @@ def standard(*others: Extension, without: tuple[type[Extension], ...] = ()) -> t
     Each of ``others`` replaces the extension that has its keyword, or is added at the end. ``without`` are classes to
     leave out.
     """
+    without = check_items([without] if isinstance(without, type) else without, "without", type)
+    others = check_items(others, "extensions", Extension)
     return merge_extensions(tuple(extension for extension in STANDARD if not isinstance(extension, without)), others)
 
 

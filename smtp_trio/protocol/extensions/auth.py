@@ -14,12 +14,13 @@ from __future__ import annotations
 import base64
 import binascii
 import enum
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from attrs import field, frozen
 
 from .. import syntax
+from ..arguments import argument, check_items, check_type
 from ..commands import Command, Mail
 from ..dialogue import READY, PhaseEnum, Table
 from ..errors import BadCommandError
@@ -202,6 +203,10 @@ def _encode_mailbox(value: str) -> str:
 AUTH: Param[str] = Param("AUTH", _decode_mailbox, _encode_mailbox, extra_octets=500)
 
 
+def _mechanisms(names: Iterable[str]) -> tuple[str, ...]:
+    return check_items(names, "mechanisms", str)
+
+
 @frozen
 class Auth(Extension):
     """Authentication (RFC 4954).
@@ -213,10 +218,11 @@ class Auth(Extension):
     send the password or token itself.
     """
 
-    required: bool = False
-    cleartext: bool = False
-    mechanisms: tuple[str, ...] = tuple(
-        name for name, mechanism in MECHANISMS.items() if mechanism.credentials is PasswordCredentials
+    required: bool = field(default=False, validator=argument(check_type, bool))
+    cleartext: bool = field(default=False, validator=argument(check_type, bool))
+    mechanisms: tuple[str, ...] = field(
+        default=tuple(name for name, mechanism in MECHANISMS.items() if mechanism.credentials is PasswordCredentials),
+        converter=_mechanisms,
     )
 
     keyword = "AUTH"

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from attrs import Attribute, field, frozen
 
+from ..arguments import check_type
 from ..extension import Extension
 from ..session_state import SessionState
 
@@ -25,6 +26,7 @@ NUMBER = re.compile(r"[1-9][0-9]{0,5}")
 
 
 def _check_limit(_: object, attribute: Attribute[int | None], value: int | None) -> None:
+    check_type(value, attribute.name, int, optional=True)
     if value is not None and NUMBER.fullmatch(str(value)) is None:
         raise ValueError(f"{attribute.name} must be between 1 and 999999 (RFC 9422 4), got {value}")
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from attrs import frozen
+from attrs import field, frozen
 
 from .. import replies, syntax
+from ..arguments import argument, check_number
 from ..commands import Command, Mail
 from ..extension import CommandParams, Extension
 from ..params import Param
@@ -42,7 +43,7 @@ class Size(Extension):
     its own setting ``size``.
     """
 
-    limit: int = 0
+    limit: int = field(default=0, validator=argument(check_number, integer=True))
 
     keyword = "SIZE"
     params: ClassVar[CommandParams] = {Mail: (SIZE,)}

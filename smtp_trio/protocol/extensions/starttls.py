@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from attrs import frozen
+from attrs import field, frozen
 
+from ..arguments import argument, check_type
 from ..commands import Command
 from ..dialogue import READY, PhaseEnum, Table
 from ..extension import Commands, Extension
@@ -68,7 +69,7 @@ class StartTlsCommand(Command):
 class StartTls(Extension):
     """STARTTLS (RFC 3207). ``required`` refuses all commands but NOOP, EHLO, STARTTLS and QUIT with 530 without TLS."""
 
-    required: bool = False
+    required: bool = field(default=False, validator=argument(check_type, bool))
 
     keyword = "STARTTLS"
     verbs: ClassVar[Commands] = (StartTlsCommand,)

@@ -14,6 +14,7 @@ from types import ModuleType
 from attrs import Attribute, field, frozen
 
 from .. import syntax
+from ..arguments import check_number, check_type
 from ..errors import LocalProtocolError
 from ..replies import Reply
 
@@ -143,6 +144,9 @@ class ScramSecret:
         Raises ValueError for a password that SASLprep (RFC 4013) does not allow, and LocalProtocolError when scramp is
         not installed.
         """
+        check_type(password, "password", str, shown=False)
+        check_type(salt, "salt", bytes)
+        check_number(iterations, "iterations", MIN_ITERATIONS, integer=True)
         scramp = load_scramp()
         try:
             salt, stored, server, i = scramp.ScramMechanism("SCRAM-SHA-256").make_auth_info(password, iterations, salt)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import trio
 
 from ..._server.hooks import Hooks
 from ..._server.server import Server
-from ...protocol.arguments import check_type
+from ...protocol.arguments import check_choice, check_type
 from .._wire_tracker import Role
 from .decisions import Decisions, has_decisions
 from .faulty_stream import FaultyStream
@@ -29,6 +31,7 @@ class Faults:
     def __init__(self, *rules: Rule | Sometimes, seed: int = 0) -> None:
         for rule in rules:
             check_type(rule, "each rule", (Rule, Sometimes))
+        check_type(seed, "seed", int)
         self.rules: tuple[Rule | Sometimes, ...] = rules
         self.seed: int = seed
         self._script = Script(rules, seed)
@@ -55,15 +58,19 @@ class Faults:
 
         Rules of a server that refuse or delay act on its octets, unless `hooks` or `install` was called.
         """
+        check_type(stream, "stream", trio.abc.Stream)
+        check_choice(side, "side", get_args(Role))
         return FaultyStream(stream, side, self._script)
 
     def hooks(self, hooks: Hooks | None = None) -> Hooks:
         """Return hooks around ``hooks`` with the faults of a server. They also wrap the stream of each session."""
+        check_type(hooks, "hooks", Hooks, optional=True)
         self._script.hooked = True
         return Decisions(Hooks() if hooks is None else hooks, self._script, every=True)
 
     def install(self, server: Server) -> None:
         """Let the rules that refuse or delay act in those sessions of ``server`` whose streams were wrapped."""
+        check_type(server, "server", Server)
         self._script.hooked = True
         if server not in self._servers:
             self._servers.append(server)

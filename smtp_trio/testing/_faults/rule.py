@@ -14,11 +14,13 @@ order in which the script lists them.
 from __future__ import annotations
 
 import enum
+from math import inf
 from random import Random
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 from attrs import NOTHING, field, fields, frozen
 
+from ...protocol.arguments import argument, check_choice, check_number, check_type
 from .._wire_tracker import BODY, Piece, Role
 
 #: The place of a rule that acts at every place.
@@ -65,19 +67,30 @@ Step = bytes | Wait | Hold | FakeReply | Ending
 
 def place(at: str) -> str:
     """Return a place in its canonical form: "body", or a verb or other place in capitals."""
+    check_word(at, "at")
     return at if at == BODY else at.upper()
 
 
-def not_negative(rule: Rule, attribute: object, value: float) -> None:
-    """Raise ValueError unless the value is >= 0; an attrs validator."""
-    if value < 0:
-        raise ValueError(f"{type(rule).__name__}: must be >= 0, got {value}")
+def extension(keyword: str) -> str:
+    """Return the keyword of an extension in capitals."""
+    check_word(keyword, "keyword")
+    return keyword.upper()
 
 
-def positive(rule: Rule, attribute: object, value: float) -> None:
-    """Raise ValueError unless the value is > 0; an attrs validator."""
-    if value <= 0:
-        raise ValueError(f"{type(rule).__name__}: must be > 0, got {value}")
+def check_word(value: str, what: str) -> None:
+    """Raise TypeError if ``value`` is not a str, and ValueError if it is not one word: it would never be found."""
+    check_type(value, what, str)
+    if value.split() != [value]:
+        raise ValueError(f"{what} must be one word, got {value!r}")
+
+
+#: Validators of the attributes of rules.
+not_negative = argument(check_number)
+positive = argument(check_number, above=True)
+whole = argument(check_number, integer=True)
+positive_whole = argument(check_number, 1, integer=True)
+octet_string = argument(check_type, bytes)
+side = argument(check_choice, get_args(Role))
 
 
 @frozen(kw_only=True, repr=False)
@@ -93,9 +106,9 @@ class Rule:
     #: Position among the rules for one piece; lower is earlier.
     priority: ClassVar[int] = 1
 
-    nth: int = field(default=1, validator=positive)
-    times: int = field(default=1, validator=not_negative)
-    by: Role = "server"
+    nth: int = field(default=1, validator=positive_whole)
+    times: int = field(default=1, validator=whole)
+    by: Role = field(default="server", validator=side)
 
     def acts_on(self, piece: Piece, *, incoming: bool) -> bool:
         """Return whether the rule can act on the piece. ``incoming``: the peer of ``by`` sent it."""
@@ -129,6 +142,8 @@ class Sometimes:
     chance: float = field(default=0.5)
 
     def __attrs_post_init__(self) -> None:
+        check_type(self.rule, "rule", Rule)
+        check_number(self.chance, "chance", -inf)
         if not 0 <= self.chance <= 1:
             raise ValueError(f"Sometimes: chance must be from 0 to 1, got {self.chance}")
 

@@ -8,12 +8,28 @@ from random import Random
 from attrs import field, frozen
 
 from ...protocol import Command, Connect, Reply
+from ...protocol.arguments import argument, check_type
 from ...protocol.commands import COMMON_CODES, EndOfData
 from ...protocol.extensions import STANDARD
 from ...protocol.extensions.lmtp import Lhlo
 from ...protocol.grammar import Grammar
 from .._wire_tracker import BODY, DOT, GREETING, Piece, Role
-from .rule import ANYWHERE, Ending, FakeReply, Hold, Rule, Step, Wait, not_negative, place, positive
+from .rule import (
+    ANYWHERE,
+    Ending,
+    FakeReply,
+    Hold,
+    Rule,
+    Step,
+    Wait,
+    extension,
+    not_negative,
+    octet_string,
+    place,
+    positive,
+    positive_whole,
+    whole,
+)
 
 # --- decisions of a server ---------------------------------------------------------------------------------------------
 
@@ -92,11 +108,11 @@ class Trickle(Rule):
     """
 
     priority = 2
-    octets: int = field(default=1, validator=positive)
+    octets: int = field(default=1, validator=positive_whole)
     seconds: float = field(default=0.001, validator=not_negative)
     at: str = field(default=ANYWHERE, converter=place)
-    max_segments: int = field(default=0, kw_only=True, validator=not_negative)
-    times: int = field(default=0, kw_only=True, validator=not_negative)
+    max_segments: int = field(default=0, kw_only=True, validator=whole)
+    times: int = field(default=0, kw_only=True, validator=whole)
 
     def change(self, piece: Piece, steps: list[Step], random: Random, *, incoming: bool) -> list[Step]:
         return _in_segments(steps, max(self.octets, _least(piece, self.max_segments)), self.seconds)
@@ -111,8 +127,8 @@ class Throttle(Rule):
 
     priority = 2
     rate: float = field(validator=positive)
-    max_segments: int = field(default=0, kw_only=True, validator=not_negative)
-    times: int = field(default=0, kw_only=True, validator=not_negative)
+    max_segments: int = field(default=0, kw_only=True, validator=whole)
+    times: int = field(default=0, kw_only=True, validator=whole)
 
     def acts_on(self, piece: Piece, *, incoming: bool) -> bool:
         return True
@@ -148,10 +164,10 @@ class Coalesce(Rule):
     """
 
     priority = 2
-    count: int = field(default=2, validator=positive)
+    count: int = field(default=2, validator=positive_whole)
     within: float = field(default=0.1, validator=positive)
     at: str = field(default=ANYWHERE, converter=place)
-    times: int = field(default=0, kw_only=True, validator=not_negative)
+    times: int = field(default=0, kw_only=True, validator=whole)
 
     def change(self, piece: Piece, steps: list[Step], random: Random, *, incoming: bool) -> list[Step]:
         return [Hold(step, self.count, self.within) if isinstance(step, bytes) and step else step for step in steps]
@@ -165,7 +181,7 @@ class _Cut(Rule):
     """The connection ends after a number of octets of the piece."""
 
     at: str = field(converter=place)
-    after: int = field(default=0, validator=not_negative)
+    after: int = field(default=0, validator=whole)
 
     def _end(self) -> Ending:
         raise NotImplementedError
@@ -221,7 +237,7 @@ class Replace(Rule):
 
     priority = 0
     at: str = field(converter=place)
-    octets: bytes
+    octets: bytes = field(validator=octet_string)
 
     def acts_on(self, piece: Piece, *, incoming: bool) -> bool:
         return not piece.chunked and super().acts_on(piece, incoming=incoming)
@@ -236,7 +252,7 @@ class Extra(Rule):
 
     priority = 0
     at: str = field(converter=place)
-    octets: bytes
+    octets: bytes = field(validator=octet_string)
 
     def change(self, piece: Piece, steps: list[Step], random: Random, *, incoming: bool) -> list[Step]:
         return [*steps, self.octets] if not piece.start else steps
@@ -251,7 +267,7 @@ class Garbage(Rule):
 
     priority = 0
     at: str = field(converter=place)
-    octets: int = field(default=16, validator=not_negative)
+    octets: int = field(default=16, validator=whole)
 
     def acts_on(self, piece: Piece, *, incoming: bool) -> bool:
         return not piece.chunked and super().acts_on(piece, incoming=incoming)
@@ -265,8 +281,8 @@ class Omit(Rule):
     """The reply to EHLO does not offer this extension, although the server has it."""
 
     priority = -1
-    keyword: str = field(converter=place)
-    times: int = field(default=0, kw_only=True, validator=not_negative)
+    keyword: str = field(converter=extension)
+    times: int = field(default=0, kw_only=True, validator=whole)
     by: Role = field(default="server", init=False)
 
     def acts_on(self, piece: Piece, *, incoming: bool) -> bool:
@@ -284,9 +300,9 @@ class Advertise(Rule):
     """
 
     priority = -1
-    keyword: str = field(converter=place)
-    value: str | int = ""
-    times: int = field(default=0, kw_only=True, validator=not_negative)
+    keyword: str = field(converter=extension)
+    value: str | int = field(default="", validator=argument(check_type, (str, int)))
+    times: int = field(default=0, kw_only=True, validator=whole)
     by: Role = field(default="server", init=False)
 
     def acts_on(self, piece: Piece, *, incoming: bool) -> bool:

@@ -9,6 +9,8 @@ from typing import TypedDict
 
 import trio
 
+from ...protocol.arguments import check_type
+
 #: The time of day at the first call of ``now``.
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -26,6 +28,7 @@ def deterministic(seed: int = 0) -> DeterministicSettings:
     The first time that the server asks for is midnight of 1 January 2026; from there it passes with Trio's clock. Ids
     and challenges come from a random generator with this ``seed``. They can be guessed, so this is for tests only.
     """
+    check_type(seed, "seed", int)
     generator = random.Random(seed)
     began: list[float] = []
 

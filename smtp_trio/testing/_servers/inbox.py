@@ -17,6 +17,7 @@ from ..._server.hooks import Hooks
 from ..._server.session import Session
 from ..._types import Envelope, Peer, TlsInfo
 from ...protocol import Reply
+from ...protocol.arguments import argument, check_callable, check_number, check_type
 from .._transcripts.transcript import Transcript
 
 #: A text that must be equal, or a compiled pattern that must be found.
@@ -89,10 +90,12 @@ class MailFilter(TypedDict, total=False):
 class Criteria:
     """A `MailFilter` as a function of a `ReceivedMail`."""
 
-    to: Text | None = None
-    subject: Text | None = None
-    sender: Text | None = None
-    match: Callable[[ReceivedMail], bool] | None = None
+    to: Text | None = field(default=None, validator=argument(check_type, (str, re.Pattern), optional=True))
+    subject: Text | None = field(default=None, validator=argument(check_type, (str, re.Pattern), optional=True))
+    sender: Text | None = field(default=None, validator=argument(check_type, (str, re.Pattern), optional=True))
+    match: Callable[[ReceivedMail], bool] | None = field(
+        default=None, validator=argument(check_callable, optional=True)
+    )
 
     def __call__(self, mail: ReceivedMail) -> bool:
         return (
@@ -170,6 +173,7 @@ class Inbox(Hooks):
         `trio.Cancelled` gets a note that lists what was received, so the traceback of a `trio.TooSlowError` from
         `trio.fail_after` shows it.
         """
+        check_number(n, "n", integer=True)
         wanted = Criteria(**criteria)
         try:
             await trio.lowlevel.checkpoint()
@@ -182,6 +186,7 @@ class Inbox(Hooks):
 
     def assert_delivered(self, n: int = 1, **criteria: Unpack[MailFilter]) -> list[ReceivedMail]:
         """Check that exactly ``n`` messages so far meet the criteria, and return them. Raises AssertionError."""
+        check_number(n, "n", integer=True)
         wanted = Criteria(**criteria)
         found = list(filter(wanted, self.mails))
         if len(found) != n:

@@ -18,6 +18,7 @@ from ..._client.connect import IMPLICIT_TLS_PORT
 from ..._instrument import network_opener
 from ..._server.server import Server
 from ..._types import Peer
+from ...protocol.arguments import check_type
 from ...protocol.hosts import check_host, check_port
 from .._faults.faults import Faults
 from .._streams import bounded_stream_pair
@@ -75,6 +76,8 @@ async def _serve(server: Server, stream: trio.abc.Stream, implicit_tls: bool) ->
 
 
 def _key(address: str | tuple[str, int]) -> tuple[str, int | None]:
+    if not isinstance(address, str) and not (isinstance(address, tuple) and len(address) == 2):
+        raise TypeError(f"each key of servers must be a host, or a tuple of host and port, got {address!r}")
     host, port = (address, None) if isinstance(address, str) else address
     return check_host(host, "host").lower(), None if port is None else check_port(port, "port", minimum=1)
 
@@ -118,8 +121,11 @@ async def memory_network(
     and on those of `MemoryServer.client`. Time may be virtual. The servers stop at the end of the block, which raises
     what `open_memory_server` raises.
     """
+    check_type(servers, "servers", Mapping)
+    check_type(faults, "faults", Faults, optional=True)
+    check_type(raise_hook_errors, "raise_hook_errors", bool)
     if not servers:
-        raise ValueError("memory_network needs at least one server")
+        raise ValueError("servers is empty: memory_network needs at least one server")
     keys = {address: _key(address) for address in servers}
     setups: dict[int, ServerSetup] = {}
     for address, hooks in servers.items():

@@ -34,6 +34,8 @@ NAME = "mx.test"
 
 #: What the servers of this module are made of: hooks, a server, or a function that makes one of them for an inbox.
 HooksOrServer = Hooks | Server | Callable[[Inbox], Hooks | Server]
+#: The same in words, for errors.
+ACCEPTED = "Hooks, a Server, or a function that is called with an inbox and returns one of them, such as Greylist"
 
 
 class ServerSettings(TypedDict, total=False):
@@ -105,8 +107,13 @@ def set_up(hooks: HooksOrServer | None, settings: ServerSettings, *, name: str =
     """
     made_inbox = None
     if hooks is not None and not isinstance(hooks, Hooks | Server):
+        if not callable(hooks):
+            raise TypeError(f"hooks must be {ACCEPTED}, got {hooks!r}")
         made_inbox = Inbox()
-        hooks = hooks(made_inbox)
+        made = hooks(made_inbox)
+        if not isinstance(made, Hooks | Server):
+            raise TypeError(f"the function given as hooks must return Hooks or a Server, got {made!r}")
+        hooks = made
     keywords: dict[str, Any] = {**settings}
     implicit_tls, raise_hook_errors = keywords.pop("implicit_tls", False), keywords.pop("raise_hook_errors", True)
     check_type(implicit_tls, "implicit_tls", bool)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import trio
 
+from ...protocol.arguments import check_number
 from .inbox import MailFilter, ReceivedMail
 from .port import TestServer, open_test_server
 from .server_setup import HooksOrServer, ServerSettings
@@ -53,6 +54,7 @@ class InboxThread:
         ``criteria`` are those of `MailFilter`. Raises TimeoutError after ``timeout`` seconds, with an account of what
         was received.
         """
+        check_number(timeout, "timeout")
         inbox = self._server.inbox
 
         async def wait() -> list[ReceivedMail]:

@@ -14,17 +14,19 @@ long as it was after the first run. Each point is tried once, so a sweep ends.
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from contextlib import nullcontext
 from itertools import count
 from typing import TypedDict, Unpack
 
 import trio
-from attrs import frozen
+from attrs import field, frozen
 
 from ..._types import MessageState
 from ...protocol import SMTPError
+from ...protocol.arguments import argument, check_callable, check_items, check_number, check_type
 from .._inline_threads import replaced_threads
 from .interruption import Kind, Point
 from .scheduling import deterministic_scheduling
@@ -85,8 +87,8 @@ class SweepOptions(TypedDict, total=False):
 
     #: Called with the `Attempt` after each run without a violation, async or not; it raises AssertionError for one.
     check: Check | None
-    #: Exceptions that the scenario or a hook may raise; any other is a violation. Default: none.
-    allow: ErrorTypes
+    #: Exceptions that the scenario or a hook may raise, one class or several; any other is a violation. Default: none.
+    allow: type[Exception] | Iterable[type[Exception]]
     #: The numbers of the points to try, from 1. Those after the last point are left out, so that ``range(1, 10000, 3)``
     #: is every third point; ValueError if none is left. Default: all.
     points: Collection[int] | None
@@ -102,18 +104,41 @@ class SweepOptions(TypedDict, total=False):
     inline_threads: bool
 
 
+def _error_types(allow: type[Exception] | Iterable[type[Exception]]) -> ErrorTypes:
+    types = check_items([allow] if isinstance(allow, type) else allow, "allow", type)
+    if wrong := [each for each in types if not issubclass(each, BaseException)]:
+        raise TypeError(f"each item of allow must be an exception class, got {wrong[0]!r}")
+    return types
+
+
+def _points(points: Collection[int] | None) -> Collection[int] | None:
+    if points is None:
+        return None
+    chosen = points if isinstance(points, range) else check_items(points, "points", int)
+    if chosen and min(chosen) < 1:
+        raise ValueError(f"points must be >= 1, got {min(chosen)}")
+    return chosen
+
+
+def _check_function(function: object, what: str) -> None:
+    """Raise TypeError for a scenario or an action that is not callable, or is a plain function."""
+    plain = inspect.isfunction(function) and not inspect.iscoroutinefunction(function)
+    if plain or not callable(function):
+        raise TypeError(f"{what} must be an async function with one argument, got {function!r}")
+
+
 @frozen(kw_only=True)
 class Options:
     """The values of `SweepOptions`, which as a TypedDict can type keywords, but cannot have defaults."""
 
-    check: Check | None = None
-    allow: ErrorTypes = ()
-    points: Collection[int] | None = None
-    grace: float = 60
-    max_seconds: float = 1e6
-    max_steps: int = 100_000
-    seed: int = 0
-    inline_threads: bool = True
+    check: Check | None = field(default=None, validator=argument(check_callable, optional=True))
+    allow: ErrorTypes = field(default=(), converter=_error_types)
+    points: Collection[int] | None = field(default=None, converter=_points)
+    grace: float = field(default=60, validator=argument(check_number))
+    max_seconds: float = field(default=1e6, validator=argument(check_number))
+    max_steps: int = field(default=100_000, validator=argument(check_number, 1, integer=True))
+    seed: int = field(default=0, validator=argument(check_type, int))
+    inline_threads: bool = field(default=True, validator=argument(check_type, bool))
 
 
 def cancel_everywhere(scenario: Scenario, **options: Unpack[SweepOptions]) -> SweepReport:
@@ -165,13 +190,13 @@ def start_everywhere(scenario: Scenario, action: Scenario, **options: Unpack[Swe
     stopped: SMTPError, BrokenResourceError and ClosedResourceError. All else, ``options`` and exceptions included, is
     as in `cancel_everywhere`.
     """
+    _check_function(action, "action")
     return _sweep("start", scenario, Options(**options), action)
 
 
 def _sweep(kind: Kind, scenario: Scenario, options: Options, action: Scenario | None = None) -> SweepReport:
+    _check_function(scenario, "scenario")
     chosen = None if options.points is None else sorted(set(options.points))
-    if chosen and chosen[0] < 1:
-        raise ValueError(f"points must be >= 1, got {chosen[0]}")
     tried, places, states = 0, Counter[Place](), set[MessageState | None]()
     limits = RunLimits(options.max_steps, options.max_seconds, options.grace)
     with deterministic_scheduling() as set_seed, replaced_threads() if options.inline_threads else nullcontext():

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Literal, Protocol
+from math import inf
+from typing import Literal, Protocol, get_args
 
-from attrs import frozen
+from attrs import field, frozen
 
+from ...protocol.arguments import argument, check_choice, check_number, check_type
 from .._wire_tracker import Piece, Role, WireTracker
 
 Side = Literal["C", "S"]
@@ -32,11 +34,11 @@ class Entry:
     clock. ``session`` is the name of the connection. ``event`` is "closes", "resets" or "begins TLS", or "" for octets.
     """
 
-    time: float
-    side: Side
-    data: bytes = b""
-    event: Event = ""
-    session: str = "1"
+    time: float = field(validator=argument(check_number, -inf))
+    side: Side = field(validator=argument(check_choice, get_args(Side)))
+    data: bytes = field(default=b"", validator=argument(check_type, bytes))
+    event: Event = field(default="", validator=argument(check_choice, get_args(Event)))
+    session: str = field(default="1", validator=argument(check_type, str))
 
     def __repr__(self) -> str:  # without the octets, which may be secret
         what = self.event or f"{len(self.data)} octets"

@@ -7,11 +7,13 @@ import os
 import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, get_args
 
 import trio
 
 from ..._client.client import Client
+from ..._server.session import Session
+from ...protocol.arguments import check_choice, check_items, check_type
 from .boundaries import replace_boundaries
 from .entry import Entry, Event, Side
 from .recording import RecordedStream, Tap
@@ -20,8 +22,6 @@ from .text import parse, pattern, render
 
 if TYPE_CHECKING:
     import ssl
-
-    from ..._server.session import Session
 
 #: The environment variable with which `Transcript.compare` rewrites files that differ.
 UPDATE = "SMTP_TRIO_UPDATE_TRANSCRIPTS"
@@ -35,7 +35,7 @@ class Transcript:
     """
 
     def __init__(self, entries: Iterable[Entry] = ()) -> None:
-        self.entries: list[Entry] = list(entries)
+        self.entries: list[Entry] = list(check_items(entries, "entries", Entry))
         self._began: float | None = None
         self._sessions = 0
 
@@ -53,6 +53,7 @@ class Transcript:
 
     def octets(self, side: Side, *, session: str | None = None) -> bytes:
         """Return all octets that one side sent, in ``session`` or in all of them. Secrets are not masked."""
+        check_choice(side, "side", get_args(Side))
         return b"".join(entry.data for entry in self.entries if entry.side == side and session in (None, entry.session))
 
     # --- recording -----------------------------------------------------------------------------------------------
@@ -63,10 +64,13 @@ class Transcript:
         Of TLS only the beginning is recorded; use `follow` for what is inside. ``session`` is the session's name, by
         default a number.
         """
+        check_type(stream, "stream", trio.abc.Stream)
+        check_choice(side, "side", get_args(Side))
         return RecordedStream(stream, self, side, self._new(session))
 
     def follow(self, end: Client | Session, *, session: str | None = None) -> None:
         """Record what this `Client` or `Session` sends and receives from now on, inside TLS as well."""
+        check_type(end, "end", (Client, Session))
         if isinstance(end, Client):
             Tap(end._exchange.wire, self, "C", self._new(session), encrypted=False)
         else:
@@ -82,6 +86,7 @@ class Transcript:
         self.entries.append(Entry(self._now(), side, event=event, session=session))
 
     def _new(self, session: str | None) -> str:
+        check_type(session, "session", str, optional=True)
         self._now()
         self._sessions += 1
         return session or str(self._sessions)
