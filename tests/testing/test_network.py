@@ -69,12 +69,35 @@ async def test_email_message(autojump_clock: object) -> None:
     assert mail.sender == "me@client.test"
 
 
-@pytest.mark.parametrize("host", ["MX.Example.ORG", "192.0.2.1", "::1", "bücher.example", "xn--bcher-kva.example"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "MX.Example.ORG",
+        "mx.example.org.",
+        "192.0.2.1",
+        "::1",
+        "0:0:0:0:0:0:0:1",
+        "bücher.example",
+        "xn--bcher-kva.example",
+        "xn--bcher-kva.example.",
+    ],
+)
 async def test_names_and_addresses(autojump_clock: object, host: str) -> None:
     servers: Any = {"mx.example.org": Inbox(), "192.0.2.1": Inbox(), "::1": Inbox(), "bücher.example": Inbox()}
     async with memory_network(servers), connect(host) as client:
         await client.send(*ENDS, MESSAGE)
     assert sum(map(len, servers.values())) == 1
+
+
+async def test_absolute_names_and_long_addresses_of_servers(autojump_clock: object) -> None:
+    servers = {"MX.example.org.": Inbox(), "2001:DB8:0::1": Inbox()}
+    async with memory_network(servers) as made:
+        assert list(made) == list(servers)
+        assert made["MX.example.org."].server.name == "mx.example.org"
+        for host in ("mx.example.org", "2001:db8::1"):
+            async with connect(host) as client:
+                await client.send(*ENDS, MESSAGE)
+    assert [len(inbox) for inbox in servers.values()] == [1, 1]
 
 
 async def test_ports_have_policies_of_their_own(autojump_clock: object) -> None:

@@ -33,7 +33,7 @@ FIRST_CLIENT_PORT = 49152
 
 
 class _Network:
-    """The servers of one network, by host in lower case and port; a port of None stands for all others."""
+    """The servers of one network, by `lookup_name` of the host, and port; a port of None stands for all others."""
 
     def __init__(self, nursery: trio.Nursery, faults: Faults | None) -> None:
         self.servers: dict[tuple[str, int | None], Server] = {}
@@ -47,7 +47,7 @@ class _Network:
         Raises OSError as `trio.open_tcp_stream` does if the host is unknown, or if no server listens there.
         """
         await trio.lowlevel.checkpoint()
-        name = host.lower()
+        name = lookup_name(host)
         server = self.servers.get((name, port)) or self.servers.get((name, None))
         if server is None and name not in {each for each, _ in self.servers}:
             raise socket.gaierror(socket.EAI_NONAME, "not a host of memory_network")
@@ -75,11 +75,20 @@ async def _serve(server: Server, stream: trio.abc.Stream, implicit_tls: bool) ->
         await server.serve_stream(stream, implicit_tls=implicit_tls)
 
 
+def lookup_name(host: str) -> str:
+    """Return the form of a host in which it is looked up, as the resolver of a system does.
+
+    Names are in lower case and without the dot at the end of an absolute name, which answers of the DNS have (RFC 1034
+    3.1); IP addresses are in their shortest form (RFC 5952).
+    """
+    return str(ipaddress.ip_address(host)) if _is_ip_address(host) else host.lower().removesuffix(".")
+
+
 def _key(address: str | tuple[str, int]) -> tuple[str, int | None]:
     if not isinstance(address, str) and not (isinstance(address, tuple) and len(address) == 2):
         raise TypeError(f"each key of servers must be a host, or a tuple of host and port, got {address!r}")
     host, port = (address, None) if isinstance(address, str) else address
-    return check_host(host, "host").lower(), None if port is None else check_port(port, "port", minimum=1)
+    return lookup_name(check_host(host, "host")), None if port is None else check_port(port, "port", minimum=1)
 
 
 def _is_ip_address(host: str) -> bool:
