@@ -24,7 +24,19 @@ from typing import Any, BinaryIO, TypeVar
 import trio
 from attachments import save_attachments
 
-from smtp_trio import Accepted, Body, Credentials, DeliveryRecord, Hooks, Outcome, Pool, Rejected, Server, Session
+from smtp_trio import (
+    Accepted,
+    Body,
+    Credentials,
+    DeliveryRecord,
+    DeliveryUnknownError,
+    Hooks,
+    Outcome,
+    Pool,
+    Rejected,
+    Server,
+    Session,
+)
 from smtp_trio.policies import ConnectionRate, Greylist, Layer, MessageRate
 from smtp_trio.protocol import Mail, Rcpt, Reply, SMTPError
 
@@ -113,11 +125,11 @@ class Outbox:
         try:
             await self.pool.send(ADDRESS, recipients, self.database.files / message / "message.eml", record=record)
         except SMTPError as error:
-            if not error.temporary:
+            if not (error.temporary or isinstance(error, DeliveryUnknownError)):
                 states = dict.fromkeys(recipients, "failed")
         finally:  # also after a cancellation
             states |= {each.recipient: state(each) for each in (record.result.outcomes if record.result else ())}
-            with trio.CancelScope(shield=True):
+            with trio.move_on_after(10, shield=True):
                 for recipient, each in states.items():
                     query = "UPDATE outbox SET state = ? WHERE message = ? AND recipient = ?"
                     await self.database.execute(query, each, message, recipient)

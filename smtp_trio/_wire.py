@@ -32,6 +32,23 @@ def check_context(context: object, what: str, *, server_side: bool) -> None:
         raise ValueError(f"{what} must be an SSL context for a {side}, got one for {context.protocol.name}")
 
 
+def fails_short(stream: object) -> bool:
+    """Return whether an exception of ``send_all`` means that the last octet was not sent.
+
+    Trio's contract is that after an exception it is not known how much was sent: a stream that is not known here may
+    have sent everything. Trio's own streams raise before the last octet is sent. A stream of this package that does the
+    same has an attribute ``sends_to`` in its class: the stream that it sends to, or None if that is itself.
+    """
+    kind = type(stream)
+    if kind.__module__.partition(".")[0] == "trio":  # sockets, pipes, TLS, streams in memory and those made of two
+        below = getattr(stream, "transport_stream", getattr(stream, "send_stream", None))
+    elif "sends_to" in vars(kind):  # not one that a subclass inherits, or that ``__getattr__`` finds
+        below = getattr(stream, "sends_to")  # noqa: B009  (mypy does not know it)
+    else:
+        return False
+    return below is None or fails_short(below)
+
+
 class OctetProtocol(Protocol):
     """The part of a `ServerProtocol` or `ClientProtocol` that a `Wire` uses."""
 
@@ -63,13 +80,14 @@ class OctetProtocol(Protocol):
 #
 # ``broken`` means that nothing can be sent any more. It is also set *before* a `send_all` or a handshake and reset
 # after it: if either is cancelled or fails halfway, it is not known how much has arrived, and what is sent next could
-# be taken for something else.
+# be taken for something else. A `send_all` that fails may nevertheless have sent everything: `in_doubt`. A message is
+# not lost by that, but a client that took it for "not sent" would send it twice.
 
 
 class Wire:
     """Carries octets between one stream and one protocol."""
 
-    __slots__ = ("_descriptor", "_protocol", "_write_timeout", "broken", "stalled", "stream")
+    __slots__ = ("_descriptor", "_protocol", "_write_timeout", "broken", "in_doubt", "stalled", "stream")
 
     def __init__(self, stream: trio.abc.Stream, protocol: OctetProtocol, write_timeout: float) -> None:
         self.stream: trio.abc.Stream = stream
@@ -77,6 +95,8 @@ class Wire:
         self.broken: bool = False
         #: It is broken because the peer did not read for ``write_timeout`` seconds.
         self.stalled: bool = False
+        #: It is broken because a `send_all` has failed that may have sent everything.
+        self.in_doubt: bool = False
         self._protocol = protocol
         self._write_timeout = write_timeout
         # The function that returns the descriptor, which is -1 once the socket was closed; None without direct access.
@@ -160,6 +180,7 @@ class Wire:
             with trio.fail_after(self._write_timeout):
                 await self.stream.send_all(data)
         except BROKEN:
+            self.in_doubt = not fails_short(self.stream)
             return
         except trio.TooSlowError:
             self.stalled = True

@@ -66,13 +66,13 @@ class Rejected:
 class Unknown:
     """The outcome for a recipient when the connection was lost between the end of the message and its reply (RFC 1047).
 
-    The message may have been delivered. ``temporary`` is True, because another attempt cannot lose mail, although it
-    may deliver the message twice.
+    The message may have been delivered. Neither ``temporary`` nor ``permanent`` is true: another attempt may deliver
+    the message twice, and without one it may be lost.
     """
 
     recipient: str
     reason: str
-    temporary: bool = field(default=True, init=False)
+    temporary: bool = field(default=False, init=False)
     permanent: bool = field(default=False, init=False)
 
 
@@ -212,7 +212,7 @@ class ConnectionLostError(SMTPError, trio.BrokenResourceError):
 
     ``command`` is the command in progress. ``reply`` is the reply with which the server ended the session (421 without
     a command or 221 without QUIT), or None. The message was not accepted for the recipients that have no outcome in
-    ``client.last_result``.
+    ``result``; after `Client.data` and `Client.bdat`, which have no ``result``, it may have been.
     """
 
     def __init__(self, command: Command, reason: str, reply: Reply | None = None) -> None:
@@ -248,9 +248,9 @@ class TimedOutError(SMTPError, trio.TooSlowError):
 class DeliveryUnknownError(SMTPError):
     """The connection was lost between the end of a message and its reply: the message may have been accepted (RFC 1047).
 
-    This includes a reply that did not come in time and one that is not SMTP. Sending the message again may deliver it
-    twice, so the client never does that by itself, although ``temporary`` is True. ``command`` is the command in
-    progress, and ``result`` has the outcome of each recipient.
+    This includes a reply that did not come in time and one that is not SMTP, and a write that failed after it may have
+    sent everything. Sending the message again may deliver it twice, so the client never does that by itself, and
+    ``temporary`` is False. ``command`` is the command in progress, and ``result`` has the outcome of each recipient.
     """
 
     result: Result
@@ -259,6 +259,11 @@ class DeliveryUnknownError(SMTPError):
         super().__init__(f"{reason}; the message may have been delivered")
         self.command: Command = command.redacted
         self.result = result
+
+    @property
+    def temporary(self) -> bool:
+        """False: another attempt may deliver the message twice."""
+        return False
 
 
 class AllRecipientsRejectedError(ReplyError):

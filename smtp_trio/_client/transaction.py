@@ -87,7 +87,7 @@ def check_reporting(progress: object, record: object) -> None:
 #
 # An outcome is stored once, in the PartialResult that `Client.last_results` reads too. Its flag `sent` decides whether
 # a lost connection makes the pending recipients Unknown. It is set when the last octet was handed to the network, and
-# also when a write of that octet was cancelled, because the octet may have been sent.
+# also when a write of that octet was cancelled or has failed, unless it is known that the octet was not sent (`flush`).
 class Transaction:
     """One transaction, which sends a message to some of its recipients and stores their outcomes in ``partial``."""
 
@@ -338,13 +338,17 @@ class Transaction:
 async def flush(exchange: Exchange, *transactions: Transaction) -> bool:
     """Send what these transactions have queued; return False if the connection cannot be written to any more.
 
-    Afterwards a transaction whose message is complete counts as sent. This includes a write that was cancelled: it is
-    not known how much of it was sent, so the last octet may have been.
+    Afterwards a transaction whose message is complete counts as sent. This includes a write that was cancelled: the last
+    octet may have been sent. A write that failed may have sent everything except on some streams (`fails_short`), where
+    it has not sent the end of the last transaction, but perhaps those of the others, which precede it.
     """
-    writable = True
+    open_before = writable = not exchange.wire.broken  # otherwise nothing is written
+    end_in_doubt = True
     try:
         writable = await exchange.flush()
+        end_in_doubt = exchange.wire.in_doubt
     finally:
         for transaction in transactions:
-            transaction.partial.sent |= writable and transaction._end_queued
+            sent = writable or (open_before and (end_in_doubt or transaction is not transactions[-1]))
+            transaction.partial.sent |= sent and transaction._end_queued
     return writable

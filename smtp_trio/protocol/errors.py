@@ -22,7 +22,9 @@ class SMTPError(Exception):
 
     @property
     def temporary(self) -> bool:
-        """True if another attempt later may succeed (RFC 5321 4.2.1)."""
+        """True if another attempt later may succeed and is safe (RFC 5321 4.2.1): for the recipients that have no
+        outcome in ``result``, or one that is temporary itself.
+        """
         return True
 
 

@@ -71,6 +71,9 @@ class MemoryStream(trio.abc.HalfCloseableStream):
     ``endpoints`` are the addresses of the peer and of this end, as a server sees them.
     """
 
+    #: If `send_all` raises, the last octet was not sent (see `fails_short`).
+    sends_to: None = None
+
     def __init__(self, outgoing: _Pipe, incoming: _Pipe) -> None:
         self.endpoints: tuple[Peer, Peer] = Peer("", None, "memory"), Peer("", None, "memory")
         self._outgoing, self._incoming = outgoing, incoming

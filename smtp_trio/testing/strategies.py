@@ -89,6 +89,13 @@ class Chosen:
         return {"nth": self.nth, "times": self.times, "by": self.by}
 
     @property
+    def cut(self) -> int:
+        """The octets before the end of the connection. At the end of a client's message, which has 3 octets after DATA
+        and 1 after BDAT, at most all of them: the message may be stored then.
+        """
+        return self.number % 4 if self.at == DOT and self.by == "client" else self.number
+
+    @property
     def reply(self) -> str:
         """The place of a reply."""
         return DOT if self.at == BODY else self.at
@@ -106,8 +113,8 @@ Kind = Callable[[Chosen], Rule]
 
 #: Rules for either side, the simplest first, and rules for one side only.
 BOTH: dict[type[Rule], Kind] = {
-    Close: lambda it: Close(it.at, it.number, **it.when),
-    Reset: lambda it: Reset(it.at, it.number, **it.when),
+    Close: lambda it: Close(it.at, it.cut, **it.when),
+    Reset: lambda it: Reset(it.at, it.cut, **it.when),
     Delay: lambda it: Delay(it.at, it.number, **it.when),
     Hang: lambda it: Hang(it.at, **it.when),
     Garbage: lambda it: Garbage(it.reply, it.number % 33, **it.when),

@@ -72,7 +72,7 @@ async def test_connection_lost_after_some_replies(autojump_clock: MockClock, kin
         assert [type(each) for each in result.outcomes] == [
             kind if name in replied else Unknown for name, kind in zip(NAMES, types, strict=True)
         ]
-        assert all(each.temporary for each in result.unknown)
+        assert not any(each.temporary or each.permanent for each in result.unknown)
         assert client.last_result == result
 
 

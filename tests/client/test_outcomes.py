@@ -383,7 +383,7 @@ async def test_connection_lost_after_the_message_is_unknown(autojump_clock: Mock
         assert isinstance(caught.value.__cause__, ConnectionLostError)
         result = caught.value.result
         assert [type(each) for each in result.outcomes] == [Rejected, Unknown]
-        assert result.unknown[0].temporary
+        assert not result.unknown[0].temporary
         assert result.unknown[0].recipient == YOU
         assert client.last_result == result
         assert not client.usable

@@ -40,13 +40,13 @@ MANY = [f"you{n}@mx.test" for n in range(150)]
 class Second(Hooks):
     """Accepts 100 recipients in the first transaction; the second one is closed or hangs, in the hook of that name."""
 
-    def __init__(self, hook: str = "", *, hang: bool = False) -> None:
-        self.hook, self.hang = hook, hang
+    def __init__(self, hook: str = "", *, hang: bool = False, transaction: int = 2) -> None:
+        self.hook, self.hang, self.transaction = hook, hang, transaction
         self.transactions = 0
         self.reached = trio.Event()
 
     async def _act(self, session: Session, hook: str) -> None:
-        if hook == self.hook and self.transactions == 2:
+        if hook == self.hook and self.transactions == self.transaction:
             self.reached.set()
             if self.hang:
                 await trio.sleep_forever()
@@ -157,7 +157,7 @@ async def test_error_in_a_later_transaction_has_the_accepted_recipients(
                 await client.send(ME, MANY, b"x" * (1 << 19), record=record)
             assert counts(caught.value.result) == (100, 0, unknown)
             assert record.result == caught.value.result == client.last_result
-            assert caught.value.temporary
+            assert caught.value.temporary is (error is ConnectionLostError)
 
 
 @asynccontextmanager
@@ -281,23 +281,29 @@ def test_temporary_of_other_errors() -> None:
     assert not smtp_trio.LocalProtocolError("x").temporary
     assert smtp_trio.RemoteProtocolError("x").temporary
     assert TimedOutError(smtp_trio.protocol.Connect(), 1).temporary
+    unknown = smtp_trio.Unknown(MANY[0], "no reply to the message was received")
+    assert (unknown.temporary, unknown.permanent) == (False, False)
+    result = Result(ME, tuple(MANY[:2]), (unknown,))
+    assert not DeliveryUnknownError(smtp_trio.protocol.commands.END_OF_DATA, "x", result).temporary
 
 
 @pytest.mark.parametrize(
-    ("hook", "cancelled", "states"),
+    ("hook", "transaction", "cancelled", "states"),
     [
-        ("", False, {"sent": 150}),
-        ("mail", False, {"sent": 100, "queued": 50}),
-        ("mail", True, {"sent": 100, "queued": 50}),
-        ("data", False, {"sent": 100, "unknown": 50}),
-        ("data", True, {"sent": 100, "unknown": 50}),
+        ("", 2, False, {"sent": 150}),
+        ("mail", 2, False, {"sent": 100, "queued": 50}),
+        ("mail", 2, True, {"sent": 100, "queued": 50}),
+        ("data", 2, False, {"sent": 100, "unknown": 50}),
+        ("data", 2, True, {"sent": 100, "unknown": 50}),
+        ("data", 1, False, {"unknown": 100, "queued": 50}),
+        ("data", 1, True, {"unknown": 100, "queued": 50}),
     ],
 )
-async def test_documented_outbox(hook: str, cancelled: bool, states: dict[str, int]) -> None:
+async def test_documented_outbox(hook: str, transaction: int, cancelled: bool, states: dict[str, int]) -> None:
     (block,) = [block for block in PYTHON if block.page == "client" and "class Entry" in block.source]
     names = block.run()
     entry = names["Entry"](ME, MANY, b"x" * (1 << 19))
-    hooks = Second(hook, hang=cancelled)
+    hooks = Second(hook, hang=cancelled, transaction=transaction)
     with trio.CancelScope() as scope:
         async with one_pool(hooks) as pool, trio.open_nursery() as nursery:
 

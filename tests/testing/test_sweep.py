@@ -21,6 +21,7 @@ from smtp_trio.testing import (
     Place,
     SweepError,
     SweepReport,
+    bounded_stream_pair,
     cancel_everywhere,
     deterministic,
     fail_everywhere,
@@ -83,9 +84,27 @@ def test_each_stream_operation_is_a_point() -> None:
 
     first = two.__code__.co_firstlineno
     name = "test_each_stream_operation_is_a_point.<locals>.two"
-    assert fail_everywhere(two).places == {Place(__name__, name, first + 3): 1, Place(__name__, name, first + 6): 1}
-    assert outcomes == ["0 sent", "0 received", "2 sent"]
+    assert fail_everywhere(two).places == {Place(__name__, name, first + 3): 2, Place(__name__, name, first + 6): 1}
+    assert outcomes == ["0 sent", "0 received", "3 sent"]
     assert cancel_everywhere(two).points > 2
+
+
+def test_send_fails_before_or_after_delivery() -> None:
+    received: list[bytes] = []
+
+    async def two(attempt: Attempt) -> None:
+        client_end, server_end = bounded_stream_pair()
+        async with attempt.wrap(client_end) as stream:
+            try:
+                await stream.send_all(b"a")
+                await stream.send_all(b"b")
+            finally:
+                with trio.CancelScope(shield=True):
+                    await stream.aclose()
+                    received.append(b"".join([bytes(each) async for each in server_end]))
+
+    assert fail_everywhere(two).points == 4
+    assert received == [b"ab", b"", b"a", b"a", b"ab"]
 
 
 def test_report_has_states_and_places() -> None:
@@ -428,7 +447,7 @@ async def test_stream_before_the_cut() -> None:
 
 async def test_stream_after_the_cut() -> None:
     client_end, server_end = memory_stream_pair()
-    cut = [False, True, False]
+    cut = [False, False, True, False]
     stream = FailingStream(client_end, lambda: cut.pop(0))
     await stream.send_all(b"x")
     for _ in range(2):

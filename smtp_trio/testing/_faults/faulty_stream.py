@@ -47,11 +47,18 @@ class FaultyStream(trio.abc.HalfCloseableStream):
         #: A fake greeting was considered; a server needs none.
         self._started = greeted or side == "server"
         self._closed = False
-        #: How a fault has ended the connection.
-        self._ended: Ending | None = None
+        #: The fault that has ended the connection.
+        self._ending: Ending | None = None
 
     def __getattr__(self, name: str) -> object:
         return getattr(self.transport, name)
+
+    @property
+    def sends_to(self) -> trio.abc.Stream:
+        """The stream below: if `send_all` raises, not all octets were sent, unless they were on that stream (see
+        `fails_short`).
+        """
+        return self.transport
 
     # --- rules ----------------------------------------------------------------------------------------------------------
 
@@ -76,34 +83,36 @@ class FaultyStream(trio.abc.HalfCloseableStream):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send, with the faults of this side.
 
-        Raises trio.BrokenResourceError when one of them ends the connection before all octets were sent. If it ends the
-        connection after them, the next operation raises that, as with a socket.
+        If one of them ends the connection, raises trio.BrokenResourceError; when all octets were sent before that, the
+        next operation does, as with a socket.
         """
-        if self._idle and self._ended is None:
+        if self._idle and self._ending is None:
             await self.transport.send_all(data)
             return
         await trio.lowlevel.checkpoint()
-        self._check_not_ended()
+        self._check()
         self._start()
         octets = b""
-        pieces = self._tracker.feed(self.side, bytes(data))
-        unsent = sum(len(piece.octets) for piece in pieces) + self._tracker.kept(self.side)
-        for piece in pieces:
-            for step in self._steps(piece, incoming=False):
+        pieces = deque(self._tracker.feed(self.side, bytes(data)))
+        while pieces and self._ending is None:
+            steps = deque(self._steps(pieces.popleft(), incoming=False))
+            while steps and self._ending is None:
+                step = steps.popleft()
                 if isinstance(step, bytes):
                     octets += step
-                    unsent -= len(step)
                     continue
                 if octets:
                     await self._send(octets)
                     octets = b""
                 await self._take(step)
-                if self._ended is not None:
-                    if unsent > 0:
-                        self._check_not_ended()
-                    return
+            if pieces or self._tracker.kept(self.side) or any(isinstance(step, bytes | Hold) for step in steps):
+                self._check()
         if octets:
             await self._send(octets)
+
+    def _check(self) -> None:
+        if self._ending is not None:
+            raise trio.BrokenResourceError(f"a fault: {self._ending.value}")
 
     async def _take(self, step: Step) -> None:
         """Take a step that is not octets."""
@@ -139,11 +148,7 @@ class FaultyStream(trio.abc.HalfCloseableStream):
             with suppress(TypeError):
                 reset(self.transport)
         await trio.aclose_forcefully(self.transport)
-        self._ended = ending
-
-    def _check_not_ended(self) -> None:
-        if self._ended is not None:
-            raise trio.BrokenResourceError(f"a fault: {self._ended.value}")
+        self._ending = ending
 
     # --- receiving ------------------------------------------------------------------------------------------------------
 
@@ -173,10 +178,10 @@ class FaultyStream(trio.abc.HalfCloseableStream):
         if self._closed:  # also if octets are left from before
             await trio.lowlevel.checkpoint()
             raise trio.ClosedResourceError("this stream is closed")
-        if self._idle and self._ended is None and not self._incoming:
+        if self._idle and self._ending is None and not self._incoming:
             return bytes(await self.transport.receive_some(max_bytes))
         await trio.lowlevel.checkpoint()
-        self._check_not_ended()
+        self._check()
         self._start()
         other: Role = "server" if self.side == "client" else "client"
         while True:
@@ -184,7 +189,7 @@ class FaultyStream(trio.abc.HalfCloseableStream):
                 step = self._incoming.popleft()
                 if not isinstance(step, bytes):
                     await self._take(step)
-                    self._check_not_ended()
+                    self._check()
                 elif step:
                     if max_bytes is not None and len(step) > max_bytes:
                         self._incoming.appendleft(step[max_bytes:])

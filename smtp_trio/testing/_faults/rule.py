@@ -54,7 +54,7 @@ class FakeReply:
 
 
 class Ending(enum.Enum):
-    """A last step."""
+    """A step that ends the connection. Steps after it are octets that are not sent; without any, all were sent."""
 
     CLOSE = "the connection is closed"
     RESET = "the connection is reset"

@@ -96,7 +96,7 @@ class Hang(Rule):
     at: str = field(converter=place)
 
     def change(self, piece: Piece, steps: list[Step], random: Random, *, incoming: bool) -> list[Step]:
-        return [Ending.SILENCE]
+        return [Ending.SILENCE, *steps]
 
 
 @frozen(repr=False)
@@ -190,14 +190,16 @@ class _Cut(Rule):
         left = self.after - piece.start
         if not 0 <= left <= len(piece.octets):
             return steps
+        # What other rules add at the end does not count as a part of this piece.
+        rest = [piece.octets[left:]] if left < len(piece.octets) else []
         cut: list[Step] = []
         for step in steps:
             if isinstance(step, bytes):
                 if len(step) >= left:
-                    return [*cut, step[:left], self._end()]
+                    return [*cut, step[:left], self._end(), *rest]
                 left -= len(step)
             cut.append(step)
-        return [*cut, self._end()]
+        return [*cut, self._end(), *rest]
 
 
 @frozen(repr=False)

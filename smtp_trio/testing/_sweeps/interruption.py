@@ -11,7 +11,8 @@ Three kinds of points exist:
 * "cancel": a task is about to take a step. The cancel scopes around the scenario (or around the `Attempt.here` blocks
   that are open) are cancelled, and the task meets `trio.Cancelled` at the next checkpoint that it comes to.
 * "start": a task is about to take a step. The scenario is left alone, and the action of the sweep is started beside it.
-* "cut": a stream is about to receive or send. Its connection is lost, for both ends.
+* "cut": a stream is about to receive or send, or has just sent. Its connection is lost, for both ends, and the operation
+  raises: so a send raises before anything was sent, or afterwards. Trio's contract allows both.
 
 Points count only while a region (the scenario or an `Attempt.here` block) is open, so that what precedes and follows it
 is left alone.

@@ -170,7 +170,7 @@ def cancel_everywhere(scenario: Scenario, **options: Unpack[SweepOptions]) -> Sw
 
 def fail_everywhere(scenario: Scenario, **options: Unpack[SweepOptions]) -> SweepReport:
     """Run the scenario once for each receive or send; that one raises BrokenResourceError, and both ends lose the
-    connection.
+    connection. A send does so in two runs: in one before anything was sent, in the other after everything was.
 
     This applies to the streams of all clients and sessions in the scenario, and to those of `Attempt.wrap`. Besides
     ``allow``, the scenario may raise what a lost connection causes: SMTPError, BrokenResourceError and

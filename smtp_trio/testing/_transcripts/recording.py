@@ -29,6 +29,11 @@ class RecordedStream(trio.abc.HalfCloseableStream):
         self._ended: set[Side] = set()
 
     @property
+    def sends_to(self) -> trio.abc.Stream:
+        """The stream below: if its `send_all` raises, that of this stream does (see `fails_short`)."""
+        return self.transport_stream
+
+    @property
     def endpoints(self) -> tuple[Peer, Peer]:
         """The addresses of both ends."""
         return endpoints(self.transport_stream)
