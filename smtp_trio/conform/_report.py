@@ -18,6 +18,11 @@ MAX_LOST = 3
 """Cases in a row without a connection, after which no more are tried."""
 
 
+LIMITED = "the server limits the rate of this host"
+"""The reason of a case that could not be tried because of that, before the server's reply."""
+ADVICE = "exempt this host from the limit, and test again"
+
+
 class Outcome(Enum):
     """The outcome of a case."""
 
@@ -57,6 +62,11 @@ class Report:
     def count(self, outcome: Outcome) -> int:
         """Return the number of cases with this outcome."""
         return sum(result.outcome is outcome for result in self.results)
+
+    @property
+    def rate_limited(self) -> Result | None:
+        """The first case that could not be tried because the server limits the rate of this host, or None."""
+        return next((each for each in self.results if LIMITED in each.reason), None)
 
 
 async def run_in_order(

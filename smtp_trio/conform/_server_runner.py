@@ -11,8 +11,17 @@ from attrs import define, evolve, field
 from ..protocol.arguments import check_callable, check_items, check_number, check_type
 from ._case import Case, Invariant, Requirement
 from ._connection import CaseFailedError, Connection, ConnectionClosedError, RecordEntry
-from ._report import MAX_LOST, Outcome, Report, Result, run_in_order
-from ._target import CaseSetupError, ServerProfile, Target, describe_connect_error, prepare, skip_reason, survey
+from ._report import LIMITED, MAX_LOST, Outcome, Report, Result, run_in_order
+from ._target import (
+    CaseSetupError,
+    ServerProfile,
+    Target,
+    describe_connect_error,
+    prepare,
+    rate_limit,
+    skip_reason,
+    survey,
+)
 
 RETRY_DELAYS = (0.5, 1.0, 2.0)
 """Seconds before each new attempt to connect to a server that refused the session with 421."""
@@ -159,6 +168,9 @@ class _Run:
         await trio.aclose_forcefully(connection.stream)
         for tally in self.tallies:
             tally.add(connection, case)
+        if limit := rate_limit(connection):
+            # Whatever the case expected, it was not tried: a refusal is not one of what it sent.
+            problem, why = Outcome.ERROR, f"{LIMITED}: {limit}"
         if problem is None:
             return Result(requirement=case, outcome=Outcome.PASSED), False
         return Result(requirement=case, outcome=problem, reason=why, record=connection.record), _refused(connection)

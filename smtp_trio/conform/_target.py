@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
@@ -15,11 +16,12 @@ from ..protocol.arguments import argument, check_callable, check_number, check_t
 from ..protocol.hosts import check_port
 from ._case import Case, Stage
 from ._connection import CaseFailedError, Connection
+from ._report import ADVICE, LIMITED
 from ._steps import EHLO, Expect, exchange, masked_text, parse_size, perform_steps
 
 
 class UnreachableError(Exception):
-    """The server cannot be reached, or it does not use SMTP. The text is the reason."""
+    """The server cannot be reached, limits the rate of this host, or does not use SMTP. The text is the reason."""
 
 
 class CaseSetupError(CaseFailedError):
@@ -116,6 +118,25 @@ def upper(address: str) -> str:
     """Return the same address with its domain in capitals (RFC 5321 2.4)."""
     local, at, domain = address.rpartition("@")
     return f"{local}{at}{domain.upper()}"
+
+
+#: Replies to MAIL, or in place of the greeting, by which servers limit how much mail a host sends (RFC 3463 3.8: X.7.Z is
+#: policy). Postfix replies 450, others 421.
+RATE_LIMIT = re.compile(rb"4(?:21|50)[ -]4\.7\.[0-9]")
+
+
+def rate_limit(connection: Connection) -> str:
+    """Return the text of the reply by which the server has limited the rate of this host, or an empty string.
+
+    Replies within groups are not assigned to commands, so one after a refusal is not taken for it: a server may give up
+    after too many errors.
+    """
+    for reply in connection.replies:
+        if RATE_LIMIT.match(reply.lines[0]) and (reply.number == 0 or reply.to in ("MAIL", "")):
+            return str(reply).removesuffix("\\r\\n")
+        if reply.code >= "400":
+            break
+    return ""
 
 
 @frozen
@@ -239,7 +260,7 @@ async def survey(target: Target) -> ServerProfile:
     """Find out what the server offers, with and without TLS, and how it accepts mail.
 
     Raises:
-        UnreachableError: The server cannot be reached, or it does not use SMTP.
+        UnreachableError: The server cannot be reached, limits the rate of this host, or does not use SMTP.
     """
     greeting, plain = await _look(target)
     if greeting.startswith("554"):
@@ -300,7 +321,11 @@ async def _look(target: Target, *, tls: bool = False) -> tuple[str, Mapping[str,
 
 
 async def _refusal(target: Target, profile: ServerProfile) -> str:
-    """Return why no recipient is accepted on this route, or an empty string."""
+    """Return why no recipient is accepted on this route, or an empty string.
+
+    Raises:
+        UnreachableError: The server limits the rate of this host, so that no case could be tried.
+    """
     connection = None
     try:
         with trio.fail_after(target.timeout):
@@ -309,6 +334,8 @@ async def _refusal(target: Target, profile: ServerProfile) -> str:
     except OSError as error:
         return describe_connect_error(error)
     except CaseFailedError as failure:
+        if connection is not None and (reply := rate_limit(connection)):
+            raise UnreachableError(f"{LIMITED}: {reply}; {ADVICE}") from None
         return str(failure)
     except trio.TooSlowError:
         return f"received nothing within {target.timeout:g} s"

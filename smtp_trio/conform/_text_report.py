@@ -10,7 +10,7 @@ from attrs import define, field
 
 from ._case import Level
 from ._connection import RecordEntry, show
-from ._report import Outcome, Report, Result
+from ._report import ADVICE, Outcome, Report, Result
 
 WIDTH = 110
 SHOWN_LINES = 14
@@ -54,6 +54,9 @@ class TextReport:
             self._write("\n" + self._paint("1", "Not passed"))
             for result in unsuccessful:
                 self._write(self._line(result))
+        if (limited := report.rate_limited) is not None:
+            note = f"{limited.reason[0].upper()}{limited.reason[1:]} (first in {limited.requirement.id}). {ADVICE.capitalize()}."
+            self._write("\n" + textwrap.fill(note, WIDTH))
         self._write("\n" + summary(report))
 
     def _line(self, result: Result) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -10,6 +11,7 @@ import pytest
 import trio
 from trio.testing import memory_stream_pair
 
+from smtp_trio._cli.conform import exit_code
 from smtp_trio.conform import (
     Case,
     Invariant,
@@ -24,7 +26,7 @@ from smtp_trio.conform import (
     read_cases,
     server_cases,
 )
-from smtp_trio.conform._text_report import record_lines
+from smtp_trio.conform._text_report import TextReport, record_lines
 
 Stream = trio.abc.Stream
 Server = Callable[[Stream], Awaitable[None]]
@@ -306,6 +308,65 @@ async def test_run_stops_after_three_refused_cases(autojump_clock: trio.testing.
     )
     assert last.reason == "the server could not be reached for 3 cases; no more cases are tried"
     assert report.seconds == 3 * 3.5
+
+
+@pytest.mark.parametrize("code", ["421 4.7.28 Unusual rate", "450 4.7.1 Error: too much mail from"])
+@pytest.mark.parametrize(
+    "steps",
+    [
+        ("C: MAIL FROM:<{from}>", "S: 250"),
+        ("C: MAIL FROM:<{from}", "S: 501"),  # the refusal is not one of the missing bracket
+        ("C: MAIL FROM:<{from}>", "C: RCPT TO:<{to}>", "S: 250", "S: 250"),
+    ],
+)
+async def test_rate_limit(autojump_clock: trio.testing.MockClock, code: str, steps: Sequence[str]) -> None:
+    """Such a case could not be tried; cases without MAIL are. The report names the reply and the first case."""
+    mails = 0
+
+    async def server(stream: Stream) -> None:
+        nonlocal mails
+        await stream.send_all(b"220 mx.test\r\n")
+        while True:
+            for each in await receive_lines(stream):
+                mails += each.startswith(b"MAIL")
+                limited = each.startswith(b"MAIL") and mails > 2
+                reply = code.encode() if limited else b"221 bye" if each == b"QUIT" else b"250 mx.test"
+                await stream.send_all(reply + b"\r\n")
+                if limited and code.startswith("421"):
+                    return
+
+    requirements = [
+        case("C: MAIL FROM:<{from}>", "S: 250", id="test.a"),
+        *(case(*steps, id=f"test.{n}") for n in range(3)),
+    ]
+    report = await run_cases(server, *requirements, NOOP)
+    passed, *limited, noop = report.results
+    assert passed.outcome is noop.outcome is Outcome.PASSED
+    assert [(each.outcome, each.reason) for each in limited] == [
+        (Outcome.ERROR, f"the server limits the rate of this host: {code}")
+    ] * 3
+    assert exit_code(report) == 2
+    text = io.StringIO()
+    TextReport(text).end(report)
+    note = f"The server limits the rate of this host: {code} (first in test.0). Exempt this host from the limit, and test again."
+    assert note in " ".join(text.getvalue().split())
+
+
+async def test_rate_limit_before_the_first_case(autojump_clock: trio.testing.MockClock) -> None:
+    async def server(stream: Stream) -> None:
+        await answer_250(stream, {b"MAIL": b"421 4.7.28 Unusual rate\r\n"})
+
+    with pytest.RaisesGroup(
+        pytest.RaisesExc(UnreachableError, match="limits the rate of this host: 421 4.7.28 Unusual")
+    ):
+        await run_cases(server, NOOP)
+
+
+async def test_error_limit_is_not_a_rate_limit(autojump_clock: trio.testing.MockClock) -> None:
+    """A server may give up after too many errors; a case that fails by that has been tried."""
+    server = after_noop(lambda stream: stream.send_all(b"500 5.5.2 What?\r\n421 4.7.0 Too many errors\r\n"))
+    result = await run_case(server, case("C: NOOP", "S: 250", "S: 250"))
+    assert result.outcome is Outcome.FAILED
 
 
 async def test_refused_connection(autojump_clock: trio.testing.MockClock) -> None:
