@@ -29,7 +29,8 @@ import smtp_trio
 import smtp_trio.stores
 import smtp_trio.testing
 from smtp_trio._cli.main import make_parser
-from smtp_trio.conform import server_cases
+from smtp_trio.conform import Level, server_cases
+from smtp_trio.conform._client_cases import client_cases
 from smtp_trio.protocol import (
     NORMAL,
     STRICT,
@@ -49,9 +50,10 @@ from smtp_trio.protocol.extensions.auth import AuthCommand
 from smtp_trio.testing import open_memory_server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import ModuleType
 
+    from smtp_trio.conform import Requirement
     from smtp_trio.testing import InboxThread
 
 pytest_plugins = ["pytester"]
@@ -407,3 +409,42 @@ async def test_recipients_of_the_hooks_page() -> None:
         for recipient in ("postmaster@example.com", "postmaster@[192.0.2.1]", "wilma@example.org"):
             with pytest.raises(smtp_trio.ReplyError, match="No such user here"):
                 await client.rcpt(recipient)
+
+
+@pytest.mark.parametrize("cases", [server_cases, client_cases])
+def test_numbers_of_conformance_cases(cases: Callable[[], Sequence[Requirement]]) -> None:
+    """The numbers in README.md and on the page of the command line are those of ``smtp-trio conform --list``."""
+    total = len(cases())
+    default = sum(case.level <= Level.SHOULD and not case.danger for case in cases())
+    page = " ".join((DOCS / "command-line.rst").read_text(encoding="utf-8").split())
+    subject = "any SMTP server" if cases is server_cases else "an SMTP client"
+    found = re.search(rf"tests {subject} in (\d+) cases with .{{,60}}? and (?:in )?(\d+) without", page)
+    assert found is not None
+    assert found.groups() == (str(total), str(default))
+    assert (
+        f"{total} {'cases for any server' if cases is server_cases else 'for any client'}" in blocks.README.read_text()
+    )
+
+
+def test_options_of_sweeps_are_described() -> None:
+    """The text of help() and of the page, which is made of the docstring."""
+    described = re.findall(r":param (\w+):", inspect.getdoc(smtp_trio.testing.SweepOptions) or "")
+    assert described == list(smtp_trio.testing.SweepOptions.__annotations__)
+    assert ".. autoclass:: smtp_trio.testing.SweepOptions()" in PAGES
+
+
+def test_context_managers_name_their_statement() -> None:
+    """The annotations of functions that return context managers say AsyncGenerator or AsyncIterator in help()."""
+    functions = [smtp_trio.connect, smtp_trio.Pool.client]
+    functions += [
+        smtp_trio.testing.open_memory_server,
+        smtp_trio.testing.open_test_server,
+        smtp_trio.testing.memory_network,
+    ]
+    for function in functions:
+        assert "``async with" in (inspect.getdoc(function) or "").split("\n\n")[0]
+
+
+def test_readme_lists_all_pages() -> None:
+    linked = set(re.findall(r"\(docs/([a-z-]+)\.rst\)", blocks.README.read_text(encoding="utf-8")))
+    assert linked == {page.stem for page in blocks.PAGES} - {"index"}

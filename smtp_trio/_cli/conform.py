@@ -21,12 +21,18 @@ from ..conform._server_cases import server_cases, server_titles
 from ..conform._server_runner import check_server
 from ..conform._target import Target, UnreachableError
 from ..conform._text_report import TextReport
-from .options import UsageError, describe_error, number_between, print_result
+from .options import (
+    PASSWORD_VARIABLE as PASSWORD,
+    UsageError,
+    describe_error,
+    number_between,
+    print_result,
+    read_password,
+)
 from .send import cancel_on_signal
 from .tls_files import client_context
 from .units import seconds
 
-PASSWORD = "SMTP_TRIO_PASSWORD"
 OnResult = Callable[[Result], None] | None
 Run = Callable[[OnResult], Awaitable[Report]]
 
@@ -57,9 +63,13 @@ def add_conform(parser: argparse.ArgumentParser) -> None:
     add("--name", default="conform.test",
         help="the argument of EHLO (default: %(default)s)")
     add("--user", metavar="NAME",
-        help=f"authenticate as this user where necessary; the password is read from {PASSWORD}")
-    add("--password", metavar="PASSWORD",
-        help=f"the password, in place of {PASSWORD}; other users of this machine can see it in the process list")
+        help=f"authenticate as this user where necessary; the password comes from --password-file or from {PASSWORD} in the "
+             "environment")
+    secret = parser.add_mutually_exclusive_group()
+    secret.add_argument("--password-file", metavar="FILE",
+        help="file with the password on its first line")
+    secret.add_argument("--password", metavar="PASSWORD",
+        help="the password; other users of this machine can see it in the process list")
     trust = parser.add_mutually_exclusive_group()
     trust.add_argument("--tls-ca", metavar="FILE",
         help="certificate authorities to trust, in PEM (default: those of the system)")
@@ -223,9 +233,15 @@ def make_target(options: argparse.Namespace) -> Target:
     if options.insecure:
         tls.check_hostname = False
         tls.verify_mode = ssl.CERT_NONE
-    password = options.password if options.password is not None else os.environ.get(PASSWORD)
+    password = options.password
+    if options.password_file is not None:
+        password = read_password(options.password_file)
+    elif password is None:
+        password = os.environ.get(PASSWORD)
     if options.user is not None and password is None:
-        raise UsageError(f"--user needs a password, in {PASSWORD}")
+        raise UsageError(f"--user requires a password, in --password-file FILE or in {PASSWORD} in the environment")
+    if options.user is None and options.password_file is not None:
+        raise UsageError("--password-file requires --user")
     return Target(
         host=host,
         port=int(port),

@@ -10,6 +10,9 @@ from typing import Any, NoReturn, TypeVar
 
 NumberT = TypeVar("NumberT", int, float)
 
+#: The environment variable with the password. As an option the password would be visible in the list of processes.
+PASSWORD_VARIABLE = "SMTP_TRIO_PASSWORD"
+
 
 class UsageError(Exception):
     """An option, or a file or address that it names, cannot be used.
@@ -102,3 +105,12 @@ def describe_error(error: BaseException) -> str:
             return "invalid host name"
         case _:
             return str(error)
+
+
+def read_password(path: str) -> str:
+    """Return the first line of the file that ``--password-file`` names. Raises UsageError if it cannot be read."""
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            return file.readline().removesuffix("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {path}: {describe_error(error)}") from None

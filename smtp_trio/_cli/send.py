@@ -36,13 +36,11 @@ from .dialogue_printer import print_dialogue
 from .exit_codes import INTERRUPTED
 from .message_files import STDIN, MessageFile, find_messages
 from .new_message import compose
-from .options import UsageError, describe_error
+from .options import PASSWORD_VARIABLE, UsageError, describe_error, read_password
 from .send_report import SendReport, error_text
 from .tls_files import client_context
 from .units import seconds
 
-#: The environment variable with the password. As an option the password would be visible in the list of processes.
-PASSWORD_VARIABLE = "SMTP_TRIO_PASSWORD"
 PASSWORD_MECHANISMS = [name for name, mechanism in MECHANISMS.items() if mechanism.credentials is PasswordCredentials]
 
 SERVER = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\s:\[\]]+))(?::(?P<port>[0-9]{1,5}))?")
@@ -214,11 +212,7 @@ def settings(options: argparse.Namespace) -> ConnectSettings:
 def password(options: argparse.Namespace) -> str:
     """Return the password for ``--user``."""
     if options.password_file is not None:
-        try:
-            with open(options.password_file, encoding="utf-8-sig") as file:
-                return file.readline().removesuffix("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"cannot read {options.password_file}: {describe_error(error)}") from None
+        return read_password(options.password_file)
     if PASSWORD_VARIABLE in os.environ:
         return os.environ[PASSWORD_VARIABLE]
     if sys.stdin.isatty():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import signal
@@ -13,6 +14,7 @@ import trio
 from attrs import define, field
 from processes import run, running, serving
 
+from smtp_trio._cli.conform import add_conform, make_target
 from smtp_trio._cli.main import main
 from smtp_trio.conform import server_cases
 
@@ -146,10 +148,16 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
         (("mx.test", "--to", "a>b"), "--to: invalid address: 'a>b'"),
         (("mx.test", "--from", "a\ud800@b"), "--from: invalid address: "),
         (("mx.test", "--name", "a b"), "--name: invalid host name: 'a b'"),
-        (("mx.test", "--user", "ada"), "--user needs a password"),
         (("mx.test", "--tls-ca", "/nowhere"), "cannot read /nowhere: No such file or directory"),
         (("mx.test", "--tls-ca", __file__), f"no certificate in {__file__}"),
         (("a..b",), "a..b: cannot connect: invalid host name"),
+        (
+            ("mx.test", "--user", "a"),
+            "--user requires a password, in --password-file FILE or in SMTP_TRIO_PASSWORD in the",
+        ),
+        (("mx.test", "--user", "a", "--password-file", "/nowhere"), "cannot read /nowhere: No such file or directory"),
+        (("mx.test", "--password-file", __file__), "--password-file requires --user"),
+        (("mx.test", "--user", "a", "--password-file", "x", "--password", "y"), "not allowed with argument"),
         (("mx.test", "--bogus"), "unrecognized arguments: --bogus (see `smtp-trio conform --help`)"),
         (("mx.test", "--output", "/nowhere/report"), "--output /nowhere/report: No such file"),
         (("mx.test", "--jobs", "0"), "must be a number from 1 to 100"),
@@ -163,6 +171,20 @@ def test_invalid_options(
     printed = capsys.readouterr().err
     assert error in printed
     assert printed.count("\n") == 1
+
+
+def test_password(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the file\nnot this\n")
+    monkeypatch.setenv("SMTP_TRIO_PASSWORD", "in the environment")
+
+    def password(*options: str) -> str:
+        parser = argparse.ArgumentParser()
+        add_conform(parser)
+        return make_target(parser.parse_args(["mx.test", "--user", "ada", *options])).password
+
+    assert password() == "in the environment"
+    assert password("--password", "as an option") == "as an option"
+    assert password("--password-file", str(tmp_path / "file")) == "in the file"
 
 
 async def test_conform_is_imported_on_use(tmp_path: Path) -> None:

@@ -83,24 +83,29 @@ class SweepError(AssertionError):
 
 
 class SweepOptions(TypedDict, total=False):
-    """The keywords of `cancel_everywhere`, `fail_everywhere` and `start_everywhere`."""
+    """The keywords of `cancel_everywhere`, `fail_everywhere` and `start_everywhere`.
 
-    #: Called with the `Attempt` after each run without a violation, async or not; it raises AssertionError for one.
+    :param check: called with the `Attempt` after each run without a violation, async or not; it raises AssertionError
+        for one. Default: None.
+    :param allow: exceptions that the scenario or a hook may raise, one class or several; any other is a violation.
+        Default: none.
+    :param points: the numbers of the points to try, from 1. Those after the last point are left out, so that
+        ``range(1, 10000, 3)`` is every third point; ValueError if none is left. Default: None, all of them.
+    :param grace: virtual seconds within which a cancelled run must end. Default: 60.
+    :param max_seconds: virtual seconds within which any run must end. Default: 1e6.
+    :param max_steps: task steps within which any run must end. Default: 100,000.
+    :param seed: decides which of several tasks runs first. Default: 0.
+    :param inline_threads: call the functions of `trio.to_thread.run_sync` in the task, as `inline_threads` does.
+        Default: True.
+    """
+
     check: Check | None
-    #: Exceptions that the scenario or a hook may raise, one class or several; any other is a violation. Default: none.
     allow: type[Exception] | Iterable[type[Exception]]
-    #: The numbers of the points to try, from 1. Those after the last point are left out, so that ``range(1, 10000, 3)``
-    #: is every third point; ValueError if none is left. Default: all.
     points: Collection[int] | None
-    #: Virtual seconds within which a cancelled run must end. Default: 60.
     grace: float
-    #: Virtual seconds within which any run must end. Default: 1e6.
     max_seconds: float
-    #: Task steps within which any run must end. Default: 100,000.
     max_steps: int
-    #: Decides which of several tasks runs first. Default: 0.
     seed: int
-    #: Call the functions of `trio.to_thread.run_sync` in the task, as `inline_threads` does. Default: True.
     inline_threads: bool
 
 
