@@ -6,6 +6,7 @@ A mark with the name of a fixture has the fixture's arguments: ``@pytest.mark.sm
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -101,6 +102,9 @@ async def smtp_server(
     faults = smtp_faults.again() if smtp_faults.rules else None
     async with open_memory_server(hooks, faults=faults, **settings) as server:
         yield server
+    if faults is not None and faults.unused:
+        text = f"these rules of smtp_faults have not acted: {', '.join(map(repr, faults.unused))}"
+        warnings.warn(text, pytest.PytestWarning, stacklevel=1)
 
 
 @pytest.fixture

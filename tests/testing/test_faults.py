@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 import trio
@@ -16,6 +17,7 @@ from smtp_trio import (
     MessageState,
     ReplyError,
     Server,
+    SMTPError,
     TimedOutError,
     standard,
 )
@@ -43,7 +45,7 @@ from smtp_trio.testing import (
     deterministic,
 )
 
-from .fault_helpers import MANY, ME, ONE_BY_ONE, YOU, FredOnly, RecordingInbox, connected, segments, send, sent
+from .fault_helpers import MANY, ME, MESSAGE, ONE_BY_ONE, YOU, FredOnly, RecordingInbox, connected, segments, send, sent
 
 # --- values -------------------------------------------------------------------------------------------------------------
 
@@ -315,3 +317,43 @@ async def test_install_in_a_server_with_open_sessions(autojump_clock: MockClock)
                 with pytest.raises(ReplyError, match="450"):
                     await second.send("me@client.test", ["you@mx.test"], b"Subject: hi\r\n\r\n")
             await first.send("me@client.test", ["you@mx.test"], b"Subject: hi\r\n\r\n")
+
+
+async def test_unused_rules(autojump_clock: MockClock) -> None:
+    data, commands, dot = Answer("DATA", 451), Answer("RCPT", 450), Close(".", 1000)
+    sometimes, omit = Sometimes(Close("RSET"), 0.5), Omit("NOTHING")
+    faults = Faults(data, commands, dot, sometimes, omit)
+    assert list(faults.unused) == [data, commands, dot, omit]
+    async with connected(faults, RecordingInbox()) as client, client:
+        await client.send(ME, MANY, MESSAGE)
+    assert list(faults.unused) == [data, dot, omit]  # BDAT was sent; the reply is shorter; there is no such extension
+    assert list(faults.again().unused) == [data, commands, dot, omit]
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Answer("MAIL", 451),
+        Delay("RCPT", 1),
+        Hang("MAIL"),
+        Trickle(1),
+        Throttle(100),
+        Coalesce(2),
+        Close("body", 5),
+        Reset(".", 1, by="client"),
+        Replace("RCPT", b"250 x\r\n"),
+        Extra("MAIL", b"250 x\r\n"),
+        Garbage("MAIL"),
+        Omit("CHUNKING"),
+        Advertise("SIZE", 10),
+        Early("MAIL"),
+    ],
+    ids=repr,
+)
+async def test_rule_that_acts_is_used(autojump_clock: MockClock, rule: Rule) -> None:
+    for faults in (Faults(rule), Faults(rule, Ignore("MAIL"))):
+        async with connected(faults, RecordingInbox()) as client:
+            with suppress(SMTPError):
+                async with client:
+                    await client.send(ME, MANY, MESSAGE)
+        assert rule not in faults.unused

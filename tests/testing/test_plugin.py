@@ -279,3 +279,35 @@ def test_import_loads_no_other_module(tmp_path: Path) -> None:
     env = {**os.environ, "PYTHONPATH": installed(tmp_path)}
     done = subprocess.run([sys.executable, "-c", source], env=env, capture_output=True, text=True, check=True)
     assert set(done.stdout.split()) == {"smtp_trio", "smtp_trio._pytest_plugin"}
+
+
+@pytest.mark.slow
+def test_rules_that_have_not_acted_are_reported(suite: pytest.Pytester) -> None:
+    suite.makepyfile("""
+        import pytest
+        from smtp_trio import AllRecipientsRejectedError
+        from smtp_trio.testing import Answer, Close, Faults
+
+        MESSAGE = b"Subject: hi\\r\\n\\r\\nhello\\r\\n"
+        pytestmark = pytest.mark.trio
+
+
+        @pytest.mark.smtp_faults(Answer("DATA", 451))
+        async def test_mark(smtp_client, inbox, autojump_clock):
+            await smtp_client.send("me@client.test", ["you@mx.test"], MESSAGE)
+
+
+        @pytest.mark.parametrize("smtp_faults", [Faults(Answer(".", 451)), Faults(Answer(".", 451), Close("NOOP"))])
+        async def test_parameter(smtp_client, smtp_faults, autojump_clock):
+            with pytest.raises(AllRecipientsRejectedError):
+                await smtp_client.send("me@client.test", ["you@mx.test"], MESSAGE)
+    """)
+    suite.runpytest_subprocess("-p", "no:anyio").assert_outcomes(passed=1, failed=2)  # warnings are errors
+    result = suite.runpytest_subprocess("-p", "no:anyio", "-W", "default::pytest.PytestWarning")
+    result.assert_outcomes(passed=3, warnings=2)
+    result.stdout.fnmatch_lines(
+        [
+            "*these rules of smtp_faults have not acted: Answer('DATA', 451)",
+            "*these rules of smtp_faults have not acted: Close('NOOP')",
+        ]
+    )

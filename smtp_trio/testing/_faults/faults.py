@@ -48,6 +48,14 @@ class Faults:
     def __hash__(self) -> int:
         return hash((self.rules, self.seed))
 
+    @property
+    def unused(self) -> tuple[Rule, ...]:
+        """The rules that have not acted so far, without those of `Sometimes`: their place did not occur, or not often
+        enough, or was too short.
+        """
+        pairs = enumerate(self.rules)
+        return tuple(rule for index, rule in pairs if isinstance(rule, Rule) and index not in self._script.acted)
+
     def again(self) -> Faults:
         """Return the same script, as if it had not been used."""
         return Faults(*self.rules, seed=self.seed)

@@ -45,7 +45,8 @@ class Answer(Rule):
     """The server refuses with reply ``code`` (4yz or 5yz), ``text`` and enhanced ``status``.
 
     Through `Faults.hooks` the session itself refuses, so its state agrees with the reply. At "." the message is read to
-    its end and discarded. Raises ValueError for a code that this command may not have (RFC 5321 4.3.2); `Replace` can
+    its end and discarded. A client that sends BDAT, as that of this package does if the server offers CHUNKING, never
+    comes to "DATA". Raises ValueError for a code that this command may not have (RFC 5321 4.3.2); `Replace` can
     send it nevertheless.
     """
 
@@ -217,7 +218,7 @@ class Close(_Cut):
 @frozen(repr=False)
 class Reset(_Cut):
     """The connection is reset, and the peer gets an error: ``Reset(".", after=1, by="client")`` is between dot and
-    CRLF.
+    CRLF after DATA. After BDAT LAST it is after the last octet, when the message is complete.
 
     All else is as in `Close`.
     """

@@ -22,6 +22,8 @@ class Script:
         self.hooked = False
         self._rules = [(each.rule, each.chance) if isinstance(each, Sometimes) else (each, 1) for each in rules]
         self._counts: Counter[tuple[int, bool]] = Counter()
+        #: The indices of the rules that have changed something.
+        self.acted: set[int] = set()
 
     def for_stream(self, role: Role) -> list[tuple[int, Rule]]:
         """Return the rules that act on this side's octets, in the order in which they are applied."""
@@ -35,11 +37,13 @@ class Script:
     def for_decision(self, at: str) -> list[Rule]:
         """Return the rules that act now, when a session decides on this command."""
         piece = Piece(at, b"")
-        return [
-            rule
+        due = [
+            index
             for index, (rule, _) in enumerate(self._rules)
             if decides(rule) and rule.acts_on(piece, incoming=False) and self.is_due(index)
         ]
+        self.acted.update(due)
+        return [self._rules[index][0] for index in due]
 
     def is_due(self, index: int, *, incoming: bool = False) -> bool:
         """Count an occasion of a rule; return whether it acts, by its ``nth``, ``times`` and chance."""
@@ -53,4 +57,7 @@ class Script:
     def change(self, index: int, rule: Rule, piece: Piece, steps: list[Step], *, incoming: bool) -> list[Step]:
         """Return the steps of a rule for a piece."""
         random = Random(f"octets {self.seed} {index} {self._counts[index, incoming]}")
-        return rule.change(piece, steps, random, incoming=incoming)
+        changed = rule.change(piece, steps, random, incoming=incoming)
+        if changed != steps:
+            self.acted.add(index)
+        return changed
