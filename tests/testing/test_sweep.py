@@ -112,12 +112,28 @@ def test_report_has_states_and_places() -> None:
     assert report.states == {None, MessageState.ACKNOWLEDGED}
     assert sum(report.places.values()) == report.points > 15
     assert "Wire.receive" in functions(report)
+    assert "SessionTask.run" not in functions(report)  # it waits in other functions only
+    assert report.points > report.functions["SessionTask.run"] > 0
+    assert report.functions["Wire.receive"] == sum(
+        number for place, number in report.places.items() if place.function == "Wire.receive"
+    )
+    assert max(report.functions.values()) <= report.points
     assert "ACKNOWLEDGED" in str(report)
     report = fail_everywhere(one_message)
     assert report.states == {None, MessageState.ACKNOWLEDGED, MessageState.UNACKNOWLEDGED}
     assert functions(report) == {"Wire.receive", "Wire.send"}
     assert {place.module for place in report.places} == {"smtp_trio._wire"}
     assert all(place.line > 0 for place in report.places)
+
+
+def test_task_without_calls_outside_of_trio_has_an_unknown_place() -> None:
+    async def sleeping(attempt: Attempt) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep, 1)
+
+    report = cancel_everywhere(sleeping)
+    assert report.places[Place("?", "?", 0)] == 2
+    assert set(report.functions) == {sleeping.__qualname__}
 
 
 def test_points_can_be_selected() -> None:

@@ -30,7 +30,10 @@ HIDDEN = (
 
 @frozen(order=True)
 class Place:
-    """A line of a function. ``function`` is its qualified name in ``module``, such as "Store.data"; "?" if unknown."""
+    """A line of a function. ``function`` is its qualified name in ``module``, such as "Store.data".
+
+    Both are "?" for a task without a call outside of Trio, such as that of ``nursery.start_soon(trio.sleep, 1)``.
+    """
 
     module: str
     function: str

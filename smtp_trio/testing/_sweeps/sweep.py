@@ -51,13 +51,15 @@ TRIES = 3
 class SweepReport:
     """The result of a sweep without violations: ``points`` is the number of points that were tried.
 
-    ``places`` counts them by the `Place` they were at. ``states`` are the values of ``last_message`` after the runs, over
-    all sessions.
+    ``places`` counts them by the `Place` they were at, the innermost call outside of Trio. ``functions`` counts them by
+    every function whose call was on the stack of the task, such as "Store.data": the qualified name, as in
+    ``Place.function``. ``states`` are the values of ``last_message`` after the runs, over all sessions.
     """
 
     points: int
     places: dict[Place, int]
     states: frozenset[MessageState | None]
+    functions: dict[str, int]
 
     def __str__(self) -> str:
         states = ", ".join(sorted("none" if each is None else each.name for each in self.states))
@@ -202,7 +204,7 @@ def start_everywhere(scenario: Scenario, action: Scenario, **options: Unpack[Swe
 def _sweep(kind: Kind, scenario: Scenario, options: Options, action: Scenario | None = None) -> SweepReport:
     _check_function(scenario, "scenario")
     chosen = None if options.points is None else sorted(set(options.points))
-    tried, places, states = 0, Counter[Place](), set[MessageState | None]()
+    tried, places, functions, states = 0, Counter[Place](), Counter[str](), set[MessageState | None]()
     limits = RunLimits(options.max_steps, options.max_seconds, options.grace)
     with deterministic_scheduling() as set_seed, replaced_threads() if options.inline_threads else nullcontext():
 
@@ -233,12 +235,13 @@ def _sweep(kind: Kind, scenario: Scenario, options: Options, action: Scenario | 
                 if run.attempt.interrupted:
                     tried += 1
                     places[run.stacks[0].place] += 1
+                    functions.update({call.place.function for call in run.stacks[0].calls})
                     break
     if not tried:
         raise ValueError(
             "the scenario has no point to try: it must take a step, in a client or server of this package for a cut"
         )
-    return SweepReport(tried, dict(places), frozenset(states))
+    return SweepReport(tried, dict(places), frozenset(states), dict(functions))
 
 
 def _raise_violations(run: SweepRun, found: list[str], allow: ErrorTypes) -> None:
