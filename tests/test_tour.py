@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,7 @@ from processes import HOST, TIMEOUT
 import smtp_trio
 from smtp_trio import ConnectionLostError, PasswordCredentials, Result, Server
 from smtp_trio.stores import Maildir, read
-from smtp_trio.testing import open_memory_server
+from smtp_trio.testing import Inbox, open_memory_server, open_test_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 MESSAGE = b"Subject: hi\r\n\r\nhello\r\n"
 RECIPIENTS = ("you@example.org", "you@elsewhere.example")
 
-[INTAKE, FILES, TLS, UNIX, PROCESSES, SUBMISSION, FUNCTIONS, MAILBOX, SQLITE] = [
+[INTAKE, FILES, TLS, UNIX, PROCESSES, SUBMISSION, FUNCTIONS, MAILBOX, SQLITE, OUTBOX] = [
     block for block in blocks.PYTHON if block.page == "tour"
 ]
 [INDEX] = [block for block in blocks.PYTHON if block.page == "index"]
@@ -193,3 +195,25 @@ async def test_store_used_by_a_hook() -> None:
     result = await send_to_server(Server(intake))
     assert len(result.accepted) == 2
     assert all(reply.startswith("250 2.0.0 Ok: stored as ") for reply in replies(result))
+
+
+async def test_background_task_sends_the_rest_before_the_end() -> None:
+    """The smart host accepts nothing before the server has stopped."""
+    stopped, deferred = trio.Event(), Inbox()
+
+    class SmartHost(smtp_trio.Hooks):
+        async def data(self, session: smtp_trio.Session, body: smtp_trio.Body) -> smtp_trio.Reply | None:
+            await stopped.wait()
+            return await deferred.data(session, body)
+
+    async with open_test_server(SmartHost()) as smart_host, trio.open_nursery() as nursery:
+        port = blocks.free_port()
+        nursery.start_soon(OUTBOX.run()["main"], port, smart_host.host, smart_host.port)
+        for _ in range(3):
+            assert (await send(HOST, port)).complete
+        os.kill(os.getpid(), signal.SIGTERM)
+        with trio.fail_after(TIMEOUT), pytest.raises(OSError, match="all attempts to connect"):
+            while True:
+                await (await trio.open_tcp_stream(HOST, port)).aclose()
+        stopped.set()
+    assert len(deferred) == 3
