@@ -294,7 +294,6 @@ class BodyReader:
         if not self.started:
             self.started = True
             await session.answer(START_MAIL_INPUT)
-            session.hooks.restart_clock()  # also if the message arrives at once, so that the session does not wait for it
         while True:
             if protocol.buffered:  # a client that sends many tiny chunks must not delay other tasks
                 await session.yield_turn()
@@ -403,7 +402,7 @@ class BodyReader:
         if session.wire.quick:
             await trio.lowlevel.checkpoint()
             if session.wire.receive_now():
-                if answered:  # the client has waited for the reply to a chunk
+                if answered or not self.size:  # the client has waited for the reply to a chunk, or for the 354
                     session.hooks.restart_clock()
                 return
         began, limit = trio.current_time(), session.block_timeout
