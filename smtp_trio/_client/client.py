@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import email.message
 import ssl
-from collections.abc import Iterable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from types import TracebackType
 from typing import Self, TypedDict
 
@@ -315,14 +315,15 @@ class Client:
     async def data(self, message: Message) -> Reply:
         """Send DATA, the message and its end; return the reply to the message (RFC 5321 4.1.1.4).
 
-        Line ends are converted to CRLF and dots are stuffed. Raises `ReplyError` if DATA or the message is refused.
+        Line ends are converted to CRLF and dots are stuffed. Raises `ReplyError` if DATA or the message is refused,
+        and `DeliveryUnknownError`, whose ``result`` is empty, if the connection was lost before the reply to the message.
         """
         if self.lmtp:
             raise LocalProtocolError("LMTP replies for each recipient: use send instead of data")
         exchange = self._exchange
         utf8 = exchange.protocol.utf8
         ready = await prepare_message(message, eight_bit="8BITMIME" in self.offered, utf8=utf8, smtputf8=utf8)
-        async with exchange.operation():
+        async with self._end_of_message() as end:
             exchange.check_unsolicited(Data())
             check_reply(Data(), await exchange.request(Data()))
             exchange.clear_deadline()
@@ -332,14 +333,14 @@ class Client:
                     await exchange.flush()
                     await trio.lowlevel.checkpoint()  # a write that does not wait is not a checkpoint
             exchange.protocol.end_body()
-            await exchange.flush()
+            await self._flush(end)
             return check_reply(END_OF_DATA, await exchange.receive_reply())
 
     async def bdat(self, octets: bytes, *, last: bool = False) -> Reply:
         """Send one chunk of a message by BDAT (RFC 3030 2); ``last`` ends the message.
 
-        The octets are sent unchanged: line ends are not converted. Raises `ReplyError` if the chunk is refused, and
-        LocalProtocolError for NUL unless MAIL had ``body="BINARYMIME"`` (RFC 3030 3).
+        The octets are sent unchanged: line ends are not converted. Raises `ReplyError` if the chunk is refused,
+        `DeliveryUnknownError` as `data` does, and LocalProtocolError for NUL unless MAIL had ``body="BINARYMIME"`` (RFC 3030 3).
         """
         check_type(octets, "octets", bytes, shown=False)
         check_type(last, "last", bool)
@@ -349,12 +350,29 @@ class Client:
         exchange = self._exchange
         if b"\0" in octets and not exchange.protocol.binary:
             raise LocalProtocolError(NUL)
-        async with exchange.operation():
+        async with self._end_of_message() as end:
             exchange.check_unsolicited(command)
             exchange.protocol.send_command(command)
             exchange.protocol.send_body(octets)
-            await exchange.flush()
+            await (self._flush(end) if last else exchange.flush())
             return check_reply(command, await exchange.receive_reply())
+
+    @asynccontextmanager
+    async def _end_of_message(self) -> AsyncGenerator[PartialResult]:
+        """An operation that sends the end of a message, for which the envelope is not known: `data` and `bdat`."""
+        partial = PartialResult("", (), self.tls)
+        try:
+            async with self._exchange.operation():
+                yield partial
+        except (ConnectionLostError, TimedOutError, RemoteProtocolError) as exc:
+            if partial.sent:
+                raise _unknown(exc, partial) from exc
+            raise
+
+    async def _flush(self, end: PartialResult) -> None:
+        """Send the end of the message, and note whether it may have been sent, as `transaction.flush` does."""
+        end.sent = not self._exchange.wire.broken
+        end.sent = await self._exchange.flush() or (end.sent and self._exchange.wire.in_doubt)
 
     async def rset(self) -> Reply:
         """Send RSET, which ends the transaction (RFC 5321 4.1.1.5). Raises `ReplyError` if it is refused."""
@@ -539,7 +557,14 @@ class Client:
 
     def _raise_if_in_doubt(self, exc: ConnectionLostError | TimedOutError | RemoteProtocolError) -> None:
         """Raise `DeliveryUnknownError` if a message was sent whole and its reply is still to come (RFC 1047)."""
-        command = END_OF_DATA if isinstance(exc, RemoteProtocolError) else exc.command
         for partial in self._results:
             if partial.in_doubt:
-                raise DeliveryUnknownError(command, str(exc), partial.result()) from exc
+                raise _unknown(exc, partial) from exc
+
+
+def _unknown(
+    exc: ConnectionLostError | TimedOutError | RemoteProtocolError, partial: PartialResult
+) -> DeliveryUnknownError:
+    """Return the exception for a message that may have been accepted although ``exc`` was raised."""
+    command = END_OF_DATA if isinstance(exc, RemoteProtocolError) else exc.command
+    return DeliveryUnknownError(command, str(exc), partial.result())

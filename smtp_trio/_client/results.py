@@ -212,7 +212,7 @@ class ConnectionLostError(SMTPError, trio.BrokenResourceError):
 
     ``command`` is the command in progress. ``reply`` is the reply with which the server ended the session (421 without
     a command or 221 without QUIT), or None. The message was not accepted for the recipients that have no outcome in
-    ``result``; after `Client.data` and `Client.bdat`, which have no ``result``, it may have been.
+    ``result``.
     """
 
     def __init__(self, command: Command, reason: str, reply: Reply | None = None) -> None:

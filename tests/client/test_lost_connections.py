@@ -14,13 +14,27 @@ from helpers import PoolOf, client_tls, server_tls
 from hypothesis import given, settings
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair
 
-from smtp_trio import Accepted, Client, ConnectionLostError, DeliveryRecord, Pool, Rejected, Server, SMTPError, Unknown
+import smtp_trio
+from smtp_trio import (
+    Accepted,
+    Client,
+    ConnectionLostError,
+    DeliveryRecord,
+    DeliveryUnknownError,
+    Pool,
+    Rejected,
+    Server,
+    SMTPError,
+    TimedOutError,
+    Unknown,
+)
 from smtp_trio._wire import fails_short
 from smtp_trio.testing import (
     Close,
     Extra,
     Faults,
     Garbage,
+    Hang,
     Inbox,
     MemoryStream,
     Omit,
@@ -254,6 +268,28 @@ async def test_streams_that_raise_only_if_the_last_octet_was_not_sent() -> None:
         assert not fails_short(trio.StapledStream(each, memory))
         assert not fails_short(Faults().wrap(each, side="client"))
         assert not fails_short(Transcript().record(tls(each), side="C"))
+
+
+@pytest.mark.parametrize("by", ["client", "server"])
+@pytest.mark.parametrize("chunked", [True, False])
+async def test_single_commands(autojump_clock: MockClock, chunked: bool, by: Any) -> None:
+    """`Client.data` and `Client.bdat` do not report a stored message as not sent, either."""
+    seen = set[tuple[type, int]]()
+    for after in range(2 if chunked else 4):
+        for rule in (Close(".", after, by=by), Hang(".", by=by), Close("body", 3, by=by)):
+            inbox = Inbox()
+            async with trio.open_nursery() as nursery:
+                with pytest.raises((ConnectionLostError, TimedOutError, DeliveryUnknownError)) as caught:
+                    async with await memory_pair(nursery, inbox, faults=Faults(rule)) as client:
+                        await client.mail(ME)
+                        await client.rcpt(YOU)
+                        await (client.bdat(MESSAGE, last=True) if chunked else client.data(MESSAGE))
+            if inbox.mails:
+                assert isinstance(caught.value, DeliveryUnknownError)
+                assert caught.value.result == smtp_trio.Result("", (), ())
+                assert not caught.value.temporary
+            seen.add((type(caught.value), len(inbox)))
+    assert (DeliveryUnknownError, 1) in seen
 
 
 # --- the outbox of the documentation ---------------------------------------------------------------------------------
