@@ -527,7 +527,7 @@ class Client:
         before the reply to the previous one is received (RFC 2920). A message that is rejected for all recipients, or
         that is larger than the server accepts, does not raise; its result has the outcomes. Otherwise raises as `send`
         does; ``last_results`` and ``record.results`` then have the results so far, and ``result`` of the exception is
-        that of the last message.
+        that of the message that failed, or of the last one if the connection was lost.
         """
         check_reporting(progress, record)
         operation = self._begin_results(record)
@@ -537,7 +537,7 @@ class Client:
         except SMTPError as exc:
             if isinstance(exc, ConnectionLostError | TimedOutError | RemoteProtocolError):
                 self._raise_if_in_doubt(exc)
-            exc.result = self.last_result
+            exc.result = exc.result or self.last_result
             raise
         return list(self.last_results)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 
-from ..protocol import ReplyError
+from ..protocol import ReplyError, SMTPError
 from ..protocol.dialogue import READY
 from .addresses import list_recipients
 from .delivery import Delivery
 from .exchange import Exchange
 from .message import Message
-from .results import PartialResult, Rejected
+from .results import PartialResult, Rejected, not_sent
 from .transaction import Progress, Transaction, flush
 
 Item = tuple[str, Iterable[str], Message]
@@ -92,8 +92,10 @@ class Pipeline:
                 partial.outcomes.update({name: Rejected(name, exc.command, exc.reply) for name in names})
                 self._results.append(partial)
                 continue
-            except Exception:  # the messages before this one are still sent
-                await self._finish(previous)
+            except Exception as exc:
+                if isinstance(exc, SMTPError):
+                    exc.result = not_sent(sender, names)
+                await self._finish(previous)  # the messages before this one are still sent
                 raise
             self._results.append(delivery.partial)
             transaction = delivery.new_transaction(delivery.rcpts)

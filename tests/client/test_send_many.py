@@ -30,6 +30,7 @@ from smtp_trio import (
     Accepted,
     ConnectionLostError,
     DeliveryUnknownError,
+    NotOfferedError,
     Rejected,
     Result,
     Unknown,
@@ -217,6 +218,16 @@ async def test_invalid_message_does_not_affect_the_previous_one(
             await client.send_many([ITEM, ITEM, (ME, ["nobody"], MESSAGE), ITEM])
         assert kinds(client.last_results) == [[Accepted], [Accepted]]
         assert client.usable
+
+
+async def test_error_has_the_result_of_its_message(autojump_clock: MockClock) -> None:
+    """Not that of the message before it, which was accepted."""
+    async with scripted(*PIPELINING, *GROUPED) as script, script.client() as client:
+        with pytest.raises(NotOfferedError) as caught:
+            await client.send_many([ITEM, (ME, ["\u00fcser@example.org"], MESSAGE), ITEM])
+        assert caught.value.result.recipients == ("\u00fcser@example.org",)
+        assert caught.value.result.outcomes == ()
+        assert kinds(client.last_results) == [[Accepted]]
 
 
 async def test_message_above_the_size_limit_is_rejected_without_error(autojump_clock: MockClock) -> None:
