@@ -109,9 +109,8 @@ class Outbox:
             if not await self._send(message):
                 return
             await trio.sleep(delay)
-        await self.database.execute(
-            "UPDATE outbox SET state = 'failed' WHERE message = ? AND state = 'queued'", message
-        )
+        query = "UPDATE outbox SET state = 'failed' WHERE message = ? AND state = 'queued'"
+        await self.database.execute(query, message)
 
     async def _send(self, message: str) -> bool:
         """Send a message, and return whether another attempt is necessary."""
@@ -133,6 +132,7 @@ class Outbox:
                 for recipient, each in states.items():
                     query = "UPDATE outbox SET state = ? WHERE message = ? AND recipient = ?"
                     await self.database.execute(query, each, message, recipient)
+                    print(f"message {message} to {recipient}: {each}", flush=True)
         return "queued" in states.values()
 
 
