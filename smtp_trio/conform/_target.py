@@ -123,16 +123,19 @@ def upper(address: str) -> str:
 #: Replies to MAIL, or in place of the greeting, by which servers limit how much mail a host sends (RFC 3463 3.8: X.7.Z is
 #: policy). Postfix replies 450, others 421.
 RATE_LIMIT = re.compile(rb"4(?:21|50)[ -]4\.7\.[0-9]")
+#: The same without X.7.0, with which servers also give up after too many errors.
+SPECIFIC_RATE_LIMIT = re.compile(rb"4(?:21|50)[ -]4\.7\.[1-9]")
 
 
 def rate_limit(connection: Connection) -> str:
     """Return the text of the reply by which the server has limited the rate of this host, or an empty string.
 
-    Replies within groups are not assigned to commands, so one after a refusal is not taken for it: a server may give up
-    after too many errors.
+    Replies within groups are not assigned to commands, so one after a refusal is not taken for it, nor one that may mean
+    too many errors.
     """
     for reply in connection.replies:
-        if RATE_LIMIT.match(reply.lines[0]) and (reply.number == 0 or reply.to in ("MAIL", "")):
+        assigned = reply.number == 0 or reply.to == "MAIL"
+        if (assigned or reply.to == "") and (RATE_LIMIT if assigned else SPECIFIC_RATE_LIMIT).match(reply.lines[0]):
             return str(reply).removesuffix("\\r\\n")
         if reply.code >= "400":
             break

@@ -168,14 +168,15 @@ class ServerProtocol:
         ("normalize") or keep it ("preserve"). ``strictness`` has the deviations from the grammar that are accepted:
         `STRICT`, `NORMAL` or `lenient_mode` of a domain. Raises ValueError for extensions that cannot be combined.
         """
-        check_type(name, "name", str)
-        check_number(size, "size", integer=True)
-        check_type(tls, "tls", bool)
-        check_type(limits, "limits", Limits, optional=True)
-        check_choice(newlines, "newlines", get_args(Newlines))
-        check_type(strictness, "strictness", Strictness)
-        if isinstance(hooks, str):
-            raise TypeError(f"hooks must be an iterable of str, got {hooks!r}")
+        if not isinstance(extensions, Grammar):  # a `Server` has one, and has checked its arguments for all sessions
+            check_type(name, "name", str)
+            check_number(size, "size", integer=True)
+            check_type(tls, "tls", bool)
+            check_type(limits, "limits", Limits, optional=True)
+            check_choice(newlines, "newlines", get_args(Newlines))
+            check_type(strictness, "strictness", Strictness)
+            if isinstance(hooks, str):
+                raise TypeError(f"hooks must be an iterable of str, got {hooks!r}")
         self.limits: Limits = limits or Limits()
         self.grammar: Grammar = (
             extensions if isinstance(extensions, Grammar) else Grammar(extensions, line=self.limits.line)
