@@ -269,7 +269,10 @@ async def test_support_desk(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "expression",
-    ["not half_stored", *(pytest.param(sweep, marks=pytest.mark.slow) for sweep in ("cancel", "fail", "stop", "kill"))],
+    [
+        "not half_stored",
+        *(pytest.param(sweep, marks=pytest.mark.exhaustive) for sweep in ("cancel", "fail", "stop", "kill")),
+    ],
 )
 @pytest.mark.timeout(600)
 def test_tests_of_the_support_desk(expression: str, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from email.message import EmailMessage
 from typing import Any
@@ -304,10 +305,13 @@ def table() -> Iterator[Row]:
 
 
 ROWS = list(table())
+#: A part of the repr of an object that is not the same in two processes.
+ADDRESS = re.compile(r" at 0x\w+")
 
 
 def name_of(value: object) -> str:
-    return getattr(value, "__qualname__", None) or getattr(value, "__name__", None) or repr(value)[:40]
+    name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
+    return name or ADDRESS.sub("", repr(value))[:40]
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def messages_in(store: Maildir | SQLite) -> dict[str, bytes]:
 @pytest.mark.parametrize("make", [Maildir, SQLite])
 @pytest.mark.parametrize(
     "chunks",
-    [pytest.param((b"small\r\n",), id="small"), pytest.param(tuple(large()), id="large", marks=pytest.mark.slow)],
+    [pytest.param((b"small\r\n",), id="small"), pytest.param(tuple(large()), id="large", marks=pytest.mark.exhaustive)],
 )
 def test_cancel_at_every_step(tmp_path: Path, make: type[Maildir | SQLite], chunks: tuple[bytes, ...]) -> None:
     outcomes = set()
