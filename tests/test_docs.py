@@ -370,7 +370,7 @@ OTHER = set(
 @pytest.mark.parametrize("package", ["aiosmtpd", "aiosmtplib"])
 def test_tables_for_users_of_other_packages_name_what_exists(package: str) -> None:
     theirs = words_of(Path(str(module_of_table(package).__file__)).parent) | OTHER
-    ours = words_of(blocks.ROOT / "smtp_trio", blocks.ROOT / "examples") | OTHER
+    ours = words_of(Path(smtp_trio.__file__).parent, blocks.ROOT / "examples") | OTHER
     rows = table_of(f"From {package}")
     assert len(rows) > 30
     for before, now in rows:
