@@ -4,9 +4,9 @@
     python -m nox            what shows that an installation works: ruff, mypy, and the tests that take less than about a second
     python -m nox -t full    everything else: slow tests, other Pythons, other mail programs, crashes, packaging, documentation
 
-``.ci/run`` runs the second and the third. Each test runs on the running Python. `pythons`, `lowest` and `wheel` repeat all tests
-but the exhaustive ones, with another Python, with the oldest dependencies, and with the built package. `core` repeats the tests
-of smtp_trio/protocol, to measure their coverage.
+``.ci/run`` runs the second and the third. Each test runs on the running Python. `pythons` and `lowest` repeat all tests but the
+exhaustive ones, with another Python and with the oldest dependencies. `wheel` repeats those of the second command, with the
+built package, and `core` those of smtp_trio/protocol, to measure their coverage.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ OTHERS = [version for version in nox.project.python_versions(PROJECT) if version
 PYTEST = ("python", "-bb", "-m", "pytest", "-q")
 # Pytest rewrites the tests' assertions; without its cache in bytecode files, every process does that again.
 CACHED: dict[str, str | None] = {"PYTHONDONTWRITEBYTECODE": None}
-# The sessions `core`, `pythons`, `lowest` and `wheel` try all examples.
+# The sessions `core`, `pythons` and `lowest` try all examples.
 FEW_EXAMPLES: dict[str, str | None] = {"HYPOTHESIS_PROFILE": "quick"}
 # Two processes are enough for most of the gain, and tests that wait for a timeout need not wait for each other.
 PARALLEL = ("-n", "2", "--dist", "worksteal")
@@ -138,7 +138,7 @@ def lowest(session: nox.Session) -> None:
 
 @nox.session(default=False, tags=["full"])
 def wheel(session: nox.Session) -> None:
-    """Build the sdist, the wheel from it, and run the sdist's tests, but the exhaustive ones, with the installed wheel."""
+    """Build the sdist, the wheel from it, and run the sdist's tests with the installed wheel, as `tests` runs them."""
     session.install("build", *group("test"))
     built = Path(session.create_tmp())
     shutil.rmtree(built)
@@ -149,7 +149,7 @@ def wheel(session: nox.Session) -> None:
     tree = built / sdist.name.removesuffix(".tar.gz")
     shutil.rmtree(tree / "smtp_trio")  # so that only the wheel can be imported
     session.chdir(tree)
-    session.run(*PYTEST, *PARALLEL, *MOST, *session.posargs, env=CACHED)
+    session.run(*PYTEST, *PARALLEL, *FAST, *session.posargs, env=FEW_EXAMPLES | CACHED)
 
 
 @nox.session(default=False, tags=["full"])
