@@ -167,8 +167,11 @@ class ServerProtocol:
         ``newlines`` is the treatment of a bare CR or LF in a message: refuse the message ("reject"), make it CRLF
         ("normalize") or keep it ("preserve"). ``strictness`` has the deviations from the grammar that are accepted:
         `STRICT`, `NORMAL` or `lenient_mode` of a domain. Raises ValueError for extensions that cannot be combined.
+
+        The other arguments are checked too, with TypeError and ValueError, unless ``extensions`` is a `Grammar`. That is
+        what a `Server` passes, which has checked its arguments once for all sessions.
         """
-        if not isinstance(extensions, Grammar):  # a `Server` has one, and has checked its arguments for all sessions
+        if not isinstance(extensions, Grammar):
             check_type(name, "name", str)
             check_number(size, "size", integer=True)
             check_type(tls, "tls", bool)
