@@ -1,0 +1,32 @@
+"""Routing: the exchangers of a domain by its MX records (RFC 5321 5), and the TLS that each of them requires.
+
+A `Resolver` answers lookups with an `Answer`. `route` makes a `Route` of the answers: a list of `Exchanger`, each with
+its addresses and with the policy for its TLS:
+
+* `Opportunistic`: TLS if offered, nothing is authenticated;
+* `Dane`: TLS is mandatory, and the server is authenticated by its TLSA records if one of them is usable (RFC 7672).
+"""
+
+from __future__ import annotations
+
+from ._answers import Answer, MxRecord, RecordType, Resolver, TlsaRecord
+from ._errors import LookupFailedError, NoExchangerError, NullMxError, RoutingError, Unreachable
+from ._routes import Dane, Exchanger, Opportunistic, Route, TlsPolicy
+
+__all__ = [
+    "Answer",
+    "Dane",
+    "Exchanger",
+    "LookupFailedError",
+    "MxRecord",
+    "NoExchangerError",
+    "NullMxError",
+    "Opportunistic",
+    "RecordType",
+    "Resolver",
+    "Route",
+    "RoutingError",
+    "TlsPolicy",
+    "TlsaRecord",
+    "Unreachable",
+]

@@ -1,0 +1,72 @@
+"""The exceptions of routing."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from ..protocol import Reply, SMTPError
+
+
+class RoutingError(SMTPError):
+    """Base class of the exceptions for a domain to which a message cannot be sent, at least not now.
+
+    ``reply`` is the reply that the failure amounts to, as in a bounce or from a relay. ``temporary`` is that of the
+    reply.
+    """
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(str(reply))
+        self.reply: Reply = reply
+
+    @property
+    def temporary(self) -> bool:
+        """True if another attempt later may succeed (RFC 5321 4.2.1, 4yz)."""
+        return self.reply.temporary
+
+
+class LookupFailedError(RoutingError):
+    """A lookup in the DNS got no answer: a timeout, SERVFAIL, an invalid message, or a failed validation.
+
+    ``name`` and ``type`` are those of the lookup, ``reason`` is for people. The failure is ``temporary`` unless the same
+    lookup will certainly fail again (RFC 5321 5.1). That there are no records is an answer, and not a failure.
+    """
+
+    def __init__(self, name: str, type: str, reason: str, *, temporary: bool = True) -> None:
+        # RFC 3463 3.5: X.4.3 is a failure of the directory server.
+        code, status = (451, "4.4.3") if temporary else (550, "5.4.3")
+        super().__init__(Reply(code, f"DNS lookup failed: {name} {type}: {reason}", status))
+        self.name: str = name
+        self.type: str = type
+        self.reason: str = reason
+
+
+class NullMxError(RoutingError):
+    """The domain accepts no mail (RFC 7505). ``reply`` is 556 5.1.10, and nothing was connected to."""
+
+    def __init__(self, domain: str) -> None:
+        super().__init__(Reply(556, f"{domain} does not accept mail (null MX)", "5.1.10"))
+        self.domain: str = domain
+
+
+@frozen
+class Unreachable:
+    """An exchanger that cannot be used, and ``error``, the reason."""
+
+    name: str
+    preference: int
+    error: RoutingError
+
+
+class NoExchangerError(RoutingError):
+    """The domain does not exist, or none of its exchangers can be used (RFC 5321 5.1).
+
+    The reasons, by the status of ``reply`` (RFC 3463 3.2, 3.5 and 3.8): 5.1.2: the domain does not exist. 5.4.4: no exchanger has an
+    address. 5.4.6: the most preferred exchanger is the own host. 4.4.3: the lookups that an exchanger needs failed.
+    4.7.5: no exchanger can be authenticated, although the caller requires it. ``unreachable`` are the exchangers, each
+    with its reason.
+    """
+
+    def __init__(self, domain: str, reply: Reply, unreachable: tuple[Unreachable, ...] = ()) -> None:
+        super().__init__(reply)
+        self.domain: str = domain
+        self.unreachable: tuple[Unreachable, ...] = unreachable
