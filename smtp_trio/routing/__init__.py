@@ -12,6 +12,9 @@ from __future__ import annotations
 from ._answers import Answer, MxRecord, RecordType, Resolver, TlsaRecord
 from ._errors import LookupFailedError, NoExchangerError, NullMxError, RoutingError, Unreachable
 from ._routes import Dane, Exchanger, Opportunistic, Route, TlsPolicy
+from ._sts_policy import PolicyFetchError, StsMode, StsPolicy, parse_sts_policy, parse_sts_record
+from ._tls_results import TlsFailure, TlsResultType
+from ._tls_sessions import ReportedPolicy, TlsPolicyType, TlsSession
 
 __all__ = [
     "Answer",
@@ -22,11 +25,21 @@ __all__ = [
     "NoExchangerError",
     "NullMxError",
     "Opportunistic",
+    "PolicyFetchError",
     "RecordType",
+    "ReportedPolicy",
     "Resolver",
     "Route",
     "RoutingError",
+    "StsMode",
+    "StsPolicy",
+    "TlsFailure",
     "TlsPolicy",
+    "TlsPolicyType",
+    "TlsResultType",
+    "TlsSession",
     "TlsaRecord",
     "Unreachable",
+    "parse_sts_policy",
+    "parse_sts_record",
 ]

@@ -1,0 +1,60 @@
+"""Why TLS failed, in the terms of TLS reports (RFC 8460 4.3)."""
+
+from __future__ import annotations
+
+import enum
+
+from attrs import field, frozen
+
+#: Characters after which texts from servers and from libraries are cut.
+MAX_TEXT = 500
+
+
+class TlsResultType(enum.Enum):
+    """Why a session did not comply with a policy (RFC 8460 4.3). The values are those of reports."""
+
+    #: The exchanger does not offer STARTTLS.
+    STARTTLS_NOT_SUPPORTED = "starttls-not-supported"
+    #: The certificate is not for a name that the policy allows.
+    CERTIFICATE_HOST_MISMATCH = "certificate-host-mismatch"
+    #: The certificate has expired.
+    CERTIFICATE_EXPIRED = "certificate-expired"
+    #: The certificate is not trusted for another reason, such as an unknown authority.
+    CERTIFICATE_NOT_TRUSTED = "certificate-not-trusted"
+    #: Any other failure.
+    VALIDATION_FAILURE = "validation-failure"
+    #: DANE: none of the TLSA records is valid.
+    TLSA_INVALID = "tlsa-invalid"
+    #: DANE: the resolver returned no valid records.
+    DNSSEC_INVALID = "dnssec-invalid"
+    #: DANE: the sender requires it, and there are no TLSA records.
+    DANE_REQUIRED = "dane-required"
+    #: MTA-STS: the policy could not be fetched.
+    STS_POLICY_FETCH_ERROR = "sts-policy-fetch-error"
+    #: MTA-STS: the policy is invalid.
+    STS_POLICY_INVALID = "sts-policy-invalid"
+    #: MTA-STS: the policy host was not authenticated by its certificate.
+    STS_WEBPKI_INVALID = "sts-webpki-invalid"
+
+
+def _text(value: str | None) -> str | None:
+    """Return ``value`` without surrogates, which I-JSON does not allow (RFC 7493 2.1), and not too long."""
+    return None if value is None else value[:MAX_TEXT].encode("utf-8", "replace").decode()
+
+
+@frozen
+class TlsFailure:
+    """One failure of a session (RFC 8460 4.4, ``failure-details``). Equal failures are counted together.
+
+    ``sending_mta_ip`` and ``receiving_ip`` are the addresses of the two ends, ``receiving_mx_hostname`` is the name of
+    the exchanger, and ``receiving_mx_helo`` the name in its reply to EHLO. ``reason_code`` is an error code or
+    message, and ``additional_information`` a URI. Texts are cut after 500 characters.
+    """
+
+    result_type: TlsResultType
+    reason_code: str | None = field(default=None, converter=_text)
+    sending_mta_ip: str | None = None
+    receiving_mx_hostname: str | None = field(default=None, converter=_text)
+    receiving_mx_helo: str | None = field(default=None, converter=_text)
+    receiving_ip: str | None = None
+    additional_information: str | None = field(default=None, converter=_text)
