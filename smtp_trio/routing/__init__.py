@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from ._answers import Answer, MxRecord, RecordType, Resolver, TlsaRecord
 from ._errors import LookupFailedError, NoExchangerError, NullMxError, RoutingError, Unreachable
+from ._route import DaneMode, route
 from ._routes import Dane, Exchanger, Opportunistic, Route, TlsPolicy
 from ._sts_policy import PolicyFetchError, StsMode, StsPolicy, parse_sts_policy, parse_sts_record
 from ._tls_results import TlsFailure, TlsResultType
@@ -19,6 +20,7 @@ from ._tls_sessions import ReportedPolicy, TlsPolicyType, TlsSession
 __all__ = [
     "Answer",
     "Dane",
+    "DaneMode",
     "Exchanger",
     "LookupFailedError",
     "MxRecord",
@@ -42,4 +44,5 @@ __all__ = [
     "Unreachable",
     "parse_sts_policy",
     "parse_sts_record",
+    "route",
 ]

@@ -33,6 +33,7 @@ from ._faults.rules import (
     Trickle,
 )
 from ._inline_threads import inline_threads
+from ._resolver import MemoryResolver
 from ._servers.deterministic import DeterministicSettings, deterministic
 from ._servers.inbox import Inbox, MailFilter, ReceivedMail
 from ._servers.memory import MemoryServer, open_memory_server
@@ -73,6 +74,7 @@ __all__ = [
     "InboxThread",
     "Layer",
     "MailFilter",
+    "MemoryResolver",
     "MemoryServer",
     "MemoryStream",
     "MessageRate",
