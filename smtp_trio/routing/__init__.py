@@ -10,6 +10,7 @@ its addresses and with the policy for its TLS:
 from __future__ import annotations
 
 from ._answers import Answer, MxRecord, RecordType, Resolver, TlsaRecord
+from ._dane import dane_context, verify_dane
 from ._errors import LookupFailedError, NoExchangerError, NullMxError, RoutingError, Unreachable
 from ._route import DaneMode, route
 from ._routes import Dane, Exchanger, Opportunistic, Route, TlsPolicy
@@ -42,7 +43,9 @@ __all__ = [
     "TlsSession",
     "TlsaRecord",
     "Unreachable",
+    "dane_context",
     "parse_sts_policy",
     "parse_sts_record",
     "route",
+    "verify_dane",
 ]

@@ -7,6 +7,8 @@ from typing import Final, Literal, Protocol
 
 from attrs import field, frozen
 
+from ._der import is_sequence
+
 #: The types of records that are looked up.
 RecordType = Literal["MX", "A", "AAAA", "CNAME", "TLSA", "TXT"]
 
@@ -51,21 +53,12 @@ class TlsaRecord:
         if self.usage not in (DANE_TA, DANE_EE) or self.selector not in (CERT, SPKI):
             return False
         if self.matching == FULL:
-            return _is_der_sequence(self.data)
+            return is_sequence(self.data)
         digest = DIGESTS.get(self.matching)
         return digest is not None and len(self.data) == digest().digest_size
 
     def __str__(self) -> str:
         return f"{self.usage} {self.selector} {self.matching} {self.data.hex()}"
-
-
-def _is_der_sequence(data: bytes) -> bool:
-    """Return whether the length of ``data`` is that of one SEQUENCE, as a certificate and a public key are."""
-    if len(data) < 2 or data[0] != 0x30:
-        return False
-    count = data[1] & 0x7F if data[1] > 0x80 else 0  # the number of octets of a long length (X.690 8.1.3.5)
-    length = int.from_bytes(data[2 : 2 + count], "big") if count else data[1]
-    return len(data) == 2 + count + length
 
 
 @frozen
