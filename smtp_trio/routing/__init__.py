@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from ._answers import Answer, MxRecord, RecordType, Resolver, TlsaRecord
 from ._dane import dane_context, verify_dane
+from ._dns import DnsResolver
 from ._errors import LookupFailedError, NoExchangerError, NullMxError, RoutingError, Unreachable
 from ._route import DaneMode, route
 from ._routes import Dane, Exchanger, Opportunistic, Route, TlsPolicy
@@ -22,6 +23,7 @@ __all__ = [
     "Answer",
     "Dane",
     "DaneMode",
+    "DnsResolver",
     "Exchanger",
     "LookupFailedError",
     "MxRecord",

@@ -15,7 +15,7 @@ from ._lookups import normalize_name
 from ._routes import Dane
 
 if TYPE_CHECKING:
-    from cryptography.x509 import BasicConstraints, Certificate, ExtendedKeyUsage, KeyUsage
+    from cryptography.x509 import Certificate, ExtendedKeyUsage, KeyUsage
     from cryptography.x509.verification import ExtensionPolicy, Policy
 
 #: How many certificates of a chain are considered. Real ones have from one to four.
@@ -143,10 +143,6 @@ def _extension_policies() -> tuple[ExtensionPolicy, ExtensionPolicy]:
 
     usages = ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE
 
-    def may_issue(policy: Policy, certificate: Certificate, constraints: BasicConstraints) -> None:
-        if not constraints.ca:
-            raise ValueError("the certificate of an issuer is not one of an authority")
-
     def may_sign_certificates(policy: Policy, certificate: Certificate, usage: KeyUsage | None) -> None:
         if usage is not None and not usage.key_cert_sign:
             raise ValueError("the key of an issuer is not for certificates")
@@ -159,7 +155,7 @@ def _extension_policies() -> tuple[ExtensionPolicy, ExtensionPolicy]:
     server = ExtensionPolicy.permit_all().may_be_present(x509.ExtendedKeyUsage, either, is_for_servers)
     authority = (
         ExtensionPolicy.permit_all()
-        .require_present(x509.BasicConstraints, either, may_issue)
+        .require_present(x509.BasicConstraints, either, None)  # the verifier requires that it is true
         .may_be_present(x509.KeyUsage, either, may_sign_certificates)
         .may_be_present(x509.ExtendedKeyUsage, either, is_for_servers)
     )

@@ -15,6 +15,7 @@ from ..protocol import Reply
 from ..protocol.arguments import check_choice, check_type
 from ..protocol.hosts import check_port
 from ._answers import Answer, MxRecord, Resolver
+from ._dns import DnsResolver
 from ._errors import LookupFailedError, NoExchangerError, RoutingError, Unreachable
 from ._lookups import IpAddress, Lookups, check_domain, gather, is_host_name, normalize_name, parse_address
 from ._order import MAX_EXCHANGERS, Candidate, OwnHost, candidates
@@ -47,7 +48,7 @@ MAX_ADDRESSES: Final = 8
 async def route(
     domain: str,
     *,
-    resolver: Resolver,
+    resolver: Resolver | None = None,
     own: Iterable[str] = (),
     dane: DaneMode = "opportunistic",
     port: int = 25,
@@ -61,7 +62,7 @@ async def route(
     most 8 addresses each.
 
     :param domain: the domain of a mailbox, or an address literal in brackets.
-    :param resolver: answers the lookups; `DnsResolver` asks the name servers of the system.
+    :param resolver: answers the lookups; by default a `DnsResolver` with the name servers of the system.
     :param own: the names and IP addresses of the own host. An exchanger that has one of them is left out, and so are
         all that are not more preferred, since they could send the mail back.
     :param dane: "opportunistic" uses the TLSA records of each exchanger that has secure ones (RFC 7672 2.2).
@@ -78,11 +79,12 @@ async def route(
     name = check_domain(domain, "domain")
     check_choice(dane, "dane", get_args(DaneMode))
     check_type(random, "random", Random, optional=True)
-    lookups = Lookups(resolver, seconds_or_infinity(lookup_timeout))
-    locator = Locator(lookups, dane, check_port(port, "port", minimum=1))
+    check_port(port, "port", minimum=1)
+    limit = seconds_or_infinity(lookup_timeout)
     own_host = OwnHost.of(own)
     if not isinstance(name, str):
         return _literal_route(domain, name, own_host, dane)
+    lookups = Lookups(DnsResolver() if resolver is None else resolver, limit)
 
     answer = await lookups.query(name, "MX")
     if not answer.exists:
@@ -93,7 +95,7 @@ async def route(
     if dane == "required" and not hop.secure:
         raise NoExchangerError(name, _not_authenticated(f"the MX records of {name} are not secure"))
 
-    found = await gather(partial(locator.locate, hop), hosts[:MAX_EXCHANGERS])
+    found = await gather(partial(Locator(lookups, dane, port).locate, hop), hosts[:MAX_EXCHANGERS])
     left = own_host.cut_by_address(name, found)
     exchangers = tuple(host for host in left if isinstance(host, Exchanger))
     unreachable = tuple(host for host in left if isinstance(host, Unreachable))
