@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 from attrs import frozen
 
 from ..protocol import Reply
-from ..protocol.arguments import check_items
+from ..protocol.arguments import check_items, check_type
 from ._answers import MxRecord
 from ._errors import NoExchangerError, NullMxError, Unreachable
 from ._lookups import IpAddress, check_domain, normalize_name, parse_address
@@ -52,20 +52,23 @@ def candidates(domain: str, records: Iterable[MxRecord], random: Random) -> list
 #
 # A host that is itself an exchanger of the domain may only send to those that are more preferred: one of the same or of
 # a higher preference number would send back to it. So the lowest number of an exchanger that has a name or an address
-# of the own host is a limit, and exchangers are kept below it. The names are in the MX records. The addresses are
+# of the own host is a limit, and exchangers are kept below it. A loopback address is always one of the own host, and a
+# domain of a stranger may have it in the DNS. The names are in the MX records. The addresses are
 # known only after the lookups, so the limit is applied twice. Exchangers beyond the limit that are unreachable are
 # dropped too: a lookup that failed for one of them must not make a loop, which is permanent, look like a temporary
 # error.
 @frozen
 class OwnHost:
-    """The names and addresses of the own host."""
+    """The names and addresses of the own host, to which loopback addresses belong unless ``loopback`` is True."""
 
     names: frozenset[str]
     addresses: frozenset[IpAddress]
+    loopback: bool
 
     @classmethod
-    def of(cls, own: Iterable[str]) -> OwnHost:
+    def of(cls, own: Iterable[str], *, loopback: bool) -> OwnHost:
         """Return the host with these names and IP addresses. Raises TypeError or ValueError for one that is invalid."""
+        check_type(loopback, "loopback", bool)
         names: set[str] = set()
         addresses: set[IpAddress] = set()
         for each in check_items(own, "own", str):
@@ -74,7 +77,7 @@ class OwnHost:
                 names.add(known)
             else:
                 addresses.add(known)
-        return cls(frozenset(names), frozenset(addresses))
+        return cls(frozenset(names), frozenset(addresses), loopback)
 
     def cut_by_name(self, domain: str, hosts: Sequence[Candidate]) -> list[Candidate]:
         """Return the hosts that are more preferred than the own one. Raises `NoExchangerError` if there are none."""
@@ -87,7 +90,8 @@ class OwnHost:
         return _below(limit, hosts, domain)
 
     def _has_address(self, host: Exchanger | Unreachable) -> bool:
-        return isinstance(host, Exchanger) and any(parse_address(each) in self.addresses for each in host.addresses)
+        addresses = map(parse_address, host.addresses) if isinstance(host, Exchanger) else ()
+        return any(each in self.addresses or (each.is_loopback and not self.loopback) for each in addresses if each)
 
 
 def _below(limit: float, hosts: Sequence[H], domain: str) -> list[H]:

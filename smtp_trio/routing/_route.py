@@ -8,7 +8,8 @@ from itertools import chain, zip_longest
 from random import Random
 from typing import Final, Literal, TypeVar, get_args
 
-from attrs import frozen
+import trio
+from attrs import evolve, frozen
 
 from .._timeouts import seconds_or_infinity
 from ..protocol import Reply
@@ -50,6 +51,7 @@ async def route(
     *,
     resolver: Resolver | None = None,
     own: Iterable[str] = (),
+    loopback: bool = False,
     dane: DaneMode = "opportunistic",
     port: int = 25,
     lookup_timeout: float = 15,
@@ -65,6 +67,7 @@ async def route(
     :param resolver: answers the lookups; by default a `DnsResolver` with the name servers of the system.
     :param own: the names and IP addresses of the own host. An exchanger that has one of them is left out, and so are
         all that are not more preferred, since they could send the mail back.
+    :param loopback: True uses exchangers with loopback addresses, in a test. Otherwise they are the own host.
     :param dane: "opportunistic" uses the TLSA records of each exchanger that has secure ones (RFC 7672 2.2).
         "required" leaves out all exchangers that cannot be authenticated by them, and requires secure MX records (RFC
         7672 6). "never" looks up no TLSA records.
@@ -81,8 +84,9 @@ async def route(
     check_type(random, "random", Random, optional=True)
     check_port(port, "port", minimum=1)
     limit = seconds_or_infinity(lookup_timeout)
-    own_host = OwnHost.of(own)
+    own_host = OwnHost.of(own, loopback=loopback)
     if not isinstance(name, str):
+        await trio.lowlevel.checkpoint()
         return _literal_route(domain, name, own_host, dane)
     lookups = Lookups(DnsResolver() if resolver is None else resolver, limit)
 
@@ -97,7 +101,9 @@ async def route(
 
     found = await gather(partial(Locator(lookups, dane, port).locate, hop), hosts[:MAX_EXCHANGERS])
     left = own_host.cut_by_address(name, found)
-    exchangers = tuple(host for host in left if isinstance(host, Exchanger))
+    exchangers = tuple(
+        evolve(host, addresses=host.addresses[:MAX_ADDRESSES]) for host in left if isinstance(host, Exchanger)
+    )
     unreachable = tuple(host for host in left if isinstance(host, Unreachable))
     if not exchangers:
         raise NoExchangerError(name, _decisive(host.error for host in unreachable).reply, unreachable)
@@ -182,4 +188,4 @@ def _usable_addresses(answer: Answer) -> list[str]:
 def _addresses(answers: list[Answer]) -> tuple[str, ...]:
     """Return the addresses of all answers, alternately; those of each are in the order presented (RFC 5321 5.1)."""
     rounds = zip_longest(*map(_usable_addresses, answers))
-    return tuple(address for address in chain.from_iterable(rounds) if address is not None)[:MAX_ADDRESSES]
+    return tuple(address for address in chain.from_iterable(rounds) if address is not None)

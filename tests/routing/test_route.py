@@ -206,6 +206,7 @@ async def test_invalid_domain_is_a_value_error_before_any_lookup(invalid: str) -
         ({"own": ["a b"]}, ValueError, "own: invalid host name"),
         ({"own": [25]}, TypeError, "each item of own"),
         ({"lookup_timeout": -1}, ValueError, "timeout must be >= 0"),
+        ({"loopback": "yes"}, TypeError, "loopback must be bool"),
         ({"random": 7}, TypeError, "random must be Random or None"),
     ],
     ids=str,
@@ -389,6 +390,38 @@ async def test_unreachable_exchanger_that_is_more_preferred_than_the_own_host() 
         await route("example.org", resolver=resolver, own=["b.example"])
 
 
+LOOPBACK = {"A": ["127.0.0.1"]}, {"A": ["127.9.9.9"]}, {"AAAA": ["::1"]}, {"AAAA": ["::ffff:127.0.0.1"]}
+
+
+@pytest.mark.parametrize("addresses", LOOPBACK, ids=str)
+async def test_loopback_address_is_the_own_host(addresses: dict[str, list[str]]) -> None:
+    """Strangers decide what is in the DNS for their domain, and they must not reach services of this host."""
+    resolver = domain((10, "a.example"), (20, "localhost"), (30, "c.example"))
+    resolver.records["localhost"] = addresses
+    assert hosts(await route("example.org", resolver=resolver)) == ["a.example"]
+    assert hosts(await route("example.org", resolver=resolver, loopback=True)) == [
+        "a.example",
+        "localhost",
+        "c.example",
+    ]
+    resolver.records["example.org"] = addresses
+    with pytest.raises(NoExchangerError, match="loops back"):
+        await route("example.org", resolver=resolver)
+
+
+@pytest.mark.parametrize("literal", ["[127.0.0.1]", "[IPv6:::1]", "[IPv6:::ffff:127.0.0.1]"])
+async def test_loopback_address_as_a_literal(literal: str) -> None:
+    with pytest.raises(NoExchangerError, match="loops back"):
+        await route(literal, resolver=MemoryResolver({}))
+    assert (await route(literal, resolver=MemoryResolver({}), loopback=True)).exchangers
+
+
+async def test_own_address_among_many() -> None:
+    resolver = MemoryResolver({"example.org": {"A": [f"192.0.2.{number}" for number in range(1, 100)]}})
+    with pytest.raises(NoExchangerError, match="loops back"):
+        await route("example.org", resolver=resolver, own=["192.0.2.99"])
+
+
 # --- bounds -------------------------------------------------------------------------------------------------------
 
 
@@ -452,6 +485,17 @@ async def test_cancellation_ends_the_lookups(autojump_clock: MockClock) -> None:
     with trio.move_on_after(1) as scope:
         await route("example.org", resolver=resolver)
     assert scope.cancelled_caught
+
+
+@pytest.mark.parametrize("name", ["example.org", "[192.0.2.1]"])
+async def test_route_is_a_checkpoint(name: str) -> None:
+    class Immediate:
+        async def query(self, name: str, type: RecordType) -> Answer:
+            return Answer(name, type, ("192.0.2.1",))
+
+    resolver = Immediate()
+    with trio.testing.assert_checkpoints():
+        await route(name, resolver=resolver)
 
 
 class WrongResolver:
