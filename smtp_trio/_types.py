@@ -51,8 +51,8 @@ def unmap(host: str) -> str:
 class TlsInfo:
     """The result of a TLS handshake: the protocol ``version``, such as "TLSv1.3", the cipher and its strength in bits.
 
-    In a client, ``verified`` is true if the server's certificate was verified for its name. Otherwise ``problem`` is
-    the reason; with opportunistic TLS (RFC 7435) that is not an error.
+    In a client, ``verified`` is true if the server's certificate was verified for its name, or by its TLSA records.
+    Otherwise ``problem`` is the reason; with opportunistic TLS (RFC 7435) that is not an error.
     """
 
     version: str

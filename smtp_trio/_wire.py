@@ -49,6 +49,22 @@ def fails_short(stream: object) -> bool:
     return below is None or fails_short(below)
 
 
+class VerifyingContext(ssl.SSLContext):
+    """An SSL context whose connections verify the peer themselves during the handshake, whatever ``verify_mode`` is.
+
+    ``verifies`` is True if a handshake succeeds only with a peer that is authenticated.
+    """
+
+    verifies: bool = False
+
+
+def verifies_peer(context: ssl.SSLContext) -> bool:
+    """Return whether the peer of a client is authenticated once the handshake has succeeded."""
+    if isinstance(context, VerifyingContext):
+        return context.verifies
+    return context.verify_mode == ssl.CERT_REQUIRED and context.check_hostname
+
+
 class OctetProtocol(Protocol):
     """The part of a `ServerProtocol` or `ClientProtocol` that a `Wire` uses."""
 

@@ -12,7 +12,7 @@ from typing import Final, Literal, get_args
 import trio
 
 from .._types import TlsInfo, unmap
-from .._wire import check_context
+from .._wire import check_context, verifies_peer
 from ..protocol import (
     Connect,
     Ehlo,
@@ -261,7 +261,7 @@ class Handshake:
             raise TlsHandshakeError(command, cause, NEEDS_STARTTLS if wrong_port else "") from exc
         except trio.TooSlowError:
             raise TimedOutError(command, limit) from None
-        verified = context.verify_mode == ssl.CERT_REQUIRED and context.check_hostname
+        verified = verifies_peer(context)
         problem = None if verified else self._certificate_problem or NOT_CHECKED
         exchange.tls = TlsInfo.of(stream, verified=verified, problem=problem)
         if self._tls != "implicit":

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
+from .._wire import VerifyingContext
 from ._answers import CERT, DANE_EE, DANE_TA, DIGESTS, FULL, TlsaRecord
 from ._der import public_key_info
 from ._extras import missing
@@ -199,7 +200,7 @@ def dane_context(dane: Dane) -> ssl.SSLContext:
     context = DaneContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # `DaneObject` verifies instead
     context.options |= ssl.OP_NO_RENEGOTIATION  # in which the server could present another certificate
-    context.dane = dane
+    context.dane, context.verifies = dane, bool(dane.usable)
     return context
 
 
@@ -214,7 +215,7 @@ class DaneObject(ssl.SSLObject):
         verify_dane(presented_chain(self), context.dane)
 
 
-class DaneContext(ssl.SSLContext):
+class DaneContext(VerifyingContext):
     """A context whose connections verify the server by TLSA records."""
 
     sslobject_class = DaneObject

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given, strategies as st
 
-from smtp_trio import Server, TlsHandshakeError, connect
+from smtp_trio import Server, TlsHandshakeError, TlsInfo, connect
 from smtp_trio.routing import Dane, TlsaRecord, dane_context, verify_dane
 from smtp_trio.routing._dane import matches_name
 from smtp_trio.routing._der import elements, is_sequence, public_key_info
@@ -363,16 +363,17 @@ def test_der_of_any_octets(data: bytes) -> None:
 
 async def handshake(
     folder: Path, server: Issued, policy: Dane, version: ssl.TLSVersion = ssl.TLSVersion.MAXIMUM_SUPPORTED
-) -> None:
-    """Connect to a server with a certificate, and send a message."""
+) -> TlsInfo | None:
+    """Connect to a server with a certificate, send a message, and return what its result says about TLS."""
     inbox = Inbox()
     server_context = server.server_context(folder)
     server_context.maximum_version = version
     async with memory_network({"192.0.2.1": Server(inbox, tls=server_context)}):
         context = dane_context(policy)
         async with connect("192.0.2.1", tls="required", ssl_context=context, server_hostname=policy.names[0]) as client:
-            await client.send("me@example.net", ["you@example.org"], b"Subject: hi\r\n\r\nhello\r\n")
+            result = await client.send("me@example.net", ["you@example.org"], b"Subject: hi\r\n\r\nhello\r\n")
     assert len(inbox) == 1
+    return result.tls
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -382,12 +383,16 @@ async def handshake(
 async def test_message_to_a_server_that_is_authenticated(
     record: TlsaRecord, version: ssl.TLSVersion, tmp_path: Path
 ) -> None:
-    await handshake(tmp_path, SERVER, dane(record), version)
+    tls = await handshake(tmp_path, SERVER, dane(record), version)
+    assert tls is not None
+    assert (tls.verified, tls.problem) == (True, None)
 
 
 async def test_message_without_authentication(tmp_path: Path) -> None:
     """CLI-18: records that are all unusable."""
-    await handshake(tmp_path, OTHER, dane(SERVER.record(1)))
+    tls = await handshake(tmp_path, OTHER, dane(SERVER.record(1)))
+    assert tls is not None
+    assert (tls.verified, tls.problem) == (False, "the certificate was not checked")
 
 
 @pytest.mark.parametrize(
