@@ -36,7 +36,7 @@ DIGESTS: Final = {1: hashlib.sha256, 2: hashlib.sha512}
 
 @frozen
 class TlsaRecord:
-    """A TLSA record (RFC 6698 2.1): certificate usage, selector, matching type, and the certificate association data."""
+    """A TLSA record (RFC 6698 2.1): certificate usage, selector, matching type and certificate association data."""
 
     usage: int
     selector: int
@@ -63,13 +63,13 @@ class TlsaRecord:
 
 @frozen
 class Answer:
-    """The answer to a lookup: all records of a name and type, which may be none.
+    """The answer to a lookup: all records of a name and type, or the information that there are not any.
 
     ``canonical_name`` is the name at the end of the CNAME records, and ``name`` if it has none. ``records`` are of
     the class for the ``type``: `MxRecord`, `TlsaRecord`, and str for the others: addresses, the target of a CNAME, or
-    the text of a TXT record. ``exists`` is False if the name does not exist (NXDOMAIN, RFC 2308 2.1). ``secure`` is True
-    if a trusted resolver has validated the whole answer, with its CNAME records, by DNSSEC (RFC 4035 4.3); an answer
-    without records can be secure too.
+    the text of a TXT record. ``exists`` is False if the name does not exist (NXDOMAIN, RFC 2308 2.1). ``secure`` is
+    True if a trusted resolver has validated the whole answer, with its CNAME records, by DNSSEC (RFC 4035 4.3); an
+    answer without records can be secure too.
     """
 
     name: str
@@ -91,6 +91,6 @@ class Resolver(Protocol):
         """Return the records of ``type`` of a name with A-labels, after following its CNAME records.
 
         With the type "CNAME", none is followed. An answer without records is returned, and is not an error. Raises
-        `LookupFailedError` if there is no answer, also if DNSSEC validation failed (RFC 7672 2.1.1).
+        `LookupFailedError` if the lookup fails, also if DNSSEC validation does (RFC 7672 2.1.1).
         """
         ...

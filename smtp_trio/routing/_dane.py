@@ -48,12 +48,12 @@ def failure(code: int, text: str) -> ssl.SSLCertVerificationError:
 # If records have the same usage and selector, and different digests, only those with the strongest one are used. The
 # others are there for clients that do not know it, and may be weak (RFC 7671 9).
 #
-# Python's ssl can verify a chain only during the handshake, and up to authorities that are known before it. These are known
-# after it, from the chain. So the handshake is made without verification (CERT_NONE), and the chain is verified by the
-# package cryptography. It is asked to apply the rules of RFC 5280, without those that only hold for authorities of the web,
-# since an authority for DANE is often a private one. Its limits on algorithms and on the number of signatures stay.
+# Python's ssl can verify a chain only during the handshake, and up to authorities that are known before it. These are
+# known after it, from the chain. So the handshake is made without verification (CERT_NONE), and then the package
+# cryptography verifies the chain, by the rules of RFC 5280. The further rules for authorities of the web are left out,
+# since an authority for DANE is often a private one. The limits on algorithms and on the number of signatures stay.
 def verify_dane(chain: Sequence[bytes], dane: Dane, *, now: datetime | None = None) -> TlsaRecord | None:
-    """Authenticate a server by the certificates that it presented, and return the TLSA record that matched (RFC 7672 3).
+    """Authenticate a server by the certificates that it presented; return the TLSA record that matched (RFC 7672 3).
 
     ``chain`` are the certificates in DER, beginning with the server's own. Return None if no record is usable: TLS is
     enough then, without authentication (RFC 7672 2.2). ``now`` is the time for which the dates are checked, for usage
@@ -137,7 +137,7 @@ def _verify_chain(
 
 
 def _extension_policies() -> tuple[ExtensionPolicy, ExtensionPolicy]:
-    """Return what extensions must say: those of an authority, and those of a server (RFC 5280 6.1.4 and 4.2.1.12)."""
+    """Return the rules for the extensions of an authority and of a server (RFC 5280 6.1.4 and 4.2.1.12)."""
     from cryptography import x509
     from cryptography.x509.oid import ExtendedKeyUsageOID
     from cryptography.x509.verification import Criticality, ExtensionPolicy
@@ -179,7 +179,7 @@ def _presented_names(certificate: Certificate, chain: Iterable[Certificate]) -> 
 
 
 def matches_name(presented: str, reference: str) -> bool:
-    """Return whether a name of a certificate is a name of the server. A wildcard is the whole first label (RFC 7672 3.2.3)."""
+    """Return whether a name of a certificate is one of the server. A wildcard is a whole label (RFC 7672 3.2.3)."""
     presented, reference = normalize_name(presented), normalize_name(reference)
     if presented.startswith("*."):
         # As in OpenSSL, a wildcard does not stand for all names below a top-level domain.

@@ -36,7 +36,7 @@ def elements(data: bytes) -> list[bytes]:
 
 
 def public_key_info(certificate: bytes) -> bytes:
-    """Return the SubjectPublicKeyInfo of a certificate (RFC 5280 4.1) as it is encoded, or b"" if there is none.
+    """Return the SubjectPublicKeyInfo of a certificate (RFC 5280 4.1) as it is encoded, or b"" if it is missing.
 
     It is not decoded, since its digest counts, and its algorithm need not be known.
     """

@@ -24,7 +24,7 @@ class DnsResolver:
     7672 2.1.1): a resolver on the same host is. With others all answers are insecure, so that DANE is not used.
 
     :param nameservers: IP addresses, or pairs of address and port, in the order in which they are asked. By default
-        those that the system uses when the object is created, or 127.0.0.1 if there are none.
+        those that the system uses when the object is created, and without any 127.0.0.1.
     :param trusted: IP addresses of validating name servers whose AD bit counts, in addition to loopback addresses. The
         network between them and this host must be protected.
     :param timeout: how many seconds a name server may take to answer.

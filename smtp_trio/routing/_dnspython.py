@@ -28,7 +28,7 @@ MAX_RESPONSES: Final = 8
 
 
 def system_nameservers() -> list[str]:
-    """Return the addresses of the name servers that the system uses; as resolv.conf(5) says, 127.0.0.1 if it has none."""
+    """Return the addresses of the name servers that the system uses, and without any 127.0.0.1, as resolv.conf(5)."""
     try:
         return [str(each) for each in dns.resolver.Resolver().nameservers]
     except dns.resolver.NoResolverConfiguration:
@@ -46,16 +46,16 @@ class NameServer:
 
 # Which answers are secure (RFC 7672 2.1.1, RFC 4035 4.9.3)
 #
-# DNSSEC is validated by a recursive name server, and not here. It sets the AD bit in responses that it has validated, and
-# sends SERVFAIL for data that is bogus. The AD bit counts only if nothing between the name server and this host can set
-# it. The query has the bits DO and AD, without which servers do not report what they have validated (RFC 6840 5.7).
+# DNSSEC is validated by a recursive name server, and not here. It sets the AD bit in responses that it has validated,
+# and sends SERVFAIL for data that is bogus. The AD bit counts only if nothing between the name server and this host can
+# set it. The query has the bits DO and AD, without which servers do not report what they have validated (RFC 6840 5.7).
 #
 # A response may begin with CNAME records; AD means that all of them are validated too. A server may also return a CNAME
 # record without what its target has. That is looked up, and the answer is secure if each response is (RFC 7672 2.1.3).
-# A response is complete if it has the records, or the SOA record that proves that there are none (RFC 2308 2).
+# A response is complete if it has the records, or the SOA record of a negative response (RFC 2308 2).
 #
-# A server that does not answer is asked again. One that answers with an error is not, since the next one is more likely
-# to know better. All failures are temporary except YXDOMAIN, that a DNAME record makes the name too long (RFC 6672 2.2).
+# A server that does not answer is asked again. One that answers with an error is not; only the next server is asked. All
+# failures are temporary, except that a DNAME record makes the name too long (YXDOMAIN, RFC 6672 2.2).
 @frozen
 class NameServers:
     """Name servers, which are asked one after the other until one has an answer."""
@@ -137,7 +137,7 @@ async def _exchange(server: NameServer, name: dns.name.Name, type: RecordType) -
 
 
 def _is_negative(response: dns.message.QueryMessage) -> bool:
-    """Return whether a response says that there are no records, in its code or by an SOA record (RFC 2308 2)."""
+    """Return whether a response is negative, by its code or by an SOA record (RFC 2308 2)."""
     return response.rcode() == dns.rcode.NXDOMAIN or any(
         rrset.rdtype == dns.rdatatype.SOA for rrset in response.authority
     )

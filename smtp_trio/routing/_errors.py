@@ -27,8 +27,8 @@ class RoutingError(SMTPError):
 class LookupFailedError(RoutingError):
     """A lookup in the DNS got no answer: a timeout, SERVFAIL, an invalid message, or a failed validation.
 
-    ``name`` and ``type`` are those of the lookup, ``reason`` is for people. The failure is ``temporary`` unless the same
-    lookup will certainly fail again (RFC 5321 5.1). That there are no records is an answer, and not a failure.
+    ``name`` and ``type`` are those of the lookup, ``reason`` is for people. The failure is ``temporary`` unless the
+    same lookup will certainly fail again (RFC 5321 5.1). A name without records is an answer, and not a failure.
     """
 
     def __init__(self, name: str, type: str, reason: str, *, temporary: bool = True) -> None:
@@ -60,10 +60,15 @@ class Unreachable:
 class NoExchangerError(RoutingError):
     """The domain does not exist, or none of its exchangers can be used (RFC 5321 5.1).
 
-    The reasons, by the status of ``reply`` (RFC 3463 3.2, 3.5 and 3.8): 5.1.2: the domain does not exist. 5.4.4: no exchanger has an
-    address. 5.4.6: the most preferred exchanger is the own host. 4.4.3: the lookups that an exchanger needs failed.
-    4.7.5: no exchanger can be authenticated, although the caller requires it. ``unreachable`` are the exchangers, each
-    with its reason.
+    The status of ``reply`` is the reason (RFC 3463):
+
+    * 5.1.2: the domain does not exist.
+    * 5.4.4: no exchanger has an address.
+    * 5.4.6: the most preferred exchanger is the own host.
+    * 4.4.3: a lookup for an exchanger failed.
+    * 4.7.5: no exchanger can be authenticated, although the caller requires it.
+
+    ``unreachable`` are the exchangers, each with its error.
     """
 
     def __init__(self, domain: str, reply: Reply, unreachable: tuple[Unreachable, ...] = ()) -> None:

@@ -65,7 +65,7 @@ def check_domain(domain: object, what: str) -> str | IpAddress:
 
 
 def parse_address(text: str) -> IpAddress | None:
-    """Return an IP address, or None if ``text`` is not one. An IPv4-mapped one is an IPv4 address (RFC 4291 2.5.5.2)."""
+    """Return an IP address, or None if ``text`` is not one; for an IPv4-mapped one the IPv4 address (RFC 4291 2.5.5)."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:

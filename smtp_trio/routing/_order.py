@@ -80,7 +80,7 @@ class OwnHost:
         return cls(frozenset(names), frozenset(addresses), loopback)
 
     def cut_by_name(self, domain: str, hosts: Sequence[Candidate]) -> list[Candidate]:
-        """Return the hosts that are more preferred than the own one. Raises `NoExchangerError` if there are none."""
+        """Return the hosts that are more preferred than the own one. Raises `NoExchangerError` if all are cut."""
         limit = min((host.preference for host in hosts if host.host in self.names), default=math.inf)
         return _below(limit, hosts, domain)
 
@@ -95,7 +95,7 @@ class OwnHost:
 
 
 def _below(limit: float, hosts: Sequence[H], domain: str) -> list[H]:
-    """Return the hosts with a preference below ``limit``. Raise `NoExchangerError` if there are none."""
+    """Return the hosts with a preference below ``limit``. Raise `NoExchangerError` if it is empty."""
     left = [host for host in hosts if host.preference < limit]
     if not left:
         raise NoExchangerError(domain, Reply(554, f"mail for {domain} loops back to this host", "5.4.6"))

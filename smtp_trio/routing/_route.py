@@ -36,8 +36,8 @@ MAX_ADDRESSES: Final = 8
 # How a domain becomes a route (RFC 5321 5.1)
 #
 # 1. `check_domain` refuses what is not a domain, before anything is looked up.
-# 2. The MX records of the domain are looked up. A failed lookup is a temporary error; that the domain does not exist, or
-#    has a null MX, is a permanent one. Without MX records the domain is its own exchanger. Once there is an MX record,
+# 2. The MX records of the domain are looked up. A failed lookup is a temporary error. A domain that does not exist or
+#    has a null MX is a permanent one. Without MX records the domain is its own exchanger. Once there is an MX record,
 #    the address records of the domain itself are not used, even if no exchanger is usable.
 # 3. `candidates` sorts the exchangers, and `OwnHost` drops those that would cause a loop.
 # 4. For all exchangers at the same time: their addresses, and then their TLSA records. An exchanger for which a lookup
@@ -72,7 +72,7 @@ async def route(
         "required" leaves out all exchangers that cannot be authenticated by them, and requires secure MX records (RFC
         7672 6). "never" looks up no TLSA records.
     :param port: the port of the exchangers, which is part of the name of their TLSA records.
-    :param lookup_timeout: how many seconds each lookup may take; 0 means no limit. At most five lookups follow each other.
+    :param lookup_timeout: how many seconds each lookup may take; 0 means no limit. At most five follow each other.
     :param random: the source of randomness.
 
     Raises TypeError or ValueError for an invalid argument before anything is looked up, `LookupFailedError` if the
@@ -106,7 +106,8 @@ async def route(
     )
     unreachable = tuple(host for host in left if isinstance(host, Unreachable))
     if not exchangers:
-        raise NoExchangerError(name, _decisive(host.error for host in unreachable).reply, unreachable)
+        decisive = _decisive(host.error for host in unreachable)
+        raise NoExchangerError(name, decisive.reply, unreachable) from decisive
     return Route(name, hop.canonical_name, hop.secure, exchangers, unreachable)
 
 

@@ -54,10 +54,10 @@ class Exchanger:
 
 @frozen
 class Route:
-    """How mail for a domain is sent: to the first of the ``exchangers`` that accepts a session.
+    """The way of mail for a domain: to the first of the ``exchangers`` that accepts a session.
 
-    ``canonical_name`` is the domain after its CNAME records. ``secure`` is True if the MX records, or that there are none,
-    were validated by DNSSEC. ``unreachable`` are the exchangers that were left out because of an error.
+    ``canonical_name`` is the domain after its CNAME records. ``secure`` is True if the answer with the MX records, or
+    without any, was validated by DNSSEC. ``unreachable`` are the exchangers that were left out because of an error.
     """
 
     domain: str

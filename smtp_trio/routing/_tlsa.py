@@ -1,4 +1,4 @@
-"""Whether an exchanger has TLSA records, and what they require (RFC 7672 2.2)."""
+"""The TLSA records of an exchanger, and what they require (RFC 7672 2.2)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class NextHop:
 # looked for, at all:
 #
 #   addresses secure, no CNAME       at the name itself
-#   addresses secure, with CNAME     at the end of the CNAME records, and if there are none, at the name itself
+#   addresses secure, with CNAME     at the end of the CNAME records, and otherwise at the name itself
 #   addresses insecure, with CNAME   at the name itself, if the first CNAME record is secure
 #   addresses insecure, no CNAME     nowhere
 #
@@ -62,7 +62,7 @@ async def find_dane(lookups: Lookups, host: str, port: int, addresses: Iterable[
 
 async def _base_domains(lookups: Lookups, host: str, addresses: list[Answer]) -> list[str]:
     """Return the candidates for the TLSA base domain, in order (RFC 7672 2.2.2)."""
-    # IPv6 and IPv4 addresses of one name are equally secure. If a resolver says otherwise, DANE is not given up for that:
+    # IPv6 and IPv4 addresses of one name are equally secure. If the answers differ, DANE is not given up for that:
     # whatever address is used, the server must be authenticated.
     secure = [answer for answer in addresses if answer.secure]
     expanded = normalize_name((secure or addresses)[0].canonical_name)

@@ -225,7 +225,7 @@ async def test_failed_lookup_at_the_expanded_name() -> None:
 
 
 async def test_insecure_addresses_after_a_secure_cname() -> None:
-    """RFC 7672 2.2.2: the TLSA records of the initial name count. They are found by a lookup of the CNAME record alone."""
+    """RFC 7672 2.2.2: the TLSA records of the initial name count. The CNAME record is looked up alone."""
     resolver = MemoryResolver({**ALIAS, **AT_EXPANDED, **AT_INITIAL}, secure=["example.org"])
     assert policy(await route("example.org", resolver=resolver)) == Dane((TA,), ("mx.example.org", "example.org"))
     assert asked(resolver, "CNAME") == ["mx.example.org"]
