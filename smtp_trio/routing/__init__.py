@@ -15,6 +15,8 @@ from ._dns import DnsResolver
 from ._errors import LookupFailedError, NoExchangerError, NullMxError, RoutingError, Unreachable
 from ._route import DaneMode, route
 from ._routes import Dane, Exchanger, Opportunistic, Route, TlsPolicy
+from ._sts_fetch import HttpsPolicyFetcher
+from ._sts_policies import StsPolicies, StsResult
 from ._sts_policy import PolicyFetchError, StsMode, StsPolicy, parse_sts_policy, parse_sts_record
 from ._tls_results import TlsFailure, TlsResultType
 from ._tls_sessions import ReportedPolicy, TlsPolicyType, TlsSession
@@ -25,6 +27,7 @@ __all__ = [
     "DaneMode",
     "DnsResolver",
     "Exchanger",
+    "HttpsPolicyFetcher",
     "LookupFailedError",
     "MxRecord",
     "NoExchangerError",
@@ -37,7 +40,9 @@ __all__ = [
     "Route",
     "RoutingError",
     "StsMode",
+    "StsPolicies",
     "StsPolicy",
+    "StsResult",
     "TlsFailure",
     "TlsPolicy",
     "TlsPolicyType",
