@@ -41,9 +41,9 @@ def failure(code: int, text: str) -> ssl.SSLCertVerificationError:
 # * DANE-EE(3): the record is that of the server's own certificate or key. Nothing else in the certificate counts: not
 #   its names, and not its dates.
 # * DANE-TA(2): the record is that of an authority, whose certificate the server MUST present as part of its chain. The
-#   chain up to it must be valid, with its dates and constraints, and the certificate must have one of the reference
-#   identifiers. The authorities that the system trusts play no part. A record with a whole certificate (2 0 0) works
-#   without the server presenting it; a bare key (2 1 0) is compared with the keys of the chain.
+#   chain up to it must be valid, with dates and constraints, also those of the authority, and the certificate must have
+#   one of the reference identifiers. The authorities that the system trusts play no part. A record with a whole
+#   certificate (2 0 0) works without the server presenting it; a bare key (2 1 0) is compared with the keys of the chain.
 #
 # If records have the same usage and selector, and different digests, only those with the strongest one are used. The
 # others are there for clients that do not know it, and may be weak (RFC 7671 9).
@@ -74,17 +74,13 @@ def verify_dane(chain: Sequence[bytes], dane: Dane, *, now: datetime | None = No
             return record
     rejected = None
     for record in records:
-        if record.usage == DANE_TA:
-            anchors = [certificate for certificate in others if matches(record, certificate)]
-            if record.selector == CERT and record.matching == FULL:
-                anchors = [record.data]
-            if anchors:
-                try:
-                    _verify_chain(leaf, others, anchors, dane.names, now or datetime.now(UTC))
-                except ssl.SSLCertVerificationError as error:
-                    rejected = rejected or error
-                else:
-                    return record
+        if record.usage == DANE_TA and (anchors := _anchors(record, leaf, others)):
+            try:
+                _verify_chain(leaf, others, anchors, dane.names, now or datetime.now(UTC))
+            except ssl.SSLCertVerificationError as error:
+                rejected = rejected or error
+            else:
+                return record
     raise rejected or failure(NO_MATCH, "no TLSA record matches the certificates of the server")
 
 
@@ -104,6 +100,12 @@ def matches(record: TlsaRecord, certificate: bytes) -> bool:
 
 
 # --- DANE-TA(2) -----------------------------------------------------------------------------------------------------
+
+
+def _anchors(record: TlsaRecord, leaf: bytes, others: Sequence[bytes]) -> list[bytes]:
+    """Return the certificates of authorities that a record matches. The server's own certificate is not one."""
+    known = [record.data] if record.selector == CERT and record.matching == FULL else others
+    return [certificate for certificate in known if certificate != leaf and matches(record, certificate)]
 
 
 def _verify_chain(
