@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -361,6 +362,31 @@ async def test_large_response_that_does_not_come(octets: bytes | None) -> None:
     with pytest.raises(LookupFailedError) as caught:
         await ask(respond, "many.example", "A")
     assert caught.value.temporary
+
+
+class Silent(NameServerOnLoopback):
+    """Accepts queries by TCP, and does not answer them."""
+
+    async def serve_tcp(self, stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.receive_some()
+            self.queries.append(("", "", True))
+            await trio.sleep_forever()
+
+
+@pytest.mark.parametrize("name", ["silent.example", "many.example"], ids=["UDP", "TCP"])
+async def test_cancelled_lookup(name: str, autojump_clock: MockClock) -> None:
+    """Its socket is closed: one that is not is a ResourceWarning, which is an error here."""
+
+    def respond(request: Message, tcp: bool) -> Message | None:
+        return from_zone(request, tcp) if name == "many.example" else None
+
+    async with name_server(respond, Silent) as server:
+        with trio.move_on_after(3) as scope:
+            await DnsResolver([server.address]).query(name, "A")
+        gc.collect()
+    assert scope.cancelled_caught
+    assert [tcp for _, _, tcp in server.queries] == ([False, True] if name == "many.example" else [False])
 
 
 # --- several name servers -----------------------------------------------------------------------------------------
