@@ -18,6 +18,7 @@ from ._routes import Dane, Exchanger, Opportunistic, Route, TlsPolicy
 from ._sts_fetch import HttpsPolicyFetcher
 from ._sts_policies import StsPolicies, StsResult
 from ._sts_policy import PolicyFetchError, StsMode, StsPolicy, parse_sts_policy, parse_sts_record
+from ._tls_report import PolicyResults, TlsCounters, TlsReport, find_report_uris, parse_report_record
 from ._tls_results import TlsFailure, TlsResultType
 from ._tls_sessions import ReportedPolicy, TlsPolicyType, TlsSession
 
@@ -34,6 +35,7 @@ __all__ = [
     "NullMxError",
     "Opportunistic",
     "PolicyFetchError",
+    "PolicyResults",
     "RecordType",
     "ReportedPolicy",
     "Resolver",
@@ -43,14 +45,18 @@ __all__ = [
     "StsPolicies",
     "StsPolicy",
     "StsResult",
+    "TlsCounters",
     "TlsFailure",
     "TlsPolicy",
     "TlsPolicyType",
+    "TlsReport",
     "TlsResultType",
     "TlsSession",
     "TlsaRecord",
     "Unreachable",
     "dane_context",
+    "find_report_uris",
+    "parse_report_record",
     "parse_sts_policy",
     "parse_sts_record",
     "route",

@@ -37,14 +37,14 @@ FAMILIES: Final[tuple[Literal["AAAA", "A"], ...]] = ("AAAA", "A")
 # The URL has an address in place of the name, so that the addresses come from the resolver of this package, like all
 # others. The name of the policy host is in the Host field, in SNI, and is the one that the certificate must have.
 #
-# A response must say how long it is. One that ends with the connection could be cut short by anyone between here and
+# A response must have a length. One that ends with the connection could be cut short by anyone between here and
 # the server, because many servers close TLS connections without notice, and "max_age: 604800" cut short is a valid
-# field. A response that is not complete is no policy, and the cached one stays in use.
+# field. An incomplete response is refused, and the cached policy stays in use.
 #
 # The body is not decompressed: 64 KiB may become 64 MiB.
 #
 # httpx2 sets the ALPN protocols of a context, so a context that is shared with SMTP connections cannot be used. It does
-# not close a connection whose TLS handshake is cancelled; its trace extension tells of each connection, which is closed
+# not close a connection whose TLS handshake is cancelled; its trace extension reports each connection, which is closed
 # here.
 class HttpsPolicyFetcher:
     """Fetches the text of MTA-STS policies from ``https://mta-sts.<domain>/.well-known/mta-sts.txt`` (RFC 8461 3.3).

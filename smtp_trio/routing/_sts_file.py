@@ -31,7 +31,7 @@ class StoredPolicy:
 def read_policies(path: str) -> list[StoredPolicy]:
     """Return the policies in a file, oldest use first; none if it does not exist.
 
-    Raises OSError if it cannot be read, and ValueError if it is no such file. A policy that is invalid is left out.
+    Raises OSError if it cannot be read, and ValueError if its content is something else. A policy that is invalid is left out.
     """
     try:
         with open(path, encoding="utf-8") as file:
@@ -43,7 +43,7 @@ def read_policies(path: str) -> list[StoredPolicy]:
     match content:
         case {"version": 1, "policies": [*items]}:
             return [stored for item in items if (stored := _stored(item)) is not None]
-    raise ValueError(f"{path}: no file of MTA-STS policies, version {VERSION}")
+    raise ValueError(f"{path}: not a file of MTA-STS policies, version {VERSION}")
 
 
 def _stored(item: object) -> StoredPolicy | None:
@@ -62,7 +62,7 @@ def write_policies(path: str, policies: Iterable[StoredPolicy]) -> None:
     ]
     text = json.dumps({"version": VERSION, "policies": items}, indent=1)
     directory = os.path.dirname(os.path.abspath(path))
-    # The file tells with whom mail is exchanged. `mkstemp` makes it readable for its owner only.
+    # The file shows to which domains mail is sent. `mkstemp` makes it readable for its owner only.
     fd, temporary = tempfile.mkstemp(dir=directory, prefix=f".{os.path.basename(path)}.")
     try:
         with open(fd, "w", encoding="utf-8") as file:

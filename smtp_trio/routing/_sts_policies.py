@@ -32,7 +32,7 @@ class StsResult:
     """The MTA-STS policy of a domain, as found by `StsPolicies.find`.
 
     ``policy`` is the policy to apply. It is None if there is none, or if its mode is "none" (RFC 8461 5). ``error``
-    tells why no newer policy was found: a `LookupFailedError` or a `PolicyFetchError`. There may be a ``policy``
+    is the reason why a newer policy was not found: a `LookupFailedError` or a `PolicyFetchError`. There may be a ``policy``
     nevertheless, an older one that is still valid.
     """
 
@@ -91,7 +91,7 @@ class _Running:
 # is a newer valid policy; that is also how a domain withdraws its policy, with the mode "none" (8.3). So a policy with
 # the mode "none" is cached like any other.
 #
-# A policy that was fetched more than a day ago is due: it is fetched again whatever the TXT record says (10.2), which
+# A policy that was fetched more than a day ago is due: it is fetched again, with any TXT record or none (10.2), which
 # extends its lifetime before it expires. `run` does so in the background for policies that were used since they were
 # fetched. Others stay until they expire. Without `run`, `find` does it for the first message that finds a due policy.
 #
@@ -342,6 +342,6 @@ def _is_withdrawn(cached: _Cached) -> bool:
 
 def _result(domain: str, cached: _Cached | None, error: LookupFailedError | PolicyFetchError | None) -> StsResult:
     if cached is not None and _is_withdrawn(cached):
-        # RFC 8461 3.3 and 6: the files of a policy that is being withdrawn may be gone, which is no failure.
+        # RFC 8461 3.3 and 6: the files of a policy that is being withdrawn may be missing, which is not a failure.
         return StsResult(domain)
     return StsResult(domain, None if cached is None else cached.policy, error)

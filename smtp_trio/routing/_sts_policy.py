@@ -86,7 +86,7 @@ def parse_sts_record(texts: Iterable[str]) -> str | None:
 # A policy that is refused is one that is not applied, so mail goes out without the protection that the domain asked
 # for. A deviation that leaves no doubt about the meaning is therefore accepted: empty lines, white space at the end of a
 # line, unknown fields with any value, and a `max_age` above the maximum, which counts as the maximum. A line that is
-# no field, or an unknown mode or a pattern that is no host name, may be an error that changes the meaning: then the
+# not a field, an unknown mode, or a pattern that is not a host name, may be an error that changes the meaning: then the
 # policy is invalid (RFC 8460 4.3.2.2: sts-policy-invalid).
 def parse_sts_policy(data: bytes | str) -> StsPolicy:
     r"""Return the policy in the text of ``mta-sts.txt`` (RFC 8461 3.2).

@@ -1,4 +1,4 @@
-"""What is counted for TLS reports (RFC 8460): the results of sessions, by the policy that was applied."""
+"""The results of sessions that TLS reports count (RFC 8460), by the policy that was applied."""
 
 from __future__ import annotations
 

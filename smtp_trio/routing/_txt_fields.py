@@ -15,7 +15,7 @@ VALUE: Final = re.compile(r"[!-:<>-~]+")
 
 # RFC 8461 3.1 and RFC 8460 3 have the same rules for both records: those that do not begin with the version are
 # discarded, and there is a policy only if exactly one is left, and only if its syntax is valid. Unknown fields are
-# ignored, but not what is no field at all.
+# ignored, but text that is not a field makes the record invalid.
 #
 # The text discards records "that do not begin with 'v=STSv1;'", while the grammar allows white space before the
 # semicolon. The grammar is followed here: to take a record that the domain meant as one for absent would disable its
