@@ -64,7 +64,8 @@ async def route(
     most 8 addresses each.
 
     :param domain: the domain of a mailbox, or an address literal in brackets.
-    :param resolver: answers the lookups; by default a `DnsResolver` with the name servers of the system.
+    :param resolver: answers the lookups; by default a new `DnsResolver` with the name servers of the system. Routes
+        that are looked up at the same time should share one, since it limits the number of its sockets.
     :param own: the names and IP addresses of the own host. An exchanger that has one of them is left out, and so are
         all that are not more preferred, since they could send the mail back.
     :param loopback: True uses exchangers with loopback addresses, in a test. Otherwise they are the own host.
