@@ -4,7 +4,8 @@ A `Resolver` answers lookups with an `Answer`. `route` makes a `Route` of the an
 its addresses and with the policy for its TLS:
 
 * `Opportunistic`: TLS if offered, nothing is authenticated;
-* `Dane`: TLS is mandatory, and the server is authenticated by its TLSA records if one of them is usable (RFC 7672).
+* `Dane`: TLS is mandatory, and the server is authenticated by its TLSA records if one of them is usable (RFC 7672);
+* `MtaSts`: TLS is mandatory, with a certificate for the name of the exchanger, or is being tested so (RFC 8461).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from ._dane import dane_context, verify_dane
 from ._dns import DnsResolver
 from ._errors import LookupFailedError, NoExchangerError, NullMxError, RoutingError, Unreachable
 from ._route import DaneMode, route
-from ._routes import Dane, Exchanger, Opportunistic, Route, TlsPolicy
+from ._routes import Dane, Exchanger, MtaSts, Opportunistic, Route, TlsPolicy
 from ._sts_fetch import HttpsPolicyFetcher
 from ._sts_policies import StsPolicies, StsResult
 from ._sts_policy import PolicyFetchError, StsMode, StsPolicy, parse_sts_policy, parse_sts_record
@@ -30,6 +31,7 @@ __all__ = [
     "Exchanger",
     "HttpsPolicyFetcher",
     "LookupFailedError",
+    "MtaSts",
     "MxRecord",
     "NoExchangerError",
     "NullMxError",

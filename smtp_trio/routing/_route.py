@@ -20,7 +20,8 @@ from ._dns import DnsResolver
 from ._errors import LookupFailedError, NoExchangerError, RoutingError, Unreachable
 from ._lookups import IpAddress, Lookups, check_domain, gather, is_host_name, normalize_name, parse_address
 from ._order import MAX_EXCHANGERS, Candidate, OwnHost, candidates
-from ._routes import Exchanger, Opportunistic, Route
+from ._routes import Exchanger, MtaSts, Opportunistic, Route, TlsPolicy
+from ._sts_policies import StsPolicies, StsResult
 from ._tlsa import NextHop, find_dane
 
 E = TypeVar("E", bound=RoutingError)
@@ -53,6 +54,7 @@ async def route(
     own: Iterable[str] = (),
     loopback: bool = False,
     dane: DaneMode = "opportunistic",
+    sts: StsPolicies | None = None,
     port: int = 25,
     lookup_timeout: float = 15,
     random: Random | None = None,
@@ -72,6 +74,9 @@ async def route(
     :param dane: "opportunistic" uses the TLSA records of each exchanger that has secure ones (RFC 7672 2.2).
         "required" leaves out all exchangers that cannot be authenticated by them, and requires secure MX records (RFC
         7672 6). "never" looks up no TLSA records.
+    :param sts: finds the MTA-STS policy of the domain, which applies to exchangers without secure TLSA records (RFC 8461
+        2). In the mode "enforce", exchangers that it does not name are left out. By default, and if ``dane`` is
+        "required", policies are not used.
     :param port: the port of the exchangers, which is part of the name of their TLSA records.
     :param lookup_timeout: how many seconds each lookup may take; 0 means no limit. At most five follow each other.
     :param random: the source of randomness.
@@ -82,6 +87,7 @@ async def route(
     """
     name = check_domain(domain, "domain")
     check_choice(dane, "dane", get_args(DaneMode))
+    check_type(sts, "sts", StsPolicies, optional=True)
     check_type(random, "random", Random, optional=True)
     check_port(port, "port", minimum=1)
     limit = seconds_or_infinity(lookup_timeout)
@@ -99,8 +105,10 @@ async def route(
     hop = NextHop(name, normalize_name(answer.canonical_name), answer.secure, implicit=not records)
     if dane == "required" and not hop.secure:
         raise NoExchangerError(name, _not_authenticated(f"the MX records of {name} are not secure"))
+    hosts = hosts[:MAX_EXCHANGERS]
+    policy = await _find_policy(sts, name, hosts) if sts is not None and dane != "required" else None
 
-    found = await gather(partial(Locator(lookups, dane, port).locate, hop), hosts[:MAX_EXCHANGERS])
+    found = await gather(partial(Locator(lookups, dane, port, policy).locate, hop), hosts)
     left = own_host.cut_by_address(name, found)
     exchangers = tuple(
         evolve(host, addresses=host.addresses[:MAX_ADDRESSES]) for host in left if isinstance(host, Exchanger)
@@ -109,7 +117,19 @@ async def route(
     if not exchangers:
         decisive = _decisive(host.error for host in unreachable)
         raise NoExchangerError(name, decisive.reply, unreachable) from decisive
-    return Route(name, hop.canonical_name, hop.secure, exchangers, unreachable)
+    return Route(name, hop.canonical_name, hop.secure, exchangers, unreachable, policy)
+
+
+async def _find_policy(sts: StsPolicies, domain: str, hosts: Iterable[Candidate]) -> StsResult:
+    """Return the MTA-STS policy of a domain, the newest one if the cached one would leave out an exchanger.
+
+    Both the policy and the exchangers may have changed since it was fetched (RFC 8461 5.1, 8.1).
+    """
+    result = await sts.find(domain)
+    policy = result.policy
+    if policy is None or all(policy.allows(candidate.host) for candidate in hosts):
+        return result
+    return await sts.find(domain, check=True)
 
 
 def _literal_route(domain: str, address: IpAddress, own_host: OwnHost, dane: DaneMode) -> Route:
@@ -138,6 +158,7 @@ class Locator:
     lookups: Lookups
     dane: DaneMode
     port: int
+    sts: StsResult | None = None
 
     async def locate(self, hop: NextHop, candidate: Candidate) -> Exchanger | Unreachable:
         """Return the exchanger with its addresses and the TLS that it requires, or the reason why it is unreachable."""
@@ -157,7 +178,19 @@ class Locator:
             tls = await find_dane(self.lookups, host, self.port, answers, hop)
         if self.dane == "required" and not (tls and tls.usable):
             raise RoutingError(_not_authenticated(f"{host} has no usable and secure TLSA records"))
-        return Exchanger(host, candidate.preference, _addresses(answers), tls or Opportunistic())
+        # RFC 8461 2: MTA-STS must not override a failing DANE validation.
+        return Exchanger(host, candidate.preference, _addresses(answers), tls or self._tls_without_dane(host))
+
+    def _tls_without_dane(self, host: str) -> TlsPolicy:
+        """Return what MTA-STS requires. Raises RoutingError if the policy does not allow the exchanger."""
+        if self.sts is None or self.sts.policy is None:
+            return Opportunistic()
+        tls = MtaSts(self.sts.policy, self.sts.policy.allows(host))
+        if tls.enforce and not tls.allowed:
+            # RFC 8461 8.4: as if the exchanger could not be reached at present.
+            reason = f"the MTA-STS policy of {self.sts.domain} does not allow {host}"
+            raise RoutingError(_not_authenticated(reason))
+        return tls
 
     async def _address_answers(self, host: str) -> list[Answer]:
         """Return the answers with usable addresses of a host, of which there is at least one.

@@ -6,6 +6,8 @@ from attrs import frozen
 
 from ._answers import TlsaRecord
 from ._errors import Unreachable
+from ._sts_policies import StsResult
+from ._sts_policy import StsPolicy
 
 
 @frozen
@@ -34,8 +36,27 @@ class Dane:
         return tuple(record for record in self.records if record.usable)
 
 
+@frozen
+class MtaSts:
+    """The domain has an MTA-STS policy, and the exchanger has no secure TLSA RRset (RFC 8461 4, 5).
+
+    If `enforce` is True, TLS is mandatory, and the certificate must be valid for the name of the exchanger. Otherwise
+    the mode is "testing": a failure is reported (`TlsSession`), and mail is sent as with `Opportunistic`. ``allowed``
+    is False if the policy does not name the exchanger, which is a failure too. A route has such an exchanger in the mode
+    "testing" only.
+    """
+
+    policy: StsPolicy
+    allowed: bool = True
+
+    @property
+    def enforce(self) -> bool:
+        """True if the mode of the policy is "enforce"."""
+        return self.policy.mode == "enforce"
+
+
 #: What an exchanger requires of the connection.
-TlsPolicy = Opportunistic | Dane
+TlsPolicy = Opportunistic | Dane | MtaSts
 
 
 @frozen
@@ -58,6 +79,8 @@ class Route:
 
     ``canonical_name`` is the domain after its CNAME records. ``secure`` is True if the answer with the MX records, or
     without any, was validated by DNSSEC. ``unreachable`` are the exchangers that were left out because of an error.
+    ``sts`` is the MTA-STS policy of the domain, with the reason why a newer one was not found; it is None if policies are
+    not used.
     """
 
     domain: str
@@ -65,3 +88,4 @@ class Route:
     secure: bool
     exchangers: tuple[Exchanger, ...]
     unreachable: tuple[Unreachable, ...] = ()
+    sts: StsResult | None = None
