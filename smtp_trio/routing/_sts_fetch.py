@@ -17,7 +17,7 @@ from ._errors import LookupFailedError
 from ._extras import missing
 from ._lookups import gather, parse_address
 from ._sts_policy import MAX_SIZE, PolicyFetchError
-from ._tls_results import MAX_TEXT, TlsResultType
+from ._tls_results import MAX_TEXT, TlsResultType, find_tls_error
 
 if TYPE_CHECKING:
     import httpx2
@@ -108,8 +108,9 @@ class HttpsPolicyFetcher:
                 try:
                     return await self._get(domain, host, address, context, self._timeout / len(addresses))
                 except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
-                    if (problem := _certificate_problem(error)) is not None:
-                        raise self._error(domain, problem, TlsResultType.STS_WEBPKI_INVALID) from error
+                    cause = find_tls_error(error)
+                    if isinstance(cause, ssl.SSLCertVerificationError):
+                        raise self._error(domain, cause.verify_message, TlsResultType.STS_WEBPKI_INVALID) from error
                     if number == len(addresses):
                         raise self._error(domain, _describe(error)) from error
                 except httpx2.HTTPError as error:
@@ -212,16 +213,6 @@ def _make_context() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.hostname_checks_common_name = False  # RFC 8461 3.3: only the DNS names count
     return context
-
-
-def _certificate_problem(error: BaseException) -> str | None:
-    """Return why the certificate was not accepted; None if that is not the cause of the error."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return cause.verify_message
-        cause = cause.__cause__ or cause.__context__
-    return None
 
 
 def _describe(error: Exception) -> str:

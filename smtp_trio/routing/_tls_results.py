@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import enum
+import ssl
+from typing import Final
 
 from attrs import field, frozen
+
+from .._client.results import TlsHandshakeError
 
 #: Characters after which texts from servers and from libraries are cut.
 MAX_TEXT = 500
@@ -37,6 +41,26 @@ class TlsResultType(enum.Enum):
     STS_WEBPKI_INVALID = "sts-webpki-invalid"
 
 
+#: The types of certificate errors, by their X509_V_ERR code of OpenSSL: expired; another host name, another IP address,
+#: and no TLSA record that matches. Others are "not trusted".
+CERTIFICATE_RESULTS: Final = {
+    10: TlsResultType.CERTIFICATE_EXPIRED,
+    62: TlsResultType.CERTIFICATE_HOST_MISMATCH,
+    64: TlsResultType.CERTIFICATE_HOST_MISMATCH,
+    65: TlsResultType.CERTIFICATE_HOST_MISMATCH,
+}
+
+
+def find_tls_error(error: BaseException) -> ssl.SSLError | None:
+    """Return the error of the TLS library that is the cause of ``error``; None if there is none."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLError):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
 def _text(value: str | None) -> str | None:
     """Return ``value`` without surrogates, which I-JSON does not allow (RFC 7493 2.1), and not too long."""
     return None if value is None else value[:MAX_TEXT].encode("utf-8", "replace").decode()
@@ -58,3 +82,37 @@ class TlsFailure:
     receiving_mx_helo: str | None = field(default=None, converter=_text)
     receiving_ip: str | None = None
     additional_information: str | None = field(default=None, converter=_text)
+
+    @classmethod
+    def from_error(
+        cls,
+        error: BaseException,
+        *,
+        sending_mta_ip: str | None = None,
+        receiving_mx_hostname: str | None = None,
+        receiving_mx_helo: str | None = None,
+        receiving_ip: str | None = None,
+    ) -> TlsFailure | None:
+        """Return the failure that an exception amounts to; None if it is not one of TLS.
+
+        A `smtp_trio.TlsHandshakeError` is one, and so is an exception that an `ssl.SSLError` has caused. Errors of the
+        network are not reported (RFC 8460 4.3.4).
+        """
+        cause = find_tls_error(error)
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            result_type = CERTIFICATE_RESULTS.get(cause.verify_code, TlsResultType.CERTIFICATE_NOT_TRUSTED)
+            reason = cause.verify_message
+        elif cause is not None:
+            result_type, reason = TlsResultType.VALIDATION_FAILURE, cause.reason or str(cause)
+        elif isinstance(error, TlsHandshakeError):
+            result_type, reason = TlsResultType.VALIDATION_FAILURE, str(error)
+        else:
+            return None
+        return cls(
+            result_type,
+            reason,
+            sending_mta_ip=sending_mta_ip,
+            receiving_mx_hostname=receiving_mx_hostname,
+            receiving_mx_helo=receiving_mx_helo,
+            receiving_ip=receiving_ip,
+        )
