@@ -90,6 +90,7 @@ if TYPE_CHECKING:
         PasswordCredentials as PasswordCredentials,
         ScramSecret as ScramSecret,
     )
+    from .routing._connect import connect_domain as connect_domain
 
 __version__ = "0.1.0"
 
@@ -119,6 +120,7 @@ _MODULES = {
         "Rcpt RemoteProtocolError Reply ReplyError SMTPError Vrfy standard"
     ),
     "protocol.sasl": "BearerToken Credentials PasswordCredentials ScramSecret",
+    "routing._connect": "connect_domain",
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
 

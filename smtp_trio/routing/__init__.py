@@ -6,11 +6,15 @@ its addresses and with the policy for its TLS:
 * `Opportunistic`: TLS if offered, nothing is authenticated;
 * `Dane`: TLS is mandatory, and the server is authenticated by its TLSA records if one of them is usable (RFC 7672);
 * `MtaSts`: TLS is mandatory, with a certificate for the name of the exchanger, or is being tested so (RFC 8461).
+
+`connect_domain` connects to the first exchanger of a route that opens a session, and records each `Attempt`.
 """
 
 from __future__ import annotations
 
 from ._answers import Answer, MxRecord, RecordType, Resolver, TlsaRecord
+from ._attempts import Attempt, DomainUnreachableError
+from ._connect import DomainConnection, DomainSettings, connect_domain
 from ._dane import dane_context, verify_dane
 from ._dns import DnsResolver
 from ._errors import LookupFailedError, NoExchangerError, NullMxError, RoutingError, Unreachable
@@ -25,9 +29,13 @@ from ._tls_sessions import ReportedPolicy, TlsPolicyType, TlsSession
 
 __all__ = [
     "Answer",
+    "Attempt",
     "Dane",
     "DaneMode",
     "DnsResolver",
+    "DomainConnection",
+    "DomainSettings",
+    "DomainUnreachableError",
     "Exchanger",
     "HttpsPolicyFetcher",
     "LookupFailedError",
@@ -56,6 +64,7 @@ __all__ = [
     "TlsSession",
     "TlsaRecord",
     "Unreachable",
+    "connect_domain",
     "dane_context",
     "find_report_uris",
     "parse_report_record",

@@ -1,0 +1,234 @@
+"""`connect_domain`: a session with the first exchanger of a domain that accepts one."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from random import Random
+from typing import Self, TypedDict, Unpack, cast
+
+import trio
+from attrs import frozen
+
+from .._client.client import Client
+from .._client.connect import ConnectSettings, check_server, open_client
+from .._client.results import TimedOutError
+from .._timeouts import ClientTimeouts, seconds_or_infinity
+from ..protocol import Connect, Extension, SMTPError
+from ..protocol.arguments import check_number
+from ._answers import Resolver
+from ._attempts import Attempt, DomainUnreachableError, requires_tls, tls_failure, tls_session
+from ._dane import dane_context
+from ._route import DaneMode, route
+from ._routes import Dane, Exchanger, MtaSts, Route
+from ._sts_context import check_sts_context, sts_context
+from ._sts_policies import StsPolicies
+from ._tls_results import TlsFailure, TlsResultType
+
+
+class RouteSettings(TypedDict, total=False):
+    """The keyword arguments of `route`."""
+
+    resolver: Resolver | None
+    own: Iterable[str]
+    loopback: bool
+    dane: DaneMode
+    sts: StsPolicies | None
+    lookup_timeout: float
+    random: Random | None
+
+
+class ExchangerSettings(TypedDict, total=False):
+    """Those of `smtp_trio.connect` that do not depend on the server."""
+
+    name: str | None
+    local_address: str | None
+    timeout: float | ClientTimeouts | None
+    extensions: Iterable[Extension]
+
+
+class DomainSettings(RouteSettings, ExchangerSettings, total=False):
+    """The keyword arguments of `connect_domain`: those of `route`, some of `smtp_trio.connect`, and three more.
+
+    ``name``, ``local_address``, ``timeout`` and ``extensions`` are those of `smtp_trio.connect`. ``max_addresses`` is how
+    many addresses of each exchanger are tried (default: 2, RFC 5321 5.1). ``attempt_timeout`` is how many seconds an
+    attempt may take, from opening the connection to the reply to EHLO after TLS (default: 300); 0 means no limit besides
+    those in ``timeout``. ``sts_context`` is the TLS context for exchangers with an MTA-STS policy, instead of one with
+    the authorities of the system. It must verify certificates and host names, and is changed so that it does not use
+    common names (RFC 8461 4.2).
+    """
+
+    max_addresses: int
+    attempt_timeout: float
+    sts_context: ssl.SSLContext | None
+
+
+ROUTE_SETTINGS = frozenset(RouteSettings.__annotations__)
+EXCHANGER_SETTINGS = frozenset(ExchangerSettings.__annotations__)
+OTHER_SETTINGS = frozenset({"max_addresses", "attempt_timeout", "sts_context"})
+
+#: How many addresses of an exchanger are tried. RFC 5321 5.1: SHOULD be at least two.
+MAX_ADDRESSES = 2
+#: Seconds for one attempt. RFC 5321 4.5.3.2.1 gives the greeting five minutes.
+ATTEMPT_TIMEOUT = 300
+
+
+@frozen
+class DomainConnection:
+    """A session with one of the exchangers of a domain.
+
+    ``client`` is the open `smtp_trio.Client`, connected to an ``address`` of the ``exchanger``. ``route`` are all
+    exchangers, and ``attempts`` those that were tried; the last one is that of this session.
+    """
+
+    client: Client
+    route: Route
+    attempts: tuple[Attempt, ...]
+
+    @property
+    def exchanger(self) -> Exchanger:
+        """The exchanger that accepted the session."""
+        return self.attempts[-1].exchanger
+
+    @property
+    def address(self) -> str:
+        """The IP address to which the client is connected."""
+        return self.attempts[-1].address
+
+
+@asynccontextmanager
+async def connect_domain(
+    domain: str, port: int = 25, **settings: Unpack[DomainSettings]
+) -> AsyncIterator[DomainConnection]:
+    """Connect to an exchanger of a domain, for ``async with``, which sends QUIT at the end.
+
+    The exchangers of `route` are tried in order, at their addresses in order, until one greets and accepts EHLO (RFC
+    5321 5.1). TLS is what ``exchanger.tls`` requires: where it is mandatory, an exchanger without it, or one that is not
+    authenticated, is left for the next one. Yields a `DomainConnection`.
+
+    :param domain: the domain of a mailbox, or an address literal in brackets.
+    :param port: the port of the exchangers.
+    :param settings: those of `DomainSettings`.
+
+    Raises TypeError or ValueError for an invalid argument before anything is looked up, the exceptions of `route`, and
+    `DomainUnreachableError` if no exchanger accepts a session.
+    """
+    connector = await Connector.find(domain, port, settings)
+    connection = await connector.connect()
+    async with connection.client:
+        yield connection
+
+
+class Connector:
+    """Tries the addresses of a route one after the other; each of them once."""
+
+    def __init__(self, found: Route, port: int, settings: DomainSettings) -> None:
+        #: The attempts so far.
+        self.attempts: list[Attempt] = []
+        self._route = found
+        self._port = port
+        self._limit = seconds_or_infinity(settings.get("attempt_timeout", ATTEMPT_TIMEOUT))
+        self._sts_context = settings.get("sts_context")
+        self._settings = cast(
+            "ConnectSettings", {key: value for key, value in settings.items() if key in EXCHANGER_SETTINGS}
+        )
+        count = settings.get("max_addresses", MAX_ADDRESSES)
+        self._left = iter([(each, address) for each in found.exchangers for address in each.addresses[:count]])
+
+    @classmethod
+    async def find(cls, domain: str, port: int, settings: DomainSettings) -> Self:
+        """Look up the route of a domain. Raises as `connect_domain` does."""
+        check_settings(port, settings)
+        chosen = cast("RouteSettings", {key: value for key, value in settings.items() if key in ROUTE_SETTINGS})
+        return cls(await route(domain, port=port, **chosen), port, settings)
+
+    async def connect(self) -> DomainConnection:
+        """Return a session with the next exchanger that accepts one; the caller closes it.
+
+        Raises `DomainUnreachableError` when none is left.
+        """
+        for exchanger, address in self._left:
+            client = await self._attempt(exchanger, address)
+            if client is not None:
+                return DomainConnection(client, self._route, tuple(self.attempts))
+        raise DomainUnreachableError(self._route.domain, tuple(self.attempts), self._route.unreachable)
+
+    async def _attempt(self, exchanger: Exchanger, address: str) -> Client | None:
+        """Try one address, and record the attempt."""
+        client = failure = error = None
+        try:
+            with trio.move_on_after(self._limit):
+                client, failure = await self._open(exchanger, address)
+            if client is None:
+                raise TimedOutError(Connect(), self._limit)
+        except SMTPError as exc:
+            # The connection is closed. Its frames refer to the streams, which a record must not keep.
+            error = exc.with_traceback(None)
+            failure = tls_failure(exchanger, address, error) if requires_tls(exchanger) else None
+        tls = None if client is None else client.tls
+        session = None
+        if client is not None or failure is not None:
+            session = tls_session(self._route.domain, exchanger, failure)
+        self.attempts.append(Attempt(exchanger, address, error, tls, session))
+        return client
+
+    # The settings for TLS are those that the policy requires, and no others: a context or a mode of the caller could
+    # only weaken it. "testing" (RFC 8461 5) must not change whether mail is delivered. But what would have happened in
+    # the mode "enforce" is to be reported. So the connection is first made as in "enforce"; if TLS is what fails,
+    # another one is made as without a policy.
+    async def _open(self, exchanger: Exchanger, address: str) -> tuple[Client, TlsFailure | None]:
+        """Open a session, with what did not comply with a policy that is being tested."""
+        name = None if exchanger.name.startswith("[") else exchanger.name
+        policy, failure = exchanger.tls, None
+        if isinstance(policy, Dane):
+            return await self._open_strictly(address, dane_context(policy), policy.names[0]), None
+        if isinstance(policy, MtaSts) and not policy.allowed:
+            failure = TlsFailure(
+                TlsResultType.CERTIFICATE_HOST_MISMATCH,
+                "the policy does not name the exchanger",
+                receiving_mx_hostname=exchanger.name,
+                receiving_ip=address,
+            )
+        elif isinstance(policy, MtaSts):
+            try:
+                return await self._open_strictly(
+                    address, self._sts_context or await sts_context(), exchanger.name
+                ), None
+            except SMTPError as error:
+                failure = tls_failure(exchanger, address, error)
+                if policy.enforce or failure is None:
+                    raise
+        settings: ConnectSettings = {**self._settings, "tls": "opportunistic", "server_hostname": name}
+        client = await open_client(address, self._port, **settings)
+        if client.tls is None:
+            failure = failure or TlsFailure(
+                TlsResultType.VALIDATION_FAILURE
+                if "STARTTLS" in client.capabilities
+                else TlsResultType.STARTTLS_NOT_SUPPORTED,
+                receiving_mx_hostname=exchanger.name,
+                receiving_ip=address,
+            )
+        return client, failure
+
+    async def _open_strictly(self, address: str, context: ssl.SSLContext, name: str) -> Client:
+        settings: ConnectSettings = {
+            **self._settings,
+            "tls": "required",
+            "ssl_context": context,
+            "server_hostname": name,
+        }
+        return await open_client(address, self._port, **settings)
+
+
+def check_settings(port: int, settings: DomainSettings) -> None:
+    """Raise TypeError or ValueError for settings that cannot be used. Those of `route` are left to it."""
+    if unknown := sorted(set(settings) - ROUTE_SETTINGS - EXCHANGER_SETTINGS - OTHER_SETTINGS):
+        raise TypeError(f"unexpected keyword argument: {', '.join(unknown)}")
+    check_number(settings.get("max_addresses", MAX_ADDRESSES), "max_addresses", 1, integer=True)
+    seconds_or_infinity(settings.get("attempt_timeout", ATTEMPT_TIMEOUT))
+    check_sts_context(settings.get("sts_context"), "sts_context")
+    own = cast("ConnectSettings", {key: value for key, value in settings.items() if key in EXCHANGER_SETTINGS})
+    check_server("192.0.2.1", port, own)
+    if "extensions" in own:
+        settings["extensions"] = own["extensions"]
