@@ -40,6 +40,10 @@ OUTSIDE = {
 #: Imports that point up or sideways, each with the reason.
 UPWARD: dict[tuple[str, str], str] = {
     ("_cli.main", "__init__"): "`--version` prints `__version__`",
+    (
+        "_client.connect",
+        "routing._send",
+    ): "`send` without a host finds the exchangers; it imports the module when called so",
 }
 
 #: Groups of modules in one package that import each other in a circle, each with the reason.

@@ -6,7 +6,7 @@ import email.message
 import os
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from typing import Unpack, cast
+from typing import TYPE_CHECKING, Any, Unpack, cast, overload
 
 import trio
 from attrs import evolve
@@ -31,6 +31,9 @@ from .results import (
     not_sent,
 )
 from .transaction import Progress, check_reporting
+
+if TYPE_CHECKING:
+    from ..routing._send import DomainsResult, SendSettings
 
 #: Port 465 expects TLS from the first octet (RFC 8314 3). Without it there is no greeting, and waiting for the whole
 #: timeout would be useless, so the client waits for these seconds at most.
@@ -76,6 +79,7 @@ async def connect(host: Host, port: int = 25, **settings: Unpack[ConnectSettings
         yield client
 
 
+@overload
 async def send(
     message: Message,
     host: Host,
@@ -87,6 +91,30 @@ async def send(
     record: DeliveryRecord | None = None,
     add_headers: bool = True,
     **settings: Unpack[ConnectSettings],
+) -> Result: ...
+@overload
+async def send(
+    message: Message,
+    host: None = None,
+    port: int = 25,
+    *,
+    sender: str | None = None,
+    recipients: Iterable[str] | None = None,
+    record: DeliveryRecord | None = None,
+    add_headers: bool = True,
+    **settings: Unpack[SendSettings],
+) -> DomainsResult: ...
+async def send(
+    message: Message,
+    host: Host | None = None,
+    port: int = 25,
+    *,
+    sender: str | None = None,
+    recipients: Iterable[str] | None = None,
+    progress: Progress | None = None,
+    record: DeliveryRecord | None = None,
+    add_headers: bool = True,
+    **settings: Any,
 ) -> Result:
     """Send one message to one server: `connect`, `Client.send` and QUIT in one call.
 
@@ -94,10 +122,21 @@ async def send(
     omitted for an email message, whose header fields name them (To, Cc and Bcc the recipients); ``add_headers`` adds
     Date and Message-ID to it if they are missing. Raises the exceptions of `connect` and `Client.send`, and ValueError
     if sender or recipients are omitted for another message.
+
+    Without a host it goes to the exchangers of the recipients' domains: `smtp_trio.routing.send`, which has no
+    ``progress`` and other settings, returns outcomes and does not raise for them.
     """
     check_reporting(progress, record)
     check_type(add_headers, "add_headers", bool)
     clear_record(record)
+    if host is None:
+        from ..routing._send import send as send_to_domains  # here, because few programs need it
+
+        if progress is not None:
+            raise TypeError("progress needs a host")
+        return await send_to_domains(
+            message, port, sender=sender, recipients=recipients, record=record, add_headers=add_headers, **settings
+        )
     if isinstance(message, email.message.Message):
         sender, recipients = await find_envelope(message, sender, recipients)
         if add_headers:

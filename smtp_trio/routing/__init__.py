@@ -7,7 +7,8 @@ its addresses and with the policy for its TLS:
 * `Dane`: TLS is mandatory, and the server is authenticated by its TLSA records if one of them is usable (RFC 7672);
 * `MtaSts`: TLS is mandatory, with a certificate for the name of the exchanger, or is being tested so (RFC 8461).
 
-`connect_domain` connects to the first exchanger of a route that opens a session, and records each `Attempt`.
+`connect_domain` connects to the first exchanger of a route that opens a session, and records each `Attempt`. `send` does so
+for each domain of a message's recipients.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from ._dns import DnsResolver
 from ._errors import LookupFailedError, NoExchangerError, NullMxError, RoutingError, Unreachable
 from ._route import DaneMode, route
 from ._routes import Dane, Exchanger, MtaSts, Opportunistic, Route, TlsPolicy
+from ._send import DomainResult, DomainsResult, SendSettings, send
 from ._sts_fetch import HttpsPolicyFetcher
 from ._sts_policies import StsPolicies, StsResult
 from ._sts_policy import PolicyFetchError, StsMode, StsPolicy, parse_sts_policy, parse_sts_record
@@ -34,8 +36,10 @@ __all__ = [
     "DaneMode",
     "DnsResolver",
     "DomainConnection",
+    "DomainResult",
     "DomainSettings",
     "DomainUnreachableError",
+    "DomainsResult",
     "Exchanger",
     "HttpsPolicyFetcher",
     "LookupFailedError",
@@ -51,6 +55,7 @@ __all__ = [
     "Resolver",
     "Route",
     "RoutingError",
+    "SendSettings",
     "StsMode",
     "StsPolicies",
     "StsPolicy",
@@ -71,5 +76,6 @@ __all__ = [
     "parse_sts_policy",
     "parse_sts_record",
     "route",
+    "send",
     "verify_dane",
 ]

@@ -6,7 +6,8 @@ from attrs import frozen
 
 from .._client.results import ConnectionLostError, GreetingError, TimedOutError, TlsHandshakeError
 from .._types import TlsInfo
-from ..protocol import Connect, NotOfferedError, Reply, ReplyError, SMTPError
+from ..protocol import Connect, Hello, NotOfferedError, Reply, ReplyError, SMTPError
+from ..protocol.extensions.starttls import StartTlsCommand
 from ._errors import RoutingError, Unreachable
 from ._routes import Dane, Exchanger, MtaSts
 from ._tls_results import MAX_TEXT, TlsFailure, TlsResultType
@@ -74,7 +75,7 @@ def _classify(error: SMTPError, *, tls_required: bool) -> tuple[int, str]:
 
 def is_before_tls(error: SMTPError) -> bool:
     """Return whether a server has refused EHLO or STARTTLS."""
-    return isinstance(error, ReplyError) and not isinstance(error, GreetingError)
+    return isinstance(error, ReplyError) and isinstance(error.command, Hello | StartTlsCommand)
 
 
 def tls_failure(exchanger: Exchanger, address: str, error: SMTPError) -> TlsFailure | None:

@@ -1,0 +1,283 @@
+"""`send`: one message to the exchangers of each domain of its recipients."""
+
+from __future__ import annotations
+
+import email.message
+import os
+from collections.abc import Iterable, Sequence
+from typing import Unpack, cast
+
+import trio
+from attrs import evolve, frozen
+
+from .._client.addresses import find_envelope, parse_mailbox
+from .._client.client import Client
+from .._client.message import Message
+from .._client.missing_fields import add_missing_fields
+from .._client.results import (
+    AllRecipientsRejectedError,
+    ConnectionLostError,
+    DeliveryRecord,
+    DeliveryUnknownError,
+    Outcome,
+    PartialResult,
+    Rejected,
+    Result,
+    TimedOutError,
+)
+from ..protocol import Command, Connect, Mail, Path, RemoteProtocolError, Reply, ReplyError, SMTPError
+from ..protocol.arguments import check_number, check_type
+from ._attempts import Attempt
+from ._connect import Connector, DomainSettings, check_settings
+from ._dns import DnsResolver
+from ._errors import RoutingError
+from ._lookups import check_domain
+
+#: How many domains are delivered to at the same time.
+MAX_DOMAINS = 100
+
+#: Errors after which a session cannot continue. What has no outcome then can be sent to the next exchanger.
+LOST = (ConnectionLostError, TimedOutError, RemoteProtocolError, DeliveryUnknownError)
+
+
+class SendSettings(DomainSettings, total=False):
+    """The keyword arguments of `send`: those of `connect_domain`, and one more.
+
+    ``max_domains`` is how many domains are delivered to at the same time (default: 100), each over one connection.
+    """
+
+    max_domains: int
+
+
+@frozen
+class DomainResult:
+    """What happened for one domain.
+
+    ``recipients`` are those of the domain, and ``attempts`` the sessions that were tried for them. ``error`` is the
+    reason why there are recipients for which the message was not accepted; None if it is in the outcomes only.
+    """
+
+    domain: str
+    recipients: tuple[str, ...]
+    attempts: tuple[Attempt, ...]
+    error: SMTPError | None
+
+
+@frozen
+class DomainsResult(Result):
+    """The result of a message that was sent to the domains of its recipients; ``domains`` has what happened for each.
+
+    A recipient whose domain could not be connected to is `Rejected <smtp_trio.Rejected>` with the reply of the
+    `RoutingError`. ``tls`` is None: each of the ``attempts`` has its own.
+    """
+
+    domains: tuple[DomainResult, ...] = ()
+
+
+# How a message is delivered to many domains
+#
+# Each domain has a `Delivery`, which runs in a task of its own and stores what is known about its recipients.
+# `DomainsPartial`, which the record of the caller refers to, combines them whenever it is read. So after a cancellation
+# at any time the record has what the replies said up to then, and `Unknown` for a message that was sent whole and not
+# replied to (RFC 1047).
+#
+# If a session is lost, the recipients without an outcome are sent to the next exchanger (RFC 5321 5.1). If MAIL is refused
+# with 4yz, so are all, since it is the host that is not ready. Those with another outcome are not: a second attempt
+# could deliver the message twice, and another exchanger knows no more about a mailbox. A domain that fails has outcomes,
+# and its task ends as others do. Only an error of the caller, such as a file that cannot be read, ends all tasks and is
+# raised; it concerns every domain.
+async def send(
+    message: Message,
+    port: int = 25,
+    *,
+    sender: str | None = None,
+    recipients: Iterable[str] | None = None,
+    record: DeliveryRecord | None = None,
+    add_headers: bool = True,
+    **settings: Unpack[SendSettings],
+) -> DomainsResult:
+    """Send one message to the exchangers of each domain of its recipients, and return an outcome for each recipient.
+
+    It is `smtp_trio.send` without a host. The domains are delivered to at the same time, each by `connect_domain`. A
+    recipient that is rejected does not raise, also if all are.
+
+    :param message: as for `smtp_trio.Client.send`, except for an iterable, which can be read only once.
+    :param port: the port of the exchangers.
+    :param sender: the reverse-path; by default, that of an email message.
+    :param recipients: addresses with a domain; by default, those of an email message.
+    :param record: filled with the outcomes as they arrive, for the case that the call is cancelled.
+    :param add_headers: add Date and Message-ID to an email message if they are missing.
+    :param settings: those of `SendSettings`.
+
+    Raises TypeError or ValueError for an invalid argument before anything is looked up, and OSError for a file that
+    cannot be read.
+    """
+    limit = settings.pop("max_domains", MAX_DOMAINS)
+    check_number(limit, "max_domains", 1, integer=True)
+    check_type(message, "message", (bytes, bytearray, memoryview, email.message.Message, os.PathLike))
+    check_settings(port, settings)
+    if isinstance(message, email.message.Message):
+        sender, recipients = await find_envelope(message, sender, recipients)
+        if add_headers:
+            message = add_missing_fields(message, sender)
+    if sender is None or recipients is None:
+        raise ValueError("sender and recipients are required unless the message is an email.message.Message")
+    names = recipients if isinstance(recipients, str) else list(dict.fromkeys(recipients))
+    path = parse_mailbox(sender, "sender", null=True)
+    domains = group_by_domain(names)
+    if settings.get("resolver") is None:
+        settings["resolver"] = DnsResolver()  # one for all domains, since it limits the number of its sockets
+    deliveries = [
+        Delivery(domain, of_domain, sender, path, message, port, settings) for domain, of_domain in domains.items()
+    ]
+    partial = DomainsPartial(sender, names, deliveries)
+    if record is not None:
+        record._partials[:] = [partial]
+    await _run(deliveries, limit)
+    return partial.result()
+
+
+def group_by_domain(recipients: Iterable[str]) -> dict[str, list[str]]:
+    """Return the recipients of each domain. Raises TypeError and ValueError."""
+    if isinstance(recipients, str):
+        raise TypeError("recipients must be a list of addresses, not a str")
+    found: dict[str, list[str]] = {}
+    for name in recipients:
+        what = f"recipient {name!r}"
+        domain = parse_mailbox(name, what).domain
+        if domain is None:
+            raise ValueError(f"{what} has no domain")
+        known = check_domain(domain, what)
+        found.setdefault(known if isinstance(known, str) else domain, []).append(name)
+    if not found:
+        raise ValueError("there must be at least one recipient")
+    return found
+
+
+async def _run(deliveries: Iterable[Delivery], limit: int) -> None:
+    """Run all deliveries, ``limit`` at a time. Raises the first exception of one, after the others were cancelled."""
+    errors: list[Exception] = []
+    slots = trio.CapacityLimiter(limit)
+
+    async def run(delivery: Delivery) -> None:
+        async with slots:
+            try:
+                await delivery.run()
+            except Exception as exc:
+                errors.append(exc)
+                nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        for delivery in deliveries:
+            nursery.start_soon(run, delivery)
+    if errors:
+        raise errors[0]
+
+
+class Delivery:
+    """The delivery of the message to the recipients of one domain."""
+
+    def __init__(
+        self,
+        domain: str,
+        recipients: Sequence[str],
+        sender: str,
+        path: Path,
+        message: Message,
+        port: int,
+        settings: SendSettings,
+    ) -> None:
+        self.recipients: tuple[str, ...] = tuple(recipients)
+        self._domain = domain
+        self._sender, self._path = sender, path
+        self._message = message
+        self._port = port
+        self._settings = settings
+        self._attempts: list[Attempt] = []
+        self._error: SMTPError | None = None
+        #: The outcomes of the sessions that have ended, and of the one that has not.
+        self._outcomes: dict[str, Outcome] = {}
+        self._record = DeliveryRecord()
+
+    @property
+    def outcomes(self) -> dict[str, Outcome]:
+        """The outcomes so far."""
+        current = (outcome for result in self._record.results for outcome in result.outcomes)
+        return self._outcomes | {outcome.recipient: outcome for outcome in current}
+
+    @property
+    def result(self) -> DomainResult:
+        """What is known so far."""
+        return DomainResult(self._domain, self.recipients, tuple(self._attempts), self._error)
+
+    async def run(self) -> None:
+        """Try the exchangers until each recipient has an outcome."""
+        try:
+            connector = await Connector.find(self._domain, self._port, cast("DomainSettings", self._settings))
+            self._attempts = connector.attempts
+            while self._waiting:
+                connection = await connector.connect()
+                async with connection.client as client:
+                    await self._send(client)
+        except RoutingError as error:
+            self._error = error
+            self._keep()
+            self._reject(Connect(), error.reply)
+
+    @property
+    def _waiting(self) -> list[str]:
+        """The recipients that have no outcome yet."""
+        return [name for name in self.recipients if name not in self._outcomes]
+
+    async def _send(self, client: Client) -> None:
+        """Send the message over one session, and store the outcomes."""
+        self._record = DeliveryRecord()  # a new one, since the client of an earlier session refers to the old one
+        try:
+            await client.send(self._sender, self._waiting, self._message, record=self._record)
+            self._error = None
+        except AllRecipientsRejectedError as error:
+            if isinstance(error.command, Mail) and error.reply.temporary:
+                self._fail_attempt(error)
+                return  # without keeping the outcomes, which a next exchanger may replace
+        except LOST as error:
+            self._fail_attempt(error)
+        except SMTPError as error:  # this server cannot accept the message: it is too large, or needs an extension
+            self._error = error
+            self._keep()
+            self._reject(Mail(self._path), error.reply if isinstance(error, ReplyError) else _unacceptable(error))
+        self._keep()
+
+    def _fail_attempt(self, error: SMTPError) -> None:
+        self._error = error
+        self._attempts[-1] = evolve(self._attempts[-1], error=error)
+
+    def _keep(self) -> None:
+        self._outcomes = self.outcomes
+
+    def _reject(self, command: Command, reply: Reply) -> None:
+        self._outcomes |= {name: Rejected(name, command, reply) for name in self._waiting}
+
+
+def _unacceptable(error: SMTPError) -> Reply:
+    """Return the reply for a message that needs what a server does not offer (RFC 3463 3.7, X.6.3)."""
+    return Reply(554, str(error), "5.6.3")
+
+
+class DomainsPartial(PartialResult):
+    """The outcomes of all deliveries of a message, combined when they are read."""
+
+    __slots__ = ("_deliveries",)
+
+    def __init__(self, sender: str, recipients: Iterable[str], deliveries: Sequence[Delivery]) -> None:
+        super().__init__(sender, recipients, None)
+        self._deliveries = deliveries
+
+    def result(self) -> DomainsResult:
+        """Return the outcomes so far, in the order in which the recipients were given."""
+        outcomes = {name: outcome for each in self._deliveries for name, outcome in each.outcomes.items()}
+        return DomainsResult(
+            self.sender,
+            self.recipients,
+            tuple(outcomes[name] for name in self.recipients if name in outcomes),
+            domains=tuple(each.result for each in self._deliveries),
+        )

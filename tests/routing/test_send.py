@@ -1,0 +1,365 @@
+"""One message to many domains (CLI-17; RFC 5321 5.1): outcomes, limits, time, and what is known after a cancellation."""
+
+from __future__ import annotations
+
+import os
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+import smtp_trio
+from smtp_trio import (
+    Accepted,
+    Body,
+    ClientTimeouts,
+    DeliveryRecord,
+    Hooks,
+    Outcome,
+    Rejected,
+    Reply,
+    Server,
+    Session,
+    Unknown,
+)
+from smtp_trio.protocol import Connect, Mail, Rcpt
+from smtp_trio.routing import DomainsResult, DomainUnreachableError, NullMxError, send
+from smtp_trio.testing import Attempt, Close, Faults, Inbox, MemoryResolver, cancel_everywhere, memory_network
+
+ME, MESSAGE = "me@example.net", b"Subject: hi\r\n\r\nhello\r\n"
+
+RECORDS: dict[str, Any] = {
+    "one.example": {"MX": [(10, "a.one.example"), (20, "b.one.example")]},
+    "a.one.example": {"A": ["192.0.2.1"]},
+    "b.one.example": {"A": ["192.0.2.2"]},
+    "two.example": {"A": ["192.0.2.3"]},
+    "null.example": {"MX": [(0, "")]},
+    "dead.example": {"A": ["192.0.2.9"]},
+}
+
+
+def resolver(**settings: Any) -> MemoryResolver:
+    return MemoryResolver(RECORDS, **settings)
+
+
+def outline(result: smtp_trio.Result) -> dict[str, str]:
+    """Return the outcome of each recipient: the reply, without its text."""
+    return {outcome.recipient: _outline(outcome) for outcome in result.outcomes}
+
+
+def _outline(outcome: Outcome) -> str:
+    return "unknown" if isinstance(outcome, Unknown) else f"{outcome.reply.code} {outcome.reply.status}"
+
+
+class Refusing(Hooks):
+    """Refuses MAIL with 421, after which the server closes the connection."""
+
+    async def mail(self, session: Session, mail: Mail) -> Reply:
+        return Reply(421, "closing")
+
+
+async def test_recipients_are_grouped_by_domain() -> None:
+    one, two = Inbox(), Inbox()
+    names = ["x@one.example", "y@two.example", "z@ONE.example", "x@one.example"]
+    async with memory_network({"192.0.2.1": one, "192.0.2.3": two}):
+        result = await send(MESSAGE, sender=ME, recipients=names, resolver=resolver())
+    assert result.recipients == ("x@one.example", "y@two.example", "z@ONE.example")
+    assert [outcome.recipient for outcome in result.outcomes] == [*result.recipients]
+    assert result.complete
+    assert [mail.recipients for mail in one] == [("x@one.example", "z@ONE.example")]
+    assert [mail.recipients for mail in two] == [("y@two.example",)]
+    assert [(each.domain, each.recipients, each.error) for each in result.domains] == [
+        ("one.example", ("x@one.example", "z@ONE.example"), None),
+        ("two.example", ("y@two.example",), None),
+    ]
+    assert [each.exchanger.name for domain in result.domains for each in domain.attempts] == [
+        "a.one.example",
+        "two.example",
+    ]
+
+
+async def test_domain_that_cannot_be_connected_to() -> None:
+    """Its recipients are rejected with the reply of the error; others get the message."""
+    names = ["a@two.example", "b@null.example", "c@dead.example", "d@none.example", "e@one.example"]
+    inbox = Inbox()
+    async with memory_network({"192.0.2.3": inbox}):
+        failures = {("one.example", "MX"): "SERVFAIL"}
+        result = await send(MESSAGE, sender=ME, recipients=names, resolver=resolver(failures=failures))
+    assert outline(result) == {
+        "a@two.example": "250 2.0.0",
+        "b@null.example": "556 5.1.10",
+        "c@dead.example": "451 4.4.1",
+        "d@none.example": "550 5.1.2",
+        "e@one.example": "451 4.4.3",
+    }
+    assert [each.temporary for each in result.rejected] == [False, True, False, True]
+    assert {type(each.command) for each in result.rejected} == {Connect}
+    assert isinstance(result.domains[1].error, NullMxError)
+    assert isinstance(result.domains[2].error, DomainUnreachableError)
+    assert len(inbox) == 1
+
+
+async def test_address_literal() -> None:
+    inbox = Inbox()
+    async with memory_network({"192.0.2.7": inbox}):
+        result = await send(MESSAGE, sender="", recipients=["a@[192.0.2.7]"], resolver=resolver())
+    assert result.complete
+    assert inbox.mails[0].sender == ""
+
+
+async def test_recipients_without_an_outcome_are_sent_to_the_next_exchanger() -> None:
+    """RFC 5321 5.1: until a delivery attempt succeeds."""
+    inbox = Inbox()
+    async with memory_network({"192.0.2.1": Refusing(), "192.0.2.2": inbox}):
+        result = await send(MESSAGE, sender=ME, recipients=["x@one.example"], resolver=resolver())
+    assert result.complete
+    [domain] = result.domains
+    assert [(each.exchanger.name, each.error is None) for each in domain.attempts] == [
+        ("a.one.example", False),
+        ("b.one.example", True),
+    ]
+
+
+async def test_domain_whose_exchangers_all_close_the_connection() -> None:
+    async with memory_network({"192.0.2.1": Refusing(), "192.0.2.2": Refusing()}):
+        result = await send(MESSAGE, sender=ME, recipients=["x@one.example"], resolver=resolver())
+    assert outline(result) == {"x@one.example": "421 4.3.0"}
+    assert [each.error is None for each in result.domains[0].attempts] == [False, False]
+    assert isinstance(result.domains[0].error, DomainUnreachableError)
+
+
+async def test_domain_whose_exchangers_all_lose_the_connection() -> None:
+    """Before the message was sent; with PIPELINING and CHUNKING it would be sent with MAIL."""
+    inbox = Inbox()
+    server = Server(inbox, extensions=[])
+    async with memory_network({"192.0.2.1": server, "192.0.2.2": server}, faults=Faults(Close("MAIL", times=2))):
+        result = await send(MESSAGE, sender=ME, recipients=["x@one.example"], resolver=resolver())
+    assert outline(result) == {"x@one.example": "451 4.4.2"}
+    assert [each.error is None for each in result.domains[0].attempts] == [False, False]
+    assert len(inbox) == 0
+
+
+async def test_message_that_may_have_been_accepted_is_not_sent_again() -> None:
+    """RFC 1047."""
+    first, other = Inbox(), Inbox()
+    faults = Faults(Close("."))
+    async with memory_network({"192.0.2.1": first, "192.0.2.2": other}, faults=faults, raise_hook_errors=False):
+        result = await send(MESSAGE, sender=ME, recipients=["x@one.example"], resolver=resolver())
+    assert outline(result) == {"x@one.example": "unknown"}
+    assert len(result.domains[0].attempts) == 1
+    assert len(other) == 0
+
+
+class Choosy(Inbox):
+    async def rcpt(self, session: Session, rcpt: Rcpt) -> Reply | None:
+        return Reply(550, "unknown", "5.1.1") if rcpt.recipient.local == "nobody" else None
+
+
+async def test_refused_recipients() -> None:
+    """Another exchanger is not tried for them, and a domain that refuses all is not an error."""
+    names = ["x@one.example", "nobody@one.example", "nobody@two.example"]
+    async with memory_network({"192.0.2.1": Choosy(), "192.0.2.2": Inbox(), "192.0.2.3": Choosy()}):
+        result = await send(MESSAGE, sender=ME, recipients=names, resolver=resolver())
+    assert list(outline(result).values()) == ["250 2.0.0", "550 5.1.1", "550 5.1.1"]
+    assert [domain.error for domain in result.domains] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("recipient", "message", "settings", "reply"),
+    [
+        ("x@one.example", MESSAGE + b"x" * 2000, {"size": 1000}, "552 5.3.4"),
+        ("jörg@one.example", MESSAGE, {"extensions": []}, "554 5.6.3"),
+    ],
+    ids=["size", "SMTPUTF8"],
+)
+async def test_message_that_a_server_cannot_accept(recipient: str, message: bytes, settings: Any, reply: str) -> None:
+    inbox = Inbox()
+    server = Server(inbox, **settings)
+    async with memory_network({"192.0.2.1": server, "192.0.2.3": Inbox()}):
+        names = [recipient, "y@two.example"]
+        result = await send(message, sender=ME, recipients=names, resolver=resolver())
+    assert list(outline(result).values()) == [reply, "250 2.0.0"]
+    assert result.domains[0].error is not None
+    assert len(inbox) == 0
+
+
+async def test_email_message_names_its_recipients() -> None:
+    message = EmailMessage()
+    message["From"], message["To"], message["Bcc"] = ME, "x@one.example", "y@two.example"
+    message.set_content("hello")
+    one, two = Inbox(), Inbox()
+    async with memory_network({"192.0.2.1": one, "192.0.2.3": two}):
+        result = await send(message, resolver=resolver())
+    assert result.complete
+    for inbox in (one, two):
+        assert inbox.mails[0].sender == ME
+        assert "Bcc" not in inbox.mails[0].message
+        assert "Message-ID" in inbox.mails[0].message
+
+
+async def test_send_without_a_host() -> None:
+    """It is the same function, with which `smtp_trio.send` goes on."""
+    record = DeliveryRecord()
+    async with memory_network({"192.0.2.3": Inbox()}):
+        result = await smtp_trio.send(
+            MESSAGE, sender=ME, recipients=["y@two.example"], resolver=resolver(), record=record
+        )
+    assert isinstance(result, DomainsResult)
+    assert record.results == (result,)
+    with pytest.raises(TypeError, match="progress needs a host"):
+        await smtp_trio.send(MESSAGE, sender=ME, recipients=["y@two.example"], progress=print)  # type: ignore[call-overload]
+
+
+async def _pieces() -> Any:
+    yield MESSAGE
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"message": "text"}, TypeError),
+        ({"message": _pieces()}, TypeError),
+        ({"sender": None}, ValueError),
+        ({"sender": "a b"}, ValueError),
+        ({"recipients": []}, ValueError),
+        ({"recipients": "x@one.example"}, TypeError),
+        ({"recipients": ["x@one.example", "Postmaster"]}, ValueError),
+        ({"recipients": ["x@one.example", "x@a..b"]}, ValueError),
+        ({"max_domains": 0}, ValueError),
+        ({"port": 0}, ValueError),
+        ({"tls": "never"}, TypeError),
+        ({"max_addresses": 0}, ValueError),
+    ],
+    ids=str,
+)
+async def test_invalid_arguments(arguments: dict[str, Any], error: type[Exception]) -> None:
+    """They are refused before anything is looked up."""
+    looked_up = resolver()
+    given = {"message": MESSAGE, "sender": ME, "recipients": ["x@one.example"], "resolver": looked_up, **arguments}
+    with pytest.raises(error):
+        await send(**given)
+    assert looked_up.queries == []
+
+
+async def test_file_that_cannot_be_read(tmp_path: Path) -> None:
+    """It concerns all domains, so it is raised, as it is."""
+    missing: os.PathLike[str] = tmp_path / "missing"
+    names = ["x@one.example", "y@two.example"]
+    async with memory_network({"192.0.2.1": Inbox(), "192.0.2.3": Inbox()}):
+        with pytest.raises(FileNotFoundError):
+            await send(missing, sender=ME, recipients=names, resolver=resolver())
+
+
+# --- many domains ---------------------------------------------------------------------------------------------------
+
+
+class Slow(Inbox):
+    """Takes 50 s for each message."""
+
+    async def data(self, session: Session, body: Body) -> Reply | None:
+        await trio.sleep(50)
+        return await super().data(session, body)
+
+
+class Silent(Hooks):
+    async def connect(self, session: Session) -> None:
+        await trio.sleep_forever()
+
+
+class Busy(Hooks):
+    async def connect(self, session: Session) -> Reply:
+        return Reply(450, "busy", "")
+
+
+async def test_time_is_that_of_the_slowest_domain(autojump_clock: MockClock) -> None:
+    """1,000 recipients in 100 domains: slow, silent, dead and refusing ones, and those without an answer of the DNS."""
+    kinds = {"slow": Slow(), "silent": Silent(), "dead": None, "refusing": Busy(), "good": Inbox()}
+    records: dict[str, Any] = {}
+    delays: Any = {}
+    servers: dict[str, Hooks] = {}
+    domains: dict[str, str] = {}
+    for number in range(100):
+        kind = [*kinds, "lost"][number % 6]
+        address = f"198.51.100.{number}"
+        domains[domain := f"d{number}.example"] = kind
+        records[domain] = {"MX": [(10, f"mx.{domain}")]}
+        records[f"mx.{domain}"] = {"A": [address]}
+        if kind == "lost":
+            delays[domain] = 1000
+        elif (hooks := kinds[kind]) is not None:
+            servers[address] = hooks
+    names = [f"r{number}@d{number % 100}.example" for number in range(1000)]
+    async with memory_network(servers):
+        start = trio.current_time()
+        result = await send(
+            MESSAGE,
+            sender=ME,
+            recipients=names,
+            resolver=MemoryResolver(records, delays=delays),
+            timeout=ClientTimeouts(greeting=60),
+        )
+        assert trio.current_time() - start == pytest.approx(60, abs=3)
+    assert [outcome.recipient for outcome in result.outcomes] == names
+    expected = {
+        "slow": "250 2.0.0",
+        "silent": "451 4.4.1",
+        "dead": "451 4.4.1",
+        "refusing": "450 4.3.2",
+        "good": "250 2.0.0",
+        "lost": "451 4.4.3",
+    }
+    assert outline(result) == {name: expected[domains[name.partition("@")[2]]] for name in names}
+
+
+async def test_number_of_domains_at_a_time_is_limited(autojump_clock: MockClock) -> None:
+    records = {f"d{number}.example": {"A": [f"192.0.2.{number}"]} for number in range(1, 11)}
+    slow = Slow()
+    async with memory_network({f"192.0.2.{number}": slow for number in range(1, 11)}):
+        names = [f"x@{domain}" for domain in records]
+        result = await send(MESSAGE, sender=ME, recipients=names, resolver=MemoryResolver(records), max_domains=4)
+        assert trio.current_time() == pytest.approx(150, abs=3)
+    assert result.complete
+
+
+async def test_record_is_filled_as_outcomes_arrive(autojump_clock: MockClock) -> None:
+    record = DeliveryRecord()
+    names = ["x@one.example", "y@two.example", "z@null.example"]
+    async with memory_network({"192.0.2.1": Slow(), "192.0.2.3": Inbox()}):
+        with trio.move_on_after(20) as scope:
+            await send(MESSAGE, sender=ME, recipients=names, resolver=resolver(), record=record)
+    assert scope.cancelled_caught
+    assert isinstance(record.result, DomainsResult)
+    assert record.result.recipients == tuple(names)
+    assert outline(record.result) == {
+        "x@one.example": "unknown",
+        "y@two.example": "250 2.0.0",
+        "z@null.example": "556 5.1.10",
+    }
+    assert [len(each.attempts) for each in record.result.domains] == [1, 1, 0]
+
+
+def test_cancelled_at_every_step() -> None:
+    """A recipient without an outcome did not get the message, and one that got it is accepted or unknown."""
+
+    async def once(attempt: Attempt) -> None:
+        names = ["x@one.example", "y@two.example", "nobody@two.example", "z@null.example", "d@dead.example"]
+        record = DeliveryRecord()
+        second, two = Inbox(), Choosy()
+        async with memory_network({"192.0.2.1": Refusing(), "192.0.2.2": second, "192.0.2.3": two}):
+            with attempt.here():
+                await send(MESSAGE, sender=ME, recipients=names, resolver=resolver(), record=record)
+        received = {name for inbox in (second, two) for mail in inbox for name in mail.recipients}
+        result = record.result
+        outcomes = {} if result is None else {outcome.recipient: outcome for outcome in result.outcomes}
+        assert received <= {name for name, each in outcomes.items() if isinstance(each, Accepted | Unknown)}
+        assert {name for name, each in outcomes.items() if isinstance(each, Accepted)} <= received
+        # x@one.example is rejected by its first exchanger, until there is an outcome of the second.
+        assert {name for name, each in outcomes.items() if isinstance(each, Rejected)} <= {names[0], *names[2:]}
+        if not attempt.interrupted:
+            assert list(outcomes) == names
+            assert names[0] in received
+
+    assert cancel_everywhere(once).points >= 20
