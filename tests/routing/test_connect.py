@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import ssl
 import subprocess
@@ -29,7 +30,18 @@ from smtp_trio.routing import (
     TlsPolicyType,
     TlsResultType,
 )
-from smtp_trio.testing import Inbox, MemoryResolver, memory_network
+from smtp_trio.testing import (
+    Attempt,
+    Close,
+    Faults,
+    Garbage,
+    Inbox,
+    MemoryResolver,
+    Reset,
+    Rule,
+    cancel_everywhere,
+    memory_network,
+)
 
 from .certificates import Issued
 
@@ -202,6 +214,18 @@ async def test_failed_lookup_of_one_exchanger_makes_the_error_temporary() -> Non
     assert [each.name for each in caught.value.unreachable] == ["b.example"]
 
 
+@pytest.mark.parametrize(
+    ("rule", "result"),
+    [(Garbage("CONNECT"), "451 4.5.0"), (Close("CONNECT"), "451 4.4.1"), (Reset("EHLO"), "451 4.4.2")],
+    ids=str,
+)
+async def test_exchanger_that_does_not_speak_smtp(rule: Rule, result: str) -> None:
+    async with memory_network({ONE: Inbox(), TWO: Inbox()}, faults=Faults(rule)):
+        async with connect_domain("example.org", resolver=MemoryResolver(RECORDS)) as connection:
+            pass
+    assert outline(connection) == [("a.example", ONE, result), ("a.example", TWO, "")]
+
+
 async def test_silent_exchanger(autojump_clock: MockClock) -> None:
     found = await attempts({ONE: Silent(), TWO: Silent(), THREE: Inbox()}, timeout=ClientTimeouts(greeting=10))
     assert [result for _, _, result in found] == ["451 4.4.1", "451 4.4.1", ""]
@@ -218,6 +242,19 @@ async def test_time_of_an_attempt_is_limited(autojump_clock: MockClock) -> None:
 @pytest.mark.parametrize("limit", [0, 45])
 async def test_slow_exchanger_is_used(limit: float, autojump_clock: MockClock) -> None:
     assert await attempts({ONE: Slow()}, attempt_timeout=limit) == [("a.example", ONE, "")]
+
+
+def test_cancelled_at_every_step() -> None:
+    """No task and no connection is left."""
+
+    async def once(attempt: Attempt) -> None:
+        async with memory_network({ONE: Refusing(450), THREE: Inbox()}):
+            with attempt.here():
+                async with connect_domain("example.org", resolver=MemoryResolver(RECORDS)) as connection:
+                    await trio.lowlevel.checkpoint()
+                    assert connection.client.usable
+
+    assert cancel_everywhere(once).points >= 20
 
 
 # --- domains without a route ----------------------------------------------------------------------------------------
@@ -443,6 +480,29 @@ async def test_mta_sts() -> None:
     assert attempt.tls.verified
     assert attempt.session is not None
     assert (attempt.session.policy.type, attempt.session.failures) == (TlsPolicyType.STS, ())
+
+
+async def test_mta_sts_trusts_the_authorities_of_the_system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Also after they have changed. Common names do not count here either."""
+    policy = Published("enforce", "*.example")
+    for number, (trusted, context, received) in enumerate(
+        [
+            (trustme.CA(), certified("a.example"), 0),
+            (authority(), certified("a.example"), 2),
+            (authority(), certified("192.0.2.9", common_name="a.example"), 0),
+        ]
+    ):
+        trusted.cert_pem.write_to_path(path := str(tmp_path / f"{number}.pem"))
+        monkeypatch.setenv("SSL_CERT_FILE", path)
+        monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "none"))
+        inbox = Inbox()
+        settings = policy.settings() | {"sts_context": None}
+        async with memory_network({ONE: Server(inbox, tls=context)}):
+            for _ in range(2):
+                with contextlib.suppress(DomainUnreachableError):
+                    async with connect_domain("example.org", **settings) as connection:
+                        await connection.client.send("me@example.net", ["you@example.org"], MESSAGE)
+        assert len(inbox) == received
 
 
 FAILURES: dict[str, tuple[Callable[[], ssl.SSLContext | None], str, TlsResultType]] = {

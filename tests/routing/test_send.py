@@ -110,6 +110,21 @@ async def test_address_literal() -> None:
     assert inbox.mails[0].sender == ""
 
 
+async def test_resolver_of_the_system() -> None:
+    """It is the default. Nothing is looked up for an address literal."""
+    async with memory_network({"192.0.2.7": Inbox()}):
+        assert (await send(MESSAGE, sender=ME, recipients=["a@[192.0.2.7]"])).complete
+
+
+async def test_header_fields_that_are_not_added() -> None:
+    message = EmailMessage()
+    message["From"], message["To"] = ME, "y@two.example"
+    inbox = Inbox()
+    async with memory_network({"192.0.2.3": inbox}):
+        await send(message, resolver=resolver(), add_headers=False)
+    assert "Message-ID" not in inbox.mails[0].message
+
+
 async def test_recipients_without_an_outcome_are_sent_to_the_next_exchanger() -> None:
     """RFC 5321 5.1: until a delivery attempt succeeds."""
     inbox = Inbox()
