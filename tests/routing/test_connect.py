@@ -37,6 +37,7 @@ from smtp_trio.testing import (
     Garbage,
     Inbox,
     MemoryResolver,
+    Replace,
     Reset,
     Rule,
     cancel_everywhere,
@@ -224,6 +225,32 @@ async def test_exchanger_that_does_not_speak_smtp(rule: Rule, result: str) -> No
         async with connect_domain("example.org", resolver=MemoryResolver(RECORDS)) as connection:
             pass
     assert outline(connection) == [("a.example", ONE, result), ("a.example", TWO, "")]
+
+
+@pytest.mark.parametrize(
+    ("greeting", "reply"),
+    [
+        (b"421 5.3.2 closing\r\n", b"451 4.3.2 "),
+        (b"450 5.7.1 the status does not fit\r\n", b"450 4.3.2 "),
+        (b"599 5.999.999 unknown\r\n", b"599 5.999.999 "),
+        (b"554\r\n", b"554 5.3.2 "),
+        (b"554 \xff\x07\r\n", b"554 5.3.2 "),
+        ((b"554-" + b"x" * 400 + b"\r\n") * 50 + b"554 end\r\n", b"554"),
+        (b"250 accepted\r\n", b"451 4.5.0 "),
+    ],
+    ids=lambda value: ascii(value[:9]),
+)
+async def test_reply_for_an_unusual_greeting(greeting: bytes, reply: bytes) -> None:
+    """It can be sent to another client, whatever the exchanger has sent."""
+    resolver = MemoryResolver({"example.org": {"A": [ONE]}})
+    async with memory_network({ONE: Inbox()}, faults=Faults(Replace("CONNECT", greeting))):
+        with pytest.raises(DomainUnreachableError) as caught:
+            async with connect_domain("example.org", resolver=resolver):
+                raise AssertionError
+    octets = caught.value.reply.encode()
+    assert octets.startswith(reply)
+    assert all(len(line) <= 512 for line in octets.splitlines(keepends=True))
+    assert len(octets) < 1000
 
 
 async def test_silent_exchanger(autojump_clock: MockClock) -> None:

@@ -112,6 +112,7 @@ async def test_address_literal() -> None:
 
 async def test_resolver_of_the_system() -> None:
     """It is the default. Nothing is looked up for an address literal."""
+    pytest.importorskip("dns")
     async with memory_network({"192.0.2.7": Inbox()}):
         assert (await send(MESSAGE, sender=ME, recipients=["a@[192.0.2.7]"])).complete
 
