@@ -26,7 +26,7 @@ from smtp_trio import (
     Unknown,
 )
 from smtp_trio.protocol import Connect, Mail, Rcpt
-from smtp_trio.routing import DomainsResult, DomainUnreachableError, NullMxError, send
+from smtp_trio.routing import DomainsResult, DomainUnreachableError, NullMxError, ReportedPolicy, TlsCounters, send
 from smtp_trio.testing import Attempt, Close, Faults, Inbox, MemoryResolver, cancel_everywhere, memory_network
 
 ME, MESSAGE = "me@example.net", b"Subject: hi\r\n\r\nhello\r\n"
@@ -267,6 +267,22 @@ async def test_file_that_cannot_be_read(tmp_path: Path) -> None:
     async with memory_network({"192.0.2.1": Inbox(), "192.0.2.3": Inbox()}):
         with pytest.raises(FileNotFoundError):
             await send(missing, sender=ME, recipients=names, resolver=resolver())
+
+
+async def test_sessions_are_counted_for_tls_reports() -> None:
+    """RFC 8460 4.4: a domain in any spelling has one report. A connection that was refused is not counted."""
+    counters = TlsCounters()
+    async with memory_network({"192.0.2.2": Inbox()}):
+        for name in ("x@one.example", "y@ONE.Example"):
+            result = await send(MESSAGE, sender=ME, recipients=[name], resolver=resolver())
+            assert len(result.domains[0].attempts) == 2
+            for domain in result.domains:
+                for attempt in domain.attempts:
+                    if attempt.session is not None:
+                        counters.add(domain.domain, attempt.session)
+    [(domain_name, [counted])] = counters.take().items()
+    assert (domain_name, counted.policy) == ("one.example", ReportedPolicy.none("one.example"))
+    assert (counted.successes, counted.failures) == (0, 2)
 
 
 # --- many domains ---------------------------------------------------------------------------------------------------
