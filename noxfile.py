@@ -4,9 +4,9 @@
     python -m nox            what shows that an installation works: ruff, mypy, and the tests that take less than about a second
     python -m nox -t full    everything else: slow tests, other Pythons, other mail programs, crashes, packaging, documentation
 
-``.ci/run`` runs the second and the third. Each test runs on the running Python. `pythons` and `lowest` repeat all tests but the
-exhaustive ones, with another Python and with the oldest dependencies. `wheel` repeats those of the second command, with the
-built package, and `core` those of smtp_trio/protocol, to measure their coverage.
+``.ci/run`` runs the second and the third. Each test runs on the running Python. `wheel`, `pythons` and `lowest` repeat those of
+the second command, with the built package, with every other Python and with the oldest dependencies; the newest other Python
+runs the slow ones, too. `core` repeats those of smtp_trio/protocol, to measure their coverage.
 """
 
 from __future__ import annotations
@@ -123,17 +123,18 @@ def slow(session: nox.Session) -> None:
 
 @nox.session(default=False, python=OTHERS, tags=["full"])
 def pythons(session: nox.Session) -> None:
-    """All tests but the exhaustive ones, on every other supported Python that is installed."""
+    """The tests of `tests`, on every other supported Python that is installed; on the newest one also the slow tests."""
     install(session, "-e", ".", *group("test"))
-    session.run(*PYTEST, *PARALLEL, *MOST, *session.posargs, env=CACHED)
+    selected = MOST if session.python == OTHERS[-1] else FAST
+    session.run(*PYTEST, *PARALLEL, *selected, *session.posargs, env=CACHED)
 
 
 @nox.session(default=False, tags=["full"])
 def lowest(session: nox.Session) -> None:
-    """All tests but the exhaustive ones, with the oldest versions that pyproject.toml allows of dependencies and test tools."""
+    """The tests of `tests`, with the oldest versions that pyproject.toml allows of dependencies and test tools."""
     floors = [line.replace(">=", "==") for line in (*PROJECT["project"]["dependencies"], *group("test"))]
     install(session, "-e", ".", *floors)
-    session.run(*PYTEST, *PARALLEL, *MOST, *session.posargs, env=CACHED)
+    session.run(*PYTEST, *PARALLEL, *FAST, *session.posargs, env=CACHED)
 
 
 @nox.session(default=False, tags=["full"])
