@@ -332,7 +332,7 @@ async def test_lookups_are_limited(autojump_clock: MockClock) -> None:
         ({"domain": "a..b"}, ValueError),
         ({"domain": ONE}, ValueError),
     ],
-    ids=str,
+    ids=lambda value: ", ".join(value) if isinstance(value, dict) else value.__name__,
 )
 async def test_invalid_arguments(settings: dict[str, Any], error: type[Exception]) -> None:
     """They are refused before anything is looked up."""

@@ -382,7 +382,9 @@ async def handshake(
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize(
-    "record", [SERVER.record(3), SERVER.record(3, 0, 0), ROOT.record(2, 0, 1), INTERMEDIATE.record(2, 1, 2)], ids=str
+    "record",
+    [SERVER.record(3), SERVER.record(3, 0, 0), ROOT.record(2, 0, 1), INTERMEDIATE.record(2, 1, 2)],
+    ids=["3 1 1", "3 0 0", "2 0 1", "2 1 2"],
 )
 async def test_message_to_a_server_that_is_authenticated(
     record: TlsaRecord, version: ssl.TLSVersion, tmp_path: Path

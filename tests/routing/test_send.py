@@ -249,7 +249,7 @@ async def _pieces() -> Any:
         ({"tls": "never"}, TypeError),
         ({"max_addresses": 0}, ValueError),
     ],
-    ids=str,
+    ids=lambda value: ", ".join(value) if isinstance(value, dict) else value.__name__,
 )
 async def test_invalid_arguments(arguments: dict[str, Any], error: type[Exception]) -> None:
     """They are refused before anything is looked up."""
