@@ -108,6 +108,12 @@ class Result:
         return tuple(outcome for outcome in self.outcomes if isinstance(outcome, Unknown))
 
     @property
+    def not_sent(self) -> tuple[str, ...]:
+        """The recipients that have no outcome: the message was certainly not accepted for them."""
+        known = {outcome.recipient for outcome in self.outcomes}
+        return tuple(name for name in self.recipients if name not in known)
+
+    @property
     def complete(self) -> bool:
         """True if the message was accepted for every recipient."""
         return len(self.accepted) == len(self.recipients)

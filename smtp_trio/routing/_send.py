@@ -24,6 +24,7 @@ from .._client.results import (
     Rejected,
     Result,
     TimedOutError,
+    clear_record,
 )
 from ..protocol import Command, Connect, Mail, Path, RemoteProtocolError, Reply, ReplyError, SMTPError
 from ..protocol.arguments import check_number, check_type
@@ -114,6 +115,7 @@ async def send(
     """
     limit = settings.pop("max_domains", MAX_DOMAINS)
     check_number(limit, "max_domains", 1, integer=True)
+    clear_record(record)
     check_type(message, "message", (bytes, bytearray, memoryview, email.message.Message, os.PathLike))
     check_settings(port, settings)
     if isinstance(message, email.message.Message):

@@ -128,6 +128,7 @@ async def test_busy_client_keeps_the_record_of_the_call_that_uses_it(autojump_cl
                     await client.send(ME, ["you@mx.test"], MESSAGE, record=record)
     assert record.result is not None
     assert [outcome.recipient for outcome in record.result.unknown] == ["you@mx.test"]
+    assert record.result.not_sent == ()
 
 
 @pytest.mark.parametrize("call", [by_function, by_pool])
@@ -209,6 +210,7 @@ async def test_record_belongs_to_its_last_call(autojump_clock: MockClock) -> Non
             await client.send(ME, MANY[4:5], b"x" * 40_000_000, record=record)
     assert record.result is None
     assert caught.value.result == Result(ME, tuple(MANY[4:5]), ())
+    assert caught.value.result.not_sent == tuple(MANY[4:5])
     assert not caught.value.temporary
 
 

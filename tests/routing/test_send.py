@@ -15,7 +15,6 @@ import smtp_trio
 from smtp_trio import (
     Accepted,
     Body,
-    ClientTimeouts,
     DeliveryRecord,
     Hooks,
     Outcome,
@@ -296,56 +295,6 @@ class Slow(Inbox):
         return await super().data(session, body)
 
 
-class Silent(Hooks):
-    async def connect(self, session: Session) -> None:
-        await trio.sleep_forever()
-
-
-class Busy(Hooks):
-    async def connect(self, session: Session) -> Reply:
-        return Reply(450, "busy", "")
-
-
-async def test_time_is_that_of_the_slowest_domain(autojump_clock: MockClock) -> None:
-    """1,000 recipients in 100 domains: slow, silent, dead and refusing ones, and those without an answer of the DNS."""
-    kinds = {"slow": Slow(), "silent": Silent(), "dead": None, "refusing": Busy(), "good": Inbox()}
-    records: dict[str, Any] = {}
-    delays: Any = {}
-    servers: dict[str, Hooks] = {}
-    domains: dict[str, str] = {}
-    for number in range(100):
-        kind = [*kinds, "lost"][number % 6]
-        address = f"198.51.100.{number}"
-        domains[domain := f"d{number}.example"] = kind
-        records[domain] = {"MX": [(10, f"mx.{domain}")]}
-        records[f"mx.{domain}"] = {"A": [address]}
-        if kind == "lost":
-            delays[domain] = 1000
-        elif (hooks := kinds[kind]) is not None:
-            servers[address] = hooks
-    names = [f"r{number}@d{number % 100}.example" for number in range(1000)]
-    async with memory_network(servers):
-        start = trio.current_time()
-        result = await send(
-            MESSAGE,
-            sender=ME,
-            recipients=names,
-            resolver=MemoryResolver(records, delays=delays),
-            timeout=ClientTimeouts(greeting=60),
-        )
-        assert trio.current_time() - start == pytest.approx(60, abs=3)
-    assert [outcome.recipient for outcome in result.outcomes] == names
-    expected = {
-        "slow": "250 2.0.0",
-        "silent": "451 4.4.1",
-        "dead": "451 4.4.1",
-        "refusing": "450 4.3.2",
-        "good": "250 2.0.0",
-        "lost": "451 4.4.3",
-    }
-    assert outline(result) == {name: expected[domains[name.partition("@")[2]]] for name in names}
-
-
 async def test_number_of_domains_at_a_time_is_limited(autojump_clock: MockClock) -> None:
     records = {f"d{number}.example": {"A": [f"192.0.2.{number}"]} for number in range(1, 11)}
     slow = Slow()
@@ -371,6 +320,9 @@ async def test_record_is_filled_as_outcomes_arrive(autojump_clock: MockClock) ->
         "z@null.example": "556 5.1.10",
     }
     assert [len(each.attempts) for each in record.result.domains] == [1, 1, 0]
+    with pytest.raises(ValueError, match="at least one recipient"):
+        await send(MESSAGE, sender=ME, recipients=[], resolver=resolver(), record=record)
+    assert record.results == ()  # nothing of the earlier call
 
 
 def test_cancelled_at_every_step() -> None:
