@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from ._server.listeners import open_listeners as open_listeners
     from ._server.server import Server as Server
     from ._server.session import Session as Session
+    from ._server.tls_files import TlsFiles as TlsFiles
     from ._timeouts import ClientTimeouts as ClientTimeouts, Timeouts as Timeouts
     from ._types import (
         Drained as Drained,
@@ -113,6 +114,7 @@ _MODULES = {
     "_server.listeners": "open_listeners",
     "_server.server": "Server",
     "_server.session": "Session",
+    "_server.tls_files": "TlsFiles",
     "_timeouts": "ClientTimeouts Timeouts",
     "_types": "Drained Envelope MessageState Peer Statistics TlsInfo",
     "protocol": (

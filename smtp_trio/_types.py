@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import ipaddress
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import trio
@@ -53,6 +54,9 @@ class TlsInfo:
 
     In a client, ``verified`` is true if the server's certificate was verified for its name, or by its TLSA records.
     Otherwise ``problem`` is the reason; with opportunistic TLS (RFC 7435) that is not an error.
+
+    In a server, ``client_certificate`` is the certificate of a client that has sent one, which is valid, in the form of
+    `ssl.SSLSocket.getpeercert`; None without one. See `TlsFiles`.
     """
 
     version: str
@@ -60,13 +64,15 @@ class TlsInfo:
     bits: int
     verified: bool = False
     problem: str | None = None
+    client_certificate: Mapping[str, Any] | None = field(default=None, hash=False)
 
     @classmethod
     def of(cls, stream: trio.SSLStream[Any], *, verified: bool = False, problem: str | None = None) -> TlsInfo:
         """Return the values of a stream whose handshake is done."""
         ssl_object: ssl.SSLObject = stream  # type: ignore[assignment]  # SSLStream forwards these to its SSLObject
         cipher = ssl_object.cipher() or ("", "", 0)
-        return cls(ssl_object.version() or "", cipher[0], cipher[2], verified, problem)
+        certificate = ssl_object.getpeercert() or None if ssl_object.server_side else None
+        return cls(ssl_object.version() or "", cipher[0], cipher[2], verified, problem, certificate)
 
 
 @frozen

@@ -16,13 +16,17 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
+from itertools import zip_longest
 
 import trio
+from attrs import evolve
 
 from .._server import log_events
 from .._server.listeners import format_address, open_listeners, socket_from_fd, systemd_fds, to_listener
 from .._server.server import Server
 from .._server.session import Session
+from .._server.tls_files import ClientCertificate, TlsFiles
+from .._timeouts import server_timeouts
 from .._types import Statistics
 from ..protocol import Limits, Rcpt, Reply, syntax
 from ..protocol.extensions import Auth, standard
@@ -32,7 +36,7 @@ from ..stores import Maildir, SQLite, StoreError
 from .auth_file import Accounts
 from .log_output import set_up_log
 from .options import UsageError, describe_error, describe_listen_error, number_between
-from .tls_files import server_context
+from .tls_files import ignore_undecodable_names, load_certificates
 from .units import octets, seconds
 from .workers import ParentLink, Workers, usable_cores
 
@@ -97,12 +101,21 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     mode("--strict", action="store_true",
         help="refuse what the SMTP standard forbids and most servers accept, such as addresses without angle brackets; for "
              "tests of clients")
-    add("--tls-cert", metavar="FILE",
-        help="certificate with its chain, in PEM; enables STARTTLS")
-    add("--tls-key", metavar="FILE",
-        help="key of the certificate, in PEM (default: in the file of the certificate)")
+    add("--tls-cert", metavar="FILE", action="append", default=[],
+        help="certificate with its chain, in PEM; enables STARTTLS. Repeatable: clients that name the server get the certificate for "
+             "that name, and others the first one")
+    add("--tls-key", metavar="FILE", action="append", default=[],
+        help="key of the certificate, in PEM (default: in the file of the certificate). Repeatable, in the order of --tls-cert")
     add("--implicit-tls", action="store_true",
         help="start TLS on connect, as on port 465; requires a certificate")
+    add("--tls-min", metavar="VERSION", choices=("1.2", "1.3"), default="1.2",
+        help="lowest version of TLS, 1.2 or 1.3 (default: %(default)s)")
+    add("--tls-client-ca", metavar="FILE",
+        help="certificates of the authorities for client certificates, in PEM; clients must have a valid certificate")
+    add("--tls-client-optional", action="store_true",
+        help="with --tls-client-ca: also accept clients without a certificate")
+    add("--tls-timeout", metavar="TIME", type=seconds(10**9), default="30s",
+        help="how long a TLS handshake may take; 0: no limit (default: %(default)s)")
     add("--auth-file", metavar="FILE",
         help="accounts, user:password or user:hash on each line; `smtp-trio hash-password` makes a hash. Clients have to log in, "
              "over TLS, before they send mail; requires a certificate")
@@ -149,13 +162,19 @@ def domain_option(text: str) -> str:
 
 def check_options(options: argparse.Namespace, sockets: Sequence[socket.socket]) -> None:
     """Raise UsageError for options that cannot be combined. ``sockets`` are those of ``--fd``."""
-    if options.tls_cert is None:
-        if options.tls_key is not None:
+    if not options.tls_cert:
+        if options.tls_key:
             raise UsageError("--tls-key requires --tls-cert")
+        if options.tls_client_ca is not None:
+            raise UsageError("--tls-client-ca requires --tls-cert and --tls-key")
         if options.implicit_tls:
             raise UsageError("--implicit-tls requires --tls-cert and --tls-key")
         if options.auth_file is not None:
             raise UsageError("--auth-file requires --tls-cert and --tls-key: passwords are accepted over TLS only")
+    if options.tls_key and len(options.tls_key) != len(options.tls_cert):
+        raise UsageError("--tls-key must be given once for each --tls-cert, or not at all")
+    if options.tls_client_optional and options.tls_client_ca is None:
+        raise UsageError("--tls-client-optional requires --tls-client-ca")
     if options.auth_optional and options.auth_file is None:
         raise UsageError("--auth-optional requires --auth-file")
     if options.auth_accept_any and options.auth_file is not None:
@@ -206,15 +225,13 @@ def inherited_sockets(values: Sequence[str]) -> list[socket.socket]:
 
 def make_server(options: argparse.Namespace, accounts: Accounts | None) -> Server:
     """Return a server as the options describe it."""
-    tls = server_context(options.tls_cert, options.tls_key) if options.tls_cert is not None else None
     auth = ANY_LOGIN if options.auth_accept_any else Auth(required=accounts is not None and not options.auth_optional)
     try:
         server = Server(
             options.store,
             name=options.name,
             size=options.size,
-            timeout=options.timeout,
-            tls=tls,
+            timeout=evolve(server_timeouts(options.timeout), tls=options.tls_timeout),
             extensions=standard(auth),
             limits=Limits(sessions=512, per_peer=50),
             newlines=options.newlines,
@@ -230,6 +247,17 @@ def make_server(options: argparse.Namespace, accounts: Accounts | None) -> Serve
     if options.accept and ALL_DOMAINS not in options.accept:
         server.on(rcpt=accept_domains(options.accept))
     return server
+
+
+def tls_files(options: argparse.Namespace) -> TlsFiles:
+    """Return the files of the options about TLS."""
+    verified: ClientCertificate = "optional" if options.tls_client_optional else "required"
+    return TlsFiles(
+        list(zip_longest(options.tls_cert, options.tls_key)),
+        minimum=options.tls_min,
+        client_certificate="never" if options.tls_client_ca is None else verified,
+        client_ca=options.tls_client_ca,
+    )
 
 
 async def accept_any_login(session: Session, credentials: Credentials) -> None:
@@ -263,12 +291,11 @@ def prepare(options: argparse.Namespace, sockets: Sequence[socket.socket]) -> tu
         accounts.read()
         reloads.append(accounts.read)
     server = make_server(options, accounts)
-    if options.tls_cert is not None:
-
-        def reload_certificate() -> None:
-            server.tls = server_context(options.tls_cert, options.tls_key)
-
-        reloads.append(reload_certificate)
+    if options.tls_cert:
+        reload_certificates = partial(load_certificates, server, tls_files(options))
+        reload_certificates()
+        reloads.append(reload_certificates)
+        ignore_undecodable_names()
     return server, reloads
 
 

@@ -1,32 +1,41 @@
-"""TLS contexts made from the files that options name."""
+"""TLS as the files that options name configure it."""
 
 from __future__ import annotations
 
 import ssl
+import sys
+from typing import TYPE_CHECKING
 
+from .._server.server import Server
+from .._server.tls_files import TlsFiles
 from .options import UsageError, describe_error
 
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
-def server_context(cert: str, key: str | None) -> ssl.SSLContext:
-    """Return a server's context with the certificate chain in ``cert``; its key is in ``key``, or also in ``cert``.
 
-    Each call makes a new context. A context can hold certificates of several key types, so an old RSA one would stay in
-    use beside a new ECDSA one; and a context whose certificate failed to load cannot be used any more.
-    """
-    for path in (cert, key or cert):
-        try:
-            with open(path, "rb"):
-                pass
-        except OSError as error:
-            raise UsageError(f"cannot read {path}: {describe_error(error)}") from None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+def load_certificates(server: Server, files: TlsFiles) -> None:
+    """Use the certificates in these files in handshakes that begin from now on."""
     try:
-        context.load_cert_chain(cert, key, password="")  # without a password OpenSSL would ask for it at the terminal
-    except ssl.SSLError as error:
-        if error.reason in ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"):
-            raise UsageError(f"the key in {key or cert} does not match the certificate in {cert}") from None
-        raise UsageError(f"cannot load a certificate from {cert} and an unencrypted key from {key or cert}") from None
-    return context
+        server.reload_tls(files)
+    except OSError as error:
+        raise UsageError(f"cannot read {error.filename}: {describe_error(error)}") from None
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def ignore_undecodable_names() -> None:
+    """Print no traceback when a client sends a server name (SNI) that is not ASCII.
+
+    The ssl module ends the handshake, which is logged as a failed one. It reports the exception only to
+    `sys.unraisablehook`, and any client could fill the log with these reports.
+    """
+
+    def hook(unraisable: UnraisableHookArgs) -> None:
+        if not (isinstance(unraisable.exc_value, UnicodeDecodeError) and isinstance(unraisable.object, bytes)):
+            sys.__unraisablehook__(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def client_context(cafile: str | None) -> ssl.SSLContext:

@@ -36,6 +36,7 @@ from .listeners import accept_all, accept_sockets, open_listeners
 from .peers import endpoints, network
 from .session_task import SessionTask
 from .state import HookTable, ServerState, describe
+from .tls_files import TlsFiles
 
 #: The text of the 421 after a failure that is not the client's.
 LOCAL_ERROR = "Local error; closing the connection"
@@ -56,7 +57,8 @@ class Server:
     :param size: the largest message in octets that is accepted (RFC 1870); 0 for no limit.
     :param timeout: seconds that a client may be silent, 0 for no limit; or a `Timeouts` value, which sets each timeout
         by itself.
-    :param tls: an SSL context with the server's certificate. It enables STARTTLS (RFC 3207) and ``implicit_tls``.
+    :param tls: the server's certificate: `TlsFiles`, or an SSL context. It enables STARTTLS (RFC 3207) and
+        ``implicit_tls``.
     :param extensions: the ESMTP extensions to offer; see `smtp_trio.standard`.
     :param limits: what one client may use; see `Limits`.
     :param newlines: what to do with a bare CR or LF in a message: "reject" (550), "normalize" (replace it by CRLF) or
@@ -70,7 +72,9 @@ class Server:
         time of day and randomness, so a test can replace them.
     :raises TypeError: ``hooks`` is not an instance of `Hooks`, or has a misspelt hook or one that is not an async
         function; or an argument has a wrong type.
-    :raises ValueError: a value is out of range, or two settings contradict each other.
+    :raises ValueError: a value is out of range, two settings contradict each other, or the files of ``tls`` are not
+        valid.
+    :raises OSError: a file of ``tls`` cannot be read.
     """
 
     def __init__(
@@ -80,7 +84,7 @@ class Server:
         name: str | None = None,
         size: int = 31457280,
         timeout: float | Timeouts = Timeouts(),
-        tls: ssl.SSLContext | None = None,
+        tls: ssl.SSLContext | TlsFiles | None = None,
         extensions: Iterable[Extension] = STANDARD,
         limits: Limits = Limits(),
         newlines: Newlines = "reject",
@@ -90,7 +94,6 @@ class Server:
         token: Callable[[int], bytes] = os.urandom,
     ) -> None:
         check_number(size, "size", integer=True, note=" (0: no limit)")
-        check_context(tls, "tls", server_side=True)
         check_type(limits, "limits", Limits)
         check_choice(newlines, "newlines", get_args(Newlines))
         check_type(strict, "strict", bool)
@@ -107,8 +110,11 @@ class Server:
         self.size: int = size
         #: The timeouts, also if one number was given for all.
         self.timeouts: Timeouts = server_timeouts(timeout)
-        #: The SSL context; None without TLS.
-        self.tls: ssl.SSLContext | None = tls
+        #: The SSL context of handshakes that begin now; None without TLS.
+        self.tls: ssl.SSLContext | None = None
+        self._tls_files: TlsFiles | None = None
+        if tls is not None:
+            self.reload_tls(tls)
         #: What one client may use.
         self.limits: Limits = limits
         #: What is done with a bare CR or LF in a message.
@@ -155,6 +161,26 @@ class Server:
     def statistics(self) -> Statistics:
         """Return a snapshot of the counters."""
         return Statistics(**asdict(self._state.counts), sessions_open=len(self._sessions))
+
+    def reload_tls(self, tls: ssl.SSLContext | TlsFiles | None = None) -> None:
+        """Use another certificate in all handshakes that begin from now on, such as one that was renewed.
+
+        Open sessions continue with that of their handshake. If the call raises an exception, nothing changes. It reads
+        files, and blocks meanwhile.
+
+        :param tls: the new certificate; by default, the files of the `TlsFiles` that the server has are read again.
+        :raises OSError: a file cannot be read.
+        :raises ValueError: a file is not valid (see `TlsFiles.load`), or there are no `TlsFiles`.
+        """
+        files = self._tls_files if tls is None else tls
+        if isinstance(files, ssl.SSLContext):
+            check_context(files, "tls", server_side=True)
+            self.tls, self._tls_files = files, None
+            return
+        if files is None:
+            raise ValueError("there are no files to read again: give an SSL context or TlsFiles")
+        check_type(files, "tls", (ssl.SSLContext, TlsFiles))
+        self.tls, self._tls_files = files.load(), files
 
     # --- serving ----------------------------------------------------------------------------------------------------
 

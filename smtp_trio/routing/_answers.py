@@ -7,7 +7,7 @@ from typing import Final, Literal, Protocol
 
 from attrs import field, frozen
 
-from ._der import is_sequence
+from ..protocol.der import is_sequence
 
 #: The types of records that are looked up.
 RecordType = Literal["MX", "A", "AAAA", "CNAME", "TLSA", "TXT"]

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from .._wire import VerifyingContext
+from ..protocol.der import public_key_info
 from ._answers import CERT, DANE_EE, DANE_TA, DIGESTS, FULL, TlsaRecord
-from ._der import public_key_info
 from ._extras import missing
 from ._lookups import normalize_name
 from ._routes import Dane

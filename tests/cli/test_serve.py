@@ -12,7 +12,7 @@ import socket
 import sqlite3
 import ssl
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
@@ -393,6 +393,50 @@ async def test_certificate_stays_in_use_when_the_new_one_is_invalid(tmp_path: Pa
     assert program.err.text == line
 
 
+async def test_several_certificates(tmp_path: Path, certificates: Certificates) -> None:
+    """A client that names the server gets the certificate for that name, and one that sends an invalid name no traceback."""
+    other = tmp_path / "other.pem"
+    certificates.ca.issue_cert("other.test").private_key_and_cert_chain_pem.write_to_path(other)
+    combined = tmp_path / "both.pem"
+    combined.write_bytes(certificates.key.read_bytes() + certificates.cert.read_bytes())
+    options = ["--tls-cert", str(combined), "--tls-cert", str(other), "--tls-min", "1.3", "--timeout", "0"]
+    async with serving(*options, "--implicit-tls", cwd=tmp_path) as program:
+        for name, expected in [(HOST, HOST), ("other.test", "other.test"), ("unknown.test", HOST)]:
+            assert await trio.to_thread.run_sync(certified_name, program.port, certificates.pem, name) == expected
+        with pytest.raises(ssl.SSLError):
+            await trio.to_thread.run_sync(hello_with_name, program.port, b"b\xfc.test")
+        await program.out.wait_for("TLS handshake failed")
+    assert program.err.text == ""
+
+
+def certified_name(port: int, ca: Path, name: str) -> str:
+    """Return the name in the certificate that the server sends to a client that sends ``name``."""
+    context = client_context(ca)
+    context.check_hostname = False
+    with (
+        socket.create_connection((HOST, port), 30) as sock,
+        context.wrap_socket(sock, server_hostname=None if name == HOST else name) as stream,
+    ):
+        certificate = stream.getpeercert()
+    assert certificate is not None
+    return str(certificate["subjectAltName"][0][1])
+
+
+def hello_with_name(port: int, name: bytes) -> None:
+    """Begin a handshake with any octets as the name. The ssl module refuses to send them, so they replace others."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    placeholder = "x" * len(name)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    tls = context.wrap_bio(incoming, outgoing, server_hostname=placeholder)
+    with suppress(ssl.SSLWantReadError):
+        tls.do_handshake()
+    with socket.create_connection((HOST, port), 30) as sock:
+        sock.sendall(outgoing.read().replace(placeholder.encode(), name))
+        incoming.write(sock.recv(65536))
+        incoming.write_eof()
+        tls.do_handshake()
+
+
 @pytest.mark.parametrize("tls", [False, True])
 async def test_any_login_is_accepted(tls: bool, tmp_path: Path, certificates: Certificates) -> None:
     """Also without TLS, by each mechanism that sends the password or token; a login is not required."""
@@ -601,6 +645,14 @@ INVALID_OPTIONS = [
      "address literal (RFC 5321 4.1.1.1)"),
     ("--tls-key key.pem", "--tls-key requires --tls-cert"),
     ("--implicit-tls", "--implicit-tls requires --tls-cert and --tls-key"),
+    ("--tls-client-ca ca.pem", "--tls-client-ca requires --tls-cert and --tls-key"),
+    ("TLS --tls-client-optional", "--tls-client-optional requires --tls-client-ca"),
+    ("TLS --tls-client-ca none", "cannot read none: No such file or directory"),
+    ("TLS --tls-client-ca accounts", "no certificate in accounts"),
+    ("TLS --tls-cert cert.pem", "--tls-key must be given once for each --tls-cert, or not at all"),
+    ("TLS --tls-min 1.1", "argument --tls-min: invalid choice: '1.1' (choose from '1.2', '1.3')" + SEE),
+    ("TLS --tls-timeout x", "argument --tls-timeout: must be a number of seconds from 0 to 1000000000, or a time such as 500ms, "
+     "30s, 5m or 1h, got 'x'" + SEE),
     ("--tls-cert none --tls-key x", "cannot read none: No such file or directory"),
     ("--tls-cert cert.pem --tls-key none", "cannot read none: No such file or directory"),
     ("--tls-cert cert.pem --tls-key .", "cannot read .: Is a directory"),

@@ -12,12 +12,11 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from hypothesis import given, strategies as st
 
 from smtp_trio import Server, TlsHandshakeError, TlsInfo, connect
+from smtp_trio.protocol.der import is_sequence, public_key_info
 from smtp_trio.routing import Dane, TlsaRecord, dane_context, verify_dane
 from smtp_trio.routing._dane import matches_name
-from smtp_trio.routing._der import elements, is_sequence, public_key_info
 from smtp_trio.testing import Inbox, memory_network
 
 from .certificates import NOW, Issued, rsa_key
@@ -347,19 +346,6 @@ def test_names_and_wildcards(presented: str, reference: str, expected: bool) -> 
 )
 def test_public_key_of_a_certificate(issued: Issued) -> None:
     assert public_key_info(issued.der) == issued.key_info
-
-
-def test_public_key_of_a_certificate_of_version_1() -> None:
-    """It has no version, so the key is one place further to the front."""
-    members = [bytes([0x30, 1, number]) for number in range(6)]
-    to_be_signed = b"\x30\x12" + b"".join(members)
-    assert public_key_info(b"\x30\x14" + to_be_signed) == members[5]
-
-
-@given(st.binary(max_size=60) | st.binary(max_size=60).map(lambda data: b"\x30" + bytes([len(data)]) + data))
-def test_der_of_any_octets(data: bytes) -> None:
-    assert len(b"".join(elements(data))) <= len(data)
-    assert public_key_info(data) in data
 
 
 # --- in a handshake -----------------------------------------------------------------------------------------------
