@@ -36,6 +36,8 @@ from ..stores import Maildir, SQLite, StoreError
 from .auth_file import Accounts
 from .log_output import set_up_log
 from .options import UsageError, describe_error, describe_listen_error, number_between
+from .privileges import become, user_option
+from .service_manager import ServiceManager
 from .tls_files import ignore_undecodable_names, load_certificates
 from .units import octets, seconds
 from .workers import ParentLink, Workers, usable_cores
@@ -77,6 +79,9 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     address("--fd", metavar="FD", type=fd_option, action="append", default=[],
         help="inherited file descriptor of a listening socket, instead of --host and --port; 'systemd': the sockets passed "
              "by systemd (LISTEN_FDS). Repeatable")
+    add("--user", metavar="USER", type=user_option,
+        help="user to run as once the port is open; requires root. The store and the files that other options name must be "
+             "accessible to it")
     add("--workers", metavar="N", type=number_between(int, 256), default=1,
         help="number of processes that share the port, restarted when they end; 0: one for each core (default: %(default)s)")
     add("--store", metavar="STORE", type=store_option, default="maildir:Maildir",
@@ -346,14 +351,17 @@ async def serve(
 
     ``reloads`` are called on SIGHUP; ``early_signals`` are signals to stop that came before this function was called.
     """
+    manager = ServiceManager.from_environment()
     with trio.open_signal_receiver(*STOP_SIGNALS, signal.SIGHUP) as signals:
         if early_signals:
             return 0
+        listeners = list(map(to_listener, sockets)) or await listen(options)
+        become(options.user)
         async with open_store(options.store):
-            listeners = list(map(to_listener, sockets)) or await listen(options)
             log_start(listeners, options)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(handle_signals, signals, nursery, server.stop, reloads)
+                nursery.start_soon(handle_signals, signals, nursery, server.stop, reloads, manager)
+                nursery.start_soon(manager.feed_watchdog)
                 await server.serve_listeners(listeners, implicit_tls=options.implicit_tls)
                 nursery.cancel_scope.cancel()
     log_statistics(server.statistics())
@@ -365,7 +373,7 @@ async def serve_as_worker(
 ) -> None:
     """Serve as one of several workers until the parent process sends SIGTERM."""
     async with open_store(options.store), aclosing(parent.signals()) as signals, trio.open_nursery() as nursery:
-        nursery.start_soon(handle_signals, signals, nursery, server.stop, reloads, logging.DEBUG)
+        nursery.start_soon(handle_signals, signals, nursery, server.stop, reloads, ServiceManager(), logging.DEBUG)
         parent.report_ready()
         await server.serve_listeners(list(map(to_listener, parent.sockets)), implicit_tls=options.implicit_tls)
         nursery.cancel_scope.cancel()
@@ -380,12 +388,10 @@ async def supervise(
     early_signals: Sequence[int],
 ) -> int:
     """Run ``count`` workers until SIGINT or SIGTERM, and return the exit code."""
+    manager = ServiceManager.from_environment()
     with trio.open_signal_receiver(*STOP_SIGNALS, signal.SIGHUP) as signals:
         if early_signals:
             return 0
-        # Opened once before the workers start: an error is printed once, and only one process creates a new database.
-        async with open_store(options.store):
-            pass
         if not sockets:
             # With SO_REUSEPORT the port of another smtp-trio could be opened as well, and the kernel would divide the
             # connections between the two. Opening it first without that option detects this.
@@ -396,12 +402,16 @@ async def supervise(
         listener_sets = [
             list(map(to_listener, sockets)) or await listen(options, reuse_port=True) for _ in range(count)
         ]
+        become(options.user)
+        # Opened once before the workers start: an error is printed once, and only one process creates a new database.
+        async with open_store(options.store):
+            pass
         log_start(listener_sets[0], options)
         workers = Workers(listener_sets, log_lock, GRACE)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(
-                handle_signals, signals, nursery, workers.stop, [partial(workers.send_signal, signal.SIGHUP)]
-            )
+            reloads = [partial(workers.send_signal, signal.SIGHUP)]
+            nursery.start_soon(handle_signals, signals, nursery, workers.stop, reloads, manager)
+            nursery.start_soon(manager.feed_watchdog)
             await workers.run()
             nursery.cancel_scope.cancel()
     log_statistics(workers.statistics())
@@ -450,21 +460,26 @@ async def handle_signals(
     nursery: trio.Nursery,
     stop: Callable[[float], Awaitable[object]],
     reloads: Sequence[Callable[[], None]],
+    manager: ServiceManager,
     level: int = logging.INFO,
 ) -> None:
     """Call ``stop(GRACE)`` on the first signal to stop and ``stop(0)`` on the next one; call ``reloads`` on SIGHUP."""
     grace = GRACE
+    manager.ready()
     async for number in signals:
         name = signal.Signals(number).name
         # A terminal that is closed sends SIGHUP too. Its descriptor is then not a terminal any more.
         if number != signal.SIGHUP or os.isatty(STDERR) != STARTED_AT_TERMINAL:
             log_events.STOPPING.log(as_level=level, signal=name)
+            manager.stopping()
             nursery.start_soon(stop, grace)
             grace = 0
             continue
         log_events.RELOADING.log(as_level=level, signal=name)
+        manager.reloading()
         for reload in reloads:
             try:
                 reload()
             except UsageError as error:
                 log_events.RELOAD_FAILED.log(signal=name, error=str(error))
+        manager.ready()
