@@ -100,15 +100,26 @@ def tls_session(domain: str, exchanger: Exchanger, failure: TlsFailure | None) -
 
 
 class DomainUnreachableError(RoutingError):
-    """None of the exchangers of a domain opened a session.
+    """None of the exchangers of a domain opened a session, or none is left in which the message could be sent.
 
     ``attempts`` are all attempts, in order, and ``unreachable`` are the exchangers that could not be tried. ``reply``
     is that of the first one with a temporary error; if all errors are permanent, that of the first one (RFC 5321 5.1).
+    ``late`` is the reason why other exchangers were not tried, if there was no time for them; the error is temporary
+    then.
     """
 
-    def __init__(self, domain: str, attempts: tuple[Attempt, ...], unreachable: tuple[Unreachable, ...] = ()) -> None:
+    def __init__(
+        self,
+        domain: str,
+        attempts: tuple[Attempt, ...],
+        unreachable: tuple[Unreachable, ...] = (),
+        late: str | None = None,
+    ) -> None:
         replies = [each.reply for each in attempts if each.reply] + [each.error.reply for each in unreachable]
+        if late is not None:
+            replies.append(Reply(451, late, "4.4.1"))
         super().__init__(min(replies, key=lambda reply: not reply.temporary))
         self.domain: str = domain
         self.attempts: tuple[Attempt, ...] = attempts
         self.unreachable: tuple[Unreachable, ...] = unreachable
+        self.late: str | None = late

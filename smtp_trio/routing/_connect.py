@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from random import Random
@@ -49,29 +50,37 @@ class ExchangerSettings(TypedDict, total=False):
 
 
 class DomainSettings(RouteSettings, ExchangerSettings, total=False):
-    """The keyword arguments of `connect_domain`: those of `route`, some of `smtp_trio.connect`, and three more.
+    """The keyword arguments of `connect_domain`: those of `route`, some of `smtp_trio.connect`, and some more.
 
     ``name``, ``local_address``, ``timeout`` and ``extensions`` are those of `smtp_trio.connect`. ``max_addresses`` is how
-    many addresses of each exchanger are tried (default: 2, RFC 5321 5.1). ``attempt_timeout`` is how many seconds an
-    attempt may take, from opening the connection to the reply to EHLO after TLS (default: 300); 0 means no limit besides
-    those in ``timeout``. ``sts_context`` is the TLS context for exchangers with an MTA-STS policy, instead of one with
-    the authorities of the system. It must verify certificates and host names, and is changed so that it does not use
-    common names (RFC 8461 4.2).
+    many addresses of each exchanger are tried (default: 2, RFC 5321 5.1), and ``max_attempts`` how many of all exchangers
+    (default: 10). ``attempt_timeout`` is how many seconds an attempt may take, from opening the connection to the reply
+    to EHLO after TLS (default: 300); 0 means no limit besides those in ``timeout``. ``domain_timeout`` is how many
+    seconds all attempts may take (default: 1800, 0 means no limit): after that no other one is begun, and one in
+    progress ends. A message that is being sent is not limited by it. ``sts_context`` is the TLS context for exchangers
+    with an MTA-STS policy, instead of one with the authorities of the system. It must verify certificates and host
+    names, and is changed so that it does not use common names (RFC 8461 4.2).
     """
 
     max_addresses: int
+    max_attempts: int
     attempt_timeout: float
+    domain_timeout: float
     sts_context: ssl.SSLContext | None
 
 
 ROUTE_SETTINGS = frozenset(RouteSettings.__annotations__)
 EXCHANGER_SETTINGS = frozenset(ExchangerSettings.__annotations__)
-OTHER_SETTINGS = frozenset({"max_addresses", "attempt_timeout", "sts_context"})
+OTHER_SETTINGS = DomainSettings.__annotations__.keys() - ROUTE_SETTINGS - EXCHANGER_SETTINGS
 
 #: How many addresses of an exchanger are tried. RFC 5321 5.1: SHOULD be at least two.
 MAX_ADDRESSES = 2
+#: How many attempts are made for a domain. RFC 5321 5.1 permits a limit.
+MAX_ATTEMPTS = 10
 #: Seconds for one attempt. RFC 5321 4.5.3.2.1 gives the greeting five minutes.
 ATTEMPT_TIMEOUT = 300
+#: Seconds for all attempts: after half an hour it is time for a new delivery anyway (RFC 5321 4.5.4.1).
+DOMAIN_TIMEOUT = 1800
 
 
 @frozen
@@ -129,12 +138,15 @@ class Connector:
         self._route = found
         self._port = port
         self._limit = seconds_or_infinity(settings.get("attempt_timeout", ATTEMPT_TIMEOUT))
+        self._limit_for_all = seconds_or_infinity(settings.get("domain_timeout", DOMAIN_TIMEOUT))
+        self._deadline = trio.current_time() + self._limit_for_all
         self._sts_context = settings.get("sts_context")
         self._settings = cast(
             "ConnectSettings", {key: value for key, value in settings.items() if key in EXCHANGER_SETTINGS}
         )
         count = settings.get("max_addresses", MAX_ADDRESSES)
-        self._left = iter([(each, address) for each in found.exchangers for address in each.addresses[:count]])
+        addresses = [(each, address) for each in found.exchangers for address in each.addresses[:count]]
+        self._left = deque(addresses[: settings.get("max_attempts", MAX_ATTEMPTS)])
 
     @classmethod
     async def find(cls, domain: str, port: int, settings: DomainSettings) -> Self:
@@ -143,25 +155,38 @@ class Connector:
         chosen = cast("RouteSettings", {key: value for key, value in settings.items() if key in ROUTE_SETTINGS})
         return cls(await route(domain, port=port, **chosen), port, settings)
 
+    @property
+    def exhausted(self) -> bool:
+        """True if no other attempt will be made."""
+        return not self._left or self._late
+
+    @property
+    def _late(self) -> bool:
+        return trio.current_time() >= self._deadline
+
     async def connect(self) -> DomainConnection:
         """Return a session with the next exchanger that accepts one; the caller closes it.
 
         Raises `DomainUnreachableError` when none is left.
         """
-        for exchanger, address in self._left:
+        while not self.exhausted:
+            exchanger, address = self._left.popleft()
             client = await self._attempt(exchanger, address)
             if client is not None:
                 return DomainConnection(client, self._route, tuple(self.attempts))
-        raise DomainUnreachableError(self._route.domain, tuple(self.attempts), self._route.unreachable)
+        # If there was no time for some addresses, the error is temporary.
+        late = f"{self._route.domain}: no session within {self._limit_for_all:g} s" if self._left else None
+        raise DomainUnreachableError(self._route.domain, tuple(self.attempts), self._route.unreachable, late=late)
 
     async def _attempt(self, exchanger: Exchanger, address: str) -> Client | None:
         """Try one address, and record the attempt."""
         client = failure = error = None
+        limit = min(self._limit, self._deadline - trio.current_time())
         try:
-            with trio.move_on_after(self._limit):
+            with trio.move_on_after(limit):
                 client, failure = await self._open(exchanger, address)
             if client is None:
-                raise TimedOutError(Connect(), self._limit)
+                raise TimedOutError(Connect(), limit)
         except SMTPError as exc:
             # The connection is closed. Its frames refer to the streams, which a record must not keep.
             error = exc.with_traceback(None)
@@ -226,7 +251,9 @@ def check_settings(port: int, settings: DomainSettings) -> None:
     if unknown := sorted(set(settings) - ROUTE_SETTINGS - EXCHANGER_SETTINGS - OTHER_SETTINGS):
         raise TypeError(f"unexpected keyword argument: {', '.join(unknown)}")
     check_number(settings.get("max_addresses", MAX_ADDRESSES), "max_addresses", 1, integer=True)
+    check_number(settings.get("max_attempts", MAX_ATTEMPTS), "max_attempts", 1, integer=True)
     seconds_or_infinity(settings.get("attempt_timeout", ATTEMPT_TIMEOUT))
+    seconds_or_infinity(settings.get("domain_timeout", DOMAIN_TIMEOUT))
     check_sts_context(settings.get("sts_context"), "sts_context")
     own = cast("ConnectSettings", {key: value for key, value in settings.items() if key in EXCHANGER_SETTINGS})
     check_server("192.0.2.1", port, own)

@@ -15,6 +15,7 @@ from .._client.client import Client
 from .._client.message import Message
 from .._client.missing_fields import add_missing_fields
 from .._client.results import (
+    Accepted,
     AllRecipientsRejectedError,
     ConnectionLostError,
     DeliveryRecord,
@@ -26,7 +27,7 @@ from .._client.results import (
     TimedOutError,
     clear_record,
 )
-from ..protocol import Command, Connect, Mail, Path, RemoteProtocolError, Reply, ReplyError, SMTPError
+from ..protocol import Command, Connect, Mail, NotOfferedError, Path, RemoteProtocolError, Reply, ReplyError, SMTPError
 from ..protocol.arguments import check_number, check_type
 from ._attempts import Attempt
 from ._connect import Connector, DomainSettings, check_settings
@@ -82,11 +83,21 @@ class DomainsResult(Result):
 # at any time the record has what the replies said up to then, and `Unknown` for a message that was sent whole and not
 # replied to (RFC 1047).
 #
-# If a session is lost, the recipients without an outcome are sent to the next exchanger (RFC 5321 5.1). If MAIL is refused
-# with 4yz, so are all, since it is the host that is not ready. Those with another outcome are not: a second attempt
-# could deliver the message twice, and another exchanger knows no more about a mailbox. A domain that fails has outcomes,
-# and its task ends as others do. Only an error of the caller, such as a file that cannot be read, ends all tasks and is
-# raised; it concerns every domain.
+# Which recipients are sent to the next exchanger ("until a delivery attempt succeeds", RFC 5321 5.1), as Postfix does it:
+#
+# * those without an outcome, after a session was lost;
+# * those that were rejected with 4yz, by any command and by the end of the message: the message was not accepted for
+#   them, and may be by another host (RFC 5321 4.2.1). This outcome stays until there is another one, so it is the result
+#   if no exchanger is left, or none that replies;
+# * all, if the server does not offer an extension that the message needs (RFC 5321 2.2.3, RFC 6531 3.2). Only if it is so
+#   for all exchangers, the message is rejected.
+#
+# The others are not: 5yz is about the mailbox or the message (RFC 5321 4.2.1), of which another exchanger knows no more.
+# The size of a message is such a reason, although the client knows it before MAIL (RFC 1870 6.1). `Unknown` is final
+# since the message could be delivered twice, and so is `Accepted`.
+#
+# A domain that fails has outcomes, and its task ends as others do. Only an error of the caller, such as a file that
+# cannot be read, ends all tasks and is raised; it concerns every domain.
 async def send(
     message: Message,
     port: int = 25,
@@ -213,7 +224,7 @@ class Delivery:
         return DomainResult(self._domain, self.recipients, tuple(self._attempts), self._error)
 
     async def run(self) -> None:
-        """Try the exchangers until each recipient has an outcome."""
+        """Try the exchangers until each recipient has an outcome that is final."""
         try:
             connector = await Connector.find(self._domain, self._port, cast("DomainSettings", self._settings))
             self._attempts = connector.attempts
@@ -221,43 +232,43 @@ class Delivery:
                 connection = await connector.connect()
                 async with connection.client as client:
                     await self._send(client)
+                if self._error is None and connector.exhausted:
+                    return  # all have outcomes, and that some are temporary is not an error of the domain
         except RoutingError as error:
             self._error = error
-            self._keep()
-            self._reject(Connect(), error.reply)
+            self._outcomes = self._rejected(self.recipients, Connect(), error.reply) | self._outcomes
 
     @property
     def _waiting(self) -> list[str]:
-        """The recipients that have no outcome yet."""
-        return [name for name in self.recipients if name not in self._outcomes]
+        """The recipients for which another exchanger can be tried."""
+        final = {name for name, each in self._outcomes.items() if isinstance(each, Accepted) or not each.temporary}
+        return [name for name in self.recipients if name not in final]
 
     async def _send(self, client: Client) -> None:
         """Send the message over one session, and store the outcomes."""
         self._record = DeliveryRecord()  # a new one, since the client of an earlier session refers to the old one
+        self._error = None
         try:
             await client.send(self._sender, self._waiting, self._message, record=self._record)
-            self._error = None
         except AllRecipientsRejectedError as error:
             if isinstance(error.command, Mail) and error.reply.temporary:
                 self._fail_attempt(error)
-                return  # without keeping the outcomes, which a next exchanger may replace
         except LOST as error:
             self._fail_attempt(error)
-        except SMTPError as error:  # this server cannot accept the message: it is too large, or needs an extension
-            self._error = error
-            self._keep()
-            self._reject(Mail(self._path), error.reply if isinstance(error, ReplyError) else _unacceptable(error))
-        self._keep()
+        except SMTPError as error:  # it is too large for this server, needs an extension, or cannot be sent at all
+            reply = error.reply if isinstance(error, ReplyError) else _unacceptable(error)
+            self._fail_attempt(ReplyError(Mail(self._path), reply))
+            if not isinstance(error, NotOfferedError):
+                self._outcomes |= self._rejected(self._waiting, Mail(self._path), reply)
+        self._outcomes = self.outcomes
 
     def _fail_attempt(self, error: SMTPError) -> None:
         self._error = error
         self._attempts[-1] = evolve(self._attempts[-1], error=error)
 
-    def _keep(self) -> None:
-        self._outcomes = self.outcomes
-
-    def _reject(self, command: Command, reply: Reply) -> None:
-        self._outcomes |= {name: Rejected(name, command, reply) for name in self._waiting}
+    @staticmethod
+    def _rejected(names: Iterable[str], command: Command, reply: Reply) -> dict[str, Outcome]:
+        return {name: Rejected(name, command, reply) for name in names}
 
 
 def _unacceptable(error: SMTPError) -> Reply:

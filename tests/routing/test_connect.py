@@ -152,6 +152,19 @@ async def test_two_addresses_are_tried_by_default() -> None:
     assert [address for _, address, _ in await attempts({}, resolver=resolver)] == ["2001:db8::1", ONE]
 
 
+@pytest.mark.parametrize(("most", "tried"), [(1, 1), (5, 5), (None, 10)])
+async def test_number_of_attempts_is_limited(most: int | None, tried: int) -> None:
+    """RFC 5321 5.1: "there MAY also be a configurable limit"."""
+    hosts = [f"mx{number}.example" for number in range(8)]
+    records: dict[str, Any] = {
+        host: {"A": [f"192.0.2.{2 * n + 1}", f"192.0.2.{2 * n + 2}"]} for n, host in enumerate(hosts)
+    }
+    records["example.org"] = {"MX": [(10, host) for host in hosts]}
+    settings = {} if most is None else {"max_attempts": most}
+    found = await attempts({}, resolver=MemoryResolver(records), **settings)
+    assert len(found) == tried
+
+
 async def test_domain_without_mx_records_is_its_own_exchanger() -> None:
     resolver = MemoryResolver({"example.org": {"A": [FOUR]}})
     assert await attempts({FOUR: Inbox()}, resolver=resolver) == [("example.org", FOUR, "")]
@@ -307,6 +320,29 @@ async def test_domain_without_a_route(records: Any, failures: Any, error: type[E
     assert server.sessions == 0
 
 
+@pytest.mark.parametrize(("seconds", "tried"), [(40, 1), (50, 1), (70, 2)])
+async def test_time_for_all_attempts_is_limited(seconds: float, tried: int, autojump_clock: MockClock) -> None:
+    """An attempt in progress ends, and no other one is begun. The time for the lookups does not count."""
+    resolver = MemoryResolver(RECORDS, delays={("example.org", "MX"): 10})
+    async with memory_network({ONE: Silent(), TWO: Silent(), THREE: Inbox()}):
+        with pytest.raises(DomainUnreachableError) as caught:
+            async with connect_domain("example.org", resolver=resolver, attempt_timeout=50, domain_timeout=seconds):
+                raise AssertionError
+    assert trio.current_time() == pytest.approx(seconds + 10, abs=1)
+    assert [result for _, _, result in outline(caught.value)] == ["451 4.4.1"] * tried
+
+
+async def test_domain_is_temporarily_unreachable_if_time_was_short() -> None:
+    """Those that were not tried may accept mail."""
+    async with memory_network({ONE: Refusing(554), TWO: Refusing(554), THREE: Refusing(554)}):
+        with pytest.raises(DomainUnreachableError) as caught:
+            async with connect_domain("example.org", resolver=MemoryResolver(RECORDS)):
+                raise AssertionError
+    assert not caught.value.temporary
+    late = DomainUnreachableError("example.org", caught.value.attempts[:2], late="no time for others")
+    assert (late.temporary, str(late)) == (True, "451 4.4.1 no time for others")
+
+
 async def test_lookups_are_limited(autojump_clock: MockClock) -> None:
     resolver = MemoryResolver(RECORDS, delays={"example.org": math.inf})
     with pytest.raises(LookupFailedError, match="within 3 s"):
@@ -321,7 +357,10 @@ async def test_lookups_are_limited(autojump_clock: MockClock) -> None:
         ({"auth": ("a", "b")}, TypeError),
         ({"max_addresses": 0}, ValueError),
         ({"max_addresses": 1.5}, TypeError),
+        ({"max_attempts": 0}, ValueError),
+        ({"max_attempts": 1.5}, TypeError),
         ({"attempt_timeout": -1}, ValueError),
+        ({"domain_timeout": -1}, ValueError),
         ({"timeout": -1}, ValueError),
         ({"name": "a b"}, ValueError),
         ({"port": 0}, ValueError),

@@ -169,36 +169,171 @@ async def test_message_that_may_have_been_accepted_is_not_sent_again() -> None:
 
 
 class Choosy(Inbox):
+    """Refuses the recipients "nobody" for good, and "later" for now."""
+
     async def rcpt(self, session: Session, rcpt: Rcpt) -> Reply | None:
-        return Reply(550, "unknown", "5.1.1") if rcpt.recipient.local == "nobody" else None
+        refusals = {"nobody": Reply(550, "unknown", "5.1.1"), "later": Reply(450, "greylisted", "4.2.0")}
+        return refusals.get(rcpt.recipient.local)
 
 
-async def test_refused_recipients() -> None:
-    """Another exchanger is not tried for them, and a domain that refuses all is not an error."""
+class Full(Inbox):
+    """Refuses each message."""
+
+    def __init__(self, *, code: int) -> None:
+        super().__init__()
+        self.reply = Reply(code, "full", "")
+
+    async def data(self, session: Session, body: Body) -> Reply:
+        await body.read()
+        return self.reply
+
+
+async def sent_to_one(first: Hooks | Server | None, second: Hooks | Server | None, *names: str, **settings: Any) -> Any:
+    """Send the message to recipients of one.example, whose exchangers are these, and return the result."""
+    servers: dict[str, Hooks | Server] = {"192.0.2.3": Inbox()}
+    servers |= {
+        address: each for address, each in {"192.0.2.1": first, "192.0.2.2": second}.items() if each is not None
+    }
+    async with memory_network(servers):
+        recipients = [f"{name}@one.example" for name in names]
+        return await send(MESSAGE, sender=ME, recipients=recipients, resolver=resolver(), **settings)
+
+
+async def test_permanently_refused_recipients() -> None:
+    """Another exchanger is not tried for them (RFC 5321 4.2.1), and a domain that refuses all is not an error."""
     names = ["x@one.example", "nobody@one.example", "nobody@two.example"]
     async with memory_network({"192.0.2.1": Choosy(), "192.0.2.2": Inbox(), "192.0.2.3": Choosy()}):
         result = await send(MESSAGE, sender=ME, recipients=names, resolver=resolver())
     assert list(outline(result).values()) == ["250 2.0.0", "550 5.1.1", "550 5.1.1"]
     assert [domain.error for domain in result.domains] == [None, None]
+    assert [len(domain.attempts) for domain in result.domains] == [1, 1]
+
+
+async def test_temporarily_refused_recipients_are_sent_to_the_next_exchanger() -> None:
+    """RFC 5321 5.1. The others are not sent again."""
+    first, second = Choosy(), Inbox()
+    result = await sent_to_one(first, second, "x", "nobody", "later")
+    assert list(outline(result).values()) == ["250 2.0.0", "550 5.1.1", "250 2.0.0"]
+    assert [mail.recipients for mail in first] == [("x@one.example",)]
+    assert [mail.recipients for mail in second] == [("later@one.example",)]
+    assert [each.error for each in result.domains[0].attempts] == [None, None]
+    assert result.domains[0].error is None
+
+
+async def test_recipient_that_each_exchanger_refuses_temporarily() -> None:
+    """Its outcome is the last reply, and the domain has no error."""
+    result = await sent_to_one(Full(code=452), Choosy(), "x", "later")
+    assert list(outline(result).values()) == ["250 2.0.0", "450 4.2.0"]
+    assert len(result.domains[0].attempts) == 2
+    assert result.domains[0].error is None
 
 
 @pytest.mark.parametrize(
-    ("recipient", "message", "settings", "reply"),
-    [
-        ("x@one.example", MESSAGE + b"x" * 2000, {"size": 1000}, "552 5.3.4"),
-        ("jörg@one.example", MESSAGE, {"extensions": []}, "554 5.6.3"),
-    ],
-    ids=["size", "SMTPUTF8"],
+    ("second", "expected"),
+    [(lambda: None, "450 4.2.0"), (Refusing, "421 4.3.0"), (lambda: Full(code=550), "550 ")],
+    ids=["dead", "MAIL refused", "permanent"],
 )
-async def test_message_that_a_server_cannot_accept(recipient: str, message: bytes, settings: Any, reply: str) -> None:
+async def test_last_reply_of_an_exchanger_counts(second: Any, expected: str) -> None:
+    """It says more about the recipient than that another exchanger cannot be connected to."""
+    result = await sent_to_one(Choosy(), second(), "x", "later")
+    assert list(outline(result).values()) == ["250 2.0.0", expected]
+    assert (result.domains[0].error is None) is (expected == "550 ")
+
+
+@pytest.mark.parametrize("code", [421, 450, 451, 452])
+async def test_message_that_is_refused_temporarily_is_sent_to_the_next_exchanger(code: int) -> None:
+    """RFC 5321 4.2.1: the reply to the end of the message says that it was not accepted."""
+    first, second = Full(code=code), Inbox()
+    result = await sent_to_one(first, second, "x", "y")
+    assert result.complete
+    assert [mail.recipients for mail in second] == [("x@one.example", "y@one.example")]
+
+
+@pytest.mark.parametrize("code", [550, 552, 554])
+async def test_message_that_is_refused_permanently_is_not_sent_again(code: int) -> None:
+    second = Inbox()
+    result = await sent_to_one(Full(code=code), second, "x")
+    assert [each.reply.code for each in result.rejected] == [code]
+    assert len(second) == 0
+
+
+async def test_message_that_is_too_large() -> None:
+    """RFC 1870 6.1: it is permanent, as if the server had refused MAIL."""
+    other = Inbox()
+    result = await sent_to_one(Server(Inbox(), size=len(MESSAGE) - 1), other, "x")
+    assert outline(result) == {"x@one.example": "552 5.3.4"}
+    [attempt] = result.domains[0].attempts
+    assert attempt.reply is not None
+    assert attempt.reply.code == 552
+    assert result.domains[0].error == attempt.error
+    assert len(other) == 0
+
+
+async def test_message_that_no_server_can_accept() -> None:
+    """It has a NUL, which only BINARYMIME permits."""
+    async with memory_network({"192.0.2.1": Inbox(), "192.0.2.2": Inbox()}):
+        result = await send(MESSAGE + b"\0", sender=ME, recipients=["x@one.example"], resolver=resolver())
+    assert outline(result) == {"x@one.example": "554 5.6.3"}
+    assert len(result.domains[0].attempts) == 1
+
+
+@pytest.mark.parametrize(
+    ("second", "expected"),
+    [(Inbox, "250 2.0.0"), (lambda: Server(Inbox(), extensions=[]), "554 5.6.3"), (lambda: None, "451 4.4.1")],
+    ids=["offered", "not offered", "dead"],
+)
+async def test_extension_that_an_exchanger_does_not_offer(second: Any, expected: str) -> None:
+    """RFC 6531 3.2: the message may be sent to another one; it is rejected if none of them offers it."""
     inbox = Inbox()
-    server = Server(inbox, **settings)
-    async with memory_network({"192.0.2.1": server, "192.0.2.3": Inbox()}):
-        names = [recipient, "y@two.example"]
-        result = await send(message, sender=ME, recipients=names, resolver=resolver())
-    assert list(outline(result).values()) == [reply, "250 2.0.0"]
-    assert result.domains[0].error is not None
+    result = await sent_to_one(Server(inbox, extensions=[]), second(), "jörg")
+    assert list(outline(result).values()) == [expected]
+    first, other = result.domains[0].attempts
+    assert (first.reply.code, first.reply.status) == (554, "5.6.3")
+    assert (other.error is None) is (result.complete)
     assert len(inbox) == 0
+
+
+async def test_number_of_attempts_is_limited() -> None:
+    """RFC 5321 5.1. Attempts that fail count, and so do sessions."""
+    second = Inbox()
+    result = await sent_to_one(Choosy(), second, "later", max_attempts=1)
+    assert outline(result) == {"later@one.example": "450 4.2.0"}
+    result = await sent_to_one(None, second, "x", max_attempts=1)
+    assert outline(result) == {"x@one.example": "451 4.4.1"}
+    assert len(second) == 0
+
+
+class Late(Choosy):
+    """Takes 20 s for each recipient."""
+
+    async def rcpt(self, session: Session, rcpt: Rcpt) -> Reply | None:
+        await trio.sleep(20)
+        return await super().rcpt(session, rcpt)
+
+
+async def test_time_for_a_domain_is_limited(autojump_clock: MockClock) -> None:
+    """No other attempt is begun after it. A message that is being sent is not cancelled."""
+    second = Inbox()
+    result = await sent_to_one(Late(), second, "x", "later", domain_timeout=10)
+    assert list(outline(result).values()) == ["250 2.0.0", "450 4.2.0"]
+    assert result.domains[0].error is None
+    assert len(second) == 0
+
+
+class Leaving(Hooks):
+    """Takes 20 s for each recipient, and closes the connection."""
+
+    async def rcpt(self, session: Session, rcpt: Rcpt) -> None:
+        await trio.sleep(20)
+        await trio.aclose_forcefully(session.stream)
+
+
+async def test_session_that_is_lost_when_there_is_no_time_left(autojump_clock: MockClock) -> None:
+    second = Inbox()
+    result = await sent_to_one(Server(Leaving(), extensions=[]), second, "x", domain_timeout=10)
+    assert outline(result) == {"x@one.example": "451 4.4.2"}
+    assert len(result.domains[0].attempts) == 1
+    assert len(second) == 0
 
 
 async def test_email_message_names_its_recipients() -> None:
@@ -247,6 +382,8 @@ async def _pieces() -> Any:
         ({"port": 0}, ValueError),
         ({"tls": "never"}, TypeError),
         ({"max_addresses": 0}, ValueError),
+        ({"max_attempts": 0}, ValueError),
+        ({"domain_timeout": -1}, ValueError),
     ],
     ids=lambda value: ", ".join(value) if isinstance(value, dict) else value.__name__,
 )
