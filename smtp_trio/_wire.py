@@ -12,7 +12,7 @@ import trio
 
 from .protocol.arguments import check_type
 
-#: Octets to ask for in one read. A connection buffers no more than these of its peer's, besides one incomplete line.
+#: Octets to ask for in one read, at most. A connection buffers no more than these of its peer's, besides one incomplete line.
 RECEIVE_SIZE = 65536
 #: Seconds that closing a stream in an orderly way may take before it is closed by force.
 CLOSE_TIMEOUT = 1
@@ -103,7 +103,7 @@ class OctetProtocol(Protocol):
 class Wire:
     """Carries octets between one stream and one protocol."""
 
-    __slots__ = ("_descriptor", "_protocol", "_write_timeout", "broken", "in_doubt", "stalled", "stream")
+    __slots__ = ("_descriptor", "_protocol", "_write_timeout", "broken", "in_doubt", "read_size", "stalled", "stream")
 
     def __init__(self, stream: trio.abc.Stream, protocol: OctetProtocol, write_timeout: float) -> None:
         self.stream: trio.abc.Stream = stream
@@ -113,6 +113,8 @@ class Wire:
         self.stalled: bool = False
         #: It is broken because a `send_all` has failed that may have sent everything.
         self.in_doubt: bool = False
+        #: Octets to ask for in one read.
+        self.read_size: int = RECEIVE_SIZE
         self._protocol = protocol
         self._write_timeout = write_timeout
         # The function that returns the descriptor, which is -1 once the socket was closed; None without direct access.
@@ -136,7 +138,7 @@ class Wire:
         """Wait for octets from the peer and pass them to the protocol; b"" at the end of the input or after a reset."""
         try:
             if self._descriptor is None:
-                self._protocol.receive_data(bytes(await self.stream.receive_some(RECEIVE_SIZE)))
+                self._protocol.receive_data(bytes(await self.stream.receive_some(self.read_size)))
                 return
             await trio.lowlevel.wait_readable(self._descriptor())
             while not self._read(self._descriptor()):  # a spurious wake-up
@@ -160,7 +162,7 @@ class Wire:
     def _read(self, descriptor: int) -> bool:
         """Read without waiting, and pass the octets to the protocol. Return False if there are none."""
         try:
-            data = os.read(descriptor, RECEIVE_SIZE)
+            data = os.read(descriptor, self.read_size)
         except BlockingIOError:
             return False
         except OSError:

@@ -65,7 +65,8 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Receive mail and store it. Without options the server listens on 127.0.0.1:2525 and stores mail for every recipient "
         "in ./Maildir. It prints one line for each message and each refusal on standard output, and warnings and errors "
-        "on standard error. It never relays. At most 512 sessions are open at once, and 50 from one peer. SIGINT and SIGTERM stop "
+        "on standard error. It never relays. At most 512 sessions are open at once, and 50 from one "
+        "client address, which may open 300 in a minute. SIGINT and SIGTERM stop "
         "the server after the messages in progress, or after 30 seconds; a second signal stops it at once. SIGHUP reloads the "
         "certificate and the auth file."
     )
@@ -238,7 +239,7 @@ def make_server(options: argparse.Namespace, accounts: Accounts | None) -> Serve
             size=options.size,
             timeout=evolve(server_timeouts(options.timeout), tls=options.tls_timeout),
             extensions=standard(auth),
-            limits=Limits(sessions=512, per_peer=50),
+            limits=Limits(sessions=512, per_peer=50, connections_per_minute=300),
             newlines=options.newlines,
             lenient=options.lenient,
             strict=options.strict,

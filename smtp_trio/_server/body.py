@@ -35,6 +35,8 @@ from .spool import check_path, spool
 if TYPE_CHECKING:
     import email.message
 
+    from .turns import Turns
+
 # How a body is read
 #
 # Between DATA (or BDAT) and the reply to the message, only the `BodyReader` takes events from the core. Each call of
@@ -107,6 +109,8 @@ class BodySession(Protocol):
     async def flush(self) -> None: ...
     def flush_nowait(self) -> None: ...
     async def yield_turn(self) -> None: ...
+    @property
+    def turns(self) -> Turns | None: ...
     async def time_out(self) -> None: ...
     def end_dialogue(self) -> None: ...
 
@@ -399,9 +403,12 @@ class BodyReader:
             await session.flush()
         if session.over:
             raise self._fail("the client disconnected")
+        paused = -1 if session.turns is None else session.turns.pause()
         if session.wire.quick:
             await trio.lowlevel.checkpoint()
             if session.wire.receive_now():
+                if session.turns is not None:
+                    session.turns.begin(paused)
                 if answered or not self.size:  # the client has waited for the reply to a chunk, or for the 354
                     session.hooks.restart_clock()
                 return
@@ -414,6 +421,8 @@ class BodyReader:
                 with trio.CancelScope(deadline=began + wait) as scope:
                     await session.wire.receive()
                 if not scope.cancelled_caught:
+                    if session.turns is not None:
+                        session.turns.begin(paused)
                     return
         finally:
             session.hooks.restart_clock()

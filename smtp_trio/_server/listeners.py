@@ -131,7 +131,10 @@ def to_listener(sock: socket.socket) -> trio.SocketListener:
 # After an error in EXHAUSTED the loop tries again every BACK_OFF seconds, since descriptors are free again when
 # sessions end. All other errors end the server.
 
-Handler = Callable[[Any], Awaitable[object]]
+#: Serves a stream. The second argument is whether its connection has passed the `Screen`.
+Handler = Callable[[Any, bool], Awaitable[object]]
+#: Returns whether an accepted socket, which has this address, may become a stream. If not, it has closed the socket.
+Screen = Callable[[socket.socket, Any], bool]
 
 
 @contextmanager
@@ -151,21 +154,23 @@ def accept_sockets(
 
 async def accept_all(
     handler: Handler,
+    screen: Screen,
     listeners: Iterable[trio.abc.Listener[Any]],
     sockets: dict[trio.abc.Listener[Any], socket.socket],
     nursery: trio.Nursery,
 ) -> NoReturn:
-    """Start ``handler(stream)`` in the nursery for every connection, until cancelled.
+    """Start ``handler(stream, screened)`` in the nursery for every connection, until cancelled.
 
     The handler must close its stream.
 
+    :param screen: called for each connection of these sockets before a stream is made.
     :param sockets: what `accept_sockets` returned for these listeners.
     :raises OSError: accept() failed for a reason that does not concern a single connection and will not pass.
     """
     failures = AcceptFailures()
     async with trio.open_nursery() as accepting:
         for each in listeners:
-            accepting.start_soon(_accept_from, handler, each, sockets.get(each), nursery, failures)
+            accepting.start_soon(_accept_from, handler, screen, each, sockets.get(each), nursery, failures)
         await trio.sleep_forever()
     raise AssertionError("unreachable")
 
@@ -185,6 +190,7 @@ class AcceptFailures:
 
 async def _accept_from(
     handler: Handler,
+    screen: Screen,
     listener: trio.abc.Listener[Any],
     sock: socket.socket | None,
     nursery: trio.Nursery,
@@ -197,10 +203,10 @@ async def _accept_from(
                 await trio.lowlevel.checkpoint_if_cancelled()
                 # Wait on the listener's own socket, so that closing it wakes this task; accept on the duplicate.
                 await trio.lowlevel.wait_readable(listener.socket)
-                if _accept_burst(handler, sock, nursery):
+                if _accept_burst(handler, screen, sock, nursery):
                     continue
             # Not a POSIX socket, or accept() failed with an error that Trio has to classify.
-            nursery.start_soon(handler, await listener.accept())
+            nursery.start_soon(handler, await listener.accept(), False)
         except OSError as exc:
             if exc.errno not in EXHAUSTED:
                 raise
@@ -208,12 +214,13 @@ async def _accept_from(
             await trio.sleep(BACK_OFF)
 
 
-def _accept_burst(handler: Handler, sock: socket.socket, nursery: trio.Nursery) -> bool:
+def _accept_burst(handler: Handler, screen: Screen, sock: socket.socket, nursery: trio.Nursery) -> bool:
     """Accept the connections that are waiting, up to BURST; return False after an error that Trio has to classify."""
     try:
         for _ in range(BURST):
-            connection, _ = sock.accept()
-            nursery.start_soon(handler, trio.SocketStream(trio.socket.from_stdlib_socket(connection)))
+            connection, address = sock.accept()
+            if screen(connection, address):
+                nursery.start_soon(handler, trio.SocketStream(trio.socket.from_stdlib_socket(connection)), True)
     except BlockingIOError:
         return True
     except OSError:

@@ -213,6 +213,9 @@ NO_DATA_HOOK = Event(
 )
 ACCEPT_FAILED = Event("accept_failed", ERROR, SERVER, "cannot accept connections: {error}; trying again every 0.1 s")
 TOO_MANY_CONNECTIONS = Event("too_many_connections", INFO, SERVER, "peer={peer} refused: too many connections")
+CONNECTIONS_OMITTED = Event(
+    "connections_omitted", INFO, SERVER, "peer={peer} further refused connections, without a record each: {count}"
+)
 CONNECTED = Event("connected", DEBUG, SERVER, "{id} peer={peer} connected")
 DISCONNECTED = Event("disconnected", DEBUG, SERVER, "{id} peer={peer} disconnected")
 HOOK_FAILED = Event("hook_failed", ERROR, SERVER, "{id} peer={peer} {hook} hook failed: {error}", traceback=True)

@@ -11,6 +11,9 @@ import trio
 
 from .._types import Peer, unmap
 
+#: Each end of a unix socket.
+UNIX = Peer("", None, "unix")
+
 
 def endpoints(stream: trio.abc.Stream) -> tuple[Peer, Peer]:
     """Return the remote and the local end of a stream.
@@ -30,12 +33,17 @@ def endpoints(stream: trio.abc.Stream) -> tuple[Peer, Peer]:
 def _endpoint(stream: trio.SocketStream, which: Literal["getpeername", "getsockname"]) -> Peer:
     family = stream.socket.family
     if family not in (socket.AF_INET, socket.AF_INET6):
-        return Peer("", None, "unix")
+        return UNIX
     try:
-        host, port = getattr(stream.socket, which)()[:2]
+        return tcp_peer(getattr(stream.socket, which)())
     except OSError:  # the peer disconnected before the address was read
         return Peer("0.0.0.0", 0, "tcp")
-    return Peer(unmap(host), port, "tcp")  # hooks, logs and Received fields need an IPv4 client's own address
+
+
+def tcp_peer(address: tuple[Any, ...]) -> Peer:
+    """Return the end of a TCP connection that has this socket address."""
+    # Hooks, logs and Received fields need an IPv4 client's own address.
+    return Peer(unmap(address[0]), address[1], "tcp")
 
 
 # The limit prevents one client from using up all sessions. For IPv6 a limit for each address would be useless: the

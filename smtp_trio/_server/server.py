@@ -7,7 +7,7 @@ import socket
 import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import partial
@@ -30,16 +30,18 @@ from ..protocol.hosts import check_hello_name
 from ..protocol.sasl import MechanismContext
 from ..protocol.strictness import select_mode
 from . import log_events
+from .admission import Admission
 from .hooks import Hooks, check_function, check_server_hooks, hook_names, load_hooks
 from .lifecycle import Lifecycle
 from .listeners import accept_all, accept_sockets, open_listeners
-from .peers import endpoints, network
+from .peers import UNIX, endpoints, tcp_peer
 from .session_task import SessionTask
 from .state import HookTable, ServerState, describe
 from .tls_files import TlsFiles
 
 #: The text of the 421 after a failure that is not the client's.
 LOCAL_ERROR = "Local error; closing the connection"
+TOO_MANY = "Too many connections; try again later"
 
 #: The session that this task runs. Tasks that a hook has started inherit it.
 current_session: ContextVar[SessionTask | None] = ContextVar("smtp_trio.current_session", default=None)
@@ -134,7 +136,7 @@ class Server:
             limit=self.timeouts.hook,
             context=MechanismContext(self.name, token),
         )
-        self._peers: Counter[str] = Counter()  # open sessions, by `network` of the peer
+        self._admission = Admission(limits, self._state.counts)
         self._sessions: dict[SessionTask, trio.lowlevel.Task] = {}  # with the task that runs each
         self._lifecycle = Lifecycle(self, self._state, name=self.name, last_hooks=self.timeouts.disconnect)
         self._accepting: dict[trio.CancelScope, list[Any]] = {}  # the accept loop of each ``serve``, with its sockets
@@ -236,6 +238,7 @@ class Server:
         try:
             table = self._check(hooks, implicit_tls=implicit_tls)
             handler = partial(self._session, implicit_tls=implicit_tls, table=table)
+            screen = partial(self._screen, b"" if implicit_tls else self._refusal(TOO_MANY))
             async with self._lifecycle.serving(table), trio.open_nursery() as nursery:
                 with accept_sockets(listeners) as sockets, trio.CancelScope() as accepting:
                     if self._state.stopping:  # during `Hooks.start`
@@ -244,9 +247,10 @@ class Server:
                     self._accepting[accepting] = [*own, *sockets.values()]
                     try:
                         task_status.started(listeners)
-                        await accept_all(handler, listeners, sockets, nursery)
+                        await accept_all(handler, screen, listeners, sockets, nursery)
                     finally:
                         del self._accepting[accepting]
+                        self._admission.end_minute()
         except BaseExceptionGroup as group:  # the nurseries are an implementation detail of this method
             raise collapse_group(group) from None
         finally:
@@ -372,23 +376,23 @@ class Server:
     #
     # Limits on connections are checked before a session is created, so that a refusal is cheap.
 
-    async def _session(self, stream: trio.abc.Stream, *, implicit_tls: bool, table: HookTable | None) -> None:
+    async def _session(
+        self, stream: trio.abc.Stream, screened: bool = False, *, implicit_tls: bool, table: HookTable | None
+    ) -> None:
         """Run a session from the connection to its end. No `Exception` leaves this method.
 
         :param table: the hooks of the session; None for those of the server.
+        :param screened: the connection has passed `_screen`.
         """
         table = table or self._state.table
         session, error, peer = None, None, None
         try:
             remote, local = endpoints(stream)
-            key = network(remote.host) if remote.kind == "tcp" else None
+            key = self._admission.key(remote)
             peer = remote
-            if self._admit(key):
+            if self._admits(key, peer, screened=screened):
                 protocol = self._new_protocol(table)
                 session = SessionTask(self, self._state, table, protocol, stream, peer=peer, local=local)
-            else:
-                self._state.counts.connections_refused += 1
-                log_events.TOO_MANY_CONNECTIONS.log(peer=str(peer))
         except Exception as exc:
             error = exc
         if session is None:
@@ -399,7 +403,7 @@ class Server:
         self._sessions[session] = trio.lowlevel.current_task()
         self._state.counts.sessions_total += 1
         if key:
-            self._peers[key] += 1
+            self._admission.enter(key, session)
         session.log.begin()
         end = "cancelled"
         try:
@@ -414,9 +418,7 @@ class Server:
                 del self._sessions[session]
                 current_session.set(outer)
                 if key:
-                    self._peers[key] -= 1
-                    if not self._peers[key]:
-                        del self._peers[key]
+                    self._admission.leave(key)
                 session.log.end()
                 await self._guard(session.wire.close(), session)
 
@@ -448,11 +450,33 @@ class Server:
             except Exception as error:  # perhaps it was the stream that failed
                 log_events.SESSION_FAILED.log(where, error=describe(error), exc_info=error)
 
-    def _admit(self, key: str | None) -> bool:
-        limits = self.limits
-        if limits.sessions is not None and len(self._sessions) >= limits.sessions:
-            return False
-        return not (key and limits.per_peer is not None and self._peers[key] >= limits.per_peer)
+    def _screen(self, refusal: bytes, sock: socket.socket, address: tuple[Any, ...]) -> bool:
+        """Return whether an accepted connection may become a session. Refuse it otherwise, at little cost.
+
+        :param refusal: what is sent before the connection is closed.
+        """
+        peer = tcp_peer(address) if sock.family in (socket.AF_INET, socket.AF_INET6) else UNIX
+        if self._admission.admits(self._admission.key(peer), peer, len(self._sessions)):
+            return True
+        with suppress(OSError), sock:
+            sock.setblocking(False)
+            sock.send(refusal)
+        return False
+
+    def _admits(self, key: str | None, peer: Peer, *, screened: bool) -> bool:
+        """Return whether a stream may become a session. A screened one was counted when it was accepted.
+
+        Several connections may have been accepted before the first became a session, so there may be too many of them.
+        """
+        if not screened:
+            return self._admission.admits(key, peer, len(self._sessions))
+        if self._admission.has_room(key, len(self._sessions)):
+            return True
+        self._admission.refuse(key, peer)
+        return False
+
+    def _refusal(self, text: str) -> bytes:
+        return f"421 {self.name} {text}\r\n".encode()
 
     async def _turn_away(
         self, stream: trio.abc.Stream, peer: Peer | None, *, implicit_tls: bool, error: Exception | None
@@ -463,14 +487,14 @@ class Server:
 
         :param error: why no session could be created, which is reported; None when there are too many connections.
         """
-        text = LOCAL_ERROR if error is not None else "Too many connections; try again later"
+        text = LOCAL_ERROR if error is not None else TOO_MANY
         try:
             if error is not None:
                 where = {"id": None, "peer": None if peer is None else str(peer)}
                 await self._state.report(error, log_events.SESSION_FAILED, where)
             with trio.move_on_after(self.timeouts.disconnect):
                 if not implicit_tls:
-                    await stream.send_all(f"421 {self.name} {text}\r\n".encode())
+                    await stream.send_all(self._refusal(text))
                     await stream.aclose()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass

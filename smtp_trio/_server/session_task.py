@@ -34,12 +34,13 @@ from .log_events import HOOK_CANCELLED, HOOK_FAILED
 from .session import Session
 from .session_log import SessionLog
 from .transaction import Transaction
+from .turns import READ_SIZE, Turns
 
 if TYPE_CHECKING:
     from .server import Server
     from .state import HookTable, ServerState
 
-#: After this many buffered commands of a session (RFC 2920), other tasks get a turn.
+#: After this many buffered commands (RFC 2920) of a session that is the only one of its peer, other tasks get a turn.
 COMMANDS_PER_TURN = 16
 
 
@@ -66,6 +67,7 @@ class SessionTask:
         "shield",
         "state",
         "transaction",
+        "turns",
         "wire",
         "woken",
     )
@@ -105,6 +107,8 @@ class SessionTask:
         self._command_deadline = math.inf  # when the client has been silent for too long
         self._deferred: Command | None = None  # a command that ended a message, to be carried out after it
         self._auth_failures = self._turns = 0
+        #: The turns that it shares with other sessions of its peer; None as long as it is the only one.
+        self.turns: Turns | None = None
         self._unhooked = table.unhooked
         announce(self)  # before `Session` is made, since smtp_trio.testing may replace the parts that it refers to
         self.session: Session = Session(server, peer, local, self)
@@ -197,7 +201,14 @@ class SessionTask:
                 self.idle = False
                 await self.time_out()
 
+    def share(self, turns: Turns) -> None:
+        """Share these turns from now on."""
+        self.turns = turns
+        self.wire.read_size = READ_SIZE
+
     async def _begin(self, *, implicit_tls: bool) -> bool:
+        if self.turns is not None and self.turns.begin():
+            await self.turns.next()
         if implicit_tls and not await self.start_tls():
             return False
         if isinstance(self.wire.stream, trio.SSLStream):
@@ -249,9 +260,12 @@ class SessionTask:
             self.hooks.began = math.inf
             if self.wire.broken:
                 return None
+            paused = -1 if self.turns is None else self.turns.pause()
             if self.wire.quick:
                 await trio.lowlevel.checkpoint()
                 if self.wire.receive_now():
+                    if self.turns is not None and self.turns.begin(paused):
+                        await self.turns.next()
                     event = protocol.next_event()
         if event is NEED_DATA:
             if not resumed:
@@ -267,6 +281,8 @@ class SessionTask:
                 if scope.cancel_called:  # cancelled in the iteration in which data arrived: the cancellation counts
                     await trio.lowlevel.checkpoint()
                 self.idle = False
+                if self.turns is not None and self.turns.begin(paused):
+                    await self.turns.next()
                 event = protocol.next_event()
         if event is CONNECTION_LOST:
             self.end_dialogue()
@@ -278,10 +294,14 @@ class SessionTask:
         return event
 
     async def yield_turn(self) -> None:
-        """Let other tasks run after every `COMMANDS_PER_TURN` buffered commands.
+        """Let other tasks run after every `COMMANDS_PER_TURN` buffered commands, or when the peer's turn is used up.
 
         It is called before an event is taken from the core, so a cancellation here loses nothing.
         """
+        if self.turns is not None:
+            if self.turns.used_up():
+                await self.turns.next()
+            return
         self._turns += 1
         if self._turns % COMMANDS_PER_TURN == 0:
             await trio.lowlevel.checkpoint()

@@ -36,6 +36,9 @@ class Limits:
     """Limits on the resources that one client can use.
 
     ``sessions`` and ``per_peer`` limit the open connections, in all and per client address; None means no limit.
+    ``connections_per_minute`` limits the new connections of a client address in each minute. An IPv6 client is counted
+    by its /64. Clients on this host, which use a loopback address or a unix socket, are counted in ``sessions`` only,
+    unless ``count_local`` is true.
     ``recipients`` limits the recipients of a message (RFC 5321 4.5.3.1.8).
 
     ``errors`` limits the errors of a session: commands that the core refuses with 5yz. A session that reaches the limit
@@ -49,6 +52,8 @@ class Limits:
 
     sessions: int | None = field(default=None, validator=_number(optional=True))
     per_peer: int | None = field(default=None, validator=_number(optional=True))
+    connections_per_minute: int | None = field(default=None, validator=_number(optional=True))
+    count_local: bool = field(default=False, validator=_bool)
     recipients: int = field(default=1000, validator=_number(100, "RFC 5321 4.5.3.1.8"))
     errors: int = field(
         default=20,

@@ -450,7 +450,7 @@ async def test_limit_by_peer(
         for client, welcome in zip(clients, served, strict=True):
             await client.expect(f"220 {NAME}" if welcome else f"421 {NAME}")
         await server.stop()
-    assert not server._peers
+    assert not server._admission._open
 
 
 async def test_too_many_errors(autojump_clock: MockClock) -> None:

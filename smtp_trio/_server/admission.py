@@ -1,0 +1,146 @@
+"""`Admission`: which connections become sessions, by the number of those that are open and of the new ones in a minute."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from ..protocol import Limits
+from .log_events import CONNECTIONS_OMITTED, TOO_MANY_CONNECTIONS
+from .peers import network
+from .turns import Turns
+
+if TYPE_CHECKING:
+    from .._types import Counts, Peer
+
+# Connections are counted by peer, that is, by the `network` of the client. There are two numbers: the open sessions, and
+# the connections since the beginning of the minute. The first limits what a peer can hold, the second what it can cost
+# by connecting again and again, since a session takes much more time to begin and to end than a refusal.
+#
+# A minute is the same for all peers, and their counters are dropped at its end. This takes one dictionary, of bounded
+# size; a window for each peer would be no better against a flood, which lasts for many minutes. A peer that does not fit
+# into the dictionary is not limited in this minute: a client that has so many addresses is not stopped by a number for
+# each of them.
+#
+# A flood of refused connections must cost little, too. So a refusal does not create a session (`listeners` asks before it
+# creates a stream), and there are at most two records about the refusals of a peer in a minute: one about the first,
+# and one with the number of the others, at the end.
+
+#: Seconds in which the connections of a peer are counted.
+MINUTE = 60
+#: How many peers are counted at most.
+MAX_PEERS = 65536
+#: How many peers have records of their own about refusals. The others share one, without an address.
+MAX_LOGGED = 1000
+
+
+class SharingSession(Protocol):
+    """The part of a session's task that an `Admission` uses."""
+
+    def share(self, turns: Turns) -> None: ...
+
+
+class _Member:
+    """The open sessions of one peer."""
+
+    __slots__ = ("count", "first", "turns")
+
+    def __init__(self, first: SharingSession) -> None:
+        self.count = 1
+        self.first = first
+        self.turns: Turns | None = None  # made for the second session
+
+
+class Admission:
+    """Counts the sessions and the connections of each peer, and decides whether a connection becomes a session."""
+
+    def __init__(self, limits: Limits, counts: Counts) -> None:
+        self._limits = limits
+        self._counts = counts
+        self._open: dict[str, _Member] = {}
+        self._minute_end = -math.inf
+        self._new: dict[str, int] = {}  # connections in this minute
+        self._refused: dict[str | None, int] = {}  # those that were refused; None for all peers beyond MAX_LOGGED
+
+    def key(self, peer: Peer) -> str | None:
+        """Return the name under which a client is counted, or None if it is not.
+
+        Clients on this host are counted only with ``limits.count_local``: all connections through a local proxy, and those
+        of tests, come from one address.
+        """
+        if peer.kind == "tcp":
+            return network(peer.host) or (peer.host if self._limits.count_local else None)
+        return "unix" if peer.kind == "unix" and self._limits.count_local else None
+
+    def admits(self, key: str | None, peer: Peer, sessions: int) -> bool:
+        """Count a new connection, and return whether it may become a session. Count and log the refusal.
+
+        :param sessions: the number of open sessions, of all peers.
+        """
+        if (now := trio.current_time()) >= self._minute_end:
+            self.end_minute()
+            self._minute_end = now + MINUTE
+        if self._within_rate(key) and self.has_room(key, sessions):
+            return True
+        self.refuse(key, peer)
+        return False
+
+    def has_room(self, key: str | None, sessions: int) -> bool:
+        """Return whether another session may be opened."""
+        limits = self._limits
+        if limits.sessions is not None and sessions >= limits.sessions:
+            return False
+        return limits.per_peer is None or key is None or self._count(key) < limits.per_peer
+
+    def refuse(self, key: str | None, peer: Peer) -> None:
+        """Count and log the refusal of a connection."""
+        self._counts.connections_refused += 1
+        name = key or peer.host or peer.kind
+        label = name if name in self._refused or len(self._refused) < MAX_LOGGED else None
+        if label not in self._refused:
+            TOO_MANY_CONNECTIONS.log(peer=str(peer))
+        self._refused[label] = self._refused.get(label, 0) + 1
+
+    def end_minute(self) -> None:
+        """Log how many connections were refused in this minute, besides those that have a record, and begin to count anew."""
+        for label, count in self._refused.items():
+            if count > 1:
+                CONNECTIONS_OMITTED.log(peer=label, count=count - 1)
+        self._refused.clear()
+        self._new.clear()
+
+    def _within_rate(self, key: str | None) -> bool:
+        limit = self._limits.connections_per_minute
+        if limit is None or key is None:
+            return True
+        count = self._new.get(key, 0)
+        if count or len(self._new) < MAX_PEERS:
+            self._new[key] = count + 1
+        return count < limit
+
+    def _count(self, key: str) -> int:
+        member = self._open.get(key)
+        return 0 if member is None else member.count
+
+    # --- open sessions ----------------------------------------------------------------------------------------------
+
+    def enter(self, key: str, session: SharingSession) -> None:
+        """Count a session that begins. If it is not the only one of its peer, it shares turns with the others."""
+        member = self._open.get(key)
+        if member is None:
+            self._open[key] = _Member(session)
+            return
+        member.count += 1
+        if member.turns is None:
+            member.turns = Turns()
+            member.first.share(member.turns)
+        session.share(member.turns)
+
+    def leave(self, key: str) -> None:
+        """Stop counting a session that ends."""
+        member = self._open[key]
+        member.count -= 1
+        if not member.count:
+            del self._open[key]

@@ -1,0 +1,151 @@
+"""The sessions of one peer take one turn together in each round of the scheduler."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import pytest
+import trio
+from helpers import NAME, START, Client, RecordingHooks
+from trio.testing import MockClock, memory_stream_pair
+
+from smtp_trio import Limits, Peer, Server
+from smtp_trio._server import turns as turns_module
+from smtp_trio._server.turns import TURN, Turns
+
+ROUNDS = 200
+
+
+class Time:
+    """A clock that the tasks of a test move."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def share(costs: list[float], rounds: int = ROUNDS, cancel: int | None = None) -> Counter[int]:
+    """Run one task for each cost, which takes this part of a turn at a time, and always has more to do.
+
+    Return how often each one ran. ``cancel`` is a task that is cancelled in each round and begins again.
+    """
+    clock = Time()
+    turns = Turns(clock)
+    ran: Counter[int] = Counter()
+    scopes: dict[int, trio.CancelScope] = {}
+
+    async def session(number: int, cost: float) -> None:
+        if turns.begin():
+            await turns.next()
+        while True:
+            ran[number] += 1
+            clock.now += cost * TURN
+            if turns.used_up():
+                await turns.next()
+            else:
+                paused = turns.pause()
+                await trio.lowlevel.checkpoint()
+                if turns.begin(paused):
+                    await turns.next()
+
+    async def again(number: int, cost: float) -> None:
+        while True:
+            with trio.CancelScope() as scopes[number]:
+                await session(number, cost)
+
+    async with trio.open_nursery() as nursery:
+        for number, cost in enumerate(costs):
+            nursery.start_soon(again, number, cost)
+        for _ in range(rounds):
+            await trio.lowlevel.checkpoint()
+            if cancel is not None and cancel in scopes:
+                scopes[cancel].cancel()
+        nursery.cancel_scope.cancel()
+    return ran
+
+
+@pytest.mark.parametrize("count", [1, 2, 20])
+async def test_flooding_sessions_take_one_turn_in_each_round(count: int) -> None:
+    ran = await share([1.01] * count)
+    assert ROUNDS * 0.9 <= ran.total() <= ROUNDS + count
+    assert max(ran.values()) - min(ran.values()) <= ROUNDS / count / 4 + 2, "each has the same part"
+
+
+async def test_sessions_that_take_little_time_do_not_wait() -> None:
+    ran = await share([0.01] * 20)
+    assert ran.total() >= 20 * ROUNDS * 0.9
+
+
+async def test_more_sessions_than_fit_into_a_turn() -> None:
+    """Those that did not fit have the next turn, as many as there is time for."""
+    ran = await share([0.1] * 30)
+    assert ran.total() >= 10 * ROUNDS * 0.5
+    assert ran.total() <= 11 * ROUNDS + 30
+    assert min(ran.values()) >= max(ran.values()) / 4
+
+
+async def test_flood_beside_a_session_of_the_same_peer() -> None:
+    ran = await share([1.01] * 9 + [0.01])
+    assert ran[9] >= ran[0]
+    assert ran.total() <= 2 * ROUNDS + 10
+
+
+@pytest.mark.parametrize("count", [1, 2, 10])
+async def test_cancelled_session_holds_up_no_other(count: int) -> None:
+    """Cancelled while it waits in the queue, or during the checkpoint that the others wait for."""
+    ran = await share([1.01] * count, cancel=0)
+    assert count - 1 <= len(ran) <= count
+    assert ran.total() >= ROUNDS / 3
+
+
+# --- in a server ------------------------------------------------------------------------------------------------------
+
+
+def connect(server: Server, nursery: trio.Nursery, host: str) -> Client:
+    """Open a session over streams in memory, from this address."""
+    client_end, server_end = memory_stream_pair()
+    server_end.endpoints = Peer(host, 4000, "tcp"), Peer("192.0.2.25", 25, "tcp")  # type: ignore[attr-defined]
+    nursery.start_soon(server.serve_stream, server_end)
+    return Client(client_end)
+
+
+@pytest.mark.parametrize("turn", [0, 0.0003, math.inf])
+async def test_commands_and_messages_of_two_sessions(
+    turn: float, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    """The replies are the same, whether a turn is over after each command or never."""
+    monkeypatch.setattr(turns_module, "TURN", turn)
+    hooks = RecordingHooks()
+    server = Server(hooks, name=NAME)
+    message = b"Subject: x\r\n\r\n" + b"y" * 70 + b"\r\n"
+    group = START + b"BDAT %d LAST\r\n" % len(message) + message + START + b"DATA\r\n"
+    async with trio.open_nursery() as nursery:
+        clients = [connect(server, nursery, "192.0.2.1") for _ in range(3)]
+        for client in clients:
+            await client.hello()
+        for client in clients:
+            await client.send(group)
+            for _ in range(2):
+                await client.send(message + b".\r\n" + START + b"DATA\r\n")
+        for client in clients:
+            await client.expect("250 2.1.0", "250 2.1.5", "250 2.0.0")
+            for _ in range(2):
+                await client.expect("250 2.1.0", "250 2.1.5", "354", "250 2.0.0")
+        await server.stop(0)
+    assert hooks.messages == [message] * 9
+
+
+async def test_session_that_is_alone_shares_no_turns(autojump_clock: MockClock) -> None:
+    hooks = RecordingHooks()
+    server = Server(hooks, name=NAME, limits=Limits(count_local=True))
+    async with trio.open_nursery() as nursery:
+        for host in ("192.0.2.1", "192.0.2.2", "::1", "127.0.0.1"):
+            await connect(server, nursery, host).hello()
+        assert {task.turns for task in server._sessions} == {None}
+        await connect(server, nursery, "127.0.0.1").hello()
+        shared = [task.turns for task in server._sessions if task.session.peer.host == "127.0.0.1"]
+        assert shared[0] is shared[1] is not None
+        await server.stop(0)
