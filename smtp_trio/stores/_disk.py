@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+import struct
+from contextlib import suppress
 
 
 def write_all(fd: int, data: bytes | bytearray) -> None:
@@ -19,32 +17,89 @@ def write_all(fd: int, data: bytes | bytearray) -> None:
             rest = rest[done:]
 
 
-@contextmanager
-def open_directory(path: str) -> Iterator[int]:
-    """Open a directory, for fsync and for names relative to it, which stay valid when its path changes."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
+class Directory:
+    """A directory that is held open: for fsync, and for names relative to it, which stay valid when its path changes.
+
+    The descriptor is closed with the last reference to this object. A thread that uses the directory can therefore not
+    see the number of its descriptor closed and given to another file, when another thread opens the directory again.
+    """
+
+    def __init__(self, path: str, *, follow: bool = False) -> None:
+        """Open the directory. ``follow`` allows the path to be a symbolic link to it."""
+        self.path: str = path
+        self.fd: int = os.open(path, os.O_RDONLY | os.O_DIRECTORY | (0 if follow else os.O_NOFOLLOW))
+
+    def __del__(self) -> None:
+        with suppress(AttributeError, OSError):  # it could not be opened
+            os.close(self.fd)
+
+    def sync(self) -> None:
+        """Make the names in the directory durable: fsync of a file saves its octets and not its name."""
+        os.fsync(self.fd)
+
+    def is_current(self) -> bool:
+        """Return whether the path still names this directory."""
+        try:
+            return os.path.samestat(os.lstat(self.path), os.fstat(self.fd))
+        except FileNotFoundError:
+            return False
 
 
-def sync_directory(path: str) -> None:
-    """Make the names in a directory durable: fsync of a file saves its octets and not its name."""
-    with open_directory(path) as fd:
-        os.fsync(fd)
+class ProcessMark:
+    """A number by which other processes see whether the process that chose it is still there.
+
+    It is the position of a lock on one octet of a directory, which the kernel releases when the process ends. A
+    directory, because closing any descriptor of a database would release SQLite's own locks on it (sqlite.org/howto
+    corrupt.html, 2.2); and a lock of the open file, not of the process (F_OFD_SETLK), so that two stores of one process
+    see each other, too. Where the system has no such locks, other processes count as ended.
+    """
+
+    #: A ``struct flock``: the type, SEEK_SET, position, length, and no process.
+    _LOCK = struct.Struct("hhqqi4x")
+
+    def __init__(self, number: int) -> None:
+        self.number: int = number
+        self._directory: Directory | None = None
+
+    def hold(self, directory: Directory) -> None:
+        """Lock this number in a directory."""
+        self._directory = directory
+        if hasattr(fcntl, "F_OFD_SETLK"):
+            # A lock for reading, because a directory cannot be opened for writing.
+            fcntl.fcntl(directory.fd, fcntl.F_OFD_SETLK, self._LOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, self.number, 1, 0))
+
+    def release(self) -> None:
+        """Unlock the number."""
+        self._directory = None
+
+    def is_held(self, number: int) -> bool:
+        """Return whether another store has locked a number in the same directory."""
+        assert self._directory is not None
+        if not hasattr(fcntl, "F_OFD_GETLK"):
+            return False
+        query = self._LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, number, 1, 0)
+        kind: int = self._LOCK.unpack(fcntl.fcntl(self._directory.fd, fcntl.F_OFD_GETLK, query))[0]
+        return kind != fcntl.F_UNLCK
 
 
-def make_directory(path: str) -> None:
+def check_no_link(path: str) -> None:
+    """Raise OSError for a symbolic link. Whoever could create one could have mail written to any place."""
+    if os.path.islink(path):
+        raise OSError(errno.ELOOP, "is a symbolic link, which a store does not follow", path)
+
+
+def make_directory(path: str, *, follow: bool = False) -> None:
     """Create a directory, and missing ones above it, so that they survive a power cut.
 
-    An existing one is not changed.
+    An existing one is not changed. Raises OSError if it is a symbolic link, unless ``follow`` is true.
     """
+    if not follow:
+        check_no_link(path)
     parent = os.path.dirname(path)
     try:
         os.mkdir(path, 0o700)  # mail is private
     except FileNotFoundError:
-        make_directory(parent)
+        make_directory(parent, follow=True)
         os.mkdir(path, 0o700)
     except FileExistsError:
         if not os.path.isdir(path):
@@ -52,9 +107,9 @@ def make_directory(path: str) -> None:
         # The process that created it may have ended before it flushed the parent directory. If this process may not
         # open the parent, another user created the directory.
         with suppress(OSError):
-            sync_directory(parent)
+            Directory(parent, follow=True).sync()
         return
-    sync_directory(parent)
+    Directory(parent, follow=True).sync()
 
 
 def check_writable(path: str) -> None:

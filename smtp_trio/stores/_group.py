@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Generic, TypeVar, final
 
 import trio
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 SpoolT = TypeVar("SpoolT", bound=Spool)
+T = TypeVar("T")
 
 # How a group is committed
 # ------------------------
@@ -22,26 +24,37 @@ SpoolT = TypeVar("SpoolT", bound=Spool)
 # of a busy server has one message, and the following ones as many as came meanwhile. A commit never waits for more
 # messages.
 #
+# A group is also limited in octets, since the time of a commit grows with them, and every message that arrives meanwhile
+# waits for it. Most of a large message was written before (see `_spool.py`); what is left of it, up to a mebibyte, is in
+# memory. A group has the message that has waited longest, so that none waits for ever; then small messages, and last
+# what else fits. A small message thus waits for one commit at most, however many large ones wait.
+#
 # No background task does this. It would need a nursery that outlives every session, and its errors would have to be
 # passed to the sessions. Instead, `submit` puts the session's message into a queue; when no commit is running, the
-# session takes up to ``max_size`` messages from the queue and commits them in a thread. The other sessions are parked.
+# session takes a group from the queue and commits it in a thread. The other sessions are parked.
 # When a commit has ended, its sessions are woken because they have a result, and the session at the head of the queue
 # is woken because it commits next. No other session is woken.
+#
+# Other work that must not run during a commit, such as writing a piece of a large message into a database, uses the same
+# thread (`run`). At most one such call waits for the thread at a time, so that a group waits for one piece and not for
+# those of all sessions, and pieces are written in turn.
 #
 # A session can be cancelled until the body has been read (`Spool.fill`), and not after `submit` was called. From that
 # point a cancelled session could no longer know whether its message is on the disk: a message that is kept without a
 # 250 is sent again and delivered twice. `submit` therefore waits in a shielded scope, and the server's hook can send
 # the reply for the message even while it is being stopped.
 #
-# The wait has a deadline, so that a disk that has stalled does not hold the session for ever. A message that is still
-# in the queue when it expires is removed and refused; a message that a thread is committing is refused as well,
-# although it may still be stored. A possible duplicate (RFC 1047) is preferred to a 250 for a message that may not be
-# durable. The session that started the thread has no deadline, because only it can collect the results for the others, and the
-# thread cannot be interrupted.
+# The wait has a deadline, so that a disk that has stalled does not hold all sessions for ever. It ends when a commit
+# takes the message from the queue. A message that is still there when the deadline passes is removed and refused. After
+# that only the result of the commit decides, and the session waits for it without a limit: a 451 for a message that is
+# stored later would make the client send it again, and a 250 for one that is not would lose it.
 #
 # A 250 means that `commit` has returned without an error for this message: the store has flushed it to the disk. It
 # does not depend on the other messages of the group; a store commits those that it can and returns the errors of the
 # rest.
+
+#: Octets in memory above which a message goes into a group after the small ones.
+SMALL = 1 << 16
 
 
 @define(eq=False)
@@ -49,6 +62,8 @@ class _Pending(Generic[SpoolT]):
     """A message that was submitted and has no result yet."""
 
     message: SpoolT
+    scope: trio.CancelScope
+    """The scope of the wait. Its deadline is removed when a commit takes the message."""
     done: bool = False
     error: Exception | None = None
     wakeup: trio.lowlevel.ParkingLot = Factory(trio.lowlevel.ParkingLot)
@@ -57,13 +72,13 @@ class _Pending(Generic[SpoolT]):
 
 @final
 class GroupCommit(Generic[SpoolT]):
-    """Commits messages in groups of up to ``max_size``.
+    """Commits messages in groups of up to ``max_size`` messages and ``max_octets`` octets in memory.
 
     ``commit(messages)`` runs in a thread, and never concurrently. It returns the messages that it could not store, each with
-    its error; if it raises, it has stored none of them. It must leave nothing on the disk of a message that it did not
-    store.
+    its error; if it raises, it has stored none of them. What it has left on the disk of a message that it did not store
+    must be invisible to readers, and is removed by `Spool.discard_in_thread`.
 
-    ``timeout`` is the time in seconds that `submit` waits, except in the session that commits.
+    ``timeout`` is the time in seconds that a message waits for its commit to begin.
 
     ``limiter`` is the limiter of that thread; a store uses it for everything that must not run during a commit. It is
     not Trio's default limiter: if hooks used all of its threads, no message could be committed.
@@ -74,43 +89,56 @@ class GroupCommit(Generic[SpoolT]):
         commit: Callable[[Sequence[SpoolT]], Mapping[SpoolT, Exception]],
         *,
         max_size: int = 256,
+        max_octets: int = 2 << 20,
         timeout: float = 30,
     ) -> None:
         # No state refers to a Trio run, so a store can be used in several runs.
         self.limiter = trio.CapacityLimiter(1)
+        self._turn = trio.Lock()
         self._commit = commit
         self._max_size = max_size
+        self._max_octets = max_octets
         self._timeout = timeout
         self._waiting: list[_Pending[SpoolT]] = []
         self._committing = False
 
     async def submit(self, message: SpoolT) -> Exception | None:
-        """Commit a message, in a group. Return None when it is stored, otherwise the reason.
+        """Commit a message, in a group. Return None when it is stored, otherwise the reason; then it was discarded.
 
-        This cannot be cancelled. When the disk takes longer than the timeout the reason is `trio.TooSlowError`; the
-        message may then be stored nevertheless, if its commit had begun.
+        This cannot be cancelled. When the message has waited for the disk too long, and its commit has not begun, the
+        reason is `trio.TooSlowError`.
         """
-        pending = _Pending(message)
-        self._waiting.append(pending)
-        with trio.move_on_after(self._timeout, shield=True):
+        with trio.move_on_after(self._timeout, shield=True) as scope:
+            pending = _Pending(message, scope)
+            self._waiting.append(pending)
             while not pending.done:
                 if self._committing:
                     await pending.wakeup.park()
                 else:
                     await self._commit_waiting()
-        if pending.done:
-            return pending.error
-        if pending in self._waiting:
+        if not pending.done:
             self._waiting.remove(pending)
             if not self._committing:
                 # The last commit may have woken this session, at the moment its deadline expired, to commit next.
                 self._wake_first()
+            pending.error = trio.TooSlowError("the disk does not respond")
+        if pending.error is not None:
             await message.discard_in_thread()
-        return trio.TooSlowError("the disk does not respond")
+        return pending.error
+
+    async def run(self, work: Callable[[], T], *, abandon_on_cancel: bool = False) -> T:
+        """Call a function in the thread of the commits, between two of them, and return its result.
+
+        Calls are made in turn, and a group that waits is committed between two of them.
+        """
+        async with self._turn:
+            return await trio.to_thread.run_sync(work, limiter=self.limiter, abandon_on_cancel=abandon_on_cancel)
 
     async def _commit_waiting(self) -> None:
         """Commit the messages that wait, wake their sessions, and wake the session that commits next."""
-        batch, self._waiting = self._waiting[: self._max_size], self._waiting[self._max_size :]
+        batch = self._take_group()
+        if not batch:  # the deadline of this session has passed, and nothing else waits
+            await trio.lowlevel.checkpoint()
         errors: Mapping[SpoolT, Exception] = {}
         try:
             self._committing = True
@@ -128,6 +156,23 @@ class GroupCommit(Generic[SpoolT]):
             pending.error = errors.get(pending.message)
             pending.done = True
             pending.wakeup.unpark_all()
+
+    def _take_group(self) -> list[_Pending[SpoolT]]:
+        """Remove the next group from the queue, and return it. From now on its messages have no deadline."""
+        batch: list[_Pending[SpoolT]] = []
+        octets = 0
+        by_size = [*self._waiting[:1], *sorted(self._waiting[1:], key=lambda each: each.message.buffered > SMALL)]
+        for pending in by_size:
+            if pending.scope.cancel_called:  # its deadline has passed
+                continue
+            octets += pending.message.buffered
+            if batch and (len(batch) == self._max_size or octets > self._max_octets):
+                break
+            pending.scope.deadline = math.inf
+            batch.append(pending)
+        taken = set(batch)
+        self._waiting = [pending for pending in self._waiting if pending not in taken]
+        return batch
 
     def _wake_first(self) -> None:
         """Wake the session whose message has waited longest, to commit next."""

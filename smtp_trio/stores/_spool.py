@@ -1,56 +1,79 @@
-"""A message before it is committed: a small one in memory, a large one in a file.
+"""A message before it is committed: a small one in memory, a large one on the disk, where readers do not see it.
 
-The file is written in threads, a mebibyte at a time. A disk that stalls therefore delays one session and not the
-server, and a message of any size needs no more memory than a small one.
+It is written to the disk in threads, a mebibyte at a time. A disk that stalls therefore delays one session and not the
+server, and a message of any size needs no more memory than a small one. Nearly all of a large message is on the disk
+before it is committed, so that the other messages of its group do not wait for it (see `_group.py`).
 """
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
 from .._server.received import begins_with_field
-from ._disk import write_all
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable
+    from collections.abc import AsyncIterable, Callable
 
-#: Octets of a message that are kept in memory. When there are more, they are moved to the file.
+T = TypeVar("T")
+
+#: Octets of a message that are kept in memory. When there are more, they are written to the disk.
 MEMORY = 1 << 20
+#: Seconds to wait for the removal of a message that is not stored.
+DISCARD_TIMEOUT = 5
 
 
 class Spool:
     """The octets of one message.
 
     ``name`` is the store's id of the message. ``head`` are octets that the store puts before it. With ``lf`` each CRLF
-    becomes LF. Each store has a subclass, which creates the file of a large message.
+    becomes LF. Each store has a subclass, which writes a large message to the disk.
     """
 
     def __init__(self, name: str, head: bytes = b"", *, lf: bool = False) -> None:
         self.name: str = name
         self.size: int = 0
-        """The number of octets that were written to the file."""
-        self.fd: int | None = None
+        """The number of octets that were written to the disk."""
         self._buffer = bytearray(head)
         # The beginning of the message, if it comes after fields and may continue the last of them.
         self._start: bytes | None = b"" if head else None
         self._lf = lf
 
-    def create_file(self) -> int:
-        """Create the file of a large message, and return its descriptor. Called in a thread."""
+    # --- implemented by each store:
+
+    def write(self, data: bytearray) -> None:
+        """Write octets to the disk, after those that were written before. Called in a thread, by `in_thread`."""
         raise NotImplementedError
 
+    def finish(self) -> None:
+        """Do as much as possible of the work of a commit, after the last octet of a large message. Called like `write`."""
+
+    def discard(self) -> bool:
+        """Remove what was written to the disk, and return whether that has to be called again. Called like `write`."""
+        return False
+
+    async def in_thread(self, work: Callable[[], T], *, abandon_on_cancel: bool = False) -> T:
+        """Call one of these functions in a thread."""
+        return await trio.to_thread.run_sync(work, abandon_on_cancel=abandon_on_cancel)
+
+    # --- the same in every store:
+
+    @property
+    def buffered(self) -> int:
+        """The number of octets in memory."""
+        return len(self._buffer)
+
     async def fill(self, body: AsyncIterable[bytes]) -> None:
-        """Read a whole body. On any error, cancellation included, the file is removed before this raises."""
+        """Read a whole body. On any error, cancellation included, nothing is left on the disk when this raises."""
         try:
             async for chunk in body:
                 self._buffer += self.separate(chunk) if self._start is not None else chunk
                 if len(self._buffer) >= MEMORY:
-                    await trio.to_thread.run_sync(self.flush)
+                    await self.in_thread(self.flush)
             self.end_header()
+            if self.size:
+                await self.in_thread(self.finish)
             # The last point at which the message can be cancelled (see `GroupCommit`).
             await trio.lowlevel.checkpoint_if_cancelled()
         except BaseException:
@@ -75,11 +98,9 @@ class Spool:
             self._buffer += b"\r\n" + self._start
 
     def flush(self, *, last: bool = False) -> None:
-        """Write the octets in memory to the file. ``last`` means that no more follow."""
+        """Write the octets in memory to the disk. ``last`` means that no more follow."""
         data = self.take(last=last)
-        if self.fd is None:
-            self.fd = self.create_file()
-        write_all(self.fd, data)
+        self.write(data)
         self.size += len(data)
 
     def take(self, *, last: bool = True) -> bytearray:
@@ -92,19 +113,14 @@ class Spool:
             data = data.replace(b"\r\n", b"\n")
         return data
 
-    def close(self) -> None:
-        """Close the file, if there is one. Raises OSError: some file systems report a failed write only now."""
-        if self.fd is not None:
-            fd, self.fd = self.fd, None
-            os.close(fd)
-
-    def discard(self) -> None:
-        """Remove everything that was written to the disk."""
-        with suppress(OSError):
-            self.close()
+    @property
+    def written(self) -> bool:
+        """Whether something of the message may be on the disk, so that it has to be discarded if it is not stored."""
+        return self.size > 0
 
     async def discard_in_thread(self) -> None:
         """Call `discard`, also in a cancelled task, and wait for it 5 s at most: the disk may have stalled."""
-        if self.fd is not None:
-            with trio.move_on_after(5, shield=True):
-                await trio.to_thread.run_sync(self.discard, abandon_on_cancel=True)
+        if self.written:
+            with trio.move_on_after(DISCARD_TIMEOUT, shield=True):
+                while await self.in_thread(self.discard, abandon_on_cancel=True):
+                    pass

@@ -90,8 +90,9 @@ class Store(Hooks, Generic[SpoolT]):
     def _commit(self, messages: Sequence[SpoolT]) -> Mapping[SpoolT, Exception]:
         """Make messages durable, and return the errors of those that cannot be stored, by message.
 
-        An exception that is raised is the error of all of them. Nothing of a message with an error may be left on the
-        disk. The store may not be open yet: `_open` is called by the server, but not by `put`.
+        An exception that is raised is the error of all of them. Nothing of a message with an error may be visible to
+        readers; `Spool.discard` removes what is left. The store may not be open yet: `_open` is called by the server,
+        but not by `put`.
         """
         raise NotImplementedError
 
@@ -119,7 +120,7 @@ class Store(Hooks, Generic[SpoolT]):
         keep_start(body)  # the spool adds an empty line where it can be found again
         try:
             await spool.fill(body)
-        except (OSError, StoreError) as error:
+        except (OSError, sqlite3.Error, StoreError) as error:
             raise self._store_error(error) from error
         failure = await self._group.submit(spool)
         if failure is not None:

@@ -13,14 +13,16 @@ import os
 import re
 import socket
 import time
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+import trio
+
 from .._server.spool import check_path
 from ..protocol.arguments import check_choice
-from ._disk import check_writable, make_directory, open_directory
+from ._disk import Directory, check_writable, make_directory, write_all
 from ._spool import Spool
 from ._store import Store, Stored
 
@@ -35,6 +37,8 @@ T = TypeVar("T")
 
 #: Seconds after which a file in ``tmp/`` is removed, as the Maildir specification has it (cr.yp.to/proto/maildir.html).
 MAX_TMP_AGE = 36 * 60 * 60
+#: Large messages that are written to the disk at a time.
+WRITERS = 8
 DELIVERY_NUMBERS = itertools.count(1)
 
 # How a message is delivered
@@ -51,14 +55,20 @@ DELIVERY_NUMBERS = itertools.count(1)
 #    ``tmp/``, so that the old name is gone as well.
 # 5. Send 250.
 #
-# Steps 1 and 2 are taken for each message of a group, steps 3 and 4 for the group: `Maildir._commit`. After an error in
-# any step the message is removed from both directories, and the reply is 451 or 452.
+# Steps 1 and 2 are taken for each message of a group, steps 3 and 4 for the group: `Maildir._commit`. Only a large
+# message takes the first two while it is received, in a thread of its session, so that the others of its group do not
+# wait until all its octets are on the disk. After an error in any step the message is removed from both directories,
+# and the reply is 451 or 452.
 #
 # A process that is killed leaves files in ``tmp/``. They do not matter to readers, and are removed when a Maildir is
 # opened and they are older than 36 hours. Files in ``new/`` and ``cur/`` belong to the reader and are never touched.
 #
-# The directories are held open during a commit, and step 3 uses names relative to their descriptors. If a
-# directory was replaced between the rename and the fsync, the store would otherwise flush one without the message.
+# The directories are held open, and all steps use names relative to their descriptors. If a directory was replaced
+# between the rename and the fsync, the store would otherwise flush one without the message; and a commit needs no more
+# descriptors than the one of a message. When the paths name other directories than before, these are opened instead.
+#
+# Symbolic links are not followed: neither one at the path of the Maildir or of its directories, nor one at the name of
+# a file. Only directories above the Maildir may be links.
 
 
 def escape_host(host: str) -> str:
@@ -83,7 +93,9 @@ class Maildir(Store["MaildirSpool"]):
         self.newline = newline
         self.tmp: str = os.path.join(self.path, "tmp")
         self.new: str = os.path.join(self.path, "new")
-        self._opened = False
+        self._directories: tuple[Directory, Directory] | None = None  # tmp and new
+        self.writers = trio.CapacityLimiter(WRITERS)
+        """The threads that write large messages. If the disk stalls, other threads than Trio's default ones wait."""
 
     def __repr__(self) -> str:
         return f"Maildir({self.path!r})"
@@ -96,39 +108,51 @@ class Maildir(Store["MaildirSpool"]):
     def _commit(self, messages: Sequence[MaildirSpool]) -> dict[MaildirSpool, Exception]:
         errors: dict[MaildirSpool, Exception] = {}
         try:
-            with ExitStack() as stack:
-                tmp = self._retry_opened(lambda: stack.enter_context(open_directory(self.tmp)))
-                new = self._retry_opened(lambda: stack.enter_context(open_directory(self.new)))
-                errors |= apply(MaildirSpool.write, messages)
-                errors |= apply(partial(MaildirSpool.move, tmp=tmp, new=new), [m for m in messages if m not in errors])
-                os.fsync(new)
-                os.fsync(tmp)
+            tmp, new = self.directories()
+            errors |= apply(partial(MaildirSpool.finish, directory=tmp), messages)
+            errors |= apply(partial(MaildirSpool.move, tmp=tmp, new=new), [m for m in messages if m not in errors])
+            new.sync()
+            tmp.sync()
         except Exception as error:
             errors = dict.fromkeys(messages, error)
-        for message in errors:
-            message.discard()
+        for message in messages:
+            if message in errors:
+                message.discard()
+            else:
+                message.places = []  # they hold the directories open
         return errors
 
-    def _retry_opened(self, operation: Callable[[], T]) -> T:
-        """Call ``operation``; when the Maildir does not exist (any more), create it first."""
-        if self._opened:
-            with suppress(FileNotFoundError):
-                return operation()
-        self._open()
-        return operation()
+    def directories(self) -> tuple[Directory, Directory]:
+        """Return ``tmp/`` and ``new/``; open the Maildir first when it is not open, or not at its path any more."""
+        found = self._directories
+        if found is not None and found[0].is_current() and found[1].is_current():
+            return found
+        return self._open_directories()
 
     def _open(self) -> None:
+        self._open_directories()
+
+    def _open_directories(self) -> tuple[Directory, Directory]:
+        """Create what is missing, remove old files in ``tmp/``, and open the directories.
+
+        Threads that write large messages may do this at the same time.
+        """
         for path in (self.path, self.tmp, self.new, os.path.join(self.path, "cur")):
             make_directory(path)
             check_writable(path)
+        directories = tmp, _ = Directory(self.tmp), Directory(self.new)
         # Times of files come from the system's clock, so this must not use the server's.
         oldest = time.time() - MAX_TMP_AGE
-        with os.scandir(self.tmp) as files:
+        with os.scandir(tmp.fd) as files:
             for file in files:
                 with suppress(OSError):
                     if file.is_file(follow_symlinks=False) and file.stat(follow_symlinks=False).st_mtime < oldest:
-                        os.unlink(file)
-        self._opened = True
+                        os.unlink(file.name, dir_fd=tmp.fd)
+        self._directories = directories
+        return directories
+
+    def _close(self) -> None:
+        self._directories = None
 
 
 def apply(step: Callable[[MaildirSpool], None], messages: Iterable[MaildirSpool]) -> dict[MaildirSpool, Exception]:
@@ -149,35 +173,69 @@ class MaildirSpool(Spool):
         super().__init__(unique, fields, lf=lf)
         self.maildir = maildir
         self.unique = unique
-        self.paths: list[str] = []
-        """The files to remove when the message cannot be stored."""
+        self.places: list[tuple[Directory, str]] = []
+        """The files to remove when the message cannot be stored: the directory and the name of each."""
+        self._fd: int | None = None
+        self._durable = False
 
-    def create_file(self) -> int:
+    @property
+    def written(self) -> bool:
+        """Whether a file was created."""
+        return self.places != []
+
+    async def in_thread(self, work: Callable[[], T], *, abandon_on_cancel: bool = False) -> T:
+        """Call a function in a thread that may wait for the disk."""
+        return await trio.to_thread.run_sync(work, limiter=self.maildir.writers, abandon_on_cancel=abandon_on_cancel)
+
+    def write(self, data: bytearray) -> None:
+        """Write octets to the file in ``tmp/``."""
+        if self._fd is None:
+            self._create(self.maildir.directories()[0])
+        assert self._fd is not None
+        write_all(self._fd, data)
+
+    def _create(self, directory: Directory) -> None:
         """Create the file in ``tmp/``."""
-        path = os.path.join(self.maildir.tmp, self.unique)
-        fd = self.maildir._retry_opened(lambda: os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-        self.paths.append(path)
-        return fd
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        self._fd = os.open(self.unique, flags, 0o600, dir_fd=directory.fd)
+        self.places.append((directory, self.unique))
 
-    def write(self) -> None:
-        """Make the octets durable in ``tmp/``, and set the final name."""
+    def finish(self, directory: Directory | None = None) -> None:
+        """Make the octets durable in ``tmp/``, and set the final name.
+
+        ``directory`` is ``tmp/``; it is not needed if the file was created.
+        """
+        if self._durable:
+            return
+        if self._fd is None and directory is not None:
+            self._create(directory)
         self.flush(last=True)
-        assert self.fd is not None
-        os.fsync(self.fd)
-        self.close()
+        assert self._fd is not None
+        os.fsync(self._fd)
+        self._close()
         self.name: str = f"{self.unique},S={self.size}"
+        self._durable = True
 
-    def move(self, *, tmp: int, new: int) -> None:
-        """Move the file from ``tmp/`` into ``new/``. Both are descriptors of the directories."""
-        os.rename(self.unique, self.name, src_dir_fd=tmp, dst_dir_fd=new)
-        self.paths.append(os.path.join(self.maildir.new, self.name))
+    def _close(self) -> None:
+        """Close the file, if it is open. Raises OSError: some file systems report a failed write only now."""
+        if self._fd is not None:
+            fd, self._fd = self._fd, None
+            os.close(fd)
 
-    def discard(self) -> None:
+    def move(self, *, tmp: Directory, new: Directory) -> None:
+        """Move the file from ``tmp/`` into ``new/``."""
+        os.rename(self.unique, self.name, src_dir_fd=tmp.fd, dst_dir_fd=new.fd)
+        self.places.append((new, self.name))
+
+    def discard(self) -> bool:
         """Remove the file from both directories."""
-        super().discard()
-        for path in self.paths:
+        with suppress(OSError):
+            self._close()
+        for directory, name in self.places:
             with suppress(OSError):
-                os.unlink(path)
+                os.unlink(name, dir_fd=directory.fd)
+        self.places = []
+        return False
 
 
 def unique_name(now: datetime) -> str:

@@ -1,6 +1,6 @@
 """SQLite: one row for each message.
 
-The schema has ``user_version`` 1. ``uid`` is the id of the envelope, as the log and the session's ``Received:`` have
+The schema has ``user_version`` 2. ``uid`` is the id of the envelope, as the log and the session's ``Received:`` have
 it. ``body`` has the octets that the client sent, without any added field. ``received_at`` is ISO 8601 in UTC.
 ``sender`` and ``address`` are the mailboxes as the client sent them, "" being the null reverse-path; ``mail_params``
 and ``params`` are the ESMTP parameters of MAIL and RCPT. ``n`` numbers the recipients from 0.
@@ -10,52 +10,80 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import sqlite3
-import tempfile
 import time
+from collections import deque
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from .._server.spool import check_path
-from ._disk import check_writable, make_directory, sync_directory
-from ._spool import MEMORY, Spool
+from ._disk import Directory, ProcessMark, check_no_link, check_writable, make_directory
+from ._spool import Spool
 from ._store import MessageTooBigError, Store, Stored, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from .._server.session import Session
     from .._types import Envelope
+    from ._spool import T
 
-VERSION = 1
-SCHEMA = """
-BEGIN IMMEDIATE;
-CREATE TABLE messages (
-    id INTEGER PRIMARY KEY,
-    uid TEXT NOT NULL UNIQUE,
-    received_at TEXT NOT NULL,
-    sender TEXT NOT NULL,
-    size INTEGER NOT NULL,
-    peer TEXT NOT NULL,
-    helo TEXT,
-    protocol TEXT NOT NULL,
-    tls TEXT,
-    auth TEXT,
-    mail_params TEXT NOT NULL,
-    body BLOB NOT NULL
-);
-CREATE TABLE recipients (
-    message INTEGER NOT NULL REFERENCES messages (id) ON DELETE CASCADE,
-    n INTEGER NOT NULL,
-    address TEXT NOT NULL,
-    params TEXT NOT NULL,
-    PRIMARY KEY (message, n)
-) WITHOUT ROWID;
-PRAGMA user_version = 1;
-COMMIT;
-"""
+#: The statements that make a database of each version from one of the version before. Version 0 is an empty database.
+UPGRADES = (
+    (
+        """
+        CREATE TABLE messages (
+            id INTEGER PRIMARY KEY,
+            uid TEXT NOT NULL UNIQUE,
+            received_at TEXT NOT NULL,
+            sender TEXT NOT NULL,
+            size INTEGER NOT NULL,
+            peer TEXT NOT NULL,
+            helo TEXT,
+            protocol TEXT NOT NULL,
+            tls TEXT,
+            auth TEXT,
+            mail_params TEXT NOT NULL,
+            body BLOB NOT NULL
+        )
+        """,
+        """
+        CREATE TABLE recipients (
+            message INTEGER NOT NULL REFERENCES messages (id) ON DELETE CASCADE,
+            n INTEGER NOT NULL,
+            address TEXT NOT NULL,
+            params TEXT NOT NULL,
+            PRIMARY KEY (message, n)
+        ) WITHOUT ROWID
+        """,
+    ),
+    (
+        "ALTER TABLE messages RENAME TO message_rows",
+        "CREATE TABLE pieces (uid TEXT NOT NULL, n INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (uid, n))",
+        "CREATE TABLE unpublished (uid TEXT PRIMARY KEY, server INTEGER NOT NULL) WITHOUT ROWID",
+        # `group_concat` and `||` make a text of blobs without changing an octet, and the cast makes a blob of it.
+        """
+        CREATE VIEW messages AS
+        SELECT id, uid, received_at, sender, size, peer, helo, protocol, tls, auth, mail_params,
+            CASE WHEN length(body) = size THEN body ELSE CAST((
+                SELECT group_concat(data, '') FROM (SELECT data FROM pieces WHERE uid = message_rows.uid ORDER BY n)
+            ) || body AS BLOB) END AS body
+        FROM message_rows
+        """,
+        """
+        CREATE TRIGGER delete_message INSTEAD OF DELETE ON messages
+        BEGIN DELETE FROM message_rows WHERE id = OLD.id; END
+        """,
+        """
+        CREATE TRIGGER delete_pieces AFTER DELETE ON message_rows
+        BEGIN DELETE FROM pieces WHERE uid = OLD.uid; DELETE FROM recipients WHERE message = OLD.id; END
+        """,
+    ),
+)
+VERSION = len(UPGRADES)
 
 # Why a committed message is durable
 # ----------------------------------
@@ -68,14 +96,29 @@ COMMIT;
 # A process that is killed leaves a log whose last transaction is incomplete; the next process that opens the database
 # ignores it. Other programs may read, and write in short transactions, while the server runs.
 #
-# Within the transaction each message is stored or not independently of the others:
+# Within the transaction each message is stored or not independently of the others: the messages are inserted by one
+# ``executemany``, which is fast. When it fails, the transaction is rolled back, and every message is inserted again with
+# a savepoint of its own. A savepoint for each message from the start would make SQLite copy every page that changes.
+# SQLite itself rolls the whole transaction back after errors such as a full disk (sqlite.org/lang_transaction.html).
+# Then the whole group fails.
 #
-# - Messages in memory are inserted by one ``executemany``, which is fast. When it fails, the transaction is rolled
-#   back, and every message is inserted again with a savepoint of its own. A savepoint for each message from the start
-#   would make SQLite copy every page that changes.
-# - Messages in files have a savepoint from the start, because a blob that is copied piece by piece can fail half-way.
-# - SQLite itself rolls the whole transaction back after errors such as a full disk (sqlite.org/lang_transaction.html).
-#   Then the whole group fails.
+# Large messages
+# --------------
+#
+# SQLite has one writer at a time, so a transaction with 30 MiB would delay all messages until it is on the disk. A large
+# message is therefore written while it is received, in pieces of a mebibyte, each in a transaction of its own
+# (`SQLiteSpool.write`). Groups of messages are committed between two pieces. The pieces are rows of ``pieces``, and do
+# not belong to a message until the group has inserted a row with their ``uid`` into ``message_rows``, together with the
+# octets that were left in memory. That is the commit of the message: before it, no query of ``messages`` finds anything,
+# and after it everything is there. ``messages`` is a view that joins the pieces; it has the columns of the table that it
+# was in version 1.
+#
+# A message that is not stored leaves pieces. They are invisible, and are removed a few at a time
+# (`SQLite._remove_abandoned`): by its session if the disk responds, and otherwise by the next large message or when the
+# store is closed. A process that is killed cannot remove them. ``unpublished`` has the uids of all pieces without a
+# message, with a random number of the store that wrote them. Each open store holds a lock with its number (`ProcessMark`),
+# which the kernel releases when the process ends. A store that is opened removes the pieces of those that do not hold
+# theirs, and not those of other servers that use the same database.
 #
 # The connection is kept open after a failed commit. When a flush has failed, the log may contain the complete refused
 # transaction. Another connection would recover it as committed, while this one overwrites it with its next transaction.
@@ -102,47 +145,80 @@ class SQLite(Store["SQLiteSpool"]):
         self.path: str = os.path.abspath(check_path(path, "path"))
         self._db: sqlite3.Connection | None = None
         self._file_id: tuple[int, int] | None = None
+        self._mark = ProcessMark(random.SystemRandom().getrandbits(62))
+        self._abandoned: deque[str] = deque()  # uids of messages that are not stored, whose pieces have to be removed
 
     def __repr__(self) -> str:
         return f"SQLite({self.path!r})"
 
     def _spool(self, session: Session, envelope: Envelope) -> SQLiteSpool:
-        return SQLiteSpool(session, envelope, os.path.dirname(self.path))
+        return SQLiteSpool(session, envelope, self)
 
     def _commit(self, messages: Sequence[SQLiteSpool]) -> dict[SQLiteSpool, Exception]:
         errors: dict[SQLiteSpool, Exception] = {}
         try:
             db = self._connect()
             begin(db)
-            one_by_one = [message for message in messages if message.fd is not None]
+            for message in messages:
+                if message.pieces and not publish(db, message):
+                    errors[message] = StoreError("the database was replaced while the message was received")
+            complete = [message for message in messages if message not in errors]
             try:
-                insert(db, [message for message in messages if message.fd is None])
+                insert(db, complete)
             except Exception:
                 if not db.in_transaction:  # SQLite has rolled back the transaction
                     raise
                 db.execute("ROLLBACK")
                 begin(db)
-                one_by_one = list(messages)
-            for message in one_by_one:
-                db.execute("SAVEPOINT message")
-                try:
-                    insert(db, [message])
-                except Exception as error:
-                    if not db.in_transaction:
-                        raise
-                    db.execute("ROLLBACK TO message")
-                    errors[message] = error
-                db.execute("RELEASE message")
+                for message in complete:
+                    db.execute("SAVEPOINT message")
+                    try:
+                        if message.pieces:
+                            publish(db, message)
+                        insert(db, [message])
+                    except Exception as error:
+                        if not db.in_transaction:
+                            raise
+                        db.execute("ROLLBACK TO message")
+                        errors[message] = error
+                    db.execute("RELEASE message")
             db.execute("COMMIT")
             if file_id(self.path) != self._file_id:
                 raise FileNotFoundError(errno.ENOENT, "the database was moved or removed while in use", self.path)
         except BaseException:
             self._recover()
             raise
-        finally:
-            for message in messages:
-                message.discard()
         return errors
+
+    def write_piece(self, uid: str, n: int, data: bytearray) -> None:
+        """Write a piece of a message that is being received, in a transaction of its own."""
+        try:
+            db = self._connect()
+            begin(db)
+            if n == 0:
+                db.execute("INSERT INTO unpublished VALUES (?, ?)", [uid, self._mark.number])
+            db.execute("INSERT INTO pieces VALUES (?, ?, ?)", [uid, n, data])
+            db.execute("COMMIT")
+        except BaseException:
+            self._recover()
+            raise
+
+    def abandon(self, uid: str) -> None:
+        """Note that the pieces of a message have to be removed."""
+        self._abandoned.append(uid)
+
+    def remove_some(self) -> bool:
+        """Remove a few pieces of abandoned messages, and return whether there are more that can be removed now.
+
+        Errors do not matter: the pieces are invisible, and are removed later.
+        """
+        try:
+            if self._db is not None and self._abandoned and remove_pieces(self._db, self._abandoned[0]):
+                self._abandoned.popleft()
+        except sqlite3.Error:
+            self._recover()
+            return False
+        return self._db is not None and bool(self._abandoned)
 
     def _recover(self) -> None:
         """Roll back after a failed commit. Close the connection only if the database was moved or removed."""
@@ -156,46 +232,62 @@ class SQLite(Store["SQLiteSpool"]):
             # SQLite finds a log by its name. This one belongs to the file that was moved, and must not be applied to a
             # new database at this path.
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        self._close()
+        self._disconnect()
 
     def _connect(self) -> sqlite3.Connection:
         if self._db is None:
-            directory = os.path.dirname(self.path)
-            make_directory(directory)
-            for path in filter(os.path.exists, (directory, self.path)):
+            parent = os.path.dirname(self.path)
+            make_directory(parent, follow=True)
+            for path in filter(os.path.lexists, (self.path, f"{self.path}-wal", f"{self.path}-shm")):
+                check_no_link(path)
+            for path in filter(os.path.exists, (parent, self.path)):
                 check_writable(path)
             # Created here because mail is private: SQLite would use the umask. Its log gets the mode of the database.
             with suppress(FileExistsError):
-                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
             # The group's limiter makes sure that only one thread at a time uses the connection, though not always the
             # same one.
             db = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
             try:
                 prepare(db)
-                sync_directory(directory)  # SQLite does this for its log, and not for a new database
+                directory = Directory(parent, follow=True)
+                directory.sync()  # SQLite does this for its log, and not for a new database
+                self._mark.hold(directory)
                 self._file_id = file_id(self.path)
+                self._abandoned.extend(left_behind(db, self._mark))
             except BaseException:
                 db.close()
+                self._mark.release()
                 raise
             self._db = db
         return self._db
 
     def _open(self) -> None:
         self._connect()
+        while self.remove_some():
+            pass
 
     def _close(self) -> None:
+        while self.remove_some():
+            pass
+        self._disconnect()
+
+    def _disconnect(self) -> None:
         if self._db is not None:
             db, self._db = self._db, None
             with suppress(sqlite3.Error):
                 db.close()
+            self._mark.release()
 
 
 class SQLiteSpool(Spool):
-    """A message before it is in the database: in memory, or in an unnamed file in the same directory."""
+    """A message before it is published: the last octets in memory, the others in pieces."""
 
-    def __init__(self, session: Session, envelope: Envelope, directory: str) -> None:
+    def __init__(self, session: Session, envelope: Envelope, store: SQLite) -> None:
         super().__init__(envelope.id)
-        self._directory = directory
+        self.pieces: int = 0
+        """The number of pieces that were written."""
+        self._store = store
         # Computed now: the commit runs in a thread, and its session may have gone on after a timeout.
         self._columns = (
             envelope.id,
@@ -212,40 +304,45 @@ class SQLiteSpool(Spool):
             (n, rcpt.recipient.raw, rcpt.params.encode()) for n, rcpt in enumerate(envelope.rcpts)
         ]
 
-    def create_file(self) -> int:
-        """Create the unnamed file, on the file system of the database."""
-        make_directory(self._directory)
-        with tempfile.TemporaryFile(dir=self._directory, buffering=0) as file:
-            return os.dup(file.fileno())
+    async def in_thread(self, work: Callable[[], T], *, abandon_on_cancel: bool = False) -> T:
+        """Call a function in the thread that uses the connection, between two groups."""
+        return await self._store._group.run(work, abandon_on_cancel=abandon_on_cancel)
 
-    def flush(self, *, last: bool = False) -> None:
-        """Write the octets in memory to the file. Raises `MessageTooBigError` when they are too many for a row."""
-        super().flush(last=last)
-        if self.size > MAX_MESSAGE:
-            raise MessageTooBigError(f"{self.size} octets are more than SQLite can store in a row")
+    def write(self, data: bytearray) -> None:
+        """Write a piece."""
+        self._check_size(len(data))
+        self._store.write_piece(self.name, self.pieces, data)
+        self.pieces += 1
+
+    def _check_size(self, more: int) -> None:
+        if self.size + more > MAX_MESSAGE:
+            raise MessageTooBigError(f"{self.size + more} octets are more than SQLite can return in a row")
+
+    def finish(self) -> None:
+        """Check the size of the whole message."""
+        self._check_size(self.buffered)
+
+    def discard(self) -> bool:
+        """Remove a few pieces, of this message or of others."""
+        return self._store.remove_some()
+
+    async def discard_in_thread(self) -> None:
+        """Note that the pieces have to be removed, and do so if the disk responds."""
+        if self.pieces:
+            self._store.abandon(self.name)
+            await super().discard_in_thread()
 
     def values(self, message_id: int) -> tuple[object, ...]:
-        """Return the row of ``messages`` for a message in memory. It stays in memory: the insert may be repeated."""
-        return message_id, *self._columns, len(self._buffer), self._buffer
-
-    def copy(self, db: sqlite3.Connection, message_id: int) -> None:
-        """Insert the row of ``messages`` for a message in a file."""
-        assert self.fd is not None
-        self.flush(last=True)
-        db.execute(INSERT_ZEROBLOB, (message_id, *self._columns, self.size, self.size))
-        # Copied piece by piece: SQLite writes pages that do not fit in its cache to the log, so that the message is
-        # never in memory as a whole.
-        os.lseek(self.fd, 0, os.SEEK_SET)
-        with db.blobopen("messages", "body", message_id) as blob:
-            while piece := os.read(self.fd, MEMORY):
-                blob.write(piece)
+        """Return the row of ``message_rows``. The octets stay in memory: the insert may be repeated."""
+        return message_id, *self._columns, self.size + self.buffered, self._buffer
 
 
 INSERT = """
-INSERT INTO messages (id, uid, received_at, sender, peer, helo, protocol, tls, auth, mail_params, size, body)
+INSERT INTO message_rows (id, uid, received_at, sender, peer, helo, protocol, tls, auth, mail_params, size, body)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
-INSERT_ZEROBLOB = INSERT.replace("?)", "zeroblob(?))")
+#: Pieces that are removed in one transaction.
+REMOVED_AT_ONCE = 4
 
 
 def insert(db: sqlite3.Connection, messages: Sequence[SQLiteSpool]) -> None:
@@ -253,34 +350,71 @@ def insert(db: sqlite3.Connection, messages: Sequence[SQLiteSpool]) -> None:
 
     One ``executemany`` inserts all rows of a table, because each statement has a fixed cost.
     """
-    (last_id,) = db.execute("SELECT coalesce(max(id), 0) FROM messages").fetchone()
+    (last_id,) = db.execute("SELECT coalesce(max(id), 0) FROM message_rows").fetchone()
     numbered = list(enumerate(messages, last_id + 1))
-    db.executemany(INSERT, [message.values(message_id) for message_id, message in numbered if message.fd is None])
-    for message_id, message in numbered:
-        if message.fd is not None:
-            message.copy(db, message_id)
+    db.executemany(INSERT, [message.values(message_id) for message_id, message in numbered])
     recipients = [(message_id, *recipient) for message_id, message in numbered for recipient in message.recipients]
     db.executemany("INSERT INTO recipients VALUES (?, ?, ?, ?)", recipients)
 
 
+def publish(db: sqlite3.Connection, message: SQLiteSpool) -> bool:
+    """Note in the current transaction that the pieces of a message belong to it. Return False if some are missing."""
+    (found,) = db.execute("SELECT count(*) FROM pieces WHERE uid = ?", [message.name]).fetchone()
+    return found == message.pieces and db.execute("DELETE FROM unpublished WHERE uid = ?", [message.name]).rowcount == 1
+
+
+def left_behind(db: sqlite3.Connection, mark: ProcessMark) -> list[str]:
+    """Return the uids of messages that were being received by a process that has ended."""
+    rows = db.execute("SELECT uid, server FROM unpublished").fetchall()
+    ended = {server for server in {server for _, server in rows} if not mark.is_held(server)}
+    return [uid for uid, server in rows if server in ended]
+
+
+def remove_pieces(db: sqlite3.Connection, uid: str) -> bool:
+    """Remove the last pieces of a message that is not stored, and return whether none are left."""
+    begin(db)
+    (count,) = db.execute("SELECT coalesce(max(n) + 1, 0) FROM pieces WHERE uid = ?", [uid]).fetchone()
+    # They may belong to a message after all: of a server that had been taken for ended, where there are no locks.
+    done: bool = db.execute("SELECT 1 FROM message_rows WHERE uid = ?", [uid]).fetchone() is not None
+    if not done:
+        done = count <= REMOVED_AT_ONCE
+        db.execute("DELETE FROM pieces WHERE uid = ? AND n >= ?", [uid, count - REMOVED_AT_ONCE])
+    if done:
+        db.execute("DELETE FROM unpublished WHERE uid = ?", [uid])
+    db.execute("COMMIT")
+    return done
+
+
 def prepare(db: sqlite3.Connection) -> None:
-    """Set the mode of a database, and create the tables in an empty one.
+    """Set the mode of a database, create the tables in an empty one, and upgrade one of an earlier version.
 
     Raises `StoreError` for another program's database.
     """
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    version, tables = schema_of(db)
     if version > VERSION:
         raise StoreError(f"user_version {version} was written by a newer smtp_trio; this one supports {VERSION}")
-    if (version or tables) and not (version == VERSION and {"messages", "recipients"} <= tables):
+    if (version or tables) and not (version and {"messages", "recipients"} <= tables):
         raise StoreError("the database was created by another program")
     (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise StoreError(f"SQLite cannot use a write-ahead log here; journal_mode is {mode}")
     db.execute("PRAGMA synchronous = FULL")
-    db.execute("PRAGMA journal_size_limit = 67108864")  # the log shrinks again after a large message
-    if not tables:
-        db.executescript(SCHEMA)
+    db.execute("PRAGMA journal_size_limit = 67108864")  # the log shrinks again after a long read
+    # Only pieces of refused messages are deleted here; to overwrite them would take as long as to write them.
+    db.execute("PRAGMA secure_delete = FAST")
+    if version < VERSION:
+        begin(db)
+        version, _ = schema_of(db)  # another process may have done it meanwhile
+        for statement in (statement for upgrade in UPGRADES[version:] for statement in upgrade):
+            db.execute(statement)
+        db.execute(f"PRAGMA user_version = {VERSION}")
+        db.execute("COMMIT")
+
+
+def schema_of(db: sqlite3.Connection) -> tuple[int, set[str]]:
+    """Return the version of a database, and the names of its tables and views."""
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    return version, {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")}
 
 
 def begin(db: sqlite3.Connection) -> None:
@@ -318,8 +452,9 @@ def read_row(path: str | os.PathLike[str], uid: str) -> Stored:
     Raises LookupError when the database does not have it, and ValueError when the database is not a store's.
     """
     with closing(sqlite3.connect(f"file:{quote(os.path.abspath(path))}?mode=ro", uri=True)) as db:
-        if db.execute("PRAGMA user_version").fetchone() != (VERSION,):
-            raise ValueError(f"{os.fspath(path)}: not a database of an SQLite store with user_version {VERSION}")
+        version, tables = schema_of(db)
+        if not 1 <= version <= VERSION or "messages" not in tables:
+            raise ValueError(f"{os.fspath(path)}: not a database of an SQLite store with user_version 1 to {VERSION}")
         row = db.execute("SELECT id, received_at, sender, body FROM messages WHERE uid = ?", [uid]).fetchone()
         if row is None:
             raise LookupError(f"{os.fspath(path)}: no message {uid!r}")

@@ -88,6 +88,9 @@ async def sweep(
             expected = [b"before\r\n"] * opened + [b"".join(chunks)] * accepted + [b"after\r\n"]
             assert sorted(messages_in(store)) == sorted(expected), (store, accepted)
             await store.aclose()
+            if isinstance(store, SQLite):
+                with closing(sqlite3.connect(store.path)) as db:
+                    assert db.execute("SELECT * FROM unpublished").fetchall() == []
             if opened and not failed:
                 assert accepted
                 return k - 1

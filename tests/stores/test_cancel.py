@@ -64,6 +64,8 @@ def messages_in(store: Maildir | SQLite) -> dict[str, bytes]:
         return {name: read(os.path.join(store.new, name)).message for name in os.listdir(store.new)}
     assert os.listdir(os.path.dirname(store.path)) == ["store"]
     with closing(sqlite3.connect(store.path)) as db:
+        assert db.execute("SELECT * FROM unpublished").fetchall() == []
+        assert db.execute("SELECT uid FROM pieces WHERE uid NOT IN (SELECT uid FROM message_rows)").fetchall() == []
         return dict(db.execute("SELECT uid, body FROM messages").fetchall())
 
 

@@ -219,29 +219,108 @@ async def test_sessions_are_woken_only_when_needed() -> None:
     assert max(steps.count[task] for task in tasks) <= 4  # one more for the thread's limiter
 
 
-async def test_message_is_not_discarded_while_it_is_being_committed(mock_clock: MockClock) -> None:
-    """Its session can time out during the commit, which still needs the message."""
-    disk, results = Disk(stall=True), dict[str, Exception | None]()
-    slow = Disk(stall=True)
-    group = GroupCommit(lambda messages: (slow if disk.groups else disk).commit(messages), timeout=30)
+@pytest.mark.parametrize("stored", [True, False])
+async def test_no_timeout_once_the_commit_has_begun(mock_clock: MockClock, stored: bool) -> None:
+    """The reply follows the result of the commit, however long that takes: a refused message must not be stored."""
+    first, slow = Disk(stall=True), Disk(stall=True, invalid=set() if stored else {"one", "other"})
+    group = GroupCommit(lambda messages: (slow if first.groups else first).commit(messages), timeout=30)
     messages = [Message("one"), Message("other")]
+    results: dict[str, Exception | None] = {}
     async with trio.open_nursery() as nursery:
         nursery.start_soon(submit, group, "first", results)
         await wait_all_tasks_blocked()
         for message in messages:
             nursery.start_soon(submit, group, message, results)
         await wait_all_tasks_blocked()
-        disk.proceed.set()
+        mock_clock.jump(29)
+        first.proceed.set()
         await trio.to_thread.run_sync(slow.entered.wait)
-        mock_clock.jump(31)
+        mock_clock.jump(3600)
         await wait_all_tasks_blocked()
-        (timed_out,) = results.keys() - {"first"}  # either of the two may be the one that commits
+        assert results == {"first": None}
         slow.proceed.set()
 
-    assert isinstance(results.pop(timed_out), trio.TooSlowError)
-    assert list(results.values()) == [None, None]
     assert sorted(slow.groups[0]) == ["one", "other"]
-    assert not any(message.discarded for message in messages)
+    assert [results[message.name] is None for message in messages] == [stored, stored]
+    assert [message.discarded for message in messages] == [not stored, not stored]
+
+
+async def test_message_whose_time_is_over_is_not_committed(mock_clock: MockClock) -> None:
+    """Its deadline passes at the moment when the next commit takes the queue."""
+    for _ in range(20):  # Trio schedules the tasks in random order
+        disk, results = Disk(), dict[str, Exception | None]()
+        group = GroupCommit(disk.commit, timeout=30)
+        group._committing = True
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(submit, group, "late", results)
+            await wait_all_tasks_blocked()
+            mock_clock.jump(10)
+            nursery.start_soon(submit, group, "next", results)
+            await wait_all_tasks_blocked()
+            mock_clock.jump(20)
+            group._committing = False
+            nursery.start_soon(submit, group, "last", results)
+
+        assert isinstance(results.pop("late"), trio.TooSlowError)
+        assert results == {"next": None, "last": None}
+        assert "late" not in functools.reduce(operator.iadd, disk.groups, [])
+
+
+def of_size(name: str, octets: int) -> Message:
+    message = Message(name)
+    message._buffer += bytes(octets)
+    return message
+
+
+async def test_groups_are_limited_in_octets() -> None:
+    """The message that has waited longest is first, then those of at most 64 KiB, then the others while they fit."""
+    disk, results = Disk(stall=True), dict[str, Exception | None]()
+    group = GroupCommit(disk.commit, max_octets=1_000_000)
+    sizes = {"a": 900_000, "b": 900_000, "c": 10, "d": 100_000, "e": 60_000, "f": 900_000, "g": 1_100_000, "h": 1}
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(submit, group, "first", results)
+        await wait_all_tasks_blocked()
+        for name, octets in sizes.items():
+            nursery.start_soon(submit, group, of_size(name, octets), results)
+            await wait_all_tasks_blocked()
+        disk.proceed.set()
+
+    assert disk.groups == [["first"], ["a", "c", "e", "h"], ["b", "d"], ["f"], ["g"]]
+    assert set(results.values()) == {None}
+
+
+async def test_group_is_committed_between_two_pieces() -> None:
+    """A message waits for the piece that is being written, and not for those of all sessions."""
+    order: list[str] = []
+    entered, proceed = threading.Event(), threading.Event()
+
+    def commit(messages: Sequence[Message]) -> dict[Message, Exception]:
+        order.extend(message.name for message in messages)
+        return {}
+
+    def write(piece: str) -> None:
+        entered.set()
+        assert proceed.wait(240)
+        order.append(piece)
+
+    group = GroupCommit(commit)
+
+    async def write_pieces(name: str) -> None:
+        for n in range(3):
+            await group.run(functools.partial(write, f"{name}{n}"))
+
+    async with trio.open_nursery() as nursery:
+        for name in ("x", "y", "z"):
+            nursery.start_soon(write_pieces, name)
+            await wait_all_tasks_blocked()
+        nursery.start_soon(submit, group, "message", {})
+        await trio.to_thread.run_sync(entered.wait)
+        await wait_all_tasks_blocked()
+        proceed.set()
+
+    assert order.index("message") == 1
+    order.remove("message")
+    assert order == [f"{name}{n}" for n in range(3) for name in ("x", "y", "z")]
 
 
 def test_group_can_be_used_in_several_runs() -> None:

@@ -6,7 +6,9 @@ import os
 import sqlite3
 import sys
 from contextlib import closing
+from functools import partial
 from pathlib import Path
+from subprocess import PIPE
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,7 +19,9 @@ from smtp_trio.stores import MessageTooBigError, SQLite, Stored, StoreError, rea
 from .sessions import body, envelope, large, transaction
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
+
+TESTS = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -28,7 +32,7 @@ async def store(tmp_path: Path) -> AsyncIterator[SQLite]:
 
 
 def query(path: str | Path, sql: str, *values: object) -> list[tuple[Any, ...]]:
-    with closing(sqlite3.connect(path)) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         return db.execute(sql, values).fetchall()
 
 
@@ -71,13 +75,174 @@ async def test_envelopes_and_messages(store: SQLite, sender: str, recipient: str
     assert (stored.sender, stored.recipients, stored.message) == (sender, (recipient,), message)
 
 
-async def test_large_message_is_spooled_in_an_unnamed_file(store: SQLite) -> None:
-    chunks = tuple(large())
-    uid = await store.put(transaction(), body(*chunks))
-    await store.aclose()
+UNPUBLISHED = "SELECT uid FROM unpublished"
+ORPHANS = "SELECT DISTINCT uid FROM pieces WHERE uid NOT IN (SELECT uid FROM message_rows)"
 
-    assert os.listdir(os.path.dirname(store.path)) == ["mail.db"]
+
+async def test_large_message_is_written_in_pieces(store: SQLite) -> None:
+    """They are invisible to readers while it is received, and its row has all its octets after it was stored."""
+    session, chunks, seen = transaction(), tuple(large()), []
+
+    def observed_chunks() -> Iterator[bytes]:
+        for chunk in chunks:
+            seen.append(query(store.path, "SELECT count(*) FROM messages"))
+            yield chunk
+        assert query(store.path, "SELECT count(*), sum(length(data)) >= 2 << 20 FROM pieces") == [(2, 1)]
+
+    await store.open()
+    uid = await store.put(session, body(chunks=observed_chunks()))
+
+    assert seen == [[(0,)]] * len(chunks)
     assert read(store.path, uid).message == b"".join(chunks)
+    size = sum(map(len, chunks))
+    assert query(store.path, "SELECT size, length(body), typeof(body) FROM messages") == [(size, size, "blob")]
+    assert query(store.path, UNPUBLISHED) == []
+
+
+@pytest.mark.parametrize("size", [0, 1, 6, 7, 8, 13, 14, 15, 700])
+async def test_body_in_pieces_has_every_octet(store: SQLite, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those that no text contains, and wherever the pieces divide the message."""
+    monkeypatch.setattr("smtp_trio.stores._spool.MEMORY", 7)
+    message = (bytes(range(256)) * 3)[:size]
+    for chunk in (1, 5, 7, 700):
+        uid = await store.put(transaction(), body(*(message[n : n + chunk] for n in range(0, size, chunk))))
+        assert read(store.path, uid).message == message
+    assert query(store.path, "SELECT count(*) FROM pieces") == [(0,)] or size >= 7
+
+
+async def test_many_pieces_of_a_message_that_is_not_stored_are_removed(
+    store: SQLite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("smtp_trio.stores._spool.MEMORY", 7)
+    kept = await store.put(transaction(), body(*[b"kept in pieces\r\n"] * 30))
+    with pytest.raises(LookupError):
+        await store.put(transaction(), body(*[b"not to be stored\r\n"] * 30, error=LookupError()))
+
+    assert query(store.path, UNPUBLISHED) == query(store.path, ORPHANS) == []
+    assert read(store.path, kept).message == b"kept in pieces\r\n" * 30
+
+
+@pytest.mark.parametrize("foreign_keys", [False, True])
+async def test_deleting_messages(store: SQLite, foreign_keys: bool) -> None:
+    """As from a table. The recipients and the pieces are deleted with them."""
+    kept = await store.put(transaction(), body(*large()))
+    await store.put(transaction(), body(*large()))
+    await store.put(transaction(), body(b"small\r\n"))
+    with closing(sqlite3.connect(store.path)) as db, db:
+        db.execute(f"PRAGMA foreign_keys = {foreign_keys:d}")
+        db.execute("DELETE FROM messages WHERE uid <> ?", [kept])
+
+    assert query(store.path, "SELECT uid FROM messages") == [(kept,)]
+    assert query(store.path, "SELECT count(*) FROM recipients") == [(1,)]
+    assert query(store.path, "SELECT DISTINCT uid FROM pieces") == [(kept,)]
+    assert query(store.path, "PRAGMA foreign_key_check") == []
+
+
+RECEIVE = """
+import os, sys, trio
+from stores.sessions import body, large, transaction
+from smtp_trio.stores import SQLite
+
+async def main():
+    store = SQLite(sys.argv[1])
+    def chunks():
+        yield from large()
+        print("waiting", flush=True)
+        sys.stdin.read()
+    await store.put(transaction(), body(chunks=chunks()))
+
+trio.run(main)
+"""
+
+
+async def test_pieces_of_a_killed_process_are_removed_by_the_next_start(store: SQLite) -> None:
+    """And those of a process that is still receiving a message are not."""
+    command = [sys.executable, "-c", RECEIVE, store.path]
+    async with trio.open_nursery() as nursery:
+        processes: list[trio.Process] = []
+        for _ in range(2):
+            process = await nursery.start(
+                partial(trio.run_process, command, stdin=PIPE, stdout=PIPE, check=False, cwd=TESTS)
+            )
+            assert (await process.stdout.receive_some()).startswith(b"waiting")
+            for table in ("unpublished", "pieces"):  # the two processes use the same ids
+                query(store.path, f"UPDATE {table} SET uid = ? WHERE uid LIKE 'T%'", f"of process {len(processes)}")
+            processes.append(process)
+        killed, alive = processes
+        killed.kill()
+        await killed.wait()
+        assert len(query(store.path, UNPUBLISHED)) == 2
+        await store.open()
+        [uid] = query(store.path, UNPUBLISHED)
+        assert query(store.path, ORPHANS) == [uid]
+        assert query(store.path, "SELECT count(*) FROM messages") == [(0,)]
+        alive.kill()
+    await store.aclose()
+    await store.open()
+    assert query(store.path, UNPUBLISHED) == query(store.path, ORPHANS) == []
+
+
+async def test_message_whose_pieces_are_missing_is_refused(store: SQLite) -> None:
+    """The database was replaced by another one, say, while it was received."""
+
+    def chunks() -> Iterator[bytes]:
+        yield from large()
+        query(store.path, "DELETE FROM pieces WHERE n = 0")
+
+    with pytest.raises(StoreError, match="was replaced") as refused:
+        await store.put(transaction(), body(chunks=chunks()))
+    assert str(refused.value.reply).startswith("451 4.3.0")
+    assert query(store.path, UNPUBLISHED) == query(store.path, ORPHANS) == []
+    assert query(store.path, "SELECT count(*) FROM messages") == [(0,)]
+
+
+async def test_database_of_version_1_is_upgraded(store: SQLite) -> None:
+    """Its messages, and an index of the user's, are kept; a message is read before and after the upgrade."""
+    with closing(sqlite3.connect(store.path)) as db, db:
+        for statement in sqlite.UPGRADES[0]:
+            db.execute(statement)
+        row = (
+            7,
+            "T7",
+            "2026-11-22T09:23:26+00:00",
+            "a@b.test",
+            6,
+            "192.0.2.1",
+            None,
+            "SMTP",
+            None,
+            None,
+            "",
+            b"old\0\r\n",
+        )
+        db.execute(f"INSERT INTO messages VALUES ({', '.join('?' * 12)})", row)
+        db.execute("INSERT INTO recipients VALUES (7, 0, 'c@d.test', '')")
+        db.execute("CREATE INDEX by_sender ON messages (sender)")
+        db.execute("PRAGMA user_version = 1")
+    before = read(store.path, "T7")
+    await store.open()
+    uid = await store.put(transaction(), body(*large()))
+
+    assert read(store.path, "T7") == before == Stored("a@b.test", ("c@d.test",), b"old\0\r\n", before.received)
+    assert query(store.path, "SELECT * FROM messages WHERE id = 7") == [row]
+    assert query(store.path, "SELECT id FROM messages WHERE uid = ?", uid) == [(8,)]
+    assert (
+        query(store.path, "PRAGMA foreign_key_check")
+        == query(store.path, "SELECT * FROM messages WHERE uid = 'T8'")
+        == []
+    )
+    assert query(store.path, "SELECT tbl_name FROM sqlite_master WHERE name = 'by_sender'") == [("message_rows",)]
+
+
+async def test_upgrade_that_fails_changes_nothing(store: SQLite) -> None:
+    with closing(sqlite3.connect(store.path)) as db, db:
+        for statement in (*sqlite.UPGRADES[0], "PRAGMA user_version = 1", "CREATE TABLE pieces (x)"):
+            db.execute(statement)
+    with pytest.raises(StoreError, match="pieces"):
+        await store.open()
+
+    assert query(store.path, "PRAGMA user_version") == [(1,)]
+    assert query(store.path, "SELECT type FROM sqlite_master WHERE name = 'messages'") == [("table",)]
 
 
 async def test_message_that_is_too_large_for_a_row(store: SQLite, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +274,7 @@ async def test_duplicate_ids_of_small_and_large_messages(store: SQLite) -> None:
         session = transaction()
         spools.append(store._spool(session, envelope(session)))
         await spools[-1].fill(body(*chunks))
-    assert [spool.fd is None for spool in spools] == [True, False, True, False, True]
+    assert [spool.pieces for spool in spools] == [0, 2, 0, 2, 0]
     spools[2]._columns = spools[0]._columns
     spools[3]._columns = spools[1]._columns
     errors = store._commit(spools)
@@ -125,7 +290,7 @@ async def test_group_fails_when_sqlite_rolls_it_back(store: SQLite) -> None:
     await store.open()
     assert store._db is not None
     store._db.execute(
-        "CREATE TRIGGER failure BEFORE INSERT ON messages WHEN NEW.sender = 'bad@client.test' "
+        "CREATE TRIGGER failure BEFORE INSERT ON message_rows WHEN NEW.sender = 'bad@client.test' "
         "BEGIN SELECT RAISE(ROLLBACK, 'rolled back'); END"
     )
     sessions = [transaction(sender) for sender in ("good@client.test", "bad@client.test", "good@client.test")]
@@ -169,7 +334,7 @@ async def test_journal_mode_and_concurrent_readers(store: SQLite) -> None:
     assert store._db is not None
     assert store._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert store._db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
-    assert query(store.path, "PRAGMA user_version") == [(1,)]
+    assert query(store.path, "PRAGMA user_version") == [(2,)]
 
 
 async def test_closed_store_is_opened_again(store: SQLite) -> None:
@@ -185,7 +350,8 @@ async def test_closed_store_is_opened_again(store: SQLite) -> None:
 @pytest.mark.parametrize(
     ("sql", "error"),
     [
-        ("PRAGMA user_version = 2", "newer smtp_trio"),
+        ("PRAGMA user_version = 3", "newer smtp_trio"),
+        ("PRAGMA user_version = 2", "created by another program"),
         ("PRAGMA user_version = 1", "created by another program"),
         ("CREATE TABLE t (x)", "created by another program"),
         ("CREATE TABLE messages (x)", "created by another program"),
