@@ -161,6 +161,20 @@ def interop(session: nox.Session) -> None:
 
 
 @nox.session(default=False, tags=["full"])
+def fuzz(session: nox.Session) -> None:
+    """Atheris changes inputs of the core's parsers. `-- --seconds 600` for ten minutes, and names of targets."""
+    install(session, "-e", ".", *group("fuzz"))
+    session.run("python", "-m", "fuzz", *(session.posargs or ["--seconds", "30"]), env={"PYTHONPATH": "tests"})
+
+
+@nox.session(default=False)
+def audit(session: nox.Session) -> None:
+    """Known vulnerabilities of the dependencies, including those of all extras."""
+    session.install("-e", ".[dns,scram]", "pip-audit")
+    session.run("pip-audit", "--skip-editable", *session.posargs)
+
+
+@nox.session(default=False, tags=["full"])
 def crash(session: nox.Session) -> None:
     """Kills, power-cut order and storage faults: no message that was answered with 250 is lost."""
     install(session, "-e", ".", *group("test"))

@@ -34,7 +34,7 @@ def parse_field(name: str, value: str) -> BaseHeader:
     if len(value) <= MAX_PARSED:
         try:
             return REGISTRY(name, value)
-        except Exception:  # of any class: the parsers have no exception of their own for what they cannot parse
+        except Exception:  # noqa: S110  # of any class: the parsers have no exception of their own for what they cannot parse
             pass
     return TextHeader(name, value)
 

@@ -37,7 +37,7 @@ def _endpoint(stream: trio.SocketStream, which: Literal["getpeername", "getsockn
     try:
         return tcp_peer(getattr(stream.socket, which)())
     except OSError:  # the peer disconnected before the address was read
-        return Peer("0.0.0.0", 0, "tcp")
+        return Peer("0.0.0.0", 0, "tcp")  # noqa: S104  # nothing is bound
 
 
 def tcp_peer(address: tuple[Any, ...]) -> Peer:

@@ -105,6 +105,28 @@ def test_orcpt_is_decoded(value: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("character", "characters"),
+    [
+        ("\u00e9", 1),
+        ("\u00e9", 82),
+        ("\u00e9", 83),
+        ("\u00e9", 246),
+        ("\u20ac", 61),
+        ("\u20ac", 62),
+        ("\u20ac", 164),
+        ("\U0010ffff", 123),
+    ],
+)
+def test_orcpt_of_any_length_can_be_passed_on(character: str, characters: int) -> None:
+    """As ASCII, or as UTF-8 when that would be too long. A value that was accepted can always be written."""
+    value = f"utf-8;{character * characters}@b"
+    params = rcpt_of(f"RCPT TO:<a@b> ORCPT={value}").params
+    encoded = params.encode()
+    assert encoded.isascii() == ((len(f"{ord(character):02X}") + 4) * characters <= 492)
+    assert rcpt_of(f"RCPT TO:<a@b> {encoded}").params == params
+
+
+@pytest.mark.parametrize(
     "value",
     [
         "", "=", "=a@b", "=;a@b", "=rfc822;", "=rfc822", "=rfc822;+zz", "=rfc822;a=b", "=rfc822;+0A", "=rfc822;+C3+A9",

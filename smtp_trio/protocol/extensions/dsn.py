@@ -46,7 +46,9 @@ ADDR_TYPE = re.compile(r"[!#-'*+/-9=?A-Z^-~-]+")
 # for other characters, and utf-8-addr-unitext, which is UTF-8. Both are accepted.
 UNITEXT = re.compile(rf"(?:[^\0-\x20+=\\{syntax.C1}]|\\x\{{(?:[0-9A-Fa-f]{{2,5}}|10[0-9A-Fa-f]{{4}})\}})+")
 UNITEXT_HEX = re.compile(r"\\x\{([^}]+)\}")
-UNITEXT_SPECIAL = re.compile(r"[^!-*,-<>-\[\]-~]")
+UNITEXT_SPECIAL = re.compile(rf"[\0-\x20+=\\{syntax.C1}]")
+#: What utf-8-addr-xtext has to write as \x{HEX}: the same, and all that is not ASCII.
+XTEXT_SPECIAL = re.compile(r"[^!-*,-<>-\[\]-~]")
 #: `PRINTABLE` for addresses in UTF-8: no control characters, no line breaks, no surrogates.
 PRINTABLE_UTF8 = re.compile(r"[^\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 
@@ -86,11 +88,17 @@ def _parse_orcpt(value: str | None) -> str | None:
     return f"{kind};{address}" if address is not None and printable.fullmatch(address) else None
 
 
+def _escape(special: re.Pattern[str], address: str) -> str:
+    return special.sub(lambda match: rf"\x{{{ord(match[0]):02X}}}", address)
+
+
 def _format_orcpt(orcpt: str) -> str:
     kind, _, address = orcpt.partition(";")
     if kind.lower() == "utf-8":
-        # RFC 6533 3: the ASCII form, which a server with DSN accepts whether it offers SMTPUTF8 or not.
-        return f"{kind};" + UNITEXT_SPECIAL.sub(lambda match: rf"\x{{{ord(match[0]):02X}}}", address)
+        # RFC 6533 3: the ASCII form, which a server with DSN accepts whether it offers SMTPUTF8 or not. It is up to four
+        # times as long. An address for which it is too long can be passed on as UTF-8 only, as it came.
+        ascii_only = f"{kind};{_escape(XTEXT_SPECIAL, address)}"
+        return ascii_only if len(ascii_only) <= MAX_ORCPT else f"{kind};{_escape(UNITEXT_SPECIAL, address)}"
     return f"{kind};{syntax.encode_xtext(address)}"
 
 
