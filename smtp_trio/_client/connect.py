@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import email.message
 import os
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Unpack, cast, overload
 
@@ -41,6 +41,8 @@ IMPLICIT_TLS_PORT, GREETING_ON_465 = 465, 10
 
 #: A host name or IP address, or the path of a Unix domain socket.
 Host = str | os.PathLike[str]
+#: Called with a connection that was opened.
+Opened = Callable[[trio.abc.Stream], object]
 
 
 class ConnectSettings(ClientSettings, total=False):
@@ -169,11 +171,17 @@ async def send(
 # certificate; the third one would send in cleartext what the context does not allow with an old version. A caller that
 # accepts any certificate gives a context without the check. The other TLS modes make one attempt, too. A failure raises
 # TlsHandshakeError. No message can be sent twice by this: an attempt fails before MAIL, and before AUTH too.
-async def open_client(host: Host, port: int = 25, **settings: Unpack[ConnectSettings]) -> Client:
-    """Connect and open the session as `connect` does; the caller closes the client."""
+async def open_client(
+    host: Host, port: int = 25, *, opened: Opened | None = None, **settings: Unpack[ConnectSettings]
+) -> Client:
+    """Connect and open the session as `connect` does; the caller closes the client.
+
+    ``opened`` is called with each connection before anything is sent, for a caller that needs to know its addresses
+    if the session is not opened.
+    """
     check_server(host, port, settings)
     try:
-        return await _attempt(host, port, settings, check_certificate=True)
+        return await _attempt(host, port, settings, opened, check_certificate=True)
     except TlsHandshakeError as failure:
         context, problem = settings.get("ssl_context"), failure.unverified
         mode = tls_mode(settings.get("tls"), context, settings.get("auth"))
@@ -181,10 +189,10 @@ async def open_client(host: Host, port: int = 25, **settings: Unpack[ConnectSett
             raise
     if problem is not None:
         try:
-            return await _attempt(host, port, settings, certificate_problem=problem)
+            return await _attempt(host, port, settings, opened, certificate_problem=problem)
         except TlsHandshakeError:
             pass
-    return await _attempt(host, port, {**settings, "tls": "never"})
+    return await _attempt(host, port, {**settings, "tls": "never"}, opened)
 
 
 def check_server(host: Host, port: int, settings: ConnectSettings) -> None:
@@ -219,6 +227,7 @@ async def _attempt(
     host: Host,
     port: int,
     settings: ConnectSettings,
+    opened: Opened | None,
     *,
     check_certificate: bool = False,
     certificate_problem: str | None = None,
@@ -231,6 +240,8 @@ async def _attempt(
         timeouts = evolve(timeouts, greeting=min(timeouts.greeting, GREETING_ON_465))
     settings = {**settings, "timeout": timeouts}
     stream = await _open_stream(host, port, settings.get("local_address"), timeouts.connect)
+    if opened is not None:
+        opened(stream)
     # The other settings are those of the client, which raises TypeError for a name that it does not know.
     own = ("local_address", "server_hostname")
     rest = cast("ClientSettings", {key: value for key, value in settings.items() if key not in own})

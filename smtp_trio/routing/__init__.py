@@ -18,7 +18,7 @@ from ._attempts import Attempt, DomainUnreachableError
 from ._connect import DomainConnection, DomainSettings, connect_domain
 from ._dane import dane_context, verify_dane
 from ._dns import DnsResolver
-from ._errors import LookupFailedError, NoExchangerError, NullMxError, RoutingError, Unreachable
+from ._errors import LookupFailedError, NullMxError, RoutingError
 from ._route import DaneMode, route
 from ._routes import Dane, Exchanger, MtaSts, Opportunistic, Route, TlsPolicy
 from ._send import DomainResult, DomainsResult, SendSettings, send
@@ -28,6 +28,7 @@ from ._sts_policy import PolicyFetchError, StsMode, StsPolicy, parse_sts_policy,
 from ._tls_report import PolicyResults, TlsCounters, TlsReport, find_report_uris, parse_report_record
 from ._tls_results import TlsFailure, TlsResultType
 from ._tls_sessions import ReportedPolicy, TlsPolicyType, TlsSession
+from ._unreachable import NoExchangerError, Unreachable
 
 __all__ = [
     "Answer",

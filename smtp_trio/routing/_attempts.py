@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import suppress
+
+import trio
 from attrs import frozen
 
 from .._client.results import ConnectionLostError, GreetingError, TimedOutError, TlsHandshakeError
 from .._types import TlsInfo
 from ..protocol import Connect, Hello, NotOfferedError, Reply, ReplyError, SMTPError
 from ..protocol.extensions.starttls import StartTlsCommand
-from ._errors import RoutingError, Unreachable
+from ._errors import RoutingError
+from ._lookups import parse_address
 from ._routes import Dane, Exchanger, MtaSts
+from ._sts_policies import StsResult
 from ._tls_results import MAX_TEXT, TlsFailure, TlsResultType
 from ._tls_sessions import ReportedPolicy, TlsSession
+from ._unreachable import Unreachable, route_sessions
 
 
 @frozen
@@ -78,13 +85,11 @@ def is_before_tls(error: SMTPError) -> bool:
     return isinstance(error, ReplyError) and isinstance(error.command, Hello | StartTlsCommand)
 
 
-def tls_failure(exchanger: Exchanger, address: str, error: SMTPError) -> TlsFailure | None:
+def tls_failure(error: SMTPError) -> TlsFailure | None:
     """Return why TLS did not comply with the policy of an exchanger; None if ``error`` has another reason."""
     if isinstance(error, NotOfferedError) or is_before_tls(error):
-        return TlsFailure(
-            TlsResultType.STARTTLS_NOT_SUPPORTED, str(error), receiving_mx_hostname=exchanger.name, receiving_ip=address
-        )
-    return TlsFailure.from_error(error, receiving_mx_hostname=exchanger.name, receiving_ip=address)
+        return TlsFailure(TlsResultType.STARTTLS_NOT_SUPPORTED, str(error))
+    return TlsFailure.from_error(error)
 
 
 def tls_session(domain: str, exchanger: Exchanger, failure: TlsFailure | None) -> TlsSession:
@@ -99,13 +104,27 @@ def tls_session(domain: str, exchanger: Exchanger, failure: TlsFailure | None) -
     return TlsSession(policy, () if failure is None else (failure,))
 
 
+def local_address(stream: trio.abc.Stream) -> str | None:
+    """Return the IP address of the own end of a connection; None if it is not known."""
+    if isinstance(stream, trio.SocketStream):
+        with suppress(OSError):  # the connection was lost already
+            address = parse_address(stream.socket.getsockname()[0].partition("%")[0])
+            return None if address is None else str(address)
+    return None
+
+
+def attempt_sessions(attempts: Iterable[Attempt]) -> tuple[TlsSession, ...]:
+    """Return what a TLS report counts of attempts."""
+    return tuple(each.session for each in attempts if each.session is not None)
+
+
 class DomainUnreachableError(RoutingError):
     """None of the exchangers of a domain opened a session, or none is left in which the message could be sent.
 
     ``attempts`` are all attempts, in order, and ``unreachable`` are the exchangers that could not be tried. ``reply``
     is that of the first one with a temporary error; if all errors are permanent, that of the first one (RFC 5321 5.1).
     ``late`` is the reason why other exchangers were not tried, if there was no time for them; the error is temporary
-    then.
+    then. ``sts`` is the MTA-STS policy of the domain, as in `Route`.
     """
 
     def __init__(
@@ -114,6 +133,7 @@ class DomainUnreachableError(RoutingError):
         attempts: tuple[Attempt, ...],
         unreachable: tuple[Unreachable, ...] = (),
         late: str | None = None,
+        sts: StsResult | None = None,
     ) -> None:
         replies = [each.reply for each in attempts if each.reply] + [each.error.reply for each in unreachable]
         if late is not None:
@@ -123,3 +143,9 @@ class DomainUnreachableError(RoutingError):
         self.attempts: tuple[Attempt, ...] = attempts
         self.unreachable: tuple[Unreachable, ...] = unreachable
         self.late: str | None = late
+        self.sts: StsResult | None = sts
+
+    @property
+    def sessions(self) -> tuple[TlsSession, ...]:
+        """What a TLS report counts: that of the attempts, and of exchangers that could not be tried (RFC 8460 4.3)."""
+        return *route_sessions(self.sts, self.unreachable), *attempt_sessions(self.attempts)

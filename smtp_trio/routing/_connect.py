@@ -10,7 +10,7 @@ from random import Random
 from typing import Self, TypedDict, Unpack, cast
 
 import trio
-from attrs import frozen
+from attrs import evolve, frozen
 
 from .._client.client import Client
 from .._client.connect import ConnectSettings, check_server, open_client
@@ -19,13 +19,22 @@ from .._timeouts import ClientTimeouts, seconds_or_infinity
 from ..protocol import Connect, Extension, SMTPError
 from ..protocol.arguments import check_number
 from ._answers import Resolver
-from ._attempts import Attempt, DomainUnreachableError, requires_tls, tls_failure, tls_session
+from ._attempts import (
+    Attempt,
+    DomainUnreachableError,
+    attempt_sessions,
+    local_address,
+    requires_tls,
+    tls_failure,
+    tls_session,
+)
 from ._dane import dane_context
 from ._route import DaneMode, route
 from ._routes import Dane, Exchanger, MtaSts, Route
 from ._sts_context import check_sts_context, sts_context
 from ._sts_policies import StsPolicies
-from ._tls_results import TlsFailure, TlsResultType
+from ._tls_results import NOT_ALLOWED, UNUSABLE_RECORDS, TlsFailure, TlsResultType
+from ._tls_sessions import TlsSession
 
 
 class RouteSettings(TypedDict, total=False):
@@ -105,6 +114,11 @@ class DomainConnection:
         """The IP address to which the client is connected."""
         return self.attempts[-1].address
 
+    @property
+    def sessions(self) -> tuple[TlsSession, ...]:
+        """What a TLS report counts: that of the attempts, and of exchangers that were not tried (RFC 8460 4.3)."""
+        return *self.route.sessions, *attempt_sessions(self.attempts)
+
 
 @asynccontextmanager
 async def connect_domain(
@@ -135,7 +149,9 @@ class Connector:
     def __init__(self, found: Route, port: int, settings: DomainSettings) -> None:
         #: The attempts so far.
         self.attempts: list[Attempt] = []
-        self._route = found
+        self.route: Route = found
+        #: The address from which the last connection was made.
+        self._local_address: str | None = None
         self._port = port
         self._limit = seconds_or_infinity(settings.get("attempt_timeout", ATTEMPT_TIMEOUT))
         self._limit_for_all = seconds_or_infinity(settings.get("domain_timeout", DOMAIN_TIMEOUT))
@@ -173,14 +189,16 @@ class Connector:
             exchanger, address = self._left.popleft()
             client = await self._attempt(exchanger, address)
             if client is not None:
-                return DomainConnection(client, self._route, tuple(self.attempts))
+                return DomainConnection(client, self.route, tuple(self.attempts))
         # If there was no time for some addresses, the error is temporary.
-        late = f"{self._route.domain}: no session within {self._limit_for_all:g} s" if self._left else None
-        raise DomainUnreachableError(self._route.domain, tuple(self.attempts), self._route.unreachable, late=late)
+        late = f"{self.route.domain}: no session within {self._limit_for_all:g} s" if self._left else None
+        found = self.route
+        raise DomainUnreachableError(found.domain, tuple(self.attempts), found.unreachable, late, found.sts)
 
     async def _attempt(self, exchanger: Exchanger, address: str) -> Client | None:
         """Try one address, and record the attempt."""
         client = failure = error = None
+        self._local_address = None
         limit = min(self._limit, self._deadline - trio.current_time())
         try:
             with trio.move_on_after(limit):
@@ -190,11 +208,18 @@ class Connector:
         except SMTPError as exc:
             # The connection is closed. Its frames refer to the streams, which a record must not keep.
             error = exc.with_traceback(None)
-            failure = tls_failure(exchanger, address, error) if requires_tls(exchanger) else None
+            failure = tls_failure(error) if requires_tls(exchanger) else None
         tls = None if client is None else client.tls
         session = None
+        if failure is not None:
+            failure = evolve(
+                failure,
+                sending_mta_ip=self._local_address or self._settings.get("local_address"),
+                receiving_mx_hostname=exchanger.name,
+                receiving_ip=address,
+            )
         if client is not None or failure is not None:
-            session = tls_session(self._route.domain, exchanger, failure)
+            session = tls_session(self.route.domain, exchanger, failure)
         self.attempts.append(Attempt(exchanger, address, error, tls, session))
         return client
 
@@ -207,32 +232,26 @@ class Connector:
         name = None if exchanger.name.startswith("[") else exchanger.name
         policy, failure = exchanger.tls, None
         if isinstance(policy, Dane):
-            return await self._open_strictly(address, dane_context(policy), policy.names[0]), None
+            client = await self._open_strictly(address, dane_context(policy), policy.names[0])
+            return client, None if policy.usable else UNUSABLE_RECORDS
         if isinstance(policy, MtaSts) and not policy.allowed:
-            failure = TlsFailure(
-                TlsResultType.CERTIFICATE_HOST_MISMATCH,
-                "the policy does not name the exchanger",
-                receiving_mx_hostname=exchanger.name,
-                receiving_ip=address,
-            )
+            failure = NOT_ALLOWED
         elif isinstance(policy, MtaSts):
             try:
                 return await self._open_strictly(
                     address, self._sts_context or await sts_context(), exchanger.name
                 ), None
             except SMTPError as error:
-                failure = tls_failure(exchanger, address, error)
+                failure = tls_failure(error)
                 if policy.enforce or failure is None:
                     raise
         settings: ConnectSettings = {**self._settings, "tls": "opportunistic", "server_hostname": name}
-        client = await open_client(address, self._port, **settings)
+        client = await open_client(address, self._port, opened=self._note_address, **settings)
         if client.tls is None:
             failure = failure or TlsFailure(
                 TlsResultType.VALIDATION_FAILURE
                 if "STARTTLS" in client.capabilities
-                else TlsResultType.STARTTLS_NOT_SUPPORTED,
-                receiving_mx_hostname=exchanger.name,
-                receiving_ip=address,
+                else TlsResultType.STARTTLS_NOT_SUPPORTED
             )
         return client, failure
 
@@ -243,7 +262,10 @@ class Connector:
             "ssl_context": context,
             "server_hostname": name,
         }
-        return await open_client(address, self._port, **settings)
+        return await open_client(address, self._port, opened=self._note_address, **settings)
+
+    def _note_address(self, stream: trio.abc.Stream) -> None:
+        self._local_address = local_address(stream)
 
 
 def check_settings(port: int, settings: DomainSettings) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from attrs import frozen
-
 from ..protocol import Reply, SMTPError
 
 
@@ -46,32 +44,3 @@ class NullMxError(RoutingError):
     def __init__(self, domain: str) -> None:
         super().__init__(Reply(556, f"{domain} does not accept mail (null MX)", "5.1.10"))
         self.domain: str = domain
-
-
-@frozen
-class Unreachable:
-    """An exchanger that cannot be used, and ``error``, the reason."""
-
-    name: str
-    preference: int
-    error: RoutingError
-
-
-class NoExchangerError(RoutingError):
-    """The domain does not exist, or none of its exchangers can be used (RFC 5321 5.1).
-
-    The status of ``reply`` is the reason (RFC 3463):
-
-    * 5.1.2: the domain does not exist.
-    * 5.4.4: no exchanger has an address.
-    * 5.4.6: the most preferred exchanger is the own host.
-    * 4.4.3: a lookup for an exchanger failed.
-    * 4.7.5: no exchanger can be authenticated, although the caller requires it.
-
-    ``unreachable`` are the exchangers, each with its error.
-    """
-
-    def __init__(self, domain: str, reply: Reply, unreachable: tuple[Unreachable, ...] = ()) -> None:
-        super().__init__(reply)
-        self.domain: str = domain
-        self.unreachable: tuple[Unreachable, ...] = unreachable

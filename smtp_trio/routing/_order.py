@@ -12,9 +12,10 @@ from attrs import frozen
 from ..protocol import Reply
 from ..protocol.arguments import check_items, check_type
 from ._answers import MxRecord
-from ._errors import NoExchangerError, NullMxError, Unreachable
+from ._errors import NullMxError
 from ._lookups import IpAddress, check_domain, normalize_name, parse_address
 from ._routes import Exchanger
+from ._unreachable import NoExchangerError, Unreachable
 
 #: How many exchangers of a domain are used. RFC 5321 5.1 permits a limit. Large providers have about five.
 MAX_EXCHANGERS: Final = 20

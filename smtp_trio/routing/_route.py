@@ -17,12 +17,15 @@ from ..protocol.arguments import check_choice, check_type
 from ..protocol.hosts import check_port
 from ._answers import Answer, MxRecord, Resolver
 from ._dns import DnsResolver
-from ._errors import LookupFailedError, NoExchangerError, RoutingError, Unreachable
+from ._errors import LookupFailedError, RoutingError
 from ._lookups import IpAddress, Lookups, check_domain, gather, is_host_name, normalize_name, parse_address
 from ._order import MAX_EXCHANGERS, Candidate, OwnHost, candidates
-from ._routes import Exchanger, MtaSts, Opportunistic, Route, TlsPolicy
+from ._routes import Dane, Exchanger, MtaSts, Opportunistic, Route, TlsPolicy
 from ._sts_policies import StsPolicies, StsResult
+from ._tls_results import NOT_ALLOWED, UNUSABLE_RECORDS, TlsFailure, TlsResultType
+from ._tls_sessions import ReportedPolicy, TlsSession
 from ._tlsa import NextHop, find_dane
+from ._unreachable import NoExchangerError, Unreachable
 
 E = TypeVar("E", bound=RoutingError)
 
@@ -116,7 +119,7 @@ async def route(
     unreachable = tuple(host for host in left if isinstance(host, Unreachable))
     if not exchangers:
         decisive = _decisive(host.error for host in unreachable)
-        raise NoExchangerError(name, decisive.reply, unreachable) from decisive
+        raise NoExchangerError(name, decisive.reply, unreachable, policy) from decisive
     return Route(name, hop.canonical_name, hop.secure, exchangers, unreachable, policy)
 
 
@@ -151,6 +154,19 @@ def _not_authenticated(reason: str) -> Reply:
     return Reply(451, reason, "4.7.5")
 
 
+class LeftOutError(Exception):
+    """An exchanger is left out because of a policy: the ``error``, and the ``session`` for a TLS report."""
+
+    def __init__(self, error: RoutingError, session: TlsSession) -> None:
+        super().__init__(str(error))
+        self.error: RoutingError = error
+        self.session: TlsSession = session
+
+
+def _failed(policy: ReportedPolicy, failure: TlsFailure, host: str, error: RoutingError) -> LeftOutError:
+    return LeftOutError(error, TlsSession(policy, (evolve(failure, receiving_mx_hostname=host),)))
+
+
 @frozen
 class Locator:
     """Looks up what is needed to connect to an exchanger."""
@@ -164,6 +180,8 @@ class Locator:
         """Return the exchanger with its addresses and the TLS that it requires, or the reason why it is unreachable."""
         try:
             return await self._locate(hop, candidate)
+        except LeftOutError as error:
+            return Unreachable(candidate.host, candidate.preference, error.error, error.session)
         except RoutingError as error:
             return Unreachable(candidate.host, candidate.preference, error)
 
@@ -175,9 +193,7 @@ class Locator:
         answers = await self._address_answers(host)
         tls = None
         if self.dane != "never":
-            tls = await find_dane(self.lookups, host, self.port, answers, hop)
-        if self.dane == "required" and not (tls and tls.usable):
-            raise RoutingError(_not_authenticated(f"{host} has no usable and secure TLSA records"))
+            tls = await self._find_dane(hop, host, answers)
         # RFC 8461 2: MTA-STS must not override a failing DANE validation.
         return Exchanger(host, candidate.preference, _addresses(answers), tls or self._tls_without_dane(host))
 
@@ -189,8 +205,27 @@ class Locator:
         if tls.enforce and not tls.allowed:
             # RFC 8461 8.4: as if the exchanger could not be reached at present.
             reason = f"the MTA-STS policy of {self.sts.domain} does not allow {host}"
-            raise RoutingError(_not_authenticated(reason))
+            error = RoutingError(_not_authenticated(reason))
+            raise _failed(ReportedPolicy.sts(self.sts.domain, self.sts.policy), NOT_ALLOWED, host, error)
         return tls
+
+    async def _find_dane(self, hop: NextHop, host: str, answers: list[Answer]) -> Dane | None:
+        """Return what the TLSA records require. Raises LeftOutError, and `LookupFailedError` for another lookup."""
+        try:
+            found = await find_dane(self.lookups, host, self.port, answers, hop)
+        except LookupFailedError as error:
+            if error.type != "TLSA":
+                raise
+            # The zone is signed, so there may be records that an attacker suppresses (RFC 7672 2.1.2).
+            failure = TlsFailure(TlsResultType.DNSSEC_INVALID, error.reason)
+            base = error.name.partition("._tcp.")[2] or host
+            raise _failed(ReportedPolicy.tlsa(base, ()), failure, host, error) from None
+        if self.dane != "required" or (found is not None and found.usable):
+            return found
+        refusal = RoutingError(_not_authenticated(f"{host} has no usable and secure TLSA records"))
+        if found is not None:
+            raise _failed(ReportedPolicy.tlsa(found.names[0], found.records), UNUSABLE_RECORDS, host, refusal)
+        raise _failed(ReportedPolicy.tlsa(host, ()), TlsFailure(TlsResultType.DANE_REQUIRED), host, refusal)
 
     async def _address_answers(self, host: str) -> list[Answer]:
         """Return the answers with usable addresses of a host, of which there is at least one.

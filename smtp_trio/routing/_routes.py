@@ -5,9 +5,10 @@ from __future__ import annotations
 from attrs import frozen
 
 from ._answers import TlsaRecord
-from ._errors import Unreachable
 from ._sts_policies import StsResult
 from ._sts_policy import StsPolicy
+from ._tls_sessions import TlsSession
+from ._unreachable import Unreachable, route_sessions
 
 
 @frozen
@@ -89,3 +90,8 @@ class Route:
     exchangers: tuple[Exchanger, ...]
     unreachable: tuple[Unreachable, ...] = ()
     sts: StsResult | None = None
+
+    @property
+    def sessions(self) -> tuple[TlsSession, ...]:
+        """What a TLS report counts before there is a connection: failures of policies (RFC 8460 4.3.2)."""
+        return route_sessions(self.sts, self.unreachable)

@@ -29,11 +29,13 @@ from .._client.results import (
 )
 from ..protocol import Command, Connect, Mail, NotOfferedError, Path, RemoteProtocolError, Reply, ReplyError, SMTPError
 from ..protocol.arguments import check_number, check_type
-from ._attempts import Attempt
+from ._attempts import Attempt, attempt_sessions
 from ._connect import Connector, DomainSettings, check_settings
 from ._dns import DnsResolver
 from ._errors import RoutingError
 from ._lookups import check_domain
+from ._tls_sessions import TlsSession
+from ._unreachable import NoExchangerError
 
 #: How many domains are delivered to at the same time.
 MAX_DOMAINS = 100
@@ -57,12 +59,15 @@ class DomainResult:
 
     ``recipients`` are those of the domain, and ``attempts`` the sessions that were tried for them. ``error`` is the
     reason why there are recipients for which the message was not accepted; None if it is in the outcomes only.
+    ``sessions`` are what a TLS report counts: those of the attempts, and failures of policies before there was a
+    connection (RFC 8460 4.3).
     """
 
     domain: str
     recipients: tuple[str, ...]
     attempts: tuple[Attempt, ...]
     error: SMTPError | None
+    sessions: tuple[TlsSession, ...] = ()
 
 
 @frozen
@@ -207,6 +212,7 @@ class Delivery:
         self._port = port
         self._settings = settings
         self._attempts: list[Attempt] = []
+        self._route_sessions: tuple[TlsSession, ...] = ()
         self._error: SMTPError | None = None
         #: The outcomes of the sessions that have ended, and of the one that has not.
         self._outcomes: dict[str, Outcome] = {}
@@ -221,13 +227,14 @@ class Delivery:
     @property
     def result(self) -> DomainResult:
         """What is known so far."""
-        return DomainResult(self._domain, self.recipients, tuple(self._attempts), self._error)
+        sessions = *self._route_sessions, *attempt_sessions(self._attempts)
+        return DomainResult(self._domain, self.recipients, tuple(self._attempts), self._error, sessions)
 
     async def run(self) -> None:
         """Try the exchangers until each recipient has an outcome that is final."""
         try:
             connector = await Connector.find(self._domain, self._port, cast("DomainSettings", self._settings))
-            self._attempts = connector.attempts
+            self._attempts, self._route_sessions = connector.attempts, connector.route.sessions
             while self._waiting:
                 connection = await connector.connect()
                 async with connection.client as client:
@@ -236,6 +243,8 @@ class Delivery:
                     return  # all have outcomes, and that some are temporary is not an error of the domain
         except RoutingError as error:
             self._error = error
+            if isinstance(error, NoExchangerError):
+                self._route_sessions = error.sessions
             self._outcomes = self._rejected(self.recipients, Connect(), error.reply) | self._outcomes
 
     @property

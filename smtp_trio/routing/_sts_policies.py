@@ -22,6 +22,7 @@ from ._sts_fetch import HttpsPolicyFetcher
 from ._sts_file import StoredPolicy, read_policies, write_policies
 from ._sts_policy import PolicyFetchError, StsPolicy, parse_sts_policy, parse_sts_record
 from ._tls_results import TlsFailure, TlsResultType
+from ._tls_sessions import ReportedPolicy, TlsPolicyType, TlsSession
 
 #: Failed fetches that are remembered, so that they are not repeated at once.
 MAX_FAILURES: Final = 10_000
@@ -46,6 +47,16 @@ class StsResult:
         if isinstance(self.error, PolicyFetchError):
             return TlsFailure(self.error.result_type, self.error.reason)
         return None
+
+    @property
+    def session(self) -> TlsSession | None:
+        """What a TLS report counts of the error: a failure under the older policy, or one that is not known."""
+        if self.failure is None:
+            return None
+        unknown = ReportedPolicy(TlsPolicyType.STS, self.domain)
+        return TlsSession(
+            unknown if self.policy is None else ReportedPolicy.sts(self.domain, self.policy), (self.failure,)
+        )
 
 
 @frozen

@@ -116,3 +116,9 @@ class TlsFailure:
             receiving_mx_helo=receiving_mx_helo,
             receiving_ip=receiving_ip,
         )
+
+
+#: The failure of an exchanger of which no TLSA record can authenticate it (RFC 8460 4.3.2.1).
+UNUSABLE_RECORDS: Final = TlsFailure(TlsResultType.TLSA_INVALID, "no TLSA record is usable")
+#: The failure of an exchanger that the MTA-STS policy of the domain does not name (RFC 8461 4.1).
+NOT_ALLOWED: Final = TlsFailure(TlsResultType.CERTIFICATE_HOST_MISMATCH, "the policy does not name the exchanger")
