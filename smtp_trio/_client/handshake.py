@@ -7,7 +7,7 @@ import os
 import ssl
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, cast, get_args
 
 import trio
 
@@ -34,6 +34,8 @@ from ..protocol.reply_parser import InvalidReplyError
 from ..protocol.sasl import (
     MECHANISMS,
     BearerToken,
+    ClientExchange,
+    Computation,
     Mechanism,
     PasswordCredentials,
     decode_challenge,
@@ -42,6 +44,7 @@ from ..protocol.sasl import (
 from .default_context import default_context
 from .exchange import Exchange, check_reply
 from .results import ConnectionLostError, GreetingError, TimedOutError, TlsHandshakeError
+from .threads import run_in_thread
 
 TlsMode = Literal["opportunistic", "required", "implicit", "never"]
 #: What a client logs in with; the tuple is user and password.
@@ -325,7 +328,7 @@ class Handshake:
         """Do one exchange, and return the server's last reply, which may be a refusal."""
         exchange = self._exchange
         steps = mechanism.client(credentials, os.urandom)
-        response = next(steps)
+        response = await self._respond(steps, None)
         command = AuthCommand(mechanism.name, response)
         if len(exchange.protocol.encode_command(command)) > COMMAND_LINE_OCTETS:
             # RFC 4954 4: an initial response that makes the line too long is sent after an empty challenge instead.
@@ -336,7 +339,7 @@ class Handshake:
         while reply.intermediate:
             try:
                 challenge = decode_challenge(reply.text, mechanism)
-                line = steps.send(challenge) if response is None else response
+                line = await self._respond(steps, challenge) if response is None else response
             except RemoteProtocolError as exc:
                 await exchange.request(AuthResponse("*"))  # RFC 4954 4: cancels the exchange
                 raise RemoteProtocolError(f"AUTH {mechanism.name}: {exc}") from exc
@@ -350,6 +353,16 @@ class Handshake:
                     exchange.wire.broken = True
                     raise
         return reply
+
+    async def _respond(self, steps: ClientExchange, challenge: bytes | None) -> bytes | None:
+        """Send a challenge to the client's side of a mechanism; return its response."""
+        exchange, answer = self._exchange, cast("Any", challenge)
+        while isinstance(step := steps.send(answer), Computation):
+            exchange.clear_deadline()
+            exchange.wire.broken = True  # in case of a cancellation, which would leave AUTH in the middle
+            answer = await run_in_thread(step.compute, abandon_on_cancel=True)
+            exchange.wire.broken = False
+        return step
 
 
 def _local_literal(stream: trio.abc.Stream) -> str:

@@ -26,10 +26,10 @@ _limiter: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("smt
 
 # When a thread is used
 #
-# A task that computes for 50 ms delays all other tasks of the program by that time. The client does two things that can
-# take so long: it converts messages, and it loads the certificates of the authorities. In a thread, such work lets
-# other tasks run every few milliseconds. A thread costs 0.1 ms, as much as sending a small message does, so it is used
-# for large messages only, which `is_large` estimates without reading them.
+# A task that computes for 50 ms delays all other tasks of the program by that time. The client does three things that can
+# take so long: it converts messages, it loads the certificates of the authorities, and it derives the keys of SCRAM. In a
+# thread, such work lets other tasks run every few milliseconds. A thread costs 0.1 ms, as much as sending a small message
+# does, so it is used for large messages only, which `is_large` estimates without reading them.
 #
 # Cancellation. An email message is mutable and belongs to the caller. A thread cannot be stopped, so a call that is
 # cancelled waits until the thread has finished: the client never uses a message after the call that it was given to has

@@ -9,7 +9,7 @@ import trio
 
 from ..protocol import Limits
 from .log_events import CONNECTIONS_OMITTED, TOO_MANY_CONNECTIONS
-from .peers import network
+from .peers import counted_as
 from .turns import Turns
 
 if TYPE_CHECKING:
@@ -70,9 +70,7 @@ class Admission:
         Clients on this host are counted only with ``limits.count_local``: all connections through a local proxy, and those
         of tests, come from one address.
         """
-        if peer.kind == "tcp":
-            return network(peer.host) or (peer.host if self._limits.count_local else None)
-        return "unix" if peer.kind == "unix" and self._limits.count_local else None
+        return counted_as(peer, local=self._limits.count_local)
 
     def admits(self, key: str | None, peer: Peer, sessions: int) -> bool:
         """Count a new connection, and return whether it may become a session. Count and log the refusal.

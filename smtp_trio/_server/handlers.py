@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from ..protocol import (
-    BadCommandError,
     Command,
     Connect,
     Data,
@@ -17,18 +16,18 @@ from ..protocol import (
     Reply,
     Rset,
 )
-from ..protocol.extensions.auth import CANCELLED, TRY_LATER, AuthCommand, AuthResponse, Credentials
+from ..protocol.extensions.auth import AuthCommand
 from ..protocol.extensions.chunking import Bdat, BdatLast
 from ..protocol.extensions.starttls import StartTlsCommand
-from ..protocol.sasl import MechanismContext, SecretRequest
-from .transaction import Transaction, TransactionSession
+from .authentication import AuthSession, auth
+from .transaction import Transaction
 
 #: The reply in place of the greeting when the `connect` hook fails.
 CONNECT_FAILED = Reply(421, "Local error in processing; closing the connection", "")
 SHUTTING_DOWN = Reply(421, "Server is shutting down", "4.3.2")
 
 
-class HandlerSession(TransactionSession, Protocol):
+class HandlerSession(AuthSession, Protocol):
     """The part of a session's task that the handlers use."""
 
     @property
@@ -36,12 +35,8 @@ class HandlerSession(TransactionSession, Protocol):
     @property
     def stopping(self) -> bool: ...
     @property
-    def mechanism_context(self) -> MechanismContext: ...
-    @property
     def transaction(self) -> Transaction: ...
-    async def receive_command(self) -> Command | None: ...
     async def start_tls(self) -> bool: ...
-    def count_auth_failure(self, reply: Reply) -> bool: ...
 
 
 # The order of steps is the same in all handlers. The `message` hook is called first, since it may refuse any command,
@@ -121,64 +116,6 @@ async def starttls(session: HandlerSession, command: Command) -> None:
     if not session.over and await session.start_tls():
         session.protocol.tls_started()
         await session.hooks.call("secured", session.session)
-
-
-# AUTH is an exchange of several lines, which differs between mechanisms. A mechanism is a generator of the core that
-# does no I/O: it yields what it needs next and is sent the answer, so that the same code runs in tests without a
-# session.
-#
-# * A `Reply` (334) is sent to the client, and the answer is the client's next line. It is not a command but is received
-#   like one, with the same deadline and limits, and `Server.stop` ends the wait for it: an exchange must not keep a
-#   session open.
-# * `Credentials` carry a password or token: the `auth` hook checks them, and if it fails the client gets 454.
-# * A `SecretRequest` names a user whose stored secret the mechanism needs: the `secret` hook returns it.
-#
-# The exchange ends with StopIteration, whose value is the user and the hook's reply, or with `BadCommandError`, which
-# has the refusal. Failures are counted, the refusals of the `message` hook included, and the connection is closed when
-# there are too many, to slow down the guessing of passwords. A client that cancels with "*" (RFC 4954 4) is not
-# counted.
-
-
-async def auth(session: HandlerSession, command: Command) -> None:
-    """Run the mechanism of AUTH (RFC 4954 4), which needs lines from the client and decisions from the hooks."""
-    assert isinstance(command, AuthCommand)
-    user: str | None = None
-    reply = await session.call_message_hook(command)
-    if reply is None:
-        exchange = command.exchange(session.mechanism_context)
-        answer: Any = None  # the first value sent to a generator must be None
-        try:
-            while True:
-                question = exchange.send(answer)
-                if isinstance(question, Credentials | SecretRequest):
-                    user = question.user
-                if isinstance(question, Credentials):
-                    answer = await session.hooks.call(
-                        "auth", session.session, question, command=command, failure=TRY_LATER
-                    )
-                elif isinstance(question, SecretRequest):
-                    answer = await session.hooks.stored_secret(session.session, question.user, command.mechanism)
-                else:
-                    await session.answer(question)
-                    # If a deadline of the last hook passed during the next wait, leaving the scope would lose this
-                    # exchange.
-                    session.hooks.disarm()
-                    response = await session.receive_command()
-                    if response is None:
-                        return
-                    assert isinstance(response, AuthResponse)
-                    answer = response.line
-        except BadCommandError as bad:
-            reply = bad.reply
-        except StopIteration as done:
-            session.protocol.set_authenticated(done.value.user)
-            reply = done.value.reply
-    reply = reply or command.default_reply
-    if reply != CANCELLED and session.count_auth_failure(reply):
-        reply = Reply(421, "Too many authentication failures; closing the connection", "4.7.0")
-    if reply.refused and reply != CANCELLED:
-        session.log.auth_failed(command.mechanism, user, reply)
-    await session.answer(reply)
 
 
 def message(session: HandlerSession, command: Command) -> Awaitable[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import select
 import socket
 from functools import lru_cache
 from typing import Any, Literal
@@ -46,6 +47,26 @@ def tcp_peer(address: tuple[Any, ...]) -> Peer:
     return Peer(unmap(address[0]), address[1], "tcp")
 
 
+# Whether a client has left can be seen without reading from it: the kernel knows whether the other side has closed its
+# end. A client that has only ended its input still waits for the replies, and cannot be told from one that has closed the
+# connection. So this is a reason for a temporary refusal at most, of what has had to wait.
+
+
+def has_left(stream: trio.abc.Stream) -> bool:
+    """Return whether the peer of a socket has closed its end. Return False if that is not known."""
+    transport: Any = stream
+    while isinstance(transport, trio.SSLStream):
+        transport = transport.transport_stream
+    if not isinstance(transport, trio.SocketStream) or not hasattr(select, "POLLRDHUP"):
+        return False
+    descriptor = transport.socket.fileno()
+    if descriptor < 0:  # a hook has closed it
+        return True
+    poll = select.poll()
+    poll.register(descriptor, select.POLLRDHUP)
+    return bool(poll.poll(0))
+
+
 # The limit prevents one client from using up all sessions. For IPv6 a limit for each address would be useless: the
 # smallest network that a customer gets is a /64 (RFC 6177), which has 2**64 addresses. Loopback addresses are not
 # counted, since all connections through a local proxy, and those of tests, come from one. The result is cached because
@@ -68,3 +89,13 @@ def network(host: str) -> str | None:
     if isinstance(address, ipaddress.IPv4Address):
         return str(address)
     return str(ipaddress.ip_network((address, 64), strict=False))
+
+
+def counted_as(peer: Peer, *, local: bool) -> str | None:
+    """Return the name under which a client is counted, or None if it is not.
+
+    :param local: whether clients on this host are (`Limits.count_local`).
+    """
+    if peer.kind == "tcp":
+        return network(peer.host) or (peer.host if local else None)
+    return "unix" if peer.kind == "unix" and local else None

@@ -31,6 +31,7 @@ from ..protocol.sasl import MechanismContext
 from ..protocol.strictness import select_mode
 from . import log_events
 from .admission import Admission
+from .auth_service import AuthService
 from .hooks import Hooks, check_function, check_server_hooks, hook_names, load_hooks
 from .lifecycle import Lifecycle
 from .listeners import accept_all, accept_sockets, open_listeners
@@ -134,7 +135,7 @@ class Server:
             Grammar(self.extensions, line=limits.line),
             functions,
             limit=self.timeouts.hook,
-            context=MechanismContext(self.name, token),
+            auth_service=AuthService(MechanismContext(self.name, token), limits),
         )
         self._admission = Admission(limits, self._state.counts)
         self._sessions: dict[SessionTask, trio.lowlevel.Task] = {}  # with the task that runs each

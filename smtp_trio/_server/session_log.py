@@ -88,8 +88,8 @@ class SessionLog:
         self._counts.connections_refused += 1
         log_events.CONNECTION_REFUSED.log(id=self._id, peer=self.peer, reply=str(reply))
 
-    def auth_failed(self, mechanism: str, user: str | None, reply: Reply) -> None:
-        """Count and log a failed login. ``user`` is None if the exchange ended before it was known."""
+    def auth_failed(self, mechanism: str | None, user: str | None, reply: Reply) -> None:
+        """Count and log a failed login. What is not known when it ends is None."""
         self._counts.auth_failures += 1
         log_events.AUTH_FAILED.log(id=self._id, peer=self.peer, mechanism=mechanism, user=user, reply=str(reply))
 

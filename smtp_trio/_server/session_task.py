@@ -27,7 +27,9 @@ from ..protocol import (
     ServerProtocol,
 )
 from ..protocol.dialogue import CLOSED
-from ..protocol.sasl import MechanismContext
+from ..protocol.extensions.auth import AuthCommand
+from .auth_service import AuthService
+from .authentication import refuse_auth
 from .handlers import HANDLERS, SHUTTING_DOWN, default, greet
 from .hook_runner import HookRunner
 from .log_events import HOOK_CANCELLED, HOOK_FAILED
@@ -48,11 +50,11 @@ class SessionTask:
     """Runs one session, in the task that `Server` started for it: read a command, answer it, send the replies."""
 
     __slots__ = (
-        "_auth_failures",
         "_command_deadline",
         "_deferred",
         "_turns",
         "_unhooked",
+        "auth_failures",
         "block_timeout",
         "connected",
         "counts",
@@ -106,9 +108,11 @@ class SessionTask:
         self.shield: trio.CancelScope = trio.CancelScope()
         self._command_deadline = math.inf  # when the client has been silent for too long
         self._deferred: Command | None = None  # a command that ended a message, to be carried out after it
-        self._auth_failures = self._turns = 0
         #: The turns that it shares with other sessions of its peer; None as long as it is the only one.
         self.turns: Turns | None = None
+        #: The commands AUTH that did not succeed.
+        self.auth_failures: int = 0
+        self._turns = 0
         self._unhooked = table.unhooked
         announce(self)  # before `Session` is made, since smtp_trio.testing may replace the parts that it refers to
         self.session: Session = Session(server, peer, local, self)
@@ -131,9 +135,14 @@ class SessionTask:
         return self.state.stopping
 
     @property
-    def mechanism_context(self) -> MechanismContext:
-        """The name and the random numbers for SASL mechanisms."""
-        return self.state.mechanism_context
+    def peer(self) -> Peer:
+        """The client's end of the connection, which a hook may have replaced."""
+        return self.session.peer
+
+    @property
+    def auth_service(self) -> AuthService:
+        """What the sessions of the server share for AUTH."""
+        return self.state.auth_service
 
     # --- the cancel scope of a session ------------------------------------------------------------------------------
     #
@@ -311,6 +320,13 @@ class SessionTask:
         if rest := self.wire.flush_now():
             await self._send(rest)
 
+    async def wait_until(self, time: float) -> None:
+        """Send the replies that are queued, then wait until ``time`` or until `Server.stop` is called."""
+        await self.flush()
+        self.hooks.disarm()
+        with trio.move_on_at(time):
+            await self.state.stop_called.wait()
+
     def flush_nowait(self) -> None:
         """Send the replies that are queued, as far as that is possible without waiting."""
         if rest := self.wire.flush_now():
@@ -487,15 +503,11 @@ class SessionTask:
             reply = self.protocol.checked_reply(reply)
         self.counts.commands += 1
         self.counts.errors += 1
+        if bad.verb == AuthCommand.verb:
+            reply = await refuse_auth(self, reply)
         self.log.refusal(bad, reply, self.session.envelope)
         await self.answer(reply)
 
     def defer(self, command: Command) -> None:
         """Carry out this command next, before others are received."""
         self._deferred = command
-
-    def count_auth_failure(self, reply: Reply) -> bool:
-        """Count ``reply`` if it is a permanent refusal of AUTH; return whether the limit of failures is reached."""
-        if reply.permanent:
-            self._auth_failures += 1
-        return self._auth_failures >= self.server.limits.auth_failures

@@ -11,7 +11,7 @@ from .._timeouts import mention_threads
 from .._types import Counts
 from ..protocol import Command
 from ..protocol.grammar import Grammar
-from ..protocol.sasl import MechanismContext
+from .auth_service import AuthService
 from .handlers import HANDLERS
 from .hook_runner import Hook
 from .log_events import HOOK_FAILED, Event, Value
@@ -44,7 +44,7 @@ class ServerState:
     """The shared state of one server. It also calls the hooks that belong to the server rather than to a session."""
 
     def __init__(
-        self, server: object, grammar: Grammar, hooks: Mapping[str, Hook], *, limit: float, context: MechanismContext
+        self, server: object, grammar: Grammar, hooks: Mapping[str, Hook], *, limit: float, auth_service: AuthService
     ) -> None:
         self.counts: Counts = Counts()
         #: `Server.stop` was called.
@@ -53,8 +53,8 @@ class ServerState:
         self.stop_called: trio.Event = trio.Event()
         #: When the shielded parts of all sessions must have ended because of `Server.stop`, by `trio.current_time`.
         self.last_deadline: float = math.inf
-        #: The name and the random numbers for SASL mechanisms.
-        self.mechanism_context: MechanismContext = context
+        #: What the sessions share for AUTH.
+        self.auth_service: AuthService = auth_service
         #: The extensions, merged; all sessions share their tables and caches.
         self.grammar: Grammar = grammar
         #: Called with each exception that is reported, and with those of the `error` hook, for servers in tests.

@@ -6,12 +6,12 @@ import hashlib
 
 import trio
 
+from .._server.client_memory import Memory, group_of, subnet_of
 from .._server.hooks import Hooks
 from .._server.session import Session
 from ..protocol import Rcpt, Reply
 from ..protocol.arguments import check_number
 from ._layer import Layer
-from ._memory import Memory, group_of, subnet_of
 
 # Triples that are waiting and triples that have passed are kept apart. Anyone can add a waiting one with a RCPT, but
 # one that has passed costs its sender the delay and a second attempt. So a flood of RCPT commands, from however many

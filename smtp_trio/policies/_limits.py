@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 
+from .._server.client_memory import address_of
 from .._server.hooks import Hooks
 from .._server.session import Session
 from ..protocol import Mail, Rcpt, Reply
 from ..protocol.arguments import check_number
 from ._layer import Layer
-from ._memory import address_of
 
 
 class MessagesPerConnection(Layer):

@@ -7,12 +7,12 @@ from bisect import bisect_right
 
 import trio
 
+from .._server.client_memory import Memory, address_of, group_of
 from .._server.hooks import Hooks
 from .._server.session import Session
 from ..protocol import Mail, Reply
 from ..protocol.arguments import check_number
 from ._layer import Layer
-from ._memory import Memory, address_of, group_of
 
 # The window slides: what counts is the last ``seconds`` seconds, and not, say, the present hour, at the end of which a
 # client could send twice as much. This needs the times of all that was admitted within the window, which are 8 octets

@@ -17,12 +17,14 @@ REPLY_LINE_OCTETS = 512
 LOCAL_PART_OCTETS, PATH_OCTETS = 64, 256
 
 
-def _number(minimum: int = 0, reason: str = "", *, optional: bool = False) -> Callable[[object, Any, object], None]:
-    """Return an attrs validator for an integer. ``reason`` is why ``minimum`` is not 0."""
+def _number(
+    minimum: int = 0, reason: str = "", *, integer: bool = True, optional: bool = False
+) -> Callable[[object, Any, object], None]:
+    """Return an attrs validator for a number. ``reason`` is why ``minimum`` is not 0."""
 
     def check(_: object, attribute: Attribute[Any], value: object) -> None:
         note = f" ({reason})" if reason else ""
-        check_number(value, f"limits.{attribute.name}", minimum, integer=True, optional=optional, note=note)
+        check_number(value, f"limits.{attribute.name}", minimum, integer=integer, optional=optional, note=note)
 
     return check
 
@@ -44,7 +46,14 @@ class Limits:
     ``errors`` limits the errors of a session: commands that the core refuses with 5yz. A session that reaches the limit
     gets 421 and is closed. ``junk`` is the number of commands without an effect on the delivery of mail (NOOP, RSET,
     VRFY, EXPN, HELP) that are not errors: each further one is answered, but counts as an error. Both numbers are
-    counted since the last accepted message. ``auth_failures`` limits the failed AUTH commands of a session.
+    counted since the last accepted message.
+
+    ``auth_failures`` limits the AUTH commands of a session that do not succeed, for whatever reason; the last one gets
+    421. ``auth_failures_per_peer`` limits those of a client address within ``auth_window`` seconds, over all its
+    sessions, except temporary ones (454); None means no limit. When it is reached, AUTH gets 421 until there was no
+    failure for a whole window. Clients on this host are counted only if ``count_local`` is true. The reply to a failure
+    comes ``auth_delay`` seconds after the client's line at the earliest, and the fourth to seventh failure of an address
+    are each delayed twice as long as the one before; 0 means no delay.
 
     ``received`` limits the ``Received`` fields of a message, to detect loops (RFC 5321 6.3). ``line`` is the longest
     command line in octets. ``strict_lengths`` refuses paths that are longer than RFC 5321 4.5.3.1.1 to 4.5.3.1.3 allow.
@@ -61,6 +70,9 @@ class Limits:
     )
     junk: int = field(default=100, validator=_number())
     auth_failures: int = field(default=3, validator=_number())
+    auth_failures_per_peer: int | None = field(default=20, validator=_number(1, optional=True))
+    auth_window: float = field(default=600, validator=_number(integer=False))
+    auth_delay: float = field(default=1, validator=_number(integer=False))
     received: int = field(default=100, validator=_number())
     line: int = field(default=2048, validator=_number())
     strict_lengths: bool = field(default=False, validator=_bool)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import hmac
 import traceback
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+import trio
 from helpers import client_tls
 from scripted import EXPECT_CLOSE, OK, Script, Step, ehlo_reply, hello, scripted, tls_handshake
-from trio.testing import MockClock, memory_stream_pair
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from smtp_trio import (
     BearerToken,
@@ -375,3 +377,74 @@ async def test_auth_method_without_tls(autojump_clock: MockClock) -> None:
         with pytest.raises(LocalProtocolError, match="allow_cleartext"):
             await client.auth(FRED)
         await client.noop()
+
+
+# --- the derivation of keys -------------------------------------------------------------------------------------------
+
+
+def scram_begun(iterations: int, then: Callable[[Script], Awaitable[None]]) -> tuple[Step, ...]:
+    """Return the steps of a server that answers the first message of SCRAM with this iteration count."""
+
+    async def server_first(script: Script) -> None:
+        nonce = base64.b64decode((await script.line()).split()[2]).split(b"r=")[1]
+        await script.send(challenge_reply(b"r=%sx,s=%s,i=%d" % (nonce, base64.b64encode(bytes(16)), iterations)))
+
+    return *hello("AUTH SCRAM-SHA-256"), server_first, then
+
+
+async def test_iterations_do_not_delay_other_tasks() -> None:
+    pytest.importorskip("scramp")
+    rounds = 0
+
+    async def count_rounds(script: Script) -> None:
+        nonlocal rounds
+
+        async def receive(nursery: trio.Nursery) -> None:
+            await script.line()
+            nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive, nursery)
+            while True:
+                await trio.lowlevel.checkpoint()
+                rounds += 1
+        await script.send(b"535 no\r\n")
+
+    async with scripted(*scram_begun(1_000_000, count_rounds), *BYE) as script:
+        with pytest.raises(ReplyError):
+            async with script.client(auth=FRED, allow_cleartext=True):
+                raise AssertionError("unreachable")
+    assert rounds > 100
+
+
+async def test_cancellation_during_the_derivation_closes_the_connection() -> None:
+    """The next command would be taken for a line of the exchange."""
+    pytest.importorskip("scramp")
+    scope = trio.CancelScope()
+
+    async def cancel(script: Script) -> None:
+        await wait_all_tasks_blocked(0.01)
+        scope.cancel()
+
+    async with scripted(*scram_begun(1_000_000, cancel), EXPECT_CLOSE) as script:
+        async with script.client(allow_cleartext=True) as client:
+            with scope:
+                await client.auth(FRED)
+            assert scope.cancelled_caught
+            assert not client.usable
+            with pytest.raises(trio.ClosedResourceError):
+                await client.noop()
+
+
+@pytest.mark.parametrize("iterations", [1, 4095, 1_000_001, 10**9, 10**30])
+async def test_iteration_count_out_of_range_cancels_the_exchange(iterations: int, autojump_clock: MockClock) -> None:
+    pytest.importorskip("scramp")
+
+    async def cancelled(script: Script) -> None:
+        assert await script.line() == "*"
+        await script.send(b"501 cancelled\r\n")
+
+    async with scripted(*scram_begun(iterations, cancelled), *BYE) as script:
+        with pytest.raises(RemoteProtocolError, match="AUTH SCRAM-SHA-256"):
+            async with script.client(auth=FRED, allow_cleartext=True):
+                raise AssertionError("unreachable")

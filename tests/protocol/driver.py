@@ -28,7 +28,7 @@ from smtp_trio.protocol import (
 )
 from smtp_trio.protocol.extensions.auth import INVALID_CREDENTIALS, AuthCommand, AuthResponse, Credentials, ExchangeStep
 from smtp_trio.protocol.extensions.starttls import HANDSHAKE
-from smtp_trio.protocol.sasl import Authenticated, MechanismContext, Secret
+from smtp_trio.protocol.sasl import Authenticated, ClientExchange, Computation, MechanismContext, Secret
 
 NAME = "mx.test"
 HELLO = "EHLO client.test"
@@ -259,6 +259,8 @@ class ServerDriver:
                 if isinstance(step, Credentials):
                     self.credentials.append(step)
                     answer = self.check_credentials(step)
+                elif isinstance(step, Computation):
+                    answer = step.compute()
                 else:
                     self.requested_secrets.append(step.user)
                     answer = self.secrets.get(step.user)
@@ -293,6 +295,14 @@ class ServerDriver:
 def codes(replies: Iterable[str]) -> list[str]:
     """Return the code and the enhanced status code of each reply, or the code alone."""
     return [" ".join(re.findall(r"^\d{3}|(?<=^\d{3}[ -])\d\.\d+\.\d+", reply)) for reply in replies]
+
+
+def respond(client: ClientExchange, challenge: bytes | None) -> bytes | None:
+    """Send a challenge to the client's side of a mechanism; return its response."""
+    answer: Any = challenge
+    while isinstance(step := client.send(answer), Computation):
+        answer = step.compute()
+    return step
 
 
 #: The commands that lead to each phase.

@@ -20,6 +20,7 @@ from smtp_trio.protocol.sasl import (
     Authenticated,
     AuthenticationFailedError,
     BearerToken,
+    Computation,
     Credentials,
     MechanismContext,
     PasswordCredentials,
@@ -30,7 +31,7 @@ from smtp_trio.protocol.sasl import (
     decode_challenge,
 )
 
-from .driver import HELLO, SENDER, ServerDriver, codes
+from .driver import HELLO, SENDER, ServerDriver, codes, respond
 
 FRED = PasswordCredentials("fred", "secret")
 BEARER = BearerToken("fred@example.org", "vF9dft4qmTc2Nvb3RlckBhbHRhdmlzdGEuY29tCg==")
@@ -72,7 +73,7 @@ def exchange(
     """Run both sides; return the result and the messages. The server's `BadCommandError` is passed on."""
     messages: list[bytes] = []
     client = MECHANISMS[name].client(credentials, make_random_bytes())
-    response = client.send(None)
+    response = respond(client, None)
     assert (response is None) == (name in ("LOGIN", "CRAM-MD5"))
     server = MECHANISMS[name].server(response if initial else None, mechanism_context())
     if initial and response is not None:
@@ -86,21 +87,23 @@ def exchange(
                 answer = secrets.get(step.user)
             elif isinstance(step, Credentials):
                 answer = check(step)
+            elif isinstance(step, Computation):
+                answer = step.compute()
             else:
                 messages.append(step)
                 if not initial and response is not None:
                     assert step == b""
                     answer, response = response, None
                 else:
-                    answer = client.send(step)
+                    answer = respond(client, step)
                 messages.append(answer)
     except StopIteration as stop:
         with pytest.raises(StopIteration):
-            client.send(None)
+            respond(client, None)
         result: Authenticated = stop.value
         return result, messages
     except AuthenticationFailedError as failed:
-        messages.extend((failed.challenge, client.send(failed.challenge) or b""))
+        messages.extend((failed.challenge, respond(client, failed.challenge) or b""))
         raise
 
 
@@ -175,8 +178,8 @@ def test_examples_of_rfc_4616(credentials: PasswordCredentials, message: bytes) 
 
 def test_example_of_rfc_2195() -> None:
     client = MECHANISMS["CRAM-MD5"].client(PasswordCredentials("tim", "tanstaaftanstaaf"), make_random_bytes())
-    assert client.send(None) is None
-    response = client.send(b"<1896.697170952@postoffice.reston.mci.net>")
+    assert respond(client, None) is None
+    response = respond(client, b"<1896.697170952@postoffice.reston.mci.net>")
     assert response == b"tim b913a602c7eda7a495b4e6e7334d3890"
 
 
@@ -214,16 +217,16 @@ def rfc_7677_client() -> Any:
     client = MECHANISMS["SCRAM-SHA-256"].client(
         PasswordCredentials("user", "pencil"), lambda _: base64.b64decode("rOprNGfwEbeRWgbNEkqO")
     )
-    assert client.send(None) == b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO"
+    assert respond(client, None) == b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO"
     return client
 
 
 def test_example_of_rfc_7677() -> None:
     client = rfc_7677_client()
-    assert client.send(FIRST) == FINAL
-    assert client.send(VERIFIER) == b""
+    assert respond(client, FIRST) == FINAL
+    assert respond(client, VERIFIER) == b""
     with pytest.raises(StopIteration):
-        client.send(None)
+        respond(client, None)
 
 
 @pytest.mark.parametrize(
@@ -241,16 +244,16 @@ def test_example_of_rfc_7677() -> None:
 def test_scram_client_rejects_a_server_without_proof(challenges: list[bytes | None], message: str) -> None:
     client = rfc_7677_client()
     for challenge in challenges[:-1]:
-        client.send(challenge)
+        respond(client, challenge)
     with pytest.raises(RemoteProtocolError, match=message):
-        client.send(challenges[-1])
+        respond(client, challenges[-1])
 
 
 def test_scram_client_answers_an_error_message() -> None:
     client = rfc_7677_client()
-    client.send(FIRST)
-    assert client.send(b"e=invalid-proof") == b""
-    assert rfc_7677_client().send(b"e=other-error") == b""
+    respond(client, FIRST)
+    assert respond(client, b"e=invalid-proof") == b""
+    assert respond(rfc_7677_client(), b"e=other-error") == b""
 
 
 def test_scram_secret_of_a_password() -> None:
@@ -355,12 +358,12 @@ def test_example_of_rfc_7628() -> None:
     claim = next(MECHANISMS["OAUTHBEARER"].server(EXAMPLE, mechanism_context()))
     assert claim == Credentials("OAUTHBEARER", "user@example.com", BEARER.token)
     client = MECHANISMS["OAUTHBEARER"].client(BearerToken("user@example.com", BEARER.token), make_random_bytes())
-    assert client.send(None) == EXAMPLE.replace(b"host=server.example.com\x01port=143\x01", b"")
+    assert respond(client, None) == EXAMPLE.replace(b"host=server.example.com\x01port=143\x01", b"")
 
 
 def test_xoauth2_message() -> None:
     client = MECHANISMS["XOAUTH2"].client(BearerToken("someuser@example.com", "ya29.vF9dft4"), make_random_bytes())
-    assert client.send(None) == b"user=someuser@example.com\x01auth=Bearer ya29.vF9dft4\x01\x01"
+    assert respond(client, None) == b"user=someuser@example.com\x01auth=Bearer ya29.vF9dft4\x01\x01"
 
 
 @pytest.mark.parametrize("name", WITH_TOKEN)
@@ -369,8 +372,8 @@ def test_invalid_token_gets_an_error_message_first(name: str) -> None:
         hooks={"auth"}, extensions=standard(OFFER), check_credentials=lambda _: INVALID_CREDENTIALS
     ).begin()
     client = MECHANISMS[name].client(BEARER, make_random_bytes())
-    assert driver.send_lines(f"AUTH {name} {b64(client.send(None) or b'')}") == ["334 " + b64(INVALID)]
-    dummy = client.send(INVALID)
+    assert driver.send_lines(f"AUTH {name} {b64(respond(client, None) or b'')}") == ["334 " + b64(INVALID)]
+    dummy = respond(client, INVALID)
     assert dummy == DUMMY[name]
     assert codes(driver.send_lines(b64(dummy), SENDER)) == ["535 5.7.8", "250 2.1.0"]
     assert driver.credentials == [Credentials(name, BEARER.user, BEARER.token)]
@@ -381,17 +384,17 @@ def test_temporary_failure_has_no_error_message(name: str) -> None:
     later = Reply(454, "Later", "4.7.0")
     driver = ServerDriver(hooks={"auth"}, extensions=standard(OFFER), check_credentials=lambda _: later).begin()
     client = MECHANISMS[name].client(BEARER, make_random_bytes())
-    assert driver.send_lines(f"AUTH {name} {b64(client.send(None) or b'')}") == [str(later)]
+    assert driver.send_lines(f"AUTH {name} {b64(respond(client, None) or b'')}") == [str(later)]
 
 
 @pytest.mark.parametrize("answer", [None, b"", INVALID])
 @pytest.mark.parametrize("name", WITH_TOKEN)
 def test_client_rejects_success_after_an_error_message(name: str, answer: bytes | None) -> None:
     client = MECHANISMS[name].client(BEARER, make_random_bytes())
-    client.send(None)
-    client.send(INVALID)
+    respond(client, None)
+    respond(client, INVALID)
     with pytest.raises(RemoteProtocolError, match="did not refuse"):
-        client.send(answer)
+        respond(client, answer)
 
 
 @pytest.mark.parametrize(
@@ -451,9 +454,9 @@ def test_malformed_cram_response_is_refused(message: bytes) -> None:
 def test_client_rejects_steps_out_of_order(name: str, answers: list[bytes | None]) -> None:
     client = MECHANISMS[name].client(FRED, make_random_bytes())
     for answer in (None, *answers[:-1]):
-        client.send(answer)
+        respond(client, answer)
     with pytest.raises(RemoteProtocolError):
-        client.send(answers[-1])
+        respond(client, answers[-1])
 
 
 def octets_of(alphabet: bytes) -> st.SearchStrategy[bytes]:
@@ -472,10 +475,10 @@ def test_random_messages_never_authenticate(name: str, messages: list[bytes]) ->
 @given(messages=st.lists(st.binary(max_size=60) | octets_of(b"resiv=,0123456789"), max_size=3))
 def test_random_challenges_only_raise_remote_protocol_errors(name: str, messages: list[bytes]) -> None:
     client = MECHANISMS[name].client(CREDENTIALS[MECHANISMS[name].credentials], make_random_bytes())
-    client.send(None)
+    respond(client, None)
     try:
         for message in messages:
-            assert isinstance(client.send(message), bytes)
+            assert isinstance(respond(client, message), bytes)
     except RemoteProtocolError:
         pass
 

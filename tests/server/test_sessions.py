@@ -500,8 +500,7 @@ async def test_too_many_failed_logins(autojump_clock: MockClock) -> None:
         await client.command("ZnJlZA==", "334")
         await client.command("c2VjcmV0", "535 5.7.8")
         await client.command("AUTH PLAIN", "334")
-        await client.command("*", "501 5.7.0")
-        await client.command(f"AUTH PLAIN {SECRET}", "421 4.7.0")
+        await client.command("*", "421 4.7.0")
         await client.expect_end()
 
 

@@ -32,6 +32,7 @@ from ..sasl import (
     MECHANISMS,
     Authenticated,
     AuthenticationFailedError,
+    Computation,
     Credentials,
     MechanismContext,
     PasswordCredentials,
@@ -70,8 +71,8 @@ ALREADY_AUTHENTICATED = Reply(503, "Already authenticated", "5.5.1")
 #: 5321).
 ALLOWED_BEFORE_AUTH = frozenset({"AUTH", "EHLO", "HELO", "NOOP", "RSET", "QUIT", "STARTTLS", "HELP"})
 
-#: What `AuthCommand.exchange` yields: a reply to send, credentials to check, or a request for a secret.
-ExchangeStep = Reply | Credentials | SecretRequest
+#: What `AuthCommand.exchange` yields: a reply to send, credentials to check, a request for a secret, or slow work to do.
+ExchangeStep = Reply | Credentials | SecretRequest | Computation
 
 
 @frozen
@@ -126,7 +127,7 @@ class AuthCommand(Command):
 
         It yields a 334 reply, to be sent to the client, and is sent the client's next line; or `Credentials` to be
         checked, and is sent a `Reply`, None if they are valid; or a `SecretRequest`, and is sent a `Secret`, None for
-        an unknown user.
+        an unknown user; or a `Computation`, and is sent its result.
         """
         mechanism = MECHANISMS[self.mechanism].server(self.initial, context)
         answer: Any = None

@@ -6,6 +6,7 @@ from .cram import CRAM_MD5
 from .credentials import (
     Authenticated,
     BearerToken,
+    Computation,
     Credentials,
     PasswordCredentials,
     ScramSecret,
@@ -53,6 +54,7 @@ __all__ = [
     "AuthenticationFailedError",
     "BearerToken",
     "ClientExchange",
+    "Computation",
     "Credentials",
     "Mechanism",
     "MechanismContext",

@@ -8,8 +8,10 @@ application: a check of the `Credentials` that the client sent, or the `Secret` 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 from attrs import Attribute, field, frozen
 
@@ -113,6 +115,17 @@ class SecretRequest:
     """A server's request for the stored secret of ``user``. The answer is a `Secret`, or None for an unknown user."""
 
     user: str
+
+
+@frozen
+class Computation:
+    """A computation that takes milliseconds of processor time or more, such as the derivation of SCRAM's keys.
+
+    A mechanism yields it, and is sent what ``compute`` returned, so that the caller decides where it runs: in a thread,
+    for example, where it does not delay other sessions. ``compute`` may run in any thread, while the mechanism waits.
+    """
+
+    compute: Callable[[], Any] = field(repr=False)
 
 
 @frozen

@@ -14,7 +14,7 @@ from attrs import Factory, field, frozen
 from .. import syntax
 from ..errors import BadCommandError, LocalProtocolError, RemoteProtocolError
 from ..replies import Reply
-from .credentials import Authenticated, BearerToken, Credentials, PasswordCredentials, SecretRequest
+from .credentials import Authenticated, BearerToken, Computation, Credentials, PasswordCredentials, SecretRequest
 
 # A mechanism is a pair of generators, one for each role. They exchange octets only: base64, AUTH commands and 334
 # replies belong to `smtp_trio.protocol.extensions.auth`, so a mechanism reads like the message sequence of its RFC.
@@ -25,14 +25,15 @@ from .credentials import Authenticated, BearerToken, Credentials, PasswordCreden
 # * octets: a challenge. It is sent the client's response.
 # * `Credentials`: to be checked by the application. It is sent a `Reply`, or None when they are valid.
 # * `SecretRequest`: for the secret that is stored for a user. It is sent a `Secret`, or None for an unknown user.
+# * `Computation`: slow work, which the caller does. It is sent the result.
 #
 # It returns `Authenticated`, or raises `BadCommandError` with the reply that ends the exchange.
 #
 # The client's generator is called with the user's credentials and a source of random octets. The first ``send(None)``
 # yields the initial response, or None when the mechanism has none. After that it is sent each challenge and yields the
-# response. When the server has accepted (235) it is sent None once more and must return. A mechanism in which the
-# server proves its identity (SCRAM) raises RemoteProtocolError there if the proof is missing, so a premature 235 does
-# not count as success.
+# response, before which it may yield a `Computation` too. When the server has accepted (235) it is sent None once more
+# and must return. A mechanism in which the server proves its identity (SCRAM) raises RemoteProtocolError there if the
+# proof is missing, so a premature 235 does not count as success.
 #
 # Why generators? The application's answers come from async hooks, and the core does not await. A generator can be
 # suspended at each of its questions, by any caller: the server's task awaits the hook in between, and a test sends the
@@ -46,10 +47,10 @@ NO_INITIAL_RESPONSE = Reply(501, "This mechanism has no initial response", "5.7.
 RandomBytes = Callable[[int], bytes]
 
 #: The server's side of a mechanism: what it yields, is sent and returns.
-ServerExchange = Generator[bytes | Credentials | SecretRequest, Any, Authenticated]
+ServerExchange = Generator[bytes | Credentials | SecretRequest | Computation, Any, Authenticated]
 
 #: The client's side of a mechanism. Raises RemoteProtocolError for a challenge or a success that is out of order.
-ClientExchange = Generator[bytes | None, bytes | None, None]
+ClientExchange = Generator[bytes | Computation | None, Any, None]
 
 
 @frozen
@@ -235,7 +236,7 @@ def expect_success(received: bytes | None) -> None:
         raise RemoteProtocolError("the server sent a challenge after the exchange was complete")
 
 
-def acknowledge_failure(response: bytes) -> Generator[bytes | None, bytes | None, None]:
+def acknowledge_failure(response: bytes) -> ClientExchange:
     """Answer a challenge that reports a failure. Only the server's 4yz or 5yz reply may follow.
 
     Raises RemoteProtocolError when the server reports success, or sends another challenge, after its own report of a

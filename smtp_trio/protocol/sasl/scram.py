@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Generator
 
 from ..errors import BadCommandError, LocalProtocolError, RemoteProtocolError
 from .credentials import (
     MIN_ITERATIONS,
     Authenticated,
+    Computation,
     PasswordCredentials,
     ScramSecret,
     Secret,
@@ -48,6 +50,9 @@ from .mechanism import (
 # An unknown user must look like a user with a wrong password: the same steps and replies, a salt that does not change
 # from one try to the next, and the same amount of work. `server_keys` sees to that (RFC 5802 9).
 #
+# The keys are derived from the password by thousands of iterations, on both sides, and on the client's side their number
+# is the server's choice. So each derivation is a `Computation`, which the caller does not do in its event loop.
+#
 # Channel binding (SCRAM-SHA-256-PLUS) is not supported: TLS is not visible to the core. The arithmetic is done by
 # scramp.
 
@@ -84,7 +89,7 @@ def scram_server(initial: bytes | None, context: MechanismContext) -> ServerExch
     except scramp.ScramException:
         raise BadCommandError(MALFORMED_CREDENTIALS) from None
     (user,) = users
-    keys = server_keys((yield SecretRequest(user)), user, context)
+    keys = yield from server_keys((yield SecretRequest(user)), user, context)
     server = mechanism.make_server(
         lambda _: (keys.salt, keys.stored_key, keys.server_key, keys.iterations), s_nonce=nonce
     )
@@ -102,17 +107,23 @@ def scram_server(initial: bytes | None, context: MechanismContext) -> ServerExch
     return Authenticated(user)
 
 
-def server_keys(secret: Secret | None, user: str, context: MechanismContext) -> ScramSecret:
+def server_keys(
+    secret: Secret | None, user: str, context: MechanismContext
+) -> Generator[Computation, ScramSecret, ScramSecret]:
     """Return the keys to check a client with: those stored, those derived from a stored password, or placeholders."""
     salt = context.placeholder("salt", user)[:16]
     placeholder = context.placeholder("password", user).hex()
+
+    def derive() -> ScramSecret:
+        try:
+            return ScramSecret.from_password(secret if isinstance(secret, str) and secret else placeholder, salt)
+        except ValueError:
+            # The stored password is not allowed by SASLprep (RFC 4013), so no client can prove that it has it.
+            return ScramSecret.from_password(placeholder, salt)
+
     # One derivation in every case, even where its result is not used, so that the time does not depend on what is
     # stored.
-    try:
-        derived = ScramSecret.from_password(secret if isinstance(secret, str) and secret else placeholder, salt)
-    except ValueError:
-        # The stored password is not allowed by SASLprep (RFC 4013), so no client can prove that it has it.
-        derived = ScramSecret.from_password(placeholder, salt)
+    derived = yield Computation(derive)
     return secret if isinstance(secret, ScramSecret) else derived
 
 
@@ -129,7 +140,8 @@ def scram_client(credentials: PasswordCredentials, random_bytes: RandomBytes) ->
         yield from acknowledge_failure(b"")
     try:
         client.set_server_first(check_server_first(first))
-        final = expect_challenge((yield client.get_client_final().encode()))
+        proof: str = yield Computation(client.get_client_final)
+        final = expect_challenge((yield proof.encode()))
         if final.startswith(b"e="):
             yield from acknowledge_failure(b"")
         client.set_server_final(final.decode())

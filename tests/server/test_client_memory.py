@@ -11,7 +11,7 @@ from hypothesis import example, given, settings, strategies as st
 from trio.testing import MockClock
 
 from smtp_trio import Peer
-from smtp_trio.policies._memory import Memory, address_of, group_of, subnet_of
+from smtp_trio._server.client_memory import Memory, address_of, group_of, subnet_of
 
 
 class Model:

@@ -1,4 +1,4 @@
-"""What a policy remembers about clients: a mapping with a limited number of entries, whose keys clients may choose."""
+"""What a server or a policy remembers about clients: a mapping with a limited number of entries, whose keys clients may choose."""
 
 from __future__ import annotations
 

@@ -1,0 +1,79 @@
+"""What the sessions of a server share for AUTH: the failed logins of each address, and the threads that derive keys."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+
+import trio
+
+from .._types import Peer
+from ..protocol import Limits
+from ..protocol.sasl import Computation, MechanismContext
+from .client_memory import Memory, group_of
+from .fair_threads import FairThreads
+from .peers import counted_as, has_left, network
+
+#: The addresses that are remembered. See `client_memory` for the one that is forgotten when there are more.
+MAX_ADDRESSES = 10000
+#: The failures of an address after which the delay doubles, and how often it does so.
+UNDELAYED, DOUBLINGS = 3, 4
+
+#: The number of keys derived at a time (SCRAM). Each takes about a millisecond.
+KEY_THREADS = 2
+
+# The limit of failures in a session does not stop a client that tries passwords, since it can connect again. So the
+# failures of an address are counted over all its sessions, within a window that slides. Each one is answered later than
+# the one before. When their number reaches the limit, AUTH is refused without a look at the credentials, so a guess that
+# is right is of no use. That ends when there was no failure for a whole window; the refusals themselves are none, so it
+# takes as long whatever the client does meanwhile.
+#
+# A successful login does not clear the failures: an attacker may have an account of their own.
+#
+# Two things do not count. A temporary refusal (454) is the server's fault, and a server whose directory has been down
+# for a minute must not lock out its users. And clients on this host have no counter, as they have no limit of sessions:
+# all clients of a local proxy would share it.
+
+
+class AuthService:
+    """Counts the failed logins of each address within ``limits.auth_window`` seconds, and derives keys."""
+
+    def __init__(self, context: MechanismContext, limits: Limits) -> None:
+        #: The name and the random numbers for SASL mechanisms.
+        self.context: MechanismContext = context
+        #: For the computations of mechanisms.
+        self.threads: FairThreads = FairThreads(KEY_THREADS)
+        self._limit = limits.auth_failures_per_peer
+        self._local = limits.count_local
+        self._seconds = limits.auth_window
+        self._delay = limits.auth_delay
+        self._failures: Memory[array[float]] = Memory(MAX_ADDRESSES, limits.auth_window)
+
+    def locked(self, peer: Peer) -> bool:
+        """Return whether the address has so many failures that it may not log in."""
+        address = self._address(peer)
+        return address is not None and self._limit is not None and len(self._failures.get(address) or ()) >= self._limit
+
+    def count(self, peer: Peer, *, temporary: bool) -> float:
+        """Count a failure, unless it is ``temporary``; return how many seconds its reply is to be delayed."""
+        address = self._address(peer)
+        if temporary or address is None or self._limit is None:
+            return self._delay
+        now = trio.current_time()
+        times = self._failures.get(address) or array("d")
+        if len(times) < self._limit:
+            del times[: bisect_right(times, now - self._seconds)]
+            times.append(now)
+            self._failures.put(address, group_of(peer), times)
+        return self._delay * 2.0 ** min(max(len(times) - UNDELAYED, 0), DOUBLINGS)
+
+    def wants(self, peer: Peer, stream: trio.abc.Stream) -> bool:
+        """Return whether to do a computation that a client has waited for: it is still there, and not locked out."""
+        return not has_left(stream) and not self.locked(peer)
+
+    async def compute(self, computation: Computation, peer: Peer, stream: trio.abc.Stream) -> object:
+        """Return the result of a mechanism's computation; None if the client has left, or was locked out meanwhile."""
+        return await self.threads.run(network(peer.host), computation.compute, lambda: self.wants(peer, stream))
+
+    def _address(self, peer: Peer) -> str | None:
+        return counted_as(peer, local=self._local)
