@@ -80,6 +80,12 @@ def _classify(error: SMTPError, *, tls_required: bool) -> tuple[int, str]:
     return 451, "4.5.0"
 
 
+def is_sts_failure(attempt: Attempt) -> bool:
+    """Return whether an attempt has failed because of an MTA-STS policy."""
+    failed = attempt.error is not None and attempt.session is not None
+    return failed and isinstance(attempt.exchanger.tls, MtaSts)
+
+
 def is_before_tls(error: SMTPError) -> bool:
     """Return whether a server has refused EHLO or STARTTLS."""
     return isinstance(error, ReplyError) and isinstance(error.command, Hello | StartTlsCommand)

@@ -23,6 +23,7 @@ from ._attempts import (
     Attempt,
     DomainUnreachableError,
     attempt_sessions,
+    is_sts_failure,
     local_address,
     requires_tls,
     tls_failure,
@@ -156,6 +157,7 @@ class Connector:
         self._limit = seconds_or_infinity(settings.get("attempt_timeout", ATTEMPT_TIMEOUT))
         self._limit_for_all = seconds_or_infinity(settings.get("domain_timeout", DOMAIN_TIMEOUT))
         self._deadline = trio.current_time() + self._limit_for_all
+        self._sts = settings.get("sts")
         self._sts_context = settings.get("sts_context")
         self._settings = cast(
             "ConnectSettings", {key: value for key, value in settings.items() if key in EXCHANGER_SETTINGS}
@@ -190,6 +192,9 @@ class Connector:
             client = await self._attempt(exchanger, address)
             if client is not None:
                 return DomainConnection(client, self.route, tuple(self.attempts))
+        if self._sts is not None and any(map(is_sts_failure, self.attempts)):
+            # RFC 8461 5.1 (3): the failure is temporary, and the next delivery uses the newer policy, if there is one.
+            await self._sts.find(self.route.domain, check=True)
         # If there was no time for some addresses, the error is temporary.
         late = f"{self.route.domain}: no session within {self._limit_for_all:g} s" if self._left else None
         found = self.route

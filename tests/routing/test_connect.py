@@ -1,4 +1,4 @@
-"""Sessions with the exchangers of a domain (CLI-17, CLI-18; RFC 5321 5.1, RFC 7672 2.2, RFC 8461 5)."""
+"""Sessions with the exchangers of a domain (RFC 5321 5.1, RFC 7672 2.2, RFC 8461 5)."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ async def attempts(servers: Mapping[str, Hooks | Server], **settings: Any) -> li
 
 
 async def test_most_preferred_exchanger_is_used() -> None:
-    """CLI-17, RFC 5321 5.1."""
+    """RFC 5321 5.1."""
     first, other = Inbox(), Inbox()
     async with memory_network({ONE: first, TWO: other, THREE: other}):
         async with connect_domain("example.org", resolver=MemoryResolver(RECORDS)) as connection:
@@ -132,7 +132,7 @@ async def test_most_preferred_exchanger_is_used() -> None:
 
 
 async def test_other_addresses_and_exchangers_follow() -> None:
-    """CLI-17, RFC 5321 5.1: at least two addresses, in order."""
+    """RFC 5321 5.1: at least two addresses, in order."""
     assert await attempts({THREE: Inbox()}) == [
         ("a.example", ONE, "451 4.4.1"),
         ("a.example", TWO, "451 4.4.1"),
@@ -311,7 +311,7 @@ def test_cancelled_at_every_step() -> None:
     ids=["null MX", "unknown", "no address", "failure"],
 )
 async def test_domain_without_a_route(records: Any, failures: Any, error: type[Exception]) -> None:
-    """CLI-17: nothing is connected to."""
+    """RFC 5321 5.1, RFC 7505 4.1: nothing is connected to."""
     server = Refusing(554)
     async with memory_network({ONE: server}):
         with pytest.raises(error):
@@ -451,7 +451,7 @@ async def test_opportunistic_tls(tmp_path: Path) -> None:
 
 
 async def test_dane(tmp_path: Path) -> None:
-    """CLI-18, RFC 7672 2.2."""
+    """RFC 7672 2.2."""
     inbox = Inbox()
     async with memory_network({ONE: Server(inbox, tls=SERVER.server_context(tmp_path))}):
         async with connect_domain("example.org", resolver=signed(str(SERVER.record(3)))) as connection:
@@ -467,7 +467,7 @@ async def test_dane(tmp_path: Path) -> None:
 @pytest.mark.parametrize("context", ["wrong", "none"])
 @pytest.mark.parametrize("usable", [True, False])
 async def test_exchanger_that_does_not_satisfy_dane(context: str, usable: bool, tmp_path: Path) -> None:
-    """CLI-18: nothing is sent to it in clear text, or without authentication. The next exchanger is used."""
+    """RFC 7672 2.2: nothing is sent to it in clear text, or without authentication. The next exchanger is used."""
     if context == "wrong" and not usable:
         return  # RFC 7672 2.2: no certificate is checked
     inbox, other = Inbox(), Inbox()
@@ -489,7 +489,7 @@ async def test_exchanger_that_does_not_satisfy_dane(context: str, usable: bool, 
 
 
 async def test_records_that_are_not_usable_require_tls(tmp_path: Path) -> None:
-    """CLI-18, RFC 7672 2.2."""
+    """RFC 7672 2.2."""
     async with memory_network({ONE: Server(Inbox(), tls=OTHER.server_context(tmp_path))}):
         async with connect_domain("example.org", resolver=signed(str(SERVER.record(1)))) as connection:
             assert connection.client.tls is not None
@@ -538,7 +538,7 @@ async def sts_session(policy: Published, context: ssl.SSLContext | None) -> tupl
 
 
 async def test_mta_sts() -> None:
-    """CLI-18, RFC 8461 4.2 and 5: the certificate is for the name of the exchanger."""
+    """RFC 8461 4.2 and 5: the certificate is for the name of the exchanger."""
     connection, received = await sts_session(Published("enforce", "*.example"), certified("a.example"))
     assert received == 1
     [attempt] = connection.attempts
@@ -584,7 +584,7 @@ FAILURES: dict[str, tuple[Callable[[], ssl.SSLContext | None], str, TlsResultTyp
 
 @pytest.mark.parametrize("name", FAILURES)
 async def test_exchanger_that_does_not_satisfy_the_policy(name: str) -> None:
-    """CLI-18: in the mode "enforce" nothing is sent to it; in the mode "testing" mail is sent, and the failure counted."""
+    """RFC 8461 5: in the mode "enforce" nothing is sent to it; in the mode "testing" mail is sent, and the failure counted."""
     make, status, result_type = FAILURES[name]
     connection, received = await sts_session(Published("enforce", "*.example"), make())
     assert received == 0
@@ -605,7 +605,7 @@ def _result_types(connection: DomainConnection) -> list[TlsResultType]:
 
 
 async def test_exchanger_that_the_policy_does_not_name() -> None:
-    """CLI-18, RFC 8461 5: it is not connected to, or counted as a failure."""
+    """RFC 8461 5: it is not connected to, or counted as a failure."""
     connection, received = await sts_session(Published("enforce", "b.example"), certified("a.example"))
     assert (received, outline(connection)) == (0, [("b.example", THREE, "")])
 

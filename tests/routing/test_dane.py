@@ -47,7 +47,7 @@ def reason(chain: list[bytes], policy: Dane) -> str:
 
 @pytest.mark.parametrize(("selector", "matching"), SELECTORS_AND_TYPES)
 def test_dane_ee_matches_the_certificate_of_the_server(selector: int, matching: int) -> None:
-    """CLI-18, RFC 7672 3.1.1."""
+    """RFC 7672 3.1.1."""
     record = SERVER.record(3, selector, matching)
     assert verify_dane(SERVER.chain, dane(record)) == record
     assert verify_dane(SERVER.chain[:1], dane(record)) == record
@@ -68,7 +68,7 @@ def test_dane_ee_matches_the_certificate_of_the_server(selector: int, matching: 
     ids=lambda server: str(server.certificate.subject.rfc4514_string()),
 )
 def test_dane_ee_ignores_names_and_dates(server: Issued) -> None:
-    """CLI-18, RFC 7672 3.1.1 and 3.2.1: the record alone binds the key to the server."""
+    """RFC 7672 3.1.1 and 3.2.1: the record alone binds the key to the server."""
     for selector, matching in SELECTORS_AND_TYPES:
         assert verify_dane(server.chain, dane(server.record(3, selector, matching)))
 
@@ -91,7 +91,7 @@ def test_rollover_from_one_usage_to_another() -> None:
 
 
 def test_unusable_records_authenticate_nothing() -> None:
-    """CLI-18, RFC 7672 2.2: TLS is mandatory without authentication, whatever the server presents."""
+    """RFC 7672 2.2: TLS is mandatory without authentication, whatever the server presents."""
     policy = dane(SERVER.record(1), ROOT.record(0), TlsaRecord(3, 1, 7, b"x"))
     assert verify_dane(OTHER.chain, policy) is None
     assert verify_dane([], policy) is None
@@ -127,7 +127,7 @@ def test_only_the_strongest_digest_counts(usage: int, issued: Issued, selector: 
 @pytest.mark.parametrize("anchor", [ROOT, INTERMEDIATE], ids=["root", "intermediate"])
 @pytest.mark.parametrize(("selector", "matching"), SELECTORS_AND_TYPES)
 def test_dane_ta_matches_an_authority_of_the_chain(anchor: Issued, selector: int, matching: int) -> None:
-    """CLI-18, RFC 7672 3.1.2."""
+    """RFC 7672 3.1.2."""
     record = anchor.record(2, selector, matching)
     assert verify_dane(SERVER.chain, dane(record)) == record
 
@@ -181,7 +181,7 @@ def test_authority_that_is_presented_and_did_not_issue_the_certificate() -> None
     ids=str,
 )
 def test_dane_ta_checks_the_names(names: list[str], valid: bool) -> None:
-    """CLI-18, RFC 7672 3.2.2 and 3.2.3: base domain, next-hop domain and its canonical name."""
+    """RFC 7672 3.2.2 and 3.2.3: base domain, next-hop domain and its canonical name."""
     server = Issued.make(HOST, INTERMEDIATE, dns=names)  # the common name does not count beside DNS-IDs
     if valid:
         assert verify_dane(server.chain, dane(ROOT.record(2)))
@@ -259,7 +259,7 @@ def leaf(issuer: Issued, *extensions: x509.ExtensionType, critical: bool = True,
     ],
 )  # fmt: skip
 def test_dane_ta_checks_the_chain(server: Issued, anchor: Issued, expected: str) -> None:
-    """CLI-18, RFC 7672 3.1.2, RFC 5280 6.1."""
+    """RFC 7672 3.1.2, RFC 5280 6.1."""
     assert reason(server.chain, dane(anchor.record(2, 0, 1))) == expected
 
 
@@ -381,7 +381,7 @@ async def test_message_to_a_server_that_is_authenticated(
 
 
 async def test_message_without_authentication(tmp_path: Path) -> None:
-    """CLI-18: records that are all unusable."""
+    """RFC 7672 2.2: records that are all unusable."""
     tls = await handshake(tmp_path, OTHER, dane(SERVER.record(1)))
     assert tls is not None
     assert (tls.verified, tls.problem) == (False, "the certificate was not checked")
@@ -398,7 +398,7 @@ async def test_message_without_authentication(tmp_path: Path) -> None:
     ids=["key", "authority", "name", "expired"],
 )
 async def test_server_that_is_not_authenticated(server: Issued, record: TlsaRecord, text: str, tmp_path: Path) -> None:
-    """CLI-18, RFC 7672 2.2 and 3.2: nothing is sent."""
+    """RFC 7672 2.2 and 3.2: nothing is sent."""
     with pytest.raises(TlsHandshakeError, match=text) as caught:
         await handshake(tmp_path, server, dane(record))
     assert text in (caught.value.unverified or "")

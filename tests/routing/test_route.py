@@ -47,7 +47,7 @@ def domain(*mx: tuple[int, str]) -> MemoryResolver:
 
 
 async def test_exchangers_are_sorted_by_preference() -> None:
-    """CLI-17, RFC 5321 5.1: lower numbers are more preferred, whatever the order of the records is."""
+    """RFC 5321 5.1: lower numbers are more preferred, whatever the order of the records is."""
     found = await route("example.org", resolver=domain((20, "b.example"), (5, "a.example"), (100, "c.example")))
     assert found == Route(
         "example.org",
@@ -62,7 +62,7 @@ async def test_exchangers_are_sorted_by_preference() -> None:
 
 
 async def test_exchangers_of_equal_preference_are_in_random_order() -> None:
-    """CLI-17, RFC 5321 5.1: a MUST, to spread the load. The source of randomness decides."""
+    """RFC 5321 5.1: a MUST, to spread the load. The source of randomness decides."""
     resolver = domain((10, "a.example"), (10, "b.example"), (10, "c.example"), (5, "first.example"))
     seen = Counter()  # type: ignore[var-annotated]
     for seed in range(300):
@@ -93,7 +93,7 @@ async def test_exchanger_with_several_records_is_tried_once() -> None:
 
 
 async def test_addresses_of_both_families_alternate() -> None:
-    """CLI-17: at least two addresses, and those of one family in the order presented (RFC 5321 5.1 and 5.2)."""
+    """RFC 5321 5.1 and 5.2: at least two addresses, and those of one family in the order presented."""
     resolver = MemoryResolver({"example.org": {"A": [TWO, ONE, THREE], "AAAA": ["2001:db8::2", "2001:DB8::1"]}})
     found = await route("example.org", resolver=resolver)
     assert found.exchangers[0].addresses == ("2001:db8::2", TWO, "2001:db8::1", ONE, THREE)
@@ -115,13 +115,13 @@ async def test_addresses_that_mean_no_other_host_are_left_out() -> None:
 
 
 async def test_domain_without_mx_records_is_its_own_exchanger() -> None:
-    """CLI-17, RFC 5321 5.1: the implicit MX, of preference 0."""
+    """RFC 5321 5.1: the implicit MX, of preference 0."""
     found = await route("example.org", resolver=MemoryResolver({"example.org": {"A": [ONE]}}))
     assert found.exchangers == (Exchanger("example.org", 0, (ONE,), Opportunistic()),)
 
 
 async def test_addresses_of_a_domain_with_mx_records_are_not_used() -> None:
-    """CLI-17, RFC 5321 5.1: MUST NOT, also if no exchanger is usable."""
+    """RFC 5321 5.1: MUST NOT, also if no exchanger is usable."""
     resolver = MemoryResolver({"example.org": {"MX": [(10, "gone.example")], "A": [ONE]}})
     with pytest.raises(NoExchangerError) as caught:
         await route("example.org", resolver=resolver)
@@ -130,7 +130,7 @@ async def test_addresses_of_a_domain_with_mx_records_are_not_used() -> None:
 
 
 async def test_cname_of_a_domain_is_followed() -> None:
-    """CLI-17, RFC 5321 5.1: the resulting name is processed as if it were the initial one."""
+    """RFC 5321 5.1: the resulting name is processed as if it were the initial one."""
     resolver = MemoryResolver(
         {
             "example.org": {"CNAME": "alias.example"},
@@ -223,7 +223,7 @@ async def test_invalid_argument(arguments: dict[str, object], error: type[Except
 
 @pytest.mark.parametrize("mx", [[(0, ".")], [(0, "")], [(10, ".")]])
 async def test_null_mx(mx: list[tuple[int, str]]) -> None:
-    """CLI-17, RFC 7505 4.1: 556 5.1.10, without a lookup of addresses."""
+    """RFC 7505 4.1: 556 5.1.10, without a lookup of addresses."""
     resolver = MemoryResolver({"example.org": {"MX": mx, "A": [ONE]}})
     with pytest.raises(NullMxError) as caught:
         await route("example.org", resolver=resolver)
@@ -242,7 +242,7 @@ def status(error: RoutingError) -> str:
 
 
 async def test_domain_that_does_not_exist() -> None:
-    """CLI-17, RFC 5321 5.1: this MUST be reported as an error."""
+    """RFC 5321 5.1: this MUST be reported as an error."""
     resolver = MemoryResolver({})
     with pytest.raises(NoExchangerError) as caught:
         await route("example.org", resolver=resolver)
@@ -251,7 +251,7 @@ async def test_domain_that_does_not_exist() -> None:
 
 
 async def test_domain_without_mx_records_and_addresses() -> None:
-    """CLI-17, RFC 5321 5.1: an implicit MX that is unusable."""
+    """RFC 5321 5.1: an implicit MX that is unusable."""
     with pytest.raises(NoExchangerError) as caught:
         await route("example.org", resolver=MemoryResolver({"example.org": {"TXT": ["v=spf1 -all"]}}))
     assert status(caught.value) == "550 5.4.4"
@@ -259,7 +259,7 @@ async def test_domain_without_mx_records_and_addresses() -> None:
 
 @pytest.mark.parametrize("failure", ["SERVFAIL", LookupFailedError("example.org", "MX", "bogus")])
 async def test_failed_mx_lookup_is_temporary(failure: str | Exception) -> None:
-    """CLI-17, RFC 5321 5.1: the message MUST be queued; it is no empty answer, so addresses are not used."""
+    """RFC 5321 5.1: the message MUST be queued; it is no empty answer, so addresses are not used."""
     resolver = MemoryResolver({"example.org": {"A": [ONE]}}, failures={("example.org", "MX"): failure})
     with pytest.raises(LookupFailedError) as caught:
         await route("example.org", resolver=resolver)
@@ -300,7 +300,7 @@ async def test_mx_record_without_a_host_name(mx: str) -> None:
 @pytest.mark.parametrize("failing", ["a.example", "b.example"])
 @pytest.mark.parametrize("type", ["A", "AAAA"])
 async def test_failure_is_permanent_only_if_it_is_for_all_exchangers(failing: str, type: str) -> None:
-    """CLI-17: MX records of which none is usable. A temporary DNS failure is never reported as permanent."""
+    """RFC 5321 5.1: MX records of which none is usable. A temporary DNS failure is never reported as permanent."""
     resolver = MemoryResolver({"example.org": {"MX": [(1, "a.example"), (2, "b.example")]}})
     with pytest.raises(NoExchangerError) as caught:
         await route("example.org", resolver=resolver)
@@ -350,7 +350,7 @@ def test_every_error_is_an_smtp_error() -> None:
     ids=str,
 )
 async def test_own_host_and_less_preferred_exchangers_are_left_out(own: list[str], left: list[str]) -> None:
-    """CLI-17, RFC 5321 5.1: those of the same preference too."""
+    """RFC 5321 5.1: those of the same preference too."""
     resolver = domain((10, "a.example"), (20, "b.example"), (20, "c.example"), (30, "d.example"))
     found = await route("example.org", resolver=resolver, own=own)
     assert sorted(hosts(found)) == left
@@ -359,7 +359,7 @@ async def test_own_host_and_less_preferred_exchangers_are_left_out(own: list[str
 
 @pytest.mark.parametrize("own", ["a.example", "192.0.2.1", "[IPv6:::ffff:c000:201]"])
 async def test_own_host_as_the_most_preferred_exchanger(own: str) -> None:
-    """CLI-17, RFC 5321 5.1: an error condition."""
+    """RFC 5321 5.1: an error condition."""
     with pytest.raises(NoExchangerError) as caught:
         await route("example.org", resolver=domain((10, "a.example"), (20, "b.example")), own=[own])
     assert (status(caught.value), caught.value.temporary) == ("554 5.4.6", False)

@@ -1,4 +1,4 @@
-"""Routes of domains with an MTA-STS policy (CLI-18; RFC 8461 4, 5 and 8.4)."""
+"""Routes of domains with an MTA-STS policy (RFC 8461 4, 5 and 8.4)."""
 
 from __future__ import annotations
 

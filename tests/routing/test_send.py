@@ -1,4 +1,4 @@
-"""One message to many domains (CLI-17; RFC 5321 5.1): outcomes, limits, time, and what is known after a cancellation."""
+"""One message to many domains (RFC 5321 5.1): outcomes, limits, time, and what is known after a cancellation."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def asked(resolver: MemoryResolver, type: str = "TLSA") -> list[str]:
 
 
 async def test_secure_usable_records_require_authentication() -> None:
-    """CLI-18, RFC 7672 2.2: TLS and authentication are mandatory."""
+    """RFC 7672 2.2: TLS and authentication are mandatory."""
     resolver = MemoryResolver(PLAIN, secure=BOTH)
     found = await route("example.org", resolver=resolver)
     assert found.secure
@@ -58,7 +58,7 @@ async def test_secure_usable_records_require_authentication() -> None:
 
 @pytest.mark.parametrize("unusable", [PKIX, TlsaRecord(3, 1, 9, bytes(32)), TlsaRecord(3, 1, 1, bytes(20))], ids=str)
 async def test_secure_unusable_records_require_tls_without_authentication(unusable: TlsaRecord) -> None:
-    """CLI-18, RFC 7672 2.2."""
+    """RFC 7672 2.2."""
     resolver = MemoryResolver({**PLAIN, "_25._tcp.mx.example.net": {"TLSA": [unusable]}}, secure=BOTH)
     tls = policy(await route("example.org", resolver=resolver))
     assert isinstance(tls, Dane)
@@ -73,7 +73,7 @@ async def test_unusable_records_among_usable_ones() -> None:
 
 
 async def test_insecure_records_are_opportunistic() -> None:
-    """CLI-18, RFC 7672 2.2. Nothing is looked up in a zone that is not signed (2.2.2)."""
+    """RFC 7672 2.2. Nothing is looked up in a zone that is not signed (2.2.2)."""
     resolver = MemoryResolver(PLAIN, secure=["example.org"])
     assert policy(await route("example.org", resolver=resolver)) == Opportunistic()
     assert asked(resolver) == []
@@ -95,7 +95,7 @@ async def test_insecure_records_of_a_signed_host_are_opportunistic() -> None:
 
 @pytest.mark.parametrize("records", [{}, {"_25._tcp.mx.example.net": {"TXT": ["no TLSA"]}}], ids=["NXDOMAIN", "NODATA"])
 async def test_no_records_are_opportunistic(records: Zones) -> None:
-    """CLI-18, RFC 7672 2.2: an authenticated denial of existence."""
+    """RFC 7672 2.2: an authenticated denial of existence."""
     zones = {name: PLAIN[name] for name in ("example.org", "mx.example.net")}
     resolver = MemoryResolver({**zones, **records}, secure=BOTH)
     assert policy(await route("example.org", resolver=resolver)) == Opportunistic()
@@ -103,7 +103,7 @@ async def test_no_records_are_opportunistic(records: Zones) -> None:
 
 @pytest.mark.parametrize("reason", ["SERVFAIL", "bogus", "malformed"])
 async def test_failed_lookup_makes_the_exchanger_unreachable(reason: str) -> None:
-    """CLI-18, RFC 7672 2.1.2: it MUST NOT be connected to; the next one is used."""
+    """RFC 7672 2.1.2: it MUST NOT be connected to; the next one is used."""
     resolver = MemoryResolver(
         {
             **PLAIN,
@@ -119,7 +119,7 @@ async def test_failed_lookup_makes_the_exchanger_unreachable(reason: str) -> Non
 
 
 async def test_failed_lookup_delays_the_message() -> None:
-    """CLI-18, RFC 7672 2.1.2: if no server is reachable."""
+    """RFC 7672 2.1.2: if no server is reachable."""
     resolver = MemoryResolver(PLAIN, secure=BOTH, failures={"_25._tcp.mx.example.net": "SERVFAIL"})
     with pytest.raises(NoExchangerError) as caught:
         await route("example.org", resolver=resolver)
