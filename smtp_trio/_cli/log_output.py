@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
-from io import TextIOWrapper
-from typing import Any, TextIO
+from typing import TextIO
 
-from .._server.log_events import EVENTS, MAX_TRACEBACK, as_json, cut, escape
+from .._server.log_events import EVENTS, LINES_DROPPED, MAX_TRACEBACK, Entry, as_json, cut, escape
+from .log_writer import LogWriter
 
 #: The event of records that are not of this package.
 OTHER = "other"
+#: Seconds that writing the last lines may take at the end, for each stream.
+FLUSH_TIMEOUT = 2.0
 
 
 class LogFormatter(logging.Formatter):
@@ -44,43 +48,68 @@ class LogFormatter(logging.Formatter):
         return "\n".join([f"{time} {prefix}{message}", *lines])
 
 
-class LockedStreamHandler(logging.StreamHandler[Any]):
-    """A handler for a stream that several processes write to: a file lock keeps their lines apart.
+class WriterHandler(logging.Handler):
+    """A handler that passes lines to a `LogWriter`."""
 
-    The lock is needed because a pipe takes at most 4,096 octets in one piece (PIPE_BUF), and the line of a message to
-    many recipients is longer.
-    """
-
-    def __init__(self, stream: TextIO, file_lock: int) -> None:
-        super().__init__(stream)
-        self.file_lock = file_lock
+    def __init__(self, stream: TextIO, writer: LogWriter) -> None:
+        super().__init__()
+        self.encoding = stream.encoding
+        self.writer = writer
 
     def emit(self, record: logging.LogRecord) -> None:
-        fcntl.lockf(self.file_lock, fcntl.LOCK_EX)
         try:
-            super().emit(record)
-        finally:
-            fcntl.lockf(self.file_lock, fcntl.LOCK_UN)
+            self.writer.write(f"{self.format(record)}\n".encode(self.encoding, "backslashreplace"))
+        except Exception:
+            self.handleError(record)
 
 
-def set_up_log(level: int, *, as_json: bool, file_lock: int | None = None) -> None:
-    """Write records below WARNING to standard output, and the others to standard error.
+def dropped_record(count: int) -> logging.LogRecord:
+    """Return the record about a number of lines that a `LogWriter` has dropped."""
+    event, fields = LINES_DROPPED, {"count": count}
+    level = {"levelno": event.level, "levelname": logging.getLevelName(event.level)}
+    return logging.makeLogRecord({"msg": Entry(event.text, fields), "event": event.name, "fields": fields, **level})
+
+
+@contextmanager
+def open_log(level: int, *, as_json: bool, file_lock: int | None = None) -> Iterator[None]:
+    """Write records below WARNING to standard output, and the others to standard error, during the block.
 
     ``level`` is the least level that is written. ``file_lock`` is the descriptor of a file that all processes which
     write to these streams have open, when there are several.
     """
-    logging.raiseExceptions = False  # the server goes on when the reader of its output has ended
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
-    output, errors = (
-        logging.StreamHandler(stream) if file_lock is None else LockedStreamHandler(stream, file_lock)
-        for stream in (sys.stdout, sys.stderr)
-    )
-    errors.lock = output.lock  # the file lock excludes other processes only: threads of this one share it
+    formatter = LogFormatter(as_json=as_json)
+    writers: list[LogWriter] = []
+
+    def open_handler(stream: TextIO, number: int) -> logging.Handler:
+        try:
+            descriptor = stream.fileno()
+            stream.flush()
+        except OSError:  # not a file, but an object that a test has put in its place; or the disk is full
+            return logging.StreamHandler(stream)
+
+        def report(count: int) -> bytes:
+            return f"{formatter.format(dropped_record(count))}\n".encode(stream.encoding, "backslashreplace")
+
+        # If both streams are the same pipe or terminal, one thread keeps the order of their lines.
+        if not (writers and os.path.sameopenfile(descriptor, sys.stdout.fileno())):
+            lock = None if file_lock is None else (file_lock, number)
+            writers.append(LogWriter(descriptor, report=report, lock=lock))
+        return WriterHandler(stream, writers[-1])
+
+    output, errors = (open_handler(stream, number) for number, stream in enumerate((sys.stdout, sys.stderr)))
     output.addFilter(lambda record: record.levelno < logging.WARNING)
     errors.setLevel(logging.WARNING)
+    loggers = [logging.getLogger(name) for name in ("smtp_trio", "trio")]
     for handler in (output, errors):
-        handler.setFormatter(LogFormatter(as_json=as_json))
-        for name in ("smtp_trio", "trio"):
-            logging.getLogger(name).addHandler(handler)
+        handler.setFormatter(formatter)
+        for logger in loggers:
+            logger.addHandler(handler)
     logging.getLogger("smtp_trio").setLevel(level)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            for handler in (output, errors):
+                logger.removeHandler(handler)
+        for writer in writers:
+            writer.close(FLUSH_TIMEOUT)

@@ -34,7 +34,7 @@ from ..protocol.hosts import check_host
 from ..protocol.sasl import MECHANISMS, Credentials
 from ..stores import Maildir, SQLite, StoreError
 from .auth_file import Accounts
-from .log_output import set_up_log
+from .log_output import open_log
 from .options import UsageError, describe_error, describe_listen_error, number_between
 from .privileges import become, user_option
 from .service_manager import ServiceManager
@@ -307,13 +307,13 @@ def prepare(options: argparse.Namespace, sockets: Sequence[socket.socket]) -> tu
 
 def run_worker(options: argparse.Namespace, parent: ParentLink) -> int:
     """Serve as a worker, and return the exit code. An error goes to the log, as everything that a worker prints."""
-    set_up_log(options.level, as_json=options.log_format == "json", file_lock=parent.log_lock)
-    try:
-        server, reloads = prepare(options, parent.sockets)
-        trio.run(serve_as_worker, server, options, reloads, parent)
-    except UsageError as error:
-        log_events.START_FAILED.log(error=str(error))
-        return 2
+    with open_log(options.level, as_json=options.log_format == "json", file_lock=parent.log_lock):
+        try:
+            server, reloads = prepare(options, parent.sockets)
+            trio.run(serve_as_worker, server, options, reloads, parent)
+        except UsageError as error:
+            log_events.START_FAILED.log(error=str(error))
+            return 2
     return 0
 
 
@@ -326,18 +326,18 @@ def run_serve(options: argparse.Namespace) -> int:
     server, reloads = prepare(options, sockets)
     count = options.workers or usable_cores()
     log_lock = os.memfd_create("smtp-trio-log") if count > 1 else None
-    set_up_log(options.level, as_json=options.log_format == "json", file_lock=log_lock)
     # With Python's own handlers, a signal just before Trio's receiver opens or just after it closes would end the
     # process with that signal instead of exit code 0.
     early_signals: list[int] = []
     for number in STOP_SIGNALS:
         signal.signal(number, lambda number, frame: early_signals.append(number))
-    if log_lock is None:
-        code = trio.run(serve, server, options, sockets, reloads, early_signals)
-    else:
-        code = trio.run(supervise, options, sockets, count, log_lock, early_signals)
-    for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+    with open_log(options.level, as_json=options.log_format == "json", file_lock=log_lock):
+        if log_lock is None:
+            code = trio.run(serve, server, options, sockets, reloads, early_signals)
+        else:
+            code = trio.run(supervise, options, sockets, count, log_lock, early_signals)
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
     return code
 
 

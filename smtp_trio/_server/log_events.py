@@ -25,25 +25,39 @@ from attrs import Factory, field, frozen
 # * An address is written in angle brackets, so ``<>`` is the null reverse-path (RFC 5321 4.5.5) and nothing else.
 # * JSON is ASCII. In text, characters that are printable stay, since people read it; control characters, line
 #   separators, format characters (which can reverse the direction of the text) and unassigned ones are escaped.
-# * Values are cut at `MAX_LENGTH` characters, with a note of how many are missing.
+# * Values are cut at `MAX_LENGTH` characters, and those of clients at `MAX_CLIENT_LENGTH`, with a note of how many are
+#   missing.
 
 #: The number of characters after which a value is cut.
 MAX_LENGTH = 1000
+#: The same for a `ClientText`. A path has at most 256 octets (RFC 5321 4.5.3.1.3).
+MAX_CLIENT_LENGTH = 256
 #: The same for a traceback.
 MAX_TRACEBACK = 50_000
 #: A value that is written as it is, if it is also printable.
 BARE = re.compile(r'[^\s"\\=,]+')
 #: The same for ASCII. Nearly every value is of this form, which takes one search to find out.
-COMMON = re.compile(rf"[!#-+\--<>-\[\]-~]{{1,{MAX_LENGTH}}}")
+COMMON = re.compile(r"[!#-+\--<>-\[\]-~]+")
 
 #: A value of a field. None means that it is absent.
 Value = str | int | float | Sequence[str] | None
 
 
-class Address(str):
+class ClientText(str):
+    """A value that a client has chosen."""
+
+    __slots__ = ()
+
+
+class Address(ClientText):
     """A mailbox without its brackets; "" is the null reverse-path."""
 
     __slots__ = ()
+
+
+def max_length(value: str) -> int:
+    """Return the number of characters after which this value is cut."""
+    return MAX_CLIENT_LENGTH if isinstance(value, ClientText) else MAX_LENGTH
 
 
 def cut(text: str, length: int = MAX_LENGTH) -> str:
@@ -86,10 +100,11 @@ def as_text(value: Value) -> str:
     if value is None:
         return "-"
     if isinstance(value, str):
-        common = COMMON.fullmatch(value) is not None
+        limit = max_length(value)
+        common = len(value) <= limit and COMMON.fullmatch(value) is not None
         if isinstance(value, Address):
-            return f"<{value}>" if common else quote(f"<{cut(value)}>")
-        return value if common and value != "-" else quote(cut(value))
+            return f"<{value}>" if common else quote(f"<{cut(value, limit)}>")
+        return value if common and value != "-" else quote(cut(value, limit))
     if isinstance(value, float):
         return f"{value:.3f}"
     if isinstance(value, int):
@@ -102,9 +117,9 @@ def as_json(time: str, level: str, event: str, fields: Mapping[str, Value], trac
     values: dict[str, object] = {"time": time, "level": level, "event": event}
     for name, value in fields.items():
         if isinstance(value, str):
-            values[name] = cut(value)
+            values[name] = cut(value, max_length(value))
         elif isinstance(value, Sequence):
-            values[name] = [cut(each) for each in value]
+            values[name] = [cut(each, max_length(each)) for each in value]
         else:
             values[name] = value
     if traceback is not None:
@@ -194,6 +209,9 @@ STOPPED = Event(
     "stopped", INFO, CLI, "stopped; messages accepted: {messages}, refused: {refused}; sessions: {sessions}"
 )
 RELOADING = Event("reloading", INFO, CLI, "{signal}: reloading the certificate and the auth file, if configured")
+LINES_DROPPED = Event(
+    "lines_dropped", WARNING, CLI, "{count} lines of the log are missing here, because it was not read in time"
+)
 RELOAD_FAILED = Event("reload_failed", ERROR, CLI, "{signal}: {error}; the previous one stays in use")
 
 WORKERS = "smtp_trio.workers"
@@ -232,6 +250,9 @@ CONNECTION_REFUSED = Event("connection_refused", INFO, SESSION, "{id} peer={peer
 TIMED_OUT = Event("timed_out", INFO, SESSION, "{id} timed out: " + CLIENT_TEXT)
 LINE_ENDS_REPLACED = Event(
     "line_ends_replaced", INFO, SESSION, "{id} peer={peer} bare CR or LF in the message was replaced by CRLF"
+)
+REFUSALS_OMITTED = Event(
+    "refusals_omitted", INFO, SESSION, "{id} peer={peer} further refusals, without a record each: {count}"
 )
 NO_MESSAGE = Event("no_message", INFO, SESSION, "{id} no message: " + CLIENT_TEXT)
 

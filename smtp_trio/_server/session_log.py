@@ -9,7 +9,7 @@ import trio
 from ..protocol import BadCommandError, Command, Connect, EndOfData, Mail, Path, Rcpt
 from ..protocol.syntax import normalize_space, parse_argument
 from . import log_events
-from .log_events import Address, Value
+from .log_events import Address, ClientText, Value
 
 if TYPE_CHECKING:
     from .._types import Counts, Envelope, Peer, TlsInfo
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 STORED = "smtp_trio.store_id"
 #: Verbs whose refusal is logged, since it prevented a message.
 LOGGED_REFUSALS = frozenset({"MAIL", "RCPT", "DATA", "BDAT"})
+#: How many refusals of a session have a record each. The number begins again with each accepted message.
+MAX_REFUSALS = 50
 #: What the log has in place of credentials and of the text of a message.
 HIDDEN = "[hidden]"
 
@@ -32,6 +34,9 @@ HIDDEN = "[hidden]"
 # - one for each login that failed, since passwords may be guessed;
 # - at least one for each session: if there was none about a message or a command, it is a refused connection, a failed
 #   TLS handshake, a timeout, or `log_events.NO_MESSAGE`.
+#
+# A client that is refused again and again must not fill the log, so only the first MAX_REFUSALS of a session have a record
+# each, and one record has the number of the others.
 #
 # The counters of all these change together with the records, so that they agree.
 #
@@ -58,7 +63,7 @@ class LoggedSession(Protocol):
 class SessionLog:
     """Logs what happens in one session."""
 
-    __slots__ = ("_began", "_counts", "_id", "_logged", "_protocol", "_reveals_text", "_session", "debug")
+    __slots__ = ("_began", "_counts", "_id", "_logged", "_protocol", "_refusals", "_reveals_text", "_session", "debug")
 
     def __init__(self, session_id: str, session: LoggedSession, protocol: ServerProtocol, counts: Counts) -> None:
         self._id = session_id
@@ -69,6 +74,7 @@ class SessionLog:
         self.debug: bool = log_events.COMMAND.enabled
         self._began = trio.current_time()
         self._logged = False  # there is a record about this session above DEBUG
+        self._refusals = 0  # since the last accepted message
         self._reveals_text = False  # an unknown command may be a password or a part of a message
 
     @property
@@ -91,7 +97,13 @@ class SessionLog:
     def auth_failed(self, mechanism: str | None, user: str | None, reply: Reply) -> None:
         """Count and log a failed login. What is not known when it ends is None."""
         self._counts.auth_failures += 1
-        log_events.AUTH_FAILED.log(id=self._id, peer=self.peer, mechanism=mechanism, user=user, reply=str(reply))
+        log_events.AUTH_FAILED.log(
+            id=self._id,
+            peer=self.peer,
+            mechanism=mechanism,
+            user=client_text(user),
+            reply=str(reply),
+        )
 
     def timed_out(self, *, in_message: bool) -> None:
         """Count and log that the client has been silent for too long. A message has a record of its own (`cut_off`)."""
@@ -107,6 +119,7 @@ class SessionLog:
 
     def end(self) -> None:
         """Log that the session has ended."""
+        self._end_refusals()
         if not self._logged:
             self._log_client(log_events.NO_MESSAGE)
         log_events.DISCONNECTED.log(id=self._id, peer=self.peer)
@@ -118,6 +131,8 @@ class SessionLog:
         if reply.accepted:
             self._counts.messages += 1
             self._counts.bytes += body.size
+            if self._refusals:
+                self._end_refusals()
         else:
             self._counts.refused += 1
         self._log_message(log_events.ACCEPTED if reply.accepted else log_events.REFUSED, body, reply=reply)
@@ -142,6 +157,10 @@ class SessionLog:
     ) -> None:
         """Log an event of the mail log, about the message in ``body`` or the refused ``command``."""
         self._logged = True
+        if event is log_events.REFUSED:
+            self._refusals += 1
+            if self._refusals > MAX_REFUSALS:
+                return
         if not event.enabled:
             return
         fields = envelope_fields(envelope if body is None else body.envelope)
@@ -156,6 +175,12 @@ class SessionLog:
             fields["reason"] = body.end or "the session was cancelled"
         event.log(fields | self._client())
 
+    def _end_refusals(self) -> None:
+        """Log how many refusals have no record, and begin to count anew."""
+        if self._refusals > MAX_REFUSALS:
+            log_events.REFUSALS_OMITTED.log(id=self._id, peer=self.peer, count=self._refusals - MAX_REFUSALS)
+        self._refusals = 0
+
     def _log_client(self, event: log_events.Event) -> None:
         """Log an event about the whole session."""
         if event.enabled:
@@ -165,10 +190,10 @@ class SessionLog:
         session = self._session
         return {
             "peer": self.peer,
-            "helo": None if session.hello is None else session.hello.domain or None,
+            "helo": None if session.hello is None else client_text(session.hello.domain or None),
             "protocol": session.protocol_name,
             "tls": None if session.tls is None else session.tls.version,
-            "user": session.user,
+            "user": client_text(session.user),
         }
 
     def _refused_fields(self, command: Command | BadCommandError) -> dict[str, Value]:
@@ -222,6 +247,11 @@ def decode(octets: bytes) -> str:
     return octets.decode("utf-8", "backslashreplace")
 
 
+def client_text(value: str | None) -> ClientText | None:
+    """Return a value that a client has chosen; None if it is absent."""
+    return None if value is None else ClientText(value)
+
+
 def address(path: Path) -> Address:
     """Return the mailbox of a path, as the client sent it."""
     return Address(path.raw)
@@ -234,7 +264,9 @@ def path_of(line: bytes) -> str | None:
     """
     argument = normalize_space(decode(line)).partition(" ")[2]
     parts = parse_argument(argument)
-    return argument or None if parts is None else Address(parts[1].removeprefix("<").removesuffix(">"))
+    if parts is None:
+        return client_text(argument or None)
+    return Address(parts[1].removeprefix("<").removesuffix(">"))
 
 
 def envelope_fields(envelope: Envelope | None) -> dict[str, Value]:

@@ -14,7 +14,7 @@ from hypothesis import given, strategies as st
 import smtp_trio
 from smtp_trio._cli.log_output import LogFormatter
 from smtp_trio._server import log_events
-from smtp_trio._server.log_events import ACCEPTED, EVENTS, HOOK_FAILED, MAX_LENGTH, Address, Event, Value, as_text
+from smtp_trio._server.log_events import ACCEPTED, EVENTS, HOOK_FAILED, Address, ClientText, Event, Value, as_text
 
 PACKAGE = Path(smtp_trio.__file__).parent
 PAGE = Path(__file__).parents[2] / "docs" / "logging.rst"
@@ -197,15 +197,15 @@ def test_any_values_can_be_read_again(first: str, second: str) -> None:
     assert (found["a"], found["b"]) == (first, f"<{second}>")
 
 
-@pytest.mark.parametrize("kind", [str, Address])
+@pytest.mark.parametrize(("kind", "limit"), [(str, 1000), (ClientText, 256), (Address, 256)])
 @pytest.mark.parametrize("char", ["x", " ", "\x1b", "ü", '"'])
-def test_long_value_is_cut(kind: type[str], char: str) -> None:
-    whole, longer = kind(char * MAX_LENGTH), kind(char * (MAX_LENGTH + 24))
+def test_long_value_is_cut(kind: type[str], limit: int, char: str) -> None:
+    whole, longer = kind(char * limit), kind(char * (limit + 24))
     found = parsed(TEST, {"a": whole, "b": longer, "c": [longer]})
     assert found["a"] == whole
     assert found["b"] == f"{whole}[24 more]"
     assert found["c"] == [f"{whole}[24 more]"]
-    assert len(text(TEST, {"a": longer, "b": longer, "c": [longer]})) < 3 * 6 * (MAX_LENGTH + 20)
+    assert len(text(TEST, {"a": longer, "b": longer, "c": [longer]})) < 3 * 6 * (limit + 20)
 
 
 # --- tracebacks, and records of other loggers -------------------------------------------------------------------------

@@ -830,3 +830,34 @@ async def test_unknown_commands_are_shown_otherwise(log: pytest.LogCaptureFixtur
         await client.command("XFOO baz", "500")
     found = [fields["line"] for fields in events(log, "command")]
     assert ["XFOO bar" in found, "XFOO baz" in found] == [True, True]
+
+
+async def test_refusals_of_a_session_have_a_limited_number_of_records(
+    log: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    """50 since the last accepted message, and one record with the number of the others."""
+
+    class Refusing(RecordingHooks):
+        async def rcpt(self, session: Session, rcpt: Rcpt) -> Reply | None:
+            return None if rcpt.recipient.local == "you" else Reply(550, "No such user", "5.1.1")
+
+    server = Server(Refusing(), name=NAME)
+    async with connected(server) as client:
+        await client.hello()
+        for refused in (49, 50, 53, 51):
+            await client.command("MAIL FROM:<me@client.test>", "250")
+            for _ in range(refused):
+                await client.command("RCPT TO:<nobody@mx.test>", "550")
+            await client.command("RSET", "250")
+            if refused != 51:
+                await client.deliver()
+        await client.command("QUIT", "221")
+    found = [(each["event"], each.get("count")) for each in events(log)]
+    refused_record, accepted_record = ("refused", None), ("accepted", None)
+    assert found == [
+        *[refused_record] * 49, accepted_record,
+        *[refused_record] * 50, accepted_record,
+        *[refused_record] * 50, ("refusals_omitted", 3), accepted_record,
+        *[refused_record] * 50, ("refusals_omitted", 1),
+    ]  # fmt: skip
+    assert server.statistics().refused == 49 + 50 + 53 + 51
