@@ -147,10 +147,11 @@ class Statistics(Counts):
     commands that the core refused and of exceptions in hooks and sessions. ``connections_refused`` is the number of
     connections that the `Hooks.connect` hook or the limits refused, ``auth_failures`` that of logins that failed, and
     ``timeouts`` that of clients that were silent for too long. ``sessions_total`` counts all sessions, ``sessions_open``
-    those that are open.
+    those that are open, and ``memory`` the octets that these hold (see `Limits.memory`).
     """
 
     sessions_open: int = 0
+    memory: int = 0
 
 
 @frozen

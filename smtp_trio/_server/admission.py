@@ -14,6 +14,7 @@ from .turns import Turns
 
 if TYPE_CHECKING:
     from .._types import Counts, Peer
+    from .memory import MemoryBudget
 
 # Connections are counted by peer, that is, by the `network` of the client. There are two numbers: the open sessions, and
 # the connections since the beginning of the minute. The first limits what a peer can hold, the second what it can cost
@@ -56,8 +57,9 @@ class _Member:
 class Admission:
     """Counts the sessions and the connections of each peer, and decides whether a connection becomes a session."""
 
-    def __init__(self, limits: Limits, counts: Counts) -> None:
+    def __init__(self, limits: Limits, counts: Counts, memory: MemoryBudget) -> None:
         self._limits = limits
+        self._memory = memory
         self._counts = counts
         self._open: dict[str, _Member] = {}
         self._minute_end = -math.inf
@@ -89,6 +91,8 @@ class Admission:
         """Return whether another session may be opened."""
         limits = self._limits
         if limits.sessions is not None and sessions >= limits.sessions:
+            return False
+        if self._memory.used > self._memory.beginning:
             return False
         return limits.per_peer is None or key is None or self._count(key) < limits.per_peer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Coroutine
@@ -29,6 +30,7 @@ from ..protocol import (
 from ..protocol.arguments import check_number
 from ..protocol.replies import OK, START_MAIL_INPUT
 from .hook_runner import HookRunner
+from .memory import NO_MEMORY, UNCOUNTED, Keeper, MemoryBudget
 from .received import begins_with_field
 from .spool import check_path, spool
 
@@ -58,7 +60,9 @@ if TYPE_CHECKING:
 #
 # * ``started``: the client sends the message, so everything up to its end has to be read before a reply.
 # * ``error``: the message cannot be accepted. Every further read raises the same exception: a hook that catches it and
-#   continues to read must not see an end that looks like that of a whole message.
+#   continues to read must not see an end that looks like that of a whole message. When the hook has returned, a copy
+#   takes its place, since its traceback refers to the hook's variables and to this object: a cycle, which would keep
+#   what the hook has read in memory until the garbage collector finds it.
 # * ``due``: all octets have been received, and the reply to the message is due.
 # * ``complete``: in addition, every octet was passed to the hook. Only then may the message be accepted.
 # * ``closed``: the hook has returned. A read through a `Body` that was kept would take the client's next command, and
@@ -98,6 +102,8 @@ class BodySession(Protocol):
     @property
     def hooks(self) -> HookRunner: ...
     @property
+    def memory(self) -> MemoryBudget: ...
+    @property
     def over(self) -> bool: ...
     @property
     def block_timeout(self) -> float: ...
@@ -111,6 +117,7 @@ class BodySession(Protocol):
     async def yield_turn(self) -> None: ...
     @property
     def turns(self) -> Turns | None: ...
+    def count_memory(self) -> None: ...
     async def time_out(self) -> None: ...
     def end_dialogue(self) -> None: ...
 
@@ -162,9 +169,13 @@ class Body:
     async def read(self) -> bytes:
         """Read the rest of the message and return it; no more than ``Server(size=...)`` octets.
 
-        :raises BodyError: the message cannot be accepted.
+        :raises BodyError: the message cannot be accepted, or the server has not enough memory left (`Limits.memory`).
         """
-        return b"".join([piece async for piece in self])
+        kept = io.BytesIO()  # unlike a list of the pieces, it is not copied at the end
+        async for piece in self:
+            self._reader.keep(len(piece))
+            kept.write(piece)
+        return kept.getvalue()
 
     async def headers(self, *, limit: int = HEADER_OCTETS) -> email.message.EmailMessage:
         """Receive the header section of the message and return its fields, without its content (RFC 5322 2.2).
@@ -187,16 +198,17 @@ class Body:
     async def spool(self, *, max_size: int = 1 << 20, dir: str | os.PathLike[str] | None = None) -> BinaryIO:
         """Read the rest of the message, and return it as a temporary binary file, at its beginning.
 
-        Up to ``max_size`` octets are kept in memory. A larger message is written to the disk, in threads, so its size
-        does not matter. The file has no name, and is deleted when it is closed; close it with a ``with`` block. Use it
-        in a thread, or through ``trio.wrap_file``, since reading a file may block.
+        Up to ``max_size`` octets are kept in memory, and fewer when the server has little memory left
+        (`Limits.memory`). A larger message is written to the disk, in threads, so its size does not matter. The file
+        has no name, and is deleted when it is closed; close it with a ``with`` block. Use it in a thread, or through
+        ``trio.wrap_file``, since reading a file may block.
 
         :param dir: the directory of the file; by default that of ``tempfile``.
         :raises BodyError: the message cannot be accepted.
         :raises OSError: the file cannot be written.
         """
         check_number(max_size, "max_size", integer=True)
-        return await spool(self, max_size, None if dir is None else check_path(dir, "dir"))
+        return await spool(self, self._reader, max_size, None if dir is None else check_path(dir, "dir"))
 
     async def discard(self) -> None:
         """Read the rest of the message and drop it. A hook may accept the message after that.
@@ -213,12 +225,23 @@ def keep_start(body: object) -> None:
         body._reader.separate = False
 
 
+def keeper_of(session: object) -> Keeper:
+    """Return what counts the octets of the message that a session is receiving.
+
+    An object that is used in place of a session, such as a stub in a test, need not have a transaction.
+    """
+    body = getattr(getattr(session, "_transaction", None), "body", None)
+    return body if isinstance(body, BodyReader) else UNCOUNTED
+
+
 class BodyReader:
     """Reads one message for its `Body`, and for the session that has to answer it."""
 
     __slots__ = (
         "_dropping",
         "_headless",
+        "_memory",
+        "_piece",
         "_session",
         "_start",
         "_undecided",
@@ -229,6 +252,7 @@ class BodyReader:
         "end",
         "envelope",
         "error",
+        "held",
         "interrupted",
         "observing",
         "peeked",
@@ -246,6 +270,8 @@ class BodyReader:
         self.size: int = 0
         #: The client sends the message: it got the 354, or it uses BDAT, which does not wait for one.
         self.started: bool = not isinstance(command, Data)
+        #: The octets of the message that are counted in the server's `MemoryBudget`.
+        self.held: int = 0
         #: The whole message has been read, so it may be accepted.
         self.complete: bool = False
         #: Why the message cannot be accepted any more, or None.
@@ -266,12 +292,15 @@ class BodyReader:
         self.observing: bool = self.started
         self._start: bytes | None = b""
         self._headless = False  # the message needs such a line
+        self._memory = session.memory
+        self._piece = 0  # the size of the piece that was returned last, which the hook still refers to
         self._session = session
         self._dropping = False
         self._undecided: Command | None = None
 
     async def drain(self) -> None:
         """Drop the rest of a refused message, until it can be answered. Errors in it do not matter any more."""
+        self.close()
         self._drop()
         while not (self.due or self.interrupted or self._session.over):
             try:
@@ -309,7 +338,10 @@ class BodyReader:
                     raise self._fail(str(bad)) from None
                 continue
             if isinstance(event, bytes):
-                self.size += len(event)
+                octets = len(event)
+                self.size += octets
+                self._count(octets - self._piece)
+                self._piece = octets
                 if self._start is None:
                     return event
                 if start := self._begin(event):
@@ -334,6 +366,36 @@ class BodyReader:
                 assert isinstance(event, Command)
                 await self._between_chunks(event)
 
+    # --- memory: see memory.py
+
+    def keep(self, octets: int) -> None:
+        """Count octets of the message that are kept, or, if negative, not any more.
+
+        Raises `BodyError` if there is no memory left.
+        """
+        self._count(octets)
+
+    def share(self, most: int) -> float:
+        """Return how many octets may be kept before they are moved to a file; ``most`` at most."""
+        return self._memory.share(most)
+
+    def _count(self, octets: int) -> None:
+        memory = self._memory
+        if octets > 0 and memory.used + octets > memory.limit:
+            raise self._fail("the server has no memory left", NO_MEMORY)
+        if not self.closed:
+            memory.used += octets
+            self.held += octets
+
+    def close(self) -> None:
+        """Refuse further reads, and count the octets of the message no more: the data hook has returned."""
+        self.closed = True
+        self._memory.used -= self.held
+        self.held = self._piece = 0
+        self.peeked = b""
+        if self.error is not None:
+            self.error = _copied(self.error)
+
     def before_wait(self) -> None:
         """Send the replies that are held back. Let a hook that has read the message take `Timeouts.end` seconds.
 
@@ -357,7 +419,9 @@ class BodyReader:
         while not (end := HEADER_END.search(peeked, searched)) and len(peeked) <= limit and not self.due:
             searched = max(len(peeked) - 1, 0)  # the last octet may be the CR of the empty line
             try:
-                peeked += await self.next()
+                piece = await self.next()
+                self.keep(len(piece))
+                peeked += piece
             except StopAsyncIteration:
                 self.complete = not peeked
         header = bytes(peeked if end is None else peeked[: end.start()])
@@ -370,6 +434,8 @@ class BodyReader:
         if self.error is not None:
             raise self.error
         data, self.peeked = bytes(self.peeked), b""
+        self.keep(-self._piece)
+        self._piece = len(data)  # counted when it was kept
         self.complete = self.due
         return data
 
@@ -412,6 +478,7 @@ class BodyReader:
                 if answered or not self.size:  # the client has waited for the reply to a chunk, or for the 354
                     session.hooks.restart_clock()
                 return
+        session.count_memory()
         began, limit = trio.current_time(), session.block_timeout
         try:
             # To stop the clock of the hook costs a change of its deadline. It is not needed for a short wait, so the
@@ -450,4 +517,8 @@ class BodyReader:
     def _fail(self, reason: str, reply: Reply | None = None) -> BodyError:
         self.end = reason
         self.error = self.error or BodyError(reason, reply)
-        return self.error
+        return _copied(self.error) if self.closed else self.error
+
+
+def _copied(error: BodyError) -> BodyError:
+    return BodyError(str(error), error.reply)

@@ -135,9 +135,10 @@ class Server:
             Grammar(self.extensions, line=limits.line),
             functions,
             limit=self.timeouts.hook,
+            memory=limits.memory,
             auth_service=AuthService(MechanismContext(self.name, token), limits),
         )
-        self._admission = Admission(limits, self._state.counts)
+        self._admission = Admission(limits, self._state.counts, self._state.memory)
         self._sessions: dict[SessionTask, trio.lowlevel.Task] = {}  # with the task that runs each
         self._lifecycle = Lifecycle(self, self._state, name=self.name, last_hooks=self.timeouts.disconnect)
         self._accepting: dict[trio.CancelScope, list[Any]] = {}  # the accept loop of each ``serve``, with its sockets
@@ -163,7 +164,9 @@ class Server:
 
     def statistics(self) -> Statistics:
         """Return a snapshot of the counters."""
-        return Statistics(**asdict(self._state.counts), sessions_open=len(self._sessions))
+        return Statistics(
+            **asdict(self._state.counts), sessions_open=len(self._sessions), memory=self._state.memory.used
+        )
 
     def reload_tls(self, tls: ssl.SSLContext | TlsFiles | None = None) -> None:
         """Use another certificate in all handshakes that begin from now on, such as one that was renewed.
@@ -405,6 +408,7 @@ class Server:
         self._state.counts.sessions_total += 1
         if key:
             self._admission.enter(key, session)
+        session.count_memory()
         session.log.begin()
         end = "cancelled"
         try:
@@ -417,6 +421,7 @@ class Server:
                 if self._state.stopping:
                     self._drained[end] += 1
                 del self._sessions[session]
+                session.release_memory()
                 current_session.set(outer)
                 if key:
                     self._admission.leave(key)

@@ -23,6 +23,7 @@ from ..protocol import (
     Command,
     Data,
     Mail,
+    Rcpt,
     Reply,
     ServerProtocol,
 )
@@ -33,6 +34,16 @@ from .authentication import refuse_auth
 from .handlers import HANDLERS, SHUTTING_DOWN, default, greet
 from .hook_runner import HookRunner
 from .log_events import HOOK_CANCELLED, HOOK_FAILED
+from .memory import (
+    FREE_ENVELOPE,
+    FREE_INPUT,
+    LINE_COPIES,
+    NO_MEMORY,
+    RECIPIENT,
+    SESSION,
+    TLS_SESSION,
+    MemoryBudget,
+)
 from .session import Session
 from .session_log import SessionLog
 from .transaction import Transaction
@@ -52,6 +63,7 @@ class SessionTask:
     __slots__ = (
         "_command_deadline",
         "_deferred",
+        "_fixed",
         "_turns",
         "_unhooked",
         "auth_failures",
@@ -59,10 +71,12 @@ class SessionTask:
         "connected",
         "counts",
         "end_timeout",
+        "held",
         "hooks",
         "id",
         "idle",
         "log",
+        "memory",
         "protocol",
         "server",
         "session",
@@ -92,6 +106,9 @@ class SessionTask:
         self.wire: Wire = Wire(stream, protocol, server.timeouts.write)
         self.hooks: HookRunner = HookRunner(table.hooks, limit=server.timeouts.hook, reporter=self)
         self.transaction: Transaction = Transaction(self.id)
+        #: What the sessions of the server hold, and how much of it this one does, besides its message; see memory.py.
+        self.memory: MemoryBudget = state.memory
+        self.held: int = 0
         #: The server's counters.
         self.counts: Counts = state.counts
         #: Seconds to wait for the next octets of a message (``timeouts.block``).
@@ -113,6 +130,7 @@ class SessionTask:
         #: The commands AUTH that did not succeed.
         self.auth_failures: int = 0
         self._turns = 0
+        self._fixed = SESSION + (TLS_SESSION if isinstance(stream, trio.SSLStream) else 0)  # octets, whatever it does
         self._unhooked = table.unhooked
         announce(self)  # before `Session` is made, since smtp_trio.testing may replace the parts that it refers to
         self.session: Session = Session(server, peer, local, self)
@@ -277,6 +295,8 @@ class SessionTask:
                         await self.turns.next()
                     event = protocol.next_event()
         if event is NEED_DATA:
+            if self.held != self._fixed:
+                self.count_memory()
             if not resumed:
                 # One deadline for a whole command: a client cannot extend it by sending a line octet by octet.
                 self._command_deadline = trio.current_time() + self.server.timeouts.command
@@ -297,10 +317,29 @@ class SessionTask:
             self.end_dialogue()
             return None
         assert isinstance(event, Command)
-        self.counts.commands += 1
         if type(event) is Mail:
             self.transaction.begin()
+        if self.held != self._fixed or protocol.buffered > FREE_INPUT or protocol.state.envelope > FREE_ENVELOPE:
+            self.count_memory()
+        if self.memory.used > self.memory.beginning and isinstance(event, Mail | Rcpt):
+            raise BadCommandError(NO_MEMORY, verb=event.verb)
+        self.counts.commands += 1
         return event
+
+    def count_memory(self, unsent: int = 0) -> None:
+        """Count the octets that the session holds besides its message. ``unsent`` octets of replies cannot be sent."""
+        protocol, state = self.protocol, self.protocol.state
+        held = max(0, protocol.buffered - FREE_INPUT) + unsent
+        if state.envelope > FREE_ENVELOPE:
+            held += state.envelope * LINE_COPIES + len(state.rcpts) * RECIPIENT
+        held += self._fixed
+        self.memory.used += held - self.held
+        self.held = held
+
+    def release_memory(self) -> None:
+        """Count the session no more: it has ended."""
+        self.memory.used -= self.held
+        self.held = 0
 
     async def yield_turn(self) -> None:
         """Let other tasks run after every `COMMANDS_PER_TURN` buffered commands, or when the peer's turn is used up.
@@ -334,12 +373,14 @@ class SessionTask:
 
     async def _send(self, rest: bytes | memoryview) -> None:
         """Send what the kernel did not take at once."""
+        self.count_memory(len(rest))
         self.hooks.disarm()
         self.hooks.pause_clock(trio.current_time(), self.server.timeouts.write)
         try:
             await self.wire.send(rest)
         finally:
             self.hooks.restart_clock()
+            self.count_memory()
 
     async def time_out(self) -> None:
         """Call the `timeout` hook, send 421 and end the session, since the client was silent (RFC 5321 4.5.3.2.7)."""
@@ -451,6 +492,8 @@ class SessionTask:
         """Do the TLS handshake on the connection. If it fails, return False: the session is over then."""
         context = self.server.tls
         assert context is not None
+        self._fixed += TLS_SESSION
+        self.count_memory()
         self.hooks.disarm()
         self.idle = True
         if self.state.stopping:

@@ -12,22 +12,27 @@ from typing import BinaryIO
 import trio
 
 from ..protocol.arguments import check_type
+from .memory import Keeper
 
 #: Octets that are written by one call in a thread.
 WRITE_SIZE = 1 << 20
 
 
-async def spool(pieces: AsyncIterable[bytes], max_size: int, folder: str | os.PathLike[str] | None) -> BinaryIO:
+async def spool(
+    pieces: AsyncIterable[bytes], keeper: Keeper, max_size: int, folder: str | os.PathLike[str] | None
+) -> BinaryIO:
     """Return a file with all pieces, at its beginning. See `Body.spool`."""
     buffer = bytearray()
     file: BinaryIO | None = None
     try:
         async for piece in pieces:
+            keeper.keep(len(piece))
             buffer += piece
-            if len(buffer) > (max_size if file is None else WRITE_SIZE):
+            if len(buffer) > keeper.share(max_size if file is None else WRITE_SIZE):
                 if file is None:
                     file = await trio.to_thread.run_sync(_create, folder)
                 await trio.to_thread.run_sync(_write, file, buffer)
+                keeper.keep(-len(buffer))
                 buffer = bytearray()
         if file is None:
             return io.BytesIO(buffer)

@@ -15,6 +15,7 @@ from .auth_service import AuthService
 from .handlers import HANDLERS
 from .hook_runner import Hook
 from .log_events import HOOK_FAILED, Event, Value
+from .memory import MemoryBudget
 
 # A session looks up its hooks for every command, so they are prepared once, when they are installed: `HookTable.hooks`
 # has only those that the application has written, and `HookTable.unhooked` the commands for which no hook has to be
@@ -44,7 +45,14 @@ class ServerState:
     """The shared state of one server. It also calls the hooks that belong to the server rather than to a session."""
 
     def __init__(
-        self, server: object, grammar: Grammar, hooks: Mapping[str, Hook], *, limit: float, auth_service: AuthService
+        self,
+        server: object,
+        grammar: Grammar,
+        hooks: Mapping[str, Hook],
+        *,
+        limit: float,
+        memory: int | None,
+        auth_service: AuthService,
     ) -> None:
         self.counts: Counts = Counts()
         #: `Server.stop` was called.
@@ -53,6 +61,8 @@ class ServerState:
         self.stop_called: trio.Event = trio.Event()
         #: When the shielded parts of all sessions must have ended because of `Server.stop`, by `trio.current_time`.
         self.last_deadline: float = math.inf
+        #: The octets that all sessions hold.
+        self.memory: MemoryBudget = MemoryBudget(memory)
         #: What the sessions share for AUTH.
         self.auth_service: AuthService = auth_service
         #: The extensions, merged; all sessions share their tables and caches.

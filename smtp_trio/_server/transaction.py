@@ -124,7 +124,7 @@ class Transaction:
                     since=body.began,
                 )
             finally:  # also when the hook was late: `SessionTask.run` then calls `conclude`
-                body.closed = True
+                body.close()
         reply = reply or queued(envelope)
         if body.complete and reply.accepted:
             self.body = None

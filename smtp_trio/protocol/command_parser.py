@@ -66,6 +66,7 @@ HTTP_METHODS = frozenset({"GET", "POST", "PUT", "HEAD", "CONNECT", "OPTIONS", "D
 #: Hints for 503 replies, by phase: the command that the client has to send first.
 SEND_FIRST: Mapping[enum.Enum, str] = {GREETED: "EHLO", READY: "MAIL"}
 
+RCPT_OCTETS = len("RCPT ")
 #: A cache entry: the command class of a verb, the function that parses its argument, the parameters that are recognized,
 #: and the extensions that check it.
 Entry = tuple[type[Command], Decoder, KnownParams, Sequence[Extension]]
@@ -133,9 +134,13 @@ class CommandParser:
                 self._check_path(command, command.sender)
             elif isinstance(command, Rcpt):
                 self._check_path(command, command.recipient)
-                if len(self._state.rcpts) >= self._limits.recipients:
-                    # RFC 5321 4.5.3.1.10: 452 makes the client send to the other recipients in another transaction.
+                state, limits = self._state, self._limits
+                # RFC 5321 4.5.3.1.10: 452 makes the client send to the other recipients in another transaction.
+                if len(state.rcpts) >= limits.recipients:
                     raise BadCommandError(replies.TOO_MANY_RECIPIENTS)
+                octets = RCPT_OCTETS + len(argument if argument.isascii() else argument.encode())
+                if state.envelope + octets > limits.envelope and state.rcpts:
+                    raise BadCommandError(replies.ENVELOPE_TOO_BIG)
         except BadCommandError as bad:
             bad.verb = cls.verb
             raise

@@ -41,7 +41,8 @@ class Limits:
     ``connections_per_minute`` limits the new connections of a client address in each minute. An IPv6 client is counted
     by its /64. Clients on this host, which use a loopback address or a unix socket, are counted in ``sessions`` only,
     unless ``count_local`` is true.
-    ``recipients`` limits the recipients of a message (RFC 5321 4.5.3.1.8).
+    ``recipients`` limits the recipients of a message (RFC 5321 4.5.3.1.8), and ``envelope`` the octets of its MAIL and
+    accepted RCPT lines. ``memory`` limits the octets that all sessions of a server hold; None means no limit.
 
     ``errors`` limits the errors of a session: commands that the core refuses with 5yz. A session that reaches the limit
     gets 421 and is closed. ``junk`` is the number of commands without an effect on the delivery of mail (NOOP, RSET,
@@ -64,6 +65,11 @@ class Limits:
     connections_per_minute: int | None = field(default=None, validator=_number(optional=True))
     count_local: bool = field(default=False, validator=_bool)
     recipients: int = field(default=1000, validator=_number(100, "RFC 5321 4.5.3.1.8"))
+    envelope: int = field(
+        default=262144,
+        validator=_number(100 * COMMAND_LINE_OCTETS, "RFC 5321 4.5.3.1.4, 4.5.3.1.8: 100 recipients of 512 octets"),
+    )
+    memory: int | None = field(default=268435456, validator=_number(1048576, optional=True))
     errors: int = field(
         default=20,
         validator=_number(2, "RFC 5321 3.8: a server must not close the connection because of one bad command"),

@@ -158,6 +158,7 @@ NOT_IMPLEMENTED = Reply(502, "Command not implemented", "5.5.1")
 OUT_OF_SYNC = Reply(554, "Data received after DATA, which was refused; closing the connection", "5.5.0")
 NO_RECIPIENTS = Reply(554, "No valid recipients", "5.5.1")
 TOO_MANY_RECIPIENTS = Reply(452, "Too many recipients", "4.5.3")
+ENVELOPE_TOO_BIG = Reply(452, "Too many octets of recipients", "4.5.3")
 
 BARE_CR = Reply(550, "Message refused: bare CR; lines must end in CRLF", "5.5.2")
 BARE_LF = Reply(550, "Message refused: bare LF; lines must end in CRLF", "5.5.2")

@@ -264,6 +264,8 @@ class ServerProtocol:
             return self.pending
         # After QUIT (RFC 5321 4.1.1.10) or 421 (3.8) the connection is closed, and further input is ignored.
         if buffer.at == len(buffer.data) or self.dialogue.phase is CLOSED:
+            if buffer.at:
+                buffer.clear()  # not kept during the wait
             return CONNECTION_LOST if self._input_ended or self.closed else NEED_DATA
         try:
             if self._refused is not None:
@@ -403,6 +405,7 @@ class ServerProtocol:
         inspector = self.inspector
         assert inspector is not None
         if buffer.at == len(buffer.data) and not reader.ended and inspector.fault is None:
+            buffer.clear()
             return CONNECTION_LOST if self._input_ended else NEED_DATA
         data = b"" if reader.ended else reader.read()
         # After DATA no command is pending, and the message ends with the reader. After BDAT the message ends only if
@@ -459,7 +462,7 @@ class ServerProtocol:
             if type(command) is Data:
                 reply = self.checked_reply(reply)
             self.dialogue.add_reply(reply)
-            self.state.update(command, reply, self.dialogue.phase)
+            self.state.update(command, reply, self.dialogue.phase, self._lines.line)
             if self.inspector is not None:
                 self._end_message(command, reply)
             elif reply.intermediate and type(command) is Data:

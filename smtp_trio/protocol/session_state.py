@@ -25,7 +25,8 @@ class SessionState:
 
     The other members change during the session. ``secure`` is true inside TLS, ``user`` is the authenticated user,
     ``hello`` the last accepted HELO or EHLO and ``offered`` the keywords in the reply to it. ``mail`` and ``rcpts`` are
-    the accepted commands of the open transaction, ``rejected_rcpts`` is the number of its refused RCPT commands.
+    the accepted commands of the open transaction, ``envelope`` is the number of octets of their lines without CRLF, and
+    ``rejected_rcpts`` the number of its refused RCPT commands.
     """
 
     # Settings of the server.
@@ -44,6 +45,7 @@ class SessionState:
     # The open transaction (RFC 5321 3.3).
     mail: Mail | None = None
     rcpts: list[Rcpt] = field(factory=list)
+    envelope: int = 0
     rejected_rcpts: int = 0
 
     @property
@@ -59,20 +61,22 @@ class SessionState:
 
     def clear_transaction(self) -> None:
         """Drop "any stored sender, recipients, and mail data" (RFC 5321 4.1.1.5)."""
-        self.mail, self.rcpts, self.rejected_rcpts = None, [], 0
+        self.mail, self.rcpts, self.envelope, self.rejected_rcpts = None, [], 0, 0
 
-    def update(self, command: Command, reply: Reply, phase: enum.Enum) -> None:
-        """Record that ``command`` was answered with ``reply``, which led to ``phase``."""
+    def update(self, command: Command, reply: Reply, phase: enum.Enum, line: bytes) -> None:
+        """Record that ``command``, sent as ``line``, was answered with ``reply``, which led to ``phase``."""
         if phase in NO_TRANSACTION and self.mail is not None:
             self.clear_transaction()  # by RSET, EHLO or HELO, or the final reply to the message
         if type(command) is Rcpt:
             if reply.accepted:
                 self.rcpts.append(command)
+                self.envelope += len(line)
             else:
                 self.rejected_rcpts += 1
         elif reply.accepted:
             if type(command) is Mail:
                 self.mail = command
+                self.envelope = len(line)
             elif isinstance(command, Hello):
                 self.hello = command
 

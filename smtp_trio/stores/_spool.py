@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
+from .._server.memory import UNCOUNTED, Keeper
 from .._server.received import begins_with_field
 
 if TYPE_CHECKING:
@@ -64,13 +65,21 @@ class Spool:
         """The number of octets in memory."""
         return len(self._buffer)
 
-    async def fill(self, body: AsyncIterable[bytes]) -> None:
-        """Read a whole body. On any error, cancellation included, nothing is left on the disk when this raises."""
+    async def fill(self, body: AsyncIterable[bytes], keeper: Keeper = UNCOUNTED) -> None:
+        """Read a whole body. On any error, cancellation included, nothing is left on the disk when this raises.
+
+        ``keeper`` counts what is in memory.
+        """
+        kept = 0
         try:
             async for chunk in body:
                 self._buffer += self.separate(chunk) if self._start is not None else chunk
-                if len(self._buffer) >= MEMORY:
+                keeper.keep(self.buffered - kept)
+                kept = self.buffered
+                if kept >= keeper.share(MEMORY):
                     await self.in_thread(self.flush)
+                    keeper.keep(self.buffered - kept)
+                    kept = self.buffered
             self.end_header()
             if self.size:
                 await self.in_thread(self.finish)

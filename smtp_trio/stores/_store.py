@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Generic
 import trio
 from attrs import frozen
 
-from .._server.body import keep_start
+from .._server.body import keep_start, keeper_of
 from .._server.hooks import Hooks
 from .._server.log_events import NOT_STORED
 from .._server.session_log import STORED
@@ -119,7 +119,7 @@ class Store(Hooks, Generic[SpoolT]):
         spool = self._spool(session, envelope)
         keep_start(body)  # the spool adds an empty line where it can be found again
         try:
-            await spool.fill(body)
+            await spool.fill(body, keeper_of(session))
         except (OSError, sqlite3.Error, StoreError) as error:
             raise self._store_error(error) from error
         failure = await self._group.submit(spool)

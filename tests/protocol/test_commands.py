@@ -157,6 +157,43 @@ def test_recipients_beyond_the_limit_get_452(limit: int) -> None:
     assert codes(driver.send_lines("DATA", ".")) == ["354", "250 2.0.0"]
 
 
+@pytest.mark.parametrize("mailbox", ["x" * 500, "user", "ü" * 200], ids=["long", "short", "UTF-8"])
+@pytest.mark.parametrize("limit", [51200, 60000])
+def test_octets_of_an_envelope_beyond_the_limit_get_452(mailbox: str, limit: int) -> None:
+    driver = ServerDriver(limits=Limits(envelope=limit, recipients=100000)).begin("MAIL FROM:<a@b.test> SMTPUTF8")
+    octets = len("MAIL FROM:<a@b.test> SMTPUTF8") + len("RCPT TO:<000000@mx.test>") + len(mailbox.encode())
+    accepted = 1
+    while octets + len(f"RCPT TO:<{accepted:06}{mailbox}@mx.test>".encode()) <= limit:
+        octets += len(f"RCPT TO:<{accepted:06}{mailbox}@mx.test>".encode())
+        accepted += 1
+    lines = [f"RCPT TO:<{n:06}{mailbox}@mx.test>" for n in range(accepted + 2)]
+    assert codes(driver.send_lines(*lines)) == ["250 2.1.5"] * accepted + ["452 4.5.3"] * 2
+    assert driver.protocol.state.envelope == octets
+    assert codes(driver.send_lines("DATA", ".")) == ["354", "250 2.0.0"]
+    assert driver.protocol.state.envelope == 0
+    assert codes(driver.send_lines("MAIL FROM:<> SMTPUTF8", lines[-1], "RSET")) == [
+        "250 2.1.0",
+        "250 2.1.5",
+        "250 2.0.0",
+    ]
+    assert driver.protocol.state.envelope == 0
+
+
+def test_first_recipient_is_not_too_many_octets() -> None:
+    limits = Limits(envelope=51200, line=80000)
+    driver = ServerDriver(limits=limits).begin(f"MAIL FROM:<{'x' * 40000}@b.test>")
+    line = f"RCPT TO:<{'x' * 40000}@mx.test>"
+    assert codes(driver.send_lines(line, line)) == ["250 2.1.5", "452 4.5.3"]
+
+
+def test_refused_recipients_are_not_counted() -> None:
+    driver = ServerDriver(limits=Limits(envelope=51200)).begin(SENDER)
+    before = driver.protocol.state.envelope
+    assert before == len(SENDER)
+    assert codes(driver.send_lines("RCPT TO:<>", "RCPT TO:<a@b.test> X=1")) == ["501 5.1.3", "555 5.5.4"]
+    assert driver.protocol.state.envelope == before
+
+
 def test_recipients_limit_is_at_least_100() -> None:
     with pytest.raises(ValueError, match="must be >= 100, got 99"):
         Limits(recipients=99)

@@ -450,7 +450,7 @@ async def test_body_error(
     assert data.error is not None
     assert data.body is not None
     assert not data.body.complete
-    assert data.body._reader.error is data.error
+    assert repr(data.body._reader.error) == repr(data.error)
     assert hooks.errors == ([data.bug] if data.bug else [])
     assert hooks.messages in ([], [MESSAGE])
     assert hooks.ended == hooks.sessions

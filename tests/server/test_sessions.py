@@ -41,6 +41,7 @@ from smtp_trio import (
     standard,
 )
 from smtp_trio._server import server as server_module
+from smtp_trio._server.memory import SESSION
 from smtp_trio.protocol.extensions import Auth
 
 CLEARTEXT = standard(Auth(cleartext=True))
@@ -390,7 +391,14 @@ async def test_statistics(autojump_clock: MockClock) -> None:
         await client.command("NONSENSE", "500")
         before = server.statistics()
         assert before == Statistics(
-            sessions_open=1, sessions_total=1, messages=1, bytes=len(MESSAGE), refused=1, commands=8, errors=1
+            sessions_open=1,
+            sessions_total=1,
+            messages=1,
+            bytes=len(MESSAGE),
+            refused=1,
+            commands=8,
+            errors=1,
+            memory=SESSION,
         )
         await client.quit()
     assert server.statistics() == Statistics(1, 1, len(MESSAGE), 1, 9, 1)

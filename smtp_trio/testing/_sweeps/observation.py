@@ -356,6 +356,8 @@ class Observer:
             accepted = sum(len(each.accepted) for each in self.sessions if each.session.server is server)
             if counts.sessions_open:
                 found.append(f"{counts.sessions_open} sessions of server {server.name} have not ended")
+            if counts.memory:
+                found.append(f"server {server.name} still counts {counts.memory} octets of memory")
             if counts.messages != accepted:
                 found.append(
                     f"server {server.name} counts {counts.messages} messages, but its data hook accepted {accepted}"
