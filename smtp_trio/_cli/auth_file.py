@@ -20,12 +20,13 @@ from base64 import b64decode, b64encode
 from hmac import compare_digest
 from typing import Self
 
-import trio
 from attrs import field, frozen
 
+from .._server.fair_threads import FairThreads
+from .._server.peers import counted_as
 from .._server.session import Session
 from ..protocol import Reply
-from ..protocol.extensions.auth import INVALID_CREDENTIALS, Credentials
+from ..protocol.extensions.auth import INVALID_CREDENTIALS, TRY_LATER, Credentials
 from ..protocol.syntax import CONTROL
 from .options import UsageError, describe_error, print_result
 
@@ -37,8 +38,8 @@ SCRYPT = re.compile(
 OTHER_HASH = re.compile(r"\$\w[\w-]*\$|\{[\w.-]+\}")
 #: The greatest cost of one login, 128 * N * r * p octets of memory written (RFC 7914 2): about a second.
 MAX_COST = 2**29
-#: The number of passwords hashed at a time, so that many logins cannot take all cores and all memory.
-MAX_CONCURRENT = 2
+#: The number of passwords hashed at a time. It leaves a processor for everything else, if there are two.
+MAX_CONCURRENT = min(2, max(1, (os.cpu_count() or 1) - 1))
 
 
 def add_hash_password(parser: argparse.ArgumentParser) -> None:
@@ -127,6 +128,11 @@ class Hash:
         salt, digest = (b64decode(part + "=" * (-len(part) % 4)) for part in match.group(4, 5))
         return cls(salt, digest, ln, r, p)
 
+    @property
+    def cost(self) -> tuple[int, int, int]:
+        """The parameters that the duration of `compute` depends on."""
+        return self.ln, self.r, self.p
+
     def __str__(self) -> str:
         salt, digest = (b64encode(part).decode().rstrip("=") for part in (self.salt, self.digest))
         return f"$scrypt$ln={self.ln},r={self.r},p={self.p}${salt}${digest}"
@@ -148,6 +154,16 @@ class Hash:
         return compare_digest(self.compute(password), self.digest)
 
 
+# A hash is slow on purpose, so it must neither delay other sessions nor show which users exist.
+#
+# - Hashes are computed in one or two threads, in which the clients take turns (`FairThreads`). A computation is skipped if
+#   its client has left, or was locked out while it waited.
+# - Every login computes the same hashes: one of each cost that occurs in the file. The user's own hash is among them, in
+#   the place of the one with the same cost. If there is no such user, or the file has the password itself, the result of
+#   none of them counts. A filler of the missing cost would be an alternative, but its time would only be similar: it
+#   depends on the caches of the processor, and not only on the product of the parameters.
+
+
 class Accounts:
     """The accounts of a file, and the `auth` hook that checks logins against them.
 
@@ -156,10 +172,10 @@ class Accounts:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._limiter = trio.CapacityLimiter(MAX_CONCURRENT)
+        self._threads = FairThreads(MAX_CONCURRENT)
         self._secrets: dict[str, Hash | str] = {}
-        #: The hash that is checked for an unknown user, so that the time of the reply does not reveal which users exist.
-        self._decoy: Hash | None = None
+        #: One hash of each cost. A login computes all of them, or the user's own in place of one.
+        self._each_cost: tuple[Hash, ...] = ()
 
     def read(self) -> None:
         """Read the file, the first time or again.
@@ -171,20 +187,35 @@ class Accounts:
                 self._secrets = parse(file.read())
         except (OSError, ValueError) as error:
             raise UsageError(f"cannot use {self.path}: {describe_error(error)}") from None
-        self._decoy = next((secret for secret in self._secrets.values() if isinstance(secret, Hash)), None)
+        hashes = [secret for secret in self._secrets.values() if isinstance(secret, Hash)]
+        self._each_cost = tuple({secret.cost: secret for secret in hashes}.values())
 
     async def auth(self, session: Session, credentials: Credentials) -> Reply | None:
         """Check a login, as the `auth` hook.
 
         A user may not act for another one (the authorization identity of RFC 4616).
         """
-        user, password = credentials.user, credentials.password
-        secret = self._secrets.get(user)
-        hashed = secret if isinstance(secret, Hash) else self._decoy
-        correct = hashed is not None and await trio.to_thread.run_sync(hashed.matches, password, limiter=self._limiter)
-        if not isinstance(secret, Hash):  # the result for the decoy does not count
-            correct = compare_digest((secret or "").encode(), password.encode()) and secret is not None
-        if correct and credentials.authzid in ("", user):
+        secret = self._secrets.get(credentials.user)
+        if isinstance(secret, Hash):
+            hashes = [secret if each.cost == secret.cost else each for each in self._each_cost]
+        else:
+            hashes = list(self._each_cost)
+
+        def check() -> bool:
+            correct = [each.matches(credentials.password) for each in hashes]
+            return any(result for each, result in zip(hashes, correct, strict=True) if each is secret)
+
+        correct: bool | None = False
+        if hashes:
+            service = session.server._state.auth_service
+            correct = await self._threads.run(
+                counted_as(session.peer, local=True), check, lambda: service.wants(session.peer, session.stream)
+            )
+            if correct is None:
+                return TRY_LATER
+        if not isinstance(secret, Hash):
+            correct = compare_digest((secret or "").encode(), credentials.password.encode()) and secret is not None
+        if correct and credentials.authzid in ("", credentials.user):
             return None
         return INVALID_CREDENTIALS
 

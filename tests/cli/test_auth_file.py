@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import threading
+from base64 import b64encode
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
+from helpers import NAME, connect_tcp, listening
+from trio.testing import wait_all_tasks_blocked
 
-from smtp_trio import Credentials, Server, Session
-from smtp_trio._cli.auth_file import Accounts, Hash, parse
+from smtp_trio import Credentials, Limits, Server, Session, standard
+from smtp_trio._cli.auth_file import MAX_CONCURRENT, Accounts, Hash, parse
 from smtp_trio._cli.options import UsageError
+from smtp_trio.protocol.extensions import Auth
 from smtp_trio.protocol.extensions.auth import INVALID_CREDENTIALS
 
 # The third test vector of RFC 7914 12.
@@ -18,12 +26,11 @@ VECTOR = (
     "$scrypt$ln=14,r=8,p=1$U29kaXVtQ2hsb3JpZGU"
     "$cCO9yzr9c0hGHAbNgf046/2o+7qQT44+qbVD9lRdofLVQylVYT8Pz2LUlwUkKpr55h6F3A1lHkDfzwF7RVdYhw"
 )
-CHEAP = Hash(b"saltsalt", bytes(32), ln=1, p=1)
 
 
-def cheap(password: str) -> str:
+def cheap(password: str, ln: int = 1, p: int = 1) -> str:
     """Return a hash that takes little time to check."""
-    return str(Hash(b"saltsalt", CHEAP.compute(password), ln=1, p=1))
+    return str(Hash(b"saltsalt", Hash(b"saltsalt", bytes(32), ln=ln, p=p).compute(password), ln=ln, p=p))
 
 
 def test_hash_matches_the_test_vector_of_scrypt() -> None:
@@ -123,24 +130,134 @@ async def test_logins(tmp_path: Path, session: Session, hashed: bool) -> None:
         assert not await is_accepted(accounts, session, "wilma", cheap("hush"))
 
 
-async def test_login_of_an_unknown_user_takes_as_long_as_of_a_known_one(
+def record_computations(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, int]]:
+    """Return a list to which the cost of each hash that is computed from now on is added."""
+    costs: list[tuple[int, int, int]] = []
+    compute = Hash.compute
+
+    def record(self: Hash, password: str) -> bytes:
+        costs.append(self.cost)
+        return compute(self, password)
+
+    monkeypatch.setattr(Hash, "compute", record)
+    return costs
+
+
+@pytest.mark.parametrize("password", ["right", "wrong", "", "x" * 1000, "pässword"])
+async def test_every_login_computes_the_same_hashes(
+    tmp_path: Path, session: Session, monkeypatch: pytest.MonkeyPatch, password: str
+) -> None:
+    """The time of the reply does not reveal which users exist, nor which of them have cheaper hashes."""
+    lines = [f"{user}:{cheap('right', ln, p)}" for user, ln, p in (("a", 1, 1), ("b", 2, 1), ("c", 1, 1), ("d", 2, 3))]
+    path = tmp_path / "accounts"
+    path.write_text("\n".join([*lines, "plain:right"]))
+    accounts = Accounts(str(path))
+    accounts.read()
+    costs = record_computations(monkeypatch)
+
+    for user in ("a", "b", "c", "d", "plain", "nobody", "", "\U0001f680"):
+        costs.clear()
+        known = password == "right" and user in ("a", "b", "c", "d", "plain")
+        assert await is_accepted(accounts, session, user, password) == known
+        assert costs == [(1, 8, 1), (2, 8, 1), (2, 8, 3)]
+
+
+async def test_file_without_hashes_computes_none(
     tmp_path: Path, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "accounts"
-    path.write_text(f"fred:secret\nwilma:{cheap('hush')}\n")
+    path.write_text("fred:secret\n")
     accounts = Accounts(str(path))
     accounts.read()
-    checked: list[str] = []
+    costs = record_computations(monkeypatch)
+    assert await is_accepted(accounts, session, "fred", "secret")
+    assert costs == []
 
-    def count(self: Hash, password: str) -> bool:
-        checked.append(password)
-        return False
 
-    monkeypatch.setattr(Hash, "matches", count)
-    for user in ("fred", "wilma", "pebbles"):
-        await is_accepted(accounts, session, user, user)
+@pytest.fixture
+def accounts(tmp_path: Path) -> Accounts:
+    path = tmp_path / "accounts"
+    path.write_text(f"fred:{cheap('secret')}\n")
+    accounts = Accounts(str(path))
+    accounts.read()
+    return accounts
 
-    assert checked == ["fred", "wilma", "pebbles"]
+
+def line(password: str) -> bytes:
+    return b"AUTH PLAIN " + b64encode(b"\0fred\0" + password.encode()) + b"\r\n"
+
+
+def serving(accounts: Accounts, **limits: Any) -> Server:
+    server = Server(name=NAME, extensions=standard(Auth(cleartext=True)), limits=Limits(auth_delay=0, **limits))
+    server.on(auth=accounts.auth)
+    return server
+
+
+@asynccontextmanager
+async def busy(accounts: Accounts) -> AsyncGenerator[threading.Event]:
+    """Occupy all threads of the accounts with another client, until the event is set."""
+    done = threading.Event()
+    async with trio.open_nursery() as nursery:
+        for _ in range(MAX_CONCURRENT):
+            nursery.start_soon(accounts._threads.run, "another", lambda: done.wait(60))
+        yield done
+        done.set()
+
+
+async def test_login_of_a_client_that_has_left_is_not_checked(
+    accounts: Accounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    costs = record_computations(monkeypatch)
+    async with listening(serving(accounts)) as port, busy(accounts) as done:
+        async with connect_tcp(port) as patient:
+            await patient.hello()
+            for _ in range(5):
+                async with connect_tcp(port) as client:
+                    await client.hello()
+                    await client.send(line("wrong"))
+                    await wait_all_tasks_blocked(0.02)
+            await patient.send(line("secret"))
+            await wait_all_tasks_blocked(0.02)
+            done.set()
+            await patient.expect("235")
+    assert len(costs) == 1
+
+
+async def test_login_of_an_address_that_is_locked_out_while_it_waits_is_not_checked(
+    accounts: Accounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    costs = record_computations(monkeypatch)
+    server = serving(accounts, auth_failures_per_peer=2, count_local=True)
+    replies = []
+
+    async def log_in(port: int) -> None:
+        async with connect_tcp(port) as client:
+            await client.hello()
+            await client.send(line("wrong"))
+            replies.append((await client.reply())[:3])
+
+    async with listening(server) as port:
+        async with busy(accounts) as done, trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(log_in, port)
+            await wait_all_tasks_blocked(0.05)
+            done.set()
+    assert 2 <= len(costs) <= 2 + MAX_CONCURRENT - 1
+    assert sorted(set(replies)) == ["454", "535"]
+
+
+async def test_cancelled_login_gives_up_its_place(accounts: Accounts, monkeypatch: pytest.MonkeyPatch) -> None:
+    costs = record_computations(monkeypatch)
+    server = serving(accounts)
+    async with listening(server) as port, busy(accounts) as done:
+        async with connect_tcp(port) as client:
+            await client.hello()
+            await client.send(line("secret"))
+            await wait_all_tasks_blocked(0.02)
+            await server.stop(0)
+        done.set()
+    assert costs == []
+    assert await accounts._threads.run("a", lambda: True)
 
 
 async def test_accounts_stay_when_the_file_becomes_invalid(tmp_path: Path, session: Session) -> None:
