@@ -42,10 +42,11 @@ def print_dialogue(created: object) -> None:
 # * Everything from AUTH to a reply that is not 334 is an exchange that may contain passwords or tokens (RFC 4954 4). Only
 #   the mechanism is shown of AUTH, and nothing of the lines and challenges after it.
 class DialoguePrinter:
-    """Prints the octets between the wire of a client and its protocol."""
+    """Prints the octets between the wire of a client and its protocol. ``label`` is at the beginning of each line."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, label: str = "") -> None:
         self._client = client
+        self._label = label
         self._wire: Wire = client._exchange.wire
         self._protocol: OctetProtocol = self._wire._protocol
         self._wire._protocol = self
@@ -122,7 +123,7 @@ class DialoguePrinter:
 
     def _print(self, arrow: str, text: str) -> None:
         with suppress(OSError):  # the reader of standard error has ended; the messages are sent all the same
-            print(f"{arrow} {clean(text)}", file=sys.stderr, flush=True)
+            print(f"{self._label}{arrow} {clean(text)}", file=sys.stderr, flush=True)
 
 
 class MessagePrinter:

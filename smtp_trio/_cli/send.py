@@ -16,6 +16,7 @@ from email import policy
 from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
+from typing import Protocol
 
 import trio
 from attrs import frozen
@@ -35,6 +36,7 @@ from ..protocol.sasl import MECHANISMS, PasswordCredentials
 from .dialogue_printer import print_dialogue
 from .exit_codes import INTERRUPTED
 from .message_files import STDIN, MessageFile, find_messages
+from .mx_options import add_mx, check_mx
 from .new_message import compose
 from .options import PASSWORD_VARIABLE, UsageError, describe_error, read_password
 from .send_report import SendReport, error_text
@@ -60,10 +62,10 @@ class Address:
 def add_send(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``smtp-trio send``."""
     parser.description = (
-        "Send messages to a server over one connection. For each recipient a line is printed with the outcome, the server's "
-        "reply and the file. Exit code: 0, all recipients were accepted; 1, at least one was refused permanently, or a file in a "
-        "directory is not a message; 75, neither, but at least one was refused temporarily or its outcome is unknown; 2, an "
-        "option or a message is invalid, and nothing was sent."
+        "Send messages to a server over one connection, or with --mx to the exchangers of their recipients' domains. For each "
+        "recipient a line is printed with the outcome, the server's reply and the file. Exit code: 0, all recipients were "
+        "accepted; 1, at least one was refused permanently, or a file in a directory is not a message; 75, neither, but at least "
+        "one was refused temporarily or its outcome is unknown; 2, an option or a message is invalid, and nothing was sent."
     )
     add = parser.add_argument
     # fmt: off
@@ -75,9 +77,9 @@ def add_send(parser: argparse.ArgumentParser) -> None:
         help="instead of a file, send a new message with this text, or with that of standard input")
     add("--attach", metavar="FILE", action="append", default=[],
         help="instead of a file, send a new message with this file as an attachment. Repeatable")
-    add("--server", metavar="HOST[:PORT]", type=server_option, default="localhost",
+    add("--server", metavar="HOST[:PORT]", type=server_option,
         help="server, with an IPv6 address in brackets, or unix:PATH for a socket. The default port is 25, with --user 587, with "
-             "--tls implicit 465, with --lmtp 24 (default: %(default)s)")
+             "--tls implicit 465, with --lmtp 24 (default: localhost)")
     add("--from", metavar="ADDRESS", dest="sender", type=sender_option,
         help="sender of the envelope; '': the null reverse-path (default: the address in the message's Sender or From)")
     add("--to", metavar="ADDRESS", dest="recipients", type=recipient_option, action="append",
@@ -87,7 +89,8 @@ def add_send(parser: argparse.ArgumentParser) -> None:
              "certificate; implicit: start TLS on connect, with a verified certificate; never: no TLS (default: opportunistic, "
              "or required with --user or --cafile)")
     add("--cafile", metavar="FILE",
-        help="certificates to trust, in PEM (default: those of the system); makes --tls required the default")
+        help="certificates to trust, in PEM (default: those of the system); makes --tls required the default, and "
+             "with --mx it is for the hosts of domains with an MTA-STS policy")
     add("--user", metavar="NAME",
         help=f"log in as this user; the password comes from --password-file, from {PASSWORD_VARIABLE} in the environment, or "
              "from the terminal")
@@ -106,6 +109,7 @@ def add_send(parser: argparse.ArgumentParser) -> None:
     add("-v", "--verbose", action="store_true",
         help="print the dialogue with the server on standard error, without passwords and with the beginning of each message")
     # fmt: on
+    add_mx(parser)
     parser.set_defaults(run=run_send)
 
 
@@ -154,6 +158,7 @@ def run_send(options: argparse.Namespace) -> int:
     for option, given in login_options.items():
         if given and options.user is None:
             raise UsageError(f"{option} requires --user")
+    check_mx(options)
     report = SendReport(verbose=options.verbose)
     messages = chosen_messages(options, report)
     if not messages:
@@ -161,8 +166,17 @@ def run_send(options: argparse.Namespace) -> int:
         return report.exit_code
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    port = options.server.port or default_port(options)
-    return trio.run(send_or_interrupt, Sender(options.server.host, port, settings(options), report), messages)
+    return trio.run(send_or_interrupt, make_sender(options, messages, report), messages)
+
+
+def make_sender(options: argparse.Namespace, messages: Sequence[MessageFile], report: SendReport) -> MessageSender:
+    """Return the sender that the options mean. Raises UsageError for an option that cannot be used."""
+    if options.mx:
+        from .send_mx import make_mx_sender  # here, because few programs need it
+
+        return make_mx_sender(options, messages, report)
+    server = options.server or Address("localhost")
+    return Sender(server.host, server.port or default_port(options), settings(options), report)
 
 
 def chosen_messages(options: argparse.Namespace, report: SendReport) -> list[MessageFile]:
@@ -217,7 +231,7 @@ def password(options: argparse.Namespace) -> str:
         return os.environ[PASSWORD_VARIABLE]
     if sys.stdin.isatty():
         with suppress(EOFError):
-            return getpass.getpass(f"Password of {options.user} at {options.server}: ")
+            return getpass.getpass(f"Password of {options.user} at {options.server or 'localhost'}: ")
     raise UsageError(
         f"--user requires a password, in --password-file FILE or in {PASSWORD_VARIABLE} in the environment"
     )
@@ -226,13 +240,25 @@ def password(options: argparse.Namespace) -> str:
 # --- sending ----------------------------------------------------------------------------------------------------------
 
 
-async def send_or_interrupt(sender: Sender, messages: Sequence[MessageFile]) -> int:
+class MessageSender(Protocol):
+    """Sends messages, and reports their outcomes. ``observe`` is called with each client, to print its dialogue."""
+
+    report: SendReport
+
+    def observe(self, created: object) -> None:
+        """Print the dialogue of a client."""
+
+    async def send_all(self, messages: Sequence[MessageFile]) -> None:
+        """Send the messages."""
+
+
+async def send_or_interrupt(sender: MessageSender, messages: Sequence[MessageFile]) -> int:
     """Send the messages, and return the exit code.
 
     On SIGINT the known outcomes are printed and the connection is closed.
     """
     if sender.report.verbose:
-        observer.set(print_dialogue)
+        observer.set(sender.observe)
     with trio.open_signal_receiver(signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
             with trio.CancelScope() as sending:
@@ -256,6 +282,10 @@ class Sender:
         self.report: SendReport = report
         self._host, self._port, self._settings = host, port, settings
         self._client: Client | None = None
+
+    def observe(self, created: object) -> None:
+        """Print the dialogue of the client."""
+        print_dialogue(created)
 
     async def send_all(self, messages: Sequence[MessageFile]) -> None:
         """Send the messages one after the other. When the server cannot be used, report this for all that are left."""
@@ -312,12 +342,18 @@ class Sender:
                     await client.aclose()
                     continue
             except trio.Cancelled:
-                self.report.outcomes(message, client)
+                self._report_outcomes(message, client)
                 raise
-            known = self.report.outcomes(message, client)
+            known = self._report_outcomes(message, client)
             if failure is not None:
                 self.report.failure(message, [name for name in message.recipients if name not in known], failure)
             return None
+
+    def _report_outcomes(self, message: MessageFile, client: Client) -> set[str]:
+        """Report the known outcomes of the client's last message, and return their recipients."""
+        known = client.last_result.outcomes if client.last_result is not None else ()
+        self.report.outcomes(message, known)
+        return {outcome.recipient for outcome in known}
 
     async def _connect(self) -> Client:
         """Connect to the server. Raises UsageError if the options do not allow to use it."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import trio
 
-from .._client.client import Client
 from .._client.results import Accepted, ConnectionLostError, Outcome, TimedOutError, TlsHandshakeError, Unknown
 from .._server.log_events import clean
 from ..protocol import Connect, NotOfferedError, RemoteProtocolError, ReplyError, SMTPError
@@ -93,12 +92,10 @@ class SendReport:
             return 1
         return os.EX_TEMPFAIL if self.statuses - {"accepted"} else 0
 
-    def outcomes(self, message: MessageFile, client: Client) -> list[str]:
-        """Print the known outcomes of the client's last message, and return their recipients."""
-        known = client.last_result.outcomes if client.last_result is not None else ()
+    def outcomes(self, message: MessageFile, known: Iterable[Outcome]) -> None:
+        """Print the known outcomes of a message."""
         for outcome in known:
             self._outcome(message, outcome)
-        return [outcome.recipient for outcome in known]
 
     def _outcome(self, message: MessageFile, outcome: Outcome) -> None:
         match outcome:

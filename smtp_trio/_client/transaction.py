@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
@@ -10,7 +9,7 @@ from contextlib import aclosing
 import trio
 
 from ..protocol import Command, Data, EndOfData, Mail, Rcpt, Reply, Rset
-from ..protocol.arguments import check_callable, check_type
+from ..protocol.arguments import check_plain_function, check_type
 from ..protocol.commands import END_OF_DATA
 from ..protocol.dialogue import MESSAGE, READY
 from ..protocol.extensions.chunking import Bdat, BdatLast
@@ -44,9 +43,7 @@ Progress = Callable[[int, int | None], object]
 
 def check_reporting(progress: object, record: object) -> None:
     """Raise TypeError for a ``progress`` or a ``record`` that cannot be used."""
-    check_callable(progress, "progress", optional=True)
-    if progress is not None and inspect.iscoroutinefunction(progress):
-        raise TypeError(f"progress must be a plain function, since it is not awaited, got {progress!r}")
+    check_plain_function(progress, "progress")
     check_type(record, "record", DeliveryRecord, optional=True)
 
 

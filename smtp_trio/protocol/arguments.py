@@ -6,6 +6,7 @@ those that are allowed. None is accepted if ``optional``. `argument` makes valid
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, TypeVar
 
@@ -80,6 +81,13 @@ def check_callable(value: object, what: str, *, optional: bool = False) -> None:
     """Raise TypeError if ``value`` cannot be called."""
     if not callable(value) and not (optional and value is None):
         raise TypeError(f"{what} must be callable{' or None' if optional else ''}, got {value!r}")
+
+
+def check_plain_function(value: object, what: str) -> None:
+    """Raise TypeError if ``value`` is neither None nor can be called without ``await``."""
+    check_callable(value, what, optional=True)
+    if inspect.iscoroutinefunction(value):
+        raise TypeError(f"{what} must be a plain function, since it is not awaited, got {value!r}")
 
 
 def _alternatives(names: list[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from random import Random
 from typing import Self, TypedDict, Unpack, cast
@@ -17,7 +17,7 @@ from .._client.connect import ConnectSettings, check_server, open_client
 from .._client.results import TimedOutError
 from .._timeouts import ClientTimeouts, seconds_or_infinity
 from ..protocol import Connect, Extension, SMTPError
-from ..protocol.arguments import check_number
+from ..protocol.arguments import check_number, check_plain_function
 from ._answers import Resolver
 from ._attempts import (
     Attempt,
@@ -69,7 +69,8 @@ class DomainSettings(RouteSettings, ExchangerSettings, total=False):
     seconds all attempts may take (default: 1800, 0 means no limit): after that no other one is begun, and one in
     progress ends. A message that is being sent is not limited by it. ``sts_context`` is the TLS context for exchangers
     with an MTA-STS policy, instead of one with the authorities of the system. It must verify certificates and host
-    names, and is changed so that it does not use common names (RFC 8461 4.2).
+    names, and is changed so that it does not use common names (RFC 8461 4.2). ``on_attempt`` is called with the domain
+    and the `Attempt` after each attempt to open a session.
     """
 
     max_addresses: int
@@ -77,6 +78,7 @@ class DomainSettings(RouteSettings, ExchangerSettings, total=False):
     attempt_timeout: float
     domain_timeout: float
     sts_context: ssl.SSLContext | None
+    on_attempt: Callable[[str, Attempt], object] | None
 
 
 ROUTE_SETTINGS = frozenset(RouteSettings.__annotations__)
@@ -159,6 +161,7 @@ class Connector:
         self._deadline = trio.current_time() + self._limit_for_all
         self._sts = settings.get("sts")
         self._sts_context = settings.get("sts_context")
+        self._on_attempt = settings.get("on_attempt")
         self._settings = cast(
             "ConnectSettings", {key: value for key, value in settings.items() if key in EXCHANGER_SETTINGS}
         )
@@ -225,7 +228,15 @@ class Connector:
             )
         if client is not None or failure is not None:
             session = tls_session(self.route.domain, exchanger, failure)
-        self.attempts.append(Attempt(exchanger, address, error, tls, session))
+        attempt = Attempt(exchanger, address, error, tls, session)
+        self.attempts.append(attempt)
+        if self._on_attempt is not None:
+            try:
+                self._on_attempt(self.route.domain, attempt)
+            except BaseException:
+                if client is not None:
+                    await client.aclose()
+                raise
         return client
 
     # The settings for TLS are those that the policy requires, and no others: a context or a mode of the caller could
@@ -282,6 +293,7 @@ def check_settings(port: int, settings: DomainSettings) -> None:
     seconds_or_infinity(settings.get("attempt_timeout", ATTEMPT_TIMEOUT))
     seconds_or_infinity(settings.get("domain_timeout", DOMAIN_TIMEOUT))
     check_sts_context(settings.get("sts_context"), "sts_context")
+    check_plain_function(settings.get("on_attempt"), "on_attempt")
     own = cast("ConnectSettings", {key: value for key, value in settings.items() if key in EXCHANGER_SETTINGS})
     check_server("192.0.2.1", port, own)
     if "extensions" in own:

@@ -10,13 +10,24 @@ from typing import Any
 import pytest
 
 from smtp_trio.protocol import ClientProtocol, Limits, Reply, ServerProtocol, lenient_mode
-from smtp_trio.protocol.arguments import check_callable, check_choice, check_items, check_number, check_type
+from smtp_trio.protocol.arguments import (
+    check_callable,
+    check_choice,
+    check_items,
+    check_number,
+    check_plain_function,
+    check_type,
+)
 from smtp_trio.protocol.extensions import Auth, LimitsExtension, Size, StartTls, standard
 from smtp_trio.protocol.hosts import check_port
 from smtp_trio.protocol.sasl import ScramSecret
 
 #: Values that are not an iterable of extensions.
 BAD: tuple[Any, ...] = ("SIZE", 1, ["SIZE"], [Size], Size())
+
+
+async def _coroutine_function() -> None:
+    raise AssertionError("not called")
 
 
 @pytest.mark.parametrize(
@@ -34,6 +45,8 @@ BAD: tuple[Any, ...] = ("SIZE", 1, ["SIZE"], [Size], Size())
         lambda: check_number(None, "x", optional=True),
         lambda: check_callable(len, "x"),
         lambda: check_callable(None, "x", optional=True),
+        lambda: check_plain_function(len, "x"),
+        lambda: check_plain_function(None, "x"),
     ],
 )
 def test_valid_values(check: Callable[[], None]) -> None:
@@ -62,6 +75,12 @@ def test_valid_values(check: Callable[[], None]) -> None:
         (lambda: check_items([7], "x", str), TypeError, "each item of x must be str, got 7"),
         (lambda: check_callable(7, "x"), TypeError, "x must be callable, got 7"),
         (lambda: check_callable(7, "x", optional=True), TypeError, "x must be callable or None, got 7"),
+        (lambda: check_plain_function(7, "x"), TypeError, "x must be callable or None, got 7"),
+        (
+            lambda: check_plain_function(_coroutine_function, "x"),
+            TypeError,
+            f"x must be a plain function, since it is not awaited, got {_coroutine_function!r}",
+        ),
     ],
 )
 def test_invalid_values(check: Callable[[], object], error: type[Exception], text: str) -> None:

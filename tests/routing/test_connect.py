@@ -17,7 +17,7 @@ import trio
 import trustme
 from trio.testing import MockClock
 
-from smtp_trio import ClientTimeouts, Hooks, Reply, Server, Session, SMTPError, connect_domain
+from smtp_trio import ClientTimeouts, Hooks, Reply, Server, Session, SMTPError, connect_domain, routing
 from smtp_trio.protocol import Hello
 from smtp_trio.routing import (
     DomainConnection,
@@ -129,6 +129,26 @@ async def test_most_preferred_exchanger_is_used() -> None:
     assert connection.route.domain == "example.org"
     assert result.complete
     assert (len(first), len(other)) == (1, 0)
+
+
+async def test_attempts_are_reported_when_they_end() -> None:
+    seen: list[tuple[str, routing.Attempt]] = []
+    found = await attempts({TWO: Refusing(421), THREE: Inbox()}, on_attempt=lambda *each: seen.append(each))
+    assert [domain for domain, _ in seen] == ["example.org"] * 3
+    assert [(each.exchanger.name, each.address) for _, each in seen] == [(name, address) for name, address, _ in found]
+    assert [each.error is None for _, each in seen] == [False, False, True]
+
+
+async def test_exception_of_the_callback_closes_the_connection() -> None:
+    def fail(domain: str, attempt: routing.Attempt) -> None:
+        raise KeyError(domain)
+
+    async with memory_network({ONE: Inbox()}) as servers:
+        with pytest.raises(KeyError):
+            async with connect_domain("example.org", resolver=MemoryResolver(RECORDS), on_attempt=fail):
+                raise AssertionError
+        await trio.testing.wait_all_tasks_blocked()
+        assert servers[ONE].server.statistics().sessions_open == 0
 
 
 async def test_other_addresses_and_exchangers_follow() -> None:
@@ -366,6 +386,8 @@ async def test_lookups_are_limited(autojump_clock: MockClock) -> None:
         ({"port": 0}, ValueError),
         ({"local_address": "a b"}, ValueError),
         ({"sts_context": 1}, TypeError),
+        ({"on_attempt": 1}, TypeError),
+        ({"on_attempt": trio.sleep}, TypeError),
         ({"sts_context": ssl._create_unverified_context()}, ValueError),
         ({"dane": "maybe"}, ValueError),
         ({"domain": "a..b"}, ValueError),
