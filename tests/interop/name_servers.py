@@ -1,4 +1,4 @@
-"""Knot and unbound: signed zones, and a resolver that validates them, on free loopback ports."""
+"""Knot and unbound: signed zones, and a resolver that validates them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ $ORIGIN {name}.
 $TTL 60
 @ SOA ns hostmaster 1 3600 600 86400 60
 @ NS ns
-ns A 127.0.0.1
+ns A {address}
 {records}
 """
 KNOT = """\
@@ -83,15 +83,24 @@ class Zone:
 
 
 @contextmanager
-def validating_resolver(directory: Path, zones: Mapping[str, Zone]) -> Iterator[tuple[str, int]]:
+def validating_resolver(
+    directory: Path,
+    zones: Mapping[str, Zone],
+    *,
+    authority: tuple[str, int] | None = None,
+    resolver: tuple[str, int] | None = None,
+) -> Iterator[tuple[str, int]]:
     """Serve zones with Knot, and run unbound, which asks it and validates its answers. Yield the address of unbound.
 
-    Raises RuntimeError, with the logs, if one of them does not start.
+    ``authority`` and ``resolver`` are where they listen; by default on free loopback ports. Raises RuntimeError, with the
+    logs, if one of them does not start.
     """
-    authority, resolver = free_port(), free_port()
-    knot = KNOT.format(address=ADDRESS, port=authority, directory=directory)
+    authority = authority or (ADDRESS, free_port())
+    resolver = resolver or (ADDRESS, free_port())
+    address, port = authority
+    knot = KNOT.format(address=address, port=port, directory=directory)
     for name, zone in zones.items():
-        (directory / f"{name}.zone").write_text(ZONE.format(name=name, records=zone.records))
+        (directory / f"{name}.zone").write_text(ZONE.format(name=name, records=zone.records, address=address))
         signing = "" if zone.kind == "unsigned" else "    dnssec-signing: on\n    dnssec-policy: policy\n"
         knot += f"  - domain: {name}\n{signing}"
     (directory / "knot.conf").write_text(knot)
@@ -108,14 +117,14 @@ def validating_resolver(directory: Path, zones: Mapping[str, Zone]) -> Iterator[
             else:
                 keys = [str(key) for rrset in answer.answer for key in rrset if str(key).startswith("257 ")]
                 anchors += "".join(f'  trust-anchor: "{name}. IN DNSKEY {key}"\n' for key in keys)
-        unbound = UNBOUND.format(address=ADDRESS, port=resolver, directory=directory)
+        unbound = UNBOUND.format(address=resolver[0], port=resolver[1], directory=directory)
         unbound = unbound.replace("remote-control:", f"{anchors}remote-control:")
-        unbound += "".join(STUB.format(name=name, address=ADDRESS, port=authority) for name in zones)
+        unbound += "".join(STUB.format(name=name, address=address, port=port) for name in zones)
         (directory / "unbound.conf").write_text(unbound)
         processes.append(run(directory, "unbound", "-d", "-c", "unbound.conf"))
         good = next(name for name, zone in zones.items() if zone.kind != "bogus")
         wait_for(directory, processes, good, dns.rdatatype.SOA, resolver)
-        yield ADDRESS, resolver
+        yield resolver
     finally:
         for process in processes:
             process.kill()
@@ -133,13 +142,13 @@ def wait_for(
     processes: list[subprocess.Popen[bytes]],
     name: str,
     kind: dns.rdatatype.RdataType,
-    port: int,
+    server: tuple[str, int],
 ) -> dns.message.Message:
     """Wait until the server that was started last has records of a name, and return its response."""
     deadline = time.monotonic() + START_TIMEOUT
     while processes[-1].poll() is None and time.monotonic() < deadline:
         try:
-            response = dns.query.tcp(dns.message.make_query(name, kind), ADDRESS, port=port, timeout=5)
+            response = dns.query.tcp(dns.message.make_query(name, kind), server[0], port=server[1], timeout=5)
         except (OSError, EOFError, dns.exception.DNSException):
             time.sleep(POLL)
             continue

@@ -9,7 +9,7 @@ import ssl
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,6 +39,7 @@ class Server:
     """The authority that has issued its certificate."""
     host: str = HOST
     """The name in the certificate."""
+    processes: list[subprocess.Popen[bytes]] = field(factory=list)
     _seen: set[str] = field(factory=set)
 
     @property
@@ -59,6 +60,12 @@ class Server:
     def features(self) -> frozenset[str]:
         """Those of `setups.KEYWORDS` that it lists in its reply to EHLO without TLS."""
         return self.setup.features
+
+    def kill(self) -> None:
+        """Kill its processes, and wait for their end."""
+        for process in self.processes:
+            process.kill()
+            process.wait()
 
     def received(self, n: int, timeout: float = 60, recipients: int = 1) -> list[bytes]:
         """Wait up to `timeout` seconds for the next `n` messages, and return them in the order in which they came.
@@ -119,21 +126,22 @@ def _run(command: Sequence[str], workspace: Workspace, log: int) -> subprocess.P
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
 
 
-def _wait_for_greeting(server: Server, processes: Sequence[subprocess.Popen[bytes]]) -> None:
+def _wait_for_greeting(server: Server) -> None:
     deadline = time.monotonic() + START_TIMEOUT
     for port in filter(None, (server.port, server.implicit_port)):
-        while not _greets(port, secure=port == server.implicit_port, cafile=server.cafile):
-            if time.monotonic() > deadline or any(process.poll() is not None for process in processes):
+        while not _greets(server, port):
+            if time.monotonic() > deadline or any(process.poll() is not None for process in server.processes):
                 raise RuntimeError(f"{server.name} did not start\n{server.log()}")
             time.sleep(POLL)
 
 
-def _greets(port: int, *, secure: bool, cafile: Path) -> bool:
+def _greets(server: Server, port: int) -> bool:
     try:
-        if secure:
-            smtplib.SMTP_SSL(HOST, port, timeout=5, context=ssl.create_default_context(cafile=cafile)).quit()
+        if port == server.implicit_port:
+            context = ssl.create_default_context(cafile=server.cafile)
+            smtplib.SMTP_SSL(server.host, port, HOST, timeout=5, context=context).quit()
         else:
-            smtplib.SMTP(HOST, port, timeout=5).quit()
+            smtplib.SMTP(server.host, port, HOST, timeout=5).quit()
     except (OSError, smtplib.SMTPException):
         return False
     return True
@@ -148,41 +156,92 @@ def start(name: str, directory: Path, node_modules: Path | None = None, profile:
     Raises RuntimeError, with its log, when it does not start.
     """
     setup = CURRENT_POSTFIX if name == CURRENT_POSTFIX.name else SETUPS[name]
-    directory.chmod(0o755)
-    for maildir in ("box", "box/tmp", "box/new", "box/cur"):
-        (directory / maildir).mkdir()
-        (directory / maildir).chmod(0o777)
     authority = trustme.CA()
-    authority.cert_pem.write_to_path(directory / "authority.pem")
-    certificate = authority.issue_cert(HOST)
+    chain, key = write_files(directory, authority.issue_cert(HOST), authority)
     workspace = Workspace(
         server=setup.name,
         profile=profile,
         directory=directory,
         port=free_port(),
         implicit_port=free_port(),
-        chain=directory / "chain.pem",
-        key=directory / "key.pem",
+        chain=chain,
+        key=key,
         node_modules=node_modules,
     )
-    certificate.private_key_pem.write_to_path(workspace.key)
+    with run(setup, workspace, implicit_port=workspace.implicit_port if setup.secure else None) as server:
+        yield server
+
+
+@contextmanager
+def start_exchanger(
+    directory: Path,
+    authority: trustme.CA,
+    certificates: Mapping[str, trustme.LeafCert],
+    options: Mapping[str, str] | None = None,
+) -> Iterator[Server]:
+    """Run Postfix at port 25 of some addresses until the end of the block, as an exchanger for all domains below .test.
+
+    Each address has a certificate, and may have further options of smtpd. The certificate of the authority is presented too.
+    """
+    address, *others = certificates
+    chain, key = write_files(directory, certificates[address], authority)
+    authority.cert_pem.write_to_path(chain, append=True)
+    listeners = []
+    for other in others:
+        file = directory / f"{other}.pem"
+        for blob in (certificates[other].private_key_and_cert_chain_pem, authority.cert_pem):
+            blob.write_to_path(file, append=True)
+        option = f"-o {options[other]}" if options and other in options else ""
+        listeners.append(f"{other}:25 inet n - n - - smtpd -o smtpd_tls_chain_files={file} {option}")
+    workspace = Workspace(
+        server="postfix",
+        profile="exchanger",
+        directory=directory,
+        port=25,
+        implicit_port=465,
+        chain=chain,
+        key=key,
+        address=address,
+        listeners="\n".join(listeners),
+    )
+    with run(SETUPS["postfix"], workspace, host=address) as server:
+        yield server
+
+
+def write_files(directory: Path, certificate: trustme.LeafCert, authority: trustme.CA) -> tuple[Path, Path]:
+    """Write the files of a server: an empty Maildir, its authority, its chain of certificates, and its key.
+
+    Returns the paths of the chain and of the key.
+    """
+    directory.chmod(0o755)
+    for maildir in ("box", "box/tmp", "box/new", "box/cur"):
+        (directory / maildir).mkdir()
+        (directory / maildir).chmod(0o777)
+    authority.cert_pem.write_to_path(directory / "authority.pem")
+    chain, key = directory / "chain.pem", directory / "key.pem"
+    certificate.private_key_pem.write_to_path(key)
     for blob in certificate.cert_chain_pems:
-        blob.write_to_path(workspace.chain, append=True)
+        blob.write_to_path(chain, append=True)
+    return chain, key
+
+
+@contextmanager
+def run(setup: Setup, workspace: Workspace, *, host: str = HOST, implicit_port: int | None = None) -> Iterator[Server]:
+    """Start the processes of a server; wait until it greets, and kill them at the end of the block."""
+    directory = workspace.directory
     server = Server(
         setup=setup,
         directory=directory,
         port=workspace.port,
-        implicit_port=workspace.implicit_port if setup.secure else None,
+        implicit_port=implicit_port,
         cafile=directory / "authority.pem",
+        host=host,
     )
-    processes: list[subprocess.Popen[bytes]] = []
     try:
         for number, command in enumerate(setup.commands(workspace)):
             with (directory / f"{number}.log").open("wb") as log:
-                processes.append(_run(command, workspace, log.fileno()))
-        _wait_for_greeting(server, processes)
+                server.processes.append(_run(command, workspace, log.fileno()))
+        _wait_for_greeting(server)
         yield server
     finally:
-        for process in processes:
-            process.kill()
-            process.wait()
+        server.kill()

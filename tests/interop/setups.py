@@ -42,6 +42,8 @@ SETTINGS: Mapping[tuple[str, str], Sequence[str]] = {
         "strict_rfc821_envelopes = yes",
         "strict_smtputf8 = yes",
     ),
+    # for all domains below .test
+    ("postfix", "exchanger"): (r"virtual_mailbox_domains = regexp:{{/(^example\.org|\.test)$$/ all}}",),
     ("smtp-trio", "interop"): ("--newlines", "reject"),
     ("smtp-trio", "options"): ("--strict",),
     ("smtp-trio", "lenient"): ("--lenient",),
@@ -70,7 +72,10 @@ class Workspace:
     implicit_port: int
     chain: Path
     key: Path
-    node_modules: Path | None
+    node_modules: Path | None = None
+    address: str = ADDRESS
+    listeners: str = ""
+    """Further services of Postfix, one a line."""
 
     @property
     def settings(self) -> str:
@@ -81,6 +86,8 @@ class Workspace:
         """Write a configuration file from a template, and return its path."""
         values = {
             "DIRECTORY": self.directory,
+            "ADDRESS": self.address,
+            "LISTENERS": self.listeners,
             "PORT": self.port,
             "SMTPS": self.implicit_port,
             "CHAIN": self.chain,
