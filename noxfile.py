@@ -195,6 +195,20 @@ def bench(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks", *(session.posargs or ["--write"]))
 
 
+@nox.session(default=False, name="attack-short", tags=["full"])
+def attack_short(session: nox.Session) -> None:
+    """How long an honest client has to wait while others attack the server; prints figures, in less than a minute."""
+    install(session, "-e", ".", *group("bench"))
+    session.run("python", "-m", "benchmarks.attack", "--short")
+
+
+@nox.session(default=False)
+def attack(session: nox.Session) -> None:
+    """The same at length, and beside it aiosmtpd under the same attacks."""
+    install(session, "-e", ".", *group("bench"))
+    session.run("python", "-m", "benchmarks.attack", *session.posargs)
+
+
 @nox.session(default=False)
 def conformance(session: nox.Session) -> None:
     """`smtp-trio conform` against other servers, which must be installed, and this one: the tables of docs/conformance."""

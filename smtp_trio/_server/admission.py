@@ -25,14 +25,17 @@ if TYPE_CHECKING:
 # into the dictionary is not limited in this minute: a client that has so many addresses is not stopped by a number for
 # each of them.
 #
-# A flood of refused connections must cost little, too. So a refusal does not create a session (`listeners` asks before it
-# creates a stream), and there are at most two records about the refusals of a peer in a minute: one about the first,
-# and one with the number of the others, at the end.
+# A flood of refused connections must cost little, too, or the queue of those that wait to be accepted would be full. So a
+# refusal does not create a session (`listeners` asks before it creates a stream), only the first MAX_ANSWERED of a peer in
+# a minute get a 421, which takes more time than all the rest, and there are at most two records about them: one about the
+# first, and one with the number of the others, at the end.
 
 #: Seconds in which the connections of a peer are counted.
 MINUTE = 60
 #: How many peers are counted at most.
 MAX_PEERS = 65536
+#: How many refused connections of a peer get a 421 in a minute. The others are only closed.
+MAX_ANSWERED = 100
 #: How many peers have records of their own about refusals. The others share one, without an address.
 MAX_LOGGED = 1000
 
@@ -74,8 +77,8 @@ class Admission:
         """
         return counted_as(peer, local=self._limits.count_local)
 
-    def admits(self, key: str | None, peer: Peer, sessions: int) -> bool:
-        """Count a new connection, and return whether it may become a session. Count and log the refusal.
+    def count(self, key: str | None, peer: Peer, sessions: int) -> int:
+        """Count a new connection. Return 0 if it may become a session, otherwise what `refuse` returns.
 
         :param sessions: the number of open sessions, of all peers.
         """
@@ -83,9 +86,8 @@ class Admission:
             self.end_minute()
             self._minute_end = now + MINUTE
         if self._within_rate(key) and self.has_room(key, sessions):
-            return True
-        self.refuse(key, peer)
-        return False
+            return 0
+        return self.refuse(key, peer)
 
     def has_room(self, key: str | None, sessions: int) -> bool:
         """Return whether another session may be opened."""
@@ -93,17 +95,17 @@ class Admission:
         if limits.sessions is not None and sessions >= limits.sessions:
             return False
         if self._memory.used > self._memory.beginning:
-            return False
-        return limits.per_peer is None or key is None or self._count(key) < limits.per_peer
+            return limits.per_peer is None or key is None or self._number_open(key) < limits.per_peer
 
-    def refuse(self, key: str | None, peer: Peer) -> None:
-        """Count and log the refusal of a connection."""
+    def refuse(self, key: str | None, peer: Peer) -> int:
+        """Count and log the refusal of a connection; return how many of this peer there were in this minute."""
         self._counts.connections_refused += 1
         name = key or peer.host or peer.kind
         label = name if name in self._refused or len(self._refused) < MAX_LOGGED else None
         if label not in self._refused:
             TOO_MANY_CONNECTIONS.log(peer=str(peer))
-        self._refused[label] = self._refused.get(label, 0) + 1
+        number = self._refused[label] = self._refused.get(label, 0) + 1
+        return number
 
     def end_minute(self) -> None:
         """Log how many connections were refused in this minute, besides those that have a record, and begin to count anew."""
@@ -122,7 +124,7 @@ class Admission:
             self._new[key] = count + 1
         return count < limit
 
-    def _count(self, key: str) -> int:
+    def _number_open(self, key: str) -> int:
         member = self._open.get(key)
         return 0 if member is None else member.count
 

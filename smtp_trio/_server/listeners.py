@@ -20,10 +20,12 @@ from .log_events import ACCEPT_FAILED
 
 #: How often to choose a port for port 0: a port that is free on the first address may be in use on the next.
 PORT_ATTEMPTS = 10
-#: The kernel reduces this to its own maximum (net.core.somaxconn on Linux).
-BACKLOG = 65535
+#: Connections that may wait to be accepted. In a flood the queue is full, and others wait behind it. To refuse a connection
+#: takes about 20 µs (see admission.py), so they wait for less than 0.1 s. When the queue is full, a client tries again
+#: after a second. The kernel reduces this number to its own maximum (net.core.somaxconn on Linux).
+BACKLOG = 4096
 #: Connections accepted in a row before other tasks are scheduled.
-BURST = 64
+BURST = 16
 #: systemd's SD_LISTEN_FDS_START (sd_listen_fds(3)).
 FIRST_FD = 3
 #: Errors of accept() that mean that the process or the system has run out of descriptors or memory.
@@ -47,7 +49,8 @@ async def open_listeners(
     :param host: a host name or address; None for all interfaces, IPv4 and IPv6.
     :param reuse_port: set SO_REUSEPORT: several sockets of one user, in one or several processes, may listen on the
         same port, and the kernel distributes the connections among them.
-    :param backlog: how many connections may wait to be accepted; None for the maximum of the system.
+    :param backlog: how many connections may wait to be accepted; by default 4096, or the maximum of the
+        system if that is less.
     :raises OSError: an address cannot be bound. No listener stays open then.
     :raises ValueError: ``host`` is not a name or an address, or ``port`` is not from 0 to 65535.
     """

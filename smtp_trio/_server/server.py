@@ -30,7 +30,7 @@ from ..protocol.hosts import check_hello_name
 from ..protocol.sasl import MechanismContext
 from ..protocol.strictness import select_mode
 from . import log_events
-from .admission import Admission
+from .admission import MAX_ANSWERED, Admission
 from .auth_service import AuthService
 from .hooks import Hooks, check_function, check_server_hooks, hook_names, load_hooks
 from .lifecycle import Lifecycle
@@ -456,17 +456,19 @@ class Server:
             except Exception as error:  # perhaps it was the stream that failed
                 log_events.SESSION_FAILED.log(where, error=describe(error), exc_info=error)
 
-    def _screen(self, refusal: bytes, sock: socket.socket, address: tuple[Any, ...]) -> bool:
+    def _screen(self, refusal: bytes, sock: socket.socket, address: tuple[Any, ...] | str) -> bool:
         """Return whether an accepted connection may become a session. Refuse it otherwise, at little cost.
 
         :param refusal: what is sent before the connection is closed.
         """
-        peer = tcp_peer(address) if sock.family in (socket.AF_INET, socket.AF_INET6) else UNIX
-        if self._admission.admits(self._admission.key(peer), peer, len(self._sessions)):
+        peer = tcp_peer(address) if isinstance(address, tuple) else UNIX
+        number = self._admission.count(self._admission.key(peer), peer, len(self._sessions))
+        if not number:
             return True
-        with suppress(OSError), sock:
-            sock.setblocking(False)
-            sock.send(refusal)
+        with sock:
+            if number <= MAX_ANSWERED:
+                with suppress(OSError):
+                    sock.send(refusal, socket.MSG_DONTWAIT)
         return False
 
     def _admits(self, key: str | None, peer: Peer, *, screened: bool) -> bool:
@@ -475,7 +477,7 @@ class Server:
         Several connections may have been accepted before the first became a session, so there may be too many of them.
         """
         if not screened:
-            return self._admission.admits(key, peer, len(self._sessions))
+            return not self._admission.count(key, peer, len(self._sessions))
         if self._admission.has_room(key, len(self._sessions)):
             return True
         self._admission.refuse(key, peer)

@@ -13,7 +13,7 @@ from helpers import NAME, Client, RecordingHooks, listening, server_tls
 from trio.testing import MockClock, memory_stream_pair
 
 from smtp_trio import Limits, Peer, Server
-from smtp_trio._server import admission
+from smtp_trio._server import admission, server as server_module
 
 REFUSAL = f"421 {NAME} Too many connections; try again later"
 
@@ -125,6 +125,14 @@ async def test_refusal_of_a_socket(caplog: pytest.LogCaptureFixture) -> None:
         ("too_many_connections", None),
         ("connections_omitted", 1),
     ], "the second is written at the latest when the server stops"
+
+
+async def test_only_the_first_refusals_in_a_minute_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "MAX_ANSWERED", 2)
+    server = Server(RecordingHooks(), name=NAME, limits=Limits(connections_per_minute=0, count_local=True))
+    async with listening(server) as port:
+        found = [await trio.to_thread.run_sync(greeting, ("127.0.0.1", port)) for _ in range(4)]
+    assert found == [f"{REFUSAL}\r\n".encode()] * 2 + [b""] * 2
 
 
 async def test_refusal_with_implicit_tls_is_a_close() -> None:
