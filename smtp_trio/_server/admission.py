@@ -95,7 +95,8 @@ class Admission:
         if limits.sessions is not None and sessions >= limits.sessions:
             return False
         if self._memory.used > self._memory.beginning:
-            return limits.per_peer is None or key is None or self._number_open(key) < limits.per_peer
+            return False
+        return limits.per_peer is None or key is None or self._number_open(key) < limits.per_peer
 
     def refuse(self, key: str | None, peer: Peer) -> int:
         """Count and log the refusal of a connection; return how many of this peer there were in this minute."""
