@@ -234,8 +234,8 @@ class SessionTask:
         self.wire.read_size = READ_SIZE
 
     async def _begin(self, *, implicit_tls: bool) -> bool:
-        if self.turns is not None and self.turns.begin():
-            await self.turns.next()
+        if self.turns is not None:
+            self.turns.begin()
         if implicit_tls and not await self.start_tls():
             return False
         if isinstance(self.wire.stream, trio.SSLStream):

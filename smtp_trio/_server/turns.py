@@ -27,6 +27,9 @@ import trio
 # body that is expensive to inspect. It is not exact, and need not be: while a session waits in a hook, others of its peer
 # may begin, and some time is counted twice. That ends a turn early, which costs a checkpoint.
 #
+# A session does not wait for a turn before its greeting: while it did, further connections would be accepted, and without
+# limits there would be no end to them. The time for the greeting counts.
+#
 # A session that is the only one of its peer has no `Turns`: `SessionTask.yield_turn` counts its commands.
 
 #: Seconds that all sessions of a peer together may take in one round.
