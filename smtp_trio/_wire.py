@@ -176,16 +176,20 @@ class Wire:
         return b""
 
     def flush_now(self) -> bytes | memoryview:
-        """Send what the protocol has queued, as far as that is possible without waiting; return the rest."""
+        """Send what the protocol has queued, as far as that is possible without waiting; return the rest.
+
+        The rest is a memoryview, whose `repr` does not show it: it may be a line with a password, and the variables of
+        those that wait until it is sent may be shown in a traceback.
+        """
         data = self._protocol.data_to_send()
         if not data or self.broken:
             return b""
         if self._descriptor is None:
-            return data
+            return memoryview(data)
         try:
             sent = os.write(self._descriptor(), data)
         except BlockingIOError:
-            return data
+            return memoryview(data)
         except OSError:
             self.broken = True
             return b""

@@ -111,7 +111,7 @@ class Hash:
     def of(cls, password: str) -> Self:
         """Return the hash of a password, with a new random salt."""
         salt = os.urandom(16)
-        return cls(salt, cls(salt, bytes(32)).compute(password))
+        return cls(salt, cls(salt, bytes(32)).compute(memoryview(password.encode())))
 
     @classmethod
     def decode(cls, text: str) -> Self:
@@ -137,10 +137,13 @@ class Hash:
         salt, digest = (b64encode(part).decode().rstrip("=") for part in (self.salt, self.digest))
         return f"$scrypt$ln={self.ln},r={self.r},p={self.p}${salt}${digest}"
 
-    def compute(self, password: str) -> bytes:
-        """Return the digest of a password with this salt and cost. Blocks for about 0.1 s: call it in a thread."""
+    def compute(self, password: memoryview) -> bytes:
+        """Return the digest of a password with this salt and cost. Blocks for about 0.1 s: call it in a thread.
+
+        The password is a memoryview, so that it does not appear in a traceback with the variables of all frames.
+        """
         return hashlib.scrypt(
-            password.encode(),
+            password,
             salt=self.salt,
             n=2**self.ln,
             r=self.r,
@@ -149,7 +152,7 @@ class Hash:
             dklen=len(self.digest),
         )
 
-    def matches(self, password: str) -> bool:
+    def matches(self, password: memoryview) -> bool:
         """Return whether this is the hash of the password. Blocks as `compute` does."""
         return compare_digest(self.compute(password), self.digest)
 
@@ -195,15 +198,13 @@ class Accounts:
 
         A user may not act for another one (the authorization identity of RFC 4616).
         """
-        secret = self._secrets.get(credentials.user)
-        if isinstance(secret, Hash):
-            hashes = [secret if each.cost == secret.cost else each for each in self._each_cost]
-        else:
-            hashes = list(self._each_cost)
+        own = self._hash_of(credentials.user)
+        hashes = [own if own is not None and each.cost == own.cost else each for each in self._each_cost]
 
         def check() -> bool:
-            correct = [each.matches(credentials.password) for each in hashes]
-            return any(result for each, result in zip(hashes, correct, strict=True) if each is secret)
+            password = memoryview(credentials.password.encode())
+            correct = [each.matches(password) for each in hashes]
+            return any(result for each, result in zip(hashes, correct, strict=True) if each is own)
 
         correct: bool | None = False
         if hashes:
@@ -213,11 +214,20 @@ class Accounts:
             )
             if correct is None:
                 return TRY_LATER
-        if not isinstance(secret, Hash):
-            correct = compare_digest((secret or "").encode(), credentials.password.encode()) and secret is not None
+        if own is None:
+            correct = self._has_password(credentials)
         if correct and credentials.authzid in ("", credentials.user):
             return None
         return INVALID_CREDENTIALS
+
+    def _hash_of(self, user: str) -> Hash | None:
+        secret = self._secrets.get(user)
+        return secret if isinstance(secret, Hash) else None
+
+    def _has_password(self, credentials: Credentials) -> bool:
+        """Return whether the file has this password itself for the user."""
+        secret = self._secrets.get(credentials.user)
+        return isinstance(secret, str) and compare_digest(secret.encode(), credentials.password.encode())
 
 
 def parse(text: str) -> dict[str, Hash | str]:

@@ -42,11 +42,12 @@ from ..protocol.extensions.lmtp import Lhlo, Lmtp
 from ..protocol.extensions.starttls import StartTlsCommand
 from ..protocol.grammar import Grammar
 from ..protocol.hosts import check_hello_name
-from ..protocol.sasl import PasswordCredentials
+from ..protocol.sasl import BearerToken, PasswordCredentials
 from .addresses import find_envelope, list_recipients, parse_mailbox
 from .delivery import Delivery
 from .exchange import Exchange, check_reply
-from .handshake import Handshake, Login, TlsMode, check_credentials
+from .handshake import Handshake, TlsMode
+from .login import Login, read_login
 from .message import NUL, Message, prepare_message
 from .missing_fields import complete_message
 from .pipeline import Messages, Pipeline
@@ -145,6 +146,10 @@ class Client:
         timeout: float | ClientTimeouts | None = None,
         extensions: Iterable[Extension] = (),
     ) -> None:
+        credentials, problem = read_login(auth, "auth")
+        del auth
+        if problem is not None:
+            raise problem
         grammar = LMTP_GRAMMAR if lmtp else GRAMMAR
         check_type(stream, "stream", trio.abc.Stream)
         check_type(lmtp, "lmtp", bool)
@@ -156,7 +161,7 @@ class Client:
             host=host,
             tls=tls,
             ssl_context=ssl_context,
-            auth=auth,
+            auth=credentials,
             name=name,
             allow_cleartext=allow_cleartext,
             mechanisms=auth_mechanisms,
@@ -427,13 +432,16 @@ class Client:
         over TLS with a verified certificate, unless the client has ``allow_cleartext``. Raises `ReplyError` if the
         server refuses them, NotOfferedError and LocalProtocolError if no mechanism can be used.
         """
-        check_credentials(credentials, "credentials")
+        login, problem = read_login(credentials, "credentials")
+        del credentials
+        if problem is not None:
+            raise problem
+        check_type(login, "credentials", (PasswordCredentials, BearerToken, tuple), shown=False)  # and not None
         mechanisms = None if mechanisms is None else check_items(mechanisms, "mechanisms", str)
         async with self._exchange.operation():
             self._exchange.check_unsolicited(AuthCommand("*"))
-            return await self._handshake.log_in(
-                PasswordCredentials(*credentials) if isinstance(credentials, tuple) else credentials, mechanisms
-            )
+            assert login is not None
+            return await self._handshake.log_in(login, mechanisms)
 
     # --- whole messages ---------------------------------------------------------------------------------------------
 

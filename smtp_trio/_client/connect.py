@@ -19,6 +19,7 @@ from ..protocol.hosts import check_hello_name, check_host, check_port
 from .addresses import find_envelope, list_recipients
 from .client import Client, ClientSettings
 from .handshake import check_login, tls_mode
+from .login import hide_login
 from .message import Message
 from .missing_fields import complete_message
 from .results import (
@@ -77,6 +78,8 @@ async def connect(host: Host, port: int = 25, **settings: Unpack[ConnectSettings
     handshake: `GreetingError`, `ReplyError`, `TlsHandshakeError`, NotOfferedError, LocalProtocolError and
     RemoteProtocolError.
     """
+    if (problem := hide_login(settings)) is not None:
+        raise problem
     async with await open_client(host, port, **settings) as client:
         yield client
 
@@ -128,6 +131,8 @@ async def send(
     Without a host it goes to the exchangers of the recipients' domains: `smtp_trio.routing.send`, which has no
     ``progress`` and other settings, returns outcomes and does not raise for them.
     """
+    if (problem := hide_login(settings)) is not None:
+        raise problem
     check_reporting(progress, record)
     check_type(add_headers, "add_headers", bool)
     clear_record(record)
@@ -213,7 +218,6 @@ def check_server(host: Host, port: int, settings: ConnectSettings) -> None:
     check_login(
         settings.get("tls"),
         settings.get("ssl_context"),
-        settings.get("auth"),
         settings.get("auth_mechanisms"),
         allow_cleartext=settings.get("allow_cleartext", False),
     )

@@ -33,25 +33,22 @@ from ..protocol.limits import COMMAND_LINE_OCTETS
 from ..protocol.reply_parser import InvalidReplyError
 from ..protocol.sasl import (
     MECHANISMS,
-    BearerToken,
     ClientExchange,
     Computation,
     Mechanism,
-    PasswordCredentials,
     decode_challenge,
     usable_mechanisms,
 )
 from .default_context import default_context
 from .exchange import Exchange, check_reply
+from .login import Credentials
 from .results import ConnectionLostError, GreetingError, TimedOutError, TlsHandshakeError
 from .threads import run_in_thread
 
 TlsMode = Literal["opportunistic", "required", "implicit", "never"]
-#: What a client logs in with; the tuple is user and password.
-Login = PasswordCredentials | BearerToken | tuple[str, str]
 
 
-def tls_mode(tls: TlsMode | None, ssl_context: ssl.SSLContext | None, auth: Login | None) -> TlsMode:
+def tls_mode(tls: TlsMode | None, ssl_context: ssl.SSLContext | None, auth: object) -> TlsMode:
     """Return ``tls``, or the default if it is None.
 
     A caller with credentials must know the server, and a caller with a context of its own has said which servers it
@@ -60,25 +57,15 @@ def tls_mode(tls: TlsMode | None, ssl_context: ssl.SSLContext | None, auth: Logi
     return tls or ("opportunistic" if ssl_context is None and auth is None else "required")
 
 
-def check_login(
-    tls: object, ssl_context: object, auth: object, mechanisms: Iterable[str] | None, *, allow_cleartext: object
-) -> None:
+def check_login(tls: object, ssl_context: object, mechanisms: Iterable[str] | None, *, allow_cleartext: object) -> None:
     """Raise TypeError or ValueError for an invalid argument of this name.
 
     Without the check of ``tls``, a value that is not known would mean that nothing is encrypted.
     """
     check_choice(tls, "tls", get_args(TlsMode), optional=True)
     check_context(ssl_context, "ssl_context", server_side=False)
-    check_credentials(auth, "auth", optional=True)
     check_type(allow_cleartext, "allow_cleartext", bool)
     known_mechanisms(mechanisms)
-
-
-def check_credentials(auth: object, what: str, *, optional: bool = False) -> None:
-    """Raise TypeError if ``auth`` is not something to log in with. The error does not have its value."""
-    check_type(auth, what, (PasswordCredentials, BearerToken, tuple), optional=optional, shown=False)
-    if isinstance(auth, tuple) and [type(each) for each in auth] != [str, str]:
-        raise TypeError(f"{what} must be a tuple of two str, the user and the password")
 
 
 #: Replies to EHLO after which HELO is tried: those of RFC 5321 4.1.1.1 and 4.2.4 for a command that is not implemented,
@@ -131,7 +118,7 @@ class Handshake:
         host: str,
         tls: TlsMode | None,
         ssl_context: ssl.SSLContext | None,
-        auth: Login | None,
+        auth: Credentials | None,
         name: str | None,
         allow_cleartext: bool,
         mechanisms: Iterable[str] | None,
@@ -140,7 +127,7 @@ class Handshake:
         # The name in the certificate has A-labels (RFC 6125 6.4.2) and no final dot; an address has no scope. From
         # `connect`, ``host`` may be the path of a socket.
         check_type(host, "host", str)
-        check_login(tls, ssl_context, auth, mechanisms, allow_cleartext=allow_cleartext)
+        check_login(tls, ssl_context, mechanisms, allow_cleartext=allow_cleartext)
         name_or_path = host if not host or "/" in host else check_host(host, "host")
         self._certificate_name = name_or_path.partition("%")[0].rstrip(".") or None
         #: The name that EHLO sends.
@@ -152,7 +139,7 @@ class Handshake:
         self._exchange = exchange
         self._tls: TlsMode = tls_mode(tls, ssl_context, auth)
         self._ssl_context = ssl_context
-        self._auth = PasswordCredentials(*auth) if isinstance(auth, tuple) else auth
+        self._auth = auth
         self._allow_cleartext = allow_cleartext
         self._mechanisms = known_mechanisms(mechanisms)
         # Why the certificate was not valid in an earlier attempt, and whether it must be valid in this one although TLS
@@ -290,9 +277,7 @@ class Handshake:
     # The server's last step matters as well. In SCRAM the server proves that it knows the password; if the proof is
     # wrong, the 235 reply comes from someone else, and the connection is closed although AUTH "succeeded" (RFC 5802 3).
 
-    async def log_in(
-        self, credentials: PasswordCredentials | BearerToken, mechanisms: Iterable[str] | None = None
-    ) -> Reply:
+    async def log_in(self, credentials: Credentials, mechanisms: Iterable[str] | None = None) -> Reply:
         """Send AUTH with the best mechanism that both sides know, and return the server's reply (RFC 4954 4).
 
         ``mechanisms`` are the names of those that may be used, best first; None means those of the client.
@@ -324,27 +309,28 @@ class Handshake:
         self.user = credentials.user
         return reply
 
-    async def _authenticate(self, mechanism: Mechanism, credentials: PasswordCredentials | BearerToken) -> Reply:
+    async def _authenticate(self, mechanism: Mechanism, credentials: Credentials) -> Reply:
         """Do one exchange, and return the server's last reply, which may be a refusal."""
         exchange = self._exchange
         steps = mechanism.client(credentials, os.urandom)
-        response = await self._respond(steps, None)
-        command = AuthCommand(mechanism.name, response)
-        if len(exchange.protocol.encode_command(command)) > COMMAND_LINE_OCTETS:
+        command = AuthCommand(mechanism.name, await self._respond(steps, None))
+        postponed: AuthResponse | None = None
+        if command.initial is not None and len(exchange.protocol.encode_command(command)) > COMMAND_LINE_OCTETS:
             # RFC 4954 4: an initial response that makes the line too long is sent after an empty challenge instead.
+            postponed = AuthResponse(base64.b64encode(command.initial).decode())
             command = AuthCommand(mechanism.name)
-        else:
-            response = None
         reply = await exchange.request(command)
         while reply.intermediate:
             try:
                 challenge = decode_challenge(reply.text, mechanism)
-                line = await self._respond(steps, challenge) if response is None else response
+                response = postponed or AuthResponse(
+                    base64.b64encode(await self._respond(steps, challenge) or b"").decode()
+                )
             except RemoteProtocolError as exc:
                 await exchange.request(AuthResponse("*"))  # RFC 4954 4: cancels the exchange
                 raise RemoteProtocolError(f"AUTH {mechanism.name}: {exc}") from exc
-            response = None
-            reply = await exchange.request(AuthResponse(base64.b64encode(line or b"").decode()))
+            postponed = None
+            reply = await exchange.request(response)
         if reply.accepted:
             with suppress(StopIteration):
                 try:

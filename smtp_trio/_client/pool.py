@@ -18,6 +18,7 @@ from ..protocol.extensions.limits import LimitsExtension
 from .addresses import find_envelope, list_recipients
 from .client import Client
 from .connect import ConnectSettings, Host, check_server, open_client
+from .login import hide_login
 from .message import Message
 from .missing_fields import complete_message
 from .pipeline import Messages
@@ -84,6 +85,8 @@ class Pool:
         probe_after: float = 1,
         **settings: Unpack[ConnectSettings],
     ) -> None:
+        if (problem := hide_login(settings)) is not None:
+            raise problem
         check_number(size, "size", 1, integer=True)
         check_number(max_messages, "max_messages", 1, integer=True)
         for seconds, what in ((max_age, "max_age"), (max_idle, "max_idle"), (probe_after, "probe_after")):

@@ -126,7 +126,9 @@ class _Attempt:
         answer: Any = None  # the first value sent to a generator must be None
         try:
             while True:
-                question = exchange.send(answer)
+                # The answer may be a password. No variable has one while a hook runs, whose exception may be reported with
+                # the variables of all frames.
+                question, answer = exchange.send(answer), None
                 if isinstance(question, Credentials | SecretRequest):
                     self.user = question.user
                 if isinstance(question, Credentials):

@@ -210,9 +210,11 @@ class HookRunner:
                     answer = await hook(session, *args)
                 if self._hook_scope.cancelled_caught:
                     raise self.late(name, limit)
-            result = None if command is None else self._validated(name, command, answer)
             if found is not None:
-                found.append(validated_secret(answer))
+                answer = keep_secret(answer, found)
+                if answer is not None:
+                    raise answer
+            result = None if command is None else self._validated(name, command, answer)
         except Exception as exc:
             if (bug := without_body_error(exc)) is not None:
                 await self._reporter.report(name, bug)
@@ -292,12 +294,15 @@ class HookRunner:
                 scope.deadline = deadline
 
 
-def validated_secret(answer: object) -> Secret | None:
-    """Return what the `secret` hook returned. Raises TypeError when it is not a secret."""
+def keep_secret(answer: object, found: list[Secret | None]) -> TypeError | None:
+    """Append what the `secret` hook returned to ``found``; return the exception to raise if that is not a secret.
+
+    It is not raised here: the value may be a secret, which would be in the frames of a traceback.
+    """
     if answer is None or isinstance(answer, str | ScramSecret):
-        return answer
-    # The value itself may be a secret, and the exception is logged: name its type only.
-    raise TypeError(f"the secret hook must return a str, a ScramSecret or None, got {type(answer).__name__}")
+        found.append(answer)
+        return None
+    return TypeError(f"the secret hook must return a str, a ScramSecret or None, got {type(answer).__name__}")
 
 
 def without_body_error(exc: Exception) -> Exception | None:

@@ -14,6 +14,7 @@ from attrs import evolve, frozen
 
 from .._client.client import Client
 from .._client.connect import ConnectSettings, check_server, open_client
+from .._client.login import hide_login
 from .._client.results import TimedOutError
 from .._timeouts import ClientTimeouts, seconds_or_infinity
 from ..protocol import Connect, Extension, SMTPError
@@ -140,6 +141,8 @@ async def connect_domain(
     Raises TypeError or ValueError for an invalid argument before anything is looked up, the exceptions of `route`, and
     `DomainUnreachableError` if no exchanger accepts a session.
     """
+    if (problem := hide_login(settings)) is not None:
+        raise problem
     connector = await Connector.find(domain, port, settings)
     connection = await connector.connect()
     async with connection.client:

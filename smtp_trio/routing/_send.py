@@ -12,6 +12,7 @@ from attrs import evolve, frozen
 
 from .._client.addresses import find_envelope, parse_mailbox
 from .._client.client import Client
+from .._client.login import hide_login
 from .._client.message import Message
 from .._client.missing_fields import add_missing_fields
 from .._client.results import (
@@ -129,6 +130,8 @@ async def send(
     Raises TypeError or ValueError for an invalid argument before anything is looked up, and OSError for a file that
     cannot be read.
     """
+    if (problem := hide_login(settings)) is not None:
+        raise problem
     limit = settings.pop("max_domains", MAX_DOMAINS)
     check_number(limit, "max_domains", 1, integer=True)
     clear_record(record)

@@ -54,7 +54,7 @@ def cram_client(credentials: PasswordCredentials, random_bytes: RandomBytes) -> 
 
 def compute_digest(password: str, challenge: bytes) -> bytes:
     """Return HMAC-MD5 of ``challenge``, keyed with ``password``, in lower-case hexadecimal (RFC 2195 2)."""
-    return hmac.new(password.encode(), challenge, "md5").hexdigest().encode()
+    return hmac.new(password.encode(errors="surrogatepass"), challenge, "md5").hexdigest().encode()
 
 
 CRAM_MD5 = Mechanism("CRAM-MD5", cram_client, cram_server, PasswordCredentials, "secret", cleartext=False)

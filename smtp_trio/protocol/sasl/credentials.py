@@ -13,7 +13,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from attrs import Attribute, field, frozen
+from attrs import field, frozen
 
 from .. import syntax
 from ..arguments import check_number, check_type
@@ -35,39 +35,45 @@ KEY_OCTETS = 32
 # has no UTF-8 form.
 
 
-def _check_text(_: object, attribute: Attribute[str], value: object) -> None:
+#
+# It happens in the constructors, and not in validators of attrs: an exception in one of those would have frames whose
+# variables hold the password, and such variables are part of many reports of errors. The functions below return what is
+# wrong, and each constructor forgets the secret before it raises.
+
+
+def _text_problem(name: str, value: object) -> str | None:
     if not isinstance(value, str):
-        raise ValueError(f"{attribute.name} must be a str, got {type(value).__name__}")
+        return f"{name} must be a str, got {type(value).__name__}"
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"{attribute.name} must be encodable as UTF-8") from None
+        return f"{name} must be encodable as UTF-8"
+    return None
 
 
-def _check_user(_: object, attribute: Attribute[str], value: str) -> None:
-    _check_text(_, attribute, value)
+def _user_problem(name: str, value: str) -> str | None:
+    if problem := _text_problem(name, value):
+        return problem
     if not value or syntax.CONTROL.search(value):
-        raise ValueError(f"{attribute.name} must not be empty or contain control characters")
+        return f"{name} must not be empty or contain control characters"
+    return None
 
 
-def _check_authzid(_: object, attribute: Attribute[str], value: str) -> None:
-    if value != "":
-        _check_user(_, attribute, value)
+def _password_problem(value: str) -> str | None:
+    if problem := _text_problem("password", value):
+        return problem
+    return "password must not be empty or contain NUL" if not value or "\0" in value else None
 
 
-def _check_password(_: object, attribute: Attribute[str], value: str) -> None:
-    _check_text(_, attribute, value)
-    if not value or "\0" in value:
-        raise ValueError(f"{attribute.name} must not be empty or contain NUL")
-
-
-def _check_token(_: object, attribute: Attribute[str], value: str) -> None:
-    _check_text(_, attribute, value)
+def _token_problem(value: str) -> str | None:
+    if problem := _text_problem("token", value):
+        return problem
     if not BEARER_TOKEN.fullmatch(value):
-        raise ValueError(f"{attribute.name} must be a bearer token: letters, digits and -._~+/ (RFC 6750 2.1)")
+        return "token must be a bearer token: letters, digits and -._~+/ (RFC 6750 2.1)"
+    return None
 
 
-@frozen
+@frozen(init=False)
 class PasswordCredentials:
     """A user name and a password for a client to log in with.
 
@@ -77,20 +83,37 @@ class PasswordCredentials:
     name.
     """
 
-    user: str = field(validator=_check_user)
-    password: str = field(repr=False, validator=_check_password)
-    authzid: str = field(default="", validator=_check_authzid)
+    user: str
+    password: str = field(repr=False)
+    authzid: str = ""
+
+    def __init__(self, user: str, password: str, authzid: str = "") -> None:
+        """Check the values and store them."""
+        problem = _user_problem("user", user) or _password_problem(password)
+        if authzid != "":
+            problem = problem or _user_problem("authzid", authzid)
+        if problem:
+            del password, self  # whose repr would fail
+            raise ValueError(problem)
+        self.__attrs_init__(user, password, authzid)
 
 
-@frozen
+@frozen(init=False)
 class BearerToken:
     """A user name and an OAuth 2.0 bearer token (RFC 6750) for a client to log in with.
 
     Raises ValueError for an empty name, for control characters in it, and for an invalid token.
     """
 
-    user: str = field(validator=_check_user)
-    token: str = field(repr=False, validator=_check_token)
+    user: str
+    token: str = field(repr=False)
+
+    def __init__(self, user: str, token: str) -> None:
+        """Check the values and store them."""
+        if problem := _user_problem("user", user) or _token_problem(token):
+            del token, self  # whose repr would fail
+            raise ValueError(problem)
+        self.__attrs_init__(user, token)
 
 
 # --- what a server asks the application, and gets ---------------------------------------------------------------------

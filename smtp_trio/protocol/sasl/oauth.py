@@ -82,18 +82,15 @@ def check_token(mechanism: str, user: str, pairs: bytes) -> ServerExchange:
 def oauthbearer_client(credentials: BearerToken, random_bytes: RandomBytes) -> ClientExchange:
     """Run OAUTHBEARER as a client. An error message is answered with ^A (RFC 7628 3.2.3)."""
     user = credentials.user.replace("=", "=3D").replace(",", "=2C")
-    yield from send_token(f"n,a={user},\x01auth=Bearer {credentials.token}\x01\x01", error_response=b"\x01")
+    # A challenge can only be an error message (RFC 7628 3.2.2).
+    if (yield f"n,a={user},\x01auth=Bearer {credentials.token}\x01\x01".encode()) is not None:
+        yield from acknowledge_failure(b"\x01")
 
 
 def xoauth2_client(credentials: BearerToken, random_bytes: RandomBytes) -> ClientExchange:
     """Run XOAUTH2 as a client. An error message is answered with an empty response."""
-    yield from send_token(f"user={credentials.user}\x01auth=Bearer {credentials.token}\x01\x01", error_response=b"")
-
-
-def send_token(message: str, *, error_response: bytes) -> ClientExchange:
-    """Send ``message`` as the initial response. A challenge can only be an error message (RFC 7628 3.2.2)."""
-    if (yield message.encode()) is not None:
-        yield from acknowledge_failure(error_response)
+    if (yield f"user={credentials.user}\x01auth=Bearer {credentials.token}\x01\x01".encode()) is not None:
+        yield from acknowledge_failure(b"")
 
 
 OAUTHBEARER = Mechanism(

@@ -10,6 +10,7 @@ import trio
 from attrs import asdict, field, frozen
 
 from ..._client.client import Client, ClientSettings
+from ..._client.login import hide_login
 from ..._server.hooks import Hooks
 from ..._types import Peer
 from ...protocol.arguments import check_type
@@ -64,6 +65,8 @@ class MemoryServer(ServerSetup):
 
         The arguments are those of `memory_pair`. Raises the same exceptions as ``async with Client``.
         """
+        if (problem := hide_login(settings)) is not None:
+            raise problem
         self.set_client_defaults(settings)
         return self._client(hooks, transcript, faults, peer, settings)
 

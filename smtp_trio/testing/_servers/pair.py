@@ -8,6 +8,7 @@ import trio
 from attrs import evolve
 
 from ..._client.client import Client, ClientSettings
+from ..._client.login import hide_login
 from ..._server.hooks import Hooks
 from ..._server.server import Server
 from ..._types import Peer
@@ -45,6 +46,8 @@ async def memory_pair(
 
     Raises ValueError for settings that contradict each other, and TypeError for arguments of a wrong type.
     """
+    if (problem := hide_login(settings)) is not None:
+        raise problem
     check_type(server, "server", (Server, Hooks))
     check_type(hooks, "hooks", Hooks, optional=True)
     check_type(transcript, "transcript", Transcript, optional=True)

@@ -11,6 +11,7 @@ from attrs import asdict, frozen
 
 from ..._client.client import Client
 from ..._client.connect import ConnectSettings, connect
+from ..._client.login import hide_login
 from .server_setup import HOST, HooksOrServer, ServerSettings, ServerSetup, set_up, stopping
 
 
@@ -29,6 +30,8 @@ class TestServer(ServerSetup):
 
         `connect` with its address, and with TLS if the server uses it.
         """
+        if (problem := hide_login(settings)) is not None:
+            raise problem
         self.set_client_defaults(settings)
         return connect(self.host, self.port, **settings)
 
