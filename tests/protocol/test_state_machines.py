@@ -54,7 +54,7 @@ class ServerMachine(RuleBasedStateMachine):
         super().__init__()
         self.driver = ServerDriver(limits=LIMITS, size=0)
         assert codes(self.driver.send(b"")) == ["220"]
-        self.hello = False
+        self.hello = self.extended = False
         self.sender = False
         self.recipients = 0
         self.refused = False
@@ -77,14 +77,13 @@ class ServerMachine(RuleBasedStateMachine):
     def greet(self, verb: str, cut: float) -> None:
         """RFC 5321 4.1.4: EHLO and HELO are allowed at any time, and end the transaction."""
         self.send(f"{verb} client.test\r\n".encode(), cut, "250")
-        self.hello = True
+        self.hello, self.extended = True, verb.upper() == "EHLO"
         self.end_transaction()
 
     @rule(sender=st.sampled_from(["<>", "<a@b>", "<a@b> SIZE=10"]), cut=st.floats(0, 1))
     def mail(self, sender: str, cut: float) -> None:
         allowed = self.hello and not self.sender
-        esmtp = self.driver.protocol.state.hello is not None and self.driver.protocol.state.hello.verb == "EHLO"
-        if "SIZE" in sender and not esmtp:  # the parameters are parsed before the state is checked
+        if "SIZE" in sender and not self.extended:  # the parameters are parsed before the state is checked
             self.send(f"MAIL FROM:{sender}\r\n".encode(), cut, "555 5.5.4")
             return
         self.send(f"MAIL FROM:{sender}\r\n".encode(), cut, "250 2.1.0" if allowed else "503 5.5.1")
@@ -119,6 +118,9 @@ class ServerMachine(RuleBasedStateMachine):
     def bdat(self, octets: bytes, last: bool, cut: float) -> None:
         """RFC 3030 2: the octets of a chunk are not commands, whatever the reply is."""
         command = b"BDAT %d%s\r\n" % (len(octets), b" LAST" if last else b"") + octets
+        if not self.extended:  # RFC 5321 2.2.1: an extension may not be used before it was offered
+            self.send(command, cut, "503 5.5.1")
+            return
         if not self.recipients:
             # RFC 2920 3.1: 554 if there were recipients, which were all refused.
             self.send(command, cut, "554 5.5.1" if self.refused else "503 5.5.1")
@@ -147,9 +149,10 @@ class ServerMachine(RuleBasedStateMachine):
         cut=st.floats(0, 1),
     )
     def other(self, line: tuple[bytes, str], cut: float) -> None:
-        """Commands that change nothing."""
+        """Commands that are refused, or do nothing."""
         octets, reply = line
         self.send(octets + b"\r\n", cut, reply)
+        self.refused = self.refused or (self.sender and octets == b"RCPT")  # a malformed recipient is a refused one
 
     @invariant()
     def transaction(self) -> None:
