@@ -9,6 +9,8 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -447,6 +449,34 @@ def test_policy_host_whose_certificate_expires(internet: Internet, tmp_path: Pat
     result = internet.send(domain, policies=path)
     assert tried(result.domains[0]) == [FAILED_STRIPPED]
     assert isinstance(result.outcomes[0], Rejected)
+
+
+@pytest.mark.parametrize(
+    ("domains", "code", "lines"),
+    [
+        (["to-wrong.signed.test", "sts-stripped.unsigned.test"], 0, ["accepted", "accepted"]),
+        (["to-stripped-only.signed.test", "to-dead.signed.test"], 75, ["4.7.4", "accepted"]),
+        (["sts-stripped-only.unsigned.test"], 75, ["4.7.4"]),
+        (["to-bogus-only.signed.test"], 75, ["4.4.3"]),
+        (["null.signed.test", "to-mx1.signed.test"], 1, ["5.1.10", "accepted"]),
+    ],
+)
+def test_command(internet: Internet, tmp_path: Path, domains: list[str], code: int, lines: list[str]) -> None:
+    """``smtp-trio send --mx`` with the defaults of its options; each attempt is shown."""
+    mail = tmp_path / "mail.eml"
+    mail.write_bytes(MAIL)
+    command = [sys.executable, "-m", "smtp_trio", "send", "--mx", "-v", "--from", SENDER]
+    for domain in domains:
+        command += ["--to", f"you@{domain}"]
+    done = internet.network.call(
+        subprocess.run, [*command, str(mail)], capture_output=True, text=True, cwd=tmp_path, check=False, timeout=120
+    )
+    assert done.returncode == code, done
+    for domain, text in zip(domains, lines, strict=True):
+        [line] = [each for each in done.stdout.splitlines() if f"you@{domain}" in each]
+        assert text in line
+        for attempt in CASES.get(domain, ()):
+            assert f"{attempt.exchanger}.test" in done.stderr
 
 
 def test_report(delivered: DomainsResult) -> None:
