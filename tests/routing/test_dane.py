@@ -305,6 +305,17 @@ def test_long_chains_are_bounded() -> None:
     assert reason([SERVER.der, *namesakes[:14], ROOT.der], dane(ROOT.record(2))) == "untrusted"
 
 
+@pytest.mark.parametrize(("others", "tried"), [(0, True), (7, True), (8, False), (100, False)])
+def test_authorities_are_bounded(others: int, tried: bool) -> None:
+    """A certificate in a record is a candidate without being presented, and an RRset can have hundreds of them."""
+    records = [TlsaRecord(2, 0, 0, OTHER.der[:-1] + bytes([number])) for number in range(others)]
+    policy = dane(*records, ROOT.record(2, 0, 0))
+    if tried:
+        assert verify_dane(SERVER.chain, policy) == ROOT.record(2, 0, 0)
+    else:
+        assert reason(SERVER.chain, policy) == "untrusted"
+
+
 @pytest.mark.parametrize("rubbish", [b"", b"\x30", b"\x30\x00", b"\x30\x02\x30\x00", b"rubbish", bytes(100)])
 def test_certificates_that_cannot_be_decoded(rubbish: bytes) -> None:
     for selector in (0, 1):
