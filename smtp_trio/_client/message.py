@@ -166,17 +166,24 @@ class PreparedMessage:
                     yield data
             return
         assert self._source is not None
-        iterator = aiter(self._source)
-        try:
-            async for data in iterator:
-                octets = _as_bytes(data)
-                for start in range(0, len(octets), PIECE):
-                    yield octets[start : start + PIECE]
-        finally:
-            # A generator that was not exhausted is closed here, since its caller cannot go on with it. Other iterables
-            # belong to the caller and may be used again.
-            if inspect.isasyncgen(iterator):
-                await iterator.aclose()
+        async with contextlib.aclosing(read_iterable(self._source)) as pieces:
+            async for data in pieces:
+                yield data
+
+
+async def read_iterable(source: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
+    """Yield the octets of a caller's iterable in pieces of 64 KiB at most. Raises TypeError for one that is not bytes."""
+    iterator = aiter(source)
+    try:
+        async for data in iterator:
+            octets = _as_bytes(data)
+            for start in range(0, len(octets), PIECE):
+                yield octets[start : start + PIECE]
+    finally:
+        # A generator that was not exhausted is closed here, since its caller cannot go on with it. Other iterables
+        # belong to the caller and may be used again.
+        if inspect.isasyncgen(iterator):
+            await iterator.aclose()
 
 
 def _may_be_preface(start: bytes) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import email.message
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterable, Iterable, Sequence
 from typing import Unpack, cast
 
 import trio
@@ -35,6 +35,7 @@ from ._connect import Connector, DomainSettings, check_settings
 from ._dns import DnsResolver
 from ._errors import RoutingError
 from ._lookups import check_domain
+from ._repeatable import repeatable
 from ._tls_sessions import TlsSession
 from ._unreachable import NoExchangerError
 
@@ -119,7 +120,8 @@ async def send(
     It is `smtp_trio.send` without a host. The domains are delivered to at the same time, each by `connect_domain`. A
     recipient that is rejected does not raise, also if all are.
 
-    :param message: as for `smtp_trio.Client.send`, except for an iterable, which can be read only once.
+    :param message: as for `smtp_trio.Client.send`. An iterable is read to its end before anything is looked up, since its
+        octets are sent to several hosts; more than 1 MiB are kept in a temporary file.
     :param port: the port of the exchangers.
     :param sender: the reverse-path; by default, that of an email message.
     :param recipients: addresses with a domain; by default, those of an email message.
@@ -135,7 +137,7 @@ async def send(
     limit = settings.pop("max_domains", MAX_DOMAINS)
     check_number(limit, "max_domains", 1, integer=True)
     clear_record(record)
-    check_type(message, "message", (bytes, bytearray, memoryview, email.message.Message, os.PathLike))
+    check_type(message, "message", (bytes, bytearray, memoryview, email.message.Message, os.PathLike, AsyncIterable))
     check_settings(port, settings)
     if isinstance(message, email.message.Message):
         sender, recipients = await find_envelope(message, sender, recipients)
@@ -148,13 +150,14 @@ async def send(
     domains = group_by_domain(names)
     if settings.get("resolver") is None:
         settings["resolver"] = DnsResolver()  # one for all domains, since it limits the number of its sockets
-    deliveries = [
-        Delivery(domain, of_domain, sender, path, message, port, settings) for domain, of_domain in domains.items()
-    ]
-    partial = DomainsPartial(sender, names, deliveries)
-    if record is not None:
-        record._partials[:] = [partial]
-    await _run(deliveries, limit)
+    async with repeatable(message) as content:
+        deliveries = [
+            Delivery(domain, of_domain, sender, path, content, port, settings) for domain, of_domain in domains.items()
+        ]
+        partial = DomainsPartial(sender, names, deliveries)
+        if record is not None:
+            record._partials[:] = [partial]
+        await _run(deliveries, limit)
     return partial.result()
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import AsyncGenerator
 from email.message import EmailMessage
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,16 @@ from smtp_trio import (
     Unknown,
 )
 from smtp_trio.protocol import Connect, Mail, Rcpt
-from smtp_trio.routing import DomainsResult, DomainUnreachableError, NullMxError, ReportedPolicy, TlsCounters, send
+from smtp_trio.routing import (
+    Answer,
+    DomainsResult,
+    DomainUnreachableError,
+    NullMxError,
+    ReportedPolicy,
+    TlsCounters,
+    send,
+)
+from smtp_trio.routing._repeatable import MEMORY
 from smtp_trio.testing import Attempt, Close, Faults, Inbox, MemoryResolver, cancel_everywhere, memory_network
 
 ME, MESSAGE = "me@example.net", b"Subject: hi\r\n\r\nhello\r\n"
@@ -363,15 +375,12 @@ async def test_send_without_a_host() -> None:
         await smtp_trio.send(MESSAGE, sender=ME, recipients=["y@two.example"], progress=print)  # type: ignore[call-overload]
 
 
-async def _pieces() -> Any:
-    yield MESSAGE
-
-
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
         ({"message": "text"}, TypeError),
-        ({"message": _pieces()}, TypeError),
+        ({"message": None}, TypeError),
+        ({"message": [MESSAGE]}, TypeError),
         ({"sender": None}, ValueError),
         ({"sender": "a b"}, ValueError),
         ({"recipients": []}, ValueError),
@@ -394,6 +403,81 @@ async def test_invalid_arguments(arguments: dict[str, Any], error: type[Exceptio
     with pytest.raises(error):
         await send(**given)
     assert looked_up.queries == []
+
+
+async def pieces(*octets: bytes, error: Exception | None = None) -> AsyncGenerator[bytes, None]:
+    for each in octets:
+        yield each
+    if error is not None:
+        raise error
+
+
+@pytest.mark.parametrize("size", [0, 1, MEMORY, MEMORY + 1, 3 * MEMORY])
+async def test_iterable_is_sent_to_each_domain_and_each_exchanger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """It is read once, and nothing of it is left. Its header may be UTF-8, as that of a file."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    start = "Subject: h\xe9\n\n".encode()
+    lines = (64 * b"x" + b"\n") * (size // 65)
+    one, two = Inbox(), Inbox()
+    async with memory_network({"192.0.2.1": Refusing(), "192.0.2.2": one, "192.0.2.3": two}):
+        result = await smtp_trio.send(
+            pieces(start[:3], start[3:], b"", lines),
+            sender=ME,
+            recipients=["x@one.example", "y@two.example"],
+            resolver=resolver(),
+        )
+    assert result.complete
+    assert [one.mails[0].raw, two.mails[0].raw] == 2 * [(start + lines).replace(b"\n", b"\r\n")]
+    assert list(tmp_path.iterdir()) == []  # noqa: ASYNC240
+
+
+@pytest.mark.parametrize(
+    ("last", "expected"), [(b"", KeyError), (2 * MEMORY * b"x", KeyError), ("text", TypeError), (None, TypeError)]
+)
+async def test_iterable_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: Any, expected: type[Exception]
+) -> None:
+    """Its exception is raised, and nothing is looked up or left."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    looked_up, record = resolver(), DeliveryRecord()
+    source = pieces(MESSAGE, last, error=KeyError("x"))
+    with pytest.raises(expected):
+        await send(source, sender=ME, recipients=["x@one.example"], resolver=looked_up, record=record)
+    assert (looked_up.queries, record.results, list(tmp_path.iterdir())) == ([], (), [])  # noqa: ASYNC240
+    with pytest.raises(StopAsyncIteration):
+        await anext(source)
+
+
+class Silent:
+    """A resolver that does not answer."""
+
+    def __init__(self) -> None:
+        self.asked = trio.Event()
+
+    async def query(self, name: str, type: str) -> Answer:
+        self.asked.set()
+        await trio.sleep_forever()
+        raise AssertionError
+
+
+@pytest.mark.parametrize("size", [1, 2 * MEMORY])
+async def test_iterable_is_not_left_after_a_cancellation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """While the domain is looked up. The record has no outcome."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    record, silent = DeliveryRecord(), Silent()
+    arguments: dict[str, Any] = {"sender": ME, "recipients": ["x@one.example"], "resolver": silent, "record": record}
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(send, pieces(MESSAGE, size * b"x"), **arguments))
+        await silent.asked.wait()
+        assert len(list(tmp_path.iterdir())) == (size > MEMORY)  # noqa: ASYNC240
+        nursery.cancel_scope.cancel()
+    assert record.result is not None
+    assert record.result.outcomes == ()
+    assert list(tmp_path.iterdir()) == []  # noqa: ASYNC240
 
 
 async def test_file_that_cannot_be_read(tmp_path: Path) -> None:
