@@ -22,8 +22,7 @@ from typing import Self
 
 from attrs import field, frozen
 
-from .._server.fair_threads import FairThreads
-from .._server.peers import counted_as
+from .._server.fair_threads import FairThreads, turn_of
 from .._server.session import Session
 from ..protocol import Reply
 from ..protocol.extensions.auth import INVALID_CREDENTIALS, TRY_LATER, Credentials
@@ -210,7 +209,7 @@ class Accounts:
         if hashes:
             service = session.server._state.auth_service
             correct = await self._threads.run(
-                counted_as(session.peer, local=True), check, lambda: service.wants(session.peer, session.stream)
+                turn_of(session.peer), check, lambda: service.wants(session.peer, session.stream)
             )
             if correct is None:
                 return TRY_LATER

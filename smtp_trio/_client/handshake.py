@@ -327,7 +327,10 @@ class Handshake:
                     base64.b64encode(await self._respond(steps, challenge) or b"").decode()
                 )
             except RemoteProtocolError as exc:
-                await exchange.request(AuthResponse("*"))  # RFC 4954 4: cancels the exchange
+                if not (await exchange.request(AuthResponse("*"))).refused:
+                    # RFC 4954 4: "*" cancels the exchange, and the reply must be 501. What the server takes the next line
+                    # for is not known now.
+                    exchange.wire.broken = True
                 raise RemoteProtocolError(f"AUTH {mechanism.name}: {exc}") from exc
             postponed = None
             reply = await exchange.request(response)

@@ -11,7 +11,7 @@ from .._types import Peer
 from ..protocol import Limits
 from ..protocol.sasl import Computation, MechanismContext
 from .client_memory import Memory, group_of
-from .fair_threads import FairThreads
+from .fair_threads import FairThreads, turn_of
 from .peers import counted_as, has_left
 
 #: The addresses that are remembered. See `client_memory` for the one that is forgotten when there are more.
@@ -73,9 +73,7 @@ class AuthService:
 
     async def compute(self, computation: Computation, peer: Peer, stream: trio.abc.Stream) -> object:
         """Return the result of a mechanism's computation; None if the client has left, or was locked out meanwhile."""
-        return await self.threads.run(
-            counted_as(peer, local=True), computation.compute, lambda: self.wants(peer, stream)
-        )
+        return await self.threads.run(turn_of(peer), computation.compute, lambda: self.wants(peer, stream))
 
     def _address(self, peer: Peer) -> str | None:
         return counted_as(peer, local=self._local)

@@ -108,7 +108,8 @@ class _Attempt:
         """Count a failure in its session, and, unless it is the server's, for the client's address."""
         session = self.session
         session.auth_failures += 1
-        temporary = reply is not None and not reply.permanent
+        # A hook that replies 421 to a wrong password ends the session; that does not make it the server's failure.
+        temporary = reply is not None and reply.temporary and reply.code != 421
         self.delay = session.auth_service.count(session.peer, temporary=temporary)
 
     async def refuse(self, reply: Reply) -> Reply:

@@ -9,20 +9,55 @@ from typing import TypeVar
 import trio
 
 from .._timeouts import clock_jumps
+from .._types import Peer
+from .client_memory import group_of
+from .peers import counted_as
 
 ResultT = TypeVar("ResultT")
 
 # A login costs the server far more than its client: the hash of a password takes a tenth of a second or more of a
 # processor. With one queue for all, a client that opens fifty connections and sends a wrong password on each of them
-# makes every other login wait for fifty hashes. So there is a queue for each network, and the networks take turns: each
-# gets one computation, and then goes to the end of the line. A login waits for one computation of each other network at
+# makes every other login wait for fifty hashes. So there is a queue for each client, and the clients take turns: each
+# gets one computation, and then goes to the end of the line. A login waits for one computation of each other client at
 # most, however many its connections are.
+#
+# Addresses are cheap, above all with IPv6, where anyone can have 65536 networks of size /64. So there are turns on two
+# levels: first the groups of clients take turns (`client_memory.group_of`), then the clients within the group whose turn
+# it is.
 #
 # A computation that is no longer wanted when its turn comes is skipped. So what has been queued by a client that has
 # left, or that was locked out meanwhile, costs nothing.
 #
 # Under a clock that jumps whenever all tasks are blocked (a `trio.testing.MockClock`), a task that waits for a thread
 # counts as blocked. The computation is done in the task then, as otherwise all timeouts would expire meanwhile.
+
+
+class _Queue(OrderedDict[Hashable, "_Queue"]):
+    """Those that wait, from the oldest to the newest: events, or a queue for each group or client."""
+
+    def add(self, path: tuple[Hashable, ...], turn: trio.Event) -> None:
+        if path:
+            self.setdefault(path[0], _Queue()).add(path[1:], turn)
+        else:
+            self[turn] = _Queue()
+
+    def discard(self, path: tuple[Hashable, ...], turn: trio.Event) -> None:
+        if path:
+            self[path[0]].discard(path[1:], turn)
+            if not self[path[0]]:
+                del self[path[0]]
+        else:
+            del self[turn]
+
+    def take(self) -> trio.Event:
+        """Remove the event whose turn it is, and move the queues that it was in to the end."""
+        key, queue = self.popitem(last=False)
+        if isinstance(key, trio.Event):
+            return key
+        turn = queue.take()
+        if queue:
+            self[key] = queue
+        return turn
 
 
 class FairThreads:
@@ -34,21 +69,20 @@ class FairThreads:
     def __init__(self, threads: int) -> None:
         self._limiter = trio.CapacityLimiter(threads)
         self._free = threads
-        #: Those that wait, from the oldest to the newest, by network. The first network is the next one.
-        self._waiting: OrderedDict[Hashable, OrderedDict[trio.Event, None]] = OrderedDict()
+        self._waiting = _Queue()
 
     async def run(
-        self, network: Hashable, function: Callable[[], ResultT], wanted: Callable[[], bool] | None = None
+        self, client: tuple[Hashable, ...], function: Callable[[], ResultT], wanted: Callable[[], bool] | None = None
     ) -> ResultT | None:
-        """Call ``function()`` in a thread when it is the turn of ``network``, and return its result.
+        """Call ``function()`` in a thread when it is the turn of ``client``, and return its result.
 
         A cancellation waits for the thread once ``function`` has been called.
 
-        :param network: who the computation is for, such as an address. None counts as a network, too.
+        :param client: the group of the client, and the client; see `turn_of`.
         :param wanted: called when the computation had to wait and its turn has come. If it returns False, ``function`` is
             not called, and the result is None.
         """
-        waited = await self._wait_turn(network)
+        waited = await self._wait_turn(client)
         try:
             if waited and wanted is not None and not wanted():
                 return None
@@ -59,33 +93,31 @@ class FairThreads:
         finally:
             self._pass_on()
 
-    async def _wait_turn(self, network: Hashable) -> bool:
-        """Wait until a thread is free for the network. Return False if one was free already."""
+    async def _wait_turn(self, client: tuple[Hashable, ...]) -> bool:
+        """Wait until a thread is free for the client. Return False if one was free already."""
         if self._free:
             self._free -= 1
             return False
         turn = trio.Event()
-        queue = self._waiting.setdefault(network, OrderedDict())
-        queue[turn] = None
+        self._waiting.add(client, turn)
         try:
             await turn.wait()
         except BaseException:
             if turn.is_set():  # in the same iteration of the scheduler
                 self._pass_on()
             else:
-                del queue[turn]
-                if not queue:
-                    del self._waiting[network]
+                self._waiting.discard(client, turn)
             raise
         return True
 
     def _pass_on(self) -> None:
-        """Give the thread that has become free to the next network."""
-        if not self._waiting:
+        """Give the thread that has become free to the next computation."""
+        if self._waiting:
+            self._waiting.take().set()
+        else:
             self._free += 1
-            return
-        network, queue = self._waiting.popitem(last=False)
-        turn, _ = queue.popitem(last=False)
-        if queue:
-            self._waiting[network] = queue
-        turn.set()
+
+
+def turn_of(peer: Peer) -> tuple[Hashable, ...]:
+    """Return the group of a client, and the client: those that take turns."""
+    return group_of(peer), counted_as(peer, local=True)

@@ -203,7 +203,7 @@ async def busy(accounts: Accounts) -> AsyncGenerator[threading.Event]:
     done = threading.Event()
     async with trio.open_nursery() as nursery:
         for _ in range(MAX_CONCURRENT):
-            nursery.start_soon(accounts._threads.run, "another", lambda: done.wait(60))
+            nursery.start_soon(accounts._threads.run, ("another",), lambda: done.wait(60))
         yield done
         done.set()
 
@@ -261,7 +261,7 @@ async def test_cancelled_login_gives_up_its_place(accounts: Accounts, monkeypatc
             await server.stop(0)
         done.set()
     assert costs == []
-    assert await accounts._threads.run("a", lambda: True)
+    assert await accounts._threads.run(("a",), lambda: True)
 
 
 async def test_accounts_stay_when_the_file_becomes_invalid(tmp_path: Path, session: Session) -> None:

@@ -448,3 +448,34 @@ async def test_iteration_count_out_of_range_cancels_the_exchange(iterations: int
         with pytest.raises(RemoteProtocolError, match="AUTH SCRAM-SHA-256"):
             async with script.client(auth=FRED, allow_cleartext=True):
                 raise AssertionError("unreachable")
+
+
+@pytest.mark.parametrize("reply", [b"334 eA==\r\n", b"334-a\r\n334 b\r\n", b"354 go\r\n", b"235 ok\r\n", b"250 ok\r\n"])
+@pytest.mark.parametrize(
+    "steps",
+    [
+        ("AUTH PLAIN .*", b"334 eA==\r\n"),
+        ("AUTH LOGIN", *[step for _ in range(2) for step in (b"334 eA==\r\n", ".+")], b"334 eA==\r\n"),
+        ("AUTH CRAM-MD5", b"334 !!!\r\n"),
+    ],
+)
+async def test_server_that_does_not_cancel_the_exchange(
+    steps: tuple[Step, ...], reply: bytes, autojump_clock: MockClock
+) -> None:
+    """The connection is closed, since the next command would be taken for a line of the exchange."""
+    offer = f"AUTH {str(steps[0]).split(' ')[1]}"
+    async with scripted(*hello(offer), *steps, r"\*", reply, EXPECT_CLOSE) as script:
+        async with script.client(allow_cleartext=True) as client:
+            with pytest.raises(RemoteProtocolError):
+                await client.auth(FRED)
+            assert not client.usable
+            assert client.user is None
+
+
+async def test_client_goes_on_after_it_has_cancelled_an_exchange(autojump_clock: MockClock) -> None:
+    steps = ("AUTH PLAIN .*", b"334 eA==\r\n", r"\*", b"501 cancelled\r\n", "NOOP", OK, *BYE)
+    async with scripted(*hello("AUTH PLAIN"), *steps) as script:
+        async with script.client(allow_cleartext=True) as client:
+            with pytest.raises(RemoteProtocolError):
+                await client.auth(FRED)
+            await client.noop()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import trio
-from helpers import NAME, Client, Pair, connected
+from helpers import NAME, Client, Pair, connected, server_tls
 from trio.testing import MockClock, memory_stream_pair
 
 from smtp_trio import Credentials, Hooks, Limits, Reply, Server, Session, standard
@@ -350,6 +350,30 @@ async def test_failures_of_the_server_do_not_lock_out(autojump_clock: MockClock)
                 await client.command(plain("later", "secret"), code)
     async with client_from(server, "192.0.2.1") as client:
         await client.command(RIGHT, "235")
+
+
+async def test_refusal_that_ends_the_session_locks_out(autojump_clock: MockClock) -> None:
+    async def auth(session: Session, credentials: Credentials) -> Reply | None:
+        return None if credentials.password == "secret" else Reply(421, "Wrong password", "4.7.0")
+
+    server = build(auth_failures_per_peer=2)
+    server.on(auth=auth)
+    for _ in range(2):
+        async with client_from(server, "192.0.2.1") as client:
+            await client.command(WRONG, "421")
+    async with client_from(server, "192.0.2.1") as client:
+        await client.command(RIGHT, LOCKED)
+
+
+async def test_failures_before_starttls_count_after_it(autojump_clock: MockClock) -> None:
+    extensions = standard(Auth(cleartext=True))
+    async with connected(Server(Users(), name=NAME, extensions=extensions, tls=server_tls())) as client:
+        await client.hello()
+        await client.command(WRONG, "535")
+        await client.command(WRONG, "535")
+        await client.starttls()
+        await client.hello()
+        await client.command(WRONG, TOO_MANY)
 
 
 @pytest.mark.parametrize("silent", [True, False])

@@ -10,7 +10,8 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from smtp_trio._server.fair_threads import FairThreads
+from smtp_trio._server.fair_threads import FairThreads, turn_of
+from smtp_trio._types import Peer
 
 
 class Work:
@@ -22,14 +23,14 @@ class Work:
         self._go = threading.Semaphore(0)
 
     async def run(self, name: str, wanted: Callable[[], bool] | None = None) -> str | None:
-        """Compute something for the network that is the first letter of ``name``."""
+        """Compute something for a client: a group, which is the first letter of ``name``, and the rest but the last one."""
 
         def compute() -> str:
             self.begun.append(name)
             assert self._go.acquire(timeout=60)
             return name
 
-        return await self.threads.run(name[0], compute, wanted)
+        return await self.threads.run((name[0], name[1:-1]), compute, wanted)
 
     def finish(self, number: int) -> None:
         self._go.release(number)
@@ -45,11 +46,22 @@ async def test_networks_take_turns() -> None:
     assert work.begun == ["a1", "a2", "b1", "c1", "a3", "b2", "a4"]
 
 
+async def test_clients_of_a_group_take_turns_when_it_is_the_turn_of_the_group() -> None:
+    """A client with many addresses of one network is no better off than with one."""
+    work = Work()
+    async with trio.open_nursery() as nursery:
+        for name in ("x1", "a(1)1", "a(1)2", "a(2)1", "a(3)1", "a(2)2", "b1", "b2", "b3"):
+            nursery.start_soon(work.run, name)
+            await wait_all_tasks_blocked()
+        work.finish(9)
+    assert work.begun == ["x1", "a(1)1", "b1", "a(2)1", "b2", "a(3)1", "b3", "a(1)2", "a(2)2"]
+
+
 async def test_network_that_comes_later_waits_for_one_computation_of_each_other() -> None:
     work = Work()
     async with trio.open_nursery() as nursery:
         for number in range(48):
-            nursery.start_soon(work.run, f"a{number}")
+            nursery.start_soon(work.run, f"a{number:02}")
         await wait_all_tasks_blocked()
         nursery.start_soon(work.run, "b1")
         await wait_all_tasks_blocked()
@@ -110,22 +122,22 @@ async def test_turn_of_a_cancelled_computation_is_passed_on(autojump_clock: Mock
     threads, begun, gate, scope = FairThreads(1), [], trio.Event(), trio.CancelScope()
 
     async def hold() -> None:
-        await threads._wait_turn("a")
+        await threads._wait_turn(("a",))
         await gate.wait()
         scope.cancel()
         threads._pass_on()
 
     async def cancelled() -> None:
         with scope:
-            await threads.run("b", lambda: begun.append("b"))
+            await threads.run(("b",), lambda: begun.append("b"))
 
     async with trio.open_nursery() as nursery:
-        for function in (hold, cancelled, partial(threads.run, "c", lambda: begun.append("c"))):
+        for function in (hold, cancelled, partial(threads.run, ("c",), lambda: begun.append("c"))):
             nursery.start_soon(function)
             await wait_all_tasks_blocked()
         gate.set()
     assert begun[-1] == "c"
-    await threads.run("d", lambda: begun.append("d"))
+    await threads.run(("d",), lambda: begun.append("d"))
     assert begun[-1] == "d"
 
 
@@ -137,13 +149,31 @@ async def test_exception_of_the_function_is_raised_and_frees_the_thread() -> Non
 
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
-            await threads.run("a", fail)
-    assert await threads.run("a", lambda: 1) == 1
+            await threads.run(("a",), fail)
+    assert await threads.run(("a",), lambda: 1) == 1
 
 
 async def test_function_runs_in_a_thread_unless_the_clock_jumps() -> None:
-    assert await FairThreads(1).run("a", threading.get_ident) != threading.get_ident()
+    assert await FairThreads(1).run(("a",), threading.get_ident) != threading.get_ident()
 
 
 async def test_function_runs_in_the_task_if_the_clock_jumps(autojump_clock: MockClock) -> None:
-    assert await FairThreads(1).run("a", threading.get_ident) == threading.get_ident()
+    assert await FairThreads(1).run(("a",), threading.get_ident) == threading.get_ident()
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("192.0.2.1", "192.0.2.1", "client"),
+        ("192.0.2.1", "192.0.2.200", "group"),
+        ("192.0.2.1", "192.0.3.1", ""),
+        ("2001:db8::1", "2001:db8::2", "client"),
+        ("2001:db8::1", "2001:db8:1:2::1", "group"),
+        ("2001:db8::1", "2001:db9::1", ""),
+        ("127.0.0.1", "127.0.0.2", "group"),
+    ],
+)
+def test_groups_and_clients(one: str, other: str, same: str) -> None:
+    (group, client), (other_group, other_client) = turn_of(Peer(one, 1, "tcp")), turn_of(Peer(other, 2, "tcp"))
+    assert (group == other_group) == (same != "")
+    assert (client == other_client) == (same == "client")
