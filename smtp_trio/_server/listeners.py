@@ -24,8 +24,9 @@ PORT_ATTEMPTS = 10
 #: takes about 20 µs (see admission.py), so they wait for less than 0.1 s. When the queue is full, a client tries again
 #: after a second. The kernel reduces this number to its own maximum (net.core.somaxconn on Linux).
 BACKLOG = 4096
-#: Connections accepted in a row before other tasks are scheduled.
-BURST = 16
+#: Connections accepted in a row before other tasks are scheduled, and how many of them may become sessions: to begin one
+#: takes ten times as long as to refuse one.
+BURST, SESSIONS = 16, 4
 #: systemd's SD_LISTEN_FDS_START (sd_listen_fds(3)).
 FIRST_FD = 3
 #: Errors of accept() that mean that the process or the system has run out of descriptors or memory.
@@ -118,8 +119,8 @@ def to_listener(sock: socket.socket) -> trio.SocketListener:
 # - When the process is out of descriptors, it logs an error with a traceback ten times a second.
 #
 # So one task per listener waits until its socket is readable and then accepts what is in the queue of the kernel, up to
-# BURST connections, before it waits again. Waiting is a checkpoint even when the socket is readable, so other tasks run
-# and cancellation is noticed after each burst.
+# BURST connections or SESSIONS sessions, before it waits again. Waiting is a checkpoint even when the socket is
+# readable, so other tasks run and cancellation is noticed after each burst.
 #
 # Trio offers no accept() that does not wait, and a second `socket.socket` object on the listener's own descriptor would
 # continue to use the number after Trio has closed it, when it may belong to another file. `accept_sockets` therefore
@@ -219,11 +220,15 @@ async def _accept_from(
 
 def _accept_burst(handler: Handler, screen: Screen, sock: socket.socket, nursery: trio.Nursery) -> bool:
     """Accept the connections that are waiting, up to BURST; return False after an error that Trio has to classify."""
+    started = 0
     try:
         for _ in range(BURST):
             connection, address = sock.accept()
             if screen(connection, address):
                 nursery.start_soon(handler, trio.SocketStream(trio.socket.from_stdlib_socket(connection)), True)
+                started += 1
+                if started == SESSIONS:
+                    break
     except BlockingIOError:
         return True
     except OSError:
