@@ -53,7 +53,7 @@ class _Member:
 
     def __init__(self, first: SharingSession) -> None:
         self.count = 1
-        self.first = first
+        self.first: SharingSession | None = first  # as long as there was no other
         self.turns: Turns | None = None  # made for the second session
 
 
@@ -140,7 +140,9 @@ class Admission:
         member.count += 1
         if member.turns is None:
             member.turns = Turns()
+            assert member.first is not None
             member.first.share(member.turns)
+            member.first = None  # it may end before the others
         session.share(member.turns)
 
     def leave(self, key: str) -> None:

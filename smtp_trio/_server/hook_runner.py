@@ -78,6 +78,19 @@ class ErrorReporter(Protocol):
     async def flush(self) -> None: ...
 
 
+class _Ended:
+    """The reporter of a session that has ended."""
+
+    async def report(self, hook: str, error: Exception) -> None:
+        """Do nothing."""
+
+    async def flush(self) -> None:
+        """Do nothing."""
+
+
+ENDED: ErrorReporter = _Ended()
+
+
 class HookRunner:
     """The hooks of one session.
 
@@ -216,8 +229,11 @@ class HookRunner:
                     raise answer
             result = None if command is None else self._validated(name, command, answer)
         except Exception as exc:
-            if (bug := without_body_error(exc)) is not None:
-                await self._reporter.report(name, bug)
+            try:
+                if (bug := without_body_error(exc)) is not None:
+                    await self._reporter.report(name, bug)
+            finally:
+                bug = None  # its traceback refers to this frame: a cycle that would keep the session
             result = failure if command is not None else None
         finally:
             self._command, self._settled, self._hook_scope = outer
@@ -238,6 +254,10 @@ class HookRunner:
             "read it to its end, or call `await body.discard()`"
         )
         await self._reporter.report("data", error)
+
+    def end(self) -> None:
+        """Drop the reference to the session's task, which refers to this object: the session has ended."""
+        self._reporter = ENDED
 
     def late(self, name: str, seconds: float) -> trio.TooSlowError:
         """Return the exception to report for a hook that took too long."""

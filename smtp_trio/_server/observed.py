@@ -52,7 +52,12 @@ class Observed(Awaitable[T]):
 
     def send(self, value: object) -> object:
         """Resume the coroutine; return what it yields."""
-        request = self._send(value)
+        try:
+            request = self._send(value)
+        except BaseException:
+            # Trio sends the exception to raise, such as Cancelled, whose traceback refers to this frame: a cycle.
+            value = None
+            raise
         if self._observer.observing:
             self._observer.before_wait()
         return request

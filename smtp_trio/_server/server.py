@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, get_args
+from weakref import ReferenceType, ref
 
 import trio
 from attrs import asdict
@@ -44,8 +45,8 @@ from .tls_files import TlsFiles
 LOCAL_ERROR = "Local error; closing the connection"
 TOO_MANY = "Too many connections; try again later"
 
-#: The session that this task runs. Tasks that a hook has started inherit it.
-current_session: ContextVar[SessionTask | None] = ContextVar("smtp_trio.current_session", default=None)
+#: The session that this task runs. Tasks that a hook has started inherit it, and may last longer than the session.
+current_session: ContextVar[ReferenceType[SessionTask] | None] = ContextVar("smtp_trio.current_session", default=None)
 
 
 def _now() -> datetime:
@@ -315,7 +316,8 @@ class Server:
         """
         check_number(grace, "grace")
         callers = set(_ancestors(trio.lowlevel.current_task()))
-        session = current_session.get()
+        current = current_session.get()
+        session = None if current is None else current()
         if session in self._sessions and self._sessions[session] in callers:
             raise RuntimeError(
                 "stop() would wait for the session that calls it: call it from a task outside of the session"
@@ -400,10 +402,12 @@ class Server:
         except Exception as exc:
             error = exc
         if session is None:
-            await self._guard(self._turn_away(stream, peer, implicit_tls=implicit_tls, error=error))
+            refusal = self._turn_away(stream, peer, implicit_tls=implicit_tls, error=error)
+            error = None  # its traceback refers to this frame
+            await self._guard(refusal)
             return
         outer = current_session.get()
-        current_session.set(session)
+        current_session.set(ref(session))
         self._sessions[session] = trio.lowlevel.current_task()
         self._state.counts.sessions_total += 1
         if key:
@@ -421,7 +425,7 @@ class Server:
                 if self._state.stopping:
                     self._drained[end] += 1
                 del self._sessions[session]
-                session.release_memory()
+                session.release()
                 current_session.set(outer)
                 if key:
                     self._admission.leave(key)
@@ -433,16 +437,25 @@ class Server:
 
         Report each `Exception` in it; pass on cancellation, KeyboardInterrupt and the like, ungrouped.
         """
+        rest: BaseException | None = None
         try:
             await work
         except Exception as exc:
             await self._session_failed(session, exc)
         except BaseExceptionGroup as group:
-            errors, rest = group.split(Exception)
+            errors, others = group.split(Exception)
+            assert others is not None
+            rest, others = collapse_group(others), None
             if errors is not None:
                 await self._session_failed(session, ExceptionGroup("session failed", list(errors.exceptions)))
-            assert rest is not None
-            raise collapse_group(rest) from None
+            errors = None
+        if rest is not None:
+            # Raised here, since the group, which contains it, would become its context. This and the references in this
+            # frame, to which its traceback refers, would be cycles that keep the session.
+            try:
+                raise rest
+            finally:
+                rest = None
 
     async def _session_failed(self, session: SessionTask | None, exc: Exception) -> None:
         if session is None:

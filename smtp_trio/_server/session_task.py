@@ -61,6 +61,7 @@ class SessionTask:
     """Runs one session, in the task that `Server` started for it: read a command, answer it, send the replies."""
 
     __slots__ = (
+        "__weakref__",
         "_command_deadline",
         "_deferred",
         "_fixed",
@@ -221,6 +222,7 @@ class SessionTask:
                 continue
             if hooks.running is not None:
                 await self._end_late_hook(*hooks.running, error)
+                error = None  # its traceback refers to this frame
             elif self.state.stopping:
                 self.idle = False
                 await self.leave(SHUTTING_DOWN)
@@ -336,10 +338,15 @@ class SessionTask:
         self.memory.used += held - self.held
         self.held = held
 
-    def release_memory(self) -> None:
-        """Count the session no more: it has ended."""
+    def release(self) -> None:
+        """Count the session no more, and break the cycles of references to this object: the session has ended.
+
+        Otherwise its memory would not be free before the garbage collector finds them.
+        """
         self.memory.used -= self.held
         self.held = 0
+        self.hooks.end()
+        self.transaction.body = None
 
     async def yield_turn(self) -> None:
         """Let other tasks run after every `COMMANDS_PER_TURN` buffered commands, or when the peer's turn is used up.

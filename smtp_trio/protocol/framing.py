@@ -147,9 +147,11 @@ class LineReader:
             line, self._head = self._head + buffer.data[start:lf], b""
             if self._refusal is None:
                 self.line = line
-            refusal, self._refusal = self._refusal or refuse_line(BAD_LINE, line), None
             buffer.at = lf + 1
-            raise refusal
+            try:
+                raise self._refusal or refuse_line(BAD_LINE, line)
+            finally:
+                self._refusal = None  # its traceback refers to this frame: a cycle
         if lf < 0:
             # Keep a CR at the very end: the LF may follow.
             buffer.at = len(buffer.data) - (1 if buffer.data.endswith(b"\r", start) else 0)
@@ -158,8 +160,10 @@ class LineReader:
         buffer.at = lf + 1
         self.skipping, self._head = False, b""
         if self._refusal is not None:
-            refusal, self._refusal = self._refusal, None
-            raise refusal
+            try:
+                raise self._refusal
+            finally:
+                self._refusal = None
         return True
 
 

@@ -349,7 +349,8 @@ class ServerProtocol:
             self._parser.check_verb(cls.verb)
             self._parser.check_sequence(type(command))
         except BadCommandError as bad:
-            self._refused = octets, bad
+            # The traceback refers to this object. Kept with it, it would be a cycle.
+            self._refused = octets, bad.with_traceback(None)
             return self._next_refused(octets, bad)
         self._begin_body(octets)
         return self._set_pending(command)
@@ -359,7 +360,10 @@ class ServerProtocol:
         if not octets.ended:
             return CONNECTION_LOST if self._input_ended else NEED_DATA
         self._refused = None
-        raise bad
+        try:
+            raise bad
+        finally:
+            del bad  # its traceback refers to this frame
 
     def _set_pending(self, command: Command) -> Command:
         """Make ``command`` the pending one, and return it. The parser has checked that it is allowed in this phase."""

@@ -156,6 +156,7 @@ class GroupCommit(Generic[SpoolT]):
             pending.error = errors.get(pending.message)
             pending.done = True
             pending.wakeup.unpark_all()
+        errors = {}  # the traceback of an error refers to this frame: a cycle that would keep the messages
 
     def _take_group(self) -> list[_Pending[SpoolT]]:
         """Remove the next group from the queue, and return it. From now on its messages have no deadline."""
