@@ -28,6 +28,8 @@ PROJECT = nox.project.load_toml(PYPROJECT)
 # The running Python, which `tests` uses, may be newer than the classifiers name.
 RUNNING = f"{sys.version_info[0]}.{sys.version_info[1]}"
 OTHERS = [version for version in nox.project.python_versions(PROJECT) if version != RUNNING]
+# `wheel` is the session for the oldest other Python that is installed, and `pythons` for all others.
+WHEEL = next((version for version in OTHERS if shutil.which(f"python{version}")), RUNNING)
 
 PYTEST = ("python", "-bb", "-m", "pytest", "-q")
 # Pytest rewrites the tests' assertions; without its cache in bytecode files, every process does that again.
@@ -121,9 +123,9 @@ def slow(session: nox.Session) -> None:
     session.run(*PYTEST, *PARALLEL, *SLOW, *session.posargs, env=CACHED)
 
 
-@nox.session(default=False, python=OTHERS, tags=["full"])
+@nox.session(default=False, python=[version for version in OTHERS if version != WHEEL], tags=["full"])
 def pythons(session: nox.Session) -> None:
-    """The tests of `tests`, on every other supported Python that is installed; on the newest one also the slow tests."""
+    """The tests of `tests`, on the other supported Pythons that are installed; on the newest one also the slow tests."""
     install(session, "-e", ".", *group("test"))
     selected = MOST if session.python == OTHERS[-1] else FAST
     session.run(*PYTEST, *PARALLEL, *selected, *session.posargs, env=CACHED)
@@ -137,9 +139,9 @@ def lowest(session: nox.Session) -> None:
     session.run(*PYTEST, *PARALLEL, *FAST, *session.posargs, env=CACHED)
 
 
-@nox.session(default=False, tags=["full"])
+@nox.session(default=False, python=WHEEL, tags=["full"])
 def wheel(session: nox.Session) -> None:
-    """Build the sdist, the wheel from it, and run the sdist's tests with the installed wheel, as `tests` runs them."""
+    """Build the sdist, the wheel from it, and run the sdist's tests with the installed wheel, on another Python if there is one."""
     session.install("build", *group("test"))
     built = Path(session.create_tmp())
     shutil.rmtree(built)
