@@ -44,7 +44,7 @@ def in_process(work: Callable[[int], Sample]) -> Contender:
 
 def protocol_after_ehlo(newlines: Newlines = "reject") -> ServerProtocol:
     """Return a server's protocol after EHLO."""
-    protocol = ServerProtocol("bench.example.org", size=0, newlines=newlines, limits=Limits(junk=1 << 30))
+    protocol = ServerProtocol("bench.example.org", size=0, newlines=newlines, limits=Limits(work=0))
     answer_all(protocol)  # the greeting
     protocol.receive_data(b"EHLO client.example.org\r\n")
     answer_all(protocol)

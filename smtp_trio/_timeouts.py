@@ -31,6 +31,9 @@ class Timeouts:
 
     :param command: how long the server waits for the next command (RFC 5321 4.5.3.2.7 requires at least five minutes).
     :param block: how long it waits for the next part of a message.
+    :param stress: how long it waits for either when the server is nearly full: from more than three quarters of
+        ``limits.sessions`` until less than half of them are open, if that is shorter. Sessions that are waiting for a
+        command at that time wait no longer than this either.
     :param hook: how long a hook may run before it returns or waits for the peer. The limit starts anew after each wait.
         The `Hooks.message` hook of DATA or BDAT and the `Hooks.data` hook share it.
         Clients wait two minutes for the reply to DATA, and five for those to MAIL and RCPT (RFC 5321 4.5.3.2).
@@ -46,6 +49,7 @@ class Timeouts:
 
     command: float = field(default=300, converter=seconds_or_infinity)
     block: float = field(default=180, converter=seconds_or_infinity)
+    stress: float = field(default=10, converter=seconds_or_infinity)
     hook: float = field(default=100, converter=seconds_or_infinity)
     end: float = field(default=540, converter=seconds_or_infinity)
     tls: float = field(default=30, converter=seconds_or_infinity)

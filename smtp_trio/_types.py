@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import ipaddress
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -136,6 +137,7 @@ class Counts:
     connections_refused: int = 0
     auth_failures: int = 0
     timeouts: int = 0
+    limits_reached: Counter[str] = field(factory=Counter)
 
 
 @frozen
@@ -146,8 +148,9 @@ class Statistics(Counts):
     messages and of MAIL, RCPT, DATA and BDAT commands. ``commands`` is the number of commands, and ``errors`` that of
     commands that the core refused and of exceptions in hooks and sessions. ``connections_refused`` is the number of
     connections that the `Hooks.connect` hook or the limits refused, ``auth_failures`` that of logins that failed, and
-    ``timeouts`` that of clients that were silent for too long. ``sessions_total`` counts all sessions, ``sessions_open``
-    those that are open, and ``memory`` the octets that these hold (see `Limits.memory`).
+    ``timeouts`` that of clients that were silent for too long. ``limits_reached`` counts how often each limit has taken
+    effect, by the name of the member of `smtp_trio.protocol.Limits`. ``sessions_total`` counts all sessions,
+    ``sessions_open`` those that are open, and ``memory`` the octets that these hold (see `Limits.memory`).
     """
 
     sessions_open: int = 0

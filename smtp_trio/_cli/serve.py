@@ -28,12 +28,13 @@ from .._server.session import Session
 from .._server.tls_files import ClientCertificate, TlsFiles
 from .._timeouts import server_timeouts
 from .._types import Statistics
-from ..protocol import Limits, Rcpt, Reply, syntax
+from ..protocol import Rcpt, Reply, syntax
 from ..protocol.extensions import Auth, standard
 from ..protocol.hosts import check_host
 from ..protocol.sasl import MECHANISMS, Credentials
 from ..stores import Maildir, SQLite, StoreError
 from .auth_file import Accounts
+from .limit_option import limit_help, limit_option, make_limits
 from .log_output import open_log
 from .options import UsageError, describe_error, describe_listen_error, number_between
 from .privileges import become, user_option
@@ -97,6 +98,9 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
              "%(default)s)")
     add("--timeout", metavar="TIME", type=seconds(10**9), default="5m",
         help="idle timeout, with a unit if it is not in seconds: 90s, 5m, 1h; 0: none (default: %(default)s)")
+    add("--limit", metavar="NAME=VALUE", type=limit_option, action="append", default=[],
+        help="a limit on what clients can use; 0 or 'none': no limit, where possible. Repeatable. The limits and their defaults, "
+             f"in octets and seconds unless the value has a unit: {limit_help()}")
     add("--newlines", choices=("reject", "normalize", "preserve"), default="normalize",
         help="how to treat a bare CR or LF in a message; reject: refuse the message, which is the default of the library; "
              "normalize: store it as CRLF; preserve: store it as it is (default: %(default)s)")
@@ -232,6 +236,7 @@ def inherited_sockets(values: Sequence[str]) -> list[socket.socket]:
 def make_server(options: argparse.Namespace, accounts: Accounts | None) -> Server:
     """Return a server as the options describe it."""
     auth = ANY_LOGIN if options.auth_accept_any else Auth(required=accounts is not None and not options.auth_optional)
+    limits = make_limits(options.limit)
     try:
         server = Server(
             options.store,
@@ -239,7 +244,7 @@ def make_server(options: argparse.Namespace, accounts: Accounts | None) -> Serve
             size=options.size,
             timeout=evolve(server_timeouts(options.timeout), tls=options.tls_timeout),
             extensions=standard(auth),
-            limits=Limits(sessions=512, per_peer=50, connections_per_minute=300),
+            limits=limits,
             newlines=options.newlines,
             lenient=options.lenient,
             strict=options.strict,

@@ -23,7 +23,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
 
 import trio
-from attrs import asdict, define, evolve, field, frozen
+from attrs import asdict, define, field, frozen
 
 from .._server.listeners import socket_from_fd
 from .._server.log_events import WORKER_ENDED, WORKER_FAILED, WORKER_KILLED, WORKER_STARTED, Value
@@ -33,6 +33,8 @@ from .._types import Statistics
 #: listening sockets.
 WORKER_FDS = "SMTP_TRIO_WORKER"
 READY = b"ready\n"
+#: What precedes the names in ``limits_reached`` in a worker's report, which has one number for each name.
+LIMIT = "limit "
 #: Seconds that a worker has to serve. When it ends sooner, or before it serves, the next one will probably do the same.
 MIN_LIFETIME = 5.0
 #: The number of times in a row that a worker may end so soon. Then the parent stops all workers.
@@ -83,7 +85,10 @@ class ParentLink:
 
     def report(self, statistics: Statistics) -> None:
         """Send the parent the statistics of this worker, before it ends."""
-        self._send(json.dumps(asdict(statistics)).encode())
+        numbers = asdict(statistics, recurse=False)
+        for name, count in numbers.pop("limits_reached").items():
+            numbers[f"{LIMIT}{name}"] = count
+        self._send(json.dumps(numbers).encode())
 
     def _send(self, data: bytes) -> None:
         with suppress(OSError):  # the parent may have ended
@@ -123,7 +128,9 @@ class Workers:
 
     def statistics(self) -> Statistics:
         """Return the sums over all workers that have ended, without those that were killed: they could not report."""
-        return evolve(Statistics(), **self._totals)
+        limits = Counter({name.removeprefix(LIMIT): n for name, n in self._totals.items() if name.startswith(LIMIT)})
+        others = {name: n for name, n in self._totals.items() if not name.startswith(LIMIT)}
+        return Statistics(**others, limits_reached=limits)
 
     async def stop(self, grace: float) -> None:
         """Stop the workers, after ``grace`` seconds for their sessions to finish.

@@ -85,22 +85,26 @@ class Admission:
         if (now := trio.current_time()) >= self._minute_end:
             self.end_minute()
             self._minute_end = now + MINUTE
-        if self._within_rate(key) and self.has_room(key, sessions):
-            return 0
-        return self.refuse(key, peer)
+        limit = self.exceeded(key, sessions) if self._within_rate(key) else "connections_per_minute"
+        return 0 if limit is None else self.refuse(key, peer, limit)
 
-    def has_room(self, key: str | None, sessions: int) -> bool:
-        """Return whether another session may be opened."""
+    def exceeded(self, key: str | None, sessions: int) -> str | None:
+        """Return the limit that does not allow another session to be opened; None if it may be."""
         limits = self._limits
         if limits.sessions is not None and sessions >= limits.sessions:
-            return False
+            return "sessions"
         if self._memory.used > self._memory.beginning:
-            return False
-        return limits.per_peer is None or key is None or self._number_open(key) < limits.per_peer
+            return "memory"
+        within = limits.per_peer is None or key is None or self._number_open(key) < limits.per_peer
+        return None if within else "per_peer"
 
-    def refuse(self, key: str | None, peer: Peer) -> int:
-        """Count and log the refusal of a connection; return how many of this peer there were in this minute."""
+    def refuse(self, key: str | None, peer: Peer, limit: str) -> int:
+        """Count and log the refusal of a connection because of ``limit``.
+
+        Return how many of this peer there were in this minute.
+        """
         self._counts.connections_refused += 1
+        self._counts.limits_reached[limit] += 1
         name = key or peer.host or peer.kind
         label = name if name in self._refused or len(self._refused) < MAX_LOGGED else None
         if label not in self._refused:

@@ -62,6 +62,7 @@ async def auth(session: AuthSession, command: Command) -> None:
     """Run the mechanism of AUTH (RFC 4954 4), which needs lines from the client and decisions from the hooks."""
     assert isinstance(command, AuthCommand)
     if session.auth_service.locked(session.peer):
+        session.protocol.reach("auth_failures_per_peer", ends=True)
         session.log.auth_failed(command.mechanism, None, LOCKED)
         await session.answer(LOCKED)
         return
@@ -117,6 +118,7 @@ class _Attempt:
         session = self.session
         if session.auth_failures >= session.protocol.limits.auth_failures:
             reply = TOO_MANY_FAILURES
+            session.protocol.reach("auth_failures", ends=True)
         session.log.auth_failed(self.mechanism, self.user, reply)
         await session.wait_until(self.since + self.delay)
         return reply

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import re
 from collections.abc import Coroutine
@@ -28,7 +29,7 @@ from ..protocol import (
     ServerProtocol,
 )
 from ..protocol.arguments import check_number
-from ..protocol.replies import OK, START_MAIL_INPUT
+from ..protocol.replies import LONG_HEADER, OK, START_MAIL_INPUT
 from .hook_runner import HookRunner
 from .memory import NO_MEMORY, UNCOUNTED, Keeper, MemoryBudget
 from .received import begins_with_field
@@ -78,18 +79,29 @@ if TYPE_CHECKING:
 # `Body.headers` reads the beginning of the message before the hook does. What it has received is kept in ``peeked`` and
 # returned by the next read, so the message is not ``complete`` before that.
 #
+# A client that sends slowly occupies a session, so the waits for it are limited: each one, their sum, and their sum
+# compared with the number of octets. The last is a token bucket as in Postfix (``smtpd_min_data_rate``): the client has
+# a credit of seconds, which each wait uses up and each octet increases, and which is never more than the limit of one
+# wait. It is calculated only when the session really has to wait. Nothing else counts: a hook that reads slowly, such as
+# one that writes to a slow disk, finds the octets already received when it reads again.
+#
 # A read may be cancelled and repeated, by a hook with a timeout of its own, for example. So nothing is taken from the
 # core before a checkpoint that is not processed after it. The one event that needs a hook to process, a command between
 # two chunks, is kept in ``_undecided`` until the hook has decided.
 
 #: Seconds of a wait for the client during which the clock of the hook goes on.
 SHORT_WAIT = 1
+#: Why a wait for the client was ended, for the log, by the limit (`BodyReader._next_wait`).
+TIMEOUT_REASONS = {
+    None: "the client sent nothing for too long",
+    "data_rate": "the client sent too slowly",
+    "message_time": "the client took too long",
+}
 CRLF = b"\r\n"
 #: The empty line after a header (RFC 5322 2.1). With ``newlines="preserve"`` lines may end in LF.
 HEADER_END = re.compile(rb"(?:\A|(?<=\n))\r?\n")
 #: The default limit of `Body.headers` in octets, the same as Postfix's ``header_size_limit``.
 HEADER_OCTETS = 102400
-HEADER_TOO_BIG = Reply(552, "Message header too large", "5.3.4")
 
 
 class BodySession(Protocol):
@@ -238,6 +250,8 @@ class BodyReader:
     """Reads one message for its `Body`, and for the session that has to answer it."""
 
     __slots__ = (
+        "_credit",
+        "_credited",
         "_dropping",
         "_headless",
         "_memory",
@@ -245,6 +259,7 @@ class BodyReader:
         "_session",
         "_start",
         "_undecided",
+        "_waited",
         "began",
         "closed",
         "complete",
@@ -297,6 +312,9 @@ class BodyReader:
         self._session = session
         self._dropping = False
         self._undecided: Command | None = None
+        self._credit = math.inf  # the seconds that the client may still wait, because of ``limits.data_rate``
+        self._credited = 0  # the octets for which it got them
+        self._waited = 0.0  # the seconds that the session has waited for the client
 
     async def drain(self) -> None:
         """Drop the rest of a refused message, until it can be answered. Errors in it do not matter any more."""
@@ -382,6 +400,7 @@ class BodyReader:
     def _count(self, octets: int) -> None:
         memory = self._memory
         if octets > 0 and memory.used + octets > memory.limit:
+            self._session.protocol.reach("memory")
             raise self._fail("the server has no memory left", NO_MEMORY)
         if not self.closed:
             memory.used += octets
@@ -426,7 +445,7 @@ class BodyReader:
                 self.complete = not peeked
         header = bytes(peeked if end is None else peeked[: end.start()])
         if len(header) > limit:
-            raise self._fail(f"the header has more than {limit} octets", HEADER_TOO_BIG)
+            raise self._fail(f"the header has more than {limit} octets", LONG_HEADER)
         return header
 
     async def take_peeked(self) -> bytes:
@@ -479,7 +498,8 @@ class BodyReader:
                     session.hooks.restart_clock()
                 return
         session.count_memory()
-        began, limit = trio.current_time(), session.block_timeout
+        began = trio.current_time()
+        limit, reason = self._next_wait()
         try:
             # To stop the clock of the hook costs a change of its deadline. It is not needed for a short wait, so the
             # first scope ends before the deadline of the hook can pass.
@@ -492,9 +512,34 @@ class BodyReader:
                         session.turns.begin(paused)
                     return
         finally:
+            waited = trio.current_time() - began
+            self._waited += waited
+            self._credit -= waited
             session.hooks.restart_clock()
+        if reason is not None:
+            session.protocol.reach(reason, ends=True)
         await session.time_out()
-        raise self._fail("the client sent nothing for too long")
+        raise self._fail(TIMEOUT_REASONS[reason])
+
+    def _next_wait(self) -> tuple[float, str | None]:
+        """Return how long the next wait for the client may take, and the limit because of which it is not longer.
+
+        The limit is a member of `Limits`, or None for the timeout itself.
+        """
+        session, limits = self._session, self._session.protocol.limits
+        wait, reason = session.block_timeout, None
+        if wait == math.inf:
+            return wait, reason
+        if limits.data_rate:
+            inspector = session.protocol.inspector
+            received = self._credited if inspector is None else inspector.received
+            self._credit = min(wait, self._credit + (received - self._credited) / limits.data_rate)
+            self._credited = received
+            if self._credit < wait:
+                wait, reason = self._credit, "data_rate"
+        if 0 < limits.message_time < self._waited + wait:
+            wait, reason = max(0, limits.message_time - self._waited), "message_time"
+        return wait, reason
 
     async def _between_chunks(self, command: Command) -> None:
         """Handle a command between two chunks.

@@ -135,7 +135,7 @@ class Server:
             self,
             Grammar(self.extensions, line=limits.line),
             functions,
-            limit=self.timeouts.hook,
+            timeouts=self.timeouts,
             memory=limits.memory,
             auth_service=AuthService(MechanismContext(self.name, token), limits),
         )
@@ -165,9 +165,9 @@ class Server:
 
     def statistics(self) -> Statistics:
         """Return a snapshot of the counters."""
-        return Statistics(
-            **asdict(self._state.counts), sessions_open=len(self._sessions), memory=self._state.memory.used
-        )
+        counts = asdict(self._state.counts, recurse=False)
+        counts["limits_reached"] = counts["limits_reached"].copy()
+        return Statistics(**counts, sessions_open=len(self._sessions), memory=self._state.memory.used)
 
     def reload_tls(self, tls: ssl.SSLContext | TlsFiles | None = None) -> None:
         """Use another certificate in all handshakes that begin from now on, such as one that was renewed.
@@ -365,6 +365,7 @@ class Server:
             hooks=table.names,
             extensions=self._state.grammar,
             limits=self.limits,
+            limits_reached=self._state.counts.limits_reached,
             newlines=self.newlines,
             strictness=self.strictness,
         )
@@ -410,6 +411,7 @@ class Server:
         current_session.set(ref(session))
         self._sessions[session] = trio.lowlevel.current_task()
         self._state.counts.sessions_total += 1
+        self._update_stress()
         if key:
             self._admission.enter(key, session)
         session.count_memory()
@@ -426,6 +428,7 @@ class Server:
                     self._drained[end] += 1
                 del self._sessions[session]
                 session.release()
+                self._update_stress()
                 current_session.set(outer)
                 if key:
                     self._admission.leave(key)
@@ -491,13 +494,25 @@ class Server:
         """
         if not screened:
             return not self._admission.count(key, peer, len(self._sessions))
-        if self._admission.has_room(key, len(self._sessions)):
-            return True
-        self._admission.refuse(key, peer)
-        return False
+        limit = self._admission.exceeded(key, len(self._sessions))
+        if limit is not None:
+            self._admission.refuse(key, peer, limit)
+        return limit is None
 
     def _refusal(self, text: str) -> bytes:
         return f"421 {self.name} {text}\r\n".encode()
+
+    def _update_stress(self) -> None:
+        """Shorten the timeouts when the server is nearly full, and lengthen them when half of the sessions have ended."""
+        limit, count, state = self.limits.sessions, len(self._sessions), self._state
+        if limit is None:
+            return
+        if state.stressed and 2 * count < limit:
+            state.set_stress(stressed=False)
+        elif not state.stressed and 4 * count > 3 * limit:
+            state.set_stress(stressed=True)
+            for session in self._sessions:
+                session.hurry()
 
     async def _turn_away(
         self, stream: trio.abc.Stream, peer: Peer | None, *, implicit_tls: bool, error: Exception | None

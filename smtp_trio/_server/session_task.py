@@ -55,6 +55,10 @@ if TYPE_CHECKING:
 
 #: After this many buffered commands (RFC 2920) of a session that is the only one of its peer, other tasks get a turn.
 COMMANDS_PER_TURN = 16
+#: Seconds to wait after an error when there have been many; the ``smtpd_error_sleep_time`` of Postfix.
+ERROR_DELAY = 1
+TIMEOUT = Reply(421, "Timeout: closing the connection", "4.4.2")
+EXPIRED = Reply(421, "Session time limit reached; closing the connection", "4.4.2")
 
 
 class SessionTask:
@@ -68,10 +72,10 @@ class SessionTask:
         "_turns",
         "_unhooked",
         "auth_failures",
-        "block_timeout",
         "connected",
         "counts",
         "end_timeout",
+        "expires",
         "held",
         "hooks",
         "id",
@@ -112,10 +116,12 @@ class SessionTask:
         self.held: int = 0
         #: The server's counters.
         self.counts: Counts = state.counts
-        #: Seconds to wait for the next octets of a message (``timeouts.block``).
-        self.block_timeout: float = server.timeouts.block
         #: Seconds that the `data` hook may take after the end of a message (``timeouts.end``).
         self.end_timeout: float = server.timeouts.end
+        #: When the session is to end (``limits.session_time``), by `trio.current_time`.
+        self.expires: float = math.inf
+        if server.limits.session_time and server.timeouts.command != math.inf:
+            self.expires = trio.current_time() + server.limits.session_time
         #: The `Hooks.connect` hook was called, so `Hooks.disconnect` has to be.
         self.connected: bool = False
         #: The session waits for a command or for a TLS handshake, so `Server.stop` may end it at once.
@@ -142,6 +148,11 @@ class SessionTask:
     def over(self) -> bool:
         """The session has ended: the dialogue is closed, or the connection cannot be used any more."""
         return self.protocol.dialogue.phase is CLOSED or self.wire.broken
+
+    @property
+    def block_timeout(self) -> float:
+        """Seconds to wait for the next octets of a message."""
+        return self.state.block_timeout
 
     @property
     def server_name(self) -> str:
@@ -187,7 +198,8 @@ class SessionTask:
     #    a new scope.
     # 2. The server is stopping: `wake` has cancelled the scope of an idle session, or `receive_command` has cancelled
     #    it when it was about to wait. The client gets 421.
-    # 3. `_command_deadline` has passed: the client was silent for too long, so it gets 421.
+    # 3. `_command_deadline` has passed: the client was silent for too long, or the session has reached its time limit, so
+    #    it gets 421.
     # 4. None of these: the deadline was set for an earlier wait. `run` enters a new scope and calls `receive_command`
     #    again, which sees from `idle` that it was interrupted, and waits with the deadline of the same command.
     #
@@ -228,7 +240,7 @@ class SessionTask:
                 await self.leave(SHUTTING_DOWN)
             elif trio.current_time() >= self._command_deadline:
                 self.idle = False
-                await self.time_out()
+                await (self.expire() if trio.current_time() >= self.expires else self.time_out())
 
     def share(self, turns: Turns) -> None:
         """Share these turns from now on."""
@@ -280,6 +292,8 @@ class SessionTask:
         resumed, self.idle = self.idle, False
         if not resumed:
             self._command_deadline = math.inf
+        if protocol.delayed:
+            await self._delay()
         if protocol.buffered:
             await self.yield_turn()
         event = protocol.next_event()
@@ -301,7 +315,8 @@ class SessionTask:
                 self.count_memory()
             if not resumed:
                 # One deadline for a whole command: a client cannot extend it by sending a line octet by octet.
-                self._command_deadline = trio.current_time() + self.server.timeouts.command
+                deadline = trio.current_time() + self.state.command_timeout
+                self._command_deadline = deadline if deadline < self.expires else self.expires  # noqa: FURB136  (faster)
             if scope.deadline > self._command_deadline:
                 scope.deadline = self._command_deadline
             if self.state.stopping:
@@ -324,6 +339,7 @@ class SessionTask:
         if self.held != self._fixed or protocol.buffered > FREE_INPUT or protocol.state.envelope > FREE_ENVELOPE:
             self.count_memory()
         if self.memory.used > self.memory.beginning and isinstance(event, Mail | Rcpt):
+            protocol.reach("memory")
             raise BadCommandError(NO_MEMORY, verb=event.verb)
         self.counts.commands += 1
         return event
@@ -361,6 +377,18 @@ class SessionTask:
         if self._turns % COMMANDS_PER_TURN == 0:
             await trio.lowlevel.checkpoint()
 
+    async def _delay(self) -> None:
+        """Wait after an error of a client that has made many (`ServerProtocol.delayed`)."""
+        self.protocol.delayed = False
+        await self.wait_until(trio.current_time() + ERROR_DELAY)
+
+    def hurry(self) -> None:
+        """Wait for the next command no longer than `Timeouts.stress` from now on: the server is nearly full."""
+        # During a TLS handshake the session is idle too, and its wire is broken.
+        if self.idle and not self.wire.broken:
+            self._command_deadline = min(self._command_deadline, trio.current_time() + self.state.command_timeout)
+            self.hooks.scope.deadline = min(self.hooks.scope.deadline, self._command_deadline)
+
     async def flush(self) -> None:
         """Send the replies that are queued. If that fails, the session is over."""
         if rest := self.wire.flush_now():
@@ -393,7 +421,12 @@ class SessionTask:
         """Call the `timeout` hook, send 421 and end the session, since the client was silent (RFC 5321 4.5.3.2.7)."""
         self.log.timed_out(in_message=self.transaction.body is not None)
         await self.hooks.call("timeout", self.session)
-        await self.leave(Reply(421, "Timeout: closing the connection", "4.4.2"))
+        await self.leave(TIMEOUT)
+
+    async def expire(self) -> None:
+        """End the session with 421, since it has been open for ``limits.session_time`` seconds."""
+        self.protocol.reach("session_time", ends=True)
+        await self.leave(EXPIRED)
 
     async def leave(self, reply: Reply) -> None:
         """Send an unsolicited 421 (RFC 5321 3.8), and end the session."""

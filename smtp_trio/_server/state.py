@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 import trio
 
-from .._timeouts import mention_threads
+from .._timeouts import Timeouts, mention_threads
 from .._types import Counts
 from ..protocol import Command
 from ..protocol.grammar import Grammar
@@ -50,7 +50,7 @@ class ServerState:
         grammar: Grammar,
         hooks: Mapping[str, Hook],
         *,
-        limit: float,
+        timeouts: Timeouts,
         memory: int | None,
         auth_service: AuthService,
     ) -> None:
@@ -70,8 +70,19 @@ class ServerState:
         #: Called with each exception that is reported, and with those of the `error` hook, for servers in tests.
         self.observe_error: Callable[[Exception], object] | None = None
         self._server = server
-        self._limit = limit
+        self._timeouts = timeouts
+        self.set_stress(stressed=False)
         self.install(hooks)
+
+    def set_stress(self, *, stressed: bool) -> None:
+        """Begin or end to use `Timeouts.stress` for clients that are silent."""
+        timeouts = self._timeouts
+        limit = timeouts.stress if stressed else math.inf
+        #: The server is nearly full.
+        self.stressed: bool = stressed
+        #: Seconds to wait for a command, and for the next octets of a message.
+        self.command_timeout: float = min(timeouts.command, limit)
+        self.block_timeout: float = min(timeouts.block, limit)
 
     def install(self, hooks: Mapping[str, Hook]) -> None:
         """Use these hooks, by name, in all sessions that begin from now on and have none of their own."""
@@ -86,7 +97,7 @@ class ServerState:
         """Call a hook of the server if it is installed. An exception is reported, not raised."""
         if (hook := self.hooks.get(name)) is not None:
             try:
-                with trio.fail_after(self._limit):
+                with trio.fail_after(self._timeouts.hook):
                     await hook(self._server, *args)
             except Exception as exc:
                 where: dict[str, Value] = {"id": None, "peer": None, "hook": name}

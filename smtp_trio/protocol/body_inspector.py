@@ -41,14 +41,15 @@ RECEIVED_FIELD: Final = b"\r\nreceived:"
 class BodyInspector:
     """The checks of one message and what they found.
 
-    ``max_size`` is the largest size of a message in octets and ``max_received`` the largest number of Received fields;
-    0 means no limit. ``size`` counts the octets that were returned, ``received`` all that arrived. ``repaired`` counts
-    the pieces in which newlines were replaced by CRLF.
+    ``max_size`` is the largest size of a message in octets, ``max_received`` the largest number of Received fields, and
+    ``max_header`` the largest size of the header section; 0 means no limit. ``size`` counts the octets that were
+    returned, ``received`` all that arrived. ``repaired`` counts the pieces in which newlines were replaced by CRLF.
     """
 
     __slots__ = (
         "_crs",
         "_header_tail",
+        "_max_header",
         "_max_received",
         "_max_size",
         "_newlines",
@@ -60,12 +61,14 @@ class BodyInspector:
         "size",
     )
 
-    def __init__(self, newlines: Newlines, max_size: int, max_received: int) -> None:
+    def __init__(self, newlines: Newlines, max_size: int, max_received: int, max_header: int = 0) -> None:
         self._newlines = newlines
         self._max_size = max_size
         self._max_received = max_received
+        self._max_header = max_header
         self._crs = 0  # CRs at the end of the last piece, which are held back
-        self._header_tail: bytes | None = b"\r\n"  # the last octets of the header, None after its end
+        # The last octets of the header; None after its end, or if nothing of it is checked.
+        self._header_tail: bytes | None = b"\r\n" if max_received or max_header else None
         self._received_fields = 0
         #: The reply that the message must get because it cannot be accepted.
         self.fault: Reply | None = None
@@ -81,7 +84,7 @@ class BodyInspector:
         faults: list[tuple[int, Reply]] = []
         if self._newlines != "preserve":
             data = self._check_newlines(data, faults, end=end)
-        if self._max_received and self._header_tail is not None:
+        if self._header_tail is not None:
             self._check_header(data, faults)
         # RFC 1870 5: the size is that of the message as delivered, without the added dots and with its CRLFs.
         if 0 < self._max_size < self.size + len(data):
@@ -131,12 +134,21 @@ class BodyInspector:
         return normalized
 
     def _check_header(self, data: bytes, faults: list[tuple[int, Reply]]) -> None:
-        """Count the Received fields of the header. RFC 5321 6.3: a hundred or more of them indicate a loop."""
+        """Check the size of the header and count its Received fields.
+
+        RFC 5321 6.3: a hundred or more Received fields indicate a loop.
+        """
         tail = self._header_tail or b""
         window = tail + data
         end = window.find(END_OF_HEADER)
         self._header_tail = None if end >= 0 else window[1 - len(RECEIVED_FIELD) :]
         header = window[: end + 2 if end >= 0 else None].lower()
+        # A CR at the end may be the first octet of the empty line, which is not part of the header.
+        octets = len(header) - len(tail) - (end < 0 and header.endswith(b"\r"))
+        if 0 < self._max_header < self.size + octets:
+            faults.append((self._max_header - self.size, replies.LONG_HEADER))
+        if not self._max_received:
+            return
         fields = header.count(RECEIVED_FIELD)
         if self._received_fields + fields > self._max_received:
             at = -1

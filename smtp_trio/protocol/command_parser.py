@@ -131,6 +131,8 @@ class CommandParser:
                 if (reply := extension.check_command(command, self._state)) is not None:
                     raise BadCommandError(reply)
             if isinstance(command, Mail):
+                if 0 < self._limits.messages <= self._state.messages:
+                    raise BadCommandError(replies.TOO_MANY_MESSAGES, close=True)
                 self._check_path(command, command.sender)
             elif isinstance(command, Rcpt):
                 self._check_path(command, command.recipient)

@@ -48,8 +48,10 @@ class Command:
     default_reply: ClassVar[Reply] = replies.NOT_IMPLEMENTED
     #: Whether replies other than 3yz carry an enhanced status code (RFC 2034 3).
     enhanced: ClassVar[bool] = True
-    #: Whether the command has no effect on the delivery of mail, so that it counts towards ``Limits.junk``.
-    junk: ClassVar[bool] = False
+    #: What the command counts towards ``Limits.work``: 0 for those that a message needs, which are limited otherwise.
+    work: ClassVar[int] = 10
+    #: What it counts in addition when the application refuses it.
+    refusal_work: ClassVar[int] = 10
     #: The syntax, as HELP shows it.
     usage: ClassVar[str] = ""
     #: Whether TLS begins after the reply, so that the client must wait for it (RFC 3207 4.2).
@@ -107,6 +109,7 @@ class CountedCommand(Command):
     size: int
 
     counted = True
+    work = 0  # small chunks are counted by `ServerProtocol`
     default_reply: ClassVar[Reply] = replies.OK
     last: ClassVar[bool] = False
 
@@ -117,6 +120,7 @@ class Connect(Command):
     __slots__ = ()
 
     verb = "CONNECT"
+    work = 0
     enhanced = False
     codes: ClassVar[frozenset[int]] = frozenset({220, *range(400, 460), *range(500, 560)})
     default_reply: ClassVar[Reply] = Reply(220, "ESMTP", "")
@@ -194,6 +198,7 @@ class Mail(Command):
     params: Params = NO_PARAMS
 
     verb = "MAIL"
+    work = 0
     hook: ClassVar[str | None] = "mail"
     usage = "MAIL FROM:<reverse-path> [parameters]"
     groupable = True
@@ -223,6 +228,9 @@ class Rcpt(Command):
     params: Params = NO_PARAMS
 
     verb = "RCPT"
+    work = 0
+    # A message to a mailing list has up to a thousand recipients, and some of them do not exist any more.
+    refusal_work = 2
     hook: ClassVar[str | None] = "rcpt"
     usage = "RCPT TO:<forward-path> [parameters]"
     groupable = True
@@ -306,6 +314,7 @@ class Data(Command):
     __slots__ = ()
 
     verb = "DATA"
+    work = 0
     usage = "DATA"
     codes: ClassVar[frozenset[int]] = frozenset({354, 450, 451, 452, 503, 550, 552, 554})
     default_reply: ClassVar[Reply] = replies.START_MAIL_INPUT
@@ -317,6 +326,7 @@ class EndOfData(Command):
     __slots__ = ()
 
     verb = "end of data"
+    work = 0
     codes: ClassVar[frozenset[int]] = frozenset({250, 450, 451, 452, 550, 552, 554})
     default_reply: ClassVar[Reply] = replies.OK
 
@@ -335,7 +345,6 @@ class Rset(Command):
     __slots__ = ()
 
     verb = "RSET"
-    junk = True
     usage = "RSET"
     groupable = True
     codes: ClassVar[frozenset[int]] = frozenset({250})
@@ -348,7 +357,6 @@ class Noop(Command):
     __slots__ = ()
 
     verb = "NOOP"
-    junk = True
     usage = "NOOP [ignored]"
     codes: ClassVar[frozenset[int]] = frozenset({250})
     default_reply: ClassVar[Reply] = replies.OK
@@ -365,6 +373,7 @@ class Quit(Command):
     __slots__ = ()
 
     verb = "QUIT"
+    work = 0
     usage = "QUIT"
     codes: ClassVar[frozenset[int]] = frozenset({221})
     default_reply: ClassVar[Reply] = Reply(221, "Goodbye", "2.0.0")
@@ -376,8 +385,6 @@ class Query(Command):
 
     argument: str
     params: Params = NO_PARAMS
-
-    junk = True
 
     def encode(self) -> str:
         """Return the command line without its CRLF."""
@@ -427,7 +434,6 @@ class Help(Command):
 
     verb = "HELP"
     hook: ClassVar[str | None] = "help"
-    junk = True
     usage = "HELP [command]"
     codes: ClassVar[frozenset[int]] = frozenset({211, 214, 502, 504})
     default_reply: ClassVar[Reply] = Reply(214, "Help", "2.0.0")

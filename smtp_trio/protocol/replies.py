@@ -159,10 +159,13 @@ OUT_OF_SYNC = Reply(554, "Data received after DATA, which was refused; closing t
 NO_RECIPIENTS = Reply(554, "No valid recipients", "5.5.1")
 TOO_MANY_RECIPIENTS = Reply(452, "Too many recipients", "4.5.3")
 ENVELOPE_TOO_BIG = Reply(452, "Too many octets of recipients", "4.5.3")
+TOO_MANY_MESSAGES = Reply(421, "Too many messages in this session; closing the connection", "4.7.0")
+TOO_MANY_ERRORS = Reply(421, "Too many errors; closing the connection", "4.7.0")
 
 BARE_CR = Reply(550, "Message refused: bare CR; lines must end in CRLF", "5.5.2")
 BARE_LF = Reply(550, "Message refused: bare LF; lines must end in CRLF", "5.5.2")
 NUL = Reply(550, "Message refused: NUL character; use BODY=BINARYMIME", "5.6.0")
 TOO_BIG = Reply(552, "Message size exceeds the maximum", "5.3.4")
 LOOP = Reply(554, "Too many Received fields: mail loop detected", "5.4.6")
+LONG_HEADER = Reply(552, "Message header too large", "5.3.4")
 LOCAL_ERROR = Reply(451, "Local error in processing", "4.3.0")

@@ -30,6 +30,7 @@ In the names of this package, the body is the whole message: its header section 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import get_args
 
@@ -93,15 +94,26 @@ from .syntax import normalize_space
 # Errors
 # ------
 #
-# The core counts the errors of the client, and replies 421 and closes the session when `Limits.errors` is reached. Two
-# things count as an error:
+# The core counts the errors of the client, and replies 421 and closes the session when `Limits.errors` is reached. A
+# command that the core refuses with 5yz is an error (`_count_refusal`).
 #
-# - a command that the core refuses with 5yz (`_count_refusal`). Its temporary refusals (452, too many recipients) are
-#   not errors of the client, and refusals by hooks are not counted here;
-# - a junk command, one that has no effect on the delivery of mail (`Command.junk`: NOOP, RSET, VRFY, EXPN, HELP), after
-#   `Limits.junk` of them. It is answered as usual, until the number of errors reaches its limit.
+# Everything else that a client can repeat without sending a message is not an error, but it is work for the server, and
+# some of it is an attack, such as a search for addresses with RCPT. It has costs, in the units of `Limits.work`:
 #
-# Both counts begin again when a message is accepted.
+#   10  a command that no message needs (`Command.work`): NOOP, RSET, EHLO, HELO, VRFY, EXPN, HELP, AUTH
+#   10  the refusal of a command or of a message by the application (`Command.refusal_work`), in addition to the above
+#    2  the refusal of a RCPT by the application
+#    1  a RCPT that is one too many, so that it gets 452
+#    1  a chunk of fewer octets than SMALL_CHUNK that is not the last one
+#
+# `Limits.work` units are free. Once they are used up, each of these events counts as an error. Such a command is
+# answered as usual, until the number of errors reaches its limit. A refusal by the application is sent even then, because
+# it is the result of the message or of the recipient, and the next command gets the 421.
+#
+# Both counts begin again when a message is accepted. A session that delivers messages can thus be of any length.
+#
+# After an error, when there have been more than half of `Limits.errors`, `delayed` is true. The application should wait
+# a second before it takes the next event, which the core cannot do.
 #
 # Octets that arrive too early
 # ----------------------------
@@ -121,6 +133,19 @@ from .syntax import normalize_space
 #   has no space and no colon: after a refusal none of them is taken for MAIL or RCPT. No reply repeats them.
 
 
+#: Chunks of fewer octets than this are counted: the work for one is more than that for its octets.
+SMALL_CHUNK = 512
+#: The limits that lead to these replies of the core, by the names of the members of `Limits`.
+LIMITS_BY_REPLY: dict[Reply, str] = {
+    replies.TOO_MANY_RECIPIENTS: "recipients",
+    replies.ENVELOPE_TOO_BIG: "envelope",
+    replies.TOO_MANY_MESSAGES: "messages",
+    replies.LONG_LINE: "line",
+    replies.LOOP: "received",
+    replies.LONG_HEADER: "header",
+}
+
+
 class ServerProtocol:
     """The server's side of one session. It must be used by one task at a time."""
 
@@ -131,16 +156,19 @@ class ServerProtocol:
         "_enhanced",
         "_errors",
         "_input_ended",
-        "_junk",
         "_lines",
         "_newlines",
         "_parser",
         "_reader",
         "_refused",
+        "_work",
+        "delayed",
         "dialogue",
+        "ended_by",
         "grammar",
         "inspector",
         "limits",
+        "limits_reached",
         "outbox",
         "pending",
         "state",
@@ -155,6 +183,7 @@ class ServerProtocol:
         hooks: Iterable[str] = (),
         extensions: Iterable[Extension] | Grammar = STANDARD,
         limits: Limits | None = None,
+        limits_reached: Counter[str] | None = None,
         newlines: Newlines = "reject",
         strictness: Strictness = NORMAL,
     ) -> None:
@@ -167,6 +196,8 @@ class ServerProtocol:
         ``newlines`` is the treatment of a bare CR or LF in a message: refuse the message ("reject"), make it CRLF
         ("normalize") or keep it ("preserve"). ``strictness`` has the deviations from the grammar that are accepted:
         `STRICT`, `NORMAL` or `lenient_mode` of a domain. Raises ValueError for extensions that cannot be combined.
+
+        ``limits_reached`` counts how often each limit has taken effect; sessions can share it.
 
         The other arguments are checked too, with TypeError and ValueError, unless ``extensions`` is a `Grammar`. That is
         what a `Server` passes, which has checked its arguments once for all sessions.
@@ -181,6 +212,8 @@ class ServerProtocol:
             if isinstance(hooks, str):
                 raise TypeError(f"hooks must be an iterable of str, got {hooks!r}")
         self.limits: Limits = limits or Limits()
+        #: How often each limit has taken effect, by the name of the member of `Limits`.
+        self.limits_reached: Counter[str] = Counter() if limits_reached is None else limits_reached
         self.grammar: Grammar = (
             extensions if isinstance(extensions, Grammar) else Grammar(extensions, line=self.limits.line)
         )
@@ -202,7 +235,11 @@ class ServerProtocol:
         self._reader: DotTerminatedReader | CountedReader | None = None
         self._refused: tuple[CountedReader, BadCommandError] | None = None
         self._input_ended = False
-        self._errors = self._junk = 0
+        self._errors = self._work = 0
+        #: The limit that has ended the session, by the name of the member of `Limits`; None if none did.
+        self.ended_by: str | None = None
+        #: The last event was one error too many: wait a second before the next one. The application sets it to False.
+        self.delayed: bool = False
 
     # --- octets -----------------------------------------------------------------------------------------------------
 
@@ -352,6 +389,8 @@ class ServerProtocol:
             # The traceback refers to this object. Kept with it, it would be a cycle.
             self._refused = octets, bad.with_traceback(None)
             return self._next_refused(octets, bad)
+        if command.size < SMALL_CHUNK and not command.last:
+            self._count_work(1, cls.verb)
         self._begin_body(octets)
         return self._set_pending(command)
 
@@ -367,27 +406,44 @@ class ServerProtocol:
 
     def _set_pending(self, command: Command) -> Command:
         """Make ``command`` the pending one, and return it. The parser has checked that it is allowed in this phase."""
-        if command.junk:
-            self._junk += 1
-            if self._junk > self.limits.junk:
-                self._count_error(command.verb)
+        if command.work or self._errors >= self.limits.errors:
+            self._count_work(command.work, command.verb)
         self.dialogue.unanswered.append(command)
         self.pending = command
         return command
 
     def _count_refusal(self, bad: BadCommandError) -> None:
         self.pending = bad
-        if bad.reply.permanent and not bad.close:
-            self._count_error(bad.verb)
+        limit = LIMITS_BY_REPLY.get(bad.reply)
+        if limit is not None:
+            self.reach(limit, ends=bad.close)
+        if bad.close:
+            return
+        if bad.reply.permanent:
+            self._count_error("errors", bad.verb)
+        else:
+            self._count_work(1, bad.verb)
 
-    def _count_error(self, verb: str) -> None:
-        self._errors += 1
+    def _count_work(self, work: int, verb: str) -> None:
+        if self._exceeds_work(work):
+            self._count_error("work", verb)
+
+    def _exceeds_work(self, work: int) -> bool:
+        self._work += work
+        return 0 < self.limits.work < self._work
+
+    def _count_error(self, limit: str, verb: str) -> None:
+        self._add_error()
         if self._errors >= self.limits.errors:
             # RFC 5321 3.8: a server closes the connection only after 421. `Limits.errors` is at least 2, because
             # 3.8 does not allow closing it because of one bad command.
-            reply = Reply(421, "Too many errors; closing the connection", "4.7.0")
-            self.pending = BadCommandError(reply, verb=verb, close=True)
+            self.reach(limit, ends=True)
+            self.pending = BadCommandError(replies.TOO_MANY_ERRORS, verb=verb, close=True)
             raise self.pending
+
+    def _add_error(self) -> None:
+        self._errors += 1
+        self.delayed = 2 * self._errors > self.limits.errors
 
     # --- the message ------------------------------------------------------------------------------------------------
 
@@ -403,7 +459,7 @@ class ServerProtocol:
             # RFC 3030 3: the lines of a BINARYMIME message are not delimited by CRLF.
             binary = state.mail is not None and state.mail.params.get(BODY) == "BINARYMIME"
             newlines: Newlines = "preserve" if binary else self._newlines
-            self.inspector = BodyInspector(newlines, state.size, self.limits.received)
+            self.inspector = BodyInspector(newlines, state.size, self.limits.received, self.limits.header)
 
     def _next_piece(self, reader: DotTerminatedReader | CountedReader, buffer: ReceiveBuffer) -> Event:
         inspector = self.inspector
@@ -423,6 +479,8 @@ class ServerProtocol:
         elif data or (last and inspector.holds_cr):
             data = inspector.check(data, end=last)
             if inspector.fault is not None:
+                if (limit := LIMITS_BY_REPLY.get(inspector.fault)) is not None:
+                    self.reach(limit)
                 return FAULT
             if data:
                 return data
@@ -472,7 +530,10 @@ class ServerProtocol:
             elif reply.intermediate and type(command) is Data:
                 self._begin_body(DotTerminatedReader(self._buffer))
             enhanced = command.enhanced
-            if isinstance(command, Hello) and reply.accepted:
+            if reply.refused:
+                if self._exceeds_work(command.refusal_work):
+                    self._add_error()
+            elif isinstance(command, Hello):
                 self._parser.state_changed()
             if reply.status is None:
                 reply = command.add_status(reply)
@@ -510,14 +571,22 @@ class ServerProtocol:
         """Drop the message if its transaction is over, or if a chunk of it was refused (RFC 3030 2)."""
         final = command.counted or type(command) is EndOfData
         if self.state.mail is None or (final and reply.refused):
-            if final and reply.accepted:
-                self._errors = self._junk = 0
+            if final:
+                self.state.messages += 1
+                if reply.accepted:
+                    self._errors = self._work = 0
             self.inspector = None
 
     def set_authenticated(self, user: str) -> None:
         """Record that the client has authenticated as ``user``. Call it before the 235 is sent (RFC 4954 4)."""
         self.state.user = user
         self._parser.state_changed()
+
+    def reach(self, limit: str, *, ends: bool = False) -> None:
+        """Count that a limit has taken effect. ``ends`` is true if it ends the session."""
+        self.limits_reached[limit] += 1
+        if ends:
+            self.ended_by = limit
 
     def close(self, reply: Reply) -> None:
         """End the session with a 421 that does not answer a command (RFC 5321 3.8).

@@ -27,6 +27,7 @@ class SessionState:
     ``hello`` the last accepted HELO or EHLO and ``offered`` the keywords in the reply to it. ``mail`` and ``rcpts`` are
     the accepted commands of the open transaction, ``envelope`` is the number of octets of their lines without CRLF, and
     ``rejected_rcpts`` the number of its refused RCPT commands.
+    ``messages`` is the number of messages that were received, accepted or not.
     """
 
     # Settings of the server.
@@ -41,6 +42,7 @@ class SessionState:
     user: str | None = None
     hello: Hello | None = None
     offered: frozenset[str] = frozenset()
+    messages: int = 0
 
     # The open transaction (RFC 5321 3.3).
     mail: Mail | None = None

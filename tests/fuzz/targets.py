@@ -65,7 +65,7 @@ def cuts(choices: bytes, length: int) -> list[int]:
 
 def run_server(octets: bytes, at: list[int], **settings: Any) -> ServerDriver:
     """Send a server these octets in segments, and then the end of the input."""
-    driver = ServerDriver(size=2000, limits=Limits(errors=15, junk=15, received=2, line=600), **settings)
+    driver = ServerDriver(size=2000, limits=Limits(errors=15, work=150, received=2, line=600), **settings)
     driver.send_in_segments(octets, at)
     driver.end_input()
     return driver

@@ -157,7 +157,7 @@ def test_one_class_may_be_left_out() -> None:
         ({"per_peer": -1}, ValueError),
         ({"recipients": 99}, ValueError),
         ({"errors": None}, TypeError),
-        ({"junk": 1.0}, TypeError),
+        ({"work": 1.0}, TypeError),
         ({"auth_failures": True}, TypeError),
         ({"received": -5}, ValueError),
         ({"line": "2k"}, TypeError),

@@ -84,8 +84,8 @@ def test_errors_limit_is_at_least_two() -> None:
             Limits(errors=errors)
 
 
-def test_accepted_message_resets_error_and_junk_counts() -> None:
-    driver = ServerDriver(limits=Limits(errors=3, junk=1)).begin()
+def test_accepted_message_resets_error_and_work_counts() -> None:
+    driver = ServerDriver(limits=Limits(errors=3, work=10)).begin()
     for _ in range(5):
         assert codes(driver.send_lines("FOO", "NOOP", SENDER, RECIPIENT, "DATA", "."))[-1] == "250 2.0.0"
     assert codes(driver.send_lines("FOO", "NOOP", "NOOP", "NOOP")) == [
@@ -102,8 +102,8 @@ def test_refused_recipients_are_not_errors() -> None:
     assert replies == ["550 5.1.1"] * 5 + ["450 4.2.1"] * 5
 
 
-def test_junk_commands_beyond_the_limit_are_errors() -> None:
-    driver = ServerDriver(limits=Limits(errors=3, junk=4)).begin()
+def test_work_beyond_the_limit_is_an_error() -> None:
+    driver = ServerDriver(limits=Limits(errors=3, work=50)).begin()
     lines = ["NOOP", "RSET", "VRFY a", "HELP", "NOOP", "RSET", "NOOP"]
     assert codes(driver.send_lines(*lines)) == [
         "250 2.0.0", "250 2.0.0", "252 2.5.0", "214 2.0.0", "250 2.0.0", "250 2.0.0", "421 4.7.0",

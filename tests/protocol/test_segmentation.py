@@ -37,7 +37,7 @@ from .driver import ServerDriver
 SETTINGS: dict[str, Any] = {
     "size": 60,
     "hooks": {"auth", "expn"},
-    "limits": Limits(errors=15, junk=15, received=2, line=600),
+    "limits": Limits(errors=15, work=150, received=2, line=600),
     "extensions": standard(Auth(cleartext=True), BinaryMime()),
 }
 

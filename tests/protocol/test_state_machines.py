@@ -43,7 +43,7 @@ from smtp_trio.protocol.extensions.chunking import Bdat, BdatLast
 
 from .driver import ServerDriver, codes
 
-LIMITS = Limits(recipients=100, errors=10**6, junk=10**6)
+LIMITS = Limits(recipients=100, errors=10**6, work=10**6)
 LINES = st.lists(st.sampled_from([b"text", b".", b"..", b".x", b"", b"\xc3\xa9", b"x" * 998]), max_size=4)
 
 

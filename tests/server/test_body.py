@@ -643,7 +643,7 @@ async def test_hook_cancels_its_own_read(autojump_clock: MockClock) -> None:
                     pieces.append(piece)  # noqa: PERF401  # not a comprehension: parts read before the cancellation are kept
 
     hooks = RecordingHooks()
-    async with connected(serving(data, hooks)) as client:
+    async with connected(serving(data, hooks, limits=Limits(data_rate=0))) as client:
         await client.open()
         await client.command("DATA", "354")
         for n in range(10):
@@ -706,7 +706,8 @@ async def test_silence_of_the_client_does_not_count_for_the_hook_timeout(
             await trio.sleep(work)
 
     hooks = RecordingHooks()
-    async with connected(serving(data, hooks, timeout=Timeouts(hook=10))) as client:
+    settings = {"timeout": Timeouts(hook=10), "limits": Limits(data_rate=0)}
+    async with connected(serving(data, hooks, **settings)) as client:
         await client.open()
         await client.command("DATA", "354")
         for _ in range(3):

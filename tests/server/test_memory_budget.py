@@ -203,7 +203,7 @@ async def test_buffered_input_is_counted_while_a_hook_runs(autojump_clock: MockC
 
 
 async def test_replies_that_are_not_read_are_counted(autojump_clock: MockClock) -> None:
-    server = serving(limits=Limits(memory=LIMIT, junk=2000))
+    server = serving(limits=Limits(memory=LIMIT, work=0))
     async with connected(server, pair=unbuffered) as client:
         await client.hello()
         await client.send(START + b"RSET\r\n" * 1000)
@@ -373,7 +373,7 @@ async def test_nothing_is_counted_after_the_last_session(seed: int, autojump_clo
                 await body.discard()
             return None
 
-    server = serving(Erratic(), limits=Limits(memory=MIB, junk=10000), tls=server_tls())
+    server = serving(Erratic(), limits=Limits(memory=MIB, work=0), tls=server_tls())
     message = b"Subject: x\r\n\r\n" + LINE * 200
     script = b"EHLO c\r\n" + (START + b"BDAT %d LAST\r\n%b" % (len(message), message)) * 3 + b"RSET\r\n" * 2000
     script += START + b"DATA\r\n"

@@ -483,8 +483,8 @@ async def test_accepted_message_resets_the_error_count(autojump_clock: MockClock
         await client.quit()
 
 
-async def test_too_much_junk(autojump_clock: MockClock) -> None:
-    async with connected(Server(RecordingHooks(), name=NAME, limits=Limits(junk=5, errors=2))) as client:
+async def test_too_much_work(autojump_clock: MockClock) -> None:
+    async with connected(Server(RecordingHooks(), name=NAME, limits=Limits(work=60, errors=2))) as client:
         await client.hello()
         for _ in range(6):
             await client.command("NOOP", "250")

@@ -264,7 +264,7 @@ async def test_each_part_of_a_message_restarts_the_timeout(pair: Callable[[], Pa
         await client.command("DATA", "354")
         for _ in range(5):
             await trio.sleep(179)
-            await client.send(b"x")
+            await client.send(b"x" * 90000)  # more than ``limits.data_rate``
         await cut_off(client, 180)
     assert hooks.timeouts == [5 * 179 + 180]
 
@@ -358,7 +358,7 @@ async def test_server_does_not_read_from_a_client_that_does_not_read(autojump_cl
 async def test_full_socket(autojump_clock: MockClock) -> None:
     """The same with a socket, whose buffer takes a part of the replies."""
     hooks = TimeRecorder()
-    server = Server(hooks, name=NAME, limits=Limits(junk=10**9, errors=10**9))
+    server = Server(hooks, name=NAME, limits=Limits(work=0, errors=10**9))
     async with connected(server, pair=sockets) as client:
         await client.hello()
         with trio.move_on_after(10):

@@ -157,6 +157,7 @@ class AuthResponse(Command):
     line: str = field(repr=False)
 
     verb = "AUTH"
+    work = 0
     codes: ClassVar[frozenset[int]] = AuthCommand.codes
     default_reply: ClassVar[Reply] = AUTHENTICATED
 

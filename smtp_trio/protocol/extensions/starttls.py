@@ -43,6 +43,7 @@ class StartTlsCommand(Command):
     verb = "STARTTLS"
     usage = "STARTTLS"
     starts_tls = True
+    work = 0  # a session has one handshake
     codes: ClassVar[frozenset[int]] = frozenset({220, 454, 501, 502, 503})
     default_reply: ClassVar[Reply] = GO_AHEAD
 
