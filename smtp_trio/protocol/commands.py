@@ -277,7 +277,7 @@ def _make_decoder(cls: type[PathCommand], strictness: Strictness) -> Callable[[s
         return None if params else cls(path)
 
     def decode(argument: str, known_params: KnownParams) -> PathCommand:
-        cached = without_params(argument) if argument.endswith(">") else None
+        cached = without_params(argument) if argument.endswith(">") and len(argument) <= syntax.CACHED_OCTETS else None
         if cached is not None:
             return cached
         path, params = _split_path(cls, argument, strictness)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 from .commands import Command, Connect, Ehlo, Helo, Help, Quit
@@ -37,19 +37,19 @@ def _help(command: Help, state: SessionState, grammar: Grammar, usable: UsableVe
 # These three are the same in every session of a server, so each is built once per server name.
 
 
-@cache
+@lru_cache(maxsize=64)
 def greeting(name: str) -> Reply:
     """Return the greeting of the server called ``name``."""
     return Reply(220, f"{name} ESMTP", "")
 
 
-@cache
+@lru_cache(maxsize=64)
 def helo_reply(name: str) -> Reply:
     """Return the reply to HELO of the server called ``name``."""
     return Reply(250, name, "")
 
 
-@cache
+@lru_cache(maxsize=64)
 def quit_reply(name: str) -> Reply:
     """Return the reply to QUIT of the server called ``name``."""
     return Reply(221, f"{name} Goodbye", "2.0.0")

@@ -45,7 +45,7 @@ NOT_ALLOWED = re.compile(r"[\0-\x08\n-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 NEWLINE = re.compile(r"\r\n|\r|\n")
 
 
-@functools.cache
+@functools.lru_cache(maxsize=256)  # a peer can send 300,000 combinations
 def _check(code: int, status: str | None) -> None:
     # RFC 5321 4.2 limits the second digit to 0 to 5. Servers use other codes, which a client must be able to represent;
     # the first digit decides (4.3.2). Which codes are allowed as reply to a command is checked with `Command.codes`.

@@ -201,6 +201,11 @@ def minimal_quoting(quoted: str) -> str:
 NULL = Path("", "", None)
 
 
+#: The longest path that is cached, and the longest argument of MAIL or RCPT: one of 256 octets (RFC 5321 4.5.3.1.3), with
+#: some room. Longer ones are rare, and a thousand of them would be some MiB.
+CACHED_OCTETS = 320
+
+
 @functools.lru_cache(maxsize=1024)
 def parse_path(text: str) -> Path | None:
     """Call `Path.parse` with a cache: a client uses the same few addresses again and again."""
@@ -217,7 +222,9 @@ def parse_argument(argument: str) -> tuple[str, str, Path | None, str] | None:
     if match is None:
         return None
     word, path, params = match.group("word", "path", "params")
-    return word.upper(), path, parse_path(path), params or ""
+    # As in commands.py, only what has the length of an ordinary path is cached.
+    parse = parse_path if len(path) <= CACHED_OCTETS else Path.parse
+    return word.upper(), path, parse(path), params or ""
 
 
 def parse_domain(text: str) -> str | None:
