@@ -34,6 +34,7 @@ from ..protocol.hosts import check_host
 from ..protocol.sasl import MECHANISMS, Credentials
 from ..stores import Maildir, SQLite, StoreError
 from .auth_file import Accounts
+from .descriptors import MAX_SESSIONS, raise_descriptor_limit, sessions_within
 from .limit_option import limit_help, limit_option, make_limits
 from .log_output import open_log
 from .options import UsageError, describe_error, describe_listen_error, number_between
@@ -236,7 +237,7 @@ def inherited_sockets(values: Sequence[str]) -> list[socket.socket]:
 def make_server(options: argparse.Namespace, accounts: Accounts | None) -> Server:
     """Return a server as the options describe it."""
     auth = ANY_LOGIN if options.auth_accept_any else Auth(required=accounts is not None and not options.auth_optional)
-    limits = make_limits(options.limit)
+    limits = make_limits([("sessions", sessions_within(raise_descriptor_limit())), *options.limit])
     try:
         server = Server(
             options.store,
@@ -450,6 +451,9 @@ def log_start(listeners: Sequence[trio.SocketListener], options: argparse.Namesp
     for each in listeners:
         log_events.LISTENING.log(address=format_address(each.socket))
     log_events.STORING.log(store=f"{type(options.store).__name__.lower()}:{options.store.path}")
+    descriptors = raise_descriptor_limit()
+    if "sessions" not in dict(options.limit) and (sessions := sessions_within(descriptors)) < MAX_SESSIONS:
+        log_events.FEW_DESCRIPTORS.log(descriptors=descriptors, sessions=sessions)
     if ALL_DOMAINS in options.accept:
         log_events.ALL_DOMAINS_ACCEPTED.log()
     if options.auth_accept_any:

@@ -195,6 +195,12 @@ DEBUG, INFO, WARNING, ERROR = logging.DEBUG, logging.INFO, logging.WARNING, logg
 CLI = "smtp_trio.cli"
 LISTENING = Event("listening", INFO, CLI, "listening on {address}")
 STORING = Event("storing", INFO, CLI, "storing in {store}")
+FEW_DESCRIPTORS = Event(
+    "few_descriptors",
+    WARNING,
+    CLI,
+    "at most {sessions} sessions, since this process may have only {descriptors} file descriptors (ulimit -n)",
+)
 ALL_DOMAINS_ACCEPTED = Event(
     "all_domains_accepted", WARNING, CLI, "--accept '*': mail for every domain is accepted; for development only"
 )
