@@ -1,6 +1,6 @@
 """Server for external conformance runners: fixed mailboxes, hooks that fail, and a file for each accepted message.
 
-    python fixture.py --port P --submission-port P --smtps-port P --sink DIR
+    python fixture.py --port P --submission-port P --smtps-port P --limits-port P --limits-tls-port P --sink DIR
 
 It prints a line for each listening port, and stops on SIGINT or SIGTERM. The sink is a directory with one file for each
 message that was answered with 250: a line ``ENV <sender> <recipient,recipient>``, then the content as received.
@@ -98,6 +98,16 @@ async def main(ports: dict[str, int], sink: Path) -> None:
         "submission": make_server(Accounts(sink), extensions=authenticated_only),
         "smtps": make_server(Accounts(sink)),
     }
+    # Low limits, so that a runner need not wait for minutes, and its own connections are counted.
+    limited = smtp_trio.Server(
+        Mailboxes(sink),
+        name=NAME,
+        size=1048576,
+        tls=tls,
+        timeout=smtp_trio.Timeouts(command=3, block=3, hook=5, end=5, tls=3, write=3),
+        limits=smtp_trio.Limits(sessions=64, per_peer=10, count_local=True, recipients=100, errors=10),
+    )
+    servers |= {"limits": limited, "limits-tls": limited}
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
             for profile, port in ports.items():
@@ -113,9 +123,17 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, required=True, help="plain SMTP, STARTTLS if wanted")
     parser.add_argument("--submission-port", type=int, help="STARTTLS, then AUTH, then mail")
     parser.add_argument("--smtps-port", type=int, help="TLS from the first octet on")
+    parser.add_argument("--limits-port", type=int, help="low limits and short timeouts")
+    parser.add_argument("--limits-tls-port", type=int, help="the same, for handshakes that stall")
     parser.add_argument("--sink", type=Path, required=True, help="the folder for accepted messages")
     options = parser.parse_args()
     options.sink.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(level=logging.INFO)
-    ports = {"mx": options.port, "submission": options.submission_port, "smtps": options.smtps_port}
+    ports = {
+        "mx": options.port,
+        "submission": options.submission_port,
+        "smtps": options.smtps_port,
+        "limits": options.limits_port,
+        "limits-tls": options.limits_tls_port,
+    }
     trio.run(main, {profile: port for profile, port in ports.items() if port is not None}, options.sink)
