@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
-from protocol.driver import ServerDriver
+from protocol.driver import ServerDriver, respond
 from protocol.test_segmentation import check_same_results
 
 from smtp_trio.protocol import (
@@ -164,11 +164,11 @@ def challenges(data: bytes) -> None:
     else:
         exchange = mechanism.client(PasswordCredentials("fred", "secret"), lambda count: bytes(count))
     with suppress(StopIteration, RemoteProtocolError, LocalProtocolError, BadCommandError, ReplyError):
-        exchange.send(None)
+        respond(exchange, None)
         for line in octets.split(b"\n"):
             challenge = decode_challenge(line.decode("utf-8", "replace"), mechanism)
             if len(challenge) < 2000:
-                exchange.send(challenge)
+                respond(exchange, challenge)
 
 
 # --- parts of a command -------------------------------------------------------------------------------------------------
