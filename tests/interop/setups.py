@@ -35,6 +35,12 @@ NOBODY = 65534
 SETTINGS: Mapping[tuple[str, str], Sequence[str]] = {
     ("exim", "interop"): ("dsn_advertise_hosts = *",),
     ("exim", "options"): ("dsn_advertise_hosts = *", "allow_domain_literals = true"),
+    # What Postfix 3.7 does by default with LF, also in newer versions. An unknown command does not end the session.
+    ("postfix", "interop"): (
+        "smtpd_forbid_bare_newline = no",
+        "smtpd_forbid_unauth_pipelining = no",
+        "smtpd_forbidden_commands =",
+    ),
     ("postfix", "options"): (
         "smtpd_forbid_bare_newline = reject",
         "smtpd_forbid_bare_newline_exclusions =",
