@@ -90,11 +90,11 @@ class Maildir(Store["MaildirSpool"]):
         check_choice(newline, "newline", ("crlf", "lf"))
         super().__init__()
         self.path: str = os.path.abspath(check_path(path, "path"))
-        self.newline = newline
+        self.newline: Literal["crlf", "lf"] = newline
         self.tmp: str = os.path.join(self.path, "tmp")
         self.new: str = os.path.join(self.path, "new")
         self._directories: tuple[Directory, Directory] | None = None  # tmp and new
-        self.writers = trio.CapacityLimiter(WRITERS)
+        self.writers: trio.CapacityLimiter = trio.CapacityLimiter(WRITERS)
         """The threads that write large messages. If the disk stalls, other threads than Trio's default ones wait."""
 
     def __repr__(self) -> str:
