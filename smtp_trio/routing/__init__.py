@@ -19,6 +19,7 @@ from ._connect import DomainConnection, DomainSettings, connect_domain
 from ._dane import dane_context, verify_dane
 from ._dns import DnsResolver
 from ._errors import LookupFailedError, NullMxError, RoutingError
+from ._pool import DomainPool
 from ._route import DaneMode, route
 from ._routes import Dane, Exchanger, MtaSts, Opportunistic, Route, TlsPolicy
 from ._send import DomainResult, DomainsResult, SendSettings, send
@@ -37,6 +38,7 @@ __all__ = [
     "DaneMode",
     "DnsResolver",
     "DomainConnection",
+    "DomainPool",
     "DomainResult",
     "DomainSettings",
     "DomainUnreachableError",

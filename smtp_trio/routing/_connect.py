@@ -31,6 +31,7 @@ from ._attempts import (
     tls_session,
 )
 from ._dane import dane_context
+from ._exchanger_pools import ExchangerPools
 from ._route import DaneMode, route
 from ._routes import Dane, Exchanger, MtaSts, Route
 from ._sts_context import check_sts_context, sts_context
@@ -152,13 +153,14 @@ async def connect_domain(
 class Connector:
     """Tries the addresses of a route one after the other; each of them once."""
 
-    def __init__(self, found: Route, port: int, settings: DomainSettings) -> None:
+    def __init__(self, found: Route, port: int, settings: DomainSettings, pools: ExchangerPools | None = None) -> None:
         #: The attempts so far.
         self.attempts: list[Attempt] = []
         self.route: Route = found
         #: The address from which the last connection was made.
         self._local_address: str | None = None
         self._port = port
+        self._pools = pools
         self._limit = seconds_or_infinity(settings.get("attempt_timeout", ATTEMPT_TIMEOUT))
         self._limit_for_all = seconds_or_infinity(settings.get("domain_timeout", DOMAIN_TIMEOUT))
         self._deadline = trio.current_time() + self._limit_for_all
@@ -173,11 +175,14 @@ class Connector:
         self._left = deque(addresses[: settings.get("max_attempts", MAX_ATTEMPTS)])
 
     @classmethod
-    async def find(cls, domain: str, port: int, settings: DomainSettings) -> Self:
-        """Look up the route of a domain. Raises as `connect_domain` does."""
+    async def find(cls, domain: str, port: int, settings: DomainSettings, pools: ExchangerPools | None = None) -> Self:
+        """Look up the route of a domain. Raises as `connect_domain` does.
+
+        :param pools: the connections that `session` uses.
+        """
         check_settings(port, settings)
         chosen = cast("RouteSettings", {key: value for key, value in settings.items() if key in ROUTE_SETTINGS})
-        return cls(await route(domain, port=port, **chosen), port, settings)
+        return cls(await route(domain, port=port, **chosen), port, settings, pools)
 
     @property
     def exhausted(self) -> bool:
@@ -198,13 +203,55 @@ class Connector:
             client = await self._attempt(exchanger, address)
             if client is not None:
                 return DomainConnection(client, self.route, tuple(self.attempts))
+        raise await self._unreachable()
+
+    # With pools, a kept connection to the next exchanger is used before a new one is opened. The server may have closed it
+    # meanwhile, which says nothing about the exchanger: so the address stays the next one, for a new connection, unless the
+    # session was good to its end. There are finitely many kept connections, so this ends.
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Client]:
+        """Lend a session with the next exchanger that accepts one, or has accepted one that was kept.
+
+        Raises `DomainUnreachableError` when none is left.
+        """
+        if self._pools is None:
+            connection = await self.connect()
+            async with connection.client as client:
+                yield client
+            return
+        while not self.exhausted:
+            exchanger, address = self._left[0]
+            async with self._pools.slot(exchanger) as pool:
+                kept = await pool.take()
+                if kept is not None:
+                    client, used = kept
+                    self.attempts.append(Attempt(exchanger, used, None, client.tls))
+                else:
+                    self._left.popleft()
+                    await self._pools.make_room()
+                    opened = await self._attempt(exchanger, address)
+                    if opened is None:
+                        continue
+                    client = opened
+                    pool.add(client, address)
+                try:
+                    yield client
+                    if kept is not None and client.usable:
+                        self._left.popleft()
+                finally:
+                    await pool.give_back(client)
+                return
+        raise await self._unreachable()
+
+    async def _unreachable(self) -> DomainUnreachableError:
+        """Return the error for a domain of which no exchanger is left."""
         if self._sts is not None and any(map(is_sts_failure, self.attempts)):
             # RFC 8461 5.1 (3): the failure is temporary, and the next delivery uses the newer policy, if there is one.
             await self._sts.find(self.route.domain, check=True)
         # If there was no time for some addresses, the error is temporary.
         late = f"{self.route.domain}: no session within {self._limit_for_all:g} s" if self._left else None
         found = self.route
-        raise DomainUnreachableError(found.domain, tuple(self.attempts), found.unreachable, late, found.sts)
+        return DomainUnreachableError(found.domain, tuple(self.attempts), found.unreachable, late, found.sts)
 
     async def _attempt(self, exchanger: Exchanger, address: str) -> Client | None:
         """Try one address, and record the attempt."""

@@ -34,6 +34,7 @@ from ._attempts import Attempt, attempt_sessions
 from ._connect import Connector, DomainSettings, check_settings
 from ._dns import DnsResolver
 from ._errors import RoutingError
+from ._exchanger_pools import ExchangerPools
 from ._lookups import check_domain
 from ._repeatable import repeatable
 from ._tls_sessions import TlsSession
@@ -134,11 +135,35 @@ async def send(
     """
     if (problem := hide_login(settings)) is not None:
         raise problem
-    limit = settings.pop("max_domains", MAX_DOMAINS)
-    check_number(limit, "max_domains", 1, integer=True)
+    check_send_settings(port, settings)
+    return await send_to_domains(message, port, sender, recipients, record, settings, None, add_headers=add_headers)
+
+
+def check_send_settings(port: int, settings: SendSettings) -> None:
+    """Raise TypeError or ValueError for settings that cannot be used."""
+    check_number(settings.get("max_domains", MAX_DOMAINS), "max_domains", 1, integer=True)
+    check_settings(port, domain_settings(settings))
+
+
+def domain_settings(settings: SendSettings) -> DomainSettings:
+    """Return the settings of `connect_domain` among those of `send`."""
+    return cast("DomainSettings", {name: value for name, value in settings.items() if name != "max_domains"})
+
+
+async def send_to_domains(
+    message: Message,
+    port: int,
+    sender: str | None,
+    recipients: Iterable[str] | None,
+    record: DeliveryRecord | None,
+    settings: SendSettings,
+    pools: ExchangerPools | None,
+    *,
+    add_headers: bool,
+) -> DomainsResult:
+    """Send a message as `send` does, with settings that were checked, over the connections of these pools."""
     clear_record(record)
     check_type(message, "message", (bytes, bytearray, memoryview, email.message.Message, os.PathLike, AsyncIterable))
-    check_settings(port, settings)
     if isinstance(message, email.message.Message):
         sender, recipients = await find_envelope(message, sender, recipients)
         if add_headers:
@@ -148,16 +173,18 @@ async def send(
     names = recipients if isinstance(recipients, str) else list(dict.fromkeys(recipients))
     path = parse_mailbox(sender, "sender", null=True)
     domains = group_by_domain(names)
-    if settings.get("resolver") is None:
-        settings["resolver"] = DnsResolver()  # one for all domains, since it limits the number of its sockets
+    for_domain = domain_settings(settings)
+    if for_domain.get("resolver") is None:
+        for_domain["resolver"] = DnsResolver()  # one for all domains, since it limits the number of its sockets
     async with repeatable(message) as content:
         deliveries = [
-            Delivery(domain, of_domain, sender, path, content, port, settings) for domain, of_domain in domains.items()
+            Delivery(domain, of_domain, sender, path, content, port, for_domain, pools)
+            for domain, of_domain in domains.items()
         ]
         partial = DomainsPartial(sender, names, deliveries)
         if record is not None:
             record._partials[:] = [partial]
-        await _run(deliveries, limit)
+        await _run(deliveries, settings.get("max_domains", MAX_DOMAINS))
     return partial.result()
 
 
@@ -209,7 +236,8 @@ class Delivery:
         path: Path,
         message: Message,
         port: int,
-        settings: SendSettings,
+        settings: DomainSettings,
+        pools: ExchangerPools | None,
     ) -> None:
         self.recipients: tuple[str, ...] = tuple(recipients)
         self._domain = domain
@@ -217,6 +245,7 @@ class Delivery:
         self._message = message
         self._port = port
         self._settings = settings
+        self._pools = pools
         self._attempts: list[Attempt] = []
         self._route_sessions: tuple[TlsSession, ...] = ()
         self._error: SMTPError | None = None
@@ -239,11 +268,10 @@ class Delivery:
     async def run(self) -> None:
         """Try the exchangers until each recipient has an outcome that is final."""
         try:
-            connector = await Connector.find(self._domain, self._port, cast("DomainSettings", self._settings))
+            connector = await Connector.find(self._domain, self._port, self._settings, self._pools)
             self._attempts, self._route_sessions = connector.attempts, connector.route.sessions
             while self._waiting:
-                connection = await connector.connect()
-                async with connection.client as client:
+                async with connector.session() as client:
                     await self._send(client)
                 if self._error is None and connector.exhausted:
                     return  # all have outcomes, and that some are temporary is not an error of the domain

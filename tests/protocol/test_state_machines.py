@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import strategies as st
+from hypothesis import settings, strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
@@ -251,9 +251,14 @@ class ClientMachine(RuleBasedStateMachine):
             assert [type(each) for each in self.client.dialogue.unanswered] == [type(each) for each in self.unanswered]
 
 
+def few(machine: type[RuleBasedStateMachine]) -> None:
+    """Run a machine for some sequences; each has many steps."""
+    run_state_machine_as_test(machine, settings=settings(max_examples=min(settings().max_examples, 60)))
+
+
 def test_server() -> None:
-    run_state_machine_as_test(ServerMachine)
+    few(ServerMachine)
 
 
 def test_client() -> None:
-    run_state_machine_as_test(ClientMachine)
+    few(ClientMachine)
