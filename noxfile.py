@@ -34,7 +34,7 @@ WHEEL = next((version for version in OTHERS if shutil.which(f"python{version}"))
 PYTEST = ("python", "-bb", "-m", "pytest", "-q")
 # Pytest rewrites the tests' assertions; without its cache in bytecode files, every process does that again.
 CACHED: dict[str, str | None] = {"PYTHONDONTWRITEBYTECODE": None}
-# The sessions `core`, `pythons` and `lowest` try all examples.
+# The sessions `core` and `slow` try all examples.
 FEW_EXAMPLES: dict[str, str | None] = {"HYPOTHESIS_PROFILE": "quick"}
 # Two processes are enough for most of the gain, and tests that wait for a timeout need not wait for each other.
 PARALLEL = ("-n", "2", "--dist", "worksteal")
@@ -128,7 +128,7 @@ def pythons(session: nox.Session) -> None:
     """The tests of `tests`, on the other supported Pythons that are installed; on the newest one also the slow tests."""
     install(session, "-e", ".", *group("test"))
     selected = MOST if session.python == OTHERS[-1] else FAST
-    session.run(*PYTEST, *PARALLEL, *selected, *session.posargs, env=CACHED)
+    session.run(*PYTEST, *PARALLEL, *selected, *session.posargs, env=FEW_EXAMPLES | CACHED)
 
 
 @nox.session(default=False, tags=["full"])
@@ -136,7 +136,7 @@ def lowest(session: nox.Session) -> None:
     """The tests of `tests`, with the oldest versions that pyproject.toml allows of dependencies and test tools."""
     floors = [line.replace(">=", "==") for line in (*PROJECT["project"]["dependencies"], *group("test"))]
     install(session, "-e", ".", *floors)
-    session.run(*PYTEST, *PARALLEL, *FAST, *session.posargs, env=CACHED)
+    session.run(*PYTEST, *PARALLEL, *FAST, *session.posargs, env=FEW_EXAMPLES | CACHED)
 
 
 @nox.session(default=False, python=WHEEL, tags=["full"])
