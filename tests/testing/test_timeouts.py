@@ -16,6 +16,7 @@ from smtp_trio import (
     Client,
     ClientTimeouts,
     DeliveryUnknownError,
+    Limits,
     Peer,
     Reply,
     ReplyError,
@@ -167,7 +168,8 @@ async def test_configured_timeout(autojump_clock: MockClock) -> None:
 async def test_slow_message_extends_the_timeout(autojump_clock: MockClock) -> None:
     """An octet every ten seconds for hours: each part of a message restarts the timeout."""
     inbox = Inbox()
-    assert (await send_ungrouped(inbox, Trickle(1, 170, at="body", by="client"), timeout=EVER)).complete
+    server = Server(inbox, name="mx.test", limits=Limits(data_rate=0), **deterministic())
+    assert (await send_ungrouped(server, Trickle(1, 170, at="body", by="client"), timeout=EVER)).complete
     assert inbox[0].raw == MESSAGE
     assert trio.current_time() == pytest.approx(170 * len(MESSAGE))
 
@@ -184,8 +186,9 @@ async def test_slow_line(autojump_clock: MockClock) -> None:
     """Thirty octets a second in both directions."""
     inbox = Inbox()
     big = MESSAGE + b"0123456789abc\r\n" * 2000
+    server = Server(inbox, name="mx.test", limits=Limits(data_rate=0), **deterministic())
     async with trio.open_nursery() as nursery:
-        client = await memory_pair(nursery, inbox, faults=Faults(Throttle(30)), max_octets=4096, timeout=EVER)
+        client = await memory_pair(nursery, server, faults=Faults(Throttle(30)), max_octets=4096, timeout=EVER)
         async with client:
             await client.send(ME, [YOU], big)
     assert inbox[0].raw == big
