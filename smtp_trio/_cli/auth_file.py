@@ -161,7 +161,7 @@ class Hash:
 # - Hashes are computed in one or two threads, in which the clients take turns (`FairThreads`). A computation is skipped if
 #   its client has left, or was locked out while it waited.
 # - Every login computes the same hashes: one of each cost that occurs in the file. The user's own hash is among them, in
-#   the place of the one with the same cost. If there is no such user, or the file has the password itself, the result of
+#   the place of the one with the same cost. For an unknown user, or if the file has the password itself, the result of
 #   none of them counts. A filler of the missing cost would be an alternative, but its time would only be similar: it
 #   depends on the caches of the processor, and not only on the product of the parameters.
 

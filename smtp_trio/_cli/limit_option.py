@@ -49,7 +49,7 @@ def limit_option(text: str) -> tuple[str, Any]:
     if name not in limits:
         close = difflib.get_close_matches(name, limits, 1)
         hint = f"did you mean {close[0]}?" if close else f"the limits are {', '.join(limits)}"
-        raise argparse.ArgumentTypeError(f"there is no limit {name!r}; {hint}")
+        raise argparse.ArgumentTypeError(f"unknown limit {name!r}; {hint}")
     if not equals or not value:
         raise argparse.ArgumentTypeError(f"must be {name}=VALUE, got {text!r}")
     if value.lower() == NO_LIMIT and "None" in str(limits[name].type):

@@ -20,7 +20,7 @@ from contextlib import suppress
 #
 # Several processes may write to the same stream. A pipe takes at most 4,096 octets in one piece (PIPE_BUF), and the line
 # of a message to many recipients is longer, so a file lock keeps their lines apart. Standard output and standard error
-# use different parts of that lock: one of them may be stuck. Within a process the locks of fcntl exclude nobody, but
+# use different parts of that lock: one of them may be stuck. Within a process the locks of fcntl exclude no thread, but
 # each stream has one thread.
 
 #: The octets that may wait to be written.
@@ -81,7 +81,7 @@ class LogWriter:
                 self._lines, self._size, self._dropped = [], 0, 0
             if dropped:
                 lines.append(self._report(dropped))
-            with suppress(OSError):  # nobody reads the log any more, or the disk is full; mail is more important
+            with suppress(OSError):  # the log is not read any more, or the disk is full; mail is more important
                 self._write(b"".join(lines))
 
     def _write(self, octets: bytes) -> None:

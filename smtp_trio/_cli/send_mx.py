@@ -167,7 +167,7 @@ def describe_policy(exchanger: Exchanger) -> str:
 
 
 def print_routing_errors(result: DomainsResult) -> None:
-    """Print the errors of domains for which there was no attempt."""
+    """Print the errors of domains without an attempt."""
     for domain in result.domains:
         if isinstance(domain.error, RoutingError) and not domain.attempts:
             _print(f"{domain.domain}: {domain.error}")

@@ -1,4 +1,4 @@
-"""What the service manager is told about the state of the server: the protocol of sd_notify(3)."""
+"""Notifications to the service manager about the state of the server: the protocol of sd_notify(3)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SOCKET, WATCHDOG, WATCHDOG_PID = "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID
 
 @frozen
 class ServiceManager:
-    """The service manager that has started this process; without an ``address``, there is none.
+    """The service manager that has started this process; ``address`` is None without one.
 
     ``watchdog`` is the number of seconds after which it takes a process that has sent nothing for hung; None for never.
     """
@@ -42,19 +42,19 @@ class ServiceManager:
                 sock.sendto("\n".join(assignments).encode(), socket.MSG_DONTWAIT, address)
 
     def ready(self) -> None:
-        """Tell that the server is listening, or that it has finished reloading."""
+        """Report that the server is listening, or that it has finished reloading."""
         self.notify("READY=1")
 
     def reloading(self) -> None:
-        """Tell that the server has begun to read its files again."""
+        """Report that the server has begun to read its files again."""
         self.notify("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def stopping(self) -> None:
-        """Tell that the server has begun to stop."""
+        """Report that the server has begun to stop."""
         self.notify("STOPPING=1")
 
     async def feed_watchdog(self) -> None:
-        """Tell twice in each interval of the watchdog that the event loop runs; return if there is no watchdog."""
+        """Report twice in each interval of the watchdog that the event loop runs; return without a watchdog."""
         while self.address is not None and self.watchdog is not None:
             self.notify("WATCHDOG=1")
             await trio.sleep(self.watchdog / 2)

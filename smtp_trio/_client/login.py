@@ -1,4 +1,4 @@
-"""What a client logs in with, and how a password stays out of tracebacks."""
+"""The login of a client, and how a password stays out of tracebacks."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # by connecting again and again, since a session takes much more time to begin and to end than a refusal.
 #
 # A minute is the same for all peers, and their counters are dropped at its end. This takes one dictionary, of bounded
-# size; a window for each peer would be no better against a flood, which lasts for many minutes. A peer that does not fit
+# size; a window for each peer would not be better against a flood, which lasts for many minutes. A peer that does not fit
 # into the dictionary is not limited in this minute: a client that has so many addresses is not stopped by a number for
 # each of them.
 #
@@ -53,7 +53,7 @@ class _Member:
 
     def __init__(self, first: SharingSession) -> None:
         self.count = 1
-        self.first: SharingSession | None = first  # as long as there was no other
+        self.first: SharingSession | None = first  # as long as no other was used
         self.turns: Turns | None = None  # made for the second session
 
 

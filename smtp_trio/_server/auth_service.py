@@ -1,4 +1,4 @@
-"""What the sessions of a server share for AUTH: the failed logins of each address, and the threads that derive keys."""
+"""The state for AUTH that the sessions of a server share: the failed logins of each address, and the threads that derive keys."""
 
 from __future__ import annotations
 

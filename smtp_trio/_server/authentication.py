@@ -68,7 +68,7 @@ async def auth(session: AuthSession, command: Command) -> None:
         return
     attempt = _Attempt(session, command.mechanism)
     reply = await attempt.run(command)
-    if reply is None:  # there are no further lines
+    if reply is None:  # no further lines follow
         return
     await session.answer(await attempt.refuse(reply) if reply.refused else reply)
 

@@ -389,7 +389,7 @@ class BodyReader:
     def keep(self, octets: int) -> None:
         """Count octets of the message that are kept, or, if negative, not any more.
 
-        Raises `BodyError` if there is no memory left.
+        Raises `BodyError` if the memory is used up.
         """
         self._count(octets)
 

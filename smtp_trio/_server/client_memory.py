@@ -1,4 +1,4 @@
-"""What a server or a policy remembers about clients: a mapping with a limited number of entries, whose keys clients may choose."""
+"""The memory of a server or a policy about clients: a mapping with a limited number of entries, whose keys clients may choose."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Memory(Generic[V]):
         return len(self._entries)
 
     def get(self, key: Hashable) -> V | None:
-        """Return the value of a key; None if there is none, or it has expired."""
+        """Return the value of a key; None without one, or if it has expired."""
         entry = self._entries.get(key)
         return None if entry is None or self._expired(entry) else entry.value
 

@@ -20,7 +20,7 @@ from .log_events import ACCEPT_FAILED
 
 #: How often to choose a port for port 0: a port that is free on the first address may be in use on the next.
 PORT_ATTEMPTS = 10
-#: Connections that may wait to be accepted. In a flood the queue is full, and others wait behind it. To refuse a connection
+#: Connections that may wait to be accepted. In a flood the queue is full, and others wait after it. To refuse a connection
 #: takes about 20 µs (see admission.py), so they wait for less than 0.1 s. When the queue is full, a client tries again
 #: after a second. The kernel reduces this number to its own maximum (net.core.somaxconn on Linux).
 BACKLOG = 4096

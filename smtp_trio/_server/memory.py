@@ -65,10 +65,10 @@ class MemoryBudget:
 
 
 class Keeper(Protocol):
-    """What counts the octets that are kept of one message."""
+    """Counts the octets that are kept of one message."""
 
     def keep(self, octets: int) -> None:
-        """Count octets that are kept, or, if negative, not any more. Raise `BodyError` if there is no memory left."""
+        """Count octets that are kept, or, if negative, not any more. Raise `BodyError` if the memory is used up."""
 
     def share(self, most: int) -> float:
         """Return how many octets may be kept before they are moved to a file; ``most`` at most."""

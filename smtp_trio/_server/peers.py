@@ -48,7 +48,7 @@ def tcp_peer(address: tuple[Any, ...]) -> Peer:
 
 
 # Whether a client has left can be seen without reading from it: the kernel knows whether the other side has closed its
-# end. A client that has only ended its input still waits for the replies, and cannot be told from one that has closed the
+# end. A client that has only ended its input still waits for the replies, and cannot be distinguished from one that has closed the
 # connection. So this is a reason for a temporary refusal at most, of what has had to wait.
 
 

@@ -177,7 +177,7 @@ class Server:
 
         :param tls: the new certificate; by default, the files of the `TlsFiles` that the server has are read again.
         :raises OSError: a file cannot be read.
-        :raises ValueError: a file is not valid (see `TlsFiles.load`), or there are no `TlsFiles`.
+        :raises ValueError: a file is not valid (see `TlsFiles.load`), or `TlsFiles` were not given.
         """
         files = self._tls_files if tls is None else tls
         if isinstance(files, ssl.SSLContext):
@@ -185,7 +185,7 @@ class Server:
             self.tls, self._tls_files = files, None
             return
         if files is None:
-            raise ValueError("there are no files to read again: give an SSL context or TlsFiles")
+            raise ValueError("no files to read again: give an SSL context or TlsFiles")
         check_type(files, "tls", (ssl.SSLContext, TlsFiles))
         self.tls, self._tls_files = files.load(), files
 

@@ -95,7 +95,7 @@ class SessionLog:
         log_events.CONNECTION_REFUSED.log(id=self._id, peer=self.peer, reply=str(reply))
 
     def auth_failed(self, mechanism: str | None, user: str | None, reply: Reply) -> None:
-        """Count and log a failed login. What is not known when it ends is None."""
+        """Count and log a failed login. Values that are not known when it ends are None."""
         self._counts.auth_failures += 1
         log_events.AUTH_FAILED.log(
             id=self._id,

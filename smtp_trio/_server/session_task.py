@@ -171,7 +171,7 @@ class SessionTask:
 
     @property
     def auth_service(self) -> AuthService:
-        """What the sessions of the server share for AUTH."""
+        """The state for AUTH that the sessions of the server share."""
         return self.state.auth_service
 
     # --- the cancel scope of a session ------------------------------------------------------------------------------

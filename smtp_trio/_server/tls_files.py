@@ -54,7 +54,7 @@ def _pairs(value: object) -> tuple[tuple[str, str], ...]:
 # An unknown name is answered with the first certificate, as mail servers do: many clients send none or a wrong one,
 # and with opportunistic TLS the certificate does not matter (RFC 7435). Clients that verify the name will notice.
 #
-# The names are those in the certificates, which need not be configured again. The ssl module tells the names of a
+# The names are those in the certificates, which need not be configured again. The ssl module returns the names of a
 # certificate only after a handshake, so they are read from its encoding.
 @frozen
 class TlsFiles:

@@ -33,7 +33,7 @@ def _bool(_: object, attribute: Attribute[bool], value: object) -> None:
     check_type(value, f"limits.{attribute.name}", bool)
 
 
-# ``metadata`` tells the command line which unit a value may have. A field without it is a number.
+# ``metadata`` gives the command line the unit that a value may have. A field without it is a number.
 OCTETS = {"unit": "octets"}
 SECONDS = {"unit": "seconds"}
 
@@ -42,7 +42,7 @@ SECONDS = {"unit": "seconds"}
 class Limits:
     """Limits on what one client, and all clients together, can use.
 
-    0 means no limit, and so does None where the type allows it, unless the description says otherwise. A server counts
+    0 means no limit, and so does None where the type allows it, unless the description differs. A server counts
     how often each limit takes effect: ``server.statistics().limits_reached``. The section on limits in the documentation
     compares the defaults with those of other servers. ``data_rate``, ``message_time`` and ``session_time`` do not apply
     to a server without a timeout (``timeout=0``).

@@ -129,7 +129,7 @@ class DomainUnreachableError(RoutingError):
 
     ``attempts`` are all attempts, in order, and ``unreachable`` are the exchangers that could not be tried. ``reply``
     is that of the first one with a temporary error; if all errors are permanent, that of the first one (RFC 5321 5.1).
-    ``late`` is the reason why other exchangers were not tried, if there was no time for them; the error is temporary
+    ``late`` is the reason why other exchangers were not tried, if the time was over; the error is temporary
     then. ``sts`` is the MTA-STS policy of the domain, as in `Route`.
     """
 
@@ -153,5 +153,5 @@ class DomainUnreachableError(RoutingError):
 
     @property
     def sessions(self) -> tuple[TlsSession, ...]:
-        """What a TLS report counts: that of the attempts, and of exchangers that could not be tried (RFC 8460 4.3)."""
+        """The sessions that a TLS report counts: those of the attempts, and of exchangers that could not be tried (RFC 8460 4.3)."""
         return *route_sessions(self.sts, self.unreachable), *attempt_sessions(self.attempts)

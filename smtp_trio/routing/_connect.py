@@ -121,7 +121,7 @@ class DomainConnection:
 
     @property
     def sessions(self) -> tuple[TlsSession, ...]:
-        """What a TLS report counts: that of the attempts, and of exchangers that were not tried (RFC 8460 4.3)."""
+        """The sessions that a TLS report counts: those of the attempts, and of exchangers that were not tried (RFC 8460 4.3)."""
         return *self.route.sessions, *attempt_sessions(self.attempts)
 
 
@@ -206,7 +206,7 @@ class Connector:
         raise await self._unreachable()
 
     # With pools, a kept connection to the next exchanger is used before a new one is opened. The server may have closed it
-    # meanwhile, which says nothing about the exchanger: so the address stays the next one, for a new connection, unless the
+    # meanwhile, which is no property of the exchanger: so the address stays the next one, for a new connection, unless the
     # session was good to its end. There are finitely many kept connections, so this ends.
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Client]:
@@ -248,7 +248,7 @@ class Connector:
         if self._sts is not None and any(map(is_sts_failure, self.attempts)):
             # RFC 8461 5.1 (3): the failure is temporary, and the next delivery uses the newer policy, if there is one.
             await self._sts.find(self.route.domain, check=True)
-        # If there was no time for some addresses, the error is temporary.
+        # If the time was over before some addresses were tried, the error is temporary.
         late = f"{self.route.domain}: no session within {self._limit_for_all:g} s" if self._left else None
         found = self.route
         return DomainUnreachableError(found.domain, tuple(self.attempts), found.unreachable, late, found.sts)

@@ -59,7 +59,7 @@ class ExchangerPool(Pool):
         return next(iter(self._idle_since.values()), None)
 
     async def take(self) -> tuple[Client, str] | None:
-        """Return a connection that was kept and is still open, with its address; None if there is none."""
+        """Return a connection that was kept and is still open, with its address; None without one."""
         client = await self._take_idle()
         return None if client is None else (client, self._addresses[client])
 

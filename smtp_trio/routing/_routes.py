@@ -93,5 +93,5 @@ class Route:
 
     @property
     def sessions(self) -> tuple[TlsSession, ...]:
-        """What a TLS report counts before there is a connection: failures of policies (RFC 8460 4.3.2)."""
+        """The sessions that a TLS report counts before there is a connection: failures of policies (RFC 8460 4.3.2)."""
         return route_sessions(self.sts, self.unreachable)

@@ -58,7 +58,7 @@ class SendSettings(DomainSettings, total=False):
 
 @frozen
 class DomainResult:
-    """What happened for one domain.
+    """The delivery of a message to one domain.
 
     ``recipients`` are those of the domain, and ``attempts`` the sessions that were tried for them. ``error`` is the
     reason why there are recipients for which the message was not accepted; None if it is in the outcomes only.
@@ -88,7 +88,7 @@ class DomainsResult(Result):
 #
 # Each domain has a `Delivery`, which runs in a task of its own and stores what is known about its recipients.
 # `DomainsPartial`, which the record of the caller refers to, combines them whenever it is read. So after a cancellation
-# at any time the record has what the replies said up to then, and `Unknown` for a message that was sent whole and not
+# at any time the record has what the replies were up to then, and `Unknown` for a message that was sent whole and not
 # replied to (RFC 1047).
 #
 # Which recipients are sent to the next exchanger ("until a delivery attempt succeeds", RFC 5321 5.1), as Postfix does it:
@@ -261,7 +261,7 @@ class Delivery:
 
     @property
     def result(self) -> DomainResult:
-        """What is known so far."""
+        """The result so far."""
         sessions = *self._route_sessions, *attempt_sessions(self._attempts)
         return DomainResult(self._domain, self.recipients, tuple(self._attempts), self._error, sessions)
 

@@ -32,7 +32,7 @@ MAX_FAILURES: Final = 10_000
 class StsResult:
     """The MTA-STS policy of a domain, as found by `StsPolicies.find`.
 
-    ``policy`` is the policy to apply. It is None if there is none, or if its mode is "none" (RFC 8461 5). ``error``
+    ``policy`` is the policy to apply. It is None without one, or if its mode is "none" (RFC 8461 5). ``error``
     is the reason why a newer policy was not found: a `LookupFailedError` or a `PolicyFetchError`. There may be a ``policy``
     nevertheless, an older one that is still valid.
     """
@@ -50,7 +50,7 @@ class StsResult:
 
     @property
     def session(self) -> TlsSession | None:
-        """What a TLS report counts of the error: a failure under the older policy, or one that is not known."""
+        """The failure that a TLS report counts for the error: one under the older policy, or one that is not known."""
         if self.failure is None:
             return None
         unknown = ReportedPolicy(TlsPolicyType.STS, self.domain)
@@ -93,7 +93,7 @@ class _Running:
 
 # How a policy is found
 #
-# RFC 8461 5.1 has three steps: use the cached policy, or look for one if there is none (1); apply it to each exchanger
+# RFC 8461 5.1 has three steps: use the cached policy, or, without one, look for one (1); apply it to each exchanger
 # (2, done by the client); look for a newer one before a permanent failure (3, `find` with ``check=True``).
 #
 # To look for a policy is to look up the TXT record, and then to fetch the policy by HTTPS if the id of the record is not
@@ -174,7 +174,7 @@ class StsPolicies:
     async def find(self, domain: str, *, check: bool = False) -> StsResult:
         """Return the policy of a domain: the cached one, or the one that a lookup finds.
 
-        Nothing is raised if there is no policy, or if it cannot be found: then mail is sent without one (RFC 8461 3.3).
+        Nothing is raised without a policy, or if it cannot be found: then mail is sent without one (RFC 8461 3.3).
 
         :param domain: the Policy Domain: that of the recipients, or that of a smart host (RFC 8461 3.4).
             An address literal has no policy.

@@ -13,7 +13,7 @@ from ._tls_results import TlsResultType
 from ._txt_fields import parse_fields
 
 #: How a policy is applied (RFC 8461 5): exchangers that fail it get no mail, they do and the failure is reported, or as
-#: if there were no policy.
+#: without a policy.
 StsMode = Literal["enforce", "testing", "none"]
 MODES: Final[dict[str, StsMode]] = {mode: mode for mode in get_args(StsMode)}
 

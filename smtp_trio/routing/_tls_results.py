@@ -31,7 +31,7 @@ class TlsResultType(enum.Enum):
     TLSA_INVALID = "tlsa-invalid"
     #: DANE: the resolver returned no valid records.
     DNSSEC_INVALID = "dnssec-invalid"
-    #: DANE: the sender requires it, and there are no TLSA records.
+    #: DANE: the sender requires it, and TLSA records are missing.
     DANE_REQUIRED = "dane-required"
     #: MTA-STS: the policy could not be fetched.
     STS_POLICY_FETCH_ERROR = "sts-policy-fetch-error"
@@ -52,7 +52,7 @@ CERTIFICATE_RESULTS: Final = {
 
 
 def find_tls_error(error: BaseException) -> ssl.SSLError | None:
-    """Return the error of the TLS library that is the cause of ``error``; None if there is none."""
+    """Return the error of the TLS library that is the cause of ``error``; None without one."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLError):

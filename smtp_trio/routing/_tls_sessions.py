@@ -53,7 +53,7 @@ class ReportedPolicy:
 class TlsSession:
     """The result of one connection to an exchanger, or of the attempt to make one, under one policy.
 
-    It is a success if there are no ``failures``. If several policies apply, such as DANE and MTA-STS, there is one
+    It is a success if ``failures`` is empty. If several policies apply, such as DANE and MTA-STS, there is one
     result for each (RFC 8460 4). Failures that have nothing to do with TLS, such as a refused connection, are not
     counted (RFC 8460 4.3.4).
     """

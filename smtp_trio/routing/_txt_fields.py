@@ -26,7 +26,7 @@ VALUE: Final = re.compile(r"[!-:<>-~]+")
 def parse_fields(
     texts: Iterable[str], version: str, required: str, values: Mapping[str, re.Pattern[str]]
 ) -> dict[str, str] | None:
-    """Return the fields of the one record that begins with ``version``; None if there is no valid one.
+    """Return the fields of the one record that begins with ``version``; None without a valid one.
 
     :param texts: the TXT records of the name.
     :param version: the first field, such as ``v=STSv1``.

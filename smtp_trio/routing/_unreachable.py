@@ -55,5 +55,5 @@ class NoExchangerError(RoutingError):
 
     @property
     def sessions(self) -> tuple[TlsSession, ...]:
-        """What a TLS report counts (RFC 8460 4.3.2)."""
+        """The session that a TLS report counts (RFC 8460 4.3.2)."""
         return route_sessions(self.sts, self.unreachable)

@@ -83,7 +83,7 @@ class ProcessMark:
 
 
 def check_no_link(path: str) -> None:
-    """Raise OSError for a symbolic link. Whoever could create one could have mail written to any place."""
+    """Raise OSError for a symbolic link. A user who could create one could have mail written to any place."""
     if os.path.islink(path):
         raise OSError(errno.ELOOP, "is a symbolic link, which a store does not follow", path)
 

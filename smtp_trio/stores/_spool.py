@@ -124,7 +124,7 @@ class Spool:
 
     @property
     def written(self) -> bool:
-        """Whether something of the message may be on the disk, so that it has to be discarded if it is not stored."""
+        """True if something of the message may be on the disk, so that it has to be discarded if it is not stored."""
         return self.size > 0
 
     async def discard_in_thread(self) -> None:

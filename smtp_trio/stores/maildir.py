@@ -180,7 +180,7 @@ class MaildirSpool(Spool):
 
     @property
     def written(self) -> bool:
-        """Whether a file was created."""
+        """True if a file was created."""
         return self.places != []
 
     async def in_thread(self, work: Callable[[], T], *, abandon_on_cancel: bool = False) -> T:

@@ -34,7 +34,7 @@ def test_value(text: str, name: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ("session=5", "there is no limit 'session'; did you mean sessions"),
+        ("session=5", "unknown limit 'session'; did you mean sessions"),
         ("xyzzy=5", "the limits are sessions, per_peer"),
         ("sessions", "must be sessions=VALUE"),
         ("sessions=", "must be sessions=VALUE"),
