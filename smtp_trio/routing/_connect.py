@@ -227,9 +227,11 @@ class Connector:
                     client, used = kept
                     self.attempts.append(Attempt(exchanger, used, None, client.tls))
                 else:
+                    if self._late:  # since there was no free slot for so long
+                        break
                     self._left.popleft()
-                    await self._pools.make_room()
-                    opened = await self._attempt(exchanger, address)
+                    async with self._pools.opening():
+                        opened = await self._attempt(exchanger, address)
                     if opened is None:
                         continue
                     client = opened
@@ -257,7 +259,7 @@ class Connector:
         """Try one address, and record the attempt."""
         client = failure = error = None
         self._local_address = None
-        limit = min(self._limit, self._deadline - trio.current_time())
+        limit = max(0, min(self._limit, self._deadline - trio.current_time()))
         try:
             with trio.move_on_after(limit):
                 client, failure = await self._open(exchanger, address)

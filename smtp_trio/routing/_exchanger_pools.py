@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import trio
-from attrs import evolve
 
 from .._client.client import Client
 from .._client.pool import QUIT_TIMEOUT, Pool, PoolStatistics
@@ -30,7 +29,7 @@ def connection_key(exchanger: Exchanger) -> Hashable:
     tls = exchanger.tls
     if isinstance(tls, Dane):
         names = tls.names if any(record.usage == DANE_TA for record in tls.usable) else tls.names[:1]
-        return exchanger.name, evolve(tls, names=names, secure_route=True)
+        return exchanger.name, frozenset(tls.records), names  # an RRset has no order
     if isinstance(tls, MtaSts) and tls.enforce:
         return exchanger.name, "verified"
     return exchanger.name, tls
@@ -102,6 +101,7 @@ class ExchangerPools:
         self._pools: dict[Hashable, ExchangerPool] = {}
         self._in_use = trio.Semaphore(total, max_value=total)
         self._total = total
+        self._opening = 0  # connections that are being opened
         self._messages = 0  # of pools that were removed
         self._closed = False
 
@@ -126,14 +126,20 @@ class ExchangerPools:
                     await each.close_expired()
             self._remove_unused()
 
-    async def make_room(self) -> None:
-        """Close idle connections, so that one more may be open."""
-        while sum(len(pool._opened_at) for pool in self._pools.values()) >= self._total:
-            idle = [(since, pool) for pool in self._pools.values() if (since := pool.idle_since) is not None]
-            if not idle:
-                return
-            with trio.move_on_after(QUIT_TIMEOUT):
-                await min(idle, key=lambda each: each[0])[1].close_longest_idle()
+    @asynccontextmanager
+    async def opening(self) -> AsyncIterator[None]:
+        """Close idle connections, so that one more may be open; it may be opened in the block."""
+        self._opening += 1
+        try:
+            while sum(len(pool._opened_at) for pool in self._pools.values()) + self._opening > self._total:
+                idle = [(since, pool) for pool in self._pools.values() if (since := pool.idle_since) is not None]
+                if not idle:
+                    break
+                with trio.move_on_after(QUIT_TIMEOUT):
+                    await min(idle, key=lambda each: each[0])[1].close_longest_idle()
+            yield
+        finally:
+            self._opening -= 1
 
     def statistics(self) -> PoolStatistics:
         """Return the sums over all exchangers."""

@@ -9,7 +9,7 @@ import trio
 from attrs import evolve
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from smtp_trio import Accepted, Body, DeliveryRecord, Hooks, Rcpt, Reply, Server, Session
+from smtp_trio import Accepted, Body, DeliveryRecord, Hooks, Rcpt, Rejected, Reply, Server, Session
 from smtp_trio.routing import Dane, DomainPool, Exchanger, MtaSts, Opportunistic, StsPolicy, TlsaRecord
 from smtp_trio.routing._exchanger_pools import connection_key
 from smtp_trio.testing import Inbox, MemoryResolver, memory_network
@@ -153,6 +153,59 @@ async def test_longest_idle_connection_makes_room() -> None:
     assert [sessions(server) for server in servers.values()] == [2, 1]
 
 
+async def test_total_with_several_deliveries_at_once(autojump_clock: MockClock) -> None:
+    """The limit also holds while connections are being opened."""
+    slow = {f"192.0.2.{number}": Slow() for number in (1, 2, 3)}
+    records = {f"{number}.example": {"A": [f"192.0.2.{number}"]} for number in (1, 2, 3)}
+    most = 0
+    async with memory_network(slow), DomainPool(resolver=MemoryResolver(records), max_connections=2) as domains:
+        assert await deliver(domains, "x@1.example") == [True]
+        async with trio.open_nursery() as nursery:
+            for name in ("x@2.example", "x@3.example", "x@2.example", "x@3.example"):
+                nursery.start_soon(deliver, domains, name)
+            for _ in range(200):
+                most = max(most, domains.statistics().open)
+                await trio.sleep(0.1)
+        assert domains.statistics().messages == 5
+    assert most == 2
+
+
+async def test_slot_that_is_not_free_in_time(autojump_clock: MockClock) -> None:
+    """The delivery fails for the moment, and the other domains of the message are not affected."""
+    async with (
+        memory_network({"192.0.2.1": Slow(), "192.0.2.3": Inbox()}),
+        pool(size=1, max_messages=1, domain_timeout=5) as domains,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(deliver, domains, "first@two.example")
+        await trio.sleep(1)
+        result = await domains.send(MESSAGE, sender=ME, recipients=["a@two.example", "b@three.example"])
+    late, accepted = result.outcomes
+    assert isinstance(late, Rejected)
+    assert late.temporary
+    assert isinstance(accepted, Accepted)
+
+
+async def test_unknown_over_a_kept_connection_is_final(autojump_clock: MockClock) -> None:
+    """A message whose reply is missing is not sent again."""
+
+    class Stuck(Inbox):
+        async def data(self, session: Session, body: Body) -> Reply | None:
+            if self.mails:
+                await body.read()
+                await session.stream.aclose()  # before the reply
+                return None
+            return await super().data(session, body)
+
+    first, second = Stuck(), Inbox()
+    server = Server(first)
+    async with memory_network({"192.0.2.1": server, "192.0.2.2": second}), pool() as domains:
+        assert await deliver(domains, "a@one.example") == [True]
+        result = await domains.send(MESSAGE, sender=ME, recipients=["a@one.example"])
+    assert [type(outcome).__name__ for outcome in result.outcomes] == ["Unknown"]
+    assert (len(second), sessions(server)) == (0, 1)
+
+
 async def test_cancelled_delivery_leaves_nothing_open(autojump_clock: MockClock) -> None:
     record = DeliveryRecord()
     async with memory_network({"192.0.2.1": Slow()}), pool() as domains:
@@ -198,6 +251,7 @@ def with_tls(tls: Any) -> Exchanger:
         (with_tls(Dane((EE,), ("mx.example",))), with_tls(Dane((EE,), ("mx.example",), secure_route=False)), True),
         (with_tls(Dane((TA,), ("mx.example", "a.example"))), with_tls(Dane((TA,), ("mx.example", "b.example"))), False),
         (with_tls(Dane((EE,), ("mx.example",))), with_tls(Dane((EE, TA), ("mx.example",))), False),
+        (with_tls(Dane((EE, TA), ("mx.example",))), with_tls(Dane((TA, EE), ("mx.example",))), True),
         (with_tls(Dane((EE,), ("mx.example",))), PLAIN, False),
         (with_tls(MtaSts(ENFORCE)), with_tls(MtaSts(evolve(ENFORCE, max_age=1))), True),
         (with_tls(MtaSts(ENFORCE)), with_tls(MtaSts(TESTING)), False),
