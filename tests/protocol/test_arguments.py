@@ -85,7 +85,7 @@ def test_invalid_values(check: Callable[[], object], error: type[Exception], tex
 
 
 def test_coroutine_function_where_a_plain_one_is_needed() -> None:
-    with pytest.raises(TypeError, match="^x must be a plain function, since it is not awaited, got <function "):
+    with pytest.raises(TypeError, match=r"^x must be a plain function, since it is not awaited, got <function "):
         check_plain_function(_coroutine_function, "x")
 
 
