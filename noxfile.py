@@ -5,8 +5,8 @@
     python -m nox -t full    everything else: slow tests, other Pythons, other mail programs, crashes, packaging, documentation
 
 ``.ci/run`` runs the second and the third. Each test runs on the running Python. `wheel`, `pythons` and `lowest` repeat those of
-the second command, with the built package, with every other Python and with the oldest dependencies; the newest other Python
-runs the slow ones, too. `core` repeats those of smtp_trio/protocol, to measure their coverage.
+the second command, with the built package, with every other Python and with the oldest dependencies. `core` repeats those of
+smtp_trio/protocol, to measure their coverage. Sessions with the tag `serial` use one core, and can run beside the others.
 """
 
 from __future__ import annotations
@@ -39,7 +39,6 @@ FEW_EXAMPLES: dict[str, str | None] = {"HYPOTHESIS_PROFILE": "quick"}
 # Two processes are enough for most of the gain, and tests that wait for a timeout need not wait for each other.
 PARALLEL = ("-n", "2", "--dist", "worksteal")
 FAST = ("-m", "not slow and not exhaustive and not crash and not interop")
-MOST = ("-m", "not exhaustive and not crash and not interop")
 SLOW = ("-m", "(slow or exhaustive) and not crash and not interop")
 QUICK_PATHS = ("tests/protocol", "tests/server", "tests/client", "tests/test_layers.py")
 
@@ -91,7 +90,7 @@ def tests(session: nox.Session) -> None:
     session.run(*PYTEST, *PARALLEL, *FAST, *session.posargs, env=FEW_EXAMPLES | CACHED)
 
 
-@nox.session(default=False, tags=["full"])
+@nox.session(default=False, tags=["full", "serial"])
 def pyright(session: nox.Session) -> None:
     """Pyright: every public name has a type, a misspelt one is an error, and the examples pass in strict mode."""
     install(session, "-e", ".", *group("test"), *group("pyright"))
@@ -99,7 +98,7 @@ def pyright(session: nox.Session) -> None:
     session.run("pyright")
 
 
-@nox.session(default=False, tags=["full"])
+@nox.session(default=False, tags=["full", "serial"])
 def core(session: nox.Session) -> None:
     """The core's own tests, without an event loop: every branch of smtp_trio/protocol is taken."""
     install(session, "-e", ".", *group("test"))
@@ -108,7 +107,7 @@ def core(session: nox.Session) -> None:
     session.run("coverage", "report", "--include=smtp_trio/protocol/*", "--fail-under=100")
 
 
-@nox.session(default=False, tags=["full"])
+@nox.session(default=False, tags=["full", "serial"])
 def docs(session: nox.Session) -> None:
     """The pages in docs/_build/html, and the changelog's draft; a warning is an error."""
     install(session, "-e", ".", *group("docs"))
@@ -125,10 +124,9 @@ def slow(session: nox.Session) -> None:
 
 @nox.session(default=False, python=[version for version in OTHERS if version != WHEEL], tags=["full"])
 def pythons(session: nox.Session) -> None:
-    """The tests of `tests`, on the other supported Pythons that are installed; on the newest one also the slow tests."""
+    """The tests of `tests`, on the other supported Pythons that are installed."""
     install(session, "-e", ".", *group("test"))
-    selected = MOST if session.python == OTHERS[-1] else FAST
-    session.run(*PYTEST, *PARALLEL, *selected, *session.posargs, env=FEW_EXAMPLES | CACHED)
+    session.run(*PYTEST, *PARALLEL, *FAST, *session.posargs, env=FEW_EXAMPLES | CACHED)
 
 
 @nox.session(default=False, tags=["full"])
@@ -155,14 +153,14 @@ def wheel(session: nox.Session) -> None:
     session.run(*PYTEST, *PARALLEL, *FAST, *session.posargs, env=FEW_EXAMPLES | CACHED)
 
 
-@nox.session(default=False, tags=["full"])
+@nox.session(default=False, tags=["full", "serial"])
 def interop(session: nox.Session) -> None:
     """Other mail programs deliver real messages; one that is not installed is skipped."""
     install(session, "-e", ".", *group("test"))
     session.run(*PYTEST, "-m", "interop", *session.posargs)
 
 
-@nox.session(default=False, tags=["full"])
+@nox.session(default=False, tags=["full", "serial"])
 def fuzz(session: nox.Session) -> None:
     """Atheris changes inputs of the core's parsers. `-- --seconds 600` for ten minutes, and names of targets."""
     install(session, "-e", ".", *group("fuzz"))
@@ -176,14 +174,14 @@ def audit(session: nox.Session) -> None:
     session.run("pip-audit", "--skip-editable", *session.posargs)
 
 
-@nox.session(default=False, tags=["full"])
+@nox.session(default=False, tags=["full", "serial"])
 def crash(session: nox.Session) -> None:
     """Kills, power-cut order and storage faults: no message that was answered with 250 is lost."""
     install(session, "-e", ".", *group("test"))
     session.run(*PYTEST, "-m", "crash", *session.posargs)
 
 
-@nox.session(default=False, name="bench-short", tags=["full"])
+@nox.session(default=False, name="bench-short", tags=["full", "serial"])
 def bench_short(session: nox.Session) -> None:
     """The benchmarks' short form, which fails only when a benchmark does not run."""
     install(session, "-e", ".", *group("bench"))
@@ -197,7 +195,7 @@ def bench(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks", *(session.posargs or ["--write"]))
 
 
-@nox.session(default=False, name="attack-short", tags=["full"])
+@nox.session(default=False, name="attack-short", tags=["full", "serial"])
 def attack_short(session: nox.Session) -> None:
     """How long an honest client has to wait while others attack the server; prints figures, in less than a minute."""
     install(session, "-e", ".", *group("bench"))
