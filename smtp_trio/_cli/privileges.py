@@ -17,9 +17,9 @@ def user_option(text: str) -> pwd.struct_passwd:
         raise argparse.ArgumentTypeError(f"no such user: {text!r}") from None
 
 
-# Only root can open a port below 1024 and then become another user. The groups come first, since afterwards there is no
-# right to change them; and `setuid` as root sets the real, the effective and the saved user, so there is no way back.
-# Threads are not a problem: the C library changes all of them.
+# Only root can open a port below 1024 and then become another user. The groups are changed first, because only root may
+# change them. `setuid` as root sets the real, the effective and the saved user, so the process cannot become root again.
+# The C library changes the user of all threads.
 def become(user: pwd.struct_passwd | None) -> None:
     """Run as this user, with its groups, from now on. None changes nothing, and neither does the present user."""
     if user is None or os.geteuid() == user.pw_uid:
