@@ -31,6 +31,8 @@ class Extension:
 
     #: The EHLO keyword.
     keyword: ClassVar[str] = ""
+    #: The number of the RFC, for documentation; 0 if there is none.
+    rfc: ClassVar[int] = 0
     #: The parameters that it adds, by command.
     params: ClassVar[CommandParams] = {}
     #: The commands that it adds.

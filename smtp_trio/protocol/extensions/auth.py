@@ -228,6 +228,7 @@ class Auth(Extension):
     )
 
     keyword = "AUTH"
+    rfc = 4954
     params: ClassVar[CommandParams] = {Mail: (AUTH,)}
     verbs: ClassVar[Commands] = (AuthCommand,)
     checks: ClassVar[Commands] = (AuthCommand,)

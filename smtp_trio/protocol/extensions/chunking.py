@@ -95,6 +95,7 @@ class Chunking(Extension):
     """Messages in chunks of a known size (RFC 3030 2)."""
 
     keyword = "CHUNKING"
+    rfc = 3030
     verbs: ClassVar[Commands] = (Bdat,)
     table: ClassVar[Table] = Table(
         accepted={
@@ -117,6 +118,7 @@ class BinaryMime(Extension):
     """Messages that do not consist of lines (RFC 3030 3). Not in `STANDARD`; few servers accept such messages."""
 
     keyword = "BINARYMIME"
+    rfc = 3030
     checks: ClassVar[Commands] = (Data,)
     requires: ClassVar[Sequence[str]] = ("CHUNKING", "8BITMIME")  # RFC 3030 3 (3)
 

@@ -136,4 +136,5 @@ class Dsn(Extension):
     """Delivery status notifications (RFC 3461). Not in `STANDARD`: the application has to act on the parameters."""
 
     keyword = "DSN"
+    rfc = 3461
     params: ClassVar[CommandParams] = {Mail: (RET, ENVID), Rcpt: (NOTIFY, ORCPT)}

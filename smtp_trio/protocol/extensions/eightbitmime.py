@@ -35,6 +35,7 @@ class EightBitMime(Extension):
     """8-bit MIME transport (RFC 6152)."""
 
     keyword = "8BITMIME"
+    rfc = 6152
     params: ClassVar[CommandParams] = {Mail: (BODY,)}
     checks: ClassVar[Sequence[Param[str]]] = (BODY,)
 

@@ -12,3 +12,4 @@ class EnhancedStatusCodes(Extension):
     """Replies with an enhanced status code (RFC 2034)."""
 
     keyword = "ENHANCEDSTATUSCODES"
+    rfc = 2034

@@ -13,14 +13,16 @@ from ..extension import Commands, Extension
 
 
 class HelpExtension(Extension):
-    """The EHLO keyword HELP (RFC 5321 4.1.1.8)."""
+    """Help on the commands (RFC 5321 4.1.1.8)."""
 
     keyword = "HELP"
+    rfc = 5321
     verbs: ClassVar[Commands] = (Help,)
 
 
 class ExpnExtension(Extension):
-    """The EHLO keyword EXPN, shown when the application has a hook for it (RFC 5321 3.5.2)."""
+    """Members of mailing lists (RFC 5321 3.5.2). Offered when the application has a hook for it."""
 
     keyword = "EXPN"
+    rfc = 5321
     verbs: ClassVar[Commands] = (Expn,)

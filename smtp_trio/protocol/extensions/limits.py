@@ -45,6 +45,7 @@ class LimitsExtension(Extension):
     rcpt_domain_max: int | None = field(default=None, validator=_check_limit)
 
     keyword = "LIMITS"
+    rfc = 9422
 
     def advertise(self, state: SessionState) -> str | None:
         """Return the EHLO line, or None when no limit is set."""

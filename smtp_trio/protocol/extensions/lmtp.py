@@ -27,6 +27,7 @@ class Lmtp(Extension):
     """LMTP's verb LHLO (RFC 2033)."""
 
     keyword = "LMTP"
+    rfc = 2033
     verbs: ClassVar[Commands] = (Lhlo,)
     table: ClassVar[Table] = Table(accepted={Lhlo: {GREETED: READY, READY: READY, SENDER: READY, RECIPIENT: READY}})
 

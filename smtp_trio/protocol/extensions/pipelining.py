@@ -14,3 +14,4 @@ class Pipelining(Extension):
     """Commands in groups (RFC 2920)."""
 
     keyword = "PIPELINING"
+    rfc = 2920

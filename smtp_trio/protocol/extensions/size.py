@@ -46,6 +46,7 @@ class Size(Extension):
     limit: int = field(default=0, validator=argument(check_number, integer=True))
 
     keyword = "SIZE"
+    rfc = 1870
     params: ClassVar[CommandParams] = {Mail: (SIZE,)}
     checks: ClassVar[Sequence[Param[int]]] = (SIZE,)
 

@@ -36,6 +36,7 @@ class SmtpUtf8(Extension):
     """Internationalized mail (RFC 6531)."""
 
     keyword = "SMTPUTF8"
+    rfc = 6531
     params: ClassVar[CommandParams] = {Mail: (SMTPUTF8,), Vrfy: (SMTPUTF8,), Expn: (SMTPUTF8,)}
     requires: ClassVar[Sequence[str]] = ("8BITMIME",)  # RFC 6531 3.1 (8)
 

@@ -68,11 +68,15 @@ class StartTlsCommand(Command):
 
 @frozen
 class StartTls(Extension):
-    """STARTTLS (RFC 3207). ``required`` refuses all commands but NOOP, EHLO, STARTTLS and QUIT with 530 without TLS."""
+    """TLS on the same connection (RFC 3207).
+
+    ``required`` refuses all commands but NOOP, EHLO, STARTTLS and QUIT with 530 without TLS.
+    """
 
     required: bool = field(default=False, validator=argument(check_type, bool))
 
     keyword = "STARTTLS"
+    rfc = 3207
     verbs: ClassVar[Commands] = (StartTlsCommand,)
     table: ClassVar[Table] = Table(accepted={StartTlsCommand: {READY: HANDSHAKE}})
 

@@ -1,0 +1,224 @@
+"""Each extension is added to a server and removed from it: nothing changes but what that extension declares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pytest
+from attrs import frozen
+
+from smtp_trio.protocol import Command, EndOfData, Extension, Mail, Rcpt, Reply, Vrfy
+from smtp_trio.protocol.commands import VERBS
+from smtp_trio.protocol.extensions import KNOWN, Auth, LimitsExtension
+from smtp_trio.protocol.extensions.auth import AuthCommand
+from smtp_trio.protocol.grammar import Grammar
+
+from .driver import HELLO, RECIPIENT, SENDER, ServerDriver
+
+#: The known extensions, with settings that make a server offer each of them. `SECURE` are those that need TLS.
+SETTINGS: dict[str, Extension] = {"AUTH": Auth(cleartext=True), "LIMITS": LimitsExtension(rcpt_max=100)}
+ALL = tuple(SETTINGS.get(extension.keyword, extension) for extension in KNOWN)
+SECURE: frozenset[str] = frozenset()
+HOOKS = {"auth"} | {verb.hook for extension in ALL for verb in extension.verbs if verb.hook is not None}
+
+
+@frozen
+class Probe:
+    """Lines after EHLO whose last reply depends on one extension: ``reply`` with it, ``without`` without it."""
+
+    lines: tuple[str, ...]
+    reply: str
+    without: str
+
+
+def parameter(line: str) -> Probe:
+    """Return a probe of a parameter of MAIL, or of RCPT."""
+    lines = (SENDER, f"{RECIPIENT} {line[5:]}") if line.startswith("RCPT ") else (f"{SENDER} {line}",)
+    return Probe(lines, "250", "555")
+
+
+#: What a client can do because of an extension.
+PROBES: dict[str, tuple[Probe, ...]] = {
+    "SIZE": (parameter("SIZE=100"), parameter("size=100")),
+    "8BITMIME": (parameter("BODY=8BITMIME"), parameter("BODY=7BIT")),
+    "SMTPUTF8": (
+        parameter("SMTPUTF8"),
+        Probe(("MAIL FROM:<\u00e9@x.test> SMTPUTF8",), "250", "555"),
+        Probe(("VRFY \u00e9 SMTPUTF8",), "252", "252"),
+    ),
+    "STARTTLS": (Probe(("STARTTLS",), "220", "502"),),
+    "AUTH": (Probe(("AUTH PLAIN AGEAc2VjcmV0",), "235", "502"), parameter("AUTH=<>")),
+    "CHUNKING": (Probe((SENDER, RECIPIENT, "BDAT 0 LAST"), "250", "502"),),
+    "BINARYMIME": (
+        Probe((f"{SENDER} BODY=BINARYMIME",), "250", "501"),
+        Probe((f"{SENDER} BODY=BINARYMIME", RECIPIENT, "DATA"), "503", "503"),
+    ),
+    "DSN": (
+        parameter("RET=HDRS"),
+        parameter("ENVID=QQ314159"),
+        parameter("RCPT NOTIFY=NEVER"),
+        parameter("RCPT ORCPT=rfc822;a@b.test"),
+    ),
+}
+#: Extensions that change nothing but the reply to EHLO, or, for ENHANCEDSTATUSCODES, each reply.
+WITHOUT_PROBES = {"PIPELINING", "ENHANCEDSTATUSCODES", "EXPN", "HELP", "LIMITS"}
+#: Commands that no extension changes.
+COMMON = tuple(
+    Probe(lines, "", "")
+    for lines in (
+        ("NOOP",), ("RSET",), ("HELO x.test",), ("VRFY a",), ("EXPN a",), ("HELP MAIL",), ("HELP FOO",), ("FOO",), ("DATA",),
+        (SENDER, "DATA"), (SENDER, RECIPIENT, "DATA", "x", "."), ("MAIL FROM:<a@b> FOO=1",), ("RCPT TO:<a@b> FOO",),
+        (SENDER, SENDER), ("SEND x",), ("QUIT",),
+    )
+)  # fmt: skip
+
+
+def closure(extension: Extension) -> list[Extension]:
+    """Return the extensions that ``extension`` requires, and those that they require."""
+    found: list[Extension] = []
+    for other in ALL:
+        if other.keyword in extension.requires:
+            found += [*closure(other), other]
+    return list(dict.fromkeys(found))
+
+
+def requires(other: Extension, extension: Extension) -> bool:
+    return extension in closure(other)
+
+
+def sets(extension: Extension) -> list[tuple[list[Extension], list[Extension]]]:
+    """Return servers with the extension and the same without it: with all the others, and with none."""
+    crowd = [other for other in ALL if not requires(other, extension)]
+    alone = closure(extension)
+    return [
+        (crowd, [other for other in crowd if other is not extension]),
+        ([*alone, extension], alone),
+    ]
+
+
+def driver(extensions: Iterable[Extension] | Grammar, *, secure: bool, **settings: Any) -> ServerDriver:
+    def answer(command: Command) -> Reply | None:
+        return None if command.default_reply.accepted or command.default_reply.code != 502 else Reply(250, "Ok")
+
+    return ServerDriver(
+        extensions=extensions, tls=True, secure=secure, hooks=HOOKS, answer=answer, **settings
+    )  # fmt: skip
+
+
+def ehlo(extensions: Iterable[Extension], *, secure: bool) -> list[str]:
+    return [line[4:] for line in driver(extensions, secure=secure).send_lines(HELLO)[1].split("\n")[1:]]
+
+
+def replies(extensions: Iterable[Extension], probe: Probe, *, secure: bool) -> list[str]:
+    """Return the replies to a probe, without enhanced status codes."""
+    session = driver(extensions, secure=secure)
+    session.send_lines(HELLO)
+    found = [reply for line in probe.lines for reply in session.send_lines(line)]
+    if session.protocol.grammar.has("ENHANCEDSTATUSCODES"):
+        found = [without_status(reply) for reply in found]
+    return found
+
+
+def without_status(reply: str) -> str:
+    """Return a reply without its enhanced status code (RFC 2034 4)."""
+    code, _, text = reply.partition(" ")
+    status, _, rest = text.partition(" ")
+    return f"{code} {rest}" if status.replace(".", "").isdigit() and status.count(".") == 2 else reply
+
+
+each_extension = pytest.mark.parametrize("extension", ALL, ids=lambda extension: extension.keyword)
+each_security = pytest.mark.parametrize("secure", [False, True], ids=["plaintext", "tls"])
+
+
+def test_each_extension_is_probed() -> None:
+    assert PROBES.keys() | WITHOUT_PROBES == {extension.keyword for extension in ALL}
+
+
+@each_security
+@each_extension
+def test_ehlo_differs_by_one_line(extension: Extension, secure: bool) -> None:
+    for with_it, without in sets(extension):
+        shown, hidden = ehlo(with_it, secure=secure), ehlo(without, secure=secure)
+        line = extension.advertise(driver(with_it, secure=secure).protocol.state)
+        assert (line is None) == (
+            secure if extension.keyword == "STARTTLS" else extension.keyword in SECURE and not secure
+        )
+        if line is None:
+            assert shown == hidden
+        else:
+            assert line.split()[0] == extension.keyword
+            assert [other for other in shown if other != line] == hidden
+            assert shown.count(line) == 1
+
+
+@each_extension
+def test_grammar_differs_by_what_the_extension_declares(extension: Extension) -> None:
+    for with_it, without in sets(extension):
+        more, less = Grammar(with_it), Grammar(without)
+        declared = {verb.verb: verb for verb in extension.verbs}
+        assert more.verbs == {**less.verbs, **declared}
+        assert less.verbs == {verb: cls for verb, cls in more.verbs.items() if verb in VERBS or verb not in declared}
+        for command in (Mail, Rcpt, Vrfy, EndOfData, AuthCommand):
+            kept = {param for other in without for param in other.params.get(command, ())}
+            assert set(less.params(command)) == kept
+            assert set(more.params(command)) == kept | set(extension.params.get(command, ()))
+        assert more.line_limits == {**less.line_limits, **extension.line_limits}
+        assert set(more.line_limits) - set(less.line_limits) == set(extension.line_limits)
+        assert more.continuations.keys() - less.continuations.keys() == extension.continuations.keys()
+        rows = {command for part in (extension.table.accepted, extension.table.refused) for command in part}
+        changed = {
+            command for command in more.table.allowed if more.table.allowed[command] != less.table.allowed.get(command)
+        }
+        assert changed <= rows | set(extension.table.proceed)
+
+
+@each_extension
+def test_line_limit_differs_by_the_octets_of_the_parameters(extension: Extension) -> None:
+    for with_it, without in sets(extension):
+        kept = {param for other in without for params in other.params.values() for param in params}
+        own = {param for params in extension.params.values() for param in params} - kept
+        octets = [limit(with_it), limit(without)]
+        assert octets[0] - octets[1] == sum(param.extra_octets for param in own)
+        assert octets == [longest_line(with_it), longest_line(without)]
+
+
+def limit(extensions: Iterable[Extension]) -> int:
+    return Grammar(extensions).line_limit
+
+
+def longest_line(extensions: Sequence[Extension]) -> int:
+    """Return the octets of the longest line that a server reads, with CRLF: one more gets 500."""
+    octets = limit(extensions)
+    found = []
+    for length in (octets, octets + 1):
+        session = driver(Grammar(extensions), secure=False)
+        session.send_lines(HELLO)
+        found.append(session.send_lines("NOOP ".ljust(length - 2, "x"))[0][:3])
+    assert found == ["250", "500"]
+    return octets
+
+
+@each_security
+@each_extension
+def test_replies_differ_for_what_the_extension_declares(extension: Extension, secure: bool) -> None:
+    for with_it, without in sets(extension):
+        keywords = {other.keyword for other in without}
+        for probe in PROBES.get(extension.keyword, ()):
+            found = replies(with_it, probe, secure=secure), replies(without, probe, secure=secure)
+            offered = extension.advertise(driver(with_it, secure=secure).protocol.state) is not None
+            expected = probe.reply if offered else "503" if extension.keyword == "STARTTLS" else probe.without
+            assert [answers[-1][:3] for answers in found] == [expected, probe.without]
+        for probe in [*COMMON, *(probe for keyword in keywords for probe in PROBES.get(keyword, ()))]:
+            assert replies(with_it, probe, secure=secure) == replies(without, probe, secure=secure)
+
+
+@each_extension
+def test_status_codes_differ_with_one_extension_only(extension: Extension) -> None:
+    for with_it, without in sets(extension):
+        found = []
+        for extensions in (with_it, without):
+            session = driver(extensions, secure=False)
+            session.send_lines(HELLO)
+            found.append(session.send_lines("NOOP")[0])
+        assert (found[0] != found[1]) == (extension.keyword == "ENHANCEDSTATUSCODES")
