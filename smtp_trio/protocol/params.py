@@ -78,11 +78,15 @@ class Params(Mapping[Param[Any], Any]):
 
     def encode(self) -> str:
         """Return the parameters as they are written in a command, such as ``SIZE=100 BODY=8BITMIME``."""
+        return " ".join(self.words())
+
+    def words(self) -> list[str]:
+        """Return the text of each parameter, such as ``SIZE=100``."""
         words = []
         for param, value in self._values.items():
             text = param.format(value)
             words.append(param.keyword if text is None else f"{param.keyword}={text}")
-        return " ".join(words)
+        return words
 
 
 NO_PARAMS = Params()

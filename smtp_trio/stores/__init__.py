@@ -13,14 +13,24 @@ from typing import TYPE_CHECKING
 
 from .._server.spool import check_path
 from ..protocol.arguments import check_type
-from ._store import MessageTooBigError, Store, Stored, StoreError, StoreFullError
+from ._store import MessageTooBigError, Store, Stored, StoreError, StoreFullError, parse_stored_params
 from .maildir import Maildir, read_file
 from .sqlite import SQLite, read_row
 
 if TYPE_CHECKING:
     import os
 
-__all__ = ["Maildir", "MessageTooBigError", "SQLite", "Store", "StoreError", "StoreFullError", "Stored", "read"]
+__all__ = [
+    "Maildir",
+    "MessageTooBigError",
+    "SQLite",
+    "Store",
+    "StoreError",
+    "StoreFullError",
+    "Stored",
+    "parse_stored_params",
+    "read",
+]
 
 
 def read(path: str | os.PathLike[str], uid: str | None = None) -> Stored:

@@ -12,17 +12,22 @@ import sqlite3
 from typing import TYPE_CHECKING, ClassVar, Generic
 
 import trio
-from attrs import frozen
+from attrs import Factory, field, frozen
 
 from .._server.body import keep_start, keeper_of
 from .._server.hooks import Hooks
 from .._server.log_events import NOT_STORED
 from .._server.session_log import STORED
+from ..protocol.arguments import check_items, check_type
+from ..protocol.extension import Extension
+from ..protocol.extensions import KNOWN
+from ..protocol.params import NO_PARAMS, Params, parse_params
 from ..protocol.replies import Reply
+from ..protocol.syntax import PARAMETER
 from ._group import GroupCommit, SpoolT
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Mapping, Sequence
+    from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from .._server.body import Body
@@ -43,6 +48,10 @@ class Stored:
     """The octets that the client sent, without the fields that the store or the server added."""
     received: datetime
     """The time at which the server received the message, with its UTC offset."""
+    mail_params: str = ""
+    """The parameters of MAIL, such as ``SIZE=100 RET=HDRS``; "" if there were none. See `parse_stored_params`."""
+    rcpt_params: tuple[str, ...] = field(default=Factory(lambda self: ("",) * len(self.recipients), takes_self=True))
+    """The parameters of the RCPT command of each recipient, in the order of ``recipients``."""
 
 
 class StoreError(Exception):
@@ -65,6 +74,39 @@ class MessageTooBigError(StoreError):
     """The message is larger than the store can ever keep."""
 
     reply: ClassVar[Reply] = Reply(552, "Message size exceeds what the store can hold", "5.3.4")
+
+
+# Parameters are kept as text, and not by name: a store knows none of them, so that an extension which is added later, or
+# by a third party, needs no change here. `Param.format` makes the text. It is checked, since a line break in it would
+# add a field to a file, which a reader of the store could take for a part of the envelope.
+def format_params(params: Params) -> str:
+    """Return parameters as text, ``KEYWORD=value`` with single spaces between them.
+
+    Raises `StoreError` for a `Param` whose ``format`` returns what is not the text of a parameter.
+    """
+    if not params:
+        return ""
+    words = params.words()
+    for word in words:
+        if not PARAMETER.fullmatch(word):
+            raise StoreError(f"a parameter cannot be stored, since its text is not valid: {word!a}")
+    return " ".join(words)
+
+
+def parse_stored_params(text: str, extensions: Iterable[Extension] = KNOWN) -> Params:
+    """Return the parameters in a text of `Stored` as typed values, by `Param`.
+
+    Parameters that none of the ``extensions`` defines are left out.
+    """
+    check_type(text, "text", str)
+    known = {
+        param.keyword: param
+        for extension in check_items(extensions, "extensions", Extension)
+        for params in extension.params.values()
+        for param in params
+    }
+    words = [word for word in text.split(" ") if word.partition("=")[0].upper() in known]
+    return parse_params(" ".join(words), known) if words else NO_PARAMS
 
 
 class Store(Hooks, Generic[SpoolT]):

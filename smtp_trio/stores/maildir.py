@@ -2,8 +2,9 @@
 
 A file begins with the envelope, which the message itself does not contain: ``Return-Path: <sender>``, one
 ``Envelope-To: <recipient>`` for each accepted recipient in order (recipients of blind copies are nowhere else), and the
-server's ``Received:``. The octets that the client sent follow unchanged. Fields of the same names in the message are
-part of it: ``read`` takes the envelope only from the fields before the server's ``Received:``.
+server's ``Received:``. The parameters of MAIL and RCPT follow the address to which they belong, in
+``X-Envelope-Parameters:``, if there are any. The octets that the client sent follow unchanged. Fields of the same names
+in the message are part of it: ``read`` takes the envelope only from the fields before the server's ``Received:``.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from .._server.spool import check_path
 from ..protocol.arguments import check_choice
 from ._disk import Directory, check_writable, make_directory, write_all
 from ._spool import Spool
-from ._store import Store, Stored
+from ._store import Store, Stored, format_params
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from .._server.session import Session
     from .._types import Envelope
+    from ..protocol.params import Params
 
 T = TypeVar("T")
 
@@ -76,6 +78,8 @@ def escape_host(host: str) -> str:
     return host.replace("/", r"\057").replace(":", r"\072")
 
 
+#: Where the field of the parameters is folded.
+CRLF_SPACE = "\r\n "
 HOST = escape_host(socket.gethostname())
 
 
@@ -245,9 +249,19 @@ def unique_name(now: datetime) -> str:
 
 def encode_envelope(envelope: Envelope) -> bytes:
     """Return the fields that keep the envelope with its message."""
-    lines = [f"Return-Path: <{envelope.sender.raw}>\r\n"]
-    lines += [f"Envelope-To: <{recipient.raw}>\r\n" for recipient in envelope.recipients]
+    lines = [f"Return-Path: <{envelope.sender.raw}>\r\n", encode_params(envelope.params)]
+    for rcpt in envelope.rcpts:
+        lines += f"Envelope-To: <{rcpt.recipient.raw}>\r\n", encode_params(rcpt.params)
     return "".join(lines).encode()
+
+
+def encode_params(params: Params) -> str:
+    """Return the field that keeps the parameters of one command, or "" if there are none.
+
+    Each parameter has a line of its own: together they can be longer than a line of a message (RFC 5322 2.1.1).
+    """
+    text = format_params(params)
+    return f"X-Envelope-Parameters: {text.replace(' ', CRLF_SPACE)}\r\n" if text else ""
 
 
 # The fields at the top, as `encode_envelope` and `Session.received` write them. The message begins after the date of
@@ -255,12 +269,17 @@ def encode_envelope(envelope: Envelope) -> bytes:
 # a line could continue the last of the fields above it. An empty first line gets an empty line, too, so that the one that
 # was added can always be removed again. The pattern must not read on after the date: files of earlier versions do not
 # have the empty line.
+PARAMS = rb"(?:X-Envelope-Parameters: (?P<%s>.*?(?:\r?\n .*?)*)\r?\n)?"
+FOLD = re.compile(rb"\r?\n ")
 FIELDS = re.compile(
     rb"Return-Path: <(?P<sender>.*)>\r?\n"
-    rb"(?P<recipients>(?:Envelope-To: <.*>\r?\n)+)"
+    + PARAMS % b"params"
+    + rb"(?P<recipients>(?:Envelope-To: <.*>\r?\n"
+    + PARAMS % b"last"
+    + rb")+)"
     rb"Received: (?:.*\n[ \t])*?.*;\s+(?P<date>\w{3}, \d\d? \w{3} \d{4} \d\d:\d\d:\d\d [+-]\d{4})\r?\n(?:\r?\n)?"
 )
-RECIPIENT = re.compile(rb"Envelope-To: <(.*)>")
+RECIPIENT = re.compile(rb"Envelope-To: <(?P<address>.*)>\r?\n" + PARAMS % b"params")
 
 
 def read_file(path: str | os.PathLike[str]) -> Stored:
@@ -272,9 +291,17 @@ def read_file(path: str | os.PathLike[str]) -> Stored:
         raise ValueError(
             f"{os.fspath(path)}: not written by a Maildir store: it does not begin with the fields of the envelope"
         )
+    recipients = list(RECIPIENT.finditer(fields["recipients"]))
     return Stored(
         sender=fields["sender"].decode(),
-        recipients=tuple(recipient.decode() for recipient in RECIPIENT.findall(fields["recipients"])),
+        recipients=tuple(recipient["address"].decode() for recipient in recipients),
         message=data[fields.end() :],
         received=parsedate_to_datetime(fields["date"].decode()),
+        mail_params=decode_params(fields["params"]),
+        rcpt_params=tuple(decode_params(recipient["params"]) for recipient in recipients),
     )
+
+
+def decode_params(text: bytes | None) -> str:
+    """Return the parameters in a field of a file, which is None if there is none."""
+    return FOLD.sub(b" ", text).decode() if text else ""

@@ -22,7 +22,7 @@ from urllib.parse import quote
 from .._server.spool import check_path
 from ._disk import Directory, ProcessMark, check_no_link, check_writable, make_directory
 from ._spool import Spool
-from ._store import MessageTooBigError, Store, Stored, StoreError
+from ._store import MessageTooBigError, Store, Stored, StoreError, format_params
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -298,10 +298,10 @@ class SQLiteSpool(Spool):
             session.protocol_name,
             f"{session.tls.version} {session.tls.cipher}" if session.tls else None,
             session.user,
-            envelope.mail.params.encode(),
+            format_params(envelope.params),
         )
         self.recipients: list[tuple[int, str, str]] = [
-            (n, rcpt.recipient.raw, rcpt.params.encode()) for n, rcpt in enumerate(envelope.rcpts)
+            (n, rcpt.recipient.raw, format_params(rcpt.params)) for n, rcpt in enumerate(envelope.rcpts)
         ]
 
     async def in_thread(self, work: Callable[[], T], *, abandon_on_cancel: bool = False) -> T:
@@ -455,9 +455,18 @@ def read_row(path: str | os.PathLike[str], uid: str) -> Stored:
         version, tables = schema_of(db)
         if not 1 <= version <= VERSION or "messages" not in tables:
             raise ValueError(f"{os.fspath(path)}: not a database of an SQLite store with user_version 1 to {VERSION}")
-        row = db.execute("SELECT id, received_at, sender, body FROM messages WHERE uid = ?", [uid]).fetchone()
+        row = db.execute(
+            "SELECT id, received_at, sender, mail_params, body FROM messages WHERE uid = ?", [uid]
+        ).fetchone()
         if row is None:
             raise LookupError(f"{os.fspath(path)}: no message {uid!r}")
-        message, received_at, sender, body = row
-        addresses = db.execute("SELECT address FROM recipients WHERE message = ? ORDER BY n", [message])
-        return Stored(sender, tuple(address for (address,) in addresses), body, datetime.fromisoformat(received_at))
+        message, received_at, sender, mail_params, body = row
+        rcpts = db.execute("SELECT address, params FROM recipients WHERE message = ? ORDER BY n", [message]).fetchall()
+        return Stored(
+            sender,
+            tuple(address for address, _ in rcpts),
+            body,
+            datetime.fromisoformat(received_at),
+            mail_params,
+            tuple(params for _, params in rcpts),
+        )

@@ -13,6 +13,7 @@ from attrs import frozen
 
 from smtp_trio import Envelope, Path, Peer, Session
 from smtp_trio.protocol.commands import Ehlo, Mail, Rcpt
+from smtp_trio.protocol.params import NO_PARAMS, Params
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,10 +75,13 @@ def path(mailbox: str) -> Path:
     return parsed
 
 
-def transaction(sender: str = "me@client.test", *recipients: str) -> Session:
-    """Return a session that is about to receive a message."""
-    rcpts = tuple(Rcpt(path(recipient)) for recipient in recipients or ("you@mx.test",))
-    return cast("Session", SessionStub(Envelope(f"T{next(NUMBERS):06}", Mail(path(sender)), rcpts)))
+def transaction(
+    sender: str = "me@client.test", *recipients: str, params: Params = NO_PARAMS, rcpt_params: Params = NO_PARAMS
+) -> Session:
+    """Return a session that is about to receive a message. The last recipient has ``rcpt_params``."""
+    names = recipients or ("you@mx.test",)
+    rcpts = tuple(Rcpt(path(name), rcpt_params if name == names[-1] else NO_PARAMS) for name in names)
+    return cast("Session", SessionStub(Envelope(f"T{next(NUMBERS):06}", Mail(path(sender), params), rcpts)))
 
 
 def between_transactions() -> Session:
