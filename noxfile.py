@@ -209,6 +209,20 @@ def attack(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks.attack", *session.posargs)
 
 
+@nox.session(default=False, name="soak-short", tags=["full", "serial"])
+def soak_short(session: nox.Session) -> None:
+    """3,000 messages beside peers that misbehave: nothing is lost, and nothing is left; less than a minute."""
+    install(session, "-e", ".", *group("bench"))
+    session.run("python", "-m", "benchmarks.soak", "--short")
+
+
+@nox.session(default=False)
+def soak(session: nox.Session) -> None:
+    """The same with 200,000 messages, and the server's memory does not grow; up to an hour."""
+    install(session, "-e", ".", *group("bench"))
+    session.run("python", "-m", "benchmarks.soak", *session.posargs)
+
+
 @nox.session(default=False)
 def conformance(session: nox.Session) -> None:
     """`smtp-trio conform` against other servers, which must be installed, and this one: the tables of docs/conformance."""
