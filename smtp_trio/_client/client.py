@@ -464,7 +464,10 @@ class Client:
         :param progress: called with the octets sent so far and the size of the message in octets (None if not known).
         :param record: filled with the outcomes as they arrive, for the case that the call is cancelled.
         :param params: parameters of MAIL and RCPT, as in ``ret="HDRS", envid="x", notify=("FAILURE",)`` (RFC 3461), and
-            ``smtputf8=True`` for an iterable whose header is UTF-8, because MAIL is sent before that is known.
+            ``smtputf8=True`` for an iterable whose header is UTF-8, because MAIL is sent before that is known. The server has
+            to offer them. ``mail_params`` and ``rcpt_params`` are those of an envelope that is passed on: a
+            `smtp_trio.protocol.Params`, and a mapping of recipients to these. What the server does not offer is left out
+            if its RFC allows it, as it does for DSN; see ``relayed_without_dsn`` of the result.
 
         Raises `AllRecipientsRejectedError`, a `ReplyError`, if the message was accepted for no recipient;
         `DeliveryUnknownError` if the connection was lost between the end of the message and its reply;

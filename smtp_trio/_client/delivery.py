@@ -17,6 +17,7 @@ from .addresses import parse_mailbox
 from .exchange import Exchange
 from .message import Message, PreparedMessage, prepare_message
 from .results import ConnectionLostError, PartialResult
+from .send_params import read_send_params
 from .transaction import Progress, Transaction
 
 #: The recipients that are checked before other tasks run: 0.5 ms, and 6 ms for domains with U-labels.
@@ -87,7 +88,8 @@ class Delivery:
         if not paths:
             raise ValueError("there must be at least one recipient")
         path = _encodable(parse_mailbox(sender, "sender", null=True), utf8=utf8)
-        mail_params, rcpt_params = _split_params(exchange, params)
+        given = read_send_params(exchange, paths, params)
+        mail_params = given.mail
         binary = mail_params.get(BODY) == "BINARYMIME"
         if binary and "BINARYMIME" not in offered:
             # RFC 3030 3. The parameter alone would be accepted by a server with 8BITMIME.
@@ -109,13 +111,14 @@ class Delivery:
         if smtputf8 or ready.utf8_header:
             values.setdefault(SMTPUTF8, True)  # RFC 6531 3.4: only if it is needed
         mail = Mail(path, Params(values))
-        rcpts = {name: Rcpt(each, rcpt_params) for name, each in paths.items()}
+        rcpts = {name: Rcpt(each, given.rcpts[name]) for name, each in paths.items()}
         if params or SMTPUTF8 in values or not path.is_ordinary:
             for number, command in enumerate((mail, *rcpts.values()), 1):
                 exchange.protocol.encode_command(command, utf8=SMTPUTF8 in values)
                 if number % TURN == 0:
                     await trio.lowlevel.checkpoint()
-        return cls(exchange, mail, rcpts, ready, PartialResult(sender, rcpts, exchange.tls), progress)
+        partial = PartialResult(sender, rcpts, exchange.tls, given.unreported)
+        return cls(exchange, mail, rcpts, ready, partial, progress)
 
     def new_transaction(self, recipients: Iterable[str]) -> Transaction:
         """Return a transaction for some of the recipients."""
@@ -141,15 +144,6 @@ class Delivery:
                 if missed := [name for name in waiting if name not in self.partial.outcomes]:
                     raise ConnectionLostError(self.rcpts[missed[0]], "the server closed the connection")
                 return
-
-
-def _split_params(exchange: Exchange, params: Mapping[str, object]) -> tuple[Params, Params]:
-    """Return the parameters of MAIL and those of RCPT among the keyword arguments of a send call."""
-    names = exchange.param_names(Rcpt) if params else frozenset()
-    return (
-        exchange.params(Mail, {name: value for name, value in params.items() if name not in names}),
-        exchange.params(Rcpt, {name: value for name, value in params.items() if name in names}),
-    )
 
 
 def _encodable(path: Path, *, utf8: bool) -> Path:

@@ -85,12 +85,17 @@ class Result:
 
     A recipient has no outcome if sending ended before the server replied for it; the message was not accepted for it
     then. ``tls`` describes the TLS connection that was used, and is None without TLS.
+
+    ``relayed_without_dsn`` are accepted recipients whose ``rcpt_params`` had NOTIFY=SUCCESS, and whose server does not offer
+    DSN, so that it will not report the delivery. The program that passes the message on has to send a report itself, with
+    the action "relayed" (RFC 3461 5.2.2); see `smtp_trio.dsn`.
     """
 
     sender: str
     recipients: tuple[str, ...]
     outcomes: tuple[Outcome, ...]
     tls: TlsInfo | None = None
+    relayed_without_dsn: tuple[str, ...] = ()
 
     @property
     def accepted(self) -> tuple[Accepted, ...]:
@@ -127,12 +132,20 @@ class PartialResult:
     keep its messages in memory.
     """
 
-    __slots__ = ("outcomes", "pending", "recipients", "sender", "sent", "tls")
+    __slots__ = ("outcomes", "pending", "recipients", "sender", "sent", "tls", "unreported")
 
-    def __init__(self, sender: str, recipients: Iterable[str], tls: TlsInfo | None) -> None:
+    def __init__(
+        self,
+        sender: str,
+        recipients: Iterable[str],
+        tls: TlsInfo | None,
+        unreported: frozenset[str] = frozenset(),
+    ) -> None:
         self.sender: str = sender
         self.recipients: tuple[str, ...] = tuple(recipients)
         self.tls: TlsInfo | None = tls
+        #: The recipients whose NOTIFY=SUCCESS the server does not get.
+        self.unreported: frozenset[str] = unreported
         self.outcomes: dict[str, Outcome] = {}
         #: The recipients of the current transaction that have no outcome yet, in order (a dict with the value None).
         self.pending: dict[str, None] = {}
@@ -173,7 +186,10 @@ class PartialResult:
                 outcomes.append(self.outcomes[recipient])
             elif self.sent and recipient in self.pending:
                 outcomes.append(Unknown(recipient, "no reply to the message was received"))
-        return Result(self.sender, self.recipients, tuple(outcomes), self.tls)
+        relayed = [
+            each.recipient for each in outcomes if each.recipient in self.unreported and isinstance(each, Accepted)
+        ]
+        return Result(self.sender, self.recipients, tuple(outcomes), self.tls, tuple(relayed))
 
 
 class DeliveryRecord:

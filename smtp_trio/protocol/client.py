@@ -271,6 +271,10 @@ class ClientProtocol:
         self.outbox.clear()
         return data
 
+    def offers(self, kind: type[Command], param: Param[Any]) -> bool:
+        """Return whether the server offers a parameter of a command."""
+        return param in self._params.get(kind, ())
+
     def _check_offer(self, command: Command) -> None:
         if command.verb not in self._verbs and not isinstance(command, Hello):
             raise NotOfferedError(f"the server does not offer {command.verb}")

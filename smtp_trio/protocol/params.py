@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Generic, TypeVar, cast, overload
+from typing import Any, Generic, Literal, TypeVar, cast, overload
 
 from attrs import frozen
 
@@ -12,6 +12,7 @@ from .errors import BadCommandError
 from .replies import Reply
 
 T = TypeVar("T")
+PassedOn = Literal["always", "if offered", "never"]
 
 
 # A `Param` is compared by identity and used as a key: ``mail.params[SIZE]``. Looking a value up by its `Param` instead
@@ -26,12 +27,17 @@ class Param(Generic[T]):
     ``parse`` converts the text after "=", or None without "=", to the value; it returns None for an invalid text (501).
     ``format`` converts a value to the text, or to None for a parameter without "=". ``extra_octets`` is the number of
     octets that the parameter adds to the limit of the command line (RFC 5321 4.5.3.1.4).
+
+    ``passed_on`` is what a client does with the parameter of an envelope that it passes on: "always", so that a message is not
+    sent to a server that does not offer the parameter; "if offered"; or "never", because its value is not that of the message
+    that is sent.
     """
 
     keyword: str
     parse: Callable[[str | None], T | None]
     format: Callable[[T], str | None]
     extra_octets: int = 0
+    passed_on: PassedOn = "always"
 
     @property
     def name(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -11,9 +11,10 @@ from .._client.message import Message
 from .._client.pool import Pool, PoolStatistics
 from .._client.results import DeliveryRecord
 from ..protocol.arguments import check_number
+from ..protocol.params import Params
 from ._dns import DnsResolver
 from ._exchanger_pools import ExchangerPools
-from ._send import DomainsResult, SendSettings, check_send_settings, send_to_domains
+from ._send import DomainsResult, SendSettings, check_send_settings, envelope_params, send_to_domains
 
 
 class DomainPool:
@@ -68,6 +69,8 @@ class DomainPool:
         recipients: Iterable[str] | None = None,
         record: DeliveryRecord | None = None,
         add_headers: bool = True,
+        mail_params: Params | None = None,
+        rcpt_params: Mapping[str, Params] | None = None,
     ) -> DomainsResult:
         """Send a message as `send` does, over connections that are open if possible; wait if too many are in use.
 
@@ -76,10 +79,19 @@ class DomainPool:
         handshake (RFC 8460 4.3). Raises as `send` does, and trio.ClosedResourceError if the pool is closed.
         """
         self._pools.check_open()
+        params = envelope_params(mail_params, rcpt_params)
         if self._settings.get("resolver") is None:
             self._settings["resolver"] = DnsResolver()  # not before it is needed: it has to be in an event loop
         return await send_to_domains(
-            message, self._port, sender, recipients, record, self._settings, self._pools, add_headers=add_headers
+            message,
+            self._port,
+            sender,
+            recipients,
+            record,
+            self._settings,
+            self._pools,
+            add_headers=add_headers,
+            params=params,
         )
 
     def statistics(self) -> PoolStatistics:

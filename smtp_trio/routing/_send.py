@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import email.message
 import os
-from collections.abc import AsyncIterable, Iterable, Sequence
-from typing import Unpack, cast
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+from typing import Any, Unpack, cast
 
 import trio
 from attrs import evolve, frozen
@@ -30,6 +30,7 @@ from .._client.results import (
 )
 from ..protocol import Command, Connect, Mail, NotOfferedError, Path, RemoteProtocolError, Reply, ReplyError, SMTPError
 from ..protocol.arguments import check_number, check_type
+from ..protocol.params import Params
 from ._attempts import Attempt, attempt_sessions
 from ._connect import Connector, DomainSettings, check_settings
 from ._dns import DnsResolver
@@ -114,6 +115,8 @@ async def send(
     recipients: Iterable[str] | None = None,
     record: DeliveryRecord | None = None,
     add_headers: bool = True,
+    mail_params: Params | None = None,
+    rcpt_params: Mapping[str, Params] | None = None,
     **settings: Unpack[SendSettings],
 ) -> DomainsResult:
     """Send one message to the exchangers of each domain of its recipients, and return an outcome for each recipient.
@@ -128,6 +131,8 @@ async def send(
     :param recipients: addresses with a domain; by default, those of an email message.
     :param record: filled with the outcomes as they arrive, for the case that the call is cancelled.
     :param add_headers: add Date and Message-ID to an email message if they are missing.
+    :param mail_params: the parameters of MAIL of an envelope that is passed on, as for `smtp_trio.Client.send`.
+    :param rcpt_params: those of RCPT, by recipient.
     :param settings: those of `SendSettings`.
 
     Raises TypeError or ValueError for an invalid argument before anything is looked up, and OSError for a file that
@@ -136,7 +141,20 @@ async def send(
     if (problem := hide_login(settings)) is not None:
         raise problem
     check_send_settings(port, settings)
-    return await send_to_domains(message, port, sender, recipients, record, settings, None, add_headers=add_headers)
+    params = envelope_params(mail_params, rcpt_params)
+    return await send_to_domains(
+        message, port, sender, recipients, record, settings, None, add_headers=add_headers, params=params
+    )
+
+
+def envelope_params(mail_params: Params | None, rcpt_params: Mapping[str, Params] | None) -> dict[str, Any]:
+    """Return the keyword arguments of `Client.send` for the parameters of an envelope. Raises TypeError."""
+    check_type(mail_params, "mail_params", Params, optional=True)
+    check_type(rcpt_params, "rcpt_params", Mapping, optional=True)
+    for name, each in (rcpt_params or {}).items():
+        check_type(each, f"rcpt_params[{name!r}]", Params)
+    given = {"mail_params": mail_params, "rcpt_params": rcpt_params}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def check_send_settings(port: int, settings: SendSettings) -> None:
@@ -160,6 +178,7 @@ async def send_to_domains(
     pools: ExchangerPools | None,
     *,
     add_headers: bool,
+    params: Mapping[str, Any],
 ) -> DomainsResult:
     """Send a message as `send` does, with settings that were checked, over the connections of these pools."""
     clear_record(record)
@@ -178,7 +197,7 @@ async def send_to_domains(
         for_domain["resolver"] = DnsResolver()  # one for all domains, since it limits the number of its sockets
     async with repeatable(message) as content:
         deliveries = [
-            Delivery(domain, of_domain, sender, path, content, port, for_domain, pools)
+            Delivery(domain, of_domain, sender, path, content, port, for_domain, pools, params)
             for domain, of_domain in domains.items()
         ]
         partial = DomainsPartial(sender, names, deliveries)
@@ -238,6 +257,7 @@ class Delivery:
         port: int,
         settings: DomainSettings,
         pools: ExchangerPools | None,
+        params: Mapping[str, Any],
     ) -> None:
         self.recipients: tuple[str, ...] = tuple(recipients)
         self._domain = domain
@@ -246,6 +266,8 @@ class Delivery:
         self._port = port
         self._settings = settings
         self._pools = pools
+        self._params = params
+        self._relayed_without_dsn: set[str] = set()
         self._attempts: list[Attempt] = []
         self._route_sessions: tuple[TlsSession, ...] = ()
         self._error: SMTPError | None = None
@@ -258,6 +280,11 @@ class Delivery:
         """The outcomes so far."""
         current = (outcome for result in self._record.results for outcome in result.outcomes)
         return self._outcomes | {outcome.recipient: outcome for outcome in current}
+
+    @property
+    def relayed_without_dsn(self) -> set[str]:
+        """As in `Result`, over all sessions."""
+        return self._relayed_without_dsn.union(*(each.relayed_without_dsn for each in self._record.results))
 
     @property
     def result(self) -> DomainResult:
@@ -289,10 +316,11 @@ class Delivery:
 
     async def _send(self, client: Client) -> None:
         """Send the message over one session, and store the outcomes."""
+        self._relayed_without_dsn = self.relayed_without_dsn
         self._record = DeliveryRecord()  # a new one, since the client of an earlier session refers to the old one
         self._error = None
         try:
-            await client.send(self._sender, self._waiting, self._message, record=self._record)
+            await client.send(self._sender, self._waiting, self._message, record=self._record, **self._params)
         except AllRecipientsRejectedError as error:
             if isinstance(error.command, Mail) and error.reply.temporary:
                 self._fail_attempt(error)
@@ -331,9 +359,11 @@ class DomainsPartial(PartialResult):
     def result(self) -> DomainsResult:
         """Return the outcomes so far, in the order in which the recipients were given."""
         outcomes = {name: outcome for each in self._deliveries for name, outcome in each.outcomes.items()}
+        relayed = set[str]().union(*(each.relayed_without_dsn for each in self._deliveries))
         return DomainsResult(
             self.sender,
             self.recipients,
             tuple(outcomes[name] for name in self.recipients if name in outcomes),
+            relayed_without_dsn=tuple(name for name in self.recipients if name in relayed),
             domains=tuple(each.result for each in self._deliveries),
         )

@@ -202,7 +202,7 @@ def _encode_mailbox(value: str) -> str:
 
 
 #: MAIL FROM:<...> AUTH=mailbox: the original submitter of the message (RFC 4954 5).
-AUTH: Param[str] = Param("AUTH", _decode_mailbox, _encode_mailbox, extra_octets=500)
+AUTH: Param[str] = Param("AUTH", _decode_mailbox, _encode_mailbox, extra_octets=500, passed_on="if offered")
 
 
 def _mechanisms(names: Iterable[str]) -> tuple[str, ...]:

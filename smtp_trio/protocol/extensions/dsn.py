@@ -116,7 +116,8 @@ def _param(
             raise ValueError(f"{keyword} cannot be {value!a} (RFC 3461 4)")
         return text
 
-    return Param(keyword, parse, format_checked, extra_octets=extra_octets)
+    # RFC 3461 5.2.2 (a): a server without DSN must not be sent them.
+    return Param(keyword, parse, format_checked, extra_octets=extra_octets, passed_on="if offered")
 
 
 # RFC 3461 5.4 has the octets that the parameters add to a command line, without " ENVID=" and " ORCPT=", which are

@@ -32,7 +32,7 @@ def _parse_octets(value: str | None) -> int | None:
 # (RFC 1870 6.3): the client may have counted the octets before its line ends became CRLF.
 
 #: MAIL FROM:<...> SIZE=octets (RFC 1870 6).
-SIZE: Param[int] = Param("SIZE", _parse_octets, str, extra_octets=26)
+SIZE: Param[int] = Param("SIZE", _parse_octets, str, extra_octets=26, passed_on="never")
 
 
 @frozen

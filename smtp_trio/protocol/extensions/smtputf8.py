@@ -26,7 +26,7 @@ def _parse_flag(value: str | None) -> bool | None:
 # ASCII, which is allowed in both cases.
 
 #: MAIL FROM:<...> SMTPUTF8
-SMTPUTF8: Param[bool] = Param("SMTPUTF8", _parse_flag, lambda _: None, extra_octets=10)
+SMTPUTF8: Param[bool] = Param("SMTPUTF8", _parse_flag, lambda _: None, extra_octets=10, passed_on="if offered")
 
 BAD_SENDER = Reply(550, "A non-ASCII sender needs the parameter SMTPUTF8", "5.6.7")
 BAD_RECIPIENT = Reply(553, "A non-ASCII recipient needs the parameter SMTPUTF8 on MAIL", "5.6.7")
