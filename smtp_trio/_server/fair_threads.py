@@ -12,6 +12,7 @@ from .._timeouts import clock_jumps
 from .._types import Peer
 from .client_memory import group_of
 from .peers import counted_as
+from .threads import run_in_thread
 
 ResultT = TypeVar("ResultT")
 
@@ -89,7 +90,7 @@ class FairThreads:
             if clock_jumps():
                 await trio.lowlevel.checkpoint()
                 return function()
-            return await trio.to_thread.run_sync(function, limiter=self._limiter)
+            return await run_in_thread(function, limiter=self._limiter)
         finally:
             self._pass_on()
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Container, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
+from types import TracebackType
 
 import trio
 
@@ -60,8 +61,7 @@ class Lifecycle:
         else:
             await trio.lowlevel.checkpoint()
 
-    @asynccontextmanager
-    async def serving(self, table: HookTable | None) -> AsyncGenerator[None]:
+    def serving(self, table: HookTable | None) -> Serving:
         """Enclose a ``serve``. Raises ClosedResourceError if the deadline passes before the server has started.
 
         :param table: the hooks of its sessions; None for those of the server.
@@ -69,30 +69,44 @@ class Lifecycle:
         if not self._warned and "data" not in (table or self._state.table).hooks:
             self._warned = True
             log_events.NO_DATA_HOOK.log(server=self._name)
+        return Serving(self)
+
+    async def begin(self) -> trio.CancelScope:
+        """Count one more ``serve``, start the server if it has not started, and return the scope of that ``serve``."""
         self._count += 1
         if self._count == 1:
             self._ended = trio.Event()
         try:
-            entered = False
-            with trio.CancelScope(deadline=self.deadline) as scope:
-                self._scopes.add(scope)
-                try:
-                    if not self.started:
+            if not self.started:
+                with self._scope() as scope:
+                    try:
                         await self._start()
-                    entered = True
-                    yield
-                finally:
-                    self._scopes.remove(scope)
-            if not entered:
-                raise trio.ClosedResourceError("the server was stopped")
+                    finally:
+                        self._scopes.remove(scope)
+                if scope.cancelled_caught:
+                    raise trio.ClosedResourceError("the server was stopped")
+        except BaseException:
+            await self.end()
+            raise
+        return self._scope()
+
+    async def end(self, scope: trio.CancelScope | None = None) -> None:
+        """Count one ``serve`` less, and stop the server after the last one. ``scope`` is what `begin` has returned."""
+        if scope is not None:
+            self._scopes.remove(scope)
+        try:
+            if self._count == 1 and self.started:
+                await self._stop()
         finally:
-            try:
-                if self._count == 1 and self.started:
-                    await self._stop()
-            finally:
-                self._count -= 1
-                if not self._count:
-                    self._ended.set()
+            self._count -= 1
+            if not self._count:
+                self._ended.set()
+
+    def _scope(self) -> trio.CancelScope:
+        """Return a scope with the deadline of the server, which `shorten` can make earlier."""
+        scope = trio.CancelScope(deadline=self.deadline)
+        self._scopes.add(scope)
+        return scope
 
     @contextmanager
     def _in_hook(self) -> Iterator[None]:
@@ -135,3 +149,28 @@ class Lifecycle:
         if scope.cancelled_caught:
             self._state.counts.errors += 1
             log_events.HOOK_CANCELLED.log(id=None, peer=None, hook="stop")
+
+
+class Serving:
+    """Encloses one ``serve`` of a server: see `Lifecycle.serving`.
+
+    This is a class and not a generator with the decorator of contextlib. When a scope in a generator catches Cancelled,
+    the traceback of that exception refers to the frame of ``__aexit__`` that has thrown it in, and this frame refers to
+    the exception, from Python 3.12 on. The cycle would keep all sessions that were stopped until the garbage collector
+    runs.
+    """
+
+    def __init__(self, lifecycle: Lifecycle) -> None:
+        self._lifecycle = lifecycle
+
+    async def __aenter__(self) -> None:
+        self._scope = await self._lifecycle.begin()
+        self._scope.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        try:
+            return self._scope.__exit__(kind, error, traceback)
+        finally:
+            await self._lifecycle.end(self._scope)

@@ -7,12 +7,12 @@ import os
 import tempfile
 from collections.abc import AsyncIterable
 from contextlib import suppress
+from functools import partial
 from typing import BinaryIO
-
-import trio
 
 from ..protocol.arguments import check_type
 from .memory import Keeper
+from .threads import run_in_thread
 
 #: Octets that are written by one call in a thread.
 WRITE_SIZE = 1 << 20
@@ -30,13 +30,13 @@ async def spool(
             buffer += piece
             if len(buffer) > keeper.share(max_size if file is None else WRITE_SIZE):
                 if file is None:
-                    file = await trio.to_thread.run_sync(_create, folder)
-                await trio.to_thread.run_sync(_write, file, buffer)
+                    file = await run_in_thread(partial(_create, folder))
+                await run_in_thread(partial(_write, file, buffer))
                 keeper.keep(-len(buffer))
                 buffer = bytearray()
         if file is None:
             return io.BytesIO(buffer)
-        await trio.to_thread.run_sync(_write, file, buffer)
+        await run_in_thread(partial(_write, file, buffer))
         file.seek(0)
         return file
     except BaseException:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Generic, TypeVar, final
 import trio
 from attrs import Factory, define
 
+from .._server.threads import run_in_thread
 from ._spool import Spool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
 SpoolT = TypeVar("SpoolT", bound=Spool)
 T = TypeVar("T")
@@ -52,6 +53,11 @@ T = TypeVar("T")
 # A 250 means that `commit` has returned without an error for this message: the store has flushed it to the disk. It
 # does not depend on the other messages of the group; a store commits those that it can and returns the errors of the
 # rest.
+#
+# Nothing keeps a message after it was refused: otherwise a failing disk would fill the memory until the garbage collector
+# runs. The traceback of an error refers to the frames of the commit, and each frame to the one that has called it. So no
+# variable of these frames may contain the error when they have ended. `commit` returns a mapping, which is emptied, and
+# puts the errors into no other one. See also `_server/threads.py`.
 
 #: Octets in memory above which a message goes into a group after the small ones.
 SMALL = 1 << 16
@@ -86,7 +92,7 @@ class GroupCommit(Generic[SpoolT]):
 
     def __init__(
         self,
-        commit: Callable[[Sequence[SpoolT]], Mapping[SpoolT, Exception]],
+        commit: Callable[[Sequence[SpoolT]], dict[SpoolT, Exception]],
         *,
         max_size: int = 256,
         max_octets: int = 2 << 20,
@@ -122,9 +128,10 @@ class GroupCommit(Generic[SpoolT]):
                 # The last commit may have woken this session, at the moment its deadline expired, to commit next.
                 self._wake_first()
             pending.error = trio.TooSlowError("the disk does not respond")
-        if pending.error is not None:
+        error, pending.error = pending.error, None
+        if error is not None:
             await message.discard_in_thread()
-        return pending.error
+        return error
 
     async def run(self, work: Callable[[], T], *, abandon_on_cancel: bool = False) -> T:
         """Call a function in the thread of the commits, between two of them, and return its result.
@@ -132,31 +139,34 @@ class GroupCommit(Generic[SpoolT]):
         Calls are made in turn, and a group that waits is committed between two of them.
         """
         async with self._turn:
-            return await trio.to_thread.run_sync(work, limiter=self.limiter, abandon_on_cancel=abandon_on_cancel)
+            return await run_in_thread(work, limiter=self.limiter, abandon_on_cancel=abandon_on_cancel)
 
     async def _commit_waiting(self) -> None:
         """Commit the messages that wait, wake their sessions, and wake the session that commits next."""
         batch = self._take_group()
         if not batch:  # the deadline of this session has passed, and nothing else waits
             await trio.lowlevel.checkpoint()
-        errors: Mapping[SpoolT, Exception] = {}
         try:
             self._committing = True
             # Also shielded from the deadline of `submit`: only this session can give the others their results.
             with trio.CancelScope(shield=True):
-                errors = await trio.to_thread.run_sync(
-                    self._commit, [pending.message for pending in batch], limiter=self.limiter
-                )
-        except Exception as error:
-            errors = {pending.message: error for pending in batch}
+                await trio.to_thread.run_sync(self._commit_in_thread, batch, limiter=self.limiter)
         finally:
             self._committing = False
             self._wake_first()
         for pending in batch:
-            pending.error = errors.get(pending.message)
             pending.done = True
             pending.wakeup.unpark_all()
-        errors = {}  # the traceback of an error refers to this frame: a cycle that would keep the messages
+
+    def _commit_in_thread(self, batch: Sequence[_Pending[SpoolT]]) -> None:
+        """Commit the messages of a group, and record the errors of those that are not stored."""
+        messages = [pending.message for pending in batch]
+        try:
+            errors = self._commit(messages)
+        except Exception as error:
+            errors = dict.fromkeys(messages, error)
+        for pending in batch:
+            pending.error = errors.pop(pending.message, None)
 
     def _take_group(self) -> list[_Pending[SpoolT]]:
         """Remove the next group from the queue, and return it. From now on its messages have no deadline."""

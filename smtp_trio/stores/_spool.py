@@ -13,6 +13,7 @@ import trio
 
 from .._server.memory import UNCOUNTED, Keeper
 from .._server.received import begins_with_field
+from .._server.threads import run_in_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable
@@ -56,7 +57,7 @@ class Spool:
 
     async def in_thread(self, work: Callable[[], T], *, abandon_on_cancel: bool = False) -> T:
         """Call one of these functions in a thread."""
-        return await trio.to_thread.run_sync(work, abandon_on_cancel=abandon_on_cancel)
+        return await run_in_thread(work, abandon_on_cancel=abandon_on_cancel)
 
     # --- the same in every store:
 

@@ -11,13 +11,13 @@ import errno
 import sqlite3
 from typing import TYPE_CHECKING, ClassVar, Generic
 
-import trio
 from attrs import Factory, field, frozen
 
 from .._server.body import keep_start, keeper_of
 from .._server.hooks import Hooks
 from .._server.log_events import NOT_STORED
 from .._server.session_log import STORED
+from .._server.threads import run_in_thread
 from ..protocol.arguments import check_items, check_type
 from ..protocol.extension import Extension
 from ..protocol.extensions import KNOWN
@@ -27,7 +27,7 @@ from ..protocol.syntax import PARAMETER
 from ._group import GroupCommit, SpoolT
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterable, Iterable, Sequence
     from datetime import datetime
 
     from .._server.body import Body
@@ -129,10 +129,11 @@ class Store(Hooks, Generic[SpoolT]):
         """Return an empty spool for the message that a session is about to receive."""
         raise NotImplementedError
 
-    def _commit(self, messages: Sequence[SpoolT]) -> Mapping[SpoolT, Exception]:
+    def _commit(self, messages: Sequence[SpoolT]) -> dict[SpoolT, Exception]:
         """Make messages durable, and return the errors of those that cannot be stored, by message.
 
-        An exception that is raised is the error of all of them. Nothing of a message with an error may be visible to
+        An exception that is raised is the error of all of them. No other mapping or list may contain the errors: see
+        `_group.py`. Nothing of a message with an error may be visible to
         readers; `Spool.discard` removes what is left. The store may not be open yet: `_open` is called by the server,
         but not by `put`.
         """
@@ -173,13 +174,13 @@ class Store(Hooks, Generic[SpoolT]):
     async def open(self) -> None:
         """Open the store now, not with its first message. Raises `StoreError` when it cannot be used."""
         try:
-            await trio.to_thread.run_sync(self._open, limiter=self._group.limiter)
+            await run_in_thread(self._open, limiter=self._group.limiter)
         except (OSError, sqlite3.Error, StoreError) as error:
             raise self._store_error(error) from error
 
     async def aclose(self) -> None:
         """Close the store. It is opened again when it is used again."""
-        await trio.to_thread.run_sync(self._close, limiter=self._group.limiter)
+        await run_in_thread(self._close, limiter=self._group.limiter)
 
     def _store_error(self, error: Exception) -> StoreError:
         """Return the StoreError that fits an error. Each session needs its own: a group can share one error."""

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import trio
 
 from .._server.spool import check_path
+from .._server.threads import run_in_thread
 from ..protocol.arguments import check_choice
 from ._disk import Directory, check_writable, make_directory, write_all
 from ._spool import Spool
@@ -113,12 +114,12 @@ class Maildir(Store["MaildirSpool"]):
         errors: dict[MaildirSpool, Exception] = {}
         try:
             tmp, new = self.directories()
-            errors |= apply(partial(MaildirSpool.finish, directory=tmp), messages)
-            errors |= apply(partial(MaildirSpool.move, tmp=tmp, new=new), [m for m in messages if m not in errors])
+            apply(partial(MaildirSpool.finish, directory=tmp), messages, errors)
+            apply(partial(MaildirSpool.move, tmp=tmp, new=new), messages, errors)
             new.sync()
             tmp.sync()
         except Exception as error:
-            errors = dict.fromkeys(messages, error)
+            errors |= dict.fromkeys(messages, error)
         for message in messages:
             if message in errors:
                 message.discard()
@@ -159,15 +160,16 @@ class Maildir(Store["MaildirSpool"]):
         self._directories = None
 
 
-def apply(step: Callable[[MaildirSpool], None], messages: Iterable[MaildirSpool]) -> dict[MaildirSpool, Exception]:
-    """Call ``step`` for each message, and return the errors: a message that fails does not affect the others."""
-    errors: dict[MaildirSpool, Exception] = {}
+def apply(
+    step: Callable[[MaildirSpool], None], messages: Iterable[MaildirSpool], errors: dict[MaildirSpool, Exception]
+) -> None:
+    """Call ``step`` for each message that has no error, and add the errors: one that fails does not affect the others."""
     for message in messages:
-        try:
-            step(message)
-        except Exception as error:
-            errors[message] = error
-    return errors
+        if message not in errors:
+            try:
+                step(message)
+            except Exception as error:
+                errors[message] = error
 
 
 class MaildirSpool(Spool):
@@ -189,7 +191,7 @@ class MaildirSpool(Spool):
 
     async def in_thread(self, work: Callable[[], T], *, abandon_on_cancel: bool = False) -> T:
         """Call a function in a thread that may wait for the disk."""
-        return await trio.to_thread.run_sync(work, limiter=self.maildir.writers, abandon_on_cancel=abandon_on_cancel)
+        return await run_in_thread(work, limiter=self.maildir.writers, abandon_on_cancel=abandon_on_cancel)
 
     def write(self, data: bytearray) -> None:
         """Write octets to the file in ``tmp/``."""

@@ -186,6 +186,7 @@ class SQLite(Store["SQLiteSpool"]):
             if file_id(self.path) != self._file_id:
                 raise FileNotFoundError(errno.ENOENT, "the database was moved or removed while in use", self.path)
         except BaseException:
+            errors.clear()  # their tracebacks refer to this frame
             self._recover()
             raise
         return errors

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import gc
-import sys
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
@@ -14,7 +13,7 @@ from typing import Any
 import pytest
 import trio
 from helpers import MESSAGE, NAME, START, Client, RecordingHooks, server_tls
-from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked, wait_all_threads_completed
 
 from smtp_trio import Body, Hooks, Limits, Reply, Server, Session, Timeouts
 from smtp_trio.stores import Maildir, SQLite
@@ -174,8 +173,16 @@ async def talk(server: Server, steps: tuple[Step, ...]) -> None:
                     await client_end.send_all(step)
             else:
                 await step(server, nursery)
-            await wait_all_tasks_blocked()
+            await settle()
         await trio.aclose_forcefully(client_end)
+
+
+async def settle() -> None:
+    """Wait until all tasks are blocked and no thread is running."""
+    await wait_all_tasks_blocked()
+    while trio.testing.active_thread_count():
+        await wait_all_threads_completed()
+        await wait_all_tasks_blocked()
 
 
 async def check(server: Server, steps: tuple[Step, ...], created: list[weakref.ref[Any]]) -> None:
@@ -227,16 +234,10 @@ KINDS: list[type[Watched]] = [
 
 
 QUICK = [(kind, end) for kind in KINDS for end in ENDS if kind is Watched or end in ("quit", "cancelled in a message")]
-#: `Server.stop` ends `Lifecycle.serving`, an asynccontextmanager whose cancel scope catches Cancelled. From Python 3.12 on this
-#: leaves a reference cycle: the traceback has the frame of the generator, this one refers to that of ``__aexit__``, which
-#: called it, and there is the exception. It happens once, when a server ends.
-KEPT = pytest.mark.xfail(
-    sys.version_info >= (3, 12), reason="contextlib keeps a Cancelled that was caught in a generator", strict=False
-)
 
 
 def marks(kind: type[Watched], end: str) -> list[pytest.MarkDecorator]:
-    return [pytest.mark.slow] * ((kind, end) not in QUICK) + [KEPT] * end.startswith("stopped")
+    return [pytest.mark.slow] * ((kind, end) not in QUICK)
 
 
 PAIRS = [pytest.param(kind, end, marks=marks(kind, end), id=f"{kind.__name__}-{end}") for kind in KINDS for end in ENDS]
@@ -260,22 +261,31 @@ async def test_session_is_free_when_memory_is_short(created: list[weakref.ref[An
     await check(server, (DATA, b"x" * 998 + b"\r\n", (b"x" * 998 + b"\r\n") * 3000, b".\r\n", b"QUIT\r\n"), created)
 
 
+def fail(*args: object, **kwargs: object) -> None:
+    raise OSError(errno.EIO, "broken")
+
+
+#: Functions of a store that fail: none, the commit of a group, a step for each message of it, and a write before it.
+BROKEN: dict[str, dict[type[Maildir | SQLite], str]] = {
+    "nothing": {},
+    "group": {Maildir: "maildir.Maildir._commit", SQLite: "sqlite.SQLite._commit"},
+    "message": {Maildir: "maildir.MaildirSpool.move", SQLite: "sqlite.insert"},
+    "write": {Maildir: "maildir.MaildirSpool.write", SQLite: "sqlite.SQLite.write_piece"},
+}
+
+
 @pytest.mark.parametrize("end", ["quit", "cut off", "cancelled in a message", "bare LF"])
 @pytest.mark.parametrize("kind", [Maildir, SQLite])
-@pytest.mark.parametrize("broken", [False, True])
+@pytest.mark.parametrize("broken", BROKEN)
 async def test_spool_of_a_store_is_free_when_the_session_ends(
     kind: Any,
-    broken: bool,
+    broken: str,
     end: str,
     created: list[weakref.ref[Any]],
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
-    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if broken and kind is SQLite:
-        # In some runs the spool of a commit that has failed is left to the garbage collector. The cause is not known.
-        request.applymarker(pytest.mark.xfail(reason="the error of the commit is kept in some runs", strict=False))
-
     class WatchedStore(kind):  # type: ignore[misc]
         connect = Watched.connect
 
@@ -284,19 +294,18 @@ async def test_spool_of_a_store_is_free_when_the_session_ends(
             created.append(weakref.ref(spool))
             return spool
 
-        def _commit(self, messages: Any) -> Any:
-            if broken:
-                raise OSError(errno.EIO, "broken")
-            return super()._commit(messages)
-
+    if broken == "write":
+        monkeypatch.setattr("smtp_trio.stores._spool.MEMORY", 1)
+    if kind in BROKEN[broken]:
+        monkeypatch.setattr(f"smtp_trio.stores.{BROKEN[broken][kind]}", fail)
     store = WatchedStore(tmp_path / "store")
     await store.open()
     with caplog.at_level(1000, "smtp_trio"):
         server = Server(store, name=NAME)
         with suppress(trio.ClosedResourceError):
             await talk(server, (b"EHLO c\r\n", *ENDS[end]))
-            await trio.testing.wait_all_tasks_blocked(0.01)
     await store.aclose()
+    assert len(created) == 3
     assert [ref() for ref in created if ref() is not None] == []
 
 
