@@ -77,6 +77,8 @@ if TYPE_CHECKING:
         NotOfferedError as NotOfferedError,
         Path as Path,
         ProtocolError as ProtocolError,
+        ProxyHeader as ProxyHeader,
+        ProxyTls as ProxyTls,
         Rcpt as Rcpt,
         RemoteProtocolError as RemoteProtocolError,
         Reply as Reply,
@@ -119,7 +121,7 @@ _MODULES = {
     "_types": "Drained Envelope MessageState Peer Statistics TlsInfo",
     "protocol": (
         "BodyError Command Expn Hello Help Limits LocalProtocolError Mail NotOfferedError Path ProtocolError "
-        "Rcpt RemoteProtocolError Reply ReplyError SMTPError Vrfy standard"
+        "ProxyHeader ProxyTls Rcpt RemoteProtocolError Reply ReplyError SMTPError Vrfy standard"
     ),
     "protocol.sasl": "BearerToken Credentials PasswordCredentials ScramSecret",
     "routing._connect": "connect_domain",

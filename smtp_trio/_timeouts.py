@@ -41,6 +41,7 @@ class Timeouts:
         longer: how long the hook may run after its last wait for the client. Clients wait ten minutes for the reply to a
         message (RFC 5321 4.5.3.2.6).
     :param tls: how long a TLS handshake may take.
+    :param proxy: how long a connection from ``proxy_from`` may take to send its PROXY header.
     :param write: how long the peer may take to accept a reply that does not fit into the send buffer.
     :param disconnect: how long the last hooks of a session may take, which run shielded from cancellation:
         `Hooks.disconnect`, and before it `Hooks.reset`, which may use half of the time. Also how long `Hooks.stop` may
@@ -53,6 +54,7 @@ class Timeouts:
     hook: float = field(default=100, converter=seconds_or_infinity)
     end: float = field(default=540, converter=seconds_or_infinity)
     tls: float = field(default=30, converter=seconds_or_infinity)
+    proxy: float = field(default=5, converter=seconds_or_infinity)
     write: float = field(default=300, converter=seconds_or_infinity)
     disconnect: float = field(default=5, converter=seconds_or_infinity)
 

@@ -37,6 +37,7 @@ from .auth_file import Accounts
 from .descriptors import MAX_SESSIONS, raise_descriptor_limit, sessions_within
 from .limit_option import limit_help, limit_option, make_limits
 from .log_output import open_log
+from .network_option import network_option
 from .options import UsageError, describe_error, describe_listen_error, number_between
 from .privileges import become, user_option
 from .service_manager import ServiceManager
@@ -102,6 +103,9 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     add("--limit", metavar="NAME=VALUE", type=limit_option, action="append", default=[],
         help="a limit on what clients can use; 0 or 'none': no limit, where possible. Repeatable. The limits and their defaults, "
              f"in octets and seconds unless the value has a unit: {limit_help()}")
+    add("--proxy-protocol", metavar="NETWORK", type=network_option, action="append", default=[],
+        help="connections from this network, 'unix' for Unix domain sockets, must begin with a PROXY header (version 1 or 2), "
+             "which has the address of the client; others must not. Repeatable")
     add("--newlines", choices=("reject", "normalize", "preserve"), default="normalize",
         help="how to treat a bare CR or LF in a message; reject: refuse the message, which is the default of the library; "
              "normalize: store it as CRLF; preserve: store it as it is (default: %(default)s)")
@@ -249,6 +253,7 @@ def make_server(options: argparse.Namespace, accounts: Accounts | None) -> Serve
             newlines=options.newlines,
             lenient=options.lenient,
             strict=options.strict,
+            proxy_from=options.proxy_protocol,
         )
     except ValueError as error:
         raise UsageError(f"--{error}") from None  # the names of options and of parameters are the same

@@ -13,7 +13,7 @@ from attrs import evolve
 
 from .._instrument import network_opener
 from .._timeouts import client_timeouts
-from ..protocol import Connect, Extension, SMTPError
+from ..protocol import Connect, Extension, ProxyHeader, SMTPError
 from ..protocol.arguments import check_items, check_type
 from ..protocol.hosts import check_hello_name, check_host, check_port
 from .addresses import find_envelope, list_recipients
@@ -47,14 +47,16 @@ Opened = Callable[[trio.abc.Stream], object]
 
 
 class ConnectSettings(ClientSettings, total=False):
-    """The keyword arguments of `connect`, `send` and `Pool`: those of `Client` except for ``host``, and two more.
+    """The keyword arguments of `connect`, `send` and `Pool`: those of `Client` except for ``host``, and three more.
 
     ``local_address`` is the local IP address to connect from. ``server_hostname`` is the name that the server's
-    certificate must have, if that is not ``host``.
+    certificate must have, if that is not ``host``. ``proxy_header`` is a header of the PROXY protocol to send first, with
+    the addresses of a client for which this one connects.
     """
 
     local_address: str | None
     server_hostname: str | None
+    proxy_header: ProxyHeader | None
 
 
 SETTINGS = frozenset(ConnectSettings.__annotations__) | frozenset(ClientSettings.__annotations__)
@@ -66,7 +68,7 @@ async def connect(host: Host, port: int = 25, **settings: Unpack[ConnectSettings
 
     All addresses of ``host`` are tried (RFC 8305). MX records are not looked up. If ``host`` is an `os.PathLike`, it
     names a Unix domain socket, and ``port`` is ignored. ``settings`` are the keyword arguments of `Client` except for
-    ``host``, and ``local_address`` and ``server_hostname`` (`ConnectSettings`).
+    ``host``, and ``local_address``, ``server_hostname`` and ``proxy_header`` (`ConnectSettings`).
 
     With ``tls="opportunistic"`` (RFC 7435) and without ``ssl_context``, a server whose certificate is not valid is
     connected to a second time and used without verification: ``client.tls.problem`` is the reason. A server with which
@@ -222,6 +224,7 @@ def check_server(host: Host, port: int, settings: ConnectSettings) -> None:
         allow_cleartext=settings.get("allow_cleartext", False),
     )
     check_type(settings.get("lmtp", False), "lmtp", bool)
+    check_type(settings.get("proxy_header"), "proxy_header", ProxyHeader, optional=True)
     client_timeouts(settings.get("timeout"))
     if "extensions" in settings:
         settings["extensions"] = check_items(settings["extensions"], "extensions", Extension)
@@ -246,8 +249,10 @@ async def _attempt(
     stream = await _open_stream(host, port, settings.get("local_address"), timeouts.connect)
     if opened is not None:
         opened(stream)
+    if (header := settings.get("proxy_header")) is not None:
+        await _send_header(stream, header, timeouts.connect)
     # The other settings are those of the client, which raises TypeError for a name that it does not know.
-    own = ("local_address", "server_hostname")
+    own = ("local_address", "server_hostname", "proxy_header")
     rest = cast("ClientSettings", {key: value for key, value in settings.items() if key not in own})
     try:
         client = Client(stream, host=name, **rest)
@@ -272,6 +277,19 @@ async def _open_stream(host: Host, port: int, local_address: str | None, limit: 
         raise ConnectionLostError(Connect(), f"cannot connect to {where}: {connect_failure(exc)}") from exc
     except trio.TooSlowError:
         raise TimedOutError(Connect(), limit) from None
+
+
+async def _send_header(stream: trio.abc.Stream, header: ProxyHeader, limit: float) -> None:
+    try:
+        with trio.fail_after(limit):
+            await stream.send_all(header.encode())
+    except BaseException as exc:
+        await trio.aclose_forcefully(stream)
+        if isinstance(exc, trio.TooSlowError):
+            raise TimedOutError(Connect(), limit) from None
+        if isinstance(exc, trio.BrokenResourceError):
+            raise ConnectionLostError(Connect(), "the server closed the connection before the PROXY header") from exc
+        raise
 
 
 def connect_failure(error: OSError) -> str:

@@ -240,6 +240,9 @@ TOO_MANY_CONNECTIONS = Event("too_many_connections", INFO, SERVER, "peer={peer} 
 CONNECTIONS_OMITTED = Event(
     "connections_omitted", INFO, SERVER, "peer={peer} further refused connections, without a record each: {count}"
 )
+NO_PROXY_HEADER = Event(
+    "no_proxy_header", INFO, SERVER, "peer={peer} closed, PROXY header: {error}; others since the last record: {count}"
+)
 CONNECTED = Event("connected", DEBUG, SERVER, "{id} peer={peer} connected")
 DISCONNECTED = Event("disconnected", DEBUG, SERVER, "{id} peer={peer} disconnected")
 HOOK_FAILED = Event("hook_failed", ERROR, SERVER, "{id} peer={peer} {hook} hook failed: {error}", traceback=True)
@@ -252,6 +255,9 @@ SESSION = "smtp_trio.session"
 COMMAND = Event("command", DEBUG, SESSION, "{id} peer={peer} line={line} reply={reply}")
 TLS_FAILED = Event("tls_failed", INFO, SESSION, "{id} peer={peer} TLS handshake failed: {error}")
 CLIENT_TEXT = "peer={peer} helo={helo} proto={protocol} tls={tls} user={user} seconds={seconds}"
+CLIENT_ADDRESS = Event(
+    "client_address", INFO, SESSION, "{id} peer={peer} connection_peer={connection_peer} address from {source}"
+)
 CONNECTION_REFUSED = Event("connection_refused", INFO, SESSION, "{id} peer={peer} connection refused: reply={reply}")
 TIMED_OUT = Event("timed_out", INFO, SESSION, "{id} timed out: " + CLIENT_TEXT)
 LINE_ENDS_REPLACED = Event(

@@ -37,6 +37,7 @@ from .hooks import Hooks, check_function, check_server_hooks, hook_names, load_h
 from .lifecycle import Lifecycle
 from .listeners import accept_all, accept_sockets, open_listeners
 from .peers import UNIX, endpoints, tcp_peer
+from .proxies import Connection, NetworkLike, PeerNetworks, ProxyHeaders
 from .session_task import SessionTask
 from .state import HookTable, ServerState, describe
 from .tls_files import TlsFiles
@@ -71,6 +72,8 @@ class Server:
         `smtp_trio.protocol.Strictness`. A string is the domain that is appended to mailboxes without one, True stands
         for ``name``.
     :param strict: refuse also the deviations from the grammar that are accepted by default, for tests of clients.
+    :param proxy_from: networks of load balancers, as `ipaddress` writes them, or "unix" for all unix sockets. A connection
+        from one of them must begin with a PROXY header, which has the address of the client, and is closed without it.
     :param now: returns the current time as an aware datetime, for ``Received`` fields and stores.
     :param token: returns a number of random octets, for ids and nonces. ``now`` and ``token`` are the only sources of
         time of day and randomness, so a test can replace them.
@@ -94,6 +97,7 @@ class Server:
         newlines: Newlines = "reject",
         lenient: bool | str = False,
         strict: bool = False,
+        proxy_from: Iterable[NetworkLike] = (),
         now: Callable[[], datetime] = _now,
         token: Callable[[int], bytes] = os.urandom,
     ) -> None:
@@ -140,6 +144,8 @@ class Server:
             auth_service=AuthService(MechanismContext(self.name, token), limits),
         )
         self._admission = Admission(limits, self._state.counts, self._state.memory)
+        trusted = PeerNetworks(proxy_from, "proxy_from")
+        self._proxies = ProxyHeaders(trusted, self.timeouts.proxy, self._state.counts)
         self._sessions: dict[SessionTask, trio.lowlevel.Task] = {}  # with the task that runs each
         self._lifecycle = Lifecycle(self, self._state, name=self.name, last_hooks=self.timeouts.disconnect)
         self._accepting: dict[trio.CancelScope, list[Any]] = {}  # the accept loop of each ``serve``, with its sockets
@@ -242,7 +248,8 @@ class Server:
         check_items(listeners, "listeners", trio.abc.Listener)  # type: ignore[type-abstract]
         try:
             table = self._check(hooks, implicit_tls=implicit_tls)
-            handler = partial(self._session, implicit_tls=implicit_tls, table=table)
+            session = self._proxied_session if self._proxies else self._session
+            handler = partial(session, implicit_tls=implicit_tls, table=table)
             screen = partial(self._screen, b"" if implicit_tls else self._refusal(TOO_MANY))
             async with self._lifecycle.serving(table), trio.open_nursery() as nursery:
                 with accept_sockets(listeners) as sockets, trio.CancelScope() as accepting:
@@ -280,7 +287,8 @@ class Server:
         try:
             table = self._check(hooks, implicit_tls=implicit_tls)
             async with self._lifecycle.serving(table):
-                await self._session(stream, implicit_tls=implicit_tls, table=table)
+                session = self._proxied_session if self._proxies else self._session
+                await session(stream, implicit_tls=implicit_tls, table=table)
         except BaseException:
             await trio.aclose_forcefully(stream)
             raise
@@ -330,6 +338,7 @@ class Server:
             scope.cancel()
             for sock in sockets:
                 sock.close()
+        self._proxies.stop()
         self._lifecycle.shorten(trio.current_time() + grace)
         self._state.last_deadline = self._lifecycle.deadline + self.timeouts.disconnect / 2
         for session in self._sessions:
@@ -383,27 +392,60 @@ class Server:
     #
     # Limits on connections are checked before a session is created, so that a refusal is cheap.
 
-    async def _session(
+    async def _proxied_session(
         self, stream: trio.abc.Stream, screened: bool = False, *, implicit_tls: bool, table: HookTable | None
+    ) -> None:
+        """Run a session as `_session` does, after the PROXY header if the peer has to send one."""
+        connection = None
+        try:
+            try:
+                direct = Connection.direct(endpoints(stream))
+                required = self._proxies.requires(direct.peer)
+                if required and (screened or self._proxies.admits(direct.peer)):
+                    connection = await self._proxies.receive(stream, direct)
+            except Exception as exc:
+                required = True
+                await self._session_failed(None, exc)
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+        if required and connection is None:
+            await trio.aclose_forcefully(stream)
+            return
+        screened = screened and not required
+        await self._session(stream, screened, implicit_tls=implicit_tls, table=table, connection=connection)
+
+    async def _session(
+        self,
+        stream: trio.abc.Stream,
+        screened: bool = False,
+        *,
+        implicit_tls: bool,
+        table: HookTable | None,
+        connection: Connection | None = None,
     ) -> None:
         """Run a session from the connection to its end. No `Exception` leaves this method.
 
         :param table: the hooks of the session; None for those of the server.
         :param screened: the connection has passed `_screen`.
+        :param connection: the ends that a PROXY header has named; None without one.
         """
         table = table or self._state.table
-        session, error, peer = None, None, None
+        session, error, peer, refused = None, None, None, 0
         try:
-            remote, local = endpoints(stream)
-            key = self._admission.key(remote)
-            peer = remote
-            if self._admits(key, peer, screened=screened):
+            connection = connection or Connection.direct(endpoints(stream))
+            key = None if connection.without_client else self._admission.key(connection.peer)
+            peer = connection.peer
+            if not connection.without_client:
+                refused = self._refuses(key, peer, screened=screened)
+            if not refused:
                 protocol = self._new_protocol(table)
-                session = SessionTask(self, self._state, table, protocol, stream, peer=peer, local=local)
+                session = SessionTask(self, self._state, table, protocol, stream, connection=connection)
         except Exception as exc:
             error = exc
         if session is None:
-            refusal = self._turn_away(stream, peer, implicit_tls=implicit_tls, error=error)
+            silent = implicit_tls or refused > MAX_ANSWERED
+            refusal = self._turn_away(stream, peer, silent=silent, error=error)
             error = None  # its traceback refers to this frame
             await self._guard(refusal)
             return
@@ -478,6 +520,10 @@ class Server:
         :param refusal: what is sent before the connection is closed.
         """
         peer = tcp_peer(address) if isinstance(address, tuple) else UNIX
+        if self._proxies and self._proxies.requires(peer):
+            if not (admitted := self._proxies.admits(peer)):
+                sock.close()
+            return admitted
         number = self._admission.count(self._admission.key(peer), peer, len(self._sessions))
         if not number:
             return True
@@ -487,17 +533,16 @@ class Server:
                     sock.send(refusal, socket.MSG_DONTWAIT)
         return False
 
-    def _admits(self, key: str | None, peer: Peer, *, screened: bool) -> bool:
-        """Return whether a stream may become a session. A screened one was counted when it was accepted.
+    def _refuses(self, key: str | None, peer: Peer, *, screened: bool) -> int:
+        """Return 0 if a stream may become a session, otherwise what `Admission.refuse` returns.
 
-        Several connections may have been accepted before the first became a session, so there may be too many of them.
+        A screened one was counted when it was accepted. Several connections may have been accepted before the first became
+        a session, so there may be too many of them.
         """
         if not screened:
-            return not self._admission.count(key, peer, len(self._sessions))
+            return self._admission.count(key, peer, len(self._sessions))
         limit = self._admission.exceeded(key, len(self._sessions))
-        if limit is not None:
-            self._admission.refuse(key, peer, limit)
-        return limit is None
+        return 0 if limit is None else self._admission.refuse(key, peer, limit)
 
     def _refusal(self, text: str) -> bytes:
         return f"421 {self.name} {text}\r\n".encode()
@@ -515,9 +560,9 @@ class Server:
                 session.hurry()
 
     async def _turn_away(
-        self, stream: trio.abc.Stream, peer: Peer | None, *, implicit_tls: bool, error: Exception | None
+        self, stream: trio.abc.Stream, peer: Peer | None, *, silent: bool, error: Exception | None
     ) -> None:
-        """Refuse a connection: with 421 in place of the greeting (RFC 5321 3.8), or under implicit TLS by closing it.
+        """Refuse a connection: with 421 in place of the greeting (RFC 5321 3.8), or only by closing it.
 
         A TLS handshake, only to send the 421, would cost more than a session.
 
@@ -529,7 +574,7 @@ class Server:
                 where = {"id": None, "peer": None if peer is None else str(peer)}
                 await self._state.report(error, log_events.SESSION_FAILED, where)
             with trio.move_on_after(self.timeouts.disconnect):
-                if not implicit_tls:
+                if not silent:
                     await stream.send_all(self._refusal(text))
                     await stream.aclose()
         except (trio.BrokenResourceError, trio.ClosedResourceError):

@@ -13,6 +13,8 @@ from .received import protocol_name, received_field
 from .transaction import Transaction, queued
 
 if TYPE_CHECKING:
+    from ..protocol.proxy_header import ProxyHeader
+    from .proxies import Connection
     from .server import Server
     from .session_task import SessionTask
 
@@ -30,23 +32,29 @@ class Session:
         "_protocol",
         "_transaction",
         "_wire",
+        "connection_peer",
         "context",
         "id",
         "local",
         "peer",
+        "proxy_header",
         "server",
         "tls",
     )
 
-    def __init__(self, server: Server, peer: Peer, local: Peer, task: SessionTask) -> None:
+    def __init__(self, server: Server, connection: Connection, task: SessionTask) -> None:
         #: Unique and unguessable; part of every line of the log about this session.
         self.id: str = task.id
         #: The server that this is a session of.
         self.server: Server = server
-        #: The client's end of the connection.
-        self.peer: Peer = peer
-        #: The server's end of the connection.
-        self.local: Peer = local
+        #: The client: its end of the connection, or what a PROXY header or XCLIENT has named instead.
+        self.peer: Peer = connection.peer
+        #: The server's end of the connection, or the address that the client has connected to at a proxy.
+        self.local: Peer = connection.local
+        #: The other end of the connection: the client, or the proxy in front of it.
+        self.connection_peer: Peer = connection.connection_peer
+        #: The PROXY header, which a balancer in ``Server.proxy_from`` has sent; None without one.
+        self.proxy_header: ProxyHeader | None = connection.header
         #: A dict for the application, which lasts as long as the session.
         self.context: dict[Any, Any] = {}
         #: The result of the TLS handshake; None without TLS.

@@ -14,6 +14,7 @@ from .log_events import Address, ClientText, Value
 if TYPE_CHECKING:
     from .._types import Counts, Envelope, Peer, TlsInfo
     from ..protocol import Hello, Reply, ServerProtocol
+    from ..protocol.proxy_header import ProxyHeader
     from .body import BodyReader
 
 #: The key in ``Envelope.context`` under which a store leaves its own id for a message.
@@ -50,6 +51,7 @@ class LoggedSession(Protocol):
     """The part of a `Session` that a `SessionLog` uses."""
 
     peer: Peer
+    connection_peer: Peer
     tls: TlsInfo | None
 
     @property
@@ -63,7 +65,18 @@ class LoggedSession(Protocol):
 class SessionLog:
     """Logs what happens in one session."""
 
-    __slots__ = ("_began", "_counts", "_id", "_logged", "_protocol", "_refusals", "_reveals_text", "_session", "debug")
+    __slots__ = (
+        "_began",
+        "_counts",
+        "_id",
+        "_level",
+        "_logged",
+        "_protocol",
+        "_refusals",
+        "_reveals_text",
+        "_session",
+        "debug",
+    )
 
     def __init__(self, session_id: str, session: LoggedSession, protocol: ServerProtocol, counts: Counts) -> None:
         self._id = session_id
@@ -72,6 +85,7 @@ class SessionLog:
         self._counts = counts
         #: Commands and replies are logged. Looked up once, since each command needs it.
         self.debug: bool = log_events.COMMAND.enabled
+        self._level: int | None = None  # instead of INFO, for records about the session as a whole
         self._began = trio.current_time()
         self._logged = False  # there is a record about this session above DEBUG
         self._refusals = 0  # since the last accepted message
@@ -87,6 +101,21 @@ class SessionLog:
     def begin(self) -> None:
         """Log that the client has connected."""
         log_events.CONNECTED.log(id=self._id, peer=self.peer)
+
+    def proxied(self, header: ProxyHeader) -> None:
+        """Log that a balancer has named the client, or that it names none, as for a health check.
+
+        Such checks come every few seconds, so what is logged about each session, if nothing else is, has the level DEBUG.
+        """
+        if header.source is None:
+            self._level = log_events.DEBUG
+        else:
+            self.address_changed("PROXY header")
+
+    def address_changed(self, source: str) -> None:
+        """Log that ``session.peer`` is not the peer of the connection any more."""
+        connection_peer = str(self._session.connection_peer)
+        log_events.CLIENT_ADDRESS.log(id=self._id, peer=self.peer, connection_peer=connection_peer, source=source)
 
     def connection_refused(self, reply: Reply) -> None:
         """Count and log that the `connect` hook has refused the client."""
@@ -115,7 +144,8 @@ class SessionLog:
     def tls_failed(self, error: Exception) -> None:
         """Log that the TLS handshake failed."""
         self._logged = True
-        log_events.TLS_FAILED.log(id=self._id, peer=self.peer, error=str(error.__cause__ or type(error).__name__))
+        text = str(error.__cause__ or type(error).__name__)
+        log_events.TLS_FAILED.log(id=self._id, peer=self.peer, error=text, as_level=self._level)
 
     def end(self) -> None:
         """Log that the session has ended."""
@@ -184,7 +214,8 @@ class SessionLog:
     def _log_client(self, event: log_events.Event) -> None:
         """Log an event about the whole session."""
         if event.enabled:
-            event.log(self._client(), id=self._id, seconds=round(trio.current_time() - self._began, 6))
+            seconds = round(trio.current_time() - self._began, 6)
+            event.log(self._client(), id=self._id, seconds=seconds, as_level=self._level)
 
     def _client(self) -> dict[str, Value]:
         session = self._session

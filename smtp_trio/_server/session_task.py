@@ -44,6 +44,7 @@ from .memory import (
     TLS_SESSION,
     MemoryBudget,
 )
+from .proxies import Connection
 from .session import Session
 from .session_log import SessionLog
 from .transaction import Transaction
@@ -101,8 +102,7 @@ class SessionTask:
         protocol: ServerProtocol,
         stream: trio.abc.Stream,
         *,
-        peer: Peer,
-        local: Peer,
+        connection: Connection,
     ) -> None:
         self.id: str = server.token(10).hex()
         self.server: Server = server
@@ -140,9 +140,11 @@ class SessionTask:
         self._fixed = SESSION + (TLS_SESSION if isinstance(stream, trio.SSLStream) else 0)  # octets, whatever it does
         self._unhooked = table.unhooked
         announce(self)  # before `Session` is made, since smtp_trio.testing may replace the parts that it refers to
-        self.session: Session = Session(server, peer, local, self)
+        self.session: Session = Session(server, connection, self)
         #: What is logged about the session.
         self.log: SessionLog = SessionLog(self.id, self.session, protocol, state.counts)
+        if connection.header is not None:
+            self.log.proxied(connection.header)
 
     @property
     def over(self) -> bool:

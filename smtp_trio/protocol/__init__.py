@@ -43,6 +43,7 @@ from .extension import Extension
 from .extensions import standard
 from .limits import Limits
 from .params import Param, Params
+from .proxy_header import ProxyHeader, ProxyHeaderError, ProxyHeaderReader, ProxyTls
 from .replies import Reply
 from .server import ServerProtocol
 from .session_state import SessionState
@@ -82,6 +83,10 @@ __all__ = [
     "Path",
     "Phase",
     "ProtocolError",
+    "ProxyHeader",
+    "ProxyHeaderError",
+    "ProxyHeaderReader",
+    "ProxyTls",
     "Quit",
     "Rcpt",
     "RemoteProtocolError",

@@ -50,6 +50,7 @@ from .extensions.eightbitmime import BODY
 from .framing import CountedReader, DotTerminatedReader, LineReader, ReceiveBuffer
 from .grammar import Grammar
 from .limits import Limits
+from .proxy_header import V1, V2
 from .replies import Reply
 from .session_state import SessionState
 from .strictness import NORMAL, Strictness
@@ -133,6 +134,9 @@ from .syntax import normalize_space
 #   has no space and no colon: after a refusal none of them is taken for MAIL or RCPT. No reply repeats them.
 
 
+#: The beginnings of a TLS handshake, and of PROXY headers.
+TLS_RECORD = b"\x16\x03"
+NOT_COMMANDS = (TLS_RECORD, V1, V2)
 #: Chunks of fewer octets than this are counted: the work for one is more than that for its octets.
 SMALL_CHUNK = 512
 #: The limits that lead to these replies of the core, by the names of the members of `Limits`.
@@ -346,11 +350,12 @@ class ServerProtocol:
         """Return the next line, read with the limit of its verb."""
         grammar, phase = self.grammar, self.dialogue.phase
         # GREETED: the greeting was sent, and no EHLO or HELO was received yet.
-        if phase is GREETED and buffer.data.startswith(b"\x16\x03", buffer.at):
-            # A TLS ClientHello. It need not contain CRLF, so the line might never end.
-            reply = Reply(500, "TLS handshake received on a plaintext port; use STARTTLS", "5.5.2")
-            self._lines.line = buffer.data[buffer.at : buffer.at + 2]
-            raise BadCommandError(reply, close=True)
+        if phase is GREETED and buffer.data.startswith(NOT_COMMANDS, buffer.at):
+            # Neither need contain CRLF, so the line might never end. A PROXY header here comes from a balancer that the
+            # server does not know, and all its clients would be taken for the balancer.
+            tls = buffer.data.startswith(TLS_RECORD, buffer.at)
+            self._lines.line = buffer.data[buffer.at : buffer.at + 2] if tls else b""
+            raise BadCommandError(replies.TLS_ON_PLAINTEXT_PORT if tls else replies.PROXY_HEADER, close=True)
         limit, too_long = grammar.line_limit, replies.LONG_LINE
         if len(buffer) >= limit and grammar.line_limits:
             # RFC 4954 4: lines of an AUTH exchange may be longer. The verb matters only if so much is buffered.

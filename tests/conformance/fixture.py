@@ -1,6 +1,6 @@
 """Server for external conformance runners: fixed mailboxes, hooks that fail, and a file for each accepted message.
 
-    python fixture.py --port P --submission-port P --smtps-port P --limits-port P --limits-tls-port P --sink DIR
+    python fixture.py --port P --submission-port P --smtps-port P --limits-port P --limits-tls-port P --proxy-port P --sink DIR
 
 It prints a line for each listening port, and stops on SIGINT or SIGTERM. The sink is a directory with one file for each
 message that was answered with 250: a line ``ENV <sender> <recipient,recipient>``, then the content as received.
@@ -108,6 +108,9 @@ async def main(ports: dict[str, int], sink: Path) -> None:
         limits=smtp_trio.Limits(sessions=64, per_peer=10, count_local=True, recipients=100, errors=10),
     )
     servers |= {"limits": limited, "limits-tls": limited}
+    servers["proxy"] = make_server(
+        Mailboxes(sink), timeout=smtp_trio.Timeouts(command=10, proxy=2), proxy_from=["127.0.0.1"]
+    )
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
             for profile, port in ports.items():
@@ -125,6 +128,7 @@ if __name__ == "__main__":
     parser.add_argument("--smtps-port", type=int, help="TLS from the first octet on")
     parser.add_argument("--limits-port", type=int, help="low limits and short timeouts")
     parser.add_argument("--limits-tls-port", type=int, help="the same, for handshakes that stall")
+    parser.add_argument("--proxy-port", type=int, help="a PROXY header first, within 2 seconds")
     parser.add_argument("--sink", type=Path, required=True, help="the folder for accepted messages")
     options = parser.parse_args()
     options.sink.mkdir(parents=True, exist_ok=True)
@@ -135,5 +139,6 @@ if __name__ == "__main__":
         "smtps": options.smtps_port,
         "limits": options.limits_port,
         "limits-tls": options.limits_tls_port,
+        "proxy": options.proxy_port,
     }
     trio.run(main, {profile: port for profile, port in ports.items() if port is not None}, options.sink)

@@ -1,0 +1,189 @@
+"""The PROXY headers of connections from load balancers: which peers must send one, and receiving it."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import math
+from collections.abc import Iterable
+from typing import TypeAlias
+
+import trio
+from attrs import define
+
+from .._types import Counts, Peer, unmap
+from .._wire import BROKEN
+from ..protocol.arguments import check_type
+from ..protocol.proxy_header import V2_OCTETS, V2_START, Address, ProxyHeader, ProxyHeaderError, ProxyHeaderReader
+from .log_events import NO_PROXY_HEADER
+
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+#: What `Server` takes for a network: an address, a network, or "unix" for all unix sockets.
+NetworkLike: TypeAlias = str | Network
+
+#: Connections that may wait for their header at a time. A balancer sends it at once, so they are those of a round trip.
+MAX_WAITING = 1000
+#: Seconds between two records about headers that are missing for the same reason.
+LOG_INTERVAL = 60
+NOTHING_SENT = "closed before it sent anything"
+
+
+class PeerNetworks:
+    """A set of networks. A `Peer` is in it if its address is in one of them."""
+
+    def __init__(self, networks: Iterable[NetworkLike], what: str) -> None:
+        if isinstance(networks, str) or not isinstance(networks, Iterable):
+            raise TypeError(f"{what} must be an iterable of networks, got {networks!r}")
+        given = tuple(networks)
+        for each in given:
+            check_type(each, f"each item of {what}", (str, ipaddress.IPv4Network, ipaddress.IPv6Network))
+        self._unix = "unix" in given
+        self._networks = tuple(_network(each, what) for each in given if each != "unix")
+
+    def __bool__(self) -> bool:
+        return self._unix or bool(self._networks)
+
+    def __contains__(self, peer: Peer) -> bool:
+        if peer.kind == "unix":
+            return self._unix
+        try:
+            address = ipaddress.ip_address(peer.host.partition("%")[0])
+        except ValueError:
+            return False
+        return any(address in network for network in self._networks)
+
+
+def _network(value: NetworkLike, what: str) -> Network:
+    try:
+        return ipaddress.ip_network(value)
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from None
+
+
+@define
+class Connection:
+    """The ends of a connection as the hooks see them, and the peer of the socket; they differ after a PROXY header."""
+
+    peer: Peer
+    local: Peer
+    connection_peer: Peer
+    header: ProxyHeader | None = None
+
+    @classmethod
+    def direct(cls, ends: tuple[Peer, Peer]) -> Connection:
+        """Return a connection with the two ends of a stream."""
+        return cls(*ends, ends[0])
+
+    def through_proxy(self, header: ProxyHeader) -> Connection:
+        """Return the connection that a balancer has accepted, and for which it has sent ``header``."""
+        if header.source is None or header.destination is None:
+            return Connection(self.peer, self.local, self.connection_peer, header)
+        return Connection(_peer(header.source), _peer(header.destination), self.connection_peer, header)
+
+    @property
+    def without_client(self) -> bool:
+        """True if the header names no client, as that of a health check. It does not count against limits."""
+        return self.header is not None and self.header.source is None
+
+
+def _peer(address: Address) -> Peer:
+    host, port = address
+    return Peer("", None, "unix") if port is None else Peer(unmap(host), port, "tcp")
+
+
+# A balancer opens a connection for each of its clients, so what arrives before the header must not cost more than a
+# connection that is refused: there is no session yet, at most MAX_WAITING connections wait at a time, for `Timeouts.proxy`
+# seconds each, and a header has at most 4,112 octets. The limits for clients are applied after it.
+#
+# A connection without a valid header is closed without a reply (the specification forbids guessing), and there is one
+# record about each reason in a minute. Some health checks only open a connection and close it, so those are debugging
+# records.
+
+
+@define
+class _Reason:
+    """The records about one reason why there is no header."""
+
+    next_log: float = -math.inf
+    count: int = 0
+
+
+class ProxyHeaders:
+    """Receives the PROXY header of each connection from certain networks."""
+
+    def __init__(self, networks: PeerNetworks, seconds: float, counts: Counts) -> None:
+        self._networks = networks
+        self._seconds = seconds
+        self._counts = counts
+        self._waiting: set[trio.CancelScope] = set()
+        self._reasons: dict[str, _Reason] = {}
+        self._stopped = False
+
+    def __bool__(self) -> bool:
+        return bool(self._networks)
+
+    def requires(self, peer: Peer) -> bool:
+        """Return whether the peer of a socket has to send a header."""
+        return peer in self._networks
+
+    def admits(self, peer: Peer) -> bool:
+        """Return whether another connection may wait for its header. If not, it has to be closed, and is counted."""
+        admitted = len(self._waiting) < MAX_WAITING
+        if not admitted:
+            self._refuse(peer, f"{MAX_WAITING} other connections wait for theirs")
+        return admitted
+
+    def stop(self) -> None:
+        """End all waits."""
+        self._stopped = True
+        for scope in self._waiting:
+            scope.cancel()
+
+    async def receive(self, stream: trio.abc.Stream, connection: Connection) -> Connection | None:
+        """Receive a header, and no octet after it. Return what it makes of ``connection``; None if that is to be closed."""
+        problem = f"not received within {self._seconds:g} seconds"
+        with trio.move_on_after(self._seconds) as scope:
+            self._waiting.add(scope)
+            if self._stopped:
+                scope.cancel()
+            try:
+                return connection.through_proxy(await read_header(stream))
+            except ProxyHeaderError as error:
+                problem = str(error)
+            except BROKEN:
+                problem = "the connection was lost"
+            finally:
+                self._waiting.discard(scope)
+        if not self._stopped:
+            self._refuse(connection.peer, problem)
+        return None
+
+    def _refuse(self, peer: Peer, problem: str) -> None:
+        self._counts.connections_refused += 1
+        level = logging.DEBUG if problem == NOTHING_SENT else None
+        reason = self._reasons.setdefault(problem, _Reason())
+        if (now := trio.current_time()) >= reason.next_log:
+            NO_PROXY_HEADER.log(peer=str(peer), error=problem, count=reason.count, as_level=level)
+            reason.next_log, reason.count = now + LOG_INTERVAL, 0
+        else:
+            reason.count += 1
+
+
+async def read_header(stream: trio.abc.Stream) -> ProxyHeader:
+    """Read a header from a stream, and no octet after it. Raises `ProxyHeaderError`."""
+    reader = ProxyHeaderReader()
+    # A stream in general is only asked for octets that belong to the header. For version 1 that is one after another, so
+    # with a socket the octets are looked at first: those that belong to the header are removed afterwards.
+    sock = stream.socket if isinstance(stream, trio.SocketStream) else None
+    while reader.header is None:
+        try:
+            if sock is None:
+                data = bytes(await stream.receive_some(reader.wanted))
+                reader.receive_data(data)
+            elif data := await sock.recv(V2_START + V2_OCTETS, trio.socket.MSG_PEEK):
+                await sock.recv(reader.receive_data(data))
+        except OSError:
+            raise trio.BrokenResourceError from None
+        if not data:
+            raise ProxyHeaderError("incomplete" if reader.began else NOTHING_SENT)
+    return reader.header
