@@ -3,15 +3,19 @@
     python examples/forward.py [port] --to HOST:PORT
 
 Nothing is queued. A 250 means that the other server has sent a 250; its refusals are passed on, and when it cannot be
-reached the client gets 451 and tries again later. Ctrl-C stops it.
+reached the client gets 451 and tries again later. The parameters of MAIL and RCPT are passed on too. If the sender wants a
+report of success, and the other server does not offer DSN, the sender gets a report that the message was relayed. Ctrl-C
+stops it.
 """
 
 import argparse
 import signal
+from contextlib import suppress
 
 import trio
 
 from smtp_trio import AllRecipientsRejectedError, Body, Hooks, Pool, Rcpt, Reply, Server, Session, SMTPError
+from smtp_trio.dsn import Original, build_report, report_statuses
 
 UNREACHABLE = Reply(451, "The next server cannot be reached", "4.4.1")
 TOO_MANY = Reply(452, "One recipient at a time", "4.5.3")
@@ -31,12 +35,24 @@ class Forward(Hooks):
     async def data(self, session: Session, body: Body) -> Reply | None:
         envelope = body.envelope
         message = await body.read()
+        recipient, params = envelope.recipients[0].raw, envelope.rcpts[0].params
         try:
-            result = await self.pool.send(envelope.sender.raw, [envelope.recipients[0].raw], message)
+            result = await self.pool.send(
+                envelope.sender.raw,
+                [recipient],
+                message,
+                mail_params=envelope.params,
+                rcpt_params={recipient: params},
+            )
         except AllRecipientsRejectedError as refusal:
             return Reply(451 if refusal.reply.temporary else 554, str(refusal.reply))
         except SMTPError:
             return UNREACHABLE
+        original = Original.from_envelope(envelope, message, session.server.now())
+        report = build_report(original, report_statuses(result), reporting_mta=session.server.name)
+        if report is not None:
+            with suppress(SMTPError):  # the message was accepted, whatever happens to the report
+                await self.pool.send("", [report.recipient], report.message, mail_params=report.mail_params)
         return Reply(250, result.accepted[0].reply.text, "2.0.0")
 
 

@@ -25,6 +25,7 @@ LAYERS: list[list[str]] = [
     ["_server", "_client"],
     ["policies", "routing"],
     ["stores"],
+    ["dsn"],
     ["testing"],
     ["conform"],
     ["_cli"],

@@ -56,7 +56,8 @@ def read_send_params(exchange: Exchange, recipients: Collection[str], params: Ma
     unreported = {
         name
         for name in recipients
-        if "SUCCESS" in rcpt_params.get(name, NO_PARAMS).get(NOTIFY, frozenset()) and not exchange.protocol.offers(Rcpt, NOTIFY)
+        if "SUCCESS" in rcpt_params.get(name, NO_PARAMS).get(NOTIFY, frozenset())
+        and not exchange.protocol.offers(Rcpt, NOTIFY)
     }
     return SendParams(
         _merged(_passed_on(exchange, Mail, mail_params), mail),

@@ -92,12 +92,17 @@ def _escape(special: re.Pattern[str], address: str) -> str:
     return special.sub(lambda match: rf"\x{{{ord(match[0]):02X}}}", address)
 
 
+def encode_utf8_address(address: str) -> str:
+    """Return an address of type utf-8 in ASCII: utf-8-addr-xtext (RFC 6533 3)."""
+    return _escape(XTEXT_SPECIAL, address)
+
+
 def _format_orcpt(orcpt: str) -> str:
     kind, _, address = orcpt.partition(";")
     if kind.lower() == "utf-8":
         # RFC 6533 3: the ASCII form, which a server with DSN accepts whether it offers SMTPUTF8 or not. It is up to four
         # times as long. An address for which it is too long can be passed on as UTF-8 only, as it came.
-        ascii_only = f"{kind};{_escape(XTEXT_SPECIAL, address)}"
+        ascii_only = f"{kind};{encode_utf8_address(address)}"
         return ascii_only if len(ascii_only) <= MAX_ORCPT else f"{kind};{_escape(UNITEXT_SPECIAL, address)}"
     return f"{kind};{syntax.encode_xtext(address)}"
 
