@@ -88,8 +88,10 @@ if TYPE_CHECKING:
         standard as standard,
     )
     from .protocol.sasl import (
+        AnonymousCredentials as AnonymousCredentials,
         BearerToken as BearerToken,
         Credentials as Credentials,
+        ExternalCredentials as ExternalCredentials,
         PasswordCredentials as PasswordCredentials,
         ScramSecret as ScramSecret,
     )
@@ -123,7 +125,7 @@ _MODULES = {
         "BodyError Command Expn Hello Help Limits LocalProtocolError Mail NotOfferedError Path ProtocolError "
         "ProxyHeader ProxyTls Rcpt RemoteProtocolError Reply ReplyError SMTPError Vrfy standard"
     ),
-    "protocol.sasl": "BearerToken Credentials PasswordCredentials ScramSecret",
+    "protocol.sasl": "AnonymousCredentials BearerToken Credentials ExternalCredentials PasswordCredentials ScramSecret",
     "routing._connect": "connect_domain",
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}

@@ -24,7 +24,16 @@ import trustme
 from installed_plugin import INI, installed
 from processes import HOST, Program, client_context, running, serving
 
-from smtp_trio import AllRecipientsRejectedError, PasswordCredentials, ReplyError, Server, connect
+from smtp_trio import (
+    AllRecipientsRejectedError,
+    Client,
+    PasswordCredentials,
+    ReplyError,
+    Server,
+    connect,
+    standard,
+)
+from smtp_trio.protocol.extensions import Auth
 from smtp_trio.stores import read
 
 pytest_plugins = ["pytester"]
@@ -61,6 +70,7 @@ def test_all_examples_are_tested() -> None:
         "etrn.py",
         "forward.py",
         "local_users.py",
+        "sasl_mechanism.py",
         "support_desk.py",
         "test_report.py",
         "test_support_desk.py",
@@ -306,3 +316,19 @@ async def test_full_channel_makes_the_client_wait() -> None:
 
             assert (await client_stream.receive_some()).startswith(b"250 2.0.0 Ok: queued as ")
             nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(("password", "code"), [("secret", 235), ("wrong", 535)])
+async def test_mechanism_of_ones_own(password: str, code: int, autojump_clock: trio.testing.MockClock) -> None:
+    example = load("sasl_mechanism")
+    client_end, server_end = trio.testing.memory_stream_pair()
+    server = Server(example.Users(), name="mx.test", extensions=standard(Auth(mechanisms=[example.Digest()])))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.serve_stream, server_end)
+        settings: dict[str, Any] = {"name": "client.test", "tls": "never", "allow_cleartext": True}
+        async with Client(client_end, **settings, auth_mechanisms=[example.Digest()]) as client:
+            try:
+                reply = await client.auth(("fred", password))
+            except ReplyError as error:
+                reply = error.reply
+    assert reply.code == code

@@ -203,7 +203,7 @@ async def test_invalid_values_of_credentials(make: Callable[..., object], user: 
         await caught(call_with_authzid)
 
 
-NAMES = ["PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-256", "OAUTHBEARER", "XOAUTH2"]
+NAMES = ["PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-256", "SCRAM-SHA-1", "OAUTHBEARER", "XOAUTH2"]
 ENDINGS: dict[str, tuple[Step, ...]] = {
     "refused": ("AUTH .*", b"535 no\r\n"),
     "closed": ("AUTH .*", CLOSE),

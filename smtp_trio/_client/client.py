@@ -42,12 +42,12 @@ from ..protocol.extensions.lmtp import Lhlo, Lmtp
 from ..protocol.extensions.starttls import StartTlsCommand
 from ..protocol.grammar import Grammar
 from ..protocol.hosts import check_hello_name
-from ..protocol.sasl import BearerToken, PasswordCredentials
+from ..protocol.sasl import Mechanism
 from .addresses import find_envelope, list_recipients, parse_mailbox
 from .delivery import Delivery
 from .exchange import Exchange, check_reply
 from .handshake import Handshake, TlsMode
-from .login import Login, read_login
+from .login import KINDS, Login, read_login
 from .message import NUL, Message, prepare_message
 from .missing_fields import complete_message
 from .pipeline import Messages, Pipeline
@@ -75,7 +75,7 @@ class ClientSettings(TypedDict, total=False):
     tls: TlsMode | None
     ssl_context: ssl.SSLContext | None
     auth: Login | None
-    auth_mechanisms: Iterable[str] | None
+    auth_mechanisms: Iterable[str | Mechanism] | None
     name: str | None
     lmtp: bool
     allow_cleartext: bool
@@ -114,10 +114,10 @@ class Client:
         "implicit": TLS from the first octet (RFC 8314 3). "never": no TLS.
     :param ssl_context: the context for TLS in every mode, instead of `ssl.create_default_context`. It decides which
         certificates are valid, with "opportunistic" too.
-    :param auth: a `PasswordCredentials`, a `BearerToken` or a tuple of user and password. Credentials are sent only
-        over TLS with a verified certificate.
-    :param auth_mechanisms: the names of the SASL mechanisms that may be used, best first; the default is all that are
-        known (`smtp_trio.protocol.sasl.MECHANISMS`).
+    :param auth: a `PasswordCredentials`, a `BearerToken`, an `ExternalCredentials`, an `AnonymousCredentials` or a
+        tuple of user and password. Credentials are sent only over TLS with a verified certificate.
+    :param auth_mechanisms: the SASL mechanisms that may be used, best first: their names, or instances of
+        `smtp_trio.protocol.sasl.Mechanism`. The default is all in `smtp_trio.protocol.sasl.MECHANISMS`.
     :param name: the domain or address literal that EHLO sends (RFC 5321 4.1.1.1); the default is the local address.
     :param lmtp: use LMTP (RFC 2033).
     :param allow_cleartext: send credentials without TLS or without a verified certificate too; with ``tls="never"`` or
@@ -139,7 +139,7 @@ class Client:
         tls: TlsMode | None = None,
         ssl_context: ssl.SSLContext | None = None,
         auth: Login | None = None,
-        auth_mechanisms: Iterable[str] | None = None,
+        auth_mechanisms: Iterable[str | Mechanism] | None = None,
         name: str | None = None,
         lmtp: bool = False,
         allow_cleartext: bool = False,
@@ -422,22 +422,22 @@ class Client:
         assert self.tls is not None
         return self.tls
 
-    async def auth(self, credentials: Login, *, mechanisms: Iterable[str] | None = None) -> Reply:
+    async def auth(self, credentials: Login, *, mechanisms: Iterable[str | Mechanism] | None = None) -> Reply:
         """Log in by the best mechanism that both sides know (RFC 4954).
 
-        ``mechanisms`` are the names of those that may be used, best first, instead of the client's ``auth_mechanisms``.
-        If the server refuses one that it offers (504 or 534), the next one is tried.
+        ``mechanisms`` are those that may be used, best first, instead of the client's ``auth_mechanisms``.
+        If the server refuses one that it offers (432, 504 or 534), the next one is tried.
 
-        ``credentials`` is a `PasswordCredentials`, a `BearerToken` or a tuple of user and password. They are sent only
-        over TLS with a verified certificate, unless the client has ``allow_cleartext``. Raises `ReplyError` if the
-        server refuses them, NotOfferedError and LocalProtocolError if no mechanism can be used.
+        ``credentials`` are as for the client's ``auth``. They are sent only over TLS with a verified certificate,
+        unless the client has ``allow_cleartext``. Raises `ReplyError` if the server refuses them, NotOfferedError and
+        LocalProtocolError if no mechanism can be used.
         """
         login, problem = read_login(credentials, "credentials")
         del credentials
         if problem is not None:
             raise problem
-        check_type(login, "credentials", (PasswordCredentials, BearerToken, tuple), shown=False)  # and not None
-        mechanisms = None if mechanisms is None else check_items(mechanisms, "mechanisms", str)
+        check_type(login, "credentials", KINDS, shown=False)  # and not None
+        mechanisms = None if mechanisms is None else check_items(mechanisms, "mechanisms", str, Mechanism)
         async with self._exchange.operation():
             self._exchange.check_unsolicited(AuthCommand("*"))
             assert login is not None

@@ -33,15 +33,17 @@ from ..protocol.limits import COMMAND_LINE_OCTETS
 from ..protocol.reply_parser import InvalidReplyError
 from ..protocol.sasl import (
     MECHANISMS,
+    ClientCredentials,
     ClientExchange,
     Computation,
     Mechanism,
+    MechanismContext,
     decode_challenge,
+    server_end_point,
     usable_mechanisms,
 )
 from .default_context import default_context
 from .exchange import Exchange, check_reply
-from .login import Credentials
 from .results import ConnectionLostError, GreetingError, TimedOutError, TlsHandshakeError
 from .threads import run_in_thread
 
@@ -57,7 +59,9 @@ def tls_mode(tls: TlsMode | None, ssl_context: ssl.SSLContext | None, auth: obje
     return tls or ("opportunistic" if ssl_context is None and auth is None else "required")
 
 
-def check_login(tls: object, ssl_context: object, mechanisms: Iterable[str] | None, *, allow_cleartext: object) -> None:
+def check_login(
+    tls: object, ssl_context: object, mechanisms: Iterable[str | Mechanism] | None, *, allow_cleartext: object
+) -> None:
     """Raise TypeError or ValueError for an invalid argument of this name.
 
     Without the check of ``tls``, a value that is not known would mean that nothing is encrypted.
@@ -72,19 +76,20 @@ def check_login(tls: object, ssl_context: object, mechanisms: Iterable[str] | No
 #: and others that servers and filters without EHLO send instead.
 TRY_HELO: Final = frozenset({451, 500, 501, 502, 503, 504, 550, 554})
 #: Replies to AUTH that refuse the mechanism, and not the credentials (RFC 4954 4 and 6).
-MECHANISM_REFUSED: Final = frozenset({504, 534})
+#: 432: "a password transition is needed", for which the user logs in by another mechanism once.
+MECHANISM_REFUSED: Final = frozenset({432, 504, 534})
 
 
-def known_mechanisms(names: Iterable[str] | None) -> list[Mechanism]:
-    """Return the SASL mechanisms of these names, or all of them. Raises ValueError for an unknown name."""
-    if names is None:
+def known_mechanisms(wanted: Iterable[str | Mechanism] | None) -> list[Mechanism]:
+    """Return the SASL mechanisms, those that are given by name too, or all. Raises ValueError for an unknown name."""
+    if wanted is None:
         return list(MECHANISMS.values())
-    if isinstance(names, str):
+    if isinstance(wanted, str):
         raise TypeError("mechanisms must be a list of names, not a str")
-    wanted = [name.upper() for name in names]
-    if unknown := [name for name in wanted if name not in MECHANISMS]:
+    found = [each if isinstance(each, Mechanism) else each.upper() for each in wanted]
+    if unknown := [name for name in found if isinstance(name, str) and name not in MECHANISMS]:
         raise ValueError(f"unknown SASL mechanism: {', '.join(unknown)}; known are {', '.join(MECHANISMS)}")
-    return [MECHANISMS[name] for name in wanted]
+    return [each if isinstance(each, Mechanism) else MECHANISMS[each] for each in found]
 
 
 # A wrong port, or a wrong ``tls``
@@ -118,10 +123,10 @@ class Handshake:
         host: str,
         tls: TlsMode | None,
         ssl_context: ssl.SSLContext | None,
-        auth: Credentials | None,
+        auth: ClientCredentials | None,
         name: str | None,
         allow_cleartext: bool,
-        mechanisms: Iterable[str] | None,
+        mechanisms: Iterable[str | Mechanism] | None,
     ) -> None:
         self.host: str = host
         # The name in the certificate has A-labels (RFC 6125 6.4.2) and no final dot; an address has no scope. From
@@ -271,13 +276,15 @@ class Handshake:
     # `usable_mechanisms` returns the mechanisms that the server offers and that fit the credentials. Under TLS their
     # order is that of preference; without TLS those come first that do not reveal the password, and the others are used
     # only with ``allow_cleartext`` (RFC 4954 4, RFC 4616 5). If the server refuses a mechanism although it offered it
-    # (504, 534), the next one is tried. After 535 the credentials are wrong, and each further attempt would count
+    # (432, 504, 534), the next one is tried. After 535 the credentials are wrong, and each further attempt would count
     # against the user's account.
     #
     # The server's last step matters as well. In SCRAM the server proves that it knows the password; if the proof is
     # wrong, the 235 reply comes from someone else, and the connection is closed although AUTH "succeeded" (RFC 5802 3).
 
-    async def log_in(self, credentials: Credentials, mechanisms: Iterable[str] | None = None) -> Reply:
+    async def log_in(
+        self, credentials: ClientCredentials, mechanisms: Iterable[str | Mechanism] | None = None
+    ) -> Reply:
         """Send AUTH with the best mechanism that both sides know, and return the server's reply (RFC 4954 4).
 
         ``mechanisms`` are the names of those that may be used, best first; None means those of the client.
@@ -294,25 +301,44 @@ class Handshake:
         offered = exchange.protocol.offered.get("AUTH")
         if not isinstance(offered, Auth):
             raise NotOfferedError(f"the server does not offer AUTH{'' if exchange.tls else ', or not without TLS'}")
+        names = [name for name in offered.mechanisms if isinstance(name, str)]
+        binding = self._channel_binding()
         usable = usable_mechanisms(
             self._mechanisms if mechanisms is None else known_mechanisms(mechanisms),
-            offered.mechanisms,
+            names,
             credentials,
             secure=exchange.tls is not None,
             allow_cleartext=self._allow_cleartext,
+            channel_binding=binding,
+        )
+        context = MechanismContext(
+            self.host,
+            os.urandom,
+            channel_binding=binding,
+            offers_binding=any(name.endswith("-PLUS") for name in names),
         )
         for mechanism in usable:
-            reply = await self._authenticate(mechanism, credentials)
+            reply = await self._authenticate(mechanism, credentials, context)
             if reply.code not in MECHANISM_REFUSED or exchange.protocol.closed:
                 break
         check_reply(AuthCommand(mechanism.name), reply)
         self.user = credentials.user
         return reply
 
-    async def _authenticate(self, mechanism: Mechanism, credentials: Credentials) -> Reply:
+    def _channel_binding(self) -> bytes:
+        """Return the binding to the server's certificate (RFC 5929 4), b"" without TLS."""
+        stream = self._exchange.wire.stream
+        if not isinstance(stream, trio.SSLStream):
+            return b""
+        certificate = cast("ssl.SSLObject", stream).getpeercert(binary_form=True)
+        return server_end_point(certificate or b"")
+
+    async def _authenticate(
+        self, mechanism: Mechanism, credentials: ClientCredentials, context: MechanismContext
+    ) -> Reply:
         """Do one exchange, and return the server's last reply, which may be a refusal."""
         exchange = self._exchange
-        steps = mechanism.client(credentials, os.urandom)
+        steps = mechanism.client(credentials, context)
         command = AuthCommand(mechanism.name, await self._respond(steps, None))
         postponed: AuthResponse | None = None
         if command.initial is not None and len(exchange.protocol.encode_command(command)) > COMMAND_LINE_OCTETS:

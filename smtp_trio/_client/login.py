@@ -5,11 +5,18 @@ from __future__ import annotations
 from typing import cast
 
 from ..protocol.arguments import check_type
-from ..protocol.sasl import BearerToken, PasswordCredentials
+from ..protocol.sasl import (
+    AnonymousCredentials,
+    BearerToken,
+    ClientCredentials,
+    ExternalCredentials,
+    PasswordCredentials,
+)
 
 #: What a client logs in with; the tuple is user and password.
-Login = PasswordCredentials | BearerToken | tuple[str, str]
-Credentials = PasswordCredentials | BearerToken
+Login = ClientCredentials | tuple[str, str]
+#: The types of it.
+KINDS = (PasswordCredentials, BearerToken, ExternalCredentials, AnonymousCredentials, tuple)
 
 # Programs that report their exceptions often add the local variables of all frames in the traceback (`cgitb`, the
 # ``capture_locals`` of `traceback.TracebackException`, services that collect errors). A password in a tuple, a str or
@@ -21,20 +28,20 @@ Credentials = PasswordCredentials | BearerToken
 #   (`AuthCommand`, `AuthResponse`, a memoryview).
 
 
-def read_login(auth: object, what: str) -> tuple[Credentials | None, Exception | None]:
+def read_login(auth: object, what: str) -> tuple[ClientCredentials | None, Exception | None]:
     """Return ``auth`` as credentials, and the exception to raise, named ``what``, if it is nothing to log in with.
 
     It raises nothing itself.
     """
     try:
-        check_type(auth, what, (PasswordCredentials, BearerToken, tuple), optional=True, shown=False)
+        check_type(auth, what, KINDS, optional=True, shown=False)
         if isinstance(auth, tuple):
             if [type(each) for each in auth] != [str, str]:
                 raise TypeError(f"{what} must be a tuple of two str, the user and the password")
             return PasswordCredentials(*auth), None
     except (TypeError, ValueError) as error:
         return None, type(error)(str(error))  # without the frames of this one
-    return cast("Credentials | None", auth), None
+    return cast("ClientCredentials | None", auth), None
 
 
 def hide_login(settings: object) -> Exception | None:

@@ -8,7 +8,7 @@ import trio
 
 from .._types import Peer
 from ..protocol import BadCommandError, Command, Reply
-from ..protocol.extensions.auth import TRY_LATER, AuthCommand, AuthResponse, Credentials
+from ..protocol.extensions.auth import TRY_LATER, Auth, AuthCommand, AuthResponse, Credentials
 from ..protocol.sasl import Computation, SecretRequest
 from .auth_service import AuthService
 from .transaction import TransactionSession
@@ -125,7 +125,10 @@ class _Attempt:
 
     async def _exchange(self, command: AuthCommand) -> Reply | None:
         session, service = self.session, self.session.auth_service
-        exchange = command.exchange(service.context)
+        protocol = session.protocol
+        # Only this extension has the command, so that there is one.
+        extension = next(each for each in protocol.grammar.extensions if isinstance(each, Auth))
+        exchange = extension.exchange(command, protocol.state, service.context)
         answer: Any = None  # the first value sent to a generator must be None
         try:
             while True:

@@ -20,7 +20,7 @@ from ..protocol import (
     Rset,
 )
 from ..protocol.commands import COMMON_CODES
-from ..protocol.extensions.auth import INVALID_CREDENTIALS, TRY_LATER
+from ..protocol.extensions.auth import INVALID_CREDENTIALS, TRY_LATER, AuthCommand
 from ..protocol.replies import LOCAL_ERROR
 from ..protocol.sasl import ScramSecret, Secret
 from .observed import Observed, Observer
@@ -162,12 +162,15 @@ class HookRunner:
     async def stored_secret(self, session: object, user: str, mechanism: str) -> Secret | None:
         """Call the `secret` hook.
 
-        Raises `BadCommandError` with 454 when it fails, which differs from an unknown user (None).
+        Raises `BadCommandError` with 454 when it fails, which differs from an unknown user (None), and with the reply
+        that the hook returned.
         """
-        found: list[Secret | None] = []
+        found: list[Secret | Reply | None] = []
         await self.call("secret", session, user, mechanism, found=found)
         if not found:
             raise BadCommandError(TRY_LATER)
+        if isinstance(found[0], Reply):
+            raise BadCommandError(found[0])
         return found[0]
 
     async def call(
@@ -177,7 +180,7 @@ class HookRunner:
         *args: Any,
         command: Command | None = None,
         failure: Reply = LOCAL_ERROR,
-        found: list[Secret | None] | None = None,
+        found: list[Secret | Reply | None] | None = None,
         observer: Observer | None = None,
         since: float | None = None,
     ) -> Reply | None:
@@ -314,7 +317,7 @@ class HookRunner:
                 scope.deadline = deadline
 
 
-def keep_secret(answer: object, found: list[Secret | None]) -> TypeError | None:
+def keep_secret(answer: object, found: list[Secret | Reply | None]) -> Exception | None:
     """Append what the `secret` hook returned to ``found``; return the exception to raise if that is not a secret.
 
     It is not raised here: the value may be a secret, which would be in the frames of a traceback.
@@ -322,7 +325,12 @@ def keep_secret(answer: object, found: list[Secret | None]) -> TypeError | None:
     if answer is None or isinstance(answer, str | ScramSecret):
         found.append(answer)
         return None
-    return TypeError(f"the secret hook must return a str, a ScramSecret or None, got {type(answer).__name__}")
+    if isinstance(answer, Reply):
+        if not answer.refused or answer.code not in AuthCommand.codes | COMMON_CODES:
+            return ValueError(f"the secret hook replied {answer.code} to AUTH, for which it is not valid")
+        found.append(answer)
+        return None
+    return TypeError(f"the secret hook must return a str, a ScramSecret, a Reply or None, got {type(answer).__name__}")
 
 
 def without_body_error(exc: Exception) -> Exception | None:

@@ -84,12 +84,14 @@ class Hooks:
         """
         return INVALID_CREDENTIALS
 
-    async def secret(self, session: Session, user: str, mechanism: str) -> Secret | None:
+    async def secret(self, session: Session, user: str, mechanism: str) -> Secret | Reply | None:
         """Called for the stored secret of a user, for mechanisms that do not send it. None: the user is unknown.
 
-        For SCRAM-SHA-256 it is a `ScramSecret`, from which no password can be computed, or the password; for CRAM-MD5
-        the password. An unknown user gets the same replies as one with a `ScramSecret` of 4096 iterations and a salt of
-        16 octets.
+        For SCRAM it is a `ScramSecret` for the hash function of the mechanism, from which no password can be computed,
+        or the password; for CRAM-MD5 the password. A reply refuses the login: 432 if the user has no secret for this
+        mechanism yet, 525 if the account is disabled (RFC 4954 6). It tells that the user exists.
+
+        An unknown user gets the same replies as one with a `ScramSecret` of 4096 iterations and a salt of 16 octets.
         """
         return None
 

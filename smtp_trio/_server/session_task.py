@@ -9,7 +9,8 @@ BDAT to its reply, and `hook_runner` calls the hooks, which get a `Session`.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+import ssl
+from typing import TYPE_CHECKING, Any, cast
 
 import trio
 
@@ -47,6 +48,7 @@ from .memory import (
 from .proxies import Connection
 from .session import Session
 from .session_log import SessionLog
+from .tls_files import channel_binding
 from .transaction import Transaction
 from .turns import READ_SIZE, Turns
 
@@ -255,7 +257,8 @@ class SessionTask:
         if implicit_tls and not await self.start_tls():
             return False
         if isinstance(self.wire.stream, trio.SSLStream):
-            self.session.tls = TlsInfo.of(self.wire.stream)
+            if self.session.tls is None:  # the caller has done the handshake
+                self._record_tls(self.wire.stream)
             self.protocol.tls_started()
         self.connected = True
         await greet(self)
@@ -545,11 +548,18 @@ class SessionTask:
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as exc:
             self.log.tls_failed(exc)
             return False
-        self.session.tls = TlsInfo.of(stream)
+        self._record_tls(stream)
         if self.hooks.scope.cancel_called:  # in the iteration in which the handshake ended: the cancellation counts
             await trio.lowlevel.checkpoint()
         self.idle = False
         return True
+
+    def _record_tls(self, stream: trio.SSLStream[Any]) -> None:
+        """Record what a handshake has shown, for the application and for the mechanisms of AUTH."""
+        self.session.tls = tls = TlsInfo.of(stream)
+        state = self.protocol.state
+        state.client_certificate = tls.client_certificate
+        state.channel_binding = channel_binding(cast("ssl.SSLObject", stream))
 
     # --- replies ----------------------------------------------------------------------------------------------------
 

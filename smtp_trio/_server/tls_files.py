@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import re
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any, Literal, get_args
+from weakref import WeakKeyDictionary
 
 from attrs import Attribute, field, frozen
 
 from ..protocol.arguments import argument, check_choice, check_type
 from ..protocol.der import dns_names
+from ..protocol.sasl.channel_binding import server_end_point
 
 TlsVersion = Literal["1.2", "1.3"]
 ClientCertificate = Literal["never", "optional", "required"]
@@ -26,6 +28,10 @@ VERIFY_MODES: Mapping[ClientCertificate, ssl.VerifyMode] = {
 PEM_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 #: What OpenSSL calls a key that is not the certificate's.
 MISMATCHES = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
+
+#: The channel binding of the certificate of each context that was made here. OpenSSL has the certificate, but Python's ssl
+#: module does not return it.
+_bindings: MutableMapping[ssl.SSLContext, bytes] = WeakKeyDictionary()
 
 PathName = str | os.PathLike[str]
 CertificateFiles = PathName | tuple[PathName, PathName | None]
@@ -92,7 +98,11 @@ class TlsFiles:
         :raises OSError: a file cannot be read.
         :raises ValueError: a file has no certificate or no unencrypted key, or the key is not that of the certificate.
         """
-        contexts = [(self._load(cert, key), _names(cert)) for cert, key in self.certificates]
+        contexts = []
+        for cert, key in self.certificates:
+            context, certificate = self._load(cert, key), _read_certificate(cert)
+            _bindings[context] = server_end_point(certificate)
+            contexts.append((context, dns_names(certificate)))
         first, _ = contexts[0]
         if len(contexts) > 1:
 
@@ -128,11 +138,19 @@ class TlsFiles:
         return context
 
 
-def _names(cert: str) -> list[str]:
-    """Return the DNS names of the certificate in a file, which has been loaded as one."""
+def _read_certificate(cert: str) -> bytes:
+    """Return the certificate in a file, which has been loaded as one, in DER."""
     with open(cert, encoding="latin-1") as file:
         found = PEM_CERTIFICATE.search(file.read())
-    return dns_names(ssl.PEM_cert_to_DER_cert(found[0])) if found else []
+    return ssl.PEM_cert_to_DER_cert(found[0]) if found else b""
+
+
+def channel_binding(connection: ssl.SSLObject) -> bytes:
+    """Return the binding to the certificate that a server has sent in a handshake (RFC 5929 4).
+
+    It is b"" if the certificate is not from `TlsFiles`.
+    """
+    return _bindings.get(connection.context, b"")
 
 
 def _is_for(names: Sequence[str], wanted: str) -> bool:

@@ -67,13 +67,15 @@ def check_number(
         raise ValueError(f"{what} must be {'>' if above else '>='} {minimum:g}, got {value}{note}")
 
 
-def check_items(values: Iterable[T], what: str, kind: type[T]) -> tuple[T, ...]:
-    """Return ``values`` as a tuple. Raises TypeError if it is not an iterable of instances of ``kind``."""
+def check_items(values: Iterable[T], what: str, *kinds: type[T]) -> tuple[T, ...]:
+    """Return ``values`` as a tuple. Raises TypeError if it is not an iterable of instances of ``kinds``."""
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
-        raise TypeError(f"{what} must be an iterable of {kind.__name__}, got {values!r}")
+        raise TypeError(
+            f"{what} must be an iterable of {_alternatives([kind.__name__ for kind in kinds])}, got {values!r}"
+        )
     found = tuple(values)
     for value in found:
-        check_type(value, f"each item of {what}", kind)
+        check_type(value, f"each item of {what}", kinds)
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 OCTET_STRING: Final = 0x04
+OBJECT_IDENTIFIER: Final = 0x06
 SEQUENCE: Final = 0x30
 #: The tags [0] and [3], constructed.
 CONTEXT_0: Final = 0xA0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
+from typing import Any
 
 from attrs import define, field
 
@@ -27,6 +29,8 @@ class SessionState:
     ``hello`` the last accepted HELO or EHLO and ``offered`` the keywords in the reply to it. ``mail`` and ``rcpts`` are
     the accepted commands of the open transaction, ``envelope`` is the number of octets of their lines without CRLF, and
     ``rejected_rcpts`` the number of its refused RCPT commands.
+    ``channel_binding`` is the binding of the TLS session to the server's certificate, b"" if there is none, and
+    ``client_certificate`` the client's certificate, in the form of `ssl.SSLSocket.getpeercert`, or None.
     ``messages`` is the number of messages that were received, accepted or not.
     """
 
@@ -39,6 +43,8 @@ class SessionState:
 
     # The session.
     secure: bool = False
+    channel_binding: bytes = b""
+    client_certificate: Mapping[str, Any] | None = None
     user: str | None = None
     hello: Hello | None = None
     offered: frozenset[str] = frozenset()
@@ -59,7 +65,8 @@ class SessionState:
     def offer_key(self) -> tuple[object, ...]:
         """All values that decide what the reply to EHLO offers, which verbs are allowed, and how they are parsed."""
         settings = (self.name, self.size, self.tls, self.hooks, self.strictness)
-        return (*settings, self.secure, self.user is None, self.extended)
+        tls = (self.secure, self.channel_binding != b"", self.client_certificate is not None)
+        return (*settings, *tls, self.user is None, self.extended)
 
     def clear_transaction(self) -> None:
         """Drop "any stored sender, recipients, and mail data" (RFC 5321 4.1.1.5)."""

@@ -42,12 +42,27 @@ from smtp_trio.protocol.framing import ReceiveBuffer
 from smtp_trio.protocol.grammar import Grammar
 from smtp_trio.protocol.params import parse_params
 from smtp_trio.protocol.reply_parser import ReplyParser
-from smtp_trio.protocol.sasl import MECHANISMS, BearerToken, PasswordCredentials, decode_challenge
+from smtp_trio.protocol.sasl import (
+    MECHANISMS,
+    AnonymousCredentials,
+    BearerToken,
+    ClientCredentials,
+    ExternalCredentials,
+    MechanismContext,
+    PasswordCredentials,
+    decode_challenge,
+)
 
 MODES = (NORMAL, STRICT, lenient_mode("default.test"))
 NEWLINES = ("reject", "normalize", "preserve")
 GRAMMAR = Grammar(KNOWN)
 MECHANISM_NAMES = tuple(MECHANISMS)
+CREDENTIALS: dict[type[ClientCredentials], ClientCredentials] = {
+    PasswordCredentials: PasswordCredentials("fred", "secret"),
+    BearerToken: BearerToken("fred", "token"),
+    ExternalCredentials: ExternalCredentials(),
+    AnonymousCredentials: AnonymousCredentials(),
+}
 
 
 def take(data: bytes, count: int) -> tuple[bytes, bytes]:
@@ -159,10 +174,8 @@ def challenges(data: bytes) -> None:
     """Run the client's side of a SASL exchange with these challenges, one on each line."""
     (choice,), octets = take(data, 1)
     mechanism = MECHANISMS[MECHANISM_NAMES[choice % len(MECHANISM_NAMES)]]
-    if mechanism.credentials is BearerToken:
-        exchange = mechanism.client(BearerToken("fred", "token"), lambda count: bytes(count))
-    else:
-        exchange = mechanism.client(PasswordCredentials("fred", "secret"), lambda count: bytes(count))
+    context = MechanismContext("mx.test", bytes, channel_binding=b"binding")
+    exchange = mechanism.client(CREDENTIALS[mechanism.credentials], context)
     with suppress(StopIteration, RemoteProtocolError, LocalProtocolError, BadCommandError, ReplyError):
         respond(exchange, None)
         for line in octets.split(b"\n"):

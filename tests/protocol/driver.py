@@ -26,7 +26,14 @@ from smtp_trio.protocol import (
     Reply,
     ServerProtocol,
 )
-from smtp_trio.protocol.extensions.auth import INVALID_CREDENTIALS, AuthCommand, AuthResponse, Credentials, ExchangeStep
+from smtp_trio.protocol.extensions.auth import (
+    INVALID_CREDENTIALS,
+    Auth,
+    AuthCommand,
+    AuthResponse,
+    Credentials,
+    ExchangeStep,
+)
 from smtp_trio.protocol.extensions.starttls import HANDSHAKE
 from smtp_trio.protocol.sasl import Authenticated, ClientExchange, Computation, MechanismContext, Secret
 
@@ -250,7 +257,8 @@ class ServerDriver:
     def _auth(self, command: AuthCommand | AuthResponse) -> None:
         answer: Any = None
         if isinstance(command, AuthCommand):
-            self._exchange = command.exchange(self.mechanism_context)
+            extension = next(each for each in self.protocol.grammar.extensions if isinstance(each, Auth))
+            self._exchange = extension.exchange(command, self.protocol.state, self.mechanism_context)
         else:
             answer = command.line
         assert self._exchange is not None

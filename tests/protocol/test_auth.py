@@ -253,7 +253,7 @@ def test_malformed_plain_message_is_refused(message: bytes, expected: str) -> No
 def test_password_may_contain_anything_but_nul(password: str) -> None:
     for mechanism in ("PLAIN", "LOGIN"):
         driver = begin(check_credentials=lambda _: None)
-        client = MECHANISMS[mechanism].client(PasswordCredentials("fred", password), bytes)
+        client = MECHANISMS[mechanism].client(PasswordCredentials("fred", password), MechanismContext("mx.test", bytes))
         responses = [respond(client, asked) for asked in ([None] if mechanism == "PLAIN" else [None, b"", b""])]
         driver.send_lines(f"AUTH {mechanism}", *[b64(response) for response in responses if response is not None])
         assert driver.credentials == [Credentials(mechanism, "fred", password)]

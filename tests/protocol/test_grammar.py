@@ -24,6 +24,7 @@ from smtp_trio.protocol.extensions.eightbitmime import BODY
 from smtp_trio.protocol.extensions.size import SIZE
 from smtp_trio.protocol.grammar import Grammar
 from smtp_trio.protocol.params import KnownParams
+from smtp_trio.protocol.sasl import Mechanism
 
 from .driver import HELLO, RECIPIENT, SENDER, ServerDriver, codes
 
@@ -184,8 +185,8 @@ class Gate(Extension):
 class GatedAuth(Auth):
     """A subclass of an extension of this package."""
 
-    def usable(self, state: SessionState, *, secure: bool) -> list[str]:
-        return [] if state.hello is None or state.hello.domain == "bad.test" else super().usable(state, secure=secure)
+    def usable(self, state: SessionState, *, secure: bool) -> dict[str, Mechanism]:
+        return {} if state.hello is None or state.hello.domain == "bad.test" else super().usable(state, secure=secure)
 
 
 def talk(grammar: Grammar, domain: str, *lines: str, **settings: Any) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import re
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,11 +16,14 @@ from smtp_trio.protocol.grammar import Grammar
 from smtp_trio.protocol.sasl import (
     INVALID_CREDENTIALS,
     MECHANISMS,
+    AnonymousCredentials,
     Authenticated,
     AuthenticationFailedError,
     BearerToken,
+    ClientCredentials,
     Computation,
     Credentials,
+    ExternalCredentials,
     MechanismContext,
     PasswordCredentials,
     ScramSecret,
@@ -35,8 +37,16 @@ from .driver import HELLO, SENDER, ServerDriver, codes, respond
 
 FRED = PasswordCredentials("fred", "secret")
 BEARER = BearerToken("fred@example.org", "vF9dft4qmTc2Nvb3RlckBhbHRhdmlzdGEuY29tCg==")
-CREDENTIALS: dict[type, Any] = {PasswordCredentials: FRED, BearerToken: BEARER}
+CERTIFICATE = {"subject": ((("commonName", "fred"),),)}
+CREDENTIALS: dict[type, Any] = {
+    PasswordCredentials: FRED,
+    BearerToken: BEARER,
+    ExternalCredentials: ExternalCredentials("fred"),
+    AnonymousCredentials: AnonymousCredentials("fred@client.test"),
+}
 NAMES = list(MECHANISMS)
+#: The mechanisms whose credentials have a secret.
+WITH_CHECK = [name for name in NAMES if name not in ("EXTERNAL", "ANONYMOUS")]
 WITH_SECRET = [name for name in NAMES if MECHANISMS[name].hook == "secret"]
 WITH_TOKEN = [name for name in NAMES if MECHANISMS[name].credentials is BearerToken]
 DUMMY = {"OAUTHBEARER": b"\x01", "XOAUTH2": b""}
@@ -51,7 +61,23 @@ def make_random_bytes() -> Callable[[int], bytes]:
 
 
 def mechanism_context() -> MechanismContext:
-    return MechanismContext("mx.test", make_random_bytes())
+    """Return a context of a session with TLS and a certificate of the client."""
+    return MechanismContext("mx.test", make_random_bytes(), channel_binding=b"binding", client_certificate=CERTIFICATE)
+
+
+def nonce_context(nonce: str) -> MechanismContext:
+    """Return a context without TLS, and with a nonce."""
+    return MechanismContext("mx.test", lambda _: base64.b64decode(nonce))
+
+
+def begin() -> ServerDriver:
+    """Return a driver of a session in which every mechanism is offered."""
+    driver = ServerDriver(
+        hooks={"auth", "secret"}, extensions=standard(OFFER), secure=True, check_credentials=lambda _: None
+    )
+    driver.protocol.state.channel_binding = b"binding"
+    driver.protocol.state.client_certificate = CERTIFICATE
+    return driver.begin()
 
 
 def b64(octets: bytes) -> str:
@@ -59,12 +85,13 @@ def b64(octets: bytes) -> str:
 
 
 def check_password(credentials: Credentials) -> Reply | None:
-    return None if credentials.password in (FRED.password, BEARER.token) else INVALID_CREDENTIALS
+    known = (FRED.password, BEARER.token, "fred@client.test")
+    return None if credentials.password in known or credentials.certificate else INVALID_CREDENTIALS
 
 
 def exchange(
     name: str,
-    credentials: PasswordCredentials | BearerToken,
+    credentials: ClientCredentials,
     *,
     secrets: dict[str, Secret],
     check: Callable[[Credentials], Reply | None] = check_password,
@@ -72,7 +99,7 @@ def exchange(
 ) -> tuple[Authenticated, list[bytes]]:
     """Run both sides; return the result and the messages. The server's `BadCommandError` is passed on."""
     messages: list[bytes] = []
-    client = MECHANISMS[name].client(credentials, make_random_bytes())
+    client = MECHANISMS[name].client(credentials, mechanism_context())
     response = respond(client, None)
     assert (response is None) == (name in ("LOGIN", "CRAM-MD5"))
     server = MECHANISMS[name].server(response if initial else None, mechanism_context())
@@ -118,7 +145,7 @@ def test_both_sides_of_a_mechanism_agree(name: str, initial: bool) -> None:
     assert result == Authenticated(credentials.user)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", WITH_CHECK)
 def test_wrong_secret_is_refused(name: str) -> None:
     wrong = (
         PasswordCredentials("fred", "wrong")
@@ -131,7 +158,7 @@ def test_wrong_secret_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("user", ["a,b=c", "=2C=3D,", "j\u00fcrgen", "two words"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", WITH_CHECK)
 def test_user_name_may_contain_special_characters(name: str, user: str) -> None:
     credentials = (
         PasswordCredentials(user, "secret")
@@ -168,7 +195,7 @@ def test_invalid_stored_password_is_refused() -> None:
     ],
 )
 def test_examples_of_rfc_4616(credentials: PasswordCredentials, message: bytes) -> None:
-    assert MECHANISMS["PLAIN"].client(credentials, make_random_bytes()).send(None) == message
+    assert MECHANISMS["PLAIN"].client(credentials, mechanism_context()).send(None) == message
     claim = next(MECHANISMS["PLAIN"].server(message, mechanism_context()))
     assert claim == Credentials("PLAIN", credentials.user, credentials.password, credentials.authzid)
 
@@ -177,7 +204,7 @@ def test_examples_of_rfc_4616(credentials: PasswordCredentials, message: bytes) 
 
 
 def test_example_of_rfc_2195() -> None:
-    client = MECHANISMS["CRAM-MD5"].client(PasswordCredentials("tim", "tanstaaftanstaaf"), make_random_bytes())
+    client = MECHANISMS["CRAM-MD5"].client(PasswordCredentials("tim", "tanstaaftanstaaf"), mechanism_context())
     assert respond(client, None) is None
     response = respond(client, b"<1896.697170952@postoffice.reston.mci.net>")
     assert response == b"tim b913a602c7eda7a495b4e6e7334d3890"
@@ -215,7 +242,7 @@ VERIFIER = b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="
 
 def rfc_7677_client() -> Any:
     client = MECHANISMS["SCRAM-SHA-256"].client(
-        PasswordCredentials("user", "pencil"), lambda _: base64.b64decode("rOprNGfwEbeRWgbNEkqO")
+        PasswordCredentials("user", "pencil"), nonce_context("rOprNGfwEbeRWgbNEkqO")
     )
     assert respond(client, None) == b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO"
     return client
@@ -292,7 +319,7 @@ def test_invalid_scram_secret_raises(values: tuple[bytes, int, bytes, bytes], me
     "message",
     [
         b"", b"fred", b"n,,", b"n,,n=fred", b"n,,n=,r=abc", b"n,,n=fr=ed,r=abc", b"p=tls-unique,,n=fred,r=abc",
-        b"n,a=joe,n=fred,r=abc", b"n,,m=x,n=fred,r=abc", b"n,,n=fr\xff,r=abc", b"n,,n=fr\0ed,r=abc", b"n,,n=fr\ned,r=abc",
+        b"n,,m=x,n=fred,r=abc", b"n,,n=\xf0\x9f\x9a\x80,r=abc", b"n,,n=fr\xff,r=abc", b"n,,n=fr\0ed,r=abc", b"n,,n=fr\ned,r=abc",
         b"x,,n=fred,r=abc", b"n,,n=fred,r=" + b"a" * 320,
     ],
 )  # fmt: skip
@@ -321,7 +348,7 @@ def test_invalid_client_final_message_is_refused(message: bytes, last: str) -> N
 def test_scram_client_rejects_names_that_saslprep_forbids() -> None:
     for credentials in (PasswordCredentials("\U0001f680", "secret"), PasswordCredentials("fred", "\U0001f680")):
         with pytest.raises(LocalProtocolError, match="cannot carry") as caught:
-            next(MECHANISMS["SCRAM-SHA-256"].client(credentials, make_random_bytes()))
+            next(MECHANISMS["SCRAM-SHA-256"].client(credentials, mechanism_context()))
         assert "\U0001f680" not in str(caught.value)
 
 
@@ -357,12 +384,12 @@ EXAMPLE = (
 def test_example_of_rfc_7628() -> None:
     claim = next(MECHANISMS["OAUTHBEARER"].server(EXAMPLE, mechanism_context()))
     assert claim == Credentials("OAUTHBEARER", "user@example.com", BEARER.token)
-    client = MECHANISMS["OAUTHBEARER"].client(BearerToken("user@example.com", BEARER.token), make_random_bytes())
+    client = MECHANISMS["OAUTHBEARER"].client(BearerToken("user@example.com", BEARER.token), mechanism_context())
     assert respond(client, None) == EXAMPLE.replace(b"host=server.example.com\x01port=143\x01", b"")
 
 
 def test_xoauth2_message() -> None:
-    client = MECHANISMS["XOAUTH2"].client(BearerToken("someuser@example.com", "ya29.vF9dft4"), make_random_bytes())
+    client = MECHANISMS["XOAUTH2"].client(BearerToken("someuser@example.com", "ya29.vF9dft4"), mechanism_context())
     assert respond(client, None) == b"user=someuser@example.com\x01auth=Bearer ya29.vF9dft4\x01\x01"
 
 
@@ -371,7 +398,7 @@ def test_invalid_token_gets_an_error_message_first(name: str) -> None:
     driver = ServerDriver(
         hooks={"auth"}, extensions=standard(OFFER), check_credentials=lambda _: INVALID_CREDENTIALS
     ).begin()
-    client = MECHANISMS[name].client(BEARER, make_random_bytes())
+    client = MECHANISMS[name].client(BEARER, mechanism_context())
     assert driver.send_lines(f"AUTH {name} {b64(respond(client, None) or b'')}") == ["334 " + b64(INVALID)]
     dummy = respond(client, INVALID)
     assert dummy == DUMMY[name]
@@ -383,14 +410,14 @@ def test_invalid_token_gets_an_error_message_first(name: str) -> None:
 def test_temporary_failure_has_no_error_message(name: str) -> None:
     later = Reply(454, "Later", "4.7.0")
     driver = ServerDriver(hooks={"auth"}, extensions=standard(OFFER), check_credentials=lambda _: later).begin()
-    client = MECHANISMS[name].client(BEARER, make_random_bytes())
+    client = MECHANISMS[name].client(BEARER, mechanism_context())
     assert driver.send_lines(f"AUTH {name} {b64(respond(client, None) or b'')}") == [str(later)]
 
 
 @pytest.mark.parametrize("answer", [None, b"", INVALID])
 @pytest.mark.parametrize("name", WITH_TOKEN)
 def test_client_rejects_success_after_an_error_message(name: str, answer: bytes | None) -> None:
-    client = MECHANISMS[name].client(BEARER, make_random_bytes())
+    client = MECHANISMS[name].client(BEARER, mechanism_context())
     respond(client, None)
     respond(client, INVALID)
     with pytest.raises(RemoteProtocolError, match="did not refuse"):
@@ -428,13 +455,13 @@ def test_malformed_bearer_message_is_refused(name: str, message: bytes, expected
 
 @pytest.mark.parametrize("name", NAMES)
 def test_asterisk_cancels_each_mechanism(name: str) -> None:
-    driver = ServerDriver(hooks={"auth", "secret"}, extensions=standard(OFFER)).begin()
+    driver = begin()
     assert codes(driver.send_lines(f"AUTH {name}", "*", SENDER)) == ["334", "501 5.7.0", "250 2.1.0"]
 
 
 @pytest.mark.parametrize("name", [*WITH_SECRET, *WITH_TOKEN])
 def test_invalid_base64_is_refused_by_each_mechanism(name: str) -> None:
-    driver = ServerDriver(hooks={"auth", "secret"}, extensions=standard(OFFER)).begin()
+    driver = begin()
     assert codes(driver.send_lines(f"AUTH {name}", "####", SENDER)) == ["334", "501 5.5.2", "250 2.1.0"]
 
 
@@ -452,7 +479,7 @@ def test_malformed_cram_response_is_refused(message: bytes) -> None:
     ],
 )  # fmt: skip
 def test_client_rejects_steps_out_of_order(name: str, answers: list[bytes | None]) -> None:
-    client = MECHANISMS[name].client(FRED, make_random_bytes())
+    client = MECHANISMS[name].client(FRED, mechanism_context())
     for answer in (None, *answers[:-1]):
         respond(client, answer)
     with pytest.raises(RemoteProtocolError):
@@ -466,7 +493,8 @@ def octets_of(alphabet: bytes) -> st.SearchStrategy[bytes]:
 @pytest.mark.parametrize("name", NAMES)
 @given(messages=st.lists(st.binary(max_size=60) | octets_of(b"n,=ryabcps01\x01 "), max_size=4))
 def test_random_messages_never_authenticate(name: str, messages: list[bytes]) -> None:
-    driver = ServerDriver(hooks={"auth", "secret"}, extensions=standard(OFFER)).begin()
+    driver = begin()
+    driver.check_credentials = lambda _: INVALID_CREDENTIALS
     driver.send_lines(f"AUTH {name}", *map(b64, messages))
     assert driver.protocol.state.user is None
 
@@ -474,7 +502,7 @@ def test_random_messages_never_authenticate(name: str, messages: list[bytes]) ->
 @pytest.mark.parametrize("name", NAMES)
 @given(messages=st.lists(st.binary(max_size=60) | octets_of(b"resiv=,0123456789"), max_size=3))
 def test_random_challenges_only_raise_remote_protocol_errors(name: str, messages: list[bytes]) -> None:
-    client = MECHANISMS[name].client(CREDENTIALS[MECHANISMS[name].credentials], make_random_bytes())
+    client = MECHANISMS[name].client(CREDENTIALS[MECHANISMS[name].credentials], mechanism_context())
     respond(client, None)
     try:
         for message in messages:
@@ -521,16 +549,6 @@ def test_mechanism_that_is_not_offered_is_refused(settings: dict[str, Any], mech
     assert codes(ServerDriver(**settings).begin().send_lines(f"AUTH {mechanism}")) == [expected]
 
 
-def test_scram_is_not_offered_without_scramp(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "scramp", None)
-    assert "AUTH CRAM-MD5" in ServerDriver(hooks={"secret"}).send_lines(HELLO)[1]
-    with pytest.raises(LocalProtocolError, match=r"smtp-trio\[scram\]"):
-        next(MECHANISMS["SCRAM-SHA-256"].client(FRED, make_random_bytes()))
-    with pytest.raises(LocalProtocolError, match=r"smtp-trio\[scram\]"):
-        choose_mechanism(MECHANISMS.values(), ["SCRAM-SHA-256"], FRED, secure=True)
-    assert choose_mechanism(MECHANISMS.values(), ["SCRAM-SHA-256", "PLAIN"], FRED, secure=True).name == "PLAIN"
-
-
 # --- challenges ---------------------------------------------------------------------------------------------------------
 
 
@@ -555,6 +573,8 @@ def test_challenge_that_is_not_base64(text: str) -> None:
     ("offered", "credentials", "secure", "cleartext", "chosen"),
     [
         (NAMES, FRED, True, False, "SCRAM-SHA-256"), (NAMES, FRED, False, False, "SCRAM-SHA-256"),
+        (NAMES, ExternalCredentials(), True, False, "EXTERNAL"), (NAMES, AnonymousCredentials(), False, False, "ANONYMOUS"),
+        (["SCRAM-SHA-1", "SCRAM-SHA-256"], FRED, True, False, "SCRAM-SHA-256"), (["SCRAM-SHA-1"], FRED, True, False, "SCRAM-SHA-1"),
         (["LOGIN", "PLAIN", "CRAM-MD5"], FRED, True, False, "PLAIN"), (["CRAM-MD5", "login"], FRED, True, False, "LOGIN"),
         (["CRAM-MD5"], FRED, True, False, "CRAM-MD5"), (["LOGIN", "PLAIN", "CRAM-MD5"], FRED, False, True, "CRAM-MD5"),
         (["LOGIN", "PLAIN"], FRED, False, True, "PLAIN"), (NAMES, BEARER, True, False, "OAUTHBEARER"),
@@ -563,7 +583,7 @@ def test_challenge_that_is_not_base64(text: str) -> None:
     ],
 )  # fmt: skip
 def test_best_usable_mechanism_is_chosen(
-    offered: list[str], credentials: PasswordCredentials | BearerToken, secure: bool, cleartext: bool, chosen: str
+    offered: list[str], credentials: ClientCredentials, secure: bool, cleartext: bool, chosen: str
 ) -> None:
     assert (
         choose_mechanism(MECHANISMS.values(), offered, credentials, secure=secure, allow_cleartext=cleartext)
@@ -582,7 +602,7 @@ def test_best_usable_mechanism_is_chosen(
     ],
 )  # fmt: skip
 def test_no_usable_mechanism_raises_with_the_reasons(
-    offered: list[str], credentials: PasswordCredentials | BearerToken, secure: bool, message: str
+    offered: list[str], credentials: ClientCredentials, secure: bool, message: str
 ) -> None:
     with pytest.raises(LocalProtocolError, match=message) as caught:
         choose_mechanism(MECHANISMS.values(), offered, credentials, secure=secure)
@@ -612,3 +632,4 @@ def test_reprs_do_not_contain_secrets() -> None:
     assert repr(FRED) == "PasswordCredentials(user='fred', authzid='')"
     assert repr(BEARER) == "BearerToken(user='fred@example.org')"
     assert repr(mechanism_context()) == "MechanismContext(name='mx.test')"
+    assert repr(MECHANISMS["PLAIN"]) == "<Plain PLAIN>"

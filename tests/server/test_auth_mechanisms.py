@@ -16,19 +16,25 @@ from smtp_trio.protocol.extensions import Auth
 from smtp_trio.protocol.extensions.auth import INVALID_CREDENTIALS
 from smtp_trio.protocol.sasl import (
     MECHANISMS,
+    AnonymousCredentials,
     BearerToken,
+    ClientCredentials,
     ClientExchange,
     Computation,
+    MechanismContext,
     PasswordCredentials,
     ScramSecret,
     Secret,
 )
 
-ALL = tuple(MECHANISMS)
+#: The mechanisms that do not need TLS.
+ALL = tuple(name for name, mechanism in MECHANISMS.items() if not mechanism.needs)
 FRED = PasswordCredentials("fred", "secret")
 TOKEN = BearerToken("fred", "abc.def")
-WHO: dict[str, PasswordCredentials | BearerToken] = {
-    name: FRED if m.credentials is PasswordCredentials else TOKEN for name, m in MECHANISMS.items()
+ANONYMOUS = AnonymousCredentials("fred@client.test")
+WHO: dict[str, ClientCredentials] = {
+    name: next(each for each in (FRED, TOKEN, ANONYMOUS) if isinstance(each, MECHANISMS[name].credentials))
+    for name in ALL
 }
 
 
@@ -42,7 +48,7 @@ class AuthHooks(RecordingHooks):
         self.users: list[str | None] = []
 
     async def auth(self, session: Session, credentials: Credentials) -> Reply | None:
-        return None if credentials.password in (FRED.password, TOKEN.token) else INVALID_CREDENTIALS
+        return None if credentials.password in (FRED.password, TOKEN.token, ANONYMOUS.trace) else INVALID_CREDENTIALS
 
     async def secret(self, session: Session, user: str, mechanism: str) -> Secret | None:
         self.asked.append((user, mechanism))
@@ -73,9 +79,9 @@ def respond(client: ClientExchange, challenge: bytes | None) -> bytes | None:
     return step
 
 
-async def log_in(client: Client, name: str, credentials: PasswordCredentials | BearerToken) -> str:
+async def log_in(client: Client, name: str, credentials: ClientCredentials) -> str:
     """Run an exchange to its end; return the last reply."""
-    half = MECHANISMS[name].client(credentials, lambda n: bytes(range(n)))
+    half = MECHANISMS[name].client(credentials, MechanismContext(NAME, lambda n: bytes(range(n))))
     initial = respond(half, None)
     await client.send((f"AUTH {name}" + ("" if initial is None else f" {b64(initial)}")).encode() + b"\r\n")
     while (reply := await client.reply()).startswith("334"):
@@ -95,7 +101,7 @@ async def test_login(name: str, autojump_clock: MockClock) -> None:
         await client.command(f"AUTH {name}", "503 5.5.1")
         await client.deliver()
         await client.quit()
-    assert auth_hooks.users == ["fred"]
+    assert auth_hooks.users == [WHO[name].user]
     assert auth_hooks.messages == [MESSAGE]
     assert auth_hooks.asked == ([("fred", name)] if MECHANISMS[name].hook == "secret" else [])
 
@@ -104,11 +110,8 @@ async def test_login(name: str, autojump_clock: MockClock) -> None:
 @pytest.mark.parametrize("name", ALL)
 async def test_too_many_failures(name: str, user: str, autojump_clock: MockClock) -> None:
     """The third failure closes the connection, whatever its kind."""
-    wrong = (
-        PasswordCredentials(user, "wrong")
-        if MECHANISMS[name].credentials is PasswordCredentials
-        else BearerToken(user, "wrong")
-    )
+    kinds = (PasswordCredentials(user, "wrong"), BearerToken(user, "wrong"), AnonymousCredentials("wrong"))
+    wrong = next(each for each in kinds if isinstance(each, MECHANISMS[name].credentials))
     auth_hooks = AuthHooks()
     async with connected(build(auth_hooks)) as client:
         await client.hello()
@@ -148,7 +151,7 @@ async def test_mechanisms_without_tls(autojump_clock: MockClock) -> None:
         assert (await log_in(client, "SCRAM-SHA-256", FRED)).startswith("235")
 
 
-@pytest.mark.parametrize("mistake", [RuntimeError("the secret is 42"), 42, "late"])
+@pytest.mark.parametrize("mistake", [RuntimeError("the secret is 42"), 42, "late", Reply(235), Reply(354), Reply(550)])
 @pytest.mark.parametrize("name", ["SCRAM-SHA-256", "CRAM-MD5"])
 async def test_secret_hook_that_fails(name: str, mistake: object, autojump_clock: MockClock) -> None:
     """The client gets 454 without the reason."""

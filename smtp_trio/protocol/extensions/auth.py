@@ -15,9 +15,9 @@ import base64
 import binascii
 import enum
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Final, Self
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from .. import syntax
 from ..arguments import argument, check_items, check_type
@@ -34,8 +34,8 @@ from ..sasl import (
     AuthenticationFailedError,
     Computation,
     Credentials,
+    Mechanism,
     MechanismContext,
-    PasswordCredentials,
     SecretRequest,
 )
 from ..session_state import SessionState
@@ -129,7 +129,8 @@ class AuthCommand(Command):
         checked, and is sent a `Reply`, None if they are valid; or a `SecretRequest`, and is sent a `Secret`, None for
         an unknown user; or a `Computation`, and is sent its result.
         """
-        mechanism = MECHANISMS[self.mechanism].server(self.initial, context)
+        known = context.mechanisms.get(self.mechanism) or MECHANISMS[self.mechanism]
+        mechanism = known.server(self.initial, context)
         answer: Any = None
         try:
             while True:
@@ -205,27 +206,38 @@ def _encode_mailbox(value: str) -> str:
 AUTH: Param[str] = Param("AUTH", _decode_mailbox, _encode_mailbox, extra_octets=500, passed_on="if offered")
 
 
-def _mechanisms(names: Iterable[str]) -> tuple[str, ...]:
-    return check_items(names, "mechanisms", str)
+#: The mechanisms that are offered unless others are named: all that take a password, without those of SHA-1. Few
+#: applications have two secrets for a user, and a mechanism for which there is none would fail.
+DEFAULT_MECHANISMS: Final = ("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN", "CRAM-MD5")
+
+
+def _mechanisms(mechanisms: Iterable[str | Mechanism]) -> tuple[str | Mechanism, ...]:
+    return check_items(mechanisms, "mechanisms", str, Mechanism)
+
+
+def find_mechanisms(mechanisms: Iterable[str | Mechanism]) -> list[Mechanism]:
+    """Return the mechanisms, those that are given by name from `MECHANISMS`. Unknown names are left out."""
+    found = (MECHANISMS.get(each) if isinstance(each, str) else each for each in mechanisms)
+    return [mechanism for mechanism in found if mechanism is not None]
 
 
 @frozen
 class Auth(Extension):
     """Authentication (RFC 4954).
 
-    ``required`` refuses the commands of a transaction with 530 until the client has authenticated. ``mechanisms`` are
-    the names of mechanisms that may be offered, best first; the default is all that take a password. PLAIN, LOGIN,
-    OAUTHBEARER and XOAUTH2 are offered when the server has a `Hooks.auth` hook, SCRAM-SHA-256 (which needs the extra
-    ``scram``) and CRAM-MD5 when it has a `Hooks.secret` hook. ``cleartext`` offers without TLS even the mechanisms that
-    send the password or token itself.
+    ``required`` refuses the commands of a transaction with 530 until the client has authenticated. ``cleartext`` offers
+    without TLS even the mechanisms that send the password or token itself.
+
+    ``mechanisms`` are those that may be offered, best first: names, or instances of `Mechanism` from another package. The
+    default is SCRAM-SHA-256-PLUS, SCRAM-SHA-256, PLAIN, LOGIN and CRAM-MD5. PLAIN, LOGIN, OAUTHBEARER, XOAUTH2, EXTERNAL
+    and ANONYMOUS are offered when the server has a `Hooks.auth` hook, SCRAM and CRAM-MD5 when it has a `Hooks.secret`
+    hook. The forms of SCRAM with channel binding (-PLUS) are offered under TLS if the server knows its own certificate,
+    which it does with `TlsFiles`, and EXTERNAL to a client with a certificate.
     """
 
     required: bool = field(default=False, validator=argument(check_type, bool))
     cleartext: bool = field(default=False, validator=argument(check_type, bool))
-    mechanisms: tuple[str, ...] = field(
-        default=tuple(name for name, mechanism in MECHANISMS.items() if mechanism.credentials is PasswordCredentials),
-        converter=_mechanisms,
-    )
+    mechanisms: tuple[str | Mechanism, ...] = field(default=DEFAULT_MECHANISMS, converter=_mechanisms)
 
     keyword = "AUTH"
     rfc = 4954
@@ -252,18 +264,32 @@ class Auth(Extension):
     # Whether the mechanism is known is checked in `check_command` and not in ``decode``, because it depends on the
     # session.
 
-    def usable(self, state: SessionState, *, secure: bool) -> list[str]:
-        """Return the names of the mechanisms that the server can offer, with TLS (``secure``) or without."""
-        return [
-            name
-            for name in self.mechanisms
-            if (mechanism := MECHANISMS.get(name)) is not None
-            and mechanism.hook in state.hooks
-            and mechanism.installed
+    def usable(self, state: SessionState, *, secure: bool) -> dict[str, Mechanism]:
+        """Return the mechanisms that the server can offer, by name, with TLS (``secure``) or without."""
+        return {
+            mechanism.name: mechanism
+            for mechanism in find_mechanisms(self.mechanisms)
+            if mechanism.hook in state.hooks
             # RFC 4954 4: mechanisms that send the password itself are offered only under TLS, unless configured
             # otherwise.
             and (secure or self.cleartext or not mechanism.cleartext)
-        ]
+            # What TLS would provide is not known before the handshake.
+            and (not mechanism.needs or getattr(state, mechanism.needs) or (secure and not state.secure))
+        }
+
+    def exchange(
+        self, command: AuthCommand, state: SessionState, context: MechanismContext
+    ) -> Generator[ExchangeStep, Any, Authenticated]:
+        """Return `AuthCommand.exchange` for a session: with its mechanisms, and with what is known from its TLS."""
+        usable = self.usable(state, secure=state.secure)
+        session = evolve(
+            context,
+            channel_binding=state.channel_binding,
+            offers_binding=any(mechanism.needs == "channel_binding" for mechanism in usable.values()),
+            client_certificate=state.client_certificate,
+            mechanisms=usable,
+        )
+        return command.exchange(session)
 
     def advertise(self, state: SessionState) -> str | None:
         """Return the EHLO line, or None when no mechanism can be offered."""

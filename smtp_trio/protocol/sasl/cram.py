@@ -17,7 +17,6 @@ from .mechanism import (
     ClientExchange,
     Mechanism,
     MechanismContext,
-    RandomBytes,
     ServerExchange,
     decode_user,
     expect_challenge,
@@ -25,31 +24,39 @@ from .mechanism import (
 )
 
 
-def cram_server(initial: bytes | None, context: MechanismContext) -> ServerExchange:
-    """Run CRAM-MD5 as a server: send a challenge that was never used before, expect ``user SP digest`` (RFC 2195 2)."""
-    if initial is not None:  # RFC 4954 4: 501 for an initial response in a mechanism in which the server sends first
-        raise BadCommandError(NO_INITIAL_RESPONSE)
-    challenge = f"<{context.random_bytes(16).hex()}@{context.name}>".encode()
-    response: bytes = yield challenge
-    # RFC 2195 2: a user name may contain spaces, the digest does not.
-    name, _, received = response.rpartition(b" ")
-    user = decode_user(name)
-    if not user:
-        raise BadCommandError(MALFORMED_CREDENTIALS)
-    secret = yield SecretRequest(user)
-    # For an unknown user, and for one whose stored secret is not a password (`ScramSecret`), the digest is compared
-    # with that of a random password. The time and the reply are then those of a wrong password, so they do not reveal
-    # which users exist.
-    password = secret if isinstance(secret, str) and secret else context.placeholder("password", user).hex()
-    if not hmac.compare_digest(compute_digest(password, challenge), received):
-        raise BadCommandError(INVALID_CREDENTIALS)
-    return Authenticated(user)
+class CramMd5(Mechanism):
+    """CRAM-MD5 (RFC 2195)."""
 
+    name = "CRAM-MD5"
+    hook = "secret"
+    cleartext = False
 
-def cram_client(credentials: PasswordCredentials, random_bytes: RandomBytes) -> ClientExchange:
-    """Run CRAM-MD5 as a client: answer the one challenge."""
-    challenge = expect_challenge((yield None))
-    expect_success((yield credentials.user.encode() + b" " + compute_digest(credentials.password, challenge)))
+    def server(self, initial: bytes | None, context: MechanismContext) -> ServerExchange:
+        """Run CRAM-MD5 as a server: send a challenge that was never used before, expect ``user SP digest`` (RFC 2195 2)."""
+        if (
+            initial is not None
+        ):  # RFC 4954 4: 501 for an initial response in a mechanism in which the server sends first
+            raise BadCommandError(NO_INITIAL_RESPONSE)
+        challenge = f"<{context.random_bytes(16).hex()}@{context.name}>".encode()
+        response: bytes = yield challenge
+        # RFC 2195 2: a user name may contain spaces, the digest does not.
+        name, _, received = response.rpartition(b" ")
+        user = decode_user(name)
+        if not user:
+            raise BadCommandError(MALFORMED_CREDENTIALS)
+        secret = yield SecretRequest(user)
+        # For an unknown user, and for one whose stored secret is not a password (`ScramSecret`), the digest is compared
+        # with that of a random password. The time and the reply are then those of a wrong password, so they do not reveal
+        # which users exist.
+        password = secret if isinstance(secret, str) and secret else context.placeholder("password", user).hex()
+        if not hmac.compare_digest(compute_digest(password, challenge), received):
+            raise BadCommandError(INVALID_CREDENTIALS)
+        return Authenticated(user)
+
+    def client(self, credentials: PasswordCredentials, context: MechanismContext) -> ClientExchange:
+        """Run CRAM-MD5 as a client: answer the one challenge."""
+        challenge = expect_challenge((yield None))
+        expect_success((yield credentials.user.encode() + b" " + compute_digest(credentials.password, challenge)))
 
 
 def compute_digest(password: str, challenge: bytes) -> bytes:
@@ -57,4 +64,4 @@ def compute_digest(password: str, challenge: bytes) -> bytes:
     return hmac.new(password.encode(errors="surrogatepass"), challenge, "md5").hexdigest().encode()
 
 
-CRAM_MD5 = Mechanism("CRAM-MD5", cram_client, cram_server, PasswordCredentials, "secret", cleartext=False)
+CRAM_MD5 = CramMd5()

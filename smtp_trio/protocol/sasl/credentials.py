@@ -8,24 +8,21 @@ application: a check of the `Credentials` that the client sent, or the `Secret` 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from importlib import import_module
-from types import ModuleType
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from attrs import field, frozen
 
 from .. import syntax
-from ..arguments import check_number, check_type
-from ..errors import LocalProtocolError
 from ..replies import Reply
+from .scram_secret import ScramSecret
 
+#: The user of a session whose client used ANONYMOUS.
+ANONYMOUS_USER = "anonymous"
+#: The most characters of the trace information of ANONYMOUS (RFC 4505 2).
+MAX_TRACE = 255
 #: b64token, the syntax of a bearer token (RFC 6750 2.1).
 BEARER_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
-#: The smallest iteration count that SCRAM-SHA-256 allows (RFC 7677 4).
-MIN_ITERATIONS = 4096
-#: Octets of a key: the output of SHA-256.
-KEY_OCTETS = 32
 
 
 # --- what a client logs in with ---------------------------------------------------------------------------------------
@@ -116,21 +113,77 @@ class BearerToken:
         self.__attrs_init__(user, token)
 
 
+@frozen(init=False)
+class ExternalCredentials:
+    """A client that has proved its identity in the TLS handshake, by its certificate (EXTERNAL, RFC 4422 appendix A).
+
+    ``authzid`` is the user to act as; "" means the user that the server derives from the certificate.
+
+    Raises ValueError for control characters in ``authzid``.
+    """
+
+    authzid: str = ""
+
+    def __init__(self, authzid: str = "") -> None:
+        """Check the value and store it."""
+        if authzid != "" and (problem := _user_problem("authzid", authzid)):
+            raise ValueError(problem)
+        self.__attrs_init__(authzid)
+
+    @property
+    def user(self) -> str:
+        """The user to act as."""
+        return self.authzid
+
+
+@frozen(init=False)
+class AnonymousCredentials:
+    """A client without an identity (ANONYMOUS, RFC 4505). ``trace`` tells the server's operator whom to ask about it.
+
+    ``trace`` is a mail address or any other text of up to 255 characters, or "". Other values raise ValueError.
+    """
+
+    trace: str = ""
+
+    def __init__(self, trace: str = "") -> None:
+        """Check the value and store it."""
+        problem = _user_problem("trace", trace) if trace != "" else None
+        if problem is None and len(trace) > MAX_TRACE:
+            problem = f"trace must have up to {MAX_TRACE} characters, got {len(trace)}"
+        if problem:
+            raise ValueError(problem)
+        self.__attrs_init__(trace)
+
+    @property
+    def user(self) -> str:
+        """The name "anonymous"."""
+        return ANONYMOUS_USER
+
+
+#: What a client can log in with.
+ClientCredentials = PasswordCredentials | BearerToken | ExternalCredentials | AnonymousCredentials
+
+
 # --- what a server asks the application, and gets ---------------------------------------------------------------------
 
 
 @frozen
 class Credentials:
-    """A user name and a password that a client sent, for the `Hooks.auth` hook to check.
+    """What a client sent to prove its identity, usually a user name and a password, for the `Hooks.auth` hook to check.
 
     ``mechanism`` is the mechanism's name in upper case. With OAUTHBEARER and XOAUTH2 ``password`` is the bearer token.
     ``authzid`` is the user that the client wants to act as, "" if it did not name one (RFC 4616 2).
+
+    With EXTERNAL there is no password. ``certificate`` is the client's, in the form of `ssl.SSLSocket.getpeercert`, and
+    ``user`` the mail address in it, or else the common name of its subject. With ANONYMOUS ``user`` is "anonymous", and
+    ``password`` the client's trace information.
     """
 
     mechanism: str
     user: str
     password: str = field(repr=False)
     authzid: str = ""
+    certificate: Mapping[str, Any] | None = field(default=None, repr=False, hash=False)
 
 
 @frozen
@@ -151,46 +204,6 @@ class Computation:
     compute: Callable[[], Any] = field(repr=False)
 
 
-@frozen
-class ScramSecret:
-    """A secret for SCRAM-SHA-256, from which the password cannot be recovered (RFC 5802 3, RFC 7677).
-
-    `from_password` computes one. ``salt`` has 12 to 64 octets, ``iterations`` is 4096 or more, and both keys have 32
-    octets; other values raise ValueError.
-    """
-
-    salt: bytes = field(repr=False)
-    iterations: int
-    stored_key: bytes = field(repr=False)
-    server_key: bytes = field(repr=False)
-
-    def __attrs_post_init__(self) -> None:
-        """Check the values."""
-        if not 12 <= len(self.salt) <= 64:
-            raise ValueError(f"salt must have 12 to 64 octets, got {len(self.salt)}")
-        if self.iterations < MIN_ITERATIONS:
-            raise ValueError(f"iterations must be >= {MIN_ITERATIONS} (RFC 7677 4), got {self.iterations}")
-        if len(self.stored_key) != KEY_OCTETS or len(self.server_key) != KEY_OCTETS:
-            raise ValueError(f"stored_key and server_key must have {KEY_OCTETS} octets each, the output of SHA-256")
-
-    @classmethod
-    def from_password(cls, password: str, salt: bytes, iterations: int = MIN_ITERATIONS) -> ScramSecret:
-        """Compute the secret for ``password``. 4096 iterations take about a millisecond of processor time.
-
-        Raises ValueError for a password that SASLprep (RFC 4013) does not allow, and LocalProtocolError when scramp is
-        not installed.
-        """
-        check_type(password, "password", str, shown=False)
-        check_type(salt, "salt", bytes)
-        check_number(iterations, "iterations", MIN_ITERATIONS, integer=True)
-        scramp = load_scramp()
-        try:
-            salt, stored, server, i = scramp.ScramMechanism("SCRAM-SHA-256").make_auth_info(password, iterations, salt)
-        except scramp.ScramException as error:
-            raise ValueError(str(error)) from None
-        return cls(salt, i, stored, server)
-
-
 #: What a server can store for a user: the password itself, or what SCRAM derives from it.
 Secret = str | ScramSecret
 
@@ -201,15 +214,3 @@ class Authenticated:
 
     user: str
     reply: Reply | None = None
-
-
-def load_scramp() -> ModuleType:
-    """Import scramp, the library that implements SCRAM. Raises LocalProtocolError when it is not installed.
-
-    It is an optional dependency (the extra ``scram``), so it is imported when a SCRAM exchange begins, not with this
-    package.
-    """
-    try:
-        return import_module("scramp")
-    except ImportError:
-        raise LocalProtocolError("SCRAM-SHA-256 needs scramp: install smtp-trio[scram]") from None

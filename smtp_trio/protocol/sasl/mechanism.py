@@ -5,18 +5,24 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-from collections.abc import Callable, Collection, Generator, Iterable
-from importlib.util import find_spec
-from typing import Any, Literal
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
+from typing import Any, ClassVar, Literal
 
 from attrs import Factory, field, frozen
 
 from .. import syntax
 from ..errors import BadCommandError, LocalProtocolError, RemoteProtocolError
 from ..replies import Reply
-from .credentials import Authenticated, BearerToken, Computation, Credentials, PasswordCredentials, SecretRequest
+from .credentials import (
+    Authenticated,
+    ClientCredentials,
+    Computation,
+    Credentials,
+    PasswordCredentials,
+    SecretRequest,
+)
 
-# A mechanism is a pair of generators, one for each role. They exchange octets only: base64, AUTH commands and 334
+# A mechanism is a class with two generators, one for each role. They exchange octets only: base64, AUTH commands and 334
 # replies belong to `smtp_trio.protocol.extensions.auth`, so a mechanism reads like the message sequence of its RFC.
 #
 # The server's generator is called with the initial response (None when the client sent none) and a `MechanismContext`.
@@ -29,7 +35,7 @@ from .credentials import Authenticated, BearerToken, Computation, Credentials, P
 #
 # It returns `Authenticated`, or raises `BadCommandError` with the reply that ends the exchange.
 #
-# The client's generator is called with the user's credentials and a source of random octets. The first ``send(None)``
+# The client's generator is called with the user's credentials and a `MechanismContext`. The first ``send(None)``
 # yields the initial response, or None when the mechanism has none. After that it is sent each challenge and yields the
 # response, before which it may yield a `Computation` too. When the server has accepted (235) it is sent None once more
 # and must return. A mechanism in which the server proves its identity (SCRAM) raises RemoteProtocolError there if the
@@ -55,15 +61,24 @@ ClientExchange = Generator[bytes | Computation | None, Any, None]
 
 @frozen
 class MechanismContext:
-    """The properties of a server that its mechanisms use: its name, a source of random octets, and a secret key.
+    """What mechanisms may use besides the messages: the server's name, a source of random octets, and a secret key.
 
     The key is made once for each server. `placeholder` derives from it what is used in place of an unknown user's
     secret.
+
+    The other members describe the session. ``channel_binding`` is the binding of its TLS session to the server's
+    certificate (RFC 5929 4), b"" if there is none. ``offers_binding`` is true if the server offers a mechanism with channel
+    binding. ``client_certificate`` is the client's certificate in the form of `ssl.SSLSocket.getpeercert`, None without
+    one. ``mechanisms`` are further mechanisms, by name, that a server looks for before those of this package.
     """
 
     name: str
     random_bytes: RandomBytes = field(repr=False)
     key: bytes = field(repr=False, default=Factory(lambda self: self.random_bytes(32), takes_self=True))
+    channel_binding: bytes = field(repr=False, default=b"", kw_only=True)
+    offers_binding: bool = field(repr=False, default=False, kw_only=True)
+    client_certificate: Mapping[str, Any] | None = field(repr=False, default=None, kw_only=True, hash=False)
+    mechanisms: Mapping[str, Mechanism] = field(repr=False, factory=dict, kw_only=True, hash=False)
 
     def placeholder(self, purpose: str, user: str) -> bytes:
         """Return 32 octets in place of a value that is not stored for ``user``, such as the salt of an unknown user.
@@ -74,30 +89,37 @@ class MechanismContext:
         return hmac.digest(self.key, f"{purpose}\0{user}".encode(), "sha256")
 
 
-@frozen
 class Mechanism:
-    """A SASL mechanism: its two generators, and the conditions for its use.
+    """Base class of SASL mechanisms: the two sides, as generators, and the conditions for their use.
 
-    ``credentials`` is the type of credentials that the client's side takes, ``hook`` the hook that a server needs for
-    it. ``cleartext``: an eavesdropper could log in with what is sent. ``supports_authzid``: it can carry an
-    authorization identity. ``library`` is the name of an optional module that it needs, "" for none. ``reads_challenges``
-    is False if the client's responses do not depend on the content of challenges.
+    A mechanism of another package is used by giving an instance to `Auth` and to the client's ``auth_mechanisms``.
     """
 
+    #: The name, in upper case.
     name: str
-    client: Callable[[Any, RandomBytes], ClientExchange]
-    server: Callable[[bytes | None, MechanismContext], ServerExchange]
-    credentials: type[PasswordCredentials | BearerToken]
-    hook: Literal["auth", "secret"]
-    cleartext: bool
-    supports_authzid: bool = False
-    library: str = ""
-    reads_challenges: bool = True
+    #: The type of credentials that the client's side takes.
+    credentials: ClassVar[type[ClientCredentials]] = PasswordCredentials
+    #: The hook that a server needs for it.
+    hook: ClassVar[Literal["auth", "secret"]] = "auth"
+    #: True if an eavesdropper could log in with what is sent.
+    cleartext: ClassVar[bool] = True
+    #: True if it can carry an authorization identity.
+    supports_authzid: ClassVar[bool] = False
+    #: False if the client's responses do not depend on the content of challenges.
+    reads_challenges: ClassVar[bool] = True
+    #: The member of `MechanismContext` without which it cannot be used, "" for none.
+    needs: Literal["", "channel_binding", "client_certificate"] = ""
 
-    @property
-    def installed(self) -> bool:
-        """True if it needs no library, or the library is installed."""
-        return not self.library or find_spec(self.library) is not None
+    def server(self, initial: bytes | None, context: MechanismContext) -> ServerExchange:
+        """Run the server's side. ``initial`` is the client's initial response, None without one (RFC 4954 4)."""
+        raise NotImplementedError
+
+    def client(self, credentials: Any, context: MechanismContext) -> ClientExchange:  # noqa: ANN401  # one of its type
+        """Run the client's side with its credentials."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
 
 
 def decode_challenge(text: str, mechanism: Mechanism) -> bytes:
@@ -118,17 +140,18 @@ def decode_challenge(text: str, mechanism: Mechanism) -> bytes:
 def usable_mechanisms(
     mechanisms: Iterable[Mechanism],
     offered: Collection[str],
-    credentials: PasswordCredentials | BearerToken,
+    credentials: ClientCredentials,
     *,
     secure: bool,
     allow_cleartext: bool = False,
+    channel_binding: bytes = b"",
 ) -> list[Mechanism]:
     """Return those of ``mechanisms`` that the server offers and that take ``credentials``, best first.
 
     ``mechanisms`` are in order of preference under TLS; without TLS, those that hide the password come first.
     ``offered`` are names of mechanisms from the reply to EHLO. ``secure`` is true when the connection uses TLS.
     ``allow_cleartext`` permits mechanisms that send the password or the token itself without TLS (RFC 4954 4 forbids
-    that as a default).
+    that as a default). ``channel_binding`` is that of the connection, b"" if it has none.
 
     Raises LocalProtocolError when no mechanism is usable; the message lists what is offered and why each mechanism was
     excluded.
@@ -140,8 +163,8 @@ def usable_mechanisms(
             continue
         if mechanism.name not in names:
             reason = "is not offered"
-        elif not mechanism.installed:
-            reason = f"needs {mechanism.library}: install smtp-trio[scram]"
+        elif mechanism.needs == "channel_binding" and not channel_binding:
+            reason = "needs TLS with a certificate to which it can be bound"
         elif mechanism.cleartext and not (secure or allow_cleartext):
             reason = "needs TLS or allow_cleartext=True"
         elif isinstance(credentials, PasswordCredentials) and credentials.authzid and not mechanism.supports_authzid:
@@ -161,13 +184,21 @@ def usable_mechanisms(
 def choose_mechanism(
     mechanisms: Iterable[Mechanism],
     offered: Collection[str],
-    credentials: PasswordCredentials | BearerToken,
+    credentials: ClientCredentials,
     *,
     secure: bool,
     allow_cleartext: bool = False,
+    channel_binding: bytes = b"",
 ) -> Mechanism:
     """Return the best of `usable_mechanisms`, which has the same parameters. Raises LocalProtocolError for none."""
-    return usable_mechanisms(mechanisms, offered, credentials, secure=secure, allow_cleartext=allow_cleartext)[0]
+    return usable_mechanisms(
+        mechanisms,
+        offered,
+        credentials,
+        secure=secure,
+        allow_cleartext=allow_cleartext,
+        channel_binding=channel_binding,
+    )[0]
 
 
 class AuthenticationFailedError(BadCommandError):
@@ -195,6 +226,11 @@ def check_credentials(credentials: Credentials) -> ServerExchange:
     # reports success (RFC 4513 5.1.2), so a hook that asks such a directory must never see one.
     if not credentials.user or not credentials.password:
         raise BadCommandError(INVALID_CREDENTIALS)
+    return (yield from ask_application(credentials))
+
+
+def ask_application(credentials: Credentials) -> ServerExchange:
+    """Have the application check ``credentials``, in which a value may be empty."""
     reply: Reply | None = yield credentials
     if reply is not None and not reply.accepted:
         raise BadCommandError(reply)

@@ -17,7 +17,6 @@ from .mechanism import (
     ClientExchange,
     Mechanism,
     MechanismContext,
-    RandomBytes,
     ServerExchange,
     acknowledge_failure,
     check_credentials,
@@ -44,16 +43,42 @@ XOAUTH2_MESSAGE = re.compile(rb"user=([^\x01]*)\x01((?:[A-Za-z]+=[^\x01]*\x01)*)
 INVALID_TOKEN = b'{"status":"invalid_token","schemes":"bearer"}'
 
 
-def oauthbearer_server(initial: bytes | None, context: MechanismContext) -> ServerExchange:
-    """Run OAUTHBEARER as a server. The user name in the GS2 header is optional in RFC 7628 3.1 and required here."""
-    user, pairs = parse_message(OAUTHBEARER_MESSAGE, (yield b"") if initial is None else initial)
-    return (yield from check_token("OAUTHBEARER", user.replace("=2C", ",").replace("=3D", "="), pairs))
+class OAuthBearer(Mechanism):
+    """OAUTHBEARER (RFC 7628)."""
+
+    name = "OAUTHBEARER"
+    credentials = BearerToken
+    reads_challenges = False
+
+    def server(self, initial: bytes | None, context: MechanismContext) -> ServerExchange:
+        """Run OAUTHBEARER as a server. The user name in the GS2 header is optional in RFC 7628 3.1 and required here."""
+        user, pairs = parse_message(OAUTHBEARER_MESSAGE, (yield b"") if initial is None else initial)
+        return (yield from check_token("OAUTHBEARER", user.replace("=2C", ",").replace("=3D", "="), pairs))
+
+    def client(self, credentials: BearerToken, context: MechanismContext) -> ClientExchange:
+        """Run OAUTHBEARER as a client. An error message is answered with ^A (RFC 7628 3.2.3)."""
+        user = credentials.user.replace("=", "=3D").replace(",", "=2C")
+        # A challenge can only be an error message (RFC 7628 3.2.2).
+        if (yield f"n,a={user},\x01auth=Bearer {credentials.token}\x01\x01".encode()) is not None:
+            yield from acknowledge_failure(b"\x01")
 
 
-def xoauth2_server(initial: bytes | None, context: MechanismContext) -> ServerExchange:
-    """Run XOAUTH2 as a server."""
-    user, pairs = parse_message(XOAUTH2_MESSAGE, (yield b"") if initial is None else initial)
-    return (yield from check_token("XOAUTH2", user, pairs))
+class XOAuth2(Mechanism):
+    """XOAUTH2, the predecessor of OAUTHBEARER."""
+
+    name = "XOAUTH2"
+    credentials = BearerToken
+    reads_challenges = False
+
+    def server(self, initial: bytes | None, context: MechanismContext) -> ServerExchange:
+        """Run XOAUTH2 as a server."""
+        user, pairs = parse_message(XOAUTH2_MESSAGE, (yield b"") if initial is None else initial)
+        return (yield from check_token("XOAUTH2", user, pairs))
+
+    def client(self, credentials: BearerToken, context: MechanismContext) -> ClientExchange:
+        """Run XOAUTH2 as a client. An error message is answered with an empty response."""
+        if (yield f"user={credentials.user}\x01auth=Bearer {credentials.token}\x01\x01".encode()) is not None:
+            yield from acknowledge_failure(b"")
 
 
 def parse_message(syntax: re.Pattern[bytes], message: bytes) -> tuple[str, bytes]:
@@ -79,23 +104,5 @@ def check_token(mechanism: str, user: str, pairs: bytes) -> ServerExchange:
         raise  # 4yz: the token was not checked, so INVALID_TOKEN would be wrong
 
 
-def oauthbearer_client(credentials: BearerToken, random_bytes: RandomBytes) -> ClientExchange:
-    """Run OAUTHBEARER as a client. An error message is answered with ^A (RFC 7628 3.2.3)."""
-    user = credentials.user.replace("=", "=3D").replace(",", "=2C")
-    # A challenge can only be an error message (RFC 7628 3.2.2).
-    if (yield f"n,a={user},\x01auth=Bearer {credentials.token}\x01\x01".encode()) is not None:
-        yield from acknowledge_failure(b"\x01")
-
-
-def xoauth2_client(credentials: BearerToken, random_bytes: RandomBytes) -> ClientExchange:
-    """Run XOAUTH2 as a client. An error message is answered with an empty response."""
-    if (yield f"user={credentials.user}\x01auth=Bearer {credentials.token}\x01\x01".encode()) is not None:
-        yield from acknowledge_failure(b"")
-
-
-OAUTHBEARER = Mechanism(
-    "OAUTHBEARER", oauthbearer_client, oauthbearer_server, BearerToken, "auth", cleartext=True, reads_challenges=False
-)
-XOAUTH2 = Mechanism(
-    "XOAUTH2", xoauth2_client, xoauth2_server, BearerToken, "auth", cleartext=True, reads_challenges=False
-)
+OAUTHBEARER = OAuthBearer()
+XOAUTH2 = XOAuth2()

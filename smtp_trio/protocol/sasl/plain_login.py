@@ -13,7 +13,6 @@ from .mechanism import (
     ClientExchange,
     Mechanism,
     MechanismContext,
-    RandomBytes,
     ServerExchange,
     check_credentials,
     decode_text,
@@ -29,46 +28,46 @@ from .mechanism import (
 # server's comparison): the hook gets what the client sent.
 
 
-def plain_server(initial: bytes | None, context: MechanismContext) -> ServerExchange:
-    """Run PLAIN as a server: ``[authzid] NUL authcid NUL password`` in UTF-8 (RFC 4616 2)."""
-    message = (yield b"") if initial is None else initial
-    fields = message.split(b"\0")
-    if len(fields) != 3:
-        raise BadCommandError(MALFORMED_CREDENTIALS)
-    authzid, user, password = fields
-    credentials = Credentials("PLAIN", decode_user(user), decode_text(password), decode_user(authzid))
-    return (yield from check_credentials(credentials))
+class Plain(Mechanism):
+    """PLAIN (RFC 4616)."""
+
+    name = "PLAIN"
+    supports_authzid = True
+    reads_challenges = False
+
+    def server(self, initial: bytes | None, context: MechanismContext) -> ServerExchange:
+        """Run PLAIN as a server: ``[authzid] NUL authcid NUL password`` in UTF-8 (RFC 4616 2)."""
+        message = (yield b"") if initial is None else initial
+        fields = message.split(b"\0")
+        if len(fields) != 3:
+            raise BadCommandError(MALFORMED_CREDENTIALS)
+        authzid, user, password = fields
+        credentials = Credentials("PLAIN", decode_user(user), decode_text(password), decode_user(authzid))
+        return (yield from check_credentials(credentials))
+
+    def client(self, credentials: PasswordCredentials, context: MechanismContext) -> ClientExchange:
+        """Run PLAIN as a client: everything is in the initial response."""
+        expect_success((yield f"{credentials.authzid}\0{credentials.user}\0{credentials.password}".encode()))
 
 
-def plain_client(credentials: PasswordCredentials, random_bytes: RandomBytes) -> ClientExchange:
-    """Run PLAIN as a client: everything is in the initial response."""
-    expect_success((yield f"{credentials.authzid}\0{credentials.user}\0{credentials.password}".encode()))
+class Login(Mechanism):
+    """LOGIN (draft-murchison-sasl-login)."""
+
+    name = "LOGIN"
+    reads_challenges = False
+
+    def server(self, initial: bytes | None, context: MechanismContext) -> ServerExchange:
+        """Run LOGIN as a server: ask for the user name, then for the password."""
+        # The draft has no initial response. Clients that send one put the user name there, and servers accept it.
+        user = decode_user((yield b"Username:") if initial is None else initial)
+        return (yield from check_credentials(Credentials("LOGIN", user, decode_text((yield b"Password:")))))
+
+    def client(self, credentials: PasswordCredentials, context: MechanismContext) -> ClientExchange:
+        """Run LOGIN as a client: answer two challenges, whose text differs between servers and is not read."""
+        expect_challenge((yield None))
+        expect_challenge((yield credentials.user.encode()))
+        expect_success((yield credentials.password.encode()))
 
 
-def login_server(initial: bytes | None, context: MechanismContext) -> ServerExchange:
-    """Run LOGIN as a server: ask for the user name, then for the password."""
-    # The draft has no initial response. Clients that send one put the user name there, and servers accept it.
-    user = decode_user((yield b"Username:") if initial is None else initial)
-    return (yield from check_credentials(Credentials("LOGIN", user, decode_text((yield b"Password:")))))
-
-
-def login_client(credentials: PasswordCredentials, random_bytes: RandomBytes) -> ClientExchange:
-    """Run LOGIN as a client: answer two challenges, whose text differs between servers and is not read."""
-    expect_challenge((yield None))
-    expect_challenge((yield credentials.user.encode()))
-    expect_success((yield credentials.password.encode()))
-
-
-PLAIN = Mechanism(
-    "PLAIN",
-    plain_client,
-    plain_server,
-    PasswordCredentials,
-    "auth",
-    cleartext=True,
-    supports_authzid=True,
-    reads_challenges=False,
-)
-LOGIN = Mechanism(
-    "LOGIN", login_client, login_server, PasswordCredentials, "auth", cleartext=True, reads_challenges=False
-)
+PLAIN = Plain()
+LOGIN = Login()
