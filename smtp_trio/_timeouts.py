@@ -34,7 +34,7 @@ class Timeouts:
     :param stress: how long it waits for either when the server is nearly full: from more than three quarters of
         ``limits.sessions`` until less than half of them are open, if that is shorter. Sessions that are waiting for a
         command at that time wait no longer than this either.
-    :param hook: how long a hook may run before it returns or waits for the peer. The limit starts anew after each wait.
+    :param hook: how long a hook may run before it returns or receives something from the peer. The limit starts anew then.
         The `Hooks.message` hook of DATA or BDAT and the `Hooks.data` hook share it.
         Clients wait two minutes for the reply to DATA, and five for those to MAIL and RCPT (RFC 5321 4.5.3.2).
     :param end: the limit instead of ``hook`` for the `Hooks.data` hook when it has read the whole message, if it is

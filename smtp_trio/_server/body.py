@@ -483,8 +483,7 @@ class BodyReader:
     async def _receive(self) -> None:
         """Wait for the client, in a scope of its own: a timeout reaches the hook as `BodyError`, never as Cancelled."""
         session = self._session
-        answered = bool(session.protocol.outbox)
-        if answered:
+        if session.protocol.outbox:
             await session.flush()
         if session.over:
             raise self._fail("the client disconnected")
@@ -494,8 +493,8 @@ class BodyReader:
             if session.wire.receive_now():
                 if session.turns is not None:
                     session.turns.begin(paused)
-                if answered or not self.size:  # the client has waited for the reply to a chunk, or for the 354
-                    session.hooks.restart_clock()
+                # A hook that goes on reading is not stuck: a large message on a busy disk may take longer than its limit.
+                session.hooks.restart_clock()
                 return
         session.count_memory()
         began = trio.current_time()

@@ -623,6 +623,34 @@ async def test_reply_to_a_chunk_restarts_the_time_of_the_data_hook(
     assert hooks.errors == []
 
 
+@pytest.mark.parametrize("begin", ["DATA", "BDAT"])
+async def test_each_read_restarts_the_time_of_the_data_hook(
+    begin: str, pair: Callable[[], Pair], autojump_clock: MockClock
+) -> None:
+    """Also if the octets have arrived before: a store may write a large message slowly while its client never pauses."""
+
+    class Slow(RecordingHooks):
+        async def data(self, session: Session, body: Body) -> None:
+            async for _ in body:
+                self.reads += 1
+                await trio.sleep(90)
+
+        reads = 0
+
+    hooks = Slow()
+    message = (b"x" * 998 + b"\r\n") * 300
+    async with connected(Server(hooks, name=NAME), pair=pair) as client:
+        await client.open()
+        if begin == "DATA":
+            await client.command("DATA", "354")
+            await client.send(message + b".\r\n")
+        else:
+            await client.send(b"BDAT %d LAST\r\n%b" % (len(message), message))
+        await client.expect("250")
+    assert hooks.errors == []
+    assert hooks.reads >= 3
+
+
 @pytest.mark.parametrize(("hook", "end", "after"), [(10, 20, 20), (20, 10, 20), (0, 10, math.inf), (10, 0, math.inf)])
 async def test_later_of_the_limits_hook_and_end_applies(
     hook: float, end: float, after: float, pair: Callable[[], Pair], autojump_clock: MockClock
