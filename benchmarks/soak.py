@@ -13,6 +13,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from smtp_trio.stores import read
 
 from .case import Environment
 from .resources import cpu_seconds, memory, raise_descriptor_limit
-from .servers import ROOT, certificate
+from .servers import HOST, ROOT, certificate
 from .soak_peers import MAX_SIZE, message
 from .watched import Watched, watched
 
@@ -64,12 +65,15 @@ SHORT = Form(messages=1_500, connections=50, rounds=5, growth=1.2)
 
 
 def command(store: str, directory: Path, connections: int) -> list[str]:
-    """Return the arguments of the server. All peers have one address, so its limits must allow for all of them."""
+    """Return the arguments of the server.
+
+    All peers have one address, so its limits must allow for all of them, and for those that the server still takes for open.
+    """
     options = [
         "--store", f"{store}:{directory / store}", "--accept", "example.org", "--port", "0",
         "--tls-cert", certificate(), "--size", str(MAX_SIZE), "--timeout", str(TIMEOUT), "--log-format", "json",
     ]  # fmt: skip
-    for limit in ("count-local=yes", f"per-peer={connections}", "connections-per-minute=none"):
+    for limit in ("count-local=yes", f"per-peer={2 * connections}", "connections-per-minute=none"):
         options += ["--limit", limit]
     return ["serve", *options]
 
@@ -189,6 +193,17 @@ def listening(server: Watched, log: Path) -> int:
     return int(found[1])
 
 
+def settled(server: Watched, port: int, store: str, directory: Path) -> dict[str, int]:
+    """Return what the server holds after its first session, when it has started completely."""
+    with socket.create_connection((HOST, port)) as sock:
+        sock.recv(1000)
+    before: dict[str, int] = {}
+    while (found := held(server, store, directory)) != before or found["SessionTask"]:
+        before = found
+        time.sleep(0.1)
+    return found
+
+
 def soak(store: str, form: Form, directory: Path) -> list[str]:
     """Run the rounds, print what the server holds after each, and return what is wrong."""
     log, problems, messages = directory / "log", [], Messages()
@@ -196,7 +211,7 @@ def soak(store: str, form: Form, directory: Path) -> list[str]:
     (directory / "temporary").mkdir()
     with watched(command(store, directory, form.connections), log, TMPDIR=str(directory / "temporary")) as server:
         port = listening(server, log)
-        before = held(server, store, directory)
+        before = settled(server, port, store, directory)
         print(f"{store}, before: {memory(server.pid)} KiB, {before}", flush=True)
         quiet: list[int] = []
         for number in range(1, form.rounds + 1):
@@ -224,6 +239,8 @@ def soak(store: str, form: Form, directory: Path) -> list[str]:
         if code := server.process.wait(60):
             problems.append(f"the server ended with exit code {code}")
     for outcome, times in sorted(messages.outcomes.items()):
+        if outcome.startswith("lost") and "421" not in outcome:
+            problems.append(f"{times} x {outcome}")
         print(f"  {times:6} x {outcome}")
     return problems + check_store(store, directory, messages) + check_log(log, messages)
 

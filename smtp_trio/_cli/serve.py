@@ -33,6 +33,7 @@ from ..protocol.extensions import Auth, standard
 from ..protocol.hosts import check_host
 from ..protocol.sasl import MECHANISMS, Credentials
 from ..stores import Maildir, SQLite, StoreError
+from .allocator import return_freed_memory
 from .auth_file import Accounts
 from .descriptors import MAX_SESSIONS, raise_descriptor_limit, sessions_within
 from .limit_option import limit_help, limit_option, make_limits
@@ -301,6 +302,7 @@ def accept_domains(domains: Sequence[str]) -> Callable[[Session, Rcpt], Awaitabl
 def prepare(options: argparse.Namespace, sockets: Sequence[socket.socket]) -> tuple[Server, list[Callable[[], None]]]:
     """Return the server, and the functions to call on SIGHUP. ``sockets`` are the inherited ones."""
     check_options(options, sockets)
+    return_freed_memory()
     reloads: list[Callable[[], None]] = []
     accounts = None
     if options.auth_file is not None:
