@@ -439,7 +439,9 @@ async def open_store(store: Maildir | SQLite) -> AsyncIterator[None]:
         try:
             await store.open()
         except StoreError as error:
-            raise UsageError(f"cannot store mail in {store.path}: {describe_error(error.__cause__ or error)}") from None
+            cause = error.__cause__ or error
+            path = (isinstance(cause, OSError) and cause.filename) or store.path
+            raise UsageError(f"cannot store mail in {path}: {describe_error(cause)}") from None
         yield
 
 

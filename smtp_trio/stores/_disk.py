@@ -113,6 +113,9 @@ def make_directory(path: str, *, follow: bool = False) -> None:
 
 
 def check_writable(path: str) -> None:
-    """Raise PermissionError when the path is not writable, also when the reason is a read-only file system."""
-    if not os.access(path, os.W_OK):
-        raise PermissionError(errno.EACCES, "not writable", path)
+    """Raise OSError, with what to do, when this user cannot write to the path or its file system is read-only."""
+    if os.access(path, os.W_OK):
+        return
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        raise OSError(errno.EROFS, "on a read-only file system; mount it for writing, or store mail elsewhere", path)
+    raise PermissionError(errno.EACCES, "not writable; give the user of the server the right to write there", path)

@@ -109,6 +109,11 @@ def parse_stored_params(text: str, extensions: Iterable[Extension] = KNOWN) -> P
     return parse_params(" ".join(words), known) if words else NO_PARAMS
 
 
+def primary_code(error: Exception) -> int:
+    """Return the primary result code of an error of SQLite: its low octet (sqlite.org/rescode.html)."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
 class Store(Hooks, Generic[SpoolT]):
     """The base class of stores: hooks that keep every message.
 
@@ -189,8 +194,7 @@ class Store(Hooks, Generic[SpoolT]):
         elif isinstance(error, OSError):
             kind = StoreFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreError
         else:
-            # The low octet is the primary result code (sqlite.org/rescode.html).
-            kind = StoreFullError if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL else StoreError
+            kind = StoreFullError if primary_code(error) == sqlite3.SQLITE_FULL else StoreError
         return kind(f"{self!r}: {str(error) or type(error).__name__}")
 
     # --- hooks:

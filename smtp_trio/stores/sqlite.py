@@ -22,7 +22,7 @@ from urllib.parse import quote
 from .._server.spool import check_path
 from ._disk import Directory, ProcessMark, check_no_link, check_writable, make_directory
 from ._spool import Spool
-from ._store import MessageTooBigError, Store, Stored, StoreError, format_params
+from ._store import MessageTooBigError, Store, Stored, StoreError, format_params, primary_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -132,6 +132,11 @@ MAX_MESSAGE = 999_000_000
 # Seconds to wait for another program's transaction. A message that comes just after a group has begun waits for two
 # groups. With 2.4 s for each, its client has a reply within 5 s when another program blocks the database.
 BUSY_TIMEOUT = 2.4
+#: What to do about a file that cannot be opened as a database, by the code of the error.
+REMEDIES = {
+    sqlite3.SQLITE_CORRUPT: "move it away, and recover its messages with the command .recover of the program sqlite3",
+    sqlite3.SQLITE_NOTADB: "move the file away, or store mail elsewhere",
+}
 
 
 class SQLite(Store["SQLiteSpool"]):
@@ -256,9 +261,11 @@ class SQLite(Store["SQLiteSpool"]):
                 self._mark.hold(directory)
                 self._file_id = file_id(self.path)
                 self._abandoned.extend(left_behind(db, self._mark))
-            except BaseException:
+            except BaseException as error:
                 db.close()
                 self._mark.release()
+                if isinstance(error, sqlite3.Error) and (remedy := REMEDIES.get(primary_code(error))):
+                    raise StoreError(f"{error}; {remedy}") from error
                 raise
             self._db = db
         return self._db
@@ -432,7 +439,7 @@ def begin(db: sqlite3.Connection) -> None:
                 db.execute("BEGIN IMMEDIATE")
                 return
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                if primary_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                     raise
     finally:
         db.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT * 1000:.0f}")

@@ -688,7 +688,8 @@ START_ERRORS = [
     ("--store maildir:accounts", "cannot store mail in DIRECTORY/accounts: File exists"),
     ("--store maildir:accounts/box", "cannot store mail in DIRECTORY/accounts/box: Not a directory"),
     ("--store sqlite:.", "cannot store mail in DIRECTORY: unable to open database file"),
-    ("--store sqlite:accounts", "cannot store mail in DIRECTORY/accounts: file is not a database"),
+    ("--store sqlite:accounts", "cannot store mail in DIRECTORY/accounts: file is not a database; "
+     "move the file away, or store mail elsewhere"),
     ("--tls-cert cert.pem --tls-key rsa", "the key in rsa does not match the certificate in cert.pem"),
     ("--port smtp", "argument --port: must be a number from 0 to 65535, got 'smtp'" + SEE),
 ]  # fmt: skip
@@ -766,7 +767,8 @@ async def test_maildir_that_is_not_writable(tmp_path: Path, path: str) -> None:
 
     error = await run_error("serve", "--store", "maildir:box", cwd=tmp_path, prefix=prefix)
 
-    assert error == f"cannot store mail in {tmp_path}/box: not writable"
+    hint = "not writable; give the user of the server the right to write there"
+    assert error == f"cannot store mail in {tmp_path / path}: {hint}"
 
 
 async def test_version_and_help(tmp_path: Path) -> None:

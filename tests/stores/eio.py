@@ -1,8 +1,9 @@
-"""A program that lets the k-th flush of the disk fail, for every k.
+"""A program that lets the k-th flush, write or rename fail with EIO, for every k.
 
-Run it in tests/ as ``fiu-run -x python -m stores.eio DIRECTORY``. libfiu intercepts calls to the C library, so the
-flushes of SQLite fail as well as those of Python. For each store and each k this checks that a message is accepted only
-if it is stored, that nothing of a refused one is left, and that the next one is stored without a restart.
+Run it in tests/ as ``fiu-run -x python -m stores.eio flush|write|rename DIRECTORY``. libfiu intercepts calls to the C
+library, so those of SQLite fail as well as those of Python. For each store and each k this checks that a message is
+accepted only if it is stored, that nothing of a refused one is left, and that the next one is stored without a restart.
+SQLite writes a large message in a thousand small pieces; of those, every k up to 20 fails, and then fewer of them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import sqlite3
 import sys
 from contextlib import closing
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -20,7 +22,15 @@ from smtp_trio.stores import Maildir, SQLite, StoreError, read
 
 from .sessions import body, large, transaction
 
-FLUSHES = (b"posix/io/sync/fsync", b"posix/io/sync/fdatasync")
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: The functions of the C library that fail, by the names that libfiu gives them.
+CALLS = {
+    "flush": (b"posix/io/sync/fsync", b"posix/io/sync/fdatasync"),
+    "write": (b"posix/io/rw/write", b"posix/io/rw/pwrite"),
+    "rename": (),  # libfiu does not know renameat: the function of Python fails
+}
 LIBFIU = ctypes.CDLL("libfiu.so.0")
 CALLBACK = ctypes.CFUNCTYPE(
     ctypes.c_int,
@@ -31,25 +41,40 @@ CALLBACK = ctypes.CFUNCTYPE(
 )
 
 
-class FailingFlushes:
-    """Counts flushes, and lets those from number ``first`` to ``last`` fail."""
+class FailingCalls:
+    """Counts calls of one kind, and lets those from number ``first`` to ``last`` fail."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str) -> None:
         self.count, self.first, self.last = 0, 0, 0
-        self._callback = CALLBACK(self._flush)
+        self._callback = CALLBACK(self._call)
         LIBFIU.fiu_init(0)
-        for name in FLUSHES:
+        for name in CALLS[kind]:
             LIBFIU.fiu_enable_external(name, 1, ctypes.c_void_p(errno.EIO), 0, self._callback)
+        if kind == "rename":
+            self._rename, os.rename = os.rename, self._rename_or_fail
 
-    def _flush(self, *_: object) -> int:
+    def _call(self, *_: object) -> int:
         self.count += 1
         return self.first <= self.count <= self.last
+
+    def _rename_or_fail(self, *args: Any, **kwargs: Any) -> None:
+        if self._call():
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        self._rename(*args, **kwargs)
 
     def arm(self, first: int, last: int) -> None:
         self.count, self.first, self.last = 0, first, last
 
     def disarm(self) -> None:
         self.arm(0, 0)
+
+
+def numbers() -> Iterator[int]:
+    """Iterate over the numbers of the calls that fail: all up to 20, and then in growing steps."""
+    k = 1
+    while k < 10_000:
+        yield k
+        k += 1 if k < 20 else k // 4
 
 
 def messages_in(store: Maildir | SQLite) -> list[bytes]:
@@ -72,18 +97,20 @@ async def put(store: Maildir | SQLite, chunks: tuple[bytes, ...]) -> bool:
 
 
 async def sweep(
-    make: type[Maildir | SQLite], directory: str, chunks: tuple[bytes, ...], flushes: FailingFlushes, *, lasting: bool
+    make: type[Maildir | SQLite], directory: str, chunks: tuple[bytes, ...], calls: FailingCalls, *, lasting: bool
 ) -> int:
-    """Let each flush of a message fail in turn, with ``lasting`` also all later ones. Return the number of flushes."""
-    for k in range(1, 100):
+    """Let each call for a message fail in turn, with ``lasting`` also all later ones. Return how many have failed."""
+    failures = 0
+    for k in numbers():
         for opened in (False, True):
             store = make(os.path.join(directory, f"{make.__name__}-{len(chunks)}-{lasting}-{k}-{opened}"))
             if opened:
                 assert await put(store, (b"before\r\n",))
-            flushes.arm(k, 1000 if lasting else k)
+            calls.arm(k, 10_000 if lasting else k)
             accepted = await put(store, chunks)
-            failed = flushes.count >= k
-            flushes.disarm()
+            failed = calls.count >= k
+            calls.disarm()
+            failures += failed
             assert await put(store, (b"after\r\n",))
             expected = [b"before\r\n"] * opened + [b"".join(chunks)] * accepted + [b"after\r\n"]
             assert sorted(messages_in(store)) == sorted(expected), (store, accepted)
@@ -93,19 +120,19 @@ async def sweep(
                     assert db.execute("SELECT * FROM unpublished").fetchall() == []
             if opened and not failed:
                 assert accepted
-                return k - 1
-    raise AssertionError("more than 100 flushes for one message")
+                return failures
+    raise AssertionError("more than 10,000 calls for one message")
 
 
-async def main() -> None:
-    flushes = FailingFlushes()
-    for make in (Maildir, SQLite):
+async def main(kind: str, directory: str) -> None:
+    calls = FailingCalls(kind)
+    for make in (Maildir,) if kind == "rename" else (Maildir, SQLite):  # SQLite renames nothing
         for chunks in ((b"small\r\n",), tuple(large())):
             for lasting in (False, True):
-                count = await sweep(make, sys.argv[1], chunks, flushes, lasting=lasting)
-                assert count >= (3 if make is Maildir else 1), count
-                print(f"{make.__name__}, {len(chunks)} chunks, lasting={lasting}: {count} flushes failed")
+                count = await sweep(make, directory, chunks, calls, lasting=lasting)
+                assert count >= (3 if kind == "flush" and make is Maildir else 1), count
+                print(f"{make.__name__}, {len(chunks)} chunks, lasting={lasting}: {count} times {kind} failed")
 
 
 if __name__ == "__main__":
-    trio.run(main)
+    trio.run(main, sys.argv[1], sys.argv[2])

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from processes import run
 
 from smtp_trio.stores import Maildir, SQLite, StoreError, StoreFullError, read
 
@@ -119,6 +120,20 @@ async def test_read_only_file_system(make: Callable[[Path], Store], disk: Path, 
     assert messages_in(store) == sorted([b"before\r\n", b"".join(chunks)])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("option", ["maildir:{}", "sqlite:{}/db"])
+async def test_server_on_a_read_only_file_system(
+    disk: Path, tmp_path_factory: pytest.TempPathFactory, option: str
+) -> None:
+    """The error names the path, and says what to do."""
+    remount(disk, "ro")
+    command = ["-m", "smtp_trio", "serve", "--port", "0", "--store", option.format(disk)]
+    code, out, err = await run(*command, cwd=tmp_path_factory.mktemp("cwd"))
+    assert (code, out) == (2, "")
+    reason = "on a read-only file system; mount it for writing, or store mail elsewhere"
+    assert err == f"smtp-trio: error: cannot store mail in {disk}: {reason}\n"
+
+
 async def test_limit_of_the_file_size(make: Callable[[Path], Store], tmp_path: Path) -> None:
     """A write beyond the limit writes up to it, and the next one fails."""
     store = make(tmp_path)
@@ -220,13 +235,14 @@ async def test_body_that_raises(make: Callable[[Path], Store], tmp_path: Path, c
 
 
 @pytest.mark.slow
-def test_failed_flushes(tmp_path: Path) -> None:
-    """EIO at the k-th fsync, in a process of its own: see eio.py."""
+@pytest.mark.parametrize(("kind", "sweeps"), [("flush", 8), ("write", 8), ("rename", 4)])
+def test_failed_calls(tmp_path: Path, kind: str, sweeps: int) -> None:
+    """EIO at the k-th fsync, write or rename, in a process of its own: see eio.py."""
     if shutil.which("fiu-run") is None:
         skip_without("fiu-run (Debian package fiu-utils)")
     tests = Path(__file__).parents[1]
-    program = ["fiu-run", "-x", sys.executable, "-m", "stores.eio", str(tmp_path)]
+    program = ["fiu-run", "-x", sys.executable, "-m", "stores.eio", kind, str(tmp_path)]
     result = subprocess.run(program, cwd=tests, check=False, capture_output=True, text=True)
 
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count("failed") == 8
+    assert result.stdout.count("failed") == sweeps
