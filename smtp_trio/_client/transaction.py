@@ -62,6 +62,9 @@ def check_reporting(progress: object, record: object) -> None:
 # iterable, many recipients) goes through `_send_envelope` and then `_send_data` or `_send_chunks`, which send one piece
 # at a time.
 #
+# In LMTP a message is not sent by BDAT before all replies to the commands before it are known. With no accepted recipient
+# BDAT LAST has no reply (RFC 2033 4.3), and some servers send one all the same; likewise after a chunk that was refused.
+#
 # In a group, commands are sent before it is known whether the earlier ones succeed. Each reply is settled by the
 # command it belongs to, in `settle`:
 #
@@ -134,7 +137,7 @@ class Transaction:
         """True if the commands fit into one pipelined group, and the message into it (BDAT) or a second one (DATA)."""
         octets = self._message.octets
         small = octets is not None and len(octets) <= (GROUP_BODY if self.chunking else PIECE)
-        return small and self._pipelining and len(self._rcpts) < GROUP
+        return small and self._pipelining and len(self._rcpts) < GROUP and not (self.chunking and self._exchange.lmtp)
 
     def send_group(self) -> int:
         """Queue MAIL, RCPT... and DATA or BDAT as one pipelined group; return the number of replies to expect."""
@@ -245,7 +248,7 @@ class Transaction:
                     while len(buffer) > CHUNK and self.partial.pending:
                         await self._send_chunk(Bdat(CHUNK), bytes(buffer[:CHUNK]))
                         del buffer[:CHUNK]
-                        await self.receive_replies(leave=int(self._pipelining))
+                        await self.receive_replies(leave=int(self._pipelining and not self._exchange.lmtp))
                         self._exchange.clear_deadline()
                     if not self.partial.pending:  # RFC 3030 2: no more chunks after the first one that is refused
                         break

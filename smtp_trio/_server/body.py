@@ -6,7 +6,7 @@ import io
 import math
 import os
 import re
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import trio
@@ -33,6 +33,7 @@ from ..protocol.replies import LONG_HEADER, OK, START_MAIL_INPUT
 from .hook_runner import HookRunner
 from .memory import NO_MEMORY, UNCOUNTED, Keeper, MemoryBudget
 from .received import begins_with_field
+from .recipient_replies import check_replies, summary
 from .spool import check_path, spool
 
 if TYPE_CHECKING:
@@ -271,6 +272,7 @@ class BodyReader:
         "interrupted",
         "observing",
         "peeked",
+        "replies",
         "separate",
         "size",
         "started",
@@ -301,6 +303,8 @@ class BodyReader:
         self.closed: bool = False
         #: An empty line goes before the message if it does not begin with a field.
         self.separate: bool = False
+        #: The replies of the data hook, one for each recipient, if it has returned several.
+        self.replies: Sequence[Reply] = ()
         #: Octets that were received for `Body.headers`, and that the next read returns.
         self.peeked: bytes | bytearray = b""
         #: Something has to be done before the data hook waits. Replies to MAIL and RCPT may be held back for BDAT.
@@ -367,7 +371,7 @@ class BodyReader:
                 continue
             if event is NEED_DATA:
                 await self._receive()
-            elif event is END_OF_BODY or (event is END_OF_CHUNK and self._dropping):
+            elif event is END_OF_BODY or (event is END_OF_CHUNK and self._dropping and not self.replies):
                 self.due, self.complete = True, not self._dropping
                 self.observing = True
                 if start := self._begin(b"", end=True):
@@ -414,6 +418,11 @@ class BodyReader:
         self.peeked = b""
         if self.error is not None:
             self.error = _copied(self.error)
+
+    def keep_replies(self, answer: Sequence[Reply | None]) -> Reply:
+        """Keep what the data hook has returned for the recipients, and return the reply that stands for the message."""
+        self.replies = check_replies(answer, self.envelope, lmtp=self._session.protocol.grammar.lmtp)
+        return summary(self.replies)
 
     def before_wait(self) -> None:
         """Send the replies that are held back. Let a hook that has read the message take `Timeouts.end` seconds.

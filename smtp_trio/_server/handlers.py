@@ -18,6 +18,7 @@ from ..protocol import (
 )
 from ..protocol.extensions.auth import AuthCommand
 from ..protocol.extensions.chunking import Bdat, BdatLast
+from ..protocol.extensions.lmtp import Lhlo
 from ..protocol.extensions.starttls import StartTlsCommand
 from .authentication import AuthSession, auth
 from .transaction import Transaction
@@ -52,9 +53,10 @@ async def greet(session: HandlerSession) -> None:
     reply = await session.hooks.call("connect", session.session, command=command, failure=CONNECT_FAILED)
     if session.protocol.state.secure:
         await session.hooks.call("secured", session.session)
+    default = session.protocol.default_reply(command)
     if reply is not None and reply.code == 220:
-        reply = Reply(220, f"{session.server_name} ESMTP {reply.text}", "")  # RFC 5321 4.2: the domain comes first
-    reply = reply or session.protocol.default_reply(command)
+        reply = Reply(220, f"{default.text} {reply.text}", "")  # RFC 5321 4.2: the domain comes first
+    reply = reply or default
     if reply.refused:
         session.log.connection_refused(reply)
     await session.answer(reply)
@@ -63,7 +65,7 @@ async def greet(session: HandlerSession) -> None:
 
 
 async def hello(session: HandlerSession, command: Command) -> None:
-    """Answer HELO or EHLO. The hooks may refuse it, or add text to the first line of the reply."""
+    """Answer HELO, EHLO or LHLO. The hooks may refuse it, or add text to the first line of the reply."""
     had_transaction = session.protocol.state.mail is not None
     reply = await session.call_message_hook(command)
     if reply is None and "helo" in session.hooks.installed:
@@ -128,6 +130,7 @@ Handler = Callable[[HandlerSession, Any], Awaitable[None]]
 HANDLERS: dict[type[Command], Handler] = {
     Ehlo: hello,
     Helo: hello,
+    Lhlo: hello,
     Rset: rset,
     StartTlsCommand: starttls,
     AuthCommand: auth,

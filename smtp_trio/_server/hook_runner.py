@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 import trio
@@ -76,6 +76,12 @@ class ErrorReporter(Protocol):
 
     async def report(self, hook: str, error: Exception) -> None: ...
     async def flush(self) -> None: ...
+
+
+class MessageObserver(Observer, Protocol):
+    """The message that a data hook is called for."""
+
+    def keep_replies(self, answer: Sequence[Reply | None]) -> Reply: ...
 
 
 class _Ended:
@@ -181,7 +187,7 @@ class HookRunner:
         command: Command | None = None,
         failure: Reply = LOCAL_ERROR,
         found: list[Secret | Reply | None] | None = None,
-        observer: Observer | None = None,
+        observer: MessageObserver | None = None,
         since: float | None = None,
     ) -> Reply | None:
         """Call a hook if it is installed; return its reply, or None for the default one.
@@ -191,7 +197,8 @@ class HookRunner:
 
         :param command: the command that the hook may reply to; None when it cannot reply.
         :param found: receives what the `secret` hook returned, the one hook that returns something other than a reply.
-        :param observer: called before a frequent hook waits; see `Observed`.
+        :param observer: for the data hook, the message: called before the hook waits (see `Observed`), and with the
+            replies of a hook that returns one for each recipient.
         :param since: when the time of a frequent hook begins; now by default.
         """
         hook = self.installed.get(name)
@@ -230,7 +237,7 @@ class HookRunner:
                 answer = keep_secret(answer, found)
                 if answer is not None:
                     raise answer
-            result = None if command is None else self._validated(name, command, answer)
+            result = None if command is None else self._validated(name, command, answer, observer)
         except Exception as exc:
             try:
                 if (bug := without_body_error(exc)) is not None:
@@ -275,8 +282,13 @@ class HookRunner:
         if deadline > self.scope.deadline:
             self.scope.deadline, self.allowed = deadline, seconds
 
-    def _validated(self, name: str, command: Command, answer: Reply | None) -> Reply | None:
-        """Return the hook's reply. Raises an exception for one that ``command`` may not have (RFC 5321 4.3.2)."""
+    def _validated(
+        self, name: str, command: Command, answer: object, observer: MessageObserver | None = None
+    ) -> Reply | None:
+        """Return the hook's reply. Raises an exception for one that ``command`` may not have (RFC 5321 4.3.2).
+
+        If a data hook has returned several, the ``observer`` keeps them and chooses the one that stands for them.
+        """
         if self._settled is not None:
             if answer is not None:
                 raise RuntimeError(f"the {name} hook recorded {self._settled} and also returned {answer}")
@@ -284,6 +296,8 @@ class HookRunner:
         if answer is None:
             return None
         if not isinstance(answer, Reply):
+            if observer is not None and isinstance(answer, list | tuple):
+                return observer.keep_replies([self._validated(name, command, each) for each in answer])
             raise TypeError(f"the {name} hook must return a Reply or None, got {answer!r}")
         codes = EndOfData.codes if isinstance(command, Data) else command.codes
         if answer.code not in codes and answer.code not in COMMON_CODES:

@@ -8,7 +8,7 @@ exception.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
 from types import FunctionType, MethodType
@@ -106,13 +106,16 @@ class Hooks:
         """
         return None
 
-    async def data(self, session: Session, body: Body) -> Reply | None:
+    async def data(self, session: Session, body: Body) -> Reply | Sequence[Reply | None] | None:
         """Called for a message, by DATA (RFC 5321 4.1.1.4) or BDAT (RFC 3030).
 
         None or 250 accepts the message; the application is then responsible for it. Before it accepts, the hook must
         read the body to its end or call ``await body.discard()``; otherwise the reply is 451. ``body`` is the whole
         message, header section included; ``body.envelope`` has the sender and the recipients. The default refuses
         every message.
+
+        In LMTP each recipient gets a reply (RFC 2033 4.2): the one that the hook returns, or those in a list or tuple, one
+        for each of ``body.envelope.rcpts`` in their order. None in it accepts the message for that recipient.
         """
         return NO_DATA_HOOK
 
@@ -148,7 +151,9 @@ def hook_names(extensions: Iterable[Extension]) -> tuple[str, ...]:
     names = dict.fromkeys(NAMES)
     for extension in extensions:
         for command in extension.verbs:
-            if command.hook in NAMES and VERBS.get(command.verb) is not command:
+            if command.hook in NAMES and not any(
+                each.hook == command.hook and issubclass(command, each) for each in VERBS.values()
+            ):
                 raise ValueError(
                     f"{command.verb} declares the hook {command.hook!r}, which smtp_trio.Hooks already has"
                 )

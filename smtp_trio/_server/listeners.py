@@ -264,6 +264,12 @@ def systemd_fds() -> list[int]:
     return list(range(FIRST_FD, FIRST_FD + int(count)))
 
 
+def tcp_ports(listeners: Iterable[trio.abc.Listener[Any]]) -> list[int]:
+    """Return the ports of those listeners that are TCP sockets."""
+    socks = [each.socket for each in listeners if isinstance(each, trio.SocketListener)]
+    return [sock.getsockname()[1] for sock in socks if sock.family in (socket.AF_INET, socket.AF_INET6)]
+
+
 def format_address(sock: socket.socket | trio.socket.SocketType) -> str:
     """Return the address that a socket listens on, for the log."""
     name = sock.getsockname()

@@ -37,14 +37,15 @@ FIELD_NAME_OCTETS = 998
 # TLS was in use, and a hook that needs the details has them in ``session.tls``.
 
 
-def protocol_name(hello: Hello | None, envelope: Envelope | None, *, tls: bool, user: bool) -> str:
+def protocol_name(hello: Hello | None, envelope: Envelope | None, *, tls: bool, user: bool, lmtp: bool = False) -> str:
     """Return the "with" protocol type of RFC 3848 and RFC 6531 4.3: ``ESMTPSA`` is ESMTP with TLS (S) and AUTH (A).
 
-    The suffixes are defined for ESMTP only, so a client that sent HELO is ``SMTP`` in any case.
+    The suffixes are defined for ESMTP and LMTP only, so a client that sent HELO is ``SMTP`` in any case.
     """
+    plain, utf8 = ("LMTP", "UTF8LMTP") if lmtp else ("ESMTP", "UTF8SMTP")
     if hello is None or not hello.extended:
-        return "SMTP"
-    base = "UTF8SMTP" if envelope is not None and envelope.smtputf8 else "ESMTP"
+        return "LMTP" if lmtp else "SMTP"
+    base = utf8 if envelope is not None and envelope.smtputf8 else plain
     return base + ("S" if tls else "") + ("A" if user else "")
 
 

@@ -25,7 +25,7 @@ from .._wire import check_context
 from ..protocol import Extension, Limits, Reply, ServerProtocol, Strictness
 from ..protocol.arguments import check_callable, check_choice, check_items, check_number, check_type
 from ..protocol.body_inspector import Newlines
-from ..protocol.extensions import STANDARD, StartTls
+from ..protocol.extensions import STANDARD, Lmtp, StartTls, with_lmtp
 from ..protocol.grammar import Grammar
 from ..protocol.hosts import check_hello_name
 from ..protocol.sasl import MechanismContext
@@ -35,7 +35,7 @@ from .admission import MAX_ANSWERED, Admission
 from .auth_service import AuthService
 from .hooks import Hooks, check_function, check_server_hooks, hook_names, load_hooks
 from .lifecycle import Lifecycle
-from .listeners import accept_all, accept_sockets, open_listeners
+from .listeners import accept_all, accept_sockets, open_listeners, tcp_ports
 from .peers import UNIX, endpoints, tcp_peer
 from .proxies import Connection, NetworkLike, PeerNetworks, ProxyHeaders
 from .session_task import SessionTask
@@ -44,6 +44,8 @@ from .tls_files import TlsFiles
 
 #: The text of the 421 after a failure that is not the client's.
 LOCAL_ERROR = "Local error; closing the connection"
+#: The port that is for SMTP only.
+LMTP_NEVER = 25
 TOO_MANY = "Too many connections; try again later"
 
 #: The session that this task runs. Tasks that a hook has started inherit it, and may last longer than the session.
@@ -74,6 +76,8 @@ class Server:
     :param strict: refuse also the deviations from the grammar that are accepted by default, for tests of clients.
     :param proxy_from: networks of load balancers, as `ipaddress` writes them, or "unix" for all unix sockets. A connection
         from one of them must begin with a PROXY header, which has the address of the client, and is closed without it.
+    :param lmtp: speak LMTP (RFC 2033) and not SMTP: a message gets a reply for each recipient, and `Hooks.data` may return
+        a list of them. Never on port 25 (RFC 2033 5).
     :param now: returns the current time as an aware datetime, for ``Received`` fields and stores.
     :param token: returns a number of random octets, for ids and nonces. ``now`` and ``token`` are the only sources of
         time of day and randomness, so a test can replace them.
@@ -98,6 +102,7 @@ class Server:
         lenient: bool | str = False,
         strict: bool = False,
         proxy_from: Iterable[NetworkLike] = (),
+        lmtp: bool = False,
         now: Callable[[], datetime] = _now,
         token: Callable[[int], bytes] = os.urandom,
     ) -> None:
@@ -105,12 +110,15 @@ class Server:
         check_type(limits, "limits", Limits)
         check_choice(newlines, "newlines", get_args(Newlines))
         check_type(strict, "strict", bool)
+        check_type(lmtp, "lmtp", bool)
         check_callable(now, "now")
         check_callable(token, "token")
         #: The application's hooks; those of `Hooks` if none were given. Functions of `on` are not part of it.
         self.hooks: Hooks = Hooks() if hooks is None else hooks
         #: The extensions that are offered.
         self.extensions: tuple[Extension, ...] = check_items(extensions, "extensions", Extension)
+        if lmtp:
+            self.extensions = with_lmtp(self.extensions)
         functions = load_hooks(self.hooks, self.extensions)
         #: The server's domain, in ASCII (an internationalized one as A-labels).
         self.name: str = check_hello_name(name or socket.gethostname(), "name")
@@ -129,6 +137,8 @@ class Server:
         self.newlines: Newlines = newlines
         #: The deviations from the grammar that are accepted, as ``lenient`` and ``strict`` select them.
         self.strictness: Strictness = select_mode(self.name, lenient=lenient, strict=strict)
+        #: The protocol is LMTP and not SMTP.
+        self.lmtp: bool = lmtp or any(isinstance(each, Lmtp) for each in self.extensions)
         #: Returns the current time.
         self.now: Callable[[], datetime] = now
         #: Returns a number of random octets.
@@ -225,6 +235,7 @@ class Server:
         :raises trio.ClosedResourceError: the server was stopped.
         """
         self._check(hooks, implicit_tls=implicit_tls)
+        self._check_port(port)
         listeners = await open_listeners(port, host)
         await self.serve_listeners(listeners, implicit_tls=implicit_tls, hooks=hooks, task_status=task_status)
 
@@ -247,6 +258,8 @@ class Server:
         """
         check_items(listeners, "listeners", trio.abc.Listener)  # type: ignore[type-abstract]
         try:
+            for port in tcp_ports(listeners):
+                self._check_port(port)
             table = self._check(hooks, implicit_tls=implicit_tls)
             session = self._proxied_session if self._proxies else self._session
             handler = partial(session, implicit_tls=implicit_tls, table=table)
@@ -363,6 +376,11 @@ class Server:
         functions = load_hooks(hooks, self.extensions)
         check_server_hooks(functions, self.hooks)
         return HookTable(functions, self._state.grammar)
+
+    def _check_port(self, port: int) -> None:
+        """Raise ValueError for port 25 in LMTP (RFC 2033 5)."""
+        if self.lmtp and port == LMTP_NEVER:
+            raise ValueError("LMTP must not be used on port 25 (RFC 2033 5): choose another port")
 
     # --- one session ------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,8 @@ from .._types import Envelope, MessageState, Peer, TlsInfo
 from ..protocol import Command, CountedCommand, Data, Hello, Reply
 from ..protocol.replies import OK
 from .received import protocol_name, received_field
-from .transaction import Transaction, queued
+from .recipient_replies import queued
+from .transaction import Transaction
 
 if TYPE_CHECKING:
     from ..protocol.proxy_header import ProxyHeader
@@ -71,7 +72,7 @@ class Session:
 
     @property
     def hello(self) -> Hello | None:
-        """The last accepted HELO or EHLO."""
+        """The last accepted HELO or EHLO; LHLO in LMTP."""
         return self._protocol.state.hello
 
     @property
@@ -103,7 +104,8 @@ class Session:
     @property
     def protocol_name(self) -> str:
         """The protocol that the client uses, as registered by RFC 3848, for example ``ESMTPSA``."""
-        return protocol_name(self.hello, self.envelope, tls=self.tls is not None, user=self.user is not None)
+        tls, user, lmtp = self.tls is not None, self.user is not None, self._protocol.grammar.lmtp
+        return protocol_name(self.hello, self.envelope, tls=tls, user=user, lmtp=lmtp)
 
     def received(self) -> bytes:
         """Return the ``Received:`` field for the message that is being received, with its CRLF (RFC 5321 4.4).

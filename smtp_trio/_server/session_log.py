@@ -10,8 +10,11 @@ from ..protocol import BadCommandError, Command, Connect, EndOfData, Mail, Path,
 from ..protocol.syntax import normalize_space, parse_argument
 from . import log_events
 from .log_events import Address, ClientText, Value
+from .recipient_replies import by_reply
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .._types import Counts, Envelope, Peer, TlsInfo
     from ..protocol import Hello, Reply, ServerProtocol
     from ..protocol.proxy_header import ProxyHeader
@@ -156,16 +159,22 @@ class SessionLog:
 
     # --- messages and refusals --------------------------------------------------------------------------------------
 
-    def message(self, body: BodyReader, reply: Reply) -> None:
-        """Count a message that was received to its end, or was refused before, and log its reply."""
+    def message(self, body: BodyReader, reply: Reply, replies: Sequence[Reply] = ()) -> None:
+        """Count a message that was received to its end, or was refused before, and log its reply.
+
+        With ``replies``, one for each recipient, there is a record for each different one, with its recipients.
+        """
         if reply.accepted:
             self._counts.messages += 1
             self._counts.bytes += body.size
             if self._refusals:
                 self._end_refusals()
-        else:
-            self._counts.refused += 1
-        self._log_message(log_events.ACCEPTED if reply.accepted else log_events.REFUSED, body, reply=reply)
+        for each, recipients in by_reply(replies) if replies else ((reply, None),):
+            if each.accepted:
+                self._log_message(log_events.ACCEPTED, body, reply=each, recipients=recipients)
+            else:
+                self._counts.refused += 1
+                self._log_message(log_events.REFUSED, body, reply=each, recipients=recipients)
 
     def cut_off(self, body: BodyReader) -> None:
         """Log that a message gets no reply, since its end was not received."""
@@ -184,8 +193,12 @@ class SessionLog:
         command: Command | BadCommandError | None = None,
         envelope: Envelope | None = None,
         reply: Reply | None = None,
+        recipients: Sequence[int] | None = None,
     ) -> None:
-        """Log an event of the mail log, about the message in ``body`` or the refused ``command``."""
+        """Log an event of the mail log, about the message in ``body`` or the refused ``command``.
+
+        ``recipients`` are the numbers of those that a reply is for; None for all of them.
+        """
         self._logged = True
         if event is log_events.REFUSED:
             self._refusals += 1
@@ -196,6 +209,8 @@ class SessionLog:
         fields = envelope_fields(envelope if body is None else body.envelope)
         if command is not None:
             fields |= self._refused_fields(command)
+        if body is not None and recipients is not None:
+            fields["to"] = [address(body.envelope.recipients[number]) for number in recipients]
         fields["id"] = fields.get("id", self._id)
         fields["size"] = 0 if body is None else body.size
         fields["seconds"] = 0.0 if body is None else round(trio.current_time() - body.began, 6)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import trio
 
 from .._types import Envelope, MessageState
 from ..protocol import Command, Data, Mail, Reply, ServerProtocol
-from ..protocol.replies import LOCAL_ERROR
+from ..protocol.replies import LOCAL_ERROR, START_MAIL_INPUT
 from .body import Body, BodyReader, BodySession
 from .log_events import LINE_ENDS_REPLACED
+from .recipient_replies import queued
 from .session_log import SessionLog
 
 #: Seconds that sending the reply to an accepted message may take, shielded from cancellation.
@@ -131,21 +133,28 @@ class Transaction:
         reply = reply or queued(envelope)
         if body.complete and reply.accepted:
             self.body = None
-            await self._send_reply(session, reply, body)
+            await self._send_reply(session, reply, body, body.replies)
+        elif reply.accepted and body.error is None:  # the hook has not read all of the message
+            await session.hooks.report_early_return()
+            await self.conclude(session, LOCAL_ERROR)
         else:
-            if reply.accepted and body.error is None:  # the hook has not read all of the message
-                await session.hooks.report_early_return()
-                reply = LOCAL_ERROR
-            await self.conclude(session, reply)
+            await self.conclude(session, reply, body.replies)
         if session.hooks.overdue:  # the hook was late, but it had read the whole message, so its reply was sent
             await session.renew_scope()
         if body.began >= session.expires and not session.over:  # the client never makes the session wait for a command
             await session.expire()
 
-    async def conclude(self, session: TransactionSession, reply: Reply) -> None:
-        """Drop what is left of the message that is being received, and send its reply."""
+    async def conclude(self, session: TransactionSession, reply: Reply, replies: Sequence[Reply] = ()) -> None:
+        """Drop what is left of the message that is being received, and send its reply.
+
+        ``replies`` are those of a hook that returned one for each recipient (see recipient_replies.py). They answer the
+        end of a message, so a client that waits for the 354 has to send it.
+        """
         body = self.body
         assert body is not None
+        if replies and not body.started:
+            body.started = True
+            await session.answer(START_MAIL_INPUT)
         if body.started and not body.due:
             session.hooks.disarm()
             await body.drain()
@@ -156,15 +165,17 @@ class Transaction:
             session.log.cut_off(body)
             return
         if body.error is not None:
-            reply = session.protocol.fault or body.error.reply or reply
+            reply, replies = session.protocol.fault or body.error.reply or reply, ()
         elif not body.started:
             session.hooks.disarm()
             await session.wire.receive_arrived()  # octets sent before the refusal are not commands
             reply = session.protocol.checked_reply(reply)
-        await self._send_reply(session, reply, body)
+        await self._send_reply(session, reply, body, replies)
 
-    async def _send_reply(self, session: TransactionSession, reply: Reply, body: BodyReader) -> None:
-        """Send the reply to the message, and keep its state. See above for the shields."""
+    async def _send_reply(
+        self, session: TransactionSession, reply: Reply, body: BodyReader, replies: Sequence[Reply]
+    ) -> None:
+        """Send the reply to the message, or those in ``replies``, and keep its state. See above for the shields."""
         if reply.accepted:
             self.last_message = MessageState.UNACKNOWLEDGED
             inspector = session.protocol.inspector
@@ -173,12 +184,13 @@ class Transaction:
         began = trio.current_time()
         if session.hooks.has_response:
             with session.shielded(began + REPLY_TIMEOUT / 2):
-                await session.hooks.call("response", session.session, reply)
+                for each in replies or (reply,) * session.protocol.replies_due:
+                    await session.hooks.call("response", session.session, each)
             if not body.started:
                 await session.wire.receive_arrived()  # octets sent during the hook are not commands either
-        session.log.message(body, session.protocol.checked_reply(reply))
+        session.log.message(body, session.protocol.checked_reply(reply), replies)
         command = session.protocol.pending
-        session.protocol.send_reply(reply)
+        session.protocol.send_reply(replies or reply)
         if session.log.debug:
             session.log.reply(command)
         if rest := session.wire.flush_now():
@@ -186,8 +198,3 @@ class Transaction:
                 await session.wire.send(rest)
         if reply.accepted and not session.wire.broken:
             self.last_message = MessageState.ACKNOWLEDGED
-
-
-def queued(envelope: Envelope) -> Reply:
-    """Return the default reply to an accepted message. It has the id that the log and the stores have."""
-    return Reply(250, f"Ok: queued as {envelope.id}", "2.0.0")

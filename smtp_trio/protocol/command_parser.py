@@ -63,8 +63,12 @@ from .syntax import Path
 #: commands, so a session that begins with one of these is closed.
 HTTP_METHODS = frozenset({"GET", "POST", "PUT", "HEAD", "CONNECT", "OPTIONS", "DELETE", "PATCH", "TRACE"})
 
-#: Hints for 503 replies, by phase: the command that the client has to send first.
-SEND_FIRST: Mapping[enum.Enum, str] = {GREETED: "EHLO", READY: "MAIL"}
+#: What a client sends that speaks the other one of the two protocols (RFC 2033 4.1).
+OTHER_PROTOCOL: Mapping[str, Reply] = {
+    "EHLO": (not_smtp := Reply(500, "This is an LMTP server; send LHLO", "5.5.1")),
+    "HELO": not_smtp,
+    "LHLO": Reply(500, "This is an SMTP server; send EHLO", "5.5.1"),
+}
 
 RCPT_OCTETS = len("RCPT ")
 #: A cache entry: the command class of a verb, the function that parses its argument, the parameters that are recognized,
@@ -180,7 +184,7 @@ class CommandParser:
         if verb in HTTP_METHODS and self._dialogue.phase is GREETED:
             raise BadCommandError(replies.NOT_SMTP, verb=verb, close=True)
         if verb not in UNSUPPORTED_VERBS:
-            raise refuse_line(replies.UNKNOWN_COMMAND, line, verb=verb)
+            raise refuse_line(OTHER_PROTOCOL.get(verb, replies.UNKNOWN_COMMAND), line, verb=verb)
         raise BadCommandError(replies.NOT_IMPLEMENTED, verb=verb, close=UNSUPPORTED_VERBS[verb])
 
     def check_verb(self, verb: str) -> None:
@@ -203,19 +207,22 @@ class CommandParser:
 
     def check_sequence(self, cls: type[Command]) -> None:
         """Raise BadCommandError if the command is not allowed in this phase (RFC 5321 4.1.4)."""
-        verb, state, phase = cls.verb, self._state, self._dialogue.phase
-        if not (state.extended or verb in VERBS or (state.hello and state.strictness.extensions_after_helo)):
+        verb, state, phase, lmtp = cls.verb, self._state, self._dialogue.phase, self._grammar.lmtp
+        hello = "LHLO" if lmtp else "EHLO"
+        after_helo = state.hello and state.strictness.extensions_after_helo
+        if not (state.extended or verb in VERBS or verb == hello or after_helo):
             # RFC 5321 2.2.1: after HELO, extensions must not be used.
-            raise _bad_sequence(verb, "send EHLO first")
+            raise _bad_sequence(verb, f"send {hello} first")
         if self._dialogue.allows(cls):
             return
         needs_recipient = cls.counted or cls is Data
         if phase is SENDER and needs_recipient:
-            if state.rejected_rcpts:
-                # RFC 5321 3.3 and RFC 2920 3.1: 554, not 503, if there were recipients and all were refused.
+            if state.rejected_rcpts and not lmtp:
+                # RFC 5321 3.3 and RFC 2920 3.1: 554, not 503, if there were recipients and all were refused. RFC 2033
+                # 4.2 requires 503.
                 raise BadCommandError(replies.NO_RECIPIENTS, verb=verb)
             raise _bad_sequence(verb, "send RCPT first")
-        first = SEND_FIRST.get(phase)
+        first = hello if phase is GREETED else "MAIL" if phase is READY else None
         raise _bad_sequence(verb, f"send {first} first" if first else f"{verb} is not allowed {phase.value}")
 
     def _check_path(self, command: Mail | Rcpt, path: Path) -> None:

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from .commands import Command, Connect, Ehlo, Helo, Help, Quit
+from .extensions.lmtp import Lhlo
 from .grammar import Grammar
 from .replies import Reply
 from .session_state import SessionState
@@ -34,13 +35,17 @@ def _help(command: Help, state: SessionState, grammar: Grammar, usable: UsableVe
     return Reply(214, f"Syntax: {about.usage}", "2.0.0")
 
 
+def _ehlo(command: Ehlo, state: SessionState, grammar: Grammar, usable: UsableVerbs) -> Reply:
+    return grammar.offer(state, command).reply
+
+
 # These three are the same in every session of a server, so each is built once per server name.
 
 
 @lru_cache(maxsize=64)
-def greeting(name: str) -> Reply:
+def greeting(name: str, protocol: str) -> Reply:
     """Return the greeting of the server called ``name``."""
-    return Reply(220, f"{name} ESMTP", "")
+    return Reply(220, f"{name} {protocol}", "")
 
 
 @lru_cache(maxsize=64)
@@ -58,8 +63,9 @@ def quit_reply(name: str) -> Reply:
 #: Default replies that are computed; those of all other commands are constants, `Command.default_reply`.
 #: RFC 5321 4.2 and 4.3.1: the greeting and the replies to EHLO, HELO and QUIT begin with the server's name.
 COMPUTED: Mapping[type[Command], Callable[[Any, SessionState, Grammar, UsableVerbs], Reply]] = {
-    Connect: lambda _, state, *__: greeting(state.name),
-    Ehlo: lambda command, state, grammar, _: grammar.offer(state, command).reply,
+    Connect: lambda _, state, grammar, __: greeting(state.name, "LMTP" if grammar.lmtp else "ESMTP"),
+    Ehlo: _ehlo,
+    Lhlo: _ehlo,
     Helo: lambda _, state, *__: helo_reply(state.name),
     Quit: lambda _, state, *__: quit_reply(state.name),
     Help: _help,

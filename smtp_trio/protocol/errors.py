@@ -53,14 +53,16 @@ class BadCommandError(RemoteProtocolError):
     """A command that the core refuses. It must be answered with ``reply``: ``protocol.send_reply(exc.reply)``.
 
     ``close`` is true if the connection must be closed after the reply, because the end of the command is unknown or the
-    peer does not speak SMTP. ``verb`` is the verb in upper case, or "" if the line has none.
+    peer does not speak SMTP. ``verb`` is the verb in upper case, or "" if the line has none. ``last`` is true if the
+    command ends a message, so that in LMTP it has a reply for each recipient.
     """
 
-    def __init__(self, reply: Reply, *, verb: str = "", close: bool = False) -> None:
+    def __init__(self, reply: Reply, *, verb: str = "", close: bool = False, last: bool = False) -> None:
         super().__init__(f"{verb or 'line'}: {reply.code} {reply.text}")
         self.reply = reply
         self.verb = verb
         self.close = close
+        self.last = last
 
     @property
     def temporary(self) -> bool:

@@ -37,6 +37,8 @@ class Extension:
     params: ClassVar[CommandParams] = {}
     #: The commands that it adds.
     verbs: ClassVar[Commands] = ()
+    #: The commands of RFC 5321 that a server with it does not have.
+    replaces: ClassVar[Commands] = ()
     #: The rows that it adds to the state table.
     table: ClassVar[Table] = Table({})
     #: Phases in which the next line is not a command but continues an exchange, with the class that the line becomes.

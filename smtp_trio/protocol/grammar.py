@@ -53,6 +53,10 @@ class Grammar:
             for verb in extension.verbs:
                 if self.verbs.setdefault(verb.verb, verb) is not verb:
                     raise ValueError(f"{extension.keyword} defines the verb {verb.verb}, which is already defined")
+            for replaced in extension.replaces:
+                del self.verbs[replaced.verb]
+        #: The protocol is LMTP (RFC 2033) and not SMTP.
+        self.lmtp: bool = self.has("LMTP")
         _check_unique(self._all_params())
         # RFC 5321 4.5.3.1.4 and 4.1.2: 512 octets, plus the increase that each extension specifies for its parameters.
         extra = sum({param: param.extra_octets for _, param in self._all_params()}.values())

@@ -31,7 +31,7 @@ In the names of this package, the body is the whole message: its header section 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import get_args
 
 from attrs import evolve
@@ -386,11 +386,12 @@ class ServerProtocol:
         assert isinstance(command, CountedCommand)
         octets = CountedReader(self._buffer, command.size)
         if 0 < self.state.size * 10 < command.size:  # too much to read only in order to drop it
-            raise BadCommandError(replies.TOO_BIG, verb=cls.verb, close=True)
+            raise BadCommandError(replies.TOO_BIG, verb=cls.verb, close=True, last=command.last)
         try:
             self._parser.check_verb(cls.verb)
             self._parser.check_sequence(type(command))
         except BadCommandError as bad:
+            bad.last = command.last
             # The traceback refers to this object. Kept with it, it would be a cycle.
             self._refused = octets, bad.with_traceback(None)
             return self._next_refused(octets, bad)
@@ -505,15 +506,38 @@ class ServerProtocol:
         """Return the reply to send if the application has no other."""
         return default_replies.default_reply(command, self.state, self.grammar, self._parser.usable_verbs)
 
-    def send_reply(self, reply: Reply) -> None:
+    @property
+    def replies_due(self) -> int:
+        """The number of replies to the pending command: 1, or 0 if no command is pending.
+
+        In LMTP there is one for each accepted recipient at the end of a message (RFC 2033 4.2, 4.3), after `END_OF_BODY`.
+        For a BDAT that ends a message without accepted recipients this is 0.
+        """
+        return len(self.state.rcpts) if self._one_for_each_recipient else int(self.pending is not None)
+
+    @property
+    def _one_for_each_recipient(self) -> bool:
+        """True if the pending command ends a message of LMTP."""
+        command = self.pending
+        return self.grammar.lmtp and (isinstance(command, EndOfData) or getattr(command, "last", False))
+
+    def send_reply(self, reply: Reply | Sequence[Reply]) -> None:
         """Answer the pending command. The state changes here, before anything is written to the network.
 
+        In LMTP the end of a message has several replies (`replies_due`). They can be given as a sequence, in the order of
+        the recipients; a single reply is sent for each of them.
+
         Raises LocalProtocolError if no command is pending, if octets of a BDAT have not been read yet, or if the reply
-        accepts a message that has a `fault`.
+        accepts a message that has a `fault`; for a sequence, if there is only one reply, or another number of replies,
+        or if it contains 421, which ends the session.
         """
+        if not isinstance(reply, Reply):
+            self._send_replies(reply)
+            return
         command = self.pending
         if command is None:
             raise LocalProtocolError(f"no command is waiting for a reply, got {reply}")
+        copies = 1 if not self.grammar.lmtp else self.replies_due
         if isinstance(command, BadCommandError):
             if command.verb == "RCPT" and self.state.mail is not None:
                 self.state.rejected_rcpts += 1
@@ -522,7 +546,7 @@ class ServerProtocol:
             reply = self.checked_reply(reply)
             if command.close:
                 self.dialogue.enter(CLOSED)
-            enhanced = command.verb not in ("EHLO", "HELO")
+            enhanced = getattr(self.grammar.verbs.get(command.verb), "enhanced", True)
         else:
             if self.inspector is not None:
                 self._check_final_reply(command, reply)
@@ -547,7 +571,21 @@ class ServerProtocol:
             reply = self._close_with(reply)
         elif reply is replies.OUT_OF_SYNC:
             self.dialogue.enter(CLOSED)
-        self.outbox.append(reply.encode(enhanced=enhanced and self._enhanced))
+        octets = reply.encode(enhanced=enhanced and self._enhanced)
+        self.outbox.append(octets if copies == 1 else octets * copies)
+
+    def _send_replies(self, replies: Sequence[Reply]) -> None:
+        """Answer the end of a message, one reply for each recipient (RFC 2033 4.2)."""
+        command, due = self.pending, self.replies_due
+        if not (self._one_for_each_recipient and isinstance(command, Command)):
+            raise LocalProtocolError("several replies are for the end of a message in LMTP")
+        if len(replies) != due:
+            raise LocalProtocolError(f"expected {due} replies, one for each recipient, got {len(replies)}")
+        if any(each.code == 421 for each in replies):
+            raise LocalProtocolError("421 ends the session, so it cannot be the reply for one of several recipients")
+        # The state changes as for one reply, which is positive if the message was accepted for anyone.
+        self.send_reply(next((each for each in replies if each.accepted), replies[0]))
+        self.outbox[-1] = b"".join(command.add_status(each).encode(enhanced=self._enhanced) for each in replies)
 
     def checked_reply(self, reply: Reply) -> Reply:
         """Return what `send_reply` makes of this reply to the pending command.

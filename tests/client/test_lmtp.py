@@ -37,7 +37,7 @@ def start(kind: str) -> tuple[Step, ...]:
     """Return the steps up to the replies to the message."""
     hello = (GREETING, "LHLO client.test", ehlo_reply("PIPELINING", *(["CHUNKING"] if kind == "BDAT" else [])))
     if kind == "BDAT":
-        return *hello, *ENVELOPE, *chunk(len(MESSAGE)), ENVELOPE_REPLIES
+        return *hello, *ENVELOPE, ENVELOPE_REPLIES, *chunk(len(MESSAGE))
     return *hello, *ENVELOPE, "DATA", ENVELOPE_REPLIES + GO_AHEAD, READ_BODY
 
 

@@ -41,7 +41,7 @@ from smtp_trio.protocol import (
 from smtp_trio.protocol.client import SessionEndedError
 from smtp_trio.protocol.commands import Noop
 from smtp_trio.protocol.dialogue import CLOSED, GREETED, MESSAGE as MESSAGE_PHASE, READY, RECIPIENT, REJECTED, SENDER
-from smtp_trio.protocol.extensions import KNOWN, Auth, Size
+from smtp_trio.protocol.extensions import KNOWN, Auth, EnhancedStatusCodes, Pipelining, Size
 from smtp_trio.protocol.extensions.auth import AUTH, AuthCommand, AuthResponse
 from smtp_trio.protocol.extensions.chunking import CHUNK_REFUSED, CHUNKS, Bdat, BdatLast
 from smtp_trio.protocol.extensions.dsn import ENVID, NOTIFY, ORCPT, RET
@@ -773,7 +773,8 @@ def lmtp() -> ClientProtocol:
 def test_lhlo_needs_the_lmtp_extension() -> None:
     with pytest.raises(LocalProtocolError):
         greeted().send_command(Lhlo("x"))
-    assert Grammar([Lmtp()]).offer(SessionState()).reply.text == "localhost"
+    grammar = Grammar([Pipelining(), EnhancedStatusCodes(), Lmtp()])
+    assert grammar.offer(SessionState()).reply.text == "localhost\nPIPELINING\nENHANCEDSTATUSCODES"
 
 
 def test_lmtp_reply_for_each_recipient() -> None:

@@ -100,7 +100,7 @@ def test_correct_hooks_pass() -> None:
 
 
 def test_checkpoint_between_accepting_and_replying(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def send_reply(transaction: Transaction, session: SessionTask, reply: Reply, body: Body) -> None:
+    async def send_reply(transaction: Transaction, session: SessionTask, reply: Reply, body: Body, _: object) -> None:
         transaction.last_message = MessageState.UNACKNOWLEDGED
         session.counts.messages += 1
         await trio.lowlevel.checkpoint()  # here
@@ -122,7 +122,7 @@ def test_checkpoint_between_accepting_and_replying(monkeypatch: pytest.MonkeyPat
 
 
 def test_missing_shield(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def send_reply(transaction: Transaction, session: SessionTask, reply: Reply, body: Body) -> None:
+    async def send_reply(transaction: Transaction, session: SessionTask, reply: Reply, body: Body, _: object) -> None:
         transaction.last_message = MessageState.UNACKNOWLEDGED
         session.counts.messages += 1
         session.protocol.send_reply(reply)
@@ -136,7 +136,7 @@ def test_missing_shield(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_message_state_set_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def send_reply(transaction: Transaction, session: SessionTask, reply: Reply, body: Body) -> None:
+    async def send_reply(transaction: Transaction, session: SessionTask, reply: Reply, body: Body, _: object) -> None:
         transaction.last_message = MessageState.ACKNOWLEDGED
         session.counts.messages += 1
         session.protocol.send_reply(reply)

@@ -13,6 +13,7 @@ from .eightbitmime import EightBitMime
 from .enhanced_status import EnhancedStatusCodes
 from .help import ExpnExtension, HelpExtension
 from .limits import LimitsExtension
+from .lmtp import Lmtp
 from .pipelining import Pipelining
 from .size import Size
 from .smtputf8 import SmtpUtf8
@@ -55,6 +56,11 @@ def standard(*others: Extension, without: tuple[type[Extension], ...] = ()) -> t
     return merge_extensions(tuple(extension for extension in STANDARD if not isinstance(extension, without)), others)
 
 
+def with_lmtp(extensions: tuple[Extension, ...]) -> tuple[Extension, ...]:
+    """Return ``extensions`` with LMTP, and with the extensions that it requires (RFC 2033 5)."""
+    return merge_extensions((Lmtp(), Pipelining(), EnhancedStatusCodes()), extensions)
+
+
 __all__ = [
     "KNOWN",
     "STANDARD",
@@ -67,6 +73,7 @@ __all__ = [
     "ExpnExtension",
     "HelpExtension",
     "LimitsExtension",
+    "Lmtp",
     "Pipelining",
     "Size",
     "SmtpUtf8",

@@ -1,17 +1,19 @@
 """LMTP, RFC 2033: the protocol between a mail system and its delivery agent, which replies for each recipient.
 
-Adds the verb LHLO in place of EHLO (RFC 2033 4.1). Only clients use it, by ``lmtp=True``; the replies for each
-recipient are counted in `ClientProtocol`. It has no EHLO keyword, because a client knows from its configuration that it
-uses LMTP.
+LMTP is ESMTP with the verb LHLO in place of EHLO and HELO (RFC 2033 4.1), and with one reply for each accepted recipient
+at the end of a message (4.2, 4.3). A client and a server know from their configuration that they use it, so this
+extension has no EHLO keyword. The replies are counted in `ClientProtocol` and `ServerProtocol`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
-from ..commands import Ehlo
+from ..commands import Ehlo, Helo
 from ..dialogue import GREETED, READY, RECIPIENT, SENDER, Table
 from ..extension import Commands, Extension
+from .chunking import CHUNK_REFUSED, CHUNKS
 
 
 class Lhlo(Ehlo):
@@ -24,12 +26,17 @@ class Lhlo(Ehlo):
 
 
 class Lmtp(Extension):
-    """LMTP's verb LHLO (RFC 2033)."""
+    """LMTP in place of SMTP (RFC 2033)."""
 
     keyword = "LMTP"
     rfc = 2033
     verbs: ClassVar[Commands] = (Lhlo,)
-    table: ClassVar[Table] = Table(accepted={Lhlo: {GREETED: READY, READY: READY, SENDER: READY, RECIPIENT: READY}})
+    replaces: ClassVar[Commands] = (Ehlo, Helo)
+    requires: ClassVar[Sequence[str]] = ("PIPELINING", "ENHANCEDSTATUSCODES")  # RFC 2033 5
+    #: The rows of EHLO.
+    table: ClassVar[Table] = Table(
+        accepted={Lhlo: dict.fromkeys((GREETED, READY, SENDER, RECIPIENT, CHUNKS, CHUNK_REFUSED), READY)}
+    )
 
     def advertise(self, state: object) -> None:
         """Return None, because LMTP has no keyword."""

@@ -5,6 +5,7 @@ with it.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import suppress
 
 import trio
@@ -76,9 +77,9 @@ class Decisions(Layer):
     async def message(self, session: Session, command: Command) -> Reply | None:
         return await self._decide(command.verb, session) or await self.under.message(session, command)
 
-    async def data(self, session: Session, body: Body) -> Reply | None:
+    async def data(self, session: Session, body: Body) -> Reply | Sequence[Reply | None] | None:
         rules = self._due(DOT, session)
-        reply = refusal(rules)
+        reply: Reply | Sequence[Reply | None] | None = refusal(rules)
         if reply is None:
             reply = await self.under.data(session, body)
         else:
