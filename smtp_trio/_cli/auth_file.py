@@ -159,7 +159,8 @@ class Hash:
 # A hash is slow on purpose, so it must neither delay other sessions nor show which users exist.
 #
 # - Hashes are computed in one or two threads, in which the clients take turns (`FairThreads`). A computation is skipped if
-#   its client has left, or was locked out while it waited.
+#   its client has left, or was locked out while it waited. For an address that has failed several times, another thread
+#   computes them, only when the processor has nothing else to do.
 # - Every login computes the same hashes: one of each cost that occurs in the file. The user's own hash is among them, in
 #   the place of the one with the same cost. For an unknown user, or if the file has the password itself, the result of
 #   none of them counts. A filler of the missing cost would be an alternative, but its time would only be similar: it
@@ -175,6 +176,8 @@ class Accounts:
     def __init__(self, path: str) -> None:
         self.path = path
         self._threads = FairThreads(MAX_CONCURRENT)
+        #: For addresses that have failed several times.
+        self._idle_threads = FairThreads(1, idle=True)
         self._secrets: dict[str, Hash | str] = {}
         #: One hash of each cost. A login computes all of them, or the user's own in place of one.
         self._each_cost: tuple[Hash, ...] = ()
@@ -207,10 +210,16 @@ class Accounts:
 
         correct: bool | None = False
         if hashes:
-            service = session.server._state.auth_service
-            correct = await self._threads.run(
-                turn_of(session.peer), check, lambda: service.wants(session.peer, session.stream)
-            )
+            service, peer, stream = session.server._state.auth_service, session.peer, session.stream
+            correct = None
+            if not service.suspects(peer):
+                correct = await self._threads.run(
+                    turn_of(peer), check, lambda: service.wants(peer, stream) and not service.suspects(peer)
+                )
+            if correct is None and service.suspects(
+                peer
+            ):  # perhaps since other logins, which it had to wait for, failed
+                correct = await self._idle_threads.run(turn_of(peer), check, lambda: service.wants(peer, stream))
             if correct is None:
                 return TRY_LATER
         if own is None:

@@ -42,6 +42,7 @@ from .network_option import network_option
 from .options import UsageError, describe_error, describe_listen_error, number_between
 from .privileges import become, user_option
 from .service_manager import ServiceManager
+from .switch_interval import short_switch_interval
 from .tls_files import ignore_undecodable_names, load_certificates
 from .units import octets, seconds
 from .workers import ParentLink, Workers, usable_cores
@@ -320,7 +321,8 @@ def prepare(options: argparse.Namespace, sockets: Sequence[socket.socket]) -> tu
 
 def run_worker(options: argparse.Namespace, parent: ParentLink) -> int:
     """Serve as a worker, and return the exit code. An error goes to the log, as everything that a worker prints."""
-    with open_log(options.level, as_json=options.log_format == "json", file_lock=parent.log_lock):
+    log = open_log(options.level, as_json=options.log_format == "json", file_lock=parent.log_lock)
+    with log, short_switch_interval():
         try:
             server, reloads = prepare(options, parent.sockets)
             trio.run(serve_as_worker, server, options, reloads, parent)
@@ -346,7 +348,8 @@ def run_serve(options: argparse.Namespace) -> int:
         signal.signal(number, lambda number, frame: early_signals.append(number))
     with open_log(options.level, as_json=options.log_format == "json", file_lock=log_lock):
         if log_lock is None:
-            code = trio.run(serve, server, options, sockets, reloads, early_signals)
+            with short_switch_interval():
+                code = trio.run(serve, server, options, sockets, reloads, early_signals)
         else:
             code = trio.run(supervise, options, sockets, count, log_lock, early_signals)
         for number in STOP_SIGNALS:

@@ -51,8 +51,15 @@ class AuthService:
 
     def locked(self, peer: Peer) -> bool:
         """Return whether the address has so many failures that it may not log in."""
+        return self._limit is not None and self._number_of_failures(peer) >= self._limit
+
+    def suspects(self, peer: Peer) -> bool:
+        """Return whether the address has had so many failures that the reply to the next one is delayed longer."""
+        return self._number_of_failures(peer) >= UNDELAYED
+
+    def _number_of_failures(self, peer: Peer) -> int:
         address = self._address(peer)
-        return address is not None and self._limit is not None and len(self._failures.get(address) or ()) >= self._limit
+        return 0 if address is None else len(self._failures.get(address) or ())
 
     def count(self, peer: Peer, *, temporary: bool) -> float:
         """Count a failure, unless it is ``temporary``; return how many seconds its reply is to be delayed."""

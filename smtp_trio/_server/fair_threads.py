@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 import trio
@@ -29,8 +33,21 @@ ResultT = TypeVar("ResultT")
 # A computation that is no longer wanted when its turn comes is skipped. So what has been queued by a client that has
 # left, or that was locked out meanwhile, costs nothing.
 #
+# A computation takes a slice of some milliseconds of the processor before the scheduler of the system lets the event loop
+# or a commit continue, however low its nice value is. Each message waits for this about ten times. So the computations
+# for those who have made errors before can be done at idle priority, which gives way at once. Others must not wait for
+# such a computation, which takes as long as the machine is busy, so these have an object of their own. A thread without
+# privileges cannot leave the idle priority again, so these are not Trio's threads.
+#
 # Under a clock that jumps whenever all tasks are blocked (a `trio.testing.MockClock`), a task that waits for a thread
 # counts as blocked. The computation is done in the task then, as otherwise all timeouts would expire meanwhile.
+
+
+def lower_priority() -> None:
+    """Let the thread that calls this compute only when the processor has nothing else to do. Has an effect on Linux only."""
+    if hasattr(os, "SCHED_IDLE"):
+        with suppress(OSError):  # a sandbox may forbid it
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 class _Queue(OrderedDict[Hashable, "_Queue"]):
@@ -65,10 +82,12 @@ class FairThreads:
     """At most ``threads`` threads, for computations that block.
 
     :param threads: how many computations run at a time.
+    :param idle: compute only when the processor has nothing else to do.
     """
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, *, idle: bool = False) -> None:
         self._limiter = trio.CapacityLimiter(threads)
+        self._pool = ThreadPoolExecutor(threads, "smtp-trio", initializer=lower_priority) if idle else None
         self._free = threads
         self._waiting = _Queue()
 
@@ -90,9 +109,12 @@ class FairThreads:
             if clock_jumps():
                 await trio.lowlevel.checkpoint()
                 return function()
-            return await run_in_thread(function, limiter=self._limiter)
+            return await run_in_thread(partial(self._compute, function), limiter=self._limiter)
         finally:
             self._pass_on()
+
+    def _compute(self, function: Callable[[], ResultT]) -> ResultT:
+        return function() if self._pool is None else self._pool.submit(function).result()
 
     async def _wait_turn(self, client: tuple[Hashable, ...]) -> bool:
         """Wait until a thread is free for the client. Return False if one was free already."""

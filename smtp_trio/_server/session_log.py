@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from ..protocol import BadCommandError, Command, Connect, EndOfData, Mail, Path, Rcpt
-from ..protocol.syntax import normalize_space, parse_argument
+from ..protocol.syntax import ARGUMENT, normalize_space
 from . import log_events
 from .log_events import Address, ClientText, Value
 from .recipient_replies import by_reply
@@ -309,10 +309,10 @@ def path_of(line: bytes) -> str | None:
     Return the whole argument if it has no path that can be recognized, and None if there is no argument.
     """
     argument = normalize_space(decode(line)).partition(" ")[2]
-    parts = parse_argument(argument)
-    if parts is None:
+    match = ARGUMENT.fullmatch(argument)
+    if match is None:
         return client_text(argument or None)
-    return Address(parts[1].removeprefix("<").removesuffix(">"))
+    return Address(match["path"].removeprefix("<").removesuffix(">"))
 
 
 def envelope_fields(envelope: Envelope | None) -> dict[str, Value]:

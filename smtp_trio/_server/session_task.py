@@ -33,6 +33,7 @@ from ..protocol.extensions.auth import AuthCommand
 from .auth_service import AuthService
 from .authentication import refuse_auth
 from .handlers import HANDLERS, SHUTTING_DOWN, default, greet
+from .handshake import HandshakeStream
 from .hook_runner import HookRunner
 from .log_events import HOOK_CANCELLED, HOOK_FAILED
 from .memory import (
@@ -544,7 +545,9 @@ class SessionTask:
         if self.state.stopping:
             self.wake()
         try:
-            stream = await self.wire.start_tls(context, self.server.timeouts.tls, server_side=True)
+            stream = await self.wire.start_tls(
+                context, self.server.timeouts.tls, server_side=True, transport=HandshakeStream(self.wire.stream, self)
+            )
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as exc:
             self.log.tls_failed(exc)
             return False

@@ -53,7 +53,7 @@ class Strictness:
     def repair_path(self, text: str) -> Path | None:
         """Return the path that a client meant with ``text``, which is not a path, or None if it cannot be repaired."""
         bracketed = text.startswith("<")
-        if bracketed != text.endswith(">"):
+        if bracketed != text.endswith(">") or not (self.default_domain or self.trailing_dot):
             return None
         sent = text[1:-1] if bracketed else text
         match = syntax.INCOMPLETE_MAILBOX.fullmatch(sent)

@@ -15,7 +15,8 @@ from attrs import field, frozen
 from .limits import LOCAL_PART_OCTETS, PATH_OCTETS
 
 # All expressions below run in linear time: of two alternatives at one place, no character can begin both, so no input
-# makes them backtrack.
+# makes them backtrack. The possessive quantifiers (``++``, ``*+``) tell this to the `re` module, which otherwise keeps the
+# positions to go back to and tries each of them when a long argument turns out to be malformed.
 #
 # RFC 6531 3.3 adds UTF-8 beyond ASCII to atext, qtext, sub-domain and esmtp-value. The expressions always allow it;
 # whether the command may contain it is checked later, when the parameter SMTPUTF8 is known. The character sets exclude
@@ -35,11 +36,11 @@ DOT_STRING: Final = rf"{ATOM}(?:\.{ATOM})*"
 LOOSE_DOT_STRING: Final = rf'[^\0-\x20"(),:;<>@\[\\\]{C1}]+'
 QUOTED: Final = rf'"(?:[^\0-\x1f"\\{C1}]|\\[ -~])*"'
 # Domain = sub-domain *("." sub-domain); sub-domain = Let-dig [Ldh-str], which does not end with a hyphen
-LET_DIG: Final = r"[^\0-/:-@\[-`\x7b-\x9f]+"
-LABEL: Final = rf"{LET_DIG}(?:-+{LET_DIG})*"
-DOMAIN: Final = rf"{LABEL}(?:\.{LABEL})*"
+LET_DIG: Final = r"[^\0-/:-@\[-`\x7b-\x9f]++"
+LABEL: Final = rf"{LET_DIG}(?:-++{LET_DIG})*+"
+DOMAIN: Final = rf"{LABEL}(?:\.{LABEL})*+"
 LOOSE_LABEL: Final = r"[^\0-,./:-@\[-^`\x7b-\x9f]+"
-LOOSE_DOMAIN: Final = rf"{LOOSE_LABEL}(?:\.{LOOSE_LABEL})*"
+LOOSE_DOMAIN: Final = rf"{LOOSE_LABEL}+(?:\.{LOOSE_LABEL}+)*+"
 ADDRESS_LITERAL: Final = r"\[[!-Z^-~]+\]"
 # A-d-l ":", a source route. It MUST be accepted and SHOULD be ignored (RFC 5321 4.1.1.3, appendix C).
 # Since it is ignored, its domains need not be exact.
@@ -51,7 +52,7 @@ LOOSE_MAILBOX: Final = rf"{LOOSE_LOCAL}@(?P<domain>{LOOSE_DOMAIN}|{ADDRESS_LITER
 # The argument of MAIL or RCPT: the path, then the parameters. A quoted local part may contain ">" and spaces.
 ARGUMENT = re.compile(
     rf"""(?P<word>(?i:FROM|TO))\ *:\ *
-         (?P<path> < (?:{SOURCE_ROUTE})? (?: {QUOTED} | [^">] )* > | [^\ ]+ )
+         (?P<path> < (?:{SOURCE_ROUTE})? (?: {QUOTED} | [^">]++ )*+ > | [^\ ]+ )
          (?:\ +(?P<params>.*))?""",
     re.VERBOSE,
 )
@@ -59,8 +60,11 @@ PATH = re.compile(rf"(?:{SOURCE_ROUTE})?(?P<mailbox>{MAILBOX})")
 LOOSE_PATH = re.compile(rf"(?:{SOURCE_ROUTE})?(?P<mailbox>{LOOSE_MAILBOX})")
 #: The characters that UTS 46 takes for the dot between labels.
 DOTS: Final = ".\u3002\uff0e\uff61"
-#: A path as devices send it: without a domain ("user", "user@"), or with a dot after it.
-INCOMPLETE_MAILBOX = re.compile(rf"(?:{SOURCE_ROUTE})?{LOOSE_LOCAL}(?:@(?:(?P<domain>{LOOSE_DOMAIN})[{DOTS}])?)?")
+#: A path as devices send it: without a domain ("user", "user@"), or with a dot after it. The dot may be a character that
+#: a label can have.
+INCOMPLETE_MAILBOX = re.compile(
+    rf"(?:{SOURCE_ROUTE})?{LOOSE_LOCAL}(?:@(?:(?P<domain>{LOOSE_LABEL}(?:\.{LOOSE_LABEL})*)[{DOTS}])?)?"
+)
 WHOLE_DOT_STRING = re.compile(DOT_STRING)
 QUOTED_PAIR = re.compile(r"\\(.)")
 QUOTE_OR_BACKSLASH = re.compile(r'["\\]')

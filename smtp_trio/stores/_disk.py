@@ -6,10 +6,16 @@ import errno
 import fcntl
 import os
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 
+#: Octets of a large message that are written before they are flushed; see "How a large message is written" in maildir.py.
+PART = 1 << 18
+#: Flush the octets of a file, and of its attributes only the size. Not all systems have it.
+flush_octets: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
 
-def write_all(fd: int, data: bytes | bytearray) -> None:
+
+def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
     """Write all of the data: a signal, a full disk or a quota can make `os.write` write less, which is not an error."""
     with memoryview(data) as rest:
         while rest:

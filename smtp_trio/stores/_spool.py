@@ -1,13 +1,13 @@
 """A message before it is committed: a small one in memory, a large one on the disk, where readers do not see it.
 
-It is written to the disk in threads, a mebibyte at a time. A disk that stalls therefore delays one session and not the
+It is written to the disk in threads, a part at a time. A disk that stalls therefore delays one session and not the
 server, and a message of any size needs no more memory than a small one. Nearly all of a large message is on the disk
 before it is committed, so that the other messages of its group do not wait for it (see `_group.py`).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import trio
 
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Octets of a message that are kept in memory. When there are more, they are written to the disk.
+#: Octets of a message that are kept in memory. When there are more, they are written to the disk, and so is each part of
+#: `Spool.part` octets that follows.
 MEMORY = 1 << 20
 #: Seconds to wait for the removal of a message that is not stored.
 DISCARD_TIMEOUT = 5
@@ -32,6 +33,9 @@ class Spool:
     ``name`` is the store's id of the message. ``head`` are octets that the store puts before it. With ``lf`` each CRLF
     becomes LF. Each store has a subclass, which writes a large message to the disk.
     """
+
+    part: ClassVar[int] = MEMORY
+    """The number of octets that are written at a time."""
 
     def __init__(self, name: str, head: bytes = b"", *, lf: bool = False) -> None:
         self.name: str = name
@@ -77,8 +81,9 @@ class Spool:
                 self._buffer += self.separate(chunk) if self._start is not None else chunk
                 keeper.keep(self.buffered - kept)
                 kept = self.buffered
-                if kept >= keeper.share(MEMORY):
-                    await self.in_thread(self.flush)
+                if kept >= keeper.share(min(MEMORY, self.part) if self.size else MEMORY):
+                    while await self.in_thread(self.flush):
+                        pass
                     keeper.keep(self.buffered - kept)
                     kept = self.buffered
             self.end_header()
@@ -107,19 +112,25 @@ class Spool:
         if self._start:
             self._buffer += b"\r\n" + self._start
 
-    def flush(self, *, last: bool = False) -> None:
-        """Write the octets in memory to the disk. ``last`` means that no more follow."""
+    def flush(self, *, last: bool = False) -> bool:
+        """Write octets in memory to the disk, and return whether there is another part in memory.
+
+        ``last`` means that no more follow; all of them are written then.
+        """
         data = self.take(last=last)
         self.write(data)
         self.size += len(data)
+        return self.buffered >= self.part
 
     def take(self, *, last: bool = True) -> bytearray:
-        """Remove the octets from memory, and return them."""
-        data, self._buffer = self._buffer, bytearray()
+        """Remove the octets from memory, and return them: all of them if they are the last, otherwise a part."""
+        end = len(self._buffer)
+        if not last and end >= 2 * self.part:
+            end = self.part
+        if self._lf and not last and self._buffer.endswith(b"\r", 0, end):  # the LF may come with the next chunk
+            end -= 1
+        data, self._buffer = self._buffer[:end], self._buffer[end:]
         if self._lf:
-            if data.endswith(b"\r") and not last:  # the LF may come with the next chunk
-                self._buffer += b"\r"
-                del data[-1:]
             data = data.replace(b"\r\n", b"\n")
         return data
 

@@ -13,6 +13,7 @@ import itertools
 import os
 import re
 import socket
+import threading
 import time
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
@@ -24,7 +25,7 @@ import trio
 from .._server.spool import check_path
 from .._server.threads import run_in_thread
 from ..protocol.arguments import check_choice
-from ._disk import Directory, check_writable, make_directory, write_all
+from ._disk import PART, Directory, check_writable, flush_octets, make_directory, write_all
 from ._spool import Spool
 from ._store import Store, Stored, format_params
 
@@ -41,7 +42,7 @@ T = TypeVar("T")
 #: Seconds after which a file in ``tmp/`` is removed, as the Maildir specification has it (cr.yp.to/proto/maildir.html).
 MAX_TMP_AGE = 36 * 60 * 60
 #: Large messages that are written to the disk at a time.
-WRITERS = 8
+WRITERS = 1
 DELIVERY_NUMBERS = itertools.count(1)
 
 # How a message is delivered
@@ -62,6 +63,13 @@ DELIVERY_NUMBERS = itertools.count(1)
 # message takes the first two while it is received, in a thread of its session, so that the others of its group do not
 # wait until all its octets are on the disk. After an error in any step the message is removed from both directories,
 # and the reply is 451 or 452.
+#
+# How a large message is written
+#
+# A disk writes in the order of the requests, more or less. When eight messages of 20 MiB were flushed at their end, a
+# small one waited 250 ms for its own flush. So a large message is flushed part by part, each a quarter of a mebibyte, while
+# it is received; by one thread, so that no more than this is before the flush of a small message; and not during a
+# commit, which has three flushes. The thread writes one part between two commits, however often there is one.
 #
 # A process that is killed leaves files in ``tmp/``. They do not matter to readers, and are removed when a Maildir is
 # opened and they are older than 36 hours. Files in ``new/`` and ``cur/`` belong to the reader and are never touched.
@@ -100,7 +108,10 @@ class Maildir(Store["MaildirSpool"]):
         self.new: str = os.path.join(self.path, "new")
         self._directories: tuple[Directory, Directory] | None = None  # tmp and new
         self.writers: trio.CapacityLimiter = trio.CapacityLimiter(WRITERS)
-        """The threads that write large messages. If the disk stalls, other threads than Trio's default ones wait."""
+        """The thread that writes large messages. If the disk stalls, other threads than Trio's default ones wait."""
+        self.no_commit: threading.Event = threading.Event()
+        """Set as long as no messages are committed."""
+        self.no_commit.set()
 
     def __repr__(self) -> str:
         return f"Maildir({self.path!r})"
@@ -112,6 +123,7 @@ class Maildir(Store["MaildirSpool"]):
 
     def _commit(self, messages: Sequence[MaildirSpool]) -> dict[MaildirSpool, Exception]:
         errors: dict[MaildirSpool, Exception] = {}
+        self.no_commit.clear()
         try:
             tmp, new = self.directories()
             apply(partial(MaildirSpool.finish, directory=tmp), messages, errors)
@@ -120,6 +132,8 @@ class Maildir(Store["MaildirSpool"]):
             tmp.sync()
         except Exception as error:
             errors |= dict.fromkeys(messages, error)
+        finally:
+            self.no_commit.set()
         for message in messages:
             if message in errors:
                 message.discard()
@@ -194,17 +208,22 @@ class MaildirSpool(Spool):
         return await run_in_thread(work, limiter=self.maildir.writers, abandon_on_cancel=abandon_on_cancel)
 
     def write(self, data: bytearray) -> None:
-        """Write octets to the file in ``tmp/``."""
+        """Write octets to the file in ``tmp/``, and flush each part of them."""
         if self._fd is None:
             self._create(self.maildir.directories()[0])
         assert self._fd is not None
-        write_all(self._fd, data)
+        with memoryview(data) as octets:
+            for begin in range(0, len(octets), PART):
+                self.maildir.no_commit.wait()
+                write_all(self._fd, octets[begin : begin + PART])
+                flush_octets(self._fd)
 
-    def _create(self, directory: Directory) -> None:
-        """Create the file in ``tmp/``."""
+    def _create(self, directory: Directory) -> int:
+        """Create the file in ``tmp/``, and return its descriptor."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-        self._fd = os.open(self.unique, flags, 0o600, dir_fd=directory.fd)
+        self._fd = fd = os.open(self.unique, flags, 0o600, dir_fd=directory.fd)
         self.places.append((directory, self.unique))
+        return fd
 
     def finish(self, directory: Directory | None = None) -> None:
         """Make the octets durable in ``tmp/``, and set the final name.
@@ -214,8 +233,12 @@ class MaildirSpool(Spool):
         if self._durable:
             return
         if self._fd is None and directory is not None:
-            self._create(directory)
-        self.flush(last=True)
+            fd = self._create(directory)
+            data = self.take()
+            write_all(fd, data)
+            self.size = len(data)
+        else:
+            self.flush(last=True)
         assert self._fd is not None
         os.fsync(self._fd)
         self._close()

@@ -16,11 +16,11 @@ import time
 from collections import deque
 from contextlib import closing, suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote
 
 from .._server.spool import check_path
-from ._disk import Directory, ProcessMark, check_no_link, check_writable, make_directory
+from ._disk import PART, Directory, ProcessMark, check_no_link, check_writable, make_directory
 from ._spool import Spool
 from ._store import MessageTooBigError, Store, Stored, StoreError, format_params, primary_code
 
@@ -106,7 +106,7 @@ VERSION = len(UPGRADES)
 # --------------
 #
 # SQLite has one writer at a time, so a transaction with 30 MiB would delay all messages until it is on the disk. A large
-# message is therefore written while it is received, in pieces of a mebibyte, each in a transaction of its own
+# message is therefore written while it is received, in pieces of a quarter of a mebibyte, each in a transaction of its own
 # (`SQLiteSpool.write`). Groups of messages are committed between two pieces. The pieces are rows of ``pieces``, and do
 # not belong to a message until the group has inserted a row with their ``uid`` into ``message_rows``, together with the
 # octets that were left in memory. That is the commit of the message: before it, no query of ``messages`` finds anything,
@@ -204,7 +204,9 @@ class SQLite(Store["SQLiteSpool"]):
             if n == 0:
                 db.execute("INSERT INTO unpublished VALUES (?, ?)", [uid, self._mark.number])
             db.execute("INSERT INTO pieces VALUES (?, ?, ?)", [uid, n, data])
+            db.execute(f"PRAGMA wal_autocheckpoint = {PIECES_CHECKPOINT}")
             db.execute("COMMIT")
+            db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT}")
         except BaseException:
             self._recover()
             raise
@@ -291,6 +293,8 @@ class SQLite(Store["SQLiteSpool"]):
 class SQLiteSpool(Spool):
     """A message before it is published: the last octets in memory, the others in pieces."""
 
+    part: ClassVar[int] = PART
+
     def __init__(self, session: Session, envelope: Envelope, store: SQLite) -> None:
         super().__init__(envelope.id)
         self.pieces: int = 0
@@ -345,6 +349,11 @@ class SQLiteSpool(Spool):
         return message_id, *self._columns, self.size + self.buffered, self._buffer
 
 
+#: The pages of the write-ahead log after which a COMMIT copies them into the database, which is SQLite's own number.
+CHECKPOINT = 1000
+#: The same after a piece. A group waits for a piece, and thus for the copy, too: that of 1000 pages takes ten times as long
+#: as the piece. After a group the number is larger, because small messages change the same pages again and again.
+PIECES_CHECKPOINT = 128
 INSERT = """
 INSERT INTO message_rows (id, uid, received_at, sender, peer, helo, protocol, tls, auth, mail_params, size, body)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)

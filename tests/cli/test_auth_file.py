@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from base64 import b64encode
 from collections.abc import AsyncGenerator
@@ -248,6 +249,42 @@ async def test_login_of_an_address_that_is_locked_out_while_it_waits_is_not_chec
             done.set()
     assert 2 <= len(costs) <= 2 + MAX_CONCURRENT - 1
     assert sorted(set(replies)) == ["454", "535"]
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="threads of this system have no idle priority")
+async def test_logins_of_an_address_that_has_failed_are_checked_at_idle_priority(
+    accounts: Accounts, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those that were waiting when it failed. The threads of others keep their priority."""
+    idle, usual = [], os.sched_getscheduler(0)
+
+    def compute(self: Hash, password: memoryview) -> bytes:
+        own_thread = threading.current_thread().name.startswith("smtp-trio")
+        assert os.sched_getscheduler(0) == (os.SCHED_IDLE if own_thread else usual)
+        idle.append(own_thread)
+        return self.digest if bytes(password) == b"secret" else b""
+
+    monkeypatch.setattr(Hash, "compute", compute)
+    server = serving(accounts, count_local=True)
+
+    async def log_in(port: int, password: str, code: str) -> None:
+        async with connect_tcp(port) as client:
+            await client.hello()
+            await client.send(line(password))
+            await client.expect(code)
+
+    async with listening(server) as port:
+        async with busy(accounts) as done, trio.open_nursery() as nursery:
+            for _ in range(8):
+                nursery.start_soon(log_in, port, "wrong", "535")
+            await wait_all_tasks_blocked(0.05)
+            done.set()
+        assert 3 <= idle.count(False) <= 3 + MAX_CONCURRENT - 1
+        assert len(idle) == 8
+        await log_in(port, "secret", "235")
+        assert idle.pop()
+    assert await is_accepted(accounts, session, "fred", "secret")
+    assert not idle[-1]
 
 
 async def test_cancelled_login_gives_up_its_place(accounts: Accounts, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from functools import partial
 
 import pytest
 import trio
-from helpers import NAME, START, Client, RecordingHooks
-from trio.testing import MockClock, memory_stream_pair
+from helpers import NAME, START, Client, RecordingHooks, server_tls
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from smtp_trio import Limits, Peer, Server
 from smtp_trio._server import turns as turns_module
@@ -104,11 +105,11 @@ async def test_cancelled_session_holds_up_no_other(count: int) -> None:
 # --- in a server ------------------------------------------------------------------------------------------------------
 
 
-def connect(server: Server, nursery: trio.Nursery, host: str) -> Client:
+def connect(server: Server, nursery: trio.Nursery, host: str, *, implicit_tls: bool = False) -> Client:
     """Open a session over streams in memory, from this address."""
     client_end, server_end = memory_stream_pair()
     server_end.endpoints = Peer(host, 4000, "tcp"), Peer("192.0.2.25", 25, "tcp")  # type: ignore[attr-defined]
-    nursery.start_soon(server.serve_stream, server_end)
+    nursery.start_soon(partial(server.serve_stream, server_end, implicit_tls=implicit_tls))
     return Client(client_end)
 
 
@@ -136,6 +137,42 @@ async def test_commands_and_messages_of_two_sessions(
                 await client.expect("250 2.1.0", "250 2.1.5", "354", "250 2.0.0")
         await server.stop(0)
     assert hooks.messages == [message] * 9
+
+
+class Rounds(trio.abc.Instrument):
+    """Counts the rounds of the scheduler."""
+
+    number = 0
+
+    def before_io_wait(self, timeout: float) -> None:
+        self.number += 1
+
+
+@pytest.mark.parametrize("implicit_tls", [False, True])
+async def test_handshakes_of_one_peer_take_turns(implicit_tls: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if all clients send their first octets at the same time. Those are in a step that costs much."""
+    monkeypatch.setattr(turns_module, "TURN", 0)
+    rounds, hellos = Rounds(), []
+    trio.lowlevel.add_instrument(rounds)
+    context = server_tls()
+    context.sni_callback = lambda *_: hellos.append(rounds.number)
+    server = Server(RecordingHooks(), name=NAME, tls=context)
+    async with trio.open_nursery() as nursery:
+        clients = [connect(server, nursery, "192.0.2.1", implicit_tls=implicit_tls) for _ in range(10)]
+        for client in clients:
+            if not implicit_tls:
+                await client.hello()
+                await client.command("STARTTLS", "220")
+        await wait_all_tasks_blocked()
+        async with trio.open_nursery() as handshakes:
+            for client in clients:
+                handshakes.start_soon(client.handshake)
+        for client in clients:
+            await client.hello()
+            await client.deliver()
+        await server.stop(0)
+    trio.lowlevel.remove_instrument(rounds)
+    assert len(set(hellos)) == 10
 
 
 async def test_session_that_is_alone_shares_no_turns(autojump_clock: MockClock) -> None:

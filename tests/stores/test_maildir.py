@@ -5,15 +5,21 @@ from __future__ import annotations
 import os
 import re
 import stat
+import threading
 import time
 from email.parser import BytesParser
+from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 from helpers import NAME, connected
 
 from smtp_trio import Server
 from smtp_trio.stores import Maildir, Stored, StoreError, maildir, read
+from smtp_trio.stores._disk import PART
+from smtp_trio.stores.maildir import MaildirSpool
 
 from .sessions import between_transactions, body, envelope, large, transaction
 
@@ -110,6 +116,7 @@ async def test_lf_files_have_no_crlf_however_the_message_is_chunked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("smtp_trio.stores._spool.MEMORY", 7)
+    monkeypatch.setattr("smtp_trio.stores._spool.Spool.part", 5)
     message = b"a\r\n\r\nbc\r\ndefg\r\n\r" + b"\nx\ry\r\n" * 5
     store = Maildir(tmp_path, newline="lf")
     for size in range(1, 20):
@@ -126,6 +133,44 @@ async def test_large_message_is_spooled_in_a_file(tmp_path: Path) -> None:
 
     assert read(tmp_path / "new" / name).message == b"".join(chunks)
     assert os.listdir(tmp_path / "tmp") == []
+
+
+async def test_large_message_is_flushed_part_by_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the flush of another message does not have to wait for all of it."""
+    sizes = []
+
+    def flush(fd: int) -> None:
+        sizes.append(os.fstat(fd).st_size)
+
+    monkeypatch.setattr(maildir, "flush_octets", flush)
+    store = Maildir(tmp_path)
+    await put(store, b"x" * (PART - 1), b"\r\n" * 100)
+    assert sizes == []
+    name = await put(store, *large())
+    size = (tmp_path / "new" / name).stat().st_size
+    assert all(later - before <= PART for before, later in pairwise([0, *sizes, size]))
+    assert sizes[-1] == size
+
+
+async def test_parts_of_a_large_message_are_not_written_during_a_commit(tmp_path: Path) -> None:
+    """One is written between two commits, if there is always another one."""
+    store = Maildir(tmp_path)
+    await store.open()
+    spool = MaildirSpool(store, "large", b"", lf=False)
+    store.no_commit.clear()
+    written = threading.Event()
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def write() -> None:
+            await spool.in_thread(partial(spool.write, bytearray(b"x" * PART)))
+            written.set()
+
+        assert not await trio.to_thread.run_sync(written.wait, 0.1)
+        assert (tmp_path / "tmp/large").stat().st_size == 0
+        await put(store, b"small\r\n")
+    assert (tmp_path / "tmp/large").stat().st_size == PART
+    spool.discard()
 
 
 async def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ import pytest
 import trio
 
 from smtp_trio.stores import MessageTooBigError, SQLite, Stored, StoreError, read, sqlite
+from smtp_trio.stores._disk import PART
 
 from .sessions import body, envelope, large, transaction
 
@@ -87,7 +88,7 @@ async def test_large_message_is_written_in_pieces(store: SQLite) -> None:
         for chunk in chunks:
             seen.append(query(store.path, "SELECT count(*) FROM messages"))
             yield chunk
-        assert query(store.path, "SELECT count(*), sum(length(data)) >= 2 << 20 FROM pieces") == [(2, 1)]
+        assert query(store.path, "SELECT count(*), sum(length(data)) >= 2 << 20 FROM pieces") == [(8, 1)]
 
     await store.open()
     uid = await store.put(session, body(chunks=observed_chunks()))
@@ -97,6 +98,20 @@ async def test_large_message_is_written_in_pieces(store: SQLite) -> None:
     size = sum(map(len, chunks))
     assert query(store.path, "SELECT size, length(body), typeof(body) FROM messages") == [(size, size, "blob")]
     assert query(store.path, UNPUBLISHED) == []
+
+
+async def test_pieces_are_copied_into_the_database_a_few_at_a_time(store: SQLite) -> None:
+    """A group of messages waits until that is done, so it must not be all that the log can have."""
+    sizes = []
+
+    def observed_chunks() -> Iterator[bytes]:
+        for chunk in large(8 << 20):
+            sizes.append(os.stat(f"{store.path}-wal").st_size)
+            yield chunk
+
+    await store.open()
+    await store.put(transaction(), body(chunks=observed_chunks()))
+    assert max(sizes) < 5 * PART
 
 
 @pytest.mark.parametrize("size", [0, 1, 6, 7, 8, 13, 14, 15, 700])
@@ -274,7 +289,7 @@ async def test_duplicate_ids_of_small_and_large_messages(store: SQLite) -> None:
         session = transaction()
         spools.append(store._spool(session, envelope(session)))
         await spools[-1].fill(body(*chunks))
-    assert [spool.pieces for spool in spools] == [0, 2, 0, 2, 0]
+    assert [spool.pieces for spool in spools] == [0, 10, 0, 10, 0]
     spools[2]._columns = spools[0]._columns
     spools[3]._columns = spools[1]._columns
     errors = store._commit(spools)
