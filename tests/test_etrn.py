@@ -196,7 +196,8 @@ async def test_command_that_is_not_offered_is_not_sent(supported: bool) -> None:
     server = etrn_server() if supported else etrn_server(Queues({}))
     extensions = [EtrnExtension()] if supported else []
     async with serving(server) as stream, Client(stream, extensions=extensions) as client:
-        with pytest.raises(NotOfferedError, match="the server does not offer ETRN"):
+        # The package has a command ETRN too, so that the keyword alone is no reason.
+        with pytest.raises(NotOfferedError if supported else LocalProtocolError, match="ETRN"):
             await client.command(Etrn("x"))
         await client.noop()
 

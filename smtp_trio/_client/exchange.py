@@ -29,6 +29,7 @@ from ..protocol import (
 from ..protocol.client import AnsweredCommand, SessionEndedError
 from ..protocol.commands import END_OF_DATA, Hello, Mail, Quit, Rcpt, Rset
 from ..protocol.dialogue import READY
+from ..protocol.extensions.atrn import Atrn
 from ..protocol.extensions.auth import AuthCommand, AuthResponse
 from ..protocol.extensions.starttls import StartTlsCommand
 from ..protocol.grammar import Grammar
@@ -48,6 +49,7 @@ TIMEOUT_FIELDS: dict[type[Command], str] = {
     EndOfData: "end",
     Rset: "rset",
     Quit: "quit",
+    Atrn: "end",  # RFC 2645 5.2.1: at least ten minutes
 }
 
 

@@ -259,6 +259,7 @@ class Handshake:
         verified = verifies_peer(context)
         problem = None if verified else self._certificate_problem or NOT_CHECKED
         exchange.tls = TlsInfo.of(stream, verified=verified, problem=problem)
+        exchange.protocol.verified = verified
         if self._tls != "implicit":
             exchange.protocol.tls_started()
 

@@ -10,7 +10,6 @@ from attrs import frozen
 from ..protocol import Command, Mail, Rcpt
 from ..protocol.arguments import check_type
 from ..protocol.extensions.dsn import NOTIFY
-from ..protocol.extensions.eightbitmime import BODY
 from ..protocol.params import NO_PARAMS, Param, Params
 from .exchange import Exchange
 
@@ -23,8 +22,6 @@ T = TypeVar("T")
 # names, which the server must offer, each is treated as its RFC has it (`Param.passed_on`). Those of DSN are passed on
 # unchanged if the server offers DSN, and otherwise left out (RFC 3461 5.2.1 and 5.2.2 (a)). Nobody reports the success of
 # the delivery then, so the caller has to report that the message was relayed (5.2.2 (b)): `SendParams.unreported`.
-#
-# BODY is the client's: it declares what the octets are. Only BINARYMIME is kept, since it says how they were received.
 
 
 @frozen
@@ -79,8 +76,8 @@ def _passed_on(exchange: Exchange, kind: type[Command], params: Params) -> Param
     """Return those parameters of an envelope that are sent to this server."""
     kept: dict[Param[Any], Any] = {}
     for param, value in params.items():
-        always = param.passed_on == "always" and (param is not BODY or value == "BINARYMIME")
-        if always or (param.passed_on == "if offered" and exchange.protocol.offers(kind, param)):
+        rule = param.relay(value)
+        if rule == "always" or (rule == "if offered" and exchange.protocol.offers(kind, param)):
             kept[param] = value
     return Params(kept) if kept else NO_PARAMS
 

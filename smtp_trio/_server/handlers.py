@@ -16,15 +16,18 @@ from ..protocol import (
     Reply,
     Rset,
 )
+from ..protocol.extensions.atrn import Atrn
 from ..protocol.extensions.auth import AuthCommand
 from ..protocol.extensions.chunking import Bdat, BdatLast
 from ..protocol.extensions.lmtp import Lhlo
 from ..protocol.extensions.starttls import StartTlsCommand
+from ..protocol.replies import LOCAL_ERROR
 from .authentication import AuthSession, auth
 from .transaction import Transaction
 
 #: The reply in place of the greeting when the `connect` hook fails.
 CONNECT_FAILED = Reply(421, "Local error in processing; closing the connection", "")
+SENT_TOO_EARLY = Reply(554, "Data received after ATRN; closing the connection", "5.5.0")
 SHUTTING_DOWN = Reply(421, "Server is shutting down", "4.3.2")
 
 
@@ -38,6 +41,7 @@ class HandlerSession(AuthSession, Protocol):
     @property
     def transaction(self) -> Transaction: ...
     async def start_tls(self) -> bool: ...
+    async def report(self, hook: str, error: Exception) -> None: ...
 
 
 # The order of steps is the same in all handlers. The `message` hook is called first, since it may refuse any command,
@@ -120,6 +124,32 @@ async def starttls(session: HandlerSession, command: Command) -> None:
         await session.hooks.call("secured", session.session)
 
 
+async def atrn(session: HandlerSession, command: Command) -> None:
+    """Answer ATRN. After a 250 the function of the hook runs on the connection, and then the session is over."""
+    hooks = session.hooks
+    hooks.successor = None
+    reply = await session.call_message_hook(command)
+    reply = reply or await hooks.call("atrn", session.session, command, command=command)
+    reply = reply or session.protocol.default_reply(command)
+    function = hooks.successor
+    if reply.accepted and function is None:
+        await session.report("atrn", RuntimeError("ATRN was accepted without a call of Session.take_over"))
+        reply = LOCAL_ERROR
+    if reply.accepted and session.protocol.buffered:
+        reply = SENT_TOO_EARLY
+    await session.answer(reply)
+    if reply is SENT_TOO_EARLY:
+        session.end_dialogue()
+    if not reply.accepted or function is None or session.over:
+        return
+    session.end_dialogue()  # also for a server that stops: the peer does not expect a reply
+    hooks.disarm()
+    try:
+        await function(session.wire.stream)
+    except Exception as error:
+        await session.report("atrn", error)
+
+
 def message(session: HandlerSession, command: Command) -> Awaitable[None]:
     """DATA or the first BDAT: receive the message."""
     return session.transaction.receive(session, command)
@@ -134,6 +164,7 @@ HANDLERS: dict[type[Command], Handler] = {
     Rset: rset,
     StartTlsCommand: starttls,
     AuthCommand: auth,
+    Atrn: atrn,
     Data: message,
     Bdat: message,
     BdatLast: message,

@@ -27,6 +27,8 @@ from .observed import Observed, Observer
 
 #: A hook that is ready to be called, with the session (or the server) and the hook's further arguments.
 Hook = Callable[..., Awaitable[Any]]
+#: A function that goes on with the connection of a session.
+Successor = Callable[[trio.abc.Stream], Awaitable[object]]
 
 #: The reply to a message when there is no `data` hook: accepting it would lose it.
 NO_DATA_HOOK = Reply(554, "Message delivery is not configured", "5.3.0")
@@ -117,6 +119,7 @@ class HookRunner:
         "overdue",
         "running",
         "scope",
+        "successor",
     )
 
     def __init__(self, installed: dict[str, Hook], *, limit: float, reporter: ErrorReporter) -> None:
@@ -134,6 +137,8 @@ class HookRunner:
         self.overdue: bool = False
         #: When the first hook was called since the session last waited for a command; infinity if none was.
         self.began: float = math.inf
+        #: The function that goes on with the connection after ATRN (`Session.take_over`).
+        self.successor: Successor | None = None
         self._limit = limit
         self._reporter = reporter
         self._hook_scope: trio.CancelScope | None = None  # of the innermost hook that is running

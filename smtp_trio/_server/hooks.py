@@ -150,7 +150,7 @@ def hook_names(extensions: Iterable[Extension]) -> tuple[str, ...]:
     """
     names = dict.fromkeys(NAMES)
     for extension in extensions:
-        for command in extension.verbs:
+        for command in (*extension.verbs, *extension.continuations.values()):
             if command.hook in NAMES and not any(
                 each.hook == command.hook and issubclass(command, each) for each in VERBS.values()
             ):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from ..protocol.extensions.mt_priority import MT_PRIORITY
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -93,6 +95,8 @@ def received_field(
         lines[1] += f" id {envelope.id}"
         if len(envelope.rcpts) == 1:
             lines.append(f"for <{envelope.rcpts[0].recipient.raw}>")
+        if (priority := envelope.mail.params.get(MT_PRIORITY)) is not None:  # RFC 6710 4.1 (2) and 7
+            lines[-1] += f" PRIORITY {priority:d}"
     lines[-1] += ";"
     lines.append(date_time(now))
     return ("\r\n\t".join(lines) + "\r\n").encode()

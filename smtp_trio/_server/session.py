@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from .._types import Envelope, MessageState, Peer, TlsInfo
 from ..protocol import Command, CountedCommand, Data, Hello, Reply
+from ..protocol.arguments import check_callable
+from ..protocol.extensions.atrn import Atrn
 from ..protocol.replies import OK
 from .received import protocol_name, received_field
 from .recipient_replies import queued
@@ -126,6 +129,19 @@ class Session:
             now=self.server.now(),
         )
         return field if body is None else field + body.separator()
+
+    def take_over(self, function: Callable[[trio.abc.Stream], Awaitable[object]]) -> None:
+        """Let ``await function(stream)`` go on with the connection after the 250 to ATRN (RFC 2645).
+
+        For the `atrn` hook: the client is the server from then on, so the function runs a `Client` on the stream. It has
+        no time limit of the session, and the session ends with it. An exception goes to the `error` hook.
+
+        :raises RuntimeError: this is not the hook of ATRN.
+        """
+        if not isinstance(self._hooks.command(), Atrn):
+            raise RuntimeError("take_over can be called in the atrn hook only")
+        check_callable(function, "function")
+        self._hooks.successor = function
 
     def success(self, text: str | None = None) -> None:
         """Record the default reply to the pending command, with ``text`` if given. It is sent when the hook returns.

@@ -42,7 +42,7 @@ from .extension import Extension
 from .extensions import KNOWN, eightbitmime
 from .extensions.smtputf8 import SMTPUTF8
 from .framing import ReceiveBuffer
-from .grammar import Grammar
+from .grammar import Grammar, overrides
 from .limits import COMMAND_LINE_OCTETS
 from .params import NO_PARAMS, Param, Params
 from .replies import Reply
@@ -114,6 +114,7 @@ class ClientProtocol:
     __slots__ = (
         "_authenticated",
         "_buffer",
+        "_checks",
         "_chunk_octets",
         "_dot_stuffer",
         "_grammar",
@@ -128,6 +129,7 @@ class ClientProtocol:
         "outbox",
         "transactions_begun",
         "utf8",
+        "verified",
     )
 
     def __init__(self, extensions: Iterable[Extension] | Grammar = KNOWN) -> None:
@@ -147,6 +149,9 @@ class ClientProtocol:
         self.utf8: bool = False
         #: The octets that must be sent, in pieces; see `data_to_send`.
         self.outbox: list[bytes] = []
+        #: True with TLS and a verified server name. The caller sets it, which does the handshake.
+        self.verified: bool = False
+        self._checks: list[Extension] = []  # those offered that restrict the parameters of commands
         self._params: dict[type[Command], set[Param[Any]]] = {}
         self._verbs = set(VERBS)
         self._buffer = ReceiveBuffer()
@@ -285,7 +290,10 @@ class ClientProtocol:
             known = self._params.get(type(command), ())
             for param in params:
                 if param not in known:
-                    raise NotOfferedError(f"the server does not offer the parameter {param.keyword} of {command.verb}")
+                    text = f"the server does not offer the parameter {param.keyword} of {command.verb}"
+                    raise NotOfferedError(text, status=param.unsupported)
+            for extension in self._checks:
+                extension.check_request(command, verified=self.verified)
             if params.get(eightbitmime.BODY) == "BINARYMIME" and not {"BINARYMIME", "CHUNKING"} <= self.offered.keys():
                 raise NotOfferedError("the server does not offer both BINARYMIME and CHUNKING (RFC 3030 3)")
 
@@ -368,6 +376,7 @@ class ClientProtocol:
         """Parse the reply to EHLO (RFC 5321 4.1.1.1): a keyword and parameters on each line after the first."""
         known: Mapping[str, Extension] = {extension.keyword: extension for extension in self._grammar.extensions}
         self.capabilities, self.offered, self._params, self._verbs = {}, {}, {}, set(VERBS)
+        self._checks.clear()
         for line in lines:
             # "AUTH=PLAIN" is a form from before RFC 2554 that servers still send, sometimes besides the proper one.
             first, *words = line.split() or [""]
@@ -379,6 +388,8 @@ class ClientProtocol:
         for keyword, parameters in self.capabilities.items():
             if keyword in known:
                 extension = self.offered[keyword] = known[keyword].parse_offer(parameters)
+                if overrides(extension, "check_request"):
+                    self._checks.append(extension)
                 self._verbs.update(verb.verb for verb in extension.verbs)
                 for command, params in extension.params.items():
                     self._params.setdefault(command, set()).update(params)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
+from typing import TypeVar, cast
 
 from . import replies, syntax
-from .commands import UNSUPPORTED_VERBS, VERBS, Command, Data, Decoder, Hello, Mail, Rcpt
+from .commands import UNSUPPORTED_VERBS, VERBS, Command, Data, Decoder, Hello, Mail, PathCommand, Rcpt
 from .dialogue import GREETED, READY, SENDER, Dialogue
 from .errors import BadCommandError
 from .extension import Extension
@@ -76,6 +77,9 @@ RCPT_OCTETS = len("RCPT ")
 Entry = tuple[type[Command], Decoder, KnownParams, Sequence[Extension]]
 
 
+C = TypeVar("C", bound=Command)
+
+
 class CommandParser:
     """The command parser of one session."""
 
@@ -132,14 +136,13 @@ class CommandParser:
                 if cacheable and phase is not GREETED and not cls.starts_tls:
                     self.cache.setdefault(phase, {})[cls.verb] = entry
             for extension in checks:
-                if (reply := extension.check_command(command, self._state)) is not None:
-                    raise BadCommandError(reply)
+                command = self._checked(extension, command)
             if isinstance(command, Mail):
                 if 0 < self._limits.messages <= self._state.messages:
                     raise BadCommandError(replies.TOO_MANY_MESSAGES, close=True)
-                self._check_path(command, command.sender)
+                command = self._check_path(command, command.sender)
             elif isinstance(command, Rcpt):
-                self._check_path(command, command.recipient)
+                command = self._check_path(command, command.recipient)
                 state, limits = self._state, self._limits
                 # RFC 5321 4.5.3.1.10: 452 makes the client send to the other recipients in another transaction.
                 if len(state.rcpts) >= limits.recipients:
@@ -225,19 +228,26 @@ class CommandParser:
         first = hello if phase is GREETED else "MAIL" if phase is READY else None
         raise _bad_sequence(verb, f"send {first} first" if first else f"{verb} is not allowed {phase.value}")
 
-    def _check_path(self, command: Mail | Rcpt, path: Path) -> None:
-        """Check the parameters and the path of a MAIL or RCPT."""
+    def _checked(self, extension: Extension, command: C) -> C:
+        """Return the command, or the one in its place, if the extension accepts it."""
+        result = extension.check_command(command, self._state)
+        if isinstance(result, Reply):
+            raise BadCommandError(result)
+        return command if result is None else cast("C", result)
+
+    def _check_path(self, command: PathCommand, path: Path) -> PathCommand:
+        """Check the parameters and the path of a MAIL or RCPT, and return the command, or the one in its place."""
         if command.params is not NO_PARAMS:
             for param in command.params:
                 for extension in self._grammar.checks.get(param, ()):
-                    if (reply := extension.check_command(command, self._state)) is not None:
-                        raise BadCommandError(reply)
+                    command = self._checked(extension, command)
         if not path.is_ordinary:
             if self._limits.strict_lengths and path.is_too_long:
                 raise BadCommandError(Reply(501, "Path too long", "5.1.7" if type(command) is Mail else "5.1.3"))
             # RFC 6531 3.5. Checked here and not by the extension, because a server without it must refuse the path too.
             if not path.is_ascii and (reply := refuse_utf8(command, self._state)) is not None:
                 raise BadCommandError(reply)
+        return command
 
 
 def _bad_sequence(verb: str, hint: str) -> BadCommandError:

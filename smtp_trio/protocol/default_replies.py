@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from .commands import Command, Connect, Ehlo, Helo, Help, Quit
+from .commands import Command, Connect, Ehlo, Helo, Help, Mail, Quit, Rcpt
 from .extensions.lmtp import Lhlo
 from .grammar import Grammar
+from .params import NO_PARAMS
 from .replies import Reply
 from .session_state import SessionState
 
@@ -20,6 +21,11 @@ def default_reply(command: Command, state: SessionState, grammar: Grammar, usabl
     """Return the default reply to ``command`` of a server with this state and grammar."""
     make = COMPUTED.get(type(command))
     return make(command, state, grammar, usable) if make is not None else command.default_reply
+
+
+def _path(command: Mail | Rcpt, *_: object) -> Reply:
+    reply = None if command.params is NO_PARAMS else command.params.reply
+    return reply or command.default_reply
 
 
 def _help(command: Help, state: SessionState, grammar: Grammar, usable: UsableVerbs) -> Reply:
@@ -69,4 +75,6 @@ COMPUTED: Mapping[type[Command], Callable[[Any, SessionState, Grammar, UsableVer
     Helo: lambda _, state, *__: helo_reply(state.name),
     Quit: lambda _, state, *__: quit_reply(state.name),
     Help: _help,
+    Mail: _path,
+    Rcpt: _path,
 }

@@ -42,7 +42,14 @@ class LocalProtocolError(ProtocolError):
 
 
 class NotOfferedError(LocalProtocolError):
-    """The caller requested something that the server does not offer. Nothing was sent and nothing changed."""
+    """The caller requested something that the server does not offer. Nothing was sent and nothing changed.
+
+    ``status`` is the enhanced status code for a message that cannot be passed on because of that (RFC 3463 3).
+    """
+
+    def __init__(self, text: str, *, status: str = "5.6.3") -> None:
+        super().__init__(text)
+        self.status = status
 
 
 class RemoteProtocolError(ProtocolError):

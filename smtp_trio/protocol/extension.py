@@ -49,6 +49,9 @@ class Extension:
     checks: ClassVar[Sequence[type[Command] | Param[Any]]] = ()
     #: Verbs whose lines may be longer than other command lines, with the limit in octets.
     line_limits: ClassVar[Mapping[str, int]] = {}
+    #: Whether `advertise` depends on anything but the `SessionState`, such as the time. That of an extension outside of
+    #: this package may always do.
+    offer_varies: ClassVar[bool] = False
 
     def advertise(self, state: SessionState) -> str | None:
         """Server: return the line for the reply to EHLO, or None to offer nothing in this state.
@@ -70,9 +73,17 @@ class Extension:
         """
         return None
 
-    def check_command(self, command: Command, state: SessionState) -> Reply | None:
+    def check_command(self, command: Command, state: SessionState) -> Reply | Command | None:
         """Server: return a reply that refuses one of the commands in ``checks``, or None to accept it.
 
-        It is called for commands that are well-formed and in sequence, before any hook.
+        It may also return a command of the same class to use in its place, with another value of a parameter. It is
+        called for commands that are well-formed and in sequence, before any hook.
         """
         return None
+
+    def check_request(self, command: Command, *, verified: bool) -> None:
+        """Client: raise an exception if the server, which offers the extension, would not accept a command's parameters.
+
+        It is called for commands with parameters. ``verified`` is true with TLS and a verified server name. Raises
+        `LocalProtocolError`, or `NotOfferedError` if another server might accept them.
+        """

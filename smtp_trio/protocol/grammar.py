@@ -71,7 +71,7 @@ class Grammar:
             self.continuations.update(extension.continuations)
         #: The extensions that override `Extension.check_verb`.
         self.verb_checks: tuple[Extension, ...] = tuple(
-            extension for extension in self.extensions if _overrides(extension, "check_verb")
+            extension for extension in self.extensions if overrides(extension, "check_verb")
         )
         #: The extensions whose `Extension.check_command` is called, by command class or parameter.
         self.checks: dict[type[Command] | Param[Any], tuple[Extension, ...]] = {
@@ -81,7 +81,7 @@ class Grammar:
         }
         #: The results of `Extension.check_verb` depend on `SessionState.offer_key` only, so that they can be cached.
         self.caches_verbs: bool = _depend_on_offer_key(self.verb_checks)
-        advertising = [extension for extension in self.extensions if _overrides(extension, "advertise")]
+        advertising = [extension for extension in self.extensions if overrides(extension, "advertise")]
         self._caches_offers = _depend_on_offer_key(advertising)
         self._offers: dict[tuple[object, ...], Offer] = {}
         #: The cache of `CommandParser`, shared by all sessions, by `SessionState.offer_key` and the keywords offered.
@@ -128,7 +128,8 @@ class Grammar:
                 yield from ((command, param) for param in params)
 
 
-def _overrides(extension: Extension, method: str) -> bool:
+def overrides(extension: Extension, method: str) -> bool:
+    """Return whether the class of an extension defines this method itself."""
     return getattr(type(extension), method) is not getattr(Extension, method)
 
 
@@ -138,7 +139,10 @@ def _depend_on_offer_key(extensions: Iterable[Extension]) -> bool:
     This is known of the classes in this package. One from elsewhere, even a subclass, may look at the name in EHLO, at
     the clock, or at a list of clients, and a result that is right for one session must not be used in another.
     """
-    return all(type(extension).__module__.startswith(f"{__package__}.extensions.") for extension in extensions)
+    return all(
+        type(extension).__module__.startswith(f"{__package__}.extensions.") and not extension.offer_varies
+        for extension in extensions
+    )
 
 
 def _check_unique(params: Iterable[tuple[type[Command], Param[Any]]]) -> None:

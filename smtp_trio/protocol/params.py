@@ -30,19 +30,30 @@ class Param(Generic[T]):
 
     ``passed_on`` is what a client does with the parameter of an envelope that it passes on: "always", so that a message is not
     sent to a server that does not offer the parameter; "if offered"; or "never", because its value is not that of the message
-    that is sent.
+    that is sent. It may be a function of the value.
+
+    ``invalid`` is the enhanced status code of the reply to an invalid or repeated value, and ``unsupported`` that for a
+    message which needs the parameter and cannot be passed on to a server that does not offer it (RFC 3463 3). ``reply``
+    returns the reply that accepts MAIL or RCPT with such a value, or None for the usual one.
     """
 
     keyword: str
     parse: Callable[[str | None], T | None]
     format: Callable[[T], str | None]
     extra_octets: int = 0
-    passed_on: PassedOn = "always"
+    passed_on: PassedOn | Callable[[T], PassedOn] = "always"
+    invalid: str = "5.5.4"
+    unsupported: str = "5.6.3"
+    reply: Callable[[T], Reply | None] | None = None
 
     @property
     def name(self) -> str:
         """The keyword argument of a Python function for this parameter."""
         return self.keyword.lower().replace("-", "_")
+
+    def relay(self, value: T) -> PassedOn:
+        """Return what a client does with this value of an envelope that it passes on (``passed_on``)."""
+        return self.passed_on(value) if callable(self.passed_on) else self.passed_on
 
     def __repr__(self) -> str:
         return self.keyword
@@ -82,6 +93,16 @@ class Params(Mapping[Param[Any], Any]):
     def __repr__(self) -> str:
         return f"<{' '.join(['Params', *self.encode().split()])}>"
 
+    def replace(self, param: Param[T], value: T) -> Params:
+        """Return parameters with another value for one of them."""
+        return Params({**self._values, param: value})
+
+    @property
+    def reply(self) -> Reply | None:
+        """The reply that accepts a command with these parameters, or None for the usual one (`Param`)."""
+        replies = (param.reply(value) for param, value in self._values.items() if param.reply is not None)
+        return next(filter(None, replies), None)
+
     def encode(self) -> str:
         """Return the parameters as they are written in a command, such as ``SIZE=100 BODY=8BITMIME``."""
         return " ".join(self.words())
@@ -93,6 +114,15 @@ class Params(Mapping[Param[Any], Any]):
             text = param.format(value)
             words.append(param.keyword if text is None else f"{param.keyword}={text}")
         return words
+
+
+def parse_flag(value: str | None) -> bool | None:
+    """Parse a parameter that has no value, such as SMTPUTF8."""
+    return True if value is None else None
+
+
+def format_flag(_: bool) -> None:
+    """Return the text of a parameter that has no value."""
 
 
 NO_PARAMS = Params()
@@ -115,10 +145,10 @@ def parse_params(text: str, known_params: KnownParams) -> Params:
         if param is None:  # RFC 5321 4.1.1.11
             raise BadCommandError(Reply(555, f"Parameter not recognized: {keyword}", "5.5.4"))
         if param in values:
-            raise BadCommandError(Reply(501, f"Duplicate parameter: {keyword}", "5.5.4"))
+            raise BadCommandError(Reply(501, f"Duplicate parameter: {keyword}", param.invalid))
         values[param] = parsed = param.parse(value)
         if parsed is None:
-            raise BadCommandError(Reply(501, f"Invalid value for parameter: {word!a}", "5.5.4"))
+            raise BadCommandError(Reply(501, f"Invalid value for parameter: {word!a}", param.invalid))
     return Params(values)
 
 

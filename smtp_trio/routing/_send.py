@@ -30,7 +30,8 @@ from .._client.results import (
 )
 from ..protocol import Command, Connect, Mail, NotOfferedError, Path, RemoteProtocolError, Reply, ReplyError, SMTPError
 from ..protocol.arguments import check_number, check_type
-from ..protocol.params import Params
+from ..protocol.extensions.requiretls import REQUIRETLS, TLS_NEEDED
+from ..protocol.params import NO_PARAMS, Params
 from ._attempts import Attempt, attempt_sessions
 from ._connect import Connector, DomainSettings, check_settings
 from ._dns import DnsResolver
@@ -38,6 +39,7 @@ from ._errors import RoutingError
 from ._exchanger_pools import ExchangerPools
 from ._lookups import check_domain
 from ._repeatable import repeatable
+from ._routes import Exchanger, MtaSts
 from ._tls_sessions import TlsSession
 from ._unreachable import NoExchangerError
 
@@ -267,6 +269,8 @@ class Delivery:
         self._settings = settings
         self._pools = pools
         self._params = params
+        self._requires_tls = REQUIRETLS in params.get("mail_params", NO_PARAMS)
+        self._secure = False  # the MX records are validated by DNSSEC
         self._relayed_without_dsn: set[str] = set()
         self._attempts: list[Attempt] = []
         self._route_sessions: tuple[TlsSession, ...] = ()
@@ -297,6 +301,7 @@ class Delivery:
         try:
             connector = await Connector.find(self._domain, self._port, self._settings, self._pools)
             self._attempts, self._route_sessions = connector.attempts, connector.route.sessions
+            self._secure = connector.route.secure
             while self._waiting:
                 async with connector.session() as client:
                     await self._send(client)
@@ -316,6 +321,9 @@ class Delivery:
 
     async def _send(self, client: Client) -> None:
         """Send the message over one session, and store the outcomes."""
+        if self._requires_tls and not self._is_validated(self._attempts[-1].exchanger):
+            self._fail_attempt(ReplyError(Mail(self._path), TLS_NEEDED))
+            return
         self._relayed_without_dsn = self.relayed_without_dsn
         self._record = DeliveryRecord()  # a new one, since the client of an earlier session refers to the old one
         self._error = None
@@ -333,6 +341,10 @@ class Delivery:
                 self._outcomes |= self._rejected(self._waiting, Mail(self._path), reply)
         self._outcomes = self.outcomes
 
+    def _is_validated(self, exchanger: Exchanger) -> bool:
+        """Return whether the name of an exchanger is validated as RFC 8689 2 requires it for REQUIRETLS."""
+        return self._secure or (isinstance(exchanger.tls, MtaSts) and exchanger.tls.allowed)
+
     def _fail_attempt(self, error: SMTPError) -> None:
         self._error = error
         self._attempts[-1] = evolve(self._attempts[-1], error=error)
@@ -344,7 +356,8 @@ class Delivery:
 
 def _unacceptable(error: SMTPError) -> Reply:
     """Return the reply for a message that needs what a server does not offer (RFC 3463 3.7, X.6.3)."""
-    return Reply(554, str(error), "5.6.3")
+    status = error.status if isinstance(error, NotOfferedError) else "5.6.3"
+    return Reply(550 if status.startswith("5.7.") else 554, str(error), status)
 
 
 class DomainsPartial(PartialResult):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -10,16 +11,21 @@ from attrs import frozen
 
 from smtp_trio.protocol import Command, EndOfData, Extension, Mail, Rcpt, Reply, Vrfy
 from smtp_trio.protocol.commands import VERBS
-from smtp_trio.protocol.extensions import KNOWN, Auth, LimitsExtension
+from smtp_trio.protocol.extensions import KNOWN, Auth, FutureRelease, LimitsExtension
 from smtp_trio.protocol.extensions.auth import AuthCommand
 from smtp_trio.protocol.grammar import Grammar
 
 from .driver import HELLO, RECIPIENT, SENDER, ServerDriver
 
 #: The known extensions, with settings that make a server offer each of them. `SECURE` are those that need TLS.
-SETTINGS: dict[str, Extension] = {"AUTH": Auth(cleartext=True), "LIMITS": LimitsExtension(rcpt_max=100)}
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+SETTINGS: dict[str, Extension] = {
+    "AUTH": Auth(cleartext=True),
+    "LIMITS": LimitsExtension(rcpt_max=100),
+    "FUTURERELEASE": FutureRelease(3600, authenticated=False, now=lambda: NOW),
+}
 ALL = tuple(SETTINGS.get(extension.keyword, extension) for extension in KNOWN)
-SECURE: frozenset[str] = frozenset()
+SECURE = {"REQUIRETLS"}
 HOOKS = {"auth"} | {verb.hook for extension in ALL for verb in extension.verbs if verb.hook is not None}
 
 
@@ -60,6 +66,15 @@ PROBES: dict[str, tuple[Probe, ...]] = {
         parameter("RCPT NOTIFY=NEVER"),
         parameter("RCPT ORCPT=rfc822;a@b.test"),
     ),
+    "REQUIRETLS": (parameter("REQUIRETLS"),),
+    "DELIVERBY": (parameter("BY=120;R"), parameter("BY=-30;nt")),
+    "FUTURERELEASE": (parameter("HOLDFOR=3600"), parameter("HOLDUNTIL=2026-01-01T00:59:59Z")),
+    "MT-PRIORITY": (parameter("MT-PRIORITY=-9"), parameter("MT-PRIORITY=0")),
+    "RRVS": (parameter("RCPT RRVS=2014-04-03T23:01:00Z;C"),),
+    "NO-SOLICITING": (parameter("SOLICIT=net.example:ADV"),),
+    "MTRK": (parameter("ENVID=a MTRK=QUJD"),),
+    "ETRN": (Probe(("ETRN x.test",), "250", "500"),),
+    "ATRN": (Probe(("AUTH PLAIN AGEAc2VjcmV0", "ATRN x.test"), "250", "500"), Probe(("ATRN",), "530", "500")),
 }
 #: Extensions that change nothing but the reply to EHLO, or, for ENHANCEDSTATUSCODES, each reply.
 WITHOUT_PROBES = {"PIPELINING", "ENHANCEDSTATUSCODES", "EXPN", "HELP", "LIMITS"}

@@ -6,21 +6,31 @@ from collections.abc import Iterable
 
 from ..arguments import check_items
 from ..extension import Extension
+from .atrn import AtrnExtension
 from .auth import Auth
 from .chunking import BinaryMime, Chunking
+from .deliverby import DeliverBy
 from .dsn import Dsn
 from .eightbitmime import EightBitMime
 from .enhanced_status import EnhancedStatusCodes
+from .etrn import EtrnExtension
+from .futurerelease import FutureRelease
 from .help import ExpnExtension, HelpExtension
 from .limits import LimitsExtension
 from .lmtp import Lmtp
+from .mt_priority import MtPriority
+from .mtrk import MessageTracking
+from .no_soliciting import NoSoliciting
 from .pipelining import Pipelining
+from .requiretls import RequireTls
+from .rrvs import RequireRecipientValidSince
 from .size import Size
 from .smtputf8 import SmtpUtf8
 from .starttls import StartTls
 
 #: The default extensions of a server, in the order in which EHLO shows them. BINARYMIME is not among them, because few
-#: servers would accept such a message from a relay; DSN and LIMITS are not, because the application has to act on them.
+#: servers would accept such a message from a relay; DSN, LIMITS and all extensions for the delivery of a message are not,
+#: because the application has to act on them.
 STANDARD: tuple[Extension, ...] = (
     Pipelining(),
     Size(),
@@ -36,7 +46,21 @@ STANDARD: tuple[Extension, ...] = (
 
 
 #: The extensions that a client supports by default.
-KNOWN: tuple[Extension, ...] = (*STANDARD, BinaryMime(), Dsn(), LimitsExtension())
+KNOWN: tuple[Extension, ...] = (
+    *STANDARD,
+    BinaryMime(),
+    Dsn(),
+    LimitsExtension(),
+    RequireTls(),
+    DeliverBy(),
+    FutureRelease(),
+    MtPriority(),
+    RequireRecipientValidSince(),
+    NoSoliciting(),
+    MessageTracking(),
+    EtrnExtension(),
+    AtrnExtension(),
+)
 
 
 def merge_extensions(extensions: tuple[Extension, ...], others: Iterable[Extension]) -> tuple[Extension, ...]:
@@ -64,17 +88,26 @@ def with_lmtp(extensions: tuple[Extension, ...]) -> tuple[Extension, ...]:
 __all__ = [
     "KNOWN",
     "STANDARD",
+    "AtrnExtension",
     "Auth",
     "BinaryMime",
     "Chunking",
+    "DeliverBy",
     "Dsn",
     "EightBitMime",
     "EnhancedStatusCodes",
+    "EtrnExtension",
     "ExpnExtension",
+    "FutureRelease",
     "HelpExtension",
     "LimitsExtension",
     "Lmtp",
+    "MessageTracking",
+    "MtPriority",
+    "NoSoliciting",
     "Pipelining",
+    "RequireRecipientValidSince",
+    "RequireTls",
     "Size",
     "SmtpUtf8",
     "StartTls",

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from ..commands import Command, Mail
 from ..extension import CommandParams, Extension
-from ..params import Param
+from ..params import Param, PassedOn
 from ..replies import Reply
 from ..session_state import SessionState
 
@@ -27,8 +27,13 @@ def _parse_body(value: str | None) -> str | None:
     return value.upper() if value is not None and value.isascii() and value.upper() in BODIES else None
 
 
+def _passed_on(body: str) -> PassedOn:
+    # A client declares itself what the octets are. Only BINARYMIME is kept, since it says how they were received.
+    return "always" if body == "BINARYMIME" else "never"
+
+
 #: MAIL FROM:<...> BODY=7BIT | 8BITMIME | BINARYMIME. RFC 3030 3 (8) has the octets of the longest value.
-BODY: Param[str] = Param("BODY", _parse_body, str, extra_octets=16)
+BODY: Param[str] = Param("BODY", _parse_body, str, extra_octets=16, passed_on=_passed_on)
 
 
 class EightBitMime(Extension):

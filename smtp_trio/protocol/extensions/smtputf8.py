@@ -11,22 +11,16 @@ from typing import ClassVar
 
 from ..commands import Command, Expn, Mail, Vrfy
 from ..extension import CommandParams, Extension
-from ..params import Param
+from ..params import Param, format_flag, parse_flag
 from ..replies import Reply
 from ..session_state import SessionState
-
-
-def _parse_flag(value: str | None) -> bool | None:
-    # RFC 6531 3.4: the parameter has no value, and one with a value MUST NOT be accepted.
-    return True if value is None else None
-
 
 # One parameter object for three commands: on MAIL it covers the whole transaction, and RCPT has no parameter of its own
 # (RFC 6531 3.4). On VRFY and EXPN it allows UTF-8 in the reply (RFC 6531 3.7.4.2). The server's own replies are always
 # ASCII, which is allowed in both cases.
 
-#: MAIL FROM:<...> SMTPUTF8
-SMTPUTF8: Param[bool] = Param("SMTPUTF8", _parse_flag, lambda _: None, extra_octets=10, passed_on="if offered")
+#: MAIL FROM:<...> SMTPUTF8. It has no value, and one with a value MUST NOT be accepted (RFC 6531 3.4).
+SMTPUTF8: Param[bool] = Param("SMTPUTF8", parse_flag, format_flag, extra_octets=10, passed_on="if offered")
 
 BAD_SENDER = Reply(550, "A non-ASCII sender needs the parameter SMTPUTF8", "5.6.7")
 BAD_RECIPIENT = Reply(553, "A non-ASCII recipient needs the parameter SMTPUTF8 on MAIL", "5.6.7")

@@ -1,0 +1,116 @@
+"""FUTURERELEASE, RFC 4865: a submitted message is kept until a given time.
+
+Adds the EHLO line ``FUTURERELEASE seconds timestamp`` and the parameters ``HOLDFOR`` and ``HOLDUNTIL`` of MAIL. Not in
+`STANDARD`: the application has to keep the message. RFC 4865 4.2 (2) allows it in message submission only, so it is
+offered after AUTH.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import ClassVar
+
+from attrs import Attribute, field, frozen
+
+from ..arguments import argument, check_callable, check_number, check_type
+from ..commands import Command, Mail
+from ..errors import LocalProtocolError
+from ..extension import CommandParams, Extension
+from ..params import Param, Params
+from ..replies import Reply
+from ..session_state import SessionState
+from ..timestamps import format_timestamp, parse_timestamp, utc_now
+from .deliverby import BY
+
+INTERVAL = re.compile(r"[1-9][0-9]{0,8}")  # RFC 4865 3 (2): future-release-integer
+
+
+def _parse_interval(value: str | None) -> int | None:
+    return int(value) if value is not None and INTERVAL.fullmatch(value) else None
+
+
+def _parse_until(value: str | None) -> datetime | None:
+    # RFC 4865 3 (4): "normalized to UTC"
+    return parse_timestamp(value) if value is not None and value[-1:] in ("Z", "z") else None
+
+
+# A MAIL has one of the two at most, and RFC 4865 3 (5) has the octets of the longer one. A server that has kept the
+# message does not pass them on.
+
+#: MAIL FROM:<...> HOLDFOR=seconds.
+HOLDFOR: Param[int] = Param("HOLDFOR", _parse_interval, str, passed_on="never")
+#: MAIL FROM:<...> HOLDUNTIL=timestamp, a datetime with a time zone.
+HOLDUNTIL: Param[datetime] = Param("HOLDUNTIL", _parse_until, format_timestamp, extra_octets=34, passed_on="never")
+
+
+def release_time(params: Params, received: datetime) -> datetime | None:
+    """Return when a message with these parameters of MAIL may be released, or None; it was ``received`` then."""
+    interval = params.get(HOLDFOR)
+    return params.get(HOLDUNTIL) if interval is None else received + timedelta(seconds=interval)
+
+
+def _check_date(_: object, attribute: Attribute[datetime | None], value: datetime | None) -> None:
+    check_type(value, attribute.name, datetime, optional=True)
+    if value is not None:
+        format_timestamp(value)
+
+
+@frozen
+class FutureRelease(Extension):
+    """Messages for later release (RFC 4865). Not in `STANDARD`: the application has to keep them until then.
+
+    ``max_interval`` is how many seconds at most, and ``max_date`` (a datetime with a time zone) until when at most a
+    message can be kept; None means that many seconds from now. A server offers nothing with a ``max_interval`` of 0,
+    and offers it only to clients that have authenticated, unless ``authenticated`` is false. ``now`` returns the time.
+    """
+
+    max_interval: int = field(default=0, validator=argument(check_number, integer=True))
+    max_date: datetime | None = field(default=None, validator=_check_date)
+    authenticated: bool = field(default=True, validator=argument(check_type, bool))
+    now: Callable[[], datetime] = field(default=utc_now, validator=argument(check_callable))
+
+    keyword = "FUTURERELEASE"
+    rfc = 4865
+    params: ClassVar[CommandParams] = {Mail: (HOLDFOR, HOLDUNTIL)}
+    checks: ClassVar[Sequence[Param[int] | Param[datetime]]] = (HOLDFOR, HOLDUNTIL)
+    offer_varies = True
+
+    def advertise(self, state: SessionState) -> str | None:
+        """Return the EHLO line, or None to clients that may not use it."""
+        if not self.max_interval or (self.authenticated and state.user is None):
+            return None
+        return f"{self.keyword} {self.max_interval} {format_timestamp(self._latest().replace(microsecond=0))}"
+
+    def parse_offer(self, words: Sequence[str]) -> FutureRelease:
+        """Return an extension with the server's limits. Without valid ones nothing can be requested."""
+        interval, date, *_ = *words, "", ""
+        return FutureRelease(_parse_interval(interval) or 0, parse_timestamp(date))
+
+    def check_command(self, command: Command, state: SessionState) -> Reply | None:
+        """Refuse a time that is not valid with 501 (RFC 4865 4.2 (7) to (11), 5.2.2)."""
+        problem = self._problem(command)
+        return None if problem is None else Reply(501, problem, "5.5.4")
+
+    def check_request(self, command: Command, *, verified: bool) -> None:
+        """Refuse a time that the server does not accept (RFC 4865 4.1 (2) to (4), 5.2.1)."""
+        if (problem := self._problem(command)) is not None:
+            raise LocalProtocolError(f"{problem} (RFC 4865 4.1)")
+
+    def _latest(self) -> datetime:
+        return self.max_date or self.now() + timedelta(seconds=self.max_interval)
+
+    def _problem(self, command: Command) -> str | None:
+        params = command.params if isinstance(command, Mail) else Params()
+        interval, until, by = params.get(HOLDFOR), params.get(HOLDUNTIL), params.get(BY)
+        if interval is not None and until is not None:
+            return "HOLDFOR and HOLDUNTIL exclude each other"
+        if interval is not None and interval > self.max_interval:
+            return f"HOLDFOR must be at most {self.max_interval} seconds"
+        if until is not None and until > self._latest():
+            return f"HOLDUNTIL must be at most {format_timestamp(self._latest())}"
+        release = release_time(params, self.now())
+        if by is not None and release is not None and release > self.now() + timedelta(seconds=by.seconds):
+            return "the message would be released later than BY"
+        return None

@@ -1,0 +1,64 @@
+"""RRVS, RFC 7293: deliver only if the mailbox has belonged to the same owner since a given time.
+
+Adds its EHLO keyword and the parameter ``RRVS=timestamp`` of RCPT. Not in `STANDARD`: the application has to know since
+when each mailbox, or its domain, has its owner, and refuses a recipient with one of the replies below.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import ClassVar, Literal
+
+from attrs import frozen
+
+from ..commands import Rcpt
+from ..extension import CommandParams, Extension
+from ..params import Param, PassedOn
+from ..replies import Reply
+from ..timestamps import format_timestamp, parse_timestamp
+
+# RFC 7293 15.3
+OWNER_CHANGED = Reply(550, "Mailbox owner has changed", "5.7.17")
+DOMAIN_OWNER_CHANGED = Reply(550, "Domain owner has changed", "5.7.18")
+CANNOT_TEST = Reply(550, "RRVS test cannot be completed", "5.7.19")
+
+
+@frozen
+class ValidSince:
+    """The mailbox must have belonged to the same owner ``since`` this time, a datetime with a time zone.
+
+    ``action`` decides what happens when a relay cannot pass this on: "R" rejects the message, "C" sends it all the same.
+    """
+
+    since: datetime
+    action: Literal["R", "C"] = "R"
+
+
+def _parse_rrvs(value: str | None) -> ValidSince | None:
+    timestamp, semicolon, action = (value or "").partition(";")
+    since = None if "." in timestamp else parse_timestamp(timestamp)  # RFC 7293 3.1: no fraction of a second
+    if since is None or (semicolon and action not in ("C", "c", "R", "r")):
+        return None
+    return ValidSince(since, "C" if action in ("C", "c") else "R")
+
+
+def _format_rrvs(valid: ValidSince) -> str:
+    return f"{format_timestamp(valid.since)}{';C' if valid.action == 'C' else ''}"
+
+
+def _passed_on(valid: ValidSince) -> PassedOn:
+    return "always" if valid.action == "R" else "if offered"  # RFC 7293 5.1.1
+
+
+#: RCPT TO:<...> RRVS=timestamp[;C | ;R] (RFC 7293 3.1).
+RRVS: Param[ValidSince] = Param(
+    "RRVS", _parse_rrvs, _format_rrvs, extra_octets=33, passed_on=_passed_on, unsupported="5.7.19"
+)
+
+
+class RequireRecipientValidSince(Extension):
+    """Recipients that must not have changed (RFC 7293). Not in `STANDARD`: the application has to check them."""
+
+    keyword = "RRVS"
+    rfc = 7293
+    params: ClassVar[CommandParams] = {Rcpt: (RRVS,)}

@@ -1,0 +1,490 @@
+"""REQUIRETLS, DELIVERBY, FUTURERELEASE, MT-PRIORITY and RRVS: what the sender wants done with a message."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+
+from smtp_trio.protocol import (
+    ClientProtocol,
+    Command,
+    Ehlo,
+    Extension,
+    LocalProtocolError,
+    Mail,
+    NotOfferedError,
+    Param,
+    Params,
+    Path,
+    Rcpt,
+    Reply,
+    standard,
+)
+from smtp_trio.protocol.extensions import DeliverBy, FutureRelease, MtPriority, RequireRecipientValidSince, RequireTls
+from smtp_trio.protocol.extensions.deliverby import BY, ByTime
+from smtp_trio.protocol.extensions.eightbitmime import BODY
+from smtp_trio.protocol.extensions.futurerelease import HOLDFOR, HOLDUNTIL, release_time
+from smtp_trio.protocol.extensions.mt_priority import (
+    MT_PRIORITY,
+    TOO_BIG_FOR_PRIORITY,
+    TOO_LOW,
+    TOO_LOW_NOW,
+    ChangedPriority,
+)
+from smtp_trio.protocol.extensions.requiretls import NOT_SUPPORTED, REQUIRETLS, TLS_NEEDED, tls_optional
+from smtp_trio.protocol.extensions.rrvs import (
+    CANNOT_TEST,
+    DOMAIN_OWNER_CHANGED,
+    OWNER_CHANGED,
+    RRVS,
+    ValidSince,
+)
+from smtp_trio.protocol.params import make_params
+from smtp_trio.protocol.timestamps import format_timestamp, parse_timestamp, utc_now
+
+from .driver import HELLO, SENDER, ServerDriver, codes, refuse_no_and_later
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+FUTURE = FutureRelease(86400, now=lambda: NOW)
+
+
+def begun(*extensions: Extension, user: str | None = "fred", **settings: Any) -> ServerDriver:
+    """Return a driver after EHLO, inside TLS; ``user`` has authenticated."""
+    driver = ServerDriver(extensions=standard(*extensions), secure=True, **settings).begin()
+    if user is not None:
+        driver.protocol.set_authenticated(user)
+    return driver
+
+
+def mail(driver: ServerDriver, params: str) -> str:
+    """Send MAIL with parameters; return the code and status of the reply."""
+    return codes(driver.send_lines(f"{SENDER} {params}"))[0]
+
+
+def mail_params(driver: ServerDriver) -> Params:
+    assert driver.protocol.state.mail is not None
+    return driver.protocol.state.mail.params
+
+
+def client(*lines: str, verified: bool = True) -> ClientProtocol:
+    """Return a client to which a server has offered these extensions."""
+    protocol = ClientProtocol()
+    protocol.verified = verified
+    protocol.receive_data(b"220 mx.test\r\n")
+    protocol.next_event()
+    protocol.send_command(Ehlo("client.test"))
+    protocol.receive_data("".join(f"250-{line}\r\n" for line in ("mx.test", *lines)).encode() + b"250 HELP\r\n")
+    protocol.next_event()
+    protocol.data_to_send()
+    return protocol
+
+
+def with_params(values: dict[Param[Any], Any]) -> Mail:
+    return Mail(Path("me@client.test", "me", "client.test"), Params(values))
+
+
+# --- REQUIRETLS, RFC 8689 --------------------------------------------------------------------------------------------
+
+
+def test_requiretls_is_offered_inside_tls_only() -> None:
+    plain = ServerDriver(extensions=standard(RequireTls()))
+    assert "REQUIRETLS" not in plain.send_lines(HELLO)[1]
+    assert mail(plain, "REQUIRETLS") == "555 5.5.4"
+    inside = ServerDriver(extensions=standard(RequireTls()), secure=True)
+    assert "REQUIRETLS" in inside.send_lines(HELLO)[1].replace("-", " ").split()
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        ("REQUIRETLS", "250 2.1.0"), ("requiretls SIZE=5", "250 2.1.0"), ("REQUIRETLS=x", "501 5.5.4"),
+        ("REQUIRETLS=", "501 5.5.4"), ("REQUIRETLS REQUIRETLS", "501 5.5.4"),
+    ],
+)  # fmt: skip
+def test_requiretls_has_no_value(params: str, expected: str) -> None:
+    driver = begun(RequireTls())
+    assert mail(driver, params) == expected
+    if expected[0] == "2":
+        assert mail_params(driver)[REQUIRETLS] is True
+
+
+def test_client_requires_a_verified_name_for_requiretls() -> None:
+    command = with_params({REQUIRETLS: True})
+    assert client("REQUIRETLS").encode_command(command) == b"MAIL FROM:<me@client.test> REQUIRETLS\r\n"
+    assert client("REQUIRETLS", verified=False).encode_command(with_params({})) == b"MAIL FROM:<me@client.test>\r\n"
+    with pytest.raises(NotOfferedError, match="verified server name") as caught:
+        client("REQUIRETLS", verified=False).send_command(command)
+    assert caught.value.status == "5.7.10"
+    with pytest.raises(NotOfferedError, match="does not offer the parameter REQUIRETLS") as caught:
+        client().send_command(command)
+    assert caught.value.status == "5.7.30"
+    assert [reply.status for reply in (TLS_NEEDED, NOT_SUPPORTED)] == ["5.7.10", "5.7.30"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [(["No"], True), ([" nO "], True), ([], False), (["Yes"], False), (["No", "No"], False), (["Nope"], False)],
+)
+def test_tls_required_field(fields: list[str], expected: bool) -> None:
+    assert tls_optional(Params(), fields) == expected
+    assert not tls_optional(Params({REQUIRETLS: True}), fields)
+
+
+# --- DELIVERBY, RFC 2852 ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("120;R", ByTime(120, "R")), ("+120;r", ByTime(120, "R")), ("-30;N", ByTime(-30, "N")),
+        ("600;NT", ByTime(600, "N", trace=True)), ("0;N", ByTime(0, "N")), ("999999999;Rt", ByTime(999999999, "R", trace=True)),
+    ],
+)  # fmt: skip
+def test_by(value: str, expected: ByTime) -> None:
+    driver = begun(DeliverBy())
+    assert mail(driver, f"BY={value}") == "250 2.1.0"
+    assert mail_params(driver)[BY] == expected
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        "BY", "BY=", "BY=0;R", "BY=-1;R", "BY=-0;R", "BY=120", "BY=120;", "BY=120;X", "BY=120;RN", "BY=1234567890;N",
+        "BY=120;T", "BY=;R", "BY=1.5;R", "BY=+-1;N", "BY=\u0661;N", "BY=5;N BY=5;N",
+    ],
+)  # fmt: skip
+def test_invalid_by(params: str) -> None:
+    assert mail(begun(DeliverBy()), params) == "501 5.5.4"
+
+
+def test_by_belongs_to_mail() -> None:
+    driver = begun(DeliverBy())
+    driver.send_lines(SENDER)
+    assert codes(driver.send_lines("RCPT TO:<you@mx.test> BY=120;R")) == ["555 5.5.4"]
+
+
+@pytest.mark.parametrize(
+    ("minimum", "value", "expected"),
+    [
+        (None, "1;R", "250 2.1.0"), (30, "30;R", "250 2.1.0"), (30, "29;R", "555 5.5.4"), (30, "29;N", "250 2.1.0"),
+        (0, "1;R", "250 2.1.0"),
+    ],
+)  # fmt: skip
+def test_least_by_time(minimum: int | None, value: str, expected: str) -> None:
+    driver = begun(DeliverBy(minimum))
+    line = "DELIVERBY" if minimum is None else f"DELIVERBY {minimum}"
+    assert line in {shown[4:] for shown in driver.send_lines(HELLO)[0].split("\n")}
+    assert mail(driver, f"BY={value}") == expected
+
+
+def test_time_that_a_relay_has_used() -> None:
+    assert ByTime(120, "R").after(22) == ByTime(98, "R")
+    assert ByTime(10, "N", trace=True).after(40) == ByTime(-30, "N", trace=True)
+
+
+def test_client_knows_the_least_by_time() -> None:
+    protocol = client("DELIVERBY 240")
+    assert protocol.offered["DELIVERBY"] == DeliverBy(240)
+    with pytest.raises(LocalProtocolError, match="from 240 seconds on"):
+        protocol.send_command(with_params({BY: ByTime(98, "R")}))
+    assert protocol.encode_command(with_params({BY: ByTime(98, "N", trace=True)})).endswith(b" BY=98;NT\r\n")
+    assert client("DELIVERBY").encode_command(with_params({BY: ByTime(1, "R")})).endswith(b" BY=1;R\r\n")
+    assert client("DELIVERBY x").offered["DELIVERBY"] == DeliverBy()
+    assert protocol.encode_command(Rcpt(Path("a@b", "a", "b"))) == b"RCPT TO:<a@b>\r\n"
+
+
+# --- FUTURERELEASE, RFC 4865 -----------------------------------------------------------------------------------------
+
+
+def test_future_release_is_offered_after_auth() -> None:
+    driver = begun(FUTURE, user=None)
+    assert "FUTURERELEASE" not in driver.send_lines(HELLO)[0]
+    assert mail(driver, "HOLDFOR=5") == "555 5.5.4"
+    driver.protocol.set_authenticated("fred")
+    assert "250-FUTURERELEASE 86400 2026-01-02T00:00:00Z" in sorted(
+        f"250-{x[4:]}" for x in driver.send_lines(HELLO)[0].split("\n")
+    )
+    anyone = begun(FutureRelease(5, authenticated=False, now=lambda: NOW), user=None)
+    assert "FUTURERELEASE 5 2026-01-01T00:00:05Z" in anyone.send_lines(HELLO)[0]
+    assert "FUTURERELEASE" not in begun(FutureRelease()).send_lines(HELLO)[0]
+
+
+def test_latest_release_is_that_of_each_ehlo() -> None:
+    times = iter([NOW, NOW + timedelta(hours=1, microseconds=5)])
+    later = NOW + timedelta(hours=1, microseconds=5)
+    driver = ServerDriver(extensions=[FutureRelease(60, authenticated=False, now=lambda: next(times, later))])
+    assert driver.send_lines(HELLO)[1].endswith("FUTURERELEASE 60 2026-01-01T00:01:00Z")
+    driver.send_lines("NOOP")
+    assert driver.send_lines(HELLO)[0].endswith("FUTURERELEASE 60 2026-01-01T01:01:00Z")
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        ("HOLDFOR=3600", "250 2.1.0"), ("HOLDFOR=86400", "250 2.1.0"), ("HOLDFOR=86401", "501 5.5.4"),
+        ("HOLDFOR=0", "501 5.5.4"), ("HOLDFOR=05", "501 5.5.4"), ("HOLDFOR", "501 5.5.4"), ("HOLDFOR=-5", "501 5.5.4"),
+        ("HOLDFOR=1000000000", "501 5.5.4"), ("HOLDFOR=5 HOLDFOR=5", "501 5.5.4"),
+        ("HOLDUNTIL=2026-01-01T12:00:00Z", "250 2.1.0"), ("HOLDUNTIL=2026-01-02T00:00:00z", "250 2.1.0"),
+        ("HOLDUNTIL=2026-01-01T12:00:00.25Z", "250 2.1.0"), ("HOLDUNTIL=2020-01-01T00:00:00Z", "250 2.1.0"),
+        ("HOLDUNTIL=2026-01-02T00:00:01Z", "501 5.5.4"), ("HOLDUNTIL=2026-01-01T12:00:00+00:00", "501 5.5.4"),
+        ("HOLDUNTIL=2026-01-01", "501 5.5.4"), ("HOLDUNTIL", "501 5.5.4"), ("HOLDUNTIL=", "501 5.5.4"),
+        ("HOLDUNTIL=2026-13-01T12:00:00Z", "501 5.5.4"),
+        ("HOLDFOR=5 HOLDUNTIL=2026-01-01T12:00:00Z", "501 5.5.4"),
+    ],
+)  # fmt: skip
+def test_hold(params: str, expected: str) -> None:
+    assert mail(begun(FUTURE), params) == expected
+
+
+def test_fixed_latest_date() -> None:
+    driver = begun(FutureRelease(60, NOW + timedelta(days=9), now=lambda: NOW))
+    assert mail(driver, "HOLDUNTIL=2026-01-10T00:00:01Z") == "501 5.5.4"
+    assert mail(driver, "HOLDUNTIL=2026-01-10T00:00:00Z") == "250 2.1.0"
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        ("HOLDFOR=120 BY=120;R", "250 2.1.0"), ("HOLDFOR=121 BY=120;R", "501 5.5.4"), ("BY=5;N HOLDFOR=6", "501 5.5.4"),
+        ("HOLDUNTIL=2026-01-01T00:00:05Z BY=5;R", "250 2.1.0"), ("HOLDUNTIL=2026-01-01T00:00:06Z BY=5;R", "501 5.5.4"),
+    ],
+)  # fmt: skip
+def test_message_is_not_released_later_than_delivered(params: str, expected: str) -> None:
+    assert mail(begun(FUTURE, DeliverBy()), params) == expected
+
+
+def test_release_time() -> None:
+    until = NOW + timedelta(days=1)
+    assert release_time(Params({HOLDFOR: 60}), NOW) == NOW + timedelta(minutes=1)
+    assert release_time(Params({HOLDUNTIL: until}), NOW) == until
+    assert release_time(Params(), NOW) is None
+
+
+def test_client_knows_the_latest_release() -> None:
+    protocol = client("FUTURERELEASE 60 2100-01-01T00:00:00Z", "DELIVERBY")
+    offered = protocol.offered["FUTURERELEASE"]
+    assert isinstance(offered, FutureRelease)
+    assert (offered.max_interval, offered.max_date) == (60, datetime(2100, 1, 1, tzinfo=UTC))
+    assert protocol.encode_command(with_params({HOLDFOR: 60})).endswith(b" HOLDFOR=60\r\n")
+    late = datetime(2100, 1, 1, 1, tzinfo=timezone(timedelta(hours=1)))
+    assert protocol.encode_command(with_params({HOLDUNTIL: late})).endswith(b" HOLDUNTIL=2100-01-01T00:00:00Z\r\n")
+    requests: list[dict[Param[Any], Any]] = [
+        {HOLDFOR: 61},
+        {HOLDUNTIL: late + timedelta(seconds=1)},
+        {HOLDFOR: 6, BY: ByTime(5, "R")},
+    ]
+    for values in requests:
+        with pytest.raises(LocalProtocolError, match=r"RFC 4865 4\.1"):
+            protocol.send_command(with_params(values))
+
+
+@pytest.mark.parametrize("line", ["FUTURERELEASE", "FUTURERELEASE x y"])
+def test_offer_without_limits_accepts_nothing(line: str) -> None:
+    with pytest.raises(LocalProtocolError, match="at most 0 seconds"):
+        client(line).send_command(with_params({HOLDFOR: 1}))
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "text"),
+    [
+        ({"max_interval": -1}, ValueError, "max_interval"), ({"max_date": "x"}, TypeError, "max_date"),
+        ({"max_date": datetime(2026, 1, 1)}, ValueError, "time zone"), ({"now": 5}, TypeError, "now"),
+        ({"authenticated": 5}, TypeError, "authenticated"),
+    ],
+)  # fmt: skip
+def test_wrong_settings_of_future_release(settings: dict[str, Any], error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        FutureRelease(**settings)
+
+
+# --- MT-PRIORITY, RFC 6710 -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("priority", range(-9, 10))
+def test_priority(priority: int) -> None:
+    driver = begun(MtPriority())
+    assert mail(driver, f"MT-PRIORITY={priority}") == "250 2.1.0"
+    assert mail_params(driver)[MT_PRIORITY] == priority
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        "MT-PRIORITY=+3", "MT-PRIORITY=10", "MT-PRIORITY=-0", "MT-PRIORITY=1.5", "MT-PRIORITY",
+        "MT-PRIORITY=-10", "MT-PRIORITY=1 MT-PRIORITY=1", "MT-PRIORITY=\u0661", "MT-PRIORITY=03",
+    ],
+)  # fmt: skip
+def test_invalid_priority(params: str) -> None:
+    assert mail(begun(MtPriority()), params) == "501 5.5.2"
+
+
+def test_priority_of_an_unknown_client_is_lowered() -> None:
+    driver = begun(MtPriority(), user=None)
+    assert driver.send_lines(f"{SENDER} MT-PRIORITY=3 SIZE=5") == [
+        "250 2.3.6 0 is the new priority assigned to the message"
+    ]
+    assert mail_params(driver)[MT_PRIORITY] == 0
+    assert mail_params(driver).encode() == "MT-PRIORITY=0 SIZE=5"
+    # A hook can lower the priority for other reasons; this is what it sees.
+    assert isinstance(mail_params(driver)[MT_PRIORITY], ChangedPriority)
+
+
+@pytest.mark.parametrize(
+    ("untrusted", "priority", "reply"),
+    [(0, -3, "2.1.0"), (0, 0, "2.1.0"), (4, 4, "2.1.0"), (4, 5, "2.3.6"), (-3, 0, "2.3.6")],
+)
+def test_highest_priority_of_an_unknown_client(untrusted: int, priority: int, reply: str) -> None:
+    driver = begun(MtPriority(untrusted=untrusted), user=None)
+    assert mail(driver, f"MT-PRIORITY={priority}") == f"250 {reply}"
+
+
+def test_reply_of_the_application_comes_first() -> None:
+    def answer(command: Command) -> Reply | None:
+        return TOO_LOW if isinstance(command, Mail) else refuse_no_and_later(command)
+
+    assert mail(begun(MtPriority(), user=None, answer=answer), "MT-PRIORITY=3") == "550 5.7.15"
+    assert [(reply.code, reply.status) for reply in (TOO_LOW_NOW, TOO_BIG_FOR_PRIORITY)] == [
+        (450, "4.7.15"),
+        (552, "5.7.16"),
+    ]
+
+
+def test_policy() -> None:
+    assert "MT-PRIORITY MIXER" in begun(MtPriority("MIXER")).send_lines(HELLO)[0]
+    assert client("MT-PRIORITY STANAG4406").offered["MT-PRIORITY"] == MtPriority("STANAG4406")
+    assert (
+        client("MT-PRIORITY").offered["MT-PRIORITY"]
+        == client("MT-PRIORITY \u00a7").offered["MT-PRIORITY"]
+        == MtPriority()
+    )
+    with pytest.raises(ValueError, match="policy"):
+        MtPriority("a b")
+
+
+# --- RRVS, RFC 7293 --------------------------------------------------------------------------------------------------
+
+SINCE = datetime(2014, 4, 3, 23, 1, tzinfo=UTC)
+
+
+def rcpt(value: str) -> tuple[str, ServerDriver]:
+    driver = begun(RequireRecipientValidSince())
+    driver.send_lines(SENDER)
+    return codes(driver.send_lines(f"RCPT TO:<receiver@mx.test> {value}"))[0], driver
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("2014-04-03T23:01:00Z", ValidSince(SINCE)), ("2014-04-03T23:01:00Z;C", ValidSince(SINCE, "C")),
+        ("2014-04-03t23:01:00z;r", ValidSince(SINCE)), ("2014-04-04T01:01:00+02:00;c", ValidSince(SINCE, "C")),
+    ],
+)  # fmt: skip
+def test_rrvs(value: str, expected: ValidSince) -> None:
+    reply, driver = rcpt(f"RRVS={value}")
+    assert reply == "250 2.1.5"
+    assert driver.protocol.state.rcpts[0].params[RRVS] == expected
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "RRVS", "RRVS=", "RRVS=2014-04-03T23:01:00.5Z", "RRVS=2014-04-03", "RRVS=2014-04-03T23:01:00", "RRVS=x",
+        "RRVS=2014-02-30T23:01:00Z", "RRVS=2014-04-03T23:01:00Z;X", "RRVS=2014-04-03T23:01:00Z;", "RRVS=2014-04-03T23:01:00Z;CR",
+    ],
+)  # fmt: skip
+def test_invalid_rrvs(value: str) -> None:
+    assert rcpt(value)[0] == "501 5.5.4"
+
+
+def test_rrvs_belongs_to_rcpt() -> None:
+    assert mail(begun(RequireRecipientValidSince()), "RRVS=2014-04-03T23:01:00Z") == "555 5.5.4"
+
+
+def test_application_refuses_a_changed_mailbox() -> None:
+    def answer(command: Command) -> Reply | None:
+        return OWNER_CHANGED if isinstance(command, Rcpt) and command.params[RRVS].since <= SINCE else None
+
+    driver = begun(RequireRecipientValidSince(), answer=answer)
+    driver.send_lines(SENDER)
+    assert codes(driver.send_lines("RCPT TO:<receiver@mx.test> RRVS=2014-04-03T23:01:00Z")) == ["550 5.7.17"]
+    assert [reply.status for reply in (DOMAIN_OWNER_CHANGED, CANNOT_TEST)] == ["5.7.18", "5.7.19"]
+
+
+def test_client_sends_rrvs() -> None:
+    path = Path("a@b", "a", "b")
+    command = Rcpt(path, make_params({"rrvs": ValidSince(SINCE, "C")}, [RRVS]))
+    assert client("RRVS").encode_command(command) == b"RCPT TO:<a@b> RRVS=2014-04-03T23:01:00Z;C\r\n"
+    assert Params({RRVS: ValidSince(SINCE)}).encode() == "RRVS=2014-04-03T23:01:00Z"
+    with pytest.raises(NotOfferedError) as caught:
+        client().encode_command(command)
+    assert caught.value.status == "5.7.19"
+
+
+# --- passing on ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("param", "value", "rule"),
+    [
+        (BY, ByTime(5, "R"), "always"), (BY, ByTime(5, "N"), "if offered"), (RRVS, ValidSince(SINCE), "always"),
+        (RRVS, ValidSince(SINCE, "C"), "if offered"), (MT_PRIORITY, 3, "if offered"), (HOLDFOR, 3, "never"),
+        (HOLDUNTIL, NOW, "never"), (REQUIRETLS, True, "always"), (BODY, "BINARYMIME", "always"), (BODY, "8BITMIME", "never"),
+    ],
+)  # fmt: skip
+def test_what_a_relay_passes_on(param: Param[Any], value: object, rule: str) -> None:
+    """RFC 2852 4.1.4, RFC 6710 4.3, RFC 7293 5.1.1, RFC 8689 4.2.1."""
+    assert param.relay(value) == rule
+
+
+def test_client_knows_which_parameters_are_offered() -> None:
+    assert client("RRVS").offers(Rcpt, RRVS)
+    assert not client("RRVS").offers(Mail, RRVS)
+    assert not client().offers(Rcpt, RRVS)
+
+
+# --- values ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("by", ByTime(0, "R")), ("by", ByTime(10**9, "N")), ("by", "120;R"), ("holdfor", 0), ("holdfor", 1.5),
+        ("holduntil", datetime(2030, 1, 1)), ("holduntil", "2030-01-01T00:00:00Z"), ("mt_priority", 10),
+        ("mt_priority", "3"), ("requiretls", "yes"), ("rrvs", ValidSince(SINCE.replace(microsecond=1))),
+        ("rrvs", ValidSince(datetime(2030, 1, 1))), ("rrvs", SINCE),
+    ],
+)  # fmt: skip
+def test_invalid_values_are_not_sent(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=name.upper().replace("_", "-")):
+        make_params({name: value}, [BY, HOLDFOR, HOLDUNTIL, MT_PRIORITY, REQUIRETLS, RRVS])
+
+
+@given(st.datetimes(timezones=st.timezones(), min_value=datetime(2, 1, 1), max_value=datetime(9998, 1, 1)))
+def test_timestamps_are_read_as_they_were_written(time: datetime) -> None:
+    assert parse_timestamp(format_timestamp(time)) == time.astimezone(UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1985-04-12T23:20:50.52Z", datetime(1985, 4, 12, 23, 20, 50, 520000, UTC)),
+        ("1996-12-19T16:39:57-08:00", datetime(1996, 12, 20, 0, 39, 57, tzinfo=UTC)),
+        ("1990-12-31T23:59:60Z", datetime(1991, 1, 1, tzinfo=UTC)),
+        ("1990-12-31T15:59:60-08:00", datetime(1991, 1, 1, tzinfo=UTC)),
+        ("1937-01-01T12:00:27.87+00:20", datetime(1937, 1, 1, 11, 40, 27, 870000, UTC)),
+        ("2014-04-03T23:01:00.1234567Z", datetime(2014, 4, 3, 23, 1, 0, 123456, UTC)),
+        ("9999-12-31T23:59:60Z", None), ("0000-01-01T00:00:00Z", None), ("0001-01-01T00:00:00+01:00", None),
+        ("2014-04-03T23:01:61Z", None), ("2014-04-03T24:01:00Z", None), ("2014-04-03T23:01:00+24:00", None),
+        ("2014-04-03 23:01:00Z", None), ("2014-04-03T23:01Z", None), ("2014-04-03T23:01:00.Z", None),
+        ("\u0662014-04-03T23:01:00Z", None),
+    ],
+)  # fmt: skip
+def test_timestamps_of_rfc_3339(text: str, expected: datetime | None) -> None:
+    assert parse_timestamp(text) == expected
+
+
+def test_default_clock_is_in_utc() -> None:
+    assert utc_now().utcoffset() == timedelta()
