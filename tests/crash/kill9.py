@@ -17,10 +17,14 @@ import sys
 import threading
 from collections import Counter
 from contextlib import closing
+from typing import TYPE_CHECKING
 
 from smtp_trio.stores import read
 
-from .load import Load, number_of, running_server
+from .load import Load, large_message, message, number_of, running_server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CONNECTIONS = 20
 
@@ -41,20 +45,57 @@ def stored(spec: str) -> Counter[int]:
         return Counter(number_of(body) for (body,) in db.execute("SELECT body FROM messages"))
 
 
-def kill_round(spec: str, seed: int, messages: int) -> str:
+def partial_in(spec: str) -> int:
+    """Return how many messages are partly stored, invisible to readers."""
+    kind, _, path = spec.partition(":")
+    if kind == "maildir":
+        return len(os.listdir(os.path.join(path, "tmp")))
+    with closing(sqlite3.connect(path)) as db:
+        (count,) = db.execute("SELECT count(*) FROM unpublished").fetchone()
+        return int(count)
+
+
+def check_no_orphans(spec: str) -> None:
+    """Check that a store has nothing of a message that it has not stored. No server may be using it.
+
+    The files in ``tmp`` of a Maildir are removed once they are 36 hours old; they are made that old here.
+    """
+    kind, _, path = spec.partition(":")
+    if kind == "maildir":
+        for file in os.scandir(os.path.join(path, "tmp")):
+            os.utime(file, (1, 1))
+    with running_server(spec):
+        pass
+    assert partial_in(spec) == 0
+    if kind == "maildir":
+        return
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT uid FROM pieces WHERE uid NOT IN (SELECT uid FROM message_rows)").fetchall() == []
+
+
+def kill_round(
+    spec: str,
+    seed: int,
+    messages: int,
+    *,
+    connections: int = CONNECTIONS,
+    make: Callable[[int], bytes] = message,
+    longest_delay: float = 0.02,
+) -> str:
     """Run one round, and return its result as a line.
 
     Fails when a message is lost, incomplete or duplicated needlessly.
     """
-    load = Load()
+    load = Load(make=make)
     for number in range(messages):
         load.todo.put(number)
     generator = random.Random(seed)
-    kill_after, delay = generator.randrange(messages // 20, messages * 19 // 20), generator.random() / 50
+    kill_after = generator.randrange(messages // 20, messages * 19 // 20)
+    delay = generator.random() * longest_delay
     with running_server(spec) as (port, pid):
         kill = threading.Timer(delay, os.kill, (pid, signal.SIGKILL))
         load.on_accepted = lambda count: kill.start() if count == kill_after else None
-        load.run(port, CONNECTIONS)
+        load.run(port, connections)
         kill.join()
     accepted, unknown = set(load.accepted), set(load.unknown)
     after_kill = stored(spec)
@@ -62,11 +103,13 @@ def kill_round(spec: str, seed: int, messages: int) -> str:
     assert not lost, f"seed {seed}: accepted and lost: {sorted(lost)}"
     incomplete = after_kill.keys() - accepted - unknown
     assert not incomplete, f"seed {seed}: stored before the end was sent: {sorted(incomplete)}"
-    leftovers = len(os.listdir(os.path.join(spec.partition(":")[2], "tmp"))) if spec.startswith("maildir") else 0
+    partial = partial_in(spec)
+    assert partial or make is not large_message, f"seed {seed}: the kill has hit no large message"
 
     load.on_accepted = lambda count: None
     with running_server(spec) as (port, _):
-        load.run(port, CONNECTIONS)
+        load.run(port, connections)
+    check_no_orphans(spec)
     found = stored(spec)
     assert found.keys() == set(range(messages)), f"seed {seed}: {messages - len(found)} messages are missing"
     duplicated = {number for number, times in found.items() if times > 1}
@@ -74,7 +117,7 @@ def kill_round(spec: str, seed: int, messages: int) -> str:
     assert max(found.values()) <= 2
     return (
         f"seed {seed}: killed after {len(accepted)} of {messages}; {len(unknown)} outstanding, "
-        f"{len(duplicated)} of them duplicated, {leftovers} files left in tmp/; nothing lost"
+        f"{len(duplicated)} of them duplicated, {partial} left partly stored and removed; nothing lost"
     )
 
 

@@ -31,6 +31,13 @@ def message(number: int) -> bytes:
     return b"X-SHA256: %s\r\n%s" % (hashlib.sha256(content).hexdigest().encode(), content)
 
 
+def large_message(number: int) -> bytes:
+    """Return a message of 5 to 30 MiB, which is the limit, with a checksum."""
+    size = random.Random(number).randrange(5 << 20, (30 << 20) - 1000)
+    content = b"Subject: %d\r\n\r\n%s" % (number, b"%07d.\r\n" % number * (size // 10))
+    return b"X-SHA256: %s\r\n%s" % (hashlib.sha256(content).hexdigest().encode(), content)
+
+
 def number_of(stored: bytes) -> int:
     """Return the number of a stored message, and check that it is complete."""
     checksum, _, content = stored.partition(b"\r\n")
@@ -54,6 +61,10 @@ def running_server(spec: str, *, mutant: str = "", wrapper: tuple[str, ...] = ()
             os.kill(pid, signal.SIGKILL)
 
 
+class StoppedError(Exception):
+    """The reply was 421."""
+
+
 @define
 class Load:
     """Messages to send, and their outcomes."""
@@ -64,6 +75,12 @@ class Load:
     """The numbers of the messages that got a 250."""
     unknown: set[int] = Factory(set)
     """The numbers of the messages that were sent completely when the connection was lost."""
+    refused: set[int] = Factory(set)
+    """The numbers of the messages that were sent completely and got 421."""
+    make: Callable[[int], bytes] = message
+    """Returns the message with a number."""
+    stopping: bool = False
+    """The server is to be stopped: 421 ends a connection, and is not unexpected."""
     unexpected: list[str] = Factory(list)
     """Replies other than those that the server should send."""
     on_accepted: Callable[[int], None] = lambda count: None
@@ -87,8 +104,8 @@ class Load:
                 self._expect(replies.readline(), b"250")
                 while True:
                     self._send(self.todo.get_nowait(), sock, replies.readline)
-        except (ConnectionError, queue.Empty):
-            return  # the server was killed, or every message has been sent
+        except (ConnectionError, StoppedError, queue.Empty):
+            return  # the server has ended, or every message has been sent
 
     def _send(self, number: int, sock: socket.socket, reply: Callable[[], bytes]) -> None:
         sent = False
@@ -96,7 +113,7 @@ class Load:
             for command in (b"MAIL FROM:<me@load.test>", b"RCPT TO:<you@intake.test>", b"DATA"):
                 sock.sendall(command + b"\r\n")
                 self._expect(reply(), b"354" if command == b"DATA" else b"250")
-            sock.sendall(message(number)[:-1])
+            sock.sendall(self.make(number)[:-1])
             sent = True  # the message may be stored once the next octets are sent
             sock.sendall(b"\n.\r\n")
             self._expect(reply(), b"250")
@@ -106,6 +123,12 @@ class Load:
                     self.unknown.add(number)
                 self.todo.put(number)
             raise
+        except StoppedError:
+            with self._lock:
+                if sent:
+                    self.refused.add(number)
+                self.todo.put(number)
+            raise
         with self._lock:
             self.accepted.add(number)
             self.on_accepted(len(self.accepted))
@@ -113,6 +136,8 @@ class Load:
     def _expect(self, line: bytes, code: bytes) -> None:
         if not line.endswith(b"\r\n"):
             raise ConnectionResetError
+        if self.stopping and line.startswith(b"421"):
+            raise StoppedError
         if not line.startswith(code):
             self.unexpected.append(line.decode())
             raise ConnectionAbortedError

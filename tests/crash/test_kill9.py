@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from .kill9 import kill_round
+from .load import large_message
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,3 +20,11 @@ pytestmark = [pytest.mark.crash, pytest.mark.timeout(600)]
 @pytest.mark.parametrize("kind", ["maildir", "sqlite"])
 def test_no_accepted_message_is_lost(tmp_path: Path, kind: str, seed: int) -> None:
     print(kill_round(f"{kind}:{tmp_path / 'store'}", seed, 5000))
+
+
+@pytest.mark.parametrize("seed", range(int(os.environ.get("SMTP_TRIO_CRASH_ROUNDS", "1"))))
+@pytest.mark.parametrize("kind", ["maildir", "sqlite"])
+def test_large_messages(tmp_path: Path, kind: str, seed: int) -> None:
+    """The kill hits messages of 5 to 30 MiB that are partly on the disk: nothing of them is left after the restart."""
+    spec = f"{kind}:{tmp_path / 'store'}"
+    print(kill_round(spec, seed, 30, connections=6, make=large_message, longest_delay=0.5))
