@@ -23,7 +23,7 @@ LAYERS: list[list[str]] = [
     ["protocol"],
     ["_types", "_timeouts", "_wire", "_instrument", "_groups"],
     ["_server", "_client"],
-    ["policies", "routing"],
+    ["policies", "routing", "credentials"],
     ["stores"],
     ["dsn"],
     ["testing"],
@@ -173,7 +173,8 @@ def test_parts_have_no_cycles() -> None:
 
 
 @pytest.mark.parametrize(
-    "package", ["protocol", "_server", "_client", "policies", "routing", "stores", "testing", "conform", "_cli"]
+    "package",
+    ["protocol", "_server", "_client", "policies", "routing", "credentials", "stores", "testing", "conform", "_cli"],
 )
 def test_modules_of_a_package_have_no_cycles(package: str) -> None:
     graph = {

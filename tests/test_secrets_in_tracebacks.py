@@ -18,7 +18,8 @@ from trio.testing import MockClock, memory_stream_pair
 
 import smtp_trio
 from smtp_trio import BearerToken, Client, Credentials, PasswordCredentials, Pool, Reply, Server, Session, standard
-from smtp_trio._cli.auth_file import Accounts, Hash
+from smtp_trio.credentials import ScryptHash, UsersFile, set_password
+from smtp_trio.credentials._format import StoredUser
 from smtp_trio.protocol.extensions import Auth
 from smtp_trio.protocol.extensions.auth import AuthCommand
 from smtp_trio.protocol.sasl import MECHANISMS
@@ -373,11 +374,11 @@ async def log_in_with(name: str, hooks: dict[str, Any]) -> None:
 
 async def test_accounts_whose_hash_cannot_be_computed(tmp_path: Path, autojump_clock: MockClock) -> None:
     path = tmp_path / "accounts"
-    path.write_text(f"fred:{Hash(bytes(16), bytes(32), ln=1, p=1)}\nwilma:{SECRET}\n")
-    accounts = Accounts(str(path))
-    accounts.read()
-    invalid = Hash(bytes(16), bytes(32), ln=1, p=0)
-    accounts._secrets["fred"], accounts._each_cost = invalid, (invalid,)
+    path.write_text(f"fred:{ScryptHash(bytes(16), bytes(32), ln=1, p=1).encode()}\nwilma:{SECRET}\n")
+    accounts = UsersFile(path, interval=None)
+    accounts.load()
+    invalid = ScryptHash(bytes(16), bytes(32), ln=1, p=0)
+    accounts._users.users["fred"], accounts._each_cost = StoredUser(scrypt=invalid), (invalid,)
     errors: list[Exception] = []
 
     async def auth(session: Session, credentials: Credentials) -> Reply | None:
@@ -397,3 +398,21 @@ async def test_accounts_whose_hash_cannot_be_computed(tmp_path: Path, autojump_c
     assert len(errors) == 2
     for each in errors:
         check(each)
+
+
+async def test_users_file_that_cannot_be_read(tmp_path: Path) -> None:
+    """Neither the content of the file nor a new password is in a traceback."""
+    path = tmp_path / "accounts"
+    path.write_text(f"fred:{SECRET}\nwilma\n")
+
+    async def load() -> None:
+        UsersFile(path).load()
+
+    async def change() -> None:
+        set_password(path, "fred", SECRET)
+
+    async def store_a_password_that_saslprep_forbids() -> None:
+        set_password(tmp_path / "new", "fred", f"{SECRET}\u00ad\x01", kind="scram")
+
+    for function in (load, change, store_a_password_that_saslprep_forbids):
+        await caught(function)

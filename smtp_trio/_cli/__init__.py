@@ -4,7 +4,7 @@
 `conform_client.py` have a command each, with its options. `options.py` and `units.py` have what they share: the parser,
 types of options, and the text of errors.
 
-`workers.py` is for ``serve --workers``, `auth_file.py` for ``serve --auth-file`` and ``hash-password``. Messages for
+`workers.py` is for ``serve --workers``, `passwd.py` for ``passwd`` and ``hash-password``. Messages for
 ``send`` are found by `message_files.py` or composed by `new_message.py`; `send_report.py` prints the outcomes, and
 `dialogue_printer.py` the dialogue for ``send --verbose``.
 """

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 
 from .. import __version__
 from .._server.log_events import clean
-from .auth_file import add_hash_password
 from .exit_codes import INTERRUPTED
 from .options import Parser, UsageError
+from .passwd import add_hash_password, add_passwd
 from .send import add_send
 from .serve import add_serve
 
@@ -67,6 +67,7 @@ def make_parser(argv: Sequence[str] = ()) -> Parser:
         else:
             from .conform import add_conform
         add_conform(conform)
+    add_passwd(commands.add_parser("passwd", help="set the password of a user for --auth-file", allow_abbrev=False))
     add_hash_password(
         commands.add_parser("hash-password", help="print the line of a user for --auth-file", allow_abbrev=False)
     )

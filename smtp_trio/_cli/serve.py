@@ -28,13 +28,13 @@ from .._server.session import Session
 from .._server.tls_files import ClientCertificate, TlsFiles
 from .._timeouts import server_timeouts
 from .._types import Statistics
+from ..credentials import UsersFile
 from ..protocol import Rcpt, Reply, syntax
 from ..protocol.extensions import Auth, standard
 from ..protocol.hosts import check_host
 from ..protocol.sasl import MECHANISMS, Credentials
 from ..stores import Maildir, SQLite, StoreError
 from .allocator import return_freed_memory
-from .auth_file import Accounts
 from .descriptors import MAX_SESSIONS, raise_descriptor_limit, sessions_within
 from .limit_option import limit_help, limit_option, make_limits
 from .log_output import open_log
@@ -52,7 +52,7 @@ LOOPBACK = "127.0.0.1"
 ALL_DOMAINS = "*"
 ADD_ACCEPT = "add --accept DOMAIN, or --accept '*' for all domains"
 #: The extension of ``--auth-accept-any``, with all mechanisms that send the password or token itself.
-ANY_LOGIN = Auth(cleartext=True, mechanisms=tuple(name for name, each in MECHANISMS.items() if each.hook == "auth"))
+ANY_LOGIN = Auth(cleartext=True, mechanisms=tuple(name for name, each in MECHANISMS.items() if each.cleartext))
 NOT_LOCAL = Reply(550, "Mail for this domain is not accepted here, and nothing is relayed", "5.7.1")
 
 #: Seconds that sessions have to finish after the first signal to stop. After the second signal they are cancelled.
@@ -134,7 +134,7 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     add("--tls-timeout", metavar="TIME", type=seconds(10**9), default="30s",
         help="how long a TLS handshake may take; 0: no limit (default: %(default)s)")
     add("--auth-file", metavar="FILE",
-        help="accounts, user:password or user:hash on each line; `smtp-trio hash-password` makes a hash. Clients have to log in, "
+        help="accounts, user:password or user:hash on each line, as `smtp-trio passwd` writes them. Clients have to log in, "
              "over TLS, before they send mail; requires a certificate")
     add("--auth-optional", action="store_true",
         help="with --auth-file: also accept mail from clients that do not log in")
@@ -240,9 +240,11 @@ def inherited_sockets(values: Sequence[str]) -> list[socket.socket]:
 # --- the server -------------------------------------------------------------------------------------------------------
 
 
-def make_server(options: argparse.Namespace, accounts: Accounts | None) -> Server:
+def make_server(options: argparse.Namespace, accounts: UsersFile | None) -> Server:
     """Return a server as the options describe it."""
-    auth = ANY_LOGIN if options.auth_accept_any else Auth(required=accounts is not None and not options.auth_optional)
+    auth = ANY_LOGIN if options.auth_accept_any else Auth()
+    if accounts is not None:
+        auth = Auth(required=not options.auth_optional, mechanisms=accounts.mechanisms)
     limits = make_limits([("sessions", sessions_within(raise_descriptor_limit())), *options.limit])
     try:
         server = Server(
@@ -260,7 +262,7 @@ def make_server(options: argparse.Namespace, accounts: Accounts | None) -> Serve
     except ValueError as error:
         raise UsageError(f"--{error}") from None  # the names of options and of parameters are the same
     if accounts is not None:
-        server.on(auth=accounts.auth)
+        server.on(auth=accounts.auth, secret=accounts.secret)
     if options.auth_accept_any:
         server.on(auth=accept_any_login)
     if options.accept and ALL_DOMAINS not in options.accept:
@@ -300,6 +302,14 @@ def accept_domains(domains: Sequence[str]) -> Callable[[Session, Rcpt], Awaitabl
     return rcpt
 
 
+def read_users(users: UsersFile) -> None:
+    """Read the file of ``--auth-file``. Raises UsageError when it cannot be used; the users then stay as they are."""
+    try:
+        users.load()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot use {users.path}: {describe_error(error)}") from None
+
+
 def prepare(options: argparse.Namespace, sockets: Sequence[socket.socket]) -> tuple[Server, list[Callable[[], None]]]:
     """Return the server, and the functions to call on SIGHUP. ``sockets`` are the inherited ones."""
     check_options(options, sockets)
@@ -307,9 +317,10 @@ def prepare(options: argparse.Namespace, sockets: Sequence[socket.socket]) -> tu
     reloads: list[Callable[[], None]] = []
     accounts = None
     if options.auth_file is not None:
-        accounts = Accounts(options.auth_file)
-        accounts.read()
-        reloads.append(accounts.read)
+        accounts = UsersFile(options.auth_file, interval=None)
+        read_accounts = partial(read_users, accounts)
+        read_accounts()
+        reloads.append(read_accounts)
     server = make_server(options, accounts)
     if options.tls_cert:
         reload_certificates = partial(load_certificates, server, tls_files(options))

@@ -1,4 +1,4 @@
-"""``smtp-trio hash-password``: the line for the file of ``serve --auth-file``, or the hash alone."""
+"""``smtp-trio passwd`` and ``hash-password``: users and their hashes in the file of ``serve --auth-file``."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import pytest
 import trio
 from processes import TIMEOUT, Output, run
 
-from smtp_trio._cli.auth_file import Hash, parse
 from smtp_trio._cli.main import main
+from smtp_trio.credentials import ScryptHash, UsersFile
+from smtp_trio.credentials._format import parse
 
 
 def hash_password(monkeypatch: pytest.MonkeyPatch, stdin: bytes, *arguments: str) -> int:
@@ -31,15 +32,15 @@ def test_line_for_a_user(
     assert hash_password(monkeypatch, "p\u00e4ss: word".encode() + line_end + b"more", user) == 0
     out, err = capsys.readouterr()
     assert (out.count("\n"), err) == (1, "")
-    ((name, secret),) = parse(out).items()
+    ((name, stored),) = parse(out).users.items()
     assert name == user
-    assert isinstance(secret, Hash)
-    assert secret.matches(memoryview(("p\u00e4ss: word" if line_end else "p\u00e4ss: wordmore").encode()))
+    assert stored.scrypt is not None
+    assert stored.scrypt.matches(memoryview(("p\u00e4ss: word" if line_end else "p\u00e4ss: wordmore").encode()))
 
 
 def test_hash_without_a_user(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert hash_password(monkeypatch, b"secret\n") == 0
-    assert Hash.decode(capsys.readouterr().out.rstrip("\n")).matches(memoryview(b"secret"))
+    assert ScryptHash.decode(capsys.readouterr().out.rstrip("\n")).matches(memoryview(b"secret"))
 
 
 @pytest.mark.parametrize("user", ["", "a:b", "#fred", "a\nb", "a\x7f", "\udcff"])
@@ -91,5 +92,71 @@ async def test_password_from_the_terminal(again: str, code: int) -> None:
     assert done.returncode == code
     assert done.stdout.count(b"\n") == 1 - code // 2
     if code == 0:
-        ((user, secret),) = parse(done.stdout.decode()).items()
-        assert (user, isinstance(secret, Hash) and secret.matches(memoryview(b"secret"))) == ("fred", True)
+        ((user, stored),) = parse(done.stdout.decode()).users.items()
+        assert stored.scrypt is not None
+        assert (user, stored.scrypt.matches(memoryview(b"secret"))) == ("fred", True)
+
+
+# --- smtp-trio passwd -------------------------------------------------------------------------------------------------
+
+
+def passwd(monkeypatch: pytest.MonkeyPatch, stdin: bytes, *arguments: object) -> int:
+    text = io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8", errors="surrogateescape", newline="")
+    monkeypatch.setattr(sys, "stdin", text)
+    return main(["passwd", *map(str, arguments)])
+
+
+def test_users_are_added_changed_and_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "users"
+    assert passwd(monkeypatch, b"secret\n", path, "fred") == 0
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert passwd(monkeypatch, b"hush\n", path, "wilma", "--scram") == 0
+    users = UsersFile(path)
+    users.load()
+    assert [users.verify("fred", "secret"), users.verify("wilma", "hush"), users.verify("fred", "hush")] == [
+        True,
+        True,
+        False,
+    ]
+    assert users.mechanisms == ("PLAIN", "LOGIN")
+    assert passwd(monkeypatch, b"better\n", path, "fred", "--scram") == 0
+    users.load()
+    assert [users.verify("fred", "secret"), users.verify("fred", "better")] == [False, True]
+    assert "SCRAM-SHA-1-PLUS" in users.mechanisms
+    assert passwd(monkeypatch, b"", path, "fred", "--delete") == 0
+    users.load()
+    assert [users.verify("fred", "better"), users.verify("wilma", "hush")] == [False, True]
+    assert capsys.readouterr() == ("", "")
+    assert [each.name for each in tmp_path.iterdir()] == ["users"]
+    for secret in ("secret", "hush", "better"):
+        assert secret not in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "error"),
+    [
+        (["users", "wilma", "--delete"], b"", "no user wilma in users"), (["users", "fred", "--delete"], b"", "no accounts in file"),
+        (["nowhere", "fred", "--delete"], b"", "cannot change nowhere: "), (["no/where", "fred"], b"x\n", "cannot change no/where: "),
+        (["users", "a:b"], b"x\n", "invalid user name"), (["users", "fred"], b"\n", "the password is empty"),
+        (["users", "fred", "--scram"], "\U0001f680\n".encode(), "SASLprep"),
+        (["invalid", "fred"], b"x\n", "cannot change invalid: line 1"),
+    ],
+)  # fmt: skip
+def test_errors_change_nothing(
+    tmp_path: Path,
+    arguments: list[str],
+    stdin: bytes,
+    error: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("users").write_text("fred:secret\n")
+    Path("invalid").write_text("fred\n")
+    assert passwd(monkeypatch, stdin, *arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert error in err
+    assert {path.name: path.read_text() for path in Path().iterdir()} == {"users": "fred:secret\n", "invalid": "fred\n"}

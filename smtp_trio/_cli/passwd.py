@@ -1,0 +1,92 @@
+"""``smtp-trio passwd`` and ``hash-password``: the users of a file, for ``serve --auth-file`` and `smtp_trio.credentials`."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import sys
+
+from ..credentials import ScryptHash, delete_user, set_password
+from ..credentials._format import is_user_name
+from ..protocol.syntax import CONTROL
+from .options import UsageError, describe_error, print_result
+
+
+def add_hash_password(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``smtp-trio hash-password``."""
+    parser.description = (
+        "Ask for a password at the terminal, or read it from the first line of standard input, and print the line for the "
+        "file of `smtp-trio serve --auth-file`: the user, a colon and the hash of the password. Without USER, print only the "
+        "hash. `smtp-trio passwd` changes the file itself."
+    )
+    parser.add_argument("user", metavar="USER", nargs="?", help="the name that the user logs in with")
+    parser.set_defaults(run=hash_password)
+
+
+def add_passwd(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``smtp-trio passwd``."""
+    parser.description = (
+        "Set the password of a user in a file for `smtp-trio serve --auth-file`, which is made if there is none. The password "
+        "is asked for at the terminal, or read from the first line of standard input, and stored as a hash."
+    )
+    parser.add_argument("file", metavar="FILE", help="the file")
+    parser.add_argument("user", metavar="USER", help="the name that the user logs in with")
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--scram", action="store_true",
+        help="store the secrets of SCRAM-SHA-256 and SCRAM-SHA-1 instead of a scrypt hash. Users can then log in by SCRAM, "
+        "which never sends the password, and by PLAIN and LOGIN")  # fmt: skip
+    action.add_argument("--delete", action="store_true", help="remove the user")
+    parser.set_defaults(run=passwd)
+
+
+def passwd(options: argparse.Namespace) -> None:
+    """Change the file."""
+    check_user(options.user)
+    password = "" if options.delete else read_password()
+    try:
+        if options.delete:
+            if not delete_user(options.file, options.user):
+                raise UsageError(f"no user {options.user} in {options.file}")
+        else:
+            set_password(options.file, options.user, password, kind="scram" if options.scram else "scrypt")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot change {options.file}: {describe_error(error)}") from None
+
+
+def hash_password(options: argparse.Namespace) -> None:
+    """Read a password, and print the user's line with its hash, or the hash alone."""
+    if options.user is not None:
+        check_user(options.user)
+    hashed = ScryptHash.of(memoryview(read_password().encode())).encode()
+    print_result(hashed if options.user is None else f"{options.user}:{hashed}")
+
+
+def check_user(user: str) -> None:
+    """Raise UsageError for a user whose line could not be read back."""
+    if not is_user_name(user):
+        raise UsageError(
+            f"invalid user name: {user!r}; it must be text that contains no colon or control character, and begin with no #"
+        )
+
+
+def read_password() -> str:
+    """Read a password from the terminal, twice, or from standard input."""
+    if sys.stdin.isatty():
+        try:
+            password = getpass.getpass()
+            again = getpass.getpass("Again: ")
+        except EOFError:
+            raise UsageError("no password given") from None
+        if again != password:
+            raise UsageError("passwords do not match")
+    else:
+        password = sys.stdin.readline().removesuffix("\n").removesuffix("\r")
+    if not password:
+        raise UsageError("the password is empty")
+    if CONTROL.search(password):
+        raise UsageError("the password contains a control character")
+    try:
+        password.encode()
+    except UnicodeEncodeError:  # octets that are not text are read as surrogates
+        raise UsageError("the password is not text in UTF-8") from None
+    return password
