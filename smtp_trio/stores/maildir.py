@@ -15,6 +15,7 @@ import re
 import socket
 import threading
 import time
+from collections import deque
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -62,7 +63,8 @@ DELIVERY_NUMBERS = itertools.count(1)
 # Steps 1 and 2 are taken for each message of a group, steps 3 and 4 for the group: `Maildir._commit`. Only a large
 # message takes the first two while it is received, in a thread of its session, so that the others of its group do not
 # wait until all its octets are on the disk. After an error in any step the message is removed from both directories,
-# and the reply is 451 or 452.
+# and the reply is 451 or 452. If the disk is so busy that its session would have to wait long for a thread, the next one
+# that gets a thread removes it (``abandoned``).
 #
 # How a large message is written
 #
@@ -112,6 +114,8 @@ class Maildir(Store["MaildirSpool"]):
         self.no_commit: threading.Event = threading.Event()
         """Set as long as no messages are committed."""
         self.no_commit.set()
+        self.abandoned: deque[MaildirSpool] = deque()
+        """Messages that are not stored, and whose files have to be removed."""
 
     def __repr__(self) -> str:
         return f"Maildir({self.path!r})"
@@ -136,10 +140,21 @@ class Maildir(Store["MaildirSpool"]):
             self.no_commit.set()
         for message in messages:
             if message in errors:
-                message.discard()
+                message.remove()
             else:
                 message.places = []  # they hold the directories open
+        if self.abandoned:
+            self.remove_abandoned()
         return errors
+
+    def remove_abandoned(self) -> None:
+        """Remove the files of messages that are not stored. Several threads may do this at the same time."""
+        while True:
+            try:
+                message = self.abandoned.popleft()
+            except IndexError:
+                return
+            message.remove()
 
     def directories(self) -> tuple[Directory, Directory]:
         """Return ``tmp/`` and ``new/``; open the Maildir first when it is not open, or not at its path any more."""
@@ -171,6 +186,7 @@ class Maildir(Store["MaildirSpool"]):
         return directories
 
     def _close(self) -> None:
+        self.remove_abandoned()
         self._directories = None
 
 
@@ -210,6 +226,7 @@ class MaildirSpool(Spool):
     def write(self, data: bytearray) -> None:
         """Write octets to the file in ``tmp/``, and flush each part of them."""
         if self._fd is None:
+            self.maildir.remove_abandoned()
             self._create(self.maildir.directories()[0])
         assert self._fd is not None
         with memoryview(data) as octets:
@@ -257,14 +274,25 @@ class MaildirSpool(Spool):
         self.places.append((new, self.name))
 
     def discard(self) -> bool:
-        """Remove the file from both directories."""
+        """Remove the files of this message, and of others whose session did not get a thread in time."""
+        self.maildir.remove_abandoned()
+        return False
+
+    async def discard_in_thread(self) -> None:
+        """Note that the file has to be removed, and do so if the disk responds."""
+        if self.written:
+            self._buffer.clear()
+            self.maildir.abandoned.append(self)
+            await super().discard_in_thread()
+
+    def remove(self) -> None:
+        """Close the file, and remove it from both directories."""
         with suppress(OSError):
             self._close()
         for directory, name in self.places:
             with suppress(OSError):
                 os.unlink(name, dir_fd=directory.fd)
         self.places = []
-        return False
 
 
 def unique_name(now: datetime) -> str:

@@ -24,7 +24,10 @@ from smtp_trio.stores.maildir import MaildirSpool
 from .sessions import between_transactions, body, envelope, large, transaction
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
     from pathlib import Path
+
+    from trio.testing import MockClock
 
 FORGED = (
     b"Return-Path: <forged@evil.test>\r\nEnvelope-To: <forged@evil.test>\r\nSubject: hello\r\n\r\n..leading dot\r\n"
@@ -170,7 +173,32 @@ async def test_parts_of_a_large_message_are_not_written_during_a_commit(tmp_path
         assert (tmp_path / "tmp/large").stat().st_size == 0
         await put(store, b"small\r\n")
     assert (tmp_path / "tmp/large").stat().st_size == PART
-    spool.discard()
+    spool.remove()
+
+
+async def test_file_that_no_thread_could_remove_is_removed_with_the_next_message(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """All threads wait for a busy disk when the session gives up its message."""
+    store = Maildir(tmp_path)
+    held: list[object] = []
+
+    async def failing() -> AsyncGenerator[bytes]:
+        for chunk in large():
+            yield chunk
+        for _ in range(int(store.writers.total_tokens)):
+            held.append(object())
+            await store.writers.acquire_on_behalf_of(held[-1])
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await store.put(transaction(), failing())
+    assert len(os.listdir(tmp_path / "tmp")) == 1
+    for borrower in held:
+        store.writers.release_on_behalf_of(borrower)
+    name = await put(store, b"Subject: small\r\n")
+    assert os.listdir(tmp_path / "tmp") == []
+    assert os.listdir(tmp_path / "new") == [name]
 
 
 async def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
