@@ -223,6 +223,20 @@ def soak(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks.soak", *session.posargs)
 
 
+@nox.session(default=False, name="memory-short", tags=["full", "serial"])
+def memory_short(session: nox.Session) -> None:
+    """100 large messages at the same time: the server stays within its memory budget; less than a minute."""
+    install(session, "-e", ".", *group("bench"))
+    session.run("python", "-m", "benchmarks.memory_budget", "--short")
+
+
+@nox.session(default=False)
+def memory(session: nox.Session) -> None:
+    """The same with 1,000 messages of 100 MiB; needs mount namespaces and 8 GiB of disk, and takes up to an hour."""
+    install(session, "-e", ".", *group("bench"))
+    session.run("python", "-m", "benchmarks.memory_budget", *session.posargs)
+
+
 @nox.session(default=False)
 def conformance(session: nox.Session) -> None:
     """`smtp-trio conform` against other servers, which must be installed, and this one: the tables of docs/conformance."""

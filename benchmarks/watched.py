@@ -36,6 +36,7 @@ class Watched:
     pid: int
     process: subprocess.Popen[bytes]
     pipe: int
+    log: Path
 
     def report(self) -> dict[str, int]:
         """Return what the server holds now."""
@@ -44,7 +45,7 @@ class Watched:
         while not line.endswith(b"\n"):
             more = os.read(self.pipe, 65536)
             if not more:
-                raise RuntimeError("the server has ended")
+                raise RuntimeError(f"the server has ended ({self.process.wait()}): {self.log.read_text()[-4000:]}")
             line += more
         found: dict[str, int] = json.loads(line)
         return found
@@ -66,7 +67,7 @@ def watched(arguments: Sequence[str], log: Path, **environment: str) -> Iterator
             )  # fmt: skip
         os.close(writing)
         try:
-            yield Watched(process.pid, process, reading)
+            yield Watched(process.pid, process, reading, log)
         finally:
             process.kill()
             process.wait()

@@ -31,7 +31,7 @@ from ..protocol import (
 from ..protocol.arguments import check_number
 from ..protocol.replies import LONG_HEADER, OK, START_MAIL_INPUT
 from .hook_runner import HookRunner
-from .memory import NO_MEMORY, UNCOUNTED, Keeper, MemoryBudget
+from .memory import NO_MEMORY, UNCOUNTED, Keeper, MemoryBudget, with_reserve
 from .received import begins_with_field
 from .recipient_replies import check_replies, summary
 from .spool import check_path, spool
@@ -185,8 +185,10 @@ class Body:
         :raises BodyError: the message cannot be accepted, or the server has not enough memory left (`Limits.memory`).
         """
         kept = io.BytesIO()  # unlike a list of the pieces, it is not copied at the end
+        counted = 0
         async for piece in self:
-            self._reader.keep(len(piece))
+            counted, before = with_reserve(kept.tell() + len(piece)), counted
+            self._reader.keep(counted - before)
             kept.write(piece)
         return kept.getvalue()
 

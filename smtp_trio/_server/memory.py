@@ -21,6 +21,8 @@ from ..protocol import Reply
 # * What `Body.read`, `Body.headers`, `Body.spool` and a store keep of a message in memory (`BodyReader.keep`), until
 #   the data hook returns.
 #
+# A buffer that grows reserves an eighth more than it holds, so that is counted as well (`with_reserve`).
+#
 # Pieces that a hook keeps by other means are not counted, since it is not known how long the hook refers to them.
 #
 # Input and envelopes are counted after they have been received, so they may exceed the limit by a block for each
@@ -32,7 +34,9 @@ from ..protocol import Reply
 # session or of the data hook subtracts that number, in a ``finally``. So ``used`` is 0 when no session is open.
 #
 # One client must not use up the budget with large messages that could be in a file. So `share` lets a message in memory
-# have no more than a fraction of what is left: the fuller the server, the sooner messages are moved to files.
+# have no more than a fraction of what is left, and the fraction decreases as well: the fuller the server, the sooner
+# messages are moved to files. With the default limit, a message has up to a mebibyte until half of the memory is used,
+# and a thousand messages at a time have 130 KiB each and leave a sixth of it.
 
 #: What a session counts from its beginning to its end, and what TLS adds: SSL objects of OpenSSL and of Trio.
 SESSION, TLS_SESSION = 16384, 65536
@@ -42,10 +46,15 @@ FREE_INPUT, FREE_ENVELOPE = 4096, 512
 RECIPIENT, LINE_COPIES = 512, 2
 #: When less is left, no message is begun.
 RESERVE = 65536
-#: A message that can be moved to a file may hold this fraction of the memory that is left, and at least `RESERVE`.
-FRACTION = 32
+#: A message that can be moved to a file may hold this fraction of an empty server's memory, and a smaller one of what is left.
+FRACTION = 64
 
 NO_MEMORY = Reply(452, "Insufficient memory; try again later", "4.3.1")
+
+
+def with_reserve(octets: int) -> int:
+    """Return how much memory a buffer with so many octets may need: CPython's reserve an eighth more when they grow."""
+    return octets + octets // 8
 
 
 class MemoryBudget:
@@ -61,7 +70,10 @@ class MemoryBudget:
 
     def share(self, most: int) -> float:
         """Return how many octets a message that can be moved to a file may keep in memory; ``most`` at most."""
-        return min(most, max(RESERVE, (self.limit - self.used) / FRACTION))
+        if self.limit == math.inf:
+            return most
+        left = max(0, self.limit - self.used)
+        return min(most, max(RESERVE, left * left / self.limit / FRACTION))
 
 
 class Keeper(Protocol):

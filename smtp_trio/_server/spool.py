@@ -11,7 +11,7 @@ from functools import partial
 from typing import BinaryIO
 
 from ..protocol.arguments import check_type
-from .memory import Keeper
+from .memory import Keeper, with_reserve
 from .threads import run_in_thread
 
 #: Octets that are written by one call in a thread.
@@ -24,16 +24,18 @@ async def spool(
     """Return a file with all pieces, at its beginning. See `Body.spool`."""
     buffer = bytearray()
     file: BinaryIO | None = None
+    counted = 0
     try:
         async for piece in pieces:
-            keeper.keep(len(piece))
+            counted, before = with_reserve(len(buffer) + len(piece)), counted
+            keeper.keep(counted - before)
             buffer += piece
             if len(buffer) > keeper.share(max_size if file is None else WRITE_SIZE):
                 if file is None:
                     file = await run_in_thread(partial(_create, folder))
                 await run_in_thread(partial(_write, file, buffer))
-                keeper.keep(-len(buffer))
-                buffer = bytearray()
+                keeper.keep(-counted)
+                buffer, counted = bytearray(), 0
         if file is None:
             return io.BytesIO(buffer)
         await run_in_thread(partial(_write, file, buffer))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import trio
 
-from .._server.memory import UNCOUNTED, Keeper
+from .._server.memory import UNCOUNTED, Keeper, with_reserve
 from .._server.received import begins_with_field
 from .._server.threads import run_in_thread
 
@@ -79,13 +79,13 @@ class Spool:
         try:
             async for chunk in body:
                 self._buffer += self.separate(chunk) if self._start is not None else chunk
-                keeper.keep(self.buffered - kept)
-                kept = self.buffered
-                if kept >= keeper.share(min(MEMORY, self.part) if self.size else MEMORY):
+                kept, before = with_reserve(self.buffered), kept
+                keeper.keep(kept - before)
+                if self.buffered >= keeper.share(min(MEMORY, self.part) if self.size else MEMORY):
                     while await self.in_thread(self.flush):
                         pass
-                    keeper.keep(self.buffered - kept)
-                    kept = self.buffered
+                    kept, before = with_reserve(self.buffered), kept
+                    keeper.keep(kept - before)
             self.end_header()
             if self.size:
                 await self.in_thread(self.finish)
