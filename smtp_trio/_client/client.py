@@ -37,6 +37,7 @@ from ..protocol.arguments import check_items, check_type
 from ..protocol.commands import END_OF_DATA
 from ..protocol.extensions import KNOWN, merge_extensions
 from ..protocol.extensions.auth import AuthCommand
+from ..protocol.extensions.burl import Burl, BurlLast, check_url
 from ..protocol.extensions.chunking import Bdat, BdatLast
 from ..protocol.extensions.lmtp import Lhlo, Lmtp
 from ..protocol.extensions.starttls import StartTlsCommand
@@ -359,6 +360,19 @@ class Client:
             exchange.check_unsolicited(command)
             exchange.protocol.send_command(command)
             exchange.protocol.send_body(octets)
+            await (self._flush(end) if last else exchange.flush())
+            return check_reply(command, await exchange.receive_reply())
+
+    async def burl(self, url: str, *, last: bool = False) -> Reply:
+        """Send BURL: the server adds what ``url`` refers to to the message (RFC 4468); ``last`` ends the message.
+
+        It can be mixed with `bdat`. Raises as that does, and ValueError for what is not a URL.
+        """
+        command = (BurlLast if last else Burl)(check_url(url))
+        exchange = self._exchange
+        async with self._end_of_message() as end:
+            exchange.check_unsolicited(command)
+            exchange.protocol.send_command(command)
             await (self._flush(end) if last else exchange.flush())
             return check_reply(command, await exchange.receive_reply())
 

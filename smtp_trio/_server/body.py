@@ -35,6 +35,7 @@ from .memory import NO_MEMORY, UNCOUNTED, Keeper, MemoryBudget, with_reserve
 from .received import begins_with_field
 from .recipient_replies import check_replies, summary
 from .spool import check_path, spool
+from .url_reader import FetchingSession, UrlReader
 
 if TYPE_CHECKING:
     import email.message
@@ -105,7 +106,7 @@ HEADER_END = re.compile(rb"(?:\A|(?<=\n))\r?\n")
 HEADER_OCTETS = 102400
 
 
-class BodySession(Protocol):
+class BodySession(FetchingSession, Protocol):
     """The part of a session's task that a `BodyReader` uses."""
 
     @property
@@ -262,6 +263,7 @@ class BodyReader:
         "_session",
         "_start",
         "_undecided",
+        "_urls",
         "_waited",
         "began",
         "closed",
@@ -317,6 +319,7 @@ class BodyReader:
         self._piece = 0  # the size of the piece that was returned last, which the hook still refers to
         self._session = session
         self._dropping = False
+        self._urls = UrlReader(session)
         self._undecided: Command | None = None
         self._credit = math.inf  # the seconds that the client may still wait, because of ``limits.data_rate``
         self._credited = 0  # the octets for which it got them
@@ -372,7 +375,7 @@ class BodyReader:
                     return start
                 continue
             if event is NEED_DATA:
-                await self._receive()
+                await (self._fetch() if protocol.fetching else self._receive())
             elif event is END_OF_BODY or (event is END_OF_CHUNK and self._dropping and not self.replies):
                 self.due, self.complete = True, not self._dropping
                 self.observing = True
@@ -380,7 +383,8 @@ class BodyReader:
                     return start
                 raise StopAsyncIteration
             elif event is END_OF_CHUNK:
-                await session.answer(OK)
+                assert isinstance(protocol.pending, CountedCommand)
+                await session.answer(protocol.pending.chunk_reply)
             elif event is FAULT:
                 raise self._fail(str(protocol.fault), protocol.fault)
             elif event is CONNECTION_LOST:
@@ -530,6 +534,21 @@ class BodyReader:
             session.protocol.reach(reason, ends=True)
         await session.time_out()
         raise self._fail(TIMEOUT_REASONS[reason])
+
+    async def _fetch(self) -> None:
+        """Add octets of what a BURL refers to. If the rest of the message is dropped, they are not fetched."""
+        session, protocol = self._session, self._session.protocol
+        command, octets = protocol.pending, b""
+        if self._dropping:
+            await self._urls.close()
+        else:
+            await session.flush()
+            assert isinstance(command, CountedCommand)
+            try:
+                octets = await self._urls.read(command)
+            except BodyError as error:
+                raise self._fail(str(error), error.reply) from None
+        protocol.add_fetched(octets)
 
     def _next_wait(self) -> tuple[float, str | None]:
         """Return how long the next wait for the client may take, and the limit because of which it is not longer.

@@ -18,6 +18,7 @@ from ..protocol import (
 )
 from ..protocol.extensions.atrn import Atrn
 from ..protocol.extensions.auth import AuthCommand
+from ..protocol.extensions.burl import Burl, BurlLast
 from ..protocol.extensions.chunking import Bdat, BdatLast
 from ..protocol.extensions.lmtp import Lhlo
 from ..protocol.extensions.starttls import StartTlsCommand
@@ -168,4 +169,6 @@ HANDLERS: dict[type[Command], Handler] = {
     Data: message,
     Bdat: message,
     BdatLast: message,
+    Burl: message,
+    BurlLast: message,
 }

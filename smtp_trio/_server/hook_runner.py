@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 import trio
@@ -117,6 +117,7 @@ class HookRunner:
         "has_response",
         "installed",
         "overdue",
+        "provided",
         "running",
         "scope",
         "successor",
@@ -137,6 +138,8 @@ class HookRunner:
         self.overdue: bool = False
         #: When the first hook was called since the session last waited for a command; infinity if none was.
         self.began: float = math.inf
+        #: What the burl hook has provided (`Session.provide`).
+        self.provided: bytes | AsyncIterable[bytes] | None = None
         #: The function that goes on with the connection after ATRN (`Session.take_over`).
         self.successor: Successor | None = None
         self._limit = limit

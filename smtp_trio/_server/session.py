@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from .._types import Envelope, MessageState, Peer, TlsInfo
 from ..protocol import Command, CountedCommand, Data, Hello, Reply
-from ..protocol.arguments import check_callable
+from ..protocol.arguments import check_callable, check_type
 from ..protocol.extensions.atrn import Atrn
+from ..protocol.extensions.burl import Burl
 from ..protocol.replies import OK
 from .received import protocol_name, received_field
 from .recipient_replies import queued
@@ -142,6 +143,20 @@ class Session:
             raise RuntimeError("take_over can be called in the atrn hook only")
         check_callable(function, "function")
         self._hooks.successor = function
+
+    def provide(self, octets: bytes | AsyncIterable[bytes]) -> None:
+        """Provide what the URL of a BURL refers to (RFC 4468), in the `burl` hook: the octets, or an iterable of pieces.
+
+        They become a part of the message, with CRLF at the end of each line. The next piece is read when the data hook
+        has read the last one, within ``timeouts.block`` seconds. An exception of the iterable goes to the `error` hook,
+        and the message gets 451.
+
+        :raises RuntimeError: this is not the hook of BURL.
+        """
+        if not isinstance(self._hooks.command(), Burl):
+            raise RuntimeError("provide can be called in the burl hook only")
+        check_type(octets, "octets", (bytes, AsyncIterable), shown=False)
+        self._hooks.provided = octets
 
     def success(self, text: str | None = None) -> None:
         """Record the default reply to the pending command, with ``text`` if given. It is sent when the hook returns.

@@ -109,6 +109,10 @@ class CountedCommand(Command):
     size: int
 
     counted = True
+    #: Whether the application provides the octets, and none follow the line (`ServerProtocol.add_fetched`).
+    fetched: ClassVar[bool] = False
+    #: The reply to a part of a message that is not the last one.
+    chunk_reply: ClassVar[Reply] = replies.OK
     work = 0  # small chunks are counted by `ServerProtocol`
     default_reply: ClassVar[Reply] = replies.OK
     last: ClassVar[bool] = False

@@ -22,7 +22,8 @@ docs/blocking.py is a complete server. The events are:
 * `CONNECTION_LOST`: there are no further events, because the input has ended or the session is over.
 
 A message sent with DATA gives the event `Data`, which is answered with 354, then pieces, then `END_OF_BODY`, which is
-answered with the final reply. A chunk sent with BDAT gives the event `Bdat`, then pieces, then `END_OF_CHUNK` or, if it
+answered with the final reply. For BURL, the application provides the octets (`ServerProtocol.add_fetched`) where it
+would receive those of BDAT. A chunk sent with BDAT gives the event `Bdat`, then pieces, then `END_OF_CHUNK` or, if it
 is the last chunk, `END_OF_BODY`; this is answered with the reply to the BDAT.
 
 In the names of this package, the body is the whole message: its header section and its content.
@@ -139,6 +140,8 @@ TLS_RECORD = b"\x16\x03"
 NOT_COMMANDS = (TLS_RECORD, V1, V2)
 #: Chunks of fewer octets than this are counted: the work for one is more than that for its octets.
 SMALL_CHUNK = 512
+#: The size of a part of a message that ends with `ServerProtocol.add_fetched`.
+UNKNOWN_SIZE = 2**64
 #: The limits that lead to these replies of the core, by the names of the members of `Limits`.
 LIMITS_BY_REPLY: dict[Reply, str] = {
     replies.TOO_MANY_RECIPIENTS: "recipients",
@@ -159,6 +162,7 @@ class ServerProtocol:
         "_connect_returned",
         "_enhanced",
         "_errors",
+        "_fetched",
         "_input_ended",
         "_lines",
         "_newlines",
@@ -238,6 +242,7 @@ class ServerProtocol:
         self._lines = LineReader(self._buffer)
         self._reader: DotTerminatedReader | CountedReader | None = None
         self._refused: tuple[CountedReader, BadCommandError] | None = None
+        self._fetched: ReceiveBuffer | None = None  # what the reader reads, if that is not what the client sends
         self._input_ended = False
         self._errors = self._work = 0
         #: The limit that has ended the session, by the name of the member of `Limits`; None if none did.
@@ -278,6 +283,20 @@ class ServerProtocol:
         else:
             self._input_ended = True
 
+    @property
+    def fetching(self) -> bool:
+        """True while NEED_DATA asks for octets that the application fetches for a BURL (RFC 4468)."""
+        return self._fetched is not None
+
+    def add_fetched(self, octets: bytes) -> None:
+        """Add octets of what the pending BURL refers to; b"" at their end. Only while `fetching` is true."""
+        assert self._fetched is not None
+        assert isinstance(self._reader, CountedReader)
+        if octets:
+            self._fetched.add(octets)
+        else:
+            self._reader.remaining = len(self._fetched)
+
     def data_to_send(self) -> bytes:
         """Return and remove the octets that must be sent, which may be b""."""
         outbox = self.outbox
@@ -297,7 +316,7 @@ class ServerProtocol:
         """
         buffer = self._buffer
         if self._reader is not None:
-            return self._next_piece(self._reader, buffer)
+            return self._next_piece(self._reader, buffer if self._fetched is None else self._fetched)
         if self.pending is not None:
             if self._connect_returned or not isinstance(self.pending, Connect):
                 raise LocalProtocolError(f"{self.pending} must be answered first")
@@ -389,6 +408,8 @@ class ServerProtocol:
             raise BadCommandError(replies.TOO_BIG, verb=cls.verb, close=True, last=command.last)
         try:
             self._parser.check_verb(cls.verb)
+            if command.fetched and not cls.is_implemented(self.state.hooks):
+                raise BadCommandError(replies.NOT_IMPLEMENTED, verb=cls.verb)
             self._parser.check_sequence(type(command))
         except BadCommandError as bad:
             bad.last = command.last
@@ -397,6 +418,9 @@ class ServerProtocol:
             return self._next_refused(octets, bad)
         if command.size < SMALL_CHUNK and not command.last:
             self._count_work(1, cls.verb)
+        if command.fetched:
+            self._fetched = ReceiveBuffer()
+            octets = CountedReader(self._fetched, UNKNOWN_SIZE)
         self._begin_body(octets)
         return self._set_pending(command)
 
@@ -472,7 +496,7 @@ class ServerProtocol:
         assert inspector is not None
         if buffer.at == len(buffer.data) and not reader.ended and inspector.fault is None:
             buffer.clear()
-            return CONNECTION_LOST if self._input_ended else NEED_DATA
+            return self._need_data()
         data = b"" if reader.ended else reader.read()
         # After DATA no command is pending, and the message ends with the reader. After BDAT the message ends only if
         # this is the last chunk.
@@ -492,10 +516,13 @@ class ServerProtocol:
                 return data
         if reader.ended:
             return self._end_body(last=last)
-        return CONNECTION_LOST if self._input_ended else NEED_DATA
+        return self._need_data()
+
+    def _need_data(self) -> Signal:
+        return CONNECTION_LOST if self._input_ended and self._fetched is None else NEED_DATA
 
     def _end_body(self, *, last: bool) -> Signal:
-        self._reader = None
+        self._reader = self._fetched = None
         if self.pending is None:
             self._set_pending(END_OF_DATA)
         return END_OF_BODY if last else END_OF_CHUNK
@@ -638,7 +665,7 @@ class ServerProtocol:
         """
         enhanced = self._enhanced and self.dialogue.phase is not CONNECTED
         self.pending = None
-        self._reader = self.inspector = None
+        self._reader = self._fetched = self.inspector = None
         self.outbox.append(self._close_with(reply).encode(enhanced=enhanced))
 
     def tls_started(self) -> None:

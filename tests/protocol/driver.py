@@ -34,6 +34,7 @@ from smtp_trio.protocol.extensions.auth import (
     Credentials,
     ExchangeStep,
 )
+from smtp_trio.protocol.extensions.burl import Burl
 from smtp_trio.protocol.extensions.starttls import HANDSHAKE
 from smtp_trio.protocol.sasl import Authenticated, ClientExchange, Computation, MechanismContext, Secret
 
@@ -143,6 +144,8 @@ class ServerDriver:
         self.credentials: list[Credentials] = []
         self.output = b""
         self.closed = False
+        #: The pieces of what BURL refers to.
+        self.urls: dict[str, list[bytes]] = {}
         self._checked = checked
         self._answered: list[PendingCommand] = []
         self._body: list[bytes] = []
@@ -226,6 +229,11 @@ class ServerDriver:
             self.closed = bad.close
             self._reply(bad, bad.reply)
             return True
+        if event is NEED_DATA and protocol.fetching:
+            assert isinstance(protocol.pending, Burl)
+            for octets in (*self.urls.get(protocol.pending.url, ()), b""):
+                protocol.add_fetched(octets)
+            return True
         if event is NEED_DATA:
             return False
         if isinstance(event, bytes):
@@ -283,7 +291,10 @@ class ServerDriver:
     def _end_of_body(self, *, last: bool) -> None:
         command = self.protocol.pending
         assert isinstance(command, Command)
-        reply = self.protocol.fault or self.answer(command) or command.default_reply
+        default = command.default_reply if command.default_reply.accepted else Reply(250, "Ok")
+        if not last:
+            default = getattr(command, "chunk_reply", default)
+        reply = self.protocol.fault or self.answer(command) or default
         if last:
             self.events.append((END_OF_BODY, None if self.protocol.fault else b"".join(self._body), reply))
             if reply.accepted:

@@ -11,7 +11,7 @@ from attrs import frozen
 
 from smtp_trio.protocol import Command, EndOfData, Extension, Mail, Rcpt, Reply, Vrfy
 from smtp_trio.protocol.commands import VERBS
-from smtp_trio.protocol.extensions import KNOWN, Auth, FutureRelease, LimitsExtension
+from smtp_trio.protocol.extensions import KNOWN, Auth, BurlExtension, FutureRelease, LimitsExtension
 from smtp_trio.protocol.extensions.auth import AuthCommand
 from smtp_trio.protocol.grammar import Grammar
 
@@ -22,6 +22,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SETTINGS: dict[str, Extension] = {
     "AUTH": Auth(cleartext=True),
     "LIMITS": LimitsExtension(rcpt_max=100),
+    "BURL": BurlExtension(authenticated=False),
     "FUTURERELEASE": FutureRelease(3600, authenticated=False, now=lambda: NOW),
 }
 ALL = tuple(SETTINGS.get(extension.keyword, extension) for extension in KNOWN)
@@ -75,6 +76,7 @@ PROBES: dict[str, tuple[Probe, ...]] = {
     "MTRK": (parameter("ENVID=a MTRK=QUJD"),),
     "ETRN": (Probe(("ETRN x.test",), "250", "500"),),
     "ATRN": (Probe(("AUTH PLAIN AGEAc2VjcmV0", "ATRN x.test"), "250", "500"), Probe(("ATRN",), "530", "500")),
+    "BURL": (Probe((SENDER, RECIPIENT, "BURL imap://x.test/1 LAST"), "250", "500"), Probe(("BURL x:y",), "503", "500")),
 }
 #: Extensions that change nothing but the reply to EHLO, or, for ENHANCEDSTATUSCODES, each reply.
 WITHOUT_PROBES = {"PIPELINING", "ENHANCEDSTATUSCODES", "EXPN", "HELP", "LIMITS"}

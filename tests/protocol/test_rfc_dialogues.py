@@ -12,6 +12,7 @@ from attrs import frozen
 from smtp_trio.protocol import Command, Extension, Reply
 from smtp_trio.protocol.extensions import (
     AtrnExtension,
+    BurlExtension,
     DeliverBy,
     Dsn,
     EtrnExtension,
@@ -232,6 +233,49 @@ DIALOGUES = [
             "ETRN sigurd": Reply(250, "OK, queuing for node sigurd.innosoft.com started"),
             "ETRN mysoft.com": Reply(253, "OK, 14 pending messages for node mysoft.com started"),
             "ETRN foo.bar": Reply(459, "Node foo.bar not allowed: Unable to resolve name."),
+        },
+    ),
+    Dialogue(
+        "4468-3.4",
+        """
+        S: 220 owlry.example.com ESMTP
+        C: EHLO potter.example.com
+        S: 250-owlry.example.com
+        S: 250-8BITMIME
+        S: 250-BURL imap
+        S: 250-AUTH PLAIN LOGIN
+        S: 250-DSN
+        S: 250 ENHANCEDSTATUSCODES
+        C: AUTH PLAIN aGFycnkAaGFycnkAc2VjcmV0
+        S: 235 2.7.0 PLAIN authentication successful.
+        C: MAIL FROM:<harry@gryffindor.example.com>
+        S: 250 Address Ok.
+        C: RCPT TO:<ron@gryffindor.example.com>
+        S: 250 2.1.5 ron@gryffindor.example.com OK.
+        C: BURL imap://harry@gryffindor.example.com/outbox;uidvalidity=1078863300/;uid=25;urlauth=submit+harry:internal:91354a LAST
+        S: 250 Ok.
+        C: MAIL FROM:<harry@gryffindor.example.com>
+        S: 250 Address Ok.
+        C: RCPT TO:<malfoy@slitherin.example.com>
+        S: 550 5.7.1 Relaying not allowed: malfoy@slitherin.example.com
+        C: BURL imap://harry@gryffindor.example.com/outbox;uidvalidity=1078863300/;uid=25;urlauth=submit+harry:internal:91354a LAST
+        S: 554 5.5.0 No recipients have been specified.
+        C: RSET
+        S: 250 Ok
+        C: MAIL FROM:<harry@gryffindor.example.com>
+        S: 250 Address Ok.
+        C: RCPT TO:<ron@gryffindor.example.com>
+        S: 250 2.1.5 ron@gryffindor.example.com OK.
+        C: BURL imap://harry@gryffindor.example.com/outbox;uidvalidity=1078863300/;uid=26;urlauth=submit+harry:internal:91354a LAST
+        S: 554 5.7.0 IMAP URL authorization failed
+        """,
+        (BurlExtension(authenticated=False), Dsn()),
+        {"hooks": {"auth", "burl"}, "secure": True},
+        {
+            "RCPT TO:<malfoy": Reply(550, "Relaying not allowed: malfoy@slitherin.example.com", "5.7.1"),
+            "BURL imap://harry@gryffindor.example.com/outbox;uidvalidity=1078863300/;uid=26": Reply(
+                554, "IMAP URL authorization failed", "5.7.0"
+            ),
         },
     ),
     Dialogue(

@@ -8,6 +8,7 @@ from ..arguments import check_items
 from ..extension import Extension
 from .atrn import AtrnExtension
 from .auth import Auth
+from .burl import BurlExtension
 from .chunking import BinaryMime, Chunking
 from .deliverby import DeliverBy
 from .dsn import Dsn
@@ -60,6 +61,7 @@ KNOWN: tuple[Extension, ...] = (
     MessageTracking(),
     EtrnExtension(),
     AtrnExtension(),
+    BurlExtension(),
 )
 
 
@@ -91,6 +93,7 @@ __all__ = [
     "AtrnExtension",
     "Auth",
     "BinaryMime",
+    "BurlExtension",
     "Chunking",
     "DeliverBy",
     "Dsn",
