@@ -76,6 +76,7 @@ def test_all_examples_are_tested() -> None:
         "test_support_desk.py",
         "to_channel.py",
         "two_ports.py",
+        "xnote.py",
     ]
 
 

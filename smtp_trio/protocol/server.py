@@ -387,7 +387,12 @@ class ServerProtocol:
     def _next_command(self, line: bytes) -> Event:
         continuation = self.grammar.continuations.get(self.dialogue.phase)
         if continuation is not None:
-            return self._set_pending(continuation.decode(normalize_space(line.decode("latin-1")).strip(" "), {}))
+            try:
+                command = continuation.decode(normalize_space(line.decode("latin-1")).strip(" "), {})
+            except BadCommandError:
+                self.dialogue.add_command(continuation.decode("", {}))  # as in `_next_line`
+                raise
+            return self._set_pending(command)
         cls, argument = self._parser.split(line)
         if cls.counted:
             return self._next_counted(cls, argument)

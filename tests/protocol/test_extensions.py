@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+import enum
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import pytest
 
-from smtp_trio.protocol import Command, Extension, Limits, Mail, Rcpt, Reply, ServerProtocol, Table
-from smtp_trio.protocol.dialogue import GREETED, READY
+from smtp_trio.protocol import BadCommandError, Command, Extension, Limits, Mail, Rcpt, Reply, ServerProtocol, Table
+from smtp_trio.protocol.dialogue import GREETED, READY, PhaseEnum
 from smtp_trio.protocol.extensions import (
     Auth,
     BinaryMime,
@@ -21,6 +23,7 @@ from smtp_trio.protocol.extensions import (
 from smtp_trio.protocol.extensions.eightbitmime import BODY
 from smtp_trio.protocol.extensions.size import SIZE
 from smtp_trio.protocol.extensions.smtputf8 import SMTPUTF8
+from smtp_trio.protocol.params import KnownParams
 
 from .driver import HELLO, RECIPIENT, SENDER, ServerDriver, codes, replying
 
@@ -469,3 +472,60 @@ def test_expn_is_offered_with_its_hook() -> None:
     assert "EXPN" not in ServerDriver().send_lines(HELLO)[1]
     assert "250-EXPN" in ServerDriver(hooks={"expn"}).send_lines(HELLO)[1].split("\n")
     assert codes(ServerDriver().begin().send_lines("EXPN list", "VRFY fred")) == ["502 5.5.1", "252 2.5.0"]
+
+
+# --- lines of an exchange -------------------------------------------------------------------------------------------
+
+
+class LinePhase(PhaseEnum):
+    LINES = "during an exchange"
+
+
+class XLine(Command):
+    """A line of an exchange: "bad" is refused by the core, "." ends it."""
+
+    verb = "XTALK"
+    hook = "xline"
+
+    @classmethod
+    def decode(cls, argument: str, known_params: KnownParams) -> XLine:
+        if argument == "bad":
+            raise BadCommandError(Reply(501, "Bad line", "5.5.2"))
+        return DotLine() if argument == "." else XLine()
+
+
+class DotLine(XLine):
+    pass
+
+
+class XTalk(Command):
+    verb = "XTALK"
+    hook = "xtalk"
+
+
+class XTalkExtension(Extension):
+    keyword = "XTALK"
+    verbs = (XTalk,)
+    table = Table(
+        accepted={DotLine: {LinePhase.LINES: READY}},
+        proceed={XTalk: {READY: LinePhase.LINES}, XLine: {LinePhase.LINES: LinePhase.LINES}},
+        refused={XLine: {LinePhase.LINES: READY}, DotLine: {LinePhase.LINES: READY}},
+    )
+    continuations: ClassVar[Mapping[enum.Enum, type[Command]]] = {LinePhase.LINES: XLine}
+
+
+def test_lines_of_an_exchange() -> None:
+    driver = ServerDriver(
+        extensions=standard(XTalkExtension()),
+        hooks={"xtalk", "xline"},
+        answer=replying((XTalk, Reply(350, "Go on")), (XLine, Reply(350, "Go on")), (DotLine, Reply(250, "Done"))),
+    ).begin()
+    assert codes(driver.send_lines("XTALK", "NOOP", "x", ".", "NOOP")) == [
+        "350",
+        "350",
+        "350",
+        "250 2.0.0",
+        "250 2.0.0",
+    ]
+    # RFC 4954 4 has the same rule for AUTH: a line that is refused ends the exchange.
+    assert codes(driver.send_lines("XTALK", "bad", "NOOP")) == ["350", "501 5.5.2", "250 2.0.0"]
