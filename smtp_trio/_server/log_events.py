@@ -266,6 +266,7 @@ LINE_ENDS_REPLACED = Event(
 REFUSALS_OMITTED = Event(
     "refusals_omitted", INFO, SESSION, "{id} peer={peer} further refusals, without a record each: {count}"
 )
+ENDED_BY_LIMIT = Event("ended_by_limit", INFO, SESSION, "{id} ended by a limit: " + CLIENT_TEXT + " limit={limit}")
 NO_MESSAGE = Event("no_message", INFO, SESSION, "{id} no message: " + CLIENT_TEXT)
 
 MESSAGE = "smtp_trio.message"

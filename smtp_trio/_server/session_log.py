@@ -37,7 +37,8 @@ HIDDEN = "[hidden]"
 #   records with both results, which share the id of the transaction;
 # - one for each login that failed, since passwords may be guessed;
 # - at least one for each session: if there was none about a message or a command, it is a refused connection, a failed
-#   TLS handshake, a timeout, or `log_events.NO_MESSAGE`.
+#   TLS handshake, a timeout, or `log_events.NO_MESSAGE`;
+# - one for a session that a limit has ended, with the name of the limit.
 #
 # A client that is refused again and again must not fill the log, so only the first MAX_REFUSALS of a session have a record
 # each, and one record has the number of the others.
@@ -153,7 +154,9 @@ class SessionLog:
     def end(self) -> None:
         """Log that the session has ended."""
         self._end_refusals()
-        if not self._logged:
+        if (limit := self._protocol.ended_by) is not None:
+            self._log_client(log_events.ENDED_BY_LIMIT, limit=limit)
+        elif not self._logged:
             self._log_client(log_events.NO_MESSAGE)
         log_events.DISCONNECTED.log(id=self._id, peer=self.peer)
 
@@ -226,11 +229,11 @@ class SessionLog:
             log_events.REFUSALS_OMITTED.log(id=self._id, peer=self.peer, count=self._refusals - MAX_REFUSALS)
         self._refusals = 0
 
-    def _log_client(self, event: log_events.Event) -> None:
+    def _log_client(self, event: log_events.Event, **fields: Value) -> None:
         """Log an event about the whole session."""
         if event.enabled:
             seconds = round(trio.current_time() - self._began, 6)
-            event.log(self._client(), id=self._id, seconds=seconds, as_level=self._level)
+            event.log(self._client() | fields, id=self._id, seconds=seconds, as_level=self._level)
 
     def _client(self) -> dict[str, Value]:
         session = self._session

@@ -427,7 +427,8 @@ async def test_every_failed_login_of_a_session_is_logged(
             await client.command(f"AUTH PLAIN {PLAIN}", code)
         await client.expect_end()
     assert [each["reply"][:3] for each in events(log, "auth_failed")] == ["501", "535", "421"]
-    assert [each["event"] for each in events(log)][-1] == "no_message"
+    last = events(log)[-1]
+    assert (last["event"], last["limit"]) == ("ended_by_limit", "auth_failures")
     assert server.statistics().auth_failures == 3
 
 
@@ -579,7 +580,7 @@ async def test_command_that_reaches_the_limit_of_errors_has_its_argument(
         await client.hello()
         await client.command("MAIL FROM:<a b>", "501")
         await client.command("MAIL FROM:<c d>", "421")
-    assert [(found["sender"], found["reply"][:3]) for found in events(log)] == [("a b", "501"), ("c d", "421")]
+    assert [(found["sender"], found["reply"][:3]) for found in events(log, "refused")] == [("a b", "501"), ("c d", "421")]
 
 
 async def test_unknown_sender_is_not_the_null_sender(log: pytest.LogCaptureFixture, autojump_clock: MockClock) -> None:

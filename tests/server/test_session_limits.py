@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from contextlib import suppress
+
 import pytest
 import trio
 from helpers import NAME, START, RecordingHooks, connected
@@ -137,3 +140,40 @@ async def test_nearly_full_server_does_not_wait_long(autojump_clock: MockClock) 
         began = trio.current_time()
         assert b"4.4.2" in await near.receive_some()
         assert trio.current_time() == began + 300
+
+
+ENDS = [
+    (Limits(errors=3), [b"NONSENSE\r\n"] * 3, "errors"),
+    (Limits(work=20), [b"EHLO client.test\r\n"] * 30, "work"),
+    (Limits(), [START + b"DATA\r\n", 100, b"x" * 5000, 150], "data_rate"),
+    (Limits(data_rate=0, message_time=60), [START + b"DATA\r\n", 59, b"x\r\n", 59, b"x\r\n"], "message_time"),
+    (Limits(session_time=100), [150], "session_time"),
+    (Limits(), [b"QUIT\r\n"], None),
+]
+
+
+@pytest.mark.parametrize(("limits", "steps", "name"), ENDS, ids=[str(name) for _, _, name in ENDS])
+async def test_log_names_the_limit_that_ended_a_session(
+    limits: Limits,
+    steps: list[bytes | float],
+    name: str | None,
+    autojump_clock: MockClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "smtp_trio")
+    server = Server(RecordingHooks(), name=NAME, limits=limits)
+    async with connected(server) as client:
+        await client.hello()
+        with suppress(trio.BrokenResourceError):
+            for step in steps:
+                if isinstance(step, bytes):
+                    await client.send(step)
+                else:
+                    await trio.sleep(step)
+        while await client.stream.receive_some():
+            pass
+    found = [record.__dict__["fields"] for record in caplog.records if record.__dict__["event"] == "ended_by_limit"]
+    assert [(each["limit"], each["peer"], each["helo"]) for each in found] == [(name, "memory", "client.test")] * (
+        name is not None
+    )
+    assert server.statistics().limits_reached.keys() == {name} - {None}
