@@ -42,6 +42,10 @@ EXTENSIONS = standard(
 )
 
 
+def content_of(store: Maildir, name: str) -> bytes:
+    return Path(store.new, name).read_bytes()
+
+
 @pytest.mark.parametrize("kind", ["maildir", "sqlite"])
 async def test_parameters_of_a_session(kind: str, tmp_path: Path) -> None:
     store: Store[Any] = SQLite(tmp_path / "store.db") if kind == "sqlite" else Maildir(tmp_path / "box")
@@ -59,7 +63,7 @@ async def test_parameters_of_a_session(kind: str, tmp_path: Path) -> None:
         [name] = os.listdir(store.new)
         stored = read(Path(store.new, name))
         # RFC 6710 7: the clause of the Received field.
-        assert b"for <a@mx.test> PRIORITY 0;\r\n" in Path(store.new, name).read_bytes()
+        assert b"for <a@mx.test> PRIORITY 0;\r\n" in content_of(store, name)
 
     assert stored.mail_params == (
         "BY=7200;RT HOLDUNTIL=2026-01-01T01:00:00Z MT-PRIORITY=0 ENVID=a MTRK=QUJD:60 SOLICIT=net.example:ADV"
