@@ -170,4 +170,8 @@ NUL = Reply(550, "Message refused: NUL character; use BODY=BINARYMIME", "5.6.0")
 TOO_BIG = Reply(552, "Message size exceeds the maximum", "5.3.4")
 LOOP = Reply(554, "Too many Received fields: mail loop detected", "5.4.6")
 LONG_HEADER = Reply(552, "Message header too large", "5.3.4")
+#: Replies of an application, for `connect`, RCPT and MAIL: no mail is accepted here, or in the domain (RFC 7504, RFC 7505).
+HOST_ACCEPTS_NO_MAIL = Reply(521, "Host does not accept mail", "5.3.2")
+DOMAIN_ACCEPTS_NO_MAIL = Reply(556, "Domain does not accept mail", "5.1.10")
+SENDER_ACCEPTS_NO_MAIL = Reply(550, "Domain of the sender does not accept mail", "5.7.27")
 LOCAL_ERROR = Reply(451, "Local error in processing", "4.3.0")

@@ -580,7 +580,10 @@ async def test_command_that_reaches_the_limit_of_errors_has_its_argument(
         await client.hello()
         await client.command("MAIL FROM:<a b>", "501")
         await client.command("MAIL FROM:<c d>", "421")
-    assert [(found["sender"], found["reply"][:3]) for found in events(log, "refused")] == [("a b", "501"), ("c d", "421")]
+    assert [(found["sender"], found["reply"][:3]) for found in events(log, "refused")] == [
+        ("a b", "501"),
+        ("c d", "421"),
+    ]
 
 
 async def test_unknown_sender_is_not_the_null_sender(log: pytest.LogCaptureFixture, autojump_clock: MockClock) -> None:
