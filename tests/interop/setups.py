@@ -313,7 +313,7 @@ SETUPS = {
             unknown=None,  # accepts every recipient
             appends=b"\r\n",
         ),
-        Setup(name="smtp-trio", commands=smtp_trio, features=KEYWORDS - {"DSN"}, unknown="nobody@elsewhere.example"),
+        Setup(name="smtp-trio", commands=smtp_trio, features=KEYWORDS, unknown="nobody@elsewhere.example"),
     )
 }
 #: A newer version than that of the system, for the tables.

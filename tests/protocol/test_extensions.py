@@ -449,7 +449,7 @@ def test_command_is_offered_with_its_hook() -> None:
     )
     assert driver.send_lines(HELLO, "XQUEUE", "XQUEUE x")[1:] == [
         "250-mx.test\n250-PIPELINING\n250-SIZE 31457280\n250-8BITMIME\n250-SMTPUTF8\n250-ENHANCEDSTATUSCODES\n250-CHUNKING\n"
-        "250-HELP\n250 XQUEUE",
+        "250-DSN\n250-HELP\n250 XQUEUE",
         "250 2.0.0 Queue started",
         "501 5.5.4 XQUEUE takes no argument",
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from smtp_trio.protocol import Connect, Limits, Mail, Noop, Path, Rcpt, Reply
-from smtp_trio.protocol.extensions import STANDARD, Auth, SmtpUtf8, standard
+from smtp_trio.protocol.extensions import STANDARD, Auth, Dsn, SmtpUtf8, standard
 
 from .driver import HELLO, NAME, RECIPIENT, SENDER, ServerDriver, codes
 
@@ -375,11 +375,14 @@ def test_line_limit_is_at_least_512() -> None:
 
 
 def test_extensions_increase_the_line_limit() -> None:
-    # SIZE 26 (RFC 1870 3), BODY 16 (RFC 3030 3), SMTPUTF8 10 (RFC 6531 3.1), AUTH 500 (RFC 4954 3).
+    # SIZE 26 (RFC 1870 3), BODY 16 (RFC 3030 3), SMTPUTF8 10 (RFC 6531 3.1), AUTH 500 (RFC 4954 3), RET, ENVID, NOTIFY and
+    # ORCPT (RFC 3461 5.4).
+    dsn = 8 + 107 + 28 + 507
     assert (
-        ServerDriver(limits=Limits(line=0), extensions=STANDARD).protocol.grammar.line_limit == 512 + 26 + 16 + 10 + 500
+        ServerDriver(limits=Limits(line=0), extensions=STANDARD).protocol.grammar.line_limit
+        == 512 + 26 + 16 + 10 + 500 + dsn
     )
-    without = standard(without=(SmtpUtf8, Auth))
+    without = standard(without=(SmtpUtf8, Auth, Dsn))
     assert ServerDriver(limits=Limits(line=0), extensions=without).protocol.grammar.line_limit == 512 + 26 + 16
 
 

@@ -30,8 +30,8 @@ from .smtputf8 import SmtpUtf8
 from .starttls import StartTls
 
 #: The default extensions of a server, in the order in which EHLO shows them. BINARYMIME is not among them, because few
-#: servers would accept such a message from a relay; DSN, LIMITS and all extensions for the delivery of a message are not,
-#: because the application has to act on them.
+#: servers would accept such a message from a relay; all extensions for the delivery of a message but DSN are not, because
+#: the application has to act on them. LIMITS is not, because there are no limits by default.
 STANDARD: tuple[Extension, ...] = (
     Pipelining(),
     Size(),
@@ -41,6 +41,7 @@ STANDARD: tuple[Extension, ...] = (
     StartTls(),
     Auth(),
     Chunking(),
+    Dsn(),
     ExpnExtension(),
     HelpExtension(),
 )
@@ -50,7 +51,6 @@ STANDARD: tuple[Extension, ...] = (
 KNOWN: tuple[Extension, ...] = (
     *STANDARD,
     BinaryMime(),
-    Dsn(),
     LimitsExtension(),
     RequireTls(),
     DeliverBy(),

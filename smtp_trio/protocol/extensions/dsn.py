@@ -1,8 +1,8 @@
 """DSN, RFC 3461: the sender requests delivery status notifications, and gives them an identifier of the message.
 
-Adds its EHLO keyword, the parameters ``RET`` and ``ENVID`` of MAIL, and ``NOTIFY`` and ``ORCPT`` of RCPT. Not in
-`STANDARD`: a server that offers it promises to send the notifications and to pass the parameters on (RFC 3461 4 and 5),
-which is the application's work.
+Adds its EHLO keyword, the parameters ``RET`` and ``ENVID`` of MAIL, and ``NOTIFY`` and ``ORCPT`` of RCPT. A server that
+offers it promises to send the notifications, or to pass the parameters on (RFC 3461 4 and 5). That is the work of the
+application, which has the parameters in the envelope, and in every store; `smtp_trio.dsn` builds the notifications.
 
 Values are decoded here: xtext (RFC 3461 4) and, for addresses in UTF-8, the encodings of RFC 6533 3.
 """
@@ -139,7 +139,7 @@ ORCPT: Param[str] = _param("ORCPT", _parse_orcpt, _format_orcpt, extra_octets=50
 
 
 class Dsn(Extension):
-    """Delivery status notifications (RFC 3461). Not in `STANDARD`: the application has to act on the parameters."""
+    """Delivery status notifications (RFC 3461)."""
 
     keyword = "DSN"
     rfc = 3461
