@@ -7,7 +7,7 @@ from typing import Any
 
 import trio
 
-from ..protocol import Mail, NotOfferedError, Path, Rcpt, Reply, ReplyError
+from ..protocol import Command, Mail, NotOfferedError, Path, Rcpt, Reply, ReplyError
 from ..protocol.extensions.eightbitmime import BODY
 from ..protocol.extensions.limits import LimitsExtension
 from ..protocol.extensions.size import SIZE, Size
@@ -16,8 +16,9 @@ from ..protocol.params import Param, Params
 from .addresses import parse_mailbox
 from .exchange import Exchange
 from .message import Message, PreparedMessage, prepare_message
-from .results import ConnectionLostError, PartialResult
+from .results import ConnectionLostError, PartialResult, Rejected
 from .send_params import read_send_params
+from .session_limits import TOO_MANY_DOMAINS, TOO_MANY_TRANSACTIONS, allow_domains, announced, transactions_left
 from .transaction import Progress, Transaction
 
 #: The recipients that are checked before other tasks run: 0.5 ms, and 6 ms for domains with U-labels.
@@ -126,17 +127,49 @@ class Delivery:
         return Transaction(self._exchange, self.mail, rcpts, self.message, self.partial, self._progress)
 
     @property
-    def max_recipients(self) -> int:
-        """The most recipients for one transaction, which the server may limit (RFC 9422 4.2)."""
-        limits = self._exchange.protocol.offered.get("LIMITS")
-        limit = limits.rcpt_max if isinstance(limits, LimitsExtension) else None
-        return limit if limit and self.message.repeatable else len(self.rcpts)
+    def within_limits(self) -> bool:
+        """True if the message can be sent to all recipients in one transaction, as far as the server has announced."""
+        limits = announced(self._exchange)
+        return limits is None or (
+            self._max_recipients(limits) >= len(self.rcpts)
+            and limits.rcpt_domain_max is None
+            and transactions_left(self._exchange, limits) != 0
+        )
+
+    def _max_recipients(self, limits: LimitsExtension) -> int:
+        """Return the most recipients for one transaction, which the server may limit (RFC 9422 4.2)."""
+        return limits.rcpt_max if limits.rcpt_max and self.message.repeatable else len(self.rcpts)
+
+    def _next_batch(self, waiting: list[str]) -> tuple[list[str], list[str]]:
+        """Return the recipients of the next transaction, and those that wait. Reject those that the session has no room for."""
+        limits = announced(self._exchange)
+        if limits is None:
+            return waiting, []
+        if transactions_left(self._exchange, limits) == 0:
+            self._reject(waiting, self.mail, TOO_MANY_TRANSACTIONS)
+            return [], []
+        most = self._max_recipients(limits)
+        if limits.rcpt_domain_max is not None:
+            domains = ((self.rcpts[name].recipient.domain or "").lower() for name in waiting)
+            allowed = dict(zip(waiting, allow_domains(self._exchange, limits, domains), strict=True))
+            for name in waiting:
+                if not allowed[name]:
+                    self._reject([name], self.rcpts[name], TOO_MANY_DOMAINS)
+            waiting = [name for name in waiting if allowed[name]]
+        return waiting[:most], waiting[most:]
+
+    def _reject(self, names: Iterable[str], command: Command, reply: Reply) -> None:
+        """Store the outcome of recipients that are not sent, unless the server has refused them before."""
+        for name in names:
+            self.partial.outcomes.setdefault(name, Rejected(name, command, reply))
 
     async def run(self, recipients: Iterable[str] | None = None) -> None:
         """Send the message to ``recipients``, or to all. Raises as `Transaction.run`."""
         waiting = list(self.rcpts if recipients is None else recipients)
         while waiting:
-            batch, waiting = waiting[: self.max_recipients], waiting[self.max_recipients :]
+            batch, waiting = self._next_batch(waiting)
+            if not batch:
+                return
             transaction = self.new_transaction(batch)
             await transaction.run()
             waiting = [*transaction.postponed, *waiting]

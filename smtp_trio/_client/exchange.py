@@ -98,7 +98,7 @@ class Exchange:
     Each operation of a client runs inside ``async with exchange.operation()``.
     """
 
-    __slots__ = ("_grammar", "_scope", "_waiting_for", "lmtp", "protocol", "timeouts", "tls", "wire")
+    __slots__ = ("_grammar", "_scope", "_waiting_for", "lmtp", "protocol", "rcpt_domains", "timeouts", "tls", "wire")
 
     def __init__(self, stream: trio.abc.Stream, grammar: Grammar, timeouts: ClientTimeouts, *, lmtp: bool) -> None:
         self.protocol: ClientProtocol = ClientProtocol(grammar)
@@ -107,6 +107,8 @@ class Exchange:
         self.lmtp: bool = lmtp
         #: The TLS connection in use, or None.
         self.tls: TlsInfo | None = None
+        #: The domains of recipients that were sent, counted if the server limits them (RFC 9422 4.3).
+        self.rcpt_domains: set[str] = set()
         self._grammar = grammar
         self._scope: trio.CancelScope | None = None
         #: The command whose reply is waited for, and its timeout.

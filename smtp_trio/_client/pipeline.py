@@ -99,9 +99,7 @@ class Pipeline:
                 raise
             self._results.append(delivery.partial)
             transaction = delivery.new_transaction(delivery.rcpts)
-            overlap = (
-                transaction.fits_group and delivery.max_recipients >= len(delivery.rcpts) and not self._exchange.lmtp
-            )
+            overlap = transaction.fits_group and delivery.within_limits and not self._exchange.lmtp
             if previous is not None and not (overlap and self._may_overlap(previous[1])):
                 await self._receive(previous)
                 previous = None

@@ -14,7 +14,6 @@ from attrs import frozen
 from ..protocol import Noop, SMTPError
 from ..protocol.arguments import check_number, check_type
 from ..protocol.dialogue import READY
-from ..protocol.extensions.limits import LimitsExtension
 from .addresses import find_envelope, list_recipients
 from .client import Client
 from .connect import ConnectSettings, Host, check_server, open_client
@@ -31,6 +30,7 @@ from .results import (
     not_sent,
 )
 from .retry import can_be_sent_again, is_alive
+from .session_limits import announced, has_room, transactions_left
 from .transaction import Progress, check_reporting
 
 #: Seconds for QUIT on all connections that are closed at one time, because a message, or its result, waits for that.
@@ -140,14 +140,17 @@ class Pool:
     async def _send(
         self,
         sender: str,
-        names: Iterable[str],
+        names: list[str],
         message: Message,
         progress: Progress | None,
         record: DeliveryRecord | None,
         params: Mapping[str, object],
     ) -> Result:
         async with self._slot():
-            if (kept := await self._take_idle()) is not None:
+            if (kept := await self._take_idle()) is not None and not has_room(kept._exchange, names):
+                await self._close_all([kept])
+                kept = None
+            if kept is not None:
                 begun = kept._exchange.protocol.transactions_begun
                 async with self._borrowed(kept):
                     try:
@@ -307,11 +310,11 @@ class Pool:
                 await self._close_all(closing)
 
     def _is_reusable(self, client: Client) -> bool:
-        limits = client.offered.get("LIMITS")
-        server_limit = limits.mail_max if isinstance(limits, LimitsExtension) else None
-        most = min(self._max_messages, server_limit or self._max_messages)
+        limits = announced(client._exchange)
+        left = None if limits is None else transactions_left(client._exchange, limits)
         young = trio.current_time() - self._opened_at[client] < self._max_age
-        return client.usable and young and client._exchange.protocol.transactions_begun < most and not self._closed
+        room = client._exchange.protocol.transactions_begun < self._max_messages and left != 0
+        return client.usable and young and room and not self._closed
 
     def _take_expired(self) -> list[Client]:
         """Remove and return the idle connections that are too old, or have been idle for too long."""

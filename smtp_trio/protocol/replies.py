@@ -162,6 +162,8 @@ NO_RECIPIENTS = Reply(554, "No valid recipients", "5.5.1")
 TOO_MANY_RECIPIENTS = Reply(452, "Too many recipients", "4.5.3")
 ENVELOPE_TOO_BIG = Reply(452, "Too many octets of recipients", "4.5.3")
 TOO_MANY_MESSAGES = Reply(421, "Too many messages in this session; closing the connection", "4.7.0")
+TOO_MANY_TRANSACTIONS = Reply(421, "Too many transactions in this session; closing the connection", "4.5.3")
+TOO_MANY_DOMAINS = Reply(452, "Too many domains of recipients in this session", "4.5.3")
 TOO_MANY_ERRORS = Reply(421, "Too many errors; closing the connection", "4.7.0")
 
 BARE_CR = Reply(550, "Message refused: bare CR; lines must end in CRLF", "5.5.2")

@@ -31,7 +31,8 @@ class SessionState:
     ``rejected_rcpts`` the number of its refused RCPT commands.
     ``channel_binding`` is the binding of the TLS session to the server's certificate, b"" if there is none, and
     ``client_certificate`` the client's certificate, in the form of `ssl.SSLSocket.getpeercert`, or None.
-    ``messages`` is the number of messages that were received, accepted or not.
+    ``messages`` is the number of messages that were received, accepted or not. ``transactions`` is the number of MAIL
+    commands, and ``rcpt_domains`` are the domains of RCPT commands; both are only counted where LIMITS limits them.
     """
 
     # Settings of the server.
@@ -49,6 +50,8 @@ class SessionState:
     hello: Hello | None = None
     offered: frozenset[str] = frozenset()
     messages: int = 0
+    transactions: int = 0
+    rcpt_domains: frozenset[str] = frozenset()
 
     # The open transaction (RFC 5321 3.3).
     mail: Mail | None = None

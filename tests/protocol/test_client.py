@@ -917,3 +917,10 @@ def test_redacted_commands() -> None:
     assert AuthResponse("AGZyZWQAc2VjcmV0").redacted == AuthResponse("")
     assert ReplyError(AuthCommand("PLAIN", b"\0fred\0secret"), Reply(535, "no")).command == AuthCommand("PLAIN")
     assert Mail(A).redacted == Mail(A)
+
+
+def test_offers() -> None:
+    client = ready("DSN")
+    assert client.offers(Mail, RET)
+    assert not client.offers(Rcpt, RET)
+    assert not ready().offers(Mail, RET)
