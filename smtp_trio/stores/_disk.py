@@ -34,6 +34,7 @@ class Directory:
         """Open the directory. ``follow`` allows the path to be a symbolic link to it."""
         self.path: str = path
         self.fd: int = os.open(path, os.O_RDONLY | os.O_DIRECTORY | (0 if follow else os.O_NOFOLLOW))
+        self._status = os.fstat(self.fd)
 
     def __del__(self) -> None:
         with suppress(AttributeError, OSError):  # it could not be opened
@@ -46,7 +47,7 @@ class Directory:
     def is_current(self) -> bool:
         """Return whether the path still names this directory."""
         try:
-            return os.path.samestat(os.lstat(self.path), os.fstat(self.fd))
+            return os.path.samestat(os.lstat(self.path), self._status)
         except FileNotFoundError:
             return False
 

@@ -26,7 +26,7 @@ T = TypeVar("T")
 # messages.
 #
 # A group is also limited in octets, since the time of a commit grows with them, and every message that arrives meanwhile
-# waits for it. Most of a large message was written before (see `_spool.py`); what is left of it, half a mebibyte at most, is in
+# waits for it. Most of a large message was written before (see `_spool.py`); what is left of it, 256 KiB at most, is in
 # memory. A group has the message that has waited longest, so that none waits for ever; then small messages, and last
 # what else fits. A small message thus waits for one commit at most, however many large ones wait.
 #

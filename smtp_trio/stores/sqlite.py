@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote
 
 from .._server.spool import check_path
-from ._disk import PART, Directory, ProcessMark, check_no_link, check_writable, make_directory
+from ._disk import Directory, ProcessMark, check_no_link, check_writable, make_directory
 from ._spool import Spool
 from ._store import MessageTooBigError, Store, Stored, StoreError, format_params, primary_code
 
@@ -106,7 +106,7 @@ VERSION = len(UPGRADES)
 # --------------
 #
 # SQLite has one writer at a time, so a transaction with 30 MiB would delay all messages until it is on the disk. A large
-# message is therefore written while it is received, in pieces of a quarter of a mebibyte, each in a transaction of its own
+# message is therefore written while it is received, in pieces of an eighth of a mebibyte, each in a transaction of its own
 # (`SQLiteSpool.write`). Groups of messages are committed between two pieces. The pieces are rows of ``pieces``, and do
 # not belong to a message until the group has inserted a row with their ``uid`` into ``message_rows``, together with the
 # octets that were left in memory. That is the commit of the message: before it, no query of ``messages`` finds anything,
@@ -128,6 +128,9 @@ VERSION = len(UPGRADES)
 
 # Less than SQLite's limit of 1,000,000,000 octets for a row (sqlite.org/limits.html), because of the other columns.
 MAX_MESSAGE = 999_000_000
+
+#: Octets of a large message that are written in one transaction.
+PIECE = 1 << 17
 
 # Seconds to wait for another program's transaction. A message that comes just after a group has begun waits for two
 # groups. With 2.4 s for each, its client has a reply within 5 s when another program blocks the database.
@@ -204,12 +207,13 @@ class SQLite(Store["SQLiteSpool"]):
             if n == 0:
                 db.execute("INSERT INTO unpublished VALUES (?, ?)", [uid, self._mark.number])
             db.execute("INSERT INTO pieces VALUES (?, ?, ?)", [uid, n, data])
-            db.execute(f"PRAGMA wal_autocheckpoint = {PIECES_CHECKPOINT}")
             db.execute("COMMIT")
-            db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT}")
         except BaseException:
             self._recover()
             raise
+        if (n + 1) % PIECES_COPIED == 0:
+            with suppress(sqlite3.Error):  # the piece is in the log, and is copied later
+                db.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def abandon(self, uid: str) -> None:
         """Note that the pieces of a message have to be removed."""
@@ -239,6 +243,7 @@ class SQLite(Store["SQLiteSpool"]):
                 return
             # SQLite finds a log by its name. This one belongs to the file that was moved, and must not be applied to a
             # new database at this path.
+            busy_timeout(self._db, BUSY_TIMEOUT)
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._disconnect()
 
@@ -263,6 +268,7 @@ class SQLite(Store["SQLiteSpool"]):
                 self._mark.hold(directory)
                 self._file_id = file_id(self.path)
                 self._abandoned.extend(left_behind(db, self._mark))
+                busy_timeout(db, 0.001)
             except BaseException as error:
                 db.close()
                 self._mark.release()
@@ -293,7 +299,7 @@ class SQLite(Store["SQLiteSpool"]):
 class SQLiteSpool(Spool):
     """A message before it is published: the last octets in memory, the others in pieces."""
 
-    part: ClassVar[int] = PART
+    part: ClassVar[int] = PIECE
 
     def __init__(self, session: Session, envelope: Envelope, store: SQLite) -> None:
         super().__init__(envelope.id)
@@ -349,17 +355,16 @@ class SQLiteSpool(Spool):
         return message_id, *self._columns, self.size + self.buffered, self._buffer
 
 
-#: The pages of the write-ahead log after which a COMMIT copies them into the database, which is SQLite's own number.
-CHECKPOINT = 1000
-#: The same after a piece. A group waits for a piece, and thus for the copy, too: that of 1000 pages takes ten times as long
-#: as the piece. After a group the number is larger, because small messages change the same pages again and again.
-PIECES_CHECKPOINT = 128
+#: The number of pieces of a message after which the write-ahead log is copied into the database. A group of messages waits
+#: for a piece, and for this copy, too. SQLite itself would copy after a thousand pages, which takes ten times as long as a
+#: piece. That number is better for small messages, which change the same pages again and again.
+PIECES_COPIED = 2
 INSERT = """
 INSERT INTO message_rows (id, uid, received_at, sender, peer, helo, protocol, tls, auth, mail_params, size, body)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 #: Pieces that are removed in one transaction.
-REMOVED_AT_ONCE = 4
+REMOVED_AT_ONCE = 16
 
 
 def insert(db: sqlite3.Connection, messages: Sequence[SQLiteSpool]) -> None:
@@ -434,24 +439,25 @@ def schema_of(db: sqlite3.Connection) -> tuple[int, set[str]]:
     return version, {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")}
 
 
+def busy_timeout(db: sqlite3.Connection, seconds: float) -> None:
+    """Set how long a statement waits for another program's lock."""
+    db.execute(f"PRAGMA busy_timeout = {seconds * 1000:.0f}")
+
+
 def begin(db: sqlite3.Connection) -> None:
     """Begin a write transaction, waiting for other writers up to ``BUSY_TIMEOUT``.
 
     SQLite's own wait soon asks only every 0.1 s. When several servers write one after the other, the gaps between their
-    transactions are much shorter, so a server could miss them for seconds. This asks every millisecond.
+    transactions are much shorter, so a server could miss them for seconds. This asks every millisecond (`busy_timeout`).
     """
     deadline = time.monotonic() + BUSY_TIMEOUT
-    db.execute("PRAGMA busy_timeout = 1")
-    try:
-        while True:
-            try:
-                db.execute("BEGIN IMMEDIATE")
-                return
-            except sqlite3.OperationalError as error:
-                if primary_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                    raise
-    finally:
-        db.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT * 1000:.0f}")
+    while True:
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            return
+        except sqlite3.OperationalError as error:
+            if primary_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
 
 
 def file_id(path: str) -> tuple[int, int] | None:

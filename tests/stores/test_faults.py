@@ -135,11 +135,11 @@ async def test_server_on_a_read_only_file_system(
 
 
 async def test_limit_of_the_file_size(make: Callable[[Path], Store], tmp_path: Path) -> None:
-    """A write beyond the limit writes up to it, and the next one fails."""
+    """A write beyond the limit writes up to it, and the next one fails. A database has two files."""
     store = make(tmp_path)
     await store.open()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (700_000, hard))
     try:
         await put_refused(store, "45", *LARGE)
     finally:

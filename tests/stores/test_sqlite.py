@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from smtp_trio.stores import MessageTooBigError, SQLite, Stored, StoreError, read, sqlite
-from smtp_trio.stores._disk import PART
+from smtp_trio.stores.sqlite import PIECE
 
 from .sessions import body, envelope, large, transaction
 
@@ -88,7 +88,7 @@ async def test_large_message_is_written_in_pieces(store: SQLite) -> None:
         for chunk in chunks:
             seen.append(query(store.path, "SELECT count(*) FROM messages"))
             yield chunk
-        assert query(store.path, "SELECT count(*), sum(length(data)) >= 2 << 20 FROM pieces") == [(8, 1)]
+        assert query(store.path, "SELECT count(*), sum(length(data)) >= 2 << 20 FROM pieces") == [(15, 1)]
 
     await store.open()
     uid = await store.put(session, body(chunks=observed_chunks()))
@@ -111,7 +111,7 @@ async def test_pieces_are_copied_into_the_database_a_few_at_a_time(store: SQLite
 
     await store.open()
     await store.put(transaction(), body(chunks=observed_chunks()))
-    assert max(sizes) < 5 * PART
+    assert max(sizes) < 8 * PIECE
 
 
 @pytest.mark.parametrize("size", [0, 1, 6, 7, 8, 13, 14, 15, 700])
@@ -289,7 +289,7 @@ async def test_duplicate_ids_of_small_and_large_messages(store: SQLite) -> None:
         session = transaction()
         spools.append(store._spool(session, envelope(session)))
         await spools[-1].fill(body(*chunks))
-    assert [spool.pieces for spool in spools] == [0, 10, 0, 10, 0]
+    assert [spool.pieces for spool in spools] == [0, 18, 0, 18, 0]
     spools[2]._columns = spools[0]._columns
     spools[3]._columns = spools[1]._columns
     errors = store._commit(spools)
