@@ -37,7 +37,7 @@ class Row:
 
 
 def row(extension: Extension) -> Row:
-    """Return the row of an extension."""
+    """Return the row of an extension. Those that are described elsewhere than in an RFC have none."""
     adds = [
         f"{', '.join(param.keyword for param in params)} of {command.verb}"
         for command, params in extension.params.items()
@@ -46,7 +46,7 @@ def row(extension: Extension) -> Row:
     return Row(
         extension.keyword,
         extension.rfc,
-        re.split(r" \(RFC|\.", inspect.getdoc(extension) or "")[0],
+        re.split(r" \((?:RFC|Postfix)|\.", inspect.getdoc(extension) or "")[0],
         (*(verb.verb for verb in extension.verbs), *adds),
         tuple(hooks),
         any(type(extension) is type(other) for other in STANDARD),
@@ -58,7 +58,7 @@ def markdown(rows: list[Row]) -> str:
     """Return the table of README.md."""
     lines = ["| EHLO | | Server |", "| --- | --- | --- |"]
     for item in rows:
-        link = f"[{item.keyword}](https://www.rfc-editor.org/rfc/rfc{item.rfc})"
+        link = f"[{item.keyword}](https://www.rfc-editor.org/rfc/rfc{item.rfc})" if item.rfc else item.keyword
         lines.append(f"| {link} | {item.title} | {'default' if item.default else 'on request'} |")
     return "\n".join(lines) + "\n"
 
@@ -70,7 +70,7 @@ def rst(rows: list[Row]) -> str:
         server = ", ".join(["default" if item.default else "on request", *(f"hook ``{hook}``" for hook in item.hooks)])
         adds = ", ".join(item.adds)
         name = f":class:`~smtp_trio.protocol.extensions.{item.name}`"
-        cells.append([item.keyword, f":rfc:`{item.rfc}`", item.title, adds, server, name])
+        cells.append([item.keyword, f":rfc:`{item.rfc}`" if item.rfc else "none", item.title, adds, server, name])
     lines = ["\n".join(f"   {'  ' if i else '* '}- {cell}".rstrip() for i, cell in enumerate(line)) for line in cells]
     return RST_HEADER + "\n".join(lines) + "\n"
 

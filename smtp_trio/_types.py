@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 class Peer:
     """One end of a connection.
 
-    ``host`` is an IP address. If the connection is not TCP, it is "" and ``port`` is None. ``name`` is None until a
+    ``host`` is an IP address. If the connection is not TCP, or a proxy does not know the address ("unknown"), it is "" and
+    ``port`` is None. ``name`` is None until a
     `Hooks.connect` hook sets it, for example from the DNS; it appears in the ``Received`` field.
     """
 
     host: str
     port: int | None
-    kind: Literal["tcp", "unix", "memory"]
+    kind: Literal["tcp", "unix", "memory", "unknown"]
     name: str | None = None
 
     def __str__(self) -> str:

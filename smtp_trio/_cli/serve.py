@@ -108,6 +108,10 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     add("--proxy-protocol", metavar="NETWORK", type=network_option, action="append", default=[],
         help="connections from this network, 'unix' for Unix domain sockets, must begin with a PROXY header (version 1 or 2), "
              "which has the address of the client; others must not. Repeatable")
+    add("--xclient", metavar="NETWORK", type=network_option, action="append", default=[],
+        help="proxies on this network may name their clients with XCLIENT. Repeatable")
+    add("--xforward", metavar="NETWORK", type=network_option, action="append", default=[],
+        help="filters on this network may state the origin of a message with XFORWARD, for the log. Repeatable")
     add("--newlines", choices=("reject", "normalize", "preserve"), default="normalize",
         help="how to treat a bare CR or LF in a message; reject: refuse the message, which is the default of the library; "
              "normalize: store it as CRLF; preserve: store it as it is (default: %(default)s)")
@@ -258,6 +262,8 @@ def make_server(options: argparse.Namespace, accounts: UsersFile | None) -> Serv
             lenient=options.lenient,
             strict=options.strict,
             proxy_from=options.proxy_protocol,
+            xclient_from=options.xclient,
+            xforward_from=options.xforward,
         )
     except ValueError as error:
         raise UsageError(f"--{error}") from None  # the names of options and of parameters are the same

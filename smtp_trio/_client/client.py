@@ -41,10 +41,13 @@ from ..protocol.extensions.burl import Burl, BurlLast, check_url
 from ..protocol.extensions.chunking import Bdat, BdatLast
 from ..protocol.extensions.lmtp import Lhlo, Lmtp
 from ..protocol.extensions.starttls import StartTlsCommand
+from ..protocol.extensions.xclient import XclientCommand
+from ..protocol.extensions.xforward import XforwardCommand
 from ..protocol.grammar import Grammar
 from ..protocol.hosts import check_hello_name
 from ..protocol.sasl import Mechanism
 from .addresses import find_envelope, list_recipients, parse_mailbox
+from .attributes import attribute_commands, make_attributes
 from .delivery import Delivery
 from .exchange import Exchange, check_reply
 from .handshake import Handshake, TlsMode
@@ -456,6 +459,37 @@ class Client:
             self._exchange.check_unsolicited(AuthCommand("*"))
             assert login is not None
             return await self._handshake.log_in(login, mechanisms)
+
+    async def xclient(self, **attributes: str | int | None) -> Reply:
+        """Name the client for which this one connects, with XCLIENT (Postfix), and send EHLO again.
+
+        The attributes are ``name``, ``addr``, ``port``, ``proto`` ("SMTP" or "ESMTP"), ``helo``, ``login``, ``destaddr`` and
+        ``destport``; None is one that is not available. The server takes that client for its own from then on, and a user who has
+        logged in with this one is forgotten. Returns the server's greeting.
+
+        Raises `ReplyError` if the server refuses it, NotOfferedError if it does not offer XCLIENT or an attribute, TypeError
+        for an unknown attribute, and ValueError for an invalid value.
+        """
+        values = make_attributes(XclientCommand, attributes)
+        async with self._exchange.operation():
+            self._exchange.check_unsolicited(XclientCommand(values))
+            for command in attribute_commands(self._exchange, XclientCommand, values):
+                reply = check_reply(command, await self._exchange.request(command))
+                await self._handshake.restart()
+            return reply
+
+    async def xforward(self, **attributes: str | int | None) -> Reply:
+        """State the origin of the next message, for the log of the server, with XFORWARD (Postfix).
+
+        The attributes are ``name``, ``addr``, ``port``, ``proto``, ``helo``, ``ident`` and ``source`` ("LOCAL" or "REMOTE"); None
+        is one that is not available. Raises as `xclient` does.
+        """
+        values = make_attributes(XforwardCommand, attributes)
+        async with self._exchange.operation():
+            self._exchange.check_unsolicited(XforwardCommand(values))
+            for command in attribute_commands(self._exchange, XforwardCommand, values):
+                reply = check_reply(command, await self._exchange.request(command))
+            return reply
 
     # --- whole messages ---------------------------------------------------------------------------------------------
 

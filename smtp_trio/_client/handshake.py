@@ -215,6 +215,11 @@ class Handshake:
                 raise refusal from None
         return check_reply(command, reply)
 
+    async def restart(self) -> None:
+        """Send EHLO again, after the session has begun anew (XCLIENT)."""
+        self.user = None
+        await self._hello()
+
     # --- TLS --------------------------------------------------------------------------------------------------------
 
     async def start_tls(self, ssl_context: ssl.SSLContext | None) -> None:

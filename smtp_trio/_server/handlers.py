@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from ..protocol import (
@@ -22,6 +22,8 @@ from ..protocol.extensions.burl import Burl, BurlLast
 from ..protocol.extensions.chunking import Bdat, BdatLast
 from ..protocol.extensions.lmtp import Lhlo
 from ..protocol.extensions.starttls import StartTlsCommand
+from ..protocol.extensions.xclient import XclientCommand
+from ..protocol.extensions.xforward import XforwardCommand
 from ..protocol.replies import LOCAL_ERROR
 from .authentication import AuthSession, auth
 from .transaction import Transaction
@@ -29,11 +31,14 @@ from .transaction import Transaction
 #: The reply in place of the greeting when the `connect` hook fails.
 CONNECT_FAILED = Reply(421, "Local error in processing; closing the connection", "")
 SENT_TOO_EARLY = Reply(554, "Data received after ATRN; closing the connection", "5.5.0")
+TOO_MANY = Reply(421, "Too many connections; try again later", "")
 SHUTTING_DOWN = Reply(421, "Server is shutting down", "4.3.2")
 
 
 class HandlerSession(AuthSession, Protocol):
     """The part of a session's task that the handlers use."""
+
+    connected: bool
 
     @property
     def server_name(self) -> str: ...
@@ -43,6 +48,7 @@ class HandlerSession(AuthSession, Protocol):
     def transaction(self) -> Transaction: ...
     async def start_tls(self) -> bool: ...
     async def report(self, hook: str, error: Exception) -> None: ...
+    def change_client(self, attributes: Mapping[str, str | None]) -> bool: ...
 
 
 # The order of steps is the same in all handlers. The `message` hook is called first, since it may refuse any command,
@@ -55,13 +61,22 @@ async def greet(session: HandlerSession) -> None:
     """Send the greeting, which is the reply to the connection itself (RFC 5321 3.1)."""
     command = session.protocol.next_event()
     assert isinstance(command, Connect)
-    reply = await session.hooks.call("connect", session.session, command=command, failure=CONNECT_FAILED)
+    reply = await _connect(session, command)
     if session.protocol.state.secure:
         await session.hooks.call("secured", session.session)
+    await _answer_connect(session, reply)
+
+
+async def _connect(session: HandlerSession, command: Command) -> Reply:
+    """Call the `connect` hook; return the greeting."""
+    reply = await session.hooks.call("connect", session.session, command=command, failure=CONNECT_FAILED)
     default = session.protocol.default_reply(command)
     if reply is not None and reply.code == 220:
         reply = Reply(220, f"{default.text} {reply.text}", "")  # RFC 5321 4.2: the domain comes first
-    reply = reply or default
+    return reply or default
+
+
+async def _answer_connect(session: HandlerSession, reply: Reply) -> None:
     if reply.refused:
         session.log.connection_refused(reply)
     await session.answer(reply)
@@ -151,6 +166,29 @@ async def atrn(session: HandlerSession, command: Command) -> None:
         await session.report("atrn", error)
 
 
+async def xclient(session: HandlerSession, command: XclientCommand) -> None:
+    """Begin the session anew for the client that a proxy has named: for the hooks, one ends and another begins."""
+    refusal = await session.call_message_hook(command)
+    if refusal is not None:
+        await session.answer(refusal)
+        return
+    session.connected = False
+    await session.hooks.call("disconnect", session.session)
+    if not session.change_client(command.attributes):
+        await session.answer(TOO_MANY)
+        return
+    session.connected = True
+    await _answer_connect(session, await _connect(session, command))
+
+
+async def xforward(session: HandlerSession, command: XforwardCommand) -> None:
+    """Answer XFORWARD, and log what it states."""
+    reply = await session.call_message_hook(command) or command.default_reply
+    await session.answer(reply)
+    if reply.accepted:
+        session.log.forwarded(command.attributes)
+
+
 def message(session: HandlerSession, command: Command) -> Awaitable[None]:
     """DATA or the first BDAT: receive the message."""
     return session.transaction.receive(session, command)
@@ -164,6 +202,8 @@ HANDLERS: dict[type[Command], Handler] = {
     Lhlo: hello,
     Rset: rset,
     StartTlsCommand: starttls,
+    XclientCommand: xclient,
+    XforwardCommand: xforward,
     AuthCommand: auth,
     Atrn: atrn,
     Data: message,

@@ -258,6 +258,12 @@ CLIENT_TEXT = "peer={peer} helo={helo} proto={protocol} tls={tls} user={user} se
 CLIENT_ADDRESS = Event(
     "client_address", INFO, SESSION, "{id} peer={peer} connection_peer={connection_peer} address from {source}"
 )
+FORWARDED = Event(
+    "forwarded",
+    INFO,
+    SESSION,
+    "{id} peer={peer} forwards for name={name} addr={addr} port={port} proto={proto} helo={helo} ident={ident} source={source}",
+)
 CONNECTION_REFUSED = Event("connection_refused", INFO, SESSION, "{id} peer={peer} connection refused: reply={reply}")
 TIMED_OUT = Event("timed_out", INFO, SESSION, "{id} timed out: " + CLIENT_TEXT)
 LINE_ENDS_REPLACED = Event(

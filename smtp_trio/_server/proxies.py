@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 import trio
@@ -13,7 +13,10 @@ from attrs import define
 
 from .._types import Counts, Peer, unmap
 from .._wire import BROKEN
+from ..protocol import Extension
 from ..protocol.arguments import check_type
+from ..protocol.attributes import TEMPORARY
+from ..protocol.extensions import Xclient, Xforward
 from ..protocol.proxy_header import V2_OCTETS, V2_START, Address, ProxyHeader, ProxyHeaderError, ProxyHeaderReader
 from .log_events import NO_PROXY_HEADER
 
@@ -25,6 +28,8 @@ NetworkLike: TypeAlias = str | Network
 MAX_WAITING = 1000
 #: Seconds between two records about headers that are missing for the same reason.
 LOG_INTERVAL = 60
+#: The attributes of XCLIENT for the server's end of the connection.
+DEST = ("DESTADDR", "DESTPORT")
 NOTHING_SENT = "closed before it sent anything"
 
 
@@ -51,6 +56,25 @@ class PeerNetworks:
         except ValueError:
             return False
         return any(address in network for network in self._networks)
+
+
+class TrustedNetworks:
+    """The networks whose clients may use XCLIENT and XFORWARD."""
+
+    def __init__(self, xclient_from: Iterable[NetworkLike], xforward_from: Iterable[NetworkLike]) -> None:
+        self._xclient = PeerNetworks(xclient_from, "xclient_from")
+        networks = ((Xclient(), self._xclient), (Xforward(), PeerNetworks(xforward_from, "xforward_from")))
+        self._networks = [(extension, each) for extension, each in networks if each]
+        #: The extensions that a server offers to them.
+        self.extensions: tuple[Extension, ...] = tuple(extension for extension, _ in self._networks)
+
+    def keywords(self, peer: Peer) -> frozenset[str]:
+        """Return the keywords of the extensions that this peer may use."""
+        return frozenset(extension.keyword for extension, networks in self._networks if peer in networks)
+
+    def sends_xclient(self, peer: Peer) -> bool:
+        """Return whether this peer may use XCLIENT."""
+        return bool(self._xclient) and peer in self._xclient
 
 
 def _network(value: NetworkLike, what: str) -> Network:
@@ -84,6 +108,31 @@ class Connection:
     def without_client(self) -> bool:
         """True if the header names no client, as that of a health check. It does not count against limits."""
         return self.header is not None and self.header.source is None
+
+
+def peer_of_xclient(peer: Peer, attributes: Mapping[str, str | None]) -> Peer:
+    """Return ``peer`` as the attributes ADDR, PORT and NAME of an XCLIENT change it.
+
+    Another address has another port and another name.
+    """
+    host, port, kind, name = peer.host, peer.port, peer.kind, peer.name
+    if "ADDR" in attributes:
+        host, port, name = unmap(attributes["ADDR"] or ""), None, None
+        kind = "tcp" if host else "unknown"
+    if "PORT" in attributes and kind == "tcp":
+        port = _number(attributes["PORT"])
+    if "NAME" in attributes:
+        name = None if attributes["NAME"] == TEMPORARY else attributes["NAME"]
+    return Peer(host, port, kind, name)
+
+
+def local_of_xclient(local: Peer, attributes: Mapping[str, str | None]) -> Peer:
+    """Return ``local`` as the attributes DESTADDR and DESTPORT of an XCLIENT change it."""
+    return peer_of_xclient(local, {name.removeprefix("DEST"): attributes[name] for name in DEST if name in attributes})
+
+
+def _number(port: str | None) -> int | None:
+    return None if port is None else int(port)
 
 
 def _peer(address: Address) -> Peer:

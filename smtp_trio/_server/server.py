@@ -25,7 +25,7 @@ from .._wire import check_context
 from ..protocol import Extension, Limits, Reply, ServerProtocol, Strictness
 from ..protocol.arguments import check_callable, check_choice, check_items, check_number, check_type
 from ..protocol.body_inspector import Newlines
-from ..protocol.extensions import STANDARD, Lmtp, StartTls, with_lmtp
+from ..protocol.extensions import STANDARD, Lmtp, StartTls, merge_extensions, with_lmtp
 from ..protocol.grammar import Grammar
 from ..protocol.hosts import check_hello_name
 from ..protocol.sasl import MechanismContext
@@ -37,7 +37,7 @@ from .hooks import Hooks, check_function, check_server_hooks, hook_names, load_h
 from .lifecycle import Lifecycle
 from .listeners import accept_all, accept_sockets, open_listeners, tcp_ports
 from .peers import UNIX, endpoints, tcp_peer
-from .proxies import Connection, NetworkLike, PeerNetworks, ProxyHeaders
+from .proxies import Connection, NetworkLike, PeerNetworks, ProxyHeaders, TrustedNetworks
 from .session_task import SessionTask
 from .state import HookTable, ServerState, describe
 from .tls_files import TlsFiles
@@ -78,6 +78,8 @@ class Server:
         from one of them must begin with a PROXY header, which has the address of the client, and is closed without it.
     :param lmtp: speak LMTP (RFC 2033) and not SMTP: a message gets a reply for each recipient, and `Hooks.data` may return
         a list of them. Never on port 25 (RFC 2033 5).
+    :param xclient_from: networks of proxies that may name their clients with XCLIENT.
+    :param xforward_from: networks of filters that may send XFORWARD, which the log has.
     :param now: returns the current time as an aware datetime, for ``Received`` fields and stores.
     :param token: returns a number of random octets, for ids and nonces. ``now`` and ``token`` are the only sources of
         time of day and randomness, so a test can replace them.
@@ -103,6 +105,8 @@ class Server:
         strict: bool = False,
         proxy_from: Iterable[NetworkLike] = (),
         lmtp: bool = False,
+        xclient_from: Iterable[NetworkLike] = (),
+        xforward_from: Iterable[NetworkLike] = (),
         now: Callable[[], datetime] = _now,
         token: Callable[[int], bytes] = os.urandom,
     ) -> None:
@@ -119,6 +123,8 @@ class Server:
         self.extensions: tuple[Extension, ...] = check_items(extensions, "extensions", Extension)
         if lmtp:
             self.extensions = with_lmtp(self.extensions)
+        self._trusted = TrustedNetworks(xclient_from, xforward_from)
+        self.extensions = merge_extensions(self.extensions, self._trusted.extensions)
         functions = load_hooks(self.hooks, self.extensions)
         #: The server's domain, in ASCII (an internationalized one as A-labels).
         self.name: str = check_hello_name(name or socket.gethostname(), "name")
@@ -384,7 +390,7 @@ class Server:
 
     # --- one session ------------------------------------------------------------------------------------------------
 
-    def _new_protocol(self, table: HookTable) -> ServerProtocol:
+    def _new_protocol(self, table: HookTable, peer: Peer) -> ServerProtocol:
         return ServerProtocol(
             self.name,
             size=self.size,
@@ -393,6 +399,7 @@ class Server:
             extensions=self._state.grammar,
             limits=self.limits,
             limits_reached=self._state.counts.limits_reached,
+            trusted=self._trusted.keywords(peer) if self._trusted.extensions else frozenset(),
             newlines=self.newlines,
             strictness=self.strictness,
         )
@@ -452,12 +459,12 @@ class Server:
         session, error, peer, refused = None, None, None, 0
         try:
             connection = connection or Connection.direct(endpoints(stream))
-            key = None if connection.without_client else self._admission.key(connection.peer)
+            key = None if connection.without_client else self._key(connection.peer)
             peer = connection.peer
             if not connection.without_client:
                 refused = self._refuses(key, peer, screened=screened)
             if not refused:
-                protocol = self._new_protocol(table)
+                protocol = self._new_protocol(table, peer)
                 session = SessionTask(self, self._state, table, protocol, stream, connection=connection)
         except Exception as exc:
             error = exc
@@ -474,6 +481,7 @@ class Server:
         self._update_stress()
         if key:
             self._admission.enter(key, session)
+            session.key = key
         session.count_memory()
         session.log.begin()
         end = "cancelled"
@@ -490,8 +498,8 @@ class Server:
                 session.release()
                 self._update_stress()
                 current_session.set(outer)
-                if key:
-                    self._admission.leave(key)
+                if session.key:
+                    self._admission.leave(session.key)
                 session.log.end()
                 await self._guard(session.wire.close(), session)
 
@@ -542,7 +550,7 @@ class Server:
             if not (admitted := self._proxies.admits(peer)):
                 sock.close()
             return admitted
-        number = self._admission.count(self._admission.key(peer), peer, len(self._sessions))
+        number = self._admission.count(self._key(peer), peer, len(self._sessions))
         if not number:
             return True
         with sock:
@@ -550,6 +558,28 @@ class Server:
                 with suppress(OSError):
                     sock.send(refusal, socket.MSG_DONTWAIT)
         return False
+
+    def _key(self, peer: Peer) -> str | None:
+        """Return the name under which the connections of a peer are counted; None if they are not (see `Admission.key`).
+
+        A proxy that sends XCLIENT is not counted: it connects for many clients.
+        """
+        return None if self._trusted.sends_xclient(peer) else self._admission.key(peer)
+
+    def count_as(self, session: SessionTask, peer: Peer) -> bool:
+        """Count a session as one of ``peer`` from now on. Return False if that has too many, and must be refused."""
+        key = self._admission.key(peer)
+        if key == session.key:
+            return True
+        if session.key:
+            self._admission.leave(session.key)
+            session.key = session.turns = None
+        if self._admission.count(key, peer, len(self._sessions) - 1):
+            return False
+        if key:
+            self._admission.enter(key, session)
+            session.key = key
+        return True
 
     def _refuses(self, key: str | None, peer: Peer, *, screened: bool) -> int:
         """Return 0 if a stream may become a session, otherwise what `Admission.refuse` returns.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -83,6 +83,16 @@ class Session:
     def user(self) -> str | None:
         """The authenticated user (RFC 4954), or None."""
         return self._protocol.state.user
+
+    @property
+    def xclient(self) -> Mapping[str, str | None]:
+        """The attributes that a proxy has sent with XCLIENT, by name; empty without any. None is an unavailable one."""
+        return self._protocol.state.client
+
+    @property
+    def xforward(self) -> Mapping[str, str | None]:
+        """The attributes that a filter has sent with XFORWARD for the message, by name; empty without any."""
+        return self._protocol.state.forwarded
 
     @property
     def pending(self) -> Command | None:

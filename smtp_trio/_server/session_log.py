@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
 import trio
 
 from ..protocol import BadCommandError, Command, Connect, EndOfData, Mail, Path, Rcpt
+from ..protocol.extensions.xforward import NAMES as XFORWARD_NAMES
 from ..protocol.syntax import ARGUMENT, normalize_space
 from . import log_events
 from .log_events import Address, ClientText, Value
@@ -120,6 +122,11 @@ class SessionLog:
         """Log that ``session.peer`` is not the peer of the connection any more."""
         connection_peer = str(self._session.connection_peer)
         log_events.CLIENT_ADDRESS.log(id=self._id, peer=self.peer, connection_peer=connection_peer, source=source)
+
+    def forwarded(self, attributes: Mapping[str, str | None]) -> None:
+        """Log the attributes of an XFORWARD."""
+        fields = {name.lower(): client_text(attributes.get(name)) for name in XFORWARD_NAMES}
+        log_events.FORWARDED.log(fields, id=self._id, peer=self.peer)
 
     def connection_refused(self, reply: Reply) -> None:
         """Count and log that the `connect` hook has refused the client."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import ssl
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import trio
@@ -46,7 +47,7 @@ from .memory import (
     TLS_SESSION,
     MemoryBudget,
 )
-from .proxies import Connection
+from .proxies import Connection, local_of_xclient, peer_of_xclient
 from .session import Session
 from .session_log import SessionLog
 from .tls_files import channel_binding
@@ -84,6 +85,7 @@ class SessionTask:
         "hooks",
         "id",
         "idle",
+        "key",
         "log",
         "memory",
         "protocol",
@@ -137,6 +139,8 @@ class SessionTask:
         self._deferred: Command | None = None  # a command that ended a message, to be carried out after it
         #: The turns that it shares with other sessions of its peer; None as long as it is the only one.
         self.turns: Turns | None = None
+        #: The name under which `Admission` counts it; None if it is not counted.
+        self.key: str | None = None
         #: The commands AUTH that did not succeed.
         self.auth_failures: int = 0
         self._turns = 0
@@ -251,6 +255,17 @@ class SessionTask:
         """Share these turns from now on."""
         self.turns = turns
         self.wire.read_size = READ_SIZE
+
+    def change_client(self, attributes: Mapping[str, str | None]) -> bool:
+        """Change the addresses as XCLIENT demands. Return False if the client has too many connections."""
+        session = self.session
+        session.local = local_of_xclient(session.local, attributes)
+        peer = peer_of_xclient(session.peer, attributes)
+        if peer == session.peer:
+            return True
+        session.peer = peer
+        self.log.address_changed("XCLIENT")
+        return self.server.count_as(self, peer)
 
     async def _begin(self, *, implicit_tls: bool) -> bool:
         if self.turns is not None:

@@ -348,6 +348,9 @@ class ClientProtocol:
             self._dot_stuffer = DotStuffer()
         elif command.starts_tls and reply.accepted:
             self._check_starttls(command, reply)
+        elif command.restarts and reply.accepted:
+            self._set_offer(())
+            self._authenticated = False
         elif command.verb == "AUTH" and reply.accepted:
             self._authenticated = True
         elif isinstance(command, Hello) and reply.accepted:

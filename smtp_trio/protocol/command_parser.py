@@ -213,7 +213,7 @@ class CommandParser:
         verb, state, phase, lmtp = cls.verb, self._state, self._dialogue.phase, self._grammar.lmtp
         hello = "LHLO" if lmtp else "EHLO"
         after_helo = state.hello and state.strictness.extensions_after_helo
-        if not (state.extended or verb in VERBS or verb == hello or after_helo):
+        if not (state.extended or verb in VERBS or verb == hello or not cls.after_ehlo or after_helo):
             # RFC 5321 2.2.1: after HELO, extensions must not be used.
             raise _bad_sequence(verb, f"send {hello} first")
         if self._dialogue.allows(cls):

@@ -56,6 +56,10 @@ class Command:
     usage: ClassVar[str] = ""
     #: Whether TLS begins after the reply, so that the client must wait for it (RFC 3207 4.2).
     starts_tls: ClassVar[bool] = False
+    #: Whether it is an extension's command that is allowed only after EHLO (RFC 5321 2.2.1).
+    after_ehlo: ClassVar[bool] = True
+    #: Whether the session begins anew after a positive reply, so that EHLO has to follow.
+    restarts: ClassVar[bool] = False
     #: Whether the line states a number of octets that follow it: the class is a `CountedCommand`.
     counted: ClassVar[bool] = False
 

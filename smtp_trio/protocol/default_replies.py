@@ -8,6 +8,7 @@ from typing import Any
 
 from .commands import Command, Connect, Ehlo, Helo, Help, Mail, Quit, Rcpt
 from .extensions.lmtp import Lhlo
+from .extensions.xclient import XclientCommand
 from .grammar import Grammar
 from .params import NO_PARAMS
 from .replies import Reply
@@ -54,6 +55,10 @@ def greeting(name: str, protocol: str) -> Reply:
     return Reply(220, f"{name} {protocol}", "")
 
 
+def _greeting(_: Command, state: SessionState, grammar: Grammar, __: UsableVerbs) -> Reply:
+    return greeting(state.name, "LMTP" if grammar.lmtp else "ESMTP")
+
+
 @lru_cache(maxsize=64)
 def helo_reply(name: str) -> Reply:
     """Return the reply to HELO of the server called ``name``."""
@@ -69,7 +74,8 @@ def quit_reply(name: str) -> Reply:
 #: Default replies that are computed; those of all other commands are constants, `Command.default_reply`.
 #: RFC 5321 4.2 and 4.3.1: the greeting and the replies to EHLO, HELO and QUIT begin with the server's name.
 COMPUTED: Mapping[type[Command], Callable[[Any, SessionState, Grammar, UsableVerbs], Reply]] = {
-    Connect: lambda _, state, grammar, __: greeting(state.name, "LMTP" if grammar.lmtp else "ESMTP"),
+    Connect: _greeting,
+    XclientCommand: _greeting,
     Ehlo: _ehlo,
     Lhlo: _ehlo,
     Helo: lambda _, state, *__: helo_reply(state.name),

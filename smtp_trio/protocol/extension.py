@@ -73,6 +73,12 @@ class Extension:
         """
         return None
 
+    def accepted(self, command: Command, state: SessionState) -> None:
+        """Server: change the state after a positive reply to one of the commands in ``verbs``.
+
+        It is called before the reply is sent. What EHLO offers and which verbs are allowed is found anew afterwards.
+        """
+
     def check_command(self, command: Command, state: SessionState) -> Reply | Command | None:
         """Server: return a reply that refuses one of the commands in ``checks``, or None to accept it.
 

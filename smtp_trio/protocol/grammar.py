@@ -79,6 +79,13 @@ class Grammar:
             for extension in self.extensions
             for subject in extension.checks
         }
+        #: The extensions whose `Extension.accepted` is called, by command class.
+        self.acceptors: dict[type[Command], Extension] = {
+            verb: extension
+            for extension in self.extensions
+            if overrides(extension, "accepted")
+            for verb in extension.verbs
+        }
         #: The results of `Extension.check_verb` depend on `SessionState.offer_key` only, so that they can be cached.
         self.caches_verbs: bool = _depend_on_offer_key(self.verb_checks)
         advertising = [extension for extension in self.extensions if overrides(extension, "advertise")]

@@ -192,6 +192,7 @@ class ServerProtocol:
         extensions: Iterable[Extension] | Grammar = STANDARD,
         limits: Limits | None = None,
         limits_reached: Counter[str] | None = None,
+        trusted: frozenset[str] = frozenset(),
         newlines: Newlines = "reject",
         strictness: Strictness = NORMAL,
     ) -> None:
@@ -204,6 +205,8 @@ class ServerProtocol:
         ``newlines`` is the treatment of a bare CR or LF in a message: refuse the message ("reject"), make it CRLF
         ("normalize") or keep it ("preserve"). ``strictness`` has the deviations from the grammar that are accepted:
         `STRICT`, `NORMAL` or `lenient_mode` of a domain. Raises ValueError for extensions that cannot be combined.
+
+        ``trusted`` are the keywords of extensions that this client may use although others may not, such as XCLIENT.
 
         ``limits_reached`` counts how often each limit has taken effect; sessions can share it.
 
@@ -225,7 +228,7 @@ class ServerProtocol:
         self.grammar: Grammar = (
             extensions if isinstance(extensions, Grammar) else Grammar(extensions, line=self.limits.line)
         )
-        self.state: SessionState = SessionState(name, size, tls, frozenset(hooks), strictness)
+        self.state: SessionState = SessionState(name, size, tls, frozenset(hooks), strictness, trusted)
         self.dialogue: Dialogue = Dialogue(self.grammar.table)
         #: The command, or the refusal of one, that must be answered; None if there is none.
         self.pending: Command | BadCommandError | None = Connect()
@@ -595,6 +598,9 @@ class ServerProtocol:
                 if self._exceeds_work(command.refusal_work):
                     self._add_error()
             elif isinstance(command, Hello):
+                self._parser.state_changed()
+            elif self.grammar.acceptors and (extension := self.grammar.acceptors.get(type(command))) and reply.accepted:
+                extension.accepted(command, self.state)
                 self._parser.state_changed()
             if reply.status is None:
                 reply = command.add_status(reply)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from .commands import Command, Hello, Mail, Rcpt
 from .dialogue import GREETED, READY
 from .replies import Reply
 from .strictness import NORMAL, Strictness
 
+#: No attributes of XCLIENT or XFORWARD.
+NO_ATTRIBUTES: Mapping[str, str | None] = MappingProxyType({})
 #: The phases without a mail transaction.
 NO_TRANSACTION = frozenset({GREETED, READY})
 
@@ -23,7 +26,8 @@ class SessionState:
 
     ``name`` is the server's name and ``size`` its largest message in octets (0: no limit). ``tls`` is true if the
     server can start TLS, and ``hooks`` are the names of the hooks that the application implements, such as "auth".
-    ``strictness`` has the deviations from the grammar that the server accepts.
+    ``strictness`` has the deviations from the grammar that the server accepts. ``trusted`` are the keywords of the
+    extensions that only clients on certain networks may use, and this one is.
 
     The other members change during the session. ``secure`` is true inside TLS, ``user`` is the authenticated user,
     ``hello`` the last accepted HELO or EHLO and ``offered`` the keywords in the reply to it. ``mail`` and ``rcpts`` are
@@ -33,6 +37,7 @@ class SessionState:
     ``client_certificate`` the client's certificate, in the form of `ssl.SSLSocket.getpeercert`, or None.
     ``messages`` is the number of messages that were received, accepted or not. ``transactions`` is the number of MAIL
     commands, and ``rcpt_domains`` are the domains of RCPT commands; both are only counted where LIMITS limits them.
+    ``client`` has the attributes of XCLIENT, and ``forwarded`` those of XFORWARD for this message.
     """
 
     # Settings of the server.
@@ -41,6 +46,7 @@ class SessionState:
     tls: bool = False
     hooks: frozenset[str] = frozenset()
     strictness: Strictness = NORMAL
+    trusted: frozenset[str] = frozenset()
 
     # The session.
     secure: bool = False
@@ -52,12 +58,14 @@ class SessionState:
     messages: int = 0
     transactions: int = 0
     rcpt_domains: frozenset[str] = frozenset()
+    client: Mapping[str, str | None] = NO_ATTRIBUTES
 
     # The open transaction (RFC 5321 3.3).
     mail: Mail | None = None
     rcpts: list[Rcpt] = field(factory=list)
     envelope: int = 0
     rejected_rcpts: int = 0
+    forwarded: Mapping[str, str | None] = NO_ATTRIBUTES
 
     @property
     def extended(self) -> bool:
@@ -69,11 +77,12 @@ class SessionState:
         """All values that decide what the reply to EHLO offers, which verbs are allowed, and how they are parsed."""
         settings = (self.name, self.size, self.tls, self.hooks, self.strictness)
         tls = (self.secure, self.channel_binding != b"", self.client_certificate is not None)
-        return (*settings, *tls, self.user is None, self.extended)
+        return (*settings, self.trusted, *tls, self.user is None, self.extended)
 
     def clear_transaction(self) -> None:
         """Drop "any stored sender, recipients, and mail data" (RFC 5321 4.1.1.5)."""
         self.mail, self.rcpts, self.envelope, self.rejected_rcpts = None, [], 0, 0
+        self.forwarded = NO_ATTRIBUTES
 
     def update(self, command: Command, reply: Reply, phase: enum.Enum, line: bytes) -> None:
         """Record that ``command``, sent as ``line``, was answered with ``reply``, which led to ``phase``."""
@@ -91,6 +100,8 @@ class SessionState:
                 self.envelope = len(line)
             elif isinstance(command, Hello):
                 self.hello = command
+                if (name := self.client.get("HELO")) is not None:
+                    self.hello = evolve(command, domain=name)
 
     def reset(self) -> None:
         """Forget everything that the client has sent, as a server must after a TLS handshake (RFC 3207 4.2)."""

@@ -108,6 +108,7 @@ async def main(ports: dict[str, int], sink: Path) -> None:
         limits=smtp_trio.Limits(sessions=64, per_peer=10, count_local=True, recipients=100, errors=10),
     )
     servers |= {"limits": limited, "limits-tls": limited}
+    servers["xclient"] = make_server(Mailboxes(sink), xclient_from=["127.0.0.1"], xforward_from=["127.0.0.1"])
     servers["proxy"] = make_server(
         Mailboxes(sink), timeout=smtp_trio.Timeouts(command=10, proxy=2), proxy_from=["127.0.0.1"]
     )
@@ -129,6 +130,7 @@ if __name__ == "__main__":
     parser.add_argument("--limits-port", type=int, help="low limits and short timeouts")
     parser.add_argument("--limits-tls-port", type=int, help="the same, for handshakes that stall")
     parser.add_argument("--proxy-port", type=int, help="a PROXY header first, within 2 seconds")
+    parser.add_argument("--xclient-port", type=int, help="XCLIENT and XFORWARD are allowed")
     parser.add_argument("--sink", type=Path, required=True, help="the folder for accepted messages")
     options = parser.parse_args()
     options.sink.mkdir(parents=True, exist_ok=True)
@@ -140,5 +142,6 @@ if __name__ == "__main__":
         "limits": options.limits_port,
         "limits-tls": options.limits_tls_port,
         "proxy": options.proxy_port,
+        "xclient": options.xclient_port,
     }
     trio.run(main, {profile: port for profile, port in ports.items() if port is not None}, options.sink)

@@ -36,6 +36,7 @@ from smtp_trio.protocol.extensions.auth import (
 )
 from smtp_trio.protocol.extensions.burl import Burl
 from smtp_trio.protocol.extensions.starttls import HANDSHAKE
+from smtp_trio.protocol.extensions.xclient import XclientCommand
 from smtp_trio.protocol.sasl import Authenticated, ClientExchange, Computation, MechanismContext, Secret
 
 NAME = "mx.test"
@@ -66,6 +67,8 @@ CODES = {
     "NOOP": {250},
     "QUIT": {221},
     "STARTTLS": {220, 454, 502, 554},
+    "XCLIENT": {220, 550},
+    "XFORWARD": {250, 550},
     "AUTH": {235, 334, 432, 454, 502, 504, 525, 534, 535, 538},
 }
 
@@ -100,7 +103,13 @@ def check_replies(octets: bytes, commands: Sequence[PendingCommand], *, enhanced
 
 def _check_reply(command: PendingCommand, code: bytes, status: bytes | None, *, enhanced: bool) -> None:
     # RFC 2034 4: no enhanced status code in the greeting, in replies to HELO and EHLO, and in 3yz.
-    bare = isinstance(command, Connect | Hello) or command.verb in ("EHLO", "HELO") or code[:1] == b"3"
+    # A positive reply to XCLIENT is a greeting.
+    bare = (
+        isinstance(command, Connect | Hello)
+        or (isinstance(command, XclientCommand) and code == b"220")
+        or command.verb in ("EHLO", "HELO")
+        or code[:1] == b"3"
+    )
     assert (status is None) == (bare or not enhanced), (command, code, status)
     assert status is None or status[:1] == code[:1], (code, status)
     if command.verb in CODES:

@@ -27,6 +27,7 @@ SETTINGS: dict[str, Extension] = {
 }
 ALL = tuple(SETTINGS.get(extension.keyword, extension) for extension in KNOWN)
 SECURE = {"REQUIRETLS"}
+TRUSTED = frozenset({"XCLIENT", "XFORWARD"})
 HOOKS = {"auth"} | {verb.hook for extension in ALL for verb in extension.verbs if verb.hook is not None}
 
 
@@ -77,6 +78,8 @@ PROBES: dict[str, tuple[Probe, ...]] = {
     "ETRN": (Probe(("ETRN x.test",), "250", "500"),),
     "ATRN": (Probe(("AUTH PLAIN AGEAc2VjcmV0", "ATRN x.test"), "250", "500"), Probe(("ATRN",), "530", "500")),
     "BURL": (Probe((SENDER, RECIPIENT, "BURL imap://x.test/1 LAST"), "250", "500"), Probe(("BURL x:y",), "503", "500")),
+    "XCLIENT": (Probe(("XCLIENT ADDR=192.0.2.1",), "220", "500"),),
+    "XFORWARD": (Probe(("XFORWARD SOURCE=LOCAL",), "250", "500"),),
 }
 #: Extensions that change nothing but the reply to EHLO, or, for ENHANCEDSTATUSCODES, each reply.
 WITHOUT_PROBES = {"PIPELINING", "ENHANCEDSTATUSCODES", "EXPN", "HELP", "LIMITS"}
@@ -119,7 +122,7 @@ def driver(extensions: Iterable[Extension] | Grammar, *, secure: bool, **setting
         return None if command.default_reply.accepted or command.default_reply.code != 502 else Reply(250, "Ok")
 
     return ServerDriver(
-        extensions=extensions, tls=True, secure=secure, hooks=HOOKS, answer=answer, **settings
+        extensions=extensions, trusted=TRUSTED, tls=True, secure=secure, hooks=HOOKS, answer=answer, **settings
     )  # fmt: skip
 
 

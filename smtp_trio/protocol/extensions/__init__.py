@@ -28,6 +28,8 @@ from .rrvs import RequireRecipientValidSince
 from .size import Size
 from .smtputf8 import SmtpUtf8
 from .starttls import StartTls
+from .xclient import Xclient
+from .xforward import Xforward
 
 #: The default extensions of a server, in the order in which EHLO shows them. BINARYMIME is not among them, because few
 #: servers would accept such a message from a relay; all extensions for the delivery of a message but DSN are not, because
@@ -62,6 +64,8 @@ KNOWN: tuple[Extension, ...] = (
     EtrnExtension(),
     AtrnExtension(),
     BurlExtension(),
+    Xclient(),
+    Xforward(),
 )
 
 
@@ -114,5 +118,7 @@ __all__ = [
     "Size",
     "SmtpUtf8",
     "StartTls",
+    "Xclient",
+    "Xforward",
     "standard",
 ]

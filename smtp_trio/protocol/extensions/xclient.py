@@ -1,0 +1,84 @@
+"""XCLIENT of Postfix (https://www.postfix.org/XCLIENT_README.html): a proxy names the client for which it connects.
+
+Adds the verb XCLIENT and the EHLO line ``XCLIENT`` with the names of the attributes. Only clients that the server trusts
+may use it (`SessionState.trusted`); to others it is neither offered nor allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from attrs import frozen
+
+from ..attributes import AttributeCommand
+from ..commands import Command, Connect
+from ..dialogue import GREETED, READY, REJECTED, Table
+from ..extension import Commands, Extension
+from ..replies import Reply
+from ..session_state import SessionState
+
+NAMES = ("NAME", "ADDR", "PORT", "PROTO", "HELO", "LOGIN", "DESTADDR", "DESTPORT")
+NOT_AUTHORIZED = Reply(550, "Not authorized to use XCLIENT", "5.7.0")
+
+# A positive reply is a greeting, 220, and the session begins anew for the client that was named: there is no EHLO and no
+# user any more, except for what the command has stated. What lasts is TLS, and that the peer is trusted. So a proxy can
+# send the attributes with several commands, before or after another EHLO, and each one adds to those before.
+#
+# The attributes have these effects. The others only are in `SessionState.client`.
+#
+#   LOGIN    The user, as if AUTH had succeeded. Without it the session is not authenticated, even if the proxy was: its
+#            rights are not those of its clients.
+#   HELO     The name in the client's EHLO. It replaces the one in the EHLO of the proxy, which comes after XCLIENT.
+#
+# The caller replaces the address by ADDR, PORT and NAME; addresses are not a part of the core.
+
+
+@frozen
+class XclientCommand(AttributeCommand):
+    """XCLIENT attribute=value ..."""
+
+    verb = "XCLIENT"
+    usage = "XCLIENT attribute=value..."
+    names = NAMES
+    choices: ClassVar[Mapping[str, frozenset[str]]] = {"PROTO": frozenset({"SMTP", "ESMTP"})}
+    after_ehlo = False
+    restarts = True
+    codes: ClassVar[frozenset[int]] = Connect.codes
+    default_reply: ClassVar[Reply] = Connect.default_reply
+
+
+@frozen
+class Xclient(Extension):
+    """The client for which a proxy connects (Postfix).
+
+    ``attributes`` are the names of those that a server accepts. A server offers it to the networks of its ``xclient_from``.
+    """
+
+    attributes: tuple[str, ...] = NAMES
+
+    keyword = "XCLIENT"
+    verbs: ClassVar[Commands] = (XclientCommand,)
+    table: ClassVar[Table] = Table(
+        accepted={XclientCommand: {GREETED: GREETED, READY: GREETED}},
+        refused={XclientCommand: {GREETED: REJECTED, READY: REJECTED}},
+    )
+
+    def advertise(self, state: SessionState) -> str | None:
+        """Return the EHLO line, or None for a client that is not trusted."""
+        return " ".join([self.keyword, *self.attributes]) if self.keyword in state.trusted else None
+
+    def parse_offer(self, words: Sequence[str]) -> Xclient:
+        """Return an extension with the attributes that the server accepts."""
+        return Xclient(tuple(word.upper() for word in words))
+
+    def check_verb(self, verb: str, state: SessionState) -> Reply | None:
+        """Refuse XCLIENT of a client that is not trusted."""
+        return NOT_AUTHORIZED if verb == self.keyword and self.keyword not in state.trusted else None
+
+    def accepted(self, command: Command, state: SessionState) -> None:
+        """Begin the session anew."""
+        assert isinstance(command, XclientCommand)
+        state.reset()
+        state.client = {**state.client, **command.attributes}
+        state.user = state.client.get("LOGIN")
