@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from ._server.server import Server as Server
     from ._server.session import Session as Session
     from ._server.tls_files import TlsFiles as TlsFiles
+    from ._server.unix_listener import open_unix_listener as open_unix_listener
     from ._timeouts import ClientTimeouts as ClientTimeouts, Timeouts as Timeouts
     from ._types import (
         Drained as Drained,
@@ -119,6 +120,7 @@ _MODULES = {
     "_server.server": "Server",
     "_server.session": "Session",
     "_server.tls_files": "TlsFiles",
+    "_server.unix_listener": "open_unix_listener",
     "_timeouts": "ClientTimeouts Timeouts",
     "_types": "Drained Envelope MessageState Peer Statistics TlsInfo",
     "protocol": (

@@ -45,10 +45,12 @@ from .service_manager import ServiceManager
 from .switch_interval import short_switch_interval
 from .tls_files import ignore_undecodable_names, load_certificates
 from .units import octets, seconds
+from .unix_option import LMTP_PATH, MODE, group_option, mode_option, unix_socket
 from .workers import ParentLink, Workers, usable_cores
 
 STORES: dict[str, type[Maildir | SQLite]] = {"maildir": Maildir, "sqlite": SQLite}
 LOOPBACK = "127.0.0.1"
+PORT = 2525
 ALL_DOMAINS = "*"
 ADD_ACCEPT = "add --accept DOMAIN, or --accept '*' for all domains"
 #: The extension of ``--auth-accept-any``, with all mechanisms that send the password or token itself.
@@ -77,14 +79,23 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     )
     add = parser.add_argument
     # fmt: off
-    add("--host", metavar="ADDRESS", default=LOOPBACK,
-        help="address to listen on; '*': all interfaces, IPv4 and IPv6 (default: %(default)s)")
+    add("--host", metavar="ADDRESS",
+        help=f"address to listen on; '*': all interfaces, IPv4 and IPv6 (default: {LOOPBACK})")
     address = parser.add_mutually_exclusive_group().add_argument
-    address("--port", metavar="PORT", type=number_between(int, 65535), default=2525,
-        help="port to listen on; 0: a free one, which is printed (default: %(default)s)")
+    address("--port", metavar="PORT", type=number_between(int, 65535),
+        help=f"port to listen on; 0: a free one, which is printed (default: {PORT})")
+    address("--unix", metavar="PATH",
+        help="path of a unix socket to listen on, instead of --host and --port")
     address("--fd", metavar="FD", type=fd_option, action="append", default=[],
         help="inherited file descriptor of a listening socket, instead of --host and --port; 'systemd': the sockets passed "
              "by systemd (LISTEN_FDS). Repeatable")
+    add("--unix-mode", metavar="MODE", type=mode_option,
+        help=f"permissions of the unix socket; those who may write to it may connect (default: {MODE:o})")
+    add("--unix-group", metavar="GROUP", type=group_option,
+        help="group of the unix socket (default: that of the process)")
+    add("--lmtp", action="store_true",
+        help="speak LMTP and not SMTP, with a reply for each recipient of a message; on the unix socket "
+             f"{LMTP_PATH} unless an address is given")
     add("--user", metavar="USER", type=user_option,
         help="user to run as once the port is open; requires root. The store and the files that other options name must be "
              "accessible to it")
@@ -200,11 +211,20 @@ def check_options(options: argparse.Namespace, sockets: Sequence[socket.socket])
         raise UsageError("--auth-optional requires --auth-file")
     if options.auth_accept_any and options.auth_file is not None:
         raise UsageError("--auth-accept-any cannot be combined with --auth-file")
-    if options.fd and options.host != LOOPBACK:
+    if options.fd and options.host is not None:
         raise UsageError("--host cannot be combined with --fd: the inherited socket has an address already")
+    if options.unix is not None and options.host is not None:
+        raise UsageError("--host cannot be combined with --unix")
+    if options.unix is None and not (options.unix_mode is None and options.unix_group is None):
+        raise UsageError("--unix-mode and --unix-group require --unix, or --lmtp without an address")
+    if options.lmtp and 25 in (
+        options.port,
+        *(sock.getsockname()[1] for sock in sockets if sock.family != socket.AF_UNIX),
+    ):
+        raise UsageError("--lmtp must not be used on port 25 (RFC 2033 5)")
     if not options.accept:
         # Mail for every domain is a convenience for tests. On a public address it would invite spam for all of them.
-        if not is_loopback(options.host):
+        if options.host is not None and not is_loopback(options.host):
             raise UsageError(f"--host {options.host} is not a loopback address: {ADD_ACCEPT}")
         for sock in sockets:
             if sock.family != socket.AF_UNIX and not ipaddress.ip_address(sock.getsockname()[0]).is_loopback:
@@ -261,6 +281,7 @@ def make_server(options: argparse.Namespace, accounts: UsersFile | None) -> Serv
             newlines=options.newlines,
             lenient=options.lenient,
             strict=options.strict,
+            lmtp=options.lmtp,
             proxy_from=options.proxy_protocol,
             xclient_from=options.xclient,
             xforward_from=options.xforward,
@@ -318,7 +339,11 @@ def read_users(users: UsersFile) -> None:
 
 def prepare(options: argparse.Namespace, sockets: Sequence[socket.socket]) -> tuple[Server, list[Callable[[], None]]]:
     """Return the server, and the functions to call on SIGHUP. ``sockets`` are the inherited ones."""
+    if options.lmtp and options.host is options.port is options.unix is None and not options.fd:
+        options.unix = LMTP_PATH
     check_options(options, sockets)
+    options.host = LOOPBACK if options.host is None else options.host
+    options.port = PORT if options.port is None else options.port
     return_freed_memory()
     reloads: list[Callable[[], None]] = []
     accounts = None
@@ -363,7 +388,9 @@ def run_serve(options: argparse.Namespace) -> int:
     early_signals: list[int] = []
     for number in STOP_SIGNALS:
         signal.signal(number, lambda number, frame: early_signals.append(number))
-    with open_log(options.level, as_json=options.log_format == "json", file_lock=log_lock):
+    log = open_log(options.level, as_json=options.log_format == "json", file_lock=log_lock)
+    with unix_socket(options) as own, log:
+        sockets += own
         if log_lock is None:
             with short_switch_interval():
                 code = trio.run(serve, server, options, sockets, reloads, early_signals)

@@ -11,7 +11,7 @@ import errno
 import sqlite3
 from typing import TYPE_CHECKING, ClassVar, Generic
 
-from attrs import Factory, field, frozen
+from attrs import Factory, evolve, field, frozen
 
 from .._server.body import keep_start, keeper_of
 from .._server.hooks import Hooks
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .._server.server import Server
     from .._server.session import Session
     from .._types import Envelope
+    from ..protocol import Rcpt
 
 
 @frozen
@@ -152,8 +153,11 @@ class Store(Hooks, Generic[SpoolT]):
 
     # --- the same in every store:
 
-    async def put(self, session: Session, body: AsyncIterable[bytes]) -> str:
+    async def put(self, session: Session, body: AsyncIterable[bytes], *, rcpts: Sequence[Rcpt] | None = None) -> str:
         """Store the message that a session is receiving, for all its recipients, and return the store's id of it.
+
+        In LMTP, ``rcpts`` can be those of ``session.envelope.rcpts`` that it is stored for; the hook has to refuse it for
+        the others. Raises ValueError if there are none, or if one is not in the envelope.
 
         ``body`` is the body of the session's ``data`` hook, or an iterable that yields a changed one. Returns when the
         message is durable. Raises `StoreError` when it is not stored, RuntimeError when the session is not receiving a
@@ -164,6 +168,10 @@ class Store(Hooks, Generic[SpoolT]):
         envelope = session.envelope
         if envelope is None:
             raise RuntimeError("the session is not receiving a message: call put() in the data hook")
+        if rcpts is not None:
+            if not rcpts or any(rcpt not in envelope.rcpts for rcpt in rcpts):
+                raise ValueError(f"rcpts must be some of the recipients of the message, got {rcpts!r}")
+            envelope = evolve(envelope, rcpts=tuple(rcpts))
         spool = self._spool(session, envelope)
         keep_start(body)  # the spool adds an empty line where it can be found again
         try:

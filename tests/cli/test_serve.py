@@ -40,7 +40,7 @@ def delivered(maildir: Path) -> list[Path]:
 def test_default_options() -> None:
     options = make_parser().parse_args(["serve"])
 
-    assert (options.host, options.port) == ("127.0.0.1", 2525)
+    assert (options.host, options.port, options.unix, options.lmtp) == (None, None, None, False)
     assert isinstance(options.store, Maildir)
     assert options.store.path == str(Path("Maildir").absolute())
     assert (options.newlines, options.log_format, options.timeout, options.size) == (

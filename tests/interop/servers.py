@@ -208,6 +208,35 @@ def start_exchanger(
         yield server
 
 
+@contextmanager
+def start_lmtp_client(directory: Path, target: str) -> Iterator[Server]:
+    """Run Postfix until the end of the block, which passes all mail for example.org on by LMTP to ``target``.
+
+    It sends again what was deferred every second, and the reports of what could not be delivered as all other mail.
+    """
+    authority = trustme.CA()
+    chain, key = write_files(directory, authority.issue_cert(HOST), authority)
+    workspace = Workspace(
+        server="postfix",
+        profile="interop",
+        directory=directory,
+        port=free_port(),
+        implicit_port=free_port(),
+        chain=chain,
+        key=key,
+        listeners="lmtp unix - - n - - lmtp",
+        own=(
+            "virtual_alias_maps =",
+            "virtual_mailbox_maps = static:all",
+            f"virtual_transport = lmtp:{target}",
+            "notify_classes =",
+            *(f"{name} = 1s" for name in ("queue_run_delay", "minimal_backoff_time", "maximal_backoff_time")),
+        ),
+    )
+    with run(SETUPS["postfix"], workspace) as server:
+        yield server
+
+
 def write_files(directory: Path, certificate: trustme.LeafCert, authority: trustme.CA) -> tuple[Path, Path]:
     """Write the files of a server: an empty Maildir, its authority, its chain of certificates, and its key.
 

@@ -82,11 +82,13 @@ class Workspace:
     address: str = ADDRESS
     listeners: str = ""
     """Further services of Postfix, one a line."""
+    own: Sequence[str] = ()
+    """Settings in addition to those of the profile."""
 
     @property
     def settings(self) -> str:
-        """The settings of the profile, one a line."""
-        return "\n".join(SETTINGS.get((self.server, self.profile), ()))
+        """The settings, one a line."""
+        return "\n".join((*SETTINGS.get((self.server, self.profile), ()), *self.own))
 
     def write(self, template: str, name: str) -> Path:
         """Write a configuration file from a template, and return its path."""

@@ -931,7 +931,7 @@ def test_methods_of_an_application_are_allowed(tmp_path: Path) -> None:
     class Store(Maildir):
         retries = 3
 
-        async def put(self, session: Session, body: AsyncIterable[bytes]) -> str:
+        async def put(self, session: Session, body: AsyncIterable[bytes], **_: Any) -> str:
             return await super().put(session, body)
 
         async def _archive(self, session: Session) -> None: ...

@@ -7,6 +7,7 @@ import logging
 import re
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -16,11 +17,12 @@ from trio.testing import MockClock
 
 from smtp_trio import Body, Envelope, Hooks, Limits, MessageState, Reply, Server, Session, Timeouts, standard
 from smtp_trio._server.received import protocol_name
-from smtp_trio.protocol import Command, Mail, Path
+from smtp_trio.protocol import Command, Mail, Path, Rcpt
 from smtp_trio.protocol.extensions import STANDARD, Auth, Lmtp, Size
 from smtp_trio.protocol.extensions.lmtp import Lhlo
 from smtp_trio.protocol.extensions.smtputf8 import SMTPUTF8
 from smtp_trio.protocol.params import Params
+from smtp_trio.stores import Maildir, SQLite, read
 
 FULL = Reply(452, "Mailbox full", "4.2.2")
 GONE = Reply(550, "No such mailbox", "5.1.1")
@@ -474,3 +476,32 @@ async def test_unix_socket_is_not_port_25(tmp_path: Any) -> None:
         await client.quit()
         await client.stream.aclose()
         await server.stop()
+
+
+# --- stores ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [Maildir, SQLite])
+async def test_store_for_some_recipients(kind: type[Maildir | SQLite], tmp_path: Any) -> None:
+    """The envelope that is stored has those recipients only."""
+    store = kind(tmp_path / "store")
+    uids: list[str] = []
+
+    async def data(session: Session, body: Body) -> list[Reply | None]:
+        first, _, third = body.envelope.rcpts
+        for wrong in ([], [Rcpt(Path("x@mx.test", "x", "mx.test"))]):
+            with pytest.raises(ValueError, match="rcpts must be some of the recipients"):
+                await store.put(session, body, rcpts=wrong)
+        uids.append(await store.put(session, body, rcpts=[first, third]))
+        return [None, FULL, None]
+
+    server, hooks = serving(data)
+    async with aclosing(store), connected(server) as client:
+        await begin(client, "a", "b", "c")
+        await by_data(client)
+        await client.expect("250 2.0.0", "452 4.2.2", "250 2.0.0")
+        await client.quit()
+    assert hooks.errors == []
+    stored = read(tmp_path / "store" / "new" / uids[0]) if kind is Maildir else read(tmp_path / "store", uids[0])
+    assert stored.recipients == ("a@mx.test", "c@mx.test")
+    assert stored.message == MESSAGE
