@@ -12,6 +12,8 @@ import trio
 
 from .._types import Peer, unmap
 
+#: The peer of a connection that was closed before its address was read.
+GONE = Peer("0.0.0.0", 0, "tcp")  # noqa: S104  # nothing is bound
 #: Each end of a unix socket.
 UNIX = Peer("", None, "unix")
 
@@ -38,7 +40,7 @@ def _endpoint(stream: trio.SocketStream, which: Literal["getpeername", "getsockn
     try:
         return tcp_peer(getattr(stream.socket, which)())
     except OSError:  # the peer disconnected before the address was read
-        return Peer("0.0.0.0", 0, "tcp")  # noqa: S104  # nothing is bound
+        return GONE
 
 
 def tcp_peer(address: tuple[Any, ...]) -> Peer:

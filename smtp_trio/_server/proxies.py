@@ -19,6 +19,7 @@ from ..protocol.attributes import TEMPORARY
 from ..protocol.extensions import Xclient, Xforward
 from ..protocol.proxy_header import V2_OCTETS, V2_START, Address, ProxyHeader, ProxyHeaderError, ProxyHeaderReader
 from .log_events import NO_PROXY_HEADER
+from .peers import GONE
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 #: What `Server` takes for a network: an address, a network, or "unix" for all unix sockets.
@@ -30,7 +31,7 @@ MAX_WAITING = 1000
 LOG_INTERVAL = 60
 #: The attributes of XCLIENT for the server's end of the connection.
 DEST = ("DESTADDR", "DESTPORT")
-NOTHING_SENT = "closed before it sent anything"
+NOTHING_SENT, LOST = "closed before it sent anything", "the connection was lost"
 
 
 class PeerNetworks:
@@ -106,8 +107,11 @@ class Connection:
 
     @property
     def without_client(self) -> bool:
-        """True if the header names no client, as that of a health check. It does not count against limits."""
-        return self.header is not None and self.header.source is None
+        """True if the header names no client, or the balancer itself: a health check. It does not count against limits.
+
+        In version 1, which has no LOCAL, HAProxy sends the addresses of its own connection.
+        """
+        return self.header is not None and (self.header.source is None or self.peer == self.connection_peer)
 
 
 def peer_of_xclient(peer: Peer, attributes: Mapping[str, str | None]) -> Peer:
@@ -172,8 +176,8 @@ class ProxyHeaders:
         return bool(self._networks)
 
     def requires(self, peer: Peer) -> bool:
-        """Return whether the peer of a socket has to send a header."""
-        return peer in self._networks
+        """Return whether the peer of a socket has to send a header, or may have been one that has to."""
+        return peer in self._networks or peer == GONE
 
     def admits(self, peer: Peer) -> bool:
         """Return whether another connection may wait for its header. If not, it has to be closed, and is counted."""
@@ -200,7 +204,7 @@ class ProxyHeaders:
             except ProxyHeaderError as error:
                 problem = str(error)
             except BROKEN:
-                problem = "the connection was lost"
+                problem = LOST
             finally:
                 self._waiting.discard(scope)
         if not self._stopped:
@@ -209,7 +213,7 @@ class ProxyHeaders:
 
     def _refuse(self, peer: Peer, problem: str) -> None:
         self._counts.connections_refused += 1
-        level = logging.DEBUG if problem == NOTHING_SENT else None
+        level = logging.DEBUG if problem in (NOTHING_SENT, LOST) else None
         reason = self._reasons.setdefault(problem, _Reason())
         if (now := trio.current_time()) >= reason.next_log:
             NO_PROXY_HEADER.log(peer=str(peer), error=problem, count=reason.count, as_level=level)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from .._types import Counts, Envelope, Peer, TlsInfo
     from ..protocol import Hello, Reply, ServerProtocol
-    from ..protocol.proxy_header import ProxyHeader
     from .body import BodyReader
 
 #: The key in ``Envelope.context`` under which a store leaves its own id for a message.
@@ -108,12 +107,12 @@ class SessionLog:
         """Log that the client has connected."""
         log_events.CONNECTED.log(id=self._id, peer=self.peer)
 
-    def proxied(self, header: ProxyHeader) -> None:
+    def proxied(self, *, health_check: bool) -> None:
         """Log that a balancer has named the client, or that it names none, as for a health check.
 
         Such checks come every few seconds, so what is logged about each session, if nothing else is, has the level DEBUG.
         """
-        if header.source is None:
+        if health_check:
             self._level = log_events.DEBUG
         else:
             self.address_changed("PROXY header")

@@ -15,7 +15,7 @@ import trio
 from helpers import NAME, Client, connect_tcp
 
 FIXTURE = Path(__file__).with_name("fixture.py")
-PROFILES = ("mx", "submission", "smtps")
+PROFILES = ("mx", "submission", "smtps", "proxy", "xclient")
 CREDENTIALS = base64.b64encode(b"\0test\0secret").decode()
 WRONG_PASSWORD = base64.b64encode(b"\0test\0wrong").decode()
 # The server makes its certificate when it starts and does not publish it, so that it cannot be verified.
@@ -31,7 +31,15 @@ def sink(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ports(sink: Path) -> Iterator[dict[str, int]]:
-    command = [sys.executable, str(FIXTURE), "--port=0", "--submission-port=0", "--smtps-port=0", f"--sink={sink}"]
+    options = [
+        "--port=0",
+        "--submission-port=0",
+        "--smtps-port=0",
+        "--proxy-port=0",
+        "--xclient-port=0",
+        f"--sink={sink}",
+    ]
+    command = [sys.executable, str(FIXTURE), *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
@@ -175,3 +183,20 @@ async def test_smtps_has_implicit_tls(ports: dict[str, int]) -> None:
     async with session(ports["smtps"], implicit_tls=True) as client:
         await client.command(f"AUTH PLAIN {CREDENTIALS}", "235 2.7.0 ")
         await deliver(client, b"x", "250 ")
+
+
+async def test_proxy_requires_a_header(ports: dict[str, int]) -> None:
+    async with connect_tcp(ports["proxy"]) as client:
+        await client.send(b"PROXY TCP4 192.0.2.9 192.0.2.1 4242 25\r\n")
+        await client.hello()
+        await deliver(client, b"x", "250 ")
+        await client.quit()
+    async with connect_tcp(ports["proxy"]) as client:
+        await client.send(b"EHLO client.test\r\n")
+        await client.expect_end()
+
+
+async def test_xclient_is_offered(ports: dict[str, int]) -> None:
+    async with session(ports["xclient"]) as client:
+        assert {"XCLIENT", "XFORWARD"} <= {line[4:].split()[0] for line in client.replies[-1].split("\n")}
+        await client.command("XFORWARD ADDR=192.0.2.9", "250 ")

@@ -31,7 +31,7 @@ MAIL_USER = "smtp-trio-test"
 NOBODY = 65534
 #: The settings that are added in a profile. "default" has none: it is the server as its project or Debian ships it, with what it
 #: needs to accept mail for one domain, to offer TLS and to check passwords. "interop" offers the extensions that the tests
-#: use, and "options" and "lenient" are further configurations for the tables.
+#: use, "xclient" is for tests of proxies, and "options" and "lenient" are further configurations for the tables.
 SETTINGS: Mapping[tuple[str, str], Sequence[str]] = {
     ("exim", "interop"): ("dsn_advertise_hosts = *",),
     ("exim", "options"): ("dsn_advertise_hosts = *", "allow_domain_literals = true"),
@@ -47,6 +47,11 @@ SETTINGS: Mapping[tuple[str, str], Sequence[str]] = {
         "smtpd_helo_required = yes",
         "strict_rfc821_envelopes = yes",
         "strict_smtputf8 = yes",
+    ),
+    # After XCLIENT, Postfix compares the address that was named.
+    ("postfix", "xclient"): (
+        "smtpd_authorized_xclient_hosts = 127.0.0.0/8, 192.0.2.0/24",
+        "smtpd_authorized_xforward_hosts = 127.0.0.0/8, 192.0.2.0/24",
     ),
     # for all domains below .test
     ("postfix", "exchanger"): (r"virtual_mailbox_domains = regexp:{{/(^example\.org|\.test)$$/ all}}",),

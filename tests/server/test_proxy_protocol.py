@@ -339,17 +339,24 @@ async def test_stream_that_fails(autojump_clock: MockClock) -> None:
     assert await client_end.receive_some() == b""
 
 
-async def test_connection_that_is_reset(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "smtp_trio")
-    server = Server(RecordingHooks(), name=NAME, proxy_from=["127.0.0.1"])
+@pytest.mark.parametrize("waits", [True, False])
+async def test_connection_that_is_reset(waits: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """Some health checks end so, perhaps before the server has read the address of the peer. There is no session."""
+    caplog.set_level(logging.DEBUG, "smtp_trio")
+    hooks = RecordingHooks()
+    server = Server(hooks, name=NAME, proxy_from=["127.0.0.1"])
     async with listening(server) as port:
         with socket.create_connection(("127.0.0.1", port)) as sock:
             sock.send(b"PROXY")
-            await trio.testing.wait_all_tasks_blocked(0.01)
+            if waits:
+                await trio.testing.wait_all_tasks_blocked(0.01)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         while not records(caplog, "no_proxy_header"):
             await trio.lowlevel.checkpoint()
-    assert [values[2] for values in records(caplog, "no_proxy_header")] == ["the connection was lost"]
+    assert [(values[0], values[2]) for values in records(caplog, "no_proxy_header")] == [
+        ("DEBUG", "the connection was lost")
+    ]
+    assert hooks.sessions == []
 
 
 async def test_stop_does_not_wait_for_headers(caplog: pytest.LogCaptureFixture, autojump_clock: MockClock) -> None:
@@ -438,7 +445,9 @@ async def test_failed_logins_are_those_of_the_client(autojump_clock: MockClock) 
 
 
 @pytest.mark.parametrize("ends", [pytest.param(False, id="left open"), pytest.param(True, id="closed")])
-@pytest.mark.parametrize("header", [LOCAL, UNKNOWN])
+@pytest.mark.parametrize(
+    "header", [LOCAL, UNKNOWN, ProxyHeader((BALANCER, 5000), ("10.0.0.2", 25), version=1).encode()]
+)
 async def test_health_checks(
     header: bytes, ends: bool, caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
 ) -> None:
