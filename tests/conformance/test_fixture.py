@@ -7,7 +7,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -193,7 +193,8 @@ async def test_proxy_requires_a_header(ports: dict[str, int]) -> None:
         await client.quit()
     async with connect_tcp(ports["proxy"]) as client:
         await client.send(b"EHLO client.test\r\n")
-        await client.expect_end()
+        with suppress(trio.BrokenResourceError):  # what the server has not read resets the connection
+            await client.expect_end()
 
 
 async def test_xclient_is_offered(ports: dict[str, int]) -> None:
