@@ -1,6 +1,6 @@
 """Server for external conformance runners: fixed mailboxes, hooks that fail, and a file for each accepted message.
 
-    python fixture.py --port P --submission-port P --smtps-port P --limits-port P --limits-tls-port P --proxy-port P --sink DIR
+    python fixture.py --port P [--submission-port P] [--smtps-port P] [--limits-port P] [--lmtp-port P] ... --sink DIR
 
 It prints a line for each listening port, and stops on SIGINT or SIGTERM. The sink is a directory with one file for each
 message that was answered with 250: a line ``ENV <sender> <recipient,recipient>``, then the content as received.
@@ -14,6 +14,7 @@ import signal
 import ssl
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import trio
 import trustme
@@ -30,6 +31,8 @@ USER, PASSWORD = "test", "secret"
 NO_SUCH_USER = Reply(550, "No such user here", "5.1.1")
 RELAYING_DENIED = Reply(550, "We do not relay", "5.7.1")
 MAILBOX_BUSY = Reply(450, "Mailbox busy, try again later", "4.2.1")
+MAILBOX_FULL = Reply(452, "Mailbox full", "4.2.2")
+MAILBOX_CLOSED = Reply(550, "Mailbox closed", "5.2.1")
 INVALID_CREDENTIALS = Reply(535, "Authentication credentials invalid", "5.7.8")
 
 
@@ -79,6 +82,16 @@ class Mailboxes(smtp_trio.Hooks):
         return None
 
 
+class DeliveryAgent(Mailboxes):
+    """The same mailboxes by LMTP: "ok-full" and "ok-closed" are refused at the end of a message."""
+
+    async def data(self, session: smtp_trio.Session, body: smtp_trio.Body) -> Any:
+        outcomes = {"ok-full": MAILBOX_FULL, "ok-closed": MAILBOX_CLOSED}
+        return await super().data(session, body) or [
+            outcomes.get(path.local.lower()) for path in body.envelope.recipients
+        ]
+
+
 class Accounts(Mailboxes):
     """The same mailboxes, with AUTH for one user."""
 
@@ -108,6 +121,7 @@ async def main(ports: dict[str, int], sink: Path) -> None:
         limits=smtp_trio.Limits(sessions=64, per_peer=10, count_local=True, recipients=100, errors=10),
     )
     servers |= {"limits": limited, "limits-tls": limited}
+    servers["lmtp"] = make_server(DeliveryAgent(sink), lmtp=True)
     servers["xclient"] = make_server(Mailboxes(sink), xclient_from=["127.0.0.1"], xforward_from=["127.0.0.1"])
     servers["proxy"] = make_server(
         Mailboxes(sink), timeout=smtp_trio.Timeouts(command=10, proxy=2), proxy_from=["127.0.0.1"]
@@ -130,6 +144,7 @@ if __name__ == "__main__":
     parser.add_argument("--limits-port", type=int, help="low limits and short timeouts")
     parser.add_argument("--limits-tls-port", type=int, help="the same, for handshakes that stall")
     parser.add_argument("--proxy-port", type=int, help="a PROXY header first, within 2 seconds")
+    parser.add_argument("--lmtp-port", type=int, help="LMTP")
     parser.add_argument("--xclient-port", type=int, help="XCLIENT and XFORWARD are allowed")
     parser.add_argument("--sink", type=Path, required=True, help="the folder for accepted messages")
     options = parser.parse_args()
@@ -142,6 +157,7 @@ if __name__ == "__main__":
         "limits": options.limits_port,
         "limits-tls": options.limits_tls_port,
         "proxy": options.proxy_port,
+        "lmtp": options.lmtp_port,
         "xclient": options.xclient_port,
     }
     trio.run(main, {profile: port for profile, port in ports.items() if port is not None}, options.sink)

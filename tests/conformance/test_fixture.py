@@ -15,7 +15,7 @@ import trio
 from helpers import NAME, Client, connect_tcp
 
 FIXTURE = Path(__file__).with_name("fixture.py")
-PROFILES = ("mx", "submission", "smtps", "proxy", "xclient")
+PROFILES = ("mx", "submission", "smtps", "proxy", "lmtp", "xclient")
 CREDENTIALS = base64.b64encode(b"\0test\0secret").decode()
 WRONG_PASSWORD = base64.b64encode(b"\0test\0wrong").decode()
 # The server makes its certificate when it starts and does not publish it, so that it cannot be verified.
@@ -36,6 +36,7 @@ def ports(sink: Path) -> Iterator[dict[str, int]]:
         "--submission-port=0",
         "--smtps-port=0",
         "--proxy-port=0",
+        "--lmtp-port=0",
         "--xclient-port=0",
         f"--sink={sink}",
     ]
@@ -201,3 +202,24 @@ async def test_xclient_is_offered(ports: dict[str, int]) -> None:
     async with session(ports["xclient"]) as client:
         assert {"XCLIENT", "XFORWARD"} <= {line[4:].split()[0] for line in client.replies[-1].split("\n")}
         await client.command("XFORWARD ADDR=192.0.2.9", "250 ")
+
+
+async def test_lmtp(ports: dict[str, int]) -> None:
+    """One reply for each accepted recipient, in order; EHLO and HELO are refused (RFC 2033 4.2)."""
+    async with connect_tcp(ports["lmtp"]) as client:
+        await client.expect(f"220 {NAME} LMTP")
+        await client.command("LHLO client.test", f"250-{NAME}")
+        await client.command("MAIL FROM:<a@client.test>", "250")
+        for name, code in (
+            ("user", "250"),
+            ("nobody", "550"),
+            ("ok-full", "250"),
+            ("user2", "250"),
+            ("ok-closed", "250"),
+        ):
+            await client.command(f"RCPT TO:<{name}@example.com>", code)
+        await client.command("DATA", "354")
+        await client.send(b"Subject: t\r\n\r\nbody\r\n.\r\n")
+        await client.expect("250", "452 4.2.2", "250", "550 5.2.1")
+        await client.command("EHLO x", "500 5.5.1")
+        await client.quit()
