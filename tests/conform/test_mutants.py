@@ -172,6 +172,10 @@ MUTANTS: Sequence[tuple[Mutation, str]] = (
     (Mutation(rb"AUTH PLAIN\r", b"250 2.0.0 Ok\r\n"), "auth.no-initial"),
     # The right login with a space in its base64 (RFC 4954 4).
     (Mutation(rb"(?!AUTH)(\w{4}) (\w+=*)\r\n", command=rb"\1\2\r\n"), "auth.base64-space"),
+    # Addresses that only a proxy may state.
+    (Mutation(rb"PROXY", b"250 2.0.0 Ok\r\n"), "connection.proxy"),
+    (Mutation(rb"XCLIENT", b"220 mx.test ESMTP\r\n"), "connection.xclient"),
+    (Mutation(rb"XFORWARD", b"250 2.0.0 Ok\r\n"), "connection.xforward"),
     # The deviations of our own server by default, which a strict one refuses.
     (Mutation(rb"EHLO \w*_", b"250 mx.test\r\n"), "ehlo.underscore"),
 )  # fmt: skip
