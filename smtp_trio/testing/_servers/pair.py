@@ -72,6 +72,7 @@ async def memory_pair(
     if faults is not None:
         client_end, server_end = faults.wrap(client_end, side="client"), faults.wrap(server_end, side="server")
     settings.setdefault("name", "client.test")
+    settings.setdefault("lmtp", server.lmtp)
     name = "" if server.name.startswith("[") else server.name  # certificates have no address literals
     client = Client(client_end, host=name if host is None else host, **settings)
     if transcript is not None and recorded is not None:

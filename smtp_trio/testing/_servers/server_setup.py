@@ -59,6 +59,7 @@ class ServerSettings(TypedDict, total=False):
     newlines: Newlines
     lenient: bool | str
     strict: bool
+    lmtp: bool
     now: Callable[[], datetime]
     token: Callable[[int], bytes]
 
@@ -94,7 +95,9 @@ class ServerSetup:
         return hooks
 
     def set_client_defaults(self, settings: ClientSettings) -> None:
-        """Let a client use TLS if the server does, and trust its certificate, unless the settings contain other values."""
+        """Let a client use TLS and LMTP if the server does, and trust its certificate, unless the settings contain other values."""
+        if self.server.lmtp:
+            settings.setdefault("lmtp", True)
         if self.server.tls is not None:
             settings.setdefault("tls", "implicit" if self.implicit_tls else "required")
         settings.setdefault("ssl_context", self.client_context)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 
 import trio
@@ -141,6 +141,8 @@ class DataCall:
     complete: bool = False
     #: The number of octets that the session had to send before the reply to this message.
     offset: int = 0
+    #: The number of replies to it: in LMTP one for each recipient.
+    replies: int = 1
 
 
 class ObservedSession:
@@ -192,12 +194,18 @@ class ObservedSession:
         if (hook := self._hooks.get("disconnect")) is not None:
             await hook(session)
 
-    async def _data(self, session: Session, body: Body) -> Reply | None:
+    async def _data(self, session: Session, body: Body) -> Reply | Sequence[Reply | None] | None:
         call = DataCall(body)
         self.data_calls.append(call)
-        reply: Reply | None = await self._hooks["data"](session, body)
+        if self._task.protocol.grammar.lmtp:
+            call.replies = len(body.envelope.rcpts)
+        reply: Reply | Sequence[Reply | None] | None = await self._hooks["data"](session, body)
         answers = [each for each in (reply, self._task.hooks.settled) if each is not None]
-        call.accepted = not answers or (len(answers) == 1 and answers[0].code == 250)
+        each = answers[0] if len(answers) == 1 else None
+        if isinstance(each, Sequence):
+            call.accepted = len(each) == call.replies and any(one is None or one.code == 250 for one in each)
+        else:
+            call.accepted = not answers or (each is not None and each.code == 250)
         call.complete = body.complete
         call.offset = len(self.log.sent) + len(self.log.pending) + sum(map(len, self._task.protocol.outbox))
         return reply
@@ -208,9 +216,15 @@ class ObservedSession:
         return [each for each in self.data_calls if each.accepted and each.body.complete]
 
     def acknowledged(self, call: DataCall) -> bool:
-        """Return whether the stream took all of a 250 reply to this message."""
-        match = WHOLE_REPLY.match(self.log.sent, call.offset)
-        return match is not None and match[1] == b"250"
+        """Return whether the stream took all of the reply to this message, a 250; in LMTP all replies, one of them a 250."""
+        end, codes = call.offset, set()
+        for _ in range(call.replies):
+            match = WHOLE_REPLY.match(self.log.sent, end)
+            if match is None:
+                return False
+            end = match.end()
+            codes.add(match[1])
+        return b"250" in codes
 
     async def violations(self) -> list[str]:
         """Return the guarantees about a session that has ended which were violated."""
