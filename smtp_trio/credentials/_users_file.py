@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
@@ -29,8 +29,8 @@ MAX_CONCURRENT: Final = min(2, max(1, (os.cpu_count() or 1) - 1))
 # A hash is slow on purpose, so it must neither delay other sessions nor show which users exist.
 #
 # - Hashes are computed in one or two threads, in which the clients take turns (`FairThreads`). A computation is skipped if
-#   its client has left, or was locked out while it waited. For an address that has failed several times, another thread
-#   computes them, only when the processor has nothing else to do.
+#   its client has left, or was locked out while it waited. For an address that has failed several times, and for
+#   its other logins at the same time, another thread computes them, only when the processor has nothing else to do.
 # - Every login computes the same hashes: one of each cost that occurs in the file. The user's own hash is among them, in
 #   the place of the one with the same cost. For an unknown user, or if the file has the password itself, the result of
 #   none of them counts. A filler of the missing cost would be an alternative, but its time would only be similar: it
@@ -61,7 +61,9 @@ class UsersFile:
         #: Identifies the content that was read, or that could not be read.
         self._version: tuple[int, ...] | None = None
         self._threads = FairThreads(MAX_CONCURRENT)
-        #: For addresses that have failed several times.
+        #: The clients of which a login waits for these threads, or is checked by one.
+        self._clients: set[tuple[Hashable, ...]] = set()
+        #: For addresses that have failed several times, or log in several times at once.
         self._idle_threads = FairThreads(1, idle=True)
         self._users = Users({}, bytes(32))
         #: One hash of each cost. A login computes all of them, or the user's own in place of one.
@@ -188,14 +190,14 @@ class UsersFile:
         if not self._each_cost and not self._has_passwords:
             return function()
         service, peer, stream = session.server._state.auth_service, session.peer, session.stream
-        result = None
-        if not service.suspects(peer):
-            result = await self._threads.run(
-                turn_of(peer), function, lambda: service.wants(peer, stream) and not service.suspects(peer)
-            )
-        if result is None and service.suspects(peer):  # perhaps since other logins, which it had to wait for, failed
-            result = await self._idle_threads.run(turn_of(peer), function, lambda: service.wants(peer, stream))
-        return result
+        client = turn_of(peer)
+        if service.suspects(peer, concurrent=client in self._clients):
+            return await self._idle_threads.run(client, function, lambda: service.wants(peer, stream))
+        self._clients.add(client)
+        try:
+            return await self._threads.run(client, function, lambda: service.wants(peer, stream))
+        finally:
+            self._clients.discard(client)
 
     async def _look(self) -> None:
         """Read the file again if it has changed. The error of a file that cannot be used is raised once."""
