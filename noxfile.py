@@ -225,7 +225,7 @@ def soak(session: nox.Session) -> None:
 
 @nox.session(default=False, name="memory-short", tags=["full", "serial"])
 def memory_short(session: nox.Session) -> None:
-    """100 large messages at the same time: the server stays within its memory budget; less than a minute."""
+    """60 large messages at the same time: the server stays within its memory budget; less than a minute."""
     install(session, "-e", ".", *group("bench"))
     session.run("python", "-m", "benchmarks.memory_budget", "--short")
 

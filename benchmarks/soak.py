@@ -39,7 +39,7 @@ CLIENTS = 2
 #: One in so many peers misbehaves.
 BAD = 10
 #: Rounds before the memory is compared.
-WARM_UP = 2
+WARM_UP = 3
 #: How much more memory the server may have after any later round.
 GROWTH = 1.05
 #: Seconds that the server has after a round to end its sessions.
@@ -198,7 +198,7 @@ def settled(server: Watched, port: int, store: str, directory: Path) -> dict[str
     with socket.create_connection((HOST, port)) as sock:
         sock.recv(1000)
     before: dict[str, int] = {}
-    while (found := held(server, store, directory)) != before or found["SessionTask"]:
+    while (found := held(server, store, directory)) != before or found["sessions"] or found["SessionTask"]:
         before = found
         time.sleep(0.1)
     return found

@@ -316,7 +316,7 @@ class BodyReader:
         self._start: bytes | None = b""
         self._headless = False  # the message needs such a line
         self._memory = session.memory
-        self._piece = 0  # the size of the piece that was returned last, which the hook still refers to
+        self._piece = 0  # what is counted of the piece that was returned last, which the hook still refers to
         self._session = session
         self._dropping = False
         self._urls = UrlReader(session)
@@ -367,6 +367,7 @@ class BodyReader:
             if isinstance(event, bytes):
                 octets = len(event)
                 self.size += octets
+                octets += octets >> 3  # as in `with_reserve`
                 self._count(octets - self._piece)
                 self._piece = octets
                 if self._start is None:

@@ -21,7 +21,8 @@ from ..protocol import Reply
 # * What `Body.read`, `Body.headers`, `Body.spool` and a store keep of a message in memory (`BodyReader.keep`), until
 #   the data hook returns.
 #
-# A buffer that grows reserves an eighth more than it holds, so that is counted as well (`with_reserve`).
+# A buffer that grows reserves an eighth more than it holds, and what is freed leaves gaps that are not all used again, so
+# an eighth is added to all of this (`with_reserve`).
 #
 # Pieces that a hook keeps by other means are not counted, since it is not known how long the hook refers to them.
 #
@@ -53,7 +54,7 @@ NO_MEMORY = Reply(452, "Insufficient memory; try again later", "4.3.1")
 
 
 def with_reserve(octets: int) -> int:
-    """Return how much memory a buffer with so many octets may need: CPython's reserve an eighth more when they grow."""
+    """Return how much memory so many octets of a message may need."""
     return octets + octets // 8
 
 
