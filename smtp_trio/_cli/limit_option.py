@@ -14,6 +14,9 @@ from .options import UsageError
 from .units import octets, seconds
 
 #: The limits of ``smtp-trio serve`` that have another default than in the library. They allow for a public address.
+#: 300 connections in a minute cost about 4 % of a processor with a TLS handshake each (8 ms), so a flood of them does not
+#: matter, and a client that opens one for each message is not slowed down in practice. Postfix and Exim have no such limit
+#: by default, as they start a process for each connection, whose number is limited.
 DEFAULTS = Limits(sessions=512, per_peer=50, connections_per_minute=300)
 BOOLS = {"yes": True, "true": True, "no": False, "false": False}
 NO_LIMIT = "none"
