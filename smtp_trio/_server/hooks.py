@@ -47,7 +47,7 @@ class Hooks:
     # --- a session --------------------------------------------------------------------------------------------------
 
     async def connect(self, session: Session) -> Reply | None:
-        """Called when a client has connected.
+        """Called when a client has connected, and again, after `disconnect`, when XCLIENT has named another one.
 
         The reply is the greeting (RFC 5321 3.1): 220, or 4yz or 5yz to refuse the client.
         """

@@ -282,6 +282,36 @@ def test_attributes_that_were_written_are_read_again(texts: dict[str, str | None
     assert found.attributes == {**command.attributes, **expected}
 
 
+# --- the dialogues in the documentation of Postfix ------------------------------------------------------------------
+
+MESSAGE = [
+    ("MAIL FROM:<wietse@porcupine.org>", "250 2.1.0 Ok"),
+    ("RCPT TO:<user@example.com>", "250 2.1.5 Ok"),
+    ("DATA", "354 End data with <CR><LF>.<CR><LF>"),
+    (". . .message content. . .\r\n.", "250 2.0.0 Ok"),
+    ("QUIT", "221 2.0.0 mx.test Goodbye"),
+]
+DIALOGUES = {
+    "XCLIENT_README": [
+        ("XCLIENT NAME=spike.porcupine.org ADDR=168.100.189.2", "220 mx.test ESMTP"),
+        ("HELO spike.porcupine.org", "250 mx.test"),
+        *MESSAGE,
+    ],
+    "XFORWARD_README": [
+        ("XFORWARD NAME=spike.porcupine.org ADDR=168.100.189.2 PROTO=ESMTP", "250 2.0.0 Ok"),
+        ("XFORWARD HELO=spike.porcupine.org", "250 2.0.0 Ok"),
+        *MESSAGE,
+    ],
+}
+
+
+@pytest.mark.parametrize("name", DIALOGUES)
+def test_dialogue_of_postfix(name: str) -> None:
+    session = driver().begin()
+    assert [(line, session.send_lines(line)[-1]) for line, _ in DIALOGUES[name]] == DIALOGUES[name]
+    assert len(session.messages) == 1
+
+
 # --- the client ---------------------------------------------------------------------------------------------------
 
 
