@@ -93,6 +93,8 @@ class Connection:
     local: Peer
     connection_peer: Peer
     header: ProxyHeader | None = None
+    #: The header names no client, or the balancer itself: a health check. It does not count against limits.
+    health_check: bool = False
 
     @classmethod
     def direct(cls, ends: tuple[Peer, Peer]) -> Connection:
@@ -102,16 +104,10 @@ class Connection:
     def through_proxy(self, header: ProxyHeader) -> Connection:
         """Return the connection that a balancer has accepted, and for which it has sent ``header``."""
         if header.source is None or header.destination is None:
-            return Connection(self.peer, self.local, self.connection_peer, header)
-        return Connection(_peer(header.source), _peer(header.destination), self.connection_peer, header)
-
-    @property
-    def without_client(self) -> bool:
-        """True if the header names no client, or the balancer itself: a health check. It does not count against limits.
-
-        In version 1, which has no LOCAL, HAProxy sends the addresses of its own connection.
-        """
-        return self.header is not None and (self.header.source is None or self.peer == self.connection_peer)
+            return Connection(self.peer, self.local, self.connection_peer, header, True)
+        # In version 1, which has no LOCAL, HAProxy sends the addresses of its own connection.
+        peer = _peer(header.source)
+        return Connection(peer, _peer(header.destination), self.connection_peer, header, peer == self.connection_peer)
 
 
 def peer_of_xclient(peer: Peer, attributes: Mapping[str, str | None]) -> Peer:

@@ -459,9 +459,9 @@ class Server:
         session, error, peer, refused = None, None, None, 0
         try:
             connection = connection or Connection.direct(endpoints(stream))
-            key = None if connection.without_client else self._key(connection.peer)
+            key = None if connection.health_check else self._key(connection.peer)
             peer = connection.peer
-            if not connection.without_client:
+            if not connection.health_check:
                 refused = self._refuses(key, peer, screened=screened)
             if not refused:
                 protocol = self._new_protocol(table, peer)
@@ -564,7 +564,9 @@ class Server:
 
         A proxy that sends XCLIENT is not counted: it connects for many clients.
         """
-        return None if self._trusted.sends_xclient(peer) else self._admission.key(peer)
+        if self._trusted.extensions and self._trusted.sends_xclient(peer):
+            return None
+        return self._admission.key(peer)
 
     def count_as(self, session: SessionTask, peer: Peer) -> bool:
         """Count a session as one of ``peer`` from now on. Return False if that has too many, and must be refused."""

@@ -151,7 +151,7 @@ class SessionTask:
         #: What is logged about the session.
         self.log: SessionLog = SessionLog(self.id, self.session, protocol, state.counts)
         if connection.header is not None:
-            self.log.proxied(health_check=connection.without_client)
+            self.log.proxied(health_check=connection.health_check)
 
     @property
     def over(self) -> bool:
