@@ -144,7 +144,7 @@ def test_time_that_a_relay_has_used() -> None:
 
 def test_tracking_needs_dsn() -> None:
     with pytest.raises(ValueError, match="MTRK requires DSN"):
-        Grammar(standard(MessageTracking()))
+        Grammar(standard(MessageTracking(), without=(Dsn,)))
 
 
 def test_client_requires_an_envelope_id_for_tracking() -> None:
