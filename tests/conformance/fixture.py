@@ -1,9 +1,13 @@
 """Server for external conformance runners: fixed mailboxes, hooks that fail, and a file for each accepted message.
 
-    python fixture.py --port P [--submission-port P] [--smtps-port P] [--limits-port P] [--lmtp-port P] ... --sink DIR
+    python fixture.py --port P [--submission-port P] [--smtps-port P] [--limits-port P] [--lmtp-port P] ...
+        [--spool-port P --spool maildir:PATH|sqlite:PATH] --sink DIR
 
 It prints a line for each listening port, and stops on SIGINT or SIGTERM. The sink is a directory with one file for each
 message that was answered with 250: a line ``ENV <sender> <recipient,recipient>``, then the content as received.
+
+The profile "spool" has the same mailboxes, and a store that flushes each message to the disk before the 250. Its cases
+are manual: run the fixture under strace or fiu-run, or with the spool on a file system that is small or read-only.
 """
 
 from __future__ import annotations
@@ -22,10 +26,12 @@ import trustme
 import smtp_trio
 from smtp_trio import Reply
 from smtp_trio.protocol.extensions import Auth, StartTls, standard
+from smtp_trio.stores import Maildir, SQLite
 
 NAME = "mx.test"
 HOST = "127.0.0.1"
 DOMAIN = "example.com"
+STORES: dict[str, type[Maildir | SQLite]] = {"maildir": Maildir, "sqlite": SQLite}
 USER, PASSWORD = "test", "secret"
 
 NO_SUCH_USER = Reply(550, "No such user here", "5.1.1")
@@ -92,6 +98,20 @@ class DeliveryAgent(Mailboxes):
         ]
 
 
+class Spooled(Mailboxes):
+    """The same mailboxes, with a store in place of the sink."""
+
+    def __init__(self, sink: Path, store: Maildir | SQLite) -> None:
+        super().__init__(sink)
+        self.store = store
+
+    async def stop(self, server: smtp_trio.Server) -> None:
+        await self.store.aclose()
+
+    async def data(self, session: smtp_trio.Session, body: smtp_trio.Body) -> Reply | None:
+        return await self.store.data(session, body)
+
+
 class Accounts(Mailboxes):
     """The same mailboxes, with AUTH for one user."""
 
@@ -101,7 +121,15 @@ class Accounts(Mailboxes):
         return None if authenticated and authorized else INVALID_CREDENTIALS
 
 
-async def main(ports: dict[str, int], sink: Path) -> None:
+def make_store(text: str) -> Maildir | SQLite:
+    """Return the store that an option names."""
+    kind, _, path = text.partition(":")
+    if kind not in STORES or not path:
+        raise argparse.ArgumentTypeError(f"must be maildir:PATH or sqlite:PATH, got {text!r}")
+    return STORES[kind](path)
+
+
+async def main(ports: dict[str, int], sink: Path, store: Maildir | SQLite | None) -> None:
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     trustme.CA().issue_cert(NAME, "localhost", HOST).configure_cert(tls)
     make_server = partial(smtp_trio.Server, name=NAME, size=1048576, tls=tls, limits=smtp_trio.Limits(recipients=100))
@@ -126,6 +154,8 @@ async def main(ports: dict[str, int], sink: Path) -> None:
     servers["proxy"] = make_server(
         Mailboxes(sink), timeout=smtp_trio.Timeouts(command=10, proxy=2), proxy_from=["127.0.0.1"]
     )
+    if store is not None:
+        servers["spool"] = make_server(Spooled(sink, store))
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
             for profile, port in ports.items():
@@ -146,8 +176,12 @@ if __name__ == "__main__":
     parser.add_argument("--proxy-port", type=int, help="a PROXY header first, within 2 seconds")
     parser.add_argument("--lmtp-port", type=int, help="LMTP")
     parser.add_argument("--xclient-port", type=int, help="XCLIENT and XFORWARD are allowed")
+    parser.add_argument("--spool-port", type=int, help="messages go into --spool, and not into the sink")
+    parser.add_argument("--spool", metavar="STORE", type=make_store, help="maildir:PATH or sqlite:PATH")
     parser.add_argument("--sink", type=Path, required=True, help="the folder for accepted messages")
     options = parser.parse_args()
+    if (options.spool_port is None) != (options.spool is None):
+        parser.error("--spool-port needs --spool, and --spool needs --spool-port")
     options.sink.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(level=logging.INFO)
     ports = {
@@ -159,5 +193,6 @@ if __name__ == "__main__":
         "proxy": options.proxy_port,
         "lmtp": options.lmtp_port,
         "xclient": options.xclient_port,
+        "spool": options.spool_port,
     }
-    trio.run(main, {profile: port for profile, port in ports.items() if port is not None}, options.sink)
+    trio.run(main, {profile: port for profile, port in ports.items() if port is not None}, options.sink, options.spool)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import base64
+import sqlite3
 import ssl
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 
 import pytest
 import trio
 from helpers import NAME, Client, connect_tcp
+
+from smtp_trio.stores import Stored, read
 
 FIXTURE = Path(__file__).with_name("fixture.py")
 PROFILES = ("mx", "submission", "smtps", "proxy", "lmtp", "xclient")
@@ -49,6 +52,38 @@ def ports(sink: Path) -> Iterator[dict[str, int]]:
         finally:
             server.terminate()
             assert server.wait(10) == 0
+
+
+@pytest.mark.parametrize("kind", ["maildir", "sqlite"])
+@pytest.mark.slow
+async def test_profile_with_a_store(tmp_path: Path, kind: str) -> None:
+    """A message is in the store when it gets 250, and nothing is in the sink."""
+    spool, content = tmp_path / "spool", b"Subject: a\r\n\r\nx"
+    options = ["--port=0", "--spool-port=0", f"--spool={kind}:{spool}", f"--sink={tmp_path / 'sink'}"]
+    with subprocess.Popen([sys.executable, str(FIXTURE), *options], stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            ports = {line.split()[0]: int(line.split()[2]) for line in (server.stdout.readline() for _ in range(2))}
+            async with session(ports["spool"]) as client:
+                await deliver(client, content, "250")
+                (stored,) = stored_in(spool)
+        finally:
+            server.terminate()
+            assert server.wait(60) == 0
+    assert (stored.sender, stored.recipients, stored.message) == (
+        "a@client.test",
+        ("user@example.com",),
+        content + b"\r\n",
+    )
+    assert files(tmp_path / "sink") == set()
+
+
+def stored_in(spool: Path) -> list[Stored]:
+    """Return the messages in a store."""
+    if spool.is_dir():
+        return [read(file) for file in (spool / "new").iterdir()]
+    with closing(sqlite3.connect(spool)) as db:
+        return [read(spool, uid) for (uid,) in db.execute("SELECT uid FROM messages").fetchall()]
 
 
 @pytest.fixture
