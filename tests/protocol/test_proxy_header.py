@@ -12,6 +12,8 @@ from hypothesis import given, strategies as st
 from smtp_trio.protocol.crc32c import crc32c
 from smtp_trio.protocol.proxy_header import V2, V2_OCTETS, ProxyHeader, ProxyHeaderError, ProxyHeaderReader, ProxyTls
 
+from .driver import ServerDriver
+
 CLIENT, SERVER = ("192.0.2.9", 4242), ("192.0.2.1", 25)
 TCP4 = struct.pack("!4s4sHH", bytes([192, 0, 2, 9]), bytes([192, 0, 2, 1]), 4242, 25)
 
@@ -321,3 +323,20 @@ def test_argument_of_a_wrong_type(name: str) -> None:
 @pytest.mark.parametrize(("client", "verify", "verified"), [(1, 0, False), (3, 0, True), (5, 0, True), (3, 1, False)])
 def test_verified_client_certificate(client: int, verify: int, verified: bool) -> None:
     assert ProxyTls(client, verify).verified is verified
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_server_that_expects_commands_refuses_a_header(version: Any) -> None:
+    """PRX-5: a header that the caller has not read before is not believed, and ends the session."""
+    session = ServerDriver()
+    session.send(b"")
+    (reply,) = session.send(ProxyHeader(CLIENT, SERVER, version=version).encode() + b"EHLO x\r\n")
+    assert reply == "500 5.5.1 PROXY header received, which is not expected from this address"
+    assert session.closed
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_header_after_ehlo_is_a_command(version: Any) -> None:
+    session = ServerDriver().begin()
+    replies = session.send(ProxyHeader(CLIENT, SERVER, version=version).encode())
+    assert {reply[:3] for reply in replies} == {"500"}
