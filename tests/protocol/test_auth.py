@@ -15,6 +15,7 @@ from smtp_trio.protocol.extensions.auth import (
     AuthResponse,
     Credentials,
 )
+from smtp_trio.protocol.extensions.eightbitmime import BODY
 from smtp_trio.protocol.sasl import MECHANISMS, MechanismContext, PasswordCredentials
 
 from .driver import HELLO, RECIPIENT, SENDER, ServerDriver, codes, respond
@@ -298,10 +299,20 @@ def test_command_in_an_exchange_is_a_response() -> None:
     [("<>", "<>"), ("e+3Dmc2@x", "e=mc2@x"), ("fred@x", "fred@x"), ("+C3+A9@x", "\u00e9@x")],
 )
 def test_auth_parameter_of_mail_is_decoded(value: str, decoded: str) -> None:
-    driver = begin()
-    assert codes(driver.send_lines(f"MAIL FROM:<a@b> AUTH={value}")) == ["250 2.1.0"]
-    assert driver.protocol.state.mail is not None
-    assert driver.protocol.state.mail.params.get(AUTH) == decoded
+    """It is taken for true if the user is trusted, and accepted from everyone (RFC 4954 5)."""
+    trusting = Auth(cleartext=True, trusted=("fred",))
+    for extension, login, expected in (
+        (trusting, True, decoded), (trusting, False, "<>"), (Auth(cleartext=True, trusted=("wilma",)), True, "<>"),
+        (Auth(cleartext=True), True, "<>"),
+    ):  # fmt: skip
+        driver = begin(extensions=standard(extension))
+        if login:
+            driver.send_lines(f"AUTH PLAIN {GOOD}")
+        for _ in range(2):  # the second is parsed with the cache
+            assert codes(driver.send_lines(f"MAIL FROM:<a@b> BODY=8BITMIME AUTH={value}")) == ["250 2.1.0"]
+            assert driver.protocol.state.mail is not None
+            assert dict(driver.protocol.state.mail.params) == {BODY: "8BITMIME", AUTH: expected}
+            driver.send_lines("RSET")
 
 
 @pytest.mark.parametrize(

@@ -192,8 +192,7 @@ def decode_base64(line: str) -> bytes:
 
 
 def _decode_mailbox(value: str | None) -> str | None:
-    # RFC 4954 5: a mailbox in xtext, or "<>" for an unknown submitter. A server that does not trust its client treats
-    # every value as "<>"; that is the application's decision.
+    # RFC 4954 5: a mailbox in xtext, or "<>" for an unknown submitter.
     if value is None or value == "<>":
         return value
     mailbox = syntax.decode_xtext(value)
@@ -217,6 +216,10 @@ def _mechanisms(mechanisms: Iterable[str | Mechanism]) -> tuple[str | Mechanism,
     return check_items(mechanisms, "mechanisms", str, Mechanism)
 
 
+def _users(users: Iterable[str]) -> tuple[str, ...]:
+    return check_items(users, "trusted", str)
+
+
 def find_mechanisms(mechanisms: Iterable[str | Mechanism]) -> list[Mechanism]:
     """Return the mechanisms, those that are given by name from `MECHANISMS`. Unknown names are left out."""
     found = (MECHANISMS.get(each) if isinstance(each, str) else each for each in mechanisms)
@@ -235,17 +238,21 @@ class Auth(Extension):
     and ANONYMOUS are offered when the server has a `Hooks.auth` hook, SCRAM and CRAM-MD5 when it has a `Hooks.secret`
     hook. The forms of SCRAM with channel binding (-PLUS) are offered under TLS if the server knows its own certificate,
     which it does with `TlsFiles`, and EXTERNAL to a client with a certificate.
+
+    ``trusted`` are the users, usually other servers, who may state the submitter of a message by the parameter ``AUTH=``
+    of MAIL. From others it is accepted too, but its value becomes "<>" (RFC 4954 5).
     """
 
     required: bool = field(default=False, validator=argument(check_type, bool))
     cleartext: bool = field(default=False, validator=argument(check_type, bool))
     mechanisms: tuple[str | Mechanism, ...] = field(default=DEFAULT_MECHANISMS, converter=_mechanisms)
+    trusted: tuple[str, ...] = field(default=(), converter=_users)
 
     keyword = "AUTH"
     rfc = 4954
     params: ClassVar[CommandParams] = {Mail: (AUTH,)}
     verbs: ClassVar[Commands] = (AuthCommand,)
-    checks: ClassVar[Commands] = (AuthCommand,)
+    checks: ClassVar[Sequence[type[Command] | Param[Any]]] = (AuthCommand, AUTH)
     table: ClassVar[Table] = Table(
         accepted={AuthCommand: {READY: READY}, AuthResponse: {EXCHANGE: READY}},
         proceed={AuthCommand: {READY: EXCHANGE}, AuthResponse: {EXCHANGE: EXCHANGE}},
@@ -300,7 +307,7 @@ class Auth(Extension):
 
     def parse_offer(self, words: Sequence[str]) -> Auth:
         """Return an extension with the mechanisms that the server offers."""
-        return Auth(self.required, self.cleartext, tuple(word.upper() for word in words))
+        return Auth(self.required, self.cleartext, tuple(word.upper() for word in words), self.trusted)
 
     def check_verb(self, verb: str, state: SessionState) -> Reply | None:
         """Refuse AUTH where it cannot succeed, and, if authentication is required, most other verbs before it."""
@@ -314,8 +321,14 @@ class Auth(Extension):
         # RFC 4954 4: after one successful AUTH, further ones are refused with 503.
         return ALREADY_AUTHENTICATED if state.user is not None else None
 
-    def check_command(self, command: Command, state: SessionState) -> Reply | None:
-        """Refuse a mechanism that is not offered: 538 if it needs TLS, else 504."""
+    def check_command(self, command: Command, state: SessionState) -> Reply | Command | None:
+        """Refuse a mechanism that is not offered: 538 if it needs TLS, else 504; replace a submitter that is not trusted."""
+        if isinstance(command, Mail):
+            # RFC 4954 5: a server that does not trust its client MUST behave as if it had sent "<>". The value is replaced
+            # here, so that neither hooks nor stores, nor a server to which the message is passed on, take it for true.
+            if state.user is not None and state.user in self.trusted:
+                return None
+            return evolve(command, params=command.params.replace(AUTH, "<>"))
         assert isinstance(command, AuthCommand)
         if command.mechanism in self.usable(state, secure=state.secure):
             return None
