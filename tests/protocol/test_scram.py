@@ -203,6 +203,15 @@ def test_first_message_that_is_refused(name: str, message: str, error: bytes | N
     assert caught.value.reply.code == (501 if error is None else 535)
 
 
+@pytest.mark.parametrize("proof", ["AAAA", "AAA", b64(bytes(31)), b64(bytes(32))])
+def test_invalid_proof(proof: str) -> None:
+    server = MECHANISMS["SCRAM-SHA-256"].server(b"n,,n=user,r=abc", context())
+    nonce = continue_server(server, None, "pencil").split(b",")[0].decode()
+    with pytest.raises(AuthenticationFailedError) as caught:
+        continue_server(server, f"c=biws,{nonce},p={proof}".encode())
+    assert caught.value.challenge == b"e=invalid-proof"
+
+
 def test_authorization_identity_that_is_the_user() -> None:
     server = MECHANISMS["SCRAM-SHA-256"].server(b"n,a=us=2Cer,n=us=2Cer,r=abc", context())
     assert continue_server(server, None).startswith(b"r=abc")
