@@ -12,7 +12,7 @@ from ..protocol.extensions.eightbitmime import BODY
 from ..protocol.extensions.limits import LimitsExtension
 from ..protocol.extensions.size import SIZE, Size
 from ..protocol.extensions.smtputf8 import SMTPUTF8
-from ..protocol.params import Param, Params
+from ..protocol.params import NO_PARAMS, Param, Params
 from .addresses import parse_mailbox
 from .exchange import Exchange
 from .message import Message, PreparedMessage, prepare_message
@@ -112,7 +112,7 @@ class Delivery:
         if smtputf8 or ready.utf8_header:
             values.setdefault(SMTPUTF8, True)  # RFC 6531 3.4: only if it is needed
         mail = Mail(path, Params(values))
-        rcpts = {name: Rcpt(each, given.rcpts[name]) for name, each in paths.items()}
+        rcpts = {name: Rcpt(each, given.rcpts.get(name, NO_PARAMS)) for name, each in paths.items()}
         if params or SMTPUTF8 in values or not path.is_ordinary:
             for number, command in enumerate((mail, *rcpts.values()), 1):
                 exchange.protocol.encode_command(command, utf8=SMTPUTF8 in values)

@@ -186,6 +186,8 @@ class PartialResult:
                 outcomes.append(self.outcomes[recipient])
             elif self.sent and recipient in self.pending:
                 outcomes.append(Unknown(recipient, "no reply to the message was received"))
+        if not self.unreported:
+            return Result(self.sender, self.recipients, tuple(outcomes), self.tls)
         relayed = [
             each.recipient for each in outcomes if each.recipient in self.unreported and isinstance(each, Accepted)
         ]

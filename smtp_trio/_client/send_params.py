@@ -26,12 +26,15 @@ T = TypeVar("T")
 
 @frozen
 class SendParams:
-    """The parameters of one message: of MAIL, and of the RCPT command of each recipient."""
+    """The parameters of one message: of MAIL, and of the RCPT commands, by recipient, if they have any."""
 
     mail: Params
     rcpts: Mapping[str, Params]
     unreported: frozenset[str] = frozenset()
     """The recipients whose NOTIFY=SUCCESS the server does not get."""
+
+
+NONE = SendParams(NO_PARAMS, {})
 
 
 def read_send_params(exchange: Exchange, recipients: Collection[str], params: Mapping[str, object]) -> SendParams:
@@ -40,7 +43,7 @@ def read_send_params(exchange: Exchange, recipients: Collection[str], params: Ma
     Raises TypeError and ValueError for invalid ones.
     """
     if not params:
-        return SendParams(NO_PARAMS, dict.fromkeys(recipients, NO_PARAMS))
+        return NONE
     values = dict(params)
     mail_params = _read(values, "mail_params", Params, NO_PARAMS)
     rcpt_params: Mapping[str, Params] = _read(values, "rcpt_params", Mapping, {})  # type: ignore[type-abstract]
