@@ -14,7 +14,17 @@ from trio.testing import MockClock, memory_stream_pair
 from smtp_trio import Body, Credentials, Hooks, Limits, Reply, Server, Session, standard
 from smtp_trio.conform import Report, Requirement, Target, check_server, server_cases
 from smtp_trio.protocol import Rcpt
-from smtp_trio.protocol.extensions import Auth, StartTls
+from smtp_trio.protocol.extensions import (
+    Auth,
+    DeliverBy,
+    EtrnExtension,
+    FutureRelease,
+    MtPriority,
+    RequireRecipientValidSince,
+    RequireTls,
+    StartTls,
+)
+from smtp_trio.protocol.extensions.etrn import Etrn
 
 HOST = "mx.test"
 USER, PASSWORD = "ada", "a secret"
@@ -92,11 +102,31 @@ def closed() -> Server:
     return Server(Closed(), name=HOST)
 
 
+class Queues(Mailboxes):
+    """Has the hook of ETRN."""
+
+    async def etrn(self, session: Session, command: Etrn) -> Reply | None:
+        return Reply(251, f"OK, no messages waiting for node {command.node}")
+
+
+def delivery() -> Server:
+    extensions = standard(
+        DeliverBy(),
+        EtrnExtension(),
+        FutureRelease(86400, authenticated=False),
+        MtPriority(),
+        RequireRecipientValidSince(),
+        RequireTls(),
+    )
+    return Server(Queues(), name=HOST, size=1048576, tls=contexts()[0], extensions=extensions)
+
+
 CONFIGURATIONS: Mapping[str, Configuration] = {
     "plain": Configuration(plain),
     "submission": Configuration(submission, user=USER),
     "smtps": Configuration(smtps, implicit_tls=True, user=USER),
     "bare": Configuration(bare),
+    "delivery": Configuration(delivery, implicit_tls=True),
     "strict": Configuration(strict),
     "closed": Configuration(closed),
 }

@@ -248,6 +248,21 @@ async def test_values_that_are_not_checked(autojump_clock: trio.testing.MockCloc
     assert {result.outcome for result in unchecked} == {Outcome.FAILED}
 
 
+async def test_requests_for_delivery_that_are_not_checked(autojump_clock: trio.testing.MockClock) -> None:
+    keywords = ("DELIVERBY", "FUTURERELEASE 60 2026-01-01T00:00:00Z", "MT-PRIORITY", "RRVS", "REQUIRETLS", "ETRN")
+    chapter = [each for each in server_cases() if each.group == "delivery"]
+    refused = [each.id for each in chapter if each.title.endswith(("is refused", "is refused with 501"))]
+    unchecked = await results(accepts_everything(*keywords), refused)
+    assert len(unchecked) > 10
+    assert {result.outcome for result in unchecked} == {Outcome.FAILED}
+    accepted = [each.id for each in chapter if each.id not in refused]
+    refusing = Mutation(rb"MAIL.* (?:BY|MT-PRIORITY)=", b"501 5.5.4 No\r\n")
+    assert {each.outcome for each in await results(accepts_everything(*keywords), accepted)} == {Outcome.PASSED}
+    assert {each.outcome for each in await results(accepts_everything(*keywords), accepted, refusing)} == {
+        Outcome.FAILED
+    }
+
+
 #: Replies that a server may send in another way than ours, which cases about something else must not count.
 ALLOWED: Sequence[tuple[Mutation, str]] = (
     # RFC 5321 4.2.2 and 3.3: other codes for a mailbox that is not accepted.
