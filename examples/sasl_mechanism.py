@@ -2,7 +2,8 @@
 
     python examples/sasl_mechanism.py
 
-X-DIGEST is CRAM-MD5 with SHA-256, and with a proof of the server's too. It is an example, not a good idea: SCRAM does more.
+X-DIGEST is CRAM-MD5 with SHA-256 and a proof of the server. It is only an example:
+SCRAM does more.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from smtp_trio.protocol.sasl import (
     Authenticated,
     ClientExchange,
     Mechanism,
-    MechanismContext,
+    MechanismContext as Context,
     SecretRequest,
     ServerExchange,
     decode_user,
@@ -34,20 +35,24 @@ class Digest(Mechanism):
     hook = "secret"
     cleartext = False
 
-    def server(self, initial: bytes | None, context: MechanismContext) -> ServerExchange:
+    def server(self, initial: bytes | None, context: Context) -> ServerExchange:
         user = decode_user((yield b"") if initial is None else initial)
         secret = yield SecretRequest(user)
-        password = secret if isinstance(secret, str) else context.placeholder("password", user).hex()
+        if not isinstance(secret, str):  # so that an unknown user takes as long
+            secret = context.placeholder("password", user).hex()
         challenge = context.random_bytes(16)
-        if not hmac.compare_digest((yield challenge), digest(password, b"client" + challenge)):
+        proof = yield challenge
+        if not hmac.compare_digest(proof, digest(secret, b"client" + challenge)):
             raise BadCommandError(INVALID_CREDENTIALS)
-        yield digest(password, b"server" + challenge)
+        yield digest(secret, b"server" + challenge)
         return Authenticated(user)
 
-    def client(self, credentials: PasswordCredentials, context: MechanismContext) -> ClientExchange:
-        challenge = expect_challenge((yield credentials.user.encode()))
-        proof = expect_challenge((yield digest(credentials.password, b"client" + challenge)))
-        if not hmac.compare_digest(proof, digest(credentials.password, b"server" + challenge)):
+    def client(self, account: PasswordCredentials, context: Context) -> ClientExchange:
+        challenge = expect_challenge((yield account.user.encode()))
+        answer = digest(account.password, b"client" + challenge)
+        proof = expect_challenge((yield answer))
+        expected = digest(account.password, b"server" + challenge)
+        if not hmac.compare_digest(proof, expected):
             raise RemoteProtocolError("the server does not know the password")
         expect_success((yield b""))
 
@@ -66,8 +71,9 @@ async def main() -> None:
     async with trio.open_nursery() as nursery:
         listeners = await nursery.start(partial(server.serve, 0, "127.0.0.1"))
         port = listeners[0].socket.getsockname()[1]
-        async with connect("127.0.0.1", port, tls="never", allow_cleartext=True, auth_mechanisms=[Digest()]) as client:
-            print(await client.auth(("fred", "secret")))
+        localhost = connect("127.0.0.1", port, tls="never", allow_cleartext=True)
+        async with localhost as client:
+            print(await client.auth(("fred", "secret"), mechanisms=[Digest()]))
         await server.stop()
 
 

@@ -80,7 +80,7 @@ class Server:
         a list of them. Never on port 25 (RFC 2033 5).
     :param xclient_from: networks of proxies that may name their clients with XCLIENT.
     :param xforward_from: networks of filters that may send XFORWARD, which the log has.
-    :param now: returns the current time as an aware datetime, for ``Received`` fields and stores.
+    :param now: returns the current time as an aware datetime, for ``Received`` fields, stores and extensions.
     :param token: returns a number of random octets, for ids and nonces. ``now`` and ``token`` are the only sources of
         time of day and randomness, so a test can replace them.
     :raises TypeError: ``hooks`` is not an instance of `Hooks`, or has a misspelt hook or one that is not an async
@@ -402,6 +402,7 @@ class Server:
             trusted=self._trusted.keywords(peer) if self._trusted.extensions else frozenset(),
             newlines=self.newlines,
             strictness=self.strictness,
+            now=self.now,
         )
 
     # `_session` is the outermost function of a session. Code of others runs in it from the start: a stream may provide

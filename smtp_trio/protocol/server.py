@@ -32,13 +32,14 @@ In the names of this package, the body is the whole message: its header section 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from typing import get_args
 
 from attrs import evolve
 
 from . import default_replies, replies
-from .arguments import check_choice, check_number, check_type
+from .arguments import check_callable, check_choice, check_number, check_type
 from .body_inspector import BodyInspector, Newlines
 from .command_parser import CommandParser
 from .commands import END_OF_DATA, Command, Connect, CountedCommand, Data, EndOfData, Hello
@@ -53,7 +54,7 @@ from .grammar import Grammar
 from .limits import Limits
 from .proxy_header import V1, V2
 from .replies import Reply
-from .session_state import SessionState
+from .session_state import SessionState, no_clock
 from .strictness import NORMAL, Strictness
 from .syntax import normalize_space
 
@@ -195,6 +196,7 @@ class ServerProtocol:
         trusted: frozenset[str] = frozenset(),
         newlines: Newlines = "reject",
         strictness: Strictness = NORMAL,
+        now: Callable[[], datetime | None] = no_clock,
     ) -> None:
         """``name`` is the server's name and ``size`` the largest message in octets, 0 for no limit.
 
@@ -208,7 +210,8 @@ class ServerProtocol:
 
         ``trusted`` are the keywords of extensions that this client may use although others may not, such as XCLIENT.
 
-        ``limits_reached`` counts how often each limit has taken effect; sessions can share it.
+        ``limits_reached`` counts how often each limit has taken effect; sessions can share it. ``now`` returns the time, as
+        a datetime with a time zone, for extensions that need it (FUTURERELEASE).
 
         The other arguments are checked too, with TypeError and ValueError, unless ``extensions`` is a `Grammar`. That is
         what a `Server` passes, which has checked its arguments once for all sessions.
@@ -220,6 +223,7 @@ class ServerProtocol:
             check_type(limits, "limits", Limits, optional=True)
             check_choice(newlines, "newlines", get_args(Newlines))
             check_type(strictness, "strictness", Strictness)
+            check_callable(now, "now")
             if isinstance(hooks, str):
                 raise TypeError(f"hooks must be an iterable of str, got {hooks!r}")
         self.limits: Limits = limits or Limits()
@@ -228,7 +232,7 @@ class ServerProtocol:
         self.grammar: Grammar = (
             extensions if isinstance(extensions, Grammar) else Grammar(extensions, line=self.limits.line)
         )
-        self.state: SessionState = SessionState(name, size, tls, frozenset(hooks), strictness, trusted)
+        self.state: SessionState = SessionState(name, size, tls, frozenset(hooks), strictness, trusted, now)
         self.dialogue: Dialogue = Dialogue(self.grammar.table)
         #: The command, or the refusal of one, that must be answered; None if there is none.
         self.pending: Command | BadCommandError | None = Connect()

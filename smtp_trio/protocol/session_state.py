@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
@@ -20,6 +21,10 @@ NO_ATTRIBUTES: Mapping[str, str | None] = MappingProxyType({})
 NO_TRANSACTION = frozenset({GREETED, READY})
 
 
+def no_clock() -> None:
+    """Return None: the protocol does not know the time, unless the application provides it."""
+
+
 @define(eq=False)
 class SessionState:
     """The state of a session besides its phase. Extensions read it to decide what to offer and what to refuse.
@@ -27,7 +32,8 @@ class SessionState:
     ``name`` is the server's name and ``size`` its largest message in octets (0: no limit). ``tls`` is true if the
     server can start TLS, and ``hooks`` are the names of the hooks that the application implements, such as "auth".
     ``strictness`` has the deviations from the grammar that the server accepts. ``trusted`` are the keywords of the
-    extensions that only clients on certain networks may use, and this one is.
+    extensions that only clients on certain networks may use, and this one is. ``now`` returns the time, as a datetime with
+    a time zone, or None without a clock.
 
     The other members change during the session. ``secure`` is true inside TLS, ``user`` is the authenticated user,
     ``hello`` the last accepted HELO or EHLO and ``offered`` the keywords in the reply to it. ``mail`` and ``rcpts`` are
@@ -47,6 +53,7 @@ class SessionState:
     hooks: frozenset[str] = frozenset()
     strictness: Strictness = NORMAL
     trusted: frozenset[str] = frozenset()
+    now: Callable[[], datetime | None] = no_clock
 
     # The session.
     secure: bool = False

@@ -12,11 +12,6 @@ TIMESTAMP = re.compile(
 )
 
 
-def utc_now() -> datetime:
-    """Return the time, in UTC."""
-    return datetime.now(UTC)
-
-
 def parse_timestamp(text: str) -> datetime | None:
     """Return a timestamp in UTC, or None if it is not valid. What is less than a microsecond is dropped."""
     match = TIMESTAMP.fullmatch(text.upper()) if text.isascii() else None

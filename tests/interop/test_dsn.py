@@ -25,6 +25,7 @@ from smtp_trio.testing import Inbox
 
 from . import servers as programs
 from .conftest import require_server
+from .programs import HOST
 from .setups import ADDRESS, SETUPS, Workspace
 
 pytestmark = pytest.mark.interop
@@ -83,7 +84,7 @@ def start_relay(name: str, port: int) -> Iterator[programs.Server]:
     with ExitStack() as stack:
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="smtp-trio-")))
         authority = trustme.CA()
-        chain, key = programs.write_files(directory, authority.issue_cert(programs.HOST), authority)
+        chain, key = programs.write_files(directory, authority.issue_cert(HOST), authority)
         workspace = Workspace(
             server=name,
             profile="interop",

@@ -43,12 +43,12 @@ from smtp_trio.protocol.extensions.rrvs import (
     ValidSince,
 )
 from smtp_trio.protocol.params import make_params
-from smtp_trio.protocol.timestamps import format_timestamp, parse_timestamp, utc_now
+from smtp_trio.protocol.timestamps import format_timestamp, parse_timestamp
 
 from .driver import HELLO, SENDER, ServerDriver, codes, refuse_no_and_later
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-FUTURE = FutureRelease(86400, now=lambda: NOW)
+FUTURE = FutureRelease(86400)
 
 
 def begun(*extensions: Extension, user: str | None = "fred", **settings: Any) -> ServerDriver:
@@ -200,14 +200,14 @@ def test_client_knows_the_least_by_time() -> None:
 
 
 def test_future_release_is_offered_after_auth() -> None:
-    driver = begun(FUTURE, user=None)
+    driver = begun(FUTURE, user=None, now=lambda: NOW)
     assert "FUTURERELEASE" not in driver.send_lines(HELLO)[0]
     assert mail(driver, "HOLDFOR=5") == "555 5.5.4"
     driver.protocol.set_authenticated("fred")
     assert "250-FUTURERELEASE 86400 2026-01-02T00:00:00Z" in sorted(
         f"250-{x[4:]}" for x in driver.send_lines(HELLO)[0].split("\n")
     )
-    anyone = begun(FutureRelease(5, authenticated=False, now=lambda: NOW), user=None)
+    anyone = begun(FutureRelease(5, authenticated=False), user=None, now=lambda: NOW)
     assert "FUTURERELEASE 5 2026-01-01T00:00:05Z" in anyone.send_lines(HELLO)[0]
     assert "FUTURERELEASE" not in begun(FutureRelease()).send_lines(HELLO)[0]
 
@@ -215,7 +215,7 @@ def test_future_release_is_offered_after_auth() -> None:
 def test_latest_release_is_that_of_each_ehlo() -> None:
     times = iter([NOW, NOW + timedelta(hours=1, microseconds=5)])
     later = NOW + timedelta(hours=1, microseconds=5)
-    driver = ServerDriver(extensions=[FutureRelease(60, authenticated=False, now=lambda: next(times, later))])
+    driver = ServerDriver(extensions=[FutureRelease(60, authenticated=False)], now=lambda: next(times, later))
     assert driver.send_lines(HELLO)[1].endswith("FUTURERELEASE 60 2026-01-01T00:01:00Z")
     driver.send_lines("NOOP")
     assert driver.send_lines(HELLO)[0].endswith("FUTURERELEASE 60 2026-01-01T01:01:00Z")
@@ -236,11 +236,11 @@ def test_latest_release_is_that_of_each_ehlo() -> None:
     ],
 )  # fmt: skip
 def test_hold(params: str, expected: str) -> None:
-    assert mail(begun(FUTURE), params) == expected
+    assert mail(begun(FUTURE, now=lambda: NOW), params) == expected
 
 
 def test_fixed_latest_date() -> None:
-    driver = begun(FutureRelease(60, NOW + timedelta(days=9), now=lambda: NOW))
+    driver = begun(FutureRelease(60, NOW + timedelta(days=9)), now=lambda: NOW)
     assert mail(driver, "HOLDUNTIL=2026-01-10T00:00:01Z") == "501 5.5.4"
     assert mail(driver, "HOLDUNTIL=2026-01-10T00:00:00Z") == "250 2.1.0"
 
@@ -253,7 +253,7 @@ def test_fixed_latest_date() -> None:
     ],
 )  # fmt: skip
 def test_message_is_not_released_later_than_delivered(params: str, expected: str) -> None:
-    assert mail(begun(FUTURE, DeliverBy()), params) == expected
+    assert mail(begun(FUTURE, DeliverBy(), now=lambda: NOW), params) == expected
 
 
 def test_release_time() -> None:
@@ -291,7 +291,7 @@ def test_offer_without_limits_accepts_nothing(line: str) -> None:
     ("settings", "error", "text"),
     [
         ({"max_interval": -1}, ValueError, "max_interval"), ({"max_date": "x"}, TypeError, "max_date"),
-        ({"max_date": datetime(2026, 1, 1)}, ValueError, "time zone"), ({"now": 5}, TypeError, "now"),
+        ({"max_date": datetime(2026, 1, 1)}, ValueError, "time zone"),
         ({"authenticated": 5}, TypeError, "authenticated"),
     ],
 )  # fmt: skip
@@ -486,5 +486,15 @@ def test_timestamps_of_rfc_3339(text: str, expected: datetime | None) -> None:
     assert parse_timestamp(text) == expected
 
 
-def test_default_clock_is_in_utc() -> None:
-    assert utc_now().utcoffset() == timedelta()
+def test_future_release_without_a_clock() -> None:
+    assert "FUTURERELEASE" not in begun(FUTURE).send_lines(HELLO)[0]
+    driver = begun(FutureRelease(60, NOW), DeliverBy())
+    assert "FUTURERELEASE 60 2026-01-01T00:00:00Z" in driver.send_lines(HELLO)[0]
+    assert mail(driver, "HOLDUNTIL=2026-01-01T00:00:01Z") == "501 5.5.4"
+    assert mail(driver, "HOLDFOR=60 BY=59;R") == "501 5.5.4"
+    assert mail(driver, "HOLDUNTIL=2025-12-31T00:00:00Z BY=59;R") == "250 2.1.0"  # whether it is later is not known
+
+
+def test_client_without_a_latest_date() -> None:
+    protocol = client("FUTURERELEASE 60 never")
+    assert protocol.encode_command(with_params({HOLDUNTIL: NOW})).endswith(b" HOLDUNTIL=2026-01-01T00:00:00Z\r\n")

@@ -23,7 +23,7 @@ SETTINGS: dict[str, Extension] = {
     "AUTH": Auth(cleartext=True),
     "LIMITS": LimitsExtension(rcpt_max=100),
     "BURL": BurlExtension(authenticated=False),
-    "FUTURERELEASE": FutureRelease(3600, authenticated=False, now=lambda: NOW),
+    "FUTURERELEASE": FutureRelease(3600, authenticated=False),
 }
 ALL = tuple(SETTINGS.get(extension.keyword, extension) for extension in KNOWN)
 SECURE = {"REQUIRETLS"}
@@ -122,7 +122,7 @@ def driver(extensions: Iterable[Extension] | Grammar, *, secure: bool, **setting
         return None if command.default_reply.accepted or command.default_reply.code != 502 else Reply(250, "Ok")
 
     return ServerDriver(
-        extensions=extensions, trusted=TRUSTED, tls=True, secure=secure, hooks=HOOKS, answer=answer, **settings
+        extensions=extensions, trusted=TRUSTED, tls=True, secure=secure, hooks=HOOKS, answer=answer, now=lambda: NOW, **settings
     )  # fmt: skip
 
 

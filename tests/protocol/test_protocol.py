@@ -46,7 +46,6 @@ FORBIDDEN_MODULES = {
     "selectors",
     "threading",
     "time",
-    "datetime",
     "random",
     "secrets",
     "os",
@@ -306,7 +305,6 @@ def test_importing_the_core_does_not_load_io_modules() -> None:
         "ssl",
         "select",
         "selectors",
-        "datetime",
         "logging",
         "idna",
     }
@@ -317,10 +315,16 @@ def test_core_imports_nothing_outside_itself(file: Path) -> None:
     root = PACKAGE.parent
     for node in ast.walk(ast.parse(file.read_text())):
         assert not isinstance(node, ast.AsyncFunctionDef | ast.Await | ast.AsyncFor | ast.AsyncWith)
+        assert not (isinstance(node, ast.Attribute) and node.attr in {"today", "utcnow"}), "a clock"
+        if isinstance(node, ast.Attribute) and node.attr == "now":  # the application's clock is a member of the state
+            assert isinstance(node.value, ast.Name | ast.Attribute), "a clock"
+            assert ast.unparse(node.value) in {"state", "self.state"}, "a clock"
         if isinstance(node, ast.Import):
             assert not {alias.name.partition(".")[0] for alias in node.names} & FORBIDDEN_MODULES
         elif isinstance(node, ast.ImportFrom):
             assert node.level or (node.module or "").partition(".")[0] not in {*FORBIDDEN_MODULES, "smtp_trio"}
+            if node.module == "datetime":
+                assert {alias.name for alias in node.names} <= {"UTC", "datetime", "timedelta"}  # values of parameters
             up = file.relative_to(root).parts[: -node.level] if node.level else ("protocol",)
             assert up, "an import from above the core"
 

@@ -8,20 +8,20 @@ offered after AUTH.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import ClassVar
 
 from attrs import Attribute, field, frozen
 
-from ..arguments import argument, check_callable, check_number, check_type
+from ..arguments import argument, check_number, check_type
 from ..commands import Command, Mail
 from ..errors import LocalProtocolError
 from ..extension import CommandParams, Extension
 from ..params import Param, Params
 from ..replies import Reply
 from ..session_state import SessionState
-from ..timestamps import format_timestamp, parse_timestamp, utc_now
+from ..timestamps import format_timestamp, parse_timestamp
 from .deliverby import BY
 
 INTERVAL = re.compile(r"[1-9][0-9]{0,8}")  # RFC 4865 3 (2): future-release-integer
@@ -62,14 +62,14 @@ class FutureRelease(Extension):
     """Messages for later release (RFC 4865). Not in `STANDARD`: the application has to keep them until then.
 
     ``max_interval`` is how many seconds at most, and ``max_date`` (a datetime with a time zone) until when at most a
-    message can be kept; None means that many seconds from now. A server offers nothing with a ``max_interval`` of 0,
-    and offers it only to clients that have authenticated, unless ``authenticated`` is false. ``now`` returns the time.
+    message can be kept; None means that many seconds from now. A server offers nothing with a ``max_interval`` of 0, or
+    if it has neither a ``max_date`` nor a clock (``SessionState.now``), and offers it only to clients that have
+    authenticated, unless ``authenticated`` is false.
     """
 
     max_interval: int = field(default=0, validator=argument(check_number, integer=True))
     max_date: datetime | None = field(default=None, validator=_check_date)
     authenticated: bool = field(default=True, validator=argument(check_type, bool))
-    now: Callable[[], datetime] = field(default=utc_now, validator=argument(check_callable))
 
     keyword = "FUTURERELEASE"
     rfc = 4865
@@ -79,9 +79,10 @@ class FutureRelease(Extension):
 
     def advertise(self, state: SessionState) -> str | None:
         """Return the EHLO line, or None to clients that may not use it."""
-        if not self.max_interval or (self.authenticated and state.user is None):
+        latest = self._latest(state.now())
+        if not self.max_interval or latest is None or (self.authenticated and state.user is None):
             return None
-        return f"{self.keyword} {self.max_interval} {format_timestamp(self._latest().replace(microsecond=0))}"
+        return f"{self.keyword} {self.max_interval} {format_timestamp(latest.replace(microsecond=0))}"
 
     def parse_offer(self, words: Sequence[str]) -> FutureRelease:
         """Return an extension with the server's limits. Without valid ones nothing can be requested."""
@@ -90,27 +91,33 @@ class FutureRelease(Extension):
 
     def check_command(self, command: Command, state: SessionState) -> Reply | None:
         """Refuse a time that is not valid with 501 (RFC 4865 4.2 (7) to (11), 5.2.2)."""
-        problem = self._problem(command)
+        problem = self._problem(command, state.now())
         return None if problem is None else Reply(501, problem, "5.5.4")
 
     def check_request(self, command: Command, *, verified: bool) -> None:
-        """Refuse a time that the server does not accept (RFC 4865 4.1 (2) to (4), 5.2.1)."""
-        if (problem := self._problem(command)) is not None:
+        """Refuse a time that the server does not accept (RFC 4865 4.1 (2) to (4), 5.2.1).
+
+        Without a clock, HOLDUNTIL cannot be compared with BY. The server does that.
+        """
+        if (problem := self._problem(command, None)) is not None:
             raise LocalProtocolError(f"{problem} (RFC 4865 4.1)")
 
-    def _latest(self) -> datetime:
-        return self.max_date or self.now() + timedelta(seconds=self.max_interval)
+    def _latest(self, now: datetime | None) -> datetime | None:
+        return self.max_date or (now and now + timedelta(seconds=self.max_interval))
 
-    def _problem(self, command: Command) -> str | None:
+    def _problem(self, command: Command, now: datetime | None) -> str | None:
         params = command.params if isinstance(command, Mail) else Params()
         interval, until, by = params.get(HOLDFOR), params.get(HOLDUNTIL), params.get(BY)
         if interval is not None and until is not None:
             return "HOLDFOR and HOLDUNTIL exclude each other"
         if interval is not None and interval > self.max_interval:
             return f"HOLDFOR must be at most {self.max_interval} seconds"
-        if until is not None and until > self._latest():
-            return f"HOLDUNTIL must be at most {format_timestamp(self._latest())}"
-        release = release_time(params, self.now())
-        if by is not None and release is not None and release > self.now() + timedelta(seconds=by.seconds):
+        latest = self._latest(now)
+        if until is not None and latest is not None and until > latest:
+            return f"HOLDUNTIL must be at most {format_timestamp(latest)}"
+        seconds: float | None = interval
+        if until is not None and now is not None:
+            seconds = (until - now).total_seconds()
+        if by is not None and seconds is not None and seconds > by.seconds:
             return "the message would be released later than BY"
         return None
