@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import ssl
+from base64 import b64encode
 from collections.abc import Mapping
 from typing import NoReturn
 
@@ -27,6 +28,7 @@ MIN_SECRET = 4
 """Octets. A shorter secret may be part of any word, so that masking it would hide nothing."""
 
 TOKEN = re.compile(rb"\{(\w+)\}")
+ENCODED = re.compile(rb"\{base64:((?:[^{}]|\{\w+\})*)\}")
 CODE = re.compile(rb"[0-9]{3}")
 
 
@@ -107,7 +109,8 @@ class PrefixedStream(trio.abc.Stream):
 class Connection:
     """A connection, seen from one of its sides.
 
-    In data to send, ``{name}`` stands for one of `values`, which the record shows, or of `secrets`, which it does not.
+    In data to send, ``{name}`` stands for one of `values`, which the record shows, or of `secrets`, which it does not, and
+    ``{base64:text}`` for the base64 of a text, in which these may occur.
     A peer may repeat secrets: they are masked in `record` and in all texts about what was received.
     """
 
@@ -148,6 +151,7 @@ class Connection:
                 return self.values[name]
             return self.secrets.get(name, match[0]) if secret else match[0]
 
+        template = ENCODED.sub(lambda match: b64encode(TOKEN.sub(value, match[1])), template)
         return TOKEN.sub(value, template)
 
     async def send(self, template: bytes, *, times: int = 1, chunk: int = 0) -> None:

@@ -50,7 +50,7 @@ EVENTS: Sequence[tuple[str, Callable[[re.Match[str], str], Step]]] = (
         lambda match, meaning: ExpectReplies(match[1], meaning, within=float(match[2] or 0)),
     ),
 )
-REPLY = re.compile(r"S: ([0-9.|]+)( or closes)?(?: (text|no text|lists|does not list|lines) (.+))?")
+REPLY = re.compile(r"S: ([0-9.|]+)( or closes)?(?: (text|no text|lists|does not list|lines|decodes) (.+))?")
 
 
 @cache
@@ -172,6 +172,7 @@ def _expectation(line: Line) -> Step:
         text={"text": pattern, "no text": f"!{pattern}"}.get(kind, ""),
         lists={"lists": pattern, "does not list": f"!{pattern}"}.get(kind, ""),
         each=pattern if kind == "lines" else "",
+        decodes=pattern if kind == "decodes" else "",
         or_close=close is not None,
     )
 

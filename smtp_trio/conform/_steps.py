@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from collections.abc import Iterable
 from contextlib import suppress
 from math import inf
@@ -54,6 +55,8 @@ class Expect:
     """One line after the first must match; case is ignored."""
     each: str = ""
     """Every line after the first must match."""
+    decodes: str = ""
+    """Must match the text decoded from base64, a challenge of AUTH. Its named groups become values of the connection."""
     to: str = ""
     """The verb of the command, if that is known."""
     or_close: bool = False
@@ -79,6 +82,8 @@ class Expect:
         if self.to == "EHLO" and reply.code == "250":
             take_extensions(connection, reply)
         self._check_lines(connection, reply.text.split("\n")[1:])
+        if self.decodes:
+            self._check_challenge(connection, reply)
 
     def _check_lines(self, connection: Connection, lines: list[str]) -> None:
         for line in lines if self.each else ():
@@ -89,6 +94,16 @@ class Expect:
         if self.lists and bool(found) == self.lists.startswith("!"):
             listed = ", ".join(ascii(masked_text(connection, line)) for line in found)
             raise CaseFailedError(f"EHLO lists {listed or f'nothing that matches {pattern!r}'}")
+
+    def _check_challenge(self, connection: Connection, reply: ReceivedReply) -> None:
+        try:
+            challenge = b64decode(reply.text, validate=True).decode()
+        except ValueError:
+            raise CaseFailedError(f"expected a text in base64, got {reply}") from None
+        match = re.fullmatch(self.decodes, challenge)
+        if match is None:
+            raise CaseFailedError(f"{self._expected()}, got {masked_text(connection, challenge)[:300]!a} in base64")
+        connection.values |= {name: value.encode() for name, value in match.groupdict("").items()}
 
     def _expected(self) -> str:
         codes = self.codes.replace("|", " or ").replace(".", "x")

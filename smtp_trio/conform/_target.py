@@ -95,13 +95,14 @@ class Target:
         return {key: text.encode() for key, text in texts.items()}
 
     def secrets(self) -> dict[str, bytes]:
-        """Return values that no record may contain: the password, and responses of AUTH PLAIN (RFC 4616) and LOGIN."""
+        """Return values that no record may contain: the password, and responses of PLAIN (RFC 4616), LOGIN and SCRAM."""
         user, password = (self.user or "").encode(), self.password.encode()
         texts = {
             "plain": b"\0" + user + b"\0" + password,
             "wrong": b"\0" + user + b"\0not-" + password,
             "user": user,
             "password": password,
+            "scram": b"n,,n=" + user.replace(b"=", b"=3D").replace(b",", b"=2C") + b",r=fyko+d2lbbFgONRv9qkxdawL",
         }
         encoded = {key: b64encode(text) for key, text in texts.items()}
         spaced = encoded["plain"][:4] + b" " + encoded["plain"][4:]

@@ -25,9 +25,13 @@ from smtp_trio.protocol.extensions import (
     StartTls,
 )
 from smtp_trio.protocol.extensions.etrn import Etrn
+from smtp_trio.protocol.sasl import Secret
 
 HOST = "mx.test"
 USER, PASSWORD = "ada", "a secret"
+
+#: Those that need no certificate.
+MECHANISMS = ("SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN", "LOGIN", "CRAM-MD5", "ANONYMOUS")
 
 Dial = Callable[[], Awaitable[trio.abc.Stream]]
 
@@ -43,11 +47,16 @@ class Mailboxes(Hooks):
 
 
 class Accounts(Mailboxes):
-    """Accepts one user and password."""
+    """Accepts one user and password, and anonymous clients."""
 
     async def auth(self, session: Session, credentials: Credentials) -> Reply | None:
+        if credentials.mechanism == "ANONYMOUS":
+            return None
         valid = (credentials.user, credentials.password) == (USER, PASSWORD)
         return None if valid else Reply(535, "Authentication credentials invalid", "5.7.8")
+
+    async def secret(self, session: Session, user: str, mechanism: str) -> Secret | None:
+        return PASSWORD if user == USER else None
 
 
 class Closed(Mailboxes):
@@ -87,7 +96,8 @@ def submission() -> Server:
 
 
 def smtps() -> Server:
-    return Server(Accounts(), name=HOST, size=1048576, tls=contexts()[0])
+    every = standard(Auth(mechanisms=MECHANISMS))
+    return Server(Accounts(), name=HOST, size=1048576, tls=contexts()[0], extensions=every)
 
 
 def bare() -> Server:

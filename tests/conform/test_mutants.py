@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -17,7 +18,7 @@ from smtp_trio.conform import Outcome, Result, Target, check_server, server_case
 from smtp_trio.protocol import Rcpt
 from smtp_trio.protocol.extensions import Auth
 
-from .our_servers import HOST, PASSWORD, USER, Accounts, Closed, Mailboxes
+from .our_servers import HOST, MECHANISMS, PASSWORD, USER, Accounts, Closed, Mailboxes
 
 Line = bytes
 Serve = Callable[[trio.abc.HalfCloseableStream], Awaitable[object]]
@@ -116,6 +117,11 @@ def listed(keyword: str) -> bytes:
     return f"250-{HOST}\r\n250 {keyword}\r\n".encode()
 
 
+def challenge(text: bytes) -> bytes:
+    """Return a challenge of AUTH."""
+    return b"334 " + b64encode(text) + b"\r\n"
+
+
 MUTANTS: Sequence[tuple[Mutation, str]] = (
     # Invalid characters and dots in local parts and domains (RFC 5321 4.1.2).
     *(
@@ -172,6 +178,38 @@ MUTANTS: Sequence[tuple[Mutation, str]] = (
     (Mutation(rb"AUTH PLAIN\r", b"250 2.0.0 Ok\r\n"), "auth.no-initial"),
     # The right login with a space in its base64 (RFC 4954 4).
     (Mutation(rb"(?!AUTH)(\w{4}) (\w+=*)\r\n", command=rb"\1\2\r\n"), "auth.base64-space"),
+    # Lines of AUTH whose rest is taken for another command (RFC 4954 4).
+    *(
+        (Mutation(rb"(AUTH PLAIN )?A{9999}", b"500 5.5.6 Too long\r\n500 5.5.1 What?\r\n"), f"auth.too-long-{name}")
+        for name in ("initial", "response")
+    ),
+    # First messages of SCRAM, and a wrong proof that is accepted (RFC 5802 5.1, RFC 7677 3).
+    *(
+        (Mutation(rb"AUTH SCRAM", challenge(b"r=%b,s=%b,i=%b" % values)), f"auth.scram-{name}")
+        for name in ("sha1", "sha256")
+        for values in (
+            (b"other", b"c2FsdA==", b"4096"), (b"fyko+d2lbbFgONRv9qkxdawL", b"c2FsdA==", b"4096"),
+            (b"fyko+d2lbbFgONRv9qkxdawLx", b"sal", b"4096"), (b"fyko+d2lbbFgONRv9qkxdawLx", b"c2FsdA==", b"0"),
+        )
+    ),
+    *(
+        (Mutation(rb"AUTH SCRAM", challenge(b"r=fyko+d2lbbFgONRv9qkxdawLx,s=c2FsdA==,i=4095")), f"auth.scram-count-{name}")
+        for name in ("sha1", "sha256")
+    ),
+    (Mutation(rb"AUTH SCRAM", b"334 *\r\n"), "auth.scram-sha256"),
+    *((Mutation(rb"Yz1", b"235 2.7.0 Ok\r\n"), f"auth.scram-proof-{name}") for name in ("sha1", "sha256")),
+    # EXTERNAL and ANONYMOUS (RFC 4422, RFC 4505).
+    (Mutation(rb"AUTH EXTERNAL", b"235 2.7.0 Ok\r\n"), "auth.external"),
+    (Mutation(rb"AUTH ANONYMOUS", b"535 5.7.8 Invalid\r\n"), "auth.anonymous"),
+    (Mutation(rb"AUTH ANONYMOUS", b"235 2.7.0 Ok\r\n"), "auth.anonymous-long"),
+    # AUTH after HELO, and the parameter AUTH= of MAIL (RFC 4954 5).
+    (Mutation(rb"AUTH PLAIN", b"334 \r\n"), "auth.after-helo"),
+    *(
+        (Mutation(rb"MAIL.* AUTH=", b"530 5.7.0 Authentication required\r\n"), f"auth.mail-unauthenticated-{name}")
+        for name in ("null", "xtext")
+    ),
+    (Mutation(rb"MAIL.* AUTH=bad", b"555 5.5.4 Invalid\r\n"), "auth.mail-bad-code"),
+    (Mutation(rb"MAIL.* AUTH=bad", b"501 5.5.2 Invalid\r\n"), "auth.mail-bad-status"),
     # Addresses that only a proxy may state.
     (Mutation(rb"PROXY", b"250 2.0.0 Ok\r\n"), "connection.proxy"),
     (Mutation(rb"XCLIENT", b"220 mx.test ESMTP\r\n"), "connection.xclient"),
@@ -185,7 +223,7 @@ MUTANTS: Sequence[tuple[Mutation, str]] = (
     ("mutation", "id"), MUTANTS, ids=[f"{name}-{each.reply[:3].decode()}" for each, name in MUTANTS]
 )
 async def test_case_fails_with_a_mutant(mutation: Mutation, id: str, autojump_clock: trio.testing.MockClock) -> None:
-    extensions = standard(Auth(cleartext=True))
+    extensions = standard(Auth(cleartext=True, mechanisms=MECHANISMS))
     server = Server(Accounts(), name=HOST, size=1048576, strict=True, extensions=extensions)
     (original,) = await results(server, [id])
     (mutant,) = await results(server, [id], mutation)

@@ -48,6 +48,7 @@ def test_lines_that_follow_each_other_are_one_piece() -> None:
         ("C> {{x*2}\\r\\n*2}", b"xx\r\nxx\r\n", 1),
         ("C> {RCPT TO:<{to}>\\r\\n*2}", b"RCPT TO:<{to}>\r\nRCPT TO:<{to}>\r\n", 1),
         ("C*3> {x*4}", b"xxxx", 3),
+        ("C: {base64:n={nonce},{x*2}=}", b"{base64:n={nonce},xx=}\r\n", 1),
     ],
 )
 def test_octets(line: str, data: bytes, times: int) -> None:
@@ -56,12 +57,14 @@ def test_octets(line: str, data: bytes, times: int) -> None:
 
 def test_expectations() -> None:
     assert one(
-        HEAD + "S: 250|251 or closes  # a meaning\nS: 250 no text a|b\nS: 250 does not list SIZE.*\n"
+        HEAD
+        + "S: 250|251 or closes  # a meaning\nS: 250 no text a|b\nS: 250 does not list SIZE.*\nS: 334 decodes n=.*\n"
         "S. closes within 3 s after 4..\nS. sends nothing for 0.3 s\nS. replies 250 (221|421) and closes  # both\n"
     ).steps == (
         Expect("250|251", "a meaning", or_close=True),
         Expect("250", text="!a|b"),
         Expect("250", lists="!SIZE.*"),
+        Expect("334", decodes="n=.*"),
         ExpectClose(after="4..", within=3),
         ExpectSilence(0.3, ""),
         ExpectReplies("250 (221|421)", "both"),
