@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 class Peer:
     """One end of a connection.
 
-    ``host`` is an IP address. If the connection is not TCP, or a proxy does not know the address ("unknown"), it is "" and
-    ``port`` is None. ``name`` is None until a
-    `Hooks.connect` hook sets it, for example from the DNS; it appears in the ``Received`` field.
+    ``host`` is an IP address. If the connection is not TCP, or a proxy does not know the address ("unknown"), ``host`` is
+    "" and ``port`` None. ``name`` is None until a `Hooks.connect` hook sets it, for example from the DNS; it appears in the
+    ``Received`` field.
     """
 
     host: str

@@ -160,7 +160,7 @@ class Wire:
             nursery.cancel_scope.cancel()
 
     def _read(self, descriptor: int) -> bool:
-        """Read without waiting, and pass the octets to the protocol. Return False if there are none."""
+        """Read without waiting, and pass the octets to the protocol. Return False if nothing could be read."""
         try:
             data = os.read(descriptor, self.read_size)
         except BlockingIOError:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 # A large message is received in pieces of up to a mebibyte, whose buffers live for milliseconds. The malloc of glibc first
-# maps each of them into memory of its own, which is returned when it is freed. But once one has been freed, glibc takes
-# blocks of its size from a heap from then on (mallopt(3), "dynamic mmap threshold"), and a heap can return memory only at its
-# end: a few small objects behind the freed buffers keep all of them. There is also a heap for each of several threads. The
+# maps each of them into memory of its own, which is returned when it is freed. But after the first one has been freed,
+# glibc takes blocks of its size from a heap (mallopt(3), "dynamic mmap threshold"), and a heap can return memory only at its
+# end: a few small objects at higher addresses keep all freed buffers. There is also a heap for each of several threads. The
 # memory of a server then grows for days, although Python and the server free everything. Setting the thresholds makes them
 # constant, and all threads, of which only one at a time runs Python, share one heap.
 

@@ -93,7 +93,7 @@ def find_message(name: str, sender: str | None, recipients: Sequence[str] | None
 
 
 def preface_note(preface: bytes) -> str:
-    """Return a warning that names the octets before the header of a message, or "" if there are none."""
+    """Return a warning that names the octets before the header of a message, or "" without any."""
     line = preface.removeprefix(codecs.BOM_UTF8).decode(errors="replace").strip()
     parts = ["the byte order mark"] if preface.startswith(codecs.BOM_UTF8) else []
     parts += [f"the line {line!r}"] if line else []

@@ -26,8 +26,8 @@ def add_hash_password(parser: argparse.ArgumentParser) -> None:
 def add_passwd(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``smtp-trio passwd``."""
     parser.description = (
-        "Set the password of a user in a file for `smtp-trio serve --auth-file`, which is made if there is none. The password "
-        "is asked for at the terminal, or read from the first line of standard input, and stored as a hash."
+        "Set the password of a user in a file for `smtp-trio serve --auth-file`. The file is created if it does not exist. "
+        "The password is asked for at the terminal, or read from the first line of standard input, and stored as a hash."
     )
     parser.add_argument("file", metavar="FILE", help="the file")
     parser.add_argument("user", metavar="USER", help="the name that the user logs in with")

@@ -53,8 +53,8 @@ TlsMode = Literal["opportunistic", "required", "implicit", "never"]
 def tls_mode(tls: TlsMode | None, ssl_context: ssl.SSLContext | None, auth: object) -> TlsMode:
     """Return ``tls``, or the default if it is None.
 
-    A caller with credentials must know the server, and a caller with a context of its own has said which servers it
-    trusts, or by which certificate the server knows the client. Opportunistic TLS would ignore that without an error.
+    A caller with credentials must know the server, and an ``ssl_context`` determines which servers are trusted, or has the
+    certificate by which the server knows the client. Opportunistic TLS would ignore that without an error.
     """
     return tls or ("opportunistic" if ssl_context is None and auth is None else "required")
 

@@ -20,7 +20,7 @@ from ..protocol import Command, Rcpt, Reply, ReplyError, SMTPError
 # message to its sender. So an outcome is one of three types, and a type checker sees a case that was forgotten:
 #
 # * Accepted: done. The server is responsible for the message.
-# * Rejected: the reply tells whether to try again (4yz) or to return it (5yz).
+# * Rejected: the message has to be tried again after a 4yz reply, and returned after a 5yz reply.
 # * Unknown: the whole message was sent, and the connection was lost before the reply. Neither choice is right in every
 #   case: another attempt may deliver the message twice, and giving up may lose it.
 #
@@ -195,7 +195,7 @@ class PartialResult:
 
 
 class DeliveryRecord:
-    """What is known about the messages of a call, while it runs and after it ended, also by a cancellation.
+    """The outcomes known for the messages of a call, while it runs and after it has ended, also by a cancellation.
 
     Give an empty one as ``record`` to `Client.send`, `Pool.send`, `send` or a method of their kind. It is filled as
     replies arrive, and emptied when it is used for another call.

@@ -20,8 +20,8 @@ T = TypeVar("T")
 # A program that receives a message and sends it on gives the parameters of its envelope as ``mail_params`` and
 # ``rcpt_params``. They were chosen by the sender, who does not know the next server. So unlike a parameter that the caller
 # names, which the server must offer, each is treated as its RFC has it (`Param.passed_on`). Those of DSN are passed on
-# unchanged if the server offers DSN, and otherwise left out (RFC 3461 5.2.1 and 5.2.2 (a)). Nobody reports the success of
-# the delivery then, so the caller has to report that the message was relayed (5.2.2 (b)): `SendParams.unreported`.
+# unchanged if the server offers DSN, and otherwise left out (RFC 3461 5.2.1 and 5.2.2 (a)). The success of the delivery is
+# not reported then, so the caller has to report that the message was relayed (5.2.2 (b)): `SendParams.unreported`.
 
 
 @frozen

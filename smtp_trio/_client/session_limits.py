@@ -20,7 +20,7 @@ TOO_MANY_DOMAINS = Reply(452, "No further domain in this session (LIMITS RCPTDOM
 
 
 def announced(exchange: Exchange) -> LimitsExtension | None:
-    """Return the limits of the last reply to EHLO; None if there are none."""
+    """Return the limits in the last reply to EHLO, or None without LIMITS."""
     limits = exchange.protocol.offered.get("LIMITS")
     return limits if isinstance(limits, LimitsExtension) else None
 

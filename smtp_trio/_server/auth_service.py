@@ -25,8 +25,8 @@ KEY_THREADS = 2
 # The limit of failures in a session does not stop a client that tries passwords, since it can connect again. So the
 # failures of an address are counted over all its sessions, within a window that slides. Each one is answered later than
 # the one before. When their number reaches the limit, AUTH is refused without a look at the credentials, so a guess that
-# is right is of no use. That ends when there was no failure for a whole window; the refusals themselves are none, so it
-# takes as long whatever the client does meanwhile.
+# is right is of no use. That ends after a whole window without a failure; these refusals do not count as failures, so
+# the client cannot extend it.
 #
 # A successful login does not clear the failures: an attacker may have an account of their own.
 #

@@ -30,7 +30,7 @@ Hook = Callable[..., Awaitable[Any]]
 #: A function that goes on with the connection of a session.
 Successor = Callable[[trio.abc.Stream], Awaitable[object]]
 
-#: The reply to a message when there is no `data` hook: accepting it would lose it.
+#: The reply to a message if the server has no `data` hook: accepting the message would lose it.
 NO_DATA_HOOK = Reply(554, "Message delivery is not configured", "5.3.0")
 #: The frequent hooks, which run for every message. They share the session's cancel scope instead of having one each;
 #: see "The cancel scope of a session" in session_task.py.
@@ -151,7 +151,7 @@ class HookRunner:
     # --- replies that a hook records --------------------------------------------------------------------------------
 
     def command(self) -> Command:
-        """Return the command that the running hook may reply to. Raises RuntimeError when there is none."""
+        """Return the command that the running hook may reply to. Raises RuntimeError in a hook without a command."""
         if self._command is None:
             raise RuntimeError("there is no command to reply to in this hook")
         return self._command
@@ -159,7 +159,7 @@ class HookRunner:
     def settle(self, reply: Reply) -> None:
         """Record the reply of the running hook.
 
-        Raises RuntimeError when it has recorded one, or there is no command.
+        Raises RuntimeError if the hook has recorded one before, or has no command to reply to.
         """
         command = self.command()
         if self._settled is not None:

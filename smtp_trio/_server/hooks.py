@@ -89,7 +89,7 @@ class Hooks:
 
         For SCRAM it is a `ScramSecret` for the hash function of the mechanism, from which no password can be computed,
         or the password; for CRAM-MD5 the password. A reply refuses the login: 432 if the user has no secret for this
-        mechanism yet, 525 if the account is disabled (RFC 4954 6). It tells that the user exists.
+        mechanism yet, 525 if the account is disabled (RFC 4954 6). It reveals that the user exists.
 
         An unknown user gets the same replies as one with a `ScramSecret` of 4096 iterations and a salt of 16 octets.
         """

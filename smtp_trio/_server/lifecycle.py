@@ -13,7 +13,7 @@ import trio
 from . import log_events
 from .state import HookTable, ServerState
 
-# Several ``serve`` calls may run at a time: for two ports, say, or one `serve_stream` for each connection. `serving`
+# Several ``serve`` calls may run at a time: one for each of two ports, or one `serve_stream` for each connection. `serving`
 # encloses each of them and counts them. The first to begin calls `Hooks.start`, and the last to end calls `Hooks.stop`.
 # Serving may begin and end several times; each time the two hooks are called.
 #

@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class Observer(Protocol):
-    """What is called before a wait, if it is ``observing``."""
+    """An object whose methods are called before a wait, if it is ``observing``."""
 
     @property
     def observing(self) -> bool: ...

@@ -37,8 +37,8 @@ HIDDEN = "[hidden]"
 # - one for each MAIL, RCPT, DATA or BDAT that was refused. A refused RCPT may be one of several, so a message can have
 #   records with both results, which share the id of the transaction;
 # - one for each login that failed, since passwords may be guessed;
-# - at least one for each session: if there was none about a message or a command, it is a refused connection, a failed
-#   TLS handshake, a timeout, or `log_events.NO_MESSAGE`;
+# - at least one for each session: without one about a message or a command, it is a refused connection, a failed TLS
+#   handshake, a timeout, or `log_events.NO_MESSAGE`;
 # - one for a session that a limit has ended, with the name of the limit.
 #
 # A client that is refused again and again must not fill the log, so only the first MAX_REFUSALS of a session have a record
@@ -134,7 +134,7 @@ class SessionLog:
         log_events.CONNECTION_REFUSED.log(id=self._id, peer=self.peer, reply=str(reply))
 
     def auth_failed(self, mechanism: str | None, user: str | None, reply: Reply) -> None:
-        """Count and log a failed login. Values that are not known when it ends are None."""
+        """Count and log a failed login. Values that are still unknown when it ends are None."""
         self._counts.auth_failures += 1
         log_events.AUTH_FAILED.log(
             id=self._id,
@@ -315,7 +315,7 @@ def address(path: Path) -> Address:
 def path_of(line: bytes) -> str | None:
     """Return the path in a line with a MAIL or RCPT that the core refused.
 
-    Return the whole argument if it has no path that can be recognized, and None if there is no argument.
+    Return the whole argument if it has no path that can be recognized, and None without an argument.
     """
     argument = normalize_space(decode(line)).partition(" ")[2]
     match = ARGUMENT.fullmatch(argument)
@@ -325,7 +325,7 @@ def path_of(line: bytes) -> str | None:
 
 
 def envelope_fields(envelope: Envelope | None) -> dict[str, Value]:
-    """Return the fields of a transaction, as far as it was accepted; None when there is none."""
+    """Return the fields of a transaction, as far as it was accepted. Without a transaction they are empty or None."""
     if envelope is None:
         return {"sender": None, "to": [], "stored": None}
     return {

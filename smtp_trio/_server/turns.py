@@ -28,7 +28,7 @@ import trio
 # may begin, and some time is counted twice. That ends a turn early, which costs a checkpoint.
 #
 # A session does not wait for a turn before its greeting: while it did, further connections would be accepted, and without
-# limits there would be no end to them. The time for the greeting counts.
+# limits their number could grow without end. The time for the greeting counts.
 #
 # A session that is the only one of its peer has no `Turns`: `SessionTask.yield_turn` counts its commands.
 

@@ -14,10 +14,10 @@ from ..protocol import Mail, Reply
 from ..protocol.arguments import check_number
 from ._layer import Layer
 
-# The window slides: what counts is the last ``seconds`` seconds, and not, say, the present hour, at the end of which a
-# client could send twice as much. This needs the times of all that was admitted within the window, which are 8 octets
-# each in an array. So the memory of a rate is limited to 8 * ``limit`` * ``max_entries`` octets and some overhead. The
-# times of a client that was admitted nothing for one window are of no use any more, so its entry expires.
+# The window slides: the last ``seconds`` seconds count. With fixed windows, such as the hours of the clock, a client could
+# send twice as much around the end of one. A sliding window needs the times of all that was admitted within it, which are
+# 8 octets each in an array. So the memory of a rate is limited to 8 * ``limit`` * ``max_entries`` octets and some overhead.
+# The times of a client that was admitted nothing for one window are of no use any more, so its entry expires.
 
 
 class _Rate:

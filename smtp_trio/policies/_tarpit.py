@@ -15,7 +15,7 @@ class Tarpit(Layer):
 
     Replies to invalid commands are included. All delays end when the server stops, so that it does not wait for them.
 
-    :param max_sessions: the number of sessions that are delayed at a time. In others there is no delay, so a flood of
+    :param max_sessions: the number of sessions that are delayed at a time. Others are not delayed, so a flood of
         errors cannot use up the sessions of the server.
     :raises TypeError: an argument has a wrong type.
     :raises ValueError: a number is negative.

@@ -206,8 +206,8 @@ class Connector:
         raise await self._unreachable()
 
     # With pools, a kept connection to the next exchanger is used before a new one is opened. The server may have closed it
-    # meanwhile, which is no property of the exchanger: so the address stays the next one, for a new connection, unless the
-    # session was good to its end. There are finitely many kept connections, so this ends.
+    # meanwhile, which does not mean that the exchanger fails: so the address stays the next one, for a new connection,
+    # unless the session was good to its end. The number of kept connections is finite, so this ends.
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Client]:
         """Lend a session with the next exchanger that accepts one, or has accepted one that was kept.
@@ -227,7 +227,7 @@ class Connector:
                     client, used = kept
                     self.attempts.append(Attempt(exchanger, used, None, client.tls))
                 else:
-                    if self._late:  # since there was no free slot for so long
+                    if self._late:  # the wait for a free slot was too long
                         break
                     self._left.popleft()
                     async with self._pools.opening():

@@ -73,7 +73,7 @@ class _Pending(Generic[SpoolT]):
     done: bool = False
     error: Exception | None = None
     wakeup: trio.lowlevel.ParkingLot = Factory(trio.lowlevel.ParkingLot)
-    """Where its session waits for the result, or to commit next."""
+    """The lot in which its session waits for the result, or to commit next."""
 
 
 @final

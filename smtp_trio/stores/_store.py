@@ -50,7 +50,7 @@ class Stored:
     received: datetime
     """The time at which the server received the message, with its UTC offset."""
     mail_params: str = ""
-    """The parameters of MAIL, such as ``SIZE=100 RET=HDRS``; "" if there were none. See `parse_stored_params`."""
+    """The parameters of MAIL, such as ``SIZE=100 RET=HDRS``, or "" without parameters. See `parse_stored_params`."""
     rcpt_params: tuple[str, ...] = field(default=Factory(lambda self: ("",) * len(self.recipients), takes_self=True))
     """The parameters of the RCPT command of each recipient, in the order of ``recipients``."""
 
@@ -157,7 +157,7 @@ class Store(Hooks, Generic[SpoolT]):
         """Store the message that a session is receiving, for all its recipients, and return the store's id of it.
 
         In LMTP, ``rcpts`` can be those of ``session.envelope.rcpts`` that it is stored for; the hook has to refuse it for
-        the others. Raises ValueError if there are none, or if one is not in the envelope.
+        the others. Raises ValueError if ``rcpts`` is empty, or has one that is not in the envelope.
 
         ``body`` is the body of the session's ``data`` hook, or an iterable that yields a changed one. Returns when the
         message is durable. Raises `StoreError` when it is not stored, RuntimeError when the session is not receiving a

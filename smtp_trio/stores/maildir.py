@@ -309,7 +309,7 @@ def encode_envelope(envelope: Envelope) -> bytes:
 
 
 def encode_params(params: Params) -> str:
-    """Return the field that keeps the parameters of one command, or "" if there are none.
+    """Return the field that keeps the parameters of one command, or "" without parameters.
 
     Each parameter has a line of its own: together they can be longer than a line of a message (RFC 5322 2.1.1).
     """
@@ -356,5 +356,5 @@ def read_file(path: str | os.PathLike[str]) -> Stored:
 
 
 def decode_params(text: bytes | None) -> str:
-    """Return the parameters in a field of a file, which is None if there is none."""
+    """Return the parameters in a field of a file, or "" if ``text`` is None: the file does not have the field."""
     return FOLD.sub(b" ", text).decode() if text else ""

@@ -396,7 +396,7 @@ def remove_pieces(db: sqlite3.Connection, uid: str) -> bool:
     """Remove the last pieces of a message that is not stored, and return whether none are left."""
     begin(db)
     (count,) = db.execute("SELECT coalesce(max(n) + 1, 0) FROM pieces WHERE uid = ?", [uid]).fetchone()
-    # They may belong to a message after all: of a server that had been taken for ended, where there are no locks.
+    # They may belong to a message after all: without locks, a server that still runs can be taken for ended.
     done: bool = db.execute("SELECT 1 FROM message_rows WHERE uid = ?", [uid]).fetchone() is not None
     if not done:
         done = count <= REMOVED_AT_ONCE

@@ -71,7 +71,7 @@ class Piece:
     the message, "CONNECT" for the greeting. ``start`` is the number of octets of the message before this piece.
     ``number`` counts the pieces of a client to which a reply is due, from 0; a reply has the number of what it replies
     to. It is None for pieces without a reply, and for a reply to nothing. Octets from ``secret`` to the end of the line
-    are secret; None if no octet is. ``chunked``: the octet ends a message after BDAT, and is a part of it.
+    are secret; without a secret it is None. ``chunked``: the octet ends a message after BDAT, and is a part of it.
     """
 
     at: str

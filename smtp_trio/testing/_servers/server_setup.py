@@ -34,7 +34,7 @@ NAME = "mx.test"
 
 #: What the servers of this module are made of: hooks, a server, or a function that makes one of them for an inbox.
 HooksOrServer = Hooks | Server | Callable[[Inbox], Hooks | Server]
-#: The same in words, for errors.
+#: The text for the same in error messages.
 ACCEPTED = "Hooks, a Server, or a function that is called with an inbox and returns one of them, such as Greylist"
 
 
