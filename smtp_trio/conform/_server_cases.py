@@ -17,6 +17,7 @@ from ._steps import (
     ExpectClose,
     ExpectReplies,
     ExpectSilence,
+    RepeatLimit,
     Send,
     SendEof,
     SendTooMuch,
@@ -28,7 +29,7 @@ from ._steps import (
 #: they come last.
 CHAPTERS = (
     *("connection", "ehlo", "mail", "rcpt", "data", "commands", "syntax", "pipelining", "size", "encoding"),
-    *("chunking", "starttls", "auth", "dsn", "delivery", "danger", "replies"),
+    *("chunking", "starttls", "auth", "dsn", "delivery", "limits", "danger", "replies"),
 )
 KEYS = ("after", "needs", "skip if", "end", "check")
 STAGES = {stage.value: stage for stage in Stage}
@@ -147,6 +148,8 @@ def _steps(body: Iterable[Line | Block]) -> tuple[Step, ...]:
 def _block(block: Block, otherwise: Block | None) -> Iterable[Step]:
     if block.keyword == "repeat" and block.argument.isdecimal():
         return _steps(block.body) * int(block.argument)
+    if block.keyword == "repeat" and block.argument in ("MAILMAX", "RCPTMAX"):
+        return [RepeatLimit(block.argument, _steps(block.body))]
     if block.keyword == "if":
         return [When(block.argument, _steps(block.body), _steps(otherwise.body) if otherwise is not None else ())]
     raise block.line.error("expected 'if CODES:' or 'repeat NUMBER:'")

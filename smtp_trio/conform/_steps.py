@@ -19,6 +19,8 @@ CODES = r"[0-9.|]+"
 ANYTHING = "ANYTHING"
 MAX_REPLIES = 100_000
 """Replies that `ExpectReplies` reads."""
+MAX_REPEATED = 1000
+"""The greatest limit of LIMITS that is tried."""
 
 
 def verb(line: bytes) -> str:
@@ -145,6 +147,13 @@ def keywords(reply: ReceivedReply) -> dict[str, str]:
     return found
 
 
+def parse_limit(parameters: str, name: str) -> int:
+    """Return a limit from the parameters of LIMITS, or 0 if it is absent, invalid, or more than a case can try."""
+    match = re.search(rf"(?<!\S){name}=([1-9][0-9]{{0,5}})(?!\S)", parameters, re.IGNORECASE | re.ASCII)
+    limit = int(match[1]) if match is not None else 0
+    return limit if limit <= MAX_REPEATED else 0
+
+
 def parse_size(text: str) -> int:
     """Return a number of octets, or 0 if it is invalid. It has at most 20 digits (RFC 1870 3)."""
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= 20 else 0
@@ -233,6 +242,18 @@ class When:
     async def perform(self, connection: Connection) -> None:
         last = connection.replies[-1].code if connection.replies else ""
         await perform_steps(connection, self.steps if re.fullmatch(self.codes, last) else self.otherwise)
+
+
+@frozen
+class RepeatLimit:
+    """Perform steps as often as a limit of LIMITS in the reply to EHLO allows (RFC 9422)."""
+
+    limit: str
+    steps: tuple[Step, ...]
+
+    async def perform(self, connection: Connection) -> None:
+        for _ in range(parse_limit(connection.extensions.get("LIMITS", ""), self.limit)):
+            await perform_steps(connection, self.steps)
 
 
 @frozen

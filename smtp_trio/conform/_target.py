@@ -17,7 +17,7 @@ from ..protocol.hosts import check_port
 from ._case import Case, Stage
 from ._connection import CaseFailedError, Connection
 from ._report import ADVICE, LIMITED
-from ._steps import EHLO, Expect, exchange, masked_text, parse_size, perform_steps
+from ._steps import EHLO, Expect, exchange, masked_text, parse_limit, parse_size, perform_steps
 
 
 class UnreachableError(Exception):
@@ -223,6 +223,8 @@ def _offers(offered: Mapping[str, str], need: str) -> bool:
         return False
     if parameter in SIZES:
         return 0 < parse_size(offered[keyword]) <= SIZES[parameter]
+    if parameter in ("MAILMAX", "RCPTMAX"):
+        return parse_limit(offered[keyword], parameter) > 0
     return not parameter or parameter in offered[keyword].upper().split()
 
 

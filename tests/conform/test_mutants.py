@@ -13,10 +13,10 @@ import trio
 from attrs import frozen
 from trio.testing import memory_stream_pair
 
-from smtp_trio import Hello, Hooks, Reply, Server, Session, standard
+from smtp_trio import Hello, Hooks, Limits, Reply, Server, Session, standard
 from smtp_trio.conform import Outcome, Result, Target, check_server, server_cases
 from smtp_trio.protocol import Rcpt
-from smtp_trio.protocol.extensions import Auth
+from smtp_trio.protocol.extensions import Auth, LimitsExtension
 
 from .our_servers import HOST, MECHANISMS, PASSWORD, USER, Accounts, Closed, Mailboxes
 
@@ -210,6 +210,10 @@ MUTANTS: Sequence[tuple[Mutation, str]] = (
     ),
     (Mutation(rb"MAIL.* AUTH=bad", b"555 5.5.4 Invalid\r\n"), "auth.mail-bad-code"),
     (Mutation(rb"MAIL.* AUTH=bad", b"501 5.5.2 Invalid\r\n"), "auth.mail-bad-status"),
+    # Limits that are not those of the server (RFC 9422).
+    (Mutation(rb"EHLO", listed("LIMITS RCPTMAX=010")), "limits.values"),
+    (Mutation(rb"EHLO", listed("LIMITS MAILMAX=20 RCPTMAX")), "limits.values"),
+    (Mutation(rb"RSET", b"421 4.5.3 Too many\r\n"), "limits.mailmax"),
     # Addresses that only a proxy may state.
     (Mutation(rb"PROXY", b"250 2.0.0 Ok\r\n"), "connection.proxy"),
     (Mutation(rb"XCLIENT", b"220 mx.test ESMTP\r\n"), "connection.xclient"),
@@ -223,7 +227,7 @@ MUTANTS: Sequence[tuple[Mutation, str]] = (
     ("mutation", "id"), MUTANTS, ids=[f"{name}-{each.reply[:3].decode()}" for each, name in MUTANTS]
 )
 async def test_case_fails_with_a_mutant(mutation: Mutation, id: str, autojump_clock: trio.testing.MockClock) -> None:
-    extensions = standard(Auth(cleartext=True, mechanisms=MECHANISMS))
+    extensions = standard(Auth(cleartext=True, mechanisms=MECHANISMS), LimitsExtension(mail_max=9, rcpt_max=9))
     server = Server(Accounts(), name=HOST, size=1048576, strict=True, extensions=extensions)
     (original,) = await results(server, [id])
     (mutant,) = await results(server, [id], mutation)
@@ -299,6 +303,19 @@ async def test_requests_for_delivery_that_are_not_checked(autojump_clock: trio.t
     assert {each.outcome for each in await results(accepts_everything(*keywords), accepted, refusing)} == {
         Outcome.FAILED
     }
+
+
+async def test_limits_that_are_not_those_of_the_server(autojump_clock: trio.testing.MockClock) -> None:
+    """RFC 9422 4.1 and 4.2."""
+    over = ["limits.rcptmax-over", "limits.mailmax-over"]
+    enforced = Server(Mailboxes(), name=HOST, extensions=standard(LimitsExtension(mail_max=9, rcpt_max=9)))
+    assert [each.outcome for each in await results(enforced, over)] == [Outcome.PASSED] * 2
+    ignored = accepts_everything("LIMITS MAILMAX=9 RCPTMAX=9")
+    assert [each.outcome for each in await results(ignored, over)] == [Outcome.FAILED] * 2
+    for recipients, outcome in ((101, Outcome.PASSED), (100, Outcome.FAILED)):
+        limits = Limits(recipients=recipients)
+        fewer = Server(Mailboxes(), name=HOST, limits=limits, extensions=standard(LimitsExtension(rcpt_max=101)))
+        assert [each.outcome for each in await results(fewer, ["limits.rcptmax"])] == [outcome]
 
 
 #: Replies that a server may send in another way than ours, which cases about something else must not count.

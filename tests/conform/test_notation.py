@@ -9,7 +9,16 @@ import pytest
 from smtp_trio.conform import Case, Level, NotationError, Stage, read_cases
 from smtp_trio.conform._client_cases import CHAPTERS as CLIENT_CHAPTERS, messages, read_client_cases
 from smtp_trio.conform._server_cases import CHAPTERS
-from smtp_trio.conform._steps import Expect, ExpectClose, ExpectReplies, ExpectSilence, Send, When
+from smtp_trio.conform._steps import (
+    Expect,
+    ExpectClose,
+    ExpectReplies,
+    ExpectSilence,
+    RepeatLimit,
+    Send,
+    When,
+    parse_limit,
+)
 
 HEAD = "== test.case: a case\nMUST RFC 5321 4.2: A sentence.\n"
 
@@ -82,6 +91,16 @@ def test_blocks() -> None:
         When("354", (Send(b".\r\n"), Expect("5..", to=".")), (Send(b"NOOP\r\n"),)),
         *[Send(b"RSET\r\n")] * 2,
     )
+    assert one(HEAD + "repeat RCPTMAX:\n  C: RSET\n").steps == (RepeatLimit("RCPTMAX", (Send(b"RSET\r\n"),)),)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "limit"),
+    [("MAILMAX=5 RCPTMAX=20", 20), ("rcptmax=1000", 1000), ("RCPTMAX=1001", 0), ("RCPTMAX=07", 0), ("XRCPTMAX=7", 0)],
+)
+def test_limits_that_are_tried(parameters: str, limit: int) -> None:
+    """RFC 9422 4. With greater ones a case would take too long."""
+    assert parse_limit(parameters, "RCPTMAX") == limit
 
 
 def test_table_stands_for_several_cases() -> None:
