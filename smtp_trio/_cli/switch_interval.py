@@ -1,4 +1,4 @@
-"""The interval after which threads of a server wait for each other no longer."""
+"""The interval after which a thread of a server gives way to another one."""
 
 from __future__ import annotations
 

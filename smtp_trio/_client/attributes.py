@@ -14,7 +14,7 @@ from .exchange import Exchange
 def make_attributes(kind: type[AttributeCommand], values: Mapping[str, str | int | None]) -> dict[str, str | None]:
     """Return keyword arguments as attributes of a command.
 
-    Raises TypeError for a name that is not known, or without any, and ValueError for a value that is not valid.
+    Raises TypeError for an unknown name, or without any attribute, and ValueError for an invalid value.
     """
     if unknown := sorted(name for name in values if name.upper() not in kind.names):
         names = ", ".join(map(str.lower, kind.names))

@@ -14,9 +14,10 @@ TOO_MANY_DOMAINS = Reply(452, "No further domain in this session (LIMITS RCPTDOM
 
 # How a client obeys
 #
-# RCPTMAX: a message is sent in several transactions. MAILMAX and RCPTDOMAINMAX are limits of the session, and a client has only
-# this one. What is beyond them is not sent, and is reported as the server would: as a temporary rejection, after which the
-# message can be sent over another connection. A pool does not use a connection again that has no room for a message.
+# RCPTMAX: a message is sent in several transactions. MAILMAX and RCPTDOMAINMAX are limits of the session, and a client has
+# only this one. A command beyond them is not sent, and is reported as the server would: as a temporary rejection, after
+# which the message can be sent over another connection. A pool does not use a connection again if a message would exceed
+# its limits.
 
 
 def announced(exchange: Exchange) -> LimitsExtension | None:

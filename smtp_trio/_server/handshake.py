@@ -1,4 +1,4 @@
-"""`HandshakeStream`: the octets of a TLS handshake wait for a turn of the peer."""
+"""`HandshakeStream`: a connection during a TLS handshake, whose octets wait for a turn of the peer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .turns import Turns
 # client could make all others wait for fifty signatures. So a session takes part in a handshake as it does in a dialogue:
 # what it has received is processed in a turn of its peer (see turns.py), and its time counts.
 #
-# The stream lies between the connection and the `trio.SSLStream` during the handshake only. What comes after it costs no
+# The stream lies between the connection and the `trio.SSLStream` during the handshake only. The octets after it cost no
 # more to decrypt than to copy.
 
 

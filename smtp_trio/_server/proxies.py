@@ -141,7 +141,7 @@ def _peer(address: Address) -> Peer:
 
 
 # A balancer opens a connection for each of its clients, so what arrives before the header must not cost more than a
-# connection that is refused: there is no session yet, at most MAX_WAITING connections wait at a time, for `Timeouts.proxy`
+# connection that is refused: it has no session yet, at most MAX_WAITING connections wait at a time, for `Timeouts.proxy`
 # seconds each, and a header has at most 4,112 octets. The limits for clients are applied after it.
 #
 # A connection without a valid header is closed without a reply (the specification forbids guessing), and there is one
@@ -151,14 +151,14 @@ def _peer(address: Address) -> Peer:
 
 @define
 class _Reason:
-    """The records about one reason why there is no header."""
+    """The log records about headers that are missing for one reason."""
 
     next_log: float = -math.inf
     count: int = 0
 
 
 class ProxyHeaders:
-    """Receives the PROXY header of each connection from certain networks."""
+    """The receiver of the PROXY headers of connections from certain networks."""
 
     def __init__(self, networks: PeerNetworks, seconds: float, counts: Counts) -> None:
         self._networks = networks
@@ -172,7 +172,7 @@ class ProxyHeaders:
         return bool(self._networks)
 
     def requires(self, peer: Peer) -> bool:
-        """Return whether the peer of a socket has to send a header, or may have been one that has to."""
+        """Return whether the peer of a socket has to send a header. Also true for `GONE`, whose address is not known."""
         return peer in self._networks or peer == GONE
 
     def admits(self, peer: Peer) -> bool:
@@ -189,7 +189,7 @@ class ProxyHeaders:
             scope.cancel()
 
     async def receive(self, stream: trio.abc.Stream, connection: Connection) -> Connection | None:
-        """Receive a header, and no octet after it. Return what it makes of ``connection``; None if that is to be closed."""
+        """Receive a header, and no octet after it. Return ``connection`` with its addresses, or None to close it."""
         problem = f"not received within {self._seconds:g} seconds"
         with trio.move_on_after(self._seconds) as scope:
             self._waiting.add(scope)

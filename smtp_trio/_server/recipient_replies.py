@@ -9,10 +9,10 @@ from ..protocol import Reply
 
 # A `data` hook returns one reply, or in LMTP a list with one for each recipient. Nearly everything only has to know
 # whether the message was accepted for anyone: whether the hook must have read it, what `Session.last_message` is, how the
-# state of the dialogue changes. So one of the replies, a positive one if there is one, stands for the message (`summary`),
-# and takes the way of the one reply of SMTP. The list itself goes from `BodyReader.replies` to the log and to the core. A
+# state of the dialogue changes. So one of the replies, the first positive one if any, represents the message (`summary`),
+# and is handled like the one reply of SMTP. The list itself is passed by `BodyReader.replies` to the log and to the core. A
 # reply that replaces the hook's, such as the 451 for a hook that was late, has no list, and the core sends it once for each
-# recipient. So each recipient gets a reply whatever happens.
+# recipient. So each recipient gets a reply in every case.
 
 
 def check_replies(answer: Sequence[Reply | None], envelope: Envelope, *, lmtp: bool) -> list[Reply]:
@@ -33,7 +33,7 @@ def check_replies(answer: Sequence[Reply | None], envelope: Envelope, *, lmtp: b
 
 
 def summary(replies: Sequence[Reply]) -> Reply:
-    """Return the reply that stands for the message: the first positive one, otherwise the first one."""
+    """Return the reply that represents the message: the first positive one, otherwise the first one."""
     return next((reply for reply in replies if reply.accepted), replies[0])
 
 
@@ -46,5 +46,5 @@ def by_reply(replies: Iterable[Reply]) -> list[tuple[Reply, list[int]]]:
 
 
 def queued(envelope: Envelope) -> Reply:
-    """Return the default reply to an accepted message. It has the id that the log and the stores have."""
+    """Return the default reply to an accepted message. Its id is the one in the log and in the stores."""
     return Reply(250, f"Ok: queued as {envelope.id}", "2.0.0")

@@ -1,4 +1,4 @@
-"""`run_in_thread`: a function in a worker thread, whose error keeps nothing alive once it was handled."""
+"""`run_in_thread`: call a function in a worker thread, without a reference cycle if it raises an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Listening on a unix socket: its mode and group, and what is left of one whose server has ended."""
+"""Listening on a unix socket: its mode and group, and the file of a socket whose server has ended."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ async def open_unix_listener(
 
     A socket at ``path`` whose server has ended is replaced. The file stays when the listener is closed.
 
-    :param mode: the permissions of the socket: who may write to it may connect. By default its owner.
+    :param mode: the permissions of the socket. A client that may write to it may connect; by default its owner.
     :param gid: the group of the socket; that of the process by default.
     :param backlog: how many connections may wait to be accepted; by default 4096, or the maximum of the system if that
         is less.
-    :raises FileExistsError: there is a file at ``path`` that is not a socket.
+    :raises FileExistsError: the file at ``path`` is not a socket.
     :raises OSError: a server is listening there (EADDRINUSE), or the socket cannot be created.
     """
     path = check_path(path, "path")

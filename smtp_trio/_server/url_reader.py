@@ -1,4 +1,4 @@
-"""`UrlReader`: reads what the BURL commands of a message refer to (RFC 4468), for its `BodyReader`."""
+"""`UrlReader`: the octets that the BURL commands of a message refer to (RFC 4468), for its `BodyReader`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class FetchingSession(Protocol):
 
 
 class UrlReader:
-    """Reads the URLs of one message, one after the other."""
+    """The reader of the URLs of one message, one after the other."""
 
     __slots__ = ("_command", "_pieces", "_session")
 

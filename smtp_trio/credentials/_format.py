@@ -65,7 +65,7 @@ class StoredUser:
         return self.scrypt or self.scram.get("SHA-256") or self.scram.get("SHA-1")
 
     def add(self, secret: str | Hashed) -> bool:
-        """Add a secret. Return False if there is one that it contradicts."""
+        """Add a secret. Return False if the user has one that it contradicts."""
         if self.password is not None or (isinstance(secret, str) and self.hashed is not None):
             return False
         if isinstance(secret, str):
@@ -124,7 +124,7 @@ def parse(text: str) -> Users:
 
 
 def decode_secret(text: str) -> str | Hashed:
-    """Return the secret that ``text`` is. Raises ValueError for a hash that is malformed or not supported."""
+    """Return the secret in ``text``. Raises ValueError for a hash that is malformed or not supported."""
     if text.startswith("$scrypt$"):
         return ScryptHash.decode(text)
     if match := SCRAM.fullmatch(text) or DOVECOT_SCRAM.fullmatch(text):
@@ -162,13 +162,13 @@ def is_user_name(user: str) -> bool:
 
 # --- changes ------------------------------------------------------------------------------------------------------------
 #
-# The file is replaced by a new one, so that a server that reads it, or a crash, never meets half of it. Two changes at the
-# same time take turns by a lock of the folder: the file itself is another one after each change. Comments and the lines of
-# other users stay as they are.
+# The file is replaced by a new one, so that it is complete for a server that reads it meanwhile, and after a crash. Two
+# changes at the same time take turns by a lock of the directory: the file itself is another one after each change.
+# Comments and the lines of other users stay as they are.
 
 
 def set_password(path: str | os.PathLike[str], user: str, password: str, *, kind: SecretKind = "scrypt") -> None:
-    """Store a password for a user, in place of all secrets that the user has. Blocks; makes the file if there is none.
+    """Store a password for a user, in place of all secrets that the user has. Blocks. A missing file is created.
 
     ``kind`` is "scrypt", a hash for PLAIN and LOGIN, or "scram", the secrets of SCRAM-SHA-256 and SCRAM-SHA-1, which
     serve PLAIN and LOGIN too.

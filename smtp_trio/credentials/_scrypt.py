@@ -59,7 +59,7 @@ class ScryptHash:
         return self.ln, self.r, self.p
 
     def encode(self) -> str:
-        """Return the hash as it is written."""
+        """Return the text of the hash."""
         salt, digest = (b64encode(part).decode().rstrip("=") for part in (self.salt, self.digest))
         return f"$scrypt$ln={self.ln},r={self.r},p={self.p}${salt}${digest}"
 

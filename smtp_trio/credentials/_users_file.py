@@ -36,7 +36,7 @@ MAX_CONCURRENT: Final = min(2, max(1, (os.cpu_count() or 1) - 1))
 #   none of them counts. A filler of the missing cost would be an alternative, but its time would only be similar: it
 #   depends on the caches of the processor, and not only on the product of the parameters.
 # - With SCRAM the server sends the user's salt and iteration count before it knows anything about the client. An unknown
-#   user gets those of another user's secret, with a salt that is derived from the name by a key. The key is in the file,
+#   user gets those of another user's secret, with a salt that is derived from the name with a key. The key is in the file,
 #   so that the salt is the same after a restart, in each of several processes, and after changes of other users; it would
 #   show that the user is unknown if it changed.
 
@@ -48,8 +48,8 @@ class UsersFile:
     what all users can use.
 
     :param path: the file.
-    :param interval: how many seconds after the last look the hooks look whether the file has changed, and read it again
-        then; None for never. `load` reads it at any time.
+    :param interval: the least number of seconds between two checks by the hooks whether the file has changed and has to be
+        read again; None for no checks. `load` reads it at any time.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, interval: float | None = 1) -> None:
@@ -110,7 +110,7 @@ class UsersFile:
         return (*scram, "PLAIN", "LOGIN")
 
     def verify(self, user: str, password: str) -> bool:
-        """Return whether this is the password of a user. Blocks, for the same time whatever is wrong."""
+        """Return whether this is the password of a user. Blocks, for the same time with any user and password."""
         return self._check(user, memoryview(password.encode()))
 
     def _check(self, user: str, password: memoryview) -> bool:
@@ -135,7 +135,7 @@ class UsersFile:
         return None if correct and credentials.authzid in ("", credentials.user) else INVALID_CREDENTIALS
 
     async def secret(self, session: Session, user: str, mechanism: str) -> Secret | Reply | None:
-        """Return what SCRAM needs of a user, as the `secret` hook. An unknown user has a secret that nobody knows.
+        """Return the SCRAM secret of a user, as the `secret` hook. For an unknown user it is one that no password matches.
 
         For other mechanisms, such as CRAM-MD5, it is the password, if the file has it.
         """
@@ -186,7 +186,7 @@ class UsersFile:
         return derive
 
     async def _run(self, session: Session, function: Callable[[], ResultT]) -> ResultT | None:
-        """Call a function in a thread when it is the client's turn; None if that has left, or was locked out meanwhile."""
+        """Call a function in a thread at the client's turn. Return None if the client has left, or was locked out meanwhile."""
         if not self._each_cost and not self._has_passwords:
             return function()
         service, peer, stream = session.server._state.auth_service, session.peer, session.stream

@@ -15,7 +15,7 @@ from ._status import Action, RecipientStatus
 TEXTS: dict[Action, tuple[str, str]] = {
     "failed": (
         "Delivery failure",
-        "Your message could not be delivered to the following recipients. There will be no further attempts.",
+        "Your message could not be delivered to the following recipients. No further attempts will be made.",
     ),
     "delayed": (
         "Delivery delayed",

@@ -13,7 +13,7 @@ from ..protocol.params import NO_PARAMS
 from ._original import Original
 from ._status import RecipientStatus
 
-#: What a line of a report must not contain: controls, and what a reader may take for a line break.
+#: Characters that a line of a report must not contain: controls, and those that a program may take for a line break.
 CONTROLS = re.compile(r"[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 #: The characters of a line, and of a word in it. A character has up to four octets, and a line up to 998 (RFC 5322 2.1.1).
 LINE, WORD = 200, 160
@@ -23,7 +23,7 @@ DIAGNOSTIC = 1000
 # Where the values come from
 #
 # The addresses were chosen by the sender, ENVID and ORCPT too, and the diagnostic by a server that may be hostile. A line
-# break in one of them would begin a field of that one's choice, or the content of a part. So every value passes through
+# break in one of them could add a field, or end the header of a part. So every value passes through
 # `clean`, whatever has checked it before. Then it is folded, because a reply can be longer than a line of a message.
 
 

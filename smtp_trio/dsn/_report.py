@@ -72,15 +72,15 @@ def build_report(
 ) -> Report | None:
     """Return a report about some recipients of a message; None if its sender must not get one.
 
-    It has the recipients for which the sender wants to know the action, by NOTIFY (RFC 3461 5.2). There is none if there are
-    no such recipients, nor for a message with the null reverse-path (RFC 3461 5.2, RFC 5321 6.1).
+    It has the recipients for which the sender wants to know the action, by NOTIFY (RFC 3461 5.2). The result is None
+    without such a recipient, and for a message with the null reverse-path (RFC 3461 5.2, RFC 5321 6.1).
 
     :param original: the message.
     :param statuses: what happened for each recipient.
     :param reporting_mta: the name of this server.
     :param from_address: the author of the report; by default ``MAILER-DAEMON`` at ``reporting_mta``.
-    :param now: the date of the report; by default the present.
-    :param max_returned: the most octets of the original that are returned. A larger message is returned without its text.
+    :param now: the date of the report; by default the current time.
+    :param max_returned: the greatest number of octets of the original to return. Of a larger message the header is returned.
     :param offers: the extensions of the server to which the report will be sent (``client.offered``), which decide how the
         original can be returned. By default, 8BITMIME and SMTPUTF8.
     """

@@ -18,7 +18,7 @@ BINARY = re.compile(rb"\0|\r(?!\n)|(?<!\r)\n|[^\r\n]{999}")
 # What is returned, and how
 #
 # * The whole message, if a delivery has failed and the sender has not asked for the header only (RET=HDRS; RFC 3461 4.3 and
-#   6.2). Otherwise its header. So too if the message is larger than the limit, or came with REQUIRETLS (RFC 8689 5).
+#   6.2). Otherwise its header; also if the message is larger than the limit, or came with REQUIRETLS (RFC 8689 5).
 # * The octets are returned as they were received. message/rfc822 must not be encoded (RFC 2046 5.2.1), so a message whose
 #   octets the server that gets the report does not accept is returned without its text. The types of RFC 6533 and text may
 #   be encoded, with base64.

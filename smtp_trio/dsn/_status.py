@@ -1,4 +1,4 @@
-"""`RecipientStatus`: what happened to a message for one recipient, and whether its sender wants to know."""
+"""`RecipientStatus`: the result of a message for one recipient, and whether its sender has requested a report of it."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def _check_status(_: object, attribute: Attribute[str], value: str) -> None:
 
 @frozen
 class RecipientStatus:
-    """What happened to a message for one recipient, as the report has it (RFC 3464 2.3).
+    """The result of a message for one recipient, for a report (RFC 3464 2.3).
 
     :param recipient: the recipient, as in `Original.rcpt_params`.
     :param action: "failed", "delayed", "delivered", "relayed" (to a system that does not report successes) or "expanded"
         (delivered, and sent on to several others).
     :param status: the enhanced status code (RFC 3463), such as 5.1.1.
-    :param diagnostic: the reply of a server, such as "550 5.1.1 No such user". None if there is none.
-    :param remote_mta: the name of the server that has sent it. None if it was this one.
+    :param diagnostic: the reply of a server, such as "550 5.1.1 No such user"; None without one.
+    :param remote_mta: the name of the server that has sent the reply; None if it was this server.
     :param last_attempt: when the last attempt was made.
     :param will_retry_until: until when attempts will be made, with the action "delayed" only.
     :param final_recipient: the address to which the message was sent, if it is not ``recipient``.
@@ -77,15 +77,15 @@ def is_requested(action: Action, rcpt_params: Params) -> bool:
     return action in BY_DEFAULT if notify is None else REQUESTED_BY[action] in notify
 
 
-# What a result says to a sender
+# What is reported of a result
 #
 #   Accepted                      nothing: the next server reports what happens. "relayed" if it does not report successes and
 #                                 the sender wants to know them (`Result.relayed_without_dsn`).
 #   Rejected, permanent           "failed"
-#   Rejected, temporary           "delayed", or "failed" if there will be no further attempt
+#   Rejected, temporary           "delayed", or "failed" if no further attempt will be made
 #   no outcome                    the same
-#   Unknown                       nothing, as the recipient may have got it; "failed" if there will be no further attempt,
-#                                 with a text that says so
+#   Unknown                       nothing, as the recipient may have got it; "failed" if no further attempt will be made,
+#                                 with that in the text
 def report_statuses(
     result: Result,
     *,
@@ -97,10 +97,10 @@ def report_statuses(
 ) -> tuple[RecipientStatus, ...]:
     """Return the statuses that follow from the result of sending a message.
 
-    :param result: that of `smtp_trio.Client.send` and other functions that send; of an exception, its ``result``.
+    :param result: the result of `smtp_trio.Client.send` or another function that sends, or the ``result`` of its exception.
     :param accepted: the action for a recipient for which the server accepted the message, if it was the final delivery, by
-        LMTP for example. By default there is no status, since the server is responsible now.
-    :param give_up: there will be no further attempt, so what is not delivered has failed.
+        LMTP for example. By default such a recipient has no status, since the server is responsible now.
+    :param give_up: true if no further attempt will be made, so that recipients without delivery have failed.
     :param remote_mta: the name of the server. Not needed for the result of `smtp_trio.routing.send`, which has it.
     :param last_attempt: when the attempt was made.
     :param will_retry_until: until when attempts will be made.
@@ -162,7 +162,7 @@ def _diagnostic(reply: Reply) -> str:
 
 
 def _is_local(outcome: Outcome) -> bool:
-    """Return whether no server has sent the reply of an outcome: there was no connection."""
+    """Return whether the client has made the reply of an outcome itself, without a connection."""
     return isinstance(outcome, Rejected) and isinstance(outcome.command, Connect)
 
 

@@ -28,8 +28,8 @@ IPV6_PREFIX = "IPV6:"
 
 
 # The values are written as xtext (RFC 3461 4). What is decoded from them becomes part of log records, of a ``Received``
-# field and of the name of a user, so a control character is an error in each of them, and a name, an address and a port
-# have to be one.
+# field and of the name of a user, so a control character is an error in each of them, and an invalid name, address or port
+# is an error too.
 
 
 def _host_name(text: str) -> str | None:
@@ -66,9 +66,9 @@ PARSERS: Mapping[str, Callable[[str], str | None]] = {
 
 @frozen
 class AttributeCommand(Command):
-    """A command with attributes. ``attributes`` are those that it has, by their names in upper case.
+    """A command with attributes. ``attributes`` are their values, by their names in upper case.
 
-    A value is None if the sender does not have it (``[UNAVAILABLE]``).
+    The value None is ``[UNAVAILABLE]``: the sender does not know it.
     """
 
     attributes: Mapping[str, Attribute] = field(hash=False)

@@ -31,7 +31,7 @@ class Extension:
 
     #: The EHLO keyword.
     keyword: ClassVar[str] = ""
-    #: The number of the RFC, for documentation; 0 if there is none.
+    #: The number of the RFC, for documentation; 0 without an RFC.
     rfc: ClassVar[int] = 0
     #: The parameters that it adds, by command.
     params: ClassVar[CommandParams] = {}

@@ -28,13 +28,13 @@ from .hosts import check_port
 # of the rest, then the addresses, and then values with a type and a length (TLV). A header is read before any other octet,
 # and nothing after it may be read by mistake, since it may be the beginning of a TLS handshake.
 #
-# Who sends a header decides which address a client is believed to have, so a reader must not guess:
+# The sender of a header decides which address the client has for the server, so a reader must not guess:
 #
-# - What can no longer become a header is an error at once. A client that begins with EHLO does not have to wait.
+# - Octets that can no longer become a header are an error at once. A client that begins with EHLO does not have to wait.
 # - The forms of addresses and ports in version 1 are those of the specification: no leading zeros, single spaces.
 # - The length in version 2 is a limit on what will be buffered, so it is checked before the rest is read.
-# - Combinations of family and address that the specification does not define are errors. Datagrams are, too: there is no
-#   SMTP over UDP.
+# - Combinations of family and address that the specification does not define are errors. Datagrams are, too: SMTP does
+#   not use UDP.
 #
 # Two headers have no addresses, and the connection's own are to be used instead: LOCAL in version 2, which a balancer
 # sends for a connection of its own, such as a health check (its other octets have to be ignored), and UNKNOWN (version 1)
@@ -46,8 +46,8 @@ V1, V2 = b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n"
 V1_OCTETS, V1_LEAST = 107, len(b"PROXY UNKNOWN\r\n")
 #: The first octets of version 2, which have the length of the rest.
 V2_START = 16
-#: The longest rest that is accepted. The specification allows 65,535; a balancer that sends the certificate of a client
-#: needs about 2,000.
+#: The greatest length of the rest that is accepted. The specification allows 65,535; a balancer that sends the certificate
+#: of a client needs about 2,000.
 V2_OCTETS = 4096
 
 PORT: Final = r"(0|[1-9][0-9]{0,4})"
@@ -98,7 +98,7 @@ class ProxyTls:
     """The TLS connection between the client and the balancer, which the balancer has decrypted (PP2_TYPE_SSL).
 
     ``client`` has bits: 1 for TLS, 2 for a client certificate in this connection, 4 for one in this TLS session.
-    ``verify`` is 0 if the certificate was valid. The others are None if the balancer does not send them.
+    ``verify`` is 0 if the certificate was valid. A text that the balancer does not send is None.
     """
 
     client: int = 1
@@ -133,8 +133,8 @@ class ProxyHeader:
     """A PROXY header: the addresses of a connection as the balancer has accepted it.
 
     ``source`` is the client's address and ``destination`` the one that it has connected to, each an IP address and a port,
-    or the path of a unix socket and None. Both are None if the header has none; then the connection's own addresses are
-    to be used. ``local`` is true for a connection of the balancer itself, such as a health check (LOCAL).
+    or the path of a unix socket and None. Both are None in a header without addresses; then the connection's own are to
+    be used. ``local`` is true for a connection of the balancer itself, such as a health check (LOCAL).
 
     The others are values of version 2: the protocol that was negotiated by ALPN, the host name that the client asked for
     (AUTHORITY, the SNI of TLS), a unique id of the connection, the network namespace, ``tls``, and ``tlvs`` with those

@@ -234,7 +234,7 @@ class ServerProtocol:
         )
         self.state: SessionState = SessionState(name, size, tls, frozenset(hooks), strictness, trusted, now)
         self.dialogue: Dialogue = Dialogue(self.grammar.table)
-        #: The command, or the refusal of one, that must be answered; None if there is none.
+        #: The command, or the refusal of one, that must be answered; None without an unanswered command.
         self.pending: Command | BadCommandError | None = Connect()
         self.dialogue.add_command(self.pending)
         #: The octets that must be sent, in pieces; see `data_to_send`.

@@ -39,7 +39,7 @@ class SessionState:
     ``hello`` the last accepted HELO or EHLO and ``offered`` the keywords in the reply to it. ``mail`` and ``rcpts`` are
     the accepted commands of the open transaction, ``envelope`` is the number of octets of their lines without CRLF, and
     ``rejected_rcpts`` the number of its refused RCPT commands.
-    ``channel_binding`` is the binding of the TLS session to the server's certificate, b"" if there is none, and
+    ``channel_binding`` is the binding of the TLS session to the server's certificate, or b"" without one, and
     ``client_certificate`` the client's certificate, in the form of `ssl.SSLSocket.getpeercert`, or None.
     ``messages`` is the number of messages that were received, accepted or not. ``transactions`` is the number of MAIL
     commands, and ``rcpt_domains`` are the domains of RCPT commands; both are only counted where LIMITS limits them.

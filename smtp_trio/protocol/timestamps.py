@@ -13,7 +13,7 @@ TIMESTAMP = re.compile(
 
 
 def parse_timestamp(text: str) -> datetime | None:
-    """Return a timestamp in UTC, or None if it is not valid. What is less than a microsecond is dropped."""
+    """Return a timestamp in UTC, or None if it is not valid. Digits after the microseconds are dropped."""
     match = TIMESTAMP.fullmatch(text.upper()) if text.isascii() else None
     if match is None:
         return None

@@ -33,7 +33,7 @@ from .xforward import Xforward
 
 #: The default extensions of a server, in the order in which EHLO shows them. BINARYMIME is not among them, because few
 #: servers would accept such a message from a relay; all extensions for the delivery of a message but DSN are not, because
-#: the application has to act on them. LIMITS is not, because there are no limits by default.
+#: the application has to act on them. LIMITS is not, because by default it has no limit to announce.
 STANDARD: tuple[Extension, ...] = (
     Pipelining(),
     Size(),

@@ -34,14 +34,14 @@ class TurnPhase(PhaseEnum):
 
 REVERSED = TurnPhase.REVERSED
 
-# After the 250 to ATRN there are no further commands of this session: the customer sends a greeting, and is the server
-# from then on. So no command is allowed in the phase REVERSED. What is left is the stream, on which the provider runs a
-# client (`Session.take_over`), and the customer a server.
+# After the 250 to ATRN this session gets no further commands: the customer sends a greeting, and is the server from then
+# on. So no command is allowed in the phase REVERSED. The stream stays open: the provider runs a client on it
+# (`Session.take_over`), and the customer a server.
 
 
 @frozen
 class Atrn(Command):
-    """ATRN: send the mail of these ``domains`` over this connection; without any, that of all domains of the customer."""
+    """ATRN: send the mail of these ``domains`` over this connection; by default that of all domains of the customer."""
 
     domains: tuple[str, ...] = ()
 

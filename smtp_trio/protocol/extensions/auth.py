@@ -208,7 +208,7 @@ AUTH: Param[str] = Param("AUTH", _decode_mailbox, _encode_mailbox, extra_octets=
 
 
 #: The mechanisms that are offered unless others are named: all that take a password, without those of SHA-1. Few
-#: applications have two secrets for a user, and a mechanism for which there is none would fail.
+#: applications have two secrets for a user, and a mechanism would fail for a user without the secret for it.
 DEFAULT_MECHANISMS: Final = ("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN", "CRAM-MD5")
 
 

@@ -96,7 +96,7 @@ class BurlExtension(Extension):
     """Message parts that the server fetches (RFC 4468). Not in `STANDARD`, because it is for message submission only.
 
     ``sources`` are the arguments of the EHLO line, shown after AUTH: "imap" if the hook fetches from IMAP servers by
-    URLAUTH, and URLs of servers that trust this one. With ``authenticated=False`` clients need not authenticate.
+    URLAUTH, and URLs of servers that trust this server. With ``authenticated=False`` clients need not authenticate.
     """
 
     sources: tuple[str, ...] = field(default=("imap",), converter=_check_sources)

@@ -27,7 +27,7 @@ MINIMUM = re.compile(r"[0-9]{1,9}")
 
 @frozen
 class ByTime:
-    """When a message is to be delivered: within ``seconds`` from now.
+    """The time by which a message is to be delivered: ``seconds`` from now.
 
     If that is not possible, the sender is to get the message back (``mode`` "R") or a notification ("N"); with "N" the
     time may be over already. ``trace`` requests a notification from each relay that does not know the extension.
@@ -38,7 +38,7 @@ class ByTime:
     trace: bool = False
 
     def after(self, seconds: int) -> ByTime:
-        """Return what is left when a relay has kept the message for ``seconds`` (RFC 2852 4.1)."""
+        """Return the time that is left after a relay has kept the message for ``seconds`` (RFC 2852 4.1)."""
         return evolve(self, seconds=self.seconds - seconds)
 
 

@@ -28,7 +28,7 @@ def _parse_body(value: str | None) -> str | None:
 
 
 def _passed_on(body: str) -> PassedOn:
-    # A client declares itself what the octets are. Only BINARYMIME is kept, since it says how they were received.
+    # A client sets BODY itself, by the octets of the message. Only BINARYMIME is kept: it shows how they were received.
     return "always" if body == "BINARYMIME" else "never"
 
 

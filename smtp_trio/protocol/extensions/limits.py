@@ -1,7 +1,7 @@
 """LIMITS, RFC 9422: the server announces how many messages a session and how many recipients a message may have.
 
 Adds the EHLO line ``LIMITS`` with parameters such as ``RCPTMAX=100``. A server enforces what the line announces. Not in
-`STANDARD`, because there are no limits by default.
+`STANDARD`, because by default it has no limit to announce.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from ..params import Param
 from ..replies import Reply
 from ..session_state import SessionState
 
-# RFC 6710 7: priority-value. There is no plus sign, and no minus sign before zero.
+# RFC 6710 7: priority-value. A plus sign, and a minus sign before zero, are invalid.
 PRIORITY = re.compile(r"-?[1-9]|0")
 # RFC 6710 3 (2) and 9.2: the name of a priority assignment policy.
 POLICY = re.compile(r"[A-Za-z0-9-]+", re.ASCII)
@@ -31,7 +31,7 @@ TOO_BIG_FOR_PRIORITY = Reply(552, "Message too big for its priority", "5.7.16")
 
 
 class ChangedPriority(int):
-    """A priority that the server has assigned, and that is not the one which the client has requested."""
+    """A priority that the server has assigned in place of the one that the client has requested."""
 
 
 def _parse_priority(value: str | None) -> int | None:
@@ -39,7 +39,7 @@ def _parse_priority(value: str | None) -> int | None:
 
 
 def _changed(priority: int) -> Reply | None:
-    """Return the reply that tells the client the new priority (RFC 6710 4.1)."""
+    """Return the reply with the new priority, or None if it has not changed (RFC 6710 4.1)."""
     if not isinstance(priority, ChangedPriority):
         return None
     return Reply(250, f"{priority:d} is the new priority assigned to the message", "2.3.6")

@@ -41,7 +41,7 @@ class Tracking:
     timeout: int | None = None
 
     def after(self, seconds: int) -> Tracking | None:
-        """Return what is passed on when a relay has kept the message for ``seconds``; None if the time is over."""
+        """Return the value to pass on after a relay has kept the message for ``seconds``, or None if the time is over."""
         if self.timeout is None:
             return self
         return evolve(self, timeout=self.timeout - seconds) if self.timeout > seconds else None

@@ -25,9 +25,10 @@ CANNOT_TEST = Reply(550, "RRVS test cannot be completed", "5.7.19")
 
 @frozen
 class ValidSince:
-    """The mailbox must have belonged to the same owner ``since`` this time, a datetime with a time zone.
+    """A condition: the mailbox has belonged to the same owner ``since`` this time, a datetime with a time zone.
 
-    ``action`` decides what happens when a relay cannot pass this on: "R" rejects the message, "C" sends it all the same.
+    ``action`` decides what happens when a relay cannot pass the condition on: "R" rejects the message, "C" sends it without
+    the condition.
     """
 
     since: datetime

@@ -21,11 +21,11 @@ from ..session_state import SessionState
 NAMES = ("NAME", "ADDR", "PORT", "PROTO", "HELO", "LOGIN", "DESTADDR", "DESTPORT")
 NOT_AUTHORIZED = Reply(550, "Not authorized to use XCLIENT", "5.7.0")
 
-# A positive reply is a greeting, 220, and the session begins anew for the client that was named: there is no EHLO and no
-# user any more, except for what the command has stated. What lasts is TLS, and that the peer is trusted. So a proxy can
+# A positive reply is a greeting, 220, and the session begins anew for the client that was named, without EHLO and
+# user except for those that the command has stated. TLS stays, and so does the trust in the peer. So a proxy can
 # send the attributes with several commands, before or after another EHLO, and each one adds to those before.
 #
-# The attributes have these effects. The others only are in `SessionState.client`.
+# The following attributes have effects. The others are only recorded in `SessionState.client`.
 #
 #   LOGIN    The user, as if AUTH had succeeded. Without it the session is not authenticated, even if the proxy was: its
 #            rights are not those of its clients.

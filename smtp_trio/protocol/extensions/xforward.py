@@ -1,4 +1,4 @@
-"""XFORWARD of Postfix (https://www.postfix.org/XFORWARD_README.html): a filter passes on who has sent a message.
+"""XFORWARD of Postfix (https://www.postfix.org/XFORWARD_README.html): a filter passes on where a message came from.
 
 Adds the verb XFORWARD and the EHLO line ``XFORWARD`` with the names of the attributes. Only clients that the server trusts
 may use it (`SessionState.trusted`); to others it is neither offered nor allowed.

@@ -1,4 +1,4 @@
-"""Channel binding (RFC 5056): what ties a login to the TLS session in which it happens."""
+"""Channel binding (RFC 5056): the value that ties a login to the TLS connection in which it is made."""
 
 from __future__ import annotations
 

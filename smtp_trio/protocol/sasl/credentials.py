@@ -138,7 +138,7 @@ class ExternalCredentials:
 
 @frozen(init=False)
 class AnonymousCredentials:
-    """A client without an identity (ANONYMOUS, RFC 4505). ``trace`` tells the server's operator whom to ask about it.
+    """A client without an identity (ANONYMOUS, RFC 4505). ``trace`` is for the operator of the server.
 
     ``trace`` is a mail address or any other text of up to 255 characters, or "". Other values raise ValueError.
     """
@@ -169,12 +169,12 @@ ClientCredentials = PasswordCredentials | BearerToken | ExternalCredentials | An
 
 @frozen
 class Credentials:
-    """What a client sent to prove its identity, usually a user name and a password, for the `Hooks.auth` hook to check.
+    """The values by which a client proves its identity, usually a user name and a password, for the `Hooks.auth` hook.
 
     ``mechanism`` is the mechanism's name in upper case. With OAUTHBEARER and XOAUTH2 ``password`` is the bearer token.
     ``authzid`` is the user that the client wants to act as, "" if it did not name one (RFC 4616 2).
 
-    With EXTERNAL there is no password. ``certificate`` is the client's, in the form of `ssl.SSLSocket.getpeercert`, and
+    With EXTERNAL ``password`` is empty. ``certificate`` is the client's, in the form of `ssl.SSLSocket.getpeercert`, and
     ``user`` the mail address in it, or else the common name of its subject. With ANONYMOUS ``user`` is "anonymous", and
     ``password`` the client's trace information.
     """

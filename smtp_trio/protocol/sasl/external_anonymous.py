@@ -84,7 +84,7 @@ class Anonymous(Mechanism):
 def certificate_user(certificate: Mapping[str, Any]) -> str:
     """Return the user that a client's certificate names: its first mail address, or else its common name, or "".
 
-    A name with control characters counts as none, since user names are written to logs.
+    A name with control characters is ignored, since user names are written to logs.
     """
     names: list[str] = [value for kind, value in certificate.get("subjectAltName", ()) if kind == "email"]
     names += [

@@ -61,13 +61,13 @@ ClientExchange = Generator[bytes | Computation | None, Any, None]
 
 @frozen
 class MechanismContext:
-    """What mechanisms may use besides the messages: the server's name, a source of random octets, and a secret key.
+    """The values that mechanisms use besides the messages: the server's name, random octets, and a secret key.
 
     The key is made once for each server. `placeholder` derives from it what is used in place of an unknown user's
     secret.
 
     The other members describe the session. ``channel_binding`` is the binding of its TLS session to the server's
-    certificate (RFC 5929 4), b"" if there is none. ``offers_binding`` is true if the server offers a mechanism with channel
+    certificate (RFC 5929 4), or b"" without one. ``offers_binding`` is true if the server offers a mechanism with channel
     binding. ``client_certificate`` is the client's certificate in the form of `ssl.SSLSocket.getpeercert`, None without
     one. ``mechanisms`` are further mechanisms, by name, that a server looks for before those of this package.
     """

@@ -119,7 +119,7 @@ class Scram(Mechanism):
         except ValueError:
             raise BadCommandError(MALFORMED_CREDENTIALS) from None
         if authzid is not None and authzid.replace("=2C", ",").replace("=3D", "=") != user:
-            # No hook decides who may act as whom: there are no `Credentials`.
+            # With SCRAM no hook gets `Credentials`, so none can allow a client to act as another user.
             raise AuthenticationFailedError(INVALID_CREDENTIALS, b"e=other-error")
         secret = yield from server_keys((yield SecretRequest(user)), user, self._hash, context)
         nonce = client_nonce + make_nonce(context.random_bytes)

@@ -1,4 +1,4 @@
-"""`ScramSecret`: what a server stores for SCRAM, and the computation of keys (RFC 5802 3)."""
+"""`ScramSecret`: the secret that a server stores for SCRAM, and the computation of keys (RFC 5802 3)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ScramHash = Literal["SHA-256", "SHA-1"]
 
 #: The smallest iteration count (RFC 7677 4, RFC 5802 5.1).
 MIN_ITERATIONS: Final = 4096
-#: The octets of a key, by hash function. The key of a secret tells which one was used.
+#: The octets of a key, by hash function. The length of a key shows which function was used.
 KEY_OCTETS: Final[dict[ScramHash, int]] = {"SHA-256": 32, "SHA-1": 20}
 
 
@@ -93,7 +93,7 @@ class ScramSecret:
         """Return whether this is the secret of a password, in UTF-8. Blocks: call it in a thread."""
         try:
             prepared, allowed = memoryview(saslprep(bytes(password).decode()).encode()), True
-        except ValueError:  # it is not the password, but the time should not tell so
+        except ValueError:  # it is not the password, but the time should not reveal that
             prepared, allowed = password, False
         salted = salt_password(prepared, self.salt, self.iterations, self.hash)
         computed = self.from_salted(salted, self.salt, self.iterations, self.hash)
