@@ -27,8 +27,8 @@ QUEUE = re.compile(r"[!-~]+", re.ASCII)
 class Etrn(Command):
     """ETRN: send the mail that waits for ``node`` (RFC 1985 5).
 
-    With the ``option`` "@" it is that for the domain and all of its subdomains, and with "#" that of the queue with this
-    name (5.3).
+    With the ``option`` "@", the mail for the domain and all of its subdomains is sent, and with "#" the mail in the queue of
+    this name (5.3).
     """
 
     node: str

@@ -46,7 +46,7 @@ HOLDUNTIL: Param[datetime] = Param("HOLDUNTIL", _parse_until, format_timestamp, 
 
 
 def release_time(params: Params, received: datetime) -> datetime | None:
-    """Return when a message with these parameters of MAIL may be released, or None; it was ``received`` then."""
+    """Return the time to release a message with these parameters of MAIL, or None; ``received`` is its time of arrival."""
     interval = params.get(HOLDFOR)
     return params.get(HOLDUNTIL) if interval is None else received + timedelta(seconds=interval)
 
@@ -61,10 +61,10 @@ def _check_date(_: object, attribute: Attribute[datetime | None], value: datetim
 class FutureRelease(Extension):
     """Messages for later release (RFC 4865). Not in `STANDARD`: the application has to keep them until then.
 
-    ``max_interval`` is how many seconds at most, and ``max_date`` (a datetime with a time zone) until when at most a
-    message can be kept; None means that many seconds from now. A server offers nothing with a ``max_interval`` of 0, or
-    if it has neither a ``max_date`` nor a clock (``SessionState.now``), and offers it only to clients that have
-    authenticated, unless ``authenticated`` is false.
+    ``max_interval`` is the greatest number of seconds for which a message can be kept, and ``max_date`` (a datetime with a
+    time zone) the latest time of release; None means ``max_interval`` seconds from now. The extension is not offered if
+    ``max_interval`` is 0, or if it has neither a ``max_date`` nor a clock (``SessionState.now``), and only to authenticated
+    clients unless ``authenticated`` is false.
     """
 
     max_interval: int = field(default=0, validator=argument(check_number, integer=True))

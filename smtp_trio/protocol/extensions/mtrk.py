@@ -33,8 +33,8 @@ NEEDS_ENVID = "MTRK requires ENVID"
 class Tracking:
     """A request to keep data on the delivery of a message.
 
-    ``certifier`` is the SHA-1 of a secret, by which the sender will be known, and ``timeout`` the number of seconds for
-    which the data are to be kept; None for the server's default.
+    ``certifier`` is the SHA-1 of a secret by which the sender identifies itself later, and ``timeout`` the number of seconds
+    for which the data are to be kept; None for the server's default.
     """
 
     certifier: bytes

@@ -1,7 +1,7 @@
 """REQUIRETLS, RFC 8689: the message must be sent over TLS, to servers whose names are verified, all the way.
 
 Adds its EHLO keyword, shown inside TLS only, and the parameter ``REQUIRETLS`` of MAIL. Not in `STANDARD`: a server that
-offers it promises to pass the message on only in this way, which is the application's work.
+offers it has to pass messages on only in this way, which the application does.
 """
 
 from __future__ import annotations
@@ -44,6 +44,6 @@ def tls_optional(params: Params, fields: Sequence[str]) -> bool:
     """Return whether the sender of a message asks to ignore the TLS policies of its recipients' domains.
 
     ``params`` are those of its MAIL, and ``fields`` the values of its ``TLS-Required`` header fields (RFC 8689 3). With
-    REQUIRETLS the field has no effect (RFC 8689 4.1). A message must not have two of them; then they have none either.
+    REQUIRETLS the field has no effect (RFC 8689 4.1). A message must not have two such fields; two have no effect either.
     """
     return REQUIRETLS not in params and [value.strip().lower() for value in fields] == ["no"]

@@ -1,4 +1,4 @@
-"""RRVS, RFC 7293: deliver only if the mailbox has belonged to the same owner since a given time.
+"""RRVS, RFC 7293: a message is delivered only if the mailbox has belonged to the same owner since a given time.
 
 Adds its EHLO keyword and the parameter ``RRVS=timestamp`` of RCPT. Not in `STANDARD`: the application has to know since
 when each mailbox, or its domain, has its owner, and refuses a recipient with one of the replies below.
