@@ -29,6 +29,8 @@ from smtp_trio.protocol.sasl import (
     expect_success,
 )
 
+Login = PasswordCredentials
+
 
 class Digest(Mechanism):
     name = "X-DIGEST"
@@ -47,11 +49,11 @@ class Digest(Mechanism):
         yield digest(secret, b"server" + challenge)
         return Authenticated(user)
 
-    def client(self, account: PasswordCredentials, context: Context) -> ClientExchange:
-        challenge = expect_challenge((yield account.user.encode()))
-        answer = digest(account.password, b"client" + challenge)
+    def client(self, credentials: Login, context: Context) -> ClientExchange:
+        challenge = expect_challenge((yield credentials.user.encode()))
+        answer = digest(credentials.password, b"client" + challenge)
         proof = expect_challenge((yield answer))
-        expected = digest(account.password, b"server" + challenge)
+        expected = digest(credentials.password, b"server" + challenge)
         if not hmac.compare_digest(proof, expected):
             raise RemoteProtocolError("the server does not know the password")
         expect_success((yield b""))

@@ -64,10 +64,11 @@ from .syntax import Path
 #: commands, so a session that begins with one of these is closed.
 HTTP_METHODS = frozenset({"GET", "POST", "PUT", "HEAD", "CONNECT", "OPTIONS", "DELETE", "PATCH", "TRACE"})
 
+NOT_SMTP = Reply(500, "This is an LMTP server; send LHLO", "5.5.1")
 #: What a client sends that speaks the other one of the two protocols (RFC 2033 4.1).
 OTHER_PROTOCOL: Mapping[str, Reply] = {
-    "EHLO": (not_smtp := Reply(500, "This is an LMTP server; send LHLO", "5.5.1")),
-    "HELO": not_smtp,
+    "EHLO": NOT_SMTP,
+    "HELO": NOT_SMTP,
     "LHLO": Reply(500, "This is an SMTP server; send EHLO", "5.5.1"),
 }
 

@@ -253,7 +253,7 @@ class MaildirSpool(Spool):
             fd = self._create(directory)
             data = self.take()
             write_all(fd, data)
-            self.size = len(data)
+            self.size: int = len(data)
         else:
             self.flush(last=True)
         assert self._fd is not None

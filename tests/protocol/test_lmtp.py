@@ -29,10 +29,12 @@ from smtp_trio.protocol.events import Event
 from smtp_trio.protocol.extensions import (
     KNOWN,
     STANDARD,
+    Auth,
     EnhancedStatusCodes,
     Lmtp,
     Pipelining,
     Size,
+    StartTls,
     standard,
     with_lmtp,
 )
@@ -125,6 +127,15 @@ def test_ehlo_and_helo_do_not_exist(verb: str) -> None:
     assert server.send(LHLO, MAIL) == ["250", "250 2.1.0"]
     assert server.send(f"{verb} client.test") == ["500 5.5.1"]
     assert server.protocol.state.mail is not None
+
+
+@pytest.mark.parametrize(
+    ("extension", "refusal"),
+    [(Auth(required=True, cleartext=True), "530 5.7.0"), (StartTls(required=True), "530 5.7.0")],
+)
+def test_lhlo_is_allowed_before_auth_and_tls(extension: Extension, refusal: str) -> None:
+    server = Lmtpd(standard(Lmtp(), extension), tls=True, hooks=["auth"])
+    assert server.send(MAIL, LHLO, MAIL) == [refusal, "250", refusal]
 
 
 def test_lhlo_does_not_exist_in_smtp() -> None:

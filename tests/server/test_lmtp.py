@@ -18,7 +18,7 @@ from trio.testing import MockClock
 from smtp_trio import Body, Envelope, Hooks, Limits, MessageState, Reply, Server, Session, Timeouts, standard
 from smtp_trio._server.received import protocol_name
 from smtp_trio.protocol import Command, Mail, Path, Rcpt
-from smtp_trio.protocol.extensions import STANDARD, Auth, Lmtp, Size
+from smtp_trio.protocol.extensions import STANDARD, Auth, Lmtp, Size, StartTls
 from smtp_trio.protocol.extensions.lmtp import Lhlo
 from smtp_trio.protocol.extensions.smtputf8 import SMTPUTF8
 from smtp_trio.protocol.params import Params
@@ -370,6 +370,24 @@ async def test_uniform_refusal_is_one_record(caplog: pytest.LogCaptureFixture, a
 
 
 # --- settings --------------------------------------------------------------------------------------------------------
+
+
+async def test_required_tls_and_auth(autojump_clock: MockClock) -> None:
+    server, _ = serving(
+        returning(None), tls=server_tls(), extensions=standard(Auth(required=True), StartTls(required=True))
+    )
+    server.on(auth=returning_none)
+    async with connected(server) as client:
+        await client.expect("220")
+        for refusal in "530 5.7.0 Must issue a STARTTLS command first", "530 5.7.0 Authentication required":
+            await client.command("LHLO client.test", f"250-{NAME}")
+            await client.command("MAIL FROM:<me@client.test>", refusal)
+            if "STARTTLS" in refusal:
+                await client.starttls()
+        await client.command(
+            f"AUTH PLAIN {base64.b64encode(bytes(1) + b'fred' + bytes(1) + b'secret').decode()}", "235"
+        )
+        await client.command("MAIL FROM:<me@client.test>", "250")
 
 
 async def test_tls_and_auth(autojump_clock: MockClock) -> None:

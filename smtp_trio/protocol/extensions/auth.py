@@ -70,7 +70,7 @@ ALREADY_AUTHENTICATED = Reply(503, "Already authenticated", "5.5.1")
 #: Verbs that a server which requires authentication allows before it (RFC 4954 6; STARTTLS by RFC 3207 4, HELP by RFC
 #: 5321).
 ALLOWED_BEFORE_AUTH = frozenset(
-    {"AUTH", "EHLO", "HELO", "NOOP", "RSET", "QUIT", "STARTTLS", "HELP", "XCLIENT", "XFORWARD"}
+    {"AUTH", "EHLO", "HELO", "LHLO", "NOOP", "RSET", "QUIT", "STARTTLS", "HELP", "XCLIENT", "XFORWARD"}
 )
 
 #: What `AuthCommand.exchange` yields: a reply to send, credentials to check, a request for a secret, or slow work to do.

@@ -31,8 +31,8 @@ TLS_FIRST = Reply(530, "Must issue a STARTTLS command first", "5.7.0")
 ALREADY_ACTIVE = Reply(503, "TLS is already active", "5.5.1")
 NOT_CONFIGURED = Reply(502, "STARTTLS is not configured", "5.5.1")
 
-#: Verbs that a server which requires TLS accepts without it (RFC 3207 4).
-ALLOWED_BEFORE_TLS = frozenset({"EHLO", "NOOP", "QUIT", "STARTTLS"})
+#: Verbs that a server which requires TLS accepts without it (RFC 3207 4; LHLO is the EHLO of RFC 2033).
+ALLOWED_BEFORE_TLS = frozenset({"EHLO", "LHLO", "NOOP", "QUIT", "STARTTLS"})
 
 
 class StartTlsCommand(Command):

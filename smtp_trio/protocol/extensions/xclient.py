@@ -40,7 +40,7 @@ class XclientCommand(AttributeCommand):
 
     verb = "XCLIENT"
     usage = "XCLIENT attribute=value..."
-    names = NAMES
+    names: ClassVar[tuple[str, ...]] = NAMES
     choices: ClassVar[Mapping[str, frozenset[str]]] = {"PROTO": frozenset({"SMTP", "ESMTP"})}
     after_ehlo = False
     restarts = True

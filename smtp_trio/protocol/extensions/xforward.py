@@ -31,7 +31,7 @@ class XforwardCommand(AttributeCommand):
 
     verb = "XFORWARD"
     usage = "XFORWARD attribute=value..."
-    names = NAMES
+    names: ClassVar[tuple[str, ...]] = NAMES
     choices: ClassVar[Mapping[str, frozenset[str]]] = {"SOURCE": frozenset({"LOCAL", "REMOTE"})}
     work = 0
     codes: ClassVar[frozenset[int]] = frozenset({250, 450, 550})

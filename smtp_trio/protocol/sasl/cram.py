@@ -7,6 +7,7 @@ password itself, and anyone who records an exchange can guess passwords offline.
 from __future__ import annotations
 
 import hmac
+from typing import ClassVar, Literal
 
 from ..errors import BadCommandError
 from .credentials import Authenticated, PasswordCredentials, SecretRequest
@@ -28,7 +29,7 @@ class CramMd5(Mechanism):
     """CRAM-MD5 (RFC 2195)."""
 
     name = "CRAM-MD5"
-    hook = "secret"
+    hook: ClassVar[Literal["auth", "secret"]] = "secret"
     cleartext = False
 
     def server(self, initial: bytes | None, context: MechanismContext) -> ServerExchange:

@@ -7,13 +7,14 @@ have one message, which may be empty. A server offers them only if the applicati
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from ..errors import BadCommandError
 from .credentials import (
     ANONYMOUS_USER,
     MAX_TRACE,
     AnonymousCredentials,
+    ClientCredentials,
     Credentials,
     ExternalCredentials,
 )
@@ -40,12 +41,12 @@ class External(Mechanism):
     """EXTERNAL (RFC 4422 appendix A)."""
 
     name = "EXTERNAL"
-    credentials = ExternalCredentials
+    credentials: ClassVar[type[ClientCredentials]] = ExternalCredentials
     # What is sent is of no use without the key of the certificate.
     cleartext = False
     supports_authzid = True
     reads_challenges = False
-    needs = "client_certificate"
+    needs: Literal["", "channel_binding", "client_certificate"] = "client_certificate"
 
     def server(self, initial: bytes | None, context: MechanismContext) -> ServerExchange:
         """Run EXTERNAL as a server: the message is the authorization identity, or empty."""
@@ -65,7 +66,7 @@ class Anonymous(Mechanism):
     """ANONYMOUS (RFC 4505)."""
 
     name = "ANONYMOUS"
-    credentials = AnonymousCredentials
+    credentials: ClassVar[type[ClientCredentials]] = AnonymousCredentials
     cleartext = False
     reads_challenges = False
 

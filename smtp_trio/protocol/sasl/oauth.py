@@ -7,9 +7,10 @@ client's response to an error.
 from __future__ import annotations
 
 import re
+from typing import ClassVar
 
 from ..errors import BadCommandError
-from .credentials import BEARER_TOKEN, BearerToken, Credentials
+from .credentials import BEARER_TOKEN, BearerToken, ClientCredentials, Credentials
 from .mechanism import (
     INVALID_CREDENTIALS,
     MALFORMED_CREDENTIALS,
@@ -47,7 +48,7 @@ class OAuthBearer(Mechanism):
     """OAUTHBEARER (RFC 7628)."""
 
     name = "OAUTHBEARER"
-    credentials = BearerToken
+    credentials: ClassVar[type[ClientCredentials]] = BearerToken
     reads_challenges = False
 
     def server(self, initial: bytes | None, context: MechanismContext) -> ServerExchange:
@@ -67,7 +68,7 @@ class XOAuth2(Mechanism):
     """XOAUTH2, the predecessor of OAUTHBEARER."""
 
     name = "XOAUTH2"
-    credentials = BearerToken
+    credentials: ClassVar[type[ClientCredentials]] = BearerToken
     reads_challenges = False
 
     def server(self, initial: bytes | None, context: MechanismContext) -> ServerExchange:

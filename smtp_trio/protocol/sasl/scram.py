@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Generator
-from typing import Final
+from typing import ClassVar, Final, Literal
 
 from ..errors import BadCommandError, LocalProtocolError, RemoteProtocolError
 from .channel_binding import TLS_SERVER_END_POINT
@@ -94,13 +94,13 @@ def _xor(a: bytes, b: bytes) -> bytes:
 class Scram(Mechanism):
     """SCRAM with a hash function, with channel binding (``plus``) or without."""
 
-    hook = "secret"
+    hook: ClassVar[Literal["auth", "secret"]] = "secret"
     cleartext = False
 
     def __init__(self, hash: ScramHash, *, plus: bool) -> None:
         """Choose the hash function, "SHA-256" or "SHA-1", and whether the proofs cover the channel binding."""
         self.name = f"SCRAM-{hash}-PLUS" if plus else f"SCRAM-{hash}"
-        self.needs = "channel_binding" if plus else ""
+        self.needs: Literal["", "channel_binding", "client_certificate"] = "channel_binding" if plus else ""
         self._hash = hash
         self._plus = plus
 
