@@ -46,7 +46,7 @@ def unix_socket(options: argparse.Namespace) -> Iterator[list[socket.socket]]:
     try:
         sock = bind_unix(options.unix, MODE if options.unix_mode is None else options.unix_mode, options.unix_group)
         if options.user is not None:
-            os.chown(options.unix, options.user.pw_uid, -1)
+            os.chown(options.unix, options.user.pw_uid, -1, follow_symlinks=False)
     except OSError as error:
         hint = ": another program is listening there" if error.errno == errno.EADDRINUSE else ""
         raise UsageError(f"cannot listen on unix:{options.unix}: {describe_error(error)}{hint}") from None

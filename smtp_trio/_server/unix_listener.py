@@ -53,7 +53,7 @@ def bind_unix(path: str, mode: int, gid: int | None = None, backlog: int | None 
         sock.bind(path)
         try:
             if gid is not None:
-                os.chown(path, -1, gid)
+                os.chown(path, -1, gid, follow_symlinks=False)
             os.chmod(path, mode)
             sock.listen(BACKLOG if backlog is None else backlog)
         except BaseException:

@@ -33,7 +33,7 @@ def found(message: bytes) -> tuple[set[str], set[str]]:
 
 def test_hostile_diagnostic_and_several_recipients() -> None:
     evil = "550 5.1.1 no\r\n\r\nFinal-Recipient: rfc822; victim@mx.test\r\nAction: failed\r\n"
-    names = ["a+b@mx.test", '"c d"@mx.test', "e@[192.0.2.1]"]
+    names = ["a+b@mx.test", '"c d"@mx.test', "e@other.test"]
     report = build(original(), *(RecipientStatus(name, "failed", "5.1.1", evil, "mx.test") for name in names))
     assert found(report.message) == (set(), set(names))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,8 @@ def content_of(store: Maildir, name: str) -> bytes:
 @pytest.mark.parametrize("kind", ["maildir", "sqlite"])
 async def test_parameters_of_a_session(kind: str, tmp_path: Path) -> None:
     store: Store[Any] = SQLite(tmp_path / "store.db") if kind == "sqlite" else Maildir(tmp_path / "box")
-    async with connected(Server(store, name=NAME, extensions=EXTENSIONS, now=lambda: MIDNIGHT)) as client:
+    server = Server(store, name=NAME, extensions=EXTENSIONS, now=lambda: MIDNIGHT)
+    async with aclosing(store), connected(server) as client:
         await client.hello()
         mail = "BY=7200;rt HOLDUNTIL=2026-01-01T01:00:00z MT-PRIORITY=9 ENVID=a MTRK=QUJD:60 SOLICIT=net.example:ADV"
         assert (await client.command(f"MAIL FROM:<me@client.test> {mail}", "250")).startswith("250 2.3.6 0 ")

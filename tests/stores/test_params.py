@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from email import policy
 from email.parser import BytesParser
 from typing import TYPE_CHECKING, Any
@@ -61,10 +63,13 @@ class NoteExtension(Extension):
 
 
 @pytest.fixture(params=["maildir", "maildir-lf", "sqlite"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[Store]:
     if request.param == "sqlite":
-        return SQLite(tmp_path / "store.db")
-    return Maildir(tmp_path / "box", newline="lf" if request.param == "maildir-lf" else "crlf")
+        made: Store = SQLite(tmp_path / "store.db")
+    else:
+        made = Maildir(tmp_path / "box", newline="lf" if request.param == "maildir-lf" else "crlf")
+    async with aclosing(made):
+        yield made
 
 
 def place(store: Store, name: str) -> tuple[Any, ...]:
