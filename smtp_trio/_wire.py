@@ -233,9 +233,11 @@ class Wire:
             https_compatible=False,
         )
         self.broken = True
-        with trio.fail_after(seconds):
-            await stream.do_handshake()
-        stream.transport_stream = self.stream
+        try:
+            with trio.fail_after(seconds):
+                await stream.do_handshake()
+        finally:
+            stream.transport_stream = self.stream  # also after a failure: the other one refers to the session
         self.carry(stream)
         self.broken = False
         return stream
