@@ -7,12 +7,11 @@ import socket
 import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import AsyncExitStack, suppress
-from contextvars import ContextVar
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, get_args
-from weakref import ReferenceType, ref
+from weakref import ref
 
 import trio
 from attrs import asdict
@@ -22,7 +21,7 @@ from .._instrument import announce
 from .._timeouts import Timeouts, server_timeouts
 from .._types import Drained, Peer, Statistics
 from .._wire import check_context
-from ..protocol import Extension, Limits, Reply, ServerProtocol, Strictness
+from ..protocol import Extension, Limits, ServerProtocol, Strictness
 from ..protocol.arguments import check_callable, check_choice, check_items, check_number, check_type
 from ..protocol.body_inspector import Newlines
 from ..protocol.extensions import STANDARD, Lmtp, StartTls, merge_extensions, with_lmtp
@@ -30,26 +29,22 @@ from ..protocol.grammar import Grammar
 from ..protocol.hosts import check_hello_name
 from ..protocol.sasl import MechanismContext
 from ..protocol.strictness import select_mode
-from . import log_events
 from .admission import MAX_ANSWERED, Admission
 from .auth_service import AuthService
+from .guard import Guard
 from .hooks import Hooks, check_function, check_server_hooks, hook_names, load_hooks
 from .lifecycle import Lifecycle
 from .listeners import accept_all, accept_sockets, open_listeners, tcp_ports
-from .peers import UNIX, endpoints, tcp_peer
+from .open_sessions import OpenSessions, current_session
+from .peers import endpoints
 from .proxies import Connection, NetworkLike, PeerNetworks, ProxyHeaders, TrustedNetworks
+from .screening import Screening
 from .session_task import SessionTask
-from .state import HookTable, ServerState, describe
+from .state import HookTable, ServerState
 from .tls_files import TlsFiles
 
-#: The text of the 421 after a failure that is not the client's.
-LOCAL_ERROR = "Local error; closing the connection"
 #: The port that is for SMTP only.
 LMTP_NEVER = 25
-TOO_MANY = "Too many connections; try again later"
-
-#: The session that this task runs. Tasks that a hook has started inherit it, and may last longer than the session.
-current_session: ContextVar[ReferenceType[SessionTask] | None] = ContextVar("smtp_trio.current_session", default=None)
 
 
 def _now() -> datetime:
@@ -160,9 +155,19 @@ class Server:
             auth_service=AuthService(MechanismContext(self.name, token), limits),
         )
         self._admission = Admission(limits, self._state.counts, self._state.memory)
-        trusted = PeerNetworks(proxy_from, "proxy_from")
-        self._proxies = ProxyHeaders(trusted, self.timeouts.proxy, self._state.counts)
-        self._sessions: dict[SessionTask, trio.lowlevel.Task] = {}  # with the task that runs each
+        self._sessions: OpenSessions[SessionTask] = OpenSessions(self._state, self._admission, limits.sessions)
+        balancers = PeerNetworks(proxy_from, "proxy_from")
+        self._proxies = ProxyHeaders(balancers, self.timeouts.proxy, self._state.counts)
+        self._screening = Screening(
+            self._state,
+            self._admission,
+            self._sessions,
+            proxies=self._proxies,
+            trusted=self._trusted,
+            name=self.name,
+            timeout=self.timeouts.disconnect,
+        )
+        self._guard = Guard(self._state, self.name)
         self._lifecycle = Lifecycle(self, self._state, name=self.name, last_hooks=self.timeouts.disconnect)
         self._accepting: dict[trio.CancelScope, list[Any]] = {}  # the accept loop of each ``serve``, with its sockets
         self._drained: Counter[str] = Counter()  # the sessions that ended during `stop`, by the member of `Drained`
@@ -269,7 +274,7 @@ class Server:
             table = self._check(hooks, implicit_tls=implicit_tls)
             session = self._proxied_session if self._proxies else self._session
             handler = partial(session, implicit_tls=implicit_tls, table=table)
-            screen = partial(self._screen, b"" if implicit_tls else self._refusal(TOO_MANY))
+            screen = partial(self._screening.allows, silent=implicit_tls)
             async with self._lifecycle.serving(table), trio.open_nursery() as nursery:
                 with accept_sockets(listeners) as sockets, trio.CancelScope() as accepting:
                     if self._state.stopping:  # during `Hooks.start`
@@ -343,9 +348,7 @@ class Server:
         """
         check_number(grace, "grace")
         callers = set(_ancestors(trio.lowlevel.current_task()))
-        current = current_session.get()
-        session = None if current is None else current()
-        if session in self._sessions and self._sessions[session] in callers:
+        if self._sessions.runs_one(callers):
             raise RuntimeError(
                 "stop() would wait for the session that calls it: call it from a task outside of the session"
             )
@@ -360,10 +363,7 @@ class Server:
         self._proxies.stop()
         self._lifecycle.shorten(trio.current_time() + grace)
         self._state.last_deadline = self._lifecycle.deadline + self.timeouts.disconnect / 2
-        for session in self._sessions:
-            session.shield.deadline = min(session.shield.deadline, self._state.last_deadline)
-            if first and session.idle:
-                session.wake()
+        self._sessions.end(self._state.last_deadline, wake=first)
         await self._lifecycle.wait_ended()
         return Drained(**self._drained)
 
@@ -407,16 +407,14 @@ class Server:
 
     # `_session` is the outermost function of a session. Code of others runs in it from the start: a stream may provide
     # its `endpoints`, and `token` is a function of the application. So everything is guarded, creating the `SessionTask`
-    # as well. No `Exception` leaves `_guard`: a session that fails is reported, sends 421 if that is still possible, and
-    # is closed. Other exceptions (Cancelled, KeyboardInterrupt, SystemExit) pass through it. In a group they are
+    # as well. No `Exception` leaves `Guard.run`: a session that fails is reported, sends 421 if that is still possible,
+    # and is closed. Other exceptions (Cancelled, KeyboardInterrupt, SystemExit) pass through it. In a group they are
     # separated from the rest, since Trio must get its Cancelled back.
     #
     # The steps that clean up are in nested ``finally`` blocks: the 421 of a session that is being cancelled, the
     # `disconnect` hook, the server's counters, closing the stream. Each of them is carried out even if an earlier one
     # fails. The counters are updated after the last hook, since a session whose `disconnect` hook still runs is open,
     # and before the stream is closed, which may take a second.
-    #
-    # Limits on connections are checked before a session is created, so that a refusal is cheap.
 
     async def _proxied_session(
         self, stream: trio.abc.Stream, screened: bool = False, *, implicit_tls: bool, table: HookTable | None
@@ -431,7 +429,7 @@ class Server:
                     connection = await self._proxies.receive(stream, direct)
             except Exception as exc:
                 required = True
-                await self._session_failed(None, exc)
+                await self._guard.failed(None, exc)
         except BaseException:
             await trio.aclose_forcefully(stream)
             raise
@@ -453,17 +451,17 @@ class Server:
         """Run a session from the connection to its end. No `Exception` leaves this method.
 
         :param table: the hooks of the session; None for those of the server.
-        :param screened: the connection has passed `_screen`.
+        :param screened: the connection has passed `Screening.allows`.
         :param connection: the ends that a PROXY header has named; None without one.
         """
         table = table or self._state.table
         session, error, peer, refused = None, None, None, 0
         try:
             connection = connection or Connection.direct(endpoints(stream))
-            key = None if connection.health_check else self._key(connection.peer)
+            key = None if connection.health_check else self._screening.key(connection.peer)
             peer = connection.peer
             if not connection.health_check:
-                refused = self._refuses(key, peer, screened=screened)
+                refused = self._screening.refuses(key, peer, screened=screened)
             if not refused:
                 protocol = self._new_protocol(table, peer)
                 session = SessionTask(self, self._state, table, protocol, stream, connection=connection)
@@ -471,167 +469,34 @@ class Server:
             error = exc
         if session is None:
             silent = implicit_tls or refused > MAX_ANSWERED
-            refusal = self._turn_away(stream, peer, silent=silent, error=error)
+            refusal = self._screening.turn_away(stream, peer, silent=silent, error=error)
             error = None  # its traceback refers to this frame
-            await self._guard(refusal)
+            await self._guard.run(refusal)
             return
         outer = current_session.get()
         current_session.set(ref(session))
-        self._sessions[session] = trio.lowlevel.current_task()
-        self._state.counts.sessions_total += 1
-        self._update_stress()
-        if key:
-            self._admission.enter(key, session)
-            session.key = key
+        self._sessions.enter(session, key)
         session.count_memory()
         session.log.begin()
         end = "cancelled"
         try:
-            await self._guard(session.run(implicit_tls=implicit_tls), session)
+            await self._guard.run(session.run(implicit_tls=implicit_tls), session)
             end = "idle" if session.woken else "finished"
         finally:
             try:
-                await self._guard(session.end(), session)
+                await self._guard.run(session.end(), session)
             finally:
                 if self._state.stopping:
                     self._drained[end] += 1
-                del self._sessions[session]
+                self._sessions.leave(session)
                 session.release()
-                self._update_stress()
                 current_session.set(outer)
-                if session.key:
-                    self._admission.leave(session.key)
                 session.log.end()
-                await self._guard(session.wire.close(), session)
-
-    async def _guard(self, work: Awaitable[None], session: SessionTask | None = None) -> None:
-        """Await a part of a session, or of the refusal of a connection.
-
-        Report each `Exception` in it; pass on cancellation, KeyboardInterrupt and the like, ungrouped.
-        """
-        rest: BaseException | None = None
-        try:
-            await work
-        except Exception as exc:
-            await self._session_failed(session, exc)
-        except BaseExceptionGroup as group:
-            errors, others = group.split(Exception)
-            assert others is not None
-            rest, others = collapse_group(others), None
-            if errors is not None:
-                await self._session_failed(session, ExceptionGroup("session failed", list(errors.exceptions)))
-            errors = None
-        if rest is not None:
-            # Raised here, since the group, which contains it, would become its context. This and the references in this
-            # frame, to which its traceback refers, would be cycles that keep the session.
-            try:
-                raise rest
-            finally:
-                rest = None
-
-    async def _session_failed(self, session: SessionTask | None, exc: Exception) -> None:
-        if session is None:
-            await self._state.report(exc, log_events.SESSION_FAILED, {"id": None, "peer": None})
-            return
-        where = {"id": session.id, "peer": session.log.peer}
-        await self._state.report(exc, log_events.SESSION_FAILED, where)
-        if not session.over:
-            try:
-                await session.leave(Reply(421, f"{self.name} {LOCAL_ERROR}", "4.3.0"))
-            except Exception as error:  # perhaps it was the stream that failed
-                log_events.SESSION_FAILED.log(where, error=describe(error), exc_info=error)
-
-    def _screen(self, refusal: bytes, sock: socket.socket, address: tuple[Any, ...] | str) -> bool:
-        """Return whether an accepted connection may become a session. Refuse it otherwise, at little cost.
-
-        :param refusal: what is sent before the connection is closed.
-        """
-        peer = tcp_peer(address) if isinstance(address, tuple) else UNIX
-        if self._proxies and self._proxies.requires(peer):
-            if not (admitted := self._proxies.admits(peer)):
-                sock.close()
-            return admitted
-        number = self._admission.count(self._key(peer), peer, len(self._sessions))
-        if not number:
-            return True
-        with sock:
-            if number <= MAX_ANSWERED:
-                with suppress(OSError):
-                    sock.send(refusal, socket.MSG_DONTWAIT)
-        return False
-
-    def _key(self, peer: Peer) -> str | None:
-        """Return the name under which the connections of a peer are counted; None if they are not (see `Admission.key`).
-
-        A proxy that sends XCLIENT is not counted: it connects for many clients.
-        """
-        if self._trusted.extensions and self._trusted.sends_xclient(peer):
-            return None
-        return self._admission.key(peer)
+                await self._guard.run(session.wire.close(), session)
 
     def count_as(self, session: SessionTask, peer: Peer) -> bool:
         """Count a session as one of ``peer`` from now on. Return False if that has too many, and must be refused."""
-        key = self._admission.key(peer)
-        if key == session.key:
-            return True
-        if session.key:
-            self._admission.leave(session.key)
-            session.key = session.turns = None
-        if self._admission.count(key, peer, len(self._sessions) - 1):
-            return False
-        if key:
-            self._admission.enter(key, session)
-            session.key = key
-        return True
-
-    def _refuses(self, key: str | None, peer: Peer, *, screened: bool) -> int:
-        """Return 0 if a stream may become a session, otherwise what `Admission.refuse` returns.
-
-        A screened one was counted when it was accepted. Several connections may have been accepted before the first became
-        a session, so there may be too many of them.
-        """
-        if not screened:
-            return self._admission.count(key, peer, len(self._sessions))
-        limit = self._admission.exceeded(key, len(self._sessions))
-        return 0 if limit is None else self._admission.refuse(key, peer, limit)
-
-    def _refusal(self, text: str) -> bytes:
-        return f"421 {self.name} {text}\r\n".encode()
-
-    def _update_stress(self) -> None:
-        """Shorten the timeouts when the server is nearly full, and lengthen them when half of the sessions have ended."""
-        limit, count, state = self.limits.sessions, len(self._sessions), self._state
-        if limit is None:
-            return
-        if state.stressed and 2 * count < limit:
-            state.set_stress(stressed=False)
-        elif not state.stressed and 4 * count > 3 * limit:
-            state.set_stress(stressed=True)
-            for session in self._sessions:
-                session.hurry()
-
-    async def _turn_away(
-        self, stream: trio.abc.Stream, peer: Peer | None, *, silent: bool, error: Exception | None
-    ) -> None:
-        """Refuse a connection: with 421 in place of the greeting (RFC 5321 3.8), or only by closing it.
-
-        A TLS handshake, only to send the 421, would cost more than a session.
-
-        :param error: why no session could be created, which is reported; None when there are too many connections.
-        """
-        text = LOCAL_ERROR if error is not None else TOO_MANY
-        try:
-            if error is not None:
-                where = {"id": None, "peer": None if peer is None else str(peer)}
-                await self._state.report(error, log_events.SESSION_FAILED, where)
-            with trio.move_on_after(self.timeouts.disconnect):
-                if not silent:
-                    await stream.send_all(self._refusal(text))
-                    await stream.aclose()
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass
-        finally:
-            await trio.aclose_forcefully(stream)
+        return self._sessions.count_as(session, peer)
 
 
 def _ancestors(task: trio.lowlevel.Task | None) -> Iterator[trio.lowlevel.Task]:
