@@ -31,9 +31,10 @@ from ..protocol import (
 from ..protocol.arguments import check_number
 from ..protocol.replies import LONG_HEADER, OK, START_MAIL_INPUT
 from .hook_runner import HookRunner
-from .memory import NO_MEMORY, UNCOUNTED, Keeper, MemoryBudget, with_reserve
+from .memory import NO_MEMORY, UNCOUNTED, Keeper, with_reserve
 from .received import begins_with_field
 from .recipient_replies import check_replies, summary
+from .session_memory import SessionMemory
 from .spool import check_path, spool
 from .url_reader import FetchingSession, UrlReader
 
@@ -116,7 +117,7 @@ class BodySession(FetchingSession, Protocol):
     @property
     def hooks(self) -> HookRunner: ...
     @property
-    def memory(self) -> MemoryBudget: ...
+    def memory(self) -> SessionMemory: ...
     @property
     def over(self) -> bool: ...
     @property
@@ -131,7 +132,6 @@ class BodySession(FetchingSession, Protocol):
     async def yield_turn(self) -> None: ...
     @property
     def turns(self) -> Turns | None: ...
-    def count_memory(self) -> None: ...
     async def time_out(self) -> None: ...
     def end_dialogue(self) -> None: ...
 
@@ -315,7 +315,7 @@ class BodyReader:
         self.observing: bool = self.started
         self._start: bytes | None = b""
         self._headless = False  # the message needs such a line
-        self._memory = session.memory
+        self._memory = session.memory.budget
         self._piece = 0  # what is counted of the piece that was returned last, which the hook still refers to
         self._session = session
         self._dropping = False
@@ -512,7 +512,7 @@ class BodyReader:
                 # A hook that goes on reading is not stuck: a large message on a busy disk may take longer than its limit.
                 session.hooks.restart_clock()
                 return
-        session.count_memory()
+        session.memory.count()
         began = trio.current_time()
         limit, reason = self._next_wait()
         try:

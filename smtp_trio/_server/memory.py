@@ -16,7 +16,7 @@ from ..protocol import Reply
 # * Each session counts `SESSION` octets, and with TLS `TLS_SESSION` more. That is what an idle session needs, and it
 #   includes a little input and a small envelope (`FREE`), so that an ordinary command does not have to be counted.
 # * When a session holds more than that, its unprocessed input, the replies that its client does not read, and its
-#   envelope are counted (`SessionTask.count_memory`): when a command is received, and before the session waits to send.
+#   envelope are counted (`SessionMemory.count`): when a command is received, and before the session waits to send.
 # * The piece of a message that the data hook has read last (`BodyReader.next`).
 # * What `Body.read`, `Body.headers`, `Body.spool` and a store keep of a message in memory (`BodyReader.keep`), until
 #   the data hook returns.

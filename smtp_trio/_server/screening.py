@@ -88,12 +88,14 @@ class Screening:
         return 0 if limit is None else self._admission.refuse(key, peer, limit)
 
     async def turn_away(
-        self, stream: trio.abc.Stream, peer: Peer | None, *, silent: bool, error: Exception | None
+        self, stream: trio.abc.Stream, peer: Peer | None, *, number: int, silent: bool, error: Exception | None
     ) -> None:
         """Refuse a connection: with 421 in place of the greeting (RFC 5321 3.8), or only by closing it.
 
         A TLS handshake, only to send the 421, would cost more than a session.
 
+        :param number: how many of this peer were refused in this minute.
+        :param silent: only close it, without a 421.
         :param error: why no session could be created, which is reported; None when there are too many connections.
         """
         text = LOCAL_ERROR if error is not None else TOO_MANY
@@ -102,7 +104,7 @@ class Screening:
                 where = {"id": None, "peer": None if peer is None else str(peer)}
                 await self._state.report(error, SESSION_FAILED, where)
             with trio.move_on_after(self._timeout):
-                if not silent:
+                if number <= MAX_ANSWERED and not silent:
                     await stream.send_all(self._refusal(text))
                     await stream.aclose()
         except (trio.BrokenResourceError, trio.ClosedResourceError):

@@ -29,7 +29,7 @@ from ..protocol.grammar import Grammar
 from ..protocol.hosts import check_hello_name
 from ..protocol.sasl import MechanismContext
 from ..protocol.strictness import select_mode
-from .admission import MAX_ANSWERED, Admission
+from .admission import Admission
 from .auth_service import AuthService
 from .guard import Guard
 from .hooks import Hooks, check_function, check_server_hooks, hook_names, load_hooks
@@ -468,15 +468,14 @@ class Server:
         except Exception as exc:
             error = exc
         if session is None:
-            silent = implicit_tls or refused > MAX_ANSWERED
-            refusal = self._screening.turn_away(stream, peer, silent=silent, error=error)
+            refusal = self._screening.turn_away(stream, peer, number=refused, silent=implicit_tls, error=error)
             error = None  # its traceback refers to this frame
             await self._guard.run(refusal)
             return
         outer = current_session.get()
         current_session.set(ref(session))
         self._sessions.enter(session, key)
-        session.count_memory()
+        session.memory.count()
         session.log.begin()
         end = "cancelled"
         try:

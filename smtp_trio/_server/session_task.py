@@ -9,14 +9,13 @@ BDAT to its reply, and `hook_runner` calls the hooks, which get a `Session`.
 from __future__ import annotations
 
 import math
-import ssl
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import trio
 
 from .._instrument import announce
-from .._types import Counts, Peer, TlsInfo
+from .._types import Counts, Peer
 from .._wire import Wire
 from ..protocol import (
     CONNECTION_LOST,
@@ -34,23 +33,14 @@ from ..protocol.extensions.auth import AuthCommand
 from .auth_service import AuthService
 from .authentication import refuse_auth
 from .handlers import HANDLERS, SHUTTING_DOWN, default, greet
-from .handshake import HandshakeStream
+from .handshake import record_tls, start_tls
 from .hook_runner import HookRunner
 from .log_events import HOOK_CANCELLED, HOOK_FAILED
-from .memory import (
-    FREE_ENVELOPE,
-    FREE_INPUT,
-    LINE_COPIES,
-    NO_MEMORY,
-    RECIPIENT,
-    SESSION,
-    TLS_SESSION,
-    MemoryBudget,
-)
+from .memory import FREE_ENVELOPE, FREE_INPUT, NO_MEMORY
 from .proxies import Connection, local_of_xclient, peer_of_xclient
 from .session import Session
 from .session_log import SessionLog
-from .tls_files import channel_binding
+from .session_memory import SessionMemory
 from .transaction import Transaction
 from .turns import READ_SIZE, Turns
 
@@ -73,7 +63,6 @@ class SessionTask:
         "__weakref__",
         "_command_deadline",
         "_deferred",
-        "_fixed",
         "_turns",
         "_unhooked",
         "auth_failures",
@@ -81,7 +70,6 @@ class SessionTask:
         "counts",
         "end_timeout",
         "expires",
-        "held",
         "hooks",
         "id",
         "idle",
@@ -116,9 +104,8 @@ class SessionTask:
         self.wire: Wire = Wire(stream, protocol, server.timeouts.write)
         self.hooks: HookRunner = HookRunner(table.hooks, limit=server.timeouts.hook, reporter=self)
         self.transaction: Transaction = Transaction(self.id)
-        #: What the sessions of the server hold, and how much of it this one does, besides its message; see memory.py.
-        self.memory: MemoryBudget = state.memory
-        self.held: int = 0
+        #: What it holds besides its message.
+        self.memory: SessionMemory = SessionMemory(state.memory, protocol, tls=isinstance(stream, trio.SSLStream))
         #: The server's counters.
         self.counts: Counts = state.counts
         #: Seconds that the `data` hook may take after the end of a message (``timeouts.end``).
@@ -144,7 +131,6 @@ class SessionTask:
         #: The commands AUTH that did not succeed.
         self.auth_failures: int = 0
         self._turns = 0
-        self._fixed = SESSION + (TLS_SESSION if isinstance(stream, trio.SSLStream) else 0)  # octets, whatever it does
         self._unhooked = table.unhooked
         announce(self)  # before `Session` is made, since smtp_trio.testing may replace the parts that it refers to
         self.session: Session = Session(server, connection, self)
@@ -274,7 +260,7 @@ class SessionTask:
             return False
         if isinstance(self.wire.stream, trio.SSLStream):
             if self.session.tls is None:  # the caller has done the handshake
-                self._record_tls(self.wire.stream)
+                record_tls(self, self.wire.stream)
             self.protocol.tls_started()
         self.connected = True
         await greet(self)
@@ -332,8 +318,8 @@ class SessionTask:
                         await self.turns.next()
                     event = protocol.next_event()
         if event is NEED_DATA:
-            if self.held != self._fixed:
-                self.count_memory()
+            if self.memory.held != self.memory.fixed:
+                self.memory.count()
             if not resumed:
                 # One deadline for a whole command: a client cannot extend it by sending a line octet by octet.
                 deadline = trio.current_time() + self.state.command_timeout
@@ -357,31 +343,21 @@ class SessionTask:
         assert isinstance(event, Command)
         if type(event) is Mail:
             self.transaction.begin()
-        if self.held != self._fixed or protocol.buffered > FREE_INPUT or protocol.state.envelope > FREE_ENVELOPE:
-            self.count_memory()
-        if self.memory.used > self.memory.beginning and isinstance(event, Mail | Rcpt):
+        memory = self.memory
+        if memory.held != memory.fixed or protocol.buffered > FREE_INPUT or protocol.state.envelope > FREE_ENVELOPE:
+            memory.count()
+        if memory.budget.used > memory.budget.beginning and isinstance(event, Mail | Rcpt):
             protocol.reach("memory")
             raise BadCommandError(NO_MEMORY, verb=event.verb)
         self.counts.commands += 1
         return event
-
-    def count_memory(self, unsent: int = 0) -> None:
-        """Count the octets that the session holds besides its message. ``unsent`` octets of replies cannot be sent."""
-        protocol, state = self.protocol, self.protocol.state
-        held = max(0, protocol.buffered - FREE_INPUT) + unsent
-        if state.envelope > FREE_ENVELOPE:
-            held += state.envelope * LINE_COPIES + len(state.rcpts) * RECIPIENT
-        held += self._fixed
-        self.memory.used += held - self.held
-        self.held = held
 
     def release(self) -> None:
         """Count the session no more, and break the cycles of references to this object: the session has ended.
 
         Otherwise its memory would not be free before the garbage collector finds them.
         """
-        self.memory.used -= self.held
-        self.held = 0
+        self.memory.release()
         self.hooks.end()
         self.transaction.body = None
 
@@ -429,14 +405,14 @@ class SessionTask:
 
     async def _send(self, rest: bytes | memoryview) -> None:
         """Send what the kernel did not take at once."""
-        self.count_memory(len(rest))
+        self.memory.count(len(rest))
         self.hooks.disarm()
         self.hooks.pause_clock(trio.current_time(), self.server.timeouts.write)
         try:
             await self.wire.send(rest)
         finally:
             self.hooks.restart_clock()
-            self.count_memory()
+            self.memory.count()
 
     async def time_out(self) -> None:
         """Call the `timeout` hook, send 421 and end the session, since the client was silent (RFC 5321 4.5.3.2.7)."""
@@ -532,52 +508,11 @@ class SessionTask:
             self.log.reply(None)
             self.wire.flush_now()
 
-    # --- STARTTLS ---------------------------------------------------------------------------------------------------
-    #
-    # The upgrade has four steps:
-    #
-    # 1. The core refuses STARTTLS if octets follow it, since they may have been injected (RFC 3207 4.2, CVE-2011-0411).
-    # 2. The 220 is sent unencrypted and flushed; STARTTLS is not groupable.
-    # 3. The handshake runs on the same transport. After it the wire uses the `SSLStream` only.
-    # 4. `ServerProtocol.tls_started` resets the state: the transaction, the user and EHLO. The client begins again with
-    #    EHLO.
-    #
-    # During the handshake the client cannot understand a reply, so the wire counts as broken: a cancellation, a timeout
-    # or a failure ends the session without a reply. A half-finished handshake cannot be undone, and continuing without
-    # encryption would be the downgrade that TLS must prevent.
-    #
-    # The session counts as idle during the handshake: nothing has been promised to the client, so `Server.stop` need
-    # not wait for it.
-
     async def start_tls(self) -> bool:
         """Do the TLS handshake on the connection. If it fails, return False: the session is over then."""
         context = self.server.tls
         assert context is not None
-        self._fixed += TLS_SESSION
-        self.count_memory()
-        self.hooks.disarm()
-        self.idle = True
-        if self.state.stopping:
-            self.wake()
-        try:
-            stream = await self.wire.start_tls(
-                context, self.server.timeouts.tls, server_side=True, transport=HandshakeStream(self.wire.stream, self)
-            )
-        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as exc:
-            self.log.tls_failed(exc)
-            return False
-        self._record_tls(stream)
-        if self.hooks.scope.cancel_called:  # in the iteration in which the handshake ended: the cancellation counts
-            await trio.lowlevel.checkpoint()
-        self.idle = False
-        return True
-
-    def _record_tls(self, stream: trio.SSLStream[Any]) -> None:
-        """Record what a handshake has shown, for the application and for the mechanisms of AUTH."""
-        self.session.tls = tls = TlsInfo.of(stream)
-        state = self.protocol.state
-        state.client_certificate = tls.client_certificate
-        state.channel_binding = channel_binding(cast("ssl.SSLObject", stream))
+        return await start_tls(self, context, self.server.timeouts.tls)
 
     # --- replies ----------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from helpers import NAME, Client, RecordingHooks, listening, server_tls
 from trio.testing import MockClock, memory_stream_pair
 
 from smtp_trio import Limits, Peer, Server
-from smtp_trio._server import admission, server as server_module
+from smtp_trio._server import admission, screening
 
 REFUSAL = f"421 {NAME} Too many connections; try again later"
 
@@ -128,7 +128,7 @@ async def test_refusal_of_a_socket(caplog: pytest.LogCaptureFixture) -> None:
 
 
 async def test_only_the_first_refusals_in_a_minute_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "MAX_ANSWERED", 2)
+    monkeypatch.setattr(screening, "MAX_ANSWERED", 2)
     server = Server(RecordingHooks(), name=NAME, limits=Limits(connections_per_minute=0, count_local=True))
     async with listening(server) as port:
         found = [await trio.to_thread.run_sync(greeting, ("127.0.0.1", port)) for _ in range(4)]
