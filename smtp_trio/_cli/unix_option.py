@@ -44,9 +44,9 @@ def unix_socket(options: argparse.Namespace) -> Iterator[list[socket.socket]]:
         yield []
         return
     try:
-        sock = bind_unix(options.unix, MODE if options.unix_mode is None else options.unix_mode, options.unix_group)
-        if options.user is not None:
-            os.chown(options.unix, options.user.pw_uid, -1, follow_symlinks=False)
+        mode = MODE if options.unix_mode is None else options.unix_mode
+        uid = None if options.user is None else options.user.pw_uid
+        sock = bind_unix(options.unix, mode, options.unix_group, uid=uid)
     except OSError as error:
         hint = ": another program is listening there" if error.errno == errno.EADDRINUSE else ""
         raise UsageError(f"cannot listen on unix:{options.unix}: {describe_error(error)}{hint}") from None

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import fcntl
 import hashlib
 import os
 import re
@@ -26,6 +25,7 @@ from typing import Final, Literal, get_args
 
 from attrs import define, field, frozen
 
+from .._server.lock_file import locked
 from ..protocol.arguments import check_choice, check_type
 from ..protocol.sasl import ScramHash, ScramSecret
 from ..protocol.sasl.scram_secret import KEY_OCTETS
@@ -229,9 +229,7 @@ def _replace(lines: list[str], user: str, new: list[str]) -> bool:
 def _change(path: str | os.PathLike[str], user: str, new: list[str], *, create: bool) -> bool:
     """Replace the lines of a user in the file; return whether the user had any."""
     path = os.path.realpath(path)
-    lock = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(f"{path}.lock"):
         text, status = "", None
         try:
             with open(path, encoding="utf-8-sig", newline="") as file:
@@ -249,21 +247,32 @@ def _change(path: str | os.PathLike[str], user: str, new: list[str], *, create: 
             text = "\n".join(lines) + "\n"
             parse(text)
             _write(path, text.encode(), status)
-            os.fsync(lock)
+            _sync_directory(os.path.dirname(path))
         return found
+
+
+def _sync_directory(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
     finally:
-        os.close(lock)
+        os.close(fd)
 
 
 def _write(path: str, content: bytes, status: os.stat_result | None) -> None:
-    """Replace a file. A new one is readable for its owner only; another keeps its owner, and may be readable for a group."""
+    """Replace a file. A new one is readable for its owner only; another keeps its owner, and may be readable for a group.
+
+    Only root can keep the owner of another user's file. The group can be kept by its members as well.
+    """
     fd, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=f".{os.path.basename(path)}.")
     try:
         with open(fd, "wb") as file:
             if status is not None:
-                with suppress(PermissionError):  # only root can keep the owner of another user's file
-                    os.fchown(file.fileno(), status.st_uid, status.st_gid)
-                    os.fchmod(file.fileno(), 0o600 | status.st_mode & 0o040)
+                for owner, group in ((-1, status.st_gid), (status.st_uid, -1)):
+                    with suppress(PermissionError):
+                        os.fchown(fd, owner, group)
+                if os.fstat(fd).st_gid == status.st_gid:
+                    os.fchmod(fd, 0o600 | status.st_mode & 0o040)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -27,6 +27,8 @@ from smtp_trio import (
     TlsFiles,
     standard,
 )
+from smtp_trio._server import lock_file
+from smtp_trio._server.lock_file import locked
 from smtp_trio.credentials import ScryptHash, UsersFile, delete_user, set_password
 from smtp_trio.credentials._format import StoredUser, decode_secret, encode_secret, parse
 from smtp_trio.credentials._users_file import MAX_CONCURRENT
@@ -515,6 +517,46 @@ def test_other_lines_stay_as_they_are(tmp_path: Path) -> None:
     assert delete_user(path, "wilma")
     assert not delete_user(path, "wilma")
     assert path.read_text().split("\n") == [lines[0], *lines[1:4], *lines[5:]]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize(("groups", "mode"), [([7], 0o640), ([], 0o600)], ids=["member", "not a member"])
+def test_change_by_another_user(tmp_path: Path, groups: list[int], mode: int) -> None:
+    """The group, and its permission to read, are kept if this user may do so."""
+    path = tmp_path / "users"
+    path.write_text("fred:secret\n")
+    path.chmod(0o644)
+    os.chown(path, 0, 7)
+    for each in (tmp_path, *list(tmp_path.parents)[:3]):
+        os.chmod(each, 0o755)
+    os.chown(tmp_path, 8, 8)
+    "".encode("utf-8-sig")  # imported while this user may read the standard library
+    before = os.getgroups()
+    try:
+        os.setgroups(groups)
+        os.setegid(8)
+        os.seteuid(8)
+        set_password(path, "wilma", "hush")
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(before)
+    status = path.stat()
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (8, 7 if groups else 8, mode)
+    assert "wilma:$scrypt$" in path.read_text()
+
+
+@pytest.mark.parametrize("create", [True, False])
+def test_changes_exclude_one_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, create: bool) -> None:
+    path, lock = tmp_path / "users", tmp_path / "users.lock"
+    if not create:
+        path.write_text("fred:secret\n")
+    monkeypatch.setattr(lock_file, "WAIT", 0)
+    with locked(str(lock), wait=0), pytest.raises(BlockingIOError, match=r"users\.lock"):
+        set_password(path, "fred", "hush")
+    assert path.exists() is not create
+    set_password(path, "fred", "hush")
+    assert os.listdir(tmp_path) == ["users"]
 
 
 def test_file_behind_a_link_is_changed(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import trio
 from helpers import NAME, Client
 
 from smtp_trio import Server, open_unix_listener
-from smtp_trio._server.unix_listener import bind_unix
+from smtp_trio._server.unix_listener import _set_attributes, bind_unix
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o660, 0o666])
@@ -28,6 +28,59 @@ async def test_mode_and_group(tmp_path: Path, mode: int) -> None:
         status = (tmp_path / "socket").stat()
         assert stat.S_IMODE(status.st_mode) == mode
         assert status.st_gid == os.getegid()
+
+
+@pytest.mark.parametrize("kind", ["link", "file", "hard link", "link to socket"])
+@pytest.mark.parametrize("gid", [None, os.getegid()], ids=["mode", "group"])
+def test_file_that_took_the_place_of_the_socket_is_not_changed(tmp_path: Path, kind: str, gid: int | None) -> None:
+    """Another user who may write to the directory can do this after `bind`."""
+    path, victim = tmp_path / "socket", tmp_path / "victim"
+    if kind in ("file", "link"):
+        victim.touch(mode=0o600)
+    else:
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(str(victim))
+        victim.chmod(0o600)
+    before = victim.stat()
+    if kind.endswith("hard link"):
+        path.hardlink_to(victim)
+    elif kind == "file":
+        victim.rename(path)
+    else:
+        path.symlink_to(victim)
+    with pytest.raises(FileExistsError, match="replaced"):
+        _set_attributes(str(path), 0o666, None, gid)
+    after = path.stat()
+    assert (after.st_mode, after.st_gid) == (before.st_mode, before.st_gid)
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o660])
+def test_file_never_has_more_permissions_than_the_mode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int
+) -> None:
+    path = tmp_path / "socket"
+    monkeypatch.setattr("smtp_trio._server.unix_listener._set_attributes", lambda *_: None)
+    before = os.umask(0)
+    try:
+        bind_unix(str(path), mode).close()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def test_system_without_o_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "O_PATH")
+    bind_unix(str(tmp_path / "socket"), 0o666, os.getegid()).close()
+    assert stat.S_IMODE((tmp_path / "socket").stat().st_mode) == 0o666
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file away")
+def test_owner(tmp_path: Path) -> None:
+    bind_unix(str(tmp_path / "socket"), 0o600, 7, uid=8).close()
+    status = (tmp_path / "socket").stat()
+    assert (status.st_uid, status.st_gid) == (8, 7)
+    bind_unix(str(tmp_path / "socket"), 0o600).close()  # replaced later by root, whose file it is then
+    assert (tmp_path / "socket").stat().st_uid == 0
 
 
 async def test_owner_only_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,6 +172,7 @@ def test_one_of_several_servers_wins(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert lost == [errno.EADDRINUSE] * 7
+    assert os.listdir(tmp_path) == ["socket"]
     [sock] = won
     with sock, socket.socket(socket.AF_UNIX) as client:
         client.connect(path)
