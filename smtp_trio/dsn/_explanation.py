@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Sequence
 
 from ..protocol.extensions.dsn import ENVID
-from ._fields import DIAGNOSTIC, WORD, clean
+from ._fields import clean, divide
 from ._original import Original
 from ._status import Action, RecipientStatus
 
@@ -34,7 +33,6 @@ TEXTS: dict[Action, tuple[str, str]] = {
         "Unless it fails, this is the only report.",
     ),
 }
-LONG_WORD = re.compile(rf"(\S{{{WORD}}})(?=\S)")
 
 
 def subject(statuses: Sequence[RecipientStatus]) -> str:
@@ -58,7 +56,7 @@ def _line(status: RecipientStatus) -> str:
     text = f"<{clean(status.recipient, utf8=True)}>"
     if status.final_recipient not in (None, status.recipient):
         text += f", sent on to <{clean(status.final_recipient or '', utf8=True)}>"
-    diagnostic = clean(status.diagnostic or "", utf8=True)[:DIAGNOSTIC]
+    diagnostic = clean(status.diagnostic or "", utf8=True)
     if diagnostic and status.remote_mta:
         text += f": {clean(status.remote_mta, utf8=True)} replied: {diagnostic}"
     elif diagnostic:
@@ -69,7 +67,7 @@ def _line(status: RecipientStatus) -> str:
 
 
 def _wrap(paragraph: str) -> str:
-    words = LONG_WORD.sub(r"\1 ", paragraph)
+    words = " ".join(" ".join(divide(word)) for word in paragraph.split(" "))
     indent = "  " if paragraph.startswith("<") else ""
     return textwrap.fill(
         words, 76, initial_indent=indent, subsequent_indent=indent * 2, break_long_words=False, break_on_hyphens=False

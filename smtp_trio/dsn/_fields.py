@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Iterable
 from datetime import datetime
 from email.utils import format_datetime
@@ -15,50 +14,80 @@ from ._status import RecipientStatus
 
 #: Characters that a line of a report must not contain: controls, and those that a program may take for a line break.
 CONTROLS = re.compile(r"[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
-#: The characters of a line, and of a word in it. A character has up to four octets, and a line up to 998 (RFC 5322 2.1.1).
-LINE, WORD = 200, 160
-#: The most characters of a diagnostic: a server chooses its reply, and may send many lines.
-DIAGNOSTIC = 1000
+#: The characters of a value that a report has. A path has 256 octets (RFC 5321 4.5.3.1.3), and ENVID and ORCPT up to 500; a
+#: server chooses its reply, and may send many lines.
+MOST = 1000
+#: The characters after which a line is folded, if there is a space.
+LINE = 200
+#: The octets of a word that are in one line. With LONG_SPACE, they are fewer than 998 (RFC 5322 2.1.1).
+WORD = 900
+#: More spaces in a row than an address or a text has. A folded line must not consist of spaces (RFC 5322 3.2.2).
+LONG_SPACE = re.compile(" {65,}")
+#: In place of an address that consists of spaces and controls: an empty local part.
+EMPTY = '""'
+TOKEN = re.compile(" +[^ ]+")
+#: The beginning of a reply of SMTP.
+REPLY = re.compile("[2-5][0-9]{2}(?![^ ])")
 
 # Where the values come from
 #
 # The addresses were chosen by the sender, ENVID and ORCPT too, and the diagnostic by a server that may be hostile. A line
 # break in one of them could add a field, or end the header of a part. So every value passes through
 # `clean`, whatever has checked it before. Then it is folded, because a reply can be longer than a line of a message.
+#
+# A value is folded where it has a space, which belongs to the value: unfolding gives the same value again (RFC 5322 2.2.3).
+# Only a word that is longer than a line gets a space.
 
 
 def clean(value: str, *, utf8: bool) -> str:
-    """Return a value that cannot end its line: each run of controls is a space. Without ``utf8`` it is ASCII."""
-    text = CONTROLS.sub(" ", value).strip(" ")
+    """Return a value that cannot end its line: each run of controls is a space. Without ``utf8`` it is ASCII.
+
+    Of a long value it is the beginning.
+    """
+    text = LONG_SPACE.sub(" " * 64, CONTROLS.sub(" ", value[: 8 * MOST])).strip(" ")[:MOST].rstrip(" ")
     return text if utf8 else text.encode("ascii", "replace").decode()
+
+
+def divide(word: str) -> list[str]:
+    """Return a word in parts of at most `WORD` octets."""
+    size = WORD if word.isascii() else WORD // 4  # a character has up to four octets
+    return [word[start : start + size] for start in range(0, len(word), size)]
 
 
 def fold(name: str, value: str) -> str:
     """Return a field with its CRLF, in lines of at most 998 octets."""
-    lines = textwrap.wrap(
-        value, LINE, break_long_words=True, break_on_hyphens=False, drop_whitespace=False, replace_whitespace=False
-    )
-    return f"{name}: " + "\r\n ".join(lines) + "\r\n"
+    lines = [f"{name}:"]
+    for token in TOKEN.findall(f" {value}"):
+        word = token.lstrip(" ")
+        spaces = token[: -len(word)]
+        for part in divide(word):
+            if len(lines[-1]) + len(spaces) + len(part) > LINE and len(lines[-1]) > len(name) + 1:
+                lines.append("")
+            lines[-1] += spaces + part
+            spaces = " "
+    return "\r\n".join(lines) + "\r\n"
 
 
 def address(value: str, *, utf8: bool) -> str:
     """Return an address with its type (RFC 3464 2.3.2, RFC 6533 3)."""
     text = clean(value, utf8=True)
     if text.isascii():
-        return f"rfc822; {text}"
+        return f"rfc822; {text or EMPTY}"
     return f"utf-8; {text if utf8 else encode_utf8_address(text)}"
 
 
 def typed_address(orcpt: str, *, utf8: bool) -> str:
     """Return a decoded ORCPT, which has its type (RFC 3461 6.3 (d))."""
     kind, _, text = clean(orcpt, utf8=True).partition(";")
+    text = text.strip(" ") or EMPTY
     return f"{kind}; {text if utf8 or text.isascii() else encode_utf8_address(text)}"
 
 
 def mta_name(name: str) -> str:
     """Return the name of a server with its type. A name that is not a domain has another type (RFC 3461 6.3 (b))."""
+    name = clean(name, utf8=False)
     kind = "dns" if "." in name.strip(".") or name.startswith("[") else "x-local-hostname"
-    return f"{kind}; {clean(name, utf8=False)}"
+    return f"{kind}; {name}"
 
 
 def date(moment: datetime) -> str:
@@ -83,9 +112,9 @@ def _message_fields(original: Original, reporting_mta: str) -> list[tuple[str, s
 
 def _recipient_fields(original: Original, status: RecipientStatus, *, utf8: bool) -> list[tuple[str, str]]:
     orcpt = original.rcpt_params.get(status.recipient, NO_PARAMS).get(ORCPT)
-    diagnostic = clean(status.diagnostic or "", utf8=utf8)[:DIAGNOSTIC]
+    diagnostic = clean(status.diagnostic or "", utf8=utf8)
     # RFC 3464 2.3.6: the type "smtp" is for replies of SMTP. A text of another origin has a type of its own.
-    kind = "smtp" if diagnostic[:3].isdigit() else "x-smtp-trio"
+    kind = "smtp" if REPLY.match(diagnostic) else "x-smtp-trio"
     return [
         ("Original-Recipient", typed_address(orcpt, utf8=utf8) if orcpt else ""),
         ("Final-Recipient", address(status.final_recipient or status.recipient, utf8=utf8)),

@@ -21,7 +21,7 @@ from ..protocol.extensions.smtputf8 import SMTPUTF8
 from ..protocol.header import header_end
 from ..protocol.params import NO_PARAMS, Param, Params
 from ._explanation import explanation, subject
-from ._fields import clean, date, status_fields
+from ._fields import clean, date, divide, status_fields
 from ._original import Original, check_date
 from ._returned import requires_tls, returned_part, transfer_encoding
 from ._status import RecipientStatus, is_requested
@@ -75,6 +75,9 @@ def build_report(
     It has the recipients for which the sender wants to know the action, by NOTIFY (RFC 3461 5.2). The result is None
     without such a recipient, and for a message with the null reverse-path (RFC 3461 5.2, RFC 5321 6.1).
 
+    The time that it takes is proportional to the number of statuses and to the octets that are returned. For hundreds of
+    statuses or a large ``max_returned`` call it in a thread, so that other tasks do not wait.
+
     :param original: the message.
     :param statuses: what happened for each recipient.
     :param reporting_mta: the name of this server.
@@ -94,15 +97,16 @@ def build_report(
     reported = tuple(
         each for each in statuses if is_requested(each.action, original.rcpt_params.get(each.recipient, NO_PARAMS))
     )
-    if not original.sender or not reported:
-        return None
     to = clean(original.sender, utf8=True)
+    if to in ("", "<>") or not reported:
+        return None
     root = Message(POLICY)
-    root["From"] = raw(f"Mail Delivery System <{clean(from_address or f'MAILER-DAEMON@{reporting_mta}', utf8=True)}>")
-    root["To"] = raw(f"<{to}>")
+    author = clean(from_address or f"MAILER-DAEMON@{reporting_mta}", utf8=True)
+    root["From"] = raw(f"Mail Delivery System <{author if fits(author) else 'MAILER-DAEMON'}>")
+    root["To"] = raw(f"<{to}>" if fits(to) else "undisclosed-recipients:;")
     root["Subject"] = subject(reported)
     root["Date"] = date(now or datetime.now(UTC))
-    root["Message-ID"] = make_msgid(domain=clean(reporting_mta, utf8=False).replace(" ", ""))
+    root["Message-ID"] = make_msgid(domain=clean(reporting_mta, utf8=False).replace(" ", "")[:255])
     if found := MESSAGE_ID.search(original.message[: header_end(original.message)]):
         root["In-Reply-To"] = root["References"] = found[1].decode()  # RFC 3834 3.1.5
     root["Auto-Submitted"] = "auto-replied"  # RFC 3834 5
@@ -122,6 +126,11 @@ def build_report(
     delimiter = f"--{boundary}".encode()
     message = header + b"".join(delimiter + b"\r\n" + part + b"\r\n" for part in parts) + delimiter + b"--\r\n"
     return Report(original.sender, message, _mail_params(original, to, encoding), reported)
+
+
+def fits(address: str) -> bool:
+    """Return whether an address can be in one line: a field is not folded within an address."""
+    return len(divide(address)) == 1
 
 
 def raw(value: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from smtp_trio.dsn import Action, Original, RecipientStatus, build_report, is_requested
+from smtp_trio.dsn._returned import transfer_encoding
 from smtp_trio.protocol import Param, Params
 from smtp_trio.protocol.extensions.dsn import ENVID, NOTIFY, ORCPT, RET
 from smtp_trio.protocol.extensions.eightbitmime import BODY
@@ -324,6 +325,103 @@ def test_long_values_are_folded(word: str) -> None:
     parse(report)  # checks the length of lines
     assert dict(fields(report)[1])["Action"] == "failed"
     assert len(dict(fields(report)[1])["Diagnostic-Code"]) <= 1100
+
+
+#: What a header field of a report has of an address.
+ADDRESSES = {
+    " ": '""',
+    " " * 300: '""',
+    "\r\n\t": '""',
+    " a@mx.test \t": "a@mx.test",
+    '" a"@mx.test': '" a"@mx.test',
+    f'"{" " * 60}a{" " * 60}"@mx.test': f'"{" " * 60}a{" " * 60}"@mx.test',
+    f'"{" " * 5000}a"@mx.test': f'"{" " * 64}a"@mx.test',
+    f'"{" a" * 300}"@mx.test': f'"{" a" * 300}"@mx.test',
+    "l" * 64 + "@" + "d." * 95 + "test": "l" * 64 + "@" + "d." * 95 + "test",
+    "x" * 900: "x" * 900,
+    "x" * 100_000: "x" * 900 + " " + "x" * 100,
+    "a b@mx.test": "a b@mx.test",
+}
+
+
+@pytest.mark.parametrize("address", ADDRESSES, ids=range(12))
+@pytest.mark.parametrize("place", ["recipient", "final_recipient", "orcpt"])
+@pytest.mark.parametrize("utf8", [True, False])
+def test_unusual_addresses(address: str, place: str, utf8: bool) -> None:
+    """They are not changed if a line can have them, and no line of a report consists of spaces."""
+    shown = ADDRESSES[address]
+    one = (
+        failed(address)
+        if place == "recipient"
+        else failed(final_recipient=address if place == "final_recipient" else None)
+    )
+    params = {YOU: Params({ORCPT: f"rfc822;{address}"})} if place == "orcpt" else {}
+    report = build(original(rcpt_params=params), one, offers=("8BITMIME", "SMTPUTF8") if utf8 else ())
+
+    parse(report)
+    assert not [line for line in report.message.split(b"\r\n") if line and not line.strip()]
+    [found] = fields(report)[1:]
+    names = ["Original-Recipient"] * (place == "orcpt") + ["Final-Recipient", "Action", "Status"]
+    assert [name for name, _ in found] == names
+    if place == "orcpt" and len(address) > 1000:  # its type is a part of what is shown
+        assert unfold(found[0][1]).startswith(f"rfc822; {shown[:60]}")
+    else:
+        assert unfold(found[0][1]) == f"rfc822; {shown}"
+
+
+def unfold(value: str) -> str:
+    """Return the value of a field that `email` has not unfolded (RFC 5322 2.2.3)."""
+    return value.replace("\r\n", "")
+
+
+@pytest.mark.parametrize("sender", ["x" * 901, "用" * 400 + "@x.test"])
+def test_long_sender(sender: str) -> None:
+    report = build(original(sender=sender), failed())
+    assert report.recipient == sender
+    assert parse(report)["To"] == "undisclosed-recipients:;"
+
+
+@pytest.mark.parametrize("sender", ["", " ", "\r\n", "<>"])
+def test_sender_that_is_nobody(sender: str) -> None:
+    assert build_report(original(sender=sender), [failed()], reporting_mta="mx.test") is None
+
+
+@pytest.mark.parametrize("name", ["", " ", "x" * 2000, "a b", "\r\n"])
+def test_unusual_names_of_servers(name: str) -> None:
+    report = build(original(), failed(remote_mta=name), reporting_mta=name)
+    assert parse(report)["Message-ID"]
+    assert [each for each, _ in fields(report)[0]] == ["Reporting-MTA"]
+    assert dict(fields(report)[1])["Action"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("diagnostic", "kind"),
+    [
+        ("550 no", "smtp"),
+        ("550", "smtp"),
+        ("\u0665\u0665\u0660 no", "x-smtp-trio"),
+        ("5500 no", "x-smtp-trio"),
+        ("999 no", "x-smtp-trio"),
+    ],
+)
+def test_type_of_the_diagnostic(diagnostic: str, kind: str) -> None:
+    report = build(original(), failed(diagnostic=diagnostic), offers=("8BITMIME", "SMTPUTF8"))
+    assert dict(fields(report)[1])["Diagnostic-Code"] == f"{kind}; {diagnostic}"
+
+
+def test_diagnostic_of_100_000_octets() -> None:
+    for text in ("550 " + "x" * 100_000, "550 " + "用 " * 33_000, "550-a\r\n" * 14_000, "\r\n" * 50_000):
+        report = build(original(), failed(diagnostic=text), offers=("8BITMIME", "SMTPUTF8"))
+        parse(report)
+        assert len(report.message) < 12_000
+        assert dict(fields(report)[1])["Action"] == "failed"
+
+
+@pytest.mark.parametrize("line", [998, 999, 60_000])
+def test_long_lines_of_the_header(line: int) -> None:
+    header = b"".join(b"X-%02d: " % number + b"y" * (line - 6) + b"\r\n" for number in range(60_000 // line))
+    assert transfer_encoding(header) == ("7bit" if line == 998 else "binary")
+    parse(build(original(header + b"\r\nx\r\n"), failed(), max_returned=1 << 20))
 
 
 @pytest.mark.parametrize("value", [b"<a b>", b"<a>b", b"a@b", b"<>", b"<\xff@b>", b"<" + b"x" * 300 + b">", b"<a@b\0>"])
