@@ -10,6 +10,7 @@ import ssl
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import TextIO
 
 import trio
@@ -52,7 +53,7 @@ def add_conform(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     # fmt: off
     add("server", metavar="HOST:PORT", nargs="?",
-        help="the server; an IPv6 address needs brackets, and the default port is 25")
+        help="the server, with an IPv6 address in brackets, or unix:PATH for a socket. The default port is 25, with --lmtp 24")
     add("--from", dest="sender", metavar="ADDRESS", default="conform@example.com",
         help="a sender that the server accepts (default: %(default)s)")
     add("--to", dest="recipient", metavar="ADDRESS", default="postmaster",
@@ -75,6 +76,8 @@ def add_conform(parser: argparse.ArgumentParser) -> None:
         help="certificate authorities to trust, in PEM (default: those of the system)")
     trust.add_argument("--insecure", action="store_true",
         help="accept any certificate")
+    add("--lmtp", action="store_true",
+        help="use LMTP (RFC 2033): LHLO is sent in place of EHLO, and cases about SMTP only are skipped")
     add("--implicit-tls", action="store_true",
         help="begin with the TLS handshake, as on port 465")
     add("--timeout", metavar="TIME", type=seconds(3600), default="30s",
@@ -214,16 +217,25 @@ def matches(requirement: Requirement, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(requirement.group, pattern) or fnmatchcase(requirement.id, pattern) for pattern in patterns)
 
 
+def server_address(text: str, default_port: int) -> tuple[str | Path, int]:
+    """Return the host, or the path of a unix socket, and the port."""
+    kind, _, path = text.partition(":")
+    if kind == "unix" and path:
+        return Path(path), default_port
+    host, colon, port = text.rpartition(":")
+    if not colon or text.endswith("]"):
+        host, port = text, str(default_port)
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise UsageError(f"invalid HOST:PORT: {text!r}")
+    return host, int(port)
+
+
 def make_target(options: argparse.Namespace) -> Target:
     """Return the server that the options describe."""
     if options.server is None:
         raise UsageError("HOST:PORT of the server is missing")
-    host, colon, port = options.server.rpartition(":")
-    if not colon or options.server.endswith("]"):
-        host, port = options.server, "25"
-    host = host.removeprefix("[").removesuffix("]")
-    if not host or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise UsageError(f"invalid HOST:PORT: {options.server!r}")
+    host, port = server_address(options.server, 24 if options.lmtp else 25)
     for option, value in (("--from", options.sender), ("--to", options.recipient), ("--unknown", options.unknown)):
         if value is not None and INVALID.search(value):
             raise UsageError(f"{option}: invalid address: {value!r}")
@@ -244,7 +256,8 @@ def make_target(options: argparse.Namespace) -> Target:
         raise UsageError("--password-file requires --user")
     return Target(
         host=host,
-        port=int(port),
+        port=port,
+        lmtp=options.lmtp,
         name=options.name,
         sender=options.sender,
         recipient=options.recipient,

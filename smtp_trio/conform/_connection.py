@@ -30,6 +30,7 @@ MIN_SECRET = 4
 TOKEN = re.compile(rb"\{(\w+)\}")
 ENCODED = re.compile(rb"\{base64:((?:[^{}]|\{\w+\})*)\}")
 CODE = re.compile(rb"[0-9]{3}")
+EHLO = re.compile(rb"^E(?=HLO\b)", re.MULTILINE | re.IGNORECASE)
 
 
 class CaseFailedError(Exception):
@@ -127,6 +128,8 @@ class Connection:
     extensions: dict[str, str] = field(factory=dict)
     secure: bool = False
     smtputf8: bool = False
+    lmtp: bool = False
+    """Send LHLO in place of EHLO. Their semantics are the same (RFC 2033 4.1)."""
     expected: str = ""
     """Describes what is waited for, such as "expected 250": the beginning of the error when it does not arrive."""
     _buffer: bytearray = field(factory=bytearray)
@@ -160,6 +163,8 @@ class Connection:
         Received octets are read meanwhile, so that the two sides cannot wait for each other. A closed connection is not
         an error here, but where a reply is expected.
         """
+        if self.lmtp:
+            template = EHLO.sub(lambda match: b"L" if match[0] == b"E" else b"l", template)
         data = self.expand(template, secret=True)
         shown = self.expand(template, secret=False)
         self.add_entry(self.side, shown, len(shown) * times)

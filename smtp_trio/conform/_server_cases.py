@@ -29,7 +29,7 @@ from ._steps import (
 #: they come last.
 CHAPTERS = (
     *("connection", "ehlo", "mail", "rcpt", "data", "commands", "syntax", "pipelining", "size", "encoding"),
-    *("chunking", "starttls", "auth", "dsn", "delivery", "limits", "danger", "replies"),
+    *("chunking", "starttls", "auth", "dsn", "delivery", "limits", "lmtp", "danger", "replies"),
 )
 KEYS = ("after", "needs", "skip if", "end", "check")
 STAGES = {stage.value: stage for stage in Stage}

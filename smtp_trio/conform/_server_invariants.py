@@ -26,7 +26,7 @@ def enhanced_codes(reply: ReceivedReply) -> set[str]:
 
 def exempt(reply: ReceivedReply) -> bool:
     """Return whether RFC 2034 4 exempts a reply: the greeting, even if it is 421, replies to EHLO and HELO, and 3yz."""
-    return reply.number == 0 or reply.to in ("EHLO", "HELO") or reply.code.startswith("3")
+    return reply.number == 0 or reply.to in ("EHLO", "HELO", "LHLO") or reply.code.startswith("3")
 
 
 def not_printable(reply: ReceivedReply) -> bool:

@@ -13,6 +13,7 @@ from ._case import Case, Invariant, Requirement
 from ._connection import CaseFailedError, Connection, ConnectionClosedError, RecordEntry
 from ._report import LIMITED, MAX_LOST, Outcome, Report, Result, run_in_order
 from ._target import (
+    LMTP,
     CaseSetupError,
     ServerProfile,
     Target,
@@ -100,7 +101,7 @@ async def check_server(
     for tally in tallies:
         add(tally.result)
     return Report(
-        subject=f"{target.host}:{target.port}",
+        subject=target.address,
         results=results,
         seconds=trio.current_time() - begin,
         greeting=profile.greeting,
@@ -147,6 +148,8 @@ class _Run:
             try:
                 connection = await self.target.connect()
                 await prepare(connection, case.stage, self.profile)
+                # The cases about LMTP have its commands.
+                connection.lmtp = self.target.lmtp and LMTP not in case.needs
                 for step in case.steps:
                     connection.expected = ""
                     await step.perform(connection)

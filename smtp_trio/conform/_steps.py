@@ -81,7 +81,7 @@ class Expect:
         found = re.search(self.text.removeprefix("!"), reply.text, re.IGNORECASE | re.MULTILINE)
         if (found is None) != self.text.startswith("!"):
             raise CaseFailedError(f"{self._expected()}, got another text: {reply}")
-        if self.to == "EHLO" and reply.code == "250":
+        if self.to in ("EHLO", "LHLO") and reply.code == "250":
             take_extensions(connection, reply)
         self._check_lines(connection, reply.text.split("\n")[1:])
         if self.decodes:

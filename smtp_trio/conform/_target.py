@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import ssl
 from base64 import b64encode
@@ -36,8 +37,11 @@ OPTIONAL_TEXT = argument(check_type, str, optional=True)
 class Target:
     """The address of the server, and values for the cases."""
 
-    host: str = field(validator=TEXT)
-    port: int = field(validator=argument(check_port, minimum=1))
+    host: str | os.PathLike[str] = field(validator=argument(check_type, (str, os.PathLike)))
+    """A name, an address, or the path of a unix socket, for which `port` has no meaning."""
+    port: int = field(default=25, validator=argument(check_port, minimum=1))
+    lmtp: bool = field(default=False, validator=argument(check_type, bool))
+    """The protocol is LMTP (RFC 2033)."""
     name: str = field(default="conform.test", validator=TEXT)
     """The argument of EHLO."""
     sender: str = field(default="conform@example.com", validator=TEXT)
@@ -68,8 +72,9 @@ class Target:
         if self.dial is not None:
             stream = await self.dial()
         else:
-            stream = await trio.open_tcp_stream(self.host, self.port)
-        connection = Connection(stream, self.values(), self.secrets(), tls=self.tls, host=self.host)
+            stream = await self._open_stream()
+        host = "localhost" if isinstance(self.host, os.PathLike) else self.host
+        connection = Connection(stream, self.values(), self.secrets(), tls=self.tls, host=host, lmtp=self.lmtp)
         if self.implicit_tls:
             try:
                 await connection.start_tls()
@@ -77,6 +82,16 @@ class Target:
                 await trio.aclose_forcefully(stream)
                 raise
         return connection
+
+    async def _open_stream(self) -> trio.abc.Stream:
+        if isinstance(self.host, os.PathLike):
+            return await trio.open_unix_socket(os.fspath(self.host))
+        return await trio.open_tcp_stream(self.host, self.port)
+
+    @property
+    def address(self) -> str:
+        """The address as text: ``HOST:PORT`` or ``unix:PATH``."""
+        return f"unix:{os.fspath(self.host)}" if isinstance(self.host, os.PathLike) else f"{self.host}:{self.port}"
 
     def values(self) -> dict[str, bytes]:
         """Return what ``{name}`` and the like stand for in cases."""
@@ -178,6 +193,9 @@ class ServerProfile:
 SIZES = {"n": inf, "small": 2 * 1024 * 1024}
 #: The need of cases about sessions that the server refuses with its greeting.
 REFUSED_SESSION = "554 greeting"
+#: The need of cases for LMTP only. With ``skip if``, these are cases that do not apply to it.
+LMTP = "LMTP"
+PORT_25 = "port 25"
 EARLY = (Stage.CONNECTED, Stage.GREETED)
 TRANSACTION = (Stage.MAIL, Stage.RCPT, Stage.DATA)
 
@@ -201,6 +219,8 @@ def skip_reason(case: Case, profile: ServerProfile, target: Target) -> str:
         "MAIL without AUTH": not profile.route.auth,
         "working STARTTLS": profile.secure is not None,
         REFUSED_SESSION: profile.refuses_sessions,
+        LMTP: target.lmtp,
+        PORT_25: target.port == 25 and isinstance(target.host, str),
     }
     for need in case.needs:
         if need == "MAIL":
@@ -211,6 +231,8 @@ def skip_reason(case: Case, profile: ServerProfile, target: Target) -> str:
                 return f"needs {need}"
         elif not _offers(profile.offered(case.stage), need):
             return f"{need} is not offered"
+    if target.lmtp and LMTP in case.skip_if:
+        return "does not apply to LMTP"
     for keyword in case.skip_if:
         if _offers(profile.offered(case.stage), keyword):
             return f"{keyword} is offered"

@@ -85,6 +85,7 @@ class Configuration:
     server: Callable[[], Server]
     implicit_tls: bool = False
     user: str | None = None
+    lmtp: bool = False
 
 
 def plain() -> Server:
@@ -107,6 +108,10 @@ def bare() -> Server:
 
 def strict() -> Server:
     return Server(Mailboxes(), name=HOST, size=1048576, tls=contexts()[0], strict=True)
+
+
+def lmtp() -> Server:
+    return Server(Mailboxes(), name=HOST, size=1048576, tls=contexts()[0], strict=True, lmtp=True)
 
 
 def closed() -> Server:
@@ -141,6 +146,7 @@ CONFIGURATIONS: Mapping[str, Configuration] = {
     "delivery": Configuration(delivery, implicit_tls=True),
     "strict": Configuration(strict),
     "closed": Configuration(closed),
+    "lmtp": Configuration(lmtp, lmtp=True),
 }
 
 
@@ -179,6 +185,7 @@ async def _run(configuration: Configuration, requirements: Sequence[Requirement]
             password=PASSWORD,
             tls=contexts()[1],
             implicit_tls=configuration.implicit_tls,
+            lmtp=configuration.lmtp,
             dial=dial,
         )
         result = await check_server(target, requirements)

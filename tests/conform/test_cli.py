@@ -14,7 +14,7 @@ import trio
 from attrs import define, field
 from processes import run, running, serving
 
-from smtp_trio._cli.conform import add_conform, make_target
+from smtp_trio._cli.conform import add_conform, make_target, server_address
 from smtp_trio._cli.main import main
 from smtp_trio.conform import server_cases
 
@@ -92,6 +92,46 @@ async def test_failure_has_exit_code_1_and_shows_the_session(tmp_path: Path) -> 
         assert out.count(" FAIL  rcpt.unknown-code") == 1
         assert "mail.null" not in out
         assert out.splitlines()[-1].startswith(f"127.0.0.1:{server.port}: 1 passed, 1 failed (")
+
+
+@pytest.mark.exhaustive
+async def test_lmtp_at_a_unix_socket(tmp_path: Path) -> None:
+    """RFC 2033."""
+    async with running("-m", "smtp_trio", "serve", "--lmtp", cwd=tmp_path) as server:
+        await server.out.wait_for(r"storing\b.*\n")
+        options = (
+            "--only",
+            "lmtp",
+            "--only",
+            "ehlo.*",
+            "--skip",
+            "ehlo.*-*",
+            "--skip",
+            "ehlo.underscore",
+            "--format",
+            "json",
+        )
+        code, out, err = await run(*CONFORM, "--lmtp", "unix:lmtp.sock", *options, cwd=tmp_path)
+    assert (code, err) == (0, "")
+    report = json.loads(out)
+    assert report["server"] == "unix:lmtp.sock"
+    outcomes = {result["id"]: result["outcome"] for result in report["results"]}
+    assert outcomes["lmtp.two"] == outcomes["ehlo.again"] == "passed"
+    assert outcomes["ehlo.helo"] == "skipped"
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("mx.test", ("mx.test", 24)),
+        ("mx.test:25", ("mx.test", 25)),
+        ("[::1]", ("::1", 24)),
+        ("[::1]:2424", ("::1", 2424)),
+        ("unix:/run/lmtp.sock", (Path("/run/lmtp.sock"), 24)),
+    ],
+)
+def test_address_of_the_server(text: str, address: tuple[str | Path, int]) -> None:
+    assert server_address(text, 24) == address
 
 
 @pytest.mark.exhaustive

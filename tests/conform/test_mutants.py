@@ -7,10 +7,11 @@ from base64 import b64encode
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
-from attrs import frozen
+from attrs import evolve, frozen
 from trio.testing import memory_stream_pair
 
 from smtp_trio import Hello, Hooks, Limits, Reply, Server, Session, standard
@@ -82,8 +83,10 @@ def accepts_everything(*keywords: str) -> Serve:
     return serve
 
 
-async def results(server: Server | Serve, ids: Sequence[str], mutation: Mutation | None = None) -> list[Result]:
-    """Return the results of cases with a server, which has a fault if there is a mutation."""
+async def results(
+    server: Server | Serve, ids: Sequence[str], mutation: Mutation | None = None, **settings: Any
+) -> list[Result]:
+    """Return the results of cases with a server, which has a fault if there is a mutation. `settings` are those of `Target`."""
     serve: Serve = partial(server.serve_stream, implicit_tls=False) if isinstance(server, Server) else server
     requirements = [requirement for requirement in server_cases() if requirement.id in ids]
     assert len(requirements) == len(ids)
@@ -107,7 +110,7 @@ async def results(server: Server | Serve, ids: Sequence[str], mutation: Mutation
             password=PASSWORD,
             dial=dial,
         )
-        report = await check_server(target, requirements)
+        report = await check_server(evolve(target, **settings), requirements)
         nursery.cancel_scope.cancel()
     return list(report.results)
 
@@ -452,3 +455,109 @@ async def test_refused_session_that_does_not_wait_for_quit(autojump_clock: trio.
     (requirement, _) = [each for each in server_cases() if each.id in ids]
     report = await check_server(Target(host=HOST, port=25, dial=dial), [requirement])
     assert [result.outcome for result in report.results] == [Outcome.FAILED]
+
+
+LMTP_MUTANTS: Sequence[tuple[Mutation, str]] = (
+    *((Mutation(rb"%b" % verb.encode(), b"250 mx.test\r\n"), f"lmtp.{verb.lower()}") for verb in ("HELO", "EHLO")),
+    *(
+        (Mutation(rb"%b" % verb.encode(), b"502 5.5.1 No\r\n"), f"lmtp.{verb.lower()}-code")
+        for verb in ("HELO", "EHLO")
+    ),
+    *((Mutation(rb"LHLO", listed("SIZE")), f"lmtp.lists-{name}") for name in ("pipelining", "enhanced", "8bit")),
+    *((Mutation(rb"DATA", b"554 5.5.1 No recipients\r\n"), f"lmtp.{name}") for name in ("no-rcpt", "all-refused")),
+    (Mutation(rb"QUIT", b"250 2.0.0 Ok\r\n"), "lmtp.quit"),
+)
+
+
+@pytest.mark.parametrize(("mutation", "id"), LMTP_MUTANTS, ids=[name for _, name in LMTP_MUTANTS])
+async def test_case_of_lmtp_fails_with_a_mutant(
+    mutation: Mutation, id: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    server = Server(Mailboxes(), name=HOST, lmtp=True)
+    (original,) = await results(server, [id], lmtp=True)
+    (mutant,) = await results(server, [id], mutation, lmtp=True)
+    assert (original.outcome, mutant.outcome) == (Outcome.PASSED, Outcome.FAILED), (original.reason, mutant.reason)
+
+
+@frozen
+class CountingServer:
+    """A server of LMTP with as many replies to a message as `count` returns for its recipients: whether each was accepted."""
+
+    count: Callable[[Sequence[bool]], int]
+    forgets: bool = True
+    """Whether the end of a transaction clears the recipients."""
+
+    async def serve(self, stream: trio.abc.Stream) -> None:
+        await stream.send_all(b"220 mx.test\r\n")
+        recipients: list[bool] = []
+        unread = bytearray()
+        lhlo = b"250-mx.test\r\n250-PIPELINING\r\n250 CHUNKING\r\n"
+        fixed = {b"LHLO": lhlo, b"MAIL": b"250 Ok\r\n", b"NOOP": b"250 Ok\r\n", b"DATA": b"354 Go on\r\n"}
+
+        async def read(end: bytes = b"", octets: int = 0) -> bytes:
+            while (length := unread.find(end) + len(end) if end in unread and end else octets) > len(
+                unread
+            ) or not length:
+                data = await stream.receive_some()
+                if not data:
+                    raise trio.BrokenResourceError
+                unread.extend(data)
+            line = bytes(unread[:length])
+            del unread[:length]
+            return line
+
+        with suppress(trio.BrokenResourceError):
+            while True:
+                line = await read(b"\r\n")
+                verb, *words = line.split()
+                replies = fixed.get(verb, b"")
+                if verb == b"RCPT":
+                    recipients.append(b"nobody" not in line)
+                    replies = b"250 Ok\r\n" if recipients[-1] else b"550 No\r\n"
+                elif verb == b"BDAT" and words[1:] != [b"LAST"]:
+                    replies = b"250 Ok\r\n"
+                if verb == b"BDAT":
+                    await read(octets=int(words[0]))
+                if verb == b"DATA":
+                    await stream.send_all(replies)
+                    await read(b"\r\n.\r\n")
+                if verb == b"DATA" or (verb == b"BDAT" and not replies):
+                    replies = b"250 Ok\r\n" * self.count(recipients)
+                if (verb in (b"RSET", b"DATA") or words[1:] == [b"LAST"]) and self.forgets:
+                    recipients.clear()
+                if verb == b"RSET":
+                    replies = b"250 Ok\r\n"
+                if verb == b"QUIT":
+                    await stream.send_all(b"221 mx.test\r\n")
+                    await stream.aclose()
+                    return
+                await stream.send_all(replies)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "ids"),
+    [
+        (CountingServer(lambda recipients: 1), ["two", "next", "group", "bdat", "bdat-no-rcpt"]),
+        (CountingServer(len), ["refused"]),
+        (CountingServer(sum, forgets=False), ["rset", "next"]),
+    ],
+    ids=["one reply", "refused recipients too", "earlier recipients too"],
+)
+async def test_wrong_number_of_replies_to_a_message(
+    wrong: CountingServer, ids: Sequence[str], autojump_clock: trio.testing.MockClock
+) -> None:
+    """RFC 2033 4.2 and 4.3."""
+    ids = [f"lmtp.{name}" for name in ids]
+    right = await results(CountingServer(sum).serve, ids, lmtp=True)
+    assert {result.outcome for result in right} == {Outcome.PASSED}, [result.reason for result in right]
+    assert {result.outcome for result in await results(wrong.serve, ids, lmtp=True)} == {Outcome.FAILED}
+
+
+async def test_smtp_server_that_accepts_lhlo(autojump_clock: trio.testing.MockClock) -> None:
+    """RFC 2033 5."""
+    ids = ["commands.lhlo", "commands.lhlo-25"]
+    server, mutation = Server(Mailboxes(), name=HOST), Mutation(rb"LHLO", b"250 mx.test\r\n")
+    assert [result.outcome for result in await results(server, ids)] == [Outcome.PASSED] * 2
+    assert [result.outcome for result in await results(server, ids, mutation)] == [Outcome.FAILED] * 2
+    other_port = await results(server, ids, mutation, port=24)
+    assert [(result.outcome, result.reason) for result in other_port][1] == (Outcome.SKIPPED, "needs port 25")
