@@ -515,15 +515,17 @@ class Client:
             ``smtputf8=True`` for an iterable whose header is UTF-8, because MAIL is sent before that is known. The server has
             to offer them. ``mail_params`` and ``rcpt_params`` are those of an envelope that is passed on: a
             `smtp_trio.protocol.Params`, and a mapping of recipients to these. What the server does not offer is left out
-            if its RFC allows it, as it does for DSN; see ``relayed_without_dsn`` of the result.
+            if its RFC allows it, as it does for DSN; see ``relayed_without_dsn`` of the result. ``received`` is the time at
+            which that message was received, a datetime with a time zone: the time since then is subtracted from BY and MTRK.
+            ``now`` returns the current time (default: that of the system).
 
         Raises `AllRecipientsRejectedError`, a `ReplyError`, if the message was accepted for no recipient;
         `DeliveryUnknownError` if the connection was lost between the end of the message and its reply;
         `ConnectionLostError`, `TimedOutError` and RemoteProtocolError if it was lost before. Before anything is sent it
-        raises ValueError, TypeError, OSError (of a file), NotOfferedError, LocalProtocolError, and `ReplyError` (552)
-        for a message that is larger than the server accepts (RFC 1870 6.1). TypeError, OSError and LocalProtocolError
-        that concern a piece of a file or of an iterable are raised while the message is sent. The ``result`` of an
-        SMTPError has the outcomes so far.
+        raises ValueError, TypeError, OSError (of a file), NotOfferedError, LocalProtocolError, and `ReplyError` for a
+        message that is larger than the server accepts (552, RFC 1870 6.1) or whose time is over (554, RFC 2852 4.1.3).
+        TypeError, OSError and LocalProtocolError that concern a piece of a file or of an iterable are raised while the message
+        is sent. The ``result`` of an SMTPError has the outcomes so far.
         """
         check_reporting(progress, record)
         operation = self._begin_results(record)
@@ -544,7 +546,7 @@ class Client:
             raise
         result = delivery.partial.result()
         if not result.accepted and result.rejected:
-            first = result.rejected[0]
+            first = min(result.rejected, key=lambda each: each.not_offered)  # rather a refusal of the server
             raise AllRecipientsRejectedError(first.command, first.reply, result)
         return result
 

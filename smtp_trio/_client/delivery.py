@@ -7,7 +7,8 @@ from typing import Any
 
 import trio
 
-from ..protocol import Command, Mail, NotOfferedError, Path, Rcpt, Reply, ReplyError
+from ..protocol import Command, Mail, NotOfferedError, Path, Rcpt, Reply, ReplyError, SMTPError
+from ..protocol.extensions.deliverby import BY, EXPIRED
 from ..protocol.extensions.eightbitmime import BODY
 from ..protocol.extensions.limits import LimitsExtension
 from ..protocol.extensions.size import SIZE, Size
@@ -17,7 +18,7 @@ from .addresses import parse_mailbox
 from .exchange import Exchange
 from .message import Message, PreparedMessage, prepare_message
 from .results import ConnectionLostError, PartialResult, Rejected
-from .send_params import read_send_params
+from .send_params import read_send_params, writable
 from .session_limits import TOO_MANY_DOMAINS, TOO_MANY_TRANSACTIONS, allow_domains, announced, transactions_left
 from .transaction import Progress, Transaction
 
@@ -40,6 +41,9 @@ TURN = 128
 # * SMTPUTF8, if an address or the header is not ASCII (RFC 6531 3.4). Without need it is not sent, because such a
 #   message can only be relayed by servers that support it. A domain alone does not need it: without SMTPUTF8 it is sent
 #   as A-labels.
+#
+# What a parameter of a RCPT needs and the server does not offer concerns this recipient only: it is rejected, and the message
+# is sent to the others (RFC 7293 5.1.1). If none is left, the message is not sent at all, and NotOfferedError is raised.
 #
 # One transaction is enough unless there are more recipients than the server accepts in one. The server advertises
 # that limit (LIMITS, RFC 9422), or replies 452 to some RCPT (RFC 5321 4.5.3.1.10). The message is then sent again for the other
@@ -76,8 +80,8 @@ class Delivery:
         """Check the arguments of a send call and convert them to commands. Nothing is sent.
 
         Raises ValueError for an invalid address or parameter, TypeError for a message of a wrong type, NotOfferedError
-        if the server does not offer what the message needs, and ReplyError (552) if the message is larger than the
-        server accepts (RFC 1870 6.1).
+        if the server does not offer what the message needs, and ReplyError if the message is larger than the server accepts
+        (552, RFC 1870 6.1), or the time for its delivery is over (554, RFC 2852 4.1.3).
         """
         offered = exchange.protocol.offered
         utf8 = "SMTPUTF8" in offered
@@ -89,8 +93,10 @@ class Delivery:
         if not paths:
             raise ValueError("there must be at least one recipient")
         path = _encodable(parse_mailbox(sender, "sender", null=True), utf8=utf8)
-        given = read_send_params(exchange, paths, params)
+        given = read_send_params(exchange, sender, paths, params)
         mail_params = given.mail
+        if (by := mail_params.get(BY)) is not None and by.expired:
+            raise ReplyError(Mail(path), EXPIRED)
         binary = mail_params.get(BODY) == "BINARYMIME"
         if binary and "BINARYMIME" not in offered:
             # RFC 3030 3. The parameter alone would be accepted by a server with 8BITMIME.
@@ -112,13 +118,13 @@ class Delivery:
         if smtputf8 or ready.utf8_header:
             values.setdefault(SMTPUTF8, True)  # RFC 6531 3.4: only if it is needed
         mail = Mail(path, Params(values))
-        rcpts = {name: Rcpt(each, given.rcpts.get(name, NO_PARAMS)) for name, each in paths.items()}
+        partial = PartialResult(sender, paths, exchange.tls, given.unreported)
         if params or SMTPUTF8 in values or not path.is_ordinary:
-            for number, command in enumerate((mail, *rcpts.values()), 1):
-                exchange.protocol.encode_command(command, utf8=SMTPUTF8 in values)
-                if number % TURN == 0:
-                    await trio.lowlevel.checkpoint()
-        partial = PartialResult(sender, rcpts, exchange.tls, given.unreported)
+            mail = Mail(path, writable(mail.params, utf8=SMTPUTF8 in values))
+            exchange.protocol.encode_command(mail)
+            rcpts = await _checked_rcpts(exchange, paths, given.rcpts, partial, utf8=SMTPUTF8 in values)
+        else:
+            rcpts = {name: Rcpt(each) for name, each in paths.items()}
         return cls(exchange, mail, rcpts, ready, partial, progress)
 
     def new_transaction(self, recipients: Iterable[str]) -> Transaction:
@@ -177,6 +183,36 @@ class Delivery:
                 if missed := [name for name in waiting if name not in self.partial.outcomes]:
                     raise ConnectionLostError(self.rcpts[missed[0]], "the server closed the connection")
                 return
+
+
+async def _checked_rcpts(
+    exchange: Exchange, paths: Mapping[str, Path], params: Mapping[str, Params], partial: PartialResult, *, utf8: bool
+) -> dict[str, Rcpt]:
+    """Return the RCPT commands that can be sent to this server; reject the recipients of the others.
+
+    Raises NotOfferedError if there is none, and ValueError for an address that cannot be written.
+    """
+    rcpts: dict[str, Rcpt] = {}
+    problem: NotOfferedError | None = None
+    for number, (name, path) in enumerate(paths.items(), 1):
+        rcpt = Rcpt(path, writable(params.get(name, NO_PARAMS), utf8=utf8))
+        try:
+            exchange.protocol.encode_command(rcpt, utf8=utf8)
+            rcpts[name] = rcpt
+        except NotOfferedError as error:
+            problem = problem or error
+            partial.outcomes[name] = Rejected(name, rcpt, unacceptable(error), not_offered=True)
+        if number % TURN == 0:
+            await trio.lowlevel.checkpoint()
+    if problem is not None and not rcpts:
+        raise problem
+    return rcpts
+
+
+def unacceptable(error: SMTPError) -> Reply:
+    """Return the reply for a message that needs what a server does not offer (RFC 3463 3.7, X.6.3)."""
+    status = error.status if isinstance(error, NotOfferedError) else "5.6.3"
+    return Reply(550 if status.startswith("5.7.") else 554, str(error), status)
 
 
 def _encodable(path: Path, *, utf8: bool) -> Path:

@@ -43,12 +43,14 @@ class Rejected:
     """The outcome for a recipient for which the server did not accept the message.
 
     ``command`` is the command that was refused (MAIL, RCPT, DATA, BDAT or the end of the message), ``reply`` the
-    refusal.
+    refusal. ``not_offered`` is true if the command was not sent, because the server does not offer what a parameter of this
+    recipient needs; another server may.
     """
 
     recipient: str
     command: Command
     reply: Reply
+    not_offered: bool = False
 
     @property
     def temporary(self) -> bool:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from attrs import frozen
 
 from ..protocol import Command, Mail, Rcpt
-from ..protocol.arguments import check_type
-from ..protocol.extensions.dsn import NOTIFY
+from ..protocol.arguments import check_callable, check_type
+from ..protocol.extensions.dsn import ENVID, NOTIFY
+from ..protocol.extensions.mtrk import MTRK
+from ..protocol.extensions.requiretls import REQUIRETLS
 from ..protocol.params import NO_PARAMS, Param, Params
 from .exchange import Exchange
 
@@ -22,6 +25,16 @@ T = TypeVar("T")
 # names, which the server must offer, each is treated as its RFC has it (`Param.passed_on`). Those of DSN are passed on
 # unchanged if the server offers DSN, and otherwise left out (RFC 3461 5.2.1 and 5.2.2 (a)). The success of the delivery is
 # not reported then, so the caller has to report that the message was relayed (5.2.2 (b)): `SendParams.unreported`.
+#
+# Some parameters depend on others, on the sender, or on time:
+#
+# * MTRK needs ENVID (RFC 3885 3.2), so it is left out together with that.
+# * REQUIRETLS of a notification, which has the null reverse-path, is left out for a server that does not fulfil it: it
+#   should not be the reason why the notification is lost (RFC 8689 5).
+# * BY and MTRK have a number of seconds, from which the time is subtracted that the message was kept here (RFC 2852 4.1.4,
+#   RFC 3885 3.2). It is computed for each server, as close to MAIL as possible.
+# * An ORCPT of type utf-8 that is too long in ASCII can only be sent in a transaction with SMTPUTF8 (RFC 6533 3). Whether
+#   it is one depends on the message too, so `writable` is called when that is known.
 
 
 @frozen
@@ -37,7 +50,9 @@ class SendParams:
 NONE = SendParams(NO_PARAMS, {})
 
 
-def read_send_params(exchange: Exchange, recipients: Collection[str], params: Mapping[str, object]) -> SendParams:
+def read_send_params(
+    exchange: Exchange, sender: str, recipients: Collection[str], params: Mapping[str, object]
+) -> SendParams:
     """Return the parameters among the keyword arguments of a send call.
 
     Raises TypeError and ValueError for invalid ones.
@@ -49,18 +64,24 @@ def read_send_params(exchange: Exchange, recipients: Collection[str], params: Ma
     rcpt_params: Mapping[str, Params] = _read(values, "rcpt_params", Mapping, {})  # type: ignore[type-abstract]
     for name, each in rcpt_params.items():
         check_type(each, f"rcpt_params[{name!r}]", Params)
+    kept = seconds_kept(values.pop("received", None), values.pop("now", None))
     rcpt_names = exchange.param_names(Rcpt)
     mail = exchange.params(Mail, {name: value for name, value in values.items() if name not in rcpt_names})
     rcpt = exchange.params(Rcpt, {name: value for name, value in values.items() if name in rcpt_names})
-    passed = {name: _passed_on(exchange, Rcpt, rcpt_params.get(name, NO_PARAMS)) for name in recipients}
+    passed = {name: _passed_on(exchange, Rcpt, rcpt_params.get(name, NO_PARAMS), kept) for name in recipients}
     unreported = {
         name
         for name in recipients
         if "SUCCESS" in rcpt_params.get(name, NO_PARAMS).get(NOTIFY, frozenset())
         and not exchange.protocol.offers(Rcpt, NOTIFY)
     }
+    if not sender and not (exchange.protocol.verified and exchange.protocol.offers(Mail, REQUIRETLS)):
+        mail_params = mail_params.without(REQUIRETLS)
+    mail_params = _passed_on(exchange, Mail, mail_params, kept)
+    if ENVID not in mail_params and ENVID not in mail:
+        mail_params = mail_params.without(MTRK)
     return SendParams(
-        _merged(_passed_on(exchange, Mail, mail_params), mail),
+        _merged(mail_params, mail),
         {name: _merged(each, rcpt) for name, each in passed.items()},
         frozenset(unreported),
     )
@@ -75,17 +96,54 @@ def _read(values: dict[str, object], name: str, kind: type[T], default: T) -> T:
     return value
 
 
-def _passed_on(exchange: Exchange, kind: type[Command], params: Params) -> Params:
-    """Return those parameters of an envelope that are sent to this server."""
-    kept: dict[Param[Any], Any] = {}
+def seconds_kept(received: object, now: object) -> int:
+    """Return how many seconds ago a message was received: 0 if that is None. Raises TypeError and ValueError.
+
+    ``now`` returns the current time; None is the clock of the system.
+    """
+    check_type(received, "received", datetime, optional=True)
+    check_callable(now, "now", optional=True)
+    if received is None:
+        return 0
+    assert isinstance(received, datetime)
+    if received.utcoffset() is None:
+        raise ValueError(f"received must have a time zone, got {received!r}")
+    time = now() if callable(now) else datetime.now(UTC)
+    return max(int((time - received).total_seconds()), 0)
+
+
+def _passed_on(exchange: Exchange, kind: type[Command], params: Params, kept: int) -> Params:
+    """Return those parameters of an envelope that are sent to this server, ``kept`` seconds after they were received."""
+    sent: dict[Param[Any], Any] = {}
     for param, value in params.items():
         rule = param.relay(value)
         if rule == "always" or (rule == "if offered" and exchange.protocol.offers(kind, param)):
-            kept[param] = value
-    return Params(kept) if kept else NO_PARAMS
+            value = value if param.aged is None else param.aged(value, kept)
+            if value is not None:
+                sent[param] = value
+    return Params(sent) if sent else NO_PARAMS
 
 
 def _merged(passed: Params, named: Params) -> Params:
     if not passed or not named:
         return passed or named
     return Params({**passed, **named})
+
+
+def writable(params: Params, *, utf8: bool) -> Params:
+    """Leave out parameters that a command cannot have, if a message can be passed on without them.
+
+    Those are too long or not valid, or outside ASCII in a transaction without SMTPUTF8 (``utf8``).
+    """
+    for param, value in params.items():
+        if param.relay(value) == "if offered" and not _is_writable(param, value, utf8=utf8):
+            params = params.without(param)
+    return params
+
+
+def _is_writable(param: Param[T], value: T, *, utf8: bool) -> bool:
+    try:
+        text = param.format(value)
+    except ValueError:
+        return False
+    return utf8 or text is None or text.isascii()

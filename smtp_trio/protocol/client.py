@@ -289,6 +289,9 @@ class ClientProtocol:
         if params is not NO_PARAMS:
             known = self._params.get(type(command), ())
             for param in params:
+                if param.unverified is not None and not self.verified:
+                    text = f"{param.keyword} needs TLS with a verified server name"
+                    raise NotOfferedError(text, status=param.unverified)
                 if param not in known:
                     text = f"the server does not offer the parameter {param.keyword} of {command.verb}"
                     raise NotOfferedError(text, status=param.unsupported)

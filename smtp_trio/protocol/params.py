@@ -33,8 +33,12 @@ class Param(Generic[T]):
     that is sent. It may be a function of the value.
 
     ``invalid`` is the enhanced status code of the reply to an invalid or repeated value, and ``unsupported`` that for a
-    message which needs the parameter and cannot be passed on to a server that does not offer it (RFC 3463 3). ``reply``
-    returns the reply that accepts MAIL or RCPT with such a value, or None for the usual one.
+    message which needs the parameter and cannot be passed on to a server that does not offer it (RFC 3463 3). ``unverified``
+    is that for a server whose name is not verified by TLS, if the parameter must not be sent to one, and otherwise None.
+    ``reply`` returns the reply that accepts MAIL or RCPT with such a value, or None for the usual one.
+
+    ``aged`` returns the value to pass on after a number of seconds, or None if the parameter is not passed on then. It is None
+    for a value that does not change with time.
     """
 
     keyword: str
@@ -44,7 +48,9 @@ class Param(Generic[T]):
     passed_on: PassedOn | Callable[[T], PassedOn] = "always"
     invalid: str = "5.5.4"
     unsupported: str = "5.6.3"
+    unverified: str | None = None
     reply: Callable[[T], Reply | None] | None = None
+    aged: Callable[[T, int], T | None] | None = None
 
     @property
     def name(self) -> str:
@@ -96,6 +102,12 @@ class Params(Mapping[Param[Any], Any]):
     def replace(self, param: Param[T], value: T) -> Params:
         """Return parameters with another value for one of them."""
         return Params({**self._values, param: value})
+
+    def without(self, param: Param[Any]) -> Params:
+        """Return parameters without one of them."""
+        if param not in self._values:
+            return self
+        return Params({each: value for each, value in self._values.items() if each is not param}) or NO_PARAMS
 
     @property
     def reply(self) -> Reply | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -71,6 +72,8 @@ class DomainPool:
         add_headers: bool = True,
         mail_params: Params | None = None,
         rcpt_params: Mapping[str, Params] | None = None,
+        received: datetime | None = None,
+        now: Callable[[], datetime] | None = None,
     ) -> DomainsResult:
         """Send a message as `send` does, over connections that are open if possible; wait if too many are in use.
 
@@ -79,7 +82,7 @@ class DomainPool:
         handshake (RFC 8460 4.3). Raises as `send` does, and trio.ClosedResourceError if the pool is closed.
         """
         self._pools.check_open()
-        params = envelope_params(mail_params, rcpt_params)
+        params = envelope_params(mail_params, rcpt_params, received, now)
         if self._settings.get("resolver") is None:
             self._settings["resolver"] = DnsResolver()  # not before it is needed: it has to be in an event loop
         return await send_to_domains(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import email.message
 import os
-from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Unpack, cast
 
 import trio
@@ -12,6 +13,7 @@ from attrs import evolve, frozen
 
 from .._client.addresses import find_envelope, parse_mailbox
 from .._client.client import Client
+from .._client.delivery import unacceptable
 from .._client.login import hide_login
 from .._client.message import Message
 from .._client.missing_fields import add_missing_fields
@@ -28,6 +30,7 @@ from .._client.results import (
     TimedOutError,
     clear_record,
 )
+from .._client.send_params import seconds_kept
 from ..protocol import Command, Connect, Mail, NotOfferedError, Path, RemoteProtocolError, Reply, ReplyError, SMTPError
 from ..protocol.arguments import check_number, check_type
 from ..protocol.extensions.requiretls import REQUIRETLS, TLS_NEEDED
@@ -100,8 +103,8 @@ class DomainsResult(Result):
 # * those that were rejected with 4yz, by any command and by the end of the message: the message was not accepted for
 #   them, and may be by another host (RFC 5321 4.2.1). This outcome stays until there is another one, so it is the result
 #   if no exchanger is left, or none that replies;
-# * all, if the server does not offer an extension that the message needs (RFC 5321 2.2.3, RFC 6531 3.2). Only if it is so
-#   for all exchangers, the message is rejected.
+# * all, if the server does not offer an extension that the message needs (RFC 5321 2.2.3, RFC 6531 3.2), and those whose
+#   RCPT needs one (RFC 7293 5.1.1). Only if it is so for all exchangers, the message is rejected.
 #
 # The others are not: 5yz is about the mailbox or the message (RFC 5321 4.2.1), of which another exchanger knows no more.
 # The size of a message is such a reason, although the client knows it before MAIL (RFC 1870 6.1). `Unknown` is final
@@ -119,6 +122,8 @@ async def send(
     add_headers: bool = True,
     mail_params: Params | None = None,
     rcpt_params: Mapping[str, Params] | None = None,
+    received: datetime | None = None,
+    now: Callable[[], datetime] | None = None,
     **settings: Unpack[SendSettings],
 ) -> DomainsResult:
     """Send one message to the exchangers of each domain of its recipients, and return an outcome for each recipient.
@@ -135,6 +140,7 @@ async def send(
     :param add_headers: add Date and Message-ID to an email message if they are missing.
     :param mail_params: the parameters of MAIL of an envelope that is passed on, as for `smtp_trio.Client.send`.
     :param rcpt_params: those of RCPT, by recipient.
+    :param received: the time at which it was received, and ``now`` a clock, as for `smtp_trio.Client.send`.
     :param settings: those of `SendSettings`.
 
     Raises TypeError or ValueError for an invalid argument before anything is looked up, and OSError for a file that
@@ -143,19 +149,25 @@ async def send(
     if (problem := hide_login(settings)) is not None:
         raise problem
     check_send_settings(port, settings)
-    params = envelope_params(mail_params, rcpt_params)
+    params = envelope_params(mail_params, rcpt_params, received, now)
     return await send_to_domains(
         message, port, sender, recipients, record, settings, None, add_headers=add_headers, params=params
     )
 
 
-def envelope_params(mail_params: Params | None, rcpt_params: Mapping[str, Params] | None) -> dict[str, Any]:
-    """Return the keyword arguments of `Client.send` for the parameters of an envelope. Raises TypeError."""
+def envelope_params(
+    mail_params: Params | None,
+    rcpt_params: Mapping[str, Params] | None,
+    received: datetime | None,
+    now: Callable[[], datetime] | None,
+) -> dict[str, Any]:
+    """Return the keyword arguments of `Client.send` for the parameters of an envelope. Raises TypeError and ValueError."""
     check_type(mail_params, "mail_params", Params, optional=True)
     check_type(rcpt_params, "rcpt_params", Mapping, optional=True)
     for name, each in (rcpt_params or {}).items():
         check_type(each, f"rcpt_params[{name!r}]", Params)
-    given = {"mail_params": mail_params, "rcpt_params": rcpt_params}
+    seconds_kept(received, now)  # checks them
+    given = {"mail_params": mail_params, "rcpt_params": rcpt_params, "received": received, "now": now}
     return {name: value for name, value in given.items() if value is not None}
 
 
@@ -270,6 +282,9 @@ class Delivery:
         self._pools = pools
         self._params = params
         self._requires_tls = REQUIRETLS in params.get("mail_params", NO_PARAMS)
+        self._without_requiretls = dict(params)
+        if self._requires_tls:
+            self._without_requiretls["mail_params"] = params["mail_params"].without(REQUIRETLS)
         self._secure = False  # the MX records are validated by DNSSEC
         self._relayed_without_dsn: set[str] = set()
         self._attempts: list[Attempt] = []
@@ -316,26 +331,33 @@ class Delivery:
     @property
     def _waiting(self) -> list[str]:
         """The recipients for which another exchanger can be tried."""
-        final = {name for name, each in self._outcomes.items() if isinstance(each, Accepted) or not each.temporary}
+        final = {
+            name
+            for name, each in self._outcomes.items()
+            if isinstance(each, Accepted) or not (each.temporary or (isinstance(each, Rejected) and each.not_offered))
+        }
         return [name for name in self.recipients if name not in final]
 
     async def _send(self, client: Client) -> None:
         """Send the message over one session, and store the outcomes."""
+        params = self._params
         if self._requires_tls and not self._is_validated(self._attempts[-1].exchanger):
-            self._fail_attempt(ReplyError(Mail(self._path), TLS_NEEDED))
-            return
+            if self._sender:
+                self._fail_attempt(ReplyError(Mail(self._path), TLS_NEEDED))
+                return
+            params = self._without_requiretls  # RFC 8689 5: a notification is not lost because of it
         self._relayed_without_dsn = self.relayed_without_dsn
         self._record = DeliveryRecord()  # a new one, since the client of an earlier session refers to the old one
         self._error = None
         try:
-            await client.send(self._sender, self._waiting, self._message, record=self._record, **self._params)
+            await client.send(self._sender, self._waiting, self._message, record=self._record, **params)
         except AllRecipientsRejectedError as error:
             if isinstance(error.command, Mail) and error.reply.temporary:
                 self._fail_attempt(error)
         except LOST as error:
             self._fail_attempt(error)
         except SMTPError as error:  # it is too large for this server, needs an extension, or cannot be sent at all
-            reply = error.reply if isinstance(error, ReplyError) else _unacceptable(error)
+            reply = error.reply if isinstance(error, ReplyError) else unacceptable(error)
             self._fail_attempt(ReplyError(Mail(self._path), reply))
             if not isinstance(error, NotOfferedError):
                 self._outcomes |= self._rejected(self._waiting, Mail(self._path), reply)
@@ -352,12 +374,6 @@ class Delivery:
     @staticmethod
     def _rejected(names: Iterable[str], command: Command, reply: Reply) -> dict[str, Outcome]:
         return {name: Rejected(name, command, reply) for name in names}
-
-
-def _unacceptable(error: SMTPError) -> Reply:
-    """Return the reply for a message that needs what a server does not offer (RFC 3463 3.7, X.6.3)."""
-    status = error.status if isinstance(error, NotOfferedError) else "5.6.3"
-    return Reply(550 if status.startswith("5.7.") else 554, str(error), status)
 
 
 class DomainsPartial(PartialResult):

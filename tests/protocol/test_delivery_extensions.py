@@ -24,7 +24,7 @@ from smtp_trio.protocol import (
     standard,
 )
 from smtp_trio.protocol.extensions import DeliverBy, FutureRelease, MtPriority, RequireRecipientValidSince, RequireTls
-from smtp_trio.protocol.extensions.deliverby import BY, ByTime
+from smtp_trio.protocol.extensions.deliverby import BY, EXPIRED, ByTime
 from smtp_trio.protocol.extensions.eightbitmime import BODY
 from smtp_trio.protocol.extensions.futurerelease import HOLDFOR, HOLDUNTIL, release_time
 from smtp_trio.protocol.extensions.mt_priority import (
@@ -34,7 +34,7 @@ from smtp_trio.protocol.extensions.mt_priority import (
     TOO_LOW_NOW,
     ChangedPriority,
 )
-from smtp_trio.protocol.extensions.requiretls import NOT_SUPPORTED, REQUIRETLS, TLS_NEEDED, tls_optional
+from smtp_trio.protocol.extensions.requiretls import REQUIRETLS, TLS_NEEDED, tls_optional
 from smtp_trio.protocol.extensions.rrvs import (
     CANNOT_TEST,
     DOMAIN_OWNER_CHANGED,
@@ -118,10 +118,13 @@ def test_client_requires_a_verified_name_for_requiretls() -> None:
     with pytest.raises(NotOfferedError, match="verified server name") as caught:
         client("REQUIRETLS", verified=False).send_command(command)
     assert caught.value.status == "5.7.10"
+    with pytest.raises(NotOfferedError, match="verified server name") as caught:
+        client(verified=False).send_command(command)  # a server offers it inside TLS only
+    assert caught.value.status == "5.7.10"
     with pytest.raises(NotOfferedError, match="does not offer the parameter REQUIRETLS") as caught:
         client().send_command(command)
     assert caught.value.status == "5.7.30"
-    assert [reply.status for reply in (TLS_NEEDED, NOT_SUPPORTED)] == ["5.7.10", "5.7.30"]
+    assert (TLS_NEEDED.code, TLS_NEEDED.status) == (550, "5.7.10")
 
 
 @pytest.mark.parametrize(
@@ -178,6 +181,12 @@ def test_least_by_time(minimum: int | None, value: str, expected: str) -> None:
     line = "DELIVERBY" if minimum is None else f"DELIVERBY {minimum}"
     assert line in {shown[4:] for shown in driver.send_lines(HELLO)[0].split("\n")}
     assert mail(driver, f"BY={value}") == expected
+
+
+def test_time_that_is_over() -> None:
+    assert [ByTime(seconds, "R").expired for seconds in (1, 0, -1)] == [False, True, True]
+    assert not ByTime(-1, "N").expired
+    assert (EXPIRED.code, EXPIRED.status) == (554, "5.4.7")
 
 
 def test_time_that_a_relay_has_used() -> None:

@@ -81,3 +81,10 @@ def test_invalid_value(name: str, value: object) -> None:
 def test_invalid_value_for_a_recipient(name: str, value: object) -> None:
     with pytest.raises(ValueError, match=f"invalid value for the parameter {name.upper()}: {name}="):
         make_params({name: value}, RCPT)
+
+
+def test_params_without_one_of_them() -> None:
+    params = Params({SIZE: 5, BODY: "7BIT"})
+    assert params.without(BODY) == Params({SIZE: 5})
+    assert params.without(SMTPUTF8) is params
+    assert params.without(BODY).without(SIZE) is NO_PARAMS

@@ -14,7 +14,7 @@ from attrs import evolve, field, frozen
 
 from ..arguments import argument, check_number
 from ..commands import Command, Mail
-from ..errors import LocalProtocolError
+from ..errors import NotOfferedError
 from ..extension import CommandParams, Extension
 from ..params import Param, PassedOn
 from ..replies import Reply
@@ -23,6 +23,9 @@ from ..session_state import SessionState
 # RFC 2852 4: by-value
 BY_VALUE = re.compile(r"([-+]?[0-9]{1,9});([NR])(T?)", re.IGNORECASE | re.ASCII)
 MINIMUM = re.compile(r"[0-9]{1,9}")
+
+#: The reply for a message whose time is over: it is returned (RFC 2852 4.1.3).
+EXPIRED = Reply(554, "Delivery time expired", "5.4.7")
 
 
 @frozen
@@ -41,6 +44,11 @@ class ByTime:
         """Return the time that is left after a relay has kept the message for ``seconds`` (RFC 2852 4.1)."""
         return evolve(self, seconds=self.seconds - seconds)
 
+    @property
+    def expired(self) -> bool:
+        """True if the time is over and the message has to be returned (RFC 2852 4.1.3)."""
+        return self.mode == "R" and self.seconds <= 0
+
 
 def _parse_by(value: str | None) -> ByTime | None:
     match = BY_VALUE.fullmatch(value) if value is not None else None
@@ -48,7 +56,7 @@ def _parse_by(value: str | None) -> ByTime | None:
         return None
     by = ByTime(int(match[1]), cast("Literal['R', 'N']", match[2].upper()), bool(match[3]))
     # RFC 2852 4: a message that is to be returned at once, or in the past, is a syntax error.
-    return None if by.mode == "R" and by.seconds <= 0 else by
+    return None if by.expired else by
 
 
 def _format_by(by: ByTime) -> str:
@@ -60,7 +68,7 @@ def _passed_on(by: ByTime) -> PassedOn:
 
 
 #: MAIL FROM:<...> BY=seconds;mode (RFC 2852 4).
-BY: Param[ByTime] = Param("BY", _parse_by, _format_by, extra_octets=17, passed_on=_passed_on)
+BY: Param[ByTime] = Param("BY", _parse_by, _format_by, extra_octets=17, passed_on=_passed_on, aged=ByTime.after)
 
 
 @frozen
@@ -92,9 +100,10 @@ class DeliverBy(Extension):
         return None
 
     def check_request(self, command: Command, *, verified: bool) -> None:
-        """Refuse a time below the server's minimum."""
+        """Refuse a time below the server's minimum. Another server may accept it (RFC 2852 4.1.4.1)."""
         if self._too_short(command):
-            raise LocalProtocolError(f"the server accepts BY from {self.minimum} seconds on (RFC 2852 3)")
+            text = f"the server accepts BY from {self.minimum} seconds on (RFC 2852 3)"
+            raise NotOfferedError(text, status="5.4.7")
 
     def _too_short(self, command: Command) -> bool:
         by = command.params.get(BY) if isinstance(command, Mail) else None

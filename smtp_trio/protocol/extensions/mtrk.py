@@ -61,7 +61,9 @@ def _format_mtrk(tracking: Tracking) -> str:
 
 
 #: MAIL FROM:<...> MTRK=certifier[:seconds] (RFC 3885 3.1). Only a server with the extension is sent it (3.3).
-MTRK: Param[Tracking] = Param("MTRK", _parse_mtrk, _format_mtrk, extra_octets=40, passed_on="if offered")
+MTRK: Param[Tracking] = Param(
+    "MTRK", _parse_mtrk, _format_mtrk, extra_octets=40, passed_on="if offered", aged=Tracking.after
+)
 
 
 class MessageTracking(Extension):

@@ -9,17 +9,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from ..commands import Command, Mail
-from ..errors import NotOfferedError
+from ..commands import Mail
 from ..extension import CommandParams, Extension
 from ..params import Param, Params, format_flag, parse_flag
 from ..replies import Reply
 from ..session_state import SessionState
 
+# RFC 8689 4.2.1 has two status codes for a message that cannot be passed on: X.7.10 if TLS fails, or the name of the server
+# is not verified, and X.7.30 if the server, which is known by then, does not offer the extension.
+
 #: MAIL FROM:<...> REQUIRETLS. It has no value (RFC 8689 2 (4)).
-REQUIRETLS: Param[bool] = Param("REQUIRETLS", parse_flag, format_flag, extra_octets=11, unsupported="5.7.30")
-#: The replies of a relay that cannot pass the message on (RFC 8689 4.2.1 and 7).
-NOT_SUPPORTED = Reply(550, "REQUIRETLS support required", "5.7.30")
+REQUIRETLS: Param[bool] = Param(
+    "REQUIRETLS", parse_flag, format_flag, extra_octets=11, unsupported="5.7.30", unverified="5.7.10"
+)
+#: The reply for a message that must not be sent to an exchanger because its name is not verified (RFC 8689 4.2.1).
 TLS_NEEDED = Reply(550, "Encryption with a verified server name needed for REQUIRETLS", "5.7.10")
 
 
@@ -33,11 +36,6 @@ class RequireTls(Extension):
     def advertise(self, state: SessionState) -> str | None:
         """Return the keyword inside TLS, otherwise None: only then may a client use the parameter (RFC 8689 2)."""
         return self.keyword if state.secure else None
-
-    def check_request(self, command: Command, *, verified: bool) -> None:
-        """Refuse the parameter unless the connection uses TLS and the server's name is verified (RFC 8689 2)."""
-        if isinstance(command, Mail) and REQUIRETLS in command.params and not verified:
-            raise NotOfferedError("REQUIRETLS needs TLS with a verified server name (RFC 8689 2)", status="5.7.10")
 
 
 def tls_optional(params: Params, fields: Sequence[str]) -> bool:
