@@ -7,7 +7,7 @@ import getpass
 import sys
 
 from ..credentials import ScryptHash, delete_user, set_password
-from ..credentials._format import is_user_name
+from ..credentials._format import check_password, check_user_name
 from ..protocol.syntax import CONTROL
 from .options import UsageError, describe_error, print_result
 
@@ -62,11 +62,11 @@ def hash_password(options: argparse.Namespace) -> None:
 
 
 def check_user(user: str) -> None:
-    """Raise UsageError for a user whose line could not be read back."""
-    if not is_user_name(user):
-        raise UsageError(
-            f"invalid user name: {user!r}; it must be text that contains no colon or control character, and begin with no #"
-        )
+    """Raise UsageError for a user name that a file cannot have."""
+    try:
+        check_user_name(user)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def read_password() -> str:
@@ -89,4 +89,8 @@ def read_password() -> str:
         password.encode()
     except UnicodeEncodeError:  # octets that are not text are read as surrogates
         raise UsageError("the password is not text in UTF-8") from None
+    try:
+        check_password(password)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     return password

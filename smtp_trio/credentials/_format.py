@@ -28,6 +28,7 @@ from attrs import define, field, frozen
 from .._server.lock_file import locked
 from ..protocol.arguments import check_choice, check_type
 from ..protocol.sasl import ScramHash, ScramSecret
+from ..protocol.sasl.saslprep import MAX_NAME, MAX_PASSWORD, saslprep
 from ..protocol.sasl.scram_secret import KEY_OCTETS
 from ..protocol.syntax import CONTROL
 from ._scrypt import ScryptHash
@@ -111,8 +112,9 @@ def parse(text: str) -> Users:
         try:
             if not (user and secret):
                 raise ValueError("expected user:password or user:hash")
-            if CONTROL.search(user + secret):
+            if CONTROL.search(secret):
                 raise ValueError("contains a control character")
+            check_user_name(user)
             if not users.setdefault(user, StoredUser()).add(decode_secret(secret)):
                 raise ValueError(f"duplicate user {user!r}")
         except ValueError as error:
@@ -138,6 +140,7 @@ def decode_secret(text: str) -> str | Hashed:
         return secret
     if OTHER_HASH.match(text):
         raise ValueError("unsupported kind of hash; `smtp-trio passwd` writes a supported one")
+    check_password(text)
     return text
 
 
@@ -151,13 +154,36 @@ def encode_secret(secret: Hashed) -> str:
     return f"SCRAM-{secret.hash}${secret.iterations}:{salt}${stored_key}:{server_key}"
 
 
-def is_user_name(user: str) -> bool:
-    """Return whether the line of a user of this name can be read back."""
+def check_user_name(user: str) -> None:
+    """Raise ValueError for a user name that a file cannot have.
+
+    Only the form of SASLprep is allowed. A client of SCRAM sends that, whatever the user has typed, so with another form in
+    the file the user could not log in.
+    """
+    check_type(user, "user", str)
+    if problem := _name_problem(user):
+        shown = repr(user) if len(user) <= MAX_NAME else f"{user[:20]!r}..."
+        raise ValueError(f"invalid user name: {shown}; it {problem}")
+
+
+def _name_problem(user: str) -> str | None:
+    if not user:
+        return "is empty"
+    if ":" in user:
+        return "contains a colon"
+    if user.startswith("#"):
+        return "begins with #"
     try:
-        user.encode()
-        return list(parse(f"{user}:x\n").users) == [user]
-    except ValueError:
-        return False
+        prepared = saslprep(user, MAX_NAME)
+    except ValueError as error:
+        return str(error)
+    return None if prepared == user else f"must have the form of SASLprep (RFC 4013), {prepared!r}"
+
+
+def check_password(password: str) -> None:
+    """Raise ValueError for a password that is longer than those of SCRAM can be."""
+    if len(password) > MAX_PASSWORD:
+        raise ValueError(f"password must have up to {MAX_PASSWORD} characters, got {len(password)}")
 
 
 # --- changes ------------------------------------------------------------------------------------------------------------
@@ -173,15 +199,16 @@ def set_password(path: str | os.PathLike[str], user: str, password: str, *, kind
     ``kind`` is "scrypt", a hash for PLAIN and LOGIN, or "scram", the secrets of SCRAM-SHA-256 and SCRAM-SHA-1, which
     serve PLAIN and LOGIN too.
 
-    Raises OSError if the file cannot be written, and ValueError if it is invalid, for a user name that it cannot have,
-    and for a password that SASLprep (RFC 4013) forbids, if ``kind`` is "scram".
+    Raises OSError if the file cannot be written, and ValueError if it is invalid and for an invalid user name: it must have
+    1 to 255 characters, be in the form of SASLprep (RFC 4013), contain no colon and not begin with "#". A password has up
+    to 1024 characters, and with "scram" none that SASLprep forbids; others raise ValueError too.
     """
     problem: Exception | None = None
     try:
         check_type(password, "password", str, shown=False)
         check_choice(kind, "kind", get_args(SecretKind))
-        if not is_user_name(user):
-            raise ValueError(f"a users file cannot have the user name {user!r}")
+        check_user_name(user)
+        check_password(password)
         lines = [f"{user}:{encode_secret(secret)}" for secret in make_secrets(password, kind)]
         _change(path, user, lines, create=True)
     except (OSError, ValueError, TypeError) as error:
@@ -194,11 +221,13 @@ def set_password(path: str | os.PathLike[str], user: str, password: str, *, kind
 def delete_user(path: str | os.PathLike[str], user: str) -> bool:
     """Remove a user from the file; return False if it has none of this name. Blocks.
 
-    Raises OSError if the file cannot be written, and ValueError if it is invalid or the user is its last one.
+    Raises OSError if the file cannot be written, and ValueError if it is invalid, if the user is its last one, and for a
+    user name that `set_password` does not take.
     """
     try:
+        check_user_name(user)
         return _change(path, user, [], create=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         problem = _without_frames(error)
     raise problem
 

@@ -43,7 +43,7 @@ def test_hash_without_a_user(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert ScryptHash.decode(capsys.readouterr().out.rstrip("\n")).matches(memoryview(b"secret"))
 
 
-@pytest.mark.parametrize("user", ["", "a:b", "#fred", "a\nb", "a\x7f", "\udcff"])
+@pytest.mark.parametrize("user", ["", "a:b", "#fred", "a\nb", "a\x7f", "\udcff", "e\u0301"])
 def test_invalid_user(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], user: str) -> None:
     """The line could not be read back."""
     assert hash_password(monkeypatch, b"secret\n", user) == 2

@@ -595,10 +595,68 @@ def test_failed_change_leaves_no_file(tmp_path: Path, monkeypatch: pytest.Monkey
     assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("users", "fred:secret\n")]
 
 
+INVALID_NAMES = {
+    "": "is empty", "a:b": "contains a colon", "#fred": "begins with #", "x" * 256: "has more than 255 characters",
+    "a\nb": "contains a character", "a\0": "contains a character", "\udcff": "contains a character",
+    "e\u0301": r"must have the form of SASLprep \(RFC 4013\), '\u00e9'", "\uff41": "must have the form of SASLprep",
+    "\ufefffred": "must have the form of SASLprep", "\u00ad": "is empty after SASLprep",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("user", "problem"), INVALID_NAMES.items(), ids=map(ascii, INVALID_NAMES))
+def test_invalid_user_names(user: str, problem: str, tmp_path: Path) -> None:
+    """All functions that change a file take the same names, and the file is not touched."""
+    path = tmp_path / "users"
+    path.write_text("fred:secret\n")
+    for change in (lambda: set_password(path, user, "x"), lambda: delete_user(path, user)):
+        with pytest.raises(ValueError, match=f"^invalid user name: .*; it {problem}"):
+            change()
+    assert path.read_text() == "fred:secret\n"
+    with pytest.raises(TypeError, match="user must be str"):
+        delete_user(path, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("user", ["a\0b", "e\u0301", "x" * 256])
+def test_invalid_user_name_in_a_file(user: str) -> None:
+    with pytest.raises(ValueError, match=r"^line 2: invalid user name: .*; it "):
+        parse(f"fred:x\n{user}:x\n")
+
+
+@pytest.mark.parametrize("user", ["x" * 255, "\u00e9", "fred flintstone", "a=b,c", "fred@example.org", "\u0627\u0628"])
+def test_valid_user_names(user: str, tmp_path: Path) -> None:
+    path = tmp_path / "users"
+    set_password(path, "other", "x")
+    set_password(path, user, "x")
+    assert list(parse(path.read_text()).users) == ["other", user]
+    assert delete_user(path, user)
+    assert list(parse(path.read_text()).users) == ["other"]
+
+
+@pytest.mark.parametrize("kind", ["scrypt", "scram"])
+def test_longest_password(kind: Any, tmp_path: Path) -> None:
+    path = tmp_path / "users"
+    set_password(path, "fred", "x" * 1024, kind=kind)
+    with pytest.raises(ValueError, match="password must have up to 1024 characters, got 1025"):
+        set_password(path, "fred", "x" * 1025, kind=kind)
+    users = UsersFile(path)
+    users.load()
+    assert [users.verify("fred", "x" * count) for count in (1024, 1025, 9000)] == [True, False, False]
+    with pytest.raises(ValueError, match="line 1: password must have up to 1024 characters"):
+        parse("fred:" + "x" * 1025)
+
+
+async def test_names_that_no_user_can_have(session: Session, tmp_path: Path) -> None:
+    users = UsersFile(write(tmp_path / "users", f"fred:{SHA_256}").path)
+    for user in INVALID_NAMES:
+        if user.isascii():
+            assert not await is_accepted(users, session, user, "pencil")
+            assert isinstance(await users.secret(session, user, "SCRAM-SHA-256"), ScramSecret)
+
+
 @pytest.mark.parametrize(
     ("user", "password", "kind", "error", "message"),
     [
-        ("a:b", "x", "scrypt", ValueError, "user name 'a:b'"), ("fred", b"x", "scrypt", TypeError, "password must be str"),
+        ("a:b", "x", "scrypt", ValueError, "user name: 'a:b'"), ("fred", b"x", "scrypt", TypeError, "password must be str"),
         ("fred", "x", "bcrypt", ValueError, "kind"), ("fred", "a\x01", "scram", ValueError, "SASLprep"),
     ],
 )  # fmt: skip

@@ -352,6 +352,67 @@ def test_scram_client_rejects_names_that_saslprep_forbids() -> None:
         assert "\U0001f680" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("n,,n={},r=abc", ["334"]), ("n,a={},n={},r=abc", ["334"]), ("n,a=fred,n={}x,r=abc", ["501 5.5.2"]),
+        ("n,,n={}x,r=abc", ["501 5.5.2"]), ("n,a={}x,n=fred,r=abc", ["501 5.5.2"]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("character", ["x", "\u00e9", "=2C", "\U00010330"])
+def test_longest_user_name_of_scram(character: str, message: str, expected: list[str]) -> None:
+    """It is refused before it is prepared, and before a secret is asked for."""
+    driver = ServerDriver(hooks={"secret"}, extensions=standard(OFFER)).begin()
+    replies = driver.send_lines(f"AUTH SCRAM-SHA-256 {b64(message.replace('{}', character * 255).encode())}")
+    assert codes(replies) == expected
+    assert expected == ["334"] or replies == ["501 5.5.2 User name too long"]
+
+
+def test_user_name_that_is_too_long_after_normalization() -> None:
+    driver = ServerDriver(hooks={"secret"}, extensions=standard(OFFER)).begin()
+    for count, expected in ((14, "334"), (15, "501 5.5.2")):  # U+FDFA becomes 18 characters
+        assert (
+            codes(driver.send_lines(f"AUTH SCRAM-SHA-256 {b64(f'n,,n={chr(0xFDFA) * count},r=abc'.encode())}", "*"))[0]
+            == expected
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("PLAIN", b"\0%s\0secret"), ("PLAIN", b"%s\0fred\0secret"), ("LOGIN", b"%s"), ("CRAM-MD5", b"%s " + b"0" * 32),
+        ("OAUTHBEARER", b"n,a=%s,\x01auth=Bearer abc\x01\x01"), ("XOAUTH2", b"user=%s\x01auth=Bearer abc\x01\x01"),
+        ("EXTERNAL", b"%s"),
+    ],
+)  # fmt: skip
+def test_longest_user_name_of_other_mechanisms(name: str, message: bytes) -> None:
+    for character in (b"x", b"\xc3\xa9") + ((b"=2C",) if name == "OAUTHBEARER" else ()):
+        for count, refused in ((255, False), (256, True)):
+            replies = begin().send_lines(f"AUTH {name}", b64(message % (character * count)), "*")
+            assert ("501 5.5.2 User name too long" in replies) is refused
+
+
+@pytest.mark.parametrize("field", ["user", "authzid"])
+def test_longest_names_of_clients(field: str) -> None:
+    kinds: list[Callable[[str], object]] = [
+        lambda name: PasswordCredentials(**{"user": "fred", field: name}, password="secret"),
+        (lambda name: ExternalCredentials(name)) if field == "authzid" else (lambda name: BearerToken(name, "abc")),
+    ]
+    for kind in kinds:
+        kind("\u00e9" * 255)
+        with pytest.raises(ValueError, match=f"{field} must have up to 255 characters, got 256"):
+            kind("\u00e9" * 256)
+
+
+def test_longest_password_of_a_scram_client() -> None:
+    """The other mechanisms send it as it is."""
+    client = MECHANISMS["SCRAM-SHA-256"].client
+    assert next(client(PasswordCredentials("fred", "\u00e9" * 1024), mechanism_context()))
+    with pytest.raises(LocalProtocolError, match="cannot carry this password: it has more than 1024 characters"):
+        next(client(PasswordCredentials("fred", "\u00e9" * 1025), mechanism_context()))
+    assert next(MECHANISMS["PLAIN"].client(PasswordCredentials("fred", "x" * 9000), mechanism_context()))
+
+
 def test_unknown_user_looks_like_a_wrong_password() -> None:
     """The number of steps and the replies are the same, and the salt does not change (RFC 5802 9)."""
     driver = ServerDriver(hooks={"secret"}, extensions=standard(OFFER)).begin()

@@ -32,6 +32,8 @@ from .driver import HELLO, ServerDriver, codes, respond
 USER = PasswordCredentials("user", "pencil")
 HASHES: list[ScramHash] = ["SHA-256", "SHA-1"]
 BINDING = bytes(range(32))
+#: More characters than a text in the tests of SASLprep has.
+LIMIT = 10**6
 HOOKS: dict[str, Any] = {"hooks": {"auth", "secret"}, "extensions": standard(Auth(mechanisms=tuple(MECHANISMS)))}
 
 
@@ -271,6 +273,19 @@ def test_secret_of_the_other_hash_function_is_not_used(hash: ScramHash) -> None:
 
 
 @pytest.mark.parametrize("hash", HASHES)
+def test_secret_of_the_longest_password(hash: ScramHash) -> None:
+    longest = "\u00e9" * 1024
+    secret = ScramSecret.from_password(longest, bytes(16), hash=hash)
+    assert secret.matches(memoryview(longest.encode()))
+    # Both would be the same password if it were cut.
+    assert not secret.matches(memoryview((longest + "x").encode()))
+    for password in (longest + "x", "\ufdfa" * 57):
+        with pytest.raises(ValueError, match="the password has more than 1024 characters") as caught:
+            ScramSecret.from_password(password, bytes(16), hash=hash)
+        assert "\u00e9" not in str(caught.value)
+
+
+@pytest.mark.parametrize("hash", HASHES)
 def test_secret_matches_a_password(hash: ScramHash) -> None:
     secret = ScramSecret.from_password("a\u00aa", bytes(16), hash=hash)
     for password, expected in (("a\u00aa", True), ("aa", True), ("ab", False), ("\U0001f680", False), ("a\x01", False)):
@@ -312,7 +327,7 @@ def test_invalid_first_message_of_a_server(message: str, reason: str) -> None:
     ],
 )  # fmt: skip
 def test_saslprep(text: str, prepared: str) -> None:
-    assert saslprep(text) == prepared
+    assert saslprep(text, LIMIT) == prepared
 
 
 @pytest.mark.parametrize(
@@ -324,15 +339,25 @@ def test_saslprep(text: str, prepared: str) -> None:
 )  # fmt: skip
 def test_text_that_saslprep_forbids(text: str) -> None:
     with pytest.raises(ValueError, match="SASLprep") as caught:
-        saslprep(text)
+        saslprep(text, LIMIT)
     assert not text or text not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["x" * 10, "\u00aa" * 10, "\ufb03" * 3, "\u00ad" * 9 + "x", "e\u0301" * 5])
+def test_longest_text(text: str) -> None:
+    """The limit is that of the text before and after normalization, which may make it shorter or longer."""
+    prepared = saslprep(text, LIMIT)
+    longest = max(len(text), len(prepared))
+    assert saslprep(text, longest) == prepared
+    with pytest.raises(ValueError, match=f"has more than {longest - 1} characters"):
+        saslprep(text, longest - 1)
 
 
 @given(st.text(st.characters(codec="utf-8"), min_size=1))
 def test_saslprep_twice_is_saslprep_once(text: str) -> None:
     try:
-        prepared = saslprep(text)
+        prepared = saslprep(text, LIMIT)
     except ValueError:
         return
-    assert saslprep(prepared) == prepared == unicodedata.ucd_3_2_0.normalize("NFKC", prepared)
+    assert saslprep(prepared, LIMIT) == prepared == unicodedata.ucd_3_2_0.normalize("NFKC", prepared)
     assert not any(map(stringprep.in_table_c21_c22, prepared))

@@ -15,6 +15,7 @@ from attrs import field, frozen
 
 from .. import syntax
 from ..replies import Reply
+from .saslprep import MAX_NAME
 from .scram_secret import ScramSecret
 
 #: The user of a session whose client used ANONYMOUS.
@@ -48,11 +49,13 @@ def _text_problem(name: str, value: object) -> str | None:
     return None
 
 
-def _user_problem(name: str, value: str) -> str | None:
+def _user_problem(name: str, value: str, limit: int = MAX_NAME) -> str | None:
     if problem := _text_problem(name, value):
         return problem
     if not value or syntax.CONTROL.search(value):
         return f"{name} must not be empty or contain control characters"
+    if len(value) > limit:
+        return f"{name} must have up to {limit} characters, got {len(value)}"
     return None
 
 
@@ -77,7 +80,7 @@ class PasswordCredentials:
     ``authzid`` is the authorization identity, the user to act as; "" means the user itself (RFC 4616 2).
 
     Raises ValueError for values that no mechanism can carry: an empty name or password, NUL, or control characters in a
-    name.
+    name. A name has up to 255 characters (RFC 4616 2); SCRAM takes passwords of up to 1024.
     """
 
     user: str
@@ -99,7 +102,8 @@ class PasswordCredentials:
 class BearerToken:
     """A user name and an OAuth 2.0 bearer token (RFC 6750) for a client to log in with.
 
-    Raises ValueError for an empty name, for control characters in it, and for an invalid token.
+    Raises ValueError for an empty name, for control characters in it, for one of more than 255 characters, and for an
+    invalid token.
     """
 
     user: str
@@ -119,7 +123,7 @@ class ExternalCredentials:
 
     ``authzid`` is the user to act as; "" means the user that the server derives from the certificate.
 
-    Raises ValueError for control characters in ``authzid``.
+    Raises ValueError for control characters in ``authzid``, and for more than 255 characters.
     """
 
     authzid: str = ""
@@ -147,10 +151,7 @@ class AnonymousCredentials:
 
     def __init__(self, trace: str = "") -> None:
         """Check the value and store it."""
-        problem = _user_problem("trace", trace) if trace != "" else None
-        if problem is None and len(trace) > MAX_TRACE:
-            problem = f"trace must have up to {MAX_TRACE} characters, got {len(trace)}"
-        if problem:
+        if trace != "" and (problem := _user_problem("trace", trace, MAX_TRACE)):
             raise ValueError(problem)
         self.__attrs_init__(trace)
 

@@ -26,6 +26,7 @@ from .mechanism import (
     MechanismContext,
     ServerExchange,
     ask_application,
+    decode_printable,
     decode_user,
     expect_success,
 )
@@ -72,7 +73,7 @@ class Anonymous(Mechanism):
 
     def server(self, initial: bytes | None, context: MechanismContext) -> ServerExchange:
         """Run ANONYMOUS as a server: the message is trace information, or empty."""
-        trace = decode_user((yield b"") if initial is None else initial)
+        trace = decode_printable((yield b"") if initial is None else initial)
         if len(trace) > MAX_TRACE:
             raise BadCommandError(MALFORMED_CREDENTIALS)
         return (yield from ask_application(Credentials("ANONYMOUS", ANONYMOUS_USER, trace)))

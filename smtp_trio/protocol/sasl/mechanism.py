@@ -21,6 +21,7 @@ from .credentials import (
     PasswordCredentials,
     SecretRequest,
 )
+from .saslprep import MAX_NAME
 
 # A mechanism is a class with two generators, one for each role. They exchange octets only: base64, AUTH commands and 334
 # replies belong to `smtp_trio.protocol.extensions.auth`, so a mechanism reads like the message sequence of its RFC.
@@ -47,6 +48,7 @@ from .credentials import (
 
 INVALID_CREDENTIALS = Reply(535, "Authentication credentials invalid", "5.7.8")
 MALFORMED_CREDENTIALS = Reply(501, "Malformed credentials", "5.5.2")
+NAME_TOO_LONG = Reply(501, "User name too long", "5.5.2")
 NO_INITIAL_RESPONSE = Reply(501, "This mechanism has no initial response", "5.7.0")
 
 #: A function that returns the given number of random octets.
@@ -248,12 +250,25 @@ def decode_text(octets: bytes) -> str:
     return text
 
 
-def decode_user(octets: bytes) -> str:
-    """Decode a user name: as `decode_text`, and without control characters, because user names are written to logs."""
-    user = decode_text(octets)
-    if syntax.CONTROL.search(user):
+def decode_printable(octets: bytes) -> str:
+    """Decode text that may be written to logs: as `decode_text`, and without control characters."""
+    text = decode_text(octets)
+    if syntax.CONTROL.search(text):
         raise BadCommandError(MALFORMED_CREDENTIALS)
+    return text
+
+
+def decode_user(octets: bytes) -> str:
+    """Decode a user name: as `decode_text`, without control characters, and of at most 255 characters."""
+    user = decode_printable(octets)
+    check_length(user)
     return user
+
+
+def check_length(user: str) -> None:
+    """Raise `BadCommandError` (501) for a user name that is longer than any can be."""
+    if len(user) > MAX_NAME:
+        raise BadCommandError(NAME_TOO_LONG)
 
 
 # --- shared by the clients' sides -------------------------------------------------------------------------------------

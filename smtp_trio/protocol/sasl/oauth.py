@@ -54,7 +54,8 @@ class OAuthBearer(Mechanism):
     def server(self, initial: bytes | None, context: MechanismContext) -> ServerExchange:
         """Run OAUTHBEARER as a server. The user name in the GS2 header is optional in RFC 7628 3.1 and required here."""
         user, pairs = parse_message(OAUTHBEARER_MESSAGE, (yield b"") if initial is None else initial)
-        return (yield from check_token("OAUTHBEARER", user.replace("=2C", ",").replace("=3D", "="), pairs))
+        user = user.replace(b"=2C", b",").replace(b"=3D", b"=")
+        return (yield from check_token("OAUTHBEARER", decode_user(user), pairs))
 
     def client(self, credentials: BearerToken, context: MechanismContext) -> ClientExchange:
         """Run OAUTHBEARER as a client. An error message is answered with ^A (RFC 7628 3.2.3)."""
@@ -74,7 +75,7 @@ class XOAuth2(Mechanism):
     def server(self, initial: bytes | None, context: MechanismContext) -> ServerExchange:
         """Run XOAUTH2 as a server."""
         user, pairs = parse_message(XOAUTH2_MESSAGE, (yield b"") if initial is None else initial)
-        return (yield from check_token("XOAUTH2", user, pairs))
+        return (yield from check_token("XOAUTH2", decode_user(user), pairs))
 
     def client(self, credentials: BearerToken, context: MechanismContext) -> ClientExchange:
         """Run XOAUTH2 as a client. An error message is answered with an empty response."""
@@ -82,12 +83,12 @@ class XOAuth2(Mechanism):
             yield from acknowledge_failure(b"")
 
 
-def parse_message(syntax: re.Pattern[bytes], message: bytes) -> tuple[str, bytes]:
+def parse_message(syntax: re.Pattern[bytes], message: bytes) -> tuple[bytes, bytes]:
     """Return the user name and the pairs of a message. Raises `BadCommandError` (501) if it is malformed."""
     match = syntax.fullmatch(message)
     if match is None:
         raise BadCommandError(MALFORMED_CREDENTIALS)
-    return decode_user(match[1] or b""), match[2]
+    return match[1] or b"", match[2]
 
 
 def check_token(mechanism: str, user: str, pairs: bytes) -> ServerExchange:

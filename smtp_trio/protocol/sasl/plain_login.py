@@ -24,8 +24,9 @@ from .mechanism import (
 # Both mechanisms reduce to the same question, a user name and a password for the application to check, and share its
 # answer in `check_credentials`. What differs is the framing: PLAIN sends three fields in one message, separated by NUL,
 # so no field can contain NUL. LOGIN sends two messages and has no separator, but the same limits are applied, so that a
-# password is valid with both or with neither. Neither normalizes the password (RFC 4616 2 leaves SASLprep to the
-# server's comparison): the hook gets what the client sent.
+# password is valid with both or with neither. Neither normalizes name or password (RFC 4616 2 leaves SASLprep to the
+# server's comparison): the hook gets what the client sent. The length of the password is limited by the line only, since
+# some applications take a token in its place; the work on it is the hook's.
 
 
 class Plain(Mechanism):

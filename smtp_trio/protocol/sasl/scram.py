@@ -23,11 +23,12 @@ from .mechanism import (
     RandomBytes,
     ServerExchange,
     acknowledge_failure,
-    decode_user,
+    check_length,
+    decode_printable,
     expect_challenge,
     expect_success,
 )
-from .saslprep import saslprep
+from .saslprep import MAX_NAME, MAX_PASSWORD, saslprep
 from .scram_secret import MIN_ITERATIONS, ScramHash, ScramSecret, hash_name, salt_password
 
 # The four messages, and what each side verifies (RFC 5802 3 and 5):
@@ -87,6 +88,16 @@ def _decode(text: str) -> bytes | None:
         return None
 
 
+def decode_name(text: str) -> str:
+    """Return a name as SASLprep has it (RFC 5802 5.1). Raises `BadCommandError` (501) if it is too long or forbidden."""
+    name = text.replace("=2C", ",").replace("=3D", "=")
+    check_length(name)
+    try:
+        return saslprep(name, MAX_NAME)
+    except ValueError:
+        raise BadCommandError(MALFORMED_CREDENTIALS) from None
+
+
 def _xor(a: bytes, b: bytes) -> bytes:
     return bytes(x ^ y for x, y in zip(a, b, strict=True))
 
@@ -108,17 +119,13 @@ class Scram(Mechanism):
 
     def server(self, initial: bytes | None, context: MechanismContext) -> ServerExchange:
         """Run SCRAM as a server."""
-        first = CLIENT_FIRST.fullmatch(decode_user((yield b"") if initial is None else initial))
+        first = CLIENT_FIRST.fullmatch(decode_printable((yield b"") if initial is None else initial))
         if first is None:
             raise BadCommandError(MALFORMED_CREDENTIALS)
-        header, binding_type, authzid, client_first, user, client_nonce = first.groups()
+        header, binding_type, authzid, client_first, name, client_nonce = first.groups()
         self._check_binding(header[0], binding_type, context)
-        user = user.replace("=2C", ",").replace("=3D", "=")
-        try:
-            user = saslprep(user)
-        except ValueError:
-            raise BadCommandError(MALFORMED_CREDENTIALS) from None
-        if authzid is not None and authzid.replace("=2C", ",").replace("=3D", "=") != user:
+        user = decode_name(name)
+        if authzid is not None and decode_name(authzid) != user:
             # With SCRAM no hook gets `Credentials`, so none can allow a client to act as another user.
             raise AuthenticationFailedError(INVALID_CREDENTIALS, b"e=other-error")
         secret = yield from server_keys((yield SecretRequest(user)), user, self._hash, context)
@@ -192,12 +199,14 @@ class Scram(Mechanism):
 
     def _prepare(self, credentials: PasswordCredentials) -> tuple[str, memoryview]:
         """Return the user name as it is sent, and the prepared password. Raises LocalProtocolError if they cannot be."""
+        what = "user name"
         try:
-            user = saslprep(credentials.user).replace("=", "=3D").replace(",", "=2C")
-            return user, memoryview(saslprep(credentials.password).encode())
+            user = saslprep(credentials.user, MAX_NAME).replace("=", "=3D").replace(",", "=2C")
+            what = "password"
+            return user, memoryview(saslprep(credentials.password, MAX_PASSWORD).encode())
         except ValueError as error:
             problem = str(error)  # the frames of the error have the password
-        raise LocalProtocolError(f"{self.name} cannot carry this user name or password: one {problem}")
+        raise LocalProtocolError(f"{self.name} cannot carry this {what}: it {problem}")
 
 
 def server_keys(

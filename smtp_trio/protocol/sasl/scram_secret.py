@@ -9,7 +9,7 @@ from typing import Final, Literal, get_args
 from attrs import field, frozen
 
 from ..arguments import check_choice, check_number, check_type
-from .saslprep import saslprep
+from .saslprep import MAX_PASSWORD, saslprep
 
 ScramHash = Literal["SHA-256", "SHA-1"]
 
@@ -65,14 +65,14 @@ class ScramSecret:
     ) -> ScramSecret:
         """Compute the secret for ``password``. 4096 iterations take about a millisecond of processor time.
 
-        Raises ValueError for a password that SASLprep (RFC 4013) does not allow.
+        Raises ValueError for a password that SASLprep (RFC 4013) does not allow, or that has more than 1024 characters.
         """
         check_type(password, "password", str, shown=False)
         check_type(salt, "salt", bytes)
         check_number(iterations, "iterations", MIN_ITERATIONS, integer=True)
         check_choice(hash, "hash", get_args(ScramHash))
         try:
-            prepared = memoryview(saslprep(password).encode())
+            prepared = memoryview(saslprep(password, MAX_PASSWORD).encode())
         except ValueError as error:
             problem = f"the password {error}"
         else:
@@ -92,7 +92,7 @@ class ScramSecret:
     def matches(self, password: memoryview) -> bool:
         """Return whether this is the secret of a password, in UTF-8. Blocks: call it in a thread."""
         try:
-            prepared, allowed = memoryview(saslprep(bytes(password).decode()).encode()), True
+            prepared, allowed = memoryview(saslprep(bytes(password).decode(), MAX_PASSWORD).encode()), True
         except ValueError:  # it is not the password, but the time should not reveal that
             prepared, allowed = password, False
         salted = salt_password(prepared, self.salt, self.iterations, self.hash)
