@@ -53,7 +53,8 @@ def attribute_commands(
 
 def _split(kind: type[AttributeCommand], attributes: Mapping[str, str | None]) -> Iterator[AttributeCommand]:
     command = kind({})
-    for name, value in attributes.items():
+    # XCLIENT_README: "Once ADDR is sent, the client is usually no longer authorized to send XCLIENT commands."
+    for name, value in sorted(attributes.items(), key=lambda item: item[0] == "ADDR"):
         longer = kind({**command.attributes, name: value})
         if command.attributes and len(longer.encode()) + len("\r\n") > COMMAND_LINE_OCTETS:
             yield command

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from ..protocol import (
@@ -48,7 +48,7 @@ class HandlerSession(AuthSession, Protocol):
     def transaction(self) -> Transaction: ...
     async def start_tls(self) -> bool: ...
     async def report(self, hook: str, error: Exception) -> None: ...
-    def change_client(self, attributes: Mapping[str, str | None]) -> bool: ...
+    def change_client(self, command: XclientCommand) -> bool: ...
 
 
 # The order of steps is the same in all handlers. The `message` hook is called first, since it may refuse any command,
@@ -174,7 +174,7 @@ async def xclient(session: HandlerSession, command: XclientCommand) -> None:
         return
     session.connected = False
     await session.hooks.call("disconnect", session.session)
-    if not session.change_client(command.attributes):
+    if not session.change_client(command):
         await session.answer(TOO_MANY)
         return
     session.connected = True

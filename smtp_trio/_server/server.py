@@ -399,7 +399,7 @@ class Server:
             extensions=self._state.grammar,
             limits=self.limits,
             limits_reached=self._state.counts.limits_reached,
-            trusted=self._trusted.keywords(peer) if self._trusted.extensions else frozenset(),
+            trusted=self.trusted_keywords(peer),
             newlines=self.newlines,
             strictness=self.strictness,
             now=self.now,
@@ -492,6 +492,10 @@ class Server:
                 current_session.set(outer)
                 session.log.end()
                 await self._guard.run(session.wire.close(), session)
+
+    def trusted_keywords(self, peer: Peer) -> frozenset[str]:
+        """Return the keywords of the extensions that only some peers may use, and this one may."""
+        return self._trusted.keywords(peer) if self._trusted.extensions else frozenset()
 
     def count_as(self, session: SessionTask, peer: Peer) -> bool:
         """Count a session as one of ``peer`` from now on. Return False if that has too many, and must be refused."""

@@ -9,7 +9,6 @@ BDAT to its reply, and `hook_runner` calls the hooks, which get a `Session`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import trio
@@ -30,6 +29,7 @@ from ..protocol import (
 )
 from ..protocol.dialogue import CLOSED
 from ..protocol.extensions.auth import AuthCommand
+from ..protocol.extensions.xclient import XclientCommand, attributes_after
 from .auth_service import AuthService
 from .authentication import refuse_auth
 from .handlers import HANDLERS, SHUTTING_DOWN, default, greet
@@ -63,6 +63,7 @@ class SessionTask:
         "__weakref__",
         "_command_deadline",
         "_deferred",
+        "_local",
         "_turns",
         "_unhooked",
         "auth_failures",
@@ -131,6 +132,7 @@ class SessionTask:
         #: The commands AUTH that did not succeed.
         self.auth_failures: int = 0
         self._turns = 0
+        self._local = connection.local  # the server's end, before any XCLIENT
         self._unhooked = table.unhooked
         announce(self)  # before `Session` is made, since smtp_trio.testing may replace the parts that it refers to
         self.session: Session = Session(server, connection, self)
@@ -242,11 +244,15 @@ class SessionTask:
         self.turns = turns
         self.wire.read_size = READ_SIZE
 
-    def change_client(self, attributes: Mapping[str, str | None]) -> bool:
+    def change_client(self, command: XclientCommand) -> bool:
         """Change the addresses as XCLIENT demands. Return False if the client has too many connections."""
         session = self.session
-        session.local = local_of_xclient(session.local, attributes)
+        attributes = attributes_after(self.protocol.state.client, command)
+        session.local = local_of_xclient(self._local, attributes)
         peer = peer_of_xclient(session.peer, attributes)
+        if "ADDR" in command.attributes:
+            self.protocol.client_changed(self.server.trusted_keywords(peer))
+            self.auth_failures = 0
         if peer == session.peer:
             return True
         session.peer = peer

@@ -667,6 +667,21 @@ class ServerProtocol:
         self.state.user = user
         self._parser.state_changed()
 
+    def client_changed(self, trusted: frozenset[str]) -> None:
+        """Record that a proxy has named another client (XCLIENT). Call it before the 220 is sent.
+
+        What the session has counted is counted anew, except for the work: a proxy that names one client after another
+        and sends no message is limited by that. The certificate of the proxy is not the client's.
+
+        :param trusted: the keywords of the extensions that only some clients may use, and this one may.
+        """
+        state = self.state
+        state.trusted = trusted
+        state.channel_binding, state.client_certificate = b"", None
+        state.messages, state.transactions, state.rcpt_domains = 0, 0, frozenset()
+        if not self._exceeds_work(0):
+            self._errors, self.delayed = 0, False
+
     def reach(self, limit: str, *, ends: bool = False) -> None:
         """Count that a limit has taken effect. ``ends`` is true if it ends the session."""
         self.limits_reached[limit] += 1

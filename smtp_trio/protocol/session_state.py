@@ -10,7 +10,7 @@ from typing import Any
 
 from attrs import define, evolve, field
 
-from .commands import Command, Hello, Mail, Rcpt
+from .commands import Command, Hello, Mail, Rcpt, Rset
 from .dialogue import GREETED, READY
 from .replies import Reply
 from .strictness import NORMAL, Strictness
@@ -25,6 +25,11 @@ def no_clock() -> None:
     """Return None: the protocol does not know the time, unless the application provides it."""
 
 
+def _ends_transaction(command: Command, reply: Reply) -> bool:
+    """Return whether a transaction that was not begun is over: there can be attributes for it (XFORWARD)."""
+    return type(command) is Mail or (reply.accepted and isinstance(command, Rset | Hello))
+
+
 @define(eq=False)
 class SessionState:
     """The state of a session besides its phase. Extensions read it to decide what to offer and what to refuse.
@@ -32,8 +37,8 @@ class SessionState:
     ``name`` is the server's name and ``size`` its largest message in octets (0: no limit). ``tls`` is true if the
     server can start TLS, and ``hooks`` are the names of the hooks that the application implements, such as "auth".
     ``strictness`` has the deviations from the grammar that the server accepts. ``trusted`` are the keywords of the
-    extensions that only clients on certain networks may use, and this one is. ``now`` returns the time, as a datetime with
-    a time zone, or None without a clock.
+    extensions that only clients on certain networks may use, and this one is; XCLIENT changes it. ``now`` returns the time,
+    as a datetime with a time zone, or None without a clock.
 
     The other members change during the session. ``secure`` is true inside TLS, ``user`` is the authenticated user,
     ``hello`` the last accepted HELO or EHLO and ``offered`` the keywords in the reply to it. ``mail`` and ``rcpts`` are
@@ -93,7 +98,7 @@ class SessionState:
 
     def update(self, command: Command, reply: Reply, phase: enum.Enum, line: bytes) -> None:
         """Record that ``command``, sent as ``line``, was answered with ``reply``, which led to ``phase``."""
-        if phase in NO_TRANSACTION and self.mail is not None:
+        if phase in NO_TRANSACTION and (self.mail is not None or _ends_transaction(command, reply)):
             self.clear_transaction()  # by RSET, EHLO or HELO, or the final reply to the message
         if type(command) is Rcpt:
             if reply.accepted:

@@ -22,7 +22,8 @@ async def test_xclient() -> None:
             name="a.test", addr="2001:db8::1", port=4242, proto="ESMTP", helo="b.test", login="fr\u00e9d", destport=None
         )
         assert (reply.code, client.user) == (220, None)
-        assert "XCLIENT" in client.offered
+        assert "SIZE" in client.offered
+        assert "XCLIENT" not in client.offered
         await client.send("a@b.test", ["c@mx.test"], b"x\r\n")
         session = hooks.sessions[-1]
         assert session.peer == Peer("2001:db8::1", 4242, "tcp", "a.test")
@@ -42,15 +43,17 @@ async def test_xforward() -> None:
 
 
 async def test_long_attributes_take_several_commands() -> None:
-    """RFC 5321 4.5.3.1.4: a line has at most 512 octets."""
+    """RFC 5321 4.5.3.1.4: a line has at most 512 octets. ADDR comes last, since the client may send no XCLIENT after it."""
     hooks = RecordingHooks()
     server = Server(hooks, name=NAME, xclient_from=["127.0.0.1"], xforward_from=["127.0.0.1"])
     async with listening(server) as port, smtp_trio.connect("127.0.0.1", port) as client:
-        await client.xclient(helo="h" * 255, login="l" * 255, addr="192.0.2.9")
-        assert len(hooks.sessions) == 3
-        assert {**hooks.sessions[0].xclient} == {"HELO": "h" * 255, "LOGIN": "l" * 255, "ADDR": "192.0.2.9"}
         await client.xforward(helo="h" * 255, ident="i" * 255)
         assert dict(hooks.sessions[0].xforward) == {"HELO": "h" * 255, "IDENT": "i" * 255}
+        await client.xclient(addr="192.0.2.9", helo="h" * 255, login="l" * 255, port=4242)
+        assert len(hooks.sessions) == 3
+        session = hooks.sessions[0]
+        assert session.xclient == {"HELO": "h" * 255, "LOGIN": "l" * 255, "ADDR": "192.0.2.9", "PORT": "4242"}
+        assert (session.peer, session.user) == (Peer("192.0.2.9", 4242, "tcp"), "l" * 255)
 
 
 @pytest.mark.parametrize("method", ["xclient", "xforward"])

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from smtp_trio.protocol import BadCommandError, Reply
+from smtp_trio.protocol import BadCommandError, Limits, Reply
 from smtp_trio.protocol.attributes import AttributeCommand
 from smtp_trio.protocol.dialogue import GREETED, READY, REJECTED
-from smtp_trio.protocol.extensions import Auth, StartTls, Xclient, Xforward, standard
+from smtp_trio.protocol.extensions import Auth, LimitsExtension, StartTls, Xclient, Xforward, standard
 from smtp_trio.protocol.extensions.xclient import XclientCommand
 from smtp_trio.protocol.extensions.xforward import XforwardCommand
 
@@ -111,13 +111,80 @@ def test_session_begins_anew() -> None:
 
 @pytest.mark.parametrize("hello", [True, False])
 def test_several_commands(hello: bool) -> None:
-    """Each one adds to those before, whether or not EHLO comes in between."""
+    """Each one adds to those before, up to the one with ADDR, whether or not EHLO comes in between."""
     session = driver().begin()
     between = [HELLO] if hello else []
     session.begin(
-        "XCLIENT ADDR=192.0.2.1 HELO=a.test", *between, "XCLIENT HELO=b.test PORT=1", *between, "XCLIENT PORT=2"
+        "XCLIENT LOGIN=fred HELO=a.test", *between, "XCLIENT HELO=b.test PORT=1", *between, "XCLIENT ADDR=192.0.2.1"
     )
-    assert dict(session.protocol.state.client) == {"ADDR": "192.0.2.1", "HELO": "b.test", "PORT": "2"}
+    state = session.protocol.state
+    assert dict(state.client) == {"LOGIN": "fred", "HELO": "b.test", "PORT": "1", "ADDR": "192.0.2.1"}
+    assert state.user == "fred"
+
+
+@pytest.mark.parametrize("address", ["ADDR=192.0.2.1", "ADDR=[UNAVAILABLE]"])
+@pytest.mark.parametrize("attributes", ["ADDR=192.0.2.2", "NAME=b.test", "PORT=1"])
+def test_client_has_no_attributes_of_the_one_before(address: str, attributes: str) -> None:
+    session = driver().begin(f"XCLIENT NAME=a.test LOGIN=fred HELO=a.test {address}", HELLO, f"XCLIENT {attributes}")
+    session.send_lines("EHLO proxy.test")
+    state = session.protocol.state
+    name, _, value = attributes.partition("=")
+    assert (dict(state.client), state.user) == ({name: value}, None)
+    assert state.hello is not None
+    assert state.hello.domain == "proxy.test"
+
+
+def test_client_that_may_not_use_xclient() -> None:
+    """The application states that after it has changed the address."""
+    session = driver().begin("XCLIENT ADDR=192.0.2.1")
+    session.protocol.client_changed(frozenset())
+    assert offers(session) == []
+    for line in ("XCLIENT ADDR=192.0.2.2", "XFORWARD SOURCE=LOCAL"):
+        assert session.send_lines(line)[0].startswith("550 5.7.0 ")
+    assert dict(session.protocol.state.client) == {"ADDR": "192.0.2.1"}
+
+
+def test_errors_are_those_of_one_client() -> None:
+    session = driver(limits=Limits(errors=4)).begin()
+    for _ in range(3):
+        assert session.send_lines("FOO", "FOO", "FOO")[-1].startswith("500 ")
+        assert session.protocol.delayed
+        session.protocol.client_changed(BOTH)
+        assert not session.protocol.delayed
+    assert session.send_lines("FOO", "FOO", "FOO", "FOO")[-1].startswith("421 ")
+
+
+def test_work_is_that_of_all_clients_of_a_connection() -> None:
+    """Otherwise a proxy could name one client after another without end."""
+    session = driver(limits=Limits(errors=4, work=50)).begin()
+    replies = []
+    for _ in range(9):
+        session.protocol.client_changed(BOTH)
+        replies += [reply[:3] for reply in session.send_lines("XCLIENT ADDR=192.0.2.1")]
+    assert replies == ["220"] * 7 + ["421"]
+
+
+def test_messages_and_transactions_are_those_of_one_client() -> None:
+    for settings in (
+        {"limits": Limits(messages=1)},
+        {"extensions": standard(Xclient(), LimitsExtension(mail_max=1))},
+        {"extensions": standard(Xclient(), LimitsExtension(rcpt_domain_max=1))},
+    ):
+        session = driver(**settings).begin(SENDER, RECIPIENT)
+        session.send_lines("DATA", "x", ".")
+        session.protocol.client_changed(BOTH)
+        session.send_lines(SENDER, "RCPT TO:<a@other.test>", "DATA", "x", ".")
+        assert len(session.messages) == 2
+        assert session.send_lines(SENDER, RECIPIENT)[-1].startswith(("421", "452"))
+
+
+def test_certificate_is_that_of_the_proxy() -> None:
+    session = driver().begin()
+    state = session.protocol.state
+    state.client_certificate, state.channel_binding = {"subject": ()}, b"x"
+    session.protocol.client_changed(BOTH)
+    after = session.protocol.state
+    assert (after.client_certificate, after.channel_binding) == (None, b"")
 
 
 @pytest.mark.parametrize("line", ["EHLO proxy.test", "HELO proxy.test"])
@@ -138,7 +205,7 @@ def test_user() -> None:
     """The rights of a proxy that has logged in are not those of its clients."""
     session = driver(hooks={"auth"}, secure=True).begin("AUTH PLAIN AGZyZWQAc2VjcmV0")
     assert session.protocol.state.user == "fred"
-    session.begin("XCLIENT ADDR=192.0.2.1")
+    session.begin("XCLIENT NAME=a.test")
     assert session.protocol.state.user is None
     session.begin("XCLIENT LOGIN=wilma+40example.org", "XCLIENT PORT=1", HELLO)
     assert session.protocol.state.user == "wilma@example.org"
@@ -163,6 +230,29 @@ def test_client_that_the_application_refuses() -> None:
 
 
 # --- XFORWARD -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", ["RSET", HELLO, "HELO a.test"])
+def test_attributes_of_a_message_that_is_not_begun(end: str) -> None:
+    """They are not those of the message after it."""
+    session = driver(answer=lambda command: Reply(550, "no", "5.7.1") if command.verb == "MAIL" else None)
+    forwarded = session.begin("XFORWARD ADDR=192.0.2.1", "NOOP").protocol.state
+    assert dict(forwarded.forwarded) == {"ADDR": "192.0.2.1"}
+    session.send_lines(end)
+    assert dict(forwarded.forwarded) == {}
+    session.send_lines("XFORWARD ADDR=192.0.2.1", "MAIL FROM:<a b>")
+    assert dict(forwarded.forwarded) == ({} if end.startswith("HELO") else {"ADDR": "192.0.2.1"})
+    session.send_lines(SENDER)
+    assert dict(forwarded.forwarded) == {}
+
+
+def test_refused_ehlo_changes_nothing() -> None:
+    refused: list[str] = []
+    session = driver(answer=lambda command: Reply(550, "no", "5.7.1") if command.verb in refused else None)
+    session.begin("XFORWARD ADDR=192.0.2.1")
+    refused += ["EHLO"]
+    session.send_lines(HELLO)
+    assert dict(session.protocol.state.forwarded) == {"ADDR": "192.0.2.1"}
 
 
 @pytest.mark.parametrize("end", [["DATA", "x", "."], ["RSET"], [HELLO]])

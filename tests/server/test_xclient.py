@@ -103,7 +103,7 @@ async def test_connect_hook_may_refuse_the_client(caplog: pytest.LogCaptureFixtu
     async with connected_from(make_server(Blocklist())) as client:
         await client.expect(f"220 {NAME} ESMTP ready")
         await client.command("EHLO x", "250-")
-        await xclient(client, "ADDR=192.0.2.8", f"220 {NAME} ESMTP ready")
+        await xclient(client, "ADDR=10.0.0.8", f"220 {NAME} ESMTP ready")
         await xclient(client, "ADDR=192.0.2.9", "554 5.0.0 You are listed")
         await client.command("EHLO x", "503")
         await client.quit()
@@ -132,9 +132,10 @@ async def test_message_hook_may_refuse_the_command() -> None:
         (["ADDR=IPV6:2001:db8::1"], Peer("2001:db8::1", None, "tcp")),
         (["ADDR=IPV6:::ffff:192.0.2.9"], Peer("192.0.2.9", None, "tcp")),
         (["NAME=a.test"], Peer(PROXY, 5000, "tcp", "a.test")),
-        (["NAME=a.test", "ADDR=192.0.2.9"], Peer("192.0.2.9", None, "tcp")),
-        (["ADDR=192.0.2.9 PORT=1", "NAME=a.test"], Peer("192.0.2.9", 1, "tcp", "a.test")),
-        (["ADDR=192.0.2.9 PORT=1 NAME=a.test", "ADDR=192.0.2.8"], Peer("192.0.2.8", None, "tcp")),
+        (["NAME=a.test", "PORT=1", "ADDR=192.0.2.9"], Peer("192.0.2.9", 1, "tcp", "a.test")),
+        (["PORT=1 NAME=a.test", "NAME=[UNAVAILABLE]", "ADDR=192.0.2.9"], Peer("192.0.2.9", 1, "tcp")),
+        (["ADDR=10.0.0.9 PORT=1 NAME=a.test", "ADDR=192.0.2.8"], Peer("192.0.2.8", None, "tcp")),
+        (["ADDR=10.0.0.9 PORT=1", "NAME=a.test"], Peer("10.0.0.9", 1, "tcp", "a.test")),
         (["NAME=[TEMPUNAVAIL] ADDR=192.0.2.9 PORT=[UNAVAILABLE]"], Peer("192.0.2.9", None, "tcp")),
         (["ADDR=[UNAVAILABLE] PORT=1 NAME=[UNAVAILABLE]"], Peer("", None, "unknown")),
         (["HELO=a.test"], Peer(PROXY, 5000, "tcp")),
@@ -174,11 +175,79 @@ async def test_networks_of_the_two_are_separate() -> None:
     assert make_server(xforward_from=()).extensions[-1].keyword == "XCLIENT"
 
 
-async def test_peer_stays_trusted() -> None:
-    async with connected_from(make_server()) as client:
+@pytest.mark.parametrize(
+    ("attributes", "offered"),
+    [
+        ("ADDR=192.0.2.9", []),
+        ("ADDR=[UNAVAILABLE]", []),
+        ("ADDR=172.16.0.1 LOGIN=fred", ["XFORWARD"]),
+        ("ADDR=10.0.0.9", ["XCLIENT", "XFORWARD"]),
+        ("ADDR=IPV6:::ffff:10.0.0.9", ["XCLIENT", "XFORWARD"]),
+        ("NAME=a.test LOGIN=fred", ["XCLIENT", "XFORWARD"]),
+    ],
+)
+async def test_address_of_the_client_decides_whether_it_is_trusted(attributes: str, offered: list[str]) -> None:
+    """A proxy may pass on what the client sends. Postfix does the same with XCLIENT."""
+    hooks = RecordingHooks()
+    async with connected_from(make_server(hooks, xforward_from=["10.0.0.0/8", "172.16.0.1"])) as client:
+        await client.hello()
+        await xclient(client, attributes)
+        reply = await client.command("EHLO x", "250-")
+        assert [keyword for keyword in ("XCLIENT", "XFORWARD") if keyword in reply] == offered
+        session = hooks.sessions[-1]
+        before = session.peer, session.user
+        if "XCLIENT" not in offered:
+            await client.command("XCLIENT ADDR=10.0.0.1 LOGIN=root", "550 5.7.0 ")
+        if "XFORWARD" not in offered:
+            await client.command("XFORWARD ADDR=10.0.0.1", "550 5.7.0 ")
+        assert (session.peer, session.user) == before
+
+
+async def test_command_that_arrives_with_the_one_of_the_proxy() -> None:
+    hooks = RecordingHooks()
+    async with connected_from(make_server(hooks)) as client:
+        await client.hello()
+        client.replies.clear()
+        await client.send(b"XCLIENT ADDR=192.0.2.9\r\nXCLIENT ADDR=10.0.0.1 LOGIN=root\r\n")
+        await client.expect("220 ", "550 5.7.0 ")
+        assert (hooks.sessions[-1].peer.host, hooks.sessions[-1].user) == ("192.0.2.9", None)
+
+
+async def test_client_has_nothing_of_the_one_before() -> None:
+    """The first client is a proxy that is trusted, too, and names another one."""
+    hooks = RecordingHooks()
+    async with connected_from(make_server(hooks)) as client:
+        await client.hello()
+        await xclient(client, "NAME=a.test ADDR=10.0.0.9 PORT=1 HELO=a.test LOGIN=fred DESTADDR=192.0.2.1 DESTPORT=26")
         await client.hello()
         await xclient(client, "ADDR=192.0.2.9")
-        assert "XCLIENT" in await client.command("EHLO x", "250-")
+        await client.hello()
+        session = hooks.sessions[-1]
+        assert (session.peer, session.local) == (Peer("192.0.2.9", None, "tcp"), Peer("10.0.0.2", 25, "tcp"))
+        assert session.hello is not None
+        assert (session.hello.domain, session.user, dict(session.xclient)) == (
+            "client.test",
+            None,
+            {"ADDR": "192.0.2.9"},
+        )
+
+
+async def test_failed_logins_of_a_session_are_those_of_one_client(autojump_clock: MockClock) -> None:
+    class Accounts(RecordingHooks):
+        async def auth(self, session: Session, credentials: Any) -> Reply:
+            return Reply(535, "no")
+
+    server = make_server(Accounts(), tls=server_tls(), limits=Limits(auth_failures=2))
+    async with connected_from(server) as client:
+        await client.hello()
+        await client.starttls()
+        for host in ("10.0.0.9", "10.0.0.8"):
+            await client.command("EHLO x", "250-")
+            await client.command("AUTH PLAIN AGEAYg==", "535 ")
+            await xclient(client, f"ADDR={host}")
+        await client.command("EHLO x", "250-")
+        await client.command("AUTH PLAIN AGEAYg==", "535 ")
+        await client.command("AUTH PLAIN AGEAYg==", "421 ")
 
 
 async def test_proxy_behind_a_balancer() -> None:
@@ -230,16 +299,17 @@ async def test_clients_are_limited(caplog: pytest.LogCaptureFixture, autojump_cl
     server = make_server(hooks, limits=Limits(per_peer=1))
     async with connected_from(server) as first:
         await first.hello()
-        await xclient(first, "ADDR=192.0.2.9")
-        async with connected_from(server, "192.0.2.9") as direct:
+        await xclient(first, "ADDR=10.0.0.9")
+        async with connected_from(server) as second:
+            await second.hello()
+            await xclient(second, "ADDR=10.0.0.9", f"421 {NAME} Too many connections")
+            await second.expect_end()
+        await xclient(first, "ADDR=192.0.2.8")
+        async with connected_from(server, "192.0.2.8") as direct:
             await direct.expect("421 ")
         async with connected_from(server) as second:
             await second.hello()
-            await xclient(second, "ADDR=192.0.2.9", f"421 {NAME} Too many connections")
-            await second.expect_end()
-        await xclient(first, "ADDR=192.0.2.8")
-        async with connected_from(server, "192.0.2.9") as direct:
-            await direct.hello()
+            await xclient(second, "ADDR=10.0.0.9")
     assert hooks.sessions.count(hooks.sessions[0]) == 3
     assert len(hooks.ended) == len(hooks.sessions)
     assert server.statistics().limits_reached["per_peer"] == 2
@@ -252,11 +322,11 @@ async def test_sessions_of_a_client_share_turns(autojump_clock: MockClock) -> No
     async with connected_from(server) as first, connected_from(server) as second:
         for client in (first, second):
             await client.hello()
-            await xclient(client, "ADDR=192.0.2.9")
+            await xclient(client, "ADDR=10.0.0.9")
         one, other = server._sessions
         assert one.turns is other.turns is not None
         await xclient(second, "ADDR=192.0.2.8")
-        assert {task.peer.host: task.turns is None for task in (one, other)} == {"192.0.2.9": False, "192.0.2.8": True}
+        assert {task.peer.host: task.turns is None for task in (one, other)} == {"10.0.0.9": False, "192.0.2.8": True}
         await second.hello()
         await first.quit()
         await second.quit()

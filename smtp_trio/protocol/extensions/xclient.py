@@ -22,8 +22,14 @@ NAMES = ("NAME", "ADDR", "PORT", "PROTO", "HELO", "LOGIN", "DESTADDR", "DESTPORT
 NOT_AUTHORIZED = Reply(550, "Not authorized to use XCLIENT", "5.7.0")
 
 # A positive reply is a greeting, 220, and the session begins anew for the client that was named, without EHLO and
-# user except for those that the command has stated. TLS stays, and so does the trust in the peer. So a proxy can
-# send the attributes with several commands, before or after another EHLO, and each one adds to those before.
+# user except for those that the proxy has stated. TLS stays.
+#
+# A line has at most 512 octets, so a proxy may send the attributes with several commands, before or after another EHLO.
+# The last of them has ADDR. From then on the session is that of the client: a proxy that passes on what the client sends
+# cannot be distinguished from the client, so the client's own address decides whether it may use XCLIENT, as in Postfix
+# (``smtpd_authorized_xclient_hosts`` is matched again). If it may, because it is a proxy too, its XCLIENT names another
+# client, which has none of the attributes of the one before (`attributes_after`). So neither a user nor a name is passed
+# from one client to the next.
 #
 # The following attributes have effects. The others are only recorded in `SessionState.client`.
 #
@@ -31,7 +37,8 @@ NOT_AUTHORIZED = Reply(550, "Not authorized to use XCLIENT", "5.7.0")
 #            rights are not those of its clients.
 #   HELO     The name in the client's EHLO. It replaces the one in the EHLO of the proxy, which comes after XCLIENT.
 #
-# The caller replaces the address by ADDR, PORT and NAME; addresses are not a part of the core.
+# The caller replaces the address by ADDR, PORT and NAME, and then calls `ServerProtocol.client_changed`; addresses are
+# not a part of the core.
 
 
 @frozen
@@ -46,6 +53,11 @@ class XclientCommand(AttributeCommand):
     restarts = True
     codes: ClassVar[frozenset[int]] = Connect.codes
     default_reply: ClassVar[Reply] = Connect.default_reply
+
+
+def attributes_after(earlier: Mapping[str, str | None], command: AttributeCommand) -> Mapping[str, str | None]:
+    """Return the attributes of the client after a command, given those that earlier ones have stated."""
+    return command.attributes if "ADDR" in earlier else {**earlier, **command.attributes}
 
 
 @frozen
@@ -80,5 +92,5 @@ class Xclient(Extension):
         """Begin the session anew."""
         assert isinstance(command, XclientCommand)
         state.reset()
-        state.client = {**state.client, **command.attributes}
+        state.client = attributes_after(state.client, command)
         state.user = state.client.get("LOGIN")

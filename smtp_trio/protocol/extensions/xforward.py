@@ -22,7 +22,7 @@ NAMES = ("NAME", "ADDR", "PORT", "PROTO", "HELO", "IDENT", "SOURCE")
 NOT_AUTHORIZED = Reply(550, "Not authorized to use XFORWARD", "5.7.0")
 
 # Unlike XCLIENT it changes nothing but the log, and the attributes are those of one message: they are dropped with its
-# transaction.
+# transaction, or when that is not begun because MAIL is refused or RSET or EHLO is sent instead.
 
 
 @frozen
