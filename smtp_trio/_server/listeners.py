@@ -6,6 +6,7 @@ import errno
 import math
 import os
 import socket
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, NoReturn
@@ -13,20 +14,23 @@ from typing import Any, NoReturn
 import trio
 from attrs import define
 
-from .._types import Peer
+from .._types import Peer, unmap
 from ..protocol.arguments import check_number, check_type
 from ..protocol.hosts import check_host, check_port
 from .log_events import ACCEPT_FAILED
+from .peers import network
 
 #: How often to choose a port for port 0: a port that is free on the first address may be in use on the next.
 PORT_ATTEMPTS = 10
 #: Connections that may wait to be accepted. In a flood the queue is full, and others wait after it. To refuse a connection
-#: takes about 20 µs (see admission.py), so they wait for less than 0.1 s. When the queue is full, a client tries again
+#: takes about 40 µs (see admission.py), so they wait for less than 0.2 s. When the queue is full, a client tries again
 #: after a second. The kernel reduces this number to its own maximum (net.core.somaxconn on Linux).
 BACKLOG = 4096
-#: Connections accepted in a row before other tasks are scheduled, and how many of them may become sessions: to begin one
-#: takes ten times as long as to refuse one.
-BURST, SESSIONS = 16, 4
+#: Connections accepted in a row before other tasks are scheduled, and how many sessions begin then: to begin one takes ten
+#: times as long as to refuse a connection.
+BURST, SESSIONS = 32, 4
+#: Accepted connections that may wait for their session to begin: more than `Limits.connections_per_minute` of one peer.
+MAX_WAITING = 512
 #: systemd's SD_LISTEN_FDS_START (sd_listen_fds(3)).
 FIRST_FD = 3
 #: Errors of accept() that mean that the process or the system has run out of descriptors or memory.
@@ -119,8 +123,12 @@ def to_listener(sock: socket.socket) -> trio.SocketListener:
 # - When the process is out of descriptors, it logs an error with a traceback ten times a second.
 #
 # So one task per listener waits until its socket is readable and then accepts what is in the queue of the kernel, up to
-# BURST connections or SESSIONS sessions, before it waits again. Waiting is a checkpoint even when the socket is
-# readable, so other tasks run and cancellation is noticed after each burst.
+# BURST connections, before it waits again. Waiting is a checkpoint even when the socket is readable, so other tasks run
+# and cancellation is noticed after each burst.
+#
+# The queue of the kernel is first in, first out, so a client waits for all that others have put into it before. To refuse
+# a connection is cheap, and those that may become sessions, which are not, do not hold up the queue: they wait in
+# `Arrivals`, where the peers take turns.
 #
 # Trio offers no accept() that does not wait, and a second `socket.socket` object on the listener's own descriptor would
 # continue to use the number after Trio has closed it, when it may belong to another file. `accept_sockets` therefore
@@ -192,6 +200,31 @@ class AcceptFailures:
             ACCEPT_FAILED.log(error=error.strerror)
 
 
+class Arrivals:
+    """The accepted connections whose session has not begun. The peers have turns: the next one of each, then again."""
+
+    def __init__(self, begin: Callable[[trio.SocketStream], None]) -> None:
+        self._begin = begin
+        self._by_peer: dict[str, deque[trio.SocketStream]] = {}  # in the order of their turns
+        self.count = 0
+
+    def add(self, address: tuple[Any, ...] | str, stream: trio.SocketStream) -> None:
+        """Add a connection from a socket address."""
+        host = unmap(address[0]) if isinstance(address, tuple) else ""
+        self._by_peer.setdefault(network(host) or host, deque()).append(stream)
+        self.count += 1
+
+    def begin(self, number: int) -> None:
+        """Begin the sessions of up to ``number`` connections."""
+        for _ in range(min(number, self.count)):
+            peer = next(iter(self._by_peer))
+            streams = self._by_peer.pop(peer)
+            self._begin(streams.popleft())
+            self.count -= 1
+            if streams:
+                self._by_peer[peer] = streams  # after all others
+
+
 async def _accept_from(
     handler: Handler,
     screen: Screen,
@@ -200,39 +233,47 @@ async def _accept_from(
     nursery: trio.Nursery,
     failures: AcceptFailures,
 ) -> NoReturn:
-    while True:
-        try:
-            if sock is not None and isinstance(listener, trio.SocketListener):
-                # `Server.stop` may have closed the socket before this task ran for the first time.
-                await trio.lowlevel.checkpoint_if_cancelled()
-                # Wait on the listener's own socket, so that closing it wakes this task; accept on the duplicate.
-                await trio.lowlevel.wait_readable(listener.socket)
-                if _accept_burst(handler, screen, sock, nursery):
-                    continue
-            # Not a POSIX socket, or accept() failed with an error that Trio has to classify.
-            nursery.start_soon(handler, await listener.accept(), False)
-        except OSError as exc:
-            if exc.errno not in EXHAUSTED:
-                raise
-            failures.log(exc)
-            await trio.sleep(BACK_OFF)
-
-
-def _accept_burst(handler: Handler, screen: Screen, sock: socket.socket, nursery: trio.Nursery) -> bool:
-    """Accept the connections that are waiting, up to BURST; return False after an error that Trio has to classify."""
-    started = 0
+    arrivals = Arrivals(lambda stream: nursery.start_soon(handler, stream, True))
     try:
-        for _ in range(BURST):
+        while True:
+            try:
+                if sock is not None and isinstance(listener, trio.SocketListener):
+                    # `Server.stop` may have closed the socket before this task ran for the first time.
+                    await trio.lowlevel.checkpoint_if_cancelled()
+                    if arrivals.count:
+                        await trio.lowlevel.checkpoint()
+                    else:
+                        # Wait on the listener's own socket, so that closing it wakes this task; accept on the duplicate.
+                        await trio.lowlevel.wait_readable(listener.socket)
+                    if _accept_burst(arrivals, screen, sock):
+                        continue
+                # Not a POSIX socket, or accept() failed with an error that Trio has to classify.
+                nursery.start_soon(handler, await listener.accept(), False)
+            except OSError as exc:
+                if exc.errno not in EXHAUSTED:
+                    raise
+                failures.log(exc)
+                await trio.sleep(BACK_OFF)
+    finally:
+        arrivals.begin(arrivals.count)  # a session that is cancelled, or of a server that stops, closes its stream
+
+
+def _accept_burst(arrivals: Arrivals, screen: Screen, sock: socket.socket) -> bool:
+    """Accept the connections that are waiting, up to BURST, and begin up to SESSIONS sessions.
+
+    Return False after an error that Trio has to classify.
+    """
+    try:
+        for _ in range(min(BURST, MAX_WAITING - arrivals.count)):
             connection, address = sock.accept()
             if screen(connection, address):
-                nursery.start_soon(handler, trio.SocketStream(trio.socket.from_stdlib_socket(connection)), True)
-                started += 1
-                if started == SESSIONS:
-                    break
+                arrivals.add(address, trio.SocketStream(trio.socket.from_stdlib_socket(connection)))
     except BlockingIOError:
         return True
     except OSError:
         return False
+    finally:
+        arrivals.begin(SESSIONS)
     return True
 
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import socket
+import sys
+from contextlib import ExitStack
+from functools import partial
+
 import pytest
 import trio
 from helpers import NAME, START, RecordingHooks, connected
 
-from smtp_trio import Limits, Server
+from smtp_trio import Limits, Server, Session, open_listeners
+from smtp_trio._server import listeners
 
 COMMANDS = 800
 
@@ -59,3 +65,87 @@ async def test_small_group_is_answered_without_a_checkpoint() -> None:
         await client.send(START)
         await client.expect("250 2.1.0", "250 2.1.5")
     assert len(writes) == 1
+
+
+# --- the order in which accepted connections become sessions ----------------------------------------------------------
+
+
+class Greeted(RecordingHooks):
+    """Records the hosts of the clients, in the order in which their sessions begin."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hosts: list[str] = []
+
+    async def connect(self, session: Session) -> None:
+        self.hosts.append(session.peer.host)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has more than one loopback address by default")
+async def test_connections_of_one_peer_do_not_delay_the_session_of_another() -> None:
+    """The queue of the kernel is first in, first out. A session takes long to begin, and those of one peer have turns."""
+    [listener] = await open_listeners(0, "127.0.0.1")
+    address = listener.socket.getsockname()
+    hooks = Greeted()
+    server = Server(hooks, name=NAME)
+    with ExitStack() as stack:
+
+        def connect(host: str) -> socket.socket:
+            return stack.enter_context(socket.create_connection(address, source_address=(host, 0)))
+
+        for _ in range(100):
+            connect("127.0.0.2")
+        for host in ("127.0.0.3", "127.0.0.4"):
+            connect(host)
+        last = trio.socket.from_stdlib_socket(connect("127.0.0.2"))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.serve_listeners, [listener])
+            assert (await last.recv(1000)).startswith(b"220 ")
+            nursery.cancel_scope.cancel()
+    assert len(hooks.hosts) == 103
+    assert {"127.0.0.3", "127.0.0.4"} <= set(hooks.hosts[:30])
+
+
+async def test_connections_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All are served, also those that were in the queue of the kernel when as many waited as may."""
+    monkeypatch.setattr(listeners, "MAX_WAITING", 8)
+    [listener] = await open_listeners(0, "127.0.0.1")
+    address = listener.socket.getsockname()
+    async with trio.open_nursery() as nursery:
+
+        async def greeted() -> None:
+            async with await trio.open_tcp_stream(*address) as stream:
+                assert (await stream.receive_some()).startswith(b"220 ")
+
+        with trio.fail_after(60):
+            async with trio.open_nursery() as clients:
+                for _ in range(50):
+                    clients.start_soon(greeted)
+                nursery.start_soon(Server(RecordingHooks(), name=NAME).serve_listeners, [listener])
+        nursery.cancel_scope.cancel()
+
+
+async def test_connections_that_wait_when_the_server_stops_get_a_reply() -> None:
+    """They are accepted, so they are told that the server stops (RFC 5321 3.8)."""
+    [listener] = await open_listeners(0, "127.0.0.1")
+    address = listener.socket.getsockname()
+    started = trio.Event()
+
+    class Stopping(Greeted):
+        async def connect(self, session: Session) -> None:
+            await super().connect(session)
+            started.set()
+
+    replies = []
+    with ExitStack() as stack:
+        clients = [stack.enter_context(socket.create_connection(address)) for _ in range(listeners.BURST)]
+        server = Server(Stopping(), name=NAME)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.serve_listeners, [listener])
+            await started.wait()
+            await server.stop()
+        for client in clients:
+            client.settimeout(10)
+            replies.append(b"".join(iter(partial(client.recv, 1000), b"")))
+    assert len(replies) == listeners.BURST
+    assert all(b"421 " in reply for reply in replies)
