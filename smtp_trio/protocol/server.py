@@ -41,18 +41,19 @@ from attrs import evolve
 from . import default_replies, replies
 from .arguments import check_callable, check_choice, check_number, check_type
 from .body_inspector import BodyInspector, Newlines
+from .body_receiver import BodyReceiver
+from .command_lines import CommandLines
 from .command_parser import CommandParser
 from .commands import END_OF_DATA, Command, Connect, CountedCommand, Data, EndOfData, Hello
 from .dialogue import CLOSED, CONNECTED, GREETED, Dialogue
+from .error_count import SMALL_CHUNK, ErrorCount
 from .errors import BadCommandError, LocalProtocolError
-from .events import CONNECTION_LOST, END_OF_BODY, END_OF_CHUNK, FAULT, NEED_DATA, Event, Signal
+from .events import CONNECTION_LOST, FAULT, NEED_DATA, Event
 from .extension import Extension
 from .extensions import STANDARD
-from .extensions.eightbitmime import BODY
-from .framing import CountedReader, DotTerminatedReader, LineReader, ReceiveBuffer
+from .framing import CountedReader, DotTerminatedReader, ReceiveBuffer
 from .grammar import Grammar
 from .limits import Limits
-from .proxy_header import V1, V2
 from .replies import Reply
 from .session_state import SessionState, no_clock
 from .strictness import NORMAL, Strictness
@@ -63,60 +64,14 @@ from .syntax import normalize_space
 #
 # `next_event` looks at these members, in this order, to decide what the next octets are:
 #
-#   _reader    The octets of a message or chunk. It is set by the 354 (DATA) or by the command (BDAT) and cleared when
-#              the octets are complete.
+#   _body      The octets of a message or chunk, if its `BodyReceiver.reader` is set: by the 354 (DATA) or by the command
+#              (BDAT), until the octets are complete.
 #   pending    A command that has not been answered. The next command is not parsed before it is: whether that is
 #              allowed depends on the reply, and a client that pipelines must get its replies in order.
 #   _refused   The octets of a BDAT that the core refuses, with the refusal. The client sends them whatever the reply
 #              is, and they must not be taken for commands (RFC 3030 2), so they are dropped before the refusal is
 #              raised.
 #   otherwise  A line: a command, or the continuation of an exchange such as AUTH (`Grammar.continuations`).
-#
-# The life of a message
-# ---------------------
-#
-# DATA:  Data event -> 354 -> pieces -> END_OF_BODY -> final reply
-# BDAT:  Bdat event -> pieces -> END_OF_CHUNK -> reply; Bdat event -> ... -> END_OF_BODY -> final reply
-#
-# With DATA, the end of the message is a command of its own, `EndOfData`, because the 354 has already answered the DATA.
-# With BDAT, the reply after the octets is the reply to the BDAT, so that command stays pending while they are read.
-#
-# The state of a message is kept in its `BodyInspector`. It is made with the first reader, serves all chunks of the
-# message, and is dropped when the message ends: when the transaction is over, or when a chunk is refused (RFC 3030 2:
-# the client must then send RSET). The reader, in contrast, belongs to one DATA or BDAT. Two members of the inspector
-# change what happens to the octets:
-#
-#   fault       The message cannot be accepted: a bare LF, too large, in a mail loop. FAULT is returned once, so that
-#               the application can stop early. The octets are still received, without being checked. `send_reply`
-#               does not accept a positive reply to a message with a fault.
-#   discarding  The application does not want the rest (`discard`). The octets give no events, only their end does.
-#
-# A client goes on sending after a fault, since RFC 5321 gives it no way to stop in the middle of DATA. But a client
-# that sends more than ten times the maximum size, which the reply to EHLO announces (SIZE, RFC 1870), is disconnected.
-#
-# Errors
-# ------
-#
-# The core counts the errors of the client, and replies 421 and closes the session when `Limits.errors` is reached. A
-# command that the core refuses with 5yz is an error (`_count_refusal`).
-#
-# Everything else that a client can repeat without sending a message is not an error, but it is work for the server, and
-# some of it is an attack, such as a search for addresses with RCPT. It has costs, in the units of `Limits.work`:
-#
-#   10  a command that no message needs (`Command.work`): NOOP, RSET, EHLO, HELO, VRFY, EXPN, HELP, AUTH
-#   10  the refusal of a command or of a message by the application (`Command.refusal_work`), in addition to the above
-#    2  the refusal of a RCPT by the application
-#    1  a RCPT that is one too many, so that it gets 452
-#    1  a chunk of fewer octets than SMALL_CHUNK that is not the last one
-#
-# `Limits.work` units are free. Once they are used up, each of these events counts as an error. Such a command is
-# answered as usual, until the number of errors reaches its limit. A refusal by the application is sent even then, because
-# it is the result of the message or of the recipient, and the next command gets the 421.
-#
-# Both counts begin again when a message is accepted. A session that delivers messages can thus be of any length.
-#
-# After an error, when there have been more than half of `Limits.errors`, `delayed` is true. The application should wait
-# a second before it takes the next event, which the core cannot do.
 #
 # Octets that arrive too early
 # ----------------------------
@@ -136,13 +91,6 @@ from .syntax import normalize_space
 #   has no space and no colon: after a refusal none of them is taken for MAIL or RCPT. No reply repeats them.
 
 
-#: The beginnings of a TLS handshake, and of PROXY headers.
-TLS_RECORD = b"\x16\x03"
-NOT_COMMANDS = (TLS_RECORD, V1, V2)
-#: Chunks of fewer octets than this are counted: the work for one is more than that for its octets.
-SMALL_CHUNK = 512
-#: The size of a part of a message that ends with `ServerProtocol.add_fetched`.
-UNKNOWN_SIZE = 2**64
 #: The limits that lead to these replies of the core, by the names of the members of `Limits`.
 LIMITS_BY_REPLY: dict[Reply, str] = {
     replies.TOO_MANY_RECIPIENTS: "recipients",
@@ -159,23 +107,19 @@ class ServerProtocol:
 
     __slots__ = (
         "__weakref__",
+        "_body",
         "_buffer",
         "_connect_returned",
         "_enhanced",
         "_errors",
-        "_fetched",
         "_input_ended",
         "_lines",
-        "_newlines",
         "_parser",
-        "_reader",
         "_refused",
-        "_work",
         "delayed",
         "dialogue",
         "ended_by",
         "grammar",
-        "inspector",
         "limits",
         "limits_reached",
         "outbox",
@@ -239,19 +183,15 @@ class ServerProtocol:
         self.dialogue.add_command(self.pending)
         #: The octets that must be sent, in pieces; see `data_to_send`.
         self.outbox: list[bytes] = []
-        #: The state of the message that is being received, from its first octet to its final reply; otherwise None.
-        self.inspector: BodyInspector | None = None
         self._connect_returned = False
-        self._newlines = newlines
         self._enhanced = self.grammar.has("ENHANCEDSTATUSCODES")
         self._parser = CommandParser(self.grammar, self.state, self.dialogue, self.limits)
         self._buffer = ReceiveBuffer()
-        self._lines = LineReader(self._buffer)
-        self._reader: DotTerminatedReader | CountedReader | None = None
+        self._lines = CommandLines(self._buffer, self.grammar, self.dialogue)
+        self._body = BodyReceiver(self._buffer, self.state, self.limits, newlines)
         self._refused: tuple[CountedReader, BadCommandError] | None = None
-        self._fetched: ReceiveBuffer | None = None  # what the reader reads, if that is not what the client sends
         self._input_ended = False
-        self._errors = self._work = 0
+        self._errors = ErrorCount(self.limits)
         #: The limit that has ended the session, by the name of the member of `Limits`; None if none did.
         self.ended_by: str | None = None
         #: The last event was one error too many: wait a second before the next one. The application sets it to False.
@@ -276,7 +216,13 @@ class ServerProtocol:
     @property
     def fault(self) -> Reply | None:
         """The final reply that the message must get, because it cannot be accepted."""
-        return None if self.inspector is None else self.inspector.fault
+        inspector = self._body.inspector
+        return None if inspector is None else inspector.fault
+
+    @property
+    def inspector(self) -> BodyInspector | None:
+        """The state of the message that is being received, from its first octet to its final reply; otherwise None."""
+        return self._body.inspector
 
     @property
     def closed(self) -> bool:
@@ -293,16 +239,11 @@ class ServerProtocol:
     @property
     def fetching(self) -> bool:
         """True while NEED_DATA asks for octets that the application fetches for a BURL (RFC 4468)."""
-        return self._fetched is not None
+        return self._body.fetched is not None
 
     def add_fetched(self, octets: bytes) -> None:
         """Add octets of what the pending BURL refers to; b"" at their end. Only while `fetching` is true."""
-        assert self._fetched is not None
-        assert isinstance(self._reader, CountedReader)
-        if octets:
-            self._fetched.add(octets)
-        else:
-            self._reader.remaining = len(self._fetched)
+        self._body.add_fetched(octets)
 
     def data_to_send(self) -> bytes:
         """Return and remove the octets that must be sent, which may be b""."""
@@ -322,8 +263,9 @@ class ServerProtocol:
         been answered.
         """
         buffer = self._buffer
-        if self._reader is not None:
-            return self._next_piece(self._reader, buffer if self._fetched is None else self._fetched)
+        if self._body.reader is not None:
+            event = self._body.next_event()
+            return event if type(event) is bytes else self._body_signal(event)
         if self.pending is not None:
             if self._connect_returned or not isinstance(self.pending, Connect):
                 raise LocalProtocolError(f"{self.pending} must be answered first")
@@ -349,7 +291,7 @@ class ServerProtocol:
                 if line is not None and (command := self._parser.parse_cached(line, cached)) is not None:
                     return self._set_pending(command)
             else:
-                line = self._next_line(buffer)
+                line = self._lines.next_line()
             if line is None:
                 return CONNECTION_LOST if self._input_ended else NEED_DATA
             return self._next_command(line)
@@ -357,47 +299,13 @@ class ServerProtocol:
             self._count_refusal(bad)
             raise
 
-    def _next_line(self, buffer: ReceiveBuffer) -> bytes | None:
-        """Return the next line, or None if it is incomplete."""
-        continuation = self.grammar.continuations.get(self.dialogue.phase)
-        try:
-            # The limit depends on the verb, so the rest of a line that was refused must have been skipped before.
-            return self._read_line(buffer, continuation) if self._lines.finish_skipping() else None
-        except BadCommandError as bad:
-            if continuation is not None:
-                if bad.verb in ("MAIL", "RCPT"):
-                    bad.verb = ""  # the line may be a password, which must not be logged like a path
-                # In an exchange such as AUTH, the refusal of a line is the reply that ends the exchange. It leads to
-                # the next phase like the reply to any command, so the dialogue needs the command that it answers.
-                self.dialogue.add_command(continuation.decode("", {}))
-            raise
-
-    def _read_line(self, buffer: ReceiveBuffer, continuation: type[Command] | None) -> bytes | None:
-        """Return the next line, read with the limit of its verb."""
-        grammar, phase = self.grammar, self.dialogue.phase
-        # GREETED: the greeting was sent, and no EHLO or HELO was received yet.
-        if phase is GREETED and buffer.data.startswith(NOT_COMMANDS, buffer.at):
-            # Neither need contain CRLF, so the line might never end. A PROXY header here comes from a balancer that the
-            # server does not know, and all its clients would be taken for the balancer.
-            tls = buffer.data.startswith(TLS_RECORD, buffer.at)
-            self._lines.line = buffer.data[buffer.at : buffer.at + 2] if tls else b""
-            raise BadCommandError(replies.TLS_ON_PLAINTEXT_PORT if tls else replies.PROXY_HEADER, close=True)
-        limit, too_long = grammar.line_limit, replies.LONG_LINE
-        if len(buffer) >= limit and grammar.line_limits:
-            # RFC 4954 4: lines of an AUTH exchange may be longer. The verb matters only if so much is buffered.
-            head = normalize_space(buffer.data[buffer.at : buffer.at + 16].decode("latin-1"))
-            verb = continuation.verb if continuation else head.partition(" ")[0].upper()
-            if verb in grammar.line_limits:
-                limit, too_long = grammar.line_limits[verb], Reply(500, f"{verb} line too long", "5.5.6")
-        return self._lines.read_line(limit, too_long)
-
     def _next_command(self, line: bytes) -> Event:
         continuation = self.grammar.continuations.get(self.dialogue.phase)
         if continuation is not None:
             try:
                 command = continuation.decode(normalize_space(line.decode("latin-1")).strip(" "), {})
             except BadCommandError:
-                self.dialogue.add_command(continuation.decode("", {}))  # as in `_next_line`
+                self.dialogue.add_command(continuation.decode("", {}))  # as in `CommandLines.next_line`
                 raise
             return self._set_pending(command)
         cls, argument = self._parser.split(line)
@@ -431,9 +339,9 @@ class ServerProtocol:
         if command.size < SMALL_CHUNK and not command.last:
             self._count_work(1, cls.verb)
         if command.fetched:
-            self._fetched = ReceiveBuffer()
-            octets = CountedReader(self._fetched, UNKNOWN_SIZE)
-        self._begin_body(octets)
+            self._body.begin_fetched(last=command.last)
+        else:
+            self._body.begin(octets, last=command.last)
         return self._set_pending(command)
 
     def _next_refused(self, octets: CountedReader, bad: BadCommandError) -> Event:
@@ -448,7 +356,7 @@ class ServerProtocol:
 
     def _set_pending(self, command: Command) -> Command:
         """Make ``command`` the pending one, and return it. The parser has checked that it is allowed in this phase."""
-        if command.work or self._errors >= self.limits.errors:
+        if command.work or self._errors.count >= self.limits.errors:
             self._count_work(command.work, command.verb)
         self.dialogue.unanswered.append(command)
         self.pending = command
@@ -467,77 +375,36 @@ class ServerProtocol:
             self._count_work(1, bad.verb)
 
     def _count_work(self, work: int, verb: str) -> None:
-        if self._exceeds_work(work):
+        if self._errors.exceeds_work(work):
             self._count_error("work", verb)
 
-    def _exceeds_work(self, work: int) -> bool:
-        self._work += work
-        return 0 < self.limits.work < self._work
-
     def _count_error(self, limit: str, verb: str) -> None:
-        self._add_error()
-        if self._errors >= self.limits.errors:
+        self.delayed = self._errors.add()
+        if self._errors.count >= self.limits.errors:
             # RFC 5321 3.8: a server closes the connection only after 421. `Limits.errors` is at least 2, because
             # 3.8 does not allow closing it because of one bad command.
             self.reach(limit, ends=True)
             self.pending = BadCommandError(replies.TOO_MANY_ERRORS, verb=verb, close=True)
             raise self.pending
 
-    def _add_error(self) -> None:
-        self._errors += 1
-        self.delayed = 2 * self._errors > self.limits.errors
-
     # --- the message ------------------------------------------------------------------------------------------------
 
     def discard(self) -> None:
         """Drop the rest of the message that is being received. It gives no further events until its end."""
-        if self.inspector is not None:
-            self.inspector.discarding = True
+        if self._body.inspector is not None:
+            self._body.inspector.discarding = True
 
-    def _begin_body(self, reader: DotTerminatedReader | CountedReader) -> None:
-        self._reader = reader
-        if self.inspector is None:  # the message begins; otherwise this is another chunk of it
-            state = self.state
-            # RFC 3030 3: the lines of a BINARYMIME message are not delimited by CRLF.
-            binary = state.mail is not None and state.mail.params.get(BODY) == "BINARYMIME"
-            newlines: Newlines = "preserve" if binary else self._newlines
-            self.inspector = BodyInspector(newlines, state.size, self.limits.received, self.limits.header)
-
-    def _next_piece(self, reader: DotTerminatedReader | CountedReader, buffer: ReceiveBuffer) -> Event:
-        inspector = self.inspector
-        assert inspector is not None
-        if buffer.at == len(buffer.data) and not reader.ended and inspector.fault is None:
-            buffer.clear()
-            return self._need_data()
-        data = b"" if reader.ended else reader.read()
-        # After DATA no command is pending, and the message ends with the reader. After BDAT the message ends only if
-        # this is the last chunk.
-        last = reader.ended and (self.pending is None or getattr(self.pending, "last", False))
-        if inspector.fault is not None or inspector.discarding:
-            inspector.skip(len(data))
-            if inspector.far_too_big:
-                inspector.fault = Reply(421, "Message far exceeds the maximum size; closing the connection", "4.3.2")
-                return self._end_body(last=True)
-        elif data or (last and inspector.holds_cr):
-            data = inspector.check(data, end=last)
-            if inspector.fault is not None:
-                if (limit := LIMITS_BY_REPLY.get(inspector.fault)) is not None:
-                    self.reach(limit)
-                return FAULT
-            if data:
-                return data
-        if reader.ended:
-            return self._end_body(last=last)
-        return self._need_data()
-
-    def _need_data(self) -> Signal:
-        return CONNECTION_LOST if self._input_ended and self._fetched is None else NEED_DATA
-
-    def _end_body(self, *, last: bool) -> Signal:
-        self._reader = self._fetched = None
-        if self.pending is None:
+    def _body_signal(self, event: Event) -> Event:
+        """Return what this event of the body means for the session."""
+        if event is NEED_DATA:
+            return CONNECTION_LOST if self._input_ended and not self.fetching else NEED_DATA
+        if event is FAULT:
+            fault = self.fault
+            if fault is not None and (limit := LIMITS_BY_REPLY.get(fault)) is not None:
+                self.reach(limit)
+        elif self.pending is None:
             self._set_pending(END_OF_DATA)
-        return END_OF_BODY if last else END_OF_CHUNK
+        return event
 
     # --- replies ----------------------------------------------------------------------------------------------------
 
@@ -587,20 +454,21 @@ class ServerProtocol:
                 self.dialogue.enter(CLOSED)
             enhanced = getattr(self.grammar.verbs.get(command.verb), "enhanced", True)
         else:
-            if self.inspector is not None:
+            body = self._body
+            if body.inspector is not None:
                 self._check_final_reply(command, reply)
             if type(command) is Data:
                 reply = self.checked_reply(reply)
             self.dialogue.add_reply(reply)
             self.state.update(command, reply, self.dialogue.phase, self._lines.line)
-            if self.inspector is not None:
+            if body.inspector is not None:
                 self._end_message(command, reply)
             elif reply.intermediate and type(command) is Data:
-                self._begin_body(DotTerminatedReader(self._buffer))
+                self._body.begin(DotTerminatedReader(self._buffer), last=True)
             enhanced = command.enhanced
             if reply.refused:
-                if self._exceeds_work(command.refusal_work):
-                    self._add_error()
+                if self._errors.exceeds_work(command.refusal_work):
+                    self.delayed = self._errors.add()
             elif isinstance(command, Hello):
                 self._parser.state_changed()
             elif self.grammar.acceptors and (extension := self.grammar.acceptors.get(type(command))) and reply.accepted:
@@ -647,7 +515,7 @@ class ServerProtocol:
 
     def _check_final_reply(self, command: Command, reply: Reply) -> None:
         if command.counted or type(command) is EndOfData:
-            if self._reader is not None:
+            if self._body.reader is not None:
                 raise LocalProtocolError(f"the octets of {command.verb} must be read before it is answered")
             if reply.accepted and self.fault is not None:
                 raise LocalProtocolError(f"the message cannot be accepted: {self.fault}")
@@ -659,8 +527,8 @@ class ServerProtocol:
             if final:
                 self.state.messages += 1
                 if reply.accepted:
-                    self._errors = self._work = 0
-            self.inspector = None
+                    self._errors.reset()
+            self._body.inspector = None
 
     def set_authenticated(self, user: str) -> None:
         """Record that the client has authenticated as ``user``. Call it before the 235 is sent (RFC 4954 4)."""
@@ -679,8 +547,8 @@ class ServerProtocol:
         state.trusted = trusted
         state.channel_binding, state.client_certificate = b"", None
         state.messages, state.transactions, state.rcpt_domains = 0, 0, frozenset()
-        if not self._exceeds_work(0):
-            self._errors, self.delayed = 0, False
+        if not self._errors.exceeds_work(0):
+            self._errors.count, self.delayed = 0, False
 
     def reach(self, limit: str, *, ends: bool = False) -> None:
         """Count that a limit has taken effect. ``ends`` is true if it ends the session."""
@@ -695,7 +563,7 @@ class ServerProtocol:
         """
         enhanced = self._enhanced and self.dialogue.phase is not CONNECTED
         self.pending = None
-        self._reader = self._fetched = self.inspector = None
+        self._body.drop()
         self.outbox.append(self._close_with(reply).encode(enhanced=enhanced))
 
     def tls_started(self) -> None:
