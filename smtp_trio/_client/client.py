@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import email.message
 import ssl
-from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Self, TypedDict
 
@@ -23,7 +22,6 @@ from ..protocol import (
     Extension,
     Helo,
     Help,
-    LocalProtocolError,
     Mail,
     Noop,
     Rcpt,
@@ -34,11 +32,8 @@ from ..protocol import (
     Vrfy,
 )
 from ..protocol.arguments import check_items, check_type
-from ..protocol.commands import END_OF_DATA
 from ..protocol.extensions import KNOWN, merge_extensions
 from ..protocol.extensions.auth import AuthCommand
-from ..protocol.extensions.burl import Burl, BurlLast, check_url
-from ..protocol.extensions.chunking import Bdat, BdatLast
 from ..protocol.extensions.lmtp import Lhlo, Lmtp
 from ..protocol.extensions.starttls import StartTlsCommand
 from ..protocol.extensions.xclient import XclientCommand
@@ -51,15 +46,16 @@ from .attributes import attribute_commands, make_attributes
 from .delivery import Delivery
 from .exchange import Exchange, check_reply
 from .handshake import Handshake, TlsMode
+from .in_doubt import raise_if_in_doubt
 from .login import KINDS, Login, read_login
-from .message import NUL, Message, prepare_message
+from .message import Message
+from .message_commands import send_chunk, send_data, send_url
 from .missing_fields import complete_message
 from .pipeline import Messages, Pipeline
 from .results import (
     AllRecipientsRejectedError,
     ConnectionLostError,
     DeliveryRecord,
-    DeliveryUnknownError,
     PartialResult,
     Result,
     TimedOutError,
@@ -99,7 +95,7 @@ class ClientSettings(TypedDict, total=False):
 #
 # What `send` raises depends on one question: may the server have accepted the message? Up to the last octet of the
 # message the answer is no, and after its reply the answer is known. If the connection is lost in between, delivery is
-# unknown (RFC 1047), and `_raise_if_in_doubt` replaces the exception by `DeliveryUnknownError`. The PartialResult of
+# unknown (RFC 1047), and `raise_if_in_doubt` replaces the exception by `DeliveryUnknownError`. The PartialResult of
 # each message, which the transaction keeps up to date, decides this. It is also what `last_results` returns when a call
 # was cancelled, since a Cancelled exception cannot carry a result.
 class Client:
@@ -327,23 +323,7 @@ class Client:
         Line ends are converted to CRLF and dots are stuffed. Raises `ReplyError` if DATA or the message is refused,
         and `DeliveryUnknownError`, whose ``result`` is empty, if the connection was lost before the reply to the message.
         """
-        if self.lmtp:
-            raise LocalProtocolError("LMTP replies for each recipient: use send instead of data")
-        exchange = self._exchange
-        utf8 = exchange.protocol.utf8
-        ready = await prepare_message(message, eight_bit="8BITMIME" in self.offered, utf8=utf8, smtputf8=utf8)
-        async with self._end_of_message() as end:
-            exchange.check_unsolicited(Data())
-            check_reply(Data(), await exchange.request(Data()))
-            exchange.clear_deadline()
-            async with aclosing(ready.pieces()) as pieces:
-                async for piece in pieces:
-                    exchange.protocol.send_body(piece)
-                    await exchange.flush()
-                    await trio.lowlevel.checkpoint()  # a write that does not wait is not a checkpoint
-            exchange.protocol.end_body()
-            await self._flush(end)
-            return check_reply(END_OF_DATA, await exchange.receive_reply())
+        return await send_data(self._exchange, message)
 
     async def bdat(self, octets: bytes, *, last: bool = False) -> Reply:
         """Send one chunk of a message by BDAT (RFC 3030 2); ``last`` ends the message.
@@ -353,48 +333,14 @@ class Client:
         """
         check_type(octets, "octets", bytes, shown=False)
         check_type(last, "last", bool)
-        if self.lmtp and last:
-            raise LocalProtocolError("LMTP replies for each recipient: use send instead of bdat")
-        command = BdatLast(len(octets)) if last else Bdat(len(octets))
-        exchange = self._exchange
-        if b"\0" in octets and not exchange.protocol.binary:
-            raise LocalProtocolError(NUL)
-        async with self._end_of_message() as end:
-            exchange.check_unsolicited(command)
-            exchange.protocol.send_command(command)
-            exchange.protocol.send_body(octets)
-            await (self._flush(end) if last else exchange.flush())
-            return check_reply(command, await exchange.receive_reply())
+        return await send_chunk(self._exchange, octets, last=last)
 
     async def burl(self, url: str, *, last: bool = False) -> Reply:
         """Send BURL: the server adds what ``url`` refers to to the message (RFC 4468); ``last`` ends the message.
 
         It can be mixed with `bdat`. Raises as that does, and ValueError for what is not a URL.
         """
-        command = (BurlLast if last else Burl)(check_url(url))
-        exchange = self._exchange
-        async with self._end_of_message() as end:
-            exchange.check_unsolicited(command)
-            exchange.protocol.send_command(command)
-            await (self._flush(end) if last else exchange.flush())
-            return check_reply(command, await exchange.receive_reply())
-
-    @asynccontextmanager
-    async def _end_of_message(self) -> AsyncGenerator[PartialResult]:
-        """An operation that sends the end of a message, for which the envelope is not known: `data` and `bdat`."""
-        partial = PartialResult("", (), self.tls)
-        try:
-            async with self._exchange.operation():
-                yield partial
-        except (ConnectionLostError, TimedOutError, RemoteProtocolError) as exc:
-            if partial.sent:
-                raise _unknown(exc, partial) from exc
-            raise
-
-    async def _flush(self, end: PartialResult) -> None:
-        """Send the end of the message, and note whether it may have been sent, as `transaction.flush` does."""
-        end.sent = not self._exchange.wire.broken
-        end.sent = await self._exchange.flush() or (end.sent and self._exchange.wire.in_doubt)
+        return await send_url(self._exchange, url, last=last)
 
     async def rset(self) -> Reply:
         """Send RSET, which ends the transaction (RFC 5321 4.1.1.5). Raises `ReplyError` if it is refused."""
@@ -537,7 +483,7 @@ class Client:
                 await self._exchange.prepare_transaction(delivery.mail)
                 await delivery.run()
         except (ConnectionLostError, TimedOutError, RemoteProtocolError) as exc:
-            self._raise_if_in_doubt(exc)
+            raise_if_in_doubt(exc, self._results)
             if not (self._results and self._results[0].decided):
                 exc.result = self.last_result or not_sent(sender, names)
                 raise
@@ -597,7 +543,7 @@ class Client:
                 await Pipeline(self._exchange, self._results).run(messages, progress, params)
         except SMTPError as exc:
             if isinstance(exc, ConnectionLostError | TimedOutError | RemoteProtocolError):
-                self._raise_if_in_doubt(exc)
+                raise_if_in_doubt(exc, self._results)
             exc.result = exc.result or self.last_result
             raise
         return list(self.last_results)
@@ -615,17 +561,3 @@ class Client:
         clear_record(record)
         self._results = [] if record is None else record._partials
         return operation
-
-    def _raise_if_in_doubt(self, exc: ConnectionLostError | TimedOutError | RemoteProtocolError) -> None:
-        """Raise `DeliveryUnknownError` if a message was sent whole and its reply is still to come (RFC 1047)."""
-        for partial in self._results:
-            if partial.in_doubt:
-                raise _unknown(exc, partial) from exc
-
-
-def _unknown(
-    exc: ConnectionLostError | TimedOutError | RemoteProtocolError, partial: PartialResult
-) -> DeliveryUnknownError:
-    """Return the exception for a message that may have been accepted although ``exc`` was raised."""
-    command = END_OF_DATA if isinstance(exc, RemoteProtocolError) else exc.command
-    return DeliveryUnknownError(command, str(exc), partial.result())
