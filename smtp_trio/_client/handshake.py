@@ -308,25 +308,29 @@ class Handshake:
         if not isinstance(offered, Auth):
             raise NotOfferedError(f"the server does not offer AUTH{'' if exchange.tls else ', or not without TLS'}")
         names = [name for name in offered.mechanisms if isinstance(name, str)]
+        known = self._mechanisms if mechanisms is None else known_mechanisms(mechanisms)
         binding = self._channel_binding()
         usable = usable_mechanisms(
-            self._mechanisms if mechanisms is None else known_mechanisms(mechanisms),
+            known,
             names,
             credentials,
             secure=exchange.tls is not None,
             allow_cleartext=self._allow_cleartext,
             channel_binding=binding,
         )
-        context = MechanismContext(
-            self.host,
-            os.urandom,
-            channel_binding=binding,
-            offers_binding=any(name.endswith("-PLUS") for name in names),
-        )
+        # RFC 5802 6: a client supports channel binding for a mechanism if it may use the -PLUS form.
+        bound = {mechanism.name.removesuffix("-PLUS") for mechanism in known if mechanism.needs == "channel_binding"}
         for mechanism in usable:
+            can_bind = mechanism.name.removesuffix("-PLUS") in bound
+            context = MechanismContext(
+                self.host, os.urandom, channel_binding=binding if can_bind else b"", offered=tuple(names)
+            )
             reply = await self._authenticate(mechanism, credentials, context)
             if reply.code not in MECHANISM_REFUSED or exchange.protocol.closed:
                 break
+            # A -PLUS form that was refused does not count as offered, since an attacker could refuse it in order to get a
+            # login without channel binding.
+            names = [name for name in names if name != mechanism.name]
         check_reply(AuthCommand(mechanism.name), reply)
         self.user = credentials.user
         return reply

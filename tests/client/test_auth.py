@@ -166,6 +166,40 @@ async def test_another_mechanism_after_one_was_refused(autojump_clock: MockClock
     assert caught.value.reply.code == code
 
 
+def scram_first(flag: str) -> Callable[[Script], Awaitable[None]]:
+    """Return a step that expects SCRAM-SHA-256 with this flag of channel binding, and refuses it."""
+
+    async def step(script: Script) -> None:
+        verb, mechanism, message = (await script.line()).split()
+        assert (verb, mechanism) == ("AUTH", "SCRAM-SHA-256")
+        assert base64.b64decode(message).startswith(f"{flag},,n=fred,r=".encode())
+        await script.send(b"535 5.7.8 no\r\n")
+
+    return step
+
+
+@pytest.mark.parametrize(
+    ("offered", "names", "flag"),
+    [
+        (["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"], None, "y"), (["SCRAM-SHA-256-PLUS"] * 2 + ["SCRAM-SHA-256"], None, "y"),
+        (["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"], ["SCRAM-SHA-256"], "n"), (["X-PLUS", "SCRAM-SHA-256"], None, "y"),
+        (["SCRAM-SHA-256"], ["SCRAM-SHA-256"], "n"),
+    ],
+)  # fmt: skip
+async def test_channel_binding_that_was_not_offered_or_was_refused(
+    autojump_clock: MockClock, offered: list[str], names: list[str] | None, flag: str
+) -> None:
+    """A client that falls back to a login without it says that it could bind, which the server of the offer refuses."""
+    refused: tuple[Step, ...] = ()
+    if offered[0] == "SCRAM-SHA-256-PLUS" and names is None:
+        refused = ("AUTH SCRAM-SHA-256-PLUS .*", b"504 no\r\n")
+    async with scripted(*tls_session(*offered), *refused, scram_first(flag), *BYE, EXPECT_CLOSE) as script:
+        with pytest.raises(ReplyError) as caught:
+            async with client_of(script, auth_mechanisms=names):
+                raise AssertionError("unreachable")
+    assert caught.value.reply.code == 535
+
+
 @pytest.mark.parametrize("code", [421, 454, 500, 501, 503, 530, 535, 538, 550])
 async def test_no_other_mechanism_after_another_refusal(autojump_clock: MockClock, code: int) -> None:
     async with scripted(*tls_session("PLAIN", "LOGIN", "CRAM-MD5"), PLAIN[0], b"%d no\r\n" % code) as script:

@@ -128,7 +128,7 @@ def test_scramp_agrees(hash: ScramHash, plus: bool, password: str) -> None:
     """scramp as the client of our server, and as the server of our client."""
     scramp = pytest.importorskip("scramp")
     name = f"SCRAM-{hash}{'-PLUS' * plus}"
-    session: dict[str, Any] = {"channel_binding": BINDING, "offers_binding": True} if plus else {}
+    session: dict[str, Any] = {"channel_binding": BINDING, "offered": tuple(MECHANISMS)} if plus else {}
     binding = ("tls-server-end-point", BINDING) if plus else None
     secret = ScramSecret.from_password(password, bytes(16), 5000, hash)
     mechanism = scramp.ScramMechanism(name)
@@ -154,7 +154,7 @@ def test_scramp_agrees(hash: ScramHash, plus: bool, password: str) -> None:
 
 # --- channel binding (RFC 5802 6) -------------------------------------------------------------------------------------
 
-BOUND: dict[str, Any] = {"channel_binding": BINDING, "offers_binding": True}
+BOUND: dict[str, Any] = {"channel_binding": BINDING, "offered": ("SCRAM-SHA-256-PLUS", "SCRAM-SHA-1-PLUS")}
 
 
 @pytest.mark.parametrize("hash", HASHES)
@@ -179,10 +179,34 @@ def test_mechanisms_with_channel_binding_that_were_removed_from_the_offer() -> N
 
 
 @pytest.mark.parametrize(
+    ("offered", "flag"),
+    [
+        ((), "y"), (("SCRAM-SHA-256",), "y"), (("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"), "n"),
+        (("SCRAM-SHA-1-PLUS", "SCRAM-SHA-256"), "y"), (("X-OTHER-PLUS", "SCRAM-SHA-256"), "y"),
+        (("SCRAM-SHA-512-PLUS", "SCRAM-SHA-256"), "y"), (("SCRAM-SHA-256-PLUS-PLUS", "SCRAM-SHA-256"), "y"),
+    ],
+)  # fmt: skip
+def test_flag_of_a_client_that_could_bind(offered: tuple[str, ...], flag: str) -> None:
+    """It depends on the -PLUS form of the client's mechanism, and on no other name."""
+    session: dict[str, Any] = {"channel_binding": BINDING, "offered": offered}
+    assert (respond(MECHANISMS["SCRAM-SHA-256"].client(USER, context(**session)), None) or b"")[
+        :3
+    ] == f"{flag},,".encode()
+    session["channel_binding"] = b""
+    assert (respond(MECHANISMS["SCRAM-SHA-256"].client(USER, context(**session)), None) or b"")[:3] == b"n,,"
+
+
+@pytest.mark.parametrize("offered", [(), ("SCRAM-SHA-256", "PLAIN"), ("X-OTHER-PLUS", "SCRAM-SHA-256"), ("SCRAM-X",)])
+def test_server_without_scram_with_channel_binding_accepts_the_flag(offered: tuple[str, ...]) -> None:
+    server = {"channel_binding": BINDING, "offered": offered}
+    assert run("SCRAM-SHA-256", {"channel_binding": BINDING}, server) == Authenticated("user")
+
+
+@pytest.mark.parametrize(
     ("client", "server"),
     [
         ({}, {}), ({}, BOUND), (BOUND, BOUND), ({"channel_binding": BINDING}, {}),
-        ({"channel_binding": BINDING}, {"channel_binding": BINDING}), ({"offers_binding": True}, BOUND),
+        ({"channel_binding": BINDING}, {"channel_binding": BINDING}), ({"offered": ("SCRAM-SHA-256-PLUS",)}, BOUND),
     ],
 )  # fmt: skip
 def test_login_without_channel_binding(client: dict[str, Any], server: dict[str, Any]) -> None:

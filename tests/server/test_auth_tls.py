@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import trio
-from helpers import NAME, authority, client_tls
+from helpers import NAME, Client as WireClient, authority, client_tls
 from trio.testing import MockClock, memory_stream_pair
 
 from smtp_trio import (
@@ -126,14 +126,14 @@ async def test_no_binding_without_the_files(tmp_path: Path, autojump_clock: Mock
     assert users.mechanisms == ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"]
 
 
-async def relay(certificate: Path, removed: bytes, near: Any, far: Any) -> None:
-    """Pass the session on as someone who has a certificate for the name too, and remove octets from the replies."""
+async def relay(certificate: Path, removed: bytes, put: bytes, near: Any, far: Any) -> None:
+    """Pass the session on as someone who has a certificate for the name too, and replace octets in the replies."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate)
 
     async def copy(source: Any, target: Any, removed: bytes = b"") -> None:
         async for octets in source:
-            await target.send_all(bytes(octets).replace(removed, b"") if removed else bytes(octets))
+            await target.send_all(bytes(octets).replace(removed, put) if removed else bytes(octets))
         await trio.aclose_forcefully(target)
 
     for sender, receiver in ((far, near), (near, far), (far, near), (near, far), (far, near)):
@@ -150,14 +150,18 @@ async def relay(certificate: Path, removed: bytes, near: Any, far: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("removed", "offer", "code"),
+    ("removed", "put", "offer", "code"),
     [
-        (b"", ("SCRAM-SHA-256-PLUS", NO_PLUS), 535), (b"SCRAM-SHA-256-PLUS ", ("SCRAM-SHA-256-PLUS", NO_PLUS), 535),
-        (b"", (NO_PLUS,), None),
+        (b"", b"", ("SCRAM-SHA-256-PLUS", NO_PLUS), 535),
+        (b"SCRAM-SHA-256-PLUS ", b"", ("SCRAM-SHA-256-PLUS", NO_PLUS), 535),
+        # The client knows no such mechanisms.
+        (b"SCRAM-SHA-256-PLUS", b"X-OTHER-PLUS", ("SCRAM-SHA-256-PLUS", NO_PLUS), 535),
+        (b"SCRAM-SHA-256-PLUS", b"SCRAM-SHA-512-PLUS", ("SCRAM-SHA-256-PLUS", NO_PLUS), 535),
+        (b"", b"", (NO_PLUS,), None),
     ],
 )  # fmt: skip
 async def test_login_is_not_passed_on_by_another_server(
-    removed: bytes, offer: tuple[str, ...], code: int | None, tmp_path: Path, autojump_clock: MockClock
+    removed: bytes, put: bytes, offer: tuple[str, ...], code: int | None, tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     """Neither the login with channel binding, nor one after the offer of it was removed. Without the offer it works."""
     (tmp_path / "relay").mkdir()
@@ -167,7 +171,7 @@ async def test_login_is_not_passed_on_by_another_server(
     stolen = write(tmp_path / "relay", NAME)
 
     async def between(near: Any, far: Any) -> None:
-        await relay(stolen, removed, near, far)
+        await relay(stolen, removed, put, near, far)
 
     async with session(server, between=between) as client:
         if code is None:
@@ -176,6 +180,15 @@ async def test_login_is_not_passed_on_by_another_server(
             with pytest.raises(ReplyError) as caught:
                 await client.auth(FRED)
             assert caught.value.reply.code == code
+
+
+async def test_mechanisms_that_the_client_is_restricted_to(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """A client that may not use channel binding says that it has none, and is not taken for one that was deceived."""
+    users = Users()
+    server = Server(users, name=NAME, tls=TlsFiles(write(tmp_path, NAME)))
+    async with session(server, auth=FRED, auth_mechanisms=[NO_PLUS]) as client:
+        assert client.user == "fred"
+    assert users.mechanisms == [NO_PLUS]
 
 
 # --- the client's certificate -------------------------------------------------------------------------------------------
@@ -224,6 +237,57 @@ async def test_external_as_another_user(tmp_path: Path, autojump_clock: MockCloc
         with pytest.raises(ReplyError) as caught:
             await client.auth(ExternalCredentials("wilma"))
         assert caught.value.reply == INVALID_CREDENTIALS
+
+
+async def test_external_with_several_names(tmp_path: Path, autojump_clock: MockClock) -> None:
+    users = Users()
+    server = external_server(tmp_path, users, "EXTERNAL")
+    context = with_certificate(tmp_path, "fred@client.test", "f@client.test", common_name="Fred")
+    for authzid, user in (("", "fred@client.test"), ("f@client.test", "f@client.test")):
+        async with session(server, auth=ExternalCredentials(authzid), ssl_context=context):
+            pass
+        assert users.users.pop() == user
+    async with session(server, ssl_context=context) as client:
+        with pytest.raises(ReplyError):
+            await client.auth(ExternalCredentials("Fred"))
+
+
+@pytest.mark.parametrize("authzid", ["", "wilma", "client.test"])
+async def test_external_with_a_certificate_that_names_no_user(
+    authzid: str, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """The hook is not called, so that it cannot take the name that the client has sent for one that was proved."""
+    users = Users()
+    server = external_server(tmp_path, users, "EXTERNAL")
+    async with session(server, ssl_context=with_certificate(tmp_path, "client.test")) as client:
+        with pytest.raises(ReplyError) as caught:
+            await client.auth(ExternalCredentials(authzid))
+        assert caught.value.reply == INVALID_CREDENTIALS
+    assert (users.credentials, users.users) == ([], [None])
+
+
+async def test_external_on_the_wire(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """ "=" is an empty authorization identity, as is an empty line (RFC 4954 4)."""
+    users = Users()
+    server = external_server(tmp_path, users, "EXTERNAL")
+    context = with_certificate(tmp_path, "fred@client.test")
+    for lines, expected in (
+        (["AUTH EXTERNAL =", "AUTH EXTERNAL ="], ["235 2.7.0", "503 5.5.1"]), (["AUTH EXTERNAL", ""], ["334 ", "235 2.7.0"]),
+        (["AUTH EXTERNAL", "="], ["334 ", "501 5.5.2"]), (["AUTH EXTERNAL", "*"], ["334 ", "501 5.7.0"]),
+        (["AUTH EXTERNAL ==", "AUTH EXTERNAL = ="], ["501 5.5.2", "501 5.5.2"]),
+    ):  # fmt: skip
+        near, far = memory_stream_pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.serve_stream, far)
+            wire = WireClient(near)
+            await wire.hello()
+            await wire.command("STARTTLS", "220")
+            wire.stream = trio.SSLStream(near, context, server_hostname=NAME)
+            await wire.hello()
+            for line, code in zip(lines, expected, strict=True):
+                await wire.command(line, code)
+            await wire.command("QUIT", "221")
+    assert users.users == ["fred@client.test", "fred@client.test", None, None, None]
 
 
 async def test_external_needs_a_certificate(tmp_path: Path, autojump_clock: MockClock) -> None:

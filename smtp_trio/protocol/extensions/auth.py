@@ -294,7 +294,7 @@ class Auth(Extension):
         session = evolve(
             context,
             channel_binding=state.channel_binding,
-            offers_binding=any(mechanism.needs == "channel_binding" for mechanism in usable.values()),
+            offered=tuple(usable),
             client_certificate=state.client_certificate,
             mechanisms=usable,
         )

@@ -69,16 +69,17 @@ class MechanismContext:
     secret.
 
     The other members describe the session. ``channel_binding`` is the binding of its TLS session to the server's
-    certificate (RFC 5929 4), or b"" without one. ``offers_binding`` is true if the server offers a mechanism with channel
-    binding. ``client_certificate`` is the client's certificate in the form of `ssl.SSLSocket.getpeercert`, None without
-    one. ``mechanisms`` are further mechanisms, by name, that a server looks for before those of this package.
+    certificate (RFC 5929 4), or b"" without one, or if a client may not use it. ``offered`` are the names of the mechanisms
+    that the server offers, as far as each side knows. ``client_certificate`` is the client's certificate in the form of
+    `ssl.SSLSocket.getpeercert`, None without one. ``mechanisms`` are further mechanisms, by name, that a server looks for
+    before those of this package.
     """
 
     name: str
     random_bytes: RandomBytes = field(repr=False)
     key: bytes = field(repr=False, default=Factory(lambda self: self.random_bytes(32), takes_self=True))
     channel_binding: bytes = field(repr=False, default=b"", kw_only=True)
-    offers_binding: bool = field(repr=False, default=False, kw_only=True)
+    offered: Collection[str] = field(repr=False, default=(), kw_only=True)
     client_certificate: Mapping[str, Any] | None = field(repr=False, default=None, kw_only=True, hash=False)
     mechanisms: Mapping[str, Mechanism] = field(repr=False, factory=dict, kw_only=True, hash=False)
 

@@ -48,8 +48,13 @@ from .scram_secret import MIN_ITERATIONS, ScramHash, ScramSecret, hash_name, sal
 #
 # Channel binding: with a mechanism whose name ends in -PLUS, message 3 repeats the flag and the binding of the TLS
 # session, and the proof covers both (`channel_binding`). An attacker between client and server could remove those
-# mechanisms from the reply to EHLO. So a client that could have used one but saw none sends the flag "y", and a server
-# that has offered one refuses it (RFC 5802 6). "n" is sent where the client itself cannot, or may not, bind.
+# mechanisms from the reply to EHLO. So a client that could have used one but did not see it sends the flag "y", and a
+# server that has offered one refuses it. "n" is sent where the client itself cannot, or may not, bind (RFC 5802 6).
+#
+# The two sides look at different names. The client sends "y" unless it saw the -PLUS form of the mechanism that it uses:
+# an attacker could also replace the name by one that ends in -PLUS and that the client does not know, and "n" would then
+# hide this. The server refuses "y" if it has offered SCRAM with channel binding in any form, since a client that knows
+# another hash function would have seen that. The -PLUS forms of mechanisms that are not SCRAM count on neither side.
 #
 # An unknown user must look like a user with a wrong password: the same steps and replies, a salt that does not change
 # from one try to the next, and the same amount of work. `server_keys` sees to that (RFC 5802 9).
@@ -149,7 +154,7 @@ class Scram(Mechanism):
 
     def _check_binding(self, flag: str, binding_type: str | None, context: MechanismContext) -> None:
         """Check the client's channel binding flag (RFC 5802 6)."""
-        if flag == "y" and context.offers_binding:
+        if flag == "y" and any(name.startswith("SCRAM-") and name.endswith("-PLUS") for name in context.offered):
             raise AuthenticationFailedError(INVALID_CREDENTIALS, b"e=server-does-support-channel-binding")
         if (flag == "p") != self._plus:
             raise BadCommandError(MALFORMED_CREDENTIALS)
@@ -172,7 +177,7 @@ class Scram(Mechanism):
         flag = "n"
         if self._plus:
             flag = f"p={TLS_SERVER_END_POINT}"
-        elif context.channel_binding and not context.offers_binding:
+        elif context.channel_binding and f"{self.name}-PLUS" not in context.offered:
             flag = "y"
         nonce = make_nonce(context.random_bytes)
         header = f"{flag},,"
