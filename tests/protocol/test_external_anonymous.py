@@ -33,7 +33,11 @@ def context(certificate: dict[str, Any] | None = None) -> MechanismContext:
     ("certificate", "message", "user", "authzid"),
     [
         (FRED, b"", "fred", ""), (ADDRESS, b"", "fred@client.test", ""), (ADDRESS, b"joe", "fred@client.test", "joe"),
-        ({}, b"joe", "joe", "joe"), ({"subject": ((("commonName", "fr\ned"),),)}, b"joe", "joe", "joe"),
+        (ADDRESS, b"f@client.test", "f@client.test", "f@client.test"), (ADDRESS, b"fred", "fred@client.test", "fred"),
+        (FRED, b"fred", "fred", "fred"), (FRED, b"joe", "fred", "joe"),
+        ({**FRED, "subjectAltName": (("email", ""), ("email", "fr\ned@client.test"))}, b"", "fred", ""),
+        ({"subject": ((("commonName", "a"), ("commonName", "b")), (("commonName", "c"),))}, b"c", "c", "c"),
+        ({"subject": ((("commonName", "x" * 256),), (("commonName", "x" * 255),))}, b"", "x" * 255, ""),
     ],
 )  # fmt: skip
 def test_user_of_a_certificate(certificate: dict[str, Any], message: bytes, user: str, authzid: str) -> None:
@@ -41,8 +45,16 @@ def test_user_of_a_certificate(certificate: dict[str, Any], message: bytes, user
     assert question == Credentials("EXTERNAL", user, "", authzid, certificate)
 
 
-@pytest.mark.parametrize(("certificate", "message"), [(None, b""), (None, b"joe"), ({}, b"")])
+NAMELESS: list[dict[str, Any] | None] = [
+    None, {}, {"subject": ()}, {"subject": ((("commonName", "fr\ned"),),)}, {"subject": ((("commonName", ""),),)},
+    {"subject": ((("organizationName", "joe"),),), "subjectAltName": (("DNS", "joe"), ("URI", "joe"))},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("message", [b"", b"joe"])
+@pytest.mark.parametrize("certificate", NAMELESS)
 def test_external_without_a_user_is_refused(certificate: dict[str, Any] | None, message: bytes) -> None:
+    """The client cannot choose the name that its certificate does not have."""
     with pytest.raises(BadCommandError) as caught:
         next(MECHANISMS["EXTERNAL"].server(message, context(certificate)))
     assert caught.value.reply == INVALID_CREDENTIALS

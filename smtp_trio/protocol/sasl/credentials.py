@@ -176,8 +176,9 @@ class Credentials:
     ``authzid`` is the user that the client wants to act as, "" if it did not name one (RFC 4616 2).
 
     With EXTERNAL ``password`` is empty. ``certificate`` is the client's, in the form of `ssl.SSLSocket.getpeercert`, and
-    ``user`` the mail address in it, or else the common name of its subject. With ANONYMOUS ``user`` is "anonymous", and
-    ``password`` the client's trace information.
+    ``user`` a mail address in it, or else the common name of its subject: the one that is ``authzid``, or else the first. A
+    client whose certificate has neither is refused before the hook. With ANONYMOUS ``user`` is "anonymous", and ``password``
+    the client's trace information.
     """
 
     mechanism: str

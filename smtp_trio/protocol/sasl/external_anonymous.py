@@ -30,12 +30,17 @@ from .mechanism import (
     decode_user,
     expect_success,
 )
+from .saslprep import MAX_NAME
 
 # Why are these not offered by default, although an `auth` hook has to accept them?
 #
 # The credentials have no password. A hook that was written for passwords may pass an empty one on, and an LDAP server
 # takes a bind with an empty password as an anonymous one and reports success (RFC 4513 5.1.2). An application that
 # names one of these mechanisms knows that its hook has to look at ``credentials.mechanism``.
+#
+# The user of EXTERNAL is always one that the certificate names, since nothing else was proved. A client without such a
+# certificate could otherwise become any user by naming it, if the hook compares ``user`` and ``authzid`` only. With
+# several names in the certificate the client chooses one of them by the authorization identity.
 
 
 class External(Mechanism):
@@ -53,9 +58,10 @@ class External(Mechanism):
         """Run EXTERNAL as a server: the message is the authorization identity, or empty."""
         authzid = decode_user((yield b"") if initial is None else initial)
         certificate = context.client_certificate
-        user = certificate_user(certificate or {}) or authzid
-        if certificate is None or not user:
+        users = certificate_users(certificate or {})
+        if not users:
             raise BadCommandError(INVALID_CREDENTIALS)
+        user = authzid if authzid in users else users[0]
         return (yield from ask_application(Credentials("EXTERNAL", user, "", authzid, certificate)))
 
     def client(self, credentials: ExternalCredentials, context: MechanismContext) -> ClientExchange:
@@ -83,16 +89,17 @@ class Anonymous(Mechanism):
         expect_success((yield credentials.trace.encode()))
 
 
-def certificate_user(certificate: Mapping[str, Any]) -> str:
-    """Return the user that a client's certificate names: its first mail address, or else its common name, or "".
+def certificate_users(certificate: Mapping[str, Any]) -> list[str]:
+    """Return the users that a client's certificate names: its mail addresses, or else its common names.
 
-    A name with control characters is ignored, since user names are written to logs.
+    Names are ignored that cannot be those of users: with control characters or more than 255 characters, and empty ones.
     """
-    names: list[str] = [value for kind, value in certificate.get("subjectAltName", ()) if kind == "email"]
-    names += [
+    addresses = [value for kind, value in certificate.get("subjectAltName", ()) if kind == "email"]
+    names = [
         value for attributes in certificate.get("subject", ()) for kind, value in attributes if kind == "commonName"
     ]
-    return next((name for name in names if name.isprintable()), "")
+    valid = ([name for name in each if name.isprintable() and 0 < len(name) <= MAX_NAME] for each in (addresses, names))
+    return next(filter(None, valid), [])
 
 
 EXTERNAL = External()
