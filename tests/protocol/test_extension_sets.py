@@ -11,8 +11,9 @@ from attrs import frozen
 
 from smtp_trio.protocol import Command, EndOfData, Extension, Mail, Rcpt, Reply, Vrfy
 from smtp_trio.protocol.commands import VERBS
-from smtp_trio.protocol.extensions import KNOWN, Auth, BurlExtension, FutureRelease, LimitsExtension
+from smtp_trio.protocol.extensions import KNOWN, Auth, BurlExtension, FutureRelease, LimitsExtension, Lmtp
 from smtp_trio.protocol.extensions.auth import AuthCommand
+from smtp_trio.protocol.extensions.lmtp import Lhlo
 from smtp_trio.protocol.grammar import Grammar
 
 from .driver import HELLO, RECIPIENT, SENDER, ServerDriver
@@ -21,7 +22,7 @@ from .driver import HELLO, RECIPIENT, SENDER, ServerDriver
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SETTINGS: dict[str, Extension] = {
     "AUTH": Auth(cleartext=True),
-    "LIMITS": LimitsExtension(rcpt_max=100),
+    "LIMITS": LimitsExtension(mail_max=3, rcpt_max=4, rcpt_domain_max=2),
     "BURL": BurlExtension(authenticated=False),
     "FUTURERELEASE": FutureRelease(3600, authenticated=False),
 }
@@ -80,9 +81,17 @@ PROBES: dict[str, tuple[Probe, ...]] = {
     "BURL": (Probe((SENDER, RECIPIENT, "BURL imap://x.test/1 LAST"), "250", "500"), Probe(("BURL x:y",), "503", "500")),
     "XCLIENT": (Probe(("XCLIENT ADDR=192.0.2.1",), "220", "500"),),
     "XFORWARD": (Probe(("XFORWARD SOURCE=LOCAL",), "250", "500"),),
+    "LIMITS": (
+        Probe((SENDER, *(RECIPIENT,) * 5), "452", "250"),
+        Probe((SENDER, *(f"RCPT TO:<a@{name}.test>" for name in "abc")), "452", "250"),
+        Probe((*(SENDER, "RSET") * 3, SENDER), "421", "250"),
+        # as many as are announced
+        Probe((SENDER, *(f"RCPT TO:<a@{name}.test>" for name in "abab")), "250", "250"),
+        Probe((*(SENDER, "RSET") * 2, SENDER), "250", "250"),
+    ),
 }
 #: Extensions that change nothing but the reply to EHLO, or, for ENHANCEDSTATUSCODES, each reply.
-WITHOUT_PROBES = {"PIPELINING", "ENHANCEDSTATUSCODES", "EXPN", "HELP", "LIMITS"}
+WITHOUT_PROBES = {"PIPELINING", "ENHANCEDSTATUSCODES", "EXPN", "HELP"}
 #: Commands that no extension changes.
 COMMON = tuple(
     Probe(lines, "", "")
@@ -117,7 +126,7 @@ def sets(extension: Extension) -> list[tuple[list[Extension], list[Extension]]]:
     ]
 
 
-def driver(extensions: Iterable[Extension] | Grammar, *, secure: bool, **settings: Any) -> ServerDriver:
+def driver(extensions: Iterable[Extension] | Grammar, *, secure: bool = False, **settings: Any) -> ServerDriver:
     def answer(command: Command) -> Reply | None:
         return None if command.default_reply.accepted or command.default_reply.code != 502 else Reply(250, "Ok")
 
@@ -207,13 +216,13 @@ def limit(extensions: Iterable[Extension]) -> int:
     return Grammar(extensions).line_limit
 
 
-def longest_line(extensions: Sequence[Extension]) -> int:
+def longest_line(extensions: Sequence[Extension], hello: str = HELLO) -> int:
     """Return the octets of the longest line that a server reads, with CRLF: one more gets 500."""
     octets = limit(extensions)
     found = []
     for length in (octets, octets + 1):
         session = driver(Grammar(extensions), secure=False)
-        session.send_lines(HELLO)
+        session.send_lines(hello)
         found.append(session.send_lines("NOOP ".ljust(length - 2, "x"))[0][:3])
     assert found == ["250", "500"]
     return octets
@@ -242,3 +251,72 @@ def test_status_codes_differ_with_one_extension_only(extension: Extension) -> No
             session.send_lines(HELLO)
             found.append(session.send_lines("NOOP")[0])
         assert (found[0] != found[1]) == (extension.keyword == "ENHANCEDSTATUSCODES")
+
+
+# --- LMTP, which has no keyword, and replaces verbs ---------------------------------------------------------------------
+
+LHLO = "LHLO client.test"
+#: A server with LMTP alone, and one with all extensions too.
+each_server = pytest.mark.parametrize("others", [closure(Lmtp()), ALL], ids=["alone", "all"])
+
+
+def last_replies(extensions: Iterable[Extension], hello: str, lines: Sequence[str]) -> list[str]:
+    """Return the replies to the last line."""
+    session = driver(extensions)
+    for line in (hello, *lines):
+        found = session.send_lines(line)
+    return found
+
+
+@each_server
+def test_lmtp_changes_the_verbs_and_nothing_else_of_the_grammar(others: Sequence[Extension]) -> None:
+    with_it, without = Grammar([Lmtp(), *others]), Grammar(others)
+    assert {verb: cls for verb, cls in with_it.verbs.items() if verb != "LHLO"} == {
+        verb: cls for verb, cls in without.verbs.items() if verb not in ("EHLO", "HELO")
+    }
+    assert with_it.verbs["LHLO"] is Lhlo
+    assert (with_it.line_limit, with_it.line_limits) == (without.line_limit, without.line_limits)
+    for command in (Mail, Rcpt, Vrfy, EndOfData, AuthCommand):
+        assert with_it.params(command) == without.params(command)
+    assert longest_line([Lmtp(), *others], LHLO) == longest_line(others)
+
+
+@each_server
+def test_reply_to_lhlo_is_that_to_ehlo(others: Sequence[Extension]) -> None:
+    assert last_replies([Lmtp(), *others], LHLO, ())[1] == last_replies(others, HELLO, ())[1]
+
+
+def test_greeting_names_the_protocol() -> None:
+    assert driver(closure(Lmtp())).send(b"") == ["220 mx.test ESMTP"]
+    assert driver([*closure(Lmtp()), Lmtp()]).send(b"") == ["220 mx.test LMTP"]
+
+
+@each_server
+def test_other_hellos_are_not_accepted(others: Sequence[Extension]) -> None:
+    """RFC 2033 4.1: the reply must not be positive, and 500 is recommended."""
+    for hello in (HELLO, "HELO client.test"):
+        assert driver([Lmtp(), *others]).feed(f"{hello}\r\n".encode()).splitlines()[1].startswith(b"500 5.5.1")
+    assert driver(others).feed(f"{LHLO}\r\n".encode()).splitlines()[1].startswith(b"500 5.5.1")
+
+
+@each_server
+def test_commands_with_lmtp(others: Sequence[Extension]) -> None:
+    """The replies are those of SMTP, but for a DATA whose recipients were all refused (RFC 2033 4.2)."""
+    probes = [*COMMON, *(probe for other in others for probe in PROBES.get(other.keyword, ()))]
+    for probe in probes:
+        if probe.lines[0].startswith(("HELO", "HELP", "XCLIENT")):  # their replies name verbs, or the protocol
+            continue
+        assert last_replies([Lmtp(), *others], LHLO, probe.lines) == last_replies(others, HELLO, probe.lines), probe
+    refused = (SENDER, "RCPT TO:<no@mx.test> X", "DATA")
+    assert last_replies([Lmtp(), *others], LHLO, refused)[0].startswith("503 5.5.1")
+    assert last_replies(others, HELLO, refused)[0].startswith("554 5.5.1")
+
+
+@each_server
+@pytest.mark.parametrize("recipients", [1, 2, 3])
+def test_replies_to_a_message_with_lmtp(others: Sequence[Extension], recipients: int) -> None:
+    for extensions, hello, due in (([Lmtp(), *others], LHLO, recipients), (others, HELLO, 1)):
+        session = driver(extensions)
+        session.send_lines(hello, SENDER, *(RECIPIENT,) * recipients, "DATA")
+        octets = session.feed(b"x\r\n.\r\n")
+        assert octets.count(b"250 2.0.0 ") == octets.count(b"\r\n") == due

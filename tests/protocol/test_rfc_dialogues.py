@@ -84,7 +84,7 @@ DIALOGUES = [
         (DeliverBy(30),),
     ),
     Dialogue(
-        "6710-D-submission",
+        "6710-8-submission",
         """
         S: 220 example.com SMTP server here
         C: EHLO mua.example.com
@@ -111,7 +111,7 @@ DIALOGUES = [
         user="eljefe",
     ),
     Dialogue(
-        "6710-D-assigned",
+        "6710-8-assigned",
         """
         S: 220 example.com SMTP server here
         C: EHLO mua.example.com
@@ -124,6 +124,8 @@ DIALOGUES = [
         S: 250 2.1.0 <eljefe@example.com> sender ok
         C: RCPT TO:<topbanana@example.net>
         S: 250 2.1.5 <topbanana@example.net> recipient ok
+        C: RCPT TO:<Dana@Ivory.example.net> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;Dana@Ivory.example.net
+        S: 250 2.1.5 <Dana@Ivory.example.net> recipient ok
         C: DATA
         S: 354 okay, send message
         C: (message goes here)
@@ -134,6 +136,32 @@ DIALOGUES = [
         """,
         (Dsn(), DeliverBy(), MtPriority()),
         replies={".": Reply(250, "3 is the new priority assigned to the message", "2.3.6")},
+    ),
+    Dialogue(
+        "6710-8-relay",
+        """
+        S: 220 example.net SMTP server here
+        C: EHLO example.com
+        S: 250-example.net
+        S: 250-DSN
+        S: 250-DELIVERBY
+        S: 250 MT-PRIORITY STANAG4406
+        C: MAIL FROM:<eljefe@example.com> BY=120;R ENVID=QQ314159 MT-PRIORITY=3
+        S: 250 <eljefe@example.com> sender ok
+        C: RCPT TO:<topbanana@example.net>
+        S: 250 <topbanana@example.net> recipient ok
+        C: RCPT TO:<Dana@Ivory.example.net> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;Dana@Ivory.example.net
+        S: 250 <Dana@Ivory.example.net> recipient ok
+        C: DATA
+        S: 354 okay, send message
+        C: (message goes here)
+        C: .
+        S: 250 message accepted
+        C: QUIT
+        S: 221 goodbye
+        """,
+        # The other server is trusted without AUTH, so its priority is not lowered.
+        (Dsn(), DeliverBy(), MtPriority("STANAG4406", untrusted=9)),
     ),
     Dialogue(
         "7293-12.1",

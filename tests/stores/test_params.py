@@ -11,18 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from helpers import NAME, connected
+from extension_params import CASES, COMMANDS, EVERY_EXTENSION, IDS as CASE_IDS, MIDNIGHT
+from helpers import NAME, SECRET, connected, server_tls
 
-from smtp_trio import Mail, Rcpt, Server, standard
+from smtp_trio import Credentials, Mail, Rcpt, Server, Session, standard
 from smtp_trio.protocol import Extension, Param, Params
 from smtp_trio.protocol.commands import Command
-from smtp_trio.protocol.extensions import Auth, BinaryMime, Dsn, EightBitMime, Size, SmtpUtf8
-from smtp_trio.protocol.extensions.auth import AUTH
-from smtp_trio.protocol.extensions.dsn import ENVID, NOTIFY, ORCPT, RET
-from smtp_trio.protocol.extensions.eightbitmime import BODY
+from smtp_trio.protocol.extensions import KNOWN, Dsn
+from smtp_trio.protocol.extensions.dsn import ENVID, ORCPT, RET
+from smtp_trio.protocol.extensions.mtrk import MTRK
 from smtp_trio.protocol.extensions.size import SIZE
-from smtp_trio.protocol.extensions.smtputf8 import SMTPUTF8
-from smtp_trio.stores import Maildir, SQLite, Store as AnyStore, StoreError, parse_stored_params, read
+from smtp_trio.stores import Maildir, SQLite, Store as AnyStore, Stored, StoreError, parse_stored_params, read
 
 from .sessions import body, transaction
 
@@ -34,20 +33,10 @@ Store = AnyStore[Any]
 #: A parameter that no extension of this package has, on both commands.
 NOTE: Param[str] = Param("NOTE", lambda text: text, lambda text: text)
 
-#: Values of each parameter, by command, with the text that is stored.
+#: Values of each parameter of an extension, and further ones, by command, with the text that is stored.
 SAMPLES: list[tuple[type[Command], Param[Any], object, str]] = [
+    *((COMMANDS[param], param, value, text) for param, value, text in CASES),
     (Mail, SIZE, 12345678901234567890, "SIZE=12345678901234567890"),
-    (Mail, BODY, "BINARYMIME", "BODY=BINARYMIME"),
-    (Mail, SMTPUTF8, True, "SMTPUTF8"),
-    (Mail, AUTH, "e=mc2@example.org", "AUTH=e+3Dmc2@example.org"),
-    (Mail, AUTH, "<>", "AUTH=<>"),
-    (Mail, RET, "HDRS", "RET=HDRS"),
-    (Mail, ENVID, "QQ 314+159=", "ENVID=QQ+20314+2B159+3D"),
-    (Mail, ENVID, "~" * 100, f"ENVID={'~' * 100}"),
-    (Rcpt, NOTIFY, frozenset({"SUCCESS", "FAILURE", "DELAY"}), "NOTIFY=SUCCESS,FAILURE,DELAY"),
-    (Rcpt, NOTIFY, frozenset({"NEVER"}), "NOTIFY=NEVER"),
-    (Rcpt, ORCPT, "rfc822;Bob+Tag@Example.COM", "ORCPT=rfc822;Bob+2BTag@Example.COM"),
-    (Rcpt, ORCPT, "utf-8;用户@例子.test", r"ORCPT=utf-8;\x{7528}\x{6237}@\x{4F8B}\x{5B50}.test"),
     (Rcpt, ORCPT, "utf-8;" + "\u3000" * 100, "ORCPT=utf-8;" + "\u3000" * 100),
     (Mail, NOTE, "x" * 900, f"NOTE={'x' * 900}"),
     (Rcpt, NOTE, "é", "NOTE=é"),
@@ -92,7 +81,7 @@ async def test_each_parameter(
         ("a@mx.test", "b@mx.test"),
         [b"Subject: x", b"", b"hello"],
     )
-    assert parse_stored_params(text, [*standard(Dsn(), BinaryMime()), NoteExtension()]) == params
+    assert parse_stored_params(text, [*KNOWN, NoteExtension()]) == params
 
 
 async def test_all_parameters_at_once(store: Store) -> None:
@@ -103,7 +92,7 @@ async def test_all_parameters_at_once(store: Store) -> None:
     name = await store.put(transaction(params=params, rcpt_params=rcpt_params), body(b" not a field\r\n"))
     stored = read(*place(store, name))
 
-    extensions = [Size(), EightBitMime(), SmtpUtf8(), Auth(), Dsn(), NoteExtension()]
+    extensions = [*KNOWN, NoteExtension()]
     assert parse_stored_params(stored.mail_params, extensions) == params
     assert parse_stored_params(stored.rcpt_params[0], extensions) == rcpt_params
     assert stored.message.strip() == b"not a field"
@@ -133,15 +122,48 @@ async def test_parameters_of_a_session(store: Store) -> None:
             await client.command(line, "250")
         await client.command("DATA", "354")
         reply = await client.command("Subject: x\r\n\r\nX-Envelope-Parameters: NOTE=forged\r\n.", "250")
-    if isinstance(store, SQLite):
-        stored = read(store.path, reply.split()[-1])
-    else:
-        assert isinstance(store, Maildir)
-        stored = read(os.path.join(store.new, *os.listdir(store.new)))
+    stored = await stored_with(store, reply)
 
     assert stored.mail_params == "RET=FULL NOTE=a ENVID=QQ+2B1"
     assert stored.rcpt_params == ("NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;a+2Bx@mx.test", "")
     assert parse_stored_params(stored.mail_params) == Params({RET: "FULL", ENVID: "QQ+1"})  # NOTE is not known
+
+
+async def stored_with(store: Store, reply: str) -> Stored:
+    """Return the message whose reply this is."""
+    if isinstance(store, SQLite):
+        return read(store.path, reply.split()[-1])
+    assert isinstance(store, Maildir)
+    [name] = await trio.to_thread.run_sync(os.listdir, store.new)
+    return read(os.path.join(store.new, name))
+
+
+@pytest.mark.parametrize(("param", "value", "text"), CASES, ids=CASE_IDS)
+async def test_each_parameter_of_a_session(store: Store, param: Param[Any], value: object, text: str) -> None:
+    """From a client that may use every parameter to a program that reads the store."""
+
+    async def accept(session: Session, credentials: Credentials) -> None:
+        assert credentials.user == "fred"
+
+    server = Server(store, name=NAME, extensions=EVERY_EXTENSION, tls=server_tls(), now=lambda: MIDNIGHT)
+    server.on(auth=accept)
+    on_mail = text if COMMANDS[param] is Mail else ""
+    if param is MTRK:  # RFC 3885 3.2
+        on_mail += " ENVID=a"
+    on_rcpt = text if COMMANDS[param] is Rcpt else ""
+    message = b"Subject: x\r\n\r\nhello\r\n"
+    async with connected(server, implicit_tls=True) as client:
+        await client.handshake()
+        await client.hello()
+        await client.command(f"AUTH PLAIN {SECRET}", "235")
+        await client.command(f"MAIL FROM:<me@client.test> {on_mail}", "250 2.1.0")
+        await client.command(f"RCPT TO:<a@mx.test> {on_rcpt}", "250 2.1.5")
+        await client.send(b"BDAT %d LAST\r\n%s" % (len(message), message))
+        stored = await stored_with(store, await client.expect("250 2.0.0"))
+
+    assert (stored.mail_params, stored.rcpt_params) == (on_mail, (on_rcpt,))
+    params = parse_stored_params(on_mail if COMMANDS[param] is Mail else on_rcpt)
+    assert params[param] == value
 
 
 @pytest.mark.parametrize("text", ["x\r\nSubject: forged", "a b", "\0", "=", "\x85"])

@@ -196,7 +196,7 @@ def _decode_mailbox(value: str | None) -> str | None:
     if value is None or value == "<>":
         return value
     mailbox = syntax.decode_xtext(value)
-    return None if mailbox is None or syntax.CONTROL.search(mailbox) else mailbox
+    return None if not mailbox or syntax.CONTROL.search(mailbox) else mailbox
 
 
 def _encode_mailbox(value: str) -> str:

@@ -6,10 +6,10 @@ when each mailbox, or its domain, has its owner, and refuses a recipient with on
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import ClassVar, Literal
 
-from attrs import frozen
+from attrs import field, frozen
 
 from ..commands import Rcpt
 from ..extension import CommandParams, Extension
@@ -23,6 +23,11 @@ DOMAIN_OWNER_CHANGED = Reply(550, "Domain owner has changed", "5.7.18")
 CANNOT_TEST = Reply(550, "RRVS test cannot be completed", "5.7.19")
 
 
+def _in_utc(time: datetime) -> datetime:
+    # PEP 495: a time that its zone has twice, when the clock is set back, is not equal to any time of another zone.
+    return time.astimezone(UTC) if isinstance(time, datetime) and time.tzinfo is not None else time
+
+
 @frozen
 class ValidSince:
     """A condition: the mailbox has belonged to the same owner ``since`` this time, a datetime with a time zone.
@@ -31,7 +36,7 @@ class ValidSince:
     the condition.
     """
 
-    since: datetime
+    since: datetime = field(converter=_in_utc)
     action: Literal["R", "C"] = "R"
 
 
