@@ -9,6 +9,7 @@ import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from typing import Any, NoReturn
 
 import trio
@@ -23,12 +24,12 @@ from .peers import network
 #: How often to choose a port for port 0: a port that is free on the first address may be in use on the next.
 PORT_ATTEMPTS = 10
 #: Connections that may wait to be accepted. In a flood the queue is full, and others wait after it. To refuse a connection
-#: takes about 40 µs (see admission.py), so they wait for less than 0.2 s. When the queue is full, a client tries again
+#: takes about 40 µs (see admission.py), so they wait for about 0.2 s. When the queue is full, a client tries again
 #: after a second. The kernel reduces this number to its own maximum (net.core.somaxconn on Linux).
 BACKLOG = 4096
 #: Connections accepted in a row before other tasks are scheduled, and how many sessions begin then: to begin one takes ten
 #: times as long as to refuse a connection.
-BURST, SESSIONS = 32, 4
+BURST, SESSIONS = 64, 4
 #: Accepted connections that may wait for their session to begin: more than `Limits.connections_per_minute` of one peer.
 MAX_WAITING = 512
 #: systemd's SD_LISTEN_FDS_START (sd_listen_fds(3)).
@@ -145,8 +146,9 @@ def to_listener(sock: socket.socket) -> trio.SocketListener:
 
 #: Serves a stream. The second argument is whether its connection has passed the `Screen`.
 Handler = Callable[[Any, bool], Awaitable[object]]
-#: Returns whether an accepted socket, which has this address, may become a stream. If not, it has closed the socket.
-Screen = Callable[[socket.socket, Any], bool]
+#: Returns whether an accepted socket, given by its descriptor and its address, may become a stream. If not, it has closed
+#: the descriptor.
+Screen = Callable[[int, Any], bool]
 
 
 @contextmanager
@@ -201,7 +203,7 @@ class AcceptFailures:
 
 
 class Arrivals:
-    """The accepted connections whose session has not begun. The peers have turns: the next one of each, then again."""
+    """The accepted connections whose session has not begun. Each peer has one turn in a round."""
 
     def __init__(self, begin: Callable[[trio.SocketStream], None]) -> None:
         self._begin = begin
@@ -214,10 +216,9 @@ class Arrivals:
         self._by_peer.setdefault(network(host) or host, deque()).append(stream)
         self.count += 1
 
-    def begin(self, number: int) -> None:
-        """Begin the sessions of up to ``number`` connections."""
-        for _ in range(min(number, self.count)):
-            peer = next(iter(self._by_peer))
+    def begin(self) -> None:
+        """Begin one session for each peer, up to SESSIONS."""
+        for peer in list(islice(self._by_peer, SESSIONS)):
             streams = self._by_peer.pop(peer)
             self._begin(streams.popleft())
             self.count -= 1
@@ -255,7 +256,8 @@ async def _accept_from(
                 failures.log(exc)
                 await trio.sleep(BACK_OFF)
     finally:
-        arrivals.begin(arrivals.count)  # a session that is cancelled, or of a server that stops, closes its stream
+        while arrivals.count:
+            arrivals.begin()  # a session that is cancelled, or of a server that stops, closes its stream
 
 
 def _accept_burst(arrivals: Arrivals, screen: Screen, sock: socket.socket) -> bool:
@@ -263,17 +265,23 @@ def _accept_burst(arrivals: Arrivals, screen: Screen, sock: socket.socket) -> bo
 
     Return False after an error that Trio has to classify.
     """
+    # `socket.accept` takes twice as long as the call of the kernel, since it makes an object, also for a connection that is
+    # refused. With it, a client can connect faster than it is refused, and others wait in the queue after it.
+    listening: Any = sock
+    accept = listening._accept  # private, but in each version and implementation of Python 3
+    family, kind, protocol = sock.family, sock.type, sock.proto
     try:
         for _ in range(min(BURST, MAX_WAITING - arrivals.count)):
-            connection, address = sock.accept()
-            if screen(connection, address):
+            descriptor, address = accept()
+            if screen(descriptor, address):
+                connection = socket.socket(family, kind, protocol, descriptor)
                 arrivals.add(address, trio.SocketStream(trio.socket.from_stdlib_socket(connection)))
     except BlockingIOError:
         return True
     except OSError:
         return False
     finally:
-        arrivals.begin(SESSIONS)
+        arrivals.begin()
     return True
 
 

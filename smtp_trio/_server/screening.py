@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Sized
 from contextlib import suppress
@@ -48,23 +49,25 @@ class Screening:
         self._name = name
         self._timeout = timeout
 
-    def allows(self, sock: socket.socket, address: tuple[Any, ...] | str, *, silent: bool) -> bool:
+    def allows(self, descriptor: int, address: tuple[Any, ...] | str, *, silent: bool) -> bool:
         """Return whether an accepted connection may become a session. Refuse it otherwise, at little cost.
 
+        :param descriptor: that of the connection. It is closed when the connection is refused.
         :param silent: only close it, without a 421.
         """
         peer = tcp_peer(address) if isinstance(address, tuple) else UNIX
         if self._proxies and self._proxies.requires(peer):
             if not (admitted := self._proxies.admits(peer)):
-                sock.close()
+                os.close(descriptor)
             return admitted
         number = self._admission.count(self.key(peer), peer, len(self._sessions))
         if not number:
             return True
-        with sock:
-            if number <= MAX_ANSWERED and not silent:
-                with suppress(OSError):
-                    sock.send(self._refusal(TOO_MANY), socket.MSG_DONTWAIT)
+        if number > MAX_ANSWERED or silent:
+            os.close(descriptor)
+            return False
+        with suppress(OSError), socket.socket(fileno=descriptor) as sock:
+            sock.send(self._refusal(TOO_MANY), socket.MSG_DONTWAIT)
         return False
 
     def key(self, peer: Peer) -> str | None:
