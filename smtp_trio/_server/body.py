@@ -29,6 +29,7 @@ from ..protocol import (
     ServerProtocol,
 )
 from ..protocol.arguments import check_number
+from ..protocol.extensions.burl import UNAVAILABLE
 from ..protocol.replies import LONG_HEADER, OK, START_MAIL_INPUT
 from .hook_runner import HookRunner
 from .memory import NO_MEMORY, UNCOUNTED, Keeper, with_reserve
@@ -276,6 +277,7 @@ class BodyReader:
         "interrupted",
         "observing",
         "peeked",
+        "refused",
         "replies",
         "separate",
         "size",
@@ -301,6 +303,8 @@ class BodyReader:
         self.end: str | None = None
         #: The command that ended the message before its last chunk. It is carried out after the hook has returned.
         self.interrupted: Command | None = None
+        #: A command for a part of the message was refused, and that is the reply to the message.
+        self.refused: bool = False
         #: All octets of the message have been received, so it can be answered.
         self.due: bool = False
         #: The data hook has returned, so only the session may read what is left.
@@ -319,7 +323,7 @@ class BodyReader:
         self._piece = 0  # what is counted of the piece that was returned last, which the hook still refers to
         self._session = session
         self._dropping = False
-        self._urls = UrlReader(session)
+        self._urls = UrlReader(session, self)
         self._undecided: Command | None = None
         self._credit = math.inf  # the seconds that the client may still wait, because of ``limits.data_rate``
         self._credited = 0  # the octets for which it got them
@@ -329,7 +333,7 @@ class BodyReader:
         """Drop the rest of a refused message, until it can be answered. Errors in it do not matter any more."""
         self.close()
         self._drop()
-        while not (self.due or self.interrupted or self._session.over):
+        while not (self.due or self.interrupted or self.refused or self._session.over):
             try:
                 await self.next()
             except BodyError:
@@ -361,7 +365,8 @@ class BodyReader:
                 event = self._undecided or protocol.next_event()
             except BadCommandError as bad:  # between two chunks
                 await session.refuse(bad)
-                if session.over:
+                self.refused = protocol.inspector is None  # an invalid BURL: a part of the message is missing
+                if self.refused or session.over:
                     raise self._fail(str(bad)) from None
                 continue
             if isinstance(event, bytes):
@@ -527,9 +532,7 @@ class BodyReader:
                         session.turns.begin(paused)
                     return
         finally:
-            waited = trio.current_time() - began
-            self._waited += waited
-            self._credit -= waited
+            self._count_wait(began)
             session.hooks.restart_clock()
         if reason is not None:
             session.protocol.reach(reason, ends=True)
@@ -545,11 +548,25 @@ class BodyReader:
         else:
             await session.flush()
             assert isinstance(command, CountedCommand)
+            began = trio.current_time()
+            limit, reason = self._next_wait()
             try:
-                octets = await self._urls.read(command)
+                fetched = await self._urls.read(command, limit)
             except BodyError as error:
                 raise self._fail(str(error), error.reply) from None
+            finally:
+                self._count_wait(began)
+            if fetched is None:
+                if reason is not None:
+                    protocol.reach(reason)
+                raise self._fail("the URL of BURL took too long", UNAVAILABLE)
+            octets = fetched
         protocol.add_fetched(octets)
+
+    def _count_wait(self, began: float) -> None:
+        waited = trio.current_time() - began
+        self._waited += waited
+        self._credit -= waited
 
     def _next_wait(self) -> tuple[float, str | None]:
         """Return how long the next wait for the client may take, and the limit because of which it is not longer.

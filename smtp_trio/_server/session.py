@@ -158,8 +158,9 @@ class Session:
         """Provide what the URL of a BURL refers to (RFC 4468), in the `burl` hook: the octets, or an iterable of pieces.
 
         They become a part of the message, with CRLF at the end of each line. The next piece is read when the data hook
-        has read the last one, within ``timeouts.block`` seconds. An exception of the iterable goes to the `error` hook,
-        and the message gets 451.
+        has read the last one. The limits are those of a client that sends the message: ``timeouts.block`` seconds for each
+        piece, and `Limits.data_rate`, `Limits.message_time` and `Limits.memory`; beyond them the message gets 451. So it
+        does after an exception of the iterable, which goes to the `error` hook.
 
         :raises RuntimeError: this is not the hook of BURL.
         """

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 #: The key in ``Envelope.context`` under which a store leaves its own id for a message.
 STORED = "smtp_trio.store_id"
 #: Verbs whose refusal is logged, since it prevented a message.
-LOGGED_REFUSALS = frozenset({"MAIL", "RCPT", "DATA", "BDAT"})
+LOGGED_REFUSALS = frozenset({"MAIL", "RCPT", "DATA", "BDAT", "BURL"})
 #: How many refusals of a session have a record each. The number begins again with each accepted message.
 MAX_REFUSALS = 50
 #: What the log has in place of credentials and of the text of a message.

@@ -161,7 +161,7 @@ class Transaction:
         self.body = None
         if body.interrupted is not None:
             session.defer(body.interrupted)
-        if body.interrupted is not None or (session.over and not body.due):
+        if body.interrupted is not None or body.refused or (session.over and not body.due):
             session.log.cut_off(body)
             return
         if body.error is not None:

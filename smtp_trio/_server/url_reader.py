@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, AsyncIterable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from typing import Protocol
 
 import trio
@@ -14,6 +13,7 @@ from ..protocol.arguments import check_type
 from ..protocol.extensions.burl import UNAVAILABLE
 from ..protocol.replies import LOCAL_ERROR
 from .hook_runner import HookRunner
+from .memory import Keeper
 
 #: The octets of a piece, at most. A hook may provide all of them at once.
 PIECE = 65536
@@ -31,32 +31,42 @@ class FetchingSession(Protocol):
     async def report(self, hook: str, error: Exception) -> None: ...
 
 
-# The `burl` hook is called by a read of the `data` hook, and provides an iterable (`Session.provide`), which is then read
-# piece by piece as the data hook goes on reading. The clock of the data hook stands still meanwhile, as it does while the
-# session waits for a client: each piece may take ``timeouts.block`` seconds.
+# The `burl` hook is called by a read of the `data` hook, and provides octets, or an iterable (`Session.provide`), which is
+# then read piece by piece as the data hook goes on reading. The clock of the data hook stands still meanwhile, as it does
+# while the session waits for a client, and the limits of such a wait are those of a fetch too: the session is occupied in
+# the same way, and the client has chosen the URL. The octets that the hook has provided and that the data hook has not read
+# are counted as memory of the message.
+#
+# A read may be cancelled and repeated, by a hook with a timeout of its own. A generator that was cancelled has ended, so
+# what it would have returned is missing: the message cannot be accepted then.
 
 
 class UrlReader:
     """The reader of the URLs of one message, one after the other."""
 
-    __slots__ = ("_command", "_pieces", "_session")
+    __slots__ = ("_at", "_command", "_incomplete", "_item", "_iterator", "_keeper", "_session")
 
-    def __init__(self, session: FetchingSession) -> None:
+    def __init__(self, session: FetchingSession, keeper: Keeper) -> None:
         self._session = session
+        self._keeper = keeper
         self._command: CountedCommand | None = None
-        self._pieces: AsyncGenerator[bytes] | None = None
+        self._iterator: AsyncIterator[bytes] | None = None
+        self._item, self._at = b"", 0  # what was provided last, and how much of it was read
+        self._incomplete = False
 
-    async def read(self, command: CountedCommand) -> bytes:
-        """Return the next octets for this BURL, or b"" at their end. Raises `BodyError` with the reply for the message."""
+    async def read(self, command: CountedCommand, limit: float) -> bytes | None:
+        """Return the next octets for this BURL, b"" at their end, or None if that takes more than ``limit`` seconds.
+
+        Raises `BodyError` with the reply for the message.
+        """
         hooks = self._session.hooks
         hooks.pause_clock(trio.current_time(), math.inf)
         try:
-            with trio.move_on_after(self._session.block_timeout):
+            with trio.move_on_after(limit):
                 if self._command is not command:
-                    self._command, self._pieces = command, await self._open(command)
-                assert self._pieces is not None
-                return await anext(self._pieces, b"")
-            raise BodyError("the URL of BURL took too long", UNAVAILABLE)
+                    await self._open(command)
+                    self._command = command
+                return await self._next_piece()
         except BodyError:
             raise
         except Exception as error:
@@ -64,37 +74,58 @@ class UrlReader:
             raise BodyError("the URL of BURL could not be read", LOCAL_ERROR) from None
         finally:
             hooks.restart_clock()
+        return None
 
     async def close(self) -> None:
         """Close what is being read: the rest of the message is dropped."""
-        pieces, self._pieces = self._pieces, None
-        if pieces is not None:
-            await pieces.aclose()
+        iterator, self._iterator = self._iterator, None
+        self._set_item(b"")
+        if isinstance(iterator, AsyncGenerator):
+            try:
+                with trio.move_on_after(self._session.block_timeout):
+                    await iterator.aclose()
+            except Exception as error:
+                await self._session.report("burl", error)
 
-    async def _open(self, command: CountedCommand) -> AsyncGenerator[bytes]:
+    async def _open(self, command: CountedCommand) -> None:
         session = self._session
         session.hooks.provided = None
         reply = await session.hooks.call("burl", session.session, command, command=command)
+        provided, session.hooks.provided = session.hooks.provided, None
         if reply is not None and reply.refused:
             raise BodyError("BURL was refused", reply)
-        if session.hooks.provided is None:
+        if provided is None:
             raise RuntimeError("BURL was neither refused nor answered with a call of Session.provide")
-        return _pieces(session.hooks.provided)
+        self._iterator = None
+        if isinstance(provided, AsyncIterable):
+            self._iterator = provided.__aiter__()
+        else:
+            self._set_item(provided)
 
+    async def _next_piece(self) -> bytes:
+        while self._at == len(self._item):
+            self._set_item(b"")
+            if self._incomplete:
+                raise BodyError("the read of the URL of BURL was cancelled", UNAVAILABLE)
+            if self._iterator is None:
+                return b""
+            self._incomplete = True
+            try:
+                item = await anext(self._iterator)
+            except StopAsyncIteration:
+                self._iterator = None
+            else:
+                check_type(item, "each item that is provided for BURL", bytes, shown=False)
+                self._set_item(item)
+            self._incomplete = False
+        await trio.lowlevel.checkpoint()
+        piece = self._item[self._at : self._at + PIECE]
+        self._at += len(piece)
+        return piece
 
-async def _pieces(octets: bytes | AsyncIterable[bytes]) -> AsyncGenerator[bytes]:
-    if isinstance(octets, bytes):
-        for start in range(0, len(octets), PIECE):
-            await trio.lowlevel.checkpoint()
-            yield octets[start : start + PIECE]
-        return
-    iterator = octets.__aiter__()
-    try:
-        async for item in iterator:
-            check_type(item, "each item that is provided for BURL", bytes, shown=False)
-            async with aclosing(_pieces(item)) as pieces:
-                async for piece in pieces:
-                    yield piece
-    finally:
-        if isinstance(iterator, AsyncGenerator):
-            await iterator.aclose()
+    def _set_item(self, item: bytes) -> None:
+        """Replace what is being read. Raises `BodyError` if there is no memory for it."""
+        before = len(self._item)
+        self._item, self._at = b"", 0
+        self._keeper.keep(len(item) - before)
+        self._item = item

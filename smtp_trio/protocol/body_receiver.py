@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import replies
 from .body_inspector import BodyInspector, Newlines
 from .events import END_OF_BODY, END_OF_CHUNK, FAULT, NEED_DATA, Event
 from .extensions.eightbitmime import BODY
@@ -34,6 +35,8 @@ from .session_state import SessionState
 
 #: The size of a part of a message that ends with `BodyReceiver.add_fetched`.
 UNKNOWN_SIZE = 2**64
+#: What the octets that a BURL refers to must not have without a conversion, unless the message has BODY=BINARYMIME.
+NOT_TEXT = (replies.NUL, replies.BARE_CR, replies.BARE_LF)
 
 
 class BodyReceiver:
@@ -99,6 +102,8 @@ class BodyReceiver:
         elif data or (last and inspector.holds_cr):
             data = inspector.check(data, end=last)
             if inspector.fault is not None:
+                if self.fetched is not None and inspector.fault in NOT_TEXT:
+                    inspector.fault = replies.CONVERSION_REQUIRED  # RFC 4468 6
                 return FAULT
             if data:
                 return data

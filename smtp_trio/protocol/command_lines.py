@@ -40,7 +40,17 @@ class CommandLines(LineReader):
                 # In an exchange such as AUTH, the refusal of a line is the reply that ends the exchange. It leads to
                 # the next phase like the reply to any command, so the dialogue needs the command that it answers.
                 self._dialogue.add_command(continuation.decode("", {}))
+            else:
+                self.refuse_part(self._grammar.verbs.get(bad.verb))
             raise
+
+    def refuse_part(self, cls: type[Command] | None) -> None:
+        """Let the refusal of an invalid BURL be that of a part of the message, which is not complete without it.
+
+        After a BDAT that is invalid the session ends.
+        """
+        if cls is not None and getattr(cls, "fetched", False) and self._dialogue.allows(cls):
+            self._dialogue.add_command(cls())
 
     def _read_limited(self, continuation: type[Command] | None) -> bytes | None:
         """Return the next line, read with the limit of its verb."""

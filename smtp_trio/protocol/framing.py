@@ -35,7 +35,7 @@ from .replies import BAD_LINE, LONG_LINE, Reply
 CRLF = b"\r\n"
 #: The beginning of a line that is meant to be one of these commands, whatever is wrong with the rest of it.
 #: `LineReader` keeps the beginning of a line for it: the octets before the verb do not matter, and few after it do.
-MESSAGE_VERB = re.compile(rb"[^!-~]*(DATA|BDAT|MAIL|RCPT)(?![A-Z0-9])", re.IGNORECASE)
+MESSAGE_VERB = re.compile(rb"[^!-~]*(DATA|BDAT|BURL|MAIL|RCPT)(?![A-Z0-9])", re.IGNORECASE)
 
 NOT_GRAPHIC = bytes({*range(256)} - {*range(0x21, 0x7F)})
 HEAD_OCTETS = len(b"BDAT ")
@@ -46,6 +46,7 @@ def refuse_line(reply: Reply, line: bytes, *, verb: str = "") -> BadCommandError
 
     A malformed DATA or BDAT may be followed by a message, whose lines must not be executed. The number of octets after
     such a BDAT is not known, so the connection is closed (RFC 3030 2). For DATA see `ServerProtocol.checked_reply`.
+    Without a malformed BURL, a message would be accepted of which a part is missing (`CommandLines.refuse_part`).
     MAIL and RCPT are recognized for logs, since their refusal prevents a message too.
     """
     match = MESSAGE_VERB.match(line)

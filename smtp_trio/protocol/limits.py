@@ -77,8 +77,8 @@ class Limits:
     :param header: octets of the header section of a message; without an empty line, of the whole message.
     :param data_rate: octets per second that a client has to send in a message, on average. It may wait for
         `Timeouts.block` seconds in all, and for one more with each ``data_rate`` octets, but not for more than that at a
-        time. Only the time in which the server waits for the client is counted.
-    :param message_time: seconds that the server waits for the client in one message, from DATA to its end.
+        time. Only the time in which the server waits for the client, or for what a BURL of it refers to, is counted.
+    :param message_time: seconds of such waits in one message, from DATA to its end.
     :param session_time: seconds after which a session ends. A message that is being received is finished before.
     :param line: the longest command line in octets.
     :param strict_lengths: refuse paths that are longer than RFC 5321 4.5.3.1.1 to 4.5.3.1.3 allow.

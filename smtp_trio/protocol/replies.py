@@ -168,6 +168,8 @@ TOO_MANY_ERRORS = Reply(421, "Too many errors; closing the connection", "4.7.0")
 
 BARE_CR = Reply(550, "Message refused: bare CR; lines must end in CRLF", "5.5.2")
 BARE_LF = Reply(550, "Message refused: bare LF; lines must end in CRLF", "5.5.2")
+#: For BURL (RFC 4468 6).
+CONVERSION_REQUIRED = Reply(554, "Conversion required but not supported", "5.6.3")
 NUL = Reply(550, "Message refused: NUL character; use BODY=BINARYMIME", "5.6.0")
 TOO_BIG = Reply(552, "Message size exceeds the maximum", "5.3.4")
 LOOP = Reply(554, "Too many Received fields: mail loop detected", "5.4.6")

@@ -321,7 +321,11 @@ class ServerProtocol:
 
     def _next_counted(self, cls: type[Command], argument: str) -> Event:
         """Parse a counted command: one whose line states how many octets of the message follow it (BDAT)."""
-        command = cls.decode(argument, {})
+        try:
+            command = cls.decode(argument, {})
+        except BadCommandError:
+            self._lines.refuse_part(cls)
+            raise
         assert isinstance(command, CountedCommand)
         octets = CountedReader(self._buffer, command.size)
         if 0 < self.state.size * 10 < command.size:  # too much to read only in order to drop it
@@ -447,11 +451,14 @@ class ServerProtocol:
         if isinstance(command, BadCommandError):
             if command.verb == "RCPT" and self.state.mail is not None:
                 self.state.rejected_rcpts += 1
-            if self.dialogue.unanswered:  # a line of an exchange, which this reply ends
-                self.dialogue.add_reply(reply)
+            if self.dialogue.unanswered:  # a line of an exchange, which this reply ends, or a part of a message
+                refused = self.dialogue.add_reply(reply)
+                if self._body.inspector is not None:
+                    self._end_message(refused, reply)
             reply = self.checked_reply(reply)
             if command.close:
                 self.dialogue.enter(CLOSED)
+                copies = max(copies, 1)  # the session does not end without a reply
             enhanced = getattr(self.grammar.verbs.get(command.verb), "enhanced", True)
         else:
             body = self._body

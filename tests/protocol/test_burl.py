@@ -11,6 +11,7 @@ from smtp_trio.protocol import (
     ClientProtocol,
     Command,
     Ehlo,
+    Extension,
     Limits,
     Mail,
     NotOfferedError,
@@ -20,7 +21,7 @@ from smtp_trio.protocol import (
     ServerProtocol,
     standard,
 )
-from smtp_trio.protocol.extensions import BurlExtension, Chunking
+from smtp_trio.protocol.extensions import BinaryMime, BurlExtension, Chunking, EightBitMime
 from smtp_trio.protocol.extensions.burl import (
     CANNOT_FETCH,
     CONVERSION_REQUIRED,
@@ -82,8 +83,8 @@ def test_mixed_with_chunks() -> None:
 @pytest.mark.parametrize(
     ("pieces", "expected"),
     [
-        ([b"a\nb\r\n"], "550 5.5.2"), ([b"a\0b\r\n"], "550 5.6.0"), ([b"x" * 1001], "552 5.3.4"), ([], "250 2.0.0"),
-        ([b"\xff\r\n"], "250 2.0.0"), ([b"x" * 1000], "250 2.0.0"), ([b"x\r"], "550 5.5.2"), ([b"."], "250 2.0.0"),
+        ([b"a\nb\r\n"], "554 5.6.3"), ([b"a\0b\r\n"], "554 5.6.3"), ([b"x" * 1001], "552 5.3.4"), ([], "250 2.0.0"),
+        ([b"\xff\r\n"], "250 2.0.0"), ([b"x" * 1000], "250 2.0.0"), ([b"x\r"], "554 5.6.3"), ([b"."], "250 2.0.0"),
         ([b"Received: x\r\n"] * 9, "554 5.4.6"),
     ],
 )  # fmt: skip
@@ -124,13 +125,115 @@ def test_recipients_are_required(lines: list[str], expected: str) -> None:
     assert codes(driver.send_lines(f"BURL {URL} LAST", "NOOP")) == [expected, "250 2.0.0"]
 
 
-@pytest.mark.parametrize(
-    "argument",
-    ["", "imap", "imap:", f"{URL} FIRST", f"{URL} LAST LAST", "/outbox", "1:x", f"{URL} LA\u017fT", "x:\u00e9"],
-)
-def test_invalid_burl(argument: str) -> None:
+INVALID = [
+    "",
+    "imap",
+    "imap:",
+    f"{URL} FIRST",
+    f"{URL} LAST LAST",
+    "/outbox",
+    "1:x",
+    f"{URL} LA\u017fT",
+    "x:\u00e9",
+    "imap LAST",
+]
+
+
+@pytest.mark.parametrize("argument", INVALID)
+@pytest.mark.parametrize("lines", [(), ("BDAT 0",), (f"BURL {URL}",)], ids=["first", "after BDAT", "after BURL"])
+def test_invalid_burl(argument: str, lines: tuple[str, ...]) -> None:
+    """A part of the message is missing, so no later part can complete it (RFC 3030 2)."""
     driver = begun(SENDER, RECIPIENT)
-    assert codes(driver.send_lines(f"BURL {argument}", "NOOP")) == ["501 5.5.4", "250 2.0.0"]
+    driver.send_lines(*lines)
+    assert codes(driver.send_lines(f"BURL {argument}", "NOOP", "BDAT 0 LAST", f"BURL {URL} LAST", SENDER, "RSET", SENDER)) == [
+        "501 5.5.4", "250 2.0.0", "503 5.5.1", "503 5.5.1", "503 5.5.1", "250 2.0.0", "250 2.1.0"
+    ]  # fmt: skip
+    assert driver.messages == []
+
+
+@pytest.mark.parametrize("lines", [(), ("BDAT 0",)], ids=["first", "after BDAT"])
+def test_line_that_is_too_long(lines: tuple[str, ...]) -> None:
+    driver = begun(SENDER, RECIPIENT)
+    driver.send_lines(*lines)
+    assert codes(driver.send_lines(f"BURL {URL}{'x' * 3000}", "BDAT 0 LAST", "RSET")) == [
+        "500 5.5.2", "503 5.5.1", "250 2.0.0"
+    ]  # fmt: skip
+    assert driver.messages == []
+
+
+@pytest.mark.parametrize("line", [f"BURL {URL}\n", f"BURL {URL} LAST\rx", f" burl {URL}\n"])
+def test_line_with_a_bare_line_end(line: str) -> None:
+    driver = begun(SENDER, RECIPIENT, "BDAT 0")
+    assert codes(driver.send_lines(line, "BDAT 0 LAST", "RSET"))[-2:] == ["503 5.5.1", "250 2.0.0"]
+    assert driver.messages == []
+
+
+@pytest.mark.parametrize("lines", [(HELLO,), (HELLO, SENDER)], ids=["no transaction", "no recipient"])
+def test_invalid_burl_outside_of_a_message(lines: tuple[str, ...]) -> None:
+    driver = begun(*lines)
+    assert codes(driver.send_lines("BURL imap", RECIPIENT if SENDER in lines else SENDER))[0] == "501 5.5.4"
+    assert driver.protocol.state.mail is not None
+
+
+def test_invalid_burl_can_be_one_error_too_many() -> None:
+    driver = begun(SENDER, RECIPIENT, "BDAT 0", limits=Limits(errors=2))
+    assert codes(driver.send_lines("BURL imap", "BURL imap")) == ["501 5.5.4", "421 4.7.0"]
+    assert driver.protocol.closed
+
+
+# --- 8-bit and binary (RFC 4468 4, 6) --------------------------------------------------------------------------------
+
+BINARY_SENDER = f"{SENDER} BODY=BINARYMIME"
+
+
+@pytest.mark.parametrize("body", ["", " BODY=7BIT", " BODY=8BITMIME"])
+def test_text_with_8_bits_is_accepted(body: str) -> None:
+    """As by DATA. The program that passes it on to a server of 7 bits has to convert it."""
+    driver = begun(SENDER + body, RECIPIENT, urls={URL: [b"A: b\r\n\r\n", b"\xc3", b"\xbc\r\n"]})
+    assert codes(driver.send_lines(f"BURL {URL} LAST")) == ["250 2.0.0"]
+    assert driver.messages == [b"A: b\r\n\r\n\xc3\xbc\r\n"]
+
+
+BINARY = [[b"a\0b"], [b"a\n"], [b"a\rb"], [b"a\r", b"b"], [b"a\r\n", b"\n"], [b"\r"]]
+
+
+@pytest.mark.parametrize("pieces", BINARY)
+@pytest.mark.parametrize("body", ["", " BODY=8BITMIME"])
+def test_binary_data_needs_a_conversion(pieces: list[bytes], body: str) -> None:
+    driver = begun(SENDER + body, RECIPIENT, urls={URL: pieces})
+    assert codes(driver.send_lines(f"BURL {URL} LAST", SENDER)) == ["554 5.6.3", "250 2.1.0"]
+    assert driver.messages == []
+    # what the client sends itself has the usual replies
+    assert codes(driver.send_lines("RSET", SENDER + body, RECIPIENT))[-1] == "250 2.1.5"
+    assert codes(driver.send(b"BDAT 4 LAST\r\na\0\r\n")) == ["550 5.6.0"]
+
+
+@pytest.mark.parametrize("pieces", BINARY)
+def test_binary_message(pieces: list[bytes]) -> None:
+    extensions = standard(BurlExtension(), BinaryMime())
+    driver = begun(BINARY_SENDER, RECIPIENT, urls={URL: pieces}, extensions=extensions)
+    # The message goes on after an octet that could begin a CRLF.
+    assert codes(driver.send(f"BURL {URL}\r\nBDAT 2 LAST\r\n\0\n".encode())) == ["250 2.5.0", "250 2.0.0"]
+    assert driver.messages == [b"".join(pieces) + b"\0\n"]
+    assert codes(driver.send_lines(BINARY_SENDER, RECIPIENT, "DATA"))[-1] == "503 5.5.1"
+
+
+def test_binary_message_is_not_offered_by_default() -> None:
+    driver = begun()
+    assert codes(driver.send_lines(BINARY_SENDER)) == ["501 5.5.4"]
+    assert {"8BITMIME", "CHUNKING"} < {line[4:] for line in driver.send_lines(HELLO)[0].split("\n")}
+
+
+@pytest.mark.parametrize("needed", [Chunking, EightBitMime])
+def test_extension_requires_others(needed: type[Extension]) -> None:
+    """RFC 4468 4: a server that offers BURL must offer 8BITMIME."""
+    with pytest.raises(ValueError, match=f"BURL requires {needed.keyword}"):
+        Grammar(
+            [extension for extension in (BurlExtension(), Chunking(), EightBitMime()) if type(extension) is not needed]
+        )
+
+
+# --- offers ----------------------------------------------------------------------------------------------------------
 
 
 def test_sources_are_shown_after_auth() -> None:
@@ -148,11 +251,6 @@ def test_without_the_hook_it_is_not_implemented() -> None:
     assert "BURL" not in driver.send_lines("EHLO x")[0]
     driver.send_lines(SENDER, RECIPIENT)
     assert codes(driver.send_lines(f"BURL {URL} LAST", "NOOP")) == ["502 5.5.1", "250 2.0.0"]
-
-
-def test_extension_requires_chunking() -> None:
-    with pytest.raises(ValueError, match="BURL requires CHUNKING"):
-        Grammar(standard(BurlExtension(), without=(Chunking,)))
 
 
 def test_end_of_the_input_does_not_end_the_fetch() -> None:

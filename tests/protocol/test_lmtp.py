@@ -30,6 +30,7 @@ from smtp_trio.protocol.extensions import (
     KNOWN,
     STANDARD,
     Auth,
+    BurlExtension,
     EnhancedStatusCodes,
     Lmtp,
     Pipelining,
@@ -266,6 +267,21 @@ def test_fault_is_for_each_recipient() -> None:
     ]  # fmt: skip
     # too large to be read
     assert server.send(MAIL, rcpt("a"), rcpt("b"), "BDAT 200 LAST")[3:] == ["552 5.3.4", "552 5.3.4"]
+    assert server.protocol.closed
+
+
+@pytest.mark.parametrize(("argument", "count"), [("x LAST", 2), ("x LAST y last", 2), ("x", 1), ("x LAST y", 1)])
+@pytest.mark.parametrize("recipients", [("a", "b"), ()], ids=["two", "none"])
+def test_invalid_end_of_a_message_has_the_replies_of_one(
+    argument: str, count: int, recipients: tuple[str, ...]
+) -> None:
+    """A client that pipelines counts one for each recipient, whatever is wrong with the command."""
+    server = Lmtpd(standard(Lmtp(), BurlExtension(authenticated=False)), hooks=["burl"]).begin(*recipients)
+    if count > 1:
+        count = len(recipients)
+    assert server.send(f"BURL {argument}", "NOOP") == ["501 5.5.4"] * count + ["250 2.0.0"]
+    # An invalid BDAT ends the session, which does not happen without a reply.
+    assert server.send(f"BDAT {argument}") == ["501 5.5.4"] * max(count, 1)
     assert server.protocol.closed
 
 

@@ -34,7 +34,7 @@ WAITING = Reply(250, "Waiting for additional BURL or BDAT commands", "2.5.0")
 NOT_TRUSTED = Reply(554, "URL resolution requires trust relationship", "5.7.14")
 CANNOT_FETCH = Reply(554, "URL resolution failed", "5.6.6")
 UNAVAILABLE = Reply(451, "Server of the URL unavailable", "4.4.1")
-CONVERSION_REQUIRED = Reply(554, "Conversion required but not supported", "5.6.3")
+CONVERSION_REQUIRED = replies.CONVERSION_REQUIRED
 
 # BURL is a BDAT whose octets do not follow the line. The state table and the reply codes are the same, and the two can
 # be mixed in one message (RFC 4468 3.2). The core gets the octets from the application (`ServerProtocol.add_fetched`)
@@ -73,9 +73,10 @@ class Burl(CountedCommand):
     def decode(cls, argument: str, known_params: KnownParams) -> Burl:
         """Parse the argument. Raises `BadCommandError` if it is not valid."""
         url, *rest = argument.split(" ")
-        last = len(rest) == 1 and rest[0].isascii() and rest[0].upper() == "LAST"
-        if URL.fullmatch(url) is None or (rest and not last):
-            raise BadCommandError(Reply(501, f"Syntax: {cls.usage}", "5.5.4"), verb="BURL")
+        last = argument.isascii() and rest[-1:] != [] and rest[-1].upper() == "LAST"
+        if URL.fullmatch(url) is None or len(rest) != int(last):
+            # In LMTP, the client counts the replies to the end of a message, whatever is wrong with the command.
+            raise BadCommandError(Reply(501, f"Syntax: {cls.usage}", "5.5.4"), verb="BURL", last=last)
         return BurlLast(url) if last else Burl(url)
 
 

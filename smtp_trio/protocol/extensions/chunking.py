@@ -73,9 +73,9 @@ class Bdat(CountedCommand):
     def decode(cls, argument: str, known_params: KnownParams) -> Bdat:
         """Parse the argument. Raises `BadCommandError`, 501 and the end of the connection, when the size is invalid."""
         count, *rest = argument.split(" ")
-        last = len(rest) == 1 and rest[0].isascii() and rest[0].upper() == "LAST"
-        if syntax.DIGITS.fullmatch(count) is None or int(count) >= SIZE_LIMIT or (rest and not last):
-            raise BadCommandError(BAD_SIZE, verb="BDAT", close=True)
+        last = argument.isascii() and rest[-1:] != [] and rest[-1].upper() == "LAST"
+        if syntax.DIGITS.fullmatch(count) is None or int(count) >= SIZE_LIMIT or len(rest) != int(last):
+            raise BadCommandError(BAD_SIZE, verb="BDAT", close=True, last=last)
         return BdatLast(int(count)) if last else Bdat(int(count))
 
 
