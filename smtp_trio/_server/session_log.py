@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from .._types import Counts, Envelope, Peer, TlsInfo
     from ..protocol import Hello, Reply, ServerProtocol
-    from .body import BodyReader
+    from .body_reader import BodyReader
 
 #: The key in ``Envelope.context`` under which a store leaves its own id for a message.
 STORED = "smtp_trio.store_id"

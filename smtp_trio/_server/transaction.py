@@ -10,7 +10,8 @@ import trio
 from .._types import Envelope, MessageState
 from ..protocol import Command, Data, Mail, Reply, ServerProtocol
 from ..protocol.replies import LOCAL_ERROR, START_MAIL_INPUT
-from .body import Body, BodyReader, BodySession
+from .body import Body
+from .body_reader import BodyReader, BodySession
 from .log_events import LINE_ENDS_REPLACED
 from .recipient_replies import queued
 from .session_log import SessionLog
