@@ -20,7 +20,7 @@ import trio
 
 import smtp_trio
 from smtp_trio._cli.main import main as smtp_trio_main
-from smtp_trio._cli.serve import STORES
+from smtp_trio._cli.serve_options import STORES
 from smtp_trio.protocol.body_inspector import Newlines
 from smtp_trio.stores import Maildir, SQLite
 from smtp_trio.stores._group import GroupCommit
