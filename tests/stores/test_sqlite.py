@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from smtp_trio.stores import MessageTooBigError, SQLite, Stored, StoreError, read, sqlite
+from smtp_trio.stores import MessageTooBigError, SQLite, Stored, StoreError, _sqlite_database, read, sqlite
 from smtp_trio.stores.sqlite import PIECE
 
 from .sessions import body, envelope, large, transaction
@@ -214,7 +214,7 @@ async def test_message_whose_pieces_are_missing_is_refused(store: SQLite) -> Non
 async def test_database_of_version_1_is_upgraded(store: SQLite) -> None:
     """Its messages, and an index of the user's, are kept; a message is read before and after the upgrade."""
     with closing(sqlite3.connect(store.path)) as db, db:
-        for statement in sqlite.UPGRADES[0]:
+        for statement in _sqlite_database.UPGRADES[0]:
             db.execute(statement)
         row = (
             7,
@@ -251,7 +251,7 @@ async def test_database_of_version_1_is_upgraded(store: SQLite) -> None:
 
 async def test_upgrade_that_fails_changes_nothing(store: SQLite) -> None:
     with closing(sqlite3.connect(store.path)) as db, db:
-        for statement in (*sqlite.UPGRADES[0], "PRAGMA user_version = 1", "CREATE TABLE pieces (x)"):
+        for statement in (*_sqlite_database.UPGRADES[0], "PRAGMA user_version = 1", "CREATE TABLE pieces (x)"):
             db.execute(statement)
     with pytest.raises(StoreError, match="pieces"):
         await store.open()
