@@ -7,6 +7,7 @@ import gc
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from helpers import MESSAGE, NAME, START, Client, RecordingHooks, server_tls
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked, wait_all_threads_completed
 
 from smtp_trio import Body, Hooks, Limits, Reply, Server, Session, Timeouts
+from smtp_trio._instrument import observer
 from smtp_trio.stores import Maildir, SQLite
 
 DATA = START + b"DATA\r\n"
@@ -155,7 +157,7 @@ async def wait(server: Server, nursery: trio.Nursery) -> None:
     await trio.sleep(2000)
 
 
-async def talk(server: Server, steps: tuple[Step, ...]) -> None:
+async def talk(server: Server, steps: tuple[Step, ...], *, implicit_tls: bool = False) -> None:
     """Take these steps in a session, and disconnect."""
     client_end, server_end = memory_stream_pair()
 
@@ -165,7 +167,7 @@ async def talk(server: Server, steps: tuple[Step, ...]) -> None:
                 pass
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(server.serve_stream, server_end)
+        nursery.start_soon(partial(server.serve_stream, server_end, implicit_tls=implicit_tls))
         nursery.start_soon(read)
         for step in steps:
             if isinstance(step, bytes):
@@ -333,6 +335,38 @@ async def test_session_with_tls_is_free(
         await trio.aclose_forcefully(client.stream)
     assert created
     assert [ref() for ref in created if ref() is not None] == []
+
+
+FAILED_HANDSHAKES: dict[str, tuple[Step, ...]] = {
+    "garbage": (b"EHLO c\r\n",),
+    "cut off": (b"\x16\x03\x01\x02\x00\x01",),
+    "nothing": (),
+    "timed out": (b"\x16\x03\x01\x02\x00\x01", wait),
+    "cancelled": (b"\x16\x03\x01\x02\x00\x01", cancel),
+    "stopped": (b"\x16\x03\x01\x02\x00\x01", stop),
+}
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+@pytest.mark.parametrize("failure", FAILED_HANDSHAKES)
+async def test_session_is_free_when_its_tls_handshake_fails(
+    failure: str,
+    implicit: bool,
+    created: list[weakref.ref[Any]],
+    autojump_clock: MockClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = Server(Watched(), name=NAME, tls=server_tls())
+    starttls: tuple[Step, ...] = () if implicit else (b"EHLO c\r\n", b"STARTTLS\r\n")
+    token = observer.set(lambda task: created.append(weakref.ref(task)))  # no hook is called before implicit TLS
+    try:
+        with caplog.at_level(1000, "smtp_trio"), suppress(trio.ClosedResourceError):
+            await talk(server, (*starttls, *FAILED_HANDSHAKES[failure]), implicit_tls=implicit)
+    finally:
+        observer.reset(token)
+    assert len(created) == (1 if implicit else 3)
+    assert [ref() for ref in created if ref() is not None] == []
+    assert server.statistics().memory == 0
 
 
 async def test_exceptions_of_hooks_are_free_after_the_error_hook(
