@@ -11,12 +11,28 @@ from typing import Any
 import pytest
 import trio
 from helpers import client_tls
-from scripted import EXPECT_CLOSE, OK, Script, Step, ehlo_reply, hello, scripted, tls_handshake
+from scripted import (
+    CLOSE,
+    EXPECT_CLOSE,
+    GO_AHEAD,
+    ME,
+    MESSAGE,
+    OK,
+    READ_BODY,
+    YOU,
+    Script,
+    Step,
+    ehlo_reply,
+    hello,
+    scripted,
+    tls_handshake,
+)
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from smtp_trio import (
     BearerToken,
     Client,
+    ConnectionLostError,
     LocalProtocolError,
     NotOfferedError,
     PasswordCredentials,
@@ -304,6 +320,83 @@ async def test_long_initial_response_is_sent_after_the_challenge(autojump_clock:
 async def test_tuple_of_user_and_password(autojump_clock: MockClock) -> None:
     async with scripted(*tls_session("PLAIN"), *PLAIN) as script, client_of(script, auth=("fred", SECRET)) as client:
         assert client.user == "fred"
+
+
+async def test_auth_after_mail_has_begun(autojump_clock: MockClock) -> None:
+    """A server would refuse it with 503 (RFC 4954 4), so it is not sent, and the transaction goes on."""
+    steps: tuple[Step, ...] = ("MAIL .*", OK, "RCPT .*", OK, "RSET", OK, PLAIN[0], b"503 no\r\n", *PLAIN)
+    async with scripted(*tls_session("PLAIN", "LOGIN"), *steps) as script:
+        async with client_of(script, auth=None, tls="required") as client:
+            await client.mail(ME)
+            with pytest.raises(LocalProtocolError, match="AUTH is not allowed"):
+                await client.auth(FRED)
+            await client.rcpt(YOU)
+            with pytest.raises(LocalProtocolError, match="AUTH is not allowed"):
+                await client.auth(FRED)
+            await client.rset()
+            with pytest.raises(ReplyError) as caught:
+                await client.auth(FRED)
+            assert (caught.value.reply.code, client.user, client.usable) == (503, None, True)
+            await client.auth(FRED)
+            assert client.user == "fred"
+
+
+LOST: dict[str, tuple[Step, ...]] = {
+    "LOGIN": ("AUTH LOGIN", b"334 \r\n"), "LOGIN, second": LOGIN[:4], "CRAM-MD5": CRAM[:2],
+    "SCRAM-SHA-256": ("AUTH SCRAM-SHA-256 .*", b"334 \r\n"), "XOAUTH2": ("AUTH XOAUTH2 .*", challenge_reply(ERROR)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("steps", LOST.values(), ids=LOST)
+@pytest.mark.parametrize("reads", [False, True])
+async def test_connection_lost_after_a_challenge(
+    autojump_clock: MockClock, steps: tuple[Step, ...], reads: bool
+) -> None:
+    """Before or after the server has read the response."""
+    name = str(steps[0]).split()[1]
+    credentials = BearerToken("fred", "abc") if name == "XOAUTH2" else FRED
+    ending: tuple[Step, ...] = (r"[A-Za-z0-9+/=]*|\*", CLOSE) if reads else (CLOSE,)
+    async with scripted(*tls_session(name), *steps, *ending) as script:
+        with pytest.raises((ConnectionLostError, RemoteProtocolError)) as caught:
+            async with client_of(script, auth=credentials):
+                raise AssertionError("unreachable")
+    assert SECRET not in all_text(caught.value)
+
+
+@pytest.mark.parametrize("log_in", [True, False])
+@pytest.mark.parametrize(
+    ("submitter", "encoded"),
+    [
+        ("<>", "<>"), ("e=mc2@example.com", r"e\+3Dmc2@example\.com"), ("fred@example.org", r"fred@example\.org"),
+        ("a+b@example.org", r"a\+2Bb@example\.org"), ('"a b"@example.org', r'"a\+20b"@example\.org'),
+    ],
+)  # fmt: skip
+async def test_submitter_of_a_message(autojump_clock: MockClock, submitter: str, encoded: str, log_in: bool) -> None:
+    """It is sent with and without a login before (RFC 4954 5), in xtext (RFC 3461 4), with the example of 5.1."""
+    steps: tuple[Step, ...] = (
+        *(PLAIN if log_in else ()), rf"MAIL FROM:<me@client\.test> AUTH={encoded}", OK, "RSET", OK,
+        *(rf"MAIL FROM:<me@client\.test> AUTH={encoded}", OK, "RCPT .*", OK, "DATA", GO_AHEAD, READ_BODY, OK),
+    )  # fmt: skip
+    async with scripted(*tls_session("PLAIN"), *steps) as script:
+        async with client_of(script, auth=FRED if log_in else None, tls="required") as client:
+            await client.mail(ME, auth=submitter)
+            await client.rset()
+            await client.send(ME, [YOU], MESSAGE, auth=submitter)
+
+
+@pytest.mark.parametrize("submitter", ["", "\r\n", "a\0b@x", "a\x7f@x", "\udcff@x"])
+async def test_invalid_submitter(autojump_clock: MockClock, submitter: str) -> None:
+    async with scripted(*tls_session("PLAIN")) as script, client_of(script, auth=None, tls="required") as client:
+        with pytest.raises((ValueError, LocalProtocolError)):
+            await client.mail(ME, auth=submitter)
+        assert client.usable
+    assert not any(line.startswith("MAIL") for line in script.lines)
+
+
+async def test_submitter_for_a_server_without_auth(autojump_clock: MockClock) -> None:
+    async with scripted(*hello("SIZE")) as script, script.client() as client:
+        with pytest.raises(NotOfferedError, match="AUTH"):
+            await client.mail(ME, auth="<>")
 
 
 # --- connections ------------------------------------------------------------------------------------------------------

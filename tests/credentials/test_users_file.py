@@ -14,6 +14,7 @@ import pytest
 import trio
 import trio.testing
 from helpers import NAME, authority, client_tls, connect_tcp, listening
+from hypothesis import given, strategies as st
 from trio.testing import wait_all_tasks_blocked
 
 from smtp_trio import (
@@ -106,6 +107,15 @@ def test_error_names_the_invalid_line_and_no_password(text: str, error: str) -> 
 
     assert str(caught.value).startswith(error)
     assert "secret" not in str(caught.value)
+
+
+@given(st.text(st.sampled_from("ab:$#\n\r =,1é\u0301") | st.characters()))
+def test_any_text_is_a_file_or_a_value_error(text: str) -> None:
+    try:
+        users = parse(text).users
+    except ValueError:
+        return
+    assert all(user and ":" not in user and len(user) <= 255 for user in users)
 
 
 @pytest.fixture

@@ -322,6 +322,12 @@ def test_malformed_auth_parameter_is_refused(value: str) -> None:
     assert codes(begin().send_lines(f"MAIL FROM:<a@b> AUTH{value}")) == ["501 5.5.4"]
 
 
+@pytest.mark.parametrize("value", ["", "a\r\nb", "a\0@x", "\x85"])
+def test_submitter_that_cannot_be_sent(value: str) -> None:
+    with pytest.raises(ValueError, match="AUTH cannot be"):
+        AUTH.format(value)
+
+
 def test_ehlo_after_auth_keeps_the_user() -> None:
     driver = begin()
     assert codes(driver.send_lines(f"AUTH PLAIN {GOOD}", HELLO, SENDER)) == ["235 2.7.0", "250", "250 2.1.0"]

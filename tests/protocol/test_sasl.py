@@ -547,6 +547,21 @@ def test_client_rejects_steps_out_of_order(name: str, answers: list[bytes | None
         respond(client, answers[-1])
 
 
+@pytest.mark.parametrize("steps", [0, 1, 2])
+def test_scram_is_cancelled_at_any_step(steps: int) -> None:
+    """Also at the last one, when the client has proved its identity and the server's own proof is sent (RFC 4954 4)."""
+    driver = ServerDriver(hooks={"secret"}, extensions=standard(OFFER)).begin()
+    client = MECHANISMS["SCRAM-SHA-256"].client(FRED, mechanism_context())
+    (reply,) = driver.send_lines("AUTH SCRAM-SHA-256")
+    challenge: bytes | None = None
+    for _ in range(steps):
+        (reply,) = driver.send_lines(b64(respond(client, challenge) or b""))
+        challenge = base64.b64decode(reply[4:])
+    assert [reply[:3], (challenge or b"")[:2]] == ["334", [b"", b"r=", b"v="][steps]]
+    assert codes(driver.send_lines("*", "NOOP", SENDER)) == ["501 5.7.0", "250 2.0.0", "250 2.1.0"]
+    assert driver.protocol.state.user is None
+
+
 def octets_of(alphabet: bytes) -> st.SearchStrategy[bytes]:
     return st.lists(st.sampled_from([bytes([octet]) for octet in alphabet])).map(b"".join)
 
@@ -558,6 +573,52 @@ def test_random_messages_never_authenticate(name: str, messages: list[bytes]) ->
     driver.check_credentials = lambda _: INVALID_CREDENTIALS
     driver.send_lines(f"AUTH {name}", *map(b64, messages))
     assert driver.protocol.state.user is None
+
+
+def messages_of(name: str) -> st.SearchStrategy[bytes]:
+    """Return messages that are well-formed but for the text in their fields."""
+    text = st.text(st.characters(codec="utf-8"), max_size=300).map(str.encode)
+    plain = "SCRAM" in name and not name.endswith("-PLUS")
+    formats = {
+        "PLAIN": b"%s\0%s\0%s", "OAUTHBEARER": b"n,a=%s,\x01host=%s\x01auth=Bearer %s\x01\x01",
+        "XOAUTH2": b"user=%s\x01x=%s\x01auth=%s\x01\x01",
+    }  # fmt: skip
+    scram = (b"y" if plain else b"p=tls-server-end-point") + b",a=%s,n=%s,r=%s"
+    form = formats.get(name, scram if "SCRAM" in name else b"%s")
+    return st.tuples(*[text] * form.count(b"%s")).map(lambda fields: form % fields)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(data=st.data())
+def test_fields_of_messages_only_raise_bad_command_errors(name: str, data: st.DataObject) -> None:
+    """Whatever they contain, the reply is one of a failed AUTH, and a name that the application gets can be logged."""
+    server = MECHANISMS[name].server(data.draw(messages_of(name)), mechanism_context())
+    step: object = None
+    try:
+        step = next(server)
+        if isinstance(step, bytes):
+            step = server.send(data.draw(messages_of("LOGIN")))
+    except BadCommandError as bad:
+        step = bad.reply
+    assert not isinstance(step, Reply) or step.code in (501, 535)
+    if isinstance(step, Credentials | SecretRequest):
+        assert not any(ord(character) < 32 for character in step.user)
+        assert len(step.user) <= 255
+
+
+@given(proof=st.binary(max_size=80) | st.text(max_size=80).map(str.encode), place=st.integers(0, 5))
+def test_final_messages_of_scram_only_raise_bad_command_errors(proof: bytes, place: int) -> None:
+    server = MECHANISMS["SCRAM-SHA-256"].server(b"n,,n=fred,r=abc", mechanism_context())
+    answer: Any = None
+    while not isinstance(step := server.send(answer), bytes):
+        answer = (
+            "secret" if isinstance(step, SecretRequest) else step.compute() if isinstance(step, Computation) else None
+        )
+    parts = [b"c=biws,", step.split(b",")[0], b",", b"p=", base64.b64encode(bytes(32)), b""]
+    parts[place] = proof
+    with pytest.raises(AuthenticationFailedError) as caught:
+        server.send(b"".join(parts))
+    assert caught.value.reply == INVALID_CREDENTIALS
 
 
 @pytest.mark.parametrize("name", NAMES)

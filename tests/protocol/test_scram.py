@@ -377,6 +377,19 @@ def test_longest_text(text: str) -> None:
         saslprep(text, longest - 1)
 
 
+@given(st.text(max_size=40), st.integers(0, 40))
+def test_saslprep_of_any_text(text: str, limit: int) -> None:
+    """Also of text with lone surrogates, which comes from the arguments of a program."""
+    try:
+        prepared = saslprep(text, limit)
+    except ValueError as error:
+        assert "SASLprep" in str(error) or f"more than {limit} characters" in str(error)  # noqa: PT017
+    else:
+        assert 0 < len(prepared) <= limit
+        assert len(text) <= limit
+        prepared.encode()
+
+
 @given(st.text(st.characters(codec="utf-8"), min_size=1))
 def test_saslprep_twice_is_saslprep_once(text: str) -> None:
     try:

@@ -134,6 +134,26 @@ async def test_cancelling_after_a_failure_counts_as_a_failure(autojump_clock: Mo
         await client.expect_end()
 
 
+@pytest.mark.parametrize(
+    ("name", "steps"), [*((name, 0) for name in ALL), ("LOGIN", 1), ("SCRAM-SHA-256", 1), ("SCRAM-SHA-256", 2)]
+)
+async def test_connection_closed_after_a_challenge(name: str, steps: int, autojump_clock: MockClock) -> None:
+    """No user is authenticated, and nothing fails, also if the client leaves in the middle of its response."""
+    for rest in (b"", b"Zn"):
+        auth_hooks = AuthHooks()
+        half = MECHANISMS[name].client(WHO[name], MechanismContext(NAME, lambda n: bytes(range(n))))
+        async with connected(build(auth_hooks)) as client:
+            await client.hello()
+            reply = await client.command(f"AUTH {name}", "334")
+            response = respond(half, None)
+            for _ in range(steps):
+                if response is None:
+                    response = respond(half, base64.b64decode(reply[4:]))
+                reply, response = await client.command(b64(response), "334"), None
+            await client.send(rest)
+        assert (auth_hooks.users, auth_hooks.errors) == ([None], [])
+
+
 async def test_login_with_a_scram_secret(autojump_clock: MockClock) -> None:
     auth_hooks = AuthHooks(ScramSecret.from_password("secret", bytes(16)))
     async with connected(build(auth_hooks)) as client:

@@ -200,6 +200,8 @@ def _decode_mailbox(value: str | None) -> str | None:
 
 
 def _encode_mailbox(value: str) -> str:
+    if not value or syntax.CONTROL.search(value):
+        raise ValueError(f"AUTH cannot be {value!a} (RFC 4954 5)")
     return value if value == "<>" else syntax.encode_xtext(value)
 
 
