@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import trio
 from attrs import define
 
-from .._types import Peer, unmap
+from .._types import Peer
 from ..protocol.arguments import check_number, check_type
 from ..protocol.hosts import check_host, check_port
 from .log_events import ACCEPT_FAILED
@@ -144,11 +144,11 @@ def to_listener(sock: socket.socket) -> trio.SocketListener:
 # After an error in EXHAUSTED the loop tries again every BACK_OFF seconds, since descriptors are free again when
 # sessions end. All other errors end the server.
 
-#: Serves a stream. The second argument is whether its connection has passed the `Screen`.
-Handler = Callable[[Any, bool], Awaitable[object]]
-#: Returns whether an accepted socket, given by its descriptor and its address, may become a stream. If not, it has closed
-#: the descriptor.
-Screen = Callable[[int, Any], bool]
+#: Serves a stream. The second argument is what the `Screen` has returned; None if there was none.
+Handler = Callable[[Any, Peer | None], Awaitable[object]]
+#: Returns the peer of an accepted socket, given by its descriptor and its address, if it may become a stream. If not, it
+#: has closed the descriptor.
+Screen = Callable[[int, Any], Peer | None]
 
 
 @contextmanager
@@ -173,7 +173,7 @@ async def accept_all(
     sockets: dict[trio.abc.Listener[Any], socket.socket],
     nursery: trio.Nursery,
 ) -> NoReturn:
-    """Start ``handler(stream, screened)`` in the nursery for every connection, until cancelled.
+    """Start ``handler(stream, peer)`` in the nursery for every connection, until cancelled.
 
     The handler must close its stream.
 
@@ -205,25 +205,24 @@ class AcceptFailures:
 class Arrivals:
     """The accepted connections whose session has not begun. Each peer has one turn in a round."""
 
-    def __init__(self, begin: Callable[[trio.SocketStream], None]) -> None:
+    def __init__(self, begin: Callable[[trio.SocketStream, Peer], None]) -> None:
         self._begin = begin
-        self._by_peer: dict[str, deque[trio.SocketStream]] = {}  # in the order of their turns
+        self._by_peer: dict[str, deque[tuple[trio.SocketStream, Peer]]] = {}  # in the order of their turns
         self.count = 0
 
-    def add(self, address: tuple[Any, ...] | str, stream: trio.SocketStream) -> None:
-        """Add a connection from a socket address."""
-        host = unmap(address[0]) if isinstance(address, tuple) else ""
-        self._by_peer.setdefault(network(host) or host, deque()).append(stream)
+    def add(self, stream: trio.SocketStream, peer: Peer) -> None:
+        """Add a connection of a peer."""
+        self._by_peer.setdefault(network(peer.host) or peer.host, deque()).append((stream, peer))
         self.count += 1
 
     def begin(self) -> None:
         """Begin one session for each peer, up to SESSIONS."""
         for peer in list(islice(self._by_peer, SESSIONS)):
-            streams = self._by_peer.pop(peer)
-            self._begin(streams.popleft())
+            connections = self._by_peer.pop(peer)
+            self._begin(*connections.popleft())
             self.count -= 1
-            if streams:
-                self._by_peer[peer] = streams  # after all others
+            if connections:
+                self._by_peer[peer] = connections  # after all others
 
 
 async def _accept_from(
@@ -234,7 +233,7 @@ async def _accept_from(
     nursery: trio.Nursery,
     failures: AcceptFailures,
 ) -> NoReturn:
-    arrivals = Arrivals(lambda stream: nursery.start_soon(handler, stream, True))
+    arrivals = Arrivals(lambda stream, peer: nursery.start_soon(handler, stream, peer))
     try:
         while True:
             try:
@@ -249,7 +248,7 @@ async def _accept_from(
                     if _accept_burst(arrivals, screen, sock):
                         continue
                 # Not a POSIX socket, or accept() failed with an error that Trio has to classify.
-                nursery.start_soon(handler, await listener.accept(), False)
+                nursery.start_soon(handler, await listener.accept(), None)
             except OSError as exc:
                 if exc.errno not in EXHAUSTED:
                     raise
@@ -273,9 +272,9 @@ def _accept_burst(arrivals: Arrivals, screen: Screen, sock: socket.socket) -> bo
     try:
         for _ in range(min(BURST, MAX_WAITING - arrivals.count)):
             descriptor, address = accept()
-            if screen(descriptor, address):
+            if peer := screen(descriptor, address):
                 connection = socket.socket(family, kind, protocol, descriptor)
-                arrivals.add(address, trio.SocketStream(trio.socket.from_stdlib_socket(connection)))
+                arrivals.add(trio.SocketStream(trio.socket.from_stdlib_socket(connection)), peer)
     except BlockingIOError:
         return True
     except OSError:

@@ -243,6 +243,9 @@ CONNECTIONS_OMITTED = Event(
 NO_PROXY_HEADER = Event(
     "no_proxy_header", INFO, SERVER, "peer={peer} closed, PROXY header: {error}; others since the last record: {count}"
 )
+UNEXPECTED_PROXY_HEADER = Event(
+    "unexpected_proxy_header", INFO, SERVER, "{id} peer={peer} closed: a PROXY header is not expected from this address"
+)
 CONNECTED = Event("connected", DEBUG, SERVER, "{id} peer={peer} connected")
 DISCONNECTED = Event("disconnected", DEBUG, SERVER, "{id} peer={peer} disconnected")
 HOOK_FAILED = Event("hook_failed", ERROR, SERVER, "{id} peer={peer} {hook} hook failed: {error}", traceback=True)

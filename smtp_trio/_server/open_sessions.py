@@ -12,7 +12,6 @@ import trio
 from .._types import Peer
 from .admission import Admission, SharingSession
 from .state import ServerState
-from .turns import Turns
 
 #: The session that this task runs. Tasks that a hook has started inherit it, and may last longer than the session.
 current_session: ContextVar[ReferenceType[Any] | None] = ContextVar("smtp_trio.current_session", default=None)
@@ -22,7 +21,6 @@ class OpenSession(SharingSession, Protocol):
     """The part of a session's task that `OpenSessions` uses."""
 
     key: str | None
-    turns: Turns | None
     idle: bool
     shield: trio.CancelScope
 
@@ -65,14 +63,11 @@ class OpenSessions(Generic[SessionT]):
         if session.key:
             self._admission.leave(session.key)
 
-    def count_as(self, session: SessionT, peer: Peer) -> bool:
-        """Count a session as one of ``peer`` from now on. Return False if that has too many, and must be refused."""
-        key = self._admission.key(peer)
-        if key == session.key:
-            return True
-        if session.key:
-            self._admission.leave(session.key)
-            session.key = session.turns = None
+    def count_as(self, session: SessionT, key: str | None, peer: Peer) -> bool:
+        """Count a session of a proxy, which has no key yet, as one of its client.
+
+        Return False if that has too many, and must be refused.
+        """
         if self._admission.count(key, peer, len(self) - 1):
             return False
         self._share(session, key)

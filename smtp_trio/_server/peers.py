@@ -12,14 +12,17 @@ import trio
 
 from .._types import Peer, unmap
 
-#: The peer of a connection that was closed before its address was read.
+#: The peer of a connection that was closed before its address was read. It is not in any network.
 GONE = Peer("0.0.0.0", 0, "tcp")  # noqa: S104  # nothing is bound
 #: Each end of a unix socket.
 UNIX = Peer("", None, "unix")
 
 
-def endpoints(stream: trio.abc.Stream) -> tuple[Peer, Peer]:
+def endpoints(stream: trio.abc.Stream, accepted: Peer | None = None) -> tuple[Peer, Peer]:
     """Return the remote and the local end of a stream.
+
+    ``accepted`` is the remote end of a socket if accept() has returned it: when the peer has reset the connection, it can
+    no longer be asked for.
 
     A stream that is not a socket may provide both as an attribute named ``endpoints``; otherwise they are unnamed
     ``memory`` peers.
@@ -30,7 +33,7 @@ def endpoints(stream: trio.abc.Stream) -> tuple[Peer, Peer]:
     if not isinstance(transport, trio.SocketStream):
         ends: tuple[Peer, Peer] | None = getattr(transport, "endpoints", None)
         return ends or (Peer("", None, "memory"), Peer("", None, "memory"))
-    return _endpoint(transport, "getpeername"), _endpoint(transport, "getsockname")
+    return accepted or _endpoint(transport, "getpeername"), _endpoint(transport, "getsockname")
 
 
 def _endpoint(stream: trio.SocketStream, which: Literal["getpeername", "getsockname"]) -> Peer:

@@ -29,6 +29,8 @@ NetworkLike: TypeAlias = str | Network
 MAX_WAITING = 1000
 #: Seconds between two records about headers that are missing for the same reason.
 LOG_INTERVAL = 60
+#: The length of the prefix of IPv4-mapped IPv6 addresses (RFC 4291 2.5.5.2).
+MAPPED_BITS = 96
 #: The attributes of XCLIENT for the server's end of the connection.
 DEST = ("DESTADDR", "DESTPORT")
 NOTHING_SENT, LOST = "closed before it sent anything", "the connection was lost"
@@ -52,8 +54,10 @@ class PeerNetworks:
     def __contains__(self, peer: Peer) -> bool:
         if peer.kind == "unix":
             return self._unix
+        if peer == GONE:
+            return False
         try:
-            address = ipaddress.ip_address(peer.host.partition("%")[0])
+            address = ipaddress.ip_address(unmap(peer.host.partition("%")[0]))
         except ValueError:
             return False
         return any(address in network for network in self._networks)
@@ -80,9 +84,14 @@ class TrustedNetworks:
 
 def _network(value: NetworkLike, what: str) -> Network:
     try:
-        return ipaddress.ip_network(value)
+        network = ipaddress.ip_network(value)
     except ValueError as error:
         raise ValueError(f"{what}: {error}") from None
+    # A peer has its IPv4 address even if the socket is one of IPv6.
+    mapped = network.network_address.ipv4_mapped if isinstance(network, ipaddress.IPv6Network) else None
+    if mapped is None or network.prefixlen < MAPPED_BITS:
+        return network
+    return ipaddress.ip_network((mapped, network.prefixlen - MAPPED_BITS))
 
 
 @define
@@ -93,8 +102,13 @@ class Connection:
     local: Peer
     connection_peer: Peer
     header: ProxyHeader | None = None
-    #: The header names no client, or the balancer itself: a health check. It does not count against limits.
+    #: The header names no client, or the balancer itself: a health check. The limits for one client do not apply to it.
     health_check: bool = False
+
+    @property
+    def unnamed(self) -> bool:
+        """True if it is for a client that the balancer cannot name (UNKNOWN or UNSPEC), so that nobody knows who it is."""
+        return self.header is not None and self.header.source is None and not self.header.local
 
     @classmethod
     def direct(cls, ends: tuple[Peer, Peer]) -> Connection:
@@ -177,10 +191,12 @@ class ProxyHeaders:
 
     def admits(self, peer: Peer) -> bool:
         """Return whether another connection may wait for its header. If not, it has to be closed, and is counted."""
-        admitted = len(self._waiting) < MAX_WAITING
-        if not admitted:
-            self._refuse(peer, f"{MAX_WAITING} other connections wait for theirs")
-        return admitted
+        problem = LOST if peer == GONE else None
+        if len(self._waiting) >= MAX_WAITING:
+            problem = f"{MAX_WAITING} other connections wait for theirs"
+        if problem is not None:
+            self._refuse(peer, problem)
+        return problem is None
 
     def stop(self) -> None:
         """End all waits."""

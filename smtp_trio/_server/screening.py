@@ -21,7 +21,7 @@ from .state import ServerState
 TOO_MANY = "Too many connections; try again later"
 
 # Limits on connections are checked before a session is created, so that a refusal is cheap: with a socket, before there
-# is a stream (`Screening.allows`). What connects for many clients is not counted itself. A balancer that sends PROXY
+# is a stream (`Screening.screen`). What connects for many clients is not counted itself. A balancer that sends PROXY
 # headers is screened by their number, and its clients are counted after their headers; a proxy that sends XCLIENT is
 # screened by nothing here, and its clients are counted when they are named.
 
@@ -49,26 +49,27 @@ class Screening:
         self._name = name
         self._timeout = timeout
 
-    def allows(self, descriptor: int, address: tuple[Any, ...] | str, *, silent: bool) -> bool:
-        """Return whether an accepted connection may become a session. Refuse it otherwise, at little cost.
+    def screen(self, descriptor: int, address: tuple[Any, ...] | str, *, silent: bool) -> Peer | None:
+        """Return the peer of an accepted connection that may become a session. Refuse another one, at little cost.
 
         :param descriptor: that of the connection. It is closed when the connection is refused.
+        :param address: what accept() has returned. It is known even if the peer has reset the connection.
         :param silent: only close it, without a 421.
         """
         peer = tcp_peer(address) if isinstance(address, tuple) else UNIX
         if self._proxies and self._proxies.requires(peer):
             if not (admitted := self._proxies.admits(peer)):
                 os.close(descriptor)
-            return admitted
+            return peer if admitted else None
         number = self._admission.count(self.key(peer), peer, len(self._sessions))
         if not number:
-            return True
+            return peer
         if number > MAX_ANSWERED or silent:
             os.close(descriptor)
-            return False
+            return None
         with suppress(OSError), socket.socket(fileno=descriptor) as sock:
             sock.send(self._refusal(TOO_MANY), socket.MSG_DONTWAIT)
-        return False
+        return None
 
     def key(self, peer: Peer) -> str | None:
         """Return the name under which the connections of a peer are counted; None if they are not (see `Admission.key`).

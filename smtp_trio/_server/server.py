@@ -274,7 +274,7 @@ class Server:
             table = self._check(hooks, implicit_tls=implicit_tls)
             session = self._proxied_session if self._proxies else self._session
             handler = partial(session, implicit_tls=implicit_tls, table=table)
-            screen = partial(self._screening.allows, silent=implicit_tls)
+            screen = partial(self._screening.screen, silent=implicit_tls)
             async with self._lifecycle.serving(table), trio.open_nursery() as nursery:
                 with accept_sockets(listeners) as sockets, trio.CancelScope() as accepting:
                     if self._state.stopping:  # during `Hooks.start`
@@ -390,7 +390,7 @@ class Server:
 
     # --- one session ------------------------------------------------------------------------------------------------
 
-    def _new_protocol(self, table: HookTable, peer: Peer) -> ServerProtocol:
+    def _new_protocol(self, table: HookTable, connection: Connection) -> ServerProtocol:
         return ServerProtocol(
             self.name,
             size=self.size,
@@ -399,7 +399,7 @@ class Server:
             extensions=self._state.grammar,
             limits=self.limits,
             limits_reached=self._state.counts.limits_reached,
-            trusted=self.trusted_keywords(peer),
+            trusted=frozenset() if connection.unnamed else self.trusted_keywords(connection.peer),
             newlines=self.newlines,
             strictness=self.strictness,
             now=self.now,
@@ -417,15 +417,15 @@ class Server:
     # and before the stream is closed, which may take a second.
 
     async def _proxied_session(
-        self, stream: trio.abc.Stream, screened: bool = False, *, implicit_tls: bool, table: HookTable | None
+        self, stream: trio.abc.Stream, accepted: Peer | None = None, *, implicit_tls: bool, table: HookTable | None
     ) -> None:
         """Run a session as `_session` does, after the PROXY header if the peer has to send one."""
         connection = None
         try:
             try:
-                direct = Connection.direct(endpoints(stream))
+                direct = Connection.direct(endpoints(stream, accepted))
                 required = self._proxies.requires(direct.peer)
-                if required and (screened or self._proxies.admits(direct.peer)):
+                if required and (accepted is not None or self._proxies.admits(direct.peer)):
                     connection = await self._proxies.receive(stream, direct)
             except Exception as exc:
                 required = True
@@ -436,13 +436,14 @@ class Server:
         if required and connection is None:
             await trio.aclose_forcefully(stream)
             return
-        screened = screened and not required
-        await self._session(stream, screened, implicit_tls=implicit_tls, table=table, connection=connection)
+        if required:
+            accepted = None  # the client that the header names has not been screened
+        await self._session(stream, accepted, implicit_tls=implicit_tls, table=table, connection=connection)
 
     async def _session(
         self,
         stream: trio.abc.Stream,
-        screened: bool = False,
+        accepted: Peer | None = None,
         *,
         implicit_tls: bool,
         table: HookTable | None,
@@ -451,19 +452,18 @@ class Server:
         """Run a session from the connection to its end. No `Exception` leaves this method.
 
         :param table: the hooks of the session; None for those of the server.
-        :param screened: the connection has passed `Screening.allows`.
+        :param accepted: the peer of a connection that has passed `Screening.screen`.
         :param connection: the ends that a PROXY header has named; None without one.
         """
         table = table or self._state.table
         session, error, peer, refused = None, None, None, 0
         try:
-            connection = connection or Connection.direct(endpoints(stream))
+            connection = connection or Connection.direct(endpoints(stream, accepted))
             key = None if connection.health_check else self._screening.key(connection.peer)
             peer = connection.peer
-            if not connection.health_check:
-                refused = self._screening.refuses(key, peer, screened=screened)
+            refused = self._screening.refuses(key, peer, screened=accepted is not None)
             if not refused:
-                protocol = self._new_protocol(table, peer)
+                protocol = self._new_protocol(table, connection)
                 session = SessionTask(self, self._state, table, protocol, stream, connection=connection)
         except Exception as exc:
             error = exc
@@ -498,8 +498,8 @@ class Server:
         return self._trusted.keywords(peer) if self._trusted.extensions else frozenset()
 
     def count_as(self, session: SessionTask, peer: Peer) -> bool:
-        """Count a session as one of ``peer`` from now on. Return False if that has too many, and must be refused."""
-        return self._sessions.count_as(session, peer)
+        """Count a session of a proxy as one of its client from now on. Return False if that has too many."""
+        return self._sessions.count_as(session, self._screening.key(peer), peer)
 
 
 def _ancestors(task: trio.lowlevel.Task | None) -> Iterator[trio.lowlevel.Task]:

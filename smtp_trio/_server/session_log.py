@@ -127,6 +127,10 @@ class SessionLog:
         fields = {name.lower(): client_text(attributes.get(name)) for name in XFORWARD_NAMES}
         log_events.FORWARDED.log(fields, id=self._id, peer=self.peer)
 
+    def unexpected_proxy_header(self) -> None:
+        """Log that the client has sent a PROXY header, which it must not."""
+        log_events.UNEXPECTED_PROXY_HEADER.log(id=self._id, peer=self.peer)
+
     def connection_refused(self, reply: Reply) -> None:
         """Count and log that the `connect` hook has refused the client."""
         self._logged = True

@@ -30,6 +30,7 @@ from ..protocol import (
 from ..protocol.dialogue import CLOSED
 from ..protocol.extensions.auth import AuthCommand
 from ..protocol.extensions.xclient import XclientCommand, attributes_after
+from ..protocol.replies import PROXY_HEADER
 from .auth_service import AuthService
 from .authentication import refuse_auth
 from .handlers import HANDLERS, SHUTTING_DOWN, default, greet
@@ -559,6 +560,10 @@ class SessionTask:
         self.counts.errors += 1
         if bad.verb == AuthCommand.verb:
             reply = await refuse_auth(self, reply)
+        if reply is PROXY_HEADER:
+            self.log.unexpected_proxy_header()
+            self.protocol.send_reply(reply)  # which sends nothing
+            return
         self.log.refusal(bad, reply, self.session.envelope)
         await self.answer(reply)
 

@@ -58,7 +58,8 @@ class CommandLines(LineReader):
         # GREETED: the greeting was sent, and no EHLO or HELO was received yet.
         if phase is GREETED and buffer.data.startswith(NOT_COMMANDS, buffer.at):
             # Neither need contain CRLF, so the line might never end. A PROXY header here comes from a balancer that the
-            # server does not know, and all its clients would be taken for the balancer.
+            # server does not know, and all its clients would be taken for the balancer. Such a connection is closed without a
+            # reply, as one whose header is invalid.
             tls = buffer.data.startswith(TLS_RECORD, buffer.at)
             self.line = buffer.data[buffer.at : buffer.at + 2] if tls else b""
             raise BadCommandError(replies.TLS_ON_PLAINTEXT_PORT if tls else replies.PROXY_HEADER, close=True)

@@ -458,6 +458,9 @@ class ServerProtocol:
             reply = self.checked_reply(reply)
             if command.close:
                 self.dialogue.enter(CLOSED)
+                if reply is replies.PROXY_HEADER:
+                    self.pending = None
+                    return
                 copies = max(copies, 1)  # the session does not end without a reply
             enhanced = getattr(self.grammar.verbs.get(command.verb), "enhanced", True)
         else:

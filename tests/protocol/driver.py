@@ -37,6 +37,7 @@ from smtp_trio.protocol.extensions.auth import (
 from smtp_trio.protocol.extensions.burl import Burl
 from smtp_trio.protocol.extensions.starttls import HANDSHAKE
 from smtp_trio.protocol.extensions.xclient import XclientCommand
+from smtp_trio.protocol.replies import PROXY_HEADER
 from smtp_trio.protocol.sasl import Authenticated, ClientExchange, Computation, MechanismContext, Secret
 
 NAME = "mx.test"
@@ -313,7 +314,8 @@ class ServerDriver:
         self._reply(command, reply)
 
     def _reply(self, command: PendingCommand, reply: Reply) -> None:
-        self._answered.append(command)
+        if reply is not PROXY_HEADER:  # after which the connection is closed without a reply
+            self._answered.append(command)
         self.protocol.send_reply(reply)
         if self.protocol.state.mail is None:
             self._body.clear()

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from smtp_trio.protocol.crc32c import crc32c
+from smtp_trio.protocol.dialogue import CLOSED
 from smtp_trio.protocol.proxy_header import V2, V2_OCTETS, ProxyHeader, ProxyHeaderError, ProxyHeaderReader, ProxyTls
 
 from .driver import ServerDriver
@@ -326,13 +327,16 @@ def test_verified_client_certificate(client: int, verify: int, verified: bool) -
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_server_that_expects_commands_refuses_a_header(version: Any) -> None:
+def test_server_that_expects_commands_closes_without_a_reply(version: Any) -> None:
     """PRX-5: a header that the caller has not read before is not believed, and ends the session."""
     session = ServerDriver()
     session.send(b"")
-    (reply,) = session.send(ProxyHeader(CLIENT, SERVER, version=version).encode() + b"EHLO x\r\n")
-    assert reply == "500 5.5.1 PROXY header received, which is not expected from this address"
+    assert session.send(ProxyHeader(CLIENT, SERVER, version=version).encode() + b"EHLO x\r\n") == []
+    (bad,) = session.refused
+    assert bad.reply.text == "PROXY header received, which is not expected from this address"
     assert session.closed
+    assert session.protocol.pending is None
+    assert session.protocol.dialogue.phase is CLOSED
 
 
 @pytest.mark.parametrize("version", [1, 2])

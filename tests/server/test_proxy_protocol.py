@@ -16,6 +16,7 @@ from trio.testing import MockClock, memory_stream_pair
 
 from smtp_trio import Hooks, Limits, Peer, Reply, Server, Session, Timeouts
 from smtp_trio._server import proxies
+from smtp_trio._server.peers import GONE
 from smtp_trio.protocol.proxy_header import ProxyHeader, ProxyTls
 
 BALANCER = "10.0.0.1"
@@ -112,7 +113,7 @@ async def test_connection_from_elsewhere_needs_no_header() -> None:
 async def test_header_from_elsewhere_is_not_believed(
     server: Server, header: bytes, early: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It ends the session: the sender is a balancer that is not configured, or a client that pretends to be one."""
+    """It ends the session without a reply: a balancer that is not configured, or a client that pretends to be one."""
     caplog.set_level(logging.INFO, "smtp_trio")
     async with connected_from(server, "192.0.2.7") as client:
         if early:
@@ -120,16 +121,30 @@ async def test_header_from_elsewhere_is_not_believed(
         await client.expect("220")
         if not early:
             await client.send(header)
-        await client.expect("500 5.5.1 PROXY header received, which is not expected from this address")
         await client.expect_end()
-    assert records(caplog, "client_address") == []
+    ((level, _, peer),) = records(caplog, "client_address", "unexpected_proxy_header")
+    assert (level, peer) == ("INFO", "192.0.2.7:5000")
 
 
 async def test_second_header_ends_the_session() -> None:
     async with connected_from(make_server()) as client:
         await client.send(V1 + V1)
-        await client.expect("220", "500 5.5.1 PROXY header")
+        await client.expect("220")
         await client.expect_end()
+
+
+async def test_untrusted_header_has_no_response(caplog: pytest.LogCaptureFixture) -> None:
+    replies: list[int] = []
+
+    class Recorder(RecordingHooks):
+        async def response(self, session: Session, reply: Reply) -> None:
+            replies.append(reply.code)
+
+    async with connected_from(make_server(Recorder()), "192.0.2.7") as client:
+        await client.expect("220")
+        await client.send(V1)
+        await client.expect_end()
+    assert replies == [220]
 
 
 @pytest.mark.parametrize("header", [V1, V2])
@@ -359,6 +374,46 @@ async def test_connection_that_is_reset(waits: bool, caplog: pytest.LogCaptureFi
     assert hooks.sessions == []
 
 
+def reset(sock: socket.socket) -> None:
+    """Close the connection with RST, so that the server can no longer ask for the address of the peer."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    sock.close()
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_header_of_a_peer_that_resets_the_connection_at_once(
+    trusted: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The address that accept() has returned decides."""
+    caplog.set_level(logging.DEBUG, "smtp_trio")
+    hooks = RecordingHooks()
+    server = Server(hooks, name=NAME, proxy_from=["127.0.0.1" if trusted else "10.0.0.1"])
+    async with listening(server) as port:
+        sock = socket.create_connection(("127.0.0.1", port))
+        host, number = sock.getsockname()
+        sock.send(V1 + b"EHLO client.test\r\n")
+        reset(sock)
+        while not records(caplog, "no_proxy_header", "disconnected"):
+            await trio.lowlevel.checkpoint()
+    assert all(session.proxy_header is None or trusted for session in hooks.sessions)
+    assert all(session.connection_peer == Peer(host, number, "tcp") for session in hooks.sessions)
+    assert bool(records(caplog, "no_proxy_header")) is (trusted and not hooks.sessions)
+
+
+async def test_stream_whose_peer_is_not_known(caplog: pytest.LogCaptureFixture) -> None:
+    """The application has accepted the connection, so that the address cannot be read."""
+    caplog.set_level(logging.DEBUG, "smtp_trio")
+    hooks = RecordingHooks()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        sock = socket.create_connection(listener.getsockname())
+        sock.send(V1 + b"EHLO client.test\r\n")
+        reset(sock)
+        accepted, _ = listener.accept()
+        await make_server(hooks).serve_stream(trio.SocketStream(trio.socket.from_stdlib_socket(accepted)))
+    assert hooks.sessions == []
+    assert records(caplog, "no_proxy_header") == [("DEBUG", "0.0.0.0:0", "the connection was lost", 0)]
+
+
 async def test_stop_does_not_wait_for_headers(caplog: pytest.LogCaptureFixture, autojump_clock: MockClock) -> None:
     caplog.set_level(logging.INFO, "smtp_trio")
     server = make_server()
@@ -451,9 +506,9 @@ async def test_failed_logins_are_those_of_the_client(autojump_clock: MockClock) 
 async def test_health_checks(
     header: bytes, ends: bool, caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
 ) -> None:
-    """They are served whatever the limits are, and there are no records about them."""
+    """They are served whatever the limits for a client are, and there are no records about them."""
     caplog.set_level(logging.INFO, "smtp_trio")
-    server = make_server(limits=Limits(sessions=1, per_peer=1, connections_per_minute=1), timeout=60)
+    server = make_server(limits=Limits(sessions=2, per_peer=1, connections_per_minute=1), timeout=60)
     async with connected_from(server) as client:
         await client.send(V1)
         await client.hello()
@@ -466,6 +521,47 @@ async def test_health_checks(
         await client.quit()
     assert {record.__dict__["event"] for record in caplog.records} == {"client_address", "no_message"}
     assert len(caplog.records) == 2
+
+
+@pytest.mark.parametrize(
+    "header", [V1, LOCAL, UNKNOWN, ProxyHeader().encode(), ProxyHeader((BALANCER, 5000), ("10.0.0.2", 25)).encode()]
+)
+@pytest.mark.parametrize("limit", ["sessions", "memory"])
+async def test_limits_of_the_server_apply_to_all_headers(header: bytes, limit: str) -> None:
+    """Otherwise the clients that a balancer cannot name would not be limited by anything."""
+    server = make_server(limits=Limits(sessions=1) if limit == "sessions" else Limits(memory=1048576))
+    async with connected_from(server) as client:
+        await client.send(header_of("192.0.2.1"))
+        await client.hello()
+        if limit == "memory":
+            server._state.memory.used += 1048576
+        assert (await greeting(server, header)).startswith("421")
+        if limit == "memory":
+            server._state.memory.used -= 1048576
+    assert (await greeting(server, header)).startswith("220")
+    assert server.statistics().limits_reached == {limit: 1}
+
+
+@pytest.mark.parametrize(
+    ("header", "offered"),
+    [
+        (V1, False),
+        (LOCAL, True),
+        (ProxyHeader((BALANCER, 5000), ("10.0.0.2", 25), version=1).encode(), True),
+        (header_of("10.0.0.7"), True),
+        (UNKNOWN, False),
+        (ProxyHeader().encode(), False),
+    ],
+)
+async def test_xclient_after_a_header(header: bytes, offered: bool) -> None:
+    """A client that the balancer cannot name is not the balancer, although its session has that address."""
+    async with connected_from(make_server(xclient_from=["10.0.0.0/8"], xforward_from=["10.0.0.0/8"])) as client:
+        await client.send(header)
+        reply = await client.hello()
+        assert ("XCLIENT" in reply, "XFORWARD" in reply) == (offered, offered)
+        if offered:
+            client.replies.clear()
+        await client.command("XCLIENT ADDR=192.0.2.9", f"220 {NAME}" if offered else "550 5.7.0 ")
 
 
 async def test_health_check_of_a_port_with_implicit_tls(caplog: pytest.LogCaptureFixture) -> None:
@@ -506,12 +602,23 @@ def test_invalid_networks(networks: Any, error: type[Exception], message: str) -
         ("not an address", "tcp", False),
         ("", "unix", False),
         ("", "memory", False),
+        ("::ffff:10.1.2.3", "tcp", True),
+        ("::ffff:11.1.2.3", "tcp", False),
+        ("198.51.100.7", "tcp", True),
+        ("198.51.101.7", "tcp", False),
     ],
 )
 def test_networks(host: str, kind: Any, contained: bool) -> None:
-    networks = proxies.PeerNetworks(["10.0.0.0/8", ipaddress.ip_network("2001:db8::/32"), "192.0.2.1"], "proxy_from")
+    given = ["10.0.0.0/8", ipaddress.ip_network("2001:db8::/32"), "192.0.2.1", "::ffff:198.51.100.0/120"]
+    networks = proxies.PeerNetworks(given, "proxy_from")
     assert networks
     assert (Peer(host, 25, kind) in networks) is contained
+
+
+def test_peer_that_has_gone_is_in_no_network() -> None:
+    networks = proxies.PeerNetworks(["0.0.0.0/0", "::/0"], "proxy_from")
+    assert GONE not in networks
+    assert Peer("192.0.2.1", 25, "tcp") in networks
 
 
 def test_no_networks() -> None:

@@ -185,7 +185,7 @@ async def test_peer(
     peer: Peer, name: str | None, comment: str, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
     """The name from the DNS is cleaned like the name in HELO."""
-    monkeypatch.setattr(server_module, "endpoints", lambda stream: (peer, peer))
+    monkeypatch.setattr(server_module, "endpoints", lambda stream, accepted: (peer, peer))
     hooks = FieldRecorder(name)
     async with connected(serving(hooks)) as client:
         await send(client)

@@ -450,7 +450,9 @@ async def test_limit_by_peer(
 ) -> None:
     """IPv6 addresses are counted by /64, loopback addresses not at all, and other hosts by their name."""
     peers = iter(Peer(host, 4711, "tcp") for host in hosts)
-    monkeypatch.setattr(server_module, "endpoints", lambda stream: (next(peers), Peer("192.0.2.9", 25, "tcp")))
+    monkeypatch.setattr(
+        server_module, "endpoints", lambda stream, accepted: (next(peers), Peer("192.0.2.9", 25, "tcp"))
+    )
     server = Server(RecordingHooks(), name=NAME, limits=Limits(per_peer=1))
     async with trio.open_nursery() as nursery:
         listener = await nursery.start(serve_memory_listener, server)

@@ -152,7 +152,7 @@ async def test_trace_field_and_log_are_valid(
 ) -> None:  # fmt: skip
     """A client without a valid name is named by its address (RFC 5321 4.4), and its name is not recorded."""
     caplog.set_level(logging.DEBUG, "smtp_trio")
-    monkeypatch.setattr(server_module, "endpoints", lambda stream: (peer, peer))
+    monkeypatch.setattr(server_module, "endpoints", lambda stream, accepted: (peer, peer))
     hooks = Office()
     async with connected(device_server(hooks)) as client:
         await scan(client, hello)
