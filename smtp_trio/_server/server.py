@@ -402,8 +402,12 @@ class Server:
             trusted=frozenset() if connection.unnamed else self.trusted_keywords(connection.peer),
             newlines=self.newlines,
             strictness=self.strictness,
-            now=self.now,
+            now=self._seconds,
         )
+
+    def _seconds(self) -> int:
+        """Return the current time for the core, in seconds since 1970."""
+        return int(self.now().timestamp())
 
     # `_session` is the outermost function of a session. Code of others runs in it from the start: a stream may provide
     # its `endpoints`, and `token` is a function of the application. So everything is guarded, creating the `SessionTask`

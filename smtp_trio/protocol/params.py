@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import UTC, datetime
 from typing import Any, Generic, Literal, TypeVar, cast, overload
 
 from attrs import frozen
@@ -165,16 +164,6 @@ def parse_params(text: str, known_params: KnownParams) -> Params:
     return Params(values)
 
 
-def _normalize(value: object) -> object:
-    """Return a value as `Param.parse` would return it, if it may be passed in another form."""
-    if isinstance(value, list | tuple | set):
-        return frozenset(value)  # NOTIFY takes several values
-    if isinstance(value, datetime) and value.tzinfo is not None:
-        # PEP 495: a time that its zone has twice, when the clock is set back, is not equal to any time of another zone.
-        return value.astimezone(UTC)
-    return value
-
-
 def make_params(values: Mapping[str, object], known: Iterable[Param[Any]]) -> Params:
     """Make parameters from keyword arguments such as ``{"size": 100, "smtputf8": True}``. False and None omit one.
 
@@ -191,15 +180,9 @@ def make_params(values: Mapping[str, object], known: Iterable[Param[Any]]) -> Pa
         # A server must read the value that the caller passed. Formatting and parsing it finds every value for which
         # that fails, without a second set of rules.
         try:
-            value = _normalize(value)
+            value = frozenset(value) if isinstance(value, list | tuple | set) else value  # NOTIFY takes several values
             valid = param.parse(param.format(value)) == value
-        except (
-            TypeError,
-            ValueError,
-            AttributeError,
-            OverflowError,
-            BytesWarning,
-        ):  # the last one of Python's option -bb
+        except (TypeError, ValueError, AttributeError, BytesWarning):  # the last one of Python's option -bb
             valid = False
         if not valid:
             raise ValueError(f"invalid value for the parameter {param.keyword}: {name}={value!r}")

@@ -33,7 +33,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
 from typing import get_args
 
 from attrs import evolve
@@ -140,7 +139,7 @@ class ServerProtocol:
         trusted: frozenset[str] = frozenset(),
         newlines: Newlines = "reject",
         strictness: Strictness = NORMAL,
-        now: Callable[[], datetime | None] = no_clock,
+        now: Callable[[], int | None] = no_clock,
     ) -> None:
         """``name`` is the server's name and ``size`` the largest message in octets, 0 for no limit.
 
@@ -154,8 +153,8 @@ class ServerProtocol:
 
         ``trusted`` are the keywords of extensions that this client may use although others may not, such as XCLIENT.
 
-        ``limits_reached`` counts how often each limit has taken effect; sessions can share it. ``now`` returns the time, as
-        a datetime with a time zone, for extensions that need it (FUTURERELEASE).
+        ``limits_reached`` counts how often each limit has taken effect; sessions can share it. ``now`` returns the time, in
+        seconds since 1970, for extensions that need it (FUTURERELEASE).
 
         The other arguments are checked too, with TypeError and ValueError, unless ``extensions`` is a `Grammar`. That is
         what a `Server` passes, which has checked its arguments once for all sessions.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
@@ -38,7 +37,7 @@ class SessionState:
     server can start TLS, and ``hooks`` are the names of the hooks that the application implements, such as "auth".
     ``strictness`` has the deviations from the grammar that the server accepts. ``trusted`` are the keywords of the
     extensions that only clients on certain networks may use, and this one is; XCLIENT changes it. ``now`` returns the time,
-    as a datetime with a time zone, or None without a clock.
+    in seconds since 1970, or None without a clock.
 
     The other members change during the session. ``secure`` is true inside TLS, ``user`` is the authenticated user,
     ``hello`` the last accepted HELO or EHLO and ``offered`` the keywords in the reply to it. ``mail`` and ``rcpts`` are
@@ -58,7 +57,7 @@ class SessionState:
     hooks: frozenset[str] = frozenset()
     strictness: Strictness = NORMAL
     trusted: frozenset[str] = frozenset()
-    now: Callable[[], datetime | None] = no_clock
+    now: Callable[[], int | None] = no_clock
 
     # The session.
     secure: bool = False

@@ -19,7 +19,7 @@ from smtp_trio.protocol.grammar import Grammar
 from .driver import HELLO, RECIPIENT, SENDER, ServerDriver
 
 #: The known extensions, with settings that make a server offer each of them. `SECURE` are those that need TLS.
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
+NOW = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp())
 SETTINGS: dict[str, Extension] = {
     "AUTH": Auth(cleartext=True),
     "LIMITS": LimitsExtension(mail_max=3, rcpt_max=4, rcpt_domain_max=2),

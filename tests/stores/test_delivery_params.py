@@ -74,7 +74,7 @@ async def test_parameters_of_a_session(kind: str, tmp_path: Path) -> None:
     assert parse_stored_params(stored.mail_params) == Params(
         {
             BY: ByTime(7200, "R", trace=True),
-            HOLDUNTIL: MIDNIGHT.replace(hour=1),
+            HOLDUNTIL: int(MIDNIGHT.timestamp()) + 3600,
             MT_PRIORITY: 0,
             ENVID: "a",
             MTRK: Tracking(b"ABC", 60),
@@ -82,5 +82,5 @@ async def test_parameters_of_a_session(kind: str, tmp_path: Path) -> None:
         }
     )
     assert parse_stored_params(stored.rcpt_params[0]) == Params(
-        {RRVS: ValidSince(datetime(2025, 6, 1, tzinfo=UTC), "C")}
+        {RRVS: ValidSince(int(datetime(2025, 6, 1, tzinfo=UTC).timestamp()), "C")}
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import datetime, timedelta
 from typing import ClassVar
 
 from attrs import Attribute, field, frozen
@@ -21,19 +20,21 @@ from ..extension import CommandParams, Extension
 from ..params import Param, Params
 from ..replies import Reply
 from ..session_state import SessionState
-from ..timestamps import format_timestamp, parse_timestamp
+from ..timestamps import check_time, format_timestamp, parse_timestamp
 from .deliverby import BY
 
-INTERVAL = re.compile(r"[1-9][0-9]{0,8}")  # RFC 4865 3 (2): future-release-integer
+# RFC 4865 3 (2): future-release-integer
+INTERVAL = re.compile(r"[1-9][0-9]{0,8}")
+MAX_INTERVAL = 999999999
 
 
 def _parse_interval(value: str | None) -> int | None:
     return int(value) if value is not None and INTERVAL.fullmatch(value) else None
 
 
-def _parse_until(value: str | None) -> datetime | None:
-    # RFC 4865 3 (4): "normalized to UTC"
-    return parse_timestamp(value) if value is not None and value[-1:] in ("Z", "z") else None
+def _parse_until(value: str | None) -> int | None:
+    # RFC 4865 3 (4): "normalized to UTC". The message must not be released earlier, so a fraction counts as a second.
+    return parse_timestamp(value, up=True) if value is not None and value[-1:] in ("Z", "z") else None
 
 
 # A MAIL has one of the two at most, and RFC 4865 3 (5) has the octets of the longer one. A server that has kept the
@@ -41,40 +42,43 @@ def _parse_until(value: str | None) -> datetime | None:
 
 #: MAIL FROM:<...> HOLDFOR=seconds.
 HOLDFOR: Param[int] = Param("HOLDFOR", _parse_interval, str, passed_on="never")
-#: MAIL FROM:<...> HOLDUNTIL=timestamp, a datetime with a time zone.
-HOLDUNTIL: Param[datetime] = Param("HOLDUNTIL", _parse_until, format_timestamp, extra_octets=34, passed_on="never")
+#: MAIL FROM:<...> HOLDUNTIL=timestamp, in seconds since 1970.
+HOLDUNTIL: Param[int] = Param("HOLDUNTIL", _parse_until, format_timestamp, extra_octets=34, passed_on="never")
 
 
-def release_time(params: Params, received: datetime) -> datetime | None:
-    """Return the time to release a message with these parameters of MAIL, or None; ``received`` is its time of arrival."""
+def release_time(params: Params, received: int) -> int | None:
+    """Return the time to release a message with these parameters of MAIL, or None; ``received`` is its time of arrival.
+
+    Both are in seconds since 1970.
+    """
     interval = params.get(HOLDFOR)
-    return params.get(HOLDUNTIL) if interval is None else received + timedelta(seconds=interval)
+    return params.get(HOLDUNTIL) if interval is None else received + interval
 
 
-def _check_date(_: object, attribute: Attribute[datetime | None], value: datetime | None) -> None:
-    check_type(value, attribute.name, datetime, optional=True)
-    if value is not None:
-        format_timestamp(value)
+def _check_interval(_: object, attribute: Attribute[int], value: int) -> None:
+    check_number(value, attribute.name, integer=True)
+    if value > MAX_INTERVAL:
+        raise ValueError(f"{attribute.name} must be <= {MAX_INTERVAL} (RFC 4865 3), got {value}")
 
 
 @frozen
 class FutureRelease(Extension):
     """Messages for later release (RFC 4865). Not in `STANDARD`: the application has to keep them until then.
 
-    ``max_interval`` is the greatest number of seconds for which a message can be kept, and ``max_date`` (a datetime with a
-    time zone) the latest time of release; None means ``max_interval`` seconds from now. The extension is not offered if
+    ``max_interval`` is the greatest number of seconds for which a message can be kept, and ``max_date`` (in seconds since
+    1970) the latest time of release; None means ``max_interval`` seconds from now. The extension is not offered if
     ``max_interval`` is 0, or if it has neither a ``max_date`` nor a clock (``SessionState.now``), and only to authenticated
     clients unless ``authenticated`` is false.
     """
 
-    max_interval: int = field(default=0, validator=argument(check_number, integer=True))
-    max_date: datetime | None = field(default=None, validator=_check_date)
+    max_interval: int = field(default=0, validator=_check_interval)
+    max_date: int | None = field(default=None, validator=argument(check_time, optional=True))
     authenticated: bool = field(default=True, validator=argument(check_type, bool))
 
     keyword = "FUTURERELEASE"
     rfc = 4865
     params: ClassVar[CommandParams] = {Mail: (HOLDFOR, HOLDUNTIL)}
-    checks: ClassVar[Sequence[Param[int] | Param[datetime]]] = (HOLDFOR, HOLDUNTIL)
+    checks: ClassVar[Sequence[Param[int]]] = (HOLDFOR, HOLDUNTIL)
     offer_varies = True
 
     def advertise(self, state: SessionState) -> str | None:
@@ -82,7 +86,7 @@ class FutureRelease(Extension):
         latest = self._latest(state.now())
         if not self.max_interval or latest is None or (self.authenticated and state.user is None):
             return None
-        return f"{self.keyword} {self.max_interval} {format_timestamp(latest.replace(microsecond=0))}"
+        return f"{self.keyword} {self.max_interval} {format_timestamp(latest)}"
 
     def parse_offer(self, words: Sequence[str]) -> FutureRelease:
         """Return an extension with the server's limits. Without valid ones nothing can be requested."""
@@ -102,10 +106,10 @@ class FutureRelease(Extension):
         if (problem := self._problem(command, None)) is not None:
             raise LocalProtocolError(f"{problem} (RFC 4865 4.1)")
 
-    def _latest(self, now: datetime | None) -> datetime | None:
-        return self.max_date or (now and now + timedelta(seconds=self.max_interval))
+    def _latest(self, now: int | None) -> int | None:
+        return now + self.max_interval if self.max_date is None and now is not None else self.max_date
 
-    def _problem(self, command: Command, now: datetime | None) -> str | None:
+    def _problem(self, command: Command, now: int | None) -> str | None:
         params = command.params if isinstance(command, Mail) else Params()
         interval, until, by = params.get(HOLDFOR), params.get(HOLDUNTIL), params.get(BY)
         if interval is not None and until is not None:
@@ -115,9 +119,9 @@ class FutureRelease(Extension):
         latest = self._latest(now)
         if until is not None and latest is not None and until > latest:
             return f"HOLDUNTIL must be at most {format_timestamp(latest)}"
-        seconds: float | None = interval
+        seconds = interval
         if until is not None and now is not None:
-            seconds = (until - now).total_seconds()
+            seconds = until - now
         if by is not None and seconds is not None and seconds > by.seconds:
             return "the message would be released later than BY"
         return None

@@ -6,16 +6,16 @@ when each mailbox, or its domain, has its owner, and refuses a recipient with on
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import ClassVar, Literal
 
 from attrs import field, frozen
 
+from ..arguments import argument
 from ..commands import Rcpt
 from ..extension import CommandParams, Extension
 from ..params import Param, PassedOn
 from ..replies import Reply
-from ..timestamps import format_timestamp, parse_timestamp
+from ..timestamps import check_time, format_timestamp, parse_timestamp
 
 # RFC 7293 15.3
 OWNER_CHANGED = Reply(550, "Mailbox owner has changed", "5.7.17")
@@ -23,20 +23,15 @@ DOMAIN_OWNER_CHANGED = Reply(550, "Domain owner has changed", "5.7.18")
 CANNOT_TEST = Reply(550, "RRVS test cannot be completed", "5.7.19")
 
 
-def _in_utc(time: datetime) -> datetime:
-    # PEP 495: a time that its zone has twice, when the clock is set back, is not equal to any time of another zone.
-    return time.astimezone(UTC) if isinstance(time, datetime) and time.tzinfo is not None else time
-
-
 @frozen
 class ValidSince:
-    """A condition: the mailbox has belonged to the same owner ``since`` this time, a datetime with a time zone.
+    """A condition: the mailbox has belonged to the same owner ``since`` this time, in seconds since 1970.
 
     ``action`` decides what happens when a relay cannot pass the condition on: "R" rejects the message, "C" sends it without
     the condition.
     """
 
-    since: datetime = field(converter=_in_utc)
+    since: int = field(validator=argument(check_time))
     action: Literal["R", "C"] = "R"
 
 
