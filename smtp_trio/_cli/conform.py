@@ -61,6 +61,8 @@ def add_conform(parser: argparse.ArgumentParser) -> None:
              "accept; its real mailbox gets them)")
     add("--unknown", metavar="ADDRESS",
         help="a recipient that the server refuses; without it, the cases that need one are skipped")
+    add("--burl", metavar="URL",
+        help="a URL that the server fetches for BURL, whose content ends with CRLF; without it, the cases that need one are skipped")
     add("--name", default="conform.test",
         help="the argument of EHLO (default: %(default)s)")
     add("--user", metavar="NAME",
@@ -80,6 +82,8 @@ def add_conform(parser: argparse.ArgumentParser) -> None:
         help="use LMTP (RFC 2033): LHLO is sent in place of EHLO, and cases about SMTP only are skipped")
     add("--implicit-tls", action="store_true",
         help="begin with the TLS handshake, as on port 465")
+    add("--proxy-protocol", action="store_true",
+        help="begin each connection with a PROXY header, which the server requires, and run the cases about it")
     add("--timeout", metavar="TIME", type=seconds(3600), default="30s",
         help="time limit of each case, in seconds or with a unit: 30s, 2m (default: %(default)s)")
     add("--jobs", metavar="N", type=number_between(int, 100, 1), default=1,
@@ -239,6 +243,8 @@ def make_target(options: argparse.Namespace) -> Target:
     for option, value in (("--from", options.sender), ("--to", options.recipient), ("--unknown", options.unknown)):
         if value is not None and INVALID.search(value):
             raise UsageError(f"{option}: invalid address: {value!r}")
+    if options.burl is not None and INVALID.search(options.burl):
+        raise UsageError(f"--burl: invalid URL: {options.burl!r}")
     if not options.name or INVALID.search(options.name):
         raise UsageError(f"--name: invalid host name: {options.name!r}")
     tls = client_context(options.tls_ca)
@@ -262,9 +268,11 @@ def make_target(options: argparse.Namespace) -> Target:
         sender=options.sender,
         recipient=options.recipient,
         unknown=options.unknown,
+        burl=options.burl,
         user=options.user,
         password=password or "",
         tls=tls,
         implicit_tls=options.implicit_tls,
+        proxy_protocol=options.proxy_protocol,
         timeout=options.timeout,
     )

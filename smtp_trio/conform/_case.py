@@ -29,6 +29,8 @@ class Stage(Enum):
     SECURE = "STARTTLS"
     LOGIN = "EHLO for AUTH"
     """After EHLO, inside TLS where possible."""
+    SUBMISSION = "submission"
+    """The same, and after AUTH and another EHLO if there is a user."""
     MAIL = "MAIL"
     RCPT = "RCPT"
     DATA = "DATA"

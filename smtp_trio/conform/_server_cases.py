@@ -15,6 +15,7 @@ from ._steps import (
     BeginTls,
     Expect,
     ExpectClose,
+    ExpectLine,
     ExpectReplies,
     ExpectSilence,
     RepeatLimit,
@@ -25,11 +26,11 @@ from ._steps import (
     verb,
 )
 
-#: The chapters in the order in which they are tried. Invariants (replies) look at the replies of all other cases, so
-#: they come last.
+#: The chapters in the order in which they are tried. Many cases of AUTH fail to log in, after which a server may refuse this
+#: host for a while. Invariants (replies) look at the replies of all other cases, so they come last.
 CHAPTERS = (
     *("connection", "ehlo", "mail", "rcpt", "data", "commands", "syntax", "pipelining", "size", "encoding"),
-    *("chunking", "starttls", "auth", "dsn", "delivery", "limits", "lmtp", "danger", "replies"),
+    *("chunking", "starttls", "dsn", "delivery", "burl", "limits", "lmtp", "proxy", "auth", "danger", "replies"),
 )
 KEYS = ("after", "needs", "skip if", "end", "check")
 STAGES = {stage.value: stage for stage in Stage}
@@ -46,6 +47,7 @@ EVENTS: Sequence[tuple[str, Callable[[re.Match[str], str], Step]]] = (
         "S. sends nothing for ([0-9.]+) s( or closes)?",
         lambda match, meaning: ExpectSilence(float(match[1]), meaning, or_close=match[2] is not None),
     ),
+    ("S. commands (.+)", lambda match, meaning: ExpectLine(match[1], meaning)),
     (
         "S. replies (.+?)(?: and closes| within ([0-9.]+) s)",
         lambda match, meaning: ExpectReplies(match[1], meaning, within=float(match[2] or 0)),

@@ -25,7 +25,12 @@ def enhanced_codes(reply: ReceivedReply) -> set[str]:
 
 
 def exempt(reply: ReceivedReply) -> bool:
-    """Return whether RFC 2034 4 exempts a reply: the greeting, even if it is 421, replies to EHLO and HELO, and 3yz."""
+    """Return whether RFC 2034 4 exempts a reply: the greeting, even if it is 421, replies to EHLO and HELO, and 3yz.
+
+    The positive reply to XCLIENT is a greeting.
+    """
+    if reply.to == "XCLIENT" and reply.code == "220":
+        return True
     return reply.number == 0 or reply.to in ("EHLO", "HELO", "LHLO") or reply.code.startswith("3")
 
 

@@ -14,6 +14,7 @@ from ._connection import CaseFailedError, Connection, ConnectionClosedError, Rec
 from ._report import LIMITED, MAX_LOST, Outcome, Report, Result, run_in_order
 from ._target import (
     LMTP,
+    PROXY_PROTOCOL,
     CaseSetupError,
     ServerProfile,
     Target,
@@ -146,7 +147,7 @@ class _Run:
         why = ""
         with trio.move_on_after(self.target.timeout) as scope:
             try:
-                connection = await self.target.connect()
+                connection = await self.target.connect(header=PROXY_PROTOCOL not in case.needs)
                 await prepare(connection, case.stage, self.profile)
                 # The cases about LMTP have its commands.
                 connection.lmtp = self.target.lmtp and LMTP not in case.needs
@@ -176,7 +177,9 @@ class _Run:
             problem, why = Outcome.ERROR, f"{LIMITED}: {limit}"
         if problem is None:
             return Result(requirement=case, outcome=Outcome.PASSED), False
-        return Result(requirement=case, outcome=problem, reason=why, record=connection.record), _refused(connection)
+        # A server that closes the connection after a PROXY header does not refuse sessions, but the header.
+        refused = _refused(connection) and PROXY_PROTOCOL not in case.needs
+        return Result(requirement=case, outcome=problem, reason=why, record=connection.record), refused
 
 
 async def quit_session(connection: Connection) -> None:

@@ -127,10 +127,19 @@ async def perform_steps(connection: Connection, steps: Iterable[Step]) -> None:
 
 
 def take_extensions(connection: Connection, reply: ReceivedReply) -> None:
-    """Store the extensions of a reply to EHLO, and the limit of SIZE for ``{most}`` and ``{over}``."""
-    connection.extensions = keywords(reply)
-    most = parse_size(connection.extensions.get("SIZE", ""))
-    connection.values |= {"most": b"%d" % most, "over": b"%d" % (most + 1)}
+    """Store the extensions of a reply to EHLO, and values that depend on their parameters."""
+    connection.extensions = offered = keywords(reply)
+    most = parse_size(offered.get("SIZE", ""))
+    interval = parse_size(offered.get("FUTURERELEASE", "").partition(" ")[0])
+    minimum = parse_size(offered.get("DELIVERBY", "").partition(",")[0])
+    connection.values |= {
+        "most": b"%d" % most,
+        "over": b"%d" % (most + 1),
+        "longest": b"%d" % interval,
+        "longer": b"%d" % (interval + 1),
+        "shorter": b"%d" % (minimum - 1),
+        "class": offered.get("NO-SOLICITING", "").partition(",")[0].encode(),
+    }
 
 
 def masked_text(connection: Connection, text: str) -> str:
@@ -157,6 +166,20 @@ def parse_limit(parameters: str, name: str) -> int:
 def parse_size(text: str) -> int:
     """Return a number of octets, or 0 if it is invalid. It has at most 20 digits (RFC 1870 3)."""
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= 20 else 0
+
+
+@frozen
+class ExpectLine:
+    """Expect a line that matches a pattern and is not a reply: the server has become the client (RFC 2645)."""
+
+    pattern: str
+    meaning: str
+
+    async def perform(self, connection: Connection) -> None:
+        connection.expected = f"expected: {self.meaning}"
+        line = await connection.read_line()
+        if re.fullmatch(self.pattern, line.removesuffix(b"\r\n").decode(errors="replace"), re.IGNORECASE) is None:
+            raise CaseFailedError(f"{connection.expected}; got {show(connection.mask(line))}")
 
 
 @frozen

@@ -7,6 +7,8 @@ import re
 import ssl
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from math import inf
 
 import trio
@@ -15,6 +17,7 @@ from attrs import evolve, field, frozen
 from .._client.connect import connect_failure
 from ..protocol.arguments import argument, check_callable, check_number, check_type
 from ..protocol.hosts import check_port
+from ..protocol.timestamps import format_timestamp
 from ._case import Case, Stage
 from ._connection import CaseFailedError, Connection
 from ._report import ADVICE, LIMITED
@@ -49,12 +52,16 @@ class Target:
     """An accepted recipient. RFC 5321 4.5.1 requires that every server accepts postmaster without a domain."""
     unknown: str | None = field(default=None, validator=OPTIONAL_TEXT)
     """A recipient that is refused at RCPT."""
+    burl: str | None = field(default=None, validator=OPTIONAL_TEXT)
+    """A URL that the server fetches for BURL: its content ends with CRLF."""
     user: str | None = field(default=None, validator=OPTIONAL_TEXT)
     password: str = field(default="", repr=False, validator=argument(check_type, str, shown=False))
     tls: ssl.SSLContext = field(
         factory=ssl.create_default_context, repr=False, validator=argument(check_type, ssl.SSLContext)
     )
     implicit_tls: bool = field(default=False, validator=argument(check_type, bool))
+    proxy_protocol: bool = field(default=False, validator=argument(check_type, bool))
+    """The server requires a PROXY header at the beginning of each connection."""
     timeout: float = field(default=30.0, validator=argument(check_number, above=True))
     """Seconds for each case."""
     dial: Callable[[], Awaitable[trio.abc.Stream]] | None = field(
@@ -62,8 +69,8 @@ class Target:
     )
     """Returns a connection, in place of TCP to `host` and `port`."""
 
-    async def connect(self) -> Connection:
-        """Return a new connection. For implicit TLS, the handshake is complete.
+    async def connect(self, *, header: bool = True) -> Connection:
+        """Return a new connection. For implicit TLS, the handshake is complete. Without `header`, no PROXY header is sent.
 
         Raises:
             OSError: No connection could be made.
@@ -75,6 +82,8 @@ class Target:
             stream = await self._open_stream()
         host = "localhost" if isinstance(self.host, os.PathLike) else self.host
         connection = Connection(stream, self.values(), self.secrets(), tls=self.tls, host=host, lmtp=self.lmtp)
+        if self.proxy_protocol and header:
+            await connection.send(b"PROXY UNKNOWN\r\n")
         if self.implicit_tls:
             try:
                 await connection.start_tls()
@@ -95,11 +104,15 @@ class Target:
 
     def values(self) -> dict[str, bytes]:
         """Return what ``{name}`` and the like stand for in cases."""
+        now = datetime.now(UTC).replace(microsecond=0)
         texts = {
             "name": self.name,
             "from": self.sender,
             "to": self.recipient,
             "unknown": self.unknown or "",
+            "url": self.burl or "",
+            "now": format_timestamp(now),
+            "soon": format_timestamp(now + timedelta(minutes=1)),
             "domain": self.sender.rpartition("@")[2] or "example.com",
             "todomain": self.recipient.rpartition("@")[2],
             "toquoted": quoted(self.recipient),
@@ -175,6 +188,8 @@ class ServerProfile:
     """The extensions at the beginning of a session."""
     secure: Mapping[str, str] | None = None
     """The extensions inside TLS, where TLS is possible."""
+    submission: Mapping[str, str] | None = None
+    """The extensions after AUTH, inside TLS where possible, if the user can log in."""
     tls_problem: str = ""
     """Why it is not."""
     route: Route = Route()
@@ -185,8 +200,14 @@ class ServerProfile:
 
     def offered(self, stage: Stage) -> Mapping[str, str]:
         """Return what is offered in a stage."""
-        inside = stage in (Stage.SECURE, Stage.LOGIN) or (self.route.tls and stage not in EARLY)
-        return self.secure if inside and self.secure is not None else self.plain
+        if stage is Stage.SUBMISSION and self.submission is not None:
+            return self.submission
+        return self.secure if self.inside(stage) and self.secure is not None else self.plain
+
+    def inside(self, stage: Stage) -> bool:
+        """Return whether a stage is inside TLS."""
+        inside = stage in INSIDE or (self.route.tls and stage not in EARLY)
+        return inside and self.secure is not None
 
 
 #: The greatest limit of SIZE for cases that need ``SIZE n`` or ``SIZE small``: the latter send as much.
@@ -195,8 +216,10 @@ SIZES = {"n": inf, "small": 2 * 1024 * 1024}
 REFUSED_SESSION = "554 greeting"
 #: The need of cases for LMTP only. With ``skip if``, these are cases that do not apply to it.
 LMTP = "LMTP"
-PORT_25 = "port 25"
+#: The need of cases that begin with a PROXY header of their own, or without one.
+PROXY_PROTOCOL = "--proxy-protocol"
 EARLY = (Stage.CONNECTED, Stage.GREETED)
+INSIDE = (Stage.SECURE, Stage.LOGIN, Stage.SUBMISSION)
 TRANSACTION = (Stage.MAIL, Stage.RCPT, Stage.DATA)
 
 
@@ -220,7 +243,9 @@ def skip_reason(case: Case, profile: ServerProfile, target: Target) -> str:
         "working STARTTLS": profile.secure is not None,
         REFUSED_SESSION: profile.refuses_sessions,
         LMTP: target.lmtp,
-        PORT_25: target.port == 25 and isinstance(target.host, str),
+        "--burl": target.burl is not None,
+        PROXY_PROTOCOL: target.proxy_protocol and not target.implicit_tls,
+        **{f"port {port}": target.port == port and isinstance(target.host, str) for port in (25, 587)},
     }
     for need in case.needs:
         if need == "MAIL":
@@ -243,6 +268,12 @@ def _offers(offered: Mapping[str, str], need: str) -> bool:
     keyword, _, parameter = need.partition(" ")
     if keyword not in offered:
         return False
+    if parameter == "minimum":
+        return parse_size(offered[keyword].partition(",")[0]) > 1
+    if parameter == "class":
+        return offered[keyword] != ""
+    if parameter == "alone":
+        return offered[keyword] == ""
     if parameter in SIZES:
         return 0 < parse_size(offered[keyword]) <= SIZES[parameter]
     if parameter in ("MAILMAX", "RCPTMAX"):
@@ -263,11 +294,13 @@ async def prepare(connection: Connection, stage: Stage, profile: ServerProfile) 
         if stage is Stage.GREETED:
             return
         await perform_steps(connection, EHLO)
-        inside = profile.offered(stage) is profile.secure
-        if inside and not connection.secure:
+        if profile.inside(stage) and not connection.secure:
             await _start_tls(connection)
-        if profile.route.auth and stage not in (Stage.SECURE, Stage.LOGIN):
+        submission = stage is Stage.SUBMISSION and profile.submission is not None
+        if submission or (profile.route.auth and stage not in (Stage.SECURE, Stage.LOGIN)):
             await perform_steps(connection, exchange(b"AUTH PLAIN {plain}", "235"))
+        if submission:
+            await perform_steps(connection, EHLO)
         if stage in TRANSACTION:
             await perform_steps(connection, exchange(b"MAIL FROM:<{from}>", "250"))
         if stage in (Stage.RCPT, Stage.DATA):
@@ -302,7 +335,14 @@ async def survey(target: Target) -> ServerProfile:
             tls_problem = ""
         except UnreachableError as problem:
             tls_problem = str(problem)
-    profile = ServerProfile(greeting=greeting, plain=plain, secure=secure, tls_problem=tls_problem)
+    inside = secure is not None and not target.implicit_tls
+    submission = None
+    if target.user is not None and _offers(plain if secure is None else secure, "AUTH PLAIN"):
+        with suppress(UnreachableError):
+            _, submission = await _look(target, tls=inside, login=True)
+    profile = ServerProfile(
+        greeting=greeting, plain=plain, secure=secure, submission=submission, tls_problem=tls_problem
+    )
     refusal = ""
     # The simplest way to send a message comes first.
     for tls in (False, True) if secure is not plain and secure is not None else (False,):
@@ -316,7 +356,7 @@ async def survey(target: Target) -> ServerProfile:
     return evolve(profile, route=Route(), refusal=refusal)
 
 
-async def _look(target: Target, *, tls: bool = False) -> tuple[str, Mapping[str, str]]:
+async def _look(target: Target, *, tls: bool = False, login: bool = False) -> tuple[str, Mapping[str, str]]:
     """Return the greeting, and what EHLO lists."""
     connection = None
     try:
@@ -333,6 +373,9 @@ async def _look(target: Target, *, tls: bool = False) -> tuple[str, Mapping[str,
                 return str(greeting), {}
             if tls:
                 await _start_tls(connection)
+            if login:
+                await perform_steps(connection, exchange(b"AUTH PLAIN {plain}", "235"))
+                await perform_steps(connection, EHLO)
             offered = connection.extensions.items()
             return str(greeting), {
                 masked_text(connection, key): masked_text(connection, value) for key, value in offered

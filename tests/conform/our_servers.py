@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache, partial
 
 import trio
@@ -11,25 +12,34 @@ import trustme
 from attrs import frozen
 from trio.testing import MockClock, memory_stream_pair
 
-from smtp_trio import Body, Credentials, Hooks, Limits, Reply, Server, Session, standard
+import smtp_trio
+from smtp_trio import Body, Client, Credentials, Hooks, Limits, Peer, Reply, Server, Session, standard
 from smtp_trio.conform import Report, Requirement, Target, check_server, server_cases
 from smtp_trio.protocol import Rcpt
 from smtp_trio.protocol.extensions import (
+    AtrnExtension,
     Auth,
+    BurlExtension,
     DeliverBy,
     EtrnExtension,
     FutureRelease,
     LimitsExtension,
+    MessageTracking,
     MtPriority,
+    NoSoliciting,
     RequireRecipientValidSince,
     RequireTls,
     StartTls,
 )
+from smtp_trio.protocol.extensions.atrn import Atrn
+from smtp_trio.protocol.extensions.burl import CANNOT_FETCH, Burl
 from smtp_trio.protocol.extensions.etrn import Etrn
 from smtp_trio.protocol.sasl import Secret
 
 HOST = "mx.test"
 USER, PASSWORD = "ada", "a secret"
+BALANCER = "10.0.0.1"
+URL = "imap://imap.test/box/;uid=1"
 
 #: Those that need no certificate.
 MECHANISMS = ("SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN", "LOGIN", "CRAM-MD5", "ANONYMOUS")
@@ -86,6 +96,9 @@ class Configuration:
     implicit_tls: bool = False
     user: str | None = None
     lmtp: bool = False
+    proxy_protocol: bool = False
+    port: int = 25
+    """What the cases take for the port: some extensions must not be offered at 25 or 587."""
 
 
 def plain() -> Server:
@@ -125,17 +138,55 @@ class Queues(Mailboxes):
         return Reply(251, f"OK, no messages waiting for node {command.node}")
 
 
+class Provider(Accounts):
+    """Has the hooks of ATRN and BURL."""
+
+    async def atrn(self, session: Session, command: Atrn) -> Reply | None:
+        session.take_over(self._deliver)
+        return Reply(250, "OK now reversing the connection")
+
+    async def _deliver(self, stream: trio.abc.Stream) -> None:
+        with suppress(OSError, smtp_trio.SMTPError):
+            async with Client(stream, tls="never"):
+                pass
+
+    async def burl(self, session: Session, burl: Burl) -> Reply | None:
+        if burl.url != URL:
+            return CANNOT_FETCH
+        session.provide(b"Subject: fetched\r\n\r\nText.\r\n")
+        return None
+
+
 def delivery() -> Server:
     extensions = standard(
-        DeliverBy(),
+        DeliverBy(minimum=60),
         EtrnExtension(),
         FutureRelease(86400, authenticated=False),
         LimitsExtension(mail_max=100, rcpt_max=100),
+        MessageTracking(),
         MtPriority(),
+        NoSoliciting("net.example:ADV"),
         RequireRecipientValidSince(),
         RequireTls(),
     )
     return Server(Queues(), name=HOST, size=1048576, tls=contexts()[0], extensions=extensions)
+
+
+def services() -> Server:
+    """Offer what is for users only, and what proxies use."""
+    extensions = standard(AtrnExtension(), Auth(cleartext=True), BurlExtension(), FutureRelease(86400))
+    proxies = [BALANCER]
+    return Server(
+        Provider(),
+        name=HOST,
+        size=1048576,
+        strict=True,
+        extensions=extensions,
+        limits=Limits(auth_failures_per_peer=None),
+        proxy_from=proxies,
+        xclient_from=proxies,
+        xforward_from=proxies,
+    )
 
 
 CONFIGURATIONS: Mapping[str, Configuration] = {
@@ -143,8 +194,9 @@ CONFIGURATIONS: Mapping[str, Configuration] = {
     "submission": Configuration(submission, user=USER),
     "smtps": Configuration(smtps, implicit_tls=True, user=USER),
     "bare": Configuration(bare),
-    "delivery": Configuration(delivery, implicit_tls=True),
+    "delivery": Configuration(delivery, implicit_tls=True, port=465),
     "strict": Configuration(strict),
+    "services": Configuration(services, user=USER, proxy_protocol=True, port=587),
     "closed": Configuration(closed),
     "lmtp": Configuration(lmtp, lmtp=True),
 }
@@ -173,12 +225,14 @@ async def _run(configuration: Configuration, requirements: Sequence[Requirement]
 
         async def dial() -> trio.abc.Stream:
             near, far = memory_stream_pair()
+            if configuration.proxy_protocol:
+                far.endpoints = Peer(BALANCER, 5000, "tcp"), Peer("10.0.0.2", 25, "tcp")  # type: ignore[attr-defined]
             nursery.start_soon(partial(server.serve_stream, far, implicit_tls=configuration.implicit_tls))
             return near
 
         target = Target(
             host=HOST,
-            port=25,
+            port=configuration.port,
             recipient="user@example.com",
             unknown="nobody@example.com",
             user=configuration.user,
@@ -186,6 +240,8 @@ async def _run(configuration: Configuration, requirements: Sequence[Requirement]
             tls=contexts()[1],
             implicit_tls=configuration.implicit_tls,
             lmtp=configuration.lmtp,
+            proxy_protocol=configuration.proxy_protocol,
+            burl=URL,
             dial=dial,
         )
         result = await check_server(target, requirements)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -41,11 +41,13 @@ async def mutate(
     client: trio.abc.HalfCloseableStream, server: trio.abc.HalfCloseableStream, mutation: Mutation
 ) -> None:
     """Forward octets between a client and a server, with a mutation."""
+    sending = trio.Lock()
 
     async def forward_replies() -> None:
         with suppress(trio.BrokenResourceError):
             async for data in server:
-                await client.send_all(data)
+                async with sending:
+                    await client.send_all(data)
             await client.aclose()
 
     async def forward_commands() -> None:
@@ -56,7 +58,8 @@ async def mutate(
                 if not mutation.matches(line):
                     await server.send_all(line)
                 elif mutation.reply:
-                    await client.send_all(mutation.reply)
+                    async with sending:
+                        await client.send_all(mutation.reply)
                 else:
                     await server.send_all(re.sub(mutation.pattern, mutation.command, line, flags=re.IGNORECASE))
         await server.send_eof()
@@ -293,19 +296,65 @@ async def test_values_that_are_not_checked(autojump_clock: trio.testing.MockCloc
     assert {result.outcome for result in unchecked} == {Outcome.FAILED}
 
 
-async def test_requests_for_delivery_that_are_not_checked(autojump_clock: trio.testing.MockClock) -> None:
-    keywords = ("DELIVERBY", "FUTURERELEASE 60 2026-01-01T00:00:00Z", "MT-PRIORITY", "RRVS", "REQUIRETLS", "ETRN")
-    chapter = [each for each in server_cases() if each.group == "delivery"]
-    refused = [each.id for each in chapter if each.title.endswith(("is refused", "is refused with 501"))]
-    unchecked = await results(accepts_everything(*keywords), refused)
-    assert len(unchecked) > 10
-    assert {result.outcome for result in unchecked} == {Outcome.FAILED}
-    accepted = [each.id for each in chapter if each.id not in refused]
-    refusing = Mutation(rb"MAIL.* (?:BY|MT-PRIORITY)=", b"501 5.5.4 No\r\n")
-    assert {each.outcome for each in await results(accepts_everything(*keywords), accepted)} == {Outcome.PASSED}
-    assert {each.outcome for each in await results(accepts_everything(*keywords), accepted, refusing)} == {
-        Outcome.FAILED
+#: What the wrong servers below offer: everything that the cases of these chapters need.
+EVERYTHING = (
+    *("PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES", "CHUNKING", "DSN", "AUTH PLAIN", "DELIVERBY 60", "REQUIRETLS"),
+    *("FUTURERELEASE 60 2050-01-01T00:00:00Z", "MT-PRIORITY", "RRVS", "NO-SOLICITING net.example:ADV", "MTRK", "ETRN"),
+    *("ATRN", "BURL", "XCLIENT ADDR", "XFORWARD ADDR"),
+)
+#: The parameters and verbs of these extensions.
+USED = rb"(?:MAIL|RCPT).* \w+(?:-\w+)?(?:=|\r)|ETRN|ATRN|BURL|XCLIENT|XFORWARD|BDAT"
+URL = "imap://imap.test/"
+CASES = [case.id for case in server_cases() if case.group in ("dsn", "delivery", "burl", "proxy")]
+
+
+def behind_a_balancer(valid: Callable[[bytes], bool]) -> Serve:
+    """Return a server that discards the first segment, or closes the connection if it is not valid."""
+
+    async def serve(stream: trio.abc.HalfCloseableStream) -> None:
+        if valid(bytes(await stream.receive_some())):
+            await accepts_everything(*EVERYTHING)(stream)
+        await stream.aclose()
+
+    return serve
+
+
+def wrong_servers() -> Mapping[str, tuple[Serve, Mutation | None, Mapping[str, Any]]]:
+    """Return servers with the mutation and the settings of `Target` under which the cases are tried."""
+    accepts, none = accepts_everything(*EVERYTHING), accepts_everything()
+    user: Mapping[str, Any] = {"burl": URL}
+    return {
+        "accepts everything": (accepts, None, user),
+        "refuses what it offers": (accepts, Mutation(USED, b"502 5.5.1 Not implemented\r\n"), user),
+        "accepts what it does not offer": (none, None, user),
+        "lists invalid keywords": (accepts_everything(*(f"{each.split()[0]} ;" for each in EVERYTHING)), None, user),
+        "lists too little": (accepts_everything("ATRN", "BURL"), None, user),
+        "reverses no roles": (accepts, Mutation(b"220 ", b"250 Ok\r\n"), user),
+        "offers it at another port": (accepts_everything("ETRN", "REQUIRETLS", "STARTTLS"), None, {"port": 587}),
+        "reads any header": (behind_a_balancer(lambda header: True), None, {"proxy_protocol": True}),
+        "reads one header": (behind_a_balancer(b"PROXY UNKNOWN\r\n".__eq__), None, {"proxy_protocol": True}),
     }
+
+
+@cache
+def outcomes_with_wrong_servers() -> Mapping[str, set[Outcome]]:
+    """Return the outcomes of these cases with each of the wrong servers."""
+    outcomes: dict[str, set[Outcome]] = {each: set() for each in CASES}
+
+    async def run() -> None:
+        for server, mutation, settings in wrong_servers().values():
+            for result in await results(server, CASES, mutation, **settings):
+                outcomes[result.requirement.id].add(result.outcome)
+
+    trio.run(run, clock=trio.testing.MockClock(autojump_threshold=0))
+    return outcomes
+
+
+#: The cases about the longest lines have a test of their own.
+@pytest.mark.parametrize("id", [each for each in CASES if each not in [line[0] for line in LINES]])
+def test_case_fails_with_a_wrong_server(id: str) -> None:
+    """Our servers pass each of these cases (test_our_servers), so a case that a wrong one fails distinguishes them."""
+    assert Outcome.FAILED in outcomes_with_wrong_servers()[id]
 
 
 async def test_limits_that_are_not_those_of_the_server(autojump_clock: trio.testing.MockClock) -> None:
