@@ -21,7 +21,7 @@ from smtp_trio.stores import Maildir, read
 from smtp_trio.testing import Inbox, open_memory_server, open_test_server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from os import PathLike
 
 MESSAGE = b"Subject: hi\r\n\r\nhello\r\n"
@@ -202,7 +202,9 @@ async def test_background_task_sends_the_rest_before_the_end() -> None:
     stopped, deferred = trio.Event(), Inbox()
 
     class SmartHost(smtp_trio.Hooks):
-        async def data(self, session: smtp_trio.Session, body: smtp_trio.Body) -> smtp_trio.Reply | None:
+        async def data(
+            self, session: smtp_trio.Session, body: smtp_trio.Body
+        ) -> smtp_trio.Reply | Sequence[smtp_trio.Reply | None] | None:
             await stopped.wait()
             return await deferred.data(session, body)
 

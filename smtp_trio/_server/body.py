@@ -8,7 +8,8 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .._types import Envelope
-from ..protocol.arguments import check_number
+from ..protocol import Reply
+from ..protocol.arguments import check_number, check_type
 from .body_reader import BodyReader
 from .memory import UNCOUNTED, Keeper, with_reserve
 from .spool import check_path, spool
@@ -117,6 +118,19 @@ class Body:
         """
         async for _ in self:
             pass
+
+    async def reply(self, reply: Reply | None = None) -> None:
+        """Send the reply for the next recipient now, and not when the hook returns. In LMTP only (RFC 2033 4.2, 5).
+
+        For a hook that takes a while for each of ``envelope.rcpts``. None is the default reply, 250. What the hook returns is
+        for the recipients that have no reply yet; if there are any, it must not be None. If the hook raises an exception or
+        is late, they get 451. Each reply begins the time of the hook anew.
+
+        :raises RuntimeError: the server uses SMTP, the message has not been read to its end, or each recipient has a reply.
+        :raises ValueError: the reply is not one to a message, or it is 421, which ends the session.
+        """
+        check_type(reply, "reply", Reply, optional=True)
+        await self._reader.reply(reply)
 
 
 def keep_start(body: object) -> None:

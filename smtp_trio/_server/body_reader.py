@@ -25,12 +25,13 @@ from ..protocol import (
     Reply,
     ServerProtocol,
 )
+from ..protocol.commands import END_OF_DATA
 from ..protocol.extensions.burl import UNAVAILABLE
 from ..protocol.replies import LONG_HEADER, OK, START_MAIL_INPUT
 from .hook_runner import HookRunner
 from .memory import NO_MEMORY
 from .received import begins_with_field
-from .recipient_replies import check_replies, summary
+from .recipient_replies import RecipientReplies, check_recipient_reply, check_replies, summary
 from .session_memory import SessionMemory
 from .url_reader import FetchingSession, UrlReader
 from .wait_limits import TIMEOUT_REASONS, WaitLimits
@@ -107,6 +108,7 @@ class BodySession(FetchingSession, Protocol):
     def end_timeout(self) -> float: ...
     async def call_message_hook(self, command: Command) -> Reply | None: ...
     async def answer(self, reply: Reply) -> None: ...
+    async def answer_recipient(self, reply: Reply) -> None: ...
     async def refuse(self, bad: BadCommandError) -> None: ...
     async def flush(self) -> None: ...
     def flush_nowait(self) -> None: ...
@@ -134,6 +136,7 @@ class BodyReader:
         "closed",
         "complete",
         "due",
+        "early",
         "end",
         "envelope",
         "error",
@@ -177,6 +180,8 @@ class BodyReader:
         self.separate: bool = False
         #: The replies of the data hook, one for each recipient, if it has returned several.
         self.replies: Sequence[Reply] = ()
+        #: Those that it has given while it runs (`Body.reply`), if any.
+        self.early: RecipientReplies | None = None
         #: Octets that were received for `Body.headers`, and that the next read returns.
         self.peeked: bytes | bytearray = b""
         #: Something has to be done before the data hook waits. Replies to MAIL and RCPT may be held back for BDAT.
@@ -295,8 +300,29 @@ class BodyReader:
 
     def keep_replies(self, answer: Sequence[Reply | None]) -> Reply:
         """Keep what the data hook has returned for the recipients, and return the reply that stands for the message."""
-        self.replies = check_replies(answer, self.envelope, lmtp=self._session.protocol.grammar.lmtp)
-        return summary(self.replies)
+        given = [] if self.early is None else self.early.given
+        lmtp = self._session.protocol.grammar.lmtp
+        self.replies = check_replies(answer, self.envelope, lmtp=lmtp, given=len(given))
+        return summary([*given, *self.replies])
+
+    async def reply(self, reply: Reply | None) -> None:
+        """Send the reply for the next recipient, or keep it if it is the last one."""
+        session = self._session
+        if not session.protocol.grammar.lmtp:
+            raise RuntimeError("only LMTP has a reply for each recipient")
+        if self.closed or not self.complete:
+            raise RuntimeError("the message must be read to its end before the reply for a recipient, in the data hook")
+        if self.early is None:
+            self.early = RecipientReplies(len(self.envelope.rcpts))
+        if not self.early.missing:
+            raise RuntimeError(f"each of the {self.early.recipients} recipients has a reply")
+        checked = check_recipient_reply(session.hooks.checked("data", END_OF_DATA, reply), self.envelope)
+        await trio.lowlevel.checkpoint()
+        self.early.given.append(checked)
+        if self.early.missing:
+            await session.answer_recipient(checked)
+        session.hooks.restart_clock()
+        self.observing = True
 
     def before_wait(self) -> None:
         """Send the replies that are held back. Let a hook that has read the message take `Timeouts.end` seconds.

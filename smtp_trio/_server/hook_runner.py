@@ -273,6 +273,12 @@ class HookRunner:
         )
         await self._reporter.report("data", error)
 
+    async def report_missing_replies(self, missing: int) -> Reply:
+        """Report that the `data` hook has replied for some recipients only, and return the reply for the others."""
+        error = RuntimeError(f"the data hook returned None, but {missing} recipients have no reply")
+        await self._reporter.report("data", error)
+        return LOCAL_ERROR
+
     def end(self) -> None:
         """Drop the reference to the session's task, which refers to this object: the session has ended."""
         self._reporter = ENDED
@@ -289,6 +295,10 @@ class HookRunner:
         deadline = self.scope.deadline - self._limit + seconds
         if deadline > self.scope.deadline:
             self.scope.deadline, self.allowed = deadline, seconds
+
+    def checked(self, name: str, command: Command, reply: Reply | None) -> Reply | None:
+        """Return a reply that a hook has given while it runs. Raises an exception as for one that it returns."""
+        return self._validated(name, command, reply)
 
     def _validated(
         self, name: str, command: Command, answer: object, observer: MessageObserver | None = None

@@ -115,7 +115,8 @@ class Hooks:
         every message.
 
         In LMTP each recipient gets a reply (RFC 2033 4.2): the one that the hook returns, or those in a list or tuple, one
-        for each of ``body.envelope.rcpts`` in their order. None in it accepts the message for that recipient.
+        for each of ``body.envelope.rcpts`` in their order. None in it accepts the message for that recipient. With
+        `Body.reply` it can send them one by one.
         """
         return NO_DATA_HOOK
 

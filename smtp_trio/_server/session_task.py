@@ -509,7 +509,7 @@ class SessionTask:
     def send_shutdown_nowait(self) -> None:
         """Send 421 if that is possible without waiting: the session is being cancelled (RFC 5321 3.8)."""
         if self.transaction.body is not None:
-            self.log.cut_off(self.transaction.body)
+            self.transaction.abandon(self.log, self.transaction.body)
         if not self.over:
             self.protocol.close(SHUTTING_DOWN)
             self.log.reply(None)
@@ -541,6 +541,10 @@ class SessionTask:
             urgent = self._queue(command, reply)
         if urgent:
             await self.flush()
+
+    async def answer_recipient(self, reply: Reply) -> None:
+        """Reply to the message for the next recipient, while its data hook goes on (RFC 2033 5)."""
+        await self.transaction.answer_recipient(self, reply)
 
     def _queue(self, command: Command | BadCommandError | None, reply: Reply) -> bool:
         """Queue a reply; return whether it must be sent at once (RFC 2920 3.2 (5), (6)) or may wait for others."""

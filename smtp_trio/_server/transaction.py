@@ -13,7 +13,7 @@ from ..protocol.replies import LOCAL_ERROR, START_MAIL_INPUT
 from .body import Body
 from .body_reader import BodyReader, BodySession
 from .log_events import LINE_ENDS_REPLACED
-from .recipient_replies import queued
+from .recipient_replies import queued, summary
 from .session_log import SessionLog
 
 #: Seconds that sending the reply to an accepted message may take, shielded from cancellation.
@@ -83,6 +83,7 @@ class Transaction:
     #   hook's reply.
     # * RSET, EHLO or QUIT came between two chunks. The command itself is the end of the message, so the message has no
     #   reply; the command is deferred until the hook has returned.
+    # * In LMTP, the hook has replied for some recipients (`answer_recipient`): what follows is for the others.
     # * The connection was lost: no reply; the mail log has a record of it.
     #
     # The state of the message moves only forward. NOT_TAKEN holds until the hook has returned with an acceptance. From
@@ -131,6 +132,8 @@ class Transaction:
                 )
             finally:  # also when the hook was late: `SessionTask.run` then calls `conclude`
                 body.close()
+        if reply is None and body.early is not None and body.early.missing:
+            reply = await session.hooks.report_missing_replies(body.early.missing)
         reply = reply or queued(envelope)
         if body.complete and reply.accepted:
             self.body = None
@@ -173,11 +176,45 @@ class Transaction:
             reply = session.protocol.checked_reply(reply)
         await self._send_reply(session, reply, body, replies)
 
+    async def answer_recipient(self, session: TransactionSession, reply: Reply) -> None:
+        """Send the reply to the message for the next recipient, while others are due. See above for the shields.
+
+        The client may act on it at once, so from here on the message counts as accepted if the reply is positive.
+        """
+        began = trio.current_time()
+        if session.hooks.has_response:
+            with session.shielded(began + REPLY_TIMEOUT / 2):
+                await session.hooks.call("response", session.session, reply)
+        if reply.accepted:
+            self.last_message = MessageState.UNACKNOWLEDGED
+        command = session.protocol.pending
+        session.protocol.send_recipient_reply(reply)
+        if session.log.debug:
+            session.log.reply(command)
+        if rest := session.wire.flush_now():
+            with session.shielded(began + REPLY_TIMEOUT):
+                await session.wire.send(rest)
+        if reply.accepted and not session.wire.broken:
+            self.last_message = MessageState.ACKNOWLEDGED
+
+    def abandon(self, log: SessionLog, body: BodyReader) -> None:
+        """Log the message of a session that ends without a reply to it, or without those for some recipients."""
+        if body.early is not None and body.early.sent:
+            log.message(body, summary(body.early.sent), body.early.sent)
+        else:
+            log.cut_off(body)
+
     async def _send_reply(
         self, session: TransactionSession, reply: Reply, body: BodyReader, replies: Sequence[Reply]
     ) -> None:
         """Send the reply to the message, or those in ``replies``, and keep its state. See above for the shields."""
-        if reply.accepted:
+        logged = replies
+        if (early := body.early) is not None:
+            if reply.code != 421 or not early.missing:
+                replies = early.rest(reply, replies)
+            logged = [*early.sent, *(replies or [reply] * early.missing)]
+        outcome = summary(logged) if logged else reply
+        if outcome.accepted:
             self.last_message = MessageState.UNACKNOWLEDGED
             inspector = session.protocol.inspector
             if inspector is not None and inspector.repaired:
@@ -189,7 +226,7 @@ class Transaction:
                     await session.hooks.call("response", session.session, each)
             if not body.started:
                 await session.wire.receive_arrived()  # octets sent during the hook are not commands either
-        session.log.message(body, session.protocol.checked_reply(reply), replies)
+        session.log.message(body, session.protocol.checked_reply(outcome), logged)
         command = session.protocol.pending
         session.protocol.send_reply(replies or reply)
         if session.log.debug:
@@ -197,5 +234,5 @@ class Transaction:
         if rest := session.wire.flush_now():
             with session.shielded(began + REPLY_TIMEOUT):
                 await session.wire.send(rest)
-        if reply.accepted and not session.wire.broken:
+        if outcome.accepted and not session.wire.broken:
             self.last_message = MessageState.ACKNOWLEDGED

@@ -106,6 +106,7 @@ class ServerProtocol:
 
     __slots__ = (
         "__weakref__",
+        "_answered",
         "_body",
         "_buffer",
         "_connect_returned",
@@ -183,6 +184,7 @@ class ServerProtocol:
         #: The octets that must be sent, in pieces; see `data_to_send`.
         self.outbox: list[bytes] = []
         self._connect_returned = False
+        self._answered: list[Reply] = []  # to the recipients of the message, before `send_reply` (LMTP)
         self._enhanced = self.grammar.has("ENHANCEDSTATUSCODES")
         self._parser = CommandParser(self.grammar, self.state, self.dialogue, self.limits)
         self._buffer = ReceiveBuffer()
@@ -420,9 +422,12 @@ class ServerProtocol:
         """The number of replies to the pending command: 1, or 0 if no command is pending.
 
         In LMTP there is one for each accepted recipient at the end of a message (RFC 2033 4.2, 4.3), after `END_OF_BODY`.
-        For a BDAT that ends a message without accepted recipients this is 0.
+        For a BDAT that ends a message without accepted recipients this is 0. Those that `send_recipient_reply` has sent do
+        not count.
         """
-        return len(self.state.rcpts) if self._one_for_each_recipient else int(self.pending is not None)
+        if not self._one_for_each_recipient:
+            return int(self.pending is not None)
+        return len(self.state.rcpts) - len(self._answered)
 
     @property
     def _one_for_each_recipient(self) -> bool:
@@ -446,7 +451,12 @@ class ServerProtocol:
         command = self.pending
         if command is None:
             raise LocalProtocolError(f"no command is waiting for a reply, got {reply}")
-        copies = 1 if not self.grammar.lmtp else self.replies_due
+        copies = 1
+        if self.grammar.lmtp:
+            copies = self.replies_due
+            if self._answered and reply.code != 421:
+                self._send_replies((reply,) * copies)
+                return
         if isinstance(command, BadCommandError):
             if command.verb == "RCPT" and self.state.mail is not None:
                 self.state.rejected_rcpts += 1
@@ -493,6 +503,23 @@ class ServerProtocol:
         octets = reply.encode(enhanced=enhanced and self._enhanced)
         self.outbox.append(octets if copies == 1 else octets * copies)
 
+    def send_recipient_reply(self, reply: Reply) -> None:
+        """Answer the end of a message in LMTP for the next recipient, before the replies for the others are known.
+
+        RFC 2033 5: a server should send each reply as soon as possible. The last one is left to `send_reply`, which ends
+        the message.
+
+        Raises LocalProtocolError if only one reply is due, if the octets of the message have not been read yet, or if the
+        reply is 421 or accepts a message that has a `fault`.
+        """
+        command, due = self.pending, self.replies_due
+        if not (self._one_for_each_recipient and isinstance(command, Command)) or due < 2:
+            raise LocalProtocolError("a reply for one recipient is for the end of a message in LMTP that has several")
+        self._check_recipient_replies((reply,))
+        self._check_final_reply(command, reply)
+        self._answered.append(reply)
+        self.outbox.append(command.add_status(reply).encode(enhanced=self._enhanced))
+
     def _send_replies(self, replies: Sequence[Reply]) -> None:
         """Answer the end of a message, one reply for each recipient (RFC 2033 4.2)."""
         command, due = self.pending, self.replies_due
@@ -500,11 +527,15 @@ class ServerProtocol:
             raise LocalProtocolError("several replies are for the end of a message in LMTP")
         if len(replies) != due:
             raise LocalProtocolError(f"expected {due} replies, one for each recipient, got {len(replies)}")
+        self._check_recipient_replies(replies)
+        # The state changes as for one reply, which is positive if the message was accepted for anyone.
+        answered, self._answered = self._answered, []
+        self.send_reply(next((each for each in (*answered, *replies) if each.accepted), replies[0]))
+        self.outbox[-1] = b"".join(command.add_status(each).encode(enhanced=self._enhanced) for each in replies)
+
+    def _check_recipient_replies(self, replies: Sequence[Reply]) -> None:
         if any(each.code == 421 for each in replies):
             raise LocalProtocolError("421 ends the session, so it cannot be the reply for one of several recipients")
-        # The state changes as for one reply, which is positive if the message was accepted for anyone.
-        self.send_reply(next((each for each in replies if each.accepted), replies[0]))
-        self.outbox[-1] = b"".join(command.add_status(each).encode(enhanced=self._enhanced) for each in replies)
 
     def checked_reply(self, reply: Reply) -> Reply:
         """Return what `send_reply` makes of this reply to the pending command.
@@ -573,6 +604,7 @@ class ServerProtocol:
         enhanced = self._enhanced and self.dialogue.phase is not CONNECTED
         self.pending = None
         self._body.drop()
+        self._answered = []
         self.outbox.append(self._close_with(reply).encode(enhanced=enhanced))
 
     def tls_started(self) -> None:

@@ -215,8 +215,11 @@ class Store(Hooks, Generic[SpoolT]):
         """Close the store with the server."""
         await self.aclose()
 
-    async def data(self, session: Session, body: Body) -> Reply | None:
-        """Store the message. On an error log it, and return its reply."""
+    async def data(self, session: Session, body: Body) -> Reply | Sequence[Reply | None] | None:
+        """Store the message. On an error log it, and return its reply.
+
+        A subclass may store it for some of its recipients, by `put`, and in LMTP return a reply for each (see `Hooks.data`).
+        """
         try:
             await self.put(session, body)
         except StoreError as error:

@@ -16,6 +16,7 @@ import argparse
 import logging
 import signal
 import ssl
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ class Mailboxes(smtp_trio.Hooks):
                 return Reply(999, "no such code")  # raises ValueError, as RFC 5321 4.2 has no such code
         return NO_SUCH_USER
 
-    async def data(self, session: smtp_trio.Session, body: smtp_trio.Body) -> Reply | None:
+    async def data(self, session: smtp_trio.Session, body: smtp_trio.Body) -> Reply | Sequence[Reply | None] | None:
         content = await body.read()
         envelope = session.envelope
         assert envelope is not None
@@ -108,7 +109,7 @@ class Spooled(Mailboxes):
     async def stop(self, server: smtp_trio.Server) -> None:
         await self.store.aclose()
 
-    async def data(self, session: smtp_trio.Session, body: smtp_trio.Body) -> Reply | None:
+    async def data(self, session: smtp_trio.Session, body: smtp_trio.Body) -> Reply | Sequence[Reply | None] | None:
         return await self.store.data(session, body)
 
 

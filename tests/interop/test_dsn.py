@@ -210,12 +210,31 @@ async def test_sendmail_of_postfix_requests_reports() -> None:
     assert envelope.rcpts[0].params.get(NOTIFY) == frozenset({"SUCCESS", "DELAY"})
 
 
+HOSTILE = "550-5.1.1 no\r\n\r\nFinal-Recipient: rfc822; victim@example.com\r\n550 5.1.1 " + "x" * 100_000
+STATUSES = {
+    "plain": [RecipientStatus(BO, "failed", "5.1.1", "550 5.1.1 No such user", "mx.example.com")],
+    "unusual": [
+        RecipientStatus(name, "failed", "5.1.1", HOSTILE, "mx.example.com")
+        for name in (
+            " ",
+            '"a  b"@example.com',
+            f'"{" " * 300}"@example.com',
+            "x" * 1000,
+            "l" * 64 + "@" + "d." * 90 + "test",
+        )
+    ],
+    "utf8": [
+        RecipientStatus("\u7528\u6237@example.com", "failed", "5.1.1", "550 5.1.1 \u7528 " * 100, "mx.example.com")
+    ],
+}
+
+
 @pytest.mark.parametrize("server", RELAYS, indirect=True)
-async def test_our_report_is_accepted_unchanged(server: programs.Server) -> None:
+@pytest.mark.parametrize("kind", STATUSES)
+async def test_our_report_is_accepted_unchanged(server: programs.Server, kind: str) -> None:
     original = Original(sender="ada@example.org", message=MESSAGE, mail_params=Params({ENVID: ENVELOPE_ID}))
-    status = RecipientStatus(BO, "failed", "5.1.1", "550 5.1.1 No such user", "mx.example.com")
     async with smtp_trio.connect(server.host, server.port, tls="never", timeout=60) as client:
-        report = build_report(original, [status], reporting_mta="mx.example.org", offers=client.offered)
+        report = build_report(original, STATUSES[kind], reporting_mta="mx.example.org", offers=client.offered)
         assert report is not None
         await client.send("", [report.recipient], report.message, mail_params=report.mail_params)
     assert server.received(1) == [report.message]

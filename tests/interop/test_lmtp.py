@@ -48,7 +48,8 @@ def directory() -> Iterator[Path]:
 class Mailboxes(smtp_trio.Hooks):
     """Mailboxes: "full" has room at the third attempt, "closed" never, and "unknown" does not exist."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, early: bool = False) -> None:
+        self.early = early  # whether each recipient gets its reply before the next one is handled
         self.attempts: Counter[str] = Counter()
         self.stored: dict[str, list[bytes]] = {}
         self.transactions: list[list[str]] = []
@@ -58,11 +59,15 @@ class Mailboxes(smtp_trio.Hooks):
     async def rcpt(self, session: Session, rcpt: Rcpt) -> Reply | None:
         return Reply(550, "No such user here", "5.1.1") if rcpt.recipient.local == "unknown" else None
 
-    async def data(self, session: Session, body: Body) -> list[Reply | None]:
+    async def data(self, session: Session, body: Body) -> list[Reply | None] | None:
         message = await body.read()
         names = [path.local for path in body.envelope.recipients]
         self.transactions.append(names)
         self.protocols.add(session.protocol_name)
+        if self.early:
+            for name in names:
+                await body.reply(self._store(name, message))
+            return None
         return [self._store(name, message) for name in names]
 
     def _store(self, name: str, message: bytes) -> Reply | None:
@@ -86,11 +91,11 @@ async def serving(hooks: Mailboxes, listeners: list[trio.SocketListener]) -> Asy
         await server.stop(1)
 
 
-@pytest.mark.parametrize("transport", ["inet", "unix"])
-async def test_postfix_delivers_with_mixed_outcomes(directory: Path, transport: str) -> None:
+@pytest.mark.parametrize(("transport", "early"), [("inet", False), ("unix", False), ("unix", True)])
+async def test_postfix_delivers_with_mixed_outcomes(directory: Path, transport: str, early: bool) -> None:
     """What was deferred comes again, alone; what was refused returns to the sender, also by LMTP."""
     require_server("postfix")
-    hooks = Mailboxes()
+    hooks = Mailboxes(early=early)
     if transport == "inet":
         listeners = await open_listeners(0, ADDRESS)
         target = f"inet:{ADDRESS}:{listeners[0].socket.getsockname()[1]}"

@@ -154,6 +154,8 @@ class ServerDriver:
         self.credentials: list[Credentials] = []
         self.output = b""
         self.closed = False
+        #: The replies of LMTP to a message, by recipient; others are positive.
+        self.recipient_replies: dict[str, Reply] = {}
         #: The pieces of what BURL refers to.
         self.urls: dict[str, list[bytes]] = {}
         self._checked = checked
@@ -305,6 +307,9 @@ class ServerDriver:
         if not last:
             default = getattr(command, "chunk_reply", default)
         reply = self.protocol.fault or self.answer(command) or default
+        if last and self.protocol.grammar.lmtp and self.protocol.fault is None:
+            self._reply_to_each([path.recipient.raw for path in self.protocol.state.rcpts], reply)
+            return
         if last:
             self.events.append((END_OF_BODY, None if self.protocol.fault else b"".join(self._body), reply))
             if reply.accepted:
@@ -312,6 +317,17 @@ class ServerDriver:
         else:
             self.events.append((END_OF_CHUNK, reply))
         self._reply(command, reply)
+
+    def _reply_to_each(self, recipients: Sequence[str], default: Reply) -> None:
+        """Send the replies to a message of LMTP, those before the last one as soon as possible (RFC 2033 5)."""
+        replies = [self.recipient_replies.get(each, default) for each in recipients]
+        command = self.protocol.pending
+        assert command is not None
+        self.events += [(END_OF_BODY, b"".join(self._body), reply) for reply in replies]
+        for reply in replies[:-1]:
+            self._answered.append(command)
+            self.protocol.send_recipient_reply(reply)
+        self._reply(command, replies[-1])
 
     def _reply(self, command: PendingCommand, reply: Reply) -> None:
         if reply is not PROXY_HEADER:  # after which the connection is closed without a reply

@@ -406,3 +406,98 @@ def test_fault_cannot_be_accepted_for_one_of_the_recipients() -> None:
         server.protocol.send_reply([Reply(552, "No"), OK])
     server.protocol.send_reply([Reply(552, "No"), Reply(452, "No")])
     assert server.protocol.data_to_send() == b"552 5.3.4 No\r\n452 4.3.1 No\r\n"
+
+
+# --- replies before the others are known (RFC 2033 5) ----------------------------------------------------------------
+
+
+def bodies_end(*recipients: str, **settings: Any) -> ServerProtocol:
+    """Return a server that has to answer a message for these recipients, and has sent all that it had to."""
+    protocol = Lmtpd(**settings).begin(*recipients).protocol
+    protocol.receive_data(b"BDAT 3 LAST\r\nabc")
+    while protocol.next_event() is not END_OF_BODY:
+        pass
+    assert protocol.data_to_send() == b""
+    return protocol
+
+
+NO = Reply(550, "No", "5.1.1")
+
+
+@pytest.mark.parametrize("rest", [[NO, OK], (OK, OK), OK, NO], ids=range(4))
+@pytest.mark.parametrize("first", [OK, NO, Reply(552, "No")])
+def test_reply_for_the_next_recipient(first: Reply, rest: Reply | list[Reply]) -> None:
+    protocol = bodies_end("a", "b", "c")
+    protocol.send_recipient_reply(first)
+    assert protocol.data_to_send().startswith(b"%d %s" % (first.code, (first.status or "5.3.4").encode()))
+    assert protocol.replies_due == 2
+    assert protocol.state.mail is not None
+    protocol.send_reply(rest)
+    expected = [rest] * 2 if isinstance(rest, Reply) else rest
+    assert re.findall(r"(?m)^\d{3}", protocol.data_to_send().decode()) == [str(each.code) for each in expected]
+    assert protocol.state.mail is None
+    assert protocol.replies_due == 0
+    # the next message has all its replies
+    assert bodies_end("a", "b").replies_due == 2
+
+
+def test_all_replies_but_the_last_one() -> None:
+    server = Lmtpd(limits=Limits(errors=3)).begin()
+    for _ in range(4):  # a message that was accepted for one recipient is accepted
+        assert server.send("XXXX", "RSET", MAIL, rcpt("a"), rcpt("b"), rcpt("a"), "DATA")[-1] == "354"
+        server.protocol.receive_data(b".\r\n")
+        assert server.protocol.next_event() is END_OF_BODY
+        server.protocol.send_recipient_reply(OK)
+        server.protocol.send_recipient_reply(NO)
+        with pytest.raises(LocalProtocolError, match="several"):
+            server.protocol.send_recipient_reply(NO)
+        server.protocol.send_reply([NO])
+        assert server.protocol.data_to_send() == b"250 2.0.0 Ok\r\n" + b"550 5.1.1 No\r\n" * 2
+
+
+@pytest.mark.parametrize("reply", [Reply(421, "Bye", "4.3.2"), Reply(451, "Later", "4.3.0")])
+def test_end_after_some_replies(reply: Reply) -> None:
+    protocol = bodies_end("a", "b", "c")
+    protocol.send_recipient_reply(OK)
+    protocol.send_reply(reply)
+    text = protocol.data_to_send().decode()
+    assert re.findall(r"(?m)^\d{3} \S+", text) == ["250 2.0.0", *[f"{reply.code} {reply.status}"] * 2]
+    assert protocol.closed is (reply.code == 421)
+
+
+def test_session_that_is_closed_after_some_replies() -> None:
+    protocol = bodies_end("a", "b", "c")
+    protocol.send_recipient_reply(OK)
+    protocol.close(Reply(421, "Stopping", "4.3.2"))
+    assert protocol.data_to_send().count(b"\r\n") == 2
+    assert protocol.replies_due == 0
+
+
+@pytest.mark.parametrize(
+    ("recipients", "reply", "settings", "reason"),
+    [
+        (("a",), OK, {}, "that has several"), (("a", "b"), Reply(421, "Bye"), {}, "421 ends the session"),
+        (("a", "b"), OK, {"size": 1}, "the message cannot be accepted"), (("a", "b"), OK, {"extensions": STANDARD}, "several"),
+    ],
+    ids=range(4),
+)  # fmt: skip
+def test_wrong_reply_for_a_recipient(recipients: tuple[str, ...], reply: Reply, settings: Any, reason: str) -> None:
+    server = Lmtpd(**settings)
+    server.send(LHLO, "EHLO client.test", MAIL, *map(rcpt, recipients))
+    server.protocol.receive_data(b"BDAT 3 LAST\r\nabc")
+    while server.protocol.next_event() is not END_OF_BODY:
+        pass
+    with pytest.raises(LocalProtocolError, match=reason):
+        server.protocol.send_recipient_reply(reply)
+    server.protocol.send_reply(NO)
+    assert server.protocol.data_to_send() == b"550 5.1.1 No\r\n" * (1 if "extensions" in settings else len(recipients))
+
+
+def test_reply_for_a_recipient_before_the_end_of_the_message() -> None:
+    protocol = Lmtpd().begin("a", "b").protocol
+    with pytest.raises(LocalProtocolError):
+        protocol.send_recipient_reply(OK)
+    protocol.receive_data(b"BDAT 3 LAST\r\nabc")
+    protocol.next_event()
+    with pytest.raises(LocalProtocolError, match="must be read"):
+        protocol.send_recipient_reply(OK)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -12,10 +13,12 @@ from attrs import frozen
 from smtp_trio.protocol import Command, Extension, Reply
 from smtp_trio.protocol.extensions import (
     AtrnExtension,
+    Auth,
     BurlExtension,
     DeliverBy,
     Dsn,
     EtrnExtension,
+    Lmtp,
     MtPriority,
     NoSoliciting,
     RequireRecipientValidSince,
@@ -43,6 +46,22 @@ class Dialogue:
     user: str | None = None
     #: What follows STARTTLS, or the first line without it.
     prepare: Callable[[ServerDriver], None] = lambda _: None
+    #: Of LMTP, to the end of a message.
+    recipient_replies: Mapping[str, Reply] = {}
+
+
+#: The server of RFC 4468 3.4 shows its sources before AUTH, which is allowed (3.1 (3)).
+BURL_BEFORE_AUTH = BurlExtension(authenticated=False)
+#: Replies for its dialogues.
+BURL_REPLIES = {
+    "MAIL": Reply(250, "Address Ok.", "2.5.0"),
+    "RCPT TO:<ron": Reply(250, "ron@gryffindor.example.com OK.", "2.1.5"),
+    "RCPT TO:<malfoy": Reply(550, "Relaying not allowed: malfoy@slitherin.example.com", "5.7.1"),
+    "BURL imap://harry@gryffindor.example.com/outbox;uidvalidity=1078863300/;uid=25;urlauth=submit+harry:internal:7": Reply(
+        554, "IMAP URL authorization failed", "5.7.0"
+    ),
+    "BURL": Reply(250, "Ok.", "2.5.0"),
+}
 
 
 DIALOGUES = [
@@ -266,6 +285,37 @@ DIALOGUES = [
         },
     ),
     Dialogue(
+        "2033-4.2",
+        """
+        S: 220 foo.edu LMTP server ready
+        C: LHLO foo.edu
+        S: 250-foo.edu
+        S: 250-PIPELINING
+        S: 250 SIZE
+        C: MAIL FROM:<chris@bar.com>
+        S: 250 OK
+        C: RCPT TO:<pat@foo.edu>
+        S: 250 OK
+        C: RCPT TO:<jones@foo.edu>
+        S: 550 No such user here
+        C: RCPT TO:<green@foo.edu>
+        S: 250 OK
+        C: DATA
+        S: 354 Start mail input; end with <CRLF>.<CRLF>
+        C: Blah blah blah...
+        C: ...etc. etc. etc.
+        C: .
+        S: 250 OK
+        S: 452 <green@foo.edu> is temporarily over quota
+        C: QUIT
+        S: 221 foo.edu closing connection
+        """,
+        (Lmtp(),),
+        {},
+        {"RCPT TO:<jones": Reply(550, "No such user here")},
+        recipient_replies={"green@foo.edu": Reply(452, "<green@foo.edu> is temporarily over quota")},
+    ),
+    Dialogue(
         "4468-3.4",
         """
         S: 220 owlry.example.com ESMTP
@@ -273,40 +323,96 @@ DIALOGUES = [
         S: 250-owlry.example.com
         S: 250-8BITMIME
         S: 250-BURL imap
-        S: 250-AUTH PLAIN LOGIN
+        S: 250-AUTH PLAIN
         S: 250-DSN
         S: 250 ENHANCEDSTATUSCODES
-        C: AUTH PLAIN aGFycnkAaGFycnkAc2VjcmV0
+        C: AUTH PLAIN aGFycnkAaGFycnkAYWNjaW8=
         S: 235 2.7.0 PLAIN authentication successful.
         C: MAIL FROM:<harry@gryffindor.example.com>
-        S: 250 Address Ok.
+        S: 250 2.5.0 Address Ok.
         C: RCPT TO:<ron@gryffindor.example.com>
         S: 250 2.1.5 ron@gryffindor.example.com OK.
-        C: BURL imap://harry@gryffindor.example.com/outbox;uidvalidity=1078863300/;uid=25;urlauth=submit+harry:internal:91354a LAST
-        S: 250 Ok.
+        C: BURL imap://harry@gryffindor.example.com/outbox
+                ;uidvalidity=1078863300/;uid=25;urlauth=submit+harry
+                :internal:91354a473744909de610943775f92038 LAST
+        S: 250 2.5.0 Ok.
+        """,
+        (BURL_BEFORE_AUTH, Auth(mechanisms=["PLAIN"]), Dsn()),
+        {"hooks": {"auth", "burl"}, "secure": True, "check_credentials": lambda _: None},
+        BURL_REPLIES,
+    ),
+    Dialogue(
+        "4468-3.4-pipelining",
+        """
+        S: 220 owlry.example.com ESMTP
+        C: EHLO potter.example.com
+        S: 250-owlry.example.com
+        S: 250-8BITMIME
+        S: 250-PIPELINING
+        S: 250-BURL imap
+        S: 250-AUTH PLAIN
+        S: 250-DSN
+        S: 250 ENHANCEDSTATUSCODES
+        C: AUTH PLAIN aGFycnkAaGFycnkAYWNjaW8=
         C: MAIL FROM:<harry@gryffindor.example.com>
-        S: 250 Address Ok.
+        C: RCPT TO:<ron@gryffindor.example.com>
+        C: BURL imap://harry@gryffindor.example.com/outbox
+                ;uidvalidity=1078863300/;uid=25;urlauth=submit+harry
+                :internal:91354a473744909de610943775f92038 LAST
+        S: 235 2.7.0 PLAIN authentication successful.
+        S: 250 2.5.0 Address Ok.
+        S: 250 2.1.5 ron@gryffindor.example.com OK.
+        S: 250 2.5.0 Ok.
+        """,
+        (BURL_BEFORE_AUTH, Auth(mechanisms=["PLAIN"]), Dsn()),
+        {"hooks": {"auth", "burl"}, "secure": True, "check_credentials": lambda _: None},
+        BURL_REPLIES,
+    ),
+    # The failures are printed without the beginning of their session, and without the end of the first transaction.
+    Dialogue(
+        "4468-3.4-failures",
+        """
+        S: 220 owlry.example.com ESMTP
+        C: EHLO potter.example.com
+        S: 250-owlry.example.com
+        S: 250-8BITMIME
+        S: 250-PIPELINING
+        S: 250-BURL imap
+        S: 250-AUTH PLAIN
+        S: 250-DSN
+        S: 250 ENHANCEDSTATUSCODES
+        C: AUTH PLAIN aGFycnkAaGFycnkAYWNjaW8=
+        C: MAIL FROM:<harry@gryffindor.example.com>
+        C: RCPT TO:<ron@gryffindor.example.com>
+        C: BURL imap://harry@gryffindor.example.com/outbox
+                ;uidvalidity=1078863300/;uid=25;urlauth=submit+harry
+                :internal:91354a473744909de610943775f92038 LAST
+        S: 235 2.7.0 PLAIN authentication successful.
+        S: 250 2.5.0 Address Ok.
+        S: 250 2.1.5 ron@gryffindor.example.com OK.
+        S: 250 2.5.0 Ok.
+        C: MAIL FROM:<harry@gryffindor.example.com>
         C: RCPT TO:<malfoy@slitherin.example.com>
+        C: BURL imap://harry@gryffindor.example.com/outbox
+                ;uidvalidity=1078863300/;uid=25;urlauth=submit+harry
+                :internal:91354a473744909de610943775f92038 LAST
+        S: 250 2.5.0 Address Ok.
         S: 550 5.7.1 Relaying not allowed: malfoy@slitherin.example.com
-        C: BURL imap://harry@gryffindor.example.com/outbox;uidvalidity=1078863300/;uid=25;urlauth=submit+harry:internal:91354a LAST
         S: 554 5.5.0 No recipients have been specified.
         C: RSET
-        S: 250 Ok
+        S: 250 2.0.0 Ok
         C: MAIL FROM:<harry@gryffindor.example.com>
-        S: 250 Address Ok.
         C: RCPT TO:<ron@gryffindor.example.com>
+        C: BURL imap://harry@gryffindor.example.com/outbox
+                ;uidvalidity=1078863300/;uid=25;urlauth=submit+harry
+                :internal:71354a473744909de610943775f92038 LAST
+        S: 250 2.5.0 Address Ok.
         S: 250 2.1.5 ron@gryffindor.example.com OK.
-        C: BURL imap://harry@gryffindor.example.com/outbox;uidvalidity=1078863300/;uid=26;urlauth=submit+harry:internal:91354a LAST
         S: 554 5.7.0 IMAP URL authorization failed
         """,
-        (BurlExtension(authenticated=False), Dsn()),
-        {"hooks": {"auth", "burl"}, "secure": True},
-        {
-            "RCPT TO:<malfoy": Reply(550, "Relaying not allowed: malfoy@slitherin.example.com", "5.7.1"),
-            "BURL imap://harry@gryffindor.example.com/outbox;uidvalidity=1078863300/;uid=26": Reply(
-                554, "IMAP URL authorization failed", "5.7.0"
-            ),
-        },
+        (BURL_BEFORE_AUTH, Auth(mechanisms=["PLAIN"]), Dsn()),
+        {"hooks": {"auth", "burl"}, "secure": True, "check_credentials": lambda _: None},
+        BURL_REPLIES,
     ),
     Dialogue(
         "2645-6",
@@ -333,7 +439,12 @@ def test_dialogue(dialogue: Dialogue) -> None:
 
 def play(dialogue: Dialogue) -> None:
     """Send the lines of the client; check the replies."""
-    lines = [line.strip() for line in dialogue.text.strip().splitlines()]
+    lines: list[str] = []
+    for printed_line in map(str.strip, dialogue.text.strip().splitlines()):
+        if printed_line.startswith(("C: ", "S: ")):
+            lines.append(printed_line)
+        else:  # RFC 4468 3.4: the line break is for editorial clarity only
+            lines[-1] += printed_line
 
     def answer(command: Command) -> Reply | None:
         line = command.encode()
@@ -341,12 +452,18 @@ def play(dialogue: Dialogue) -> None:
 
     extensions = standard(*dialogue.extensions)
     driver = ServerDriver(name=lines[0].split()[2], extensions=extensions, answer=answer, **dialogue.settings)
+    driver.recipient_replies |= dialogue.recipient_replies
     replies = driver.send(b"")
-    for line in lines:
+    group: list[str] = []
+    for line, following in pairwise([*lines, ""]):
         kind, _, text = line.partition(": ")
         if kind == "C":
             assert not replies, (line, replies)
-            replies = driver.send_lines(text)
+            group.append(text)
+            if following.startswith("C: "):
+                continue
+            replies = driver.send(b"".join(each.encode() + b"\r\n" for each in group))
+            group.clear()
             if text.startswith("STARTTLS") or "C: STARTTLS" not in lines:
                 dialogue.prepare(driver)
             if dialogue.user is not None and text.startswith("EHLO"):
@@ -357,7 +474,9 @@ def play(dialogue: Dialogue) -> None:
         sent = replies[0].split("\n")
         if printed[1] == "250" and len(sent) > 1:
             # The order of the lines and further extensions do not matter.
-            assert printed[4].split()[0] in sent[0] or printed[4] in {other[4:] for other in sent[1:]}, line
+            assert printed[4].split()[0] in sent[0] or any(
+                printed[4] in (other[4:], other[4:].split()[0]) for other in sent[1:]
+            ), line
         else:
             assert sent[0][:3] == printed[1], line
             assert printed[3] is None or sent[0][4:].split()[0] == printed[3], line

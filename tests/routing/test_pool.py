@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -190,7 +191,7 @@ async def test_unknown_over_a_kept_connection_is_final(autojump_clock: MockClock
     """A message whose reply is missing is not sent again."""
 
     class Stuck(Inbox):
-        async def data(self, session: Session, body: Body) -> Reply | None:
+        async def data(self, session: Session, body: Body) -> Reply | Sequence[Reply | None] | None:
             if self.mails:
                 await body.read()
                 await session.stream.aclose()  # before the reply

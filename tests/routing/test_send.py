@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from email.message import EmailMessage
 from functools import partial
 from pathlib import Path
@@ -511,7 +511,7 @@ async def test_sessions_are_counted_for_tls_reports() -> None:
 class Slow(Inbox):
     """Takes 50 s for each message."""
 
-    async def data(self, session: Session, body: Body) -> Reply | None:
+    async def data(self, session: Session, body: Body) -> Reply | Sequence[Reply | None] | None:
         await trio.sleep(50)
         return await super().data(session, body)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -23,7 +23,7 @@ ME, MESSAGE = "me@example.net", b"Subject: hi\r\n\r\nhello\r\n"
 class Slow(Inbox):
     """Takes 50 s for each message."""
 
-    async def data(self, session: Session, body: Body) -> Reply | None:
+    async def data(self, session: Session, body: Body) -> Reply | Sequence[Reply | None] | None:
         await trio.sleep(50)
         return await super().data(session, body)
 

@@ -8,7 +8,7 @@ import re
 import resource
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from email.message import EmailMessage
 from functools import partial
 from pathlib import Path
@@ -309,7 +309,7 @@ async def test_received_field_before_a_message_whose_headers_were_read(
 
 async def test_store_after_the_headers(tmp_path: Path) -> None:
     class Filter(Maildir):
-        async def data(self, session: Session, body: Body) -> Reply | None:
+        async def data(self, session: Session, body: Body) -> Reply | Sequence[Reply | None] | None:
             if (await body.headers())["subject"] == "spam":
                 return Reply(550, "No", "5.7.1")
             return await super().data(session, body)

@@ -496,6 +496,220 @@ async def test_unix_socket_is_not_port_25(tmp_path: Any) -> None:
         await server.stop()
 
 
+# --- replies while the hook runs (RFC 2033 5) -------------------------------------------------------------------------
+
+
+@TRANSFERS
+@pytest.mark.parametrize("returned", ["nothing", "one", "list"])
+async def test_replies_while_the_hook_runs(transfer: Transfer, returned: str, autojump_clock: MockClock) -> None:
+    """The client gets each before the next one is known."""
+    go_on = trio.Event()
+
+    async def data(session: Session, body: Body) -> object:
+        await body.discard()
+        await body.reply()
+        await go_on.wait()
+        await body.reply(FULL)
+        if returned == "nothing":
+            await body.reply(GONE)
+            return None
+        return GONE if returned == "one" else [GONE]
+
+    server, hooks = serving(data)
+    async with connected(server) as client:
+        for _ in range(2):
+            if hooks.sessions and hooks.sessions[-1].last_message:
+                go_on = trio.Event()
+                await client.command("MAIL FROM:<me@client.test>", "250 2.1.0")
+                for name in "abc":
+                    await client.command(f"RCPT TO:<{name}@mx.test>", "250 2.1.5")
+            else:
+                await begin(client, "a", "b", "c")
+            await transfer(client)
+            await client.expect("250 2.0.0 Ok: queued as")
+            assert hooks.sessions[0].last_message is MessageState.ACKNOWLEDGED
+            go_on.set()
+            await client.expect("452 4.2.2", "550 5.1.1")
+        await client.quit()
+    assert hooks.errors == []
+    assert [each.code for each in hooks.replies[-4:]] == [250, 452, 550, 221]
+    statistics = server.statistics()
+    assert (statistics.messages, statistics.refused) == (2, 4)
+
+
+@TRANSFERS
+@pytest.mark.parametrize(
+    "end", ["raises", "late", "returns nothing", "returns too few", "returns too many", "returns 421s"]
+)
+async def test_hook_that_fails_after_a_reply(transfer: Transfer, end: str, autojump_clock: MockClock) -> None:
+    """The recipients without a reply get 451, and those that have one keep it."""
+
+    async def data(session: Session, body: Body) -> object:
+        await body.discard()
+        await body.reply()
+        if end == "raises":
+            raise OSError("disk")
+        if end == "late":
+            await trio.sleep(1000)
+        values = {"too few": [None], "too many": [None] * 3, "421s": [None, Reply(421, "Bye")]}
+        return values.get(end.removeprefix("returns "))
+
+    server, hooks = serving(data)
+    async with connected(server) as client:
+        await begin(client, "a", "b", "c")
+        await transfer(client)
+        await client.expect("250 2.0.0", "451 4.3.0", "451 4.3.0")
+        assert hooks.sessions[0].last_message is MessageState.ACKNOWLEDGED
+        await client.command("MAIL FROM:<me@client.test>", "250 2.1.0")
+        await client.quit()
+    assert len(hooks.errors) == 1
+
+
+async def test_hook_that_fails_after_all_replies(autojump_clock: MockClock) -> None:
+    """Each reply stands, also the last one, which is sent when the hook has returned."""
+
+    async def data(session: Session, body: Body) -> object:
+        await body.discard()
+        for reply in (FULL, None):
+            await body.reply(reply)
+        raise OSError("disk")
+
+    server, hooks = serving(data)
+    async with connected(server) as client:
+        await begin(client, "a", "b")
+        await by_data(client)
+        await client.expect("452 4.2.2", "250 2.0.0")
+        assert hooks.sessions[0].last_message is MessageState.ACKNOWLEDGED
+        await client.quit()
+    assert len(hooks.errors) == 1
+
+
+async def test_421_for_the_other_recipients(autojump_clock: MockClock) -> None:
+    async def data(session: Session, body: Body) -> Reply:
+        await body.discard()
+        await body.reply()
+        return Reply(421, "Going down", "4.3.2")
+
+    server, _ = serving(data)
+    async with connected(server) as client:
+        await begin(client, "a", "b", "c")
+        await by_data(client)
+        await client.expect("250 2.0.0", "421 4.3.2", "421 4.3.2")
+        await client.expect_end()
+
+
+@pytest.mark.parametrize("cut", ["stop", "disconnect"])
+async def test_session_that_ends_after_a_reply(
+    cut: str, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The recipients with a reply are in the log."""
+    waiting = trio.Event()
+
+    async def data(session: Session, body: Body) -> object:
+        await body.discard()
+        await body.reply(FULL)
+        await body.reply()
+        waiting.set()
+        await trio.sleep(5 if cut == "disconnect" else 1000)
+        return [None]
+
+    server, hooks = serving(data)
+    caplog.set_level(logging.INFO, logger="smtp_trio")
+    async with connected(server, pair=sockets) as client, trio.open_nursery() as nursery:
+        await begin(client, "a", "b", "c")
+        await by_data(client)
+        await client.expect("452 4.2.2", "250 2.0.0")
+        await waiting.wait()
+        if cut == "stop":
+            nursery.start_soon(server.stop, 0)
+            await client.expect("421 4.3.2")
+            await client.expect_end()
+        else:
+            await client.stream.aclose()
+            await trio.sleep(10)
+    expected = MessageState.ACKNOWLEDGED if cut == "stop" else MessageState.UNACKNOWLEDGED
+    assert hooks.sessions[0].last_message in (expected, MessageState.ACKNOWLEDGED)
+    text = caplog.text
+    assert re.search(r"to=\S*a@mx\.test.*452", text)
+    assert re.search(r"to=\S*b@mx\.test.*250", text)
+    assert ("c@mx.test" in text) is (cut == "disconnect")
+    assert server.statistics().messages == 1
+
+
+async def test_each_reply_begins_the_time_of_the_hook_anew(autojump_clock: MockClock) -> None:
+    async def data(session: Session, body: Body) -> None:
+        await body.discard()
+        for _ in body.envelope.rcpts:
+            await trio.sleep(15)
+            await body.reply()
+
+    server, hooks = serving(data, timeout=Timeouts(hook=10, end=20))
+    async with connected(server) as client:
+        await begin(client, *"abcde")
+        await by_data(client)
+        await client.expect(*["250 2.0.0"] * 5)
+        await client.quit()
+    assert hooks.errors == []
+
+
+WRONG = {
+    "before the end": (RuntimeError, "must be read to its end"),
+    "too many": (RuntimeError, "each of the 2 recipients has a reply"),
+    "421": (ValueError, "421 ends the session"),
+    "354": (ValueError, "replied 354"),
+    "text": (TypeError, "reply must be"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+async def test_wrong_replies_while_the_hook_runs(wrong: str, autojump_clock: MockClock) -> None:
+    error, reason = WRONG[wrong]
+
+    async def data(session: Session, body: Body) -> None:
+        if wrong != "before the end":
+            await body.discard()
+        if wrong == "too many":
+            await body.reply()
+            await body.reply()
+        reply: Any = {"421": Reply(421, "Bye"), "354": Reply(354, "Go on"), "text": "250 Ok"}.get(wrong)
+        with pytest.raises(error, match=reason):
+            await body.reply(reply)
+        await body.discard()
+        if wrong != "too many":
+            await body.reply()
+            await body.reply()
+
+    server, hooks = serving(data)
+    async with connected(server) as client:
+        await begin(client, "a", "b")
+        await by_data(client)
+        await client.expect("250 2.0.0", "250 2.0.0")
+        await client.quit()
+    assert hooks.errors == []
+
+
+@pytest.mark.parametrize("lmtp", [True, False])
+async def test_reply_after_the_hook_or_in_smtp(lmtp: bool, autojump_clock: MockClock) -> None:
+    kept: list[Body] = []
+
+    async def data(session: Session, body: Body) -> None:
+        await body.discard()
+        kept.append(body)
+        if not lmtp:
+            with pytest.raises(RuntimeError, match="only LMTP"):
+                await body.reply()
+
+    server, hooks = serving(data, lmtp=lmtp)
+    async with connected(server) as client:
+        await begin(client, "a", verb="LHLO" if lmtp else "EHLO")
+        await by_data(client)
+        await client.expect("250 2.0.0")
+        with pytest.raises(RuntimeError, match="data hook" if lmtp else "only LMTP"):
+            await kept[0].reply()
+        await client.quit()
+    assert hooks.errors == []
+
+
 # --- stores ----------------------------------------------------------------------------------------------------------
 
 

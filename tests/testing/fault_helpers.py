@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -44,7 +44,7 @@ class RecordingInbox(Inbox):
         self.body_errors: list[BodyError] = []
         self.errors: list[Exception] = []
 
-    async def data(self, session: Session, body: Any) -> Reply | None:
+    async def data(self, session: Session, body: Any) -> Reply | Sequence[Reply | None] | None:
         try:
             return await super().data(session, body)
         except BodyError as exc:

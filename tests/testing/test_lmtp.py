@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -31,8 +32,20 @@ class Mailboxes(Hooks):
         return [full if path.local == "full" else None for path in body.envelope.recipients]
 
 
-async def one_message(attempt: Attempt) -> None:
-    server = Server(Mailboxes(), name="mx.test", lmtp=True, **deterministic())
+class OneByOne(Hooks):
+    """Replies for each recipient when it has finished with it."""
+
+    async def data(self, session: Session, body: Body) -> Sequence[Reply | None] | None:
+        await body.read()
+        for path in body.envelope.recipients[:-1]:
+            await trio.lowlevel.checkpoint()
+            await body.reply(Reply(452, "Mailbox full", "4.2.2") if path.local == "full" else None)
+        await trio.lowlevel.checkpoint()
+        return [None]
+
+
+async def one_message(attempt: Attempt, hooks: type[Hooks] = Mailboxes) -> None:
+    server = Server(hooks(), name="mx.test", lmtp=True, **deterministic())
     async with trio.open_nursery() as nursery, await memory_pair(nursery, server) as client:
         await client.send("me@client.test", NAMES, MESSAGE)
 
@@ -41,6 +54,12 @@ async def one_message(attempt: Attempt) -> None:
 def test_sweeps(sweep: Callable[..., SweepReport]) -> None:
     """A message counts as accepted if one of its replies is positive, and as acknowledged if all were sent."""
     report: Any = sweep(one_message)
+    assert report.points > 5
+
+
+@pytest.mark.parametrize("sweep", [cancel_everywhere, fail_everywhere])
+def test_sweeps_with_replies_while_the_hook_runs(sweep: Callable[..., SweepReport]) -> None:
+    report: Any = sweep(partial(one_message, hooks=OneByOne))
     assert report.points > 5
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import smtplib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import pytest
@@ -35,7 +35,7 @@ class Desk(Hooks):
     async def rcpt(self, session: Session, rcpt: Rcpt) -> Reply | None:
         return None if rcpt.recipient.domain == self.domain else Reply(550, "Not here", "5.1.1")
 
-    async def data(self, session: Session, body: Body) -> Reply | None:
+    async def data(self, session: Session, body: Body) -> Reply | Sequence[Reply | None] | None:
         if self.inbox is not None:
             return await self.inbox.data(session, body)
         await body.discard()

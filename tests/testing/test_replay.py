@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import trio
 from helpers import MESSAGE, client_tls, server_tls
@@ -17,7 +19,7 @@ from .test_transcript import AcceptsFred, login, transcript
 class Slow(Inbox):
     """An inbox with a delay."""
 
-    async def data(self, session: Session, body: Body) -> Reply | None:
+    async def data(self, session: Session, body: Body) -> Reply | Sequence[Reply | None] | None:
         await trio.sleep(90)
         return await super().data(session, body)
 

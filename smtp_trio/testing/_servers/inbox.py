@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from functools import cached_property
@@ -224,8 +224,11 @@ class Inbox(Hooks):
         """End the transcript of a session."""
         self._current.pop(session, None)
 
-    async def data(self, session: Session, body: Body) -> Reply | None:
-        """Accept the message, and wake the tasks that wait for messages."""
+    async def data(self, session: Session, body: Body) -> Reply | Sequence[Reply | None] | None:
+        """Accept the message, and wake the tasks that wait for messages.
+
+        A subclass may refuse it, in LMTP also for some of its recipients (see `Hooks.data`).
+        """
         raw = await body.read()
         mail = ReceivedMail(
             envelope=body.envelope,

@@ -141,8 +141,30 @@ class DataCall:
     complete: bool = False
     #: The number of octets that the session had to send before the reply to this message.
     offset: int = 0
-    #: The number of replies to it: in LMTP one for each recipient.
+    #: The number of replies to it after that: in LMTP one for each recipient.
     replies: int = 1
+
+    @property
+    def given(self) -> list[Reply]:
+        """The replies that the hook has given while it ran (`Body.reply`)."""
+        early = self.body._reader.early
+        return [] if early is None else early.given
+
+    @property
+    def sent(self) -> list[Reply]:
+        """Those of them that were sent before it returned."""
+        early = self.body._reader.early
+        return [] if early is None else early.sent
+
+    @property
+    def accepted_early(self) -> bool:
+        """True if one of those is positive."""
+        return any(each.code == 250 for each in self.sent)
+
+    @property
+    def missing(self) -> int:
+        """The number of recipients without one of them."""
+        return self.replies - len(self.given)
 
 
 class ObservedSession:
@@ -203,9 +225,11 @@ class ObservedSession:
         answers = [each for each in (reply, self._task.hooks.settled) if each is not None]
         each = answers[0] if len(answers) == 1 else None
         if isinstance(each, Sequence):
-            call.accepted = len(each) == call.replies and any(one is None or one.code == 250 for one in each)
+            call.accepted = len(each) == call.missing and any(one is None or one.code == 250 for one in each)
         else:
-            call.accepted = not answers or (each is not None and each.code == 250)
+            call.accepted = (not answers and not call.given) or (each is not None and each.code == 250)
+        call.accepted |= any(one.code == 250 for one in call.given)
+        call.replies -= len(call.sent)
         call.complete = body.complete
         call.offset = len(self.log.sent) + len(self.log.pending) + sum(map(len, self._task.protocol.outbox))
         return reply
@@ -213,7 +237,7 @@ class ObservedSession:
     @property
     def accepted(self) -> list[DataCall]:
         """The calls whose messages the application is responsible for."""
-        return [each for each in self.data_calls if each.accepted and each.body.complete]
+        return [each for each in self.data_calls if (each.accepted or each.accepted_early) and each.body.complete]
 
     def acknowledged(self, call: DataCall) -> bool:
         """Return whether the stream took all of the reply to this message, a 250; in LMTP all replies, one of them a 250."""
@@ -224,7 +248,7 @@ class ObservedSession:
                 return False
             end = match.end()
             codes.add(match[1])
-        return b"250" in codes
+        return b"250" in codes or call.accepted_early
 
     async def violations(self) -> list[str]:
         """Return the guarantees about a session that has ended which were violated."""
@@ -259,7 +283,9 @@ class ObservedSession:
     def _wrong_state(self, last: DataCall) -> str | None:
         """Return how ``session.last_message`` contradicts what became of the last message; None if it does not."""
         accepted = last.accepted and last.body.complete
-        if not accepted:
+        if not accepted and last.accepted_early:
+            possible = [MessageState.ACKNOWLEDGED, MessageState.UNACKNOWLEDGED]
+        elif not accepted:
             possible = [MessageState.NOT_TAKEN]
         elif not last.complete:
             possible = [MessageState.ACKNOWLEDGED, MessageState.UNACKNOWLEDGED]
