@@ -8,8 +8,8 @@ import ssl
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 from math import inf
+from time import time
 
 import trio
 from attrs import evolve, field, frozen
@@ -104,7 +104,7 @@ class Target:
 
     def values(self) -> dict[str, bytes]:
         """Return what ``{name}`` and the like stand for in cases."""
-        now = datetime.now(UTC).replace(microsecond=0)
+        now = int(time())
         texts = {
             "name": self.name,
             "from": self.sender,
@@ -112,7 +112,7 @@ class Target:
             "unknown": self.unknown or "",
             "url": self.burl or "",
             "now": format_timestamp(now),
-            "soon": format_timestamp(now + timedelta(minutes=1)),
+            "soon": format_timestamp(now + 60),
             "domain": self.sender.rpartition("@")[2] or "example.com",
             "todomain": self.recipient.rpartition("@")[2],
             "toquoted": quoted(self.recipient),
