@@ -96,6 +96,8 @@ class Configuration:
     implicit_tls: bool = False
     user: str | None = None
     lmtp: bool = False
+    peer: str | None = None
+    """The address of the client."""
     proxy_protocol: bool = False
     port: int = 25
     """What the cases take for the port: some extensions must not be offered at 25 or 587."""
@@ -120,7 +122,15 @@ def bare() -> Server:
 
 
 def strict() -> Server:
-    return Server(Mailboxes(), name=HOST, size=1048576, tls=contexts()[0], strict=True)
+    return Server(
+        Mailboxes(),
+        name=HOST,
+        size=1048576,
+        tls=contexts()[0],
+        strict=True,
+        xclient_from=[BALANCER],
+        xforward_from=[BALANCER],
+    )
 
 
 def lmtp() -> Server:
@@ -173,9 +183,8 @@ def delivery() -> Server:
 
 
 def services() -> Server:
-    """Offer what is for users only, and what proxies use."""
+    """Offer what is for users only, behind a balancer."""
     extensions = standard(AtrnExtension(), Auth(cleartext=True), BurlExtension(), FutureRelease(86400))
-    proxies = [BALANCER]
     return Server(
         Provider(),
         name=HOST,
@@ -183,9 +192,7 @@ def services() -> Server:
         strict=True,
         extensions=extensions,
         limits=Limits(auth_failures_per_peer=None),
-        proxy_from=proxies,
-        xclient_from=proxies,
-        xforward_from=proxies,
+        proxy_from=[BALANCER],
     )
 
 
@@ -195,8 +202,8 @@ CONFIGURATIONS: Mapping[str, Configuration] = {
     "smtps": Configuration(smtps, implicit_tls=True, user=USER),
     "bare": Configuration(bare),
     "delivery": Configuration(delivery, implicit_tls=True, port=465),
-    "strict": Configuration(strict),
-    "services": Configuration(services, user=USER, proxy_protocol=True, port=587),
+    "strict": Configuration(strict, peer=BALANCER),
+    "services": Configuration(services, user=USER, peer=BALANCER, proxy_protocol=True, port=587),
     "closed": Configuration(closed),
     "lmtp": Configuration(lmtp, lmtp=True),
 }
@@ -225,8 +232,8 @@ async def _run(configuration: Configuration, requirements: Sequence[Requirement]
 
         async def dial() -> trio.abc.Stream:
             near, far = memory_stream_pair()
-            if configuration.proxy_protocol:
-                far.endpoints = Peer(BALANCER, 5000, "tcp"), Peer("10.0.0.2", 25, "tcp")  # type: ignore[attr-defined]
+            if configuration.peer is not None:
+                far.endpoints = Peer(configuration.peer, 5000, "tcp"), Peer("10.0.0.2", 25, "tcp")  # type: ignore[attr-defined]
             nursery.start_soon(partial(server.serve_stream, far, implicit_tls=configuration.implicit_tls))
             return near
 
