@@ -80,7 +80,11 @@ def typed_address(orcpt: str, *, utf8: bool) -> str:
     """Return a decoded ORCPT, which has its type (RFC 3461 6.3 (d))."""
     kind, _, text = clean(orcpt, utf8=True).partition(";")
     text = text.strip(" ") or EMPTY
-    return f"{kind}; {text if utf8 or text.isascii() else encode_utf8_address(text)}"
+    if text.isascii():
+        return f"{kind}; {text}"
+    # RFC 6533 3: an address of type rfc822 is ASCII. Postfix sends others too.
+    kind = "utf-8" if kind.lower() == "rfc822" else kind
+    return f"{kind}; {text if utf8 else encode_utf8_address(text)}"
 
 
 def mta_name(name: str) -> str:

@@ -516,3 +516,15 @@ NAIVE = datetime(2026, 11, 28)
 def test_wrong_arguments(make: Any, error: type[Exception], name: str) -> None:
     with pytest.raises(error, match=name):
         make()
+
+
+@pytest.mark.parametrize(
+    ("offers", "expected"),
+    [((), r"utf-8; b\x{F6}@example.com"), (("8BITMIME", "SMTPUTF8"), "utf-8; b\u00f6@example.com")],
+)
+def test_original_recipient_that_is_not_ascii(offers: tuple[str, ...], expected: str) -> None:
+    """Postfix sends it with the type rfc822, which has ASCII addresses only (RFC 6533 3)."""
+    about = original(rcpt_params={YOU: Params({ORCPT: "rfc822;b\u00f6@example.com"})})
+    report = build_report(about, [RecipientStatus(YOU, "failed", "5.1.1")], reporting_mta="mx.test", offers=offers)
+    assert report is not None
+    assert f"Original-Recipient: {expected}\r\n".encode() in report.message

@@ -94,7 +94,9 @@ def test_malformed_notify_is_refused(params: str) -> None:
     ("value", "expected"),
     [
         ("rfc822;a+2Bb@c", "rfc822;a+b@c"), ("RFC822;a@b", "RFC822;a@b"), ("x400;/C+3D", "x400;/C="),
-        ("rfc822;a;b", "rfc822;a;b"), ("rfc822;" + "x" * 493, "rfc822;" + "x" * 493),
+        ("rfc822;a;b", "rfc822;a;b"), ("rfc822;+09", "rfc822;\t"),
+        # not in RFC 3461, but sent by Postfix
+        ("rfc822;b+C3+B6@example.com", "rfc822;b\u00f6@example.com"), ("rfc822;" + "x" * 493, "rfc822;" + "x" * 493),
         # RFC 6533 3: addresses in UTF-8 have an encoding of their own, and are accepted without it too.
         (r"utf-8;\x{E9}\x{2B}\x{65E5}\x{1F600}@c", "utf-8;\u00e9+\u65e5\U0001f600@c"), ("utf-8;\u00e9@c", "utf-8;\u00e9@c"),
         (r"UTF-8;\x{10ffff}\x{5C}@c", "UTF-8;\U0010ffff\\@c"),
@@ -129,10 +131,10 @@ def test_orcpt_of_any_length_can_be_passed_on(character: str, characters: int) -
 @pytest.mark.parametrize(
     "value",
     [
-        "", "=", "=a@b", "=;a@b", "=rfc822;", "=rfc822", "=rfc822;+zz", "=rfc822;a=b", "=rfc822;+0A", "=rfc822;+C3+A9",
+        "", "=", "=a@b", "=;a@b", "=rfc822;", "=rfc822", "=rfc822;+zz", "=rfc822;a=b", "=rfc822;+0A", "=rfc822;+C3",
         "=rfc822;\u00e9@c", "=rfc\u00e9;a@b", "=(x);a@b", "=rfc822;" + "x" * 494, "=utf-8;a+2Bb@c", r"=utf-8;\x{D800}",
         r"=utf-8;\x{110000}", r"=utf-8;\x{A}", r"=utf-8;\x{0A}", r"=utf-8;a\b", "=utf-8;", "=utf-8;" + "\u00e9" * 250,
-        r"=utf-8;\x{2028}",
+        r"=utf-8;\x{2028}", "=rfc822;+C2+85", "=rfc822;+E2+80+A8", "=rfc822;+ED+A0+80", "=rfc822;a+00",
     ],
 )  # fmt: skip
 def test_malformed_orcpt_is_refused(value: str) -> None:
@@ -196,7 +198,7 @@ def test_encoded_parameters_are_decoded_to_the_same_values(ret: str, envid: str,
     [
         (RET, "full"), (RET, "FULL\r\nRSET"), (ENVID, ""), (ENVID, "x" * 101), (ENVID, "\u00e9"), (ENVID, "a\r\nb"),
         (NOTIFY, frozenset()), (NOTIFY, frozenset({"NEVER", "DELAY"})), (NOTIFY, frozenset({"SUCCESS", "X\r\nRSET"})),
-        (NOTIFY, frozenset({"delay"})), (ORCPT, "a@b"), (ORCPT, "rfc822;"), (ORCPT, "rfc822;\u00e9@b"), (ORCPT, "a b;a@b"),
+        (NOTIFY, frozenset({"delay"})), (ORCPT, "a@b"), (ORCPT, "rfc822;"), (ORCPT, "rfc822;\x85@b"), (ORCPT, "a b;a@b"),
         (ORCPT, "rfc822;" + "+" * 200), (ORCPT, "utf-8;\ud800"), (ORCPT, "utf-8;a\nb"), (ORCPT, "x\r\ny;a@b"),
     ],
 )  # fmt: skip

@@ -31,14 +31,14 @@ NEVER = frozenset({"NEVER"})
 # is encoded again when the message is passed on. The server must not change it (RFC 3461 5.2.1), so decoding has to
 # lose nothing:
 #
-# * xtext (RFC 3461 4) writes an octet as "+" and two upper-case hexadecimal digits. The result is ASCII text. Anything
-#   else, such as a control character that a later log or notification would contain, is refused with 501.
+# * xtext (RFC 3461 4) writes an octet as "+" and two upper-case hexadecimal digits. The result is text. Anything else,
+#   such as a control character that a later log or notification would contain, is refused with 501.
 # * NOTIFY is a set. The order of its values means nothing, and `_format_notify` always writes the same one.
 # * ORCPT keeps its type in front of the address, because the type decides how the address is encoded.
 #
 # A client checks what it encodes: `_param` decodes the text again and raises ValueError if the result differs.
 
-# RFC 3461 4.2 and 4.4: the decoded values are printable ASCII, "graphic and white space".
+# RFC 3461 4.4: the decoded value of ENVID is printable ASCII, "graphic and white space".
 PRINTABLE = re.compile(r"[\t -~]+")
 # addr-type is an atom of RFC 822 3.3.
 ADDR_TYPE = re.compile(r"[!#-'*+/-9=?A-Z^-~-]+")
@@ -51,6 +51,9 @@ UNITEXT_SPECIAL = re.compile(rf"[\0-\x20+=\\{syntax.C1}]")
 XTEXT_SPECIAL = re.compile(r"[^!-*,-<>-\[\]-~]")
 #: `PRINTABLE` for addresses in UTF-8: no control characters, no line breaks, no surrogates.
 PRINTABLE_UTF8 = re.compile(r"[^\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
+#: The same for an address in xtext. RFC 3461 4.2 has printable ASCII only, but Postfix sends each recipient of a message with
+#: SMTPUTF8 as "rfc822;" and its UTF-8 in xtext, and would return the message if that were refused.
+PRINTABLE_XTEXT = re.compile(r"[^\0-\x08\n-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 
 
 def _parse_ret(value: str | None) -> str | None:
@@ -84,7 +87,7 @@ def _parse_orcpt(value: str | None) -> str | None:
         address = UNITEXT_HEX.sub(lambda match: chr(int(match[1], 16)), text) if UNITEXT.fullmatch(text) else None
         printable = PRINTABLE_UTF8
     else:
-        address, printable = syntax.decode_xtext(text), PRINTABLE
+        address, printable = syntax.decode_xtext(text), PRINTABLE_XTEXT
     return f"{kind};{address}" if address is not None and printable.fullmatch(address) else None
 
 
