@@ -24,7 +24,7 @@ from smtp_trio.stores import Maildir, SQLite, Stored, read
 
 from .programs import HOST, PATH, PROGRAMS, Program, nodemailer
 from .servers import Server, start
-from .setups import NAMESPACES, SETUPS
+from .setups import CURRENT_EXIM, NAMESPACES, SETUPS
 
 if TYPE_CHECKING:
     import smtp_trio
@@ -79,7 +79,7 @@ def can_make_namespaces() -> bool:
 
 def require_server(name: str) -> None:
     """Skip the test unless this server can be started."""
-    setup = SETUPS[name]
+    setup = CURRENT_EXIM if name == CURRENT_EXIM.name else SETUPS[name]
     if setup.root and os.geteuid():
         skip_or_fail(f"{name} must be started as root")
     if setup.root and not can_make_namespaces():

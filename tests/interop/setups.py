@@ -1,7 +1,9 @@
 """Other mail servers: how each of them is started, what it supports, and how it changes messages.
 
 They need not be configured on the machine. Exim and OpenSMTPD can be unpacked together (``dpkg -x``) in the directory
-that ``SMTP_TRIO_MTAS`` names, and a newer version of Postfix than the system's in the one that ``SMTP_TRIO_POSTFIX`` names.
+that ``SMTP_TRIO_MTAS`` names. Newer versions than those of the system can be unpacked in directories of their own:
+``SMTP_TRIO_EXIM`` names that of an Exim that supports LIMITS and PROXY (exim4-daemon-heavy 4.98 or later), and
+``SMTP_TRIO_POSTFIX`` that of a Postfix.
 Exim, OpenSMTPD and Postfix have to be started as root. They run in namespaces for mounts and processes, where their own
 directories replace those of the system, and nothing of them is left after the test.
 
@@ -24,6 +26,7 @@ from .programs import PASSWORD, USER
 CONFIGS = Path(__file__).with_name("configs")
 ADDRESS = "127.0.0.1"
 MTAS = Path(os.environ.get("SMTP_TRIO_MTAS", "/"))
+EXIM = Path(os.environ.get("SMTP_TRIO_EXIM", "/nonexistent"))
 POSTFIX = Path(os.environ.get("SMTP_TRIO_POSTFIX", "/nonexistent"))
 NAMESPACES = ("unshare", "--mount", "--pid", "--fork", "--kill-child")
 MAIL_USER = "smtp-trio-test"
@@ -34,6 +37,8 @@ NOBODY = 65534
 #: use, "xclient" is for tests of proxies, and "options" and "lenient" are further configurations for the tables.
 SETTINGS: Mapping[tuple[str, str], Sequence[str]] = {
     ("exim", "interop"): ("dsn_advertise_hosts = *",),
+    ("exim-current", "interop"): ("dsn_advertise_hosts = *", f"exim_path = {EXIM}/usr/sbin/exim4"),
+    ("exim-current", "proxy"): ("hosts_proxy = 127.0.0.2",),
     ("exim", "options"): ("dsn_advertise_hosts = *", "allow_domain_literals = true"),
     # What Postfix 3.7 does by default with LF, also in newer versions. An unknown command does not end the session.
     ("postfix", "interop"): (
@@ -200,12 +205,21 @@ def postfix_current(workspace: Workspace) -> list[list[str]]:
 
 
 def exim(workspace: Workspace) -> list[list[str]]:
+    return _exim(workspace, MTAS)
+
+
+def exim_current(workspace: Workspace) -> list[list[str]]:
+    """Return the commands of the Exim below EXIM, which supports LIMITS and PROXY."""
+    return _exim(workspace, EXIM)
+
+
+def _exim(workspace: Workspace, root: Path) -> list[list[str]]:
     spool = workspace.directory / "spool"
     spool.mkdir()
     spool.chmod(0o777)
     workspace.directory.chmod(0o777)
     config = workspace.write("exim.conf", "exim.conf")
-    return [isolated(users(workspace, "Debian-exim", MAIL_USER), MTAS / "usr/sbin/exim4", "-C", config, "-bdf")]
+    return [isolated(users(workspace, "Debian-exim", MAIL_USER), root / "usr/sbin/exim4", "-C", config, "-bdf")]
 
 
 def opensmtpd(workspace: Workspace) -> list[list[str]]:
@@ -323,5 +337,12 @@ SETUPS = {
         Setup(name="smtp-trio", commands=smtp_trio, features=KEYWORDS, unknown="nobody@elsewhere.example"),
     )
 }
+#: A newer version than that of the system, for what only that one supports.
+CURRENT_EXIM = evolve(
+    SETUPS["exim"],
+    name="exim-current",
+    commands=exim_current,
+    needs=((str(EXIM / "usr/sbin/exim4"),), (*NAMESPACES, "true")),
+)
 #: A newer version than that of the system, for the tables.
 CURRENT_POSTFIX = evolve(SETUPS["postfix"], name="postfix-current", commands=postfix_current)

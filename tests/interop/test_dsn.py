@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from email.message import EmailMessage, Message
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 import trio
-import trustme
-from attrs import evolve
 
 import smtp_trio
 from smtp_trio import Rcpt, Reply, Server, Session, standard
@@ -25,8 +19,8 @@ from smtp_trio.testing import Inbox
 
 from . import servers as programs
 from .conftest import require_server
-from .programs import HOST
-from .setups import ADDRESS, SETUPS, Workspace
+from .relays import RELAYS, start_relay
+from .setups import ADDRESS
 
 pytestmark = pytest.mark.interop
 
@@ -34,70 +28,6 @@ ADA, BO = "ada@example.net", "bo@example.com"
 MESSAGE = b"From: ada@example.net\r\nTo: bo@example.com\r\nSubject: hi\r\n\r\nhello\r\n"
 ENVELOPE_ID = "QQ 314+159="
 WAIT = 60
-
-
-def postfix_relay(workspace: Workspace, port: int) -> Sequence[Sequence[str]]:
-    """Return the commands of a Postfix that relays all mail to a port of this host."""
-    commands = SETUPS["postfix"].commands(workspace)
-    config = workspace.directory / "config"
-    text = (config / "main.cf").read_text()
-    for name, value in {
-        "default_transport": f"smtp:[{ADDRESS}]:{port}",
-        "mynetworks": f"{ADDRESS}/32",
-        "smtpd_relay_restrictions": "permit_mynetworks, reject_unauth_destination",
-        "virtual_mailbox_domains": "",
-        "virtual_alias_maps": "",
-    }.items():
-        text = re.sub(rf"(?m)^{name} =.*$", f"{name} = {value}", text)
-    (config / "main.cf").write_text(text)
-    with (config / "master.cf").open("a") as file:
-        file.write("smtp unix - - n - - smtp\n")
-    return commands
-
-
-def exim_relay(workspace: Workspace, port: int) -> Sequence[Sequence[str]]:
-    """Return the commands of an Exim that relays all mail to a port of this host."""
-    commands = SETUPS["exim"].commands(workspace)
-    config = workspace.directory / "exim.conf"
-    text = config.read_text()
-    for old, new in {
-        "  deny message = nothing leaves\n": "  accept\n",
-        "  driver = accept\n  transport = keep\n": (
-            f"  driver = manualroute\n  route_list = * {ADDRESS}\n  self = send\n  transport = remote\n"
-        ),
-        "begin transports\n": (
-            f"begin transports\nremote:\n  driver = smtp\n  port = {port}\n  allow_localhost\n  hosts_avoid_tls = *\n"
-        ),
-    }.items():
-        assert old in text
-        text = text.replace(old, new)
-    config.write_text(text)
-    return commands
-
-
-RELAYS: dict[str, Callable[[Workspace, int], Sequence[Sequence[str]]]] = {"postfix": postfix_relay, "exim": exim_relay}
-
-
-@contextmanager
-def start_relay(name: str, port: int) -> Iterator[programs.Server]:
-    """Run a relay until the end of the block."""
-    with ExitStack() as stack:
-        directory = Path(stack.enter_context(TemporaryDirectory(prefix="smtp-trio-")))
-        authority = trustme.CA()
-        chain, key = programs.write_files(directory, authority.issue_cert(HOST), authority)
-        workspace = Workspace(
-            server=name,
-            profile="interop",
-            directory=directory,
-            port=programs.free_port(),
-            implicit_port=programs.free_port(),
-            chain=chain,
-            key=key,
-        )
-        setup = evolve(SETUPS[name], commands=lambda workspace: RELAYS[name](workspace, port))
-        server = stack.enter_context(programs.run(setup, workspace))
-        yield server
-        print(server.log())
 
 
 @pytest.fixture(params=RELAYS)

@@ -22,7 +22,7 @@ from smtp_trio.protocol.proxy_header import Address
 from .conftest import Certificates, require, require_server
 from .mails import DIRECTORY
 from .programs import HOST, PATH, Submission, run
-from .servers import POLL, Server, free_port, run as run_server, write_files
+from .servers import POLL, Server, free_port, run as run_server, start, write_files
 from .setups import ADDRESS, SETUPS, Workspace
 
 pytestmark = pytest.mark.interop
@@ -266,6 +266,19 @@ async def test_postfix_reads_the_header_of_the_client(version: Any) -> None:
     async with postfix(service.format) as (server, port):
         await deliver(port, tls="never", proxy_header=ProxyHeader(*ENDS, version=version))
         assert b"[192.0.2.9]" in stored(server)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+async def test_exim_reads_the_header_of_the_client(version: Any) -> None:
+    require_server("exim-current")
+    with (
+        TemporaryDirectory(prefix="smtp-trio-") as name,
+        start("exim-current", Path(name), profile="proxy") as server,
+    ):
+        await deliver(server.port, tls="never", local_address=CLIENT, proxy_header=ProxyHeader(*ENDS, version=version))
+        assert b"[192.0.2.9]" in stored(server)
+        with pytest.raises(smtp_trio.SMTPError):  # without the header, Exim sends no greeting
+            await deliver(server.port, tls="never", local_address=CLIENT)
 
 
 async def test_postfix_obeys_xclient_of_the_client() -> None:
