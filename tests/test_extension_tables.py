@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from test_docs import load
+import re
+
+from test_docs import DOCS, load
 
 from smtp_trio.protocol.extensions import KNOWN
 
@@ -24,3 +26,19 @@ def test_table_shows_what_is_default() -> None:
     defaults = {row.keyword: row.default for row in map(tables.row, KNOWN)}
     assert defaults["SIZE"]
     assert not defaults["BINARYMIME"]
+
+
+def test_omissions_are_not_implemented() -> None:
+    """No extension has a keyword that docs/omissions.rst lists, and each RFC whose parts it lists has an extension."""
+    page = (DOCS / "omissions.rst").read_text(encoding="utf-8")
+    parts, _, keywords = page.partition("\nExtensions\n----------\n")
+    omitted = [word for row in re.findall(r"^   \* - ([A-Z].*)", keywords, re.MULTILINE) for word in row.split(", ")]
+    known = {row.keyword for row in map(tables.row, KNOWN)}
+    assert {"CHECKPOINT", "TURN"} < set(omitted)
+    assert known & set(omitted) == set()
+    named = {
+        word
+        for row in re.findall(r"^   \* - (:rfc.*)", parts, re.MULTILINE)
+        for word in re.findall(r"\(([A-Z0-9-]+)\)", row)
+    }
+    assert named - {"SMTP", "SCRAM"} <= known
