@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import email.message
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Self, TypedDict
 
@@ -51,7 +51,7 @@ from .login import KINDS, Login, read_login
 from .message import Message
 from .message_commands import send_chunk, send_data, send_url
 from .missing_fields import complete_message
-from .pipeline import Messages, Pipeline
+from .pipeline import END, Messages, Pipeline, open_source
 from .results import (
     AllRecipientsRejectedError,
     ConnectionLostError,
@@ -168,6 +168,10 @@ class Client:
         )
         #: The messages of the last `send` or `send_many`.
         self._results: list[PartialResult] = []
+        #: Opens a connection like this one; None if that is not possible, or the session was changed by a method.
+        self._reopen: Callable[[], Awaitable[Client]] | None = None
+        #: The transactions begun over earlier connections.
+        self._earlier_transactions = 0
         announce(self)
 
     # --- state of the connection ------------------------------------------------------------------------------------
@@ -277,6 +281,7 @@ class Client:
         check_type(command, "command", Command)
         if command.counted or command.starts_tls or isinstance(command, Data | AuthCommand):
             raise ValueError(f"{command.verb} is more than one line and a reply: use the method of that name")
+        self._reopen = None
         return await self._request(command)
 
     async def _request(self, command: Command) -> Reply:
@@ -289,6 +294,7 @@ class Client:
 
         ``name`` defaults to that of the client. Raises `ReplyError` if it is refused.
         """
+        self._reopen = None
         kind = Lhlo if self.lmtp else Ehlo
         return await self._request(kind(self._handshake.name if name is None else check_hello_name(name, "name")))
 
@@ -297,6 +303,7 @@ class Client:
 
         ``name`` defaults to that of the client. Raises `ReplyError` if it is refused.
         """
+        self._reopen = None
         return await self._request(Helo(self._handshake.name if name is None else check_hello_name(name, "name")))
 
     async def mail(self, sender: str, **params: object) -> Reply:
@@ -379,6 +386,7 @@ class Client:
         `TlsHandshakeError`.
         """
         check_context(ssl_context, "ssl_context", server_side=False)
+        self._reopen = None
         async with self._exchange.operation():
             self._exchange.check_unsolicited(StartTlsCommand())
             await self._handshake.start_tls(ssl_context)
@@ -401,6 +409,7 @@ class Client:
             raise problem
         check_type(login, "credentials", KINDS, shown=False)  # and not None
         mechanisms = None if mechanisms is None else check_items(mechanisms, "mechanisms", str, Mechanism)
+        self._reopen = None
         async with self._exchange.operation():
             self._exchange.check_unsolicited(AuthCommand("*"))
             assert login is not None
@@ -417,6 +426,7 @@ class Client:
         for an unknown attribute, and ValueError for an invalid value.
         """
         values = make_attributes(XclientCommand, attributes)
+        self._reopen = None
         async with self._exchange.operation():
             self._exchange.check_unsolicited(XclientCommand(values))
             for command in attribute_commands(self._exchange, XclientCommand, values):
@@ -431,6 +441,7 @@ class Client:
         is one that is not available. Raises as `xclient` does.
         """
         values = make_attributes(XforwardCommand, attributes)
+        self._reopen = None
         async with self._exchange.operation():
             self._exchange.check_unsolicited(XforwardCommand(values))
             for command in attribute_commands(self._exchange, XforwardCommand, values):
@@ -535,18 +546,45 @@ class Client:
         that is larger than the server accepts, does not raise; its result has the outcomes. Otherwise raises as `send`
         does; ``last_results`` and ``record.results`` then have the results so far, and ``result`` of the exception is
         that of the message that failed, or of the last one if the connection was lost.
+
+        If the server has announced limits of a session (MAILMAX and RCPTDOMAINMAX, RFC 9422), a client of `connect` or of a
+        `Pool` closes the connection when they are reached and goes on over a new one; raises the exceptions of `connect` then.
+        It does not if a method such as `auth` has changed the session. Messages that are not sent are rejected with 452.
         """
         check_reporting(progress, record)
         operation = self._begin_results(record)
         try:
-            async with operation:
-                await Pipeline(self._exchange, self._results).run(messages, progress, params)
+            async with open_source(messages) as source:
+                item = END
+                while True:
+                    asynchronous, stops = isinstance(messages, AsyncIterable), self._reopen is not None
+                    async with operation:
+                        pipeline = Pipeline(self._exchange, self._results, asynchronous=asynchronous, stops=stops)
+                        first = await anext(source, END) if item is END else item
+                        item = await pipeline.run(first, source, progress, params)
+                    if item is END:
+                        break
+                    await self._open_again()
+                    operation = self._exchange.operation()
         except SMTPError as exc:
             if isinstance(exc, ConnectionLostError | TimedOutError | RemoteProtocolError):
                 raise_if_in_doubt(exc, self._results)
             exc.result = exc.result or self.last_result
             raise
         return list(self.last_results)
+
+    async def _open_again(self) -> None:
+        """Go on over a new connection. Raises the exceptions of `connect`."""
+        assert self._reopen is not None
+        old = self._exchange
+        await old.quit()
+        client = await self._reopen()
+        self._earlier_transactions += old.protocol.transactions_begun
+        self._exchange, self._handshake = client._exchange, client._handshake
+
+    @property
+    def _transactions_begun(self) -> int:
+        return self._earlier_transactions + self._exchange.protocol.transactions_begun
 
     def _begin_results(self, record: DeliveryRecord | None) -> Exchange:
         """Begin the results of a call; return its operation. The results of the last call are kept if a record has them.

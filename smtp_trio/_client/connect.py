@@ -6,6 +6,7 @@ import email.message
 import os
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Unpack, cast, overload
 
 import trio
@@ -187,6 +188,12 @@ async def open_client(
     if the session is not opened.
     """
     check_server(host, port, settings)
+    client = await _open(host, port, settings, opened)
+    client._reopen = partial(open_client, host, port, opened=opened, **settings)
+    return client
+
+
+async def _open(host: Host, port: int, settings: ConnectSettings, opened: Opened | None) -> Client:
     try:
         return await _attempt(host, port, settings, opened, check_certificate=True)
     except TlsHandshakeError as failure:

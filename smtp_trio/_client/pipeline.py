@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
 
 from ..protocol import ReplyError, SMTPError
 from ..protocol.dialogue import READY
@@ -12,10 +14,13 @@ from .delivery import Delivery
 from .exchange import Exchange
 from .message import Message
 from .results import PartialResult, Rejected, not_sent
+from .session_limits import has_room
 from .transaction import Progress, Transaction, flush
 
 Item = tuple[str, Iterable[str], Message]
 Messages = Iterable[Item] | AsyncIterable[Item]
+#: The end of the messages.
+END: Final[Any] = object()
 
 
 # How messages overlap
@@ -50,47 +55,50 @@ Messages = Iterable[Item] | AsyncIterable[Item]
 #   and is sent when no reply is outstanding.
 # * The results are in the order of the messages, because each PartialResult is appended when its message is taken from
 #   the source.
+#
+# A session may have a limit that is announced (LIMITS, RFC 9422). `run` stops before a message for which there is no room,
+# and returns it, if the client can open another connection; otherwise that message is rejected (`Delivery.run`).
 class Pipeline:
-    """Sends the messages of one `Client.send_many` call and appends a PartialResult to ``results`` for each."""
+    """Sends messages of a `Client.send_many` call over one connection; appends a PartialResult to ``results`` for each.
 
-    def __init__(self, exchange: Exchange, results: list[PartialResult]) -> None:
+    ``asynchronous`` is true if the next message may not be available for a long time, and ``stops`` if messages for which
+    this session has no room can be sent over another connection.
+    """
+
+    def __init__(
+        self, exchange: Exchange, results: list[PartialResult], *, asynchronous: bool = False, stops: bool = False
+    ) -> None:
         self._exchange = exchange
         self._results = results
         #: The last message whose replies were received was accepted for at least one recipient.
         self._previous_accepted = False
         #: Deliveries that need a further transaction, and the recipients for that.
         self._remaining: list[tuple[Delivery, list[str]]] = []
-        #: The next message may not be available for a long time.
-        self._asynchronous = False
+        self._asynchronous = asynchronous
+        self._stops = stops
         #: RSET must be sent before the next MAIL.
         self._needs_rset = False
 
-    async def run(self, messages: Messages, progress: Progress | None, params: Mapping[str, object]) -> None:
-        """Send all messages."""
-        if isinstance(messages, str | bytes) or not isinstance(messages, Iterable | AsyncIterable):
-            raise TypeError(
-                f"messages must be an iterable or an async iterable of tuples, not {type(messages).__name__}"
-            )
-        self._asynchronous = isinstance(messages, AsyncIterable)
-        source = aiter(messages if isinstance(messages, AsyncIterable) else _as_async_iterable(messages))
-        try:
-            await self._run(source, progress, params)
-        finally:
-            if inspect.isasyncgen(source):  # as for a message's own iterable: its caller cannot go on with a generator
-                await source.aclose()
-
-    async def _run(self, source: AsyncIterator[Item], progress: Progress | None, params: Mapping[str, object]) -> None:
+    async def run(
+        self, first: Item, source: AsyncIterator[Item], progress: Progress | None, params: Mapping[str, object]
+    ) -> Item:
+        """Send all messages: ``first``, and those of ``source``. Return one that needs another connection, or END."""
         previous: tuple[Delivery, Transaction] | None = None  # its group was sent, its last reply is still to come
-        async for item in source:
+        item = first
+        while item is not END:
             try:
                 sender, recipients, message = _checked(item)
                 names = list_recipients(recipients)
+                if self._stops and not self._has_room(names):
+                    item = sender, names, message  # ``recipients`` may be an iterator
+                    break
                 delivery = await Delivery.prepare(self._exchange, sender, names, message, progress, params)
             except ReplyError as exc:
                 # The message is larger than the server accepts (RFC 1870 6.1): in `send_many` a result, not an error.
                 partial = PartialResult(sender, dict.fromkeys(names), self._exchange.tls)
                 partial.outcomes.update({name: Rejected(name, exc.command, exc.reply) for name in names})
                 self._results.append(partial)
+                item = await anext(source, END)
                 continue
             except Exception as exc:
                 if isinstance(exc, SMTPError):
@@ -114,7 +122,14 @@ class Pipeline:
             else:
                 await delivery.run()
             self._exchange.clear_deadline()  # the next thing to wait for is the caller's next message
+            item = await anext(source, END)
         await self._finish(previous)
+        return item
+
+    def _has_room(self, names: list[str]) -> bool:
+        """Return whether a message to these recipients can be sent in this session. A new session is always used."""
+        begun = self._exchange.protocol.transactions_begun
+        return begun == 0 or has_room(self._exchange, names, reserved=len(self._remaining))
 
     async def _send_overlapping(self, transaction: Transaction, previous: tuple[Delivery, Transaction] | None) -> None:
         """Send a small message, and with it what is still to be sent of the previous one, in one write.
@@ -172,6 +187,19 @@ class Pipeline:
         if self._needs_rset or self._exchange.protocol.dialogue.phase is not READY:
             await self._exchange.reset(delivery.mail)
             self._needs_rset = False
+
+
+@asynccontextmanager
+async def open_source(messages: Messages) -> AsyncGenerator[AsyncIterator[Item]]:
+    """Provide an iterator of messages, and close it at the end if it is an async generator. Raises TypeError."""
+    if isinstance(messages, str | bytes) or not isinstance(messages, Iterable | AsyncIterable):
+        raise TypeError(f"messages must be an iterable or an async iterable of tuples, not {type(messages).__name__}")
+    source = aiter(messages if isinstance(messages, AsyncIterable) else _as_async_iterable(messages))
+    try:
+        yield source
+    finally:
+        if inspect.isasyncgen(source):  # as for a message's own iterable: its caller cannot go on with a generator
+            await source.aclose()
 
 
 def _checked(item: Item) -> Item:

@@ -192,8 +192,9 @@ class Pool:
     ) -> list[Result]:
         """Send messages over one of the connections, as `Client.send_many`; wait for it if all are in use.
 
-        Nothing is sent again: if the connection is lost, ``record.results`` has what is known about each message. For
-        more than one connection at a time, call `send` from several tasks. Raises the exceptions of `Client.send_many`
+        A new connection takes its place when the limits of the server are reached (RFC 9422). Nothing is sent again: if
+        the connection is lost, ``record.results`` has what is known about each message. For more than one connection at
+        a time, call `send` from several tasks. Raises the exceptions of `Client.send_many`
         and `connect`, and trio.ClosedResourceError if the pool is closed.
         """
         check_reporting(progress, record)
@@ -214,7 +215,7 @@ class Pool:
 
     def statistics(self) -> PoolStatistics:
         """Return the present numbers of connections, waiting tasks and messages."""
-        messages = self._messages + sum(client._exchange.protocol.transactions_begun for client in self._opened_at)
+        messages = self._messages + sum(client._transactions_begun for client in self._opened_at)
         waiting = self._slots.statistics().tasks_waiting
         return PoolStatistics(len(self._opened_at), len(self._idle_since), waiting, messages)
 
@@ -338,4 +339,4 @@ class Pool:
                 for client in clients:
                     await client.aclose()
                     del self._opened_at[client]
-                    self._messages += client._exchange.protocol.transactions_begun
+                    self._messages += client._transactions_begun

@@ -14,10 +14,10 @@ TOO_MANY_DOMAINS = Reply(452, "No further domain in this session (LIMITS RCPTDOM
 
 # How a client obeys
 #
-# RCPTMAX: a message is sent in several transactions. MAILMAX and RCPTDOMAINMAX are limits of the session, and a client has
-# only this one. A command beyond them is not sent, and is reported as the server would: as a temporary rejection, after
-# which the message can be sent over another connection. A pool does not use a connection again if a message would exceed
-# its limits.
+# RCPTMAX: a message is sent in several transactions. MAILMAX and RCPTDOMAINMAX are limits of the session. `Client.send_many`
+# goes on over a new connection if the client can open one, which a client of a stream cannot, and a pool does not use a
+# connection again if a message would exceed its limits. Otherwise a command beyond them is not sent, and is reported as the
+# server would: as a temporary rejection, after which the message can be sent over another connection.
 
 
 def announced(exchange: Exchange) -> LimitsExtension | None:
@@ -43,14 +43,14 @@ def allow_domains(exchange: Exchange, limits: LimitsExtension, domains: Iterable
     return allowed
 
 
-def has_room(exchange: Exchange, recipients: Collection[str]) -> bool:
-    """Return whether a message to these recipients can be sent in this session."""
+def has_room(exchange: Exchange, recipients: Collection[str], reserved: int = 0) -> bool:
+    """Return whether a message to these recipients can be sent in this session, besides ``reserved`` transactions."""
     limits = announced(exchange)
     if limits is None:
         return True
     left = transactions_left(exchange, limits)
     needed = -(-len(recipients) // (limits.rcpt_max or len(recipients) or 1))
     domains = exchange.rcpt_domains | {name.rpartition("@")[2].lower() for name in recipients}
-    return (left is None or needed <= left) and (
+    return (left is None or needed + reserved <= left) and (
         limits.rcpt_domain_max is None or len(domains) <= limits.rcpt_domain_max
     )

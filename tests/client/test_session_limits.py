@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 from scripted import GO_AHEAD, ME, MESSAGE, OK, READ_BODY, Step, hello, scripted
 from trio.testing import MockClock
 
-from smtp_trio import AllRecipientsRejectedError, Pool, Result, Server, standard
-from smtp_trio.protocol import Mail, Rcpt
-from smtp_trio.protocol.extensions import LimitsExtension
+from smtp_trio import (
+    AllRecipientsRejectedError,
+    Client,
+    Credentials,
+    DeliveryRecord,
+    GreetingError,
+    Pool,
+    Reply,
+    Result,
+    Server,
+    Session,
+    connect,
+    standard,
+)
+from smtp_trio._client.pipeline import Item
+from smtp_trio.protocol import Extension, Mail, Noop, Rcpt
+from smtp_trio.protocol.extensions import Auth, Chunking, LimitsExtension, Pipelining
 from smtp_trio.testing import Inbox, memory_network
 
 
@@ -68,6 +83,111 @@ async def test_send_many_stops_at_the_limit(autojump_clock: MockClock, pipelinin
     assert [outline(result) for result in results] == [
         {"a@x.test": "sent"}, {"b@x.test": "sent"}, {"c@x.test": "452 MAIL"}, {"d@x.test": "452 MAIL"},
     ]  # fmt: skip
+
+
+LIMITS_OF_A_SESSION = {
+    "mail": LimitsExtension(mail_max=2),
+    "domain": LimitsExtension(rcpt_domain_max=2),
+    "mail and rcpt": LimitsExtension(mail_max=2, rcpt_max=1),
+}
+
+
+@pytest.mark.parametrize("limits", LIMITS_OF_A_SESSION)
+@pytest.mark.parametrize("pooled", [False, True])
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("without", [(), (Pipelining,), (Chunking,)], ids=["chunking", "single", "data"])
+async def test_send_many_goes_on_over_new_connections(
+    limits: str, pooled: bool, asynchronous: bool, without: tuple[type[Extension], ...]
+) -> None:
+    """RFC 9422 4.1 and 4.3. The recipients may be an iterator, and so may the messages."""
+    inbox = Inbox()
+    server = Server(inbox, extensions=standard(LIMITS_OF_A_SESSION[limits], without=without))
+    items = ((ME, (name for name in [f"a@d{n}.test"]), b"Subject: %d\r\n\r\n" % n) for n in range(5))
+
+    async def source() -> AsyncIterator[Item]:
+        for item in items:
+            yield item
+
+    record = DeliveryRecord()
+    async with memory_network({"mx.test": server}):
+        if pooled:
+            async with Pool("mx.test") as pool:
+                results = await pool.send_many(source() if asynchronous else items, record=record)
+                assert pool.statistics().messages == 5
+        else:
+            async with connect("mx.test") as client:
+                results = await client.send_many(source() if asynchronous else items, record=record)
+                assert client.usable
+                assert client.last_results == tuple(results)
+    assert all(result.complete for result in results)
+    assert record.results == tuple(results)
+    assert [result.recipients for result in results] == [(f"a@d{n}.test",) for n in range(5)]
+    assert [mail.raw.partition(b"Subject: ")[2][:1] for mail in inbox] == [b"0", b"1", b"2", b"3", b"4"]
+    assert (server.statistics().sessions_total, server.statistics().errors) == (3, 0)
+
+
+async def test_send_many_after_another_message() -> None:
+    """The transactions before the call count too."""
+    inbox = Inbox()
+    server = Server(inbox, extensions=standard(LimitsExtension(mail_max=1)))
+    async with memory_network({"mx.test": server}), connect("mx.test") as client:
+        await client.send(ME, ["a@x.test"], MESSAGE)
+        assert (await client.send_many([(ME, ["b@x.test"], MESSAGE)]))[0].complete
+        assert await client.send_many([]) == []
+    assert server.statistics().sessions_total == 2
+
+
+async def test_message_that_no_session_has_room_for() -> None:
+    """It is sent to as many recipients as one session allows, and the others are rejected."""
+    server = Server(Inbox(), extensions=standard(LimitsExtension(mail_max=2, rcpt_max=1)))
+    async with memory_network({"mx.test": server}), connect("mx.test") as client:
+        names = ["a@x.test", "b@x.test", "c@x.test"]
+        results = await client.send_many([(ME, names, MESSAGE)] * 2)
+    assert [outline(result) for result in results] == [
+        {"a@x.test": "sent", "b@x.test": "sent", "c@x.test": "452 MAIL"}
+    ] * 2
+    assert server.statistics().sessions_total == 2
+
+
+CHANGES: dict[str, Callable[[Client], Awaitable[object]]] = {
+    "auth": lambda client: client.auth(("user", "secret")),
+    "ehlo": lambda client: client.ehlo("other.test"),
+    "helo": lambda client: client.helo(),
+    "command": lambda client: client.command(Noop()),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_session_that_was_changed_is_not_opened_again(change: str) -> None:
+    """The new one would not be like it, without AUTH for example."""
+
+    class Users(Inbox):
+        async def auth(self, session: Session, credentials: Credentials) -> None:
+            """Accept anyone."""
+
+    server = Server(Users(), extensions=standard(LimitsExtension(mail_max=1), Auth(cleartext=True)))
+    async with memory_network({"mx.test": server}), connect("mx.test", tls="never", allow_cleartext=True) as client:
+        await CHANGES[change](client)
+        results = await client.send_many([(ME, ["a@x.test"], MESSAGE)] * 2)
+    if change != "helo":  # after which no limits are known
+        assert [outline(result)["a@x.test"] for result in results] == ["sent", "452 MAIL"]
+    assert server.statistics().sessions_total == 1
+
+
+async def test_new_connection_that_is_refused() -> None:
+    """The results so far are known."""
+
+    class Once(Inbox):
+        async def connect(self, session: Session) -> Reply | None:
+            return Reply(421, "Too many connections", "4.7.0") if len(self) else None
+
+    server = Server(Once(), extensions=standard(LimitsExtension(mail_max=1)))
+    async with memory_network({"mx.test": server}), connect("mx.test") as client:
+        with pytest.raises(GreetingError, match="Too many") as caught:
+            await client.send_many([(ME, ["a@x.test"], MESSAGE), (ME, ["b@x.test"], MESSAGE)])
+        assert [outline(result) for result in client.last_results] == [{"a@x.test": "sent"}]
+        assert caught.value.result == client.last_result
+        assert not client.usable
 
 
 async def test_limits_of_the_last_ehlo_count(autojump_clock: MockClock) -> None:
