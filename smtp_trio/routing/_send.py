@@ -43,6 +43,7 @@ from ._exchanger_pools import ExchangerPools
 from ._lookups import check_domain
 from ._repeatable import repeatable
 from ._routes import Exchanger, MtaSts
+from ._tls_required import settings_for
 from ._tls_sessions import TlsSession
 from ._unreachable import NoExchangerError
 
@@ -210,6 +211,7 @@ async def send_to_domains(
     if for_domain.get("resolver") is None:
         for_domain["resolver"] = DnsResolver()  # one for all domains, since it limits the number of its sockets
     async with repeatable(message) as content:
+        for_domain = await settings_for(content, params.get("mail_params", NO_PARAMS), for_domain)
         deliveries = [
             Delivery(domain, of_domain, sender, path, content, port, for_domain, pools, params)
             for domain, of_domain in domains.items()
