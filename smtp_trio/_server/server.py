@@ -45,6 +45,8 @@ from .tls_files import TlsFiles
 
 #: The port that is for SMTP only.
 LMTP_NEVER = 25
+#: The ports of message submission (RFC 6409 3.1, RFC 8314 3.3), on which ETRN must not be offered (RFC 6409 7).
+SUBMISSION = frozenset({465, 587})
 
 
 def _now() -> datetime:
@@ -269,9 +271,12 @@ class Server:
         """
         check_items(listeners, "listeners", trio.abc.Listener)  # type: ignore[type-abstract]
         try:
-            for port in tcp_ports(listeners):
+            ports = tcp_ports(listeners)
+            for port in ports:
                 self._check_port(port)
             table = self._check(hooks, implicit_tls=implicit_tls)
+            if not SUBMISSION.isdisjoint(ports):
+                table = self._without_etrn(table)
             session = self._proxied_session if self._proxies else self._session
             handler = partial(session, implicit_tls=implicit_tls, table=table)
             screen = partial(self._screening.screen, silent=implicit_tls)
@@ -382,6 +387,13 @@ class Server:
         functions = load_hooks(hooks, self.extensions)
         check_server_hooks(functions, self.hooks)
         return HookTable(functions, self._state.grammar)
+
+    def _without_etrn(self, table: HookTable | None) -> HookTable | None:
+        """Return the table for a port of message submission: without the hook for ETRN, which is not offered then."""
+        hooks = (table or self._state.table).hooks
+        if "etrn" not in hooks:
+            return table
+        return HookTable({name: hook for name, hook in hooks.items() if name != "etrn"}, self._state.grammar)
 
     def _check_port(self, port: int) -> None:
         """Raise ValueError for port 25 in LMTP (RFC 2033 5)."""

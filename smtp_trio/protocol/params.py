@@ -66,12 +66,16 @@ class Param(Generic[T]):
 
 
 class Params(Mapping[Param[Any], Any]):
-    """The parameters of one command, by `Param`. ``mail.params.get(SIZE)`` has the type ``int | None``."""
+    """The parameters of one command, by `Param`. ``mail.params.get(SIZE)`` has the type ``int | None``.
 
-    __slots__ = ("_values",)
+    ``text`` are the parameters as they were received, for `raw`.
+    """
 
-    def __init__(self, values: Mapping[Param[Any], Any] | None = None) -> None:
+    __slots__ = ("_text", "_values")
+
+    def __init__(self, values: Mapping[Param[Any], Any] | None = None, text: str = "") -> None:
         self._values = dict(values) if values else {}
+        self._text = text
 
     def __getitem__(self, param: Param[T]) -> T:
         return cast("T", self._values[param])
@@ -101,13 +105,26 @@ class Params(Mapping[Param[Any], Any]):
 
     def replace(self, param: Param[T], value: T) -> Params:
         """Return parameters with another value for one of them."""
-        return Params({**self._values, param: value})
+        return Params({**self._values, param: value}, self._text)
+
+    def raw(self, param: Param[Any]) -> str | None:
+        """Return the value of a parameter as the client has written it, such as ``a+2Bb`` for the ENVID ``a+b``.
+
+        None if the parameter has no value, or was not received.
+        """
+        for word in self._text.split(" "):
+            keyword, equals, value = word.partition("=")
+            if keyword.upper() == param.keyword:
+                return value if equals and param in self._values else None
+        return None
 
     def without(self, param: Param[Any]) -> Params:
         """Return parameters without one of them."""
         if param not in self._values:
             return self
-        return Params({each: value for each, value in self._values.items() if each is not param}) or NO_PARAMS
+        return (
+            Params({each: value for each, value in self._values.items() if each is not param}, self._text) or NO_PARAMS
+        )
 
     @property
     def reply(self) -> Reply | None:
@@ -161,7 +178,7 @@ def parse_params(text: str, known_params: KnownParams) -> Params:
         values[param] = parsed = param.parse(value)
         if parsed is None:
             raise BadCommandError(Reply(501, f"Invalid value for parameter: {word!a}", param.invalid))
-    return Params(values)
+    return Params(values, text)
 
 
 def make_params(values: Mapping[str, object], known: Iterable[Param[Any]]) -> Params:

@@ -25,7 +25,7 @@ from smtp_trio.protocol import (
 from smtp_trio.protocol.extensions import DeliverBy, FutureRelease, MtPriority, RequireRecipientValidSince, RequireTls
 from smtp_trio.protocol.extensions.deliverby import BY, EXPIRED, ByTime
 from smtp_trio.protocol.extensions.eightbitmime import BODY
-from smtp_trio.protocol.extensions.futurerelease import HOLDFOR, HOLDUNTIL, release_time
+from smtp_trio.protocol.extensions.futurerelease import HOLDFOR, HOLDUNTIL, QUOTA_EXCEEDED, release_time
 from smtp_trio.protocol.extensions.mt_priority import (
     MT_PRIORITY,
     TOO_BIG_FOR_PRIORITY,
@@ -40,6 +40,7 @@ from smtp_trio.protocol.extensions.rrvs import (
     OWNER_CHANGED,
     RRVS,
     ValidSince,
+    is_role_account,
 )
 from smtp_trio.protocol.params import make_params
 
@@ -264,6 +265,14 @@ def test_message_is_not_released_later_than_delivered(params: str, expected: str
     assert mail(begun(FUTURE, DeliverBy(), now=lambda: NOW), params) == expected
 
 
+def test_application_refuses_more_messages_than_a_user_may_keep() -> None:
+    """RFC 4865 6 (4)."""
+    driver = begun(
+        FUTURE, now=lambda: NOW, answer=lambda command: QUOTA_EXCEEDED if isinstance(command, Mail) else None
+    )
+    assert mail(driver, "HOLDFOR=5") == "552 5.7.0"
+
+
 def test_release_time() -> None:
     until = NOW + DAY
     assert release_time(Params({HOLDFOR: 60}), NOW) == NOW + 60
@@ -420,6 +429,26 @@ def test_application_refuses_a_changed_mailbox() -> None:
     driver.send_lines(SENDER)
     assert codes(driver.send_lines("RCPT TO:<receiver@mx.test> RRVS=2014-04-03T23:01:00Z")) == ["550 5.7.17"]
     assert [reply.status for reply in (DOMAIN_OWNER_CHANGED, CANNOT_TEST)] == ["5.7.18", "5.7.19"]
+
+
+@pytest.mark.parametrize(
+    ("local", "expected"),
+    [
+        ("postmaster", True), ("Abuse", True), ("HOSTMASTER", True), ("trio-request", True), ("fred", False),
+        ("request", False), ("postmaster2", False),
+    ],
+)  # fmt: skip
+def test_role_accounts(local: str, expected: bool) -> None:
+    """RFC 7293 5.1 (1), RFC 2142."""
+    assert is_role_account(local) == expected
+
+
+def test_parameter_of_a_role_account_reaches_the_application() -> None:
+    """A relay must preserve it (RFC 7293 5.1.1)."""
+    driver = begun(RequireRecipientValidSince())
+    driver.send_lines(SENDER)
+    assert codes(driver.send_lines("RCPT TO:<postmaster@mx.test> RRVS=2014-04-03T23:01:00Z")) == ["250 2.1.5"]
+    assert driver.protocol.state.rcpts[0].params[RRVS] == ValidSince(SINCE)
 
 
 def test_client_sends_rrvs() -> None:

@@ -10,6 +10,8 @@ from hypothesis import given, strategies as st
 from smtp_trio.protocol import Mail, Param, Params, Path, Rcpt
 from smtp_trio.protocol.extensions import STANDARD, Dsn, standard
 from smtp_trio.protocol.extensions.dsn import ENVID, NOTIFY, ORCPT, RET
+from smtp_trio.protocol.extensions.size import SIZE
+from smtp_trio.protocol.extensions.smtputf8 import SMTPUTF8
 from smtp_trio.protocol.grammar import Grammar
 from smtp_trio.protocol.session_state import SessionState
 
@@ -209,3 +211,16 @@ def test_invalid_values_are_not_encoded(param: Param[Any], value: object) -> Non
 
 def test_notify_is_encoded_in_a_fixed_order() -> None:
     assert Params({NOTIFY: frozenset({"DELAY", "SUCCESS", "FAILURE"})}).encode() == "NOTIFY=SUCCESS,FAILURE,DELAY"
+
+
+def test_values_as_the_client_has_written_them() -> None:
+    mail = mail_of("MAIL FROM:<a@b> ret=hdrs  ENVID=a+2Bb+41").params
+    assert (mail[RET], mail[ENVID]) == ("HDRS", "a+bA")
+    assert (mail.raw(RET), mail.raw(ENVID), mail.raw(SIZE)) == ("hdrs", "a+2Bb+41", None)
+    rcpt = rcpt_of(r"RCPT TO:<a@b> NOTIFY=delay,SUCCESS ORCPT=utf-8;\x{E9}\x{61}@b").params
+    assert (rcpt.raw(NOTIFY), rcpt.raw(ORCPT)) == ("delay,SUCCESS", r"utf-8;\x{E9}\x{61}@b")
+    assert rcpt.without(NOTIFY).raw(NOTIFY) is None
+    assert rcpt.without(NOTIFY).raw(ORCPT) == rcpt.replace(NOTIFY, frozenset({"NEVER"})).raw(ORCPT) == rcpt.raw(ORCPT)
+    assert mail_of("MAIL FROM:<\u00e9@b> SMTPUTF8").params.raw(SMTPUTF8) is None  # it has no value
+    assert Params({RET: "HDRS"}).raw(RET) is None  # it was not received
+    assert mail == Params({RET: "HDRS", ENVID: "a+bA"})

@@ -12,9 +12,11 @@ import trio
 from helpers import MESSAGE, NAME, Client, RecordingHooks, connect_tcp, spies
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
+import smtp_trio._server.server as server_module
 from smtp_trio import Credentials, Drained, Hooks, Limits, Peer, Reply, Server, Session, standard
 from smtp_trio.protocol import Mail
-from smtp_trio.protocol.extensions import Auth
+from smtp_trio.protocol.extensions import Auth, EtrnExtension
+from smtp_trio.protocol.extensions.etrn import Etrn
 from smtp_trio.stores import Maildir
 from smtp_trio.testing import Layer, bounded_stream_pair
 
@@ -201,3 +203,32 @@ async def test_warning_about_a_missing_data_hook(
         await wait_all_tasks_blocked()
         await server.stop()
     assert sum("no data hook is installed" in record.getMessage() for record in caplog.records) == count
+
+
+class Queues(Layer):
+    """Hooks that can start the delivery of waiting mail."""
+
+    async def etrn(self, session: Session, command: Etrn) -> Reply | None:
+        return Reply(250, "Queuing started", "2.0.0")
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["hooks of the server", "hooks of the port"])
+async def test_etrn_is_not_offered_for_message_submission(monkeypatch: pytest.MonkeyPatch, own: bool) -> None:
+    """RFC 6409 7. The server offers it on its other ports."""
+    recording = RecordingHooks()
+    queues = Queues(recording)
+    server = Server(recording if own else queues, name=NAME, extensions=standard(EtrnExtension()))
+    hooks = queues if own else None
+    assert frozenset({465, 587}) == server_module.SUBMISSION
+    async with trio.open_nursery() as nursery:
+        listeners = [(await trio.open_tcp_listeners(0, host="127.0.0.1"))[0] for _ in range(2)]
+        ports = [each.socket.getsockname()[1] for each in listeners]
+        monkeypatch.setattr(server_module, "SUBMISSION", frozenset({ports[1]}))
+        for listener in listeners:
+            await nursery.start(partial(server.serve_listeners, [listener], hooks=hooks))
+        async with connect_tcp(ports[0]) as client, connect_tcp(ports[1]) as user:
+            assert "ETRN" in await client.hello()
+            await client.command("ETRN example.org", "250 2.0.0 Queuing")
+            assert "ETRN" not in await user.hello()
+            await user.command("ETRN example.org", "502 5.5.1")
+        await server.stop()

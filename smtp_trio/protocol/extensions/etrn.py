@@ -1,7 +1,7 @@
 """ETRN, RFC 1985: a client asks the server to send the mail that waits for a host.
 
 Adds the verb ETRN and its EHLO keyword, which is shown when the server has the hook ``etrn``. Not in `STANDARD`: a
-server for message submission must not offer it (RFC 6409 7).
+server for message submission must not offer it (RFC 6409 7), and a `Server` does not on the ports 465 and 587.
 """
 
 from __future__ import annotations

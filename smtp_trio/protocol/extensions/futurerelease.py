@@ -37,6 +37,10 @@ def _parse_until(value: str | None) -> int | None:
     return parse_timestamp(value, up=True) if value is not None and value[-1:] in ("Z", "z") else None
 
 
+#: The reply of an application to MAIL, if a user may not keep more messages (RFC 4865 6 (4)). The codes X.7.16 and X.7.17 of
+#: that RFC have been registered for something else since, and are not used.
+QUOTA_EXCEEDED = Reply(552, "Too many messages for later release", "5.7.0")
+
 # A MAIL has one of the two at most, and RFC 4865 3 (5) has the octets of the longer one. A server that has kept the
 # message does not pass them on.
 

@@ -22,6 +22,23 @@ OWNER_CHANGED = Reply(550, "Mailbox owner has changed", "5.7.17")
 DOMAIN_OWNER_CHANGED = Reply(550, "Domain owner has changed", "5.7.18")
 CANNOT_TEST = Reply(550, "RRVS test cannot be completed", "5.7.19")
 
+#: The mailboxes of RFC 2142 that belong to a role, and not to a person: their owner may change.
+ROLE_ACCOUNTS = frozenset(
+    {
+        *("info", "marketing", "sales", "support", "abuse", "noc", "security", "postmaster", "hostmaster"),
+        *("usenet", "news", "webmaster", "www", "uucp", "ftp"),
+    }
+)
+
+
+def is_role_account(local: str) -> bool:
+    """Return whether this local part is that of a role account, for which RRVS must be ignored (RFC 7293 5.1 (1)).
+
+    A server passes the parameter to the application for these too, since a relay must preserve it (5.1.1).
+    """
+    name = local.lower()
+    return name in ROLE_ACCOUNTS or name.endswith("-request")  # RFC 2142 6: the administrator of a mailing list
+
 
 @frozen
 class ValidSince:
