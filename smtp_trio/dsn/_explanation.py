@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 
 from ..protocol.extensions.dsn import ENVID
-from ._fields import clean, divide
+from ._fields import WORD, clean, in_lines
 from ._original import Original
 from ._status import Action, RecipientStatus
 
@@ -33,6 +32,8 @@ TEXTS: dict[Action, tuple[str, str]] = {
         "Unless it fails, this is the only report.",
     ),
 }
+#: The lines of a paragraph, with room for an indentation.
+LINE = in_lines(72, WORD)
 
 
 def subject(statuses: Sequence[RecipientStatus]) -> str:
@@ -67,8 +68,6 @@ def _line(status: RecipientStatus) -> str:
 
 
 def _wrap(paragraph: str) -> str:
-    words = " ".join(" ".join(divide(word)) for word in paragraph.split(" "))
-    indent = "  " if paragraph.startswith("<") else ""
-    return textwrap.fill(
-        words, 76, initial_indent=indent, subsequent_indent=indent * 2, break_long_words=False, break_on_hyphens=False
-    )
+    indents = ("  ", "    ") if paragraph.startswith("<") else ("", "")
+    lines = [line.strip(" ") for line in LINE.findall(paragraph)]
+    return "\n".join(indents[number > 0] + line for number, line in enumerate(lines))

@@ -17,15 +17,12 @@ CONTROLS = re.compile(r"[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 #: The characters of a value that a report has. A path has 256 octets (RFC 5321 4.5.3.1.3), and ENVID and ORCPT up to 500; a
 #: server chooses its reply, and may send many lines.
 MOST = 1000
-#: The characters after which a line is folded, if there is a space.
-LINE = 200
 #: The octets of a word that are in one line. With LONG_SPACE, they are fewer than 998 (RFC 5322 2.1.1).
 WORD = 900
 #: More spaces in a row than an address or a text has. A folded line must not consist of spaces (RFC 5322 3.2.2).
 LONG_SPACE = re.compile(" {65,}")
 #: In place of an address that consists of spaces and controls: an empty local part.
 EMPTY = '""'
-TOKEN = re.compile(" +[^ ]+")
 #: The beginning of a reply of SMTP.
 REPLY = re.compile("[2-5][0-9]{2}(?![^ ])")
 
@@ -34,6 +31,9 @@ REPLY = re.compile("[2-5][0-9]{2}(?![^ ])")
 # The addresses were chosen by the sender, ENVID and ORCPT too, and the diagnostic by a server that may be hostile. A line
 # break in one of them could add a field, or end the header of a part. So every value passes through
 # `clean`, whatever has checked it before. Then it is folded, because a reply can be longer than a line of a message.
+#
+# A report of a thousand recipients with long diagnostics must not take seconds, so values are cut before anything else, and
+# divided into lines by one search for each line.
 #
 # A value is folded where it has a space, which belongs to the value: unfolding gives the same value again (RFC 5322 2.2.3).
 # Only a word that is longer than a line gets a space.
@@ -48,24 +48,23 @@ def clean(value: str, *, utf8: bool) -> str:
     return text if utf8 else text.encode("ascii", "replace").decode()
 
 
-def divide(word: str) -> list[str]:
-    """Return a word in parts of at most `WORD` octets."""
-    size = WORD if word.isascii() else WORD // 4  # a character has up to four octets
-    return [word[start : start + size] for start in range(0, len(word), size)]
+def in_lines(most: int, word: int) -> re.Pattern[str]:
+    """Return a pattern for a line: up to ``most`` characters that end before a space, or up to ``word`` of a long word."""
+    return re.compile(rf" *[^ ](?:.{{0,{most - 2}}}[^ ])?(?= |\Z)| *[^ ]{{1,{word}}}")
+
+
+#: Fields that are not folded unless they have to: many programs do not unfold an address.
+ADDRESSES = ("Original-Recipient", "Final-Recipient")
+#: The lines of a field; a character has up to four octets.
+ASCII_LINE, UTF8_LINE = in_lines(200, WORD), in_lines(200, WORD // 4)
 
 
 def fold(name: str, value: str) -> str:
     """Return a field with its CRLF, in lines of at most 998 octets."""
-    lines = [f"{name}:"]
-    for token in TOKEN.findall(f" {value}"):
-        word = token.lstrip(" ")
-        spaces = token[: -len(word)]
-        for part in divide(word):
-            if len(lines[-1]) + len(spaces) + len(part) > LINE and len(lines[-1]) > len(name) + 1:
-                lines.append("")
-            lines[-1] += spaces + part
-            spaces = " "
-    return "\r\n".join(lines) + "\r\n"
+    if name in ADDRESSES and len(value.encode()) <= WORD:
+        return f"{name}: {value}\r\n"
+    lines = (ASCII_LINE if value.isascii() else UTF8_LINE).findall(f" {value}")
+    return f"{name}:" + "\r\n".join(line if line.startswith(" ") else f" {line}" for line in lines) + "\r\n"
 
 
 def address(value: str, *, utf8: bool) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import binascii
 import re
 import secrets
 from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
-from email.charset import QP, Charset
 from email.message import Message
-from email.mime.text import MIMEText
 from email.policy import compat32
 from email.utils import make_msgid
 from typing import Any
@@ -21,7 +20,7 @@ from ..protocol.extensions.smtputf8 import SMTPUTF8
 from ..protocol.header import header_end
 from ..protocol.params import NO_PARAMS, Param, Params
 from ._explanation import explanation, subject
-from ._fields import clean, date, divide, status_fields
+from ._fields import WORD, clean, date, status_fields
 from ._original import Original, check_date
 from ._returned import requires_tls, returned_part, transfer_encoding
 from ._status import RecipientStatus, is_requested
@@ -130,7 +129,7 @@ def build_report(
 
 def fits(address: str) -> bool:
     """Return whether an address can be in one line: a field is not folded within an address."""
-    return len(divide(address)) == 1
+    return len(address.encode()) <= WORD
 
 
 def raw(value: str) -> str:
@@ -154,13 +153,10 @@ def _part(content_type: str, encoding: str, content: bytes) -> bytes:
 
 
 def _text_part(original: Original, statuses: tuple[RecipientStatus, ...], reporting_mta: str) -> bytes:
-    text = explanation(original, statuses, reporting_mta)
-    charset = Charset("us-ascii" if text.isascii() else "utf-8")
-    if not text.isascii():
-        charset.body_encoding = QP
-    part = MIMEText(text, "plain", charset, policy=POLICY)  # type: ignore[arg-type]  # a Charset is documented
-    del part["MIME-Version"]
-    return part.as_bytes()
+    text = explanation(original, statuses, reporting_mta).replace("\n", "\r\n").encode()
+    if text.isascii():
+        return _part('text/plain; charset="us-ascii"', "7bit", text)
+    return _part('text/plain; charset="utf-8"', "quoted-printable", binascii.b2a_qp(text))
 
 
 def _status_part(

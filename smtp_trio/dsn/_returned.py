@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Collection
 
 from attrs import frozen
@@ -11,10 +10,6 @@ from attrs import frozen
 from ..protocol.extensions.dsn import RET
 from ..protocol.header import header_end, is_utf8
 from ._original import Original
-
-#: A bare CR or LF, NUL, or a line of more than 998 octets (RFC 2045 2.7 and 2.8): neither 7bit nor 8bit. The length is
-#: counted once for each line: to look for a long one at every octet would take a thousand times as long.
-BINARY = re.compile(rb"\0|\r(?!\n)|(?<!\r)\n|(?:\A|(?<=\n))[^\r\n]{999}")
 
 # What is returned, and how
 #
@@ -64,7 +59,9 @@ def requires_tls(original: Original) -> bool:
 
 def transfer_encoding(octets: bytes) -> str:
     """Return the Content-Transfer-Encoding of octets that are not encoded (RFC 2045 6.2)."""
-    if BINARY.search(octets):
+    if b"\0" in octets or not octets.count(b"\r\n") == octets.count(b"\r") == octets.count(b"\n"):
+        return "binary"  # NUL, or a bare CR or LF (RFC 2045 2.7 and 2.8)
+    if max(map(len, octets.split(b"\r\n"))) > 998:
         return "binary"
     return "7bit" if octets.isascii() else "8bit"
 

@@ -38,6 +38,24 @@ def test_hostile_diagnostic_and_several_recipients() -> None:
     assert found(report.message) == (set(), set(names))
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "l" * 64 + "@" + "d." * 95 + "test",
+        "x" * 700 + "@mx.test",
+        f'"{"a" * 300} {"b" * 300}"@mx.test',
+        " a@mx.test\r\n",
+    ],
+    ids=range(4),
+)
+def test_unusual_addresses(name: str) -> None:
+    """They are read as they are; the text for people is encoded."""
+    report = build(
+        original(), RecipientStatus(name, "failed", "5.1.1", "550 5.1.1 \u7528 " * 100, "mx.test"), offers=()
+    )
+    assert found(report.message) == (set(), {name.strip()})
+
+
 def test_original_recipient_is_preferred() -> None:
     """As Mailman does: the address to which it sent the message."""
     about = original(rcpt_params={YOU: Params({ORCPT: "rfc822;Original@list.test"})})

@@ -409,6 +409,17 @@ def test_type_of_the_diagnostic(diagnostic: str, kind: str) -> None:
     assert dict(fields(report)[1])["Diagnostic-Code"] == f"{kind}; {diagnostic}"
 
 
+def test_text_in_utf8_is_encoded() -> None:
+    report = build(original(), failed("a@mx.test", diagnostic="550 5.1.1 \u7528\u6237 = " * 20))
+    text = parts(report)[0]
+    assert (text["Content-Transfer-Encoding"], text.get_content_charset()) == ("quoted-printable", "utf-8")
+    content = text.get_payload(decode=True)
+    assert isinstance(content, bytes)
+    assert "<a@mx.test>: 550 5.1.1 \u7528\u6237 = 550 5.1.1" in content.decode()
+    assert max(map(len, content.decode().split("\r\n"))) <= 76
+    assert report.message[: report.message.index(b"message/")].isascii()
+
+
 def test_diagnostic_of_100_000_octets() -> None:
     for text in ("550 " + "x" * 100_000, "550 " + "用 " * 33_000, "550-a\r\n" * 14_000, "\r\n" * 50_000):
         report = build(original(), failed(diagnostic=text), offers=("8BITMIME", "SMTPUTF8"))
