@@ -48,7 +48,7 @@ async def log_of(program: Program, pattern: str) -> str:
 async def test_header_of_a_balancer(network: str, tmp_path: Path) -> None:
     async with serving("--proxy-protocol", "10.0.0.0/8", "--proxy-protocol", network, cwd=tmp_path) as program:
         for version in (1, 2):
-            header = ProxyHeader(CLIENT, SERVER, version=version)  # type: ignore[arg-type]
+            header = ProxyHeader(CLIENT, SERVER, version=version)
             await deliver(program.port, proxy_header=header)
         await program.out.wait_for_count(2, r" accepted: peer=192\.0\.2\.9:4242 ")
         assert await received(program.port, b"EHLO client.test\r\n") == b""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import smtplib
 import ssl
 import subprocess
 from collections.abc import AsyncGenerator, Callable
@@ -295,6 +296,34 @@ async def test_postfix_obeys_xclient_of_the_client() -> None:
         assert b"(other.example.net [192.0.2.9])" in stored(server)
 
 
+async def test_postfix_and_the_server_match_the_address_of_the_client_again() -> None:
+    """A client that may not use XCLIENT gets 550 from both, although its proxy may."""
+
+    def name_two_clients(port: int) -> list[int]:
+        with smtplib.SMTP(ADDRESS, port, timeout=60) as client:
+            client.ehlo()
+            codes = [client.docmd("XCLIENT", "NAME=mail.example.net ADDR=198.51.100.9")[0]]
+            client.ehlo()
+            assert not client.has_extn("XCLIENT")
+            return [*codes, client.docmd("XCLIENT", "ADDR=192.0.2.9")[0]]
+
+    async with (
+        postfix("{} inet n - n - - smtpd".format) as (_, port),
+        serving(Recorder(), xclient_from=[ADDRESS]) as own,
+    ):
+        assert [await trio.to_thread.run_sync(name_two_clients, each) for each in (port, own[1])] == [[220, 550]] * 2
+
+
+async def test_postfix_reads_long_attributes() -> None:
+    """They take several commands, and ADDR is in the last one, which Postfix does not forget NAME and PORT for."""
+    name = ".".join(["n" * 60] * 4)
+    async with postfix("{} inet n - n - - smtpd".format) as (server, port):
+        async with smtp_trio.connect(ADDRESS, port, tls="never", timeout=60) as client:
+            await client.xclient(addr="198.51.100.9", name=name, helo="h" * 250, port=4242)
+            await client.send("ada@example.net", ["bo@example.org"], PLAIN)
+        assert f"({name} [198.51.100.9])".encode() in stored(server).replace(b"\r\n\t", b" ").replace(b"\n\t", b" ")
+
+
 async def test_postfix_sends_xforward() -> None:
     """Postfix passes a message that it has received on to the server, as to a content filter."""
     hooks = Recorder()
@@ -320,6 +349,23 @@ async def test_postfix_sends_xforward() -> None:
         "HELO": "client.example.net",
         "SOURCE": "REMOTE",
     }
+
+
+async def test_swaks_sends_xclient_twice(home: Path) -> None:
+    require("swaks")
+    hooks = Recorder()
+    async with serving(hooks, xclient_from=[ADDRESS]) as (_, port):
+        outcome = await run(
+            Submission(mail=PLAIN, home=home),
+            *("swaks", "--server", ADDRESS, "--port", str(port), "--helo", "proxy.example.net"),
+            *("--from", "ada@example.net", "--to", "bo@example.org", "--timeout", "60"),
+            *("--xclient-helo", "client.example.net", "--xclient-login", "ada", "--xclient-port", "4242"),
+            *("--xclient-delim", "--xclient-name", "mail.example.net", "--xclient-addr", "192.0.2.9"),
+        )
+    assert outcome.sent, outcome.output
+    session = hooks.sessions[-1]
+    assert (session.peer, session.user) == (Peer("192.0.2.9", 4242, "tcp", "mail.example.net"), "ada")
+    assert hooks.received[0].startswith(b"Received: from client.example.net (mail.example.net [192.0.2.9])")
 
 
 async def test_swaks_sends_xclient(home: Path) -> None:
