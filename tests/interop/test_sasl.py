@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import smtplib
 import ssl
 import subprocess
@@ -12,6 +13,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, Self
 
 import pytest
 import trio
@@ -226,6 +228,98 @@ async def test_scramp_logs_in_through_smtplib(name: str, tmp_path: Path) -> None
     async with serving(certificates, UsersFile(tmp_path / "users")) as (port, logins):
         await trio.to_thread.run_sync(converse, port)
     assert logins.seen == ["fred"]
+
+
+# --- scramp behind aiosmtpd as the server ---------------------------------------------------------------------------------
+
+# Neither Dovecot 2.3, nor Exim and Cyrus SASL as Debian builds them, offer mechanisms with channel binding.
+SCRAM = ("SCRAM-SHA-256-PLUS", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-256", "SCRAM-SHA-1")
+
+
+class ScrampServer:
+    """An SMTP server with the mechanisms of scramp, which are bound to the hash of a certificate."""
+
+    def __init__(self, certificates: Certificates, binding: bytes | None = None) -> None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(certificates.server)
+        [pem, *_] = re.findall("(?s)-----BEGIN CERT.*?-----END CERTIFICATE-----", certificates.server.read_text())
+        certificate = ssl.PEM_cert_to_DER_cert(pem)  # trustme signs with SHA-256
+        self.binding = hashlib.sha256(certificate).digest() if binding is None else binding
+        self.port = servers.free_port()
+        #: The mechanism and the user of each successful login.
+        self.logins: list[tuple[str, str]] = []
+        self.received: list[bytes] = []
+        for name in SCRAM:
+            setattr(self, f"auth_{name.replace('-', '__')}", self._converse)
+        controller = pytest.importorskip("aiosmtpd.controller").Controller
+        self.controller = controller(
+            self, HOST, self.port, tls_context=context, auth_exclude_mechanism=["LOGIN", "PLAIN"]
+        )
+
+    async def _converse(self, server: Any, arguments: list[str]) -> Any:
+        scramp, result = pytest.importorskip("scramp"), pytest.importorskip("aiosmtpd.smtp").AuthResult
+        name, initial = arguments
+        mechanism = scramp.ScramMechanism(name)
+        secret = mechanism.make_auth_info(PASSWORD, iteration_count=4096)
+        bound = ("tls-server-end-point", self.binding) if name.endswith("-PLUS") else None
+        users: list[str] = []
+
+        def secret_of(user: str) -> Any:
+            users.append(user)
+            return secret
+
+        exchange = mechanism.make_server(secret_of, channel_binding=bound)
+        try:
+            exchange.set_client_first(base64.b64decode(initial).decode())
+            exchange.set_client_final((await server.challenge_auth(exchange.get_server_first())).decode())
+            assert await server.challenge_auth(exchange.get_server_final()) == b""
+        except scramp.ScramException:
+            return result(success=False, handled=False)
+        self.logins += [(name, user) for user in users]
+        return result(success=True)
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
+        self.received.append(envelope.content)
+        return "250 OK"
+
+    def __enter__(self) -> Self:
+        self.controller.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.controller.stop()
+
+
+@pytest.mark.parametrize("name", [*SCRAM, None])
+async def test_client_logs_in_at_scramp(name: str | None, tmp_path: Path) -> None:
+    """With the best mechanism, if it may choose."""
+    pytest.importorskip("scramp")
+    certificates = Certificates(tmp_path)
+    context = ssl.create_default_context(cafile=certificates.ca)
+    settings: dict[str, Any] = {} if name is None else {"auth_mechanisms": [name]}
+    with ScrampServer(certificates) as server:
+        async with connect(HOST, server.port, ssl_context=context, auth=(USER, PASSWORD), **settings) as client:
+            await client.send("me@example.net", ["you@example.org"], b"Subject: hi\r\n\r\nhello\r\n")
+        with pytest.raises(ReplyError) as caught:
+            async with connect(HOST, server.port, ssl_context=context, auth=(USER, "wrong"), **settings):
+                raise AssertionError("unreachable")
+    assert server.logins == [(name or SCRAM[0], USER)]
+    assert server.received == [b"Subject: hi\r\n\r\nhello\r\n"]
+    assert caught.value.reply.code == 535
+
+
+@pytest.mark.parametrize("name", ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-1-PLUS"])
+async def test_binding_to_another_certificate(name: str, tmp_path: Path) -> None:
+    """As behind a proxy that decrypts the connection."""
+    pytest.importorskip("scramp")
+    certificates = Certificates(tmp_path)
+    context = ssl.create_default_context(cafile=certificates.ca)
+    with ScrampServer(certificates, bytes(32)) as server:
+        with pytest.raises(ReplyError) as caught:
+            async with connect(HOST, server.port, ssl_context=context, auth=(USER, PASSWORD), auth_mechanisms=[name]):
+                raise AssertionError("unreachable")
+    assert caught.value.reply.code == 535
+    assert server.logins == []
 
 
 # --- secrets that other programs have made ------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """What Exim and Postfix send to a server: BDAT, DSN, SIZE, SMTPUTF8, and as many recipients as LIMITS allows.
 
 Debian 12's Exim 4.96 does not support LIMITS, and its light package does not support PROXY; 4.98 of its backports does. No
-version of Postfix sends BDAT, and none sends XCLIENT; `test_proxies` has what it sends of XFORWARD.
+version of Postfix sends BDAT, and none sends XCLIENT, which nginx does (`test_nginx`); `test_proxies` has XFORWARD.
 """
 
 from __future__ import annotations
