@@ -15,13 +15,13 @@ from attrs import field, frozen
 from .. import replies
 from ..arguments import argument, check_items, check_type
 from ..commands import CountedCommand
-from ..dialogue import READY, RECIPIENT, Table
+from ..dialogue import Table
 from ..errors import BadCommandError
 from ..extension import Commands, Extension
 from ..params import KnownParams
 from ..replies import Reply
 from ..session_state import SessionState
-from .chunking import CHUNK_REFUSED, CHUNKS
+from .chunking import CHUNK, CHUNK_CODES, LAST_CHUNK, REFUSED_CHUNK, split_last
 
 # RFC 3986 4.3: absolute-URI
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!-~]+", re.ASCII)
@@ -63,7 +63,7 @@ class Burl(CountedCommand):
     hook: ClassVar[str | None] = "burl"
     default_reply: ClassVar[Reply] = replies.NOT_IMPLEMENTED
     chunk_reply: ClassVar[Reply] = WAITING
-    codes: ClassVar[frozenset[int]] = frozenset({250, 450, 452, 503, 550, 552, 554})
+    codes: ClassVar[frozenset[int]] = CHUNK_CODES
 
     def encode(self) -> str:
         """Return the command line without its CRLF."""
@@ -72,9 +72,8 @@ class Burl(CountedCommand):
     @classmethod
     def decode(cls, argument: str, known_params: KnownParams) -> Burl:
         """Parse the argument. Raises `BadCommandError` if it is not valid."""
-        url, *rest = argument.split(" ")
-        last = argument.isascii() and rest[-1:] != [] and rest[-1].upper() == "LAST"
-        if URL.fullmatch(url) is None or len(rest) != int(last):
+        (url, *rest), last = split_last(argument)
+        if URL.fullmatch(url) is None or rest:
             # In LMTP, the client counts the replies to the end of a message, whatever is wrong with the command.
             raise BadCommandError(Reply(501, f"Syntax: {cls.usage}", "5.5.4"), verb="BURL", last=last)
         return BurlLast(url) if last else Burl(url)
@@ -107,14 +106,8 @@ class BurlExtension(Extension):
     rfc = 4468
     verbs: ClassVar[Commands] = (Burl,)
     table: ClassVar[Table] = Table(
-        accepted={
-            Burl: {RECIPIENT: CHUNKS, CHUNKS: CHUNKS},
-            BurlLast: {RECIPIENT: READY, CHUNKS: READY},
-        },
-        refused={
-            Burl: {RECIPIENT: CHUNK_REFUSED, CHUNKS: CHUNK_REFUSED},
-            BurlLast: {RECIPIENT: READY, CHUNKS: READY},
-        },
+        accepted={Burl: CHUNK, BurlLast: LAST_CHUNK},
+        refused={Burl: REFUSED_CHUNK, BurlLast: LAST_CHUNK},
     )
     requires: ClassVar[Sequence[str]] = ("8BITMIME", "CHUNKING")  # RFC 4468 4 and 3.2
 

@@ -7,7 +7,8 @@ servers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import enum
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from .. import syntax
@@ -55,6 +56,20 @@ SIZE_LIMIT = 2**64
 #   arrive for a transaction without recipients; they are consumed and refused.
 
 
+#: The rows of the state table for a chunk: one that is not the last, one that is, and the refusal of the first kind.
+CHUNK: Mapping[enum.Enum, enum.Enum] = {RECIPIENT: CHUNKS, CHUNKS: CHUNKS}
+LAST_CHUNK: Mapping[enum.Enum, enum.Enum] = {RECIPIENT: READY, CHUNKS: READY}
+REFUSED_CHUNK: Mapping[enum.Enum, enum.Enum] = {RECIPIENT: CHUNK_REFUSED, CHUNKS: CHUNK_REFUSED}
+CHUNK_CODES = frozenset({250, 450, 452, 503, 550, 552, 554})
+
+
+def split_last(argument: str) -> tuple[list[str], bool]:
+    """Return the words of an argument without the LAST at its end, and whether that is there."""
+    words = argument.split(" ")
+    last = argument.isascii() and len(words) > 1 and words[-1].upper() == "LAST"
+    return words[:-1] if last else words, last
+
+
 class Bdat(CountedCommand):
     """BDAT: ``size`` octets of the message follow the line (RFC 3030 2). The reply comes after them."""
 
@@ -63,7 +78,7 @@ class Bdat(CountedCommand):
     verb = "BDAT"
     usage = "BDAT size [LAST]"
     groupable = True
-    codes: ClassVar[frozenset[int]] = frozenset({250, 450, 452, 503, 550, 552, 554})
+    codes: ClassVar[frozenset[int]] = CHUNK_CODES
 
     def encode(self) -> str:
         """Return the command as a line, without its CRLF."""
@@ -72,9 +87,8 @@ class Bdat(CountedCommand):
     @classmethod
     def decode(cls, argument: str, known_params: KnownParams) -> Bdat:
         """Parse the argument. Raises `BadCommandError`, 501 and the end of the connection, when the size is invalid."""
-        count, *rest = argument.split(" ")
-        last = argument.isascii() and rest[-1:] != [] and rest[-1].upper() == "LAST"
-        if syntax.DIGITS.fullmatch(count) is None or int(count) >= SIZE_LIMIT or len(rest) != int(last):
+        (count, *rest), last = split_last(argument)
+        if syntax.DIGITS.fullmatch(count) is None or int(count) >= SIZE_LIMIT or rest:
             raise BadCommandError(BAD_SIZE, verb="BDAT", close=True, last=last)
         return BdatLast(int(count)) if last else Bdat(int(count))
 
@@ -99,18 +113,15 @@ class Chunking(Extension):
     verbs: ClassVar[Commands] = (Bdat,)
     table: ClassVar[Table] = Table(
         accepted={
-            Bdat: {RECIPIENT: CHUNKS, CHUNKS: CHUNKS},
-            BdatLast: {RECIPIENT: READY, CHUNKS: READY},
+            Bdat: CHUNK,
+            BdatLast: LAST_CHUNK,
             Rset: {CHUNKS: READY, CHUNK_REFUSED: READY},
             Ehlo: {CHUNKS: READY, CHUNK_REFUSED: READY},
             Helo: {CHUNKS: READY, CHUNK_REFUSED: READY},
             Noop: unchanged(CHUNKS, CHUNK_REFUSED),
             Quit: {CHUNKS: CLOSED, CHUNK_REFUSED: CLOSED},
         },
-        refused={
-            Bdat: {RECIPIENT: CHUNK_REFUSED, CHUNKS: CHUNK_REFUSED},
-            BdatLast: {RECIPIENT: READY, CHUNKS: READY},
-        },
+        refused={Bdat: REFUSED_CHUNK, BdatLast: LAST_CHUNK},
     )
 
 
