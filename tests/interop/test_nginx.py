@@ -114,7 +114,7 @@ async def session_behind(directory: Path, *, login: bool, options: dict[str, str
     """Send a message through nginx from the address CLIENT; return the session in which it arrives."""
     hooks = Recorder()
     server = Server(hooks, name="mx.example.org", **settings)
-    auth = {"auth": (USER, PASSWORD), "allow_cleartext": True} if login else {}
+    auth: dict[str, Any] = {"auth": (USER, PASSWORD), "allow_cleartext": True} if login else {}
     with trio.fail_after(120):
         async with trio.open_nursery() as nursery:
             listeners = await nursery.start(partial(server.serve, 0, ADDRESS))
