@@ -10,7 +10,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import trustme
@@ -210,21 +210,34 @@ def start_exchanger(
 
 
 @contextmanager
-def start_lmtp_client(directory: Path, target: str) -> Iterator[Server]:
-    """Run Postfix until the end of the block, which passes all mail for example.org on by LMTP to ``target``.
-
-    It sends again what was deferred every second, and the reports of what could not be delivered as all other mail.
-    """
+def start_postfix(
+    directory: Path, *, profile: str = "interop", listeners: str = "", own: Sequence[str] = ()
+) -> Iterator[Server]:
+    """Run Postfix until the end of the block, with further services and settings."""
     authority = trustme.CA()
     chain, key = write_files(directory, authority.issue_cert(HOST), authority)
     workspace = Workspace(
         server="postfix",
-        profile="interop",
+        profile=profile,
         directory=directory,
         port=free_port(),
         implicit_port=free_port(),
         chain=chain,
         key=key,
+        listeners=listeners,
+        own=own,
+    )
+    with run(SETUPS["postfix"], workspace) as server:
+        yield server
+
+
+def start_lmtp_client(directory: Path, target: str) -> AbstractContextManager[Server]:
+    """Run Postfix until the end of the block, which passes all mail for example.org on by LMTP to ``target``.
+
+    It sends again what was deferred every second, and the reports of what could not be delivered as all other mail.
+    """
+    return start_postfix(
+        directory,
         listeners="lmtp unix - - n - - lmtp",
         own=(
             "virtual_alias_maps =",
@@ -234,8 +247,6 @@ def start_lmtp_client(directory: Path, target: str) -> Iterator[Server]:
             *(f"{name} = 1s" for name in ("queue_run_delay", "minimal_backoff_time", "maximal_backoff_time")),
         ),
     )
-    with run(SETUPS["postfix"], workspace) as server:
-        yield server
 
 
 def write_files(directory: Path, certificate: trustme.LeafCert, authority: trustme.CA) -> tuple[Path, Path]:

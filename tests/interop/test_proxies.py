@@ -23,8 +23,8 @@ from smtp_trio.protocol.proxy_header import Address
 from .conftest import Certificates, require, require_server
 from .mails import DIRECTORY
 from .programs import HOST, PATH, Submission, run
-from .servers import POLL, Server, free_port, run as run_server, start, write_files
-from .setups import ADDRESS, SETUPS, Workspace
+from .servers import POLL, Server, free_port, start, start_postfix
+from .setups import ADDRESS
 
 pytestmark = pytest.mark.interop
 
@@ -245,19 +245,7 @@ async def postfix(listeners: Callable[[int], str]) -> AsyncGenerator[tuple[Serve
     require_server("postfix")
     port = free_port()
     with TemporaryDirectory(prefix="smtp-trio-") as name:
-        directory, authority = Path(name), trustme.CA()
-        chain, key = write_files(directory, authority.issue_cert(HOST), authority)
-        workspace = Workspace(
-            server="postfix",
-            profile="xclient",
-            directory=directory,
-            port=free_port(),
-            implicit_port=free_port(),
-            chain=chain,
-            key=key,
-            listeners=listeners(port),
-        )
-        with run_server(SETUPS["postfix"], workspace) as server:
+        with start_postfix(Path(name), profile="xclient", listeners=listeners(port)) as server:
             yield server, port
 
 
