@@ -90,7 +90,8 @@ class Result:
 
     ``relayed_without_dsn`` are accepted recipients whose ``rcpt_params`` had NOTIFY=SUCCESS, and whose server does not offer
     DSN, so that it will not report the delivery. The program that passes the message on has to send a report itself, with
-    the action "relayed" (RFC 3461 5.2.2); see `smtp_trio.dsn`.
+    the action "relayed" (RFC 3461 5.2.2); see `smtp_trio.dsn`. They are also those of a message with BY for which RFC 2852
+    4.1.4 requires such a report.
     """
 
     sender: str
@@ -146,7 +147,7 @@ class PartialResult:
         self.sender: str = sender
         self.recipients: tuple[str, ...] = tuple(recipients)
         self.tls: TlsInfo | None = tls
-        #: The recipients whose NOTIFY=SUCCESS the server does not get.
+        #: The recipients for which a report is due if the message is accepted.
         self.unreported: frozenset[str] = unreported
         self.outcomes: dict[str, Outcome] = {}
         #: The recipients of the current transaction that have no outcome yet, in order (a dict with the value None).

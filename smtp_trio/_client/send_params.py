@@ -10,7 +10,8 @@ from attrs import frozen
 
 from ..protocol import Command, Mail, Rcpt
 from ..protocol.arguments import check_callable, check_type
-from ..protocol.extensions.dsn import ENVID, NOTIFY
+from ..protocol.extensions.deliverby import BY
+from ..protocol.extensions.dsn import ENVID, NEVER, NOTIFY
 from ..protocol.extensions.mtrk import MTRK
 from ..protocol.extensions.requiretls import REQUIRETLS
 from ..protocol.params import NO_PARAMS, Param, Params
@@ -25,6 +26,8 @@ T = TypeVar("T")
 # names, which the server must offer, each is treated as its RFC has it (`Param.passed_on`). Those of DSN are passed on
 # unchanged if the server offers DSN, and otherwise left out (RFC 3461 5.2.1 and 5.2.2 (a)). The success of the delivery is
 # not reported then, so the caller has to report that the message was relayed (5.2.2 (b)): `SendParams.unreported`.
+# So it has to for BY with "T", and for BY with "N" if the server does not offer DELIVERBY, unless the recipient has
+# NOTIFY=NEVER; in the second case, delays are to be notified by a server with DSN (RFC 2852 4.1.4, 4.1.4.2).
 #
 # Some parameters depend on others, on the sender, or on time:
 #
@@ -44,10 +47,12 @@ class SendParams:
     mail: Params
     rcpts: Mapping[str, Params]
     unreported: frozenset[str] = frozenset()
-    """The recipients whose NOTIFY=SUCCESS the server does not get."""
+    """The recipients for which the caller has to report that the message was relayed."""
 
 
 NONE = SendParams(NO_PARAMS, {})
+#: Values of NOTIFY.
+FAILURE, DELAY = frozenset({"FAILURE"}), frozenset({"DELAY"})
 
 
 def read_send_params(
@@ -68,14 +73,19 @@ def read_send_params(
     rcpt_names = exchange.param_names(Rcpt)
     mail = exchange.params(Mail, {name: value for name, value in values.items() if name not in rcpt_names})
     rcpt = exchange.params(Rcpt, {name: value for name, value in values.items() if name in rcpt_names})
+    offers = exchange.protocol.offers
     passed = {name: _passed_on(exchange, Rcpt, rcpt_params.get(name, NO_PARAMS), kept) for name in recipients}
-    unreported = {
-        name
-        for name in recipients
-        if "SUCCESS" in rcpt_params.get(name, NO_PARAMS).get(NOTIFY, frozenset())
-        and not exchange.protocol.offers(Rcpt, NOTIFY)
-    }
-    if not sender and not (exchange.protocol.verified and exchange.protocol.offers(Mail, REQUIRETLS)):
+    notify = {name: rcpt_params.get(name, NO_PARAMS).get(NOTIFY) for name in recipients}
+    unreported = set[str]()
+    if not offers(Rcpt, NOTIFY):
+        unreported = {name for name, wanted in notify.items() if wanted is not None and "SUCCESS" in wanted}
+    if (by := mail_params.get(BY)) is not None and by.after(kept).reports_relay(offered=offers(Mail, BY)):
+        tracked = [name for name, wanted in notify.items() if wanted != NEVER]
+        unreported.update(tracked)
+        if offers(Rcpt, NOTIFY) and not offers(Mail, BY):
+            for name in tracked:
+                passed[name] = passed[name].replace(NOTIFY, (notify[name] or FAILURE) | DELAY)
+    if not sender and not (exchange.protocol.verified and offers(Mail, REQUIRETLS)):
         mail_params = mail_params.without(REQUIRETLS)
     mail_params = _passed_on(exchange, Mail, mail_params, kept)
     if ENVID not in mail_params and ENVID not in mail:

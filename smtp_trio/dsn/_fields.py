@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from email.utils import format_datetime
 
+from ..protocol.extensions.deliverby import BY
 from ..protocol.extensions.dsn import ENVID, ORCPT, encode_utf8_address
 from ..protocol.params import NO_PARAMS
 from ._original import Original
@@ -110,7 +111,14 @@ def _message_fields(original: Original, reporting_mta: str) -> list[tuple[str, s
         ("Original-Envelope-Id", clean(original.mail_params.get(ENVID, ""), utf8=False)),
         ("Reporting-MTA", mta_name(reporting_mta)),
         ("Arrival-Date", date(original.arrived) if original.arrived else ""),
+        ("Deliver-By-Date", _deliver_by(original)),
     ]
+
+
+def _deliver_by(original: Original) -> str:
+    """Return the time by which a message was to be delivered (RFC 2852 5), or "" if it is not known."""
+    by = original.mail_params.get(BY)
+    return date(original.arrived + timedelta(seconds=by.seconds)) if by is not None and original.arrived else ""
 
 
 def _recipient_fields(original: Original, status: RecipientStatus, *, utf8: bool) -> list[tuple[str, str]]:

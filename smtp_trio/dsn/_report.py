@@ -15,6 +15,7 @@ from typing import Any
 from attrs import frozen
 
 from ..protocol.arguments import check_items, check_number, check_type
+from ..protocol.extensions.deliverby import BY
 from ..protocol.extensions.eightbitmime import BODY
 from ..protocol.extensions.smtputf8 import SMTPUTF8
 from ..protocol.header import header_end
@@ -94,7 +95,11 @@ def build_report(
     check_number(max_returned, "max_returned", integer=True)
     offers = frozenset(check_items(offers, "offers", str))
     reported = tuple(
-        each for each in statuses if is_requested(each.action, original.rcpt_params.get(each.recipient, NO_PARAMS))
+        each
+        for each in statuses
+        if is_requested(
+            each.action, original.rcpt_params.get(each.recipient, NO_PARAMS), by=original.mail_params.get(BY)
+        )
     )
     to = clean(original.sender, utf8=True)
     if to in ("", "<>") or not reported:

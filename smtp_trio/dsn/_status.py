@@ -12,7 +12,8 @@ from attrs import Attribute, field, frozen
 from .._client.results import Accepted, Outcome, Rejected, Result, Unknown
 from ..protocol import Connect, Reply
 from ..protocol.arguments import argument, check_choice, check_type
-from ..protocol.extensions.dsn import NOTIFY
+from ..protocol.extensions.deliverby import ByTime
+from ..protocol.extensions.dsn import NEVER, NOTIFY
 from ..protocol.params import Params
 from ._original import check_date
 
@@ -69,11 +70,18 @@ class RecipientStatus:
             raise ValueError(f"will_retry_until is for the action 'delayed' only, got {self.action!r}")
 
 
-def is_requested(action: Action, rcpt_params: Params) -> bool:
-    """Return whether the sender of a message wants to know of an action, by the NOTIFY of the recipient (RFC 3461 5.2)."""
+def is_requested(action: Action, rcpt_params: Params, *, by: ByTime | None = None) -> bool:
+    """Return whether the sender of a message wants to know of an action, by the NOTIFY of the recipient (RFC 3461 5.2).
+
+    ``by`` is the BY of MAIL: with "N" or "T" the sender wants to know that the message was relayed, unless NOTIFY is NEVER
+    (RFC 2852 4.1.4).
+    """
     check_choice(action, "action", get_args(Action))
     check_type(rcpt_params, "rcpt_params", Params)
+    check_type(by, "by", ByTime, optional=True)
     notify = rcpt_params.get(NOTIFY)
+    if action == "relayed" and by is not None and (by.trace or by.mode == "N"):
+        return notify != NEVER
     return action in BY_DEFAULT if notify is None else REQUESTED_BY[action] in notify
 
 
@@ -163,7 +171,7 @@ def _diagnostic(reply: Reply) -> str:
 
 def _is_local(outcome: Outcome) -> bool:
     """Return whether the client has made the reply of an outcome itself, without a connection."""
-    return isinstance(outcome, Rejected) and isinstance(outcome.command, Connect)
+    return isinstance(outcome, Rejected) and (isinstance(outcome.command, Connect) or outcome.not_offered)
 
 
 def _hosts(result: Result) -> dict[str, str]:

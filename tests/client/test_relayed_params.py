@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from scripted import GO_AHEAD, ME, MESSAGE, OK, READ_BODY, YOU, Step, hello, scr
 from trio.testing import MockClock
 
 from smtp_trio import AllRecipientsRejectedError, NotOfferedError, Rejected, ReplyError
+from smtp_trio.dsn import Original, build_report, report_statuses
 from smtp_trio.protocol import Mail, Params, Rcpt
 from smtp_trio.protocol.extensions.deliverby import BY, ByTime
 from smtp_trio.protocol.extensions.dsn import ENVID, NOTIFY, ORCPT, RET
@@ -219,6 +221,50 @@ async def test_time_below_the_minimum_of_the_server(autojump_clock: MockClock) -
         with pytest.raises(NotOfferedError, match="60 seconds") as caught:
             await client.send(ME, [YOU], MESSAGE, mail_params=by, received=NOON, now=clock(61))
     assert caught.value.status == "5.4.7"
+
+
+NAMES = [YOU, "b@mx.test", "c@mx.test", "d@mx.test"]
+WANTED = {
+    "b@mx.test": Params({NOTIFY: frozenset({"NEVER"})}),
+    "c@mx.test": Params({NOTIFY: frozenset({"FAILURE"})}),
+    "d@mx.test": Params({NOTIFY: frozenset({"SUCCESS"})}),
+}
+
+
+@pytest.mark.parametrize(
+    ("offers", "by", "notify", "relayed"),
+    [
+        # RFC 2852 4.1.4.2: the server does not know the time, so delays are notified by DSN, and the relay is reported.
+        (["DSN"], ByTime(9, "N"), ["FAILURE,DELAY", "NEVER", "FAILURE,DELAY", "SUCCESS,DELAY"], [0, 2, 3]),
+        ([], ByTime(9, "N"), [""] * 4, [0, 2, 3]),
+        (["DSN"], ByTime(5, "N"), ["", "NEVER", "FAILURE", "SUCCESS"], []),  # the time is over
+        ([], ByTime(5, "N"), [""] * 4, [3]),  # only the report of RFC 3461 5.2.2
+        (["DSN", "DELIVERBY"], ByTime(9, "N"), ["", "NEVER", "FAILURE", "SUCCESS"], []),
+        # RFC 2852 4.1.4: each relay is reported.
+        (["DSN", "DELIVERBY"], ByTime(9, "R", trace=True), ["", "NEVER", "FAILURE", "SUCCESS"], [0, 2, 3]),
+        (["DELIVERBY"], ByTime(-9, "N", trace=True), [""] * 4, [0, 2, 3]),
+        (["DSN", "DELIVERBY"], ByTime(9, "R"), ["", "NEVER", "FAILURE", "SUCCESS"], []),
+    ],
+)
+async def test_recipients_for_which_the_relay_is_reported(
+    autojump_clock: MockClock, offers: list[str], by: ByTime, notify: list[str], relayed: list[int]
+) -> None:
+    rcpts = [
+        f"RCPT TO:<{name}>" + (f" NOTIFY={text}" if text else "") for name, text in zip(NAMES, notify, strict=True)
+    ]
+    steps: list[Step] = ["MAIL .*", OK, *(step for line in rcpts for step in (line, OK)), *BODY]
+    async with scripted(*hello(*offers), *steps) as script, script.client() as client:
+        result = await client.send(
+            *(ME, NAMES, MESSAGE), mail_params=Params({BY: by}), rcpt_params=WANTED, received=NOON, now=clock(5)
+        )
+    assert result.relayed_without_dsn == tuple(NAMES[number] for number in relayed)
+    original = Original(sender=ME, message=MESSAGE, mail_params=Params({BY: by}), rcpt_params=WANTED, arrived=NOON)
+    report = build_report(original, report_statuses(result), reporting_mta="mx.test")
+    reported = () if report is None else report.statuses
+    assert tuple(each.recipient for each in reported if each.action == "relayed") == result.relayed_without_dsn
+    if report is not None:
+        date = NOON + timedelta(seconds=by.seconds)
+        assert f"Deliver-By-Date: {format_datetime(date)}\r\n".encode() in report.message
 
 
 @pytest.mark.parametrize(

@@ -189,6 +189,18 @@ def test_time_that_is_over() -> None:
     assert (EXPIRED.code, EXPIRED.status) == (554, "5.4.7")
 
 
+@pytest.mark.parametrize(
+    ("by", "reports"),
+    [
+        (ByTime(5, "N"), (False, True)), (ByTime(0, "N"), (False, False)), (ByTime(5, "R"), (False, False)),
+        (ByTime(-5, "N", trace=True), (True, True)), (ByTime(5, "R", trace=True), (True, True)),
+    ],
+)  # fmt: skip
+def test_relay_that_is_reported(by: ByTime, reports: tuple[bool, bool]) -> None:
+    """RFC 2852 4.1.4 and 4.1.4.2."""
+    assert (by.reports_relay(offered=True), by.reports_relay(offered=False)) == reports
+
+
 def test_time_that_a_relay_has_used() -> None:
     assert ByTime(120, "R").after(22) == ByTime(98, "R")
     assert ByTime(10, "N", trace=True).after(40) == ByTime(-30, "N", trace=True)

@@ -33,7 +33,7 @@ class ByTime:
     """The time by which a message is to be delivered: ``seconds`` from now.
 
     If that is not possible, the sender is to get the message back (``mode`` "R") or a notification ("N"); with "N" the
-    time may be over already. ``trace`` requests a notification from each relay that does not know the extension.
+    time may be over already. ``trace`` requests a notification from each relay.
     """
 
     seconds: int
@@ -43,6 +43,13 @@ class ByTime:
     def after(self, seconds: int) -> ByTime:
         """Return the time that is left after a relay has kept the message for ``seconds`` (RFC 2852 4.1)."""
         return evolve(self, seconds=self.seconds - seconds)
+
+    def reports_relay(self, *, offered: bool) -> bool:
+        """Return whether a relay has to report that it has passed the message on (RFC 2852 4.1.4).
+
+        ``offered`` is true if the next server offers the extension.
+        """
+        return self.trace or (self.mode == "N" and self.seconds > 0 and not offered)
 
     @property
     def expired(self) -> bool:
