@@ -10,6 +10,7 @@ from importlib.resources import files
 from ..protocol.arguments import check_type
 from ._case import Case, Invariant, Requirement, Stage, Step
 from ._notation import Block, Definition, Line, joined, octets, read, split_remark
+from ._scram import ProvePassword
 from ._server_invariants import SERVER_INVARIANTS
 from ._steps import (
     BeginTls,
@@ -39,6 +40,10 @@ EVENTS: Sequence[tuple[str, Callable[[re.Match[str], str], Step]]] = (
     ("C. begins TLS( or fails)?", lambda match, meaning: BeginTls(may_fail=match[1] is not None)),
     ("C. closes its side", lambda match, meaning: SendEof()),
     ("C. sends more than SIZE", lambda match, meaning: SendTooMuch()),
+    (
+        "C. proves the password with (SCRAM-\\S+?)(, saw no channel binding and is refused)?",
+        lambda match, meaning: ProvePassword(match[1], deceived=match[2] is not None),
+    ),
     (
         "S. closes(?: within ([0-9.]+) s)?(?: after (\\S+))?",
         lambda match, meaning: ExpectClose(after=match[2] or "", within=float(match[1] or 0)),

@@ -13,7 +13,7 @@ from attrs import frozen
 from trio.testing import MockClock, memory_stream_pair
 
 import smtp_trio
-from smtp_trio import Body, Client, Credentials, Hooks, Limits, Peer, Reply, Server, Session, standard
+from smtp_trio import Body, Client, Credentials, Hooks, Limits, Peer, Reply, Server, Session, TlsFiles, standard
 from smtp_trio.conform import Report, Requirement, Target, check_server, server_cases
 from smtp_trio.protocol import Rcpt
 from smtp_trio.protocol.extensions import (
@@ -41,8 +41,11 @@ USER, PASSWORD = "ada", "a secret"
 BALANCER = "10.0.0.1"
 URL = "imap://imap.test/box/;uid=1"
 
-#: Those that need no certificate.
-MECHANISMS = ("SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN", "LOGIN", "CRAM-MD5", "ANONYMOUS")
+#: Those that need no certificate of the client.
+MECHANISMS = (
+    *("SCRAM-SHA-256-PLUS", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN", "LOGIN", "CRAM-MD5"),
+    *("OAUTHBEARER", "ANONYMOUS"),
+)
 
 Dial = Callable[[], Awaitable[trio.abc.Stream]]
 
@@ -81,8 +84,8 @@ class Closed(Mailboxes):
 def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """Return TLS for the server, and for a client that trusts it."""
     authority = trustme.CA()
-    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert(HOST).configure_cert(server)
+    with authority.issue_cert(HOST).private_key_and_cert_chain_pem.tempfile() as path:
+        server = TlsFiles(path).load()  # of which the server knows the certificate, for channel binding
     client = ssl.create_default_context()
     authority.configure_trust(client)
     return server, client

@@ -18,6 +18,7 @@ from smtp_trio import Hello, Hooks, Limits, Reply, Server, Session, standard
 from smtp_trio.conform import Outcome, Result, Target, check_server, server_cases
 from smtp_trio.protocol import Rcpt
 from smtp_trio.protocol.extensions import Auth, LimitsExtension
+from smtp_trio.protocol.session_state import SessionState
 
 from .our_servers import HOST, MECHANISMS, PASSWORD, USER, Accounts, Closed, Mailboxes
 
@@ -204,6 +205,17 @@ MUTANTS: Sequence[tuple[Mutation, str]] = (
     ),
     (Mutation(rb"AUTH SCRAM", b"334 *\r\n"), "auth.scram-sha256"),
     *((Mutation(rb"Yz1", b"235 2.7.0 Ok\r\n"), f"auth.scram-proof-{name}") for name in ("sha1", "sha256")),
+    # The server's signature, the client's last line and a second login (RFC 5802 3, RFC 4954 4).
+    (Mutation(rb"Yz1", challenge(b"v=" + b64encode(bytes(32)))), "auth.scram-login-sha256"),
+    (Mutation(rb"Yz1", challenge(b"e=other-error")), "auth.scram-login-sha256"),
+    (Mutation(rb"Yz1", b"235 2.7.0 Ok\r\n"), "auth.scram-login-sha1"),
+    (Mutation(rb"AUTH SCRAM", b"334 *\r\n"), "auth.scram-login-sha1"),
+    (Mutation(rb"\r", b"535 5.7.8 Invalid\r\n"), "auth.scram-login-sha256"),
+    *((Mutation(rb"\*", b"235 2.7.0 Ok\r\n"), f"auth.scram-cancel-{name}") for name in ("sha1", "sha256")),
+    # Tokens (RFC 7628 3.2.3), unknown mechanisms (RFC 4954 4).
+    (Mutation(rb"AUTH OAUTHBEARER", b"235 2.7.0 Ok\r\n"), "auth.token-refused"),
+    (Mutation(rb"AQ==", b"235 2.7.0 Ok\r\n"), "auth.token-refused"),
+    (Mutation(rb"AUTH XCONFORM", b"504 5.7.4 Unknown\r\n"), "auth.unknown-mechanism-status"),
     # EXTERNAL and ANONYMOUS (RFC 4422, RFC 4505).
     (Mutation(rb"AUTH EXTERNAL", b"235 2.7.0 Ok\r\n"), "auth.external"),
     (Mutation(rb"AUTH ANONYMOUS", b"535 5.7.8 Invalid\r\n"), "auth.anonymous"),
@@ -334,6 +346,28 @@ def wrong_servers() -> Mapping[str, tuple[Serve, Mutation | None, Mapping[str, A
         "reads any header": (behind_a_balancer(lambda header: True), None, {"proxy_protocol": True}),
         "reads one header": (behind_a_balancer(b"PROXY UNKNOWN\r\n".__eq__), None, {"proxy_protocol": True}),
     }
+
+
+class OtherAuth(Auth):
+    """Lists a mechanism that it does not have."""
+
+    def advertise(self, state: SessionState) -> str:
+        return "AUTH SCRAM-SHA-256 SCRAM-SHA-256-PLUS"
+
+
+async def test_downgrade_that_is_not_refused(autojump_clock: trio.testing.MockClock) -> None:
+    """RFC 5802 6."""
+    extensions = [*standard(without=(Auth,)), OtherAuth(mechanisms=("SCRAM-SHA-256",))]
+    (result,) = await results(Server(Accounts(), name=HOST, extensions=extensions), ["auth.scram-downgrade"])
+    assert (result.outcome, result.reason) == (Outcome.FAILED, "expected a refusal, got the signature of the server")
+
+
+async def test_auth_before_tls(autojump_clock: trio.testing.MockClock) -> None:
+    """RFC 4954 4. The case does not apply to a server that lists the mechanism outside TLS."""
+    unlisted = await results(accepts_everything("STARTTLS"), ["auth.before-tls"])
+    assert [result.outcome for result in unlisted] == [Outcome.FAILED]
+    listed = await results(accepts_everything("STARTTLS", "AUTH PLAIN"), ["auth.before-tls"])
+    assert [(result.outcome, result.reason) for result in listed] == [(Outcome.SKIPPED, "AUTH PLAIN is offered")]
 
 
 @cache

@@ -1,0 +1,87 @@
+"""The step of cases in which the client proves by SCRAM that it knows the password, and the server too."""
+
+from __future__ import annotations
+
+import os
+from base64 import b64decode, b64encode
+from typing import Any, cast
+
+import trio
+from attrs import frozen
+
+from .._client.threads import run_in_thread
+from ..protocol import LocalProtocolError, RemoteProtocolError
+from ..protocol.sasl import (
+    MECHANISMS,
+    ClientExchange,
+    Computation,
+    MechanismContext,
+    PasswordCredentials,
+    server_end_point,
+)
+from ._connection import CaseFailedError, Connection, ReceivedReply, show
+
+
+@frozen
+class ProvePassword:
+    """Log in as the user of the run, up to the server's signature, which is checked. The client's last line is left out.
+
+    With `deceived`, the client says that it could use channel binding and was offered none, which must be refused (RFC
+    5802 6).
+    """
+
+    mechanism: str
+    deceived: bool = False
+
+    async def perform(self, connection: Connection) -> None:
+        user, password = (b64decode(connection.secrets[name]).decode() for name in ("user", "password"))
+        binding = b"any" if self.deceived else _binding(connection) if self.mechanism.endswith("-PLUS") else b""
+        context = MechanismContext(connection.host, os.urandom, channel_binding=binding)
+        steps = MECHANISMS[self.mechanism].client(PasswordCredentials(user, password), context)
+        challenge = None
+        try:
+            for command in (f"AUTH {self.mechanism} ", ""):
+                await self._send(connection, command, await _respond(steps, challenge))
+                reply = await connection.read_reply("AUTH")
+                challenge = _decode(reply)
+                if self.deceived and challenge.startswith(b"e="):
+                    await self._send(connection, "", b"")
+                    reply = await connection.read_reply("AUTH")
+                if self.deceived and reply.code[0] == "5":
+                    return
+                if reply.code != "334":
+                    raise CaseFailedError(f"{connection.expected}, got {reply}")
+                if challenge.startswith(b"e="):
+                    raise CaseFailedError(f"the server refused the proof: {show(connection.mask(challenge))}")
+            await _respond(steps, challenge)
+        except (LocalProtocolError, RemoteProtocolError) as error:
+            raise CaseFailedError(str(error)) from None
+        if self.deceived:
+            raise CaseFailedError("expected a refusal, got the signature of the server")
+
+    async def _send(self, connection: Connection, command: str, response: bytes | None) -> None:
+        # Whoever reads the proof in a report could try passwords against it.
+        connection.secrets = {**connection.secrets, "response": b64encode(response or b"")}
+        await connection.send(f"{command}{{response}}\r\n".encode())
+        connection.expected = "expected 334 or 5xx" if self.deceived else "expected 334"
+
+
+def _binding(connection: Connection) -> bytes:
+    if not isinstance(connection.stream, trio.SSLStream):
+        return b""
+    return server_end_point(cast("Any", connection.stream).getpeercert(binary_form=True) or b"")
+
+
+def _decode(reply: ReceivedReply) -> bytes:
+    """Return the challenge in a reply, b"" if it has another code."""
+    try:
+        return b64decode(reply.text, validate=True) if reply.code == "334" else b""
+    except ValueError:
+        raise CaseFailedError(f"expected a text in base64, got {reply}") from None
+
+
+async def _respond(steps: ClientExchange, challenge: bytes | None) -> bytes | None:
+    answer: Any = challenge
+    while isinstance(step := steps.send(answer), Computation):
+        answer = await run_in_thread(step.compute)
+    return step
