@@ -9,6 +9,7 @@ from email.utils import format_datetime
 
 from ..protocol.extensions.deliverby import BY
 from ..protocol.extensions.dsn import ENVID, ORCPT, encode_utf8_address
+from ..protocol.extensions.futurerelease import HOLDFOR, HOLDUNTIL
 from ..protocol.params import NO_PARAMS
 from ._original import Original
 from ._status import RecipientStatus
@@ -112,6 +113,7 @@ def _message_fields(original: Original, reporting_mta: str) -> list[tuple[str, s
         ("Reporting-MTA", mta_name(reporting_mta)),
         ("Arrival-Date", date(original.arrived) if original.arrived else ""),
         ("Deliver-By-Date", _deliver_by(original)),
+        ("Future-Release-Request", _future_release(original)),
     ]
 
 
@@ -119,6 +121,15 @@ def _deliver_by(original: Original) -> str:
     """Return the time by which a message was to be delivered (RFC 2852 5), or "" if it is not known."""
     by = original.mail_params.get(BY)
     return date(original.arrived + timedelta(seconds=by.seconds)) if by is not None and original.arrived else ""
+
+
+def _future_release(original: Original) -> str:
+    """Return the time until which a message was to be held (RFC 4865 5.1.2), or "" if it was not."""
+    for kind, param in (("for", HOLDFOR), ("until", HOLDUNTIL)):
+        value = original.mail_params.get(param)
+        if value is not None:
+            return f"{kind};{param.format(value)}"
+    return ""
 
 
 def _recipient_fields(original: Original, status: RecipientStatus, *, utf8: bool) -> list[tuple[str, str]]:

@@ -14,6 +14,7 @@ from smtp_trio.dsn._returned import transfer_encoding
 from smtp_trio.protocol import Param, Params
 from smtp_trio.protocol.extensions.dsn import ENVID, NOTIFY, ORCPT, RET
 from smtp_trio.protocol.extensions.eightbitmime import BODY
+from smtp_trio.protocol.extensions.futurerelease import HOLDFOR, HOLDUNTIL
 
 from .reports import ME, MESSAGE, YOU, build, failed, fields, notify, original, parse, parts, status, types
 
@@ -275,6 +276,17 @@ def test_header_that_is_not_text_is_encoded(header: bytes) -> None:
     assert types(report)[2] == "text/rfc822-headers"
     assert report.message.isascii()
     assert content(parts(report)[2]) == header
+
+
+@pytest.mark.parametrize(
+    ("param", "value", "field"),
+    [(HOLDFOR, 3600, "for;3600"), (HOLDUNTIL, 1893456000, "until;2030-01-01T00:00:00Z")],
+)
+def test_report_of_a_message_that_was_held(param: Param[int], value: int, field: str) -> None:
+    """RFC 4865 5.1.2 (2)."""
+    report = build(original(mail=Params({param: value})), failed())
+    assert dict(fields(report)[0])["Future-Release-Request"] == field
+    assert "Future-Release-Request" not in dict(fields(build(original(), failed()))[0])
 
 
 def test_report_of_a_message_with_requiretls() -> None:
