@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import trio
@@ -42,8 +42,9 @@ TURN = 128
 #   message can only be relayed by servers that support it. A domain alone does not need it: without SMTPUTF8 it is sent
 #   as A-labels.
 #
-# What a parameter of a RCPT needs and the server does not offer concerns this recipient only: it is rejected, and the message
-# is sent to the others (RFC 7293 5.1.1). If none is left, the message is not sent at all, and NotOfferedError is raised.
+# What one recipient needs and the server does not offer concerns this recipient only: it is rejected, and the message is sent
+# to the others. That is SMTPUTF8 for a local part outside ASCII (RFC 6531 3.2), and the extensions of the parameters of RCPT
+# (RFC 7293 5.1.1). If none is left, the message is not sent at all, and NotOfferedError is raised.
 #
 # One transaction is enough unless there are more recipients than the server accepts in one. The server advertises
 # that limit (LIMITS, RFC 9422), or replies 452 to some RCPT (RFC 5321 4.5.3.1.10). The message is then sent again for the other
@@ -72,7 +73,7 @@ class Delivery:
         cls,
         exchange: Exchange,
         sender: str,
-        recipients: Iterable[str],
+        recipients: Collection[str],
         message: Message,
         progress: Progress | None,
         params: Mapping[str, object],
@@ -86,12 +87,16 @@ class Delivery:
         offered = exchange.protocol.offered
         utf8 = "SMTPUTF8" in offered
         paths: dict[str, Path] = {}
+        problems: dict[str, NotOfferedError] = {}
         for name in recipients:
-            paths[name] = _encodable(parse_mailbox(name, f"recipient {name!r}"), utf8=utf8)
+            try:
+                paths[name] = _encodable(parse_mailbox(name, f"recipient {name!r}"), utf8=utf8)
+            except NotOfferedError as error:
+                problems[name] = error
             if len(paths) % TURN == 0:
                 await trio.lowlevel.checkpoint()
         if not paths:
-            raise ValueError("there must be at least one recipient")
+            raise next(iter(problems.values()), ValueError("there must be at least one recipient"))
         path = _encodable(parse_mailbox(sender, "sender", null=True), utf8=utf8)
         given = read_send_params(exchange, sender, paths, params)
         mail_params = given.mail
@@ -118,7 +123,11 @@ class Delivery:
         if smtputf8 or ready.utf8_header:
             values.setdefault(SMTPUTF8, True)  # RFC 6531 3.4: only if it is needed
         mail = Mail(path, Params(values))
-        partial = PartialResult(sender, paths, exchange.tls, given.unreported)
+        partial = PartialResult(
+            sender, dict.fromkeys(recipients) if problems else paths, exchange.tls, given.unreported
+        )
+        for name, problem in problems.items():
+            partial.reject(Rejected(name, Rcpt(parse_mailbox(name, name)), unacceptable(problem), not_offered=True))
         if params or SMTPUTF8 in values or not path.is_ordinary:
             mail = Mail(path, writable(mail.params, utf8=SMTPUTF8 in values))
             exchange.protocol.encode_command(mail)
@@ -201,7 +210,7 @@ async def _checked_rcpts(
             rcpts[name] = rcpt
         except NotOfferedError as error:
             problem = problem or error
-            partial.outcomes[name] = Rejected(name, rcpt, unacceptable(error), not_offered=True)
+            partial.reject(Rejected(name, rcpt, unacceptable(error), not_offered=True))
         if number % TURN == 0:
             await trio.lowlevel.checkpoint()
     if problem is not None and not rcpts:

@@ -43,8 +43,8 @@ class Rejected:
     """The outcome for a recipient for which the server did not accept the message.
 
     ``command`` is the command that was refused (MAIL, RCPT, DATA, BDAT or the end of the message), ``reply`` the
-    refusal. ``not_offered`` is true if the command was not sent, because the server does not offer what a parameter of this
-    recipient needs; another server may.
+    refusal. ``not_offered`` is true if the command was not sent, because the server does not offer what this recipient
+    needs, SMTPUTF8 or the extension of a parameter; another server may.
     """
 
     recipient: str
@@ -160,6 +160,10 @@ class PartialResult:
         self.pending, self.sent = dict.fromkeys(recipients), False
         for recipient in self.pending:
             self.outcomes.pop(recipient, None)
+
+    def reject(self, outcome: Rejected) -> None:
+        """Store the outcome of a recipient that is not sent."""
+        self.outcomes[outcome.recipient] = outcome
 
     def decide(self, recipient: str, outcome: Outcome) -> None:
         """Store the outcome of a pending recipient."""

@@ -152,6 +152,20 @@ async def test_error_for_no_accepted_recipient_has_the_reply_of_the_server(autoj
     assert caught.value.temporary
 
 
+async def test_recipient_outside_ascii_is_rejected_without_smtputf8(autojump_clock: MockClock) -> None:
+    """RFC 6531 3.2. The others get the message, also if one has a domain outside ASCII, and nothing is declared as UTF-8."""
+    steps = ("MAIL FROM:<me@client.test>", OK, "RCPT TO:<b@xn--bcher-kva.test>", OK, *BODY)
+    async with scripted(*hello(), *steps) as script, script.client() as client:
+        result = await client.send(ME, ["j\u00f6rg@mx.test", "b@b\u00fccher.test"], MESSAGE)
+        with pytest.raises(NotOfferedError, match="SMTPUTF8"):
+            await client.send(ME, ["j\u00f6rg@mx.test"], MESSAGE)
+    assert result.recipients == ("j\u00f6rg@mx.test", "b@b\u00fccher.test")
+    assert [each.recipient for each in result.accepted] == ["b@b\u00fccher.test"]
+    (rejected,) = result.rejected
+    assert (rejected.not_offered, rejected.reply.code, rejected.reply.status) == (True, 554, "5.6.3")
+    assert rejected.command.encode() == "RCPT TO:<j\u00f6rg@mx.test>"
+
+
 async def test_send_many_rejects_one_recipient_and_goes_on(autojump_clock: MockClock) -> None:
     group = ("MAIL .*", "RCPT TO:<b@mx.test>", "DATA", OK * 2 + GO_AHEAD)
     steps: tuple[Step, ...] = (*group, READ_BODY, *group[:3], OK + OK * 2 + GO_AHEAD, READ_BODY, OK)

@@ -11,7 +11,7 @@ import pytest
 from smtp_trio import Accepted, Rejected, Server, standard
 from smtp_trio.protocol import Params
 from smtp_trio.protocol.extension import Extension
-from smtp_trio.protocol.extensions import DeliverBy, RequireRecipientValidSince, RequireTls
+from smtp_trio.protocol.extensions import DeliverBy, RequireRecipientValidSince, RequireTls, SmtpUtf8
 from smtp_trio.protocol.extensions.deliverby import BY, ByTime
 from smtp_trio.protocol.extensions.requiretls import REQUIRETLS
 from smtp_trio.protocol.extensions.rrvs import RRVS
@@ -58,6 +58,15 @@ async def test_recipient_with_rrvs_is_sent_to_an_exchanger_that_offers_it(pooled
     assert [mail.recipients for mail in first] == [("b@one.example",)]
     assert [mail.recipients for mail in second] == [("you@one.example",)]
     assert second[0].envelope.rcpts[0].params == BOUND
+
+
+async def test_recipient_outside_ascii_is_sent_to_an_exchanger_with_smtputf8() -> None:
+    first, second = Inbox(), Inbox()
+    servers = Server(first, extensions=standard(without=(SmtpUtf8,))), server(second)
+    result, _ = await deliver(*servers, names=("j\u00f6rg", "b"))
+    assert result.complete
+    assert [mail.recipients for mail in first] == [("b@one.example",)]
+    assert [mail.recipients for mail in second] == [("j\u00f6rg@one.example",)]
 
 
 @pytest.mark.parametrize(("names", "count"), [(("you", "b"), 1), (("you",), 0)], ids=["one of two", "all"])
