@@ -166,6 +166,33 @@ async def test_header_comes_before_implicit_tls(header: bytes) -> None:
         assert hooks.sessions[0].proxy_header is not None
 
 
+@pytest.mark.parametrize("host", [BALANCER, "192.0.2.7"])
+async def test_header_after_the_handshake_of_implicit_tls(host: str, caplog: pytest.LogCaptureFixture) -> None:
+    """It is the second one of a balancer, or that of a client that pretends to be one."""
+    caplog.set_level(logging.INFO, "smtp_trio")
+    async with connected_from(make_server(tls=server_tls()), host, implicit_tls=True) as client:
+        if host == BALANCER:
+            await client.send(LOCAL)
+        await client.handshake()
+        await client.expect("220")
+        await client.send(V2)
+        await client.expect_end()
+    assert [values[2] for values in records(caplog, "unexpected_proxy_header")] == [f"{host}:5000"]
+    assert records(caplog, "client_address") == []
+
+
+async def test_untrusted_header_before_implicit_tls() -> None:
+    """No octets of SMTP are sent, only perhaps an alert."""
+    hooks = RecordingHooks()
+    async with connected_from(make_server(hooks, tls=server_tls()), "192.0.2.7", implicit_tls=True) as client:
+        await client.send(V1 + b"EHLO client.test\r\n")
+        received = b""
+        while data := await client.stream.receive_some():
+            received += data
+    assert b"220" not in received
+    assert hooks.sessions == []
+
+
 async def test_header_inside_of_tls() -> None:
     """A stream that is encrypted already begins with the header, as any other one does."""
     client_end, server_end = memory_stream_pair()
@@ -245,7 +272,16 @@ async def test_unix_socket(tmp_path: Any) -> None:
         (b"EHLO client.test\r\n", "no PROXY header"),
         (b"\x16\x03\x01\x02", "no PROXY header"),
         (b"PROXY TCP4 192.0.2.9 192.0.2.1 99999 25\r\n", "version 1: malformed line"),
+        (b"PROXY UNKNOWN ".ljust(107, b"1"), "no CRLF within 107 octets"),
+        (b"PROXY UNKNOWN ".ljust(106, b"1"), "not received within 5 seconds"),
+        (b"PROXY TCP4 192.0.2.9 192.0.2.1 4242 25\n", "version 1: malformed line"),
         (V2.replace(b"TLSv1.3", b"TLSv1.2"), "version 2: wrong checksum"),
+        (V2[:12] + b"\x21\x11\0\0", "version 2: too short for its addresses"),
+        (V2[:12] + b"\x21\x21\0\x0c" + bytes(12), "version 2: too short for its addresses"),
+        (V2[:12] + b"\x21\x11\xff\xff", "version 2: more than 4096 octets announced"),
+        (V2[:12] + b"\x20\0\x10\x01", "version 2: more than 4096 octets announced"),
+        (V2[:12] + b"\x21\x11\0\x0f" + bytes(12) + b"\x30\xff\xff", "version 2: incomplete value"),
+        (V2[:12] + b"\x20\0\x10\0" + bytes(4095), "not received within 5 seconds"),
         (b"PROXY TCP4", "not received within 5 seconds"),
         (V2[:-1], "not received within 5 seconds"),
         (b"", "not received within 5 seconds"),
