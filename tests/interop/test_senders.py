@@ -177,6 +177,31 @@ async def test_dsn(name: str) -> None:
     assert mail.envelope.rcpts[0].params[ORCPT] == "rfc822;Bob+1@example.com"
 
 
+UNUSUAL = {
+    "plus": "a+b=c@example.com",
+    "quoted": '"a b"@example.com',
+    "backslash": '"a\\\\b\\"c"@example.com',
+    "apostrophe": "o'hara@example.com",
+    "percent": "a%b!c@example.com",
+    "utf-8": "b\u00f6@example.com",
+    "quoted utf-8": '"b \u00f6"@example.com',
+    "utf-8 domain": "b\u00f6@b\u00fccher.example",
+}
+
+
+@pytest.mark.parametrize("recipient", UNUSUAL.values(), ids=UNUSUAL)
+@pytest.mark.parametrize("name", ["postfix", "exim"])
+async def test_unusual_recipients(name: str, recipient: str) -> None:
+    """They arrive, with the ORCPT that the relay makes for them."""
+    rcpt_params = {recipient: Params({NOTIFY: frozenset({"FAILURE"})})}
+    sent = await relay(name, [recipient], rcpt_params=rcpt_params)
+    [mail] = sent.messages
+    assert mail.recipients == (recipient,)
+    assert mail.envelope.rcpts[0].params[NOTIFY] == {"FAILURE"}
+    if name == "postfix":
+        assert mail.envelope.rcpts[0].params[ORCPT].startswith("rfc822;")
+
+
 # --- LIMITS ------------------------------------------------------------------------------------------------------
 
 FIVE = [f"b{number}@example.com" for number in range(5)]
