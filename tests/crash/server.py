@@ -42,13 +42,13 @@ def skip_fsync(is_skipped: Callable[[int], bool]) -> None:
 
 def skip_log_flush() -> None:
     """Make SQLite never flush its log."""
-    prepare = sqlite.prepare
+    prepare = sqlite.prepare  # type: ignore[attr-defined]
 
     def prepare_unsynchronized(db: sqlite3.Connection) -> None:
         prepare(db)
         db.execute("PRAGMA synchronous = OFF")
 
-    sqlite.prepare = prepare_unsynchronized
+    sqlite.prepare = prepare_unsynchronized  # type: ignore[attr-defined]
 
 
 class EarlyReply(smtp_trio.Hooks):
