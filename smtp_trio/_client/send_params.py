@@ -10,6 +10,7 @@ from attrs import frozen
 
 from ..protocol import Command, Mail, Rcpt
 from ..protocol.arguments import check_callable, check_type
+from ..protocol.extensions.auth import AUTH
 from ..protocol.extensions.deliverby import BY
 from ..protocol.extensions.dsn import ENVID, NEVER, NOTIFY
 from ..protocol.extensions.mtrk import MTRK
@@ -36,6 +37,7 @@ T = TypeVar("T")
 #   should not be the reason why the notification is lost (RFC 8689 5).
 # * BY and MTRK have a number of seconds, from which the time is subtracted that the message was kept here (RFC 2852 4.1.4,
 #   RFC 3885 3.2). It is computed for each server, as close to MAIL as possible.
+# * AUTH=<> is added for a server at which this client has logged in, since the login is not that of the submitter (RFC 4954 5).
 # * An ORCPT of type utf-8 that is too long in ASCII can only be sent in a transaction with SMTPUTF8 (RFC 6533 3). Whether
 #   it is one depends on the message too, so `writable` is called when that is known.
 
@@ -65,6 +67,7 @@ def read_send_params(
     if not params:
         return NONE
     values = dict(params)
+    relayed = values.get("mail_params") is not None
     mail_params = _read(values, "mail_params", Params, NO_PARAMS)
     rcpt_params: Mapping[str, Params] = _read(values, "rcpt_params", Mapping, {})  # type: ignore[type-abstract]
     for name, each in rcpt_params.items():
@@ -90,6 +93,8 @@ def read_send_params(
     mail_params = _passed_on(exchange, Mail, mail_params, kept)
     if ENVID not in mail_params and ENVID not in mail:
         mail_params = mail_params.without(MTRK)
+    if relayed and exchange.protocol.authenticated and AUTH not in mail_params and offers(Mail, AUTH):
+        mail_params = Params({**mail_params, AUTH: "<>"})
     return SendParams(
         _merged(mail_params, mail),
         {name: _merged(each, rcpt) for name, each in passed.items()},

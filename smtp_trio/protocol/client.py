@@ -112,7 +112,6 @@ class ClientProtocol:
     """The client's side of one connection. It must be used by one task at a time."""
 
     __slots__ = (
-        "_authenticated",
         "_buffer",
         "_checks",
         "_chunk_octets",
@@ -122,6 +121,7 @@ class ClientProtocol:
         "_params",
         "_replies",
         "_verbs",
+        "authenticated",
         "binary",
         "capabilities",
         "dialogue",
@@ -159,7 +159,8 @@ class ClientProtocol:
         self._input_ended = False
         self._dot_stuffer: DotStuffer | None = None  # while a message is sent after 354
         self._chunk_octets = 0  # octets announced by BDAT and not passed to `send_body` yet
-        self._authenticated = False
+        #: True after a successful AUTH.
+        self.authenticated: bool = False
 
     @property
     def closed(self) -> bool:
@@ -283,7 +284,7 @@ class ClientProtocol:
     def _check_offer(self, command: Command) -> None:
         if command.verb not in self._verbs and not isinstance(command, Hello):
             raise NotOfferedError(f"the server does not offer {command.verb}")
-        if command.verb == "AUTH" and self._authenticated:
+        if command.verb == "AUTH" and self.authenticated:
             raise LocalProtocolError("AUTH is not allowed after a successful AUTH (RFC 4954 4)")
         params: Params = getattr(command, "params", NO_PARAMS)
         if params is not NO_PARAMS:
@@ -353,9 +354,9 @@ class ClientProtocol:
             self._check_starttls(command, reply)
         elif command.restarts and reply.accepted:
             self._set_offer(())
-            self._authenticated = False
+            self.authenticated = False
         elif command.verb == "AUTH" and reply.accepted:
-            self._authenticated = True
+            self.authenticated = True
         elif isinstance(command, Hello) and reply.accepted:
             self._set_offer(reply.text.split("\n")[1:] if command.extended else ())
         return AnsweredCommand(command, reply)
@@ -403,6 +404,6 @@ class ClientProtocol:
     def tls_started(self) -> None:
         """Record that TLS is active. All that the server sent before is forgotten (RFC 3207 4.2)."""
         self._set_offer(())
-        self._authenticated = False
+        self.authenticated = False
         self._buffer.clear()
         self.dialogue.enter(GREETED)

@@ -74,6 +74,25 @@ async def test_server_without_dsn_gets_none_of_them(autojump_clock: MockClock) -
         assert caught.value.result.relayed_without_dsn == ()
 
 
+@pytest.mark.parametrize(
+    ("params", "log_in", "sent"),
+    [
+        (Params(), True, " AUTH=<>"), (Params({RET: "HDRS"}), True, " RET=HDRS AUTH=<>"),
+        (Params({AUTH: "a+b@client.test"}), True, r" AUTH=a\+2Bb@client\.test"), (Params(), False, ""), (None, True, ""),
+        (Params({AUTH: "a@client.test"}), False, r" AUTH=a@client\.test"),
+    ],
+)  # fmt: skip
+async def test_submitter_of_a_message_that_is_passed_on(
+    params: Params | None, log_in: bool, sent: str, autojump_clock: MockClock
+) -> None:
+    """The server must not take the login of the relay for that of the submitter (RFC 4954 5)."""
+    login: tuple[Step, ...] = ("AUTH PLAIN .*", b"235 2.7.0 ok\r\n") if log_in else ()
+    steps = (*login, f"MAIL FROM:<me@client\\.test>{sent}", OK, "RCPT .*", OK, "DATA", GO_AHEAD, READ_BODY, OK)
+    async with scripted(*hello("DSN", "AUTH PLAIN"), *steps) as script:
+        async with script.client(auth=("fred", "secret") if log_in else None, allow_cleartext=True) as client:
+            await client.send(ME, [YOU], MESSAGE, mail_params=params)
+
+
 async def test_named_parameters_come_first_and_must_be_offered(autojump_clock: MockClock) -> None:
     steps = ("MAIL FROM:<.*> RET=FULL ENVID=.* AUTH=<>", OK, "RCPT TO:<.*> NOTIFY=DELAY ORCPT=.*", OK)
     body = ("DATA", GO_AHEAD, READ_BODY, OK)
