@@ -55,10 +55,12 @@ class Directory:
 class ProcessMark:
     """A number by which other processes see whether the process that chose it is still there.
 
-    It is the position of a lock on one octet of a directory, which the kernel releases when the process ends. A
-    directory, because closing any descriptor of a database would release SQLite's own locks on it (sqlite.org/howto
-    corrupt.html, 2.2); and a lock of the open file, not of the process (F_OFD_SETLK), so that two stores of one process
-    see each other, too. Where the system has no such locks, other processes count as ended.
+    It is the position of a lock on one octet of a file, which the kernel releases when the process ends. The file is the
+    write-ahead log of a database, as only those who may write to the database can open it: a directory could be locked by
+    any user who may list it. The database itself cannot be used, because closing any descriptor of it would release
+    SQLite's own locks on it (sqlite.org/howtocorrupt.html, 2.2); it has none on the log. The lock belongs to the open file
+    and not to the process (F_OFD_SETLK), so that two stores of one process see each other, too. Where the system has no such
+    locks, other processes count as ended.
     """
 
     #: A ``struct flock``: the type, SEEK_SET, position, length, and no process.
@@ -66,26 +68,31 @@ class ProcessMark:
 
     def __init__(self, number: int) -> None:
         self.number: int = number
-        self._directory: Directory | None = None
+        self._fd: int | None = None
 
-    def hold(self, directory: Directory) -> None:
-        """Lock this number in a directory."""
-        self._directory = directory
+    def __del__(self) -> None:
+        self.release()
+
+    def hold(self, path: str) -> None:
+        """Lock this number in a file. Raises OSError."""
+        self.release()
+        self._fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         if hasattr(fcntl, "F_OFD_SETLK"):
-            # A lock for reading, because a directory cannot be opened for writing.
-            fcntl.fcntl(directory.fd, fcntl.F_OFD_SETLK, self._LOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, self.number, 1, 0))
+            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, self._LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, self.number, 1, 0))
 
     def release(self) -> None:
         """Unlock the number."""
-        self._directory = None
+        if self._fd is not None:
+            fd, self._fd = self._fd, None
+            os.close(fd)
 
     def is_held(self, number: int) -> bool:
-        """Return whether another store has locked a number in the same directory."""
-        assert self._directory is not None
+        """Return whether another store has locked a number in the same file."""
+        assert self._fd is not None
         if not hasattr(fcntl, "F_OFD_GETLK"):
             return False
         query = self._LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, number, 1, 0)
-        kind: int = self._LOCK.unpack(fcntl.fcntl(self._directory.fd, fcntl.F_OFD_GETLK, query))[0]
+        kind: int = self._LOCK.unpack(fcntl.fcntl(self._fd, fcntl.F_OFD_GETLK, query))[0]
         return kind != fcntl.F_UNLCK
 
 

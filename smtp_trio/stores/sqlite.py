@@ -206,9 +206,8 @@ class SQLite(Store["SQLiteSpool"]):
             db = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
             try:
                 prepare(db)
-                directory = Directory(parent, follow=True)
-                directory.sync()  # SQLite does this for its log, and not for a new database
-                self._mark.hold(directory)
+                Directory(parent, follow=True).sync()  # SQLite does this for its log, and not for a new database
+                self._mark.hold(f"{self.path}-wal")
                 self._file_id = file_id(self.path)
                 self._abandoned.extend(left_behind(db, self._mark))
                 busy_timeout(db, 0.001)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
+import struct
 import sys
 from contextlib import closing
 from functools import partial
@@ -15,6 +17,7 @@ import pytest
 import trio
 
 from smtp_trio.stores import MessageTooBigError, SQLite, Stored, StoreError, _sqlite_database, read, sqlite
+from smtp_trio.stores._disk import ProcessMark
 from smtp_trio.stores.sqlite import PIECE
 
 from .sessions import body, envelope, large, transaction
@@ -173,6 +176,12 @@ trio.run(main)
 async def test_pieces_of_a_killed_process_are_removed_by_the_next_start(store: SQLite) -> None:
     """And those of a process that is still receiving a message are not."""
     command = [sys.executable, "-c", RECEIVE, store.path]
+    # Another user who may list the directory can lock it.
+    directory = os.open(os.path.dirname(store.path), os.O_RDONLY)
+    fcntl.flock(directory, fcntl.LOCK_EX)
+    if hasattr(fcntl, "F_OFD_SETLK"):
+        whole = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
+        fcntl.fcntl(directory, fcntl.F_OFD_SETLK, whole)
     async with trio.open_nursery() as nursery:
         processes: list[trio.Process] = []
         for _ in range(2):
@@ -195,6 +204,29 @@ async def test_pieces_of_a_killed_process_are_removed_by_the_next_start(store: S
     await store.aclose()
     await store.open()
     assert query(store.path, UNPUBLISHED) == query(store.path, ORPHANS) == []
+    os.close(directory)
+
+
+@pytest.mark.skipif(not hasattr(fcntl, "F_OFD_SETLK"), reason="the system has no locks of open files")
+def test_marks(tmp_path: Path) -> None:
+    """Two of one process see each other, as long as they hold their numbers."""
+    path = tmp_path / "log"
+    path.touch()
+    first, second = ProcessMark(5), ProcessMark(2**62 - 1)
+    for mark in (first, second):
+        mark.hold(str(path))
+        mark.hold(str(path))
+    assert first.is_held(2**62 - 1)
+    assert second.is_held(5)
+    assert not first.is_held(6)
+    assert not first.is_held(5)  # its own
+    first.release()
+    first.release()
+    assert not second.is_held(5)
+    second.release()
+    (tmp_path / "link").symlink_to(path)
+    with pytest.raises(OSError, match="symbolic link"):
+        first.hold(str(tmp_path / "link"))
 
 
 async def test_message_whose_pieces_are_missing_is_refused(store: SQLite) -> None:
