@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import hmac
 import stringprep
 import unicodedata
 from typing import Any
@@ -116,6 +118,27 @@ def test_server_of_the_example(name: str, monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(StopIteration) as done:
         server.send(b"")
     assert done.value.value == Authenticated("user")
+
+
+@pytest.mark.parametrize("octets", [1, 11, 65, 300])
+@pytest.mark.parametrize("hash", HASHES)
+def test_client_with_a_salt_of_any_length(hash: ScramHash, octets: int) -> None:
+    """RFC 5802 5.1 limits the salt in no way, although `ScramSecret` does; hashlib and hmac compute the expected proof."""
+    name, salt = hash.replace("-", "").lower(), bytes(octets)
+    client = MECHANISMS[f"SCRAM-{hash}"].client(USER, context())
+    first = (respond(client, None) or b"").decode().removeprefix("n,,")
+    server_first = f"{first.partition(',')[2]}x,s={b64(salt)},i=4096"
+    final = (respond(client, server_first.encode()) or b"").decode()
+    salted = hashlib.pbkdf2_hmac(name, b"pencil", salt, 4096)
+    client_key = hmac.digest(salted, b"Client Key", name)
+    without_proof, _, proof = final.partition(",p=")
+    message = f"{first},{server_first},{without_proof}".encode()
+    signature = hmac.digest(hashlib.new(name, client_key).digest(), message, name)
+    assert bytes(a ^ b for a, b in zip(base64.b64decode(proof), signature, strict=True)) == client_key
+    verifier = hmac.digest(hmac.digest(salted, b"Server Key", name), message, name)
+    assert respond(client, f"v={b64(verifier)}".encode()) == b""
+    with pytest.raises(StopIteration):
+        respond(client, None)
 
 
 # --- another implementation -------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from .mechanism import (
     expect_success,
 )
 from .saslprep import MAX_NAME, MAX_PASSWORD, saslprep
-from .scram_secret import MIN_ITERATIONS, ScramHash, ScramSecret, hash_name, salt_password
+from .scram_secret import MIN_ITERATIONS, ScramHash, ScramSecret, derive_keys, hash_name, salt_password
 
 # The four messages, and what each side verifies (RFC 5802 3 and 5):
 #
@@ -188,17 +188,18 @@ class Scram(Mechanism):
         server_first = challenge.decode("ascii", "replace")
         both, salt, iterations = check_server_first(server_first, nonce)
         salted: bytes = yield Computation(lambda: salt_password(password, salt, iterations, self._hash))
-        secret = ScramSecret.from_salted(salted, salt, iterations, self._hash)
+        # Not a `ScramSecret`, which has a salt of at least 12 octets: the server's may have any length.
+        client_key, stored_key, server_key = derive_keys(salted, self._hash)
         bound = _encode(header.encode() + (context.channel_binding if self._plus else b""))
         message = f"{client_first},{server_first},c={bound},r={both}".encode()
         name = hash_name(self._hash)
-        proof = _xor(hmac.digest(salted, b"Client Key", name), hmac.digest(secret.stored_key, message, name))
+        proof = _xor(client_key, hmac.digest(stored_key, message, name))
         challenge = expect_challenge((yield f"c={bound},r={both},p={_encode(proof)}".encode()))
         if challenge.startswith(b"e="):
             yield from acknowledge_failure(b"")
         final = SERVER_FINAL.fullmatch(challenge.decode("ascii", "replace"))
         verifier = None if final is None else _decode(final[1])
-        if verifier is None or not hmac.compare_digest(verifier, hmac.digest(secret.server_key, message, name)):
+        if verifier is None or not hmac.compare_digest(verifier, hmac.digest(server_key, message, name)):
             raise RemoteProtocolError("the server did not prove its identity: its signature is wrong or missing")
         expect_success((yield b""))
 

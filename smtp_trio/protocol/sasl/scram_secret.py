@@ -32,6 +32,13 @@ def salt_password(password: memoryview, salt: bytes, iterations: int, hash: Scra
     return hashlib.pbkdf2_hmac(hash_name(hash), password, salt, iterations)
 
 
+def derive_keys(salted: bytes, hash: ScramHash) -> tuple[bytes, bytes, bytes]:
+    """Return the ClientKey, the StoredKey and the ServerKey of a SaltedPassword (RFC 5802 3)."""
+    name = hash_name(hash)
+    client_key = hmac.digest(salted, b"Client Key", name)
+    return client_key, hashlib.new(name, client_key).digest(), hmac.digest(salted, b"Server Key", name)
+
+
 @frozen
 class ScramSecret:
     """A secret for SCRAM, from which the password cannot be recovered (RFC 5802 3, RFC 7677).
@@ -85,9 +92,7 @@ class ScramSecret:
     @classmethod
     def from_salted(cls, salted: bytes, salt: bytes, iterations: int, hash: ScramHash) -> ScramSecret:
         """Return the secret for a SaltedPassword (RFC 5802 3)."""
-        name = hash_name(hash)
-        client_key = hmac.digest(salted, b"Client Key", name)
-        return cls(salt, iterations, hashlib.new(name, client_key).digest(), hmac.digest(salted, b"Server Key", name))
+        return cls(salt, iterations, *derive_keys(salted, hash)[1:])
 
     def matches(self, password: memoryview) -> bool:
         """Return whether this is the secret of a password, in UTF-8. Blocks: call it in a thread."""
