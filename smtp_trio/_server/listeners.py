@@ -247,7 +247,10 @@ async def _accept_from(
                         await trio.lowlevel.wait_readable(listener.socket)
                     if _accept_burst(arrivals, screen, sock):
                         continue
-                # Not a POSIX socket, or accept() failed with an error that Trio has to classify.
+                # Not a POSIX socket, or accept() failed with an error that Trio has to classify. It may wait then, for another
+                # connection or for BACK_OFF seconds, and those that were accepted before the error do not wait with it.
+                while arrivals.count:
+                    arrivals.begin()
                 nursery.start_soon(handler, await listener.accept(), None)
             except OSError as exc:
                 if exc.errno not in EXHAUSTED:

@@ -256,6 +256,40 @@ async def test_no_file_descriptor_is_left_for_a_connection(
     assert lines == ['cannot accept connections: "Too many open files"; trying again every 0.1 s'] * 3
 
 
+async def test_sessions_begin_at_once_when_the_next_connection_finds_no_descriptor(autojump_clock: MockClock) -> None:
+    """What was accepted before the error does not wait until the server tries again."""
+    begun: list[float] = []
+
+    class Recorder(RecordingHooks):
+        async def connect(self, session: Session) -> Reply | None:
+            begun.append(trio.current_time())
+            return None
+
+    server = Server(Recorder(), name=NAME)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with trio.open_nursery() as nursery:
+        listeners = await open_listeners(0, "127.0.0.1")
+        clients = [trio.socket.socket() for _ in range(10)]
+        for sock in clients:
+            await sock.connect(listeners[0].socket.getsockname())
+        await nursery.start(server.serve_listeners, listeners)
+        free = [os.open(os.devnull, os.O_RDONLY) for _ in clients[1:]]
+        for descriptor in free:
+            os.close(descriptor)
+        began = trio.current_time()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free[-1] + 1, hard))
+        try:
+            for sock in clients[:-1]:
+                await Client(trio.SocketStream(sock)).hello()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert begun == [began] * len(free)
+        await Client(trio.SocketStream(clients[-1])).hello()
+        await server.stop()
+        for sock in clients:
+            sock.close()
+
+
 # --- start and stop ---------------------------------------------------------------------------------------------------
 
 
