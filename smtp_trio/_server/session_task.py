@@ -29,7 +29,7 @@ from ..protocol import (
 )
 from ..protocol.dialogue import CLOSED
 from ..protocol.extensions.auth import AuthCommand
-from ..protocol.extensions.xclient import XclientCommand, attributes_after
+from ..protocol.extensions.xclient import XclientCommand, begin_session
 from ..protocol.replies import PROXY_HEADER
 from .auth_service import AuthService
 from .authentication import refuse_auth
@@ -247,8 +247,9 @@ class SessionTask:
 
     def change_client(self, command: XclientCommand) -> bool:
         """Change the addresses as XCLIENT demands. Return False if the client has too many connections."""
-        session = self.session
-        attributes = attributes_after(self.protocol.state.client, command)
+        session, state = self.session, self.protocol.state
+        begin_session(state, command)  # before the connect hook, which is one of the client that was named
+        attributes = state.client
         session.local = local_of_xclient(self._local, attributes)
         peer = peer_of_xclient(session.peer, attributes)
         if "ADDR" in command.attributes:

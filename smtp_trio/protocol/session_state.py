@@ -47,7 +47,8 @@ class SessionState:
     ``client_certificate`` the client's certificate, in the form of `ssl.SSLSocket.getpeercert`, or None.
     ``messages`` is the number of messages that were received, accepted or not. ``transactions`` is the number of MAIL
     commands, and ``rcpt_domains`` are the domains of RCPT commands; both are only counted where LIMITS limits them.
-    ``client`` has the attributes of XCLIENT, and ``forwarded`` those of XFORWARD for this message.
+    ``client`` has the attributes of XCLIENT, and ``forwarded`` those of XFORWARD for this message. ``renewed`` is true if
+    an XCLIENT that has no reply yet has begun the session anew.
     """
 
     # Settings of the server.
@@ -70,6 +71,7 @@ class SessionState:
     transactions: int = 0
     rcpt_domains: frozenset[str] = frozenset()
     client: Mapping[str, str | None] = NO_ATTRIBUTES
+    renewed: bool = False
 
     # The open transaction (RFC 5321 3.3).
     mail: Mail | None = None

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import trio
-from helpers import NAME, Client, RecordingHooks, server_tls
+from helpers import NAME, SECRET, Client, RecordingHooks, server_tls
 from trio.testing import MockClock, memory_stream_pair
 
-from smtp_trio import Command, Hooks, Limits, Peer, Reply, Server, Session, standard
+from smtp_trio import Command, Credentials, Hooks, Limits, Peer, Reply, Server, Session, standard
 from smtp_trio.policies import ConnectionsPerPeer
 from smtp_trio.protocol import ProxyHeader
 from smtp_trio.protocol.extensions import Auth
@@ -90,6 +90,35 @@ async def test_for_the_hooks_a_session_ends_and_another_one_begins() -> None:
         await client.hello()
         await client.quit()
     assert events == [(name, host) for host in (PROXY, "192.0.2.9") for name in ("connect", "disconnect")]
+
+
+async def test_connect_hook_sees_the_session_of_the_client() -> None:
+    """The proxy has authenticated as "fred"; the client that it names has not, and is not the host in the proxy's EHLO."""
+    seen: list[tuple[Any, ...]] = []
+
+    class Recorder(RecordingHooks):
+        async def connect(self, session: Session) -> Reply | None:
+            await super().connect(session)
+            user, hello, forwarded = session.user, session.hello, dict(session.xforward)
+            seen.append((session.peer.host, user, hello, dict(session.xclient), forwarded))
+            return Reply(554, "You are listed") if session.peer.host == "192.0.2.9" else None
+
+        async def auth(self, session: Session, credentials: Credentials) -> Reply | None:
+            return None
+
+    async with connected_from(make_server(Recorder(), extensions=standard(Auth(cleartext=True)))) as client:
+        await client.hello()
+        await client.command(f"AUTH PLAIN {SECRET}", "235")
+        await client.command("XFORWARD SOURCE=LOCAL", "250")
+        await xclient(client, "NAME=a.test")
+        await xclient(client, "ADDR=10.0.0.8 LOGIN=wilma")
+        await xclient(client, "ADDR=192.0.2.9 HELO=b.test", "554 ")
+    assert seen == [
+        (PROXY, None, None, {}, {}),
+        (PROXY, None, None, {"NAME": "a.test"}, {}),
+        ("10.0.0.8", "wilma", None, {"NAME": "a.test", "ADDR": "10.0.0.8", "LOGIN": "wilma"}, {}),
+        ("192.0.2.9", None, None, {"ADDR": "192.0.2.9", "HELO": "b.test"}, {}),
+    ]
 
 
 async def test_connect_hook_may_refuse_the_client(caplog: pytest.LogCaptureFixture) -> None:

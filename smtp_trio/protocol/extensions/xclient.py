@@ -60,6 +60,13 @@ def attributes_after(earlier: Mapping[str, str | None], command: AttributeComman
     return command.attributes if "ADDR" in earlier else {**earlier, **command.attributes}
 
 
+def begin_session(state: SessionState, command: AttributeCommand) -> None:
+    """Begin the session anew for the client that a command names. A caller may do so before the reply, for its hooks."""
+    attributes = attributes_after(state.client, command)
+    state.reset()
+    state.client, state.user, state.renewed = attributes, attributes.get("LOGIN"), True
+
+
 @frozen
 class Xclient(Extension):
     """The client for which a proxy connects (Postfix).
@@ -89,8 +96,8 @@ class Xclient(Extension):
         return NOT_AUTHORIZED if verb == self.keyword and self.keyword not in state.trusted else None
 
     def accepted(self, command: Command, state: SessionState) -> None:
-        """Begin the session anew."""
+        """Begin the session anew, unless the caller has done so."""
         assert isinstance(command, XclientCommand)
-        state.reset()
-        state.client = attributes_after(state.client, command)
-        state.user = state.client.get("LOGIN")
+        if not state.renewed:
+            begin_session(state, command)
+        state.renewed = False
