@@ -11,7 +11,7 @@ from smtp_trio.protocol import BadCommandError, Limits, Reply
 from smtp_trio.protocol.attributes import AttributeCommand
 from smtp_trio.protocol.dialogue import GREETED, READY, REJECTED
 from smtp_trio.protocol.extensions import Auth, LimitsExtension, StartTls, Xclient, Xforward, standard
-from smtp_trio.protocol.extensions.xclient import XclientCommand
+from smtp_trio.protocol.extensions.xclient import XclientCommand, begin_session
 from smtp_trio.protocol.extensions.xforward import XforwardCommand
 
 from .driver import HELLO, RECIPIENT, SENDER, ServerDriver
@@ -120,6 +120,22 @@ def test_several_commands(hello: bool) -> None:
     state = session.protocol.state
     assert dict(state.client) == {"LOGIN": "fred", "HELO": "b.test", "PORT": "1", "ADDR": "192.0.2.1"}
     assert state.user == "fred"
+
+
+def test_session_may_begin_before_the_reply() -> None:
+    """A caller whose hooks decide about the reply lets them see the session of the client, which then begins only once."""
+    session = driver().begin("XCLIENT NAME=a.test LOGIN=fred", HELLO)
+    protocol, state = session.protocol, session.protocol.state
+    for address in ("192.0.2.1", "192.0.2.2"):
+        protocol.receive_data(f"XCLIENT ADDR={address}\r\n".encode())
+        command = protocol.next_event()
+        assert isinstance(command, XclientCommand)
+        begin_session(state, command)
+        before = dict(state.client), state.user, state.hello
+        protocol.send_reply(protocol.default_reply(command))
+        assert (dict(state.client), state.user, state.hello) == before
+        assert state.client["ADDR"] == address
+    assert before == ({"ADDR": "192.0.2.2"}, None, None)
 
 
 @pytest.mark.parametrize("address", ["ADDR=192.0.2.1", "ADDR=[UNAVAILABLE]"])
