@@ -7,6 +7,7 @@ from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,10 +15,10 @@ import trio
 from attrs import evolve, frozen
 from trio.testing import memory_stream_pair
 
-from smtp_trio import Hello, Hooks, Limits, Reply, Server, Session, standard
+from smtp_trio import Hello, Hooks, Limits, Reply, Server, Session, open_unix_listener, standard
 from smtp_trio.conform import Outcome, Result, Target, check_server, server_cases
 from smtp_trio.protocol import Rcpt
-from smtp_trio.protocol.extensions import Auth, LimitsExtension
+from smtp_trio.protocol.extensions import Auth, FutureRelease, LimitsExtension
 from smtp_trio.protocol.session_state import SessionState
 
 from .our_servers import HOST, MECHANISMS, PASSWORD, USER, Accounts, Closed, Mailboxes
@@ -452,7 +453,8 @@ async def test_refused_second_ehlo_counts_once(autojump_clock: trio.testing.Mock
 
 
 @pytest.mark.parametrize(
-    ("keyword", "verb"), [("VRFY", "VRFY"), ("EXPN", "EXPN"), ("HELP", "HELP"), ("ETRN", "ETRN"), ("CHUNKING", "BDAT")]
+    ("keyword", "verb"),
+    [("VRFY", "VRFY"), ("EXPN", "EXPN"), ("HELP", "HELP"), ("ETRN", "ETRN"), ("CHUNKING", "BDAT"), ("BURL", "BURL")],
 )
 @pytest.mark.parametrize("code", ["500", "502"])
 async def test_listed_keyword_without_its_command(
@@ -644,3 +646,29 @@ async def test_smtp_server_that_accepts_lhlo(autojump_clock: trio.testing.MockCl
     assert [result.outcome for result in await results(server, ids, mutation)] == [Outcome.FAILED] * 2
     other_port = await results(server, ids, mutation, port=24)
     assert [(result.outcome, result.reason) for result in other_port][1] == (Outcome.SKIPPED, "needs port 25")
+
+
+@pytest.mark.parametrize(
+    ("password", "outcome", "reason"),
+    [(PASSWORD, Outcome.PASSED, ""), ("wrong", Outcome.SKIPPED, "FUTURERELEASE is not offered")],
+)
+async def test_what_is_offered_to_users_only(
+    password: str, outcome: Outcome, reason: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    server = Server(Accounts(), name=HOST, extensions=standard(Auth(cleartext=True), FutureRelease(60)))
+    (result,) = await results(server, ["delivery.hold-for"], password=password)
+    assert (result.outcome, result.reason) == (outcome, reason)
+
+
+async def test_socket_of_the_server(tmp_path: Path) -> None:
+    path = tmp_path / "lmtp"
+    server = Server(Mailboxes(), name=HOST, lmtp=True)
+    cases = [case for case in server_cases() if case.group == "lmtp"]
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.serve_listeners, [await open_unix_listener(path)])
+        report = await check_server(Target(host=path, lmtp=True, recipient="bo@x.test"), cases)
+        nursery.cancel_scope.cancel()
+    assert report.subject == f"unix:{path}"
+    assert {result.outcome for result in report.results if "--unknown" not in result.requirement.needs} == {
+        Outcome.PASSED
+    }

@@ -19,7 +19,7 @@ from attrs import define, field
 from smtp_trio.stores import read
 
 from .programs import HOST, PASSWORD, PATH, USER
-from .setups import ADDRESS, CURRENT_EXIM, CURRENT_POSTFIX, SETUPS, Setup, Workspace
+from .setups import ADDRESS, CURRENT_EXIM, CURRENT_POSTFIX, LMTP_SETUPS, SETUPS, Setup, Workspace
 
 START_TIMEOUT = 60.0
 """Seconds until a server has to send its greeting."""
@@ -155,8 +155,7 @@ def start(name: str, directory: Path, node_modules: Path | None = None, profile:
 
     Raises RuntimeError, with its log, when it does not start.
     """
-    newer = {setup.name: setup for setup in (CURRENT_POSTFIX, CURRENT_EXIM)}
-    setup = newer.get(name) or SETUPS[name]
+    setup = {**SETUPS, **LMTP_SETUPS, CURRENT_POSTFIX.name: CURRENT_POSTFIX, CURRENT_EXIM.name: CURRENT_EXIM}[name]
     authority = trustme.CA()
     chain, key = write_files(directory, authority.issue_cert(HOST), authority)
     workspace = Workspace(

@@ -62,6 +62,7 @@ SETTINGS: Mapping[tuple[str, str], Sequence[str]] = {
     ("postfix", "exchanger"): (r"virtual_mailbox_domains = regexp:{{/(^example\.org|\.test)$$/ all}}",),
     ("smtp-trio", "interop"): ("--newlines", "reject"),
     ("smtp-trio", "options"): ("--strict",),
+    ("smtp-trio-lmtp", "options"): ("--strict",),
     ("smtp-trio", "lenient"): ("--lenient",),
 }
 KEYWORDS = frozenset({"PIPELINING", "CHUNKING", "8BITMIME", "SMTPUTF8", "DSN", "SIZE"})
@@ -155,6 +156,8 @@ class Setup:
     """True if it stores one copy for each recipient, and not one for all."""
     alters: Sequence[str] = ()
     """The messages that it refuses or changes."""
+    lmtp: bool = False
+    """True if it is a server of LMTP."""
 
 
 # --- the commands of each server --------------------------------------------------------------------------------------
@@ -344,5 +347,41 @@ CURRENT_EXIM = evolve(
     commands=exim_current,
     needs=((str(EXIM / "usr/sbin/exim4"),), (*NAMESPACES, "true")),
 )
+
+
+def dovecot_lmtp(workspace: Workspace) -> list[list[str]]:
+    home = workspace.directory / "home"
+    home.mkdir()
+    shutil.chown(home, NOBODY, NOBODY)
+    (workspace.directory / "users").write_text(f"bo:{{PLAIN}}x:{NOBODY}:{NOBODY}::{home}::\n")
+    return [isolated({}, "dovecot", "-F", "-c", workspace.write("dovecot.conf", "dovecot.conf"))]
+
+
+def aiosmtpd_lmtp(workspace: Workspace) -> list[list[str]]:
+    return [[*command, "lmtp"] for command in aiosmtpd(workspace)]
+
+
+def smtp_trio_lmtp(workspace: Workspace) -> list[list[str]]:
+    return [[*smtp_trio(workspace)[0], "--lmtp"]]
+
+
+#: Servers of LMTP, for the tables.
+LMTP_SETUPS = {
+    setup.name: setup
+    for setup in (
+        Setup(
+            name="dovecot-lmtp",
+            commands=dovecot_lmtp,
+            needs=(("dovecot", "--version"), (*NAMESPACES, "true")),
+            root=True,
+            secure=False,
+            logins=False,
+            features=frozenset(),
+            lmtp=True,
+        ),
+        evolve(SETUPS["aiosmtpd"], name="aiosmtpd-lmtp", commands=aiosmtpd_lmtp, secure=False, logins=False, lmtp=True),
+        evolve(SETUPS["smtp-trio"], name="smtp-trio-lmtp", commands=smtp_trio_lmtp, secure=False, lmtp=True),
+    )
+}
 #: A newer version than that of the system, for the tables.
 CURRENT_POSTFIX = evolve(SETUPS["postfix"], name="postfix-current", commands=postfix_current)

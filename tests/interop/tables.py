@@ -20,11 +20,11 @@ from attrs import frozen
 from smtp_trio import __version__
 
 from .servers import Server, start
-from .setups import CURRENT_POSTFIX, MTAS, POSTFIX, SETTINGS
+from .setups import CURRENT_POSTFIX, LMTP_SETUPS, MTAS, POSTFIX, SETTINGS
 
 DOCS = Path(__file__).parents[2] / "docs"
 REPORTS = DOCS / "conformance-reports"
-TIMEOUT = 300.0
+TIMEOUT = 900.0
 """Seconds for all cases of a server."""
 LEVELS = ("MUST", "SHOULD", "RECOMMENDED")
 EVERYTHING = ("--level", "recommended", "--danger")
@@ -80,6 +80,9 @@ RUNS: Mapping[str, Run] = {
     # The limits of command lines are those of a class: a new connection resets them for all (``SMTP.command_size_limits``).
     "aiosmtpd": run("aiosmtpd", "aiosmtpd", jobs="1"),
     "smtp-server": run("nodemailer's smtp-server", "smtp-server"),
+    "smtp-trio-lmtp": run("smtp_trio, LMTP", "smtp-trio-lmtp", "lmtp", profile="options", options="--strict"),
+    "dovecot-lmtp": run("Dovecot", "dovecot-lmtp", "lmtp", package="dovecot-lmtpd"),
+    "aiosmtpd-lmtp": run("aiosmtpd's LMTP", "aiosmtpd-lmtp", "lmtp", jobs="1"),
     "smtp-sink": run("Postfix's smtp-sink", "smtp-sink", package="postfix"),
 }
 #: Programs for tests, which are meant to accept nearly everything.
@@ -107,7 +110,10 @@ CAUSES: Sequence[str] = (
     "mail.space-* rcpt.space-* mail.two-spaces",
     "mail.quoted* rcpt.quoted",
     "mail.literal mail.literal-bad",
-    "mail.unknown-parameter rcpt.unknown-parameter mail.bad-keyword dsn.not-listed size.not-listed encoding.utf8-not-listed",
+    (
+        "mail.unknown-parameter rcpt.unknown-parameter mail.bad-keyword "
+        "dsn.not-listed delivery.not-listed-* size.not-listed encoding.utf8-not-listed"
+    ),
     "mail.unknown-parameter-code rcpt.unknown-parameter-code",
     "data.trailing-space commands.*-space",
     "data.argument commands.rset-argument commands.quit-argument",
@@ -122,8 +128,9 @@ CAUSES: Sequence[str] = (
     "chunking.no-size-*",
     "auth.base64-*",
     "size.line-* encoding.line-* chunking.line-* auth.mail-line auth.line-* dsn.line-*",  # an extension does not add its octets
-    "dsn.envid-100 dsn.orcpt-500",
+    "dsn.envid-100 dsn.orcpt-500 dsn.orcpt-utf8",
     "dsn.ret-* dsn.envid-* dsn.notify-* dsn.orcpt-*",
+    "lmtp.two lmtp.next",
 )
 #: The words of RFC 2119 for a level. Sentences without them are grammar, or a description, or oblige the client only.
 WORDS = {"MUST": re.compile(r"\b(MUST|SHALL|REQUIRED)\b"), "SHOULD": re.compile(r"\b(SHOULD|RECOMMENDED)\b")}
@@ -144,6 +151,7 @@ def conform(server: Server, *options: str) -> tuple[int, JsonReport]:
         subprocess.TimeoutExpired: It has not ended in time.
     """
     command = [sys.executable, "-m", "smtp_trio", "conform", f"{server.host}:{server.port}", *EVERYTHING]
+    command += ["--lmtp"] if server.setup.lmtp else []
     command += ["--to", "bo@example.org", "--tls-ca", str(server.cafile), "--format", "json"]
     if server.setup.unknown is not None:
         command += ["--unknown", server.setup.unknown]
@@ -215,7 +223,7 @@ def published(report: JsonReport) -> JsonReport:
 
 def version(tested: Run, report: JsonReport, node_modules: Path) -> str:
     """Return the version of a server, with its revision if it is a Debian package."""
-    if tested.setup == "smtp-trio":
+    if tested.section == "smtp-trio" or tested.setup == "smtp-trio-lmtp":
         return __version__
     if tested.package:
         return package_version(tested)
@@ -230,7 +238,7 @@ def package_version(tested: Run) -> str:
     """Return the version of a Debian package, from the first line of its changelog or from the system's list."""
     folder = POSTFIX if tested.setup == CURRENT_POSTFIX.name else MTAS
     changelog = folder / "usr/share/doc" / tested.package / "changelog.Debian.gz"
-    if tested.setup in ("postfix", "smtp-sink") or not changelog.exists():
+    if tested.setup in ("postfix", "smtp-sink", "dovecot-lmtp") or not changelog.exists():
         query = ("dpkg-query", "--show", "--showformat", "${Version}", tested.package)
         return subprocess.run(query, check=True, capture_output=True, text=True, timeout=30).stdout
     return gzip.decompress(changelog.read_bytes()).decode().partition("(")[2].partition(")")[0]
@@ -275,7 +283,10 @@ def tables(data: Mapping[str, Any]) -> str:
     """Return the tables in reStructuredText."""
     servers = data["servers"]
     lines = [".. Written by `nox -s conformance`.", "", f"Measured on {data['date']}.", ""]
-    lines += table({name: each for name, each in servers.items() if name not in TOOLS}, data["date"])
+    lmtp = [name for name in servers if RUNS[name].setup in LMTP_SETUPS]
+    lines += table({name: each for name, each in servers.items() if name not in (*TOOLS, *lmtp)}, data["date"])
+    lines += ["", "Servers of LMTP:", ""]
+    lines += table({name: servers[name] for name in lmtp}, data["date"])
     lines += ["", "The options:", ""]
     lines += [f"* {RUNS[name].title}: ``{each['options']}``" for name, each in servers.items() if each["options"]]
     lines += ["", "A program for tests, which is meant to accept nearly everything:", ""]

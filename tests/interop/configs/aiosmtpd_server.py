@@ -1,4 +1,4 @@
-"""An aiosmtpd server that stores each message in a file. Arguments: DIRECTORY PORT SMTPS CHAIN KEY USER PASSWORD."""
+"""An aiosmtpd server that stores each message in a file. Arguments: DIRECTORY PORT SMTPS CHAIN KEY USER PASSWORD [lmtp]."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import ssl
 import sys
 from pathlib import Path
 
+from aiosmtpd.lmtp import LMTP
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
-directory, port, smtps, chain, key, user, password = sys.argv[1:]
+directory, port, smtps, chain, key, user, password, *lmtp = sys.argv[1:]
 context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
 context.load_cert_chain(chain, key)
 numbers = itertools.count()
@@ -57,6 +58,9 @@ def make(starttls: ssl.SSLContext | None) -> SMTP:
 
 async def main() -> None:
     loop = asyncio.get_running_loop()
+    if lmtp:
+        await loop.create_server(lambda: LMTP(StoringHandler(), hostname="localhost"), "127.0.0.1", int(port))
+        await asyncio.Event().wait()
     await loop.create_server(lambda: make(context), "127.0.0.1", int(port))
     await loop.create_server(lambda: make(None), "127.0.0.1", int(smtps), ssl=context)
     await asyncio.Event().wait()
