@@ -48,6 +48,9 @@ KEY_LINE: Final = re.compile(r"#smtp-trio-key:([A-Za-z0-9+/]{43}=)")
 #: 30 ms.
 ITERATIONS: Final = 100_000
 SALT_OCTETS: Final = 16
+#: The most iterations of a SCRAM secret. Each login of PLAIN computes all that occur in the file: a few seconds.
+MAX_ITERATIONS: Final = 10_000_000
+SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 Hashed = ScryptHash | ScramSecret
 
@@ -134,6 +137,8 @@ def decode_secret(text: str) -> str | Hashed:
             salt, stored_key, server_key = (base64.b64decode(part, validate=True) for part in match.group(3, 4, 5))
         except binascii.Error:
             raise ValueError("SCRAM secret that is not base64") from None
+        if int(match[2]) > MAX_ITERATIONS:
+            raise ValueError(f"unsupported number of iterations: {match[2]}")
         secret = ScramSecret(salt, int(match[2]), stored_key, server_key)
         if secret.hash != match[1]:
             raise ValueError("SCRAM secret of another hash function")
@@ -181,9 +186,11 @@ def _name_problem(user: str) -> str | None:
 
 
 def check_password(password: str) -> None:
-    """Raise ValueError for a password that is longer than those of SCRAM can be."""
+    """Raise ValueError for a password that is longer than those of SCRAM can be, or that has no form in UTF-8."""
     if len(password) > MAX_PASSWORD:
         raise ValueError(f"password must have up to {MAX_PASSWORD} characters, got {len(password)}")
+    if SURROGATE.search(password):
+        raise ValueError("password must be encodable as UTF-8")
 
 
 # --- changes ------------------------------------------------------------------------------------------------------------
@@ -233,7 +240,12 @@ def delete_user(path: str | os.PathLike[str], user: str) -> bool:
 
 
 def _without_frames(error: Exception) -> Exception:
-    """Return the error without the frames of its traceback, whose variables have a password or the file's content."""
+    """Return the error without the frames of its traceback, whose variables have a password or the file's content.
+
+    The error of a file that is not UTF-8 has the content as an attribute, and its repr shows it.
+    """
+    if isinstance(error, UnicodeError):
+        error = ValueError(str(error))
     error.__traceback__ = error.__context__ = error.__cause__ = None
     return error
 

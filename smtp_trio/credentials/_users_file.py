@@ -111,7 +111,8 @@ class UsersFile:
 
     def verify(self, user: str, password: str) -> bool:
         """Return whether this is the password of a user. Blocks, for the same time with any user and password."""
-        return self._check(user, memoryview(password.encode()))
+        # No stored password has surrogates, and the error of an encoder would show this one.
+        return self._check(user, memoryview(password.encode("utf-8", "surrogatepass")))
 
     def _check(self, user: str, password: memoryview) -> bool:
         stored = self._users.users.get(user, StoredUser())

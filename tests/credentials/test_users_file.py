@@ -383,7 +383,8 @@ def test_secret_of_scram_is_read_and_written(text: str, tmp_path: Path) -> None:
     ("text", "error"),
     [
         (SHA_256.replace("SHA-256", "SHA-1"), "another hash function"), (SHA_256.replace("W22Z", "W22"), "not base64"),
-        (SHA_256.replace("4096", "4095"), "iterations"), (SHA_256.replace("SHA-256", "SHA-512"), "unsupported kind"),
+        (SHA_256.replace("4096", "4095"), "iterations"), (SHA_256.replace("4096", "10000001"), "number of iterations: 10000001"),
+        (SHA_256.replace("SHA-256", "SHA-512"), "unsupported kind"),
         (SHA_256 + "\nuser:" + SHA_256, "duplicate"), (SHA_256 + "\nuser:x", "duplicate"), ("x\nuser:" + SHA_256, "duplicate"),
         (f"{VECTOR}\nuser:{VECTOR}", "duplicate"), (SHA_256[:-8], "32 octets"),
         (SHA_256[:-20] + ":x", "unsupported kind"),
@@ -653,6 +654,29 @@ def test_longest_password(kind: Any, tmp_path: Path) -> None:
     assert [users.verify("fred", "x" * count) for count in (1024, 1025, 9000)] == [True, False, False]
     with pytest.raises(ValueError, match="line 1: password must have up to 1024 characters"):
         parse("fred:" + "x" * 1025)
+
+
+@pytest.mark.parametrize("change", ["set", "delete"])
+def test_error_of_a_file_that_is_not_utf8_has_no_secret(change: str, tmp_path: Path) -> None:
+    """That of the decoder has the octets of the file, and its repr shows them."""
+    path = tmp_path / "users"
+    path.write_bytes(b"fred:secret\nwilma:\xff\n")
+    with pytest.raises(ValueError, match="can't decode byte 0xff") as caught:
+        set_password(path, "barney", "hush") if change == "set" else delete_user(path, "fred")
+    assert "secret" not in repr(caught.value)
+    assert not hasattr(caught.value, "object")
+    assert path.read_bytes() == b"fred:secret\nwilma:\xff\n"
+
+
+@pytest.mark.parametrize("kind", ["scrypt", "scram"])
+def test_password_with_surrogates(kind: Any, tmp_path: Path) -> None:
+    """The error does not show it, and no user has it."""
+    path = tmp_path / "users"
+    with pytest.raises(ValueError, match="password must be encodable as UTF-8") as caught:
+        set_password(path, "fred", "hush\udcff", kind=kind)
+    assert "hush" not in repr(caught.value)
+    for stored in ("hush", SHA_256, VECTOR):
+        assert not UsersFile(write(path, f"fred:{stored}").path).verify("fred", "hush\udcff")
 
 
 async def test_names_that_no_user_can_have(session: Session, tmp_path: Path) -> None:
