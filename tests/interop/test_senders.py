@@ -14,7 +14,7 @@ import pytest
 import trio
 
 import smtp_trio
-from smtp_trio import Server, standard
+from smtp_trio import Body, Reply, Server, Session, standard
 from smtp_trio.protocol import Extension, Params
 from smtp_trio.protocol.extensions import Chunking, LimitsExtension
 from smtp_trio.protocol.extensions.dsn import ENVID, NOTIFY, ORCPT, RET
@@ -25,7 +25,7 @@ from smtp_trio.testing import Inbox, ReceivedMail
 
 from .conftest import require_server
 from .relays import start_relay
-from .servers import free_port
+from .servers import POLL, free_port
 from .setups import ADDRESS
 
 pytestmark = pytest.mark.interop
@@ -239,3 +239,39 @@ async def test_exim_without_limits() -> None:
     """It sends one message to all recipients."""
     sent = await relay("exim-current", FIVE)
     assert [sorted(mail.recipients) for mail in sent.messages] == [FIVE]
+
+
+# --- LMTP --------------------------------------------------------------------------------------------------------
+
+
+class MixedInbox(Inbox):
+    """An inbox where the mailbox "full" is full, and "gone" is closed."""
+
+    async def data(self, session: Session, body: Body) -> list[Reply | None]:
+        await super().data(session, body)
+        replies = {"full": Reply(452, "Mailbox full", "4.2.2"), "gone": Reply(550, "Mailbox closed", "5.2.1")}
+        return [replies.get(rcpt.recipient.local) for rcpt in body.envelope.rcpts]
+
+
+async def test_exim_delivers_by_lmtp() -> None:
+    """It has an outcome for each recipient: delivered, deferred and failed."""
+    recipients = [f"{name}@example.com" for name in ("bo", "full", "gone")]
+    require_server("exim")
+    inbox, port = MixedInbox(), free_port()
+    next_server = Server(inbox, name="next.test", lmtp=True)
+    with start_relay("exim", port, ["protocol = lmtp", "hosts_try_chunking = *"]) as server, trio.fail_after(2 * WAIT):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(next_server.serve, port, ADDRESS)
+            async with smtp_trio.connect(server.host, server.port, tls="never", timeout=WAIT) as client:
+                await client.send(ADA, recipients, MESSAGE)
+            for _ in range(int(WAIT / POLL)):  # the log has the outcomes after the session
+                text = (server.directory / "mainlog").read_text()
+                if "== full@" in text and "** gone@" in text:
+                    break
+                await trio.sleep(POLL)
+            await next_server.stop(WAIT)
+    assert content(inbox[0]) == MESSAGE
+    assert inbox[0].recipients == tuple(recipients)
+    assert re.search('=> bo@.* C="250 2\\.0\\.0 ', text)
+    assert re.search("== full@.*452 4\\.2\\.2 Mailbox full", text)
+    assert re.search("\\*\\* gone@.*550 5\\.2\\.1 Mailbox closed", text)
