@@ -80,7 +80,7 @@ def address(value: str, *, utf8: bool) -> str:
 def typed_address(orcpt: str, *, utf8: bool) -> str:
     """Return a decoded ORCPT, which has its type (RFC 3461 6.3 (d))."""
     kind, _, text = clean(orcpt, utf8=True).partition(";")
-    text = text.strip(" ") or EMPTY
+    kind, text = clean(kind, utf8=False), text.strip(" ") or EMPTY
     if text.isascii():
         return f"{kind}; {text}"
     # RFC 6533 3: an address of type rfc822 is ASCII. Postfix sends others too.

@@ -485,6 +485,17 @@ def test_report_in_utf8(full: bool) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("orcpt", "shown"), [("é", '?; ""'), ("x-é;a@mx.test", "x-?; a@mx.test"), ("é;é", r"?; \x{E9}")]
+)
+def test_type_of_an_address_is_ascii(orcpt: str, shown: str) -> None:
+    """A client cannot send another one, but an application can set the parameter."""
+    about = original(rcpt_params={YOU: Params({ORCPT: orcpt})})
+    report = build(about, failed(), offers=())
+    assert report.message.isascii()
+    assert fields(report)[1][0] == ("Original-Recipient", shown)
+
+
 @pytest.mark.parametrize("full", [True, False])
 def test_report_to_a_server_without_smtputf8(full: bool) -> None:
     """RFC 6533 3 and 4.5: addresses in ASCII, and the original encoded."""
