@@ -192,7 +192,7 @@ class BodyReader:
         self._piece = 0  # what is counted of the piece that was returned last, which the hook still refers to
         self._session = session
         self._dropping = False
-        self._urls = UrlReader(session, self)
+        self._urls = UrlReader(session)
         self._undecided: Command | None = None
         self._waits = WaitLimits(session.protocol.limits)
 
@@ -432,14 +432,14 @@ class BodyReader:
         session, protocol = self._session, self._session.protocol
         command, octets = protocol.pending, b""
         if self._dropping:
-            await self._urls.close()
+            await self._urls.close(self)
         else:
             await session.flush()
             assert isinstance(command, CountedCommand)
             began = trio.current_time()
             limit, reason = self._next_wait()
             try:
-                fetched = await self._urls.read(command, limit)
+                fetched = await self._urls.read(command, limit, self)
             except BodyError as error:
                 raise self._fail(str(error), error.reply) from None
             finally:

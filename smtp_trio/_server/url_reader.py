@@ -42,19 +42,22 @@ class FetchingSession(Protocol):
 
 
 class UrlReader:
-    """The reader of the URLs of one message, one after the other."""
+    """The reader of the URLs of one message, one after the other.
 
-    __slots__ = ("_at", "_command", "_incomplete", "_item", "_iterator", "_keeper", "_session")
+    Its methods get the `Keeper` of the message, which counts the octets. If this object referred to it, the two would be a
+    cycle, which keeps the session.
+    """
 
-    def __init__(self, session: FetchingSession, keeper: Keeper) -> None:
+    __slots__ = ("_at", "_command", "_incomplete", "_item", "_iterator", "_session")
+
+    def __init__(self, session: FetchingSession) -> None:
         self._session = session
-        self._keeper = keeper
         self._command: CountedCommand | None = None
         self._iterator: AsyncIterator[bytes] | None = None
         self._item, self._at = b"", 0  # what was provided last, and how much of it was read
         self._incomplete = False
 
-    async def read(self, command: CountedCommand, limit: float) -> bytes | None:
+    async def read(self, command: CountedCommand, limit: float, keeper: Keeper) -> bytes | None:
         """Return the next octets for this BURL, b"" at their end, or None if that takes more than ``limit`` seconds.
 
         Raises `BodyError` with the reply for the message.
@@ -64,9 +67,9 @@ class UrlReader:
         try:
             with trio.move_on_after(limit):
                 if self._command is not command:
-                    await self._open(command)
+                    await self._open(command, keeper)
                     self._command = command
-                return await self._next_piece()
+                return await self._next_piece(keeper)
         except BodyError:
             raise
         except Exception as error:
@@ -76,10 +79,10 @@ class UrlReader:
             hooks.restart_clock()
         return None
 
-    async def close(self) -> None:
+    async def close(self, keeper: Keeper) -> None:
         """Close what is being read: the rest of the message is dropped."""
         iterator, self._iterator = self._iterator, None
-        self._set_item(b"")
+        self._set_item(b"", keeper)
         if isinstance(iterator, AsyncGenerator):
             try:
                 with trio.move_on_after(self._session.block_timeout):
@@ -87,7 +90,7 @@ class UrlReader:
             except Exception as error:
                 await self._session.report("burl", error)
 
-    async def _open(self, command: CountedCommand) -> None:
+    async def _open(self, command: CountedCommand, keeper: Keeper) -> None:
         session = self._session
         session.hooks.provided = None
         reply = await session.hooks.call("burl", session.session, command, command=command)
@@ -100,11 +103,11 @@ class UrlReader:
         if isinstance(provided, AsyncIterable):
             self._iterator = provided.__aiter__()
         else:
-            self._set_item(provided)
+            self._set_item(provided, keeper)
 
-    async def _next_piece(self) -> bytes:
+    async def _next_piece(self, keeper: Keeper) -> bytes:
         while self._at == len(self._item):
-            self._set_item(b"")
+            self._set_item(b"", keeper)
             if self._incomplete:
                 raise BodyError("the read of the URL of BURL was cancelled", UNAVAILABLE)
             if self._iterator is None:
@@ -116,16 +119,16 @@ class UrlReader:
                 self._iterator = None
             else:
                 check_type(item, "each item that is provided for BURL", bytes, shown=False)
-                self._set_item(item)
+                self._set_item(item, keeper)
             self._incomplete = False
         await trio.lowlevel.checkpoint()
         piece = self._item[self._at : self._at + PIECE]
         self._at += len(piece)
         return piece
 
-    def _set_item(self, item: bytes) -> None:
+    def _set_item(self, item: bytes, keeper: Keeper) -> None:
         """Replace what is being read. Raises `BodyError` if there is no memory for it."""
         before = len(self._item)
         self._item, self._at = b"", 0
-        self._keeper.keep(len(item) - before)
+        keeper.keep(len(item) - before)
         self._item = item
