@@ -12,6 +12,7 @@ import math
 from typing import TYPE_CHECKING
 
 import trio
+from attrs import evolve
 
 from .._instrument import announce
 from .._types import Counts, Peer
@@ -255,6 +256,8 @@ class SessionTask:
         if "ADDR" in command.attributes:
             self.protocol.client_changed(self.server.trusted_keywords(peer))
             self.auth_failures = 0
+            if session.tls is not None:  # the certificate is that of the proxy
+                session.tls = evolve(session.tls, client_certificate=None)
         if peer == session.peer:
             return True
         session.peer = peer

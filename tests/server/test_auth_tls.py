@@ -19,6 +19,7 @@ from smtp_trio import (
     Credentials,
     ExternalCredentials,
     Hooks,
+    Peer,
     Reply,
     Server,
     Session,
@@ -194,11 +195,11 @@ async def test_mechanisms_that_the_client_is_restricted_to(tmp_path: Path, autoj
 # --- the client's certificate -------------------------------------------------------------------------------------------
 
 
-def external_server(tmp_path: Path, users: Users, *mechanisms: str) -> Server:
+def external_server(tmp_path: Path, users: Users, *mechanisms: str, **options: Any) -> Server:
     ca = tmp_path / "ca.pem"
     authority().cert_pem.write_to_path(ca)
     files = TlsFiles(write(tmp_path, NAME), client_certificate="optional", client_ca=ca)
-    return Server(users, name=NAME, tls=files, extensions=standard(Auth(mechanisms=mechanisms)))
+    return Server(users, name=NAME, tls=files, extensions=standard(Auth(mechanisms=mechanisms)), **options)
 
 
 def with_certificate(tmp_path: Path, *names: str, **how: Any) -> ssl.SSLContext:
@@ -288,6 +289,35 @@ async def test_external_on_the_wire(tmp_path: Path, autojump_clock: MockClock) -
                 await wire.command(line, code)
             await wire.command("QUIT", "221")
     assert users.users == ["fred@client.test", "fred@client.test", None, None, None]
+
+
+async def test_certificate_of_a_proxy_is_not_that_of_its_client(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """XCLIENT names another client, which neither EXTERNAL nor a hook may take for the owner of the certificate."""
+    seen: list[tuple[str, bool | None]] = []
+
+    class Recorder(Users):
+        async def connect(self, session: Session) -> Reply | None:
+            tls = session.tls
+            seen.append((session.peer.host, None if tls is None else tls.client_certificate is not None))
+            return None
+
+    server = external_server(tmp_path, Recorder(), "EXTERNAL", "PLAIN", xclient_from=["10.0.0.1"])
+    near, far = memory_stream_pair()
+    far.endpoints = Peer("10.0.0.1", 5000, "tcp"), Peer("10.0.0.2", 25, "tcp")  # type: ignore[attr-defined]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.serve_stream, far)
+        wire = WireClient(near)
+        await wire.hello()
+        await wire.command("STARTTLS", "220")
+        wire.stream = trio.SSLStream(near, with_certificate(tmp_path, "fred@client.test"), server_hostname=NAME)
+        assert "250-AUTH EXTERNAL PLAIN" in await wire.hello()
+        for attribute, offer in ("NAME=a.test", "250-AUTH EXTERNAL PLAIN"), ("ADDR=192.0.2.9", "250-AUTH PLAIN"):
+            wire.replies.clear()  # the reply is a greeting
+            await wire.command(f"XCLIENT {attribute}", f"220 {NAME}")
+            assert offer in await wire.command("EHLO x", "250-")
+        await wire.command("AUTH EXTERNAL =", "504")
+        await wire.command("QUIT", "221")
+    assert seen == [("10.0.0.1", None), ("10.0.0.1", True), ("192.0.2.9", False)]
 
 
 async def test_external_needs_a_certificate(tmp_path: Path, autojump_clock: MockClock) -> None:
