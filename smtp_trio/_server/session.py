@@ -60,7 +60,7 @@ class Session:
         self.connection_peer: Peer = connection.connection_peer
         #: The PROXY header, which a balancer in ``Server.proxy_from`` has sent; None without one.
         self.proxy_header: ProxyHeader | None = connection.header
-        #: A dict for the application, which lasts as long as the session.
+        #: A dict for the application, which lasts as long as the session. XCLIENT begins a session anew, and empties it.
         self.context: dict[Any, Any] = {}
         #: The result of the TLS handshake; None without TLS.
         self.tls: TlsInfo | None = None

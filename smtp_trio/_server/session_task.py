@@ -250,6 +250,7 @@ class SessionTask:
         """Change the addresses as XCLIENT demands. Return False if the client has too many connections."""
         session, state = self.session, self.protocol.state
         begin_session(state, command)  # before the connect hook, which is one of the client that was named
+        session.context.clear()
         attributes = state.client
         session.local = local_of_xclient(self._local, attributes)
         peer = peer_of_xclient(session.peer, attributes)

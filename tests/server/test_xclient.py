@@ -95,16 +95,23 @@ async def test_for_the_hooks_a_session_ends_and_another_one_begins() -> None:
 async def test_connect_hook_sees_the_session_of_the_client() -> None:
     """The proxy has authenticated as "fred"; the client that it names has not, and is not the host in the proxy's EHLO."""
     seen: list[tuple[Any, ...]] = []
+    ended: list[dict[str, Any]] = []
 
     class Recorder(RecordingHooks):
         async def connect(self, session: Session) -> Reply | None:
             await super().connect(session)
             user, hello, forwarded = session.user, session.hello, dict(session.xforward)
             seen.append((session.peer.host, user, hello, dict(session.xclient), forwarded))
+            assert session.context == {}
+            session.context["peer"] = session.peer
             return Reply(554, "You are listed") if session.peer.host == "192.0.2.9" else None
 
         async def auth(self, session: Session, credentials: Credentials) -> Reply | None:
+            session.context["account"] = credentials.user
             return None
+
+        async def disconnect(self, session: Session) -> None:
+            ended.append(dict(session.context))
 
     async with connected_from(make_server(Recorder(), extensions=standard(Auth(cleartext=True)))) as client:
         await client.hello()
@@ -119,6 +126,7 @@ async def test_connect_hook_sees_the_session_of_the_client() -> None:
         ("10.0.0.8", "wilma", None, {"NAME": "a.test", "ADDR": "10.0.0.8", "LOGIN": "wilma"}, {}),
         ("192.0.2.9", None, None, {"ADDR": "192.0.2.9", "HELO": "b.test"}, {}),
     ]
+    assert [each.get("account") for each in ended] == ["fred", None, None, None]
 
 
 async def test_connect_hook_may_refuse_the_client(caplog: pytest.LogCaptureFixture) -> None:
