@@ -19,6 +19,7 @@ from smtp_trio.protocol import Rcpt
 from smtp_trio.protocol.extensions import (
     AtrnExtension,
     Auth,
+    BinaryMime,
     BurlExtension,
     DeliverBy,
     EtrnExtension,
@@ -172,6 +173,7 @@ class Provider(Accounts):
 
 def delivery() -> Server:
     extensions = standard(
+        BinaryMime(),
         DeliverBy(minimum=60),
         EtrnExtension(),
         FutureRelease(86400, authenticated=False),

@@ -12,7 +12,7 @@ from . import our_servers
 pytestmark = pytest.mark.exhaustive  # every case four times; one Python version is enough
 
 #: Extensions that `smtp_trio.Server` does not offer.
-NOT_OFFERED = {"BINARYMIME", "EXPN", "VRFY"}
+NOT_OFFERED = {"EXPN", "VRFY"}
 STRICT = ("strict", "services", "lmtp")
 
 
