@@ -15,6 +15,7 @@ from processes import HOST, Program, run, running, serving as serving_tcp
 import smtp_trio
 from smtp_trio import Rejected
 from smtp_trio._cli.main import main
+from smtp_trio._server import lock_file
 
 MESSAGE = b"Subject: hi\r\n\r\nhello\r\n"
 ME, YOU = "me@example.net", "you@example.org"
@@ -109,3 +110,16 @@ def test_invalid_options(
     (tmp_path / "file").touch()
     assert main(["serve", *options.split()]) == 2
     assert capsys.readouterr().err == f"smtp-trio: error: {error}\n"
+
+
+def test_lock_file_of_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The error names the file that has to be looked at."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(lock_file, "WAIT", 0)
+    with lock_file.locked("mail.lock"):
+        assert main(["serve", "--unix", "mail"]) == 2
+    error = "cannot listen on unix:mail: another process holds the lock file mail.lock"
+    assert capsys.readouterr().err == f"smtp-trio: error: {error}\n"
+    assert not (tmp_path / "mail").exists()
