@@ -206,7 +206,7 @@ def choose(options: argparse.Namespace, requirements: Sequence[Requirement]) -> 
     for pattern in (*options.only, *options.skip):
         if not any(matches(requirement, [pattern]) for requirement in requirements):
             raise UsageError(f"no case matches {pattern!r} (see `smtp-trio conform --list`)")
-    return [
+    chosen = [
         requirement
         for requirement in requirements
         if requirement.level <= LEVELS[options.level]
@@ -214,6 +214,12 @@ def choose(options: argparse.Namespace, requirements: Sequence[Requirement]) -> 
         and (not options.only or matches(requirement, options.only))
         and not matches(requirement, options.skip)
     ]
+    if not chosen:
+        raise UsageError(
+            f"no case is selected with --level {options.level}{' --danger' if options.danger else ''} by --only and --skip; "
+            "--level recommended --danger selects from all cases"
+        )
+    return chosen
 
 
 def matches(requirement: Requirement, patterns: Sequence[str]) -> bool:

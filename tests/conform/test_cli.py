@@ -185,6 +185,15 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
         (("mx.test:0",), "invalid HOST:PORT: 'mx.test:0'"),
         (("mx.test:smtp",), "invalid HOST:PORT: 'mx.test:smtp'"),
         (("mx.test", "--only", "nothing.*"), "no case matches 'nothing.*'"),
+        (
+            ("mx.test", "--only", "proxy"),
+            "no case is selected with --level should by --only and --skip; --level recommended",
+        ),
+        (
+            ("mx.test", "--skip", "*", "--danger"),
+            "no case is selected with --level should --danger by --only and --skip",
+        ),
+        (("mx.test", "--list", "--only", "danger.*"), "no case is selected with --level should by --only and --skip"),
         (("mx.test", "--to", "a>b"), "--to: invalid address: 'a>b'"),
         (("mx.test", "--from", "a\ud800@b"), "--from: invalid address: "),
         (("mx.test", "--name", "a b"), "--name: invalid host name: 'a b'"),
