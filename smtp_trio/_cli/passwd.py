@@ -7,7 +7,7 @@ import getpass
 import sys
 
 from ..credentials import ScryptHash, delete_user, set_password
-from ..credentials._format import check_password, check_user_name
+from ..credentials._format import check_password, check_user_name, parse
 from ..protocol.syntax import CONTROL
 from .options import UsageError, describe_error, print_result
 
@@ -49,8 +49,21 @@ def passwd(options: argparse.Namespace) -> None:
                 raise UsageError(f"no user {options.user} in {options.file}")
         else:
             set_password(options.file, options.user, password, kind="scram" if options.scram else "scrypt")
+            if not options.scram and others_have_scram(options.file, options.user):
+                print(
+                    f"smtp-trio: note: {options.user} has no secrets of SCRAM, and other users have: {options.user} cannot log in "
+                    "by SCRAM, and a server that is started again does not offer it; use --scram",
+                    file=sys.stderr,
+                )
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot change {options.file}: {describe_error(error)}") from None
+
+
+def others_have_scram(path: str, user: str) -> bool:
+    """Return whether users of a file other than this one have secrets of SCRAM."""
+    with open(path, encoding="utf-8-sig") as file:
+        users = parse(file.read()).users
+    return any(stored.scram for name, stored in users.items() if name != user)
 
 
 def hash_password(options: argparse.Namespace) -> None:

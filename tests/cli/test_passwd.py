@@ -134,6 +134,22 @@ def test_users_are_added_changed_and_removed(
         assert secret not in path.read_text()
 
 
+def test_user_without_scram_beside_others_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The next start of the server would end SCRAM for all users, so there is a note."""
+    path = tmp_path / "users"
+    for user in ("wilma", "betty"):
+        assert passwd(monkeypatch, b"secret\n", path, user, "--scram") == 0
+    assert capsys.readouterr() == ("", "")
+    assert passwd(monkeypatch, b"secret\n", path, "fred") == 0
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith("smtp-trio: note: fred has no secrets of SCRAM")
+    assert passwd(monkeypatch, b"", path, "fred", "--delete") == 0
+    assert capsys.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize(
     ("arguments", "stdin", "error"),
     [

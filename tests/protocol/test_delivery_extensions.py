@@ -214,6 +214,8 @@ def test_client_knows_the_least_by_time() -> None:
     assert protocol.encode_command(with_params({BY: ByTime(98, "N", trace=True)})).endswith(b" BY=98;NT\r\n")
     assert client("DELIVERBY").encode_command(with_params({BY: ByTime(1, "R")})).endswith(b" BY=1;R\r\n")
     assert client("DELIVERBY x").offered["DELIVERBY"] == DeliverBy()
+    assert client("DELIVERBY 240,x,y").offered["DELIVERBY"] == DeliverBy(240)
+    assert client("DELIVERBY ,x").offered["DELIVERBY"] == DeliverBy()
     assert protocol.encode_command(Rcpt(Path("a@b", "a", "b"))) == b"RCPT TO:<a@b>\r\n"
 
 

@@ -97,8 +97,9 @@ class DeliverBy(Extension):
         return self.keyword if self.minimum is None else f"{self.keyword} {self.minimum}"
 
     def parse_offer(self, words: Sequence[str]) -> DeliverBy:
-        """Return an extension with the server's minimum."""
-        return DeliverBy(int(words[0])) if words and MINIMUM.fullmatch(words[0]) else DeliverBy()
+        """Return an extension with the server's minimum. Extensions of the parameter may follow it (RFC 2852 2 (3))."""
+        minimum = "".join(words[:1]).partition(",")[0]
+        return DeliverBy(int(minimum)) if MINIMUM.fullmatch(minimum) else DeliverBy()
 
     def check_command(self, command: Command, state: SessionState) -> Reply | None:
         """Refuse a time below the minimum with 555: RFC 2852 3 requires 55z."""
