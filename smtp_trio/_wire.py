@@ -199,15 +199,12 @@ class Wire:
         """Send what `flush_now` returned. If that fails or takes too long, the wire is broken."""
         self.broken = True
         try:
-            with trio.fail_after(self._write_timeout):
+            with trio.move_on_after(self._write_timeout) as scope:
                 await self.stream.send_all(data)
         except BROKEN:
             self.in_doubt = not fails_short(self.stream)
             return
-        except trio.TooSlowError:
-            self.stalled = True
-            return
-        self.broken = False
+        self.broken = self.stalled = scope.cancelled_caught
 
     async def start_tls(
         self,
@@ -234,8 +231,11 @@ class Wire:
         )
         self.broken = True
         try:
-            with trio.fail_after(seconds):
+            # Not `trio.fail_after`: its frame refers to the exception of the cancellation, and that to all frames up to here.
+            with trio.move_on_after(seconds) as scope:
                 await stream.do_handshake()
+            if scope.cancelled_caught:
+                raise trio.TooSlowError
         finally:
             stream.transport_stream = self.stream  # also after a failure: the other one refers to the session
         self.carry(stream)

@@ -97,8 +97,10 @@ class ServerState:
         """Call a hook of the server if it is installed. An exception is reported, not raised."""
         if (hook := self.hooks.get(name)) is not None:
             try:
-                with trio.fail_after(self._timeouts.hook):
+                with trio.move_on_after(self._timeouts.hook) as scope:  # not `fail_after`: see `Wire.start_tls`
                     await hook(self._server, *args)
+                if scope.cancelled_caught:
+                    raise trio.TooSlowError
             except Exception as exc:
                 where: dict[str, Value] = {"id": None, "peer": None, "hook": name}
                 if name == "error":

@@ -14,7 +14,13 @@ from typing import Any
 import pytest
 import trio
 from helpers import MESSAGE, NAME, START, Client, RecordingHooks, server_tls
-from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked, wait_all_threads_completed
+from trio.testing import (
+    MockClock,
+    lockstep_stream_pair,
+    memory_stream_pair,
+    wait_all_tasks_blocked,
+    wait_all_threads_completed,
+)
 
 from smtp_trio import Body, Hooks, Limits, Reply, Server, Session, Timeouts
 from smtp_trio._instrument import observer
@@ -367,6 +373,32 @@ async def test_session_is_free_when_its_tls_handshake_fails(
     assert len(created) == (1 if implicit else 3)
     assert [ref() for ref in created if ref() is not None] == []
     assert server.statistics().memory == 0
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2])
+async def test_session_is_free_when_its_client_does_not_read(
+    steps: int, created: list[weakref.ref[Any]], autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The reply could not be sent in time: to the connection, to EHLO, to a message."""
+    server = Server(Watched(), name=NAME)
+    client_end, server_end = lockstep_stream_pair()
+    lines = (b"EHLO c\r\n", b"MAIL FROM:<a@b.c>\r\nRCPT TO:<d@mx.test>\r\nDATA\r\n")
+    token = observer.set(lambda task: created.append(weakref.ref(task)))
+
+    async def talk_without_reading_the_last_reply() -> None:
+        for line in lines[:steps]:
+            await client_end.receive_some()
+            await client_end.send_all(line)
+
+    try:
+        with caplog.at_level(1000, "smtp_trio"):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(server.serve_stream, server_end)
+                nursery.start_soon(talk_without_reading_the_last_reply)
+    finally:
+        observer.reset(token)
+    assert created
+    assert [ref() for ref in created if ref() is not None] == []
 
 
 async def test_exceptions_of_hooks_are_free_after_the_error_hook(
