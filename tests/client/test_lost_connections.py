@@ -314,6 +314,7 @@ async def empty(names: dict[str, Any], pool: Pool, inbox: Inbox) -> None:
     assert len(inbox) <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["client", "server"])
 def test_outbox_with_faults(by: Any) -> None:
     names = outbox()

@@ -425,6 +425,7 @@ async def test_own_address_among_many() -> None:
 # --- bounds -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_numbers_of_exchangers_and_addresses_are_bounded() -> None:
     """The most preferred ones are kept, and addresses of both families."""
     resolver = MemoryResolver(

@@ -423,6 +423,7 @@ async def test_sessions_at_the_same_time_share_the_limit(autojump_clock: MockClo
     assert 10 <= len(hooks.checked) < 10 + sessions
 
 
+@pytest.mark.slow
 async def test_memory_for_addresses_is_bounded(autojump_clock: MockClock) -> None:
     service = build(auth_failures_per_peer=2)._state.auth_service
     for one, other in pairwise(range(30000)):

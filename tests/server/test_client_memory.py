@@ -96,6 +96,7 @@ FLOODS: dict[str, Callable[[int], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flood", FLOODS)
 async def test_flood_of_100000_keys(flood: str, autojump_clock: MockClock) -> None:
     """The number of entries has a limit, and no other network loses an entry."""
@@ -111,6 +112,7 @@ async def test_flood_of_100000_keys(flood: str, autojump_clock: MockClock) -> No
     assert memory.get(99_999) == 2
 
 
+@pytest.mark.slow
 async def test_flood_from_100000_networks(autojump_clock: MockClock) -> None:
     """When each network has one entry, the oldest is removed; a network with more loses entries first."""
     memory: Memory[int] = Memory(1000, 3600)
