@@ -20,7 +20,7 @@ def test_every_case_has_a_result(server: Server) -> None:
     code, report = conform(server, "--timeout", "10" if ours else "1", "--jobs", "10")
 
     assert [result["id"] for result in report["results"]] == [rule.id for rule in server_cases()]
-    assert report["count"]["passed"] > len(server_cases()) / 3
+    assert report["count"]["passed"] > len(server_cases()) / 4  # the others are about extensions that it does not offer
     failed = {result["id"] for result in report["results"] if result["outcome"] in ("failed", "error")}
     assert code == 1
     assert not ours or failed == DEVIATIONS
