@@ -61,7 +61,7 @@ class CommandLines(LineReader):
             # server does not know, and all its clients would be taken for the balancer. Such a connection is closed without a
             # reply, as one whose header is invalid.
             tls = buffer.data.startswith(TLS_RECORD, buffer.at)
-            self.line = buffer.data[buffer.at : buffer.at + 2] if tls else b""
+            self.line: bytes = buffer.data[buffer.at : buffer.at + 2] if tls else b""
             raise BadCommandError(replies.TLS_ON_PLAINTEXT_PORT if tls else replies.PROXY_HEADER, close=True)
         limit, too_long = grammar.line_limit, replies.LONG_LINE
         if len(buffer) >= limit and grammar.line_limits:
