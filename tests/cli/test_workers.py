@@ -168,8 +168,8 @@ async def test_killed_worker_is_replaced_and_no_accepted_message_is_lost(tmp_pat
 async def test_all_workers_stop_when_one_cannot_start_any_more(tmp_path: Path) -> None:
     cert, key, _ = certificate(tmp_path, trustme.CA())
     async with two_workers("--tls-cert", cert, "--tls-key", key, cwd=tmp_path) as program:
-        victim = await pid(program, 1)
-        await send_until(program, lambda: victim in delivering_pids(tmp_path))  # the worker has started
+        victim, other = await pid(program, 1), await pid(program, 2)
+        await send_until(program, lambda: {victim, other} <= delivering_pids(tmp_path))  # both have read the key
         os.unlink(key)
         os.kill(victim, signal.SIGKILL)
         assert await program.wait() == 1

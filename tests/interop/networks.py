@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import trio
-from attrs import frozen
+from attrs import field, frozen
+from trio._core import _thread_cache
 
 from .name_servers import run
 from .programs import PATH
@@ -63,11 +64,16 @@ http {{
 # network runs in one thread, the only one of an executor: the programs are started by it, and so is `trio.run` for the
 # client. A mount namespace gives it another /etc/resolv.conf. Both namespaces end with the thread and its programs.
 # `os.unshare` is new in Python 3.12.
+#
+# Trio's worker threads inherit the namespace as well, and Trio keeps them for other runs: a later test, which is not in the
+# network, would get one of them and not reach its own server. So the runs in the network have worker threads of their own.
+# Trio has no public name for that.
 @frozen
 class Network:
-    """A network and mount namespace, and the thread that is in it."""
+    """A network and mount namespace, and the threads that are in it."""
 
     _thread: ThreadPoolExecutor
+    _workers: _thread_cache.ThreadCache = field(factory=_thread_cache.ThreadCache)
 
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function in the network, and return its result."""
@@ -79,7 +85,12 @@ class Network:
 
     def run(self, function: Callable[[], Awaitable[T]]) -> T:
         """Run an async function in the network, and return its result."""
-        return self.call(trio.run, function)
+        others = _thread_cache.THREAD_CACHE
+        _thread_cache.THREAD_CACHE = self._workers
+        try:
+            return self.call(trio.run, function)
+        finally:
+            _thread_cache.THREAD_CACHE = others
 
 
 @contextmanager
