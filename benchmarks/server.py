@@ -12,18 +12,18 @@ from __future__ import annotations
 import ssl
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import trio
 
 import smtp_trio
 from smtp_trio._cli.main import main as smtp_trio_main
-from smtp_trio._cli.serve_options import STORES
 from smtp_trio.protocol.body_inspector import Newlines
-from smtp_trio.stores import Maildir, SQLite
+from smtp_trio.stores import Maildir, SQLite, Store
 from smtp_trio.stores._group import GroupCommit
+from smtp_trio.stores._open import SCHEMES
 
 from .resources import raise_descriptor_limit
 
@@ -36,18 +36,20 @@ class Sink(smtp_trio.Hooks):
             pass
 
 
-class Busy(Sink):
-    """Hooks that use 1 ms of CPU for each message, as an application may. The command line treats them as a store."""
+class Busy(Store[Any]):
+    """A store that keeps nothing and uses 1 ms of CPU for each message, as an application may."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    @classmethod
+    def from_url(cls, url: str) -> Self:
+        store = cls()
+        store.url = url
+        return store
 
-    async def open(self) -> None: ...
-
-    async def aclose(self) -> None: ...
+    def _commit(self, messages: Sequence[Any]) -> dict[Any, Exception]:
+        raise AssertionError("nothing is stored")
 
     async def data(self, session: smtp_trio.Session, body: smtp_trio.Body) -> None:
-        await super().data(session, body)
+        await Sink().data(session, body)
         end = time.thread_time() + 0.001
         while time.thread_time() < end:
             pass
@@ -141,8 +143,7 @@ def command_line(port: str, certificate: str, workers: str, store: str) -> None:
     """Run ``smtp-trio serve`` with one more store."""
     # The workers of a server on several cores are a feature of the command only, and it has no option for a store of
     # another package. So this uses two private names.
-    stores: dict[str, Any] = {"busy": Busy}
-    STORES.update(stores)
+    SCHEMES["busy"] = (__name__, "Busy", None)
     options = {"--port": port, "--tls-cert": certificate, "--workers": workers, "--store": store}
     sys.exit(smtp_trio_main(["serve", *(argument for pair in options.items() for argument in pair)]))
 

@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from functools import partial
 
 import trio
@@ -22,7 +22,6 @@ from .._server.listeners import format_address, open_listeners, socket_from_fd, 
 from .._server.server import Server
 from .._types import Statistics
 from ..credentials import UsersFile
-from ..stores import Maildir, SQLite, StoreError
 from .allocator import return_freed_memory
 from .descriptors import MAX_SESSIONS, raise_descriptor_limit, sessions_within
 from .log_output import open_log
@@ -31,6 +30,7 @@ from .options import UsageError, describe_error, describe_listen_error
 from .privileges import become
 from .serve_options import ALL_DOMAINS, LOOPBACK, PORT, add_options, check_options
 from .service_manager import ServiceManager
+from .store_option import open_store
 from .switch_interval import short_switch_interval
 from .tls_files import ignore_undecodable_names, load_certificates
 from .unix_option import LMTP_PATH, unix_socket
@@ -208,19 +208,6 @@ async def supervise(
     return int(workers.failed)
 
 
-@asynccontextmanager
-async def open_store(store: Maildir | SQLite) -> AsyncIterator[None]:
-    """Open a store, and close it at the end of the block."""
-    async with aclosing(store):
-        try:
-            await store.open()
-        except StoreError as error:
-            cause = error.__cause__ or error
-            path = (isinstance(cause, OSError) and cause.filename) or store.path
-            raise UsageError(f"cannot store mail in {path}: {describe_error(cause)}") from None
-        yield
-
-
 async def listen(options: argparse.Namespace, *, reuse_port: bool = False) -> list[trio.SocketListener]:
     """Open the listening sockets of ``--host`` and ``--port``."""
     try:
@@ -235,7 +222,7 @@ def log_start(listeners: Sequence[trio.SocketListener], options: argparse.Namesp
     """Log the addresses and the store, and warnings about options that are not meant for a public server."""
     for each in listeners:
         log_events.LISTENING.log(address=format_address(each.socket))
-    log_events.STORING.log(store=f"{type(options.store).__name__.lower()}:{options.store.path}")
+    log_events.STORING.log(store=options.store.url)
     descriptors = raise_descriptor_limit()
     if "sessions" not in dict(options.limit) and (sessions := sessions_within(descriptors)) < MAX_SESSIONS:
         log_events.FEW_DESCRIPTORS.log(descriptors=descriptors, sessions=sessions)

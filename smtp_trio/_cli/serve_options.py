@@ -5,22 +5,20 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import logging
-import os
 import socket
 from collections.abc import Sequence
 
 from .._server.listeners import format_address
 from ..protocol import syntax
 from ..protocol.hosts import check_host
-from ..stores import Maildir, SQLite
 from .limit_option import limit_help, limit_option
 from .network_option import network_option
 from .options import UsageError, describe_error, number_between
 from .privileges import user_option
+from .store_option import store_option
 from .units import octets, seconds
 from .unix_option import LMTP_PATH, MODE, group_option, mode_option
 
-STORES: dict[str, type[Maildir | SQLite]] = {"maildir": Maildir, "sqlite": SQLite}
 LOOPBACK = "127.0.0.1"
 PORT = 2525
 ALL_DOMAINS = "*"
@@ -122,14 +120,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("-v", "--verbose", action="store_const", dest="level", const=logging.DEBUG,
         help="also print every command and its reply")
     # fmt: on
-
-
-def store_option(text: str) -> Maildir | SQLite:
-    """Return the store that a value of ``--store`` names."""
-    kind, _, path = text.partition(":")
-    if kind not in STORES or not path:
-        raise argparse.ArgumentTypeError(f"must be maildir:PATH or sqlite:PATH, got {text!r}")
-    return STORES[kind](os.path.expanduser(path))
 
 
 def fd_option(text: str) -> str:

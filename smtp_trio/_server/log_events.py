@@ -287,6 +287,16 @@ ACCEPTED = Event("accepted", INFO, MESSAGE, "{id} accepted: " + MESSAGE_TEXT + "
 REFUSED = Event("refused", INFO, MESSAGE, "{id} refused: " + MESSAGE_TEXT + " reply={reply}")
 INCOMPLETE = Event("incomplete", INFO, MESSAGE, "{id} incomplete: " + MESSAGE_TEXT + " reason={reason}")
 
+CONSUMER_FAILED = Event(
+    "consumer_failed", ERROR, "smtp_trio.stores", "{id} group={group} attempt={attempt} not handled: {error}"
+)
+CONSUMER_LATE = Event("consumer_late", WARNING, "smtp_trio.stores", "{id} group={group} result not recorded: {error}")
+CONSUMER_INTERRUPTED = Event(
+    "consumer_interrupted", ERROR, "smtp_trio.stores", "group={group} waits for the store: {error}"
+)
+CONSUMER_RESUMED = Event(
+    "consumer_resumed", INFO, "smtp_trio.stores", "group={group} goes on: the store responds again"
+)
 NOT_STORED = Event("not_stored", ERROR, "smtp_trio.stores", "{id} peer={peer} not stored: {error}")
 AUTH_FAILED = Event(
     "auth_failed",

@@ -3,8 +3,12 @@
 ``Maildir(path)`` keeps one file for each message, for programs that read mail. ``SQLite(path)`` keeps one row for each
 message, for programs that query it. Both keep the envelope with the message, and ``read`` returns the two together.
 
-`_store.py` defines what a store is, `_group.py` how messages share a flush of the disk, and `_spool.py` where a message
-is kept until it is committed. `maildir.py` and `sqlite.py` are the two stores.
+``open(url)`` returns the store of a URL, and ``store.consume(group)`` iterates over its messages for a program that handles
+each at least once.
+
+`_store.py` defines what a store is, `_entry.py` what it knows of a message, `_group.py` how messages share a flush of the
+disk, `_spool.py` where a message is kept until it is committed, and `_consumer.py` how messages are handled later. Each
+store has a module, which `_open.py` imports when it is used.
 """
 
 from __future__ import annotations
@@ -13,7 +17,19 @@ from typing import TYPE_CHECKING
 
 from .._server.spool import check_path
 from ..protocol.arguments import check_type
-from ._store import MessageTooBigError, Store, Stored, StoreError, StoreFullError, parse_stored_params
+from ._consumer import Consumer, DeadLetter, Delivery
+from ._entry import Entry, Stored
+from ._errors import (
+    LeaseExpiredError,
+    MessageNotFoundError,
+    MessageTooBigError,
+    NotSupportedError,
+    StoreError,
+    StoreFullError,
+)
+from ._open import open  # noqa: A004 -- like `gzip.open`, it is used with the name of its module
+from ._params import parse_stored_params
+from ._store import Store
 from .maildir import Maildir, read_file
 from .sqlite import SQLite, read_row
 
@@ -21,13 +37,21 @@ if TYPE_CHECKING:
     import os
 
 __all__ = [
+    "Consumer",
+    "DeadLetter",
+    "Delivery",
+    "Entry",
+    "LeaseExpiredError",
     "Maildir",
+    "MessageNotFoundError",
     "MessageTooBigError",
+    "NotSupportedError",
     "SQLite",
     "Store",
     "StoreError",
     "StoreFullError",
     "Stored",
+    "open",
     "parse_stored_params",
     "read",
 ]

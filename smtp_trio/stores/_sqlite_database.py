@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 
-from ._store import StoreError, primary_code
+from ._errors import StoreError, primary_code
 
 #: The statements that make a database of each version from one of the version before. Version 0 is an empty database.
 UPGRADES = (

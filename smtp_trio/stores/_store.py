@@ -1,17 +1,23 @@
-"""The base class of stores: hooks whose ``data`` answers 250 only when the message is durable.
+"""The base class of stores: hooks whose ``data`` answers 250 only when the message is durable, and what reads it again.
 
 RFC 5321 6.1: with its 250 a server accepts responsibility for the message, and "MUST NOT lose the message for frivolous
-reasons, such as because the host later crashes". A subclass defines how a message is spooled and how a group of
-messages is committed.
+reasons, such as because the host later crashes". A subclass defines how a message is spooled, how a group of
+messages is committed, and how messages are found, removed and claimed by consumers.
 """
 
 from __future__ import annotations
 
 import errno
+import itertools
+import os
+import socket
 import sqlite3
-from typing import TYPE_CHECKING, ClassVar, Generic
+import time
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from typing import TYPE_CHECKING, Generic, Self
 
-from attrs import Factory, evolve, field, frozen
+from attrs import evolve
 
 from .._server.body import keep_start, keeper_of
 from .._server.hooks import Hooks
@@ -19,111 +25,48 @@ from .._server.log_events import NOT_STORED
 from .._server.session_log import STORED
 from .._server.threads import run_in_thread
 from ..protocol.arguments import check_items, check_type
-from ..protocol.extension import Extension
-from ..protocol.extensions import KNOWN
-from ..protocol.params import NO_PARAMS, Params, parse_params
-from ..protocol.replies import Reply
-from ..protocol.syntax import PARAMETER
+from ._consumer import Consumer
+from ._entry import Entry
+from ._errors import NotSupportedError, StoreError, StoreFullError, primary_code
 from ._group import GroupCommit, SpoolT
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Iterable, Sequence
-    from datetime import datetime
+    from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+    from types import TracebackType
 
     from .._server.body import Body
     from .._server.server import Server
     from .._server.session import Session
     from .._types import Envelope
     from ..protocol import Rcpt
+    from ..protocol.replies import Reply
+    from ._consumer import Claim, DeadLetter, Outcome
+    from ._entry import Stored
 
-
-@frozen
-class Stored:
-    """A message as it was stored, with its envelope."""
-
-    sender: str
-    """The mailbox of MAIL, as the client sent it; "" for the null reverse-path."""
-    recipients: tuple[str, ...]
-    """The mailboxes of the accepted RCPT commands in their order, as the client sent them."""
-    message: bytes
-    """The octets that the client sent, without the fields that the store or the server added."""
-    received: datetime
-    """The time at which the server received the message, with its UTC offset."""
-    mail_params: str = ""
-    """The parameters of MAIL, such as ``SIZE=100 RET=HDRS``, or "" without parameters. See `parse_stored_params`."""
-    rcpt_params: tuple[str, ...] = field(default=Factory(lambda self: ("",) * len(self.recipients), takes_self=True))
-    """The parameters of the RCPT command of each recipient, in the order of ``recipients``."""
-
-
-class StoreError(Exception):
-    """A store could not be opened, or could not keep a message.
-
-    ``reply`` is the reply for the client. The message of the exception and its cause are for the log: they contain
-    paths.
-    """
-
-    reply: ClassVar[Reply] = Reply(451, "Cannot store the message now; try again later", "4.3.0")
-
-
-class StoreFullError(StoreError):
-    """The device is full, or the quota is used up."""
-
-    reply: ClassVar[Reply] = Reply(452, "Insufficient system storage", "4.3.1")
-
-
-class MessageTooBigError(StoreError):
-    """The message is larger than the store can ever keep."""
-
-    reply: ClassVar[Reply] = Reply(552, "Message size exceeds what the store can hold", "5.3.4")
-
-
-# Parameters are kept as text, and not by name: a store knows none of them, so that an extension which is added later, or
-# by a third party, needs no change here. `Param.format` makes the text. It is checked, since a line break in it would
-# add a field to a file, which a reader of the store could take for a part of the envelope.
-def format_params(params: Params) -> str:
-    """Return parameters as text, ``KEYWORD=value`` with single spaces between them.
-
-    Raises `StoreError` for a `Param` whose ``format`` returns what is not the text of a parameter.
-    """
-    if not params:
-        return ""
-    words = params.words()
-    for word in words:
-        if not PARAMETER.fullmatch(word):
-            raise StoreError(f"a parameter cannot be stored, since its text is not valid: {word!a}")
-    return " ".join(words)
-
-
-def parse_stored_params(text: str, extensions: Iterable[Extension] = KNOWN) -> Params:
-    """Return the parameters in a text of `Stored` as typed values, by `Param`.
-
-    Parameters that none of the ``extensions`` defines are left out.
-    """
-    check_type(text, "text", str)
-    known = {
-        param.keyword: param
-        for extension in check_items(extensions, "extensions", Extension)
-        for params in extension.params.values()
-        for param in params
-    }
-    words = [word for word in text.split(" ") if word.partition("=")[0].upper() in known]
-    return parse_params(" ".join(words), known) if words else NO_PARAMS
-
-
-def primary_code(error: Exception) -> int:
-    """Return the primary result code of an error of SQLite: its low octet (sqlite.org/rescode.html)."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+NUMBERS = itertools.count(1)
 
 
 class Store(Hooks, Generic[SpoolT]):
-    """The base class of stores: hooks that keep every message.
+    """The base class of stores: hooks that keep every message, and methods that read them.
 
-    Add other hooks in a subclass of a store, or call `put` in a ``data`` hook of your own. A store is opened with the
-    server that it serves, or by the first message, and can be used again after it was closed.
+    A store is an asynchronous context manager: ``async with store:`` opens it, and closes it at the end of the block.
+    `Maildir` and `SQLite` are also opened with the server that they serve, or by the first message, and can be used again
+    after they were closed. Add other hooks in a subclass of a store, or call `put` in a ``data`` hook of your own.
     """
+
+    url: str
+    """The URL that `open` takes, without a password."""
+    clock: Callable[[], float] = staticmethod(time.time)
+    """The seconds since the epoch, by which leases and retries are timed. A test can set another function."""
+
+    @classmethod
+    def from_url(cls, url: str) -> Self:
+        """Return the store of a URL, which has the scheme of this kind of store. Raises ValueError if it is invalid."""
+        raise NotImplementedError
 
     def __init__(self) -> None:
         self._group: GroupCommit[SpoolT] = GroupCommit(self._commit)
+        self._entered = False
 
     # --- implemented by each store:
     #
@@ -131,8 +74,12 @@ class Store(Hooks, Generic[SpoolT]):
     # for hooks only, and a program never calls them. A store outside of the package calls nothing here either; it
     # defines a ``data`` hook. `_commit`, `_open` and `_close` run in a thread, and never concurrently.
 
-    def _spool(self, session: Session, envelope: Envelope) -> SpoolT:
-        """Return an empty spool for the message that a session is about to receive."""
+    def _spool(self, entry: Entry, trace: Callable[[], bytes]) -> SpoolT:
+        """Return an empty spool for a message.
+
+        ``entry`` has its envelope; the size, subject and date are not known yet. ``trace()`` returns the ``Received:`` field
+        for it, with the end of the line and an empty line if the message could continue the field (`Session.received`).
+        """
         raise NotImplementedError
 
     def _commit(self, messages: Sequence[SpoolT]) -> dict[SpoolT, Exception]:
@@ -150,6 +97,27 @@ class Store(Hooks, Generic[SpoolT]):
 
     def _close(self) -> None:
         """Close the store. The default does nothing."""
+
+    async def _claim(self, group: str, name: str, *, lease: float, max_attempts: int) -> Claim | None:
+        """Claim for a consumer the message that has waited longest, or return None if none is due.
+
+        A message is due if no consumer of the group has settled it, unless a consumer holds an unexpired lease of it, or has
+        asked for a later time. A group gets all messages, also those that were stored before its first claim. With its
+        claim the number of attempts of the message is increased. One that would get more than ``max_attempts`` becomes a
+        dead letter instead: its last lease has expired.
+        """
+        raise self._not_supported("be consumed")
+
+    async def _settle(self, claim: Claim, outcome: Outcome) -> bool:
+        """Record what has become of a claim. Return False, and change nothing, if the lease was given to another consumer."""
+        raise self._not_supported("be consumed")
+
+    async def _wait_for_message(self, group: str, longest: float) -> None:
+        """Return when a message may be due for the group, after ``longest`` seconds at the latest. It may return early."""
+        raise self._not_supported("be consumed")
+
+    def _not_supported(self, what: str) -> NotSupportedError:
+        return NotSupportedError(f"{self!r}: such a store cannot {what}")
 
     # --- the same in every store:
 
@@ -172,16 +140,66 @@ class Store(Hooks, Generic[SpoolT]):
             if not rcpts or any(rcpt not in envelope.rcpts for rcpt in rcpts):
                 raise ValueError(f"rcpts must be some of the recipients of the message, got {rcpts!r}")
             envelope = evolve(envelope, rcpts=tuple(rcpts))
-        spool = self._spool(session, envelope)
+        name = await self._put(session, envelope, body)
+        envelope.context[STORED] = name
+        return name
+
+    async def _put(self, session: Session, envelope: Envelope, body: AsyncIterable[bytes]) -> str:
+        spool = self._spool(Entry.of(session, envelope), session.received)
         keep_start(body)  # the spool adds an empty line where it can be found again
+        return await self._store(spool, body, session)
+
+    async def add(
+        self,
+        message: bytes | AsyncIterable[bytes],
+        sender: str,
+        recipients: Sequence[str],
+        *,
+        mail_params: str = "",
+        rcpt_params: Sequence[str] | None = None,
+        received: datetime | None = None,
+    ) -> str:
+        """Store a message that no session receives, such as a report or one of another store; return the store's id of it.
+
+        The parameters are texts as in `Entry`; ``received`` is now by default. Raises `StoreError` when it is not stored.
+        """
+        check_type(sender, "sender", str)
+        check_type(mail_params, "mail_params", str)
+        recipients = check_items(recipients, "recipients", str)
+        if not recipients:
+            raise ValueError("recipients must not be empty")
+        rcpt_params = ("",) * len(recipients) if rcpt_params is None else check_items(rcpt_params, "rcpt_params", str)
+        if len(rcpt_params) != len(recipients):
+            raise ValueError(
+                f"rcpt_params must have one text for each of {len(recipients)} recipients, got {len(rcpt_params)}"
+            )
+        entry = Entry(
+            id=f"{os.urandom(6).hex()}-{next(NUMBERS)}",
+            received=datetime.fromtimestamp(self.clock(), UTC) if received is None else received,
+            sender=sender,
+            recipients=recipients,
+            mail_params=mail_params,
+            rcpt_params=rcpt_params,
+            peer="local",
+            protocol="local",
+        )
+        date = format_datetime(entry.received)
+        trace = f"Received: by {socket.gethostname()} id {entry.id};\r\n {date}\r\n".encode()
+        body = once(message) if isinstance(message, bytes) else message
+        return await self._store(self._spool(entry, lambda: trace), body)
+
+    async def _store(self, spool: SpoolT, body: AsyncIterable[bytes], session: Session | None = None) -> str:
+        """Read a body into a spool, commit it, and return the store's id of the message."""
         try:
-            await spool.fill(body, keeper_of(session))
+            if session is None:
+                await spool.fill(body)
+            else:
+                await spool.fill(body, keeper_of(session))
         except (OSError, sqlite3.Error, StoreError) as error:
             raise self._store_error(error) from error
         failure = await self._group.submit(spool)
         if failure is not None:
             raise self._store_error(failure) from failure
-        envelope.context[STORED] = spool.name
         return spool.name
 
     async def open(self) -> None:
@@ -195,6 +213,18 @@ class Store(Hooks, Generic[SpoolT]):
         """Close the store. It is opened again when it is used again."""
         await run_in_thread(self._close, limiter=self._group.limiter)
 
+    async def __aenter__(self) -> Self:
+        await self.open()
+        self._entered = True
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        self._entered = False
+        await self.aclose()
+        return None
+
     def _store_error(self, error: Exception) -> StoreError:
         """Return the StoreError that fits an error. Each session needs its own: a group can share one error."""
         if isinstance(error, StoreError):
@@ -205,6 +235,60 @@ class Store(Hooks, Generic[SpoolT]):
             kind = StoreFullError if primary_code(error) == sqlite3.SQLITE_FULL else StoreError
         return kind(f"{self!r}: {str(error) or type(error).__name__}")
 
+    # --- reading and removing:
+
+    def entries(self, *, reverse: bool = False) -> AsyncGenerator[Entry]:
+        """Iterate over the messages without their octets, from the oldest to the newest, or in reverse.
+
+        A message that is stored or removed meanwhile may be included or not. Raises `NotSupportedError` if the store cannot
+        be read, and otherwise `StoreError` when reading fails.
+        """
+        raise self._not_supported("be read")
+
+    def __aiter__(self) -> AsyncIterator[Entry]:
+        return self.entries()
+
+    async def get(self, id: str) -> Stored:
+        """Return a message. Raises `MessageNotFoundError` if the store does not have it."""
+        raise self._not_supported("be read")
+
+    async def remove(self, ids: Iterable[str]) -> int:
+        """Remove messages, and return how many of them the store had."""
+        raise self._not_supported("remove messages")
+
+    # --- consuming:
+
+    def consume(
+        self,
+        group: str = "default",
+        name: str | None = None,
+        *,
+        max_in_flight: int = 1,
+        lease: float = 300,
+        max_attempts: int = 10,
+        remove: bool = False,
+    ) -> Consumer:
+        """Iterate over the messages of a group as `Delivery` objects: each message is handled by one consumer of the group.
+
+        A message is delivered at least once, to one consumer at a time, and again until it is settled: after ``lease``
+        seconds, after `Delivery.retry`, or when its consumer was cancelled. After ``max_attempts`` attempts it becomes a dead
+        letter (`dead_letters`). ``id`` tells whether it was delivered before.
+
+        ``name`` is the name of the consumer (default: one that no other process uses). The iteration waits while
+        ``max_in_flight`` deliveries are not settled. With ``remove``, `Delivery.ack` also removes the message.
+        """
+        return Consumer(
+            self, group, name, max_in_flight=max_in_flight, lease=lease, max_attempts=max_attempts, remove=remove
+        )
+
+    def dead_letters(self, group: str = "default") -> AsyncGenerator[DeadLetter]:
+        """Iterate over the messages that a group has given up, from the oldest to the newest."""
+        raise self._not_supported("be consumed")
+
+    async def requeue(self, group: str, ids: Iterable[str]) -> int:
+        """Deliver dead letters of a group again, with no attempts counted, and return how many of them there were."""
+        raise self._not_supported("be consumed")
+
     # --- hooks:
 
     async def start(self, server: Server) -> None:
@@ -212,8 +296,9 @@ class Store(Hooks, Generic[SpoolT]):
         await self.open()
 
     async def stop(self, server: Server) -> None:
-        """Close the store with the server."""
-        await self.aclose()
+        """Close the store with the server, unless a block of ``async with`` does."""
+        if not self._entered:
+            await self.aclose()
 
     async def data(self, session: Session, body: Body) -> Reply | Sequence[Reply | None] | None:
         """Store the message. On an error log it, and return its reply.
@@ -226,3 +311,8 @@ class Store(Hooks, Generic[SpoolT]):
             NOT_STORED.log(id=body.envelope.id, peer=str(session.peer), error=str(error), exc_info=error.__cause__)
             return error.reply
         return None
+
+
+async def once(message: bytes) -> AsyncGenerator[bytes]:
+    """Yield a message as a body."""
+    yield message

@@ -19,7 +19,7 @@ from collections import deque
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from functools import partial
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, Self, TypeVar
 
 import trio
 
@@ -27,16 +27,15 @@ from .._server.spool import check_path
 from .._server.threads import run_in_thread
 from ..protocol.arguments import check_choice
 from ._disk import PART, Directory, check_writable, flush_octets, make_directory, write_all
+from ._entry import Stored, read_header
 from ._spool import Spool
-from ._store import Store, Stored, format_params
+from ._store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from datetime import datetime
 
-    from .._server.session import Session
-    from .._types import Envelope
-    from ..protocol.params import Params
+    from ._entry import Entry
 
 T = TypeVar("T")
 
@@ -105,6 +104,7 @@ class Maildir(Store["MaildirSpool"]):
         check_choice(newline, "newline", ("crlf", "lf"))
         super().__init__()
         self.path: str = os.path.abspath(check_path(path, "path"))
+        self.url = f"maildir:{self.path}"
         self.newline: Literal["crlf", "lf"] = newline
         self.tmp: str = os.path.join(self.path, "tmp")
         self.new: str = os.path.join(self.path, "new")
@@ -117,13 +117,18 @@ class Maildir(Store["MaildirSpool"]):
         self.abandoned: deque[MaildirSpool] = deque()
         """Messages that are not stored, and whose files have to be removed."""
 
+    @classmethod
+    def from_url(cls, url: str) -> Self:
+        """Return the store of ``maildir:PATH``."""
+        return cls(os.path.expanduser(url.partition(":")[2]))
+
     def __repr__(self) -> str:
         return f"Maildir({self.path!r})"
 
-    def _spool(self, session: Session, envelope: Envelope) -> MaildirSpool:
-        received = session.received().removesuffix(b"\r\n\r\n").removesuffix(b"\r\n")  # see `Spool.separate`
-        fields = encode_envelope(envelope) + received + b"\r\n"
-        return MaildirSpool(self, unique_name(session.server.now()), fields, lf=self.newline == "lf")
+    def _spool(self, entry: Entry, trace: Callable[[], bytes]) -> MaildirSpool:
+        received = trace().removesuffix(b"\r\n\r\n").removesuffix(b"\r\n")  # see `Spool.separate`
+        fields = encode_envelope(entry) + received + b"\r\n"
+        return MaildirSpool(self, unique_name(entry.received), fields, lf=self.newline == "lf")
 
     def _commit(self, messages: Sequence[MaildirSpool]) -> dict[MaildirSpool, Exception]:
         errors: dict[MaildirSpool, Exception] = {}
@@ -300,20 +305,19 @@ def unique_name(now: datetime) -> str:
     return f"{int(now.timestamp())}.M{now.microsecond}P{os.getpid()}Q{next(DELIVERY_NUMBERS)}.{HOST}"
 
 
-def encode_envelope(envelope: Envelope) -> bytes:
+def encode_envelope(entry: Entry) -> bytes:
     """Return the fields that keep the envelope with its message."""
-    lines = [f"Return-Path: <{envelope.sender.raw}>\r\n", encode_params(envelope.params)]
-    for rcpt in envelope.rcpts:
-        lines += f"Envelope-To: <{rcpt.recipient.raw}>\r\n", encode_params(rcpt.params)
+    lines = [f"Return-Path: <{entry.sender}>\r\n", encode_params(entry.mail_params)]
+    for recipient, params in zip(entry.recipients, entry.rcpt_params, strict=True):
+        lines += f"Envelope-To: <{recipient}>\r\n", encode_params(params)
     return "".join(lines).encode()
 
 
-def encode_params(params: Params) -> str:
+def encode_params(text: str) -> str:
     """Return the field that keeps the parameters of one command, or "" without parameters.
 
     Each parameter has a line of its own: together they can be longer than a line of a message (RFC 5322 2.1.1).
     """
-    text = format_params(params)
     return f"X-Envelope-Parameters: {text.replace(' ', CRLF_SPACE)}\r\n" if text else ""
 
 
@@ -345,13 +349,19 @@ def read_file(path: str | os.PathLike[str]) -> Stored:
             f"{os.fspath(path)}: not written by a Maildir store: it does not begin with the fields of the envelope"
         )
     recipients = list(RECIPIENT.finditer(fields["recipients"]))
+    message = data[fields.end() :]
+    subject, date = read_header(message)
     return Stored(
+        id=os.path.basename(os.fspath(path)).partition(":")[0],
+        received=parsedate_to_datetime(fields["date"].decode()),
         sender=fields["sender"].decode(),
         recipients=tuple(recipient["address"].decode() for recipient in recipients),
-        message=data[fields.end() :],
-        received=parsedate_to_datetime(fields["date"].decode()),
+        size=len(message),
         mail_params=decode_params(fields["params"]),
         rcpt_params=tuple(decode_params(recipient["params"]) for recipient in recipients),
+        subject=subject,
+        date=date,
+        message=message,
     )
 
 

@@ -14,21 +14,22 @@ import random
 import sqlite3
 from collections import deque
 from contextlib import closing, suppress
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, ClassVar
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 from urllib.parse import quote
 
 from .._server.spool import check_path
 from ._disk import Directory, ProcessMark, check_no_link, check_writable, make_directory
+from ._entry import Stored, read_header
+from ._errors import MessageTooBigError, StoreError, primary_code
 from ._spool import Spool
 from ._sqlite_database import BUSY_TIMEOUT, VERSION, begin, busy_timeout, prepare, schema_of
-from ._store import MessageTooBigError, Store, Stored, StoreError, format_params, primary_code
+from ._store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .._server.session import Session
-    from .._types import Envelope
+    from ._entry import Entry
     from ._spool import T
 
 # Why a committed message is durable
@@ -94,16 +95,22 @@ class SQLite(Store["SQLiteSpool"]):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__()
         self.path: str = os.path.abspath(check_path(path, "path"))
+        self.url = f"sqlite:{self.path}"
         self._db: sqlite3.Connection | None = None
         self._file_id: tuple[int, int] | None = None
         self._mark = ProcessMark(random.SystemRandom().getrandbits(62))
         self._abandoned: deque[str] = deque()  # uids of messages that are not stored, whose pieces have to be removed
 
+    @classmethod
+    def from_url(cls, url: str) -> Self:
+        """Return the store of ``sqlite:PATH``."""
+        return cls(os.path.expanduser(url.partition(":")[2]))
+
     def __repr__(self) -> str:
         return f"SQLite({self.path!r})"
 
-    def _spool(self, session: Session, envelope: Envelope) -> SQLiteSpool:
-        return SQLiteSpool(session, envelope, self)
+    def _spool(self, entry: Entry, trace: Callable[[], bytes]) -> SQLiteSpool:
+        return SQLiteSpool(entry, self)
 
     def _commit(self, messages: Sequence[SQLiteSpool]) -> dict[SQLiteSpool, Exception]:
         errors: dict[SQLiteSpool, Exception] = {}
@@ -243,25 +250,26 @@ class SQLiteSpool(Spool):
 
     part: ClassVar[int] = PIECE
 
-    def __init__(self, session: Session, envelope: Envelope, store: SQLite) -> None:
-        super().__init__(envelope.id)
+    def __init__(self, entry: Entry, store: SQLite) -> None:
+        super().__init__(entry.id)
         self.pieces: int = 0
         """The number of pieces that were written."""
         self._store = store
         # Computed now: the commit runs in a thread, and its session may have gone on after a timeout.
         self._columns = (
-            envelope.id,
-            session.server.now().astimezone(UTC).isoformat(timespec="microseconds"),
-            envelope.sender.raw,
-            session.peer.host or session.peer.kind,
-            session.hello.domain if session.hello else None,
-            session.protocol_name,
-            f"{session.tls.version} {session.tls.cipher}" if session.tls else None,
-            session.user,
-            format_params(envelope.params),
+            entry.id,
+            entry.received_at,
+            entry.sender,
+            entry.peer,
+            entry.helo,
+            entry.protocol,
+            entry.tls,
+            entry.auth,
+            entry.mail_params,
         )
         self.recipients: list[tuple[int, str, str]] = [
-            (n, rcpt.recipient.raw, format_params(rcpt.params)) for n, rcpt in enumerate(envelope.rcpts)
+            (n, address, params)
+            for n, (address, params) in enumerate(zip(entry.recipients, entry.rcpt_params, strict=True))
         ]
 
     async def in_thread(self, work: Callable[[], T], *, abandon_on_cancel: bool = False) -> T:
@@ -367,18 +375,28 @@ def read_row(path: str | os.PathLike[str], uid: str) -> Stored:
         version, tables = schema_of(db)
         if not 1 <= version <= VERSION or "messages" not in tables:
             raise ValueError(f"{os.fspath(path)}: not a database of an SQLite store with user_version 1 to {VERSION}")
-        row = db.execute(
-            "SELECT id, received_at, sender, mail_params, body FROM messages WHERE uid = ?", [uid]
-        ).fetchone()
+        row = db.execute(SELECT, [uid]).fetchone()
         if row is None:
             raise LookupError(f"{os.fspath(path)}: no message {uid!r}")
-        message, received_at, sender, mail_params, body = row
+        message, body, *columns = row
         rcpts = db.execute("SELECT address, params FROM recipients WHERE message = ? ORDER BY n", [message]).fetchall()
+        subject, date = read_header(body)
         return Stored(
-            sender,
-            tuple(address for address, _ in rcpts),
-            body,
-            datetime.fromisoformat(received_at),
-            mail_params,
-            tuple(params for _, params in rcpts),
+            recipients=tuple(address for address, _ in rcpts),
+            rcpt_params=tuple(params for _, params in rcpts),
+            message=body,
+            subject=subject,
+            date=date,
+            **entry_fields(columns),
         )
+
+
+#: Columns of ``messages`` that are fields of an `Entry`.
+COLUMNS = ("uid", "received_at", "sender", "mail_params", "peer", "helo", "protocol", "tls", "auth", "size")
+SELECT = f"SELECT id, body, {', '.join(COLUMNS)} FROM messages WHERE uid = ?"  # noqa: S608 -- no values
+
+
+def entry_fields(columns: Sequence[Any]) -> dict[str, Any]:
+    """Return the fields of an `Entry` that are in these `COLUMNS`."""
+    fields = dict(zip(COLUMNS, columns, strict=True))
+    return {"id": fields.pop("uid"), "received": datetime.fromisoformat(fields.pop("received_at")), **fields}

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 import smtp_trio
-from smtp_trio.stores import Maildir, SQLite, Store, sqlite
+from smtp_trio.stores import Entry, Maildir, SQLite, Store, sqlite
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +58,7 @@ class EarlyReply(smtp_trio.Hooks):
         self.store, self.nursery = store, nursery
 
     async def data(self, session: smtp_trio.Session, body: smtp_trio.Body) -> None:
-        spool = self.store._spool(session, body.envelope)
+        spool = self.store._spool(Entry.of(session, body.envelope), session.received)
         await spool.fill(body)
         self.nursery.start_soon(self.store._group.submit, spool)
 

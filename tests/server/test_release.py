@@ -297,8 +297,8 @@ async def test_spool_of_a_store_is_free_when_the_session_ends(
     class WatchedStore(kind):  # type: ignore[misc]
         connect = Watched.connect
 
-        def _spool(self, session: Session, envelope: Any) -> Any:
-            spool = super()._spool(session, envelope)
+        def _spool(self, *args: Any) -> Any:
+            spool = super()._spool(*args)
             created.append(weakref.ref(spool))
             return spool
 

@@ -51,10 +51,13 @@ async def test_message_and_its_envelope(tmp_path: Path) -> None:
         b"Envelope-To: <Postmaster>\r\n"
     ) + session.received() + FORGED
     assert read(tmp_path / "box/new" / name) == Stored(
-        "Me@Client.TEST",
-        ("a@mx.test", "hidden+bcc@mx.test", "Postmaster"),
-        FORGED,
-        session.server.now().replace(microsecond=0),
+        id=name,
+        received=session.server.now().replace(microsecond=0),
+        sender="Me@Client.TEST",
+        recipients=("a@mx.test", "hidden+bcc@mx.test", "Postmaster"),
+        size=len(FORGED),
+        subject="hello",
+        message=FORGED,
     )
 
 

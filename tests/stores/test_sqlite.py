@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from smtp_trio.stores import MessageTooBigError, SQLite, Stored, StoreError, _sqlite_database, read, sqlite
+from smtp_trio.stores import Entry, MessageTooBigError, SQLite, Stored, StoreError, _sqlite_database, read, sqlite
 from smtp_trio.stores._disk import ProcessMark
-from smtp_trio.stores.sqlite import PIECE
+from smtp_trio.stores.sqlite import PIECE, SQLiteSpool
 
 from .sessions import body, envelope, large, transaction
 
@@ -48,6 +48,10 @@ def file_content(store: SQLite, new: bytes | None = None) -> bytes:
     return path.read_bytes()
 
 
+def spool_of(store: SQLite, session: Any) -> SQLiteSpool:
+    return store._spool(Entry.of(session, envelope(session)), session.received)
+
+
 async def test_message_and_its_envelope(store: SQLite) -> None:
     session = transaction("Me@Client.TEST", "a@mx.test", "hidden+bcc@mx.test", "Postmaster")
     message = b"Envelope-To: <forged@evil.test>\r\n\r\n..leading dot\r\n"
@@ -55,7 +59,17 @@ async def test_message_and_its_envelope(store: SQLite) -> None:
 
     assert uid == envelope(session).id == envelope(session).context["smtp_trio.store_id"]
     recipients = ("a@mx.test", "hidden+bcc@mx.test", "Postmaster")
-    assert read(store.path, uid) == Stored("Me@Client.TEST", recipients, message, session.server.now())
+    assert read(store.path, uid) == Stored(
+        id=uid,
+        received=session.server.now(),
+        sender="Me@Client.TEST",
+        recipients=recipients,
+        size=len(message),
+        peer="192.0.2.1",
+        helo="client.test",
+        protocol="ESMTP",
+        message=message,
+    )
     when = "2026-11-22T09:23:26.004711+00:00"
     row = (1, uid, when, "Me@Client.TEST", len(message), "192.0.2.1", "client.test", "ESMTP", None, None, "", message)
     assert query(store.path, "SELECT * FROM messages") == [row]
@@ -270,7 +284,8 @@ async def test_database_of_version_1_is_upgraded(store: SQLite) -> None:
     await store.open()
     uid = await store.put(transaction(), body(*large()))
 
-    assert read(store.path, "T7") == before == Stored("a@b.test", ("c@d.test",), b"old\0\r\n", before.received)
+    assert read(store.path, "T7") == before
+    assert (before.sender, before.recipients, before.message) == ("a@b.test", ("c@d.test",), b"old\0\r\n")
     assert query(store.path, "SELECT * FROM messages WHERE id = 7") == [row]
     assert query(store.path, "SELECT id FROM messages WHERE uid = ?", uid) == [(8,)]
     assert (
@@ -303,7 +318,7 @@ async def test_message_that_is_too_large_for_a_row(store: SQLite, monkeypatch: p
 
 async def test_duplicate_id_does_not_affect_the_other_messages(store: SQLite) -> None:
     sessions = [transaction() for _ in range(3)]
-    spools = [store._spool(session, envelope(session)) for session in sessions]
+    spools = [spool_of(store, session) for session in sessions]
     spools[1]._columns = spools[0]._columns
     errors = store._commit(spools)
 
@@ -319,7 +334,7 @@ async def test_duplicate_ids_of_small_and_large_messages(store: SQLite) -> None:
     spools = []
     for chunks in contents:
         session = transaction()
-        spools.append(store._spool(session, envelope(session)))
+        spools.append(spool_of(store, session))
         await spools[-1].fill(body(*chunks))
     assert [spool.pieces for spool in spools] == [0, 18, 0, 18, 0]
     spools[2]._columns = spools[0]._columns
@@ -342,7 +357,7 @@ async def test_group_fails_when_sqlite_rolls_it_back(store: SQLite) -> None:
     )
     sessions = [transaction(sender) for sender in ("good@client.test", "bad@client.test", "good@client.test")]
     with pytest.raises(sqlite3.IntegrityError, match="rolled back"):
-        store._commit([store._spool(session, envelope(session)) for session in sessions])
+        store._commit([spool_of(store, session) for session in sessions])
     await store.put(transaction("good@client.test"), body(b"hello\r\n"))
 
     assert query(store.path, "SELECT count(*) FROM messages") == [(1,)]

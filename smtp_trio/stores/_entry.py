@@ -1,0 +1,127 @@
+"""A message in a store: `Entry` without its octets, `Stored` with them."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from email.header import decode_header, make_header
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Self
+
+from attrs import Factory, asdict, field, frozen
+
+from ._params import format_params
+
+if TYPE_CHECKING:
+    from .._server.session import Session
+    from .._types import Envelope
+
+
+@frozen(kw_only=True)
+class Entry:
+    """A stored message without its octets: the envelope, and what the server knew about its client."""
+
+    id: str
+    """The store's id of the message, which `Store.put` returns and `Store.get` takes."""
+    received: datetime
+    """The time at which the server received the message, with its UTC offset."""
+    sender: str
+    """The mailbox of MAIL, as the client sent it; "" for the null reverse-path."""
+    recipients: tuple[str, ...]
+    """The mailboxes of the accepted RCPT commands in their order, as the client sent them."""
+    size: int = 0
+    """The number of octets of the message."""
+    mail_params: str = ""
+    """The parameters of MAIL, such as ``SIZE=100 RET=HDRS``, or "" without parameters. See `parse_stored_params`."""
+    rcpt_params: tuple[str, ...] = field(default=Factory(lambda self: ("",) * len(self.recipients), takes_self=True))
+    """The parameters of the RCPT command of each recipient, in the order of ``recipients``."""
+    peer: str | None = None
+    """The address of the client, or the kind of its connection."""
+    helo: str | None = None
+    """The name that the client gave in EHLO, HELO or LHLO."""
+    protocol: str | None = None
+    """The protocol, such as "ESMTPS" (RFC 3848)."""
+    tls: str | None = None
+    """The version and cipher of TLS, or None without TLS."""
+    auth: str | None = None
+    """The user that the client logged in as, or None."""
+    subject: str | None = None
+    """The text of the field ``Subject:``, decoded (RFC 2047), or None without one."""
+    date: datetime | None = None
+    """The time in the field ``Date:``, or None if it is absent or invalid."""
+
+    @classmethod
+    def of(cls, session: Session, envelope: Envelope) -> Self:
+        """Return the entry of a message that a session is about to receive. ``size``, ``subject`` and ``date`` are not set."""
+        return cls(
+            id=envelope.id,
+            received=session.server.now(),
+            sender=envelope.sender.raw,
+            recipients=tuple(rcpt.recipient.raw for rcpt in envelope.rcpts),
+            mail_params=format_params(envelope.params),
+            rcpt_params=tuple(format_params(rcpt.params) for rcpt in envelope.rcpts),
+            peer=session.peer.host or session.peer.kind,
+            helo=session.hello.domain if session.hello else None,
+            protocol=session.protocol_name,
+            tls=f"{session.tls.version} {session.tls.cipher}" if session.tls else None,
+            auth=session.user,
+        )
+
+    @property
+    def received_at(self) -> str:
+        """The time of ``received`` as stores of rows keep it: ISO 8601 in UTC, with microseconds."""
+        return self.received.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+@frozen(kw_only=True)
+class Stored(Entry):
+    """A stored message with its octets."""
+
+    message: bytes
+    """The octets that the client sent, without the fields that the store or the server added."""
+
+    @classmethod
+    def with_message(cls, entry: Entry, message: bytes) -> Stored:
+        """Return an entry with its octets."""
+        return cls(**asdict(entry, recurse=False), message=message)
+
+
+# A field ends at the first line that does not begin with white space (RFC 5322 2.2.3). The header ends at an empty line, so
+# it is found first: a line of the body that looks like a field is none.
+HEADER_END = re.compile(rb"\r?\n\r?\n")
+FIELD = rb"(?im)^%s[ \t]*:(.*(?:\r?\n[ \t].*)*)"
+SUBJECT, DATE = re.compile(FIELD % b"subject"), re.compile(FIELD % b"date")
+#: Octets at the beginning of a message in which `read_header` looks for the fields.
+HEADER_OCTETS = 1 << 16
+
+
+def read_header(start: bytes | bytearray) -> tuple[str | None, datetime | None]:
+    """Return the subject and the date in the header of a message that begins with ``start``.
+
+    Neither is an error when it is invalid: an undecodable subject is returned as it is, an invalid date as None.
+    """
+    start = bytes(start[:HEADER_OCTETS])
+    end = HEADER_END.search(start)
+    header = start[: end.start() + 1] if end else start
+    found, when = SUBJECT.search(header), DATE.search(header)
+    return (decode_subject(found[1]) if found else None), (parse_date(when[1]) if when else None)
+
+
+def decode_subject(value: bytes) -> str:
+    """Return the text of a field: unfolded, UTF-8 (RFC 6532), and with its encoded words decoded (RFC 2047)."""
+    text = re.sub(r"\r?\n(?=[ \t])", "", value.decode("utf-8", "replace")).strip()
+    if "=?" not in text:
+        return text
+    try:
+        return str(make_header(decode_header(text)))
+    except (ValueError, LookupError):  # an unknown charset, or octets that it does not have
+        return text
+
+
+def parse_date(value: bytes) -> datetime | None:
+    """Return the time of a ``Date:`` field, in UTC if it has no offset; None if it is invalid (RFC 5322 3.3)."""
+    try:
+        when = parsedate_to_datetime(value.decode("ascii", "replace").strip())
+    except (ValueError, OverflowError):
+        return None
+    return when if when.tzinfo else when.replace(tzinfo=UTC)

@@ -1,0 +1,42 @@
+"""`open`: the store of a URL."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ..protocol.arguments import check_type
+from ._errors import StoreError
+
+if TYPE_CHECKING:
+    from ._store import Store
+
+#: The module and class of each scheme, and the extra with the libraries that it imports.
+SCHEMES: dict[str, tuple[str, str, str | None]] = {
+    "maildir": (".maildir", "Maildir", None),
+    "sqlite": (".sqlite", "SQLite", None),
+}
+#: The forms of a URL, for messages.
+SYNTAX = ("maildir:PATH", "sqlite:PATH")
+
+
+def open(url: str) -> Store[Any]:  # noqa: A001 -- see `__init__.py`
+    """Return the store of a URL; ``async with smtp_trio.stores.open(url) as store`` opens and closes it.
+
+    ``url`` is ``maildir:PATH`` or ``sqlite:PATH``.
+
+    Raises ValueError if the URL is invalid, and `StoreError` if a library for its store is not installed.
+    """
+    check_type(url, "url", str)
+    scheme, colon, rest = url.partition(":")
+    if not colon or not rest or scheme not in SCHEMES:
+        raise ValueError(f"must be {' or '.join(SYNTAX)}, got {url!r}")
+    module, name, extra = SCHEMES[scheme]
+    try:
+        kind = getattr(import_module(module, __package__), name)
+    except ModuleNotFoundError as error:
+        raise StoreError(
+            f"a store {scheme}: needs {error.name}, which is not installed: python -m pip install 'smtp-trio[{extra}]'"
+        ) from error
+    store: Store[Any] = kind.from_url(url)
+    return store
