@@ -1,0 +1,111 @@
+"""The kinds of stores to which the tests of the contract apply (`test_contract.py`).
+
+To add a store, define a `Kind` in a module of its own and append it to `KINDS`, with the marker ``interop`` if a program
+has to be started: ``pytest.param(RedisKind(), id="redis", marks=pytest.mark.interop)``.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import asynccontextmanager, closing, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from smtp_trio import stores
+
+from .sessions import body, transaction
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from smtp_trio.protocol.params import Params
+    from smtp_trio.stores import DeadLetter, Delivery, Store, Stored
+    from smtp_trio.stores._consumer import Claim
+
+MESSAGE = b"Subject: hello\r\nDate: Sun, 22 Nov 2026 10:23:26 +0100\r\n\r\nhello\r\n"
+
+
+class Kind:
+    """A kind of store, and what its tests need. The defaults are those of a store of one file or directory."""
+
+    scheme: str = ""
+    readable: bool = True
+    """Whether the store has `entries`, `get` and `remove`."""
+    consumers: int = 2
+    """How many consumers can use the store at a time: 2 for any number, 1, or 0 if it cannot be consumed."""
+    dead_letters: bool = True
+    """Whether the store has dead letters that can be read and delivered again."""
+
+    @contextmanager
+    def program(self, directory: Path) -> Iterator[str]:
+        """Run the engine for the tests of a module, and yield what `open` needs to know of it.
+
+        It runs outside of Trio, once for each module of tests: start a process with `subprocess`, and stop it. Skip when the
+        program is missing (`skip_without`).
+        """
+        yield str(directory)
+
+    @asynccontextmanager
+    async def open(self, program: str, number: int) -> AsyncIterator[Store[Any]]:
+        """Open an empty store. ``number`` is another one for each test."""
+        async with stores.open(f"{self.scheme}:{program}/{number}") as store:
+            yield store
+
+    async def pass_time(self, store: Store[Any], seconds: float) -> None:
+        """Let time pass for the leases and the retries of a store.
+
+        A store that uses the clock of its engine changes its records instead, such as the ends of the leases.
+        """
+        now = store.clock()
+        store.clock = lambda: now + seconds
+
+    async def messages(self, store: Store[Any]) -> list[Stored]:
+        """Return the messages that were stored, from the oldest to the newest."""
+        return [await store.get(entry.id) async for entry in store.entries()]
+
+
+class SQLiteKind(Kind):
+    scheme = "sqlite"
+    readable = False
+    consumers = 0
+
+    async def messages(self, store: Store[Any]) -> list[Stored]:
+        """Return the messages that were stored."""
+        with closing(sqlite3.connect(store.url.partition(":")[2])) as db:
+            return [
+                stores.read(store.url.partition(":")[2], uid)
+                for (uid,) in db.execute("SELECT uid FROM messages ORDER BY id")
+            ]
+
+
+KINDS = [pytest.param(SQLiteKind(), id="sqlite")]
+
+
+async def put(
+    store: Store[Any],
+    *chunks: bytes,
+    sender: str = "me@client.test",
+    recipients: tuple[str, ...] = (),
+    **params: Params,
+) -> str:
+    """Store a message that a session receives, and return its id. ``params`` and ``rcpt_params`` are those of `transaction`."""
+    return await store.put(transaction(sender, *recipients, **params), body(*(chunks or (MESSAGE,))))
+
+
+async def claim(store: Store[Any], group: str = "default", **changes: Any) -> Claim | None:
+    """Claim a message, or return None if none is due now."""
+    return await store._claim(group, "tests", **{"lease": 300.0, "max_attempts": 10, **changes})
+
+
+async def receive(store: Store[Any], group: str = "default", **options: Any) -> Delivery:
+    """Return the next delivery for a new consumer of the group."""
+    with trio.fail_after(20):
+        return await anext(store.consume(group, **options))
+
+
+async def dead(store: Store[Any], group: str = "default") -> list[DeadLetter]:
+    """Return the dead letters of a group."""
+    return [each async for each in store.dead_letters(group)]
