@@ -297,6 +297,13 @@ CONSUMER_INTERRUPTED = Event(
 CONSUMER_RESUMED = Event(
     "consumer_resumed", INFO, "smtp_trio.stores", "group={group} goes on: the store responds again"
 )
+STORE_INTERRUPTED = Event(
+    "store_interrupted",
+    ERROR,
+    "smtp_trio.stores",
+    "{store} does not respond, so messages get 451 until it does: {error}",
+)
+STORE_RESUMED = Event("store_resumed", INFO, "smtp_trio.stores", "{store} responds again")
 NOT_STORED = Event("not_stored", ERROR, "smtp_trio.stores", "{id} peer={peer} not stored: {error}")
 AUTH_FAILED = Event(
     "auth_failed",

@@ -29,6 +29,7 @@ from ._consumer import Consumer
 from ._entry import Entry
 from ._errors import NotSupportedError, StoreError, StoreFullError, primary_code
 from ._group import GroupCommit, SpoolT
+from ._outage import StoreUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
@@ -308,7 +309,8 @@ class Store(Hooks, Generic[SpoolT]):
         try:
             await self.put(session, body)
         except StoreError as error:
-            NOT_STORED.log(id=body.envelope.id, peer=str(session.peer), error=str(error), exc_info=error.__cause__)
+            if not isinstance(error, StoreUnavailableError):
+                NOT_STORED.log(id=body.envelope.id, peer=str(session.peer), error=str(error), exc_info=error.__cause__)
             return error.reply
         return None
 
