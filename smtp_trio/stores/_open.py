@@ -20,14 +20,16 @@ SCHEMES: dict[str, tuple[str, str, str | None]] = {
 SYNTAX = ("maildir:PATH", "sqlite:PATH")
 
 
-def open(url: str) -> Store[Any]:  # noqa: A001 -- see `__init__.py`
+def open(url: str, *, create: bool = True) -> Store[Any]:  # noqa: A001 -- see `__init__.py`
     """Return the store of a URL; ``async with smtp_trio.stores.open(url) as store`` opens and closes it.
 
-    ``url`` is ``maildir:PATH`` or ``sqlite:PATH``.
+    ``url`` is ``maildir:PATH`` or ``sqlite:PATH``. With ``create=False`` opening a store that does not exist is an error, and
+    opening one that exists changes nothing. This is for programs that read what another one stores.
 
     Raises ValueError if the URL is invalid, and `StoreError` if a library for its store is not installed.
     """
     check_type(url, "url", str)
+    check_type(create, "create", bool)
     scheme, colon, rest = url.partition(":")
     if not colon or not rest or scheme not in SCHEMES:
         raise ValueError(f"must be {' or '.join(SYNTAX)}, got {url!r}")
@@ -39,4 +41,5 @@ def open(url: str) -> Store[Any]:  # noqa: A001 -- see `__init__.py`
             f"a store {scheme}: needs {error.name}, which is not installed: python -m pip install 'smtp-trio[{extra}]'"
         ) from error
     store: Store[Any] = kind.from_url(url)
+    store.create = create
     return store

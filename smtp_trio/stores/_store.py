@@ -59,6 +59,8 @@ class Store(Hooks, Generic[SpoolT]):
     """The URL that `open` takes, without a password."""
     clock: Callable[[], float] = staticmethod(time.time)
     """The seconds since the epoch, by which leases and retries are timed. A test can set another function."""
+    create: bool = True
+    """Whether the store is created if it does not exist. If False, opening it changes nothing, and is an error then."""
 
     @classmethod
     def from_url(cls, url: str) -> Self:

@@ -176,6 +176,9 @@ class Maildir(Store["MaildirSpool"]):
 
         Threads that write large messages may do this at the same time.
         """
+        if not self.create:
+            self._directories = Directory(self.tmp), Directory(self.new)
+            return self._directories
         for path in (self.path, self.tmp, self.new, os.path.join(self.path, "cur")):
             make_directory(path)
             check_writable(path)

@@ -200,7 +200,10 @@ class SQLite(Store["SQLiteSpool"]):
     def _connect(self) -> sqlite3.Connection:
         if self._db is None:
             parent = os.path.dirname(self.path)
-            make_directory(parent, follow=True)
+            if self.create:
+                make_directory(parent, follow=True)
+            else:
+                os.stat(self.path)
             for path in filter(os.path.lexists, (self.path, f"{self.path}-wal", f"{self.path}-shm")):
                 check_no_link(path)
             for path in filter(os.path.exists, (parent, self.path)):
@@ -228,6 +231,13 @@ class SQLite(Store["SQLiteSpool"]):
         return self._db
 
     def _open(self) -> None:
+        if not self.create:
+            os.stat(self.path)
+            try:
+                connect_to_read(self.path).close()
+            except ValueError as error:
+                raise StoreError(str(error)) from error
+            return
         self._connect()
         while self.remove_some():
             pass
@@ -366,15 +376,25 @@ def file_id(path: str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
+def connect_to_read(path: str | os.PathLike[str]) -> sqlite3.Connection:
+    """Return a connection that cannot change the database. Raises `sqlite3.Error`, and ValueError if it is not a store's."""
+    db = sqlite3.connect(f"file:{quote(os.path.abspath(path))}?mode=ro", uri=True)
+    try:
+        version, tables = schema_of(db)
+        if not 1 <= version <= VERSION or "messages" not in tables:
+            raise ValueError(f"{os.fspath(path)}: not a database of an SQLite store with user_version 1 to {VERSION}")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
 def read_row(path: str | os.PathLike[str], uid: str) -> Stored:
     """Return the message that `SQLite` stored as ``uid``, and its envelope.
 
     Raises LookupError when the database does not have it, and ValueError when the database is not a store's.
     """
-    with closing(sqlite3.connect(f"file:{quote(os.path.abspath(path))}?mode=ro", uri=True)) as db:
-        version, tables = schema_of(db)
-        if not 1 <= version <= VERSION or "messages" not in tables:
-            raise ValueError(f"{os.fspath(path)}: not a database of an SQLite store with user_version 1 to {VERSION}")
+    with closing(connect_to_read(path)) as db:
         row = db.execute(SELECT, [uid]).fetchone()
         if row is None:
             raise LookupError(f"{os.fspath(path)}: no message {uid!r}")
