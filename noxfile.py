@@ -43,7 +43,7 @@ FAST = ("-m", "not slow and not exhaustive and not crash and not interop")
 SLOW = ("-m", "(slow or exhaustive) and not crash and not interop")
 # What depends on the versions of other packages, and not only on those of Python and of this one. The core uses attrs only,
 # and the other tests use the core.
-OLD_VERSIONS = ("server", "client", "stores", "routing", "dsn", "credentials", "policies", "testing")
+OLD_VERSIONS = ("server", "client", "stores", "routing", "dsn", "credentials", "policies", "recipients", "testing")
 OLD_VERSIONS_PATHS = tuple(f"tests/{name}" for name in OLD_VERSIONS)
 QUICK_PATHS = ("tests/protocol", "tests/server", "tests/client", "tests/test_layers.py")
 

@@ -161,7 +161,7 @@ def test_no_line_of_an_included_program_is_cut_off() -> None:
 
 #: The modules whose exported names are documented.
 PUBLIC = (
-    "smtp_trio", "smtp_trio.policies", "smtp_trio.credentials", "smtp_trio.stores", "smtp_trio.testing",
+    "smtp_trio", "smtp_trio.policies", "smtp_trio.recipients", "smtp_trio.credentials", "smtp_trio.stores", "smtp_trio.testing",
     "smtp_trio.testing.strategies", "smtp_trio.protocol",
     "smtp_trio.protocol.extensions", "smtp_trio.protocol.sasl", "smtp_trio.routing", "smtp_trio.conform",
 )  # fmt: skip

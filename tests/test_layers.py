@@ -24,6 +24,7 @@ LAYERS: list[list[str]] = [
     ["_types", "_timeouts", "_wire", "_instrument", "_groups"],
     ["_server", "_client"],
     ["policies", "routing", "credentials"],
+    ["recipients"],
     ["stores"],
     ["dsn"],
     ["testing"],
@@ -174,7 +175,19 @@ def test_parts_have_no_cycles() -> None:
 
 @pytest.mark.parametrize(
     "package",
-    ["protocol", "_server", "_client", "policies", "routing", "credentials", "stores", "testing", "conform", "_cli"],
+    [
+        "protocol",
+        "_server",
+        "_client",
+        "policies",
+        "routing",
+        "credentials",
+        "recipients",
+        "stores",
+        "testing",
+        "conform",
+        "_cli",
+    ],
 )
 def test_modules_of_a_package_have_no_cycles(package: str) -> None:
     graph = {

@@ -4,8 +4,8 @@
 `conform_client.py` have a command each, with its options. `options.py` and `units.py` have what they share: the parser,
 types of options, and the text of errors.
 
-``serve`` has its options in `serve_options.py`, and makes the server from them in `new_server.py`. `workers.py` is for
-``serve --workers``, `passwd.py` for ``passwd`` and ``hash-password``. Messages for
-``send`` are found by `message_files.py` or composed by `new_message.py`; `send_report.py` prints the outcomes, and
-`dialogue_printer.py` the dialogue for ``send --verbose``.
+``serve`` has its options in `serve_options.py`, and makes the server from them in `new_server.py`. `recipients_option.py`
+is for ``serve --recipients``, `workers.py` for ``serve --workers``, `passwd.py` for ``passwd`` and ``hash-password``.
+Messages for ``send`` are found by `message_files.py` or composed by `new_message.py`; `send_report.py` prints the
+outcomes, and `dialogue_printer.py` the dialogue for ``send --verbose``.
 """

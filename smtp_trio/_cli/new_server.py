@@ -1,6 +1,6 @@
 """The `Server` of ``smtp-trio serve``, as the options describe it.
 
-Its hooks are a store, with `Server.on` adding one that checks logins and one that checks the domains of recipients.
+Its hooks are a store, with `Server.on` adding one that checks logins and one that checks recipients.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from ..credentials import UsersFile
 from ..protocol import Rcpt, Reply
 from ..protocol.extensions import Auth, standard
 from ..protocol.sasl import MECHANISMS, Credentials
+from ..recipients import Recipients
 from .descriptors import raise_descriptor_limit, sessions_within
 from .limit_option import make_limits
 from .options import UsageError, describe_error
@@ -57,8 +58,12 @@ def make_server(options: argparse.Namespace, accounts: UsersFile | None) -> Serv
         server.on(auth=accounts.auth, secret=accounts.secret)
     if options.auth_accept_any:
         server.on(auth=accept_any_login)
-    if options.accept and ALL_DOMAINS not in options.accept:
-        server.on(rcpt=accept_domains(options.accept))
+    domains = None if ALL_DOMAINS in options.accept else options.accept or None
+    if options.recipients:
+        recipients = Recipients(None, *options.recipients, domains=domains, delimiter=options.recipient_delimiter)
+        server.on(rcpt=recipients.rcpt)
+    elif domains:
+        server.on(rcpt=accept_domains(domains))
     return server
 
 

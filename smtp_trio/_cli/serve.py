@@ -28,6 +28,7 @@ from .log_output import open_log
 from .new_server import make_server, read_users, tls_files
 from .options import UsageError, describe_error, describe_listen_error
 from .privileges import become
+from .recipients_option import load_source, reload_source
 from .serve_options import ALL_DOMAINS, LOOPBACK, PORT, add_options, check_options
 from .service_manager import ServiceManager
 from .store_option import open_store
@@ -41,6 +42,8 @@ GRACE = 30.0
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STDERR = 2
 STARTED_AT_TERMINAL = os.isatty(STDERR)
+#: A function that is called on SIGHUP, and what it returns awaited. It raises UsageError when it cannot read something.
+Reload = Callable[[], Awaitable[None] | None]
 
 
 def add_serve(parser: argparse.ArgumentParser) -> None:
@@ -66,7 +69,7 @@ def inherited_sockets(values: Sequence[str]) -> list[socket.socket]:
     return sockets
 
 
-def prepare(options: argparse.Namespace, sockets: Sequence[socket.socket]) -> tuple[Server, list[Callable[[], None]]]:
+def prepare(options: argparse.Namespace, sockets: Sequence[socket.socket]) -> tuple[Server, list[Reload]]:
     """Return the server, and the functions to call on SIGHUP. ``sockets`` are the inherited ones."""
     if options.lmtp and options.host is options.port is options.unix is None and not options.fd:
         options.unix = LMTP_PATH
@@ -74,13 +77,16 @@ def prepare(options: argparse.Namespace, sockets: Sequence[socket.socket]) -> tu
     options.host = LOOPBACK if options.host is None else options.host
     options.port = PORT if options.port is None else options.port
     return_freed_memory()
-    reloads: list[Callable[[], None]] = []
+    reloads: list[Reload] = []
     accounts = None
     if options.auth_file is not None:
         accounts = UsersFile(options.auth_file, interval=None)
         read_accounts = partial(read_users, accounts)
         read_accounts()
         reloads.append(read_accounts)
+    for source in options.recipients:
+        load_source(source)
+        reloads.append(partial(reload_source, source))
     server = make_server(options, accounts)
     if options.tls_cert:
         reload_certificates = partial(load_certificates, server, tls_files(options))
@@ -134,7 +140,7 @@ async def serve(
     server: Server,
     options: argparse.Namespace,
     sockets: Sequence[socket.socket],
-    reloads: Sequence[Callable[[], None]],
+    reloads: Sequence[Reload],
     early_signals: Sequence[int],
 ) -> int:
     """Serve in this process until SIGINT or SIGTERM, and return the exit code.
@@ -159,7 +165,7 @@ async def serve(
 
 
 async def serve_as_worker(
-    server: Server, options: argparse.Namespace, reloads: Sequence[Callable[[], None]], parent: ParentLink
+    server: Server, options: argparse.Namespace, reloads: Sequence[Reload], parent: ParentLink
 ) -> None:
     """Serve as one of several workers until the parent process sends SIGTERM."""
     async with open_store(options.store), aclosing(parent.signals()) as signals, trio.open_nursery() as nursery:
@@ -199,7 +205,7 @@ async def supervise(
         log_start(listener_sets[0], options)
         workers = Workers(listener_sets, log_lock, GRACE)
         async with trio.open_nursery() as nursery:
-            reloads = [partial(workers.send_signal, signal.SIGHUP)]
+            reloads: list[Reload] = [partial(workers.send_signal, signal.SIGHUP)]
             nursery.start_soon(handle_signals, signals, nursery, workers.stop, reloads, manager)
             nursery.start_soon(manager.feed_watchdog)
             await workers.run()
@@ -226,7 +232,7 @@ def log_start(listeners: Sequence[trio.SocketListener], options: argparse.Namesp
     descriptors = raise_descriptor_limit()
     if "sessions" not in dict(options.limit) and (sessions := sessions_within(descriptors)) < MAX_SESSIONS:
         log_events.FEW_DESCRIPTORS.log(descriptors=descriptors, sessions=sessions)
-    if ALL_DOMAINS in options.accept:
+    if ALL_DOMAINS in options.accept and not options.recipients:
         log_events.ALL_DOMAINS_ACCEPTED.log()
     if options.auth_accept_any:
         log_events.ANY_LOGIN_ACCEPTED.log()
@@ -241,7 +247,7 @@ async def handle_signals(
     signals: AsyncIterator[int],
     nursery: trio.Nursery,
     stop: Callable[[float], Awaitable[object]],
-    reloads: Sequence[Callable[[], None]],
+    reloads: Sequence[Reload],
     manager: ServiceManager,
     level: int = logging.INFO,
 ) -> None:
@@ -261,7 +267,8 @@ async def handle_signals(
         manager.reloading()
         for reload in reloads:
             try:
-                reload()
+                if (loading := reload()) is not None:
+                    await loading
             except UsageError as error:
                 log_events.RELOAD_FAILED.log(signal=name, error=str(error))
         manager.ready()

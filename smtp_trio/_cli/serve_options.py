@@ -15,6 +15,7 @@ from .limit_option import limit_help, limit_option
 from .network_option import network_option
 from .options import UsageError, describe_error, number_between
 from .privileges import user_option
+from .recipients_option import delimiter_option, recipients_option
 from .store_option import store_option
 from .units import octets, seconds
 from .unix_option import LMTP_PATH, MODE, group_option, mode_option
@@ -22,7 +23,7 @@ from .unix_option import LMTP_PATH, MODE, group_option, mode_option
 LOOPBACK = "127.0.0.1"
 PORT = 2525
 ALL_DOMAINS = "*"
-ADD_ACCEPT = "add --accept DOMAIN, or --accept '*' for all domains"
+ADD_ACCEPT = "add --accept DOMAIN or --recipients FILE, or --accept '*' for all domains"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +34,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "on standard error. It never relays. At most 512 sessions are open at once, and 50 from one "
         "client address, which may open 300 in a minute. SIGINT and SIGTERM stop "
         "the server after the messages in progress, or after 30 seconds; a second signal stops it at once. SIGHUP reloads the "
-        "certificate and the auth file."
+        "certificate, the auth file and the recipients."
     )
     add = parser.add_argument
     # fmt: off
@@ -63,7 +64,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="where to store messages, maildir:PATH or sqlite:PATH (default: %(default)s)")
     add("--accept", metavar="DOMAIN", type=domain_option, action="append", default=[],
         help="accept mail for this domain only; .DOMAIN: for its subdomains, but not for DOMAIN itself; '*': for every domain. "
-             "Required unless the address is a loopback one. Repeatable; <Postmaster> is always accepted")
+             "Required unless the address is a loopback one, or --recipients is given. Repeatable; <Postmaster> is always "
+             "accepted")
+    add("--recipients", metavar="SOURCE", type=recipients_option, action="append", default=[],
+        help="accept mail for the addresses that this file, sqlite:PATH or http or https URL lists only, and expand its "
+             "aliases. Repeatable. <Postmaster> is always accepted")
+    add("--recipient-delimiter", metavar="CHARS", type=delimiter_option, default="+",
+        help="characters that begin the detail of an address: user+detail is accepted where user is; '': none "
+             "(default: %(default)s)")
     add("--name", metavar="NAME",
         help="the server's host name in its greeting and in Received fields (default: the name of this host)")
     add("--size", metavar="SIZE", type=octets, default="30M",
@@ -171,7 +179,7 @@ def check_options(options: argparse.Namespace, sockets: Sequence[socket.socket])
         *(sock.getsockname()[1] for sock in sockets if sock.family != socket.AF_UNIX),
     ):
         raise UsageError("--lmtp must not be used on port 25 (RFC 2033 5)")
-    if not options.accept:
+    if not (options.accept or options.recipients):
         # Mail for every domain is a convenience for tests. On a public address it would invite spam for all of them.
         if options.host is not None and not is_loopback(options.host):
             raise UsageError(f"--host {options.host} is not a loopback address: {ADD_ACCEPT}")

@@ -214,7 +214,9 @@ STOPPING = Event("stopping", INFO, CLI, "{signal}: stopping")
 STOPPED = Event(
     "stopped", INFO, CLI, "stopped; messages accepted: {messages}, refused: {refused}; sessions: {sessions}"
 )
-RELOADING = Event("reloading", INFO, CLI, "{signal}: reloading the certificate and the auth file, if configured")
+RELOADING = Event(
+    "reloading", INFO, CLI, "{signal}: reloading the certificate, the auth file and the recipients, if configured"
+)
 LINES_DROPPED = Event(
     "lines_dropped", WARNING, CLI, "{count} lines of the log are missing here, because it was not read in time"
 )
@@ -305,6 +307,13 @@ STORE_INTERRUPTED = Event(
 )
 STORE_RESUMED = Event("store_resumed", INFO, "smtp_trio.stores", "{store} responds again")
 NOT_STORED = Event("not_stored", ERROR, "smtp_trio.stores", "{id} peer={peer} not stored: {error}")
+RECIPIENTS = "smtp_trio.recipients"
+RECIPIENTS_FAILED = Event(
+    "recipients_failed", ERROR, RECIPIENTS, "cannot look up recipients, which get 451 until this works: {error}"
+)
+RECIPIENTS_RESTORED = Event("recipients_restored", INFO, RECIPIENTS, "recipients can be looked up again: {source}")
+ALIAS_FAILED = Event("alias_failed", ERROR, RECIPIENTS, "recipients get 451: {error}")
+
 AUTH_FAILED = Event(
     "auth_failed",
     INFO,

@@ -28,7 +28,8 @@ class Entry:
     sender: str
     """The mailbox of MAIL, as the client sent it; "" for the null reverse-path."""
     recipients: tuple[str, ...]
-    """The mailboxes of the accepted RCPT commands in their order, as the client sent them."""
+    """The mailboxes of the accepted RCPT commands in their order, as the client sent them. In the place of an alias are its
+    targets (`smtp_trio.recipients`)."""
     size: int = 0
     """The number of octets of the message."""
     mail_params: str = ""

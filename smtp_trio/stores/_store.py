@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Generic, Self
 
 from attrs import evolve
 
+from .._server.alias_targets import expanded
 from .._server.body import keep_start, keeper_of
 from .._server.hooks import Hooks
 from .._server.log_events import NOT_STORED
@@ -128,7 +129,8 @@ class Store(Hooks, Generic[SpoolT]):
         """Store the message that a session is receiving, for all its recipients, and return the store's id of it.
 
         In LMTP, ``rcpts`` can be those of ``session.envelope.rcpts`` that it is stored for; the hook has to refuse it for
-        the others. Raises ValueError if ``rcpts`` is empty, or has one that is not in the envelope.
+        the others. Raises ValueError if ``rcpts`` is empty, or has one that is not in the envelope. The targets of aliases
+        are stored in their place (`smtp_trio.recipients`).
 
         ``body`` is the body of the session's ``data`` hook, or an iterable that yields a changed one. Returns when the
         message is durable. Raises `StoreError` when it is not stored, RuntimeError when the session is not receiving a
@@ -143,6 +145,8 @@ class Store(Hooks, Generic[SpoolT]):
             if not rcpts or any(rcpt not in envelope.rcpts for rcpt in rcpts):
                 raise ValueError(f"rcpts must be some of the recipients of the message, got {rcpts!r}")
             envelope = evolve(envelope, rcpts=tuple(rcpts))
+        if (targets := expanded(envelope)) is not envelope.rcpts:
+            envelope = evolve(envelope, rcpts=targets)
         name = await self._put(session, envelope, body)
         envelope.context[STORED] = name
         return name

@@ -1,0 +1,1 @@
+"""The recipients of a server: sources, aliases and the store."""
