@@ -306,6 +306,7 @@ STORE_INTERRUPTED = Event(
     "{store} does not respond, so messages get 451 until it does: {error}",
 )
 STORE_RESUMED = Event("store_resumed", INFO, "smtp_trio.stores", "{store} responds again")
+FILE_SKIPPED = Event("file_skipped", WARNING, "smtp_trio.stores", "{path} skipped: {error}")
 NOT_STORED = Event("not_stored", ERROR, "smtp_trio.stores", "{id} peer={peer} not stored: {error}")
 RECIPIENTS = "smtp_trio.recipients"
 RECIPIENTS_FAILED = Event(

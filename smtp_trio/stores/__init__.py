@@ -27,10 +27,11 @@ from ._errors import (
     StoreError,
     StoreFullError,
 )
+from ._maildir_file import read_file
 from ._open import open  # noqa: A004 -- like `gzip.open`, it is used with the name of its module
 from ._params import parse_stored_params
 from ._store import Store
-from .maildir import Maildir, read_file
+from .maildir import Maildir
 from .sqlite import SQLite, read_row
 
 if TYPE_CHECKING:

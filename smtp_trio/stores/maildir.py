@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
 import socket
 import threading
 import time
 from collections import deque
 from contextlib import suppress
-from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import TYPE_CHECKING, Literal, Self, TypeVar
 
@@ -25,17 +23,20 @@ import trio
 
 from .._server.spool import check_path
 from .._server.threads import run_in_thread
-from ..protocol.arguments import check_choice
+from ..protocol.arguments import check_choice, check_items, check_type
 from ._disk import PART, Directory, check_writable, flush_octets, make_directory, write_all
-from ._entry import Stored, read_header
+from ._errors import MessageNotFoundError
+from ._maildir_file import encode_envelope, find_file, list_files, unique_part
+from ._maildir_reader import BATCH, list_messages, read_entries, read_stored, remove_files
 from ._spool import Spool
 from ._store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
     from datetime import datetime
 
-    from ._entry import Entry
+    from ._entry import Entry, Stored
+    from ._maildir_file import MaildirFile
 
 T = TypeVar("T")
 
@@ -88,9 +89,9 @@ def escape_host(host: str) -> str:
     return host.replace("/", r"\057").replace(":", r"\072")
 
 
-#: Where the field of the parameters is folded.
-CRLF_SPACE = "\r\n "
 HOST = escape_host(socket.gethostname())
+#: What comes between the path and the line end in a URL. Any other "?" belongs to the path.
+NEWLINE_OPTION = "?newline="
 
 
 class Maildir(Store["MaildirSpool"]):
@@ -104,7 +105,8 @@ class Maildir(Store["MaildirSpool"]):
         check_choice(newline, "newline", ("crlf", "lf"))
         super().__init__()
         self.path: str = os.path.abspath(check_path(path, "path"))
-        self.url = f"maildir:{self.path}"
+        option = f"{NEWLINE_OPTION}{newline}" if newline != "crlf" or NEWLINE_OPTION in self.path else ""
+        self.url = f"maildir:{self.path}{option}"
         self.newline: Literal["crlf", "lf"] = newline
         self.tmp: str = os.path.join(self.path, "tmp")
         self.new: str = os.path.join(self.path, "new")
@@ -119,11 +121,52 @@ class Maildir(Store["MaildirSpool"]):
 
     @classmethod
     def from_url(cls, url: str) -> Self:
-        """Return the store of ``maildir:PATH``."""
-        return cls(os.path.expanduser(url.partition(":")[2]))
+        """Return the store of ``maildir:PATH``, ``maildir:PATH?newline=lf`` or ``maildir:PATH?newline=crlf``."""
+        rest = url.partition(":")[2]
+        path, option, newline = rest.rpartition(NEWLINE_OPTION)
+        if not option:
+            path, newline = rest, "crlf"
+        if not path:
+            raise ValueError(f"must be maildir:PATH or maildir:PATH{NEWLINE_OPTION}lf, got {url!r}")
+        return cls(os.path.expanduser(path), newline=newline)  # type: ignore[arg-type]  # it is checked there
 
     def __repr__(self) -> str:
         return f"Maildir({self.path!r})"
+
+    async def entries(self, *, reverse: bool = False) -> AsyncGenerator[Entry]:
+        """Iterate over the messages in ``new/`` and ``cur/``, those of other programs included: see `Store.entries`."""
+        messages = await self._reading(partial(self._list, reverse=reverse))
+        for begin in range(0, len(messages), BATCH):
+            for entry in await self._reading(partial(read_entries, messages[begin : begin + BATCH])):
+                yield entry
+
+    async def get(self, id: str) -> Stored:
+        """Return a message. Raises `MessageNotFoundError` if the store does not have it."""
+        check_type(id, "id", str)
+        return await self._reading(partial(self._get, id))
+
+    async def remove(self, ids: Iterable[str]) -> int:
+        """Remove messages, and return how many of them the store had."""
+        return await self._reading(partial(self._remove, frozenset(check_items(ids, "ids", str))))
+
+    async def _reading(self, work: Callable[[], T]) -> T:
+        """Call a function in a thread, and raise its errors as `StoreError`."""
+        try:
+            return await run_in_thread(work)
+        except OSError as error:
+            raise self._store_error(error) from error
+
+    def _list(self, *, reverse: bool = False) -> list[list[MaildirFile]]:
+        return list_messages([self.path], unique_part, reverse=reverse)
+
+    def _get(self, id: str) -> Stored:
+        file = find_file(self.path, id)
+        if file is None:
+            raise MessageNotFoundError(f"{self!r}: no message {id!r}")
+        return read_stored([file], id)
+
+    def _remove(self, ids: frozenset[str]) -> int:
+        return len(remove_files(file for file in list_files(self.path) if file.id in ids))
 
     def _spool(self, entry: Entry, trace: Callable[[], bytes]) -> MaildirSpool:
         received = trace().removesuffix(b"\r\n\r\n").removesuffix(b"\r\n")  # see `Spool.separate`
@@ -306,68 +349,3 @@ class MaildirSpool(Spool):
 def unique_name(now: datetime) -> str:
     """Return a name that no other delivery uses, on any host and also after a restart (cr.yp.to/proto/maildir.html)."""
     return f"{int(now.timestamp())}.M{now.microsecond}P{os.getpid()}Q{next(DELIVERY_NUMBERS)}.{HOST}"
-
-
-def encode_envelope(entry: Entry) -> bytes:
-    """Return the fields that keep the envelope with its message."""
-    lines = [f"Return-Path: <{entry.sender}>\r\n", encode_params(entry.mail_params)]
-    for recipient, params in zip(entry.recipients, entry.rcpt_params, strict=True):
-        lines += f"Envelope-To: <{recipient}>\r\n", encode_params(params)
-    return "".join(lines).encode()
-
-
-def encode_params(text: str) -> str:
-    """Return the field that keeps the parameters of one command, or "" without parameters.
-
-    Each parameter has a line of its own: together they can be longer than a line of a message (RFC 5322 2.1.1).
-    """
-    return f"X-Envelope-Parameters: {text.replace(' ', CRLF_SPACE)}\r\n" if text else ""
-
-
-# The fields at the top, as `encode_envelope` and `Session.received` write them. The message begins after the date of
-# the ``Received:``, which is its last part (RFC 5321 4.4), or after an empty line if its first line is not a field. Such
-# a line could continue the last of the fields above it. An empty first line gets an empty line, too, so that the one that
-# was added can always be removed again. The pattern must not read on after the date: files of earlier versions do not
-# have the empty line.
-PARAMS = rb"(?:X-Envelope-Parameters: (?P<%s>.*?(?:\r?\n .*?)*)\r?\n)?"
-FOLD = re.compile(rb"\r?\n ")
-FIELDS = re.compile(
-    rb"Return-Path: <(?P<sender>.*)>\r?\n"
-    + PARAMS % b"params"
-    + rb"(?P<recipients>(?:Envelope-To: <.*>\r?\n"
-    + PARAMS % b"last"
-    + rb")+)"
-    rb"Received: (?:.*\n[ \t])*?.*;\s+(?P<date>\w{3}, \d\d? \w{3} \d{4} \d\d:\d\d:\d\d [+-]\d{4})\r?\n(?:\r?\n)?"
-)
-RECIPIENT = re.compile(rb"Envelope-To: <(?P<address>.*)>\r?\n" + PARAMS % b"params")
-
-
-def read_file(path: str | os.PathLike[str]) -> Stored:
-    """Return the message in a file that `Maildir` wrote, and its envelope. Raises ValueError for any other file."""
-    with open(path, "rb") as file:
-        data = file.read()
-    fields = FIELDS.match(data)
-    if fields is None:
-        raise ValueError(
-            f"{os.fspath(path)}: not written by a Maildir store: it does not begin with the fields of the envelope"
-        )
-    recipients = list(RECIPIENT.finditer(fields["recipients"]))
-    message = data[fields.end() :]
-    subject, date = read_header(message)
-    return Stored(
-        id=os.path.basename(os.fspath(path)).partition(":")[0],
-        received=parsedate_to_datetime(fields["date"].decode()),
-        sender=fields["sender"].decode(),
-        recipients=tuple(recipient["address"].decode() for recipient in recipients),
-        size=len(message),
-        mail_params=decode_params(fields["params"]),
-        rcpt_params=tuple(decode_params(recipient["params"]) for recipient in recipients),
-        subject=subject,
-        date=date,
-        message=message,
-    )
-
-
-def decode_params(text: bytes | None) -> str:
-    """Return the parameters in a field of a file, or "" if ``text`` is None: the file does not have the field."""
-    return FOLD.sub(b" ", text).decode() if text else ""

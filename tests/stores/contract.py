@@ -81,7 +81,12 @@ class SQLiteKind(Kind):
             ]
 
 
-KINDS = [pytest.param(SQLiteKind(), id="sqlite")]
+class MaildirKind(Kind):
+    scheme = "maildir"
+    consumers = 0
+
+
+KINDS = [pytest.param(SQLiteKind(), id="sqlite"), pytest.param(MaildirKind(), id="maildir")]
 
 
 async def put(
