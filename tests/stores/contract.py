@@ -15,6 +15,7 @@ import trio
 
 from smtp_trio import stores
 
+from .postgresql import open_server
 from .sessions import body, transaction
 
 if TYPE_CHECKING:
@@ -86,7 +87,23 @@ class MaildirKind(Kind):
     consumers = 0
 
 
-KINDS = [pytest.param(SQLiteKind(), id="sqlite"), pytest.param(MaildirKind(), id="maildir")]
+class PostgreSQLKind(Kind):
+    @contextmanager
+    def program(self, directory: Path) -> Iterator[str]:
+        with open_server() as server:
+            yield server.url()
+
+    @asynccontextmanager
+    async def open(self, program: str, number: int) -> AsyncIterator[Store[Any]]:
+        async with stores.open(f"{program}&schema=contract_{number}") as store:
+            yield store
+
+
+KINDS = [
+    pytest.param(SQLiteKind(), id="sqlite"),
+    pytest.param(MaildirKind(), id="maildir"),
+    pytest.param(PostgreSQLKind(), id="postgresql", marks=pytest.mark.interop),
+]
 
 
 async def put(

@@ -1,0 +1,228 @@
+"""Connections to a PostgreSQL server: settings of a session, deadlines, and reconnection."""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar, final
+
+import psycopg
+from attrs import Factory, define
+
+from ._errors import StoreError, StoreFullError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ._outage import Outage
+    from ._postgresql_schema import Connection
+
+T = TypeVar("T")
+
+# How a thread never waits for ever
+# ---------------------------------
+#
+# A call of libpq waits for the server without a limit. The limits of TCP do not help when the kernel of the server's machine
+# still acknowledges what its stopped process never reads, and ``statement_timeout`` is the server's: it cannot expire in a
+# server that has stopped, and does not apply to the wait of a commit for its standbys. So each call has a deadline here, and
+# a thread of the store (`Watchdog`) watches over them. After the deadline it asks the server to cancel the statement, which
+# also ends the wait for standbys and keeps the connection; otherwise each call would leave a process of the server that
+# still waits. If the call has not ended `GRACE` seconds later, the socket is shut down, and libpq reports a lost connection.
+#
+# The socket is a duplicate of libpq's. Its number stays valid when libpq closes its own meanwhile, so that the thread never
+# shuts down a socket of another connection that was given the same number.
+#
+# When the wait for standbys is cancelled, by this thread or by an administrator, COMMIT succeeds with a warning: the
+# transaction is durable on this server alone. `Link.warned` tells the store, which does not send a 250 then.
+#
+# A connection that the server has closed while it was idle is found before it is used, so that a restart of the server
+# costs no 451. After a connection is lost during a call, its effect is unknown, and the call is not repeated.
+
+#: Seconds after the deadline of a call until its connection is shut down.
+GRACE = 5.0
+#: Parameters of libpq unless the URL has them: they find a host that has disappeared, and the primary of several hosts.
+DEFAULTS: dict[str, Any] = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+    "target_session_attrs": "read-write",
+    "application_name": "smtp_trio",
+}
+#: Settings of a session. They let the server find a client that has disappeared, whose locks and leases others wait for.
+SESSION = {
+    "TimeZone": "UTC",
+    "idle_in_transaction_session_timeout": "60s",
+    "tcp_keepalives_idle": "60",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
+}
+
+
+@final
+@define(eq=False)
+class Watchdog:
+    """The thread that ends calls whose deadline has passed. It runs while a connection is open."""
+
+    timeout: float
+    """The seconds that a call may take."""
+    _links: set[Link] = Factory(set)
+    _lock: threading.Lock = Factory(threading.Lock)
+    _stopped: threading.Event = Factory(threading.Event)
+
+    def add(self, link: Link) -> None:
+        """Watch over the calls of a connection."""
+        with self._lock:
+            self._links.add(link)
+            if len(self._links) == 1:
+                self._stopped = threading.Event()
+                threading.Thread(target=self._run, args=[self._stopped], name="smtp_trio", daemon=True).start()
+
+    def remove(self, link: Link) -> None:
+        """Note that a connection was closed."""
+        with self._lock:
+            self._links.discard(link)
+            if not self._links:
+                self._stopped.set()
+
+    def _run(self, stopped: threading.Event) -> None:
+        while not stopped.wait(min(1.0, self.timeout / 4)):
+            with self._lock:
+                links = list(self._links)
+            for link in links:
+                link.check_deadline()
+
+
+@final
+class Link:
+    """One connection to the server, which is opened when it is used and opened again when it is lost.
+
+    ``params`` are parameters of libpq. ``prepare`` is called with each new connection. The methods other than
+    `check_deadline` are called in one thread at a time.
+    """
+
+    def __init__(
+        self,
+        params: dict[str, Any],
+        schema: str,
+        watchdog: Watchdog,
+        outage: Outage,
+        prepare: Callable[[Connection], None] | None = None,
+    ) -> None:
+        self.warned: bool = False
+        """True if the server has sent a warning during the call."""
+        self.connection: Connection | None = None
+        self._params = {**DEFAULTS, **params}
+        self._session = {**SESSION, "search_path": f'"{schema}"'}
+        self._watchdog = watchdog
+        self._outage = outage
+        self._prepare = prepare
+        self._socket: socket.socket | None = None
+        self._deadline: float | None = None
+        self._cancelled = False
+
+    def call(self, work: Callable[[Connection], T]) -> T:
+        """Call ``work`` with the connection, and return its result. Raises `StoreError`.
+
+        After an error of the connection, an outage begins; after a success, it ends.
+        """
+        try:
+            result = self.attempt(work)
+        except psycopg.Error as error:
+            if self.connection is None or isinstance(error, psycopg.errors.QueryCanceled):
+                raise self._outage.error(error) from error
+            raise store_error(error) from error
+        self._outage.end()
+        return result
+
+    def attempt(self, work: Callable[[Connection], T]) -> T:
+        """Call ``work`` as `call` does, without a record of an outage. Raises ``psycopg.Error``, or `StoreError`."""
+        self.warned = self._cancelled = False
+        self._deadline = time.monotonic() + self._watchdog.timeout
+        try:
+            return work(self._connected())
+        except BaseException as error:
+            # A server that has become a standby refuses to write; another host may have become the primary.
+            lost = isinstance(error, psycopg.errors.ReadOnlySqlTransaction)
+            if self.connection is not None and (lost or self.connection.closed):
+                self.close()
+            raise
+        finally:
+            self._deadline = None
+
+    def _connected(self) -> Connection:
+        if self.connection is not None and closed_by_server(self.connection):
+            self.close()
+        if self.connection is None:
+            # The error of libpq names the host, the user and the database, and not the password.
+            connection: Connection = psycopg.connect(**self._params, autocommit=True, prepare_threshold=1)
+            try:
+                connection.add_notice_handler(self._notice)
+                self._socket = socket.socket(fileno=socket.dup(connection.fileno()))
+                self.connection = connection
+                self._watchdog.add(self)
+                self._deadline = time.monotonic() + self._watchdog.timeout
+                names, values = list(self._session), list(self._session.values())
+                connection.execute(
+                    "SELECT set_config(name, value, false) FROM unnest(%s::text[], %s::text[]) AS t (name, value)",
+                    [names, values],
+                )
+                if self._prepare is not None:
+                    self._prepare(connection)
+            except BaseException:
+                self.close()
+                raise
+        return self.connection
+
+    def _notice(self, notice: psycopg.errors.Diagnostic) -> None:
+        if notice.severity_nonlocalized == "WARNING":
+            self.warned = True
+
+    def check_deadline(self) -> None:
+        """End the current call if its deadline has passed. Called by the thread of the `Watchdog`."""
+        deadline, connection, duplicate = self._deadline, self.connection, self._socket
+        if deadline is None or connection is None or duplicate is None:
+            return
+        late = time.monotonic() - deadline
+        if late > 0 and not self._cancelled:
+            self._cancelled = True
+            with suppress(psycopg.Error, OSError):
+                connection.cancel_safe(timeout=GRACE)
+        elif late > GRACE:
+            with suppress(OSError):  # it is closed already
+                duplicate.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        connection, self.connection = self.connection, None
+        duplicate, self._socket = self._socket, None
+        if connection is not None:
+            self._watchdog.remove(self)
+            with suppress(psycopg.Error):
+                connection.close()
+        if duplicate is not None:
+            duplicate.close()
+
+
+def closed_by_server(db: Connection) -> bool:
+    """Return whether the connection was closed while it was idle."""
+    if db.closed:
+        return True
+    poll = select.poll()
+    poll.register(db.fileno(), select.POLLIN)
+    while poll.poll(0):  # an idle connection only receives notices, notifications, the reason for its end, and its end
+        try:
+            db.pgconn.consume_input()
+        except psycopg.Error:
+            return True
+    return db.closed
+
+
+def store_error(error: psycopg.Error) -> StoreError:
+    """Return the StoreError that fits an error of the server: `StoreFullError` for class 53100, a full disk."""
+    kind = StoreFullError if isinstance(error, psycopg.errors.DiskFull) else StoreError
+    return kind(str(error).strip() or type(error).__name__)

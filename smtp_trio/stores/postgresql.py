@@ -1,0 +1,528 @@
+"""PostgreSQL: one row for each message, in a database that several servers and consumers share."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+from contextlib import nullcontext, suppress
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from urllib.parse import parse_qsl, quote, urlencode
+
+import psycopg
+import trio
+
+from .._server.log_events import STORE_OPENED
+from .._server.threads import run_in_thread
+from ..protocol.arguments import check_number, check_type
+from ._consumer import Claim, DeadLetter
+from ._entry import HEADER_OCTETS, Entry, Stored, read_header
+from ._errors import MessageNotFoundError, StoreError
+from ._outage import Outage
+from ._postgresql_connection import Link, Watchdog, store_error
+from ._postgresql_queue import CHANNEL, DEAD_LETTERS, NOTIFY, REQUEUE, Listener, claim, plain, settle
+from ._postgresql_schema import LOCK_STORE, check_tables, guarantee, prepare_tables, settings_of, weakness
+from ._spool import Spool
+from ._store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+
+    from ._consumer import Outcome
+    from ._postgresql_schema import Connection
+
+T = TypeVar("T")
+
+# Why a committed message is durable
+# ----------------------------------
+#
+# A group of messages is one statement, and so one transaction and one wait: `STORE` inserts all rows from arrays. When the
+# server reports the end of the transaction, it is on the disk, and on the standbys of ``synchronous_standby_names``. What
+# that means is up to the settings of the server; they are read with each new connection, and logged when they change. With
+# ``fsync`` or ``synchronous_commit`` off, a 250 would mean little, so that is an error unless ``durability="memory"`` accepts
+# it.
+#
+# If the connection is lost before that report, the transaction may have been committed. The group then fails, and is not
+# committed again: a message that is found after a crash of the primary has not necessarily reached a standby. So a message
+# with a 451 may be in the store, and the client sends it again. See `_postgresql_connection.py` for deadlines.
+#
+# If the server refuses the statement because of one message, each message is committed on its own.
+#
+# Large messages
+# --------------
+#
+# As in `SQLite`, a large message is written while it is received, in pieces with transactions of their own, which do not
+# belong to a message until a row of ``message_rows`` has their ``uid``. These transactions do not wait for the disk. The
+# commit of the message does, and what it flushes includes all that was written before. If the server has crashed and lost
+# pieces in between, `PUBLISH` finds too few of them, and the message is refused.
+#
+# Pieces of a process that was killed are removed by the next store that is opened. ``unpublished`` has their uids with
+# the number of their store, and each open store holds an advisory lock with its number, which the server releases with the
+# connection. A store that lost its connection can thus lose the pieces of a message that is being received. Removing
+# and publishing both delete the row of ``unpublished`` first, so that only one of them happens.
+
+#: Octets of a large message that are written in one transaction.
+PIECE = 1 << 18
+#: Messages that `PostgreSQL.entries` reads at a time, and pieces that `PostgreSQL.get` reads at a time.
+PAGE, PIECES_PAGE = 500, 32
+#: Kinds of errors that another message would not have: its values are at fault, and not the server or the connection.
+FAULTS = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded, UnicodeError)
+SYNTAX = "postgresql://[USER[:PASSWORD]@]HOST[:PORT][,HOST[:PORT]]/DATABASE"
+
+COLUMNS = (
+    ("uid", "text"),
+    ("received_at", "timestamptz"),
+    ("sender", "text"),
+    ("mail_params", "text"),
+    ("peer", "text"),
+    ("helo", "text"),
+    ("protocol", "text"),
+    ("tls", "text"),
+    ("auth", "text"),
+    ("size", "int8"),
+    ("subject", "text"),
+    ("date", "text"),
+    ("pieces", "int4"),
+    ("body", "bytea"),
+)
+NAMES = ", ".join(name for name, _ in COLUMNS)
+# The numbers are in the order of the group.
+STORE = f"""
+WITH stored AS (
+    INSERT INTO message_rows ({NAMES})
+    SELECT {NAMES} FROM unnest({", ".join(f"%b::{kind}[]" for _, kind in COLUMNS)})
+        WITH ORDINALITY AS given ({NAMES}, position)
+    ORDER BY position
+    RETURNING id, uid
+), addressed AS (
+    INSERT INTO recipients
+    SELECT id, n, address, params
+    FROM unnest(%b::text[], %b::int4[], %b::text[], %b::text[]) AS given (uid, n, address, params) JOIN stored USING (uid)
+), queued AS (
+    INSERT INTO queue (grp, message, due)
+    SELECT name, id, coalesce(%b::timestamptz, now()) FROM groups, stored RETURNING 1
+)
+SELECT count(*) FROM queued
+"""  # noqa: S608 -- no values
+PUBLISH = """
+WITH mine AS (DELETE FROM unpublished WHERE uid = ANY(%s) RETURNING uid)
+SELECT uid, (SELECT count(*) FROM pieces WHERE pieces.uid = mine.uid) FROM mine
+"""
+ABANDON = """
+WITH gone AS (DELETE FROM unpublished WHERE uid = ANY(%s) RETURNING uid)
+DELETE FROM pieces USING gone WHERE pieces.uid = gone.uid
+"""
+LEFT_BEHIND = """
+SELECT uid FROM unpublished WHERE store NOT IN (
+    SELECT objid::bigint::integer FROM pg_locks JOIN pg_database ON pg_database.oid = database
+    WHERE locktype = 'advisory' AND classid = %s AND datname = current_database() AND granted
+)
+"""
+WRITE_PIECE = """
+WITH settings AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
+INSERT INTO pieces SELECT %b::text, %b::int4, %b::bytea FROM settings
+"""
+#: Columns that are fields of an `Entry`, before those of the recipients.
+FIELDS = ("sender", "mail_params", "peer", "helo", "protocol", "tls", "auth", "size", "subject")
+ENTRY = f"""
+SELECT id, uid, received_at, date, {", ".join(FIELDS)},
+    (SELECT array_agg(address ORDER BY n) FROM recipients WHERE message = id),
+    (SELECT array_agg(params ORDER BY n) FROM recipients WHERE message = id)
+"""  # noqa: S608 -- no values
+
+
+class PostgreSQL(Store["PostgreSQLSpool"]):
+    """A store that keeps every message in a PostgreSQL database.
+
+    ``url`` is ``postgresql://USER:PASSWORD@HOST:PORT/DATABASE``, with the parameters of libpq and several hosts if needed
+    (postgresql.org/docs/current/libpq-connect.html). Without a password there, libpq uses PGPASSWORD or its password file.
+
+    ``schema`` has the tables of the store, and is created if it does not exist. ``durability="memory"`` accepts a server with
+    ``fsync`` or ``synchronous_commit`` off, which can lose messages after their 250. ``call_timeout`` is the time in seconds
+    after which a call of the server has failed. The three can also be parameters of the URL.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        schema: str | None = None,
+        durability: str | None = None,
+        call_timeout: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.url, params, options = parse_url(url)
+        self.schema: str = options.get("schema", "smtp_trio") if schema is None else schema
+        self.durability: str = options.get("durability", "disk") if durability is None else durability
+        self.call_timeout: float = number(options.get("call_timeout", "20")) if call_timeout is None else call_timeout
+        check_type(self.schema, "schema", str)
+        if not re.fullmatch(r"[a-z_][a-z0-9_]{0,40}", self.schema):
+            raise ValueError(f'schema must be 1 to 41 lower-case letters, digits and "_", got {self.schema!r}')
+        if self.durability not in ("disk", "memory"):
+            raise ValueError(f'durability must be "disk" or "memory", got {self.durability!r}')
+        check_number(self.call_timeout, "call_timeout", 0.1)
+        watchdog = Watchdog(self.call_timeout)
+        self._outage = Outage(lambda: repr(self))
+        link = partial(Link, params, self.schema, watchdog, self._outage)
+        self._writer, self._reader, self._claimer = link(self._prepare), link(), link()
+        self._listener = Listener(link(self._listen))
+        self._reading, self._claiming = trio.CapacityLimiter(1), trio.CapacityLimiter(1)
+        self._number = random.SystemRandom().getrandbits(31)
+        self._settings: dict[str, str] = {}
+
+    @classmethod
+    def from_url(cls, url: str) -> Self:
+        """Return the store of ``postgresql://…``."""
+        return cls(url)
+
+    def __repr__(self) -> str:
+        return f"PostgreSQL({self.url!r})"
+
+    # --- connections
+
+    def _prepare(self, db: Connection) -> None:
+        """Prepare a new connection of the writer: check the server and the tables, and remove what others have left."""
+        settings = settings_of(db)
+        weak = weakness(settings)
+        if weak and self.durability != "memory":
+            raise StoreError(
+                f"the server can lose messages after their 250: {weak}; turn it on, or accept that with ?durability=memory"
+            )
+        prepare_tables(db, self.schema)
+        db.execute("SELECT pg_advisory_lock(%s, %s)", [LOCK_STORE, self._number])
+        left = [uid for (uid,) in db.execute(LEFT_BEHIND, [LOCK_STORE]).fetchall()]
+        if left:
+            db.execute(ABANDON, [left])
+        if settings != self._settings:
+            self._settings = settings
+            STORE_OPENED.log(store=repr(self), guarantee=guarantee(settings))
+
+    def _listen(self, db: Connection) -> None:
+        db.execute(psycopg.sql.SQL("LISTEN {}").format(psycopg.sql.Identifier(CHANNEL + self.schema)))
+
+    def _open(self) -> None:
+        try:
+            if self.create:
+                self._writer.attempt(lambda db: None)
+            else:
+                self._reader.attempt(lambda db: check_tables(db, self.schema))
+        except psycopg.Error as error:
+            raise store_error(error) from error
+
+    def _close(self) -> None:
+        self._writer.close()
+        self._settings = {}
+
+    async def aclose(self) -> None:
+        """Close the store. It is opened again when it is used again."""
+        await self._listener.aclose()
+        await run_in_thread(self._reader.close, limiter=self._reading)
+        await run_in_thread(self._claimer.close, limiter=self._claiming)
+        await super().aclose()
+
+    # --- writing
+
+    def _spool(self, entry: Entry, trace: Callable[[], bytes]) -> PostgreSQLSpool:
+        return PostgreSQLSpool(entry, self)
+
+    def _commit(self, messages: Sequence[PostgreSQLSpool]) -> dict[PostgreSQLSpool, Exception]:
+        errors: dict[PostgreSQLSpool, Exception] = {}
+        try:
+            try:
+                self._store_group(messages, errors)
+            except StoreError as error:
+                if len(messages) == 1 or not isinstance(error.__cause__, FAULTS):
+                    raise
+                errors.clear()
+                for message in messages:
+                    try:
+                        self._store_group([message], errors)
+                    except StoreError as failure:
+                        errors[message] = failure
+        except BaseException:
+            errors.clear()  # their tracebacks refer to this frame
+            raise
+        return errors
+
+    def _store_group(self, messages: Sequence[PostgreSQLSpool], errors: dict[PostgreSQLSpool, Exception]) -> None:
+        """Store messages in one transaction. Add errors of messages whose pieces are lost."""
+        queued = self._writer.call(lambda db: self._insert(db, messages, errors))
+        if self._writer.warned:
+            raise StoreError("the wait for the standbys was cancelled, so they may not have the message")
+        if queued:
+            with suppress(StoreError):
+                self._writer.call(lambda db: db.execute(NOTIFY, [CHANNEL + self.schema]))
+
+    def _insert(
+        self, db: Connection, messages: Sequence[PostgreSQLSpool], errors: dict[PostgreSQLSpool, Exception]
+    ) -> int:
+        large = {message.name: message.pieces for message in messages if message.pieces}
+        with db.transaction() if large else nullcontext():
+            if large:
+                found: dict[str, int] = dict(db.execute(PUBLISH, [list(large)]).fetchall())
+                lost = {message for message in messages if message.pieces and found.get(message.name) != message.pieces}
+                errors.update((message, StoreError("the server has lost a part of the message")) for message in lost)
+                messages = [message for message in messages if message not in lost]
+            if not messages:
+                return 0
+            [(queued,)] = db.execute(STORE, [*values(messages), self._moment()]).fetchall()
+            return int(queued)
+
+    def _moment(self) -> datetime | None:
+        """Return the time if a test has set `clock`, otherwise None: the server's clock is used."""
+        return None if self.clock is Store.clock else datetime.fromtimestamp(self.clock(), UTC)
+
+    def write_piece(self, uid: str, n: int, data: bytearray) -> None:
+        """Write a piece of a message that is being received, in a transaction of its own."""
+
+        def write(db: Connection) -> None:
+            with db.transaction() if n == 0 else nullcontext():
+                if n == 0:
+                    db.execute("INSERT INTO unpublished VALUES (%s, %s)", [uid, self._number])
+                db.execute(WRITE_PIECE, [uid, n, data])
+
+        self._writer.call(write)
+
+    def abandon(self, uid: str) -> None:
+        """Remove the pieces of a message that is not stored. Errors do not matter: they are invisible, and removed later."""
+        with suppress(StoreError):
+            self._writer.call(lambda db: db.execute(ABANDON, [[uid]]))
+
+    # --- reading
+
+    async def _read(self, work: Callable[[Connection], T]) -> T:
+        return await run_in_thread(lambda: self._reader.call(work), limiter=self._reading)
+
+    async def entries(self, *, reverse: bool = False) -> AsyncGenerator[Entry]:
+        """Iterate over the messages without their octets, from the oldest to the newest, or in reverse. Raises `StoreError`."""
+        last: int | None = None
+        while page := await self._read(partial(read_page, last=last, reverse=reverse)):
+            for _, entry in page:
+                yield entry
+            last, _ = page[-1]
+
+    async def get(self, id: str) -> Stored:
+        """Return a message. Raises `MessageNotFoundError` if the store does not have it."""
+        check_type(id, "id", str)
+        stored = await self._read(lambda db: read_message(db, "uid = %s", plain(id)))
+        if stored is None:
+            raise MessageNotFoundError(f"{self!r}: no message {id!r}")
+        return stored
+
+    async def remove(self, ids: Iterable[str]) -> int:
+        """Remove messages, and return how many of them the store had."""
+        uids = [plain(uid) for uid in ids]
+        return await self._read(lambda db: db.execute("DELETE FROM message_rows WHERE uid = ANY(%s)", [uids]).rowcount)
+
+    # --- consuming
+
+    async def _claim(self, group: str, name: str, *, lease: float, max_attempts: int) -> Claim | None:
+        token = os.urandom(8).hex()
+        options = {"group": group, "name": name, "lease": lease, "max": max_attempts, "token": token}
+        options["now"] = self._moment()
+
+        def work(db: Connection) -> Claim | None:
+            while (claimed := claim(db, options)) is not None:
+                message, attempt, state = claimed
+                stored = read_message(db, "id = %s", message)
+                if stored is not None:  # it was not removed meanwhile
+                    return Claim(stored=stored, group=group, token=f"{token} {message}", attempt=attempt, state=state)
+            return None
+
+        return await run_in_thread(lambda: self._claimer.call(work), limiter=self._claiming)
+
+    async def _settle(self, claim: Claim, outcome: Outcome) -> bool:
+        token, _, message = claim.token.partition(" ")
+        options = {"group": claim.group, "token": token, "message": int(message), "now": self._moment()}
+        return await run_in_thread(
+            lambda: self._claimer.call(lambda db: settle(db, outcome, options)), limiter=self._claiming
+        )
+
+    async def _wait_for_message(self, group: str, longest: float) -> None:
+        with trio.move_on_after(longest):
+            await self._listener.wait()
+
+    async def dead_letters(self, group: str = "default") -> AsyncGenerator[DeadLetter]:
+        """Iterate over the messages that a group has given up, from the oldest to the newest."""
+        last = 0
+        while page := await self._read(partial(read_dead_letters, group=group, last=last)):
+            for _, letter in page:
+                if letter is not None:
+                    yield letter
+            last, _ = page[-1]
+
+    async def requeue(self, group: str, ids: Iterable[str]) -> int:
+        """Deliver dead letters of a group again, with no attempts counted, and return how many of them there were."""
+        options = [self._moment(), group, [plain(uid) for uid in ids]]
+        number = await self._read(lambda db: db.execute(REQUEUE, options).rowcount)
+        if number:
+            await self._read(lambda db: db.execute(NOTIFY, [CHANNEL + self.schema]))
+        return number
+
+
+class PostgreSQLSpool(Spool):
+    """A message before it is published: the last octets in memory, the others in pieces."""
+
+    part: ClassVar[int] = PIECE
+
+    def __init__(self, entry: Entry, store: PostgreSQL) -> None:
+        super().__init__(entry.id)
+        self.pieces: int = 0
+        """The number of pieces that were written."""
+        self.recipients = [*zip(entry.recipients, entry.rcpt_params, strict=True)]
+        self._entry = entry
+        self._store = store
+        self._first = b""
+
+    async def in_thread(self, work: Callable[[], T], *, abandon_on_cancel: bool = False) -> T:
+        """Call a function in the thread that uses the connection, between two groups."""
+        return await self._store._group.run(work, abandon_on_cancel=abandon_on_cancel)
+
+    def write(self, data: bytearray) -> None:
+        """Write a piece."""
+        if not self.pieces:
+            self._first = bytes(data[:HEADER_OCTETS])
+        self._store.write_piece(self.name, self.pieces, data)
+        self.pieces += 1
+
+    def discard(self) -> bool:
+        """Remove the pieces."""
+        self._store.abandon(self.name)
+        return False
+
+    def values(self) -> tuple[object, ...]:
+        """Return the values of `COLUMNS`. The octets stay in memory: the insert may be repeated."""
+        entry = self._entry
+        subject, date = read_header(self._first or self._buffer)
+        return (
+            entry.id,
+            entry.received,
+            entry.sender,
+            entry.mail_params,
+            entry.peer,
+            entry.helo,
+            entry.protocol,
+            entry.tls,
+            entry.auth,
+            self.size + self.buffered,
+            None if subject is None else plain(subject),
+            None if date is None else date.isoformat(),
+            self.pieces,
+            self._buffer,
+        )
+
+
+def values(messages: Sequence[PostgreSQLSpool]) -> list[list[object]]:
+    """Return the arrays of `STORE`: one for each column."""
+    recipients = [
+        (message.name, n, *recipient) for message in messages for n, recipient in enumerate(message.recipients)
+    ]
+    tables = ([message.values() for message in messages], recipients)
+    return [list(column) for rows in tables for column in zip(*rows, strict=True)]
+
+
+def entry_of(row: Sequence[Any]) -> Entry:
+    """Return the entry of a row of `ENTRY`."""
+    _, uid, received, date, *fields, addresses, params = row
+    return Entry(
+        id=uid,
+        received=received,
+        date=None if date is None else datetime.fromisoformat(date),
+        recipients=tuple(addresses or ()),
+        rcpt_params=tuple(params or ()),
+        **dict(zip(FIELDS, fields, strict=True)),
+    )
+
+
+def read_page(db: Connection, *, last: int | None, reverse: bool) -> list[tuple[int, Entry]]:
+    """Return the messages after the one with the number ``last``, with their numbers."""
+    order, sign = ("DESC", "<") if reverse else ("ASC", ">")
+    condition = "" if last is None else f"WHERE id {sign} {last:d}"
+    query = f"{ENTRY} FROM message_rows {condition} ORDER BY id {order} LIMIT {PAGE}"
+    return [(row[0], entry_of(row)) for row in db.execute(query.encode()).fetchall()]
+
+
+def read_message(db: Connection, condition: str, key: object) -> Stored | None:
+    """Return the message with this key, or None if it does not exist."""
+    query = f"{ENTRY}, pieces, body FROM message_rows WHERE {condition}"
+    row = db.execute(query.encode(), [key], binary=True).fetchone()
+    if row is None:
+        return None
+    *fields, pieces, body = row
+    entry = entry_of(fields)
+    parts = []
+    for first in range(0, pieces, PIECES_PAGE):
+        parts += db.execute(
+            "SELECT data FROM pieces WHERE uid = %s AND n >= %s AND n < %s ORDER BY n",
+            [entry.id, first, first + PIECES_PAGE],
+            binary=True,
+        ).fetchall()
+    if len(parts) != pieces:  # it was removed meanwhile
+        return None
+    return Stored.with_message(entry, b"".join([*(part for (part,) in parts), body]))
+
+
+def read_dead_letters(db: Connection, *, group: str, last: int) -> list[tuple[int, DeadLetter | None]]:
+    """Return dead letters after the message with the number ``last``. None is one that was removed meanwhile."""
+    rows = db.execute(DEAD_LETTERS, [group, last, PAGE]).fetchall()
+    query = f"{ENTRY} FROM message_rows WHERE id = ANY(%s)"
+    entries = {row[0]: entry_of(row) for row in db.execute(query.encode(), [[row[0] for row in rows]]).fetchall()}
+    return [
+        (
+            message,
+            DeadLetter(entry=entries[message], group=group, reason=reason, attempts=attempts, state=state)
+            if message in entries
+            else None,
+        )
+        for message, reason, attempts, state in rows
+    ]
+
+
+#: The parameters of a URL that are not libpq's, and those that are secret.
+OWN, SECRET = ("schema", "durability", "call_timeout"), ("password", "sslpassword", "oauth_client_secret")
+
+
+def parse_url(url: str) -> tuple[str, dict[str, Any], dict[str, str]]:
+    """Return a URL without passwords, the parameters of libpq, and our own. Raises ValueError, without a password."""
+    check_type(url, "url", str)
+    base, _, query = url.partition("?")
+    scheme, separator, rest = base.partition("://")
+    place, slash, path = rest.partition("/")
+    login, at, hosts = place.rpartition("@")
+    user, _, _ = login.partition(":")
+    if scheme not in ("postgresql", "postgres") or not separator or "#" in url:
+        raise ValueError(f"url must be {SYNTAX}, got the scheme {scheme!r}")
+    if "@" in login or "@" in path:
+        raise ValueError(f'url must be {SYNTAX}; write "@" in its other parts as %40, and "/" as %2F')
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query), errors="strict")
+    except ValueError:
+        raise ValueError(f"url must be {SYNTAX}; its parameters are invalid") from None
+    options = {name: value for name, value in pairs if name in OWN}
+    libpq = [(name, value) for name, value in pairs if name not in OWN]
+    shown = [(name, value) for name, value in libpq if name not in SECRET]
+    public = f"{scheme}{separator}{user}{at}{hosts}{slash}{path}"
+
+    def complete(base: str, pairs: list[tuple[str, str]]) -> str:
+        return f"{base}?{urlencode(pairs, quote_via=quote)}" if pairs else base
+
+    try:
+        psycopg.conninfo.conninfo_to_dict(complete(public, shown))
+    except psycopg.Error as error:
+        raise ValueError(f"url must be {SYNTAX}: {str(error).strip()}") from None
+    try:
+        whole = f"{scheme}{separator}{login}{at}{hosts}{slash}{path}"
+        params = psycopg.conninfo.conninfo_to_dict(complete(whole, libpq))
+    except psycopg.Error:
+        raise ValueError(f"url must be {SYNTAX}; its password is invalid") from None
+    return complete(public, [pair for pair in pairs if pair[0] not in SECRET]), params, options
+
+
+def number(text: str) -> float:
+    """Return the number in a parameter of the URL."""
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"call_timeout must be a number of seconds, got {text!r}") from None
