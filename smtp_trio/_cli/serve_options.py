@@ -23,7 +23,7 @@ from .unix_option import LMTP_PATH, MODE, group_option, mode_option
 LOOPBACK = "127.0.0.1"
 PORT = 2525
 ALL_DOMAINS = "*"
-ADD_ACCEPT = "add --accept DOMAIN or --recipients FILE, or --accept '*' for all domains"
+ADD_ACCEPT = "add --accept DOMAIN ('*' for all) or --recipients FILE"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

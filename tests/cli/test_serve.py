@@ -638,9 +638,9 @@ INVALID_OPTIONS = [
     ("--accept .*", "argument --accept: invalid domain: '.*'" + SEE),
     ("--accept ..example.org", "argument --accept: invalid domain: '..example.org'" + SEE),
     ("--accept [example.org]", "argument --accept: invalid domain: '[example.org]'" + SEE),
-    ("--host 0.0.0.0", "--host 0.0.0.0 is not a loopback address: add --accept DOMAIN or --recipients FILE, or --accept '*' for all domains"),
-    ("--host ::", "--host :: is not a loopback address: add --accept DOMAIN or --recipients FILE, or --accept '*' for all domains"),
-    ("--host *", "--host * is not a loopback address: add --accept DOMAIN or --recipients FILE, or --accept '*' for all domains"),
+    ("--host 0.0.0.0", "--host 0.0.0.0 is not a loopback address: add --accept DOMAIN ('*' for all) or --recipients FILE"),
+    ("--host ::", "--host :: is not a loopback address: add --accept DOMAIN ('*' for all) or --recipients FILE"),
+    ("--host *", "--host * is not a loopback address: add --accept DOMAIN ('*' for all) or --recipients FILE"),
     ("--name a..b\u00fc..c", "--name: invalid host name: 'a..b\\xfc..c' (not encodable as A-labels); must be a domain or an "
      "address literal (RFC 5321 4.1.1.1)"),
     ("--tls-key key.pem", "--tls-key requires --tls-cert"),

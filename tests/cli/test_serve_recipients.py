@@ -125,7 +125,7 @@ async def test_service_that_is_not_running(tmp_path: Path) -> None:
         (["--recipients", ""], "argument --recipients: must be FILE, sqlite:PATH or an http or https URL"),
         (["--recipients", "http://"], "argument --recipients: url must be http://HOST/PATH or https://HOST/PATH"),
         (["--recipient-delimiter", "@"], "argument --recipient-delimiter: delimiter must be printable ASCII"),
-        (["--host", "*"], "--host * is not a loopback address: add --accept DOMAIN or --recipients FILE, or"),
+        (["--host", "*"], "--host * is not a loopback address: add --accept DOMAIN ('*' for all) or --recipients FILE"),
     ],
     ids=range(8),
 )

@@ -364,7 +364,7 @@ async def test_unusable_inherited_sockets(tmp_path: Path) -> None:
         port = public.getsockname()[1]
         assert (
             await error(public)
-            == f"--fd: 0.0.0.0:{port} is not a loopback address: add --accept DOMAIN or --recipients FILE, or --accept '*' for all domains\n"
+            == f"--fd: 0.0.0.0:{port} is not a loopback address: add --accept DOMAIN ('*' for all) or --recipients FILE\n"
         )
         assert await error(s, "--host", "::1") == (
             "--host cannot be combined with --fd: the inherited socket has an address already\n"
