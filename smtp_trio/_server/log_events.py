@@ -307,6 +307,7 @@ STORE_INTERRUPTED = Event(
     "{store} does not respond, so messages get 451 until it does: {error}",
 )
 STORE_RESUMED = Event("store_resumed", INFO, "smtp_trio.stores", "{store} responds again")
+NOT_CONSUMED = Event("not_consumed", WARNING, "smtp_trio.stores", "{path} not delivered to a consumer: {error}")
 FILE_SKIPPED = Event("file_skipped", WARNING, "smtp_trio.stores", "{path} skipped: {error}")
 NOT_STORED = Event("not_stored", ERROR, "smtp_trio.stores", "{id} peer={peer} not stored: {error}")
 RECIPIENTS = "smtp_trio.recipients"

@@ -143,10 +143,12 @@ def open_message(path: str) -> int:
     return fd
 
 
-def read_message(file: MaildirFile) -> Stored:
-    """Return the message in a file of any program. Raises OSError."""
+def read_message(file: MaildirFile, *, own: bool = False) -> Stored:
+    """Return the message in a file of any program; with ``own``, raise ValueError if no store wrote it. Raises OSError."""
     with open(open_message(file.path), "rb") as stream:
         data = stream.read()
+        if own:
+            own_envelope(data)
         return Stored.with_message(*parse_message(file, data, os.fstat(stream.fileno())))
 
 

@@ -24,9 +24,11 @@ import trio
 from .._server.spool import check_path
 from .._server.threads import run_in_thread
 from ..protocol.arguments import check_choice, check_items, check_type
+from ._consumer import DeadLetter, check_name
 from ._disk import PART, Directory, check_writable, flush_octets, make_directory, write_all
 from ._errors import MessageNotFoundError
 from ._maildir_file import encode_envelope, find_file, list_files, unique_part
+from ._maildir_queue import MaildirQueue
 from ._maildir_reader import BATCH, list_messages, read_entries, read_stored, remove_files
 from ._spool import Spool
 from ._store import Store
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
     from datetime import datetime
 
+    from ._consumer import Claim, Outcome
     from ._entry import Entry, Stored
     from ._maildir_file import MaildirFile
 
@@ -118,6 +121,9 @@ class Maildir(Store["MaildirSpool"]):
         self.no_commit.set()
         self.abandoned: deque[MaildirSpool] = deque()
         """Messages that are not stored, and whose files have to be removed."""
+        self._queue = MaildirQueue(self.path, lambda: self.clock(), repr(self))
+        self._commits = self._commits_seen = 0  # groups that were committed, and those that a consumer knows about
+        self._wakeup: tuple[trio.lowlevel.TrioToken, trio.Event] | None = None  # what consumers wait for
 
     @classmethod
     def from_url(cls, url: str) -> Self:
@@ -149,10 +155,63 @@ class Maildir(Store["MaildirSpool"]):
         """Remove messages, and return how many of them the store had."""
         return await self._reading(partial(self._remove, frozenset(check_items(ids, "ids", str))))
 
-    async def _reading(self, work: Callable[[], T]) -> T:
+    async def _claim(self, group: str, name: str, *, lease: float, max_attempts: int) -> Claim | None:
+        self._commits_seen = self._commits
+
+        def work() -> Claim | None:
+            self.directories()  # a store is opened when it is first used
+            return self._queue.claim(group, name, lease=lease, max_attempts=max_attempts)
+
+        return await self._reading(work, abandon_on_cancel=True)
+
+    async def _settle(self, claim: Claim, outcome: Outcome) -> bool:
+        return await self._reading(partial(self._queue.settle, claim, outcome), abandon_on_cancel=True)
+
+    async def _wait_for_message(self, group: str, longest: float) -> None:
+        """Wait for a commit of this process, or the time of a message; another process is noticed after ``longest``."""
+        due = self._queue.next_due()
+        if due is not None:
+            longest = min(longest, max(due - self.clock(), 0))
+        if self._wakeup is None:
+            self._wakeup = trio.lowlevel.current_trio_token(), trio.Event()
+        if self._commits == self._commits_seen and not self._queue.ready:
+            with trio.move_on_after(longest):
+                await self._wakeup[1].wait()
+        else:
+            await trio.lowlevel.checkpoint()
+
+    def _wake_consumers(self) -> None:
+        """Have consumers look for messages. Called in a thread."""
+        self._commits += 1
+        wakeup, self._wakeup = self._wakeup, None
+        if wakeup is not None:
+            with suppress(trio.RunFinishedError):
+                wakeup[0].run_sync_soon(wakeup[1].set)
+
+    async def dead_letters(self, group: str = "default") -> AsyncGenerator[DeadLetter]:
+        """Iterate over the messages that the group has given up: see `Store.dead_letters`."""
+        check_name(group, "group")
+        letters = await self._reading(partial(self._queue.dead, group))
+        for begin in range(0, len(letters), BATCH):
+            batch = letters[begin : begin + BATCH]
+            states = {file.id: state for file, state in batch}
+            for entry in await self._reading(partial(read_entries, [[file] for file, _ in batch])):
+                state = states[entry.id]
+                yield DeadLetter(
+                    entry=entry, group=group, reason=state.reason, attempts=state.attempts, state=state.state
+                )
+
+    async def requeue(self, group: str, ids: Iterable[str]) -> int:
+        """Deliver dead letters again, also while another process consumes: see `Store.requeue`."""
+        check_name(group, "group")
+        count = await self._reading(partial(self._queue.requeue, group, frozenset(check_items(ids, "ids", str))))
+        self._wake_consumers()
+        return count
+
+    async def _reading(self, work: Callable[[], T], *, abandon_on_cancel: bool = False) -> T:
         """Call a function in a thread, and raise its errors as `StoreError`."""
         try:
-            return await run_in_thread(work)
+            return await run_in_thread(work, abandon_on_cancel=abandon_on_cancel)
         except OSError as error:
             raise self._store_error(error) from error
 
@@ -186,6 +245,7 @@ class Maildir(Store["MaildirSpool"]):
             errors |= dict.fromkeys(messages, error)
         finally:
             self.no_commit.set()
+        self._wake_consumers()
         for message in messages:
             if message in errors:
                 message.remove()
@@ -237,6 +297,7 @@ class Maildir(Store["MaildirSpool"]):
         return directories
 
     def _close(self) -> None:
+        self._queue.release()
         self.remove_abandoned()
         self._directories = None
 

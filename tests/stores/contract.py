@@ -84,7 +84,7 @@ class SQLiteKind(Kind):
 
 class MaildirKind(Kind):
     scheme = "maildir"
-    consumers = 0
+    consumers = 1
 
 
 class PostgreSQLKind(Kind):
