@@ -28,6 +28,11 @@ ADDRESS: Final = re.compile(r'(?:"(?:[^"\\]|\\.)*+"|[^,])+')
 #     @.org
 
 
+def fold(address: str) -> str:
+    """Return an address with its ASCII letters in lower case, as `Path.lower` does."""
+    return address.encode().lower().decode()
+
+
 def parent_domains(domain: str) -> list[str]:
     """Return a domain, and a dot with each domain that it is a subdomain of: what a list of domains can have for it."""
     found = [domain.lower()]  # an address literal has the case in which it was sent
@@ -49,7 +54,7 @@ def keys_of(recipient: Path, delimiter: str) -> list[str]:
     keys = [recipient.lower()]
     user = without_detail(recipient.local, delimiter)
     if user is not None:
-        keys.append(f"{user.encode().lower().decode()}@{domains[0]}")
+        keys.append(f"{fold(user)}@{domains[0]}")
     if recipient.is_postmaster:
         keys.append(POSTMASTER)
     return keys + [f"@{domain}" for domain in domains]

@@ -13,7 +13,7 @@ import trio
 
 from .._server.threads import run_in_thread
 from ..protocol.arguments import check_type
-from ._addresses import split_addresses
+from ._addresses import fold, split_addresses
 from ._source import Source, SourceError
 
 T = TypeVar("T")
@@ -63,7 +63,7 @@ class RecipientDatabase(Source):
         for address, targets in rows:
             if not isinstance(address, str) or not isinstance(targets, str | None):
                 raise SourceError(f"{self}: the columns address and targets must be text, got {(address, targets)!r}")
-            found[address.encode().lower().decode()] = split_addresses(targets or "")
+            found[fold(address)] = split_addresses(targets or "")
         return found
 
     async def has_domain(self, domains: Sequence[str]) -> bool:

@@ -11,7 +11,7 @@ from attrs import frozen
 
 from .._server.threads import run_in_thread
 from ..protocol.arguments import check_type
-from ._addresses import parse_address, parse_key, split_addresses
+from ._addresses import fold, parse_address, parse_key, split_addresses
 from ._source import Source, SourceError
 
 # Nearly every line has only addresses of this form, whose key is the address in lower case. To see that takes a tenth of
@@ -97,9 +97,32 @@ def parse(text: str) -> Table:
             raise ValueError(f"line {number}: {key} is listed in line {lines[key]} already")
         entries[key] = targets
         lines[key] = number
+    check_circles(entries, lines)
     if not entries:  # an empty file is more probably an accident than a server without recipients
         raise ValueError("line 1: no recipients in file")
     return Table(entries, frozenset(key.rpartition("@")[2] for key in entries if "@" in key))
+
+
+def check_circles(entries: Mapping[str, tuple[str, ...]], lines: Mapping[str, int]) -> None:
+    """Raise ValueError for an alias whose targets are aliases that lead to each other only.
+
+    Details and catch-alls are not considered here; `Recipients` finds all circles.
+    """
+    aliases = {key: {fold(target) for target in targets} for key, targets in entries.items() if targets}
+    ends = [key for key, addresses in aliases.items() if key in addresses or not addresses <= aliases.keys()]
+    users: dict[str, list[str]] = {}
+    for key, addresses in aliases.items():
+        for target in addresses & aliases.keys():
+            users.setdefault(target, []).append(key)
+    remaining = dict.fromkeys(aliases)
+    while ends:
+        key = ends.pop()
+        if key in remaining:
+            del remaining[key]
+            ends += users.get(key, ())
+    for key in remaining:
+        targets = ", ".join(sorted(aliases[key]))[:200]
+        raise ValueError(f"line {lines[key]}: the alias {key} leads to aliases only, and to no mailbox: {targets}")
 
 
 def logical_lines(text: str) -> Iterator[tuple[int, str]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+import trio
+
 from .._server.alias_targets import TARGETS
 from .._server.hooks import Hooks
 from .._server.log_events import ALIAS_FAILED, RECIPIENTS_FAILED, RECIPIENTS_RESTORED
@@ -18,11 +20,14 @@ from ._source import AliasError, Source, SourceError
 UNKNOWN: Final = Reply(550, "No such mailbox here", "5.1.1")
 NOT_LOCAL: Final = Reply(550, "Mail for this domain is not accepted here", "5.7.1")
 TRY_LATER: Final = Reply(451, "Cannot check this recipient now; try again later", "4.3.0")
+TOO_MANY: Final = Reply(452, "Too many recipients in this message", "4.5.3")
 INVALID_ALIAS: Final = Reply(451, "The alias of this address cannot be expanded; try again later", "4.3.5")
 
 #: The aliases that can follow each other, and the addresses that are looked up for one recipient.
 MAX_DEPTH: Final = 20
 MAX_TARGETS: Final = 1000
+#: The targets of all aliases of a message. Each detail of an alias is another recipient, with the same targets.
+MAX_MESSAGE_TARGETS: Final = 10_000
 #: The errors of aliases that have a record in the log: a client can cause any number of them by a catch-all.
 MAX_REPORTED: Final = 100
 
@@ -75,7 +80,10 @@ class Recipients(Layer):
             targets = (recipient,)
         if targets != (recipient,):
             assert session.envelope is not None
-            session.envelope.context.setdefault(TARGETS, {})[recipient.raw] = targets
+            aliases = session.envelope.context.setdefault(TARGETS, {})
+            if sum(map(len, aliases.values())) + len(targets) > MAX_MESSAGE_TARGETS:
+                return TOO_MANY
+            aliases[recipient.raw] = targets
         return await self.under.rcpt(session, rcpt)
 
     async def resolve(self, recipient: Path) -> tuple[Path, ...] | None:
@@ -120,6 +128,8 @@ class Recipients(Layer):
             if key in seen:
                 continue
             seen.add(key)
+            if len(seen) % 100 == 0:
+                await trio.lowlevel.checkpoint()  # a source in memory has none
             if len(seen) > MAX_TARGETS:
                 raise AliasError(f"the alias {alias} has more than {MAX_TARGETS} targets")
             if further := await self._look_up(target):

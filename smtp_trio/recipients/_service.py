@@ -109,7 +109,7 @@ class RecipientService(Source):
                 try:
                     return self._parse(await self._get(address))
                 except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-                    raise SourceError(f"{self}: {str(error) or type(error).__name__}") from error
+                    raise SourceError(f"{self}: {_describe(error)}") from error
         raise SourceError(f"{self}: no answer within {self._timeout:g} seconds")
 
     async def _get(self, address: str) -> bytes:
@@ -167,6 +167,14 @@ class RecipientService(Source):
         if self._context is None:
             self._context = await run_in_thread(ssl.create_default_context, abandon_on_cancel=True)
         return self._context
+
+
+def _describe(error: BaseException) -> str:
+    """Return the text of an error, or of the first of its causes that has one, such as that of a TLS handshake."""
+    cause: BaseException | None = error
+    while cause is not None and not str(cause):
+        cause = cause.__cause__ or cause.__context__
+    return str(cause or type(error).__name__)
 
 
 def _check_url(text: str) -> str:

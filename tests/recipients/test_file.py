@@ -76,16 +76,26 @@ def test_format() -> None:
         ("a@b.test: @d.test\n", "line 1: invalid target of a@b.test: '@d.test'"),
         ("a@b.test: postmaster\n", "line 1: invalid target of a@b.test: 'postmaster'"),
         ("a@b.test\n\nA@B.test: c@d.test\n", "line 3: a@b.test is listed in line 1 already"),
+        (
+            "x@b.test\na@b.test: c@b.test\nc@b.test: A@b.test\n",
+            "line 2: the alias a@b.test leads to aliases only, .*: c@b.test",
+        ),
+        ("a@b.test: c@b.test, d@b.test\nc@b.test: d@b.test\nd@b.test: c@b.test\n", "line 1: .*: c@b.test, d@b.test"),
         ("  a@b.test\n", "line 1: begins with white space, but there is no line that it continues"),
         ("a@b.test: c@d.test\x00\n", "line 1: invalid target of a@b.test: 'c@d.test\\\\x00'"),
     ],
-    ids=range(20),
+    ids=range(22),
 )
 def test_error_names_the_file_and_the_line(content: str, error: str, tmp_path: Path) -> None:
     file = tmp_path / "recipients"
     file.write_text(content)
     with pytest.raises(SourceError, match=f"^{file}, {error}$"):
         RecipientFile(file).load()
+
+
+def test_circles_with_a_way_out_are_valid() -> None:
+    parse("a@b.test: A@b.test\nc@b.test: d@b.test\nd@b.test: c@b.test, x@away.test\ne@b.test: f@b.test\nf@b.test\n")
+    parse("a@b.test: a+x@b.test\n@c.test: a@c.test\njürgen@b.test: jÜrgen@b.test\n")
 
 
 def test_file_that_cannot_be_read(tmp_path: Path) -> None:

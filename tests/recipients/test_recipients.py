@@ -14,6 +14,7 @@ from trio.testing import MockClock
 
 import smtp_trio
 from smtp_trio import Hooks, Reply, Server, Session
+from smtp_trio._server.alias_targets import TARGETS
 from smtp_trio.policies import RecipientsPerMessage
 from smtp_trio.protocol import Rcpt
 from smtp_trio.protocol.extensions.dsn import NOTIFY, ORCPT
@@ -320,7 +321,7 @@ async def test_store_keeps_the_targets(tmp_path: Path) -> None:
     async with connected(server) as client:
         await begin(client)
         await client.command("RCPT TO:<chris+x@example.org>", "250")
-        await client.command("RCPT TO:<Info@example.org> NOTIFY=FAILURE", "250")
+        await client.command("RCPT TO:<Info@example.org> NOTIFY=SUCCESS,FAILURE", "250")
         await client.command("RCPT TO:<büro@example.org> NOTIFY=NEVER ORCPT=rfc822;old@away.test", "250")
         await client.command("RCPT TO:<Postmaster>", "250")
         await client.command("DATA", "354")
@@ -342,8 +343,46 @@ async def test_store_keeps_the_targets(tmp_path: Path) -> None:
         "rfc822;Info@example.org",
         "rfc822;old@away.test",
     ]
-    assert [each.get(NOTIFY) for each in params] == [None, {"FAILURE"}, {"FAILURE"}, {"NEVER"}]
+    assert [each.get(NOTIFY) for each in params] == [None, {"SUCCESS", "FAILURE"}, {"FAILURE"}, {"NEVER"}]
     assert second.recipients == ("chris@example.org",)
+
+
+@pytest.mark.parametrize(
+    ("notify", "first", "others"),
+    [
+        ("SUCCESS", {"SUCCESS"}, {"NEVER"}),
+        ("SUCCESS,DELAY", {"SUCCESS", "DELAY"}, {"DELAY"}),
+        ("FAILURE", {"FAILURE"}, {"FAILURE"}),
+        ("NEVER", {"NEVER"}, {"NEVER"}),
+    ],
+)
+def test_success_is_reported_for_one_target(notify: str, first: set[str], others: set[str]) -> None:
+    """The first target that is not a recipient already (RFC 3461 5.2.7.3 (b))."""
+    known = Rcpt.decode("TO:<a@b.test>", {})
+    alias = Rcpt.decode(f"TO:<info@b.test> NOTIFY={notify}", {"NOTIFY": NOTIFY})
+    mail = smtp_trio.Mail.decode("FROM:<>", {})
+    targets = {"info@b.test": tuple(path(f"{each}@b.test") for each in "abcd")}
+    envelope = smtp_trio.Envelope("1", mail, (known, alias), {TARGETS: targets})
+    assert [(each.recipient.local, each.params.get(NOTIFY)) for each in expanded(envelope)] == [
+        ("a", None), ("b", first), ("c", others), ("d", others),
+    ]  # fmt: skip
+
+
+def test_recipient_that_is_too_long_for_orcpt() -> None:
+    """Its xtext would have more than 500 octets (RFC 3461 4.2)."""
+    long = path("+" * 200 + "@b.test")
+    envelope = smtp_trio.Envelope(
+        "1", smtp_trio.Mail.decode("FROM:<>", {}), (Rcpt(long),), {TARGETS: {long.raw: (path("a@b.test"),)}}
+    )
+    assert expanded(envelope) == (Rcpt(path("a@b.test")),)
+
+
+async def test_targets_of_a_message_are_limited() -> None:
+    """Each detail of a large alias is another recipient."""
+    source = Dictionary({"all@x.test": [f"u{n}@x.test" for n in range(900)], "u0@x.test": MAILBOX})
+    addresses = [f"all+{number}@x.test" for number in range(12)]
+    replies = await codes(Recipients(None, source), *addresses, "u0@x.test")
+    assert replies == [ACCEPTED] * 11 + ["452 4.5.3", ACCEPTED]
 
 
 async def test_expanded_in_a_hook() -> None:

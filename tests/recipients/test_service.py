@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Callable
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 import trio
+import trustme
 
 from smtp_trio import Path as MailPath
 from smtp_trio.recipients import Recipients, RecipientService, SourceError
@@ -88,6 +90,11 @@ async def test_program_of_the_standard_library() -> None:
     known = ["fred%2Blists%40example.org", "info%40example.org", "fred%40example.org", "wilma%40away.test"]
     unknown = ["wilma%40away.test", "x%40example.org", "postmaster", "postmaster%40example.org"]
     assert lines == [f"/lookup?key=1&address={each} Basic ZnJlZDpzZWNyZXQ=" for each in known + unknown]
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
 
 
 # --- servers that misbehave ---------------------------------------------------------------------------------------------
@@ -179,6 +186,30 @@ async def test_requests_are_limited_in_number_and_time() -> None:
         while closed < len(opened):
             await trio.lowlevel.checkpoint()
     assert source._limiter.borrowed_tokens == 0
+
+
+async def test_certificate_is_verified(authority: trustme.CA) -> None:
+    """By the context that was given, or by the authorities of the system, which do not know that of the test."""
+    server_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(server_context)
+    client_context = ssl.create_default_context()
+    authority.configure_trust(client_context)
+
+    async def handle(stream: trio.SocketStream) -> None:
+        tls = trio.SSLStream(stream, server_context, server_side=True)
+        with suppress(trio.BrokenResourceError):
+            await tls.receive_some()
+            await tls.send_all(response(b'{"known": true}'))
+
+    async with answering(handle) as url:
+        url = url.replace("http://127.0.0.1", "https://localhost")
+        for _ in range(2):
+            source = RecipientService(url, ssl_context=client_context, cache=0)
+            assert await source.look_up(["fred@example.org"]) == {"fred@example.org": ()}
+        source = RecipientService(url)
+        for _ in range(2):
+            with pytest.raises(SourceError, match="certificate verify failed"):
+                await source.look_up(["fred@example.org"])
 
 
 async def test_port_that_is_closed_and_name_that_is_unknown() -> None:
