@@ -30,6 +30,7 @@ from ._errors import (
 from ._maildir_file import read_file
 from ._open import open  # noqa: A004 -- like `gzip.open`, it is used with the name of its module
 from ._params import parse_stored_params
+from ._query import Query
 from ._store import Store
 from .maildir import Maildir
 from .sqlite import SQLite, read_row
@@ -47,6 +48,7 @@ __all__ = [
     "MessageNotFoundError",
     "MessageTooBigError",
     "NotSupportedError",
+    "Query",
     "SQLite",
     "Store",
     "StoreError",

@@ -13,8 +13,10 @@ import os
 import socket
 import sqlite3
 import time
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from functools import partial
 from typing import TYPE_CHECKING, Generic, Self
 
 from attrs import evolve
@@ -27,10 +29,11 @@ from .._server.session_log import STORED
 from .._server.threads import run_in_thread
 from ..protocol.arguments import check_items, check_type
 from ._consumer import Consumer
-from ._entry import Entry
-from ._errors import NotSupportedError, StoreError, StoreFullError, primary_code
+from ._entry import HEADER_OCTETS, Entry
+from ._errors import MessageNotFoundError, NotSupportedError, StoreError, StoreFullError, primary_code
 from ._group import GroupCommit, SpoolT
 from ._outage import StoreUnavailableError
+from ._query import Content, as_query
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
@@ -44,8 +47,11 @@ if TYPE_CHECKING:
     from ..protocol.replies import Reply
     from ._consumer import Claim, DeadLetter, Outcome
     from ._entry import Stored
+    from ._query import Query
 
 NUMBERS = itertools.count(1)
+#: Octets of a message from which on it is searched in a thread.
+LARGE = 1 << 16
 
 
 class Store(Hooks, Generic[SpoolT]):
@@ -254,6 +260,41 @@ class Store(Hooks, Generic[SpoolT]):
 
     def __aiter__(self) -> AsyncIterator[Entry]:
         return self.entries()
+
+    def search(self, query: Query | str, *, reverse: bool = True) -> AsyncGenerator[Entry]:
+        """Iterate over the messages that fulfil a query, from the newest to the oldest, or the other way round.
+
+        ``query`` is a `Query`, or the text of one. Raises ValueError for an invalid text, and the errors of `entries`.
+        """
+        return self._search(as_query(query), reverse=reverse)
+
+    async def _search(self, query: Query, *, reverse: bool) -> AsyncGenerator[Entry]:
+        async with aclosing(self._select(query, reverse=reverse)) as entries:
+            async for entry in entries:
+                with suppress(MessageNotFoundError):  # removed meanwhile
+                    if await self._fulfils(query, entry):
+                        yield entry
+
+    async def _fulfils(self, query: Query, entry: Entry) -> bool:
+        """Read as much of a message as is needed to return whether it fulfils a query."""
+        result = query.decide(entry)
+        if result is None and query.needs_header:
+            result = query.decide(entry, Content(await self._header(entry.id), complete=False))
+        if result is None:
+            stored = await self.get(entry.id)
+            if stored.size <= LARGE:
+                result = query.matches(stored)
+            else:
+                result = await run_in_thread(partial(query.matches, stored))
+        return result
+
+    def _select(self, query: Query, *, reverse: bool) -> AsyncGenerator[Entry]:
+        """Iterate over the messages that may fulfil a query. A store that has an index can leave out others."""
+        return self.entries(reverse=reverse)
+
+    async def _header(self, id: str) -> bytes:
+        """Return the beginning of a message with its header, or up to `HEADER_OCTETS` of it."""
+        return (await self.get(id)).message[:HEADER_OCTETS]
 
     async def get(self, id: str) -> Stored:
         """Return a message. Raises `MessageNotFoundError` if the store does not have it."""
