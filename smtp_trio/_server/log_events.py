@@ -300,6 +300,7 @@ CONSUMER_RESUMED = Event(
     "consumer_resumed", INFO, "smtp_trio.stores", "group={group} goes on: the store responds again"
 )
 STORE_OPENED = Event("store_opened", INFO, "smtp_trio.stores", "{store} opened: {guarantee}")
+STORE_SETTING = Event("store_setting", WARNING, "smtp_trio.stores", "{store}: {warning}")
 STORE_INTERRUPTED = Event(
     "store_interrupted",
     ERROR,

@@ -12,7 +12,7 @@ from .._server.threads import run_in_thread
 from ._spool import Spool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
 SpoolT = TypeVar("SpoolT", bound=Spool)
 T = TypeVar("T")
@@ -82,7 +82,8 @@ class GroupCommit(Generic[SpoolT]):
 
     ``commit(messages)`` runs in a thread, and never concurrently. It returns the messages that it could not store, each with
     its error; if it raises, it has stored none of them. What it has left on the disk of a message that it did not store
-    must be invisible to readers, and is removed by `Spool.discard_in_thread`.
+    must be invisible to readers, and is removed by `Spool.discard_in_thread`. Instead, a store can have an asynchronous
+    function ``commit_in_task(messages)``, which is called in the task of one of the sessions and is not cancelled.
 
     ``timeout`` is the time in seconds that a message waits for its commit to begin.
 
@@ -94,6 +95,7 @@ class GroupCommit(Generic[SpoolT]):
         self,
         commit: Callable[[Sequence[SpoolT]], dict[SpoolT, Exception]],
         *,
+        commit_in_task: Callable[[Sequence[SpoolT]], Awaitable[dict[SpoolT, Exception]]] | None = None,
         max_size: int = 256,
         max_octets: int = 1 << 20,
         timeout: float = 30,
@@ -102,6 +104,7 @@ class GroupCommit(Generic[SpoolT]):
         self.limiter = trio.CapacityLimiter(1)
         self._turn = trio.Lock()
         self._commit = commit
+        self._commit_in_task = commit_in_task
         self._max_size = max_size
         self._max_octets = max_octets
         self._timeout = timeout
@@ -150,7 +153,10 @@ class GroupCommit(Generic[SpoolT]):
             self._committing = True
             # Also shielded from the deadline of `submit`: only this session can give the others their results.
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(self._commit_in_thread, batch, limiter=self.limiter)
+                if self._commit_in_task is None:
+                    await trio.to_thread.run_sync(self._commit_in_thread, batch, limiter=self.limiter)
+                else:
+                    await self._await_commit(self._commit_in_task, batch)
         finally:
             self._committing = False
             self._wake_first()
@@ -163,6 +169,20 @@ class GroupCommit(Generic[SpoolT]):
         messages = [pending.message for pending in batch]
         try:
             errors = self._commit(messages)
+        except Exception as error:
+            errors = dict.fromkeys(messages, error)
+        for pending in batch:
+            pending.error = errors.pop(pending.message, None)
+
+    async def _await_commit(
+        self,
+        commit: Callable[[Sequence[SpoolT]], Awaitable[dict[SpoolT, Exception]]],
+        batch: Sequence[_Pending[SpoolT]],
+    ) -> None:
+        """Do the same with an asynchronous function."""
+        messages = [pending.message for pending in batch]
+        try:
+            errors = await commit(messages)
         except Exception as error:
             errors = dict.fromkeys(messages, error)
         for pending in batch:

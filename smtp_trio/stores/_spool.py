@@ -7,7 +7,7 @@ before it is committed, so that the other messages of its group do not wait for 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
@@ -16,7 +16,7 @@ from .._server.received import begins_with_field
 from .._server.threads import run_in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable
+    from collections.abc import AsyncIterable, Awaitable, Callable
 
 T = TypeVar("T")
 
@@ -34,8 +34,10 @@ class Spool:
     becomes LF. Each store has a subclass, which writes a large message to the disk.
     """
 
-    part: ClassVar[int] = MEMORY
+    part: int = MEMORY
     """The number of octets that are written at a time."""
+    memory: int = MEMORY
+    """The number of octets in memory at which the first part is written."""
 
     def __init__(self, name: str, head: bytes = b"", *, lf: bool = False) -> None:
         self.name: str = name
@@ -63,6 +65,14 @@ class Spool:
         """Call one of these functions in a thread."""
         return await run_in_thread(work, abandon_on_cancel=abandon_on_cancel)
 
+    def write_part(self) -> Awaitable[bool]:
+        """Write octets in memory, and return whether there is another part in memory."""
+        return self.in_thread(self.flush)
+
+    def complete(self) -> Awaitable[None]:
+        """Call `finish`."""
+        return self.in_thread(self.finish)
+
     # --- the same in every store:
 
     @property
@@ -81,14 +91,14 @@ class Spool:
                 self._buffer += self.separate(chunk) if self._start is not None else chunk
                 kept, before = with_reserve(self.buffered), kept
                 keeper.keep(kept - before)
-                if self.buffered >= keeper.share(min(MEMORY, self.part) if self.size else MEMORY):
-                    while await self.in_thread(self.flush):
+                if self.buffered >= keeper.share(min(self.memory, self.part) if self.size else self.memory):
+                    while await self.write_part():
                         pass
                     kept, before = with_reserve(self.buffered), kept
                     keeper.keep(kept - before)
             self.end_header()
             if self.size:
-                await self.in_thread(self.finish)
+                await self.complete()
             # The last point at which the message can be cancelled (see `GroupCommit`).
             await trio.lowlevel.checkpoint_if_cancelled()
         except BaseException:
@@ -145,3 +155,30 @@ class Spool:
             with trio.move_on_after(DISCARD_TIMEOUT, shield=True):
                 while await self.in_thread(self.discard, abandon_on_cancel=True):
                     pass
+
+
+class TaskSpool(Spool):
+    """A message of a store whose engine is used by tasks instead of threads."""
+
+    async def send(self, data: bytearray) -> None:
+        """Write octets, after those that were written before, where readers do not see them. Raises `StoreError`."""
+        raise NotImplementedError
+
+    async def withdraw(self) -> None:
+        """Remove what was written, as far as the engine responds."""
+
+    async def write_part(self) -> bool:
+        """Write a part, and return whether there is another one in memory."""
+        data = self.take(last=False)
+        await self.send(data)
+        self.size += len(data)
+        return self.buffered >= self.part
+
+    async def complete(self) -> None:
+        """Do nothing: the commit does the rest."""
+
+    async def discard_in_thread(self) -> None:
+        """Call `withdraw`, also in a cancelled task."""
+        if self.written:
+            with trio.move_on_after(DISCARD_TIMEOUT, shield=True):
+                await self.withdraw()

@@ -15,7 +15,7 @@ import sqlite3
 from collections import deque
 from contextlib import closing, suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
 from .._server.spool import check_path
@@ -258,7 +258,7 @@ class SQLite(Store["SQLiteSpool"]):
 class SQLiteSpool(Spool):
     """A message before it is published: the last octets in memory, the others in pieces."""
 
-    part: ClassVar[int] = PIECE
+    part = PIECE
 
     def __init__(self, entry: Entry, store: SQLite) -> None:
         super().__init__(entry.id)

@@ -16,6 +16,7 @@ import trio
 from smtp_trio import stores
 
 from .postgresql import open_server
+from .redis_servers import redis_server
 from .sessions import body, transaction
 
 if TYPE_CHECKING:
@@ -99,9 +100,22 @@ class PostgreSQLKind(Kind):
             yield store
 
 
+class RedisKind(Kind):
+    @contextmanager
+    def program(self, directory: Path) -> Iterator[str]:
+        with redis_server(directory) as server:
+            yield server.url
+
+    @asynccontextmanager
+    async def open(self, program: str, number: int) -> AsyncIterator[Store[Any]]:
+        async with stores.open(f"{program}?stream=mail{number}") as store:
+            yield store
+
+
 KINDS = [
     pytest.param(SQLiteKind(), id="sqlite"),
     pytest.param(MaildirKind(), id="maildir"),
+    pytest.param(RedisKind(), id="redis", marks=pytest.mark.interop),
     pytest.param(PostgreSQLKind(), id="postgresql", marks=pytest.mark.interop),
 ]
 

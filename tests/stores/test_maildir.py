@@ -121,7 +121,7 @@ async def test_message_of_a_session_without_a_header(tmp_path: Path) -> None:
 async def test_lf_files_have_no_crlf_however_the_message_is_chunked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("smtp_trio.stores._spool.MEMORY", 7)
+    monkeypatch.setattr("smtp_trio.stores._spool.Spool.memory", 7)
     monkeypatch.setattr("smtp_trio.stores._spool.Spool.part", 5)
     message = b"a\r\n\r\nbc\r\ndefg\r\n\r" + b"\nx\ry\r\n" * 5
     store = Maildir(tmp_path, newline="lf")

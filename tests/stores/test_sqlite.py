@@ -134,7 +134,7 @@ async def test_pieces_are_copied_into_the_database_a_few_at_a_time(store: SQLite
 @pytest.mark.parametrize("size", [0, 1, 6, 7, 8, 13, 14, 15, 700])
 async def test_body_in_pieces_has_every_octet(store: SQLite, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also those that no text contains, and wherever the pieces divide the message."""
-    monkeypatch.setattr("smtp_trio.stores._spool.MEMORY", 7)
+    monkeypatch.setattr("smtp_trio.stores._spool.Spool.memory", 7)
     message = (bytes(range(256)) * 3)[:size]
     for chunk in (1, 5, 7, 700):
         uid = await store.put(transaction(), body(*(message[n : n + chunk] for n in range(0, size, chunk))))
@@ -145,7 +145,7 @@ async def test_body_in_pieces_has_every_octet(store: SQLite, size: int, monkeypa
 async def test_many_pieces_of_a_message_that_is_not_stored_are_removed(
     store: SQLite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("smtp_trio.stores._spool.MEMORY", 7)
+    monkeypatch.setattr("smtp_trio.stores._spool.Spool.memory", 7)
     kept = await store.put(transaction(), body(*[b"kept in pieces\r\n"] * 30))
     with pytest.raises(LookupError):
         await store.put(transaction(), body(*[b"not to be stored\r\n"] * 30, error=LookupError()))

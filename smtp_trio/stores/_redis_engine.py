@@ -1,0 +1,202 @@
+"""`Engine`: the connections of a `Redis` store, the errors of the server, and the settings on which a 250 depends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import coredis
+import trio
+from attrs import field, frozen
+from coredis.exceptions import RedisError, ResponseError
+from coredis.retry import NoRetryPolicy
+
+from .._server.log_events import STORE_OPENED, STORE_SETTING
+from ._errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from coredis.connection import BaseConnection
+
+# How the library is used
+# -----------------------
+#
+# A client of coredis has a pool of connections, which is a nursery: it has to be entered and left by one task. A store does
+# so in `Redis.__aenter__` and `Redis.__aexit__`.
+#
+# A pool of coredis 6.9 that has lent a connection, for a blocking command or a pipeline, never gets its place back if the
+# connection is lost or the command is cancelled meanwhile; when no place is left, every further command waits for ever. A
+# connection that was returned before the replies are awaited does not have the problem. So `Engine.run` takes a connection,
+# returns it, and then sends its commands on it, as a batch. All commands of an engine usually share one connection in this
+# way, and a store has an engine for commits, another for everything else, and a third for the one command that blocks, so
+# that none of them waits for another.
+#
+# `Engine.run` is shielded from cancellation, since a connection that is shared cannot be closed for one session, and since
+# nobody could know whether a command that was sent has been executed. Its timeouts limit how long that takes. Nothing is
+# sent a second time, which the library does by default: the first attempt may have been executed.
+#
+# Before an engine that writes uses a new connection, it checks the settings of the server. After a failover that is another
+# server, and it may have other settings.
+
+#: The settings on which a 250 depends, with the values that it needs.
+REQUIRED = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
+#: The oldest version that has XAUTOCLAIM and exclusive ranges.
+OLDEST_VERSION = (6, 2)
+#: Places in a pool. One connection is used; see above.
+PLACES = 1000
+
+Command = tuple[Any, ...]
+T = TypeVar("T")
+
+
+@frozen(kw_only=True)
+class Settings:
+    """Where the server is, and what a store requires of it. `Redis` describes the parameters."""
+
+    host: str = "localhost"
+    port: int = 6379
+    db: int = 0
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    tls: bool = False
+    stream: str = "mail"
+    replicas: int = 0
+    wait_timeout: float = 5
+    timeout: float = 10
+    chunk: int = 1 << 20
+    durability: str = "disk"
+
+    def client(self) -> coredis.Redis[bytes]:
+        """Return a client that has not been entered."""
+        return coredis.Redis(
+            self.host,
+            self.port,
+            self.db,
+            username=self.username,
+            password=self.password,
+            ssl=self.tls,
+            ssl_check_hostname=self.tls or None,
+            ssl_cert_reqs="required" if self.tls else None,
+            connect_timeout=self.timeout,
+            stream_timeout=self.timeout,
+            max_connections=PLACES,
+            retry_policy=NoRetryPolicy(),
+        )
+
+
+class Run(Protocol):
+    """A function that runs commands and returns their replies."""
+
+    async def __call__(self, *commands: Command) -> list[Any]: ...
+
+
+class Engine:
+    """A client of the server on one connection.
+
+    ``check(run)`` is awaited for each new connection, before it is used, with a function that runs commands on it.
+    """
+
+    def __init__(self, client: coredis.Redis[bytes], check: Callable[[Run], Awaitable[None]] | None = None) -> None:
+        self._client = client
+        self._check = check
+        self._checked: object = None
+
+    async def run(self, *commands: Command, longer: float = 0, shield: bool = True) -> list[Any]:
+        """Send commands and return their replies, of which some can be errors of the server. This cannot be cancelled.
+
+        ``longer`` are seconds that the replies may take besides the timeout. With ``shield=False`` it can be cancelled; then
+        the engine must not be used any more. Raises RedisError, OSError or TimeoutError if not all replies were received.
+        """
+        with trio.CancelScope(shield=shield):
+            async with self._client.connection_pool.acquire() as connection:
+                pass
+            if self._check is not None and connection is not self._checked:
+
+                async def run(*commands: Command) -> list[Any]:
+                    return await self._send(connection, commands, 0)
+
+                await self._check(run)
+                self._checked = connection
+            replies = await self._send(connection, commands, longer)
+        return replies
+
+    async def _send(self, connection: BaseConnection, commands: Sequence[Command], longer: float) -> list[Any]:
+        requests = [self._client.create_request(name, *arguments, callback=unchanged) for name, *arguments in commands]
+        stream_timeout = self._client.connection_pool.connection_kwargs.get("stream_timeout") or 0
+        results: list[Any] = await connection.create_request_batch(requests, timeout=stream_timeout + longer)
+        for result in results:
+            if isinstance(result, Exception) and not isinstance(result, ResponseError):
+                raise result
+        return results
+
+
+def unchanged(reply: T, **_: object) -> T:
+    """Return a reply as it is."""
+    return reply
+
+
+#: What can be raised by `Engine.run`.
+ENGINE_ERRORS = (RedisError, OSError, TimeoutError)
+
+
+def is_full(error: BaseException) -> bool:
+    """Return whether the server has refused to store something because its memory or its disk is full."""
+    text = str(error)
+    return text.startswith("OOM") or "No space left" in text
+
+
+def first_error(results: Sequence[Any]) -> Exception | None:
+    """Return the first reply that is an error."""
+    return next((result for result in results if isinstance(result, Exception)), None)
+
+
+# --- the settings on which a 250 depends
+
+
+async def check_server(run: Run, settings: Settings, name: str) -> None:
+    """Check the settings of a server, and log what a 250 guarantees. Raises `StoreError` if it would guarantee too little."""
+    info_reply, config_reply = await run((b"INFO",), (b"CONFIG GET", *REQUIRED, "min-replicas-to-write", "maxmemory"))
+    if isinstance(info_reply, Exception):
+        raise StoreError(f"INFO fails: {info_reply}")
+    info = parse_info(info_reply)
+    version = info.get("redis_version", "0")
+    if tuple(int(each) for each in version.split(".")[:2] if each.isdigit()) < OLDEST_VERSION:
+        raise StoreError(f"version {version} is too old: 6.2 or newer is needed")
+    if info.get("role") != "master":
+        raise StoreError("it is a replica; messages are stored by its primary")
+    replicas = int(info.get("connected_slaves", "0"))
+    if replicas < settings.replicas:
+        raise StoreError(
+            f"it has {replicas} replicas, and a 250 needs {settings.replicas} (replicas={settings.replicas})"
+        )
+
+    warnings = []
+    if isinstance(config_reply, Exception):
+        warnings.append(f"{', '.join(REQUIRED)} cannot be checked, as CONFIG GET is not permitted: {config_reply}")
+        flushed = "is flushed if appendonly is yes and appendfsync is always, which is not known"
+    else:
+        config = {key.decode(): value.decode() for key, value in config_reply.items()}
+        wrong = {key: config[key] for key, value in REQUIRED.items() if config.get(key, value) != value}
+        if wrong and settings.durability == "disk":
+            got = ", ".join(f"{key} is {value} and must be {REQUIRED[key]}" for key, value in wrong.items())
+            raise StoreError(f"{got}; or set durability=memory")
+        if int(config.get("min-replicas-to-write", "0")) < settings.replicas:
+            warnings.append(
+                f"min-replicas-to-write is less than {settings.replicas}: while replicas are missing, a message can be "
+                "visible before it is refused and removed"
+            )
+        if wrong:
+            got = ", ".join(f"{key} is {value}" for key, value in wrong.items())
+            flushed = f"can be lost when the server stops, since {got}"
+        else:
+            flushed = "is flushed to its disk"
+    acknowledged = f", and received by {settings.replicas} of {replicas} replicas" if settings.replicas else ""
+    for warning in warnings:
+        STORE_SETTING.log(store=name, warning=warning)
+    STORE_OPENED.log(store=name, guarantee=f"it was written by the server, {flushed}{acknowledged}")
+
+
+def parse_info(text: bytes) -> dict[str, str]:
+    """Return the fields of a reply to INFO."""
+    lines = (line.partition(":") for line in text.decode("utf-8", "replace").splitlines())
+    return {key: value for key, colon, value in lines if colon}

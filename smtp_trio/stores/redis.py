@@ -1,0 +1,672 @@
+"""Redis: one entry of a stream for each message.
+
+The fields of an entry are texts in UTF-8, except ``message``: ``v`` is 1, the version of the fields; ``id`` is the id of
+the envelope, as the log has it; ``received_at`` is ISO 8601 in UTC; ``sender`` is the mailbox as the client sent it, ""
+being the null reverse-path; ``recipients`` is a JSON list of pairs, the mailbox and the parameters of RCPT; ``mail_params``
+are the parameters of MAIL; ``peer``, ``helo``, ``protocol``, ``tls`` and ``auth`` are absent if they are not known; ``size``
+is the number of octets. ``message`` has the octets that the client sent. If they are more than a chunk, it has the last
+ones, and ``key`` and ``chunks`` tell where the first ones are (`_redis_scripts.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from contextlib import AsyncExitStack, suppress
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+
+import trio
+from attrs import fields as attributes
+
+from ..protocol.arguments import check_number, check_type
+from . import _redis_scripts as scripts
+from ._consumer import Claim, DeadLetter
+from ._entry import HEADER_OCTETS, Entry, Stored, read_header
+from ._errors import MessageNotFoundError, StoreError, StoreFullError
+from ._group import GroupCommit
+from ._outage import Outage
+from ._redis_engine import ENGINE_ERRORS, Engine, Settings, check_server, first_error, is_full
+from ._spool import TaskSpool
+from ._store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+    from types import TracebackType
+
+    from .._server.server import Server
+    from ._consumer import Outcome
+    from ._redis_engine import Command, Run
+
+# Why a committed message is durable
+# ----------------------------------
+#
+# With ``appendonly yes`` and ``appendfsync always`` Redis flushes its append-only file before it sends the reply to a
+# command, once for all commands that it has read at a time. So a group of messages is sent as one pipeline. It is no
+# transaction: each message has a reply of its own, and one that is refused does not affect the others.
+#
+# WAIT at the end of the pipeline returns how many replicas have acknowledged all that this server has written before. A
+# replica with the same two settings acknowledges what it has flushed. (WAITAOF needs Redis 7.2, and waits for a report that
+# a replica sends once a second.) If they are fewer than ``replicas``, the messages are refused, and removed again. That can
+# fail, so a client that sends such a message again can produce a second copy; so does a connection that is lost before the
+# reply, as with every SMTP server.
+#
+# Large messages
+# --------------
+#
+# One command with 25 MiB would keep the server and the event loop busy for almost half a second. So a message of more than
+# ``chunk`` octets is written while it is received, into a list of its own. The list has a time to live, which every further
+# chunk prolongs, so that one whose process has ended is removed. A script publishes the message: it counts the chunks, adds
+# the entry and makes the list persistent, as one step. If the list has expired, because the publication was slow, or a
+# failover has lost the end of it, the script refuses the message. A list that an entry may have is never deleted by the
+# session: whether it was published is decided by its time to live, also in a script.
+
+VERSION = "1"
+#: Seconds after which chunks that no entry has are removed.
+CHUNKS_TTL = 3600
+#: Chunks that are read at a time.
+CHUNKS_READ = 4
+#: Entries that are read at a time by an iteration. Redis looks through the octets of all of them.
+PAGE = 32
+#: Milliseconds for which the server blocks a read.
+BLOCK = 5000
+#: Seconds between attempts to wait for messages while the server does not respond.
+PAUSE = 1.0
+ID = re.compile(r"\d{1,20}-\d{1,20}")
+STREAM = re.compile(r"[A-Za-z0-9._:-]{1,100}")
+OPTIONS: dict[str, Callable[[str], Any]] = {
+    "stream": str,
+    "replicas": int,
+    "wait_timeout": float,
+    "timeout": float,
+    "chunk": int,
+    "durability": str,
+}
+
+
+class Redis(Store["RedisSpool"]):
+    """A store that keeps every message in a stream of Redis or Valkey, which several servers and consumers can use.
+
+    ``host``, ``port``, ``db``, ``username``, ``password`` and ``tls`` say where the server is and how to log in. ``stream`` is
+    the key of the stream.
+
+    A 250 is sent when the server, and ``replicas`` of its replicas, have written the message; when they have not within
+    ``wait_timeout`` seconds, the reply is 451. When the store is opened, the server must have the settings that make this
+    durable, unless ``durability`` is ``"memory"`` and not ``"disk"``.
+
+    ``timeout`` is the number of seconds to wait for a connection or a reply. ``chunk`` is the number of octets of a message
+    that are written at a time.
+
+    The store has to be entered, by ``async with``, before the server that it is the hooks of is started.
+    """
+
+    def __init__(
+        self,
+        host: str = "localhost",
+        port: int = 6379,
+        *,
+        db: int = 0,
+        username: str | None = None,
+        password: str | None = None,
+        tls: bool = False,
+        stream: str = "mail",
+        replicas: int = 0,
+        wait_timeout: float = 5,
+        timeout: float = 10,
+        chunk: int = 1 << 20,
+        durability: str = "disk",
+    ) -> None:
+        super().__init__()
+        check_type(host, "host", str)
+        check_number(port, "port", 1, integer=True)
+        check_number(db, "db", 0, integer=True)
+        check_type(username, "username", str, optional=True)
+        check_type(password, "password", str, optional=True)
+        check_type(tls, "tls", bool)
+        check_type(stream, "stream", str)
+        if not STREAM.fullmatch(stream):
+            raise ValueError(f'stream must be 1 to 100 letters, digits, ".", "_", ":" or "-", got {stream!r}')
+        check_number(replicas, "replicas", 0, integer=True)
+        check_number(wait_timeout, "wait_timeout", 0.001)
+        check_number(timeout, "timeout", 0.001)
+        check_number(chunk, "chunk", HEADER_OCTETS, integer=True)
+        check_type(durability, "durability", str)
+        if durability not in ("disk", "memory"):
+            raise ValueError(f'durability must be "disk" or "memory", got {durability!r}')
+        self.settings = Settings(
+            host=host,
+            port=port,
+            db=db,
+            username=username,
+            password=password,
+            tls=tls,
+            stream=stream,
+            replicas=replicas,
+            wait_timeout=wait_timeout,
+            timeout=timeout,
+            chunk=chunk,
+            durability=durability,
+        )
+        self.url = format_url(self.settings)
+        self._group = GroupCommit(self._commit, commit_in_task=self._commit_group)
+        self._outage = Outage(lambda: self.url)
+        self._stack: AsyncExitStack | None = None
+        self._writer: Engine | None = None
+        self._reader: Engine | None = None
+        self._waiters = Waiters()
+
+    @classmethod
+    def from_url(cls, url: str) -> Self:
+        """Return the store of ``redis://[USER:PASSWORD@]HOST[:PORT][/DB][?stream=NAME&replicas=N&…]``."""
+        return cls(**parse_url(url))
+
+    def __repr__(self) -> str:
+        return f"Redis({self.url!r})"
+
+    # --- opening and closing
+
+    async def open(self) -> None:
+        """Raise RuntimeError unless the store was entered: its connections belong to one task."""
+        self._engines()
+        await trio.lowlevel.checkpoint()
+
+    async def aclose(self) -> None:
+        """Do nothing: the end of the block of ``async with`` closes the store."""
+        await trio.lowlevel.checkpoint()
+
+    def _engines(self) -> tuple[Engine, Engine]:
+        if self._writer is None or self._reader is None:
+            raise RuntimeError(f"{self!r} is not open: use it in the block of an `async with` statement")
+        return self._writer, self._reader
+
+    async def __aenter__(self) -> Self:
+        if self._stack is not None:
+            raise RuntimeError(f"{self!r} was entered already")
+        stack = AsyncExitStack()
+        try:
+            # The nursery is the outermost, since the waiting task uses a client of its own.
+            nursery = await stack.enter_async_context(trio.open_nursery())
+            stack.callback(nursery.cancel_scope.cancel)
+            writer = await stack.enter_async_context(self.settings.client())
+            reader = await stack.enter_async_context(self.settings.client())
+            self._writer, self._reader = Engine(writer, self._check), Engine(reader)
+            if self.create:
+                await self._writer.run((b"PING",))
+            else:
+                await self._check_stream(self._reader.run)
+            nursery.start_soon(self._wait_for_entries)
+        except BaseException as error:
+            self._writer = self._reader = None
+            await leave(stack, error)
+            if isinstance(error, ENGINE_ERRORS):
+                raise StoreError(f"{self!r}: {describe(error)}") from error
+            if isinstance(error, StoreError):
+                raise StoreError(f"{self!r}: {error}") from error.__cause__
+            raise
+        self._stack = stack
+        self._entered = True
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        stack, self._stack = self._stack, None
+        self._entered = False
+        self._writer = self._reader = None
+        if stack is not None:
+            await leave(stack, error)
+        return None
+
+    async def _check(self, run: Run) -> None:
+        """Check a server to which a connection was made. Raises `StoreError` if it cannot be used."""
+        await check_server(run, self.settings, self.url)
+        await self._check_stream(run)
+
+    async def _check_stream(self, run: Run) -> None:
+        stream = self.settings.stream
+        [kind] = await run((b"TYPE", stream))
+        if isinstance(kind, Exception):
+            raise StoreError(f"TYPE fails: {kind}")
+        if kind == b"none" and not self.create:
+            raise StoreError(f"the stream {stream} does not exist")
+        if kind not in (b"none", b"stream"):
+            raise StoreError(f"the key {stream} has another type: {kind.decode()}")
+        if kind == b"stream":
+            [found] = await run((b"EVAL", scripts.LIST, 1, stream, "XREVRANGE", "+", "-", 1, 0))
+            if isinstance(found, Exception):
+                raise StoreError(f"the stream {stream} cannot be read: {found}")
+            for uid, values in found:
+                check_version(uid.decode(), pairs(values))
+
+    async def start(self, server: Server) -> None:
+        """Raise RuntimeError unless the store was entered."""
+        await self.open()
+
+    async def stop(self, server: Server) -> None:
+        """Do nothing."""
+        await self.aclose()
+
+    # --- storing
+
+    def _spool(self, entry: Entry, trace: Callable[[], bytes]) -> RedisSpool:
+        _, reader = self._engines()
+        return RedisSpool(entry, self, reader)
+
+    async def _commit_group(self, messages: Sequence[RedisSpool]) -> dict[RedisSpool, Exception]:
+        writer, _ = self._engines()
+        replicas, longest = self.settings.replicas, self.settings.wait_timeout
+        commands = [message.command() for message in messages]
+        if replicas:
+            commands.append((b"WAIT", replicas, round(longest * 1000)))
+        try:
+            results = await writer.run(*commands, longer=longest if replicas else 0)
+        except (*ENGINE_ERRORS, StoreError) as error:
+            return dict.fromkeys(messages, self._outage.error(error))
+        acknowledged = results.pop() if replicas else 0
+        errors: dict[RedisSpool, Exception] = {}
+        written: list[str] = []
+        for message, result in zip(messages, results, strict=True):
+            if isinstance(result, Exception):
+                errors[message] = self._refused(result)
+            else:
+                message.name = result.decode()
+                written.append(message.name)
+        if written and replicas and (isinstance(acknowledged, Exception) or acknowledged < replicas):
+            missing = StoreError(f"{acknowledged} replicas have acknowledged the message, and {replicas} must")
+            errors.update(dict.fromkeys(messages, self._outage.error(missing)))
+            await self._take_back(written)
+        elif written:
+            self._outage.end()
+        return errors
+
+    async def _take_back(self, ids: Sequence[str]) -> None:
+        """Remove messages that are refused, if the server allows it."""
+        writer, _ = self._engines()
+        with suppress(*ENGINE_ERRORS, StoreError):
+            await writer.run((b"EVAL", scripts.REMOVE, 1, self.settings.stream, *ids))
+
+    def _refused(self, error: Exception) -> StoreError:
+        """Return the error for one message that the server has refused."""
+        return StoreFullError(str(error)) if is_full(error) else self._outage.error(error)
+
+    async def _ask(self, *commands: Command) -> list[Any]:
+        """Run commands, and return their replies. Raises `StoreError` if one of them fails."""
+        _, reader = self._engines()
+        try:
+            results = await reader.run(*commands)
+        except ENGINE_ERRORS as error:
+            raise StoreError(f"{self!r}: {describe(error)}") from error
+        if (failed := first_error(results)) is not None:
+            raise StoreError(f"{self!r}: {failed}") from failed
+        return results
+
+    async def _script(self, script: str, *arguments: object) -> list[Any]:
+        """Run a script, and return its result as the only item of a list. Raises `StoreError`."""
+        return await self._ask((b"EVAL", script, 1, self.settings.stream, *arguments))
+
+    # --- reading and removing
+
+    def entries(self, *, reverse: bool = False) -> AsyncGenerator[Entry]:
+        """Iterate over the messages without their octets, in the order in which they were stored, or in reverse."""
+        check_type(reverse, "reverse", bool)
+        return self._entries("XREVRANGE" if reverse else "XRANGE", *(("+", "-") if reverse else ("-", "+")))
+
+    async def _entries(self, command: str, start: str, end: str) -> AsyncGenerator[Entry]:
+        while found := (await self._script(scripts.LIST, command, start, end, PAGE, HEADER_OCTETS))[0]:
+            for uid, values in found:
+                yield Entry(**entry_fields(uid.decode(), pairs(values)))
+            start = f"({found[-1][0].decode()}"
+
+    async def get(self, id: str) -> Stored:
+        """Return a message. The time that this takes grows with the logarithm of their number."""
+        check_type(id, "id", str)
+        if ID.fullmatch(id):
+            [found] = await self._ask((b"XRANGE", self.settings.stream, id, id))
+            if found:
+                return await self._read(id, pairs(found[0][1]))
+        raise MessageNotFoundError(f"{self!r}: no message {id!r}")
+
+    async def _read(self, uid: str, values: dict[str, bytes]) -> Stored:
+        """Return the message of an entry. Raises `MessageNotFoundError` if it is removed meanwhile."""
+        message = bytearray()
+        if "key" in values:
+            key = chunks_key(self.settings.stream, values["key"].decode())
+            for n in range(0, int(values["chunks"]), CHUNKS_READ):
+                [chunks] = await self._ask((b"LRANGE", key, n, n + CHUNKS_READ - 1))
+                for chunk in chunks:
+                    message += chunk
+        message += values["message"]
+        if len(message) != int(values["size"]):
+            raise MessageNotFoundError(f"{self!r}: message {uid!r} was removed")
+        values["message"] = bytes(message)
+        return Stored(message=values["message"], **entry_fields(uid, values))
+
+    async def remove(self, ids: Iterable[str]) -> int:
+        """Remove messages, and what the groups know of them, and return how many of them the store had."""
+        found = list(dict.fromkeys(each for each in ids if ID.fullmatch(each)))
+        count = 0
+        for n in range(0, len(found), PAGE):
+            count += (await self._script(scripts.REMOVE, *found[n : n + PAGE]))[0]
+        return count
+
+    # --- consuming
+
+    async def _claim(self, group: str, name: str, *, lease: float, max_attempts: int) -> Claim | None:
+        now, token = self.clock(), os.urandom(8).hex()
+        [[uid, values, attempt, text]] = await self._script(
+            scripts.CLAIM, group, name, repr(now), repr(now + lease), max_attempts, token
+        )
+        if not uid:
+            self._waiters.last[group] = entry_number(text)
+            return None
+        stored = await self._read(uid.decode(), pairs(values))
+        return Claim(stored=stored, group=group, token=token, attempt=attempt, state=text.decode())
+
+    async def _settle(self, claim: Claim, outcome: Outcome) -> bool:
+        [result] = await self._script(
+            scripts.SETTLE,
+            claim.group,
+            claim.stored.id,
+            claim.token,
+            outcome.kind,
+            int(outcome.remove),
+            repr(self.clock() + outcome.after),
+            outcome.reason.encode("utf-8", "replace"),
+            outcome.state.encode("utf-8", "replace"),
+            int(outcome.uncounted),
+        )
+        return bool(result)
+
+    async def _wait_for_message(self, group: str, longest: float) -> None:
+        self._engines()
+        await self._waiters.wait(group, longest)
+
+    async def _wait_for_entries(self) -> None:
+        """Wait for new entries while a consumer does, on a connection of its own."""
+        waiters = self._waiters
+        while True:
+            await waiters.wait_for_one()
+            try:
+                async with self.settings.client() as client:
+                    engine = Engine(client)
+                    while True:
+                        await waiters.wait_for_one()
+                        position = "{}-{}".format(*waiters.newest)
+                        read = (b"XREAD", b"COUNT", 1, b"BLOCK", BLOCK, b"STREAMS", self.settings.stream, position)
+                        [found] = await engine.run(read, longer=BLOCK / 1000, shield=False)
+                        if isinstance(found, Exception):
+                            raise found
+                        for entries in (found or {}).values():
+                            waiters.announce(entry_number(entries[-1][0]))
+            except* ENGINE_ERRORS:
+                pass  # a claim reports it
+            await trio.sleep(PAUSE)
+
+    async def dead_letters(self, group: str = "default") -> AsyncGenerator[DeadLetter]:
+        """Iterate over the messages that a group has given up, from the oldest to the newest."""
+        [ids] = await self._ask((b"ZRANGE", f"{{{self.settings.stream}}}:group:{group}:dead", 0, -1))
+        ids.sort(key=entry_number)
+        for n in range(0, len(ids), PAGE):
+            [found] = await self._script(scripts.DEAD, group, HEADER_OCTETS, *ids[n : n + PAGE])
+            for (uid, values), text in found:
+                record = json.loads(text)
+                yield DeadLetter(
+                    entry=Entry(**entry_fields(uid.decode(), pairs(values))),
+                    group=group,
+                    reason=record["reason"],
+                    attempts=record["attempts"],
+                    state=record["state"],
+                )
+
+    async def requeue(self, group: str, ids: Iterable[str]) -> int:
+        """Deliver dead letters of a group again, with no attempts counted, and return how many of them there were."""
+        found = list(dict.fromkeys(each for each in ids if ID.fullmatch(each)))
+        count = 0
+        for n in range(0, len(found), PAGE):
+            count += (await self._script(scripts.REQUEUE, group, repr(self.clock()), *found[n : n + PAGE]))[0]
+        return count
+
+
+class RedisSpool(TaskSpool):
+    """A message before it is published: the last octets in memory, the others in chunks."""
+
+    def __init__(self, entry: Entry, store: Redis, engine: Engine) -> None:
+        super().__init__(entry.id)
+        self.part = self.memory = store.settings.chunk
+        self._store = store
+        self._engine = engine
+        self._key = os.urandom(12).hex()
+        self._chunks = 0
+        self._tried = False
+        self._fields = list(format_entry(entry))
+
+    @property
+    def chunks_key(self) -> str:
+        """The key of the list of chunks."""
+        return chunks_key(self._store.settings.stream, self._key)
+
+    @property
+    def written(self) -> bool:
+        """True if chunks may have been written."""
+        return self._tried
+
+    async def send(self, data: bytearray) -> None:
+        """Write a chunk."""
+        self._tried = True
+        try:
+            length, _ = results = await self._engine.run(
+                (b"RPUSH", self.chunks_key, bytes(data)), (b"EXPIRE", self.chunks_key, CHUNKS_TTL)
+            )
+        except ENGINE_ERRORS as error:
+            raise self._store._outage.error(error) from error
+        if (failed := first_error(results)) is not None:
+            raise self._store._refused(failed) from failed
+        self._chunks += 1
+        if length != self._chunks:
+            raise StoreError("the first octets of the message are not complete any more")
+
+    async def withdraw(self) -> None:
+        """Remove the chunks, unless they were published; otherwise they expire."""
+        with suppress(*ENGINE_ERRORS):
+            await self._engine.run((b"EVAL", scripts.WITHDRAW, 1, self.chunks_key))
+
+    def command(self) -> Command:
+        """Return the command that stores the message."""
+        stream = self._store.settings.stream
+        fields = [*self._fields, "size", self.size + self.buffered, "message", bytes(self._buffer)]
+        if not self._chunks:
+            return (b"XADD", stream, "*", *fields)
+        fields += ["key", self._key, "chunks", self._chunks]
+        return (b"EVAL", scripts.PUBLISH, 2, stream, self.chunks_key, self._chunks, *fields)
+
+
+class Waiters:
+    """The consumers that wait for an entry, and what is known of the stream.
+
+    One task reads the stream for all of them. Each knows the last entry that its group has begun, and waits only if no newer
+    one is known.
+    """
+
+    def __init__(self) -> None:
+        self.newest: tuple[int, int] = (0, 0)
+        """The newest entry that is known."""
+        self.last: dict[str, tuple[int, int]] = {}
+        """The last entry of each group that had none to claim."""
+        self._count = 0
+        self._wanted = trio.Event()
+        self._arrived = trio.Event()
+
+    async def wait(self, group: str, longest: float) -> None:
+        """Wait until a newer entry than the group's last one is known, for ``longest`` seconds at most."""
+        last = self.last.get(group, (0, 0))
+        if last < self.newest:
+            self.newest = last  # for a stream that was emptied: do not return at once for ever
+            await trio.lowlevel.checkpoint()
+            return
+        self.newest = last
+        self._count += 1
+        self._wanted.set()
+        try:
+            with trio.move_on_after(longest):
+                await self._arrived.wait()
+        finally:
+            self._count -= 1
+
+    async def wait_for_one(self) -> None:
+        """Wait until there is a waiting consumer."""
+        if not self._count:
+            self._wanted = trio.Event()
+            await self._wanted.wait()
+
+    def announce(self, number: tuple[int, int]) -> None:
+        """Note a new entry, and wake all consumers."""
+        self.newest = number
+        arrived, self._arrived = self._arrived, trio.Event()
+        arrived.set()
+
+
+# --- the fields of an entry
+
+
+def format_entry(entry: Entry) -> Iterable[object]:
+    """Return the fields and values of an entry, without those of its octets."""
+    recipients = list(zip(entry.recipients, entry.rcpt_params, strict=True))
+    values = {
+        "v": VERSION,
+        "id": entry.id,
+        "received_at": entry.received_at,
+        "sender": entry.sender,
+        "recipients": json.dumps(recipients, ensure_ascii=False, separators=(",", ":")),
+        "mail_params": entry.mail_params,
+        "peer": entry.peer,
+        "helo": entry.helo,
+        "protocol": entry.protocol,
+        "tls": entry.tls,
+        "auth": entry.auth,
+    }
+    for name, value in values.items():
+        if value is not None:
+            yield name
+            yield value
+
+
+def pairs(values: Sequence[bytes]) -> dict[str, bytes]:
+    """Return the fields of an entry by name."""
+    return {values[n].decode("utf-8", "replace"): values[n + 1] for n in range(0, len(values), 2)}
+
+
+def check_version(uid: str, values: dict[str, bytes]) -> None:
+    """Raise StoreError unless this version can read an entry."""
+    version = values.get("v", b"").decode("utf-8", "replace")
+    if version != VERSION:
+        raise StoreError(
+            f"entry {uid} has v={version}, and this version of smtp_trio reads v={VERSION}"
+            if version
+            else f"entry {uid} was written by another program"
+        )
+
+
+def entry_fields(uid: str, values: dict[str, bytes]) -> dict[str, Any]:
+    """Return the attributes of an `Entry`. ``message`` has at least the header of the message."""
+    check_version(uid, values)
+    texts = {name: value.decode() for name, value in values.items() if name != "message"}
+    recipients = json.loads(texts["recipients"])
+    subject, date = read_header(values["message"])
+    return {
+        "id": uid,
+        "received": datetime.fromisoformat(texts["received_at"]),
+        "sender": texts["sender"],
+        "recipients": tuple(address for address, _ in recipients),
+        "rcpt_params": tuple(params for _, params in recipients),
+        "size": int(texts["size"]),
+        "subject": subject,
+        "date": date,
+        **{name: texts.get(name) for name in ("peer", "helo", "protocol", "tls", "auth")},
+        "mail_params": texts["mail_params"],
+    }
+
+
+def entry_number(uid: bytes) -> tuple[int, int]:
+    """Return the id of an entry as numbers, which have its order."""
+    time, _, number = uid.partition(b"-")
+    return int(time), int(number)
+
+
+def chunks_key(stream: str, key: str) -> str:
+    """Return the key of the chunks of a message."""
+    return f"{{{stream}}}:chunks:{key}"
+
+
+# --- the URL
+
+
+def parse_url(url: str) -> dict[str, Any]:
+    """Return the arguments of `Redis` for a URL. Raises ValueError if it is invalid; the message has no password."""
+    form = "redis://[USER:PASSWORD@]HOST[:PORT][/DB][?OPTIONS]"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ValueError(f"must be {form}, with a port from 1 to 65535") from None
+    path = parts.path.strip("/")
+    if not parts.hostname or parts.fragment or (path and not (path.isascii() and path.isdigit())):
+        raise ValueError(f"must be {form}")
+    found: dict[str, Any] = {"host": parts.hostname, "port": 6379 if port is None else port, "db": int(path or 0)}
+    if parts.username:
+        found["username"] = unquote(parts.username)
+    if parts.password:
+        found["password"] = unquote(parts.password)
+    if parts.scheme == "rediss":
+        found["tls"] = True
+    for name, text in parse_qsl(parts.query, keep_blank_values=True):
+        if name not in OPTIONS:
+            raise ValueError(f"unknown option {name!r} of redis:, known are {', '.join(OPTIONS)}")
+        try:
+            found[name] = OPTIONS[name](text)
+        except ValueError:
+            raise ValueError(f"{name} must be a number, got {text!r}") from None
+    return found
+
+
+def format_url(settings: Settings) -> str:
+    """Return the URL of a store, without the password, and without options that have their default."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    user = f"{quote(settings.username, safe='')}@" if settings.username else ""
+    default = {each.name: each.default for each in attributes(Settings)}
+    options = {name: getattr(settings, name) for name in OPTIONS if getattr(settings, name) != default[name]}
+    query = f"?{urlencode(options)}" if options else ""
+    return f"redis{'s' * settings.tls}://{user}{host}:{settings.port}/{settings.db}{query}"
+
+
+# --- errors
+
+
+def describe(error: BaseException) -> str:
+    """Return the text of an error and of its cause."""
+    cause = f": {error.__cause__}" if error.__cause__ is not None and str(error.__cause__) else ""
+    return f"{str(error) or type(error).__name__}{cause}"
+
+
+async def leave(stack: AsyncExitStack, error: BaseException | None) -> None:
+    """Close nurseries after a block that has raised ``error``, or nothing.
+
+    The caller raises ``error``. The nurseries would put it into groups; those are dropped here. What they raise besides is
+    raised, without a group if it is one exception.
+    """
+    try:
+        await stack.__aexit__(None if error is None else type(error), error, None)
+    except BaseException as raised:
+        others = [each for each in leaves(raised) if each is not error and not isinstance(each, trio.Cancelled)]
+        if others:
+            raise (others[0] if len(others) == 1 else raised) from None
+        if error is None:
+            raise
+
+
+def leaves(error: BaseException) -> list[BaseException]:
+    """Return the exceptions that are in a group, at any depth."""
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for each in error.exceptions for leaf in leaves(each)]
+    return [error]
