@@ -8,7 +8,7 @@ import re
 from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import parse_qsl, quote, urlencode
 
 import psycopg
@@ -365,7 +365,7 @@ class PostgreSQL(Store["PostgreSQLSpool"]):
 class PostgreSQLSpool(Spool):
     """A message before it is published: the last octets in memory, the others in pieces."""
 
-    part: ClassVar[int] = PIECE
+    part = PIECE
 
     def __init__(self, entry: Entry, store: PostgreSQL) -> None:
         super().__init__(entry.id)
