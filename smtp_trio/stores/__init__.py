@@ -31,9 +31,10 @@ from ._maildir_file import read_file
 from ._open import open  # noqa: A004 -- like `gzip.open`, it is used with the name of its module
 from ._params import parse_stored_params
 from ._query import Query
+from ._sqlite_reading import read_row
 from ._store import Store
 from .maildir import Maildir
-from .sqlite import SQLite, read_row
+from .sqlite import SQLite
 
 if TYPE_CHECKING:
     import os

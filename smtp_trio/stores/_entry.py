@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from email.errors import MessageError
 from email.header import decode_header, make_header
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Self
@@ -47,7 +48,7 @@ class Entry:
     auth: str | None = None
     """The user that the client logged in as, or None."""
     subject: str | None = None
-    """The text of the field ``Subject:``, decoded (RFC 2047), or None without one."""
+    """The text of the field ``Subject:``, decoded (RFC 2047), or None without one. A long one is cut off."""
     date: datetime | None = None
     """The time in the field ``Date:``, or None if it is absent or invalid."""
 
@@ -92,6 +93,9 @@ class Stored(Entry):
 HEADER_END = re.compile(rb"\r?\n\r?\n")
 FIELD = rb"(?im)^%s[ \t]*:(.*(?:\r?\n[ \t].*)*)"
 SUBJECT, DATE = re.compile(FIELD % b"subject"), re.compile(FIELD % b"date")
+#: Octets of a field that are decoded. The time that the library takes grows with the square of the number of encoded words,
+#: and a message of a client must not delay the commit of the others.
+FIELD_OCTETS = 2048
 #: Octets at the beginning of a message in which `read_header` looks for the fields.
 HEADER_OCTETS = 1 << 16
 
@@ -110,19 +114,21 @@ def read_header(start: bytes | bytearray) -> tuple[str | None, datetime | None]:
 
 def decode_subject(value: bytes) -> str:
     """Return the text of a field: unfolded, UTF-8 (RFC 6532), and with its encoded words decoded (RFC 2047)."""
-    text = re.sub(r"\r?\n(?=[ \t])", "", value.decode("utf-8", "replace")).strip()
+    text = re.sub(r"\r?\n(?=[ \t])", "", value[:FIELD_OCTETS].decode("utf-8", "replace")).strip()
     if "=?" not in text:
         return text
     try:
-        return str(make_header(decode_header(text)))
-    except (ValueError, LookupError):  # an unknown charset, or octets that it does not have
+        decoded = str(make_header(decode_header(text)))
+    except (ValueError, LookupError, MessageError):  # an unknown charset, or octets that it does not have
         return text
+    return decoded.encode("utf-8", "replace").decode()  # some charsets have code points that UTF-8 does not
 
 
 def parse_date(value: bytes) -> datetime | None:
     """Return the time of a ``Date:`` field, in UTC if it has no offset; None if it is invalid (RFC 5322 3.3)."""
     try:
-        when = parsedate_to_datetime(value.decode("ascii", "replace").strip())
+        when = parsedate_to_datetime(value[:FIELD_OCTETS].decode("ascii", "replace").strip())
+        when.astimezone(UTC)  # can be before the year 1 or after 9999
     except (ValueError, OverflowError):
         return None
     return when if when.tzinfo else when.replace(tzinfo=UTC)

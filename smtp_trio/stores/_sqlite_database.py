@@ -58,6 +58,44 @@ UPGRADES = (
         BEGIN DELETE FROM pieces WHERE uid = OLD.uid; DELETE FROM recipients WHERE message = OLD.id; END
         """,
     ),
+    (
+        # Not columns of ``message_rows``: they would follow the body, and could be read only through all of its pages;
+        # and to set them in old rows would copy the bodies. A message of an earlier version has no row until it is read.
+        "CREATE TABLE headers (message INTEGER PRIMARY KEY, subject TEXT, date TEXT)",
+        "CREATE TABLE consumer_groups (name TEXT PRIMARY KEY, last INTEGER NOT NULL) WITHOUT ROWID",
+        """
+        CREATE TABLE deliveries (
+            message INTEGER NOT NULL,
+            consumer_group TEXT NOT NULL,
+            due REAL,
+            attempts INTEGER NOT NULL,
+            token TEXT,
+            consumer TEXT NOT NULL,
+            state TEXT NOT NULL,
+            reason TEXT,
+            PRIMARY KEY (message, consumer_group)
+        ) WITHOUT ROWID
+        """,
+        "CREATE INDEX deliveries_due ON deliveries (consumer_group, due)",
+        "DROP VIEW messages",
+        """
+        CREATE VIEW messages AS
+        SELECT id, uid, received_at, sender, size, peer, helo, protocol, tls, auth, mail_params,
+            CASE WHEN length(body) = size THEN body ELSE CAST((
+                SELECT group_concat(data, '') FROM (SELECT data FROM pieces WHERE uid = message_rows.uid ORDER BY n)
+            ) || body AS BLOB) END AS body,
+            subject, date
+        FROM message_rows LEFT JOIN headers ON headers.message = id
+        """,
+        """
+        CREATE TRIGGER delete_message INSTEAD OF DELETE ON messages
+        BEGIN DELETE FROM message_rows WHERE id = OLD.id; END
+        """,
+        """
+        CREATE TRIGGER delete_headers AFTER DELETE ON message_rows
+        BEGIN DELETE FROM headers WHERE message = OLD.id; DELETE FROM deliveries WHERE message = OLD.id; END
+        """,
+    ),
 )
 VERSION = len(UPGRADES)
 

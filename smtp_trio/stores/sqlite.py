@@ -1,6 +1,6 @@
 """SQLite: one row for each message.
 
-The schema has ``user_version`` 2. ``uid`` is the id of the envelope, as the log and the session's ``Received:`` have
+The schema has ``user_version`` 3. ``uid`` is the id of the envelope, as the log and the session's ``Received:`` have
 it. ``body`` has the octets that the client sent, without any added field. ``received_at`` is ISO 8601 in UTC.
 ``sender`` and ``address`` are the mailboxes as the client sent them, "" being the null reverse-path; ``mail_params``
 and ``params`` are the ESMTP parameters of MAIL and RCPT. ``n`` numbers the recipients from 0.
@@ -13,24 +13,41 @@ import os
 import random
 import sqlite3
 from collections import deque
-from contextlib import closing, suppress
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import quote
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Literal, Self
+
+import trio
 
 from .._server.spool import check_path
+from .._server.threads import run_in_thread
+from ..protocol.arguments import check_items, check_type
+from ._consumer import Claim, Outcome, check_name
 from ._disk import Directory, ProcessMark, check_no_link, check_writable, make_directory
-from ._entry import Stored, read_header
-from ._errors import MessageTooBigError, StoreError, primary_code
+from ._entry import HEADER_OCTETS, read_header
+from ._errors import MessageNotFoundError, MessageTooBigError, StoreError, primary_code
 from ._spool import Spool
-from ._sqlite_database import BUSY_TIMEOUT, VERSION, begin, busy_timeout, prepare, schema_of
+from ._sqlite_database import BUSY_TIMEOUT, begin, busy_timeout, prepare
+from ._sqlite_queue import claim, is_due, requeue, settle
+from ._sqlite_reading import (
+    add_headers,
+    connect_to_read,
+    find_message,
+    header_row,
+    read_dead_letters,
+    read_page,
+    start_of,
+)
 from ._store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 
-    from ._entry import Entry
+    from ._consumer import DeadLetter
+    from ._entry import Entry, Stored
     from ._spool import T
+    from ._sqlite_queue import Claimed
+    from ._sqlite_reading import Header
 
 # Why a committed message is durable
 # ----------------------------------
@@ -70,6 +87,23 @@ if TYPE_CHECKING:
 # The connection is kept open after a failed commit. When a flush has failed, the log may contain the complete refused
 # transaction. Another connection would recover it as committed, while this one overwrites it with its next transaction.
 #
+# Reading, and consumers
+# ----------------------
+#
+# Messages are read through a connection of its own, in a thread of its own, so that a reader of large messages does not delay
+# a commit. Its transactions are short: a list is read in pages, and each page continues after the last ``id`` of the one
+# before.
+#
+# What consumers change is written between two commits, in the thread of the commits (`GroupCommit.run`), since SQLite has
+# one writer at a time. `_sqlite_queue.py` has the statements. A result is flushed like a message; a claim is not, because one
+# that is lost in a power cut only makes its message available again. (The next flush covers it, as there is one log.)
+# Before a claim begins a transaction, it looks whether there is anything to claim. So a consumer that waits can look every
+# second, which is how it finds messages that other processes have stored.
+#
+# In the same process it is woken at once. Every change that can make a message due increments ``_changes`` in the thread
+# of the commits. A claim that finds nothing has read this number before it looked, so the consumer waits only if the number
+# is still the same; no change between the claim and the wait is missed.
+#
 # After COMMIT the store checks that its path still names the file that it has open. If the database was removed or
 # replaced meanwhile, the commit went into a file that disappears with its last descriptor, and the group fails.
 
@@ -100,6 +134,14 @@ class SQLite(Store["SQLiteSpool"]):
         self._file_id: tuple[int, int] | None = None
         self._mark = ProcessMark(random.SystemRandom().getrandbits(62))
         self._abandoned: deque[str] = deque()  # uids of messages that are not stored, whose pieces have to be removed
+        self._reader: sqlite3.Connection | None = None
+        self._reader_file: tuple[int, int] | None = None
+        self._reading = trio.CapacityLimiter(1)
+        self._changes = 0
+        self._looked: dict[str, int] = {}
+        """For each group, `_changes` when its last claim that has found nothing looked."""
+        self._wake: set[Callable[[], object]] = set()
+        """Functions that wake consumers, and that can be called in any thread."""
 
     @classmethod
     def from_url(cls, url: str) -> Self:
@@ -147,6 +189,7 @@ class SQLite(Store["SQLiteSpool"]):
             errors.clear()  # their tracebacks refer to this frame
             self._recover()
             raise
+        self._announce()
         return errors
 
     def write_piece(self, uid: str, n: int, data: bytearray) -> None:
@@ -164,6 +207,10 @@ class SQLite(Store["SQLiteSpool"]):
         if (n + 1) % PIECES_COPIED == 0:
             with suppress(sqlite3.Error):  # the piece is in the log, and is copied later
                 db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def read_start(self, uid: str) -> bytes:
+        """Return the beginning of a message that is being received."""
+        return start_of(self._connect(), uid)
 
     def abandon(self, uid: str) -> None:
         """Note that the pieces of a message have to be removed."""
@@ -233,10 +280,7 @@ class SQLite(Store["SQLiteSpool"]):
     def _open(self) -> None:
         if not self.create:
             os.stat(self.path)
-            try:
-                connect_to_read(self.path).close()
-            except ValueError as error:
-                raise StoreError(str(error)) from error
+            self._connect_to_read().close()
             return
         self._connect()
         while self.remove_some():
@@ -254,6 +298,191 @@ class SQLite(Store["SQLiteSpool"]):
                 db.close()
             self._mark.release()
 
+    async def aclose(self) -> None:
+        """Close the store. It is opened again when it is used again."""
+        if self._reader is not None:
+            await run_in_thread(self._close_reader, limiter=self._reading)
+        await super().aclose()
+
+    # --- reading and removing:
+
+    async def entries(self, *, reverse: bool = False) -> AsyncGenerator[Entry]:
+        """Iterate over the messages without their octets, from the oldest to the newest, or in reverse.
+
+        Raises `StoreError` when reading fails.
+        """
+        check_type(reverse, "reverse", bool)
+        last: int | None = None
+        while page := await self._read(partial(read_page, last=last, reverse=reverse)):
+            if self.create and (new := [row for row in page if not row[2]]):
+                with suppress(StoreError):  # they are found in the messages the next time, too
+                    await self._write(partial(add_headers, rows=new), durable=False)
+            for last, entry, _ in page:  # noqa: B007 -- used for the next page
+                yield entry
+
+    async def get(self, id: str) -> Stored:
+        """Return a message. Raises `MessageNotFoundError` if the store does not have it."""
+        check_type(id, "id", str)
+        stored = await self._read(partial(find_message, uid=id))
+        if stored is None:
+            raise MessageNotFoundError(f"{self!r}: no message {id!r}")
+        return stored
+
+    async def remove(self, ids: Iterable[str]) -> int:
+        """Remove messages, and return how many of them the store had."""
+        uids = deque(check_items(ids, "ids", str))
+        removed = 0
+        while uids:
+            removed += await self._write(partial(remove_messages, uids=uids))
+        return removed
+
+    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Call a function with the connection for reading, in a transaction, and return its result."""
+        try:
+            if self._db is None and self.create:
+                await self._group.run(self._connect)
+            return await run_in_thread(partial(self._read_now, work), limiter=self._reading)
+        except (OSError, sqlite3.Error, StoreError) as error:
+            raise self._store_error(error) from error
+
+    def _read_now(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        file = file_id(self.path)
+        if self._reader is None or file != self._reader_file:
+            self._close_reader()
+            self._reader, self._reader_file = self._connect_to_read(), file
+        self._reader.execute("BEGIN")
+        try:
+            return work(self._reader)
+        finally:
+            self._reader.execute("ROLLBACK")
+
+    def _connect_to_read(self) -> sqlite3.Connection:
+        try:
+            return connect_to_read(self.path)
+        except ValueError as error:
+            raise StoreError(str(error)) from error
+
+    def _close_reader(self) -> None:
+        if self._reader is not None:
+            reader, self._reader = self._reader, None
+            reader.close()
+
+    async def _write(
+        self, work: Callable[[sqlite3.Connection], T], *, durable: bool = True, announce: bool = False
+    ) -> T:
+        """Call a function with the connection for writing, in a transaction between two commits; return its result.
+
+        With ``announce``, consumers are woken afterwards.
+        """
+
+        def write() -> T:
+            with self._transaction(durable=durable) as db:
+                result = work(db)
+            if announce:
+                self._announce()
+            return result
+
+        try:
+            return await self._group.run(write)
+        except (OSError, sqlite3.Error, StoreError) as error:
+            raise self._store_error(error) from error
+
+    @contextmanager
+    def _transaction(self, *, durable: bool) -> Iterator[sqlite3.Connection]:
+        """Begin a write transaction, and commit it at the end of the block. It is flushed if it is to be ``durable``."""
+        db = self._connect()
+        try:
+            if not durable:
+                db.execute("PRAGMA synchronous = NORMAL")
+            begin(db)
+            yield db
+            db.execute("COMMIT")
+            if file_id(self.path) != self._file_id:
+                raise FileNotFoundError(errno.ENOENT, "the database was moved or removed while in use", self.path)
+        except BaseException:
+            self._recover()
+            raise
+        finally:
+            if not durable:
+                with suppress(sqlite3.Error):  # it is closed
+                    db.execute("PRAGMA synchronous = FULL")
+
+    # --- consuming:
+
+    async def _claim(self, group: str, name: str, *, lease: float, max_attempts: int) -> Claim | None:
+        while True:
+            try:
+                claimed = await self._group.run(
+                    partial(self._claim_now, group, name, lease=lease, max_attempts=max_attempts)
+                )
+            except (OSError, sqlite3.Error, StoreError) as error:
+                raise self._store_error(error) from error
+            if claimed is None:
+                return None
+            try:
+                stored = await self.get(claimed.uid)
+            except MessageNotFoundError:  # it was removed after it was claimed
+                continue
+            except StoreError as error:
+                # Counted as an attempt: a message that cannot be read must not keep others from being delivered.
+                kind: Literal["dead", "retry"] = "dead" if claimed.attempt >= max_attempts else "retry"
+                outcome = Outcome(kind=kind, after=2.0**claimed.attempt, reason=str(error), state=claimed.state)
+                with suppress(StoreError):
+                    await self._record(group, claimed.uid, claimed.token, outcome)
+                raise
+            return Claim(stored=stored, group=group, token=claimed.token, attempt=claimed.attempt, state=claimed.state)
+
+    def _claim_now(self, group: str, name: str, *, lease: float, max_attempts: int) -> Claimed | None:
+        changes, now = self._changes, self.clock()
+        claimed = None
+        if is_due(self._connect(), group, now):
+            with self._transaction(durable=False) as db:
+                claimed = claim(db, group, name, lease=lease, max_attempts=max_attempts, now=now)
+        if claimed is None:
+            self._looked[group] = changes
+        return claimed
+
+    async def _settle(self, claim: Claim, outcome: Outcome) -> bool:
+        return await self._record(claim.group, claim.stored.id, claim.token, outcome)
+
+    async def _record(self, group: str, uid: str, token: str, outcome: Outcome) -> bool:
+        def work(db: sqlite3.Connection) -> bool:
+            return settle(db, group, uid, token, outcome, self.clock())
+
+        return await self._write(work, announce=outcome.kind == "retry")
+
+    async def _wait_for_message(self, group: str, longest: float) -> None:
+        event = trio.Event()
+        wake = partial(trio.lowlevel.current_trio_token().run_sync_soon, event.set)
+        self._wake.add(wake)
+        try:
+            if self._looked.get(group) != self._changes:
+                await trio.lowlevel.checkpoint()
+                return
+            with trio.move_on_after(longest):
+                await event.wait()
+        finally:
+            self._wake.discard(wake)
+
+    def _announce(self) -> None:
+        """Wake the consumers that wait in this process: a message may be due. Called in the thread of the commits."""
+        self._changes += 1
+        for wake in tuple(self._wake):
+            wake()
+
+    async def dead_letters(self, group: str = "default") -> AsyncGenerator[DeadLetter]:
+        """Iterate over the messages that a group has given up, from the oldest to the newest."""
+        check_name(group, "group")
+        last = 0
+        while page := await self._read(partial(read_dead_letters, group=group, last=last)):
+            for last, letter in page:  # noqa: B007 -- used for the next page
+                yield letter
+
+    async def requeue(self, group: str, ids: Iterable[str]) -> int:
+        """Deliver dead letters of a group again, with no attempts counted, and return how many of them there were."""
+        check_name(group, "group")
+        return await self._write(partial(requeue, group=group, uids=check_items(ids, "ids", str)), announce=True)
+
 
 class SQLiteSpool(Spool):
     """A message before it is published: the last octets in memory, the others in pieces."""
@@ -265,6 +494,7 @@ class SQLiteSpool(Spool):
         self.pieces: int = 0
         """The number of pieces that were written."""
         self._store = store
+        self._header: Header | None = None
         # Computed now: the commit runs in a thread, and its session may have gone on after a timeout.
         self._columns = (
             entry.id,
@@ -297,8 +527,9 @@ class SQLiteSpool(Spool):
             raise MessageTooBigError(f"{self.size + more} octets are more than SQLite can return in a row")
 
     def finish(self) -> None:
-        """Check the size of the whole message."""
+        """Check the size of the whole message, and find its subject and date. Its beginning is in the database."""
         self._check_size(self.buffered)
+        self._header = read_header(self._store.read_start(self.name) + self._buffer[:HEADER_OCTETS])
 
     def discard(self) -> bool:
         """Remove a few pieces, of this message or of others."""
@@ -309,6 +540,10 @@ class SQLiteSpool(Spool):
         if self.pieces:
             self._store.abandon(self.name)
             await super().discard_in_thread()
+
+    def header(self, message_id: int) -> tuple[int, str | None, str | None]:
+        """Return the row of ``headers``."""
+        return header_row(message_id, *(self._header or read_header(self._buffer)))
 
     def values(self, message_id: int) -> tuple[object, ...]:
         """Return the row of ``message_rows``. The octets stay in memory: the insert may be repeated."""
@@ -323,6 +558,14 @@ INSERT = """
 INSERT INTO message_rows (id, uid, received_at, sender, peer, helo, protocol, tls, auth, mail_params, size, body)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
+#: The last id that was used. The one of a message that a consumer has removed is not used again: see `_sqlite_queue.py`.
+LAST_ID = """
+SELECT max(
+    coalesce((SELECT max(id) FROM message_rows), 0), coalesce((SELECT max(last) FROM consumer_groups), 0)
+)
+"""
+#: Messages that are removed in one transaction, and octets after which no other one is.
+REMOVED_MESSAGES, REMOVED_OCTETS = 256, 1 << 23
 #: Pieces that are removed in one transaction.
 REMOVED_AT_ONCE = 16
 
@@ -332,9 +575,12 @@ def insert(db: sqlite3.Connection, messages: Sequence[SQLiteSpool]) -> None:
 
     One ``executemany`` inserts all rows of a table, because each statement has a fixed cost.
     """
-    (last_id,) = db.execute("SELECT coalesce(max(id), 0) FROM message_rows").fetchone()
+    (last_id,) = db.execute(LAST_ID).fetchone()
     numbered = list(enumerate(messages, last_id + 1))
     db.executemany(INSERT, [message.values(message_id) for message_id, message in numbered])
+    db.executemany(
+        "INSERT INTO headers VALUES (?, ?, ?)", [message.header(message_id) for message_id, message in numbered]
+    )
     recipients = [(message_id, *recipient) for message_id, message in numbered for recipient in message.recipients]
     db.executemany("INSERT INTO recipients VALUES (?, ?, ?, ?)", recipients)
 
@@ -367,6 +613,20 @@ def remove_pieces(db: sqlite3.Connection, uid: str) -> bool:
     return done
 
 
+def remove_messages(db: sqlite3.Connection, uids: deque[str]) -> int:
+    """Remove some of the messages in the current transaction, and return how many there were."""
+    count = octets = 0
+    for _ in range(min(len(uids), REMOVED_MESSAGES)):
+        found = db.execute("SELECT id, size FROM message_rows WHERE uid = ?", [uids.popleft()]).fetchone()
+        if found is not None:
+            db.execute("DELETE FROM message_rows WHERE id = ?", found[:1])
+            count += 1
+            octets += found[1]
+            if octets > REMOVED_OCTETS:
+                break
+    return count
+
+
 def file_id(path: str) -> tuple[int, int] | None:
     """Return device and inode of the file that a path names, or None when it does not exist."""
     try:
@@ -374,49 +634,3 @@ def file_id(path: str) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return status.st_dev, status.st_ino
-
-
-def connect_to_read(path: str | os.PathLike[str]) -> sqlite3.Connection:
-    """Return a connection that cannot change the database. Raises `sqlite3.Error`, and ValueError if it is not a store's."""
-    db = sqlite3.connect(f"file:{quote(os.path.abspath(path))}?mode=ro", uri=True)
-    try:
-        version, tables = schema_of(db)
-        if not 1 <= version <= VERSION or "messages" not in tables:
-            raise ValueError(f"{os.fspath(path)}: not a database of an SQLite store with user_version 1 to {VERSION}")
-    except BaseException:
-        db.close()
-        raise
-    return db
-
-
-def read_row(path: str | os.PathLike[str], uid: str) -> Stored:
-    """Return the message that `SQLite` stored as ``uid``, and its envelope.
-
-    Raises LookupError when the database does not have it, and ValueError when the database is not a store's.
-    """
-    with closing(connect_to_read(path)) as db:
-        row = db.execute(SELECT, [uid]).fetchone()
-        if row is None:
-            raise LookupError(f"{os.fspath(path)}: no message {uid!r}")
-        message, body, *columns = row
-        rcpts = db.execute("SELECT address, params FROM recipients WHERE message = ? ORDER BY n", [message]).fetchall()
-        subject, date = read_header(body)
-        return Stored(
-            recipients=tuple(address for address, _ in rcpts),
-            rcpt_params=tuple(params for _, params in rcpts),
-            message=body,
-            subject=subject,
-            date=date,
-            **entry_fields(columns),
-        )
-
-
-#: Columns of ``messages`` that are fields of an `Entry`.
-COLUMNS = ("uid", "received_at", "sender", "mail_params", "peer", "helo", "protocol", "tls", "auth", "size")
-SELECT = f"SELECT id, body, {', '.join(COLUMNS)} FROM messages WHERE uid = ?"  # noqa: S608 -- no values
-
-
-def entry_fields(columns: Sequence[Any]) -> dict[str, Any]:
-    """Return the fields of an `Entry` that are in these `COLUMNS`."""
-    fields = dict(zip(COLUMNS, columns, strict=True))
-    return {"id": fields.pop("uid"), "received": datetime.fromisoformat(fields.pop("received_at")), **fields}

@@ -6,8 +6,7 @@ has to be started: ``pytest.param(RedisKind(), id="redis", marks=pytest.mark.int
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -71,16 +70,6 @@ class Kind:
 
 class SQLiteKind(Kind):
     scheme = "sqlite"
-    readable = False
-    consumers = 0
-
-    async def messages(self, store: Store[Any]) -> list[Stored]:
-        """Return the messages that were stored."""
-        with closing(sqlite3.connect(store.url.partition(":")[2])) as db:
-            return [
-                stores.read(store.url.partition(":")[2], uid)
-                for (uid,) in db.execute("SELECT uid FROM messages ORDER BY id")
-            ]
 
 
 class MaildirKind(Kind):

@@ -72,7 +72,7 @@ async def test_message_and_its_envelope(store: SQLite) -> None:
     )
     when = "2026-11-22T09:23:26.004711+00:00"
     row = (1, uid, when, "Me@Client.TEST", len(message), "192.0.2.1", "client.test", "ESMTP", None, None, "", message)
-    assert query(store.path, "SELECT * FROM messages") == [row]
+    assert query(store.path, "SELECT * FROM messages") == [(*row, None, None)]
     assert query(store.path, "SELECT * FROM recipients") == [(1, n, r, "") for n, r in enumerate(recipients)]
 
 
@@ -286,7 +286,7 @@ async def test_database_of_version_1_is_upgraded(store: SQLite) -> None:
 
     assert read(store.path, "T7") == before
     assert (before.sender, before.recipients, before.message) == ("a@b.test", ("c@d.test",), b"old\0\r\n")
-    assert query(store.path, "SELECT * FROM messages WHERE id = 7") == [row]
+    assert query(store.path, "SELECT * FROM messages WHERE id = 7") == [(*row, None, None)]
     assert query(store.path, "SELECT id FROM messages WHERE uid = ?", uid) == [(8,)]
     assert (
         query(store.path, "PRAGMA foreign_key_check")
@@ -396,7 +396,7 @@ async def test_journal_mode_and_concurrent_readers(store: SQLite) -> None:
     assert store._db is not None
     assert store._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert store._db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
-    assert query(store.path, "PRAGMA user_version") == [(2,)]
+    assert query(store.path, "PRAGMA user_version") == [(3,)]
 
 
 async def test_closed_store_is_opened_again(store: SQLite) -> None:
@@ -412,7 +412,8 @@ async def test_closed_store_is_opened_again(store: SQLite) -> None:
 @pytest.mark.parametrize(
     ("sql", "error"),
     [
-        ("PRAGMA user_version = 3", "newer smtp_trio"),
+        ("PRAGMA user_version = 4", "user_version 4 was written by a newer smtp_trio; this one supports 3"),
+        ("PRAGMA user_version = 3", "created by another program"),
         ("PRAGMA user_version = 2", "created by another program"),
         ("PRAGMA user_version = 1", "created by another program"),
         ("CREATE TABLE t (x)", "created by another program"),

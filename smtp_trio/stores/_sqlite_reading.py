@@ -1,0 +1,164 @@
+"""Reading from the database of `SQLite`: entries, messages, and the fields of old messages."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+from ._consumer import DeadLetter
+from ._entry import HEADER_OCTETS, Entry, Stored, read_header
+from ._sqlite_database import BUSY_TIMEOUT, VERSION, schema_of
+
+#: Entries that are read in one transaction. A long one would keep the write-ahead log from being copied and reused.
+PAGE = 256
+#: Columns of ``messages`` that are fields of an `Entry`.
+COLUMNS = ("uid", "received_at", "sender", "mail_params", "peer", "helo", "protocol", "tls", "auth", "size")
+MESSAGE = f"SELECT id, body, {', '.join(COLUMNS)} FROM messages WHERE uid = ?"  # noqa: S608 -- no values
+RECIPIENTS = "SELECT address, params FROM recipients WHERE message = ? ORDER BY n"
+# Not from the view: a column after ``body`` could only be read through all pages of the body.
+ENTRIES = f"""
+SELECT id, headers.message IS NOT NULL, subject, date, {", ".join(COLUMNS)}
+FROM message_rows LEFT JOIN headers ON headers.message = id
+"""  # noqa: S608 -- no values
+DEAD_LETTERS = """
+SELECT message, reason, attempts, state FROM deliveries
+WHERE consumer_group = ? AND due IS NULL AND message > ? ORDER BY message LIMIT ?
+"""
+ADD_HEADER = """
+INSERT OR IGNORE INTO headers SELECT ?, ?, ? WHERE EXISTS (SELECT 1 FROM message_rows WHERE id = ? AND uid = ?)
+"""
+
+#: What a connection that cannot upgrade a database needs in the place of the tables of each version.
+MISSING: tuple[Sequence[str], ...] = (
+    (),
+    (
+        "CREATE TEMP VIEW message_rows AS SELECT * FROM messages",
+        "CREATE TEMP TABLE pieces (uid TEXT, n INTEGER, data BLOB)",
+    ),
+    (
+        "CREATE TEMP TABLE headers (message INTEGER PRIMARY KEY, subject TEXT, date TEXT)",
+        "CREATE TEMP TABLE deliveries (message, consumer_group, due, attempts, state, reason)",
+    ),
+)
+
+Header = tuple[str | None, datetime | None]
+#: An entry with its ``id`` in ``message_rows``, and whether its subject and date were found in ``headers``.
+Row = tuple[int, Entry, bool]
+
+
+def entry_fields(columns: Sequence[Any]) -> dict[str, Any]:
+    """Return the fields of an `Entry` that are in these `COLUMNS`."""
+    fields = dict(zip(COLUMNS, columns, strict=True))
+    return {"id": fields.pop("uid"), "received": datetime.fromisoformat(fields.pop("received_at")), **fields}
+
+
+def rcpt_fields(db: sqlite3.Connection, message: int) -> dict[str, Any]:
+    """Return the fields of an `Entry` that are in ``recipients``."""
+    rows = db.execute(RECIPIENTS, [message]).fetchall()
+    return {"recipients": tuple(address for address, _ in rows), "rcpt_params": tuple(params for _, params in rows)}
+
+
+def find_message(db: sqlite3.Connection, uid: str) -> Stored | None:
+    """Return a message, or None if the database does not have it. Works with databases of all versions."""
+    row = db.execute(MESSAGE, [uid]).fetchone()
+    if row is None:
+        return None
+    message, body, *columns = row
+    subject, date = read_header(body)
+    return Stored(message=body, subject=subject, date=date, **entry_fields(columns), **rcpt_fields(db, message))
+
+
+def connect_to_read(path: str | os.PathLike[str]) -> sqlite3.Connection:
+    """Return a connection that cannot change the database. Raises `sqlite3.Error`, and ValueError if it is not a store's."""
+    db = sqlite3.connect(
+        f"file:{quote(os.path.abspath(path))}?mode=ro",
+        uri=True,
+        timeout=BUSY_TIMEOUT,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    try:
+        version, tables = schema_of(db)
+        if not 1 <= version <= VERSION or "messages" not in tables:
+            raise ValueError(f"{os.fspath(path)}: not a database of an SQLite store with user_version 1 to {VERSION}")
+        for statement in (statement for missing in MISSING[version:] for statement in missing):
+            db.execute(statement)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def read_row(path: str | os.PathLike[str], uid: str) -> Stored:
+    """Return the message that `SQLite` stored as ``uid``, and its envelope.
+
+    Raises LookupError when the database does not have it, and ValueError when the database is not a store's.
+    """
+    with closing(connect_to_read(path)) as db:
+        stored = find_message(db, uid)
+        if stored is None:
+            raise LookupError(f"{os.fspath(path)}: no message {uid!r}")
+        return stored
+
+
+def read_entries(db: sqlite3.Connection, condition: str, *values: object) -> list[Row]:
+    """Return the entries that fulfil a condition, which can end with ORDER BY and LIMIT."""
+    return [read_entry(db, *row) for row in db.execute(f"{ENTRIES} WHERE {condition}", values).fetchall()]
+
+
+def read_entry(
+    db: sqlite3.Connection, message: int, known: int, subject: str | None, date: str | None, *columns: object
+) -> Row:
+    """Return the entry of a row. Its subject and date are those in the message if ``headers`` does not have them."""
+    fields = entry_fields(columns)
+    when = None if date is None else datetime.fromisoformat(date)
+    if not known:
+        (body,) = db.execute(
+            "SELECT substr(body, 1, ?) FROM message_rows WHERE id = ?", [HEADER_OCTETS, message]
+        ).fetchone()
+        subject, when = read_header(start_of(db, fields["id"]) + body)
+    return message, Entry(subject=subject, date=when, **fields, **rcpt_fields(db, message)), bool(known)
+
+
+def read_page(db: sqlite3.Connection, last: int | None, *, reverse: bool) -> list[Row]:
+    """Return the entries that follow the one with the id ``last`` (None: from the beginning)."""
+    sign, order = ("<", "DESC") if reverse else (">", "ASC")
+    if last is None:
+        return read_entries(db, f"1 ORDER BY id {order} LIMIT ?", PAGE)
+    return read_entries(db, f"id {sign} ? ORDER BY id {order} LIMIT ?", last, PAGE)
+
+
+def read_dead_letters(db: sqlite3.Connection, group: str, last: int) -> list[tuple[int, DeadLetter]]:
+    """Return the dead letters of a group that follow the message with the id ``last``, each with its id."""
+    found = []
+    for message, reason, attempts, state in db.execute(DEAD_LETTERS, [group, last, PAGE]).fetchall():
+        for _, entry, _ in read_entries(db, "id = ?", message):
+            letter = DeadLetter(entry=entry, group=group, reason=reason, attempts=attempts, state=state)
+            found.append((message, letter))
+    return found
+
+
+def start_of(db: sqlite3.Connection, uid: str) -> bytes:
+    """Return the beginning of a message that was written in pieces, as much as `read_header` needs; b"" if it was not."""
+    start = b""
+    for (data,) in db.execute("SELECT data FROM pieces WHERE uid = ? ORDER BY n", [uid]):
+        start += data
+        if len(start) >= HEADER_OCTETS:
+            break
+    return start
+
+
+def header_row(message: int, subject: str | None, date: datetime | None) -> tuple[int, str | None, str | None]:
+    """Return the row of ``headers`` for a message."""
+    return message, subject, None if date is None else date.astimezone(UTC).isoformat()
+
+
+def add_headers(db: sqlite3.Connection, rows: Sequence[Row]) -> None:
+    """Insert into ``headers`` what was found in messages of earlier versions, unless they were removed meanwhile."""
+    values = [(*header_row(message, entry.subject, entry.date), message, entry.id) for message, entry, _ in rows]
+    db.executemany(ADD_HEADER, values)
