@@ -35,6 +35,8 @@ from smtp_trio import (
 )
 from smtp_trio.protocol.extensions import Auth
 from smtp_trio.stores import read
+from smtp_trio.stores.http import Webhook
+from smtp_trio.testing import open_memory_server
 
 pytest_plugins = ["pytester"]
 
@@ -76,6 +78,7 @@ def test_all_examples_are_tested() -> None:
         "test_support_desk.py",
         "to_channel.py",
         "two_ports.py",
+        "webhook.py",
         "xnote.py",
     ]
 
@@ -333,3 +336,22 @@ async def test_mechanism_of_ones_own(password: str, code: int, autojump_clock: t
             except ReplyError as error:
                 reply = error.reply
     assert reply.code == code
+
+
+async def test_webhook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the secret of the application messages are stored, with another one they get 451."""
+    secrets = ["whsec_" + letter * 44 for letter in "ab"]
+    monkeypatch.setenv("SMTP_TRIO_WEBHOOK_SECRET", secrets[0])
+    async with example("webhook.py", "received", cwd=tmp_path, port_at=1) as program:
+        url = f"http://{HOST}:{program.port}/mail"
+        async with open_memory_server(Webhook(url, secret=secrets[0])) as server, server.client() as client:
+            result = await client.send("me@example.net", ["you@example.org"], MESSAGE)
+            with pytest.raises(ReplyError, match=r"550 5\.7\.1 No such user"):
+                await client.send("me@example.net", ["nobody@example.org"], MESSAGE)
+        async with open_memory_server(Webhook(url, secret=secrets[1])) as server, server.client() as client:
+            with pytest.raises(ReplyError, match="451"):
+                await client.send("me@example.net", ["you@example.org"], MESSAGE)
+    [message] = (tmp_path / "received").glob("*.eml")
+    assert message.read_bytes() == MESSAGE
+    assert message.stem in result.accepted[0].reply.text
+    assert '"sender": "me@example.net"' in message.with_suffix(".json").read_text()

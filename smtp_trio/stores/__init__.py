@@ -22,6 +22,7 @@ from ._entry import Entry, Stored
 from ._errors import (
     LeaseExpiredError,
     MessageNotFoundError,
+    MessageRejectedError,
     MessageTooBigError,
     NotSupportedError,
     StoreError,
@@ -47,6 +48,7 @@ __all__ = [
     "LeaseExpiredError",
     "Maildir",
     "MessageNotFoundError",
+    "MessageRejectedError",
     "MessageTooBigError",
     "NotSupportedError",
     "Query",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from ..protocol.replies import Reply
 
 
@@ -14,19 +12,33 @@ class StoreError(Exception):
     paths.
     """
 
-    reply: ClassVar[Reply] = Reply(451, "Cannot store the message now; try again later", "4.3.0")
+    reply: Reply = Reply(451, "Cannot store the message now; try again later", "4.3.0")
 
 
 class StoreFullError(StoreError):
     """The device is full, or the quota is used up."""
 
-    reply: ClassVar[Reply] = Reply(452, "Insufficient system storage", "4.3.1")
+    reply: Reply = Reply(452, "Insufficient system storage", "4.3.1")
 
 
 class MessageTooBigError(StoreError):
     """The message is larger than the store can ever keep."""
 
-    reply: ClassVar[Reply] = Reply(552, "Message size exceeds what the store can hold", "5.3.4")
+    reply: Reply = Reply(552, "Message size exceeds what the store can hold", "5.3.4")
+
+
+class MessageRejectedError(StoreError):
+    """The application that a store passes messages to has refused the message for good.
+
+    ``text`` is the text of the reply, if the application has given one.
+    """
+
+    reply: Reply = Reply(550, "The application refused the message", "5.7.1")
+
+    def __init__(self, message: str, text: str = "") -> None:
+        super().__init__(message)
+        if text:
+            self.reply = Reply(self.reply.code, text, self.reply.status)
 
 
 class MessageNotFoundError(StoreError, LookupError):

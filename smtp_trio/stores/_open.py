@@ -19,17 +19,26 @@ SCHEMES: dict[str, tuple[str, str, str | None]] = {
     "rediss": (".redis", "Redis", "redis"),
     "postgresql": (".postgresql", "PostgreSQL", "postgresql"),
     "postgres": (".postgresql", "PostgreSQL", "postgresql"),
+    "http": (".http", "Webhook", "http"),
+    "https": (".http", "Webhook", "http"),
 }
 #: The forms of a URL, for messages.
-SYNTAX = ("maildir:PATH", "sqlite:PATH", "redis://HOST", "postgresql://HOST/DATABASE")
+SYNTAX = (
+    "maildir:PATH",
+    "sqlite:PATH",
+    "redis://HOST",
+    "postgresql://HOST/DATABASE",
+    "https://HOST/PATH",
+    "http://HOST/PATH",
+)
 
 
 def open(url: str, *, create: bool = True) -> Store[Any]:  # noqa: A001 -- see `__init__.py`
     """Return the store of a URL; ``async with smtp_trio.stores.open(url) as store`` opens and closes it.
 
-    ``url`` is ``maildir:PATH``, ``sqlite:PATH``, ``redis://HOST`` or ``postgresql://HOST/DATABASE``. With ``create=False``
-    opening a store that does not exist is an error, and opening one that exists changes nothing. This is for programs that
-    read what another one stores.
+    ``url`` is ``maildir:PATH``, ``sqlite:PATH``, ``redis://HOST``, ``postgresql://HOST/DATABASE``, or the URL of an
+    application, ``https://HOST/PATH`` or ``http://HOST/PATH``. With ``create=False`` opening a store that does not exist is an
+    error, and opening one that exists changes nothing. This is for programs that read what another one stores.
 
     Raises ValueError if the URL is invalid, and `StoreError` if a library for its store is not installed.
     """

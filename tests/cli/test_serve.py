@@ -621,6 +621,7 @@ async def run_error(*options: str, cwd: Path, prefix: Sequence[str] = ()) -> str
 
 
 SEE = " (see `smtp-trio serve --help`)"
+STORES = "maildir:PATH or sqlite:PATH or redis://HOST or postgresql://HOST/DATABASE or https://HOST/PATH or http://HOST/PATH"
 
 # Errors that are found before the server starts.
 INVALID_OPTIONS = [
@@ -630,9 +631,9 @@ INVALID_OPTIONS = [
      "got '-1'" + SEE),
     ("--timeout nan", "argument --timeout: must be a number of seconds from 0 to 1000000000, or a time such as 500ms, 30s, 5m or "
      "1h, got 'nan'" + SEE),
-    ("--store mbox:x", "argument --store: must be maildir:PATH or sqlite:PATH, got 'mbox:x'" + SEE),
-    ("--store Maildir", "argument --store: must be maildir:PATH or sqlite:PATH, got 'Maildir'" + SEE),
-    ("--store sqlite:", "argument --store: must be maildir:PATH or sqlite:PATH, got 'sqlite:'" + SEE),
+    ("--store mbox:x", "argument --store: must be " + STORES + ", got 'mbox:x'" + SEE),
+    ("--store Maildir", "argument --store: must be " + STORES + ", got 'Maildir'" + SEE),
+    ("--store sqlite:", "argument --store: must be " + STORES + ", got 'sqlite:'" + SEE),
     ("--accept me@example.org", "argument --accept: invalid domain: 'me@example.org'" + SEE),
     ("--accept *.example.org", "argument --accept: invalid domain: '*.example.org'" + SEE),
     ("--accept .*", "argument --accept: invalid domain: '.*'" + SEE),

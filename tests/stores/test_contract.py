@@ -16,6 +16,7 @@ from smtp_trio.protocol.extensions import STANDARD, BinaryMime
 from smtp_trio.stores import LeaseExpiredError, MessageNotFoundError, NotSupportedError, StoreError
 from smtp_trio.testing import open_memory_server
 
+from . import webhook_kind  # noqa: F401 -- adds a kind
 from .contract import KINDS, MESSAGE, Kind, claim, dead, put, receive
 from .sessions import body, large, transaction
 
