@@ -29,7 +29,7 @@ HAS_DOMAIN: Final = (
 )
 
 # Each lookup opens the database, which takes about a tenth of a millisecond. So the file can be replaced at any time,
-# nothing has to be closed, and a lookup that is cancelled leaves nothing behind that another one would use. The
+# nothing has to be closed, and a lookup that is cancelled leaves no connection that another one would use. The
 # connection is read-only: a missing file is an error, and not created.
 
 

@@ -49,7 +49,7 @@ class RecipientFile(Source):
         return self.path
 
     def load(self) -> None:
-        """Read the file, the first time or again. Blocks: about a quarter of a second for 100,000 addresses.
+        """Read the file, the first time or again. Blocks: about half a second for 100,000 addresses.
 
         :raises SourceError: the file cannot be read or is invalid; the text has the number of the line. What was read
             before stays in use.

@@ -21,8 +21,8 @@ MAX_SIZE: Final = 65536
 
 # What counts as an answer
 #
-# A refusal is final, and a client that gets one returns the message. So an address is unknown only if the service says
-# so: a response with status 200, in JSON, whose member ``known`` is false. A 404 is what any web server replies to a
+# A refusal is final, and a client that gets one returns the message. So an address is unknown only after an explicit
+# answer: a response with status 200, in JSON, whose member ``known`` is false. A 404 is what any web server replies to a
 # path that it does not know, for example while the service is being replaced; it is an error, as every other status.
 #
 # Only known addresses are cached. A refusal from a cache would be wrong for a mailbox that was just created, and an
