@@ -212,13 +212,12 @@ async def test_certificate_is_verified(authority: trustme.CA) -> None:
                 await source.look_up(["fred@example.org"])
 
 
-async def test_port_that_is_closed_and_name_that_is_unknown() -> None:
+async def test_port_that_is_closed() -> None:
     with trio.socket.socket() as unused:
         await unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
-    for host in (f"127.0.0.1:{port}", "host.invalid"):
-        with pytest.raises(SourceError, match=f"^http://{host}/: "):
-            await RecipientService(f"http://{host}/").look_up(["a@example.org"])
+    with pytest.raises(SourceError, match=f"^http://127.0.0.1:{port}/: "):
+        await RecipientService(f"http://127.0.0.1:{port}/").look_up(["a@example.org"])
 
 
 @pytest.mark.parametrize(
