@@ -143,7 +143,7 @@ def test_commands_of_a_console_block_are_valid(block: str, argv: list[str]) -> N
 def test_every_command_of_a_console_block_is_found() -> None:
     for block in blocks.CONSOLE:
         assert len(block.commands()) == len(re.findall(r"smtp-trio (?!=)|-m smtp_trio ", block.source))
-    assert {argv[0] for _, argv in COMMANDS} == {"serve", "send", "conform", "passwd"}
+    assert {argv[0] for _, argv in COMMANDS} == {"serve", "send", "relay", "conform", "passwd"}
 
 
 @pytest.mark.parametrize("block", blocks.ALL, ids=str)
@@ -163,7 +163,7 @@ def test_no_line_of_an_included_program_is_cut_off() -> None:
 PUBLIC = (
     "smtp_trio", "smtp_trio.policies", "smtp_trio.recipients", "smtp_trio.credentials", "smtp_trio.stores", "smtp_trio.testing",
     "smtp_trio.testing.strategies", "smtp_trio.protocol",
-    "smtp_trio.protocol.extensions", "smtp_trio.protocol.sasl", "smtp_trio.routing", "smtp_trio.conform",
+    "smtp_trio.protocol.extensions", "smtp_trio.protocol.sasl", "smtp_trio.routing", "smtp_trio.relay", "smtp_trio.conform",
 )  # fmt: skip
 DIRECTIVE = re.compile(
     r"^\.\. (?P<module>(?:current)?module):: (\S+)|^\.\. (?:auto\w+|data):: ([\w.]+(?:\n +[\w.]+)*)", re.MULTILINE

@@ -36,7 +36,7 @@ from smtp_trio import (
 from smtp_trio.protocol.extensions import Auth
 from smtp_trio.stores import read
 from smtp_trio.stores.http import Webhook
-from smtp_trio.testing import open_memory_server
+from smtp_trio.testing import Inbox, open_memory_server
 
 pytest_plugins = ["pytester"]
 
@@ -72,6 +72,7 @@ def test_all_examples_are_tested() -> None:
         "etrn.py",
         "forward.py",
         "local_users.py",
+        "outbox.py",
         "sasl_mechanism.py",
         "support_desk.py",
         "test_report.py",
@@ -355,3 +356,18 @@ async def test_webhook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert message.read_bytes() == MESSAGE
     assert message.stem in result.accepted[0].reply.text
     assert '"sender": "me@example.net"' in message.with_suffix(".json").read_text()
+
+
+async def test_outbox(tmp_path: Path) -> None:
+    inbox = Inbox()
+    async with trio.open_nursery() as nursery:
+        smarthost = Server(inbox)
+        [listener] = await nursery.start(smarthost.serve, 0, HOST)
+        port = listener.socket.getsockname()[1]
+        database = str(tmp_path / "mail.db")
+        async with example("outbox.py", database, HOST, str(port), cwd=tmp_path, port_at=3) as program:
+            await program.send("me@example.net", ["you@example.org"], MESSAGE)
+            [mail] = await inbox.wait_for(1)
+        assert program.out.text.endswith("relayed 1\n")
+        await smarthost.stop()
+    assert mail.raw.endswith(MESSAGE)

@@ -13,6 +13,7 @@ from .._server.log_events import clean
 from .exit_codes import INTERRUPTED
 from .options import Parser, UsageError
 from .passwd import add_hash_password, add_passwd
+from .relay import add_relay
 from .send import add_send
 from .serve import add_serve
 
@@ -58,6 +59,7 @@ def make_parser(argv: Sequence[str] = ()) -> Parser:
     commands = top.add_subparsers(metavar="COMMAND", required=True)
     add_serve(commands.add_parser("serve", help="receive mail and store it", allow_abbrev=False))
     add_send(commands.add_parser("send", help="send messages to a server", allow_abbrev=False))
+    add_relay(commands.add_parser("relay", help="forward the messages of a store", allow_abbrev=False))
     conform = commands.add_parser("conform", help="test a server or a client against the RFCs", allow_abbrev=False)
     if "conform" in argv[:1]:
         if "--client" in argv:

@@ -40,6 +40,23 @@ from .tls_files import client_context
 
 def make_mx_sender(options: argparse.Namespace, messages: Sequence[MessageFile], report: SendReport) -> MxSender:
     """Return the sender that the options mean. Raises UsageError for one, or for a message, that is invalid."""
+    port, settings = mx_settings(options, "--mx")
+    if report.verbose:
+        settings["on_attempt"] = print_attempt
+    for message in messages:
+        try:
+            group_by_domain(message.recipients)
+        except ValueError as error:
+            raise UsageError(f"{message.name}: {error}") from None
+    limit: SendSettings = {} if options.max_domains is None else {"max_domains": options.max_domains}
+    return MxSender(port, {**settings, **limit}, report)
+
+
+def mx_settings(options: argparse.Namespace, option: str) -> tuple[int, DomainSettings]:
+    """Return the port and the settings that the options mean. Raises UsageError for one that is invalid.
+
+    ``option`` is the one that chooses delivery by domain.
+    """
     packages = {"dns": "dnspython"}
     if options.dane != "never":
         packages["cryptography"] = "cryptography"
@@ -49,7 +66,7 @@ def make_mx_sender(options: argparse.Namespace, messages: Sequence[MessageFile],
         check_installed(packages)
     except ModuleNotFoundError as error:
         needed = next(package for package in packages.values() if package in str(error))
-        raise UsageError(f"--mx needs {needed}: pip install smtp-trio[dns]") from None
+        raise UsageError(f"{option} needs {needed}: pip install smtp-trio[dns]") from None
     # Name servers on loopback addresses are trusted in any case.
     trusted = [address for address, _ in options.resolvers] if options.trust_resolver else []
     resolver = DnsResolver(options.resolvers or None, trusted=trusted)
@@ -60,7 +77,6 @@ def make_mx_sender(options: argparse.Namespace, messages: Sequence[MessageFile],
         "dane": options.dane or "opportunistic",
         "name": options.name,
         "timeout": options.timeout,
-        "on_attempt": print_attempt if report.verbose else None,
     }
     if not options.no_mta_sts:
         contexts = [None if options.cafile is None else client_context(options.cafile) for _ in range(2)]
@@ -72,13 +88,7 @@ def make_mx_sender(options: argparse.Namespace, messages: Sequence[MessageFile],
         check_settings(port, settings)
     except ValueError as error:
         raise UsageError(f"--{error}") from None
-    for message in messages:
-        try:
-            group_by_domain(message.recipients)
-        except ValueError as error:
-            raise UsageError(f"{message.name}: {error}") from None
-    limit: SendSettings = {} if options.max_domains is None else {"max_domains": options.max_domains}
-    return MxSender(port, {**settings, **limit}, report)
+    return port, settings
 
 
 class MxSender:

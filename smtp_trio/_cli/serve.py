@@ -12,8 +12,9 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from functools import partial
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -29,6 +30,7 @@ from .new_server import make_server, read_users, tls_files
 from .options import UsageError, describe_error, describe_listen_error
 from .privileges import become
 from .recipients_option import load_source, reload_source
+from .relay_options import PreparedRelay, prepare_relay, running_relay
 from .serve_options import ALL_DOMAINS, LOOPBACK, PORT, add_options, check_options
 from .service_manager import ServiceManager
 from .store_option import open_store
@@ -36,6 +38,9 @@ from .switch_interval import short_switch_interval
 from .tls_files import ignore_undecodable_names, load_certificates
 from .unix_option import LMTP_PATH, unix_socket
 from .workers import ParentLink, Workers, usable_cores
+
+if TYPE_CHECKING:
+    from ..relay import Relay
 
 #: Seconds that sessions have to finish after the first signal to stop. After the second signal they are cancelled.
 GRACE = 30.0
@@ -116,6 +121,7 @@ def run_serve(options: argparse.Namespace) -> int:
         return run_worker(options, parent)
     sockets = inherited_sockets(options.fd)
     server, reloads = prepare(options, sockets)
+    prepared = prepare_relay(options, "relay-")
     count = options.workers or usable_cores()
     log_lock = os.memfd_create("smtp-trio-log") if count > 1 else None
     # With Python's own handlers, a signal just before Trio's receiver opens or just after it closes would end the
@@ -128,9 +134,9 @@ def run_serve(options: argparse.Namespace) -> int:
         sockets += own
         if log_lock is None:
             with short_switch_interval():
-                code = trio.run(serve, server, options, sockets, reloads, early_signals)
+                code = trio.run(serve, server, options, sockets, reloads, early_signals, prepared)
         else:
-            code = trio.run(supervise, options, sockets, count, log_lock, early_signals)
+            code = trio.run(supervise, options, sockets, count, log_lock, early_signals, prepared)
         for number in STOP_SIGNALS:
             signal.signal(number, signal.SIG_IGN)
     return code
@@ -142,6 +148,7 @@ async def serve(
     sockets: Sequence[socket.socket],
     reloads: Sequence[Reload],
     early_signals: Sequence[int],
+    prepared: PreparedRelay | None,
 ) -> int:
     """Serve in this process until SIGINT or SIGTERM, and return the exit code.
 
@@ -153,12 +160,15 @@ async def serve(
             return 0
         listeners = list(map(to_listener, sockets)) or await listen(options)
         become(options.user)
-        async with open_store(options.store):
+        async with open_store(options.store), running_relay(prepared) as relay:
             log_start(listeners, options)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(handle_signals, signals, nursery, server.stop, reloads, manager)
+                stop = stop_all(server.stop, relay)
+                nursery.start_soon(handle_signals, signals, nursery, stop, reloads, manager)
                 nursery.start_soon(manager.feed_watchdog)
                 await server.serve_listeners(listeners, implicit_tls=options.implicit_tls)
+                if relay is not None:
+                    await relay.stop(GRACE)
                 nursery.cancel_scope.cancel()
     log_statistics(server.statistics())
     return 0
@@ -182,6 +192,7 @@ async def supervise(
     count: int,
     log_lock: int,
     early_signals: Sequence[int],
+    prepared: PreparedRelay | None,
 ) -> int:
     """Run ``count`` workers until SIGINT or SIGTERM, and return the exit code."""
     manager = ServiceManager.from_environment()
@@ -200,18 +211,39 @@ async def supervise(
         ]
         become(options.user)
         # Opened once before the workers start: an error is printed once, and only one process creates a new database.
-        async with open_store(options.store):
-            pass
-        log_start(listener_sets[0], options)
-        workers = Workers(listener_sets, log_lock, GRACE)
-        async with trio.open_nursery() as nursery:
-            reloads: list[Reload] = [partial(workers.send_signal, signal.SIGHUP)]
-            nursery.start_soon(handle_signals, signals, nursery, workers.stop, reloads, manager)
-            nursery.start_soon(manager.feed_watchdog)
-            await workers.run()
-            nursery.cancel_scope.cancel()
+        async with AsyncExitStack() as stack:
+            async with open_store(options.store):
+                pass
+            relay = None
+            if prepared is not None:  # in this process: one relay is enough, and it goes on when a worker ends
+                await stack.enter_async_context(open_store(options.store))
+                relay = await stack.enter_async_context(running_relay(prepared))
+            log_start(listener_sets[0], options)
+            workers = Workers(listener_sets, log_lock, GRACE)
+            async with trio.open_nursery() as nursery:
+                reloads: list[Reload] = [partial(workers.send_signal, signal.SIGHUP)]
+                stop = stop_all(workers.stop, relay)
+                nursery.start_soon(handle_signals, signals, nursery, stop, reloads, manager)
+                nursery.start_soon(manager.feed_watchdog)
+                await workers.run()
+                if relay is not None:
+                    await relay.stop(GRACE)
+                nursery.cancel_scope.cancel()
     log_statistics(workers.statistics())
     return int(workers.failed)
+
+
+def stop_all(stop: Callable[[float], Awaitable[object]], relay: Relay | None) -> Callable[[float], Awaitable[object]]:
+    """Return a function that calls ``stop`` of a server, and that of its relay, at the same time."""
+    if relay is None:
+        return stop
+
+    async def stop_both(grace: float) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stop, grace)
+            nursery.start_soon(relay.stop, grace)
+
+    return stop_both
 
 
 async def listen(options: argparse.Namespace, *, reuse_port: bool = False) -> list[trio.SocketListener]:

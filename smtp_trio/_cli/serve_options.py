@@ -16,6 +16,7 @@ from .network_option import network_option
 from .options import UsageError, describe_error, number_between
 from .privileges import user_option
 from .recipients_option import delimiter_option, recipients_option
+from .relay_options import add_destination, add_relay_options, check_relay_options, relays
 from .store_option import store_option
 from .units import octets, seconds
 from .unix_option import LMTP_PATH, MODE, group_option, mode_option
@@ -31,7 +32,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Receive mail and store it. Without options the server listens on 127.0.0.1:2525 and stores mail for every recipient "
         "in ./Maildir. It prints one line for each message and each refusal on standard output, and warnings and errors "
-        "on standard error. It never relays. At most 512 sessions are open at once, and 50 from one "
+        "on standard error. It relays nothing unless --relay or --relay-direct is given. "
+        "At most 512 sessions are open at once, and 50 from one "
         "client address, which may open 300 in a minute. SIGINT and SIGTERM stop "
         "the server after the messages in progress, or after 30 seconds; a second signal stops it at once. SIGHUP reloads the "
         "certificate, the auth file and the recipients."
@@ -121,6 +123,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="with --auth-file: also accept mail from clients that do not log in")
     add("--auth-accept-any", action="store_true",
         help="accept any user name and password, also without TLS, and clients that do not log in; for development only")
+    add_destination(add, "relay", "forward the stored messages to this server, as `smtp-trio relay` does, in tasks of their own: a "
+        "client does not wait for that. With --workers, the parent process does it")
+    add_relay_options(add, "relay-")
     add("--log-format", choices=("text", "json"), default="text",
         help="format of the log (default: %(default)s)")
     add("-q", "--quiet", action="store_const", dest="level", const=logging.WARNING, default=logging.INFO,
@@ -179,6 +184,8 @@ def check_options(options: argparse.Namespace, sockets: Sequence[socket.socket])
         *(sock.getsockname()[1] for sock in sockets if sock.family != socket.AF_UNIX),
     ):
         raise UsageError("--lmtp must not be used on port 25 (RFC 2033 5)")
+    check_relay_options(options, "--relay", "relay-")
+    check_open_relay(options, sockets)
     if not (options.accept or options.recipients):
         # Mail for every domain is a convenience for tests. On a public address it would invite spam for all of them.
         if options.host is not None and not is_loopback(options.host):
@@ -186,6 +193,18 @@ def check_options(options: argparse.Namespace, sockets: Sequence[socket.socket])
         for sock in sockets:
             if sock.family != socket.AF_UNIX and not ipaddress.ip_address(sock.getsockname()[0]).is_loopback:
                 raise UsageError(f"--fd: {format_address(sock)} is not a loopback address: {ADD_ACCEPT}")
+
+
+def check_open_relay(options: argparse.Namespace, sockets: Sequence[socket.socket]) -> None:
+    """Raise UsageError if anyone could send mail to anyone through this server, which is what spammers look for."""
+    if not relays(options) or ALL_DOMAINS not in options.accept:
+        return
+    if options.auth_file is not None and not options.auth_optional:
+        return
+    public = options.host is not None and not is_loopback(options.host)
+    addresses = [sock.getsockname()[0] for sock in sockets if sock.family != socket.AF_UNIX]
+    if public or not all(ipaddress.ip_address(address).is_loopback for address in addresses):
+        raise UsageError("--relay with --accept '*' would be an open relay: add --auth-file, or name the domains")
 
 
 def is_loopback(host: str) -> bool:

@@ -188,7 +188,11 @@ async def open_client(
     if the session is not opened.
     """
     check_server(host, port, settings)
-    client = await _open(host, port, settings, opened)
+    try:
+        client = await _open(host, port, settings, opened)
+    except SMTPError as exc:
+        exc.connected = False
+        raise
     client._reopen = partial(open_client, host, port, opened=opened, **settings)
     return client
 

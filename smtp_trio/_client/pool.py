@@ -109,6 +109,16 @@ class Pool:
         self._closed = False
         self._messages = 0  # over connections that are closed
 
+    @property
+    def host(self) -> Host:
+        """The host name or IP address of the server, or the path of its socket."""
+        return self._host
+
+    @property
+    def port(self) -> int:
+        """The port of the server."""
+        return self._port
+
     # --- sending ----------------------------------------------------------------------------------------------------
 
     async def send(

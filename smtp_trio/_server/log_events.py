@@ -195,6 +195,13 @@ DEBUG, INFO, WARNING, ERROR = logging.DEBUG, logging.INFO, logging.WARNING, logg
 CLI = "smtp_trio.cli"
 LISTENING = Event("listening", INFO, CLI, "listening on {address}")
 STORING = Event("storing", INFO, CLI, "storing in {store}")
+RELAYING = Event("relaying", INFO, CLI, "relaying from {store} to {destination}")
+RELAY_STOPPED = Event(
+    "relay_stopped",
+    INFO,
+    CLI,
+    "relay stopped; recipients relayed: {relayed}, undelivered: {undelivered}; deferred: {deferred} times; reports: {reports}",
+)
 FEW_DESCRIPTORS = Event(
     "few_descriptors",
     WARNING,
@@ -318,6 +325,21 @@ RECIPIENTS_FAILED = Event(
 RECIPIENTS_RESTORED = Event("recipients_restored", INFO, RECIPIENTS, "recipients can be looked up again: {source}")
 ALIAS_FAILED = Event("alias_failed", ERROR, RECIPIENTS, "recipients get 451: {error}")
 
+RELAY = "smtp_trio.relay"
+RELAY_TEXT = "from={sender} to={to} attempt={attempt} age={age}"
+RELAYED = Event("relayed", INFO, RELAY, "{id} relayed: " + RELAY_TEXT + " host={host} reply={reply}")
+DEFERRED = Event(
+    "deferred", INFO, RELAY, "{id} deferred: " + RELAY_TEXT + " host={host} retry_in={retry_in} reason={reason}"
+)
+UNDELIVERED = Event("undelivered", INFO, RELAY, "{id} undelivered: " + RELAY_TEXT + " host={host} reason={reason}")
+REPORTED = Event("reported", INFO, RELAY, "{id} reported to its sender: report={report} actions={actions}")
+NOT_REPORTED = Event("not_reported", ERROR, RELAY, "{id} report not stored, trying again: {error}")
+GIVEN_UP = Event("given_up", WARNING, RELAY, "{id} is a dead letter: from={sender} reason={reason}")
+RELAY_FAILED = Event(
+    "relay_failed", ERROR, RELAY, "{id} attempt failed, trying again in {retry_in} s: {error}", traceback=True
+)
+DESTINATION_DOWN = Event("destination_down", ERROR, RELAY, "{destination} cannot be used: {error}; messages wait")
+DESTINATION_UP = Event("destination_up", INFO, RELAY, "{destination} can be used again")
 AUTH_FAILED = Event(
     "auth_failed",
     INFO,

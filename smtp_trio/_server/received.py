@@ -59,7 +59,8 @@ def begins_with_field(start: bytes) -> bool | None:
     return None if len(start) <= FIELD_NAME_OCTETS and FIELD_NAME.fullmatch(start) else False
 
 
-def _safe(name: str) -> str:
+def restrict_name(name: str) -> str:
+    """Return a name or address with the characters of a domain or an address literal only."""
     return UNSAFE.sub("?", name)[:255]
 
 
@@ -85,11 +86,11 @@ def received_field(
     # An IPv6 zone has a meaning on this host only, and is not part of an address literal (RFC 5321 4.1.3).
     host = peer.host.partition("%")[0]
     literal = f"IPv6:{host}" if ":" in host else host
-    comment = f"{_safe(peer.name or 'unknown')} [{_safe(literal)}]" if peer.kind == "tcp" else peer.kind
+    comment = f"{restrict_name(peer.name or 'unknown')} [{restrict_name(literal)}]" if peer.kind == "tcp" else peer.kind
     # A client without a name is named by its address, as Extended-Domain of RFC 5321 4.4 allows. Only a device that a
     # lenient server accepts has none.
     no_name = f"[{literal}]" if peer.kind == "tcp" else "unknown"
-    name = _safe(hello.domain) if hello is not None and hello.domain else no_name
+    name = restrict_name(hello.domain) if hello is not None and hello.domain else no_name
     lines = [f"Received: from {name} ({comment})", f"by {server} with {protocol}"]
     if envelope is not None:
         lines[1] += f" id {envelope.id}"

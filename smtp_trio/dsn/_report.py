@@ -31,6 +31,8 @@ MAX_RETURNED = 65536
 #: The extensions that most servers offer.
 OFFERS = frozenset({"8BITMIME", "SMTPUTF8"})
 MESSAGE_ID = re.compile(rb"^Message-ID:(?:[ \t]|\r\n[ \t])*(<[!-;=?-~]{1,200}>)[ \t]*\r$", re.IGNORECASE | re.MULTILINE)
+#: The same, of a report.
+IDENTIFIER = re.compile(r"<[!-;=?-~]{1,500}>")
 #: Lines end in CRLF, and a field is never folded: `fold` and `clean` have done what is necessary.
 POLICY = compat32.clone(linesep="\r\n", max_line_length=None, cte_type="8bit")
 
@@ -69,6 +71,7 @@ def build_report(
     now: datetime | None = None,
     max_returned: int = MAX_RETURNED,
     offers: Collection[str] = OFFERS,
+    message_id: str | None = None,
 ) -> Report | None:
     """Return a report about some recipients of a message; None if its sender must not get one.
 
@@ -86,6 +89,8 @@ def build_report(
     :param max_returned: the greatest number of octets of the original to return. Of a larger message the header is returned.
     :param offers: the extensions of the server to which the report will be sent (``client.offered``), which decide how the
         original can be returned. By default, 8BITMIME and SMTPUTF8.
+    :param message_id: the identifier in its field Message-ID, with the angle brackets; by default a new one. A program that
+        may have to send a report again uses the same one.
     """
     check_type(original, "original", Original)
     statuses = check_items(statuses, "statuses", RecipientStatus)
@@ -94,6 +99,9 @@ def build_report(
     check_date(now, "now")
     check_number(max_returned, "max_returned", integer=True)
     offers = frozenset(check_items(offers, "offers", str))
+    check_type(message_id, "message_id", str, optional=True)
+    if message_id is not None and not IDENTIFIER.fullmatch(message_id):
+        raise ValueError(f"message_id must be an identifier in angle brackets, got {message_id!r}")
     reported = tuple(
         each
         for each in statuses
@@ -110,7 +118,7 @@ def build_report(
     root["To"] = raw(f"<{to}>" if fits(to) else "undisclosed-recipients:;")
     root["Subject"] = subject(reported)
     root["Date"] = date(now or datetime.now(UTC))
-    root["Message-ID"] = make_msgid(domain=clean(reporting_mta, utf8=False).replace(" ", "")[:255])
+    root["Message-ID"] = message_id or make_msgid(domain=clean(reporting_mta, utf8=False).replace(" ", "")[:255])
     if found := MESSAGE_ID.search(original.message[: header_end(original.message)]):
         root["In-Reply-To"] = root["References"] = found[1].decode()  # RFC 3834 3.1.5
     root["Auto-Submitted"] = "auto-replied"  # RFC 3834 5

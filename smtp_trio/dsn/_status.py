@@ -118,7 +118,7 @@ def report_statuses(
     check_type(give_up, "give_up", bool)
     check_type(remote_mta, "remote_mta", str, optional=True)
     outcomes = {outcome.recipient: outcome for outcome in result.outcomes}
-    hosts = _hosts(result)
+    hosts = hosts_of(result)
     found = []
     for name in result.recipients:
         outcome = outcomes.get(name)
@@ -174,7 +174,7 @@ def _is_local(outcome: Outcome) -> bool:
     return isinstance(outcome, Rejected) and (isinstance(outcome.command, Connect) or outcome.not_offered)
 
 
-def _hosts(result: Result) -> dict[str, str]:
+def hosts_of(result: Result) -> dict[str, str]:
     """Return the server that was tried last, by recipient, if the result has it."""
     return {
         name: domain.attempts[-1].exchanger.name

@@ -19,6 +19,10 @@ class SMTPError(Exception):
     """
 
     result: Any = None
+    connected: bool = True
+    """False if the session with a server could not be opened. Then the error is not about a message: the server cannot be
+    reached, has refused the connection or the login, or does not offer the TLS that is required.
+    """
 
     @property
     def temporary(self) -> bool:

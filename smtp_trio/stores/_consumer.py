@@ -166,10 +166,11 @@ class Delivery:
         kind: Literal["retry", "dead"] = "dead" if self.attempt >= self._consumer.max_attempts else "retry"
         await self._settle(Outcome(kind=kind, after=after, reason=reason, state=self.state if state is None else state))
 
-    async def fail(self, reason: str) -> None:
-        """Make the message a dead letter. Raises the errors of `ack`."""
+    async def fail(self, reason: str, *, state: str | None = None) -> None:
+        """Make the message a dead letter. ``state`` is as in `retry`. Raises the errors of `ack`."""
         check_type(reason, "reason", str)
-        await self._settle(Outcome(kind="dead", reason=reason, state=self.state))
+        check_type(state, "state", str, optional=True)
+        await self._settle(Outcome(kind="dead", reason=reason, state=self.state if state is None else state))
 
     async def _settle(self, outcome: Outcome) -> None:
         if self._settled:

@@ -621,7 +621,9 @@ async def run_error(*options: str, cwd: Path, prefix: Sequence[str] = ()) -> str
 
 
 SEE = " (see `smtp-trio serve --help`)"
-STORES = "maildir:PATH or sqlite:PATH or redis://HOST or postgresql://HOST/DATABASE or https://HOST/PATH or http://HOST/PATH"
+STORES = (
+    "maildir:PATH or sqlite:PATH or redis://HOST or postgresql://HOST/DATABASE or https://HOST/PATH or http://HOST/PATH"
+)
 
 # Errors that are found before the server starts.
 INVALID_OPTIONS = [
