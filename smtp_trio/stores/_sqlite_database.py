@@ -111,7 +111,7 @@ def prepare(db: sqlite3.Connection) -> None:
     """
     version, tables = schema_of(db)
     if version > VERSION:
-        raise StoreError(f"user_version {version} was written by a newer smtp_trio; this one supports {VERSION}")
+        raise StoreError(newer_version(version))
     if (version or tables) and not (version and {"messages", "recipients"} <= tables):
         raise StoreError("the database was created by another program")
     (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
@@ -128,6 +128,11 @@ def prepare(db: sqlite3.Connection) -> None:
             db.execute(statement)
         db.execute(f"PRAGMA user_version = {VERSION}")
         db.execute("COMMIT")
+
+
+def newer_version(version: int) -> str:
+    """Return the text of the error for a database of a later version."""
+    return f"user_version {version} was written by a newer smtp_trio; this one supports {VERSION}"
 
 
 def schema_of(db: sqlite3.Connection) -> tuple[int, set[str]]:
