@@ -36,7 +36,7 @@ T = TypeVar("T")
 # shuts down a socket of another connection that was given the same number.
 #
 # When the wait for standbys is cancelled, by this thread or by an administrator, COMMIT succeeds with a warning: the
-# transaction is durable on this server alone. `Link.warned` tells the store, which does not send a 250 then.
+# transaction is durable on this server alone. `Link.call` raises an error then.
 #
 # A connection that the server has closed while it was idle is found before it is used, so that a restart of the server
 # costs no 451. After a connection is lost during a call, its effect is unknown, and the call is not repeated.
@@ -101,8 +101,8 @@ class Watchdog:
 class Link:
     """One connection to the server, which is opened when it is used and opened again when it is lost.
 
-    ``params`` are parameters of libpq. ``prepare`` is called with each new connection. The methods other than
-    `check_deadline` are called in one thread at a time.
+    ``params`` are parameters of libpq. ``outage`` records failures. ``prepare`` is called with each new connection. The
+    methods other than `check_deadline` are called in one thread at a time.
     """
 
     def __init__(
@@ -110,11 +110,9 @@ class Link:
         params: dict[str, Any],
         schema: str,
         watchdog: Watchdog,
-        outage: Outage,
+        outage: Outage | None = None,
         prepare: Callable[[Connection], None] | None = None,
     ) -> None:
-        self.warned: bool = False
-        """True if the server has sent a warning during the call."""
         self.connection: Connection | None = None
         self._params = {**DEFAULTS, **params}
         self._session = {**SESSION, "search_path": f'"{schema}"'}
@@ -123,25 +121,30 @@ class Link:
         self._prepare = prepare
         self._socket: socket.socket | None = None
         self._deadline: float | None = None
-        self._cancelled = False
+        self._cancelled = self._warned = False
 
     def call(self, work: Callable[[Connection], T]) -> T:
         """Call ``work`` with the connection, and return its result. Raises `StoreError`.
 
-        After an error of the connection, an outage begins; after a success, it ends.
+        It begins an outage if the server does not respond, and ends it if it does.
         """
         try:
             result = self.attempt(work)
-        except psycopg.Error as error:
-            if self.connection is None or isinstance(error, psycopg.errors.QueryCanceled):
-                raise self._outage.error(error) from error
-            raise store_error(error) from error
-        self._outage.end()
+        except (psycopg.Error, UnicodeError) as error:
+            failure = store_error(error)
+            if self._outage and (self.connection is None or isinstance(error, psycopg.errors.QueryCanceled)):
+                failure = self._outage.error(failure)
+            raise failure from error
+        if self._warned:
+            failure = StoreError("the wait for the standbys was cancelled, so that they may not have what was written")
+            raise self._outage.error(failure) if self._outage else failure
+        if self._outage:
+            self._outage.end()
         return result
 
     def attempt(self, work: Callable[[Connection], T]) -> T:
         """Call ``work`` as `call` does, without a record of an outage. Raises ``psycopg.Error``, or `StoreError`."""
-        self.warned = self._cancelled = False
+        self._warned = self._cancelled = False
         self._deadline = time.monotonic() + self._watchdog.timeout
         try:
             return work(self._connected())
@@ -180,7 +183,7 @@ class Link:
 
     def _notice(self, notice: psycopg.errors.Diagnostic) -> None:
         if notice.severity_nonlocalized == "WARNING":
-            self.warned = True
+            self._warned = True
 
     def check_deadline(self) -> None:
         """End the current call if its deadline has passed. Called by the thread of the `Watchdog`."""
@@ -222,7 +225,7 @@ def closed_by_server(db: Connection) -> bool:
     return db.closed
 
 
-def store_error(error: psycopg.Error) -> StoreError:
+def store_error(error: Exception) -> StoreError:
     """Return the StoreError that fits an error of the server: `StoreFullError` for class 53100, a full disk."""
     kind = StoreFullError if isinstance(error, psycopg.errors.DiskFull) else StoreError
-    return kind(str(error).strip() or type(error).__name__)
+    return kind(" ".join(str(error).split()) or type(error).__name__)

@@ -60,8 +60,9 @@ T = TypeVar("T")
 #
 # Pieces of a process that was killed are removed by the next store that is opened. ``unpublished`` has their uids with
 # the number of their store, and each open store holds an advisory lock with its number, which the server releases with the
-# connection. A store that lost its connection can thus lose the pieces of a message that is being received. Removing
-# and publishing both delete the row of ``unpublished`` first, so that only one of them happens.
+# connection. A store that lost its connection can thus lose the pieces of a message that is being received; that message is
+# refused. Removing and publishing both delete the row of ``unpublished`` first, so that only one of them happens, and
+# writing another piece locks it.
 
 #: Octets of a large message that are written in one transaction.
 PIECE = 1 << 18
@@ -110,10 +111,6 @@ PUBLISH = """
 WITH mine AS (DELETE FROM unpublished WHERE uid = ANY(%s) RETURNING uid)
 SELECT uid, (SELECT count(*) FROM pieces WHERE pieces.uid = mine.uid) FROM mine
 """
-ABANDON = """
-WITH gone AS (DELETE FROM unpublished WHERE uid = ANY(%s) RETURNING uid)
-DELETE FROM pieces USING gone WHERE pieces.uid = gone.uid
-"""
 LEFT_BEHIND = """
 SELECT uid FROM unpublished WHERE store NOT IN (
     SELECT objid::bigint::integer FROM pg_locks JOIN pg_database ON pg_database.oid = database
@@ -122,7 +119,7 @@ SELECT uid FROM unpublished WHERE store NOT IN (
 """
 WRITE_PIECE = """
 WITH settings AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
-INSERT INTO pieces SELECT %b::text, %b::int4, %b::bytea FROM settings
+INSERT INTO pieces SELECT uid, %b::int4, %b::bytea FROM settings, unpublished WHERE uid = %b FOR KEY SHARE OF unpublished
 """
 #: Columns that are fields of an `Entry`, before those of the recipients.
 FIELDS = ("sender", "mail_params", "peer", "helo", "protocol", "tls", "auth", "size", "subject")
@@ -164,10 +161,11 @@ class PostgreSQL(Store["PostgreSQLSpool"]):
             raise ValueError(f'durability must be "disk" or "memory", got {self.durability!r}')
         check_number(self.call_timeout, "call_timeout", 0.1)
         watchdog = Watchdog(self.call_timeout)
-        self._outage = Outage(lambda: repr(self))
-        link = partial(Link, params, self.schema, watchdog, self._outage)
-        self._writer, self._reader, self._claimer = link(self._prepare), link(), link()
-        self._listener = Listener(link(self._listen))
+        link = partial(Link, params, self.schema, watchdog)
+        # The log has outages of the writer. Consumers log their own, and programs that read get an error.
+        self._writer = link(outage=Outage(lambda: repr(self)), prepare=self._prepare)
+        self._reader, self._claimer = link(), link()
+        self._listener = Listener(link(prepare=self._listen))
         self._reading, self._claiming = trio.CapacityLimiter(1), trio.CapacityLimiter(1)
         self._number = random.SystemRandom().getrandbits(31)
         self._settings: dict[str, str] = {}
@@ -192,9 +190,7 @@ class PostgreSQL(Store["PostgreSQLSpool"]):
             )
         prepare_tables(db, self.schema)
         db.execute("SELECT pg_advisory_lock(%s, %s)", [LOCK_STORE, self._number])
-        left = [uid for (uid,) in db.execute(LEFT_BEHIND, [LOCK_STORE]).fetchall()]
-        if left:
-            db.execute(ABANDON, [left])
+        remove_pieces(db, [uid for (uid,) in db.execute(LEFT_BEHIND, [LOCK_STORE]).fetchall()])
         if settings != self._settings:
             self._settings = settings
             STORE_OPENED.log(store=repr(self), guarantee=guarantee(settings))
@@ -249,8 +245,6 @@ class PostgreSQL(Store["PostgreSQLSpool"]):
     def _store_group(self, messages: Sequence[PostgreSQLSpool], errors: dict[PostgreSQLSpool, Exception]) -> None:
         """Store messages in one transaction. Add errors of messages whose pieces are lost."""
         queued = self._writer.call(lambda db: self._insert(db, messages, errors))
-        if self._writer.warned:
-            raise StoreError("the wait for the standbys was cancelled, so they may not have the message")
         if queued:
             with suppress(StoreError):
                 self._writer.call(lambda db: db.execute(NOTIFY, [CHANNEL + self.schema]))
@@ -263,7 +257,7 @@ class PostgreSQL(Store["PostgreSQLSpool"]):
             if large:
                 found: dict[str, int] = dict(db.execute(PUBLISH, [list(large)]).fetchall())
                 lost = {message for message in messages if message.pieces and found.get(message.name) != message.pieces}
-                errors.update((message, StoreError("the server has lost a part of the message")) for message in lost)
+                errors.update((message, lost_part()) for message in lost)
                 messages = [message for message in messages if message not in lost]
             if not messages:
                 return 0
@@ -281,14 +275,15 @@ class PostgreSQL(Store["PostgreSQLSpool"]):
             with db.transaction() if n == 0 else nullcontext():
                 if n == 0:
                     db.execute("INSERT INTO unpublished VALUES (%s, %s)", [uid, self._number])
-                db.execute(WRITE_PIECE, [uid, n, data])
+                if db.execute(WRITE_PIECE, [n, data, uid]).rowcount != 1:
+                    raise lost_part()
 
         self._writer.call(write)
 
     def abandon(self, uid: str) -> None:
         """Remove the pieces of a message that is not stored. Errors do not matter: they are invisible, and removed later."""
         with suppress(StoreError):
-            self._writer.call(lambda db: db.execute(ABANDON, [[uid]]))
+            self._writer.call(lambda db: remove_pieces(db, [uid]))
 
     # --- reading
 
@@ -412,6 +407,23 @@ class PostgreSQLSpool(Spool):
             self.pieces,
             self._buffer,
         )
+
+
+def lost_part() -> StoreError:
+    """Return the error of a message whose pieces were lost, in a crash of the server or of the connection."""
+    return StoreError("the server has lost a part of the message")
+
+
+def remove_pieces(db: Connection, uids: list[str]) -> None:
+    """Remove the pieces of messages that are not stored.
+
+    A piece that is being written meanwhile locks the row of ``unpublished``. So the second statement, which begins after
+    that row was deleted, finds it.
+    """
+    if uids:
+        with db.transaction():
+            rows = db.execute("DELETE FROM unpublished WHERE uid = ANY(%s) RETURNING uid", [uids]).fetchall()
+            db.execute("DELETE FROM pieces WHERE uid = ANY(%s)", [[uid for (uid,) in rows]])
 
 
 def values(messages: Sequence[PostgreSQLSpool]) -> list[list[object]]:
