@@ -167,6 +167,7 @@ class Webhook(Store["WebhookSpool"]):
             await super().open()
             await self._request("OPTIONS", {})
         except StoreUnavailableError as error:
+            await self.aclose()
             raise self._store_error(error) from error
 
     async def aclose(self) -> None:

@@ -10,14 +10,16 @@ import base64
 import hashlib
 import json
 import logging
+import os
 import re
 import ssl
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import blocks
 import h11
 import pytest
 import trio
@@ -39,6 +41,7 @@ from smtp_trio.stores import (
 from smtp_trio.stores.http import Webhook
 
 from .sessions import body, envelope, large, transaction
+from .test_cancel import CancelAt
 from .test_server import connected
 
 if TYPE_CHECKING:
@@ -121,8 +124,8 @@ class Application:
                         self.active -= 1
                     if self.at_once:
                         return
-            except trio.BrokenResourceError:
-                pass
+            except (trio.BrokenResourceError, h11.RemoteProtocolError):
+                pass  # the client has closed the connection
 
     async def receive(self, stream: trio.abc.Stream) -> Request | None:
         """Receive a request; None at the end of the connection."""
@@ -158,6 +161,15 @@ async def serving(**options: Any) -> AsyncGenerator[Application]:
 async def push(store: Webhook, *octets: bytes, session: Session | None = None) -> str:
     """Push a message, and return its id."""
     return await store.put(session or transaction(), body(*octets or (MESSAGE,)))
+
+
+def open_files(directory: Path) -> list[str]:
+    """Return the open files of this process in a directory, also those that have no name."""
+    paths = []
+    for number in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # that of the directory itself
+            paths.append(os.readlink(f"/proc/self/fd/{number}"))
+    return [path for path in paths if path.startswith(str(directory))]
 
 
 # --- the request
@@ -218,6 +230,35 @@ async def test_signatures_of_the_body_and_of_the_envelope_match(message: bytes) 
                 Verifier(secret).verify(changed, request.headers)
     with pytest.raises(WebhookVerificationError, match="No matching signature"):
         Verifier("whsec_" + base64.b64encode(b"z" * 32).decode()).verify(request.body, request.headers)
+
+
+async def test_django_view_of_the_page_on_webhooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Django parses the request, and the view stores the octets of the message unless the signature is of another secret."""
+    conf = pytest.importorskip("django.conf")
+    factory = pytest.importorskip("django.test").RequestFactory()
+    if not conf.settings.configured:
+        conf.settings.configure()
+    [block] = [block for block in blocks.PYTHON if block.page == "webhooks" and "django" in block.source]
+    view = block.run()["mail"]
+    messages = [MESSAGE, b"".join(large(3 << 20))]
+    async with serving() as application, Webhook(application.url, secret=SECRET) as store:
+        names = [await push(store, message) for message in messages]
+    monkeypatch.chdir(tmp_path)
+    for secret, status in ((OTHER_SECRET, 503), (SECRET, 200)):
+        monkeypatch.setenv("SMTP_TRIO_WEBHOOK_SECRET", secret)
+        assert os.listdir() == []
+        for request in application.requests:
+            fields = {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in request.headers.items()}
+            arguments = {"data": request.body, "content_type": request.headers["content-type"], **fields}
+            with closing(factory.post("/mail", **arguments)) as parsed:
+                assert view(parsed).status_code == status
+    assert view(factory.options("/mail")).status_code == 204
+    assert [
+        (tmp_path / f"{name}.eml").read_bytes() == message for name, message in zip(names, messages, strict=True)
+    ] == [
+        True,
+        True,
+    ]
 
 
 async def test_message_that_no_session_receives() -> None:
@@ -323,7 +364,7 @@ async def test_response_that_is_not_http(response: bytes) -> None:
             await push(store)
         assert caught.value.reply.code == 451
         with pytest.raises(StoreError):
-            await store.open()
+            await store.open()  # closes its connections
         application.response = OK
         await push(store)
         await store.aclose()
@@ -472,6 +513,38 @@ async def test_cancelled_message_is_not_acknowledged() -> None:
         application.response = OK
         await push(store)
         await store.aclose()
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        pytest.param((MESSAGE,), id="in memory"),
+        pytest.param(tuple(large(3 << 19)), id="in a file", marks=pytest.mark.exhaustive),
+    ],
+)
+async def test_cancel_at_every_step(chunks: tuple[bytes, ...], tmp_path: Path) -> None:
+    """A message that was acknowledged has been received, and the next one can be pushed."""
+    async with serving() as application, Webhook(application.url, max_requests=1, spool_directory=tmp_path) as store:
+        await push(store)
+        for k in range(1, 1000):
+            application.requests.clear()
+            instrument = CancelAt(k, trio.CancelScope())
+            trio.lowlevel.add_instrument(instrument)
+            name = None
+            with instrument.scope:
+                instrument.observe_current_task()
+                name = await push(store, *chunks)
+            trio.lowlevel.remove_instrument(instrument)
+            if name is not None:
+                [request] = application.requests
+                assert request.headers["webhook-id"] == name
+                assert request.parts[1] == b"".join(chunks)
+            if instrument.k > 0:
+                break
+        assert name is not None
+        assert k > 10
+        await push(store)
+        assert open_files(tmp_path) == []
 
 
 async def test_body_that_ends_early_is_not_pushed() -> None:
