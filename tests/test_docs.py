@@ -9,6 +9,7 @@ import importlib.util
 import inspect
 import json
 import logging
+import os
 import pkgutil
 import re
 import smtplib
@@ -219,8 +220,9 @@ def test_number_of_cases_is_stated() -> None:
 @pytest.mark.parametrize("command", ["serve", "send"])
 def test_page_documents_exactly_the_options_of_a_command(command: str) -> None:
     shown = subprocess.run(
-        [sys.executable, "-m", "smtp_trio", command, "--help"], capture_output=True, text=True, check=True
-    )
+        [sys.executable, "-m", "smtp_trio", command, "--help"],
+        capture_output=True, text=True, check=True, env=os.environ | {"COLUMNS": "1000"},  # no option is broken
+    )  # fmt: skip
     page = (DOCS / "command-line.rst").read_text().partition(f".. program:: smtp-trio {command}\n")[2]
     documented = re.findall(r"^\.\. option:: .*(--[a-z-]+)", page.partition("\n.. program::")[0], re.MULTILINE)
     assert set(re.findall(r"(?<![\w-])--[a-z-]+", shown.stdout)) == {"--help", *documented}
