@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import coredis
 import trio
-from attrs import field, frozen
 from coredis.exceptions import RedisError, ResponseError
 from coredis.retry import NoRetryPolicy
 
@@ -15,8 +14,11 @@ from ._errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+    from contextlib import AsyncExitStack
 
     from coredis.connection import BaseConnection
+
+    from ._redis_url import Settings
 
 # How the library is used
 # -----------------------
@@ -49,39 +51,22 @@ Command = tuple[Any, ...]
 T = TypeVar("T")
 
 
-@frozen(kw_only=True)
-class Settings:
-    """Where the server is, and what a store requires of it. `Redis` describes the parameters."""
-
-    host: str = "localhost"
-    port: int = 6379
-    db: int = 0
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
-    tls: bool = False
-    stream: str = "mail"
-    replicas: int = 0
-    wait_timeout: float = 5
-    timeout: float = 10
-    chunk: int = 1 << 20
-    durability: str = "disk"
-
-    def client(self) -> coredis.Redis[bytes]:
-        """Return a client that has not been entered."""
-        return coredis.Redis(
-            self.host,
-            self.port,
-            self.db,
-            username=self.username,
-            password=self.password,
-            ssl=self.tls,
-            ssl_check_hostname=self.tls or None,
-            ssl_cert_reqs="required" if self.tls else None,
-            connect_timeout=self.timeout,
-            stream_timeout=self.timeout,
-            max_connections=PLACES,
-            retry_policy=NoRetryPolicy(),
-        )
+def new_client(settings: Settings) -> coredis.Redis[bytes]:
+    """Return a client that has not been entered."""
+    return coredis.Redis(
+        settings.host,
+        settings.port,
+        settings.db,
+        username=settings.username,
+        password=settings.password,
+        ssl=settings.tls,
+        ssl_check_hostname=settings.tls or None,
+        ssl_cert_reqs="required" if settings.tls else None,
+        connect_timeout=settings.timeout,
+        stream_timeout=settings.timeout,
+        max_connections=PLACES,
+        retry_policy=NoRetryPolicy(),
+    )
 
 
 class Run(Protocol):
@@ -200,3 +185,35 @@ def parse_info(text: bytes) -> dict[str, str]:
     """Return the fields of a reply to INFO."""
     lines = (line.partition(":") for line in text.decode("utf-8", "replace").splitlines())
     return {key: value for key, colon, value in lines if colon}
+
+
+# --- errors
+
+
+def describe(error: BaseException) -> str:
+    """Return the text of an error and of its cause."""
+    cause = f": {error.__cause__}" if error.__cause__ is not None and str(error.__cause__) else ""
+    return f"{str(error) or type(error).__name__}{cause}"
+
+
+async def leave(stack: AsyncExitStack, error: BaseException | None) -> None:
+    """Close nurseries after a block that has raised ``error``, or nothing.
+
+    The caller raises ``error``. The nurseries would put it into groups; those are dropped here. What they raise besides is
+    raised, without a group if it is one exception.
+    """
+    try:
+        await stack.__aexit__(None if error is None else type(error), error, None)
+    except BaseException as raised:
+        others = [each for each in leaves(raised) if each is not error and not isinstance(each, trio.Cancelled)]
+        if others:
+            raise (others[0] if len(others) == 1 else raised) from None
+        if error is None:
+            raise
+
+
+def leaves(error: BaseException) -> list[BaseException]:
+    """Return the exceptions that are in a group, at any depth."""
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for each in error.exceptions for leaf in leaves(each)]
+    return [error]

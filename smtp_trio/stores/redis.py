@@ -14,21 +14,21 @@ import json
 import os
 import re
 from contextlib import AsyncExitStack, suppress
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import trio
-from attrs import fields as attributes
 
 from ..protocol.arguments import check_number, check_type
 from . import _redis_scripts as scripts
 from ._consumer import Claim, DeadLetter
-from ._entry import HEADER_OCTETS, Entry, Stored, read_header
+from ._entry import HEADER_OCTETS, Entry, Stored
 from ._errors import MessageNotFoundError, StoreError, StoreFullError
 from ._group import GroupCommit
 from ._outage import Outage
-from ._redis_engine import ENGINE_ERRORS, Engine, Settings, check_server, first_error, is_full
+from ._redis_engine import ENGINE_ERRORS, Engine, check_server, describe, first_error, is_full, leave, new_client
+from ._redis_entries import check_version, chunks_key, entry_fields, entry_number, format_entry, pairs
+from ._redis_url import Settings, format_url, parse_url
+from ._redis_waiters import Waiters
 from ._spool import TaskSpool
 from ._store import Store
 
@@ -63,7 +63,6 @@ if TYPE_CHECKING:
 # failover has lost the end of it, the script refuses the message. A list that an entry may have is never deleted by the
 # session: whether it was published is decided by its time to live, also in a script.
 
-VERSION = "1"
 #: Seconds after which chunks that no entry has are removed.
 CHUNKS_TTL = 3600
 #: Chunks that are read at a time.
@@ -76,14 +75,6 @@ BLOCK = 5000
 PAUSE = 1.0
 ID = re.compile(r"\d{1,20}-\d{1,20}")
 STREAM = re.compile(r"[A-Za-z0-9._:-]{1,100}")
-OPTIONS: dict[str, Callable[[str], Any]] = {
-    "stream": str,
-    "replicas": int,
-    "wait_timeout": float,
-    "timeout": float,
-    "chunk": int,
-    "durability": str,
-}
 
 
 class Redis(Store["RedisSpool"]):
@@ -189,8 +180,8 @@ class Redis(Store["RedisSpool"]):
             # The nursery is the outermost, since the waiting task uses a client of its own.
             nursery = await stack.enter_async_context(trio.open_nursery())
             stack.callback(nursery.cancel_scope.cancel)
-            writer = await stack.enter_async_context(self.settings.client())
-            reader = await stack.enter_async_context(self.settings.client())
+            writer = await stack.enter_async_context(new_client(self.settings))
+            reader = await stack.enter_async_context(new_client(self.settings))
             self._writer, self._reader = Engine(writer, self._check), Engine(reader)
             if self.create:
                 await self._writer.run((b"PING",))
@@ -389,7 +380,7 @@ class Redis(Store["RedisSpool"]):
         while True:
             await waiters.wait_for_one()
             try:
-                async with self.settings.client() as client:
+                async with new_client(self.settings) as client:
                     engine = Engine(client)
                     while True:
                         await waiters.wait_for_one()
@@ -480,193 +471,3 @@ class RedisSpool(TaskSpool):
             return (b"XADD", stream, "*", *fields)
         fields += ["key", self._key, "chunks", self._chunks]
         return (b"EVAL", scripts.PUBLISH, 2, stream, self.chunks_key, self._chunks, *fields)
-
-
-class Waiters:
-    """The consumers that wait for an entry, and what is known of the stream.
-
-    One task reads the stream for all of them. Each knows the last entry that its group has begun, and waits only if no newer
-    one is known.
-    """
-
-    def __init__(self) -> None:
-        self.newest: tuple[int, int] = (0, 0)
-        """The newest entry that is known."""
-        self.last: dict[str, tuple[int, int]] = {}
-        """The last entry of each group that had none to claim."""
-        self._count = 0
-        self._wanted = trio.Event()
-        self._arrived = trio.Event()
-
-    async def wait(self, group: str, longest: float) -> None:
-        """Wait until a newer entry than the group's last one is known, for ``longest`` seconds at most."""
-        last = self.last.get(group, (0, 0))
-        if last < self.newest:
-            self.newest = last  # for a stream that was emptied: do not return at once for ever
-            await trio.lowlevel.checkpoint()
-            return
-        self.newest = last
-        self._count += 1
-        self._wanted.set()
-        try:
-            with trio.move_on_after(longest):
-                await self._arrived.wait()
-        finally:
-            self._count -= 1
-
-    async def wait_for_one(self) -> None:
-        """Wait until there is a waiting consumer."""
-        if not self._count:
-            self._wanted = trio.Event()
-            await self._wanted.wait()
-
-    def announce(self, number: tuple[int, int]) -> None:
-        """Note a new entry, and wake all consumers."""
-        self.newest = number
-        arrived, self._arrived = self._arrived, trio.Event()
-        arrived.set()
-
-
-# --- the fields of an entry
-
-
-def format_entry(entry: Entry) -> Iterable[object]:
-    """Return the fields and values of an entry, without those of its octets."""
-    recipients = list(zip(entry.recipients, entry.rcpt_params, strict=True))
-    values = {
-        "v": VERSION,
-        "id": entry.id,
-        "received_at": entry.received_at,
-        "sender": entry.sender,
-        "recipients": json.dumps(recipients, ensure_ascii=False, separators=(",", ":")),
-        "mail_params": entry.mail_params,
-        "peer": entry.peer,
-        "helo": entry.helo,
-        "protocol": entry.protocol,
-        "tls": entry.tls,
-        "auth": entry.auth,
-    }
-    for name, value in values.items():
-        if value is not None:
-            yield name
-            yield value
-
-
-def pairs(values: Sequence[bytes]) -> dict[str, bytes]:
-    """Return the fields of an entry by name."""
-    return {values[n].decode("utf-8", "replace"): values[n + 1] for n in range(0, len(values), 2)}
-
-
-def check_version(uid: str, values: dict[str, bytes]) -> None:
-    """Raise StoreError unless this version can read an entry."""
-    version = values.get("v", b"").decode("utf-8", "replace")
-    if version != VERSION:
-        raise StoreError(
-            f"entry {uid} has v={version}, and this version of smtp_trio reads v={VERSION}"
-            if version
-            else f"entry {uid} was written by another program"
-        )
-
-
-def entry_fields(uid: str, values: dict[str, bytes]) -> dict[str, Any]:
-    """Return the attributes of an `Entry`. ``message`` has at least the header of the message."""
-    check_version(uid, values)
-    texts = {name: value.decode() for name, value in values.items() if name != "message"}
-    recipients = json.loads(texts["recipients"])
-    subject, date = read_header(values["message"])
-    return {
-        "id": uid,
-        "received": datetime.fromisoformat(texts["received_at"]),
-        "sender": texts["sender"],
-        "recipients": tuple(address for address, _ in recipients),
-        "rcpt_params": tuple(params for _, params in recipients),
-        "size": int(texts["size"]),
-        "subject": subject,
-        "date": date,
-        **{name: texts.get(name) for name in ("peer", "helo", "protocol", "tls", "auth")},
-        "mail_params": texts["mail_params"],
-    }
-
-
-def entry_number(uid: bytes) -> tuple[int, int]:
-    """Return the id of an entry as numbers, which have its order."""
-    time, _, number = uid.partition(b"-")
-    return int(time), int(number)
-
-
-def chunks_key(stream: str, key: str) -> str:
-    """Return the key of the chunks of a message."""
-    return f"{{{stream}}}:chunks:{key}"
-
-
-# --- the URL
-
-
-def parse_url(url: str) -> dict[str, Any]:
-    """Return the arguments of `Redis` for a URL. Raises ValueError if it is invalid; the message has no password."""
-    form = "redis://[USER:PASSWORD@]HOST[:PORT][/DB][?OPTIONS]"
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise ValueError(f"must be {form}, with a port from 1 to 65535") from None
-    path = parts.path.strip("/")
-    if not parts.hostname or parts.fragment or (path and not (path.isascii() and path.isdigit())):
-        raise ValueError(f"must be {form}")
-    found: dict[str, Any] = {"host": parts.hostname, "port": 6379 if port is None else port, "db": int(path or 0)}
-    if parts.username:
-        found["username"] = unquote(parts.username)
-    if parts.password:
-        found["password"] = unquote(parts.password)
-    if parts.scheme == "rediss":
-        found["tls"] = True
-    for name, text in parse_qsl(parts.query, keep_blank_values=True):
-        if name not in OPTIONS:
-            raise ValueError(f"unknown option {name!r} of redis:, known are {', '.join(OPTIONS)}")
-        try:
-            found[name] = OPTIONS[name](text)
-        except ValueError:
-            raise ValueError(f"{name} must be a number, got {text!r}") from None
-    return found
-
-
-def format_url(settings: Settings) -> str:
-    """Return the URL of a store, without the password, and without options that have their default."""
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    user = f"{quote(settings.username, safe='')}@" if settings.username else ""
-    default = {each.name: each.default for each in attributes(Settings)}
-    options = {name: getattr(settings, name) for name in OPTIONS if getattr(settings, name) != default[name]}
-    query = f"?{urlencode(options)}" if options else ""
-    return f"redis{'s' * settings.tls}://{user}{host}:{settings.port}/{settings.db}{query}"
-
-
-# --- errors
-
-
-def describe(error: BaseException) -> str:
-    """Return the text of an error and of its cause."""
-    cause = f": {error.__cause__}" if error.__cause__ is not None and str(error.__cause__) else ""
-    return f"{str(error) or type(error).__name__}{cause}"
-
-
-async def leave(stack: AsyncExitStack, error: BaseException | None) -> None:
-    """Close nurseries after a block that has raised ``error``, or nothing.
-
-    The caller raises ``error``. The nurseries would put it into groups; those are dropped here. What they raise besides is
-    raised, without a group if it is one exception.
-    """
-    try:
-        await stack.__aexit__(None if error is None else type(error), error, None)
-    except BaseException as raised:
-        others = [each for each in leaves(raised) if each is not error and not isinstance(each, trio.Cancelled)]
-        if others:
-            raise (others[0] if len(others) == 1 else raised) from None
-        if error is None:
-            raise
-
-
-def leaves(error: BaseException) -> list[BaseException]:
-    """Return the exceptions that are in a group, at any depth."""
-    if isinstance(error, BaseExceptionGroup):
-        return [leaf for each in error.exceptions for leaf in leaves(each)]
-    return [error]

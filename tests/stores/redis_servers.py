@@ -72,11 +72,19 @@ class RedisServer:
 
     def ask(self, *words: object) -> str:
         """Return the first line of the reply to a command."""
+        return self._ask(words)[0]
+
+    def ask_text(self, *words: object) -> str:
+        """Return the text of the reply to a command."""
+        return self._ask(words)[1]
+
+    def _ask(self, words: tuple[object, ...]) -> tuple[str, str]:
         with socket.create_connection(("127.0.0.1", self.port), 30) as sock, sock.makefile("rwb") as file:
             encoded = [str(word).encode() for word in words]
             file.write(b"*%d\r\n" % len(encoded) + b"".join(b"$%d\r\n%s\r\n" % (len(each), each) for each in encoded))
             file.flush()
-            return file.readline().decode().rstrip()
+            first = file.readline().decode().rstrip()
+            return first, file.read(int(first[1:])).decode() if first.startswith("$") and first != "$-1" else ""
 
     def wait_for(self, state: str) -> None:
         """Wait until the reply to INFO has a line."""
@@ -87,10 +95,7 @@ class RedisServer:
 
     def info(self) -> list[str]:
         """Return the lines of the reply to INFO."""
-        with socket.create_connection(("127.0.0.1", self.port), 30) as sock, sock.makefile("rwb") as file:
-            file.write(b"INFO\r\n")
-            file.flush()
-            return file.read(int(file.readline()[1:])).decode().split("\r\n")
+        return self.ask_text("INFO").splitlines()
 
 
 @contextmanager

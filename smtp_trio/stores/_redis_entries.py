@@ -1,0 +1,86 @@
+"""The fields of an entry in the stream of a `Redis` store; `redis.py` describes them."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from ._entry import read_header
+from ._errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from ._entry import Entry
+
+VERSION = "1"
+
+
+def format_entry(entry: Entry) -> Iterable[object]:
+    """Return the fields and values of an entry, without those of its octets."""
+    recipients = list(zip(entry.recipients, entry.rcpt_params, strict=True))
+    values = {
+        "v": VERSION,
+        "id": entry.id,
+        "received_at": entry.received_at,
+        "sender": entry.sender,
+        "recipients": json.dumps(recipients, ensure_ascii=False, separators=(",", ":")),
+        "mail_params": entry.mail_params,
+        "peer": entry.peer,
+        "helo": entry.helo,
+        "protocol": entry.protocol,
+        "tls": entry.tls,
+        "auth": entry.auth,
+    }
+    for name, value in values.items():
+        if value is not None:
+            yield name
+            yield value
+
+
+def pairs(values: Sequence[bytes]) -> dict[str, bytes]:
+    """Return the fields of an entry by name."""
+    return {values[n].decode("utf-8", "replace"): values[n + 1] for n in range(0, len(values), 2)}
+
+
+def check_version(uid: str, values: dict[str, bytes]) -> None:
+    """Raise StoreError unless this version can read an entry."""
+    version = values.get("v", b"").decode("utf-8", "replace")
+    if version != VERSION:
+        raise StoreError(
+            f"entry {uid} has v={version}, and this version of smtp_trio reads v={VERSION}"
+            if version
+            else f"entry {uid} was written by another program"
+        )
+
+
+def entry_fields(uid: str, values: dict[str, bytes]) -> dict[str, Any]:
+    """Return the attributes of an `Entry`. ``message`` has at least the header of the message."""
+    check_version(uid, values)
+    texts = {name: value.decode() for name, value in values.items() if name != "message"}
+    recipients = json.loads(texts["recipients"])
+    subject, date = read_header(values["message"])
+    return {
+        "id": uid,
+        "received": datetime.fromisoformat(texts["received_at"]),
+        "sender": texts["sender"],
+        "recipients": tuple(address for address, _ in recipients),
+        "rcpt_params": tuple(params for _, params in recipients),
+        "size": int(texts["size"]),
+        "subject": subject,
+        "date": date,
+        **{name: texts.get(name) for name in ("peer", "helo", "protocol", "tls", "auth")},
+        "mail_params": texts["mail_params"],
+    }
+
+
+def entry_number(uid: bytes) -> tuple[int, int]:
+    """Return the id of an entry as numbers, which have its order."""
+    time, _, number = uid.partition(b"-")
+    return int(time), int(number)
+
+
+def chunks_key(stream: str, key: str) -> str:
+    """Return the key of the chunks of a message."""
+    return f"{{{stream}}}:chunks:{key}"
