@@ -33,7 +33,7 @@ from .recipients_option import load_source, reload_source
 from .relay_options import PreparedRelay, prepare_relay, running_relay
 from .serve_options import ALL_DOMAINS, LOOPBACK, PORT, add_options, check_options
 from .service_manager import ServiceManager
-from .store_option import open_store
+from .store_option import open_store, wait_for_store
 from .switch_interval import short_switch_interval
 from .tls_files import ignore_undecodable_names, load_certificates
 from .unix_option import LMTP_PATH, unix_socket
@@ -160,6 +160,8 @@ async def serve(
             return 0
         listeners = list(map(to_listener, sockets)) or await listen(options)
         become(options.user)
+        if options.wait and not await wait_for_store(options.store, signals):
+            return 0
         async with open_store(options.store), running_relay(prepared) as relay:
             log_start(listeners, options)
             async with trio.open_nursery() as nursery:
@@ -178,6 +180,10 @@ async def serve_as_worker(
     server: Server, options: argparse.Namespace, reloads: Sequence[Reload], parent: ParentLink
 ) -> None:
     """Serve as one of several workers until the parent process sends SIGTERM."""
+    if options.wait:
+        async with aclosing(parent.signals()) as signals:
+            if not await wait_for_store(options.store, signals):
+                return
     async with open_store(options.store), aclosing(parent.signals()) as signals, trio.open_nursery() as nursery:
         nursery.start_soon(handle_signals, signals, nursery, server.stop, reloads, ServiceManager(), logging.DEBUG)
         parent.report_ready()
@@ -210,6 +216,8 @@ async def supervise(
             list(map(to_listener, sockets)) or await listen(options, reuse_port=True) for _ in range(count)
         ]
         become(options.user)
+        if options.wait and not await wait_for_store(options.store, signals):
+            return 0
         # Opened once before the workers start: an error is printed once, and only one process creates a new database.
         async with AsyncExitStack() as stack:
             async with open_store(options.store):

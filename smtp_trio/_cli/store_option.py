@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import trio
+
 from .. import stores
+from .._server.log_events import WAITING_FOR_STORE
 from ..stores import Store, StoreError
 from .options import UsageError, describe_error
 
@@ -33,3 +37,31 @@ async def open_store(store: Store[Any]) -> AsyncIterator[None]:
         yield
     finally:
         await store.__aexit__(None, None, None)
+
+
+async def wait_for_store(store: Store[Any], signals: AsyncIterator[int]) -> bool:
+    """Try to open a store once a second, until that is possible. Return False if a signal to stop comes first.
+
+    The store is closed again: it has to be opened by the task that closes it, and outside of the scope that ends this wait.
+    """
+    waiting = False
+    async with trio.open_nursery() as nursery:
+
+        async def stop_on_signal() -> None:
+            async for number in signals:
+                if number != signal.SIGHUP:
+                    nursery.cancel_scope.cancel()
+
+        nursery.start_soon(stop_on_signal)
+        while True:
+            try:
+                async with store:
+                    break
+            except StoreError as error:
+                if not waiting:
+                    WAITING_FOR_STORE.log(error=str(error))
+                waiting = True
+                await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+        return True
+    return False

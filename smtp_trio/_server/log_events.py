@@ -202,6 +202,7 @@ RELAY_STOPPED = Event(
     CLI,
     "relay stopped; recipients relayed: {relayed}, undelivered: {undelivered}; deferred: {deferred} times; reports: {reports}",
 )
+WAITING_FOR_STORE = Event("waiting_for_store", WARNING, CLI, "waiting for the store: {error}")
 FEW_DESCRIPTORS = Event(
     "few_descriptors",
     WARNING,

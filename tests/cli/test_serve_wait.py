@@ -1,0 +1,35 @@
+"""``smtp-trio serve --wait``: a store that cannot be opened yet."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+from processes import running
+
+
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
+async def test_server_listens_once_the_store_can_be_opened(workers: str, tmp_path: Path) -> None:
+    (tmp_path / "mail").mkdir()  # not a database
+    options = ["--port", "0", "--store", "sqlite:mail", "--wait", "--workers", workers]
+    async with running("-m", "smtp_trio", "serve", *options, cwd=tmp_path) as program:
+        await program.err.wait_for("warning: waiting for the store: ")
+        assert "listening" not in program.out.text
+        (tmp_path / "mail").rmdir()
+        await program.out.wait_for("storing in sqlite:")
+        assert program.err.text.count("waiting for the store") == 1
+        program.signal(signal.SIGTERM)
+        assert await program.wait() == 0
+
+
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
+async def test_signal_to_stop_ends_the_wait(workers: str, tmp_path: Path) -> None:
+    (tmp_path / "mail").mkdir()
+    options = ["--port", "0", "--store", "sqlite:mail", "--wait", "--workers", workers]
+    async with running("-m", "smtp_trio", "serve", *options, cwd=tmp_path) as program:
+        await program.err.wait_for("waiting for the store: ")
+        program.signal(signal.SIGHUP)
+        program.signal(signal.SIGTERM)
+        assert await program.wait() == 0
+    assert (tmp_path / "mail").is_dir()
