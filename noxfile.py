@@ -247,6 +247,20 @@ def memory(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks.memory_budget", *session.posargs)
 
 
+@nox.session(name="scaling-short", default=False, tags=["full", "serial"])
+def scaling_short(session: nox.Session) -> None:
+    """Two intakes, two consumers and a replicated engine on eight hosts, of which three are killed; about a minute."""
+    install(session, "-e", ".[redis,postgresql]", *group("bench"))
+    session.run("python", "-m", "benchmarks.scaling", "--short")
+
+
+@nox.session(default=False)
+def scaling(session: nox.Session) -> None:
+    """The same with 20,000 messages and each engine's primary killed five times; five minutes. It needs root."""
+    install(session, "-e", ".[redis,postgresql]", *group("bench"))
+    session.run("python", "-m", "benchmarks.scaling", *session.posargs)
+
+
 @nox.session(default=False)
 def conformance(session: nox.Session) -> None:
     """`smtp-trio conform` against other servers, which must be installed, and this one: the tables of docs/conformance."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from contextlib import ExitStack
 
-from . import core, fairness, memory, report, sending, serving, storing, working
+from . import core, engines, fairness, memory, report, sending, serving, storing, working
 from .case import Environment, run
 
 THEMES = {
@@ -15,6 +15,7 @@ THEMES = {
     "Fairness": fairness.CASES,
     "Client": sending.CASES,
     "Stores": storing.CASES,
+    "Engines": engines.CASES,
     "Memory and start": memory.CASES,
 }
 

@@ -19,6 +19,7 @@ from typing import Any, Self
 import trio
 
 import smtp_trio
+from smtp_trio import stores
 from smtp_trio._cli.main import main as smtp_trio_main
 from smtp_trio.protocol.body_inspector import Newlines
 from smtp_trio.stores import Maildir, SQLite, Store
@@ -72,6 +73,18 @@ class UngroupedSQLite(SQLite):
     def __init__(self, path: str) -> None:
         super().__init__(path)
         self._group = GroupCommit(self._commit, max_size=1)
+
+
+def ungrouped(store: Store[Any]) -> Store[Any]:
+    """Return a store that commits every message alone, with a private attribute as in `UngroupedMaildir`."""
+    store._group._max_size = 1
+    return store
+
+
+async def serve_store(port: int, context: ssl.SSLContext, url: str, *, grouped: bool = True) -> None:
+    """Serve with the store of a URL."""
+    async with stores.open(url) as store:
+        await serve(port, context, hooks=lambda _: store if grouped else ungrouped(store), newlines="reject")
 
 
 async def serve(
@@ -134,6 +147,8 @@ KINDS: dict[str, Callable[..., Awaitable[Any]]] = {
     "ungrouped-maildir": partial(serve, hooks=UngroupedMaildir, newlines="reject"),
     "sqlite": partial(serve, hooks=SQLite, newlines="reject"),
     "ungrouped-sqlite": partial(serve, hooks=UngroupedSQLite, newlines="reject"),
+    "store": serve_store,
+    "ungrouped-store": partial(serve_store, grouped=False),
     "floor": partial(listen, handler=answer),
     "handshake": partial(listen, handler=handshake),
 }

@@ -69,6 +69,7 @@ def test_all_examples_are_tested() -> None:
     assert sorted(path.name for path in EXAMPLES.glob("*.py")) == [
         "attachments.py",
         "catch_all.py",
+        "consumer.py",
         "etrn.py",
         "forward.py",
         "local_users.py",
@@ -232,6 +233,20 @@ async def test_to_channel(tmp_path: Path) -> None:
     async with example("to_channel.py", cwd=tmp_path) as program:
         await program.send("me@example.net", ["you@example.org"], MESSAGE)
         await program.out.wait_for("^me@example.net: hi\n")
+
+
+async def test_consumer(tmp_path: Path) -> None:
+    """It gets the messages of an intake, those from before its start too, and goes on after a restart."""
+    store = f"sqlite:{tmp_path / 'mail.db'}"
+    async with serving("--store", store, cwd=tmp_path) as intake:
+        await intake.send("me@example.net", ["you@example.org", "her@example.org"], MESSAGE)
+        for number in ("one", "two"):
+            async with running(str(EXAMPLES / "consumer.py"), store, cwd=tmp_path) as program:
+                await intake.send("me@example.net", ["you@example.org"], b"Subject: %b\r\n\r\n" % number.encode())
+                await program.out.wait_for(f"me@example.net you@example.org {number}\n")
+                program.signal(signal.SIGINT)
+                assert await program.wait() == 0
+            assert ("hi\n" in program.out.text) == (number == "one")
 
 
 async def test_forward(tmp_path: Path) -> None:
