@@ -51,8 +51,8 @@ def replace_closed_streams() -> None:
 def make_parser(argv: Sequence[str] = ()) -> Parser:
     """Return the parser of the command line.
 
-    The options of ``conform`` are added only when ``argv`` begins with it, because its modules are large and no other
-    command imports them.
+    The options of ``conform`` and ``mail`` are added only when ``argv`` begins with it, because no other command imports
+    their modules.
     """
     top = Parser(prog="smtp-trio", description="SMTP for Trio.", allow_abbrev=False)
     top.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
@@ -69,6 +69,11 @@ def make_parser(argv: Sequence[str] = ()) -> Parser:
         else:
             from .conform import add_conform
         add_conform(conform)
+    mail = commands.add_parser("mail", help="list, search, export and remove stored messages", allow_abbrev=False)
+    if "mail" in argv[:1]:
+        from .mail import add_mail
+
+        add_mail(mail)
     add_passwd(commands.add_parser("passwd", help="set the password of a user for --auth-file", allow_abbrev=False))
     add_hash_password(
         commands.add_parser("hash-password", help="print the line of a user for --auth-file", allow_abbrev=False)

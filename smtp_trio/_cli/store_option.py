@@ -24,15 +24,22 @@ def store_option(text: str) -> Store[Any]:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def existing_store_option(text: str) -> Store[Any]:
+    """Return the store that a value of ``--store`` names, which is an error later if it does not exist."""
+    store = store_option(text)
+    store.create = False
+    return store
+
+
 @asynccontextmanager
-async def open_store(store: Store[Any]) -> AsyncIterator[None]:
-    """Open a store, and close it at the end of the block. Raises UsageError if it cannot be opened."""
+async def open_store(store: Store[Any], *, purpose: str = "store") -> AsyncIterator[None]:
+    """Open a store to store or read mail, and close it at the end of the block. Raises UsageError if it cannot be opened."""
     try:
         await store.__aenter__()
     except StoreError as error:
         cause = error.__cause__ or error
         place = (isinstance(cause, OSError) and cause.filename) or getattr(store, "path", store.url)
-        raise UsageError(f"cannot store mail in {place}: {describe_error(cause)}") from None
+        raise UsageError(f"cannot {purpose} mail in {place}: {describe_error(cause)}") from None
     try:
         yield
     finally:

@@ -35,6 +35,8 @@ NO_CHARSETS = frozenset({"idna", "punycode", "unicode-escape", "raw-unicode-esca
 
 NOT_BASE64 = bytes(set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="))
 HEADER_END = re.compile(rb"\r?\n(?=\r?\n)")
+#: A field of any name.
+ANY_FIELD = re.compile(rb"(?m)^([!-9;-~]+)[ \t]*:(.*(?:\r?\n[ \t].*)*)")
 NEWLINE = re.compile(rb"\r?\n")
 #: Elements of HTML whose content is not text, and comments: the beginning and the end.
 HIDDEN = re.compile(r"<(?:(script|style)\b|!--)", re.IGNORECASE)
@@ -164,7 +166,9 @@ def split(message: bytes, start: int, end: int, boundary: bytes) -> list[tuple[i
     first: int | None = None
     for found in delimiter.finditer(message, start, end):
         if first is not None:
-            ranges.append((first, max(first, found.start() - 1)))
+            last = found.start()  # the line end before a delimiter belongs to it
+            last -= 2 if message.endswith(b"\r\n", first, last) else 1
+            ranges.append((first, max(first, last)))
         first = found.end()
         if found[1] or len(ranges) >= MAX_PARTS:
             return ranges
@@ -231,3 +235,11 @@ def fields_of(message: bytes, *names: str) -> str:
     found = HEADER_END.search(start)
     header = start[: found.end()] if found else start
     return "\n".join(decode_subject(each[1]) for name in names for each in field_pattern(name).finditer(header))
+
+
+def header_fields(message: bytes) -> Iterator[tuple[str, str]]:
+    """Iterate over the names and the decoded values of the fields in the header of a message."""
+    start = message[:HEADER_OCTETS]
+    found = HEADER_END.search(start)
+    for name, value in ANY_FIELD.findall(start[: found.end()] if found else start):
+        yield name.decode("ascii"), decode_subject(value)
