@@ -114,7 +114,10 @@ def prepare_tables(db: Connection, schema: str) -> None:
         db.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [LOCK_TABLES, schema])
         version = version_of(db, schema)
         if version < 0:
-            db.execute(psycopg.sql.SQL("CREATE SCHEMA {}").format(psycopg.sql.Identifier(schema)))
+            try:
+                db.execute(psycopg.sql.SQL("CREATE SCHEMA {}").format(psycopg.sql.Identifier(schema)))
+            except psycopg.errors.InsufficientPrivilege as error:
+                raise StoreError(f"schema {schema} does not exist, and cannot be created: {error}") from error
             version = 0
         for statement in (statement for upgrade in UPGRADES[version:] for statement in upgrade):
             db.execute(statement)

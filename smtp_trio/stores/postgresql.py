@@ -518,7 +518,8 @@ def parse_url(url: str) -> tuple[str, dict[str, Any], dict[str, str]]:
     public = f"{scheme}{separator}{user}{at}{hosts}{slash}{path}"
 
     def complete(base: str, pairs: list[tuple[str, str]]) -> str:
-        return f"{base}?{urlencode(pairs, quote_via=quote)}" if pairs else base
+        query = urlencode(pairs, safe="/,:", quote_via=quote)
+        return f"{base}?{query}" if query else base
 
     try:
         psycopg.conninfo.conninfo_to_dict(complete(public, shown))

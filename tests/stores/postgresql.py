@@ -100,7 +100,7 @@ class PostgresServer:
 
     def wait(self) -> None:
         """Return when the server accepts connections, or is a standby that does."""
-        command = [str(programs() / "pg_isready"), "-q", "-h", str(self.directory)]
+        command = [str(programs() / "pg_isready"), "-q", "-U", "postgres", "-d", "postgres", "-h", str(self.directory)]
         for _ in range(600):
             assert self.process is not None
             assert self.process.poll() is None, (self.directory / "log").read_text()

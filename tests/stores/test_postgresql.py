@@ -217,6 +217,19 @@ async def test_store_that_does_not_exist_is_not_created_for_a_reader(server: Pos
 
 
 @interop
+async def test_role_that_may_not_create_a_schema(server: PostgresServer, schema: str) -> None:
+    with connected(server) as db:
+        db.execute("CREATE ROLE mail LOGIN")
+        with pytest.raises(
+            StoreError, match=f"schema {schema} does not exist, and cannot be created: permission denied"
+        ):
+            await stores.open(server.url(schema=schema, user="mail")).open()
+        db.execute(f"CREATE SCHEMA {schema} AUTHORIZATION mail")
+    async with opened(server, schema, user="mail") as store:
+        await put(store)
+
+
+@interop
 async def test_servers_that_start_at_the_same_time_create_the_tables_once(server: PostgresServer, schema: str) -> None:
     async with trio.open_nursery() as nursery:
         for _ in range(5):
@@ -397,15 +410,18 @@ async def test_stalled_server_ends_a_call(server: PostgresServer, schema: str, m
 # --- large messages
 
 
-async def begin_large(store: Store[Any], scope: trio.CancelScope) -> None:
-    """Store the beginning of a large message, and wait for the rest until the scope is cancelled, or the server is gone."""
+async def begin_large(
+    store: Store[Any], scope: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Store a large message whose end does not come before the scope is cancelled. Its pieces are written at the start."""
 
     async def chunks() -> AsyncGenerator[bytes]:
         for chunk in large():
             yield chunk
+        task_status.started()
         await trio.sleep_forever()
 
-    with scope, suppress(StoreError):
+    with scope:
         async with aclosing(chunks()) as octets:
             await store.put(transaction(), octets)
 
@@ -420,12 +436,9 @@ async def test_pieces_of_processes_that_have_ended_are_removed(server: PostgresS
     scopes = [trio.CancelScope(), trio.CancelScope()]
     async with opened(server, schema) as dead, opened(server, schema) as alive, trio.open_nursery() as nursery:
         for scope, store in zip(scopes, (dead, alive), strict=True):
-            nursery.start_soon(begin_large, store, scope)
-        await wait_all_tasks_blocked()
+            await nursery.start(begin_large, store, scope)
         with connected(server, schema) as db:
-            with trio.fail_after(30):
-                while len(uids_of_pieces(db)) < 2:
-                    await trio.to_thread.run_sync(db.execute, "SELECT pg_sleep(0.02)")
+            assert len(uids_of_pieces(db)) == 2
             assert dead._writer.connection is not None
             pid = dead._writer.connection.info.backend_pid
             db.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
