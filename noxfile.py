@@ -170,6 +170,14 @@ def interop(session: nox.Session) -> None:
     session.run(*PYTEST, "-m", "interop", *session.posargs)
 
 
+@nox.session(default=False)
+def relay(session: nox.Session) -> None:
+    """10,000 messages through a Postfix that refuses some and is killed in between; the short form is in `interop`."""
+    install(session, "-e", ".", *group("test"))
+    test = "tests/interop/test_relay.py"
+    session.run(*PYTEST, "-s", "-m", "interop", test, *session.posargs, env={"SMTP_TRIO_RELAY_MESSAGES": "10000"})
+
+
 @nox.session(default=False, tags=["full", "serial"])
 def fuzz(session: nox.Session) -> None:
     """Atheris changes inputs of the core's parsers. `-- --seconds 600` for ten minutes, and names of targets."""

@@ -97,21 +97,21 @@ async def test_message_is_relayed_with_a_received_field_and_removed(autojump_clo
 
 async def test_attempts_follow_the_schedule_until_the_message_expires(autojump_clock: MockClock) -> None:
     hop = NextHop(bo=LATER)
-    async with relaying(hop, schedule=Schedule(jitter=0)) as (store, relay):
+    async with relaying(hop, schedule=Schedule(max_age=2 * DAY, jitter=0)) as (store, relay):
         await store.add(MESSAGE, ADA, [BO])
-        await days(6)
+        await days(3)
 
     times = [time for name, time in hop.attempts if name == "bo"]
     intervals = [round((after - before) * 60) for before, after in pairwise(times)]
     assert intervals[:7] == [5, 10, 20, 40, 80, 160, 240]
     assert set(intervals[7:-1]) == {240}
-    assert times[-1] == pytest.approx(5 * 24)
+    assert times[-1] == pytest.approx(2 * 24)
     delay, failure = hop.reports()
     assert fields_of(delay)["action"] == "delayed"
-    assert fields_of(delay)["will-retry-until"] == "Fri, 27 Nov 2026 09:00:00 +0000"
+    assert fields_of(delay)["will-retry-until"] == "Tue, 24 Nov 2026 09:00:00 +0000"
     assert fields_of(failure)["action"] == "failed"
     assert fields_of(failure)["status"] == "4.3.0"
-    assert store.done == ["m2", "m1", "m3"] or sorted(store.done) == ["m1", "m2", "m3"]
+    assert sorted(store.done) == ["m1", "m2", "m3"]
     assert relay.statistics().reports == 2
 
 
@@ -144,7 +144,7 @@ async def test_only_recipients_that_are_pending_are_sent_again(autojump_clock: M
 
 async def test_requests_of_the_sender_decide_about_reports(autojump_clock: MockClock) -> None:
     hop = NextHop(nemo=UNKNOWN, bo=LATER)
-    async with relaying(hop) as (store, _):
+    async with relaying(hop, schedule=Schedule(max_age=DAY)) as (store, _):
         await store.add(
             MESSAGE,
             ADA,
@@ -154,12 +154,12 @@ async def test_requests_of_the_sender_decide_about_reports(autojump_clock: MockC
         )
         await store.add(MESSAGE, ADA, ["nemo@example.org"], rcpt_params=["NOTIFY=NEVER"])
         await store.add(MESSAGE, ADA, [BO], rcpt_params=["NOTIFY=FAILURE"])
-        await days(4)
+        await days(0.5)
         [report] = hop.reports()  # and none of the delay
         found = fields_of(report)
         assert (found["original-envelope-id"], found["original-recipient"]) == ("abc", "rfc822; Nemo@example.com")
         assert [part.get_content_type() for part in report.iter_parts()][2] == "text/rfc822-headers"
-        await days(2)
+        await days(1)
         assert len(hop.reports()) == 2
     [dead] = store.dead
     assert (dead.entry.id, dead.reason) == ("m2", "nemo@example.org: 550 5.1.1 No such user here")
