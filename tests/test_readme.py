@@ -13,14 +13,14 @@ import trio
 from installed_plugin import INI, installed
 from processes import HOST, serving
 
-from smtp_trio import Server
+from smtp_trio import Server, stores
 from smtp_trio._cli.main import make_parser
 from smtp_trio.stores import read
 
 pytest_plugins = ["pytester"]
 
 TEXT = blocks.README.read_text(encoding="utf-8")
-TOUR, STORE, SEND, TEST = (block for block in blocks.blocks(blocks.README) if block.language == "python")
+TOUR, STORE, CONSUME, SEND, TEST = (block for block in blocks.blocks(blocks.README) if block.language == "python")
 
 
 def test_tour(capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,6 +54,25 @@ def test_store_mail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stored = read(file)
     assert stored.message == b"Subject: hi\r\n\r\nhello\r\n"
     assert [str(recipient) for recipient in stored.recipients] == ["fred@EXAMPLE.org", "Postmaster"]
+
+
+async def test_consume_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with stores.open("sqlite:mail.db") as store:
+        await store.add(b"Subject: hi\r\n\r\nhello\r\n", "me@example.net", ["you@example.org"])
+    program = CONSUME.run()
+    printed, handled = list[object](), trio.Event()
+
+    def record(*values: object) -> None:
+        printed.extend(values)
+        handled.set()
+
+    program["print"] = record
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(program["main"])
+        await handled.wait()
+        nursery.cancel_scope.cancel()
+    assert printed == ["me@example.net", ("you@example.org",), 22]
 
 
 async def test_send_mail(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
