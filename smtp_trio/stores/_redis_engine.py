@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import coredis
 import trio
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from contextlib import AsyncExitStack
 
+    from coredis.commands import CommandRequest
     from coredis.connection import BaseConnection
 
     from ._redis_url import Settings
@@ -48,7 +49,6 @@ OLDEST_VERSION = (6, 2)
 PLACES = 1000
 
 Command = tuple[Any, ...]
-T = TypeVar("T")
 
 
 def new_client(settings: Settings) -> coredis.Redis[bytes]:
@@ -75,14 +75,31 @@ class Run(Protocol):
     async def __call__(self, *commands: Command) -> list[Any]: ...
 
 
+class Request:
+    """The part of a `coredis.commands.CommandRequest` that a connection uses for a batch.
+
+    It takes a fifth of the time, since it does not find out to which server of a cluster the command goes.
+    """
+
+    __slots__ = ("name", "serialized_arguments")
+    decode = None
+
+    def __init__(self, name: bytes, arguments: Sequence[Any]) -> None:
+        self.name = name
+        self.serialized_arguments = arguments
+
+
 class Engine:
     """A client of the server on one connection.
 
     ``check(run)`` is awaited for each new connection, before it is used, with a function that runs commands on it.
     """
 
-    def __init__(self, client: coredis.Redis[bytes], check: Callable[[Run], Awaitable[None]] | None = None) -> None:
+    def __init__(
+        self, client: coredis.Redis[bytes], timeout: float, check: Callable[[Run], Awaitable[None]] | None = None
+    ) -> None:
         self._client = client
+        self._timeout = timeout
         self._check = check
         self._checked: object = None
 
@@ -106,18 +123,12 @@ class Engine:
         return replies
 
     async def _send(self, connection: BaseConnection, commands: Sequence[Command], longer: float) -> list[Any]:
-        requests = [self._client.create_request(name, *arguments, callback=unchanged) for name, *arguments in commands]
-        stream_timeout = self._client.connection_pool.connection_kwargs.get("stream_timeout") or 0
-        results: list[Any] = await connection.create_request_batch(requests, timeout=stream_timeout + longer)
+        requests = cast("list[CommandRequest[Any]]", [Request(name, arguments) for name, *arguments in commands])
+        results: list[Any] = await connection.create_request_batch(requests, timeout=self._timeout + longer)
         for result in results:
             if isinstance(result, Exception) and not isinstance(result, ResponseError):
                 raise result
         return results
-
-
-def unchanged(reply: T, **_: object) -> T:
-    """Return a reply as it is."""
-    return reply
 
 
 #: What can be raised by `Engine.run`.

@@ -182,7 +182,8 @@ class Redis(Store["RedisSpool"]):
             stack.callback(nursery.cancel_scope.cancel)
             writer = await stack.enter_async_context(new_client(self.settings))
             reader = await stack.enter_async_context(new_client(self.settings))
-            self._writer, self._reader = Engine(writer, self._check), Engine(reader)
+            timeout = self.settings.timeout
+            self._writer, self._reader = Engine(writer, timeout, self._check), Engine(reader, timeout)
             if self.create:
                 await self._writer.run((b"PING",))
             else:
@@ -381,7 +382,7 @@ class Redis(Store["RedisSpool"]):
             await waiters.wait_for_one()
             try:
                 async with new_client(self.settings) as client:
-                    engine = Engine(client)
+                    engine = Engine(client, self.settings.timeout)
                     while True:
                         await waiters.wait_for_one()
                         position = "{}-{}".format(*waiters.newest)
@@ -428,10 +429,9 @@ class RedisSpool(TaskSpool):
         self.part = self.memory = store.settings.chunk
         self._store = store
         self._engine = engine
-        self._key = os.urandom(12).hex()
+        self._key = ""
         self._chunks = 0
-        self._tried = False
-        self._fields = list(format_entry(entry))
+        self._fields = format_entry(entry)
 
     @property
     def chunks_key(self) -> str:
@@ -441,11 +441,12 @@ class RedisSpool(TaskSpool):
     @property
     def written(self) -> bool:
         """True if chunks may have been written."""
-        return self._tried
+        return self._key != ""
 
     async def send(self, data: bytearray) -> None:
         """Write a chunk."""
-        self._tried = True
+        if not self._key:
+            self._key = os.urandom(12).hex()
         try:
             length, _ = results = await self._engine.run(
                 (b"RPUSH", self.chunks_key, bytes(data)), (b"EXPIRE", self.chunks_key, CHUNKS_TTL)
