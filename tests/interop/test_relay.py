@@ -37,6 +37,8 @@ NEVER, LATER = 10, 7
 #: How many messages the relay sends at the same time; so many may be delivered twice when Postfix is killed.
 CONCURRENCY = 8
 KILLS = 1 if MESSAGES < 1000 else 3
+#: The times between attempts. So many messages must not be sent again every few seconds.
+RETRY = "1s:5s" if MESSAGES < 1000 else "20s:60s"
 #: Seconds for each part of the test.
 TIMEOUT = 120 + MESSAGES / 10
 
@@ -62,6 +64,7 @@ class Smarthost:
             implicit_port=free_port(),
             chain=chain,
             key=key,
+            own=("smtpd_error_sleep_time = 0",),  # seconds for each refusal
         )
         [self.command] = SETUPS["postfix"].commands(self.workspace)
         self.config = directory / "config" / "main.cf"
@@ -111,7 +114,7 @@ def relaying(database: Path, port: int) -> Iterator[Path]:
     """Run ``smtp-trio relay`` until the end of the block, and yield the path of its log."""
     log = database.with_name("relay.log")
     command = [sys.executable, "-m", "smtp_trio", "relay", "--store", f"sqlite:{database}", "--to", f"{ADDRESS}:{port}"]
-    command += ["--tls", "never", "--retry", "1s:5s", "--concurrency", str(CONCURRENCY), "--name", "relay.test"]
+    command += ["--tls", "never", "--retry", RETRY, "--concurrency", str(CONCURRENCY), "--name", "relay.test"]
     with log.open("wb") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file)
     try:
