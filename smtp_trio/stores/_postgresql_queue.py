@@ -161,9 +161,10 @@ class Listener:
             return
         self._waiting = True
         try:
-            socket = await run_in_thread(lambda: self._link.call(lambda db: db.fileno()), limiter=self._limiter)
-            await trio.lowlevel.wait_readable(socket)
-            await run_in_thread(lambda: self._link.call(drain), limiter=self._limiter)
+            socket, notified = await run_in_thread(lambda: self._link.call(drain), limiter=self._limiter)
+            if not notified:
+                await trio.lowlevel.wait_readable(socket)
+                await run_in_thread(lambda: self._link.call(drain), limiter=self._limiter)
         except trio.ClosedResourceError:  # the store was closed
             await trio.lowlevel.checkpoint()
         finally:
@@ -177,7 +178,13 @@ class Listener:
         await run_in_thread(self._link.close, limiter=self._limiter)
 
 
-def drain(db: Connection) -> None:
-    """Read the notifications that have come."""
-    for _ in db.notifies(timeout=0):
-        pass
+def drain(db: Connection) -> tuple[int, bool]:
+    """Read the notifications that have come. Return the socket, and whether there were any.
+
+    Unlike ``psycopg.Connection.notifies``, this finds those that libpq has already read from the socket.
+    """
+    db.pgconn.consume_input()
+    notified = False
+    while db.pgconn.notifies():
+        notified = True
+    return db.fileno(), notified

@@ -573,6 +573,18 @@ async def test_notification_wakes_consumers_of_another_process(
                 db.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
 
 
+@interop
+async def test_notification_that_came_before_the_wait_ends_it(server: PostgresServer, schema: str) -> None:
+    async with opened(server, schema) as one, opened(server, schema) as two:
+        await claim(two)
+        with trio.move_on_after(0.05):
+            await two._listener.wait()
+        for _ in range(2):
+            await put(one)
+            with trio.fail_after(20):
+                await two._listener.wait()
+
+
 # --- crashes and standbys
 
 
