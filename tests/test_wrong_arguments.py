@@ -17,7 +17,7 @@ import smtp_trio
 from smtp_trio import Body, Client, ClientTimeouts, Hooks, Pool, Reply, ScramSecret, Server, SMTPError
 from smtp_trio.conform import Target, check_server, read_cases, server_cases
 from smtp_trio.protocol import ClientProtocol, Noop, ServerProtocol, extensions, lenient_mode
-from smtp_trio.stores import Maildir, SQLite, read
+from smtp_trio.stores import Maildir, RecipientMaildirs, SQLite, read
 from smtp_trio.testing import (
     Advertise,
     Answer,
@@ -255,6 +255,7 @@ def table() -> Iterator[Row]:
     yield from rows(network, {}, servers=servers, faults=[[]], raise_hook_errors=BOOLS)
 
     yield from rows(Maildir, {"path": "x"}, path=PATHS, newline=["CRLF", None, []])
+    yield from rows(RecipientMaildirs, {"template": "{domain}/{local}"}, template=PATHS, newline=["CRLF", None, []])
     yield from rows(SQLite, {"path": "x"}, path=PATHS)
     yield from rows(read, {"path": "x"}, path=PATHS, uid=[1, b"x"])
     yield from rows(of_body("headers"), {}, limit=INTEGERS)

@@ -1,6 +1,7 @@
 """Stores: hooks that keep every message, and answer 250 only when the message would survive a power cut.
 
-``Maildir(path)`` keeps one file for each message, for programs that read mail. ``SQLite(path)`` keeps one row for each
+``Maildir(path)`` keeps one file for each message, for programs that read mail; ``RecipientMaildirs(template)`` one for each
+recipient. ``SQLite(path)`` keeps one row for each
 message, for programs that query it. Both keep the envelope with the message, and ``read`` returns the two together.
 
 ``open(url)`` returns the store of a URL, and ``store.consume(group)`` iterates over its messages for a program that handles
@@ -35,6 +36,7 @@ from ._query import Query
 from ._sqlite_reading import read_row
 from ._store import Store
 from .maildir import Maildir
+from .recipient_maildirs import RecipientMaildirs
 from .sqlite import SQLite
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ __all__ = [
     "MessageTooBigError",
     "NotSupportedError",
     "Query",
+    "RecipientMaildirs",
     "SQLite",
     "Store",
     "StoreError",

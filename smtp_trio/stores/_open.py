@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 #: The module and class of each scheme, and the extra with the libraries that it imports.
 SCHEMES: dict[str, tuple[str, str, str | None]] = {
-    "maildir": (".maildir", "Maildir", None),
+    "maildir": ("._maildir_url", "MaildirURL", None),
     "sqlite": (".sqlite", "SQLite", None),
     "redis": (".redis", "Redis", "redis"),
     "rediss": (".redis", "Redis", "redis"),

@@ -12,41 +12,29 @@ from __future__ import annotations
 import itertools
 import os
 import socket
-import threading
-import time
-from collections import deque
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Self
 
 import trio
 
 from .._server.spool import check_path
-from .._server.threads import run_in_thread
-from ..protocol.arguments import check_choice, check_items, check_type
+from ..protocol.arguments import check_items
 from ._consumer import DeadLetter, check_name
 from ._disk import PART, Directory, check_writable, flush_octets, make_directory, write_all
-from ._errors import MessageNotFoundError
-from ._maildir_file import encode_envelope, find_file, list_files, unique_part
+from ._maildir_file import encode_envelope
 from ._maildir_queue import MaildirQueue
-from ._maildir_reader import BATCH, list_messages, read_entries, read_stored, remove_files
-from ._spool import Spool
-from ._store import Store
+from ._maildir_reader import BATCH, read_entries
+from ._maildir_store import FileSpool, MaildirStore, Newline, apply, remove_old_files, split_url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
     from datetime import datetime
 
     from ._consumer import Claim, Outcome
-    from ._entry import Entry, Stored
-    from ._maildir_file import MaildirFile
+    from ._entry import Entry
 
-T = TypeVar("T")
 
-#: Seconds after which a file in ``tmp/`` is removed, as the Maildir specification has it (cr.yp.to/proto/maildir.html).
-MAX_TMP_AGE = 36 * 60 * 60
-#: Large messages that are written to the disk at a time.
-WRITERS = 1
 DELIVERY_NUMBERS = itertools.count(1)
 
 # How a message is delivered
@@ -93,34 +81,21 @@ def escape_host(host: str) -> str:
 
 
 HOST = escape_host(socket.gethostname())
-#: What comes between the path and the line end in a URL. Any other "?" belongs to the path.
-NEWLINE_OPTION = "?newline="
 
 
-class Maildir(Store["MaildirSpool"]):
+class Maildir(MaildirStore["MaildirSpool"]):
     """A store that delivers every message into one Maildir.
 
     ``path`` is the Maildir; it is created if it does not exist. ``newline`` is the line end in its files: "crlf" as
     sent, or "lf" for programs that expect Unix files.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, newline: Literal["crlf", "lf"] = "crlf") -> None:
-        check_choice(newline, "newline", ("crlf", "lf"))
-        super().__init__()
+    def __init__(self, path: str | os.PathLike[str], *, newline: Newline = "crlf") -> None:
         self.path: str = os.path.abspath(check_path(path, "path"))
-        option = f"{NEWLINE_OPTION}{newline}" if newline != "crlf" or NEWLINE_OPTION in self.path else ""
-        self.url = f"maildir:{self.path}{option}"
-        self.newline: Literal["crlf", "lf"] = newline
+        super().__init__(self.path, newline)
         self.tmp: str = os.path.join(self.path, "tmp")
         self.new: str = os.path.join(self.path, "new")
         self._directories: tuple[Directory, Directory] | None = None  # tmp and new
-        self.writers: trio.CapacityLimiter = trio.CapacityLimiter(WRITERS)
-        """The thread that writes large messages. If the disk stalls, other threads than Trio's default ones wait."""
-        self.no_commit: threading.Event = threading.Event()
-        """Set as long as no messages are committed."""
-        self.no_commit.set()
-        self.abandoned: deque[MaildirSpool] = deque()
-        """Messages that are not stored, and whose files have to be removed."""
         self._queue = MaildirQueue(self.path, lambda: self.clock(), repr(self))
         self._commits = self._commits_seen = 0  # groups that were committed, and those that a consumer knows about
         self._wakeup: tuple[trio.lowlevel.TrioToken, trio.Event] | None = None  # what consumers wait for
@@ -128,32 +103,14 @@ class Maildir(Store["MaildirSpool"]):
     @classmethod
     def from_url(cls, url: str) -> Self:
         """Return the store of ``maildir:PATH``, ``maildir:PATH?newline=lf`` or ``maildir:PATH?newline=crlf``."""
-        rest = url.partition(":")[2]
-        path, option, newline = rest.rpartition(NEWLINE_OPTION)
-        if not option:
-            path, newline = rest, "crlf"
-        if not path:
-            raise ValueError(f"must be maildir:PATH or maildir:PATH{NEWLINE_OPTION}lf, got {url!r}")
-        return cls(os.path.expanduser(path), newline=newline)  # type: ignore[arg-type]  # it is checked there
+        path, newline = split_url(url)
+        return cls(path, newline=newline)
 
     def __repr__(self) -> str:
         return f"Maildir({self.path!r})"
 
-    async def entries(self, *, reverse: bool = False) -> AsyncGenerator[Entry]:
-        """Iterate over the messages in ``new/`` and ``cur/``, those of other programs included: see `Store.entries`."""
-        messages = await self._reading(partial(self._list, reverse=reverse))
-        for begin in range(0, len(messages), BATCH):
-            for entry in await self._reading(partial(read_entries, messages[begin : begin + BATCH])):
-                yield entry
-
-    async def get(self, id: str) -> Stored:
-        """Return a message. Raises `MessageNotFoundError` if the store does not have it."""
-        check_type(id, "id", str)
-        return await self._reading(partial(self._get, id))
-
-    async def remove(self, ids: Iterable[str]) -> int:
-        """Remove messages, and return how many of them the store had."""
-        return await self._reading(partial(self._remove, frozenset(check_items(ids, "ids", str))))
+    def _maildirs(self) -> list[str]:
+        return [self.path]
 
     async def _claim(self, group: str, name: str, *, lease: float, max_attempts: int) -> Claim | None:
         self._commits_seen = self._commits
@@ -162,10 +119,10 @@ class Maildir(Store["MaildirSpool"]):
             self.directories()  # a store is opened when it is first used
             return self._queue.claim(group, name, lease=lease, max_attempts=max_attempts)
 
-        return await self._reading(work, abandon_on_cancel=True)
+        return await self._in_thread(work, abandon_on_cancel=True)
 
     async def _settle(self, claim: Claim, outcome: Outcome) -> bool:
-        return await self._reading(partial(self._queue.settle, claim, outcome), abandon_on_cancel=True)
+        return await self._in_thread(partial(self._queue.settle, claim, outcome), abandon_on_cancel=True)
 
     async def _wait_for_message(self, group: str, longest: float) -> None:
         """Wait for a commit of this process, or the time of a message; another process is noticed after ``longest``."""
@@ -191,11 +148,11 @@ class Maildir(Store["MaildirSpool"]):
     async def dead_letters(self, group: str = "default") -> AsyncGenerator[DeadLetter]:
         """Iterate over the messages that the group has given up: see `Store.dead_letters`."""
         check_name(group, "group")
-        letters = await self._reading(partial(self._queue.dead, group))
+        letters = await self._in_thread(partial(self._queue.dead, group))
         for begin in range(0, len(letters), BATCH):
             batch = letters[begin : begin + BATCH]
             states = {file.id: state for file, state in batch}
-            for entry in await self._reading(partial(read_entries, [[file] for file, _ in batch])):
+            for entry in await self._in_thread(partial(read_entries, [[file] for file, _ in batch])):
                 state = states[entry.id]
                 yield DeadLetter(
                     entry=entry, group=group, reason=state.reason, attempts=state.attempts, state=state.state
@@ -204,28 +161,9 @@ class Maildir(Store["MaildirSpool"]):
     async def requeue(self, group: str, ids: Iterable[str]) -> int:
         """Deliver dead letters again, also while another process consumes: see `Store.requeue`."""
         check_name(group, "group")
-        count = await self._reading(partial(self._queue.requeue, group, frozenset(check_items(ids, "ids", str))))
+        count = await self._in_thread(partial(self._queue.requeue, group, frozenset(check_items(ids, "ids", str))))
         self._wake_consumers()
         return count
-
-    async def _reading(self, work: Callable[[], T], *, abandon_on_cancel: bool = False) -> T:
-        """Call a function in a thread, and raise its errors as `StoreError`."""
-        try:
-            return await run_in_thread(work, abandon_on_cancel=abandon_on_cancel)
-        except OSError as error:
-            raise self._store_error(error) from error
-
-    def _list(self, *, reverse: bool = False) -> list[list[MaildirFile]]:
-        return list_messages([self.path], unique_part, reverse=reverse)
-
-    def _get(self, id: str) -> Stored:
-        file = find_file(self.path, id)
-        if file is None:
-            raise MessageNotFoundError(f"{self!r}: no message {id!r}")
-        return read_stored([file], id)
-
-    def _remove(self, ids: frozenset[str]) -> int:
-        return len(remove_files(file for file in list_files(self.path) if file.id in ids))
 
     def _spool(self, entry: Entry, trace: Callable[[], bytes]) -> MaildirSpool:
         received = trace().removesuffix(b"\r\n\r\n").removesuffix(b"\r\n")  # see `Spool.separate`
@@ -255,15 +193,6 @@ class Maildir(Store["MaildirSpool"]):
             self.remove_abandoned()
         return errors
 
-    def remove_abandoned(self) -> None:
-        """Remove the files of messages that are not stored. Several threads may do this at the same time."""
-        while True:
-            try:
-                message = self.abandoned.popleft()
-            except IndexError:
-                return
-            message.remove()
-
     def directories(self) -> tuple[Directory, Directory]:
         """Return ``tmp/`` and ``new/``; open the Maildir first when it is not open, or not at its path any more."""
         found = self._directories
@@ -286,13 +215,7 @@ class Maildir(Store["MaildirSpool"]):
             make_directory(path)
             check_writable(path)
         directories = tmp, _ = Directory(self.tmp), Directory(self.new)
-        # Times of files come from the system's clock, so this must not use the server's.
-        oldest = time.time() - MAX_TMP_AGE
-        with os.scandir(tmp.fd) as files:
-            for file in files:
-                with suppress(OSError):
-                    if file.is_file(follow_symlinks=False) and file.stat(follow_symlinks=False).st_mtime < oldest:
-                        os.unlink(file.name, dir_fd=tmp.fd)
+        remove_old_files(tmp)
         self._directories = directories
         return directories
 
@@ -302,24 +225,12 @@ class Maildir(Store["MaildirSpool"]):
         self._directories = None
 
 
-def apply(
-    step: Callable[[MaildirSpool], None], messages: Iterable[MaildirSpool], errors: dict[MaildirSpool, Exception]
-) -> None:
-    """Call ``step`` for each message that has no error, and add the errors: one that fails does not affect the others."""
-    for message in messages:
-        if message not in errors:
-            try:
-                step(message)
-            except Exception as error:
-                errors[message] = error
-
-
-class MaildirSpool(Spool):
+class MaildirSpool(FileSpool):
     """A message before it is in ``new/``: in memory, or in a file in ``tmp/``."""
 
     def __init__(self, maildir: Maildir, unique: str, fields: bytes, *, lf: bool) -> None:
         super().__init__(unique, fields, lf=lf)
-        self.maildir = maildir
+        self.maildirs: Maildir = maildir  # type: ignore[assignment]
         self.unique = unique
         self.places: list[tuple[Directory, str]] = []
         """The files to remove when the message cannot be stored: the directory and the name of each."""
@@ -331,19 +242,15 @@ class MaildirSpool(Spool):
         """True if a file was created."""
         return self.places != []
 
-    async def in_thread(self, work: Callable[[], T], *, abandon_on_cancel: bool = False) -> T:
-        """Call a function in a thread that may wait for the disk."""
-        return await run_in_thread(work, limiter=self.maildir.writers, abandon_on_cancel=abandon_on_cancel)
-
     def write(self, data: bytearray) -> None:
         """Write octets to the file in ``tmp/``, and flush each part of them."""
         if self._fd is None:
-            self.maildir.remove_abandoned()
-            self._create(self.maildir.directories()[0])
+            self.maildirs.remove_abandoned()
+            self._create(self.maildirs.directories()[0])
         assert self._fd is not None
         with memoryview(data) as octets:
             for begin in range(0, len(octets), PART):
-                self.maildir.no_commit.wait()
+                self.maildirs.no_commit.wait()
                 write_all(self._fd, octets[begin : begin + PART])
                 flush_octets(self._fd)
 
@@ -384,18 +291,6 @@ class MaildirSpool(Spool):
         """Move the file from ``tmp/`` into ``new/``."""
         os.rename(self.unique, self.name, src_dir_fd=tmp.fd, dst_dir_fd=new.fd)
         self.places.append((new, self.name))
-
-    def discard(self) -> bool:
-        """Remove the files of this message, and of others whose session did not get a thread in time."""
-        self.maildir.remove_abandoned()
-        return False
-
-    async def discard_in_thread(self) -> None:
-        """Note that the file has to be removed, and do so if the disk responds."""
-        if self.written:
-            self._buffer.clear()
-            self.maildir.abandoned.append(self)
-            await super().discard_in_thread()
 
     def remove(self) -> None:
         """Close the file, and remove it from both directories."""

@@ -121,6 +121,31 @@ def kill_round(
     )
 
 
+def several_maildirs_round(path: str, messages: int, kill_after: int) -> None:
+    """Kill a server that delivers each message into three Maildirs. Each of them must have every accepted message.
+
+    A message without a reply can be in some of them, and be there twice after it was sent again.
+    """
+    load = Load(recipients=(b"one@intake.test", b"two@intake.test", b"three@other.test"))
+    folders = ("intake.test/one", "intake.test/two", "other.test/three")
+    for number in range(messages):
+        load.todo.put(number)
+    with running_server(f"maildirs:{path}") as (port, pid):
+        load.on_accepted = lambda count: os.kill(pid, signal.SIGKILL) if count == kill_after else None
+        load.run(port, CONNECTIONS)
+    accepted, unknown = set(load.accepted), set(load.unknown)
+    for folder in folders:
+        after_kill = stored(f"maildir:{os.path.join(path, folder)}")
+        assert accepted <= after_kill.keys() <= accepted | unknown, folder
+    load.on_accepted = lambda count: None
+    with running_server(f"maildirs:{path}") as (port, _):
+        load.run(port, CONNECTIONS)
+    for folder in folders:
+        found = stored(f"maildir:{os.path.join(path, folder)}")
+        assert found.keys() == set(range(messages)), folder
+        assert {number for number, times in found.items() if times > 1} <= unknown, folder
+
+
 def main(kind: str, directory: str, rounds: str = "1", messages: str = "5000") -> None:
     for seed in range(int(rounds)):
         print(kind, kill_round(f"{kind}:{os.path.join(directory, f'{kind}-{seed}')}", seed, int(messages)), flush=True)

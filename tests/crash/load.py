@@ -79,6 +79,7 @@ class Load:
     """The numbers of the messages that were sent completely and got 421."""
     make: Callable[[int], bytes] = message
     """Returns the message with a number."""
+    recipients: tuple[bytes, ...] = (b"you@intake.test",)
     stopping: bool = False
     """The server is to be stopped: 421 ends a connection, and is not unexpected."""
     unexpected: list[str] = Factory(list)
@@ -110,7 +111,8 @@ class Load:
     def _send(self, number: int, sock: socket.socket, reply: Callable[[], bytes]) -> None:
         sent = False
         try:
-            for command in (b"MAIL FROM:<me@load.test>", b"RCPT TO:<you@intake.test>", b"DATA"):
+            rcpts = (b"RCPT TO:<%s>" % recipient for recipient in self.recipients)
+            for command in (b"MAIL FROM:<me@load.test>", *rcpts, b"DATA"):
                 sock.sendall(command + b"\r\n")
                 self._expect(reply(), b"354" if command == b"DATA" else b"250")
             sock.sendall(self.make(number)[:-1])

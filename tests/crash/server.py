@@ -1,6 +1,6 @@
 """A server with a store, to be killed or traced. It prints its port and its process id.
 
-Run it in tests/ as ``python -m crash.server maildir:PATH|sqlite:PATH [MUTANT]``.
+Run it in tests/ as ``python -m crash.server maildir:PATH|maildirs:PATH|sqlite:PATH [MUTANT]``.
 
 A mutant sends a 250 before the message is durable, to show that the checks detect this: ``no-file-flush`` and
 ``no-directory-flush`` (Maildir) and ``no-log-flush`` (SQLite) leave out a flush, ``early`` sends 250 before it stores.
@@ -17,15 +17,17 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 import smtp_trio
-from smtp_trio.stores import Entry, Maildir, SQLite, Store, sqlite
+from smtp_trio.stores import Entry, Maildir, RecipientMaildirs, SQLite, Store, sqlite
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def make_store(spec: str) -> Maildir | SQLite:
-    """Return the store that ``maildir:PATH`` or ``sqlite:PATH`` names."""
+def make_store(spec: str) -> Store[Any]:
+    """Return the store that ``maildir:PATH`` or ``sqlite:PATH`` names, or for ``maildirs:PATH`` one for each recipient."""
     kind, _, path = spec.partition(":")
+    if kind == "maildirs":
+        return RecipientMaildirs(os.path.join(path, "{domain}/{local}"))
     return Maildir(path) if kind == "maildir" else SQLite(path)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .kill9 import kill_round
+from .kill9 import kill_round, several_maildirs_round
 from .load import large_message
 
 if TYPE_CHECKING:
@@ -28,3 +28,7 @@ def test_large_messages(tmp_path: Path, kind: str, seed: int) -> None:
     """The kill hits messages of 5 to 30 MiB that are partly on the disk: nothing of them is left after the restart."""
     spec = f"{kind}:{tmp_path / 'store'}"
     print(kill_round(spec, seed, 30, connections=6, make=large_message, longest_delay=0.5))
+
+
+def test_every_recipient_has_an_accepted_message(tmp_path: Path) -> None:
+    several_maildirs_round(str(tmp_path / "store"), 300, 120)

@@ -77,6 +77,16 @@ class MaildirKind(Kind):
     consumers = 1
 
 
+class RecipientMaildirsKind(Kind):
+    consumers = 0
+
+    @asynccontextmanager
+    async def open(self, program: str, number: int) -> AsyncIterator[Store[Any]]:
+        """Open an empty store."""
+        async with stores.open(f"maildir:{program}/{number}/{{domain}}/{{local}}") as store:
+            yield store
+
+
 class PostgreSQLKind(Kind):
     @contextmanager
     def program(self, directory: Path) -> Iterator[str]:
@@ -105,6 +115,7 @@ KINDS = [
     pytest.param(SQLiteKind(), id="sqlite"),
     pytest.param(MaildirKind(), id="maildir"),
     pytest.param(RedisKind(), id="redis", marks=pytest.mark.interop),
+    pytest.param(RecipientMaildirsKind(), id="maildirs"),
     pytest.param(PostgreSQLKind(), id="postgresql", marks=pytest.mark.interop),
 ]
 
