@@ -39,6 +39,9 @@ class MemoryStore(Store[None]):  # type: ignore[type-var]  # it has no spool
         self.done: list[str] = []
         self.claims = 0
         self.problem: StoreError | None = None
+        """The error of `add`."""
+        self.unsettled = 0
+        """How many results are lost, as if the process died before each."""
         self._changed = trio.Event()
 
     @staticmethod
@@ -94,6 +97,9 @@ class MemoryStore(Store[None]):  # type: ignore[type-var]  # it has no spool
 
     async def _settle(self, claim: Claim, outcome: Outcome) -> bool:
         await trio.lowlevel.checkpoint()
+        if self.unsettled:
+            self.unsettled -= 1
+            raise StoreError("not recorded")
         [queued] = [each for each in self.queue if each.stored.id == claim.stored.id]
         if queued.token != claim.token:
             return False

@@ -250,6 +250,20 @@ async def test_report_that_cannot_be_stored_is_stored_later(autojump_clock: Mock
     assert not store.queue
 
 
+async def test_result_that_was_lost_repeats_the_attempt_and_its_report(autojump_clock: MockClock) -> None:
+    """As after a crash: when the lease has expired. Both reports have the same Message-ID."""
+    hop = NextHop(nemo=UNKNOWN)
+    async with relaying(hop) as (store, _):
+        store.unsettled = 1
+        await store.add(MESSAGE, ADA, [BO, "nemo@example.org"])
+        await trio.sleep(899)
+        assert [name for name, _ in hop.attempts] == ["bo", "nemo", "ada"]
+        await trio.sleep(2)
+    assert [mail.recipients for mail in hop] == [(BO,), (ADA,), (BO,), (ADA,)]
+    assert [report["Message-ID"] for report in hop.reports()] == ["<report-1-m1@relay.test>"] * 2
+    assert not store.queue
+
+
 async def test_message_that_cannot_be_handled_is_given_up_when_it_expires(autojump_clock: MockClock) -> None:
     hop = NextHop()
     async with relaying(hop) as (store, _):
