@@ -78,7 +78,7 @@ if TYPE_CHECKING:
 # was in version 1.
 #
 # A message that is not stored leaves pieces. They are invisible, and are removed a few at a time
-# (`SQLite._remove_abandoned`): by its session if the disk responds, and otherwise by the next large message or when the
+# (`SQLite.remove_some`): by its session if the disk responds, and otherwise with the next commits or when the
 # store is closed. A process that is killed cannot remove them. ``unpublished`` has the uids of all pieces without a
 # message, with a random number of the store that wrote them. Each open store holds a lock with its number (`ProcessMark`),
 # which the kernel releases when the process ends. A store that is opened removes the pieces of those that do not hold
@@ -190,6 +190,7 @@ class SQLite(Store["SQLiteSpool"]):
             self._recover()
             raise
         self._announce()
+        self.remove_some()
         return errors
 
     def write_piece(self, uid: str, n: int, data: bytearray) -> None:

@@ -347,6 +347,20 @@ async def test_duplicate_ids_of_small_and_large_messages(store: SQLite) -> None:
     assert query(store.path, "SELECT count(*) FROM recipients") == [(3,)]
 
 
+async def test_commits_remove_pieces_that_a_session_could_not_remove(store: SQLite) -> None:
+    """A few with each commit, so that none takes long."""
+    spool = spool_of(store, transaction())
+    await spool.fill(body(*large(5 << 20)))
+    assert query(store.path, "SELECT count(*) FROM pieces") == [(29,)]
+    store.abandon(spool.name)  # as `discard_in_thread` does, which has a time limit
+    left = []
+    for _ in range(4):
+        await store.put(transaction(), body(b"small\r\n"))
+        left += query(store.path, "SELECT count(*) FROM pieces")
+    assert left == [(13,), (0,), (0,), (0,)]
+    assert query(store.path, "SELECT count(*) FROM unpublished") == [(0,)]
+
+
 async def test_group_fails_when_sqlite_rolls_it_back(store: SQLite) -> None:
     """Some errors make SQLite roll back the whole transaction. The trigger has the same effect."""
     await store.open()
