@@ -53,7 +53,7 @@ NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 @frozen(kw_only=True)
 class Claim:
-    """What a store knows about a message that a consumer has claimed."""
+    """A message that a consumer has claimed, and the number of the attempt."""
 
     stored: Stored
     group: str
@@ -67,7 +67,7 @@ class Claim:
 
 @frozen(kw_only=True)
 class Outcome:
-    """What has become of a claim.
+    """The result of a claim.
 
     "done": the message is settled, and removed from the store with ``remove``. "retry": it is delivered again after ``after``
     seconds, with ``state``; with ``uncounted`` this attempt does not count. "dead": it becomes a dead letter.
@@ -94,7 +94,7 @@ class DeadLetter:
 
 
 class Queue(Protocol):
-    """What a consumer needs of a store. `Store` describes the methods."""
+    """The methods of a store that a consumer calls. `Store` describes them."""
 
     async def _claim(self, group: str, name: str, *, lease: float, max_attempts: int) -> Claim | None: ...
 
