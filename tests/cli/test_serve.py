@@ -678,7 +678,7 @@ INVALID_OPTIONS = [
     ("--fd systemd", "--fd systemd: no sockets were passed to this process (LISTEN_PID, LISTEN_FDS)"),
     ("--fd 1000000", "--fd 1000000: Bad file descriptor"),
     ("--port 25 --fd 3", "argument --fd: not allowed with argument --port" + SEE),
-    ("--relay", "unrecognized arguments: --relay" + SEE),
+    ("--forward", "unrecognized arguments: --forward" + SEE),
     ("now", "unrecognized arguments: now" + SEE),
     ("--host a..b --accept x", "--host: invalid host name: 'a..b' (empty label)"),
     ("--host a..b", "--host: invalid host name: 'a..b' (empty label)"),
