@@ -35,8 +35,8 @@ def add_relay(parser: argparse.ArgumentParser) -> None:
         "Forward the messages of a store to a server, or with --direct to the exchangers of their recipients' domains. "
         "Messages that are refused temporarily are sent again, for days. A message that cannot be delivered is returned to its "
         "sender with a report, which is put into the store and forwarded too. It prints a line for each attempt and recipient. "
-        "SIGINT and SIGTERM stop it after the messages in progress, or after 30 seconds; a second signal stops it at once. Exit code: "
-        "0, it was stopped; 2, an option is invalid, or the store cannot be used."
+        "SIGINT and SIGTERM stop it after the messages in progress, or after 30 seconds; a second signal stops it at once. "
+        "Exit code: 0, it was stopped; 2, an option is invalid, or the store cannot be used."
     )
     add = parser.add_argument
     # fmt: off
