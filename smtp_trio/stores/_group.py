@@ -36,6 +36,9 @@ T = TypeVar("T")
 # When a commit has ended, its sessions are woken because they have a result, and the session at the head of the queue
 # is woken because it commits next. No other session is woken.
 #
+# A store whose engine is a server on the network has an asynchronous commit. The session awaits it instead of a thread; all
+# else is the same.
+#
 # Other work that must not run during a commit, such as writing a piece of a large message into a database, uses the same
 # thread (`run`). At most one such call waits for the thread at a time, so that a group waits for one piece and not for
 # those of all sessions, and pieces are written in turn.
@@ -130,7 +133,7 @@ class GroupCommit(Generic[SpoolT]):
             if not self._committing:
                 # The last commit may have woken this session, at the moment its deadline expired, to commit next.
                 self._wake_first()
-            pending.error = trio.TooSlowError("the disk does not respond")
+            pending.error = trio.TooSlowError("the store does not respond")
         error, pending.error = pending.error, None
         if error is not None:
             await message.discard_in_thread()

@@ -46,7 +46,8 @@ def open(url: str, *, create: bool = True) -> Store[Any]:  # noqa: A001 -- see `
     check_type(create, "create", bool)
     scheme, colon, rest = url.partition(":")
     if not colon or not rest or scheme not in SCHEMES:
-        raise ValueError(f"must be {' or '.join(SYNTAX)}, got {url!r}")
+        shown = f"{scheme}:" if "@" in rest else url  # it may contain a password
+        raise ValueError(f"must be {' or '.join(SYNTAX)}, got {shown!r}")
     module, name, extra = SCHEMES[scheme]
     try:
         kind = getattr(import_module(module, __package__), name)

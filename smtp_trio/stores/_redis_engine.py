@@ -169,7 +169,7 @@ async def check_server(run: Run, settings: Settings, name: str) -> None:
     warnings = []
     if isinstance(config_reply, Exception):
         warnings.append(f"{', '.join(REQUIRED)} cannot be checked, as CONFIG GET is not permitted: {config_reply}")
-        flushed = "is flushed if appendonly is yes and appendfsync is always, which is not known"
+        flushed = "was written by the server; whether it was flushed to its disk is not known"
     else:
         config = {key.decode(): value.decode() for key, value in config_reply.items()}
         wrong = {key: config[key] for key, value in REQUIRED.items() if config.get(key, value) != value}
@@ -185,11 +185,11 @@ async def check_server(run: Run, settings: Settings, name: str) -> None:
             got = ", ".join(f"{key} is {value}" for key, value in wrong.items())
             flushed = f"can be lost when the server stops, since {got}"
         else:
-            flushed = "is flushed to its disk"
-    acknowledged = f", and received by {settings.replicas} of {replicas} replicas" if settings.replicas else ""
+            flushed = "is on the disk of the server"
+    acknowledged = f", and was acknowledged by {settings.replicas} of {replicas} replicas" if settings.replicas else ""
     for warning in warnings:
         STORE_SETTING.log(store=name, warning=warning)
-    STORE_OPENED.log(store=name, guarantee=f"it was written by the server, {flushed}{acknowledged}")
+    STORE_OPENED.log(store=name, guarantee=f"a message with a 250 {flushed}{acknowledged}")
 
 
 def parse_info(text: bytes) -> dict[str, str]:

@@ -107,6 +107,7 @@ def test_defaults_are_left_out_of_the_url() -> None:
         ("redis://:secret@h/x", "must be redis://"),
         ("redis://:secret@h:99999", "must be redis://"),
         ("redis:///0", "must be redis://"),
+        ("rediz://:secret@h/0", "must be maildir:PATH or .*, got 'rediz:'"),
     ],
 )
 def test_invalid_urls(url: str, error: str) -> None:
@@ -228,7 +229,7 @@ async def test_replica_that_does_not_respond(
         intake.client() as client,
     ):
         await send_until_accepted(client)
-        assert "received by 1 of 1 replicas" in caplog.text
+        assert "is on the disk of the server, and was acknowledged by 1 of 1 replicas" in caplog.text
         caplog.clear()
         replica.process.send_signal(signal.SIGSTOP)
         try:
