@@ -141,7 +141,10 @@ class Webhook(Store["WebhookSpool"]):
             if name not in OPTIONS:
                 raise ValueError(f"an option in the URL must be one of {', '.join(OPTIONS)}, got {name!r}")
             keyword, convert = OPTIONS[name]
-            arguments[keyword] = convert(value)
+            try:
+                arguments[keyword] = convert(value)
+            except ValueError as error:
+                raise ValueError(f"{name} in the URL: {error}") from None
         return cls(address, **arguments)
 
     def __repr__(self) -> str:
@@ -225,9 +228,10 @@ class Webhook(Store["WebhookSpool"]):
             with trio.fail_after(self._timeout):
                 if self._transport is None:
                     await super().open()
-                    assert self._transport is not None
+                transport = self._transport
+                assert transport is not None
                 async with self._requests:
-                    response = await self._transport.handle_async_request(
+                    response = await transport.handle_async_request(
                         httpx2.Request(
                             method,
                             self._target,
@@ -491,21 +495,13 @@ def read_secret(path: str) -> str:
         with open(path, encoding="ascii") as file:
             return file.read()
     except (OSError, UnicodeError) as error:
-        raise ValueError(f"cannot read the secret-file {path!r}: {getattr(error, 'strerror', error)}") from None
-
-
-def number(kind: type[float], value: str) -> float:
-    """Return the number in the text of an option."""
-    try:
-        return kind(value)
-    except ValueError:
-        raise ValueError(f"must be a number, got {value!r}") from None
+        raise ValueError(f"cannot read {path!r}: {getattr(error, 'strerror', error)}") from None
 
 
 #: The options in a URL: the argument of `Webhook`, and how its value is made from the text.
 OPTIONS: dict[str, tuple[str, Callable[[str], object]]] = {
-    "timeout": ("timeout", partial(number, float)),
-    "max-requests": ("max_requests", partial(number, int)),
+    "timeout": ("timeout", float),
+    "max-requests": ("max_requests", int),
     "spool-directory": ("spool_directory", str),
     "secret-file": ("secret", read_secret),
 }

@@ -645,7 +645,7 @@ async def test_options_of_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ("http:", "got 'http:'"),
         ("http:///mail", "must be http://HOST/PATH"),
         ("https://host:port/", "the URL of a webhook is invalid"),
-        ("https://host/#timeout=soon", "must be a number, got 'soon'"),
+        ("https://host/#timeout=soon", "timeout in the URL: could not convert string to float: 'soon'"),
         ("https://host/#timeout=-1", "timeout must be >= 0"),
         ("https://host/#max-requests=0", "max_requests must be >= 1"),
         (
@@ -653,7 +653,10 @@ async def test_options_of_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             "must be one of timeout, max-requests, spool-directory, secret-file, got 'retries'",
         ),
         ("https://host/#x", "bad query field"),
-        ("https://host/#secret-file=/does/not/exist", "cannot read the secret-file '/does/not/exist': No such file"),
+        (
+            "https://host/#secret-file=/does/not/exist",
+            "secret-file in the URL: cannot read '/does/not/exist': No such file",
+        ),
     ],
 )
 def test_invalid_url(url: str, error: str) -> None:
