@@ -129,6 +129,8 @@ def run_command(options: argparse.Namespace) -> int:
 
 async def run_with_store(options: argparse.Namespace) -> int:
     """Run the command with its store opened. Raises UsageError if the store fails."""
+    if type(options.store).entries is Store.entries:
+        raise UsageError(f"--store {options.store.url}: such a store passes messages on, and cannot be read")
     async with open_store(options.store, purpose="read"):
         try:
             return await options.command(options.store, options) or 0

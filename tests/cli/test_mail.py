@@ -321,6 +321,14 @@ def test_missing_store_is_an_error(command: list[str], tmp_path: Path, capsys: p
     assert list(tmp_path.iterdir()) == []
 
 
+def test_store_that_cannot_be_read(capsys: pytest.CaptureFixture[str]) -> None:
+    _, err = Cli("http://127.0.0.1:1/hook", capsys)("list", code=2)
+    assert (
+        err
+        == "smtp-trio: error: --store http://127.0.0.1:1/hook: such a store passes messages on, and cannot be read\n"
+    )
+
+
 def test_missing_message(cli: Cli) -> None:
     for arguments in (["show", "x"], ["show", "../x", "--raw"]):
         assert "no message" in cli(*arguments, code=1)[1]
