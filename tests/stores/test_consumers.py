@@ -243,3 +243,14 @@ async def test_message_that_cannot_be_read_becomes_a_dead_letter(
                 store.clock = partial(float, now + 10)
         [letter] = await dead(store)
         assert (letter.entry.id, letter.reason, letter.attempts) == (bad, "malformed", 2)
+
+
+async def test_message_that_was_removed_meanwhile_can_be_settled(tmp_path: Path) -> None:
+    """By another group, for example. There is nothing left to deliver."""
+    async with SQLite(tmp_path / "mail.db") as store:
+        await add(store)
+        one, two = await receive(store, "one"), await receive(store, "two")
+        await store.remove([one.id])
+        await one.ack()
+        await two.retry(after=0)
+        assert await claim(store, "two") is None
