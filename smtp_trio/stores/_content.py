@@ -47,6 +47,8 @@ HIDDEN_END = {
 }
 #: A tag. It ends at the next "<" at the latest, so that the expression takes linear time for any text.
 TAG = re.compile(r"<[a-zA-Z/!?][^<>]*>")
+#: A character by a number that is too large. Python refuses to convert one of some thousand digits.
+LARGE_NUMBER = re.compile(r"&#[0-9]{10,};?")
 
 
 @frozen
@@ -220,7 +222,7 @@ def html_text(text: str) -> str:
         position = end.end()
     else:
         kept.append(text[position:])
-    return html.unescape(TAG.sub(" ", " ".join(kept)))
+    return html.unescape(LARGE_NUMBER.sub("\ufffd", TAG.sub(" ", " ".join(kept))))
 
 
 @lru_cache(maxsize=64)

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 #: A part that begins with one of these and a colon, outside of quotes, is not text.
 NAME = re.compile(r"([A-Za-z-]+):")
 SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?) ?(|[kmg])(?:b|ib)?", re.IGNORECASE)
+#: Characters that are normalized at a time, if possible whole words. The time that it takes to sort combining characters
+#: grows with the square of their number, and a message can consist of them.
+SLICE = re.compile(r"(?s).{1,1000}(?!\S)|.{1,1000}")
 FACTORS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 DATE = re.compile(r"(\d{4})(?:[-/](\d\d?)(?:[-/](\d\d?)(?:[T ](.+))?)?)?", re.ASCII | re.IGNORECASE)
 
@@ -78,7 +81,7 @@ Test = Callable[["Term", "Entry", "Content | None"], "bool | None"]
 def fold(text: str, *, strip: bool = True) -> str:
     """Return a text in the form in which texts are compared: without differences of case and of white space."""
     if not text.isascii():
-        text = unicodedata.normalize("NFC", text)
+        text = "".join(unicodedata.normalize("NFC", each) for each in SLICE.findall(text))
     folded = " ".join(text.casefold().split())
     if strip or not text:
         return folded

@@ -266,6 +266,19 @@ def test_message_without_text(message: bytes) -> None:
     assert not matches("found", message)
 
 
+def test_reference_of_thousands_of_digits_is_a_character() -> None:
+    message = b"Content-Type: text/html\r\n\r\nan &#" + b"1" * 5000 + b"; &amp;#65;"
+    assert matches('"an \ufffd &#65;"', message)
+
+
+def test_combining_characters_are_normalized_in_slices() -> None:
+    """The time would grow with the square of their number: minutes for this message."""
+    marks = "\u0301\u0323" * 200_000
+    message = f"Content-Type: text/plain; charset=utf-8\r\n\r\n{marks} cafe\u0301 {marks}".encode()
+    assert matches("caf\u00e9", message)
+    assert not matches("cafes", message)
+
+
 def test_parts_are_bounded() -> None:
     """Neither a deep message nor one with many parts takes more than linear time, or recurses."""
     deep = b"".join(b"Content-Type: multipart/mixed; boundary=b%d\r\n\r\n--b%d\r\n" % (n, n) for n in range(5000))
