@@ -316,6 +316,7 @@ def parse_time(value: str, tz: tzinfo | None) -> str:
     try:
         when = datetime.fromisoformat(f"{year}-{int(month or 1):02}-{int(day or 1):02}T{(time or '00:00').upper()}")
         when = when if when.tzinfo else when.replace(tzinfo=tz) if tz else when.astimezone()
+        when.astimezone(UTC)  # OverflowError for a time that UTC does not have
         return datetime.fromisoformat(when.isoformat()).isoformat()
     except (ValueError, OverflowError):
         raise ValueError(expected) from None

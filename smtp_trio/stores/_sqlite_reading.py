@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from ._consumer import DeadLetter
 from ._entry import HEADER_OCTETS, Entry, Stored, read_header
+from ._query import Query
 from ._sqlite_database import BUSY_TIMEOUT, VERSION, newer_version, schema_of
 
 #: Entries that are read in one transaction. A long one would keep the write-ahead log from being copied and reused.
@@ -46,6 +47,11 @@ MISSING: tuple[Sequence[str], ...] = (
     ),
 )
 
+#: Parts of a query that columns of ``message_rows`` decide.
+COMPARISONS = {"before": "received_at < ?", "after": "received_at >= ?", "larger": "size > ?", "smaller": "size < ?"}
+
+#: A condition, and the values of its parameters.
+Condition = tuple[str, tuple[object, ...]]
 Header = tuple[str | None, datetime | None]
 #: An entry with its ``id`` in ``message_rows``, and whether its subject and date were found in ``headers``.
 Row = tuple[int, Entry, bool]
@@ -127,12 +133,26 @@ def read_entry(
     return message, Entry(subject=subject, date=when, **fields, **rcpt_fields(db, message)), bool(known)
 
 
-def read_page(db: sqlite3.Connection, last: int | None, *, reverse: bool) -> list[Row]:
-    """Return the entries that follow the one with the id ``last`` (None: from the beginning)."""
+def read_page(db: sqlite3.Connection, last: int | None, *, reverse: bool, where: Condition = ("1", ())) -> list[Row]:
+    """Return the entries that fulfil a condition and follow the one with the id ``last`` (None: from the beginning)."""
     sign, order = ("<", "DESC") if reverse else (">", "ASC")
-    if last is None:
-        return read_entries(db, f"1 ORDER BY id {order} LIMIT ?", PAGE)
-    return read_entries(db, f"id {sign} ? ORDER BY id {order} LIMIT ?", last, PAGE)
+    condition, values = where
+    if last is not None:
+        condition, values = f"{condition} AND id {sign} ?", (*values, last)
+    return read_entries(db, f"{condition} ORDER BY id {order} LIMIT ?", *values, PAGE)
+
+
+def condition_of(query: Query) -> Condition:
+    """Return a condition that all messages fulfil that a query finds: what it says about the time and the size."""
+    terms = [term for term in query.terms if term.name in COMPARISONS]
+    conditions = [f"{'NOT ' * term.negated}({COMPARISONS[term.name]})" for term in terms]
+    values = [
+        datetime.fromisoformat(term.value).astimezone(UTC).isoformat(timespec="microseconds")
+        if term.name in ("before", "after")
+        else int(term.value)
+        for term in terms
+    ]
+    return " AND ".join(["1", *conditions]), tuple(values)
 
 
 def read_dead_letters(db: sqlite3.Connection, group: str, last: int) -> list[tuple[int, DeadLetter]]:

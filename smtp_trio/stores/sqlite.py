@@ -26,11 +26,13 @@ from ._consumer import Claim, Outcome, check_name
 from ._disk import Directory, ProcessMark, check_no_link, check_writable, make_directory
 from ._entry import HEADER_OCTETS, read_header
 from ._errors import MessageNotFoundError, MessageTooBigError, StoreError, primary_code
+from ._query import Query
 from ._spool import Spool
 from ._sqlite_database import BUSY_TIMEOUT, begin, busy_timeout, prepare
 from ._sqlite_queue import claim, is_due, requeue, settle
 from ._sqlite_reading import (
     add_headers,
+    condition_of,
     connect_to_read,
     find_message,
     header_row,
@@ -307,14 +309,18 @@ class SQLite(Store["SQLiteSpool"]):
 
     # --- reading and removing:
 
-    async def entries(self, *, reverse: bool = False) -> AsyncGenerator[Entry]:
+    def entries(self, *, reverse: bool = False) -> AsyncGenerator[Entry]:
         """Iterate over the messages without their octets, from the oldest to the newest, or in reverse.
 
         Raises `StoreError` when reading fails.
         """
         check_type(reverse, "reverse", bool)
+        return self._select(Query(), reverse=reverse)
+
+    async def _select(self, query: Query, *, reverse: bool) -> AsyncGenerator[Entry]:
         last: int | None = None
-        while page := await self._read(partial(read_page, last=last, reverse=reverse)):
+        where = condition_of(query)
+        while page := await self._read(partial(read_page, last=last, reverse=reverse, where=where)):
             if self.create and (new := [row for row in page if not row[2]]):
                 with suppress(StoreError):  # they are found in the messages the next time, too
                     await self._write(partial(add_headers, rows=new), durable=False)

@@ -92,6 +92,7 @@ def test_parse(text: str, terms: tuple[Term, ...]) -> None:
         ("before:yesterday", "'before:yesterday': must be a date such as 2026-11-29, or a time"),
         ("before:2026-02-30", "'before:2026-02-30': must be a date"),
         ("after:2026-11-29T25:00", "'after:2026-11-29T25:00': must be a date"),
+        ("after:0001-01-01T00:00+03:00", "'after:0001-01-01T00:00+03:00': must be a date"),
         ("after:0000", "'after:0000': must be a date"),
     ],
 )

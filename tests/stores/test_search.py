@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from smtp_trio import stores
 from smtp_trio.stores import Entry, MessageNotFoundError, Query, Store, Stored
 
 MESSAGE = b"From: Alice <alice@example.net>\r\nSubject: number %d\r\n\r\nHello %d\r\n"
@@ -76,3 +78,21 @@ async def test_invalid_query_raises_at_once() -> None:
         Memory().search("is:read")
     with pytest.raises(TypeError, match="query must be Query or str"):
         Memory().search(None)  # type: ignore[arg-type]
+
+
+async def test_sqlite_selects_by_time_and_size(tmp_path: Path) -> None:
+    async with stores.open(f"sqlite:{tmp_path / 'mail.db'}") as store:
+        for message in Memory().messages:
+            await store.add(
+                message.message + b"x" * int(message.id), "a@example.net", ["b@example.org"], received=message.received
+            )
+        numbers = {entry.id: entry.size - len(MESSAGE) + 2 async for entry in store.entries()}
+        for query, expected in (
+            ("after:2026-11-03T00:00Z", [5, 4, 3, 2]),
+            ("-after:2026-11-03T02:00+02:00", [1, 0]),
+            (f"before:2026-11-06T00:00Z larger:{len(MESSAGE)} hello", [4, 3]),
+            (f"!smaller:{len(MESSAGE) + 2}", [5, 4]),
+        ):
+            entries = [numbers[entry.id] async for entry in store.search(query)]
+            assert entries == expected
+            assert len([row async for row in store._select(Query.parse(query), reverse=True)]) == len(expected)
