@@ -88,6 +88,7 @@ class Application(BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
+    ThreadingHTTPServer.request_queue_size = 100  # by default it refuses connections while five wait
     DIRECTORY.mkdir(exist_ok=True)
     with ThreadingHTTPServer(("127.0.0.1", int(sys.argv[2]) if len(sys.argv) > 2 else 8000), Application) as server:
         print("listening on port", server.server_port, flush=True)
