@@ -451,15 +451,17 @@ def describe_cause(error: BaseException) -> str:
 
 def parse_url(url: str) -> tuple[httpx2.URL, dict[str, str]]:
     """Return a URL without its user and password, and the field of the header with them. Raises ValueError if it is invalid."""
+    # The error of the library is not shown: of a password with "/" or "?" it shows what it took for the port.
     try:
         parsed = httpx2.URL(url)
-    except httpx2.InvalidURL as error:
-        reason: str | None = str(error)
-    else:
-        valid = parsed.scheme in ("http", "https") and parsed.host and not parsed.fragment
-        reason = None if valid else "must be http://HOST/PATH or https://HOST/PATH"
-    if reason is not None:
-        raise ValueError(f"the URL of a webhook is invalid: {reason}")
+        valid = bool(parsed.scheme in ("http", "https") and parsed.host and not parsed.fragment)
+    except httpx2.InvalidURL:
+        valid = False
+    if not valid:
+        raise ValueError(
+            "the URL of a webhook is invalid: must be http://HOST/PATH or https://HOST/PATH; "
+            'write "/" and "?" in a password as %2F and %3F'
+        )
     authorization = {}
     if parsed.userinfo:
         userinfo = unquote(parsed.userinfo.decode("ascii")).encode()

@@ -505,7 +505,7 @@ def parse_url(url: str) -> tuple[str, dict[str, Any], dict[str, str]]:
     login, at, hosts = place.rpartition("@")
     user, _, _ = login.partition(":")
     if scheme not in ("postgresql", "postgres") or not separator or "#" in url:
-        raise ValueError(f"url must be {SYNTAX}, got the scheme {scheme!r}")
+        raise ValueError(f"url must be {SYNTAX}")
     if "@" in login or "@" in path:
         raise ValueError(f'url must be {SYNTAX}; write "@" in its other parts as %40, and "/" as %2F')
     try:

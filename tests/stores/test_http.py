@@ -665,6 +665,15 @@ def test_invalid_url(url: str, error: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "url", ["https://user:hush/2@host/", "https://user:hush?2@host/", "postgresql:user:hush@host/mail"]
+)
+def test_invalid_url_does_not_show_its_password(url: str) -> None:
+    with pytest.raises(ValueError, match="must be") as caught:
+        stores.open(url)
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     "secret", ["hush", "whsec_", "whsec_aHVzaA==", "whsec_" + "aHVzaA" * 100, f"{SECRET},{SECRET}"]
 )
 def test_invalid_secret_is_not_shown(secret: str) -> None:
