@@ -123,7 +123,7 @@ def claim(db: Connection, values: dict[str, Any]) -> tuple[int, int, str] | None
 
 
 def settle(db: Connection, outcome: Outcome, values: dict[str, Any]) -> bool:
-    """Record the result of a claim, and return whether the claim still held."""
+    """Record the result of a claim, and return whether the claim still held. A message that was removed can be settled."""
     values = {
         **values,
         "after": outcome.after,
@@ -131,9 +131,11 @@ def settle(db: Connection, outcome: Outcome, values: dict[str, Any]) -> bool:
         "reason": plain(outcome.reason),
         "state": plain(outcome.state),
     }
-    if outcome.kind == "done":
-        return db.execute(DONE_REMOVE if outcome.remove else DONE, values).rowcount == 1
-    return db.execute(RETRY if outcome.kind == "retry" else DEAD, values).rowcount == 1
+    done = DONE_REMOVE if outcome.remove else DONE
+    query = {"done": done, "retry": RETRY, "dead": DEAD}[outcome.kind]
+    if db.execute(query, values).rowcount == 1:
+        return True
+    return db.execute("SELECT 1 FROM message_rows WHERE id = %s", [values["message"]]).fetchone() is None
 
 
 def plain(text: str) -> str:

@@ -190,13 +190,13 @@ end
 )
 
 #: Record what has become of a claim. ARGV: group, id, token, kind, remove, time of the next attempt, reason, state, uncounted.
-#: Returns 0 if another consumer has the message.
+#: Returns 0 if another consumer has the message. One that was removed meanwhile can be settled.
 SETTLE = (
     FUNCTIONS
     + """
 local group, id, token, kind, removed, at, reason, state, uncounted = unpack(ARGV)
 local record = record_of(group, id)
-if record.token ~= token then return 0 end
+if record.token ~= token then return entry_of(id) and 0 or 1 end
 if uncounted == '1' then record.attempts = record.attempts - 1 end
 record.state = state
 record.reason = reason

@@ -505,6 +505,21 @@ async def test_dead_letter_of_a_removed_message(store: Store[Any], kind: Kind) -
     assert await claim(store) is None
 
 
+@buries
+async def test_message_that_was_removed_can_be_settled(store: Store[Any], kind: Kind) -> None:
+    """By another group, for example. There is nothing left to deliver."""
+    if not kind.readable:
+        pytest.skip("the store cannot be read")
+    one, two, three = [(await put(store), await receive(store))[1] for _ in range(3)]
+    await store.remove([one.id, two.id, three.id])
+    await one.ack()
+    await two.retry()
+    await three.fail("x")
+    await kind.pass_time(store, 1000)
+    assert await claim(store) is None
+    assert await dead(store) == []
+
+
 @consumes
 async def test_acknowledged_messages_are_removed_if_asked_for(store: Store[Any], kind: Kind) -> None:
     await put(store)
