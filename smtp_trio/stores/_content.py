@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 MAX_DEPTH = 20
 MAX_PARTS = 10_000
+#: Characters of ``Content-Type`` and ``Content-Disposition`` that are read.
+MAX_PARAMETERS = 2048
 #: Octets of a part that are decoded at a time.
 CHUNK = 1 << 20
 #: Codecs that are no charset of a message, and that decode slowly or execute escapes.
@@ -146,10 +148,20 @@ def read_fields(message: bytes, start: int, end: int) -> tuple[Message, int]:
         return BytesHeaderParser().parsebytes(b""), empty.end()
     found = HEADER_END.search(message, start, end)
     if found is None:
-        return BytesHeaderParser().parsebytes(message[start : min(end, start + HEADER_OCTETS)]), end
+        return parse_fields(message[start : min(end, start + HEADER_OCTETS)]), end
     fields = message[start : min(found.end(), start + HEADER_OCTETS)]
     empty = NEWLINE.match(message, found.end(), end)
-    return BytesHeaderParser().parsebytes(fields), empty.end() if empty else found.end()
+    return parse_fields(fields), empty.end() if empty else found.end()
+
+
+def parse_fields(fields: bytes) -> Message:
+    """Return a header. The time that `email` needs for parameters grows with the square of their length, so they are cut."""
+    header = BytesHeaderParser().parsebytes(fields)
+    for name in ("Content-Type", "Content-Disposition"):
+        value = header.get(name)
+        if value is not None and len(text := str(value)) > MAX_PARAMETERS:
+            header.replace_header(name, text[:MAX_PARAMETERS])
+    return header
 
 
 def boundary_of(header: Message) -> bytes | None:

@@ -280,6 +280,16 @@ def test_combining_characters_are_normalized_in_slices() -> None:
     assert not matches("cafes", message)
 
 
+def test_parameters_are_cut() -> None:
+    """`email` needs quadratic time for them: half an hour for these parts."""
+    part = b"--b\r\nContent-Type: text/plain" + b";" * 60_000 + b"\r\n\r\nneedle\r\n"
+    message = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + part * 1000 + b"--b--\r\n"
+    parts = list(parts_of(message))
+    assert len(parts) == 1000
+    assert parts[-1].header.get_content_type() == "text/plain"
+    assert matches("needle", message)
+
+
 def test_parts_are_bounded() -> None:
     """Neither a deep message nor one with many parts takes more than linear time, or recurses."""
     deep = b"".join(b"Content-Type: multipart/mixed; boundary=b%d\r\n\r\n--b%d\r\n" % (n, n) for n in range(5000))
