@@ -281,11 +281,11 @@ def test_combining_characters_are_normalized_in_slices() -> None:
 
 
 def test_parameters_are_cut() -> None:
-    """`email` needs quadratic time for them: half an hour for these parts."""
+    """`email` needs quadratic time for them: minutes for these parts."""
     part = b"--b\r\nContent-Type: text/plain" + b";" * 60_000 + b"\r\n\r\nneedle\r\n"
-    message = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + part * 1000 + b"--b--\r\n"
+    message = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + part * 100 + b"--b--\r\n"
     parts = list(parts_of(message))
-    assert len(parts) == 1000
+    assert len(parts) == 100
     assert parts[-1].header.get_content_type() == "text/plain"
     assert matches("needle", message)
 
