@@ -328,10 +328,13 @@ class Form:
         self.headers: dict[str, str] = {}
         """The fields of the header of the request, after `prepare`."""
         self.sent = False
-        """True when `stream` has been read to its end."""
+        """True when the iterator of `stream` has been read to its end."""
         self._spool = spool
         self._head = b""
         self._tail = b""
+        # What `stream` has not yet returned: the tail, and the head before it; and the position in the message.
+        self._left: list[bytes] = []
+        self._offset = 0
 
     def prepare(self, keys: Sequence[bytes], timestamp: int) -> None:
         """Format the envelope, and compute the signatures. Raises OSError if the file cannot be read."""
@@ -373,17 +376,27 @@ class Form:
             offset += len(piece)
         yield self._tail
 
-    async def stream(self) -> AsyncIterator[bytes]:
-        """Iterate over the octets of the body."""
-        yield self._head
-        offset = 0
-        while offset < self._spool.total:
-            read = partial(self._spool.read, offset)
-            piece = bytes(await run_in_thread(read) if offset < self._spool.size else read())
-            yield piece
-            offset += len(piece)
-        yield self._tail
+    def stream(self) -> AsyncIterator[bytes]:
+        """Iterate over the octets of the body, from its beginning."""
+        self._left = [self._tail, self._head]
+        self._offset = 0
+        return self
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        # Not a generator: those of an early response would have to be closed, which not every version of httpx2 does.
+        spool = self._spool
+        if len(self._left) == 1 and self._offset < spool.total:
+            read = partial(spool.read, self._offset)
+            piece = bytes(await run_in_thread(read) if self._offset < spool.size else read())
+            self._offset += len(piece)
+            return piece
+        if self._left:
+            return self._left.pop()
         self.sent = True
+        raise StopAsyncIteration
 
 
 def empty_context() -> ssl.SSLContext:
