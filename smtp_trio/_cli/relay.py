@@ -24,7 +24,7 @@ from .relay_options import (
     running_relay,
 )
 from .service_manager import ServiceManager
-from .store_option import open_store, store_option
+from .store_option import open_store, store_option, wait_for_store
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -42,6 +42,8 @@ def add_relay(parser: argparse.ArgumentParser) -> None:
     # fmt: off
     add("--store", metavar="STORE", type=store_option, required=True,
         help="where the messages are, such as sqlite:PATH")
+    add("--wait", action="store_true",
+        help="wait until the store can be opened, instead of ending with an error")
     add_destination(add, "to", "server to forward to, with an IPv6 address in brackets, or unix:PATH for a socket. The default "
         "port is 25, with --user 587, with --tls implicit 465")
     add_relay_options(add)
@@ -83,6 +85,8 @@ async def relay_until_stopped(options: argparse.Namespace, prepared: PreparedRel
         if early_signals:
             return 0
         become(options.run_as)
+        if options.wait and not await wait_for_store(options.store, signals):
+            return 0
         async with open_store(options.store), running_relay(prepared):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(manager.feed_watchdog)

@@ -1,4 +1,4 @@
-"""``smtp-trio serve --wait``: a store that cannot be opened yet."""
+"""``smtp-trio serve --wait`` and ``smtp-trio relay --wait``: a store that cannot be opened yet."""
 
 from __future__ import annotations
 
@@ -33,3 +33,14 @@ async def test_signal_to_stop_ends_the_wait(workers: str, tmp_path: Path) -> Non
         program.signal(signal.SIGTERM)
         assert await program.wait() == 0
     assert (tmp_path / "mail").is_dir()
+
+
+async def test_relay_begins_once_the_store_can_be_opened(tmp_path: Path) -> None:
+    (tmp_path / "mail").mkdir()
+    options = ["--store", "sqlite:mail", "--to", "127.0.0.1:9", "--wait"]
+    async with running("-m", "smtp_trio", "relay", *options, cwd=tmp_path) as program:
+        await program.err.wait_for("warning: waiting for the store: ")
+        (tmp_path / "mail").rmdir()
+        await program.out.wait_for("relaying from sqlite:")
+        program.signal(signal.SIGTERM)
+        assert await program.wait() == 0

@@ -9,10 +9,12 @@ import logging
 import os
 import signal
 from contextlib import aclosing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from processes import Program, running, serving
 from trio.testing import wait_all_tasks_blocked
 
 import smtp_trio
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from smtp_trio.stores import Store
 
 CHUNK = 1 << 16
+CONSUMER = Path(__file__).parents[2] / "examples" / "consumer.py"
 
 
 @pytest.fixture(scope="module")
@@ -530,3 +533,32 @@ async def test_consumers_of_two_groups_wait_for_one_message(server: RedisServer)
                 await wait_all_tasks_blocked(0.01)
                 uid = await put(store)
             assert found == [uid, uid]
+
+
+@pytest.mark.interop
+async def test_example_of_a_consumer(server: RedisServer, tmp_path: Path) -> None:
+    """Two of them share the messages of an intake, each of which is handled once."""
+    url = f"{server.url}?stream=example"
+    message = b"Subject: %d\r\n\r\nhello\r\n"
+    async with (
+        serving("--store", url, cwd=tmp_path) as intake,
+        running(str(CONSUMER), url, cwd=tmp_path) as first,
+        running(str(CONSUMER), url, cwd=tmp_path) as second,
+    ):
+        for number in range(4):
+            await intake.send("me@example.net", ["you@example.org"], message % number)
+        programs = (first, second)
+        async with trio.open_nursery() as nursery:
+
+            async def read_output(program: Program) -> None:
+                while sum(each.out.text.count("\n") for each in programs) < 4:
+                    await program.out.read_more("a message")
+                nursery.cancel_scope.cancel()
+
+            for program in programs:
+                nursery.start_soon(read_output, program)
+        for program in programs:
+            program.signal(signal.SIGINT)
+            assert await program.wait() == 0
+    lines = sorted(line for each in programs for line in each.out.text.splitlines())
+    assert lines == [f"me@example.net you@example.org {number}" for number in range(4)]
