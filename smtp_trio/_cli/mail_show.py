@@ -66,7 +66,7 @@ def message_lines(stored: Stored) -> Iterator[str]:
 
 
 def texts_of(parts: list[Part]) -> list[Part]:
-    """Return the parts that are shown: plain text, or HTML if there is none."""
+    """Return the parts that are shown: plain text, or HTML in a message without plain text."""
     texts = [part for part in parts if not (part.is_attachment or part.is_inline)]
     plain = [part for part in texts if part.header.get_content_type() != "text/html"]
     return plain or texts

@@ -63,7 +63,7 @@ def add_relay_options(add: Callable[..., Any], prefix: str = "") -> None:
     option("max-age", metavar="TIME", type=seconds(YEAR), default="5d",
         help="when a message is returned to its sender, if it could not be delivered until then (default: %(default)s)")
     option("delay-after", metavar="TIME", type=seconds(YEAR), default="4h",
-        help="when its sender is told that it is delayed, once; 0: never (default: %(default)s)")
+        help="age at which its sender gets a report of the delay, once; 0: never (default: %(default)s)")
     option("group", metavar="NAME", default="relay",
         help="group of consumers of the store (default: %(default)s)")
     option("keep", action="store_true",

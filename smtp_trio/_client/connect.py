@@ -166,7 +166,7 @@ async def send(
 # Opportunistic TLS by connecting again
 #
 # Opportunistic TLS (RFC 7435) uses encryption where it can, and never fails because of it. It would be simplest not to
-# check the certificate at all, but then verified and unverified connections could not be told apart. After a failed
+# check the certificate at all, but then verified and unverified connections could not be distinguished. After a failed
 # handshake the session cannot go on: the TLS state is undefined, and RFC 3207 4.1 leaves nothing to do but close. Hence
 # up to three connections:
 #

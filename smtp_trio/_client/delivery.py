@@ -199,7 +199,7 @@ async def _checked_rcpts(
 ) -> dict[str, Rcpt]:
     """Return the RCPT commands that can be sent to this server; reject the recipients of the others.
 
-    Raises NotOfferedError if there is none, and ValueError for an address that cannot be written.
+    Raises NotOfferedError if none can be sent, and ValueError for an address that cannot be written.
     """
     rcpts: dict[str, Rcpt] = {}
     problem: NotOfferedError | None = None

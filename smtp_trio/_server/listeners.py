@@ -144,7 +144,7 @@ def to_listener(sock: socket.socket) -> trio.SocketListener:
 # After an error in EXHAUSTED the loop tries again every BACK_OFF seconds, since descriptors are free again when
 # sessions end. All other errors end the server.
 
-#: Serves a stream. The second argument is what the `Screen` has returned; None if there was none.
+#: Serves a stream. The second argument is what the `Screen` has returned, or None without a `Screen`.
 Handler = Callable[[Any, Peer | None], Awaitable[object]]
 #: Returns the peer of an accepted socket, given by its descriptor and its address, if it may become a stream. If not, it
 #: has closed the descriptor.

@@ -107,7 +107,7 @@ class Connection:
 
     @property
     def unnamed(self) -> bool:
-        """True if it is for a client that the balancer cannot name (UNKNOWN or UNSPEC), so that nobody knows who it is."""
+        """True if it is for a client that the balancer cannot name (UNKNOWN or UNSPEC), so its address is unknown."""
         return self.header is not None and self.header.source is None and not self.header.local
 
     @classmethod

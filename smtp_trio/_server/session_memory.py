@@ -7,7 +7,7 @@ from .memory import FREE_ENVELOPE, FREE_INPUT, LINE_COPIES, RECIPIENT, SESSION, 
 
 
 class SessionMemory:
-    """What one session holds: a fixed number of octets, and its input, its envelope and its replies if they are large."""
+    """The memory of one session: a fixed number of octets, and its input, its envelope and its replies if they are large."""
 
     __slots__ = ("_protocol", "budget", "fixed", "held")
 

@@ -21,7 +21,7 @@ from .spool import check_path
 #
 # To connect, a client needs the permission to write to the file. A socket that is not listening refuses every client, and
 # the mode is set before `listen`. Linux creates the file with the mode of the socket's descriptor, less the umask, so it
-# has never more permissions than it is meant to have. (Changing the umask is no way: it is that of all threads.)
+# has never more permissions than it is meant to have. (The umask is not changed: all threads share it.)
 #
 # `bind` returns no descriptor of the file, and another user who may write to the directory could put a link to another
 # file in its place. So the file is opened by its name once, without following a link, and checked; owner and mode

@@ -26,7 +26,7 @@ from ._connection import CaseFailedError, Connection, ReceivedReply, show
 class ProvePassword:
     """Log in as the user of the run, up to the server's signature, which is checked. The client's last line is left out.
 
-    With `deceived`, the client says that it could use channel binding and was offered none, which must be refused (RFC
+    With `deceived`, the client claims that the server did not offer channel binding, which must be refused (RFC
     5802 6).
     """
 
@@ -60,7 +60,7 @@ class ProvePassword:
             raise CaseFailedError("expected a refusal, got the signature of the server")
 
     async def _send(self, connection: Connection, command: str, response: bytes | None) -> None:
-        # Whoever reads the proof in a report could try passwords against it.
+        # A reader of a report with the proof could try passwords against it.
         connection.secrets = {**connection.secrets, "response": b64encode(response or b"")}
         await connection.send(f"{command}{{response}}\r\n".encode())
         connection.expected = "expected 334 or 5xx" if self.deceived else "expected 334"

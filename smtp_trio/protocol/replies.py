@@ -153,7 +153,7 @@ BAD_VERB = Reply(500, "Invalid character in command verb", "5.5.2")
 BAD_CHARACTER = Reply(501, "Invalid character in command argument", "5.5.2")
 EXTRA_SPACE = Reply(501, "More than one space between words", "5.5.4")
 TLS_ON_PLAINTEXT_PORT = Reply(500, "TLS handshake received on a plaintext port; use STARTTLS", "5.5.2")
-#: Why a connection is closed. It is not sent: the protocol requires that there is no reply.
+#: The reason why a connection is closed. It is not sent: the protocol requires closing without a reply.
 PROXY_HEADER = Reply(500, "PROXY header received, which is not expected from this address", "5.5.1")
 NOT_SMTP = Reply(421, "This is an SMTP server; closing the connection", "4.7.0")
 UNKNOWN_COMMAND = Reply(500, "Command not recognized", "5.5.1")

@@ -39,7 +39,7 @@ def parse_timestamp(text: str, *, up: bool = False) -> int | None:
         return None
     date = year, month, day = int(match["year"]), int(match["month"]), int(match["day"])
     days = _days(year, month, day)
-    if _date(days) != date:  # there is no such day
+    if _date(days) != date:  # the day does not exist
         return None
     time = days * DAY + int(match["hour"]) * 3600 + int(match["minute"]) * 60 + int(match["second"])
     if match["sign"] is not None:  # RFC 3339 4.2: the offset is local time minus UTC

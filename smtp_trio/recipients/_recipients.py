@@ -49,7 +49,7 @@ class Recipients(Layer):
     :param delimiter: the characters that can begin the detail of a local part: ``fred+lists`` is accepted where
         ``fred`` is. "" for none.
     :raises TypeError: an argument has a wrong type.
-    :raises ValueError: there is no source, or a domain or ``delimiter`` is invalid.
+    :raises ValueError: ``sources`` is empty, or a domain or ``delimiter`` is invalid.
     """
 
     def __init__(

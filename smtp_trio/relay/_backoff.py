@@ -11,7 +11,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 5.0, 300.0
 
 
 class Backoff:
-    """Whether the server can be reached, and until when no attempt is made if it cannot be."""
+    """A record of whether the server can be reached, and of the time before which no attempt is made if not."""
 
     def __init__(self, destination: str) -> None:
         self.error: str | None = None

@@ -38,7 +38,7 @@ class Parcel:
 
 
 class Destination(Protocol):
-    """Where a relay sends messages."""
+    """The destination of a relay."""
 
     def __str__(self) -> str: ...
 

@@ -45,7 +45,7 @@ SWEEP_SHARE, FIRST_SWEEP = 0.1, 300.0
 
 @frozen
 class RelayStatistics:
-    """What a relay has done since it was created, in recipients; ``reports`` are messages.
+    """Counts of recipients since a relay was created; ``reports`` counts messages.
 
     ``relayed`` are those for which the next server has accepted a message, ``undelivered`` those for which it was given up,
     and ``deferred`` the attempts after which a recipient has to be tried again. ``in_flight`` is the number of messages that
@@ -163,7 +163,7 @@ class Relay:
 
     @property
     def destination(self) -> str:
-        """Where messages are sent, for people."""
+        """The destination of messages, in readable form."""
         return str(self._destination)
 
     def statistics(self) -> RelayStatistics:

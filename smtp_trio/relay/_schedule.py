@@ -20,7 +20,7 @@ class Schedule:
     :param longest: the longest interval.
     :param max_age: the age from which on a message that cannot be delivered is returned to its sender. RFC 5321 4.5.4.1
         recommends four or five days at least.
-    :param delay_after: the age from which on its sender is told that it is delayed, once; 0 means never.
+    :param delay_after: the age at which its sender gets a report of the delay, once; 0 means never.
     :param jitter: the greatest part by which an interval is made longer or shorter at random, so that messages that failed
         together are not sent again together.
     """

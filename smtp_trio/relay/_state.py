@@ -16,10 +16,10 @@ DATES = ("last_attempt", "will_retry_until")
 
 @frozen(kw_only=True)
 class State:
-    """What has become of a message so far.
+    """The state of a message.
 
     A recipient is pending until the message was accepted for it, or has failed for it. A failure is owed until it was
-    reported; it is lost if no report of it may be sent.
+    reported; it is lost if a report of it must not be sent.
     """
 
     done: frozenset[int] = frozenset()
@@ -28,7 +28,7 @@ class State:
     delayed: bool = False
     """True if the delay was reported."""
     reports: int = 0
-    """How many reports were sent."""
+    """The number of reports that were sent."""
     owed: tuple[RecipientStatus, ...] = ()
     """The statuses that have to be reported, because their report could not be stored."""
     lost: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""What a message contains: its fields, decoded, the text of its parts, and whether it has attachments (RFC 2045 to 2047)."""
+"""Reading of the content of a message: decoded fields, the text of the parts, and attachments (RFC 2045 to 2047)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MAX_PARTS = 10_000
 MAX_PARAMETERS = 2048
 #: Octets of a part that are decoded at a time.
 CHUNK = 1 << 20
-#: Codecs that are no charset of a message, and that decode slowly or execute escapes.
+#: Python codecs that are not charsets of messages, and that decode slowly or interpret escape sequences.
 NO_CHARSETS = frozenset({"idna", "punycode", "unicode-escape", "raw-unicode-escape", "undefined"})
 
 NOT_BASE64 = bytes(set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="))
@@ -64,7 +64,7 @@ class Part:
 
     @property
     def is_attachment(self) -> bool:
-        """Whether the part is a file and is not displayed with the text (RFC 2183)."""
+        """True if the part is a file and is not displayed with the text (RFC 2183)."""
         disposition = self.header.get_content_disposition()
         if disposition in ("attachment", "inline"):
             return disposition == "attachment"
@@ -72,7 +72,7 @@ class Part:
 
     @property
     def is_inline(self) -> bool:
-        """Whether the part is a file that is displayed with the text, such as an image."""
+        """True if the part is a file that is displayed with the text, such as an image."""
         return self._is_file and not self.is_attachment
 
     @property
@@ -165,7 +165,7 @@ def parse_fields(fields: bytes) -> Message:
 
 
 def boundary_of(header: Message) -> bytes | None:
-    """Return the boundary between the parts, or None if there is none or it is invalid."""
+    """Return the boundary between the parts, or None if it is missing or invalid."""
     try:
         boundary = header.get_boundary()
     except (ValueError, LookupError, TypeError):

@@ -89,7 +89,7 @@ class Stored(Entry):
 
 
 # A field ends at the first line that does not begin with white space (RFC 5322 2.2.3). The header ends at an empty line, so
-# it is found first: a line of the body that looks like a field is none.
+# it is found first: lines of the body that look like fields must not be read as fields.
 HEADER_END = re.compile(rb"\r?\n\r?\n")
 FIELD = rb"(?im)^%s[ \t]*:(.*(?:\r?\n[ \t].*)*)"
 SUBJECT, DATE = re.compile(FIELD % b"subject"), re.compile(FIELD % b"date")

@@ -135,7 +135,7 @@ def find_file(maildir: str, id: str, id_of: Callable[[str], str] = unique_part) 
 
 
 def open_message(path: str) -> int:
-    """Return a descriptor of a file. Raises FileNotFoundError if it is not a regular file but a link or a pipe, say."""
+    """Return a descriptor of a file. Raises FileNotFoundError if it is not a regular file, for example a link or a pipe."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
@@ -242,5 +242,5 @@ def read_file(path: str | os.PathLike[str]) -> Stored:
 
 
 def decode_params(text: bytes | None) -> str:
-    """Return the parameters in a field of a file, or "" if ``text`` is None: the file does not have the field."""
+    """Return the parameters in a field of a file, or "" if the file does not have the field (None)."""
     return FOLD.sub(b" ", text).decode() if text else ""

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 #
 # What waits is in ``new/``. What is settled is in ``cur/``, with the flag S (seen), or F (flagged) for a dead letter. So mail
 # readers see what has become of a message, and can decide it: one that a reader has moved into ``cur/``, or removed, counts as
-# handled. There are no flags for several groups, so a Maildir has one.
+# handled. The flags cannot record several groups, so a Maildir has one group.
 #
 # Everything else about a message, such as the attempts and the lease, is in a file with its id in the directory
 # ``smtp-trio-queue/``. A message without a file has not been delivered yet. The files are JSON, and are replaced by rename
@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 #
 # * done: rename into ``cur/``, fsync of ``cur/`` and ``new/``; then the state is removed. A state without a message in ``new/``
 #   is removed by the next process that consumes.
-# * dead: the state says so, and is flushed; then rename. The next process repeats the rename.
-# * requeue: the state says "requeued", and is flushed; then rename. The next process repeats the rename.
+# * dead: the state becomes "dead" and is flushed; then rename. The next process repeats the rename.
+# * requeue: the state becomes "requeued" and is flushed; then rename. The next process repeats the rename.
 
 #: The directory with the states, in the Maildir.
 QUEUE = "smtp-trio-queue"
@@ -61,7 +61,7 @@ EXPIRED = "the lease of its last attempt has expired"
 
 @frozen(kw_only=True)
 class State:
-    """What is known about a message that was delivered to a consumer."""
+    """The state of a message that was delivered to a consumer."""
 
     kind: Literal["waiting", "dead", "requeued"] = "waiting"
     attempts: int = 0

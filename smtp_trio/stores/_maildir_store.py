@@ -1,4 +1,4 @@
-"""What the stores of Maildirs have in common: they read messages alike, and write large ones by one thread."""
+"""The base of both Maildir stores: reading messages, and writing large ones in one thread."""
 
 from __future__ import annotations
 

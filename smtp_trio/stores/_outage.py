@@ -17,7 +17,7 @@ class StoreUnavailableError(StoreError):
 
 @final
 class Outage:
-    """Whether the engine of a store responds.
+    """A record of whether the engine of a store responds.
 
     ``name()`` returns the name of the store for the log; it has no password. The methods can be called in any thread.
     """

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 # Most parts of a query can be decided from the entry of a message, which a store has at hand. Some need its header, and some
 # the whole message, which may be large. So a term is compared with an entry and with as much of the message as was read, and
 # the result is True, False, or None for "not known yet". `Query.decide` returns at the first term that is False; a store reads
-# more of a message only if the result is None.
+# more of a message only for the result None.
 
 #: A part that begins with one of these and a colon, outside of quotes, is not text.
 NAME = re.compile(r"([A-Za-z-]+):")
 SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?) ?(|[kmg])(?:b|ib)?", re.IGNORECASE)
-#: Characters that are normalized at a time, if possible whole words. The time that it takes to sort combining characters
+#: Characters that are normalized at a time, split at white space if possible. The time that it takes to sort combining characters
 #: grows with the square of their number, and a message can consist of them.
 SLICE = re.compile(r"(?s).{1,1000}(?!\S)|.{1,1000}")
 FACTORS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
@@ -198,7 +198,7 @@ class Term:
     value: str
     """The text that is looked for; a time in ISO 8601 with its UTC offset; a number of octets; or "attachment" or "inline"."""
     negated: bool = False
-    """Whether messages that fulfil the condition are excluded."""
+    """True if messages that fulfil the condition are excluded."""
     needle: str = field(init=False, eq=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
@@ -243,7 +243,7 @@ class Query:
 
     @property
     def needs_header(self) -> bool:
-        """Whether the header of a message may decide, without the rest of it."""
+        """True if the header of a message may be enough to decide."""
         return any(term.name in IN_HEADER for term in self.terms)
 
     def matches(self, stored: Stored) -> bool:

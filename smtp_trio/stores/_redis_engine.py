@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 # that none of them waits for another.
 #
 # `Engine.run` is shielded from cancellation, since a connection that is shared cannot be closed for one session, and since
-# nobody could know whether a command that was sent has been executed. Its timeouts limit how long that takes. Nothing is
+# it would be unknown whether a command that was sent has been executed. Its timeouts limit how long that takes. Nothing is
 # sent a second time, which the library does by default: the first attempt may have been executed.
 #
 # Before an engine that writes uses a new connection, it checks the settings of the server. After a failover that is another

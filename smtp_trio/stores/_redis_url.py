@@ -22,7 +22,7 @@ OPTIONS: dict[str, Callable[[str], Any]] = {
 
 @frozen(kw_only=True)
 class Settings:
-    """Where the server is, and what a store requires of it. `Redis` describes the parameters."""
+    """The address of the server and the settings that a store requires of it. `Redis` describes the parameters."""
 
     host: str = "localhost"
     port: int = 6379

@@ -143,7 +143,7 @@ def read_page(db: sqlite3.Connection, last: int | None, *, reverse: bool, where:
 
 
 def condition_of(query: Query) -> Condition:
-    """Return a condition that all messages fulfil that a query finds: what it says about the time and the size."""
+    """Return the part of a query about time and size as SQL. All messages that the query finds fulfil it."""
     terms = [term for term in query.terms if term.name in COMPARISONS]
     conditions = [f"{'NOT ' * term.negated}({COMPARISONS[term.name]})" for term in terms]
     values = [

@@ -67,7 +67,7 @@ class Store(Hooks, Generic[SpoolT]):
     clock: Callable[[], float] = staticmethod(time.time)
     """The seconds since the epoch, by which leases and retries are timed. A test can set another function."""
     create: bool = True
-    """Whether the store is created if it does not exist. If False, opening it changes nothing, and is an error then."""
+    """True if the store is created when it does not exist. If False, opening it is an error then, and changes nothing."""
 
     @classmethod
     def from_url(cls, url: str) -> Self:
@@ -320,7 +320,7 @@ class Store(Hooks, Generic[SpoolT]):
 
         A message is delivered at least once, to one consumer at a time, and again until it is settled: after ``lease``
         seconds, after `Delivery.retry`, or when its consumer was cancelled. After ``max_attempts`` attempts it becomes a dead
-        letter (`dead_letters`). ``id`` tells whether it was delivered before.
+        letter (`dead_letters`). A consumer can recognise a repeated delivery by ``id``.
 
         ``name`` is the name of the consumer (default: one that no other process uses). The iteration waits while
         ``max_in_flight`` deliveries are not settled. With ``remove``, `Delivery.ack` also removes the message.

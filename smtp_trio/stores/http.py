@@ -55,8 +55,8 @@ if TYPE_CHECKING:
 # verify as UTF-8 and JSON, and a message is neither. So a second signature is that of the envelope alone, which has the
 # digest of the message. The specification allows several signatures, one of which has to match.
 #
-# The transport of httpx2 is used without its client. So there are no redirects, no cookies, no decoding of responses, no proxies
-# from the environment, and no URLs in the log.
+# The transport of httpx2 is used without its client. So it does not follow redirects, keep cookies, decode responses, use proxies
+# from the environment or log URLs.
 #
 # A request is not repeated. After a lost connection it is unknown whether the application has processed it, and the client of
 # SMTP tries again anyway. A connection that was idle for a second is not used again: most servers keep one for longer, so
@@ -222,7 +222,7 @@ class Webhook(Store["WebhookSpool"]):
     async def _request(self, method: str, headers: Mapping[str, str], form: Form | None = None) -> tuple[int, str]:
         """Send a request, and return the status and the `reply_text` of the response.
 
-        Raises `StoreUnavailableError` if there is no response, or one that says that there is no application.
+        Raises `StoreUnavailableError` if no response was received, or a proxy responded that the application is unavailable.
         """
         try:
             with trio.fail_after(self._timeout):

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 #
 # The first step takes nearly all of the time, and is done for all recipients before the second one begins. After an error
 # in any step the message is removed from all Maildirs, and the reply is 451 or 452. A process that is killed in the second
-# step, or a power cut, can leave it in some Maildirs and not in others; there was no 250 then, and the client sends it
-# again. So some recipients can get it twice, and none of those that were accepted get it not at all.
+# step, or a power cut, can leave it in some Maildirs and not in others. The 250 was not sent then, so the client sends it
+# again. Some recipients can get it twice, but every accepted recipient gets it.
 #
 # One directory for files that are written, and not the ``tmp/`` of each Maildir, saves a flush for each, and what killed
 # processes have left can be found. All Maildirs must be on its file system, since a rename does not move a file to another.

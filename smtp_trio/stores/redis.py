@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 # ----------------------------------
 #
 # With ``appendonly yes`` and ``appendfsync always`` Redis flushes its append-only file before it sends the reply to a
-# command, once for all commands that it has read at a time. So a group of messages is sent as one pipeline. It is no
+# command, once for all commands that it has read at a time. So a group of messages is sent as one pipeline. It is not a
 # transaction: each message has a reply of its own, and one that is refused does not affect the others.
 #
 # WAIT at the end of the pipeline returns how many replicas have acknowledged all that this server has written before. A
@@ -80,7 +80,7 @@ STREAM = re.compile(r"[A-Za-z0-9._:-]{1,100}")
 class Redis(Store["RedisSpool"]):
     """A store that keeps every message in a stream of Redis or Valkey, which several servers and consumers can use.
 
-    ``host``, ``port``, ``db``, ``username``, ``password`` and ``tls`` say where the server is and how to log in. ``stream`` is
+    ``host``, ``port``, ``db``, ``username``, ``password`` and ``tls`` are for the connection to the server. ``stream`` is
     the key of the stream.
 
     A 250 is sent when the server, and ``replicas`` of its replicas, have written the message; when they have not within

@@ -12,7 +12,7 @@ from typing import Final
 #: The most characters of a user name. Each server must accept 255 octets (RFC 4616 2), and a mail address has at most 254
 #: (RFC 5321 4.5.3.1.3).
 MAX_NAME: Final = 255
-#: The most characters of a password that is prepared or stored. Nobody types more than 255 octets, but a program may.
+#: The most characters of a password that is prepared or stored: more than people type.
 MAX_PASSWORD: Final = 1024
 
 
