@@ -229,18 +229,27 @@ def prepare_relay(options: argparse.Namespace, prefix: str = "") -> PreparedRela
 
 @asynccontextmanager
 async def running_relay(prepared: PreparedRelay | None) -> AsyncIterator[Relay | None]:
-    """Run a relay during the block. The store must be open."""
+    """Run a relay during the block. The store must be open. Raises UsageError if another process consumes its messages."""
     if prepared is None:
         yield None
         return
     relay = prepared.relay
-    async with prepared.pool, trio.open_nursery() as nursery:
-        await nursery.start(relay.run)
-        log_events.RELAYING.log(store=relay.store.url, destination=relay.destination)
-        try:
-            yield relay
-        finally:
-            nursery.cancel_scope.cancel()
+    try:
+        async with prepared.pool, trio.open_nursery() as nursery:
+            await nursery.start(relay.run)
+            log_events.RELAYING.log(store=relay.store.url, destination=relay.destination)
+            try:
+                yield relay
+            finally:
+                nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        error, others = group.split(NotSupportedError)
+        if error is None or others is not None:
+            raise
+        first: BaseException = error
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        raise UsageError(f"cannot relay: {first}") from None
     counts = relay.statistics()
     log_events.RELAY_STOPPED.log(
         relayed=counts.relayed, undelivered=counts.undelivered, deferred=counts.deferred, reports=counts.reports

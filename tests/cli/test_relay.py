@@ -116,3 +116,15 @@ def test_wrong_options(
     monkeypatch.setattr("sys.stdin", StringIO())  # not a terminal
     assert main([*arguments.split(), *(["--port", "0"] if arguments.startswith("serve") else [])]) == 2
     assert error in capsys.readouterr().err
+
+
+async def test_second_relay_of_a_maildir_ends_with_an_error(tmp_path: Path) -> None:
+    options = ("-m", "smtp_trio", "relay", "--store", "maildir:mail", "--to", f"{HOST}:9")
+    async with running(*options, cwd=tmp_path) as first:
+        await first.out.wait_for("relaying from")
+        while not (tmp_path / "mail" / "smtp-trio-queue" / ".group").exists():
+            await trio.lowlevel.checkpoint()
+        async with running(*options, cwd=tmp_path) as second:
+            assert await second.wait() == 2
+            assert second.err.text.startswith("smtp-trio: error: cannot relay: Maildir(")
+            assert "another consumer uses it" in second.err.text
