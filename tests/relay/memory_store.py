@@ -41,7 +41,7 @@ class MemoryStore(Store[None]):  # type: ignore[type-var]  # it has no spool
         self.problem: StoreError | None = None
         """The error of `add`."""
         self.unsettled = 0
-        """How many results are lost, as if the process died before each."""
+        """The number of results that are lost, as if the process died before each."""
         self._changed = trio.Event()
 
     @staticmethod

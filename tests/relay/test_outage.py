@@ -101,7 +101,7 @@ async def test_login_that_is_refused_does_not_return_mail(autojump_clock: MockCl
 
 
 async def test_message_without_a_reply_is_sent_again(autojump_clock: MockClock) -> None:
-    """It may have been accepted, and was (RFC 1047): twice is better than never."""
+    """The message is sent again (RFC 1047), because it may not have been accepted."""
     hop, store = NextHop(), MemoryStore()
     faults = Faults(Close("."))
     async with memory_network({HOST: hop}, faults=faults), Pool(HOST, name="relay.test", tls="never") as pool:
@@ -161,7 +161,7 @@ async def test_stop_releases_messages_after_the_grace_period(autojump_clock: Moc
 
 
 async def test_cancelled_relay_waits_for_the_reply_to_a_message(autojump_clock: MockClock) -> None:
-    """It was sent completely, and would be sent twice otherwise."""
+    """A message that was sent completely would be sent twice otherwise."""
     hop = Slow(after=5)
     store = MemoryStore()
     async with memory_network({HOST: hop}), Pool(HOST, name="relay.test", tls="never") as pool:

@@ -34,11 +34,11 @@ class Kind:
 
     scheme: str = ""
     readable: bool = True
-    """Whether the store has `entries`, `get` and `remove`."""
+    """True if the store has `entries`, `get` and `remove`."""
     consumers: int = 2
-    """How many consumers can use the store at a time: 2 for any number, 1, or 0 if it cannot be consumed."""
+    """The number of consumers at a time: 2 for any number, 1, or 0 if the store cannot be consumed."""
     dead_letters: bool = True
-    """Whether the store has dead letters that can be read and delivered again."""
+    """True if the store has dead letters that can be read and delivered again."""
 
     @contextmanager
     def program(self, directory: Path) -> Iterator[str]:

@@ -221,7 +221,7 @@ async def test_group_has_no_rows_for_settled_messages(tmp_path: Path) -> None:
 async def test_message_that_cannot_be_read_becomes_a_dead_letter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It does not keep the other messages from being delivered."""
+    """The other messages are delivered."""
     async with SQLite(tmp_path / "mail.db") as store:
         bad, good = await add(store), await add(store)
         original = store.get

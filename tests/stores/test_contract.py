@@ -1,4 +1,4 @@
-"""What every store guarantees: see `contract.py` for the kinds of stores to which these tests are applied."""
+"""Tests of the guarantees of every store. `contract.py` lists the stores that are tested."""
 
 from __future__ import annotations
 

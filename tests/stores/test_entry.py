@@ -1,4 +1,4 @@
-"""What a store finds in the header of a message: its subject and its date, whatever a client has sent."""
+"""Tests of the subject and the date that a store reads from the header of a message, valid or not."""
 
 from __future__ import annotations
 

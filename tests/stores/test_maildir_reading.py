@@ -111,7 +111,7 @@ FOREIGN_FILES = [
 
 @pytest.mark.parametrize(("fields", "sender", "recipients"), FOREIGN_FILES)
 async def test_file_of_another_program(tmp_path: Path, fields: bytes, sender: str, recipients: tuple[str, ...]) -> None:
-    """It is shown as far as it can be read, and its message is the whole file."""
+    """The entry has what can be read, and the message is the whole file."""
     store = Maildir(tmp_path)
     own = await put(store)
     (tmp_path / "cur/1700000000.P1.other:2,S").write_bytes(fields + FOREIGN)

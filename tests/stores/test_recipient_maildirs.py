@@ -187,7 +187,7 @@ async def test_each_recipient_gets_the_message(tmp_path: Path, size: str, newlin
 
 
 async def test_hostile_addresses_over_smtp(store: RecipientMaildirs, tmp_path: Path) -> None:
-    """Whatever a client names as a recipient, all files are in Maildirs below the root."""
+    """All files are in Maildirs below the root, for any recipient."""
     addresses = [
         "../../../x@mx.test",
         '"/etc/passwd"@mx.test',

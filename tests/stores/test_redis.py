@@ -157,7 +157,7 @@ async def test_exception_in_the_block_is_not_in_a_group(server: RedisServer) -> 
 async def test_setting_that_breaks_durability(
     server: RedisServer, name: str, value: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is an error unless the URL says that the store may lose messages; then the log says so."""
+    """The setting is an error unless the URL permits the loss of messages; then it is logged."""
     caplog.set_level(logging.INFO)
     server.ask("CONFIG", "SET", name, value)
     with pytest.raises(StoreError, match=f"{name} is {value} and must be .*; or set durability=memory"):
@@ -490,7 +490,7 @@ async def test_message_is_removed_while_it_is_read(server: RedisServer) -> None:
 
 @pytest.mark.interop
 async def test_nothing_is_left_of_consumers_and_messages(server: RedisServer) -> None:
-    """What a group knows of a message, and a consumer without messages, are removed."""
+    """The records of a group about a message, and consumers without messages, are removed."""
     async with stores.open(f"{server.url}?chunk={CHUNK}") as store:
         for n in range(3):
             await store.put(transaction(), body(*large()) if n else body(MESSAGE))

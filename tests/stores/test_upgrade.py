@@ -98,7 +98,7 @@ async def test_reading_does_not_upgrade_a_database(tmp_path: Path, version: int)
 
 
 async def test_server_of_the_earlier_version_that_still_runs(tmp_path: Path) -> None:
-    """What it stores after the upgrade is listed and delivered."""
+    """Messages that are stored after the upgrade are listed and delivered."""
     path = tmp_path / "db"
     old_database(path, 2)
     with closing(sqlite3.connect(path)) as db:
