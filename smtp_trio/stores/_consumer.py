@@ -110,10 +110,10 @@ class Delivery:
     exception in it is logged and is `retry`, and cancellation gives the message to another consumer.
     """
 
-    def __init__(self, consumer: Consumer, claim: Claim) -> None:
+    def __init__(self, consumer: Consumer, claim: Claim, expiry: float) -> None:
         self._consumer = consumer
         self._claim = claim
-        self._expiry = trio.current_time() + consumer.lease
+        self._expiry = expiry
         self._settled = False
 
     def __repr__(self) -> str:
@@ -241,6 +241,8 @@ class Consumer:
         pause = 0.0
         while True:
             try:
+                # Before the claim, which includes reading the message: the lease must not end before this time.
+                expiry = trio.current_time() + self.lease
                 claim = await self._claim()
                 if pause:
                     CONSUMER_RESUMED.log(group=self.group)
@@ -255,7 +257,7 @@ class Consumer:
                     CONSUMER_INTERRUPTED.log(group=self.group, error=str(error), exc_info=error.__cause__)
                 pause = min(pause * 2 or FIRST_PAUSE, LONGEST_PAUSE)
                 await trio.sleep(pause)
-        delivery = Delivery(self, claim)
+        delivery = Delivery(self, claim, expiry)
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
         except trio.Cancelled:
@@ -267,10 +269,11 @@ class Consumer:
 
     async def settle(self, delivery: Delivery, claim: Claim, outcome: Outcome) -> None:
         """Record what has become of a delivery of this consumer. Raises `StoreError`."""
-        if not await self._record(claim, outcome):
-            raise LeaseExpiredError(f"the lease of message {claim.stored.id} has expired; it is delivered again")
+        settled = await self._record(claim, outcome)
         self._in_flight.discard(delivery)
         self._settled.unpark_all()
+        if not settled:
+            raise LeaseExpiredError(f"the lease of message {claim.stored.id} has expired; it is delivered again")
 
     async def _claim(self) -> Claim | None:
         with trio.move_on_after(SETTLE_TIMEOUT, shield=True):

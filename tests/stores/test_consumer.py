@@ -25,6 +25,7 @@ class List:
     waiting: list[str]
     errors: list[Exception] = field(factory=list)
     late: bool = False
+    reading: float = 0  # seconds that a claim takes
     hangs: bool = False
     outcomes: list[tuple[str, Outcome]] = field(factory=list)
     calls: Counter[str] = field(factory=Counter)
@@ -39,6 +40,7 @@ class List:
         if not self.waiting:
             return None
         uid = self.waiting.pop(0)
+        await trio.sleep(self.reading)
         message = Stored(id=uid, received=datetime.now(UTC), sender="", recipients=("you@mx.test",), message=b"")
         return Claim(stored=message, group=group, token=uid, attempt=3, state="before")
 
@@ -146,6 +148,22 @@ async def test_late_result(autojump_clock: MockClock) -> None:
     delivery = await anext(consumer(List(["1"], late=True)))
     with pytest.raises(LeaseExpiredError, match="the lease of message 1 has expired"):
         await delivery.ack()
+
+
+async def test_lease_includes_the_time_of_reading_the_message(autojump_clock: MockClock) -> None:
+    delivery = await anext(consumer(List(["1"], reading=7), lease=60))
+    assert delivery.expiry == pytest.approx(trio.current_time() + 53)
+
+
+async def test_late_result_frees_its_slot(autojump_clock: MockClock) -> None:
+    """The next message does not wait until the lease has ended on this side, too."""
+    iterator = consumer(List(["1", "2"], late=True), lease=1000)
+    delivery = await anext(iterator)
+    with pytest.raises(LeaseExpiredError):
+        await delivery.ack()
+    started = trio.current_time()
+    assert (await anext(iterator)).id == "2"
+    assert trio.current_time() == started
 
 
 async def test_default_times_of_retries(autojump_clock: MockClock) -> None:
