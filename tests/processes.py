@@ -22,6 +22,10 @@ T = TypeVar("T")
 HOST = "127.0.0.1"
 #: Seconds for everything that a program does in one test: enough for a machine that is busy.
 TIMEOUT = 240
+# A shell ignores SIGINT in what it runs in the background, and processes inherit that. A program that relies on
+# KeyboardInterrupt would never end.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @define
