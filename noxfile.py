@@ -202,14 +202,14 @@ def crash(session: nox.Session) -> None:
 @nox.session(default=False, name="bench-short", tags=["full", "serial"])
 def bench_short(session: nox.Session) -> None:
     """The benchmarks' short form, which fails only when a benchmark does not run."""
-    install(session, "-e", ".", *group("bench"))
+    install(session, "-e", ".[redis,postgresql]", *group("bench"))
     session.run("python", "-m", "benchmarks", "--short")
 
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """The benchmarks, beside other servers and clients: tables and a picture for docs/. `-- --short` only runs each once."""
-    install(session, "-e", ".", *group("bench"))
+    install(session, "-e", ".[redis,postgresql]", *group("bench"))
     session.run("python", "-m", "benchmarks", *(session.posargs or ["--write"]))
 
 

@@ -128,15 +128,17 @@ def run(theme: str, case: Case, env: Environment) -> Outcome:
     for _ in range(1 if env.short else case.rounds):
         for name, measure in ready.items():
             samples[name].append(measure(case.short if env.short else case.amount))
-    reference = samples[next(iter(case.contenders))]
+    first = next(iter(case.contenders))
+    reference = samples.get(first, [])
     for name, values in samples.items():
-        ratios = [value(first, case.by) / value(own, case.by) for first, own in zip(reference, values, strict=True)]
+        # Without the first contender there is nothing to compare with.
+        ratios = [value(one, case.by) / value(own, case.by) for one, own in zip(reference, values, strict=False)]
         rates = [sample.rate for sample in values if sample.rate is not None]
         loads = [sample.load for sample in values if sample.load is not None]
         figures[name] = Figures(
             cost=Spread.of([sample.cost for sample in values]),
             rate=Spread.of(rates) if rates else None,
-            ratio=Spread.of(ratios) if name != next(iter(case.contenders)) else None,
+            ratio=Spread.of(ratios) if ratios and name != first else None,
             load=Spread.of(loads) if loads else None,
         )
     return Outcome(theme, case.name, case.unit, case.rate, case.by, {name: figures[name] for name in case.contenders})

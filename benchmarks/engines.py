@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from .case import Case, Clock, Contender, Environment, Measure, Sample, UnavailableError, cores, pinned
 from .load import Load, measure_load
-from .servers import HOST, PATH, ROOT, own_server, require_module, require_program, start
+from .servers import HOST, PATH, ROOT, own_server, require_module, require_program, shared_server, start
 
 POSTGRESQL = "/usr/lib/postgresql/15/bin"
 SIZE, SESSIONS = 4096, 100
@@ -81,6 +81,12 @@ def through_server(name: str, kind: str) -> Contender:
     return ready
 
 
+def without_store(env: Environment) -> Measure:
+    """Return the measurement of a server that reads the messages only: no store can be faster."""
+    process, load = shared_server(env, "smtp_trio"), Load(sessions=SESSIONS, size=SIZE)
+    return lambda count: measure_load(load, process, count)
+
+
 def alone(name: str) -> Contender:
     """Return a contender: the engine with a loop that writes groups."""
 
@@ -109,6 +115,7 @@ def case(name: str, amount: int) -> Case:
         contenders={
             "grouped": through_server(name, "store"),
             "one by one": through_server(name, "ungrouped-store"),
+            "the server without a store": without_store,
             "the engine without SMTP, grouped": alone(name),
         },
         amount=amount,

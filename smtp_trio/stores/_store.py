@@ -19,6 +19,7 @@ from email.utils import format_datetime
 from functools import partial
 from typing import TYPE_CHECKING, Generic, Self
 
+import trio
 from attrs import evolve
 
 from .._server.alias_targets import expanded
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
     from ._entry import Stored
     from ._query import Query
 
+#: Seconds that the end of an ``async with`` block waits until the store is closed.
+CLOSE_TIMEOUT = 30.0
 NUMBERS = itertools.count(1)
 #: Octets of a message from which on it is searched in a thread.
 LARGE = 1 << 16
@@ -235,7 +238,9 @@ class Store(Hooks, Generic[SpoolT]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
         self._entered = False
-        await self.aclose()
+        # Also when the block was cancelled: connections would stay open otherwise.
+        with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
+            await self.aclose()
         return None
 
     def _store_error(self, error: Exception) -> StoreError:

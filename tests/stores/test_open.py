@@ -7,9 +7,10 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+import trio
 
 from smtp_trio import stores
-from smtp_trio.stores import StoreError
+from smtp_trio.stores import SQLite, StoreError
 
 URLS = ("maildir:{}", "sqlite:{}")
 
@@ -69,3 +70,20 @@ async def test_database_of_another_program_is_not_opened(tmp_path: Path) -> None
 
     with pytest.raises(StoreError, match="not a database of an SQLite store"):
         await stores.open(f"sqlite:{tmp_path / 'db'}", create=False).__aenter__()
+
+
+async def test_store_is_closed_when_its_block_is_cancelled(tmp_path: Path) -> None:
+    store = SQLite(tmp_path / "mail.db")
+    opened = trio.Event()
+
+    async def use() -> None:
+        async with store:
+            await store.get(await store.add(b"hello\r\n", "", ["you@example.org"]))
+            opened.set()
+            await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(use)
+        await opened.wait()
+        nursery.cancel_scope.cancel()
+    assert store._db is store._reader is None
