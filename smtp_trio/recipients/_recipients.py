@@ -59,7 +59,7 @@ class Recipients(Layer):
         self.sources: tuple[Source, ...] = check_items(sources, "sources", Source)
         if not self.sources:
             raise ValueError("sources must have at least one item")
-        self.delimiter = check_delimiter(delimiter)
+        self.delimiter: str = check_delimiter(delimiter)
         self._domains = (
             None if domains is None else frozenset(map(parse_own_domain, check_items(domains, "domains", str)))
         )

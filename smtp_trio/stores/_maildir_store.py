@@ -76,7 +76,7 @@ class MaildirStore(Store[FileSpoolT]):
         check_choice(newline, "newline", ("crlf", "lf"))
         super().__init__()
         option = f"{NEWLINE_OPTION}{newline}" if newline != "crlf" or NEWLINE_OPTION in place else ""
-        self.url = f"maildir:{place}{option}"
+        self.url: str = f"maildir:{place}{option}"
         self.newline: Newline = newline
         self.writers: trio.CapacityLimiter = trio.CapacityLimiter(WRITERS)
         """The thread that writes large messages. If the disk stalls, other threads than Trio's default ones wait."""

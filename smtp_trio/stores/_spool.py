@@ -171,7 +171,7 @@ class TaskSpool(Spool):
         """Write a part, and return whether there is another one in memory."""
         data = self.take(last=False)
         await self.send(data)
-        self.size += len(data)
+        self.size: int = self.size + len(data)
         return self.buffered >= self.part
 
     async def complete(self) -> None:

@@ -121,7 +121,7 @@ class Webhook(Store["WebhookSpool"]):
         self._max_requests = max_requests
         self._spool_directory = None if spool_directory is None else check_path(spool_directory, "spool_directory")
         self._target, self._authorization = parse_url(url)
-        self.url = display_url(url)
+        self.url: str = display_url(url)
         self._keys = parse_secrets(secret)
         self._ssl_context = ssl_context
         self._outage = Outage(lambda: self.url)
@@ -327,7 +327,7 @@ class Form:
     def __init__(self, spool: WebhookSpool) -> None:
         self.headers: dict[str, str] = {}
         """The fields of the header of the request, after `prepare`."""
-        self.sent = False
+        self.sent: bool = False
         """True when the iterator of `stream` has been read to its end."""
         self._spool = spool
         self._head = b""

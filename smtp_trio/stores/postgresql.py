@@ -150,6 +150,7 @@ class PostgreSQL(Store["PostgreSQLSpool"]):
         call_timeout: float | None = None,
     ) -> None:
         super().__init__()
+        self.url: str
         self.url, params, options = parse_url(url)
         self.schema: str = options.get("schema", "smtp_trio") if schema is None else schema
         self.durability: str = options.get("durability", "disk") if durability is None else durability
@@ -366,7 +367,7 @@ class PostgreSQLSpool(Spool):
         super().__init__(entry.id)
         self.pieces: int = 0
         """The number of pieces that were written."""
-        self.recipients = [*zip(entry.recipients, entry.rcpt_params, strict=True)]
+        self.recipients: list[tuple[str, str]] = [*zip(entry.recipients, entry.rcpt_params, strict=True)]
         self._entry = entry
         self._store = store
         self._first = b""

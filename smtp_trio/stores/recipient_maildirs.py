@@ -62,7 +62,7 @@ class RecipientMaildirs(MaildirStore["RecipientSpool"]):
     """
 
     def __init__(self, template: str | os.PathLike[str], *, newline: Newline = "crlf") -> None:
-        self.template = Template.parse(check_path(template, "template"))
+        self.template: Template = Template.parse(check_path(template, "template"))
         super().__init__(str(self.template), newline)
         self.path: str = self.template.root
         self.tmp: str = os.path.join(self.path, TMP)

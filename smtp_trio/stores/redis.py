@@ -126,7 +126,7 @@ class Redis(Store["RedisSpool"]):
         check_type(durability, "durability", str)
         if durability not in ("disk", "memory"):
             raise ValueError(f'durability must be "disk" or "memory", got {durability!r}')
-        self.settings = Settings(
+        self.settings: Settings = Settings(
             host=host,
             port=port,
             db=db,
@@ -140,7 +140,7 @@ class Redis(Store["RedisSpool"]):
             chunk=chunk,
             durability=durability,
         )
-        self.url = format_url(self.settings)
+        self.url: str = format_url(self.settings)
         self._group = GroupCommit(self._commit, commit_in_task=self._commit_group)
         self._outage = Outage(lambda: self.url)
         self._stack: AsyncExitStack | None = None
@@ -426,7 +426,8 @@ class RedisSpool(TaskSpool):
 
     def __init__(self, entry: Entry, store: Redis, engine: Engine) -> None:
         super().__init__(entry.id)
-        self.part = self.memory = store.settings.chunk
+        self.part: int = store.settings.chunk
+        self.memory: int = store.settings.chunk
         self._store = store
         self._engine = engine
         self._key = ""

@@ -131,7 +131,7 @@ class SQLite(Store["SQLiteSpool"]):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__()
         self.path: str = os.path.abspath(check_path(path, "path"))
-        self.url = f"sqlite:{self.path}"
+        self.url: str = f"sqlite:{self.path}"
         self._db: sqlite3.Connection | None = None
         self._file_id: tuple[int, int] | None = None
         self._mark = ProcessMark(random.SystemRandom().getrandbits(62))
