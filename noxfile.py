@@ -264,7 +264,7 @@ def scaling_short(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def scaling(session: nox.Session) -> None:
-    """The same with 20,000 messages and each engine's primary killed five times; five minutes. It needs root."""
+    """The same with 20,000 messages, and an intake, a consumer and the primary killed five times; six minutes, as root."""
     install(session, "-e", ".[redis,postgresql]", *group("bench"))
     session.run("python", "-m", "benchmarks.scaling", *session.posargs)
 
