@@ -112,10 +112,18 @@ class PostgresServer:
     def stop(self, number: int = signal.SIGINT) -> None:
         """Stop the server: SIGINT ends its sessions, and SIGQUIT it crashes without writing anything."""
         if self.process is not None:
+            pid = self.process.pid
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
             self.process.send_signal(signal.SIGCONT)
             self.process.send_signal(number)
             self.process.wait(60)
             self.process = None
+            # After SIGKILL they notice a moment later that it has ended, and another server does not start before that.
+            for _ in range(600):
+                if not any(Path(f"/proc/{child}/exe").exists() for child in children):
+                    return
+                time.sleep(0.05)
+            raise AssertionError("the processes of the server have not ended")
 
 
 @contextmanager

@@ -347,7 +347,7 @@ async def test_lost_connections_do_not_use_up_the_pool(server: RedisServer, monk
 async def test_server_that_stops_responding(server: RedisServer) -> None:
     """The wait for it has a limit, and what was sent is not sent again."""
     assert server.process is not None
-    async with stores.open(f"{server.url}?timeout=0.3") as store:
+    async with stores.open(f"{server.url}?timeout=2") as store:
         await put(store)
         server.process.send_signal(signal.SIGSTOP)
         try:
