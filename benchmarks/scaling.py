@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -64,6 +64,14 @@ backend intakes
 def address(host: str) -> str:
     """Return the address of a host."""
     return f"{NETWORK}.{HOSTS[host]}"
+
+
+def is_running(pid: str) -> bool:
+    """Return whether a process exists and has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 # --- hosts ------------------------------------------------------------------------------------------------------------
@@ -114,9 +122,15 @@ class Network:
         """Kill a program, and all processes that it has started, as a power cut would."""
         process = self.running.pop(name)
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        for pid in (process.pid, *map(int, children)):
-            os.kill(pid, signal.SIGKILL)
+        process.kill()
         process.wait()
+        for pid in map(int, children):
+            with suppress(
+                ProcessLookupError
+            ):  # a server process of PostgreSQL ends by itself when the postmaster has ended
+                os.kill(pid, signal.SIGKILL)
+        # Until they have ended they could write to the data directory that is removed next.
+        self.wait(lambda: not any(map(is_running, children)), f"the end of {name}")
 
     def log(self, name: str) -> str:
         return (self.directory / f"{name}.log").read_text(errors="replace")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 from pathlib import Path
@@ -134,11 +135,9 @@ async def test_files_are_not_replaced(tmp_path: Path, caplog: pytest.LogCaptureF
 
 
 async def test_tls_and_several_ports(tmp_path: Path) -> None:
-    ports = [blocks.free_port(), blocks.free_port()]
-    source = TLS.source
-    for old, new in zip((25, 465), ports, strict=True):
-        assert f"server.serve, {old}" in source
-        source = source.replace(f"server.serve, {old}", f"server.serve, {new}")
+    ports = {"25": blocks.free_port(), "465": blocks.free_port()}
+    source, replaced = re.subn(r"(?<=server\.serve, )(25|465)\b", lambda match: str(ports[match[0]]), TLS.source)
+    assert replaced == 2
     certificate = authority().issue_cert("localhost")
     certificate.cert_chain_pems[0].write_to_path(tmp_path / "certificate")
     certificate.private_key_pem.write_to_path(tmp_path / "key")
@@ -146,7 +145,7 @@ async def test_tls_and_several_ports(tmp_path: Path) -> None:
     hooks = Maildir("Maildir")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(main, hooks, tmp_path / "certificate", tmp_path / "key")
-        for port, tls in zip(ports, ("required", "implicit"), strict=True):
+        for port, tls in zip(ports.values(), ("required", "implicit"), strict=True):
             await send("localhost", port, tls=tls, ssl_context=client_tls())
         nursery.cancel_scope.cancel()
     assert stored() == [MESSAGE, MESSAGE]
