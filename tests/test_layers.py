@@ -29,7 +29,7 @@ LAYERS: list[list[str]] = [
     ["dsn"],
     ["relay"],
     ["testing"],
-    ["conform"],
+    ["conform", "web"],
     ["_cli"],
     ["__main__"],
 ]
@@ -188,6 +188,7 @@ def test_parts_have_no_cycles() -> None:
         "relay",
         "testing",
         "conform",
+        "web",
         "_cli",
     ],
 )

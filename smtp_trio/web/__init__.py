@@ -1,0 +1,11 @@
+"""One HTTP listener for a server and its store: a page, a JSON API, faults, metrics and health checks.
+
+It needs the extra ``web``: ``python -m pip install 'smtp-trio[web]'``.
+"""
+
+from __future__ import annotations
+
+from ._app import app
+from ._serve import serve
+
+__all__ = ["app", "serve"]
