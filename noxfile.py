@@ -115,7 +115,7 @@ def core(session: nox.Session) -> None:
 @nox.session(default=False, tags=["full", "serial"])
 def docs(session: nox.Session) -> None:
     """The pages in docs/_build/html, and the changelog's draft; a warning is an error."""
-    install(session, "-e", ".[redis,postgresql,http]", *group("docs"))  # their stores are documented from the source
+    install(session, "-e", ".[redis,postgresql,http,web]", *group("docs"))  # documented from the source
     session.run("sphinx-build", "-W", "--keep-going", "docs", "docs/_build/html", *session.posargs)
     session.run("towncrier", "build", "--draft")
 
@@ -166,7 +166,7 @@ def wheel(session: nox.Session) -> None:
 @nox.session(default=False, tags=["full"])
 def interop(session: nox.Session) -> None:
     """Other mail programs deliver real messages; one that is not installed is skipped."""
-    install(session, "-e", ".", *group("test"))
+    install(session, "-e", ".", *group("interop"))
     session.run(*PYTEST, "-m", "interop", *session.posargs)
 
 
