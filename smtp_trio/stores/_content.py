@@ -36,15 +36,15 @@ CHUNK = 1 << 20
 NO_CHARSETS = frozenset({"idna", "punycode", "unicode-escape", "raw-unicode-escape", "undefined"})
 
 NOT_BASE64 = bytes(set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="))
-HEADER_END = re.compile(rb"\r?\n(?=\r?\n)")
+HEADER_END = re.compile(rb"\n(?=\r?\n)")
 #: A field of any name.
 ANY_FIELD = re.compile(rb"(?m)^([!-9;-~]+)[ \t]*:(.*(?:\r?\n[ \t].*)*)")
 NEWLINE = re.compile(rb"\r?\n")
 #: Elements of HTML whose content is not text, and comments: the beginning and the end.
 HIDDEN = re.compile(r"<(?:(script|style)\b|!--)", re.IGNORECASE)
 HIDDEN_END = {
-    "script": re.compile("</script", re.IGNORECASE),
-    "style": re.compile("</style", re.IGNORECASE),
+    "script": re.compile("</script[^>]*>?", re.IGNORECASE),
+    "style": re.compile("</style[^>]*>?", re.IGNORECASE),
     "": re.compile("-->"),
 }
 #: A tag. It ends at the next "<" at the latest, so that the expression takes linear time for any text.
@@ -88,14 +88,18 @@ class Part:
             return ""
 
     def chunks(self) -> Iterator[str]:
-        """Iterate over the decoded text. A part of another content type, such as an image, has none."""
+        """Iterate over the decoded text, without the tags of HTML. A part of another type, such as an image, has none."""
         if self.header.get_content_maintype() not in ("text", "message", "multipart"):
             return
         is_html = self.header.get_content_subtype() == "html"
-        for text in decode_chunks(self._octets(), charset_of(self.header)):
+        for text in self.text():
             yield html_text(text) if is_html else text
 
-    def _octets(self) -> Iterator[bytes]:
+    def text(self) -> Iterator[str]:
+        """Iterate over the octets, decoded as text."""
+        return decode_chunks(self.octets(), charset_of(self.header))
+
+    def octets(self) -> Iterator[bytes]:
         """Iterate over the octets without their transfer encoding (RFC 2045 6). Invalid octets of it are left out."""
         encoding = str(self.header.get("Content-Transfer-Encoding", "")).strip().lower()
         if encoding == "base64":
@@ -123,8 +127,11 @@ class Part:
             start = end
 
 
-def parts_of(message: bytes) -> Iterator[Part]:
-    """Iterate over the parts of a message that have no parts themselves, in their order. Damaged ones are text."""
+def parts_of(message: bytes, *, enclosed: bool = True) -> Iterator[Part]:
+    """Iterate over the parts of a message that have no parts themselves, in their order. Damaged ones are text.
+
+    An enclosed message (RFC 2046 5.2.1) has parts; without ``enclosed`` it is one part.
+    """
     ranges = [(0, len(message), 0)]
     for _ in range(MAX_PARTS):
         if not ranges:
@@ -136,7 +143,7 @@ def parts_of(message: bytes) -> Iterator[Part]:
         inner = split(message, body, end, boundary) if boundary is not None and depth < MAX_DEPTH else []
         if inner:
             ranges += [(first, last, depth + 1) for first, last in reversed(inner)]
-        elif kind == "message/rfc822" and depth < MAX_DEPTH:
+        elif enclosed and kind == "message/rfc822" and depth < MAX_DEPTH:
             ranges.append((body, end, depth + 1))
         else:
             yield Part(header, message, body, end)
@@ -175,15 +182,16 @@ def boundary_of(header: Message) -> bytes | None:
 
 def split(message: bytes, start: int, end: int, boundary: bytes) -> list[tuple[int, int]]:
     """Return the ranges of the parts between delimiters (RFC 2046 5.1.1). The last delimiter may be missing."""
-    delimiter = re.compile(rb"(?m)^--" + re.escape(boundary) + rb"(--)?[ \t]*(?:\r?\n|\Z)")
+    # The line end before a delimiter belongs to it. An expression that begins with it is found 16 times as fast as one with "^".
+    delimiter = re.compile(rb"\n--" + re.escape(boundary) + rb"(--)?[ \t]*(?=\r?\n|\Z)")
     ranges: list[tuple[int, int]] = []
     first: int | None = None
-    for found in delimiter.finditer(message, start, end):
+    for found in delimiter.finditer(message, max(start - 1, 0), end):
         if first is not None:
-            last = found.start()  # the line end before a delimiter belongs to it
-            last -= 2 if message.endswith(b"\r\n", first, last) else 1
+            last = found.start() - message.endswith(b"\r", first, found.start())
             ranges.append((first, max(first, last)))
-        first = found.end()
+        newline = NEWLINE.match(message, found.end(), end)
+        first = newline.end() if newline else found.end()
         if found[1] or len(ranges) >= MAX_PARTS:
             return ranges
     return [*ranges, (first, end)] if first is not None else ranges

@@ -1,0 +1,250 @@
+"""`ParsedMessage`: the content of a stored message as the page and the APIs show it."""
+
+from __future__ import annotations
+
+import mimetypes
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from email.utils import getaddresses
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Literal, Self
+
+from attrs import field, frozen
+
+from .._server.threads import run_in_thread
+from ..stores._content import ANY_FIELD, HEADER_END, NEWLINE, Part, charset_of, html_text, parts_of
+from ..stores._entry import FIELD_OCTETS, HEADER_OCTETS, decode_subject
+
+if TYPE_CHECKING:
+    from ..stores import Stored
+
+# Strangers choose the content of a message, so everything here is bounded. `stores._content` bounds the depth of the parts and
+# the octets of the header. Of the parts, the fields and the texts, the first are kept, and `truncated` names what was left out.
+# Nothing raises an error: what cannot be decoded is shown as it is.
+
+MAX_PARTS = 1000
+MAX_FIELDS = 2000
+#: Characters of `ParsedMessage.text`, and of `ParsedMessage.html`.
+MAX_TEXT = 1 << 20
+#: The fields whose mailboxes are read, how many of each, and of how many octets.
+ADDRESSES = ("from", "sender", "reply-to", "to", "cc", "bcc")
+MAX_MAILBOXES = 1000
+MAILBOX_OCTETS = 1 << 14
+#: Characters of a file name and of a content id.
+MAX_NAME = 255
+#: Octets of a message from which on it is parsed in a thread.
+LARGE = 4096
+
+#: A content type that can be sent in a header of HTTP (RFC 6838 4.2).
+CONTENT_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}")
+#: A piece of a long field. It ends at white space if possible, so that no encoded word is divided.
+PIECE = re.compile(rb"(?s).{1,%d}(?![^ \t])|.{1,%d}" % (FIELD_OCTETS, FIELD_OCTETS))
+#: Characters that separate directories, or that file systems do not allow.
+UNSAFE = frozenset('/\\:*?"<>|')
+
+Role = Literal["text", "html", "inline", "attachment"]
+
+
+@frozen(kw_only=True)
+class MessagePart:
+    """A part of a message that has no parts itself. An enclosed message is one part."""
+
+    number: int
+    """Its number in the message, from 1."""
+    type: str
+    """The content type in lower case, without parameters; application/octet-stream if it is invalid."""
+    role: Role
+    """"text" and "html" are shown as the text of the message. An "inline" part is displayed with it, such as an image."""
+    disposition: str
+    """"inline" or "attachment", as the part says; "" if it says nothing, or something else."""
+    filename: str
+    """The name of the file as the sender gave it, decoded (RFC 2231, RFC 2047); "" without one."""
+    safe_filename: str
+    """A name that can be used for a file: it has no directories and only printable characters."""
+    content_id: str
+    """The text of ``Content-ID`` without its angle brackets, or ""."""
+    charset: str
+    """The charset of a text as Python names it, and "" for other types."""
+    size: int
+    """The octets without the transfer encoding."""
+    source: Part = field(repr=False, eq=False)
+
+    @classmethod
+    def of(cls, number: int, part: Part) -> Self:
+        """Return a part, described."""
+        kind = part.header.get_content_type()
+        kind = kind if CONTENT_TYPE.fullmatch(kind) else "application/octet-stream"
+        disposition = part.header.get_content_disposition() or ""
+        filename = part.filename[:MAX_NAME]
+        return cls(
+            number=number,
+            type=kind,
+            role=role_of(part, kind),
+            disposition=disposition if disposition in ("inline", "attachment") else "",
+            filename=filename,
+            safe_filename=safe_filename(filename, f"part-{number}{extension_of(kind)}"),
+            content_id=decode_field(str(part.header.get("Content-ID", "")).encode("utf-8", "replace"))[:MAX_NAME].strip(
+                "<> "
+            ),
+            charset=charset_of(part.header) if kind.startswith("text/") else "",
+            size=sum(map(len, part.octets())),
+            source=part,
+        )
+
+    def octets(self) -> bytes:
+        """Return the octets without the transfer encoding."""
+        return b"".join(self.source.octets())
+
+
+@frozen(kw_only=True)
+class ParsedMessage:
+    """The content of a message. Use `parse`, except for a message that is known to be small."""
+
+    header: tuple[tuple[str, str], ...]
+    """The names and the decoded values of the fields, in their order."""
+    text: str
+    """The plain text, or the text of the HTML if there is none."""
+    html: str
+    """The HTML as the sender wrote it, or "". It is not sanitised."""
+    parts: tuple[MessagePart, ...]
+    truncated: tuple[str, ...]
+    """Which of "header", "text", "html" and "parts" are not complete, because the message exceeds a limit."""
+    mailboxes: Mapping[str, tuple[tuple[str, str], ...]]
+    """The display names and the addresses in the fields of `ADDRESSES`, whose names are in lower case here."""
+
+    @classmethod
+    def of(cls, stored: Stored) -> Self:
+        """Return the content of a message. It may take a second for a large or hostile one."""
+        fields = raw_fields(stored.message)
+        sources = list(islice(parts_of(stored.message, enclosed=False), MAX_PARTS + 1))
+        parts = [MessagePart.of(number, part) for number, part in enumerate(sources[:MAX_PARTS], 1)]
+        html, more_html = limited(join(part for part in parts if part.role == "html"))
+        texts = [part for part in parts if part.role == "text"]
+        text, more_text = limited(join(texts)) if texts else (html_text(html), more_html)
+        truncated = {
+            "header": len(fields) > MAX_FIELDS,
+            "text": more_text,
+            "html": more_html,
+            "parts": len(sources) > MAX_PARTS,
+        }
+        return cls(
+            header=tuple((name, decode_field(value)) for name, value in fields[:MAX_FIELDS]),
+            text=text,
+            html=html,
+            parts=tuple(parts),
+            truncated=tuple(name for name, is_true in truncated.items() if is_true),
+            mailboxes={name: tuple(mailboxes_of(fields, name)) for name in ADDRESSES},
+        )
+
+    def get(self, name: str) -> str:
+        """Return the value of the first field of a name, decoded, or "" without one."""
+        name = name.lower()
+        return next((value for field_name, value in self.header if field_name.lower() == name), "")
+
+    def part(self, number: int) -> MessagePart | None:
+        """Return the part of a number, or None if there is none."""
+        return self.parts[number - 1] if 0 < number <= len(self.parts) else None
+
+
+async def parse(stored: Stored) -> ParsedMessage:
+    """Return the content of a message; a large one is parsed in a thread."""
+    if len(stored.message) < LARGE:
+        return ParsedMessage.of(stored)
+    return await run_in_thread(partial(ParsedMessage.of, stored))
+
+
+async def read_part(stored: Stored, number: int) -> tuple[MessagePart, bytes] | None:
+    """Return a part of a message and its octets without the transfer encoding, or None if there is no such part."""
+
+    def read() -> tuple[MessagePart, bytes] | None:
+        sources = parts_of(stored.message, enclosed=False)
+        source = next(islice(sources, number - 1, number), None) if 0 < number <= MAX_PARTS else None
+        if source is None:
+            return None
+        part = MessagePart.of(number, source)
+        return part, part.octets()
+
+    return read() if len(stored.message) < LARGE else await run_in_thread(read)
+
+
+def raw_fields(message: bytes) -> list[tuple[str, bytes]]:
+    """Return the names and values of the fields in a header, and at most one more than `MAX_FIELDS`."""
+    start = message[:HEADER_OCTETS]
+    end = 0 if NEWLINE.match(start) else found.end() if (found := HEADER_END.search(start)) else len(start)
+    fields = islice(ANY_FIELD.finditer(start, 0, end), MAX_FIELDS + 1)
+    return [(found[1].decode("ascii"), found[2]) for found in fields]
+
+
+def mailboxes_of(fields: list[tuple[str, bytes]], name: str) -> Iterator[tuple[str, str]]:
+    """Iterate over the display names and the addresses in the fields of a name. Invalid ones are left out."""
+    values = b",".join(unfold(value) for field_name, value in fields if field_name.lower() == name)[:MAILBOX_OCTETS]
+    # The addresses are separated first, and then decoded: an encoded word may contain a comma (RFC 2047 6.2).
+    try:
+        found = getaddresses([values.decode("utf-8", "replace")])
+    except RecursionError:  # comments in comments
+        return
+    for label, address in found[:MAX_MAILBOXES]:
+        if address:
+            yield decode_field(label.encode("utf-8", "replace")), address
+
+
+def unfold(value: bytes) -> bytes:
+    """Return the value of a field on one line (RFC 5322 2.2.3)."""
+    return NEWLINE.sub(b"", value).strip()
+
+
+def decode_field(value: bytes) -> str:
+    """Return the text of a field, of any length."""
+    line = unfold(value)
+    if b"=?" not in line:
+        return line.decode("utf-8", "replace")
+    # The library takes time that grows with the square of the number of encoded words, so a long field is decoded in pieces.
+    return " ".join(map(decode_subject, PIECE.findall(line)))
+
+
+def role_of(part: Part, kind: str) -> Role:
+    """Return the role of a part in its message."""
+    if part.is_attachment or kind in ("message/rfc822", "message/global"):
+        return "attachment"
+    if part.is_inline:
+        return "inline"
+    if kind == "text/html":
+        return "html"
+    # Of the types that a mail program does not know, reports are read as text (RFC 3464), and others are files.
+    return "text" if kind == "text/plain" or kind.startswith("message/") else "attachment"
+
+
+def join(parts: Iterable[MessagePart]) -> Iterator[str]:
+    """Iterate over the decoded text of parts, with a line end between them."""
+    for position, part in enumerate(parts):
+        if position:
+            yield "\n"
+        yield from part.source.text()
+
+
+def limited(chunks: Iterator[str]) -> tuple[str, bool]:
+    """Return a text of at most `MAX_TEXT` characters, and whether there is more of it."""
+    kept: list[str] = []
+    length = 0
+    for chunk in chunks:
+        kept.append(chunk)
+        length += len(chunk)
+        if length > MAX_TEXT:
+            break
+    return "".join(kept)[:MAX_TEXT].replace("\r\n", "\n"), length > MAX_TEXT
+
+
+def extension_of(kind: str) -> str:
+    """Return the extension of files of a content type, or ".bin" if it is unknown."""
+    return ".eml" if kind == "message/rfc822" else mimetypes.guess_extension(kind) or ".bin"
+
+
+def safe_filename(name: str, default: str) -> str:
+    """Return a file name without directories, control characters, and characters that change the direction of text."""
+    # Format characters, such as U+202E, are not printable.
+    kept = "".join("_" if char in UNSAFE or not char.isprintable() else char for char in name).strip(" .")
+    if len(kept) > 100:
+        stem, dot, extension = kept.rpartition(".")
+        kept = f"{stem[:80]}{dot}{extension}" if stem and len(extension) <= 16 else kept[:100]
+    return kept or default
