@@ -319,6 +319,9 @@ STORE_RESUMED = Event("store_resumed", INFO, "smtp_trio.stores", "{store} respon
 NOT_CONSUMED = Event("not_consumed", WARNING, "smtp_trio.stores", "{path} not delivered to a consumer: {error}")
 FILE_SKIPPED = Event("file_skipped", WARNING, "smtp_trio.stores", "{path} skipped: {error}")
 NOT_STORED = Event("not_stored", ERROR, "smtp_trio.stores", "{id} peer={peer} not stored: {error}")
+WATCHER_FAILED = Event(
+    "watcher_failed", ERROR, "smtp_trio.stores", "{id} stored, but a watcher failed: {error}", traceback=True
+)
 RECIPIENTS = "smtp_trio.recipients"
 RECIPIENTS_FAILED = Event(
     "recipients_failed", ERROR, RECIPIENTS, "cannot look up recipients, which get 451 until this works: {error}"

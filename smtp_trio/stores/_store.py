@@ -13,7 +13,7 @@ import os
 import socket
 import sqlite3
 import time
-from contextlib import aclosing, suppress
+from contextlib import aclosing, contextmanager, suppress
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import partial
@@ -25,10 +25,10 @@ from attrs import evolve
 from .._server.alias_targets import expanded
 from .._server.body import keep_start, keeper_of
 from .._server.hooks import Hooks
-from .._server.log_events import NOT_STORED
+from .._server.log_events import NOT_STORED, WATCHER_FAILED
 from .._server.session_log import STORED
 from .._server.threads import run_in_thread
-from ..protocol.arguments import check_items, check_type
+from ..protocol.arguments import check_callable, check_items, check_plain_function, check_type
 from ._consumer import Consumer
 from ._entry import HEADER_OCTETS, Entry
 from ._errors import MessageNotFoundError, NotSupportedError, StoreError, StoreFullError, primary_code
@@ -37,7 +37,7 @@ from ._outage import StoreUnavailableError
 from ._query import Content, as_query
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
     from types import TracebackType
 
     from .._server.body import Body
@@ -80,6 +80,7 @@ class Store(Hooks, Generic[SpoolT]):
     def __init__(self) -> None:
         self._group: GroupCommit[SpoolT] = GroupCommit(self._commit)
         self._entered = False
+        self._watchers: tuple[Callable[[str], object], ...] = ()
 
     # --- implemented by each store:
     #
@@ -158,6 +159,7 @@ class Store(Hooks, Generic[SpoolT]):
             envelope = evolve(envelope, rcpts=targets)
         name = await self._put(session, envelope, body)
         envelope.context[STORED] = name
+        self._notify(name)
         return name
 
     async def _put(self, session: Session, envelope: Envelope, body: AsyncIterable[bytes]) -> str:
@@ -202,7 +204,37 @@ class Store(Hooks, Generic[SpoolT]):
         date = format_datetime(entry.received)
         trace = f"Received: by {socket.gethostname()} id {entry.id};\r\n {date}\r\n".encode()
         body = once(message) if isinstance(message, bytes) else message
-        return await self._store(self._spool(entry, lambda: trace), body)
+        name = await self._store(self._spool(entry, lambda: trace), body)
+        self._notify(name)
+        return name
+
+    @contextmanager
+    def watch(self, callback: Callable[[str], object]) -> Iterator[None]:
+        """Call ``callback(id)`` for each message that this object stores during the block, in the task that stores it.
+
+        The message can be read then, and its client does not have the 250 yet; so the callback must return at once. An
+        exception in it is logged, and the message stays stored. Messages that other objects or processes store in the same
+        place are not announced.
+        """
+        check_callable(callback, "callback")
+        check_plain_function(callback, "callback")
+
+        def watcher(id: str) -> None:  # another one for each block, also if the callback is the same
+            callback(id)
+
+        self._watchers += (watcher,)
+        try:
+            yield
+        finally:
+            self._watchers = tuple(each for each in self._watchers if each is not watcher)
+
+    def _notify(self, id: str) -> None:
+        """Call the watchers. The message is stored, so that their errors must not become its reply."""
+        for watcher in self._watchers:
+            try:
+                watcher(id)
+            except Exception as error:
+                WATCHER_FAILED.log(id=id, error=repr(error), exc_info=error)
 
     async def _store(self, spool: SpoolT, body: AsyncIterable[bytes], session: Session | None = None) -> str:
         """Read a body into a spool, commit it, and return the store's id of the message."""

@@ -12,6 +12,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from smtp_trio._server.log_events import Entry
 from smtp_trio.protocol.extensions import STANDARD, BinaryMime
 from smtp_trio.stores import LeaseExpiredError, MessageNotFoundError, NotSupportedError, StoreError
 from smtp_trio.testing import open_memory_server
@@ -184,6 +185,51 @@ async def test_added_message(store: Store[Any], kind: Kind) -> None:
 async def test_invalid_recipients(store: Store[Any], recipients: list[str], rcpt_params: Any, error: str) -> None:
     with pytest.raises(ValueError, match=error):
         await store.add(b"", "me@client.test", recipients, rcpt_params=rcpt_params)
+
+
+# --- watch
+
+
+async def test_watchers_get_the_id_of_each_message_that_is_stored(store: Store[Any]) -> None:
+    first: list[str] = []
+    second: list[str] = []
+    with store.watch(first.append), store.watch(first.append):
+        put_id = await put(store)
+        with store.watch(second.append), pytest.raises(LookupError):
+            await store.put(transaction(), body(MESSAGE, error=LookupError()))
+        add_id = await store.add(MESSAGE, "me@client.test", ["you@mx.test"])
+    await put(store)
+    assert (first, second) == ([put_id, put_id, add_id, add_id], [])
+
+
+@reads
+async def test_a_message_can_be_read_when_watchers_get_its_id(store: Store[Any]) -> None:
+    """Its client does not have the reply yet."""
+    found: list[bytes] = []
+    async with open_memory_server(store) as server, trio.open_nursery() as nursery:
+
+        async def read(uid: str) -> None:
+            found.append((await store.get(uid)).message)
+
+        with store.watch(lambda uid: nursery.start_soon(read, uid)):
+            async with server.client() as client:
+                await client.send("me@client.test", ["you@mx.test"], MESSAGE)
+    assert found == [MESSAGE]
+
+
+async def test_an_error_of_a_watcher_is_logged_and_the_message_is_stored(
+    store: Store[Any], kind: Kind, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids: list[str] = []
+    no_ids: dict[str, str] = {}
+    caplog.set_level(logging.ERROR, "smtp_trio.stores")
+    with store.watch(no_ids.__getitem__), store.watch(ids.append):
+        uid = await put(store)
+    assert ids == [uid]
+    assert len(await kind.messages(store)) == 1
+    [record] = caplog.records
+    assert isinstance(record.msg, Entry)
+    assert record.msg.fields == {"id": uid, "error": f"KeyError('{uid}')"}
 
 
 # --- entries, get and remove
