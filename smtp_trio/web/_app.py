@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 
-from . import _api
+from . import _api, _mailpit
 from ._context import Context
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..stores import Store
 
 #: The modules with operations of the JSON API.
-APIS = (_api,)
+APIS = (_api, _mailpit)
 
 
 def app(server: Server | None, store: Store[Any]) -> Starlette:
