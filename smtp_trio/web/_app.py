@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 
-from . import _api, _mailpit
+from . import (
+    _api,
+    _events_api,
+    _mailpit,
+)
 from ._context import Context
 
 if TYPE_CHECKING:
@@ -14,10 +19,22 @@ if TYPE_CHECKING:
     from ..stores import Store
 
 #: The modules with operations of the JSON API.
-APIS = (_api, _mailpit)
+APIS = (
+    _api,
+    _events_api,
+    _mailpit,
+)
 
 
-def app(server: Server | None, store: Store[Any]) -> Starlette:
+def app(
+    server: Server | None,
+    store: Store[Any],
+    *,
+    recorder: object | None = None,
+    faults: object | None = None,
+    measure: Callable[[], Awaitable[Any]] | None = None,
+    token: str | None = None,
+) -> Starlette:
     """Return the ASGI application for a server and its store, which has to be open while the application runs."""
-    context = Context(server=server, store=store)
+    context = Context(server=server, store=store, recorder=recorder, faults=faults, measure=measure)
     return Starlette(routes=[operation.route(context) for module in APIS for operation in module.OPERATIONS])

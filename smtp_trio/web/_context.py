@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from attrs import Factory, define
 
+from ._arrivals import Arrivals
 from ._read_marks import ReadMarks
 
 if TYPE_CHECKING:
@@ -21,5 +23,15 @@ class Context:
     server: Server | None
     #: The store of the messages. It is open.
     store: Store[Any]
+    #: The recorder of sessions (`Recorder`), or None if no sessions are recorded.
+    recorder: Any = None
+    #: The list of fault rules (`smtp_trio.testing.FaultRules`), or None if faults cannot be set.
+    faults: Any = None
+    #: Returns what `/metrics` and the statistics show, summed over all workers; None if nothing is measured.
+    measure: Callable[[], Awaitable[Any]] | None = None
     #: Which messages have been read.
     read: ReadMarks = Factory(ReadMarks)
+    #: The ids of messages as they arrive.
+    arrivals: Arrivals = Factory(lambda self: Arrivals(self.store), takes_self=True)
+    #: The number of event streams that are open.
+    event_streams: int = 0

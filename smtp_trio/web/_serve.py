@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +23,17 @@ async def serve(
     port: int = 8025,
     host: str = "127.0.0.1",
     *,
+    recorder: object | None = None,
+    faults: object | None = None,
+    measure: Callable[[], Awaitable[Any]] | None = None,
+    token: str | None = None,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve HTTP until it is cancelled. ``await nursery.start(web.serve, server, store)`` returns the URL."""
     config = Config()
     config.bind = [f"{host}:{port}"]
     config.accesslog = config.errorlog = None
+    application = app(server, store, recorder=recorder, faults=faults, measure=measure, token=token)
     async with trio.open_nursery() as nursery:
-        urls = await nursery.start(partial(hypercorn.trio.serve, app(server, store), config))  # type: ignore[arg-type]
+        urls = await nursery.start(partial(hypercorn.trio.serve, application, config))  # type: ignore[arg-type]
         task_status.started(urls[0])

@@ -1,0 +1,91 @@
+"""The event stream of the JSON API: server-sent events about messages that arrive."""
+
+from __future__ import annotations
+
+import json
+
+import trio
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from ._context import Context
+from ._operation import ApiError, Operation
+
+#: The number of event streams that may be open. Each one keeps a connection.
+MAX_STREAMS = 64
+#: Seconds without an event after which a comment is sent: an intermediary could close the connection, and without sending
+#: anything a client that has left would not be noticed.
+PING_INTERVAL = 15.0
+PING = b": no event\n\n"
+
+
+def event(name: str, value: object) -> bytes:
+    """Return an event with its value in JSON (the WHATWG HTML standard, section 9.2)."""
+    return f"event: {name}\ndata: {json.dumps(value)}\n\n".encode()
+
+
+class EventStream(Response):
+    """A response with an event for each message that arrives, until the client leaves."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no"})
+        del self.headers["content-length"]
+        self._context = context
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._context.event_streams += 1
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            if scope["method"] != "HEAD":
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._send_events, send)
+                    while (await receive())["type"] != "http.disconnect":
+                        pass
+                    nursery.cancel_scope.cancel()
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            self._context.event_streams -= 1
+
+    async def _send_events(self, send: Send) -> None:
+        """Send the events, with the events before them that are missing."""
+        lost = 0
+        async with self._context.arrivals.subscribe() as ids:
+            # The client knows now that messages from here on are reported, and can read the list.
+            await send({"type": "http.response.body", "body": event("ready", {}), "more_body": True})
+            while True:
+                body = PING
+                with trio.move_on_after(PING_INTERVAL):
+                    body = event("message", {"id": await anext(ids)})
+                if ids.lost > lost:
+                    lost = ids.lost
+                    body = event("lost", {"count": lost}) + body
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+
+
+async def stream_events(context: Context, request: Request) -> Response:
+    """Return the stream of events."""
+    if context.event_streams >= MAX_STREAMS:
+        raise ApiError(503, f"there are {MAX_STREAMS} event streams already: close one")
+    return EventStream(context)
+
+
+OPERATIONS = (
+    Operation(
+        id="streamEvents",
+        method="GET",
+        path="/api/events",
+        handler=stream_events,
+        summary="Report messages as they arrive",
+        responses={
+            200: (
+                "Server-sent events: ``ready`` when messages from now on are reported, ``message`` with the id of each, "
+                "and ``lost`` when events are missing because they were not read in time",
+                "text/event-stream",
+            ),
+            503: ("Too many event streams are open", {"type": "object"}),
+        },
+    ),
+)
