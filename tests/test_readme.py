@@ -106,7 +106,7 @@ def test_options_exist(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(options) > 6
 
     with pytest.raises(SystemExit):
-        make_parser().parse_args(["serve", "--help"])
+        make_parser(["serve"]).parse_args(["serve", "--help"])
 
     shown = capsys.readouterr().out
     assert [option for option in options if option not in shown] == []

@@ -7,15 +7,40 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import NamedTuple
 
 from .. import __version__
-from .._server.log_events import clean
 from .exit_codes import INTERRUPTED
 from .options import Parser, UsageError
-from .passwd import add_hash_password, add_passwd
-from .relay import add_relay
-from .send import add_send
-from .serve import add_serve
+
+
+class Command(NamedTuple):
+    """A command: its line in the help of the program, and the function that adds its options, by its module and name."""
+
+    help: str
+    module: str
+    function: str
+
+    def add_options(self, parser: Parser, argv: Sequence[str]) -> None:
+        """Import the module of the command, and add its options."""
+        command = self
+        if self is CONFORM and "--client" in argv:
+            command, parser.help_options = CONFORM_CLIENT, "--client --help"
+        getattr(import_module(command.module, __package__), command.function)(parser)
+
+
+CONFORM = Command("test a server or a client against the RFCs", ".conform", "add_conform")
+CONFORM_CLIENT = Command(CONFORM.help, ".conform_client", "add_conform_client")
+COMMANDS = {
+    "serve": Command("receive mail and store it", ".serve", "add_serve"),
+    "send": Command("send messages to a server", ".send", "add_send"),
+    "relay": Command("forward the messages of a store", ".relay", "add_relay"),
+    "conform": CONFORM,
+    "mail": Command("list, search, export and remove stored messages", ".mail", "add_mail"),
+    "passwd": Command("set the password of a user for --auth-file", ".passwd", "add_passwd"),
+    "hash-password": Command("print the line of a user for --auth-file", ".passwd", "add_hash_password"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         run: Callable[[argparse.Namespace], int | None] = options.run
         return run(options) or 0
     except UsageError as error:
+        from .._server.log_events import clean
+
         print(f"smtp-trio: error: {clean(str(error))}", file=sys.stderr, flush=True)
         return 2
     except KeyboardInterrupt:
@@ -51,31 +78,14 @@ def replace_closed_streams() -> None:
 def make_parser(argv: Sequence[str] = ()) -> Parser:
     """Return the parser of the command line.
 
-    The options of ``conform`` and ``mail`` are added only when ``argv`` begins with it, because no other command imports
-    their modules.
+    A command has its options only if ``argv`` begins with it, because the modules of the others are not imported: that would
+    take several times as long as ``--version``, which needs none of them.
     """
     top = Parser(prog="smtp-trio", description="SMTP for Trio.", allow_abbrev=False)
     top.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
-    add_serve(commands.add_parser("serve", help="receive mail and store it", allow_abbrev=False))
-    add_send(commands.add_parser("send", help="send messages to a server", allow_abbrev=False))
-    add_relay(commands.add_parser("relay", help="forward the messages of a store", allow_abbrev=False))
-    conform = commands.add_parser("conform", help="test a server or a client against the RFCs", allow_abbrev=False)
-    if "conform" in argv[:1]:
-        if "--client" in argv:
-            from .conform_client import add_conform_client as add_conform
-
-            conform.help_options = "--client --help"
-        else:
-            from .conform import add_conform
-        add_conform(conform)
-    mail = commands.add_parser("mail", help="list, search, export and remove stored messages", allow_abbrev=False)
-    if "mail" in argv[:1]:
-        from .mail import add_mail
-
-        add_mail(mail)
-    add_passwd(commands.add_parser("passwd", help="set the password of a user for --auth-file", allow_abbrev=False))
-    add_hash_password(
-        commands.add_parser("hash-password", help="print the line of a user for --auth-file", allow_abbrev=False)
-    )
+    for name, command in COMMANDS.items():
+        parser = commands.add_parser(name, help=command.help, allow_abbrev=False)
+        if name in argv[:1]:
+            command.add_options(parser, argv)
     return top

@@ -863,6 +863,6 @@ def test_message_removed_before_it_is_read(mail: Path) -> None:
     ],
 )  # fmt: skip
 def test_ports(server: str, options: Sequence[str], port: int) -> None:
-    parsed = make_parser().parse_args(["send", "--server", server, *options, "x"])
+    parsed = make_parser(["send"]).parse_args(["send", "--server", server, *options, "x"])
     assert (parsed.server.port or default_port(parsed)) == port
     assert parsed.server.host == ("::1" if server.startswith("[") else "mx")

@@ -38,7 +38,7 @@ def delivered(maildir: Path) -> list[Path]:
 
 
 def test_default_options() -> None:
-    options = make_parser().parse_args(["serve"])
+    options = make_parser(["serve"]).parse_args(["serve"])
 
     assert (options.host, options.port, options.unix, options.lmtp) == (None, None, None, False)
     assert isinstance(options.store, Maildir)
