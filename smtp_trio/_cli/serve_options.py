@@ -178,6 +178,8 @@ def check_options(options: argparse.Namespace, sockets: Sequence[socket.socket])
         raise UsageError("--auth-accept-any cannot be combined with --auth-file")
     if options.fd and options.host is not None:
         raise UsageError("--host cannot be combined with --fd: the inherited socket has an address already")
+    if options.workers != 1 and not options.store.shared:
+        raise UsageError(f"--workers cannot be combined with --store {options.store.url}: its mail is in one process")
     if options.unix is not None and options.host is not None:
         raise UsageError("--host cannot be combined with --unix")
     if options.unix is None and not (options.unix_mode is None and options.unix_group is None):

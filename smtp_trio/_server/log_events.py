@@ -322,6 +322,12 @@ NOT_STORED = Event("not_stored", ERROR, "smtp_trio.stores", "{id} peer={peer} no
 WATCHER_FAILED = Event(
     "watcher_failed", ERROR, "smtp_trio.stores", "{id} stored, but a watcher failed: {error}", traceback=True
 )
+MESSAGES_DROPPED = Event(
+    "messages_dropped",
+    INFO,
+    "smtp_trio.stores",
+    "{store} is full; the oldest messages were dropped: {messages}, with {octets} octets",
+)
 RECIPIENTS = "smtp_trio.recipients"
 RECIPIENTS_FAILED = Event(
     "recipients_failed", ERROR, RECIPIENTS, "cannot look up recipients, which get 451 until this works: {error}"

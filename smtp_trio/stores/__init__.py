@@ -2,7 +2,8 @@
 
 ``Maildir(path)`` keeps one file for each message, for programs that read mail; ``RecipientMaildirs(template)`` one for each
 recipient. ``SQLite(path)`` keeps one row for each
-message, for programs that query it. Both keep the envelope with the message, and ``read`` returns the two together.
+message, for programs that query it. They keep the envelope with the message, and ``read`` returns the two together.
+``Memory()`` keeps the newest messages in the memory of the process, for development and tests.
 
 ``open(url)`` returns the store of a URL, and ``store.consume(group)`` iterates over its messages for a program that handles
 each at least once.
@@ -36,6 +37,7 @@ from ._query import Query
 from ._sqlite_reading import read_row
 from ._store import Store
 from .maildir import Maildir
+from .memory import Memory
 from .recipient_maildirs import RecipientMaildirs
 from .sqlite import SQLite
 
@@ -49,6 +51,7 @@ __all__ = [
     "Entry",
     "LeaseExpiredError",
     "Maildir",
+    "Memory",
     "MessageNotFoundError",
     "MessageRejectedError",
     "MessageTooBigError",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 SCHEMES: dict[str, tuple[str, str, str | None]] = {
     "maildir": ("._maildir_url", "MaildirURL", None),
     "sqlite": (".sqlite", "SQLite", None),
+    "memory": (".memory", "Memory", None),
     "redis": (".redis", "Redis", "redis"),
     "rediss": (".redis", "Redis", "redis"),
     "postgresql": (".postgresql", "PostgreSQL", "postgresql"),
@@ -30,13 +31,14 @@ SYNTAX = (
     "postgresql://HOST/DATABASE",
     "https://HOST/PATH",
     "http://HOST/PATH",
+    "memory:",
 )
 
 
 def open(url: str, *, create: bool = True) -> Store[Any]:  # noqa: A001 -- see `__init__.py`
     """Return the store of a URL; ``async with smtp_trio.stores.open(url) as store`` opens and closes it.
 
-    ``url`` is ``maildir:PATH``, ``sqlite:PATH``, ``redis://HOST``, ``postgresql://HOST/DATABASE``, or the URL of an
+    ``url`` is ``maildir:PATH``, ``sqlite:PATH``, ``redis://HOST``, ``postgresql://HOST/DATABASE``, ``memory:``, or the URL of an
     application, ``https://HOST/PATH`` or ``http://HOST/PATH``. With ``create=False`` opening a store that does not exist is an
     error, and opening one that exists changes nothing. This is for programs that read what another one stores.
 
@@ -45,7 +47,7 @@ def open(url: str, *, create: bool = True) -> Store[Any]:  # noqa: A001 -- see `
     check_type(url, "url", str)
     check_type(create, "create", bool)
     scheme, colon, rest = url.partition(":")
-    if not colon or not rest or scheme not in SCHEMES:
+    if not colon or not (rest or scheme == "memory") or scheme not in SCHEMES:
         shown = f"{scheme}:" if "@" in rest else url  # it may contain a password
         raise ValueError(f"must be {' or '.join(SYNTAX)}, got {shown!r}")
     module, name, extra = SCHEMES[scheme]

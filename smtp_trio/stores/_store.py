@@ -71,6 +71,8 @@ class Store(Hooks, Generic[SpoolT]):
     """The seconds since the epoch, by which leases and retries are timed. A test can set another function."""
     create: bool = True
     """True if the store is created when it does not exist. If False, opening it is an error then, and changes nothing."""
+    shared: bool = True
+    """True if several processes can use the store."""
 
     @classmethod
     def from_url(cls, url: str) -> Self:

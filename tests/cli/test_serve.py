@@ -674,6 +674,8 @@ INVALID_OPTIONS = [
     ("TLS --auth-file none", "cannot use none: No such file or directory"),
     ("TLS --auth-file accounts", "cannot use accounts: line 2: expected user:password or user:hash"),
     ("--workers some", "argument --workers: must be a number from 0 to 256, got 'some'" + SEE),
+    ("--workers 2 --store memory:?messages=5&octets=10", "--workers cannot be combined with --store "
+     "memory:?messages=5&octets=10: its mail is in one process"),
     ("--fd x", "argument --fd: must be a number from 0 to 2147483647, got 'x'" + SEE),
     ("--fd systemd", "--fd systemd: no sockets were passed to this process (LISTEN_PID, LISTEN_FDS)"),
     ("--fd 1000000", "--fd 1000000: Bad file descriptor"),

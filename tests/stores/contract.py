@@ -87,6 +87,13 @@ class RecipientMaildirsKind(Kind):
             yield store
 
 
+class MemoryKind(Kind):
+    @asynccontextmanager
+    async def open(self, program: str, number: int) -> AsyncIterator[Store[Any]]:
+        async with stores.open("memory:") as store:
+            yield store
+
+
 class PostgreSQLKind(Kind):
     @contextmanager
     def program(self, directory: Path) -> Iterator[str]:
@@ -114,6 +121,7 @@ class RedisKind(Kind):
 KINDS = [
     pytest.param(SQLiteKind(), id="sqlite"),
     pytest.param(MaildirKind(), id="maildir"),
+    pytest.param(MemoryKind(), id="memory"),
     pytest.param(RedisKind(), id="redis", marks=pytest.mark.interop),
     pytest.param(RecipientMaildirsKind(), id="maildirs"),
     pytest.param(PostgreSQLKind(), id="postgresql", marks=pytest.mark.interop),

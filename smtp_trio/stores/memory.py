@@ -1,0 +1,290 @@
+"""Memory: the newest messages, in the memory of the process, for development and tests."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Self
+from urllib.parse import parse_qsl
+
+import trio
+from attrs import evolve, frozen
+
+from .._server.body import keeper_of
+from .._server.log_events import MESSAGES_DROPPED
+from .._server.memory import UNCOUNTED, with_reserve
+from ..protocol.arguments import check_items, check_number, check_type
+from ._consumer import Claim, DeadLetter, check_name
+from ._entry import Entry, Stored, read_header
+from ._errors import MessageNotFoundError, MessageTooBigError, StoreError
+from ._memory_queue import Group
+from ._query import parse_size
+from ._spool import Spool
+from ._store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
+
+    from .._server.memory import Keeper
+    from .._server.session import Session
+    from ._consumer import Outcome
+
+# What is bounded
+# ---------------
+#
+# The octets that are counted are those of the messages and the strings of their envelopes, since a message of a few octets
+# can have a thousand recipients. The rest of an entry has a constant size, and is bounded by the number of messages. A
+# message that is being received belongs to the memory budget of its server (`_server/memory.py`), as in every other store.
+#
+# An iteration remembers ids and not messages, so that one that is never finished does not keep what was dropped.
+
+#: The seconds after which there can be another record of dropped messages.
+LOG_INTERVAL = 60
+#: The number of entries after which an iteration lets other tasks run.
+CHECKPOINT = 64
+
+
+@frozen(eq=False)
+class Item:
+    """A message, and the number that orders it."""
+
+    number: int
+    entry: Entry
+    message: bytes
+    octets: int
+
+
+class Memory(Store["MemorySpool"]):
+    """A store that keeps the newest messages in the memory of this process. They are lost when it ends.
+
+    It is for development and tests: a 250 does not mean that the message is on a disk. When there are more than ``messages``
+    messages, or more than ``octets`` octets of messages and envelopes, the oldest ones are dropped, also those that a
+    consumer has not handled. ``dropped`` and ``dropped_octets`` count them. A message that is larger than ``octets`` is
+    refused with 552.
+
+    Closing the store keeps its messages, so that it can be read after its server was stopped.
+    """
+
+    shared: bool = False
+
+    def __init__(self, *, messages: int = 1000, octets: int = 100 << 20) -> None:
+        super().__init__()
+        check_number(messages, "messages", 1, integer=True)
+        check_number(octets, "octets", 1, integer=True)
+        self.messages: int = messages
+        """The largest number of messages."""
+        self.octets: int = octets
+        """The largest number of octets of all messages."""
+        self.url: str = f"memory:?messages={messages}&octets={octets}"
+        self.octets_used: int = 0
+        """The number of octets that the messages in the store have."""
+        self.dropped: int = 0
+        """The number of messages that were dropped since the store was made."""
+        self.dropped_octets: int = 0
+        """The number of octets of these messages."""
+        self._items: OrderedDict[int, Item] = OrderedDict()
+        self._numbers: dict[str, int] = {}  # by the id of the message
+        self._last = 0
+        self._groups: dict[str, Group] = {}
+        self._waiting = trio.lowlevel.ParkingLot()
+        self._logged = (-math.inf, 0, 0)  # the time of the last record, and the counts in it
+
+    @classmethod
+    def from_url(cls, url: str) -> Self:
+        """Return the store of ``memory:``, with ``?messages=N&octets=SIZE`` if another size is wanted."""
+        path, _, query = url.partition(":")[2].partition("?")
+        if path:
+            raise ValueError(f"must be memory: or memory:?messages=N&octets=SIZE, got {url!r}")
+        arguments: dict[str, int] = {}
+        for name, value in parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)):
+            if name not in ("messages", "octets"):
+                raise ValueError(f"an option in the URL must be messages or octets, got {name!r}")
+            try:
+                arguments[name] = int(value) if name == "messages" else int(parse_size(value, None))
+            except ValueError as error:
+                raise ValueError(f"{name} in the URL: {error}") from None
+        return cls(**arguments)
+
+    def __repr__(self) -> str:
+        return f"Memory(messages={self.messages}, octets={self.octets})"
+
+    async def open(self) -> None:
+        """Do nothing. Raises `StoreError` for a store that has to exist: no other process can have it."""
+        await trio.lowlevel.checkpoint()
+        if not self.create:
+            raise StoreError(f"{self!r}: mail in memory can be read only by the process that stores it")
+
+    async def aclose(self) -> None:
+        """Do nothing: the messages stay until the object is freed."""
+        await trio.lowlevel.checkpoint()
+        self._log_dropped()
+
+    # --- storing
+
+    def _spool(self, entry: Entry, trace: Callable[[], bytes]) -> MemorySpool:
+        return MemorySpool(entry, self)
+
+    async def _store(self, spool: MemorySpool, body: AsyncIterable[bytes], session: Session | None = None) -> str:
+        try:
+            if not self.create:
+                await self.open()
+            await spool.fill(body, UNCOUNTED if session is None else keeper_of(session))
+            self._insert(spool.entry, spool.message(), spool.octets)
+        except StoreError as error:
+            raise self._store_error(error) from error
+        return spool.name
+
+    def _insert(self, entry: Entry, message: bytes, octets: int) -> None:
+        if entry.id in self._numbers:
+            raise StoreError(f"there is a message {entry.id!r} already")
+        subject, date = read_header(message)
+        entry = evolve(entry, size=len(message), subject=subject, date=date)
+        self._last += 1
+        self._items[self._last] = Item(self._last, entry, message, octets)
+        self._numbers[entry.id] = self._last
+        self.octets_used += octets
+        if len(self._items) > self.messages or self.octets_used > self.octets:
+            self._drop()
+        self._waiting.unpark_all()
+
+    def _drop(self) -> None:
+        """Remove the oldest messages until the bounds are met."""
+        while len(self._items) > self.messages or self.octets_used > self.octets:
+            item = next(iter(self._items.values()))
+            self._remove(item)
+            self.dropped += 1
+            self.dropped_octets += item.octets
+        if time.monotonic() - self._logged[0] > LOG_INTERVAL:
+            self._log_dropped()
+
+    def _log_dropped(self) -> None:
+        """Log how many messages were dropped since the last record, if there were any."""
+        _, messages, octets = self._logged
+        if self.dropped > messages:
+            MESSAGES_DROPPED.log(store=self.url, messages=self.dropped - messages, octets=self.dropped_octets - octets)
+            self._logged = time.monotonic(), self.dropped, self.dropped_octets
+
+    def _remove(self, item: Item) -> None:
+        del self._items[item.number], self._numbers[item.entry.id]
+        self.octets_used -= item.octets
+        for group in self._groups.values():
+            group.unsettled.pop(item.number, None)
+
+    # --- reading and removing
+
+    async def entries(self, *, reverse: bool = False) -> AsyncGenerator[Entry]:
+        """Iterate over the messages without their octets, from the oldest to the newest, or in reverse."""
+        check_type(reverse, "reverse", bool)
+        await trio.lowlevel.checkpoint()
+        for n, number in enumerate(tuple(reversed(self._items) if reverse else self._items), 1):
+            if (item := self._items.get(number)) is not None:
+                yield item.entry
+            if n % CHECKPOINT == 0:
+                await trio.lowlevel.checkpoint()
+
+    async def get(self, id: str) -> Stored:
+        """Return a message. Raises `MessageNotFoundError` if the store does not have it."""
+        check_type(id, "id", str)
+        await trio.lowlevel.checkpoint()
+        if id not in self._numbers:
+            raise MessageNotFoundError(f"{self!r}: no message {id!r}")
+        item = self._items[self._numbers[id]]
+        return Stored.with_message(item.entry, item.message)
+
+    async def remove(self, ids: Iterable[str]) -> int:
+        """Remove messages, and return how many of them the store had."""
+        await trio.lowlevel.checkpoint()
+        found = self._numbers_of(ids)
+        for number in found:
+            self._remove(self._items[number])
+        return len(found)
+
+    def _numbers_of(self, ids: Iterable[str]) -> set[int]:
+        return {self._numbers[each] for each in check_items(ids, "ids", str) if each in self._numbers}
+
+    # --- consuming
+
+    async def _claim(self, group: str, name: str, *, lease: float, max_attempts: int) -> Claim | None:
+        # No checkpoint may follow: the consumer waits next, and would miss a message that came in between.
+        await trio.lowlevel.checkpoint()
+        found = self._groups.setdefault(group, Group()).claim(
+            self._items, self._last, self.clock(), lease, max_attempts
+        )
+        if found is None:
+            return None
+        number, work = found
+        item = self._items[number]
+        stored = Stored.with_message(item.entry, item.message)
+        assert work.token is not None
+        return Claim(stored=stored, group=group, token=work.token, attempt=work.attempts, state=work.state)
+
+    async def _settle(self, claim: Claim, outcome: Outcome) -> bool:
+        await trio.lowlevel.checkpoint()
+        number = self._numbers.get(claim.stored.id)
+        if number is None:  # removed or dropped meanwhile; there is nothing left to deliver
+            return True
+        settled = self._groups.setdefault(claim.group, Group()).settle(number, claim.token, outcome, self.clock())
+        if settled and outcome.remove:
+            self._remove(self._items[number])
+        if outcome.kind == "retry":
+            self._waiting.unpark_all()
+        return settled
+
+    async def _wait_for_message(self, group: str, longest: float) -> None:
+        with trio.move_on_after(longest):
+            await self._waiting.park()
+
+    async def dead_letters(self, group: str = "default") -> AsyncGenerator[DeadLetter]:
+        """Iterate over the messages that a group has given up, from the oldest to the newest."""
+        check_name(group, "group")
+        await trio.lowlevel.checkpoint()
+        for number, work in tuple(self._groups.get(group, Group()).dead_letters()):
+            if (item := self._items.get(number)) is not None:
+                yield DeadLetter(
+                    entry=item.entry, group=group, reason=work.reason, attempts=work.attempts, state=work.state
+                )
+
+    async def requeue(self, group: str, ids: Iterable[str]) -> int:
+        """Deliver dead letters of a group again, with no attempts counted, and return how many of them there were."""
+        check_name(group, "group")
+        await trio.lowlevel.checkpoint()
+        count = self._groups.get(group, Group()).requeue(self._numbers_of(ids))
+        self._waiting.unpark_all()
+        return count
+
+
+class MemorySpool(Spool):
+    """A message that is being received."""
+
+    def __init__(self, entry: Entry, store: Memory) -> None:
+        super().__init__(entry.id)
+        self.entry: Entry = entry
+        self._envelope = sum(map(sys.getsizeof, strings(entry)))
+        self._limit = store.octets
+
+    @property
+    def octets(self) -> int:
+        """The number of octets of the message and of its envelope."""
+        return self._envelope + self.buffered
+
+    async def fill(self, body: AsyncIterable[bytes], keeper: Keeper = UNCOUNTED) -> None:
+        """Read a whole body. Raises `MessageTooBigError` as soon as it is larger than the store."""
+        kept = 0
+        async for chunk in body:
+            self._buffer += chunk
+            if self.octets > self._limit:
+                raise MessageTooBigError(f"the message has more than the {self._limit} octets that the store can hold")
+            kept, before = with_reserve(self.buffered), kept
+            keeper.keep(kept - before)
+        await trio.lowlevel.checkpoint_if_cancelled()
+
+    def message(self) -> bytes:
+        """Return the octets of the message."""
+        return bytes(self._buffer)
+
+
+def strings(entry: Entry) -> Sequence[str]:
+    """Return the strings of an envelope, of which a client can make any number."""
+    return (entry.sender, entry.mail_params, *entry.recipients, *entry.rcpt_params)
