@@ -63,8 +63,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--workers", metavar="N", type=number_between(int, 256), default=1,
         help="number of processes that share the port, restarted when they end; 0: one for each core (default: %(default)s)")
     add("--store", metavar="STORE", type=store_option, default="maildir:Maildir",
-        help="where to store messages: maildir:PATH, sqlite:PATH, redis://HOST, postgresql://HOST/DATABASE or https://HOST/PATH "
-             "(default: %(default)s)")
+        help="where to store messages: maildir:PATH, sqlite:PATH, redis://HOST, postgresql://HOST/DATABASE, https://HOST/PATH or "
+             "memory: (default: %(default)s)")
     add("--wait", action="store_true",
         help="wait until the store can be opened, instead of ending with an error, as for an engine that starts at the same time")
     add("--accept", metavar="DOMAIN", type=domain_option, action="append", default=[],

@@ -622,7 +622,8 @@ async def run_error(*options: str, cwd: Path, prefix: Sequence[str] = ()) -> str
 
 SEE = " (see `smtp-trio serve --help`)"
 STORES = (
-    "maildir:PATH or sqlite:PATH or redis://HOST or postgresql://HOST/DATABASE or https://HOST/PATH or http://HOST/PATH"
+    "maildir:PATH or sqlite:PATH or redis://HOST or postgresql://HOST/DATABASE or https://HOST/PATH or http://HOST/PATH "
+    "or memory:"
 )
 
 # Errors that are found before the server starts.
