@@ -43,6 +43,7 @@ OUTSIDE = {
 #: Imports that point up or sideways, each with the reason.
 UPWARD: dict[tuple[str, str], str] = {
     ("_cli.main", "__init__"): "`--version` prints `__version__`",
+    ("web._openapi", "__init__"): "the description has `__version__`",
     (
         "_client.connect",
         "routing._send",

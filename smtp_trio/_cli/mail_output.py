@@ -7,13 +7,11 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from typing import Self
-
-from attrs import asdict
 
 from .._server.log_events import clean, to_json
 from ..stores import Entry, Stored
+from ..stores._entry import json_fields
 from .options import UsageError, describe_error
 
 #: The least time in seconds between two updates of the progress.
@@ -49,13 +47,6 @@ def write_json(fields: Mapping[str, object]) -> None:
 def print_error(text: str) -> None:
     """Print an error that does not end the command."""
     print(f"smtp-trio: error: {clean(text)}", file=sys.stderr, flush=True)
-
-
-def json_fields(entry: Entry) -> dict[str, object]:
-    """Return the fields of a message for JSON, without its octets."""
-    fields = asdict(entry, recurse=False)
-    fields.pop("message", None)
-    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in fields.items()}
 
 
 def line_of(entry: Entry) -> str:

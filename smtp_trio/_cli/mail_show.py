@@ -10,7 +10,8 @@ from typing import Any
 from .._server.log_events import clean
 from ..stores import MessageNotFoundError, Store, Stored
 from ..stores._content import Part, header_fields, parts_of
-from .mail_output import checked, flush, json_fields, print_error, size_text, write, write_json
+from ..stores._entry import json_fields
+from .mail_output import checked, flush, print_error, size_text, write, write_json
 
 #: The fields of an entry that ``--envelope`` shows, with their labels.
 DETAILS = {

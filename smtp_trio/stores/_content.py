@@ -253,10 +253,15 @@ def field_pattern(name: str) -> re.Pattern[bytes]:
 
 def fields_of(message: bytes, *names: str) -> str:
     """Return the values of the fields with these names in the header of a message, decoded, one on each line."""
+    return "\n".join(field_values(message, *names))
+
+
+def field_values(message: bytes, *names: str) -> list[str]:
+    """Return the values of the fields with these names in the header of a message, decoded."""
     start = message[:HEADER_OCTETS]
     found = HEADER_END.search(start)
     header = start[: found.end()] if found else start
-    return "\n".join(decode_subject(each[1]) for name in names for each in field_pattern(name).finditer(header))
+    return [decode_subject(each[1]) for name in names for each in field_pattern(name).finditer(header)]
 
 
 def header_fields(message: bytes) -> Iterator[tuple[str, str]]:

@@ -88,6 +88,13 @@ class Stored(Entry):
         return cls(**asdict(entry, recurse=False), message=message)
 
 
+def json_fields(entry: Entry) -> dict[str, object]:
+    """Return the fields of a message for JSON, without its octets."""
+    fields = asdict(entry, recurse=False)
+    fields.pop("message", None)
+    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in fields.items()}
+
+
 # A field ends at the first line that does not begin with white space (RFC 5322 2.2.3). The header ends at an empty line, so
 # it is found first: lines of the body that look like fields must not be read as fields.
 HEADER_END = re.compile(rb"\r?\n\r?\n")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 from attrs import field, frozen
 
 from ..protocol.arguments import check_type
-from ._content import CHUNK, Part, fields_of, parts_of
+from ._content import CHUNK, Part, field_values, fields_of, parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +33,8 @@ SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?) ?(|[kmg])(?:b|ib)?", re.IGNOR
 #: Characters that are normalized at a time, split at white space if possible. The time that it takes to sort combining characters
 #: grows with the square of their number, and a message can consist of them.
 SLICE = re.compile(r"(?s).{1,1000}(?!\S)|.{1,1000}")
+#: The name of a field (RFC 5322 2.2), and what ends it in a query. Such a name does not contain "=".
+FIELD_NAME = re.compile(r"[!-9;<>-~]+(=|\Z)")
 FACTORS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 DATE = re.compile(r"(\d{4})(?:[-/](\d\d?)(?:[-/](\d\d?)(?:[T ](.+))?)?)?", re.ASCII | re.IGNORECASE)
 
@@ -104,6 +106,27 @@ def recipients(term: Term, entry: Entry, content: Content | None) -> bool:
     return any(term.needle in fold(recipient) for recipient in entry.recipients)
 
 
+def rcpt(term: Term, entry: Entry, content: Content | None) -> bool:
+    return any(term.needle == fold(recipient) for recipient in entry.recipients)
+
+
+def detail(term: Term, entry: Entry, content: Content | None) -> bool:
+    return any(term.needle == fold(detail_of(recipient)) for recipient in entry.recipients)
+
+
+def detail_of(mailbox: str) -> str:
+    """Return the part after the first "+" in the local part of a mailbox (RFC 5233), or ""."""
+    return mailbox.rpartition("@")[0].partition("+")[2]
+
+
+def header(term: Term, entry: Entry, content: Content | None) -> bool | None:
+    if content is None:
+        return None
+    name, equals, value = term.value.partition("=")
+    values = field_values(content.octets, name)
+    return fold(value) in map(fold, values) if equals else values != []
+
+
 def cc(term: Term, entry: Entry, content: Content | None) -> bool | None:
     return in_fields(term, content, "Cc")
 
@@ -171,12 +194,15 @@ TESTS: Mapping[str, Test] = {
     TEXT: text,
     "from": from_,
     "to": to,
+    "rcpt": rcpt,
+    "detail": detail,
     "cc": cc,
     "bcc": bcc,
     "addressed": addressed,
     "reply-to": reply_to,
     "subject": subject,
     "message-id": message_id,
+    "header": header,
     "before": before,
     "after": after,
     "larger": larger,
@@ -184,7 +210,7 @@ TESTS: Mapping[str, Test] = {
     "has": has,
 }
 #: Names that look into the header of a message.
-IN_HEADER = frozenset({"from", "to", "cc", "bcc", "addressed", "reply-to", "subject", "message-id"})
+IN_HEADER = frozenset({"from", "to", "cc", "bcc", "addressed", "reply-to", "subject", "message-id", "header"})
 #: Names that Mailpit has in addition, and why they find nothing here.
 WITHOUT_MEANING = {"is": "a store does not record what was read or tagged", "tag": "a store has no tags"}
 
@@ -330,6 +356,13 @@ def parse_size(value: str, _: tzinfo | None) -> str:
     return str(int(Decimal(found[1]) * FACTORS[found[2].lower()]))
 
 
+def parse_header(value: str, _: tzinfo | None) -> str:
+    """Return the name of a field, or its name and its value with "=" between them."""
+    if not FIELD_NAME.match(value):
+        raise ValueError("must be the name of a field, or a name and a value such as header:X-Test-Id=17")
+    return value
+
+
 def parse_has(value: str, _: tzinfo | None) -> str:
     """Return the kind of part that a message is to have."""
     kind = value.lower().removesuffix("s")
@@ -344,6 +377,7 @@ PARSERS: Mapping[str, Callable[[str, tzinfo | None], str]] = {
     "larger": parse_size,
     "smaller": parse_size,
     "has": parse_has,
+    "header": parse_header,
 }
 
 

@@ -11,8 +11,12 @@ from . import (
     _api,
     _events_api,
     _mailpit,
+    _schemas,
+    _wait,
 )
 from ._context import Context
+from ._openapi import openapi, openapi_operation
+from ._operation import Operation, routes
 
 if TYPE_CHECKING:
     from .._server.server import Server
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 #: The modules with operations of the JSON API.
 APIS = (
     _api,
+    _wait,
     _events_api,
     _mailpit,
 )
@@ -37,4 +42,16 @@ def app(
 ) -> Starlette:
     """Return the ASGI application for a server and its store, which has to be open while the application runs."""
     context = Context(server=server, store=store, recorder=recorder, faults=faults, measure=measure)
-    return Starlette(routes=[operation.route(context) for module in APIS for operation in module.OPERATIONS])
+    return Starlette(routes=routes(context, operations()))
+
+
+def operations() -> list[Operation]:
+    """Return the operations of all modules, and the one that describes them."""
+    found = [operation for module in APIS for operation in module.OPERATIONS]
+    return [*found, openapi_operation(description())]
+
+
+def description() -> dict[str, Any]:
+    """Return the OpenAPI description of the operations of all modules. Each may have named schemas in ``SCHEMAS``."""
+    schemas = {name: schema for module in (_schemas, *APIS) for name, schema in getattr(module, "SCHEMAS", {}).items()}
+    return openapi([operation for module in APIS for operation in module.OPERATIONS], schemas)

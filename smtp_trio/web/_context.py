@@ -9,6 +9,7 @@ from attrs import Factory, define
 
 from ._arrivals import Arrivals
 from ._read_marks import ReadMarks
+from ._recent import Recent
 
 if TYPE_CHECKING:
     from .._server.server import Server
@@ -35,3 +36,6 @@ class Context:
     arrivals: Arrivals = Factory(lambda self: Arrivals(self.store), takes_self=True)
     #: The number of event streams that are open.
     event_streams: int = 0
+    #: The number of requests that wait for a message, and the messages that have arrived last.
+    waiting: int = 0
+    recent: Recent = Factory(lambda self: Recent(self.store), takes_self=True)

@@ -103,6 +103,7 @@ OPERATIONS = (
         path="/api/v1/messages",
         handler=list_messages,
         summary="List messages, the newest first",
+        strict=False,
         responses={200: ("The messages", {"type": "object"})},
     ),
     Operation(
@@ -111,6 +112,7 @@ OPERATIONS = (
         path="/api/v1/messages",
         handler=delete_messages,
         summary="Delete messages by their ids, or all",
+        strict=False,
         responses={200: ("They are deleted", "text/plain")},
     ),
     Operation(
@@ -119,6 +121,7 @@ OPERATIONS = (
         path="/api/v1/search",
         handler=search,
         summary="Search messages",
+        strict=False,
         responses={200: ("The messages", {"type": "object"})},
     ),
     Operation(
@@ -127,6 +130,7 @@ OPERATIONS = (
         path="/api/v1/message/{id}",
         handler=get_message,
         summary="Return a message, and mark it as read",
+        strict=False,
         responses={200: ("The message", {"type": "object"})},
     ),
 )

@@ -60,7 +60,7 @@ class Mail:
     def text_of(self, kind: str) -> str:
         """Return the text of the parts of a content type that are displayed."""
         return "\n".join(
-            "".join(decode_chunks(part._octets(), charset_of(part.header)))
+            "".join(decode_chunks(part.octets(), charset_of(part.header)))
             for part in self.parts
             if part.header.get_content_type() == kind and not part.is_attachment and not part.is_inline
         )
@@ -128,7 +128,7 @@ class Mail:
 
 def attachment(number: int, part: Part) -> dict[str, Any]:
     """Return what is known about an attached file."""
-    octets = b"".join(part._octets())
+    octets = b"".join(part.octets())
     content_id = str(part.header.get("Content-ID", "")).strip("<> ")
     digest = {name: hashlib.new(name, octets, usedforsecurity=False).hexdigest() for name in ("md5", "sha1", "sha256")}
     return {

@@ -1,18 +1,28 @@
-"""`Operation`: one operation of the JSON API, from which both its route and its OpenAPI description are made."""
+"""`Operation`: one operation of the JSON API, from which its route, its checks and its OpenAPI description are made."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import json
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal
+from urllib.parse import parse_qsl, quote, unquote
 
 from attrs import frozen
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import Scope
 
+from ..stores import MessageNotFoundError, NotSupportedError, StoreError
 from ._context import Context
+
+# An operation is a row of a table. `routes` makes one route for each path. It checks the parameters of a request with the
+# schemas that the description has, so that the two cannot differ, and hands the handler values of the described types.
+#
+# The routes match the path as it was sent, and decode each of its segments afterwards: the id of a message may contain "/".
 
 #: A JSON Schema (draft 2020-12, as in OpenAPI 3.1).
 Schema = Mapping[str, Any]
@@ -20,14 +30,30 @@ Schema = Mapping[str, Any]
 TEXT: Schema = MappingProxyType({"type": "string"})
 Handler = Callable[[Context, Request], Awaitable[Response]]
 
+INTEGER = re.compile(r"-?[0-9]{1,15}", re.ASCII)
+NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?", re.ASCII)
+#: Characters of a parameter, unless its schema says otherwise.
+MAX_LENGTH = 4096
+#: Octets of the JSON in the body of a request.
+MAX_BODY = 1 << 20
+
 
 class ApiError(Exception):
-    """An error that is answered with a status and ``{"error": message}``."""
+    """An error that is answered with a status and ``{"error": message}``, and more members for some errors."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None, **more: object) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
+        self.headers = headers
+        self.more = more
+
+
+class Json(JSONResponse):
+    """A response of JSON in ASCII: texts of messages may have code points that UTF-8 does not."""
+
+    def render(self, content: object) -> bytes:
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
 @frozen(kw_only=True)
@@ -39,6 +65,41 @@ class Parameter:
     place: Literal["path", "query"] = "query"
     schema: Schema = TEXT
     required: bool = False
+
+    def parse(self, text: str) -> object:
+        """Return the value of a parameter. Raises `ApiError` for an invalid one."""
+        kind = self.schema["type"]
+        if kind == "boolean" and text in ("true", "false"):
+            return text == "true"
+        if kind == "integer" and INTEGER.fullmatch(text):
+            return self._within(int(text), text)
+        if kind == "number" and NUMBER.fullmatch(text):
+            return self._within(float(text), text)
+        if kind == "string":
+            return self._text(text)
+        wanted = {"boolean": "true or false", "integer": "an integer", "number": "a number"}[kind]
+        raise self._error(f"must be {wanted}, got {text[:100]!r}")
+
+    def _within(self, value: float, text: str) -> float:
+        low, high = self.schema.get("minimum"), self.schema.get("maximum")
+        if (low is not None and value < low) or (high is not None and value > high):
+            limits = (
+                f"from {low} to {high}" if None not in (low, high) else f">= {low}" if high is None else f"<= {high}"
+            )
+            raise self._error(f"must be {limits}, got {text}")
+        return value
+
+    def _text(self, text: str) -> str:
+        if "enum" in self.schema and text not in self.schema["enum"]:
+            raise self._error(f"must be one of {', '.join(self.schema['enum'])}, got {text[:100]!r}")
+        if len(text) < self.schema.get("minLength", 0):
+            raise self._error("must not be empty")
+        if len(text) > (limit := self.schema.get("maxLength", MAX_LENGTH)):
+            raise self._error(f"must have at most {limit} characters, got {len(text)}")
+        return text
+
+    def _error(self, text: str) -> ApiError:
+        return ApiError(400, f"{self.name}: {text}")
 
 
 @frozen(kw_only=True)
@@ -53,18 +114,104 @@ class Operation:
     path: str
     handler: Handler
     summary: str
+    #: More about it, in reStructuredText.
+    description: str = ""
     parameters: tuple[Parameter, ...] = ()
     body: Schema | None = None
     responses: Mapping[int, tuple[str, Schema | str | None]]
+    #: True if a request with an unknown or repeated parameter is an error. Other APIs ignore them.
+    strict: bool = True
 
-    def route(self, context: Context) -> Route:
-        """Return the route that calls the handler, and answers an `ApiError`."""
-        return Route(self.path, partial(answer, self.handler, context), methods=[self.method], name=self.id)
+    def arguments(self, request: Request) -> dict[str, Any]:
+        """Return the checked values of the parameters of a request. Raises `ApiError` for an invalid one."""
+        given: dict[str, str] = dict(request.path_params)
+        known = {parameter.name: parameter for parameter in self.parameters}
+        query = {parameter.name for parameter in self.parameters if parameter.place == "query"}
+        for name, value in parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True):
+            if self.strict and name not in query:
+                names = ", ".join(sorted(query))
+                raise ApiError(
+                    400,
+                    f"{name[:100]}: unknown parameter; "
+                    + (f"those of this operation are {names}" if names else "there are none"),
+                )
+            if self.strict and name in given:
+                raise ApiError(400, f"{name}: must be given once")
+            given.setdefault(name, value)
+        values = {
+            name: parameter.schema["default"] for name, parameter in known.items() if "default" in parameter.schema
+        }
+        for name, parameter in known.items():
+            if name in given:
+                values[name] = parameter.parse(given[name])
+            elif parameter.required:
+                raise ApiError(400, f"{name}: is missing")
+        return values
 
 
-async def answer(handler: Handler, context: Context, request: Request) -> Response:
-    """Return the response of a handler."""
+class PathRoute(Route):
+    """A route for all methods of a path that is matched as it was sent, with percent-encoded characters."""
+
+    def __init__(self, path: str, endpoint: Callable[[Request], Awaitable[Response]]) -> None:
+        super().__init__(path, endpoint)
+        self.methods = None
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        if scope["type"] != "http":
+            return Match.NONE, {}
+        prefix = quote(scope.get("root_path", ""))
+        path = scope.get("raw_path", b"").decode("latin-1") or quote(scope["path"])
+        match, child = super().matches({**scope, "root_path": prefix, "path": path})
+        if match is not Match.NONE:
+            child["path_params"] = {name: unquote(value) for name, value in child["path_params"].items()}
+        return match, child
+
+
+def routes(context: Context, operations: Iterable[Operation]) -> list[BaseRoute]:
+    """Return the routes of operations, and one for all other paths below ``/api``."""
+    paths: dict[str, dict[str, Operation]] = {}
+    for operation in operations:
+        paths.setdefault(operation.path, {})[operation.method] = operation
+    paths["/api/{path:path}"] = {}
+    return [PathRoute(path, partial(answer, methods, context)) for path, methods in paths.items()]
+
+
+async def answer(methods: Mapping[str, Operation], context: Context, request: Request) -> Response:
+    """Return the response of the operation of a request, or that of an error."""
     try:
-        return await handler(context, request)
+        if not methods:
+            raise ApiError(404, "there is nothing at this path; /api/openapi.json describes what there is")
+        operation = methods.get("GET" if request.method == "HEAD" else request.method)
+        if operation is None:
+            allowed = ", ".join(sorted({*methods, *(["HEAD"] if "GET" in methods else [])}))
+            raise ApiError(405, f"the method must be one of {allowed}", {"allow": allowed})
+        request.scope["smtp_trio.arguments"] = operation.arguments(request)
+        return await operation.handler(context, request)
     except ApiError as error:
-        return JSONResponse({"error": error.message}, status_code=error.status)
+        return Json({"error": error.message, **error.more}, status_code=error.status, headers=error.headers)
+    except MessageNotFoundError:
+        return Json({"error": "the store has no message with this id"}, status_code=404)
+    except NotSupportedError as error:
+        return Json({"error": str(error)}, status_code=501)
+    except StoreError as error:
+        return Json({"error": str(error)}, status_code=503)
+
+
+def arguments(request: Request) -> Mapping[str, Any]:
+    """Return the checked values of the parameters of a request, with the defaults of their schemas."""
+    values: dict[str, Any] = request.scope["smtp_trio.arguments"]
+    return values
+
+
+async def json_body(request: Request, limit: int = MAX_BODY) -> object:
+    """Return the JSON in the body of a request. Raises `ApiError` if it is invalid or too large."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise ApiError(413, f"the body must have at most {limit} octets")
+    try:
+        found: object = json.loads(body)
+    except (ValueError, RecursionError):
+        raise ApiError(400, "the body must be JSON") from None
+    return found

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from email.message import EmailMessage
 
 import pytest
+from attrs import evolve
 from hypothesis import given, strategies as st
 
 from smtp_trio.stores import Query, Stored
@@ -312,3 +313,56 @@ def test_parts_are_bounded() -> None:
 )  # fmt: skip
 def test_no_message_is_an_error(message: bytes) -> None:
     assert matches("found has:attachment has:inline from:x", message) in (True, False)
+
+
+# --- terms with which tests that share a store find their own messages
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("rcpt:BOB@example.org", True),
+        ("rcpt:hidden@example.org", True),
+        ("rcpt:ob@example.org", False),
+        ("rcpt:bob", False),
+        ("-rcpt:bob@example.org", False),
+        ("header:X-Test-Id=17", True),
+        ("header:x-test-id=17", True),
+        ("header:X-Test-Id=1", False),
+        ("header:X-Test-Id=", False),
+        ("header:X-Test-Id", True),
+        ("header:X-Test", False),
+        ("-header:X-Test", True),
+        ('header:"X-Other=two words"', True),
+        ("header:X-Empty=", True),
+        ("header:X-Encoded=ö", True),
+        ("header:X-Body=1", False),
+    ],
+)
+def test_recipient_and_field_as_a_whole(query: str, expected: bool) -> None:
+    fields = b"X-Test-Id: 17\r\nX-Other: Two\r\n words\r\nX-Empty:\r\nX-Encoded: =?utf-8?q?=C3=B6?=\r\n"
+    assert matches(query, fields + b"\r\nX-Body: 1\r\n") is expected
+    assert Query.parse(str(Query.parse(query))) == Query.parse(query)
+
+
+@pytest.mark.parametrize(
+    ("recipient", "found"),
+    [
+        ("bob+test-1@example.org", True),
+        ("bob+TEST-1@example.org", True),
+        ("bob+test-10@example.org", False),
+        ("bob+a+test-1@example.org", False),
+        ("bob@a+test-1", False),
+        ("bob", False),
+        ("", False),
+    ],
+)
+def test_detail_of_a_recipient(recipient: str, found: bool) -> None:
+    entry = evolve(stored(b""), recipients=("other@example.org", recipient))
+    assert Query.parse("detail:test-1").matches(entry) is found
+
+
+@pytest.mark.parametrize("query", ["header:", "header:=1", 'header:"a b=1"', "header:ä=1", "detail:", "rcpt:"])
+def test_terms_without_a_valid_value_are_errors(query: str) -> None:
+    with pytest.raises(ValueError, match=query.partition(":")[0]):
+        Query.parse(query)

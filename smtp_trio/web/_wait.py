@@ -1,0 +1,210 @@
+"""The operation that waits for messages: tests need no loops and no pauses."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+
+import trio
+from attrs import frozen
+from starlette.requests import Request
+from starlette.responses import Response
+
+from .._groups import collapse_group
+from ..stores import Entry, MessageNotFoundError, Query
+from ..stores._query import Term
+from ._api import MAX_ID, describe, describe_message, query_of
+from ._context import Context
+from ._operation import ApiError, Json, Operation, Parameter, arguments
+from ._schemas import QUERY, array, record, ref
+
+# A request subscribes to arrivals before it searches the store, so it misses nothing, and searches once. Then it looks only at
+# the messages that arrive. Many requests wait at the same time for different messages, so a message that has just arrived is
+# read once for all of them (`Recent`).
+
+#: The number of requests that may wait at the same time. Each one keeps a connection.
+MAX_WAITS = 256
+#: The number of messages that a request may wait for, seconds that it waits, and how many messages an error lists.
+MAX_COUNT, TIMEOUT, MAX_TIMEOUT, MAX_LISTED = 20, 10.0, 300.0, 10
+
+
+@frozen(kw_only=True)
+class Wanted:
+    """What a request waits for."""
+
+    query: Query
+    count: int
+    after_id: str | None
+
+    @classmethod
+    def of(cls, request: Request) -> Wanted:
+        """Return what a request asks for."""
+        values = arguments(request)
+        names = {"to": "rcpt", "from": "from", "subject": "subject"}
+        terms = [Term(term, values[name]) for name, term in names.items() if name in values]
+        return cls(
+            query=Query((*terms, *query_of(values).terms)), count=values["count"], after_id=values.get("after_id")
+        )
+
+
+async def wait_for_messages(context: Context, request: Request) -> Response:
+    """Return messages when they are there."""
+    if context.waiting >= MAX_WAITS:
+        raise ApiError(429, f"{MAX_WAITS} requests are waiting already", {"retry-after": "1"})
+    wanted = Wanted.of(request)
+    seconds = arguments(request)["timeout"]
+    messages: list[dict[str, object]] = []
+    context.waiting += 1
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cancel_without_client, request, nursery.cancel_scope)
+            with trio.move_on_after(seconds):
+                messages = await find(context, wanted)
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        raise collapse_group(group) from None
+    finally:
+        context.waiting -= 1
+    if messages:
+        return Json({"messages": messages})
+    raise await missing(context, wanted, seconds)
+
+
+async def cancel_without_client(request: Request, scope: trio.CancelScope) -> None:
+    """Cancel a scope when the client has closed the connection."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    scope.cancel()
+
+
+async def find(context: Context, wanted: Wanted) -> list[dict[str, object]]:
+    """Return the messages that a request waits for, when there are enough of them."""
+    async with context.arrivals.subscribe() as ids:
+        lost = ids.lost
+        found = await present(context, wanted)
+        while True:
+            if len(found) >= wanted.count:
+                messages = await read(context, found)
+                if len(messages) >= wanted.count:
+                    return messages
+            new = await anext(ids)
+            if ids.lost > lost:  # more messages have arrived than are remembered
+                lost = ids.lost
+                found = await present(context, wanted)
+            elif new not in found:
+                try:
+                    if await context.recent.match(new, wanted.query):
+                        found.insert(0, new)
+                except MessageNotFoundError:  # removed meanwhile
+                    continue
+
+
+async def present(context: Context, wanted: Wanted) -> list[str]:
+    """Return the ids of the newest messages in the store that fulfil a query, not more than are waited for."""
+    found: list[str] = []
+    if wanted.after_id is None:
+        async with aclosing(context.store.search(wanted.query)) as entries:
+            async for entry in entries:
+                found.append(entry.id)
+                if len(found) == wanted.count:
+                    break
+        return found
+    async with aclosing(context.store.entries(reverse=True)) as entries:
+        async for entry in entries:
+            if entry.id == wanted.after_id:
+                return found
+            if len(found) < wanted.count and await fulfils(context, wanted.query, entry):
+                found.append(entry.id)
+    raise ApiError(404, "after_id: the store has no message with this id")
+
+
+async def fulfils(context: Context, query: Query, entry: Entry) -> bool:
+    """Return whether a message fulfils a query."""
+    decided = query.decide(entry)
+    if decided is not None:
+        return decided
+    try:
+        return await context.recent.match(entry.id, query)
+    except MessageNotFoundError:
+        return False
+
+
+async def read(context: Context, ids: list[str]) -> list[dict[str, object]]:
+    """Return the JSON of messages, and drop the ids of those that were removed meanwhile from the list."""
+    messages = []
+    for each in list(ids):
+        try:
+            messages.append(await describe_message(context, await context.store.get(each)))
+        except MessageNotFoundError:
+            ids.remove(each)
+    return messages
+
+
+async def missing(context: Context, wanted: Wanted, seconds: float) -> ApiError:
+    """Return the error of a request that has waited for too long. It shows the newest messages, to find a wrong address."""
+    found = []
+    async with aclosing(context.store.entries(reverse=True)) as entries:
+        async for entry in entries:
+            found.append(describe(context, entry))
+            if len(found) == MAX_LISTED:
+                break
+    what = "no message" if wanted.count == 1 else f"fewer than {wanted.count} messages"
+    which = f" for {wanted.query}" if wanted.query.terms else ""
+    text = f"{what}{which} within {seconds:g} s; 'newest' has the newest messages of the store"
+    return ApiError(404, text, newest=found)
+
+
+OPERATIONS = (
+    Operation(
+        id="waitForMessages",
+        method="GET",
+        path="/api/wait",
+        handler=wait_for_messages,
+        summary="Wait for messages, and return them",
+        description=(
+            "A message that is in the store already counts, unless ``after_id`` excludes it. All conditions have to be "
+            "fulfilled. The response has ``count`` messages, the newest first. When the time is over, the status is 404, "
+            "and ``newest`` shows what has arrived otherwise."
+        ),
+        parameters=(
+            Parameter(
+                name="to",
+                description="A recipient of the envelope, as a whole (``rcpt:`` in a query)",
+                schema={"type": "string", "minLength": 1},
+            ),
+            Parameter(
+                name="from",
+                description="A text in the sender of the envelope, or in ``From`` or ``Sender``",
+                schema={"type": "string", "minLength": 1},
+            ),
+            Parameter(name="subject", description="A text in the subject", schema={"type": "string", "minLength": 1}),
+            QUERY,
+            Parameter(
+                name="count",
+                description="The number of messages to wait for",
+                schema={"type": "integer", "minimum": 1, "maximum": MAX_COUNT, "default": 1},
+            ),
+            Parameter(
+                name="timeout",
+                description="Seconds to wait",
+                schema={"type": "number", "minimum": 0, "maximum": MAX_TIMEOUT, "default": TIMEOUT},
+            ),
+            Parameter(
+                name="after_id",
+                description="Only messages that were stored after the one with this id",
+                schema={"type": "string", "minLength": 1, "maxLength": MAX_ID},
+            ),
+        ),
+        responses={
+            200: ("The messages", record({"messages": array(ref("Message"))})),
+            404: (
+                "The time is over, or there is no message ``after_id``",
+                {
+                    "type": "object",
+                    "properties": {"error": {"type": "string"}, "newest": array(ref("Entry"))},
+                    "required": ["error"],
+                },
+            ),
+            429: ("Too many requests are waiting", ref("Error")),
+        },
+    ),
+)
