@@ -2,7 +2,8 @@
 
     python -m benchmarks.large_peers PORT FIRST SESSIONS MEBIBYTES
 
-prints the outcome of each session as JSON: the code of the last reply, or "closed" without one.
+prints a line when the server waits for all messages, and sends them when it has read a line. It then prints the outcome
+of each session as JSON: the code of the last reply, or "closed" without one.
 """
 
 from __future__ import annotations
@@ -111,6 +112,8 @@ def run(port: int, first: int, count: int, mebibytes: int) -> dict[int, str]:
                     selector.modify(session.sock, wanted, session)
             if not begun and all(session.ready or session.outcome for session in sessions):
                 begun = True
+                print("ready", flush=True)
+                sys.stdin.readline()
                 for session in sessions:
                     if not session.outcome:
                         session.begin()

@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
+from subprocess import PIPE
 
 from attrs import evolve, frozen
 
@@ -100,16 +101,23 @@ def run(store: str, form: Form, directory: Path) -> list[str]:
     ):
         port = listening(server, log)
         holds, before = settled(server, port, store, directory), memory(server.pid)
-        outputs = [directory / f"client-{n}" for n in range(CLIENTS)]
-        began = time.monotonic()
         clients = []
-        for n, output in enumerate(outputs):
+        for n in range(CLIENTS):
             count = form.sessions // CLIENTS
             arguments = [sys.executable, "-m", "benchmarks.large_peers", *map(str, (port, n * count, count, form.size))]
-            with output.open("wb") as file:
-                clients.append(subprocess.Popen(arguments, cwd=ROOT, stdout=file))
-            stack.callback(clients[-1].wait)
+            clients.append(
+                stack.enter_context(subprocess.Popen(arguments, cwd=ROOT, stdin=PIPE, stdout=PIPE, text=True))
+            )
             stack.callback(clients[-1].kill)
+        # All begin together: a server whose memory is used up by the first messages would refuse the other sessions.
+        for client in clients:
+            assert client.stdout is not None
+            client.stdout.readline()
+        began = time.monotonic()
+        for client in clients:
+            assert client.stdin is not None
+            client.stdin.write("\n")
+            client.stdin.flush()
         counted = 0
         while any(client.poll() is None for client in clients):
             counted = max(counted, server.report()["memory"])
@@ -117,7 +125,7 @@ def run(store: str, form: Form, directory: Path) -> list[str]:
         if any(client.returncode for client in clients):
             raise RuntimeError("a client has failed")
         seconds = time.monotonic() - began
-        outcomes = {int(n): outcome for output in outputs for n, outcome in json.loads(output.read_bytes()).items()}
+        outcomes = {int(n): outcome for client in clients for n, outcome in json.loads(client.communicate()[0]).items()}
         peak = memory(server.pid, "VmHWM")
         deadline = time.monotonic() + 60
         while (after := held(server, store, directory)) != holds and time.monotonic() < deadline:

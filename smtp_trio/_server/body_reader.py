@@ -112,6 +112,9 @@ class BodySession(FetchingSession, Protocol):
     async def refuse(self, bad: BadCommandError) -> None: ...
     async def flush(self) -> None: ...
     def flush_nowait(self) -> None: ...
+
+    processed: int
+
     async def yield_turn(self) -> None: ...
     @property
     def turns(self) -> Turns | None: ...
@@ -249,6 +252,9 @@ class BodyReader:
                 continue
             if event is NEED_DATA:
                 await (self._fetch() if protocol.fetching else self._receive())
+                # What a session has received is not counted until it is processed. If it made another checkpoint before,
+                # a thousand sessions would hold a block each.
+                session.processed = 0
             elif event is END_OF_BODY or (event is END_OF_CHUNK and self._dropping and not self.replies):
                 self.due, self.complete = True, not self._dropping
                 self.observing = True

@@ -26,8 +26,9 @@ from ..protocol import Reply
 #
 # Pieces that a hook keeps by other means are not counted, since it is not known how long the hook refers to them.
 #
-# Input and envelopes are counted after they have been received, so they may exceed the limit by a block for each
-# session. What a message would add is checked before: the message is refused with 452, and the rest of it is read and
+# Input and envelopes are counted after they have been received. A session processes a block of a message without waiting,
+# so that it is counted or free when other sessions run. Only one that waits for a turn of its peer (`Turns`) may hold a
+# block that is not counted, of 16 KiB. What a message would add is checked before: the message is refused with 452, and the rest of it is read and
 # dropped, as after any other refusal. While less than `RESERVE` octets are left, MAIL and RCPT get 452 and new sessions
 # 421.
 #

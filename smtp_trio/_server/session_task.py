@@ -66,7 +66,6 @@ class SessionTask:
         "_command_deadline",
         "_deferred",
         "_local",
-        "_turns",
         "_unhooked",
         "auth_failures",
         "connected",
@@ -79,6 +78,7 @@ class SessionTask:
         "key",
         "log",
         "memory",
+        "processed",
         "protocol",
         "server",
         "session",
@@ -133,7 +133,8 @@ class SessionTask:
         self.key: str | None = None
         #: The commands AUTH that did not succeed.
         self.auth_failures: int = 0
-        self._turns = 0
+        #: Commands, or parts of a message, that were processed since the last checkpoint.
+        self.processed: int = 0
         self._local = connection.local  # the server's end, before any XCLIENT
         self._unhooked = table.unhooked
         announce(self)  # before `Session` is made, since smtp_trio.testing may replace the parts that it refers to
@@ -382,8 +383,9 @@ class SessionTask:
             if self.turns.used_up():
                 await self.turns.next()
             return
-        self._turns += 1
-        if self._turns % COMMANDS_PER_TURN == 0:
+        self.processed += 1
+        if self.processed >= COMMANDS_PER_TURN:
+            self.processed = 0
             await trio.lowlevel.checkpoint()
 
     async def _delay(self) -> None:

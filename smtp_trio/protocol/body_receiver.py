@@ -89,7 +89,7 @@ class BodyReceiver:
         assert reader is not None
         assert inspector is not None
         if buffer.at == len(buffer.data) and not reader.ended and inspector.fault is None:
-            buffer.clear()
+            buffer.compact()
             return NEED_DATA
         data = b"" if reader.ended else reader.read()
         last = reader.ended and self._last
@@ -110,6 +110,7 @@ class BodyReceiver:
         if reader.ended:
             self._end()
             return END_OF_BODY if last else END_OF_CHUNK
+        buffer.compact()
         return NEED_DATA
 
     def drop(self) -> None:

@@ -77,6 +77,11 @@ class ReceiveBuffer:
         self.at = end
         return self.data if start == 0 and end == len(self.data) else self.data[start:end]
 
+    def compact(self) -> None:
+        """Free the octets that were read. Called before each wait: a block of many sessions would be a lot of memory."""
+        if self.at:
+            self.data, self.at = self.data[self.at :], 0
+
     def clear(self) -> None:
         """Drop all octets."""
         self.data, self.at = b"", 0

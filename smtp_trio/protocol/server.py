@@ -274,8 +274,7 @@ class ServerProtocol:
             return self.pending
         # After QUIT (RFC 5321 4.1.1.10) or 421 (3.8) the connection is closed, and further input is ignored.
         if buffer.at == len(buffer.data) or self.dialogue.phase is CLOSED:
-            if buffer.at:
-                buffer.clear()  # not kept during the wait
+            buffer.compact()
             return CONNECTION_LOST if self._input_ended or self.closed else NEED_DATA
         try:
             if self._refused is not None:
@@ -294,6 +293,7 @@ class ServerProtocol:
             else:
                 line = self._lines.next_line()
             if line is None:
+                buffer.compact()
                 return CONNECTION_LOST if self._input_ended else NEED_DATA
             return self._next_command(line)
         except BadCommandError as bad:
@@ -352,6 +352,7 @@ class ServerProtocol:
     def _next_refused(self, octets: CountedReader, bad: BadCommandError) -> Event:
         octets.read()
         if not octets.ended:
+            self._buffer.compact()
             return CONNECTION_LOST if self._input_ended else NEED_DATA
         self._refused = None
         try:

@@ -24,6 +24,7 @@ from smtp_trio.protocol import (
     Data,
     Ehlo,
     EndOfData,
+    Limits,
     LocalProtocolError,
     Mail,
     Noop,
@@ -34,6 +35,8 @@ from smtp_trio.protocol import (
     SMTPError,
 )
 from smtp_trio.protocol.extensions.chunking import Bdat, BdatLast
+
+from .driver import ServerDriver
 
 PACKAGE = Path(smtp_trio.protocol.__file__).parent
 FORBIDDEN_MODULES = {
@@ -336,3 +339,26 @@ def test_state_holds_the_accepted_mail_command() -> None:
     assert protocol.state.mail is None
     protocol.send_reply(protocol.default_reply(mail))
     assert protocol.state.mail is mail
+
+
+@pytest.mark.parametrize("end", [b"", b"\r", b"\r\n", b"\r\n."])
+@pytest.mark.parametrize(
+    ("begin", "octets"),
+    [
+        (b"", b"NOOP\r\n"),
+        (b"", b"x"),  # a line that is too long
+        (b"BDAT 99999\r\n", b"x"),  # a chunk that is refused
+        (b"MAIL FROM:<>\r\nRCPT TO:<a@mx.test>\r\nDATA\r\n", b"x" * 70 + b"\r\n"),
+        (b"MAIL FROM:<>\r\nRCPT TO:<a@mx.test>\r\nDATA\r\n", b"x\n"),  # a message that is refused
+        (b"MAIL FROM:<>\r\nRCPT TO:<a@mx.test>\r\nBDAT 99999\r\n", b"x" * 70 + b"\r\n"),
+    ],
+)
+def test_octets_that_were_processed_are_free_during_a_wait(begin: bytes, octets: bytes, end: bytes) -> None:
+    driver = ServerDriver(limits=Limits(work=0, errors=10**6)).begin()
+    driver.feed(begin)
+    block = octets * (65000 // len(octets)) + end
+    references = sys.getrefcount(block)
+    driver.feed(block)
+    for kept in (driver._body, driver.refused, driver._answered):  # the tracebacks refer to the block
+        kept.clear()
+    assert sys.getrefcount(block) == references

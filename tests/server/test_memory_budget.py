@@ -217,6 +217,37 @@ async def test_replies_that_are_not_read_are_counted(autojump_clock: MockClock) 
     assert server.statistics().memory == 0
 
 
+@pytest.mark.parametrize("accepted", [True, False])
+async def test_session_does_not_wait_with_octets_of_a_message(accepted: bool) -> None:
+    """What it has received is not counted before it is processed, and a thousand sessions may wait at the same time."""
+    sessions: list[Session] = []
+    waiting: list[int] = []
+
+    class Watch(trio.abc.Instrument):
+        def after_task_step(self, task: trio.lowlevel.Task) -> None:
+            waiting.extend(session.buffered for session in sessions)
+
+    async def data(session: Session, body: Body) -> Reply | None:
+        await body.__anext__()
+        sessions.append(session)
+        if not accepted:
+            return Reply(452, "Try again later", "4.3.1")
+        await body.discard()
+        return None
+
+    server = serving()
+    server.on(data=data)
+    async with listening(server) as port, await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        client = Client(stream)
+        await client.hello()
+        trio.lowlevel.add_instrument(watch := Watch())
+        await client.deliver(LINE * (8 * MIB >> 10), "250" if accepted else "452")
+        trio.lowlevel.remove_instrument(watch)
+        sessions.clear()
+        await client.quit()
+    assert max(waiting) <= len(b"\r\n.\r\n")
+
+
 async def test_tls_is_counted(autojump_clock: MockClock) -> None:
     server = serving(tls=server_tls())
     async with connected(server) as client:
