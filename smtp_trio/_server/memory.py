@@ -28,9 +28,9 @@ from ..protocol import Reply
 #
 # Input and envelopes are counted after they have been received. A session processes a block of a message without waiting,
 # so that it is counted or free when other sessions run. Only one that waits for a turn of its peer (`Turns`) may hold a
-# block that is not counted, of 16 KiB. What a message would add is checked before: the message is refused with 452, and the rest of it is read and
-# dropped, as after any other refusal. While less than `RESERVE` octets are left, MAIL and RCPT get 452 and new sessions
-# 421.
+# block that is not counted, of 16 KiB. What a message would add is checked before: the message is refused with 452, and
+# the rest of it is read and dropped, as after any other refusal. While less than `RESERVE` octets are left, MAIL and RCPT
+# get 452 and new sessions 421.
 #
 # Every count is a difference that is added to ``used`` and to a number of the session or the message. The end of the
 # session or of the data hook subtracts that number, in a ``finally``. So ``used`` is 0 when no session is open.
