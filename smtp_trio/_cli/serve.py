@@ -13,7 +13,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -21,6 +21,7 @@ import trio
 from .._server import log_events
 from .._server.listeners import format_address, open_listeners, socket_from_fd, systemd_fds, to_listener
 from .._server.server import Server
+from .._server.snapshot import Snapshot, observe
 from .._types import Statistics
 from ..credentials import UsersFile
 from .allocator import return_freed_memory
@@ -184,12 +185,17 @@ async def serve_as_worker(
         async with aclosing(parent.signals()) as signals:
             if not await wait_for_store(options.store, signals):
                 return
-    async with open_store(options.store), aclosing(parent.signals()) as signals, trio.open_nursery() as nursery:
+    measure = cache(partial(observe, server, options.store._group))  # from the first time that the parent asks
+
+    def snapshot() -> Snapshot:
+        return measure()()
+
+    async with open_store(options.store), aclosing(parent.signals(snapshot)) as signals, trio.open_nursery() as nursery:
         nursery.start_soon(handle_signals, signals, nursery, server.stop, reloads, ServiceManager(), logging.DEBUG)
         parent.report_ready()
         await server.serve_listeners(list(map(to_listener, parent.sockets)), implicit_tls=options.implicit_tls)
         nursery.cancel_scope.cancel()
-    parent.report(server.statistics())
+    parent.report(snapshot())
 
 
 async def supervise(

@@ -4,37 +4,41 @@ A worker runs the command line of its parent again. The parent opens one set of 
 on one port (SO_REUSEPORT), and passes it on. It keeps the sockets open itself: connections that wait in the queue of a
 worker that dies are accepted by the worker that replaces it.
 
-Parent and worker are connected by a pair of sockets. The parent writes the numbers of signals; the worker writes
-``READY`` when it begins to serve, and its statistics when it ends. A worker ignores signals from anywhere else, because
+Parent and worker are connected by a pair of sockets. The parent writes the numbers of signals, and ``ASK`` to ask for a
+`Snapshot`; the worker writes lines: ``READY`` when it begins to serve, and a snapshot whenever it was asked and when it
+ends. A worker ignores signals from anywhere else, because
 a service manager or a terminal may send one to all processes at once, and a second signal to stop would cancel the
 sessions that the first one allows to finish.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
 
 import trio
-from attrs import asdict, define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from .._server.listeners import socket_from_fd
 from .._server.log_events import WORKER_ENDED, WORKER_FAILED, WORKER_KILLED, WORKER_STARTED, Value
+from .._server.snapshot import Snapshot, WorkerState, empty_snapshot
 from .._types import Statistics
 
 #: The environment variable with a worker's file descriptors: the socket to its parent, the lock of the log, the
 #: listening sockets.
 WORKER_FDS = "SMTP_TRIO_WORKER"
-READY = b"ready\n"
-#: What precedes the names in ``limits_reached`` in a worker's report, which has one number for each name.
-LIMIT = "limit "
+READY = b"ready"
+#: The parent asks for a snapshot. No signal has this number.
+ASK = 0
+#: Seconds that a worker has to answer. When it needs longer, its previous answer counts.
+ANSWER_TIME = 1.0
 #: Seconds that a worker has to serve. When it ends sooner, or before it serves, the next one will probably do the same.
 MIN_LIFETIME = 5.0
 #: The number of times in a row that a worker may end so soon. Then the parent stops all workers.
@@ -71,31 +75,102 @@ class ParentLink:
         connection, log_lock, *sockets = map(int, fds.split())
         return cls(socket.socket(fileno=connection), log_lock, [socket_from_fd(fd) for fd in sockets])
 
-    async def signals(self) -> AsyncGenerator[int, None]:
-        """Iterate over the signals that the parent passes on. When the parent has ended, SIGTERM is the last one."""
+    async def signals(self, snapshot: Callable[[], Snapshot] | None = None) -> AsyncGenerator[int, None]:
+        """Iterate over the signals that the parent passes on. When the parent has ended, SIGTERM is the last one.
+
+        :param snapshot: returns what the parent asks for; None as long as the worker does not serve.
+        """
         connection = trio.socket.from_stdlib_socket(self.connection.dup())
         with connection, suppress(OSError):
             while numbers := await connection.recv(1):
-                yield numbers[0]
+                if numbers[0] != ASK:
+                    yield numbers[0]
+                elif snapshot is not None:
+                    self.report(snapshot())
         yield signal.SIGTERM
 
     def report_ready(self) -> None:
         """Tell the parent that this worker begins to serve."""
         self._send(READY)
 
-    def report(self, statistics: Statistics) -> None:
-        """Send the parent the statistics of this worker, before it ends."""
-        numbers = asdict(statistics, recurse=False)
-        for name, count in numbers.pop("limits_reached").items():
-            numbers[f"{LIMIT}{name}"] = count
-        self._send(json.dumps(numbers).encode())
+    def report(self, snapshot: Snapshot) -> None:
+        """Send the parent the numbers of this worker."""
+        self._send(json.dumps(snapshot.to_json()).encode())
 
-    def _send(self, data: bytes) -> None:
+    def _send(self, line: bytes) -> None:
         with suppress(OSError):  # the parent may have ended
-            self.connection.send(data)
+            self.connection.sendall(line + b"\n")
 
 
 # --- in the parent ----------------------------------------------------------------------------------------------------
+
+
+@define(eq=False)
+class Worker:
+    """One process, as its parent sees it."""
+
+    number: int
+    restarts: int
+    connection: socket.socket
+    """The parent's end."""
+    pid: int | None = None
+    ready: bool = False
+    """It has begun to serve."""
+    latest: Snapshot | None = None
+    """The numbers that it has sent last."""
+    _answer: trio.Event | None = None
+
+    @property
+    def state(self) -> WorkerState:
+        """What is shown about the worker."""
+        numbers = Statistics() if self.latest is None else self.latest.statistics
+        return WorkerState(
+            number=self.number,
+            pid=self.pid,
+            restarts=self.restarts,
+            responds=self.ready and self._answer is None,
+            sessions_open=numbers.sessions_open,
+            messages=numbers.messages,
+            memory=numbers.memory,
+        )
+
+    def send(self, number: int) -> None:
+        """Send the number of a signal, or ``ASK``."""
+        with suppress(OSError):  # the worker may have just ended
+            self.connection.send(bytes([number]))
+
+    async def ask(self) -> None:
+        """Ask for the numbers, and wait for them for ``ANSWER_TIME``. A worker that has not answered is not asked again."""
+        if self._answer is None:
+            self._answer = trio.Event()
+            self.send(ASK)
+        with trio.move_on_after(ANSWER_TIME):
+            await self._answer.wait()
+
+    async def read(self) -> None:
+        """Read what the worker sends, until it has ended."""
+        received = b""
+        connection = trio.socket.from_stdlib_socket(self.connection.dup())
+        with connection:
+            while True:
+                try:
+                    data = await connection.recv(65536)
+                except ConnectionResetError:  # it has not read all signals; what it has sent before comes next
+                    continue
+                *lines, received = (received + data).split(b"\n")
+                for line in lines:
+                    self._receive(line)
+                if not data:
+                    return
+
+    def _receive(self, line: bytes) -> None:
+        if line == READY:
+            self.ready = True
+            return
+        self.latest = Snapshot.from_json(json.loads(line))
+        if self._answer is not None:
+            self._answer.set()
+            self._answer = None
 
 
 @define(eq=False)
@@ -111,10 +186,10 @@ class Workers:
     grace: float
     failed: bool = field(default=False, init=False)
     """Set when the workers were stopped because one of them kept ending."""
-    _totals: Counter[str] = field(factory=Counter, init=False)
+    _ended: Snapshot = field(factory=empty_snapshot, init=False)
     _stopping: bool = field(default=False, init=False)
     _scope: trio.CancelScope = field(factory=trio.CancelScope, init=False)
-    _connections: set[socket.socket] = field(factory=set, init=False)
+    _running: set[Worker] = field(factory=set, init=False)
 
     async def run(self) -> None:
         """Run the workers, and restart each one that ends.
@@ -127,10 +202,21 @@ class Workers:
                     nursery.start_soon(self._keep_running, number, listeners)
 
     def statistics(self) -> Statistics:
-        """Return the sums over all workers that have ended, without those that were killed: they could not report."""
-        limits = Counter({name.removeprefix(LIMIT): n for name, n in self._totals.items() if name.startswith(LIMIT)})
-        others = {name: n for name, n in self._totals.items() if not name.startswith(LIMIT)}
-        return Statistics(**others, limits_reached=limits)
+        """Return the sums over all workers that have ended. Of those that were killed, they have the last answer."""
+        return self._ended.statistics
+
+    async def measure(self) -> Snapshot:
+        """Return the sums over all workers.
+
+        A worker that has ended is included, as far as it has reported, so that no counter decreases.
+        """
+        async with trio.open_nursery() as nursery:
+            for worker in self._running:
+                if worker.ready:
+                    nursery.start_soon(worker.ask)
+        running = sorted(self._running, key=lambda worker: worker.number)
+        answers = [worker.latest for worker in running if worker.latest is not None]
+        return evolve(sum(answers, self._ended), workers=tuple(worker.state for worker in running))
 
     async def stop(self, grace: float) -> None:
         """Stop the workers, after ``grace`` seconds for their sessions to finish.
@@ -146,26 +232,27 @@ class Workers:
 
     def send_signal(self, number: int) -> None:
         """Pass a signal on to all workers."""
-        for connection in self._connections:
-            with suppress(OSError):  # the worker may have just ended
-                connection.send(bytes([number]))
+        for worker in self._running:
+            worker.send(number)
 
     async def _keep_running(self, number: int, listeners: Sequence[trio.SocketListener]) -> None:
         early_ends = 0
-        while early_ends < MAX_EARLY_ENDS:
+        for restarts in itertools.count():
             started = trio.current_time()
-            ready, end = await self._run_worker(number, listeners)
+            ready, end = await self._run_worker(number, restarts, listeners)
             if self._stopping:
                 return
             early = not ready or trio.current_time() - started < MIN_LIFETIME
             early_ends = early_ends + 1 if early else 0
             WORKER_ENDED.log(end, worker=number)
+            if early_ends == MAX_EARLY_ENDS:
+                break
         WORKER_FAILED.log(worker=number, times=MAX_EARLY_ENDS)
         self.failed = True
         await self.stop(self.grace)
 
     async def _run_worker(
-        self, number: int, listeners: Sequence[trio.SocketListener]
+        self, number: int, restarts: int, listeners: Sequence[trio.SocketListener]
     ) -> tuple[bool, Mapping[str, Value]]:
         """Run a worker process until it ends. Return whether it began to serve, and how it ended, for the log."""
         connection, worker_end = socket.socketpair()
@@ -173,7 +260,8 @@ class Workers:
         with connection, worker_end:
             fds = [worker_end.fileno(), self.log_lock, *[listener.socket.fileno() for listener in listeners]]
             # A signal that comes before the process has started waits in its socket.
-            self._connections.add(connection)
+            worker = Worker(number, restarts, connection)
+            self._running.add(worker)
             try:
                 process = await trio.lowlevel.open_process(
                     [sys.executable, *sys.orig_argv[1:]],
@@ -183,23 +271,24 @@ class Workers:
                     start_new_session=True,
                 )
             except OSError as error:
-                self._connections.discard(connection)
+                self._running.discard(worker)
                 return False, {"signal": None, "exit_code": None, "error": str(error)}
             worker_end.close()
+            worker.pid = process.pid
             WORKER_STARTED.log(worker=number, pid=process.pid)
             try:
-                code = await process.wait()
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(worker.read)
+                    code = await process.wait()
+                    nursery.cancel_scope.deadline = trio.current_time() + ANSWER_TIME
             finally:
-                self._connections.discard(connection)
+                self._running.discard(worker)
+                if worker.latest is not None:
+                    self._ended += worker.latest.ended()
                 if process.returncode is None:
                     WORKER_KILLED.log(worker=number)
                     process.kill()
-            report = b""
-            with suppress(BlockingIOError, ConnectionResetError):
-                report = connection.recv(65536)
-        if statistics := report.removeprefix(READY):
-            self._totals.update(json.loads(statistics))
         end: dict[str, Value] = {"signal": None, "exit_code": code, "error": None}
         if code < 0:
             end |= {"signal": signal.Signals(-code).name, "exit_code": None}
-        return report.startswith(READY), end
+        return worker.ready, end

@@ -105,6 +105,7 @@ class Admission:
         """
         self._counts.connections_refused += 1
         self._counts.limits_reached[limit] += 1
+        self._counts.refusals["connect 421"] += 1
         name = key or peer.host or peer.kind
         label = name if name in self._refused or len(self._refused) < MAX_LOGGED else None
         if label not in self._refused:

@@ -199,6 +199,11 @@ class BodyReader:
         self._undecided: Command | None = None
         self._waits = WaitLimits(session.protocol.limits)
 
+    @property
+    def waited(self) -> float:
+        """The seconds for which the client was waited for."""
+        return self._waits.waited
+
     async def drain(self) -> None:
         """Drop the rest of a refused message, until it can be answered. Errors in it do not matter any more."""
         self.close()

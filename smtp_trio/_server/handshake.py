@@ -128,6 +128,7 @@ async def start_tls(session: HandshakeSession, context: ssl.SSLContext, seconds:
 def record_tls(session: HandshakeSession, stream: trio.SSLStream[Any]) -> None:
     """Record what a handshake has shown, for the application and for the mechanisms of AUTH."""
     session.session.tls = tls = TlsInfo.of(stream)
+    session.log.tls_started(tls.version)
     state = session.protocol.state
     state.client_certificate = tls.client_certificate
     state.channel_binding = channel_binding(cast("ssl.SSLObject", stream))

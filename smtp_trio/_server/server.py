@@ -195,7 +195,7 @@ class Server:
     def statistics(self) -> Statistics:
         """Return a snapshot of the counters."""
         counts = asdict(self._state.counts, recurse=False)
-        counts["limits_reached"] = counts["limits_reached"].copy()
+        counts = {name: value.copy() if isinstance(value, Counter) else value for name, value in counts.items()}
         return Statistics(**counts, sessions_open=len(self._sessions), memory=self._state.memory.used)
 
     def reload_tls(self, tls: ssl.SSLContext | TlsFiles | None = None) -> None:
@@ -386,14 +386,14 @@ class Server:
             return None
         functions = load_hooks(hooks, self.extensions)
         check_server_hooks(functions, self.hooks)
-        return HookTable(functions, self._state.grammar)
+        return self._state.new_table(functions)
 
     def _without_etrn(self, table: HookTable | None) -> HookTable | None:
         """Return the table for a port of message submission: without the hook for ETRN, which is not offered then."""
         hooks = (table or self._state.table).hooks
         if "etrn" not in hooks:
             return table
-        return HookTable({name: hook for name, hook in hooks.items() if name != "etrn"}, self._state.grammar)
+        return self._state.new_table({name: hook for name, hook in hooks.items() if name != "etrn"})
 
     def _check_port(self, port: int) -> None:
         """Raise ValueError for port 25 in LMTP (RFC 2033 5)."""
@@ -507,6 +507,8 @@ class Server:
                 session.release()
                 current_session.set(outer)
                 session.log.end()
+                if self._state.measurements is not None:
+                    self._state.measurements.sessions.add(session.log.seconds)
                 await self._guard.run(session.wire.close(), session)
 
     def trusted_keywords(self, peer: Peer) -> frozenset[str]:

@@ -101,6 +101,11 @@ class SessionLog:
         """The client's address."""
         return str(self._session.peer)
 
+    @property
+    def seconds(self) -> float:
+        """The time since the session began."""
+        return trio.current_time() - self._began
+
     # --- the session ------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
@@ -135,11 +140,13 @@ class SessionLog:
         """Count and log that the `connect` hook has refused the client."""
         self._logged = True
         self._counts.connections_refused += 1
+        self._count_refusal("connect", reply)
         log_events.CONNECTION_REFUSED.log(id=self._id, peer=self.peer, reply=str(reply))
 
     def auth_failed(self, mechanism: str | None, user: str | None, reply: Reply) -> None:
         """Count and log a failed login. Values that are still unknown when it ends are None."""
         self._counts.auth_failures += 1
+        self._count_refusal("auth", reply)
         log_events.AUTH_FAILED.log(
             id=self._id,
             peer=self.peer,
@@ -156,10 +163,15 @@ class SessionLog:
             self._log_client(log_events.TIMED_OUT)
 
     def tls_failed(self, error: Exception) -> None:
-        """Log that the TLS handshake failed."""
+        """Count and log a TLS handshake that failed."""
         self._logged = True
+        self._counts.tls_failures += 1
         text = str(error.__cause__ or type(error).__name__)
         log_events.TLS_FAILED.log(id=self._id, peer=self.peer, error=text, as_level=self._level)
+
+    def tls_started(self, version: str) -> None:
+        """Count a TLS handshake."""
+        self._counts.tls_versions[version] += 1
 
     def end(self) -> None:
         """Log that the session has ended."""
@@ -187,17 +199,25 @@ class SessionLog:
                 self._log_message(log_events.ACCEPTED, body, reply=each, recipients=recipients)
             else:
                 self._counts.refused += 1
+                self._count_refusal("message", each)
                 self._log_message(log_events.REFUSED, body, reply=each, recipients=recipients)
 
     def cut_off(self, body: BodyReader) -> None:
-        """Log that a message gets no reply, since its end was not received."""
+        """Count and log a message that gets no reply, since its end was not received."""
+        self._counts.incomplete += 1
         self._log_message(log_events.INCOMPLETE, body)
 
     def refusal(self, command: Command | BadCommandError, reply: Reply, envelope: Envelope | None) -> None:
-        """Count and log the refusal of a command, if it is one that prevents a message."""
+        """Count the refusal of a command, and log it if it is one that prevents a message."""
         if command.verb in LOGGED_REFUSALS:
             self._counts.refused += 1
+            self._count_refusal(command.verb.lower(), reply)
             self._log_message(log_events.REFUSED, None, command, envelope, reply)
+        elif command.verb != "AUTH":  # which `auth_failed` counts
+            self._count_refusal("other", reply)
+
+    def _count_refusal(self, stage: str, reply: Reply) -> None:
+        self._counts.refusals[f"{stage} {reply.code}"] += 1
 
     def _log_message(
         self,
@@ -242,8 +262,7 @@ class SessionLog:
     def _log_client(self, event: log_events.Event, **fields: Value) -> None:
         """Log an event about the whole session."""
         if event.enabled:
-            seconds = round(trio.current_time() - self._began, 6)
-            event.log(self._client() | fields, id=self._id, seconds=seconds, as_level=self._level)
+            event.log(self._client() | fields, id=self._id, seconds=round(self.seconds, 6), as_level=self._level)
 
     def _client(self) -> dict[str, Value]:
         session = self._session

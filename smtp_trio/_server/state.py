@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from weakref import WeakSet
 
 import trio
 
@@ -15,6 +16,7 @@ from .auth_service import AuthService
 from .handlers import HANDLERS
 from .hook_runner import Hook
 from .log_events import HOOK_FAILED, Event, Value
+from .measurements import Measurements
 from .memory import MemoryBudget
 
 # A session looks up its hooks for every command, so they are prepared once, when they are installed: `HookTable.hooks`
@@ -39,6 +41,11 @@ class HookTable:
         self.unhooked: frozenset[type[Command]] = frozenset(
             command for command in commands if command not in HANDLERS and command.hook not in hooks
         )
+
+    def observe(self, measurements: Measurements) -> None:
+        """Measure how long the hooks take, also in sessions that have begun."""
+        for name, hook in self.hooks.items():
+            self.hooks[name] = measurements.timed(name, hook)
 
 
 class ServerState:
@@ -69,6 +76,9 @@ class ServerState:
         self.grammar: Grammar = grammar
         #: Called with each exception that is reported, and with those of the `error` hook, for servers in tests.
         self.observe_error: Callable[[Exception], object] | None = None
+        #: What is measured while the server is observed; None before.
+        self.measurements: Measurements | None = None
+        self._tables: WeakSet[HookTable] = WeakSet()
         self._server = server
         self._timeouts = timeouts
         self.set_stress(stressed=False)
@@ -86,7 +96,23 @@ class ServerState:
 
     def install(self, hooks: Mapping[str, Hook]) -> None:
         """Use these hooks, by name, in all sessions that begin from now on and have none of their own."""
-        self.table: HookTable = HookTable(hooks, self.grammar)
+        self.table: HookTable = self.new_table(hooks)
+
+    def new_table(self, hooks: Mapping[str, Hook]) -> HookTable:
+        """Return a table of these hooks, by name."""
+        table = HookTable(hooks, self.grammar)
+        self._tables.add(table)
+        if self.measurements is not None:
+            table.observe(self.measurements)
+        return table
+
+    def observe(self) -> Measurements:
+        """Measure hooks and sessions from now on."""
+        if self.measurements is None:
+            self.measurements = Measurements()
+            for table in self._tables:
+                table.observe(self.measurements)
+        return self.measurements
 
     @property
     def hooks(self) -> dict[str, Hook]:

@@ -23,13 +23,14 @@ TIMEOUT_REASONS = {
 class WaitLimits:
     """The limits of the waits for the client in one message."""
 
-    __slots__ = ("_credit", "_credited", "_limits", "_waited")
+    __slots__ = ("_credit", "_credited", "_limits", "waited")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._credit = math.inf  # the seconds that the client may still wait, because of ``limits.data_rate``
         self._credited = 0  # the octets for which it got them
-        self._waited = 0.0  # the seconds that the session has waited for the client
+        #: The seconds that the session has waited for the client.
+        self.waited: float = 0.0
 
     def next(self, timeout: float, received: int | None) -> tuple[float, str | None]:
         """Return how long the next wait for the client may take, and the limit because of which it is not longer.
@@ -48,11 +49,11 @@ class WaitLimits:
             self._credited = received
             if self._credit < wait:
                 wait, reason = self._credit, "data_rate"
-        if 0 < limits.message_time < self._waited + wait:
-            wait, reason = max(0, limits.message_time - self._waited), "message_time"
+        if 0 < limits.message_time < self.waited + wait:
+            wait, reason = max(0, limits.message_time - self.waited), "message_time"
         return wait, reason
 
     def add(self, waited: float) -> None:
         """Count the seconds of a wait."""
-        self._waited += waited
+        self.waited += waited
         self._credit -= waited

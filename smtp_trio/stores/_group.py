@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar, final
 import trio
 from attrs import Factory, define
 
+from .._server.measurements import Histogram
 from .._server.threads import run_in_thread
 from ._spool import Spool
 
@@ -105,6 +106,8 @@ class GroupCommit(Generic[SpoolT]):
     ) -> None:
         # No state refers to a Trio run, so a store can be used in several runs.
         self.limiter = trio.CapacityLimiter(1)
+        #: How long commits take; None while nothing observes them.
+        self.seconds: Histogram | None = None
         self._turn = trio.Lock()
         self._commit = commit
         self._commit_in_task = commit_in_task
@@ -113,6 +116,11 @@ class GroupCommit(Generic[SpoolT]):
         self._timeout = timeout
         self._waiting: list[_Pending[SpoolT]] = []
         self._committing = False
+
+    @property
+    def waiting(self) -> int:
+        """The number of messages that wait until their commit begins."""
+        return len(self._waiting)
 
     async def submit(self, message: SpoolT) -> Exception | None:
         """Commit a message, in a group. Return None when it is stored, otherwise the reason; then it was discarded.
@@ -152,6 +160,7 @@ class GroupCommit(Generic[SpoolT]):
         batch = self._take_group()
         if not batch:  # the deadline of this session has passed, and nothing else waits
             await trio.lowlevel.checkpoint()
+        began = 0.0 if self.seconds is None else trio.current_time()
         try:
             self._committing = True
             # Also shielded from the deadline of `submit`: only this session can give the others their results.
@@ -163,6 +172,8 @@ class GroupCommit(Generic[SpoolT]):
         finally:
             self._committing = False
             self._wake_first()
+        if self.seconds is not None:
+            self.seconds.add(trio.current_time() - began)
         for pending in batch:
             pending.done = True
             pending.wakeup.unpark_all()

@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 
+from .._server.snapshot import Snapshot
 from . import (
     _api,
     _events_api,
     _mailpit,
+    _metrics,
     _schemas,
     _wait,
 )
 from ._context import Context
+from ._measuring import measure_alone
 from ._openapi import openapi, openapi_operation
 from ._operation import Operation, routes
 
@@ -28,6 +31,7 @@ APIS = (
     _wait,
     _events_api,
     _mailpit,
+    _metrics,
 )
 
 
@@ -37,11 +41,17 @@ def app(
     *,
     recorder: object | None = None,
     faults: object | None = None,
-    measure: Callable[[], Awaitable[Any]] | None = None,
+    measure: Callable[[], Awaitable[Snapshot]] | None = None,
     token: str | None = None,
 ) -> Starlette:
     """Return the ASGI application for a server and its store, which has to be open while the application runs."""
-    context = Context(server=server, store=store, recorder=recorder, faults=faults, measure=measure)
+    context = Context(
+        server=server,
+        store=store,
+        recorder=recorder,
+        faults=faults,
+        measure=measure or measure_alone(server, store),
+    )
     return Starlette(routes=routes(context, operations()))
 
 

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import Factory, define
 
+from .._server.snapshot import Snapshot
 from ._arrivals import Arrivals
+from ._measuring import measure_alone
 from ._read_marks import ReadMarks
 from ._recent import Recent
 
@@ -28,8 +30,6 @@ class Context:
     recorder: Any = None
     #: The list of fault rules (`smtp_trio.testing.FaultRules`), or None if faults cannot be set.
     faults: Any = None
-    #: Returns what `/metrics` and the statistics show, summed over all workers; None if nothing is measured.
-    measure: Callable[[], Awaitable[Any]] | None = None
     #: Which messages have been read.
     read: ReadMarks = Factory(ReadMarks)
     #: The ids of messages as they arrive.
@@ -39,3 +39,7 @@ class Context:
     #: The number of requests that wait for a message, and the messages that have arrived last.
     waiting: int = 0
     recent: Recent = Factory(lambda self: Recent(self.store), takes_self=True)
+    #: Returns the numbers of all processes that serve.
+    measure: Callable[[], Awaitable[Snapshot]] = Factory(
+        lambda self: measure_alone(self.server, self.store), takes_self=True
+    )

@@ -10,6 +10,7 @@ import hypercorn.trio
 import trio
 from hypercorn.config import Config
 
+from .._server.snapshot import Snapshot
 from ._app import app
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ async def serve(
     *,
     recorder: object | None = None,
     faults: object | None = None,
-    measure: Callable[[], Awaitable[Any]] | None = None,
+    measure: Callable[[], Awaitable[Snapshot]] | None = None,
     token: str | None = None,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -344,7 +345,8 @@ async def test_refusal_by_the_connect_hook_is_logged_and_counted(
     found = events(log)
     assert [(each["event"], each["peer"]) for each in found] == [("connection_refused", "memory")] * 2
     assert found[0]["reply"].startswith(f"{code} ")
-    assert server.statistics() == Statistics(sessions_total=2, connections_refused=2)
+    refusals = Counter({f"connect {code}": 2})
+    assert server.statistics() == Statistics(sessions_total=2, connections_refused=2, refusals=refusals)
 
 
 async def test_error_in_the_connect_hook_is_a_refusal(log: pytest.LogCaptureFixture, autojump_clock: MockClock) -> None:

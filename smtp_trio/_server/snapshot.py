@@ -1,0 +1,162 @@
+"""`Snapshot`: the numbers of a server at one time, which can be added to those of other processes."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeAlias
+
+from attrs import asdict, evolve, frozen
+
+from .._types import Statistics
+from .measurements import COMMIT_BOUNDS, SESSION_BOUNDS, Distribution, Histogram, Measurements
+from .server import Server
+
+# Several processes can serve one port, and each knows only its own numbers. So a `Snapshot` is a value that can be sent
+# as JSON and added to others.
+
+#: A value of JSON, as far as a `Snapshot` needs it.
+Json: TypeAlias = dict[str, "Json"] | list["Json"] | float | None
+
+
+def empty_snapshot() -> Snapshot:
+    """Return a snapshot of which every number is 0."""
+    return Snapshot(
+        statistics=Statistics(),
+        cpu_seconds=0.0,
+        resident_bytes=0,
+        hooks={},
+        sessions=Histogram(SESSION_BOUNDS).distribution(),
+        commits=Histogram(COMMIT_BOUNDS).distribution(),
+        sessions_limit=0,
+        memory_limit=0,
+    )
+
+
+def resident_bytes() -> int:
+    """Return the resident memory of this process; 0 where it cannot be found out."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+class MeasuredGroup(Protocol):
+    """The part of the group commit of a store that is measured."""
+
+    seconds: Histogram | None
+
+    @property
+    def waiting(self) -> int: ...
+
+
+@frozen(kw_only=True)
+class WorkerState:
+    """One of several worker processes: its number, the times that it was restarted, and what it answered last."""
+
+    number: int
+    pid: int | None
+    restarts: int
+    #: It has answered in time.
+    responds: bool
+    sessions_open: int
+    messages: int
+    memory: int
+
+
+@frozen(kw_only=True)
+class Snapshot:
+    """The numbers of one process that serves, or the sums of several.
+
+    ``cpu_seconds`` and ``resident_bytes`` are the CPU time and the resident memory of the processes. ``hooks`` has the
+    durations of each hook. ``waiting`` is the number of messages that wait for a commit. A limit is None if there is none.
+    ``workers`` is empty for a process that serves alone.
+    """
+
+    statistics: Statistics
+    cpu_seconds: float
+    resident_bytes: int
+    hooks: Mapping[str, Distribution]
+    sessions: Distribution
+    commits: Distribution
+    waiting: int = 0
+    sessions_limit: int | None = None
+    memory_limit: int | None = None
+    workers: tuple[WorkerState, ...] = ()
+
+    def to_json(self) -> Json:
+        """Return the values in a form that JSON has."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Snapshot:
+        """Return what `to_json` has been called for, without ``workers``."""
+        made = {
+            "statistics": statistics_from_json(values["statistics"]),
+            "hooks": {name: Distribution(**each) for name, each in values["hooks"].items()},
+            "sessions": Distribution(**values["sessions"]),
+            "commits": Distribution(**values["commits"]),
+        }
+        return cls(**{**values, **made, "workers": ()})
+
+    def ended(self) -> Snapshot:
+        """Return the values of a process that has ended: it has counted the same, and holds nothing any more."""
+        return evolve(
+            self,
+            statistics=evolve(self.statistics, sessions_open=0, memory=0),
+            resident_bytes=0,
+            waiting=0,
+            sessions_limit=0,
+            memory_limit=0,
+        )
+
+    def __add__(self, other: Snapshot) -> Snapshot:
+        values = total(self.to_json(), other.to_json())
+        assert isinstance(values, dict)
+        return Snapshot.from_json(values)
+
+
+def statistics_from_json(values: Mapping[str, Any]) -> Statistics:
+    """Return the statistics that JSON has as an object, with one for each mapping."""
+    read: dict[str, Any] = {name: Counter(each) if isinstance(each, dict) else each for name, each in values.items()}
+    return Statistics(**read)
+
+
+def total(one: Json, other: Json) -> Json:
+    """Return the sums of the numbers in two values of JSON. A sum with null, which is a limit that is absent, is null."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one | {name: total(one[name], each) if name in one else each for name, each in other.items()}
+    if isinstance(one, list) and isinstance(other, list):
+        return [total(*each) for each in zip(one, other, strict=True)]
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        return one + other
+    return None
+
+
+def observe(server: Server | None, group: MeasuredGroup) -> Callable[[], Snapshot]:
+    """Measure the hooks and sessions of a server, and the commits of its store, from now on.
+
+    Return a function that returns the numbers so far. Without a server, they are those of the store.
+    """
+    measurements = Measurements() if server is None else server._state.observe()
+    if group.seconds is None:
+        group.seconds = Histogram(COMMIT_BOUNDS)
+    commits = group.seconds
+
+    def snapshot() -> Snapshot:
+        return Snapshot(
+            statistics=Statistics() if server is None else server.statistics(),
+            cpu_seconds=time.process_time(),
+            resident_bytes=resident_bytes(),
+            hooks={name: histogram.distribution() for name, histogram in measurements.hooks.items()},
+            sessions=measurements.sessions.distribution(),
+            commits=commits.distribution(),
+            waiting=group.waiting,
+            sessions_limit=None if server is None else server.limits.sessions,
+            memory_limit=None if server is None else server.limits.memory,
+        )
+
+    return snapshot
