@@ -1,141 +1,178 @@
-"""A message in the form of Mailpit's API v1: the summary in a list, and the whole message."""
+"""One message in Mailpit's API v1: parsed, its header, its octets, its parts, and its text or HTML alone."""
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
-from email.utils import getaddresses
-from typing import TYPE_CHECKING, Any
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+from urllib.parse import quote
 
-from ..stores._content import ANY_FIELD, HEADER_END, charset_of, decode_chunks, html_text, parts_of
-from ..stores._entry import HEADER_OCTETS, decode_subject
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+
+from .._server.threads import run_in_thread
+from ._api import Octets, stored_of
+from ._mailpit_json import header, whole
+from ._mailpit_query import MailboxQuery
+from ._mailpit_schemas import ID, LATEST_OF, NOT_FOUND, PART, ZONE, mailpit_operation
+from ._message import LARGE, ParsedMessage, parse, read_part, safe_filename
+from ._operation import ApiError, Json, arguments
+from ._schemas import STRING, array, ref
 
 if TYPE_CHECKING:
     from ..stores import Stored
-    from ..stores._content import Part
+    from ._context import Context
 
-#: Characters of the text of a message that a list shows.
-SNIPPET = 250
-#: Characters of a field with addresses that are parsed.
-ADDRESSES = 1 << 14
-FOLD = re.compile(r"\r?\n[ \t]+")
-Address = dict[str, str]
-
-
-def timestamp(when: datetime) -> str:
-    """Return a time in RFC 3339, in UTC, with milliseconds."""
-    return when.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+LATEST = "latest"
+NUMBER = re.compile("[0-9]{1,6}")
+CID = re.compile(r"""(?i)(=\s*["']?|url\(\s*["']?)cid:([^"'\s<>)]+)""")
+#: The HTML of a message is a document of its own, which may run nothing and load nothing but its images.
+SANDBOX = "sandbox; default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'"
 
 
-def fields(message: bytes) -> dict[str, list[str]]:
-    """Return the values of the fields in the header, unfolded but not decoded, by their names in the usual case."""
-    start = message[:HEADER_OCTETS]
-    end = HEADER_END.search(start)
-    found: dict[str, list[str]] = {}
-    for name, value in ANY_FIELD.findall(start[: end.end()] if end else start):
-        text = FOLD.sub(" ", value.decode("utf-8", "replace")).strip()
-        # "-".join(…) and not str.title, which also changes letters after digits.
-        usual = "-".join(word.capitalize() for word in name.decode("ascii").split("-"))
-        found.setdefault(usual, []).append(text)
-    return found
+async def find(context: Context, request: Request) -> Stored:
+    """Return the message that a path names. Raises `ApiError` or `MessageNotFoundError` without it."""
+    values = arguments(request)
+    if values["id"] != LATEST:
+        return await stored_of(context, request)
+    query = MailboxQuery.parse(values.get("query", ""), values.get("tz", ""))
+    async with aclosing(query.search(context)) as entries:
+        async for entry in entries:
+            stored: Stored = await context.store.get(entry.id)
+            return stored
+    raise ApiError(404, "no message fulfils the query")
 
 
-def addresses(values: Iterable[str]) -> list[Address]:
-    """Return the addresses in fields. Names are decoded after parsing: an encoded one may contain a comma."""
-    parsed = getaddresses([", ".join(values)[:ADDRESSES]])
-    return [{"Name": decode_subject(name.encode()), "Address": address} for name, address in parsed if name or address]
+async def get_message(context: Context, request: Request) -> Response:
+    """Return a message, and mark it as read."""
+    stored = await find(context, request)
+    context.read.mark([stored.id])
+
+    def content() -> Response:
+        return Json(whole(stored, ParsedMessage.of(stored)))
+
+    return content() if len(stored.message) < LARGE else await run_in_thread(content)
 
 
-class Mail:
-    """A message, and what Mailpit's API says about it."""
-
-    def __init__(self, stored: Stored, *, read: bool) -> None:
-        self.stored = stored
-        self.read = read
-        self.fields = fields(stored.message)
-        self.parts: Sequence[Part] = list(parts_of(stored.message))
-
-    def text_of(self, kind: str) -> str:
-        """Return the text of the parts of a content type that are displayed."""
-        return "\n".join(
-            "".join(decode_chunks(part.octets(), charset_of(part.header)))
-            for part in self.parts
-            if part.header.get_content_type() == kind and not part.is_attachment and not part.is_inline
-        )
-
-    @property
-    def html(self) -> str:
-        return self.text_of("text/html")
-
-    @property
-    def text(self) -> str:
-        """The plain text, or that of the HTML in a message that has no other."""
-        return self.text_of("text/plain") or html_text(self.html).strip()
-
-    def first(self, name: str) -> str:
-        """Return the value of a field, or "" without one."""
-        return self.fields.get(name, [""])[0]
-
-    def common(self) -> dict[str, Any]:
-        """Return what a summary and a whole message have in common."""
-        to, cc, bcc = (addresses(self.fields.get(name, ())) for name in ("To", "Cc", "Bcc"))
-        named = {each["Address"].lower() for each in (*to, *cc, *bcc)}
-        bcc += [{"Name": "", "Address": each} for each in self.stored.recipients if each.lower() not in named]
-        return {
-            "ID": self.stored.id,
-            "MessageID": self.first("Message-Id").strip("<> "),
-            "Read": self.read,
-            "From": next(iter(addresses(self.fields.get("From", ()))), {"Name": "", "Address": ""}),
-            "To": to,
-            "Cc": cc,
-            "Bcc": bcc,
-            "ReplyTo": addresses(self.fields.get("Reply-To", ())),
-            "Subject": self.stored.subject or "",
-            "Username": self.stored.auth or "",
-            "Tags": [],
-            "Size": self.stored.size,
-        }
-
-    def summary(self) -> dict[str, Any]:
-        """Return the message as it is in a list."""
-        return {
-            **self.common(),
-            "Created": timestamp(self.stored.received),
-            "Attachments": sum(part.is_attachment for part in self.parts),
-            "Snippet": " ".join(self.text.split())[:SNIPPET],
-        }
-
-    def whole(self) -> dict[str, Any]:
-        """Return the message with its texts, and what is attached."""
-        return {
-            **self.common(),
-            "ReturnPath": self.stored.sender,
-            "ListUnsubscribe": {
-                "Header": self.first("List-Unsubscribe"),
-                "HeaderPost": self.first("List-Unsubscribe-Post"),
-                "Links": re.findall(r"<([^<>]*)>", self.first("List-Unsubscribe")),
-                "Errors": "",
-            },
-            "Date": timestamp(self.stored.date or self.stored.received),
-            "Text": self.text,
-            "HTML": self.html,
-            "Inline": [attachment(n, part) for n, part in enumerate(self.parts, 1) if part.is_inline],
-            "Attachments": [attachment(n, part) for n, part in enumerate(self.parts, 1) if part.is_attachment],
-        }
+async def get_header(context: Context, request: Request) -> Response:
+    """Return the header of a message."""
+    return Json(header((await find(context, request)).message))
 
 
-def attachment(number: int, part: Part) -> dict[str, Any]:
-    """Return what is known about an attached file."""
-    octets = b"".join(part.octets())
-    content_id = str(part.header.get("Content-ID", "")).strip("<> ")
-    digest = {name: hashlib.new(name, octets, usedforsecurity=False).hexdigest() for name in ("md5", "sha1", "sha256")}
-    return {
-        "PartID": str(number),
-        "FileName": part.filename or content_id,
-        "ContentType": part.header.get_content_type(),
-        "ContentID": content_id,
-        "Size": len(octets),
-        "Checksums": {name.upper(): value for name, value in digest.items()},
-    }
+async def get_raw(context: Context, request: Request) -> Response:
+    """Return the octets of a message."""
+    stored = await find(context, request)
+    return Octets(stored.message, "text/plain; charset=utf-8", safe_filename(stored.id, "message") + ".eml")
+
+
+async def get_part(context: Context, request: Request) -> Response:
+    """Return the octets of a part."""
+    number = arguments(request)["part"]
+    stored = await find(context, request)
+    found = await read_part(stored, int(number)) if NUMBER.fullmatch(number) else None
+    if found is None:
+        raise ApiError(404, "the message has no such part")
+    part, octets = found
+    return Octets(octets, part.type, part.safe_filename)
+
+
+async def view_html(context: Context, request: Request) -> Response:
+    """Return the HTML of a message, and mark it as read. Images that are part of the message are shown."""
+    stored = await find(context, request)
+    parsed = await parse(stored)
+    if not parsed.html:
+        raise ApiError(404, "the message has no HTML")
+    context.read.mark([stored.id])
+    numbers = {part.content_id: part.number for part in parsed.parts if part.content_id}
+
+    def linked(found: re.Match[str]) -> str:
+        number = numbers.get(found[2])
+        return found[0] if number is None else f"{found[1]}/api/v1/message/{quote(stored.id, safe='')}/part/{number}"
+
+    return HTMLResponse(CID.sub(linked, parsed.html), headers={"Content-Security-Policy": SANDBOX})
+
+
+async def view_text(context: Context, request: Request) -> Response:
+    """Return the text of a message, and mark it as read."""
+    stored = await find(context, request)
+    parsed = await parse(stored)
+    context.read.mark([stored.id])
+    return PlainTextResponse(parsed.text)
+
+
+async def view(context: Context, request: Request) -> Response:
+    """Redirect to the page of a message."""
+    stored = await find(context, request)
+    return RedirectResponse(f"/messages/{quote(stored.id, safe='')}", status_code=302)
+
+
+PATH = "/api/v1/message/{id}"
+PARAMETERS = (ID, LATEST_OF, ZONE)
+OPERATIONS = (
+    mailpit_operation(
+        id="mailpitGetMessage",
+        method="GET",
+        path=PATH,
+        handler=get_message,
+        summary="Mailpit: return a message, and mark it as read",
+        parameters=PARAMETERS,
+        responses={200: ("The message", ref("MailpitMessage")), **NOT_FOUND},
+    ),
+    mailpit_operation(
+        id="mailpitGetHeaders",
+        method="GET",
+        path=f"{PATH}/headers",
+        handler=get_header,
+        summary="Mailpit: return the header of a message",
+        parameters=PARAMETERS,
+        responses={
+            200: ("The values of each field", {"type": "object", "additionalProperties": array(STRING)}),
+            **NOT_FOUND,
+        },
+    ),
+    mailpit_operation(
+        id="mailpitGetRaw",
+        method="GET",
+        path=f"{PATH}/raw",
+        handler=get_raw,
+        summary="Mailpit: return the octets of a message",
+        parameters=PARAMETERS,
+        responses={200: ("The message", "text/plain"), **NOT_FOUND},
+    ),
+    mailpit_operation(
+        id="mailpitGetPart",
+        method="GET",
+        path=f"{PATH}/part/{{part}}",
+        handler=get_part,
+        summary="Mailpit: return the octets of a part, without its transfer encoding",
+        parameters=(ID, PART, LATEST_OF, ZONE),
+        responses={200: ("The part, with its content type", "*/*"), **NOT_FOUND},
+    ),
+    mailpit_operation(
+        id="mailpitViewHtml",
+        method="GET",
+        path="/view/{id}.html",
+        handler=view_html,
+        summary="Mailpit: return the HTML of a message, and mark it as read",
+        parameters=PARAMETERS,
+        responses={200: ("The HTML", "text/html"), **NOT_FOUND},
+    ),
+    mailpit_operation(
+        id="mailpitViewText",
+        method="GET",
+        path="/view/{id}.txt",
+        handler=view_text,
+        summary="Mailpit: return the text of a message, and mark it as read",
+        parameters=PARAMETERS,
+        responses={200: ("The text", "text/plain"), **NOT_FOUND},
+    ),
+    mailpit_operation(
+        id="mailpitView",
+        method="GET",
+        path="/view/{id}",
+        handler=view,
+        summary="Mailpit: redirect to the page of a message",
+        parameters=PARAMETERS,
+        responses={302: ("The page", None), **NOT_FOUND},
+    ),
+)

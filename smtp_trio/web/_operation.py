@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import aclosing
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal
@@ -29,6 +30,7 @@ Schema = Mapping[str, Any]
 #: The schema of a parameter without one of its own.
 TEXT: Schema = MappingProxyType({"type": "string"})
 Handler = Callable[[Context, Request], Awaitable[Response]]
+Method = Literal["GET", "POST", "PUT", "DELETE"]
 
 INTEGER = re.compile(r"-?[0-9]{1,15}", re.ASCII)
 NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?", re.ASCII)
@@ -110,7 +112,7 @@ class Operation:
     """
 
     id: str
-    method: Literal["GET", "POST", "PUT", "DELETE"]
+    method: Method
     path: str
     handler: Handler
     summary: str
@@ -203,15 +205,26 @@ def arguments(request: Request) -> Mapping[str, Any]:
     return values
 
 
-async def json_body(request: Request, limit: int = MAX_BODY) -> object:
-    """Return the JSON in the body of a request. Raises `ApiError` if it is invalid or too large."""
+async def read_body(request: Request, limit: int = MAX_BODY) -> bytes:
+    """Return the octets of the body of a request. Raises `ApiError` if there are too many."""
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise ApiError(413, f"the body must have at most {limit} octets")
+    async with aclosing(request.stream()) as chunks:
+        async for chunk in chunks:
+            body += chunk
+            if len(body) > limit:
+                raise ApiError(413, f"the body must have at most {limit} octets")
+    return bytes(body)
+
+
+def parse_json(body: bytes) -> object:
+    """Return the value of JSON. Raises `ApiError` if it is invalid."""
     try:
         found: object = json.loads(body)
     except (ValueError, RecursionError):
         raise ApiError(400, "the body must be JSON") from None
     return found
+
+
+async def json_body(request: Request) -> object:
+    """Return the JSON in the body of a request. Raises `ApiError` if it is invalid or too large."""
+    return parse_json(await read_body(request))

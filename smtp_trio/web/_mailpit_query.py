@@ -1,0 +1,70 @@
+"""`MailboxQuery`: a search of Mailpit's API v1, which also finds what has been read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+from zoneinfo import ZoneInfo
+
+from attrs import frozen
+
+from ..stores import Query
+from ..stores._query import NAME, parse_term, split_parts
+from ._api import MAX_TERMS
+from ._operation import ApiError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from ..stores import Entry
+    from ._context import Context
+
+
+@frozen(kw_only=True)
+class MailboxQuery:
+    """The conditions of a search. A store knows those of `Query`; read marks are known here, and there are no tags."""
+
+    query: Query
+    read: frozenset[bool] = frozenset((True, False))
+    """Which read marks a message may have."""
+    possible: bool = True
+    """False if no message can fulfil the query, because it asks for a tag."""
+
+    @classmethod
+    def parse(cls, text: str, zone: str = "") -> Self:
+        """Return the query of a text. Raises `ApiError` for an invalid one."""
+        tz = None
+        if zone:
+            try:
+                tz = ZoneInfo(zone)
+            except (KeyError, ValueError, OSError):  # an unknown name, and names that are no path or a directory
+                raise ApiError(400, f"tz: {zone!r} is not a known time zone, such as Europe/Vienna") from None
+        terms = []
+        read, possible = {True, False}, True
+        try:
+            for written, value, unquoted in split_parts(text):
+                negated = len(value) > 1 and unquoted > 0 and value[0] in "-!"
+                found = NAME.match(value, negated, unquoted)
+                match (found[1].lower(), value[found.end() :].lower()) if found else ("", ""):
+                    case "is", ("read" | "unread") as state:
+                        read &= {(state == "read") != negated}
+                    case ("is", "tagged") | ("tag", _):
+                        possible &= negated
+                    case _:
+                        terms.append(parse_term(written, value, unquoted, tz))
+        except ValueError as error:
+            raise ApiError(400, f"query: {error}") from None
+        if len(terms) > MAX_TERMS:
+            raise ApiError(400, f"query: must have at most {MAX_TERMS} parts, got {len(terms)}")
+        return cls(query=Query(tuple(terms)), read=frozenset(read), possible=possible)
+
+    async def search(self, context: Context) -> AsyncGenerator[Entry]:
+        """Iterate over the messages that fulfil the query, the newest first."""
+        if not self.possible or not self.read:
+            return
+        found = context.store.search(self.query) if self.query.terms else context.store.entries(reverse=True)
+        try:
+            async for entry in found:
+                if (entry.id in context.read) in self.read:
+                    yield entry
+        finally:
+            await found.aclose()
