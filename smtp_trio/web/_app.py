@@ -13,6 +13,7 @@ from . import (
     _events_api,
     _mailpit,
     _metrics,
+    _pages,
     _schemas,
     _wait,
 )
@@ -52,7 +53,7 @@ def app(
         faults=faults,
         measure=measure or measure_alone(server, store),
     )
-    return Starlette(routes=routes(context, operations()))
+    return Starlette(routes=[*routes(context, operations()), *_pages.routes(context)])
 
 
 def operations() -> list[Operation]:

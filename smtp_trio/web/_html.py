@@ -1,0 +1,145 @@
+"""The HTML of messages, without what could act or be fetched."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import nh3
+
+if TYPE_CHECKING:
+    from ._message import MessagePart
+
+# A message is displayed in a frame that keeps it away from the page in three ways, each of which is enough for scripts:
+#
+# 1. nh3 keeps only the elements and attributes below. Scripts, forms, frames, SVG, ``<base>`` and ``<meta>`` are removed.
+# 2. The attribute ``sandbox`` of the frame, and the directive of the same name in its response, give the document an origin of
+#    its own, without scripts.
+# 3. The Content-Security-Policy of the response allows inline styles and images in ``data:`` URLs, and nothing else. So the
+#    document cannot fetch anything, also not from a style sheet, whose text nh3 does not look into.
+#
+# Images that the message refers to by ``cid:`` (RFC 2392) are put into the document as ``data:`` URLs. The frame needs no
+# access to this server then. Images of other servers tell the sender who has read the message, and when, so their addresses are
+# left out until the reader asks for them.
+#
+# The time that an HTML parser needs grows with the number of elements and the depth at which they are, because it looks for
+# open elements. `MAX_TAGS` bounds both: the worst document that was found takes about a second, in a thread without the GIL.
+
+#: The number of "<" up to which HTML is displayed.
+MAX_TAGS = 10_000
+#: Octets of the images that are put into one document.
+MAX_IMAGES = 8 << 20
+
+TAGS = nh3.ALLOWED_TAGS | {"center", "font", "style", "big", "tfoot", "section", "main"}
+CLEAN_CONTENT_TAGS = {
+    "script",
+    "title",
+    "noscript",
+    "template",
+    "iframe",
+    "object",
+    "svg",
+    "math",
+    "noembed",
+    "noframes",
+}
+ATTRIBUTES = {
+    **nh3.ALLOWED_ATTRIBUTES,
+    "*": {"align", "bgcolor", "border", "class", "dir", "height", "id", "lang", "style", "title", "valign", "width"},
+    "font": {"color", "face", "size"},
+    "img": {"alt", "src"},
+    "table": {"cellpadding", "cellspacing", "summary"},
+}
+#: ``cid`` and ``data`` are replaced or removed below where they are not those of an image.
+URL_SCHEMES = {"http", "https", "mailto", "tel", "cid", "data"}
+
+# nh3 writes each attribute as name="value", with quotes in the value escaped. In text these expressions can match too, which
+# only changes what the text says.
+SOURCE = re.compile(r' src="([^"]*)"')
+LINK = re.compile(r' href="(?!(?:https?|mailto|tel):|#)[^"]*"', re.IGNORECASE)
+REMOTE = re.compile(r"(?:https?:)?//", re.IGNORECASE)
+STYLE_URL = re.compile(r"url\(\s*(?:&quot;|['\"])?\s*(?:https?:)?//", re.IGNORECASE)
+REMOTE_IMAGE = re.compile(r"(?:\bsrc\s*=\s*|\bbackground\s*=\s*|\burl\()[\"']?\s*(?:https?:)?//", re.IGNORECASE)
+#: Types of images that browsers show, and that cannot contain scripts or references.
+IMAGE_TYPES = frozenset(
+    {"image/png", "image/jpeg", "image/gif", "image/webp", "image/avif", "image/bmp", "image/x-icon"}
+)
+DATA_IMAGE = re.compile(
+    rf"data:({'|'.join(map(re.escape, sorted(IMAGE_TYPES)))});base64,[A-Za-z0-9+/=\s]*", re.IGNORECASE
+)
+
+DOCUMENT = """\
+<!doctype html><html><head><meta charset="utf-8"><meta name="referrer" content="no-referrer"><title>Message</title>
+<style>body{{margin:16px;font:15px/1.5 system-ui,sans-serif;color:#1b1f24;background:#fff;overflow-wrap:anywhere}}\
+img{{max-width:100%}}</style></head><body>{}</body></html>
+"""
+
+
+def is_cut(html: str) -> bool:
+    """Return whether the end of HTML is not displayed, because it has too many elements."""
+    return html.count("<") > MAX_TAGS
+
+
+def has_remote_images(html: str) -> bool:
+    """Return whether HTML seems to refer to images of other servers."""
+    return REMOTE_IMAGE.search(html) is not None
+
+
+def sanitised(html: str, parts: Iterable[MessagePart] = (), *, remote: bool = False) -> str:
+    """Return a document of HTML without scripts, forms, frames and what would be fetched. It may take a second.
+
+    ``parts`` are those of the message: images in them can be shown. ``remote`` keeps the addresses of images of other servers.
+    """
+    pieces = html.split("<", MAX_TAGS + 1)
+    clean = nh3.clean(
+        "<".join(pieces[: MAX_TAGS + 1]),
+        tags=TAGS,
+        clean_content_tags=CLEAN_CONTENT_TAGS,
+        attributes=ATTRIBUTES,
+        url_schemes=URL_SCHEMES,
+        link_rel="noopener noreferrer nofollow",
+        set_tag_attribute_values={"a": {"target": "_blank"}},
+    )
+    images = Images(parts, remote=remote)
+    clean = SOURCE.sub(images.replace, LINK.sub("", clean))
+    return DOCUMENT.format(clean if remote else STYLE_URL.sub("url(about:invalid#", clean))
+
+
+class Images:
+    """Replaces the addresses of images in one document."""
+
+    def __init__(self, parts: Iterable[MessagePart], *, remote: bool) -> None:
+        self._parts = {part.content_id: part for part in parts if part.content_id and part.type in IMAGE_TYPES}
+        self._urls: dict[str, str] = {}
+        self._octets = 0
+        self._remote = remote
+
+    def replace(self, found: re.Match[str]) -> str:
+        """Return the attribute in the place of one that was found, or nothing."""
+        address = found[1]
+        if address[:4].lower() == "cid:":
+            url = self._data_url(address[4:])
+            return f' src="{url}"' if url else ""
+        is_kept = self._remote if REMOTE.match(address) else DATA_IMAGE.fullmatch(address)
+        return found[0] if is_kept else ""
+
+    def _data_url(self, content_id: str) -> str:
+        """Return the URL of an image in the message, or "" without one. Each use of it counts: it makes the document larger."""
+        part = self._parts.get(content_id.replace("&amp;", "&"))
+        if part is None or self._octets + part.size > MAX_IMAGES:
+            return ""
+        self._octets += part.size
+        if content_id not in self._urls:
+            self._urls[content_id] = f"data:{part.type};base64,{base64.b64encode(part.octets()).decode()}"
+        return self._urls[content_id]
+
+
+def content_policy(*, remote: bool) -> str:
+    """Return the Content-Security-Policy of a displayed message."""
+    images = "data: http: https:" if remote else "data:"
+    return (
+        f"default-src 'none'; style-src 'unsafe-inline'; img-src {images}; form-action 'none'; base-uri 'none'; "
+        "frame-ancestors 'self'; sandbox allow-popups allow-popups-to-escape-sandbox"
+    )

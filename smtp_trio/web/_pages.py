@@ -1,0 +1,150 @@
+"""The page: the list of messages, one message, and the routes of the other views."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import BaseRoute, Mount
+from starlette.staticfiles import StaticFiles
+
+from .._server.threads import run_in_thread
+from ..stores import Entry, MessageNotFoundError, NotSupportedError, Query, Stored, StoreError
+from ._context import Context
+from ._html import content_policy, has_remote_images, is_cut, sanitised
+from ._message import ParsedMessage, parse
+from ._operation import PathRoute
+from ._templates import render
+
+#: The number of messages on one page of the list.
+PAGE_SIZE = 50
+#: Parts in the list of a message, and recipients.
+MAX_SHOWN = 200
+#: Characters of the text, and octets of the source, that the page shows. All of it can be downloaded.
+MAX_TEXT, MAX_SOURCE = 256 << 10, 256 << 10
+TABS = {"html": "HTML", "text": "Text", "headers": "Headers", "parts": "Parts", "raw": "Source"}
+
+Handler = Callable[[Context, Request], Awaitable[Response]]
+
+
+def page(template: str, request: Request, status: int = 200, **values: Any) -> Response:
+    """Return the response with a rendered template."""
+    return HTMLResponse(render(template, root=request.scope.get("root_path", ""), **values), status)
+
+
+async def answer(handler: Handler, context: Context, request: Request) -> Response:
+    """Return the response of a view, or one that says why there is none."""
+    if request.method not in ("GET", "HEAD"):
+        return Response("This path can only be read", 405, {"Allow": "GET, HEAD"}, "text/plain")
+    try:
+        return await handler(context, request)
+    except MessageNotFoundError:
+        return page("error.html", request, 404, text="The store does not have this message. It may have been deleted.")
+    except NotSupportedError as error:
+        return page("error.html", request, 501, text=str(error))
+    except StoreError as error:
+        return page("error.html", request, 503, text=str(error))
+
+
+async def show_inbox(context: Context, request: Request) -> Response:
+    """Show the list of messages, and no message."""
+    listing = await list_messages(context, request)
+    return page("inbox.html", request, listing=listing, message=None, selected=request.query_params.get("selected", ""))
+
+
+async def show_message(context: Context, request: Request) -> Response:
+    """Show a message beside the list, and mark it as read."""
+    stored = await context.store.get(request.path_params["id"])
+    context.read.mark([stored.id])
+    parsed = await parse(stored)
+    tabs = {key: name for key, name in TABS.items() if key != "html" or parsed.html}
+    view = request.query_params.get("view", "")
+    view = view if view in tabs else next(iter(tabs))
+    return page(
+        "inbox.html",
+        request,
+        listing=await list_messages(context, request),
+        message=message_values(context, stored, parsed),
+        selected=stored.id,
+        tabs=tabs,
+        view=view,
+        remote="remote" in request.query_params,
+        source=stored.message[:MAX_SOURCE].decode("utf-8", "replace") if view == "raw" else "",
+        source_truncated=len(stored.message) > MAX_SOURCE,
+    )
+
+
+async def list_messages(context: Context, request: Request) -> dict[str, Any]:
+    """Return what the list shows: the newest messages that a query finds."""
+    text = request.query_params.get("q", "").strip()
+    start = int(number) if (number := request.query_params.get("start", "")).isdecimal() and len(number) < 9 else 0
+    entries: list[Entry] = []
+    error = ""
+    try:
+        store = context.store
+        found = store.search(Query.parse(text)) if text else store.entries(reverse=True)
+        async with aclosing(found):
+            position = 0
+            async for entry in found:
+                position += 1
+                if position > start:
+                    entries.append(entry)
+                if len(entries) > PAGE_SIZE:
+                    break
+    except ValueError as problem:
+        error = str(problem)
+    return {
+        "query": text,
+        "start": start,
+        "entries": entries[:PAGE_SIZE],
+        "older": start + PAGE_SIZE if len(entries) > PAGE_SIZE else None,
+        "newer": max(0, start - PAGE_SIZE) if start else None,
+        "unread": {entry.id for entry in entries if entry.id not in context.read},
+        "error": error,
+    }
+
+
+def message_values(context: Context, stored: Stored, parsed: ParsedMessage) -> dict[str, Any]:
+    """Return what the page shows of a message."""
+    session = context.recorder.session_of(stored.id) if context.recorder is not None else None
+    return {
+        "stored": stored,
+        "parsed": parsed,
+        "subject": stored.subject or parsed.get("Subject"),
+        "attachments": [part for part in parsed.parts if part.role in ("attachment", "inline")],
+        "text": parsed.text[:MAX_TEXT],
+        "text_truncated": len(parsed.text) > MAX_TEXT or "text" in parsed.truncated,
+        "has_remote_images": has_remote_images(parsed.html),
+        "html_truncated": is_cut(parsed.html) or "html" in parsed.truncated,
+        "session": session,
+        "max_shown": MAX_SHOWN,
+    }
+
+
+async def show_html(context: Context, request: Request) -> Response:
+    """Return the sanitised HTML of a message, which the page shows in a frame."""
+    stored = await context.store.get(request.path_params["id"])
+    parsed = await parse(stored)
+    remote = "remote" in request.query_params
+    safe = await run_in_thread(partial(sanitised, parsed.html, parsed.parts, remote=remote))
+    headers = {
+        "Content-Security-Policy": content_policy(remote=remote),
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+    }
+    return HTMLResponse(safe, headers=headers)
+
+
+def routes(context: Context) -> list[BaseRoute]:
+    """Return the routes of the page."""
+
+    handlers = {"/": show_inbox, "/messages/{id}": show_message, "/messages/{id}/html": show_html}
+    return [
+        *(PathRoute(path, partial(answer, handler, context)) for path, handler in handlers.items()),
+        Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
+    ]

@@ -1,0 +1,61 @@
+"""The templates of the page, and how values are written in them."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+from functools import cache, partial
+from typing import Any
+from urllib.parse import quote
+
+import jinja2
+
+# Senders choose the texts that the page shows. Jinja escapes them; what is left are characters without a glyph, and those that
+# change the direction of the text around them, with which "cod.exe" can look like "exe.doc" (Unicode TR 36 3.5).
+#: Control and format characters that are written as their number, except for tabs and line ends.
+HIDDEN = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
+)
+
+
+def visible(text: object) -> str:
+    """Return a text in which control and direction characters are written as their number in Unicode."""
+    return HIDDEN.sub(lambda found: f"[U+{ord(found[0]):04X}]", str(text).replace("\r\n", "\n"))
+
+
+def size(octets: int) -> str:
+    """Return a number of octets in a unit that is easy to read."""
+    if octets < 1000:
+        return f"{octets} B"
+    number, units = octets / 1000, iter(("kB", "MB", "GB"))
+    unit = next(units)
+    while number >= 999.5 and unit != "GB":
+        number, unit = number / 1000, next(units)
+    return f"{number:.1f} {unit}" if number < 9.95 else f"{number:.0f} {unit}"
+
+
+def moment(when: datetime) -> str:
+    """Return a time of this machine's zone; the date only if it is not today."""
+    local = when.astimezone()
+    if local.date() == datetime.now().astimezone().date():
+        return f"{local:%H:%M:%S}"
+    return f"{local:%d %b %H:%M}" if datetime.now().astimezone() - local < timedelta(days=300) else f"{local:%d %b %Y}"
+
+
+@cache
+def environment() -> jinja2.Environment:
+    """Return the environment of the templates."""
+    created = jinja2.Environment(
+        loader=jinja2.PackageLoader("smtp_trio.web"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    created.filters.update(visible=visible, size=size, moment=moment, id=partial(quote, safe=""))
+    return created
+
+
+def render(template: str, **values: Any) -> str:
+    """Return a template with its values."""
+    return environment().get_template(template).render(values)

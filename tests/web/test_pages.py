@@ -1,0 +1,129 @@
+"""The page: what it shows of messages, and how it is bounded. What only a browser can tell is in `browser/`."""
+
+from __future__ import annotations
+
+from email.message import EmailMessage
+from urllib.parse import quote
+
+import pytest
+
+from smtp_trio import web
+from smtp_trio.stores import Memory
+
+from .helpers import client
+
+
+def mail(html: str | None = None, **fields: str) -> EmailMessage:
+    message = EmailMessage()
+    for name, value in ({"Subject": "Invoice", "From": "shop@example.com"} | fields).items():
+        message[name] = value
+    message.set_content("two notebooks")
+    if html is not None:
+        message.add_alternative(html, subtype="html")
+    return message
+
+
+async def add(store: Memory, message: EmailMessage | bytes) -> str:
+    octets = message if isinstance(message, bytes) else message.as_bytes()
+    return await store.add(octets, "shop@example.com", ["ada@example.org", "grace@example.org"])
+
+
+def page_of(store_id: str, end: str = "") -> str:
+    return f"/messages/{quote(store_id, safe='')}{end}"
+
+
+async def test_list_shows_the_newest_messages_first() -> None:
+    async with Memory() as store, client(web.app(None, store)) as http:
+        for number in range(60):
+            await add(store, mail(Subject=f"mail {number} of many"))
+        text = (await http.get("/")).text
+        assert text.index("mail 59 of") < text.index("mail 10 of")
+        assert "mail 9 of" not in text
+        assert 'href="/?start=50"' in text
+        older = (await http.get("/?start=50")).text
+    assert "mail 9 of" in older
+    assert "mail 10 of" not in older
+
+
+async def test_list_shows_what_a_query_finds() -> None:
+    async with Memory() as store, client(web.app(None, store)) as http:
+        await add(store, mail(Subject="Invoice of May"))
+        await add(store, mail(Subject="Welcome"))
+        text = (await http.get("/", params={"q": "subject:may"})).text
+    assert "Invoice of May" in text
+    assert "Welcome" not in text
+
+
+async def test_list_explains_an_invalid_query() -> None:
+    async with Memory() as store, client(web.app(None, store)) as http:
+        response = await http.get("/", params={"q": "larger:<b>"})
+    assert response.status_code == 200
+    assert "larger:&lt;b&gt;" in response.text
+
+
+async def test_message_is_unread_until_it_is_shown() -> None:
+    async with Memory() as store, client(web.app(None, store)) as http:
+        name = await add(store, mail())
+        assert "1 unread" in (await http.get("/")).text
+        assert "Invoice" in (await http.get(page_of(name))).text
+        assert "unread" not in (await http.get("/")).text
+
+
+@pytest.mark.parametrize(
+    ("view", "expected"),
+    [
+        ("html", "<iframe"),
+        ("text", "two notebooks"),
+        ("headers", '<td dir="auto">shop@example.com</td>'),
+        ("parts", "text/html"),
+        ("raw", "Content-Type: multipart/alternative"),
+        ("unknown", "<iframe"),
+    ],
+)
+async def test_views_of_a_message(view: str, expected: str) -> None:
+    async with Memory() as store, client(web.app(None, store)) as http:
+        name = await add(store, mail("<p>two notebooks</p>"))
+        text = (await http.get(page_of(name), params={"view": view})).text
+    assert expected in text
+    assert "&lt;grace@example.org&gt;" in text
+
+
+async def test_message_that_the_store_does_not_have() -> None:
+    async with Memory() as store, client(web.app(None, store)) as http:
+        for path in (
+            "/messages/x",
+            "/messages/x/html",
+            "/messages/x/raw",
+            "/messages/x/parts/1",
+            "/messages/..%2F..%2Fetc",
+        ):
+            assert (await http.get(path)).status_code == 404
+
+
+async def test_html_has_a_policy_of_its_own() -> None:
+    async with Memory() as store, client(web.app(None, store)) as http:
+        name = await add(
+            store, mail('<p onclick="x()">hello<script>x()</script></p><img src="https://example.com/pixel">')
+        )
+        response = await http.get(page_of(name, "/html"))
+        policy = response.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "img-src data:;" in policy
+        assert "sandbox" in policy
+        assert "allow-same-origin" not in policy
+        assert "allow-scripts" not in policy
+        assert "<p>hello</p>" in response.text
+        assert "pixel" not in response.text
+        assert "script" not in response.text
+        shown = await http.get(page_of(name, "/html?remote"))
+    assert "https://example.com/pixel" in shown.text
+    assert "img-src data: http: https:;" in shown.headers["content-security-policy"]
+
+
+async def test_subject_cannot_change_the_direction_of_the_page() -> None:
+    async with Memory() as store, client(web.app(None, store)) as http:
+        name = await add(store, b"Subject: =?utf-8?q?pay_=E2=80=AEexe=2Epdf=07=1B[31m?=\r\n\r\nx\r\n")
+        for path in ("/", page_of(name)):
+            text = (await http.get(path)).text
+            assert "pay [U+202E]exe.pdf[U+0007][U+001B][31m" in text
+            assert "\u202e" not in text
