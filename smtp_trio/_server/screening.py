@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Sized
 from contextlib import suppress
@@ -52,23 +51,23 @@ class Screening:
     def screen(self, descriptor: int, address: tuple[Any, ...] | str, *, silent: bool) -> Peer | None:
         """Return the peer of an accepted connection that may become a session. Refuse another one, at little cost.
 
-        :param descriptor: that of the connection. It is closed when the connection is refused.
+        :param descriptor: that of the connection. The caller closes it when the connection is refused.
         :param address: what accept() has returned. It is known even if the peer has reset the connection.
         :param silent: only close it, without a 421.
         """
         peer = tcp_peer(address) if isinstance(address, tuple) else UNIX
         if self._proxies and self._proxies.requires(peer):
-            if not (admitted := self._proxies.admits(peer)):
-                os.close(descriptor)
-            return peer if admitted else None
+            return peer if self._proxies.admits(peer) else None
         number = self._admission.count(self.key(peer), peer, len(self._sessions))
         if not number:
             return peer
-        if number > MAX_ANSWERED or silent:
-            os.close(descriptor)
-            return None
-        with suppress(OSError), socket.socket(fileno=descriptor) as sock:
-            sock.send(self._refusal(TOO_MANY), socket.MSG_DONTWAIT)
+        if number <= MAX_ANSWERED and not silent:
+            with suppress(OSError):
+                sock = socket.socket(fileno=descriptor)
+                try:
+                    sock.send(self._refusal(TOO_MANY), socket.MSG_DONTWAIT)
+                finally:
+                    sock.detach()
         return None
 
     def key(self, peer: Peer) -> str | None:

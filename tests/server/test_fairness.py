@@ -149,3 +149,68 @@ async def test_connections_that_wait_when_the_server_stops_get_a_reply() -> None
             replies.append(b"".join(iter(partial(client.recv, 1000), b"")))
     assert len(replies) == listeners.BURST
     assert all(b"421 " in reply for reply in replies)
+
+
+# --- connections that are refused ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has more than one loopback address by default")
+async def test_refused_connections_do_not_delay_the_session_of_another_peer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To close a connection takes longer than to accept it, so all that wait are accepted before the refused are closed."""
+    monkeypatch.setattr(listeners, "CLOSED", 0)
+    [listener] = await open_listeners(0, "127.0.0.1")
+    address = listener.socket.getsockname()
+    server = Server(RecordingHooks(), name=NAME, limits=Limits(connections_per_minute=1, count_local=True))
+    with ExitStack() as stack:
+
+        def connect(host: str) -> socket.socket:
+            return stack.enter_context(socket.create_connection(address, source_address=(host, 0)))
+
+        first, *refused = [connect("127.0.0.2") for _ in range(200)]
+        other = trio.socket.from_stdlib_socket(connect("127.0.0.3"))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.serve_listeners, [listener])
+            assert (await other.recv(1000)).startswith(b"220 ")
+            assert [is_open(each) for each in (first, *refused)] == [True] * 200
+            nursery.cancel_scope.cancel()
+        assert not any(map(is_open, refused))
+    assert server.statistics().connections_refused == 199
+
+
+def is_open(sock: socket.socket) -> bool:
+    """Read what a connection has received, and return whether the server has not closed it."""
+    sock.setblocking(False)
+    try:
+        while sock.recv(1000):
+            pass
+    except BlockingIOError:
+        return True
+    return False
+
+
+async def test_refused_connections_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listeners, "CLOSED", 0)
+    monkeypatch.setattr(listeners, "MAX_REFUSED", 8)
+    [listener] = await open_listeners(0, "127.0.0.1")
+    address = listener.socket.getsockname()
+    server = Server(RecordingHooks(), name=NAME, limits=Limits(connections_per_minute=1, count_local=True))
+    with ExitStack() as stack:
+        clients = [stack.enter_context(socket.create_connection(address)) for _ in range(50)]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.serve_listeners, [listener])
+            while server.statistics().connections_refused < 49:
+                await trio.lowlevel.checkpoint()
+            assert sum(map(is_open, clients)) == 9
+            nursery.cancel_scope.cancel()
+
+
+async def test_refused_connections_are_closed_when_no_descriptor_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listeners, "CLOSED", 0)
+    refused = listeners.Refused()
+    ends = socket.socketpair()
+    with ends[1]:
+        refused.add(ends[0].detach())
+        with socket.socket() as not_listening:
+            arrivals = listeners.Arrivals(lambda stream, peer: None)
+            assert not listeners._accept_burst(arrivals, refused, lambda descriptor, address: None, not_listening)
+        assert not is_open(ends[1])
