@@ -26,6 +26,7 @@ from .._types import Statistics
 from ..credentials import UsersFile
 from .allocator import return_freed_memory
 from .descriptors import MAX_SESSIONS, raise_descriptor_limit, sessions_within
+from .http_listener import HttpListener, prepare_http
 from .log_output import open_log
 from .new_server import make_server, read_users, tls_files
 from .options import UsageError, describe_error, describe_listen_error
@@ -123,6 +124,7 @@ def run_serve(options: argparse.Namespace) -> int:
     sockets = inherited_sockets(options.fd)
     server, reloads = prepare(options, sockets)
     prepared = prepare_relay(options, "relay-")
+    http = prepare_http(options)
     count = options.workers or usable_cores()
     log_lock = os.memfd_create("smtp-trio-log") if count > 1 else None
     # With Python's own handlers, a signal just before Trio's receiver opens or just after it closes would end the
@@ -135,9 +137,9 @@ def run_serve(options: argparse.Namespace) -> int:
         sockets += own
         if log_lock is None:
             with short_switch_interval():
-                code = trio.run(serve, server, options, sockets, reloads, early_signals, prepared)
+                code = trio.run(serve, server, options, sockets, reloads, early_signals, prepared, http)
         else:
-            code = trio.run(supervise, options, sockets, count, log_lock, early_signals, prepared)
+            code = trio.run(supervise, options, sockets, count, log_lock, early_signals, prepared, http)
         for number in STOP_SIGNALS:
             signal.signal(number, signal.SIG_IGN)
     return code
@@ -150,6 +152,7 @@ async def serve(
     reloads: Sequence[Reload],
     early_signals: Sequence[int],
     prepared: PreparedRelay | None,
+    http: HttpListener | None,
 ) -> int:
     """Serve in this process until SIGINT or SIGTERM, and return the exit code.
 
@@ -160,6 +163,8 @@ async def serve(
         if early_signals:
             return 0
         listeners = list(map(to_listener, sockets)) or await listen(options)
+        if http is not None:
+            await http.open()
         become(options.user)
         if options.wait and not await wait_for_store(options.store, signals):
             return 0
@@ -167,6 +172,9 @@ async def serve(
             log_start(listeners, options)
             async with trio.open_nursery() as nursery:
                 stop = stop_all(server.stop, relay)
+                if http is not None:  # until the last session has ended, so that its state can be seen meanwhile
+                    reloads = [*reloads, http.reload]
+                    await nursery.start(http.serve, server, options.store)
                 nursery.start_soon(handle_signals, signals, nursery, stop, reloads, manager)
                 nursery.start_soon(manager.feed_watchdog)
                 await server.serve_listeners(listeners, implicit_tls=options.implicit_tls)
@@ -205,6 +213,7 @@ async def supervise(
     log_lock: int,
     early_signals: Sequence[int],
     prepared: PreparedRelay | None,
+    http: HttpListener | None,
 ) -> int:
     """Run ``count`` workers until SIGINT or SIGTERM, and return the exit code."""
     manager = ServiceManager.from_environment()
@@ -221,6 +230,8 @@ async def supervise(
         listener_sets = [
             list(map(to_listener, sockets)) or await listen(options, reuse_port=True) for _ in range(count)
         ]
+        if http is not None:
+            await http.open()
         become(options.user)
         if options.wait and not await wait_for_store(options.store, signals):
             return 0
@@ -229,13 +240,17 @@ async def supervise(
             async with open_store(options.store):
                 pass
             relay = None
-            if prepared is not None:  # in this process: one relay is enough, and it goes on when a worker ends
+            if prepared is not None or http is not None:
                 await stack.enter_async_context(open_store(options.store))
+            if prepared is not None:  # in this process: one relay is enough, and it goes on when a worker ends
                 relay = await stack.enter_async_context(running_relay(prepared))
             log_start(listener_sets[0], options)
             workers = Workers(listener_sets, log_lock, GRACE)
             async with trio.open_nursery() as nursery:
                 reloads: list[Reload] = [partial(workers.send_signal, signal.SIGHUP)]
+                if http is not None:
+                    reloads.append(http.reload)
+                    await nursery.start(http.serve, None, options.store)
                 stop = stop_all(workers.stop, relay)
                 nursery.start_soon(handle_signals, signals, nursery, stop, reloads, manager)
                 nursery.start_soon(manager.feed_watchdog)

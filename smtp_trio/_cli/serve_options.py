@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from .._server.listeners import format_address
 from ..protocol import syntax
 from ..protocol.hosts import check_host
+from .http_options import add_http_options
 from .limit_option import limit_help, limit_option
 from .network_option import network_option
 from .options import UsageError, describe_error, number_between
@@ -129,6 +130,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_destination(add, "relay", "forward the stored messages to this server, as `smtp-trio relay` does, in tasks of their own: a "
         "client does not wait for that. With --workers, the parent process does it")
     add_relay_options(add, "relay-")
+    add_http_options(add)
     add("--log-format", choices=("text", "json"), default="text",
         help="format of the log (default: %(default)s)")
     add("-q", "--quiet", action="store_const", dest="level", const=logging.WARNING, default=logging.INFO,

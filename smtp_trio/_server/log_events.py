@@ -194,6 +194,7 @@ DEBUG, INFO, WARNING, ERROR = logging.DEBUG, logging.INFO, logging.WARNING, logg
 
 CLI = "smtp_trio.cli"
 LISTENING = Event("listening", INFO, CLI, "listening on {address}")
+HTTP_LISTENING = Event("http_listening", INFO, CLI, "serving HTTP on {url}")
 STORING = Event("storing", INFO, CLI, "storing in {store}")
 RELAYING = Event("relaying", INFO, CLI, "relaying from {store} to {destination}")
 RELAY_STOPPED = Event(
@@ -356,6 +357,11 @@ AUTH_FAILED = Event(
     "smtp_trio.auth",
     "{id} peer={peer} authentication failed for {user}: mechanism={mechanism} reply={reply}",
 )
+
+HTTP = "smtp_trio.web"
+HTTP_FAILED = Event("http_failed", ERROR, HTTP, "HTTP {request} failed: {error}", traceback=True)
+HTTP_AUTH_FAILED = Event("http_auth_failed", INFO, HTTP, "peer={peer} HTTP authentication failed for {user}")
+HTTP_ENDED = Event("http_ended", ERROR, HTTP, "HTTP is not served any more, mail is: {error}", traceback=True)
 
 #: The events by name.
 EVENTS: dict[str, Event] = {event.name: event for event in list(globals().values()) if isinstance(event, Event)}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from starlette.applications import Starlette
+from starlette.routing import Router
 
 from .._server.snapshot import Snapshot
+from ..credentials import UsersFile
 from . import (
     _api,
     _events_api,
@@ -21,6 +22,7 @@ from ._context import Context
 from ._measuring import measure_alone
 from ._openapi import openapi, openapi_operation
 from ._operation import Operation, routes
+from ._security import Access, Guard
 
 if TYPE_CHECKING:
     from .._server.server import Server
@@ -36,6 +38,14 @@ APIS = (
 )
 
 
+class App(Guard):
+    """The ASGI application, with what its handlers share."""
+
+    def __init__(self, context: Context, access: Access) -> None:
+        super().__init__(Router([*routes(context, operations()), *_pages.routes(context)]), access)
+        self.context: Context = context
+
+
 def app(
     server: Server | None,
     store: Store[Any],
@@ -44,8 +54,21 @@ def app(
     faults: object | None = None,
     measure: Callable[[], Awaitable[Snapshot]] | None = None,
     token: str | None = None,
-) -> Starlette:
-    """Return the ASGI application for a server and its store, which has to be open while the application runs."""
+    users: UsersFile | None = None,
+    names: Iterable[str] = (),
+) -> App:
+    """Return the ASGI application for a server and its store.
+
+    :param server: the server in this process, or None if others serve.
+    :param store: the store of the messages, which has to be open while the application runs.
+    :param recorder: what records the sessions, whose hooks are those of the server.
+    :param faults: the list of fault rules that can be changed.
+    :param measure: returns what the metrics show, if they are not those of ``server`` alone.
+    :param token: a secret that requests need, as a bearer token (RFC 6750) or as the password of any user (RFC 7617).
+    :param users: users who have access with their passwords; the file must have been read.
+    :param names: host names, with or without a port, that the application has besides ``localhost`` and IP addresses.
+    :raises ValueError: a token or name that cannot occur in a request.
+    """
     context = Context(
         server=server,
         store=store,
@@ -53,7 +76,7 @@ def app(
         faults=faults,
         measure=measure or measure_alone(server, store),
     )
-    return Starlette(routes=[*routes(context, operations()), *_pages.routes(context)])
+    return App(context, Access.of(token, users, names))
 
 
 def operations() -> list[Operation]:

@@ -50,6 +50,10 @@ class ApiError(Exception):
         self.headers = headers
         self.more = more
 
+    def response(self) -> Response:
+        """Return the response."""
+        return Json({"error": self.message, **self.more}, status_code=self.status, headers=self.headers)
+
 
 class Json(JSONResponse):
     """A response of JSON in ASCII: texts of messages may have code points that UTF-8 does not."""
@@ -190,7 +194,7 @@ async def answer(methods: Mapping[str, Operation], context: Context, request: Re
         request.scope["smtp_trio.arguments"] = operation.arguments(request)
         return await operation.handler(context, request)
     except ApiError as error:
-        return Json({"error": error.message, **error.more}, status_code=error.status, headers=error.headers)
+        return error.response()
     except MessageNotFoundError:
         return Json({"error": "the store has no message with this id"}, status_code=404)
     except NotSupportedError as error:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from functools import partial
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import hypercorn.trio
 import trio
-from hypercorn.config import Config
 
+from .._server import log_events
+from .._server.listeners import format_address, open_listeners
 from .._server.snapshot import Snapshot
-from ._app import app
+from ..credentials import UsersFile
+from ._app import App, app
+from ._http import serve_http
 
 if TYPE_CHECKING:
     from .._server.server import Server
@@ -28,13 +29,51 @@ async def serve(
     faults: object | None = None,
     measure: Callable[[], Awaitable[Snapshot]] | None = None,
     token: str | None = None,
+    users: UsersFile | None = None,
+    names: Iterable[str] = (),
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve HTTP until it is cancelled. ``await nursery.start(web.serve, server, store)`` returns the URL."""
-    config = Config()
-    config.bind = [f"{host}:{port}"]
-    config.accesslog = config.errorlog = None
-    application = app(server, store, recorder=recorder, faults=faults, measure=measure, token=token)
-    async with trio.open_nursery() as nursery:
-        urls = await nursery.start(partial(hypercorn.trio.serve, application, config))  # type: ignore[arg-type]
-        task_status.started(urls[0])
+    """Serve HTTP until it is cancelled. ``await nursery.start(web.serve, server, store)`` returns the URL.
+
+    If HTTP cannot be served any more, because of a fault in this package or of the system, that is logged and this function
+    returns: it does not end the server of mail in the same nursery.
+
+    :param port: the TCP port; 0 chooses a free one.
+    :param host: a host name or address. One that other hosts can reach needs ``token`` or ``users``.
+
+    The other parameters are those of `app`.
+
+    :raises OSError: the address cannot be bound.
+    :raises ValueError: an address that other hosts can reach without ``token`` or ``users``, or an argument is invalid.
+    """
+    application = app(
+        server,
+        store,
+        recorder=recorder,
+        faults=faults,
+        measure=measure,
+        token=token,
+        users=users,
+        names=names,
+    )
+    listeners = await open_listeners(port, host)
+    await serve_listeners(application, listeners, task_status=task_status)
+
+
+async def serve_listeners(
+    application: App,
+    listeners: Sequence[trio.SocketListener],
+    *,
+    task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve an application over listeners that are open, as `serve` does, and close them at the end."""
+    try:
+        application.check_exposure(listeners)
+        task_status.started(f"http://{format_address(listeners[0].socket)}")
+        try:
+            await serve_http(application, listeners)
+        except Exception as error:  # the mail server in the same nursery goes on
+            log_events.HTTP_ENDED.log(error=repr(error), exc_info=error)
+    finally:
+        for listener in listeners:
+            listener.socket.close()

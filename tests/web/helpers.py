@@ -16,9 +16,13 @@ from smtp_trio.stores import Store
 
 @asynccontextmanager
 async def client(app: Any, **settings: Any) -> AsyncIterator[httpx2.AsyncClient]:
-    """Return a client of an ASGI application, without a socket. A response is complete before it is returned."""
+    """Return a client of an ASGI application, without a socket. A response is complete before it is returned.
+
+    Its requests have the header without which a POST with no JSON is refused.
+    """
+    headers = settings.pop("headers", {"X-Requested-With": "test"})
     async with httpx2.AsyncClient(
-        transport=httpx2.ASGITransport(app), base_url="http://localhost:8025", **settings
+        transport=httpx2.ASGITransport(app), base_url="http://localhost:8025", headers=headers, **settings
     ) as http:
         yield http
 

@@ -1,0 +1,106 @@
+"""The HTTP listener of ``smtp-trio serve --http``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import trio
+from attrs import define, field
+
+from .._server import log_events
+from .._server.listeners import open_listeners
+from ..credentials import UsersFile
+from .http_options import TOKEN_VARIABLE
+from .new_server import read_users
+from .options import UsageError, describe_listen_error, read_password
+
+if TYPE_CHECKING:
+    from .._server.server import Server
+    from ..stores import Store
+    from ..web._app import App
+    from ..web._security import Access
+
+# `smtp_trio.web` needs an extra, so it is imported only if the option --http is given.
+
+
+@define(eq=False)
+class HttpListener:
+    """The HTTP listener of ``--http``."""
+
+    _address: tuple[str, int]
+    #: Returns the application for a server and a store.
+    _app: Callable[..., App]
+    _access: Access
+    _users: UsersFile | None
+    _listeners: list[trio.SocketListener] = field(factory=list, init=False)
+
+    async def open(self) -> None:
+        """Open the sockets. Raises UsageError if that is not possible, or if everybody would have access."""
+        host, port = self._address
+        try:
+            self._listeners = await open_listeners(port, None if host == "*" else host)
+        except ValueError as error:
+            raise UsageError(f"--http: {error}") from None
+        except OSError as error:
+            raise UsageError(f"--http: {describe_listen_error(host, port, error)}") from None
+        try:
+            self._access.check_exposure(self._listeners)
+        except ValueError as error:
+            raise UsageError(f"--http: {error}: add --http-token-file or --http-auth-file") from None
+
+    async def serve(
+        self,
+        server: Server | None,
+        store: Store[Any],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve until cancelled. ``server`` is None if worker processes serve."""
+        from ..web._serve import serve_listeners
+
+        async with trio.open_nursery() as nursery:
+            url = await nursery.start(serve_listeners, self._app(server, store), self._listeners)
+            log_events.HTTP_LISTENING.log(url=url)
+            task_status.started()
+
+    def reload(self) -> None:
+        """Read the file of users again. Raises UsageError when it cannot be used; the users then stay as they are."""
+        if self._users is not None:
+            read_users(self._users)
+
+
+def prepare_http(options: argparse.Namespace) -> HttpListener | None:
+    """Return the listener of ``--http``, or None without it. Raises UsageError for options that cannot be used."""
+    if options.http is None:
+        for name in ("http_token", "http_token_file", "http_auth_file", "http_name"):
+            if getattr(options, name):
+                raise UsageError(f"--{name.replace('_', '-')} requires --http")
+        return None
+    try:
+        from .. import web
+        from ..web._security import Access
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"--http needs the extra web, and {error.name} is missing: python -m pip install 'smtp-trio[web]'"
+        ) from None
+    token = options.http_token
+    if options.http_token_file is not None:
+        if token is not None:
+            raise UsageError("--http-token cannot be combined with --http-token-file")
+        token = read_password(options.http_token_file)
+    elif token is None:
+        token = os.environ.get(TOKEN_VARIABLE)
+    users = None
+    if options.http_auth_file is not None:
+        users = UsersFile(options.http_auth_file, interval=None)
+        read_users(users)
+    try:
+        access = Access.of(token, users, options.http_name)
+    except ValueError as error:
+        raise UsageError(f"--http: {error}") from None
+    app = partial(web.app, token=token, users=users, names=options.http_name)
+    return HttpListener(options.http, app, access, users)

@@ -1,0 +1,270 @@
+"""`Guard`: what stands between the network and all handlers. No handler checks for itself who may do what.
+
+`Access` says who has access; `_login.py` checks it. `_http.py` has the limits for slow clients.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+import trio
+from attrs import define, field
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse, Response
+
+from .._server import log_events
+from .._server.listeners import format_address
+from .._server.log_events import ClientText, cut
+from ._login import Login
+from ._operation import ApiError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from ..credentials import UsersFile
+
+# The listener is on the user's own machine most of the time, and without a token. Then its only protection from the sites that
+# the user visits is what a browser tells about them:
+#
+# - DNS rebinding: a site changes the address of its name to 127.0.0.1, and the browser takes this server for the site. The
+#   Host header has the site's name then (RFC 9110 7.2). Only `localhost`, IP addresses and the names that were configured
+#   are accepted: the browser would not let a site use an address as its name.
+# - CSRF: a site cannot read our responses, since no response allows it to (CORS), but it can send what a form can. So a
+#   change needs what a form cannot send: a method other than POST, a content type other than those of forms, or a header
+#   of its own. This also holds with a password, because browsers add one that they know to requests of other sites.
+#   Besides, a request of which the browser says that another site has made it is refused (Fetch metadata, Origin).
+# - Other sites may link to a page, and not embed it or load parts of it.
+#
+# There are no cookies, so nothing has authority that a browser sends by itself, except the password of HTTP Basic.
+
+#: The policy of pages: everything comes from this server, nothing is inline, and no other site can frame it.
+CSP: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; connect-src 'self'; "
+    "frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+#: The headers of each response that does not have others.
+HEADERS: Final = {
+    "content-security-policy": CSP,
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+    "cache-control": "no-store",
+}
+#: Octets of a path with its query, and of the body of a request.
+MAX_URL, MAX_BODY = 8 * 1024, 8 * 1024 * 1024
+#: Seconds in which a body has to be received.
+BODY_TIMEOUT = 30.0
+#: Requests that are worked on at a time. Others wait, so that the sessions of mail get their turns, and so that few messages
+#: are in memory. Requests that mostly wait are not counted.
+MAX_WORKING = 8
+WAITING_PATHS = frozenset({"/api/events", "/api/wait"})
+#: Paths that are for everybody, and never wait: a supervisor asks them. They say nothing about the mail.
+HEALTH_PATHS = frozenset({"/livez", "/readyz"})
+SAFE_METHODS = frozenset({"GET", "HEAD"})
+#: What a form of another site can send as a POST request, "" with a body without a type (the Fetch standard, section 2.2.2).
+FORM_TYPES = frozenset({"", "application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
+#: A header that says that a form has not sent the request. Its value does not matter.
+CUSTOM_HEADER = "x-requested-with"
+#: A host name or an IP address, with or without a port (RFC 9110 7.2).
+HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(?::([0-9]{0,5}))?")
+
+
+def is_address(host: str) -> bool:
+    """Return whether a host is an IP address, in brackets if it is one of IPv6."""
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+@define(eq=False)
+class Access:
+    """Who has access, and by which names of this server."""
+
+    #: None if everybody has access.
+    login: Login | None = None
+    #: The names besides `localhost` and addresses, in lower case, with or without a port.
+    names: frozenset[str] = field(default=frozenset())
+
+    @classmethod
+    def of(cls, token: str | None, users: UsersFile | None, names: Iterable[str]) -> Access:
+        """Return the access that the parameters of `app` describe. Raises ValueError if one is invalid."""
+        names = frozenset(name.lower() for name in names)
+        for name in names:
+            if not HOST.fullmatch(name):
+                raise ValueError(f"names: invalid host name: {name!a}")
+        return cls(None if token is None and users is None else Login(token, users), names)
+
+    def check_exposure(self, listeners: Sequence[trio.SocketListener]) -> None:
+        """Raise ValueError if other hosts can reach a listener and everybody has access."""
+        for each in listeners:
+            host = each.socket.getsockname()[0]
+            if self.login is None and not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
+                raise ValueError(
+                    f"{format_address(each.socket)} is not a loopback address, and everybody would have access: "
+                    "a token or a file of users is required"
+                )
+
+    def check_host(self, host: str) -> None:
+        """Raise `ApiError` if a Host header has a name that is not one of this server."""
+        match = HOST.fullmatch(host)
+        if match is None:
+            raise ApiError(400, "invalid Host header")
+        name = match[1].lower().removesuffix(".")
+        if name == "localhost" or name.endswith(".localhost") or is_address(name):
+            return
+        if name not in self.names and host.lower() not in self.names:
+            raise ApiError(403, f"{cut(name, 100)} is not a name of this server: add it with --http-name or names=")
+
+
+def check_site(scope: Scope, headers: Headers) -> None:
+    """Raise `ApiError` for a request that another site may have made through the browser of a user."""
+    method: str = scope["method"]
+    # Browsers set these two headers, and scripts cannot (the Fetch standard, and W3C Fetch Metadata).
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site in ("cross-site", "same-site"):
+        linked = method == "GET" and headers.get("sec-fetch-mode") == "navigate"
+        if not linked or headers.get("sec-fetch-dest") not in ("document", None):
+            raise ApiError(403, "requests of other sites are refused")
+    elif site is None and origin is not None and origin.partition("://")[2].lower() != headers.get("host", "").lower():
+        raise ApiError(403, "requests of other sites are refused")
+    if method == "POST":
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        bearer = headers.get("authorization", "")[:7].lower() == "bearer "
+        if kind in FORM_TYPES and CUSTOM_HEADER not in headers and not bearer:
+            raise ApiError(
+                415 if kind else 403,
+                "a form could send this request from another site: send Content-Type: application/json, or a header "
+                "X-Requested-With with any value",
+            )
+
+
+@define(eq=False)
+class Guard:
+    """An ASGI application around another one, to which it passes the requests that are allowed."""
+
+    _app: ASGIApp
+    access: Access
+    _working: trio.Semaphore = field(factory=lambda: trio.Semaphore(MAX_WORKING), init=False)
+
+    def check_exposure(self, listeners: Sequence[trio.SocketListener]) -> None:
+        """Raise ValueError if other hosts can reach a listener and everybody has access."""
+        self.access.check_exposure(listeners)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        if scope["type"] == "http":
+            await Exchange(self, scope, receive, send).run()
+        elif scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            await self._app(scope, receive, send)
+
+
+@define(eq=False)
+class Exchange:
+    """One request and its response."""
+
+    _guard: Guard
+    _scope: Scope
+    _receive: Receive
+    _send: Send
+    _started: bool = field(default=False, init=False)
+    _works: bool = field(default=False, init=False)
+    _body_octets: int = field(default=0, init=False)
+    _body_deadline: float | None = field(default=None, init=False)
+    _body_ended: bool = field(default=False, init=False)
+
+    async def run(self) -> None:
+        """Check the request and pass it on; answer it here if it is not allowed or an error occurs."""
+        response: Response | None = None
+        try:
+            await self._check()
+            await self._pass_on()
+        except ApiError as error:
+            response = error.response()
+        except HTTPException as error:
+            response = JSONResponse({"error": error.detail}, error.status_code, error.headers)
+        except ClientDisconnect:
+            response = Response(status_code=400)  # which nobody receives
+        except Exception as error:
+            if self._started:
+                raise  # to the HTTP server, which ends the connection: the response is not complete
+            request = f"{self._scope['method']} {self._scope['path']}"
+            log_events.HTTP_FAILED.log(request=ClientText(request), error=repr(error), exc_info=error)
+            response = JSONResponse({"error": "internal error; the log has the reason"}, 500)
+        finally:
+            self._stop_working()
+        if response is not None and not self._started:
+            await response(self._scope, self._receive, self._add_headers)
+
+    async def _check(self) -> None:
+        scope = self._scope
+        headers = Headers(scope=scope)
+        path: bytes = scope.get("raw_path") or b"/"
+        if len(path) + len(scope["query_string"]) > MAX_URL:
+            raise ApiError(414, f"the URL is longer than {MAX_URL} octets")
+        if not path.startswith(b"/"):
+            raise ApiError(400, "the path must begin with a slash")
+        if (host := headers.get("host")) is not None:  # HTTP/1.0, as some supervisors speak, does not require it
+            self._guard.access.check_host(host)
+        if scope["path"] in HEALTH_PATHS:
+            return
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or int(length) > MAX_BODY:
+            raise ApiError(413, f"the body is larger than {MAX_BODY} octets")
+        check_site(scope, headers)
+        if (login := self._guard.access.login) is not None:
+            await login.check(headers.get("authorization", ""), scope.get("client"))
+
+    async def _pass_on(self) -> None:
+        path = self._scope["path"]
+        if path not in HEALTH_PATHS and path not in WAITING_PATHS:
+            await self._guard._working.acquire()
+            self._works = True
+        await self._guard._app(self._scope, self._receive_body, self._add_headers)
+
+    def _stop_working(self) -> None:
+        if self._works:
+            self._works = False
+            self._guard._working.release()
+
+    async def _receive_body(self) -> Message:
+        """Return the next part of the body, of which the size and the time are limited (the ASGI callable)."""
+        if self._body_ended:
+            return await self._receive()
+        if self._body_deadline is None:
+            self._body_deadline = trio.current_time() + BODY_TIMEOUT
+        message: Message | None = None
+        with trio.CancelScope(deadline=self._body_deadline):
+            message = await self._receive()
+        if message is None:
+            raise ApiError(408, f"the body was not sent within {BODY_TIMEOUT:.0f} seconds")
+        self._body_octets += len(message.get("body", b""))
+        if self._body_octets > MAX_BODY:
+            raise ApiError(413, f"the body is larger than {MAX_BODY} octets")
+        self._body_ended = not message.get("more_body", False)
+        return message
+
+    async def _add_headers(self, message: Message) -> None:
+        """Send a part of the response, with the headers that each one has (the ASGI callable)."""
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in HEADERS.items():
+                headers.setdefault(name, value)
+        else:
+            self._started = True
+            self._stop_working()  # from here on it waits for the client
+        await self._send(message)
